@@ -1,0 +1,38 @@
+"""What the host side needs of an executor; `wasm.py` and `process.py` are two."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from offgrid.v1 import jobs_pb2
+
+OUTPUT_BYTES_MAX = 2 * 1024 * 1024
+LOG_BYTES_MAX = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a piece of work ended.
+
+    `error` is empty when it ran to its own end, whatever its exit code; otherwise one of JobTimeout, OutputTooLarge,
+    ExecutionFailed (trap, out of memory, not startable), Cancelled. `executor` names the executor and its version.
+    """
+
+    output: bytes
+    log: bytes
+    exit_code: int
+    error: str
+    error_detail: str
+    executor: str
+
+
+class Executor(Protocol):
+    """Runs one kind of payload. `offers` is what a host may advertise: labels such as "wasm" or "process:wc"."""
+
+    @property
+    def offers(self) -> tuple[str, ...]: ...
+
+    async def run(self, payload: jobs_pb2.JobPayload, timeout_ms: int) -> Outcome:
+        """Runs it. Cancelling the task kills the work. Never raises for what the work itself does."""
+        ...

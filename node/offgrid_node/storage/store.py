@@ -1,0 +1,68 @@
+"""What the one writer needs of a store; `lmdb.py` and `memory.py` are its two forms."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+JOURNAL_SEQ_FIRST = 1
+
+
+@dataclass(slots=True)
+class Batch:
+    """One transaction: journal entries in order (serialised `offgrid.v1.Event`s without seq) and row changes.
+
+    `writes` maps (table, key) to a value, or to None for a deletion; the last change of a key stands.
+    """
+
+    events: list[bytes] = field(default_factory=list)
+    writes: dict[tuple[str, bytes], bytes | None] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.events or self.writes)
+
+
+class Store(Protocol):
+    """Rows in named tables and an append-only journal, changed only by whole batches.
+
+    Reads see the last commit. A value or journal record that fails its checksum raises `Corrupt`; it is never
+    returned. Keys are 1 to 511 bytes.
+    """
+
+    def get(self, table: str, key: bytes) -> bytes | None: ...
+
+    def scan(
+        self, table: str, start: bytes = b"", *, prefix: bytes = b"", reverse: bool = False
+    ) -> Iterator[tuple[bytes, bytes]]:
+        """Rows whose key has `prefix`, from `start` on (inclusive), ascending; with `reverse`, from the last such
+        row down to `start`. The snapshot is held only while a bounded chunk is read, never between two chunks."""
+        ...
+
+    @property
+    def journal_seq(self) -> int:
+        """Sequence number of the newest journal event; 0 when there is none."""
+        ...
+
+    def events(self, after_seq: int = 0, *, reverse: bool = False) -> Iterator[tuple[int, bytes]]:
+        """Journal events with seq > after_seq, ascending (or all such, descending)."""
+        ...
+
+    def commit(self, batch: Batch) -> int:
+        """Makes the batch durable (fsynced) and returns the new journal_seq.
+
+        Raises `Exhausted` (reason StoreFull) when the store's own limit is reached, `Unavailable` (reason DiskError)
+        when the disk refuses. After either nothing of the batch is visible, and the store has been reopened and is
+        usable for reading.
+        """
+        ...
+
+    def verify(self) -> Sequence[str]:
+        """Checks every checksum and the journal's hash chain; returns what is wrong, one sentence each."""
+        ...
+
+    def size_bytes(self) -> int: ...
+
+    def limit_bytes(self) -> int: ...
+
+    def close(self) -> None: ...
