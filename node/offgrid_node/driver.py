@@ -1,0 +1,108 @@
+"""Drives the runtime from an asyncio loop: one turn per loop tick while there is input, one timer for deadlines.
+
+Where fsync is fast the commit runs inline (a thread beside a busy interpreter costs more than it saves); where it is
+slow, on SD cards, the packed commit goes to one worker thread and the next batch gathers meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+
+from offgrid_node.protocol.errors import Fault, Internal
+from offgrid_node.runtime import Pending, Runtime
+
+COMMIT_INLINE_MAX_MS = 5.0  # an fsync slower than this would be felt by everything else in the loop
+COMMIT_SAMPLES = 256  # for the median that status reports
+
+
+class Driver:
+    """Owns the timing of one runtime. Everything but the packed commit runs in the loop's thread."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, *, threaded: bool) -> None:
+        self._loop = loop
+        self._runtime: Runtime | None = None
+        self._scheduled = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._thread = ThreadPoolExecutor(1, "commit") if threaded else None
+        self._commit_ms: deque[float] = deque(maxlen=COMMIT_SAMPLES)
+        self._closed = False
+
+    @property
+    def mode(self) -> str:
+        return "thread" if self._thread else "inline"
+
+    @property
+    def commit_ms_p50(self) -> float:
+        ordered = sorted(self._commit_ms)
+        return ordered[len(ordered) // 2] if ordered else 0.0
+
+    def start(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self.poke()
+
+    def poke(self) -> None:
+        """There may be input: take a turn in the next loop tick, so that what arrives in this one shares it."""
+        if not self._scheduled and not self._closed and self._runtime is not None:
+            self._scheduled = True
+            self._loop.call_soon(self._turn)
+
+    def _turn(self) -> None:
+        self._scheduled = False
+        runtime = self._runtime
+        if runtime is None or self._closed:
+            return
+        runtime.wake()
+        pending = runtime.gather()
+        if pending is None:
+            if not runtime.committing:
+                self._arm()
+            return
+        if self._thread is None or not pending.batch:
+            self._finish(pending, self._commit(pending))
+        else:
+            future = self._loop.run_in_executor(self._thread, self._commit, pending)
+            future.add_done_callback(lambda done: self._finish(pending, done.result()))
+
+    def _commit(self, pending: Pending) -> Fault | None:
+        assert self._runtime is not None
+        began = time.perf_counter()
+        try:
+            self._runtime.commit(pending)
+        except Fault as fault:
+            return fault
+        except Exception as error:  # noqa: BLE001 - an unknown failure of the disk must not be taken for a commit
+            return Internal(f"the store failed: {type(error).__name__}: {error}", reason="StoreFailed")
+        if pending.batch:
+            self._commit_ms.append((time.perf_counter() - began) * 1000)
+        return None
+
+    def _finish(self, pending: Pending, fault: Fault | None) -> None:
+        assert self._runtime is not None
+        if self._closed:
+            return
+        if fault is None:
+            self._runtime.settle(pending)
+        else:
+            self._runtime.fail(pending, fault)
+        self.poke()
+
+    def _arm(self) -> None:
+        assert self._runtime is not None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        due = self._runtime.deadline_ms()
+        if due is not None:
+            delay_ms = max(0, due - self._runtime.clock.now().mono_ms)
+            self._timer = self._loop.call_later(delay_ms / 1000, self.poke)
+
+    async def close(self) -> None:
+        """Lets a running commit end; nothing leaves the node any more."""
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._thread is not None:
+            await self._loop.run_in_executor(None, self._thread.shutdown)

@@ -1,0 +1,295 @@
+"""The one writer of a node: inputs in, one transaction, effects out; durable before visible.
+
+Inputs gather in a bounded inbox. `gather` steps the domains' machines over them in a fixed order and collects one
+batch; the store makes it durable; only then `settle` lets calls, replies and executions leave. While one batch is
+being committed the next gathers: that is the group commit. When a commit fails, memory is ahead of the disk, so the
+machines are discarded and loaded anew. (etcd raft's `Ready` loop; the runtime itself knows no thread and no event
+loop: `driver.py` runs it in the daemon, the simulator in virtual time.)
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from random import Random
+from typing import Protocol
+
+from google.protobuf.message import Message
+
+from offgrid.v1 import state_pb2
+from offgrid_node.protocol.clock import Clock, Now
+from offgrid_node.protocol.effects import (
+    DOMAINS,
+    Asked,
+    Call,
+    Delete,
+    Effect,
+    Execute,
+    Machine,
+    Put,
+    Raise,
+    Record,
+    Reply,
+    Woke,
+)
+from offgrid_node.protocol.errors import Exhausted, Fault, Internal, OutcomeUnknown
+from offgrid_node.protocol.etypes import EventType
+from offgrid_node.storage.store import Batch, Store
+
+INBOX_MAX = 16_384  # asked and not yet stepped; beyond it a caller is told to come back
+BATCH_INPUTS_MAX = 1_024  # per transaction, so that one commit stays within milliseconds
+ROUNDS_MAX = 64  # of domains raising events to each other within one batch
+RETRY_MS = 200  # what a caller is told when the inbox is full
+
+
+class Ticket:
+    """A reply that is still to come. Callbacks run once, in the runtime's thread, after the commit."""
+
+    __slots__ = ("_callbacks", "outcome")
+
+    def __init__(self) -> None:
+        self.outcome: Message | Fault | None = None
+        self._callbacks: list[Callable[[Message | Fault], None]] = []
+
+    def when_done(self, callback: Callable[[Message | Fault], None]) -> None:
+        """Calls back with the outcome: at once when it is there already."""
+        if self.outcome is not None:
+            callback(self.outcome)
+        else:
+            self._callbacks.append(callback)
+
+    def resolve(self, outcome: Message | Fault) -> None:
+        if self.outcome is not None:
+            return
+        self.outcome = outcome
+        callbacks, self._callbacks = self._callbacks, []
+        for callback in callbacks:
+            callback(outcome)
+
+
+class Outlet(Protocol):
+    """Where effects leave the node, after the commit. Ends come back through `Runtime.deliver`."""
+
+    def call(self, call: Call) -> None: ...
+
+    def execute(self, work: Execute) -> None: ...
+
+
+class Watcher(Protocol):
+    """Told of journal events once they are durable."""
+
+    def __call__(self, events: Sequence[state_pb2.Event]) -> None: ...
+
+
+class Monitor(Protocol):
+    """Sees what goes wrong inside the runtime, so that it can be logged with its cause."""
+
+    def __call__(self, fault: Fault, cause: BaseException | None) -> None: ...
+
+
+@dataclass(slots=True)
+class Pending:
+    """One gathered batch on its way through the commit."""
+
+    batch: Batch = field(default_factory=Batch)
+    events: list[state_pb2.Event] = field(default_factory=list)
+    outgoing: list[Call | Reply | Execute] = field(default_factory=list)
+    inputs: int = 0
+
+
+class Runtime:
+    """Runs one node's machines over its store. All methods but `commit` belong to one thread."""
+
+    def __init__(
+        self,
+        build: Callable[[], Mapping[str, Machine]],
+        store: Store,
+        clock: Clock,
+        rng: Random,
+        outlet: Outlet,
+        *,
+        on_input: Callable[[], None] = lambda: None,
+        monitor: Monitor = lambda fault, cause: None,
+        inbox_max: int = INBOX_MAX,
+    ) -> None:
+        """`build` makes fresh machines by domain; `on_input` is called when the inbox stops being empty."""
+        self.store = store
+        self.clock = clock
+        self._build = build
+        self._rng = rng
+        self._outlet = outlet
+        self._on_input = on_input
+        self._monitor = monitor
+        self._inbox: deque[tuple[str, object]] = deque()
+        self._inbox_max = inbox_max
+        self._tickets: dict[int, Ticket] = {}
+        self._numbers = itertools.count(1)
+        self._watchers: list[Watcher] = []
+        self._in_commit: Pending | None = None
+        self.machines: Mapping[str, Machine] = {}
+        self.reload()
+
+    # ---- inputs
+
+    def ask(self, domain: str, caller: str, command: object) -> Ticket:
+        """Puts a checked request into the inbox; its answer comes after the commit. Raises Exhausted when full."""
+        if len(self._inbox) >= self._inbox_max:
+            raise Exhausted(
+                f"the node's inbox holds {self._inbox_max} requests already",
+                reason="InboxFull",
+                retry_ms=RETRY_MS,
+            )
+        ticket, number = Ticket(), next(self._numbers)
+        self._tickets[number] = ticket
+        self._push(domain, Asked(number, caller, command))
+        return ticket
+
+    def deliver(self, domain: str, event: object) -> None:
+        """Puts in the end of something that this node itself began (Answered, Executed); these are never refused,
+        being bounded by what is in flight."""
+        self._push(domain, event)
+
+    def wake(self) -> None:
+        """Gives a Woke to each machine whose deadline has passed."""
+        now = self.clock.now()
+        for domain, machine in self.machines.items():
+            due = machine.deadline_ms()
+            if due is not None and due <= now.mono_ms:
+                self._push(domain, Woke())
+
+    def _push(self, domain: str, event: object) -> None:
+        self._inbox.append((domain, event))
+        if len(self._inbox) == 1:
+            self._on_input()
+
+    # ---- questions
+
+    @property
+    def inbox_depth(self) -> int:
+        return len(self._inbox)
+
+    @property
+    def committing(self) -> bool:
+        return self._in_commit is not None
+
+    def deadline_ms(self) -> int | None:
+        """The earliest deadline of all machines."""
+        return min((due for m in self.machines.values() if (due := m.deadline_ms()) is not None), default=None)
+
+    def watch(self, watcher: Watcher) -> Callable[[], None]:
+        """Adds a watcher and returns what removes it."""
+        self._watchers.append(watcher)
+        return lambda: self._watchers.remove(watcher) if watcher in self._watchers else None
+
+    # ---- the turn
+
+    def turn(self) -> None:
+        """Gathers, commits and settles until the inbox is empty; for stores whose commit may run inline."""
+        while (pending := self.gather()) is not None:
+            try:
+                self.commit(pending)
+            except Fault as fault:
+                self.fail(pending, fault)
+            else:
+                self.settle(pending)
+
+    def gather(self) -> Pending | None:
+        """Steps the machines over what the inbox holds; None when it is empty or a batch is still in commit.
+
+        The caller owes `commit`, then `settle` or `fail`, before it gathers again."""
+        if not self._inbox or self._in_commit is not None:
+            return None
+        pending, now = Pending(), self.clock.now()
+        queues: dict[str, list[object]] = {domain: [] for domain in DOMAINS}
+        while self._inbox and pending.inputs < BATCH_INPUTS_MAX:
+            domain, event = self._inbox.popleft()
+            queues[domain].append(event)
+            pending.inputs += 1
+        try:
+            self._step(queues, pending, now)
+        except Exception as error:  # noqa: BLE001 - a defect in a machine: its memory cannot be trusted any more
+            fault = Internal(f"a machine failed: {type(error).__name__}: {error}", reason="MachineFailed")
+            self._monitor(fault, error)
+            self.reload()
+            return self.gather()
+        self._in_commit = pending
+        return pending
+
+    def _step(self, queues: dict[str, list[object]], pending: Pending, now: Now) -> None:
+        for _ in range(ROUNDS_MAX):
+            if not any(queues.values()):
+                return
+            for domain in DOMAINS:
+                inputs, queues[domain] = queues[domain], []
+                if inputs and domain in self.machines:
+                    for effect in self.machines[domain].step(inputs, now, self._rng):
+                        self._collect(effect, queues, pending, now)
+        raise RuntimeError(f"domains raised events to each other for {ROUNDS_MAX} rounds")
+
+    def _collect(self, effect: Effect, queues: dict[str, list[object]], pending: Pending, now: Now) -> None:
+        match effect:
+            case Record(event):
+                event.timestamp_us = now.utc_us
+                event.type = EventType(event.etype).name
+                pending.events.append(event)
+                pending.batch.events.append(event.SerializeToString())
+            case Put(table, key, value):
+                pending.batch.writes[table, key] = value
+            case Delete(table, key):
+                pending.batch.writes[table, key] = None
+            case Raise(domain, event):
+                queues[domain].append(event)
+            case _:
+                pending.outgoing.append(effect)
+
+    def commit(self, pending: Pending) -> None:
+        """Makes the batch durable; the only method that may run in another thread. Raises the store's Fault."""
+        if pending.batch:
+            self.store.commit(pending.batch)
+
+    def settle(self, pending: Pending) -> None:
+        """After the commit: effects leave, in order, and watchers see the events."""
+        self._in_commit = None
+        if pending.events:
+            first = self.store.journal_seq - len(pending.events) + 1
+            for seq, event in enumerate(pending.events, first):
+                event.seq = seq
+            for watcher in tuple(self._watchers):
+                watcher(pending.events)
+        for effect in pending.outgoing:
+            self._release(effect)
+
+    def _release(self, effect: Call | Reply | Execute) -> None:
+        match effect:
+            case Reply(number, outcome):
+                ticket = self._tickets.pop(number, None)
+                if ticket is not None:
+                    ticket.resolve(outcome)
+            case Call():
+                self._outlet.call(effect)
+            case Execute():
+                self._outlet.execute(effect)
+
+    def fail(self, pending: Pending, fault: Fault) -> None:
+        """The commit failed: nothing of the batch leaves, and memory is rebuilt from what is durable."""
+        self._in_commit = None
+        self._monitor(fault, fault.__cause__)
+        self.reload(fault)
+
+    def reload(self, fault: Fault | None = None) -> None:
+        """Discards the machines and loads new ones; every open ticket fails with `fault`, or as outcome unknown.
+
+        Requests still in the inbox were not stepped: they stay, and so do their tickets.
+        """
+        waiting = {event.ticket for _, event in self._inbox if isinstance(event, Asked)}
+        lost = [number for number in self._tickets if number not in waiting]
+        outcome = fault or OutcomeUnknown("the node restarted its machines; repeat the call", retry_ms=RETRY_MS)
+        for number in lost:
+            self._tickets.pop(number).resolve(outcome)
+        now = self.clock.now()
+        machines = self._build()
+        for machine in machines.values():
+            machine.load(self.store, now)
+        self.machines = machines

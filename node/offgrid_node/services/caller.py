@@ -1,0 +1,30 @@
+"""Who is calling: settled by the carrier before any handler runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Kind(StrEnum):
+    """The least a carrier can say of a caller."""
+
+    ANONYMOUS = "anonymous"  # whoever reaches the door
+    MEMBER = "member"  # proved a member's key
+    ADMIN = "admin"  # sits on this machine, behind a socket of mode 0600
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """`node_id` is set for members only; `roles` are those in force for that member (values of offgrid.v1.Role)."""
+
+    kind: Kind
+    node_id: str = ""
+    roles: frozenset[int] = frozenset()
+
+    def __str__(self) -> str:
+        return self.node_id or str(self.kind)
+
+
+ADMIN = Caller(Kind.ADMIN)
+ANONYMOUS = Caller(Kind.ANONYMOUS)

@@ -1,0 +1,96 @@
+"""Calls out: over the best road to another node, or straight to this node's own router.
+
+A road knows how to bring one request to one node; the client tries those that reach it, in order of preference. A
+node that asks for itself (a core that is its own broker) takes no road at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from google.protobuf.message import Message
+
+from offgrid_node.protocol.effects import Answered, Call
+from offgrid_node.protocol.errors import Fault, Internal, Unavailable
+from offgrid_node.runtime import Runtime, Ticket
+from offgrid_node.services.caller import Caller, Kind
+from offgrid_node.services.router import Router
+from offgrid_node.services.stream import Stream
+
+Done = Callable[[Message | Fault], None]
+
+
+class Road(Protocol):
+    """One way to other nodes: gRPC over TCP, packets, ….
+
+    `call` never raises and calls `done` exactly once, in the runtime's thread: with the response, or with a Fault
+    (OutcomeUnknown when the request may have been carried out, Unavailable when it surely was not).
+    """
+
+    def reaches(self, node: str) -> bool: ...
+
+    def call(self, node: str, method: str, request: Message, timeout_ms: int, done: Done) -> None: ...
+
+
+class Client:
+    """Brings `Call` effects to their node and the ends back into the runtime."""
+
+    def __init__(self, self_id: str, roads: Sequence[Road], roles: Callable[[], frozenset[int]]) -> None:
+        """`roles` are this node's own roles in force, as its router checks them when it calls itself."""
+        self._self_id = self_id
+        self._roads = tuple(roads)
+        self._roles = roles
+        self._router: Router | None = None
+        self._runtime: Runtime | None = None
+
+    def bind(self, runtime: Runtime, router: Router) -> None:
+        """The composition root closes the circle: handlers need the runtime, the runtime its outlet."""
+        self._runtime, self._router = runtime, router
+
+    def call(self, call: Call) -> None:
+        """Carries out a Call effect; its end enters the runtime as Answered."""
+
+        def done(outcome: Message | Fault) -> None:
+            assert self._runtime is not None
+            reply, fault = (None, outcome) if isinstance(outcome, Fault) else (outcome, None)
+            self._runtime.deliver(call.domain, Answered(call.tag, call.node, reply, fault))
+
+        self.request(call.node, call.method, call.request, call.timeout_ms, done)
+
+    def request(self, node: str, method: str, request: Message, timeout_ms: int, done: Done) -> None:
+        """One call by the first road that reaches `node`; on Unavailable the next road is tried."""
+        if node == self._self_id:
+            self._call_self(method, request, done)
+            return
+        roads = [road for road in self._roads if road.reaches(node)]
+        if not roads:
+            done(Unavailable(f"no road to {node}: no address is known", reason="NoRoad", retry_ms=1000))
+            return
+
+        def attempt(index: int) -> None:
+            def ended(outcome: Message | Fault) -> None:
+                if isinstance(outcome, Unavailable) and index + 1 < len(roads):
+                    attempt(index + 1)
+                else:
+                    done(outcome)
+
+            roads[index].call(node, method, request, timeout_ms, ended)
+
+        attempt(0)
+
+    def _call_self(self, method: str, request: Message, done: Done) -> None:
+        assert self._router is not None
+        caller = Caller(Kind.MEMBER, self._self_id, self._roles())
+        try:
+            outcome = self._router.dispatch(caller, method, request)
+        except Fault as fault:
+            done(fault)
+            return
+        if isinstance(outcome, Ticket):
+            outcome.when_done(done)
+        elif isinstance(outcome, Stream):
+            outcome.cancel()
+            done(Internal(f"{method} is a stream; nodes do not stream to themselves"))
+        else:
+            done(outcome)

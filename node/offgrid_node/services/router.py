@@ -1,0 +1,105 @@
+"""From a method's name to its handler, through the access table. Every carrier enters here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from google.protobuf import message_factory
+from google.protobuf.descriptor import ServiceDescriptor
+from google.protobuf.message import DecodeError, Message
+from google.protobuf.unknown_fields import UnknownFieldSet
+
+from offgrid.v1 import jobs_pb2, ledger_pb2, mesh_pb2, objects_pb2, quorum_pb2, state_pb2
+from offgrid_node.protocol.errors import Fault, InvalidRequest, NotFound
+from offgrid_node.runtime import Ticket
+from offgrid_node.services.access import check_access
+from offgrid_node.services.caller import Caller, Kind
+from offgrid_node.services.stream import Stream
+
+Outcome = Message | Ticket | Stream
+Handler = Callable[[Caller, Message], Outcome]
+
+SERVICES: tuple[ServiceDescriptor, ...] = tuple(
+    module.DESCRIPTOR.services_by_name[name]
+    for module in (mesh_pb2, jobs_pb2, objects_pb2, quorum_pb2, ledger_pb2, state_pb2)
+    for name in sorted(module.DESCRIPTOR.services_by_name)
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """One RPC: `name` is "offgrid.v1.Service/Method"."""
+
+    name: str
+    request: type[Message]
+    response: type[Message]
+    streaming: bool
+
+
+def _methods() -> dict[str, Method]:
+    found = {}
+    for service in SERVICES:
+        for method in service.methods:
+            name = f"{service.full_name}/{method.name}"
+            request = message_factory.GetMessageClass(method.input_type)
+            response = message_factory.GetMessageClass(method.output_type)
+            found[name] = Method(name, request, response, method.server_streaming)
+    return found
+
+
+METHODS: Mapping[str, Method] = _methods()
+
+
+def snake(name: str) -> str:
+    """CreateJob → create_job."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
+
+
+class Router:
+    """Binds handler objects, one per service, to the methods of that service by name."""
+
+    def __init__(self, handlers: Mapping[str, object]) -> None:
+        """`handlers` maps a full service name to an object with one method per RPC, named in snake_case.
+
+        Raises ValueError when one is missing, so that a node never starts with half a service.
+        """
+        self._handlers: dict[str, Handler] = {}
+        for name in METHODS:
+            service, _, method = name.partition("/")
+            handler = getattr(handlers.get(service), snake(method), None)
+            if handler is None:
+                raise ValueError(f"no handler for {name}")
+            self._handlers[name] = handler
+
+    def dispatch(self, caller: Caller, method: str, request: Message | bytes) -> Outcome:
+        """Checks access, decodes and calls. Raises Fault; the outcome of a Ticket may be one too."""
+        known = METHODS.get(method)
+        if known is None:
+            raise NotFound(f"no such method: {method}", reason="UnknownMethod", metadata={"method": method})
+        check_access(method, caller)
+        if isinstance(request, bytes):
+            try:
+                request = known.request.FromString(request)
+            except DecodeError as error:
+                raise InvalidRequest(
+                    f"{method}: the request is no {known.request.DESCRIPTOR.full_name}",
+                    reason="MalformedRequest",
+                ) from error
+        if caller.kind is not Kind.MEMBER:
+            # Members of another version may know fields that we do not; a person who sends one has mistyped.
+            refuse_unknown_fields(request)
+        return self._handlers[method](caller, request)
+
+
+def refuse_unknown_fields(message: Message) -> None:
+    """Raises InvalidRequest when the request carries fields of the top level that its type does not have."""
+    unknown = UnknownFieldSet(message)
+    if len(unknown):
+        numbers = sorted(unknown[index].field_number for index in range(len(unknown)))
+        allowed = ", ".join(f"{f.name} = {f.number}" for f in message.DESCRIPTOR.fields) or "none"
+        raise InvalidRequest.field(message.DESCRIPTOR.name, f"unknown field number {numbers[0]}; allowed: {allowed}")
+
+
+__all__ = ["METHODS", "SERVICES", "Fault", "Handler", "Method", "Outcome", "Router", "refuse_unknown_fields"]
