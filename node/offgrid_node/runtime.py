@@ -60,7 +60,21 @@ class Ticket:
         else:
             self._callbacks.append(callback)
 
+    def map(self, change: Callable[[Message], Message]) -> Ticket:
+        """A ticket for the changed response; a fault passes through, and one raised by `change` is the outcome."""
+        mapped = Ticket()
+
+        def done(outcome: Message | Fault) -> None:
+            try:
+                mapped.resolve(outcome if isinstance(outcome, Fault) else change(outcome))
+            except Fault as fault:
+                mapped.resolve(fault)
+
+        self.when_done(done)
+        return mapped
+
     def resolve(self, outcome: Message | Fault) -> None:
+        """Sets the outcome and runs the callbacks; a second outcome is ignored."""
         if self.outcome is not None:
             return
         self.outcome = outcome
