@@ -1,0 +1,44 @@
+"""A page token survives the round trip, and nothing else is taken for one."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from offgrid_node.protocol.errors import InvalidRequest
+from offgrid_node.services.paging import TOKEN_BYTES_MAX, decode_token, encode_token, page_bounds
+
+
+@pytest.mark.parametrize(
+    ("asked", "given_size"), [(0, 100), (1, 1), (1_000, 1_000), (1_001, 1_000), (2**31 - 1, 1_000)]
+)
+def test_a_page_has_a_default_and_a_largest_size(asked: int, given_size: int) -> None:
+    assert page_bounds(asked) == given_size
+
+
+def test_a_negative_page_size_is_refused_by_name() -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        page_bounds(-1)
+    assert [violation.field for violation in caught.value.violations] == ["page_size"]
+
+
+@given(st.binary(max_size=TOKEN_BYTES_MAX))
+def test_a_token_gives_its_position_back(position: bytes) -> None:
+    assert decode_token(encode_token(position)) == position
+
+
+@pytest.mark.parametrize("token", ["!", "AA==", "A", "AB", "é", "A" * 4_000, "\x00", "AA\n"])
+def test_what_was_never_a_token_is_refused_by_name(token: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        decode_token(token)
+    assert [violation.field for violation in caught.value.violations] == ["page_token"]
+
+
+@given(st.text(max_size=40))
+def test_any_text_is_a_token_or_is_refused(text: str) -> None:
+    try:
+        position = decode_token(text)
+    except InvalidRequest:
+        return
+    assert encode_token(position) == text
