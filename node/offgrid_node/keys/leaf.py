@@ -1,0 +1,119 @@
+"""What TLS shows of a node: a short-lived P-256 leaf under the node's identity (RFC 5280).
+
+gRPC's TLS takes no Ed25519 leaf (NO_COMMON_SIGNATURE_ALGORITHMS), so each process makes itself a P-256 key that never
+touches the disk, and the identity signs it. Its dates say nothing: whom to trust is membership's business.
+"""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from offgrid_node.keys.certificates import identity_certificate, tls_name_of
+from offgrid_node.keys.store import NodeKey
+from offgrid_node.protocol.ids import NODE_ID, node_id_bytes, node_id_of
+
+_NOT_BEFORE = datetime(1970, 1, 1, tzinfo=UTC)
+_NOT_AFTER = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class NodeTls:
+    """One process's TLS key and its chain (leaf, then identity), both PEM, with the identity as DER."""
+
+    key_pem: bytes = field(repr=False)
+    chain_pem: bytes
+    identity_der: bytes
+
+
+def fingerprint_of(public_key: bytes) -> str:
+    """The 32 characters by which TLS names the holder of a key; for a node's first key its node id."""
+    return node_id_of(public_key)
+
+
+def issue_leaf(key: NodeKey) -> NodeTls:
+    """A fresh P-256 leaf for this process, usable as server and as client, signed by the node's identity."""
+    leaf_key = ec.generate_private_key(ec.SECP256R1())
+    fingerprint = fingerprint_of(key.public_key)
+    name = tls_name_of(fingerprint)
+    leaf = (
+        x509.CertificateBuilder()
+        .subject_name(_common_name(name))
+        .issuer_name(_common_name(fingerprint))
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(_NOT_BEFORE)
+        .not_valid_after(_NOT_AFTER)
+        .public_key(leaf_key.public_key())
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_DIGITAL_SIGNATURE, critical=True)
+        .add_extension(
+            x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False
+        )
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(leaf_key.public_key()), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier(node_id_bytes(fingerprint), None, None), critical=False)
+        .sign(key.certificate_signer(), None)
+    )
+    identity_der = identity_certificate(key)
+    return NodeTls(
+        key_pem=leaf_key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        ),
+        chain_pem=leaf.public_bytes(serialization.Encoding.PEM) + pem_of(identity_der),
+        identity_der=identity_der,
+    )
+
+
+def pem_of(certificate_der: bytes) -> bytes:
+    """A DER certificate as PEM (RFC 7468)."""
+    return ssl.DER_cert_to_PEM_cert(certificate_der).encode("ascii")
+
+
+def fingerprint_in_leaf(leaf_pem: bytes) -> str | None:
+    """For whom a leaf speaks whose chain TLS has verified; None for anything but what `issue_leaf` makes.
+
+    Two locks of their own: its only alternative name is `<fingerprint>.node`, a DNS name (a NameConstraint on DNS
+    names says nothing of a URI); and its issuer's name, which TLS has matched with a trusted identity, is that
+    fingerprint too.
+    """
+    try:
+        leaf = x509.load_pem_x509_certificate(leaf_pem)
+        names = list(leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value)
+        issuer = leaf.issuer
+    except (ValueError, *_PARSE_ERRORS):
+        return None
+    if len(names) != 1 or not isinstance(names[0], x509.DNSName):
+        return None
+    fingerprint = names[0].value.removesuffix(".node")
+    if not NODE_ID.match(fingerprint) or names[0].value != tls_name_of(fingerprint):
+        return None
+    return fingerprint if issuer == _common_name(fingerprint) else None
+
+
+def _common_name(value: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, value)])
+
+
+_PARSE_ERRORS = (
+    x509.DuplicateExtension,
+    x509.ExtensionNotFound,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)
+_DIGITAL_SIGNATURE = x509.KeyUsage(
+    digital_signature=True,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    key_cert_sign=False,
+    crl_sign=False,
+    encipher_only=False,
+    decipher_only=False,
+)

@@ -1,0 +1,186 @@
+"""The node's own Ed25519 key: how it signs and where it is kept (RFC 8032).
+
+A key file is one line of text, "offgrid-key ed25519 <seed> <node id>". The id is there for people, and as a checksum:
+a seed with one flipped bit would otherwise be a perfectly good other node. The secret is never logged or shown.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import shlex
+import stat
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from nacl.signing import SigningKey
+
+from offgrid_node.keys.verifying import DIGEST_BYTES
+from offgrid_node.protocol.errors import AlreadyExists, Corrupt, FailedPrecondition, NotFound, Unavailable
+from offgrid_node.protocol.ids import base32, node_id_of, unbase32
+
+SEED_BYTES = 32
+KEY_FILE_BYTES_MAX = 256
+_MAGIC = "offgrid-key ed25519"
+_POSIX_MODES = os.name == "posix"
+_NO_HARD_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
+
+
+class NodeKey:
+    """An Ed25519 key pair; it is the `Signer` of protocol.effects. The mesh's root key is one as well."""
+
+    def __init__(self, seed: bytes) -> None:
+        """From a seed of 32 secret bytes, without touching the disk."""
+        if len(seed) != SEED_BYTES:
+            raise ValueError(f"a seed has {SEED_BYTES} bytes, got {len(seed)}")
+        self._key = SigningKey(seed)
+        self._public_key = bytes(self._key.verify_key)
+        self._node_id = node_id_of(self._public_key)
+
+    def __repr__(self) -> str:
+        return f"NodeKey({self._node_id})"
+
+    @property
+    def node_id(self) -> str:
+        return self._node_id
+
+    @property
+    def public_key(self) -> bytes:
+        return self._public_key
+
+    def sign(self, digest: bytes) -> bytes:
+        """64 bytes over a digest of 32, as `protocol.signing.digest_of` makes them.
+
+        Anything longer is refused: a certificate body could otherwise be signed where a digest was meant.
+        """
+        if len(digest) != DIGEST_BYTES:
+            raise ValueError(f"a digest has {DIGEST_BYTES} bytes, got {len(digest)}")
+        return self._key.sign(digest).signature
+
+    def certificate_signer(self) -> Ed25519PrivateKey:
+        """The same key, in the form that certificates are signed with; nothing else may use it."""
+        return Ed25519PrivateKey.from_private_bytes(bytes(self._key))
+
+    @classmethod
+    def create(cls, folder: Path, name: str = "node") -> NodeKey:
+        """Makes a key and writes it durably to `<folder>/<name>.key` (0600, the folder 0700).
+
+        Raises AlreadyExists rather than overwrite, Unavailable when the disk refuses.
+        """
+        path = _path_of(folder, name)
+        key = cls(secrets.token_bytes(SEED_BYTES))
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            if _POSIX_MODES:
+                folder.chmod(0o700)
+            _write_new(path, f"{_MAGIC} {base32(bytes(key._key))} {key.node_id}\n".encode("ascii"))
+        except FileExistsError as error:
+            raise AlreadyExists(f"{path} exists; a key is never overwritten. Move it away first.") from error
+        except OSError as error:
+            raise Unavailable(f"{path}: cannot be written: {error.strerror}", reason="DiskError") from error
+        return key
+
+    @classmethod
+    def load(cls, folder: Path, name: str = "node") -> NodeKey:
+        """Reads a key back.
+
+        Raises NotFound when there is none, FailedPrecondition when others may read it or this user may not, Corrupt
+        when it is not what `create` wrote; each names the file and what to do.
+        """
+        path = _path_of(folder, name)
+        return cls(_seed_in(path, _read_private(path)))
+
+    @classmethod
+    def load_or_create(cls, folder: Path, name: str = "node") -> NodeKey:
+        """The key that is there, or a new one; two callers at once end up with the same."""
+        try:
+            return cls.load(folder, name)
+        except NotFound:
+            try:
+                return cls.create(folder, name)
+            except AlreadyExists:
+                return cls.load(folder, name)
+
+
+def _path_of(folder: Path, name: str) -> Path:
+    return folder / f"{name}.key"
+
+
+def _seed_in(path: Path, content: bytes) -> bytes:
+    remedy = f"Restore {path} from a backup, or move it away and start anew: this node will then be another one."
+    if len(content) > KEY_FILE_BYTES_MAX:
+        raise Corrupt(f"{path} is no key file: longer than {KEY_FILE_BYTES_MAX} bytes. {remedy}")
+    magic, _, rest = content.partition(b" ed25519 ")
+    words = rest.split()
+    if magic != b"offgrid-key" or len(words) != 2:
+        raise Corrupt(f"{path} is no key file: it must read '{_MAGIC} <seed> <node id>'. {remedy}")
+    try:
+        seed = unbase32(words[0].decode("ascii"))
+    except ValueError as error:
+        raise Corrupt(f"{path}: the seed is damaged ({error}). {remedy}") from error
+    if len(seed) != SEED_BYTES:
+        raise Corrupt(f"{path}: the seed has {len(seed)} bytes in place of {SEED_BYTES}. {remedy}")
+    if NodeKey(seed).node_id.encode("ascii") != words[1]:
+        raise Corrupt(f"{path}: seed and node id do not belong together, one of them is damaged. {remedy}")
+    return seed
+
+
+def _read_private(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+            if _POSIX_MODES and mode & 0o077:
+                raise FailedPrecondition(
+                    f"{path} may be used by others (mode {mode:04o}), so its key may no longer be secret. "
+                    f"Type: chmod 600 {shlex.quote(str(path))}",
+                    reason="KeyFileExposed",
+                )
+            return file.read(KEY_FILE_BYTES_MAX + 1)
+    except FileNotFoundError as error:
+        raise NotFound(f"{path} does not exist. Make one with: offgrid-node init") from error
+    except OSError as error:
+        raise FailedPrecondition(
+            f"{path} cannot be read: {error.strerror}. Run as the user who owns it.", reason="KeyFileUnreadable"
+        ) from error
+
+
+def _write_new(path: Path, content: bytes) -> None:
+    """Durable and whole or not at all; raises FileExistsError when `path` is taken, even by a racing process."""
+    if path.exists():
+        raise FileExistsError(path)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        _name_new(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _fsync_folder(path.parent)
+
+
+def _name_new(temporary: Path, path: Path) -> None:
+    """Gives the file its name unless that is taken. A POSIX rename would replace, so it is a link where links exist."""
+    if _POSIX_MODES:
+        try:
+            os.link(temporary, path)
+            return
+        except OSError as error:
+            if error.errno not in _NO_HARD_LINKS:
+                raise
+            if path.exists():
+                raise FileExistsError(path) from error
+    temporary.rename(path)
+
+
+def _fsync_folder(folder: Path) -> None:
+    if not _POSIX_MODES:
+        return  # Windows cannot open a folder, and journals the rename itself
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
