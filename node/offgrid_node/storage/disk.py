@@ -1,0 +1,144 @@
+"""The folder under a store: who owns it, what its disk can do, and what to say when the disk refuses."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from offgrid_node.protocol.errors import FailedPrecondition, Unavailable
+
+COMMIT_INLINE_MAX_MS = 5.0  # above this, waiting for fsync in the event loop costs more than handing over to a thread
+DISK_RETRY_MS = 1_000
+LOW_SPACE_BYTES = 1024 * 1024  # less than this free is named as the likely cause
+
+_FSYNC_TRIES = 7
+_FSYNC_BYTES = 4096
+
+LOCK_FILE = "owner.lock"
+PID_FILE = "owner.pid"
+
+
+def make_folder(path: Path) -> None:
+    """Makes `path` and its parents, closed to other users; raises `Unavailable` (reason DiskError)."""
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.chmod(0o700)
+    except OSError as error:
+        raise disk_fault(path, f"cannot make the folder {path}", error) from error
+
+
+class FolderOwner:
+    """Keeps a folder for one process: the lock goes with the process, however it ends."""
+
+    def __init__(self, path: Path) -> None:
+        """Takes the folder at once; raises `FailedPrecondition` (reason AlreadyRunning) when another has it."""
+        self._path = path
+        self._lock = FileLock(path / LOCK_FILE, timeout=0, mode=0o600, thread_local=False)
+        try:
+            self._lock.acquire()
+        except Timeout:
+            raise FailedPrecondition(
+                f"{path} is in use by another daemon (process {_holder(path)}): stop it, or choose another folder",
+                reason="AlreadyRunning",
+                metadata={"path": str(path), "pid": _holder(path)},
+            ) from None
+        except OSError as error:
+            raise disk_fault(path, f"cannot lock {path}", error) from error
+        try:
+            _write_private(path / PID_FILE, f"{os.getpid()}\n")
+        except OSError as error:
+            self._lock.release()
+            raise disk_fault(path, f"cannot write to {path}", error) from error
+
+    def release(self) -> None:
+        """Gives the folder back; a second call does nothing."""
+        if self._lock.is_locked:
+            (self._path / PID_FILE).unlink(missing_ok=True)
+            self._lock.release()
+
+
+def _holder(path: Path) -> str:
+    try:
+        return (path / PID_FILE).read_text(encoding="ascii").strip() or "unknown"
+    except (OSError, UnicodeDecodeError):
+        return "unknown"
+
+
+def _write_private(path: Path, text: str) -> None:
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="ascii") as file:
+        file.write(text)
+
+
+def write_durably(path: Path, text: str) -> None:
+    """Writes a small private file so that it is there whole, or not at all, after a power cut."""
+    fresh = path.with_name(path.name + ".new")
+    with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        sync_file(file.fileno())
+    fresh.replace(path)
+    sync_folder(path.parent)
+
+
+def sync_file(fd: int) -> None:
+    """fsync as far as the system lets it: macOS needs F_FULLFSYNC to pass the drive's own cache."""
+    if sys.platform == "darwin":
+        import fcntl
+
+        fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
+    else:
+        os.fsync(fd)
+
+
+def sync_folder(path: Path) -> None:
+    """Makes new names in a folder durable; Windows journals them by itself and cannot open a folder."""
+    if sys.platform == "win32":
+        return
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def measure_fsync_ms(path: Path) -> float:
+    """The median time of a small write and fsync in the folder `path`, in milliseconds.
+
+    Raises `Unavailable` (reason DiskError) when the folder cannot be written.
+    """
+    times: list[float] = []
+    try:
+        with tempfile.TemporaryFile(dir=path) as file:
+            for _ in range(_FSYNC_TRIES):
+                begun = time.perf_counter()
+                file.write(bytes(_FSYNC_BYTES))
+                file.flush()
+                sync_file(file.fileno())
+                times.append((time.perf_counter() - begun) * 1000)
+    except OSError as error:
+        raise disk_fault(path, f"cannot write to {path}", error) from error
+    return statistics.median(times)
+
+
+def disk_fault(path: Path, doing: str, cause: BaseException) -> Unavailable:
+    """The fault of a disk that refused, with the cause in words; names a full disk when little is free."""
+    hint = f"check the disk under {path}"
+    free = free_bytes(path)
+    if free is not None and free < LOW_SPACE_BYTES:
+        hint = f"the disk may be full: {free} bytes free at {path}"
+    return Unavailable(f"{doing}: {cause}; {hint}", reason="DiskError", retry_ms=DISK_RETRY_MS)
+
+
+def free_bytes(path: Path) -> int | None:
+    """What an ordinary user may still write there, or None when the system does not say."""
+    try:
+        return shutil.disk_usage(path).free
+    except OSError:
+        return None

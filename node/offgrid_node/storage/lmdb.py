@@ -1,0 +1,391 @@
+"""The store on disk: LMDB, one transaction per batch, fsynced before `commit` returns.
+
+One thread at a time commits (any thread); reads may run beside it on others. A gate is held for each short read and
+for whatever replaces the map (growing, reopening), never across an fsync. After a failed write LMDB would go on as if
+nothing had happened, so the environment is closed, opened again and checked before anything is served (the lesson of
+"Can Applications Recover from fsync Failures?", Rebello et al. 2020).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import lmdb
+
+from offgrid_node.protocol.errors import Corrupt, Exhausted, Fault, Internal, InvalidRequest, Unavailable
+from offgrid_node.storage.disk import FolderOwner, make_folder
+from offgrid_node.storage.journal import Tail, check_follows, decode_pack, encode_packs, gap, journal_key
+from offgrid_node.storage.lmdb_env import (
+    JOURNAL,
+    META,
+    OWN_DATABASES,
+    TABLE,
+    TAIL_KEY,
+    Opened,
+    fault_of,
+    open_environment,
+    sum_key,
+    sum_value,
+    tail_value,
+)
+from offgrid_node.storage.lmdb_read import Chunk, read_down, read_one, read_up
+from offgrid_node.storage.lmdb_verify import verify_environment
+from offgrid_node.storage.rows import (
+    CHECKSUM_BYTES,
+    CHUNK_ROWS,
+    TABLES_MAX,
+    KeyRange,
+    RowSeal,
+    TableSum,
+    check_batch,
+    check_key,
+    check_table,
+    damaged_order,
+)
+from offgrid_node.storage.store import Batch
+
+INITIAL_MAP_BYTES = 64 * 1024 * 1024
+LIMIT_BYTES_MIN = 1024 * 1024
+FREEING_RESERVE_BYTES = 1024 * 1024  # deletions copy pages too: without it a full store could not be emptied
+STORE_FULL_RETRY_MS = 60_000
+
+Changes = dict[str, list[tuple[bytes, bytes | None]]]
+
+
+class LmdbStore:
+    """A `Store` in a folder of its own. Use `open`; `close` gives the folder back."""
+
+    def __init__(self, path: Path, owner: FolderOwner, opened: Opened, map_bytes: int, limit_bytes: int) -> None:
+        self._path = path
+        self._owner = owner
+        self._opened: Opened | None = opened
+        self._synced_txn = opened.synced_txn
+        self._tail = opened.tail
+        self._map_bytes = map_bytes
+        self._limit_bytes = limit_bytes
+        self._closed = False
+        self._writer = threading.Lock()
+        self._gate = threading.RLock()
+        self._seals: dict[str, RowSeal] = {}
+
+    @classmethod
+    def open(cls, path: Path, *, limit_bytes: int, initial_map_bytes: int = INITIAL_MAP_BYTES) -> LmdbStore:
+        """Opens the store in the folder `path`, making it if there is none, and takes the folder for this process.
+
+        The file grows to `limit_bytes` at most. Raises `FailedPrecondition` (AlreadyRunning: another process has the
+        folder; WrongFormat), `Corrupt` (StoreMissing, StoreDamaged, Journal…), `Unavailable` (DiskError) or
+        `InvalidRequest` (a limit below 1 MiB).
+        """
+        if limit_bytes < LIMIT_BYTES_MIN:
+            raise InvalidRequest.field("limit_bytes", f"is {limit_bytes}, at least {LIMIT_BYTES_MIN} needed")
+        make_folder(path)
+        owner = FolderOwner(path)
+        map_bytes = min(initial_map_bytes, limit_bytes)
+        try:
+            opened = open_environment(path, map_bytes)
+        except BaseException:
+            owner.release()
+            raise
+        return cls(path, owner, opened, map_bytes, limit_bytes)
+
+    # ---- reading
+
+    def get(self, table: str, key: bytes) -> bytes | None:
+        check_key(table, key)
+        try:
+            with self._gate:
+                opened = self._usable()
+                db = opened.dbs.get(TABLE + table)
+                if db is None:
+                    return None
+                with opened.env.begin(db=db) as txn:
+                    stored, fences = read_one(txn, key)
+        except (lmdb.Error, OSError) as error:
+            raise fault_of(error, "cannot read the store", self._path) from error
+        seal = self._seal(table)
+        for fence in fences:
+            seal.unwrap(*fence)
+        return None if stored is None else seal.unwrap(key, stored)
+
+    def scan(
+        self, table: str, start: bytes = b"", *, prefix: bytes = b"", reverse: bool = False
+    ) -> Iterator[tuple[bytes, bytes]]:
+        return self._scan(table, KeyRange.of(table, start, prefix), reverse)
+
+    def _scan(self, table: str, span: KeyRange, reverse: bool) -> Iterator[tuple[bytes, bytes]]:
+        seal = self._seal(table)
+        last: bytes | None = None
+        more = True
+        while more:
+            chunk = self._chunk(TABLE + table, span, last, reverse=reverse)
+            for fence in chunk.fences:
+                seal.unwrap(*fence)
+            for key, stored in chunk.rows:
+                if last is not None and (key >= last if reverse else key <= last):
+                    raise damaged_order(table, key)
+                yield key, seal.unwrap(key, stored)
+                last = key
+            more = chunk.more
+
+    @property
+    def journal_seq(self) -> int:
+        return self._tail.seq
+
+    def events(self, after_seq: int = 0, *, reverse: bool = False) -> Iterator[tuple[int, bytes]]:
+        return self._events_down(after_seq) if reverse else self._events_up(after_seq)
+
+    def _events_up(self, after_seq: int) -> Iterator[tuple[int, bytes]]:
+        if after_seq >= self._tail.seq:
+            return
+        start = self._chunk(JOURNAL, KeyRange(b"", journal_key(after_seq + 2)), None, reverse=True, rows_max=1)
+        span = KeyRange(start.rows[0][0] if start.rows else b"", None)
+        tail: Tail | None = None
+        last: bytes | None = None
+        next_seq = after_seq + 1
+        newest = 0
+        more = True
+        while more:
+            newest = self._tail.seq
+            chunk = self._chunk(JOURNAL, span, last)
+            for key, stored in chunk.rows:
+                pack = decode_pack(key, stored)
+                if tail is not None:
+                    check_follows(pack, tail)
+                elif pack.first_seq > next_seq:
+                    raise gap(next_seq, pack.first_seq - 1)
+                tail, last = pack.tail, key
+                yield from enumerate(pack.events[next_seq - pack.first_seq :], next_seq)
+                next_seq = max(next_seq, pack.last_seq + 1)
+            more = chunk.more
+        if next_seq <= newest:
+            raise gap(next_seq, newest)
+
+    def _events_down(self, after_seq: int) -> Iterator[tuple[int, bytes]]:
+        span = KeyRange(b"", None)
+        wanted: int | None = None
+        newest = self._tail.seq
+        more = after_seq < newest
+        while more:
+            chunk = self._chunk(JOURNAL, span, None, reverse=True)
+            for key, stored in chunk.rows:
+                pack = decode_pack(key, stored)
+                if wanted is None and pack.last_seq < newest:
+                    raise gap(pack.last_seq + 1, newest)
+                if wanted is not None and pack.last_seq != wanted:
+                    raise gap(pack.last_seq + 1, wanted)
+                for at in range(pack.last_seq, max(after_seq, pack.first_seq - 1), -1):
+                    yield at, pack.events[at - pack.first_seq]
+                wanted = pack.first_seq - 1
+                if wanted <= after_seq:
+                    return
+                span = KeyRange(b"", key)
+            more = chunk.more
+        missing = newest if wanted is None else wanted
+        if missing > after_seq:
+            raise gap(after_seq + 1, missing)
+
+    def _chunk(
+        self, name: str, span: KeyRange, after: bytes | None, *, reverse: bool = False, rows_max: int = CHUNK_ROWS
+    ) -> Chunk:
+        """One short read transaction. Descending, `after` narrows the span from above."""
+        if reverse and after is not None:
+            span = KeyRange(span.low, after)
+        try:
+            with self._gate:
+                opened = self._usable()
+                db = opened.dbs.get(name)
+                if db is None:
+                    return Chunk()
+                with opened.env.begin(db=db) as txn, txn.cursor() as cursor:
+                    if reverse:
+                        return read_down(cursor, span, rows_max)
+                    return read_up(cursor, span, after, rows_max)
+        except (lmdb.Error, OSError) as error:
+            raise fault_of(error, "cannot read the store", self._path) from error
+
+    def _seal(self, table: str) -> RowSeal:
+        seal = self._seals.get(table)
+        if seal is None:
+            seal = RowSeal(table)
+            if len(self._seals) < TABLES_MAX:
+                self._seals[table] = seal
+        return seal
+
+    # ---- writing
+
+    def commit(self, batch: Batch) -> int:
+        check_batch(batch)
+        with self._writer:
+            with self._gate:
+                opened = self._usable()
+            if not batch:
+                return self._tail.seq
+            packs, tail = encode_packs(self._tail, batch.events)
+            changes: Changes = {}
+            for (table, key), value in batch.writes.items():
+                changes.setdefault(table, []).append((key, value))
+            freeing = not batch.events and all(value is None for value in batch.writes.values())
+            ceiling = self._limit_bytes + (FREEING_RESERVE_BYTES if freeing else 0)
+            while not self._write(opened, packs, changes, tail):
+                self._grow(opened, ceiling)
+            if freeing:
+                self._give_back_reserve()
+            return self._tail.seq
+
+    def _write(self, opened: Opened, packs: list[tuple[bytes, bytes]], changes: Changes, tail: Tail) -> bool:
+        """One try at the transaction; False when the map is full and nothing was written."""
+        number = 0
+        tables = _Tables(opened)
+        try:
+            with opened.env.begin(write=True, buffers=True) as txn:
+                number = txn.id()
+                for key, pack in packs:
+                    if not txn.put(key, pack, append=True, db=opened.dbs[JOURNAL]):
+                        raise Corrupt("journal: there are events behind its end", reason="JournalForked")
+                for table, rows in changes.items():
+                    tables.write(txn, table, rows, self._seal(table))
+                meta = opened.dbs[META]
+                txn.put(TAIL_KEY, tail_value(tail), db=meta)
+                for table, total in tables.sums.items():
+                    txn.put(sum_key(table), sum_value(table, total), db=meta)
+        except lmdb.MapFullError:
+            return False
+        except (lmdb.Error, OSError) as error:
+            self._recover(number, error)
+            return True
+        except BaseException:
+            with self._gate:
+                self._shut()  # whatever it was: look at the disk again before the next step
+            raise
+        opened.dbs.update(tables.made)
+        opened.sums.update(tables.sums)
+        opened.tail = self._tail = tail
+        opened.synced_txn = self._synced_txn = opened.env.info()["last_txnid"]
+        return True
+
+    def _grow(self, opened: Opened, ceiling: int) -> None:
+        with self._gate:
+            size = opened.env.info()["map_size"]
+            if size >= ceiling:
+                raise Exhausted(
+                    f"the store in {self._path} has reached its limit of {self._limit_bytes} bytes: raise the limit "
+                    "or delete what is no longer needed",
+                    reason="StoreFull",
+                    retry_ms=STORE_FULL_RETRY_MS,
+                )
+            opened.env.set_mapsize(min(size * 2, ceiling))
+
+    def _give_back_reserve(self) -> None:
+        """Makes what a full store has freed usable for the next batch.
+
+        LMDB keeps the snapshot before the last whole, so pages freed by one transaction serve from the second after it.
+        """
+        with self._gate:
+            opened = self._usable()
+        if opened.env.info()["map_size"] < self._limit_bytes:
+            return
+        self._write(opened, [], {}, self._tail)
+        with self._gate:
+            self._usable().env.set_mapsize(self._limit_bytes)
+
+    # ---- failing and recovering
+
+    def _recover(self, number: int, cause: Exception) -> None:
+        """Reopens after a failed write. Returns only if transaction `number` is on the disk after all."""
+        fault = fault_of(cause, f"the disk under {self._path} refused a write", self._path)
+        with self._gate:
+            self._shut()
+            try:
+                opened = self._usable()
+            except Corrupt as worse:
+                raise worse from cause
+            except Fault as again:
+                raise Unavailable(
+                    f"{fault.message}; {again.message}", reason=fault.reason, retry_ms=fault.retry_ms
+                ) from cause
+            if not number or opened.synced_txn < number:
+                raise fault from cause
+
+    def _usable(self) -> Opened:
+        """The environment, opened again if a failure closed it. The gate must be held."""
+        if self._opened is None:
+            if self._closed:
+                raise Unavailable(f"the store in {self._path} is closed", reason="StoreClosed")
+            self._opened = open_environment(self._path, self._map_bytes, self._synced_txn)
+            self._synced_txn = self._opened.synced_txn
+            self._tail = self._opened.tail
+        return self._opened
+
+    def _shut(self) -> None:
+        opened, self._opened = self._opened, None
+        if opened is not None:
+            opened.env.close()
+
+    # ---- the rest
+
+    def verify(self) -> Sequence[str]:
+        """As `Store.verify`. Commits wait meanwhile: about a second per 500,000 rows."""
+        with self._writer:
+            with self._gate:
+                opened = self._usable()
+            return verify_environment(opened, self._chunk, self._path)
+
+    def size_bytes(self) -> int:
+        with self._gate:
+            env = self._usable().env
+            return (env.info()["last_pgno"] + 1) * env.stat()["psize"]
+
+    def limit_bytes(self) -> int:
+        return self._limit_bytes
+
+    def close(self) -> None:
+        """Waits for a running commit, closes the file and gives the folder back; a second call does nothing."""
+        with self._writer, self._gate:
+            self._closed = True
+            self._shut()
+            self._owner.release()
+
+
+class _Tables:
+    """The row changes of one transaction: handles and sums that count only once it has committed."""
+
+    def __init__(self, opened: Opened) -> None:
+        self._opened = opened
+        self.made: dict[str, lmdb._Database] = {}
+        self.sums: dict[str, TableSum] = {}
+
+    def write(
+        self,
+        txn: lmdb.Transaction[memoryview],
+        table: str,
+        rows: list[tuple[bytes, bytes | None]],
+        seal: RowSeal,
+    ) -> None:
+        db = self._database(txn, table)
+        before = self._opened.sums.get(table, TableSum())
+        count, total = before.rows, before.total
+        for key, value in rows:
+            old = txn.get(key, db=db)
+            if old is not None:
+                count -= 1
+                total -= int.from_bytes(old[:CHECKSUM_BYTES], "big")
+            if value is not None:
+                stored = seal.wrap(key, value)
+                txn.put(key, stored, db=db)
+                count += 1
+                total += int.from_bytes(stored[:CHECKSUM_BYTES], "big")
+            elif old is not None:
+                txn.delete(key, db=db)
+        self.sums[table] = TableSum(count, total % 2**64)
+
+    def _database(self, txn: lmdb.Transaction[memoryview], table: str) -> lmdb._Database:
+        name = TABLE + table
+        db = self._opened.dbs.get(name)
+        if db is None:
+            check_table(table)
+            if len(self._opened.dbs) + len(self.made) >= TABLES_MAX + OWN_DATABASES:
+                raise Internal(f"{table}: a store has at most {TABLES_MAX} tables", reason="TooManyTables")
+            db = self.made[name] = self._opened.env.open_db(name.encode("ascii"), txn=txn)
+        return db

@@ -1,0 +1,202 @@
+"""Opening an LMDB environment, checking that it is the one that was left, and saying in words what went wrong.
+
+Layout: the database "journal" holds the packs (journal.py), "t/NAME" the rows of table NAME (rows.py), "meta" the
+chain's tail and each table's sum. A file beside them says that a store has been made here: LMDB takes a missing or
+empty data file for a new one, which would turn a lost store into an empty one without a word.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypedDict
+
+import lmdb
+
+from offgrid_node.protocol.errors import Corrupt, FailedPrecondition, Fault, Unavailable
+from offgrid_node.storage.disk import DISK_RETRY_MS, disk_fault, write_durably
+from offgrid_node.storage.journal import EMPTY, Tail, decode_pack, gap
+from offgrid_node.storage.rows import TABLES_MAX, RowSeal, TableSum
+
+LAYOUT_VERSION = 1
+JOURNAL, META, TABLE = "journal", "meta", "t/"
+OWN_DATABASES = 2
+TAIL_KEY = b"tail"
+SUM_KEY = b"sum/"
+DATABASES_MAX = TABLES_MAX + OWN_DATABASES  # LMDB's max_dbs
+READERS_MAX = 30  # fits the lock file into one page, so that a full disk cannot fault a reader's slot
+
+_MARKER = "store.made"
+_DATA = "data.mdb"
+_META_SEAL = RowSeal("\0meta")
+
+
+class _Engine(TypedDict, total=False):
+    lib_version: int
+
+
+@dataclass(slots=True)
+class Opened:
+    """An open environment and what is known of it. `synced_txn` is the last transaction known to be on the disk."""
+
+    env: lmdb.Environment
+    synced_txn: int
+    tail: Tail = EMPTY
+    dbs: dict[str, lmdb._Database] = field(default_factory=dict)
+    sums: dict[str, TableSum] = field(default_factory=dict)
+
+
+def open_environment(path: Path, map_bytes: int, synced_txn: int = -1) -> Opened:
+    """Opens the environment in `path`, which the caller owns, and checks the end of its journal.
+
+    `synced_txn` is what an earlier `Opened` knew to be on the disk; whatever is newer is fsynced before it is shown.
+    Raises `Corrupt` (StoreMissing, StoreDamaged or the journal's reasons), `FailedPrecondition` (WrongFormat) or
+    `Unavailable` (DiskError).
+    """
+    made = (path / _MARKER).exists()
+    env = None
+    try:
+        env = _open(path, map_bytes, fresh=_is_fresh(path, made))
+        env.reader_check()
+        if not made and env.stat()["entries"] == 0:
+            _make(env)
+        opened = Opened(env, env.info()["last_txnid"])
+        if opened.synced_txn > synced_txn:
+            env.sync(True)
+        _load(opened)
+        if not made:
+            write_durably(path / _MARKER, f"offgrid-node store, layout {LAYOUT_VERSION}\n")
+    except BaseException as error:
+        if env is not None:
+            env.close()
+        if isinstance(error, (lmdb.Error, OSError)):
+            raise fault_of(error, f"cannot open the store in {path}", path) from error
+        raise
+    return opened
+
+
+def _is_fresh(path: Path, made: bool) -> bool:
+    try:
+        empty = (path / _DATA).stat().st_size == 0
+    except FileNotFoundError:
+        empty = True
+    if empty and made:
+        raise Corrupt(
+            f"the store's file {path / _DATA} is missing or empty: restore it from a backup, or remove the whole "
+            "folder to begin anew",
+            reason="StoreMissing",
+        )
+    return empty
+
+
+def _open(path: Path, map_bytes: int, *, fresh: bool) -> lmdb.Environment:
+    """Default flags only: every commit is fsynced, data before meta page; the others lose or destroy stores."""
+    engine = _newest_engine() if fresh else _Engine()
+    return lmdb.open(
+        str(path),
+        map_size=map_bytes,
+        mode=0o600,
+        max_dbs=DATABASES_MAX,
+        max_readers=READERS_MAX,
+        max_spare_txns=1,
+        **engine,
+    )
+
+
+def _newest_engine() -> _Engine:
+    """LMDB 1.0 where the binding has it (it turns a truncated file into an error); an existing file decides itself."""
+    try:
+        lmdb.version(lib_version=1)
+    except (TypeError, lmdb.Error):
+        return _Engine()
+    return _Engine(lib_version=1)
+
+
+def _make(env: lmdb.Environment) -> None:
+    with env.begin(write=True) as txn:
+        env.open_db(JOURNAL.encode(), txn=txn)
+        meta = env.open_db(META.encode(), txn=txn)
+        txn.put(TAIL_KEY, tail_value(EMPTY), db=meta)
+
+
+def tail_value(tail: Tail) -> bytes:
+    """What lies under TAIL_KEY."""
+    data = bytes([LAYOUT_VERSION]) + tail.seq.to_bytes(8, "big") + tail.digest
+    return _META_SEAL.wrap(TAIL_KEY, data)
+
+
+def sum_key(table: str) -> bytes:
+    return SUM_KEY + table.encode("utf-8")
+
+
+def sum_value(table: str, total: TableSum) -> bytes:
+    """What lies under a table's `sum_key`."""
+    return _META_SEAL.wrap(sum_key(table), total.encode())
+
+
+def _load(opened: Opened) -> None:
+    with opened.env.begin() as txn, txn.cursor() as cursor:
+        keys = list(cursor.iternext(keys=True, values=False))
+    names = [key.rstrip(b"\0").decode("utf-8", "replace") for key in keys]  # LMDB 1.0 ends them with a NUL
+    for name in names:
+        opened.dbs[name] = opened.env.open_db(name.encode("utf-8"), create=False)
+    if JOURNAL not in opened.dbs or META not in opened.dbs:
+        raise Corrupt("the store's own tables are missing: restore it from a backup", reason="StoreDamaged")
+    opened.tail, opened.sums = read_meta(opened)
+    _check_tail(opened)
+
+
+def read_meta(opened: Opened) -> tuple[Tail, dict[str, TableSum]]:
+    """The tail and the sums as they are on the disk; raises `Corrupt` when either fails its checksum."""
+    with opened.env.begin(db=opened.dbs[META]) as txn, txn.cursor() as cursor:
+        rows = [(bytes(key), bytes(value)) for key, value in cursor]
+    tail: Tail | None = None
+    sums: dict[str, TableSum] = {}
+    for key, stored in rows:
+        if not _META_SEAL.holds(key, stored):
+            raise Corrupt("the store's summary fails its checksum: restore it from a backup", reason="StoreDamaged")
+        data = _META_SEAL.unwrap(key, stored)
+        if key == TAIL_KEY:
+            tail = _read_tail(data)
+        elif key.startswith(SUM_KEY):
+            sums[key[len(SUM_KEY) :].decode("utf-8")] = TableSum.decode(data)
+    if tail is None:
+        raise Corrupt("the store's summary is missing: restore it from a backup", reason="StoreDamaged")
+    return tail, sums
+
+
+def _read_tail(data: bytes) -> Tail:
+    if data[0] != LAYOUT_VERSION:
+        raise FailedPrecondition(
+            f"the store has layout {data[0]}, this program reads {LAYOUT_VERSION}: use the version that wrote it",
+            reason="WrongFormat",
+        )
+    return Tail(int.from_bytes(data[1:9], "big"), data[9:])
+
+
+def _check_tail(opened: Opened) -> None:
+    """The newest pack must be whole and be the one that the summary names."""
+    with opened.env.begin(db=opened.dbs[JOURNAL]) as txn, txn.cursor() as cursor:
+        item = cursor.item() if cursor.last() else None
+    found = decode_pack(bytes(item[0]), bytes(item[1])).tail if item else EMPTY
+    if found.seq < opened.tail.seq:
+        raise gap(found.seq + 1, opened.tail.seq)
+    if found != opened.tail:
+        raise Corrupt(
+            f"journal: event {found.seq} is not the end that the summary names: restore the store from a backup",
+            reason="JournalForked",
+        )
+
+
+def fault_of(error: BaseException, doing: str, path: Path) -> Fault:
+    """An LMDB or system error as a fault: `Corrupt` for a damaged file, `Unavailable` for a disk that refuses."""
+    if isinstance(error, lmdb.VersionMismatchError):
+        return FailedPrecondition(
+            f"{doing}: it was written by another LMDB format: install the lmdb package that wrote it",
+            reason="WrongFormat",
+        )
+    if isinstance(error, (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.InvalidError, lmdb.NotFoundError)):
+        return Corrupt(f"{doing}: {error}: restore it from a backup", reason="StoreDamaged")
+    if isinstance(error, lmdb.ReadersFullError):
+        return Unavailable(f"{doing}: {error}", reason="TooManyReaders", retry_ms=DISK_RETRY_MS)
+    return disk_fault(path, doing, error)
