@@ -1,0 +1,54 @@
+"""Configuration: `offgrid.toml`, `.env` and `OFFGRID_*` to one frozen, validated tree.
+
+    load(path, environ) -> Config        or ConfigError with every problem at once
+    template(mesh_name, node_name, roles) -> str     the commented file that `offgrid-node init` writes
+
+Importing this package does not import pydantic; `load`, `template` and the name `Config` do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .addresses import BadAddress, split_address
+from .problems import ConfigError, Problem
+
+if TYPE_CHECKING:
+    from .tree import Config
+
+__all__ = ["BadAddress", "Config", "ConfigError", "Problem", "load", "split_address", "template"]
+
+
+def load(path: Path, environ: Mapping[str, str]) -> Config:
+    """Reads the file at `path`, `.env` beside it and the `OFFGRID_*` names of `environ`; raises `ConfigError`."""
+    from .loading import load as load_now
+
+    return load_now(path, environ)
+
+
+def template(
+    mesh_name: str,
+    node_name: str,
+    roles: Sequence[str] = ("core", "broker", "host"),
+    *,
+    values: Mapping[str, object] | None = None,
+) -> str:
+    """The text of a commented offgrid.toml; `values` sets further keys by dotted name ("mesh.listen").
+
+    Raises ConfigError when the outcome would not load, so what `init` writes always does.
+    """
+    from .init_file import template as template_now
+
+    return template_now(mesh_name, node_name, roles, values=values or {})
+
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        if name == "Config":
+            from .tree import Config
+
+            return Config
+        raise AttributeError(name)

@@ -1,0 +1,237 @@
+"""What one value may be: the types of the tree's fields, each with its rule in words.
+
+A wrong value raises a pydantic error of type "offgrid" whose message is a predicate ("has no port") and whose context
+may hold a `suggestion`. `Allowed` carries the rule for the message and for the template.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
+
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, SecretStr, ValidationInfo
+from pydantic_core import PydanticCustomError
+
+from offgrid_node.protocol.ids import NAME, NAME_RULE
+
+from .addresses import ADDRESS_RULE, LISTEN_RULE, URL_RULE, BadAddress, check_url, split_address
+from .frozen_map import FrozenMap
+from .problems import shown
+
+PATH_CHARS_MAX = 4096
+LIST_MAX = 256
+MAP_MAX = 64
+LABEL_CHARS_MAX = 128
+SECRET_CHARS_MAX = 4096
+UNIX_PATH_BYTES_MAX = 103
+"""Room in `sockaddr_un.sun_path`: 104 bytes with its NUL on macOS, 108 on Linux; the smaller, so that files move."""
+
+WORD_RULE = "1 to 63 characters of a-z, 0-9, '_' and '-', the first a letter or digit"
+PATH_RULE = "a path; a relative one starts at this file's folder"
+ADMIN_RULE = '"", "unix:PATH" (at most 103 bytes) or a loopback "127.0.0.1:port", port 0 (any free) to 65535'
+LABELS_RULE = f"names of {WORD_RULE}; values of at most {LABEL_CHARS_MAX} printable characters"
+COMMANDS_RULE = f"names of {WORD_RULE}; values are absolute paths of programs"
+
+_WORD = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}\Z")
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+_T = TypeVar("_T")
+
+
+class Allowed(NamedTuple):
+    """Annotation of a field: what it may be, in words."""
+
+    text: str
+
+
+def wrong(message: str, suggestion: str = "") -> PydanticCustomError:
+    """The error that a rule raises."""
+    return PydanticCustomError("offgrid", "{message}", {"message": message, "suggestion": suggestion})
+
+
+def fit_name(text: str) -> str:
+    """`text` made to fit the NAME rule, "" when nothing is left of it."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:63].rstrip("-")
+
+
+def host_name() -> str:
+    """This machine's name (without its domain) made to fit the NAME rule."""
+    return fit_name(socket.gethostname().partition(".")[0]) or "node"
+
+
+def _name(text: str) -> str:
+    if not NAME.match(text):
+        raise wrong(f"is {shown(text)}, no name", _quoted(fit_name(text)))
+    return text
+
+
+def _word(text: str) -> str:
+    if not _WORD.match(text):
+        raise wrong(f"has {shown(text)}, no name")
+    return text
+
+
+def _quoted(text: str) -> str:
+    return f'"{text}"' if text else ""
+
+
+def _address(text: str, port_min: int) -> str:
+    try:
+        split_address(text, port_min=port_min)
+    except BadAddress as bad:
+        raise wrong(f"is {shown(text)}, which {bad.message}", _quoted(bad.suggestion)) from None
+    return text
+
+
+def _peer(text: str) -> str:
+    return _address(text, 1)
+
+
+def _listen(text: str) -> str:
+    return _address(text, 0)
+
+
+def _door(text: str) -> str:
+    return text and _address(text, 0)
+
+
+def _url(text: str) -> str:
+    try:
+        check_url(text)
+    except BadAddress as bad:
+        raise wrong(bad.message, _quoted(bad.suggestion)) from None
+    return text
+
+
+def _optional_url(text: str) -> str:
+    return text and _url(text)
+
+
+def path_fault(text: str) -> str:
+    """What is wrong with a path, "" when nothing is."""
+    if not text:
+        return "is empty"
+    if len(text) > PATH_CHARS_MAX:
+        return f"is longer than {PATH_CHARS_MAX} characters"
+    if not text.isprintable():
+        return "has control characters"
+    return "starts with '~', which only a shell understands" if text.startswith("~") else ""
+
+
+def _resolve(text: str, info: ValidationInfo) -> Path:
+    if fault := path_fault(text):
+        raise wrong(fault, _quoted(os.path.expanduser(text)) if text.startswith("~") else "")
+    folder = (info.context or {}).get("folder", Path())
+    return Path(os.path.abspath(folder)) / text
+
+
+def _path(value: Any, info: ValidationInfo) -> Any:
+    return _resolve(str(value), info) if isinstance(value, str | Path) else value
+
+
+def _admin(text: str, info: ValidationInfo) -> str:
+    if text.startswith("unix:"):
+        path = str(_resolve(text.removeprefix("unix:"), info))
+        if (size := len(os.fsencode(path))) > UNIX_PATH_BYTES_MAX:
+            raise wrong(f"is a socket path of {size} bytes, too long")
+        return f"unix:{path}"
+    if text:
+        try:
+            host, _ = split_address(text, port_min=0)
+        except BadAddress as bad:
+            guess = f"unix:{text}" if text.startswith(("/", "./")) else ""
+            raise wrong(f"is {shown(text)}, which {bad.message}", _quoted(guess or bad.suggestion)) from None
+        if host not in _LOOPBACK:
+            raise wrong(f"is {shown(text)}, which other machines could reach")
+    return text
+
+
+def _program(text: str) -> str:
+    if not Path(text).is_absolute() or not text.isprintable() or len(text) > PATH_CHARS_MAX:
+        raise wrong(f"is {shown(text)}, no absolute path")
+    return text
+
+
+def _label(text: str) -> str:
+    if len(text) > LABEL_CHARS_MAX:
+        raise wrong(f"has {len(text)} characters, too many")
+    if not text.isprintable():
+        raise wrong("has control characters")
+    return text
+
+
+def _secret(secret: SecretStr) -> SecretStr:
+    if not secret.get_secret_value().isprintable() or len(secret) > SECRET_CHARS_MAX:
+        raise wrong("is too long or has control characters")
+    return secret
+
+
+def _as_tuple(value: Any) -> Any:
+    """TOML's lists as tuples, which stay what they are."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _distinct(values: tuple[_T, ...]) -> tuple[_T, ...]:
+    for index, value in enumerate(values):
+        if value in values[:index]:
+            raise wrong(f"has {shown(str(value))} twice")
+    return values
+
+
+Role = Literal["core", "broker", "host"]
+Level = Literal["debug", "info", "warning", "error"]
+Mode = Literal["auto", "offgrid", "disabled"]
+
+Name = Annotated[str, AfterValidator(_name), Allowed(NAME_RULE)]
+Listen = Annotated[str, AfterValidator(_listen), Allowed(LISTEN_RULE)]
+Door = Annotated[str, AfterValidator(_door), Allowed(f'{LISTEN_RULE}; "" = closed')]
+Admin = Annotated[str, AfterValidator(_admin), Allowed(ADMIN_RULE)]
+OptionalUrl = Annotated[str, AfterValidator(_optional_url), Allowed(f'{URL_RULE}; "" = none')]
+FilePath = Annotated[Path, BeforeValidator(_path), Allowed(PATH_RULE)]
+Secret = Annotated[SecretStr, AfterValidator(_secret), Allowed("printable characters")]
+
+Roles = Annotated[
+    tuple[Role, ...],
+    Field(min_length=1, max_length=3),
+    BeforeValidator(_as_tuple),
+    AfterValidator(_distinct),
+    Allowed("a list of core, broker, host, at least one"),
+]
+Addresses = Annotated[
+    tuple[Annotated[str, AfterValidator(_peer)], ...],
+    Field(max_length=LIST_MAX),
+    BeforeValidator(_as_tuple),
+    AfterValidator(_distinct),
+    Allowed(f"a list of {ADDRESS_RULE}"),
+]
+Urls = Annotated[
+    tuple[Annotated[str, AfterValidator(_url)], ...],
+    Field(max_length=LIST_MAX),
+    BeforeValidator(_as_tuple),
+    AfterValidator(_distinct),
+    Allowed(f"a list of {URL_RULE}"),
+]
+Words = Annotated[
+    tuple[Annotated[str, AfterValidator(_word)], ...],
+    Field(min_length=1, max_length=LIST_MAX),
+    BeforeValidator(_as_tuple),
+    AfterValidator(_distinct),
+    Allowed(f"a list of at least one name, each {WORD_RULE}"),
+]
+Labels = Annotated[
+    Mapping[Annotated[str, AfterValidator(_word)], Annotated[str, AfterValidator(_label)]],
+    Field(max_length=MAP_MAX),
+    AfterValidator(FrozenMap),
+    PlainSerializer(dict),
+    Allowed(LABELS_RULE),
+]
+Commands = Annotated[
+    Mapping[Annotated[str, AfterValidator(_word)], Annotated[str, AfterValidator(_program)]],
+    Field(max_length=MAP_MAX),
+    AfterValidator(FrozenMap),
+    PlainSerializer(dict),
+    Allowed(COMMANDS_RULE),
+]

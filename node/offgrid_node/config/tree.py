@@ -1,0 +1,227 @@
+"""The configuration as one frozen tree of validated values: every section, key, default and bound stands here.
+
+Loading (`load.py`), the environment's names (`env.py`) and the template (`template.py`) read their knowledge of the
+keys off these classes. Sizes and times carry their unit in the name or the description.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic.fields import FieldInfo
+
+from . import fields as f
+
+RESERVED: dict[str, Any] = {"reserved": True}
+"""Marks a key that is checked but that nothing reads yet; the template says so."""
+
+_DAY_MS = 86_400_000
+_YEAR_S = 31_536_000
+_MONEY_MAX = 10**15
+
+
+class Section(BaseModel):
+    """One table: frozen, strict about types, closed to unknown keys; defaults pass the same rules."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, validate_default=True)
+
+
+class Node(Section):
+    """This node."""
+
+    name: f.Name = Field(default_factory=f.host_name, description="what people call this node")
+    data_dir: f.FilePath = Field(default=Path("data"), description="folder of the store, the keys and the local socket")
+    roles: f.Roles = Field(default=("core", "broker", "host"), description="what this node does in the mesh")
+    log_level: f.Level = Field(default="info", description="the least severe message that is logged")
+
+
+class Mesh(Section):
+    """The mesh and how this node reaches it."""
+
+    name: f.Name = Field(description="the mesh that this node belongs to")
+    listen: f.Listen = Field(default="0.0.0.0:7440", description="where members reach this node (mutual TLS)")
+    door: f.Door = Field(default="0.0.0.0:7441", description="where newcomers knock with an invite")
+    advertise: f.Addresses = Field(default=(), description="addresses told to peers; empty: found by itself")
+    peers: f.Addresses = Field(default=(), description="members to try at start")
+    mdns: bool = Field(default=True, description="announce this node and look for others in the local network")
+    hosts_file: f.FilePath = Field(
+        default=Path("discovery/mesh_hosts.json"), description="a registry of hosts, if it is there"
+    )
+    probe_interval_ms: int = Field(
+        default=1000, ge=100, le=60_000, description="how often a peer is probed, in milliseconds"
+    )
+
+
+class Admin(Section):
+    """Local administration."""
+
+    address: f.Admin = Field(
+        default="",
+        description="empty: the unix socket offgrid.sock in data_dir (on Windows: loopback with a token file)",
+    )
+
+
+class Jobs(Section):
+    """Jobs that start here."""
+
+    mode: f.Mode = Field(
+        default="auto",
+        description="auto: the mesh, else the local queue; offgrid: the mesh only; disabled: the queue only",
+    )
+    timeout_ms: int = Field(
+        default=30_000, ge=100, le=_DAY_MS, description="a job's time to run unless it says otherwise, in milliseconds"
+    )
+    queue_max: int = Field(default=100_000, ge=1, le=10_000_000, description="jobs that may wait; more are refused")
+    broker_url: f.OptionalUrl = Field(default="", description="gateway of the broker", json_schema_extra=RESERVED)
+    auth_key: f.Secret = Field(
+        default=SecretStr(""),
+        description="secret for the gateway; better set by OFFGRID_AUTH_KEY",
+        json_schema_extra=RESERVED,
+    )
+
+
+class Wasm(Section):
+    """The WebAssembly executor."""
+
+    enabled: bool = Field(default=True, description="run jobs that are WebAssembly modules")
+    memory_mb: int = Field(default=256, ge=1, le=4096, description="memory of one module, in MiB")
+
+
+class Process(Section):
+    """The subprocess executor."""
+
+    commands: f.Commands = Field(
+        default_factory=dict,
+        description='programs that jobs may run, by name: { wc = "/usr/bin/wc" }; empty: none',
+    )
+
+
+def _cpus() -> int:
+    return min(os.cpu_count() or 1, 1024)
+
+
+class Host(Section):
+    """Work for others (role "host")."""
+
+    slots: int = Field(default_factory=_cpus, ge=1, le=1024, description="jobs at a time")
+    price_micro: int = Field(default=1000, ge=0, le=_MONEY_MAX, description="price of a job, in millionths of a credit")
+    kinds: f.Words = Field(default=("compute",), description="kinds of job that are taken")
+    labels: f.Labels = Field(
+        default_factory=dict, description='what jobs may ask for: { room = "attic", gpu = "none" }'
+    )
+    wasm: Wasm = Field(default_factory=Wasm)
+    process: Process = Field(default_factory=Process)
+
+
+class Storage(Section):
+    """What is kept here. Paths that are not given lie in node.data_dir."""
+
+    enabled: bool = Field(default=True, description="keep shards of others' objects", json_schema_extra=RESERVED)
+    memory_db: f.FilePath = Field(default=Path("data/memory.db"), description="the node's store")
+    chunk_dir: f.FilePath = Field(
+        default=Path("data/chunks"), description="folder of large data", json_schema_extra=RESERVED
+    )
+    chunk_threshold: int = Field(
+        default=1_048_576,
+        ge=1,
+        le=2**40,
+        description="data above this goes to chunk_dir, in bytes",
+        json_schema_extra=RESERVED,
+    )
+    summary_dir: f.FilePath = Field(
+        default=Path("data/summaries"), description="folder of summaries", json_schema_extra=RESERVED
+    )
+    hosts: f.Urls = Field(default=(), description="gateways of storage hosts", json_schema_extra=RESERVED)
+    retention_base_mb: int = Field(
+        default=128, ge=0, le=2**30, description="events kept in any case, in MiB", json_schema_extra=RESERVED
+    )
+    retention_token_level: int = Field(
+        default=0, ge=0, le=2**30, description="raises what is kept", json_schema_extra=RESERVED
+    )
+    compaction_interval: int = Field(
+        default=1800, ge=1, le=_YEAR_S, description="seconds between compactions", json_schema_extra=RESERVED
+    )
+    limit_mb: int = Field(default=4096, ge=16, le=2**24, description="largest size of the store's file, in MiB")
+
+
+class Economy(Section):
+    """Accounts and payment."""
+
+    enabled: bool = Field(default=False, description="pay for jobs", json_schema_extra=RESERVED)
+    settlement_interval: int = Field(
+        default=3600, ge=1, le=_YEAR_S, description="seconds between settlements", json_schema_extra=RESERVED
+    )
+
+
+_IN_DATA_DIR = {"memory_db": "memory.db", "chunk_dir": "chunks", "summary_dir": "summaries"}
+
+
+class Config(Section):
+    """The whole tree; all paths are absolute. Two of them may live in one process."""
+
+    node: Node
+    mesh: Mesh
+    admin: Admin
+    jobs: Jobs
+    host: Host
+    storage: Storage
+    economy: Economy
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill(cls, data: Any) -> Any:
+        """Gives every section a table, so that a missing key is named, and the stores their place in data_dir."""
+        if not isinstance(data, Mapping):
+            return data
+        filled = {name: {} for name in cls.model_fields} | dict(data)
+        data_dir = filled["node"].get("data_dir") if isinstance(filled["node"], Mapping) else None
+        if isinstance(data_dir, str) and not f.path_fault(data_dir) and isinstance(filled["storage"], Mapping):
+            places = {key: f"{data_dir}/{name}" for key, name in _IN_DATA_DIR.items()}
+            filled["storage"] = places | dict(filled["storage"])
+        return filled
+
+    @property
+    def admin_socket(self) -> Path | None:
+        """The unix socket of local administration; None where it is a loopback port."""
+        if self.admin.address:
+            scheme, _, path = self.admin.address.partition("unix:")
+            return None if scheme else Path(path)
+        return None if sys.platform == "win32" else self.node.data_dir / "offgrid.sock"
+
+
+Keys = tuple[str, ...]
+
+
+def settings(section: type[BaseModel] = Config, above: Keys = ()) -> Iterator[tuple[Keys, FieldInfo]]:
+    """Every key that is no table of its own, in the order of the file: ("mesh", "listen"), ("host", "wasm", …)…"""
+    for name, info in section.model_fields.items():
+        if inner := section_of(info):
+            yield from settings(inner, (*above, name))
+        else:
+            yield (*above, name), info
+
+
+def section_of(info: FieldInfo) -> type[Section] | None:
+    """The section behind a field that is one."""
+    kind = info.annotation
+    return kind if isinstance(kind, type) and issubclass(kind, Section) else None
+
+
+def clashes(config: Config) -> Iterator[tuple[Keys, str, str]]:
+    """Values that are right alone but not together: path, what is wrong, what is allowed."""
+    listen, door = config.mesh.listen, config.mesh.door
+    if listen == door and not door.endswith(":0"):
+        yield ("mesh", "door"), "is the same address as mesh.listen", 'another port, or "" = closed'
+    socket = config.admin_socket
+    if socket and not config.admin.address and len(os.fsencode(socket)) > f.UNIX_PATH_BYTES_MAX:
+        size = len(os.fsencode(socket))
+        yield (
+            ("node", "data_dir"),
+            f"makes the local socket's path {size} bytes long, at most {f.UNIX_PATH_BYTES_MAX} fit",
+            "a shorter path, or a shorter admin.address",
+        )
