@@ -1,0 +1,93 @@
+"""Compiled WebAssembly modules: checked, bounded, found again by the digest of their source."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections import OrderedDict
+
+from wasmtime import Config, Engine, FuncType, InstancePre, Linker, Module, WasmtimeError
+
+COMPILED_BYTES_MAX = 64 * 1024 * 1024
+STACK_BYTES_MAX = 512 * 1024
+DETAIL_CHARS_MAX = 500
+
+
+class NotRunnable(Exception):
+    """The bytes are no module, or none that can run here. The message is a sentence for the job's owner."""
+
+
+def new_engine() -> Engine:
+    """An engine whose code can be interrupted. Off: whatever allocates outside the store's limits. On: same answers
+    on every machine (NaN bits, relaxed SIMD), so that two hosts' results can be compared."""
+    config = Config()
+    config.epoch_interruption = True
+    config.max_wasm_stack = STACK_BYTES_MAX
+    config.wasm_threads = False
+    config.wasm_gc = False
+    config.gc_support = False
+    config.wasm_multi_memory = False
+    config.wasm_memory64 = False
+    config.cranelift_nan_canonicalization = True
+    config.wasm_relaxed_simd_deterministic = True
+    return Engine(config)
+
+
+def digest_of_module(source: bytes) -> bytes:
+    return hashlib.blake2b(source, digest_size=32).digest()
+
+
+class CompiledModules:
+    """Machine code of the modules used last, least recently used out first; shared by threads and engines."""
+
+    def __init__(self, bytes_max: int = COMPILED_BYTES_MAX) -> None:
+        self._bytes_max = bytes_max
+        self._bytes = 0
+        self._code: OrderedDict[bytes, bytes] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._code)
+
+    def link(self, engine: Engine, linker: Linker, source: bytes, digest: bytes) -> InstancePre:
+        """The module ready to be instantiated on `engine`; compiles it at most the first time. Raises NotRunnable."""
+        with self._lock:
+            code = self._code.get(digest)
+            if code is not None:
+                self._code.move_to_end(digest)
+        if code is not None:
+            return linker.instantiate_pre(Module.deserialize(engine, code))
+        try:
+            module = Module(engine, source)
+        except WasmtimeError as error:
+            raise NotRunnable(f"it is not a WebAssembly module: {short(str(error))}") from error
+        _check_start(module)
+        try:
+            linked = linker.instantiate_pre(module)
+        except WasmtimeError as error:
+            raise NotRunnable(f"a job has only WASI preview 1 (no files, no network): {short(str(error))}") from error
+        self._keep(digest, bytes(module.serialize()))
+        return linked
+
+    def _keep(self, digest: bytes, code: bytes) -> None:
+        if len(code) > self._bytes_max:
+            return
+        with self._lock:
+            self._bytes += len(code) - len(self._code.pop(digest, b""))
+            self._code[digest] = code
+            while self._bytes > self._bytes_max:
+                self._bytes -= len(self._code.popitem(last=False)[1])
+
+
+def short(text: str) -> str:
+    """wasmtime's message on one line, its cause first, without the backtrace."""
+    cause = text.rpartition("Caused by:")[2]
+    return " ".join(cause.split())[:DETAIL_CHARS_MAX]
+
+
+def _check_start(module: Module) -> None:
+    start = next((export.type for export in module.exports if export.name == "_start"), None)
+    if not isinstance(start, FuncType):
+        raise NotRunnable("it exports no function `_start`: build it as a WASI command, not as a library")
+    if start.params or start.results:
+        raise NotRunnable("its `_start` takes parameters or returns results; a WASI command's has neither")

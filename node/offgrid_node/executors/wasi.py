@@ -1,0 +1,210 @@
+"""The part of WASI preview 1 that a job may touch: its standard streams, the clocks, sleep.
+
+wasmtime's own implementation serves the rest (arguments, an empty environment, random numbers, exit, no files). These
+five functions stand in for its own, because that one (a) blocks in `poll_oneoff` where neither deadline nor
+cancellation can reach it, (b) hands output to Python from foreign threads, 4 kB at a time, ten times slower and able to
+abort the interpreter at exit, and (c) can read input from files only.
+
+Layouts: https://github.com/WebAssembly/WASI/blob/wasi-0.1/preview1/docs.md
+"""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+import threading
+import time
+from collections.abc import Callable
+
+from wasmtime import Caller, Engine, FuncType, Linker, Memory, ValType
+
+from offgrid_node.executors.capture import OUTPUT_DETAIL, Capture
+
+WASI = "wasi_snapshot_preview1"
+VECTORS_MAX = 1024
+SUBSCRIPTIONS_MAX = 64
+
+SUCCESS, EBADF, EFAULT, EINVAL, EIO = 0, 8, 21, 28, 29
+CLOCK_REALTIME = 0
+EVENT_CLOCK, EVENT_FD_READ, EVENT_FD_WRITE = 0, 1, 2
+ABSOLUTE = 1
+
+VECTOR = struct.Struct("<II")
+SUBSCRIPTION = struct.Struct("<QB7xI4xQQH6x")
+EVENT = struct.Struct("<QHB5xQH6x")
+
+
+class Run:
+    """One execution: its streams, and the way to stop it from another thread."""
+
+    def __init__(self, stdin: bytes) -> None:
+        self.capture = Capture()
+        self.stopped = threading.Event()
+        self.error = ""
+        self.error_detail = ""
+        self._stdin = stdin
+        self._stdin_at = 0
+        self._engine: Engine | None = None
+        self._lock = threading.Lock()
+
+    def begin(self, engine: Engine) -> None:
+        """From here on `stop` advances the engine's epoch, which traps whatever runs on it."""
+        with self._lock:
+            self._engine = engine
+
+    def end(self) -> None:
+        """The engine is another run's from here on."""
+        with self._lock:
+            self._engine = None
+
+    def stop(self, error: str, detail: str) -> None:
+        """Ends the work soon; the first reason given is the one that counts."""
+        with self._lock:
+            if self.stopped.is_set():
+                return
+            self.error, self.error_detail = error, detail
+            self.stopped.set()
+            if self._engine is not None:
+                self._engine.increment_epoch()
+
+    def read_stdin(self, count: int) -> bytes:
+        data = self._stdin[self._stdin_at : self._stdin_at + count]
+        self._stdin_at += len(data)
+        return data
+
+    def write(self, fd: int, data: bytes) -> int:
+        """Returns a WASI errno."""
+        if fd == 2:
+            self.capture.write_log(data)
+        elif not self.capture.write_output(data):
+            self.stop("OutputTooLarge", OUTPUT_DETAIL)
+            return EIO
+        return SUCCESS
+
+
+class GuestMemory:
+    """The caller's linear memory; every access is checked against its present size. Raises IndexError."""
+
+    def __init__(self, caller: Caller) -> None:
+        memory = caller.get("memory")
+        if not isinstance(memory, Memory):
+            raise IndexError("the module exports no memory")
+        self._bytes = memory.data_len(caller)
+        self._base = ctypes.addressof(memory.data_ptr(caller).contents) if self._bytes else 0
+
+    def _address(self, pointer: int, count: int) -> int:
+        start = pointer & 0xFFFFFFFF  # wasmtime hands i32 over as signed
+        if start + count > self._bytes:
+            raise IndexError(f"{count} bytes at {start} lie outside the memory")
+        return self._base + start
+
+    def read(self, pointer: int, count: int) -> bytes:
+        return ctypes.string_at(self._address(pointer, count), count)
+
+    def write(self, pointer: int, data: bytes) -> None:
+        ctypes.memmove(self._address(pointer, len(data)), data, len(data))
+
+    def vectors(self, pointer: int, count: int) -> list[tuple[int, int]]:
+        """The (pointer, length) pairs of an iovec array, each inside the memory."""
+        if not 0 <= count <= VECTORS_MAX:
+            raise IndexError(f"{count} vectors, at most {VECTORS_MAX} allowed")
+        pairs = list(VECTOR.iter_unpack(self.read(pointer, VECTOR.size * count)))
+        for start, length in pairs:
+            self._address(start, length)
+        return pairs
+
+
+class HostFunctions:
+    """Our five functions, for whatever Run is current. One per engine; only that engine's thread calls them."""
+
+    def __init__(self, linker: Linker) -> None:
+        self.current: Run | None = None
+        i32, i64 = ValType.i32(), ValType.i64()
+        linker.allow_shadowing = True
+        linker.define_wasi()
+        for name, types, function in (
+            ("fd_read", [i32] * 4, self._fd_read),
+            ("fd_write", [i32] * 4, self._fd_write),
+            ("clock_time_get", [i32, i64, i32], self._clock_time_get),
+            ("poll_oneoff", [i32] * 4, self._poll_oneoff),
+            ("sched_yield", [], self._sched_yield),
+        ):
+            linker.define_func(WASI, name, FuncType(types, [i32]), self._guarded(function), access_caller=True)
+
+    def _guarded(self, function: Callable[..., int]) -> Callable[..., int]:
+        """wasmtime keeps a callback's exception in a global that any thread may pick up: let none out."""
+
+        def call(caller: Caller, *arguments: int) -> int:
+            run = self.current
+            if run is None:
+                return EIO
+            try:
+                return function(run, caller, *arguments)
+            except IndexError:
+                return EFAULT
+            except Exception as error:  # noqa: BLE001  see above; the run itself reports it
+                run.stop("ExecutionFailed", f"host function failed: {type(error).__name__}: {error}")
+                return EIO
+
+        return call
+
+    def _fd_read(self, run: Run, caller: Caller, fd: int, vectors: int, count: int, result: int) -> int:
+        if fd != 0:
+            return EBADF
+        memory = GuestMemory(caller)
+        total = 0
+        for pointer, length in memory.vectors(vectors, count):
+            data = run.read_stdin(length)
+            memory.write(pointer, data)
+            total += len(data)
+            if len(data) < length:
+                break
+        memory.write(result, total.to_bytes(4, "little"))
+        return SUCCESS
+
+    def _fd_write(self, run: Run, caller: Caller, fd: int, vectors: int, count: int, result: int) -> int:
+        if fd not in (1, 2):
+            return EBADF
+        memory = GuestMemory(caller)
+        total = 0
+        for pointer, length in memory.vectors(vectors, count):
+            errno = run.write(fd, memory.read(pointer, length))
+            if errno != SUCCESS:
+                return errno
+            total += length
+        memory.write(result, total.to_bytes(4, "little"))
+        return SUCCESS
+
+    def _clock_time_get(self, run: Run, caller: Caller, clock: int, precision: int, result: int) -> int:
+        GuestMemory(caller).write(result, _clock_ns(clock).to_bytes(8, "little"))
+        return SUCCESS
+
+    def _sched_yield(self, run: Run, caller: Caller) -> int:
+        return SUCCESS
+
+    def _poll_oneoff(self, run: Run, caller: Caller, inputs: int, outputs: int, count: int, result: int) -> int:
+        """Streams are always ready; with clocks alone it sleeps, until the earliest is due or the run is stopped."""
+        if not 0 < count <= SUBSCRIPTIONS_MAX:
+            return EINVAL
+        memory = GuestMemory(caller)
+        streams: list[bytes] = []
+        clocks: list[tuple[int, int]] = []
+        for user, kind, clock, timeout, _, flags in SUBSCRIPTION.iter_unpack(
+            memory.read(inputs, SUBSCRIPTION.size * count)
+        ):
+            if kind == EVENT_CLOCK:
+                clocks.append((timeout - (_clock_ns(clock) if flags & ABSOLUTE else 0), user))
+            else:
+                streams.append(EVENT.pack(user, SUCCESS, kind, 1, 0))
+        events = streams
+        if not streams:
+            wait_ns = min(clocks)[0]
+            run.stopped.wait(max(0, wait_ns) / 1e9 if wait_ns < threading.TIMEOUT_MAX * 1e9 else None)
+            events = [EVENT.pack(user, SUCCESS, EVENT_CLOCK, 0, 0) for due, user in clocks if due <= wait_ns]
+        memory.write(outputs, b"".join(events))
+        memory.write(result, len(events).to_bytes(4, "little"))
+        return SUCCESS
+
+
+def _clock_ns(clock: int) -> int:
+    return time.time_ns() if clock == CLOCK_REALTIME else time.monotonic_ns()

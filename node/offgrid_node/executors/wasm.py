@@ -1,0 +1,153 @@
+"""Runs WebAssembly in this process, on wasmtime: standard streams, arguments, clocks and nothing else.
+
+Each run has a thread and, while it lasts, an engine of its own (a lane): advancing that engine's epoch is what
+stops it, at once, without a ticking thread and without the interpreter lock while it computes. Lanes are reused; a
+lane keeps the module that it ran last.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
+
+from wasmtime import ExitTrap, Func, InstancePre, Linker, Store, Trap, WasiConfig, WasmtimeError
+
+from offgrid.v1 import jobs_pb2
+from offgrid_node.executors.capture import failed, timeout_detail
+from offgrid_node.executors.executor import Outcome
+from offgrid_node.executors.modules import CompiledModules, NotRunnable, digest_of_module, new_engine, short
+from offgrid_node.executors.wasi import HostFunctions, Run
+from offgrid_node.protocol.errors import InvalidRequest
+from offgrid_node.protocol.jobs.needs import check_payload
+
+VERSION = f"wasmtime/{version('wasmtime')}"
+PROGRAM_NAME = "job.wasm"
+# More wait in a queue, and their timeout runs; a host's slots are far fewer.
+RUNS_MAX = 32
+TABLE_ELEMENTS_MAX = 100_000
+TABLES_MAX = 8
+# How long to wait for a stopped run to be gone. Only compiling, which nothing can interrupt, lasts longer.
+STOP_GRACE_S = 2.0
+
+
+class Lane:
+    """An engine with its linker. It serves one run at a time."""
+
+    def __init__(self, modules: CompiledModules) -> None:
+        self.engine = new_engine()
+        self._linker = Linker(self.engine)
+        self.functions = HostFunctions(self._linker)
+        self._modules = modules
+        self._digest = b""
+        self._linked: InstancePre | None = None
+
+    def link(self, source: bytes) -> InstancePre:
+        digest = digest_of_module(source)
+        if self._linked is None or digest != self._digest:
+            self._linked = None
+            self._linked = self._modules.link(self.engine, self._linker, source, digest)
+            self._digest = digest
+        return self._linked
+
+
+class WasmExecutor:
+    """An Executor of wasm payloads. `memory_bytes` bounds each run's linear memory; `memory.grow` fails beyond it."""
+
+    def __init__(self, memory_bytes: int) -> None:
+        self._memory_bytes = memory_bytes
+        self._modules = CompiledModules()
+        self._idle: list[Lane] = []
+        self._runs: set[Run] = set()
+        self._lock = threading.Lock()
+        self._threads = ThreadPoolExecutor(RUNS_MAX, thread_name_prefix="wasm")
+
+    @property
+    def offers(self) -> tuple[str, ...]:
+        return ("wasm",)
+
+    @property
+    def running(self) -> int:
+        """How many runs occupy a thread at this moment."""
+        with self._lock:
+            return len(self._runs)
+
+    async def run(self, payload: jobs_pb2.JobPayload, timeout_ms: int) -> Outcome:
+        """See Executor. The timeout covers compiling; a module that still compiles then is given up, not waited for."""
+        try:
+            check_payload(payload)
+        except InvalidRequest as error:
+            return failed("ExecutionFailed", error.message, VERSION)
+        run = Run(payload.input)
+        args = [PROGRAM_NAME, *payload.wasm.args]
+        work = asyncio.wrap_future(self._threads.submit(self._carry_out, run, payload.wasm.module, args))
+        try:
+            await asyncio.wait({work}, timeout=timeout_ms / 1000)
+            if not work.done():
+                run.stop("JobTimeout", timeout_detail(timeout_ms))
+                await asyncio.wait({work}, timeout=STOP_GRACE_S)
+        except asyncio.CancelledError:
+            run.stop("Cancelled", "it was cancelled")
+            await asyncio.wait({work}, timeout=STOP_GRACE_S)
+            raise
+        return work.result() if work.done() else run.capture.failed(run.error, run.error_detail, VERSION)
+
+    def close(self) -> None:
+        """Stops what runs and takes no more. Threads end by themselves; nothing is waited for."""
+        with self._lock:
+            runs = list(self._runs)
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        for run in runs:
+            run.stop("Cancelled", "the node is stopping")
+
+    def _carry_out(self, run: Run, module: bytes, args: Sequence[str]) -> Outcome:
+        """In a worker thread: the whole of one run."""
+        with self._lock:
+            lane = self._idle.pop() if self._idle else None
+            self._runs.add(run)
+        lane = lane or Lane(self._modules)
+        try:
+            return self._run_on(lane, run, lane.link(module), args)
+        except NotRunnable as error:
+            return run.capture.failed("ExecutionFailed", str(error), VERSION)
+        finally:
+            with self._lock:
+                self._runs.discard(run)
+                self._idle.append(lane)
+
+    def _run_on(self, lane: Lane, run: Run, linked: InstancePre, args: Sequence[str]) -> Outcome:
+        error, detail, exit_code = "", "", 0
+        with Store(lane.engine) as store:
+            store.set_limits(self._memory_bytes, TABLE_ELEMENTS_MAX, instances=1, tables=TABLES_MAX, memories=1)
+            # One step of the epoch ends it; set before `begin`, so that no stop can fall in between.
+            store.set_epoch_deadline(1)
+            wasi = WasiConfig()
+            wasi.argv = args
+            store.set_wasi(wasi)
+            lane.functions.current = run
+            run.begin(lane.engine)
+            try:
+                if not run.stopped.is_set():
+                    start = linked.instantiate(store).exports(store)["_start"]
+                    assert isinstance(start, Func)
+                    start(store)
+            except ExitTrap as end:
+                exit_code = end.code
+            except Trap as trap:
+                error, detail = "ExecutionFailed", self._explain(trap)
+            except WasmtimeError as refusal:
+                error, detail = "ExecutionFailed", short(str(refusal))
+            finally:
+                run.end()
+                lane.functions.current = None
+        if run.stopped.is_set():
+            return run.capture.failed(run.error, run.error_detail, VERSION)
+        return run.capture.failed(error, detail, VERSION) if error else run.capture.ended(exit_code, VERSION)
+
+    def _explain(self, trap: Trap) -> str:
+        frames = trap.frames
+        name = frames[0].func_name if frames else None
+        where = f" in {name}" if name else ""
+        return f"{short(trap.message)}{where} (memory is limited to {self._memory_bytes} bytes)"

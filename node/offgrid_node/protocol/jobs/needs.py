@@ -1,0 +1,79 @@
+"""What a job's payload must look like, what it needs of a host, and how large it is taken to be."""
+
+from __future__ import annotations
+
+import re
+
+from offgrid.v1 import jobs_pb2
+from offgrid_node.protocol.errors import FieldViolation, InvalidRequest
+
+MODULE_BYTES_MAX = 1024 * 1024
+INPUT_BYTES_MAX = 2 * 1024 * 1024
+INPUT_NAME_BYTES_MAX = 1024
+ARGS_MAX = 64
+ARG_BYTES_MAX = 4096
+# The usual rule of thumb for English text; a byte of anything else is counted alike.
+INPUT_BYTES_PER_TOKEN = 4
+
+COMMAND_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+
+
+def check_payload(payload: jobs_pb2.JobPayload) -> None:
+    """Raises InvalidRequest that names every field which is wrong, below `payload.`; returns when all are right."""
+    wrong: list[FieldViolation] = []
+    kind = payload.WhichOneof("executor")
+    if kind is None:
+        wrong.append(FieldViolation("payload.executor", "none is set; set either wasm or process"))
+    elif kind == "wasm":
+        wrong += _check_module(payload.wasm.module)
+        wrong += _check_args("payload.wasm.args", list(payload.wasm.args))
+    else:
+        if not COMMAND_NAME.fullmatch(payload.process.command):
+            rule = "is not a command name: 1 to 63 of a-z 0-9 . _ -, a letter or digit first; it is never a path"
+            wrong.append(FieldViolation("payload.process.command", f"{payload.process.command[:80]!r} {rule}"))
+        wrong += _check_args("payload.process.args", list(payload.process.args))
+    if len(payload.input) > INPUT_BYTES_MAX:
+        text = f"{len(payload.input)} bytes; at most {INPUT_BYTES_MAX} allowed, larger inputs are not possible yet"
+        wrong.append(FieldViolation("payload.input", text))
+    name_bytes = len(payload.input_name.encode())
+    if name_bytes > INPUT_NAME_BYTES_MAX:
+        text = f"{name_bytes} bytes; at most {INPUT_NAME_BYTES_MAX} allowed"
+        wrong.append(FieldViolation("payload.input_name", text))
+    if wrong:
+        raise InvalidRequest("; ".join(f"{v.field}: {v.description}" for v in wrong), violations=wrong)
+
+
+def needs_of(payload: jobs_pb2.JobPayload) -> str:
+    """The label that a host must offer: "wasm", or "process:" and the command. Raises InvalidRequest if none is set."""
+    kind = payload.WhichOneof("executor")
+    if kind is None:
+        raise InvalidRequest.field("payload.executor", "none is set; set either wasm or process")
+    return "wasm" if kind == "wasm" else f"process:{payload.process.command}"
+
+
+def estimate_tokens(payload: jobs_pb2.JobPayload) -> int:
+    """The size of the work in tokens, at least 1, for a job whose owner gives none."""
+    return max(1, len(payload.input) // INPUT_BYTES_PER_TOKEN)
+
+
+def _check_module(module: bytes) -> list[FieldViolation]:
+    if not module:
+        return [FieldViolation("payload.wasm.module", "is empty; give a WebAssembly module, binary or text")]
+    if len(module) > MODULE_BYTES_MAX:
+        text = f"{len(module)} bytes; at most {MODULE_BYTES_MAX} allowed"
+        return [FieldViolation("payload.wasm.module", text)]
+    return []
+
+
+def _check_args(field: str, args: list[str]) -> list[FieldViolation]:
+    if len(args) > ARGS_MAX:
+        return [FieldViolation(field, f"{len(args)} arguments; at most {ARGS_MAX} allowed")]
+    wrong = []
+    for index, arg in enumerate(args):
+        arg_bytes = len(arg.encode())
+        if "\0" in arg:
+            wrong.append(FieldViolation(f"{field}[{index}]", "holds a NUL character"))
+        elif arg_bytes > ARG_BYTES_MAX:
+            text = f"{arg_bytes} bytes; at most {ARG_BYTES_MAX} allowed"
+            wrong.append(FieldViolation(f"{field}[{index}]", text))
+    return wrong

@@ -1,0 +1,294 @@
+"""WasmExecutor: what a module gets, how it ends, and that nothing it does can hold the node up."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from offgrid.v1 import jobs_pb2
+from offgrid_node.executors import modules, programs
+from offgrid_node.executors.capture import LOG_MARK
+from offgrid_node.executors.executor import LOG_BYTES_MAX, OUTPUT_BYTES_MAX, Outcome
+from offgrid_node.executors.wasm import WasmExecutor
+
+MEMORY_BYTES = 16 * 1024 * 1024
+IMPORTS = """
+  (import "wasi_snapshot_preview1" "fd_read" (func $fd_read (param i32 i32 i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "fd_write" (func $fd_write (param i32 i32 i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "poll_oneoff" (func $poll (param i32 i32 i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "clock_time_get" (func $clock (param i32 i64 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "environ_sizes_get" (func $environ (param i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "fd_prestat_get" (func $prestat (param i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
+"""
+SPIN = "(loop $l (br $l))"
+# Writes 64 KiB to the stream in $fd for ever, whatever fd_write answers.
+SHOUT = """(i32.store (i32.const 4) (i32.const 65536))
+  (loop $l (drop (call $fd_write (i32.const FD) (i32.const 0) (i32.const 1) (i32.const 8))) (br $l))"""
+# Sleeps for an hour in one host call.
+SLEEP = """(i64.store (i32.const 88) (i64.const 3600000000000))
+  (i32.store (i32.const 80) (i32.const 1))
+  (drop (call $poll (i32.const 64) (i32.const 128) (i32.const 1) (i32.const 8)))"""
+
+
+def module(body: str, extra: str = "") -> bytes:
+    return f'(module {IMPORTS} (memory (export "memory") 2) {extra} (func (export "_start") {body}))'.encode()
+
+
+def wasm(source: bytes, stdin: bytes = b"", *args: str) -> jobs_pb2.JobPayload:
+    return jobs_pb2.JobPayload(wasm=jobs_pb2.WasmTask(module=source, args=args), input=stdin)
+
+
+@pytest.fixture
+def executor() -> Iterator[WasmExecutor]:
+    executor = WasmExecutor(MEMORY_BYTES)
+    yield executor
+    executor.close()
+
+
+def run(executor: WasmExecutor, payload: jobs_pb2.JobPayload, timeout_ms: int = 10_000) -> Outcome:
+    return asyncio.run(executor.run(payload, timeout_ms))
+
+
+async def occupied(executor: WasmExecutor) -> None:
+    deadline = time.monotonic() + 5
+    while executor.running == 0:
+        assert time.monotonic() < deadline, "no run began"
+        await asyncio.sleep(0.001)
+
+
+def test_it_offers_wasm(executor: WasmExecutor) -> None:
+    assert executor.offers == ("wasm",)
+
+
+def test_input_goes_in_and_output_comes_out(executor: WasmExecutor) -> None:
+    outcome = run(executor, wasm(programs.load("textstats"), b"two words\n"))
+    assert outcome.output.startswith(b"lines 1\nwords 2\nbytes 10\n")
+    assert (outcome.exit_code, outcome.error, outcome.error_detail) == (0, "", "")
+    assert outcome.executor.startswith("wasmtime/")
+
+
+def test_a_binary_module_runs_like_its_text(executor: WasmExecutor) -> None:
+    import wasmtime
+
+    source = programs.load("textstats")
+    binary = bytes(wasmtime.wat2wasm(source))
+    assert run(executor, wasm(binary, b"a\n")) == run(executor, wasm(source, b"a\n"))
+
+
+@pytest.mark.parametrize("code", [0, 1, 42, 125])
+def test_the_exit_code_is_the_modules_own(executor: WasmExecutor, code: int) -> None:
+    outcome = run(executor, wasm(module(f"(call $exit (i32.const {code}))")))
+    assert (outcome.exit_code, outcome.error) == (code, "")
+
+
+def test_standard_error_is_the_log_and_is_kept_when_it_fails(executor: WasmExecutor) -> None:
+    body = """(i32.store (i32.const 0) (i32.const 256)) (i32.store (i32.const 4) (i32.const 5))
+      (drop (call $fd_write (i32.const 2) (i32.const 0) (i32.const 1) (i32.const 8))) unreachable"""
+    outcome = run(executor, wasm(module(body, '(data (i32.const 256) "oh no")')))
+    assert (outcome.log, outcome.output, outcome.error) == (b"oh no", b"", "ExecutionFailed")
+
+
+def test_there_is_no_environment_no_folder_and_no_other_stream(executor: WasmExecutor) -> None:
+    body = """(drop (call $environ (i32.const 0) (i32.const 4)))
+      (if (i32.load (i32.const 0)) (then (call $exit (i32.const 1))))
+      (if (i32.eqz (call $prestat (i32.const 3) (i32.const 16))) (then (call $exit (i32.const 2))))
+      (if (i32.eqz (call $fd_read (i32.const 3) (i32.const 0) (i32.const 1) (i32.const 8)))
+        (then (call $exit (i32.const 3))))
+      (if (i32.eqz (call $fd_write (i32.const 3) (i32.const 0) (i32.const 1) (i32.const 8)))
+        (then (call $exit (i32.const 4))))"""
+    assert run(executor, wasm(module(body))).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("source", "sentence"),
+    [
+        (b"plain words", "not a WebAssembly module"),
+        (b"\0asm", "not a WebAssembly module"),
+        (b"\xff\xfe", "not a WebAssembly module"),
+        (b"(module)", "exports no function `_start`"),
+        (b'(module (func (export "_start") (param i32)))', "takes parameters"),
+        (b'(module (memory (export "_start") 1))', "exports no function `_start`"),
+        (b'(module (import "env" "open" (func)) (func (export "_start")))', "env::open"),
+        (b'(module (memory 4096) (func (export "_start")))', "exceeds memory limits"),
+        (b'(module (memory 1) (memory 1) (func (export "_start")))', "multi"),
+        (b'(module (memory 1 1 shared) (func (export "_start")))', "threads"),
+    ],
+)
+def test_what_is_no_runnable_module_is_said_in_a_sentence(executor: WasmExecutor, source: bytes, sentence: str) -> None:
+    outcome = run(executor, wasm(source))
+    assert outcome.error == "ExecutionFailed"
+    assert sentence in outcome.error_detail
+    assert "\n" not in outcome.error_detail
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("unreachable", "unreachable"),
+        ("(drop (i32.load (i32.const -1)))", "out of bounds"),
+        ("(drop (i32.div_u (i32.const 1) (i32.const 0)))", "divide by zero"),
+        ("(call $exit (i32.const 300))", "exit status"),
+    ],
+)
+def test_a_trap_is_an_error_with_its_message(executor: WasmExecutor, body: str, message: str) -> None:
+    outcome = run(executor, wasm(module(body)))
+    assert outcome.error == "ExecutionFailed"
+    assert message in outcome.error_detail
+
+
+def test_endless_recursion_is_a_trap(executor: WasmExecutor) -> None:
+    outcome = run(executor, wasm(b'(module (func $f (export "_start") (call $f)))'))
+    assert "call stack exhausted" in outcome.error_detail
+
+
+@pytest.mark.parametrize("arguments", ["(i32.const -8) (i32.const 1)", "(i32.const 0) (i32.const -1)"])
+def test_pointers_outside_the_memory_are_refused(executor: WasmExecutor, arguments: str) -> None:
+    for name, fd in (("$fd_read", 0), ("$fd_write", 1)):
+        body = f"(call $exit (call {name} (i32.const {fd}) {arguments} (i32.const 8)))"
+        assert run(executor, wasm(module(body))).exit_code == 21  # EFAULT
+
+
+def test_a_memory_bomb_stops_at_the_limit(executor: WasmExecutor) -> None:
+    body = """(loop $l
+        (if (i32.eq (memory.grow (i32.const 16)) (i32.const -1)) (then unreachable))
+        (memory.fill (i32.sub (i32.shl (memory.size) (i32.const 16)) (i32.const 1048576))
+          (i32.const 1) (i32.const 1048576))
+        (br $l))"""
+    outcome = run(executor, wasm(module(body)))
+    assert outcome.error == "ExecutionFailed"
+    assert f"limited to {MEMORY_BYTES} bytes" in outcome.error_detail
+
+
+@pytest.mark.parametrize("body", [SPIN, SLEEP], ids=["loop", "sleep"])
+def test_the_deadline_ends_it_within_200_ms(executor: WasmExecutor, body: str) -> None:
+    run(executor, wasm(module(body)), 1)  # compiled, from here on
+    started = time.monotonic()
+    outcome = run(executor, wasm(module(body)), 200)
+    assert 0.2 <= time.monotonic() - started < 0.4
+    assert (outcome.error, outcome.exit_code) == ("JobTimeout", -1)
+
+
+def test_a_sleep_ends_when_its_time_has_come(executor: WasmExecutor) -> None:
+    body = SLEEP.replace("3600000000000", "50000000")
+    started = time.monotonic()
+    assert run(executor, wasm(module(body))).error == ""
+    assert time.monotonic() - started >= 0.05
+
+
+def test_output_without_end_is_stopped_at_the_cap(executor: WasmExecutor) -> None:
+    started = time.monotonic()
+    outcome = run(executor, wasm(module(SHOUT.replace("FD", "1"))))
+    assert (outcome.error, outcome.output) == ("OutputTooLarge", b"")
+    assert time.monotonic() - started < 2
+
+
+def test_output_of_exactly_the_cap_is_allowed(executor: WasmExecutor) -> None:
+    echo = """(loop $l
+        (i32.store (i32.const 0) (i32.const 65536)) (i32.store (i32.const 4) (i32.const 65536))
+        (drop (call $fd_read (i32.const 0) (i32.const 0) (i32.const 1) (i32.const 4)))
+        (drop (call $fd_write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8)))
+        (br_if $l (i32.load (i32.const 4))))"""
+    stdin = os.urandom(OUTPUT_BYTES_MAX)
+    assert run(executor, wasm(module(echo), stdin)).output == stdin
+
+
+def test_a_log_without_end_is_cut_and_marked(executor: WasmExecutor) -> None:
+    outcome = run(executor, wasm(module(SHOUT.replace("FD", "2"))), 300)
+    assert outcome.error == "JobTimeout"
+    assert len(outcome.log) == LOG_BYTES_MAX
+    assert outcome.log.endswith(LOG_MARK)
+
+
+@pytest.mark.parametrize("body", [SPIN, SLEEP], ids=["loop", "sleep"])
+def test_cancelling_the_task_ends_the_work(executor: WasmExecutor, body: str) -> None:
+    async def cancel() -> float:
+        task = asyncio.create_task(executor.run(wasm(module(body)), 60_000))
+        await occupied(executor)
+        started = time.monotonic()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert executor.running == 0
+        return time.monotonic() - started
+
+    assert asyncio.run(cancel()) < 0.5
+
+
+def test_close_stops_what_runs(executor: WasmExecutor) -> None:
+    async def close() -> Outcome:
+        task = asyncio.create_task(executor.run(wasm(module(SPIN)), 60_000))
+        await occupied(executor)
+        executor.close()
+        return await task
+
+    assert asyncio.run(close()).error == "Cancelled"
+
+
+def test_runs_are_parallel_and_the_loop_stays_free(executor: WasmExecutor) -> None:
+    spin_ms = 150
+
+    async def both() -> tuple[float, int, list[Outcome]]:
+        started = time.monotonic()
+        tasks = [asyncio.create_task(executor.run(wasm(module(SPIN)), spin_ms)) for _ in range(2)]
+        turns = 0
+        overlapped = 0
+        while not all(task.done() for task in tasks):
+            await asyncio.sleep(0.001)
+            turns += 1
+            overlapped = max(overlapped, executor.running)
+        assert overlapped == 2
+        return time.monotonic() - started, turns, [task.result() for task in tasks]
+
+    elapsed_s, turns, outcomes = asyncio.run(both())
+    assert [outcome.error for outcome in outcomes] == ["JobTimeout", "JobTimeout"]
+    assert elapsed_s < 2 * spin_ms / 1000
+    assert turns > 10
+
+
+def test_a_stop_hits_its_own_run_only(executor: WasmExecutor) -> None:
+    async def two() -> list[Outcome]:
+        long = wasm(programs.load("textstats"), b"x" * 200_000, "500")
+        return list(await asyncio.gather(executor.run(wasm(module(SPIN)), 50), executor.run(long, 30_000)))
+
+    killed, finished = asyncio.run(two())
+    assert (killed.error, finished.error, finished.exit_code) == ("JobTimeout", "", 0)
+
+
+def test_compiled_modules_are_kept_within_their_bound() -> None:
+    cache = modules.CompiledModules(bytes_max=40_000)
+    engine = modules.new_engine()
+    from wasmtime import Linker
+
+    linker = Linker(engine)
+    for number in range(10):
+        source = f'(module (func (export "_start") (drop (i32.const {number}))))'.encode()
+        cache.link(engine, linker, source, modules.digest_of_module(source))
+    assert 1 <= len(cache) < 10
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts descriptors in /proc")
+def test_fifty_runs_leave_no_descriptor_thread_or_map_behind(executor: WasmExecutor) -> None:
+    async def fifty() -> None:
+        for number in range(50):
+            body = (SPIN, "unreachable", "(call $exit (i32.const 3))", SHOUT.replace("FD", "1"))[number % 4]
+            await executor.run(wasm(module(body)), 20)
+
+    def used() -> tuple[int, int, int]:
+        gc.collect()
+        maps = len(Path("/proc/self/maps").read_text().splitlines())
+        return len(os.listdir("/proc/self/fd")), threading.active_count(), maps
+
+    asyncio.run(fifty())
+    before = used()
+    asyncio.run(fifty())
+    after = used()
+    assert after[:2] == before[:2]
+    assert after[2] <= before[2] + 20
