@@ -1,0 +1,281 @@
+"""The broker's part: a book of standing offers in memory, orders cleared against it, what must wait kept durable.
+
+The broker only matches: it tells the core which host won and the core starts the work there itself, so a broker may
+die, double or be replaced without an attempt being run or paid twice. A host's use of slots is what this broker
+awarded and nobody has closed, together with what the host says it holds; the host's next offer heals any difference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from offgrid.v1 import common_pb2, jobs_pb2
+from offgrid_node.protocol.clock import Now
+from offgrid_node.protocol.effects import Answered, Rows
+from offgrid_node.protocol.etypes import EventType
+from offgrid_node.protocol.jobs.commands import CloseLeases, PostOffer, SubmitJobs
+from offgrid_node.protocol.jobs.host import price_of, row_key
+from offgrid_node.protocol.jobs.orders import AttemptKey, JobOrder
+from offgrid_node.protocol.jobs.peers import Peers
+from offgrid_node.protocol.jobs.post import Post, Tag
+from offgrid_node.protocol.jobs.settings import JobsSettings
+from offgrid_node.protocol.timers import Timers
+
+QUEUE, LEASES = "broker_queue", "broker_leases"
+LEASE_GRACE_MS = 5_000  # an award needs this long at most to become a lease that its host holds
+LEASE_MARGIN_MS = 60_000  # past the job's own time-out a lease is certainly dead
+AWARD_RETRY_MS = 2_000
+OFFER_LISTS_MAX = 1_024  # executors, kinds, labels and held attempts of one offer
+
+
+@dataclass(slots=True)
+class Standing:
+    """A host's offer and what this broker has awarded to it: attempt → when."""
+
+    offer: jobs_pb2.Offer
+    awarded: dict[AttemptKey, int] = field(default_factory=dict)
+    held: frozenset[AttemptKey] = frozenset()
+
+    @property
+    def slots_free(self) -> int:
+        return max(0, self.offer.slots - len(self.held | self.awarded.keys()))
+
+    def could_run(self, order: JobOrder) -> bool:
+        return self.offer.slots > 0 and order.kind in self.offer.kinds and order.needs in self.offer.executors
+
+
+class Broker:
+    """Clears orders by price; the winner is paid the runner-up's price (Vickrey 1961), its own when it stands alone."""
+
+    def __init__(self, settings: JobsSettings, peers: Peers, post: Post) -> None:
+        self._settings, self._peers, self._post = settings, peers, post
+        self._book: dict[str, Standing] = {}
+        self._queue: dict[AttemptKey, tuple[JobOrder, common_pb2.Signed]] = {}
+        self._leases: dict[AttemptKey, jobs_pb2.BrokerLease] = {}
+        self._newest: dict[str, AttemptKey] = {}
+        self._timers: Timers[tuple[str, AttemptKey]] = Timers()
+        self._clear_due = False
+
+    def load(self, rows: Rows, now: Now) -> None:
+        for _, value in rows.scan(QUEUE):
+            row = jobs_pb2.BrokerOrder.FromString(value)
+            order = JobOrder.decode(row.order.body)
+            self._queue[order.key] = order, row.order
+            self._newest[order.job_id] = order.key
+        for _, value in rows.scan(LEASES):
+            lease = jobs_pb2.BrokerLease.FromString(value)
+            key = lease.job_id, lease.attempt
+            self._leases[key] = lease
+            self._newest[lease.job_id] = key
+            self._timers.set(("expire", key), now.mono_ms + lease.timeout_ms + LEASE_MARGIN_MS)
+            if not lease.delivered:
+                self._timers.set(("deliver", key), now.mono_ms)
+
+    # ---- questions
+
+    def deadline_ms(self) -> int | None:
+        return self._timers.next_ms()
+
+    def book(self) -> Iterator[jobs_pb2.BookEntry]:
+        for host, standing in sorted(self._book.items()):
+            alive = self._peers.is_alive(host)
+            yield jobs_pb2.BookEntry(offer=standing.offer, slots_free=standing.slots_free, alive=alive)
+
+    @property
+    def queued(self) -> int:
+        return len(self._queue)
+
+    # ---- inputs
+
+    def on_offer(self, ticket: int, command: PostOffer, now: Now) -> None:
+        offer = command.offer
+        standing = self._book.get(offer.host)
+        if standing is None:
+            standing = self._book[offer.host] = Standing(offer, self._awarded_to(offer.host, now))
+        if offer.seq >= standing.offer.seq:
+            standing.offer, standing.held = offer, frozenset(_held(offer))
+            self._release_unheld(standing, now)
+            self._clear_due = True
+        self._post.reply(ticket, jobs_pb2.PostOfferResponse())
+
+    def on_submit(self, ticket: int, command: SubmitJobs, now: Now) -> None:
+        clearings = [self._submit(command.core, order, signed, now) for order, signed in command.orders]
+        self._post.reply(ticket, jobs_pb2.SubmitJobsResponse(clearings=clearings))
+
+    def on_close(self, ticket: int, command: CloseLeases) -> None:
+        for key in command.leases:
+            lease = self._leases.get(key)
+            if lease is not None and lease.core == command.core:
+                self._drop_lease(key)
+            waiting = self._queue.get(key)
+            if waiting is not None and waiting[0].core == command.core:
+                self._drop_order(key)
+        self._post.reply(ticket, jobs_pb2.CloseLeasesResponse())
+
+    def on_awards_answered(self, tag: Tag, answer: Answered, now: Now) -> None:
+        for key in tag.keys:
+            lease = self._leases.get(key)
+            if lease is None:
+                continue
+            if answer.fault is None:
+                lease.delivered = True
+                self._post.put(LEASES, row_key(key), lease)
+            else:
+                self._timers.set(("deliver", key), now.mono_ms + AWARD_RETRY_MS)
+
+    def on_peer_down(self, node_id: str) -> None:
+        """A dead host's leases are the core's to award again, with a new number; its offer is void."""
+        self._book.pop(node_id, None)
+        for key in [key for key, lease in self._leases.items() if lease.host == node_id]:
+            self._drop_lease(key)
+
+    def on_wake(self, now: Now) -> None:
+        for what, key in self._timers.take_due(now.mono_ms):
+            lease = self._leases.get(key)
+            if lease is None:
+                continue
+            if what == "expire":
+                self._drop_lease(key)
+            elif not lease.delivered:
+                self._deliver(lease, now)
+
+    def clear(self, now: Now) -> None:
+        """Awards what waits, oldest first, as far as free slots go."""
+        if not self._clear_due:
+            return
+        self._clear_due = False
+        if not any(standing.slots_free for standing in self._book.values()):
+            return
+        for key, (order, _) in list(self._queue.items()):
+            won = self._match(order)
+            if won is not None:
+                self._drop_order(key)
+                self._deliver(self._award(order, *won, now), now)
+
+    # ---- inside
+
+    def _submit(self, core: str, order: JobOrder, signed: common_pb2.Signed, now: Now) -> jobs_pb2.Clearing:
+        key = order.key
+        newest = self._newest.get(order.job_id)
+        if newest is not None and newest[1] > order.attempt:
+            return _clearing(order, jobs_pb2.CLEARING_KIND_REFUSED, detail="a later attempt is known here")
+        if newest is not None and newest != key:
+            self._drop_lease(newest)
+            self._drop_order(newest)
+        lease = self._leases.get(key)
+        if lease is not None:
+            return _award_clearing(lease)
+        if key in self._queue:
+            return _clearing(order, jobs_pb2.CLEARING_KIND_QUEUED)
+        won = self._match(order)
+        if won is not None:
+            lease = self._award(order, *won, now)
+            self._timers.set(("deliver", key), now.mono_ms + AWARD_RETRY_MS)  # should this answer get lost
+            return _award_clearing(lease)
+        if not any(standing.could_run(order) for standing in self._book.values()):
+            detail = f"no live host offers {order.needs!r} for kind {order.kind!r}"
+            return _clearing(order, jobs_pb2.CLEARING_KIND_NO_HOST, detail=detail)
+        if len(self._queue) >= self._settings.queue_max:
+            detail = f"the queue holds {self._settings.queue_max} orders already"
+            return _clearing(order, jobs_pb2.CLEARING_KIND_REFUSED, detail=detail)
+        self._queue[key] = order, signed
+        self._newest[order.job_id] = key
+        self._post.put(QUEUE, row_key(key), jobs_pb2.BrokerOrder(order=signed, core=core))
+        self._event(EventType.JOB_QUEUED, order, "", 0)
+        return _clearing(order, jobs_pb2.CLEARING_KIND_QUEUED)
+
+    def _match(self, order: JobOrder) -> tuple[str, int] | None:
+        """The cheapest live host with a free slot and the price that the runner-up would have taken."""
+        able = [
+            (standing.offer.price_micro, -standing.slots_free, host)
+            for host, standing in self._book.items()
+            if standing.slots_free and standing.could_run(order)
+        ]
+        if not able:
+            return None
+        able.sort()
+        critical = able[1][0] if len(able) > 1 else able[0][0]
+        return able[0][2], price_of(critical, order.size_tokens)
+
+    def _award(self, order: JobOrder, host: str, price_micro: int, now: Now) -> jobs_pb2.BrokerLease:
+        key = order.key
+        lease = jobs_pb2.BrokerLease(
+            job_id=key[0],
+            attempt=key[1],
+            core=order.core,
+            host=host,
+            price_micro=price_micro,
+            timeout_ms=order.timeout_ms,
+        )
+        self._leases[key] = lease
+        self._newest[order.job_id] = key
+        self._book[host].awarded[key] = now.mono_ms
+        self._timers.set(("expire", key), now.mono_ms + order.timeout_ms + LEASE_MARGIN_MS)
+        self._post.put(LEASES, row_key(key), lease)
+        self._event(EventType.JOB_AWARDED, order, host, price_micro)
+        return lease
+
+    def _deliver(self, lease: jobs_pb2.BrokerLease, now: Now) -> None:
+        key = lease.job_id, lease.attempt
+        self._post.add("DeliverAwards", lease.core, key, _award_clearing(lease))
+        self._timers.set(("deliver", key), now.mono_ms + 5 * AWARD_RETRY_MS)  # should the end of the call get lost
+
+    def _awarded_to(self, host: str, now: Now) -> dict[AttemptKey, int]:
+        return {key: now.mono_ms for key, lease in self._leases.items() if lease.host == host}
+
+    def _release_unheld(self, standing: Standing, now: Now) -> None:
+        """An award that had time to arrive and that its host does not hold has ended, or never began."""
+        for key, since_ms in list(standing.awarded.items()):
+            if key not in standing.held and since_ms + LEASE_GRACE_MS <= now.mono_ms:
+                del standing.awarded[key]
+
+    def _drop_lease(self, key: AttemptKey) -> None:
+        lease = self._leases.pop(key, None)
+        if lease is None:
+            return
+        standing = self._book.get(lease.host)
+        if standing is not None:
+            standing.awarded.pop(key, None)
+            standing.held -= {key}
+        self._forget(key)
+        self._post.delete(LEASES, row_key(key))
+        self._clear_due = True
+
+    def _drop_order(self, key: AttemptKey) -> None:
+        if self._queue.pop(key, None) is not None:
+            self._forget(key)
+            self._post.delete(QUEUE, row_key(key))
+
+    def _forget(self, key: AttemptKey) -> None:
+        if self._newest.get(key[0]) == key:
+            del self._newest[key[0]]
+        self._timers.cancel(("expire", key))
+        self._timers.cancel(("deliver", key))
+
+    def _event(self, etype: EventType, order: JobOrder, host: str, price_micro: int) -> None:
+        event = jobs_pb2.AttemptEvent(
+            job_id=order.job_id, attempt=order.attempt, core=order.core, host=host, price_micro=price_micro
+        )
+        self._post.record(etype, order.job_id, attempt=event)
+
+
+def _held(offer: jobs_pb2.Offer) -> Iterator[AttemptKey]:
+    for text in offer.held:
+        job_id, _, attempt = text.rpartition("/")
+        if attempt.isdecimal():
+            yield job_id, int(attempt)
+
+
+def _clearing(order: JobOrder, kind: jobs_pb2.ClearingKind.ValueType, detail: str = "") -> jobs_pb2.Clearing:
+    return jobs_pb2.Clearing(job_id=order.job_id, attempt=order.attempt, kind=kind, detail=detail)
+
+
+def _award_clearing(lease: jobs_pb2.BrokerLease) -> jobs_pb2.Clearing:
+    return jobs_pb2.Clearing(
+        job_id=lease.job_id,
+        attempt=lease.attempt,
+        kind=jobs_pb2.CLEARING_KIND_AWARDED,
+        host=lease.host,
+        price_micro=lease.price_micro,
+    )

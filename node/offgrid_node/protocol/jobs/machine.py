@@ -1,0 +1,122 @@
+"""The jobs domain's machine: hands each input to the part that it concerns and closes the step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from random import Random
+
+from offgrid.v1 import jobs_pb2
+from offgrid_node.protocol.clock import Now
+from offgrid_node.protocol.effects import Answered, Asked, Effect, Executed, Rows, Woke
+from offgrid_node.protocol.errors import Internal
+from offgrid_node.protocol.events import PeerDown, PeerUp
+from offgrid_node.protocol.jobs import commands
+from offgrid_node.protocol.jobs.broker import Broker
+from offgrid_node.protocol.jobs.catalogue import Catalogue, Requests
+from offgrid_node.protocol.jobs.core import Core
+from offgrid_node.protocol.jobs.host import Host
+from offgrid_node.protocol.jobs.peers import Peers
+from offgrid_node.protocol.jobs.post import Post, Tag
+from offgrid_node.protocol.jobs.settings import JobsSettings
+
+
+class JobsMachine:
+    """Core, broker and host of one node; which of them is asked for anything is a matter of the access table."""
+
+    def __init__(self, settings: JobsSettings) -> None:
+        self._peers, self._post = Peers(), Post()
+        requests = Requests(self._post)
+        self.catalogue = Catalogue(self._post, requests)
+        self.broker = Broker(settings, self._peers, self._post)
+        self.host = Host(settings, self._peers, self._post)
+        self.core = Core(settings, self._peers, self._post, self.host, requests)
+
+    def load(self, rows: Rows, now: Now) -> None:
+        self.catalogue.load(rows)
+        self.broker.load(rows, now)
+        self.host.load(rows, now)
+        self.core.load(rows, now)
+
+    def deadline_ms(self) -> int | None:
+        deadlines = (self.core.deadline_ms(), self.broker.deadline_ms(), self.host.deadline_ms())
+        return min((due for due in deadlines if due is not None), default=None)
+
+    def step(self, inputs: Sequence[object], now: Now, rng: Random) -> list[Effect]:
+        executed = []
+        for event in inputs:
+            match event:
+                case Asked(ticket, _, command):
+                    self._ask(ticket, command, now, rng)
+                case Answered(Tag() as tag):
+                    self._answer(tag, event, now, rng)
+                case Executed():
+                    executed.append(event)
+                case PeerUp(node_id, _, roles):
+                    self._peers.on_up(event)
+                    self.core.on_peer_up(node_id, roles, now)
+                    self.host.on_peer_up(roles, node_id, now)
+                case PeerDown(node_id):
+                    self._peers.on_down(event)
+                    self.broker.on_peer_down(node_id)
+                    self.core.on_peer_down(node_id, now, rng)
+                case Woke():
+                    self.host.on_wake(now)
+                    self.broker.on_wake(now)
+                    self.core.on_wake(now, rng)
+                case _:
+                    raise Internal(f"the jobs machine does not know {type(event).__name__}")
+        self.host.on_executed(executed, now)
+        self._close_step(now, rng)
+        return self._post.take()
+
+    def _ask(self, ticket: int, command: object, now: Now, rng: Random) -> None:
+        match command:
+            case commands.CreateMission():
+                self.catalogue.on_create_mission(ticket, command, now, rng)
+            case commands.UpdateMission():
+                self.catalogue.on_update_mission(ticket, command, now)
+            case commands.CreateTask():
+                self.catalogue.on_create_task(ticket, command, now, rng)
+            case commands.CreateJob():
+                self.core.on_create(ticket, command, now, rng)
+            case commands.DispatchJob():
+                self.core.on_dispatch(ticket, command, now, rng)
+            case commands.PostOffer():
+                self.broker.on_offer(ticket, command, now)
+            case commands.SubmitJobs():
+                self.broker.on_submit(ticket, command, now)
+            case commands.DeliverAwards():
+                self.core.on_awards(ticket, command, now, rng)
+            case commands.StartJobs():
+                self.host.on_start(ticket, command)
+            case commands.ReportResults():
+                self.core.on_reports(ticket, command, now, rng)
+            case commands.CloseLeases():
+                self.broker.on_close(ticket, command)
+            case _:
+                raise Internal(f"the jobs machine does not know {type(command).__name__}")
+
+    def _answer(self, tag: Tag, answer: Answered, now: Now, rng: Random) -> None:
+        match tag.what:
+            case "SubmitJobs":
+                self.core.on_submitted(tag, answer, now, rng)
+            case "StartJobs":
+                self.core.on_started(tag, answer, now, rng)
+            case "ReportResults":
+                self.host.on_reported(tag, answer, now)
+            case "DeliverAwards":
+                self.broker.on_awards_answered(tag, answer, now)
+            case _:
+                pass  # PostOffer and CloseLeases: the next offer heals whatever was lost
+
+    def _close_step(self, now: Now, rng: Random) -> None:
+        """What follows from the whole batch; a local job that ends frees a slot for the next one in line."""
+        self.broker.clear(now)
+        while True:
+            self.core.pump_local_queue(now)
+            reports: Iterable[jobs_pb2.AttemptReport] = self.host.take_local_reports()
+            if not reports:
+                break
+            for report in reports:
+                self.core.on_local_report(report, now, rng)
+        self.host.post_offer(rng)

@@ -1,0 +1,31 @@
+"""What a node's config and capabilities tell the jobs machine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from offgrid.v1 import jobs_pb2
+from offgrid_node.protocol.effects import Signer
+
+RETRY_DELAYS_MS = (2_000, 4_000, 8_000)  # promised to users: three retries, then NoHostsAvailable
+TIMEOUT_MS = 30_000  # promised to users: JobTimeout, unless the job says otherwise
+
+
+@dataclass(frozen=True, slots=True)
+class JobsSettings:
+    """`salt` is the mesh's; `executors` are the labels this node's executors offer; prices are per million tokens."""
+
+    signer: Signer
+    salt: bytes
+    mode: jobs_pb2.DispatchMode.ValueType = jobs_pb2.DISPATCH_MODE_AUTO
+    queue_max: int = 100_000
+    slots: int = 1
+    price_micro: int = 1_000
+    executors: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = ("compute",)
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def node_id(self) -> str:
+        return self.signer.node_id

@@ -1,0 +1,34 @@
+"""A job's life as a table: which event may move it from which state to which."""
+
+from __future__ import annotations
+
+from offgrid.v1 import jobs_pb2
+from offgrid_node.protocol.errors import Internal
+
+CREATED, QUEUED, AWARDED, RUNNING, COMPLETED, FAILED = (
+    jobs_pb2.JOB_STATE_CREATED,
+    jobs_pb2.JOB_STATE_QUEUED,
+    jobs_pb2.JOB_STATE_AWARDED,
+    jobs_pb2.JOB_STATE_RUNNING,
+    jobs_pb2.JOB_STATE_COMPLETED,
+    jobs_pb2.JOB_STATE_FAILED,
+)
+
+TRANSITIONS: dict[jobs_pb2.JobState.ValueType, dict[str, jobs_pb2.JobState.ValueType]] = {
+    CREATED: {"dispatch": QUEUED},
+    QUEUED: {"award": AWARDED, "start": RUNNING, "fail": FAILED},
+    AWARDED: {"start": RUNNING, "lose": QUEUED, "complete": COMPLETED, "fail": FAILED},
+    RUNNING: {"start": RUNNING, "lose": QUEUED, "complete": COMPLETED, "fail": FAILED},
+    COMPLETED: {},
+    FAILED: {},
+}
+
+ENDED = frozenset(state for state, moves in TRANSITIONS.items() if not moves)
+
+
+def move(job: jobs_pb2.Job, event: str) -> None:
+    """Moves the job; an event that its state does not know is a defect of ours."""
+    state = TRANSITIONS[job.state].get(event)
+    if state is None:
+        raise Internal(f"job {job.job_id}: {event!r} in state {jobs_pb2.JobState.Name(job.state)}")
+    job.state = state

@@ -1,0 +1,44 @@
+"""Many timers in one heap, each known by a key, so that a machine's next deadline costs nothing to find."""
+
+from __future__ import annotations
+
+import heapq
+from typing import Generic, TypeVar
+
+K = TypeVar("K")
+
+
+class Timers(Generic[K]):
+    """At most one timer per key; setting it again moves it. Equal instants fire in the order they were set."""
+
+    def __init__(self) -> None:
+        self._due: dict[K, tuple[int, int]] = {}
+        self._heap: list[tuple[int, int, K]] = []
+        self._count = 0
+
+    def set(self, key: K, due_ms: int) -> None:
+        self._count += 1
+        self._due[key] = (due_ms, self._count)
+        heapq.heappush(self._heap, (due_ms, self._count, key))
+
+    def cancel(self, key: K) -> None:
+        self._due.pop(key, None)
+
+    def take_due(self, now_ms: int) -> list[K]:
+        """Removes and returns the keys whose time has come."""
+        keys = []
+        while (first := self._first()) is not None and first <= now_ms:
+            keys.append(heapq.heappop(self._heap)[2])
+            del self._due[keys[-1]]
+        return keys
+
+    def next_ms(self) -> int | None:
+        return self._first()
+
+    def _first(self) -> int | None:
+        while self._heap:
+            due_ms, count, key = self._heap[0]
+            if self._due.get(key) == (due_ms, count):
+                return due_ms
+            heapq.heappop(self._heap)
+        return None
