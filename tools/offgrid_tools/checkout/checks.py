@@ -1,0 +1,86 @@
+"""One command that checks everything, the same one locally and in CI.
+
+The quick steps run side by side and keep quiet when they pass; the tests come last and speak for themselves, so that
+the last line of a good run is pytest's own summary.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from offgrid_tools.checkout.environment import Environment
+
+WORKERS = 2
+SOURCES = ("proto", "node", "transports", "tools")
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One step: an installed program, its arguments and the folder (below the root) it runs in."""
+
+    name: str
+    argv: tuple[str, ...]
+    folder: str = "."
+
+
+CHECKS = (
+    Check("format", ("ruff", "format", "--check", "--quiet", ".")),
+    Check("lint", ("ruff", "check", "--quiet", ".")),
+    Check("types", ("mypy", "--strict", *SOURCES, "tests")),
+    Check("floors", ("lint-imports",)),
+    Check("proto lint", ("buf", "lint"), "proto"),
+    Check("proto format", ("buf", "format", "--diff", "--exit-code"), "proto"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one check; `said` is everything it printed."""
+
+    check: Check
+    passed: bool
+    said: str
+    seconds: float
+
+
+def run_check(env: Environment, check: Check) -> Outcome:
+    began = time.monotonic()
+    program, *arguments = check.argv
+    command = [str(env.program(program)), *arguments]
+    try:
+        done = subprocess.run(
+            command, cwd=env.root / check.folder, capture_output=True, text=True, errors="replace", check=False
+        )
+        passed, said = done.returncode == 0, done.stdout + done.stderr
+    except OSError as error:
+        passed, said = False, f"{program} cannot be started: {error.strerror}"
+    return Outcome(check, passed, said, time.monotonic() - began)
+
+
+def pytest_command(env: Environment, arguments: Sequence[str]) -> list[str]:
+    """pytest on two cores unless the arguments say otherwise."""
+    spread = [] if any(a == "-n" or a.startswith(("-n", "--numprocesses", "--pdb")) for a in arguments) else ["-n", "2"]
+    return [str(env.python), "-m", "pytest", *spread, *arguments]
+
+
+def run_checks(env: Environment, pytest_arguments: Sequence[str], checks: Sequence[Check] = CHECKS) -> int:
+    """Runs every check and then the tests; 0 only when all of them pass."""
+    failed = []
+    with ThreadPoolExecutor(WORKERS) as pool:
+        for outcome in pool.map(lambda check: run_check(env, check), checks):
+            mark = "ok" if outcome.passed else "FAILED"
+            sys.stdout.write(f"{outcome.check.name:<14}{mark:<8}{outcome.seconds:5.1f} s\n")
+            if not outcome.passed:
+                failed.append(outcome.check.name)
+                sys.stdout.write("  " + outcome.said.rstrip().replace("\n", "\n  ") + "\n")
+            sys.stdout.flush()
+    tests = subprocess.run(pytest_command(env, pytest_arguments), cwd=Path(env.root), check=False).returncode
+    if failed:
+        sys.stderr.write(f"failed before the tests: {', '.join(failed)}\n")
+    return tests or (1 if failed else 0)

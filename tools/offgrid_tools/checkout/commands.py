@@ -1,0 +1,118 @@
+"""The table of what `tools/run.py` can do, and how each is started inside the environment."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from offgrid_tools.checkout.environment import Environment
+from offgrid_tools.checkout.installer import InstallFailed
+
+INTERRUPTED = 130
+Profile = Literal["runtime", "dev"]
+Action = Callable[[Environment, Sequence[str]], int]
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One word of `run.py`. With a `profile` the environment is brought up to it before `action` runs."""
+
+    arguments: str
+    summary: str
+    profile: Profile | None
+    action: Action
+
+
+def become(argv: Sequence[str]) -> int:
+    """Runs a command in place of this process, so that signals reach it and nobody else; returns where it cannot."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if sys.platform != "win32":
+        os.execv(argv[0], [*argv])  # noqa: S606 - a shell is what must not be here
+    with subprocess.Popen([*argv]) as child:  # Windows has no exec: wait, and leave Ctrl-C to the child
+        while True:
+            try:
+                return child.wait()
+            except KeyboardInterrupt:
+                continue
+
+
+def script(name: str, *first: str) -> Action:
+    """An action that runs an installed command."""
+    return lambda env, rest: become([str(env.program(name)), *first, *rest])
+
+
+def module(name: str) -> Action:
+    """An action that runs `python -m name`."""
+    return lambda env, rest: become([str(env.python), "-m", name, *rest])
+
+
+def test(env: Environment, rest: Sequence[str]) -> int:
+    from offgrid_tools.checkout.checks import pytest_command
+
+    return become(pytest_command(env, rest))
+
+
+def check(env: Environment, rest: Sequence[str]) -> int:
+    from offgrid_tools.checkout.checks import run_checks
+
+    return run_checks(env, rest)
+
+
+def lock(env: Environment, rest: Sequence[str]) -> int:
+    from offgrid_tools.checkout.locks import write_locks
+
+    return write_locks(env, rest)
+
+
+def clean(env: Environment, rest: Sequence[str]) -> int:
+    for path in env.clean():
+        sys.stdout.write(f"removed {path.relative_to(env.root)}\n")
+    return 0
+
+
+COMMANDS: dict[str, Command] = {
+    "demo": Command("[FILE] [--keep]", "five nodes on this machine, a job, a killed host", "runtime",
+                    script("offgrid-node", "demo")),
+    "test": Command("[PYTEST ARGS]", "the tests", "dev", test),
+    "check": Command("[PYTEST ARGS]", "format, lint, types, floors, proto lint, tests", "dev", check),
+    "soak": Command("[ARGS]", "long runs: thousands of seeds, kills, fuzzing", "dev", module("offgrid_tools.soak")),
+    "sim": Command("--seed N [--json]", "replays one seed of the simulator", "runtime", script("offgrid", "sim")),
+    "lock": Command("[--upgrade]", "writes locks/ anew from pyproject.toml", None, lock),
+    "clean": Command("", "removes .venv, generated code and caches", None, clean),
+}  # fmt: skip
+
+
+def usage() -> str:
+    width = max(len(f"{name} {command.arguments}") for name, command in COMMANDS.items())
+    lines = [f"  {f'{name} {command.arguments}':<{width}}  {command.summary}" for name, command in COMMANDS.items()]
+    return "usage: python3 tools/run.py COMMAND [ARGS]\n\n" + "\n".join(lines) + "\n"
+
+
+def run(argv: Sequence[str], commands: dict[str, Command] | None = None, env: Environment | None = None) -> int:
+    """Runs one command of the table and returns its exit code: 2 for a word that is none of them."""
+    commands = COMMANDS if commands is None else commands
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        sys.stdout.write(usage())
+        return 0 if argv else 2
+    command = commands.get(argv[0])
+    if command is None:
+        sys.stderr.write(f"run.py: there is no command {argv[0]!r}\n\n{usage()}")
+        return 2
+    env = env or Environment()
+    try:
+        if command.profile is not None:
+            env.ensure(command.profile)
+        return command.action(env, argv[1:])
+    except InstallFailed as error:
+        sys.stderr.write(f"{error}\n")
+    except OSError as error:
+        sys.stderr.write(f"run.py {argv[0]}: {error}\n")
+    except KeyboardInterrupt:
+        sys.stderr.write("\ninterrupted\n")
+        return INTERRUPTED
+    return 1
