@@ -11,8 +11,9 @@
 ;;
 ;; Memory, by address:
 ;;      0  one iovec (pointer, length)        8  a count returned by WASI
-;;     16  argc, argv bytes                  64  the output line being written
-;;    256  messages                         512  argv pointers and strings, up to 64 KiB
+;;     16  argc, argv bytes                  64  the output, 100 bytes at most
+;;    192  digits of a number               256  labels and messages
+;;    512  argv pointers and strings, up to 64 KiB
 ;;  65536  the input, as large as it is
 (module
   (import "wasi_snapshot_preview1" "args_sizes_get" (func $args_sizes_get (param i32 i32) (result i32)))
@@ -31,6 +32,9 @@
 
   (global $input i32 (i32.const 65536))
   (global $input_bytes (mut i32) (i32.const 0))
+
+  ;; where the output ends so far
+  (global $out (mut i32) (i32.const 64))
 
   (global $lines (mut i32) (i32.const 0))
   (global $words (mut i32) (i32.const 0))
@@ -121,10 +125,13 @@
   (func $max (param $a i32) (param $b i32) (result i32)
     (select (local.get $a) (local.get $b) (i32.gt_u (local.get $a) (local.get $b))))
 
-  ;; Prints a label, a number in the base given, filled with zeros to a width, and a line feed.
+  ;; Appends a label, a number in the base given, filled with zeros to a width, and a line feed to the output.
   (func $print (param $label i32) (param $label_bytes i32) (param $value i64) (param $base i64) (param $width i32)
     (local $at i32) (local $digit i32)
-    (local.set $at (i32.const 127))
+    (memory.copy (global.get $out) (local.get $label) (local.get $label_bytes))
+    (global.set $out (i32.add (global.get $out) (local.get $label_bytes)))
+    ;; the digits come out last first, so they are laid down from the end of their place
+    (local.set $at (i32.const 255))
     (i32.store8 (local.get $at) (i32.const 10))
     (loop $more
       (local.set $at (i32.sub (local.get $at) (i32.const 1)))
@@ -137,8 +144,8 @@
       (local.set $width (i32.sub (local.get $width) (i32.const 1)))
       (br_if $more
         (i32.or (i64.ne (local.get $value) (i64.const 0)) (i32.gt_s (local.get $width) (i32.const 0)))))
-    (call $write (i32.const 1) (local.get $label) (local.get $label_bytes))
-    (call $write (i32.const 1) (local.get $at) (i32.sub (i32.const 128) (local.get $at))))
+    (memory.copy (global.get $out) (local.get $at) (i32.sub (i32.const 256) (local.get $at)))
+    (global.set $out (i32.add (global.get $out) (i32.sub (i32.const 256) (local.get $at)))))
 
   (func $usage
     (call $die (i32.const 320) (i32.const 56) (i32.const 2)))
@@ -179,4 +186,5 @@
     (call $print (i32.const 275) (i32.const 6) (i64.extend_i32_u (global.get $words)) (i64.const 10) (i32.const 1))
     (call $print (i32.const 281) (i32.const 6) (i64.extend_i32_u (global.get $input_bytes)) (i64.const 10) (i32.const 1))
     (call $print (i32.const 256) (i32.const 13) (i64.extend_i32_u (global.get $longest)) (i64.const 10) (i32.const 1))
-    (call $print (i32.const 287) (i32.const 8) (global.get $hash) (i64.const 16) (i32.const 16))))
+    (call $print (i32.const 287) (i32.const 8) (global.get $hash) (i64.const 16) (i32.const 16))
+    (call $write (i32.const 1) (i32.const 64) (i32.sub (global.get $out) (i32.const 64)))))
