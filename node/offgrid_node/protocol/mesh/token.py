@@ -24,7 +24,7 @@ MESH_TAG_BYTES = 8
 SECRET_BYTES = 16
 INVITE_ID_BYTES = 8
 ADDRESSES_MAX = 8
-ADDRESS_CHARS_MAX = 253 + len(":65535")
+HOST_CHARS_MAX = 253  # RFC 1035, in text
 TOKEN_CHARS_MAX = 4096  # what a person may paste, spaces and dashes included
 
 _CHECKSUM_BYTES = 2
@@ -106,7 +106,7 @@ def _decode(code: str) -> bytes:
 def _checked_address(address: str) -> str:
     lower = address.lower()
     host, _, port = lower.rpartition(":")
-    if len(lower) > ADDRESS_CHARS_MAX or not _PORT.match(port) or int(port) > 65_535 or not _is_host(host):
+    if not _PORT.match(port) or int(port) > 65_535 or not _is_host(host):
         raise _refusal(f"{address!r} is no address: host:port or [IPv6]:port is")
     return lower
 
@@ -117,4 +117,4 @@ def _is_host(host: str) -> bool:
             return not ipaddress.IPv6Address(host[1:-1]).scope_id  # a zone means nothing on another machine
         except ValueError:
             return False
-    return bool(_HOST_NAME.match(host)) and ".." not in host
+    return len(host) <= HOST_CHARS_MAX and bool(_HOST_NAME.match(host)) and ".." not in host
