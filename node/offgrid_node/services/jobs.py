@@ -49,7 +49,7 @@ class Keys(Protocol):
     @property
     def salt(self) -> bytes: ...
 
-    def current_key(self, node_id: str) -> bytes: ...
+    def current_key(self, node_id: str) -> bytes | None: ...
 
 
 def _text(field: str, value: str, most: int, *, empty: bool = False) -> str:
@@ -293,7 +293,8 @@ class MarketHandlers:
         if order.core != core:
             raise PeerFault(f"{core} brought an order of {order.core}", reason="ForgedOrder")
         keys = self._keys()
-        if not self._verify(keys.current_key(core), digest_of(ORDER_KIND, keys.salt, signed.body), signed.signature):
+        digest = digest_of(ORDER_KIND, keys.salt, signed.body)
+        if not self._verify(keys.current_key(core) or b"", digest, signed.signature):
             raise PeerFault(f"order {order.job_id}: the signature is not {core}'s", reason="BadSignature")
         return order
 
@@ -322,7 +323,7 @@ class MarketHandlers:
 
     def _receipt(self, report: jobs_pb2.AttemptReport, host: str) -> ReceiptBody:
         keys, result = self._keys(), report.result
-        body = verify_receipt(result.receipt, keys.current_key(host), self._verify, keys.salt)
+        body = verify_receipt(result.receipt, keys.current_key(host) or b"", self._verify, keys.salt)
         claims = {
             "host": (body.node, host),
             "core": (body.core, self._self_id),

@@ -1,0 +1,270 @@
+"""The one writer: durable before visible, one transaction a batch, nothing of a failed one leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from random import Random
+
+import pytest
+from google.protobuf.message import Message
+
+from offgrid.v1 import mesh_pb2, state_pb2
+from offgrid_node.protocol.clock import Now
+from offgrid_node.protocol.effects import Asked, Call, Effect, Execute, Put, Raise, Record, Reply, Rows, Woke
+from offgrid_node.protocol.errors import Exhausted, Fault, NotFound, OutcomeUnknown, Unavailable
+from offgrid_node.protocol.etypes import EventType
+from offgrid_node.runtime import BATCH_INPUTS_MAX, Runtime, Ticket
+from offgrid_node.storage.memory import MemoryStore
+
+ANSWER = mesh_pb2.PingResponse(members_digest=b"answer")
+
+
+@dataclass
+class Add:
+    """The command of the counting machine."""
+
+    amount: int
+    then: str = ""
+
+
+class Counter:
+    """A machine that counts, durably; it can raise, fail, call out and keep a ticket open."""
+
+    def __init__(self) -> None:
+        self.total = 0
+        self.heard: list[object] = []
+        self.due: int | None = None
+
+    def load(self, rows: Rows, now: Now) -> None:
+        self.total = int(rows.get("counter", b"total") or 0)
+
+    def deadline_ms(self) -> int | None:
+        return self.due
+
+    def step(self, inputs: Sequence[object], now: Now, rng: Random) -> list[Effect]:
+        effects: list[Effect] = []
+        for event in inputs:
+            self.heard.append(event)
+            if not isinstance(event, Asked):
+                self.due = None
+                continue
+            command = event.command
+            assert isinstance(command, Add)
+            if command.then == "break":
+                raise ZeroDivisionError("planted")
+            self.total += command.amount
+            effects += [
+                Record(state_pb2.Event(etype=EventType.MISSION_CREATED, subject=str(self.total))),
+                Put("counter", b"total", str(self.total).encode()),
+            ]
+            if command.then == "tell":
+                effects.append(Raise("quorum", "news"))
+            if command.then == "call":
+                effects.append(Call("jobs", "peer", "method", mesh_pb2.PingRequest(), "tag", 100))
+            if command.then != "wait":
+                effects.append(Reply(event.ticket, ANSWER))
+        return effects
+
+
+class FixedClock:
+    def __init__(self) -> None:
+        self.mono_ms = 1_000
+
+    def now(self) -> Now:
+        return Now(self.mono_ms, 5_000_000)
+
+
+class Outbox:
+    def __init__(self) -> None:
+        self.calls: list[Call] = []
+
+    def call(self, call: Call) -> None:
+        self.calls.append(call)
+
+    def execute(self, work: Execute) -> None:
+        raise AssertionError("nothing is executed here")
+
+
+class Bench:
+    """A runtime over a memory store, with what it said kept in lists."""
+
+    def __init__(self, inbox_max: int = 100) -> None:
+        self.store, self.clock, self.outbox = MemoryStore(), FixedClock(), Outbox()
+        self.faults: list[Fault] = []
+        self.wakes = 0
+        self.runtime = Runtime(
+            lambda: {"jobs": Counter(), "quorum": Counter()},
+            self.store,
+            self.clock,
+            Random(1),
+            self.outbox,
+            on_input=self._woken,
+            monitor=lambda fault, cause: self.faults.append(fault),
+            inbox_max=inbox_max,
+        )
+
+    def _woken(self) -> None:
+        self.wakes += 1
+
+    def machine(self, domain: str = "jobs") -> Counter:
+        machine = self.runtime.machines[domain]
+        assert isinstance(machine, Counter)
+        return machine
+
+    def ask(self, amount: int, then: str = "") -> Ticket:
+        return self.runtime.ask("jobs", "me", Add(amount, then))
+
+
+def outcomes(*tickets: Ticket) -> list[Message | Fault | None]:
+    return [ticket.outcome for ticket in tickets]
+
+
+def test_a_reply_and_a_call_leave_only_after_the_commit() -> None:
+    bench = Bench()
+    ticket = bench.ask(3, "call")
+    pending = bench.runtime.gather()
+    assert pending is not None
+    assert (ticket.outcome, bench.outbox.calls, bench.store.journal_seq) == (None, [], 0)
+    bench.runtime.commit(pending)
+    assert (ticket.outcome, bench.outbox.calls, bench.store.journal_seq) == (None, [], 1)
+    bench.runtime.settle(pending)
+    assert ticket.outcome == ANSWER
+    assert [call.tag for call in bench.outbox.calls] == ["tag"]
+
+
+def test_all_that_waits_shares_one_transaction_and_the_next_gathers_meanwhile() -> None:
+    bench = Bench()
+    first = [bench.ask(1) for _ in range(5)]
+    pending = bench.runtime.gather()
+    assert pending is not None
+    assert len(pending.events) == 5
+    late = bench.ask(1)
+    assert bench.runtime.gather() is None  # one batch at a time is in commit
+    bench.runtime.commit(pending)
+    bench.runtime.settle(pending)
+    assert outcomes(*first, late) == [ANSWER] * 5 + [None]
+    bench.runtime.turn()
+    assert late.outcome == ANSWER
+
+
+def test_events_get_their_number_time_and_name_and_watchers_see_them_once_durable() -> None:
+    bench = Bench()
+    seen: list[tuple[int, str, int]] = []
+    stop = bench.runtime.watch(lambda events: seen.extend((e.seq, e.type, e.timestamp_us) for e in events))
+    bench.ask(1)
+    bench.ask(1)
+    bench.runtime.turn()
+    stop()
+    bench.ask(1)
+    bench.runtime.turn()
+    assert seen == [(1, "MISSION_CREATED", 5_000_000), (2, "MISSION_CREATED", 5_000_000)]
+    stored = [state_pb2.Event.FromString(value) for _, value in bench.store.events()]
+    assert [event.subject for event in stored] == ["1", "2", "3"]
+
+
+def test_an_event_raised_for_another_domain_is_in_the_same_batch() -> None:
+    bench = Bench()
+    bench.ask(1, "tell")
+    pending = bench.runtime.gather()
+    assert pending is not None
+    assert bench.machine("quorum").heard == ["news"]
+
+
+def test_after_a_failed_commit_nothing_left_and_memory_is_what_the_disk_says() -> None:
+    bench = Bench()
+    bench.ask(5)
+    bench.runtime.turn()
+    bench.store.fail_next(Unavailable("planted", reason="DiskError"))
+    lost, waiting = bench.ask(7, "call"), bench.ask(1, "wait")
+    bench.runtime.turn()
+    assert bench.outbox.calls == []
+    assert [type(outcome) for outcome in outcomes(lost, waiting)] == [Unavailable, Unavailable]
+    assert bench.machine().total == 5
+    assert [fault.reason for fault in bench.faults] == ["DiskError"]
+    again = bench.ask(1)
+    bench.runtime.turn()
+    assert again.outcome == ANSWER
+    assert bench.machine().total == 6
+
+
+def test_requests_that_were_not_stepped_outlive_a_failed_commit() -> None:
+    bench = Bench()
+    bench.store.fail_next(Unavailable("planted"))
+    bench.ask(1)
+    pending = bench.runtime.gather()
+    assert pending is not None
+    later = bench.ask(2)
+    with pytest.raises(Unavailable):
+        bench.runtime.commit(pending)
+    bench.runtime.fail(pending, Unavailable("planted"))
+    bench.runtime.turn()
+    assert later.outcome == ANSWER
+    assert bench.machine().total == 2
+
+
+def test_a_defect_in_a_machine_costs_its_batch_and_no_more() -> None:
+    bench = Bench()
+    broken = bench.ask(1, "break")
+    bench.runtime.turn()
+    assert isinstance(broken.outcome, OutcomeUnknown)
+    assert [fault.reason for fault in bench.faults] == ["MachineFailed"]
+    assert bench.store.journal_seq == 0
+    good = bench.ask(4)
+    bench.runtime.turn()
+    assert good.outcome == ANSWER
+
+
+def test_a_full_inbox_refuses_and_says_when_to_come_back() -> None:
+    bench = Bench(inbox_max=3)
+    for _ in range(3):
+        bench.ask(1)
+    with pytest.raises(Exhausted) as refused:
+        bench.ask(1)
+    assert refused.value.reason == "InboxFull"
+    assert refused.value.retry_ms
+    bench.runtime.turn()
+    assert bench.machine().total == 3
+
+
+def test_a_batch_is_bounded() -> None:
+    bench = Bench(inbox_max=BATCH_INPUTS_MAX + 1)
+    for _ in range(BATCH_INPUTS_MAX + 1):
+        bench.ask(1)
+    pending = bench.runtime.gather()
+    assert pending is not None
+    assert pending.inputs == BATCH_INPUTS_MAX
+    assert bench.runtime.inbox_depth == 1
+
+
+def test_a_machine_is_woken_when_its_deadline_has_passed_and_not_before() -> None:
+    bench = Bench()
+    bench.machine().due = 1_500
+    assert bench.runtime.deadline_ms() == 1_500
+    bench.runtime.wake()
+    assert bench.runtime.gather() is None
+    bench.clock.mono_ms = 1_500
+    bench.runtime.wake()
+    bench.runtime.turn()
+    assert bench.machine().heard == [Woke()]
+
+
+def test_the_driver_is_told_once_when_input_begins() -> None:
+    bench = Bench()
+    bench.ask(1)
+    bench.ask(1)
+    assert bench.wakes == 1
+
+
+def test_a_changed_ticket_passes_faults_on_and_turns_raised_ones_into_outcomes() -> None:
+    def refuse(message: Message) -> Message:
+        raise NotFound("changed my mind")
+
+    good, bad, failed = Ticket(), Ticket(), Ticket()
+    mapped = [good.map(lambda m: mesh_pb2.PingResponse()), bad.map(refuse), failed.map(lambda m: m)]
+    good.resolve(ANSWER)
+    bad.resolve(ANSWER)
+    failed.resolve(Unavailable("no"))
+    assert mapped[0].outcome == mesh_pb2.PingResponse()
+    assert isinstance(mapped[1].outcome, NotFound)
+    assert isinstance(mapped[2].outcome, Unavailable)
