@@ -64,7 +64,7 @@ def check_url(text: str) -> None:
     if len(text) > URL_CHARS_MAX:
         raise BadAddress(f"is longer than {URL_CHARS_MAX} characters")
     if not text.isprintable() or any(char.isspace() for char in text):
-        raise BadAddress("has spaces or control characters")
+        raise BadAddress("has spaces or unprintable characters")
     try:
         parts = urlsplit(text)
         port = parts.port

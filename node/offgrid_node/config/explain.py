@@ -137,8 +137,6 @@ def _message(error: ErrorDetails, info: FieldInfo, depth: int) -> str:
             return f"is {_digits(value)}, too small"
         case "less_than_equal":
             return f"is {_digits(value)}, too large"
-        case "too_short":
-            return "is empty"
         case "too_long":
             return f"has {len(value)} entries, more than {context['max_length']}"
         case "string_unicode":

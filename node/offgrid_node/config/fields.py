@@ -20,7 +20,7 @@ from offgrid_node.protocol.ids import NAME, NAME_RULE
 
 from .addresses import ADDRESS_RULE, LISTEN_RULE, URL_RULE, BadAddress, check_url, split_address
 from .frozen_map import FrozenMap
-from .problems import shown
+from .problems import printable, shown
 
 PATH_CHARS_MAX = 4096
 LIST_MAX = 256
@@ -49,7 +49,9 @@ class Allowed(NamedTuple):
 
 def wrong(message: str, suggestion: str = "") -> PydanticCustomError:
     """The error that a rule raises."""
-    return PydanticCustomError("offgrid", "{message}", {"message": message, "suggestion": suggestion})
+    # Lone surrogates (bytes of the environment that are not UTF-8) would make pydantic's own rendering fail.
+    context = {"message": printable(message), "suggestion": printable(suggestion)}
+    return PydanticCustomError("offgrid", "{message}", context)
 
 
 def fit_name(text: str) -> str:
@@ -117,7 +119,7 @@ def path_fault(text: str) -> str:
     if len(text) > PATH_CHARS_MAX:
         return f"is longer than {PATH_CHARS_MAX} characters"
     if not text.isprintable():
-        return "has control characters"
+        return "has unprintable characters"
     return "starts with '~', which only a shell understands" if text.startswith("~") else ""
 
 
@@ -159,19 +161,26 @@ def _label(text: str) -> str:
     if len(text) > LABEL_CHARS_MAX:
         raise wrong(f"has {len(text)} characters, too many")
     if not text.isprintable():
-        raise wrong("has control characters")
+        raise wrong("has unprintable characters")
     return text
 
 
 def _secret(secret: SecretStr) -> SecretStr:
     if not secret.get_secret_value().isprintable() or len(secret) > SECRET_CHARS_MAX:
-        raise wrong("is too long or has control characters")
+        raise wrong("is too long or has unprintable characters")
     return secret
 
 
 def _as_tuple(value: Any) -> Any:
     """TOML's lists as tuples, which stay what they are."""
     return tuple(value) if isinstance(value, list) else value
+
+
+def _some(values: tuple[_T, ...]) -> tuple[_T, ...]:
+    # Not `min_length`, which pydantic also reports when the only elements are wrong.
+    if not values:
+        raise wrong("is empty")
+    return values
 
 
 def _distinct(values: tuple[_T, ...]) -> tuple[_T, ...]:
@@ -195,8 +204,8 @@ Secret = Annotated[SecretStr, AfterValidator(_secret), Allowed("printable charac
 
 Roles = Annotated[
     tuple[Role, ...],
-    Field(min_length=1, max_length=3),
     BeforeValidator(_as_tuple),
+    AfterValidator(_some),
     AfterValidator(_distinct),
     Allowed("a list of core, broker, host, at least one"),
 ]
@@ -216,8 +225,9 @@ Urls = Annotated[
 ]
 Words = Annotated[
     tuple[Annotated[str, AfterValidator(_word)], ...],
-    Field(min_length=1, max_length=LIST_MAX),
+    Field(max_length=LIST_MAX),
     BeforeValidator(_as_tuple),
+    AfterValidator(_some),
     AfterValidator(_distinct),
     Allowed(f"a list of at least one name, each {WORD_RULE}"),
 ]

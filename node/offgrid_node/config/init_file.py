@@ -73,16 +73,16 @@ def _section(section: type[Section], path: Keys, chosen: Mapping[str, object], l
 
 
 def _entry(path: Keys, info: FieldInfo, chosen: Mapping[str, object]) -> list[str]:
-    default = _COMPUTED.get(path) or ("none, it must be set" if info.is_required() else _toml(_default(info)))
     about = [
         *_comment(f"{info.description}{' (reserved)' if _is_reserved(info) else ''}"),
-        *_comment(f"default: {default}"),
         *_comment(f"allowed: {allowed(info)}"),
     ]
     name = ".".join(path)
-    if name in chosen:
-        return [*about, f"{path[-1]} = {_toml(chosen[name])}"]
-    return [*about, f"# {path[-1]} = {_toml(_default(info))}"]
+    if name not in chosen:
+        note = [f"# default: {_COMPUTED[path]}"] if path in _COMPUTED else []
+        return [*about, *note, f"# {path[-1]} = {_toml(_default(info))}"]
+    default = _COMPUTED.get(path) or ("none, it must be set" if info.is_required() else _toml(_default(info)))
+    return [*about, *_comment(f"default: {default}"), f"{path[-1]} = {_toml(chosen[name])}"]
 
 
 def _comment(text: str) -> list[str]:

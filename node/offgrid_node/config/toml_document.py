@@ -63,7 +63,9 @@ class Document:
         return True
 
     def _behind(self, scan: Scanner, start: int, fault: TomlFault) -> int:
-        """Where to go on: at the fault's line when the statement began above it, else at the line below."""
+        """Where to go on: in the line below, but behind a broken value at the next line that looks like a start."""
+        if not fault.in_value:
+            return scan.line_end(start)
         line = self.text.rfind("\n", 0, fault.offset) + 1
         return scan.next_statement(line if line > start else scan.line_end(start) + 1)
 
@@ -77,7 +79,7 @@ class Document:
             extent = scan.value(scan.blank(at + 1))
             end = self._finish_line(scan, extent.end)
         except TomlFault as fault:
-            fault.path = self._tables.path_of(parts)
+            fault.path, fault.in_value = self._tables.path_of(parts), True
             raise
         self.faults.extend(self._tables.assign(parts, extent))
         return end

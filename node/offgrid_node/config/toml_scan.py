@@ -38,7 +38,7 @@ Path = tuple[str | int, ...]
 class TomlFault(Exception):
     """Something that is not TOML: `offset` is where, `path` what it concerns (() when unknown).
 
-    `fatal` means that nothing after it can be made sense of.
+    `in_value` means that lines below may belong to it too, `fatal` that nothing after it can be made sense of.
     """
 
     def __init__(
@@ -49,6 +49,7 @@ class TomlFault(Exception):
         self.message = message
         self.path = path
         self.suggestion = suggestion
+        self.in_value = False
         self.fatal = fatal
 
 

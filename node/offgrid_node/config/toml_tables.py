@@ -16,7 +16,7 @@ from typing import Any
 from .toml_scan import Extent, Part, Path, TomlFault
 
 _WORDS = {"true": "true", "yes": "true", "on": "true", "false": "false", "no": "false", "off": "false"}
-_UNQUOTED = re.compile(r"[A-Za-z0-9_./:@+-]{1,80}")
+_UNQUOTED = re.compile(r"(?=[A-Za-z./]|.*:)[A-Za-z0-9_./:@+-]{1,80}")
 _LEADING_ZEROS = re.compile(r"0+([1-9][0-9]*)")
 
 

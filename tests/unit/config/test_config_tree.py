@@ -1,0 +1,186 @@
+"""The tree itself: defaults, paths, the frozen form, what is kept secret, and what importing it costs."""
+
+from __future__ import annotations
+
+import copy
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from offgrid_node.config import Config, ConfigError, Problem, load
+from offgrid_node.config.fields import UNIX_PATH_BYTES_MAX, fit_name
+from offgrid_node.config.tree import settings as all_settings
+from offgrid_node.protocol.ids import NAME
+
+
+def loaded(folder: Path, text: str = "") -> Config:
+    folder.mkdir(exist_ok=True)
+    file = folder / "offgrid.toml"
+    file.write_text('mesh.name = "home"\n' + text)
+    return load(file, {})
+
+
+def test_the_defaults(tmp_path: Path) -> None:
+    config = loaded(tmp_path)
+    assert NAME.match(config.node.name)
+    assert config.node.roles == ("core", "broker", "host")
+    assert config.node.log_level == "info"
+    assert (config.mesh.listen, config.mesh.door) == ("0.0.0.0:7440", "0.0.0.0:7441")
+    assert (config.mesh.advertise, config.mesh.peers, config.mesh.mdns) == ((), (), True)
+    assert config.mesh.probe_interval_ms == 1000
+    assert config.mesh.hosts_file == tmp_path / "discovery" / "mesh_hosts.json"
+    assert config.admin.address == ""
+    assert (config.jobs.mode, config.jobs.timeout_ms, config.jobs.queue_max) == ("auto", 30_000, 100_000)
+    assert (config.jobs.broker_url, config.jobs.auth_key.get_secret_value()) == ("", "")
+    assert config.host.slots == min(os.cpu_count() or 1, 1024)
+    assert (config.host.price_micro, config.host.kinds, config.host.labels) == (1000, ("compute",), {})
+    assert (config.host.wasm.enabled, config.host.wasm.memory_mb, config.host.process.commands) == (True, 256, {})
+    assert (config.storage.enabled, config.storage.hosts, config.storage.limit_mb) == (True, (), 4096)
+    assert config.storage.chunk_threshold == 1_048_576
+    assert (config.storage.retention_base_mb, config.storage.retention_token_level) == (128, 0)
+    assert (config.storage.compaction_interval, config.economy.settlement_interval) == (1800, 3600)
+    assert config.economy.enabled is False
+
+
+def test_paths_start_at_the_files_folder_wherever_the_process_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    loaded(tmp_path / "conf")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    config = load(Path("..") / "conf" / "offgrid.toml", {})
+    assert config.node.data_dir.is_absolute()
+    assert config.node.data_dir.resolve() == (tmp_path / "conf" / "data").resolve()
+
+
+def test_the_stores_follow_the_data_folder_unless_they_are_given(tmp_path: Path) -> None:
+    first = loaded(tmp_path)
+    assert first.storage.memory_db == tmp_path / "data" / "memory.db"
+    second = loaded(tmp_path, '[node]\ndata_dir = "there"\n[storage]\nchunk_dir = "./data/chunks"\n')
+    assert second.storage.memory_db == tmp_path / "there" / "memory.db"
+    assert second.storage.summary_dir == tmp_path / "there" / "summaries"
+    assert second.storage.chunk_dir == tmp_path / "data" / "chunks"
+
+
+def test_the_local_socket(tmp_path: Path) -> None:
+    default = None if sys.platform == "win32" else tmp_path / "data" / "offgrid.sock"
+    assert loaded(tmp_path).admin_socket == default
+    assert loaded(tmp_path, 'admin.address = "unix:run/x"').admin_socket == tmp_path / "run" / "x"
+    assert loaded(tmp_path, 'admin.address = "127.0.0.1:9"').admin_socket is None
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no unix socket")
+def test_a_data_folder_too_deep_for_the_socket_is_refused_unless_the_socket_lies_elsewhere(tmp_path: Path) -> None:
+    deep = f'[node]\ndata_dir = "{"d" * UNIX_PATH_BYTES_MAX}"\n'
+    with pytest.raises(ConfigError) as caught:
+        loaded(tmp_path, deep)
+    (problem,) = caught.value.problems
+    assert (problem.line, problem.column, problem.key) == (3, 12, "node.data_dir")
+    assert loaded(tmp_path, deep + '[admin]\naddress = "127.0.0.1:0"')
+
+
+def test_nothing_in_the_tree_can_be_changed(tmp_path: Path) -> None:
+    config = loaded(tmp_path, 'host.labels = { room = "attic" }')
+    with pytest.raises(ValidationError, match="frozen"):
+        setattr(config.mesh, "name", "other")  # noqa: B010  mypy would refuse the plain form, as it should
+    assert not hasattr(config.host.labels, "__setitem__")
+    assert hash(config) == hash(copy.deepcopy(config))
+    assert pickle.loads(pickle.dumps(config)) == config  # noqa: S301  our own bytes
+    assert config.model_dump()["host"]["labels"] == {"room": "attic"}
+
+
+def test_the_secret_shows_nowhere(tmp_path: Path) -> None:
+    config = loaded(tmp_path, 'jobs.auth_key = "hunter2"')
+    assert config.jobs.auth_key.get_secret_value() == "hunter2"
+    for text in (repr(config), str(config), str(config.model_dump()), config.model_dump_json()):
+        assert "hunter2" not in text
+
+
+def test_importing_the_package_does_not_import_pydantic() -> None:
+    code = "import sys, offgrid_node.config; sys.exit('pydantic' in sys.modules)"
+    environ = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    assert subprocess.run([sys.executable, "-c", code], env=environ, check=False).returncode == 0
+
+
+def test_every_key_says_what_it_is() -> None:
+    assert all(info.description for _, info in all_settings())
+
+
+@given(st.text(max_size=100))
+def test_a_fitted_name_fits(text: str) -> None:
+    assert fit_name(text) == "" or NAME.match(fit_name(text))
+
+
+def problems(file: Path, environ: dict[str, str]) -> list[Problem]:
+    """[] for a good configuration; any error but ConfigError passes through and fails the test."""
+    try:
+        load(file, environ)
+    except ConfigError as error:
+        return error.problems
+    return []
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.dictionaries(
+        st.sampled_from(sorted(f"OFFGRID_{'__'.join(path).upper()}" for path, _ in all_settings())),
+        st.text(max_size=12) | st.text(":[]/@.,=~0123456789\udcff", max_size=12),
+        max_size=4,
+    )
+)
+def test_no_environment_throws_anything_but_a_config_error(environ: dict[str, str]) -> None:
+    found = problems(Path("no-such-folder") / "offgrid.toml", environ)
+    assert found
+    assert all(str(problem).isprintable() for problem in found)
+
+
+TOML_VALUES = st.sampled_from(
+    [
+        "1",
+        "-1",
+        '""',
+        '"x"',
+        "true",
+        "1.5",
+        "[]",
+        "{}",
+        '["a:1", 2]',
+        "{ a = 1 }",
+        "2024-01-01",
+        "nan",
+        "[[]]",
+        "x",
+        "[",
+        '"',
+        '"::"',
+        '"[::]"',
+        '"http://[:1"',
+        '"unix:"',
+        "9223372036854775808",
+    ]
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([".".join(path) for path, _ in all_settings()] + ["", "x", "node"]), TOML_VALUES),
+        max_size=6,
+    )
+)
+def test_no_file_throws_anything_but_a_config_error(
+    tmp_path_factory: pytest.TempPathFactory, lines: list[tuple[str, str]]
+) -> None:
+    file = tmp_path_factory.getbasetemp() / "fuzz.toml"
+    text = "".join(f"{key} = {value}\n" for key, value in lines)
+    file.write_text(text)
+    for problem in problems(file, {}):
+        assert problem.line <= text.count("\n") + 1
+        assert str(problem).isprintable()
