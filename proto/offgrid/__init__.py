@@ -1,0 +1,26 @@
+"""offgrid: the wire (`offgrid.v1`, generated) and the client that applications import.
+
+    import offgrid
+
+    with offgrid.connect() as client:
+        print(client.mesh.status().name)
+
+Importing this package loads nothing heavy; gRPC comes with the first `connect`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from offgrid.client import Client, OffgridError, connect
+
+__all__ = ["Client", "OffgridError", "connect"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        from offgrid import client
+
+        return getattr(client, name)
+    raise AttributeError(f"module 'offgrid' has no attribute {name!r}")

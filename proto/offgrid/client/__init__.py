@@ -1,0 +1,31 @@
+"""What applications import: `connect()` and, on the client, one room per domain of the wire.
+
+    client.mesh    status, peers, invite, remove
+    client.missions, client.tasks, client.jobs, client.market
+    client.events  list, watch
+    client.objects, client.quorum, client.ledger
+
+Calls are synchronous and thread-safe. Every unary call has a deadline; a call whose outcome is unknown is repeated
+with the same request id, so nothing is done twice. Errors are `OffgridError`.
+"""
+
+from __future__ import annotations
+
+from offgrid.client.address import Address, NoNode, find
+from offgrid.client.client import DEFAULT_TIMEOUT_S, Client
+from offgrid.client.errors import OffgridError, Violation
+
+__all__ = ["Address", "Client", "NoNode", "OffgridError", "Violation", "connect", "find"]
+
+
+def connect(address: str | None = None, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> Client:
+    """A client of the node at `address`; close it, or use it in a `with` block.
+
+    `address` is `unix:/path`, the socket's path, a node's folder (or its data folder), or a loopback `127.0.0.1:port`
+    whose token file lies in one of the usual places; None looks in ./data, in the data_dir of ./offgrid.toml and in
+    ~/.offgrid/data. `timeout_s` is each unary call's deadline, repetitions included.
+
+    Nothing is sent yet: a node that does not answer shows at the first call. Raises NoNode, which names every place
+    that was tried, when there is no address to call, and OffgridError(INVALID_ARGUMENT) for one that cannot be used.
+    """
+    return Client(find(address), timeout_s=timeout_s)

@@ -1,0 +1,142 @@
+"""Where a node answers its own machine, and how that place is found.
+
+A node's data folder holds `offgrid.sock` (a unix socket, mode 0600) or, where there are none (Windows),
+`offgrid.token`: a file of two lines, the loopback address "127.0.0.1:port" and the secret that goes with each call.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from offgrid.client.errors import OffgridError
+
+SOCKET_NAME, TOKEN_NAME, CONFIG_NAME = "offgrid.sock", "offgrid.token", "offgrid.toml"
+SOCKET_PATH_BYTES_MAX = 103  # the least of the systems' sizes of sun_path, without its end (macOS)
+FILE_BYTES_MAX = 1 << 20  # a config or token file larger than this is none
+HOST_PORT = re.compile(r"(?P<host>\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+):(?P<port>\d{1,5})\Z")
+LOOPBACK = re.compile(r"127(?:\.\d{1,3}){3}|localhost|\[::1\]")
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A gRPC target of this machine; `token` is sent with each call when it is not ""."""
+
+    target: str
+    token: str = field(default="", repr=False)
+
+
+class NoNode(OffgridError):
+    """No node was found; `tried` names every place that was looked at."""
+
+    def __init__(self, tried: list[str]) -> None:
+        places = "\n".join(f"  {place}" for place in tried)
+        super().__init__("UNAVAILABLE", "NoNode", f"no node was found on this machine. Looked at:\n{places}")
+        self.tried = tuple(tried)
+
+
+def find(address: str | None = None, *, here: Path | None = None, home: Path | None = None) -> Address:
+    """The address that `connect` describes. Raises NoNode, or OffgridError(INVALID_ARGUMENT) for an unusable one."""
+    here, tried = here or Path.cwd(), list[str]()
+    usual = (here / "data", here / CONFIG_NAME, (home or _home()) / ".offgrid" / "data")
+    if address is None:
+        places: Iterator[Address] = (found for place in usual for found in _look(place, tried))
+    elif address.startswith("unix:"):
+        path = address.removeprefix("unix:")
+        places = _look(here / (path[2:] if path.startswith("///") else path), tried)
+    elif match := HOST_PORT.match(address):
+        return _loopback(address, match, [token for place in usual for token in _look(place, [])])
+    else:
+        places = _look(here / Path(address).expanduser(), tried)
+    found = next(places, None)
+    if found is None:
+        raise NoNode(tried)
+    return found
+
+
+def _home() -> Path:
+    try:
+        return Path.home()
+    except RuntimeError:  # no HOME and no entry in the user database
+        return Path()
+
+
+def _loopback(address: str, match: re.Match[str], known: list[Address]) -> Address:
+    if not LOOPBACK.fullmatch(match["host"]):
+        raise OffgridError(
+            "INVALID_ARGUMENT",
+            "NotLocal",
+            f"{address} is not on this machine; a node is administered over its socket or over 127.0.0.1 only",
+        )
+    return next((a for a in known if a.target == address), Address(address))
+
+
+def _look(place: Path, tried: list[str]) -> Iterator[Address]:
+    """What answers at a socket, a token file, a config file, or a folder that holds one of them."""
+    if place.name == CONFIG_NAME or place.suffix == ".toml":
+        yield from _by_config(place, tried)
+    elif place.is_dir():
+        yield from _look(place / SOCKET_NAME, tried)
+        yield from _look(place / TOKEN_NAME, [] if os.name == "posix" else tried)
+        if (place / CONFIG_NAME).is_file():
+            yield from _by_config(place / CONFIG_NAME, tried)
+    elif place.is_socket():
+        yield _unix(place)
+    elif place.name == TOKEN_NAME and (text := _read(place)):
+        target, _, secret = text.partition("\n")
+        yield Address(target.strip(), secret.strip())
+    else:
+        tried.append(str(place))
+
+
+def _by_config(path: Path, tried: list[str]) -> Iterator[Address]:
+    import tomllib
+
+    text = _read(path)
+    if not text:
+        tried.append(str(path))
+        return
+    try:
+        config = tomllib.loads(text)
+    except ValueError as error:
+        tried.append(f"{path} (not TOML: {error})")
+        return
+    admin, node = _text(config, "admin", "address"), _text(config, "node", "data_dir")
+    if admin.startswith("unix:"):
+        yield from _look(path.parent / admin.removeprefix("unix:"), tried)
+    folder = path.parent / (node or "data")
+    if folder.is_dir():
+        yield from _look(folder / SOCKET_NAME, tried)
+        yield from _look(folder / TOKEN_NAME, [] if os.name == "posix" else tried)
+    else:
+        tried.append(str(folder / SOCKET_NAME))
+
+
+def _text(config: dict[str, object], table: str, key: str) -> str:
+    section = config.get(table)
+    value = section.get(key) if isinstance(section, dict) else None
+    return value if isinstance(value, str) else ""
+
+
+def _read(path: Path) -> str:
+    try:
+        with path.open(encoding="utf-8") as file:
+            return file.read(FILE_BYTES_MAX)
+    except (OSError, ValueError):
+        return ""
+
+
+def _unix(path: Path) -> Address:
+    """A relative spelling is used when the absolute path is longer than a socket's may be."""
+    absolute = os.path.abspath(path)
+    for spelling in (absolute, os.path.relpath(absolute)):
+        if len(os.fsencode(spelling)) <= SOCKET_PATH_BYTES_MAX:
+            return Address(f"unix:{spelling}")
+    raise OffgridError(
+        "INVALID_ARGUMENT",
+        "SocketPathTooLong",
+        f"{absolute} is longer than the {SOCKET_PATH_BYTES_MAX} bytes that a socket's path may have",
+    )

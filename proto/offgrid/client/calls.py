@@ -1,0 +1,111 @@
+"""One channel to one node: deadlines, repetition, errors. The rooms of the client call nothing else.
+
+UNAVAILABLE and CANCELLED say that the outcome is unknown (a flooded or dying node answers so); the same request, with
+the same request id, is then sent again after a growing pause (AIP-155, AIP-194).
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from typing import TypeVar
+
+import grpc
+from google.protobuf.message import Message
+
+from offgrid.client.address import Address
+from offgrid.client.errors import OffgridError, from_rpc
+
+REPEATS_MAX = 3
+PAUSE_MS = 50  # before the first repetition; doubled for each further one
+PAUSE_MS_MAX = 1_000  # a node that asks for more is asked by the caller, not by us
+REPLY_BYTES_MAX = 16 * 1024 * 1024  # a job's output may pass gRPC's own 4 MB together with its log
+REQUEST_ID_BYTES = 16
+
+R = TypeVar("R", bound=Message)
+
+
+def fresh_request_id() -> str:
+    """A fresh request id: 128 random bits in hex."""
+    return os.urandom(REQUEST_ID_BYTES).hex()
+
+
+def _bytes_of(message: Message) -> bytes:
+    return message.SerializeToString()
+
+
+def pause_ms(repeats: int, error: OffgridError) -> int | None:
+    """How long to wait before repetition number `repeats` (from 0); None when `error` is to be raised instead."""
+    wished = error.retry_ms if error.retry_ms is not None else PAUSE_MS << repeats
+    worth_it = error.outcome_unknown and repeats < REPEATS_MAX and wished <= PAUSE_MS_MAX
+    return wished if worth_it else None
+
+
+class Calls:
+    """Carries messages to the node's services; thread-safe."""
+
+    def __init__(self, address: Address, timeout_s: float) -> None:
+        self.address = address
+        self.timeout_s = timeout_s
+        self._metadata = (("authorization", f"Bearer {address.token}"),) if address.token else ()
+        self._channel = grpc.insecure_channel(
+            address.target,
+            options=(
+                ("grpc.max_receive_message_length", REPLY_BYTES_MAX),
+                ("grpc.default_authority", "localhost"),
+                ("grpc.initial_reconnect_backoff_ms", PAUSE_MS),
+                ("grpc.min_reconnect_backoff_ms", PAUSE_MS),
+                ("grpc.max_reconnect_backoff_ms", PAUSE_MS_MAX),
+                ("grpc.enable_http_proxy", 0),
+                ("grpc.enable_retries", 0),
+            ),
+        )
+
+    def unary(self, method: str, request: Message, answer: type[R], *, repeatable: bool = True) -> R:
+        """One call to "Service/Method" within `timeout_s`, repetitions included. Raises OffgridError."""
+        call: grpc.UnaryUnaryMultiCallable[Message, R] = self._channel.unary_unary(
+            f"/offgrid.v1.{method}", request_serializer=_bytes_of, response_deserializer=answer.FromString
+        )
+        deadline, repeats = time.monotonic() + self.timeout_s, 0
+        while True:
+            try:
+                return call(request, timeout=max(0.0, deadline - time.monotonic()), metadata=self._metadata)
+            except grpc.RpcError as raised:
+                error = from_rpc(raised)
+                wait = pause_ms(repeats, error) if repeatable else None
+                if wait is None or time.monotonic() + wait / 1000 >= deadline:
+                    raise self._explained(error) from None
+            time.sleep(wait / 1000)
+            repeats += 1
+
+    def stream(self, method: str, request: Message, answer: type[R]) -> Iterator[R]:
+        """The messages of a server stream, without a deadline; closing the iterator ends the call."""
+        start: grpc.UnaryStreamMultiCallable[Message, R] = self._channel.unary_stream(
+            f"/offgrid.v1.{method}", request_serializer=_bytes_of, response_deserializer=answer.FromString
+        )
+        call = start(request, metadata=self._metadata)
+        try:
+            yield from call
+        except grpc.RpcError as raised:
+            raise self._explained(from_rpc(raised)) from None
+        finally:
+            call.cancel()
+
+    def _explained(self, error: OffgridError) -> OffgridError:
+        """gRPC's own words, where no node has spoken, as a sentence that says what to do."""
+        if error.reason:
+            return error
+        if error.code == "UNAVAILABLE":
+            error.reason, said = "NoAnswer", f"no node answers at {self.address.target}"
+        elif error.code == "DEADLINE_EXCEEDED":
+            error.reason, said = "DeadlineExceeded", f"the node gave no answer within {self.timeout_s:g} s"
+        elif error.code == "RESOURCE_EXHAUSTED" and "larger than max" in error.message:
+            error.reason, said = "MessageTooLarge", f"the message is too large for one call ({error.message})"
+        else:
+            return error
+        error.message, error.args = said, (said,)
+        return error
+
+    def close(self) -> None:
+        self._channel.close()

@@ -1,0 +1,98 @@
+"""The client object: one attribute per domain, each loaded when it is first used."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from offgrid.client.address import Address
+from offgrid.client.calls import Calls
+
+if TYPE_CHECKING:
+    from offgrid.client.catalogue import Missions, Tasks
+    from offgrid.client.events import Events
+    from offgrid.client.jobs import Jobs, Market
+    from offgrid.client.ledger import Ledger
+    from offgrid.client.mesh import Mesh
+    from offgrid.client.objects import Objects
+    from offgrid.client.quorum import Quorum
+
+DEFAULT_TIMEOUT_S = 10.0
+
+
+class Client:
+    """A connection to one node; `offgrid.connect` makes it. Thread-safe; every call may raise OffgridError."""
+
+    def __init__(self, address: Address, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
+        self._calls = Calls(address, timeout_s)
+
+    @property
+    def address(self) -> Address:
+        return self._calls.address
+
+    @cached_property
+    def mesh(self) -> Mesh:
+        from offgrid.client.mesh import Mesh
+
+        return Mesh(self._calls)
+
+    @cached_property
+    def missions(self) -> Missions:
+        from offgrid.client.catalogue import Missions
+
+        return Missions(self._calls)
+
+    @cached_property
+    def tasks(self) -> Tasks:
+        from offgrid.client.catalogue import Tasks
+
+        return Tasks(self._calls)
+
+    @cached_property
+    def jobs(self) -> Jobs:
+        from offgrid.client.jobs import Jobs
+
+        return Jobs(self._calls, self.missions, self.tasks)
+
+    @cached_property
+    def market(self) -> Market:
+        from offgrid.client.jobs import Market
+
+        return Market(self._calls)
+
+    @cached_property
+    def events(self) -> Events:
+        from offgrid.client.events import Events
+
+        return Events(self._calls)
+
+    @cached_property
+    def objects(self) -> Objects:
+        from offgrid.client.objects import Objects
+
+        return Objects(self._calls)
+
+    @cached_property
+    def quorum(self) -> Quorum:
+        from offgrid.client.quorum import Quorum
+
+        return Quorum(self._calls)
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        from offgrid.client.ledger import Ledger
+
+        return Ledger(self._calls)
+
+    def close(self) -> None:
+        """Ends every call that is still running."""
+        self._calls.close()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()

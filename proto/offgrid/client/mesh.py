@@ -1,0 +1,62 @@
+"""mesh: this node, its peers, invites and removals."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from offgrid.client.calls import Calls
+from offgrid.client.paging import pages
+from offgrid.v1 import mesh_pb2
+from offgrid.v1.common_pb2 import Role
+
+ROLES = {"core": Role.ROLE_CORE, "broker": Role.ROLE_BROKER, "host": Role.ROLE_HOST}
+
+
+class Mesh:
+    """MeshService."""
+
+    def __init__(self, calls: Calls) -> None:
+        self._calls = calls
+
+    def status(self) -> mesh_pb2.GetStatusResponse:
+        """What this node is and how it does."""
+        return self._calls.unary("MeshService/GetStatus", mesh_pb2.GetStatusRequest(), mesh_pb2.GetStatusResponse)
+
+    def peers(self, *, include_removed: bool = False, limit: int | None = None) -> Iterator[mesh_pb2.Peer]:
+        """Every member, this node among them, and how alive each seems from here."""
+
+        def fetch(size: int, token: str) -> tuple[list[mesh_pb2.Peer], str]:
+            request = mesh_pb2.ListPeersRequest(page_size=size, page_token=token, include_removed=include_removed)
+            page = self._calls.unary("MeshService/ListPeers", request, mesh_pb2.ListPeersResponse)
+            return list(page.peers), page.next_page_token
+
+        return pages(fetch, limit)
+
+    def invite(
+        self, *, roles: Iterable[str] = (), weight: float | None = None, domain: str = ""
+    ) -> mesh_pb2.CreateInviteResponse:
+        """One single-use invite; its `token` is all that the new node needs.
+
+        `roles` ("core", "broker", "host"; none: all) are what the new member may do, `weight` counts in quorums (to
+        thousandths; None: 1), `domain` names what it fails together with. Raises ValueError for an unknown role or a
+        weight that is not positive. It is not repeated when its outcome is unknown: an unused invite is harmless.
+        """
+        if weight is not None and not 0.001 <= weight <= 1_000_000:
+            raise ValueError(f"weight {weight:g}: 0.001 to 1000000 is allowed")
+        request = mesh_pb2.CreateInviteRequest(
+            roles=[_role(name) for name in roles],
+            weight_milli=0 if weight is None else round(weight * 1000),
+            failure_domain=domain,
+        )
+        return self._calls.unary("MeshService/CreateInvite", request, mesh_pb2.CreateInviteResponse, repeatable=False)
+
+    def remove(self, node: str) -> mesh_pb2.Member:
+        """Revokes a membership. `node` is a node id, its first characters (at least 4, unambiguous) or its name."""
+        request = mesh_pb2.RemoveMemberRequest(node=node)
+        return self._calls.unary("MeshService/RemoveMember", request, mesh_pb2.RemoveMemberResponse).member
+
+
+def _role(name: str) -> Role.ValueType:
+    if name not in ROLES:
+        raise ValueError(f"{name!r} is no role; there are {', '.join(ROLES)}")
+    return ROLES[name]
