@@ -5,12 +5,19 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 
-from wasmtime import Config, Engine, FuncType, InstancePre, Linker, Module, WasmtimeError
+from wasmtime import Config, Engine, FuncType, InstancePre, Linker, Module, WasmtimeError, wat2wasm
 
+BINARY_MAGIC = b"\0asm"
+# What may be compiled in this process; see compiler.py for why.
+SMALL_BYTES_MAX = 8 * 1024
 COMPILED_BYTES_MAX = 64 * 1024 * 1024
 STACK_BYTES_MAX = 512 * 1024
 DETAIL_CHARS_MAX = 500
+
+
+CompileApart = Callable[[bytes], bytes]
 
 
 class NotRunnable(Exception):
@@ -49,8 +56,11 @@ class CompiledModules:
     def __len__(self) -> int:
         return len(self._code)
 
-    def link(self, engine: Engine, linker: Linker, source: bytes, digest: bytes) -> InstancePre:
-        """The module ready to be instantiated on `engine`; compiles it at most the first time. Raises NotRunnable."""
+    def link(self, engine: Engine, linker: Linker, source: bytes, digest: bytes, apart: CompileApart) -> InstancePre:
+        """The module ready to be instantiated on `engine`; compiles it at most the first time. Raises NotRunnable.
+
+        `apart` compiles, elsewhere and under limits, what is not small.
+        """
         with self._lock:
             code = self._code.get(digest)
             if code is not None:
@@ -58,7 +68,11 @@ class CompiledModules:
         if code is not None:
             return linker.instantiate_pre(Module.deserialize(engine, code))
         try:
-            module = Module(engine, source)
+            binary = source if source.startswith(BINARY_MAGIC) else bytes(wat2wasm(source))
+            if len(binary) <= SMALL_BYTES_MAX:
+                module = Module(engine, binary)
+            else:
+                module = Module.deserialize(engine, apart(binary))
         except WasmtimeError as error:
             raise NotRunnable(f"it is not a WebAssembly module: {short(str(error))}") from error
         _check_start(module)

@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from wasmtime import Caller, Engine, FuncType, Linker, Memory, ValType
+from wasmtime import Caller, FuncType, Linker, Memory, ValType
 
 from offgrid_node.executors.capture import OUTPUT_DETAIL, Capture
 
@@ -44,18 +44,18 @@ class Run:
         self.error_detail = ""
         self._stdin = stdin
         self._stdin_at = 0
-        self._engine: Engine | None = None
+        self._interrupt: Callable[[], None] | None = None
         self._lock = threading.Lock()
 
-    def begin(self, engine: Engine) -> None:
-        """From here on `stop` advances the engine's epoch, which traps whatever runs on it."""
+    def begin(self, interrupt: Callable[[], None]) -> None:
+        """From here on `stop` calls `interrupt`, once, to end what runs now. Check `stopped` afterwards."""
         with self._lock:
-            self._engine = engine
+            self._interrupt = interrupt
 
     def end(self) -> None:
-        """The engine is another run's from here on."""
+        """That is over: what `interrupt` would hit is another's from here on."""
         with self._lock:
-            self._engine = None
+            self._interrupt = None
 
     def stop(self, error: str, detail: str) -> None:
         """Ends the work soon; the first reason given is the one that counts."""
@@ -64,8 +64,8 @@ class Run:
                 return
             self.error, self.error_detail = error, detail
             self.stopped.set()
-            if self._engine is not None:
-                self._engine.increment_epoch()
+            if self._interrupt is not None:
+                self._interrupt()
 
     def read_stdin(self, count: int) -> bytes:
         data = self._stdin[self._stdin_at : self._stdin_at + count]

@@ -17,6 +17,7 @@ from wasmtime import ExitTrap, Func, InstancePre, Linker, Store, Trap, WasiConfi
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.executors.capture import failed, timeout_detail
+from offgrid_node.executors.compiler import compile_apart
 from offgrid_node.executors.executor import Outcome
 from offgrid_node.executors.modules import CompiledModules, NotRunnable, digest_of_module, new_engine, short
 from offgrid_node.executors.wasi import HostFunctions, Run
@@ -29,7 +30,7 @@ PROGRAM_NAME = "job.wasm"
 RUNS_MAX = 32
 TABLE_ELEMENTS_MAX = 100_000
 TABLES_MAX = 8
-# How long to wait for a stopped run to be gone. Only compiling, which nothing can interrupt, lasts longer.
+# How long to wait for a stopped run to be gone. Only compiling a small module, 1.4 s at worst, cannot be stopped.
 STOP_GRACE_S = 2.0
 
 
@@ -44,11 +45,13 @@ class Lane:
         self._digest = b""
         self._linked: InstancePre | None = None
 
-    def link(self, source: bytes) -> InstancePre:
+    def link(self, source: bytes, run: Run) -> InstancePre:
         digest = digest_of_module(source)
         if self._linked is None or digest != self._digest:
             self._linked = None
-            self._linked = self._modules.link(self.engine, self._linker, source, digest)
+            self._linked = self._modules.link(
+                self.engine, self._linker, source, digest, lambda binary: compile_apart(binary, run)
+            )
             self._digest = digest
         return self._linked
 
@@ -75,7 +78,7 @@ class WasmExecutor:
             return len(self._runs)
 
     async def run(self, payload: jobs_pb2.JobPayload, timeout_ms: int) -> Outcome:
-        """See Executor. The timeout covers compiling; a module that still compiles then is given up, not waited for."""
+        """See Executor. The timeout covers compiling."""
         try:
             check_payload(payload)
         except InvalidRequest as error:
@@ -109,8 +112,10 @@ class WasmExecutor:
             self._runs.add(run)
         lane = lane or Lane(self._modules)
         try:
-            return self._run_on(lane, run, lane.link(module), args)
+            return self._run_on(lane, run, lane.link(module, run), args)
         except NotRunnable as error:
+            if run.stopped.is_set():
+                return run.capture.failed(run.error, run.error_detail, VERSION)
             return run.capture.failed("ExecutionFailed", str(error), VERSION)
         finally:
             with self._lock:
@@ -127,7 +132,7 @@ class WasmExecutor:
             wasi.argv = args
             store.set_wasi(wasi)
             lane.functions.current = run
-            run.begin(lane.engine)
+            run.begin(lane.engine.increment_epoch)
             try:
                 if not run.stopped.is_set():
                     start = linked.instantiate(store).exports(store)["_start"]

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import wasmtime
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.executors import modules, programs
@@ -77,8 +79,6 @@ def test_input_goes_in_and_output_comes_out(executor: WasmExecutor) -> None:
 
 
 def test_a_binary_module_runs_like_its_text(executor: WasmExecutor) -> None:
-    import wasmtime
-
     source = programs.load("textstats")
     binary = bytes(wasmtime.wat2wasm(source))
     assert run(executor, wasm(binary, b"a\n")) == run(executor, wasm(source, b"a\n"))
@@ -263,15 +263,62 @@ def test_a_stop_hits_its_own_run_only(executor: WasmExecutor) -> None:
     assert (killed.error, finished.error, finished.exit_code) == ("JobTimeout", "", 0)
 
 
+def large_module(loops: int) -> bytes:
+    """Costs far more to compile than its size suggests: every loop joins a thousand variables."""
+    code = "".join(
+        f"(loop (local.set {i % 1000} (i32.add (local.get {i * 7 % 1000}) (local.get {i * 13 % 1000})))"
+        f" (br_if 0 (local.get {i * 3 % 1000})))"
+        for i in range(loops)
+    )
+    text = f'(module (func (export "_start")) (func (local {"i32 " * 1000}) {code}))'
+    return bytes(wasmtime.wat2wasm(text))
+
+
+def test_a_larger_module_is_compiled_apart_and_kept(executor: WasmExecutor) -> None:
+    source = large_module(1200)
+    assert len(source) > modules.SMALL_BYTES_MAX
+    assert run(executor, wasm(source)).error == ""
+    started = time.monotonic()
+    assert run(executor, wasm(source)).error == ""
+    assert time.monotonic() - started < 0.2
+
+
+def test_a_larger_module_that_is_none_is_said(executor: WasmExecutor) -> None:
+    outcome = run(executor, wasm(b"\0asm\1\0\0\0" + bytes(modules.SMALL_BYTES_MAX)))
+    assert outcome.error == "ExecutionFailed"
+    assert "not a WebAssembly module" in outcome.error_detail
+
+
+def test_a_module_that_takes_for_ever_to_compile_is_stopped_at_the_deadline(executor: WasmExecutor) -> None:
+    source = large_module(20_000)
+    started = time.monotonic()
+    outcome = run(executor, wasm(source), 300)
+    assert outcome.error == "JobTimeout"
+    assert time.monotonic() - started < 1
+    assert executor.running == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="no address-space limit elsewhere")
+def test_a_module_that_takes_too_much_memory_to_compile_is_refused(
+    executor: WasmExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("offgrid_node.executors.compiler.MEMORY_BYTES", 300 * 1024 * 1024)
+    outcome = run(executor, wasm(large_module(6000)))
+    assert outcome.error == "ExecutionFailed"
+    assert "compiling it takes more than" in outcome.error_detail
+
+
+def no_compiler(binary: bytes) -> bytes:
+    raise AssertionError("small modules are compiled here")
+
+
 def test_compiled_modules_are_kept_within_their_bound() -> None:
     cache = modules.CompiledModules(bytes_max=40_000)
     engine = modules.new_engine()
-    from wasmtime import Linker
-
-    linker = Linker(engine)
+    linker = wasmtime.Linker(engine)
     for number in range(10):
         source = f'(module (func (export "_start") (drop (i32.const {number}))))'.encode()
-        cache.link(engine, linker, source, modules.digest_of_module(source))
+        cache.link(engine, linker, source, modules.digest_of_module(source), no_compiler)
     assert 1 <= len(cache) < 10
 
 
