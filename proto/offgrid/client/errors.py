@@ -101,4 +101,4 @@ def _details(error: grpc.RpcError) -> str:
 
 def _raw_details(error: grpc.RpcError) -> object:
     trailers = error.trailing_metadata() if hasattr(error, "trailing_metadata") else ()
-    return next((value for key, value in trailers or () if key == DETAILS_KEY), None)
+    return next((item.value for item in trailers or () if item.key == DETAILS_KEY), None)
