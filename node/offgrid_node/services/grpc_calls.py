@@ -109,6 +109,7 @@ async def _pump(name: str, stream: Stream, context: Context) -> None:
                 if stream.fault is not None:
                     raise stream.fault
                 return
+            await asyncio.sleep(0)  # a stream that is always ready must not keep the loop to itself
             await ready.wait()
     finally:
         stream.cancel()

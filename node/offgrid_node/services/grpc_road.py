@@ -1,0 +1,244 @@
+"""The road over gRPC: one channel per node and address, trusting that node's certificate and nothing else.
+
+A request leaves only over a connection that is ready. That is what makes `Unavailable` true: whatever fails before was
+never sent, and what fails afterwards is an unknown outcome, whatever gRPC calls it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import grpc
+from google.protobuf.message import DecodeError, Message
+
+from offgrid_node.keys import NodeTls
+from offgrid_node.protocol.errors import (
+    Exhausted,
+    Fault,
+    Internal,
+    InvalidRequest,
+    OutcomeUnknown,
+    PeerFault,
+    Unavailable,
+)
+from offgrid_node.services import grpc_options
+from offgrid_node.services.client import Done
+from offgrid_node.services.router import METHODS
+from offgrid_node.services.status import fault_of
+from offgrid_node.services.tls import channel_credentials
+
+CALLS_MAX = 4_096  # under way at once
+CHANNELS_MAX = 512
+ADDRESSES_MAX = 8  # tried for one call
+ADDRESS_SHARE_MIN_S = 0.1  # what one address gets of a short deadline before the next is tried
+WHY_TIMEOUT_S = 0.25
+RETRY_MS = 500
+
+_READY, _FAILED = grpc.ChannelConnectivity.READY, grpc.ChannelConnectivity.TRANSIENT_FAILURE
+_log = logging.getLogger(__name__)
+
+
+class DirectoryView(Protocol):
+    """Where members are, as membership has it now."""
+
+    def addresses(self, node: str) -> Sequence[str]:
+        """ "host:port" of its mesh port, best first; empty for who is no member."""
+        ...
+
+    def certificate(self, node: str) -> bytes | None:
+        """Its identity certificate, DER; None for who is no member."""
+        ...
+
+
+@dataclass(slots=True)
+class _Link:
+    certificate: bytes
+    channel: grpc.aio.Channel
+    calls: int = 0
+
+
+class GrpcRoad:
+    """Implements `services.client.Road`. Make it and use it in the loop's thread."""
+
+    def __init__(self, tls: NodeTls, directory: Callable[[], DirectoryView]) -> None:
+        """`directory` is asked at each call; say `refresh` when it changed, so that old connections go at once."""
+        self._tls = tls
+        self._directory = directory
+        self._links: dict[tuple[str, str], _Link] = {}  # the longest unused first
+        self._calls: set[asyncio.Task[None]] = set()
+        self._closing: set[asyncio.Task[None]] = set()
+        self._closed = False
+
+    def reaches(self, node: str) -> bool:
+        view = self._directory()
+        return not self._closed and bool(view.addresses(node)) and view.certificate(node) is not None
+
+    def call(self, node: str, method: str, request: Message, timeout_ms: int, done: Done) -> None:
+        """As Road has it: `done` is called exactly once, in the loop's thread."""
+        if self._closed:
+            done(Unavailable("this node is stopping", reason="Stopping"))
+        elif len(self._calls) >= CALLS_MAX:
+            done(Unavailable(f"{CALLS_MAX} calls are under way already", reason="RoadBusy", retry_ms=RETRY_MS))
+        else:
+            task = asyncio.ensure_future(self._carry(node, method, request, timeout_ms / 1000, done))
+            self._calls.add(task)
+            task.add_done_callback(self._calls.discard)
+
+    def refresh(self) -> None:
+        """Closes connections to members that are gone, or whose certificate or addresses have changed."""
+        view = self._directory()
+        for (node, address), link in list(self._links.items()):
+            if link.certificate != view.certificate(node) or address not in view.addresses(node):
+                self._drop((node, address))
+
+    async def close(self) -> None:
+        """Ends every call that is under way (its outcome is unknown) and every connection."""
+        self._closed = True
+        for key in list(self._links):
+            self._drop(key)
+        await asyncio.gather(*self._closing, *self._calls, return_exceptions=True)
+
+    # ---- one call
+
+    async def _carry(self, node: str, method: str, request: Message, timeout_s: float, done: Done) -> None:
+        outcome: Message | Fault
+        try:
+            outcome = await self._answer(node, method, request, timeout_s)
+        except Fault as fault:
+            outcome = fault
+        except Exception as error:  # noqa: BLE001 - the caller is owed an end, whatever broke
+            _log.exception("%s to %s failed", method, node)
+            outcome = Internal(f"{method} to {node} failed: {type(error).__name__}", reason="RoadFailed")
+        done(outcome)
+
+    async def _answer(self, node: str, method: str, request: Message, timeout_s: float) -> Message:
+        known = METHODS.get(method)
+        if known is None or known.streaming:
+            raise InvalidRequest(f"{method} is no unary method", reason="UnknownMethod")
+        data = request.SerializeToString()
+        if len(data) > grpc_options.MESSAGE_BYTES_MAX:
+            raise Exhausted(
+                f"{method}: {len(data)} bytes, a message has at most {grpc_options.MESSAGE_BYTES_MAX}",
+                reason="RequestTooLarge",
+            )
+        deadline_s = time.monotonic() + timeout_s
+        link = await self._ready_link(node, deadline_s)
+        link.calls += 1
+        try:
+            raw = await _unary(link.channel, f"/{method}", data, max(0.001, deadline_s - time.monotonic()))
+        except grpc.aio.AioRpcError as error:
+            raise fault_of(error) from error
+        except grpc.aio.UsageError as error:
+            raise _closed(node) from error
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            # It was not we who were cancelled, but the call, when its channel was closed.
+            raise OutcomeUnknown(f"the connection to {node} was closed", reason="CallCancelled") from error
+        finally:
+            link.calls -= 1
+        return _decode(method, known.response, raw)
+
+    async def _ready_link(self, node: str, deadline_s: float) -> _Link:
+        """A connection that is ready, by the best address that answers. Raises Unavailable: nothing was sent."""
+        view = self._directory()
+        certificate, addresses = view.certificate(node), view.addresses(node)[:ADDRESSES_MAX]
+        if certificate is None or not addresses:
+            raise Unavailable(f"no address of {node} is known", reason="NoRoad", retry_ms=RETRY_MS)
+        for address in addresses:
+            link = self._links.get((node, address))
+            if link is not None and link.certificate == certificate and link.channel.get_state() is _READY:
+                return self._link(node, address, certificate)
+        refusals = []
+        for index, address in enumerate(addresses):
+            left_s = deadline_s - time.monotonic()
+            if left_s <= 0:
+                break
+            link = self._link(node, address, certificate)
+            share_s = min(left_s, max(left_s / (len(addresses) - index), ADDRESS_SHARE_MIN_S))
+            if await _connect(link.channel, share_s):
+                return link
+            refusals.append(f"{address}: {await _why(link.channel)}")
+        raise Unavailable(
+            f"{node} cannot be reached: {'; '.join(refusals) or 'no time was left'}",
+            reason="NotConnected",
+            retry_ms=RETRY_MS,
+        )
+
+    # ---- connections
+
+    def _link(self, node: str, address: str, certificate: bytes) -> _Link:
+        key = (node, address)
+        link = self._links.pop(key, None)
+        if link is not None and link.certificate != certificate:
+            self._close(link)
+            link = None
+        if link is None:
+            self._make_room()
+            credentials, options = channel_credentials(self._tls, certificate)
+            channel = grpc.aio.secure_channel(address, credentials, (*grpc_options.CHANNEL, *options))
+            link = _Link(certificate, channel)
+        self._links[key] = link
+        return link
+
+    def _make_room(self) -> None:
+        while len(self._links) >= CHANNELS_MAX:
+            idle = next((key for key, link in self._links.items() if not link.calls), next(iter(self._links)))
+            self._drop(idle)
+
+    def _drop(self, key: tuple[str, str]) -> None:
+        self._close(self._links.pop(key))
+
+    def _close(self, link: _Link) -> None:
+        task = asyncio.ensure_future(link.channel.close())
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+
+async def _connect(channel: grpc.aio.Channel, timeout_s: float) -> bool:
+    """Whether the channel became ready; False once an attempt has failed or the time is over."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            state = channel.get_state(try_to_connect=True)
+            while state not in (_READY, _FAILED, grpc.ChannelConnectivity.SHUTDOWN):
+                await channel.wait_for_state_change(state)
+                state = channel.get_state(try_to_connect=True)
+    except (TimeoutError, grpc.aio.UsageError):
+        return False
+    return state is _READY
+
+
+async def _unary(channel: grpc.aio.Channel, path: str, data: bytes, timeout_s: float) -> bytes:
+    call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(path)
+    return await call(data, timeout=timeout_s)
+
+
+async def _why(channel: grpc.aio.Channel) -> str:
+    """What keeps the channel from connecting. gRPC tells only those who call, so we make a harmless call."""
+    try:
+        await _unary(channel, "/grpc.health.v1.Health/Check", b"", WHY_TIMEOUT_S)
+    except grpc.aio.AioRpcError as error:
+        if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+            return "no answer"
+        return (error.details() or "no reason given").rpartition("last error: ")[2]
+    except grpc.aio.UsageError:
+        return "the connection was closed"
+    return "it answered too late"
+
+
+def _closed(node: str) -> Unavailable:
+    return Unavailable(f"the connection to {node} was closed", reason="NotConnected", retry_ms=RETRY_MS)
+
+
+def _decode(method: str, response: type[Message], raw: bytes) -> Message:
+    try:
+        return response.FromString(raw)
+    except DecodeError as error:
+        what = response.DESCRIPTOR.full_name
+        raise PeerFault(f"{method}: the answer is no {what}", reason="MalformedResponse") from error
