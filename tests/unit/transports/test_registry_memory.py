@@ -1,0 +1,132 @@
+"""Links by description, and the in-memory network that they are tested on."""
+
+from __future__ import annotations
+
+from importlib.metadata import EntryPoint
+from random import Random
+
+import pytest
+from virtual_link import VirtualTime, network
+
+from offgrid_transports import memory
+from offgrid_transports.memory import Faults, MemoryNetwork
+from offgrid_transports.registry import LinkSpec, TransportRegistry, parse_spec
+from offgrid_transports.transport import BadSpec, LinkHost, Transport
+
+REGISTRY = TransportRegistry({"memory": memory.open_transport})
+
+
+def host() -> tuple[VirtualTime, LinkHost]:
+    world = VirtualTime()
+    return world, LinkHost(Random(1), world.schedule)
+
+
+def test_a_description_is_taken_apart() -> None:
+    assert parse_spec("lora:/dev/ttyUSB0?sf=8&bw=125") == LinkSpec("lora", "/dev/ttyUSB0", {"sf": "8", "bw": "125"})
+    assert str(parse_spec("memory:a?mtu=64")) == "memory:a?mtu=64"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("memory", "scheme:target"),
+        (":a", "scheme:target"),
+        ("memory:", "nothing stands after"),
+        ("memory:a?mtu", "name=value"),
+        ("memory:a?mtu=64&mtu=65", "twice"),
+        ("memroy:a", "did you mean 'memory'"),
+        ("memory:a?mtv=64", "did you mean 'mtu'"),
+        ("memory:a?mtu=9", "from 32 to"),
+        ("memory:a?mtu=64.5", "whole number"),
+        ("memory:a?loss=much", "from 0 to 1"),
+        ("memory:a?loss=nan", "from 0 to 1"),
+        ("memory:a?mtu=inf", "from 32 to"),
+        ("memory:" + "a" * 600, "at most 512"),
+    ],
+)
+def test_a_bad_description_says_what_is_allowed(text: str, says: str) -> None:
+    with pytest.raises(BadSpec) as error:
+        REGISTRY.open(text, host()[1])
+    assert says in str(error.value)
+
+
+def test_links_of_one_host_hear_each_other() -> None:
+    world, shared = host()
+    a: Transport = REGISTRY.open("memory:a?mtu=64&delay_ms=5", shared)
+    b = REGISTRY.open("memory:b", shared)
+    heard: list[tuple[str, bytes]] = []
+    b.on_frame = lambda peer, frame: heard.append((peer, frame))
+    assert a.send("b", b"hello")
+    world.run(4)
+    assert heard == []
+    world.run(5)
+    assert heard == [("a", b"hello")]
+    with pytest.raises(BadSpec, match="taken"):
+        REGISTRY.open("memory:a", shared)
+    with pytest.raises(ValueError, match="64"):
+        a.send("b", bytes(65))
+
+
+def test_the_installed_registry_finds_plug_ins_by_entry_point(
+    tmp_path: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from importlib.metadata import EntryPoint
+
+    points = {
+        "memory": EntryPoint("memory", "offgrid_transports.memory:open_transport", "offgrid.transports"),
+        "broken": EntryPoint("broken", "no_such_module:open", "offgrid.transports"),
+    }
+    registry = TransportRegistry(points)
+    assert registry.schemes == ("broken", "memory")
+    assert registry.open("memory:a", host()[1]).mtu_bytes == 1200
+    with pytest.raises(BadSpec, match="no_such_module"):
+        registry.open("broken:a", host()[1])
+
+
+def carried(net: MemoryNetwork, world: VirtualTime, count: int) -> list[int]:
+    heard: list[int] = []
+    a, b = net.attach("a"), net.attach("b")
+    b.on_frame = lambda peer, frame: heard.append(int.from_bytes(frame, "big"))
+    for number in range(count):
+        a.send("b", number.to_bytes(2, "big"))
+    world.run(10_000)
+    return heard
+
+
+def test_faults_are_seeded_and_as_frequent_as_asked() -> None:
+    def once(seed: int) -> list[int]:
+        world = VirtualTime()
+        faults = Faults(loss=0.2, duplicate=0.1, delay_ms=5, jitter_ms=20)
+        return carried(network(world, seed, faults=faults), world, 2000)
+
+    heard = once(3)
+    assert heard == once(3)
+    assert heard != once(4)
+    assert 0.17 < 1 - len(set(heard)) / 2000 < 0.23
+    assert 0.07 < len(heard) / len(set(heard)) - 1 < 0.13
+    assert heard != sorted(heard), "jitter reorders"
+
+
+def test_a_slow_link_sends_one_frame_after_another_and_refuses_when_its_queue_is_full() -> None:
+    world = VirtualTime()
+    net = MemoryNetwork(Random(1), world.schedule, bitrate_bps=8000, queue_frames_max=3)
+    a, b = net.attach("a"), net.attach("b")
+    times: list[int] = []
+    b.on_frame = lambda peer, frame: times.append(world.now_ms)
+    assert [a.send("b", bytes(100)) for _ in range(5)] == [True, True, True, True, False]
+    assert a.airtime_ms(100) == 100
+    world.run(1000)
+    assert times == [100, 200, 300, 400]
+
+
+def test_a_closed_end_neither_sends_nor_hears() -> None:
+    world = VirtualTime()
+    net = network(world)
+    a, b = net.attach("a"), net.attach("b")
+    b.on_frame = lambda peer, frame: pytest.fail("heard something")
+    a.send("b", b"x")
+    b.close()
+    b.close()
+    world.run(10)
+    assert not b.send("a", b"x")
+    net.attach("b")
