@@ -184,25 +184,36 @@ def test_table_names_are_plain(store: Store, table: str) -> None:
         put(store, table, b"k")
 
 
+def fill(store: Store, size: int) -> tuple[list[bytes], Exhausted]:
+    """Puts rows of `size` bytes until the store refuses."""
+    held: list[bytes] = []
+    while True:
+        key = b"%d-%06d" % (size, len(held))
+        try:
+            store.commit(Batch([b"event"], {("jobs", key): bytes(size)}))
+        except Exhausted as refusal:
+            return held, refusal
+        held.append(key)
+
+
 def test_a_full_store_refuses_keeps_what_it_has_and_can_be_emptied(kind: str, tmp_path: Path) -> None:
     store = make(kind, tmp_path, limit_bytes=2 * MIB)
-    held = 0
-    refusal: Exhausted | None = None
-    while refusal is None:
-        try:
-            held = store.commit(Batch([b"event"], {("jobs", b"%06d" % held): bytes(10_000)}))
-        except Exhausted as fault:
-            refusal = fault
+    large, refusal = fill(store, 10_000)
+    small, _ = fill(store, 500)  # until not one page is left
     assert refusal.reason == "StoreFull"
     assert refusal.retry_ms
-    assert 100 < held < 250
-    assert store.journal_seq == held
-    assert keys(store.scan("jobs")) == [b"%06d" % number for number in range(held)]
+    assert 100 < len(large) < 250
+    assert store.journal_seq == len(large) + len(small)
+    assert keys(store.scan("jobs")) == sorted(large + small)
     assert store.size_bytes() <= store.limit_bytes() == 2 * MIB
-    store.commit(Batch(writes={("jobs", b"%06d" % number): None for number in range(held)}))
+    names = small + large
+    for at in range(0, len(names), 20):
+        store.commit(Batch(writes={("jobs", key): None for key in names[at : at + 20]}))
     store.commit(Batch([b"again"], {("jobs", b"k"): bytes(10_000)}))
     assert keys(store.scan("jobs")) == [b"k"]
     assert list(store.verify()) == []
+    assert len(fill(store, 10_000)[0]) > 50
+    assert store.size_bytes() <= store.limit_bytes()
     store.close()
 
 
@@ -340,7 +351,7 @@ def outcome(store: Store, batch: Batch) -> object:
         return type(fault), fault.reason
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(steps=st.lists(st.tuples(BATCHES, READS), max_size=8))
 def test_lmdb_and_memory_answer_alike(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[Batch, tuple[bytes, bytes, bool, int]]]

@@ -27,7 +27,9 @@ class Store(Protocol):
     """Rows in named tables and an append-only journal, changed only by whole batches.
 
     Reads see the last commit. A value or journal record that fails its checksum raises `Corrupt`; it is never
-    returned. Keys are 1 to 511 bytes.
+    returned, nor is a row reported missing while a damaged one stands where it would be. Reads raise `Unavailable`
+    when the disk refuses. Keys are 1 to 511 bytes, tables plain names of up to 64 characters; anything else is
+    `Internal`. One thread at a time commits; reads may run beside it on other threads.
     """
 
     def get(self, table: str, key: bytes) -> bytes | None: ...
@@ -51,9 +53,12 @@ class Store(Protocol):
     def commit(self, batch: Batch) -> int:
         """Makes the batch durable (fsynced) and returns the new journal_seq.
 
-        Raises `Exhausted` (reason StoreFull) when the store's own limit is reached, `Unavailable` (reason DiskError)
-        when the disk refuses. After either nothing of the batch is visible, and the store has been reopened and is
-        usable for reading.
+        Raises `Exhausted` when the store's own limit is reached (reason StoreFull) or the batch is beyond what any
+        store takes (EventTooLarge, RowTooLarge, BatchTooLarge), `Unavailable` (reason DiskError) when the disk
+        refuses. After either nothing of the batch is visible, and the store has been reopened and is usable for
+        reading: discard the machines and load them again. Only if the disk fails so badly that it cannot even be
+        reopened do reads raise `Unavailable` too, until it can be; the batch is then there whole or not at all.
+        A full store still takes a batch that only deletes rows and has no events.
         """
         ...
 

@@ -3,6 +3,7 @@
  *   write      every pwrite and pwritev fails with ENOSPC
  *   meta       writes through a synchronous descriptor (LMDB's meta page) fail with EIO, nothing written
  *   meta-late  they are carried out, then fail with EIO; writing the old page back fails too
+ *   meta-sync  as meta-late, and from then on fsync and fdatasync fail as well
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -32,8 +33,12 @@ static int fails(int error) {
 
 #define REAL(name) static __typeof__(name) *real; if (!real) real = (__typeof__(name) *)dlsym(RTLD_NEXT, #name)
 
-int fsync(int fd) { REAL(fsync); return asked("sync") ? fails(EIO) : real(fd); }
-int fdatasync(int fd) { REAL(fdatasync); return asked("sync") ? fails(EIO) : real(fd); }
+static int struck; /* a meta page was written late */
+
+static int sync_fails(void) { return asked("sync") || (struck && asked("meta-sync")); }
+
+int fsync(int fd) { REAL(fsync); return sync_fails() ? fails(EIO) : real(fd); }
+int fdatasync(int fd) { REAL(fdatasync); return sync_fails() ? fails(EIO) : real(fd); }
 
 static int synchronous(int fd) { return (fcntl(fd, F_GETFL) & O_DSYNC) != 0; }
 
@@ -42,9 +47,9 @@ static int synchronous(int fd) { return (fcntl(fd, F_GETFL) & O_DSYNC) != 0; }
         REAL(name);                                                                        \
         if (asked("write")) return fails(ENOSPC);                                          \
         if (asked("meta") && synchronous(fd)) return fails(EIO);                           \
-        if (asked("meta-late")) {                                                          \
+        if (asked("meta-late") || asked("meta-sync")) {                                    \
             static int late;                                                               \
-            if (synchronous(fd)) { late = 1; real(fd, buffer, size, offset); return fails(EIO); } \
+            if (synchronous(fd)) { struck = late = 1; real(fd, buffer, size, offset); return fails(EIO); } \
             if (late) { late = 0; return fails(EIO); }                                     \
         }                                                                                  \
         return real(fd, buffer, size, offset);                                             \

@@ -77,7 +77,11 @@ def write_with_fault(folder: Path, fault_file: Path, kind: str) -> None:
 
 def report(store: LmdbStore, fault: Fault | None, batches: int, size: int = 100) -> None:
     """Whether the store holds exactly the first `batches` batches."""
-    rows = dict(store.scan("jobs"))
+    try:
+        rows = dict(store.scan("jobs"))
+    except Fault as unreadable:
+        say(type=type(fault).__name__, reading=type(unreadable).__name__, reason=unreadable.reason)
+        return
     say(
         batches=batches,
         type=type(fault).__name__ if fault else "",

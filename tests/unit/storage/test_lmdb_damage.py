@@ -8,20 +8,25 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
+import lmdb
 import pytest
 
-from offgrid_node.protocol.errors import Fault
+from offgrid_node.protocol.errors import Corrupt, FailedPrecondition, Fault
+from offgrid_node.storage.journal import Tail, encode_packs, journal_key
 from offgrid_node.storage.lmdb import LmdbStore
+from offgrid_node.storage.lmdb_env import TAIL_KEY, tail_value
+from offgrid_node.storage.rows import RowSeal
 from offgrid_node.storage.store import Batch
 
 MIB = 1024 * 1024
-PAGE = 4096
 ROWS = 300
-FLIPS = 120
+FLIPS = 60
 
 
 def value(number: int) -> bytes:
@@ -98,3 +103,176 @@ def test_no_flipped_bit_becomes_a_wrong_answer(tmp_path: Path) -> None:
         outcomes[outcome] += 1
         shutil.rmtree(folder)
     assert outcomes["refused"] > FLIPS // 4, outcomes
+
+
+# ---- damage done on purpose, where it hurts
+
+
+def edit(folder: Path, database: bytes, change: Callable[[lmdb.Transaction[bytes]], object]) -> None:
+    """Changes the closed store behind its back."""
+    with contextlib.closing(lmdb.open(str(folder), max_dbs=64, map_size=16 * MIB)) as env:
+        db = env.open_db(database, create=False)
+        with env.begin(db=db, write=True) as txn:
+            change(txn)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    fill(tmp_path / "store")
+    return tmp_path / "store"
+
+
+def verdict(folder: Path) -> list[str]:
+    with contextlib.closing(LmdbStore.open(folder, limit_bytes=256 * MIB)) as store:
+        return list(store.verify())
+
+
+def reason(folder: Path, use: Callable[[LmdbStore], object]) -> str:
+    with contextlib.closing(LmdbStore.open(folder, limit_bytes=256 * MIB)) as store:
+        with pytest.raises(Corrupt) as caught:
+            use(store)
+        return caught.value.reason
+
+
+def swap(folder: Path, old: bytes, new: bytes) -> None:
+    """Rewrites bytes of the file itself, wherever they stand."""
+    data = (folder / "data.mdb").read_bytes()
+    assert old in data
+    (folder / "data.mdb").write_bytes(data.replace(old, new))
+
+
+def test_an_undamaged_store_has_nothing_to_report(folder: Path) -> None:
+    assert verdict(folder) == []
+    assert wrong_answers(folder) == (0, 0)
+
+
+def test_a_changed_value_is_named_and_the_others_are_served(folder: Path) -> None:
+    edit(folder, b"t/jobs", lambda txn: txn.put(b"job-00007", b"8 bytes!" + b"a lie"))
+    with contextlib.closing(LmdbStore.open(folder, limit_bytes=256 * MIB)) as store:
+        with pytest.raises(Corrupt, match="job-00007") as caught:
+            store.get("jobs", b"job-00007")
+        assert caught.value.metadata == {"table": "jobs", "key": b"job-00007".hex()}
+        rows = store.scan("jobs")
+        assert [next(rows)[0] for _ in range(7)] == [b"job-%05d" % n for n in range(7)]
+        with pytest.raises(Corrupt, match="job-00007"):
+            next(rows)
+        assert store.get("jobs", b"job-00008") == value(8)
+        assert [key for key, _ in store.scan("jobs", b"job-00009")] == [b"job-%05d" % n for n in range(9, ROWS)]
+        assert any("job-00007" in finding for finding in store.verify())
+
+
+def test_a_right_value_under_a_wrong_key_is_refused(folder: Path) -> None:
+    edit(folder, b"t/jobs", lambda txn: txn.put(b"job-00007", txn.get(b"job-00008") or b""))
+    assert reason(folder, lambda store: store.get("jobs", b"job-00007")) == "ChecksumMismatch"
+
+
+@pytest.mark.parametrize("changed", [b"job-80123", b"Job-00123", b"job-00120", b"\xff\xff\xff-00123"])
+def test_a_row_whose_key_was_damaged_is_not_reported_missing(folder: Path, changed: bytes) -> None:
+    """LMDB no longer finds it: the search ends beside it, and what stands there is checked."""
+    swap(folder, b"job-00123", changed)
+    uses: list[Callable[[LmdbStore], object]] = [
+        lambda store: store.get("jobs", b"job-00123"),
+        lambda store: list(store.scan("jobs")),
+        lambda store: list(store.scan("jobs", prefix=b"job-")),
+        lambda store: list(store.scan("jobs", prefix=b"job-", reverse=True)),
+        lambda store: list(store.scan("jobs", prefix=b"job-00123")),
+        lambda store: list(store.scan("jobs", b"job-00123", prefix=b"job-0012")),
+    ]
+    for use in uses:
+        assert reason(folder, use) in ("ChecksumMismatch", "OrderBroken")
+    assert verdict(folder)
+
+
+def test_a_row_that_vanished_is_found_by_verify(folder: Path) -> None:
+    edit(folder, b"t/jobs", lambda txn: txn.delete(b"job-00123"))
+    assert verdict(folder) == ["table jobs: 299 rows found, 300 committed: restore it from a backup"]
+
+
+def test_a_row_from_the_past_is_found_by_verify(folder: Path) -> None:
+    past = RowSeal("jobs").wrap(b"job-00123", b"what it once was")
+    edit(folder, b"t/jobs", lambda txn: txn.put(b"job-00123", past))
+    [finding] = verdict(folder)
+    assert finding.startswith("table jobs: a row is not the one that was committed last")
+
+
+def test_a_missing_pack_is_a_gap(folder: Path) -> None:
+    edit(folder, b"journal", lambda txn: txn.delete(journal_key(11)))
+    uses: list[Callable[[LmdbStore], object]] = [
+        lambda store: list(store.events()),
+        lambda store: list(store.events(10)),
+        lambda store: list(store.events(reverse=True)),
+        lambda store: list(store.events(15, reverse=True)),
+    ]
+    for use in uses:
+        assert reason(folder, use) == "JournalGap"
+    with contextlib.closing(LmdbStore.open(folder, limit_bytes=256 * MIB)) as store:
+        assert len(list(store.events(20))) == ROWS - 20
+    assert verdict(folder) == ["journal: events 11 to 20 are missing: restore the journal from a backup"]
+
+
+def test_a_journal_that_loses_its_end_while_open_is_a_gap(folder: Path) -> None:
+    with contextlib.closing(LmdbStore.open(folder, limit_bytes=256 * MIB)) as store:
+        program = (
+            "import lmdb, sys\n"
+            "env = lmdb.open(sys.argv[1], max_dbs=64, map_size=16 << 20)\n"
+            "with env.begin(db=env.open_db(b'journal'), write=True) as txn:\n"
+            "    txn.delete(bytes.fromhex(sys.argv[2]))\n"
+        )
+        subprocess.run([sys.executable, "-c", program, folder, journal_key(ROWS - 9).hex()], check=True)
+        for reverse in (False, True):
+            with pytest.raises(Corrupt, match=f"events {ROWS - 9} to {ROWS} are missing"):
+                list(store.events(reverse=reverse))
+
+
+def test_an_exchanged_pack_breaks_the_chain(folder: Path) -> None:
+    [(key, forged)], _ = encode_packs(Tail(10, bytes(16)), [b"a lie"] * 10)
+    edit(folder, b"journal", lambda txn: txn.put(key, forged))
+    assert reason(folder, lambda store: list(store.events())) == "JournalForked"
+    assert len(verdict(folder)) == 2  # it does not follow, and the next does not follow it
+
+
+def test_a_damaged_pack_is_named(folder: Path) -> None:
+    swap(folder, b"value 15 value 15", b"value 15 value 16")
+    assert reason(folder, lambda store: list(store.events())) == "JournalDamaged"
+    assert "journal: the pack at event 11 fails its checksum" in verdict(folder)[0]
+
+
+def refused_at_open(folder: Path) -> Fault:
+    with pytest.raises(Fault) as caught:
+        LmdbStore.open(folder, limit_bytes=256 * MIB)
+    assert not (folder / "owner.pid").exists(), "the folder was not given back"
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("database", "change", "expected"),
+    [
+        (b"journal", lambda txn: txn.delete(journal_key(ROWS - 9)), "JournalGap"),
+        (b"journal", lambda txn: txn.put(journal_key(ROWS - 9), b"x" * 99), "JournalDamaged"),
+        (b"meta", lambda txn: txn.put(TAIL_KEY, tail_value(Tail(ROWS, bytes(16)))), "JournalForked"),
+        (b"meta", lambda txn: txn.put(TAIL_KEY, bytes(33)), "StoreDamaged"),
+        (b"meta", lambda txn: txn.delete(TAIL_KEY), "StoreDamaged"),
+    ],
+    ids=["last-pack-lost", "last-pack-damaged", "another-tail", "summary-damaged", "summary-lost"],
+)
+def test_a_store_whose_end_does_not_fit_is_refused_at_open(
+    folder: Path, database: bytes, change: Callable[[lmdb.Transaction[bytes]], object], expected: str
+) -> None:
+    edit(folder, database, change)
+    assert refused_at_open(folder).reason == expected
+
+
+def test_a_store_of_a_later_layout_is_refused_at_open(folder: Path) -> None:
+    later = RowSeal("\0meta").wrap(TAIL_KEY, bytes([2]) + bytes(24))
+    edit(folder, b"meta", lambda txn: txn.put(TAIL_KEY, later))
+    fault = refused_at_open(folder)
+    assert (type(fault), fault.reason) == (FailedPrecondition, "WrongFormat")
+    assert "layout 2" in fault.message
+
+
+def test_findings_are_bounded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("offgrid_node.storage.lmdb_verify.FINDINGS_MAX", 5)
+    edit(folder, b"t/jobs", lambda txn: [txn.put(b"job-%05d" % n, b"x" * 20) for n in range(20)])
+    findings = verdict(folder)
+    assert len(findings) == 6
+    assert "more" in findings[-1]

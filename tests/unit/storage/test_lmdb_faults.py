@@ -115,6 +115,18 @@ def test_a_failing_disk_call_loses_nothing_and_shows_nothing_unconfirmed(tmp_pat
         assert store.verify() == []
 
 
+@linux_only
+def test_what_may_not_be_on_the_disk_is_not_served(tmp_path: Path, shim: Path) -> None:
+    """The batch is in the file, the disk said no, and says no again when asked to sync it: nobody may see it yet."""
+    control = tmp_path / "fault"
+    *under, after = run(
+        "meta-sync", str(tmp_path / "store"), str(control), LD_PRELOAD=str(shim), OFFGRID_FAULT=str(control)
+    )
+    assert under == [{"type": "Unavailable", "reading": "Unavailable", "reason": "DiskError"}] * 3
+    assert after["seq"] == 2 * 12  # ten, the one that the disk did take, and one after the disk recovered
+    assert after["verify"] == []
+
+
 def assert_whole(step: dict[str, Any]) -> None:
     """The store held exactly the batches that were confirmed."""
     count = step["batches"]

@@ -221,26 +221,36 @@ def test_reads_run_beside_commits_of_another_thread(tmp_path: Path) -> None:
         assert store.verify() == []
 
 
+READER = (
+    "import lmdb, sys\n"
+    "env = lmdb.open(sys.argv[1], max_dbs=1, map_size=1 << 20)\n"
+    "kept = [env.begin() for _ in range(int(sys.argv[2]))]\n"
+    "sys.stdout.write('ready\\n'); sys.stdout.flush(); sys.stdin.read()\n"
+)
+
+
 def test_slots_of_dead_readers_are_cleared(tmp_path: Path) -> None:
-    """A process killed while it reads leaves its slot behind; LMDB itself would run out of them."""
+    """A tool that reads the file and is killed leaves its slots behind, as long as another holds the lock file."""
     with opened(tmp_path) as store:
         store.commit(Batch([b"e"]))
-    program = (
-        "import lmdb, os, signal, sys\n"
-        "env = lmdb.open(sys.argv[1], max_dbs=1)\n"
-        f"kept = [env.begin() for _ in range({READERS_MAX})]\n"
-        "print(len(kept), flush=True)\n"
-        "sys.stdin.read()\n"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", program, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as other:
-        assert other.stdout is not None
-        # a second environment keeps the lock file from being made anew
-        with contextlib.closing(lmdb.open(str(tmp_path), max_dbs=1)):
-            pass
-        assert int(other.stdout.readline()) == READERS_MAX
-        other.kill()
-    with opened(tmp_path) as store:
-        for _ in range(READERS_MAX + 5):
-            assert list(store.events()) == [(1, b"e")]
+        with contextlib.ExitStack() as stack:
+            tools = [
+                stack.enter_context(
+                    subprocess.Popen(
+                        [sys.executable, "-c", READER, str(tmp_path), str(slots)],
+                        stdin=subprocess.PIPE,
+                        stdout=subprocess.PIPE,
+                    )
+                )
+                for slots in (0, READERS_MAX - 1)
+            ]
+            for tool in tools:
+                assert tool.stdout is not None
+                assert tool.stdout.readline() == b"ready\n"
+            store.close()
+            tools[1].kill()
+            tools[1].wait()
+            with opened(tmp_path) as again:
+                rows = [iter(again.events()) for _ in range(3)]
+                assert [next(row) for row in rows] == [(1, b"e")] * 3
+            tools[0].kill()
