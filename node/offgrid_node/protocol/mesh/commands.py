@@ -1,0 +1,50 @@
+"""What the mesh machine is asked by its handlers and told by the rest of the node.
+
+Ping, PingVia and SyncMembers come in as their own request messages.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class CreateInvite:
+    """Issue one single-use invite. Answer: CreateInviteResponse."""
+
+    roles: frozenset[int]
+    weight_milli: int
+    failure_domain: str
+
+
+@dataclass(frozen=True, slots=True)
+class AdmitMember:
+    """Someone who proved the invite's secret and its own key wants in. Answer: JoinGrant."""
+
+    invite_id: bytes
+    name: str
+    public_key: bytes
+    certificate: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveMember:
+    """End a membership for ever. `node` as a person writes it. Answer: RemoveMemberResponse."""
+
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
+class AddressesChanged:
+    """Where this node is reached now, best first: its mesh port, and its door for joiners."""
+
+    addresses: tuple[str, ...]
+    door_addresses: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class AddressSeen:
+    """mDNS or a hosts file claims that a node is reached here. Unproved: a last resort only."""
+
+    node_id: str
+    address: str

@@ -1,0 +1,131 @@
+"""Anti-entropy of membership and peer records: who tells whom what (Demers et al. 1987, push-pull).
+
+A full exchange sends the versions held and gets back what is newer; a push sends records and no versions. Versions
+tell two different records of one epoch not apart: then the digests still differ, and pushing everything settles it,
+because a receiver returns what it prefers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from offgrid.v1 import common_pb2, mesh_pb2
+from offgrid_node.protocol.errors import Fault, InvalidRequest, PeerFault
+from offgrid_node.protocol.mesh.directory import Directory
+from offgrid_node.protocol.mesh.records import decode_member, decode_peer
+from offgrid_node.protocol.mesh.roll import MEMBERS_MAX
+
+EXCHANGE_BYTES_MAX = 1024 * 1024  # of records in one message; the rest follows with the next exchange
+RECORDS_MAX = 4 * MEMBERS_MAX  # in one message, whatever their size
+
+
+class Parcel:
+    """Records for one message, up to EXCHANGE_BYTES_MAX (or `bytes_max`)."""
+
+    def __init__(self, directory: Directory, bytes_max: int = EXCHANGE_BYTES_MAX) -> None:
+        self.members: list[mesh_pb2.MemberProof] = []
+        self.peers: list[common_pb2.Signed] = []
+        self._directory = directory
+        self._left = bytes_max
+
+    def add(self, node_id: str, *, member: bool = True, peer: bool = True) -> bool:
+        """Adds what is held of a node; False when it does not fit any more."""
+        proofs = self._directory.proofs(node_id) if member else []
+        signed = self._directory.signed_peer(node_id) if peer else None
+        size = sum(proof.ByteSize() for proof in proofs) + (signed.ByteSize() if signed else 0)
+        if size > self._left:
+            return False
+        self._left -= size
+        self.members += proofs
+        if signed:
+            self.peers.append(signed)
+        return True
+
+
+def full_request(directory: Directory) -> mesh_pb2.SyncMembersRequest:
+    """Asks for whatever is newer than what we hold."""
+    return mesh_pb2.SyncMembersRequest(held=directory.held())
+
+
+def push_request(directory: Directory, node_ids: Iterable[str]) -> mesh_pb2.SyncMembersRequest:
+    """Tells what we hold of these nodes, as far as it fits."""
+    parcel = Parcel(directory)
+    for node_id in node_ids:
+        if not parcel.add(node_id):
+            break
+    return mesh_pb2.SyncMembersRequest(members=parcel.members, peers=parcel.peers)
+
+
+def merge(
+    directory: Directory, members: Iterable[mesh_pb2.MemberProof], peers: Iterable[common_pb2.Signed]
+) -> tuple[list[str], Fault | None]:
+    """Merges what came in: node ids whose offered record lost to ours of the same epoch, and the first refusal.
+
+    One bad record does not keep the others out: each stands for itself.
+    """
+    preferred: list[str] = []
+    refusal: Fault | None = None
+    for proof in members:
+        try:
+            if not directory.accept_member(proof):
+                preferred += _preferred(directory, proof)
+        except Fault as fault:
+            refusal = refusal or fault
+    for message in peers:
+        try:
+            known = directory.member(decode_peer(message.body).node_id)
+            if known is None or not known.removed:  # the sender may not have heard of the removal yet
+                directory.accept_peer(message)
+        except Fault as fault:
+            refusal = refusal or fault
+    return preferred, refusal
+
+
+def _preferred(directory: Directory, proof: mesh_pb2.MemberProof) -> list[str]:
+    offered = decode_member(proof.record.body)
+    ours = directory.member(offered.node_id)
+    if ours is None or ours.body == offered.body:
+        return []
+    return [offered.node_id] if (ours.epoch, ours.removed) == (offered.epoch, offered.removed) else []
+
+
+def answer(directory: Directory, request: mesh_pb2.SyncMembersRequest) -> mesh_pb2.SyncMembersResponse:
+    """Merges the caller's records and returns what it lacks and what we lack.
+
+    Raises InvalidRequest when it is oversized and PeerFault when one of its records was refused.
+    """
+    if len(request.held) > MEMBERS_MAX or len(request.members) + len(request.peers) > RECORDS_MAX:
+        raise InvalidRequest.field("held", f"at most {MEMBERS_MAX} members and {RECORDS_MAX} records in one message")
+    preferred, refusal = merge(directory, request.members, request.peers)
+    if isinstance(refusal, PeerFault):
+        raise refusal
+    parcel = Parcel(directory)
+    for node_id in preferred:
+        parcel.add(node_id)
+    if not request.held:
+        return mesh_pb2.SyncMembersResponse(members=parcel.members, peers=parcel.peers)
+    theirs = {held.node_id: held for held in request.held}
+    wanted = [held.node_id for held in request.held if _newer(held, _ours(directory, held.node_id))]
+    for node_id in directory.all_ids():
+        ours, held = _ours(directory, node_id), theirs.get(node_id, mesh_pb2.HeldRecord())
+        member = (ours.removed, ours.member_epoch) > (held.removed, held.member_epoch)
+        peer = ours.peer_version > held.peer_version and not held.removed
+        if (member or peer) and not parcel.add(node_id, member=member, peer=peer):
+            break
+    return mesh_pb2.SyncMembersResponse(members=parcel.members, peers=parcel.peers, wanted=wanted)
+
+
+def _ours(directory: Directory, node_id: str) -> mesh_pb2.HeldRecord:
+    member, peer = directory.member(node_id), directory.peer(node_id)
+    return mesh_pb2.HeldRecord(
+        member_epoch=member.epoch if member else 0,
+        removed=member.removed if member else False,
+        peer_version=peer.version if peer else 0,
+    )
+
+
+def _newer(theirs: mesh_pb2.HeldRecord, ours: mesh_pb2.HeldRecord) -> bool:
+    """Whether they hold something of this node that we lack."""
+    if (theirs.removed, theirs.member_epoch) > (ours.removed, ours.member_epoch):
+        return True
+    return theirs.peer_version > ours.peer_version and not ours.removed

@@ -1,0 +1,103 @@
+"""Invites: issued by an admin, used once, and by the same key again when it did not see the answer.
+
+An invite's row is a fixed body like those of records.py, though nobody signs it: it never leaves the node.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from offgrid_node.protocol.effects import Delete, Effect, Put, Rows
+from offgrid_node.protocol.errors import Exhausted, FailedPrecondition, PermissionDenied
+from offgrid_node.protocol.ids import NODE_ID_BYTES, base32, node_id_bytes
+from offgrid_node.protocol.mesh.records import roles_mask, roles_of
+from offgrid_node.protocol.mesh.token import INVITE_ID_BYTES, MESH_TAG_BYTES, SECRET_BYTES, InviteToken
+from offgrid_node.protocol.signing import BodyReader, BodyWriter
+
+OPEN_MAX = 256
+USED_MAX = 1_024  # used ones are kept for repeated joins; the one used first is forgotten first
+_NOBODY = bytes(NODE_ID_BYTES)
+
+
+@dataclass(frozen=True, slots=True)
+class Invite:
+    """One invite. `used_by` is the node that it admitted, "" while it is open."""
+
+    secret: bytes
+    roles: frozenset[int]
+    weight_milli: int
+    failure_domain: str
+    created_us: int
+    used_by: str = ""
+    used_us: int = 0
+
+    @property
+    def invite_id(self) -> bytes:
+        return InviteToken(bytes(MESH_TAG_BYTES), self.secret).invite_id  # the tag has no part in it
+
+    def row(self) -> bytes:
+        """The stored form."""
+        writer = BodyWriter().fixed(self.secret, SECRET_BYTES).uint(roles_mask(self.roles), 1)
+        writer.uint(self.weight_milli, 4).text(self.failure_domain).uint(self.created_us, 8)
+        return writer.fixed(node_id_bytes(self.used_by) if self.used_by else _NOBODY, 20).uint(self.used_us, 8).done()
+
+    @classmethod
+    def from_row(cls, row: bytes) -> Invite:
+        reader = BodyReader(row)
+        secret, roles, weight_milli = reader.fixed(SECRET_BYTES), roles_of(reader.uint(1)), reader.uint(4)
+        domain, created_us, used_by = reader.text(), reader.uint(8), reader.fixed(NODE_ID_BYTES)
+        used_us = reader.uint(8)
+        reader.end()
+        return cls(
+            secret, roles, weight_milli, domain, created_us, "" if used_by == _NOBODY else base32(used_by), used_us
+        )
+
+
+def find_invite(rows: Rows, invite_id: bytes) -> Invite | None:
+    """A committed invite, for the door, which must know the secret before it can read the question."""
+    if len(invite_id) != INVITE_ID_BYTES:
+        return None
+    row = rows.get("invites", invite_id)
+    return Invite.from_row(row) if row is not None else None
+
+
+def refused() -> PermissionDenied:
+    """The one answer for everyone who does not hold a known invite's secret."""
+    return PermissionDenied("this invite does not open this door", reason="InviteRefused")
+
+
+class InviteBook:
+    """The invites of one admin node."""
+
+    def __init__(self, rows: Rows) -> None:
+        invites = [Invite.from_row(row) for _, row in rows.scan("invites")]
+        self._invites = {invite.invite_id: invite for invite in invites}
+
+    def issue(self, invite: Invite) -> list[Effect]:
+        """Raises Exhausted (reason TooManyInvites) when OPEN_MAX are open."""
+        if sum(not known.used_by for known in self._invites.values()) >= OPEN_MAX:
+            raise Exhausted(f"{OPEN_MAX} invites are open already", reason="TooManyInvites")
+        self._invites[invite.invite_id] = invite
+        return [Put("invites", invite.invite_id, invite.row())]
+
+    def check(self, invite_id: bytes, node_id: str) -> Invite:
+        """The invite, when `node_id` may use it (again). Raises PermissionDenied for an unknown one and
+        FailedPrecondition (reason InviteUsed) for one that admitted somebody else."""
+        invite = self._invites.get(invite_id)
+        if invite is None:
+            raise refused()
+        if invite.used_by not in ("", node_id):
+            raise FailedPrecondition("this invite was used already; ask for another", reason="InviteUsed")
+        return invite
+
+    def use(self, invite: Invite, node_id: str, now_us: int) -> list[Effect]:
+        """Marks it used; the caller has checked."""
+        spent = replace(invite, used_by=node_id, used_us=now_us)
+        self._invites[spent.invite_id] = spent
+        used = [known for known in self._invites.values() if known.used_by and known is not spent]
+        effects: list[Effect] = [Put("invites", spent.invite_id, spent.row())]
+        if len(used) >= USED_MAX:
+            oldest = min(used, key=lambda known: (known.used_us, known.invite_id))
+            del self._invites[oldest.invite_id]
+            effects.append(Delete("invites", oldest.invite_id))
+        return effects

@@ -1,0 +1,147 @@
+"""SWIM over the carriers: probes, indirect probes and relays as calls, and what their ends mean.
+
+`swim.py` decides who is alive and `probing.py` keeps count; here both meet the wire.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from random import Random
+
+from google.protobuf.message import Message
+
+from offgrid.v1 import common_pb2, mesh_pb2
+from offgrid_node.protocol.clock import Now
+from offgrid_node.protocol.effects import Answered, Call, Effect, Reply
+from offgrid_node.protocol.errors import Exhausted
+from offgrid_node.protocol.mesh.probing import HELPERS, Prober
+from offgrid_node.protocol.mesh.swim import DEAD, NEWS_ACCEPTED_MAX, News, Swim
+
+PING = "offgrid.v1.MeshService/Ping"
+PING_VIA = "offgrid.v1.MeshService/PingVia"
+RELAYS_MAX = 256  # probes under way for others
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeTag:
+    """A probe of our own."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class HelpTag:
+    """A probe that another member makes for us."""
+
+    number: int
+    target: str
+
+
+@dataclass(frozen=True, slots=True)
+class RelayTag:
+    """A probe that we make for another member."""
+
+    ticket: int
+
+
+def to_wire(news: Iterable[News]) -> list[mesh_pb2.LivenessNews]:
+    return [
+        mesh_pb2.LivenessNews(
+            node_id=item.node_id,
+            liveness=common_pb2.Liveness.ValueType(item.liveness),
+            incarnation=item.incarnation,
+        )
+        for item in news
+    ]
+
+
+class LivenessCalls:
+    """Turns ticks, requests and answers into calls and replies. `digest` is put on every ping, both ways."""
+
+    def __init__(self, swim: Swim, interval_ms: int) -> None:
+        self._swim = swim
+        self._prober = Prober(interval_ms)
+        self._relays: dict[int, int] = {}  # ticket → monotonic ms by which it is answered
+
+    # ---- inputs
+
+    def tick(self, digest: bytes, now: Now, rng: Random) -> list[Effect]:
+        """Ends what got lost and probes whom SWIM wants probed."""
+        effects: list[Effect] = []
+        for number, target, others_asked in self._prober.overdue(now.mono_ms):
+            if others_asked:
+                self._give_up(number, target, now)
+            else:
+                effects += self._direct_failed(number, target, now, rng)
+        for ticket in [ticket for ticket, due_ms in self._relays.items() if due_ms <= now.mono_ms]:
+            del self._relays[ticket]
+            effects.append(Reply(ticket, mesh_pb2.PingViaResponse(answered=False)))
+        for target in self._swim.tick(now.mono_ms, rng):
+            started = self._prober.start(target, now.mono_ms)
+            if started is not None:
+                effects.append(self._ping(target, digest, ProbeTag(started), self._prober.direct_ms))
+        return effects
+
+    def asked_ping(self, caller: str, request: mesh_pb2.PingRequest, digest: bytes, now: Now) -> mesh_pb2.PingResponse:
+        """A member probes us, which shows that it lives itself."""
+        told = self._swim.news_for(caller)  # before we believe it alive, so that it hears of any doubt and refutes it
+        self._hear(caller, request.news, now)
+        return mesh_pb2.PingResponse(news=to_wire(told), members_digest=digest)
+
+    def asked_ping_via(self, ticket: int, request: mesh_pb2.PingViaRequest, digest: bytes, now: Now) -> list[Effect]:
+        """A member asks us to probe another. Raises Exhausted at RELAYS_MAX."""
+        if len(self._relays) >= RELAYS_MAX:
+            raise Exhausted(f"{RELAYS_MAX} probes for others are under way", reason="TooManyProbes", retry_ms=1_000)
+        timeout_ms = max(1, min(request.timeout_ms or self._prober.direct_ms, self._prober.direct_ms))
+        self._relays[ticket] = now.mono_ms + 2 * timeout_ms
+        return [self._ping(request.target, digest, RelayTag(ticket), timeout_ms)]
+
+    def answered(self, answer: Answered, now: Now, rng: Random) -> list[Effect]:
+        """The end of a Ping or PingVia of ours; late and unknown ones still show that somebody lives."""
+        if isinstance(answer.reply, mesh_pb2.PingResponse):
+            self._hear(answer.node, answer.reply.news, now)
+        match answer.tag:
+            case ProbeTag(number) if isinstance(answer.reply, mesh_pb2.PingResponse):
+                self._prober.end(number)
+            case ProbeTag(number) if self._prober.is_open(number):
+                return self._direct_failed(number, answer.node, now, rng)
+            case HelpTag(number, target):
+                self._helped(number, target, answer.node, answer.reply, now)
+            case RelayTag(ticket) if self._relays.pop(ticket, None) is not None:
+                reached = isinstance(answer.reply, mesh_pb2.PingResponse)
+                return [Reply(ticket, mesh_pb2.PingViaResponse(answered=reached))]
+        return []
+
+    # ---- inside
+
+    def _ping(self, target: str, digest: bytes, tag: object, timeout_ms: int) -> Call:
+        request = mesh_pb2.PingRequest(news=to_wire(self._swim.news_for(target)), members_digest=digest)
+        return Call("mesh", target, PING, request, tag, timeout_ms)
+
+    def _hear(self, speaker: str, news: Iterable[mesh_pb2.LivenessNews], now: Now) -> None:
+        claims = [News(item.node_id, item.liveness, item.incarnation) for item in list(news)[:NEWS_ACCEPTED_MAX]]
+        for claim in claims:
+            if claim.node_id == speaker:
+                self._swim.heard(speaker, claim.incarnation, now.mono_ms)
+        self._swim.learn((claim for claim in claims if claim.node_id != speaker), now.mono_ms)
+
+    def _direct_failed(self, number: int, target: str, now: Now, rng: Random) -> list[Effect]:
+        helpers = [] if self._swim.liveness(target) == DEAD else self._swim.helpers(target, HELPERS, rng)
+        if not helpers:
+            self._give_up(number, target, now)
+            return []
+        self._prober.ask_others(number, helpers, now.mono_ms)
+        request = mesh_pb2.PingViaRequest(target=target, timeout_ms=self._prober.direct_ms)
+        tag = HelpTag(number, target)
+        return [Call("mesh", helper, PING_VIA, request, tag, self._prober.indirect_ms) for helper in helpers]
+
+    def _helped(self, number: int, target: str, helper: str, reply: Message | None, now: Now) -> None:
+        if isinstance(reply, mesh_pb2.PingViaResponse) and reply.answered:
+            self._prober.end(number)
+        elif self._prober.other_failed(number, helper):
+            self._give_up(number, target, now)
+
+    def _give_up(self, number: int, target: str, now: Now) -> None:
+        self._prober.end(number)
+        self._swim.silent(target, now.mono_ms)

@@ -1,0 +1,262 @@
+"""The mesh domain's machine: membership, joining, liveness and gossip behind `step`.
+
+It dispatches inputs to `admission.py`, `liveness.py` and `spreading.py`; at the end of a step `_settle` turns whatever
+changed into rows, journal records, pushes and the PeerUp and PeerDown that the jobs domain lives by. Until its first
+step it says nothing: a boot counter is made durable together with whatever that step decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from random import Random
+
+from offgrid.v1 import mesh_pb2, state_pb2
+from offgrid_node.protocol.clock import Now
+from offgrid_node.protocol.effects import (
+    Answered,
+    Asked,
+    Delete,
+    Effect,
+    Put,
+    Record,
+    Reply,
+    Rows,
+    Signer,
+    Verifier,
+)
+from offgrid_node.protocol.errors import Fault, InvalidRequest, PermissionDenied, Unavailable
+from offgrid_node.protocol.etypes import EventType
+from offgrid_node.protocol.events import PeerUp
+from offgrid_node.protocol.mesh.admission import Admission
+from offgrid_node.protocol.mesh.commands import AddressesChanged, AddressSeen, AdmitMember, CreateInvite, RemoveMember
+from offgrid_node.protocol.mesh.directory import Directory
+from offgrid_node.protocol.mesh.exchange import answer
+from offgrid_node.protocol.mesh.liveness import LivenessCalls
+from offgrid_node.protocol.mesh.records import (
+    ADDRESSES_MAX,
+    PEER_KIND,
+    PEER_VERSION_MAX,
+    PeerRecord,
+    is_address,
+    signed,
+)
+from offgrid_node.protocol.mesh.roll import Change, CheckCertificate
+from offgrid_node.protocol.mesh.spreading import FarewellTag, PushTag, Spreader, SyncTag
+from offgrid_node.protocol.mesh.standing import Standing
+from offgrid_node.protocol.mesh.swim import Swim
+from offgrid_node.protocol.mesh.views import member_message, peer_message
+
+PROBE_INTERVAL_MS = 1_000
+BOOT_KEY = b"boot"
+BOOT_BYTES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class MeshSettings:
+    """What this node's config says. `roles` are those asked for; addresses are "host:port", best first."""
+
+    roles: frozenset[int]
+    addresses: tuple[str, ...]
+    door_addresses: tuple[str, ...]
+    version: str
+    probe_interval_ms: int = PROBE_INTERVAL_MS
+
+
+class MeshMachine:
+    """One node's view of its mesh; a `Machine`. Its public properties are for handlers and carriers, read-only."""
+
+    directory: Directory
+
+    def __init__(
+        self, settings: MeshSettings, signer: Signer, verify: Verifier, check_certificate: CheckCertificate
+    ) -> None:
+        self._settings = settings
+        self._signer = signer
+        self._verify = verify
+        self._check_certificate = check_certificate
+        self._self_id = signer.node_id
+        self._started = False
+        self._standing = Standing(signer.node_id)
+        self._sources: set[str] = set()
+
+    # ---- Machine
+
+    def load(self, rows: Rows, now: Now) -> None:
+        """Raises FailedPrecondition (reason NoMesh) when the node has neither founded nor joined a mesh."""
+        self.directory = Directory.load(rows, self._verify, self._check_certificate)
+        self._boot = int.from_bytes(rows.get("meta", BOOT_KEY) or b"", "big") + 1
+        self._swim = Swim(self._self_id, self._boot, self._settings.probe_interval_ms, now.mono_ms)
+        self._liveness = LivenessCalls(self._swim, self._settings.probe_interval_ms)
+        self._spreader = Spreader(self.directory, self._self_id)
+        self._admission = Admission(self.directory, self._signer, rows)
+        for node_id in self.directory.live():
+            self._swim.watch(node_id, now.mono_ms)
+
+    def step(self, inputs: Sequence[object], now: Now, rng: Random) -> list[Effect]:
+        effects = [] if self._started else self._start()
+        self._sources = set()
+        for item in inputs:
+            match item:
+                case Asked(ticket, caller, command):
+                    try:
+                        effects += self._asked(ticket, caller, command, now, rng)
+                    except Fault as fault:
+                        effects.append(Reply(ticket, fault))
+                case Answered():
+                    effects += self._answered(item, now, rng)
+                case AddressesChanged(addresses, doors):
+                    self._settings = MeshSettings(
+                        self._settings.roles, addresses, doors, self._settings.version, self._settings.probe_interval_ms
+                    )
+                case AddressSeen(node_id, address) if is_address(address):
+                    self.directory.add_hint(node_id, address)
+        if not self.removed and self._swim.deadline_ms() <= now.mono_ms:
+            effects += self._liveness.tick(self.directory.digest(), now, rng) + self._spreader.tick()
+        return effects + self._settle(now, rng)
+
+    def deadline_ms(self) -> int | None:
+        return None if self.removed and self._started else self._swim.deadline_ms()
+
+    # ---- questions
+
+    @property
+    def removed(self) -> bool:
+        """Whether this node's own membership was ended; it takes part no longer."""
+        record = self.directory.member(self._self_id)
+        return record is not None and record.removed
+
+    @property
+    def notices(self) -> list[str]:
+        """What an operator should know about the mesh, one sentence each."""
+        return list(self.directory.notices)
+
+    def liveness(self, node_id: str) -> int:
+        """A value of offgrid.v1.Liveness: how alive a member seems from here; 0 for anyone else."""
+        if not self.directory.is_member(node_id):
+            return 0
+        return self._swim.liveness(node_id)
+
+    def peer(self, node_id: str) -> mesh_pb2.Peer | None:
+        """A member, removed ones included, as people read it."""
+        return peer_message(
+            self.directory,
+            node_id,
+            liveness=self.liveness(node_id),
+            incarnation=self._swim.incarnation_of(node_id),
+            self_id=self._self_id,
+        )
+
+    # ---- inputs
+
+    def _start(self) -> list[Effect]:
+        self._started = True
+        event = state_pb2.Event(etype=EventType.NODE_STARTED, subject=self._self_id)
+        event.node_started.version, event.node_started.incarnation = self._settings.version, self._swim.incarnation
+        return [Put("meta", BOOT_KEY, self._boot.to_bytes(BOOT_BYTES, "big")), Record(event)]
+
+    def _asked(self, ticket: int, caller: str, command: object, now: Now, rng: Random) -> list[Effect]:
+        match command:
+            case CreateInvite():
+                invite, effects = self._admission.create_invite(command, self._settings.door_addresses, now, rng)
+                return [*effects, Reply(ticket, invite)]
+            case AdmitMember():
+                grant, effects = self._admission.admit(command, now)
+                return [*effects, Reply(ticket, grant)]
+            case RemoveMember():
+                response, effects = self._admission.remove(command)
+                return [*effects, Reply(ticket, response), *self._spreader.removed(response.member.node_id)]
+        self._check_takes_part(caller)
+        digest = self.directory.digest()
+        match command:
+            case mesh_pb2.PingRequest():
+                return [Reply(ticket, self._liveness.asked_ping(caller, command, digest, now))]
+            case mesh_pb2.PingViaRequest():
+                if not self.directory.is_member(command.target) or command.target == self._self_id:
+                    raise InvalidRequest.field("target", f"{command.target[:64]!r} is no other member")
+                return self._liveness.asked_ping_via(ticket, command, digest, now)
+            case mesh_pb2.SyncMembersRequest():
+                self._sources.add(caller)
+                return [Reply(ticket, answer(self.directory, command))]
+        raise InvalidRequest(f"the mesh knows no command {type(command).__name__}", reason="UnknownCommand")
+
+    def _check_takes_part(self, caller: str) -> None:
+        if self.removed:
+            raise Unavailable("this node was removed from the mesh", reason="NodeRemoved")
+        if not self.directory.is_member(caller):
+            raise PermissionDenied(f"{caller[:64]} is no member of this mesh", reason="NotAMember")
+
+    def _answered(self, answered: Answered, now: Now, rng: Random) -> list[Effect]:
+        if isinstance(answered.tag, PushTag | FarewellTag | SyncTag):
+            self._sources.add(answered.node)
+            try:
+                return self._spreader.answered(answered, now)
+            except Fault as fault:
+                self.directory.notice(f"{answered.node} sent a record that was refused: {fault.message}")
+                return []
+        if not self.directory.is_member(answered.node):
+            return []
+        effects = self._liveness.answered(answered, now, rng)
+        if isinstance(answered.reply, mesh_pb2.PingResponse):
+            effects += self._spreader.digest_seen(answered.node, answered.reply.members_digest, now)
+        return effects
+
+    # ---- the end of a step
+
+    def _settle(self, now: Now, rng: Random) -> list[Effect]:
+        """Everything that follows from what has changed, in the order: rows, records, other domains, pushes."""
+        self._sign_own_record()
+        changes = self.directory.take_changes()
+        effects: list[Effect] = []
+        for change in changes:
+            effects += self._write(change)
+            if self.directory.is_member(change.node_id):
+                self._swim.watch(change.node_id, now.mono_ms)
+            else:
+                self._swim.forget(change.node_id)
+        touched = [change.node_id for change in changes] + self._swim.take_changed()
+        for node_id in dict.fromkeys((self._self_id, *touched, *(self._standing.known() if self.removed else ()))):
+            effects += self._tell_jobs(node_id)
+        if not self.removed:
+            news = [change.node_id for change in changes if change.after is not None]
+            effects += self._spreader.push(news, self._swim.alive(), self._sources, rng)
+        return effects
+
+    def _sign_own_record(self) -> None:
+        """Our own peer record says what the config says; a restored backup may have left an older one."""
+        directory, settings = self.directory, self._settings
+        if not directory.is_member(self._self_id):
+            return
+        known, addresses = directory.peer(self._self_id), _usable(settings.addresses)
+        if known and (known.roles, known.addresses, known.software) == (settings.roles, addresses, settings.version):
+            return
+        version = min(known.version + 1, PEER_VERSION_MAX) if known else 1
+        record = PeerRecord(self._self_id, version, settings.roles, addresses, settings.version)
+        directory.accept_peer(signed(PEER_KIND, directory.salt, record.body, self._signer))
+
+    def _write(self, change: Change) -> list[Effect]:
+        effects: list[Effect] = [
+            Delete(table, key) if value is None else Put(table, key, value)
+            for (table, key), value in self.directory.rows(change.node_id).items()
+        ]
+        was = change.before is not None and not change.before.removed
+        is_now = change.after is not None and not change.after.removed
+        if change.member_changed and (was or is_now):
+            etype = EventType.MEMBER_ADMITTED if is_now else EventType.MEMBER_REMOVED
+            record = change.after or change.before
+            assert record is not None
+            event = state_pb2.Event(etype=etype, subject=change.node_id, member=member_message(record))
+            effects.append(Record(event))
+        return effects
+
+    def _tell_jobs(self, node_id: str) -> list[Effect]:
+        record = self.directory.member(node_id)
+        if record is None or record.removed or self.removed:
+            return self._standing.gone(node_id)
+        up = PeerUp(node_id, record.name, self.directory.roles_in_force(node_id))
+        return self._standing.report(up, self._swim.liveness(node_id), self._swim.boot_of(node_id))
+
+
+def _usable(addresses: Sequence[str]) -> tuple[str, ...]:
+    """Those that a peer record can carry; one odd interface must not keep the others from being known."""
+    return tuple(address for address in addresses if is_address(address))[:ADDRESSES_MAX]

@@ -1,0 +1,122 @@
+"""How records reach everyone: changes are pushed at once, differing digests lead to a full exchange.
+
+A push goes to a few members that pass it on when it was news to them; what gets lost, the next ping notices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from random import Random
+
+from offgrid.v1 import mesh_pb2
+from offgrid_node.protocol.clock import Now
+from offgrid_node.protocol.effects import Answered, Call, Effect
+from offgrid_node.protocol.mesh.directory import Directory
+from offgrid_node.protocol.mesh.exchange import full_request, merge, push_request
+
+SYNC_MEMBERS = "offgrid.v1.MeshService/SyncMembers"
+SYNC_TIMEOUT_MS = 2_000
+SYNCS_MAX = 2  # full exchanges under way
+PUSH_FANOUT = 8
+PUSH_NODES_MAX = 64  # more than that is left to full exchanges
+FAREWELL_TRIES = 10  # intervals for which a removed member is told so
+FAREWELLS_MAX = 64
+SETTLE_PAUSE_MS = 10_000  # between two pushes of everything
+
+
+@dataclass(frozen=True, slots=True)
+class PushTag:
+    """Records pushed; nothing depends on the answer, but it may hold what the other prefers."""
+
+
+@dataclass(frozen=True, slots=True)
+class FarewellTag:
+    """A tombstone pushed to the member that it ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class SyncTag:
+    """A full exchange, and both sides' digests when it began."""
+
+    theirs: bytes
+    ours: bytes
+
+
+class Spreader:
+    """Decides whom to call with SyncMembers, and merges the answers into the directory."""
+
+    def __init__(self, directory: Directory, self_id: str) -> None:
+        self._directory = directory
+        self._self_id = self_id
+        self._syncing: dict[str, int] = {}  # node → monotonic ms by which its exchange is over
+        self._farewells: dict[str, int] = {}  # removed node → tries left
+        self._settle_after_ms = 0
+
+    def digest_seen(self, node_id: str, digest: bytes, now: Now) -> list[Effect]:
+        """A member that we pinged holds records with this digest."""
+        ours = self._directory.digest()
+        self._syncing = {node: due_ms for node, due_ms in self._syncing.items() if due_ms > now.mono_ms}
+        if digest == ours or node_id in self._syncing or len(self._syncing) >= SYNCS_MAX:
+            return []
+        self._syncing[node_id] = now.mono_ms + 2 * SYNC_TIMEOUT_MS
+        return [self._call(node_id, full_request(self._directory), SyncTag(digest, ours))]
+
+    def push(self, changed: Sequence[str], alive: Sequence[str], sources: set[str], rng: Random) -> list[Effect]:
+        """Tells a few of the members that are alive, those apart that it came from."""
+        others = [node_id for node_id in alive if node_id not in sources or len(sources) > 1]
+        if not changed or not others or len(changed) > PUSH_NODES_MAX:
+            return []
+        request = push_request(self._directory, changed)
+        return [self._call(node, request, PushTag()) for node in rng.sample(others, min(PUSH_FANOUT, len(others)))]
+
+    def removed(self, node_id: str) -> list[Effect]:
+        """This node has removed a member, which is to hear of it while it may still be reached."""
+        if len(self._farewells) < FAREWELLS_MAX:
+            self._farewells[node_id] = FAREWELL_TRIES
+        return self._farewell(node_id)
+
+    def tick(self) -> list[Effect]:
+        """Repeats what removed members have not confirmed."""
+        effects: list[Effect] = []
+        for node_id in list(self._farewells):
+            self._farewells[node_id] -= 1
+            if not self._farewells[node_id]:
+                del self._farewells[node_id]
+            effects += self._farewell(node_id)
+        return effects
+
+    def answered(self, answer: Answered, now: Now) -> list[Effect]:
+        """The end of a SyncMembers of ours. Raises the Fault of a record that was refused, after merging the rest."""
+        reply = answer.reply if isinstance(answer.reply, mesh_pb2.SyncMembersResponse) else None
+        if isinstance(answer.tag, SyncTag):
+            self._syncing.pop(answer.node, None)
+        if isinstance(answer.tag, FarewellTag) and reply is not None:
+            self._farewells.pop(answer.node, None)
+        if reply is None or not self._directory.is_member(answer.node):
+            return []
+        before = self._directory.revision
+        _, refusal = merge(self._directory, reply.members, reply.peers)
+        if refusal is not None:
+            raise refusal
+        if reply.wanted:
+            wanted = [node_id for node_id in reply.wanted if self._directory.member(node_id)]
+            return [self._call(answer.node, push_request(self._directory, wanted), PushTag())]
+        if isinstance(answer.tag, SyncTag) and self._directory.revision == before:
+            return self._settle(answer.node, answer.tag, now)
+        return []
+
+    def _settle(self, node_id: str, tag: SyncTag, now: Now) -> list[Effect]:
+        """Versions agree and digests do not: two records of one version are about. Show all of ours."""
+        if tag.ours != self._directory.digest() or now.mono_ms < self._settle_after_ms:
+            return []
+        self._settle_after_ms = now.mono_ms + SETTLE_PAUSE_MS
+        ids = self._directory.all_ids()
+        start = now.mono_ms // SETTLE_PAUSE_MS % len(ids)  # another part every time, should they not fit at once
+        return [self._call(node_id, push_request(self._directory, ids[start:] + ids[:start]), PushTag())]
+
+    def _farewell(self, node_id: str) -> list[Effect]:
+        return [self._call(node_id, push_request(self._directory, [self._self_id, node_id]), FarewellTag())]
+
+    def _call(self, node_id: str, request: mesh_pb2.SyncMembersRequest, tag: object) -> Call:
+        return Call("mesh", node_id, SYNC_MEMBERS, request, tag, SYNC_TIMEOUT_MS)

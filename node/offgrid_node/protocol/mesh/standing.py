@@ -1,0 +1,64 @@
+"""What the jobs domain is told of each member, and when: PeerUp and PeerDown, said once per change.
+
+A member is up from the first sign of life until it is found dead or loses its membership; a suspect stays what it was.
+PeerUp is said again when name or roles change and when the node has restarted (a higher boot), PeerDown also of a
+member that never answered since this node started.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from offgrid.v1 import state_pb2
+from offgrid_node.protocol.effects import Effect, Raise, Record
+from offgrid_node.protocol.etypes import EventType
+from offgrid_node.protocol.events import PeerDown, PeerUp
+from offgrid_node.protocol.mesh.swim import ALIVE, DEAD, SUSPECT
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    up: PeerUp | None
+    boot: int
+
+
+class Standing:
+    """Remembers what was said of whom."""
+
+    def __init__(self, self_id: str) -> None:
+        self._self_id = self_id
+        self._said: dict[str, _Said] = {}
+
+    def known(self) -> list[str]:
+        """Nodes of which something was said."""
+        return list(self._said)
+
+    def report(self, up: PeerUp, liveness: int, boot: int) -> list[Effect]:
+        """A member's present state; `up` is what would be said of it if it is alive."""
+        said = self._said.get(up.node_id)
+        was_up = said is not None and said.up is not None
+        if liveness == SUSPECT and not was_up:
+            return []
+        if liveness == DEAD:
+            if said is not None and not was_up:
+                return []
+            self._said[up.node_id] = _Said(None, boot)
+            return [_record(up.node_id, DEAD), Raise("jobs", PeerDown(up.node_id))]
+        if said == _Said(up, boot):
+            return []
+        self._said[up.node_id] = _Said(up, boot)
+        same_life = said is not None and was_up and said.boot == boot
+        told: list[Effect] = [] if same_life or up.node_id == self._self_id else [_record(up.node_id, ALIVE)]
+        return [*told, Raise("jobs", up)]
+
+    def gone(self, node_id: str) -> list[Effect]:
+        """It is no member any more, or this node takes part no longer."""
+        said = self._said.pop(node_id, None)
+        return [Raise("jobs", PeerDown(node_id))] if said is not None and said.up is not None else []
+
+
+def _record(node_id: str, liveness: int) -> Record:
+    etype, word = (EventType.PEER_ALIVE, "alive") if liveness == ALIVE else (EventType.PEER_DEAD, "dead")
+    event = state_pb2.Event(etype=etype, subject=node_id)
+    event.peer.node_id, event.peer.liveness = node_id, word
+    return Record(event)

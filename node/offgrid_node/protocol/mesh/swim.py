@@ -1,0 +1,212 @@
+"""Who is alive: SWIM (Das, Gupta, Motivala 2002) with suspicion, incarnations and refutation, as a pure object.
+
+News about a node are ordered by (incarnation, liveness); the later in that order wins, and only the node itself raises
+its incarnation. An incarnation starts at the durable boot counter, so that a restarted node outranks its former self.
+What a node itself says over an authenticated call is believed before anybody's news. Two habits are ours: suspects are
+probed every interval, so that one that lives hears of it soon, and the dead are probed now and then, so that a healed
+partition is noticed (as memberlist does). A node that was itself paused gives its suspects that time back (Lifeguard,
+Dadgar et al. 2018).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from random import Random
+from typing import NamedTuple
+
+ALIVE, SUSPECT, DEAD = 1, 2, 3  # the values of offgrid.v1.Liveness; of one incarnation the greater wins
+
+BOOT_SHIFT = 20  # an incarnation is the boot counter followed by this many bits of refutations
+INCARNATION_MAX = 2**62  # beyond it news are not believed: there must be room to refute
+PROBES_PER_INTERVAL = 3  # members, and as many suspects
+DEAD_PROBE_INTERVALS = 5
+SUSPICION_INTERVALS = 3
+NEWS_PER_MESSAGE = 16
+NEWS_ACCEPTED_MAX = 64  # of one message
+SPREAD_FACTOR = 3  # the paper's λ: a piece of news is sent λ·log2(n) times
+
+
+class News(NamedTuple):
+    """One claim about one node."""
+
+    node_id: str
+    liveness: int
+    incarnation: int
+
+
+@dataclass(slots=True)
+class _Peer:
+    liveness: int
+    incarnation: int  # 0: never heard of
+    suspect_until_ms: int
+
+
+class Swim:
+    """What one node believes about the others. Its caller sends the probes that `tick` asks for."""
+
+    def __init__(self, self_id: str, boot: int, interval_ms: int, now_ms: int) -> None:
+        self.incarnation = boot << BOOT_SHIFT
+        self._self_id = self_id
+        self._interval_ms = interval_ms
+        self._peers: dict[str, _Peer] = {}
+        self._news: dict[str, tuple[News, int]] = {}  # what to spread about others, and how often it was sent
+        self._changed: dict[str, None] = {}
+        self._order: list[str] = []
+        self._suspect_order: list[str] = []
+        self._dead_order: list[str] = []
+        self._rounds = 0
+        self._next_tick_ms = now_ms
+
+    # ---- questions
+
+    def liveness(self, node_id: str) -> int:
+        """ALIVE, SUSPECT or DEAD; 0 for a node that is not watched."""
+        if node_id == self._self_id:
+            return ALIVE
+        peer = self._peers.get(node_id)
+        return peer.liveness if peer else 0
+
+    def incarnation_of(self, node_id: str) -> int:
+        """0 when it was never heard of."""
+        if node_id == self._self_id:
+            return self.incarnation
+        peer = self._peers.get(node_id)
+        return peer.incarnation if peer else 0
+
+    def boot_of(self, node_id: str) -> int:
+        """Which of the node's lives this is; it grows when the node restarts."""
+        return self.incarnation_of(node_id) >> BOOT_SHIFT
+
+    def alive(self) -> list[str]:
+        """The others that are alive, sorted."""
+        return sorted(node_id for node_id, peer in self._peers.items() if peer.liveness == ALIVE)
+
+    def deadline_ms(self) -> int:
+        """When `tick` has something to do."""
+        suspects = (peer.suspect_until_ms for peer in self._peers.values() if peer.liveness == SUSPECT)
+        return min(self._next_tick_ms, min(suspects, default=self._next_tick_ms))
+
+    def helpers(self, target: str, count: int, rng: Random) -> list[str]:
+        """Others, alive, that may probe `target` in our stead."""
+        others = [node_id for node_id in self.alive() if node_id != target]
+        return rng.sample(others, min(count, len(others)))
+
+    # ---- inputs
+
+    def watch(self, node_id: str, now_ms: int) -> None:
+        """A member to watch: suspect until it is heard of, dead when it is not."""
+        if node_id != self._self_id and node_id not in self._peers:
+            self._peers[node_id] = _Peer(SUSPECT, 0, now_ms + SUSPICION_INTERVALS * self._interval_ms)
+            self._changed[node_id] = None
+
+    def forget(self, node_id: str) -> None:
+        """It is no member any more."""
+        self._peers.pop(node_id, None)
+        self._news.pop(node_id, None)
+
+    def tick(self, now_ms: int, rng: Random) -> list[str]:
+        """Lets suspicions run out and returns whom to probe now (none before the interval is over)."""
+        late_ms = now_ms - self._next_tick_ms
+        if late_ms > self._interval_ms:
+            for peer in self._peers.values():
+                peer.suspect_until_ms += late_ms
+        for node_id, peer in self._peers.items():
+            if peer.liveness == SUSPECT and peer.suspect_until_ms <= now_ms:
+                self._set(node_id, peer, DEAD, peer.incarnation, now_ms)
+        if late_ms < 0:
+            return []
+        self._next_tick_ms = now_ms + self._interval_ms
+        self._rounds += 1
+        targets = self._draw(self._order, (ALIVE, SUSPECT), PROBES_PER_INTERVAL, rng)
+        targets += self._draw(self._suspect_order, (SUSPECT,), PROBES_PER_INTERVAL, rng)
+        if self._rounds % DEAD_PROBE_INTERVALS == 0:
+            targets += self._draw(self._dead_order, (DEAD,), 1, rng)
+        return list(dict.fromkeys(targets))
+
+    def heard(self, node_id: str, incarnation: int, now_ms: int) -> None:
+        """The node itself, over an authenticated call, says that it lives and in which incarnation."""
+        peer = self._peers.get(node_id)
+        if peer is None or not 0 < incarnation <= INCARNATION_MAX:
+            return
+        if peer.liveness != ALIVE or incarnation > peer.incarnation:
+            self._set(node_id, peer, ALIVE, incarnation, now_ms)
+
+    def silent(self, node_id: str, now_ms: int) -> None:
+        """It answered neither us nor those who asked for us."""
+        peer = self._peers.get(node_id)
+        if peer is not None and peer.liveness == ALIVE:
+            self._set(node_id, peer, SUSPECT, peer.incarnation, now_ms)
+
+    def learn(self, news: Iterable[News], now_ms: int) -> None:
+        """What others say. News about strangers are ignored, news about ourselves refuted."""
+        for item in news:
+            if not ALIVE <= item.liveness <= DEAD or not 0 < item.incarnation <= INCARNATION_MAX:
+                continue
+            if item.node_id == self._self_id:
+                self._refute(item)
+                continue
+            peer = self._peers.get(item.node_id)
+            if peer is not None and (item.incarnation, item.liveness) > (peer.incarnation, peer.liveness):
+                self._set(item.node_id, peer, item.liveness, item.incarnation, now_ms)
+
+    # ---- outputs
+
+    def news_for(self, target: str) -> list[News]:
+        """What to tell `target` with the next message: ourselves, it when we doubt it, and the freshest news."""
+        told = [News(self._self_id, ALIVE, self.incarnation)]
+        peer = self._peers.get(target)
+        if peer is not None and peer.liveness != ALIVE and peer.incarnation:
+            told.append(News(target, peer.liveness, peer.incarnation))
+        limit = SPREAD_FACTOR * (len(self._peers) + 1).bit_length()
+        for news, sent in sorted(self._news.values(), key=lambda entry: entry[1])[: NEWS_PER_MESSAGE - len(told)]:
+            if news.node_id != target:
+                told.append(news)
+            if sent + 1 < limit:
+                self._news[news.node_id] = (news, sent + 1)
+            else:
+                del self._news[news.node_id]
+        return told
+
+    def take_changed(self) -> list[str]:
+        """Nodes whose liveness or boot has changed since the last call, in the order of the changes."""
+        changed, self._changed = list(self._changed), {}
+        return changed
+
+    # ---- inside
+
+    def _set(self, node_id: str, peer: _Peer, liveness: int, incarnation: int, now_ms: int) -> None:
+        rose = peer.liveness == DEAD and liveness == ALIVE
+        if peer.liveness != liveness or peer.incarnation >> BOOT_SHIFT != incarnation >> BOOT_SHIFT:
+            self._changed[node_id] = None
+        if liveness == SUSPECT and peer.liveness != SUSPECT:
+            peer.suspect_until_ms = now_ms + SUSPICION_INTERVALS * self._interval_ms
+        peer.liveness, peer.incarnation = liveness, incarnation
+        if incarnation:
+            self._spread(News(node_id, liveness, incarnation))
+        if rose:
+            # Perhaps a partition has healed: who else is thought dead should hear of it and refute.
+            for other_id, other in self._peers.items():
+                if other.liveness != ALIVE and other.incarnation:
+                    self._spread(News(other_id, other.liveness, other.incarnation))
+
+    def _refute(self, claim: News) -> None:
+        if claim.liveness != ALIVE and claim.incarnation >= self.incarnation:
+            self.incarnation = min(claim.incarnation + 1, INCARNATION_MAX)
+
+    def _spread(self, news: News) -> None:
+        self._news.pop(news.node_id, None)
+        self._news[news.node_id] = (news, 0)
+
+    def _draw(self, order: list[str], wanted: tuple[int, ...], count: int, rng: Random) -> list[str]:
+        """The next `count` nodes in one of `wanted` states: round robin over a shuffled order (section 4.3)."""
+        eligible = sorted(node_id for node_id, peer in self._peers.items() if peer.liveness in wanted)
+        drawn: list[str] = []
+        while eligible and len(drawn) < min(count, len(eligible)):
+            if not order:
+                order.extend(eligible)
+                rng.shuffle(order)
+            node_id = order.pop()
+            if self.liveness(node_id) in wanted and node_id not in drawn:
+                drawn.append(node_id)
+        return drawn

@@ -1,0 +1,56 @@
+"""The mesh as messages that people read: members and peers of the directory in the wire's words."""
+
+from __future__ import annotations
+
+from offgrid.v1 import common_pb2, ledger_pb2, mesh_pb2
+from offgrid_node.protocol.mesh.directory import Directory
+from offgrid_node.protocol.mesh.records import MemberRecord
+
+Roles = list[common_pb2.Role.ValueType]
+
+
+def role_list(roles: frozenset[int]) -> Roles:
+    """Sorted, as the wire's enum."""
+    return [common_pb2.Role.ValueType(role) for role in sorted(roles)]
+
+
+def member_message(record: MemberRecord) -> mesh_pb2.Member:
+    return mesh_pb2.Member(
+        node_id=record.node_id,
+        name=record.name,
+        roles=role_list(record.roles),
+        weight_milli=record.weight_milli,
+        failure_domain=record.failure_domain,
+        epoch=record.epoch,
+        admin=record.admin,
+        removed=record.removed,
+    )
+
+
+def peer_message(
+    directory: Directory, node_id: str, *, liveness: int, incarnation: int, self_id: str
+) -> mesh_pb2.Peer | None:
+    """A member as seen from here; None for a stranger."""
+    record, peer = directory.member(node_id), directory.peer(node_id)
+    if record is None:
+        return None
+    return mesh_pb2.Peer(
+        member=member_message(record),
+        liveness=common_pb2.Liveness.ValueType(liveness),
+        incarnation=incarnation,
+        roles_in_force=role_list(directory.roles_in_force(node_id)),
+        addresses=directory.addresses(node_id),
+        version=peer.software if peer else "",
+        self=node_id == self_id,
+    )
+
+
+def genesis_message(directory: Directory) -> ledger_pb2.GetGenesisResponse:
+    genesis = directory.genesis
+    return ledger_pb2.GetGenesisResponse(
+        mesh=genesis.mesh_name,
+        mesh_id=genesis.mesh_id,
+        root_key=genesis.root_key,
+        witnesses=[ledger_pb2.Witness(node_id=w.node_id, weight_milli=w.weight_milli) for w in genesis.witnesses],
+        genesis=directory.signed_genesis,
+    )

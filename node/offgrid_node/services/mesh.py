@@ -1,0 +1,129 @@
+"""MeshService: what a node is, who its peers are, inviting, removing, and the members' own traffic (SWIM, gossip)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from offgrid.v1 import mesh_pb2
+from offgrid_node.protocol.errors import FieldViolation, Internal, InvalidRequest
+from offgrid_node.protocol.mesh.commands import CreateInvite, RemoveMember
+from offgrid_node.protocol.mesh.machine import MeshMachine
+from offgrid_node.protocol.mesh.records import (
+    DOMAIN_CHARS_MAX,
+    ROLES_ALL,
+    WEIGHT_MILLI_DEFAULT,
+    WEIGHT_MILLI_MAX,
+    check_text,
+)
+from offgrid_node.protocol.mesh.swim import ALIVE
+from offgrid_node.protocol.mesh.views import role_list
+from offgrid_node.runtime import Runtime, Ticket
+from offgrid_node.services.caller import Caller, Kind
+from offgrid_node.services.paging import decode_token, encode_token, page_bounds
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFacts:
+    """What GetStatus tells beyond the mesh and the runtime."""
+
+    version: str
+    uptime_ms: int
+    data_dir: str
+    commit_ms_p50: float
+    commit_mode: str
+    jobs_open: int = 0
+    slots_total: int = 0
+    slots_busy: int = 0
+    notices: tuple[str, ...] = ()
+
+
+def mesh_of(runtime: Runtime) -> MeshMachine:
+    """The mesh machine that runs now. It is replaced on reload: ask again each time, keep no reference."""
+    machine = runtime.machines.get("mesh")
+    if not isinstance(machine, MeshMachine):
+        raise Internal("this node runs no mesh machine", reason="NoMeshMachine")
+    return machine
+
+
+class MeshHandlers:
+    """Handlers of offgrid.v1.MeshService."""
+
+    def __init__(self, runtime: Runtime, self_id: str, facts: Callable[[], NodeFacts]) -> None:
+        self._runtime = runtime
+        self._self_id = self_id
+        self._facts = facts
+
+    def get_status(self, caller: Caller, request: mesh_pb2.GetStatusRequest) -> mesh_pb2.GetStatusResponse:
+        mesh, facts = mesh_of(self._runtime), self._facts()
+        directory = mesh.directory
+        record, members = directory.member(self._self_id), directory.live()
+        return mesh_pb2.GetStatusResponse(
+            node_id=self._self_id,
+            name=record.name if record else "",
+            mesh=directory.mesh_name,
+            mesh_id=directory.mesh_id,
+            roles=role_list(directory.roles_in_force(self._self_id)),
+            version=facts.version,
+            uptime_ms=facts.uptime_ms,
+            peers_alive=sum(mesh.liveness(node_id) == ALIVE for node_id in members),
+            peers_total=len(members),
+            journal_seq=self._runtime.store.journal_seq,
+            inbox_depth=self._runtime.inbox_depth,
+            commit_ms_p50=facts.commit_ms_p50,
+            commit_mode=facts.commit_mode,
+            data_dir=facts.data_dir if caller.kind is Kind.ADMIN else "",
+            jobs_open=facts.jobs_open,
+            slots_total=facts.slots_total,
+            slots_busy=facts.slots_busy,
+            removed=mesh.removed,
+            notices=[*facts.notices, *mesh.notices],
+        )
+
+    def list_peers(self, caller: Caller, request: mesh_pb2.ListPeersRequest) -> mesh_pb2.ListPeersResponse:
+        """Sorted by node id; a page's token is the last id on it, so that members who come and go disturb nothing."""
+        size, after = page_bounds(request.page_size), _node_id_in(request.page_token)
+        mesh = mesh_of(self._runtime)
+        ids = mesh.directory.all_ids() if request.include_removed else mesh.directory.live()
+        rest = [node_id for node_id in ids if node_id > after]
+        peers = [peer for node_id in rest[:size] if (peer := mesh.peer(node_id))]
+        token = encode_token(rest[size - 1].encode("ascii")) if len(rest) > size else ""
+        return mesh_pb2.ListPeersResponse(peers=peers, next_page_token=token)
+
+    def create_invite(self, caller: Caller, request: mesh_pb2.CreateInviteRequest) -> Ticket:
+        wrong = []
+        if not set(request.roles) <= ROLES_ALL:
+            wrong.append(FieldViolation("roles", "allowed: ROLE_CORE, ROLE_BROKER, ROLE_HOST"))
+        if request.weight_milli > WEIGHT_MILLI_MAX:
+            wrong.append(FieldViolation("weight_milli", f"at most {WEIGHT_MILLI_MAX}"))
+        try:
+            check_text("failure_domain", request.failure_domain, DOMAIN_CHARS_MAX)
+        except ValueError as error:
+            wrong.append(FieldViolation("failure_domain", str(error)))
+        if wrong:
+            message = "; ".join(f"{violation.field}: {violation.description}" for violation in wrong)
+            raise InvalidRequest(message, violations=wrong)
+        roles = frozenset(int(role) for role in request.roles) or ROLES_ALL
+        command = CreateInvite(roles, request.weight_milli or WEIGHT_MILLI_DEFAULT, request.failure_domain)
+        return self._runtime.ask("mesh", str(caller), command)
+
+    def remove_member(self, caller: Caller, request: mesh_pb2.RemoveMemberRequest) -> Ticket:
+        if not request.node:
+            raise InvalidRequest.field("node", "say which: a node id, its first 4 characters or more, or a name")
+        return self._runtime.ask("mesh", str(caller), RemoveMember(request.node))
+
+    def ping(self, caller: Caller, request: mesh_pb2.PingRequest) -> Ticket:
+        return self._runtime.ask("mesh", caller.node_id, request)
+
+    def ping_via(self, caller: Caller, request: mesh_pb2.PingViaRequest) -> Ticket:
+        return self._runtime.ask("mesh", caller.node_id, request)
+
+    def sync_members(self, caller: Caller, request: mesh_pb2.SyncMembersRequest) -> Ticket:
+        return self._runtime.ask("mesh", caller.node_id, request)
+
+
+def _node_id_in(token: str) -> str:
+    try:
+        return decode_token(token).decode("ascii")
+    except UnicodeDecodeError as error:
+        raise InvalidRequest.field("page_token", "not a token of this service") from error

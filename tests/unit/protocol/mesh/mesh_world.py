@@ -1,0 +1,236 @@
+"""Several whole mesh machines in virtual time: real runtime, real keys, memory stores, a lossy network. Seeded."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections.abc import Callable, Sequence
+from random import Random
+
+from google.protobuf.message import Message
+
+from offgrid.v1 import mesh_pb2
+from offgrid_node.keys import NodeKey, check_identity_certificate, identity_certificate, verify
+from offgrid_node.protocol.clock import Now
+from offgrid_node.protocol.effects import Answered, Call, Execute, Rows
+from offgrid_node.protocol.errors import Fault, OutcomeUnknown, PermissionDenied
+from offgrid_node.protocol.events import PeerDown, PeerUp
+from offgrid_node.protocol.mesh.commands import AdmitMember, CreateInvite
+from offgrid_node.protocol.mesh.founding import adopt_grant, found_mesh
+from offgrid_node.protocol.mesh.machine import MeshMachine, MeshSettings
+from offgrid_node.protocol.mesh.records import ROLES_ALL
+from offgrid_node.protocol.mesh.token import InviteToken
+from offgrid_node.runtime import Runtime
+from offgrid_node.storage.memory import MemoryStore
+from offgrid_node.storage.store import Batch
+
+LATENCY_MS = (1, 20)
+
+
+def node_key(number: int) -> NodeKey:
+    return NodeKey(number.to_bytes(32, "big"))
+
+
+class JobsEar:
+    """Stands where the jobs machine stands and writes down what it is told."""
+
+    def __init__(self, heard: list[PeerUp | PeerDown]) -> None:
+        self._heard = heard
+
+    def load(self, rows: Rows, now: Now) -> None:
+        pass
+
+    def step(self, inputs: Sequence[object], now: Now, rng: Random) -> list[object]:
+        self._heard += [item for item in inputs if isinstance(item, PeerUp | PeerDown)]
+        return []
+
+    def deadline_ms(self) -> int | None:
+        return None
+
+
+class Node:
+    def __init__(self, world: World, key: NodeKey, rows: dict) -> None:
+        self.world, self.key, self.node_id = world, key, key.node_id
+        self.store = MemoryStore()
+        self.store.commit(Batch(writes=rows))
+        self.up, self.life = False, 0
+        self.heard: list[PeerUp | PeerDown] = []
+        self.start()
+
+    def start(self) -> None:
+        settings = MeshSettings(ROLES_ALL, (f"{self.node_id[:8]}:7000",), ("door:7001",), "test")
+        self.up, self.life = True, self.life + 1
+
+        def build() -> dict:
+            mesh = MeshMachine(settings, self.key, verify, check_identity_certificate)
+            return {"mesh": mesh, "jobs": JobsEar(self.heard)}
+
+        self.runtime = Runtime(build, self.store, self.world, self.world.rng, self, monitor=_raise)
+        self.world.after(0, self.pump)
+
+    def crash(self) -> None:
+        self.up, self.life = False, self.life + 1
+
+    @property
+    def mesh(self) -> MeshMachine:
+        machine = self.runtime.machines["mesh"]
+        assert isinstance(machine, MeshMachine)
+        return machine
+
+    def pump(self) -> None:
+        if not self.up:
+            return
+        self.runtime.wake()
+        self.runtime.turn()
+        due_ms = self.runtime.deadline_ms()
+        if due_ms is not None:
+            self.world.at(due_ms, self._pump_of(self.life))
+
+    def _pump_of(self, life: int) -> Callable[[], None]:
+        return lambda: self.pump() if self.life == life else None
+
+    def ask(self, command: object, caller: str = "admin") -> Message | Fault:
+        ticket = self.runtime.ask("mesh", caller, command)
+        self.pump()
+        assert ticket.outcome is not None
+        return ticket.outcome
+
+    # ---- Outlet
+
+    def call(self, call: Call) -> None:
+        self.world.carry(self, call)
+
+    def execute(self, work: Execute) -> None:
+        raise AssertionError("the mesh executes nothing")
+
+
+def _raise(fault: Fault, cause: BaseException | None) -> None:
+    raise AssertionError(fault.message) from cause
+
+
+class World:
+    """The clock, the network and the nodes."""
+
+    def __init__(self, seed: int, nodes: int, *, loss: float = 0.0) -> None:
+        self.rng = Random(seed)
+        self.loss = 0.0
+        self.now_ms = 1_000
+        self.calls = 0
+        self.sides: dict[str, int] = {}
+        self._heap: list[tuple[int, int, Callable[[], None]]] = []
+        self._numbers = itertools.count()
+        root, first = node_key(1), node_key(100)
+        self.root = root
+        rows = found_mesh(
+            "home", root, first, identity_certificate(first), "node-0", 5, bytes(16),
+            verify=verify, check_certificate=check_identity_certificate,
+        )  # fmt: skip
+        self.nodes = {first.node_id: Node(self, first, rows)}
+        self.first = self.nodes[first.node_id]
+        for number in range(1, nodes):
+            self.run(50)
+            self.join(f"node-{number}", node_key(100 + number))
+        self.loss = loss
+
+    # ---- Clock
+
+    def now(self) -> Now:
+        return Now(self.now_ms, 1_700_000_000_000_000 + self.now_ms * 1_000)
+
+    # ---- time
+
+    def at(self, when_ms: int, action: Callable[[], None]) -> None:
+        heapq.heappush(self._heap, (max(when_ms, self.now_ms), next(self._numbers), action))
+
+    def after(self, delay_ms: int, action: Callable[[], None]) -> None:
+        self.at(self.now_ms + delay_ms, action)
+
+    def run(self, for_ms: int) -> None:
+        until = self.now_ms + for_ms
+        while self._heap and self._heap[0][0] <= until:
+            self.now_ms, _, action = heapq.heappop(self._heap)
+            action()
+        self.now_ms = until
+
+    def run_until(self, done: Callable[[], bool], within_ms: int, step_ms: int = 100) -> int:
+        """Virtual milliseconds until `done`; fails when it takes longer than `within_ms`."""
+        for passed in range(0, within_ms + 1, step_ms):
+            if done():
+                return passed
+            self.run(step_ms)
+        raise AssertionError(f"not within {within_ms} ms of virtual time")
+
+    # ---- network
+
+    def carry(self, sender: Node, call: Call) -> None:
+        """Each way may be lost or cut; the caller then learns it by its timeout."""
+        self.calls += 1
+        life, ended = sender.life, [False]
+
+        def end(reply: Message | None, fault: Fault | None) -> None:
+            if not ended[0] and sender.life == life:
+                ended[0] = True
+                sender.runtime.deliver("mesh", Answered(call.tag, call.node, reply, fault))
+                sender.pump()
+
+        def arrive() -> None:
+            target = self.nodes.get(call.node)
+            if target is None or not target.up or self.cut(sender.node_id, call.node):
+                return
+            if not target.mesh.directory.is_member(sender.node_id):
+                self.later(lambda: end(None, PermissionDenied("no member")))
+                return
+            request = type(call.request).FromString(call.request.SerializeToString())
+            target_life = target.life
+            target.runtime.ask("mesh", sender.node_id, request).when_done(
+                lambda outcome: back(outcome) if target.life == target_life else None
+            )
+            target.pump()
+
+        def back(outcome: Message | Fault) -> None:
+            if not self.cut(sender.node_id, call.node):
+                self.later(lambda: end(None, outcome) if isinstance(outcome, Fault) else end(outcome, None))
+
+        self.later(arrive)
+        self.after(call.timeout_ms, lambda: end(None, OutcomeUnknown("no answer")))
+
+    def later(self, action: Callable[[], None]) -> None:
+        delay_ms = self.rng.randint(*LATENCY_MS)
+        if self.rng.random() >= self.loss:
+            self.after(delay_ms, action)
+
+    def cut(self, one: str, other: str) -> bool:
+        return self.sides.get(one, 0) != self.sides.get(other, 0)
+
+    # ---- membership
+
+    def token(self, inviter: Node) -> InviteToken:
+        made = inviter.ask(CreateInvite(ROLES_ALL, 1_000, ""))
+        assert isinstance(made, mesh_pb2.CreateInviteResponse), made
+        return InviteToken.parse(made.token)
+
+    def join(self, name: str, key: NodeKey, inviter: Node | None = None) -> Node:
+        inviter = inviter or self.first
+        token = self.token(inviter)
+        command = AdmitMember(token.invite_id, name, key.public_key, identity_certificate(key))
+        grant = inviter.ask(command, "anonymous")
+        assert isinstance(grant, mesh_pb2.JoinGrant), grant
+        rows = adopt_grant(
+            grant, token.mesh_tag, key.node_id, verify=verify, check_certificate=check_identity_certificate
+        )
+        self.nodes[key.node_id] = Node(self, key, rows)
+        return self.nodes[key.node_id]
+
+    # ---- questions
+
+    def running(self) -> list[Node]:
+        return [node for node in self.nodes.values() if node.up]
+
+    def sees(self, node_id: str, liveness: int, among: Sequence[Node] | None = None) -> bool:
+        """Whether all that run (or `among`) see the node so."""
+        watchers = [node for node in among or self.running() if node.node_id != node_id]
+        return all(node.mesh.liveness(node_id) == liveness for node in watchers)
+
+    def agreed(self) -> bool:
+        """Whether all that run and belong hold the same records."""
+        return len({node.mesh.directory.digest() for node in self.running() if not node.mesh.removed}) == 1

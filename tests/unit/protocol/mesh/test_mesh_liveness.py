@@ -1,0 +1,120 @@
+"""SWIM over the wire: every death is seen by all, nobody alive stays dead, partitions heal, restarts are noticed."""
+
+from __future__ import annotations
+
+import pytest
+from mesh_world import World
+
+from offgrid_node.protocol.events import PeerDown, PeerUp
+from offgrid_node.protocol.mesh.swim import ALIVE, DEAD
+
+
+def all_alive(world: World) -> bool:
+    return all(world.sees(node_id, ALIVE) for node_id in world.nodes)
+
+
+@pytest.mark.parametrize(("seed", "nodes"), [(1, 1), (2, 2), (3, 5), (4, 20)])
+def test_a_fresh_mesh_soon_sees_everybody_alive_and_holds_the_same_records(seed: int, nodes: int) -> None:
+    world = World(seed, nodes)
+    world.run_until(lambda: all_alive(world) and world.agreed(), within_ms=5_000)
+
+
+@pytest.mark.parametrize(("seed", "nodes", "loss"), [(1, 2, 0.0), (2, 5, 0.0), (3, 5, 0.2), (4, 12, 0.1)])
+def test_every_death_is_seen_by_all(seed: int, nodes: int, loss: float) -> None:
+    world = World(seed, nodes, loss=loss)
+    world.run(5_000)
+    victim = list(world.nodes.values())[1]
+    victim.crash()
+    world.run_until(lambda: world.sees(victim.node_id, DEAD), within_ms=15_000)
+    for node in world.running():
+        assert PeerDown(victim.node_id) in node.heard
+
+
+def test_a_crashed_peer_is_dead_within_six_intervals_in_a_small_mesh() -> None:
+    world = World(7, 5)
+    world.run(5_000)
+    victim = list(world.nodes.values())[3]
+    victim.crash()
+    world.run_until(lambda: world.sees(victim.node_id, DEAD), within_ms=6_000)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_nobody_alive_stays_dead_on_a_bad_network(seed: int) -> None:
+    world = World(seed, 6, loss=0.35)
+    world.run(60_000)
+    world.loss = 0.0
+    world.run_until(lambda: all_alive(world), within_ms=30_000)
+
+
+def test_a_slow_node_refutes_suspicion_before_it_is_thought_dead() -> None:
+    world = World(11, 5)
+    world.run(5_000)
+    slow = list(world.nodes.values())[2]
+    world.sides[slow.node_id] = 1
+    world.run(2_500)  # long enough to be suspected, too short to be dead
+    before = slow.mesh.peer(slow.node_id)
+    del world.sides[slow.node_id]
+    world.run_until(lambda: all_alive(world), within_ms=5_000)
+    after = slow.mesh.peer(slow.node_id)
+    assert before
+    assert after
+    assert after.incarnation > before.incarnation, "it was suspected, so it had to refute"
+    assert not [node for node in world.running() if PeerDown(slow.node_id) in node.heard]
+
+
+@pytest.mark.parametrize(("seed", "nodes"), [(1, 4), (2, 10), (3, 16)])
+def test_a_healed_partition_is_noticed_by_all(seed: int, nodes: int) -> None:
+    world = World(seed, nodes)
+    world.run(5_000)
+    for index, node_id in enumerate(world.nodes):
+        world.sides[node_id] = index % 2
+    world.run(30_000)
+    for node in world.running():
+        for other_id in world.nodes:
+            expected = DEAD if world.cut(node.node_id, other_id) else ALIVE
+            assert node.mesh.liveness(other_id) == expected
+    world.sides.clear()
+    world.run_until(lambda: all_alive(world), within_ms=30_000)
+
+
+def test_a_restart_is_told_even_when_no_one_noticed_the_death() -> None:
+    world = World(13, 4)
+    world.run(5_000)
+    node = list(world.nodes.values())[1]
+    node.crash()
+    world.run(200)
+    for other in world.running():
+        other.heard.clear()
+    node.start()
+    world.run(3_000)
+    for other in world.running():
+        if other is not node:
+            said = [event for event in other.heard if event.node_id == node.node_id]
+            assert [type(event) for event in said] == [PeerUp], f"{said} at {other.node_id}"
+
+
+def test_a_restarted_node_outranks_the_news_of_its_death() -> None:
+    world = World(17, 5)
+    world.run(5_000)
+    node = list(world.nodes.values())[4]
+    node.crash()
+    world.run_until(lambda: world.sees(node.node_id, DEAD), within_ms=10_000)
+    node.start()
+    world.run_until(lambda: all_alive(world), within_ms=3_000)
+
+
+def test_a_node_tells_jobs_of_itself_first_and_once() -> None:
+    world = World(19, 3)
+    world.run(10_000)
+    for node in world.running():
+        own = [event for event in node.heard if event.node_id == node.node_id]
+        assert own == [PeerUp(node.node_id, own[0].name, frozenset({1, 2, 3}))]
+
+
+def test_the_same_seed_gives_the_same_calls() -> None:
+    def trace() -> tuple[int, list[list[object]]]:
+        world = World(23, 6, loss=0.3)
+        world.run(20_000)
+        return world.calls, [list(node.heard) for node in world.nodes.values()]
+
+    assert trace() == trace()
