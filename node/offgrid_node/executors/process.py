@@ -28,7 +28,7 @@ OPEN_FILES_MAX = 256
 LABEL_DIGEST_BYTES = 6
 STDERR = 2
 # How long to wait for the streams to end once the group is dead: only a descendant that left the group holds them.
-DRAIN_GRACE_S = 0.5
+DRAIN_GRACE_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
