@@ -29,7 +29,8 @@ class Transport(Protocol):
     """One end of a link. All methods and the callback belong to one thread."""
 
     on_frame: OnFrame
-    """Called as `on_frame(address, frame)` for each frame heard. The owner sets it before it sends."""
+    """Called as `on_frame(address, frame)` for each frame heard, never from within `send`. The owner sets it before it
+    sends."""
 
     @property
     def mtu_bytes(self) -> int:

@@ -67,11 +67,7 @@ def test_links_of_one_host_hear_each_other() -> None:
         a.send("b", bytes(65))
 
 
-def test_the_installed_registry_finds_plug_ins_by_entry_point(
-    tmp_path: object, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from importlib.metadata import EntryPoint
-
+def test_a_plug_in_is_loaded_when_it_is_opened_and_not_before() -> None:
     points = {
         "memory": EntryPoint("memory", "offgrid_transports.memory:open_transport", "offgrid.transports"),
         "broken": EntryPoint("broken", "no_such_module:open", "offgrid.transports"),

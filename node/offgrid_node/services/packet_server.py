@@ -1,0 +1,96 @@
+"""The packet carrier's serving side: the same router, and so the same handlers, as behind gRPC.
+
+Who a peer is comes from `identify`. Until a link's session proves the peer's node key, only a link whose addresses
+cannot be forged (the in-memory one) may name members; everyone else is ANONYMOUS and may call what strangers may.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from google.protobuf.message import Message
+
+from offgrid_node.protocol.clock import Clock
+from offgrid_node.protocol.errors import Exhausted, FailedPrecondition, Fault, Internal, NotFound
+from offgrid_node.runtime import Ticket
+from offgrid_node.services.access import check_access
+from offgrid_node.services.budget import Budget, Limits, Visit
+from offgrid_node.services.caller import ANONYMOUS, Caller
+from offgrid_node.services.packet_link import PacketLink
+from offgrid_node.services.packet_methods import METHOD_NAMES, POLL_INSTEAD
+from offgrid_node.services.packet_status import fault_to_bytes
+from offgrid_node.services.router import METHODS, Outcome, Router
+from offgrid_node.services.stream import Stream
+from offgrid_transports.rpc import CallKey, Request
+
+Identify = Callable[[str], Caller | None]
+
+_log = logging.getLogger(__name__)
+
+
+class PacketServer:
+    """Serves the requests that arrive on one link, from construction on."""
+
+    def __init__(
+        self, link: PacketLink, router: Router, identify: Identify, clock: Clock, *, limits: Limits | None = None
+    ) -> None:
+        """`identify` maps a peer's address to who it has proved to be, or None; `limits` are per caller."""
+        self._link = link
+        self._router = router
+        self._identify = identify
+        self._clock = clock
+        self._budget = Budget(limits or Limits())
+        link.on_request = self._serve
+
+    def _serve(self, request: Request) -> None:
+        visit: Visit | None = None
+        outcome: Outcome | Fault
+        try:
+            caller = self._identify(request.peer) or ANONYMOUS
+            visit = self._budget.enter(caller.node_id or request.peer, self._clock.now().mono_ms)
+            visit.take(len(request.body))
+            outcome = self._dispatch(caller, request)
+        except Fault as fault:
+            outcome = fault
+        except Exception:  # noqa: BLE001 - at the edge: whatever it was, the caller gets an answer and the node goes on
+            _log.exception("method %#06x failed", request.method)
+            outcome = Internal("the request met a defect of this node; its log says more", reason="HandlerFailed")
+        if isinstance(outcome, Ticket):
+            outcome.when_done(lambda end: self._answer(request, end, visit))
+        else:
+            self._answer(request, outcome, visit)
+
+    def _dispatch(self, caller: Caller, request: Request) -> Outcome:
+        name = METHOD_NAMES.get(request.method)
+        if name is None:
+            raise NotFound(f"no method has the number {request.method:#06x}", reason="UnknownMethod")
+        if METHODS[name].streaming:
+            check_access(name, caller)
+            raise FailedPrecondition(
+                f"{name} is a stream, which packets do not carry; call {POLL_INSTEAD[name]} repeatedly instead",
+                reason="NoStreams",
+                metadata={"method": name, "poll": POLL_INSTEAD[name]},
+            )
+        return self._router.dispatch(caller, name, request.body)
+
+    def _answer(self, request: Request, outcome: Message | Fault | Stream, visit: Visit | None) -> None:
+        if visit is not None:
+            visit.leave()
+        if isinstance(outcome, Stream):
+            outcome.cancel()
+            outcome = Internal("a unary method answered with a stream", reason="HandlerFailed")
+        if not isinstance(outcome, Fault):
+            body = outcome.SerializeToString()
+            room = self._link.endpoint.body_bytes_max
+            if len(body) <= room:
+                self._link.respond(request.key, body)
+                return
+            outcome = Exhausted(
+                f"the answer has {len(body)} bytes, this link takes {room}; ask for a smaller page",
+                reason="ResponseTooLarge",
+            )
+        self._refuse(request.key, outcome)
+
+    def _refuse(self, key: CallKey, fault: Fault) -> None:
+        self._link.respond(key, fault_to_bytes(fault), error=True)
