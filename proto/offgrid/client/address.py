@@ -1,7 +1,8 @@
 """Where a node answers its own machine, and how that place is found.
 
-A node's data folder holds `offgrid.sock` (a unix socket, mode 0600) or, where there are none (Windows),
-`offgrid.token`: a file of two lines, the loopback address "127.0.0.1:port" and the secret that goes with each call.
+A node's data folder holds `offgrid.sock` (a unix socket, mode 0600). Where there are none (Windows) it holds
+`offgrid.token`, the secret that goes with each call, and `offgrid.address`, the loopback "127.0.0.1:port" to call,
+unless the config file names that in admin.address.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from pathlib import Path
 
 from offgrid.client.errors import OffgridError
 
-SOCKET_NAME, TOKEN_NAME, CONFIG_NAME = "offgrid.sock", "offgrid.token", "offgrid.toml"
+SOCKET_NAME, CONFIG_NAME = "offgrid.sock", "offgrid.toml"
+TOKEN_NAME, ADDRESS_NAME = "offgrid.token", "offgrid.address"
 SOCKET_PATH_BYTES_MAX = 103  # the least of the systems' sizes of sun_path, without its end (macOS)
 FILE_BYTES_MAX = 1 << 20  # a config or token file larger than this is none
 HOST_PORT = re.compile(r"(?P<host>\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+):(?P<port>\d{1,5})\Z")
@@ -75,21 +77,28 @@ def _loopback(address: str, match: re.Match[str], known: list[Address]) -> Addre
 
 
 def _look(place: Path, tried: list[str]) -> Iterator[Address]:
-    """What answers at a socket, a token file, a config file, or a folder that holds one of them."""
-    if place.name == CONFIG_NAME or place.suffix == ".toml":
+    """What answers at a socket, by a config file, or in a folder that holds one of them."""
+    if place.suffix == ".toml":
         yield from _by_config(place, tried)
     elif place.is_dir():
-        yield from _look(place / SOCKET_NAME, tried)
-        yield from _look(place / TOKEN_NAME, [] if os.name == "posix" else tried)
+        yield from _in_folder(place, "", tried)
         if (place / CONFIG_NAME).is_file():
             yield from _by_config(place / CONFIG_NAME, tried)
     elif place.is_socket():
         yield _unix(place)
-    elif place.name == TOKEN_NAME and (text := _read(place)):
-        target, _, secret = text.partition("\n")
-        yield Address(target.strip(), secret.strip())
     else:
         tried.append(str(place))
+
+
+def _in_folder(folder: Path, address: str, tried: list[str]) -> Iterator[Address]:
+    """The socket of a data folder, or its token with `address` (else with the one that lies beside it)."""
+    if (folder / SOCKET_NAME).is_socket():
+        yield _unix(folder / SOCKET_NAME)
+    else:
+        tried.append(str(folder / SOCKET_NAME))
+    token, address = _read(folder / TOKEN_NAME).strip(), address or _read(folder / ADDRESS_NAME).strip()
+    if token and address:
+        yield Address(address, token)
 
 
 def _by_config(path: Path, tried: list[str]) -> Iterator[Address]:
@@ -104,15 +113,10 @@ def _by_config(path: Path, tried: list[str]) -> Iterator[Address]:
     except ValueError as error:
         tried.append(f"{path} (not TOML: {error})")
         return
-    admin, node = _text(config, "admin", "address"), _text(config, "node", "data_dir")
+    admin, folder = _text(config, "admin", "address"), path.parent / (_text(config, "node", "data_dir") or "data")
     if admin.startswith("unix:"):
         yield from _look(path.parent / admin.removeprefix("unix:"), tried)
-    folder = path.parent / (node or "data")
-    if folder.is_dir():
-        yield from _look(folder / SOCKET_NAME, tried)
-        yield from _look(folder / TOKEN_NAME, [] if os.name == "posix" else tried)
-    else:
-        tried.append(str(folder / SOCKET_NAME))
+    yield from _in_folder(folder, admin if HOST_PORT.match(admin) else "", tried)
 
 
 def _text(config: dict[str, object], table: str, key: str) -> str:

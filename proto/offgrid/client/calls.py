@@ -96,7 +96,10 @@ class Calls:
         """gRPC's own words, where no node has spoken, as a sentence that says what to do."""
         if error.reason:
             return error
-        if error.code == "UNAVAILABLE":
+        if error.code == "UNAVAILABLE" and "Permission denied" in error.message:
+            error.code, error.reason = "PERMISSION_DENIED", "SocketDenied"
+            said = f"{self.address.target} belongs to another user; only the node's owner may call it"
+        elif error.code == "UNAVAILABLE":
             error.reason, said = "NoAnswer", f"no node answers at {self.address.target}"
         elif error.code == "DEADLINE_EXCEEDED":
             error.reason, said = "DeadlineExceeded", f"the node gave no answer within {self.timeout_s:g} s"

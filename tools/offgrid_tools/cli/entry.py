@@ -1,0 +1,124 @@
+"""Runs the tree of commands and turns every way to fail into an exit code and one clear sentence; no tracebacks."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+
+from offgrid_tools.cli import exits
+from offgrid_tools.cli.root import ROOT
+from offgrid_tools.cli.settings import Settings
+
+HELP_COLUMNS_MIN, HELP_COLUMNS_MAX = 50, 100
+
+
+def run(argv: Sequence[str] | None) -> int:
+    """The exit code of `offgrid ARGV`."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    settings = Settings(json="--json" in args[: args.index("--") if "--" in args else None])
+    try:
+        code = _carry_out(args, settings)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # What is left in the buffer would be written again at exit, and fail again, loudly.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return exits.PIPE_CLOSED
+    return code
+
+
+def _carry_out(args: list[str], settings: Settings) -> int:
+    try:
+        returned = ROOT.main(
+            args, prog_name="offgrid", standalone_mode=False, obj=settings, terminal_width=_help_columns()
+        )
+    except (KeyboardInterrupt, click.Abort):
+        return exits.INTERRUPTED
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return exits.USAGE
+    except click.ClickException as error:
+        return _say(settings, exits.USAGE, error.format_message(), hint=_usage_hint(error))
+    except BrokenPipeError:
+        raise
+    except Exception as error:  # noqa: BLE001 - the last resort: people get a sentence, not a traceback
+        return _failed(settings, error)
+    return returned if isinstance(returned, int) else exits.OK
+
+
+def _help_columns() -> int:
+    """How wide help is set. (click would import shutil for this, four milliseconds of --help.)"""
+    try:
+        columns = int(os.environ.get("COLUMNS") or os.get_terminal_size(sys.stdout.fileno()).columns)
+    except (OSError, ValueError):
+        columns = HELP_COLUMNS_MAX
+    return max(HELP_COLUMNS_MIN, min(columns, HELP_COLUMNS_MAX) - 2)
+
+
+def _failed(settings: Settings, error: Exception) -> int:
+    from offgrid.client.errors import OffgridError
+
+    if isinstance(error, OffgridError):
+        return _say(
+            settings,
+            exits.BY_CODE.get(error.code, exits.INTERNAL),
+            error.message,
+            hint=_hint(error),
+            code=error.code,
+            reason=error.reason,
+            violations=[{"field": v.field, "description": v.description} for v in error.violations],
+            retry_ms=error.retry_ms,
+        )
+    if isinstance(error, OSError):
+        place = f"{error.filename}: " if error.filename else ""
+        return _say(settings, exits.FAILED, f"{place}{error.strerror or error}")
+    return _say(
+        settings,
+        exits.INTERNAL,
+        f"a defect of this command: {type(error).__name__}: {error}",
+        hint="please report it together with the command line",
+    )
+
+
+def _say(settings: Settings, exit_code: int, message: str, *, hint: str = "", **details: object) -> int:
+    """One error on standard error, for people or as JSON."""
+    if settings.json:
+        import json
+
+        document = {"error": {"exit_code": exit_code, "message": message, "hint": hint, **details}}
+        click.echo(json.dumps(document, ensure_ascii=False), err=True)
+        return exit_code
+    lines = [f"offgrid: {message}"]
+    violations = details.get("violations")
+    if isinstance(violations, list):
+        lines += [f"  {v['field']}: {v['description']}" for v in violations if v["description"] not in message]
+    if hint:
+        lines.append(f"  → {hint}")
+    click.echo("\n".join(lines), err=True)
+    return exit_code
+
+
+def _usage_hint(error: click.ClickException) -> str:
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    return f"{context.command_path} --help shows what is possible" if context else ""
+
+
+def _hint(error: object) -> str:
+    """What to do next, by the error's reason, else by its code."""
+    reason, code = getattr(error, "reason", ""), getattr(error, "code", "")
+    by_reason = {
+        "NoNode": "start one (`offgrid-node init --mesh NAME`, then `offgrid-node run`) or say where it is: "
+        "--node-dir DIR or --socket PATH",
+        "NoAnswer": "is it running? start it with `offgrid-node run`",
+        "SocketDenied": "run this as the user who runs the node",
+        "BrokerUnavailable": "`offgrid peers` shows who is alive; --mode auto waits in the local queue instead",
+        "NoHostsAvailable": "`offgrid market` shows who offers what",
+    }
+    by_code = {
+        "NOT_FOUND": "the matching `list` command shows what there is",
+        "DEADLINE_EXCEEDED": "the outcome is unknown; repeating the command is safe",
+        "UNIMPLEMENTED": "node and command are of different versions: `offgrid --version`, `offgrid status`",
+    }
+    return by_reason.get(reason) or by_code.get(code, "")

@@ -1,0 +1,140 @@
+"""`offgrid events`: the journal, listed and followed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+import click
+
+from offgrid_tools.cli.settings import common, settings
+
+if TYPE_CHECKING:
+    from offgrid.client import Client
+    from offgrid.v1.state_pb2 import Event
+
+LIMIT = 50
+AGO = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|min|h|d)\Z")
+UNIT_US = {"ms": 1_000, "s": 1_000_000, "m": 60_000_000, "min": 60_000_000, "h": 3_600_000_000, "d": 86_400_000_000}
+
+
+def since_us(text: str, now_us: int) -> int:
+    """Microseconds since 1970 of "10m" (ago), "2026-11-20", "2026-11-20T08:00" or plain microseconds.
+
+    Raises ValueError for anything else. A date without a zone is this machine's local time.
+    """
+    if match := AGO.match(text):
+        return max(0, now_us - int(float(match[1]) * UNIT_US[match[2]]))
+    if text.isascii() and text.isdigit():
+        return int(text)
+    from datetime import datetime
+
+    return max(0, int(datetime.fromisoformat(text).astimezone().timestamp() * 1e6))
+
+
+@click.command()
+@click.option(
+    "--type",
+    "types",
+    multiple=True,
+    metavar="TYPE",
+    help="A type by name or number (JOB_CREATED, 14); repeat it for more.",
+)
+@click.option("--since", metavar="TIME", help="From then on: 10m, 2h, 2026-11-20T08:00.")
+@click.option("--subject", default="", help="About one job, node, mission, …")
+@click.option("--limit", type=click.IntRange(0), default=LIMIT, show_default=True, help="The newest so many; 0: all.")
+@click.option("--follow", "-f", is_flag=True, help="Go on with each event as it happens, until Ctrl-C.")
+@common
+def events(types: tuple[str, ...], since: str | None, subject: str, limit: int, follow: bool) -> None:
+    """What the journal says happened, oldest first."""
+    from_us = _since(since)
+    client = settings().connect()
+    _check_types(types)
+    # Asked before the list, so that nothing falls between the list and what follows.
+    head = client.mesh.status().journal_seq if follow else 0
+    listed = _newest(client, types, from_us, subject, limit)
+    if settings().json and not follow:
+        from offgrid_tools.cli.json_form import emit, json_of
+
+        emit({"events": [json_of(event) for event in listed]})
+        return
+    _print(listed, heading=True)
+    if follow:
+        after = max(head, listed[-1].seq if listed else 0)
+        _print(e for e in client.events.watch(after_seq=after, types=types) if subject in ("", e.subject))
+
+
+def _since(text: str | None) -> int:
+    if text is None:
+        return 0
+    import time
+
+    try:
+        return since_us(text, time.time_ns() // 1000)
+    except (ValueError, OverflowError) as error:
+        raise click.BadParameter(f"{text!r} is no time; 10m, 2h, 2026-11-20T08:00 are", param_hint="--since") from error
+
+
+def _check_types(types: Iterable[str]) -> None:
+    from offgrid.client.events import EVENT_TYPES, etype_of
+
+    for name in types:
+        try:
+            etype_of(name)
+        except ValueError as error:
+            from difflib import get_close_matches
+
+            close = get_close_matches(name.upper(), EVENT_TYPES, 1)
+            meant = f"; did you mean {close[0]}?" if close else f"; there are {', '.join(EVENT_TYPES)}"
+            raise click.BadParameter(f"{error}{meant}", param_hint="--type") from error
+
+
+def _newest(client: Client, types: Iterable[str], from_us: int, subject: str, limit: int) -> list[Event]:
+    found = client.events.list(
+        types=types, since_us=from_us, subject=subject, newest_first=limit > 0, limit=limit or None
+    )
+    return list(found)[::-1] if limit else list(found)
+
+
+def _print(found: Iterable[Event], *, heading: bool = False) -> None:
+    """Line by line, so that a stream shows at once."""
+    if settings().json:
+        from offgrid_tools.cli.json_form import emit, json_of
+
+        for event in found:
+            emit({"event": json_of(event)})
+        return
+    for line in _lines(found, heading=heading):
+        click.echo(line)
+
+
+def _lines(found: Iterable[Event], *, heading: bool) -> Iterator[str]:
+    from offgrid_tools.cli.output import clean, when
+
+    if heading:
+        yield f"{'SEQ':>8}  {'TIME':<23}  {'TYPE':<16}  {'SUBJECT':<20}  ABOUT"
+    for event in found:
+        stamp, subject, what = when(event.timestamp_us), clean(event.subject), clean(_about(event))
+        yield f"{event.seq:>8}  {stamp:<23}  {event.type:<16}  {subject:<20}  {what}".rstrip()
+
+
+def _about(event: Event) -> str:
+    """The few words of an event's data that say most."""
+    match event.WhichOneof("data"):
+        case "member":
+            return event.member.name
+        case "mission":
+            return event.mission.title
+        case "task":
+            return f"{event.task.name} ({event.task.kind})"
+        case "job":
+            return " ".join(filter(None, (event.job.needs, event.job.host, event.job.error)))
+        case "attempt":
+            return f"attempt {event.attempt.attempt} on {event.attempt.host} {event.attempt.outcome}"
+        case "peer":
+            return event.peer.liveness
+        case "node_started":
+            return f"version {event.node_started.version}"
+        case _:
+            return ""

@@ -1,0 +1,153 @@
+"""`offgrid job dispatch`, `watch`, `list` and `show`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from offgrid_tools.cli import exits
+from offgrid_tools.cli.settings import common, settings
+
+if TYPE_CHECKING:
+    from offgrid.client import Client
+    from offgrid.v1.jobs_pb2 import Job
+
+MODES = click.Choice(["auto", "offgrid", "disabled"])
+
+
+@click.command()
+@click.argument("job_id")
+@click.option("--mode", type=MODES, help="The mesh, the local queue, or whichever works. [default: as configured]")
+@common
+def dispatch(job_id: str, mode: str | None) -> None:
+    """Send a created job to the mesh or the local queue; doing it twice is harmless."""
+    answer = settings().connect().jobs.dispatch(job_id, mode or "")
+    if settings().json:
+        from offgrid_tools.cli.json_form import emit
+
+        emit(answer)
+        return
+    from offgrid.v1.jobs_pb2 import Route
+    from offgrid_tools.cli.output import facts, word
+
+    facts(
+        [
+            ("job", answer.job.job_id),
+            ("state", state_of(answer.job)),
+            ("route", word(Route, answer.route)),
+            ("why", answer.reason),
+        ]
+    )
+
+
+@click.command()
+@click.argument("job_id")
+@common
+def watch(job_id: str) -> int:
+    """Follow a job until it ends. With --json one line per change."""
+    client = settings().connect()
+    job = None
+    for job in client.jobs.watch(job_id):
+        if settings().json:
+            from offgrid_tools.cli.json_form import emit, json_of
+
+            emit({"job": json_of(job)})
+        else:
+            click.echo(change_of(job))
+    return exit_code_of(job)
+
+
+@click.command("list")
+@click.option("--task", "task_id", default="", help="Those of one task.")
+@click.option("--limit", type=click.IntRange(0), default=0, help="At most so many. [default: all]")
+@common
+def list_(task_id: str, limit: int) -> None:
+    """List jobs."""
+    client = settings().connect()
+    found = client.jobs.list(task_id=task_id, limit=limit or None)
+    if settings().json:
+        from offgrid_tools.cli.json_form import emit, json_of
+
+        emit({"jobs": [json_of(job) for job in found]})
+        return
+    from offgrid_tools.cli.output import table, when
+
+    names = node_names(client)
+    table(
+        ("job", "state", "attempt", "host", "needs", "created", "input", "error"),
+        (
+            (j.job_id, state_of(j), j.attempt, named(j.host, names), j.needs, when(j.created_us), j.input_name, j.error)
+            for j in found
+        ),
+        empty="there are no jobs",
+    )
+
+
+@click.command()
+@click.argument("job_id")
+@click.option("--output", "output", type=click.Path(dir_okay=False), help="Write the job's output here; - is stdout.")
+@common
+def show(job_id: str, output: str | None) -> None:
+    """Show one job with its result and receipt."""
+    client = settings().connect()
+    report(client, client.jobs.get(job_id), output)
+
+
+def state_of(job: Job) -> str:
+    from offgrid.v1.jobs_pb2 import JobState
+    from offgrid_tools.cli.output import word
+
+    return word(JobState, job.state)
+
+
+def change_of(job: Job) -> str:
+    """One line: where the job is now."""
+    from offgrid_tools.cli.output import clean
+
+    where = f" on {job.host} (attempt {job.attempt})" if job.host and state_of(job) in ("awarded", "running") else ""
+    why = f": {clean(job.error)} {clean(job.error_detail)}".rstrip() if job.error else ""
+    return f"{job.job_id} {state_of(job)}{where}{why}"
+
+
+def exit_code_of(job: Job | None) -> int:
+    """0 unless the job has failed; the reason is its own field."""
+    return exits.FAILED if job is not None and state_of(job) == "failed" else exits.OK
+
+
+def node_names(client: Client) -> dict[str, str]:
+    """Node ids and what people call them; empty when the mesh cannot be asked just now."""
+    from offgrid.client import OffgridError
+
+    try:
+        return {peer.member.node_id: peer.member.name for peer in client.mesh.peers(include_removed=True)}
+    except OffgridError:
+        return {}
+
+
+def named(node_id: str, names: dict[str, str]) -> str:
+    return names.get(node_id) or node_id
+
+
+def report(client: Client, job: Job, output: str | None) -> None:
+    """The job, its attempts, output and receipt; the output goes to a file when one is named.
+
+    With `output` "-" standard output carries the job's bytes and nothing else.
+    """
+    if output == "-":
+        import sys
+
+        sys.stdout.buffer.write(job.result.output)
+        sys.stdout.flush()
+        return
+    if output is not None:
+        Path(output).write_bytes(job.result.output)
+    if settings().json:
+        from offgrid_tools.cli.json_form import emit, json_of
+
+        emit({"job": json_of(job)})
+        return
+    from offgrid_tools.cli.report import job_facts
+
+    job_facts(job, node_names(client), output)

@@ -1,0 +1,61 @@
+"""Messages as JSON for scripts: the wire's own field names, every field present, enums by name.
+
+Unlike protobuf's canonical JSON, 64-bit integers are numbers (all that we send stay below 2**53, which jq and
+JavaScript hold exactly); bytes are base64. A field that is a message and not set is null; of a oneof only what is set
+appears.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import click
+from google.protobuf.message import Message
+
+if TYPE_CHECKING:
+    from google._upb._message import FieldDescriptor as FastFieldDescriptor
+    from google.protobuf.descriptor import FieldDescriptor as PlainFieldDescriptor
+
+    FieldDescriptor = PlainFieldDescriptor | FastFieldDescriptor
+
+
+def json_of(message: Message) -> dict[str, Any]:
+    """The message as what `json.dumps` takes."""
+    return {field.name: _field(message, field) for field in message.DESCRIPTOR.fields if _shown(message, field)}
+
+
+def _shown(message: Message, field: FieldDescriptor) -> bool:
+    return field.containing_oneof is None or message.HasField(field.name)
+
+
+def _field(message: Message, field: FieldDescriptor) -> Any:
+    value = getattr(message, field.name)
+    if field.is_repeated:
+        if field.message_type is not None and field.message_type.GetOptions().map_entry:
+            inner = field.message_type.fields_by_name["value"]
+            return {str(key): _value(inner, value[key]) for key in sorted(value)}
+        return [_value(field, item) for item in value]
+    if field.message_type is not None and not message.HasField(field.name):
+        return None
+    return _value(field, value)
+
+
+def _value(field: FieldDescriptor, value: Any) -> Any:
+    if field.message_type is not None:
+        return json_of(value)
+    if field.enum_type is not None:
+        known = field.enum_type.values_by_number.get(value)
+        return known.name if known else value
+    return base64.b64encode(value).decode("ascii") if isinstance(value, bytes) else value
+
+
+def emit(document: Message | Mapping[str, Any]) -> None:
+    """Prints one document on one line, at once."""
+    import json
+    import sys
+
+    plain = json_of(document) if isinstance(document, Message) else document
+    click.echo(json.dumps(plain, ensure_ascii=False))
+    sys.stdout.flush()

@@ -1,0 +1,182 @@
+"""`offgrid status`, `peers`, `mesh` and `market`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from offgrid_tools.cli.settings import common, settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from offgrid.v1.common_pb2 import Role
+
+
+def role_words(roles: Iterable[Role.ValueType]) -> str:
+    from offgrid.v1.common_pb2 import Role
+    from offgrid_tools.cli.output import word
+
+    return " ".join(word(Role, role) for role in roles)
+
+
+@click.command()
+@common
+def status() -> None:
+    """What this node is and how it does."""
+    answer = settings().connect().mesh.status()
+    if settings().json:
+        from offgrid_tools.cli.json_form import emit
+
+        emit(answer)
+        return
+    from offgrid_tools.cli.output import duration, facts
+
+    facts(
+        [
+            ("node", f"{answer.name} ({answer.node_id})"),
+            ("mesh", f"{answer.mesh} ({answer.mesh_id})"),
+            ("roles", role_words(answer.roles)),
+            ("peers", f"{answer.peers_alive} of {answer.peers_total} alive"),
+            ("jobs", f"{answer.jobs_open} open, {answer.slots_busy} of {answer.slots_total} slots busy"),
+            ("journal", f"{answer.journal_seq} events, commit {answer.commit_ms_p50:.2f} ms {answer.commit_mode}"),
+            ("inbox", answer.inbox_depth),
+            ("up", f"{duration(answer.uptime_ms)}, version {answer.version}"),
+            ("data", answer.data_dir),
+            ("removed", "this node's membership was revoked" if answer.removed else ""),
+            *(("notice", notice) for notice in answer.notices),
+        ]
+    )
+
+
+@click.command()
+@click.option("--removed", is_flag=True, help="Removed members too.")
+@common
+def peers(removed: bool) -> None:
+    """The members of the mesh and how alive they seem from here."""
+    found = list(settings().connect().mesh.peers(include_removed=removed))
+    if settings().json:
+        from offgrid_tools.cli.json_form import emit, json_of
+
+        emit({"peers": [json_of(peer) for peer in found]})
+        return
+    from offgrid.v1.common_pb2 import Liveness
+    from offgrid_tools.cli.output import ID_CHARS, table, word
+
+    table(
+        ("name", "id", "state", "roles", "address", "version"),
+        (
+            (
+                peer.member.name + (" (here)" if peer.self else ""),
+                peer.member.node_id[:ID_CHARS],
+                "removed" if peer.member.removed else word(Liveness, peer.liveness),
+                role_words(peer.roles_in_force),
+                peer.addresses[0] if peer.addresses else "",
+                peer.version,
+            )
+            for peer in found
+        ),
+        empty="no members are known",
+    )
+
+
+@click.command()
+@common
+def members() -> None:
+    """Who belongs to the mesh, what each may do, and who was removed."""
+    found = [peer.member for peer in settings().connect().mesh.peers(include_removed=True)]
+    if settings().json:
+        from offgrid_tools.cli.json_form import emit, json_of
+
+        emit({"members": [json_of(member) for member in found]})
+        return
+    from offgrid_tools.cli.output import ID_CHARS, table
+
+    table(
+        ("name", "id", "may be", "weight", "domain", "epoch", "state"),
+        (
+            (
+                member.name,
+                member.node_id[:ID_CHARS],
+                role_words(member.roles) + (" admin" if member.admin else ""),
+                f"{member.weight_milli / 1000:g}",
+                member.failure_domain,
+                member.epoch,
+                "removed" if member.removed else "member",
+            )
+            for member in found
+        ),
+        empty="no members are known",
+    )
+
+
+@click.command()
+@click.option(
+    "--role",
+    "roles",
+    multiple=True,
+    type=click.Choice(["core", "broker", "host"]),
+    help="What the new member may do; repeat it for more. [default: everything]",
+)
+@click.option("--weight", type=click.FloatRange(0.001, 1_000_000), help="Its weight in quorums. [default: 1]")
+@click.option("--domain", default="", help="What it fails together with: a room, a power line.")
+@common
+def invite(roles: tuple[str, ...], weight: float | None, domain: str) -> None:
+    """Print a token that lets one new node join, once."""
+    answer = settings().connect().mesh.invite(roles=roles, weight=weight, domain=domain)
+    if settings().json:
+        from offgrid_tools.cli.json_form import emit
+
+        emit(answer)
+        return
+    click.echo(answer.token)
+    click.echo("On the new machine: offgrid-node join TOKEN", err=True)
+
+
+@click.command()
+@click.argument("node")
+@common
+def remove(node: str) -> None:
+    """Revoke the membership of NODE: its name, its id, or the id's first characters."""
+    member = settings().connect().mesh.remove(node)
+    if settings().json:
+        from offgrid_tools.cli.json_form import emit, json_of
+
+        emit({"member": json_of(member)})
+        return
+    from offgrid_tools.cli.output import clean
+
+    click.echo(f"removed {clean(member.name)} ({member.node_id})")
+
+
+@click.command()
+@common
+def market() -> None:
+    """The standing offers in this node's book (brokers have one)."""
+    answer = settings().connect().market.offers()
+    if settings().json:
+        from offgrid_tools.cli.json_form import emit
+
+        emit(answer)
+        return
+    from offgrid_tools.cli.output import ID_CHARS, table
+
+    table(
+        ("host", "state", "free", "executors", "kinds", "price", "labels"),
+        (
+            (
+                entry.offer.host[:ID_CHARS],
+                "alive" if entry.alive else "dead",
+                f"{entry.slots_free}/{entry.offer.slots}",
+                " ".join(entry.offer.executors),
+                " ".join(entry.offer.kinds),
+                f"{entry.offer.price_micro / 1e6:g}",
+                " ".join(f"{key}={value}" for key, value in sorted(entry.offer.labels.items())),
+            )
+            for entry in answer.entries
+        ),
+        empty="the book holds no offers",
+    )
+    if answer.queued:
+        click.echo(f"{answer.queued} orders wait for a free slot")

@@ -1,0 +1,139 @@
+"""What people read: facts, tables, times. Rich draws tables on a terminal; elsewhere columns are plain text.
+
+Text that came from the mesh never reaches a terminal with control characters in it.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from typing import Protocol
+
+    class Enum(Protocol):
+        """A generated enum, by what is asked of it."""
+
+        @property
+        def DESCRIPTOR(self) -> EnumDescriptor: ...  # noqa: N802 - protobuf's name
+
+    from google.protobuf.descriptor import EnumDescriptor
+
+ID_CHARS = 12  # of a node id in tables; --json has all of it
+PREVIEW_CHARS_MAX = 4_000  # of a job's output on a terminal
+GAP = "  "
+
+
+def clean(text: str, *, lines: bool = False) -> str:
+    """`text` without what a terminal would obey; with `lines` line ends and tabs stay."""
+    kept = "\n\t" if lines else ""
+    return "".join(
+        char if char in kept or unicodedata.category(char) not in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp") else "�"
+        for char in text
+    )
+
+
+def facts(pairs: Iterable[tuple[str, object]]) -> None:
+    """Names and values, aligned; pairs without a value are left out."""
+    shown = [(name, clean(str(value), lines=True)) for name, value in pairs if value not in ("", None)]
+    width = max((len(name) for name, _ in shown), default=0)
+    for name, value in shown:
+        body = value.replace("\n", "\n" + " " * (width + len(GAP)))
+        click.echo(click.style(name.ljust(width), dim=True) + GAP + body, color=_colour())
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str) -> None:
+    """Rows below their headings, or the sentence `empty` when there are none."""
+    cells = [[clean(str(cell)) for cell in row] for row in rows]
+    if not cells:
+        click.echo(empty)
+    elif sys.stdout.isatty():
+        _rich_table(columns, cells)
+    else:
+        widths = [max(len(row[i]) for row in [list(columns), *cells]) for i in range(len(columns))]
+        for row in [[column.upper() for column in columns], *cells]:
+            click.echo(GAP.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _rich_table(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    drawn = Table(box=None, header_style="dim", pad_edge=False, padding=(0, 2, 0, 0))
+    for column in columns:
+        drawn.add_column(column, overflow="fold")
+    for row in cells:
+        drawn.add_row(*(Text(cell, style=STYLES.get(cell, "")) for cell in row))
+    Console(highlight=False).print(drawn)
+
+
+STYLES: Mapping[str, str] = {
+    "alive": "green",
+    "completed": "green",
+    "suspect": "yellow",
+    "running": "cyan",
+    "awarded": "cyan",
+    "queued": "yellow",
+    "dead": "red",
+    "failed": "red",
+    "removed": "red",
+}
+
+
+def _colour() -> bool | None:
+    """None leaves it to click, which looks whether there is a terminal."""
+    import os
+
+    return False if os.environ.get("NO_COLOR") else None
+
+
+def when(us: int) -> str:
+    """A stamp in this machine's local time, to the millisecond."""
+    if not us:
+        return ""
+    from datetime import UTC, datetime
+
+    try:
+        return datetime.fromtimestamp(us / 1e6, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+    except (ValueError, OverflowError, OSError):
+        return f"{us} µs"  # a clock that lies this much is shown as it is
+
+
+def duration(ms: float) -> str:
+    """A length of time in its most natural unit."""
+    for unit_ms, unit in ((86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1_000, "s")):
+        if ms >= unit_ms:
+            return f"{ms / unit_ms:.1f} {unit}"
+    return f"{ms:.1f} ms"
+
+
+def size(count: int) -> str:
+    """Bytes, exact below a kilobyte."""
+    for unit_bytes, unit in ((1_000_000_000, "GB"), (1_000_000, "MB"), (1_000, "kB")):
+        if count >= unit_bytes:
+            return f"{count / unit_bytes:.1f} {unit}"
+    return f"{count} bytes"
+
+
+def word(enum: Enum, number: int) -> str:
+    """An enum's value for people: (JobState, 4) → "running"; one that this version does not know as its number."""
+    known = enum.DESCRIPTOR.values_by_number.get(number)
+    if known is None:
+        return str(number)
+    prefix = re.sub(r"(?<!^)(?=[A-Z])", "_", enum.DESCRIPTOR.name).upper() + "_"
+    short = known.name.removeprefix(prefix).lower().replace("_", " ")
+    return "" if short == "unspecified" else short
+
+
+def preview(output: bytes) -> str:
+    """The beginning of a job's output as text."""
+    text = output.decode("utf-8", "replace")
+    shown = clean(text[:PREVIEW_CHARS_MAX], lines=True).rstrip("\n")
+    left = len(text) - PREVIEW_CHARS_MAX
+    return f"{shown}\n… {left:,} characters more; --output FILE has all of it" if left > 0 else shown

@@ -1,0 +1,106 @@
+"""The tree of commands: names and one line each. What they do is in the modules that the table names."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+
+from offgrid_tools.cli import exits
+from offgrid_tools.cli.lazy import Entry, LazyGroup
+from offgrid_tools.cli.settings import common_options
+
+DIST = "offgrid_node-"
+
+HELP = """Looks after one node and, through it, its mesh.
+
+The node is found in ./data, by ./offgrid.toml or in ~/.offgrid/data, unless --socket or --node-dir say where.
+"""
+
+
+def _version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        click.echo(f"offgrid {_installed_version()}")
+        ctx.exit()
+
+
+def _installed_version() -> str:
+    """From the name of the installed metadata's folder (PEP 376); importlib.metadata would take 40 ms to say it."""
+    for place in sys.path:
+        try:
+            names = os.listdir(place or ".")
+        except OSError:
+            continue
+        for name in names:
+            if name.startswith(DIST) and name.endswith(".dist-info"):
+                return name[len(DIST) : -len(".dist-info")]
+    return "unknown (not installed)"
+
+
+ROOT = LazyGroup(
+    "offgrid",
+    {
+        "status": Entry("mesh:status", "What this node is and how it does."),
+        "peers": Entry("mesh:peers", "The members of the mesh and how alive they seem from here."),
+        "mesh": Entry("root:MESH", "Invite, remove and list members."),
+        "mission": Entry("root:MISSION", "Create, list, show and update missions."),
+        "task": Entry("root:TASK", "Create, list and show tasks."),
+        "job": Entry("root:JOB", "Run, create, dispatch, watch, list and show jobs."),
+        "market": Entry("mesh:market", "The standing offers in this node's book."),
+        "events": Entry("events:events", "What the journal says happened."),
+        "sim": Entry("sim:sim", "Replay one seed of the simulator."),
+    },
+    HELP,
+    [
+        *common_options(),
+        click.Option(["--version"], is_flag=True, expose_value=False, is_eager=True, callback=_version,
+                     help="Show the version and exit."),
+    ],
+)  # fmt: skip
+ROOT.epilog = exits.epilogue()
+
+MESH = LazyGroup(
+    "mesh",
+    {
+        "invite": Entry("mesh:invite", "Print a token that lets one new node join."),
+        "members": Entry("mesh:members", "Who belongs to the mesh, and who was removed."),
+        "remove": Entry("mesh:remove", "Revoke a membership."),
+    },
+    "Invite, remove and list members.",
+    common_options(),
+)
+MISSION = LazyGroup(
+    "mission",
+    {
+        "create": Entry("missions:create", "Create a mission."),
+        "list": Entry("missions:list_", "List missions."),
+        "show": Entry("missions:show", "Show one mission."),
+        "update": Entry("missions:update", "Change a mission, or complete it."),
+    },
+    "Create, list, show and update missions.",
+    common_options(),
+)
+TASK = LazyGroup(
+    "task",
+    {
+        "create": Entry("tasks:create", "Create a task of a mission."),
+        "list": Entry("tasks:list_", "List tasks."),
+        "show": Entry("tasks:show", "Show one task."),
+    },
+    "Create, list and show tasks.",
+    common_options(),
+)
+JOB = LazyGroup(
+    "job",
+    {
+        "run": Entry("job_run:run", "Run a file through the mesh and wait for the result."),
+        "create": Entry("job_run:create", "Create a job without sending it."),
+        "dispatch": Entry("jobs:dispatch", "Send a created job to the mesh or the local queue."),
+        "watch": Entry("jobs:watch", "Follow a job until it ends."),
+        "list": Entry("jobs:list_", "List jobs."),
+        "show": Entry("jobs:show", "Show one job with its result and receipt."),
+    },
+    "Run, create, dispatch, watch, list and show jobs.",
+    common_options(),
+)

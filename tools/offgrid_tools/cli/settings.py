@@ -1,0 +1,60 @@
+"""The options that every command has, before or after its name: --json, --socket, --node-dir."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from offgrid.client import Client
+
+F = TypeVar("F", bound="Callable[..., object]")
+
+
+class Settings:
+    """What the options said, in one object per run. (No dataclass: importing that takes a millisecond of --help.)"""
+
+    def __init__(self, *, json: bool = False) -> None:
+        self.json = json
+        self.socket = ""
+        self.node_dir = ""
+
+    def connect(self) -> Client:
+        """The client of the node that was meant; closed when the command ends. Raises OffgridError."""
+        from offgrid.client import connect
+
+        client = connect(self.socket or self.node_dir or None)
+        click.get_current_context().call_on_close(client.close)
+        return client
+
+
+def settings() -> Settings:
+    """The settings of the run that is going on."""
+    return click.get_current_context().ensure_object(Settings)
+
+
+def _keep(ctx: click.Context, param: click.Parameter, value: Any) -> None:
+    if value and param.name:
+        setattr(ctx.ensure_object(Settings), param.name, value)
+
+
+def common_options() -> list[click.Parameter]:
+    """Fresh parameters that store what they are given into the run's Settings."""
+    return [
+        click.Option(["--json"], is_flag=True, expose_value=False, is_eager=True, callback=_keep,
+                     help="One JSON document on standard output; streams: one per line."),
+        click.Option(["--socket"], metavar="ADDRESS", expose_value=False, callback=_keep,
+                     help="The node's socket (a path or unix:/path), or 127.0.0.1:port."),
+        click.Option(["--node-dir"], metavar="DIR", expose_value=False, callback=_keep,
+                     help="The node's folder: where its offgrid.toml or its data is."),
+    ]  # fmt: skip
+
+
+def common(function: F) -> F:
+    """Gives a command the common options; the decorator to put right below `@click.command`."""
+    params: list[click.Parameter] = getattr(function, "__click_params__", [])
+    function.__click_params__ = [*common_options()[::-1], *params]  # type: ignore[attr-defined]  # click's own place
+    return function
