@@ -13,8 +13,8 @@ from dataclasses import dataclass
 NESTING_MAX = 32
 """Arrays and inline tables within each other, and parts of one dotted key; a Python parser recurses over both."""
 
-VALUES_MAX = 20_000
-"""Values in one text; a configuration has dozens."""
+TOKENS_MAX = 20_000
+"""Keys and values in one text; a configuration has dozens."""
 
 _BLANK = re.compile(r"[ \t]*")
 _BLANK_LINES = re.compile(r"(?:[ \t\n]|\r\n|#[^\n]*)*")
@@ -24,12 +24,13 @@ _LITERAL = re.compile(r"'([^'\n]*)'")
 _BASIC_LONG = re.compile(r'"""(?:[^"\\]++|\\.|"(?!""))*+"{3,5}', re.DOTALL)
 _LITERAL_LONG = re.compile(r"'''(?:[^']++|'(?!''))*+'{3,5}")
 _SCALAR = re.compile(r"[^\[\]{},#\n]*")
+# Anchored and possessive: whatever a line holds, looking at it costs its length once.
+_ANY_KEY = r"(?:[A-Za-z0-9_-]++|\"[^\"\n]*+\"|'[^'\n]*+')"
 _STATEMENT = re.compile(
-    r"[ \t]*(?:\[{1,2}[ \t]*[A-Za-z][^\[\]\n\"',=]*\]{1,2}[ \t]*(?:#.*)?\r?$"
-    r"|(?:[A-Za-z0-9_-]+|\"[^\"\n]*\"|'[^'\n]*')(?:[ \t]*\.[ \t]*(?:[A-Za-z0-9_-]+|\"[^\"\n]*\"|'[^'\n]*'))*[ \t]*=)",
+    r"^[ \t]*+(?:\[{1,2}[ \t]*+[A-Za-z][^\[\]\n\"',=]*+\]{1,2}[ \t]*+(?:#.*+)?\r?$"
+    rf"|{_ANY_KEY}(?:[ \t]*+\.[ \t]*+{_ANY_KEY})*+[ \t]*+=)",
     re.MULTILINE,
 )
-
 
 Path = tuple[str | int, ...]
 """Keys and array indices from the document's root down."""
@@ -76,7 +77,7 @@ class Scanner:
 
     def __init__(self, text: str) -> None:
         self._text = text
-        self._values = 0
+        self._tokens = 0
 
     def blank(self, at: int) -> int:
         """The offset after spaces and tabs."""
@@ -97,12 +98,11 @@ class Scanner:
     def next_statement(self, at: int) -> int:
         """The first offset from `at` (a line start) on where a header or a key stands at a line's start."""
         found = _STATEMENT.search(self._text, at)
-        while found and found.start() > 0 and self._text[found.start() - 1] != "\n":
-            found = _STATEMENT.search(self._text, self.line_end(found.start()))
         return found.start() if found else len(self._text)
 
     def key(self, at: int) -> tuple[int, tuple[Part, ...]]:
         """Reads `a."b".c`; returns the offset after it and its parts."""
+        self._count(at)
         parts: list[Part] = []
         while True:
             if len(parts) == NESTING_MAX:
@@ -114,6 +114,11 @@ class Scanner:
             if not self._text.startswith(".", at):
                 return at, tuple(parts)
             at += 1
+
+    def _count(self, at: int) -> None:
+        self._tokens += 1
+        if self._tokens > TOKENS_MAX:
+            raise TomlFault(at, f"more than {TOKENS_MAX} keys and values in one file", fatal=True)
 
     def _key_part(self, at: int) -> tuple[int, Part]:
         if bare := _BARE_KEY.match(self._text, at):
@@ -130,9 +135,7 @@ class Scanner:
 
     def value(self, at: int, depth: int = 0) -> Extent:
         """Reads the value at `at`, which is behind any blanks."""
-        self._values += 1
-        if self._values > VALUES_MAX:
-            raise TomlFault(at, f"more than {VALUES_MAX} values in one file", fatal=True)
+        self._count(at)
         if depth > NESTING_MAX:
             raise TomlFault(at, f"nested deeper than {NESTING_MAX}", fatal=True)
         match self._text[at : at + 1]:

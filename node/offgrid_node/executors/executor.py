@@ -36,3 +36,7 @@ class Executor(Protocol):
     async def run(self, payload: jobs_pb2.JobPayload, timeout_ms: int) -> Outcome:
         """Runs it. Cancelling the task kills the work. Never raises for what the work itself does."""
         ...
+
+    def close(self) -> None:
+        """Gives back what it holds, once nothing runs on it any more."""
+        ...

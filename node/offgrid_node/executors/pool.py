@@ -15,6 +15,7 @@ class ExecutorPool:
     """An Executor made of others. Raises ValueError when two of them offer the same."""
 
     def __init__(self, executors: Sequence[Executor]) -> None:
+        self._executors = tuple(executors)
         self._by_label: dict[str, Executor] = {}
         for executor in executors:
             for label in executor.offers:
@@ -37,3 +38,7 @@ class ExecutorPool:
             offered = ", ".join(self._by_label) or "nothing"
             return failed("ExecutionFailed", f"this host does not run {label!r}; it runs {offered}", "none")
         return await executor.run(payload, timeout_ms)
+
+    def close(self) -> None:
+        for executor in self._executors:
+            executor.close()

@@ -92,6 +92,9 @@ class ProcessExecutor:
         finally:
             await asyncio.to_thread(folder.cleanup)
 
+    def close(self) -> None:
+        """Nothing is held between two runs."""
+
     async def _run_in(self, folder: Path, argv: list[str], label: str, timeout_ms: int) -> Outcome:
         limits = confine.Limits(
             # Several threads burn CPU time faster than the clock; the timeout is what ends a job, this its strays.

@@ -198,5 +198,9 @@ def fault_of(error: BaseException, doing: str, path: Path) -> Fault:
     if isinstance(error, (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.InvalidError, lmdb.NotFoundError)):
         return Corrupt(f"{doing}: {error}: restore it from a backup", reason="StoreDamaged")
     if isinstance(error, lmdb.ReadersFullError):
-        return Unavailable(f"{doing}: {error}", reason="TooManyReaders", retry_ms=DISK_RETRY_MS)
+        return Unavailable(
+            f"{doing}: other programs read it and take all {READERS_MAX} readers' slots: stop them",
+            reason="TooManyReaders",
+            retry_ms=DISK_RETRY_MS,
+        )
     return disk_fault(path, doing, error)

@@ -1,0 +1,45 @@
+"""What a node says when it is up: who it is, where it listens, and ready-made lines to talk to it."""
+
+from __future__ import annotations
+
+from offgrid_node import __version__
+from offgrid_node.access_files import TLS_NAME, TOKEN_NAME
+from offgrid_node.config import Config
+from offgrid_node.keys import tls_name_of
+from offgrid_node.node import Node
+
+
+def banner(config: Config, node: Node, admin: str, mesh_port: int) -> str:
+    """Several lines for a terminal."""
+    directory = node.directory
+    lines = [
+        f"offgrid-node {__version__}: {config.node.name} ({node.node_id}) of mesh {directory.mesh_name}",
+        f"  roles    {', '.join(config.node.roles)}",
+        f"  members  {len(directory.live())} known",
+        f"  admin    {admin}",
+        f"  mesh     port {mesh_port}, mutual TLS",
+        f"  store    {config.storage.memory_db}",
+        "Talk to it:",
+        f"  offgrid --socket {admin} status",
+        f"  {grpcurl_admin(config, admin)}",
+        f"  {grpcurl_mesh(config, node, mesh_port)}",
+    ]
+    return "\n".join(lines)
+
+
+def grpcurl_admin(config: Config, admin: str) -> str:
+    """The exact line for the owner's socket, or for the loopback port and its token."""
+    method = "offgrid.v1.MeshService/GetStatus"
+    if admin.startswith("unix:"):
+        return f"grpcurl -plaintext -unix {admin.removeprefix('unix:')} {method}"
+    token = config.node.data_dir / TOKEN_NAME
+    return f'grpcurl -plaintext -H "authorization: Bearer $(cat {token})" {admin} {method}'
+
+
+def grpcurl_mesh(config: Config, node: Node, mesh_port: int) -> str:
+    """The exact line for the mesh port, as this very node; the PEM files are written at start."""
+    tls = config.node.data_dir / TLS_NAME
+    return (
+        f"grpcurl -cacert {tls / 'identity.pem'} -cert {tls / 'chain.pem'} -key {tls / 'leaf.key'} "
+        f"-authority {tls_name_of(node.node_id)} 127.0.0.1:{mesh_port} offgrid.v1.MeshService/GetStatus"
+    )

@@ -1,0 +1,219 @@
+"""The composition root: the one file that names concrete classes. Config in, running node out.
+
+Start: store (and its lock), keys, node, listeners, discovery, driver. Stop, in order: no new calls, running work
+killed and given back, the last commit, the store. A second signal stops at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from random import SystemRandom
+
+from offgrid.v1 import jobs_pb2
+from offgrid_node import __version__
+from offgrid_node.access_files import TOKEN_NAME, write_access_files
+from offgrid_node.banner import banner
+from offgrid_node.config import Config
+from offgrid_node.driver import COMMIT_INLINE_MAX_MS, Driver
+from offgrid_node.executors.executor import Executor
+from offgrid_node.executors.pool import ExecutorPool
+from offgrid_node.executors.process import ProcessExecutor
+from offgrid_node.executors.running import Running
+from offgrid_node.executors.wasm import WasmExecutor
+from offgrid_node.finding import Finding
+from offgrid_node.folder import MIB, Folder, open_store
+from offgrid_node.keys import NodeKey, NodeTls, check_identity_certificate, issue_leaf, open_sealed, seal, verify
+from offgrid_node.members import Members
+from offgrid_node.node import Node, Parts
+from offgrid_node.protocol.clock import Now
+from offgrid_node.protocol.errors import Fault
+from offgrid_node.protocol.jobs.settings import JobsSettings
+from offgrid_node.protocol.mesh.machine import MeshSettings
+from offgrid_node.services.grpc_road import GrpcRoad
+from offgrid_node.services.grpc_server import GrpcServer
+from offgrid_node.services.mesh import NodeFacts
+from offgrid_node.storage.disk import measure_fsync_ms
+from offgrid_node.storage.store import Store
+
+ROLE_VALUES = {"core": 1, "broker": 2, "host": 3}
+MODES = {
+    "auto": jobs_pb2.DISPATCH_MODE_AUTO,
+    "offgrid": jobs_pb2.DISPATCH_MODE_OFFGRID,
+    "disabled": jobs_pb2.DISPATCH_MODE_DISABLED,
+}
+
+LOOPBACK_ANY = "127.0.0.1:0"
+
+_log = logging.getLogger("offgrid")
+
+
+class SystemClock:
+    """The machine's clocks."""
+
+    def now(self) -> Now:
+        return Now(time.monotonic_ns() // 1_000_000, time.time_ns() // 1_000)
+
+
+def serve(path: Path) -> None:
+    """Runs the node of this folder until SIGINT or SIGTERM. Raises ConfigError or a Fault when it cannot start."""
+    folder = Folder(path)
+    config = folder.config()
+    logging.basicConfig(
+        level=config.node.log_level.upper(),
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+    sys.setswitchinterval(0.0005)  # the default lets a computing thread hold up the loop for 5 ms at a time
+    asyncio.run(_serve(folder, config))
+
+
+async def _serve(folder: Folder, config: Config) -> None:
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    _on_signals(loop, stopping.set)
+    daemon = Daemon(folder, config)
+    try:
+        await daemon.start()
+        print(daemon.banner, flush=True)  # noqa: T201 - what the person at the terminal asked for
+        await stopping.wait()
+        _log.info("stopping")
+    finally:
+        await daemon.stop()
+
+
+def _on_signals(loop: asyncio.AbstractEventLoop, stop: Callable[[], None]) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        try:
+            loop.add_signal_handler(number, stop)
+        except NotImplementedError:  # Windows: the handler runs in the main thread, outside the loop
+            signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop))
+
+
+class Daemon:
+    """One node on this machine's disk and network."""
+
+    def __init__(self, folder: Folder, config: Config) -> None:
+        self._config = config
+        self._began_ns = time.monotonic_ns()
+        self._key = NodeKey.load(folder.keys_path)
+        self._pool, self._problems = make_executors(config)
+        self._cleanup: list[Callable[[], Awaitable[None] | None]] = []
+        self.banner = ""
+
+    async def start(self) -> None:
+        """Everything up, or the Fault that says why not; `stop` is due in both cases."""
+        config, tls = self._config, issue_leaf(self._key)
+        store = open_store(config)
+        self._cleanup.append(store.close)
+        threaded = measure_fsync_ms(config.storage.memory_db) > COMMIT_INLINE_MAX_MS
+        self._driver = Driver(asyncio.get_running_loop(), threaded=threaded)
+        road = GrpcRoad(tls, lambda: self.node.directory)
+        running = Running(self._pool, lambda end: self.node.runtime.deliver("jobs", end))
+        self._cleanup += [self._driver.close, road.close, running.close]
+        self.node = Node(self._parts(store, road, running))
+        server = GrpcServer(self.node.router)
+        self._cleanup.append(server.close)
+        await self._listen(server, road, tls)
+        self._driver.start(self.node.runtime)
+        await self._finding.start()
+
+    async def stop(self) -> None:
+        """In the reverse order of the start; each step is taken even when another one fails."""
+        while self._cleanup:
+            try:
+                step = self._cleanup.pop()()
+                if step is not None:
+                    await step
+            except Exception:  # noqa: BLE001 - whatever failed, the store must still be closed in order
+                _log.exception("while stopping")
+
+    async def _listen(self, server: GrpcServer, road: GrpcRoad, tls: NodeTls) -> None:
+        config, node = self._config, self.node
+        members = Members(node, server, road)
+        address, token_file = admin_address(config)
+        admin = await server.listen_admin(address, token_file=token_file)
+        mesh_port = await server.listen_mesh(config.mesh.listen, tls, members.certificates, node.caller_of)
+        door_port = await server.listen_door(config.mesh.door) if config.mesh.door else None
+        self._finding = Finding(config, node, mesh_port, door_port)
+        self._cleanup.append(self._finding.close)
+        write_access_files(config, admin, tls)
+        self.banner = banner(config, node, admin, mesh_port)
+
+    def _parts(self, store: Store, road: GrpcRoad, running: Running) -> Parts:
+        config, key = self._config, self._key
+        return Parts(
+            store=store,
+            clock=SystemClock(),
+            rng=SystemRandom(),
+            signer=key,
+            verify=verify,
+            check_certificate=check_identity_certificate,
+            seal=seal,
+            open_sealed=open_sealed,
+            roads=[road],
+            execute=running.start,
+            on_input=self._driver.poke,
+            facts=self._facts,
+            mesh=MeshSettings(
+                roles=frozenset(ROLE_VALUES[role] for role in config.node.roles),
+                addresses=(),
+                door_addresses=(),
+                version=__version__,
+                probe_interval_ms=config.mesh.probe_interval_ms,
+            ),
+            jobs=JobsSettings(
+                signer=key,
+                salt=b"",
+                mode=MODES[config.jobs.mode],
+                queue_max=config.jobs.queue_max,
+                slots=config.host.slots,
+                price_micro=config.host.price_micro,
+                executors=self._pool.offers,
+                kinds=config.host.kinds,
+                labels=dict(config.host.labels),
+            ),
+            data_dir=config.node.data_dir,
+            job_timeout_ms=config.jobs.timeout_ms,
+            monitor=_log_fault,
+        )
+
+    def _facts(self) -> NodeFacts:
+        return NodeFacts(
+            version=__version__,
+            uptime_ms=(time.monotonic_ns() - self._began_ns) // 1_000_000,
+            data_dir=str(self._config.node.data_dir),
+            commit_ms_p50=self._driver.commit_ms_p50,
+            commit_mode=self._driver.mode,
+            jobs_open=self.node.jobs.core.open_jobs,
+            slots_total=self._config.host.slots if self._pool.offers else 0,
+            slots_busy=self.node.jobs.host.slots_busy,
+            notices=(*self._problems, *self._finding.notices),
+        )
+
+
+def make_executors(config: Config) -> tuple[ExecutorPool, tuple[str, ...]]:
+    """The executors that the config asks for and this machine has, and what is missing."""
+    executors: list[Executor] = []
+    if config.host.wasm.enabled:
+        executors.append(WasmExecutor(config.host.wasm.memory_mb * MIB))
+    process = ProcessExecutor({name: Path(path) for name, path in config.host.process.commands.items()})
+    executors.append(process)
+    return ExecutorPool(executors), process.problems
+
+
+def admin_address(config: Config) -> tuple[str, Path | None]:
+    """Where this machine's owner is listened to, and the token file where that is no unix socket."""
+    socket = config.admin_socket
+    if socket is not None:
+        return f"unix:{socket}", None
+    return config.admin.address or LOOPBACK_ANY, config.node.data_dir / TOKEN_NAME
+
+
+def _log_fault(fault: Fault, cause: BaseException | None) -> None:
+    _log.error("%s: %s", fault.reason, fault.message, exc_info=cause)

@@ -1,0 +1,56 @@
+"""Runs Execute effects on the executors and hands their ends back: the asyncio side of the host's part."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+
+from offgrid_node.executors.executor import Executor, Outcome
+from offgrid_node.protocol.effects import Execute, Executed
+
+_log = logging.getLogger(__name__)
+
+
+class Running:
+    """Executions under way. How many there may be is the host part's business: it takes a lease per slot."""
+
+    def __init__(self, executor: Executor, deliver: Callable[[Executed], None]) -> None:
+        """`deliver` is called in the loop's thread, once for each execution that ends before `close`."""
+        self._executor, self._deliver = executor, deliver
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def start(self, work: Execute) -> None:
+        task = asyncio.get_running_loop().create_task(self._run(work))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def close(self) -> None:
+        """Kills what is running; its leases are given back at the next start."""
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._executor.close()
+
+    async def _run(self, work: Execute) -> None:
+        began = time.perf_counter()
+        try:
+            outcome = await self._executor.run(work.payload, work.timeout_ms)
+        except Exception as error:  # noqa: BLE001 - an executor's own defect must not leave the lease hanging
+            _log.exception("the executor failed on %s/%d", work.job_id, work.attempt)
+            detail = f"the executor failed: {type(error).__name__}: {error}"
+            outcome = Outcome(b"", b"", 0, "ExecutorBroken", detail, "none")
+        self._deliver(
+            Executed(
+                job_id=work.job_id,
+                attempt=work.attempt,
+                output=outcome.output,
+                log=outcome.log,
+                exit_code=outcome.exit_code,
+                error=outcome.error,
+                error_detail=outcome.error_detail,
+                latency_us=round((time.perf_counter() - began) * 1e6),
+                executor=outcome.executor,
+            )
+        )

@@ -1,0 +1,97 @@
+"""A node's folder as `init` and `join` make it.
+
+DIR/offgrid.toml          the commented config
+DIR/keys/node.key         the identity (0600); mesh_root.key beside it where the mesh was founded
+DIR/data/memory.db/       the store (where the config says otherwise, there)
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from offgrid_node.config import Config, load, template
+from offgrid_node.protocol.errors import AlreadyExists
+from offgrid_node.storage.lmdb import LmdbStore
+
+CONFIG_NAME, KEYS_NAME, ROOT_KEY = "offgrid.toml", "keys", "mesh_root"
+MIB = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """Where one node lives."""
+
+    path: Path
+
+    @property
+    def config_path(self) -> Path:
+        return self.path / CONFIG_NAME
+
+    @property
+    def keys_path(self) -> Path:
+        return self.path / KEYS_NAME
+
+    def config(self, environ: Mapping[str, str] | None = None) -> Config:
+        """Raises ConfigError with every problem."""
+        return load(self.config_path, os.environ if environ is None else environ)
+
+    def check_empty(self) -> None:
+        """Raises AlreadyExists when a node lives here: its config and its identity are never overwritten."""
+        if self.config_path.exists():
+            raise AlreadyExists(
+                f"{self.config_path} is there already; a node lives in this folder", reason="NodeExists"
+            )
+
+    def draft(self, mesh: str, name: str, roles: Sequence[str], values: Mapping[str, object]) -> Config:
+        """Writes the config under a passing name and reads it back; `keep` gives it its own.
+
+        A node exists once its config does: whatever is interrupted before leaves a folder in which the same command
+        may be run again. Raises AlreadyExists when a node lives here, ConfigError when the values make no config.
+        """
+        self.check_empty()
+        text = template(mesh, name, roles, values=values)
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._draft_path.write_text(text, encoding="utf-8")
+        return load(self._draft_path, {})
+
+    def keep(self) -> None:
+        """The draft becomes the config."""
+        self.check_empty()
+        self._draft_path.replace(self.config_path)
+
+    @property
+    def _draft_path(self) -> Path:
+        return self.path / f"{CONFIG_NAME}.draft"
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What `init` or `join` made."""
+
+    folder: Folder
+    node_id: str
+    name: str
+    mesh: str
+
+    @property
+    def config_path(self) -> Path:
+        return self.folder.config_path
+
+    @property
+    def root_key_path(self) -> Path:
+        return self.folder.keys_path / f"{ROOT_KEY}.key"
+
+
+def name_or_default(name: str | None) -> str:
+    """The name given, or the machine's own made to fit."""
+    from offgrid_node.config.fields import host_name
+
+    return name or host_name()
+
+
+def open_store(config: Config) -> LmdbStore:
+    """The node's store, owned by this process until it is closed."""
+    return LmdbStore.open(config.storage.memory_db, limit_bytes=config.storage.limit_mb * MIB)

@@ -1,0 +1,114 @@
+"""`offgrid-node join TOKEN`: makes this machine a member of the mesh that invited it.
+
+The door is plain TCP: the joiner is nobody yet. Both sides prove the invite's secret by sealing what they say with
+it, and the grant is checked from the mesh tag in the token upwards, so whoever sits in between can only be in the way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import grpc
+from google.protobuf.message import DecodeError
+
+from offgrid.v1 import mesh_pb2
+from offgrid_node.folder import Folder, Made, name_or_default, open_store
+from offgrid_node.keys import (
+    NodeKey,
+    check_identity_certificate,
+    identity_certificate,
+    open_sealed,
+    seal,
+    verify,
+)
+from offgrid_node.protocol.errors import Fault, OutcomeUnknown, PeerFault, Unavailable
+from offgrid_node.protocol.mesh.founding import adopt_grant
+from offgrid_node.protocol.mesh.joining import ask_context, grant_context, join_ask
+from offgrid_node.protocol.mesh.records import open_genesis
+from offgrid_node.protocol.mesh.token import InviteToken
+from offgrid_node.services.status import fault_of
+from offgrid_node.storage.store import Batch
+
+ATTEMPT_TIMEOUT_S = 5.0
+PAUSE_S = 0.5
+
+
+def join(
+    path: Path, token_text: str, name: str | None, roles: Sequence[str], values: Mapping[str, object], timeout_s: float
+) -> Made:
+    """Joins and writes config, identity and the first rows; asking again after an interruption is safe.
+
+    Raises InvalidRequest for a mistyped token, Unavailable when no door was found or answered in time, and whatever
+    the inviter says (InviteUsed, NameTaken, …).
+    """
+    token = InviteToken.parse(token_text)
+    folder = Folder(path)
+    folder.check_empty()
+    key = NodeKey.load_or_create(folder.keys_path)
+    chosen = name_or_default(name)
+    grant = asyncio.run(_ask_until(token, key, chosen, timeout_s))
+    rows = adopt_grant(grant, token.mesh_tag, key.node_id, verify=verify, check_certificate=check_identity_certificate)
+    mesh = open_genesis(grant.genesis, verify).mesh_name
+    config = folder.draft(mesh, chosen, roles, values)
+    store = open_store(config)
+    try:
+        store.commit(Batch(writes=rows))
+    finally:
+        store.close()
+    folder.keep()
+    return Made(folder, key.node_id, chosen, mesh)
+
+
+async def _ask_until(token: InviteToken, key: NodeKey, name: str, timeout_s: float) -> mesh_pb2.JoinGrant:
+    """Tries the token's addresses, then whatever mDNS shows, until one answers or the time is over."""
+    deadline = time.monotonic() + timeout_s
+    tried: dict[str, str] = {}
+    addresses = list(token.addresses)
+    while True:
+        for address in addresses:
+            try:
+                return await _ask(address, token, key, name)
+            except (Unavailable, OutcomeUnknown) as fault:
+                tried[address] = fault.message
+        addresses = [*token.addresses, *await _look_around(token, deadline)]
+        if time.monotonic() >= deadline:
+            detail = "; ".join(f"{address}: {why}" for address, why in tried.items()) or "mDNS showed none either"
+            raise Unavailable(
+                f"no door of the inviting mesh answered within {timeout_s:g} s ({detail}); is the inviter running, "
+                "and in the same network?",
+                reason="NoDoor",
+            )
+        await asyncio.sleep(PAUSE_S)
+
+
+async def _look_around(token: InviteToken, deadline: float) -> list[str]:
+    from offgrid_node.discovery.mdns import find_door
+
+    left = deadline - time.monotonic()
+    wait = min(left, ATTEMPT_TIMEOUT_S if not token.addresses else 1.0)
+    found = await find_door(token.mesh_tag, wait) if wait > 0 else []
+    return [f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in found]
+
+
+async def _ask(address: str, token: InviteToken, key: NodeKey, name: str) -> mesh_pb2.JoinGrant:
+    ask = join_ask(token.mesh_tag, token.invite_id, name, identity_certificate(key), key)
+    sealed = seal(token.secret, ask_context(token.invite_id), ask.SerializeToString())
+    async with grpc.aio.insecure_channel(address, options=(("grpc.enable_http_proxy", 0),)) as channel:
+        call = channel.unary_unary(
+            "/offgrid.v1.JoinService/Join",
+            request_serializer=mesh_pb2.JoinRequest.SerializeToString,
+            response_deserializer=mesh_pb2.JoinResponse.FromString,
+        )
+        try:
+            request = mesh_pb2.JoinRequest(invite_id=token.invite_id, sealed=sealed)
+            response = await call(request, timeout=ATTEMPT_TIMEOUT_S)
+        except grpc.aio.AioRpcError as error:
+            fault: Fault = fault_of(error)
+            raise fault from None
+    try:
+        return mesh_pb2.JoinGrant.FromString(open_sealed(token.secret, grant_context(token.invite_id), response.sealed))
+    except DecodeError as error:
+        raise PeerFault(f"{address}: what the door answered is no grant", reason="MalformedGrant") from error

@@ -1,0 +1,38 @@
+"""Keeps the carriers in step with membership: whom TLS trusts, whose connections end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from offgrid.v1 import state_pb2
+from offgrid_node.node import Node
+from offgrid_node.protocol.etypes import EventType
+from offgrid_node.services.grpc_road import GrpcRoad
+from offgrid_node.services.grpc_server import GrpcServer
+
+CHANGES = (EventType.MEMBER_ADMITTED, EventType.MEMBER_REMOVED)
+
+
+class Members:
+    """A tuple of identity certificates, replaced whole when a change of membership is durable.
+
+    gRPC asks for it on threads of its own, so that nothing but reading an attribute may happen there.
+    """
+
+    def __init__(self, node: Node, server: GrpcServer, road: GrpcRoad) -> None:
+        self._node, self._server, self._road = node, server, road
+        self._certificates = tuple(node.directory.certificates())
+        node.runtime.watch(self._on_events)
+
+    def certificates(self) -> Sequence[bytes]:
+        return self._certificates
+
+    def _on_events(self, events: Sequence[state_pb2.Event]) -> None:
+        changed = [event for event in events if event.etype in CHANGES]
+        if not changed:
+            return
+        self._certificates = tuple(self._node.directory.certificates())
+        self._road.refresh()
+        for event in changed:
+            if event.etype == EventType.MEMBER_REMOVED:
+                self._server.disconnect(event.subject)
