@@ -197,23 +197,21 @@ def fill(store: Store, size: int) -> tuple[list[bytes], Exhausted]:
 
 
 def test_a_full_store_refuses_keeps_what_it_has_and_can_be_emptied(kind: str, tmp_path: Path) -> None:
-    store = make(kind, tmp_path, limit_bytes=2 * MIB)
-    large, refusal = fill(store, 10_000)
-    small, _ = fill(store, 500)  # until not one page is left
+    store = make(kind, tmp_path, limit_bytes=MIB)
+    names, refusal = fill(store, 1_500)
+    names += fill(store, 10)[0]  # until not one page is left
     assert refusal.reason == "StoreFull"
     assert refusal.retry_ms
-    assert 100 < len(large) < 250
-    assert store.journal_seq == len(large) + len(small)
-    assert keys(store.scan("jobs")) == sorted(large + small)
-    assert store.size_bytes() <= store.limit_bytes() == 2 * MIB
-    names = small + large
-    for at in range(0, len(names), 20):
-        store.commit(Batch(writes={("jobs", key): None for key in names[at : at + 20]}))
-    store.commit(Batch([b"again"], {("jobs", b"k"): bytes(10_000)}))
+    assert 200 < len(names) < 900
+    assert store.journal_seq == len(names)
+    assert keys(store.scan("jobs")) == sorted(names)
+    assert store.size_bytes() <= store.limit_bytes() == MIB
+    for at in range(4):  # rows far apart, so that one batch copies many pages
+        store.commit(Batch(writes={("jobs", key): None for key in names[at::4]}))
+    store.commit(Batch([b"again"], {("jobs", b"k"): bytes(30_000)}))
     assert keys(store.scan("jobs")) == [b"k"]
     assert list(store.verify()) == []
-    assert len(fill(store, 10_000)[0]) > 50
-    assert store.size_bytes() <= store.limit_bytes()
+    assert len(fill(store, 30_000)[0]) > 10
     store.close()
 
 

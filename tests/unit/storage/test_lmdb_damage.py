@@ -210,6 +210,14 @@ def test_a_missing_pack_is_a_gap(folder: Path) -> None:
     assert verdict(folder) == ["journal: events 11 to 20 are missing: restore the journal from a backup"]
 
 
+def test_a_missing_first_pack_is_a_gap(folder: Path) -> None:
+    edit(folder, b"journal", lambda txn: txn.delete(journal_key(1)))
+    assert reason(folder, lambda store: list(store.events())) == "JournalGap"
+    assert reason(folder, lambda store: list(store.events(reverse=True))) == "JournalGap"
+    with contextlib.closing(LmdbStore.open(folder, limit_bytes=256 * MIB)) as store:
+        assert len(list(store.events(10, reverse=True))) == ROWS - 10
+
+
 def test_a_journal_that_loses_its_end_while_open_is_a_gap(folder: Path) -> None:
     with contextlib.closing(LmdbStore.open(folder, limit_bytes=256 * MIB)) as store:
         program = (

@@ -15,7 +15,7 @@ from pathlib import Path
 import lmdb
 import pytest
 
-from offgrid_node.protocol.errors import Corrupt, Exhausted, FailedPrecondition, Fault, InvalidRequest
+from offgrid_node.protocol.errors import Corrupt, Exhausted, FailedPrecondition, Fault, InvalidRequest, Unavailable
 from offgrid_node.storage.lmdb import LmdbStore
 from offgrid_node.storage.lmdb_env import READERS_MAX
 from offgrid_node.storage.store import Batch
@@ -229,28 +229,43 @@ READER = (
 )
 
 
-def test_slots_of_dead_readers_are_cleared(tmp_path: Path) -> None:
-    """A tool that reads the file and is killed leaves its slots behind, as long as another holds the lock file."""
+def reading_tool(folder: Path, slots: int) -> subprocess.Popen[bytes]:
+    """Another process that has the file open and holds `slots` readers' slots; it runs until it is killed."""
+    tool = subprocess.Popen(
+        [sys.executable, "-c", READER, str(folder), str(slots)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert tool.stdout is not None
+    assert tool.stdout.readline() == b"ready\n"
+    return tool
+
+
+@pytest.fixture
+def idle_tool(tmp_path: Path) -> Iterator[None]:
+    """Keeps the lock file in use, so that what others leave in it stays."""
     with opened(tmp_path) as store:
-        store.commit(Batch([b"e"]))
-        with contextlib.ExitStack() as stack:
-            tools = [
-                stack.enter_context(
-                    subprocess.Popen(
-                        [sys.executable, "-c", READER, str(tmp_path), str(slots)],
-                        stdin=subprocess.PIPE,
-                        stdout=subprocess.PIPE,
-                    )
-                )
-                for slots in (0, READERS_MAX - 1)
-            ]
-            for tool in tools:
-                assert tool.stdout is not None
-                assert tool.stdout.readline() == b"ready\n"
-            store.close()
-            tools[1].kill()
-            tools[1].wait()
-            with opened(tmp_path) as again:
-                rows = [iter(again.events()) for _ in range(3)]
-                assert [next(row) for row in rows] == [(1, b"e")] * 3
-            tools[0].kill()
+        store.commit(Batch(writes={("jobs", b"%04d" % n): bytes(1000) for n in range(100)}))
+        tool = reading_tool(tmp_path, 0)
+    with tool:
+        yield
+        tool.kill()
+
+
+@pytest.mark.usefixtures("idle_tool")
+def test_a_dead_reader_does_not_make_the_file_grow(tmp_path: Path) -> None:
+    """LMDB keeps every page that a reader's snapshot may need, also when the reader was killed."""
+    with reading_tool(tmp_path, READERS_MAX - 1) as tool:
+        tool.kill()
+    with opened(tmp_path) as store:
+        before = store.size_bytes()
+        for number in range(100):
+            store.commit(Batch(writes={("jobs", b"%04d" % (number + n)): bytes(1000) for n in range(20)}))
+        assert store.size_bytes() < 2 * before
+
+
+@pytest.mark.usefixtures("idle_tool")
+def test_tools_that_hold_every_reader_slot_are_named_as_the_cause(tmp_path: Path) -> None:
+    with reading_tool(tmp_path, READERS_MAX) as tool:
+        fault = refusal(tmp_path)
+        assert (type(fault), fault.reason) == (Unavailable, "TooManyReaders")
+        assert "stop" in fault.message
+        tool.kill()
