@@ -14,7 +14,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from .fields import Allowed
-from .problems import nearest, shown
+from .problems import SHOWN_CHARS_MAX, nearest, shown
 from .toml_scan import Path
 from .tree import Config, Keys, Section, section_of
 
@@ -97,7 +97,7 @@ def dotted(path: Path) -> str:
         if isinstance(part, int):
             text += f"[{part}]"
         else:
-            name = part if _BARE.match(part) else shown(part)
+            name = part if _BARE.match(part) and len(part) <= SHOWN_CHARS_MAX else shown(part)
             text += f".{name}" if text else name
     return text
 

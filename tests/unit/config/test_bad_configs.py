@@ -10,6 +10,7 @@ import pytest
 
 from offgrid_node.config import ConfigError, Problem, load
 from offgrid_node.config.loading import FILE_BYTES_MAX, PROBLEMS_MAX
+from offgrid_node.config.toml_scan import TOKENS_MAX
 from offgrid_node.protocol.errors import InvalidRequest
 
 GOOD = '[mesh]\nname = "home"\n'
@@ -118,6 +119,7 @@ BAD = {
         GOOD + '[host.process.commands]\n"wc" = "bin/wc"', (4, 8), "host.process.commands.wc", "no absolute path"
     ),
     "label with a bad name": Bad(GOOD + '[host]\nlabels = { "Aé" = "" }', (4, 12), "host.labels.'Aé'", "no name"),
+    "label too long": Bad(GOOD + f'[host]\nlabels = {{ a = "{"x" * 129}" }}', (4, 16), "host.labels.a", "129 char"),
     # missing
     "no mesh name": Bad('[mesh]\nlisten = "a:1"', (1, 2), "mesh.name", "is missing", "", "1 to 63 characters"),
     "empty file": Bad("", (1, 1), "mesh.name", "is missing"),
@@ -143,7 +145,8 @@ BAD = {
     "two on a line": Bad(GOOD + "mdns = true, door = 1", (3, 12), "mesh.mdns", "line should end here"),
     "nested too deep": Bad(GOOD + f"peers = {'[' * 5000}", (3, 42), "mesh.peers", "nested deeper than 32"),
     "key too deep": Bad(".".join("a" * 50_000) + " = 1", (1, 65), "", "more than 32 parts"),
-    "too many values": Bad(f"a = [{'1,' * 20_001}]", (1, 40_004), "a", "more than 20000 values"),
+    "too many values": Bad(f"a = [{'1,' * 20_001}]", (1, 40_002), "a", "more than 20000 keys and values"),
+    "enormous key": Bad("k" * 100_000 + " = 1\n" + GOOD, (1, 1), f"'{'k' * 60}…'", "unknown section"),
 }
 
 
@@ -230,6 +233,11 @@ def test_no_more_than_the_bound_of_problems_is_told(tmp_path: Path) -> None:
     assert "more problems" in found[-1].message
     exactly = problems_of(tmp_path, GOOD + "".join(f"k{n} = 1\n" for n in range(PROBLEMS_MAX)))
     assert "more problems" not in exactly[-1].message
+
+
+def test_more_sections_than_the_bound_are_not_read(tmp_path: Path) -> None:
+    found = problems_of(tmp_path, "[node]\n" + "[[node.name]]\n" * TOKENS_MAX)
+    assert (found[-1].line, found[-1].message) == (20_001, "more than 20000 keys and values in one file")
 
 
 def test_a_file_that_is_not_there_is_a_problem_with_a_remedy(tmp_path: Path) -> None:

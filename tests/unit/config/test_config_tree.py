@@ -69,6 +69,16 @@ def test_the_stores_follow_the_data_folder_unless_they_are_given(tmp_path: Path)
     assert second.storage.chunk_dir == tmp_path / "data" / "chunks"
 
 
+def test_values_at_their_bounds_are_good(tmp_path: Path) -> None:
+    config = loaded(
+        tmp_path,
+        f'host.labels = {{ {"k" * 63} = "{"x" * 128}" }}\nhost.slots = 1024\nhost.price_micro = 0\n'
+        'mesh.probe_interval_ms = 100\njobs.timeout_ms = 86_400_000\nmesh.door = ""\n',
+    )
+    assert len(config.host.labels["k" * 63]) == 128
+    assert (config.host.slots, config.host.price_micro, config.mesh.door) == (1024, 0, "")
+
+
 def test_the_local_socket(tmp_path: Path) -> None:
     default = None if sys.platform == "win32" else tmp_path / "data" / "offgrid.sock"
     assert loaded(tmp_path).admin_socket == default

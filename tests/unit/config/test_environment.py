@@ -148,7 +148,7 @@ def test_a_bad_line_of_dotenv_is_refused_where_it_is_wrong(tmp_path: Path) -> No
     dotenv = (
         "# one\r\nOFFGRID_NOED__PORT=1\r\n\r\n  export OFFGRID_MODE= 'x'\r\n"
         "OFFGRID_AUTH_KEY\r\nOFFGRID_CHUNK_DIR='open\r\n"
-        "OFFGRID_HOST__SLOTS=1\r\nOFFGRID_HOST__SLOTS=2\r\n"
+        "OFFGRID_HOST__SLOTS=1\r\nOFFGRID_HOST__SLOTS=2\r\noffgrid_mode=auto\r\n"
     )
     found = refused(tmp_path, {}, dotenv)
     assert {p.file for p in found} == {str(tmp_path / ".env")}
@@ -158,6 +158,7 @@ def test_a_bad_line_of_dotenv_is_refused_where_it_is_wrong(tmp_path: Path) -> No
         (5, 1, "OFFGRID_AUTH_KEY", ""),
         (6, 1, "", ""),
         (8, 1, "OFFGRID_HOST__SLOTS", ""),
+        (9, 1, "offgrid_mode", "OFFGRID_MODE"),
     ]
 
 

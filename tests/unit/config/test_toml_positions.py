@@ -212,6 +212,30 @@ def test_positions_by_example() -> None:
     assert document.position(("nothing",)) == (1, 1)
 
 
+@pytest.mark.parametrize("text", ['a = """x"""""\nb = 1', "a = '''''x'''''\nb = 1", 'a = """\\"""""\nb = 1'])
+def test_quotes_next_to_the_fence_belong_to_the_text(text: str) -> None:
+    document = strict_reading(text)
+    assert (document.faults, document.data) == ([], tomllib.loads(text))
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "at"),
+    [
+        ("[a.b.c]\n[a]\nb.d = 1\n[a.b]\n", 1, (4, 4)),
+        ("a.b = 1\n[a]\n", 1, (2, 2)),
+        ("[a]\n[a.b]\n[a]\n", 1, (3, 2)),
+        ("[a.b]\n[a]\nb.c = 1\n", 1, (3, 1)),
+        ("a = { b = 1 }\na.c = 2\n", 1, (2, 1)),
+        ("a = [{}]\n[[a]]\n", 1, (2, 3)),
+        ("[[a]]\n[a]\n", 1, (2, 2)),
+    ],
+)
+def test_what_is_set_twice_names_the_first_line(text: str, line: int, at: tuple[int, int]) -> None:
+    (fault,) = Document(text).faults
+    assert fault.message == f"is already set in line {line}"
+    assert Document(text).line_column(fault.offset) == at
+
+
 def test_reading_goes_on_behind_a_fault() -> None:
     document = Document('a = = 1\n[b]\nc = [1\nd = 2\ne = "x\nf = 3\n')
     assert document.data == {"b": {"d": 2, "f": 3}}
@@ -240,10 +264,18 @@ def test_faults_are_bounded() -> None:
     assert len(Document("= 1\n" * (FAULTS_MAX + 20)).faults) == FAULTS_MAX
 
 
-@pytest.mark.parametrize(
-    "text",
-    ["a = '''" + "''x" * 100_000, 'a = "' + "\\\\" * 200_000, "a" + " " * 400_000, "a = " + "\t" * 400_000 + "1"],
-)
+LONG_TEXTS = [
+    "a = '''" + "''x" * 100_000,
+    'a = "' + "\\\\" * 200_000,
+    "a" + " " * 400_000,
+    "a = " + "\t" * 400_000 + "1",
+    "a = [\n" + "b." * 200_000,
+    "a = x\n" + " " * 400_000 + "b",
+    "a = x\n[" + "b" * 400_000,
+]
+
+
+@pytest.mark.parametrize("text", LONG_TEXTS, ids=range(len(LONG_TEXTS)))
 @pytest.mark.timeout(10)
 def test_long_texts_are_read_in_linear_time(text: str) -> None:
     assert bool(Document(text).faults) == (valid(text) is None)
