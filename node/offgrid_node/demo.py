@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 
-from offgrid.client import Client, payloads
+from offgrid.client import Client, OffgridError, payloads
 from offgrid.v1 import jobs_pb2
 from offgrid_node.executors import programs
 from offgrid_node.local_mesh import LocalMesh
@@ -38,8 +38,8 @@ def demonstrate(file: Path | None, *, keep: bool, folder: Path | None) -> int:
     with LocalMesh(home, "demo", NODES) as mesh:
         try:
             ok = _story(mesh, show, name, text)
-        except Unavailable as fault:
-            show.line(fault.message)
+        except (Unavailable, OffgridError) as error:
+            show.line(str(error))
             ok = False
         if keep and ok:
             _keep(mesh, show)

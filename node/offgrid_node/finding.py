@@ -1,39 +1,135 @@
 """Makes this node findable and finds others: addresses to advertise, mDNS, static peers, the hosts file.
 
-What is found so is a hint: who really lives at an address is proved by the TLS handshake, against the identity that
-membership knows. Finding nobody is no error; the node says so and goes on looking.
+What is found is a hint: who really lives at an address is proved by the TLS handshake of each call, against the
+identity that membership knows. Finding nobody is no error; the node says so and goes on looking.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
+from collections.abc import Sequence
 
-from offgrid_node.config import Config
+from offgrid_node import __version__
+from offgrid_node.config import Config, split_address
+from offgrid_node.discovery.addresses import advertised, ip_addresses, join_address
+from offgrid_node.discovery.hints import Hint
+from offgrid_node.discovery.hosts_file import HostsFile
+from offgrid_node.discovery.mdns import Mdns
+from offgrid_node.keys import fingerprint_in_leaf
 from offgrid_node.node import Node
-from offgrid_node.protocol.mesh.commands import AddressesChanged
+from offgrid_node.protocol.errors import InvalidRequest
+from offgrid_node.protocol.mesh.commands import AddressesChanged, AddressSeen
+
+LOOK_EVERY_S = 5.0
+PEEK_TIMEOUT_S = 2.0
+PEEKS_MAX = 64  # addresses of static peers and the hosts file that are tried each time
 
 _log = logging.getLogger(__name__)
 
 
 class Finding:
-    """Runs beside the node; `start` returns at once."""
+    """Runs beside the node; `start` returns at once. Belongs to the loop's thread."""
 
     def __init__(self, config: Config, node: Node, mesh_port: int, door_port: int | None) -> None:
         self._config, self._node = config, node
         self._mesh_port, self._door_port = mesh_port, door_port
-        self._tasks: list[asyncio.Task[None]] = []
+        self._hosts_file = HostsFile(config.mesh.hosts_file)
+        self._addresses: tuple[str, ...] = ()
+        self._fault = ""
+        self._mdns = Mdns(self._announcement, self._on_found) if config.mesh.mdns else None
+        self._task: asyncio.Task[None] | None = None
 
     @property
     def notices(self) -> tuple[str, ...]:
-        return ()
+        """What an operator should know: a bad hosts file, or that nobody was found yet."""
+        others = [n for n in self._node.directory.live() if n != self._node.node_id]
+        alone = not any(self._node.mesh.liveness(node_id) == 1 for node_id in others)
+        looking = ("no other member is in reach; still looking",) if alone else ()
+        return (*((self._fault,) if self._fault else ()), *looking)
 
     async def start(self) -> None:
-        host = self._config.mesh.listen.rpartition(":")[0]
-        doors = (f"{host}:{self._door_port}",) if self._door_port else ()
-        self._node.runtime.deliver("mesh", AddressesChanged((f"{host}:{self._mesh_port}",), doors))
+        self._advertise()
+        if self._mdns is not None:
+            await self._mdns.start()
+        self._task = asyncio.create_task(self._look(), name="finding")
 
     async def close(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        if self._mdns is not None:
+            await self._mdns.close()
+
+    # ---- being found
+
+    def _advertise(self) -> None:
+        """Tells the mesh where this node is now; machines change networks while their daemon runs."""
+        mesh = self._config.mesh
+        addresses = advertised(_with_port(mesh.listen, self._mesh_port), mesh.advertise)
+        if addresses == self._addresses:
+            return
+        self._addresses = addresses
+        doors = advertised(_with_port(mesh.door, self._door_port)) if self._door_port else ()
+        self._node.runtime.deliver("mesh", AddressesChanged(addresses, doors))
+        if self._mdns is not None:
+            self._mdns.refresh()
+
+    def _announcement(self) -> Hint:
+        return Hint(
+            node_id=self._node.node_id,
+            mesh_tag=self._node.directory.genesis.mesh_tag,
+            addresses=ip_addresses(self._addresses),
+            mesh_port=self._mesh_port,
+            door_port=self._door_port,
+            name=self._config.node.name,
+            version=__version__,
+        )
+
+    # ---- finding
+
+    def _on_found(self, hint: Hint) -> None:
+        for address in hint.mesh_addresses:
+            self._node.runtime.deliver("mesh", AddressSeen(hint.node_id, address))
+
+    async def _look(self) -> None:
+        while True:
+            self._advertise()
+            addresses = [a for a in dict.fromkeys(self._listed()) if a not in self._addresses][:PEEKS_MAX]
+            await asyncio.gather(*map(self._peek, addresses))
+            await asyncio.sleep(LOOK_EVERY_S)
+
+    def _listed(self) -> Sequence[str]:
+        try:
+            hosts = self._hosts_file.hosts()
+            self._fault = ""
+        except InvalidRequest as fault:
+            if fault.message != self._fault:
+                _log.warning("%s", fault.message)
+            self._fault, hosts = fault.message, []
+        return [*self._config.mesh.peers, *hosts]
+
+    async def _peek(self, address: str) -> None:
+        """Asks the TLS port at the address whose leaf it shows; that name is a hint like any other."""
+        host, port = split_address(address)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        context.set_alpn_protocols(["h2"])
+        try:
+            async with asyncio.timeout(PEEK_TIMEOUT_S):
+                _, writer = await asyncio.open_connection(host, port, ssl=context)
+                leaf = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+                writer.close()
+        except (OSError, TimeoutError):
+            return
+        fingerprint = fingerprint_in_leaf(ssl.DER_cert_to_PEM_cert(leaf).encode()) if leaf else None
+        node_id = self._node.directory.node_of_fingerprint(fingerprint) if fingerprint else None
+        if node_id is not None and node_id != self._node.node_id:
+            self._node.runtime.deliver("mesh", AddressSeen(node_id, address))
+
+
+def _with_port(address: str, port: int | None) -> str:
+    """The address with the port that is really in use."""
+    host, given = split_address(address, port_min=0)
+    return join_address(host, port or given)

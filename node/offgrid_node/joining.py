@@ -15,6 +15,8 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from offgrid.v1 import mesh_pb2
+from offgrid_node.discovery.addresses import join_address
+from offgrid_node.discovery.mdns import find_door
 from offgrid_node.folder import Folder, Made, name_or_default, open_store
 from offgrid_node.keys import (
     NodeKey,
@@ -85,12 +87,10 @@ async def _ask_until(token: InviteToken, key: NodeKey, name: str, timeout_s: flo
 
 
 async def _look_around(token: InviteToken, deadline: float) -> list[str]:
-    from offgrid_node.discovery.mdns import find_door
-
     left = deadline - time.monotonic()
     wait = min(left, ATTEMPT_TIMEOUT_S if not token.addresses else 1.0)
     found = await find_door(token.mesh_tag, wait) if wait > 0 else []
-    return [f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in found]
+    return [join_address(host, port) for host, port in found]
 
 
 async def _ask(address: str, token: InviteToken, key: NodeKey, name: str) -> mesh_pb2.JoinGrant:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from random import Random
 from typing import Protocol
 
 from google.protobuf.message import Message
@@ -18,6 +17,7 @@ from google.protobuf.message import Message
 from offgrid.v1 import jobs_pb2, state_pb2
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.errors import Fault
+from offgrid_node.protocol.rng import Rng
 
 DOMAINS = ("mesh", "jobs", "objects", "quorum", "ledger", "state")
 
@@ -152,7 +152,7 @@ class Machine(Protocol):
 
     def load(self, rows: Rows, now: Now) -> None: ...
 
-    def step(self, inputs: Sequence[object], now: Now, rng: Random) -> list[Effect]: ...
+    def step(self, inputs: Sequence[object], now: Now, rng: Rng) -> list[Effect]: ...
 
     def deadline_ms(self) -> int | None:
         """The monotonic instant at which it wants a Woke, or None."""

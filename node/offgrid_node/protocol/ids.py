@@ -9,7 +9,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from random import Random
+
+from offgrid_node.protocol.rng import Rng
 
 NODE_ID_BYTES = 20
 NODE_ID = re.compile(r"[a-z2-7]{32}\Z")
@@ -44,6 +45,6 @@ def node_id_bytes(node_id: str) -> bytes:
     return unbase32(node_id)
 
 
-def fresh_id(prefix: str, rng: Random) -> str:
+def fresh_id(prefix: str, rng: Rng) -> str:
     """A new id such as `j-4rk2…`: 80 bits of `rng` behind `prefix`."""
     return f"{prefix}-{base32(rng.randbytes(10))}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from random import Random
 
 from google.protobuf.message import Message
 
@@ -15,6 +14,7 @@ from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.ids import fresh_id
 from offgrid_node.protocol.jobs.commands import CreateMission, CreateTask, UpdateMission
 from offgrid_node.protocol.jobs.post import Post
+from offgrid_node.protocol.rng import Rng
 
 MISSIONS, TASKS, REQUESTS = "missions", "tasks", "requests"
 ACTIVE, COMPLETED = "active", "completed"
@@ -54,7 +54,7 @@ class Catalogue:
             if mission.status == ACTIVE:
                 self._active[mission.mission_id] = mission
 
-    def on_create_mission(self, ticket: int, command: CreateMission, now: Now, rng: Random) -> None:
+    def on_create_mission(self, ticket: int, command: CreateMission, now: Now, rng: Rng) -> None:
         known = self._active.get(self._requests.made(command.request_id) or "")
         if known is None:
             known = jobs_pb2.Mission(
@@ -92,7 +92,7 @@ class Catalogue:
         self._post.record(EventType.MISSION_UPDATED, mission.mission_id, mission=mission)
         self._post.reply(ticket, jobs_pb2.UpdateMissionResponse(mission=mission))
 
-    def on_create_task(self, ticket: int, command: CreateTask, now: Now, rng: Random) -> None:
+    def on_create_task(self, ticket: int, command: CreateTask, now: Now, rng: Rng) -> None:
         known = self._tasks.get(self._requests.made(command.request_id) or "")
         if known is None:
             known = jobs_pb2.Task(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from random import Random
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.clock import Now
@@ -26,6 +25,7 @@ from offgrid_node.protocol.jobs.post import Post, Tag
 from offgrid_node.protocol.jobs.receipts import COMPLETED, ReceiptBody
 from offgrid_node.protocol.jobs.settings import RETRY_DELAYS_MS, JobsSettings
 from offgrid_node.protocol.jobs.table import AWARDED, CREATED, ENDED, QUEUED, RUNNING, move
+from offgrid_node.protocol.rng import Rng
 from offgrid_node.protocol.timers import Timers
 
 JOBS, PAYLOADS, RESULTS = "jobs", "payloads", "results"
@@ -98,7 +98,7 @@ class Core:
 
     # ---- from the owner
 
-    def on_create(self, ticket: int, command: CreateJob, now: Now, rng: Random) -> None:
+    def on_create(self, ticket: int, command: CreateJob, now: Now, rng: Rng) -> None:
         known = self._open.get(self._requests.made(command.request_id) or "")
         if known is not None:
             self._post.reply(ticket, jobs_pb2.CreateJobResponse(job=known.job))
@@ -125,7 +125,7 @@ class Core:
         self._keep(job, now, EventType.JOB_CREATED)
         self._post.reply(ticket, jobs_pb2.CreateJobResponse(job=job))
 
-    def on_dispatch(self, ticket: int, command: DispatchJob, now: Now, rng: Random) -> None:
+    def on_dispatch(self, ticket: int, command: DispatchJob, now: Now, rng: Rng) -> None:
         entry = self._open.get(command.job_id)
         if entry is None:
             fault = FailedPrecondition(f"job {command.job_id} has ended", reason="JobEnded")
@@ -158,7 +158,7 @@ class Core:
 
     # ---- from brokers
 
-    def on_submitted(self, tag: Tag, answer: Answered, now: Now, rng: Random) -> None:
+    def on_submitted(self, tag: Tag, answer: Answered, now: Now, rng: Rng) -> None:
         if isinstance(answer.reply, jobs_pb2.SubmitJobsResponse):
             for clearing in answer.reply.clearings:
                 self._on_clearing(tag.node, clearing, now, rng)
@@ -169,12 +169,12 @@ class Core:
                 entry.avoided.add(tag.node)
                 self._find_another_broker(entry, now, rng)
 
-    def on_awards(self, ticket: int, command: DeliverAwards, now: Now, rng: Random) -> None:
+    def on_awards(self, ticket: int, command: DeliverAwards, now: Now, rng: Rng) -> None:
         for clearing in command.awards:
             self._on_clearing(command.broker, clearing, now, rng)
         self._post.reply(ticket, jobs_pb2.DeliverAwardsResponse())
 
-    def _on_clearing(self, broker: str, clearing: jobs_pb2.Clearing, now: Now, rng: Random) -> None:
+    def _on_clearing(self, broker: str, clearing: jobs_pb2.Clearing, now: Now, rng: Rng) -> None:
         key = clearing.job_id, clearing.attempt
         entry = self._current(key)
         awarded = clearing.kind == jobs_pb2.CLEARING_KIND_AWARDED
@@ -206,7 +206,7 @@ class Core:
 
     # ---- to and from hosts
 
-    def on_started(self, tag: Tag, answer: Answered, now: Now, rng: Random) -> None:
+    def on_started(self, tag: Tag, answer: Answered, now: Now, rng: Rng) -> None:
         if not isinstance(answer.reply, jobs_pb2.StartJobsResponse):
             return  # the timer says it again; if the host is dead the mesh will tell
         for outcome in answer.reply.outcomes:
@@ -225,17 +225,17 @@ class Core:
                 delay = REFUSED_DELAY_MS << min(entry.refusals, 6)
                 self._timers.set(entry.job.job_id, now.mono_ms + min(delay, REFUSED_DELAY_MAX_MS))
 
-    def on_reports(self, ticket: int, command: ReportResults, now: Now, rng: Random) -> None:
+    def on_reports(self, ticket: int, command: ReportResults, now: Now, rng: Rng) -> None:
         outcomes = [self._on_report(command.host, report, now, rng) for report in command.reports]
         self._post.reply(ticket, jobs_pb2.ReportResultsResponse(outcomes=outcomes))
 
-    def on_local_report(self, report: jobs_pb2.AttemptReport, now: Now, rng: Random) -> None:
+    def on_local_report(self, report: jobs_pb2.AttemptReport, now: Now, rng: Rng) -> None:
         """From this node's own host part, in the same step."""
         body = ReceiptBody.decode(report.result.receipt.body) if report.HasField("result") else None
         self._on_report(self._settings.node_id, Report((report.job_id, report.attempt), report, body), now, rng)
         self._host.forget((report.job_id, report.attempt))
 
-    def _on_report(self, host: str, report: Report, now: Now, rng: Random) -> jobs_pb2.ReportOutcome:
+    def _on_report(self, host: str, report: Report, now: Now, rng: Rng) -> jobs_pb2.ReportOutcome:
         job_id, attempt = report.key
         refusal = self._refusal(host, report)
         outcome = jobs_pb2.ReportOutcome(job_id=job_id, attempt=attempt, accepted=not refusal, refusal=refusal)
@@ -288,7 +288,7 @@ class Core:
             if entry.tries and entry.job.state == QUEUED and entry.job.route == jobs_pb2.ROUTE_OFFGRID:
                 self._timers.set(entry.job.job_id, now.mono_ms)
 
-    def on_peer_down(self, node_id: str, now: Now, rng: Random) -> None:
+    def on_peer_down(self, node_id: str, now: Now, rng: Rng) -> None:
         for entry in list(self._open.values()):
             job = entry.job
             if job.host == node_id and job.state in (AWARDED, RUNNING):
@@ -296,7 +296,7 @@ class Core:
             elif job.broker == node_id and job.state == QUEUED and job.route == jobs_pb2.ROUTE_OFFGRID:
                 self._submit(entry, now, rng)
 
-    def on_wake(self, now: Now, rng: Random) -> None:
+    def on_wake(self, now: Now, rng: Rng) -> None:
         for job_id in self._timers.take_due(now.mono_ms):
             entry = self._open.get(job_id)
             if entry is None:
@@ -362,7 +362,7 @@ class Core:
         signed = sign_order(order, self._settings.signer, self._settings.salt)
         return Start(order, signed, payload, entry.job.price_micro)
 
-    def _submit(self, entry: Open, now: Now, rng: Random) -> None:
+    def _submit(self, entry: Open, now: Now, rng: Rng) -> None:
         """Sends the present attempt's order to a broker; the timer says it again should no answer come."""
         brokers = [broker for broker in self._peers.with_role(BROKER) if broker not in entry.avoided]
         if not brokers:
@@ -374,7 +374,7 @@ class Core:
         self._post.add("SubmitJobs", job.broker, entry.key, signed)
         self._timers.set(job.job_id, now.mono_ms + 2 * POLL_MS)
 
-    def _find_another_broker(self, entry: Open, now: Now, rng: Random) -> None:
+    def _find_another_broker(self, entry: Open, now: Now, rng: Rng) -> None:
         if set(self._peers.with_role(BROKER)) - entry.avoided:
             self._submit(entry, now, rng)
         else:
@@ -410,7 +410,7 @@ class Core:
         self._post.add("StartJobs", job.host, entry.key, start)
         self._timers.set(job.job_id, now.mono_ms + START_RETRY_MS)
 
-    def _lose_host(self, entry: Open, outcome: str, now: Now, rng: Random) -> None:
+    def _lose_host(self, entry: Open, outcome: str, now: Now, rng: Rng) -> None:
         """The attempt is lost with its host: the next one begins at once, unless the job keeps killing hosts."""
         entry.losses += 1
         if entry.losses > LOSSES_MAX:

@@ -7,7 +7,6 @@ a receipt is given back (HostRestarted): a host never runs an attempt twice, so 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from random import Random
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.clock import Now
@@ -21,6 +20,7 @@ from offgrid_node.protocol.jobs.peers import Peers
 from offgrid_node.protocol.jobs.post import Post, Tag
 from offgrid_node.protocol.jobs.receipts import COMPLETED, FAILED, ReceiptBody, result_digest, sign_receipts
 from offgrid_node.protocol.jobs.settings import JobsSettings
+from offgrid_node.protocol.rng import Rng
 from offgrid_node.protocol.timers import Timers
 
 LEASES, META, EPOCH_KEY = "host_leases", "meta", b"host_epoch"
@@ -195,7 +195,7 @@ class Host:
         reports, self._local = self._local, []
         return reports
 
-    def post_offer(self, rng: Random) -> None:
+    def post_offer(self, rng: Rng) -> None:
         """Says the standing offer to every broker when it changed or is due again."""
         if not self._offer_due:
             return

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from random import Random
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.clock import Now
@@ -18,6 +17,7 @@ from offgrid_node.protocol.jobs.host import Host
 from offgrid_node.protocol.jobs.peers import Peers
 from offgrid_node.protocol.jobs.post import Post, Tag
 from offgrid_node.protocol.jobs.settings import JobsSettings
+from offgrid_node.protocol.rng import Rng
 
 
 class JobsMachine:
@@ -41,7 +41,7 @@ class JobsMachine:
         deadlines = (self.core.deadline_ms(), self.broker.deadline_ms(), self.host.deadline_ms())
         return min((due for due in deadlines if due is not None), default=None)
 
-    def step(self, inputs: Sequence[object], now: Now, rng: Random) -> list[Effect]:
+    def step(self, inputs: Sequence[object], now: Now, rng: Rng) -> list[Effect]:
         executed = []
         for event in inputs:
             match event:
@@ -69,7 +69,7 @@ class JobsMachine:
         self._close_step(now, rng)
         return self._post.take()
 
-    def _ask(self, ticket: int, command: object, now: Now, rng: Random) -> None:
+    def _ask(self, ticket: int, command: object, now: Now, rng: Rng) -> None:
         match command:
             case commands.CreateMission():
                 self.catalogue.on_create_mission(ticket, command, now, rng)
@@ -96,7 +96,7 @@ class JobsMachine:
             case _:
                 raise Internal(f"the jobs machine does not know {type(command).__name__}")
 
-    def _answer(self, tag: Tag, answer: Answered, now: Now, rng: Random) -> None:
+    def _answer(self, tag: Tag, answer: Answered, now: Now, rng: Rng) -> None:
         match tag.what:
             case "SubmitJobs":
                 self.core.on_submitted(tag, answer, now, rng)
@@ -109,7 +109,7 @@ class JobsMachine:
             case _:
                 pass  # PostOffer and CloseLeases: the next offer heals whatever was lost
 
-    def _close_step(self, now: Now, rng: Random) -> None:
+    def _close_step(self, now: Now, rng: Rng) -> None:
         """What follows from the whole batch; a local job that ends frees a slot for the next one in line."""
         self.broker.clear(now)
         while True:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from random import Random
 
 from offgrid.v1 import mesh_pb2, state_pb2
 from offgrid_node.protocol.clock import Now
@@ -19,6 +18,7 @@ from offgrid_node.protocol.mesh.invites import Invite, InviteBook
 from offgrid_node.protocol.mesh.records import EPOCH_MAX, MemberRecord
 from offgrid_node.protocol.mesh.token import SECRET_BYTES, InviteToken
 from offgrid_node.protocol.mesh.views import member_message
+from offgrid_node.protocol.rng import Rng
 
 GRANT_BYTES_MAX = 2 * 1024 * 1024  # of records in a grant; gossip brings the rest
 NAME_CHARS_MAX = 63
@@ -34,7 +34,7 @@ class Admission:
         self._invites = InviteBook(rows)
 
     def create_invite(
-        self, command: CreateInvite, doors: Sequence[str], now: Now, rng: Random
+        self, command: CreateInvite, doors: Sequence[str], now: Now, rng: Rng
     ) -> tuple[mesh_pb2.CreateInviteResponse, list[Effect]]:
         """A token with a fresh secret."""
         self._check_admin("invite")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from random import Random
 
 from google.protobuf.message import Message
 
@@ -17,6 +16,7 @@ from offgrid_node.protocol.effects import Answered, Call, Effect, Reply
 from offgrid_node.protocol.errors import Exhausted
 from offgrid_node.protocol.mesh.probing import HELPERS, Prober
 from offgrid_node.protocol.mesh.swim import DEAD, NEWS_ACCEPTED_MAX, News, Swim
+from offgrid_node.protocol.rng import Rng
 
 PING = "offgrid.v1.MeshService/Ping"
 PING_VIA = "offgrid.v1.MeshService/PingVia"
@@ -66,7 +66,7 @@ class LivenessCalls:
 
     # ---- inputs
 
-    def tick(self, digest: bytes, now: Now, rng: Random) -> list[Effect]:
+    def tick(self, digest: bytes, now: Now, rng: Rng) -> list[Effect]:
         """Ends what got lost and probes whom SWIM wants probed."""
         effects: list[Effect] = []
         for number, target, others_asked in self._prober.overdue(now.mono_ms):
@@ -97,7 +97,7 @@ class LivenessCalls:
         self._relays[ticket] = now.mono_ms + 2 * timeout_ms
         return [self._ping(request.target, digest, RelayTag(ticket), timeout_ms)]
 
-    def answered(self, answer: Answered, now: Now, rng: Random) -> list[Effect]:
+    def answered(self, answer: Answered, now: Now, rng: Rng) -> list[Effect]:
         """The end of a Ping or PingVia of ours; late and unknown ones still show that somebody lives."""
         if isinstance(answer.reply, mesh_pb2.PingResponse):
             self._hear(answer.node, answer.reply.news, now)
@@ -126,7 +126,7 @@ class LivenessCalls:
                 self._swim.heard(speaker, claim.incarnation, now.mono_ms)
         self._swim.learn((claim for claim in claims if claim.node_id != speaker), now.mono_ms)
 
-    def _direct_failed(self, number: int, target: str, now: Now, rng: Random) -> list[Effect]:
+    def _direct_failed(self, number: int, target: str, now: Now, rng: Rng) -> list[Effect]:
         helpers = [] if self._swim.liveness(target) == DEAD else self._swim.helpers(target, HELPERS, rng)
         if not helpers:
             self._give_up(number, target, now)

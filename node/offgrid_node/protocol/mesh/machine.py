@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from random import Random
 
 from offgrid.v1 import mesh_pb2, state_pb2
 from offgrid_node.protocol.clock import Now
@@ -46,6 +45,7 @@ from offgrid_node.protocol.mesh.spreading import FarewellTag, PushTag, Spreader,
 from offgrid_node.protocol.mesh.standing import Standing
 from offgrid_node.protocol.mesh.swim import Swim
 from offgrid_node.protocol.mesh.views import member_message, peer_message
+from offgrid_node.protocol.rng import Rng
 
 PROBE_INTERVAL_MS = 1_000
 BOOT_KEY = b"boot"
@@ -93,7 +93,7 @@ class MeshMachine:
         for node_id in self.directory.live():
             self._swim.watch(node_id, now.mono_ms)
 
-    def step(self, inputs: Sequence[object], now: Now, rng: Random) -> list[Effect]:
+    def step(self, inputs: Sequence[object], now: Now, rng: Rng) -> list[Effect]:
         effects = [] if self._started else self._start()
         self._sources = set()
         for item in inputs:
@@ -155,7 +155,7 @@ class MeshMachine:
         event.node_started.version, event.node_started.incarnation = self._settings.version, self._swim.incarnation
         return [Put("meta", BOOT_KEY, self._boot.to_bytes(BOOT_BYTES, "big")), Record(event)]
 
-    def _asked(self, ticket: int, caller: str, command: object, now: Now, rng: Random) -> list[Effect]:
+    def _asked(self, ticket: int, caller: str, command: object, now: Now, rng: Rng) -> list[Effect]:
         match command:
             case CreateInvite():
                 invite, effects = self._admission.create_invite(command, self._settings.door_addresses, now, rng)
@@ -186,7 +186,7 @@ class MeshMachine:
         if not self.directory.is_member(caller):
             raise PermissionDenied(f"{caller[:64]} is no member of this mesh", reason="NotAMember")
 
-    def _answered(self, answered: Answered, now: Now, rng: Random) -> list[Effect]:
+    def _answered(self, answered: Answered, now: Now, rng: Rng) -> list[Effect]:
         if isinstance(answered.tag, PushTag | FarewellTag | SyncTag):
             self._sources.add(answered.node)
             try:
@@ -203,7 +203,7 @@ class MeshMachine:
 
     # ---- the end of a step
 
-    def _settle(self, now: Now, rng: Random) -> list[Effect]:
+    def _settle(self, now: Now, rng: Rng) -> list[Effect]:
         """Everything that follows from what has changed, in the order: rows, records, other domains, pushes."""
         self._sign_own_record()
         changes = self.directory.take_changes()

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from random import Random
 
 from offgrid.v1 import mesh_pb2
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.effects import Answered, Call, Effect
 from offgrid_node.protocol.mesh.directory import Directory
 from offgrid_node.protocol.mesh.exchange import full_request, merge, push_request
+from offgrid_node.protocol.rng import Rng
 
 SYNC_MEMBERS = "offgrid.v1.MeshService/SyncMembers"
 SYNC_TIMEOUT_MS = 2_000
@@ -62,7 +62,7 @@ class Spreader:
         self._syncing[node_id] = now.mono_ms + 2 * SYNC_TIMEOUT_MS
         return [self._call(node_id, full_request(self._directory), SyncTag(digest, ours))]
 
-    def push(self, changed: Sequence[str], alive: Sequence[str], sources: set[str], rng: Random) -> list[Effect]:
+    def push(self, changed: Sequence[str], alive: Sequence[str], sources: set[str], rng: Rng) -> list[Effect]:
         """Tells a few of the members that are alive, those apart that it came from."""
         others = [node_id for node_id in alive if node_id not in sources or len(sources) > 1]
         if not changed or not others or len(changed) > PUSH_NODES_MAX:

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from random import Random
 from typing import NamedTuple
+
+from offgrid_node.protocol.rng import Rng
 
 ALIVE, SUSPECT, DEAD = 1, 2, 3  # the values of offgrid.v1.Liveness; of one incarnation the greater wins
 
@@ -57,6 +58,7 @@ class Swim:
         self._dead_order: list[str] = []
         self._rounds = 0
         self._next_tick_ms = now_ms
+        self._due_ms: int | None = None
 
     # ---- questions
 
@@ -83,11 +85,13 @@ class Swim:
         return sorted(node_id for node_id, peer in self._peers.items() if peer.liveness == ALIVE)
 
     def deadline_ms(self) -> int:
-        """When `tick` has something to do."""
-        suspects = (peer.suspect_until_ms for peer in self._peers.values() if peer.liveness == SUSPECT)
-        return min(self._next_tick_ms, min(suspects, default=self._next_tick_ms))
+        """When `tick` has something to do. Asked at every turn of the node, so it is not searched for each time."""
+        if self._due_ms is None:
+            suspects = (peer.suspect_until_ms for peer in self._peers.values() if peer.liveness == SUSPECT)
+            self._due_ms = min(self._next_tick_ms, min(suspects, default=self._next_tick_ms))
+        return self._due_ms
 
-    def helpers(self, target: str, count: int, rng: Random) -> list[str]:
+    def helpers(self, target: str, count: int, rng: Rng) -> list[str]:
         """Others, alive, that may probe `target` in our stead."""
         others = [node_id for node_id in self.alive() if node_id != target]
         return rng.sample(others, min(count, len(others)))
@@ -98,15 +102,18 @@ class Swim:
         """A member to watch: suspect until it is heard of, dead when it is not."""
         if node_id != self._self_id and node_id not in self._peers:
             self._peers[node_id] = _Peer(SUSPECT, 0, now_ms + SUSPICION_INTERVALS * self._interval_ms)
+            self._due_ms = None
             self._changed[node_id] = None
 
     def forget(self, node_id: str) -> None:
         """It is no member any more."""
         self._peers.pop(node_id, None)
+        self._due_ms = None
         self._news.pop(node_id, None)
 
-    def tick(self, now_ms: int, rng: Random) -> list[str]:
+    def tick(self, now_ms: int, rng: Rng) -> list[str]:
         """Lets suspicions run out and returns whom to probe now (none before the interval is over)."""
+        self._due_ms = None
         late_ms = now_ms - self._next_tick_ms
         if late_ms > self._interval_ms:
             for peer in self._peers.values():
@@ -176,6 +183,7 @@ class Swim:
     # ---- inside
 
     def _set(self, node_id: str, peer: _Peer, liveness: int, incarnation: int, now_ms: int) -> None:
+        self._due_ms = None
         rose = peer.liveness == DEAD and liveness == ALIVE
         if peer.liveness != liveness or peer.incarnation >> BOOT_SHIFT != incarnation >> BOOT_SHIFT:
             self._changed[node_id] = None
@@ -198,7 +206,7 @@ class Swim:
         self._news.pop(news.node_id, None)
         self._news[news.node_id] = (news, 0)
 
-    def _draw(self, order: list[str], wanted: tuple[int, ...], count: int, rng: Random) -> list[str]:
+    def _draw(self, order: list[str], wanted: tuple[int, ...], count: int, rng: Rng) -> list[str]:
         """The next `count` nodes in one of `wanted` states: round robin over a shuffled order (section 4.3)."""
         eligible = sorted(node_id for node_id, peer in self._peers.items() if peer.liveness in wanted)
         drawn: list[str] = []
