@@ -12,11 +12,11 @@ from google.protobuf.message import Message
 from offgrid.v1 import mesh_pb2
 from offgrid_node.keys import NodeKey, check_identity_certificate, identity_certificate, verify
 from offgrid_node.protocol.clock import Now
-from offgrid_node.protocol.effects import Answered, Call, Execute, Rows
+from offgrid_node.protocol.effects import Answered, Call, Effect, Execute, Machine, Rows
 from offgrid_node.protocol.errors import Fault, OutcomeUnknown, PermissionDenied
 from offgrid_node.protocol.events import PeerDown, PeerUp
 from offgrid_node.protocol.mesh.commands import AdmitMember, CreateInvite
-from offgrid_node.protocol.mesh.founding import adopt_grant, found_mesh
+from offgrid_node.protocol.mesh.founding import MeshRows, adopt_grant, found_mesh
 from offgrid_node.protocol.mesh.machine import MeshMachine, MeshSettings
 from offgrid_node.protocol.mesh.records import ROLES_ALL
 from offgrid_node.protocol.mesh.token import InviteToken
@@ -40,7 +40,7 @@ class JobsEar:
     def load(self, rows: Rows, now: Now) -> None:
         pass
 
-    def step(self, inputs: Sequence[object], now: Now, rng: Random) -> list[object]:
+    def step(self, inputs: Sequence[object], now: Now, rng: Random) -> list[Effect]:
         self._heard += [item for item in inputs if isinstance(item, PeerUp | PeerDown)]
         return []
 
@@ -49,7 +49,7 @@ class JobsEar:
 
 
 class Node:
-    def __init__(self, world: World, key: NodeKey, rows: dict) -> None:
+    def __init__(self, world: World, key: NodeKey, rows: MeshRows) -> None:
         self.world, self.key, self.node_id = world, key, key.node_id
         self.store = MemoryStore()
         self.store.commit(Batch(writes=rows))
@@ -59,9 +59,9 @@ class Node:
 
     def start(self) -> None:
         settings = MeshSettings(ROLES_ALL, (f"{self.node_id[:8]}:7000",), ("door:7001",), "test")
-        self.up, self.life = True, self.life + 1
+        self.up, self.life, self.pump_ms = True, self.life + 1, 0
 
-        def build() -> dict:
+        def build() -> dict[str, Machine]:
             mesh = MeshMachine(settings, self.key, verify, check_identity_certificate)
             return {"mesh": mesh, "jobs": JobsEar(self.heard)}
 
@@ -83,11 +83,9 @@ class Node:
         self.runtime.wake()
         self.runtime.turn()
         due_ms = self.runtime.deadline_ms()
-        if due_ms is not None:
-            self.world.at(due_ms, self._pump_of(self.life))
-
-    def _pump_of(self, life: int) -> Callable[[], None]:
-        return lambda: self.pump() if self.life == life else None
+        if due_ms is not None and (due_ms < self.pump_ms or self.pump_ms <= self.world.now_ms):
+            self.pump_ms = due_ms
+            self.world.at(due_ms, self.pump)
 
     def ask(self, command: object, caller: str = "admin") -> Message | Fault:
         ticket = self.runtime.ask("mesh", caller, command)
@@ -117,6 +115,8 @@ class World:
         self.now_ms = 1_000
         self.calls = 0
         self.sides: dict[str, int] = {}
+        self.broken: set[frozenset[str]] = set()  # pairs that cannot reach each other
+        self.timeouts = True  # whether a caller learns that no answer came
         self._heap: list[tuple[int, int, Callable[[], None]]] = []
         self._numbers = itertools.count()
         root, first = node_key(1), node_key(100)
@@ -192,7 +192,8 @@ class World:
                 self.later(lambda: end(None, outcome) if isinstance(outcome, Fault) else end(outcome, None))
 
         self.later(arrive)
-        self.after(call.timeout_ms, lambda: end(None, OutcomeUnknown("no answer")))
+        if self.timeouts:
+            self.after(call.timeout_ms, lambda: end(None, OutcomeUnknown("no answer")))
 
     def later(self, action: Callable[[], None]) -> None:
         delay_ms = self.rng.randint(*LATENCY_MS)
@@ -200,7 +201,7 @@ class World:
             self.after(delay_ms, action)
 
     def cut(self, one: str, other: str) -> bool:
-        return self.sides.get(one, 0) != self.sides.get(other, 0)
+        return self.sides.get(one, 0) != self.sides.get(other, 0) or frozenset((one, other)) in self.broken
 
     # ---- membership
 

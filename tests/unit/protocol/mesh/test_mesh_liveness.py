@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 from mesh_world import World
 
+from offgrid.v1 import common_pb2, mesh_pb2
 from offgrid_node.protocol.events import PeerDown, PeerUp
-from offgrid_node.protocol.mesh.swim import ALIVE, DEAD
+from offgrid_node.protocol.mesh.swim import ALIVE, DEAD, INCARNATION_MAX, SUSPECT
 
 
 def all_alive(world: World) -> bool:
@@ -118,3 +119,60 @@ def test_the_same_seed_gives_the_same_calls() -> None:
         return world.calls, [list(node.heard) for node in world.nodes.values()]
 
     assert trace() == trace()
+
+
+def test_two_that_cannot_reach_each_other_are_kept_alive_by_the_others() -> None:
+    world = World(29, 5)
+    world.run(5_000)
+    one, other = list(world.nodes)[1:3]
+    world.broken.add(frozenset((one, other)))
+    world.run(30_000)
+    assert all_alive(world)
+    assert not [event for node in world.running() for event in node.heard if isinstance(event, PeerDown)]
+
+
+def test_a_node_that_was_itself_asleep_does_not_bury_the_others() -> None:
+    world = World(31, 4)
+    world.run(5_000)
+    sleeper, suspect = list(world.nodes.values())[:2]
+    world.sides[suspect.node_id] = 1
+    world.run_until(lambda: sleeper.mesh.liveness(suspect.node_id) == SUSPECT, within_ms=4_000)
+    sleeper.up = False
+    world.sides.clear()
+    world.run(60_000)
+    sleeper.up = True
+    sleeper.pump()
+    world.run(5_000)
+    assert not [event for event in sleeper.heard if isinstance(event, PeerDown)]
+    assert all_alive(world)
+
+
+def test_deaths_are_seen_even_when_calls_end_without_a_word() -> None:
+    world = World(37, 5, loss=0.1)
+    world.timeouts = False
+    world.run(10_000)
+    victim = list(world.nodes.values())[2]
+    victim.crash()
+    world.run_until(lambda: world.sees(victim.node_id, DEAD), within_ms=20_000)
+
+
+def test_news_from_a_liar_do_not_keep_a_living_node_dead() -> None:
+    world = World(41, 4)
+    world.run(5_000)
+    liar, victim, judge = list(world.nodes.values())[1:4]
+    lie = mesh_pb2.LivenessNews(node_id=victim.node_id, liveness=common_pb2.LIVENESS_DEAD, incarnation=INCARNATION_MAX)
+    judge.ask(mesh_pb2.PingRequest(news=[lie] * 500), liar.node_id)
+    assert judge.mesh.liveness(victim.node_id) == DEAD
+    world.run(30_000)
+    assert judge.mesh.liveness(victim.node_id) == ALIVE
+
+
+def test_news_that_cannot_be_are_ignored() -> None:
+    world = World(43, 3)
+    world.run(5_000)
+    member = list(world.nodes)[1]
+    for liveness, incarnation in ((3, INCARNATION_MAX + 1), (0, 1 << 40), (9, 1 << 40), (3, 0)):
+        news = mesh_pb2.LivenessNews(node_id=member, incarnation=incarnation)
+        news.liveness = common_pb2.Liveness.ValueType(liveness)
+        world.first.ask(mesh_pb2.PingRequest(news=[news]), list(world.nodes)[2])
+        assert world.first.mesh.liveness(member) == ALIVE
