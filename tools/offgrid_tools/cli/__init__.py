@@ -5,11 +5,25 @@ Everything but click is imported when a command needs it, so that `--help` stays
 
 from __future__ import annotations
 
+import gc
+import os
+import sys
 from collections.abc import Sequence
+from typing import NoReturn
+
+GC_THRESHOLD = 50_000  # objects; imports make so many that the default would look through all of them again and again
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line (sys.argv unless given) and returns its exit code; see `exits.py` for what they mean."""
-    from offgrid_tools.cli.entry import run
+def run(argv: Sequence[str]) -> int:
+    """Runs one command line and returns its exit code; `exits.py` says what they mean."""
+    from offgrid_tools.cli.entry import run as run_command
 
-    return run(argv)
+    return run_command(argv)
+
+
+def main() -> NoReturn:
+    """The installed command. Ends the process at once: taking modules apart costs 20 ms and frees nothing of value."""
+    gc.set_threshold(GC_THRESHOLD)
+    code = run(sys.argv[1:])
+    sys.stderr.flush()
+    os._exit(code)

@@ -15,9 +15,9 @@ from offgrid_tools.cli.settings import Settings
 HELP_COLUMNS_MIN, HELP_COLUMNS_MAX = 50, 100
 
 
-def run(argv: Sequence[str] | None) -> int:
-    """The exit code of `offgrid ARGV`."""
-    args = list(sys.argv[1:] if argv is None else argv)
+def run(argv: Sequence[str]) -> int:
+    """The exit code of `offgrid ARGV`; standard output has been flushed."""
+    args = list(argv)
     settings = Settings(json="--json" in args[: args.index("--") if "--" in args else None])
     try:
         code = _carry_out(args, settings)

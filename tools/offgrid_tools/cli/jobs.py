@@ -104,9 +104,13 @@ def state_of(job: Job) -> str:
 
 def change_of(job: Job) -> str:
     """One line: where the job is now."""
-    from offgrid_tools.cli.output import clean
+    from offgrid_tools.cli.output import ID_CHARS, clean
 
-    where = f" on {job.host} (attempt {job.attempt})" if job.host and state_of(job) in ("awarded", "running") else ""
+    where = (
+        f" on {job.host[:ID_CHARS]} (attempt {job.attempt})"
+        if job.host and state_of(job) in ("awarded", "running")
+        else ""
+    )
     why = f": {clean(job.error)} {clean(job.error_detail)}".rstrip() if job.error else ""
     return f"{job.job_id} {state_of(job)}{where}{why}"
 

@@ -131,9 +131,9 @@ def word(enum: Enum, number: int) -> str:
     return "" if short == "unspecified" else short
 
 
-def preview(output: bytes) -> str:
-    """The beginning of a job's output as text."""
+def preview(output: bytes, all_of_it: str) -> str:
+    """The beginning of a job's output or log as text; `all_of_it` says where the rest is."""
     text = output.decode("utf-8", "replace")
     shown = clean(text[:PREVIEW_CHARS_MAX], lines=True).rstrip("\n")
     left = len(text) - PREVIEW_CHARS_MAX
-    return f"{shown}\n… {left:,} characters more; --output FILE has all of it" if left > 0 else shown
+    return f"{shown}\n… {left:,} characters more; {all_of_it}" if left > 0 else shown

@@ -18,10 +18,10 @@ def job_facts(job: Job, names: dict[str, str], output: str | None) -> None:
         facts([("output", f"{size(len(job.result.output))} in {output}")])
     elif job.result.output:
         facts([("output", size(len(job.result.output)))])
-        click.echo(preview(job.result.output))
+        click.echo(preview(job.result.output, "--output FILE has all of it"))
     if job.result.log:
         facts([("log", size(len(job.result.log)))])
-        click.echo(preview(job.result.log))
+        click.echo(preview(job.result.log, "--json has all of it"))
 
 
 def _about(job: Job, names: dict[str, str]) -> Iterator[tuple[str, object]]:

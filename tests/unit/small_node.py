@@ -1,0 +1,308 @@
+# ruff: noqa: N802 - handlers are named as the wire has them
+"""A node in small for the tests of client and command: real gRPC on a unix socket, real messages, state in memory.
+
+It answers with pages of two, makes one thing per request id, and "runs" jobs at once: the command `wc` counts words,
+`false` fails. `stumble` makes the next calls of a method fail, as a flooded or restarting node would.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import threading
+from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import grpc
+from google.protobuf.message import Message
+
+from offgrid.v1 import common_pb2, jobs_pb2, ledger_pb2, mesh_pb2, objects_pb2, quorum_pb2, state_pb2
+from offgrid_node.protocol.errors import Fault, InvalidRequest, NotFound
+from offgrid_node.services.status import to_rpc_status
+
+PAGE = 2
+NODE_ID, OTHER_ID = "a" * 32, "b" * 32
+COMPLETED, FAILED = jobs_pb2.JOB_STATE_COMPLETED, jobs_pb2.JOB_STATE_FAILED
+
+
+class SmallNode:
+    """`folder` is its data folder, with offgrid.sock in it."""
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="og"))  # short: a socket's path has little room
+        self.address = f"unix:{self.folder / 'offgrid.sock'}"
+        self.calls: dict[str, list[Message]] = defaultdict(list)
+        self.deadlines: dict[str, float | None] = {}
+        self.metadata: dict[str, str] = {}
+        self.missions: dict[str, jobs_pb2.Mission] = {}
+        self.tasks: dict[str, jobs_pb2.Task] = {}
+        self.jobs: dict[str, jobs_pb2.Job] = {}
+        self.inputs: dict[str, bytes] = {}
+        self.events: list[state_pb2.Event] = []
+        self.members = [_peer("attic", NODE_ID, here=True), _peer("barn", OTHER_ID)]
+        self.made: dict[str, str] = {}  # request id → what it made
+        self.watchers = threading.Condition()
+        self._stumbles: dict[str, list[Fault | grpc.StatusCode]] = defaultdict(list)
+        self._server: grpc.Server | None = None
+        self.start()
+
+    def start(self) -> None:
+        server = grpc.server(ThreadPoolExecutor(8))
+        for service, module in SERVICES.items():
+            handlers = {}
+            for method in module.DESCRIPTOR.services_by_name[service.split(".")[-1]].methods:
+                if hasattr(self, f"on_{method.name}"):
+                    handlers[method.name] = self._handler(method)
+            server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
+        server.add_insecure_port(self.address)
+        server.start()
+        self._server = server
+
+    def stop(self) -> None:
+        if self._server is not None:
+            self._server.stop(0).wait()
+            self._server = None
+
+    def close(self) -> None:
+        self.stop()
+        shutil.rmtree(self.folder)
+
+    def stumble(self, method: str, *failures: Fault | grpc.StatusCode) -> None:
+        """The next calls of `method` ("CreateJob") fail so, one after the other."""
+        self._stumbles[method].extend(failures)
+
+    def _handler(self, method):
+        request_type, response_type = method.input_type._concrete_class, method.output_type._concrete_class
+
+        def before(request, context):
+            self.calls[method.name].append(request)
+            self.deadlines[method.name] = context.time_remaining()
+            self.metadata = dict(context.invocation_metadata())
+            if self._stumbles[method.name]:
+                self._fail(context, self._stumbles[method.name].pop(0))
+
+        def unary(request, context):
+            before(request, context)
+            try:
+                return getattr(self, f"on_{method.name}")(request)
+            except Fault as fault:
+                self._fail(context, fault)
+
+        def stream(request, context):
+            before(request, context)
+            try:
+                yield from getattr(self, f"on_{method.name}")(request, context)
+            except Fault as fault:
+                self._fail(context, fault)
+
+        kind = grpc.unary_stream_rpc_method_handler if method.server_streaming else grpc.unary_unary_rpc_method_handler
+        return kind(
+            stream if method.server_streaming else unary, request_type.FromString, response_type.SerializeToString
+        )
+
+    def _fail(self, context, failure: Fault | grpc.StatusCode) -> None:
+        if isinstance(failure, Fault):
+            context.abort_with_status(to_rpc_status(failure))
+        context.abort(failure, "stumbled")
+
+    # ---- mesh
+
+    def on_GetStatus(self, request):
+        return mesh_pb2.GetStatusResponse(
+            node_id=NODE_ID, name="attic", mesh="home", mesh_id="m1", version="0.1.0",
+            roles=[common_pb2.ROLE_CORE, common_pb2.ROLE_HOST],
+            uptime_ms=90_000, peers_alive=2, peers_total=2, journal_seq=len(self.events),
+            commit_ms_p50=0.25, commit_mode="inline", data_dir=str(self.folder), slots_total=4,
+            notices=["the clock is 3 s behind"],
+        )  # fmt: skip
+
+    def on_ListPeers(self, request):
+        shown = [peer for peer in self.members if request.include_removed or not peer.member.removed]
+        peers, token = _page(shown, request)
+        return mesh_pb2.ListPeersResponse(peers=peers, next_page_token=token)
+
+    def on_CreateInvite(self, request):
+        return mesh_pb2.CreateInviteResponse(token="og1:secret", invite_id="i-1")
+
+    def on_RemoveMember(self, request):
+        for peer in self.members:
+            if request.node in (peer.member.name, peer.member.node_id):
+                peer.member.removed = True
+                return mesh_pb2.RemoveMemberResponse(member=peer.member)
+        raise NotFound(f"no member is called {request.node}", reason="UnknownMember")
+
+    # ---- missions and tasks
+
+    def on_CreateMission(self, request):
+        if not request.title:
+            raise InvalidRequest.field("title", "must not be empty; 1 to 256 characters are allowed")
+        mission_id = self._once(request.request_id, "m")
+        made = jobs_pb2.Mission(
+            mission_id=mission_id, title=request.title, status="active", created_us=1_700_000_000_000_000
+        )
+        made.description = request.description
+        self.missions.setdefault(mission_id, made)
+        self.record(10, "MISSION_CREATED", mission_id, mission=made)
+        return jobs_pb2.CreateMissionResponse(mission=made)
+
+    def on_GetMission(self, request):
+        return jobs_pb2.GetMissionResponse(mission=_get(self.missions, "mission", request.mission_id))
+
+    def on_ListMissions(self, request):
+        missions, token = _page([*self.missions.values()], request)
+        return jobs_pb2.ListMissionsResponse(missions=missions, next_page_token=token)
+
+    def on_UpdateMission(self, request):
+        mission = _get(self.missions, "mission", request.mission_id)
+        for name in ("title", "description", "status"):
+            if request.HasField(name):
+                setattr(mission, name, getattr(request, name))
+        return jobs_pb2.UpdateMissionResponse(mission=mission)
+
+    def on_CreateTask(self, request):
+        _get(self.missions, "mission", request.mission_id)
+        task_id = self._once(request.request_id, "t")
+        made = jobs_pb2.Task(task_id=task_id, mission_id=request.mission_id, name=request.name, kind=request.kind)
+        self.tasks.setdefault(task_id, made)
+        return jobs_pb2.CreateTaskResponse(task=made)
+
+    def on_GetTask(self, request):
+        return jobs_pb2.GetTaskResponse(task=_get(self.tasks, "task", request.task_id))
+
+    def on_ListTasks(self, request):
+        found = [task for task in self.tasks.values() if request.mission_id in ("", task.mission_id)]
+        tasks, token = _page(found, request)
+        return jobs_pb2.ListTasksResponse(tasks=tasks, next_page_token=token)
+
+    # ---- jobs
+
+    def on_CreateJob(self, request):
+        task = _get(self.tasks, "task", request.task_id)
+        job_id = self._once(request.request_id, "j")
+        job = jobs_pb2.Job(
+            job_id=job_id, task_id=task.task_id, mission_id=task.mission_id, kind=task.kind,
+            timeout_ms=request.timeout_ms, state=jobs_pb2.JOB_STATE_CREATED, size_tokens=2**40,
+            input_name=request.payload.input_name, payload_bytes=len(request.payload.input), request_id=request.request_id,
+            payload_digest=b"\x00\xff",
+        )  # fmt: skip
+        process = request.payload.process
+        job.needs = f"process:{process.command}" if request.payload.HasField("process") else "wasm"
+        self.inputs[job_id] = request.payload.input
+        self.jobs.setdefault(job_id, job)
+        self.record(14, "JOB_CREATED", job_id, job=job)
+        return jobs_pb2.CreateJobResponse(job=job)
+
+    def on_DispatchJob(self, request):
+        job = _get(self.jobs, "job", request.job_id)
+        with self.watchers:
+            job.state, job.host, job.attempt = jobs_pb2.JOB_STATE_RUNNING, OTHER_ID, 1
+            job.route = jobs_pb2.ROUTE_OFFGRID
+            self.watchers.notify_all()
+        return jobs_pb2.DispatchJobResponse(job=job, route=job.route, reason="a broker answered")
+
+    def on_GetJob(self, request):
+        return jobs_pb2.GetJobResponse(job=_get(self.jobs, "job", request.job_id))
+
+    def on_ListJobs(self, request):
+        jobs, token = _page([j for j in self.jobs.values() if request.task_id in ("", j.task_id)], request)
+        return jobs_pb2.ListJobsResponse(jobs=jobs, next_page_token=token)
+
+    def on_WatchJob(self, request, context):
+        job = _get(self.jobs, "job", request.job_id)
+        yield jobs_pb2.WatchJobResponse(job=job)
+        if job.state == jobs_pb2.JOB_STATE_RUNNING:
+            self._run(job)
+            yield jobs_pb2.WatchJobResponse(job=job)
+
+    def _run(self, job: jobs_pb2.Job) -> None:
+        data = self.inputs[job.job_id]
+        facts = jobs_pb2.ReceiptFacts(
+            node_id=OTHER_ID, job_id=job.job_id, attempt=1, result_digest=b"\x01" * 32, compute_tokens_m=1.5,
+            latency_ms=12.5, price_micro=1000, executor="process:wc", status="completed",
+        )  # fmt: skip
+        job.state = FAILED if job.needs == "process:false" else COMPLETED
+        job.result.status = "failed" if job.state == FAILED else "completed"
+        job.result.output = f"{len(data.split())} words\n".encode()
+        job.result.receipt.facts.CopyFrom(facts)
+        if job.state == FAILED:
+            job.error, job.error_detail, job.result.exit_code = "ExecutionFailed", "exit code 1", 1
+        self.record(19, "JOB_COMPLETED", job.job_id, job=job)
+
+    def on_ListOffers(self, request):
+        offer = jobs_pb2.Offer(host=OTHER_ID, slots=4, executors=["wasm"], price_micro=1000, labels={"room": "barn"})
+        return jobs_pb2.ListOffersResponse(
+            entries=[jobs_pb2.BookEntry(offer=offer, slots_free=3, alive=True)], queued=2
+        )
+
+    # ---- state and the small rooms
+
+    def record(self, etype: int, name: str, subject: str, **data: Message) -> None:
+        with self.watchers:
+            stamp = 1_700_000_000_000_000 + len(self.events)
+            self.events.append(
+                state_pb2.Event(
+                    seq=len(self.events) + 1, etype=etype, type=name, subject=subject, timestamp_us=stamp, **data
+                )
+            )
+            self.watchers.notify_all()
+
+    def on_ListEvents(self, request):
+        found = [e for e in self.events if (not request.etypes or e.etype in request.etypes)]
+        found = [e for e in found if e.timestamp_us >= request.since_us and request.subject in ("", e.subject)]
+        events, token = _page(found[::-1] if request.newest_first else found, request)
+        return state_pb2.ListEventsResponse(events=events, next_page_token=token)
+
+    def on_WatchEvents(self, request, context):
+        seq = request.after_seq
+        while context.is_active():
+            with self.watchers:
+                if len(self.events) == seq:
+                    self.watchers.wait(0.05)
+                fresh, seq = self.events[seq:], len(self.events)
+            for event in fresh:
+                if not request.etypes or event.etype in request.etypes:
+                    yield state_pb2.WatchEventsResponse(event=event)
+
+    def on_GetCapacity(self, request):
+        return objects_pb2.GetCapacityResponse(inline_limit_bytes=3_000_000)
+
+    def on_ListWeights(self, request):
+        return quorum_pb2.ListWeightsResponse(total_milli=2000, alive_milli=1000)
+
+    def on_GetGenesis(self, request):
+        return ledger_pb2.GetGenesisResponse(mesh="home")
+
+    def _once(self, request_id: str, prefix: str) -> str:
+        return self.made.setdefault(request_id, f"{prefix}-{len(self.made) + 1}")
+
+
+SERVICES = {
+    "offgrid.v1.MeshService": mesh_pb2,
+    "offgrid.v1.JobService": jobs_pb2,
+    "offgrid.v1.MarketService": jobs_pb2,
+    "offgrid.v1.StateService": state_pb2,
+    "offgrid.v1.ObjectService": objects_pb2,
+    "offgrid.v1.QuorumService": quorum_pb2,
+    "offgrid.v1.LedgerService": ledger_pb2,
+}
+
+
+def _peer(name: str, node_id: str, *, here: bool = False) -> mesh_pb2.Peer:
+    member = mesh_pb2.Member(node_id=node_id, name=name, roles=[common_pb2.ROLE_HOST], weight_milli=1500, epoch=1)
+    return mesh_pb2.Peer(
+        member=member, liveness=common_pb2.LIVENESS_ALIVE, roles_in_force=[common_pb2.ROLE_HOST],
+        addresses=["192.0.2.1:7440"], version="0.1.0", self=here,
+    )  # fmt: skip
+
+
+def _get(rows, what: str, row_id: str):
+    if row_id not in rows:
+        raise NotFound(f"there is no {what} {row_id}", metadata={"id": row_id})
+    return rows[row_id]
+
+
+def _page(rows, request):
+    start = int(request.page_token or 0)
+    end = start + min(request.page_size or PAGE, PAGE)
+    return rows[start:end], str(end) if end < len(rows) else ""
