@@ -16,6 +16,7 @@ from offgrid_node.runtime import Pending, Runtime
 
 COMMIT_INLINE_MAX_MS = 5.0  # an fsync slower than this would be felt by everything else in the loop
 COMMIT_SAMPLES = 256  # for the median that status reports
+PAUSE_MS, PAUSE_MAX_MS = 50, 1_000  # after a batch was lost, doubling: a full disk must not become a busy loop
 
 
 class Driver:
@@ -28,6 +29,8 @@ class Driver:
         self._timer: asyncio.TimerHandle | None = None
         self._thread = ThreadPoolExecutor(1, "commit") if threaded else None
         self._commit_ms: deque[float] = deque(maxlen=COMMIT_SAMPLES)
+        self._failures = 0
+        self._pause_ms = 0
         self._closed = False
 
     @property
@@ -45,8 +48,12 @@ class Driver:
 
     def poke(self) -> None:
         """There may be input: take a turn in the next loop tick, so that what arrives in this one shares it."""
-        if not self._scheduled and not self._closed and self._runtime is not None:
-            self._scheduled = True
+        if self._scheduled or self._closed or self._runtime is None:
+            return
+        self._scheduled = True
+        if self._pause_ms:
+            self._loop.call_later(self._pause_ms / 1000, self._turn)
+        else:
             self._loop.call_soon(self._turn)
 
     def _turn(self) -> None:
@@ -58,7 +65,7 @@ class Driver:
         pending = runtime.gather()
         if pending is None:
             if not runtime.committing:
-                self._arm()
+                self._rest()
             return
         if self._thread is None or not pending.batch:
             self._finish(pending, self._commit(pending))
@@ -87,7 +94,22 @@ class Driver:
             self._runtime.settle(pending)
         else:
             self._runtime.fail(pending, fault)
+        self._slow_down()
         self.poke()
+
+    def _rest(self) -> None:
+        """Nothing was gathered: the inbox is empty, or what it held was lost with a failing machine."""
+        assert self._runtime is not None
+        self._slow_down()
+        if self._runtime.inbox_depth or self._pause_ms:
+            self.poke()
+        else:
+            self._arm()
+
+    def _slow_down(self) -> None:
+        assert self._runtime is not None
+        lost, self._failures = self._runtime.failures != self._failures, self._runtime.failures
+        self._pause_ms = min(PAUSE_MAX_MS, max(PAUSE_MS, 2 * self._pause_ms)) if lost else 0
 
     def _arm(self) -> None:
         assert self._runtime is not None

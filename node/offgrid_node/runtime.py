@@ -142,6 +142,7 @@ class Runtime:
         self._numbers = itertools.count(1)
         self._watchers: list[Watcher] = []
         self._in_commit: Pending | None = None
+        self.failures = 0  # batches that were lost, so that the driver can slow down
         self.machines: Mapping[str, Machine] = {}
         self.reload()
 
@@ -201,7 +202,10 @@ class Runtime:
 
     def turn(self) -> None:
         """Gathers, commits and settles until the inbox is empty; for stores whose commit may run inline."""
-        while (pending := self.gather()) is not None:
+        while self._inbox:
+            pending = self.gather()
+            if pending is None:
+                continue
             try:
                 self.commit(pending)
             except Fault as fault:
@@ -210,7 +214,8 @@ class Runtime:
                 self.settle(pending)
 
     def gather(self) -> Pending | None:
-        """Steps the machines over what the inbox holds; None when it is empty or a batch is still in commit.
+        """Steps the machines over what the inbox holds; None when it is empty, when a batch is still in commit, or
+        when a machine failed on it (then `failures` has grown, and machines were loaded anew).
 
         The caller owes `commit`, then `settle` or `fail`, before it gathers again."""
         if not self._inbox or self._in_commit is not None:
@@ -226,8 +231,9 @@ class Runtime:
         except Exception as error:  # noqa: BLE001 - a defect in a machine: its memory cannot be trusted any more
             fault = Internal(f"a machine failed: {type(error).__name__}: {error}", reason="MachineFailed")
             self._monitor(fault, error)
+            self.failures += 1
             self.reload()
-            return self.gather()
+            return None
         self._in_commit = pending
         return pending
 
@@ -289,6 +295,7 @@ class Runtime:
     def fail(self, pending: Pending, fault: Fault) -> None:
         """The commit failed: nothing of the batch leaves, and memory is rebuilt from what is durable."""
         self._in_commit = None
+        self.failures += 1
         self._monitor(fault, fault.__cause__)
         self.reload(fault)
 

@@ -1,0 +1,133 @@
+"""The driver: one turn per loop tick, commits inline or in a thread, and no busy loop when every batch is lost."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from random import Random
+
+import pytest
+from google.protobuf.message import Message
+
+from offgrid.v1 import mesh_pb2, state_pb2
+from offgrid_node.driver import Driver
+from offgrid_node.protocol.clock import Now
+from offgrid_node.protocol.effects import Asked, Call, Effect, Execute, Record, Reply, Rows
+from offgrid_node.protocol.errors import Fault, Unavailable
+from offgrid_node.protocol.etypes import EventType
+from offgrid_node.protocol.rng import Rng
+from offgrid_node.runtime import Runtime, Ticket
+from offgrid_node.storage.memory import MemoryStore
+from offgrid_node.storage.store import Batch
+
+
+class Echo:
+    """Answers what it is asked after one journal record; due again `period_ms` after each step."""
+
+    def __init__(self, clock: Wall, period_ms: int | None) -> None:
+        self._clock, self._period_ms = clock, period_ms
+        self._due: int | None = 0 if period_ms is not None else None
+
+    def load(self, rows: Rows, now: Now) -> None: ...
+
+    def deadline_ms(self) -> int | None:
+        return self._due
+
+    def step(self, inputs: Sequence[object], now: Now, rng: Rng) -> list[Effect]:
+        self._due = now.mono_ms + self._period_ms if self._period_ms is not None else None
+        effects: list[Effect] = [Record(state_pb2.Event(etype=EventType.NODE_STARTED))]
+        return effects + [Reply(e.ticket, mesh_pb2.PingResponse()) for e in inputs if isinstance(e, Asked)]
+
+
+class Wall:
+    def now(self) -> Now:
+        return Now(int(asyncio.get_running_loop().time() * 1000), 0)
+
+
+class CountingStore(MemoryStore):
+    """Counts commits; while `broken` each of them fails."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.commits, self.broken = 0, False
+
+    def commit(self, batch: Batch) -> int:
+        self.commits += 1
+        if self.broken:
+            raise Unavailable("the disk is full", reason="DiskError")
+        return super().commit(batch)
+
+
+class Deaf:
+    def call(self, call: Call) -> None: ...
+
+    def execute(self, work: Execute) -> None: ...
+
+
+class Rig:
+    def __init__(self, *, threaded: bool = False, period_ms: int | None = None) -> None:
+        self.store, clock = CountingStore(), Wall()
+        self.driver = Driver(asyncio.get_running_loop(), threaded=threaded)
+        self.runtime = Runtime(
+            lambda: {"jobs": Echo(clock, period_ms)},
+            self.store,
+            clock,
+            Random(1),
+            Deaf(),
+            on_input=self.driver.poke,
+        )
+        self.driver.start(self.runtime)
+
+    def ask(self) -> Ticket:
+        return self.runtime.ask("jobs", "me", "hello")
+
+
+async def outcome(ticket: Ticket) -> Message | Fault:
+    future: asyncio.Future[Message | Fault] = asyncio.get_running_loop().create_future()
+    ticket.when_done(future.set_result)
+    return await asyncio.wait_for(future, 5)
+
+
+@pytest.mark.parametrize("threaded", [False, True])
+def test_requests_of_one_tick_share_a_commit(threaded: bool) -> None:
+    async def run() -> None:
+        rig = Rig(threaded=threaded)
+        tickets = [rig.ask() for _ in range(50)]
+        for ticket in tickets:
+            assert await outcome(ticket) == mesh_pb2.PingResponse()
+        assert rig.store.commits == 1
+        assert rig.driver.mode == ("thread" if threaded else "inline")
+        assert rig.driver.commit_ms_p50 > 0
+        await rig.driver.close()
+
+    asyncio.run(run())
+
+
+def test_a_disk_that_refuses_everything_is_not_hammered_and_works_again_when_it_does() -> None:
+    async def run() -> None:
+        rig = Rig(period_ms=0)  # due at once, again and again, as a node that starts on a full disk is
+        rig.store.broken = True
+        refused = await outcome(rig.ask())
+        assert isinstance(refused, Unavailable)
+        before = rig.store.commits
+        await asyncio.sleep(0.5)
+        assert rig.store.commits - before <= 6
+        rig.store.broken = False
+        while not isinstance(await outcome(rig.ask()), mesh_pb2.PingResponse):
+            pass
+        await rig.driver.close()
+
+    asyncio.run(run())
+
+
+def test_a_machine_is_woken_at_its_deadline() -> None:
+    async def run() -> None:
+        rig, third = Rig(period_ms=20), asyncio.Event()
+        rig.runtime.watch(lambda events: third.set() if events[-1].seq >= 3 else None)
+        await third.wait()
+        await rig.driver.close()
+        seen = rig.store.commits
+        await asyncio.sleep(0.1)
+        assert rig.store.commits == seen  # closed: nothing leaves any more
+
+    asyncio.run(asyncio.wait_for(run(), 5))
