@@ -93,7 +93,7 @@ class HintBook:
         return tuple(self._hints.values())
 
     def take(self, now_ms: int, label: str, hint: Hint) -> bool:
-        """True when this is news of this mesh, remembered now; what exceeds the rate is not, so that it may come again."""
+        """True when this is news of this mesh, remembered now. What exceeds the rate is not: it may come again."""
         if hint.mesh_tag != self._mesh_tag or hint.node_id == self._self_id:
             return False
         if self._hints.get(label) == hint:

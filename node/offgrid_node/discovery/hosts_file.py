@@ -64,7 +64,7 @@ class HostsFile:
             self._outcome = self._read()
             self._stamp = stamp
         if isinstance(self._outcome, InvalidRequest):
-            raise self._outcome
+            raise self._outcome.with_traceback(None)  # it is raised again and again, and would gather them all
         return self._outcome
 
     def _read(self) -> tuple[HostEntry, ...] | InvalidRequest:

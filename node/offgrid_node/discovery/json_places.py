@@ -28,7 +28,7 @@ class Place:
     """A value and where it begins. Arrays hold Places; objects map a key to its own offset and its value's Place."""
 
     offset: int
-    value: str | int | float | bool | None | list[Place] | dict[str, tuple[int, Place]]
+    value: str | int | float | bool | list[Place] | dict[str, tuple[int, Place]] | None
 
 
 def parse_places(text: str) -> Place:
@@ -43,6 +43,13 @@ def parse_places(text: str) -> Place:
 def line_and_column(text: str, offset: int) -> tuple[int, int]:
     """Both from 1."""
     return text.count("\n", 0, offset) + 1, offset - text.rfind("\n", 0, offset)
+
+
+def _refuse(word: str) -> object:
+    raise ValueError(f"{word} is no JSON value")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse)
 
 
 def _value(text: str, at: int, depth: int) -> tuple[Place, int]:
@@ -99,9 +106,8 @@ def _comma(text: str, at: int, closing: str) -> int:
 
 
 def _scalar(text: str, at: int) -> tuple[str | int | float | bool | None, int]:
-    decoder = json.JSONDecoder(parse_constant=_refuse)
     try:
-        value, end = decoder.raw_decode(text, at)
+        value, end = _DECODER.raw_decode(text, at)
     except json.JSONDecodeError as error:
         said = "a value is expected here" if error.msg == "Expecting value" else error.msg
         raise JsonFault(error.pos, said) from error
@@ -109,10 +115,6 @@ def _scalar(text: str, at: int) -> tuple[str | int | float | bool | None, int]:
         raise JsonFault(at, str(error)) from error
     assert value is None or isinstance(value, str | int | float | bool)
     return value, end
-
-
-def _refuse(word: str) -> object:
-    raise ValueError(f"{word} is no JSON value")
 
 
 def _skip(text: str, at: int) -> int:

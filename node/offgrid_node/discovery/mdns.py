@@ -101,10 +101,11 @@ class Mdns:
         listener = _Listener(ear.zeroconf, self._heard, self._book.forget)
         try:
             info = _service_info(said)
-            async with asyncio.timeout(ANNOUNCE_TIMEOUT_S):
-                await (await ear.async_register_service(info, allow_name_change=True))
+            if said.addresses:
+                async with asyncio.timeout(ANNOUNCE_TIMEOUT_S):
+                    await (await ear.async_register_service(info, allow_name_change=True))
+                self.announced.set()
             self._failing = False
-            self.announced.set()
             while not self._stop.is_set():
                 await self._wait(POLL_S)
                 now = self._hint()
