@@ -11,9 +11,11 @@ from offgrid_transports.arq import POLL_FRAMES, DelayEstimator, Sender, backoff
 from offgrid_transports.fragment import FragmentSet, split
 from offgrid_transports.framing import BITMAP_BYTES_MAX, HEADER_BYTES, Frame, Kind, encode
 from offgrid_transports.timers import Timers
+from offgrid_transports.transport import Transport
 
 OUTBOX_FRAMES_MAX = 16_384  # beyond it frames are dropped, as a full radio would; the sender repeats them
 PEERS_MEASURED_MAX = 1024
+ACK_DELAY_MS_MIN = 4
 MTU_BYTES_MIN = HEADER_BYTES + 18
 
 
@@ -25,8 +27,14 @@ class LinkProfile:
     airtime_ms: Callable[[int], float]
     delay_ms: int = 100
     """A first guess of the time to an answer, used until it is measured."""
-    ack_delay_ms: int = 4
+    ack_delay_ms: int = ACK_DELAY_MS_MIN
     """How long an acknowledgement waits for stragglers, or for an answer that makes it superfluous."""
+
+    @classmethod
+    def of(cls, transport: Transport) -> LinkProfile:
+        """What a transport says of itself. An acknowledgement waits at least as long as it would take on the air."""
+        ack_delay_ms = max(ACK_DELAY_MS_MIN, math.ceil(transport.airtime_ms(HEADER_BYTES)))
+        return cls(transport.mtu_bytes, transport.airtime_ms, ack_delay_ms=ack_delay_ms)
 
 
 class Link:

@@ -23,7 +23,7 @@ class PacketLink:
         self._transport = transport
         self._clock = clock
         self._schedule = schedule
-        self.endpoint = RpcEndpoint(LinkProfile(transport.mtu_bytes, transport.airtime_ms), rng)
+        self.endpoint = RpcEndpoint(LinkProfile.of(transport), rng)
         self._alarm_ms: int | None = None
         self._pumping = False
         self._again = False
@@ -81,7 +81,7 @@ class PacketLink:
                     self._transport.send(peer, frame)  # a frame that finds no room is a frame lost
         finally:
             self._pumping = False
-        self._arm()
+            self._arm()
 
     def _arm(self) -> None:
         due_ms = self.endpoint.deadline_ms

@@ -60,7 +60,7 @@ class Node:
         self._alarm: int | None = None
         self.transport = network.attach(name)
         self.transport.on_frame = self.hear
-        profile = LinkProfile(self.transport.mtu_bytes, self.transport.airtime_ms)
+        profile = LinkProfile.of(self.transport)
         self.endpoint = RpcEndpoint(profile, network.rng, reassembly=reassembly, answer_bytes_max=answer_bytes_max)
 
     def hear(self, peer: str, frame: bytes) -> None:
