@@ -1,8 +1,7 @@
 """Anti-entropy of membership and peer records: who tells whom what (Demers et al. 1987, push-pull).
 
 A full exchange sends the versions held and gets back what is newer; a push sends records and no versions. Versions
-tell two different records of one epoch not apart: then the digests still differ, and pushing everything settles it,
-because a receiver returns what it prefers.
+do not tell two different records of one epoch apart: then the digests still differ, and both sides push everything.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from collections.abc import Iterable
 from offgrid.v1 import common_pb2, mesh_pb2
 from offgrid_node.protocol.errors import Fault, InvalidRequest, PeerFault
 from offgrid_node.protocol.mesh.directory import Directory
-from offgrid_node.protocol.mesh.records import decode_member, decode_peer
+from offgrid_node.protocol.mesh.records import decode_peer
 from offgrid_node.protocol.mesh.roll import MEMBERS_MAX
 
 EXCHANGE_BYTES_MAX = 1024 * 1024  # of records in one message; the rest follows with the next exchange
@@ -58,17 +57,12 @@ def push_request(directory: Directory, node_ids: Iterable[str]) -> mesh_pb2.Sync
 
 def merge(
     directory: Directory, members: Iterable[mesh_pb2.MemberProof], peers: Iterable[common_pb2.Signed]
-) -> tuple[list[str], Fault | None]:
-    """Merges what came in: node ids whose offered record lost to ours of the same epoch, and the first refusal.
-
-    One bad record does not keep the others out: each stands for itself.
-    """
-    preferred: list[str] = []
+) -> Fault | None:
+    """Merges what came in and returns the first refusal. One bad record does not keep the others out."""
     refusal: Fault | None = None
     for proof in members:
         try:
-            if not directory.accept_member(proof):
-                preferred += _preferred(directory, proof)
+            directory.accept_member(proof)
         except Fault as fault:
             refusal = refusal or fault
     for message in peers:
@@ -78,15 +72,7 @@ def merge(
                 directory.accept_peer(message)
         except Fault as fault:
             refusal = refusal or fault
-    return preferred, refusal
-
-
-def _preferred(directory: Directory, proof: mesh_pb2.MemberProof) -> list[str]:
-    offered = decode_member(proof.record.body)
-    ours = directory.member(offered.node_id)
-    if ours is None or ours.body == offered.body:
-        return []
-    return [offered.node_id] if (ours.epoch, ours.removed) == (offered.epoch, offered.removed) else []
+    return refusal
 
 
 def answer(directory: Directory, request: mesh_pb2.SyncMembersRequest) -> mesh_pb2.SyncMembersResponse:
@@ -96,14 +82,12 @@ def answer(directory: Directory, request: mesh_pb2.SyncMembersRequest) -> mesh_p
     """
     if len(request.held) > MEMBERS_MAX or len(request.members) + len(request.peers) > RECORDS_MAX:
         raise InvalidRequest.field("held", f"at most {MEMBERS_MAX} members and {RECORDS_MAX} records in one message")
-    preferred, refusal = merge(directory, request.members, request.peers)
+    refusal = merge(directory, request.members, request.peers)
     if isinstance(refusal, PeerFault):
         raise refusal
-    parcel = Parcel(directory)
-    for node_id in preferred:
-        parcel.add(node_id)
     if not request.held:
-        return mesh_pb2.SyncMembersResponse(members=parcel.members, peers=parcel.peers)
+        return mesh_pb2.SyncMembersResponse()
+    parcel = Parcel(directory)
     theirs = {held.node_id: held for held in request.held}
     wanted = [held.node_id for held in request.held if _newer(held, _ours(directory, held.node_id))]
     for node_id in directory.all_ids():

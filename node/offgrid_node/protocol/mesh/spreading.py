@@ -27,7 +27,7 @@ SETTLE_PAUSE_MS = 10_000  # between two pushes of everything
 
 @dataclass(frozen=True, slots=True)
 class PushTag:
-    """Records pushed; nothing depends on the answer, but it may hold what the other prefers."""
+    """Records pushed; nothing depends on the answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ class Spreader:
         if reply is None or not self._directory.is_member(answer.node):
             return []
         before = self._directory.revision
-        _, refusal = merge(self._directory, reply.members, reply.peers)
+        refusal = merge(self._directory, reply.members, reply.peers)
         if refusal is not None:
             raise refusal
         if reply.wanted:

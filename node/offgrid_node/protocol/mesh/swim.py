@@ -184,7 +184,6 @@ class Swim:
 
     def _set(self, node_id: str, peer: _Peer, liveness: int, incarnation: int, now_ms: int) -> None:
         self._due_ms = None
-        rose = peer.liveness == DEAD and liveness == ALIVE
         if peer.liveness != liveness or peer.incarnation >> BOOT_SHIFT != incarnation >> BOOT_SHIFT:
             self._changed[node_id] = None
         if liveness == SUSPECT and peer.liveness != SUSPECT:
@@ -192,11 +191,6 @@ class Swim:
         peer.liveness, peer.incarnation = liveness, incarnation
         if incarnation:
             self._spread(News(node_id, liveness, incarnation))
-        if rose:
-            # Perhaps a partition has healed: who else is thought dead should hear of it and refute.
-            for other_id, other in self._peers.items():
-                if other.liveness != ALIVE and other.incarnation:
-                    self._spread(News(other_id, other.liveness, other.incarnation))
 
     def _refute(self, claim: News) -> None:
         if claim.liveness != ALIVE and claim.incarnation >= self.incarnation:

@@ -172,6 +172,17 @@ def test_a_removed_node_learns_it_and_falls_silent() -> None:
     assert victim.mesh.removed
 
 
+def test_a_removed_node_that_was_out_of_reach_learns_it_when_it_is_back() -> None:
+    world = World(5, 3)
+    world.run(3_000)
+    victim = list(world.nodes.values())[2]
+    world.sides[victim.node_id] = 1
+    world.first.ask(RemoveMember(victim.node_id))
+    world.run(4_000)
+    world.sides.clear()
+    world.run_until(lambda: victim.mesh.removed, within_ms=2_000)
+
+
 def test_a_removed_key_never_comes_back_even_after_a_partition() -> None:
     world = World(6, 5)
     world.run(3_000)

@@ -76,6 +76,8 @@ HISTORY = [
     tombstone(ALICE, CAROL, "carol"),
 ]
 
+STORIES = [*HISTORY, tombstone(ALICE, ALICE, "alice")]
+
 
 def merged(proofs: list[mesh_pb2.MemberProof]) -> Directory:
     """What a node holds that saw these in this order; a refusal is not the end."""
@@ -98,6 +100,30 @@ def test_any_order_and_repetition_of_any_subset_ends_in_the_same_state(data: st.
     assert again.digest() == once.digest()
     assert all_rows(again).keys() == all_rows(once).keys()
     assert again.live() == once.live()
+
+
+@pytest.mark.parametrize(
+    "history",
+    [
+        pytest.param([0, 1, 6, 4, 10], id="an older record stands again when the newer one's issuer is removed"),
+        pytest.param([0, 1, 6, 5, 2, 3], id="an admin that was demoted and named again"),
+        pytest.param([0, 1, 10, 11, 4], id="two admins that remove each other"),
+        pytest.param([0, 1, 7, 5, 13], id="a conflict that a tombstone ends"),
+        pytest.param([0, 14, 4], id="an admin that leaves"),
+        pytest.param([1, 8, 9, 12], id="a member that the root takes over and removes"),
+    ],
+)
+def test_every_order_of_a_story_has_the_same_end(history: list[int]) -> None:
+    story = [STORIES[index] for index in history]
+    ends = {merged(list(order)).digest() for order in itertools.permutations(story)}
+    assert len(ends) == 1
+
+
+def test_an_older_record_stands_again_when_the_newer_ones_issuer_is_removed() -> None:
+    found = merged([HISTORY[index] for index in (0, 1, 4, 6)])
+    assert found.resolve("carol-of-bob") == CAROL.node_id
+    found.accept_member(tombstone(ALICE, BOB, "bob"))
+    assert found.resolve("carol") == CAROL.node_id
 
 
 @settings(max_examples=100, deadline=None)
@@ -200,6 +226,23 @@ def test_every_altered_byte_of_a_record_is_refused() -> None:
             continue
     assert not found.is_member(DAVE.node_id)
     assert found.digest() == merged(ADMINS).digest()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"removed": True},  # a tombstone that grants roles
+        {"name": "Upper"},
+        {"name": ""},
+        {"epoch": 0},
+        {"roles": frozenset({4})},
+        {"weight_milli": 2**32 - 1},
+        {"failure_domain": "two\nlines"},
+        {"failure_domain": "x" * 65},
+    ],
+)
+def test_a_record_that_breaks_a_rule_is_refused_even_when_the_root_signed_it(changes: dict[str, object]) -> None:
+    assert reason_of(proof(record(DAVE, **{"name": "dave", **changes}), DAVE)) == "MalformedBody"
 
 
 @given(st.binary(max_size=300))
