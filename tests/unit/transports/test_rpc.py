@@ -177,6 +177,22 @@ def test_a_repeated_request_never_runs_again() -> None:
     assert {decode(data).payload for data in answers} == {bytes([Reset.GONE])}
 
 
+def test_an_answer_counts_only_from_the_peer_that_was_asked() -> None:
+    world = VirtualTime()
+    net = network(world)
+    client, server, eve = Node(world, net, "client"), Node(world, net, "server"), net.attach("eve")
+    client.call("server", b"who are you?")
+    world.run(10)
+    asked = server.requests[0].key
+    eve.send("client", encode(Frame(Kind.RESPONSE, asked.session, asked.call, 0, 1, 1, True, b"\0me")))
+    eve.send("client", encode(Frame(Kind.RESET, asked.session, asked.call, payload=bytes([Reset.REFUSED]))))
+    world.run(20)
+    assert client.replies == []
+    server.respond(server.requests[0], b"the server")
+    world.run(30)
+    assert client.replies[0].body == b"the server"
+
+
 def test_a_refused_call_is_burnt_so_that_a_straggler_cannot_run_later() -> None:
     world = VirtualTime()
     net = network(world)
@@ -235,12 +251,13 @@ def test_answers_that_nobody_fetches_are_bounded_in_bytes() -> None:
 def test_more_answers_than_the_client_has_room_for_come_one_after_another() -> None:
     world = VirtualTime()
     net = network(world, faults=Faults(delay_ms=5))
-    client = Node(world, net, "client", reassembly=Reassembly(peer_bytes_max=150_000))
-    Node(world, net, "server", handle=lambda request: bytes(100_000))
-    for _ in range(10):
-        client.call("server", b"", timeout_ms=120_000)
-    world.run(120_000)
-    assert [reply.end for reply in client.replies] == [End.OK] * 10
+    client = Node(world, net, "client", reassembly=Reassembly(peer_bytes_max=1_000_000))
+    Node(world, net, "server", handle=lambda request: bytes(400_000))
+    for _ in range(40):
+        client.call("server", b"", timeout_ms=600_000)
+    world.run(600_000)
+    assert [reply.end for reply in client.replies] == [End.OK] * 40
+    assert net.frames_sent < 5 * 40 * 400_000 // 1186, "who finds no room is slowed down by silence"
 
 
 FIELDS = st.builds(
