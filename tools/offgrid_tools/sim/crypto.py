@@ -1,12 +1,17 @@
-"""Signatures for the simulator: keyed hashes under the public key. Nobody in here forges, so they hold as well as
-Ed25519 and cost a fiftieth."""
+"""Signatures, certificates and seals for the simulator: keyed hashes under the public key.
+
+A node that lies (`liar.py`) signs with its own key only, so they hold as well as Ed25519 and cost a fiftieth.
+"""
 
 from __future__ import annotations
 
 import hashlib
-import hmac
 
+from offgrid_node.protocol.errors import InvalidRequest, PermissionDenied
 from offgrid_node.protocol.ids import node_id_of
+
+SEAL_BYTES = 16
+_CERTIFICATE = b"sim-cert:"
 
 
 def _tag(public_key: bytes, digest: bytes) -> bytes:
@@ -14,7 +19,7 @@ def _tag(public_key: bytes, digest: bytes) -> bytes:
 
 
 class SimSigner:
-    """A node's key, made from its number."""
+    """A node's key, made from its name."""
 
     def __init__(self, name: str) -> None:
         self.public_key = hashlib.blake2b(name.encode(), digest_size=32, person=b"og.sim.key").digest()
@@ -25,13 +30,29 @@ class SimSigner:
 
 
 def sim_verify(public_key: bytes, digest: bytes, signature: bytes) -> bool:
-    return hmac.compare_digest(signature, _tag(public_key, digest))
+    return len(public_key) == 32 and signature == _tag(public_key, digest)
 
 
 def sim_certificate(signer: SimSigner) -> bytes:
     """Stands for the identity certificate: the key itself behind a mark."""
-    return b"sim-cert:" + signer.public_key
+    return _CERTIFICATE + signer.public_key
 
 
 def sim_check_certificate(certificate: bytes) -> bytes:
-    return certificate.removeprefix(b"sim-cert:")
+    if not certificate.startswith(_CERTIFICATE):
+        raise InvalidRequest.field("certificate", "none of the simulator's")
+    return certificate.removeprefix(_CERTIFICATE)
+
+
+def sim_seal(secret: bytes, context: bytes, data: bytes) -> bytes:
+    return _seal_tag(secret, context, data) + data
+
+
+def sim_open(secret: bytes, context: bytes, data: bytes) -> bytes:
+    if data[:SEAL_BYTES] != _seal_tag(secret, context, data[SEAL_BYTES:]):
+        raise PermissionDenied("the seal does not open", reason="BadSeal")
+    return data[SEAL_BYTES:]
+
+
+def _seal_tag(secret: bytes, context: bytes, data: bytes) -> bytes:
+    return hashlib.blake2b(context + data, digest_size=SEAL_BYTES, key=secret, person=b"og.sim.seal").digest()

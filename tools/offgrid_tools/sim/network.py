@@ -8,10 +8,14 @@ from typing import Protocol
 
 from google.protobuf.message import Message
 
+from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.errors import Fault, Internal, OutcomeUnknown, Unavailable
+from offgrid_node.protocol.mesh.directory import Directory
 from offgrid_node.services.client import Done
 from offgrid_node.services.router import METHODS
 from offgrid_tools.sim.engine import Engine
+
+DELAY_MIN_US = 50
 
 Respond = Callable[[Message | Fault], None]
 
@@ -21,6 +25,11 @@ class Listener(Protocol):
 
     @property
     def up(self) -> bool: ...
+
+    @property
+    def refuses(self) -> bool:
+        """While it is down: whether the machine still answers that nobody listens there."""
+        ...
 
     def on_request(self, source: str, method: str, request: bytes, respond: Respond) -> None: ...
 
@@ -35,31 +44,54 @@ class Tap(Protocol):
 
 @dataclass(slots=True)
 class Faults:
-    """Chances per message and the longest delay. Partitioned nodes are those in different groups."""
+    """Chances per message and the longest delays. Nodes of different groups are parted; `cuts` holds one-way cuts."""
 
     loss: float = 0.0
     duplicate: float = 0.0
     delay_max_us: int = 2_000
+    duplicate_late_us: int = 2_000  # a copy may come this much later than the first
     group_of: dict[str, int] = field(default_factory=dict)
+    cuts: dict[tuple[str, str], bool] = field(default_factory=dict)
 
 
 class Network:
     """All nodes by id, and the faults that befall what they send."""
 
-    def __init__(self, engine: Engine, tap: Tap) -> None:
-        self._engine, self._tap = engine, tap
+    def __init__(self, engine: Engine, tap: Tap, name_of: Callable[[str], str]) -> None:
+        self._engine, self._tap, self._name_of = engine, tap, name_of
         self.faults = Faults()
         self.nodes: dict[str, Listener] = {}
+        self.overhear: Callable[[str, str, jobs_pb2.StartJobsRequest], None] = lambda core, host, request: None
         self.carried = 0
+        self.lost = 0
 
     def cut(self, source: str, target: str) -> bool:
-        groups = self.faults.group_of
-        return groups.get(source, 0) != groups.get(target, 0)
+        faults = self.faults
+        if faults.cuts and (source, target) in faults.cuts:
+            return True
+        return bool(faults.group_of) and faults.group_of.get(source, 0) != faults.group_of.get(target, 0)
 
-    def call(self, source: str, target: str, method: str, request: Message, timeout_ms: int, done: Done) -> None:
-        """One call: `done` runs once, with the reply, a fault, or OutcomeUnknown after the time-out."""
-        self._tap.on_request(source, target, method, request)
-        data = request.SerializeToString()
+    def call(
+        self,
+        source: str,
+        target: str,
+        method: str,
+        request: Message,
+        timeout_ms: int,
+        done: Done,
+        *,
+        honest: bool = True,
+    ) -> None:
+        """One call: `done` runs once, with the reply, a fault, or OutcomeUnknown after the time-out.
+
+        A liar's requests are not `honest`: nobody vouches for them.
+        """
+        if honest:
+            self._tap.on_request(source, target, method, request)
+            if isinstance(request, jobs_pb2.StartJobsRequest):
+                self.overhear(source, target, request)
+        data = request.SerializeToString(deterministic=True)
+        self._engine.note(f"> {self._name_of(source)} {self._name_of(target)} {method}", data)
         ended = False
 
         def finish(outcome: Message | Fault) -> None:
@@ -69,17 +101,23 @@ class Network:
                 done(outcome)
 
         def respond(outcome: Message | Fault) -> None:
-            self._tap.on_reply(target, source, method, outcome)
-            known = outcome if isinstance(outcome, Fault) else METHODS[method].response.FromString(_bytes(outcome))
+            if isinstance(outcome, Fault):
+                self._engine.note(f"! {self._name_of(target)} {self._name_of(source)} {method} {outcome.reason}")
+                known: Message | Fault = outcome
+            else:
+                answer = _bytes(outcome)
+                self._engine.note(f"< {self._name_of(target)} {self._name_of(source)} {method}", answer)
+                known = METHODS[method].response.FromString(answer)
+            self._tap.on_reply(target, source, method, known)
             self._carry(target, source, lambda: finish(known))
 
         def arrive() -> None:
             listener = self.nodes.get(target)
-            if listener is None or not listener.up:
-                # The machine answers, its daemon does not: connection refused.
-                self._carry(target, source, lambda: finish(Unavailable("connection refused", reason="NotSent")))
-            else:
+            if listener is not None and listener.up:
                 listener.on_request(source, method, data, respond)
+            elif listener is None or listener.refuses:
+                refused = Unavailable("connection refused", reason="NotSent")
+                self._carry(target, source, lambda: finish(refused))
 
         self._carry(source, target, arrive)
         late = OutcomeUnknown(f"no answer to {method} within {timeout_ms} ms")
@@ -87,30 +125,37 @@ class Network:
 
     def _carry(self, source: str, target: str, arrive: Callable[[], None]) -> None:
         rng, faults = self._engine.rng, self.faults
-        copies = 2 if rng.random() < faults.duplicate else 1
-        for _ in range(copies):
-            if rng.random() >= faults.loss:
-                self.carried += 1
-                # Whether the link is cut is asked on arrival: what was under way when it was cut is lost.
-                delay = rng.randint(50, faults.delay_max_us)
-                self._engine.after(delay, lambda: None if self.cut(source, target) else arrive())
+        copies = 2 if faults.duplicate and rng.random() < faults.duplicate else 1
+        for copy in range(copies):
+            if faults.loss and rng.random() < faults.loss:
+                self.lost += 1
+                continue
+            self.carried += 1
+            delay_us = DELAY_MIN_US + int(rng.random() * faults.delay_max_us)
+            if copy:
+                delay_us += int(rng.random() * faults.duplicate_late_us)
+            # Whether the link is cut is asked on arrival: what was under way when it was cut is lost.
+            self._engine.after(delay_us, lambda: None if self.cut(source, target) else arrive())
 
 
 def _bytes(message: Message) -> bytes:
     try:
-        return message.SerializeToString()
+        return message.SerializeToString(deterministic=True)
     except ValueError as error:
         raise Internal(f"a handler answered what cannot be carried: {error}") from error
 
 
 class SimRoad:
-    """`services.client.Road` for one node."""
+    """`services.client.Road` for one process; it knows of others what the node's directory says, as gRPC's does."""
 
-    def __init__(self, network: Network, self_id: str, alive: Callable[[], bool]) -> None:
-        self._network, self._self_id, self._alive = network, self_id, alive
+    def __init__(
+        self, network: Network, self_id: str, directory: Callable[[], Directory], alive: Callable[[], bool]
+    ) -> None:
+        self._network, self._self_id, self._directory, self._alive = network, self_id, directory, alive
 
     def reaches(self, node: str) -> bool:
-        return node in self._network.nodes
+        view = self._directory()
+        return bool(view.addresses(node)) and view.certificate(node) is not None
 
     def call(self, node: str, method: str, request: Message, timeout_ms: int, done: Done) -> None:
         # What comes back to a process that has died in the meantime is nobody's.

@@ -10,30 +10,43 @@ from google.protobuf.message import Message
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.errors import Fault
 from offgrid_node.protocol.jobs.table import ENDED
-from offgrid_tools.sim.engine import Engine
+from offgrid_tools.sim.engine import MS, SECOND, Engine
 from offgrid_tools.sim.monitor import Monitor
 
-RETRY_US = 400_000
-GIVE_UP_TRIES = 200
+RETRY_US, POLL_US = 400 * MS, SECOND
+PAUSE_MAX_US = 3 * SECOND
+JOB_TIMEOUT_MS = 5_000
+MODES = (  # as people choose: mostly whatever the config says
+    jobs_pb2.DISPATCH_MODE_UNSPECIFIED,
+    jobs_pb2.DISPATCH_MODE_UNSPECIFIED,
+    jobs_pb2.DISPATCH_MODE_AUTO,
+    jobs_pb2.DISPATCH_MODE_OFFGRID,
+    jobs_pb2.DISPATCH_MODE_OFFGRID,
+    jobs_pb2.DISPATCH_MODE_DISABLED,
+)
 
 Ask = Callable[[str, Message, Callable[[Message | Fault], None]], None]
 
 
 class User:
-    """One person at one core, with a list of jobs to get done."""
+    """One person at one core, with a number of jobs to get done."""
 
     def __init__(self, engine: Engine, monitor: Monitor, core: str, ask: Ask, jobs: int, name: str) -> None:
         """`ask` brings an admin's request to the core; it answers with a Fault while the core is down."""
         self._engine, self._monitor, self._core, self._ask = engine, monitor, core, ask
         self._left, self._name = jobs, name
         self._task = ""
+        self._open = jobs
         self.done: dict[str, jobs_pb2.Job] = {}
-        self.dispatched: list[str] = []
+
+    @property
+    def content(self) -> bool:
+        """Whether all jobs were dispatched and have been seen to end."""
+        return len(self.done) == self._open
 
     def start(self) -> None:
-        self._call(
-            "CreateMission", jobs_pb2.CreateMissionRequest(title="m", request_id=f"{self._name}-m"), self._on_mission
-        )
+        request = jobs_pb2.CreateMissionRequest(title="m", request_id=f"{self._name}-m")
+        self._call("CreateMission", request, self._on_mission)
 
     def _on_mission(self, reply: Message) -> None:
         assert isinstance(reply, jobs_pb2.CreateMissionResponse)
@@ -51,26 +64,27 @@ class User:
         if self._left == 0:
             return
         number, self._left = self._left, self._left - 1
-        self._engine.after(self._engine.rng.randint(0, 1_500_000), lambda: self._create(number))
+        self._engine.after(int(self._engine.rng.random() ** 2 * PAUSE_MAX_US), lambda: self._create(number))
 
     def _create(self, number: int) -> None:
-        payload = jobs_pb2.JobPayload(
-            wasm=jobs_pb2.WasmTask(module=b"(module)"), input=f"{self._name} {number}".encode()
-        )
+        work = f"{self._name} {number} {self._engine.rng.random()}".encode()
+        payload = jobs_pb2.JobPayload(wasm=jobs_pb2.WasmTask(module=b"(module)"), input=work)
+        self._monitor.expect(payload)
         request = jobs_pb2.CreateJobRequest(
-            task_id=self._task, payload=payload, timeout_ms=20_000, request_id=f"{self._name}-j{number}"
+            task_id=self._task, payload=payload, timeout_ms=JOB_TIMEOUT_MS, request_id=f"{self._name}-j{number}"
         )
         self._call("CreateJob", request, self._on_job)
 
     def _on_job(self, reply: Message) -> None:
         assert isinstance(reply, jobs_pb2.CreateJobResponse)
         self._monitor.on_acked(self._core, reply.job)
-        self._call("DispatchJob", jobs_pb2.DispatchJobRequest(job_id=reply.job.job_id), self._on_dispatched)
+        mode = self._engine.rng.choice(MODES)
+        request = jobs_pb2.DispatchJobRequest(job_id=reply.job.job_id, mode=mode)
+        self._call("DispatchJob", request, self._on_dispatched)
 
     def _on_dispatched(self, reply: Message) -> None:
         assert isinstance(reply, jobs_pb2.DispatchJobResponse)
         self._monitor.on_acked(self._core, reply.job)
-        self.dispatched.append(reply.job.job_id)
         self._poll(reply.job.job_id)
         self._next()
 
@@ -83,13 +97,26 @@ class User:
         if reply.job.state in ENDED:
             self.done[reply.job.job_id] = reply.job
         else:
-            self._engine.after(RETRY_US, lambda: self._poll(reply.job.job_id))
+            self._engine.after(POLL_US, lambda: self._poll(reply.job.job_id))
 
-    def _call(self, method: str, request: Message, done: Callable[[Message], None], tries: int = GIVE_UP_TRIES) -> None:
+    def _call(self, method: str, request: Message, done: Callable[[Message], None]) -> None:
+        """Until it is answered; the run's own end bounds it."""
+        answered = False
+
         def ended(outcome: Message | Fault) -> None:
-            if not isinstance(outcome, Fault):
+            nonlocal answered
+            if answered:
+                return
+            answered = True
+            if isinstance(outcome, Fault):
+                self._engine.after(RETRY_US, lambda: self._call(method, request, done))
+            else:
                 done(outcome)
-            elif tries:
-                self._engine.after(RETRY_US, lambda: self._call(method, request, done, tries - 1))
 
         self._ask(f"offgrid.v1.JobService/{method}", request, ended)
+        # A daemon that dies takes the answer with it; its client sees the socket close, here by this time.
+        self._engine.after(HANG_UP_US, lambda: ended(HUNG_UP))
+
+
+HANG_UP_US = 3 * SECOND
+HUNG_UP = Fault("no answer")

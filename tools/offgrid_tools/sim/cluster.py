@@ -1,0 +1,177 @@
+"""Whole nodes in one process: their machines, the network between them, what they are supposed to agree on at last."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+
+from google.protobuf.message import Message
+
+from offgrid.v1 import mesh_pb2
+from offgrid_node.protocol.errors import Fault
+from offgrid_node.protocol.events import BROKER, CORE, HOST
+from offgrid_node.protocol.mesh.swim import ALIVE
+from offgrid_tools.sim.engine import MS, SECOND, Engine, Trace
+from offgrid_tools.sim.founding import Joiner, found
+from offgrid_tools.sim.monitor import Monitor
+from offgrid_tools.sim.network import Network
+from offgrid_tools.sim.process import Assembled, Process, Spec, Work, nothing
+from offgrid_tools.sim.reload import check_reload
+
+START_WITHIN_US = 400 * MS
+SKEW_MAX_US = 3600 * SECOND
+REMOVE_AGAIN_US = SECOND
+PRICES = (900, 1_500, 2_200)
+CORE_PRICE = 5_000
+
+FIVE = (
+    Spec("core", frozenset({CORE}), 1, CORE_PRICE),
+    Spec("broker", frozenset({BROKER}), 1, CORE_PRICE),
+    Spec("host-a", frozenset({HOST}), 2, PRICES[0]),
+    Spec("host-b", frozenset({HOST}), 1, PRICES[1]),
+    Spec("host-c", frozenset({HOST}), 1, PRICES[2]),
+)
+JOINER = Spec("joiner", frozenset({HOST}), 2, 700)
+
+
+def with_roles(specs: Sequence[Spec], name: str, *roles: int) -> tuple[Spec, ...]:
+    """The same machines, one of them with more roles."""
+    return tuple(replace(spec, roles=spec.roles | set(roles)) if spec.name == name else spec for spec in specs)
+
+
+LAYOUTS = (
+    FIVE,
+    FIVE,
+    with_roles(FIVE, "host-c", BROKER),
+    with_roles(FIVE, "core", BROKER),
+    with_roles(FIVE, "core", HOST),
+    with_roles(FIVE, "core", BROKER, HOST),
+    with_roles(FIVE, "broker", CORE),
+)
+
+
+class Cluster:
+    """The first of `specs` founds the mesh and is its admin."""
+
+    def __init__(
+        self,
+        seed: int,
+        specs: Sequence[Spec] = FIVE,
+        *,
+        trace: Trace | None = None,
+        assembled: Assembled = nothing,
+        work: Work | None = None,
+    ) -> None:
+        self.engine = Engine(seed, trace)
+        self._names: dict[str, str] = {}
+        self.monitor = Monitor(self.name_of)
+        self.network = Network(self.engine, self.monitor, self.name_of)
+        self._assembled, self._work = assembled, work
+        self.processes: dict[str, Process] = {}
+        self.members: list[str] = [spec.name for spec in specs]
+        self.removed: list[str] = []
+        for spec in specs:
+            self._add(spec)
+        found(list(self.processes.values()))
+        for process in self.processes.values():
+            self.monitor.watch(process.node_id, process.store)
+
+    def _add(self, spec: Spec) -> Process:
+        skew_us = self.engine.rng.randint(-SKEW_MAX_US, SKEW_MAX_US)
+        process = Process(
+            self.engine,
+            self.network,
+            self.monitor,
+            spec,
+            skew_us=skew_us,
+            assembled=self._assembled,
+            work=self._work,
+        )
+        self.processes[spec.name] = process
+        self._names[process.node_id] = spec.name
+        return process
+
+    def name_of(self, node_id: str) -> str:
+        return self._names.get(node_id, node_id)
+
+    @property
+    def founder(self) -> Process:
+        return self.processes[self.members[0]]
+
+    def with_role(self, role: int) -> list[Process]:
+        return [process for process in self.processes.values() if role in process.spec.roles]
+
+    def start(self) -> None:
+        """All of them, within a moment."""
+        for process in list(self.processes.values()):
+            self.engine.after(self.engine.rng.randint(0, START_WITHIN_US), process.start)
+
+    def run_for(self, seconds: float) -> None:
+        self.engine.run_until(self.engine.now_us + int(seconds * SECOND))
+
+    # ---- changes of membership
+
+    def join(self, spec: Spec = JOINER) -> None:
+        """One more machine joins by invite."""
+        process = self._add(spec)
+        self.monitor.watch(process.node_id, process.store)
+        Joiner(self.engine, self.network, process, self.founder, lambda: self.members.append(spec.name)).invite()
+
+    def remove(self, name: str) -> None:
+        """The founder's owner ends a membership, and repeats it until that is confirmed."""
+        request = mesh_pb2.RemoveMemberRequest(node=self.processes[name].node_id)
+
+        def done(outcome: Message | Fault) -> None:
+            if isinstance(outcome, mesh_pb2.RemoveMemberResponse):
+                if name in self.members:
+                    self.members.remove(name)
+                    self.removed.append(name)
+            else:
+                ask_again()
+
+        def ask_again() -> None:
+            self.engine.after(REMOVE_AGAIN_US, lambda: self.remove(name) if name in self.members else None)
+
+        if self.founder.up:
+            self.founder.admin("offgrid.v1.MeshService/RemoveMember", request, done)
+        else:
+            ask_again()
+
+    # ---- what must hold at last
+
+    def disagreement(self) -> str:
+        """What the live members do not agree on yet; empty when nothing."""
+        live = [self.processes[name] for name in self.members]
+        if down := [process.spec.name for process in live if not process.up]:
+            return f"{down[0]} is down"
+        digests = [process.running.directory.digest() for process in live]
+        for process, digest in zip(live, digests, strict=True):
+            if digest != digests[0]:
+                return f"{process.spec.name} and {live[0].spec.name} hold different directories"
+            mesh = process.running.mesh
+            for other in live:
+                if mesh.liveness(other.node_id) != ALIVE:
+                    return f"{process.spec.name} does not see that {other.spec.name} is alive"
+            for name in self.removed:
+                if mesh.directory.is_member(self.processes[name].node_id):
+                    return f"{process.spec.name} still counts {name} as a member"
+        return ""
+
+    def check_end(self) -> None:
+        """Nothing acked is lost, and whoever reloads comes to what it was."""
+        for process in self.processes.values():
+            self.monitor.check_store(process.node_id)
+            if process.up and not process.running.runtime.committing:
+                check_reload(process)
+
+    def journal_digests(self) -> dict[str, str]:
+        """One digest over each node's journal."""
+        return {name: journal_digest(process) for name, process in self.processes.items()}
+
+
+def journal_digest(process: Process) -> str:
+    state = hashlib.blake2b(digest_size=8, person=b"og.sim.journal")
+    for seq, data in process.store.events():
+        state.update(seq.to_bytes(8, "big") + data)
+    return state.hexdigest()

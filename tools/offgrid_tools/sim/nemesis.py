@@ -1,0 +1,181 @@
+"""What befalls a cluster, drawn from the seed: bad roads all the time, and one misfortune after another until it heals.
+
+Mild seeds have short crashes and failing commits only: there every job must come to its right end. In the others a job
+may also end for want of hosts or brokers, as long as the last misfortune is recent enough to explain it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from offgrid_node.protocol.errors import Unavailable
+from offgrid_node.protocol.events import HOST
+from offgrid_tools.sim.cluster import Cluster
+from offgrid_tools.sim.engine import MS, SECOND
+from offgrid_tools.sim.network import Faults
+from offgrid_tools.sim.process import AFTER_COMMIT, BEFORE_COMMIT, Process
+
+CHAOS_MIN_US, CHAOS_MAX_US = 8 * SECOND, 24 * SECOND
+GAP_MAX_US = 2_500 * MS
+TRAP_PATIENCE_US = 3 * SECOND
+EXCUSE_US = 60 * SECOND  # retries of 2, 4 and 8 s, lost calls of 5 s each, and time-outs between them
+CLOCK_STEP_MAX_US = 86_400 * SECOND
+
+
+@dataclass(frozen=True, slots=True)
+class Weather:
+    """How the roads are as long as the seed's misfortunes last."""
+
+    mild: bool
+    loss: float
+    duplicate: float
+    delay_max_us: int
+    duplicate_late_us: int
+
+    def faults(self) -> Faults:
+        return Faults(self.loss, self.duplicate, self.delay_max_us, self.duplicate_late_us)
+
+
+class Nemesis:
+    """Begins at once, ends by `heal`, which is called after a bounded time."""
+
+    def __init__(self, cluster: Cluster, on_healed: Callable[[], None]) -> None:
+        self._cluster, self._engine, self._on_healed = cluster, cluster.engine, on_healed
+        rng = self._engine.rng
+        self.weather = Weather(
+            mild=rng.random() < 0.25,
+            loss=rng.choice((0.0, 0.02, 0.05, 0.15)),
+            duplicate=rng.choice((0.0, 0.05, 0.2)),
+            delay_max_us=rng.choice((2 * MS, 20 * MS, 150 * MS, 600 * MS)),
+            duplicate_late_us=rng.choice((2 * MS, 500 * MS, 6 * SECOND)),
+        )
+        if self.weather.mild:
+            self.weather = Weather(True, 0.0, self.weather.duplicate, 20 * MS, self.weather.duplicate_late_us)
+        self.until_us = rng.randint(CHAOS_MIN_US, CHAOS_MAX_US)
+        self.counts: dict[str, int] = {}
+        self.last_us = 0
+        self._over = False
+        cluster.network.faults = self.weather.faults()
+        self._engine.after(self.until_us, self.heal)
+        self._plan(rng.random() < 0.3, rng.random() < 0.3)
+        self._next()
+
+    @property
+    def excuses(self) -> bool:
+        """Whether a job that ends now for want of hosts or brokers is explained by what has happened."""
+        return not self.weather.mild and self._engine.now_us - self.last_us < EXCUSE_US
+
+    def _plan(self, joining: bool, removing: bool) -> None:
+        rng, cluster = self._engine.rng, self._cluster
+        if joining:
+            self._engine.after(rng.randint(0, self.until_us), lambda: self._count("join", cluster.join))
+        if removing:
+            hosts = [p.spec.name for p in cluster.with_role(HOST) if p is not cluster.founder]
+            name = rng.choice(hosts)
+            self._engine.after(
+                rng.randint(0, self.until_us), lambda: self._count("remove", lambda: cluster.remove(name))
+            )
+
+    def _next(self) -> None:
+        self._engine.after(int(self._engine.rng.random() * GAP_MAX_US), self._strike)
+
+    def _strike(self) -> None:
+        if self._over:
+            return
+        mild = (self._crash, self._trap, self._trap, self._trap, self._commit_failure, self._clock_step)
+        wild = (*mild, self._partition, self._one_way, self._slow, self._lossy)
+        misfortune = self._engine.rng.choice(mild if self.weather.mild else wild)
+        self._count(misfortune.__name__.strip("_"), misfortune)
+        self._next()
+
+    def _count(self, what: str, misfortune: Callable[[], None]) -> None:
+        self.last_us = self._engine.now_us
+        self.counts[what] = self.counts.get(what, 0) + 1
+        self._engine.note(f"nemesis {what}")
+        misfortune()
+
+    # ---- misfortunes
+
+    def _someone(self) -> Process:
+        return self._engine.rng.choice(list(self._cluster.processes.values()))
+
+    def _crash(self) -> None:
+        self._fell(self._someone())
+
+    def _trap(self) -> None:
+        """A crash in the moment before or after the next commit that matters."""
+        process, boots = self._someone(), 0
+        if not process.up:
+            return
+        boots = process.boots
+        process.trap = self._engine.rng.choice((BEFORE_COMMIT, AFTER_COMMIT))
+        process.on_trapped = lambda: self._fell(process)
+
+        def disarm() -> None:
+            if process.boots == boots:
+                process.trap = ""
+
+        self._engine.after(TRAP_PATIENCE_US, disarm)
+
+    def _fell(self, process: Process) -> None:
+        if not process.up:
+            return
+        rng = self._engine.rng
+        process.crash(refuses=rng.random() < 0.7)
+        long = not self.weather.mild and rng.random() < 0.25
+        down_us = rng.randint(5 * MS, 15 * SECOND if long else 1_500 * MS)
+        self._engine.after(down_us, lambda: None if process.up else process.start())
+
+    def _commit_failure(self) -> None:
+        process = self._someone()
+        if process.up:
+            fault = Unavailable("the disk refuses", reason="DiskError")
+            process.store.fail_next(fault, applied=self._engine.rng.random() < 0.5)
+
+    def _partition(self) -> None:
+        rng, faults = self._engine.rng, self._cluster.network.faults
+        faults.group_of = {process.node_id: rng.randint(0, 1) for process in self._cluster.processes.values()}
+        self._mend(lambda: setattr(faults, "group_of", {}))
+
+    def _one_way(self) -> None:
+        faults = self._cluster.network.faults
+        pair = self._someone().node_id, self._someone().node_id
+        faults.cuts[pair] = True
+        self._mend(lambda: faults.cuts.pop(pair, None))
+
+    def _slow(self) -> None:
+        faults = self._cluster.network.faults
+        faults.delay_max_us = 3 * SECOND
+        self._mend(lambda: setattr(faults, "delay_max_us", self.weather.delay_max_us))
+
+    def _lossy(self) -> None:
+        faults = self._cluster.network.faults
+        faults.loss = 0.5
+        self._mend(lambda: setattr(faults, "loss", self.weather.loss))
+
+    def _mend(self, mend: Callable[[], object]) -> None:
+        def mended() -> None:
+            if not self._over:
+                self.last_us = self._engine.now_us
+                mend()
+
+        self._engine.after(self._engine.rng.randint(200 * MS, 9 * SECOND), mended)
+
+    def _clock_step(self) -> None:
+        step_us = self._engine.rng.randint(-CLOCK_STEP_MAX_US, CLOCK_STEP_MAX_US)
+        self._someone().step_clock(step_us)
+
+    # ---- the end of it
+
+    def heal(self) -> None:
+        """Clean roads, everybody up."""
+        self._over = True
+        self._engine.note("healed")
+        self.last_us = self._engine.now_us
+        self._cluster.network.faults = Faults()
+        for process in self._cluster.processes.values():
+            process.trap = ""
+            if not process.up and process.boots:
+                process.start()
+        self._on_healed()

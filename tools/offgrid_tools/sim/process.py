@@ -1,0 +1,291 @@
+"""One node's process: what `daemon.py` and `driver.py` are in the world, in virtual time.
+
+A turn has three moments, scheduled apart so that a crash can fall between any two: gather, commit (after the time that
+an fsync takes), settle. Whatever an earlier life of the process had scheduled comes to nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Protocol
+
+from google.protobuf.message import Message
+
+from offgrid.v1 import jobs_pb2
+from offgrid_node.executors.executor import Outcome
+from offgrid_node.node import Node, Parts
+from offgrid_node.protocol.effects import Execute, Executed
+from offgrid_node.protocol.errors import Fault, Internal, Unavailable
+from offgrid_node.protocol.jobs.settings import JobsSettings
+from offgrid_node.protocol.mesh.machine import MeshSettings
+from offgrid_node.runtime import Pending, Ticket
+from offgrid_node.services.caller import ADMIN, ANONYMOUS, Caller
+from offgrid_node.services.mesh import NodeFacts
+from offgrid_node.services.stream import Stream
+from offgrid_node.storage.memory import MemoryStore
+from offgrid_tools.sim.crypto import SimSigner, sim_check_certificate, sim_open, sim_seal, sim_verify
+from offgrid_tools.sim.engine import MS, Engine, VirtualClock
+from offgrid_tools.sim.monitor import Monitor
+from offgrid_tools.sim.network import Network, Respond, SimRoad
+from offgrid_tools.sim.work import outcome_of
+
+FSYNC_MIN_US, FSYNC_MAX_US = 100, 3 * MS
+WORK_MIN_US, WORK_MAX_US = 2 * MS, 2_500 * MS
+DOOR = "offgrid.v1.JoinService/Join"
+NODE_PROBE_MS = 2_000
+BEFORE_COMMIT, AFTER_COMMIT = "before the commit", "after the commit"
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """What a node's config file would say."""
+
+    name: str
+    roles: frozenset[int]
+    slots: int
+    price_micro: int
+    executors: tuple[str, ...] = ("wasm",)
+    mode: jobs_pb2.DispatchMode.ValueType = jobs_pb2.DISPATCH_MODE_AUTO
+
+
+class Assembled(Protocol):
+    """Called with each node that was put together, before it does anything: where mutants come in."""
+
+    def __call__(self, node: Node) -> None: ...
+
+
+def nothing(node: Node) -> None:
+    """The daemon as it is."""
+
+
+Work = Callable[[jobs_pb2.JobPayload], tuple[int, Outcome]]
+
+
+class Process:
+    """A machine with a disk on which a node runs, dies and runs again."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        network: Network,
+        monitor: Monitor,
+        spec: Spec,
+        *,
+        skew_us: int = 0,
+        assembled: Assembled = nothing,
+        work: Work | None = None,
+    ) -> None:
+        """`work` says how long a payload takes and how it ends; by default the engine's Random and `work.py`."""
+        self.spec, self.signer = spec, SimSigner(spec.name)
+        self.node_id = self.signer.node_id
+        self.store = MemoryStore()
+        self.node: Node | None = None
+        self.refuses = True
+        self.boots = 0
+        self.trap = ""  # a crash that waits for its moment in a turn: BEFORE_COMMIT or AFTER_COMMIT
+        self.on_trapped: Callable[[], None] = lambda: None
+        self.skew_us = skew_us
+        self._engine, self._network, self._monitor, self._assembled = engine, network, monitor, assembled
+        self._work = work or self._usual_work
+        self._clock = VirtualClock(engine, skew_us, 0)
+        self._turning = False
+        self._alarm_us = -1
+        network.nodes[self.node_id] = self
+
+    @property
+    def up(self) -> bool:
+        return self.node is not None
+
+    @property
+    def running(self) -> Node:
+        """The node of now; only while it is up."""
+        assert self.node is not None
+        return self.node
+
+    # ---- life and death
+
+    def start(self) -> None:
+        """A new process on the disk as it is."""
+        self.boots += 1
+        boot = self.boots
+        self._engine.note(f"start {self.spec.name} {boot}")
+        self._clock = VirtualClock(self._engine, self.skew_us, self._engine.now_us - boot * 7_000_000)
+        self._turning, self._alarm_us = False, -1
+        node: Node | None = None
+
+        def alive() -> bool:
+            return self.boots == boot and self.node is not None
+
+        spec = self.spec
+        node = Node(
+            Parts(
+                store=self.store,
+                clock=self._clock,
+                rng=Random(f"{self._engine.rng.random()} {spec.name} {boot}"),  # noqa: S311 - to be repeatable
+                signer=self.signer,
+                verify=sim_verify,
+                check_certificate=sim_check_certificate,
+                seal=sim_seal,
+                open_sealed=sim_open,
+                roads=[SimRoad(self._network, self.node_id, lambda: self.running.directory, alive)],
+                execute=lambda work: self._execute(work, alive),
+                on_input=self._poke,
+                facts=lambda: NodeFacts("sim", 0, "", 0.0, "virtual"),
+                mesh=MeshSettings(spec.roles, (f"{spec.name}:1",), (f"{spec.name}:2",), "sim", NODE_PROBE_MS),
+                jobs=JobsSettings(
+                    signer=self.signer,
+                    salt=b"",
+                    mode=spec.mode,
+                    slots=spec.slots,
+                    price_micro=spec.price_micro,
+                    executors=spec.executors,
+                ),
+                data_dir=Path(),
+                monitor=self._monitor.on_runtime_fault,
+            )
+        )
+        self._assembled(node)
+        self.node = node
+        self._poke()
+
+    def crash(self, *, refuses: bool = True) -> None:
+        """The process is gone with all that it had not committed. `refuses`: its machine still answers."""
+        if self.node is not None:
+            self._engine.note(f"crash {self.spec.name}")
+            self.node, self.refuses, self.trap = None, refuses, ""
+            self.store.crash()
+            self._monitor.check_store(self.node_id)
+
+    def step_clock(self, skew_us: int) -> None:
+        """Somebody sets the wall clock."""
+        self.skew_us = self._clock.skew_us = skew_us
+
+    # ---- requests
+
+    def on_request(self, source: str, method: str, request: bytes, respond: Respond) -> None:
+        """From the network: TLS first (members only, but for the door), then the router."""
+        node = self.running
+        if method == DOOR:
+            caller: Caller = ANONYMOUS
+        elif node.directory.is_member(source):
+            caller = node.member_caller(source)
+        else:
+            respond(Unavailable("the handshake failed: unknown certificate", reason="NotSent"))
+            return
+        self._dispatch(node, caller, method, request, respond)
+
+    def admin(self, method: str, request: Message, respond: Respond) -> None:
+        """From a person at this machine, over its own socket."""
+        if self.node is None:
+            respond(Unavailable("no daemon is running here", reason="NotSent"))
+        else:
+            self._dispatch(self.node, ADMIN, method, request, respond)
+
+    def _dispatch(self, node: Node, caller: Caller, method: str, request: Message | bytes, respond: Respond) -> None:
+        try:
+            outcome = node.router.dispatch(caller, method, request)
+        except Fault as fault:
+            respond(fault)
+            return
+        if isinstance(outcome, Ticket):
+            outcome.when_done(respond)
+        elif isinstance(outcome, Stream):
+            outcome.cancel()
+            respond(Internal("streams are not simulated"))
+        else:
+            respond(outcome)
+
+    # ---- the driver
+
+    def _poke(self) -> None:
+        if not self._turning:
+            self._turning = True
+            self._later(0, self._turn)
+
+    def _later(self, delay_us: int, step: Callable[[], None]) -> None:
+        boot = self.boots
+        self._engine.after(delay_us, lambda: step() if self.boots == boot and self.node is not None else None)
+
+    def _turn(self) -> None:
+        self._turning = False
+        runtime = self.running.runtime
+        runtime.wake()
+        pending = runtime.gather()
+        if pending is None:
+            if not runtime.committing:
+                self._arm()
+        elif not pending.batch:
+            runtime.settle(pending)
+            self._poke()
+        elif not self._trapped(BEFORE_COMMIT, pending):
+            fsync_us = FSYNC_MIN_US + int(self._engine.rng.random() * (FSYNC_MAX_US - FSYNC_MIN_US))
+            self._later(fsync_us, lambda: self._commit(pending))
+
+    def _commit(self, pending: Pending) -> None:
+        runtime = self.running.runtime
+        try:
+            runtime.commit(pending)
+        except Fault as fault:
+            self._engine.note(f"commit failed {self.spec.name} {fault.reason}")
+            self._monitor.on_commit(self.node_id)
+            runtime.fail(pending, fault)
+            self._poke()
+            return
+        self._engine.note(f"commit {self.spec.name} {self.store.journal_seq}", b"".join(pending.batch.events))
+        self._monitor.on_commit(self.node_id)
+        if not self._trapped(AFTER_COMMIT, pending):
+            self._later(0, lambda: self._settle(pending))
+
+    def _settle(self, pending: Pending) -> None:
+        self.running.runtime.settle(pending)
+        self._poke()
+
+    def _arm(self) -> None:
+        due_ms = self.running.runtime.deadline_ms()
+        if due_ms is None:
+            return
+        delay_us = max(0, (due_ms - self._clock.now().mono_ms) * MS)
+        alarm_us = self._engine.now_us + delay_us
+        if not self._engine.now_us < self._alarm_us <= alarm_us:
+            self._alarm_us = alarm_us
+            self._later(delay_us, self._ring)
+
+    def _ring(self) -> None:
+        self._poke()
+
+    def _trapped(self, moment: str, pending: Pending) -> bool:
+        """Springs the trap on a batch that says something about jobs, or answers somebody."""
+        if self.trap != moment or not any(event.etype >= FIRST_JOB_EVENT for event in pending.events):
+            return False
+        self.on_trapped()
+        return True
+
+    # ---- executions
+
+    def _execute(self, work: Execute, alive: Callable[[], bool]) -> None:
+        self._monitor.on_execute(self.node_id, (work.job_id, work.attempt))
+        took_us, outcome = self._work(work.payload)
+        if outcome.error == "JobTimeout":
+            took_us = work.timeout_ms * MS
+        end = Executed(
+            work.job_id,
+            work.attempt,
+            outcome.output,
+            outcome.log,
+            outcome.exit_code,
+            outcome.error,
+            outcome.error_detail,
+            took_us,
+            outcome.executor,
+        )
+        self._engine.after(took_us, lambda: self.running.runtime.deliver("jobs", end) if alive() else None)
+
+    def _usual_work(self, payload: jobs_pb2.JobPayload) -> tuple[int, Outcome]:
+        draw = self._engine.rng.random()
+        return WORK_MIN_US + int(draw**3 * (WORK_MAX_US - WORK_MIN_US)), outcome_of(payload)
+
+
+FIRST_JOB_EVENT = 10  # protocol/etypes.py: below it the node speaks of itself
