@@ -27,6 +27,7 @@ from offgrid_node.protocol.errors import (
     Unavailable,
 )
 from offgrid_node.protocol.events import CORE
+from offgrid_node.protocol.rng import Rng
 from offgrid_node.runtime import Runtime, Ticket
 from offgrid_node.services.access import ACCESS
 from offgrid_node.services.budget import Limits
@@ -81,7 +82,7 @@ class Missions:
     def deadline_ms(self) -> int | None:
         return None
 
-    def step(self, inputs: Sequence[object], now: Now, rng: Random) -> list[Effect]:
+    def step(self, inputs: Sequence[object], now: Now, rng: Rng) -> list[Effect]:
         effects: list[Effect] = []
         for event in inputs:
             assert isinstance(event, Asked)
