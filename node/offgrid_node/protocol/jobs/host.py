@@ -1,7 +1,8 @@
 """The host's part: a standing offer, leases taken on, work carried out, receipts signed and kept until acknowledged.
 
 A lease is durable before its work starts and a receipt is durable before it is sent. After a restart a lease without
-a receipt is given back (HostRestarted): a host never runs an attempt twice, so it never signs two receipts for one.
+a receipt is given back (HostRestarted), and what is settled stays behind a fence (`fence.py`): a host never runs an
+attempt twice, so it never signs two receipts for one.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from offgrid_node.protocol.errors import NotFound, PermissionDenied
 from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.events import BROKER
 from offgrid_node.protocol.jobs.commands import Start, StartJobs
+from offgrid_node.protocol.jobs.fence import Fence
 from offgrid_node.protocol.jobs.orders import AttemptKey, JobOrder
 from offgrid_node.protocol.jobs.peers import Peers
 from offgrid_node.protocol.jobs.post import Post, Tag
@@ -48,11 +50,13 @@ class Host:
         self._seq = 0
         self._offer_due = False
         self._newest: dict[str, int] = {}
+        self._fence = Fence(post)
         self._local: list[jobs_pb2.AttemptReport] = []
 
     def load(self, rows: Rows, now: Now) -> None:
         epoch = int.from_bytes(rows.get(META, EPOCH_KEY) or b"\0", "big") + 1
         self._seq = epoch << 32
+        self._fence.load(rows)
         for _, value in rows.scan(LEASES):
             lease = jobs_pb2.HostLease.FromString(value)
             key = lease.job_id, lease.attempt
@@ -80,6 +84,8 @@ class Host:
         settings = self._settings
         if self._newest.get(order.job_id, 0) > order.attempt:
             return "a later attempt is here already"
+        if self._fence.highest(order.job_id) >= order.attempt:
+            return "this attempt, or a later one, is over here"
         if order.kind not in settings.kinds:
             return f"kind {order.kind!r} is not offered"
         if order.needs not in settings.executors:
@@ -186,6 +192,7 @@ class Host:
                 del self._newest[key[0]]
             self._retries.pop(key, None)
             self._timers.cancel(key)
+            self._fence.settle(key)
             self._post.delete(LEASES, row_key(key))
 
     # ---- ends of a step
