@@ -166,16 +166,17 @@ class Broker:
         lease = self._leases.get(key)
         if lease is not None:
             return _award_clearing(lease)
-        if key in self._queue:
-            return _clearing(order, jobs_pb2.CLEARING_KIND_QUEUED)
-        won = self._match(order)
+        won = None if key in self._queue else self._match(order)
         if won is not None:
             lease = self._award(order, *won, now)
             self._timers.set(("deliver", key), now.mono_ms + AWARD_RETRY_MS)  # should this answer get lost
             return _award_clearing(lease)
         if not any(standing.could_run(order) for standing in self._book.values()):
+            self._drop_order(key)  # those it waited for are gone
             detail = f"no live host offers {order.needs!r} for kind {order.kind!r}"
             return _clearing(order, jobs_pb2.CLEARING_KIND_NO_HOST, detail=detail)
+        if key in self._queue:
+            return _clearing(order, jobs_pb2.CLEARING_KIND_QUEUED)
         if len(self._queue) >= self._settings.queue_max:
             detail = f"the queue holds {self._settings.queue_max} orders already"
             return _clearing(order, jobs_pb2.CLEARING_KIND_REFUSED, detail=detail)

@@ -33,6 +33,7 @@ LOSSES_MAX = 8  # hosts that may die under one job before it is taken for the ca
 REFUSED_DELAY_MS, REFUSED_DELAY_MAX_MS = 100, 5_000
 POLL_MS = 5_000  # a queued order is said again this often: its broker may have restarted
 START_RETRY_MS = 1_000
+START_PATIENCE_MS = 10_000  # an award whose host has not answered by then is lost: not every node reaches every other
 RUN_GRACE_MS = 10_000  # past its time-out a host has this long to say so
 ATTEMPTS_SHOWN = 16
 ENDED_REMEMBERED = 10_000
@@ -53,6 +54,7 @@ class Open:
     refusals: int = 0
     avoided: set[str] = field(default_factory=set)
     confirmed: bool = False  # its host has said, to this very process, that it runs the present attempt
+    answer_by_ms: int | None = None  # until when the host is asked whether it does
 
     @property
     def key(self) -> AttemptKey:
@@ -202,7 +204,10 @@ class Core:
         job.broker, job.host, job.price_micro = broker, clearing.host, clearing.price_micro
         job.attempts.add(number=job.attempt, host=job.host, started_us=now.utc_us)
         self._keep(job, now, EventType.JOB_AWARDED)
-        self._send_start(entry, now)
+        if self._peers.is_alive(job.host):
+            self._send_start(entry, now)
+        else:  # the broker has not heard yet, and the mesh will not say it to us again
+            self._lose_and_wait(entry, "refused: its host is not alive", now)
 
     # ---- to and from hosts
 
@@ -220,10 +225,7 @@ class Core:
                     move(entry.job, "start")
                     self._keep(entry.job, now)
             else:
-                entry.refusals += 1
-                self._lose(entry, f"refused: {outcome.refusal}", now)
-                delay = REFUSED_DELAY_MS << min(entry.refusals, 6)
-                self._timers.set(entry.job.job_id, now.mono_ms + min(delay, REFUSED_DELAY_MAX_MS))
+                self._lose_and_wait(entry, f"refused: {outcome.refusal}", now)
 
     def on_reports(self, ticket: int, command: ReportResults, now: Now, rng: Rng) -> None:
         outcomes = [self._on_report(command.host, report, now, rng) for report in command.reports]
@@ -281,11 +283,12 @@ class Core:
     # ---- from the mesh, and time
 
     def on_peer_up(self, node_id: str, roles: frozenset[int], now: Now) -> None:
-        """A broker has come: whoever could not find one tries again at once."""
+        """A broker has come: whoever could not find a host tries again at once, and afresh, for its book fills yet."""
         if BROKER not in roles:
             return
         for entry in self._open.values():
             if entry.tries and entry.job.state == QUEUED and entry.job.route == jobs_pb2.ROUTE_OFFGRID:
+                entry.tries = 0
                 self._timers.set(entry.job.job_id, now.mono_ms)
 
     def on_peer_down(self, node_id: str, now: Now, rng: Rng) -> None:
@@ -304,10 +307,12 @@ class Core:
             state = entry.job.state
             if state == QUEUED:
                 self._submit(entry, now, rng)
-            elif state == AWARDED or not entry.confirmed:
-                self._send_start(entry, now)  # not answered yet; or this core restarted: is it still running there?
-            elif state == RUNNING:
+            elif entry.confirmed:
                 self._lose_host(entry, "LeaseExpired: nothing was heard past its time-out", now, rng)
+            elif entry.answer_by_ms is not None and entry.answer_by_ms <= now.mono_ms:
+                self._lose_host(entry, "Unreachable: its host does not answer this core", now, rng)
+            else:
+                self._send_start(entry, now)  # not answered yet; or this core restarted: is it still running there?
 
     # ---- ends of a step
 
@@ -408,6 +413,10 @@ class Core:
             price_micro=job.price_micro,
         )
         self._post.add("StartJobs", job.host, entry.key, start)
+        if entry.answer_by_ms is None:
+            # Of a job that runs, its report may come even if no answer does.
+            patience_ms = START_PATIENCE_MS if job.state == AWARDED else job.timeout_ms + RUN_GRACE_MS
+            entry.answer_by_ms = now.mono_ms + patience_ms
         self._timers.set(job.job_id, now.mono_ms + START_RETRY_MS)
 
     def _lose_host(self, entry: Open, outcome: str, now: Now, rng: Rng) -> None:
@@ -422,6 +431,13 @@ class Core:
         else:
             self._submit(entry, now, rng)
 
+    def _lose_and_wait(self, entry: Open, outcome: str, now: Now) -> None:
+        """The host took nothing on, so nothing is held against the job; the next attempt waits, longer each time."""
+        entry.refusals += 1
+        self._lose(entry, outcome, now)
+        delay = REFUSED_DELAY_MS << min(entry.refusals, 6)
+        self._timers.set(entry.job.job_id, now.mono_ms + min(delay, REFUSED_DELAY_MAX_MS))
+
     def _lose(self, entry: Open, outcome: str, now: Now) -> None:
         """Ends the present attempt; the next number is durable with this very batch."""
         job = entry.job
@@ -429,7 +445,7 @@ class Core:
         self._close(job.broker, entry.key)
         move(job, "lose")
         job.attempt += 1
-        entry.confirmed = False
+        entry.confirmed, entry.answer_by_ms = False, None
         job.host, job.price_micro = "", 0
         self._keep(job, now, EventType.JOB_DISPATCHED)
 
