@@ -32,6 +32,7 @@ from offgrid_node.protocol.mesh.commands import AddressesChanged, AddressSeen, A
 from offgrid_node.protocol.mesh.directory import Directory
 from offgrid_node.protocol.mesh.exchange import answer
 from offgrid_node.protocol.mesh.liveness import LivenessCalls
+from offgrid_node.protocol.mesh.reach import reach_row, read_reach
 from offgrid_node.protocol.mesh.records import (
     ADDRESSES_MAX,
     PEER_KIND,
@@ -48,13 +49,16 @@ from offgrid_node.protocol.mesh.views import member_message, peer_message
 from offgrid_node.protocol.rng import Rng
 
 PROBE_INTERVAL_MS = 1_000
-BOOT_KEY = b"boot"
+BOOT_KEY, REACH_KEY = b"boot", b"reach"
 BOOT_BYTES = 8
 
 
 @dataclass(frozen=True, slots=True)
 class MeshSettings:
-    """What this node's config says. `roles` are those asked for; addresses are "host:port", best first."""
+    """What this node's config says. `roles` are those asked for; addresses are "host:port", best first.
+
+    Without any address the last AddressesChanged that became durable counts, so that a reload forgets nothing.
+    """
 
     roles: frozenset[int]
     addresses: tuple[str, ...]
@@ -90,6 +94,9 @@ class MeshMachine:
         self._liveness = LivenessCalls(self._swim, self._settings.probe_interval_ms)
         self._spreader = Spreader(self.directory, self._self_id)
         self._admission = Admission(self.directory, self._signer, rows)
+        self._addresses, self._doors = self._settings.addresses, self._settings.door_addresses
+        if not self._addresses and not self._doors:
+            self._addresses, self._doors = read_reach(rows.get("meta", REACH_KEY))
         for node_id in self.directory.live():
             self._swim.watch(node_id, now.mono_ms)
 
@@ -105,10 +112,8 @@ class MeshMachine:
                         effects.append(Reply(ticket, fault))
                 case Answered():
                     effects += self._answered(item, now, rng)
-                case AddressesChanged(addresses, doors):
-                    self._settings = MeshSettings(
-                        self._settings.roles, addresses, doors, self._settings.version, self._settings.probe_interval_ms
-                    )
+                case AddressesChanged():
+                    effects.append(self._reach(item))
                 case AddressSeen(node_id, address) if is_address(address):
                     self.directory.add_hint(node_id, address)
         if not self.removed and self._swim.deadline_ms() <= now.mono_ms:
@@ -155,10 +160,15 @@ class MeshMachine:
         event.node_started.version, event.node_started.incarnation = self._settings.version, self._swim.incarnation
         return [Put("meta", BOOT_KEY, self._boot.to_bytes(BOOT_BYTES, "big")), Record(event)]
 
+    def _reach(self, change: AddressesChanged) -> Put:
+        self._addresses = tuple(filter(is_address, change.addresses))[:ADDRESSES_MAX]
+        self._doors = tuple(filter(is_address, change.door_addresses))[:ADDRESSES_MAX]
+        return Put("meta", REACH_KEY, reach_row(self._addresses, self._doors))
+
     def _asked(self, ticket: int, caller: str, command: object, now: Now, rng: Rng) -> list[Effect]:
         match command:
             case CreateInvite():
-                invite, effects = self._admission.create_invite(command, self._settings.door_addresses, now, rng)
+                invite, effects = self._admission.create_invite(command, self._doors, now, rng)
                 return [*effects, Reply(ticket, invite)]
             case AdmitMember():
                 grant, effects = self._admission.admit(command, now)
@@ -227,7 +237,7 @@ class MeshMachine:
         directory, settings = self.directory, self._settings
         if not directory.is_member(self._self_id):
             return
-        known, addresses = directory.peer(self._self_id), _usable(settings.addresses)
+        known, addresses = directory.peer(self._self_id), tuple(filter(is_address, self._addresses))[:ADDRESSES_MAX]
         if known and (known.roles, known.addresses, known.software) == (settings.roles, addresses, settings.version):
             return
         version = min(known.version + 1, PEER_VERSION_MAX) if known else 1
@@ -255,8 +265,3 @@ class MeshMachine:
             return self._standing.gone(node_id)
         up = PeerUp(node_id, record.name, self.directory.roles_in_force(node_id))
         return self._standing.report(up, self._swim.liveness(node_id), self._swim.boot_of(node_id))
-
-
-def _usable(addresses: Sequence[str]) -> tuple[str, ...]:
-    """Those that a peer record can carry; one odd interface must not keep the others from being known."""
-    return tuple(address for address in addresses if is_address(address))[:ADDRESSES_MAX]

@@ -58,7 +58,8 @@ class Node:
         self.start()
 
     def start(self) -> None:
-        settings = MeshSettings(ROLES_ALL, (f"{self.node_id[:8]}:7000",), ("door:7001",), "test")
+        addresses, doors = ((f"{self.node_id[:8]}:7000",), ("door:7001",)) if self.world.addresses else ((), ())
+        settings = MeshSettings(ROLES_ALL, addresses, doors, "test")
         self.up, self.life, self.pump_ms = True, self.life + 1, 0
 
         def build() -> dict[str, Machine]:
@@ -109,9 +110,9 @@ def _raise(fault: Fault, cause: BaseException | None) -> None:
 class World:
     """The clock, the network and the nodes."""
 
-    def __init__(self, seed: int, nodes: int, *, loss: float = 0.0) -> None:
+    def __init__(self, seed: int, nodes: int, *, loss: float = 0.0, addresses: bool = True) -> None:
         self.rng = Random(seed)
-        self.loss = 0.0
+        self.loss, self.addresses = 0.0, addresses
         self.now_ms = 1_000
         self.calls = 0
         self.sides: dict[str, int] = {}

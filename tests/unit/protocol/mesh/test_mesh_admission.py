@@ -247,6 +247,18 @@ def test_new_addresses_are_signed_and_reach_everyone() -> None:
     assert all(node.mesh.directory.addresses(mover.node_id) == ["new:7000"] for node in world.running())
 
 
+def test_a_reload_remembers_where_the_node_is_reached() -> None:
+    world = World(9, 2, addresses=False)
+    world.run(500)
+    assert world.token(world.first).addresses == ()
+    world.first.runtime.deliver("mesh", AddressesChanged(("new:7000",), ("new:7001",)))
+    world.first.pump()
+    world.first.runtime.reload()
+    world.first.pump()
+    assert world.first.mesh.directory.addresses(world.first.node_id) == ["new:7000"]
+    assert world.token(world.first).addresses == ("new:7001",)
+
+
 def test_a_seen_address_is_used_last() -> None:
     world = World(9, 2)
     world.run(500)
