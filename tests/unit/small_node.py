@@ -183,8 +183,8 @@ class SmallNode:
         job = jobs_pb2.Job(
             job_id=job_id, task_id=task.task_id, mission_id=task.mission_id, kind=task.kind,
             timeout_ms=request.timeout_ms, state=jobs_pb2.JOB_STATE_CREATED, size_tokens=2**40,
-            input_name=request.payload.input_name, payload_bytes=len(request.payload.input), request_id=request.request_id,
-            payload_digest=b"\x00\xff",
+            input_name=request.payload.input_name, payload_bytes=len(request.payload.input),
+            request_id=request.request_id, payload_digest=b"\x00\xff",
         )  # fmt: skip
         process = request.payload.process
         job.needs = f"process:{process.command}" if request.payload.HasField("process") else "wasm"

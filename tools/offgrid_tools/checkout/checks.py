@@ -32,7 +32,7 @@ class Check:
 CHECKS = (
     Check("format", ("ruff", "format", "--check", "--quiet", ".")),
     Check("lint", ("ruff", "check", "--quiet", ".")),
-    Check("types", ("mypy", "--strict", *SOURCES, "tests")),
+    Check("types", ("mypy", "--strict", *SOURCES)),
     Check("floors", ("lint-imports",)),
     Check("proto lint", ("buf", "lint"), "proto"),
     Check("proto format", ("buf", "format", "--diff", "--exit-code"), "proto"),

@@ -12,11 +12,14 @@ from offgrid_tools.cli import exits
 from offgrid_tools.cli.root import ROOT
 from offgrid_tools.cli.settings import Settings
 
+PROGRAM, COMPLETION = "offgrid", "_OFFGRID_COMPLETE"
 HELP_COLUMNS_MIN, HELP_COLUMNS_MAX = 50, 100
 
 
 def run(argv: Sequence[str]) -> int:
     """The exit code of `offgrid ARGV`; standard output has been flushed."""
+    if COMPLETION in os.environ:
+        ROOT.main([], prog_name=PROGRAM)  # a shell asks what could come next; ends the process
     args = list(argv)
     settings = Settings(json="--json" in args[: args.index("--") if "--" in args else None])
     try:
@@ -31,9 +34,11 @@ def run(argv: Sequence[str]) -> int:
 
 def _carry_out(args: list[str], settings: Settings) -> int:
     try:
-        returned = ROOT.main(
-            args, prog_name="offgrid", standalone_mode=False, obj=settings, terminal_width=_help_columns()
-        )
+        # Not ROOT.main: it would end the process by itself on a broken pipe.
+        with ROOT.make_context(PROGRAM, args, obj=settings, terminal_width=_help_columns()) as context:
+            returned = ROOT.invoke(context)
+    except click.exceptions.Exit as ended:
+        return ended.exit_code
     except (KeyboardInterrupt, click.Abort):
         return exits.INTERRUPTED
     except click.exceptions.NoArgsIsHelpError as error:
