@@ -137,8 +137,9 @@ class MeshMachine:
         return list(self.directory.notices)
 
     def liveness(self, node_id: str) -> int:
-        """A value of offgrid.v1.Liveness: how alive a member seems from here; 0 for anyone else."""
-        if not self.directory.is_member(node_id):
+        """A value of offgrid.v1.Liveness: how alive a member seems from here; 0 for anyone else, and for
+        everyone once this node was removed and looks no longer."""
+        if self.removed or not self.directory.is_member(node_id):
             return 0
         return self._swim.liveness(node_id)
 

@@ -166,6 +166,7 @@ def test_a_removed_node_learns_it_and_falls_silent() -> None:
     assert {event for event in victim.heard[-4:] if isinstance(event, PeerDown)} >= {PeerDown(victim.node_id)}
     assert reason(victim.ask(mesh_pb2.PingRequest(), world.first.node_id)) == "NodeRemoved"
     assert reason(world.first.ask(mesh_pb2.PingRequest(), victim.node_id)) == "NotAMember"
+    assert victim.mesh.liveness(world.first.node_id) == 0, "it looks no longer"
     victim.crash()
     victim.start()
     world.run(1_000)
