@@ -46,9 +46,7 @@ def find_pip(python: Path, lock: Path, folder: Path) -> list[str]:
     """
     if _has_pip(python):
         return [str(python), "-m", "pip"]
-    asked = subprocess.run([sys.executable, "-m", "pip", "--version"], capture_output=True, text=True, check=False)
-    version = re.match(r"pip (\d+)\.(\d+)", asked.stdout)
-    if version and (int(version[1]), int(version[2])) >= PIP_WITH_PYTHON_OPTION:
+    if _own_pip() >= PIP_WITH_PYTHON_OPTION:
         return [sys.executable, "-m", "pip", "--python", str(python)]
     if importlib.util.find_spec("ensurepip"):
         made = subprocess.run([str(python), "-m", "ensurepip"], capture_output=True, env=install_env(), check=False)
@@ -59,6 +57,15 @@ def find_pip(python: Path, lock: Path, folder: Path) -> list[str]:
     except PipMissing as error:
         raise InstallFailed(f"This Python has no pip, and {error}\n{ADVICE}") from error
     return [str(python), str(wheel / "pip")]
+
+
+def _own_pip() -> tuple[int, int]:
+    """The version of the pip beside the Python that runs this, read and not run; (0, 0) when there is none."""
+    spec = importlib.util.find_spec("pip")
+    if spec is None or spec.origin is None or importlib.util.find_spec("pip.__main__") is None:
+        return (0, 0)
+    found = re.search(r"""__version__ = ["'](\d+)\.(\d+)""", Path(spec.origin).read_text(encoding="utf-8"))
+    return (int(found[1]), int(found[2])) if found else (0, 0)
 
 
 def _has_pip(python: Path) -> bool:
