@@ -8,10 +8,8 @@ is in `grpc_calls.py`.
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 import os
-import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -20,6 +18,7 @@ import grpc
 from offgrid_node.keys import NodeTls
 from offgrid_node.protocol.errors import FailedPrecondition, InvalidRequest, PermissionDenied, Unavailable
 from offgrid_node.services import grpc_options
+from offgrid_node.services.addresses import check_free
 from offgrid_node.services.admin_socket import UNIX_PREFIX, bind_unix, check_loopback, fresh_token, write_token
 from offgrid_node.services.budget import Limits
 from offgrid_node.services.grpc_calls import Calls, Handlers, Paths
@@ -144,29 +143,13 @@ class GrpcServer:
 
 
 def _bind(server: grpc.aio.Server, address: str, credentials: grpc.ServerCredentials | None) -> int:
+    if not address.startswith(UNIX_PREFIX):
+        check_free(address)
     try:
         if credentials is None:
             return server.add_insecure_port(address)
         return server.add_secure_port(address, credentials)
     except RuntimeError as error:
-        why, reason = _why_not(address)
         raise FailedPrecondition(
-            f"cannot listen on {address}: {why}", reason=reason, metadata={"address": address}
+            f"cannot listen on {address}", reason="AddressUnusable", metadata={"address": address}
         ) from error
-
-
-def _why_not(address: str) -> tuple[str, str]:
-    """gRPC only says that it could not; the system says why."""
-    host, _, port = address.rpartition(":")
-    if address.startswith(UNIX_PREFIX) or not port.isdigit() or int(port) > 0xFFFF:
-        return "not a usable address", "AddressInvalid"
-    try:
-        family, kind, proto, _, where = socket.getaddrinfo(
-            host.strip("[]") or None, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        with socket.socket(family, kind, proto) as probe:
-            probe.bind(where)
-    except OSError as error:
-        reason = "AddressInUse" if error.errno == errno.EADDRINUSE else "AddressUnusable"
-        return error.strerror or str(error), reason
-    return "another process is listening there", "AddressInUse"

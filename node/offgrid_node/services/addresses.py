@@ -1,0 +1,60 @@
+"""Whether "host:port" can be listened on, asked of the system before gRPC is.
+
+gRPC wraps a port above 65535 around, is content when only some of a name's addresses are free, and says of a failure no
+more than that it was one.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import sys
+from typing import Any
+
+from offgrid_node.protocol.errors import FailedPrecondition, InvalidRequest
+
+PORT_MAX = 65_535
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Host and port of "host:port" or "[v6]:port". Raises InvalidRequest."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isascii() or not port.isdigit() or int(port) > PORT_MAX:
+        raise InvalidRequest.field("address", f"{address}: must be host:port with a port from 0 to {PORT_MAX}")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def check_free(address: str) -> None:
+    """Raises FailedPrecondition naming the address if it is taken, wholly or in part, or not this machine's."""
+    host, port = split_address(address)
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except OSError as error:
+        raise _refusal(address, error) from error
+    refused = [error for family, kind, proto, _, where in found if (error := _try(family, kind, proto, where))]
+    taken = next((error for error in refused if error.errno == errno.EADDRINUSE), None)
+    # A name may stand for an address of a family that this machine has switched off, if it has the other.
+    if taken or len(refused) == len(found):
+        raise _refusal(address, taken or refused[0])
+
+
+def _try(family: int, kind: int, proto: int, where: tuple[Any, ...]) -> OSError | None:
+    try:
+        with socket.socket(family, kind, proto) as probe:
+            # As gRPC will: a closed connection that lingers on the port is no reason to wait.
+            if sys.platform == "win32":
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
+            else:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(where)
+    except OSError as error:
+        return error
+    return None
+
+
+def _refusal(address: str, error: OSError) -> FailedPrecondition:
+    return FailedPrecondition(
+        f"cannot listen on {address}: {error.strerror or error}",
+        reason="AddressInUse" if error.errno == errno.EADDRINUSE else "AddressUnusable",
+        metadata={"address": address},
+    )
