@@ -65,15 +65,16 @@ class Finding:
     # ---- being found
 
     def _advertise(self) -> None:
-        """Tells the mesh where this node is now; machines change networks while their daemon runs."""
+        """Tells the mesh where this node is now; machines change networks while their daemon runs.
+
+        Said each time, since a commit that failed may have taken it away again; the same words change nothing.
+        """
         mesh = self._config.mesh
         addresses = advertised(_with_port(mesh.listen, self._mesh_port), mesh.advertise)
-        if addresses == self._addresses:
-            return
-        self._addresses = addresses
         doors = advertised(_with_port(mesh.door, self._door_port)) if self._door_port else ()
         self._node.runtime.deliver("mesh", AddressesChanged(addresses, doors))
-        if self._mdns is not None:
+        changed, self._addresses = addresses != self._addresses, addresses
+        if changed and self._mdns is not None:
             self._mdns.refresh()
 
     def _announcement(self) -> Hint:
