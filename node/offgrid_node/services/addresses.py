@@ -31,8 +31,8 @@ def check_free(address: str) -> None:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError as error:
         raise _refusal(address, error) from error
-    refused = [error for family, kind, proto, _, where in found if (error := _try(family, kind, proto, where))]
-    taken = next((error for error in refused if error.errno == errno.EADDRINUSE), None)
+    refused = [no for family, kind, proto, _, where in found if (no := _try(family, kind, proto, where))]
+    taken = next((no for no in refused if no.errno == errno.EADDRINUSE), None)
     # A name may stand for an address of a family that this machine has switched off, if it has the other.
     if taken or len(refused) == len(found):
         raise _refusal(address, taken or refused[0])
