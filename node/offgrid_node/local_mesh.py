@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO
 
 from offgrid.client import Client, OffgridError, connect
+from offgrid_node.config.init_file import toml_value
 from offgrid_node.protocol.errors import Unavailable
 
 READY_TIMEOUT_S = 30.0
@@ -83,11 +84,20 @@ class LocalNode:
             self.process.kill()
             self.process.wait()
 
+    def terminate(self) -> None:
+        """SIGTERM, once: a second one would cut short the orderly stop that `wait_stopped` waits for."""
+        if self.process is not None:
+            self.process.send_signal(signal.SIGTERM)
+
     def stop(self, timeout_s: float = STOP_TIMEOUT_S) -> int | None:
         """SIGTERM and wait; returns the exit code, or None when it had to be killed."""
+        self.terminate()
+        return self.wait_stopped(timeout_s)
+
+    def wait_stopped(self, timeout_s: float = STOP_TIMEOUT_S) -> int | None:
+        """The exit code, or None when it had to be killed."""
         if self.process is None:
             return 0
-        self.process.send_signal(signal.SIGTERM)
         try:
             return self.process.wait(timeout_s)
         except subprocess.TimeoutExpired:
@@ -188,9 +198,8 @@ class LocalMesh:
         """SIGTERM to all at once; exit codes by name (None: had to be killed)."""
         running = [node for node in self.nodes.values() if node.alive]
         for node in running:
-            assert node.process is not None
-            node.process.send_signal(signal.SIGTERM)
-        return {node.name: node.stop() for node in running}
+            node.terminate()
+        return {node.name: node.wait_stopped() for node in running}
 
 
 def _flags(node: LocalNode) -> list[str]:
@@ -199,4 +208,5 @@ def _flags(node: LocalNode) -> list[str]:
 
 
 def _toml(value: object) -> str:
-    return ("true" if value else "false") if isinstance(value, bool) else str(value)
+    """A setting as `--set` takes it; text stands there bare."""
+    return value if isinstance(value, str) else toml_value(value)

@@ -80,9 +80,9 @@ def _entry(path: Keys, info: FieldInfo, chosen: Mapping[str, object]) -> list[st
     name = ".".join(path)
     if name not in chosen:
         note = [f"# default: {_COMPUTED[path]}"] if path in _COMPUTED else []
-        return [*about, *note, f"# {path[-1]} = {_toml(_default(info))}"]
-    default = _COMPUTED.get(path) or ("none, it must be set" if info.is_required() else _toml(_default(info)))
-    return [*about, *_comment(f"default: {default}"), f"{path[-1]} = {_toml(chosen[name])}"]
+        return [*about, *note, f"# {path[-1]} = {toml_value(_default(info))}"]
+    default = _COMPUTED.get(path) or ("none, it must be set" if info.is_required() else toml_value(_default(info)))
+    return [*about, *_comment(f"default: {default}"), f"{path[-1]} = {toml_value(chosen[name])}"]
 
 
 def _comment(text: str) -> list[str]:
@@ -101,7 +101,7 @@ def _is_reserved(info: FieldInfo) -> bool:
     return isinstance(extra, dict) and bool(extra.get("reserved"))
 
 
-def _toml(value: object) -> str:
+def toml_value(value: object) -> str:
     """A value in TOML; what it writes, `tomllib` reads back."""
     match value:
         case bool():
@@ -109,22 +109,22 @@ def _toml(value: object) -> str:
         case int():
             return str(value)
         case SecretStr():
-            return _toml(value.get_secret_value())
+            return toml_value(value.get_secret_value())
         case Path():
-            return _toml(str(value) if value.is_absolute() else f"./{value.as_posix()}")
+            return toml_value(str(value) if value.is_absolute() else f"./{value.as_posix()}")
         case str():
             # JSON's escapes are TOML's too; only DEL is legal in the one and not in the other.
             return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
         case Mapping():
-            return "{ " + ", ".join(f"{_key(k)} = {_toml(v)}" for k, v in value.items()) + " }" if value else "{}"
+            return "{ " + ", ".join(f"{_key(k)} = {toml_value(v)}" for k, v in value.items()) + " }" if value else "{}"
         case list() | tuple():
-            return "[" + ", ".join(map(_toml, value)) + "]"
+            return "[" + ", ".join(map(toml_value, value)) + "]"
     raise TypeError(f"{type(value).__name__} has no place in a configuration")
 
 
 def _key(name: object) -> str:
     text = str(name)
     try:
-        return text if tomllib.loads(f"{text} = 0") == {text: 0} else _toml(text)
+        return text if tomllib.loads(f"{text} = 0") == {text: 0} else toml_value(text)
     except tomllib.TOMLDecodeError:
-        return _toml(text)
+        return toml_value(text)

@@ -10,7 +10,7 @@ import pytest
 
 from offgrid_node.config import Config, ConfigError, load, template
 from offgrid_node.config.env import SHORT_NAMES
-from offgrid_node.config.init_file import _toml
+from offgrid_node.config.init_file import toml_value
 from offgrid_node.config.tree import settings
 
 
@@ -98,4 +98,4 @@ def test_reserved_keys_are_named_at_the_top_and_at_their_place() -> None:
 
 @pytest.mark.parametrize("value", ["", 'a"b', "tab\t", "\x7f", "\x1f\x00", "é😀", "\\", "#", "a\nb"])
 def test_every_text_survives(value: str) -> None:
-    assert tomllib.loads(f"v = {_toml(value)}") == {"v": value}
+    assert tomllib.loads(f"v = {toml_value(value)}") == {"v": value}

@@ -1,0 +1,57 @@
+"""Real nodes for the end-to-end tests; every process that is started here is stopped here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from live import log_of
+
+from offgrid_node.local_mesh import LocalMesh
+
+COMMANDS = {"wc": "/usr/bin/wc", "sh": "/bin/sh"}
+FIVE = {"core": ["core"], "broker": ["broker"], "host-a": ["host"], "host-b": ["host"], "host-c": ["host"]}
+
+MakeMesh = Callable[..., LocalMesh]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A file's tests stay on one worker, so that what they share is started once."""
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker(pytest.mark.e2e)
+            if item.get_closest_marker("xdist_group") is None:
+                item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
+@pytest.fixture(scope="session")
+def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalMesh]:
+    """One core, one broker, three hosts. Tests may kill its nodes and must start them again.
+
+    Whoever uses it is marked xdist_group("mesh")."""
+    with LocalMesh(tmp_path_factory.mktemp("mesh"), "t", FIVE, host__process__commands=COMMANDS) as mesh:
+        mesh.start()
+        mesh.wait_alive()
+        mesh.wait_offers(3)
+        yield mesh
+        stopped = mesh.stop()
+        logs = [log_of(node) for node in mesh.nodes.values()]
+    assert set(stopped.values()) == {0}, stopped
+    assert logs
+
+
+@pytest.fixture
+def make_mesh(tmp_path: Path) -> Iterator[MakeMesh]:
+    """Makes and starts a mesh for one test; it is stopped afterwards."""
+    with ExitStack() as stack:
+
+        def make(nodes: Mapping[str, Sequence[str]], **settings: object) -> LocalMesh:
+            mesh = stack.enter_context(LocalMesh(tmp_path, "t", nodes, **settings))
+            mesh.start()
+            mesh.wait_alive()
+            return mesh
+
+        yield make
