@@ -76,7 +76,7 @@ def serve(path: Path) -> None:
 async def _serve(folder: Folder, config: Config) -> None:
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
-    _on_signals(loop, stopping.set)
+    _on_signals(loop, stopping)
     daemon = Daemon(folder, config)
     try:
         await daemon.start()
@@ -87,8 +87,16 @@ async def _serve(folder: Folder, config: Config) -> None:
         await daemon.stop()
 
 
-def _on_signals(loop: asyncio.AbstractEventLoop, stop: Callable[[], None]) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):
+def _on_signals(loop: asyncio.AbstractEventLoop, stopping: asyncio.Event) -> None:
+    """The first signal asks for an orderly stop; the next one finds the system's own handling, and ends it there."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+
+    def stop() -> None:
+        stopping.set()
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
+
+    for number in numbers:
         try:
             loop.add_signal_handler(number, stop)
         except NotImplementedError:  # Windows: the handler runs in the main thread, outside the loop
