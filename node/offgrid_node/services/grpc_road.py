@@ -37,9 +37,16 @@ CHANNELS_MAX = 512
 ADDRESSES_MAX = 8  # tried for one call
 ADDRESS_SHARE_MIN_S = 0.1  # what one address gets of a short deadline before the next is tried
 WHY_TIMEOUT_S = 0.25
+WHY_CHARS_MAX = 200
 RETRY_MS = 500
 
 _READY, _FAILED = grpc.ChannelConnectivity.READY, grpc.ChannelConnectivity.TRANSIENT_FAILURE
+# What gRPC says in passing, and what it means here; only people read it.
+_PLAIN = (
+    ("handshake failed", "the node that answers there is not the one we know"),
+    ("Socket closed", "it hung up, as it does on those whom it does not know as members"),
+    ("Connection refused", "nobody listens there"),
+)
 _log = logging.getLogger(__name__)
 
 
@@ -226,7 +233,8 @@ async def _why(channel: grpc.aio.Channel) -> str:
     except grpc.aio.AioRpcError as error:
         if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
             return "no answer"
-        return (error.details() or "no reason given").rpartition("last error: ")[2]
+        said = (error.details() or "no reason given").rpartition("last error: ")[2][:WHY_CHARS_MAX]
+        return next((f"{plain} ({said})" for words, plain in _PLAIN if words in said), said)
     except grpc.aio.UsageError:
         return "the connection was closed"
     return "it answered too late"

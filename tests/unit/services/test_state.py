@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from offgrid.v1 import jobs_pb2, objects_pb2, state_pb2
 from offgrid_node.protocol.clock import Now
-from offgrid_node.protocol.effects import Asked, Call, Effect, Execute, Record, Rows
+from offgrid_node.protocol.effects import Asked, Call, Effect, Execute, Record, Rng, Rows
 from offgrid_node.protocol.errors import Corrupt, Exhausted, FailedPrecondition, InvalidRequest, Unavailable
 from offgrid_node.protocol.etypes import EventType
 from offgrid_node.runtime import Pending, Runtime
@@ -37,7 +37,7 @@ class Recorder:
     def deadline_ms(self) -> int | None:
         return None
 
-    def step(self, inputs: Sequence[object], now: Now, rng: Random) -> list[Effect]:
+    def step(self, inputs: Sequence[object], now: Now, rng: Rng) -> list[Effect]:
         asked = [event.command for event in inputs if isinstance(event, Asked)]
         return [Record(event) for events in asked if isinstance(events, list) for event in events]
 
