@@ -1,4 +1,4 @@
-"""Fetches pip itself where Python has neither pip nor ensurepip (Debian without python3-pip and python3-venv).
+"""Fetches pip itself: the one that the locks name, and the only one there is on Debian without python3-pip.
 
 Looks where pip would have looked: PIP_* variables, then pip's own configuration files; index pages are read as the
 Simple Repository API (PEP 503) has them. What is fetched must match a hash of locks/pip.txt.
@@ -19,7 +19,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 DEFAULT_INDEX = "https://pypi.org/simple"
-FETCH_TIMEOUT_S = 60
+FETCH_TIMEOUT_S = 10  # without a word from the index; another pip may be at hand
 PAGE_BYTES_MAX = 32 * 1024 * 1024  # an index page or one wheel; pip's wheel is 2 MB
 
 
