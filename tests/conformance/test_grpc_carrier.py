@@ -41,7 +41,7 @@ from offgrid_node.runtime import Ticket
 from offgrid_node.services import grpc_server
 from offgrid_node.services.budget import Limits
 from offgrid_node.services.caller import Caller, Kind
-from offgrid_node.services.grpc_options import DOOR_MESSAGE_BYTES_MAX, MESSAGE_BYTES_MAX
+from offgrid_node.services.grpc_options import DOOR_MESSAGE_BYTES_MAX, HANDSHAKE_TIMEOUT_MS, MESSAGE_BYTES_MAX
 from offgrid_node.services.grpc_server import MEMBER_LIMITS, GrpcServer
 from offgrid_node.services.router import METHODS, Outcome, Router, snake
 from offgrid_node.services.status import fault_of
@@ -481,12 +481,15 @@ def test_a_key_that_no_member_holds_gets_no_connection(folder: Path) -> None:
 
 
 @POSIX
-def test_connections_that_say_nothing_keep_nobody_waiting(folder: Path) -> None:
+def test_connections_that_say_nothing_keep_nobody_waiting_and_are_closed(folder: Path) -> None:
     async def scenario() -> None:
         async with world_in(folder) as world:
             silent = [socket.create_connection(("127.0.0.1", world.mesh)) for _ in range(50)]
             try:
                 assert await world.member(ALICE).call(STATUS, timeout_s=2) == b""
+                silent[0].setblocking(False)
+                async with asyncio.timeout(HANDSHAKE_TIMEOUT_MS / 1000 + 3):
+                    assert await asyncio.get_running_loop().sock_recv(silent[0], 1) == b"", "it was sent away"
             finally:
                 for connection in silent:
                     connection.close()

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 from offgrid.v1 import jobs_pb2, objects_pb2, state_pb2
 from offgrid_node.protocol.clock import Now
-from offgrid_node.protocol.effects import Asked, Call, Effect, Execute, Record, Rng, Rows
+from offgrid_node.protocol.effects import Asked, Call, Effect, Execute, Record, Rows
 from offgrid_node.protocol.errors import Corrupt, Exhausted, FailedPrecondition, InvalidRequest, Unavailable
 from offgrid_node.protocol.etypes import EventType
+from offgrid_node.protocol.rng import Rng
 from offgrid_node.runtime import Pending, Runtime
 from offgrid_node.services import state
 from offgrid_node.services.caller import ADMIN
