@@ -30,7 +30,7 @@ from offgrid_node.protocol.errors import (
 )
 from offgrid_tools.cli import exits, run
 from offgrid_tools.cli.events import since_us
-from offgrid_tools.cli.output import clean, duration, size
+from offgrid_tools.cli.output import clean, duration, number, size
 
 OFFGRID = [sys.executable, "-c", "from offgrid_tools.cli import main; main()"]
 COMMANDS = (
@@ -166,6 +166,7 @@ class TestForPeople:
     def test_units(self) -> None:
         assert [duration(ms) for ms in (0.5, 1500, 90_000, 5_400_000)] == ["0.5 ms", "1.5 s", "1.5 min", "1.5 h"]
         assert [size(n) for n in (999, 1_500, 2_000_000)] == ["999 bytes", "1.5 kB", "2.0 MB"]
+        assert [number(n) for n in (0.000001, 1.5, 2, 0)] == ["0.000001", "1.5", "2", "0"]
         assert clean("a\nb\x00") == "a�b�"
 
 
@@ -407,6 +408,20 @@ class TestExitCodes:
             assert waiting.wait(10) == exits.INTERRUPTED
             assert waiting.stderr is not None
             assert waiting.stderr.read().strip() == ""
+
+
+class TestTheSimulator:
+    def test_replays_a_seed_without_a_node(self, capsys: pytest.CaptureFixture[str]) -> None:
+        said = []
+        for _ in range(2):
+            assert run(["--json", "sim", "--seed", "3"]) == exits.OK
+            said.append(capsys.readouterr().out)
+        assert said[0] == said[1]
+        assert json.loads(said[0])["seed"] == 3
+
+    def test_an_unknown_bug_is_a_usage_error(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert run(["sim", "--seed", "3", "--mutant", "nope"]) == exits.USAGE
+        assert "there are " in capsys.readouterr().err
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")

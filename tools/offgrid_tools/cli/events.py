@@ -121,6 +121,8 @@ def _lines(found: Iterable[Event], *, heading: bool) -> Iterator[str]:
 
 def _about(event: Event) -> str:
     """The few words of an event's data that say most."""
+    from offgrid_tools.cli.output import ID_CHARS
+
     match event.WhichOneof("data"):
         case "member":
             return event.member.name
@@ -129,9 +131,9 @@ def _about(event: Event) -> str:
         case "task":
             return f"{event.task.name} ({event.task.kind})"
         case "job":
-            return " ".join(filter(None, (event.job.needs, event.job.host, event.job.error)))
+            return " ".join(filter(None, (event.job.needs, event.job.host[:ID_CHARS], event.job.error)))
         case "attempt":
-            return f"attempt {event.attempt.attempt} on {event.attempt.host} {event.attempt.outcome}"
+            return f"attempt {event.attempt.attempt} on {event.attempt.host[:ID_CHARS]} {event.attempt.outcome}"
         case "peer":
             return event.peer.liveness
         case "node_started":

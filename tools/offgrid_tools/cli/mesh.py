@@ -160,7 +160,7 @@ def market() -> None:
 
         emit(answer)
         return
-    from offgrid_tools.cli.output import ID_CHARS, table
+    from offgrid_tools.cli.output import ID_CHARS, number, table
 
     table(
         ("host", "state", "free", "executors", "kinds", "price", "labels"),
@@ -171,7 +171,7 @@ def market() -> None:
                 f"{entry.slots_free}/{entry.offer.slots}",
                 " ".join(entry.offer.executors),
                 " ".join(entry.offer.kinds),
-                f"{entry.offer.price_micro / 1e6:g}",
+                number(entry.offer.price_micro / 1e6),
                 " ".join(f"{key}={value}" for key, value in sorted(entry.offer.labels.items())),
             )
             for entry in answer.entries

@@ -113,6 +113,11 @@ def duration(ms: float) -> str:
     return f"{ms:.1f} ms"
 
 
+def number(value: float) -> str:
+    """A quantity to six places, never in powers of ten: prices and work are counted in millionths."""
+    return f"{value:.6f}".rstrip("0").rstrip(".")
+
+
 def size(count: int) -> str:
     """Bytes, exact below a kilobyte."""
     for unit_bytes, unit in ((1_000_000_000, "GB"), (1_000_000, "MB"), (1_000, "kB")):

@@ -8,7 +8,7 @@ import click
 
 from offgrid.v1.jobs_pb2 import Job, Route
 from offgrid_tools.cli.jobs import named, state_of
-from offgrid_tools.cli.output import duration, facts, preview, size, when, word
+from offgrid_tools.cli.output import duration, facts, number, preview, size, when, word
 
 
 def job_facts(job: Job, names: dict[str, str], output: str | None) -> None:
@@ -53,8 +53,8 @@ def _receipt(job: Job, names: dict[str, str]) -> Iterator[tuple[str, object]]:
     receipt = job.result.receipt.facts
     yield "receipt", f"signed by {named(receipt.node_id, names)} ({receipt.node_id})"
     yield "  result", f"{receipt.status}, digest {receipt.result_digest.hex()}"
-    yield "  work", f"{receipt.compute_tokens_m:g} M tokens, {duration(receipt.latency_ms)}, {receipt.executor}"
-    yield "  price", f"{receipt.price_micro / 1e6:g}"
+    yield "  work", f"{number(receipt.compute_tokens_m)} M tokens, {duration(receipt.latency_ms)}, {receipt.executor}"
+    yield "  price", number(receipt.price_micro / 1e6)
     yield "  attempt", receipt.attempt
     proof = job.result.receipt
     yield (
