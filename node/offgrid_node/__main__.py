@@ -180,6 +180,10 @@ def _explain(error: Exception) -> int | None:
     if isinstance(error, Fault) and not isinstance(error, Internal):
         click.echo(f"offgrid-node: {error.message}", err=True)
         return EXIT_REFUSED
+    if isinstance(error, OSError) and error.strerror:
+        place = f"{error.filename}: " if error.filename else ""
+        click.echo(f"offgrid-node: {place}{error.strerror}", err=True)
+        return EXIT_REFUSED
     return None
 
 
