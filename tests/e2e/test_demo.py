@@ -1,0 +1,128 @@
+"""`offgrid-node demo`: the first thing that anybody runs."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from live import BIN, eventually, grpcurl_as_buf, offgrid_node, run
+
+from offgrid_node.protocol.jobs.needs import INPUT_BYTES_MAX
+
+NODES = ("core", "broker", "host-a", "host-b", "host-c")
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    file = tmp_path / "walk.txt"
+    file.write_text("".join(f"step {n} of a long way\n" for n in range(5_000)))
+    return file
+
+
+@pytest.mark.xdist_group("demo")
+def test_it_shows_a_job_and_the_death_of_its_host(text: Path, tmp_path: Path) -> None:
+    home = tmp_path / "d"
+    done = offgrid_node("demo", text, "--dir", home)
+    assert done.code == 0, done.said
+    assert done.seconds < 60, done.said
+    # item 7: a real file, counted by a host, with a signed receipt that the core has checked
+    assert "counted again here: the same" in done.out
+    assert done.out.count("lines 5000, words 30000") == 2, done.said
+    for fact in ("receipt  signed by host-", "M tokens", " ms, ", "result digest", "checked by the core"):
+        assert fact in done.out, done.said
+    # item 9: five processes, kill -9 in the middle, another host finishes, and where everything went
+    assert {name for name in NODES if re.search(rf"{name} +\S+ +pid \d+", done.out)} == set(NODES), done.said
+    victim = re.search(r"(host-\w) has it; kill -9 \d+", done.out)
+    finisher = re.search(r"attempt \d+: (host-\w)\s+completed", done.out)
+    assert victim is not None, done.said
+    assert finisher is not None, done.said
+    assert victim[1] != finisher[1]
+    assert f"attempt 1: {victim[1]}  HostDied" in done.out
+    assert re.search(r"core's journal on job 2: #\d+ JOB_CREATED.*JOB_COMPLETED", done.out), done.said
+    assert re.search(r"broker's journal on job 2: #\d+ JOB_AWARDED", done.out), done.said
+    for name in NODES:
+        assert (home / name / "data" / "memory.db").is_dir()
+    assert done.out.rstrip().endswith("done."), done.said
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Iterator[str]:
+    """What `demo --keep` printed; the nodes that it left are killed."""
+    done = offgrid_node("demo", "--keep", "--dir", tmp_path / "k")
+    pids = [int(pid) for pid in re.findall(r"\d+", done.out.partition("stop it with: kill ")[2])]
+    try:
+        assert done.code == 0, done.said
+        assert len(pids) == 4, done.said  # five less the one that was killed
+        yield done.out
+        for pid in pids:
+            os.kill(pid, signal.SIGTERM)
+        eventually(lambda: not any(map(lives, pids)), 5, "the nodes stop")
+    finally:
+        for pid in filter(lives, pids):
+            os.kill(pid, signal.SIGKILL)
+
+
+def lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@pytest.mark.xdist_group("demo_keep")
+def test_kept_running_its_printed_lines_work(kept: str) -> None:
+    lines = [line.strip() for line in kept.partition("the mesh stays up; try")[2].splitlines()]
+    ours = [line.split() for line in lines if line.startswith("offgrid ")]
+    theirs = [line for line in lines if line.startswith("grpcurl ")]
+    assert len(ours) == 3
+    assert len(theirs) == 2
+    for words in ours:
+        done = run([BIN / words[0], *words[1:]])
+        assert done.code == 0, done.said
+    listed, jobs = (run(grpcurl_as_buf(line)) for line in theirs)
+    assert "offgrid.v1.JobService" in listed.out, listed.said
+    assert jobs.out.count("JOB_STATE_COMPLETED") == 2, jobs.said
+
+
+@pytest.mark.xdist_group("demo_keep")
+class TestAFileThatCannotBeUsed:
+    """One sentence and no node started."""
+
+    def refused(self, file: Path, why: str) -> None:
+        done = offgrid_node("demo", file)
+        assert done.code in (2, 4), done.said
+        assert done.seconds < 5
+        assert done.out == ""
+        assert str(file) in done.err, done.said
+        assert why in done.err, done.said
+
+    def test_missing(self, tmp_path: Path) -> None:
+        self.refused(tmp_path / "nothing.txt", "No such file")
+
+    def test_a_folder(self, tmp_path: Path) -> None:
+        self.refused(tmp_path, "is a directory")
+
+    def test_too_large(self, tmp_path: Path) -> None:
+        file = tmp_path / "large.bin"
+        file.write_bytes(bytes(INPUT_BYTES_MAX + 1))
+        self.refused(file, f"may have {INPUT_BYTES_MAX}")
+
+    def test_unreadable(self, tmp_path: Path) -> None:
+        if os.geteuid() == 0:
+            pytest.skip("root reads everything")
+        file = tmp_path / "secret.txt"
+        file.write_text("x")
+        file.chmod(0)
+        self.refused(file, "Permission denied")
+
+    def test_a_folder_for_the_demo_that_holds_something_else(self, tmp_path: Path) -> None:
+        (tmp_path / "d").mkdir()
+        (tmp_path / "d" / "core").write_text("mine")
+        done = offgrid_node("demo", "--dir", tmp_path / "d")
+        assert done.code != 0
+        assert str(tmp_path / "d" / "core") in done.err + done.out, done.said

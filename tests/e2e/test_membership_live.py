@@ -1,0 +1,165 @@
+"""Joining and removal between live nodes, by the commands that people use."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from pathlib import Path
+
+import grpc
+import pytest
+from conftest import MakeMesh
+from live import REMOVED_WITHIN_S, SAY_HI, eventually, log_of, offgrid, offgrid_node
+
+from offgrid.client import payloads
+from offgrid.v1 import mesh_pb2
+from offgrid_node.keys import tls_name_of
+from offgrid_node.local_mesh import LocalMesh, LocalNode
+from offgrid_node.protocol.errors import Fault
+from offgrid_node.protocol.mesh.token import InviteToken
+from offgrid_node.services.status import fault_of
+
+LOOPBACK = ("--set", "mesh.listen=127.0.0.1:0", "--set", "mesh.door=127.0.0.1:0", "--set", "mesh.mdns=false")
+
+NOBODYS = InviteToken(bytes(8), bytes(range(16)), ("127.0.0.1:1",))
+
+
+def names(node: LocalNode, *, removed: bool = False) -> set[str]:
+    with node.client() as client:
+        return {peer.member.name for peer in client.mesh.peers(include_removed=removed)}
+
+
+def is_removed(node: LocalNode) -> bool:
+    with node.client() as client:
+        return client.mesh.status().removed
+
+
+def invite(mesh: LocalMesh) -> str:
+    done = offgrid(mesh.founder, "mesh", "invite", "--json")
+    assert done.code == 0, done.said
+    return str(json.loads(done.out)["token"])
+
+
+class TestRemoval:
+    def test_a_removed_member_is_out_within_five_seconds(self, make_mesh: MakeMesh) -> None:
+        mesh = make_mesh({"core": ["core", "broker"], "host-a": ["host"], "host-b": ["host"]})
+        mesh.wait_offers(2)
+        core, gone, stays = mesh["core"], mesh["host-a"], mesh["host-b"]
+        began = time.monotonic()
+        done = offgrid(core, "mesh", "remove", "host-a")
+        assert done.code == 0, done.said
+
+        def left() -> float:
+            return REMOVED_WITHIN_S - (time.monotonic() - began)
+
+        eventually(lambda: "host-a" not in names(core) | names(stays), left(), "the others list it no more")
+        eventually(lambda: is_removed(gone), left(), "it says itself that it was removed")
+        eventually(lambda: ping(gone, core) is not None, left(), "core refuses it")
+        eventually(lambda: ping(gone, stays) is not None, left(), "a third node refuses it")
+        eventually(lambda: self.hosts_in_book(core) == {stays.node_id}, left(), "its offer is off the book")
+
+        assert ping(stays, core) is None  # and only it
+        assert "host-a" in names(core, removed=True)
+        self.gets_no_jobs(mesh, gone)
+        again = offgrid(core, "mesh", "remove", "host-a")
+        assert again.code in (0, 3), again.said  # repeating it is harmless
+        assert not is_removed(stays)
+        gone.stop()
+        gone.run("run")
+        gone.wait_ready()
+        assert is_removed(gone)  # it remembers
+        log_of(gone)
+
+    def gets_no_jobs(self, mesh: LocalMesh, gone: LocalNode) -> None:
+        with mesh["core"].client(30) as client:
+            hosts = {client.jobs.run(payloads.wasm(SAY_HI), timeout_ms=20_000).host for _ in range(6)}
+        assert hosts == {mesh["host-b"].node_id}
+        assert gone.node_id not in hosts
+
+    def hosts_in_book(self, broker: LocalNode) -> set[str]:
+        with broker.client() as client:
+            return {entry.offer.host for entry in client.market.offers().entries}
+
+
+def ping(caller: LocalNode, target: LocalNode) -> Fault | None:
+    """One Ping over mutual TLS with the PEM files that the caller's daemon wrote; None when it is answered."""
+    own, theirs = (node.folder / "data" / "tls" for node in (caller, target))
+    port = re.findall(r"mesh +port (\d+)", log_of(target))[-1]
+    credentials = grpc.ssl_channel_credentials(
+        (theirs / "identity.pem").read_bytes(), (own / "leaf.key").read_bytes(), (own / "chain.pem").read_bytes()
+    )
+    options = (("grpc.ssl_target_name_override", tls_name_of(target.node_id)), ("grpc.enable_http_proxy", 0))
+    with grpc.secure_channel(f"127.0.0.1:{port}", credentials, options) as channel:
+        call = channel.unary_unary(
+            "/offgrid.v1.MeshService/Ping",
+            request_serializer=mesh_pb2.PingRequest.SerializeToString,
+            response_deserializer=mesh_pb2.PingResponse.FromString,
+        )
+        try:
+            call(mesh_pb2.PingRequest(), timeout=2)
+        except grpc.RpcError as error:
+            return fault_of(error)
+    return None
+
+
+@pytest.mark.xdist_group("mesh")
+class TestRefusedRemovals:
+    def test_it_cannot_be_done_by_a_member_that_is_no_admin(self, mesh: LocalMesh) -> None:
+        done = offgrid(mesh["host-a"], "mesh", "remove", "host-b")
+        assert done.code == 4, done.said
+        assert "ask one of: core" in done.err, done.said
+
+    def test_of_somebody_who_is_not_there(self, mesh: LocalMesh) -> None:
+        done = offgrid(mesh["core"], "mesh", "remove", "nobody")
+        assert done.code == 3, done.said
+        assert "nobody" in done.err, done.said
+
+
+@pytest.mark.xdist_group("mesh")
+class TestJoining:
+    def test_a_token_serves_once(self, mesh: LocalMesh, tmp_path: Path) -> None:
+        token = invite(mesh)
+        first = offgrid_node("join", token, "--dir", tmp_path / "a", "--name", "guest", "--no-run", *LOOPBACK)
+        assert first.code == 0, first.said
+        replayed = offgrid_node("join", token, "--dir", tmp_path / "b", "--name", "thief", "--no-run", *LOOPBACK)
+        assert replayed.code == 4, replayed.said
+        assert "used" in replayed.err, replayed.said
+        assert not (tmp_path / "b" / "offgrid.toml").exists()
+        assert "thief" not in names(mesh["core"])
+        offgrid(mesh["core"], "mesh", "remove", "guest")
+
+    def test_a_folder_holds_one_node(self, mesh: LocalMesh) -> None:
+        folder = mesh["host-a"].folder
+        before = (folder / "offgrid.toml").read_bytes(), (folder / "keys" / "node.key").read_bytes()
+        done = offgrid_node("join", invite(mesh), "--dir", folder, "--name", "second", "--no-run", *LOOPBACK)
+        assert done.code == 4, done.said
+        assert "a node lives in this folder" in done.err, done.said
+        assert ((folder / "offgrid.toml").read_bytes(), (folder / "keys" / "node.key").read_bytes()) == before
+
+    def test_a_name_is_taken_once(self, mesh: LocalMesh, tmp_path: Path) -> None:
+        token = invite(mesh)
+        done = offgrid_node("join", token, "--dir", tmp_path / "a", "--name", "host-a", "--no-run", *LOOPBACK)
+        assert done.code == 4, done.said
+        assert "host-a" in done.err, done.said
+        other = offgrid_node("join", token, "--dir", tmp_path / "a", "--name", "other", "--no-run", *LOOPBACK)
+        assert other.code == 0, other.said  # the refusal has not used up the token, nor spoilt the folder
+        offgrid(mesh["core"], "mesh", "remove", "other")
+
+    @pytest.mark.parametrize("damage", ["one letter", "cut", "no token", "empty"])
+    def test_a_mistyped_token_is_found_out_without_asking_anyone(
+        self, mesh: LocalMesh, tmp_path: Path, damage: str
+    ) -> None:
+        token = str(NOBODYS)
+        other = "a" if token[20] != "a" else "b"
+        bad = {"one letter": token[:20] + other + token[21:], "cut": token[:30], "no token": "hello", "empty": ""}
+        done = offgrid_node("join", bad[damage], "--dir", tmp_path / "a", "--no-run")
+        assert done.code in (2, 4), done.said
+        assert "token" in done.err, done.said
+        assert done.seconds < 5, done.said
+        assert not (tmp_path / "a" / "offgrid.toml").exists()
+
+    def test_nobody_at_the_door(self, tmp_path: Path) -> None:
+        done = offgrid_node("join", str(NOBODYS), "--dir", tmp_path / "a", "--no-run", "--timeout", "1", *LOOPBACK)
+        assert done.code == 4, done.said
+        assert "is the inviter running" in done.err, done.said
