@@ -228,8 +228,8 @@ class TestJobs:
 
 class TestEvents:
     def test_the_newest_oldest_first(self, og: Run, node: SmallNode) -> None:
-        for number in range(4):
-            og("mission", "create", f"mission {number}")
+        for count in range(4):
+            og("mission", "create", f"mission {count}")
         lines = og("events", "--limit", "3")[1].splitlines()
         assert [line.split()[0] for line in lines] == ["SEQ", "2", "3", "4"]
         assert [line.split()[0] for line in og("events", "--limit", "0")[1].splitlines()[1:]] == ["1", "2", "3", "4"]
@@ -388,8 +388,8 @@ class TestExitCodes:
         assert "Traceback" not in err
 
     def test_whoever_reads_us_may_leave(self, node: SmallNode) -> None:
-        for number in range(300):
-            node.record(10, "MISSION_CREATED", f"m-{number}")
+        for count in range(300):
+            node.record(10, "MISSION_CREATED", f"m-{count}")
         read_end, write_end = os.pipe()
         os.close(read_end)
         argv = [*OFFGRID, "--socket", node.address, "events", "--limit", "0"]
