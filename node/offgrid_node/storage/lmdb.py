@@ -30,7 +30,7 @@ from offgrid_node.storage.lmdb_env import (
     sum_value,
     tail_value,
 )
-from offgrid_node.storage.lmdb_read import Chunk, read_down, read_one, read_up
+from offgrid_node.storage.lmdb_read import Chunk, Tally, check_edges, read_down, read_up
 from offgrid_node.storage.lmdb_verify import verify_environment
 from offgrid_node.storage.rows import (
     CHECKSUM_BYTES,
@@ -94,6 +94,8 @@ class LmdbStore:
 
     def get(self, table: str, key: bytes) -> bytes | None:
         check_key(table, key)
+        span = KeyRange(key, key + b"\0")
+        around = None
         try:
             with self._gate:
                 opened = self._usable()
@@ -101,13 +103,20 @@ class LmdbStore:
                 if db is None:
                     return None
                 with opened.env.begin(db=db) as txn:
-                    stored, fences = read_one(txn, key)
+                    stored = txn.get(key)
+                    if stored is None:
+                        with txn.cursor() as cursor:
+                            around = read_up(cursor, span, None)
         except (lmdb.Error, OSError) as error:
             raise fault_of(error, "cannot read the store", self._path) from error
         seal = self._seal(table)
-        for fence in fences:
-            seal.unwrap(*fence)
-        return None if stored is None else seal.unwrap(key, stored)
+        if stored is not None:
+            return seal.unwrap(key, stored)
+        if around is not None:
+            check_edges(table, seal, span, around)
+            if around.rows:
+                raise damaged_order(table, key)
+        return None
 
     def scan(
         self, table: str, start: bytes = b"", *, prefix: bytes = b"", reverse: bool = False
@@ -116,18 +125,29 @@ class LmdbStore:
 
     def _scan(self, table: str, span: KeyRange, reverse: bool) -> Iterator[tuple[bytes, bytes]]:
         seal = self._seal(table)
+        tally = self._tally(table) if span == KeyRange(b"", None) else None
         last: bytes | None = None
         more = True
         while more:
-            chunk = self._chunk(TABLE + table, span, last, reverse=reverse)
-            for fence in chunk.fences:
-                seal.unwrap(*fence)
+            if last is not None:
+                span = KeyRange(span.low, last) if reverse else KeyRange(last, span.end)
+            chunk = self._chunk(TABLE + table, span, None if reverse else last, reverse=reverse)
+            check_edges(table, seal, span, chunk, reverse=reverse)
             for key, stored in chunk.rows:
-                if last is not None and (key >= last if reverse else key <= last):
+                if key == last:
                     raise damaged_order(table, key)
                 yield key, seal.unwrap(key, stored)
                 last = key
             more = chunk.more
+            if tally is not None:
+                tally.add(chunk)
+        if tally is not None:
+            tally.check()
+
+    def _tally(self, table: str) -> Tally:
+        with self._gate:
+            opened = self._usable()
+            return Tally(table, opened.synced_txn, opened.sums.get(table, TableSum()))
 
     @property
     def journal_seq(self) -> int:
@@ -189,9 +209,7 @@ class LmdbStore:
     def _chunk(
         self, name: str, span: KeyRange, after: bytes | None, *, reverse: bool = False, rows_max: int = CHUNK_ROWS
     ) -> Chunk:
-        """One short read transaction. Descending, `after` narrows the span from above."""
-        if reverse and after is not None:
-            span = KeyRange(span.low, after)
+        """One short read transaction, see `read_up` and `read_down`."""
         try:
             with self._gate:
                 opened = self._usable()
@@ -199,9 +217,9 @@ class LmdbStore:
                 if db is None:
                     return Chunk()
                 with opened.env.begin(db=db) as txn, txn.cursor() as cursor:
-                    if reverse:
-                        return read_down(cursor, span, rows_max)
-                    return read_up(cursor, span, after, rows_max)
+                    chunk = read_down(cursor, span, rows_max) if reverse else read_up(cursor, span, after, rows_max)
+                    chunk.snapshot = txn.id()
+                    return chunk
         except (lmdb.Error, OSError) as error:
             raise fault_of(error, "cannot read the store", self._path) from error
 
@@ -260,7 +278,7 @@ class LmdbStore:
                 self._shut()  # whatever it was: look at the disk again before the next step
             raise
         opened.dbs.update(tables.made)
-        opened.sums.update(tables.sums)
+        opened.sums.update(tables.sums)  # before synced_txn: see Tally
         opened.tail = self._tail = tail
         opened.synced_txn = self._synced_txn = opened.env.info()["last_txnid"]
         return True
@@ -330,7 +348,7 @@ class LmdbStore:
         with self._writer:
             with self._gate:
                 opened = self._usable()
-            return verify_environment(opened, self._chunk, self._path)
+            return verify_environment(opened, self._path)
 
     def size_bytes(self) -> int:
         with self._gate:

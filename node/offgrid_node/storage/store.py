@@ -27,7 +27,9 @@ class Store(Protocol):
     """Rows in named tables and an append-only journal, changed only by whole batches.
 
     Reads see the last commit. A value or journal record that fails its checksum raises `Corrupt`; it is never
-    returned, nor is a row reported missing while a damaged one stands where it would be. Reads raise `Unavailable`
+    returned, nor is a row reported missing while damage shows where it would be; so a damaged row may also refuse
+    questions about its neighbours. Damage that leaves no trace there is found by `verify` and by scans of a whole
+    table (`Corrupt`, reason RowsMissing): run `verify` at start and now and then. Reads raise `Unavailable`
     when the disk refuses. Keys are 1 to 511 bytes, tables plain names of up to 64 characters; anything else is
     `Internal`. One thread at a time commits; reads may run beside it on other threads.
     """

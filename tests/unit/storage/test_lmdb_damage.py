@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -183,8 +184,30 @@ def test_a_row_whose_key_was_damaged_is_not_reported_missing(folder: Path, chang
     assert verdict(folder)
 
 
-def test_a_row_that_vanished_is_found_by_verify(folder: Path) -> None:
+@pytest.mark.parametrize("bit", [1, 2, 4, 64])
+def test_a_search_led_astray_by_a_damaged_separator_is_noticed(folder: Path, bit: int) -> None:
+    """The keys in branch pages only guide searches: no row is damaged, and yet rows are not found."""
+    page_bytes, flags_at, branch = 4096, 18, 1  # LMDB 1.0
+    data = bytearray((folder / "data.mdb").read_bytes())
+    changed = 0
+    for page in range(0, len(data), page_bytes):
+        if data[page + flags_at] != branch:
+            continue
+        for separator in re.finditer(rb"job-\d{5}", data[page : page + page_bytes]):
+            data[page + separator.end() - 1] ^= bit
+            changed += 1
+    assert changed > 5
+    (folder / "data.mdb").write_bytes(data)
+    wrong, refused = wrong_answers(folder)
+    assert wrong == 0
+    assert refused > 0
+    assert any("not found by its key" in finding for finding in verdict(folder))
+
+
+def test_a_row_that_vanished_is_found_by_verify_and_by_whoever_reads_the_whole_table(folder: Path) -> None:
     edit(folder, b"t/jobs", lambda txn: txn.delete(b"job-00123"))
+    assert reason(folder, lambda store: list(store.scan("jobs"))) == "RowsMissing"
+    assert reason(folder, lambda store: list(store.scan("jobs", reverse=True))) == "RowsMissing"
     assert verdict(folder) == ["table jobs: 299 rows found, 300 committed: restore it from a backup"]
 
 
