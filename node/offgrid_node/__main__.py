@@ -153,6 +153,7 @@ def parse_settings(settings: tuple[str, ...]) -> Mapping[str, object]:
 
 def main() -> None:
     """Runs the command; whatever goes wrong is one clear sentence and an exit code, never a traceback."""
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its C core writes every failed handshake to the terminal
     try:
         cli.main(standalone_mode=False)
     except click.exceptions.Abort:

@@ -11,22 +11,17 @@ import socket
 import sys
 from typing import Any
 
+from offgrid_node.config import BadAddress, split_address
 from offgrid_node.protocol.errors import FailedPrecondition, InvalidRequest
-
-PORT_MAX = 65_535
-
-
-def split_address(address: str) -> tuple[str, int]:
-    """Host and port of "host:port" or "[v6]:port". Raises InvalidRequest."""
-    host, _, port = address.rpartition(":")
-    if not host or not port.isascii() or not port.isdigit() or int(port) > PORT_MAX:
-        raise InvalidRequest.field("address", f"{address}: must be host:port with a port from 0 to {PORT_MAX}")
-    return host.removeprefix("[").removesuffix("]"), int(port)
 
 
 def check_free(address: str) -> None:
-    """Raises FailedPrecondition naming the address if it is taken, wholly or in part, or not this machine's."""
-    host, port = split_address(address)
+    """Raises FailedPrecondition naming the address if it is taken, wholly or in part, or not this machine's; and
+    InvalidRequest if it is no "host:port" (port 0: any)."""
+    try:
+        host, port = split_address(address, port_min=0)
+    except BadAddress as bad:
+        raise InvalidRequest.field("address", f"{address}: {bad}") from bad
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError as error:
