@@ -49,6 +49,8 @@ MODES = {
 }
 
 LOOPBACK_ANY = "127.0.0.1:0"
+VERIFY_BYTES_MAX = 64 * MIB  # about a quarter of a second
+FINDINGS_SHOWN = 5
 
 _log = logging.getLogger("offgrid")
 
@@ -119,6 +121,7 @@ class Daemon:
         config, tls = self._config, issue_leaf(self._key)
         store = open_store(config)
         self._cleanup.append(store.close)
+        self._problems += check_store(store)
         threaded = measure_fsync_ms(config.storage.memory_db) > COMMIT_INLINE_MAX_MS
         self._driver = Driver(asyncio.get_running_loop(), threaded=threaded)
         road = GrpcRoad(tls, lambda: self.node.directory)
@@ -203,6 +206,16 @@ class Daemon:
             slots_busy=self.node.jobs.host.slots_busy,
             notices=(*self._problems, *self._finding.notices),
         )
+
+
+def check_store(store: Store) -> tuple[str, ...]:
+    """What is damaged in a store that is small enough to be read whole at start; each finding is logged as well."""
+    if store.size_bytes() > VERIFY_BYTES_MAX:
+        return ()
+    findings = tuple(store.verify())
+    for finding in findings:
+        _log.error("the store is damaged: %s", finding)
+    return tuple(f"the store is damaged: {finding}" for finding in findings[:FINDINGS_SHOWN])
 
 
 def make_executors(config: Config) -> tuple[ExecutorPool, tuple[str, ...]]:
