@@ -16,7 +16,7 @@ from offgrid_tools.sim.engine import MS, SECOND, Engine, Trace
 from offgrid_tools.sim.founding import Joiner, found
 from offgrid_tools.sim.monitor import Monitor
 from offgrid_tools.sim.network import Network
-from offgrid_tools.sim.process import Assembled, Process, Spec, Work, nothing
+from offgrid_tools.sim.process import Process, Spec, Work
 from offgrid_tools.sim.reload import check_reload
 
 START_WITHIN_US = 400 * MS
@@ -60,14 +60,13 @@ class Cluster:
         specs: Sequence[Spec] = FIVE,
         *,
         trace: Trace | None = None,
-        assembled: Assembled = nothing,
         work: Work | None = None,
     ) -> None:
         self.engine = Engine(seed, trace)
         self._names: dict[str, str] = {}
         self.monitor = Monitor(self.name_of)
         self.network = Network(self.engine, self.monitor, self.name_of)
-        self._assembled, self._work = assembled, work
+        self._work = work
         self.processes: dict[str, Process] = {}
         self.members: list[str] = [spec.name for spec in specs]
         self.removed: list[str] = []
@@ -79,15 +78,7 @@ class Cluster:
 
     def _add(self, spec: Spec) -> Process:
         skew_us = self.engine.rng.randint(-SKEW_MAX_US, SKEW_MAX_US)
-        process = Process(
-            self.engine,
-            self.network,
-            self.monitor,
-            spec,
-            skew_us=skew_us,
-            assembled=self._assembled,
-            work=self._work,
-        )
+        process = Process(self.engine, self.network, self.monitor, spec, skew_us=skew_us, work=self._work)
         self.processes[spec.name] = process
         self._names[process.node_id] = spec.name
         return process
@@ -163,7 +154,7 @@ class Cluster:
         for process in self.processes.values():
             self.monitor.check_store(process.node_id)
             if process.up and not process.running.runtime.committing:
-                check_reload(process)
+                check_reload(process.spec.name, process.running, process.store)
 
     def journal_digests(self) -> dict[str, str]:
         """One digest over each node's journal."""

@@ -15,6 +15,13 @@ EPOCH_US = 1_790_000_000_000_000  # what the simulated wall clocks read at the s
 MS, SECOND = 1_000, 1_000_000  # in microseconds
 
 
+INSTANT_STEPS_MAX = 20_000  # whoever does more within a microsecond goes round in circles
+
+
+class Spinning(Exception):
+    """Something keeps the cluster busy without time going by."""
+
+
 class Trace:
     """Everything that happened, as a running hash and, if wanted, as lines of text."""
 
@@ -53,8 +60,13 @@ class Engine:
 
     def run_until(self, end_us: int) -> None:
         """Runs everything due until then; the clock stands at `end_us` afterwards."""
+        instant_steps = 0
         while self._heap and self._heap[0][0] <= end_us:
-            self.now_us, _, callback = heapq.heappop(self._heap)
+            due_us, _, callback = heapq.heappop(self._heap)
+            instant_steps = instant_steps + 1 if due_us == self.now_us else 0
+            if instant_steps > INSTANT_STEPS_MAX:
+                raise Spinning(f"{INSTANT_STEPS_MAX} steps at {due_us} us")
+            self.now_us = due_us
             self.steps += 1
             callback()
         self.now_us = end_us

@@ -3,6 +3,8 @@ reports of attempts that are long over. What it sends is well-formed; only the c
 
 from __future__ import annotations
 
+from functools import partial
+
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.jobs.orders import JobOrder
 from offgrid_node.protocol.jobs.receipts import COMPLETED, ReceiptBody, result_digest, sign_receipts
@@ -48,9 +50,8 @@ class Liar:
             report.result.status, report.result.output = COMPLETED, LOOT
             report.result.receipt.CopyFrom(sign_receipts([body.encode()], self._process.signer, salt)[0])
             forged = jobs_pb2.ReportResultsRequest(reports=[report])
-            self._cluster.engine.after(
-                self._cluster.engine.rng.randint(0, LATE_MAX_US), lambda forged=forged: self._tell(core, forged)
-            )
+            late_us = self._cluster.engine.rng.randint(0, LATE_MAX_US)
+            self._cluster.engine.after(late_us, partial(self._tell, core, forged))
 
     def _tell(self, core: str, forged: jobs_pb2.ReportResultsRequest) -> None:
         self.lies += 1

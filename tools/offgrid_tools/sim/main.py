@@ -13,12 +13,11 @@ from typing import TextIO
 
 from offgrid_node.protocol.events import CORE, HOST
 from offgrid_tools.sim.cluster import LAYOUTS, Cluster
-from offgrid_tools.sim.engine import MS, SECOND, Trace
+from offgrid_tools.sim.engine import MS, SECOND, Spinning, Trace
 from offgrid_tools.sim.liar import Liar
 from offgrid_tools.sim.monitor import Violation
-from offgrid_tools.sim.mutants import MUTANTS, Mutant
+from offgrid_tools.sim.mutants import MUTANTS
 from offgrid_tools.sim.nemesis import Nemesis
-from offgrid_tools.sim.process import nothing
 from offgrid_tools.sim.users import User
 
 JOBS_MIN, JOBS_MAX = 2, 6  # per user
@@ -49,10 +48,10 @@ class Report:
 class Run:
     """Five nodes, their users, their misfortunes."""
 
-    def __init__(self, seed: int, *, trace: Trace | None = None, mutant: Mutant | None = None) -> None:
+    def __init__(self, seed: int, trace: Trace | None = None) -> None:
         self.seed = seed
         layout = LAYOUTS[seed % len(LAYOUTS)]
-        self.cluster = Cluster(seed, layout, trace=trace, assembled=mutant.patch if mutant else nothing)
+        self.cluster = Cluster(seed, layout, trace=trace)
         engine, monitor = self.cluster.engine, self.cluster.monitor
         rng = engine.rng
         self._healed = False
@@ -76,6 +75,8 @@ class Run:
             self._live()
         except Violation as broken:
             violation = str(broken)
+        except Spinning as broken:
+            violation = f"time stands still: {broken}"
         return self._report(violation)
 
     def _live(self) -> None:
@@ -123,9 +124,9 @@ class Run:
 
 def simulate(seed: int, *, mutant: str | None = None, trace: Path | None = None) -> Report:
     """Runs one seed. `mutant` plants one of `MUTANTS`; `trace` is a file for what happened, line by line."""
-    planted = MUTANTS[mutant] if mutant else None
-    with trace.open("w", encoding="utf-8") if trace else nullcontext() as out, planted or nullcontext():
-        return Run(seed, trace=Trace(out), mutant=planted).execute()
+    planted = MUTANTS[mutant].planted() if mutant else nullcontext()
+    with trace.open("w", encoding="utf-8") if trace else nullcontext() as out, planted:
+        return Run(seed, Trace(out)).execute()
 
 
 def run(
@@ -139,7 +140,7 @@ def run(
     """Prints what the seed came to, the same bytes every time. Returns 1 on a violation, otherwise 0."""
     report = simulate(seed, mutant=mutant, trace=trace)
     text = dumps(asdict(report), indent=2) if json else _for_people(report)
-    print(text, file=out or sys.stdout)  # noqa: T201 - what the command is for
+    print(text, file=out or sys.stdout)
     return 1 if report.violation else 0
 
 

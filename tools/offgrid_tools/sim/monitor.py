@@ -54,6 +54,7 @@ class Monitor:
         self._attempt: dict[str, int] = {}
         self._requests: dict[tuple[str, str], str] = {}
         self._incarnation: dict[str, int] = {}
+        self._former: dict[str, int] = {}  # the last incarnation of the life before this one
         self._acked: dict[str, dict[str, int]] = {}
         self._payloads: dict[bytes, jobs_pb2.JobPayload] = {}
         self.excused: list[tuple[str, str]] = []  # (job, error) of those that ended for want of hosts or brokers
@@ -115,7 +116,7 @@ class Monitor:
         durable = int.from_bytes(self._stores[node].get("meta", BOOT_KEY) or b"", "big")
         if news.incarnation >> BOOT_SHIFT > durable:
             raise Violation(f"{self._name_of(node)} speaks in a life that its disk does not know")
-        if news.incarnation < self._incarnation.get(node, 0):
+        if news.incarnation < self._incarnation.get(node, 0) or news.incarnation == self._former.get(node):
             raise Violation(f"{self._name_of(node)} came back in an older incarnation")
         self._incarnation[node] = news.incarnation
 
@@ -176,6 +177,11 @@ class Monitor:
         return None if value is None else jobs_pb2.Job.FromString(value)
 
     # ---- what a node does
+
+    def on_start(self, node: str) -> None:
+        """A new life begins."""
+        if node in self._incarnation:
+            self._former[node] = self._incarnation[node]
 
     def on_runtime_fault(self, fault: Fault, cause: BaseException | None) -> None:
         if fault.reason == "MachineFailed":

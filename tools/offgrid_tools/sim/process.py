@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from typing import Protocol
 
 from google.protobuf.message import Message
 
@@ -30,10 +29,11 @@ from offgrid_tools.sim.crypto import SimSigner, sim_check_certificate, sim_open,
 from offgrid_tools.sim.engine import MS, Engine, VirtualClock
 from offgrid_tools.sim.monitor import Monitor
 from offgrid_tools.sim.network import Network, Respond, SimRoad
+from offgrid_tools.sim.reload import check_reload
 from offgrid_tools.sim.work import outcome_of
 
 FSYNC_MIN_US, FSYNC_MAX_US = 100, 3 * MS
-WORK_MIN_US, WORK_MAX_US = 2 * MS, 2_500 * MS
+WORK_MIN_US, WORK_MAX_US = 2 * MS, 3_000 * MS
 DOOR = "offgrid.v1.JoinService/Join"
 NODE_PROBE_MS = 2_000
 BEFORE_COMMIT, AFTER_COMMIT = "before the commit", "after the commit"
@@ -51,16 +51,6 @@ class Spec:
     mode: jobs_pb2.DispatchMode.ValueType = jobs_pb2.DISPATCH_MODE_AUTO
 
 
-class Assembled(Protocol):
-    """Called with each node that was put together, before it does anything: where mutants come in."""
-
-    def __call__(self, node: Node) -> None: ...
-
-
-def nothing(node: Node) -> None:
-    """The daemon as it is."""
-
-
 Work = Callable[[jobs_pb2.JobPayload], tuple[int, Outcome]]
 
 
@@ -75,7 +65,6 @@ class Process:
         spec: Spec,
         *,
         skew_us: int = 0,
-        assembled: Assembled = nothing,
         work: Work | None = None,
     ) -> None:
         """`work` says how long a payload takes and how it ends; by default the engine's Random and `work.py`."""
@@ -88,7 +77,7 @@ class Process:
         self.trap = ""  # a crash that waits for its moment in a turn: BEFORE_COMMIT or AFTER_COMMIT
         self.on_trapped: Callable[[], None] = lambda: None
         self.skew_us = skew_us
-        self._engine, self._network, self._monitor, self._assembled = engine, network, monitor, assembled
+        self._engine, self._network, self._monitor = engine, network, monitor
         self._work = work or self._usual_work
         self._clock = VirtualClock(engine, skew_us, 0)
         self._turning = False
@@ -114,7 +103,6 @@ class Process:
         self._engine.note(f"start {self.spec.name} {boot}")
         self._clock = VirtualClock(self._engine, self.skew_us, self._engine.now_us - boot * 7_000_000)
         self._turning, self._alarm_us = False, -1
-        node: Node | None = None
 
         def alive() -> bool:
             return self.boots == boot and self.node is not None
@@ -147,7 +135,7 @@ class Process:
                 monitor=self._monitor.on_runtime_fault,
             )
         )
-        self._assembled(node)
+        check_reload(spec.name, node, self.store)
         self.node = node
         self._poke()
 
@@ -285,7 +273,7 @@ class Process:
 
     def _usual_work(self, payload: jobs_pb2.JobPayload) -> tuple[int, Outcome]:
         draw = self._engine.rng.random()
-        return WORK_MIN_US + int(draw**3 * (WORK_MAX_US - WORK_MIN_US)), outcome_of(payload)
+        return WORK_MIN_US + int(draw * draw * (WORK_MAX_US - WORK_MIN_US)), outcome_of(payload)
 
 
 FIRST_JOB_EVENT = 10  # protocol/etypes.py: below it the node speaks of itself

@@ -1,50 +1,56 @@
-"""Reload: whoever loads a node's store anew must come to what the running machines know.
+"""Memory and disk: what a node's machines know of open work must be what its rows say, after every start and at last.
 
 Looks into the machines' memory, which is nobody else's business: that is the very thing under test.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 
 from google.protobuf.message import Message
 
-from offgrid_node.protocol.jobs.machine import JobsMachine
-from offgrid_node.protocol.jobs.orders import AttemptKey
-from offgrid_node.protocol.jobs.table import QUEUED
+from offgrid.v1 import jobs_pb2
+from offgrid_node.node import Node
+from offgrid_node.protocol.jobs import broker, core, host
+from offgrid_node.protocol.jobs.table import ENDED, QUEUED
 from offgrid_node.protocol.mesh.directory import Directory
+from offgrid_node.storage.store import Store
 from offgrid_tools.sim.crypto import sim_check_certificate, sim_verify
 from offgrid_tools.sim.monitor import Violation
-from offgrid_tools.sim.process import Process
 
 
-def check_reload(process: Process) -> None:
+def check_reload(name: str, node: Node, store: Store) -> None:
     """Raises Violation when memory and disk differ. The node must not be in a commit."""
-    node, name = process.running, process.spec.name
-    fresh = JobsMachine(node.jobs.core._settings)
-    fresh.load(process.store, node.runtime.clock.now())
-    running = node.jobs
-    for what, here, there in (
-        ("open jobs", _jobs(running), _jobs(fresh)),
-        ("broker's queue", sorted(running.broker._queue), sorted(fresh.broker._queue)),
-        ("broker's leases", _rows(running.broker._leases), _rows(fresh.broker._leases)),
-        ("host's leases", _rows(running.host._leases), _rows(fresh.host._leases)),
+    machine = node.jobs
+    jobs = [jobs_pb2.Job.FromString(value) for _, value in store.scan(core.JOBS)]
+    orders = [jobs_pb2.BrokerOrder.FromString(value) for _, value in store.scan(broker.QUEUE)]
+    awards = [jobs_pb2.BrokerLease.FromString(value) for _, value in store.scan(broker.LEASES)]
+    leases = [jobs_pb2.HostLease.FromString(value) for _, value in store.scan(host.LEASES)]
+    for what, memory, disk in (
+        (
+            "open jobs",
+            (_promised(entry.job) for entry in machine.core._open.values()),
+            (_promised(job) for job in jobs if job.state not in ENDED),
+        ),
+        ("queue", (signed for _, signed in machine.broker._queue.values()), (row.order for row in orders)),
+        ("awards", machine.broker._leases.values(), awards),
+        ("leases", machine.host._leases.values(), leases),
     ):
-        if here != there:
+        if _bytes(memory) != _bytes(disk):
             raise Violation(f"{name}: its {what} in memory are not those on its disk")
-    if Directory.load(process.store, sim_verify, sim_check_certificate).digest() != node.directory.digest():
+    if Directory.load(store, sim_verify, sim_check_certificate).digest() != node.directory.digest():
         raise Violation(f"{name}: its directory in memory is not that on its disk")
 
 
-def _jobs(machine: JobsMachine) -> dict[str, bytes]:
-    found = {}
-    for job_id, entry in sorted(machine.core._open.items()):
-        job = type(entry.job).FromString(entry.job.SerializeToString())
-        if job.state == QUEUED:
-            job.ClearField("broker")  # which broker is asked is no promise: after a restart any will do
-        found[job_id] = job.SerializeToString(deterministic=True)
-    return found
+def _bytes(messages: Iterable[Message]) -> list[bytes]:
+    return sorted(message.SerializeToString(deterministic=True) for message in messages)
 
 
-def _rows(leases: Mapping[AttemptKey, Message]) -> list[tuple[AttemptKey, bytes]]:
-    return [(key, row.SerializeToString(deterministic=True)) for key, row in sorted(leases.items())]
+def _promised(job: jobs_pb2.Job) -> jobs_pb2.Job:
+    """All but the broker that is asked next: after a restart any will do."""
+    if job.state != QUEUED:
+        return job
+    copy = jobs_pb2.Job()
+    copy.CopyFrom(job)
+    copy.ClearField("broker")
+    return copy

@@ -14,7 +14,7 @@ from offgrid_tools.sim.engine import MS, SECOND, Engine
 from offgrid_tools.sim.monitor import Monitor
 
 RETRY_US, POLL_US = 400 * MS, SECOND
-PAUSE_MAX_US = 3 * SECOND
+PAUSES_MAX_US = (3 * SECOND, 3 * SECOND, 100 * MS)  # the last is in a hurry
 JOB_TIMEOUT_MS = 5_000
 MODES = (  # as people choose: mostly whatever the config says
     jobs_pb2.DISPATCH_MODE_UNSPECIFIED,
@@ -37,6 +37,7 @@ class User:
         self._left, self._name = jobs, name
         self._task = ""
         self._open = jobs
+        self._pause_max_us = engine.rng.choice(PAUSES_MAX_US)
         self.done: dict[str, jobs_pb2.Job] = {}
 
     @property
@@ -64,7 +65,7 @@ class User:
         if self._left == 0:
             return
         number, self._left = self._left, self._left - 1
-        self._engine.after(int(self._engine.rng.random() ** 2 * PAUSE_MAX_US), lambda: self._create(number))
+        self._engine.after(int(self._engine.rng.random() ** 2 * self._pause_max_us), lambda: self._create(number))
 
     def _create(self, number: int) -> None:
         work = f"{self._name} {number} {self._engine.rng.random()}".encode()

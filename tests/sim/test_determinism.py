@@ -1,0 +1,58 @@
+"""A seed is a whole run: the same bytes from every process, whatever Python's hash seed."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from offgrid_tools.sim.main import run, simulate, sweep
+
+PROGRAM = "import sys; from offgrid_tools.sim.main import run; sys.exit(run(seed=int(sys.argv[1]), json=True))"
+
+
+def in_a_process(seed: int, hash_seed: str) -> bytes:
+    env = {**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(seed)], env=env, capture_output=True, check=True, timeout=60
+    )
+    return done.stdout
+
+
+def test_processes_with_other_hash_seeds_print_the_same_bytes() -> None:
+    eventful = next(seed for seed in range(100) if {"join", "remove"} <= simulate(seed).faults.keys())
+    first, second, third = (in_a_process(eventful, hash_seed) for hash_seed in ("0", "1", "4711"))
+    assert first == second == third
+    assert json.loads(first)["trace"] == simulate(eventful).trace
+
+
+def test_seeds_differ() -> None:
+    assert simulate(0).trace != simulate(7).trace
+
+
+def test_a_violation_is_printed_with_its_seed_and_exits_non_zero() -> None:
+    out = io.StringIO()
+    assert run(0, out=out, mutant="reply-before-commit") == 1
+    assert "VIOLATION" in out.getvalue()
+    assert "--seed 0" in out.getvalue()
+
+
+def test_a_sound_seed_exits_zero() -> None:
+    out = io.StringIO()
+    assert run(0, json=True, out=out) == 0
+    assert json.loads(out.getvalue())["violation"] == ""
+
+
+def test_the_trace_tells_what_happened_and_does_not_change_it(tmp_path: Path) -> None:
+    told = simulate(3, trace=tmp_path / "trace.txt")
+    assert told == simulate(3)
+    lines = (tmp_path / "trace.txt").read_text().splitlines()
+    assert any("SubmitJobs" in line for line in lines)
+    assert any("nemesis" in line for line in lines)
+
+
+def test_a_sweep_in_processes_finds_what_a_sweep_in_one_finds() -> None:
+    assert sweep(range(4), jobs=2) == sweep(range(4))
