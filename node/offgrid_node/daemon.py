@@ -32,7 +32,7 @@ from offgrid_node.keys import NodeKey, NodeTls, check_identity_certificate, issu
 from offgrid_node.members import Members
 from offgrid_node.node import Node, Parts
 from offgrid_node.protocol.clock import Now
-from offgrid_node.protocol.errors import Fault
+from offgrid_node.protocol.errors import Fault, Internal
 from offgrid_node.protocol.jobs.settings import JobsSettings
 from offgrid_node.protocol.mesh.machine import MeshSettings
 from offgrid_node.services.grpc_road import GrpcRoad
@@ -237,4 +237,5 @@ def admin_address(config: Config) -> tuple[str, Path | None]:
 
 
 def _log_fault(fault: Fault, cause: BaseException | None) -> None:
-    _log.error("%s: %s", fault.reason, fault.message, exc_info=cause)
+    """Where the code went wrong is of use only when the code is wrong; a full disk has its sentence."""
+    _log.error("%s: %s", fault.reason, fault.message, exc_info=cause if isinstance(fault, Internal) else None)

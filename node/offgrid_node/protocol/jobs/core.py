@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.effects import Answered, Rows
-from offgrid_node.protocol.errors import FailedPrecondition, NotFound, Unavailable
+from offgrid_node.protocol.errors import Corrupt, FailedPrecondition, Unavailable
 from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.events import BROKER
 from offgrid_node.protocol.ids import fresh_id
@@ -334,7 +334,9 @@ class Core:
             job.price_micro = price_of(settings.price_micro, job.size_tokens)
             job.attempts.add(number=job.attempt, host=job.host, started_us=now.utc_us)
             self._keep(job, now, EventType.JOB_AWARDED)
-            self._host.take(self._start_of(entry))
+            payload = self._payload_or_fail(entry, now)
+            if payload is not None:
+                self._host.take(self._start_of(entry, payload))
 
     # ---- inside
 
@@ -355,17 +357,22 @@ class Core:
             timeout_ms=job.timeout_ms,
         )
 
-    def _payload(self, job_id: str) -> bytes:
-        value = self._rows.get(PAYLOADS, job_id.encode()) if self._rows is not None else None
+    def _payload_or_fail(self, entry: Open, now: Now) -> bytes | None:
+        """The stored payload; a job whose payload is damaged ends, so that it cannot stop all others for ever."""
+        job_id = entry.job.job_id
+        try:
+            value = self._rows.get(PAYLOADS, job_id.encode()) if self._rows is not None else None
+        except Corrupt as fault:
+            self._fail(entry, "PayloadLost", fault.message, now)
+            return None
         if value is None:
-            raise NotFound(f"the payload of job {job_id} is gone")
+            self._fail(entry, "PayloadLost", f"the payload of job {job_id} is gone", now)
         return value
 
-    def _start_of(self, entry: Open) -> Start:
+    def _start_of(self, entry: Open, payload: bytes) -> Start:
         order = self._order(entry.job)
-        payload = jobs_pb2.JobPayload.FromString(self._payload(entry.job.job_id))
         signed = sign_order(order, self._settings.signer, self._settings.salt)
-        return Start(order, signed, payload, entry.job.price_micro)
+        return Start(order, signed, jobs_pb2.JobPayload.FromString(payload), entry.job.price_micro)
 
     def _submit(self, entry: Open, now: Now, rng: Rng) -> None:
         """Sends the present attempt's order to a broker; the timer says it again should no answer come."""
@@ -407,9 +414,12 @@ class Core:
         job = entry.job
         if job.host == self._settings.node_id and job.route == jobs_pb2.ROUTE_FILE_QUEUE:
             return
+        payload = self._payload_or_fail(entry, now)
+        if payload is None:
+            return
         start = jobs_pb2.StartJob(
             order=sign_order(self._order(job), self._settings.signer, self._settings.salt),
-            payload=self._payload(job.job_id),
+            payload=payload,
             price_micro=job.price_micro,
         )
         self._post.add("StartJobs", job.host, entry.key, start)
