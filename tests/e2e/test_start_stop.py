@@ -1,0 +1,352 @@
+"""How a node starts, refuses to start, and stops: in order, in time, and with one sentence when it cannot."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from live import COMPLETED, FAILED, SAY_HI, STOPPED_WITHIN_S, Done, eventually, log_of, offgrid, offgrid_node
+
+from offgrid.client import Client, OffgridError, connect, payloads
+from offgrid.v1 import jobs_pb2
+from offgrid_node.founding import found
+from offgrid_node.local_mesh import LOCAL, LocalNode
+
+RUNNING = jobs_pb2.JOB_STATE_RUNNING
+ROOT = sys.platform != "win32" and os.geteuid() == 0
+SLEEP = payloads.command("sh", ["-c", "sleep 60"])
+as_root = pytest.mark.skipif(not ROOT, reason="needs root")
+
+
+class Alone(LocalNode):
+    """A mesh of one, with all three roles and /bin/sh on its list."""
+
+
+def founded(folder: Path, **settings: object) -> Alone:
+    values = {**LOCAL, "host.process.commands": {"sh": "/bin/sh"}}
+    values |= {key.replace("__", "."): value for key, value in settings.items()}
+    found(folder, "alone", "one", ["core", "broker", "host"], values)
+    return Alone("one", ("core", "broker", "host"), folder)
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[Alone]:
+    """Founded, not started."""
+    alone = founded(tmp_path / "n")
+    yield alone
+    if alone.alive:
+        alone.kill()
+    if alone.log_path.exists():
+        log_of(alone)
+
+
+@pytest.fixture
+def running(node: Alone) -> Alone:
+    node.run("run")
+    node.wait_ready()
+    return node
+
+
+def refused(node: Alone) -> Done:
+    """What `run` says when it does not start."""
+    done = offgrid_node("run", "--dir", node.folder, timeout_s=20)
+    assert done.code != 0, done.said
+    assert len(done.err.strip().splitlines()) <= 3, done.said
+    return done
+
+
+def task_of(client: Client) -> str:
+    return client.tasks.create(client.missions.create("m").mission_id, "t", "compute").task_id
+
+
+class TestStopping:
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+    def test_in_the_middle_of_a_job_with_a_watcher(self, running: Alone, number: signal.Signals) -> None:
+        assert running.process is not None
+        with running.client(30) as client:
+            seen = threading.Event()
+
+            def watch() -> None:
+                with suppress(OffgridError, ValueError):  # the node goes, and then the client: that is the point
+                    for _ in client.events.watch():
+                        seen.set()
+
+            watcher = threading.Thread(target=watch, daemon=True)
+            watcher.start()
+            job = client.jobs.create(task_of(client), SLEEP, timeout_ms=60_000)
+            client.jobs.dispatch(job.job_id, "disabled")
+            eventually(lambda: client.jobs.get(job.job_id).state == RUNNING, 5, "the job runs")
+            assert seen.wait(5)
+            began = time.monotonic()
+            running.process.send_signal(number)
+            code = running.process.wait(2 * STOPPED_WITHIN_S)
+            assert time.monotonic() - began < STOPPED_WITHIN_S
+            assert code == 0
+        assert not (running.folder / "data" / "offgrid.sock").exists()
+        assert "Traceback" not in log_of(running)
+        eventually(lambda: not strays(), 2, "the job's processes have gone too")
+
+    def test_and_starting_again_gives_the_job_back(self, running: Alone) -> None:
+        """Nothing acknowledged is lost: what was cut off runs again as a new attempt."""
+        with running.client() as client:
+            job = client.jobs.create(task_of(client), payloads.command("sh", ["-c", "sleep 1; echo done"]))
+            client.jobs.dispatch(job.job_id, "disabled")
+            eventually(lambda: client.jobs.get(job.job_id).state == RUNNING, 5, "the job runs")
+        assert running.stop() == 0
+        running.run("run")
+        running.wait_ready()
+        with running.client() as client:
+            *_, ended = client.jobs.watch(job.job_id)
+        assert (ended.state, ended.result.output, ended.attempt) == (COMPLETED, b"done\n", 2)
+
+    def test_a_second_signal_ends_it_at_once(self, running: Alone) -> None:
+        assert running.process is not None
+        running.process.send_signal(signal.SIGTERM)
+        eventually(lambda: "stopping" in log_of(running), 5, "it has begun to stop")
+        running.process.send_signal(signal.SIGTERM)
+        assert running.process.wait(5) in (0, -signal.SIGTERM)  # 0: it was quicker
+        running.run("run")
+        running.wait_ready()
+
+
+def strays() -> list[str]:
+    """Command lines of `sleep 60` that outlived their node."""
+    listed = subprocess.run(["/bin/ps", "-eo", "ppid,args"], capture_output=True, text=True, check=True).stdout
+    return [line for line in listed.splitlines() if "sleep 60" in line and line.split()[0] == "1"]
+
+
+class TestRefusingToStart:
+    def test_two_daemons_on_one_folder(self, running: Alone) -> None:
+        done = refused(running)
+        assert done.code == 4
+        assert str(running.folder) in done.err
+        assert "another" in done.err, done.said
+        with running.client() as client:
+            assert client.mesh.status().name == "one"  # the first one is not disturbed
+
+    def test_a_port_that_is_taken(self, tmp_path: Path) -> None:
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+            port = taken.getsockname()[1]
+            done = refused(founded(tmp_path / "n", mesh__listen=f"127.0.0.1:{port}"))
+        assert done.code == 4
+        assert f"127.0.0.1:{port}" in done.err
+        assert "in use" in done.err, done.said
+
+    def test_a_key_that_others_can_read(self, node: Alone) -> None:
+        key = node.folder / "keys" / "node.key"
+        key.chmod(0o644)
+        done = refused(node)
+        assert done.code == 4
+        assert str(key) in done.err
+        assert "chmod" in done.err, done.said
+
+    def test_a_key_that_is_gone(self, node: Alone) -> None:
+        key = node.folder / "keys" / "node.key"
+        key.unlink()
+        done = refused(node)
+        assert str(key) in done.err, done.said
+        assert not key.exists()  # a new identity would be another node
+
+    def test_a_folder_without_a_node(self, tmp_path: Path) -> None:
+        done = offgrid_node("run", "--dir", tmp_path)
+        assert done.code == 2, done.said
+        assert "offgrid.toml" in done.err
+
+    def test_a_config_with_mistakes(self, node: Alone) -> None:
+        file = node.folder / "offgrid.toml"
+        file.write_text(file.read_text() + "\n[jobz]\nx = 1\n")
+        done = refused(node)
+        assert done.code == 2
+        line = len(file.read_text().splitlines()) - 1
+        assert f"{file}:{line}:" in done.err
+        assert "jobs" in done.err, done.said  # did you mean
+
+    @pytest.mark.parametrize("damage", ["cut", "zeroed", "a byte in each 64", "empty"])
+    def test_a_damaged_store(self, node: Alone, damage: str) -> None:
+        self.fill(node)
+        file = node.folder / "data" / "memory.db" / "data.mdb"
+        whole = bytearray(file.read_bytes())
+        assert len(whole) >= 4 * 4096
+        if damage == "cut":
+            whole = whole[: len(whole) // 2]
+        elif damage == "zeroed":
+            whole[2 * 4096 :] = bytes(len(whole) - 2 * 4096)
+        elif damage == "a byte in each 64":
+            for at in range(2 * 4096, len(whole), 64):
+                whole[at + at // 64 % 64] ^= 0x40
+        else:
+            whole = bytearray()
+        file.write_bytes(whole)
+        done = refused(node)
+        assert done.code == 4, done.said
+        assert str(file.parent) in done.err or "backup" in done.err, done.said
+
+    def test_one_damaged_payload_ends_its_job_and_no_other(self, node: Alone) -> None:
+        node.run("run")
+        node.wait_ready()
+        marks = [os.urandom(3_000), os.urandom(3_000)]
+        with node.client() as client:
+            task = task_of(client)
+            jobs = [client.jobs.create(task, payloads.command("sh", ["-c", "wc -c"], input=mark)) for mark in marks]
+        assert node.stop() == 0
+        file = node.folder / "data" / "memory.db" / "data.mdb"
+        whole = file.read_bytes()
+        assert whole.count(marks[0][1_000:1_032]) >= 1
+        file.write_bytes(whole.replace(marks[0][1_000:1_032], bytes(32)))
+        node.run("run")
+        node.wait_ready()
+        with node.client() as client:
+            for job in jobs:
+                client.jobs.dispatch(job.job_id, "disabled")
+            lost, well = ([*client.jobs.watch(job.job_id)][-1] for job in jobs)
+        assert (lost.state, lost.error) == (FAILED, "PayloadLost"), lost
+        assert "checksum" in lost.error_detail
+        assert (well.state, well.result.output.split()) == (COMPLETED, [b"3000"])
+
+    def fill(self, node: Alone) -> None:
+        node.run("run")
+        node.wait_ready()
+        with node.client() as client:
+            task = task_of(client)
+            for _ in range(20):
+                client.jobs.create(task, payloads.wasm(SAY_HI, input=bytes(10_000)))
+        assert node.stop() == 0
+
+    @as_root
+    @pytest.mark.root
+    def test_a_data_folder_that_may_not_be_written(self, node: Alone) -> None:
+        """Run as nobody, who may read everything there and write nothing."""
+        folders = [node.folder, *node.folder.parents]
+        for path in [*node.folder.rglob("*"), *folders[:3]]:
+            with suppress(OSError):
+                path.chmod(stat.S_IMODE(path.stat().st_mode) | (0o055 if path.is_dir() else 0o044))
+        nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+        done = subprocess.run(
+            [*nobody, sys.executable, "-m", "offgrid_node", "run", "--dir", str(node.folder)],
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=False,
+        )
+        assert done.returncode != 0
+        assert "Traceback" not in done.stderr, done.stderr
+        if (
+            "No module named" in done.stderr
+            or "can't open" in done.stderr
+            or "Permission denied: '/root" in done.stderr
+        ):
+            pytest.skip("nobody cannot read this checkout")
+        assert str(node.folder) in done.stderr, done.stderr
+
+
+class TestRunningOutOfRoom:
+    """Whatever was acknowledged is there afterwards; what cannot be kept is refused, and the node lives on."""
+
+    def submit_until_refused(self, node: Alone, most: int) -> tuple[list[str], OffgridError]:
+        acked: list[str] = []
+        with node.client() as client:
+            task = task_of(client)
+            for number in range(most):
+                try:
+                    payload = payloads.wasm(SAY_HI, input=os.urandom(500_000))
+                    acked.append(client.jobs.create(task, payload, request_id=f"r{number}").job_id)
+                except OffgridError as error:
+                    return acked, error
+        raise AssertionError(f"{most} jobs of 500 kB fitted")
+
+    def still_there(self, node: Alone, acked: list[str]) -> None:
+        with node.client() as client:
+            assert {job.job_id for job in client.jobs.list()} >= set(acked)
+
+    def test_of_the_store_s_own_limit(self, tmp_path: Path) -> None:
+        node = founded(tmp_path / "n", storage__limit_mb=16)
+        try:
+            node.run("run")
+            node.wait_ready()
+            acked, error = self.submit_until_refused(node, 60)
+            assert (error.code, error.reason) == ("RESOURCE_EXHAUSTED", "StoreFull"), error
+            assert len(acked) > 10
+            self.still_there(node, acked)
+            done = offgrid(node, "status")
+            assert done.code == 0, done.said
+            assert node.stop() == 0
+            node.run("run")
+            node.wait_ready()
+            self.still_there(node, acked)
+        finally:
+            node.kill()
+        log_of(node)
+
+    @as_root
+    @pytest.mark.root
+    def test_of_the_disk(self, tmp_path: Path) -> None:
+        disk = tmp_path / "disk"
+        disk.mkdir()
+        mounted = subprocess.run(
+            ["/bin/mount", "-t", "tmpfs", "-o", "size=24m", "offgrid-test", disk], capture_output=True, check=False
+        )
+        if mounted.returncode:
+            pytest.skip("no tmpfs may be mounted here")
+        node = Alone("one", ("core", "broker", "host"), tmp_path / "n")
+        try:
+            node = founded(tmp_path / "n", node__data_dir=str(disk / "data"), storage__memory_db=str(disk / "m.db"))
+            ballast = disk / "ballast"
+            ballast.write_bytes(bytes(8 * 1024 * 1024))
+            node.run("run")
+            socket_path = f"unix:{disk / 'data' / 'offgrid.sock'}"
+            eventually(lambda: (disk / "data" / "offgrid.sock").exists() or not node.alive, 10, "it is up")
+            assert node.alive, node.log_tail()
+            acked, error = self.submit_until_refused_at(socket_path)
+            assert error.code in ("UNAVAILABLE", "RESOURCE_EXHAUSTED"), error
+            assert acked
+            ballast.unlink()
+            eventually(lambda: self.takes_more(socket_path), 15, "with room again it takes jobs again")
+            self.all_listed(socket_path, acked)
+            assert node.stop() == 0
+            node.run("run")
+            eventually((disk / "data" / "offgrid.sock").exists, 10, "it is up")
+            self.all_listed(socket_path, acked)
+            assert node.stop() == 0
+            log_of(node)
+        finally:
+            node.kill()
+            subprocess.run(["/bin/umount", "-l", disk], check=False)
+
+    def submit_until_refused_at(self, address: str) -> tuple[list[str], OffgridError]:
+        acked: list[str] = []
+        with connected(address) as client:
+            task = task_of(client)
+            for _ in range(60):
+                try:
+                    acked.append(client.jobs.create(task, payloads.wasm(SAY_HI, input=os.urandom(500_000))).job_id)
+                except OffgridError as error:
+                    return acked, error
+        raise AssertionError("more fitted than the disk holds")
+
+    def takes_more(self, address: str) -> bool:
+        try:
+            with connected(address) as client:
+                task_of(client)
+        except OffgridError:
+            return False
+        return True
+
+    def all_listed(self, address: str, acked: list[str]) -> None:
+        with connected(address) as client:
+            assert {job.job_id for job in client.jobs.list()} >= set(acked)
+
+
+def connected(address: str) -> Client:
+    return connect(address, timeout_s=5)
