@@ -1,8 +1,4 @@
-"""One command that checks everything, the same one locally and in CI.
-
-The quick steps run side by side and keep quiet when they pass; the tests come last and speak for themselves, so that
-the last line of a good run is pytest's own summary.
-"""
+"""The checks beside the tests: format, lint, types, floors, proto lint. They run side by side, quiet when they pass."""
 
 from __future__ import annotations
 
@@ -12,7 +8,6 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 from offgrid_tools.checkout.environment import Environment
 
@@ -64,23 +59,22 @@ def run_check(env: Environment, check: Check) -> Outcome:
 
 
 def pytest_command(env: Environment, arguments: Sequence[str]) -> list[str]:
-    """pytest on two cores unless the arguments say otherwise."""
-    spread = [] if any(a == "-n" or a.startswith(("-n", "--numprocesses", "--pdb")) for a in arguments) else ["-n", "2"]
+    """pytest on two cores unless the arguments say otherwise; tests that share a mesh stay together."""
+    spread = ["-n", "2", "--dist", "loadgroup"]
+    if any(a.startswith(("-n", "--numprocesses", "--pdb")) for a in arguments):
+        spread = []
     return [str(env.python), "-m", "pytest", *spread, *arguments]
 
 
-def run_checks(env: Environment, pytest_arguments: Sequence[str], checks: Sequence[Check] = CHECKS) -> int:
-    """Runs every check and then the tests; 0 only when all of them pass."""
-    failed = []
+def run_checks(env: Environment, checks: Sequence[Check] = CHECKS) -> int:
+    """Runs every check, all of them even when one fails; 0 only when all pass."""
+    failed = False
     with ThreadPoolExecutor(WORKERS) as pool:
         for outcome in pool.map(lambda check: run_check(env, check), checks):
             mark = "ok" if outcome.passed else "FAILED"
             sys.stdout.write(f"{outcome.check.name:<14}{mark:<8}{outcome.seconds:5.1f} s\n")
             if not outcome.passed:
-                failed.append(outcome.check.name)
+                failed = True
                 sys.stdout.write("  " + outcome.said.rstrip().replace("\n", "\n  ") + "\n")
             sys.stdout.flush()
-    tests = subprocess.run(pytest_command(env, pytest_arguments), cwd=Path(env.root), check=False).returncode
-    if failed:
-        sys.stderr.write(f"failed before the tests: {', '.join(failed)}\n")
-    return tests or (1 if failed else 0)
+    return 1 if failed else 0

@@ -57,10 +57,15 @@ def test(env: Environment, rest: Sequence[str]) -> int:
     return become(pytest_command(env, rest))
 
 
-def check(env: Environment, rest: Sequence[str]) -> int:
+def lint(env: Environment, rest: Sequence[str]) -> int:
     from offgrid_tools.checkout.checks import run_checks
 
-    return run_checks(env, rest)
+    return run_checks(env)
+
+
+def check(env: Environment, rest: Sequence[str]) -> int:
+    """Everything; the tests come last, so that the last line of a good run is pytest's own summary."""
+    return lint(env, ()) or test(env, rest)
 
 
 def lock(env: Environment, rest: Sequence[str]) -> int:
@@ -79,7 +84,8 @@ COMMANDS: dict[str, Command] = {
     "demo": Command("[FILE] [--keep]", "five nodes on this machine, a job, a killed host", "runtime",
                     script("offgrid-node", "demo")),
     "test": Command("[PYTEST ARGS]", "the tests", "dev", test),
-    "check": Command("[PYTEST ARGS]", "format, lint, types, floors, proto lint, tests", "dev", check),
+    "lint": Command("", "format, lint, types, import floors, proto lint", "dev", lint),
+    "check": Command("[PYTEST ARGS]", "lint and test", "dev", check),
     "soak": Command("[ARGS]", "long runs: thousands of seeds, kills, fuzzing", "dev", module("offgrid_tools.soak")),
     "sim": Command("--seed N [--json]", "replays one seed of the simulator", "runtime", script("offgrid", "sim")),
     "lock": Command("[--upgrade]", "writes locks/ anew from pyproject.toml", None, lock),
