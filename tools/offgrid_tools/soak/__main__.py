@@ -1,0 +1,55 @@
+"""`python -m offgrid_tools.soak PART`: runs one part, or all, and exits with 1 when a promise was broken.
+
+kills     a real mesh under load; core, broker and hosts die by kill -9 at random moments
+sim       seeds of the simulator
+configs   damaged configuration files
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from offgrid_tools.soak.configs import soak_configs
+from offgrid_tools.soak.kills import Plan, soak_kills
+from offgrid_tools.soak.seeds import soak_seeds
+
+ROUNDS = {"kills": 50, "sim": 1_000, "configs": 20_000}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The exit code: 0, or 1 with every violation said, the seed with it, and the folder kept."""
+    parser = argparse.ArgumentParser(prog="soak", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("part", nargs="?", choices=[*ROUNDS, "all"], default="all")
+    parser.add_argument("--rounds", type=int, help=f"how often; by part: {ROUNDS}")
+    parser.add_argument("--seed", type=int, default=None, help="the first seed; by the clock unless given")
+    parser.add_argument("--dir", type=Path, default=None, help="where the mesh of `kills` lives, and stays")
+    chosen = parser.parse_args(argv)
+    seed = chosen.seed if chosen.seed is not None else time.time_ns() // 1_000_000_000
+    parts: dict[str, Callable[[int], list[str]]] = {
+        "kills": lambda rounds: soak_kills(Plan(seed, rounds), chosen.dir, say),
+        "sim": lambda rounds: soak_seeds(seed, rounds, say),
+        "configs": lambda rounds: soak_configs(seed, rounds, say),
+    }
+    broken: list[str] = []
+    for part, run in parts.items():
+        if chosen.part in (part, "all"):
+            say(f"== {part}, seed {seed}")
+            found = run(chosen.rounds or ROUNDS[part])
+            for violation in found:
+                say(f"VIOLATION in {part}, seed {seed}: {violation}")
+            broken += found
+    say("no violations" if not broken else f"{len(broken)} violations")
+    return 1 if broken else 0
+
+
+def say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

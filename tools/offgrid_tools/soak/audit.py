@@ -1,0 +1,118 @@
+"""What must be true when the killing is over: of the core's jobs, and of every node's store read at rest."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from offgrid.v1 import jobs_pb2, state_pb2
+from offgrid_node.folder import Folder, open_store
+from offgrid_node.keys import NodeKey, check_identity_certificate, verify
+from offgrid_node.local_mesh import LocalMesh, LocalNode
+from offgrid_node.protocol.errors import Fault
+from offgrid_node.protocol.etypes import EventType
+from offgrid_node.protocol.jobs.orders import AttemptKey
+from offgrid_node.protocol.jobs.receipts import ReceiptBody, verify_receipt
+from offgrid_node.protocol.mesh.directory import Directory
+from offgrid_tools.soak.load import Acked
+
+COMPLETED = jobs_pb2.JOB_STATE_COMPLETED
+
+
+def audit_jobs(core: LocalNode, acked: Iterable[Acked]) -> list[str]:
+    """Every acknowledged job is there; what was dispatched is completed with the right output."""
+    broken = []
+    with core.client(30) as client:
+        present = {job.job_id: job for job in client.jobs.list()}
+        for wanted in acked:
+            job = present.get(wanted.job_id)
+            if job is None:
+                broken.append(f"job {wanted.job_id} was acknowledged and is gone")
+            elif wanted.dispatched and job.state != COMPLETED:
+                state = jobs_pb2.JobState.Name(job.state)
+                broken.append(f"job {wanted.job_id} is {state}: {job.error} {job.error_detail}")
+            elif wanted.dispatched and client.jobs.get(wanted.job_id).result.output != wanted.expected:
+                broken.append(f"job {wanted.job_id} has another's output")
+    return broken
+
+
+def audit_stores(mesh: LocalMesh, acked: Iterable[Acked]) -> tuple[str, list[str]]:
+    """A line of figures, and what is wrong in the stores of the stopped nodes."""
+    broken: list[str] = []
+    receipts: dict[AttemptKey, list[tuple[str, jobs_pb2.Receipt]]] = defaultdict(list)
+    completed: dict[str, list[jobs_pb2.Job]] = defaultdict(list)
+    events = 0
+    keys = {node.node_id: _public_key(node.folder) for node in mesh.nodes.values()}
+    salt = b""
+    for node in mesh.nodes.values():
+        try:
+            store = open_store(Folder(node.folder).config({}))
+        except Fault as fault:
+            broken.append(f"{node.name}: its store does not open: {fault.message}")
+            continue
+        try:
+            broken += [f"{node.name}: {wrong}" for wrong in store.verify()]
+            salt = Directory.load(store, verify, check_identity_certificate).salt
+            for event in _events(store.events()):
+                events += 1
+                if event.etype == EventType.JOB_COMPLETED:
+                    completed[event.job.job_id].append(event.job)
+                elif event.etype == EventType.JOB_EXECUTED and event.attempt.HasField("receipt"):
+                    receipts[event.attempt.job_id, event.attempt.attempt].append((node.node_id, event.attempt.receipt))
+        finally:
+            store.close()
+    broken += _audit_receipts(receipts)
+    broken += _audit_results(acked, completed, receipts, keys, salt)
+    last = [jobs[-1] for jobs in completed.values()]
+    attempts = Counter(min(job.attempt, 5) for job in last)
+    local = sum(job.route == jobs_pb2.ROUTE_FILE_QUEUE for job in last)
+    spread = ", ".join(f"{count} in {'5 or more' if n == 5 else n}" for n, count in sorted(attempts.items()))
+    unused = sum(map(len, receipts.values())) - len(last)
+    figures = f"{len(last)} completed ({spread} attempts; {local} by the local queue), {unused} receipts not accepted"
+    return f"{figures}; {len(mesh.nodes)} stores verified, {events} events", broken
+
+
+def _events(stored: Iterable[tuple[int, bytes]]) -> Iterator[state_pb2.Event]:
+    return (state_pb2.Event.FromString(event) for _, event in stored)
+
+
+def _audit_receipts(receipts: dict[AttemptKey, list[tuple[str, jobs_pb2.Receipt]]]) -> list[str]:
+    """An attempt is carried out at most once, by one node, and signed for once."""
+    return [
+        f"job {job_id} attempt {attempt}: {len(signed)} receipts, by {', '.join(node for node, _ in signed)}"
+        for (job_id, attempt), signed in receipts.items()
+        if len(signed) > 1
+    ]
+
+
+def _audit_results(
+    acked: Iterable[Acked],
+    completed: dict[str, list[jobs_pb2.Job]],
+    receipts: dict[AttemptKey, list[tuple[str, jobs_pb2.Receipt]]],
+    keys: dict[str, bytes],
+    salt: bytes,
+) -> list[str]:
+    """One accepted result per job, with a receipt that its host signed and has in its own journal."""
+    broken = []
+    for wanted in acked:
+        accepted = completed.get(wanted.job_id, [])
+        if len(accepted) != 1:
+            if wanted.dispatched:
+                broken.append(f"job {wanted.job_id} has {len(accepted)} accepted results")
+            continue
+        (job,) = accepted
+        receipt = job.result.receipt
+        host = ReceiptBody.decode(receipt.body).node
+        signed = receipts.get((job.job_id, job.attempt), [])
+        if [(node, kept.body) for node, kept in signed] != [(host, receipt.body)]:
+            broken.append(f"job {job.job_id}: its receipt is not the one in the journal of {host}")
+        try:
+            verify_receipt(receipt, keys[host], verify, salt)
+        except Fault as fault:
+            broken.append(f"job {job.job_id}: {fault.message}")
+    return broken
+
+
+def _public_key(folder: Path) -> bytes:
+    return NodeKey.load(Folder(folder).keys_path).public_key
