@@ -1,5 +1,8 @@
 """The broker's part: a book of standing offers in memory, orders cleared against it, what must wait kept durable.
 
+A host that had an earlier attempt of a job gets the next one only if no other can: whatever went wrong between core
+and host, which a broker cannot see, should not go wrong again.
+
 The broker only matches: it tells the core which host won and the core starts the work there itself, so a broker may
 die, double or be replaced without an attempt being run or paid twice. A host's use of slots is what this broker
 awarded and nobody has closed, together with what the host says it holds; the host's next offer heals any difference.
@@ -7,6 +10,7 @@ awarded and nobody has closed, together with what the host says it holds; the ho
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -26,6 +30,7 @@ QUEUE, LEASES = "broker_queue", "broker_leases"
 LEASE_GRACE_MS = 5_000  # an award needs this long at most to become a lease that its host holds
 LEASE_MARGIN_MS = 60_000  # past the job's own time-out a lease is certainly dead
 AWARD_RETRY_MS = 2_000
+TRIED_REMEMBERED = 10_000  # jobs
 OFFER_LISTS_MAX = 1_024  # executors, kinds, labels and held attempts of one offer
 
 
@@ -54,6 +59,7 @@ class Broker:
         self._queue: dict[AttemptKey, tuple[JobOrder, common_pb2.Signed]] = {}
         self._leases: dict[AttemptKey, jobs_pb2.BrokerLease] = {}
         self._newest: dict[str, AttemptKey] = {}
+        self._tried: OrderedDict[str, tuple[str, ...]] = OrderedDict()
         self._timers: Timers[tuple[str, AttemptKey]] = Timers()
         self._clear_due = False
 
@@ -107,6 +113,7 @@ class Broker:
         for key in command.leases:
             lease = self._leases.get(key)
             if lease is not None and lease.core == command.core:
+                self._remember_tried(lease)
                 self._drop_lease(key)
             waiting = self._queue.get(key)
             if waiting is not None and waiting[0].core == command.core:
@@ -123,6 +130,10 @@ class Broker:
                 self._post.put(LEASES, row_key(key), lease)
             else:
                 self._timers.set(("deliver", key), now.mono_ms + AWARD_RETRY_MS)
+
+    def on_peer_up(self, node_id: str) -> None:
+        """Its offer may have come before the mesh said so."""
+        self._clear_due = self._clear_due or node_id in self._book
 
     def on_peer_down(self, node_id: str) -> None:
         """A dead host's leases are the core's to award again, with a new number; its offer is void."""
@@ -145,7 +156,7 @@ class Broker:
         if not self._clear_due:
             return
         self._clear_due = False
-        if not any(standing.slots_free for standing in self._book.values()):
+        if not any(standing.slots_free for _, standing in self._live()):
             return
         for key, (order, _) in list(self._queue.items()):
             won = self._match(order)
@@ -161,6 +172,8 @@ class Broker:
         if newest is not None and newest[1] > order.attempt:
             return _clearing(order, jobs_pb2.CLEARING_KIND_REFUSED, detail="a later attempt is known here")
         if newest is not None and newest != key:
+            if newest in self._leases:
+                self._remember_tried(self._leases[newest])
             self._drop_lease(newest)
             self._drop_order(newest)
         lease = self._leases.get(key)
@@ -171,7 +184,7 @@ class Broker:
             lease = self._award(order, *won, now)
             self._timers.set(("deliver", key), now.mono_ms + AWARD_RETRY_MS)  # should this answer get lost
             return _award_clearing(lease)
-        if not any(standing.could_run(order) for standing in self._book.values()):
+        if not any(standing.could_run(order) for _, standing in self._live()):
             self._drop_order(key)  # those it waited for are gone
             detail = f"no live host offers {order.needs!r} for kind {order.kind!r}"
             return _clearing(order, jobs_pb2.CLEARING_KIND_NO_HOST, detail=detail)
@@ -186,18 +199,31 @@ class Broker:
         self._event(EventType.JOB_QUEUED, order, "", 0)
         return _clearing(order, jobs_pb2.CLEARING_KIND_QUEUED)
 
+    def _live(self) -> Iterator[tuple[str, Standing]]:
+        """Offers of hosts that the mesh calls alive; one may have come in when its host was gone already."""
+        return ((host, standing) for host, standing in self._book.items() if self._peers.is_alive(host))
+
     def _match(self, order: JobOrder) -> tuple[str, int] | None:
-        """The cheapest live host with a free slot and the price that the runner-up would have taken."""
+        """The cheapest live host with a free slot, and the price that the runner-up would have taken."""
+        tried = self._tried.get(order.job_id, ())
         able = [
-            (standing.offer.price_micro, -standing.slots_free, host)
-            for host, standing in self._book.items()
+            (host in tried, standing.offer.price_micro, -standing.slots_free, host)
+            for host, standing in self._live()
             if standing.slots_free and standing.could_run(order)
         ]
         if not able:
             return None
         able.sort()
-        critical = able[1][0] if len(able) > 1 else able[0][0]
-        return able[0][2], price_of(critical, order.size_tokens)
+        _, own_price, _, winner = able[0]
+        critical = max(own_price, able[1][1]) if len(able) > 1 else own_price
+        return winner, price_of(critical, order.size_tokens)
+
+    def _remember_tried(self, lease: jobs_pb2.BrokerLease) -> None:
+        tried = self._tried.get(lease.job_id, ())
+        if lease.host not in tried:
+            self._tried[lease.job_id] = (*tried, lease.host)
+        if len(self._tried) > TRIED_REMEMBERED:
+            self._tried.popitem(last=False)
 
     def _award(self, order: JobOrder, host: str, price_micro: int, now: Now) -> jobs_pb2.BrokerLease:
         key = order.key

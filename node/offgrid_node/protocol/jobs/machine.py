@@ -53,6 +53,7 @@ class JobsMachine:
                     executed.append(event)
                 case PeerUp(node_id, _, roles):
                     self._peers.on_up(event)
+                    self.broker.on_peer_up(node_id)
                     self.core.on_peer_up(node_id, roles, now)
                     self.host.on_peer_up(roles, node_id, now)
                 case PeerDown(node_id):
