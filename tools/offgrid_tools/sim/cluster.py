@@ -114,20 +114,13 @@ class Cluster:
         request = mesh_pb2.RemoveMemberRequest(node=self.processes[name].node_id)
 
         def done(outcome: Message | Fault) -> None:
-            if isinstance(outcome, mesh_pb2.RemoveMemberResponse):
-                if name in self.members:
-                    self.members.remove(name)
-                    self.removed.append(name)
-            else:
-                ask_again()
+            if isinstance(outcome, mesh_pb2.RemoveMemberResponse) and name in self.members:
+                self.members.remove(name)
+                self.removed.append(name)
 
-        def ask_again() -> None:
-            self.engine.after(REMOVE_AGAIN_US, lambda: self.remove(name) if name in self.members else None)
-
-        if self.founder.up:
-            self.founder.admin("offgrid.v1.MeshService/RemoveMember", request, done)
-        else:
-            ask_again()
+        self.founder.admin("offgrid.v1.MeshService/RemoveMember", request, done)
+        # Neither a refusal nor a daemon that died over it is an answer.
+        self.engine.after(REMOVE_AGAIN_US, lambda: self.remove(name) if name in self.members else None)
 
     # ---- what must hold at last
 

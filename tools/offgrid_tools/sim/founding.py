@@ -68,18 +68,19 @@ class Joiner:
     ) -> None:
         self._engine, self._network, self._process, self._door = engine, network, process, door
         self._on_member = on_member
+        self._invited = False
         self.joined = False
 
     def invite(self) -> None:
-        """A person at the founder makes a token and types it in here."""
+        """A person at the founder makes a token and types it in here; when none comes out, another one."""
         request = mesh_pb2.CreateInviteRequest()
         self._door.admin("offgrid.v1.MeshService/CreateInvite", request, self._on_token)
+        self._engine.after(JOIN_AGAIN_US, lambda: None if self._invited else self.invite())
 
     def _on_token(self, outcome: Message | Fault) -> None:
-        if isinstance(outcome, mesh_pb2.CreateInviteResponse):
+        if isinstance(outcome, mesh_pb2.CreateInviteResponse) and not self._invited:
+            self._invited = True
             self._knock(InviteToken.parse(outcome.token))
-        else:
-            self._engine.after(JOIN_AGAIN_US, self.invite)
 
     def _knock(self, token: InviteToken) -> None:
         if self.joined:

@@ -57,6 +57,7 @@ class Monitor:
         self._former: dict[str, int] = {}  # the last incarnation of the life before this one
         self._acked: dict[str, dict[str, int]] = {}
         self._payloads: dict[bytes, jobs_pb2.JobPayload] = {}
+        self._verdicts: dict[bytes, str] = {}
         self.excused: list[tuple[str, str]] = []  # (job, error) of those that ended for want of hosts or brokers
         self.results = 0
 
@@ -65,7 +66,17 @@ class Monitor:
 
     def expect(self, payload: jobs_pb2.JobPayload) -> None:
         """A user is about to ask for this work: the monitor knows what must come of it."""
-        self._payloads[payload_digest(payload.SerializeToString(deterministic=True))] = payload
+        digest = payload_digest(payload.SerializeToString(deterministic=True))
+        self._payloads[digest], self._verdicts[digest] = payload, verdict_of(payload)
+
+    def expect_end(self, digest: bytes, verdict: str) -> None:
+        """This payload's work ends otherwise than `work.py` says."""
+        self._verdicts[digest] = verdict
+
+    @property
+    def executions(self) -> list[tuple[str, str, int]]:
+        """(host, job, attempt) of all that was ever started, in order."""
+        return list(self._executed)
 
     # ---- what leaves a node (network.Tap)
 
@@ -239,8 +250,9 @@ class Monitor:
         if job.error in EXCUSES:
             self.excused.append((job.job_id, job.error))
             return
-        if job.error != verdict_of(payload) or (job.state == FAILED) != bool(job.error):
-            raise Violation(f"job {job.job_id} must end with {verdict_of(payload)!r}, not with {job.error!r}")
+        verdict = self._verdicts[job.payload_digest]
+        if job.error != verdict or (job.state == FAILED) != bool(job.error):
+            raise Violation(f"job {job.job_id} must end with {verdict!r}, not with {job.error!r}")
         if job.result.HasField("receipt"):
             receipt, outcome = ReceiptBody.decode(job.result.receipt.body), outcome_of(payload)
             if receipt.result_digest != result_digest(outcome.exit_code, outcome.output):

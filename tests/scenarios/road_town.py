@@ -1,0 +1,125 @@
+"""A small town for scenarios: a cluster without random misfortunes, and people who wait for their answers."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+from google.protobuf.message import Message
+
+from offgrid.v1 import jobs_pb2
+from offgrid_node.executors.executor import Outcome
+from offgrid_node.protocol.errors import Fault
+from offgrid_node.protocol.jobs.table import ENDED
+from offgrid_tools.sim.cluster import FIVE, Cluster
+from offgrid_tools.sim.engine import SECOND, Trace
+from offgrid_tools.sim.process import Process, Spec
+from offgrid_tools.sim.work import outcome_of, verdict_of
+
+WARM_UP_S = 8.0
+ANSWER_S = 5.0
+TOKENS = 2_000_000
+
+
+class Town:
+    """`seconds` is how long work takes; both may be changed while the town lives."""
+
+    def __init__(self, specs: Sequence[Spec] = FIVE) -> None:
+        self.seconds = 0.5
+        self.work_error = ""
+        self._trace = io.StringIO()
+        self._made = 0
+        self.cluster = Cluster(1, specs, trace=Trace(self._trace), work=self._work)
+        self.cluster.start()
+        self.cluster.run_for(WARM_UP_S)
+
+    def _work(self, payload: jobs_pb2.JobPayload) -> tuple[int, Outcome]:
+        outcome = outcome_of(payload)
+        if self.work_error:
+            outcome = Outcome(b"", b"", -1, self.work_error, "as planned", "sim/1")
+        return int(self.seconds * SECOND), outcome
+
+    def __getitem__(self, name: str) -> Process:
+        return self.cluster.processes[name]
+
+    def run_for(self, seconds: float) -> None:
+        self.cluster.run_for(seconds)
+
+    @property
+    def now_s(self) -> float:
+        return self.cluster.engine.now_us / SECOND
+
+    # ---- what people do at the core
+
+    def ask(self, method: str, request: Message) -> Message | Fault:
+        """The core's answer to its owner."""
+        answers: list[Message | Fault] = []
+        self["core"].admin(f"offgrid.v1.JobService/{method}", request, answers.append)
+        for _ in range(int(ANSWER_S * 1000)):
+            if answers:
+                return answers[0]
+            self.run_for(0.001)
+        raise AssertionError(f"no answer to {method}")
+
+    def create(self, timeout_ms: int = 30_000) -> jobs_pb2.Job:
+        """A job of a new task, not dispatched yet."""
+        mission = self.ask("CreateMission", jobs_pb2.CreateMissionRequest(title="m"))
+        assert isinstance(mission, jobs_pb2.CreateMissionResponse)
+        task = self.ask(
+            "CreateTask",
+            jobs_pb2.CreateTaskRequest(mission_id=mission.mission.mission_id, name="t", kind="compute"),
+        )
+        assert isinstance(task, jobs_pb2.CreateTaskResponse)
+        payload = self._sound_payload()
+        self.cluster.monitor.expect(payload)
+        job = self.ask(
+            "CreateJob",
+            jobs_pb2.CreateJobRequest(
+                task_id=task.task.task_id, payload=payload, size_tokens=TOKENS, timeout_ms=timeout_ms
+            ),
+        )
+        assert isinstance(job, jobs_pb2.CreateJobResponse)
+        return job.job
+
+    def _sound_payload(self) -> jobs_pb2.JobPayload:
+        """The next work that does not fail by itself."""
+        while True:
+            self._made += 1
+            work = b"work %d" % self._made
+            payload = jobs_pb2.JobPayload(wasm=jobs_pb2.WasmTask(module=b"(module)"), input=work)
+            if not verdict_of(payload):
+                return payload
+
+    def dispatch(
+        self, job: jobs_pb2.Job, mode: jobs_pb2.DispatchMode.ValueType = jobs_pb2.DISPATCH_MODE_UNSPECIFIED
+    ) -> jobs_pb2.DispatchJobResponse | Fault:
+        answer = self.ask("DispatchJob", jobs_pb2.DispatchJobRequest(job_id=job.job_id, mode=mode))
+        assert isinstance(answer, jobs_pb2.DispatchJobResponse | Fault)
+        return answer
+
+    def look(self, job: jobs_pb2.Job) -> jobs_pb2.Job:
+        answer = self.ask("GetJob", jobs_pb2.GetJobRequest(job_id=job.job_id))
+        assert isinstance(answer, jobs_pb2.GetJobResponse)
+        return answer.job
+
+    def until(self, job: jobs_pb2.Job, state: jobs_pb2.JobState.ValueType, within_s: float = 60.0) -> jobs_pb2.Job:
+        """Lets time pass until the job is in that state."""
+        end_s = self.now_s + within_s
+        while (seen := self.look(job)).state != state:
+            assert seen.state not in ENDED, f"it ended as {seen.error!r}: {seen.error_detail}"
+            assert self.now_s < end_s, f"still {jobs_pb2.JobState.Name(seen.state)} after {within_s} s"
+            self.run_for(0.05)
+        return seen
+
+    # ---- what was seen on the roads and machines
+
+    def sent_s(self, source: str, target: str, method: str) -> list[float]:
+        """When such calls left, in seconds."""
+        head = f"> {source} {target} offgrid.v1.MarketService/{method}"
+        lines = (line.split(" ", 1) for line in self._trace.getvalue().splitlines())
+        return [int(at) / SECOND for at, text in lines if text.startswith(head)]
+
+    def runs_of(self, job: jobs_pb2.Job) -> list[tuple[str, int]]:
+        """(host, attempt) of every execution of the job, in order."""
+        runs = self.cluster.monitor.executions
+        return [(self.cluster.name_of(host), attempt) for host, job_id, attempt in runs if job_id == job.job_id]

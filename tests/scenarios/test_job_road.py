@@ -1,0 +1,298 @@
+"""The road of a job from its core to a signed receipt, and what happens when somebody on the way is missing.
+
+Whole nodes in virtual time: the daemon's own machines, runtime and handlers on simulated roads and disks.
+"""
+
+from __future__ import annotations
+
+import pytest
+from road_town import TOKENS, Town
+
+from offgrid.v1 import jobs_pb2
+from offgrid_node.protocol.errors import Unavailable
+from offgrid_node.protocol.events import HOST
+from offgrid_node.protocol.jobs.receipts import verify_receipt
+from offgrid_tools.sim.cluster import FIVE, PRICES
+from offgrid_tools.sim.crypto import sim_verify
+from offgrid_tools.sim.process import AFTER_COMMIT, BEFORE_COMMIT
+
+RUNNING, COMPLETED, FAILED = jobs_pb2.JOB_STATE_RUNNING, jobs_pb2.JOB_STATE_COMPLETED, jobs_pb2.JOB_STATE_FAILED
+AUTO, OFFGRID, DISABLED = (
+    jobs_pb2.DISPATCH_MODE_AUTO,
+    jobs_pb2.DISPATCH_MODE_OFFGRID,
+    jobs_pb2.DISPATCH_MODE_DISABLED,
+)
+MILLION = 1_000_000
+CORE_AND_BROKER = tuple(spec for spec in FIVE if HOST not in spec.roles)
+
+
+def answered(outcome: object) -> jobs_pb2.DispatchJobResponse:
+    assert isinstance(outcome, jobs_pb2.DispatchJobResponse), outcome
+    return outcome
+
+
+def test_a_job_comes_back_with_a_receipt_that_stands_alone() -> None:
+    town = Town()
+    job = town.create()
+    sent = answered(town.dispatch(job))
+    assert (sent.route, sent.reason) == (jobs_pb2.ROUTE_OFFGRID, "a broker is alive")
+    done = town.until(job, COMPLETED)
+    directory, host = town["core"].running.directory, done.host
+    body = verify_receipt(done.result.receipt, directory.current_key(host) or b"", sim_verify, directory.salt)
+    assert (body.node, body.job_id, body.attempt, body.price_micro) == (host, job.job_id, 1, done.price_micro)
+    assert done.result.receipt.facts.compute_tokens_m == TOKENS / MILLION
+    assert done.result.receipt.facts.latency_ms == 500
+    assert town.runs_of(job) == [("host-a", 1)]
+
+
+def test_the_cheapest_host_wins_and_is_paid_what_the_runner_up_asked() -> None:
+    town = Town()
+    job = town.create()
+    town.dispatch(job)
+    done = town.until(job, COMPLETED)
+    assert town.cluster.name_of(done.host) == "host-a"
+    assert done.price_micro == PRICES[1] * TOKENS // MILLION
+
+
+def test_a_host_that_stands_alone_is_paid_its_own_price() -> None:
+    town = Town([spec for spec in FIVE if spec.name not in ("host-a", "host-b")])
+    job = town.create()
+    town.dispatch(job)
+    assert town.until(job, COMPLETED).price_micro == PRICES[2] * TOKENS // MILLION
+
+
+def test_a_killed_host_is_replaced_and_one_result_counts() -> None:
+    town = Town()
+    town.seconds = 3.0
+    job = town.create()
+    town.dispatch(job)
+    town.until(job, RUNNING)
+    town["host-a"].crash()
+    done = town.until(job, COMPLETED)
+    assert town.cluster.name_of(done.host) == "host-b"
+    assert town.runs_of(job) == [("host-a", 1), ("host-b", done.attempt)]
+    assert [attempt.outcome for attempt in done.attempts] == ["HostDied: its host was seen dead", "completed"]
+
+
+def test_a_host_that_restarts_gives_its_work_back_at_once() -> None:
+    town = Town()
+    town.seconds = 3.0
+    job = town.create()
+    town.dispatch(job)
+    town.until(job, RUNNING)
+    town["host-a"].crash()
+    town["host-a"].start()
+    began_s = town.now_s
+    done = town.until(job, COMPLETED)
+    assert done.attempt == 2
+    assert done.attempts[0].outcome.startswith("HostRestarted")
+    assert town.now_s - began_s < 3.0 + 2.0
+
+
+def test_a_removed_host_loses_its_work_to_another() -> None:
+    town = Town()
+    town.seconds = 3.0
+    job = town.create()
+    town.dispatch(job)
+    town.until(job, RUNNING)
+    town.cluster.remove("host-a")
+    done = town.until(job, COMPLETED)
+    assert town.cluster.name_of(done.host) == "host-b"
+    assert town.cluster.disagreement() == ""
+
+
+def test_who_joins_is_given_work() -> None:
+    town = Town()
+    town.cluster.join()
+    town.run_for(10)
+    job = town.create()
+    town.dispatch(job)
+    assert town.cluster.name_of(town.until(job, COMPLETED).host) == "joiner"
+
+
+class TestNoBroker:
+    @pytest.fixture
+    def town(self) -> Town:
+        town = Town()
+        town["broker"].crash()
+        town.run_for(20)
+        return town
+
+    def test_auto_falls_back_to_the_local_queue_and_says_why(self, town: Town) -> None:
+        job = town.create()
+        sent = answered(town.dispatch(job, AUTO))
+        assert (sent.route, sent.reason) == (jobs_pb2.ROUTE_FILE_QUEUE, "no broker of the mesh is alive")
+        done = town.until(job, COMPLETED)
+        assert town.cluster.name_of(done.host) == "core"
+        assert done.result.receipt.facts.node_id == town["core"].node_id
+
+    def test_offgrid_refuses(self, town: Town) -> None:
+        job = town.create()
+        refused = town.dispatch(job, OFFGRID)
+        assert isinstance(refused, Unavailable)
+        assert refused.reason == "BrokerUnavailable"
+        assert town.look(job).state == jobs_pb2.JOB_STATE_CREATED
+
+    def test_disabled_never_asks(self, town: Town) -> None:
+        job = town.create()
+        sent = answered(town.dispatch(job, DISABLED))
+        assert (sent.route, sent.reason) == (
+            jobs_pb2.ROUTE_FILE_QUEUE,
+            "the mesh is switched off for this job (mode disabled)",
+        )
+
+    def test_the_local_queue_outlives_its_node(self, town: Town) -> None:
+        town.seconds = 2.0
+        jobs = [town.create() for _ in range(3)]
+        for job in jobs:
+            town.dispatch(job)
+        town["core"].crash()
+        town["core"].start()
+        for job in jobs:
+            assert town.until(job, COMPLETED).route == jobs_pb2.ROUTE_FILE_QUEUE
+
+
+def test_no_host_is_tried_again_after_two_four_and_eight_seconds() -> None:
+    town = Town(CORE_AND_BROKER)
+    job = town.create()
+    town.dispatch(job)
+    failed = town.until(job, FAILED)
+    assert failed.error == "NoHostsAvailable"
+    sent = town.sent_s("core", "broker", "SubmitJobs")
+    gaps = [later - earlier for earlier, later in zip(sent, sent[1:], strict=False)]
+    assert gaps == pytest.approx([2, 4, 8], abs=0.1)
+
+
+def test_hosts_that_come_in_time_still_get_the_job() -> None:
+    town = Town()
+    for name in ("host-a", "host-b", "host-c"):
+        town[name].crash()
+    town.run_for(20)
+    job = town.create()
+    town.dispatch(job)
+    town.run_for(5)
+    town["host-c"].start()
+    assert town.cluster.name_of(town.until(job, COMPLETED).host) == "host-c"
+
+
+def test_a_busy_mesh_keeps_jobs_waiting_and_loses_none() -> None:
+    town = Town()
+    town.seconds = 4.0
+    jobs = [town.create() for _ in range(10)]
+    for job in jobs:
+        town.dispatch(job)
+    town.run_for(1)
+    assert town["broker"].running.jobs.broker.queued == 10 - 4  # host-a has two slots, the others one each
+    town["broker"].crash()
+    town["broker"].start()
+    for job in jobs:
+        town.until(job, COMPLETED)
+        assert len(town.runs_of(job)) == 1
+
+
+def test_orders_that_wait_for_hosts_which_all_die_are_not_kept_waiting() -> None:
+    town = Town()
+    town.seconds = 20.0
+    jobs = [town.create() for _ in range(5)]
+    for job in jobs:
+        town.dispatch(job)
+    town.run_for(1)
+    for name in ("host-a", "host-b", "host-c"):
+        town[name].crash()
+    assert town.until(jobs[4], FAILED, within_s=60).error == "NoHostsAvailable"
+
+
+def test_work_past_its_time_out_fails_as_job_timeout() -> None:
+    town = Town()
+    town.work_error = "JobTimeout"
+    job = town.create(timeout_ms=4_000)
+    town.cluster.monitor.expect_end(job.payload_digest, "JobTimeout")
+    town.dispatch(job)
+    began_s = town.now_s
+    failed = town.until(job, FAILED)
+    assert failed.error == "JobTimeout"
+    assert town.now_s - began_s == pytest.approx(4, abs=0.3)
+
+
+def test_a_second_dispatch_changes_nothing() -> None:
+    town = Town()
+    job = town.create()
+    first, second = answered(town.dispatch(job)), answered(town.dispatch(job))
+    assert first.reason == "a broker is alive"
+    assert second.reason == "it was dispatched before"
+    town.until(job, COMPLETED)
+    assert town.runs_of(job) == [("host-a", 1)]
+    assert answered(town.dispatch(job)).reason == "it has ended"
+
+
+@pytest.mark.parametrize("moment", [BEFORE_COMMIT, AFTER_COMMIT])
+@pytest.mark.parametrize("who", ["core", "broker", "host-a"])
+def test_a_crash_beside_any_commit_loses_nothing(who: str, moment: str) -> None:
+    town = Town()
+    job = town.create()
+    process = town[who]
+
+    def fall() -> None:
+        process.crash()
+        town.cluster.engine.after(300_000, process.start)
+
+    process.trap, process.on_trapped = moment, fall
+    request = jobs_pb2.DispatchJobRequest(job_id=job.job_id)
+    process_of_core = town["core"]
+    process_of_core.admin("offgrid.v1.JobService/DispatchJob", request, lambda outcome: None)
+    town.run_for(1)
+    town.dispatch(job)
+    assert town.until(job, COMPLETED).result.status == "completed"
+
+
+def test_a_core_that_restarts_finds_its_job_still_running() -> None:
+    town = Town()
+    town.seconds = 4.0
+    job = town.create()
+    town.dispatch(job)
+    town.until(job, RUNNING)
+    town["core"].crash()
+    town.run_for(1)
+    town["core"].start()
+    assert town.until(job, COMPLETED).attempt == 1
+    assert town.runs_of(job) == [("host-a", 1)]
+
+
+def test_a_core_that_was_away_when_the_work_ended_still_gets_the_receipt() -> None:
+    town = Town()
+    town.seconds = 2.0
+    job = town.create()
+    town.dispatch(job)
+    town.until(job, RUNNING)
+    town["core"].crash()
+    town.run_for(10)
+    town["core"].start()
+    assert town.until(job, COMPLETED).attempt == 1
+    assert town.runs_of(job) == [("host-a", 1)]
+
+
+def test_a_late_receipt_of_a_lost_attempt_is_refused() -> None:
+    town = Town()
+    town.seconds = 25.0
+    job = town.create()
+    town.dispatch(job)
+    town.until(job, RUNNING)
+    town.cluster.network.faults.group_of = {town["host-a"].node_id: 1}
+    town.run_for(20)
+    town.cluster.network.faults.group_of = {}
+    done = town.until(job, COMPLETED)
+    town.run_for(20)
+    assert town.cluster.name_of(done.host) == "host-b"
+    assert [host for host, _ in town.runs_of(job)] == ["host-a", "host-b"]
+    assert town.sent_s("host-a", "core", "ReportResults"), "the lost host did report"
+    assert town.look(job).host == done.host
+    assert town["host-a"].running.jobs.host.slots_busy == 0
+
+
+def test_a_core_that_cannot_reach_the_winner_turns_to_others() -> None:
+    town = Town()
+    job = town.create()
+    core, host = town["core"].node_id, town["host-a"].node_id
+    town.cluster.network.faults.cuts = {(core, host): True, (host, core): True}
+    town.dispatch(job)
+    assert town.cluster.name_of(town.until(job, COMPLETED).host) == "host-b"
