@@ -71,6 +71,8 @@ def serve(path: Path) -> None:
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
         stream=sys.stderr,
     )
+    # It shows a traceback for each interface that is down; what matters of mDNS is said in the node's notices.
+    logging.getLogger("zeroconf").setLevel(logging.ERROR)
     sys.setswitchinterval(0.0005)  # the default lets a computing thread hold up the loop for 5 ms at a time
     asyncio.run(_serve(folder, config))
 
