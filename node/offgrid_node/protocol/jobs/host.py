@@ -27,6 +27,7 @@ from offgrid_node.protocol.timers import Timers
 
 LEASES, META, EPOCH_KEY = "host_leases", "meta", b"host_epoch"
 OFFER_REFRESH_MS = 3_000  # a broker that restarted, or missed a change, knows the offer after this at the latest
+OFFER_RETRY_MS = 100  # doubled up to the refresh: a broker refuses until gossip has told it of this host
 REPORT_RETRY_MS, REPORT_RETRY_MAX_MS = 500, 30_000
 REPORTS_MAX = 10_000  # receipts a core has not acknowledged; beyond it no new work is taken
 OFFER_TIMER: AttemptKey = ("", 0)
@@ -49,6 +50,7 @@ class Host:
         self._timers: Timers[AttemptKey] = Timers()
         self._seq = 0
         self._offer_due = False
+        self._offer_faults = 0
         self._newest: dict[str, int] = {}
         self._fence = Fence(post)
         self._local: list[jobs_pb2.AttemptReport] = []
@@ -168,6 +170,15 @@ class Host:
         for key, lease in self._leases.items():
             if lease.core == node_id and lease.HasField("report"):
                 self._timers.set(key, now.mono_ms)
+
+    def on_offered(self, answer: Answered, now: Now) -> None:
+        """Nobody may wait a whole refresh for a host whose first offer came too early."""
+        if answer.fault is None:
+            self._offer_faults = 0
+            return
+        self._offer_faults += 1
+        delay_ms = min(OFFER_REFRESH_MS, OFFER_RETRY_MS << min(self._offer_faults, 8))
+        self._timers.set(OFFER_TIMER, now.mono_ms + delay_ms)
 
     def on_reported(self, tag: Tag, answer: Answered, now: Now) -> None:
         """The core has answered: accepted or refused, it is settled. Without an answer it is sent again."""

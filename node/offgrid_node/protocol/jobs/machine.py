@@ -107,8 +107,10 @@ class JobsMachine:
                 self.host.on_reported(tag, answer, now)
             case "DeliverAwards":
                 self.broker.on_awards_answered(tag, answer, now)
+            case "PostOffer":
+                self.host.on_offered(answer, now)
             case _:
-                pass  # PostOffer and CloseLeases: the next offer heals whatever was lost
+                pass  # CloseLeases: the next offer heals whatever was lost
 
     def _close_step(self, now: Now, rng: Rng) -> None:
         """What follows from the whole batch; a local job that ends frees a slot for the next one in line."""
