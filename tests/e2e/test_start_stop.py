@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import stat
@@ -55,6 +56,23 @@ def running(node: Alone) -> Alone:
     node.run("run")
     node.wait_ready()
     return node
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a node that has jobs in its store and was stopped."""
+    node = founded(tmp_path_factory.mktemp("filled") / "n")
+    try:
+        node.run("run")
+        node.wait_ready()
+        with node.client() as client:
+            task = task_of(client)
+            for _ in range(20):
+                client.jobs.create(task, payloads.wasm(SAY_HI, input=bytes(10_000)))
+        assert node.stop() == 0
+    finally:
+        node.kill()
+    return node.folder
 
 
 def refused(node: Alone) -> Done:
@@ -174,8 +192,9 @@ class TestRefusingToStart:
         assert "jobs" in done.err, done.said  # did you mean
 
     @pytest.mark.parametrize("damage", ["cut", "zeroed", "a byte in each 64", "empty"])
-    def test_a_damaged_store(self, node: Alone, damage: str) -> None:
-        self.fill(node)
+    def test_a_damaged_store(self, filled: Path, tmp_path: Path, damage: str) -> None:
+        shutil.copytree(filled, tmp_path / "n")
+        node = Alone("one", ("core",), tmp_path / "n")
         file = node.folder / "data" / "memory.db" / "data.mdb"
         whole = bytearray(file.read_bytes())
         assert len(whole) >= 4 * 4096
@@ -214,15 +233,6 @@ class TestRefusingToStart:
         assert (lost.state, lost.error) == (FAILED, "PayloadLost"), lost
         assert "checksum" in lost.error_detail
         assert (well.state, well.result.output.split()) == (COMPLETED, [b"3000"])
-
-    def fill(self, node: Alone) -> None:
-        node.run("run")
-        node.wait_ready()
-        with node.client() as client:
-            task = task_of(client)
-            for _ in range(20):
-                client.jobs.create(task, payloads.wasm(SAY_HI, input=bytes(10_000)))
-        assert node.stop() == 0
 
     @as_root
     @pytest.mark.root
