@@ -204,10 +204,10 @@ class Core:
         job.broker, job.host, job.price_micro = broker, clearing.host, clearing.price_micro
         job.attempts.add(number=job.attempt, host=job.host, started_us=now.utc_us)
         self._keep(job, now, EventType.JOB_AWARDED)
-        if self._peers.is_alive(job.host):
-            self._send_start(entry, now)
-        else:  # the broker has not heard yet, and the mesh will not say it to us again
+        if self._peers.is_down(job.host):  # the broker has not heard yet, and the mesh will not say it to us again
             self._lose_and_wait(entry, "refused: its host is not alive", now)
+        else:
+            self._send_start(entry, now)
 
     # ---- to and from hosts
 

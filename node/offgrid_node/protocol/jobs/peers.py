@@ -10,15 +10,22 @@ class Peers:
 
     def __init__(self) -> None:
         self._roles: dict[str, frozenset[int]] = {}
+        self._down: set[str] = set()
 
     def on_up(self, event: PeerUp) -> None:
         self._roles[event.node_id] = event.roles
+        self._down.discard(event.node_id)
 
     def on_down(self, event: PeerDown) -> None:
         self._roles.pop(event.node_id, None)
+        self._down.add(event.node_id)
 
     def is_alive(self, node_id: str) -> bool:
         return node_id in self._roles
+
+    def is_down(self, node_id: str) -> bool:
+        """The mesh has said so. Of whom it has not spoken yet, as after a restart, the opposite is not known either."""
+        return node_id in self._down
 
     def with_role(self, role: int) -> list[str]:
         """Node ids in a fixed order, so that a replay chooses alike."""
