@@ -62,8 +62,8 @@ def audit_stores(mesh: LocalMesh, acked: Iterable[Acked]) -> tuple[str, list[str
                     receipts[event.attempt.job_id, event.attempt.attempt].append((node.node_id, event.attempt.receipt))
         finally:
             store.close()
-    broken += _audit_receipts(receipts)
-    broken += _audit_results(acked, completed, receipts, keys, salt)
+    broken += audit_receipts(receipts)
+    broken += audit_results(acked, completed, receipts, keys, salt)
     last = [jobs[-1] for jobs in completed.values()]
     attempts = Counter(min(job.attempt, 5) for job in last)
     local = sum(job.route == jobs_pb2.ROUTE_FILE_QUEUE for job in last)
@@ -77,7 +77,7 @@ def _events(stored: Iterable[tuple[int, bytes]]) -> Iterator[state_pb2.Event]:
     return (state_pb2.Event.FromString(event) for _, event in stored)
 
 
-def _audit_receipts(receipts: dict[AttemptKey, list[tuple[str, jobs_pb2.Receipt]]]) -> list[str]:
+def audit_receipts(receipts: dict[AttemptKey, list[tuple[str, jobs_pb2.Receipt]]]) -> list[str]:
     """An attempt is carried out at most once, by one node, and signed for once."""
     return [
         f"job {job_id} attempt {attempt}: {len(signed)} receipts, by {', '.join(node for node, _ in signed)}"
@@ -86,7 +86,7 @@ def _audit_receipts(receipts: dict[AttemptKey, list[tuple[str, jobs_pb2.Receipt]
     ]
 
 
-def _audit_results(
+def audit_results(
     acked: Iterable[Acked],
     completed: dict[str, list[jobs_pb2.Job]],
     receipts: dict[AttemptKey, list[tuple[str, jobs_pb2.Receipt]]],
