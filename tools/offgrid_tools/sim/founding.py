@@ -53,7 +53,7 @@ def found(processes: Sequence[Process]) -> Directory:
         record = MemberRecord(process.node_id, process.spec.name, process.signer.public_key, ROLES_ALL, 1_000, "", 1)
         directory.accept_member(issue_member(directory.genesis, record, sim_certificate(process.signer), root))
     for process in processes:
-        peer = PeerRecord(process.node_id, 1, process.spec.roles, (f"{process.spec.name}:1",), "sim")
+        peer = PeerRecord(process.node_id, 1, process.spec.roles, (process.address,), "sim")
         directory.accept_peer(signed(PEER_KIND, directory.salt, peer.body, process.signer))
     for process in processes:
         process.store.commit(Batch(writes=all_rows(directory)))

@@ -270,8 +270,12 @@ class Monitor:
         self._acked.setdefault(core, {})[job.job_id] = job.state
         self._check_acked(core, job.job_id, job.state)
 
-    def acked_jobs(self, core: str) -> dict[str, int]:
-        return self._acked.get(core, {})
+    def on_shown(self, core: str, job: jobs_pb2.Job) -> None:
+        """A user has asked for the whole job, output and all."""
+        self.on_acked(core, job)
+        payload = self._payloads.get(job.payload_digest)
+        if job.state == COMPLETED and (payload is None or job.result.output != outcome_of(payload).output):
+            raise Violation(f"job {job.job_id}: the user did not get its output")
 
     def check_store(self, core: str) -> None:
         """Nothing acked is lost, nor taken back. Called after each crash and at the end."""

@@ -14,10 +14,12 @@ from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.effects import Call, Execute, Reply
 from offgrid_node.protocol.jobs.broker import Broker
 from offgrid_node.protocol.jobs.catalogue import Requests
-from offgrid_node.protocol.jobs.core import Core
+from offgrid_node.protocol.jobs.core import RESULTS, Core
 from offgrid_node.protocol.jobs.fence import Fence
 from offgrid_node.protocol.jobs.host import Host
+from offgrid_node.protocol.jobs.post import Post
 from offgrid_node.protocol.jobs.table import AWARDED, QUEUED, RUNNING
+from offgrid_node.protocol.mesh import machine as mesh_machine
 from offgrid_node.protocol.mesh import roll
 from offgrid_node.protocol.mesh.machine import MeshMachine
 from offgrid_node.protocol.mesh.spreading import Spreader
@@ -123,6 +125,18 @@ def _accept_though(words: str) -> Callable[[Sound], Sound]:
     return breaks
 
 
+def _all_but_results(sound: Sound) -> Sound:
+    def put(self: Any, table: str, key: bytes, row: Any) -> None:
+        if table != RESULTS:
+            sound(self, table, key, row)
+
+    return put
+
+
+def _version_one(sound: Sound) -> Sound:
+    return lambda node_id, version, *rest: sound(node_id, 1, *rest)
+
+
 def _let_timers_pass(sound: Sound) -> Sound:
     def on_wake(self: Any, now: Any, rng: Any) -> None:
         self._timers.take_due(now.mono_ms)
@@ -196,6 +210,11 @@ MUTANTS: dict[str, Mutant] = {
     "request-id-ignored": Mutant(
         "a repeated request makes a second job",
         (Patch(Requests, "made", _never(None)), Patch(Shelf, "made", _never(None))),
+    ),
+    "output-lost": Mutant("the core keeps no outputs", (Patch(Post, "put", _all_but_results),)),
+    "slots-ignored": Mutant("a host takes whatever comes", (Patch(Host, "refusal", _never("")),)),
+    "address-unversioned": Mutant(
+        "a node that moved signs its new address as the old version", (Patch(mesh_machine, "PeerRecord", _version_one),)
     ),
     "queue-forgotten": Mutant(
         "a restarted broker forgets what waits", (Patch(Broker, "load", _after(lambda broker: broker._queue.clear())),)

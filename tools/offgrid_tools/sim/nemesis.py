@@ -7,11 +7,11 @@ may also end for want of hosts or brokers, as long as the last misfortune is rec
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from offgrid_node.protocol.errors import Unavailable
-from offgrid_node.protocol.events import HOST
-from offgrid_tools.sim.cluster import Cluster
+from offgrid_node.protocol.events import BROKER, HOST
+from offgrid_tools.sim.cluster import CORE_PRICE, PRICES, Cluster
 from offgrid_tools.sim.engine import MS, SECOND
 from offgrid_tools.sim.network import Faults
 from offgrid_tools.sim.process import AFTER_COMMIT, BEFORE_COMMIT, Process
@@ -20,6 +20,7 @@ CHAOS_MIN_US, CHAOS_MAX_US = 8 * SECOND, 24 * SECOND
 GAP_MAX_US = 2_500 * MS
 TRAP_PATIENCE_US = 3 * SECOND
 EXCUSE_US = 60 * SECOND  # retries of 2, 4 and 8 s, lost calls of 5 s each, and time-outs between them
+CHANGE_CHANCE = 0.2
 CLOCK_STEP_MAX_US = 86_400 * SECOND
 
 
@@ -105,7 +106,7 @@ class Nemesis:
 
     def _trap(self) -> None:
         """A crash in the moment before or after the next commit that matters."""
-        process, boots = self._someone(), 0
+        process = self._engine.rng.choice((self._cluster.founder, self._someone()))
         if not process.up:
             return
         boots = process.boots
@@ -125,7 +126,19 @@ class Nemesis:
         process.crash(refuses=rng.random() < 0.7)
         long = not self.weather.mild and rng.random() < 0.25
         down_us = rng.randint(5 * MS, 15 * SECOND if long else 1_500 * MS)
+        if not self.weather.mild and process is not self._cluster.founder:
+            self._change(process)
         self._engine.after(down_us, lambda: None if process.up else process.start())
+
+    def _change(self, process: Process) -> None:
+        """Its owner uses the pause: another address, another price, one role more or less."""
+        rng, spec = self._engine.rng, process.spec
+        if rng.random() < CHANGE_CHANCE:
+            process.port += 1
+        if rng.random() < CHANGE_CHANCE:
+            process.spec = spec = replace(spec, price_micro=rng.choice((*PRICES, CORE_PRICE)))
+        if rng.random() < CHANGE_CHANCE and HOST in spec.roles:
+            process.spec = replace(spec, roles=spec.roles ^ {BROKER})
 
     def _commit_failure(self) -> None:
         process = self._someone()

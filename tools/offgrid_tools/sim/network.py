@@ -27,6 +27,9 @@ class Listener(Protocol):
     def up(self) -> bool: ...
 
     @property
+    def address(self) -> str: ...
+
+    @property
     def refuses(self) -> bool:
         """While it is down: whether the machine still answers that nobody listens there."""
         ...
@@ -123,6 +126,10 @@ class Network:
         late = OutcomeUnknown(f"no answer to {method} within {timeout_ms} ms")
         self._engine.after(timeout_ms * 1000, lambda: finish(late))
 
+    def call_nowhere(self, done: Done) -> None:
+        """A call to an address where its node is no longer."""
+        self._engine.after(DELAY_MIN_US, lambda: done(Unavailable("nobody listens there", reason="NotSent")))
+
     def _carry(self, source: str, target: str, arrive: Callable[[], None]) -> None:
         rng, faults = self._engine.rng, self.faults
         copies = 2 if faults.duplicate and rng.random() < faults.duplicate else 1
@@ -158,7 +165,11 @@ class SimRoad:
         return bool(view.addresses(node)) and view.certificate(node) is not None
 
     def call(self, node: str, method: str, request: Message, timeout_ms: int, done: Done) -> None:
-        # What comes back to a process that has died in the meantime is nobody's.
-        self._network.call(
-            self._self_id, node, method, request, timeout_ms, lambda outcome: done(outcome) if self._alive() else None
-        )
+        def ended(outcome: Message | Fault) -> None:
+            if self._alive():  # what comes back to a process that has died in the meantime is nobody's
+                done(outcome)
+
+        if self._network.nodes[node].address in self._directory().addresses(node):
+            self._network.call(self._self_id, node, method, request, timeout_ms, ended)
+        else:
+            self._network.call_nowhere(ended)

@@ -27,7 +27,7 @@ from offgrid_node.services.stream import Stream
 from offgrid_node.storage.memory import MemoryStore
 from offgrid_tools.sim.crypto import SimSigner, sim_check_certificate, sim_open, sim_seal, sim_verify
 from offgrid_tools.sim.engine import MS, Engine, VirtualClock
-from offgrid_tools.sim.monitor import Monitor
+from offgrid_tools.sim.monitor import Monitor, Violation
 from offgrid_tools.sim.network import Network, Respond, SimRoad
 from offgrid_tools.sim.reload import check_reload
 from offgrid_tools.sim.work import outcome_of
@@ -77,6 +77,8 @@ class Process:
         self.trap = ""  # a crash that waits for its moment in a turn: BEFORE_COMMIT or AFTER_COMMIT
         self.on_trapped: Callable[[], None] = lambda: None
         self.skew_us = skew_us
+        self.port = 1
+        self._working = 0  # executions that the present machines started and that have not ended
         self._engine, self._network, self._monitor = engine, network, monitor
         self._work = work or self._usual_work
         self._clock = VirtualClock(engine, skew_us, 0)
@@ -87,6 +89,11 @@ class Process:
     @property
     def up(self) -> bool:
         return self.node is not None
+
+    @property
+    def address(self) -> str:
+        """Where its mesh port is now; another machine's old knowledge of it leads nowhere."""
+        return f"{self.spec.name}:{self.port}"
 
     @property
     def running(self) -> Node:
@@ -102,7 +109,8 @@ class Process:
         boot = self.boots
         self._engine.note(f"start {self.spec.name} {boot}")
         self._clock = VirtualClock(self._engine, self.skew_us, self._engine.now_us - boot * 7_000_000)
-        self._turning, self._alarm_us = False, -1
+        self._turning, self._alarm_us, self._working = False, -1, 0
+        self._monitor.on_start(self.node_id)
 
         def alive() -> bool:
             return self.boots == boot and self.node is not None
@@ -122,7 +130,7 @@ class Process:
                 execute=lambda work: self._execute(work, alive),
                 on_input=self._poke,
                 facts=lambda: NodeFacts("sim", 0, "", 0.0, "virtual"),
-                mesh=MeshSettings(spec.roles, (f"{spec.name}:1",), (f"{spec.name}:2",), "sim", NODE_PROBE_MS),
+                mesh=MeshSettings(spec.roles, (self.address,), (), "sim", NODE_PROBE_MS),
                 jobs=JobsSettings(
                     signer=self.signer,
                     salt=b"",
@@ -219,6 +227,7 @@ class Process:
         except Fault as fault:
             self._engine.note(f"commit failed {self.spec.name} {fault.reason}")
             self._monitor.on_commit(self.node_id)
+            self._working = 0  # new machines; what the old ones had begun runs out unheard
             runtime.fail(pending, fault)
             self._poke()
             return
@@ -255,6 +264,9 @@ class Process:
 
     def _execute(self, work: Execute, alive: Callable[[], bool]) -> None:
         self._monitor.on_execute(self.node_id, (work.job_id, work.attempt))
+        self._working += 1
+        if self._working > self.spec.slots:
+            raise Violation(f"{self.spec.name} has {self.spec.slots} slots and does {self._working} things at once")
         took_us, outcome = self._work(work.payload)
         if outcome.error == "JobTimeout":
             took_us = work.timeout_ms * MS
@@ -269,7 +281,13 @@ class Process:
             took_us,
             outcome.executor,
         )
-        self._engine.after(took_us, lambda: self.running.runtime.deliver("jobs", end) if alive() else None)
+
+        def ended() -> None:
+            if alive():
+                self._working = max(0, self._working - 1)
+                self.running.runtime.deliver("jobs", end)
+
+        self._engine.after(took_us, ended)
 
     def _usual_work(self, payload: jobs_pb2.JobPayload) -> tuple[int, Outcome]:
         draw = self._engine.rng.random()

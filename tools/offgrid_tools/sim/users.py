@@ -94,7 +94,7 @@ class User:
 
     def _on_state(self, reply: Message) -> None:
         assert isinstance(reply, jobs_pb2.GetJobResponse)
-        self._monitor.on_acked(self._core, reply.job)
+        self._monitor.on_shown(self._core, reply.job)
         if reply.job.state in ENDED:
             self.done[reply.job.job_id] = reply.job
         else:
