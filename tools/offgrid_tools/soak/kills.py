@@ -1,4 +1,4 @@
-"""A real mesh under load whose processes die by kill -9, all roles at once, and come back.
+"""A real mesh under load whose processes die by kill -9, first one role alone and then all at once, and come back.
 
 What was acknowledged must be there at the end, completed, with one accepted result; see `audit.py` for what is
 checked.
@@ -38,10 +38,14 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`rounds` kills of each role."""
+    """`rounds` kills of each role: a quarter of them while the other roles live, so that much work is under way."""
 
     seed: int
     rounds: int
+
+    @property
+    def alone(self) -> int:
+        return max(1, self.rounds // 4)
 
 
 @dataclass(slots=True)
@@ -56,21 +60,22 @@ class Killer:
     done: int = 0
     violations: list[str] = field(default_factory=list)
 
-    def run(self) -> None:
+    def run(self, until: int) -> None:
+        """Kills until `until` have died in all."""
         try:
-            while self.done < self.rounds:
-                self._round(self.rng.choice(self.nodes))
+            while self.done < until:
+                self._round(self.rng.choice(self.nodes), until)
         except Unavailable as fault:
             self.violations.append(f"a node did not come back: {fault.message}")
 
-    def _round(self, node: LocalNode) -> None:
+    def _round(self, node: LocalNode, until: int) -> None:
         tens = self.done // 10
         time.sleep(self.rng.uniform(*LIFE_S))
         node.kill()
         self.done += 1
         time.sleep(self.rng.uniform(*DEATH_S))
         node.run("run")
-        while self.done < self.rounds and self.rng.random() < UNBORN_CHANCE:
+        while self.done < until and self.rng.random() < UNBORN_CHANCE:
             time.sleep(self.rng.uniform(*START_S))
             node.kill()
             self.done += 1
@@ -105,7 +110,7 @@ def _soak(plan: Plan, home: Path, say: Say) -> list[str]:
             Killer(role, [mesh[name] for name in names], plan.rounds, chance(f"{plan.seed}/kill/{role}"), say)
             for role, names in VICTIMS.items()
         ]
-        _run_together(loads, killers)
+        _run_together(loads, killers, plan)
         broken = [violation for killer in killers for violation in killer.violations]
         broken += [violation for load in loads for violation in load.violations]
         killing_s = time.monotonic() - began
@@ -126,10 +131,14 @@ def _soak(plan: Plan, home: Path, say: Say) -> list[str]:
     return broken + found
 
 
-def _run_together(loads: list[Load], killers: list[Killer]) -> None:
+def _run_together(loads: list[Load], killers: list[Killer], plan: Plan) -> None:
     clients = [threading.Thread(target=load.run, daemon=True) for load in loads]
-    deaths = [threading.Thread(target=killer.run, daemon=True) for killer in killers]
-    for thread in (*clients, *deaths):
+    for thread in clients:
+        thread.start()
+    for killer in killers:
+        killer.run(plan.alone)
+    deaths = [threading.Thread(target=killer.run, args=(plan.rounds,), daemon=True) for killer in killers]
+    for thread in deaths:
         thread.start()
     for thread in deaths:
         thread.join()
