@@ -88,7 +88,18 @@ def test_the_mesh_port_lets_nobody_in_without_a_certificate(mesh: LocalMesh) -> 
     name = f"{mesh['core'].node_id}.node"
     identity = mesh["core"].folder / "data" / "tls" / "identity.pem"
     proto = Path(offgrid.v1.__path__[0]).parents[1]
-    buf = [BIN / "buf", "curl", "--schema", proto, "--protocol", "grpc", "--cacert", identity, "--servername", name]
+    buf: list[str | Path] = [
+        BIN / "buf",
+        "curl",
+        "--schema",
+        proto,
+        "--protocol",
+        "grpc",
+        "--cacert",
+        identity,
+        "--servername",
+        name,
+    ]
     done = run([*buf, "-d", "{}", f"{base}/offgrid.v1.MeshService/GetStatus"])
     assert json.loads(done.err)["code"] == "unavailable", done.said
 
@@ -97,9 +108,16 @@ def test_a_member_calls_another_with_its_own_certificate(mesh: LocalMesh) -> Non
     """host-a's PEM files at the broker's port, whose identity it must name."""
     *_, base = printed(mesh["broker"], "cacert")
     own, theirs = (mesh[name].folder / "data" / "tls" for name in ("host-a", "broker"))
-    files = ["--cacert", theirs / "identity.pem", "--cert", own / "chain.pem", "--key", own / "leaf.key"]
+    files: list[str | Path] = [
+        "--cacert",
+        theirs / "identity.pem",
+        "--cert",
+        own / "chain.pem",
+        "--key",
+        own / "leaf.key",
+    ]
     name = f"{mesh['broker'].node_id}.node"
-    buf = [BIN / "buf", "curl", "--protocol", "grpc", *files, "--servername", name]
+    buf: list[str | Path] = [BIN / "buf", "curl", "--protocol", "grpc", *files, "--servername", name]
     done = run([*buf, "-d", "{}", f"{base}/offgrid.v1.MarketService/ListOffers"])
     assert len(json.loads(done.out)["entries"]) == 3, done.said
     refused = run([*buf, "-d", "{}", f"{base}/offgrid.v1.MarketService/SubmitJobs"])

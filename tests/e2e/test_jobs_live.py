@@ -124,10 +124,8 @@ class TestTheDeathOfAHost:
             task = client.tasks.create(client.missions.create("d").mission_id, "d", "compute").task_id
             job = client.jobs.create(task, payloads.command("sh", ["-c", "sleep 2; cat"], input=b"alive"))
             client.jobs.dispatch(job.job_id)
-            running = eventually(
-                lambda: (now := client.jobs.get(job.job_id)).state == RUNNING and now, 5, "the job runs"
-            )
-            victim = mesh.by_id(running.host)
+            eventually(lambda: client.jobs.get(job.job_id).state == RUNNING, 5, "the job runs")
+            victim = mesh.by_id(client.jobs.get(job.job_id).host)
             victim.kill()
             *_, ended = client.jobs.watch(job.job_id)
         assert ended.state == COMPLETED, (ended.error, ended.error_detail)

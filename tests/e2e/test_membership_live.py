@@ -16,9 +16,7 @@ from offgrid.client import payloads
 from offgrid.v1 import mesh_pb2
 from offgrid_node.keys import tls_name_of
 from offgrid_node.local_mesh import LocalMesh, LocalNode
-from offgrid_node.protocol.errors import Fault
 from offgrid_node.protocol.mesh.token import InviteToken
-from offgrid_node.services.status import fault_of
 
 LOOPBACK = ("--set", "mesh.listen=127.0.0.1:0", "--set", "mesh.door=127.0.0.1:0", "--set", "mesh.mdns=false")
 
@@ -82,7 +80,7 @@ class TestRemoval:
             return {entry.offer.host for entry in client.market.offers().entries}
 
 
-def ping(caller: LocalNode, target: LocalNode) -> Fault | None:
+def ping(caller: LocalNode, target: LocalNode) -> grpc.RpcError | None:
     """One Ping over mutual TLS with the PEM files that the caller's daemon wrote; None when it is answered."""
     own, theirs = (node.folder / "data" / "tls" for node in (caller, target))
     port = re.findall(r"mesh +port (\d+)", log_of(target))[-1]
@@ -99,7 +97,7 @@ def ping(caller: LocalNode, target: LocalNode) -> Fault | None:
         try:
             call(mesh_pb2.PingRequest(), timeout=2)
         except grpc.RpcError as error:
-            return fault_of(error)
+            return error
     return None
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from live import run
 
+from offgrid.v1 import jobs_pb2
 from offgrid_tools.soak import audit
 from offgrid_tools.soak.load import Acked
 
@@ -34,11 +35,11 @@ class TestTheAudit:
 
     def test_of_a_result_accepted_twice_or_never(self) -> None:
         wanted = [Acked("j-1", b"", dispatched=True), Acked("j-2", b"", dispatched=True)]
-        job = audit.jobs_pb2.Job(job_id="j-1")
+        job = jobs_pb2.Job(job_id="j-1")
         broken = audit.audit_results(wanted, {"j-1": [job, job]}, {}, {}, b"")
         assert broken == ["job j-1 has 2 accepted results", "job j-2 has 0 accepted results"]
 
     def test_of_an_attempt_signed_for_twice(self) -> None:
-        receipt = audit.jobs_pb2.Receipt(body=b"x")
+        receipt = jobs_pb2.Receipt(body=b"x")
         broken = audit.audit_receipts({("j-1", 2): [("a", receipt), ("b", receipt)], ("j-1", 3): [("a", receipt)]})
         assert broken == ["job j-1 attempt 2: 2 receipts, by a, b"]
