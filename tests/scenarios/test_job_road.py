@@ -298,3 +298,25 @@ def test_a_core_that_cannot_reach_the_winner_turns_to_others() -> None:
     town.cluster.network.faults.cuts = {(core, host): True, (host, core): True}
     town.dispatch(job)
     assert town.cluster.name_of(town.until(job, COMPLETED).host) == "host-b"
+
+
+def test_an_award_that_comes_after_the_local_queue_took_the_job_is_given_back() -> None:
+    town = Town()
+    town.seconds = 60.0
+    for job in [town.create(timeout_ms=100_000) for _ in range(5)]:
+        town.dispatch(job)  # four hold every slot, the fifth waits at the broker
+    town.run_for(0.5)
+    core, broker = town["core"].node_id, town["broker"].node_id
+    town.cluster.network.faults.cuts = {(core, broker): True}
+    town.run_for(20)
+    town.dispatch(town.create(timeout_ms=100_000), DISABLED)  # keeps the core's own slot busy, so that the job waits
+    town.run_for(30)
+    assert town["broker"].running.jobs.broker.queued == 1
+    assert town.look(job).route == jobs_pb2.ROUTE_FILE_QUEUE
+    town.run_for(15)  # slots are free again: the award is under way
+    town["core"].crash()
+    town["core"].start()
+    town.cluster.network.faults.cuts = {}
+    done = town.until(job, COMPLETED, within_s=250)
+    assert town.cluster.name_of(done.host) == "core"
+    assert town["broker"].running.jobs.broker.queued == 0

@@ -180,10 +180,10 @@ class Core:
         key = clearing.job_id, clearing.attempt
         entry = self._current(key)
         awarded = clearing.kind == jobs_pb2.CLEARING_KIND_AWARDED
-        if entry is None or entry.job.state != QUEUED:
+        if entry is None or entry.job.state != QUEUED or entry.job.route != jobs_pb2.ROUTE_OFFGRID:
             same = entry is not None and (entry.job.broker, entry.job.host) == (broker, clearing.host)
             if awarded and not same:
-                self._close(broker, key)  # of an older attempt, or a second award of this one
+                self._close(broker, key)  # of an older attempt, a second one, or too late: the local queue has the job
             return
         if awarded:
             self._on_award(entry, broker, clearing, now)
