@@ -60,6 +60,10 @@ class PacketNode:
         return self.signer.node_id
 
     @property
+    def address(self) -> str:
+        return f"{self.spec.name}:1"
+
+    @property
     def running(self) -> Node:
         assert self.node is not None
         return self.node
@@ -105,7 +109,7 @@ class PacketMesh:
                 execute=execute,
                 on_input=lambda: None,
                 facts=lambda: NodeFacts("test", 0, "", 0.0, "virtual"),
-                mesh=MeshSettings(spec.roles, (f"{spec.name}:1",), (), "test", 2_000),
+                mesh=MeshSettings(spec.roles, (member.address,), (), "test", 2_000),
                 jobs=JobsSettings(
                     signer=member.signer,
                     salt=b"",
