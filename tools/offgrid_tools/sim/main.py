@@ -21,6 +21,7 @@ from offgrid_tools.sim.nemesis import Nemesis
 from offgrid_tools.sim.users import User
 
 JOBS_MIN, JOBS_MAX = 2, 6  # per user
+STORM_CHANCE, STORM_JOBS = 0.08, 4  # some seeds are longer and busier, with so many times the jobs
 LIAR_CHANCE = 0.3
 LOOK_US = 500 * MS
 FINISH_US = 150 * SECOND  # after the last misfortune everything must have come to its end by then
@@ -55,13 +56,15 @@ class Run:
         engine, monitor = self.cluster.engine, self.cluster.monitor
         rng = engine.rng
         self._healed = False
+        storm = rng.random() < STORM_CHANCE
+        times = STORM_JOBS if storm else 1
         self.users = [
-            User(engine, monitor, core.node_id, core.admin, rng.randint(JOBS_MIN, JOBS_MAX), f"u{number}")
+            User(engine, monitor, core.node_id, core.admin, times * rng.randint(JOBS_MIN, JOBS_MAX), f"u{number}")
             for number, core in enumerate(core for core in self.cluster.with_role(CORE) for _ in range(2))
         ]
         hosts = [process for process in self.cluster.with_role(HOST) if CORE not in process.spec.roles]
         self.liar = Liar(self.cluster, rng.choice(hosts)) if rng.random() < LIAR_CHANCE else None
-        self.nemesis = Nemesis(self.cluster, self._on_healed)
+        self.nemesis = Nemesis(self.cluster, self._on_healed, storm=storm)
         self.cluster.start()
         for user in self.users:
             engine.after(rng.randint(0, 2 * SECOND), user.start)

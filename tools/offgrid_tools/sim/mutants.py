@@ -137,6 +137,14 @@ def _version_one(sound: Sound) -> Sound:
     return lambda node_id, version, *rest: sound(node_id, 1, *rest)
 
 
+def _never_busy(sound: Sound) -> Sound:
+    def refusal(self: Any, order: Any, price_micro: int) -> Any:
+        why = sound(self, order, price_micro)
+        return "" if why == "busy" else why
+
+    return refusal
+
+
 def _let_timers_pass(sound: Sound) -> Sound:
     def on_wake(self: Any, now: Any, rng: Any) -> None:
         self._timers.take_due(now.mono_ms)
@@ -212,7 +220,7 @@ MUTANTS: dict[str, Mutant] = {
         (Patch(Requests, "made", _never(None)), Patch(Shelf, "made", _never(None))),
     ),
     "output-lost": Mutant("the core keeps no outputs", (Patch(Post, "put", _all_but_results),)),
-    "slots-ignored": Mutant("a host takes whatever comes", (Patch(Host, "refusal", _never("")),)),
+    "slots-ignored": Mutant("a host takes whatever comes", (Patch(Host, "refusal", _never_busy),)),
     "address-unversioned": Mutant(
         "a node that moved signs its new address as the old version", (Patch(mesh_machine, "PeerRecord", _version_one),)
     ),

@@ -16,8 +16,8 @@ from offgrid_tools.sim.engine import MS, SECOND
 from offgrid_tools.sim.network import Faults
 from offgrid_tools.sim.process import AFTER_COMMIT, BEFORE_COMMIT, Process
 
-CHAOS_MIN_US, CHAOS_MAX_US = 8 * SECOND, 24 * SECOND
-GAP_MAX_US = 2_500 * MS
+CHAOS_US, STORM_US = (8 * SECOND, 24 * SECOND), (40 * SECOND, 60 * SECOND)
+GAP_MAX_US, STORM_GAP_MAX_US = 2_500 * MS, 1_200 * MS
 TRAP_PATIENCE_US = 3 * SECOND
 EXCUSE_US = 60 * SECOND  # retries of 2, 4 and 8 s, lost calls of 5 s each, and time-outs between them
 CHANGE_CHANCE = 0.2
@@ -41,7 +41,7 @@ class Weather:
 class Nemesis:
     """Begins at once, ends by `heal`, which is called after a bounded time."""
 
-    def __init__(self, cluster: Cluster, on_healed: Callable[[], None]) -> None:
+    def __init__(self, cluster: Cluster, on_healed: Callable[[], None], *, storm: bool) -> None:
         self._cluster, self._engine, self._on_healed = cluster, cluster.engine, on_healed
         rng = self._engine.rng
         self.weather = Weather(
@@ -53,7 +53,8 @@ class Nemesis:
         )
         if self.weather.mild:
             self.weather = Weather(True, 0.0, self.weather.duplicate, 20 * MS, self.weather.duplicate_late_us)
-        self.until_us = rng.randint(CHAOS_MIN_US, CHAOS_MAX_US)
+        self.until_us = rng.randint(*(STORM_US if storm else CHAOS_US))
+        self._gap_max_us = STORM_GAP_MAX_US if storm else GAP_MAX_US
         self.counts: dict[str, int] = {}
         self.last_us = 0
         self._over = False
@@ -79,7 +80,7 @@ class Nemesis:
             )
 
     def _next(self) -> None:
-        self._engine.after(int(self._engine.rng.random() * GAP_MAX_US), self._strike)
+        self._engine.after(int(self._engine.rng.random() * self._gap_max_us), self._strike)
 
     def _strike(self) -> None:
         if self._over:
