@@ -26,6 +26,7 @@ NODES = {"core": ["core"], "broker": ["broker"], "host-a": ["host"], "host-b": [
 LONG_JOB_S = 4.0  # long enough to be killed in the middle on a fast machine
 LONG_JOB_TIMEOUT_MS = 180_000  # a small board counts ten times slower
 BYTES_PER_S = 370_000_000  # what the program counts a second on a laptop, roughly
+PASS_BYTES = 4  # what beginning a pass costs, in bytes counted: an empty file takes time too
 PROGRAM = "textstats"
 RUNNING, COMPLETED = jobs_pb2.JOB_STATE_RUNNING, jobs_pb2.JOB_STATE_COMPLETED
 
@@ -62,12 +63,13 @@ def read_input(file: Path | None) -> tuple[str, bytes]:
     if file is None:
         return "demo_text.txt", (resources.files("offgrid_node") / "demo_text.txt").read_bytes()
     try:
-        size = file.stat().st_size
-        if size > INPUT_BYTES_MAX:
-            raise InvalidRequest(f"{file}: {size} bytes; a job's input may have {INPUT_BYTES_MAX}")
-        return file.name, file.read_bytes()
+        with file.open("rb") as source:
+            text = source.read(INPUT_BYTES_MAX + 1)  # a device or pipe does not say how much it holds
     except OSError as error:
         raise InvalidRequest(f"{file}: {error.strerror}") from error
+    if len(text) > INPUT_BYTES_MAX:
+        raise InvalidRequest(f"{file}: too large; a job's input may have {INPUT_BYTES_MAX} bytes")
+    return file.name, text
 
 
 class Show:
@@ -113,7 +115,7 @@ def _story(mesh: LocalMesh, show: Show, name: str, text: bytes) -> bool:
 
 
 def _killed(mesh: LocalMesh, show: Show, core: Client, name: str, text: bytes, first: jobs_pb2.Job) -> jobs_pb2.Job:
-    passes = max(2, round(LONG_JOB_S * BYTES_PER_S / max(1, len(text))))
+    passes = max(2, round(LONG_JOB_S * BYTES_PER_S / (len(text) + PASS_BYTES)))
     show.title(f"job 2: the same, {passes:,} times over; its host will be killed in the middle")
     payload = payloads.wasm(programs.load(PROGRAM), [str(passes)], input=text, input_name=name)
     task_id = first.task_id

@@ -112,6 +112,9 @@ class TestAFileThatCannotBeUsed:
         file.write_bytes(bytes(INPUT_BYTES_MAX + 1))
         self.refused(file, f"may have {INPUT_BYTES_MAX}")
 
+    def test_without_an_end(self) -> None:
+        self.refused(Path("/dev/zero"), f"may have {INPUT_BYTES_MAX}")
+
     def test_unreadable(self, tmp_path: Path) -> None:
         if os.geteuid() == 0:
             pytest.skip("root reads everything")
