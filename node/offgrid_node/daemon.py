@@ -171,6 +171,7 @@ class Daemon:
             open_sealed=open_sealed,
             roads=[road],
             execute=running.start,
+            abandon=running.abandon,
             on_input=self._driver.poke,
             facts=self._facts,
             mesh=MeshSettings(

@@ -52,6 +52,7 @@ class Parts:
     open_sealed: Seal
     roads: Sequence[Road]
     execute: Callable[[Execute], None]
+    abandon: Callable[[], None]
     on_input: Callable[[], None]
     facts: Callable[[], NodeFacts]
     mesh: MeshSettings
@@ -67,8 +68,8 @@ class Node:
     def __init__(self, parts: Parts) -> None:
         """Raises FailedPrecondition (NoMesh) when the store knows no mesh, Corrupt when its rows are damaged."""
         self.node_id = parts.signer.node_id
-        self._execute = parts.execute
-        self._client = Client(self.node_id, parts.roads, lambda: self.directory.roles_in_force(self.node_id))
+        self._execute, self._abandon = parts.execute, parts.abandon
+        self._client = Client(self.node_id, parts.roads, lambda: self.directory)
         jobs: JobsSettings | None = None
 
         def build() -> Mapping[str, Machine]:
@@ -92,6 +93,9 @@ class Node:
 
     def execute(self, work: Execute) -> None:
         self._execute(work)
+
+    def abandon(self) -> None:
+        self._abandon()
 
     # ---- questions
 

@@ -90,6 +90,10 @@ class Outlet(Protocol):
 
     def execute(self, work: Execute) -> None: ...
 
+    def abandon(self) -> None:
+        """Kill what executes: the machines that are loaded now give its leases back."""
+        ...
+
 
 class Watcher(Protocol):
     """Told of journal events once they are durable."""
@@ -309,6 +313,8 @@ class Runtime:
         outcome = fault or OutcomeUnknown("the node restarted its machines; repeat the call", retry_ms=RETRY_MS)
         for number in lost:
             self._tickets.pop(number).resolve(outcome)
+        if self.machines:
+            self._outlet.abandon()
         now = self.clock.now()
         machines = self._build()
         for machine in machines.values():

@@ -63,6 +63,8 @@ class Deaf:
 
     def execute(self, work: Execute) -> None: ...
 
+    def abandon(self) -> None: ...
+
 
 class Rig:
     def __init__(self, *, threaded: bool = False, period_ms: int | None = None) -> None:

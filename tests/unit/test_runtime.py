@@ -78,12 +78,16 @@ class FixedClock:
 class Outbox:
     def __init__(self) -> None:
         self.calls: list[Call] = []
+        self.abandoned = 0
 
     def call(self, call: Call) -> None:
         self.calls.append(call)
 
     def execute(self, work: Execute) -> None:
         raise AssertionError("nothing is executed here")
+
+    def abandon(self) -> None:
+        self.abandoned += 1
 
 
 class Bench:
@@ -181,6 +185,7 @@ def test_after_a_failed_commit_nothing_left_and_memory_is_what_the_disk_says() -
     assert bench.outbox.calls == []
     assert [type(outcome) for outcome in outcomes(lost, waiting)] == [Unavailable, Unavailable]
     assert bench.machine().total == 5
+    assert bench.outbox.abandoned == 1  # what executes belongs to machines that are gone
     assert [fault.reason for fault in bench.faults] == ["DiskError"]
     again = bench.ask(1)
     bench.runtime.turn()

@@ -26,10 +26,14 @@ class Running:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def close(self) -> None:
-        """Kills what is running; its leases are given back at the next start."""
+    def abandon(self) -> None:
+        """Kills what is running; nothing of it is delivered, its leases are given back."""
         for task in tuple(self._tasks):
             task.cancel()
+
+    async def close(self) -> None:
+        """Kills what is running and waits for its end."""
+        self.abandon()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._executor.close()
 

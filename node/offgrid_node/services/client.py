@@ -12,7 +12,7 @@ from typing import Protocol
 from google.protobuf.message import Message
 
 from offgrid_node.protocol.effects import Answered, Call
-from offgrid_node.protocol.errors import Fault, Internal, Unavailable
+from offgrid_node.protocol.errors import Fault, Internal, NotFound, Unavailable
 from offgrid_node.runtime import Runtime, Ticket
 from offgrid_node.services.caller import Caller, Kind
 from offgrid_node.services.router import Router
@@ -33,14 +33,23 @@ class Road(Protocol):
     def call(self, node: str, method: str, request: Message, timeout_ms: int, done: Done) -> None: ...
 
 
+class Membership(Protocol):
+    """What the client asks of the directory."""
+
+    def is_member(self, node_id: str) -> bool: ...
+
+    def roles_in_force(self, node_id: str) -> frozenset[int]: ...
+
+
 class Client:
     """Brings `Call` effects to their node and the ends back into the runtime."""
 
-    def __init__(self, self_id: str, roads: Sequence[Road], roles: Callable[[], frozenset[int]]) -> None:
-        """`roles` are this node's own roles in force, as its router checks them when it calls itself."""
+    def __init__(self, self_id: str, roads: Sequence[Road], members: Callable[[], Membership]) -> None:
+        """`members` is asked at each call: a node that calls itself has its own roles in force, as its router
+        checks them."""
         self._self_id = self_id
         self._roads = tuple(roads)
-        self._roles = roles
+        self._members = members
         self._router: Router | None = None
         self._runtime: Runtime | None = None
 
@@ -59,11 +68,17 @@ class Client:
         self.request(call.node, call.method, call.request, call.timeout_ms, done)
 
     def request(self, node: str, method: str, request: Message, timeout_ms: int, done: Done) -> None:
-        """One call by the first road that reaches `node`; on Unavailable the next road is tried."""
+        """One call by the first road that reaches `node`; on Unavailable the next road is tried.
+
+        Ends with NotFound (reason NotAMember) for a node that was removed and that nothing reaches any more.
+        """
         if node == self._self_id:
             self._call_self(method, request, done)
             return
         roads = [road for road in self._roads if road.reaches(node)]
+        if not roads and not self._members().is_member(node):
+            done(NotFound(f"{node} is no member of this mesh", reason="NotAMember"))
+            return
         if not roads:
             done(Unavailable(f"no road to {node}: no address is known", reason="NoRoad", retry_ms=1000))
             return
@@ -81,7 +96,7 @@ class Client:
 
     def _call_self(self, method: str, request: Message, done: Done) -> None:
         assert self._router is not None
-        caller = Caller(Kind.MEMBER, self._self_id, self._roles())
+        caller = Caller(Kind.MEMBER, self._self_id, self._members().roles_in_force(self._self_id))
         try:
             outcome = self._router.dispatch(caller, method, request)
         except Fault as fault:

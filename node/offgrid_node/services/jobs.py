@@ -17,9 +17,9 @@ from offgrid_node.protocol.errors import InvalidRequest, NotFound, PeerFault
 from offgrid_node.protocol.jobs import commands
 from offgrid_node.protocol.jobs.broker import OFFER_LISTS_MAX
 from offgrid_node.protocol.jobs.catalogue import ACTIVE, COMPLETED, MISSIONS, REQUESTS, TASKS, clash
-from offgrid_node.protocol.jobs.core import JOBS, RESULTS
 from offgrid_node.protocol.jobs.machine import JobsMachine
 from offgrid_node.protocol.jobs.needs import check_payload, estimate_tokens, needs_of
+from offgrid_node.protocol.jobs.open_jobs import JOBS, RESULTS
 from offgrid_node.protocol.jobs.orders import ORDER_KIND, JobOrder, payload_digest
 from offgrid_node.protocol.jobs.post import CALL_ITEMS_MAX
 from offgrid_node.protocol.jobs.receipts import COMPLETED as RESULT_COMPLETED

@@ -20,7 +20,7 @@ from google.protobuf.message import Message
 from offgrid.v1 import common_pb2, jobs_pb2, mesh_pb2, state_pb2
 from offgrid_node.protocol.errors import Fault
 from offgrid_node.protocol.etypes import EventType
-from offgrid_node.protocol.jobs.core import JOBS
+from offgrid_node.protocol.jobs.open_jobs import JOBS
 from offgrid_node.protocol.jobs.orders import AttemptKey, JobOrder, payload_digest
 from offgrid_node.protocol.jobs.receipts import ReceiptBody, result_digest
 from offgrid_node.protocol.jobs.table import COMPLETED, CREATED, ENDED, FAILED

@@ -14,9 +14,10 @@ from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.effects import Call, Execute, Reply
 from offgrid_node.protocol.jobs.broker import Broker
 from offgrid_node.protocol.jobs.catalogue import Requests
-from offgrid_node.protocol.jobs.core import RESULTS, Core
+from offgrid_node.protocol.jobs.core import Core
 from offgrid_node.protocol.jobs.fence import Fence
 from offgrid_node.protocol.jobs.host import Host
+from offgrid_node.protocol.jobs.open_jobs import RESULTS, OpenJobs
 from offgrid_node.protocol.jobs.post import Post
 from offgrid_node.protocol.jobs.table import AWARDED, QUEUED, RUNNING
 from offgrid_node.protocol.mesh import machine as mesh_machine
@@ -117,7 +118,7 @@ def _accept_though(words: str) -> Callable[[Sound], Sound]:
     def breaks(sound: Sound) -> Sound:
         def refusal(self: Any, host: Any, report: Any) -> Any:
             why: str = sound(self, host, report)
-            entry = self._open.get(report.key[0])
+            entry = self._jobs.get(report.key[0])
             return "" if words in why and entry and entry.job.state in (AWARDED, RUNNING) else why
 
         return refusal
@@ -147,13 +148,13 @@ def _never_busy(sound: Sound) -> Sound:
 
 def _let_timers_pass(sound: Sound) -> Sound:
     def on_wake(self: Any, now: Any, rng: Any) -> None:
-        self._timers.take_due(now.mono_ms)
+        self._jobs.timers.take_due(now.mono_ms)
 
     return on_wake
 
 
 def _reset_attempts(core: Any) -> None:
-    for entry in core._open.values():
+    for entry in core._jobs:
         entry.job.attempt = min(entry.job.attempt, 1)
 
 
@@ -199,7 +200,7 @@ MUTANTS: dict[str, Mutant] = {
         (Patch(Runtime, "fail", _fail_without_reload),),
     ),
     "attempt-not-durable": Mutant(
-        "the number of a second attempt is not written", (Patch(Core, "_keep", _keep_only_first_attempts),)
+        "the number of a second attempt is not written", (Patch(OpenJobs, "keep", _keep_only_first_attempts),)
     ),
     "attempt-reset": Mutant(
         "a restarted core counts attempts from one", (Patch(Core, "load", _after(_reset_attempts)),)

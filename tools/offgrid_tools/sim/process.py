@@ -78,6 +78,7 @@ class Process:
         self.on_trapped: Callable[[], None] = lambda: None
         self.skew_us = skew_us
         self.port = 1
+        self._abandoned = 0
         self._working = 0  # executions that the present machines started and that have not ended
         self._engine, self._network, self._monitor = engine, network, monitor
         self._work = work or self._usual_work
@@ -128,6 +129,7 @@ class Process:
                 open_sealed=sim_open,
                 roads=[SimRoad(self._network, self.node_id, lambda: self.running.directory, alive)],
                 execute=lambda work: self._execute(work, alive),
+                abandon=self._abandon,
                 on_input=self._poke,
                 facts=lambda: NodeFacts("sim", 0, "", 0.0, "virtual"),
                 mesh=MeshSettings(spec.roles, (self.address,), (), "sim", NODE_PROBE_MS),
@@ -227,7 +229,6 @@ class Process:
         except Fault as fault:
             self._engine.note(f"commit failed {self.spec.name} {fault.reason}")
             self._monitor.on_commit(self.node_id)
-            self._working = 0  # new machines; what the old ones had begun runs out unheard
             runtime.fail(pending, fault)
             self._poke()
             return
@@ -282,12 +283,19 @@ class Process:
             outcome.executor,
         )
 
+        begun = self._abandoned
+
         def ended() -> None:
-            if alive():
-                self._working = max(0, self._working - 1)
+            if alive() and self._abandoned == begun:
+                self._working -= 1
                 self.running.runtime.deliver("jobs", end)
 
         self._engine.after(took_us, ended)
+
+    def _abandon(self) -> None:
+        """New machines: what the old ones had begun is killed."""
+        self._abandoned += 1
+        self._working = 0
 
     def _usual_work(self, payload: jobs_pb2.JobPayload) -> tuple[int, Outcome]:
         draw = self._engine.rng.random()

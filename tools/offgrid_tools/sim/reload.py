@@ -11,7 +11,7 @@ from google.protobuf.message import Message
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.node import Node
-from offgrid_node.protocol.jobs import broker, core, host
+from offgrid_node.protocol.jobs import broker, host, open_jobs
 from offgrid_node.protocol.jobs.table import ENDED, QUEUED
 from offgrid_node.protocol.mesh.directory import Directory
 from offgrid_node.storage.store import Store
@@ -22,14 +22,14 @@ from offgrid_tools.sim.monitor import Violation
 def check_reload(name: str, node: Node, store: Store) -> None:
     """Raises Violation when memory and disk differ. The node must not be in a commit."""
     machine = node.jobs
-    jobs = [jobs_pb2.Job.FromString(value) for _, value in store.scan(core.JOBS)]
+    jobs = [jobs_pb2.Job.FromString(value) for _, value in store.scan(open_jobs.JOBS)]
     orders = [jobs_pb2.BrokerOrder.FromString(value) for _, value in store.scan(broker.QUEUE)]
     awards = [jobs_pb2.BrokerLease.FromString(value) for _, value in store.scan(broker.LEASES)]
     leases = [jobs_pb2.HostLease.FromString(value) for _, value in store.scan(host.LEASES)]
     for what, memory, disk in (
         (
             "open jobs",
-            (_promised(entry.job) for entry in machine.core._open.values()),
+            (_promised(entry.job) for entry in machine.core._jobs),
             (_promised(job) for job in jobs if job.state not in ENDED),
         ),
         ("queue", (signed for _, signed in machine.broker._queue.values()), (row.order for row in orders)),

@@ -7,58 +7,35 @@ the host it was awarded to is accepted; whatever dies, doubles or comes late, a 
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass, field
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.effects import Answered, Rows
-from offgrid_node.protocol.errors import Corrupt, FailedPrecondition, Unavailable
+from offgrid_node.protocol.errors import FailedPrecondition, Unavailable
 from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.events import BROKER
-from offgrid_node.protocol.ids import fresh_id
 from offgrid_node.protocol.jobs.catalogue import Requests
 from offgrid_node.protocol.jobs.commands import CreateJob, DeliverAwards, DispatchJob, Report, ReportResults, Start
 from offgrid_node.protocol.jobs.host import Host, price_of
-from offgrid_node.protocol.jobs.orders import AttemptKey, JobOrder, payload_digest, sign_order
+from offgrid_node.protocol.jobs.open_jobs import Open, OpenJobs
 from offgrid_node.protocol.jobs.peers import Peers
 from offgrid_node.protocol.jobs.post import Post, Tag
-from offgrid_node.protocol.jobs.receipts import COMPLETED, ReceiptBody
+from offgrid_node.protocol.jobs.receipts import ReceiptBody
 from offgrid_node.protocol.jobs.settings import RETRY_DELAYS_MS, JobsSettings
-from offgrid_node.protocol.jobs.table import AWARDED, CREATED, ENDED, QUEUED, RUNNING, move
+from offgrid_node.protocol.jobs.table import AWARDED, CREATED, QUEUED, RUNNING, move
 from offgrid_node.protocol.rng import Rng
-from offgrid_node.protocol.timers import Timers
 
-JOBS, PAYLOADS, RESULTS = "jobs", "payloads", "results"
 LOSSES_MAX = 8  # hosts that may die under one job before it is taken for the cause
 REFUSED_DELAY_MS, REFUSED_DELAY_MAX_MS = 100, 5_000
 POLL_MS = 5_000  # a queued order is said again this often: its broker may have restarted
 START_RETRY_MS = 1_000
 START_PATIENCE_MS = 10_000  # an award whose host has not answered by then is lost: not every node reaches every other
 RUN_GRACE_MS = 10_000  # past its time-out a host has this long to say so
-ATTEMPTS_SHOWN = 16
-ENDED_REMEMBERED = 10_000
 ROUTE_REASONS = {
     "disabled": "the mesh is switched off for this job (mode disabled)",
     "no broker": "no broker of the mesh is alive",
     "broker": "a broker is alive",
 }
-
-
-@dataclass(slots=True)
-class Open:
-    """A job that has not ended. `tries` counts failures in a row to find a host, `losses` hosts that died under it."""
-
-    job: jobs_pb2.Job
-    tries: int = 0
-    losses: int = 0
-    refusals: int = 0
-    avoided: set[str] = field(default_factory=set)
-    confirmed: bool = False  # its host has said, to this very process, that it runs the present attempt
-    answer_by_ms: int | None = None  # until when the host is asked whether it does
-
-    @property
-    def key(self) -> AttemptKey:
-        return self.job.job_id, self.job.attempt
 
 
 class Core:
@@ -68,67 +45,42 @@ class Core:
         """`host` is this node's own host part: the local queue is worked by it."""
         self._settings, self._peers, self._post = settings, peers, post
         self._host, self._requests = host, requests
-        self._open: dict[str, Open] = {}
+        self._jobs = OpenJobs(settings, post)
         self._local: OrderedDict[str, None] = OrderedDict()
-        self._ended: OrderedDict[str, tuple[int, str]] = OrderedDict()
-        self._timers: Timers[str] = Timers()
-        self._rows: Rows | None = None
 
     def load(self, rows: Rows, now: Now) -> None:
-        self._rows = rows
-        for _, value in rows.scan(JOBS):
-            job = jobs_pb2.Job.FromString(value)
-            if job.state in ENDED:
-                continue
-            self._open[job.job_id] = Open(job)
+        self._jobs.load(rows)
+        for entry in self._jobs:
+            job = entry.job
             if job.state == CREATED:
                 continue
-            if job.route == jobs_pb2.ROUTE_FILE_QUEUE:
-                if job.state == QUEUED:
-                    self._local[job.job_id] = None
-            else:
-                self._timers.set(job.job_id, now.mono_ms)
+            if job.route == jobs_pb2.ROUTE_OFFGRID:
+                self._jobs.timers.set(job.job_id, now.mono_ms)
+            elif job.state == QUEUED:
+                self._local[job.job_id] = None
 
     # ---- questions
 
     @property
     def open_jobs(self) -> int:
-        return len(self._open)
+        return len(self._jobs)
 
     def deadline_ms(self) -> int | None:
-        return self._timers.next_ms()
+        return self._jobs.timers.next_ms()
 
     # ---- from the owner
 
     def on_create(self, ticket: int, command: CreateJob, now: Now, rng: Rng) -> None:
-        known = self._open.get(self._requests.made(command.request_id) or "")
+        known = self._jobs.get(self._requests.made(command.request_id) or "")
         if known is not None:
             self._post.reply(ticket, jobs_pb2.CreateJobResponse(job=known.job))
             return
-        job = jobs_pb2.Job(
-            job_id=fresh_id("j", rng),
-            task_id=command.task.task_id,
-            mission_id=command.task.mission_id,
-            kind=command.task.kind,
-            state=CREATED,
-            needs=command.needs,
-            size_tokens=command.size_tokens,
-            timeout_ms=command.timeout_ms,
-            payload_bytes=len(command.payload),
-            payload_digest=payload_digest(command.payload),
-            created_us=now.utc_us,
-            updated_us=now.utc_us,
-            request_id=command.request_id,
-            input_name=command.input_name,
-        )
-        self._open[job.job_id] = Open(job)
+        job = self._jobs.create(command, now, rng)
         self._requests.remember(command.request_id, job.job_id)
-        self._post.put_bytes(PAYLOADS, job.job_id.encode(), command.payload)
-        self._keep(job, now, EventType.JOB_CREATED)
         self._post.reply(ticket, jobs_pb2.CreateJobResponse(job=job))
 
     def on_dispatch(self, ticket: int, command: DispatchJob, now: Now, rng: Rng) -> None:
-        entry = self._open.get(command.job_id)
+        entry = self._jobs.get(command.job_id)
         if entry is None:
             fault = FailedPrecondition(f"job {command.job_id} has ended", reason="JobEnded")
             self._post.reply(ticket, fault)
@@ -155,7 +107,7 @@ class Core:
                 self._submit(entry, now, rng)
             else:
                 self._to_local_queue(entry)
-            self._keep(job, now, EventType.JOB_DISPATCHED)
+            self._jobs.keep(job, now, EventType.JOB_DISPATCHED)
         self._post.reply(ticket, jobs_pb2.DispatchJobResponse(job=job, route=job.route, reason=reason))
 
     # ---- from brokers
@@ -166,7 +118,7 @@ class Core:
                 self._on_clearing(tag.node, clearing, now, rng)
             return
         for key in tag.keys:
-            entry = self._current(key)
+            entry = self._jobs.current(key)
             if entry is not None and entry.job.state == QUEUED and entry.job.broker == tag.node:
                 entry.avoided.add(tag.node)
                 self._find_another_broker(entry, now, rng)
@@ -178,19 +130,21 @@ class Core:
 
     def _on_clearing(self, broker: str, clearing: jobs_pb2.Clearing, now: Now, rng: Rng) -> None:
         key = clearing.job_id, clearing.attempt
-        entry = self._current(key)
+        entry = self._jobs.current(key)
         awarded = clearing.kind == jobs_pb2.CLEARING_KIND_AWARDED
         if entry is None or entry.job.state != QUEUED or entry.job.route != jobs_pb2.ROUTE_OFFGRID:
             same = entry is not None and (entry.job.broker, entry.job.host) == (broker, clearing.host)
             if awarded and not same:
-                self._close(broker, key)  # of an older attempt, a second one, or too late: the local queue has the job
+                self._jobs.close(
+                    broker, key
+                )  # of an older attempt, a second one, or too late: the local queue has the job
             return
         if awarded:
             self._on_award(entry, broker, clearing, now)
         elif clearing.kind == jobs_pb2.CLEARING_KIND_QUEUED:
             entry.tries = 0
             entry.avoided.clear()
-            self._timers.set(entry.job.job_id, now.mono_ms + POLL_MS)
+            self._jobs.timers.set(entry.job.job_id, now.mono_ms + POLL_MS)
         elif clearing.kind == jobs_pb2.CLEARING_KIND_NO_HOST:
             self._try_later(entry, "NoHostsAvailable", clearing.detail, now)
         else:
@@ -198,12 +152,7 @@ class Core:
 
     def _on_award(self, entry: Open, broker: str, clearing: jobs_pb2.Clearing, now: Now) -> None:
         job = entry.job
-        entry.tries = 0
-        entry.avoided.clear()
-        move(job, "award")
-        job.broker, job.host, job.price_micro = broker, clearing.host, clearing.price_micro
-        job.attempts.add(number=job.attempt, host=job.host, started_us=now.utc_us)
-        self._keep(job, now, EventType.JOB_AWARDED)
+        self._jobs.award(entry, "award", broker, clearing.host, clearing.price_micro, now)
         if self._peers.is_down(job.host):  # the broker has not heard yet, and the mesh will not say it to us again
             self._lose_and_wait(entry, "refused: its host is not alive", now)
         else:
@@ -215,15 +164,12 @@ class Core:
         if not isinstance(answer.reply, jobs_pb2.StartJobsResponse):
             return  # the timer says it again; if the host is dead the mesh will tell
         for outcome in answer.reply.outcomes:
-            entry = self._current((outcome.job_id, outcome.attempt))
+            entry = self._jobs.current((outcome.job_id, outcome.attempt))
             if entry is None or entry.job.host != tag.node or entry.job.state not in (AWARDED, RUNNING):
                 continue
             if outcome.accepted:
-                entry.confirmed = True
-                self._timers.set(entry.job.job_id, now.mono_ms + entry.job.timeout_ms + RUN_GRACE_MS)
-                if entry.job.state == AWARDED:
-                    move(entry.job, "start")
-                    self._keep(entry.job, now)
+                self._jobs.confirm(entry, now)
+                self._jobs.timers.set(entry.job.job_id, now.mono_ms + entry.job.timeout_ms + RUN_GRACE_MS)
             else:
                 self._lose_and_wait(entry, f"refused: {outcome.refusal}", now)
 
@@ -241,15 +187,15 @@ class Core:
         job_id, attempt = report.key
         refusal = self._refusal(host, report)
         outcome = jobs_pb2.ReportOutcome(job_id=job_id, attempt=attempt, accepted=not refusal, refusal=refusal)
-        entry = self._open.get(job_id)
+        entry = self._jobs.get(job_id)
         if refusal or entry is None:
             return outcome
         if report.receipt is not None:
-            self._complete(entry, report.message.result, now)
+            self._jobs.complete(entry, report.message.result, now)
         elif report.message.error == "JobTimeout":
-            self._fail(entry, "JobTimeout", report.message.error_detail, now)
+            self._jobs.fail(entry, "JobTimeout", report.message.error_detail, now)
         elif report.message.error in ("ExecutionFailed", "OutputTooLarge"):
-            self._fail(entry, report.message.error, report.message.error_detail, now)
+            self._jobs.fail(entry, report.message.error, report.message.error_detail, now)
         else:
             self._lose_host(entry, f"{report.message.error}: {report.message.error_detail}", now, rng)
         return outcome
@@ -257,9 +203,9 @@ class Core:
     def _refusal(self, host: str, report: Report) -> str:
         """Why a report is not accepted; empty when it is. The fence stands here."""
         job_id, attempt = report.key
-        entry = self._open.get(job_id)
+        entry = self._jobs.get(job_id)
         if entry is None:
-            return "" if self._accepted_before(job_id, attempt, host) else "the job has ended, or is not this core's"
+            return "" if self._jobs.ended_by(job_id, attempt, host) else "the job has ended, or is not this core's"
         job = entry.job
         if attempt != job.attempt or job.state not in (AWARDED, RUNNING):
             return f"attempt {attempt} is over; the present one is {job.attempt}"
@@ -272,27 +218,19 @@ class Core:
                 return "the receipt's price is not the award's"
         return ""
 
-    def _accepted_before(self, job_id: str, attempt: int, host: str) -> bool:
-        known = self._ended.get(job_id)
-        if known is None and self._rows is not None:
-            value = self._rows.get(JOBS, job_id.encode())
-            job = jobs_pb2.Job.FromString(value) if value is not None else jobs_pb2.Job()
-            known = (job.attempt, job.host) if job.state in ENDED else None
-        return known == (attempt, host)
-
     # ---- from the mesh, and time
 
     def on_peer_up(self, node_id: str, roles: frozenset[int], now: Now) -> None:
         """A broker has come: whoever could not find a host tries again at once, and afresh, for its book fills yet."""
         if BROKER not in roles:
             return
-        for entry in self._open.values():
+        for entry in self._jobs:
             if entry.tries and entry.job.state == QUEUED and entry.job.route == jobs_pb2.ROUTE_OFFGRID:
                 entry.tries = 0
-                self._timers.set(entry.job.job_id, now.mono_ms)
+                self._jobs.timers.set(entry.job.job_id, now.mono_ms)
 
     def on_peer_down(self, node_id: str, now: Now, rng: Rng) -> None:
-        for entry in list(self._open.values()):
+        for entry in self._jobs:
             job = entry.job
             if job.host == node_id and job.state in (AWARDED, RUNNING):
                 self._lose_host(entry, "HostDied: its host was seen dead", now, rng)
@@ -300,8 +238,8 @@ class Core:
                 self._submit(entry, now, rng)
 
     def on_wake(self, now: Now, rng: Rng) -> None:
-        for job_id in self._timers.take_due(now.mono_ms):
-            entry = self._open.get(job_id)
+        for job_id in self._jobs.timers.take_due(now.mono_ms):
+            entry = self._jobs.get(job_id)
             if entry is None:
                 continue
             state = entry.job.state
@@ -321,58 +259,23 @@ class Core:
         settings = self._settings
         while self._local and self._host.slots_free:
             job_id, _ = self._local.popitem(last=False)
-            entry = self._open.get(job_id)
+            entry = self._jobs.get(job_id)
             if entry is None or entry.job.state != QUEUED:
                 continue
             job = entry.job
             if job.needs not in settings.executors:
                 offered = ", ".join(settings.executors) or "nothing"
-                self._fail(entry, "NoHostsAvailable", f"this node's own executors offer {offered}", now)
+                detail = f"the job needs {job.needs!r}; this node's own executors offer {offered}"
+                self._jobs.fail(entry, "NoHostsAvailable", detail, now)
                 continue
-            move(job, "start")
-            job.host = settings.node_id
-            job.price_micro = price_of(settings.price_micro, job.size_tokens)
-            job.attempts.add(number=job.attempt, host=job.host, started_us=now.utc_us)
-            self._keep(job, now, EventType.JOB_AWARDED)
-            payload = self._payload_or_fail(entry, now)
+            price_micro = price_of(settings.price_micro, job.size_tokens)
+            self._jobs.award(entry, "start", "", settings.node_id, price_micro, now)
+            payload = self._jobs.payload(entry, now)
             if payload is not None:
-                self._host.take(self._start_of(entry, payload))
+                order, signed = self._jobs.order(job)
+                self._host.take(Start(order, signed, jobs_pb2.JobPayload.FromString(payload), price_micro))
 
     # ---- inside
-
-    def _current(self, key: AttemptKey) -> Open | None:
-        entry = self._open.get(key[0])
-        return entry if entry is not None and entry.job.attempt == key[1] else None
-
-    def _order(self, job: jobs_pb2.Job) -> JobOrder:
-        return JobOrder(
-            core=self._settings.node_id,
-            job_id=job.job_id,
-            attempt=job.attempt,
-            kind=job.kind,
-            needs=job.needs,
-            size_tokens=job.size_tokens,
-            payload_bytes=job.payload_bytes,
-            payload_digest=job.payload_digest,
-            timeout_ms=job.timeout_ms,
-        )
-
-    def _payload_or_fail(self, entry: Open, now: Now) -> bytes | None:
-        """The stored payload; a job whose payload is damaged ends, so that it cannot stop all others for ever."""
-        job_id = entry.job.job_id
-        try:
-            value = self._rows.get(PAYLOADS, job_id.encode()) if self._rows is not None else None
-        except Corrupt as fault:
-            self._fail(entry, "PayloadLost", fault.message, now)
-            return None
-        if value is None:
-            self._fail(entry, "PayloadLost", f"the payload of job {job_id} is gone", now)
-        return value
-
-    def _start_of(self, entry: Open, payload: bytes) -> Start:
-        order = self._order(entry.job)
-        signed = sign_order(order, self._settings.signer, self._settings.salt)
-        return Start(order, signed, jobs_pb2.JobPayload.FromString(payload), entry.job.price_micro)
 
     def _submit(self, entry: Open, now: Now, rng: Rng) -> None:
         """Sends the present attempt's order to a broker; the timer says it again should no answer come."""
@@ -382,9 +285,8 @@ class Core:
             return
         job = entry.job
         job.broker = job.broker if job.broker in brokers else rng.choice(brokers)
-        signed = sign_order(self._order(job), self._settings.signer, self._settings.salt)
-        self._post.add("SubmitJobs", job.broker, entry.key, signed)
-        self._timers.set(job.job_id, now.mono_ms + 2 * POLL_MS)
+        self._post.add("SubmitJobs", job.broker, entry.key, self._jobs.order(job)[1])
+        self._jobs.timers.set(job.job_id, now.mono_ms + 2 * POLL_MS)
 
     def _find_another_broker(self, entry: Open, now: Now, rng: Rng) -> None:
         if set(self._peers.with_role(BROKER)) - entry.avoided:
@@ -396,46 +298,44 @@ class Core:
         """Three retries; then the local queue where the mode allows it and brokers are the trouble, else failure."""
         entry.avoided.clear()
         if entry.tries < len(RETRY_DELAYS_MS):
-            self._timers.set(entry.job.job_id, now.mono_ms + RETRY_DELAYS_MS[entry.tries])
+            self._jobs.timers.set(entry.job.job_id, now.mono_ms + RETRY_DELAYS_MS[entry.tries])
             entry.tries += 1
         elif error == "BrokerUnavailable" and entry.job.mode == jobs_pb2.DISPATCH_MODE_AUTO:
             self._to_local_queue(entry)
-            self._keep(entry.job, now, EventType.JOB_DISPATCHED)
+            self._jobs.keep(entry.job, now, EventType.JOB_DISPATCHED)
         else:
-            self._fail(entry, error, detail, now)
+            self._jobs.fail(entry, error, detail, now)
 
     def _to_local_queue(self, entry: Open) -> None:
         entry.job.route = jobs_pb2.ROUTE_FILE_QUEUE
         entry.job.broker = ""
-        self._timers.cancel(entry.job.job_id)
+        self._jobs.timers.cancel(entry.job.job_id)
         self._local[entry.job.job_id] = None
 
     def _send_start(self, entry: Open, now: Now) -> None:
         job = entry.job
         if job.host == self._settings.node_id and job.route == jobs_pb2.ROUTE_FILE_QUEUE:
             return
-        payload = self._payload_or_fail(entry, now)
+        payload = self._jobs.payload(entry, now)
         if payload is None:
             return
-        start = jobs_pb2.StartJob(
-            order=sign_order(self._order(job), self._settings.signer, self._settings.salt),
-            payload=payload,
-            price_micro=job.price_micro,
-        )
+        start = jobs_pb2.StartJob(order=self._jobs.order(job)[1], payload=payload, price_micro=job.price_micro)
         self._post.add("StartJobs", job.host, entry.key, start)
         if entry.answer_by_ms is None:
             # Of a job that runs, its report may come even if no answer does.
             patience_ms = START_PATIENCE_MS if job.state == AWARDED else job.timeout_ms + RUN_GRACE_MS
             entry.answer_by_ms = now.mono_ms + patience_ms
-        self._timers.set(job.job_id, now.mono_ms + START_RETRY_MS)
+        self._jobs.timers.set(job.job_id, now.mono_ms + START_RETRY_MS)
 
     def _lose_host(self, entry: Open, outcome: str, now: Now, rng: Rng) -> None:
         """The attempt is lost with its host: the next one begins at once, unless the job keeps killing hosts."""
         entry.losses += 1
         if entry.losses > LOSSES_MAX:
-            self._fail(entry, "AttemptsExhausted", f"{entry.losses} hosts were lost under it; the last: {outcome}", now)
+            self._jobs.fail(
+                entry, "AttemptsExhausted", f"{entry.losses} hosts were lost under it; the last: {outcome}", now
+            )
             return
-        self._lose(entry, outcome, now)
+        self._jobs.lose(entry, outcome, now)
         if entry.job.route == jobs_pb2.ROUTE_FILE_QUEUE:
             self._local[entry.job.job_id] = None
         else:
@@ -444,63 +344,6 @@ class Core:
     def _lose_and_wait(self, entry: Open, outcome: str, now: Now) -> None:
         """The host took nothing on, so nothing is held against the job; the next attempt waits, longer each time."""
         entry.refusals += 1
-        self._lose(entry, outcome, now)
+        self._jobs.lose(entry, outcome, now)
         delay = REFUSED_DELAY_MS << min(entry.refusals, 6)
-        self._timers.set(entry.job.job_id, now.mono_ms + min(delay, REFUSED_DELAY_MAX_MS))
-
-    def _lose(self, entry: Open, outcome: str, now: Now) -> None:
-        """Ends the present attempt; the next number is durable with this very batch."""
-        job = entry.job
-        self._end_attempt(job, outcome, now)
-        self._close(job.broker, entry.key)
-        move(job, "lose")
-        job.attempt += 1
-        entry.confirmed, entry.answer_by_ms = False, None
-        job.host, job.price_micro = "", 0
-        self._keep(job, now, EventType.JOB_DISPATCHED)
-
-    def _complete(self, entry: Open, result: jobs_pb2.JobResult, now: Now) -> None:
-        job = entry.job
-        self._end_attempt(job, result.status, now)
-        self._post.put(RESULTS, job.job_id.encode(), result)
-        move(job, "complete" if result.status == COMPLETED else "fail")
-        if result.status != COMPLETED:
-            job.error, job.error_detail = "ExecutionFailed", f"exit code {result.exit_code}"
-        job.result.CopyFrom(result)
-        job.result.ClearField("output")
-        job.result.ClearField("log")
-        self._end(entry, now, EventType.JOB_COMPLETED if result.status == COMPLETED else EventType.JOB_FAILED)
-
-    def _fail(self, entry: Open, error: str, detail: str, now: Now) -> None:
-        self._end_attempt(entry.job, error, now)
-        move(entry.job, "fail")
-        entry.job.error, entry.job.error_detail = error, detail
-        self._end(entry, now, EventType.JOB_FAILED)
-
-    def _end(self, entry: Open, now: Now, etype: EventType) -> None:
-        job = entry.job
-        self._close(job.broker, entry.key)
-        del self._open[job.job_id]
-        self._local.pop(job.job_id, None)
-        self._timers.cancel(job.job_id)
-        self._ended[job.job_id] = job.attempt, job.host
-        if len(self._ended) > ENDED_REMEMBERED:
-            self._ended.popitem(last=False)
-        self._post.delete(PAYLOADS, job.job_id.encode())
-        self._keep(job, now, etype)
-
-    def _end_attempt(self, job: jobs_pb2.Job, outcome: str, now: Now) -> None:
-        if job.attempts and job.attempts[-1].number == job.attempt:
-            job.attempts[-1].outcome, job.attempts[-1].ended_us = outcome, now.utc_us
-            del job.attempts[:-ATTEMPTS_SHOWN]
-
-    def _close(self, broker: str, key: AttemptKey) -> None:
-        """Tells the broker that the attempt is over. Lost words heal by the host's next offer."""
-        if broker:
-            self._post.add("CloseLeases", broker, key, jobs_pb2.LeaseKey(job_id=key[0], attempt=key[1]))
-
-    def _keep(self, job: jobs_pb2.Job, now: Now, etype: EventType | None = None) -> None:
-        job.updated_us = now.utc_us
-        self._post.put(JOBS, job.job_id.encode(), job)
-        if etype is not None:
-            self._post.record(etype, job.job_id, job=job)
+        self._jobs.timers.set(entry.job.job_id, now.mono_ms + min(delay, REFUSED_DELAY_MAX_MS))

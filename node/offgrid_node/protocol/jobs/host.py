@@ -14,7 +14,7 @@ from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.effects import Answered, Execute, Executed, Rows
 from offgrid_node.protocol.errors import NotFound, PermissionDenied
 from offgrid_node.protocol.etypes import EventType
-from offgrid_node.protocol.events import BROKER
+from offgrid_node.protocol.events import BROKER, HOST
 from offgrid_node.protocol.jobs.commands import Start, StartJobs
 from offgrid_node.protocol.jobs.fence import Fence
 from offgrid_node.protocol.jobs.orders import AttemptKey, JobOrder
@@ -166,7 +166,7 @@ class Host:
                 self._keep_and_send(lease, now)
 
     def on_peer_up(self, roles: frozenset[int], node_id: str, now: Now) -> None:
-        self._offer_due = self._offer_due or BROKER in roles
+        self._offer_due = self._offer_due or BROKER in roles or node_id == self._settings.node_id
         for key, lease in self._leases.items():
             if lease.core == node_id and lease.HasField("report"):
                 self._timers.set(key, now.mono_ms)
@@ -214,12 +214,12 @@ class Host:
         return reports
 
     def post_offer(self, rng: Rng) -> None:
-        """Says the standing offer to every broker when it changed or is due again."""
+        """Says the standing offer to every broker when it changed or is due again; only a host makes offers."""
         if not self._offer_due:
             return
         self._offer_due = False
         settings = self._settings
-        if not settings.executors:
+        if not settings.executors or not self._peers.has_role(settings.node_id, HOST):
             return
         if self._seq & 0xFFFFFFFF == 0:
             self._post.put_bytes(META, EPOCH_KEY, (self._seq >> 32).to_bytes(8, "big"))

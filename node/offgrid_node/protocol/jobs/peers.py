@@ -27,6 +27,9 @@ class Peers:
         """The mesh has said so. Of whom it has not spoken yet, as after a restart, the opposite is not known either."""
         return node_id in self._down
 
+    def has_role(self, node_id: str, role: int) -> bool:
+        return role in self._roles.get(node_id, ())
+
     def with_role(self, role: int) -> list[str]:
         """Node ids in a fixed order, so that a replay chooses alike."""
         return sorted(node for node, roles in self._roles.items() if role in roles)
