@@ -19,7 +19,8 @@ from offgrid_node.protocol.rng import Rng
 ALIVE, SUSPECT, DEAD = 1, 2, 3  # the values of offgrid.v1.Liveness; of one incarnation the greater wins
 
 BOOT_SHIFT = 20  # an incarnation is the boot counter followed by this many bits of refutations
-INCARNATION_MAX = 2**62  # beyond it news are not believed: there must be room to refute
+INCARNATION_MAX = 2**62
+BOOTS_AHEAD_MAX = 2**16  # hearsay of a later life is not believed; the node itself is, whenever it is heard
 PROBES_PER_INTERVAL = 3  # members, and as many suspects
 DEAD_PROBE_INTERVALS = 5
 SUSPICION_INTERVALS = 3
@@ -148,7 +149,7 @@ class Swim:
     def learn(self, news: Iterable[News], now_ms: int) -> None:
         """What others say. News about strangers are ignored, news about ourselves refuted."""
         for item in news:
-            if not ALIVE <= item.liveness <= DEAD or not 0 < item.incarnation <= INCARNATION_MAX:
+            if not self._credible(item):
                 continue
             if item.node_id == self._self_id:
                 self._refute(item)
@@ -192,9 +193,16 @@ class Swim:
         if incarnation:
             self._spread(News(node_id, liveness, incarnation))
 
+    def _credible(self, item: News) -> bool:
+        """Whether it is within bounds; a doubt must leave room to refute it."""
+        highest = INCARNATION_MAX if item.liveness == ALIVE else INCARNATION_MAX - 1
+        if not ALIVE <= item.liveness <= DEAD or not 0 < item.incarnation <= highest:
+            return False
+        return item.incarnation >> BOOT_SHIFT <= self.boot_of(item.node_id) + BOOTS_AHEAD_MAX
+
     def _refute(self, claim: News) -> None:
         if claim.liveness != ALIVE and claim.incarnation >= self.incarnation:
-            self.incarnation = min(claim.incarnation + 1, INCARNATION_MAX)
+            self.incarnation = claim.incarnation + 1
 
     def _spread(self, news: News) -> None:
         self._news.pop(news.node_id, None)

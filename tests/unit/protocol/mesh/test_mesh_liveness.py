@@ -7,7 +7,16 @@ from mesh_world import World
 
 from offgrid.v1 import common_pb2, mesh_pb2
 from offgrid_node.protocol.events import PeerDown, PeerUp
-from offgrid_node.protocol.mesh.swim import ALIVE, DEAD, INCARNATION_MAX, SUSPECT
+from offgrid_node.protocol.mesh.swim import (
+    ALIVE,
+    BOOT_SHIFT,
+    BOOTS_AHEAD_MAX,
+    DEAD,
+    INCARNATION_MAX,
+    SUSPECT,
+    News,
+    Swim,
+)
 
 
 def all_alive(world: World) -> bool:
@@ -160,7 +169,8 @@ def test_news_from_a_liar_do_not_keep_a_living_node_dead() -> None:
     world = World(41, 4)
     world.run(5_000)
     liar, victim, judge = list(world.nodes.values())[1:4]
-    lie = mesh_pb2.LivenessNews(node_id=victim.node_id, liveness=common_pb2.LIVENESS_DEAD, incarnation=INCARNATION_MAX)
+    farthest = (1 + BOOTS_AHEAD_MAX) << BOOT_SHIFT
+    lie = mesh_pb2.LivenessNews(node_id=victim.node_id, liveness=common_pb2.LIVENESS_DEAD, incarnation=farthest)
     judge.ask(mesh_pb2.PingRequest(news=[lie] * 500), liar.node_id)
     assert judge.mesh.liveness(victim.node_id) == DEAD
     world.run(30_000)
@@ -171,11 +181,36 @@ def test_news_that_cannot_be_are_ignored() -> None:
     world = World(43, 3)
     world.run(5_000)
     member = list(world.nodes)[1]
-    for liveness, incarnation in ((3, INCARNATION_MAX + 1), (0, 1 << 40), (9, 1 << 40), (3, 0)):
+    absurd = (2 + BOOTS_AHEAD_MAX) << BOOT_SHIFT
+    for liveness, incarnation in ((3, INCARNATION_MAX), (3, absurd), (0, 1 << 30), (9, 1 << 30), (3, 0)):
         news = mesh_pb2.LivenessNews(node_id=member, incarnation=incarnation)
         news.liveness = common_pb2.Liveness.ValueType(liveness)
         world.first.ask(mesh_pb2.PingRequest(news=[news]), list(world.nodes)[2])
         assert world.first.mesh.liveness(member) == ALIVE
+
+
+def test_whatever_is_said_of_a_node_it_can_refute_so_that_others_believe_it() -> None:
+    last_boot = (INCARNATION_MAX >> BOOT_SHIFT) - 1
+    one, judge = Swim("one", last_boot, 1_000, 0), Swim("judge", 1, 1_000, 0)
+    judge.watch("one", 0)
+    judge.heard("one", one.incarnation, 0)
+    for doubt in (INCARNATION_MAX, INCARNATION_MAX - 1):
+        lie = News("one", DEAD, doubt)
+        judge.learn([lie], 0)
+        one.learn([lie], 0)
+        judge.learn([News("one", ALIVE, one.incarnation)], 0)
+        assert judge.liveness("one") == ALIVE, f"one says it lives in {one.incarnation}"
+
+
+def test_hearsay_of_a_life_far_ahead_changes_nothing_and_is_not_taken_over() -> None:
+    swim = Swim("self", 3, 1_000, 0)
+    swim.learn([News("self", DEAD, (4 + BOOTS_AHEAD_MAX) << BOOT_SHIFT)], 0)
+    assert swim.boot_of("self") == 3
+    swim.watch("old", 0)
+    swim.learn([News("old", ALIVE, (1 + BOOTS_AHEAD_MAX) << BOOT_SHIFT)], 0)
+    assert swim.liveness("old") == SUSPECT
+    swim.heard("old", (1 + BOOTS_AHEAD_MAX) << BOOT_SHIFT, 0)
+    assert swim.liveness("old") == ALIVE, "the node itself is believed"
 
 
 @pytest.mark.parametrize("seed", [1, 2, 6])
