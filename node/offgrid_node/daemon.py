@@ -225,7 +225,7 @@ def make_executors(config: Config) -> tuple[ExecutorPool, tuple[str, ...]]:
     """The executors that the config asks for and this machine has, and what is missing."""
     executors: list[Executor] = []
     if config.host.wasm.enabled:
-        executors.append(WasmExecutor(config.host.wasm.memory_mb * MIB))
+        executors.append(WasmExecutor(config.host.wasm.memory_mb * MIB, config.host.slots))
     process = ProcessExecutor({name: Path(path) for name, path in config.host.process.commands.items()})
     executors.append(process)
     return ExecutorPool(executors), process.problems

@@ -26,7 +26,7 @@ SUBSCRIPTIONS_MAX = 64
 
 SUCCESS, EBADF, EFAULT, EINVAL, EIO = 0, 8, 21, 28, 29
 CLOCK_REALTIME = 0
-EVENT_CLOCK, EVENT_FD_READ, EVENT_FD_WRITE = 0, 1, 2
+EVENT_CLOCK = 0  # the other kinds wait for a stream, which ours never need
 ABSOLUTE = 1
 
 VECTOR = struct.Struct("<II")

@@ -26,8 +26,6 @@ from offgrid_node.protocol.jobs.needs import check_payload
 
 VERSION = f"wasmtime/{version('wasmtime')}"
 PROGRAM_NAME = "job.wasm"
-# More wait in a queue, and their timeout runs; a host's slots are far fewer.
-RUNS_MAX = 32
 TABLE_ELEMENTS_MAX = 100_000
 TABLES_MAX = 8
 # How long to wait for a stopped run to be gone. Only compiling a small module, 1.4 s at worst, cannot be stopped.
@@ -57,15 +55,18 @@ class Lane:
 
 
 class WasmExecutor:
-    """An Executor of wasm payloads. `memory_bytes` bounds each run's linear memory; `memory.grow` fails beyond it."""
+    """An Executor of wasm payloads. `memory_bytes` bounds each run's linear memory; `memory.grow` fails beyond it.
 
-    def __init__(self, memory_bytes: int) -> None:
+    `runs` is how many may be under way at once, the host's slots: a further one waits, and its timeout runs.
+    """
+
+    def __init__(self, memory_bytes: int, runs: int) -> None:
         self._memory_bytes = memory_bytes
         self._modules = CompiledModules()
         self._idle: list[Lane] = []
         self._runs: set[Run] = set()
         self._lock = threading.Lock()
-        self._threads = ThreadPoolExecutor(RUNS_MAX, thread_name_prefix="wasm")
+        self._threads = ThreadPoolExecutor(runs, thread_name_prefix="wasm")
 
     @property
     def offers(self) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ PROCESS = jobs_pb2.JobPayload(process=jobs_pb2.ProcessTask(command="python", arg
 
 
 def make_pool() -> ExecutorPool:
-    return ExecutorPool([WasmExecutor(1 << 24), ProcessExecutor({"python": Path(sys.executable)})])
+    return ExecutorPool([WasmExecutor(1 << 24, 1), ProcessExecutor({"python": Path(sys.executable)})])
 
 
 def test_it_offers_what_its_executors_offer() -> None:
@@ -45,4 +45,4 @@ def test_a_payload_that_none_can_run_is_an_outcome(payload: jobs_pb2.JobPayload)
 
 def test_two_executors_cannot_offer_the_same() -> None:
     with pytest.raises(ValueError, match="'wasm'"):
-        ExecutorPool([WasmExecutor(1 << 24), WasmExecutor(1 << 24)])
+        ExecutorPool([WasmExecutor(1 << 24, 1), WasmExecutor(1 << 24, 1)])

@@ -18,7 +18,7 @@ from offgrid_node.executors import programs
 from offgrid_node.executors.executor import Outcome
 from offgrid_node.executors.wasm import WasmExecutor
 
-EXECUTOR = WasmExecutor(64 * 1024 * 1024)
+EXECUTOR = WasmExecutor(64 * 1024 * 1024, 4)
 SOURCE = programs.load("textstats")
 TEXT = (resources.files("offgrid_node") / "demo_text.txt").read_bytes()
 

@@ -18,10 +18,11 @@ from offgrid.v1 import jobs_pb2
 from offgrid_node.executors import modules, programs
 from offgrid_node.executors.capture import LOG_MARK
 from offgrid_node.executors.executor import LOG_BYTES_MAX, OUTPUT_BYTES_MAX, Outcome
-from offgrid_node.executors.wasm import RUNS_MAX, WasmExecutor
+from offgrid_node.executors.wasm import WasmExecutor
 
 MAPS_PER_THREAD = 4
 MEMORY_BYTES = 16 * 1024 * 1024
+SLOTS = 32
 IMPORTS = """
   (import "wasi_snapshot_preview1" "fd_read" (func $fd_read (param i32 i32 i32 i32) (result i32)))
   (import "wasi_snapshot_preview1" "fd_write" (func $fd_write (param i32 i32 i32 i32) (result i32)))
@@ -51,7 +52,7 @@ def wasm(source: bytes, stdin: bytes = b"", *args: str) -> jobs_pb2.JobPayload:
 
 @pytest.fixture
 def executor() -> Iterator[WasmExecutor]:
-    executor = WasmExecutor(MEMORY_BYTES)
+    executor = WasmExecutor(MEMORY_BYTES, SLOTS)
     yield executor
     executor.close()
 
@@ -254,6 +255,23 @@ def test_runs_are_parallel_and_the_loop_stays_free(executor: WasmExecutor) -> No
     assert turns > 10
 
 
+def test_every_slot_has_room_to_run_at_once() -> None:
+    slots = 40
+    executor = WasmExecutor(MEMORY_BYTES, slots)
+
+    async def fill() -> None:
+        tasks = [asyncio.create_task(executor.run(wasm(module(SPIN)), 60_000)) for _ in range(slots)]
+        async with asyncio.timeout(20):
+            while executor.running < slots:  # noqa: ASYNC110 - threads begin, and set no event
+                await asyncio.sleep(0.005)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    asyncio.run(fill())
+    executor.close()
+
+
 def test_a_stop_hits_its_own_run_only(executor: WasmExecutor) -> None:
     async def two() -> list[Outcome]:
         long = wasm(programs.load("textstats"), b"x" * 200_000, "500")
@@ -342,4 +360,4 @@ def test_fifty_runs_leave_no_descriptor_and_no_memory_behind(executor: WasmExecu
     asyncio.run(fifty())
     assert used()[0] == descriptors
     assert used()[1] <= maps + 20
-    assert threading.active_count() <= RUNS_MAX + 2
+    assert threading.active_count() <= SLOTS + 2
