@@ -109,10 +109,16 @@ class Host(Section):
     """Work for others (role "host")."""
 
     slots: int = Field(default_factory=_cpus, ge=1, le=1024, description="jobs at a time")
-    price_micro: int = Field(default=1000, ge=0, le=_MONEY_MAX, description="price of a job, in millionths of a credit")
+    price_micro: int = Field(
+        default=1000,
+        ge=0,
+        le=_MONEY_MAX,
+        description="price of a million tokens of a job's size, rounded up, in millionths of a credit",
+    )
     kinds: f.Words = Field(default=("compute",), description="kinds of job that are taken")
     labels: f.Labels = Field(
-        default_factory=dict, description='what jobs may ask for: { room = "attic", gpu = "none" }'
+        default_factory=dict,
+        description='told to brokers: { room = "attic", gpu = "none" }; matching by label comes later',
     )
     wasm: Wasm = Field(default_factory=Wasm)
     process: Process = Field(default_factory=Process)

@@ -288,8 +288,8 @@ class LmdbStore:
             size = opened.env.info()["map_size"]
             if size >= ceiling:
                 raise Exhausted(
-                    f"the store in {self._path} has reached its limit of {self._limit_bytes} bytes: raise the limit "
-                    "or delete what is no longer needed",
+                    f"the store in {self._path} has reached its limit of {self._limit_bytes} bytes: raise "
+                    "storage.limit_mb and start the node again",
                     reason="StoreFull",
                     retry_ms=STORE_FULL_RETRY_MS,
                 )

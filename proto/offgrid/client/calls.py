@@ -20,7 +20,7 @@ from offgrid.client.errors import OffgridError, from_rpc
 REPEATS_MAX = 3
 PAUSE_MS = 50  # before the first repetition; doubled for each further one
 PAUSE_MS_MAX = 1_000  # a node that asks for more is asked by the caller, not by us
-REPLY_BYTES_MAX = 16 * 1024 * 1024  # a job's output may pass gRPC's own 4 MB together with its log
+REPLY_BYTES_MAX = 4 * 1024 * 1024  # what a node sends at most; outputs and logs are bounded far below it
 REQUEST_ID_BYTES = 16
 
 R = TypeVar("R", bound=Message)

@@ -168,6 +168,7 @@ def test_one_batch_too_many_leaves_the_store_as_it_was(tmp_path: Path) -> None:
             with pytest.raises(Exhausted) as caught:
                 store.commit(Batch([b"two"], {("new", b"k"): bytes(3 * MIB)}))
             assert caught.value.reason == "StoreFull"
+            assert "storage.limit_mb" in caught.value.message
         assert store.get("new", b"k") is None
         assert store.commit(Batch([b"two"], {("new", b"k"): b"small"})) == 2
         assert store.verify() == []

@@ -86,7 +86,7 @@ COMMANDS: dict[str, Command] = {
     "test": Command("[PYTEST ARGS]", "the tests", "dev", test),
     "lint": Command("", "format, lint, types, import floors, proto lint", "dev", lint),
     "check": Command("[PYTEST ARGS]", "lint and test", "dev", check),
-    "soak": Command("[ARGS]", "long runs: thousands of seeds, kills, fuzzing", "dev", module("offgrid_tools.soak")),
+    "soak": Command("[ARGS]", "long runs: seeds, kills, damaged configs", "dev", module("offgrid_tools.soak")),
     "sim": Command("--seed N [--json]", "replays one seed of the simulator", "runtime", script("offgrid", "sim")),
     "lock": Command("[--upgrade]", "writes locks/ anew from pyproject.toml", None, lock),
     "clean": Command("", "removes .venv, generated code and caches", None, clean),
