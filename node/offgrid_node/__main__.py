@@ -6,6 +6,7 @@ Imports are lazy, so that --help and --version answer at once.
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +16,7 @@ import click
 
 from offgrid_node import __version__
 
-EXIT_USAGE, EXIT_CONFIG, EXIT_REFUSED, EXIT_INTERRUPTED = 2, 2, 4, 130
+EXIT_CONFIG, EXIT_REFUSED, EXIT_INTERRUPTED = 2, 4, 130
 ROLES = click.Choice(["core", "broker", "host"])
 T = TypeVar("T")
 
@@ -65,7 +66,7 @@ def init(mesh: str, folder: Path, name: str | None, roles: tuple[str, ...], sett
     click.echo(f"mesh {mesh} founded; this node is {made.name} ({made.node_id})")
     click.echo(f"  config    {made.config_path}")
     click.echo(f"  root key  {made.root_key_path}   keep a copy somewhere safe and offline")
-    click.echo(f"next: offgrid-node run --dir {folder}")
+    click.echo(f"next: offgrid-node run --dir {shlex.quote(str(folder))}")
 
 
 @cli.command()
@@ -75,7 +76,14 @@ def init(mesh: str, folder: Path, name: str | None, roles: tuple[str, ...], sett
 @ROLE
 @SETTINGS
 @click.option("--no-run", is_flag=True, help="Join only; start with `offgrid-node run` later.")
-@click.option("--timeout", "timeout_s", default=30.0, show_default=True, help="Seconds to look for the inviter.")
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=click.IntRange(1, 3600),
+    default=30,
+    show_default=True,
+    help="Seconds to look for the inviter.",
+)
 def join(
     token: str,
     folder: Path,
@@ -83,7 +91,7 @@ def join(
     roles: tuple[str, ...],
     settings: tuple[str, ...],
     no_run: bool,
-    timeout_s: float,
+    timeout_s: int,
 ) -> None:
     """Makes this machine a member of the mesh that TOKEN invites to, and runs it."""
     from offgrid_node.joining import join as join_mesh
@@ -91,7 +99,7 @@ def join(
     made = join_mesh(folder, token, name, roles or ("core", "broker", "host"), parse_settings(settings), timeout_s)
     click.echo(f"joined mesh {made.mesh} as {made.name} ({made.node_id}); config {made.config_path}")
     if no_run:
-        click.echo(f"next: offgrid-node run --dir {folder}")
+        click.echo(f"next: offgrid-node run --dir {shlex.quote(str(folder))}")
     else:
         _run(folder)
 

@@ -122,10 +122,6 @@ class Outgoing:
     def silent(self) -> int:
         return self._sender.silent
 
-    @property
-    def message_bytes(self) -> int:
-        return sum(len(part) for part in self._parts)
-
     def begin(self, now_ms: int) -> None:
         """Sends a burst; also called to start again after `rest`."""
         self._send(now_ms, self._sender.burst())

@@ -6,7 +6,6 @@ import struct
 from enum import IntEnum
 
 REQUEST_HEAD = struct.Struct(">HI")  # method, timeout_ms
-METHOD_MAX = 0xFFFF
 
 
 class Status(IntEnum):

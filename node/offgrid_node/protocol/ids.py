@@ -16,7 +16,6 @@ NODE_ID_BYTES = 20
 NODE_ID = re.compile(r"[a-z2-7]{32}\Z")
 NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,62})\Z")
 NAME_RULE = "1 to 63 characters of a-z, 0-9 and '-', the first not '-'"
-REQUEST_ID_CHARS = 64
 
 
 def base32(data: bytes) -> str:

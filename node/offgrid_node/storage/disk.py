@@ -14,7 +14,6 @@ from filelock import FileLock, Timeout
 
 from offgrid_node.protocol.errors import FailedPrecondition, Unavailable
 
-COMMIT_INLINE_MAX_MS = 5.0  # above this, waiting for fsync in the event loop costs more than handing over to a thread
 DISK_RETRY_MS = 1_000
 LOW_SPACE_BYTES = 1024 * 1024  # less than this free is named as the likely cause
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.metadata import EntryPoint
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -24,6 +25,19 @@ def host() -> tuple[VirtualTime, LinkHost]:
 def test_a_description_is_taken_apart() -> None:
     assert parse_spec("lora:/dev/ttyUSB0?sf=8&bw=125") == LinkSpec("lora", "/dev/ttyUSB0", {"sf": "8", "bw": "125"})
     assert str(parse_spec("memory:a?mtu=64")) == "memory:a?mtu=64"
+
+
+def test_an_installed_package_brings_its_links_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    metadata = tmp_path / "kite_link-1.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: kite-link\nVersion: 1\n")
+    (metadata / "entry_points.txt").write_text(
+        "[offgrid.transports]\nkite = offgrid_transports.memory:open_transport\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    registry = TransportRegistry.installed()
+    assert "kite" in registry.schemes
+    assert registry.open("kite:a", host()[1]).mtu_bytes > 0
 
 
 @pytest.mark.parametrize(
