@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
+
 from offgrid_node import __version__
 from offgrid_node.access_files import TLS_NAME, TOKEN_NAME
-from offgrid_node.config import Config
+from offgrid_node.config import Config, split_address
+from offgrid_node.discovery.addresses import join_address
 from offgrid_node.keys import tls_name_of
 from offgrid_node.node import Node
+
+ANY_HOST = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - recognised here, not bound
 
 
 def banner(config: Config, node: Node, admin: str, mesh_port: int) -> str:
@@ -20,26 +25,32 @@ def banner(config: Config, node: Node, admin: str, mesh_port: int) -> str:
         f"  mesh     port {mesh_port}, mutual TLS",
         f"  store    {config.storage.memory_db}",
         "Talk to it:",
-        f"  offgrid --socket {admin} status",
+        f"  offgrid --socket {quoted(admin)} status",
         f"  {grpcurl_admin(config, admin)}",
         f"  {grpcurl_mesh(config, node, mesh_port)}",
     ]
     return "\n".join(lines)
 
 
+def quoted(text: object) -> str:
+    """As a shell wants it."""
+    return shlex.quote(str(text))
+
+
 def grpcurl_admin(config: Config, admin: str) -> str:
     """The exact line for the owner's socket, or for the loopback port and its token."""
     method = "offgrid.v1.MeshService/GetStatus"
     if admin.startswith("unix:"):
-        return f"grpcurl -plaintext -unix {admin.removeprefix('unix:')} {method}"
+        return f"grpcurl -plaintext -unix {quoted(admin.removeprefix('unix:'))} {method}"
     token = config.node.data_dir / TOKEN_NAME
-    return f'grpcurl -plaintext -H "authorization: Bearer $(cat {token})" {admin} {method}'
+    return f'grpcurl -plaintext -H "authorization: Bearer $(cat {quoted(token)})" {admin} {method}'
 
 
 def grpcurl_mesh(config: Config, node: Node, mesh_port: int) -> str:
     """The exact line for the mesh port, as this very node; the PEM files are written at start."""
     tls = config.node.data_dir / TLS_NAME
-    return (
-        f"grpcurl -cacert {tls / 'identity.pem'} -cert {tls / 'chain.pem'} -key {tls / 'leaf.key'} "
-        f"-authority {tls_name_of(node.node_id)} 127.0.0.1:{mesh_port} offgrid.v1.MeshService/GetStatus"
-    )
+    host = split_address(config.mesh.listen, port_min=0)[0]
+    reach = join_address(ANY_HOST.get(host, host), mesh_port)
+    files = (("cacert", "identity.pem"), ("cert", "chain.pem"), ("key", "leaf.key"))
+    shown = " ".join(f"-{flag} {quoted(tls / name)}" for flag, name in files)
+    return f"grpcurl {shown} -authority {tls_name_of(node.node_id)} {reach} offgrid.v1.MeshService/GetStatus"

@@ -7,6 +7,7 @@ host that won is killed (kill -9) and another finishes it. Then the demo says wh
 from __future__ import annotations
 
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -27,6 +28,7 @@ LONG_JOB_S = 4.0  # long enough to be killed in the middle on a fast machine
 LONG_JOB_TIMEOUT_MS = 180_000  # a small board counts ten times slower
 BYTES_PER_S = 370_000_000  # what the program counts a second on a laptop, roughly
 PASS_BYTES = 4  # what beginning a pass costs, in bytes counted: an empty file takes time too
+EXIT_TERMINATED = 143  # 128 + SIGTERM, as shells have it
 PROGRAM = "textstats"
 RUNNING, COMPLETED = jobs_pb2.JOB_STATE_RUNNING, jobs_pb2.JOB_STATE_COMPLETED
 
@@ -36,26 +38,35 @@ def demonstrate(file: Path | None, *, keep: bool, folder: Path | None) -> int:
     name, text = read_input(file)
     home = folder or Path(tempfile.mkdtemp(prefix="offgrid-demo-"))
     show = Show()
-    with LocalMesh(home, "demo", NODES) as mesh:
-        try:
-            ok = _story(mesh, show, name, text)
-        except (Unavailable, OffgridError) as error:
-            show.line(str(error))
-            ok = False
-        if keep and ok:
-            _keep(mesh, show)
-            return 0
-        with show.step("stopping the five nodes"):
-            codes = mesh.stop()
-        late = [node for node, code in codes.items() if code is None]
-        if late:
-            show.line(f"had to be killed: {', '.join(late)}")
-    if ok and not late and folder is None:
-        shutil.rmtree(home, ignore_errors=True)
-    else:
-        show.line(f"everything is in {home}")
-    show.line("done." if ok and not late else "the demo did NOT go as it should; the nodes' logs say why.")
-    return 0 if ok and not late else 1
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))  # through the `with`: nodes are stopped first
+    well = False
+    try:
+        with LocalMesh(home, "demo", NODES) as mesh:
+            try:
+                well = _story(mesh, show, name, text)
+            except (Unavailable, OffgridError) as error:
+                show.line(str(error))
+            if keep and well:
+                folder = None
+                _keep(mesh, show, home)
+                return 0
+            well = _stopped(mesh, show) and well
+    finally:
+        if not well or folder is not None:
+            show.line(f"everything is in {home}")
+        elif not keep:
+            shutil.rmtree(home, ignore_errors=True)
+    show.line("done." if well else "the demo did NOT go as it should; the nodes' logs say why.")
+    return 0 if well else 1
+
+
+def _stopped(mesh: LocalMesh, show: Show) -> bool:
+    with show.step("stopping the five nodes"):
+        codes = mesh.stop()
+    late = [node for node, code in codes.items() if code is None]
+    if late:
+        show.line(f"had to be killed: {', '.join(late)}")
+    return not late
 
 
 def read_input(file: Path | None) -> tuple[str, bytes]:
@@ -165,7 +176,7 @@ def _show_trail(mesh: LocalMesh, show: Show, core: Client, job: jobs_pb2.Job) ->
         show.line(f"    {node.name:7} store {node.folder / 'data' / 'memory.db'}, log {node.log_path}")
 
 
-def _keep(mesh: LocalMesh, show: Show) -> None:
+def _keep(mesh: LocalMesh, show: Show, home: Path) -> None:
     """Leaves the mesh running, with lines to copy."""
     core = mesh["core"]
     pids = [str(node.process.pid) for node in mesh.nodes.values() if node.process is not None and node.alive]
@@ -179,6 +190,7 @@ def _keep(mesh: LocalMesh, show: Show) -> None:
         f"grpcurl -plaintext -unix {socket} offgrid.v1.JobService/ListJobs",
     ):
         show.line(f"    {line}")
+    show.line(f"everything is in {home}")
     show.line(f"stop it with: kill {' '.join(pids)}")
     for node in mesh.nodes.values():
         node.process = None  # theirs now: leaving the `with` block must not stop them

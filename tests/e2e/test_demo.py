@@ -53,7 +53,8 @@ def test_it_shows_a_job_and_the_death_of_its_host(text: Path, tmp_path: Path) ->
 def kept(tmp_path: Path) -> Iterator[str]:
     """What `demo --keep` printed; the nodes that it left are killed."""
     done = offgrid_node("demo", "--keep", "--dir", tmp_path / "k")
-    pids = [int(pid) for pid in re.findall(r"\d+", done.out.partition("stop it with: kill ")[2])]
+    stop = re.search(r"^stop it with: kill ((?:\d+ ?)+)$", done.out, re.MULTILINE)
+    pids = [int(pid) for pid in stop[1].split()] if stop else []
     try:
         assert done.code == 0, done.said
         assert len(pids) == 4, done.said  # five less the one that was killed

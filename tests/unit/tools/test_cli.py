@@ -476,3 +476,14 @@ def _dead_socket(path: Path) -> None:
     path.unlink(missing_ok=True)
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(path))
+
+
+class TestWhatMustNotBeLost:
+    def test_a_file_is_replaced_whole(self, tmp_path: Path) -> None:
+        from offgrid_tools.cli.jobs import write_whole
+
+        target = tmp_path / "out"
+        target.write_bytes(b"precious")
+        write_whole(target, b"new")
+        assert target.read_bytes() == b"new"
+        assert list(tmp_path.iterdir()) == [target]

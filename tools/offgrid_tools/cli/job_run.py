@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from offgrid_tools.cli.jobs import MODES, change_of, exit_code_of, report
+from offgrid_tools.cli.numbers import FiniteRange
 from offgrid_tools.cli.settings import common, settings
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def payload_options(function: F) -> F:
         click.argument("args", nargs=-1, type=click.UNPROCESSED),
         click.argument("file", type=click.Path(dir_okay=False, allow_dash=True)),
         click.option("--size-tokens", type=click.IntRange(0), default=0, help="[default: estimated]"),
-        click.option("--timeout", type=click.FloatRange(0.001, 4_000_000), metavar="SECONDS",
+        click.option("--timeout", type=FiniteRange(0.001, 4_000_000), metavar="SECONDS",
                      help="How long one attempt may run. [default: as configured]"),
         click.option("--arg", "more_args", multiple=True, metavar="ARG", help="An argument of the program; repeat it."),
         click.option("--command", "command", metavar="NAME", help="Run a command of the host's allow-list."),

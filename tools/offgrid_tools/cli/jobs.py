@@ -134,10 +134,20 @@ def named(node_id: str, names: dict[str, str]) -> str:
     return names.get(node_id) or node_id
 
 
+def write_whole(path: Path, content: bytes) -> None:
+    """Replaces the file at once, or leaves it as it was."""
+    beside = path.with_name(f".{path.name}.part")
+    try:
+        beside.write_bytes(content)
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
 def report(client: Client, job: Job, output: str | None) -> None:
     """The job, its attempts, output and receipt; the output goes to a file when one is named.
 
-    With `output` "-" standard output carries the job's bytes and nothing else.
+    Only a completed job's output is written. With `output` "-" standard output carries it and nothing else.
     """
     if output == "-":
         import sys
@@ -145,8 +155,10 @@ def report(client: Client, job: Job, output: str | None) -> None:
         sys.stdout.buffer.write(job.result.output)
         sys.stdout.flush()
         return
-    if output is not None:
-        Path(output).write_bytes(job.result.output)
+    if output is not None and state_of(job) == "completed":
+        write_whole(Path(output), job.result.output)
+    else:
+        output = None  # what was there before is worth more than nothing
     if settings().json:
         from offgrid_tools.cli.json_form import emit, json_of
 

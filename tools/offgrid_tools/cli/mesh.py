@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from offgrid_tools.cli.numbers import FiniteRange
 from offgrid_tools.cli.settings import common, settings
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ def members() -> None:
     type=click.Choice(["core", "broker", "host"]),
     help="What the new member may do; repeat it for more. [default: everything]",
 )
-@click.option("--weight", type=click.FloatRange(0.001, 1_000_000), help="Its weight in quorums. [default: 1]")
+@click.option("--weight", type=FiniteRange(0.001, 1_000_000), help="Its weight in quorums. [default: 1]")
 @click.option("--domain", default="", help="What it fails together with: a room, a power line.")
 @common
 def invite(roles: tuple[str, ...], weight: float | None, domain: str) -> None:
