@@ -1,0 +1,60 @@
+"""The log's view of the journal: one line for each rare event, with ids as fields.
+
+Levels: ERROR is a defect or damage, and somebody must act; WARNING is a promise at risk (a peer died, a job failed);
+INFO is a change an operator would want to read tomorrow; DEBUG is every job's every step.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from offgrid.v1 import state_pb2
+from offgrid_node.protocol.etypes import EventType
+
+LEVELS = {
+    EventType.NODE_STARTED: logging.INFO,
+    EventType.MEMBER_ADMITTED: logging.INFO,
+    EventType.MEMBER_REMOVED: logging.WARNING,
+    EventType.INVITE_ISSUED: logging.INFO,
+    EventType.INVITE_USED: logging.INFO,
+    EventType.PEER_ALIVE: logging.INFO,
+    EventType.PEER_DEAD: logging.WARNING,
+    EventType.JOB_FAILED: logging.WARNING,
+}
+FIELD_CHARS_MAX = 200
+
+_log = logging.getLogger("offgrid.events")
+
+
+def log_events(events: Sequence[state_pb2.Event]) -> None:
+    """A `runtime.Watcher`: events are durable when they come here."""
+    for event in events:
+        level = LEVELS.get(EventType(event.etype), logging.DEBUG)
+        if _log.isEnabledFor(level):
+            _log.log(level, "%s seq=%d subject=%s%s", event.type, event.seq, event.subject, _details(event))
+
+
+def _details(event: state_pb2.Event) -> str:
+    match event.WhichOneof("data"):
+        case "member":
+            fields = {"name": event.member.name}
+        case "job":
+            fields = {"attempt": str(event.job.attempt), "host": event.job.host, "error": event.job.error}
+            fields["detail"] = event.job.error_detail
+        case "attempt":
+            fields = {
+                "attempt": str(event.attempt.attempt),
+                "host": event.attempt.host,
+                "outcome": event.attempt.outcome,
+            }
+        case "invite":
+            fields = {"used_by": event.invite.used_by}
+        case _:
+            fields = {}
+    return "".join(f" {name}={_shown(value)}" for name, value in fields.items() if value)
+
+
+def _shown(value: str) -> str:
+    """One line whatever a peer wrote: control characters escaped, long text cut."""
+    return repr(value[:FIELD_CHARS_MAX]) if not value.isprintable() or " " in value else value[:FIELD_CHARS_MAX]

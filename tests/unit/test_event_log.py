@@ -1,0 +1,39 @@
+"""The log: one line per rare event, quiet about jobs that go well, nothing a peer wrote breaks the line."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from offgrid.v1 import jobs_pb2, mesh_pb2, state_pb2
+from offgrid_node.event_log import log_events
+from offgrid_node.protocol.etypes import EventType
+
+
+def event(etype: EventType, **data: object) -> state_pb2.Event:
+    return state_pb2.Event(seq=7, etype=etype, type=etype.name, subject="s", **data)
+
+
+def test_what_an_operator_wants_to_know_is_one_line_each(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "offgrid.events")
+    log_events(
+        [
+            event(EventType.MEMBER_REMOVED, member=mesh_pb2.Member(name="old-laptop")),
+            event(EventType.JOB_COMPLETED, job=jobs_pb2.Job()),
+            event(EventType.JOB_FAILED, job=jobs_pb2.Job(error="JobTimeout", attempt=2)),
+        ]
+    )
+    assert caplog.messages == [
+        "MEMBER_REMOVED seq=7 subject=s name=old-laptop",
+        "JOB_FAILED seq=7 subject=s attempt=2 error=JobTimeout",
+    ]
+
+
+def test_what_a_peer_wrote_stays_in_its_field(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "offgrid.events")
+    log_events([event(EventType.JOB_FAILED, job=jobs_pb2.Job(error_detail="a\n\x1b[2Jforged line" + "x" * 999))])
+    (message,) = caplog.messages
+    assert "\n" not in message
+    assert "\x1b" not in message
+    assert len(message) < 400
