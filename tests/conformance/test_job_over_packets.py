@@ -92,7 +92,9 @@ class PacketMesh:
         ids = {name: node_id for node_id, name in names.items()}
 
         def execute(work: Execute) -> None:
-            ended = Executed(work.job_id, work.attempt, work.payload.input.upper(), b"", 0, "", "", 30_000, "upper")
+            ended = Executed(
+                work.core, work.job_id, work.attempt, work.payload.input.upper(), b"", 0, "", "", 30_000, "upper"
+            )
             engine.after(30 * MS, lambda: member.running.runtime.deliver("jobs", ended))
 
         node = member.node = Node(

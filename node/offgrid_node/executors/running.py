@@ -47,6 +47,7 @@ class Running:
             outcome = Outcome(b"", b"", 0, "ExecutorBroken", detail, "none")
         self._deliver(
             Executed(
+                core=work.core,
                 job_id=work.job_id,
                 attempt=work.attempt,
                 output=outcome.output,

@@ -53,6 +53,7 @@ class Woke:
 class Executed:
     """An execution has ended. `error` is empty when the work ran to its own end, whatever its exit code."""
 
+    core: str
     job_id: str
     attempt: int
     output: bytes
@@ -113,8 +114,9 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Execute:
-    """Start a job on this node's executors; its end comes back as Executed."""
+    """Start a job on this node's executors; its end comes back as Executed with the same core, job and attempt."""
 
+    core: str
     job_id: str
     attempt: int
     payload: jobs_pb2.JobPayload

@@ -163,8 +163,8 @@ def _execute_again(host: Any) -> None:
         if not lease.HasField("report"):
             host._running.add(key)
             host._timers.cancel(key)
-            job_id, attempt = key
-            host._post.execute(Execute(job_id, attempt, jobs_pb2.JobPayload(), host._orders[key].timeout_ms))
+            core, job_id, attempt = key
+            host._post.execute(Execute(core, job_id, attempt, jobs_pb2.JobPayload(), host._orders[key].timeout_ms))
 
 
 def _newest_record_wins(sound: Sound) -> Sound:

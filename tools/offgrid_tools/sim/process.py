@@ -272,6 +272,7 @@ class Process:
         if outcome.error == "JobTimeout":
             took_us = work.timeout_ms * MS
         end = Executed(
+            work.core,
             work.job_id,
             work.attempt,
             outcome.output,

@@ -19,8 +19,8 @@ from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.effects import Answered, Rows
 from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.jobs.commands import CloseLeases, PostOffer, SubmitJobs
-from offgrid_node.protocol.jobs.host import price_of, row_key
-from offgrid_node.protocol.jobs.orders import AttemptKey, JobOrder
+from offgrid_node.protocol.jobs.host import claim_of, price_of
+from offgrid_node.protocol.jobs.orders import ClaimKey, JobOrder, row_key
 from offgrid_node.protocol.jobs.peers import Peers
 from offgrid_node.protocol.jobs.post import Post, Tag
 from offgrid_node.protocol.jobs.settings import JobsSettings
@@ -31,7 +31,9 @@ LEASE_GRACE_MS = 5_000  # an award needs this long at most to become a lease tha
 LEASE_MARGIN_MS = 60_000  # past the job's own time-out a lease is certainly dead
 AWARD_RETRY_MS = 2_000
 TRIED_REMEMBERED = 10_000  # jobs
-OFFER_LISTS_MAX = 1_024  # executors, kinds, labels and held attempts of one offer
+ATTEMPT_DIGITS_MAX = 10
+
+JobKey = tuple[str, str]  # (core, job id)
 
 
 @dataclass(slots=True)
@@ -39,8 +41,8 @@ class Standing:
     """A host's offer and what this broker has awarded to it: attempt → when."""
 
     offer: jobs_pb2.Offer
-    awarded: dict[AttemptKey, int] = field(default_factory=dict)
-    held: frozenset[AttemptKey] = frozenset()
+    awarded: dict[ClaimKey, int] = field(default_factory=dict)
+    held: frozenset[ClaimKey] = frozenset()
 
     @property
     def slots_free(self) -> int:
@@ -56,11 +58,11 @@ class Broker:
     def __init__(self, settings: JobsSettings, peers: Peers, post: Post) -> None:
         self._settings, self._peers, self._post = settings, peers, post
         self._book: dict[str, Standing] = {}
-        self._queue: dict[AttemptKey, tuple[JobOrder, common_pb2.Signed]] = {}
-        self._leases: dict[AttemptKey, jobs_pb2.BrokerLease] = {}
-        self._newest: dict[str, AttemptKey] = {}
-        self._tried: OrderedDict[str, tuple[str, ...]] = OrderedDict()
-        self._timers: Timers[tuple[str, AttemptKey]] = Timers()
+        self._queue: dict[ClaimKey, tuple[JobOrder, common_pb2.Signed]] = {}
+        self._leases: dict[ClaimKey, jobs_pb2.BrokerLease] = {}
+        self._newest: dict[JobKey, ClaimKey] = {}
+        self._tried: OrderedDict[JobKey, tuple[str, ...]] = OrderedDict()
+        self._timers: Timers[tuple[str, ClaimKey]] = Timers()
         self._clear_due = False
 
     def load(self, rows: Rows, now: Now) -> None:
@@ -68,12 +70,12 @@ class Broker:
             row = jobs_pb2.BrokerOrder.FromString(value)
             order = JobOrder.decode(row.order.body)
             self._queue[order.key] = order, row.order
-            self._newest[order.job_id] = order.key
+            self._newest[order.key[:2]] = order.key
         for _, value in rows.scan(LEASES):
             lease = jobs_pb2.BrokerLease.FromString(value)
-            key = lease.job_id, lease.attempt
+            key = claim_of(lease)
             self._leases[key] = lease
-            self._newest[lease.job_id] = key
+            self._newest[key[:2]] = key
             self._timers.set(("expire", key), now.mono_ms + lease.timeout_ms + LEASE_MARGIN_MS)
             if not lease.delivered:
                 self._timers.set(("deliver", key), now.mono_ms)
@@ -110,18 +112,18 @@ class Broker:
         self._post.reply(ticket, jobs_pb2.SubmitJobsResponse(clearings=clearings))
 
     def on_close(self, ticket: int, command: CloseLeases) -> None:
-        for key in command.leases:
+        for job_id, attempt in command.leases:
+            key = command.core, job_id, attempt
             lease = self._leases.get(key)
-            if lease is not None and lease.core == command.core:
+            if lease is not None:
                 self._remember_tried(lease)
-                self._drop_lease(key)
-            waiting = self._queue.get(key)
-            if waiting is not None and waiting[0].core == command.core:
-                self._drop_order(key)
+            self._drop_lease(key)
+            self._drop_order(key)
         self._post.reply(ticket, jobs_pb2.CloseLeasesResponse())
 
     def on_awards_answered(self, tag: Tag, answer: Answered, now: Now) -> None:
-        for key in tag.keys:
+        for job_id, attempt in tag.keys:
+            key = tag.node, job_id, attempt
             lease = self._leases.get(key)
             if lease is None:
                 continue
@@ -168,8 +170,8 @@ class Broker:
 
     def _submit(self, core: str, order: JobOrder, signed: common_pb2.Signed, now: Now) -> jobs_pb2.Clearing:
         key = order.key
-        newest = self._newest.get(order.job_id)
-        if newest is not None and newest[1] > order.attempt:
+        newest = self._newest.get(key[:2])
+        if newest is not None and newest[2] > order.attempt:
             return _clearing(order, jobs_pb2.CLEARING_KIND_REFUSED, detail="a later attempt is known here")
         if newest is not None and newest != key:
             if newest in self._leases:
@@ -194,7 +196,7 @@ class Broker:
             detail = f"the queue holds {self._settings.queue_max} orders already"
             return _clearing(order, jobs_pb2.CLEARING_KIND_REFUSED, detail=detail)
         self._queue[key] = order, signed
-        self._newest[order.job_id] = key
+        self._newest[key[:2]] = key
         self._post.put(QUEUE, row_key(key), jobs_pb2.BrokerOrder(order=signed, core=core))
         self._event(EventType.JOB_QUEUED, order, "", 0)
         return _clearing(order, jobs_pb2.CLEARING_KIND_QUEUED)
@@ -205,7 +207,7 @@ class Broker:
 
     def _match(self, order: JobOrder) -> tuple[str, int] | None:
         """The cheapest live host with a free slot, and the price that the runner-up would have taken."""
-        tried = self._tried.get(order.job_id, ())
+        tried = self._tried.get(order.key[:2], ())
         able = [
             (host in tried, standing.offer.price_micro, -standing.slots_free, host)
             for host, standing in self._live()
@@ -219,24 +221,25 @@ class Broker:
         return winner, price_of(critical, order.size_tokens)
 
     def _remember_tried(self, lease: jobs_pb2.BrokerLease) -> None:
-        tried = self._tried.get(lease.job_id, ())
+        job = lease.core, lease.job_id
+        tried = self._tried.get(job, ())
         if lease.host not in tried:
-            self._tried[lease.job_id] = (*tried, lease.host)
+            self._tried[job] = (*tried, lease.host)
         if len(self._tried) > TRIED_REMEMBERED:
             self._tried.popitem(last=False)
 
     def _award(self, order: JobOrder, host: str, price_micro: int, now: Now) -> jobs_pb2.BrokerLease:
         key = order.key
         lease = jobs_pb2.BrokerLease(
-            job_id=key[0],
-            attempt=key[1],
-            core=order.core,
+            core=key[0],
+            job_id=key[1],
+            attempt=key[2],
             host=host,
             price_micro=price_micro,
             timeout_ms=order.timeout_ms,
         )
         self._leases[key] = lease
-        self._newest[order.job_id] = key
+        self._newest[key[:2]] = key
         self._book[host].awarded[key] = now.mono_ms
         self._timers.set(("expire", key), now.mono_ms + order.timeout_ms + LEASE_MARGIN_MS)
         self._post.put(LEASES, row_key(key), lease)
@@ -244,11 +247,11 @@ class Broker:
         return lease
 
     def _deliver(self, lease: jobs_pb2.BrokerLease, now: Now) -> None:
-        key = lease.job_id, lease.attempt
-        self._post.add("DeliverAwards", lease.core, key, _award_clearing(lease))
+        key = claim_of(lease)
+        self._post.add("DeliverAwards", lease.core, key[1:], _award_clearing(lease))
         self._timers.set(("deliver", key), now.mono_ms + 5 * AWARD_RETRY_MS)  # should the end of the call get lost
 
-    def _awarded_to(self, host: str, now: Now) -> dict[AttemptKey, int]:
+    def _awarded_to(self, host: str, now: Now) -> dict[ClaimKey, int]:
         return {key: now.mono_ms for key, lease in self._leases.items() if lease.host == host}
 
     def _release_unheld(self, standing: Standing, now: Now) -> None:
@@ -257,7 +260,7 @@ class Broker:
             if key not in standing.held and since_ms + LEASE_GRACE_MS <= now.mono_ms:
                 del standing.awarded[key]
 
-    def _drop_lease(self, key: AttemptKey) -> None:
+    def _drop_lease(self, key: ClaimKey) -> None:
         lease = self._leases.pop(key, None)
         if lease is None:
             return
@@ -269,14 +272,14 @@ class Broker:
         self._post.delete(LEASES, row_key(key))
         self._clear_due = True
 
-    def _drop_order(self, key: AttemptKey) -> None:
+    def _drop_order(self, key: ClaimKey) -> None:
         if self._queue.pop(key, None) is not None:
             self._forget(key)
             self._post.delete(QUEUE, row_key(key))
 
-    def _forget(self, key: AttemptKey) -> None:
-        if self._newest.get(key[0]) == key:
-            del self._newest[key[0]]
+    def _forget(self, key: ClaimKey) -> None:
+        if self._newest.get(key[:2]) == key:
+            del self._newest[key[:2]]
         self._timers.cancel(("expire", key))
         self._timers.cancel(("deliver", key))
 
@@ -287,11 +290,12 @@ class Broker:
         self._post.record(etype, order.job_id, attempt=event)
 
 
-def _held(offer: jobs_pb2.Offer) -> Iterator[AttemptKey]:
+def _held(offer: jobs_pb2.Offer) -> Iterator[ClaimKey]:
     for text in offer.held:
-        job_id, _, attempt = text.rpartition("/")
-        if attempt.isdecimal():
-            yield job_id, int(attempt)
+        core, _, rest = text.partition("/")
+        job_id, _, attempt = rest.rpartition("/")
+        if job_id and attempt.isdecimal() and len(attempt) <= ATTEMPT_DIGITS_MAX:
+            yield core, job_id, int(attempt)
 
 
 def _clearing(order: JobOrder, kind: jobs_pb2.ClearingKind.ValueType, detail: str = "") -> jobs_pb2.Clearing:

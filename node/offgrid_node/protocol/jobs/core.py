@@ -17,7 +17,7 @@ from offgrid_node.protocol.events import BROKER
 from offgrid_node.protocol.jobs.catalogue import Requests
 from offgrid_node.protocol.jobs.commands import CreateJob, DeliverAwards, DispatchJob, Report, ReportResults, Start
 from offgrid_node.protocol.jobs.host import Host, price_of
-from offgrid_node.protocol.jobs.open_jobs import Open, OpenJobs
+from offgrid_node.protocol.jobs.open_jobs import JOBS, Open, OpenJobs
 from offgrid_node.protocol.jobs.peers import Peers
 from offgrid_node.protocol.jobs.post import Post, Tag
 from offgrid_node.protocol.jobs.receipts import ReceiptBody
@@ -181,7 +181,7 @@ class Core:
         """From this node's own host part, in the same step."""
         body = ReceiptBody.decode(report.result.receipt.body) if report.HasField("result") else None
         self._on_report(self._settings.node_id, Report((report.job_id, report.attempt), report, body), now, rng)
-        self._host.forget((report.job_id, report.attempt))
+        self._host.forget((self._settings.node_id, report.job_id, report.attempt))
 
     def _on_report(self, host: str, report: Report, now: Now, rng: Rng) -> jobs_pb2.ReportOutcome:
         job_id, attempt = report.key

@@ -15,9 +15,10 @@ from offgrid_node.protocol.effects import Answered, Execute, Executed, Rows
 from offgrid_node.protocol.errors import NotFound, PermissionDenied
 from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.events import BROKER, HOST
+from offgrid_node.protocol.jobs.bounds import DETAIL_CHARS_MAX
 from offgrid_node.protocol.jobs.commands import Start, StartJobs
 from offgrid_node.protocol.jobs.fence import Fence
-from offgrid_node.protocol.jobs.orders import AttemptKey, JobOrder
+from offgrid_node.protocol.jobs.orders import ClaimKey, JobOrder, row_key
 from offgrid_node.protocol.jobs.peers import Peers
 from offgrid_node.protocol.jobs.post import Post, Tag
 from offgrid_node.protocol.jobs.receipts import COMPLETED, FAILED, ReceiptBody, result_digest, sign_receipts
@@ -30,12 +31,8 @@ OFFER_REFRESH_MS = 3_000  # a broker that restarted, or missed a change, knows t
 OFFER_RETRY_MS = 100  # doubled up to the refresh: a broker refuses until gossip has told it of this host
 REPORT_RETRY_MS, REPORT_RETRY_MAX_MS = 500, 30_000
 REPORTS_MAX = 10_000  # receipts a core has not acknowledged; beyond it no new work is taken
-OFFER_TIMER: AttemptKey = ("", 0)
-
-
-def row_key(key: AttemptKey) -> bytes:
-    """Job id and attempt, so that a job's attempts stand together."""
-    return key[0].encode() + b"/" + key[1].to_bytes(4, "big")
+OFFER_TIMER: ClaimKey = ("", "", 0)
+PRICE_MICRO_MAX = 10**15  # whoever asks or offers more means this; it fits the wire's 64 bits
 
 
 class Host:
@@ -43,15 +40,15 @@ class Host:
 
     def __init__(self, settings: JobsSettings, peers: Peers, post: Post) -> None:
         self._settings, self._peers, self._post = settings, peers, post
-        self._leases: dict[AttemptKey, jobs_pb2.HostLease] = {}
-        self._orders: dict[AttemptKey, JobOrder] = {}
-        self._running: set[AttemptKey] = set()
-        self._retries: dict[AttemptKey, int] = {}
-        self._timers: Timers[AttemptKey] = Timers()
+        self._leases: dict[ClaimKey, jobs_pb2.HostLease] = {}
+        self._orders: dict[ClaimKey, JobOrder] = {}
+        self._running: set[ClaimKey] = set()
+        self._retries: dict[ClaimKey, int] = {}
+        self._timers: Timers[ClaimKey] = Timers()
         self._seq = 0
         self._offer_due = False
         self._offer_faults = 0
-        self._newest: dict[str, int] = {}
+        self._newest: dict[tuple[str, str], int] = {}
         self._fence = Fence(post)
         self._local: list[jobs_pb2.AttemptReport] = []
 
@@ -61,10 +58,10 @@ class Host:
         self._fence.load(rows)
         for _, value in rows.scan(LEASES):
             lease = jobs_pb2.HostLease.FromString(value)
-            key = lease.job_id, lease.attempt
+            key = claim_of(lease)
             self._leases[key] = lease
             self._orders[key] = JobOrder.decode(lease.order.body)
-            self._newest[lease.job_id] = max(lease.attempt, self._newest.get(lease.job_id, 0))
+            self._newest[key[:2]] = max(lease.attempt, self._newest.get(key[:2], 0))
             self._timers.set(key, now.mono_ms)
         self._timers.set(OFFER_TIMER, now.mono_ms)
 
@@ -84,9 +81,9 @@ class Host:
     def refusal(self, order: JobOrder, price_micro: int) -> str:
         """Why this host will not take the order now; empty when it will."""
         settings = self._settings
-        if self._newest.get(order.job_id, 0) > order.attempt:
+        if self._newest.get((order.core, order.job_id), 0) > order.attempt:
             return "a later attempt is here already"
-        if self._fence.highest(order.job_id) >= order.attempt:
+        if self._fence.highest(order.core, order.job_id) >= order.attempt:
             return "this attempt, or a later one, is over here"
         if order.kind not in settings.kinds:
             return f"kind {order.kind!r} is not offered"
@@ -107,7 +104,7 @@ class Host:
         for start in command.starts:
             key = start.order.key
             refusal = "" if key in self._leases else self.refusal(start.order, start.price_micro)
-            outcome = jobs_pb2.StartOutcome(job_id=key[0], attempt=key[1], accepted=not refusal, refusal=refusal)
+            outcome = jobs_pb2.StartOutcome(job_id=key[1], attempt=key[2], accepted=not refusal, refusal=refusal)
             outcomes.append(outcome)
             if refusal == "busy":
                 self._offer_due = True  # the broker thinks otherwise: tell it
@@ -119,38 +116,38 @@ class Host:
         """Takes the lease on; the work starts once it is durable."""
         order, key = start.order, start.order.key
         lease = jobs_pb2.HostLease(
-            job_id=key[0], attempt=key[1], core=order.core, price_micro=start.price_micro, order=start.signed
+            core=key[0], job_id=key[1], attempt=key[2], price_micro=start.price_micro, order=start.signed
         )
         self._leases[key], self._orders[key] = lease, order
-        self._newest[key[0]] = key[1]
+        self._newest[key[:2]] = key[2]
         self._running.add(key)
         self._post.put(LEASES, row_key(key), lease)
         self._event(EventType.JOB_AWARDED, lease, "taken")
-        self._post.execute(Execute(key[0], key[1], start.payload, order.timeout_ms))
+        self._post.execute(Execute(*key, start.payload, order.timeout_ms))
 
     def on_executed(self, ends: Sequence[Executed], now: Now) -> None:
         """All that ended in this step share one signature."""
         finished = []
         for end in ends:
-            key = end.job_id, end.attempt
+            key = end.core, end.job_id, end.attempt
             if key not in self._running:
                 continue
             self._running.discard(key)
             report = jobs_pb2.AttemptReport(job_id=end.job_id, attempt=end.attempt)
             if end.error:
-                report.error, report.error_detail = end.error, end.error_detail
+                report.error, report.error_detail = end.error, end.error_detail[:DETAIL_CHARS_MAX]
             else:
                 report.result.status = COMPLETED if end.exit_code == 0 else FAILED
                 report.result.output, report.result.log = end.output, end.log
                 report.result.exit_code = end.exit_code
-                finished.append((report, self._receipt_body(end, report.result)))
+                finished.append((key, self._receipt_body(end, report.result)))
             self._leases[key].report.CopyFrom(report)
         receipts = sign_receipts([body.encode() for _, body in finished], self._settings.signer, self._settings.salt)
-        for (report, body), receipt in zip(finished, receipts, strict=True):
+        for (key, body), receipt in zip(finished, receipts, strict=True):
             receipt.facts.CopyFrom(body.facts())
-            self._leases[report.job_id, report.attempt].report.result.receipt.CopyFrom(receipt)
+            self._leases[key].report.result.receipt.CopyFrom(receipt)
         for end in ends:
-            lease = self._leases.get((end.job_id, end.attempt))
+            lease = self._leases.get((end.core, end.job_id, end.attempt))
             if lease is not None and lease.HasField("report"):
                 self._event(EventType.JOB_EXECUTED, lease, lease.report.error or lease.report.result.status)
                 self._keep_and_send(lease, now)
@@ -182,25 +179,30 @@ class Host:
 
     def on_reported(self, tag: Tag, answer: Answered, now: Now) -> None:
         """The core has answered: accepted or refused, it is settled. Without an answer it is sent again."""
+        claims = [(tag.node, *key) for key in tag.keys]  # a core settles its own attempts, nobody else's
         if isinstance(answer.reply, jobs_pb2.ReportResultsResponse):
-            for outcome in answer.reply.outcomes:
-                self.forget((outcome.job_id, outcome.attempt))
+            answered = {(tag.node, outcome.job_id, outcome.attempt) for outcome in answer.reply.outcomes}
+            for key in claims:
+                if key in answered:
+                    self.forget(key)
             return
-        if isinstance(answer.fault, PermissionDenied | NotFound):  # no member, or no core any more
-            for key in tag.keys:
+        if isinstance(answer.fault, PermissionDenied | NotFound) or (
+            answer.fault is not None and answer.fault.reason == "NotACore"
+        ):  # no member, or no core any more
+            for key in claims:
                 self.forget(key)
             return
-        for key in tag.keys:
+        for key in claims:
             if key in self._leases:
                 tries = self._retries[key] = self._retries.get(key, 0) + 1
                 delay = min(REPORT_RETRY_MAX_MS, REPORT_RETRY_MS << min(tries, 8))
                 self._timers.set(key, now.mono_ms + delay)
 
-    def forget(self, key: AttemptKey) -> None:
+    def forget(self, key: ClaimKey) -> None:
         if self._leases.pop(key, None) is not None:
             self._orders.pop(key, None)
-            if self._newest.get(key[0]) == key[1]:
-                del self._newest[key[0]]
+            if self._newest.get(key[:2]) == key[2]:
+                del self._newest[key[:2]]
             self._retries.pop(key, None)
             self._timers.cancel(key)
             self._fence.settle(key)
@@ -232,7 +234,7 @@ class Host:
             kinds=settings.kinds,
             price_micro=settings.price_micro,
             labels=settings.labels,
-            held=[f"{job_id}/{attempt}" for job_id, attempt in sorted(self._running)],
+            held=[f"{core}/{job_id}/{attempt}" for core, job_id, attempt in sorted(self._running)],
         )
         for broker in self._peers.with_role(BROKER):
             self._post.call(broker, "PostOffer", jobs_pb2.PostOfferRequest(offer=offer), Tag("PostOffer", broker, ()))
@@ -240,7 +242,7 @@ class Host:
     # ---- inside
 
     def _receipt_body(self, end: Executed, result: jobs_pb2.JobResult) -> ReceiptBody:
-        key = end.job_id, end.attempt
+        key = end.core, end.job_id, end.attempt
         order, lease = self._orders[key], self._leases[key]
         return ReceiptBody(
             node=self._settings.node_id,
@@ -263,13 +265,13 @@ class Host:
         self._event(EventType.JOB_EXECUTED, lease, "HostRestarted")
 
     def _keep_and_send(self, lease: jobs_pb2.HostLease, now: Now) -> None:
-        key = lease.job_id, lease.attempt
+        key = claim_of(lease)
         self._post.put(LEASES, row_key(key), lease)
         self._timers.set(key, now.mono_ms + REPORT_RETRY_MAX_MS)  # should even the end of the call get lost
         if lease.core == self._settings.node_id:
             self._local.append(lease.report)
         else:
-            self._post.add("ReportResults", lease.core, key, lease.report)
+            self._post.add("ReportResults", lease.core, key[1:], lease.report)
 
     def _event(self, etype: EventType, lease: jobs_pb2.HostLease, outcome: str) -> None:
         event = jobs_pb2.AttemptEvent(
@@ -285,6 +287,11 @@ class Host:
         self._post.record(etype, lease.job_id, attempt=event)
 
 
+def claim_of(lease: jobs_pb2.HostLease | jobs_pb2.BrokerLease) -> ClaimKey:
+    """The attempt that a lease is for."""
+    return lease.core, lease.job_id, lease.attempt
+
+
 def price_of(price_micro_per_million: int, size_tokens: int) -> int:
-    """What a job of this size costs at that price, rounded up, in millionths."""
-    return -(-price_micro_per_million * size_tokens // 1_000_000)
+    """What a job of this size costs at that price, rounded up, in millionths; PRICE_MICRO_MAX at most."""
+    return min(PRICE_MICRO_MAX, -(-price_micro_per_million * size_tokens // 1_000_000))

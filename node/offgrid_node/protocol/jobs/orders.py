@@ -17,7 +17,15 @@ ORDER_KIND = b"og.order.v1"
 VERSION = 1
 DIGEST_BYTES = 32
 
-AttemptKey = tuple[str, int]  # (job id, attempt)
+JOB_ID_BYTES_MAX = 128  # a job id is its core's own choice and stands in the keys of others' rows
+
+AttemptKey = tuple[str, int]  # (job id, attempt): names an attempt at its own core
+ClaimKey = tuple[str, str, int]  # (core, job id, attempt): names it everywhere else, for a job id is its core's choice
+
+
+def row_key(key: ClaimKey) -> bytes:
+    """Core, job id and attempt, so that a job's attempts stand together."""
+    return f"{key[0]}/{key[1]}/".encode() + key[2].to_bytes(4, "big")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +43,8 @@ class JobOrder:
     timeout_ms: int
 
     @property
-    def key(self) -> AttemptKey:
-        return self.job_id, self.attempt
+    def key(self) -> ClaimKey:
+        return self.core, self.job_id, self.attempt
 
     def encode(self) -> bytes:
         writer = BodyWriter().uint(VERSION, 1).fixed(node_id_bytes(self.core), 20).text(self.job_id)
@@ -53,10 +61,12 @@ class JobOrder:
     def _read(cls, reader: BodyReader) -> JobOrder:
         if (version := reader.uint(1)) != VERSION:
             raise ValueError(f"version {version}, only {VERSION} is known")
-        core = base32(reader.fixed(20))
+        core, job_id = base32(reader.fixed(20)), reader.text()
+        if len(job_id.encode()) > JOB_ID_BYTES_MAX:
+            raise ValueError(f"a job id of more than {JOB_ID_BYTES_MAX} bytes")
         return cls(
             core,
-            reader.text(),
+            job_id,
             reader.uint(4),
             reader.text(),
             reader.text(),

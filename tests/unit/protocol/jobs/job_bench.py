@@ -1,0 +1,270 @@
+"""Broker, host and core as plain objects: no runtime, no roads; what they write stands in a dictionary."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from random import Random
+from typing import TypeVar
+
+from google.protobuf.message import Message
+
+from offgrid.v1 import jobs_pb2
+from offgrid_node.protocol.clock import Now
+from offgrid_node.protocol.effects import Answered, Call, Delete, Effect, Execute, Executed, Put, Record, Reply
+from offgrid_node.protocol.errors import Fault
+from offgrid_node.protocol.events import BROKER, CORE, HOST, PeerDown, PeerUp
+from offgrid_node.protocol.jobs.broker import Broker
+from offgrid_node.protocol.jobs.catalogue import Requests
+from offgrid_node.protocol.jobs.commands import CloseLeases, CreateJob, DispatchJob, PostOffer, Start, SubmitJobs
+from offgrid_node.protocol.jobs.commands import StartJobs as StartCommand
+from offgrid_node.protocol.jobs.core import Core
+from offgrid_node.protocol.jobs.host import Host
+from offgrid_node.protocol.jobs.orders import JobOrder, payload_digest, sign_order
+from offgrid_node.protocol.jobs.peers import Peers
+from offgrid_node.protocol.jobs.post import Post, Tag
+from offgrid_node.protocol.jobs.settings import JobsSettings
+from offgrid_tools.sim.crypto import SimSigner
+
+SALT = b""
+OWNER, RIVAL, MARKET, WORKER, OTHER = (SimSigner(name) for name in ("owner", "rival", "market", "worker", "other"))
+PAYLOAD = jobs_pb2.JobPayload(wasm=jobs_pb2.WasmTask(module=b"(module)"), input=b"x")
+M = TypeVar("M", bound=Message)
+
+
+def order_of(core: SimSigner = OWNER, job_id: str = "j-1", attempt: int = 1, *, needs: str = "wasm") -> JobOrder:
+    payload = PAYLOAD.SerializeToString()
+    return JobOrder(
+        core.node_id, job_id, attempt, "compute", needs, 1_000, len(payload), payload_digest(payload), 30_000
+    )
+
+
+class Disk:
+    """Rows, as `Rows` has them."""
+
+    def __init__(self) -> None:
+        self.rows: dict[tuple[str, bytes], bytes] = {}
+
+    def get(self, table: str, key: bytes) -> bytes | None:
+        return self.rows.get((table, key))
+
+    def scan(self, table: str, start: bytes = b"", *, prefix: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        for (name, key), value in sorted(self.rows.items()):
+            if name == table and key >= start and key.startswith(prefix):
+                yield key, value
+
+    def commit(self, effects: Iterable[Effect]) -> None:
+        for effect in effects:
+            if isinstance(effect, Put):
+                self.rows[effect.table, effect.key] = effect.value
+            elif isinstance(effect, Delete):
+                self.rows.pop((effect.table, effect.key), None)
+
+
+class Bench:
+    """What every part stands on; `signer` is the node whose part it is."""
+
+    def __init__(self, signer: SimSigner, *, slots: int = 1, queue_max: int = 100) -> None:
+        self.settings = JobsSettings(
+            signer=signer, salt=SALT, slots=slots, queue_max=queue_max, price_micro=0, executors=("wasm",)
+        )
+        self.peers, self.post, self.disk = Peers(), Post(), Disk()
+        self.rng = Random(1)
+        self.effects: list[Effect] = []
+        self.now_ms = 0
+
+    @property
+    def now(self) -> Now:
+        return Now(self.now_ms, self.now_ms * 1_000)
+
+    def settle(self) -> None:
+        """Closes the step."""
+        effects = self.post.take()
+        self.disk.commit(effects)
+        self.effects += effects
+
+    def seen(self, role: int, *signers: SimSigner) -> None:
+        for signer in signers:
+            self.peers.on_up(PeerUp(signer.node_id, "", frozenset({role})))
+
+    def replied(self, kind: type[M]) -> M:
+        """The last reply."""
+        outcome = [effect for effect in self.effects if isinstance(effect, Reply)][-1].outcome
+        assert isinstance(outcome, kind), outcome
+        return outcome
+
+    def calls(self, method: str) -> list[Call]:
+        return [e for e in self.effects if isinstance(e, Call) and e.method.endswith(f"/{method}")]
+
+    def executions(self) -> list[Execute]:
+        return [effect for effect in self.effects if isinstance(effect, Execute)]
+
+    def job_events(self) -> list[jobs_pb2.Job]:
+        return [e.event.job for e in self.effects if isinstance(e, Record) and e.event.HasField("job")]
+
+
+class BrokerBench(Bench):
+    def __init__(self, *, queue_max: int = 100) -> None:
+        super().__init__(MARKET, queue_max=queue_max)
+        self.seen(CORE, OWNER, RIVAL)
+        self.seen(HOST, WORKER, OTHER)
+        self.broker = self._new()
+
+    def _new(self) -> Broker:
+        return Broker(self.settings, self.peers, self.post)
+
+    def restart(self) -> None:
+        self.peers = Peers()
+        self.broker = self._new()
+        self.broker.load(self.disk, self.now)
+
+    def close_step(self) -> None:
+        self.broker.clear(self.now)
+        self.settle()
+
+    def offer(self, host: SimSigner = WORKER, *, seq: int = 1, slots: int = 1, price: int = 0, **more: object) -> None:
+        offer = jobs_pb2.Offer(
+            host=host.node_id, seq=seq, slots=slots, price_micro=price, executors=["wasm"], kinds=["compute"], **more
+        )
+        self.broker.on_offer(1, PostOffer(offer), self.now)
+        self.close_step()
+
+    def submit(self, core: SimSigner = OWNER, job_id: str = "j-1", attempt: int = 1, **more: str) -> jobs_pb2.Clearing:
+        order = order_of(core, job_id, attempt, **more)
+        command = SubmitJobs(core.node_id, ((order, sign_order(order, core, SALT)),))
+        self.broker.on_submit(1, command, self.now)
+        self.close_step()
+        return self.replied(jobs_pb2.SubmitJobsResponse).clearings[0]
+
+    def close(self, core: SimSigner, job_id: str, attempt: int) -> None:
+        self.broker.on_close(1, CloseLeases(core.node_id, ((job_id, attempt),)))
+        self.close_step()
+
+    def down(self, signer: SimSigner) -> None:
+        self.peers.on_down(PeerDown(signer.node_id))
+        self.broker.on_peer_down(signer.node_id)
+        self.close_step()
+
+    def up(self, signer: SimSigner, role: int) -> None:
+        self.seen(role, signer)
+        self.broker.on_peer_up(signer.node_id)
+        self.close_step()
+
+    def wait(self, ms: int) -> None:
+        self.now_ms += ms
+        self.broker.on_wake(self.now)
+        self.close_step()
+
+    def slots_free(self, host: SimSigner = WORKER) -> int:
+        return next(entry.slots_free for entry in self.broker.book() if entry.offer.host == host.node_id)
+
+
+class HostBench(Bench):
+    def __init__(self, *, slots: int = 1) -> None:
+        super().__init__(WORKER, slots=slots)
+        self.seen(CORE, OWNER, RIVAL)
+        self.seen(BROKER, MARKET)
+        self.seen(HOST, WORKER)
+        self.host = Host(self.settings, self.peers, self.post)
+
+    def restart(self) -> None:
+        self.host = Host(self.settings, self.peers, self.post)
+        self.host.load(self.disk, self.now)
+
+    def start(self, core: SimSigner = OWNER, job_id: str = "j-1", attempt: int = 1) -> str:
+        """Why it refuses; empty when it takes the attempt on, or has it."""
+        order = order_of(core, job_id, attempt)
+        self.host.on_start(1, StartCommand(core.node_id, (Start(order, sign_order(order, core, SALT), PAYLOAD, 0),)))
+        self.settle()
+        return self.replied(jobs_pb2.StartJobsResponse).outcomes[0].refusal
+
+    def finish(self, *works: Execute, output: bytes = b"done") -> None:
+        ends = [Executed(w.core, w.job_id, w.attempt, output, b"", 0, "", "", 1, "test/1") for w in works]
+        self.host.on_executed(ends, self.now)
+        self.settle()
+
+    def acknowledge(self, core: SimSigner, job_id: str, attempt: int, *, asked: bool = True) -> None:
+        """The core answers a report; not `asked`: its answer is about something else than it was asked."""
+        outcome = jobs_pb2.ReportOutcome(job_id=job_id, attempt=attempt, accepted=True)
+        keys = ((job_id, attempt),) if asked else ()
+        tag = Tag("ReportResults", core.node_id, keys)
+        reply = jobs_pb2.ReportResultsResponse(outcomes=[outcome])
+        self.host.on_reported(tag, Answered(tag, core.node_id, reply, None), self.now)
+        self.settle()
+
+    def held(self) -> list[str]:
+        self.host.on_peer_up(frozenset({BROKER}), MARKET.node_id, self.now)
+        self.host.post_offer(self.rng)
+        self.settle()
+        request = self.calls("PostOffer")[-1].request
+        assert isinstance(request, jobs_pb2.PostOfferRequest)
+        return list(request.offer.held)
+
+
+class CoreBench(Bench):
+    """The core of OWNER; MARKET is its broker, WORKER and OTHER are hosts."""
+
+    def __init__(self, *, queue_max: int = 100) -> None:
+        super().__init__(OWNER, queue_max=queue_max)
+        self.seen(BROKER, MARKET)
+        self.seen(HOST, WORKER, OTHER)
+        host = Host(self.settings, self.peers, self.post)
+        self.core = Core(self.settings, self.peers, self.post, host, Requests(self.post))
+        self.core.load(self.disk, self.now)
+
+    def create(self, *, input_bytes: int = 1) -> Message | Fault:
+        payload = jobs_pb2.JobPayload(wasm=jobs_pb2.WasmTask(module=b"(module)"), input=b"x" * input_bytes)
+        task = jobs_pb2.Task(task_id="t-1", mission_id="m-1", kind="compute")
+        self.core.on_create(
+            1, CreateJob(task, payload.SerializeToString(), "wasm", 1_000, 30_000, "", ""), self.now, self.rng
+        )
+        self.settle()
+        return [effect for effect in self.effects if isinstance(effect, Reply)][-1].outcome
+
+    def submitted(self, *, input_bytes: int = 1) -> str:
+        """A job whose order has gone to the broker."""
+        made = self.create(input_bytes=input_bytes)
+        assert isinstance(made, jobs_pb2.CreateJobResponse)
+        command = DispatchJob(made.job.job_id, jobs_pb2.DISPATCH_MODE_OFFGRID)
+        self.core.on_dispatch(2, command, self.now, self.rng)
+        self.settle()
+        return made.job.job_id
+
+    def clears(self, clearing: jobs_pb2.Clearing) -> None:
+        """MARKET answers the submission."""
+        tag = Tag("SubmitJobs", MARKET.node_id, ((clearing.job_id, clearing.attempt),))
+        reply = jobs_pb2.SubmitJobsResponse(clearings=[clearing])
+        self.core.on_submitted(tag, Answered(tag, MARKET.node_id, reply, None), self.now, self.rng)
+        self.settle()
+
+    def awarded(self, *, input_bytes: int = 1) -> str:
+        """A job that MARKET has awarded to WORKER; its start has been sent."""
+        job_id = self.submitted(input_bytes=input_bytes)
+        self.clears(award(job_id))
+        return job_id
+
+    def answers_start(self, job_id: str, attempt: int = 1, *, refusal: str = "", fault: Fault | None = None) -> None:
+        """The end of a StartJobs at WORKER."""
+        tag = Tag("StartJobs", WORKER.node_id, ((job_id, attempt),))
+        outcome = jobs_pb2.StartOutcome(job_id=job_id, attempt=attempt, accepted=not refusal, refusal=refusal)
+        reply = None if fault else jobs_pb2.StartJobsResponse(outcomes=[outcome])
+        self.core.on_started(tag, Answered(tag, WORKER.node_id, reply, fault), self.now, self.rng)
+        self.settle()
+
+    def down(self, signer: SimSigner) -> None:
+        self.peers.on_down(PeerDown(signer.node_id))
+        self.core.on_peer_down(signer.node_id, self.now, self.rng)
+        self.settle()
+
+    def wait(self, ms: int) -> None:
+        self.now_ms += ms
+        self.core.on_wake(self.now, self.rng)
+        self.settle()
+
+    def job(self, job_id: str) -> jobs_pb2.Job:
+        return jobs_pb2.Job.FromString(self.disk.rows["jobs", job_id.encode()])
+
+
+def award(job_id: str, host: str = WORKER.node_id, *, attempt: int = 1, price_micro: int = 5) -> jobs_pb2.Clearing:
+    return jobs_pb2.Clearing(
+        job_id=job_id, attempt=attempt, kind=jobs_pb2.CLEARING_KIND_AWARDED, host=host, price_micro=price_micro
+    )

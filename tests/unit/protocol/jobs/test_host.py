@@ -1,0 +1,109 @@
+"""The host as a plain object: whose attempts are whose, and where its bounds lie."""
+
+from __future__ import annotations
+
+import pytest
+from job_bench import OWNER, RIVAL, Disk, HostBench
+
+from offgrid.v1 import jobs_pb2
+from offgrid_node.protocol.jobs.fence import FENCES, Fence
+from offgrid_node.protocol.jobs.host import LEASES, REPORTS_MAX
+from offgrid_node.protocol.jobs.post import Post
+
+HUGE = 4_000_000_000
+
+
+def reports(bench: HostBench) -> dict[str, list[tuple[str, int, bytes]]]:
+    """What was sent, by core."""
+    sent: dict[str, list[tuple[str, int, bytes]]] = {}
+    for call in bench.calls("ReportResults"):
+        assert isinstance(call.request, jobs_pb2.ReportResultsRequest)
+        for report in call.request.reports:
+            sent.setdefault(call.node, []).append((report.job_id, report.attempt, report.result.output))
+    return sent
+
+
+class TestAnotherCoreThatNamesTheSameJob:
+    @pytest.mark.parametrize("attempt", [1, HUGE])
+    def test_gets_work_of_its_own_and_stops_nobody_elses(self, attempt: int) -> None:
+        bench = HostBench(slots=2)
+        assert bench.start(RIVAL, attempt=attempt) == ""
+        assert bench.start(OWNER) == ""
+        assert [(work.core, work.attempt) for work in bench.executions()] == [
+            (RIVAL.node_id, attempt),
+            (OWNER.node_id, 1),
+        ]
+
+    def test_does_not_get_anothers_result(self) -> None:
+        bench = HostBench(slots=2)
+        bench.start(OWNER)
+        bench.start(RIVAL)
+        mine, theirs = bench.executions()
+        bench.finish(theirs, output=b"theirs")
+        assert reports(bench) == {RIVAL.node_id: [("j-1", 1, b"theirs")]}
+        bench.finish(mine, output=b"mine")
+        assert reports(bench)[OWNER.node_id] == [("j-1", 1, b"mine")]
+
+    def test_fences_nobody_else_out(self) -> None:
+        bench = HostBench()
+        bench.start(RIVAL, attempt=HUGE)
+        bench.finish(*bench.executions())
+        bench.acknowledge(RIVAL, "j-1", HUGE)
+        assert bench.start(RIVAL).endswith("is over here")
+        bench.restart()
+        assert bench.start(RIVAL).endswith("is over here")
+        assert bench.start(OWNER) == ""
+
+    def test_settles_no_report_but_its_own(self) -> None:
+        bench = HostBench()
+        bench.start(OWNER)
+        bench.finish(*bench.executions())
+        bench.acknowledge(RIVAL, "j-1", 1)
+        assert len(list(bench.disk.scan(LEASES))) == 1
+        bench.acknowledge(OWNER, "j-1", 1, asked=False)
+        assert len(list(bench.disk.scan(LEASES))) == 1
+        bench.acknowledge(OWNER, "j-1", 1)
+        assert len(list(bench.disk.scan(LEASES))) == 0
+
+
+def test_the_offer_says_for_whom_it_holds_what() -> None:
+    bench = HostBench(slots=2)
+    bench.start(OWNER)
+    bench.start(RIVAL, attempt=7)
+    assert sorted(bench.held()) == sorted([f"{OWNER.node_id}/j-1/1", f"{RIVAL.node_id}/j-1/7"])
+
+
+def test_work_that_a_restart_broke_off_is_given_back_to_its_own_core() -> None:
+    bench = HostBench(slots=2)
+    bench.start(OWNER)
+    bench.start(RIVAL)
+    bench.restart()
+    bench.host.on_wake(bench.now)
+    bench.settle()
+    assert {core: len(sent) for core, sent in reports(bench).items()} == {OWNER.node_id: 1, RIVAL.node_id: 1}
+
+
+def test_no_work_is_taken_beyond_the_receipts_that_wait_to_be_acknowledged() -> None:
+    bench = HostBench(slots=REPORTS_MAX)
+    for number in range(REPORTS_MAX):
+        assert bench.start(OWNER, f"j-{number}") == ""
+    assert bench.start(OWNER, "j-more") == "busy"
+    bench.finish(*bench.executions())
+    assert bench.start(OWNER, "j-more") == "too many receipts wait to be acknowledged"
+    bench.acknowledge(OWNER, "j-0", 1)
+    assert bench.start(OWNER, "j-more") == ""
+
+
+class TestFence:
+    def test_forgets_what_was_settled_first_beyond_its_bound(self) -> None:
+        post, disk = Post(), Disk()
+        fence = Fence(post, fences_max=2)
+        for job_id, attempt in (("a", 1), ("b", 5), ("a", 2), ("c", 1)):
+            fence.settle((OWNER.node_id, job_id, attempt))
+        disk.commit(post.take())
+        again = Fence(post, fences_max=2)
+        again.load(disk)
+        for known in (fence, again):
+            assert [known.highest(OWNER.node_id, job_id) for job_id in "abc"] == [2, 0, 1]
+            assert known.highest(RIVAL.node_id, "a") == 0
+        assert len(list(disk.scan(FENCES))) == 2
