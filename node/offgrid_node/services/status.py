@@ -1,4 +1,4 @@
-"""Faults on the gRPC wire and back: the one place that knows both (google.rpc status details, AIP-193).
+"""Faults as `google.rpc.Status` and back, for every carrier: the one place that knows both (AIP-193).
 
 Every error carries ErrorInfo(reason, domain "offgrid", metadata), BadRequest when fields were wrong and RetryInfo when
 waiting helps. On the way back an answer that carries our ErrorInfo is what the other node said; anything else was made
@@ -68,6 +68,7 @@ FAULTS: Mapping[grpc.StatusCode, type[Fault]] = {
     grpc.StatusCode.CANCELLED: OutcomeUnknown,
     grpc.StatusCode.DEADLINE_EXCEEDED: OutcomeUnknown,
 }
+_FAULTS_BY_NUMBER: Mapping[int, type[Fault]] = {code.value[0]: fault for code, fault in FAULTS.items()}
 # What a carrier says by itself, when nobody behind it has answered.
 _CARRIER_REASONS: Mapping[grpc.StatusCode, str] = {
     grpc.StatusCode.CANCELLED: "CallCancelled",
@@ -87,7 +88,12 @@ def code_of(fault: Fault) -> grpc.StatusCode:
 
 
 def to_rpc_status(fault: Fault) -> grpc.Status:
-    """The fault as gRPC sends it, cut so that its headers fit every client."""
+    """The fault as gRPC sends it."""
+    return rpc_status.to_status(status_of(fault))
+
+
+def status_of(fault: Fault) -> status_pb2.Status:
+    """The fault with all its details, cut so that as headers they fit every gRPC client."""
     status = status_pb2.Status(code=code_of(fault).value[0], message=_cut(fault.message, MESSAGE_BYTES_MAX))
     info = error_details_pb2.ErrorInfo(reason=_cut(fault.reason, FIELD_CHARS_MAX), domain=DOMAIN)
     _add(status, info)
@@ -103,7 +109,7 @@ def to_rpc_status(fault: Fault) -> grpc.Status:
     status.details[0].Pack(info)
     if fault.violations:
         _add(status, _bad_request(fault, DETAILS_BYTES_MAX - status.ByteSize()))
-    return rpc_status.to_status(status)
+    return status
 
 
 def _bad_request(fault: Fault, room_bytes: int) -> error_details_pb2.BadRequest:
@@ -125,7 +131,8 @@ def fault_of(error: grpc.aio.AioRpcError, *, sent: bool = True) -> Fault:
     `sent=False` is the caller's word that the request never left this node (no connection was ever ready).
     """
     code, message = error.code(), error.details() or "the call failed without a word"
-    answered = _answer_in(error)
+    raw = next((value for key, value in error.trailing_metadata() or () if key == DETAILS_KEY), None)
+    answered = described_fault(raw, code) if isinstance(raw, bytes) else None
     if answered is not None:
         return answered
     kind = FAULTS.get(code, OutcomeUnknown)
@@ -136,11 +143,11 @@ def fault_of(error: grpc.aio.AioRpcError, *, sent: bool = True) -> Fault:
     return kind(message, reason=_CARRIER_REASONS.get(code))
 
 
-def _answer_in(error: grpc.aio.AioRpcError) -> Fault | None:
-    """The fault that the other node itself described, or None when the details are missing or make no sense."""
-    raw = next((value for key, value in error.trailing_metadata() or () if key == DETAILS_KEY), None)
-    if not isinstance(raw, bytes):
-        return None
+def described_fault(raw: bytes, code: grpc.StatusCode | None = None) -> Fault | None:
+    """The fault that the other node itself described in a `google.rpc.Status`; None when these bytes describe none.
+
+    When the carrier gives a `code` of its own, a description that contradicts it counts for nothing.
+    """
     try:
         status = status_pb2.Status.FromString(raw)
         info = _detail(status, error_details_pb2.ErrorInfo())
@@ -148,9 +155,10 @@ def _answer_in(error: grpc.aio.AioRpcError) -> Fault | None:
         bad = _detail(status, error_details_pb2.BadRequest())
     except DecodeError:
         return None
-    if info is None or info.domain != DOMAIN or status.code != error.code().value[0]:
+    kind = _FAULTS_BY_NUMBER.get(status.code)
+    if kind is None or info is None or info.domain != DOMAIN or (code is not None and status.code != code.value[0]):
         return None
-    return FAULTS.get(error.code(), OutcomeUnknown)(
+    return kind(
         status.message,
         reason=info.reason or None,
         violations=[FieldViolation(v.field, v.description) for v in bad.field_violations] if bad else (),
