@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -41,8 +42,14 @@ from offgrid_node.runtime import Ticket
 from offgrid_node.services import grpc_server
 from offgrid_node.services.budget import Limits
 from offgrid_node.services.caller import Caller, Kind
-from offgrid_node.services.grpc_options import DOOR_MESSAGE_BYTES_MAX, HANDSHAKE_TIMEOUT_MS, MESSAGE_BYTES_MAX
-from offgrid_node.services.grpc_server import MEMBER_LIMITS, GrpcServer
+from offgrid_node.services.grpc_gate import STREAMS_MAX
+from offgrid_node.services.grpc_options import (
+    DOOR_MESSAGE_BYTES_MAX,
+    HANDSHAKE_TIMEOUT_MS,
+    MESSAGE_BYTES_MAX,
+    RECEIVE_FACTOR,
+)
+from offgrid_node.services.grpc_server import DOOR_LIMITS, MEMBER_LIMITS, GrpcServer
 from offgrid_node.services.router import METHODS, Outcome, Router, snake
 from offgrid_node.services.status import fault_of
 from offgrid_node.services.stream import STREAM_BACKLOG_MAX, Stream
@@ -347,7 +354,9 @@ def test_messages_are_bounded_both_ways(folder: Path) -> None:
         async with world_in(folder) as world:
             client = world.admin()
             assert await client.call(GET_JOB, request) == b""
-            assert isinstance(await client.fault(GET_JOB, request + b"\x00"), Exhausted)
+            refused = await client.fault(GET_JOB, request + b"\x00")
+            assert (type(refused), refused.reason) == (Exhausted, "RequestTooLarge")
+            assert isinstance(await client.fault(GET_JOB, RECEIVE_FACTOR * request + b"\x00"), Exhausted)
             world.answers[GET_JOB] = lambda caller, _: jobs_pb2.GetJobResponse(
                 job=jobs_pb2.Job(input_name="x" * MESSAGE_BYTES_MAX)
             )
@@ -399,6 +408,34 @@ def test_a_cancelled_stream_frees_its_watcher(folder: Path) -> None:
             reading.cancel()
             await closed.wait()
             await until(lambda: world.server.streams == 0)
+
+    run(scenario())
+
+
+@POSIX
+def test_a_caller_has_so_many_streams_open_and_no_more(folder: Path) -> None:
+    async def scenario() -> None:
+        async with world_in(folder) as world:
+            streams: list[Stream] = []
+
+            def watch(caller: Caller, request: Message) -> Outcome:
+                streams.append(Stream())
+                return streams[-1]
+
+            world.answers[WATCH] = watch
+            greedy, other = world.admin(), world.member(BOB)
+            kept = [greedy.stream(WATCH) for _ in range(STREAMS_MAX)]
+            await until(lambda: world.server.streams == STREAMS_MAX)
+            for method in (WATCH, "grpc.health.v1.Health/Watch"):
+                with pytest.raises(grpc.aio.AioRpcError) as caught:
+                    await anext(aiter(greedy.stream(method)))
+                assert (type(fault_of(caught.value)), fault_of(caught.value).reason) == (Exhausted, "TooManyStreams")
+            assert streams[-1].ended, "what nobody reads is not kept"
+            assert await greedy.call(STATUS) == b"", "calls are another matter"
+            one_more = other.stream("grpc.health.v1.Health/Watch")
+            await until(lambda: world.server.streams == STREAMS_MAX + 1)
+            for stream in (*kept, one_more):
+                stream.cancel()
 
     run(scenario())
 
@@ -510,7 +547,8 @@ def test_at_the_door_a_stranger_may_ask_to_join_and_nothing_else(folder: Path) -
             assert (type(denied), denied.reason) == (PermissionDenied, "AccessDenied")
             assert (await stranger.fault("grpc.health.v1.Health/Check")).reason == "UnknownMethod"
             large = mesh_pb2.JoinRequest(sealed=bytes(DOOR_MESSAGE_BYTES_MAX)).SerializeToString()
-            assert isinstance(await stranger.fault("JoinService/Join", large), Exhausted)
+            refused = await stranger.fault("JoinService/Join", large)
+            assert (type(refused), refused.reason) == (Exhausted, "RequestTooLarge")
 
     run(scenario())
 
@@ -524,6 +562,32 @@ def test_a_stranger_that_knocks_too_often_is_told_when_to_come_back(folder: Path
             refused = [fault for fault in outcomes if isinstance(fault, Exhausted)]
             assert refused
             assert all(fault.retry_ms for fault in refused)
+
+    run(scenario())
+
+
+@POSIX
+def test_all_strangers_together_have_a_few_calls_and_the_next_one_is_refused_in_words(folder: Path) -> None:
+    async def scenario() -> None:
+        async with world_in(folder) as world:
+            ticket, knocks = Ticket(), []
+
+            def wait(caller: Caller, request: Message) -> Outcome:
+                knocks.append(caller)
+                return ticket
+
+            world.answers["JoinService/Join"] = wait
+            server = GrpcServer(Router(world._services()), door_limits=replace(DOOR_LIMITS, calls_max=2))
+            world.door = await server.listen_door("127.0.0.1:0")
+            stranger = world.stranger()
+            inside = [asyncio.ensure_future(stranger.call("JoinService/Join")) for _ in range(2)]
+            await until(lambda: len(knocks) == 2)
+            refused = await stranger.fault("JoinService/Join")
+            assert (type(refused), refused.reason) == (Exhausted, "TooManyCalls")
+            assert refused.retry_ms
+            ticket.resolve(mesh_pb2.JoinResponse())
+            assert await asyncio.gather(*inside) == [b"", b""]
+            await server.close()
 
     run(scenario())
 

@@ -16,13 +16,14 @@ RETRY_IN_FLIGHT_MS = 100  # a guess: when something in flight has ended, there i
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one peer may use; `peers_max` bounds the table of those that we remember."""
+    """What one peer may use; `peers_max` bounds the table of those that we remember, `calls_max` the calls of all."""
 
     calls_per_s: float = 2_000.0
     burst_calls: int = 2_000
     calls_in_flight: int = 512
     bytes_in_flight: int = 16 * 1024 * 1024
     peers_max: int = 4_096
+    calls_max: int = 8_192
 
 
 @dataclass(slots=True)
@@ -41,6 +42,7 @@ class Budget:
         # Those with nothing in flight, the longest unseen first; they alone can be forgotten.
         self._idle: OrderedDict[str, _Peer] = OrderedDict()
         self._busy: dict[str, _Peer] = {}
+        self._calls = 0
 
     @property
     def peers(self) -> int:
@@ -52,8 +54,14 @@ class Budget:
 
         With `rated=False` the rate does not apply, the other bounds do.
         """
-        peer = self._find(name, now_ms)
         limits = self._limits
+        if self._calls >= limits.calls_max:
+            raise Exhausted(
+                f"{self._calls} calls are in flight here, no more are allowed",
+                reason="TooManyCalls",
+                retry_ms=RETRY_IN_FLIGHT_MS,
+            )
+        peer = self._find(name, now_ms)
         try:
             if peer.calls >= limits.calls_in_flight:
                 raise Exhausted(
@@ -64,6 +72,7 @@ class Budget:
             if rated:
                 self._pay(name, peer, now_ms)
             peer.calls += 1
+            self._calls += 1
         finally:
             self._file(name, peer)
         return Visit(self, name, peer)
@@ -113,6 +122,7 @@ class Budget:
     def _leave(self, name: str, peer: _Peer, size_bytes: int) -> None:
         peer.held_bytes -= size_bytes
         peer.calls -= 1
+        self._calls -= 1
         self._file(name, peer)
 
 

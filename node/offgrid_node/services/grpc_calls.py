@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeAlias, TypeVar
 
 import grpc
@@ -85,8 +85,11 @@ class Calls:
         outcome = self._router.dispatch(caller, method.name, request)
         if not isinstance(outcome, Stream):
             raise TypeError(f"{method.name} answered without a stream")
-        with self._running.stream(caller, outcome.end):
-            await _pump(method.name, outcome, context)
+        try:
+            with self._running.stream(caller, outcome.end):
+                await _pump(method.name, outcome, context)
+        finally:
+            outcome.cancel()
 
     async def _receive(self, method: Method, gate: Gate, context: Context) -> tuple[Caller, Visit, bytes]:
         caller, visit = gate.enter(context)
@@ -96,23 +99,20 @@ class Calls:
 
 async def _pump(name: str, stream: Stream, context: Context) -> None:
     ready = asyncio.Event()
-    try:
-        stream.when_ready(ready.set)
-        while True:
-            ready.clear()
-            messages = stream.take()
-            for message in messages:
-                await context.write(_encode(name, message, None))
-            if messages:
-                continue
-            if stream.ended:
-                if stream.fault is not None:
-                    raise stream.fault
-                return
-            await asyncio.sleep(0)  # a stream that is always ready must not keep the loop to itself
-            await ready.wait()
-    finally:
-        stream.cancel()
+    stream.when_ready(ready.set)
+    while True:
+        ready.clear()
+        messages = stream.take()
+        for message in messages:
+            await context.write(_encode(name, message, None))
+        if messages:
+            continue
+        if stream.ended:
+            if stream.fault is not None:
+                raise stream.fault
+            return
+        await asyncio.sleep(0)  # a stream that is always ready must not keep the loop to itself
+        await ready.wait()
 
 
 async def _settled(ticket: Ticket) -> Message:
@@ -156,16 +156,16 @@ def _unknown(path: str) -> RpcHandler:
     return grpc.stream_stream_rpc_method_handler(refuse)
 
 
-async def until_ended(running: Running, caller: Caller, work: Coroutine[Any, Any, None]) -> None:
+async def until_ended(running: Running, caller: Caller, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
     """Runs a borrowed stream handler as a stream of ours: it ends with the fault when `running` says so."""
     ended: list[Fault] = []
-    task = asyncio.ensure_future(work)
 
     def end(fault: Fault) -> None:
         ended.append(fault)
         task.cancel()
 
     with running.stream(caller, end):
+        task = asyncio.ensure_future(work())
         try:
             await task
         except asyncio.CancelledError:

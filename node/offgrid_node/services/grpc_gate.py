@@ -15,6 +15,7 @@ import grpc
 from offgrid_node.protocol.errors import Exhausted, Fault, InvalidRequest, PermissionDenied
 from offgrid_node.services.budget import Budget, Limits, Visit
 from offgrid_node.services.caller import ADMIN, ANONYMOUS, Caller, Kind
+from offgrid_node.services.grpc_options import MESSAGE_BYTES_MAX
 from offgrid_node.services.tls import caller_fingerprint
 
 
@@ -41,6 +42,7 @@ ResolveCaller = Callable[[str], Caller | None]
 
 READS_AT_ONCE = 4  # per peer: what is being read is not in the byte budget yet, so this times a message bounds it
 READ_TIMEOUT_S = 60.0
+STREAMS_MAX = 256  # open at once per caller: half of its calls, so that they never keep out the rest
 
 
 def by_place(_: Context) -> Caller:
@@ -91,9 +93,17 @@ def by_certificate(resolve: ResolveCaller) -> Identify:
 class Gate:
     """One listener's way in: identity, budget, and a bounded read of the request."""
 
-    def __init__(self, identify: Identify, limits: Limits, *, read_timeout_s: float = READ_TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        identify: Identify,
+        limits: Limits,
+        *,
+        message_bytes_max: int = MESSAGE_BYTES_MAX,
+        read_timeout_s: float = READ_TIMEOUT_S,
+    ) -> None:
         self._identify = identify
         self._budget = Budget(limits)
+        self._message_bytes_max = message_bytes_max
         self._read_timeout_s = read_timeout_s
         self._reading: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
 
@@ -120,6 +130,11 @@ class Gate:
             ) from error
         if not isinstance(request, bytes):
             raise InvalidRequest("the call carries no request", reason="MalformedRequest")
+        if len(request) > self._message_bytes_max:
+            raise Exhausted(
+                f"the request has {len(request)} bytes, a message at most {self._message_bytes_max}",
+                reason="RequestTooLarge",
+            )
         visit.take(len(request))
         return request
 
@@ -140,9 +155,11 @@ class Running:
 
     @contextmanager
     def stream(self, caller: Caller, end: Callable[[Fault], None]) -> Iterator[None]:
-        """While inside, `end` is what finishes this stream."""
+        """While inside, `end` is what finishes this stream. Raises Exhausted when the caller has too many open."""
         name = str(caller)
         ends = self._ends.setdefault(name, set())
+        if len(ends) >= STREAMS_MAX:
+            raise Exhausted(f"{name} has {len(ends)} streams open, no more are allowed", reason="TooManyStreams")
         ends.add(end)
         try:
             yield

@@ -11,6 +11,7 @@ Options = tuple[tuple[str, str | int], ...]
 
 MESSAGE_BYTES_MAX = 4 * 1024 * 1024
 DOOR_MESSAGE_BYTES_MAX = 64 * 1024
+RECEIVE_FACTOR = 2  # what a server lets gRPC receive of a message that is too large, so that we can refuse it in words
 METADATA_BYTES_MAX = 8 * 1024
 METADATA_BYTES_HARD = 16 * 1024
 HANDSHAKE_TIMEOUT_MS = 2_000
@@ -31,7 +32,7 @@ CONNECT_TIMEOUT_MS = 2_000
 _SERVER: Mapping[str, int] = {
     "grpc.so_reuseport": 0,  # with it two daemons share a port and neither is told
     "grpc.server_handshake_timeout_ms": HANDSHAKE_TIMEOUT_MS,  # 120 s: idle connections block everyone
-    "grpc.max_receive_message_length": MESSAGE_BYTES_MAX,
+    "grpc.max_receive_message_length": RECEIVE_FACTOR * MESSAGE_BYTES_MAX,
     "grpc.max_metadata_size": METADATA_BYTES_MAX,
     "grpc.absolute_max_metadata_size": METADATA_BYTES_HARD,
     "grpc.max_concurrent_streams": STREAMS_PER_CONNECTION_MAX,
@@ -48,7 +49,7 @@ MESH_SERVER: Options = tuple({**_SERVER, "grpc.max_connection_age_ms": CONNECTIO
 DOOR_SERVER: Options = tuple(
     {
         **_SERVER,
-        "grpc.max_receive_message_length": DOOR_MESSAGE_BYTES_MAX,
+        "grpc.max_receive_message_length": RECEIVE_FACTOR * DOOR_MESSAGE_BYTES_MAX,
         "grpc.max_concurrent_streams": 4,
         "grpc.max_allowed_incoming_connections": DOOR_CONNECTIONS_MAX,
         "grpc.max_connection_idle_ms": DOOR_CONNECTION_IDLE_MS,

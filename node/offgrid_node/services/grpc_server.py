@@ -29,9 +29,12 @@ from offgrid_node.services.tls import server_credentials
 
 MEMBER_LIMITS = Limits()
 DOOR_LIMITS = Limits(
-    calls_per_s=2, burst_calls=10, calls_in_flight=4, bytes_in_flight=4 * grpc_options.DOOR_MESSAGE_BYTES_MAX
+    calls_per_s=2,
+    burst_calls=10,
+    calls_in_flight=4,
+    bytes_in_flight=4 * grpc_options.DOOR_MESSAGE_BYTES_MAX,
+    calls_max=16,
 )
-DOOR_CALLS_MAX = 16  # all strangers together
 DOOR_READ_TIMEOUT_S = 5.0
 CLOSE_GRACE_S = 2.0
 CLOSE_HARD_S = 1.0  # beyond the grace, before a server is left to itself
@@ -100,8 +103,13 @@ class GrpcServer:
 
     async def listen_door(self, address: str) -> int:
         """Listens for strangers on "host:port" without TLS and returns the port; only JoinService lets them in."""
-        gate = Gate(by_nothing, self._door_limits, read_timeout_s=DOOR_READ_TIMEOUT_S)
-        server = self._server(grpc_options.DOOR_SERVER, self._calls.handlers(gate), DOOR_CALLS_MAX)
+        gate = Gate(
+            by_nothing,
+            self._door_limits,
+            message_bytes_max=grpc_options.DOOR_MESSAGE_BYTES_MAX,
+            read_timeout_s=DOOR_READ_TIMEOUT_S,
+        )
+        server = self._server(grpc_options.DOOR_SERVER, self._calls.handlers(gate))
         port = _bind(server, address, None)
         await self._start(server)
         return port
@@ -131,10 +139,8 @@ class GrpcServer:
     def _for_members(self, gate: Gate) -> Handlers:
         return {**self._calls.handlers(gate), **self._standard.handlers(gate)}
 
-    def _server(
-        self, options: grpc_options.Options, handlers: Handlers, calls_max: int | None = None
-    ) -> grpc.aio.Server:
-        return grpc.aio.server(handlers=[Paths(handlers)], options=options, maximum_concurrent_rpcs=calls_max)
+    def _server(self, options: grpc_options.Options, handlers: Handlers) -> grpc.aio.Server:
+        return grpc.aio.server(handlers=[Paths(handlers)], options=options)
 
     async def _start(self, server: grpc.aio.Server) -> None:
         await server.start()

@@ -70,7 +70,7 @@ class StandardServices:
 
     async def _watch(self, gate: Gate, context: _Context) -> None:
         caller, request = await _asked(gate, context)
-        await until_ended(self._running, caller, self._health.Watch(request, context))
+        await until_ended(self._running, caller, lambda: self._health.Watch(request, context))
 
     async def _reflect(self, gate: Gate, context: _Context) -> None:
         caller, _ = gate.enter(context)
@@ -88,7 +88,7 @@ class StandardServices:
             async for response in responses:
                 await context.write(response)
 
-        await until_ended(self._running, caller, answer())
+        await until_ended(self._running, caller, answer)
 
 
 async def _asked(gate: Gate, context: _Context) -> tuple[Caller, health_pb2.HealthCheckRequest]:

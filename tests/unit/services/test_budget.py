@@ -121,3 +121,18 @@ def test_no_order_of_calls_breaks_a_bound(calls: list[tuple[str, int, int]]) -> 
                 visit.leave()
         assert budget.peers <= LIMITS.peers_max
         assert all(len(visits) <= LIMITS.calls_in_flight for visits in open_visits.values())
+
+
+def test_all_peers_together_have_a_bound_too_and_being_refused_costs_nothing() -> None:
+    budget = Budget(Limits(burst_calls=1, calls_per_s=0.001, calls_max=2))
+    first, _ = budget.enter("ann", 0), budget.enter("bob", 0)
+    for _ in range(3):
+        with pytest.raises(Exhausted) as caught:
+            budget.enter("cay", 0)
+        assert (caught.value.reason, bool(caught.value.retry_ms)) == ("TooManyCalls", True)
+    assert budget.peers == 2
+    first.leave()
+    first.leave()
+    budget.enter("cay", 0)
+    with pytest.raises(Exhausted):
+        budget.enter("dot", 0)
