@@ -1,7 +1,7 @@
 """Drives the runtime from an asyncio loop: one turn per loop tick while there is input, one timer for deadlines.
 
 Where fsync is fast the commit runs inline (a thread beside a busy interpreter costs more than it saves); where it is
-slow, on SD cards, the packed commit goes to one worker thread and the next batch gathers meanwhile.
+slow, on SD cards, the packed commit goes to one worker thread and the inbox fills meanwhile.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from offgrid_node.runtime import Pending, Runtime
 
 COMMIT_INLINE_MAX_MS = 5.0  # an fsync slower than this would be felt by everything else in the loop
 COMMIT_SAMPLES = 256  # for the median that status reports
-PAUSE_MS, PAUSE_MAX_MS = 50, 1_000  # after a batch was lost, doubling: a full disk must not become a busy loop
+PAUSE_MS, PAUSE_MAX_MS = 50, 1_000  # after a lost batch or a failed load, doubling: no busy loop on a full disk
 
 
 class Driver:
@@ -90,15 +90,17 @@ class Driver:
         assert self._runtime is not None
         if self._closed:
             return
-        if fault is None:
-            self._runtime.settle(pending)
-        else:
-            self._runtime.fail(pending, fault)
-        self._slow_down()
-        self.poke()
+        try:
+            if fault is None:
+                self._runtime.settle(pending)
+            else:
+                self._runtime.fail(pending, fault)
+        finally:
+            self._slow_down()
+            self.poke()
 
     def _rest(self) -> None:
-        """Nothing was gathered: the inbox is empty, or what it held was lost with a failing machine."""
+        """Nothing was gathered: the inbox is empty, what it held was lost with a failing machine, or there is none."""
         assert self._runtime is not None
         self._slow_down()
         if self._runtime.inbox_depth or self._pause_ms:

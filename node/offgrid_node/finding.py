@@ -19,7 +19,7 @@ from offgrid_node.discovery.hosts_file import HostsFile
 from offgrid_node.discovery.mdns import Mdns
 from offgrid_node.keys import fingerprint_in_leaf
 from offgrid_node.node import Node
-from offgrid_node.protocol.errors import InvalidRequest
+from offgrid_node.protocol.errors import InvalidRequest, Unavailable
 from offgrid_node.protocol.mesh.commands import AddressesChanged, AddressSeen
 
 LOOK_EVERY_S = 5.0
@@ -36,6 +36,7 @@ class Finding:
         self._config, self._node = config, node
         self._mesh_port, self._door_port = mesh_port, door_port
         self._hosts_file = HostsFile(config.mesh.hosts_file)
+        self._mesh_tag = node.directory.genesis.mesh_tag
         self._addresses: tuple[str, ...] = ()
         self._fault = ""
         self._mdns = Mdns(self._announcement, self._on_found) if config.mesh.mdns else None
@@ -80,7 +81,7 @@ class Finding:
     def _announcement(self) -> Hint:
         return Hint(
             node_id=self._node.node_id,
-            mesh_tag=self._node.directory.genesis.mesh_tag,
+            mesh_tag=self._mesh_tag,
             addresses=ip_addresses(self._addresses),
             mesh_port=self._mesh_port,
             door_port=self._door_port,
@@ -125,7 +126,10 @@ class Finding:
         except (OSError, TimeoutError):
             return
         fingerprint = fingerprint_in_leaf(ssl.DER_cert_to_PEM_cert(leaf).encode()) if leaf else None
-        node_id = self._node.directory.node_of_fingerprint(fingerprint) if fingerprint else None
+        try:
+            node_id = self._node.directory.node_of_fingerprint(fingerprint) if fingerprint else None
+        except Unavailable:  # it loads its machines anew; there is a next look
+            return
         if node_id is not None and node_id != self._node.node_id:
             self._node.runtime.deliver("mesh", AddressSeen(node_id, address))
 

@@ -101,16 +101,12 @@ class Node:
 
     @property
     def mesh(self) -> MeshMachine:
-        """The mesh machine of now; it is replaced when a commit fails, so never keep it."""
-        machine = self.runtime.machines["mesh"]
-        assert isinstance(machine, MeshMachine)
-        return machine
+        """The mesh machine of now; it is replaced when a commit fails, so never keep it. Raises as Runtime.machine."""
+        return self.runtime.machine("mesh", MeshMachine)
 
     @property
     def jobs(self) -> JobsMachine:
-        machine = self.runtime.machines["jobs"]
-        assert isinstance(machine, JobsMachine)
-        return machine
+        return self.runtime.machine("jobs", JobsMachine)
 
     @property
     def directory(self) -> Directory:

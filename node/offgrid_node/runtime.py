@@ -1,24 +1,26 @@
 """The one writer of a node: inputs in, one transaction, effects out; durable before visible.
 
-Inputs gather in a bounded inbox. `gather` steps the domains' machines over them in a fixed order and collects one
+Inputs wait in a bounded inbox. `gather` steps the domains' machines over them in a fixed order and collects one
 batch; the store makes it durable; only then `settle` lets calls, replies and executions leave. While one batch is
-being committed the next gathers: that is the group commit. When a commit fails, memory is ahead of the disk, so the
-machines are discarded and loaded anew. (etcd raft's `Ready` loop; the runtime itself knows no thread and no event
-loop: `driver.py` runs it in the daemon, the simulator in virtual time.)
+being committed the inbox fills, and what it then holds shares the next: that is the group commit. When a commit fails,
+memory is ahead of the disk, so the machines are discarded and loaded anew; until that works there are none, and the
+node refuses requests. (etcd raft's `Ready` loop; the runtime itself knows no thread and no event loop: `driver.py` runs
+it in the daemon, the simulator in virtual time.)
 """
 
 from __future__ import annotations
 
 import itertools
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from random import Random
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from google.protobuf.message import Message
 
 from offgrid.v1 import state_pb2
+from offgrid_node.inbox import INBOX_BYTES_MAX, INBOX_MAX, RETRY_MS, Inbox
 from offgrid_node.protocol.clock import Clock, Now
 from offgrid_node.protocol.effects import (
     DOMAINS,
@@ -34,14 +36,13 @@ from offgrid_node.protocol.effects import (
     Reply,
     Woke,
 )
-from offgrid_node.protocol.errors import Exhausted, Fault, Internal, OutcomeUnknown
+from offgrid_node.protocol.errors import Fault, Internal, OutcomeUnknown, Unavailable
 from offgrid_node.protocol.etypes import EventType
 from offgrid_node.storage.store import Batch, Store
 
-INBOX_MAX = 16_384  # asked and not yet stepped; beyond it a caller is told to come back
-BATCH_INPUTS_MAX = 1_024  # per transaction, so that one commit stays within milliseconds
 ROUNDS_MAX = 64  # of domains raising events to each other within one batch
-RETRY_MS = 200  # what a caller is told when the inbox is full
+
+M = TypeVar("M")
 
 
 class Ticket:
@@ -115,6 +116,7 @@ class Pending:
     events: list[state_pb2.Event] = field(default_factory=list)
     outgoing: list[Call | Reply | Execute] = field(default_factory=list)
     inputs: int = 0
+    journal_seq: int = 0  # once it is committed
 
 
 class Runtime:
@@ -131,8 +133,11 @@ class Runtime:
         on_input: Callable[[], None] = lambda: None,
         monitor: Monitor = lambda fault, cause: None,
         inbox_max: int = INBOX_MAX,
+        inbox_bytes_max: int = INBOX_BYTES_MAX,
     ) -> None:
-        """`build` makes fresh machines by domain; `on_input` is called when the inbox stops being empty."""
+        """`build` makes fresh machines by domain; `on_input` is called when the inbox stops being empty.
+
+        Raises what `build` and the machines' first `load` raise."""
         self.store = store
         self.clock = clock
         self._build = build
@@ -140,29 +145,29 @@ class Runtime:
         self._outlet = outlet
         self._on_input = on_input
         self._monitor = monitor
-        self._inbox: deque[tuple[str, object]] = deque()
-        self._inbox_max = inbox_max
+        self._inbox = Inbox(inbox_max, inbox_bytes_max)
         self._tickets: dict[int, Ticket] = {}
         self._numbers = itertools.count(1)
         self._watchers: list[Watcher] = []
         self._in_commit: Pending | None = None
-        self.failures = 0  # batches that were lost, so that the driver can slow down
-        self.machines: Mapping[str, Machine] = {}
-        self.reload()
+        self._absent: Fault | None = None  # why there are no machines
+        self.failures = 0  # batches that were lost and loads that failed, so that the driver can slow down
+        self.machines: Mapping[str, Machine] = self._load()
 
     # ---- inputs
 
-    def ask(self, domain: str, caller: str, command: object) -> Ticket:
-        """Puts a checked request into the inbox; its answer comes after the commit. Raises Exhausted when full."""
-        if len(self._inbox) >= self._inbox_max:
-            raise Exhausted(
-                f"the node's inbox holds {self._inbox_max} requests already",
-                reason="InboxFull",
-                retry_ms=RETRY_MS,
-            )
+    def ask(self, domain: str, caller: str, command: object, *, size_bytes: int = 0) -> Ticket:
+        """Puts a checked request into the inbox; its answer comes after the commit.
+
+        `size_bytes` is said of requests that carry bulk, so that they are bounded in bytes too. Raises Exhausted when
+        the inbox is full, and the fault for which there are no machines while there are none.
+        """
+        if self._absent is not None:
+            raise copy(self._absent)
+        self._inbox.check_room(size_bytes)
         ticket, number = Ticket(), next(self._numbers)
         self._tickets[number] = ticket
-        self._push(domain, Asked(number, caller, command))
+        self._push(domain, Asked(number, caller, command), size_bytes)
         return ticket
 
     def deliver(self, domain: str, event: object) -> None:
@@ -178,12 +183,23 @@ class Runtime:
             if due is not None and due <= now.mono_ms:
                 self._push(domain, Woke())
 
-    def _push(self, domain: str, event: object) -> None:
-        self._inbox.append((domain, event))
+    def _push(self, domain: str, event: object, size_bytes: int = 0) -> None:
+        self._inbox.push(domain, event, size_bytes)
         if len(self._inbox) == 1:
             self._on_input()
 
     # ---- questions
+
+    def machine(self, domain: str, kind: type[M]) -> M:
+        """The machine that runs now; it is replaced on reload, so ask again each time and keep none.
+
+        Raises Unavailable (Reloading) while there are none, Internal when this node runs no such machine."""
+        if not self.machines:
+            raise Unavailable("the node is loading what it knows; try again", reason="Reloading", retry_ms=RETRY_MS)
+        machine = self.machines.get(domain)
+        if not isinstance(machine, kind):
+            raise Internal(f"this node runs no {domain} machine", reason="NoMachine")
+        return machine
 
     @property
     def inbox_depth(self) -> int:
@@ -205,10 +221,13 @@ class Runtime:
     # ---- the turn
 
     def turn(self) -> None:
-        """Gathers, commits and settles until the inbox is empty; for stores whose commit may run inline."""
+        """Gathers, commits and settles until the inbox is empty, or the machines cannot be loaded; for stores whose
+        commit may run inline."""
         while self._inbox:
             pending = self.gather()
             if pending is None:
+                if not self.machines:
+                    return
                 continue
             try:
                 self.commit(pending)
@@ -219,21 +238,22 @@ class Runtime:
 
     def gather(self) -> Pending | None:
         """Steps the machines over what the inbox holds; None when it is empty, when a batch is still in commit, or
-        when a machine failed on it (then `failures` has grown, and machines were loaded anew).
+        when `failures` has grown: a machine failed on the batch, or what had to be loaded anew cannot be read yet.
 
         The caller owes `commit`, then `settle` or `fail`, before it gathers again."""
-        if not self._inbox or self._in_commit is not None:
+        if self._absent is not None:
+            self.reload()
+        if not self.machines or not self._inbox or self._in_commit is not None:
             return None
         pending, now = Pending(), self.clock.now()
         queues: dict[str, list[object]] = {domain: [] for domain in DOMAINS}
-        while self._inbox and pending.inputs < BATCH_INPUTS_MAX:
-            domain, event = self._inbox.popleft()
+        for domain, event in self._inbox.take():
             queues[domain].append(event)
             pending.inputs += 1
         try:
             self._step(queues, pending, now)
         except Exception as error:  # noqa: BLE001 - a defect in a machine: its memory cannot be trusted any more
-            fault = Internal(f"a machine failed: {type(error).__name__}: {error}", reason="MachineFailed")
+            fault = _defect("MachineFailed", "a machine failed", error)
             self._monitor(fault, error)
             self.failures += 1
             self.reload()
@@ -271,19 +291,18 @@ class Runtime:
     def commit(self, pending: Pending) -> None:
         """Makes the batch durable; the only method that may run in another thread. Raises the store's Fault."""
         if pending.batch:
-            self.store.commit(pending.batch)
+            pending.journal_seq = self.store.commit(pending.batch)
 
     def settle(self, pending: Pending) -> None:
-        """After the commit: effects leave, in order, and watchers see the events."""
+        """After the commit: watchers see the events, and effects leave, in order. One that raises costs no other."""
         self._in_commit = None
         if pending.events:
-            first = self.store.journal_seq - len(pending.events) + 1
-            for seq, event in enumerate(pending.events, first):
+            for seq, event in enumerate(pending.events, pending.journal_seq - len(pending.events) + 1):
                 event.seq = seq
             for watcher in tuple(self._watchers):
-                watcher(pending.events)
+                self._guard(watcher, pending.events)
         for effect in pending.outgoing:
-            self._release(effect)
+            self._guard(self._release, effect)
 
     def _release(self, effect: Call | Reply | Execute) -> None:
         match effect:
@@ -296,6 +315,12 @@ class Runtime:
             case Execute():
                 self._outlet.execute(effect)
 
+    def _guard(self, step: Callable[[M], None], value: M) -> None:
+        try:
+            step(value)
+        except Exception as error:  # noqa: BLE001 - the batch is durable: a defect here must not keep the rest of it in
+            self._monitor(_defect("SettleFailed", "what follows a commit failed", error), error)
+
     def fail(self, pending: Pending, fault: Fault) -> None:
         """The commit failed: nothing of the batch leaves, and memory is rebuilt from what is durable."""
         self._in_commit = None
@@ -303,20 +328,40 @@ class Runtime:
         self._monitor(fault, fault.__cause__)
         self.reload(fault)
 
+    # ---- memory anew
+
     def reload(self, fault: Fault | None = None) -> None:
         """Discards the machines and loads new ones; every open ticket fails with `fault`, or as outcome unknown.
 
-        Requests still in the inbox were not stepped: they stay, and so do their tickets.
+        Requests still in the inbox were not stepped: they stay, and so do their tickets. But when the load fails they
+        are refused with its fault, there are no machines, `ask` raises it, and each `gather` tries again.
         """
-        waiting = {event.ticket for _, event in self._inbox if isinstance(event, Asked)}
-        lost = [number for number in self._tickets if number not in waiting]
-        outcome = fault or OutcomeUnknown("the node restarted its machines; repeat the call", retry_ms=RETRY_MS)
-        for number in lost:
-            self._tickets.pop(number).resolve(outcome)
         if self.machines:
             self._outlet.abandon()
-        now = self.clock.now()
-        machines = self._build()
+        self.machines = {}
+        try:
+            self.machines, self._absent = self._load(), None
+        except Exception as error:  # noqa: BLE001 - whatever keeps memory from being rebuilt, the old must not serve
+            absent = error if isinstance(error, Fault) else _defect("MachineFailed", "a machine failed to load", error)
+            if self._absent is None or self._absent.message != absent.message:
+                self._monitor(absent, error)
+            self._absent = absent
+            self.failures += 1
+        waiting = {event.ticket for event in self._inbox if isinstance(event, Asked)}
+        lost = fault or OutcomeUnknown("the node restarted its machines; repeat the call", retry_ms=RETRY_MS)
+        if self._absent is not None:
+            self._inbox.drop_asked()
+        for number in tuple(self._tickets):
+            outcome = lost if number not in waiting else self._absent
+            if outcome is not None:
+                self._guard(self._release, Reply(number, outcome))
+
+    def _load(self) -> Mapping[str, Machine]:
+        now, machines = self.clock.now(), self._build()
         for machine in machines.values():
             machine.load(self.store, now)
-        self.machines = machines
+        return machines
+
+
+def _defect(reason: str, what: str, error: Exception) -> Internal:
+    return Internal(f"{what}: {type(error).__name__}: {error}", reason=reason)

@@ -16,7 +16,7 @@ from offgrid_node.protocol.effects import Asked, Call, Effect, Execute, Record, 
 from offgrid_node.protocol.errors import Fault, Unavailable
 from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.rng import Rng
-from offgrid_node.runtime import Runtime, Ticket
+from offgrid_node.runtime import Monitor, Runtime, Ticket
 from offgrid_node.storage.memory import MemoryStore
 from offgrid_node.storage.store import Batch
 
@@ -28,7 +28,8 @@ class Echo:
         self._clock, self._period_ms = clock, period_ms
         self._due: int | None = 0 if period_ms is not None else None
 
-    def load(self, rows: Rows, now: Now) -> None: ...
+    def load(self, rows: Rows, now: Now) -> None:
+        rows.get("rows", b"key")
 
     def deadline_ms(self) -> int | None:
         return self._due
@@ -67,7 +68,9 @@ class Deaf:
 
 
 class Rig:
-    def __init__(self, *, threaded: bool = False, period_ms: int | None = None) -> None:
+    def __init__(
+        self, *, threaded: bool = False, period_ms: int | None = None, monitor: Monitor = lambda fault, cause: None
+    ) -> None:
         self.store, clock = CountingStore(), Wall()
         self.driver = Driver(asyncio.get_running_loop(), threaded=threaded)
         self.runtime = Runtime(
@@ -77,6 +80,7 @@ class Rig:
             Random(1),
             Deaf(),
             on_input=self.driver.poke,
+            monitor=monitor,
         )
         self.driver.start(self.runtime)
 
@@ -120,6 +124,67 @@ def test_a_disk_that_refuses_everything_is_not_hammered_and_works_again_when_it_
         await rig.driver.close()
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("threaded", [False, True])
+def test_a_node_whose_disk_cannot_be_read_tries_again_until_it_can(threaded: bool) -> None:
+    async def run() -> None:
+        rig = Rig(threaded=threaded)
+        rig.store.refuse(Unavailable("the disk is gone", reason="DiskError"))
+        assert isinstance(await outcome(rig.ask()), Unavailable)
+        await asyncio.sleep(0.5)
+        assert 3 <= rig.runtime.failures <= 8  # neither given up nor hammered
+        with pytest.raises(Unavailable):
+            rig.ask()
+        rig.store.refuse(None)
+        while not rig.runtime.machines:  # noqa: ASYNC110 - nothing tells of it
+            await asyncio.sleep(0.01)
+        assert await outcome(rig.ask()) == mesh_pb2.PingResponse()
+        await rig.driver.close()
+
+    asyncio.run(asyncio.wait_for(run(), 10))
+
+
+def break_down(events: object) -> None:
+    raise ZeroDivisionError("planted")
+
+
+@pytest.mark.parametrize("threaded", [False, True])
+def test_a_watcher_or_a_callback_that_raises_does_not_hang_the_node(threaded: bool) -> None:
+    told: list[str] = []
+
+    async def run() -> None:
+        rig = Rig(threaded=threaded, monitor=lambda fault, cause: told.append(fault.reason))
+        rig.runtime.watch(break_down)
+        bad, good = rig.ask(), rig.ask()
+        bad.when_done(break_down)
+        assert await outcome(good) == mesh_pb2.PingResponse()
+        assert told == ["SettleFailed"] * 2
+        assert await outcome(rig.ask()) == mesh_pb2.PingResponse()
+        await rig.driver.close()
+
+    asyncio.run(asyncio.wait_for(run(), 10))
+
+
+@pytest.mark.parametrize("threaded", [False, True])
+def test_the_next_turn_comes_even_if_all_of_settle_raises(threaded: bool) -> None:
+    def tell(fault: Fault, cause: BaseException | None) -> None:
+        raise ZeroDivisionError("planted in what is told of defects")
+
+    async def run() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
+        rig, third = Rig(threaded=threaded, period_ms=20, monitor=tell), asyncio.Event()
+
+        def count_and_break_down(events: Sequence[state_pb2.Event]) -> None:
+            if events[-1].seq >= 3:
+                third.set()
+            break_down(events)
+
+        rig.runtime.watch(count_and_break_down)
+        await third.wait()
+        await rig.driver.close()
+
+    asyncio.run(asyncio.wait_for(run(), 5))
 
 
 def test_a_machine_is_woken_at_its_deadline() -> None:

@@ -10,11 +10,12 @@ import pytest
 from google.protobuf.message import Message
 
 from offgrid.v1 import mesh_pb2, state_pb2
+from offgrid_node.inbox import BATCH_BYTES, BATCH_INPUTS_MAX
 from offgrid_node.protocol.clock import Now
-from offgrid_node.protocol.effects import Asked, Call, Effect, Execute, Put, Raise, Record, Reply, Rows, Woke
-from offgrid_node.protocol.errors import Exhausted, Fault, NotFound, OutcomeUnknown, Unavailable
+from offgrid_node.protocol.effects import Asked, Call, Effect, Execute, Executed, Put, Raise, Record, Reply, Rows, Woke
+from offgrid_node.protocol.errors import Corrupt, Exhausted, Fault, Internal, NotFound, OutcomeUnknown, Unavailable
 from offgrid_node.protocol.etypes import EventType
-from offgrid_node.runtime import BATCH_INPUTS_MAX, Runtime, Ticket
+from offgrid_node.runtime import Runtime, Ticket
 from offgrid_node.storage.memory import MemoryStore
 
 ANSWER = mesh_pb2.PingResponse(members_digest=b"answer")
@@ -79,8 +80,11 @@ class Outbox:
     def __init__(self) -> None:
         self.calls: list[Call] = []
         self.abandoned = 0
+        self.broken = False
 
     def call(self, call: Call) -> None:
+        if self.broken:
+            raise ZeroDivisionError("planted")
         self.calls.append(call)
 
     def execute(self, work: Execute) -> None:
@@ -93,7 +97,7 @@ class Outbox:
 class Bench:
     """A runtime over a memory store, with what it said kept in lists."""
 
-    def __init__(self, inbox_max: int = 100) -> None:
+    def __init__(self, inbox_max: int = 100, inbox_bytes_max: int = 1 << 30) -> None:
         self.store, self.clock, self.outbox = MemoryStore(), FixedClock(), Outbox()
         self.faults: list[Fault] = []
         self.wakes = 0
@@ -106,18 +110,43 @@ class Bench:
             on_input=self._woken,
             monitor=lambda fault, cause: self.faults.append(fault),
             inbox_max=inbox_max,
+            inbox_bytes_max=inbox_bytes_max,
         )
 
     def _woken(self) -> None:
         self.wakes += 1
 
     def machine(self, domain: str = "jobs") -> Counter:
-        machine = self.runtime.machines[domain]
-        assert isinstance(machine, Counter)
-        return machine
+        return self.runtime.machine(domain, Counter)
 
-    def ask(self, amount: int, then: str = "") -> Ticket:
-        return self.runtime.ask("jobs", "me", Add(amount, then))
+    def ask(self, amount: int, then: str = "", size_bytes: int = 0) -> Ticket:
+        return self.runtime.ask("jobs", "me", Add(amount, then), size_bytes=size_bytes)
+
+    def lose_the_disk(self, fault: Fault) -> Ticket:
+        """A commit fails, and from then on reads do."""
+        lost = self.ask(10)
+        pending = self.runtime.gather()
+        assert pending is not None
+        self.store.refuse(fault)
+        with pytest.raises(type(fault)):
+            self.runtime.commit(pending)
+        self.runtime.fail(pending, fault)
+        return lost
+
+
+def ended(output: bytes) -> Executed:
+    return Executed(
+        core="core",
+        job_id="job",
+        attempt=1,
+        output=output,
+        log=b"",
+        exit_code=0,
+        error="",
+        error_detail="",
+        latency_us=1,
+        executor="wasm",
+    )
 
 
 def outcomes(*tickets: Ticket) -> list[Message | Fault | None]:
@@ -218,6 +247,141 @@ def test_a_defect_in_a_machine_costs_its_batch_and_no_more() -> None:
     good = bench.ask(4)
     bench.runtime.turn()
     assert good.outcome == ANSWER
+
+
+DISK = Unavailable("the disk is gone", reason="DiskError")
+
+
+@pytest.mark.parametrize("fault", [DISK, Corrupt("one row is damaged")])
+def test_what_a_failed_commit_left_in_memory_never_comes_back_though_the_load_fails_too(fault: Fault) -> None:
+    bench = Bench()
+    bench.ask(5)
+    bench.runtime.turn()
+    lost = bench.lose_the_disk(fault)
+    assert type(lost.outcome) is type(fault)
+    assert bench.runtime.machines == {}
+    bench.store.refuse(None)
+    bench.runtime.gather()
+    again = bench.ask(1)
+    bench.runtime.turn()
+    assert again.outcome == ANSWER
+    assert bench.machine().total == 6
+    assert bench.outbox.abandoned == 1
+
+
+def test_while_nothing_can_be_loaded_requests_are_refused_and_each_gather_tries_again() -> None:
+    bench = Bench()
+    bench.lose_the_disk(DISK)
+    with pytest.raises(Unavailable) as refused:
+        bench.ask(1)
+    assert refused.value.reason == "DiskError"
+    with pytest.raises(Unavailable) as asked:
+        bench.machine()
+    assert asked.value.reason == "Reloading"
+    failures = bench.runtime.failures
+    assert bench.runtime.gather() is None
+    assert bench.runtime.failures == failures + 1  # the driver pauses
+    assert [fault.reason for fault in bench.faults] == ["DiskError"] * 2  # the commit, the load: not each new try
+
+
+def test_requests_that_waited_are_refused_when_the_load_fails_and_not_carried_out_later() -> None:
+    bench = Bench()
+    bench.ask(1)
+    pending = bench.runtime.gather()
+    assert pending is not None
+    later = bench.ask(2)
+    end = ended(b"")
+    bench.runtime.deliver("jobs", end)
+    bench.store.refuse(DISK)
+    bench.runtime.fail(pending, DISK)
+    assert isinstance(later.outcome, Unavailable)
+    bench.runtime.turn()  # must come to an end although there is input
+    bench.store.refuse(None)
+    bench.runtime.turn()
+    assert bench.machine().heard == [end]
+
+
+def test_a_machine_that_fails_and_cannot_be_loaded_is_gone_as_well() -> None:
+    bench = Bench()
+    bench.ask(3)
+    broken = bench.ask(1, "break")
+    bench.store.refuse(DISK)
+    assert bench.runtime.gather() is None
+    assert isinstance(broken.outcome, OutcomeUnknown)
+    assert bench.runtime.machines == {}
+
+
+def test_a_node_that_cannot_load_at_its_start_does_not_start() -> None:
+    store = MemoryStore()
+    store.refuse(DISK)
+    with pytest.raises(Unavailable, match="the disk is gone"):
+        Runtime(lambda: {"jobs": Counter()}, store, FixedClock(), Random(1), Outbox())
+
+
+def test_a_machine_that_a_node_does_not_run_is_a_defect() -> None:
+    with pytest.raises(Internal):
+        Bench().runtime.machine("mesh", Counter)
+
+
+def break_down(events: object) -> None:
+    raise ZeroDivisionError("planted")
+
+
+def test_a_watcher_or_an_effect_that_raises_costs_the_others_nothing() -> None:
+    bench, seen = Bench(), list[int]()
+    bench.runtime.watch(break_down)
+    bench.runtime.watch(lambda events: seen.extend(event.seq for event in events))
+    bench.outbox.broken = True
+    first, second, third = bench.ask(1), bench.ask(1, "call"), bench.ask(1)
+    first.when_done(break_down)
+    bench.runtime.turn()
+    assert outcomes(first, second, third) == [ANSWER] * 3
+    assert seen == [1, 2, 3]
+    assert [fault.reason for fault in bench.faults] == ["SettleFailed"] * 3  # watcher, callback, call
+
+
+def test_a_callback_that_raises_when_a_batch_is_lost_costs_the_others_nothing() -> None:
+    bench = Bench()
+    bench.store.fail_next(DISK)
+    first, second = bench.ask(1), bench.ask(1)
+    first.when_done(break_down)
+    bench.runtime.turn()
+    assert [type(outcome) for outcome in outcomes(first, second)] == [Unavailable] * 2
+
+
+def test_a_batch_closes_when_its_inputs_are_large_and_a_larger_one_goes_alone() -> None:
+    bench = Bench()
+    for size_bytes in (BATCH_BYTES // 2, BATCH_BYTES // 2, 1, BATCH_BYTES + 1, 0):
+        bench.ask(1, size_bytes=size_bytes)
+    sizes = []
+    while (pending := bench.runtime.gather()) is not None:
+        sizes.append(pending.inputs)
+        bench.runtime.commit(pending)
+        bench.runtime.settle(pending)
+    assert sizes == [2, 1, 1, 1]
+
+
+def test_the_end_of_an_execution_counts_with_its_output() -> None:
+    bench = Bench()
+    for _ in range(3):
+        bench.runtime.deliver("jobs", ended(bytes(BATCH_BYTES // 2)))
+    pending = bench.runtime.gather()
+    assert pending is not None
+    assert pending.inputs == 2
+
+
+def test_an_inbox_full_of_bytes_refuses_bulk_until_it_is_stepped() -> None:
+    bench = Bench(inbox_bytes_max=1_000)
+    bench.ask(1, size_bytes=600)
+    bench.ask(1, size_bytes=400)
+    with pytest.raises(Exhausted) as refused:
+        bench.ask(1, size_bytes=1)
+    assert refused.value.reason == "InboxFull"
+    bench.ask(1)
+    bench.runtime.turn()
+    bench.ask(1, size_bytes=2_000)  # nothing stands before it: it would never find more room
+    bench.runtime.turn()
+    assert bench.machine().total == 4
 
 
 def test_a_full_inbox_refuses_and_says_when_to_come_back() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from offgrid.v1 import mesh_pb2
-from offgrid_node.protocol.errors import FieldViolation, Internal, InvalidRequest
+from offgrid_node.protocol.errors import FieldViolation, InvalidRequest
 from offgrid_node.protocol.mesh.commands import CreateInvite, RemoveMember
 from offgrid_node.protocol.mesh.machine import MeshMachine
 from offgrid_node.protocol.mesh.records import (
@@ -39,11 +39,8 @@ class NodeFacts:
 
 
 def mesh_of(runtime: Runtime) -> MeshMachine:
-    """The mesh machine that runs now. It is replaced on reload: ask again each time, keep no reference."""
-    machine = runtime.machines.get("mesh")
-    if not isinstance(machine, MeshMachine):
-        raise Internal("this node runs no mesh machine", reason="NoMeshMachine")
-    return machine
+    """The mesh machine that runs now; raises as `Runtime.machine`."""
+    return runtime.machine("mesh", MeshMachine)
 
 
 class MeshHandlers:

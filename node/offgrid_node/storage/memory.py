@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
+from copy import copy
 
 from offgrid_node.protocol.errors import Exhausted, Fault, Internal, Unavailable
 from offgrid_node.storage.rows import CHUNK_ROWS, TABLES_MAX, KeyRange, check_batch, check_key, check_table, damaged_row
@@ -55,6 +56,7 @@ class MemoryStore:
         self._closed = False
         self._faults: list[tuple[Fault, bool]] = []
         self._damaged: set[tuple[str, bytes]] = set()
+        self._refusal: Fault | None = None
 
     # ---- the Store protocol
 
@@ -158,6 +160,8 @@ class MemoryStore:
     def _check_open(self) -> None:
         if self._closed:
             raise Unavailable("the store in memory is closed", reason="StoreClosed")
+        if self._refusal is not None:
+            raise copy(self._refusal)
 
     # ---- what only a simulator can do
 
@@ -170,9 +174,14 @@ class MemoryStore:
         """From now on reading the row raises `Corrupt`, until it is written or deleted."""
         self._damaged.add((table, key))
 
+    def refuse(self, fault: Fault | None) -> None:
+        """From now on reads and commits raise `fault`, as of a disk that cannot be reopened; with None no longer."""
+        self._refusal = fault
+
     def crash(self) -> None:
         """The process died: committed data stay, injected faults are forgotten, and the store is open again."""
         self._faults.clear()
+        self._refusal = None
         self._closed = False
 
     def copy(self) -> MemoryStore:

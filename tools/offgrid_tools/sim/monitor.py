@@ -8,7 +8,7 @@
 - signed once: no node signs two different bodies for the same thing (receipt, order, membership, address), nor comes
   back from the dead in an old incarnation;
 - once: no host runs an attempt twice;
-- no machine ever raises.
+- no machine ever raises, nor does anything that a commit lets go.
 """
 
 from __future__ import annotations
@@ -195,8 +195,10 @@ class Monitor:
             self._former[node] = self._incarnation[node]
 
     def on_runtime_fault(self, fault: Fault, cause: BaseException | None) -> None:
-        if fault.reason == "MachineFailed":
-            raise Violation(f"a machine raised: {fault.message}") from cause
+        if isinstance(cause, Violation):  # found by what an effect or a callback set off
+            raise cause
+        if fault.reason in ("MachineFailed", "SettleFailed"):
+            raise Violation(fault.message) from cause
 
     def on_execute(self, node: str, key: AttemptKey) -> None:
         self._must_have_said(node, "taken", key)
