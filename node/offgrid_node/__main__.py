@@ -120,10 +120,12 @@ def config() -> None:
 @click.argument("file", type=click.Path(path_type=Path))
 def check(file: Path) -> None:
     """Says every problem of FILE, with .env and OFFGRID_* applied: file:line:column: key: what is wrong."""
-    from offgrid_node.config import load
+    from offgrid_node.config import load, unused_settings
 
-    load(file, os.environ)
+    config = load(file, os.environ)
     click.echo(f"{file}: no problems")
+    for sentence in unused_settings(config):
+        click.echo(f"{file}: {sentence}")
 
 
 @cli.command()

@@ -2,6 +2,7 @@
 
     load(path, environ) -> Config        or ConfigError with every problem at once
     template(mesh_name, node_name, roles) -> str     the commented file that `offgrid-node init` writes
+    unused_settings(config) -> sentences             what is set although nothing reads it yet
 
 Importing this package does not import pydantic; `load`, `template` and the name `Config` do.
 """
@@ -18,7 +19,7 @@ from .problems import ConfigError, Problem
 if TYPE_CHECKING:
     from .tree import Config
 
-__all__ = ["BadAddress", "Config", "ConfigError", "Problem", "load", "split_address", "template"]
+__all__ = ["BadAddress", "Config", "ConfigError", "Problem", "load", "split_address", "template", "unused_settings"]
 
 
 def load(path: Path, environ: Mapping[str, str]) -> Config:
@@ -42,6 +43,13 @@ def template(
     from .init_file import template as template_now
 
     return template_now(mesh_name, node_name, roles, values=values or {})
+
+
+def unused_settings(config: Config) -> tuple[str, ...]:
+    """A sentence for each key that is set although this version does not use it yet."""
+    from .reserved import unused_settings as unused_now
+
+    return unused_now(config)
 
 
 if not TYPE_CHECKING:

@@ -18,7 +18,7 @@ from pydantic_core import PydanticUndefined
 
 from .explain import allowed, dotted, explain
 from .problems import ConfigError, Problem
-from .tree import Config, Keys, Section, section_of, settings
+from .tree import Config, Keys, Section, is_reserved, section_of, settings
 
 _HEAD = """\
 # The configuration of one offgrid-node. Check it with: offgrid-node config check FILE
@@ -34,7 +34,7 @@ def template(mesh_name: str, node_name: str, roles: Sequence[str], *, values: Ma
     chosen: dict[str, object] = {"mesh.name": mesh_name, "node.name": node_name, "node.roles": list(roles)}
     chosen |= values
     _check(chosen)
-    reserved = [".".join(path) for path, info in settings() if _is_reserved(info)]
+    reserved = [".".join(path) for path, info in settings() if is_reserved(info)]
     lines = [*_HEAD, *_comment(f"Reserved, that is checked but not used by this version: {', '.join(reserved)}")]
     _section(Config, (), chosen, lines)
     return "\n".join(lines) + "\n"
@@ -74,7 +74,7 @@ def _section(section: type[Section], path: Keys, chosen: Mapping[str, object], l
 
 def _entry(path: Keys, info: FieldInfo, chosen: Mapping[str, object]) -> list[str]:
     about = [
-        *_comment(f"{info.description}{' (reserved)' if _is_reserved(info) else ''}"),
+        *_comment(f"{info.description}{' (reserved)' if is_reserved(info) else ''}"),
         *_comment(f"allowed: {allowed(info)}"),
     ]
     name = ".".join(path)
@@ -94,11 +94,6 @@ def _default(info: FieldInfo) -> object:
     if default is PydanticUndefined:
         raise ValueError("a key without a default must be chosen")
     return default
-
-
-def _is_reserved(info: FieldInfo) -> bool:
-    extra = info.json_schema_extra
-    return isinstance(extra, dict) and bool(extra.get("reserved"))
 
 
 def toml_value(value: object) -> str:

@@ -1,6 +1,6 @@
 """The configuration as one frozen tree of validated values: every section, key, default and bound stands here.
 
-Loading (`load.py`), the environment's names (`env.py`) and the template (`template.py`) read their knowledge of the
+Loading (`loading.py`), the environment's names (`env.py`) and the template (`init_file.py`) read their knowledge of the
 keys off these classes. Sizes and times carry their unit in the name or the description.
 """
 
@@ -210,6 +210,12 @@ def settings(section: type[BaseModel] = Config, above: Keys = ()) -> Iterator[tu
             yield from settings(inner, (*above, name))
         else:
             yield (*above, name), info
+
+
+def is_reserved(info: FieldInfo) -> bool:
+    """Whether nothing reads the key yet."""
+    extra = info.json_schema_extra
+    return isinstance(extra, dict) and bool(extra.get("reserved"))
 
 
 def section_of(info: FieldInfo) -> type[Section] | None:
