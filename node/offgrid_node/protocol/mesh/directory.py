@@ -9,15 +9,31 @@ import hashlib
 from collections.abc import Iterator
 
 from offgrid.v1 import common_pb2, mesh_pb2
+from offgrid_node.protocol.effects import Rows, Verifier
 from offgrid_node.protocol.errors import InvalidRequest, NotFound
+from offgrid_node.protocol.ids import node_id_of
 from offgrid_node.protocol.mesh.records import MemberRecord, PeerRecord
-from offgrid_node.protocol.mesh.roll import Roll
+from offgrid_node.protocol.mesh.roll import CheckCertificate, Roll
+from offgrid_node.protocol.mesh.stored import StoredRecords, read_genesis
 
 PREFIX_CHARS_MIN = 4
 
 
 class Directory(Roll):
     """The members of one mesh, as this node knows them."""
+
+    @classmethod
+    def load(cls, rows: Rows, verify: Verifier, check_certificate: CheckCertificate) -> Directory:
+        """From committed rows, every signature checked; what is not of this mesh is left out and noticed. Raises
+        FailedPrecondition (reason NoMesh) on a node that belongs to none, Corrupt when the genesis is no good."""
+        genesis = read_genesis(rows, verify)
+        directory = cls(genesis, verify, check_certificate)
+        stored = StoredRecords.read(rows, genesis, verify, check_certificate)
+        directory._admins, directory._members, directory._peers = stored.admins, stored.members, stored.peers
+        directory.notices.extend(stored.refused)
+        for node_id in directory.live():
+            directory._fingerprints[node_id_of(directory._members[node_id].record.public_key)] = node_id
+        return directory
 
     @property
     def mesh_name(self) -> str:
@@ -84,6 +100,14 @@ class Directory(Roll):
         if held is None or not self.is_member(node_id):
             return frozenset()
         return held.record.roles & self._members[node_id].record.roles
+
+    def may_have_role(self, node_id: str, role: int) -> bool:
+        """Whether a live member may have the role for all that is known here: what its own config asks for may not
+        have come yet."""
+        held, peer = self._members.get(node_id), self._peers.get(node_id)
+        if held is None or not self.is_member(node_id):
+            return False
+        return role in held.record.roles and (peer is None or role in peer.record.roles)
 
     def proofs(self, node_id: str) -> list[mesh_pb2.MemberProof]:
         """What convinces another node: the record that stands, behind it the admin record it may lean on."""

@@ -15,11 +15,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Self
 
 from offgrid.v1 import common_pb2, mesh_pb2
-from offgrid_node.protocol.effects import Rows, Verifier
-from offgrid_node.protocol.errors import Exhausted, FailedPrecondition, Fault, InvalidRequest, PeerFault
+from offgrid_node.protocol.effects import Verifier
+from offgrid_node.protocol.errors import Exhausted, Fault, InvalidRequest, PeerFault
 from offgrid_node.protocol.ids import node_id_of
 from offgrid_node.protocol.mesh.records import (
     MEMBER_KIND,
@@ -79,6 +78,22 @@ def rank(record: MemberRecord) -> tuple[bool, bool, int, int]:
     return record.removed, not record.issuer, record.epoch, -int.from_bytes(record.body_hash, "big")
 
 
+def check_form(record: MemberRecord, certificate: bytes, check_certificate: CheckCertificate) -> None:
+    """What needs no issuer: the certificate is the record's key, and keys of the powerful are their first.
+
+    Raises PeerFault.
+    """
+    if record.removed:
+        return
+    try:
+        if check_certificate(certificate) != record.public_key:
+            raise PeerFault(f"member {record.node_id}: certificate of another key", reason="BadCertificate")
+    except InvalidRequest as error:
+        raise PeerFault(f"member {record.node_id}: {error.message}", reason="BadCertificate") from error
+    if (record.admin or record.issuer) and node_id_of(record.public_key) != record.node_id:
+        raise PeerFault(f"member {record.node_id}: only the root may give a node another key", reason="KeyOfAnother")
+
+
 class Roll:
     """The records of one mesh, merged. `Directory` adds the questions that others ask."""
 
@@ -100,27 +115,6 @@ class Roll:
         self._hints: dict[str, tuple[str, ...]] = {}
         self._before: dict[str, tuple[HeldMember | None, HeldPeer | None, HeldMember | None]] = {}
         self._digest: tuple[int, bytes] = (-1, b"")
-
-    @classmethod
-    def load(cls, rows: Rows, verify: Verifier, check_certificate: CheckCertificate) -> Self:
-        """From committed rows, whose signatures were checked when they were written. Raises FailedPrecondition
-        (reason NoMesh) on a node that belongs to none."""
-        genesis = rows.get("mesh", GENESIS_KEY)
-        if genesis is None:
-            raise FailedPrecondition("this node belongs to no mesh yet: run init or join", reason="NoMesh")
-        roll = cls(common_pb2.Signed.FromString(genesis), verify, check_certificate)
-        for table, held in (("admins", roll._admins), ("members", roll._members)):
-            for _, value in rows.scan(table):
-                proof = mesh_pb2.MemberProof.FromString(value)
-                record = decode_member(proof.record.body)
-                held[record.node_id] = HeldMember(record, proof)
-        for _, value in rows.scan("peers"):
-            message = common_pb2.Signed.FromString(value)
-            peer = decode_peer(message.body)
-            roll._peers[peer.node_id] = HeldPeer(peer, message)
-        for node_id in roll.live():
-            roll._fingerprints[node_id_of(roll._members[node_id].record.public_key)] = node_id
-        return roll
 
     @property
     def salt(self) -> bytes:
@@ -163,7 +157,7 @@ class Roll:
         known = self._members.get(record.node_id)
         if known is not None and known.record.body == record.body:
             return False
-        self._check_form(record, proof.certificate)
+        check_form(record, proof.certificate, self._check_certificate)
         held = HeldMember(record, proof if not record.removed else mesh_pb2.MemberProof(record=proof.record))
         if not self._check_issuer(held):
             return False
@@ -225,20 +219,6 @@ class Roll:
         }
 
     # ---- the merge
-
-    def _check_form(self, record: MemberRecord, certificate: bytes) -> None:
-        """What needs no issuer: the certificate is the record's key, and keys of the powerful are their first."""
-        if record.removed:
-            return
-        try:
-            if self._check_certificate(certificate) != record.public_key:
-                raise PeerFault(f"member {record.node_id}: certificate of another key", reason="BadCertificate")
-        except InvalidRequest as error:
-            raise PeerFault(f"member {record.node_id}: {error.message}", reason="BadCertificate") from error
-        if (record.admin or record.issuer) and node_id_of(record.public_key) != record.node_id:
-            raise PeerFault(
-                f"member {record.node_id}: only the root may give a node another key", reason="KeyOfAnother"
-            )
 
     def _check_issuer(self, held: HeldMember) -> bool:
         """Whether the issuer may say this now; False when that is open. Raises PeerFault when it surely may not."""
