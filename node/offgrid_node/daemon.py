@@ -19,7 +19,7 @@ from offgrid.v1 import jobs_pb2
 from offgrid_node import __version__
 from offgrid_node.access_files import TOKEN_NAME, write_access_files
 from offgrid_node.banner import banner
-from offgrid_node.config import Config
+from offgrid_node.config import Config, unused_settings
 from offgrid_node.driver import COMMIT_INLINE_MAX_MS, Driver
 from offgrid_node.executors.executor import Executor
 from offgrid_node.executors.pool import ExecutorPool
@@ -65,6 +65,7 @@ class SystemClock:
 def serve(path: Path) -> None:
     """Runs the node of this folder until SIGINT or SIGTERM. Raises ConfigError or a Fault when it cannot start."""
     folder = Folder(path)
+    folder.check_private()
     config = folder.config()
     logging.basicConfig(
         level=config.node.log_level.upper(),
@@ -114,14 +115,18 @@ class Daemon:
         self._config = config
         self._began_ns = time.monotonic_ns()
         self._key = NodeKey.load(folder.keys_path)
-        self._pool, self._problems = make_executors(config)
+        self._pool, missing = make_executors(config)
+        unused = unused_settings(config)
+        for sentence in unused:
+            _log.warning("%s", sentence)
+        self._problems = (*unused, *missing)
         self._cleanup: list[Callable[[], Awaitable[None] | None]] = []
         self.banner = ""
 
     async def start(self) -> None:
         """Everything up, or the Fault that says why not; `stop` is due in both cases."""
         config, tls = self._config, issue_leaf(self._key)
-        store = open_store(config)
+        store = open_store(config, create=False)
         self._cleanup.append(store.close)
         self._problems += check_store(store)
         threaded = measure_fsync_ms(config.storage.memory_db) > COMMIT_INLINE_MAX_MS

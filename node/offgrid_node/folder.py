@@ -1,6 +1,6 @@
 """A node's folder as `init` and `join` make it.
 
-DIR/offgrid.toml          the commented config
+DIR/offgrid.toml          the commented config (0600: it may hold jobs.auth_key)
 DIR/keys/node.key         the identity (0600); mesh_root.key beside it where the mesh was founded
 DIR/data/memory.db/       the store (where the config says otherwise, there)
 """
@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from offgrid_node.config import Config, load, template
-from offgrid_node.protocol.errors import AlreadyExists
+from offgrid_node.keys import make_private_folder, refuse_writable, write_private
+from offgrid_node.protocol.errors import AlreadyExists, FailedPrecondition
 from offgrid_node.storage.lmdb import LmdbStore
 
-CONFIG_NAME, KEYS_NAME, ROOT_KEY = "offgrid.toml", "keys", "mesh_root"
+CONFIG_NAME, DOTENV_NAME, KEYS_NAME, ROOT_KEY = "offgrid.toml", ".env", "keys", "mesh_root"
+STORE_FILE = "data.mdb"  # LMDB's own name for what a store's folder must hold
 MIB = 1024 * 1024
 
 
@@ -42,19 +44,28 @@ class Folder:
         """Raises AlreadyExists when a node lives here: its config and its identity are never overwritten."""
         if self.config_path.exists():
             raise AlreadyExists(
-                f"{self.config_path} is there already; a node lives in this folder", reason="NodeExists"
+                f"{self.config_path} is there already; a node lives in this folder. Another one needs another: "
+                "--dir ANOTHER-FOLDER",
+                reason="NodeExists",
             )
+
+    def check_private(self) -> None:
+        """Raises FailedPrecondition (reason FilesExposed) when others may write the folder or its config."""
+        for path in (self.path, self.config_path, self.path / DOTENV_NAME):
+            refuse_writable(path)
 
     def draft(self, mesh: str, name: str, roles: Sequence[str], values: Mapping[str, object]) -> Config:
         """Writes the config under a passing name and reads it back; `keep` gives it its own.
 
         A node exists once its config does: whatever is interrupted before leaves a folder in which the same command
-        may be run again. Raises AlreadyExists when a node lives here, ConfigError when the values make no config.
+        may be run again. Raises AlreadyExists when a node lives here, ConfigError when the values make no config,
+        FailedPrecondition (reason FilesExposed) when others may write to the folder.
         """
         self.check_empty()
         text = template(mesh, name, roles, values=values)
-        self.path.mkdir(parents=True, exist_ok=True)
-        self._draft_path.write_text(text, encoding="utf-8")
+        make_private_folder(self.path)
+        self.check_private()
+        write_private(self._draft_path, text)
         return load(self._draft_path, {})
 
     def keep(self) -> None:
@@ -92,6 +103,20 @@ def name_or_default(name: str | None) -> str:
     return name or host_name()
 
 
-def open_store(config: Config) -> LmdbStore:
-    """The node's store, owned by this process until it is closed."""
-    return LmdbStore.open(config.storage.memory_db, limit_bytes=config.storage.limit_mb * MIB)
+def open_store(config: Config, *, create: bool) -> LmdbStore:
+    """The node's store, owned by this process until it is closed.
+
+    Only `init` and `join` create: a node that runs has a store, and an empty one in its place would be another node.
+    Raises FailedPrecondition (reason StoreMissing) when there is none, what `LmdbStore.open` raises otherwise.
+    """
+    path, data_dir = config.storage.memory_db, config.node.data_dir
+    if create:
+        make_private_folder(data_dir)
+    elif not (path / STORE_FILE).is_file():  # a disk that is not mounted leaves an empty folder
+        raise FailedPrecondition(
+            f"{path}: this node's store is not there. Is its disk mounted? If it is lost, restore it from a backup, "
+            "or start anew in another folder: offgrid-node join TOKEN --dir ANOTHER-FOLDER (or init)",
+            reason="StoreMissing",
+        )
+    refuse_writable(data_dir)
+    return LmdbStore.open(path, limit_bytes=config.storage.limit_mb * MIB)

@@ -26,14 +26,16 @@ from offgrid_node.keys import (
     seal,
     verify,
 )
-from offgrid_node.protocol.errors import Fault, OutcomeUnknown, PeerFault, Unavailable
-from offgrid_node.protocol.mesh.founding import adopt_grant
+from offgrid_node.protocol.errors import Fault, NotFound, OutcomeUnknown, PeerFault, Unavailable
+from offgrid_node.protocol.mesh.directory import Directory
+from offgrid_node.protocol.mesh.founding import adopt_grant, held_directory, store_not_empty
 from offgrid_node.protocol.mesh.joining import ask_context, grant_context, join_ask
 from offgrid_node.protocol.mesh.records import open_genesis
 from offgrid_node.protocol.mesh.token import InviteToken
 from offgrid_node.services.status import fault_of
 from offgrid_node.storage.store import Batch
 
+MESH_UNKNOWN = "unknown"  # in the draft of the config, until the grant says which mesh it is
 ATTEMPT_TIMEOUT_S = 5.0
 PAUSE_S = 0.5
 
@@ -43,25 +45,40 @@ def join(
 ) -> Made:
     """Joins and writes config, identity and the first rows; asking again after an interruption is safe.
 
-    Raises InvalidRequest for a mistyped token, Unavailable when no door was found or answered in time, and whatever
-    the inviter says (InviteUsed, NameTaken, …).
+    Raises InvalidRequest for a mistyped token, FailedPrecondition (reason StoreNotEmpty) when the folder's store has
+    served another node, Unavailable when no door was found or answered in time, and whatever the inviter says
+    (InviteUsed, NameTaken, …).
     """
     token = InviteToken.parse(token_text)
-    folder = Folder(path)
-    folder.check_empty()
-    key = NodeKey.load_or_create(folder.keys_path)
-    chosen = name_or_default(name)
-    grant = asyncio.run(_ask_until(token, key, chosen, timeout_s))
-    rows = adopt_grant(grant, token.mesh_tag, key.node_id, verify=verify, check_certificate=check_identity_certificate)
-    mesh = open_genesis(grant.genesis, verify).mesh_name
-    config = folder.draft(mesh, chosen, roles, values)
-    store = open_store(config)
+    folder, chosen = Folder(path), name_or_default(name)
+    # Whatever speaks against joining here must be known before the door has spent the invite.
+    store = open_store(folder.draft(MESH_UNKNOWN, chosen, roles, values), create=True)
     try:
+        held = held_directory(store, verify=verify, check_certificate=check_identity_certificate)
+        if held is not None:
+            _check_own(held, folder, token)
+        key = NodeKey.load_or_create(folder.keys_path)
+        grant = asyncio.run(_ask_until(token, key, chosen, timeout_s))
+        rows = adopt_grant(
+            grant, token.mesh_tag, key.node_id, verify=verify, check_certificate=check_identity_certificate
+        )
         store.commit(Batch(writes=rows))
     finally:
         store.close()
+    mesh = open_genesis(grant.genesis, verify).mesh_name
+    folder.draft(mesh, chosen, roles, values)
     folder.keep()
     return Made(folder, key.node_id, chosen, mesh)
+
+
+def _check_own(held: Directory, folder: Folder, token: InviteToken) -> None:
+    """Raises unless the store is what an interrupted `join` of the same mesh with the same key has left."""
+    try:
+        key = NodeKey.load(folder.keys_path)
+    except NotFound:
+        raise store_not_empty(held) from None
+    if held.genesis.mesh_tag != token.mesh_tag or not held.is_member(key.node_id):
+        raise store_not_empty(held)
 
 
 async def _ask_until(token: InviteToken, key: NodeKey, name: str, timeout_s: float) -> mesh_pb2.JoinGrant:

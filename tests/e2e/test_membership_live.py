@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 import time
 from pathlib import Path
 
@@ -161,3 +163,44 @@ class TestJoining:
         done = offgrid_node("join", str(NOBODYS), "--dir", tmp_path / "a", "--no-run", "--timeout", "1", *LOOPBACK)
         assert done.code == 4, done.said
         assert "is the inviter running" in done.err, done.said
+
+
+class TestWhatALostPartSays:
+    """Each message names a way out, and nothing new is made in the place of what is missing."""
+
+    def lives(self, folder: Path) -> Path:
+        done = offgrid_node("init", "--mesh", "home", "--dir", folder, *LOOPBACK)
+        assert done.code == 0, done.said
+        return folder
+
+    def refused(self, *command: str | Path) -> str:
+        done = offgrid_node(*command)
+        assert done.code == 4, done.said
+        return done.err
+
+    def test_a_lost_store(self, tmp_path: Path) -> None:
+        folder = self.lives(tmp_path / "n")
+        shutil.rmtree(folder / "data" / "memory.db")
+        said = self.refused("run", "--dir", folder)
+        assert "Is its disk mounted?" in said
+        assert "another folder" in said
+        assert not (folder / "data" / "memory.db").exists()
+
+    def test_lost_keys(self, tmp_path: Path) -> None:
+        folder = self.lives(tmp_path / "n")
+        shutil.rmtree(folder / "keys")
+        said = self.refused("run", "--dir", folder)
+        assert "Restore it from a backup, or start anew in another folder" in said
+        assert not (folder / "keys").exists()
+
+    @pytest.mark.skipif(os.name != "posix", reason="file modes are POSIX")
+    def test_a_config_that_others_may_write(self, tmp_path: Path) -> None:
+        folder = self.lives(tmp_path / "n")
+        (folder / "offgrid.toml").chmod(0o666)
+        assert f"Type: chmod go-w {folder / 'offgrid.toml'}" in self.refused("run", "--dir", folder)
+
+    def test_a_store_that_served_another_mesh(self, tmp_path: Path) -> None:
+        folder = self.lives(tmp_path / "n")
+        (folder / "offgrid.toml").unlink()
+        shutil.rmtree(folder / "keys")
+        assert "take another folder" in self.refused("init", "--mesh", "other", "--dir", folder, *LOOPBACK)

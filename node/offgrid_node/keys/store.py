@@ -10,12 +10,12 @@ import errno
 import os
 import secrets
 import shlex
-import stat
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from nacl.signing import SigningKey
 
+from offgrid_node.keys.private import OTHERS_ANY, POSIX_MODES, exposed, make_private_folder
 from offgrid_node.keys.verifying import DIGEST_BYTES
 from offgrid_node.protocol.errors import AlreadyExists, Corrupt, FailedPrecondition, NotFound, Unavailable
 from offgrid_node.protocol.ids import base32, node_id_of, unbase32
@@ -23,7 +23,6 @@ from offgrid_node.protocol.ids import base32, node_id_of, unbase32
 SEED_BYTES = 32
 KEY_FILE_BYTES_MAX = 256
 _MAGIC = "offgrid-key ed25519"
-_POSIX_MODES = os.name == "posix"
 _NO_HARD_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
 
 
@@ -71,8 +70,8 @@ class NodeKey:
         path = _path_of(folder, name)
         key = cls(secrets.token_bytes(SEED_BYTES))
         try:
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            if _POSIX_MODES:
+            make_private_folder(folder)
+            if POSIX_MODES:
                 folder.chmod(0o700)
             _write_new(path, f"{_MAGIC} {base32(bytes(key._key))} {key.node_id}\n".encode("ascii"))
         except FileExistsError as error:
@@ -129,16 +128,18 @@ def _seed_in(path: Path, content: bytes) -> bytes:
 def _read_private(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
-            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-            if _POSIX_MODES and mode & 0o077:
+            if mode := exposed(os.fstat(file.fileno()), OTHERS_ANY):
                 raise FailedPrecondition(
-                    f"{path} may be used by others (mode {mode:04o}), so its key may no longer be secret. "
+                    f"{path} may be used by others (mode {mode}), so its key may no longer be secret. "
                     f"Type: chmod 600 {shlex.quote(str(path))}",
                     reason="KeyFileExposed",
                 )
             return file.read(KEY_FILE_BYTES_MAX + 1)
     except FileNotFoundError as error:
-        raise NotFound(f"{path} does not exist. Make one with: offgrid-node init") from error
+        raise NotFound(
+            f"{path} does not exist. Restore it from a backup, or start anew in another folder: "
+            "offgrid-node join TOKEN --dir ANOTHER-FOLDER (or init)"
+        ) from error
     except OSError as error:
         raise FailedPrecondition(
             f"{path} cannot be read: {error.strerror}. Run as the user who owns it.", reason="KeyFileUnreadable"
@@ -164,7 +165,7 @@ def _write_new(path: Path, content: bytes) -> None:
 
 def _name_new(temporary: Path, path: Path) -> None:
     """Gives the file its name unless that is taken. A POSIX rename would replace, so it is a link where links exist."""
-    if _POSIX_MODES:
+    if POSIX_MODES:
         try:
             os.link(temporary, path)
             return
@@ -177,7 +178,7 @@ def _name_new(temporary: Path, path: Path) -> None:
 
 
 def _fsync_folder(folder: Path) -> None:
-    if not _POSIX_MODES:
+    if not POSIX_MODES:
         return  # Windows cannot open a folder, and journals the rename itself
     descriptor = os.open(folder, os.O_RDONLY)
     try:

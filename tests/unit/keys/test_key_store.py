@@ -110,8 +110,8 @@ def test_a_failed_sync_leaves_nothing_behind(folder: Path, monkeypatch: pytest.M
     assert list(folder.iterdir()) == []
 
 
-def test_a_missing_key_says_how_to_make_one(folder: Path) -> None:
-    with pytest.raises(NotFound, match="offgrid-node init"):
+def test_a_missing_key_says_where_one_may_come_from(folder: Path) -> None:
+    with pytest.raises(NotFound, match="Restore it from a backup, or start anew in another folder"):
         NodeKey.load(folder)
 
 

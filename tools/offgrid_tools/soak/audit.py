@@ -47,7 +47,7 @@ def audit_stores(mesh: LocalMesh, acked: Iterable[Acked]) -> tuple[str, list[str
     salt = b""
     for node in mesh.nodes.values():
         try:
-            store = open_store(Folder(node.folder).config({}))
+            store = open_store(Folder(node.folder).config({}), create=False)
         except Fault as fault:
             broken.append(f"{node.name}: its store does not open: {fault.message}")
             continue

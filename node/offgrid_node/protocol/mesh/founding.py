@@ -1,6 +1,7 @@
 """How a node comes to have a mesh: by founding one, or by adopting the grant that answered its join.
 
-Both end in rows for the node's store: {(table, key): value}, written in one batch before the node first runs.
+Both end in rows for the node's store: {(table, key): value}, written in one batch before the node first runs. A store
+serves one mesh and one node in its life; `held_directory` and `store_not_empty` are for whoever finds something in it.
 """
 
 from __future__ import annotations
@@ -8,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from offgrid.v1 import mesh_pb2
-from offgrid_node.protocol.effects import Signer, Verifier
-from offgrid_node.protocol.errors import Fault, InvalidRequest, PeerFault
+from offgrid_node.protocol.effects import Rows, Signer, Verifier
+from offgrid_node.protocol.errors import FailedPrecondition, Fault, InvalidRequest, PeerFault
 from offgrid_node.protocol.ids import NAME, NAME_RULE
 from offgrid_node.protocol.mesh.directory import Directory
 from offgrid_node.protocol.mesh.records import (
@@ -107,3 +108,21 @@ def all_rows(directory: Directory) -> MeshRows:
     for node_id in directory.all_ids():
         rows |= {key: value for key, value in directory.rows(node_id).items() if value is not None}
     return rows
+
+
+def held_directory(rows: Rows, *, verify: Verifier, check_certificate: CheckCertificate) -> Directory | None:
+    """The mesh that a store belongs to, None for a store of none. Raises as `Directory.load` does."""
+    if rows.get("mesh", GENESIS_KEY) is None:
+        return None
+    return Directory.load(rows, verify, check_certificate)
+
+
+def store_not_empty(directory: Directory) -> FailedPrecondition:
+    """For whoever would make another node, or one of another mesh, out of a store that has served already."""
+    return FailedPrecondition(
+        f"this folder's store belongs to a node of mesh {directory.mesh_name!r} ({directory.mesh_id}). To go on with "
+        "that node, restore its offgrid.toml and keys from a backup; to make a new one, take another folder: "
+        "--dir ANOTHER-FOLDER",
+        reason="StoreNotEmpty",
+        metadata={"mesh": directory.mesh_id},
+    )
