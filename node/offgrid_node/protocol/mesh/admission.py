@@ -14,7 +14,7 @@ from offgrid_node.protocol.mesh.commands import AdmitMember, CreateInvite, Remov
 from offgrid_node.protocol.mesh.directory import Directory
 from offgrid_node.protocol.mesh.exchange import Parcel
 from offgrid_node.protocol.mesh.founding import issue_member
-from offgrid_node.protocol.mesh.invites import Invite, InviteBook
+from offgrid_node.protocol.mesh.invites import OPEN_MAX, Invite, InviteBook
 from offgrid_node.protocol.mesh.records import EPOCH_MAX, MemberRecord
 from offgrid_node.protocol.mesh.token import SECRET_BYTES, InviteToken
 from offgrid_node.protocol.mesh.views import member_message
@@ -41,7 +41,10 @@ class Admission:
         secret = rng.randbytes(SECRET_BYTES)
         token = InviteToken(self._directory.genesis.mesh_tag, secret, tuple(doors))
         invite = Invite(secret, command.roles, command.weight_milli, command.failure_domain, now.utc_us)
-        effects = self._invites.issue(invite)
+        effects, dropped = self._invites.issue(invite)
+        if dropped is not None:
+            oldest = base32(dropped.invite_id)
+            self._directory.notice(f"{OPEN_MAX} invites were open; the oldest, {oldest}, opens the door no more")
         invite_id = base32(invite.invite_id)
         effects.append(_invite_event(EventType.INVITE_ISSUED, invite_id))
         return mesh_pb2.CreateInviteResponse(token=str(token), invite_id=invite_id), effects
@@ -54,7 +57,8 @@ class Admission:
         known = self._directory.member(node_id)
         if known is not None and known.removed:
             raise FailedPrecondition(
-                f"{node_id} was removed from this mesh for ever; make a new identity and ask for a new invite",
+                f"{node_id} was removed from this mesh for ever. To come back as a new node, ask for a new invite and "
+                "type: offgrid-node join TOKEN --dir ANOTHER-FOLDER",
                 reason="MemberRemoved",
             )
         if invite.used_by and known is not None:

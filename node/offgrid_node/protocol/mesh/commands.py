@@ -10,7 +10,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class CreateInvite:
-    """Issue one single-use invite. Answer: CreateInviteResponse."""
+    """Issue one single-use invite. Answer: CreateInviteResponse.
+
+    An invite does not expire; when `invites.OPEN_MAX` are open already, the oldest of them is dropped.
+    """
 
     roles: frozenset[int]
     weight_milli: int

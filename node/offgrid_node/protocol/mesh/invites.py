@@ -8,13 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from offgrid_node.protocol.effects import Delete, Effect, Put, Rows
-from offgrid_node.protocol.errors import Exhausted, FailedPrecondition, PermissionDenied
+from offgrid_node.protocol.errors import FailedPrecondition, PermissionDenied
 from offgrid_node.protocol.ids import NODE_ID_BYTES, base32, node_id_bytes
 from offgrid_node.protocol.mesh.records import roles_mask, roles_of
 from offgrid_node.protocol.mesh.token import INVITE_ID_BYTES, MESH_TAG_BYTES, SECRET_BYTES, InviteToken
 from offgrid_node.protocol.signing import BodyReader, BodyWriter
 
-OPEN_MAX = 256
+OPEN_MAX = 256  # none expires by itself: the clocks of machines off the grid lie
 USED_MAX = 1_024  # used ones are kept for repeated joins; the one used first is forgotten first
 _NOBODY = bytes(NODE_ID_BYTES)
 
@@ -73,12 +73,22 @@ class InviteBook:
         invites = [Invite.from_row(row) for _, row in rows.scan("invites")]
         self._invites = {invite.invite_id: invite for invite in invites}
 
-    def issue(self, invite: Invite) -> list[Effect]:
-        """Raises Exhausted (reason TooManyInvites) when OPEN_MAX are open."""
-        if sum(not known.used_by for known in self._invites.values()) >= OPEN_MAX:
-            raise Exhausted(f"{OPEN_MAX} invites are open already", reason="TooManyInvites")
+    def issue(self, invite: Invite) -> tuple[list[Effect], Invite | None]:
+        """Beyond OPEN_MAX open ones the oldest no longer opens the door; it is returned beside the effects.
+
+        A clock that was set back does not make a new invite the oldest.
+        """
+        newest_us = max((known.created_us for known in self._invites.values()), default=-1)
+        invite = replace(invite, created_us=max(invite.created_us, newest_us + 1))
+        still_open = [known for known in self._invites.values() if not known.used_by]
+        effects: list[Effect] = [Put("invites", invite.invite_id, invite.row())]
+        dropped = None
+        if len(still_open) >= OPEN_MAX:
+            dropped = min(still_open, key=lambda known: known.created_us)
+            del self._invites[dropped.invite_id]
+            effects.append(Delete("invites", dropped.invite_id))
         self._invites[invite.invite_id] = invite
-        return [Put("invites", invite.invite_id, invite.row())]
+        return effects, dropped
 
     def check(self, invite_id: bytes, node_id: str) -> Invite:
         """The invite, when `node_id` may use it (again). Raises PermissionDenied for an unknown one and

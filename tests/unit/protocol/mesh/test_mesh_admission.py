@@ -13,9 +13,11 @@ from offgrid_node.protocol.events import PeerDown, PeerUp
 from offgrid_node.protocol.mesh import invites
 from offgrid_node.protocol.mesh.commands import AddressesChanged, AddressSeen, AdmitMember, CreateInvite, RemoveMember
 from offgrid_node.protocol.mesh.founding import adopt_grant, issue_member
+from offgrid_node.protocol.mesh.invites import Invite, InviteBook
 from offgrid_node.protocol.mesh.records import MEMBER_KIND, ROLES_ALL, MemberRecord, signed
 from offgrid_node.protocol.mesh.swim import DEAD
 from offgrid_node.protocol.mesh.token import InviteToken
+from offgrid_node.storage.memory import MemoryStore
 
 JOINER = node_key(500)
 INVITE = CreateInvite(ROLES_ALL, 1_000, "")
@@ -82,12 +84,32 @@ def test_only_an_admin_invites_and_the_others_say_who_can() -> None:
     assert "node-0" in str(outcome)
 
 
-def test_open_invites_are_bounded_and_used_ones_forgotten_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_beyond_the_limit_the_oldest_open_invite_is_dropped_and_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(invites, "OPEN_MAX", 2)
+    world = World(1, 1)
+    first, second, third = (world.token(world.first) for _ in range(3))
+    assert reason(world.first.ask(admit(first, "n1", 501))) == "InviteRefused"
+    assert any("the oldest" in notice for notice in world.first.mesh.notices)
+    world.first.crash()
+    world.first.start()
+    assert reason(world.first.ask(admit(first, "n1", 501))) == "InviteRefused", "after a restart too"
+    assert isinstance(world.first.ask(admit(second, "n2", 502)), mesh_pb2.JoinGrant)
+    assert isinstance(world.first.ask(admit(third, "n3", 503)), mesh_pb2.JoinGrant)
+
+
+def test_an_invite_is_no_older_for_a_clock_that_was_set_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(invites, "OPEN_MAX", 2)
+    book = InviteBook(MemoryStore())
+    old, before, after = (Invite(bytes([n]) * 16, ROLES_ALL, 1_000, "", us) for n, us in ((1, 900), (2, 901), (3, 5)))
+    newest = Invite(bytes([4]) * 16, ROLES_ALL, 1_000, "", 6)
+    dropped = [book.issue(invite)[1] for invite in (old, before, after, newest)]
+    assert [invite and invite.invite_id for invite in dropped] == [None, None, old.invite_id, before.invite_id]
+
+
+def test_used_invites_are_forgotten_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(invites, "USED_MAX", 2)
     world = World(1, 1)
     tokens = [world.token(world.first) for _ in range(2)]
-    assert reason(world.first.ask(INVITE)) == "TooManyInvites"
     for number, token in enumerate(tokens):
         world.run(10)
         assert isinstance(world.first.ask(admit(token, f"n{number}", 510 + number)), mesh_pb2.JoinGrant)
@@ -196,7 +218,9 @@ def test_a_removed_key_never_comes_back_even_after_a_partition() -> None:
     world.run_until(lambda: not cut_off.mesh.directory.is_member(victim.node_id), within_ms=10_000)
     token = world.token(world.first)
     command = AdmitMember(token.invite_id, "again", victim.key.public_key, identity_certificate(victim.key))
-    assert reason(world.first.ask(command, "anonymous")) == "MemberRemoved"
+    refused = world.first.ask(command, "anonymous")
+    assert reason(refused) == "MemberRemoved"
+    assert "offgrid-node join TOKEN --dir ANOTHER-FOLDER" in str(refused), "it says how to come back"
 
 
 def test_removing_is_for_admins_of_others_and_repeatable() -> None:
