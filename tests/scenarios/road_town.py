@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from google.protobuf.message import Message
 
-from offgrid.v1 import jobs_pb2
+from offgrid.v1 import jobs_pb2, state_pb2
 from offgrid_node.executors.executor import Outcome
 from offgrid_node.protocol.errors import Fault
 from offgrid_node.protocol.jobs.table import ENDED
@@ -61,7 +61,7 @@ class Town:
             self.run_for(0.001)
         raise AssertionError(f"no answer to {method}")
 
-    def create(self, timeout_ms: int = 30_000) -> jobs_pb2.Job:
+    def create(self, timeout_ms: int = 30_000, *, module_bytes: int = 8) -> jobs_pb2.Job:
         """A job of a new task, not dispatched yet."""
         mission = self.ask("CreateMission", jobs_pb2.CreateMissionRequest(title="m"))
         assert isinstance(mission, jobs_pb2.CreateMissionResponse)
@@ -70,7 +70,7 @@ class Town:
             jobs_pb2.CreateTaskRequest(mission_id=mission.mission.mission_id, name="t", kind="compute"),
         )
         assert isinstance(task, jobs_pb2.CreateTaskResponse)
-        payload = self._sound_payload()
+        payload = self._sound_payload(module_bytes)
         self.cluster.monitor.expect(payload)
         job = self.ask(
             "CreateJob",
@@ -81,12 +81,12 @@ class Town:
         assert isinstance(job, jobs_pb2.CreateJobResponse)
         return job.job
 
-    def _sound_payload(self) -> jobs_pb2.JobPayload:
+    def _sound_payload(self, module_bytes: int) -> jobs_pb2.JobPayload:
         """The next work that does not fail by itself."""
         while True:
             self._made += 1
             work = b"work %d" % self._made
-            payload = jobs_pb2.JobPayload(wasm=jobs_pb2.WasmTask(module=b"(module)"), input=work)
+            payload = jobs_pb2.JobPayload(wasm=jobs_pb2.WasmTask(module=b"m" * module_bytes), input=work)
             if not verdict_of(payload):
                 return payload
 
@@ -110,6 +110,16 @@ class Town:
             assert self.now_s < end_s, f"still {jobs_pb2.JobState.Name(seen.state)} after {within_s} s"
             self.run_for(0.05)
         return seen
+
+    def states_of(self, job: jobs_pb2.Job) -> list[str]:
+        """What the core's journal says of the job, in order, each state once."""
+        states: list[str] = []
+        for _, data in self["core"].store.events(0):
+            event = state_pb2.Event.FromString(data)
+            if event.HasField("job") and event.job.job_id == job.job_id:
+                state = jobs_pb2.JobState.Name(event.job.state).removeprefix("JOB_STATE_")
+                states += [state] if states[-1:] != [state] else []
+        return states
 
     # ---- what was seen on the roads and machines
 

@@ -300,6 +300,25 @@ def test_a_core_that_cannot_reach_the_winner_turns_to_others() -> None:
     assert town.cluster.name_of(town.until(job, COMPLETED).host) == "host-b"
 
 
+def test_a_large_payload_gets_over_a_modest_link_in_one_piece() -> None:
+    town = Town()
+    job = town.create(module_bytes=1_000_000)
+    town.cluster.network.faults.bytes_per_s = 60_000
+    town.dispatch(job)
+    done = town.until(job, COMPLETED)
+    assert town.runs_of(job) == [("host-a", 1)]
+    assert done.attempt == 1
+    assert len(town.sent_s("core", "host-a", "StartJobs")) == 1, "it takes 17 s, and is not said again meanwhile"
+
+
+def test_the_journal_tells_every_state_of_a_job() -> None:
+    town = Town()
+    job = town.create()
+    town.dispatch(job)
+    town.until(job, COMPLETED)
+    assert town.states_of(job) == ["CREATED", "QUEUED", "AWARDED", "RUNNING", "COMPLETED"]
+
+
 def test_an_award_that_comes_after_the_local_queue_took_the_job_is_given_back() -> None:
     town = Town()
     town.seconds = 60.0

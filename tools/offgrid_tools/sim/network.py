@@ -47,12 +47,16 @@ class Tap(Protocol):
 
 @dataclass(slots=True)
 class Faults:
-    """Chances per message and the longest delays. Nodes of different groups are parted; `cuts` holds one-way cuts."""
+    """Chances per message and the longest delays. Nodes of different groups are parted; `cuts` holds one-way cuts.
+
+    At `bytes_per_s` a message takes its time by its size, whatever else is under way; 0: none at all.
+    """
 
     loss: float = 0.0
     duplicate: float = 0.0
     delay_max_us: int = 2_000
     duplicate_late_us: int = 2_000  # a copy may come this much later than the first
+    bytes_per_s: int = 0
     group_of: dict[str, int] = field(default_factory=dict)
     cuts: dict[tuple[str, str], bool] = field(default_factory=dict)
 
@@ -104,15 +108,16 @@ class Network:
                 done(outcome)
 
         def respond(outcome: Message | Fault) -> None:
+            known: Message | Fault
             if isinstance(outcome, Fault):
                 self._engine.note(f"! {self._name_of(target)} {self._name_of(source)} {method} {outcome.reason}")
-                known: Message | Fault = outcome
+                answer, known = b"", outcome
             else:
                 answer = _bytes(outcome)
                 self._engine.note(f"< {self._name_of(target)} {self._name_of(source)} {method}", answer)
                 known = METHODS[method].response.FromString(answer)
             self._tap.on_reply(target, source, method, known)
-            self._carry(target, source, lambda: finish(known))
+            self._carry(target, source, len(answer), lambda: finish(known))
 
         def arrive() -> None:
             listener = self.nodes.get(target)
@@ -120,9 +125,9 @@ class Network:
                 listener.on_request(source, method, data, respond)
             elif listener is None or listener.refuses:
                 refused = Unavailable("connection refused", reason="NotSent")
-                self._carry(target, source, lambda: finish(refused))
+                self._carry(target, source, 0, lambda: finish(refused))
 
-        self._carry(source, target, arrive)
+        self._carry(source, target, len(data), arrive)
         late = OutcomeUnknown(f"no answer to {method} within {timeout_ms} ms")
         self._engine.after(timeout_ms * 1000, lambda: finish(late))
 
@@ -130,15 +135,16 @@ class Network:
         """A call to an address where its node is no longer."""
         self._engine.after(DELAY_MIN_US, lambda: done(Unavailable("nobody listens there", reason="NotSent")))
 
-    def _carry(self, source: str, target: str, arrive: Callable[[], None]) -> None:
+    def _carry(self, source: str, target: str, size_bytes: int, arrive: Callable[[], None]) -> None:
         rng, faults = self._engine.rng, self.faults
+        transfer_us = size_bytes * 1_000_000 // faults.bytes_per_s if faults.bytes_per_s else 0
         copies = 2 if faults.duplicate and rng.random() < faults.duplicate else 1
         for copy in range(copies):
             if faults.loss and rng.random() < faults.loss:
                 self.lost += 1
                 continue
             self.carried += 1
-            delay_us = DELAY_MIN_US + int(rng.random() * faults.delay_max_us)
+            delay_us = DELAY_MIN_US + transfer_us + int(rng.random() * faults.delay_max_us)
             if copy:
                 delay_us += int(rng.random() * faults.duplicate_late_us)
             # Whether the link is cut is asked on arrival: what was under way when it was cut is lost.

@@ -28,7 +28,7 @@ from offgrid_node.protocol.timers import Timers
 
 QUEUE, LEASES = "broker_queue", "broker_leases"
 LEASE_GRACE_MS = 5_000  # an award needs this long at most to become a lease that its host holds
-LEASE_MARGIN_MS = 60_000  # past the job's own time-out a lease is certainly dead
+LEASE_MARGIN_MS = 120_000  # past the job's own time-out a lease is certainly dead
 AWARD_RETRY_MS = 2_000
 TRIED_REMEMBERED = 10_000  # jobs
 ATTEMPT_DIGITS_MAX = 10

@@ -16,10 +16,10 @@ from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.events import BROKER
 from offgrid_node.protocol.jobs.catalogue import Requests
 from offgrid_node.protocol.jobs.commands import CreateJob, DeliverAwards, DispatchJob, Report, ReportResults, Start
-from offgrid_node.protocol.jobs.host import Host, price_of
+from offgrid_node.protocol.jobs.host import PRICE_MICRO_MAX, Host, price_of
 from offgrid_node.protocol.jobs.open_jobs import JOBS, Open, OpenJobs
 from offgrid_node.protocol.jobs.peers import Peers
-from offgrid_node.protocol.jobs.post import Post, Tag
+from offgrid_node.protocol.jobs.post import CALL_BYTES_MAX, CALL_TIMEOUT_MAX_MS, Post, Tag, transfer_ms
 from offgrid_node.protocol.jobs.receipts import ReceiptBody
 from offgrid_node.protocol.jobs.settings import RETRY_DELAYS_MS, JobsSettings
 from offgrid_node.protocol.jobs.table import AWARDED, CREATED, QUEUED, RUNNING, move
@@ -29,8 +29,11 @@ LOSSES_MAX = 8  # hosts that may die under one job before it is taken for the ca
 REFUSED_DELAY_MS, REFUSED_DELAY_MAX_MS = 100, 5_000
 POLL_MS = 5_000  # a queued order is said again this often: its broker may have restarted
 START_RETRY_MS = 1_000
-START_PATIENCE_MS = 10_000  # an award whose host has not answered by then is lost: not every node reaches every other
-RUN_GRACE_MS = 10_000  # past its time-out a host has this long to say so
+# An award whose host has not answered by then is lost: not every node reaches every other. Its payload's time on the
+# road comes on top.
+START_PATIENCE_MS = 10_000
+RUN_GRACE_MS = 10_000 + transfer_ms(CALL_BYTES_MAX)  # past its time-out a host has this long to bring what came of it
+REFUSAL_CHARS_MAX = 200
 ROUTE_REASONS = {
     "disabled": "the mesh is switched off for this job (mode disabled)",
     "no broker": "no broker of the mesh is alive",
@@ -115,10 +118,12 @@ class Core:
     def on_submitted(self, tag: Tag, answer: Answered, now: Now, rng: Rng) -> None:
         if isinstance(answer.reply, jobs_pb2.SubmitJobsResponse):
             for clearing in answer.reply.clearings:
-                self._on_clearing(tag.node, clearing, now, rng)
+                if (clearing.job_id, clearing.attempt) in asked:
+                    self._on_clearing(tag.node, clearing, now, rng)
             return
         for key in tag.keys:
             entry = self._jobs.current(key)
+            asked = set(tag.keys)
             if entry is not None and entry.job.state == QUEUED and entry.job.broker == tag.node:
                 entry.avoided.add(tag.node)
                 self._find_another_broker(entry, now, rng)
@@ -132,14 +137,18 @@ class Core:
         key = clearing.job_id, clearing.attempt
         entry = self._jobs.current(key)
         awarded = clearing.kind == jobs_pb2.CLEARING_KIND_AWARDED
-        if entry is None or entry.job.state != QUEUED or entry.job.route != jobs_pb2.ROUTE_OFFGRID:
+        waits = entry is not None and entry.job.state == QUEUED and entry.job.route == jobs_pb2.ROUTE_OFFGRID
+        if entry is None or not waits or entry.job.broker != broker:
             same = entry is not None and (entry.job.broker, entry.job.host) == (broker, clearing.host)
+        """Only the broker that was asked last is listened to, so that no other can award, or end, what waits there."""
             if awarded and not same:
-                self._jobs.close(
-                    broker, key
-                )  # of an older attempt, a second one, or too late: the local queue has the job
+                # Of an older attempt, of a broker that we turned from, or too late: the local queue has the job.
+                self._jobs.close(broker, key)
             return
-        if awarded:
+        if awarded and not _sound(clearing):
+            entry.avoided.add(broker)
+            self._find_another_broker(entry, now, rng)
+        elif awarded:
             self._on_award(entry, broker, clearing, now)
         elif clearing.kind == jobs_pb2.CLEARING_KIND_QUEUED:
             entry.tries = 0
@@ -161,17 +170,23 @@ class Core:
     # ---- to and from hosts
 
     def on_started(self, tag: Tag, answer: Answered, now: Now, rng: Rng) -> None:
-        if not isinstance(answer.reply, jobs_pb2.StartJobsResponse):
-            return  # the timer says it again; if the host is dead the mesh will tell
-        for outcome in answer.reply.outcomes:
-            entry = self._jobs.current((outcome.job_id, outcome.attempt))
+        """Whoever is not answered for is asked again after a moment; if the host is dead the mesh will tell."""
+        outcomes = {}
+        if isinstance(answer.reply, jobs_pb2.StartJobsResponse):
+            outcomes = {(outcome.job_id, outcome.attempt): outcome for outcome in answer.reply.outcomes}
+        for key in tag.keys:
+            entry = self._jobs.current(key)
             if entry is None or entry.job.host != tag.node or entry.job.state not in (AWARDED, RUNNING):
                 continue
-            if outcome.accepted:
+            outcome = outcomes.get(key)
+            if outcome is None:
+                if not entry.confirmed:
+                    self._jobs.timers.set(entry.job.job_id, now.mono_ms + START_RETRY_MS)
+            elif outcome.accepted:
                 self._jobs.confirm(entry, now)
                 self._jobs.timers.set(entry.job.job_id, now.mono_ms + entry.job.timeout_ms + RUN_GRACE_MS)
             else:
-                self._lose_and_wait(entry, f"refused: {outcome.refusal}", now)
+                self._lose_and_wait(entry, f"refused: {outcome.refusal[:REFUSAL_CHARS_MAX]}", now)
 
     def on_reports(self, ticket: int, command: ReportResults, now: Now, rng: Rng) -> None:
         outcomes = [self._on_report(command.host, report, now, rng) for report in command.reports]
@@ -324,8 +339,9 @@ class Core:
         if entry.answer_by_ms is None:
             # Of a job that runs, its report may come even if no answer does.
             patience_ms = START_PATIENCE_MS if job.state == AWARDED else job.timeout_ms + RUN_GRACE_MS
-            entry.answer_by_ms = now.mono_ms + patience_ms
-        self._jobs.timers.set(job.job_id, now.mono_ms + START_RETRY_MS)
+            entry.answer_by_ms = now.mono_ms + patience_ms + transfer_ms(len(payload))
+        # The end of this call sets the next one's time: never are two under way. Should even its end get lost:
+        self._jobs.timers.set(job.job_id, now.mono_ms + CALL_TIMEOUT_MAX_MS + START_RETRY_MS)
 
     def _lose_host(self, entry: Open, outcome: str, now: Now, rng: Rng) -> None:
         """The attempt is lost with its host: the next one begins at once, unless the job keeps killing hosts."""
@@ -347,3 +363,8 @@ class Core:
         self._jobs.lose(entry, outcome, now)
         delay = REFUSED_DELAY_MS << min(entry.refusals, 6)
         self._jobs.timers.set(entry.job.job_id, now.mono_ms + min(delay, REFUSED_DELAY_MAX_MS))
+
+
+def _sound(clearing: jobs_pb2.Clearing) -> bool:
+    """Whether an award names a node, and a price that a receipt can carry."""
+    return NODE_ID.match(clearing.host) is not None and clearing.price_micro <= PRICE_MICRO_MAX

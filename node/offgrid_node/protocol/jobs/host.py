@@ -20,7 +20,7 @@ from offgrid_node.protocol.jobs.commands import Start, StartJobs
 from offgrid_node.protocol.jobs.fence import Fence
 from offgrid_node.protocol.jobs.orders import ClaimKey, JobOrder, row_key
 from offgrid_node.protocol.jobs.peers import Peers
-from offgrid_node.protocol.jobs.post import Post, Tag
+from offgrid_node.protocol.jobs.post import CALL_TIMEOUT_MAX_MS, Post, Tag
 from offgrid_node.protocol.jobs.receipts import COMPLETED, FAILED, ReceiptBody, result_digest, sign_receipts
 from offgrid_node.protocol.jobs.settings import JobsSettings
 from offgrid_node.protocol.rng import Rng
@@ -267,7 +267,9 @@ class Host:
     def _keep_and_send(self, lease: jobs_pb2.HostLease, now: Now) -> None:
         key = claim_of(lease)
         self._post.put(LEASES, row_key(key), lease)
-        self._timers.set(key, now.mono_ms + REPORT_RETRY_MAX_MS)  # should even the end of the call get lost
+        self._timers.set(
+            key, now.mono_ms + CALL_TIMEOUT_MAX_MS + REPORT_RETRY_MS
+        )  # should even the end of the call get lost
         if lease.core == self._settings.node_id:
             self._local.append(lease.report)
         else:

@@ -28,6 +28,7 @@ from offgrid_node.protocol.timers import Timers
 JOBS, PAYLOADS, RESULTS = "jobs", "payloads", "results"
 ATTEMPTS_SHOWN = 16
 ENDED_REMEMBERED = 10_000  # those not committed yet are among them; older ones are found in the rows
+OUTCOME_CHARS_MAX, DETAIL_CHARS_MAX = 500, 2_000  # of what others say about a job, so much is kept
 
 
 @dataclass(slots=True)
@@ -156,7 +157,7 @@ class OpenJobs:
         entry.confirmed = True
         if entry.job.state == AWARDED:
             move(entry.job, "start")
-            self.keep(entry.job, now)
+            self.keep(entry.job, now, EventType.JOB_AWARDED)
 
     def lose(self, entry: Open, outcome: str, now: Now) -> None:
         """Ends the present attempt; the next number is durable with this very batch."""
@@ -186,7 +187,7 @@ class OpenJobs:
     def fail(self, entry: Open, error: str, detail: str, now: Now) -> None:
         self._end_attempt(entry.job, error, now)
         move(entry.job, "fail")
-        entry.job.error, entry.job.error_detail = error, detail
+        entry.job.error, entry.job.error_detail = error, detail[:DETAIL_CHARS_MAX]
         self._end(entry, now, EventType.JOB_FAILED)
 
     def keep(self, job: jobs_pb2.Job, now: Now, etype: EventType | None = None) -> None:
@@ -216,5 +217,5 @@ class OpenJobs:
 
     def _end_attempt(self, job: jobs_pb2.Job, outcome: str, now: Now) -> None:
         if job.attempts and job.attempts[-1].number == job.attempt:
-            job.attempts[-1].outcome, job.attempts[-1].ended_us = outcome, now.utc_us
+            job.attempts[-1].outcome, job.attempts[-1].ended_us = outcome[:OUTCOME_CHARS_MAX], now.utc_us
             del job.attempts[:-ATTEMPTS_SHOWN]

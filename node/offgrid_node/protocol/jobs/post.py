@@ -16,7 +16,8 @@ from offgrid_node.protocol.jobs.orders import AttemptKey
 
 CALL_ITEMS_MAX = 256
 CALL_BYTES_MAX = 3_000_000  # under gRPC's 4 MB default, with room for framing
-CALL_TIMEOUT_MS = 5_000
+CALL_TIMEOUT_MS, CALL_TIMEOUT_MAX_MS = 5_000, 90_000
+LINK_BYTES_PER_S = 50_000  # the slowest link that a call of CALL_BYTES_MAX still gets over in its time
 
 M = TypeVar("M", bound=Message)
 
@@ -57,7 +58,8 @@ class Post:
         self._effects.append(work)
 
     def call(self, node: str, method: str, request: Message, tag: Tag) -> None:
-        self._effects.append(Call("jobs", node, f"offgrid.v1.MarketService/{method}", request, tag, CALL_TIMEOUT_MS))
+        timeout_ms = min(CALL_TIMEOUT_MAX_MS, CALL_TIMEOUT_MS + transfer_ms(request.ByteSize()))
+        self._effects.append(Call("jobs", node, f"offgrid.v1.MarketService/{method}", request, tag, timeout_ms))
 
     def add(self, method: str, node: str, key: AttemptKey, item: Message) -> None:
         """Queues one item for the coalesced call of `method` to `node`."""
@@ -71,6 +73,11 @@ class Post:
                 self.call(node, method, REQUESTS[method]([item for _, item in part]), Tag(method, node, keys))
         effects, self._effects, self._items = self._effects, [], {}
         return effects
+
+
+def transfer_ms(size_bytes: int) -> int:
+    """How long so much may be under way on a modest link."""
+    return size_bytes * 1_000 // LINK_BYTES_PER_S
 
 
 def _parts(items: Sequence[tuple[AttemptKey, Message]]) -> list[list[tuple[AttemptKey, Message]]]:

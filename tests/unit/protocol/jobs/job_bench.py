@@ -211,12 +211,19 @@ class CoreBench(Bench):
         self.core = Core(self.settings, self.peers, self.post, host, Requests(self.post))
         self.core.load(self.disk, self.now)
 
-    def create(self, *, input_bytes: int = 1) -> Message | Fault:
+    def create(self, *, input_bytes: int = 1, request_id: str = "") -> Message | Fault:
         payload = jobs_pb2.JobPayload(wasm=jobs_pb2.WasmTask(module=b"(module)"), input=b"x" * input_bytes)
-        task = jobs_pb2.Task(task_id="t-1", mission_id="m-1", kind="compute")
-        self.core.on_create(
-            1, CreateJob(task, payload.SerializeToString(), "wasm", 1_000, 30_000, "", ""), self.now, self.rng
+        command = CreateJob(
+            task=jobs_pb2.Task(task_id="t-1", mission_id="m-1", kind="compute"),
+            payload=payload.SerializeToString(),
+            needs="wasm",
+            size_tokens=1_000,
+            timeout_ms=30_000,
+            input_name="",
+            request_id=request_id,
+            digest=bytes(16),
         )
+        self.core.on_create(1, command, self.now, self.rng)
         self.settle()
         return [effect for effect in self.effects if isinstance(effect, Reply)][-1].outcome
 
@@ -231,9 +238,12 @@ class CoreBench(Bench):
 
     def clears(self, clearing: jobs_pb2.Clearing) -> None:
         """MARKET answers the submission."""
-        tag = Tag("SubmitJobs", MARKET.node_id, ((clearing.job_id, clearing.attempt),))
-        reply = jobs_pb2.SubmitJobsResponse(clearings=[clearing])
-        self.core.on_submitted(tag, Answered(tag, MARKET.node_id, reply, None), self.now, self.rng)
+        self.answers_submission(Tag("SubmitJobs", MARKET.node_id, ((clearing.job_id, clearing.attempt),)), [clearing])
+
+    def answers_submission(self, tag: object, clearings: list[jobs_pb2.Clearing]) -> None:
+        assert isinstance(tag, Tag)
+        reply = jobs_pb2.SubmitJobsResponse(clearings=clearings)
+        self.core.on_submitted(tag, Answered(tag, tag.node, reply, None), self.now, self.rng)
         self.settle()
 
     def awarded(self, *, input_bytes: int = 1) -> str:
@@ -248,6 +258,11 @@ class CoreBench(Bench):
         outcome = jobs_pb2.StartOutcome(job_id=job_id, attempt=attempt, accepted=not refusal, refusal=refusal)
         reply = None if fault else jobs_pb2.StartJobsResponse(outcomes=[outcome])
         self.core.on_started(tag, Answered(tag, WORKER.node_id, reply, fault), self.now, self.rng)
+        self.settle()
+
+    def up(self, signer: SimSigner) -> None:
+        self.seen(HOST, signer)
+        self.core.on_peer_up(signer.node_id, frozenset({HOST}), self.now)
         self.settle()
 
     def down(self, signer: SimSigner) -> None:

@@ -1,0 +1,165 @@
+"""The core as a plain object: what it believes of what others say, and where its bounds lie."""
+
+from __future__ import annotations
+
+import pytest
+from job_bench import MARKET, OTHER, WORKER, CoreBench, award
+
+from offgrid.v1 import jobs_pb2
+from offgrid_node.protocol.errors import OutcomeUnknown, Unavailable
+from offgrid_node.protocol.jobs.commands import DeliverAwards, Report, ReportResults
+from offgrid_node.protocol.jobs.core import LOSSES_MAX, REFUSAL_CHARS_MAX
+from offgrid_node.protocol.jobs.host import PRICE_MICRO_MAX
+from offgrid_node.protocol.jobs.open_jobs import DETAIL_CHARS_MAX, OUTCOME_CHARS_MAX
+from offgrid_node.protocol.jobs.table import AWARDED, FAILED, QUEUED, RUNNING
+
+LONG = "x" * 1_000_000
+LOST = OutcomeUnknown("no answer")
+
+
+class TestAwards:
+    def test_of_the_broker_that_was_asked_is_believed(self) -> None:
+        bench = CoreBench()
+        job = bench.job(bench.awarded())
+        assert (job.state, job.host, job.broker) == (AWARDED, WORKER.node_id, MARKET.node_id)
+
+    @pytest.mark.parametrize("kind", [jobs_pb2.CLEARING_KIND_AWARDED, jobs_pb2.CLEARING_KIND_NO_HOST])
+    def test_of_any_other_changes_nothing(self, kind: jobs_pb2.ClearingKind.ValueType) -> None:
+        bench = CoreBench()
+        job_id = bench.submitted()
+        clearing = award(job_id)
+        clearing.kind = kind
+        bench.core.on_awards(9, DeliverAwards(OTHER.node_id, (clearing,)), bench.now, bench.rng)
+        bench.settle()
+        assert bench.job(job_id).state == QUEUED
+        closed = [call.node for call in bench.calls("CloseLeases")]
+        assert closed == ([OTHER.node_id] if kind == jobs_pb2.CLEARING_KIND_AWARDED else [])
+
+    @pytest.mark.parametrize(
+        "clearing",
+        [award("", host=LONG), award("", host=""), award("", price_micro=PRICE_MICRO_MAX + 1)],
+        ids=["a host that is none", "no host", "a price beyond the bound"],
+    )
+    def test_that_make_no_sense_are_not_taken(self, clearing: jobs_pb2.Clearing) -> None:
+        bench = CoreBench()
+        clearing.job_id = bench.submitted()
+        bench.clears(clearing)
+        assert bench.job(clearing.job_id).state == QUEUED
+        assert bench.calls("StartJobs") == []
+
+    def test_of_jobs_that_were_not_asked_about_are_not_even_given_back(self) -> None:
+        bench = CoreBench()
+        bench.submitted()
+        before = len(bench.effects)
+        tag_of = bench.calls("SubmitJobs")[0].tag
+        bench.answers_submission(tag_of, [award(f"j-{number}") for number in range(1_000)])
+        assert len(bench.effects) == before
+
+
+class TestWordsOfOthers:
+    def test_a_host_s_refusal_is_cut(self) -> None:
+        bench = CoreBench()
+        job_id = bench.awarded()
+        bench.answers_start(job_id, refusal=LONG)
+        assert bench.job(job_id).attempts[0].outcome == "refused: " + LONG[:REFUSAL_CHARS_MAX]
+
+    def test_a_broker_s_detail_is_cut(self) -> None:
+        bench = CoreBench()
+        job_id = bench.submitted()
+        for _ in range(4):
+            bench.clears(jobs_pb2.Clearing(job_id=job_id, attempt=1, kind=jobs_pb2.CLEARING_KIND_NO_HOST, detail=LONG))
+        job = bench.job(job_id)
+        assert (job.state, job.error, job.error_detail) == (FAILED, "NoHostsAvailable", LONG[:DETAIL_CHARS_MAX])
+
+    @pytest.mark.parametrize("error", ["ExecutionFailed", "Whatever", LONG])
+    def test_a_report_s_error_is_cut(self, error: str) -> None:
+        bench = CoreBench()
+        job_id = bench.awarded()
+        message = jobs_pb2.AttemptReport(job_id=job_id, attempt=1, error=error, error_detail=LONG)
+        reports = ReportResults(WORKER.node_id, (Report((job_id, 1), message, None),))
+        bench.core.on_reports(9, reports, bench.now, bench.rng)
+        bench.settle()
+        job = bench.job(job_id)
+        assert len(job.error_detail) <= DETAIL_CHARS_MAX
+        assert len(job.attempts[0].outcome) <= OUTCOME_CHARS_MAX
+        assert all(job.ByteSize() < 5_000 for job in bench.job_events())
+
+
+class TestStarting:
+    def test_one_call_is_under_way_at_a_time(self) -> None:
+        bench = CoreBench()
+        job_id = bench.awarded(input_bytes=1_000_000)
+        for _ in range(20):
+            bench.wait(1_000)
+        assert len(bench.calls("StartJobs")) == 1
+        bench.answers_start(job_id, fault=LOST)
+        bench.wait(999)
+        assert len(bench.calls("StartJobs")) == 1
+        bench.wait(1)
+        assert len(bench.calls("StartJobs")) == 2
+
+    def test_patience_ends_with_a_host_that_does_not_answer(self) -> None:
+        bench = CoreBench()
+        job_id = bench.awarded()
+        for _ in range(2):
+            bench.wait(5_000)
+            bench.answers_start(job_id, fault=LOST)
+            bench.wait(1_000)
+        assert bench.job(job_id).attempts[0].outcome.startswith("Unreachable")
+
+    def test_patience_grows_with_the_payload(self) -> None:
+        bench = CoreBench()
+        job_id = bench.awarded(input_bytes=1_000_000)
+        bench.wait(24_000)
+        bench.answers_start(job_id, fault=LOST)
+        bench.wait(1_000)
+        assert bench.job(job_id).attempt == 1
+        bench.wait(24_000)
+        bench.answers_start(job_id, fault=LOST)
+        bench.wait(1_000)
+        assert bench.job(job_id).attempt == 2
+
+    def test_a_start_whose_end_got_lost_is_said_again_at_last(self) -> None:
+        bench = CoreBench()
+        job_id = bench.awarded(input_bytes=1_000_000)
+        bench.wait(100_000)
+        assert bench.job(job_id).attempt == 2
+
+    def test_that_it_runs_is_an_event(self) -> None:
+        bench = CoreBench()
+        job_id = bench.awarded()
+        bench.answers_start(job_id)
+        assert bench.job_events()[-1].state == RUNNING
+        events = len(bench.job_events())
+        bench.answers_start(job_id)
+        assert len(bench.job_events()) == events, "and said once"
+
+
+def test_a_job_that_keeps_losing_hosts_is_taken_for_the_cause() -> None:
+    bench = CoreBench()
+    job_id = bench.awarded()
+    for number in range(1, LOSSES_MAX + 2):
+        assert bench.job(job_id).state == AWARDED
+        bench.down(WORKER)
+        bench.up(WORKER)
+        bench.clears(award(job_id, attempt=number + 1))
+    job = bench.job(job_id)
+    assert (job.state, job.error, job.attempt) == (FAILED, "AttemptsExhausted", LOSSES_MAX + 1)
+
+
+def test_refusals_are_not_held_against_a_job() -> None:
+    bench = CoreBench()
+    job_id = bench.awarded()
+    for number in range(1, 3 * LOSSES_MAX):
+        bench.answers_start(job_id, number, refusal="busy")
+        bench.wait(5_000)
+        bench.clears(award(job_id, attempt=number + 1))
+    assert bench.job(job_id).state == AWARDED
+
+
+def test_a_call_that_was_refused_at_once_is_made_again_after_a_second() -> None:
+    bench = CoreBench()
+    job_id = bench.awarded()
+    bench.answers_start(job_id, fault=Unavailable("connection refused"))
+    bench.wait(1_000)
+    assert len(bench.calls("StartJobs")) == 2
