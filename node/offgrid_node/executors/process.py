@@ -10,7 +10,6 @@ import asyncio
 import hashlib
 import math
 import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from offgrid.v1 import jobs_pb2
 from offgrid_node.executors import confine
 from offgrid_node.executors.capture import OUTPUT_DETAIL, Capture, failed, timeout_detail
 from offgrid_node.executors.executor import Outcome
+from offgrid_node.executors.workplace import Workplace
 from offgrid_node.protocol.errors import InvalidRequest
 from offgrid_node.protocol.jobs.needs import COMMAND_NAME, check_payload
 
@@ -43,12 +43,17 @@ class ProcessExecutor:
     """An Executor of process payloads.
 
     `commands` maps names to absolute paths. Those that cannot be offered are said in `problems`, one sentence each;
-    the rest are offered as "process:<name>". `memory_bytes` bounds each process's address space (POSIX).
+    the rest are offered as "process:<name>". `memory_bytes` bounds each process's address space (POSIX). Jobs have
+    their folders below `work_dir`, which must be this executor's alone: it is emptied here, and what an earlier life
+    left running there is killed (Linux). Raises OSError when that folder cannot be made.
     """
 
-    def __init__(self, commands: Mapping[str, Path], *, memory_bytes: int = MEMORY_BYTES) -> None:
+    def __init__(
+        self, commands: Mapping[str, Path], *, work_dir: Path | None = None, memory_bytes: int = MEMORY_BYTES
+    ) -> None:
         self._memory_bytes = memory_bytes
-        self._prlimit = confine.find_prlimit()
+        self._workplace = Workplace(work_dir)
+        self._prlimit, self._setpriv = confine.find_prlimit(), confine.find_setpriv()
         self._commands: dict[str, Command] = {}
         problems = []
         for name, path in sorted(commands.items()):
@@ -83,7 +88,7 @@ class ProcessExecutor:
             return failed("ExecutionFailed", f"{name!r} could not be started: {problem}", command.label)
         try:
             # Not in a thread: it takes a millisecond, and a cancelled task cannot lose the folder.
-            folder = _make_folder(payload.input)
+            folder = self._workplace.make(payload.input)
         except OSError as error:
             return failed("ExecutionFailed", f"this host has no room for the input: {error.strerror}", command.label)
         try:
@@ -108,7 +113,7 @@ class ProcessExecutor:
             with (folder / "input").open("rb") as stdin:
                 transport, child = await loop.subprocess_exec(
                     lambda: Child(loop),
-                    *confine.wrapped(argv, limits, self._prlimit),
+                    *confine.wrapped(argv, limits, self._prlimit, dies_with_us=True, setpriv=self._setpriv),
                     stdin=stdin,
                     cwd=folder,
                     env=confine.environment(str(folder)),
@@ -116,7 +121,8 @@ class ProcessExecutor:
                     creationflags=confine.creation_flags(),
                 )
         except (OSError, ValueError) as error:
-            return failed("ExecutionFailed", f"{argv[0]} could not be started: {error}", label)
+            why = error.strerror if isinstance(error, OSError) and error.strerror else error
+            return failed("ExecutionFailed", f"{argv[0]} could not be started: {why}", label)
         try:
             await asyncio.wait({child.exited}, timeout=timeout_ms / 1000)
             timed_out = not child.exited.done()
@@ -171,16 +177,6 @@ class Child(asyncio.SubprocessProtocol):
         """Kills it and all of its group, unless it has ended and `process_exited` has done so."""
         if self._transport is not None and not self.exited.done():
             confine.kill_tree(self._transport.get_pid())
-
-
-def _make_folder(stdin: bytes) -> tempfile.TemporaryDirectory[str]:
-    folder = tempfile.TemporaryDirectory(prefix="offgrid-job-", ignore_cleanup_errors=True)
-    try:
-        (Path(folder.name) / "input").write_bytes(stdin)
-    except OSError:
-        folder.cleanup()
-        raise
-    return folder
 
 
 def _problem_of(name: str, path: Path) -> str:

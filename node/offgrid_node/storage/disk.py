@@ -128,11 +128,14 @@ def measure_fsync_ms(path: Path) -> float:
 
 def disk_fault(path: Path, doing: str, cause: BaseException) -> Unavailable:
     """The fault of a disk that refused, with the cause in words; names a full disk when little is free."""
+    said = cause.strerror if isinstance(cause, OSError) and cause.strerror else str(cause)
     hint = f"check the disk under {path}"
     free = free_bytes(path)
-    if free is not None and free < LOW_SPACE_BYTES:
+    if isinstance(cause, PermissionError):
+        hint = "the user that runs the node must be able to write there"
+    elif free is not None and free < LOW_SPACE_BYTES:
         hint = f"the disk may be full: {free} bytes free at {path}"
-    return Unavailable(f"{doing}: {cause}; {hint}", reason="DiskError", retry_ms=DISK_RETRY_MS)
+    return Unavailable(f"{doing}: {said}; {hint}", reason="DiskError", retry_ms=DISK_RETRY_MS)
 
 
 def free_bytes(path: Path) -> int | None:

@@ -80,6 +80,13 @@ def test_a_folder_where_a_file_stands_is_a_disk_error(tmp_path: Path) -> None:
         make_folder(tmp_path / "file")
 
 
+def test_a_refusal_is_told_in_words_and_without_a_number(tmp_path: Path) -> None:
+    fault = disk_fault(tmp_path, f"cannot write to {tmp_path}", PermissionError(1, "Operation not permitted", "x"))
+    assert fault.message == (
+        f"cannot write to {tmp_path}: Operation not permitted; the user that runs the node must be able to write there"
+    )
+
+
 def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "check the disk" in disk_fault(tmp_path, "cannot write", OSError("no")).message
     monkeypatch.setattr(disk, "free_bytes", lambda _: 4096)
