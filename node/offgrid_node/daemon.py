@@ -158,7 +158,7 @@ class Daemon:
         admin = await server.listen_admin(address, token_file=token_file)
         mesh_port = await server.listen_mesh(config.mesh.listen, tls, members.certificates, node.caller_of)
         door_port = await server.listen_door(config.mesh.door) if config.mesh.door else None
-        self._finding = Finding(config, node, mesh_port, door_port)
+        self._finding = Finding(config, node, mesh_port, door_port, lambda: road.closed_to_us)
         self._cleanup.append(self._finding.close)
         write_access_files(config, admin, tls)
         self.banner = banner(config, node, admin, mesh_port)

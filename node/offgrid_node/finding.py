@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from offgrid_node import __version__
 from offgrid_node.config import Config, split_address
@@ -32,8 +32,12 @@ _log = logging.getLogger(__name__)
 class Finding:
     """Runs beside the node; `start` returns at once. Belongs to the loop's thread."""
 
-    def __init__(self, config: Config, node: Node, mesh_port: int, door_port: int | None) -> None:
+    def __init__(
+        self, config: Config, node: Node, mesh_port: int, door_port: int | None, closed_to_us: Callable[[], int]
+    ) -> None:
+        """`closed_to_us` says how many members hung up on this node when it last tried them."""
         self._config, self._node = config, node
+        self._closed_to_us = closed_to_us
         self._mesh_port, self._door_port = mesh_port, door_port
         self._hosts_file = HostsFile(config.mesh.hosts_file)
         self._mesh_tag = node.directory.genesis.mesh_tag
@@ -48,7 +52,8 @@ class Finding:
         others = [n for n in self._node.directory.live() if n != self._node.node_id]
         alone = not any(self._node.mesh.liveness(node_id) == 1 for node_id in others)
         looking = ("no other member is in reach; still looking",) if alone else ()
-        return (*((self._fault,) if self._fault else ()), *looking)
+        removed = ("no member accepts this node: was it removed?",) if alone and self._closed_to_us() else ()
+        return (*((self._fault,) if self._fault else ()), *looking, *removed)
 
     async def start(self) -> None:
         self._advertise()

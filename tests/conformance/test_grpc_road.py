@@ -222,6 +222,12 @@ def test_a_peer_that_does_not_know_us_lets_nothing_be_sent() -> None:
             assert isinstance(outcome, Unavailable)
             assert "hung up" in outcome.message
             assert world.peer.calls == 0
+            assert world.road.closed_to_us == 1
+            world.peer.trusted = (TLS[HERE.node_id].identity_der,)
+            async with asyncio.timeout(10):
+                while isinstance(await world.call(), Fault):
+                    pass
+            assert world.road.closed_to_us == 0
 
     run(scenario())
 

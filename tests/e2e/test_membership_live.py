@@ -71,6 +71,19 @@ class TestRemoval:
         assert is_removed(gone)  # it remembers
         log_of(gone)
 
+    def test_who_was_removed_while_it_was_away_is_told_what_that_looks_like(self, make_mesh: MakeMesh) -> None:
+        mesh = make_mesh({"core": ["core", "broker"], "host-a": ["host"]})
+        mesh.wait_offers(1)
+        core, gone = mesh["core"], mesh["host-a"]
+        assert gone.stop() == 0
+        assert offgrid(core, "mesh", "remove", "host-a").code == 0
+        gone.run("run")
+        gone.wait_ready()
+        with gone.client() as client:
+            wanted = "no member accepts this node: was it removed?"
+            eventually(lambda: wanted in client.mesh.status().notices, 15, "it wonders")
+        log_of(gone)
+
     def gets_no_jobs(self, mesh: LocalMesh, gone: LocalNode) -> None:
         with mesh["core"].client(30) as client:
             hosts = {client.jobs.run(payloads.wasm(SAY_HI), timeout_ms=20_000).host for _ in range(6)}

@@ -258,6 +258,20 @@ class TestRefusingToStart:
         assert "ermission" in done.err or "not permitted" in done.err, done.said
 
 
+def test_a_setting_that_nothing_uses_yet_is_said_in_status_and_log(tmp_path: Path) -> None:
+    node = founded(tmp_path / "n", storage__retention_base_mb=1)
+    try:
+        node.run("run")
+        node.wait_ready()
+        sentence = "storage.retention_base_mb is set, but this version does not use it yet"
+        with node.client() as client:
+            assert sentence in client.mesh.status().notices
+        assert sentence in node.log_path.read_text()
+        assert node.stop() == 0
+    finally:
+        node.kill()
+
+
 class TestRunningOutOfRoom:
     """Whatever was acknowledged is there afterwards; what cannot be kept is refused, and the node lives on."""
 

@@ -41,10 +41,11 @@ WHY_CHARS_MAX = 200
 RETRY_MS = 500
 
 _READY, _FAILED = grpc.ChannelConnectivity.READY, grpc.ChannelConnectivity.TRANSIENT_FAILURE
+HUNG_UP = "it hung up, as it does on those whom it does not know as members"
 # What gRPC says in passing, and what it means here; only people read it.
 _PLAIN = (
     ("handshake failed", "the node that answers there is not the one we know"),
-    ("Socket closed", "it hung up, as it does on those whom it does not know as members"),
+    ("Socket closed", HUNG_UP),
     ("Connection refused", "nobody listens there"),
 )
 _log = logging.getLogger(__name__)
@@ -79,7 +80,13 @@ class GrpcRoad:
         self._links: dict[tuple[str, str], _Link] = {}  # the longest unused first
         self._calls: set[asyncio.Task[None]] = set()
         self._closing: set[asyncio.Task[None]] = set()
+        self._closed_to_us: set[str] = set()
         self._closed = False
+
+    @property
+    def closed_to_us(self) -> int:
+        """How many members hung up on this node when it last tried to connect."""
+        return len(self._closed_to_us)
 
     def reaches(self, node: str) -> bool:
         view = self._directory()
@@ -102,6 +109,7 @@ class GrpcRoad:
         for (node, address), link in list(self._links.items()):
             if link.certificate != view.certificate(node) or address not in view.addresses(node):
                 self._drop((node, address))
+        self._closed_to_us = {node for node in self._closed_to_us if view.certificate(node) is not None}
 
     async def close(self) -> None:
         """Ends every call that is under way (its outcome is unknown) and every connection."""
@@ -135,6 +143,7 @@ class GrpcRoad:
             )
         deadline_s = time.monotonic() + timeout_s
         link = await self._ready_link(node, deadline_s)
+        self._closed_to_us.discard(node)
         link.calls += 1
         try:
             raw = await _unary(link.channel, f"/{method}", data, max(0.001, deadline_s - time.monotonic()))
@@ -171,7 +180,10 @@ class GrpcRoad:
             share_s = min(left_s, max(left_s / (len(addresses) - index), ADDRESS_SHARE_MIN_S))
             if await _connect(link.channel, share_s):
                 return link
-            refusals.append(f"{address}: {await _why(link.channel)}")
+            why = await _why(link.channel)
+            if why.startswith(HUNG_UP):
+                self._closed_to_us.add(node)
+            refusals.append(f"{address}: {why}")
         raise Unavailable(
             f"{node} cannot be reached: {'; '.join(refusals) or 'no time was left'}",
             reason="NotConnected",
