@@ -23,9 +23,10 @@ from offgrid_node.protocol.mesh.roll import CheckCertificate
 from offgrid_node.runtime import Monitor, Runtime
 from offgrid_node.services.caller import Caller, Kind
 from offgrid_node.services.client import Client, Road
-from offgrid_node.services.jobs import JobHandlers, MarketHandlers
+from offgrid_node.services.jobs import JobHandlers
 from offgrid_node.services.join import JoinHandlers, Seal
 from offgrid_node.services.ledger import LedgerHandlers
+from offgrid_node.services.market import MarketHandlers, check_answer
 from offgrid_node.services.mesh import MeshHandlers, NodeFacts
 from offgrid_node.services.objects import ObjectHandlers
 from offgrid_node.services.quorum import QuorumHandlers
@@ -69,7 +70,9 @@ class Node:
         """Raises FailedPrecondition (NoMesh) when the store knows no mesh, Corrupt when its rows are damaged."""
         self.node_id = parts.signer.node_id
         self._execute, self._abandon = parts.execute, parts.abandon
-        self._client = Client(self.node_id, parts.roads, lambda: self.directory)
+        self._client = Client(
+            self.node_id, parts.roads, lambda: self.directory, lambda answer: check_answer(answer, self.directory)
+        )
         jobs: JobsSettings | None = None
 
         def build() -> Mapping[str, Machine]:
@@ -83,7 +86,8 @@ class Node:
         self.runtime = Runtime(
             build, parts.store, parts.clock, parts.rng, self, on_input=parts.on_input, monitor=parts.monitor
         )
-        self.router = Router(self._handlers(parts))
+        self._asked_roles = parts.mesh.roles
+        self.router = Router(self._handlers(parts), self.own_roles)
         self._client.bind(self.runtime, self.router)
 
     # ---- Outlet
@@ -111,6 +115,12 @@ class Node:
     @property
     def directory(self) -> Directory:
         return self.mesh.directory
+
+    def own_roles(self) -> frozenset[int]:
+        """What the config asks for and the membership record allows. That is in force from the first moment, while
+        the record in which this node tells the others is signed in the machines' first step."""
+        record = self.directory.member(self.node_id)
+        return self._asked_roles & record.roles if record and not record.removed else frozenset()
 
     def caller_of(self, fingerprint: str) -> Caller | None:
         """The live member whose present key has this fingerprint."""

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,8 +17,9 @@ import pytest
 from google.protobuf.message import Message
 
 from offgrid_node.keys import NodeKey, issue_leaf
+from offgrid_node.protocol.errors import FailedPrecondition, PermissionDenied
 from offgrid_node.protocol.events import BROKER, CORE, HOST
-from offgrid_node.services.access import ACCESS, standings
+from offgrid_node.services.access import ACCESS, ALL_ROLES, standings
 from offgrid_node.services.caller import ADMIN, ANONYMOUS, Caller, Kind
 from offgrid_node.services.grpc_server import DOOR_LIMITS, GrpcServer
 from offgrid_node.services.router import METHODS, Router, snake
@@ -65,7 +67,17 @@ EXPECTED = {
 }
 
 
-def yes_to_all() -> Router:
+# Which role the node that is called must have itself; every other RPC asks for none.
+OWN_ROLE = {
+    CORE: "JobService/CreateMission JobService/UpdateMission JobService/CreateTask JobService/CreateJob "
+    "JobService/DispatchJob MarketService/DeliverAwards MarketService/ReportResults",
+    BROKER: "MarketService/PostOffer MarketService/SubmitJobs MarketService/CloseLeases",
+    HOST: "MarketService/StartJobs",
+}
+REASONS = {CORE: "NotACore", BROKER: "NotABroker", HOST: "NotAHost"}
+
+
+def yes_to_all(own_roles: frozenset[int] = ALL_ROLES) -> Router:
     """A router whose handlers answer anything at once; only the access table can refuse."""
 
     def answer(response: type[Message]) -> Message:
@@ -81,7 +93,7 @@ def yes_to_all() -> Router:
         service, _, rpc = name.partition("/")
         handler = nothing if method.streaming else lambda caller, request, response=method.response: answer(response)
         setattr(services.setdefault(service, SimpleNamespace()), snake(rpc), handler)
-    return Router(services)
+    return Router(services, lambda: own_roles)
 
 
 @pytest.fixture
@@ -98,9 +110,30 @@ def test_the_table_names_every_rpc_and_no_other() -> None:
 
 def test_the_table_says_what_this_specification_says() -> None:
     assert {
-        method: {name for name, caller in CALLERS.items() if allowed & standings(caller)}
-        for method, allowed in ACCESS.items()
+        method: {name for name, caller in CALLERS.items() if row.callers & standings(caller)}
+        for method, row in ACCESS.items()
     } == EXPECTED
+
+
+@pytest.mark.parametrize("count", range(4))
+def test_a_node_answers_only_in_the_roles_that_it_has_itself(count: int) -> None:
+    needed = {f"offgrid.v1.{method}": role for role, methods in OWN_ROLE.items() for method in methods.split()}
+    for own in combinations((CORE, BROKER, HOST), count):
+        router = yes_to_all(frozenset(own))
+        for method, known in METHODS.items():
+            for name in EXPECTED[method]:
+                role = needed.get(method)
+                if role is None or role in own:
+                    router.dispatch(CALLERS[name], method, known.request())
+                    continue
+                with pytest.raises(FailedPrecondition, match=r"node\.roles in offgrid\.toml") as refused:
+                    router.dispatch(CALLERS[name], method, known.request())
+                assert refused.value.reason == REASONS[role]
+
+
+def test_who_may_not_call_does_not_learn_the_roles() -> None:
+    with pytest.raises(PermissionDenied):
+        yes_to_all(frozenset()).dispatch(CALLERS["host"], "offgrid.v1.MarketService/StartJobs", b"")
 
 
 def test_over_the_wire_every_caller_gets_what_the_table_gives_and_nothing_else(short_dir: Path) -> None:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from offgrid.v1 import jobs_pb2
+from offgrid_node.protocol.jobs.bounds import LOG_BYTES_MAX, OUTPUT_BYTES_MAX
 
-OUTPUT_BYTES_MAX = 2 * 1024 * 1024
-LOG_BYTES_MAX = 64 * 1024
+__all__ = ["LOG_BYTES_MAX", "OUTPUT_BYTES_MAX", "Executor", "Outcome"]
 
 
 @dataclass(frozen=True, slots=True)

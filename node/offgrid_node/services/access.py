@@ -1,48 +1,64 @@
-"""Who may call what: one table, deny by default. A test walks every RPC and every kind of caller against it."""
+"""Who may call what, and of which node: one table, deny by default.
+
+A test walks every RPC, every kind of caller and every role of the node that is called against it.
+"""
 
 from __future__ import annotations
 
-from offgrid_node.protocol.errors import PermissionDenied
+from collections.abc import Set
+from dataclasses import dataclass
+
+from offgrid_node.protocol.errors import FailedPrecondition, PermissionDenied
 from offgrid_node.protocol.events import BROKER, CORE, HOST
 from offgrid_node.services.caller import Caller, Kind
 
 ANYONE, MEMBERS, ADMINS = frozenset({"anonymous"}), frozenset({"member"}), frozenset({"admin"})
 CORES, BROKERS, HOSTS = frozenset({"core"}), frozenset({"broker"}), frozenset({"host"})
 ROLE_NAMES = {CORE: "core", BROKER: "broker", HOST: "host"}
+ALL_ROLES = frozenset(ROLE_NAMES)
 
-ACCESS: dict[str, frozenset[str]] = {
-    "offgrid.v1.JoinService/Join": ANYONE,
-    "offgrid.v1.MeshService/GetStatus": MEMBERS | ADMINS,
-    "offgrid.v1.MeshService/ListPeers": MEMBERS | ADMINS,
-    "offgrid.v1.MeshService/CreateInvite": ADMINS,
-    "offgrid.v1.MeshService/RemoveMember": ADMINS,
-    "offgrid.v1.MeshService/Ping": MEMBERS,
-    "offgrid.v1.MeshService/PingVia": MEMBERS,
-    "offgrid.v1.MeshService/SyncMembers": MEMBERS,
-    "offgrid.v1.JobService/CreateMission": ADMINS,
-    "offgrid.v1.JobService/GetMission": ADMINS,
-    "offgrid.v1.JobService/ListMissions": ADMINS,
-    "offgrid.v1.JobService/UpdateMission": ADMINS,
-    "offgrid.v1.JobService/CreateTask": ADMINS,
-    "offgrid.v1.JobService/GetTask": ADMINS,
-    "offgrid.v1.JobService/ListTasks": ADMINS,
-    "offgrid.v1.JobService/CreateJob": ADMINS,
-    "offgrid.v1.JobService/GetJob": ADMINS,
-    "offgrid.v1.JobService/ListJobs": ADMINS,
-    "offgrid.v1.JobService/DispatchJob": ADMINS,
-    "offgrid.v1.JobService/WatchJob": ADMINS,
-    "offgrid.v1.MarketService/PostOffer": HOSTS,
-    "offgrid.v1.MarketService/SubmitJobs": CORES,
-    "offgrid.v1.MarketService/DeliverAwards": BROKERS,
-    "offgrid.v1.MarketService/StartJobs": CORES,
-    "offgrid.v1.MarketService/ReportResults": HOSTS,
-    "offgrid.v1.MarketService/CloseLeases": CORES,
-    "offgrid.v1.MarketService/ListOffers": MEMBERS | ADMINS,
-    "offgrid.v1.ObjectService/GetCapacity": MEMBERS | ADMINS,
-    "offgrid.v1.QuorumService/ListWeights": MEMBERS | ADMINS,
-    "offgrid.v1.LedgerService/GetGenesis": MEMBERS | ADMINS,
-    "offgrid.v1.StateService/ListEvents": ADMINS,
-    "offgrid.v1.StateService/WatchEvents": ADMINS,
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Who may call, and the role that this node itself must have in force to answer; None: any, or none."""
+
+    callers: frozenset[str]
+    own: int | None = None
+
+
+ACCESS: dict[str, Row] = {
+    "offgrid.v1.JoinService/Join": Row(ANYONE),
+    "offgrid.v1.MeshService/GetStatus": Row(MEMBERS | ADMINS),
+    "offgrid.v1.MeshService/ListPeers": Row(MEMBERS | ADMINS),
+    "offgrid.v1.MeshService/CreateInvite": Row(ADMINS),
+    "offgrid.v1.MeshService/RemoveMember": Row(ADMINS),
+    "offgrid.v1.MeshService/Ping": Row(MEMBERS),
+    "offgrid.v1.MeshService/PingVia": Row(MEMBERS),
+    "offgrid.v1.MeshService/SyncMembers": Row(MEMBERS),
+    "offgrid.v1.JobService/CreateMission": Row(ADMINS, CORE),
+    "offgrid.v1.JobService/GetMission": Row(ADMINS),
+    "offgrid.v1.JobService/ListMissions": Row(ADMINS),
+    "offgrid.v1.JobService/UpdateMission": Row(ADMINS, CORE),
+    "offgrid.v1.JobService/CreateTask": Row(ADMINS, CORE),
+    "offgrid.v1.JobService/GetTask": Row(ADMINS),
+    "offgrid.v1.JobService/ListTasks": Row(ADMINS),
+    "offgrid.v1.JobService/CreateJob": Row(ADMINS, CORE),
+    "offgrid.v1.JobService/GetJob": Row(ADMINS),
+    "offgrid.v1.JobService/ListJobs": Row(ADMINS),
+    "offgrid.v1.JobService/DispatchJob": Row(ADMINS, CORE),
+    "offgrid.v1.JobService/WatchJob": Row(ADMINS),
+    "offgrid.v1.MarketService/PostOffer": Row(HOSTS, BROKER),
+    "offgrid.v1.MarketService/SubmitJobs": Row(CORES, BROKER),
+    "offgrid.v1.MarketService/DeliverAwards": Row(BROKERS, CORE),
+    "offgrid.v1.MarketService/StartJobs": Row(CORES, HOST),
+    "offgrid.v1.MarketService/ReportResults": Row(HOSTS, CORE),
+    "offgrid.v1.MarketService/CloseLeases": Row(CORES, BROKER),
+    "offgrid.v1.MarketService/ListOffers": Row(MEMBERS | ADMINS),
+    "offgrid.v1.ObjectService/GetCapacity": Row(MEMBERS | ADMINS),
+    "offgrid.v1.QuorumService/ListWeights": Row(MEMBERS | ADMINS),
+    "offgrid.v1.LedgerService/GetGenesis": Row(MEMBERS | ADMINS),
+    "offgrid.v1.StateService/ListEvents": Row(ADMINS),
+    "offgrid.v1.StateService/WatchEvents": Row(ADMINS),
 }
 
 
@@ -55,7 +71,8 @@ def standings(caller: Caller) -> frozenset[str]:
 
 def check_access(method: str, caller: Caller) -> None:
     """Raises PermissionDenied unless the table lets this caller in."""
-    allowed = ACCESS.get(method, frozenset())
+    row = ACCESS.get(method)
+    allowed = row.callers if row else frozenset()
     if not allowed & standings(caller):
         wanted = ", ".join(sorted(allowed)) or "nobody"
         raise PermissionDenied(
@@ -63,3 +80,17 @@ def check_access(method: str, caller: Caller) -> None:
             reason="AccessDenied",
             metadata={"method": method, "caller": str(caller)},
         )
+
+
+def check_own_role(method: str, own: Set[int]) -> None:
+    """Raises FailedPrecondition (NotACore, NotABroker, NotAHost) unless this node has the role that the RPC needs."""
+    row = ACCESS.get(method)
+    if row is None or row.own is None or row.own in own:
+        return
+    needed, has = ROLE_NAMES[row.own], ", ".join(ROLE_NAMES[role] for role in sorted(own)) or "none"
+    raise FailedPrecondition(
+        f"{method} is for a {needed}, and this node is none: its roles in force are {has}; node.roles in offgrid.toml "
+        "and its membership record decide",
+        reason=f"NotA{needed.capitalize()}",
+        metadata={"method": method, "role": needed},
+    )

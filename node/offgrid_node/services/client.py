@@ -12,7 +12,7 @@ from typing import Protocol
 from google.protobuf.message import Message
 
 from offgrid_node.protocol.effects import Answered, Call
-from offgrid_node.protocol.errors import Fault, Internal, NotFound, Unavailable
+from offgrid_node.protocol.errors import Fault, Internal, NotFound, PeerFault, Unavailable
 from offgrid_node.runtime import Runtime, Ticket
 from offgrid_node.services.caller import Caller, Kind
 from offgrid_node.services.router import Router
@@ -44,12 +44,19 @@ class Membership(Protocol):
 class Client:
     """Brings `Call` effects to their node and the ends back into the runtime."""
 
-    def __init__(self, self_id: str, roads: Sequence[Road], members: Callable[[], Membership]) -> None:
+    def __init__(
+        self,
+        self_id: str,
+        roads: Sequence[Road],
+        members: Callable[[], Membership],
+        check: Callable[[Message], None] = lambda answer: None,
+    ) -> None:
         """`members` is asked at each call: a node that calls itself has its own roles in force, as its router
-        checks them."""
+        checks them. `check` raises a Fault for an answer that no machine should see."""
         self._self_id = self_id
         self._roads = tuple(roads)
         self._members = members
+        self._check = check
         self._router: Router | None = None
         self._runtime: Runtime | None = None
 
@@ -62,6 +69,7 @@ class Client:
 
         def done(outcome: Message | Fault) -> None:
             assert self._runtime is not None
+            outcome = self._checked(call, outcome)
             reply, fault = (None, outcome) if isinstance(outcome, Fault) else (outcome, None)
             self._runtime.deliver(call.domain, Answered(call.tag, call.node, reply, fault))
 
@@ -93,6 +101,15 @@ class Client:
             roads[index].call(node, method, request, timeout_ms, ended)
 
         attempt(0)
+
+    def _checked(self, call: Call, outcome: Message | Fault) -> Message | Fault:
+        if isinstance(outcome, Fault):
+            return outcome
+        try:
+            self._check(outcome)
+        except Fault as fault:
+            return PeerFault(f"{call.node} answered {call.method} wrongly: {fault.message}", reason="MalformedAnswer")
+        return outcome
 
     def _call_self(self, method: str, request: Message, done: Done) -> None:
         assert self._router is not None

@@ -20,7 +20,7 @@ from offgrid_node.protocol.mesh.swim import ALIVE
 from offgrid_node.protocol.mesh.views import role_list
 from offgrid_node.runtime import Runtime, Ticket
 from offgrid_node.services.caller import Caller, Kind
-from offgrid_node.services.paging import decode_token, encode_token, page_bounds
+from offgrid_node.services.paging import decode_token, take_page
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +78,13 @@ class MeshHandlers:
         )
 
     def list_peers(self, caller: Caller, request: mesh_pb2.ListPeersRequest) -> mesh_pb2.ListPeersResponse:
-        """Sorted by node id; a page's token is the last id on it, so that members who come and go disturb nothing."""
-        size, after = page_bounds(request.page_size), _node_id_in(request.page_token)
+        """Sorted by node id; a page's token is the next one's first id: members who come and go disturb nothing."""
+        start = _node_id_in(request.page_token)
         mesh = mesh_of(self._runtime)
         ids = mesh.directory.all_ids() if request.include_removed else mesh.directory.live()
-        rest = [node_id for node_id in ids if node_id > after]
-        peers = [peer for node_id in rest[:size] if (peer := mesh.peer(node_id))]
-        token = encode_token(rest[size - 1].encode("ascii")) if len(rest) > size else ""
+        rest = (node_id for node_id in ids if node_id >= start)
+        found = ((node_id.encode("ascii"), peer) for node_id in rest if (peer := mesh.peer(node_id)))
+        peers, token = take_page(found, request.page_size)
         return mesh_pb2.ListPeersResponse(peers=peers, next_page_token=token)
 
     def create_invite(self, caller: Caller, request: mesh_pb2.CreateInviteRequest) -> Ticket:

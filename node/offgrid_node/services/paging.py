@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Iterable
+from typing import TypeVar
+
+from google.protobuf.message import Message
 
 from offgrid_node.protocol.errors import InvalidRequest
 
@@ -11,6 +15,26 @@ PAGE_SIZE_DEFAULT = 100
 PAGE_SIZE_MAX = 1_000
 PAGE_BYTES_MAX = 3 * 1024 * 1024  # of items in one page, so that the answer stays below gRPC's 4 MiB message
 TOKEN_BYTES_MAX = 512  # a token carries a store key (at most 511 bytes)
+
+FRAME_BYTES = 8  # of tag and length around one item
+
+M = TypeVar("M", bound=Message)
+
+
+def take_page(rows: Iterable[tuple[bytes, M]], page_size: int) -> tuple[list[M], str]:
+    """What one page takes of `rows` (position, item), and the token of the row that the next page begins with.
+
+    A page is full at `page_size` items or at PAGE_BYTES_MAX; one item is always taken, so that every list comes to its
+    end. Raises InvalidRequest for a negative size.
+    """
+    limit, room = page_bounds(page_size), PAGE_BYTES_MAX
+    found: list[M] = []
+    for position, item in rows:
+        room -= item.ByteSize() + FRAME_BYTES
+        if found and (room < 0 or len(found) == limit):
+            return found, encode_token(position)
+        found.append(item)
+    return found, ""
 
 
 def page_bounds(page_size: int) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import dataclass
 
 from google.protobuf import message_factory
@@ -14,12 +14,14 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 from offgrid.v1 import jobs_pb2, ledger_pb2, mesh_pb2, objects_pb2, quorum_pb2, state_pb2
 from offgrid_node.protocol.errors import Fault, InvalidRequest, NotFound
 from offgrid_node.runtime import Ticket
-from offgrid_node.services.access import check_access
+from offgrid_node.services.access import ALL_ROLES, check_access, check_own_role
 from offgrid_node.services.caller import Caller, Kind
 from offgrid_node.services.stream import Stream
 
 Outcome = Message | Ticket | Stream
 Handler = Callable[[Caller, Message], Outcome]
+
+NESTING_MAX = 8  # no request of ours nests deeper
 
 SERVICES: tuple[ServiceDescriptor, ...] = tuple(
     module.DESCRIPTOR.services_by_name[name]
@@ -60,11 +62,13 @@ def snake(name: str) -> str:
 class Router:
     """Binds handler objects, one per service, to the methods of that service by name."""
 
-    def __init__(self, handlers: Mapping[str, object]) -> None:
-        """`handlers` maps a full service name to an object with one method per RPC, named in snake_case.
+    def __init__(self, handlers: Mapping[str, object], own_roles: Callable[[], Set[int]] = lambda: ALL_ROLES) -> None:
+        """`handlers` maps a full service name to an object with one method per RPC, named in snake_case; `own_roles`
+        tells the roles that this node has in force (values of offgrid.v1.Role), at each call.
 
         Raises ValueError when one is missing, so that a node never starts with half a service.
         """
+        self._own_roles = own_roles
         self._handlers: dict[str, Handler] = {}
         for name in METHODS:
             service, _, method = name.partition("/")
@@ -79,6 +83,7 @@ class Router:
         if known is None:
             raise NotFound(f"no such method: {method}", reason="UnknownMethod", metadata={"method": method})
         check_access(method, caller)
+        check_own_role(method, self._own_roles())
         if isinstance(request, bytes):
             try:
                 request = known.request.FromString(request)
@@ -94,12 +99,31 @@ class Router:
 
 
 def refuse_unknown_fields(message: Message) -> None:
-    """Raises InvalidRequest when the request carries fields of the top level that its type does not have."""
-    unknown = UnknownFieldSet(message)
-    if len(unknown):
-        numbers = sorted(unknown[index].field_number for index in range(len(unknown)))
-        allowed = ", ".join(f"{f.name} = {f.number}" for f in message.DESCRIPTOR.fields) or "none"
-        raise InvalidRequest.field(message.DESCRIPTOR.name, f"unknown field number {numbers[0]}; allowed: {allowed}")
+    """Raises InvalidRequest when the request, or a message within it, carries a field that its type does not have."""
+    for path, part in _parts(message, "", NESTING_MAX):
+        unknown = UnknownFieldSet(part)
+        if len(unknown):
+            numbers = sorted(unknown[index].field_number for index in range(len(unknown)))
+            allowed = ", ".join(f"{f.name} = {f.number}" for f in part.DESCRIPTOR.fields) or "none"
+            raise InvalidRequest.field(
+                path or part.DESCRIPTOR.name, f"unknown field number {numbers[0]}; allowed: {allowed}"
+            )
+
+
+def _parts(message: Message, path: str, depth: int) -> Iterator[tuple[str, Message]]:
+    """The message and every message that is set within it, down to `depth`, with their paths."""
+    yield path, message
+    if depth == 0:
+        return
+    for field, value in message.ListFields():
+        if field.message_type is None or field.message_type.GetOptions().map_entry:
+            continue
+        below = f"{path}.{field.name}" if path else field.name
+        if field.is_repeated:
+            for index, item in enumerate(value):
+                yield from _parts(item, f"{below}[{index}]", depth - 1)
+        else:
+            yield from _parts(value, below, depth - 1)
 
 
 __all__ = ["METHODS", "SERVICES", "Fault", "Handler", "Method", "Outcome", "Router", "refuse_unknown_fields"]

@@ -142,4 +142,13 @@ class Market:
 
     def offers(self) -> jobs_pb2.ListOffersResponse:
         """The standing offers of this node's book, and how many orders wait in it."""
-        return self._calls.unary("MarketService/ListOffers", jobs_pb2.ListOffersRequest(), jobs_pb2.ListOffersResponse)
+        book = jobs_pb2.ListOffersResponse()
+
+        def fetch(size: int, token: str) -> tuple[list[jobs_pb2.BookEntry], str]:
+            request = jobs_pb2.ListOffersRequest(page_size=size, page_token=token)
+            page = self._calls.unary("MarketService/ListOffers", request, jobs_pb2.ListOffersResponse)
+            book.queued = page.queued
+            return [*page.entries], page.next_page_token
+
+        book.entries.extend(pages(fetch, None))
+        return book

@@ -6,20 +6,33 @@ A quiet simulated mesh of five runs underneath, so that every request meets real
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from google.protobuf.message import Message
 
 from offgrid.v1 import common_pb2, jobs_pb2
-from offgrid_node.protocol.errors import AlreadyExists, FailedPrecondition, Fault, InvalidRequest, NotFound, PeerFault
-from offgrid_node.protocol.events import CORE, HOST
-from offgrid_node.protocol.jobs.broker import OFFER_LISTS_MAX
+from offgrid_node.protocol.effects import Answered, Call, Execute
+from offgrid_node.protocol.errors import (
+    AlreadyExists,
+    FailedPrecondition,
+    Fault,
+    InvalidRequest,
+    NotFound,
+    OutcomeUnknown,
+    PeerFault,
+)
+from offgrid_node.protocol.events import BROKER, CORE, HOST
+from offgrid_node.protocol.jobs.bounds import LOG_BYTES_MAX, OFFER_LISTS_MAX, OUTPUT_BYTES_MAX
 from offgrid_node.protocol.jobs.orders import JobOrder, payload_digest, sign_order
 from offgrid_node.protocol.jobs.post import CALL_ITEMS_MAX
 from offgrid_node.protocol.jobs.receipts import ReceiptBody, result_digest, sign_receipts
 from offgrid_node.runtime import Ticket
 from offgrid_node.services.caller import ADMIN, Caller, Kind
+from offgrid_node.services.client import Client
+from offgrid_node.services.market import check_answer
+from offgrid_node.services.paging import PAGE_BYTES_MAX
+from offgrid_node.storage.store import Batch
 from offgrid_tools.sim.cluster import Cluster
 from offgrid_tools.sim.crypto import SimSigner
 
@@ -102,6 +115,9 @@ BAD_REQUESTS: dict[str, tuple[str, Callable[[str], Message], type[Fault], str]] 
     "task of an unknown kind": (
         "CreateTask",
         lambda t: jobs_pb2.CreateTaskRequest(mission_id="m-x", name="t", kind="quantum"), InvalidRequest, "compute"),
+    "task of an executor's name": (
+        "CreateTask",
+        lambda t: jobs_pb2.CreateTaskRequest(mission_id="m-x", name="t", kind="wasm"), InvalidRequest, "llm_call"),
     "task of no mission": (
         "CreateTask",
         lambda t: jobs_pb2.CreateTaskRequest(mission_id="m-x", name="t", kind="compute"), NotFound, "m-x"),
@@ -155,9 +171,120 @@ def test_a_repeated_request_id_makes_one_thing_and_cannot_make_another(bench: Be
     first = bench.own("CreateMission", request).mission
     assert bench.own("CreateMission", request).mission == first
     job = bench.job(request_id="job-once")
-    assert bench.job(request_id="job-once").job_id == job.job_id
-    with pytest.raises(AlreadyExists):
-        bench.job(request_id="once")
+    again = jobs_pb2.CreateJobRequest(task_id=job.task_id, payload=PAYLOAD, request_id="job-once")
+    assert bench.own("CreateJob", again).job.job_id == job.job_id
+    other = jobs_pb2.CreateJobRequest(task_id=job.task_id, payload=PAYLOAD, request_id="job-once", timeout_ms=777)
+    for reuse in (lambda: bench.own("CreateJob", other), lambda: bench.job(request_id="once")):
+        with pytest.raises(AlreadyExists) as refused:
+            reuse()
+        assert refused.value.reason == "RequestIdReused"
+
+
+@pytest.mark.parametrize("reload", [False, True])
+def test_a_repeat_that_waits_beside_the_first_call_makes_no_second_thing(bench: Bench, reload: bool) -> None:
+    task_id, runtime = bench.job().task_id, bench.core.running.runtime
+    request = jobs_pb2.CreateJobRequest(task_id=task_id, payload=PAYLOAD, request_id=f"together-{reload}")
+    clash = jobs_pb2.CreateMissionRequest(title="m", request_id=f"together-{reload}")
+
+    def begin(method: str, message: Message) -> Any:
+        return bench.core.running.router.dispatch(ADMIN, f"{JOBS}/{method}", message)
+
+    first = begin("CreateJob", request)
+    if reload:  # the first is durable and unanswered when the machines are lost; its repeat waits in the inbox
+        runtime.commit(runtime.gather())
+    second, third = begin("CreateJob", request), begin("CreateMission", clash)
+    if reload:
+        runtime.fail(None, OutcomeUnknown("lost"))
+    bench.cluster.run_for(0.1)
+    (made,) = [job for job in bench.own("ListJobs", jobs_pb2.ListJobsRequest(task_id=task_id)).jobs if job.request_id]
+    assert isinstance(first.outcome, OutcomeUnknown) if reload else first.outcome.job.job_id == made.job_id
+    assert second.outcome.job.job_id == made.job_id
+    assert isinstance(third.outcome, AlreadyExists)
+
+
+def test_a_field_that_nobody_knows_is_refused_one_level_down(bench: Bench) -> None:
+    unknown = b"\x9a\x06\x01x"  # field 99, one byte
+    wasm = b"\x0a\x01m" + unknown
+    payload = b"\x0a" + bytes([len(wasm)]) + wasm
+    request = b"\x12" + bytes([len(payload)]) + payload
+    with pytest.raises(InvalidRequest, match=r"payload\.wasm: unknown field number 99; allowed: module = 1, args = 2"):
+        bench.core.running.router.dispatch(ADMIN, f"{JOBS}/CreateJob", request)
+
+
+def test_a_node_does_only_what_its_roles_allow(bench: Bench) -> None:
+    order, core = bench.signed(bench.order()), member(bench.core, CORE)
+    asked: list[tuple[Any, Caller, str, Message, str]] = [
+        (bench.broker, ADMIN, f"{JOBS}/CreateMission", jobs_pb2.CreateMissionRequest(title="m"), "NotACore"),
+        (bench.host, core, f"{MARKET}/SubmitJobs", jobs_pb2.SubmitJobsRequest(orders=[order]), "NotABroker"),
+        (bench.broker, core, f"{MARKET}/StartJobs", jobs_pb2.StartJobsRequest(), "NotAHost"),
+    ]
+    for process, caller, method, request, reason in asked:
+        before = process.store.journal_seq
+        with pytest.raises(FailedPrecondition, match="its roles in force are") as refused:
+            bench.ask(process, caller, method, request)
+        assert (refused.value.reason, process.store.journal_seq) == (reason, before)
+
+
+def test_a_core_takes_jobs_from_its_first_moment() -> None:
+    cluster = Cluster(1)
+    core = cluster.processes["core"]
+    core.store.commit(Batch(writes={("peers", core.node_id.encode()): None}))
+    core.start()
+    running: Any = core.running
+    assert not running.directory.roles_in_force(core.node_id), "its first step is still to come"
+    outcome = running.router.dispatch(ADMIN, f"{JOBS}/CreateMission", jobs_pb2.CreateMissionRequest(title="m"))
+    cluster.run_for(1)
+    assert outcome.outcome.mission.title == "m"
+
+
+def test_a_watcher_is_not_told_of_a_state_that_is_over(bench: Bench) -> None:
+    job, running = bench.job(), bench.core.running
+    request = jobs_pb2.DispatchJobRequest(job_id=job.job_id, mode=jobs_pb2.DISPATCH_MODE_DISABLED)
+    running.router.dispatch(ADMIN, f"{JOBS}/DispatchJob", request)
+    pending = running.runtime.gather()
+    running.runtime.commit(pending)  # queued and taken up in one batch: the row says the second, the events say both
+    stream = running.router.dispatch(ADMIN, f"{JOBS}/WatchJob", jobs_pb2.WatchJobRequest(job_id=job.job_id))
+    pending.outgoing = [effect for effect in pending.outgoing if not isinstance(effect, Execute)]
+    running.runtime.settle(pending)
+    states = [seen.job.state for seen in stream.take()]
+    assert set(states) == {jobs_pb2.JOB_STATE_RUNNING}
+    told = [event.job.state for event in pending.events if event.HasField("job")]
+    assert told == [jobs_pb2.JOB_STATE_QUEUED, jobs_pb2.JOB_STATE_RUNNING]
+
+
+def test_a_page_stays_below_what_one_message_may_have(bench: Bench) -> None:
+    for number in range(100):
+        bench.own("CreateMission", jobs_pb2.CreateMissionRequest(title=f"long {number}", description="€" * 16_384))
+    token, sizes, titles = "", [], set()
+    while token or not sizes:
+        page = bench.own("ListMissions", jobs_pb2.ListMissionsRequest(page_size=1_000, page_token=token))
+        sizes.append(page.ByteSize())
+        titles |= {mission.title for mission in page.missions}
+        token = page.next_page_token
+    assert max(sizes) <= PAGE_BYTES_MAX + 1_024
+    assert titles >= {f"long {number}" for number in range(100)}
+
+
+def test_a_filtered_list_reads_its_own_rows_and_no_others(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = bench.job(), bench.job()
+    looked: list[str] = []
+    scan = bench.core.store.scan
+    monkeypatch.setattr(bench.core.store, "scan", lambda table, *a, **k: looked.append(table) or scan(table, *a, **k))
+    jobs = bench.own("ListJobs", jobs_pb2.ListJobsRequest(task_id=first.task_id)).jobs
+    tasks = bench.own("ListTasks", jobs_pb2.ListTasksRequest(mission_id=second.mission_id)).tasks
+    assert [job.job_id for job in jobs] == [first.job_id]
+    assert [task.task_id for task in tasks] == [second.task_id]
+    assert not {"jobs", "tasks"} & set(looked)
+    assert not bench.own("ListJobs", jobs_pb2.ListJobsRequest(task_id="t-none")).jobs
+
+
+def test_a_token_of_another_filter_is_refused(bench: Bench) -> None:
+    first, second = bench.job(), bench.job()
+    bench.own("CreateJob", jobs_pb2.CreateJobRequest(task_id=first.task_id, payload=PAYLOAD))
+    page = bench.own("ListJobs", jobs_pb2.ListJobsRequest(task_id=first.task_id, page_size=1))
+    request = jobs_pb2.ListJobsRequest(task_id=second.task_id, page_size=1, page_token=page.next_page_token)
+    with pytest.raises(InvalidRequest, match="page_token"):
+        bench.own("ListJobs", request)
 
 
 def test_lists_come_in_pages_without_bulk(bench: Bench) -> None:
@@ -263,11 +390,96 @@ def test_an_offer_is_its_host_s_own_and_bounded(bench: Bench) -> None:
     for offer, fault in (
         (jobs_pb2.Offer(host=bench.core.node_id, slots=1), PeerFault),
         (jobs_pb2.Offer(host=bench.host.node_id, slots=10**6), InvalidRequest),
+        (jobs_pb2.Offer(host=bench.host.node_id, executors=["x" * 129]), InvalidRequest),
+        (jobs_pb2.Offer(host=bench.host.node_id, kinds=["x" * 129]), InvalidRequest),
+        (jobs_pb2.Offer(host=bench.host.node_id, labels={"x" * 129: ""}), InvalidRequest),
+        (jobs_pb2.Offer(host=bench.host.node_id, labels={"x": "y" * 129}), InvalidRequest),
+        (jobs_pb2.Offer(host=bench.host.node_id, held=["x" * 201]), InvalidRequest),
+        (jobs_pb2.Offer(host=bench.host.node_id, held=[f"{n:0199}" for n in range(400)]), InvalidRequest),
         (jobs_pb2.Offer(host=bench.host.node_id, price_micro=2**63), InvalidRequest),
         (jobs_pb2.Offer(host=bench.host.node_id, held=["x"] * (OFFER_LISTS_MAX + 1)), InvalidRequest),
     ):
         with pytest.raises(fault):
             bench.ask(bench.broker, host, f"{MARKET}/PostOffer", jobs_pb2.PostOfferRequest(offer=offer))
+
+
+REPORTS = [
+    ("reports[0].error", jobs_pb2.AttemptReport(error="x" * 65)),
+    ("reports[0].error", jobs_pb2.AttemptReport(error="not a word")),
+    ("reports[0].error_detail", jobs_pb2.AttemptReport(error="X", error_detail="x" * 2_001)),
+    ("reports[0].result.log", jobs_pb2.AttemptReport(result=jobs_pb2.JobResult(log=bytes(LOG_BYTES_MAX + 1)))),
+    ("reports[0].result.output", jobs_pb2.AttemptReport(result=jobs_pb2.JobResult(output=bytes(OUTPUT_BYTES_MAX + 1)))),
+]
+
+
+def test_a_report_says_no_more_than_it_may(bench: Bench) -> None:
+    for field, message in REPORTS:
+        request = jobs_pb2.ReportResultsRequest(reports=[message])
+        with pytest.raises(InvalidRequest) as refused:
+            bench.ask(bench.core, member(bench.host, HOST), f"{MARKET}/ReportResults", request)
+        assert refused.value.violations[0].field == field
+
+
+def awards(bench: Bench) -> list[tuple[str, jobs_pb2.Clearing]]:
+    def award(host: str = bench.host.node_id, **fields: Any) -> jobs_pb2.Clearing:
+        return jobs_pb2.Clearing(job_id="j-1", attempt=1, kind=jobs_pb2.CLEARING_KIND_AWARDED, host=host, **fields)
+
+    return [
+        ("host", award("nobody")),
+        ("host", award(bench.broker.node_id)),
+        ("host", award("x" * 1_000)),
+        ("price_micro", award(price_micro=2**63)),
+        ("detail", award(detail="x" * 2_001)),
+    ]
+
+
+def test_an_award_names_a_host_of_the_mesh_and_a_price_in_bounds(bench: Bench) -> None:
+    for field, clearing in awards(bench):
+        request = jobs_pb2.DeliverAwardsRequest(awards=[clearing])
+        with pytest.raises(InvalidRequest) as refused:
+            bench.ask(bench.core, member(bench.broker, BROKER), f"{MARKET}/DeliverAwards", request)
+        assert refused.value.violations[0].field == f"awards[0].{field}"
+
+
+def test_what_a_broker_answers_is_bounded_as_well(bench: Bench) -> None:
+    """The machine sees a fault instead, and looks for another broker."""
+    seen: list[Answered] = []
+
+    class Deliveries:
+        def deliver(self, domain: str, event: Answered) -> None:
+            seen.append(event)
+
+    class Liar:
+        def __init__(self, clearing: jobs_pb2.Clearing) -> None:
+            self.answer = jobs_pb2.SubmitJobsResponse(clearings=[clearing])
+
+        def reaches(self, node: str) -> bool:
+            return True
+
+        def call(self, node: str, method: str, request: Message, timeout_ms: int, done: Any) -> None:
+            done(self.answer)
+
+    directory = bench.core.running.directory
+    for field, clearing in awards(bench):
+        client = Client("self", [Liar(clearing)], lambda: directory, lambda answer: check_answer(answer, directory))
+        client.bind(cast(Any, Deliveries()), bench.core.running.router)
+        client.call(Call("jobs", "b", f"{MARKET}/SubmitJobs", jobs_pb2.SubmitJobsRequest(), "tag", 1_000))
+        fault = seen[-1].fault
+        assert isinstance(fault, PeerFault)
+        assert f"clearings[0].{field}" in fault.message
+
+
+def test_the_book_comes_in_pages(bench: Bench) -> None:
+    hosts, token = [], ""
+    while token or not hosts:
+        request = jobs_pb2.ListOffersRequest(page_size=1, page_token=token)
+        page = bench.ask(bench.broker, ADMIN, f"{MARKET}/ListOffers", request)
+        hosts += [entry.offer.host for entry in page.entries]
+        assert len(page.entries) == 1
+        token = page.next_page_token
+    whole = bench.ask(bench.broker, ADMIN, f"{MARKET}/ListOffers", jobs_pb2.ListOffersRequest())
+    assert hosts == [entry.offer.host for entry in whole.entries]
+    assert len(set(hosts)) == len(hosts) > 1
 
 
 def test_one_call_carries_a_bounded_number(bench: Bench) -> None:

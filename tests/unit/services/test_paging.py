@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import pytest
+from google.protobuf.wrappers_pb2 import BytesValue
 from hypothesis import given
 from hypothesis import strategies as st
 
 from offgrid_node.protocol.errors import InvalidRequest
-from offgrid_node.services.paging import TOKEN_BYTES_MAX, decode_token, encode_token, page_bounds
+from offgrid_node.services.paging import (
+    PAGE_BYTES_MAX,
+    TOKEN_BYTES_MAX,
+    decode_token,
+    encode_token,
+    page_bounds,
+    take_page,
+)
 
 
 @pytest.mark.parametrize(
@@ -21,6 +29,24 @@ def test_a_negative_page_size_is_refused_by_name() -> None:
     with pytest.raises(InvalidRequest) as caught:
         page_bounds(-1)
     assert [violation.field for violation in caught.value.violations] == ["page_size"]
+
+
+@given(
+    sizes=st.lists(st.sampled_from([0, 10, 900_000, 2_000_000, 5_000_000]), max_size=12),
+    page_size=st.integers(min_value=0, max_value=4),
+)
+def test_pages_hold_every_row_once_within_count_and_bytes(sizes: list[int], page_size: int) -> None:
+    rows = [(bytes([place]), BytesValue(value=bytes(size))) for place, size in enumerate(sizes)]
+    seen, token = [], ""
+    while True:
+        at = decode_token(token)
+        page, token = take_page((row for row in rows if row[0] >= at), page_size)
+        seen += page
+        assert len(page) <= page_bounds(page_size)
+        assert len(page) <= 1 or sum(item.ByteSize() for item in page) <= PAGE_BYTES_MAX
+        if not token:
+            break
+    assert seen == [row for _, row in rows]
 
 
 @given(st.binary(max_size=TOKEN_BYTES_MAX))

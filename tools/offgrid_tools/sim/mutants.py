@@ -13,12 +13,12 @@ from typing import Any
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.effects import Call, Execute, Reply
 from offgrid_node.protocol.jobs.broker import Broker
-from offgrid_node.protocol.jobs.catalogue import Requests
 from offgrid_node.protocol.jobs.core import Core
 from offgrid_node.protocol.jobs.fence import Fence
 from offgrid_node.protocol.jobs.host import Host
 from offgrid_node.protocol.jobs.open_jobs import RESULTS, OpenJobs
 from offgrid_node.protocol.jobs.post import Post
+from offgrid_node.protocol.jobs.requests import Requests
 from offgrid_node.protocol.jobs.table import AWARDED, QUEUED, RUNNING
 from offgrid_node.protocol.mesh import machine as mesh_machine
 from offgrid_node.protocol.mesh import roll
@@ -26,7 +26,6 @@ from offgrid_node.protocol.mesh.machine import MeshMachine
 from offgrid_node.protocol.mesh.spreading import Spreader
 from offgrid_node.protocol.mesh.swim import ALIVE, BOOT_SHIFT, Swim
 from offgrid_node.runtime import Runtime
-from offgrid_node.services.jobs import Shelf
 
 Sound = Callable[..., Any]  # the method as it is; a patch gets it and returns the broken one
 
@@ -218,7 +217,7 @@ MUTANTS: dict[str, Mutant] = {
     "fence-missing": Mutant("a host forgets what it has settled", (Patch(Fence, "settle", _never(None)),)),
     "request-id-ignored": Mutant(
         "a repeated request makes a second job",
-        (Patch(Requests, "made", _never(None)), Patch(Shelf, "made", _never(None))),
+        (Patch(Requests, "made", _never("")),),
     ),
     "output-lost": Mutant("the core keeps no outputs", (Patch(Post, "put", _all_but_results),)),
     "slots-ignored": Mutant("a host takes whatever comes", (Patch(Host, "refusal", _never_busy),)),

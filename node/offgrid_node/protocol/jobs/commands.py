@@ -8,7 +8,7 @@ from offgrid.v1 import common_pb2, jobs_pb2
 from offgrid_node.protocol.jobs.orders import AttemptKey, JobOrder
 from offgrid_node.protocol.jobs.receipts import ReceiptBody
 
-# ---- from the owner of a core
+# ---- from the owner of a core; `digest` is 16 bytes of all that the request says but its id
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +16,7 @@ class CreateMission:
     title: str
     description: str
     request_id: str
+    digest: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,7 @@ class CreateTask:
     name: str
     kind: str
     request_id: str
+    digest: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,7 @@ class CreateJob:
     timeout_ms: int
     input_name: str
     request_id: str
+    digest: bytes
 
 
 @dataclass(frozen=True, slots=True)

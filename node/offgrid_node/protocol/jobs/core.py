@@ -11,16 +11,17 @@ from collections import OrderedDict
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.effects import Answered, Rows
-from offgrid_node.protocol.errors import FailedPrecondition, Unavailable
+from offgrid_node.protocol.errors import AlreadyExists, Corrupt, FailedPrecondition, Unavailable
 from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.events import BROKER
-from offgrid_node.protocol.jobs.catalogue import Requests
+from offgrid_node.protocol.ids import NODE_ID
 from offgrid_node.protocol.jobs.commands import CreateJob, DeliverAwards, DispatchJob, Report, ReportResults, Start
 from offgrid_node.protocol.jobs.host import PRICE_MICRO_MAX, Host, price_of
 from offgrid_node.protocol.jobs.open_jobs import JOBS, Open, OpenJobs
 from offgrid_node.protocol.jobs.peers import Peers
 from offgrid_node.protocol.jobs.post import CALL_BYTES_MAX, CALL_TIMEOUT_MAX_MS, Post, Tag, transfer_ms
 from offgrid_node.protocol.jobs.receipts import ReceiptBody
+from offgrid_node.protocol.jobs.requests import Requests
 from offgrid_node.protocol.jobs.settings import RETRY_DELAYS_MS, JobsSettings
 from offgrid_node.protocol.jobs.table import AWARDED, CREATED, QUEUED, RUNNING, move
 from offgrid_node.protocol.rng import Rng
@@ -74,12 +75,16 @@ class Core:
     # ---- from the owner
 
     def on_create(self, ticket: int, command: CreateJob, now: Now, rng: Rng) -> None:
-        known = self._jobs.get(self._requests.made(command.request_id) or "")
-        if known is not None:
-            self._post.reply(ticket, jobs_pb2.CreateJobResponse(job=known.job))
+        try:
+            made = self._requests.made(command.request_id, command.digest)
+            entry = self._jobs.get(made)
+            job = entry.job if entry is not None else self._requests.row(JOBS, jobs_pb2.Job, made)
+        except (AlreadyExists, Corrupt) as fault:
+            self._post.reply(ticket, fault)
             return
-        job = self._jobs.create(command, now, rng)
-        self._requests.remember(command.request_id, job.job_id)
+        if job is None:
+            job = self._jobs.create(command, now, rng)
+            self._requests.remember(command.request_id, command.digest, job.job_id)
         self._post.reply(ticket, jobs_pb2.CreateJobResponse(job=job))
 
     def on_dispatch(self, ticket: int, command: DispatchJob, now: Now, rng: Rng) -> None:
@@ -117,13 +122,13 @@ class Core:
 
     def on_submitted(self, tag: Tag, answer: Answered, now: Now, rng: Rng) -> None:
         if isinstance(answer.reply, jobs_pb2.SubmitJobsResponse):
+            asked = set(tag.keys)
             for clearing in answer.reply.clearings:
                 if (clearing.job_id, clearing.attempt) in asked:
                     self._on_clearing(tag.node, clearing, now, rng)
             return
         for key in tag.keys:
             entry = self._jobs.current(key)
-            asked = set(tag.keys)
             if entry is not None and entry.job.state == QUEUED and entry.job.broker == tag.node:
                 entry.avoided.add(tag.node)
                 self._find_another_broker(entry, now, rng)
@@ -134,13 +139,13 @@ class Core:
         self._post.reply(ticket, jobs_pb2.DeliverAwardsResponse())
 
     def _on_clearing(self, broker: str, clearing: jobs_pb2.Clearing, now: Now, rng: Rng) -> None:
+        """Only the broker that was asked last is listened to, so that no other can award, or end, what waits there."""
         key = clearing.job_id, clearing.attempt
         entry = self._jobs.current(key)
         awarded = clearing.kind == jobs_pb2.CLEARING_KIND_AWARDED
         waits = entry is not None and entry.job.state == QUEUED and entry.job.route == jobs_pb2.ROUTE_OFFGRID
         if entry is None or not waits or entry.job.broker != broker:
             same = entry is not None and (entry.job.broker, entry.job.host) == (broker, clearing.host)
-        """Only the broker that was asked last is listened to, so that no other can award, or end, what waits there."""
             if awarded and not same:
                 # Of an older attempt, of a broker that we turned from, or too late: the local queue has the job.
                 self._jobs.close(broker, key)

@@ -11,11 +11,12 @@ from offgrid_node.protocol.errors import Internal
 from offgrid_node.protocol.events import PeerDown, PeerUp
 from offgrid_node.protocol.jobs import commands
 from offgrid_node.protocol.jobs.broker import Broker
-from offgrid_node.protocol.jobs.catalogue import Catalogue, Requests
+from offgrid_node.protocol.jobs.catalogue import Catalogue
 from offgrid_node.protocol.jobs.core import Core
 from offgrid_node.protocol.jobs.host import Host
 from offgrid_node.protocol.jobs.peers import Peers
 from offgrid_node.protocol.jobs.post import Post, Tag
+from offgrid_node.protocol.jobs.requests import Requests
 from offgrid_node.protocol.jobs.settings import JobsSettings
 from offgrid_node.protocol.rng import Rng
 

@@ -26,9 +26,10 @@ from offgrid_node.protocol.rng import Rng
 from offgrid_node.protocol.timers import Timers
 
 JOBS, PAYLOADS, RESULTS = "jobs", "payloads", "results"
+TASK_JOBS = "task_jobs"  # "<task id>/<job id>", empty: the jobs of a task without a look at all others
 ATTEMPTS_SHOWN = 16
-ENDED_REMEMBERED = 10_000  # those not committed yet are among them; older ones are found in the rows
 OUTCOME_CHARS_MAX, DETAIL_CHARS_MAX = 500, 2_000  # of what others say about a job, so much is kept
+ENDED_REMEMBERED = 10_000  # those not committed yet are among them; older ones are found in the rows
 
 
 @dataclass(slots=True)
@@ -139,6 +140,7 @@ class OpenJobs:
         )
         self._open[job.job_id] = Open(job)
         self._post.put_bytes(PAYLOADS, job.job_id.encode(), command.payload)
+        self._post.put_bytes(TASK_JOBS, f"{job.task_id}/{job.job_id}".encode(), b"")
         self.keep(job, now, EventType.JOB_CREATED)
         return job
 

@@ -1,0 +1,89 @@
+"""How much one message of a peer may say: whatever it says ends up in rows, in the journal and on somebody's screen.
+
+Each check raises InvalidRequest that names the field, below the `field` given.
+"""
+
+from __future__ import annotations
+
+import re
+
+from offgrid.v1 import jobs_pb2
+from offgrid_node.protocol.errors import InvalidRequest
+from offgrid_node.protocol.jobs.orders import JobOrder
+
+OUTPUT_BYTES_MAX = 2 * 1024 * 1024
+LOG_BYTES_MAX = 64 * 1024
+ID_CHARS_MAX = 64
+WORD_CHARS_MAX = 64
+LABEL_CHARS_MAX = 128  # a kind, an executor, a label's key or value
+HELD_CHARS_MAX = 200  # a job id, a slash, an attempt
+REFUSAL_CHARS_MAX = 256
+DETAIL_CHARS_MAX = 2_000
+OFFER_BYTES_MAX = 64 * 1024
+OFFER_LISTS_MAX = 1_024  # executors, kinds, labels and held attempts of one offer
+SLOTS_MAX = 1_024
+PRICE_MAX = 10**15
+
+_WORD = re.compile(r"[A-Za-z][A-Za-z0-9]*\Z")
+
+
+def check_offer(field: str, offer: jobs_pb2.Offer) -> None:
+    if offer.ByteSize() > OFFER_BYTES_MAX:
+        raise InvalidRequest.field(field, f"{offer.ByteSize()} bytes; at most {OFFER_BYTES_MAX} are allowed")
+    _number(f"{field}.slots", offer.slots, SLOTS_MAX)
+    _number(f"{field}.price_micro", offer.price_micro, PRICE_MAX)
+    lists = {"executors": offer.executors, "kinds": offer.kinds, "labels": offer.labels, "held": offer.held}
+    for name, entries in lists.items():
+        if len(entries) > OFFER_LISTS_MAX:
+            raise InvalidRequest.field(f"{field}.{name}", f"at most {OFFER_LISTS_MAX} entries are allowed")
+        most = HELD_CHARS_MAX if name == "held" else LABEL_CHARS_MAX
+        for entry in entries:
+            _text(f"{field}.{name}", entry, most)
+    for value in offer.labels.values():
+        _text(f"{field}.labels", value, LABEL_CHARS_MAX)
+
+
+def check_order(field: str, order: JobOrder) -> None:
+    _text(f"{field}.job_id", order.job_id, ID_CHARS_MAX)
+    _text(f"{field}.kind", order.kind, LABEL_CHARS_MAX)
+    _text(f"{field}.needs", order.needs, LABEL_CHARS_MAX)
+
+
+def check_clearing(field: str, clearing: jobs_pb2.Clearing) -> None:
+    _text(f"{field}.job_id", clearing.job_id, ID_CHARS_MAX)
+    _text(f"{field}.host", clearing.host, ID_CHARS_MAX)
+    _text(f"{field}.detail", clearing.detail, DETAIL_CHARS_MAX)
+    _number(f"{field}.price_micro", clearing.price_micro, PRICE_MAX)
+
+
+def check_price(field: str, price_micro: int) -> None:
+    _number(field, price_micro, PRICE_MAX)
+
+
+def check_report(field: str, report: jobs_pb2.AttemptReport) -> None:
+    _text(f"{field}.job_id", report.job_id, ID_CHARS_MAX)
+    _text(f"{field}.error", report.error, WORD_CHARS_MAX)
+    if report.error and not _WORD.match(report.error):
+        raise InvalidRequest.field(f"{field}.error", f"{report.error!r} is no word of A-Z a-z 0-9, a letter first")
+    _text(f"{field}.error_detail", report.error_detail, DETAIL_CHARS_MAX)
+    for name, value, most in (
+        ("output", report.result.output, OUTPUT_BYTES_MAX),
+        ("log", report.result.log, LOG_BYTES_MAX),
+    ):
+        if len(value) > most:
+            raise InvalidRequest.field(f"{field}.result.{name}", f"{len(value)} bytes; at most {most} are allowed")
+
+
+def check_outcome(field: str, outcome: jobs_pb2.StartOutcome | jobs_pb2.ReportOutcome) -> None:
+    _text(f"{field}.job_id", outcome.job_id, ID_CHARS_MAX)
+    _text(f"{field}.refusal", outcome.refusal, REFUSAL_CHARS_MAX)
+
+
+def _text(field: str, text: str, most: int) -> None:
+    if len(text) > most:
+        raise InvalidRequest.field(field, f"{len(text)} characters; at most {most} are allowed")
+
+
+def _number(field: str, number: int, most: int) -> None:
+    if number > most:
+        raise InvalidRequest.field(field, f"{number}; at most {most} are allowed")

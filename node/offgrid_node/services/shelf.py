@@ -1,0 +1,59 @@
+"""Typed look-ups in committed rows, whole and in pages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TypeVar
+
+from google.protobuf.message import Message
+
+from offgrid_node.protocol.errors import InvalidRequest, NotFound
+from offgrid_node.protocol.jobs.bounds import ID_CHARS_MAX
+from offgrid_node.services.paging import decode_token, take_page
+from offgrid_node.storage.store import Store
+
+M = TypeVar("M", bound=Message)
+
+
+class Shelf:
+    """Rows as messages."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def find(self, table: str, row: type[M], row_id: str) -> M | None:
+        if not row_id or len(row_id) > ID_CHARS_MAX:
+            return None
+        value = self._store.get(table, row_id.encode())
+        return row.FromString(value) if value is not None else None
+
+    def get(self, field: str, table: str, row: type[M], row_id: str) -> M:
+        """Raises NotFound with the field and the id."""
+        found = self.find(table, row, row_id)
+        if found is None:
+            what = row.DESCRIPTOR.name.lower()
+            raise NotFound(
+                f"there is no {what} {row_id!r}", reason=f"{what.capitalize()}NotFound", metadata={field: row_id}
+            )
+        return found
+
+    def page(self, table: str, row: type[M], size: int, token: str) -> tuple[list[M], str]:
+        """Rows in the order of their keys from the token on, and the token of the next page."""
+        scan = self._store.scan(table, decode_token(token))
+        return take_page(((key, row.FromString(value)) for key, value in scan), size)
+
+    def page_of(self, owner: str, index: str, table: str, row: type[M], size: int, token: str) -> tuple[list[M], str]:
+        """As `page`, of the rows that the table `index` has below `owner`: its keys are "<owner>/<row id>"."""
+        prefix, start = f"{owner}/".encode(), decode_token(token)
+        if start and not start.startswith(prefix):
+            raise InvalidRequest.field("page_token", "it belongs to a list with other filters; begin again without it")
+        if len(owner) > ID_CHARS_MAX:
+            return [], ""
+
+        def rows() -> Iterator[tuple[bytes, M]]:
+            for key, _ in self._store.scan(index, start, prefix=prefix):
+                value = self._store.get(table, key[len(prefix) :])
+                if value is not None:
+                    yield key, row.FromString(value)
+
+        return take_page(rows(), size)
