@@ -37,8 +37,8 @@ class TestFindingANode:
         for said in (node.address, node.address.removeprefix("unix:"), str(node.folder), str(config), str(tmp_path)):
             assert find(said).target == node.address, said
 
-    def test_by_itself_in_data_then_the_config_then_home(self, node: SmallNode, tmp_path: Path) -> None:
-        here, home = tmp_path / "here", tmp_path / "home"
+    def test_by_itself_in_data_then_the_config_then_home(self, node: SmallNode) -> None:
+        here, home = node.folder / "here", node.folder / "home"  # short, as a socket's path must be
         (home / ".offgrid").mkdir(parents=True)
         here.mkdir()
         (home / ".offgrid" / "data").symlink_to(node.folder)
