@@ -6,6 +6,7 @@ import heapq
 from typing import Generic, TypeVar
 
 K = TypeVar("K")
+STALE_MAX = 64  # entries of timers moved or cancelled; beyond as many again as are set, the heap is made anew
 
 
 class Timers(Generic[K]):
@@ -20,9 +21,11 @@ class Timers(Generic[K]):
         self._count += 1
         self._due[key] = (due_ms, self._count)
         heapq.heappush(self._heap, (due_ms, self._count, key))
+        self._tidy()
 
     def cancel(self, key: K) -> None:
-        self._due.pop(key, None)
+        if self._due.pop(key, None) is not None:
+            self._tidy()
 
     def take_due(self, now_ms: int) -> list[K]:
         """Removes and returns the keys whose time has come."""
@@ -34,6 +37,12 @@ class Timers(Generic[K]):
 
     def next_ms(self) -> int | None:
         return self._first()
+
+    def _tidy(self) -> None:
+        """A timer far off that is set again and again must not fill the memory until its time comes."""
+        if len(self._heap) > 2 * len(self._due) + STALE_MAX:
+            self._heap = [(due_ms, count, key) for key, (due_ms, count) in self._due.items()]
+            heapq.heapify(self._heap)
 
     def _first(self) -> int | None:
         while self._heap:

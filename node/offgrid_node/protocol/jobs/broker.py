@@ -10,6 +10,7 @@ awarded and nobody has closed, together with what the host says it holds; the ho
 
 from __future__ import annotations
 
+import heapq
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -30,6 +31,7 @@ QUEUE, LEASES = "broker_queue", "broker_leases"
 LEASE_GRACE_MS = 5_000  # an award needs this long at most to become a lease that its host holds
 LEASE_MARGIN_MS = 120_000  # past the job's own time-out a lease is certainly dead
 AWARD_RETRY_MS = 2_000
+CORE_GRACE_MS = 60_000  # the orders of a core that is not alive wait so long; once it is back it says them again
 TRIED_REMEMBERED = 10_000  # jobs
 ATTEMPT_DIGITS_MAX = 10
 
@@ -38,9 +40,11 @@ JobKey = tuple[str, str]  # (core, job id)
 
 @dataclass(slots=True)
 class Standing:
-    """A host's offer and what this broker has awarded to it: attempt → when."""
+    """A host's offer and what this broker has awarded to it: attempt → when. `seq` is the newest of its present life:
+    one that was restored from a backup counts from below."""
 
     offer: jobs_pb2.Offer
+    seq: int = 0
     awarded: dict[ClaimKey, int] = field(default_factory=dict)
     held: frozenset[ClaimKey] = frozenset()
 
@@ -70,6 +74,7 @@ class Broker:
             row = jobs_pb2.BrokerOrder.FromString(value)
             order = JobOrder.decode(row.order.body)
             self._queue[order.key] = order, row.order
+            self._await_core(order.core, now)
             self._newest[order.key[:2]] = order.key
         for _, value in rows.scan(LEASES):
             lease = jobs_pb2.BrokerLease.FromString(value)
@@ -100,9 +105,9 @@ class Broker:
         offer = command.offer
         standing = self._book.get(offer.host)
         if standing is None:
-            standing = self._book[offer.host] = Standing(offer, self._awarded_to(offer.host, now))
-        if offer.seq >= standing.offer.seq:
-            standing.offer, standing.held = offer, frozenset(_held(offer))
+            standing = self._book[offer.host] = Standing(offer, awarded=self._awarded_to(offer.host, now))
+        if offer.seq >= standing.seq:
+            standing.offer, standing.seq, standing.held = offer, offer.seq, frozenset(_held(offer))
             self._release_unheld(standing, now)
             self._clear_due = True
         self._post.reply(ticket, jobs_pb2.PostOfferResponse())
@@ -134,17 +139,23 @@ class Broker:
                 self._timers.set(("deliver", key), now.mono_ms + AWARD_RETRY_MS)
 
     def on_peer_up(self, node_id: str) -> None:
-        """Its offer may have come before the mesh said so."""
-        self._clear_due = self._clear_due or node_id in self._book
+        """A new life, or new roles. Its offer may have come before the mesh said so, its orders may wait here."""
+        standing = self._book.get(node_id)
+        if standing is not None:
+            standing.seq = 0
+        self._clear_due = True
 
-    def on_peer_down(self, node_id: str) -> None:
+    def on_peer_down(self, node_id: str, now: Now) -> None:
         """A dead host's leases are the core's to award again, with a new number; its offer is void."""
+        self._await_core(node_id, now)
         self._book.pop(node_id, None)
         for key in [key for key, lease in self._leases.items() if lease.host == node_id]:
             self._drop_lease(key)
 
     def on_wake(self, now: Now) -> None:
         for what, key in self._timers.take_due(now.mono_ms):
+            if what == "core":
+                self._drop_orders_of(key[0])
             lease = self._leases.get(key)
             if lease is None:
                 continue
@@ -154,17 +165,29 @@ class Broker:
                 self._deliver(lease, now)
 
     def clear(self, now: Now) -> None:
-        """Awards what waits, oldest first, as far as free slots go."""
+        """Awards what waits, oldest first, as far as free slots go. Orders of a core that is down wait for it."""
         if not self._clear_due:
             return
         self._clear_due = False
-        if not any(standing.slots_free for _, standing in self._live()):
-            return
-        for key, (order, _) in list(self._queue.items()):
-            won = self._match(order)
-            if won is not None:
-                self._drop_order(key)
-                self._deliver(self._award(order, *won, now), now)
+        free = sum(standing.slots_free for _, standing in self._live())
+        taken: set[tuple[str, str]] = set()  # what every able host is too busy for; slots only get fewer in here
+        won: list[jobs_pb2.BrokerLease] = []
+        for order, _ in self._queue.values():
+            if len(won) >= free:
+                break
+            wants = order.kind, order.needs
+            if wants in taken or self._peers.is_down(order.core):
+                continue
+            match = self._match(order)
+            if match is None:
+                taken.add(wants)
+            else:
+                won.append(self._award(order, *match, now))
+        for lease in won:
+            key = claim_of(lease)
+            del self._queue[key]
+            self._post.delete(QUEUE, row_key(key))
+            self._deliver(lease, now)
 
     # ---- inside
 
@@ -196,6 +219,7 @@ class Broker:
             detail = f"the queue holds {self._settings.queue_max} orders already"
             return _clearing(order, jobs_pb2.CLEARING_KIND_REFUSED, detail=detail)
         self._queue[key] = order, signed
+        self._await_core(core, now)
         self._newest[key[:2]] = key
         self._post.put(QUEUE, row_key(key), jobs_pb2.BrokerOrder(order=signed, core=core))
         self._event(EventType.JOB_QUEUED, order, "", 0)
@@ -208,17 +232,16 @@ class Broker:
     def _match(self, order: JobOrder) -> tuple[str, int] | None:
         """The cheapest live host with a free slot, and the price that the runner-up would have taken."""
         tried = self._tried.get(order.key[:2], ())
-        able = [
+        able = (
             (host in tried, standing.offer.price_micro, -standing.slots_free, host)
             for host, standing in self._live()
-            if standing.slots_free and standing.could_run(order)
-        ]
-        if not able:
+            if standing.could_run(order) and standing.slots_free
+        )
+        best = heapq.nsmallest(2, able)
+        if not best:
             return None
-        able.sort()
-        _, own_price, _, winner = able[0]
-        critical = max(own_price, able[1][1]) if len(able) > 1 else own_price
-        return winner, price_of(critical, order.size_tokens)
+        _, own_price, _, winner = best[0]
+        return winner, price_of(max(own_price, best[-1][1]), order.size_tokens)
 
     def _remember_tried(self, lease: jobs_pb2.BrokerLease) -> None:
         job = lease.core, lease.job_id
@@ -276,6 +299,16 @@ class Broker:
         if self._queue.pop(key, None) is not None:
             self._forget(key)
             self._post.delete(QUEUE, row_key(key))
+
+    def _await_core(self, core: str, now: Now) -> None:
+        """Gives a core that is not alive its time to come back."""
+        if not self._peers.is_alive(core):
+            self._timers.set(("core", (core, "", 0)), now.mono_ms + CORE_GRACE_MS)
+
+    def _drop_orders_of(self, core: str) -> None:
+        if not self._peers.is_alive(core):
+            for key in [key for key in self._queue if key[0] == core]:
+                self._drop_order(key)
 
     def _forget(self, key: ClaimKey) -> None:
         if self._newest.get(key[:2]) == key:

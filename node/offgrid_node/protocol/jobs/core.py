@@ -35,6 +35,7 @@ START_RETRY_MS = 1_000
 START_PATIENCE_MS = 10_000
 RUN_GRACE_MS = 10_000 + transfer_ms(CALL_BYTES_MAX)  # past its time-out a host has this long to bring what came of it
 REFUSAL_CHARS_MAX = 200
+QUEUE_RETRY_MS = 1_000
 ROUTE_REASONS = {
     "disabled": "the mesh is switched off for this job (mode disabled)",
     "no broker": "no broker of the mesh is alive",

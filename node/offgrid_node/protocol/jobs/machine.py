@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.clock import Now
@@ -14,6 +14,7 @@ from offgrid_node.protocol.jobs.broker import Broker
 from offgrid_node.protocol.jobs.catalogue import Catalogue
 from offgrid_node.protocol.jobs.core import Core
 from offgrid_node.protocol.jobs.host import Host
+from offgrid_node.protocol.jobs.orders import ClaimKey
 from offgrid_node.protocol.jobs.peers import Peers
 from offgrid_node.protocol.jobs.post import Post, Tag
 from offgrid_node.protocol.jobs.requests import Requests
@@ -43,7 +44,8 @@ class JobsMachine:
         return min((due for due in deadlines if due is not None), default=None)
 
     def step(self, inputs: Sequence[object], now: Now, rng: Rng) -> list[Effect]:
-        executed = []
+        # Before anything wakes: a lease whose work ended while the machines were replaced must not be given back.
+        self.host.on_executed([event for event in inputs if isinstance(event, Executed)], now)
         for event in inputs:
             match event:
                 case Asked(ticket, _, command):
@@ -51,7 +53,7 @@ class JobsMachine:
                 case Answered(Tag() as tag):
                     self._answer(tag, event, now, rng)
                 case Executed():
-                    executed.append(event)
+                    pass
                 case PeerUp(node_id, _, roles):
                     self._peers.on_up(event)
                     self.broker.on_peer_up(node_id)
@@ -59,7 +61,7 @@ class JobsMachine:
                     self.host.on_peer_up(roles, node_id, now)
                 case PeerDown(node_id):
                     self._peers.on_down(event)
-                    self.broker.on_peer_down(node_id)
+                    self.broker.on_peer_down(node_id, now)
                     self.core.on_peer_down(node_id, now, rng)
                 case Woke():
                     self.host.on_wake(now)
@@ -67,7 +69,6 @@ class JobsMachine:
                     self.core.on_wake(now, rng)
                 case _:
                     raise Internal(f"the jobs machine does not know {type(event).__name__}")
-        self.host.on_executed(executed, now)
         self._close_step(now, rng)
         return self._post.take()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from random import Random
 from typing import TypeVar
 
@@ -31,11 +31,9 @@ PAYLOAD = jobs_pb2.JobPayload(wasm=jobs_pb2.WasmTask(module=b"(module)"), input=
 M = TypeVar("M", bound=Message)
 
 
-def order_of(core: SimSigner = OWNER, job_id: str = "j-1", attempt: int = 1, *, needs: str = "wasm") -> JobOrder:
+def order_of(core: SimSigner = OWNER, job_id: str = "j-1", attempt: int = 1, *, kind: str = "compute") -> JobOrder:
     payload = PAYLOAD.SerializeToString()
-    return JobOrder(
-        core.node_id, job_id, attempt, "compute", needs, 1_000, len(payload), payload_digest(payload), 30_000
-    )
+    return JobOrder(core.node_id, job_id, attempt, kind, "wasm", 1_000, len(payload), payload_digest(payload), 30_000)
 
 
 class Disk:
@@ -121,15 +119,26 @@ class BrokerBench(Bench):
         self.broker.clear(self.now)
         self.settle()
 
-    def offer(self, host: SimSigner = WORKER, *, seq: int = 1, slots: int = 1, price: int = 0, **more: object) -> None:
+    def offer(
+        self,
+        host: SimSigner = WORKER,
+        *,
+        seq: int = 1,
+        slots: int = 1,
+        price: int = 0,
+        kinds: Sequence[str] = ("compute",),
+        held: Sequence[str] = (),
+    ) -> None:
         offer = jobs_pb2.Offer(
-            host=host.node_id, seq=seq, slots=slots, price_micro=price, executors=["wasm"], kinds=["compute"], **more
+            host=host.node_id, seq=seq, slots=slots, price_micro=price, executors=["wasm"], kinds=kinds, held=held
         )
         self.broker.on_offer(1, PostOffer(offer), self.now)
         self.close_step()
 
-    def submit(self, core: SimSigner = OWNER, job_id: str = "j-1", attempt: int = 1, **more: str) -> jobs_pb2.Clearing:
-        order = order_of(core, job_id, attempt, **more)
+    def submit(
+        self, core: SimSigner = OWNER, job_id: str = "j-1", attempt: int = 1, *, kind: str = "compute"
+    ) -> jobs_pb2.Clearing:
+        order = order_of(core, job_id, attempt, kind=kind)
         command = SubmitJobs(core.node_id, ((order, sign_order(order, core, SALT)),))
         self.broker.on_submit(1, command, self.now)
         self.close_step()
@@ -141,7 +150,7 @@ class BrokerBench(Bench):
 
     def down(self, signer: SimSigner) -> None:
         self.peers.on_down(PeerDown(signer.node_id))
-        self.broker.on_peer_down(signer.node_id)
+        self.broker.on_peer_down(signer.node_id, self.now)
         self.close_step()
 
     def up(self, signer: SimSigner, role: int) -> None:
@@ -153,6 +162,14 @@ class BrokerBench(Bench):
         self.now_ms += ms
         self.broker.on_wake(self.now)
         self.close_step()
+
+    def delivered(self) -> list[str]:
+        """The jobs whose awards were brought to their cores, in order."""
+        awards: list[str] = []
+        for call in self.calls("DeliverAwards"):
+            assert isinstance(call.request, jobs_pb2.DeliverAwardsRequest)
+            awards += [award.job_id for award in call.request.awards]
+        return awards
 
     def slots_free(self, host: SimSigner = WORKER) -> int:
         return next(entry.slots_free for entry in self.broker.book() if entry.offer.host == host.node_id)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from job_bench import OWNER, RIVAL, WORKER, BrokerBench
+from job_bench import OTHER, OWNER, RIVAL, WORKER, BrokerBench, order_of
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.effects import Answered
+from offgrid_node.protocol.events import CORE, HOST
+from offgrid_node.protocol.jobs.broker import CORE_GRACE_MS, LEASE_MARGIN_MS, QUEUE, Broker
+from offgrid_node.protocol.jobs.orders import JobOrder
 from offgrid_node.protocol.jobs.post import Tag
 
 AWARDED, QUEUED, NO_HOST, REFUSED = (
@@ -117,3 +120,104 @@ def test_the_queue_is_bounded_and_says_so() -> None:
     kinds = [bench.submit(OWNER, f"j-{number}").kind for number in range(4)]
     assert kinds == [AWARDED, QUEUED, QUEUED, REFUSED]
     assert bench.submit(OWNER, "j-1").kind == QUEUED, "who waits already is not turned away"
+
+
+class TestACoreThatIsDown:
+    """OWNER's order waits for the one slot, which RIVAL's job holds; then OWNER is seen dead."""
+
+    @pytest.fixture
+    def bench(self) -> BrokerBench:
+        bench = BrokerBench()
+        bench.offer(slots=1)
+        bench.submit(RIVAL, "j-busy")
+        bench.submit(OWNER)
+        bench.down(OWNER)
+        return bench
+
+    def test_is_awarded_nothing(self, bench: BrokerBench) -> None:
+        bench.submit(RIVAL, "j-next")
+        bench.close(RIVAL, "j-busy", 1)
+        assert [call.node for call in bench.calls("DeliverAwards")] == [RIVAL.node_id]
+
+    def test_gets_its_turn_once_it_is_back(self, bench: BrokerBench) -> None:
+        bench.close(RIVAL, "j-busy", 1)
+        assert bench.slots_free() == 1
+        bench.up(OWNER, CORE)
+        assert [call.node for call in bench.calls("DeliverAwards")] == [OWNER.node_id]
+
+    def test_is_waited_for_no_longer_than_its_grace(self, bench: BrokerBench) -> None:
+        bench.wait(CORE_GRACE_MS - 1)
+        assert bench.broker.queued == 1
+        bench.wait(1)
+        assert bench.broker.queued == 0
+        assert list(bench.disk.scan(QUEUE)) == []
+
+    def test_keeps_its_orders_if_it_comes_back_in_time(self, bench: BrokerBench) -> None:
+        bench.up(OWNER, CORE)
+        bench.wait(CORE_GRACE_MS)
+        assert bench.broker.queued == 1
+
+    def test_is_waited_for_no_longer_after_a_restart_of_the_broker(self, bench: BrokerBench) -> None:
+        bench.restart()
+        bench.wait(CORE_GRACE_MS)
+        assert bench.broker.queued == 0
+
+
+def test_the_leases_of_a_core_that_never_closes_them_expire() -> None:
+    bench = BrokerBench()
+    bench.offer()
+    bench.submit(OWNER)
+    bench.down(OWNER)
+    bench.wait(order_of().timeout_ms + LEASE_MARGIN_MS)
+    assert bench.slots_free() == 1
+
+
+def test_the_next_in_line_gets_a_slot_even_if_one_before_it_wants_another_kind_of_host() -> None:
+    bench = BrokerBench()
+    bench.offer(WORKER)
+    bench.offer(OTHER, kinds=["llm_call"])
+    bench.submit(OWNER, "j-busy")
+    bench.submit(OWNER, "j-busy-too", kind="llm_call")
+    for job_id, kind in (("j-1", "compute"), ("j-2", "compute"), ("j-3", "llm_call")):
+        assert bench.submit(OWNER, job_id, kind=kind).kind == QUEUED
+    bench.close(OWNER, "j-busy-too", 1)
+    assert bench.delivered() == ["j-3"]
+    bench.close(OWNER, "j-busy", 1)
+    assert bench.delivered() == ["j-3", "j-1"]
+
+
+def test_a_long_queue_is_not_walked_for_a_slot_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = BrokerBench(queue_max=1_000)
+    bench.offer(WORKER, slots=1)
+    bench.offer(OTHER, kinds=["llm_call"])
+    bench.submit(OWNER, "j-busy")
+    for number in range(500):
+        bench.submit(OWNER, f"j-{number}")
+    looks: list[JobOrder] = []
+    match = Broker._match
+
+    def look(broker: Broker, order: JobOrder) -> tuple[str, int] | None:
+        looks.append(order)
+        return match(broker, order)
+
+    monkeypatch.setattr(Broker, "_match", look)
+    bench.offer(WORKER, seq=2, slots=1)
+    assert len(looks) <= 1
+    assert bench.broker.queued == 500
+
+
+class TestAHostsOffers:
+    def test_that_are_older_than_the_newest_are_ignored(self) -> None:
+        bench = BrokerBench()
+        bench.offer(seq=9, slots=1)
+        bench.offer(seq=8, slots=5)
+        assert bench.slots_free() == 1
+
+    def test_count_anew_in_its_next_life(self) -> None:
+        bench = BrokerBench()
+        bench.offer(seq=9, slots=1)
+        bench.up(WORKER, HOST)
+        bench.offer(seq=2, slots=5)
+        assert bench.slots_free() == 5
+        bench.offer(seq=1, slots=7)
+        assert bench.slots_free() == 5

@@ -6,9 +6,9 @@ import pytest
 from job_bench import MARKET, OTHER, WORKER, CoreBench, award
 
 from offgrid.v1 import jobs_pb2
-from offgrid_node.protocol.errors import OutcomeUnknown, Unavailable
+from offgrid_node.protocol.errors import Exhausted, OutcomeUnknown, Unavailable
 from offgrid_node.protocol.jobs.commands import DeliverAwards, Report, ReportResults
-from offgrid_node.protocol.jobs.core import LOSSES_MAX, REFUSAL_CHARS_MAX
+from offgrid_node.protocol.jobs.core import LOSSES_MAX, QUEUE_RETRY_MS, REFUSAL_CHARS_MAX
 from offgrid_node.protocol.jobs.host import PRICE_MICRO_MAX
 from offgrid_node.protocol.jobs.open_jobs import DETAIL_CHARS_MAX, OUTCOME_CHARS_MAX
 from offgrid_node.protocol.jobs.table import AWARDED, FAILED, QUEUED, RUNNING
@@ -163,3 +163,25 @@ def test_a_call_that_was_refused_at_once_is_made_again_after_a_second() -> None:
     bench.answers_start(job_id, fault=Unavailable("connection refused"))
     bench.wait(1_000)
     assert len(bench.calls("StartJobs")) == 2
+
+
+def test_a_core_has_no_more_jobs_open_than_its_bound() -> None:
+    bench = CoreBench(queue_max=2)
+    first = bench.create(request_id="r-1")
+    bench.create()
+    full = bench.create()
+    assert isinstance(full, Exhausted)
+    assert (full.reason, full.retry_ms) == ("QueueFull", QUEUE_RETRY_MS)
+    again = bench.create(request_id="r-1")
+    assert again == first, "a repeated request finds what the first one made, however full it is"
+
+
+def test_a_job_that_ends_makes_room_for_another() -> None:
+    bench = CoreBench(queue_max=1)
+    job_id = bench.awarded()
+    assert isinstance(bench.create(), Exhausted)
+    report = jobs_pb2.AttemptReport(job_id=job_id, attempt=1, error="JobTimeout")
+    reports = ReportResults(WORKER.node_id, (Report((job_id, 1), report, None),))
+    bench.core.on_reports(9, reports, bench.now, bench.rng)
+    bench.settle()
+    assert isinstance(bench.create(), jobs_pb2.CreateJobResponse)
