@@ -48,6 +48,7 @@ MODES = {
     "disabled": jobs_pb2.DISPATCH_MODE_DISABLED,
 }
 
+WORK_NAME = "work"  # in the data folder: what jobs are given to work in
 LOOPBACK_ANY = "127.0.0.1:0"
 VERIFY_BYTES_MAX = 64 * MIB  # about a quarter of a second
 FINDINGS_SHOWN = 5
@@ -115,11 +116,9 @@ class Daemon:
         self._config = config
         self._began_ns = time.monotonic_ns()
         self._key = NodeKey.load(folder.keys_path)
-        self._pool, missing = make_executors(config)
-        unused = unused_settings(config)
-        for sentence in unused:
+        self._problems = unused_settings(config)
+        for sentence in self._problems:
             _log.warning("%s", sentence)
-        self._problems = (*unused, *missing)
         self._cleanup: list[Callable[[], Awaitable[None] | None]] = []
         self.banner = ""
 
@@ -128,7 +127,8 @@ class Daemon:
         config, tls = self._config, issue_leaf(self._key)
         store = open_store(config, create=False)
         self._cleanup.append(store.close)
-        self._problems += check_store(store)
+        self._pool, missing = make_executors(config)  # once the folder is ours: they empty their part of it
+        self._problems += (*missing, *check_store(store))
         threaded = measure_fsync_ms(config.storage.memory_db) > COMMIT_INLINE_MAX_MS
         self._driver = Driver(asyncio.get_running_loop(), threaded=threaded)
         road = GrpcRoad(tls, lambda: self.node.directory)
@@ -231,7 +231,8 @@ def make_executors(config: Config) -> tuple[ExecutorPool, tuple[str, ...]]:
     executors: list[Executor] = []
     if config.host.wasm.enabled:
         executors.append(WasmExecutor(config.host.wasm.memory_mb * MIB, config.host.slots))
-    process = ProcessExecutor({name: Path(path) for name, path in config.host.process.commands.items()})
+    commands = {name: Path(path) for name, path in config.host.process.commands.items()}
+    process = ProcessExecutor(commands, work_dir=config.node.data_dir / WORK_NAME)
     executors.append(process)
     return ExecutorPool(executors), process.problems
 

@@ -4,6 +4,10 @@ POSIX: a session of its own, so that the whole process group can be killed, and 
 between fork and the program (`prlimit` where it is installed, else `limits.py` in a bare interpreter). Windows: a
 process group and `taskkill /T`, best effort, and no resource limits. Neither hides files or the network: programs are
 trusted by the host's owner, who lists them.
+
+A host that is killed can kill nobody. On Linux the kernel then ends its programs (PR_SET_PDEATHSIG, see prctl(2)), by
+`setpriv` or `limits.py`; not their descendants, which the host's next start finds (workplace.py), nor a set-user-id
+program. On other systems they run on until they end or their CPU time does.
 """
 
 from __future__ import annotations
@@ -16,8 +20,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-POSIX = os.name == "posix"
+POSIX, LINUX = os.name == "posix", sys.platform == "linux"
 PRLIMIT_PATHS = (Path("/usr/bin/prlimit"), Path("/bin/prlimit"))
+SETPRIV_PATHS = (Path("/usr/bin/setpriv"), Path("/bin/setpriv"))
+SETPRIV_TIMEOUT_S = 5
 POSIX_PATH = "/usr/local/bin:/usr/bin:/bin"
 TASKKILL_TIMEOUT_S = 5
 
@@ -47,16 +53,52 @@ def find_prlimit() -> Path | None:
     return next((path for path in PRLIMIT_PATHS if path.is_file() and os.access(path, os.X_OK)), None)
 
 
-def wrapped(argv: Sequence[str], limits: Limits, prlimit: Path | None) -> list[str]:
-    """`argv` behind a wrapper that sets the limits first. On Windows just `argv`: there are none."""
+def find_setpriv() -> Path | None:
+    """util-linux's `setpriv` (2.33 or later); busybox has one by that name which knows no parent-death signal."""
+    for path in SETPRIV_PATHS if LINUX else ():
+        if path.is_file() and os.access(path, os.X_OK):
+            command = [*_setpriv(path), str(path), "--version"]
+            try:
+                asked = subprocess.run(command, check=False, capture_output=True, timeout=SETPRIV_TIMEOUT_S)
+                if asked.returncode == 0:
+                    return path
+            except (OSError, subprocess.TimeoutExpired):
+                continue
+    return None
+
+
+def wrapped(
+    argv: Sequence[str],
+    limits: Limits,
+    prlimit: Path | None,
+    *,
+    dies_with_us: bool = False,
+    setpriv: Path | None = None,
+) -> list[str]:
+    """`argv` behind a wrapper that sets the limits first. On Windows just `argv`: there are none.
+
+    With `dies_with_us` (Linux) the program is killed when the thread that starts it ends, as it does with its process.
+    """
+    command = list(argv)
     if not POSIX:
-        return list(argv)
+        return command
     values = _within_ours(limits.by_name())
+    settings = []
     if prlimit is not None:
-        return [str(prlimit), *(f"--{name}={value}:{value}" for name, value in values.items()), "--", *argv]
-    script = str(Path(__file__).with_name("limits.py"))
-    settings = [f"{name}={value}" for name, value in values.items()]
-    return [sys.executable, "-I", "-S", script, *settings, "--", *argv]
+        command = [str(prlimit), *(f"--{name}={value}:{value}" for name, value in values.items()), "--", *command]
+    else:
+        settings = [f"{name}={value}" for name, value in values.items()]
+    mortal = dies_with_us and LINUX
+    if mortal and setpriv is None:
+        settings.append(f"parent={os.getpid()}")
+    if settings:
+        script = str(Path(__file__).with_name("limits.py"))
+        command = [sys.executable, "-I", "-S", script, *settings, "--", *command]
+    return [*_setpriv(setpriv), *command] if mortal and setpriv is not None else command
+
+
+def _setpriv(path: Path) -> list[str]:
+    return [str(path), "--pdeathsig", "KILL", "--"]
 
 
 def environment(home: str) -> dict[str, str]:

@@ -36,13 +36,14 @@ def temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-@pytest.fixture(params=["prlimit", "limits.py"])
+@pytest.fixture(params=["util-linux", "limits.py"])
 def executor(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> ProcessExecutor:
-    """One with each of the two wrappers."""
+    """One with each of the two kinds of wrapper."""
     if request.param == "limits.py":
         monkeypatch.setattr(confine, "PRLIMIT_PATHS", ())
+        monkeypatch.setattr(confine, "SETPRIV_PATHS", ())
     elif confine.find_prlimit() is None:
-        pytest.skip("prlimit is not installed")
+        pytest.skip("util-linux is not installed")
     return ProcessExecutor({"sh": SH, "python": Path(sys.executable)}, memory_bytes=512 * 1024 * 1024)
 
 
