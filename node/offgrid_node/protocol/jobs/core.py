@@ -11,7 +11,7 @@ from collections import OrderedDict
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.effects import Answered, Rows
-from offgrid_node.protocol.errors import AlreadyExists, Corrupt, FailedPrecondition, Unavailable
+from offgrid_node.protocol.errors import AlreadyExists, Corrupt, Exhausted, FailedPrecondition, Unavailable
 from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.events import BROKER
 from offgrid_node.protocol.ids import NODE_ID
@@ -82,6 +82,10 @@ class Core:
             job = entry.job if entry is not None else self._requests.row(JOBS, jobs_pb2.Job, made)
         except (AlreadyExists, Corrupt) as fault:
             self._post.reply(ticket, fault)
+            return
+        if job is None and len(self._jobs) >= self._settings.queue_max:
+            text = f"{len(self._jobs)} jobs of this node have not ended, and it holds no more at once"
+            self._post.reply(ticket, Exhausted(text, reason="QueueFull", retry_ms=QUEUE_RETRY_MS))
             return
         if job is None:
             job = self._jobs.create(command, now, rng)

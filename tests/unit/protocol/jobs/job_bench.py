@@ -84,9 +84,12 @@ class Bench:
         for signer in signers:
             self.peers.on_up(PeerUp(signer.node_id, "", frozenset({role})))
 
+    def last_outcome(self) -> Message | Fault:
+        return next(effect.outcome for effect in reversed(self.effects) if isinstance(effect, Reply))
+
     def replied(self, kind: type[M]) -> M:
         """The last reply."""
-        outcome = [effect for effect in self.effects if isinstance(effect, Reply)][-1].outcome
+        outcome = self.last_outcome()
         assert isinstance(outcome, kind), outcome
         return outcome
 
@@ -242,7 +245,7 @@ class CoreBench(Bench):
         )
         self.core.on_create(1, command, self.now, self.rng)
         self.settle()
-        return [effect for effect in self.effects if isinstance(effect, Reply)][-1].outcome
+        return self.last_outcome()
 
     def submitted(self, *, input_bytes: int = 1) -> str:
         """A job whose order has gone to the broker."""
