@@ -176,7 +176,7 @@ class Daemon:
             open_sealed=open_sealed,
             roads=[road],
             execute=running.start,
-            abandon=running.abandon,
+            executing=running.executing,
             on_input=self._driver.poke,
             facts=self._facts,
             mesh=MeshSettings(

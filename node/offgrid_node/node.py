@@ -6,7 +6,7 @@ assembled here is the same in both.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
@@ -16,6 +16,7 @@ from offgrid_node.protocol.effects import Call, Execute, Machine, Signer, Verifi
 from offgrid_node.protocol.errors import Fault
 from offgrid_node.protocol.jobs.machine import JobsMachine
 from offgrid_node.protocol.jobs.needs import INPUT_BYTES_MAX
+from offgrid_node.protocol.jobs.orders import ClaimKey
 from offgrid_node.protocol.jobs.settings import TIMEOUT_MS, JobsSettings
 from offgrid_node.protocol.mesh.directory import Directory
 from offgrid_node.protocol.mesh.machine import MeshMachine, MeshSettings
@@ -53,7 +54,7 @@ class Parts:
     open_sealed: Seal
     roads: Sequence[Road]
     execute: Callable[[Execute], None]
-    abandon: Callable[[], None]
+    executing: Callable[[], Collection[ClaimKey]]
     on_input: Callable[[], None]
     facts: Callable[[], NodeFacts]
     mesh: MeshSettings
@@ -69,7 +70,7 @@ class Node:
     def __init__(self, parts: Parts) -> None:
         """Raises FailedPrecondition (NoMesh) when the store knows no mesh, Corrupt when its rows are damaged."""
         self.node_id = parts.signer.node_id
-        self._execute, self._abandon = parts.execute, parts.abandon
+        self._execute = parts.execute
         self._client = Client(
             self.node_id, parts.roads, lambda: self.directory, lambda answer: check_answer(answer, self.directory)
         )
@@ -81,7 +82,7 @@ class Node:
             if jobs is None:
                 salt = Directory.load(parts.store, parts.verify, parts.check_certificate).salt
                 jobs = replace(parts.jobs, salt=salt)
-            return {"mesh": mesh, "jobs": JobsMachine(jobs)}
+            return {"mesh": mesh, "jobs": JobsMachine(jobs, parts.executing)}
 
         self.runtime = Runtime(
             build, parts.store, parts.clock, parts.rng, self, on_input=parts.on_input, monitor=parts.monitor
@@ -97,9 +98,6 @@ class Node:
 
     def execute(self, work: Execute) -> None:
         self._execute(work)
-
-    def abandon(self) -> None:
-        self._abandon()
 
     # ---- questions
 

@@ -91,10 +91,6 @@ class Outlet(Protocol):
 
     def execute(self, work: Execute) -> None: ...
 
-    def abandon(self) -> None:
-        """Kill what executes: the machines that are loaded now give its leases back."""
-        ...
-
 
 class Watcher(Protocol):
     """Told of journal events once they are durable."""
@@ -334,10 +330,9 @@ class Runtime:
         """Discards the machines and loads new ones; every open ticket fails with `fault`, or as outcome unknown.
 
         Requests still in the inbox were not stepped: they stay, and so do their tickets. But when the load fails they
-        are refused with its fault, there are no machines, `ask` raises it, and each `gather` tries again.
+        are refused with its fault, there are no machines, `ask` raises it, and each `gather` tries again. Calls and
+        executions go on in any case: why they began was durable before.
         """
-        if self.machines:
-            self._outlet.abandon()
         self.machines = {}
         try:
             self.machines, self._absent = self._load(), None

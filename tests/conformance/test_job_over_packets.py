@@ -109,7 +109,7 @@ class PacketMesh:
                 open_sealed=sim_open,
                 roads=[PacketRoad(link, names.get)],
                 execute=execute,
-                abandon=lambda: None,
+                executing=frozenset,
                 on_input=lambda: None,
                 facts=lambda: NodeFacts("test", 0, "", 0.0, "virtual"),
                 mesh=MeshSettings(spec.roles, (member.address,), (), "test", 2_000),

@@ -191,8 +191,6 @@ class NoOutlet:
     def execute(self, work: object) -> None:
         raise AssertionError("this machine executes nothing")
 
-    def abandon(self) -> None: ...
-
 
 def told(outcome: Message | Fault) -> object:
     """What a caller can see of an outcome."""

@@ -64,8 +64,6 @@ class Deaf:
 
     def execute(self, work: Execute) -> None: ...
 
-    def abandon(self) -> None: ...
-
 
 class Rig:
     def __init__(

@@ -79,7 +79,6 @@ class FixedClock:
 class Outbox:
     def __init__(self) -> None:
         self.calls: list[Call] = []
-        self.abandoned = 0
         self.broken = False
 
     def call(self, call: Call) -> None:
@@ -89,9 +88,6 @@ class Outbox:
 
     def execute(self, work: Execute) -> None:
         raise AssertionError("nothing is executed here")
-
-    def abandon(self) -> None:
-        self.abandoned += 1
 
 
 class Bench:
@@ -214,7 +210,6 @@ def test_after_a_failed_commit_nothing_left_and_memory_is_what_the_disk_says() -
     assert bench.outbox.calls == []
     assert [type(outcome) for outcome in outcomes(lost, waiting)] == [Unavailable, Unavailable]
     assert bench.machine().total == 5
-    assert bench.outbox.abandoned == 1  # what executes belongs to machines that are gone
     assert [fault.reason for fault in bench.faults] == ["DiskError"]
     again = bench.ask(1)
     bench.runtime.turn()
@@ -266,7 +261,6 @@ def test_what_a_failed_commit_left_in_memory_never_comes_back_though_the_load_fa
     bench.runtime.turn()
     assert again.outcome == ANSWER
     assert bench.machine().total == 6
-    assert bench.outbox.abandoned == 1
 
 
 def test_while_nothing_can_be_loaded_requests_are_refused_and_each_gather_tries_again() -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from offgrid_node.executors.executor import Executor, Outcome
 from offgrid_node.protocol.effects import Execute, Executed
+from offgrid_node.protocol.jobs.orders import ClaimKey
 
 _log = logging.getLogger(__name__)
 
@@ -20,20 +21,22 @@ class Running:
         """`deliver` is called in the loop's thread, once for each execution that ends before `close`."""
         self._executor, self._deliver = executor, deliver
         self._tasks: set[asyncio.Task[None]] = set()
+        self._executing: set[ClaimKey] = set()
+
+    def executing(self) -> frozenset[ClaimKey]:
+        """What was started and whose end was not delivered."""
+        return frozenset(self._executing)
 
     def start(self, work: Execute) -> None:
+        self._executing.add((work.core, work.job_id, work.attempt))
         task = asyncio.get_running_loop().create_task(self._run(work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def abandon(self) -> None:
-        """Kills what is running; nothing of it is delivered, its leases are given back."""
+    async def close(self) -> None:
+        """Kills what is running and waits for its end; nothing of it is delivered."""
         for task in tuple(self._tasks):
             task.cancel()
-
-    async def close(self) -> None:
-        """Kills what is running and waits for its end."""
-        self.abandon()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._executor.close()
 
@@ -45,6 +48,7 @@ class Running:
             _log.exception("the executor failed on %s/%d", work.job_id, work.attempt)
             detail = f"the executor failed: {type(error).__name__}: {error}"
             outcome = Outcome(b"", b"", 0, "ExecutorBroken", detail, "none")
+        self._executing.discard((work.core, work.job_id, work.attempt))
         self._deliver(
             Executed(
                 core=work.core,

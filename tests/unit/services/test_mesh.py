@@ -70,8 +70,6 @@ class House:
     def execute(self, work: Execute) -> None:
         pass
 
-    def abandon(self) -> None: ...
-
     def turn(self) -> None:
         self.runtime.wake()
         self.runtime.turn()

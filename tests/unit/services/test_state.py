@@ -59,8 +59,6 @@ class Nowhere:
 
     def execute(self, work: Execute) -> None: ...
 
-    def abandon(self) -> None: ...
-
 
 class Journal:
     """A runtime over a store in memory, and the handlers under test."""

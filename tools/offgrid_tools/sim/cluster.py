@@ -129,6 +129,8 @@ class Cluster:
         live = [self.processes[name] for name in self.members]
         if down := [process.spec.name for process in live if not process.up]:
             return f"{down[0]} is down"
+        if loading := [process for process in live if not process.running.runtime.machines]:
+            return f"{loading[0].spec.name} cannot read its disk"
         digests = [process.running.directory.digest() for process in live]
         for process, digest in zip(live, digests, strict=True):
             if digest != digests[0]:
@@ -146,7 +148,7 @@ class Cluster:
         """Nothing acked is lost, and whoever reloads comes to what it was."""
         for process in self.processes.values():
             self.monitor.check_store(process.node_id)
-            if process.up and not process.running.runtime.committing:
+            if process.up and process.running.runtime.machines and not process.running.runtime.committing:
                 check_reload(process.spec.name, process.running, process.store)
 
     def journal_digests(self) -> dict[str, str]:
@@ -156,6 +158,6 @@ class Cluster:
 
 def journal_digest(process: Process) -> str:
     state = hashlib.blake2b(digest_size=8, person=b"og.sim.journal")
-    for seq, data in process.store.events():
+    for seq, data in process.store.copy().events():  # a disk that its node cannot read now
         state.update(seq.to_bytes(8, "big") + data)
     return state.hexdigest()

@@ -28,7 +28,7 @@ class Liar:
 
     def on_start(self, core: str, host: str, request: jobs_pb2.StartJobsRequest) -> None:
         """A core has told a host to start: the liar knows all that a forged receipt must say."""
-        if host == self._process.node_id or not self._process.up:
+        if host == self._process.node_id or not self._process.up or not self._process.running.runtime.machines:
             return
         salt = self._process.running.directory.salt
         for start in request.starts:

@@ -105,6 +105,16 @@ def _fail_without_reload(sound: Sound) -> Sound:
     return fail
 
 
+def _old_machines_stay(sound: Sound) -> Sound:
+    def reload(self: Any, fault: Any = None) -> None:
+        old = self.machines
+        sound(self, fault)
+        if not self.machines:
+            self.machines, self._absent = old, None
+
+    return reload
+
+
 def _keep_only_first_attempts(sound: Sound) -> Sound:
     def keep(self: Any, job: Any, now: Any, etype: Any = None) -> None:
         if job.state != QUEUED or job.attempt == 1:
@@ -197,6 +207,10 @@ MUTANTS: dict[str, Mutant] = {
     "no-reload": Mutant(
         "after a failed commit the machines go on with what they remember",
         (Patch(Runtime, "fail", _fail_without_reload),),
+    ),
+    "old-machines-stay": Mutant(
+        "after a failed commit, on a disk that cannot be read, the machines go on with what they remember",
+        (Patch(Runtime, "reload", _old_machines_stay),),
     ),
     "attempt-not-durable": Mutant(
         "the number of a second attempt is not written", (Patch(OpenJobs, "keep", _keep_only_first_attempts),)

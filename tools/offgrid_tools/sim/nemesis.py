@@ -1,6 +1,6 @@
 """What befalls a cluster, drawn from the seed: bad roads all the time, and one misfortune after another until it heals.
 
-Mild seeds have short crashes and failing commits only: there every job must come to its right end. In the others a job
+Mild seeds have short crashes and failing disks only: there every job must come to its right end. In the others a job
 may also end for want of hosts or brokers, as long as the last misfortune is recent enough to explain it.
 """
 
@@ -21,6 +21,7 @@ GAP_MAX_US, STORM_GAP_MAX_US = 2_500 * MS, 1_200 * MS
 TRAP_PATIENCE_US = 3 * SECOND
 EXCUSE_US = 60 * SECOND  # retries of 2, 4 and 8 s, lost calls of 5 s each, and time-outs between them
 CHANGE_CHANCE = 0.2
+UNREADABLE_CHANCE, UNREADABLE_MAX_US = 0.5, 1_000 * MS
 CLOCK_STEP_MAX_US = 86_400 * SECOND
 
 
@@ -146,6 +147,8 @@ class Nemesis:
         if process.up:
             fault = Unavailable("the disk refuses", reason="DiskError")
             process.store.fail_next(fault, applied=self._engine.rng.random() < 0.5)
+            rng = self._engine.rng
+            process.unreadable_us = rng.randint(1, UNREADABLE_MAX_US) if rng.random() < UNREADABLE_CHANCE else 0
 
     def _partition(self) -> None:
         rng, faults = self._engine.rng, self._cluster.network.faults
@@ -189,7 +192,8 @@ class Nemesis:
         self.last_us = self._engine.now_us
         self._cluster.network.faults = Faults()
         for process in self._cluster.processes.values():
-            process.trap = ""
+            process.trap, process.unreadable_us = "", 0
+            process.store.refuse(None)
             if not process.up and process.boots:
                 process.start()
         self._on_healed()

@@ -18,6 +18,7 @@ from offgrid_node.executors.executor import Outcome
 from offgrid_node.node import Node, Parts
 from offgrid_node.protocol.effects import Execute, Executed
 from offgrid_node.protocol.errors import Fault, Internal, Unavailable
+from offgrid_node.protocol.jobs.orders import ClaimKey
 from offgrid_node.protocol.jobs.settings import JobsSettings
 from offgrid_node.protocol.mesh.machine import MeshSettings
 from offgrid_node.runtime import Pending, Ticket
@@ -36,6 +37,7 @@ FSYNC_MIN_US, FSYNC_MAX_US = 100, 3 * MS
 WORK_MIN_US, WORK_MAX_US = 2 * MS, 3_000 * MS
 DOOR = "offgrid.v1.JoinService/Join"
 NODE_PROBE_MS = 2_000
+RELOAD_AGAIN_US = 50 * MS
 BEFORE_COMMIT, AFTER_COMMIT = "before the commit", "after the commit"
 
 
@@ -76,10 +78,10 @@ class Process:
         self.boots = 0
         self.trap = ""  # a crash that waits for its moment in a turn: BEFORE_COMMIT or AFTER_COMMIT
         self.on_trapped: Callable[[], None] = lambda: None
+        self.unreadable_us = 0  # how long the disk cannot be read once a commit has failed
         self.skew_us = skew_us
         self.port = 1
-        self._abandoned = 0
-        self._working = 0  # executions that the present machines started and that have not ended
+        self._executing: set[ClaimKey] = set()
         self._engine, self._network, self._monitor = engine, network, monitor
         self._work = work or self._usual_work
         self._clock = VirtualClock(engine, skew_us, 0)
@@ -110,7 +112,7 @@ class Process:
         boot = self.boots
         self._engine.note(f"start {self.spec.name} {boot}")
         self._clock = VirtualClock(self._engine, self.skew_us, self._engine.now_us - boot * 7_000_000)
-        self._turning, self._alarm_us, self._working = False, -1, 0
+        self._turning, self._alarm_us, self._executing = False, -1, set()
         self._monitor.on_start(self.node_id)
 
         def alive() -> bool:
@@ -129,7 +131,7 @@ class Process:
                 open_sealed=sim_open,
                 roads=[SimRoad(self._network, self.node_id, lambda: self.running.directory, alive)],
                 execute=lambda work: self._execute(work, alive),
-                abandon=self._abandon,
+                executing=lambda: frozenset(self._executing),
                 on_input=self._poke,
                 facts=lambda: NodeFacts("sim", 0, "", 0.0, "virtual"),
                 mesh=MeshSettings(spec.roles, (self.address,), (), "sim", NODE_PROBE_MS),
@@ -166,12 +168,15 @@ class Process:
     def on_request(self, source: str, method: str, request: bytes, respond: Respond) -> None:
         """From the network: TLS first (members only, but for the door), then the router."""
         node = self.running
-        if method == DOOR:
-            caller: Caller = ANONYMOUS
-        elif node.directory.is_member(source):
-            caller = node.member_caller(source)
-        else:
-            respond(Unavailable("the handshake failed: unknown certificate", reason="NotSent"))
+        try:
+            if method == DOOR:
+                caller: Caller = ANONYMOUS
+            elif node.directory.is_member(source):
+                caller = node.member_caller(source)
+            else:
+                raise Unavailable("the handshake failed: unknown certificate", reason="NotSent")
+        except Unavailable as fault:
+            respond(fault)
             return
         self._dispatch(node, caller, method, request, respond)
 
@@ -213,7 +218,9 @@ class Process:
         runtime.wake()
         pending = runtime.gather()
         if pending is None:
-            if not runtime.committing:
+            if not runtime.machines:
+                self._later(RELOAD_AGAIN_US, self._poke)
+            elif not runtime.committing:
                 self._arm()
         elif not pending.batch:
             runtime.settle(pending)
@@ -229,6 +236,9 @@ class Process:
         except Fault as fault:
             self._engine.note(f"commit failed {self.spec.name} {fault.reason}")
             self._monitor.on_commit(self.node_id)
+            if self.unreadable_us:
+                self.store.refuse(fault)
+                self._later(self.unreadable_us, lambda: self.store.refuse(None))
             runtime.fail(pending, fault)
             self._poke()
             return
@@ -265,9 +275,11 @@ class Process:
 
     def _execute(self, work: Execute, alive: Callable[[], bool]) -> None:
         self._monitor.on_execute(self.node_id, (work.job_id, work.attempt))
-        self._working += 1
-        if self._working > self.spec.slots:
-            raise Violation(f"{self.spec.name} has {self.spec.slots} slots and does {self._working} things at once")
+        key = work.core, work.job_id, work.attempt
+        self._executing.add(key)
+        if len(self._executing) > self.spec.slots:
+            many = len(self._executing)
+            raise Violation(f"{self.spec.name} has {self.spec.slots} slots and does {many} things at once")
         took_us, outcome = self._work(work.payload)
         if outcome.error == "JobTimeout":
             took_us = work.timeout_ms * MS
@@ -284,19 +296,12 @@ class Process:
             outcome.executor,
         )
 
-        begun = self._abandoned
-
         def ended() -> None:
-            if alive() and self._abandoned == begun:
-                self._working -= 1
+            if alive():
+                self._executing.discard(key)
                 self.running.runtime.deliver("jobs", end)
 
         self._engine.after(took_us, ended)
-
-    def _abandon(self) -> None:
-        """New machines: what the old ones had begun is killed."""
-        self._abandoned += 1
-        self._working = 0
 
     def _usual_work(self, payload: jobs_pb2.JobPayload) -> tuple[int, Outcome]:
         draw = self._engine.rng.random()

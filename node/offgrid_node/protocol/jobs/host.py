@@ -1,13 +1,13 @@
 """The host's part: a standing offer, leases taken on, work carried out, receipts signed and kept until acknowledged.
 
 A lease is durable before its work starts and a receipt is durable before it is sent. After a restart a lease without
-a receipt is given back (HostRestarted), and what is settled stays behind a fence (`fence.py`): a host never runs an
-attempt twice, so it never signs two receipts for one.
+a receipt is given back (HostRestarted), unless its work still executes: that outlives machines that are replaced. What
+is settled stays behind a fence (`fence.py`). So a host never runs an attempt twice nor signs two receipts for one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.clock import Now
@@ -38,8 +38,16 @@ PRICE_MICRO_MAX = 10**15  # whoever asks or offers more means this; it fits the 
 class Host:
     """Takes leases while it has slots, and reports each to the core that holds the job."""
 
-    def __init__(self, settings: JobsSettings, peers: Peers, post: Post) -> None:
+    def __init__(
+        self,
+        settings: JobsSettings,
+        peers: Peers,
+        post: Post,
+        executing: Callable[[], Collection[ClaimKey]] = frozenset,
+    ) -> None:
+        """`executing` is asked at each load: what a former machine started and that has not ended."""
         self._settings, self._peers, self._post = settings, peers, post
+        self._executing = executing
         self._leases: dict[ClaimKey, jobs_pb2.HostLease] = {}
         self._orders: dict[ClaimKey, JobOrder] = {}
         self._running: set[ClaimKey] = set()
@@ -56,13 +64,17 @@ class Host:
         epoch = int.from_bytes(rows.get(META, EPOCH_KEY) or b"\0", "big") + 1
         self._seq = epoch << 32
         self._fence.load(rows)
+        executing = self._executing()
         for _, value in rows.scan(LEASES):
             lease = jobs_pb2.HostLease.FromString(value)
             key = claim_of(lease)
             self._leases[key] = lease
             self._orders[key] = JobOrder.decode(lease.order.body)
             self._newest[key[:2]] = max(lease.attempt, self._newest.get(key[:2], 0))
-            self._timers.set(key, now.mono_ms)
+            if key in executing and not lease.HasField("report"):
+                self._running.add(key)
+            else:
+                self._timers.set(key, now.mono_ms)
         self._timers.set(OFFER_TIMER, now.mono_ms)
 
     # ---- questions
@@ -126,13 +138,15 @@ class Host:
         self._post.execute(Execute(*key, start.payload, order.timeout_ms))
 
     def on_executed(self, ends: Sequence[Executed], now: Now) -> None:
-        """All that ended in this step share one signature."""
-        finished = []
+        """All that ended in this step share one signature. Work may have ended between two machines: what counts is
+        that its lease has no report yet."""
+        ended, finished = [], []
         for end in ends:
             key = end.core, end.job_id, end.attempt
-            if key not in self._running:
+            if key not in self._leases or self._leases[key].HasField("report"):
                 continue
             self._running.discard(key)
+            ended.append(self._leases[key])
             report = jobs_pb2.AttemptReport(job_id=end.job_id, attempt=end.attempt)
             if end.error:
                 report.error, report.error_detail = end.error, end.error_detail[:DETAIL_CHARS_MAX]
@@ -146,11 +160,9 @@ class Host:
         for (key, body), receipt in zip(finished, receipts, strict=True):
             receipt.facts.CopyFrom(body.facts())
             self._leases[key].report.result.receipt.CopyFrom(receipt)
-        for end in ends:
-            lease = self._leases.get((end.core, end.job_id, end.attempt))
-            if lease is not None and lease.HasField("report"):
-                self._event(EventType.JOB_EXECUTED, lease, lease.report.error or lease.report.result.status)
-                self._keep_and_send(lease, now)
+        for lease in ended:
+            self._event(EventType.JOB_EXECUTED, lease, lease.report.error or lease.report.result.status)
+            self._keep_and_send(lease, now)
 
     def on_wake(self, now: Now) -> None:
         for key in self._timers.take_due(now.mono_ms):

@@ -25,12 +25,13 @@ from offgrid_node.protocol.rng import Rng
 class JobsMachine:
     """Core, broker and host of one node; which of them is asked for anything is a matter of the access table."""
 
-    def __init__(self, settings: JobsSettings) -> None:
+    def __init__(self, settings: JobsSettings, executing: Callable[[], Collection[ClaimKey]] = frozenset) -> None:
+        """`executing` is asked at each load: what a former machine started and that has not ended."""
         self._peers, self._post = Peers(), Post()
         requests = Requests(self._post)
         self.catalogue = Catalogue(self._post, requests)
         self.broker = Broker(settings, self._peers, self._post)
-        self.host = Host(settings, self._peers, self._post)
+        self.host = Host(settings, self._peers, self._post, executing)
         self.core = Core(settings, self._peers, self._post, self.host, requests)
 
     def load(self, rows: Rows, now: Now) -> None:

@@ -102,8 +102,6 @@ class Node:
     def execute(self, work: Execute) -> None:
         raise AssertionError("the mesh executes nothing")
 
-    def abandon(self) -> None: ...
-
 
 def _raise(fault: Fault, cause: BaseException | None) -> None:
     raise AssertionError(fault.message) from cause

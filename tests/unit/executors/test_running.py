@@ -1,0 +1,64 @@
+"""Executions under way: known until their end is delivered, killed without a word when the node stops."""
+
+from __future__ import annotations
+
+import asyncio
+
+from offgrid.v1 import jobs_pb2
+from offgrid_node.executors.executor import Outcome
+from offgrid_node.executors.running import Running
+from offgrid_node.protocol.effects import Execute, Executed
+
+WORK = Execute("core", "job", 1, jobs_pb2.JobPayload(), 1_000)
+KEY = ("core", "job", 1)
+
+
+class Gate:
+    """An executor whose work ends when the test says so."""
+
+    offers = ("wasm",)
+
+    def __init__(self) -> None:
+        self.opened, self.closed = asyncio.Event(), False
+
+    async def run(self, payload: jobs_pb2.JobPayload, timeout_ms: int) -> Outcome:
+        await self.opened.wait()
+        return Outcome(b"out", b"", 0, "", "", "gate/1")
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_an_execution_is_known_until_its_end_is_delivered_and_no_longer() -> None:
+    async def run() -> None:
+        known_at_the_end: list[frozenset[tuple[str, str, int]]] = []
+        ended = asyncio.Event()
+
+        def deliver(end: Executed) -> None:
+            assert (end.core, end.job_id, end.attempt, end.output) == (*KEY, b"out")
+            known_at_the_end.append(running.executing())
+            ended.set()
+
+        gate = Gate()
+        running = Running(gate, deliver)
+        running.start(WORK)
+        assert running.executing() == {KEY}
+        gate.opened.set()
+        await ended.wait()
+        assert known_at_the_end == [frozenset()]
+        await running.close()
+        assert gate.closed
+
+    asyncio.run(asyncio.wait_for(run(), 5))
+
+
+def test_what_is_killed_with_the_node_is_not_delivered() -> None:
+    async def run() -> None:
+        ends: list[Executed] = []
+        running = Running(Gate(), ends.append)
+        running.start(WORK)
+        await asyncio.sleep(0)
+        await running.close()
+        assert ends == []
+
+    asyncio.run(asyncio.wait_for(run(), 5))
