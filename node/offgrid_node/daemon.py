@@ -21,6 +21,7 @@ from offgrid_node.access_files import TOKEN_NAME, write_access_files
 from offgrid_node.banner import banner
 from offgrid_node.config import Config, unused_settings
 from offgrid_node.driver import COMMIT_INLINE_MAX_MS, Driver
+from offgrid_node.event_log import log_events
 from offgrid_node.executors.executor import Executor
 from offgrid_node.executors.pool import ExecutorPool
 from offgrid_node.executors.process import ProcessExecutor
@@ -135,6 +136,7 @@ class Daemon:
         running = Running(self._pool, lambda end: self.node.runtime.deliver("jobs", end))
         self._cleanup += [self._driver.close, road.close, running.close]
         self.node = Node(self._parts(store, road, running))
+        self.node.runtime.watch(log_events)
         server = GrpcServer(self.node.router)
         self._cleanup.append(server.close)
         await self._listen(server, road, tls)
