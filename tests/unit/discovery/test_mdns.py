@@ -30,7 +30,7 @@ def fresh_tag() -> bytes:
 
 
 def node(letter: str, tag: bytes, *, door: int | None = None) -> Hint:
-    return Hint(letter * 32, tag, ("127.0.0.1",), 7440 + ord(letter), door, f"node-{letter}", "0.1.0")
+    return Hint(letter * 32, tag, ("127.0.0.1",), 7440 + ord(letter), door, f"t{os.getpid()}-{letter}", "0.1.0")
 
 
 class Found:

@@ -15,8 +15,9 @@ from offgrid_node.protocol.errors import AlreadyExists, Corrupt, Exhausted, Fail
 from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.events import BROKER
 from offgrid_node.protocol.ids import NODE_ID
+from offgrid_node.protocol.jobs.bounds import PRICE_MAX, REFUSAL_CHARS_MAX
 from offgrid_node.protocol.jobs.commands import CreateJob, DeliverAwards, DispatchJob, Report, ReportResults, Start
-from offgrid_node.protocol.jobs.host import PRICE_MICRO_MAX, Host, price_of
+from offgrid_node.protocol.jobs.host import Host, price_of
 from offgrid_node.protocol.jobs.open_jobs import JOBS, Open, OpenJobs
 from offgrid_node.protocol.jobs.peers import Peers
 from offgrid_node.protocol.jobs.post import CALL_BYTES_MAX, CALL_TIMEOUT_MAX_MS, Post, Tag, transfer_ms
@@ -34,7 +35,6 @@ START_RETRY_MS = 1_000
 # road comes on top.
 START_PATIENCE_MS = 10_000
 RUN_GRACE_MS = 10_000 + transfer_ms(CALL_BYTES_MAX)  # past its time-out a host has this long to bring what came of it
-REFUSAL_CHARS_MAX = 200
 QUEUE_RETRY_MS = 1_000
 ROUTE_REASONS = {
     "disabled": "the mesh is switched off for this job (mode disabled)",
@@ -377,4 +377,4 @@ class Core:
 
 def _sound(clearing: jobs_pb2.Clearing) -> bool:
     """Whether an award names a node, and a price that a receipt can carry."""
-    return NODE_ID.match(clearing.host) is not None and clearing.price_micro <= PRICE_MICRO_MAX
+    return NODE_ID.match(clearing.host) is not None and clearing.price_micro <= PRICE_MAX

@@ -15,7 +15,7 @@ from offgrid_node.protocol.effects import Answered, Execute, Executed, Rows
 from offgrid_node.protocol.errors import NotFound, PermissionDenied
 from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.events import BROKER, HOST
-from offgrid_node.protocol.jobs.bounds import DETAIL_CHARS_MAX
+from offgrid_node.protocol.jobs.bounds import DETAIL_CHARS_MAX, PRICE_MAX
 from offgrid_node.protocol.jobs.commands import Start, StartJobs
 from offgrid_node.protocol.jobs.fence import Fence
 from offgrid_node.protocol.jobs.orders import ClaimKey, JobOrder, row_key
@@ -32,7 +32,6 @@ OFFER_RETRY_MS = 100  # doubled up to the refresh: a broker refuses until gossip
 REPORT_RETRY_MS, REPORT_RETRY_MAX_MS = 500, 30_000
 REPORTS_MAX = 10_000  # receipts a core has not acknowledged; beyond it no new work is taken
 OFFER_TIMER: ClaimKey = ("", "", 0)
-PRICE_MICRO_MAX = 10**15  # whoever asks or offers more means this; it fits the wire's 64 bits
 
 
 class Host:
@@ -307,5 +306,5 @@ def claim_of(lease: jobs_pb2.HostLease | jobs_pb2.BrokerLease) -> ClaimKey:
 
 
 def price_of(price_micro_per_million: int, size_tokens: int) -> int:
-    """What a job of this size costs at that price, rounded up, in millionths; PRICE_MICRO_MAX at most."""
-    return min(PRICE_MICRO_MAX, -(-price_micro_per_million * size_tokens // 1_000_000))
+    """What a job of this size costs at that price, rounded up, in millionths; PRICE_MAX at most."""
+    return min(PRICE_MAX, -(-price_micro_per_million * size_tokens // 1_000_000))

@@ -16,6 +16,7 @@ from offgrid_node.protocol.effects import Rows
 from offgrid_node.protocol.errors import Corrupt
 from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.ids import fresh_id
+from offgrid_node.protocol.jobs.bounds import DETAIL_CHARS_MAX
 from offgrid_node.protocol.jobs.commands import CreateJob
 from offgrid_node.protocol.jobs.orders import AttemptKey, JobOrder, payload_digest, sign_order
 from offgrid_node.protocol.jobs.post import Post
@@ -28,7 +29,7 @@ from offgrid_node.protocol.timers import Timers
 JOBS, PAYLOADS, RESULTS = "jobs", "payloads", "results"
 TASK_JOBS = "task_jobs"  # "<task id>/<job id>", empty: the jobs of a task without a look at all others
 ATTEMPTS_SHOWN = 16
-OUTCOME_CHARS_MAX, DETAIL_CHARS_MAX = 500, 2_000  # of what others say about a job, so much is kept
+OUTCOME_CHARS_MAX = 500  # of how an attempt ended
 ENDED_REMEMBERED = 10_000  # those not committed yet are among them; older ones are found in the rows
 
 

@@ -7,10 +7,10 @@ from job_bench import MARKET, OTHER, WORKER, CoreBench, award
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.errors import Exhausted, OutcomeUnknown, Unavailable
+from offgrid_node.protocol.jobs.bounds import DETAIL_CHARS_MAX, PRICE_MAX, REFUSAL_CHARS_MAX
 from offgrid_node.protocol.jobs.commands import DeliverAwards, Report, ReportResults
-from offgrid_node.protocol.jobs.core import LOSSES_MAX, QUEUE_RETRY_MS, REFUSAL_CHARS_MAX
-from offgrid_node.protocol.jobs.host import PRICE_MICRO_MAX
-from offgrid_node.protocol.jobs.open_jobs import DETAIL_CHARS_MAX, OUTCOME_CHARS_MAX
+from offgrid_node.protocol.jobs.core import LOSSES_MAX, QUEUE_RETRY_MS
+from offgrid_node.protocol.jobs.open_jobs import OUTCOME_CHARS_MAX
 from offgrid_node.protocol.jobs.table import AWARDED, FAILED, QUEUED, RUNNING
 
 LONG = "x" * 1_000_000
@@ -37,7 +37,7 @@ class TestAwards:
 
     @pytest.mark.parametrize(
         "clearing",
-        [award("", host=LONG), award("", host=""), award("", price_micro=PRICE_MICRO_MAX + 1)],
+        [award("", host=LONG), award("", host=""), award("", price_micro=PRICE_MAX + 1)],
         ids=["a host that is none", "no host", "a price beyond the bound"],
     )
     def test_that_make_no_sense_are_not_taken(self, clearing: jobs_pb2.Clearing) -> None:
