@@ -24,6 +24,7 @@ OPEN_MAX = 8192
 ANSWER_BYTES_MAX = 64 * 1024 * 1024  # kept by all unacknowledged answers; beyond it the oldest go
 RECEIVE_IDLE_MS = 60_000  # a half-received request that nobody continues
 ANSWER_GRACE_MS = 30_000  # an answer is kept this much longer than its caller may wait
+PATIENCE_MS_MAX = 3_600_000  # a caller may say that it waits longer; nothing is held for it beyond this
 ANSWER_SILENT_MAX = 8  # then it rests until the caller asks
 
 
@@ -220,7 +221,7 @@ class Answers:
         self._sessions[key.peer, key.session].window.mark(key.call)
         self._reassembly.drop(key.peer, key)
         opened.phase = _Phase.EXECUTING
-        opened.deadline_ms = now_ms + timeout_ms
+        opened.deadline_ms = now_ms + min(timeout_ms, PATIENCE_MS_MAX)
         opened.expires_ms = opened.deadline_ms + ANSWER_GRACE_MS
         self._requests.append(Request(key, method, body, opened.deadline_ms))
 

@@ -7,7 +7,7 @@ from collections import Counter
 from random import Random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from virtual_link import CLEAN, Node, VirtualTime, network
 
@@ -273,7 +273,11 @@ FIELDS = st.builds(
 ).map(encode)
 
 
+PATIENT = b" " + bytes(7) + b"\x00\x01"  # a REQUEST of two fragments whose caller would wait for twelve days
+
+
 @settings(max_examples=150, deadline=None)
+@example([("a", PATIENT + bytes(4), 0), ("a", PATIENT + b"\x00\x00\x00\x01\x00\x00\x3b\x9a\x54\xd1", 0)])
 @given(
     st.lists(st.tuples(st.sampled_from("abc"), FIELDS | st.binary(max_size=40), st.integers(0, 40_000)), max_size=60)
 )
