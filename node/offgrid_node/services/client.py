@@ -12,7 +12,7 @@ from typing import Protocol
 from google.protobuf.message import Message
 
 from offgrid_node.protocol.effects import Answered, Call
-from offgrid_node.protocol.errors import Fault, Internal, NotFound, PeerFault, Unavailable
+from offgrid_node.protocol.errors import Fault, Internal, InvalidRequest, NotFound, PeerFault, Unavailable
 from offgrid_node.runtime import Runtime, Ticket
 from offgrid_node.services.caller import Caller, Kind
 from offgrid_node.services.router import Router
@@ -107,8 +107,10 @@ class Client:
             return outcome
         try:
             self._check(outcome)
-        except Fault as fault:
+        except InvalidRequest as fault:
             return PeerFault(f"{call.node} answered {call.method} wrongly: {fault.message}", reason="MalformedAnswer")
+        except Fault as fault:  # this node is reloading and cannot judge: not the peer's fault, the call is repeated
+            return fault
         return outcome
 
     def _call_self(self, method: str, request: Message, done: Done) -> None:
