@@ -6,6 +6,7 @@ Whole nodes in virtual time: the daemon's own machines, runtime and handlers on 
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 from road_town import TOKENS, Town
@@ -152,6 +153,36 @@ class TestNoBroker:
         town["core"].start()
         for job in jobs:
             assert town.until(job, COMPLETED).route == jobs_pb2.ROUTE_FILE_QUEUE
+
+
+class TestNoBrokerAndNoExecutor:
+    """A core that could not run the job itself waits for a broker rather than fail at once."""
+
+    WITHOUT = tuple(replace(spec, executors=()) if spec.name == "core" else spec for spec in FIVE)
+    WAITS = "no broker of the mesh is alive, and this node cannot run it itself; it waits for one"
+
+    @pytest.fixture
+    def town(self) -> Town:
+        town = Town(self.WITHOUT)
+        town["broker"].crash()
+        town.run_for(20)
+        return town
+
+    def test_a_broker_that_comes_in_time_takes_the_job(self, town: Town) -> None:
+        job = town.create()
+        sent = answered(town.dispatch(job, AUTO))
+        assert (sent.route, sent.reason) == (jobs_pb2.ROUTE_OFFGRID, self.WAITS)
+        town.run_for(3)
+        town["broker"].start()
+        assert town.until(job, COMPLETED).route == jobs_pb2.ROUTE_OFFGRID
+
+    def test_without_one_it_fails_after_the_retries_and_says_what_is_missing(self, town: Town) -> None:
+        job = town.create()
+        town.dispatch(job, AUTO)
+        began_s = town.now_s
+        failed = town.until(job, FAILED)
+        assert 14 <= town.now_s - began_s < 16
+        assert (failed.error, "needs 'wasm'" in failed.error_detail) == ("NoHostsAvailable", True)
 
 
 def test_no_host_is_tried_again_after_two_four_and_eight_seconds() -> None:

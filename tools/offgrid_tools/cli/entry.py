@@ -118,7 +118,7 @@ def _hint(error: object) -> str:
         "--node-dir DIR or --socket PATH",
         "NoAnswer": "is it running? start it with `offgrid-node run`",
         "SocketDenied": "run this as the user who runs the node",
-        "BrokerUnavailable": "`offgrid peers` shows who is alive; --mode auto waits in the local queue instead",
+        "BrokerUnavailable": "`offgrid peers` shows who is alive; --mode auto falls back to this node itself",
         "NoHostsAvailable": "`offgrid market` shows who offers what",
     }
     by_code = {

@@ -40,6 +40,7 @@ ROUTE_REASONS = {
     "disabled": "the mesh is switched off for this job (mode disabled)",
     "no broker": "no broker of the mesh is alive",
     "broker": "a broker is alive",
+    "wait": "no broker of the mesh is alive, and this node cannot run it itself; it waits for one",
 }
 
 
@@ -102,26 +103,30 @@ class Core:
         if job.state == CREATED:
             mode = command.mode or self._settings.mode
             brokers = self._peers.with_role(BROKER)
-            if mode == jobs_pb2.DISPATCH_MODE_DISABLED:
-                reason = ROUTE_REASONS["disabled"]
-            else:
-                reason = ROUTE_REASONS["broker" if brokers else "no broker"]
             if mode == jobs_pb2.DISPATCH_MODE_OFFGRID and not brokers:
-                unavailable = Unavailable(
-                    f"{reason}; mode offgrid uses nothing else", reason="BrokerUnavailable", retry_ms=2_000
-                )
-                self._post.reply(ticket, unavailable)
+                why = f"{ROUTE_REASONS['no broker']}; mode offgrid uses nothing else"
+                self._post.reply(ticket, Unavailable(why, reason="BrokerUnavailable", retry_ms=2_000))
                 return
             job.mode = mode
             move(job, "dispatch")
             job.attempt = 1
-            if brokers and mode != jobs_pb2.DISPATCH_MODE_DISABLED:
-                job.route = jobs_pb2.ROUTE_OFFGRID
+            job.route, reason = self._route(job, bool(brokers))
+            if job.route == jobs_pb2.ROUTE_OFFGRID:
                 self._submit(entry, now, rng)
             else:
                 self._to_local_queue(entry)
             self._jobs.keep(job, now, EventType.JOB_DISPATCHED)
         self._post.reply(ticket, jobs_pb2.DispatchJobResponse(job=job, route=job.route, reason=reason))
+
+    def _route(self, job: jobs_pb2.Job, broker_alive: bool) -> tuple[jobs_pb2.Route.ValueType, str]:
+        """Which way a job goes, and why. What this node could not run itself is worth waiting for a broker."""
+        if job.mode == jobs_pb2.DISPATCH_MODE_DISABLED:
+            return jobs_pb2.ROUTE_FILE_QUEUE, ROUTE_REASONS["disabled"]
+        if broker_alive:
+            return jobs_pb2.ROUTE_OFFGRID, ROUTE_REASONS["broker"]
+        if job.needs in self._settings.executors:
+            return jobs_pb2.ROUTE_FILE_QUEUE, ROUTE_REASONS["no broker"]
+        return jobs_pb2.ROUTE_OFFGRID, ROUTE_REASONS["wait"]
 
     # ---- from brokers
 
