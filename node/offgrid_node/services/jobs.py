@@ -6,6 +6,7 @@ Questions are answered from committed rows; whatever changes something goes thro
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 
 from google.protobuf.message import Message
@@ -24,6 +25,8 @@ from offgrid_node.services.shelf import Shelf
 from offgrid_node.services.stream import Stream
 
 TITLE_CHARS_MAX, TEXT_CHARS_MAX, REQUEST_ID_CHARS_MAX = 256, 16_384, 64
+UNSEEN = {"Cc", "Cf", "Cs"}  # Unicode categories: they would reach terminals as escapes or turn text around
+ALLOWED = "\n\t\u200c\u200d"  # the joiners belong to the spelling of Persian, of Indic scripts and of emoji
 TIMEOUT_MS_MIN, TIMEOUT_MS_MAX = 100, 86_400_000
 TOKENS_MAX = 10**15
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]*\Z")
@@ -160,8 +163,8 @@ def _text(field: str, value: str, most: int, *, empty: bool = False) -> str:
         raise InvalidRequest.field(field, f"must not be empty; 1 to {most} characters are allowed")
     if len(value) > most:
         raise InvalidRequest.field(field, f"{len(value)} characters; at most {most} are allowed")
-    if any(ord(char) < 32 and char not in "\n\t" for char in value):
-        raise InvalidRequest.field(field, "holds control characters")
+    if any(unicodedata.category(char) in UNSEEN and char not in ALLOWED for char in value):
+        raise InvalidRequest.field(field, "holds characters that cannot be seen (control or direction)")
     return value
 
 

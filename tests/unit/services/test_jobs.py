@@ -109,7 +109,9 @@ BAD_REQUESTS: dict[str, tuple[str, Callable[[str], Message], type[Fault], str]] 
     "title too long": (
         "CreateMission", lambda t: jobs_pb2.CreateMissionRequest(title="x" * 257), InvalidRequest, "at most 256"),
     "control characters": (
-        "CreateMission", lambda t: jobs_pb2.CreateMissionRequest(title="a\x1b[2J"), InvalidRequest, "control"),
+        "CreateMission", lambda t: jobs_pb2.CreateMissionRequest(title="a\x1b[2J"), InvalidRequest, "cannot be seen"),
+    "text turned around": (
+        "CreateMission", lambda t: jobs_pb2.CreateMissionRequest(title="a\u202eb"), InvalidRequest, "cannot be seen"),
     "request id with a space": (
         "CreateMission", lambda t: jobs_pb2.CreateMissionRequest(title="m", request_id="a b"), InvalidRequest, "A-Z"),
     "task of an unknown kind": (
