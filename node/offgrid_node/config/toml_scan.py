@@ -21,14 +21,15 @@ _BLANK_LINES = re.compile(r"(?:[ \t\n]|\r\n|#[^\n]*)*")
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 _BASIC = re.compile(r'"((?:[^"\\\n]|\\[^\n])*)"')
 _LITERAL = re.compile(r"'([^'\n]*)'")
-_BASIC_LONG = re.compile(r'"""(?:[^"\\]++|\\.|"(?!""))*+"{3,5}', re.DOTALL)
-_LITERAL_LONG = re.compile(r"'''(?:[^']++|'(?!''))*+'{3,5}")
+_BASIC_END = re.compile(r'\\.|"{3,5}', re.DOTALL)  # up to two quotes next to the fence belong to the text
+_LITERAL_END = re.compile(r"'{3,5}")
 _SCALAR = re.compile(r"[^\[\]{},#\n]*")
-# Anchored and possessive: whatever a line holds, looking at it costs its length once.
+# Anchored and possessive: whatever a line holds, looking at it costs its length once. Groups with a choice inside are
+# not possessive: Python 3.11.2, which Debian 12 has, matches those wrongly (3.11.7 does not).
 _ANY_KEY = r"(?:[A-Za-z0-9_-]++|\"[^\"\n]*+\"|'[^'\n]*+')"
 _STATEMENT = re.compile(
     r"^[ \t]*+(?:\[{1,2}[ \t]*+[A-Za-z][^\[\]\n\"',=]*+\]{1,2}[ \t]*+(?:#.*+)?\r?$"
-    rf"|{_ANY_KEY}(?:[ \t]*+\.[ \t]*+{_ANY_KEY})*+[ \t]*+=)",
+    rf"|{_ANY_KEY}(?:[ \t]*+\.[ \t]*+{_ANY_KEY})*[ \t]*+=)",
     re.MULTILINE,
 )
 
@@ -144,18 +145,19 @@ class Scanner:
             case "{":
                 return self._inline_table(at, depth)
             case '"':
-                return self._string(at, '"""', _BASIC_LONG, _BASIC)
+                return self._string(at, '"""', _BASIC_END, _BASIC)
             case "'":
-                return self._string(at, "'''", _LITERAL_LONG, _LITERAL)
+                return self._string(at, "'''", _LITERAL_END, _LITERAL)
         token = self._text[at : _end(_SCALAR, self._text, at)].rstrip(" \t\r")
         if not token:
             raise TomlFault(at, "a value is expected here")
         return Extent(at, at + len(token))
 
-    def _string(self, at: int, fence: str, long: re.Pattern[str], short: re.Pattern[str]) -> Extent:
+    def _string(self, at: int, fence: str, end: re.Pattern[str], short: re.Pattern[str]) -> Extent:
         if self._text.startswith(fence, at):
-            if found := long.match(self._text, at):
-                return Extent(at, found.end())
+            for closing in end.finditer(self._text, at + len(fence)):
+                if closing.group().startswith(fence):
+                    return Extent(at, closing.end())
             raise TomlFault(at, f"the text is not closed with {fence}", fatal=True)
         if found := short.match(self._text, at):
             return Extent(at, found.end())
