@@ -101,7 +101,9 @@ def test_the_mesh_port_lets_nobody_in_without_a_certificate(mesh: LocalMesh) -> 
         name,
     ]
     done = run([*buf, "-d", "{}", f"{base}/offgrid.v1.MeshService/GetStatus"])
-    assert json.loads(done.err)["code"] == "unavailable", done.said
+    # TLS 1.3 tells the client only after it has begun to write: buf names it after whichever it noticed first.
+    assert json.loads(done.err)["code"] in ("unavailable", "canceled"), done.said
+    assert done.out == ""
 
 
 def test_a_member_calls_another_with_its_own_certificate(mesh: LocalMesh) -> None:
