@@ -36,13 +36,14 @@ from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.errors import Fault, Internal
 from offgrid_node.protocol.jobs.settings import JobsSettings
 from offgrid_node.protocol.mesh.machine import MeshSettings
+from offgrid_node.services.access import ROLE_NAMES
 from offgrid_node.services.grpc_road import GrpcRoad
 from offgrid_node.services.grpc_server import GrpcServer
 from offgrid_node.services.mesh import NodeFacts
 from offgrid_node.storage.disk import measure_fsync_ms
 from offgrid_node.storage.store import Store
 
-ROLE_VALUES = {"core": 1, "broker": 2, "host": 3}
+ROLE_VALUES = {name: value for value, name in ROLE_NAMES.items()}
 MODES = {
     "auto": jobs_pb2.DISPATCH_MODE_AUTO,
     "offgrid": jobs_pb2.DISPATCH_MODE_OFFGRID,
