@@ -1,12 +1,15 @@
 """Compiles proto/ beside the .proto files whenever the project is built or installed in place.
 
-Generated Python is never committed: this hook deletes stale output, runs protoc with the python, grpc, mypy and
-mypy_grpc plug-ins, and adds what came out to the wheel. It also runs by itself: `python tools/hatch_build.py`.
+Generated Python is never committed: this hook runs protoc with the python, grpc, mypy and mypy_grpc plug-ins, and adds
+what came out to the wheel. It also runs by itself: `python tools/hatch_build.py`. Whoever imports the modules meanwhile
+finds each of them whole: they are made elsewhere, take their places one by one, and only then does what is stale go.
 """
 
 from __future__ import annotations
 
+import os
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +20,27 @@ GENERATED = ("*_pb2.py", "*_pb2.pyi", "*_pb2_grpc.py", "*_pb2_grpc.pyi")
 
 
 def compile_protos(proto_root: Path) -> list[Path]:
-    """Compiles every .proto below `proto_root` in place and returns the files written.
+    """Compiles every .proto below `proto_root` in place and returns the files that belong there.
 
-    Raises RuntimeError when protoc refuses a file (its own message has been printed by then).
+    A file whose content stays is not touched. Raises RuntimeError when protoc refuses a file (its own message has been
+    printed by then); nothing has changed then.
     """
+    with tempfile.TemporaryDirectory(prefix="offgrid-proto-") as folder:
+        made_root = Path(folder)
+        _run_protoc(proto_root, made_root)
+        made = {path.relative_to(made_root): path.read_bytes() for path in _generated(made_root)}
+    for name, content in made.items():
+        _replace(proto_root / name, content)
+    for path in _generated(proto_root):
+        if path.relative_to(proto_root) not in made:
+            path.unlink(missing_ok=True)
+    return sorted(proto_root / name for name in made)
+
+
+def _run_protoc(proto_root: Path, made_root: Path) -> None:
     import grpc_tools
     from grpc_tools import protoc
 
-    for pattern in GENERATED:
-        for stale in proto_root.rglob(pattern):
-            stale.unlink()
     sources = sorted(str(path.relative_to(proto_root)) for path in proto_root.rglob("*.proto"))
     includes = Path(grpc_tools.__file__).parent / "_proto"
     scripts = Path(sys.executable).parent
@@ -36,11 +50,26 @@ def compile_protos(proto_root: Path) -> list[Path]:
         for name in ("mypy", "mypy_grpc")
         if (scripts / f"protoc-gen-{name}{suffix}").exists()
     ]
-    outputs = [f"--{kind}_out={proto_root}" for kind in ("python", "grpc_python", "mypy", "mypy_grpc")]
+    outputs = [f"--{kind}_out={made_root}" for kind in ("python", "grpc_python", "mypy", "mypy_grpc")]
     code = protoc.main(["protoc", f"-I{proto_root}", f"-I{includes}", *plugins, *outputs, *sources])
     if code != 0:
         raise RuntimeError(f"protoc failed with exit code {code} on {proto_root}")
-    return sorted(path for pattern in GENERATED for path in proto_root.rglob(pattern))
+
+
+def _generated(root: Path) -> list[Path]:
+    return [path for pattern in GENERATED for path in root.rglob(pattern)]
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """The new content from one moment to the next, unless it is there already."""
+    if path.exists() and path.read_bytes() == content:
+        return
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")  # os.replace stays within one file system
+    try:
+        beside.write_bytes(content)
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 class ProtoBuildHook(BuildHookInterface):  # type: ignore[type-arg]

@@ -129,7 +129,7 @@ def check(file: Path) -> None:
 
 
 @cli.command()
-@click.argument("file", type=click.Path(path_type=Path, dir_okay=False), required=False)
+@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False), required=False)
 @click.option("--keep", is_flag=True, help="Leave the mesh running and print how to talk to it.")
 @click.option("--dir", "folder", type=click.Path(path_type=Path), help="Where; a temporary folder unless given.")
 def demo(file: Path | None, keep: bool, folder: Path | None) -> None:

@@ -14,7 +14,7 @@ from offgrid_node.node import Node
 ANY_HOST = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - recognised here, not bound
 
 
-def banner(config: Config, node: Node, admin: str, mesh_port: int) -> str:
+def banner(config: Config, node: Node, admin: str, mesh_port: int, metrics: str = "") -> str:
     """Several lines for a terminal."""
     directory = node.directory
     lines = [
@@ -24,6 +24,7 @@ def banner(config: Config, node: Node, admin: str, mesh_port: int) -> str:
         f"  admin    {admin}",
         f"  mesh     port {mesh_port}, mutual TLS",
         f"  store    {config.storage.memory_db}",
+        *([f"  metrics  http://{metrics}/metrics"] if metrics else []),
         "Talk to it:",
         f"  offgrid --socket {quoted(admin)} status",
         f"  {grpcurl_admin(config, admin)}",

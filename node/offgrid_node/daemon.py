@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import sys
 import time
@@ -22,6 +23,7 @@ from offgrid_node.banner import banner
 from offgrid_node.config import Config, unused_settings
 from offgrid_node.driver import COMMIT_INLINE_MAX_MS, Driver
 from offgrid_node.event_log import log_events
+from offgrid_node.executors.builtin import BuiltinExecutor
 from offgrid_node.executors.executor import Executor
 from offgrid_node.executors.pool import ExecutorPool
 from offgrid_node.executors.process import ProcessExecutor
@@ -29,17 +31,25 @@ from offgrid_node.executors.running import Running
 from offgrid_node.executors.wasm import WasmExecutor
 from offgrid_node.finding import Finding
 from offgrid_node.folder import MIB, Folder, open_store
+from offgrid_node.gateway.http import HttpServer
 from offgrid_node.keys import NodeKey, NodeTls, check_identity_certificate, issue_leaf, open_sealed, seal, verify
+from offgrid_node.keys.letters import Letters
+from offgrid_node.keys.wraps import KeyWraps
 from offgrid_node.members import Members
+from offgrid_node.meters import Meters
 from offgrid_node.node import Node, Parts
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.errors import Fault, Internal
 from offgrid_node.protocol.jobs.settings import JobsSettings
 from offgrid_node.protocol.mesh.machine import MeshSettings
 from offgrid_node.services.access import ROLE_NAMES
+from offgrid_node.services.bulk import Bulk, Threads
 from offgrid_node.services.grpc_road import GrpcRoad
 from offgrid_node.services.grpc_server import GrpcServer
+from offgrid_node.services.ledger.reads import ledger_summary
 from offgrid_node.services.mesh import NodeFacts
+from offgrid_node.services.objects.room import ObjectParts
+from offgrid_node.storage.blobs import FileBlobs
 from offgrid_node.storage.disk import measure_fsync_ms
 from offgrid_node.storage.store import Store
 
@@ -65,6 +75,11 @@ class SystemClock:
         return Now(time.monotonic_ns() // 1_000_000, time.time_ns() // 1_000)
 
 
+def hide_broken_off(record: logging.LogRecord) -> bool:
+    """A filter against gRPC's traceback for an answer that nobody waits for any more: peers come and go."""
+    return not str(record.msg).startswith("ExecuteBatchError raised in core by servicer method")
+
+
 def serve(path: Path) -> None:
     """Runs the node of this folder until SIGINT or SIGTERM. Raises ConfigError or a Fault when it cannot start."""
     folder = Folder(path)
@@ -77,6 +92,7 @@ def serve(path: Path) -> None:
     )
     # It shows a traceback for each interface that is down; what matters of mDNS is said in the node's notices.
     logging.getLogger("zeroconf").setLevel(logging.ERROR)
+    logging.getLogger("grpc._cython.cygrpc").addFilter(hide_broken_off)
     sys.setswitchinterval(0.0005)  # the default lets a computing thread hold up the loop for 5 ms at a time
     asyncio.run(_serve(folder, config))
 
@@ -122,6 +138,7 @@ class Daemon:
         for sentence in self._problems:
             _log.warning("%s", sentence)
         self._cleanup: list[Callable[[], Awaitable[None] | None]] = []
+        self._meters = Meters() if config.metrics.listen else None
         self.banner = ""
 
     async def start(self) -> None:
@@ -132,13 +149,17 @@ class Daemon:
         self._pool, missing = make_executors(config)  # once the folder is ours: they empty their part of it
         self._problems += (*missing, *check_store(store))
         threaded = measure_fsync_ms(config.storage.memory_db) > COMMIT_INLINE_MAX_MS
-        self._driver = Driver(asyncio.get_running_loop(), threaded=threaded)
+        meters = self._meters
+        on_commit = meters.on_commit if meters else None
+        self._driver = Driver(asyncio.get_running_loop(), threaded=threaded, on_commit=on_commit)
         road = GrpcRoad(tls, lambda: self.node.directory)
-        running = Running(self._pool, lambda end: self.node.runtime.deliver("jobs", end))
-        self._cleanup += [self._driver.close, road.close, running.close]
+        running = Running(self._pool, lambda end: self.node.on_executed(end))  # noqa: PLW0108 - the node comes later
+        threads = Threads(asyncio.get_running_loop().call_soon_threadsafe)
+        self._bulk = Bulk(threads)
+        self._cleanup += [self._driver.close, road.close, running.close, threads.close, self._bulk.stop]
         self.node = Node(self._parts(store, road, running))
         self.node.runtime.watch(log_events)
-        server = GrpcServer(self.node.router)
+        server = GrpcServer(self.node.router, on_refused=meters.on_refused if meters else None)
         self._cleanup.append(server.close)
         await self._listen(server, road, tls)
         self._driver.start(self.node.runtime)
@@ -163,8 +184,17 @@ class Daemon:
         door_port = await server.listen_door(config.mesh.door) if config.mesh.door else None
         self._finding = Finding(config, node, mesh_port, door_port, lambda: road.closed_to_us)
         self._cleanup.append(self._finding.close)
-        write_access_files(config, admin, tls)
-        self.banner = banner(config, node, admin, mesh_port)
+        metrics = await self._listen_metrics(self._meters) if self._meters else ""
+        write_access_files(config, admin, tls, metrics)
+        self.banner = banner(config, node, admin, mesh_port, metrics)
+
+    async def _listen_metrics(self, meters: Meters) -> str:
+        from offgrid_node.gateway.metrics import MetricsPage  # its library takes a tenth of a second to import
+
+        page = MetricsPage(meters, self.node.runtime, self._facts)
+        http = HttpServer({"/metrics": page.render}, self._config.metrics.hosts)
+        self._cleanup.append(http.close)
+        return await http.listen(self._config.metrics.listen)
 
     def _parts(self, store: Store, road: GrpcRoad, running: Running) -> Parts:
         config, key = self._config, self._key
@@ -177,9 +207,9 @@ class Daemon:
             check_certificate=check_identity_certificate,
             seal=seal,
             open_sealed=open_sealed,
+            letters=Letters(key, os.urandom),
             roads=[road],
             execute=running.start,
-            executing=running.executing,
             on_input=self._driver.poke,
             facts=self._facts,
             mesh=MeshSettings(
@@ -200,9 +230,19 @@ class Daemon:
                 kinds=config.host.kinds,
                 labels=dict(config.host.labels),
             ),
+            objects=ObjectParts(
+                blobs=FileBlobs(config.storage.chunk_dir),
+                bulk=self._bulk,
+                wraps=KeyWraps(key),
+                keeps_replicas=config.storage.enabled,
+            ),
             data_dir=config.node.data_dir,
             job_timeout_ms=config.jobs.timeout_ms,
+            copies=config.storage.copies,
+            required_milli=config.storage.required_milli,
+            economy=config.economy.enabled,
             monitor=_log_fault,
+            meters=self._meters,
         )
 
     def _facts(self) -> NodeFacts:
@@ -215,7 +255,8 @@ class Daemon:
             jobs_open=self.node.jobs.core.open_jobs,
             slots_total=self._config.host.slots if self._pool.offers else 0,
             slots_busy=self.node.jobs.host.slots_busy,
-            notices=(*self._problems, *self._finding.notices),
+            notices=(*self._problems, *self._finding.notices, *self.node.ledger.notices),
+            ledger=ledger_summary(self.node.runtime.store),
         )
 
 
@@ -237,7 +278,7 @@ def make_executors(config: Config) -> tuple[ExecutorPool, tuple[str, ...]]:
     commands = {name: Path(path) for name, path in config.host.process.commands.items()}
     process = ProcessExecutor(commands, work_dir=config.node.data_dir / WORK_NAME)
     executors.append(process)
-    return ExecutorPool(executors), process.problems
+    return ExecutorPool(executors, BuiltinExecutor()), process.problems
 
 
 def admin_address(config: Config) -> tuple[str, Path | None]:

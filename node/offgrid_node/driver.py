@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from offgrid_node.protocol.errors import Fault, Internal
@@ -22,8 +23,16 @@ PAUSE_MS, PAUSE_MAX_MS = 50, 1_000  # after a lost batch or a failed load, doubl
 class Driver:
     """Owns the timing of one runtime. Everything but the packed commit runs in the loop's thread."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, *, threaded: bool) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        threaded: bool,
+        on_commit: Callable[[int, float], None] | None = None,
+    ) -> None:
+        """`on_commit` is told, in the loop's thread, how many inputs shared a transaction and how long it took."""
         self._loop = loop
+        self._on_commit = on_commit
         self._runtime: Runtime | None = None
         self._scheduled = False
         self._timer: asyncio.TimerHandle | None = None
@@ -82,8 +91,7 @@ class Driver:
             return fault
         except Exception as error:  # noqa: BLE001 - an unknown failure of the disk must not be taken for a commit
             return Internal(f"the store failed: {type(error).__name__}: {error}", reason="StoreFailed")
-        if pending.batch:
-            self._commit_ms.append((time.perf_counter() - began) * 1000)
+        pending.commit_s = time.perf_counter() - began
         return None
 
     def _finish(self, pending: Pending, fault: Fault | None) -> None:
@@ -92,6 +100,10 @@ class Driver:
             return
         try:
             if fault is None:
+                if pending.batch:
+                    self._commit_ms.append(pending.commit_s * 1000)
+                    if self._on_commit is not None:
+                        self._on_commit(pending.inputs, pending.commit_s)
                 self._runtime.settle(pending)
             else:
                 self._runtime.fail(pending, fault)

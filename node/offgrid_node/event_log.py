@@ -7,12 +7,12 @@ INFO is a change an operator would want to read tomorrow; DEBUG is every job's e
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from offgrid.v1 import state_pb2
 from offgrid_node.protocol.etypes import EventType
 
-LEVELS = {
+LEVELS: Mapping[int, int] = {
     EventType.NODE_STARTED: logging.INFO,
     EventType.MEMBER_ADMITTED: logging.INFO,
     EventType.MEMBER_REMOVED: logging.WARNING,
@@ -29,9 +29,10 @@ _log = logging.getLogger("offgrid.events")
 
 def log_events(events: Sequence[state_pb2.Event]) -> None:
     """A `runtime.Watcher`: events are durable when they come here."""
+    least = _log.getEffectiveLevel()
     for event in events:
-        level = LEVELS.get(EventType(event.etype), logging.DEBUG)
-        if _log.isEnabledFor(level):
+        level = LEVELS.get(event.etype, logging.DEBUG)
+        if level >= least:
             _log.log(level, "%s seq=%d subject=%s%s", event.type, event.seq, event.subject, _details(event))
 
 

@@ -44,7 +44,7 @@ class Inbox:
     def push(self, domain: str, event: object, size_bytes: int = 0) -> None:
         """Puts one in, whatever the bounds."""
         if isinstance(event, Executed):
-            size_bytes += len(event.output) + len(event.log)
+            size_bytes += len(event.output) + len(event.log) + len(event.sealed)
         self._inputs.append((domain, event, size_bytes))
         self.size_bytes += size_bytes
 

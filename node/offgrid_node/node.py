@@ -11,28 +11,43 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 
+from google.protobuf.message import Message
+
+from offgrid_node.meters import Meters
 from offgrid_node.protocol.clock import Clock
-from offgrid_node.protocol.effects import Call, Execute, Machine, Signer, Verifier
+from offgrid_node.protocol.effects import Call, DropBlob, Execute, Executed, Machine, Ship, Signer, Verifier
 from offgrid_node.protocol.errors import Fault
+from offgrid_node.protocol.jobs.large import INLINE_BYTES_MAX
 from offgrid_node.protocol.jobs.machine import JobsMachine
-from offgrid_node.protocol.jobs.needs import INPUT_BYTES_MAX
 from offgrid_node.protocol.jobs.orders import ClaimKey
 from offgrid_node.protocol.jobs.settings import TIMEOUT_MS, JobsSettings
+from offgrid_node.protocol.ledger.machine import LedgerMachine
+from offgrid_node.protocol.ledger.settings import LedgerSettings
 from offgrid_node.protocol.mesh.directory import Directory
 from offgrid_node.protocol.mesh.machine import MeshMachine, MeshSettings
 from offgrid_node.protocol.mesh.roll import CheckCertificate
+from offgrid_node.protocol.objects.machine import ObjectsMachine
+from offgrid_node.protocol.objects.settings import COPIES, REQUIRED_MILLI, ObjectsSettings
+from offgrid_node.protocol.quorum.machine import QuorumMachine
+from offgrid_node.protocol.quorum.settings import QuorumSettings
 from offgrid_node.runtime import Monitor, Runtime
+from offgrid_node.services.adoption import Adoption
 from offgrid_node.services.caller import Caller, Kind
 from offgrid_node.services.client import Client, Road
+from offgrid_node.services.inputs import InputFetching, InputPlacing
 from offgrid_node.services.jobs import JobHandlers
 from offgrid_node.services.join import JoinHandlers, Seal
-from offgrid_node.services.ledger import LedgerHandlers
+from offgrid_node.services.ledger.handlers import LedgerHandlers
 from offgrid_node.services.market import MarketHandlers, check_answer
 from offgrid_node.services.mesh import MeshHandlers, NodeFacts
-from offgrid_node.services.objects import ObjectHandlers
+from offgrid_node.services.objects.room import ObjectParts, ObjectRoom
 from offgrid_node.services.quorum import QuorumHandlers
+from offgrid_node.services.quorum import check_answer as check_quorum_answer
+from offgrid_node.services.results import Letters, Results
 from offgrid_node.services.router import Router
+from offgrid_node.services.shelf import Shelf
 from offgrid_node.services.state import StateHandlers
+from offgrid_node.services.work import Work
 from offgrid_node.storage.store import Store
 
 
@@ -42,7 +57,8 @@ def log_nothing(fault: Fault, cause: BaseException | None) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What a node is made of. `jobs.salt` is filled in from the store's genesis."""
+    """What a node is made of. `jobs.salt` is filled in from the store's genesis. `copies` of an object are wanted, acks
+    of `required_milli` make it durable."""
 
     store: Store
     clock: Clock
@@ -52,16 +68,21 @@ class Parts:
     check_certificate: CheckCertificate
     seal: Seal
     open_sealed: Seal
+    letters: Letters
     roads: Sequence[Road]
     execute: Callable[[Execute], None]
-    executing: Callable[[], Collection[ClaimKey]]
     on_input: Callable[[], None]
     facts: Callable[[], NodeFacts]
     mesh: MeshSettings
     jobs: JobsSettings
+    objects: ObjectParts
     data_dir: Path
     job_timeout_ms: int = TIMEOUT_MS
+    copies: int = COPIES
+    required_milli: int = REQUIRED_MILLI
+    economy: bool = True  # False: the ledger's machine is silent
     monitor: Monitor = log_nothing
+    meters: Meters | None = None  # None: nothing is counted
 
 
 class Node:
@@ -70,9 +91,14 @@ class Node:
     def __init__(self, parts: Parts) -> None:
         """Raises FailedPrecondition (NoMesh) when the store knows no mesh, Corrupt when its rows are damaged."""
         self.node_id = parts.signer.node_id
-        self._execute = parts.execute
+        self._work: Work | None = None
+        meters = parts.meters
         self._client = Client(
-            self.node_id, parts.roads, lambda: self.directory, lambda answer: check_answer(answer, self.directory)
+            self.node_id,
+            parts.roads,
+            lambda: self.directory,
+            lambda answer: self._check_answer(answer, parts.verify),
+            meters.on_called if meters else None,
         )
         jobs: JobsSettings | None = None
 
@@ -82,14 +108,42 @@ class Node:
             if jobs is None:
                 salt = Directory.load(parts.store, parts.verify, parts.check_certificate).salt
                 jobs = replace(parts.jobs, salt=salt)
-            return {"mesh": mesh, "jobs": JobsMachine(jobs, parts.executing)}
+            objects = ObjectsSettings(parts.signer, jobs.salt, parts.copies, parts.required_milli)
+            return {
+                "mesh": mesh,
+                "jobs": JobsMachine(jobs, self._executing),
+                "objects": ObjectsMachine(objects),
+                "quorum": QuorumMachine(QuorumSettings(parts.signer, jobs.salt)),
+                "ledger": LedgerMachine(LedgerSettings(parts.signer, jobs.salt, parts.economy)),
+            }
 
         self.runtime = Runtime(
             build, parts.store, parts.clock, parts.rng, self, on_input=parts.on_input, monitor=parts.monitor
         )
         self._asked_roles = parts.mesh.roles
-        self.router = Router(self._handlers(parts), self.own_roles)
+        self.objects = ObjectRoom(
+            parts.objects,
+            self.runtime,
+            self._client,
+            parts.signer,
+            parts.verify,
+            parts.rng,
+            lambda: self.directory,
+            parts.data_dir,
+            INLINE_BYTES_MAX,
+        )
+        objects = self.objects
+        self._work = Work(
+            InputFetching(objects.reading),
+            Results(self.node_id, parts.letters, objects.sealer, parts.objects.bulk),
+            lambda node_id: self.directory.current_key(node_id),  # noqa: PLW0108 - the directory of then, not of now
+            parts.execute,
+            lambda end: self.runtime.deliver("jobs", end),
+        )
+        self.router = Router(self._handlers(parts), self.own_roles, meters.on_rpc if meters else None)
         self._client.bind(self.runtime, self.router)
+        if meters:
+            self.runtime.watch(meters.on_events)
 
     # ---- Outlet
 
@@ -97,7 +151,19 @@ class Node:
         self._client.call(call)
 
     def execute(self, work: Execute) -> None:
-        self._execute(work)
+        assert self._work is not None
+        self._work.begin(work)
+
+    def on_executed(self, end: Executed) -> None:
+        """From the executors: an execution has ended."""
+        assert self._work is not None
+        self._work.on_end(end)
+
+    def ship(self, work: Ship) -> None:
+        self.objects.shipping.ship(work)
+
+    def drop_blob(self, work: DropBlob) -> None:
+        self.objects.shipping.drop_blob(work)
 
     # ---- questions
 
@@ -113,6 +179,10 @@ class Node:
     @property
     def directory(self) -> Directory:
         return self.mesh.directory
+
+    @property
+    def ledger(self) -> LedgerMachine:
+        return self.runtime.machine("ledger", LedgerMachine)
 
     def own_roles(self) -> frozenset[int]:
         """What the config asks for and the membership record allows. That is in force from the first moment, while
@@ -131,8 +201,21 @@ class Node:
 
     # ---- inside
 
+    def _executing(self) -> Collection[ClaimKey]:
+        """Asked whenever machines are loaded; at first there is nothing."""
+        return self._work.executing() if self._work is not None else frozenset()
+
+    def _check_answer(self, answer: Message, verify: Verifier) -> None:
+        check_answer(answer, self.directory)
+        check_quorum_answer(answer, self.directory, verify)
+
     def _handlers(self, parts: Parts) -> dict[str, object]:
-        runtime, self_id = self.runtime, self.node_id
+        runtime, self_id, objects = self.runtime, self.node_id, self.objects
+        blobs, bulk = parts.objects.blobs, parts.objects.bulk
+        inputs = InputPlacing(Shelf(runtime.store), objects.uploads, objects.reading, objects.sealer, bulk)
+        adoption = Adoption(
+            runtime, self_id, self._client, parts.letters, objects.sealer, blobs, bulk, objects.keeping, objects.salt
+        )
         return {
             "offgrid.v1.MeshService": MeshHandlers(runtime, self_id, parts.facts),
             "offgrid.v1.JoinService": JoinHandlers(
@@ -142,10 +225,14 @@ class Node:
                 verify=parts.verify,
                 check_certificate=parts.check_certificate,
             ),
-            "offgrid.v1.JobService": JobHandlers(runtime, parts.job_timeout_ms),
-            "offgrid.v1.MarketService": MarketHandlers(runtime, self_id, lambda: self.directory, parts.verify),
-            "offgrid.v1.ObjectService": ObjectHandlers(runtime, parts.data_dir, INPUT_BYTES_MAX),
-            "offgrid.v1.QuorumService": QuorumHandlers(runtime),
-            "offgrid.v1.LedgerService": LedgerHandlers(runtime),
+            "offgrid.v1.JobService": JobHandlers(runtime, parts.job_timeout_ms, inputs),
+            "offgrid.v1.MarketService": MarketHandlers(
+                runtime, self_id, lambda: self.directory, parts.verify, adoption
+            ),
+            "offgrid.v1.ObjectService": self.objects.handlers,
+            "offgrid.v1.QuorumService": QuorumHandlers(runtime, self_id, lambda: self.directory, parts.verify),
+            "offgrid.v1.LedgerService": LedgerHandlers(
+                runtime, parts.signer, lambda: self.directory, parts.verify, enabled=parts.economy
+            ),
             "offgrid.v1.StateService": StateHandlers(runtime),
         }

@@ -27,19 +27,23 @@ from offgrid_node.protocol.effects import (
     Asked,
     Call,
     Delete,
+    DropBlob,
     Effect,
     Execute,
     Machine,
+    Outgoing,
     Put,
     Raise,
     Record,
     Reply,
+    Ship,
     Woke,
 )
 from offgrid_node.protocol.errors import Fault, Internal, OutcomeUnknown, Unavailable
 from offgrid_node.protocol.etypes import EventType
 from offgrid_node.storage.store import Batch, Store
 
+ETYPE_NAMES = {etype.value: etype.name for etype in EventType}
 ROUNDS_MAX = 64  # of domains raising events to each other within one batch
 
 M = TypeVar("M")
@@ -91,6 +95,10 @@ class Outlet(Protocol):
 
     def execute(self, work: Execute) -> None: ...
 
+    def ship(self, work: Ship) -> None: ...
+
+    def drop_blob(self, work: DropBlob) -> None: ...
+
 
 class Watcher(Protocol):
     """Told of journal events once they are durable."""
@@ -110,9 +118,10 @@ class Pending:
 
     batch: Batch = field(default_factory=Batch)
     events: list[state_pb2.Event] = field(default_factory=list)
-    outgoing: list[Call | Reply | Execute] = field(default_factory=list)
+    outgoing: list[Outgoing] = field(default_factory=list)
     inputs: int = 0
     journal_seq: int = 0  # once it is committed
+    commit_s: float = 0.0  # what that took; whoever drives the runtime measures it
 
 
 class Runtime:
@@ -264,24 +273,25 @@ class Runtime:
             for domain in DOMAINS:
                 inputs, queues[domain] = queues[domain], []
                 if inputs and domain in self.machines:
-                    for effect in self.machines[domain].step(inputs, now, self._rng):
-                        self._collect(effect, queues, pending, now)
+                    self._collect(self.machines[domain].step(inputs, now, self._rng), queues, pending, now)
         raise RuntimeError(f"domains raised events to each other for {ROUNDS_MAX} rounds")
 
-    def _collect(self, effect: Effect, queues: dict[str, list[object]], pending: Pending, now: Now) -> None:
-        match effect:
-            case Record(event):
+    def _collect(self, effects: Sequence[Effect], queues: dict[str, list[object]], pending: Pending, now: Now) -> None:
+        writes, records = pending.batch.writes, pending.batch.events
+        for effect in effects:  # dozens per job: by type, which costs a third of a match
+            if isinstance(effect, Put):
+                writes[effect.table, effect.key] = effect.value
+            elif isinstance(effect, Record):
+                event = effect.event
                 event.timestamp_us = now.utc_us
-                event.type = EventType(event.etype).name
+                event.type = ETYPE_NAMES[event.etype]
                 pending.events.append(event)
-                pending.batch.events.append(event.SerializeToString())
-            case Put(table, key, value):
-                pending.batch.writes[table, key] = value
-            case Delete(table, key):
-                pending.batch.writes[table, key] = None
-            case Raise(domain, event):
-                queues[domain].append(event)
-            case _:
+                records.append(event.SerializeToString())
+            elif isinstance(effect, Delete):
+                writes[effect.table, effect.key] = None
+            elif isinstance(effect, Raise):
+                queues[effect.domain].append(effect.event)
+            else:
                 pending.outgoing.append(effect)
 
     def commit(self, pending: Pending) -> None:
@@ -300,7 +310,7 @@ class Runtime:
         for effect in pending.outgoing:
             self._guard(self._release, effect)
 
-    def _release(self, effect: Call | Reply | Execute) -> None:
+    def _release(self, effect: Outgoing) -> None:
         match effect:
             case Reply(number, outcome):
                 ticket = self._tickets.pop(number, None)
@@ -310,6 +320,10 @@ class Runtime:
                 self._outlet.call(effect)
             case Execute():
                 self._outlet.execute(effect)
+            case Ship():
+                self._outlet.ship(effect)
+            case DropBlob():
+                self._outlet.drop_blob(effect)
 
     def _guard(self, step: Callable[[M], None], value: M) -> None:
         try:

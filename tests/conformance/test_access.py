@@ -46,7 +46,7 @@ EVERY_RPC = {
     },
     "JobService": {
         OWNER: "CreateMission GetMission ListMissions UpdateMission CreateTask GetTask ListTasks CreateJob GetJob "
-        "ListJobs DispatchJob WatchJob"
+        "ListJobs DispatchJob WatchJob RunJobs WatchJobs"
     },
     "MarketService": {
         "host": "PostOffer ReportResults",
@@ -54,9 +54,22 @@ EVERY_RPC = {
         "broker": "DeliverAwards",
         f"{MEMBERS}, {OWNER}": "ListOffers",
     },
-    "ObjectService": {f"{MEMBERS}, {OWNER}": "GetCapacity"},
-    "QuorumService": {f"{MEMBERS}, {OWNER}": "ListWeights"},
-    "LedgerService": {f"{MEMBERS}, {OWNER}": "GetGenesis"},
+    "ObjectService": {
+        f"{MEMBERS}, {OWNER}": "GetCapacity",
+        OWNER: "OpenUpload WriteUpload CommitUpload Enqueue GetObject ListObjects ReadObject ListOutbox",
+        MEMBERS: "OpenReplica WriteReplica CommitReplica ReadReplica",
+    },
+    "QuorumService": {
+        f"{MEMBERS}, {OWNER}": "ListWeights",
+        OWNER: "CreateQuorum AckQuorum GetQuorum ListQuorums",
+        MEMBERS: "SignAck TrackQuorums",
+    },
+    "LedgerService": {
+        f"{MEMBERS}, {OWNER}": "GetGenesis",
+        OWNER: "OpenLedger GetBalance ListBalances CreateTransfer GetTransaction WatchTransaction ListTransactions "
+        "ListBookings GetLedgerStatus",
+        MEMBERS: "PushBlocks SyncBlocks",
+    },
     "StateService": {OWNER: "ListEvents WatchEvents"},
 }
 EXPECTED = {
@@ -70,9 +83,9 @@ EXPECTED = {
 # Which role the node that is called must have itself; every other RPC asks for none.
 OWN_ROLE = {
     CORE: "JobService/CreateMission JobService/UpdateMission JobService/CreateTask JobService/CreateJob "
-    "JobService/DispatchJob MarketService/DeliverAwards MarketService/ReportResults",
-    BROKER: "MarketService/PostOffer MarketService/SubmitJobs MarketService/CloseLeases",
-    HOST: "MarketService/StartJobs",
+    "JobService/DispatchJob JobService/RunJobs MarketService/DeliverAwards MarketService/ReportResults",
+    BROKER: "MarketService/PostOffer MarketService/SubmitJobs MarketService/CloseLeases QuorumService/TrackQuorums",
+    HOST: "MarketService/StartJobs ObjectService/OpenReplica ObjectService/WriteReplica ObjectService/CommitReplica",
 }
 REASONS = {CORE: "NotACore", BROKER: "NotABroker", HOST: "NotAHost"}
 

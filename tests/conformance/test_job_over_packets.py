@@ -24,13 +24,24 @@ from offgrid_node.protocol.jobs.settings import JobsSettings
 from offgrid_node.protocol.jobs.table import COMPLETED, ENDED
 from offgrid_node.protocol.mesh.machine import MeshSettings
 from offgrid_node.runtime import Ticket
+from offgrid_node.services.bulk import Bulk, inline
 from offgrid_node.services.caller import ADMIN, Caller
 from offgrid_node.services.mesh import NodeFacts
+from offgrid_node.services.objects.room import ObjectParts
 from offgrid_node.services.packet_link import PacketLink
 from offgrid_node.services.packet_road import PacketRoad
 from offgrid_node.services.packet_server import PacketServer
 from offgrid_node.storage.memory import MemoryStore
-from offgrid_tools.sim.crypto import SimSigner, sim_check_certificate, sim_open, sim_seal, sim_verify
+from offgrid_node.storage.memory_blobs import MemoryBlobs
+from offgrid_tools.sim.crypto import (
+    SimLetters,
+    SimSigner,
+    SimWraps,
+    sim_check_certificate,
+    sim_open,
+    sim_seal,
+    sim_verify,
+)
 from offgrid_tools.sim.engine import MS, SECOND, Engine, VirtualClock
 from offgrid_tools.sim.founding import found
 from offgrid_tools.sim.process import Process, Spec
@@ -95,7 +106,7 @@ class PacketMesh:
             ended = Executed(
                 work.core, work.job_id, work.attempt, work.payload.input.upper(), b"", 0, "", "", 30_000, "upper"
             )
-            engine.after(30 * MS, lambda: member.running.runtime.deliver("jobs", ended))
+            engine.after(30 * MS, lambda: member.running.on_executed(ended))
 
         node = member.node = Node(
             Parts(
@@ -107,9 +118,9 @@ class PacketMesh:
                 check_certificate=sim_check_certificate,
                 seal=sim_seal,
                 open_sealed=sim_open,
+                letters=SimLetters(member.signer),
                 roads=[PacketRoad(link, names.get)],
                 execute=execute,
-                executing=frozenset,
                 on_input=lambda: None,
                 facts=lambda: NodeFacts("test", 0, "", 0.0, "virtual"),
                 mesh=MeshSettings(spec.roles, (member.address,), (), "test", 2_000),
@@ -120,6 +131,7 @@ class PacketMesh:
                     price_micro=spec.price_micro,
                     executors=spec.executors,
                 ),
+                objects=ObjectParts(MemoryBlobs(), Bulk(inline), SimWraps(member.signer)),
                 data_dir=Path(),
             )
         )

@@ -32,7 +32,9 @@ def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalMesh]:
     """One core, one broker, three hosts. Tests may kill its nodes and must start them again.
 
     Whoever uses it is marked xdist_group("mesh")."""
-    with LocalMesh(tmp_path_factory.mktemp("mesh"), "t", FIVE, host__process__commands=COMMANDS) as mesh:
+    with LocalMesh(
+        tmp_path_factory.mktemp("mesh"), "t", FIVE, host__process__commands=COMMANDS, metrics__listen="127.0.0.1:0"
+    ) as mesh:
         mesh.start()
         mesh.wait_alive()
         mesh.wait_offers(3)

@@ -44,6 +44,14 @@ def test_it_shows_a_job_and_the_death_of_its_host(text: Path, tmp_path: Path) ->
     assert f"attempt 1: {victim[1]}  HostDied" in done.out
     assert re.search(r"core's journal on job 2: #\d+ JOB_CREATED.*JOB_COMPLETED", done.out), done.said
     assert re.search(r"broker's journal on job 2: #\d+ JOB_AWARDED", done.out), done.said
+    # a large input and result: acked by weight, the maker killed, read back; and what all of it cost
+    for what in ("input", "result"):
+        assert re.search(rf"{what} +o-\w{{32}}: [\d,]+ bytes, sealed; acked by .*: 3\.0 of 2\.0", done.out), done.said
+    assert re.search(r"host-\w made the result; kill -9 \d+", done.out), done.said
+    assert "the result, read back from the others: complete" in done.out
+    assert done.out.count("is final, confirmed by") == 4, done.said  # job 3's is shown twice
+    assert done.out.count("    balances ") == 3, done.said
+    assert "fees: the supply" in done.out
     for name in NODES:
         assert (home / name / "data" / "memory.db").is_dir()
     assert done.out.rstrip().endswith("done."), done.said
@@ -80,41 +88,41 @@ def test_kept_running_its_printed_lines_work(kept: str) -> None:
     lines = [line.strip() for line in kept.partition("the mesh stays up; try")[2].splitlines()]
     ours = [line.split() for line in lines if line.startswith("offgrid ")]
     theirs = [line for line in lines if line.startswith("grpcurl ")]
-    assert len(ours) == 3
+    assert len(ours) == 5
     assert len(theirs) == 2
     for words in ours:
         done = run([BIN / words[0], *words[1:]])
         assert done.code == 0, done.said
     listed, jobs = (run(grpcurl_as_buf(line)) for line in theirs)
     assert "offgrid.v1.JobService" in listed.out, listed.said
-    assert jobs.out.count("JOB_STATE_COMPLETED") == 2, jobs.said
+    assert jobs.out.count("JOB_STATE_COMPLETED") == 3, jobs.said
 
 
 @pytest.mark.xdist_group("demo_keep")
 class TestAFileThatCannotBeUsed:
-    """One sentence and no node started."""
+    """One sentence and no node started: 2 where the command line is wrong, 4 where the node will not have it."""
 
-    def refused(self, file: Path, why: str) -> None:
+    def refused(self, file: Path, code: int, why: str) -> None:
         done = offgrid_node("demo", file)
-        assert done.code in (2, 4), done.said
+        assert done.code == code, done.said
         assert done.seconds < 5
         assert done.out == ""
         assert str(file) in done.err, done.said
         assert why in done.err, done.said
 
     def test_missing(self, tmp_path: Path) -> None:
-        self.refused(tmp_path / "nothing.txt", "No such file")
+        self.refused(tmp_path / "nothing.txt", 2, "does not exist")
 
     def test_a_folder(self, tmp_path: Path) -> None:
-        self.refused(tmp_path, "is a directory")
+        self.refused(tmp_path, 2, "is a directory")
 
     def test_too_large(self, tmp_path: Path) -> None:
         file = tmp_path / "large.bin"
         file.write_bytes(bytes(INPUT_BYTES_MAX + 1))
-        self.refused(file, f"may have {INPUT_BYTES_MAX}")
+        self.refused(file, 4, f"may have {INPUT_BYTES_MAX}")
 
     def test_without_an_end(self) -> None:
-        self.refused(Path("/dev/zero"), f"may have {INPUT_BYTES_MAX}")
+        self.refused(Path("/dev/zero"), 4, f"may have {INPUT_BYTES_MAX}")
 
     def test_unreadable(self, tmp_path: Path) -> None:
         if os.geteuid() == 0:
@@ -122,7 +130,7 @@ class TestAFileThatCannotBeUsed:
         file = tmp_path / "secret.txt"
         file.write_text("x")
         file.chmod(0)
-        self.refused(file, "Permission denied")
+        self.refused(file, 2, "is not readable")
 
     def test_a_folder_for_the_demo_that_holds_something_else(self, tmp_path: Path) -> None:
         (tmp_path / "d").mkdir()

@@ -6,9 +6,6 @@ Done when: they find each other, join with one token, run a job; removed, the me
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -16,60 +13,26 @@ from pathlib import Path
 
 import pytest
 from live import BIN, REMOVED_WITHIN_S, eventually, log_of, offgrid, run
+from netns import NEEDS_ROOT, Machine, ip, namespaces
 
 from offgrid.client import OffgridError
 from offgrid_node.local_mesh import LocalNode
 from offgrid_node.protocol.mesh.token import InviteToken
 
-IP = shutil.which("ip") or ""
-pytestmark = [
-    pytest.mark.root,
-    pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0 or not IP, reason="needs root and ip(8) on Linux"),
-]
+pytestmark = NEEDS_ROOT
 
 FIND_S = 15.0  # mDNS, twice: the door, then each other
-
-
-class Machine(LocalNode):
-    """A node in a network namespace of its own; its unix socket is reached as any other."""
-
-    def start(self, namespace: str, *arguments: str) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with self.log_path.open("ab") as log:
-            self.process = subprocess.Popen(
-                [IP, "netns", "exec", namespace, str(BIN / "offgrid-node"), *arguments, "--dir", str(self.folder)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-
-
-def ip(*arguments: str) -> None:
-    subprocess.run([IP, *arguments], check=True, capture_output=True)
 
 
 @pytest.fixture
 def cable() -> Iterator[tuple[str, str]]:
     """Two namespaces joined by one veth pair, with addresses and no way out."""
-    left, right = f"og-l{os.getpid()}", f"og-r{os.getpid()}"
-    made = []
-    try:
-        for name in (left, right):
-            try:
-                ip("netns", "add", name)
-            except subprocess.CalledProcessError as error:
-                pytest.skip(f"no network namespaces here: {error.stderr.decode().strip()}")
-            made.append(name)
+    with namespaces("l", "r") as (left, right):
         ip("link", "add", "og0", "netns", left, "type", "veth", "peer", "name", "og0", "netns", right)
         for name, address in ((left, "10.77.0.1/24"), (right, "10.77.0.2/24")):
             ip("-n", name, "address", "add", address, "dev", "og0")
-            ip("-n", name, "link", "set", "lo", "up")
             ip("-n", name, "link", "set", "og0", "up")
         yield left, right
-    finally:
-        for name in made:
-            ip("netns", "delete", name)
 
 
 def alive(node: LocalNode) -> set[str]:

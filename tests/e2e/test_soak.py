@@ -2,28 +2,42 @@
 
 from __future__ import annotations
 
+import json
+import re
 import sys
 from pathlib import Path
 
 from live import run
 
-from offgrid.v1 import jobs_pb2
+from offgrid.v1 import common_pb2, jobs_pb2, ledger_pb2
+from offgrid_node.protocol.ledger.records import Tx
+from offgrid_node.protocol.ledger.tables import TXS
+from offgrid_node.storage.memory import MemoryStore
+from offgrid_node.storage.store import Batch
 from offgrid_tools.soak import audit
+from offgrid_tools.soak.audit_money import Money, audit_ledgers, audit_money
 from offgrid_tools.soak.load import Acked
+from offgrid_tools.soak.paying import Paid
 
 
 def soak(*arguments: str | Path) -> str:
-    done = run([sys.executable, "-m", "offgrid_tools.soak", *arguments], timeout_s=110)
+    done = run([sys.executable, "-m", "offgrid_tools.soak", *arguments], timeout_s=240)
     assert done.code == 0, done.said
     assert done.out.rstrip().endswith("no violations"), done.said
     return done.out
 
 
 def test_three_kills_of_each_role_lose_nothing(tmp_path: Path) -> None:
-    out = soak("kills", "--rounds", "3", "--seed", "1", "--dir", tmp_path / "m")
+    figures = tmp_path / "figures.json"
+    out = soak("kills", "--rounds", "3", "--seed", "1", "--dir", tmp_path / "m", "--json", figures)
     for role in ("core", "broker", "host"):
-        assert f"3 kills of {role}" in out, out
+        assert re.search(rf"kills of {role} +3$", out, re.MULTILINE), out
     assert "5 stores verified" in out, out
+    told = json.loads(figures.read_text())["figures"]
+    assert told["jobs booked"] == told["jobs accepted"] > 0
+    assert told["transfers final"] == told["transfers acknowledged"] > 0
+    assert told["objects acknowledged"] > 0
+    assert told["nodes that agree on money"] == 5
 
 
 def test_damaged_configs(tmp_path: Path) -> None:
@@ -38,6 +52,38 @@ class TestTheAudit:
         job = jobs_pb2.Job(job_id="j-1")
         broken = audit.audit_results(wanted, {"j-1": [job, job]}, {}, {}, b"")
         assert broken == ["job j-1 has 2 accepted results", "job j-2 has 0 accepted results"]
+
+    def test_of_money_made_and_of_a_transfer_that_paid_another(self) -> None:
+        view = ledger_pb2.ListBalancesResponse(
+            balances=[ledger_pb2.Balance(name="a", final_micro=8)], fees_micro=1, supply_micro=10
+        )
+        paid = [Paid("a", "t-1", "b", 5), Paid("a", "t-2", "b", 6)]
+        final = {"t-1": ledger_pb2.Transaction(outputs=[ledger_pb2.Output(name="b", amount_micro=5)])}
+        money = Money({"a": view}, ledger_pb2.ListBookingsResponse(), final)
+        assert audit_money(money, paid, []) == [
+            "a: balances and fees are 9, the supply is 10",
+            "transfer t-2 did not pay 6 to b",
+        ]
+
+    def test_of_bookings_that_are_missing_doubled_or_of_nothing(self) -> None:
+        bookings = [ledger_pb2.Booking(job_id=job_id) for job_id in ("j-1", "j-2", "j-2", "j-4")]
+        money = Money({}, ledger_pb2.ListBookingsResponse(bookings=bookings), {})
+        assert audit_money(money, [], ["j-1", "j-2", "j-3"]) == [
+            "job j-3 is accepted and not booked",
+            "job j-2 is booked 2 times",
+            "job j-4 is booked and not accepted",
+        ]
+
+    def test_of_two_final_values_in_one_slot(self) -> None:
+        stores = {}
+        for node, amount in (("a", 1), ("b", 2)):
+            tx = Tx(bytes(20), 0, bytes(32), 1_000, ((bytes(20), amount),))
+            row = ledger_pb2.TxRow(signed=common_pb2.Signed(body=tx.encode()), state=ledger_pb2.TX_STATE_FINAL)
+            stores[node] = MemoryStore()
+            stores[node].commit(Batch(writes={(TXS, tx.digest(b"")): row.SerializeToString()}))
+        (broken,) = audit_ledgers(stores)
+        assert "is final at a" in broken
+        assert broken.endswith("at b")
 
     def test_of_an_attempt_signed_for_twice(self) -> None:
         receipt = jobs_pb2.Receipt(body=b"x")

@@ -11,8 +11,9 @@ from offgrid.v1 import jobs_pb2, state_pb2
 from offgrid_node.executors.executor import Outcome
 from offgrid_node.protocol.errors import Fault
 from offgrid_node.protocol.jobs.table import ENDED
-from offgrid_tools.sim.cluster import FIVE, Cluster
+from offgrid_tools.sim.cluster import Cluster
 from offgrid_tools.sim.engine import SECOND, Trace
+from offgrid_tools.sim.plan import FIVE
 from offgrid_tools.sim.process import Process, Spec
 from offgrid_tools.sim.work import outcome_of, verdict_of
 
@@ -52,17 +53,18 @@ class Town:
     # ---- what people do at the core
 
     def ask(self, method: str, request: Message) -> Message | Fault:
-        """The core's answer to its owner."""
+        """The core's answer to its owner, of JobService unless the method says otherwise."""
         answers: list[Message | Fault] = []
-        self["core"].admin(f"offgrid.v1.JobService/{method}", request, answers.append)
+        name = method if "." in method else f"offgrid.v1.JobService/{method}"
+        self["core"].admin(name, request, answers.append)
         for _ in range(int(ANSWER_S * 1000)):
             if answers:
                 return answers[0]
             self.run_for(0.001)
         raise AssertionError(f"no answer to {method}")
 
-    def create(self, timeout_ms: int = 30_000, *, module_bytes: int = 8) -> jobs_pb2.Job:
-        """A job of a new task, not dispatched yet."""
+    def create(self, timeout_ms: int = 30_000, *, module_bytes: int = 8, input_name: str = "") -> jobs_pb2.Job:
+        """A job of a new task, not dispatched yet. Of an input that is called LARGE_NAME the output is large."""
         mission = self.ask("CreateMission", jobs_pb2.CreateMissionRequest(title="m"))
         assert isinstance(mission, jobs_pb2.CreateMissionResponse)
         task = self.ask(
@@ -70,8 +72,8 @@ class Town:
             jobs_pb2.CreateTaskRequest(mission_id=mission.mission.mission_id, name="t", kind="compute"),
         )
         assert isinstance(task, jobs_pb2.CreateTaskResponse)
-        payload = self._sound_payload(module_bytes)
-        self.cluster.monitor.expect(payload)
+        payload = self._sound_payload(module_bytes, input_name)
+        self.cluster.monitor.jobs.expect(payload)
         job = self.ask(
             "CreateJob",
             jobs_pb2.CreateJobRequest(
@@ -81,12 +83,13 @@ class Town:
         assert isinstance(job, jobs_pb2.CreateJobResponse)
         return job.job
 
-    def _sound_payload(self, module_bytes: int) -> jobs_pb2.JobPayload:
+    def _sound_payload(self, module_bytes: int, input_name: str) -> jobs_pb2.JobPayload:
         """The next work that does not fail by itself."""
         while True:
             self._made += 1
             work = b"work %d" % self._made
-            payload = jobs_pb2.JobPayload(wasm=jobs_pb2.WasmTask(module=b"m" * module_bytes), input=work)
+            task = jobs_pb2.WasmTask(module=b"m" * module_bytes)
+            payload = jobs_pb2.JobPayload(wasm=task, input=work, input_name=input_name)
             if not verdict_of(payload):
                 return payload
 
@@ -131,5 +134,5 @@ class Town:
 
     def runs_of(self, job: jobs_pb2.Job) -> list[tuple[str, int]]:
         """(host, attempt) of every execution of the job, in order."""
-        runs = self.cluster.monitor.executions
+        runs = self.cluster.monitor.jobs.executions
         return [(self.cluster.name_of(host), attempt) for host, job_id, attempt in runs if job_id == job.job_id]

@@ -15,8 +15,8 @@ from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.errors import Unavailable
 from offgrid_node.protocol.events import HOST
 from offgrid_node.protocol.jobs.receipts import verify_receipt
-from offgrid_tools.sim.cluster import FIVE, PRICES
 from offgrid_tools.sim.crypto import sim_verify
+from offgrid_tools.sim.plan import FIVE, PRICES
 from offgrid_tools.sim.process import AFTER_COMMIT, BEFORE_COMMIT
 
 RUNNING, COMPLETED, FAILED = jobs_pb2.JOB_STATE_RUNNING, jobs_pb2.JOB_STATE_COMPLETED, jobs_pb2.JOB_STATE_FAILED
@@ -239,7 +239,7 @@ def test_work_past_its_time_out_fails_as_job_timeout() -> None:
     town = Town()
     town.work_error = "JobTimeout"
     job = town.create(timeout_ms=4_000)
-    town.cluster.monitor.expect_end(job.payload_digest, "JobTimeout")
+    town.cluster.monitor.jobs.expect_end(job.payload_digest, "JobTimeout")
     town.dispatch(job)
     began_s = town.now_s
     failed = town.until(job, FAILED)
@@ -315,10 +315,11 @@ def test_a_late_receipt_of_a_lost_attempt_is_refused() -> None:
     town.cluster.network.faults.group_of = {}
     done = town.until(job, COMPLETED)
     town.run_for(20)
-    assert town.cluster.name_of(done.host) == "host-b"
-    assert [host for host, _ in town.runs_of(job)] == ["host-a", "host-b"]
+    # Back again, the lost host may say for a moment that others are dead: then attempts beyond the second are begun.
+    assert town.runs_of(job)[0] == ("host-a", 1)
+    assert done.attempt > 1
     assert town.sent_s("host-a", "core", "ReportResults"), "the lost host did report"
-    assert town.look(job).host == done.host
+    assert (town.look(job).host, town.look(job).attempt) == (done.host, done.attempt)
     assert town["host-a"].running.jobs.host.slots_busy == 0
 
 

@@ -1,20 +1,53 @@
-"""A simulator that finds nothing may be blind: each planted bug must show within a hundred seeds."""
+"""A simulator that finds nothing may be blind: planted bugs must show. A sample here; `soak mutants` demands each of
+them within a hundred seeds."""
 
 from __future__ import annotations
 
 import pytest
 
-from offgrid_tools.sim.main import simulate
-from offgrid_tools.sim.mutants import MUTANTS
+from offgrid_tools.sim.main import simulate, unmask
+from offgrid_tools.sim.mutants import MUTANTS, jobs, ledger, mesh, objects, runtime
 
-SEEDS = 100
+SEEDS = 12
+SAMPLE = (
+    "reply-before-commit",
+    "send-before-commit",
+    "execute-before-commit",
+    "attempt-not-durable",
+    "other-host-accepted",
+    "work-repeated",
+    "output-lost",
+    "no-refutation",
+    "boot-not-counted",
+    "ack-before-fsync",
+    "ack-too-little",
+    "ack-counted-twice",
+    "blob-dropped-early",
+    "outbox-row-later",
+    "outbox-forgotten",
+    "vote-before-sync",
+    "lock-forgotten",
+    "quorum-too-small",
+    "confirm-without-certificate",
+    "one-phase",
+    "credited-twice",
+    "in-flight-forgotten",
+    "booking-lost",
+    "booked-twice",
+    "paid-twice",
+    "never-mute",
+)
 
 
-@pytest.mark.parametrize("mutant", sorted(MUTANTS))
+@pytest.mark.parametrize("mutant", SAMPLE)
 def test_a_planted_bug_is_found(mutant: str) -> None:
-    found = next((seed for seed in range(SEEDS) if simulate(seed, mutant=mutant).violation), None)
+    found = unmask(mutant, range(SEEDS))
     assert found is not None, f"{mutant} ({MUTANTS[mutant].says}) went unseen through {SEEDS} seeds"
-    assert simulate(found).violation == "", "the seed must be sound without the planted bug"
+    assert simulate(found.seed).violation == "", "the seed must be sound without the planted bug"
+
+
+def test_no_two_domains_plant_bugs_of_one_name() -> None:
+    assert len(MUTANTS) == sum(len(room.MUTANTS) for room in (runtime, jobs, mesh, objects, ledger))
 
 
 def test_what_was_planted_is_gone_afterwards() -> None:

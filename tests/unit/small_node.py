@@ -2,7 +2,8 @@
 """A node in small for the tests of client and command: real gRPC on a unix socket, real messages, state in memory.
 
 It answers with pages of two, makes one thing per request id, and "runs" jobs at once: the command `wc` counts words,
-`false` fails. `stumble` makes the next calls of a method fail, as a flooded or restarting node would.
+`false` fails. A transfer is final once it is watched, one to "nobody" never is. `stumble` makes the next calls of a
+method fail, as a flooded or restarting node would.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import threading
+import time
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,6 +24,7 @@ from offgrid_node.protocol.errors import Fault, InvalidRequest, NotFound
 from offgrid_node.services.status import to_rpc_status
 
 PAGE = 2
+INLINE_MAX = 1_024
 NODE_ID, OTHER_ID = "a" * 32, "b" * 32
 COMPLETED, FAILED = jobs_pb2.JOB_STATE_COMPLETED, jobs_pb2.JOB_STATE_FAILED
 
@@ -39,8 +42,12 @@ class SmallNode:
         self.tasks: dict[str, jobs_pb2.Task] = {}
         self.jobs: dict[str, jobs_pb2.Job] = {}
         self.inputs: dict[str, bytes] = {}
+        self.awaited: dict[str, list[str]] = {}  # by the name of an open WatchJobs stream
+        self.cuts = 0  # how many of the next messages of such a stream are its last
         self.events: list[state_pb2.Event] = []
         self.members = [_peer("attic", NODE_ID, here=True), _peer("barn", OTHER_ID)]
+        self.transactions: dict[str, ledger_pb2.Transaction] = {}
+        self.quorums: dict[str, quorum_pb2.Quorum] = {}
         self.made: dict[str, str] = {}  # request id → what it made
         self.watchers = threading.Condition()
         self._stumbles: dict[str, list[Fault | grpc.StatusCode]] = defaultdict(list)
@@ -114,7 +121,7 @@ class SmallNode:
             roles=[common_pb2.ROLE_CORE, common_pb2.ROLE_HOST],
             uptime_ms=90_000, peers_alive=2, peers_total=2, journal_seq=len(self.events),
             commit_ms_p50=0.25, commit_mode="inline", data_dir=str(self.folder), slots_total=4,
-            notices=["the clock is 3 s behind"],
+            notices=["the clock is 3 s behind"], ledger="4 witnesses, 1 pending",
         )  # fmt: skip
 
     def on_ListPeers(self, request):
@@ -179,19 +186,23 @@ class SmallNode:
 
     def on_CreateJob(self, request):
         task = _get(self.tasks, "task", request.task_id)
-        job_id = self._once(request.request_id, "j")
+        job = self._job(self._once(request.request_id, "j"), task.task_id, request)
+        job.request_id = request.request_id
+        return jobs_pb2.CreateJobResponse(job=job)
+
+    def _job(self, job_id, task_id, spec):
+        task = _get(self.tasks, "task", task_id)
         job = jobs_pb2.Job(
             job_id=job_id, task_id=task.task_id, mission_id=task.mission_id, kind=task.kind,
-            timeout_ms=request.timeout_ms, state=jobs_pb2.JOB_STATE_CREATED, size_tokens=2**40,
-            input_name=request.payload.input_name, payload_bytes=len(request.payload.input),
-            request_id=request.request_id, payload_digest=b"\x00\xff",
+            timeout_ms=spec.timeout_ms, state=jobs_pb2.JOB_STATE_CREATED, size_tokens=2**40,
+            input_name=spec.payload.input_name, input_bytes=len(spec.payload.input), payload_digest=b"\x00\xff",
+            payload_bytes=spec.payload.ByteSize(),
         )  # fmt: skip
-        process = request.payload.process
-        job.needs = f"process:{process.command}" if request.payload.HasField("process") else "wasm"
-        self.inputs[job_id] = request.payload.input
-        self.jobs.setdefault(job_id, job)
+        process = spec.payload.process
+        job.needs = f"process:{process.command}" if spec.payload.HasField("process") else "wasm"
+        self.inputs[job_id] = spec.payload.input
         self.record(14, "JOB_CREATED", job_id, job=job)
-        return jobs_pb2.CreateJobResponse(job=job)
+        return self.jobs.setdefault(job_id, job)
 
     def on_DispatchJob(self, request):
         job = _get(self.jobs, "job", request.job_id)
@@ -200,6 +211,45 @@ class SmallNode:
             job.route = jobs_pb2.ROUTE_OFFGRID
             self.watchers.notify_all()
         return jobs_pb2.DispatchJobResponse(job=job, route=job.route, reason="a broker answered")
+
+    def on_RunJobs(self, request):
+        if wrong := [n for n, spec in enumerate(request.jobs) if spec.payload.process.command == "/bin/sh"]:
+            raise InvalidRequest.field(f"jobs[{wrong[0]}].payload.process.command", "is not a command name")
+        stem = self._once(request.request_id, "j")
+        job_ids = [f"{stem}-{number:03}" for number in range(len(request.jobs))]
+        for job_id, spec in zip(job_ids, request.jobs, strict=True):
+            if job_id in self.jobs:
+                continue
+            made = self._job(job_id, request.task_id, spec)
+            made.state, made.host, made.attempt = jobs_pb2.JOB_STATE_RUNNING, OTHER_ID, 1
+            made.route = jobs_pb2.ROUTE_OFFGRID
+        with self.watchers:
+            watched = request.watch in self.awaited
+            self.awaited[request.watch].extend(job_ids) if watched else None
+            self.watchers.notify_all()
+        return jobs_pb2.RunJobsResponse(job_ids=job_ids, watched=watched, route=jobs_pb2.ROUTE_OFFGRID)
+
+    def on_WatchJobs(self, request, context):
+        with self.watchers:
+            mine = self.awaited[request.watch] = [*self.awaited.pop(request.watch, ()), *request.job_ids]
+        yield jobs_pb2.WatchJobsResponse()
+        while context.is_active():
+            with self.watchers:
+                self.watchers.wait_for(lambda: mine, 0.05)
+                ended, mine[:] = [self.jobs[job_id] for job_id in mine], []
+            for job in ended:
+                self._run(job) if job.state == jobs_pb2.JOB_STATE_RUNNING else None
+            if ended:
+                large = [job.job_id for job in ended if len(job.result.output) > INLINE_MAX]
+                yield jobs_pb2.WatchJobsResponse(jobs=[j for j in ended if j.job_id not in large], large=large)
+                if self.cuts:  # the connection is lost
+                    self.cuts -= 1
+                    with self.watchers:
+                        self.awaited.pop(request.watch, None)
+                    self._fail(context, grpc.StatusCode.UNAVAILABLE)
+        with self.watchers:
+            if self.awaited.get(request.watch) is mine:
+                del self.awaited[request.watch]
 
     def on_GetJob(self, request):
         return jobs_pb2.GetJobResponse(job=_get(self.jobs, "job", request.job_id))
@@ -270,8 +320,106 @@ class SmallNode:
     def on_ListWeights(self, request):
         return quorum_pb2.ListWeightsResponse(total_milli=2000, alive_milli=1000)
 
+    def on_CreateQuorum(self, request):
+        members = [
+            quorum_pb2.NodeWeight(node_id=p.member.node_id, name=p.member.name, weight_milli=1500, alive=True)
+            for p in self.members
+            if not request.members or p.member.name in request.members
+        ]
+        made = quorum_pb2.Quorum(
+            quorum_id=request.quorum_id, owner=NODE_ID, epoch=1, required_milli=request.required_milli,
+            members=members, created_us=1_700_000_000_000_000,
+        )  # fmt: skip
+        return quorum_pb2.CreateQuorumResponse(quorum=self.quorums.setdefault(request.quorum_id, made))
+
+    def on_AckQuorum(self, request):
+        quorum = _get(self.quorums, "quorum", request.quorum_id)
+        member = next(m for m in quorum.members if m.name == (request.node or "attic"))
+        quorum.acks.add(node_id=member.node_id, weight_milli=member.weight_milli, acked_us=1_700_000_001_000_000)
+        quorum.acked_milli += member.weight_milli
+        quorum.reached = quorum.acked_milli >= quorum.required_milli
+        return quorum_pb2.AckQuorumResponse(quorum=quorum)
+
+    def on_GetQuorum(self, request):
+        return quorum_pb2.GetQuorumResponse(quorum=_get(self.quorums, "quorum", request.quorum_id))
+
+    def on_ListQuorums(self, request):
+        shown = [q for name, q in self.quorums.items() if request.with_objects or not name.startswith("object:")]
+        quorums, token = _page(shown, request)
+        return quorum_pb2.ListQuorumsResponse(quorums=quorums, next_page_token=token)
+
+    # ---- ledger
+
     def on_GetGenesis(self, request):
         return ledger_pb2.GetGenesisResponse(mesh="home")
+
+    def on_OpenLedger(self, request):
+        genesis = ledger_pb2.GetGenesisResponse(
+            mesh="home",
+            open=True,
+            quorum_milli=2_667,
+            faults_survived=len(request.witnesses) // 4,
+            fee_micro=request.fee_micro if request.HasField("fee_micro") else 1_000,
+        )
+        genesis.witnesses.extend(request.witnesses)
+        genesis.balances.extend(request.balances)
+        return ledger_pb2.OpenLedgerResponse(genesis=genesis)
+
+    def on_GetLedgerStatus(self, request):
+        return ledger_pb2.GetLedgerStatusResponse(
+            enabled=True, open=True, quorum_milli=2_667, pending=1, owed_micro=50_000, fees_micro=1_000,
+            fee_micro=2_500, supply_micro=2 * 10**12, notices=["this node is mute"],
+            heads=[ledger_pb2.Head(author=OTHER_ID, height=7, digest=b"\x0b" * 32)],
+            witnesses=[ledger_pb2.Witness(node_id=NODE_ID, name="attic", weight_milli=1_500)],
+        )  # fmt: skip
+
+    def on_GetBalance(self, request):
+        name = request.account or "attic"
+        if name not in ("attic", "barn"):
+            raise NotFound(f"no member is called {name!r}", reason="NoSuchNode")
+        return ledger_pb2.GetBalanceResponse(balance=_balance(name))
+
+    def on_ListBalances(self, request):
+        balances, token = _page([_balance(name) for name in ("attic", "barn", "shed")], request)
+        return ledger_pb2.ListBalancesResponse(
+            balances=balances, next_page_token=token, fees_micro=1_000, supply_micro=2 * 10**12
+        )
+
+    def on_CreateTransfer(self, request):
+        tx = ledger_pb2.Transaction(
+            tx_id=self._once(request.request_id, "c0ffee00").ljust(64, "0"), src=NODE_ID, src_name="attic", seq=3,
+            fee_micro=request.fee_micro or 1_000, meta=request.meta, state=ledger_pb2.TX_STATE_SIGNED,
+            voted_milli=1_000, quorum_milli=3_000, created_us=1_700_000_000_000_000,
+            outputs=[ledger_pb2.Output(account=OTHER_ID, name=request.dst, amount_micro=request.amount_micro)],
+        )  # fmt: skip
+        return ledger_pb2.CreateTransferResponse(transaction=self.transactions.setdefault(tx.tx_id, tx))
+
+    def on_GetTransaction(self, request):
+        return ledger_pb2.GetTransactionResponse(transaction=_get(self.transactions, "transaction", request.tx_id))
+
+    def on_WatchTransaction(self, request, context):
+        tx = _get(self.transactions, "transaction", request.tx_id)
+        yield ledger_pb2.WatchTransactionResponse(transaction=tx)
+        while tx.outputs[0].name == "nobody":
+            if not context.is_active():
+                return
+            time.sleep(0.01)
+        tx.state, tx.voted_milli, tx.confirmed_milli = ledger_pb2.TX_STATE_FINAL, 3_000, 3_000
+        yield ledger_pb2.WatchTransactionResponse(transaction=tx)
+
+    def on_ListTransactions(self, request):
+        found = [tx for tx in self.transactions.values() if request.account in ("", "attic", tx.outputs[0].name)]
+        transactions, token = _page(found[::-1], request)
+        return ledger_pb2.ListTransactionsResponse(transactions=transactions, next_page_token=token)
+
+    def on_ListBookings(self, request):
+        booked = [
+            ledger_pb2.Booking(job_id=f"j-{n}", attempt=1, payee=OTHER_ID, payee_name="barn", amount_micro=50_000,
+                               fee_micro=1_000, action="compute", tx_id="c0ffee" * 10 if n else "", owed=not n)
+            for n in range(3)
+        ]  # fmt: skip
+        bookings, token = _page([b for b in booked if request.job_id in ("", b.job_id)], request)
+        return ledger_pb2.ListBookingsResponse(bookings=bookings, next_page_token=token, owed_micro=50_000)
 
     def _once(self, request_id: str, prefix: str) -> str:
         return self.made.setdefault(request_id, f"{prefix}-{len(self.made) + 1}")
@@ -286,6 +434,12 @@ SERVICES = {
     "offgrid.v1.QuorumService": quorum_pb2,
     "offgrid.v1.LedgerService": ledger_pb2,
 }
+
+
+def _balance(name: str) -> ledger_pb2.Balance:
+    return ledger_pb2.Balance(
+        account=NODE_ID, name=name, final_micro=999_987_499_000, pending_out_micro=12_501_000, next_seq=4
+    )
 
 
 def _peer(name: str, node_id: str, *, here: bool = False) -> mesh_pb2.Peer:

@@ -18,7 +18,7 @@ from pydantic_core import PydanticCustomError
 
 from offgrid_node.protocol.ids import NAME, NAME_RULE
 
-from .addresses import ADDRESS_RULE, LISTEN_RULE, URL_RULE, BadAddress, check_url, split_address
+from .addresses import ADDRESS_RULE, LISTEN_RULE, URL_RULE, BadAddress, check_host, check_url, split_address
 from .frozen_map import FrozenMap
 from .problems import printable, shown
 
@@ -85,6 +85,14 @@ def _address(text: str, port_min: int) -> str:
         split_address(text, port_min=port_min)
     except BadAddress as bad:
         raise wrong(f"is {shown(text)}, which {bad.message}", _quoted(bad.suggestion)) from None
+    return text
+
+
+def _host(text: str) -> str:
+    try:
+        check_host(text)
+    except BadAddress as bad:
+        raise wrong(f"has {shown(text)}, which {bad.message}") from None
     return text
 
 
@@ -196,6 +204,7 @@ Mode = Literal["auto", "offgrid", "disabled"]
 
 Name = Annotated[str, AfterValidator(_name), Allowed(NAME_RULE)]
 Listen = Annotated[str, AfterValidator(_listen), Allowed(LISTEN_RULE)]
+OptionalListen = Annotated[str, AfterValidator(_door), Allowed(f'{LISTEN_RULE}; "" = off')]
 Door = Annotated[str, AfterValidator(_door), Allowed(f'{LISTEN_RULE}; "" = closed')]
 Admin = Annotated[str, AfterValidator(_admin), Allowed(ADMIN_RULE)]
 OptionalUrl = Annotated[str, AfterValidator(_optional_url), Allowed(f'{URL_RULE}; "" = none')]
@@ -215,6 +224,13 @@ Addresses = Annotated[
     BeforeValidator(_as_tuple),
     AfterValidator(_distinct),
     Allowed(f"a list of {ADDRESS_RULE}"),
+]
+Hosts = Annotated[
+    tuple[Annotated[str, AfterValidator(_host)], ...],
+    Field(max_length=LIST_MAX),
+    BeforeValidator(_as_tuple),
+    AfterValidator(_distinct),
+    Allowed("a list of host names, without ports"),
 ]
 Urls = Annotated[
     tuple[Annotated[str, AfterValidator(_url)], ...],

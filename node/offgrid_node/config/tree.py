@@ -23,6 +23,7 @@ RESERVED: dict[str, Any] = {"reserved": True}
 _DAY_MS = 86_400_000
 _YEAR_S = 31_536_000
 _MONEY_MAX = 10**15
+_WEIGHT_MILLI_MAX = 10**9
 
 
 class Section(BaseModel):
@@ -63,6 +64,19 @@ class Admin(Section):
     address: f.Admin = Field(
         default="",
         description="empty: the unix socket offgrid.sock in data_dir (on Windows: loopback with a token file)",
+    )
+
+
+class Metrics(Section):
+    """What the node counts of itself, for Prometheus."""
+
+    listen: f.OptionalListen = Field(
+        default="",
+        description="where GET /metrics is answered over plain HTTP, to whoever asks; 127.0.0.1:9464 keeps it to this "
+        "machine",
+    )
+    hosts: f.Hosts = Field(
+        default=(), description="names by which it is asked, beyond addresses and localhost, as a guard for browsers"
     )
 
 
@@ -127,11 +141,16 @@ class Host(Section):
 class Storage(Section):
     """What is kept here. Paths that are not given lie in node.data_dir."""
 
-    enabled: bool = Field(default=True, description="keep shards of others' objects", json_schema_extra=RESERVED)
-    memory_db: f.FilePath = Field(default=Path("data/memory.db"), description="the node's store")
-    chunk_dir: f.FilePath = Field(
-        default=Path("data/chunks"), description="folder of large data", json_schema_extra=RESERVED
+    enabled: bool = Field(default=True, description="keep copies of others' objects")
+    copies: int = Field(default=3, ge=1, le=64, description="hosts that an object of this node's is brought to")
+    required_milli: int = Field(
+        default=2000,
+        ge=1,
+        le=_WEIGHT_MILLI_MAX,
+        description="weight of acks that makes it durable, unless it says otherwise, in thousandths",
     )
+    memory_db: f.FilePath = Field(default=Path("data/memory.db"), description="the node's store")
+    chunk_dir: f.FilePath = Field(default=Path("data/chunks"), description="folder of objects, sealed")
     chunk_threshold: int = Field(
         default=1_048_576,
         ge=1,
@@ -158,7 +177,9 @@ class Storage(Section):
 class Economy(Section):
     """Accounts and payment."""
 
-    enabled: bool = Field(default=False, description="pay for jobs", json_schema_extra=RESERVED)
+    enabled: bool = Field(
+        default=True, description="take part in the mesh's ledger, once an admin has opened it, and pay for jobs"
+    )
     settlement_interval: int = Field(
         default=3600, ge=1, le=_YEAR_S, description="seconds between settlements", json_schema_extra=RESERVED
     )
@@ -173,6 +194,7 @@ class Config(Section):
     node: Node
     mesh: Mesh
     admin: Admin
+    metrics: Metrics
     jobs: Jobs
     host: Host
     storage: Storage
@@ -229,6 +251,10 @@ def clashes(config: Config) -> Iterator[tuple[Keys, str, str]]:
     listen, door = config.mesh.listen, config.mesh.door
     if listen == door and not door.endswith(":0"):
         yield ("mesh", "door"), "is the same address as mesh.listen", 'another port, or "" = closed'
+    metrics = config.metrics.listen
+    if metrics and not metrics.endswith(":0") and metrics in (listen, door):
+        other = "mesh.listen" if metrics == listen else "mesh.door"
+        yield ("metrics", "listen"), f"is the same address as {other}", 'another port, or "" = off'
     socket = config.admin_socket
     if socket and not config.admin.address and len(os.fsencode(socket)) > f.UNIX_PATH_BYTES_MAX:
         size = len(os.fsencode(socket))

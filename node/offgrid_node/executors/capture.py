@@ -34,8 +34,10 @@ class Capture:
             self._log_cut = True
 
     def ended(self, exit_code: int, executor: str) -> Outcome:
-        """The work ran to its own end."""
-        return Outcome(bytes(self._output), bytes(self._log), exit_code, "", "", executor)
+        """The work ran to its own end. To be said once: a large output is held but once from here on."""
+        output = bytes(self._output)
+        self._output.clear()
+        return Outcome(output, bytes(self._log), exit_code, "", "", executor)
 
     def failed(self, error: str, detail: str, executor: str) -> Outcome:
         """It did not: half an output is no output, the log is kept."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from wasmtime import Module, WasmtimeError
 
 from offgrid_node.executors import confine
-from offgrid_node.executors.modules import NotRunnable, new_engine, short
+from offgrid_node.executors.modules import NotRunnable, new_engine, no_module
 
 if TYPE_CHECKING:  # the compiler's process needs none of what it imports
     from offgrid_node.executors.wasi import Run
@@ -53,7 +53,7 @@ def compile_apart(binary: bytes, run: Run) -> bytes:
         finally:
             run.end()
     if process.returncode == REFUSED:
-        raise NotRunnable(f"it is not a WebAssembly module: {short(message.decode(errors='replace'))}")
+        raise NotRunnable(no_module(message.decode(errors="replace")))
     if process.returncode != 0 or len(code) > CODE_BYTES_MAX:
         raise NotRunnable(f"compiling it takes more than {CPU_S} s or {MEMORY_BYTES} bytes of memory")
     return code

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from offgrid.v1 import jobs_pb2
-from offgrid_node.protocol.jobs.bounds import LOG_BYTES_MAX, OUTPUT_BYTES_MAX
+from offgrid_node.protocol.jobs.bounds import LOG_BYTES_MAX
+from offgrid_node.protocol.jobs.large import LARGE_INPUT_BYTES_MAX, OUTPUT_BYTES_MAX
 
-__all__ = ["LOG_BYTES_MAX", "OUTPUT_BYTES_MAX", "Executor", "Outcome"]
+__all__ = ["LARGE_INPUT_BYTES_MAX", "LOG_BYTES_MAX", "OUTPUT_BYTES_MAX", "Executor", "Outcome"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,15 @@ class Outcome:
     error: str
     error_detail: str
     executor: str
+
+
+class AtOnce(Protocol):
+    """Does one kind of payload on the spot: work that takes less time than handing it over would."""
+
+    @property
+    def offers(self) -> tuple[str, ...]: ...
+
+    def run_at_once(self, payload: jobs_pb2.JobPayload) -> Outcome: ...
 
 
 class Executor(Protocol):

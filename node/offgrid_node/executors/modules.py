@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
@@ -15,6 +16,10 @@ SMALL_BYTES_MAX = 8 * 1024
 COMPILED_BYTES_MAX = 64 * 1024 * 1024
 STACK_BYTES_MAX = 512 * 1024
 DETAIL_CHARS_MAX = 500
+FEATURES = ("threads", "multi-memory", "multiple memories", "memory64", "gc", "exceptions", "stack switching")
+LINE = re.compile(r"--> <anon>:(\d{1,9}):(\d{1,9})")
+QUOTED = re.compile("`[^`]*`")
+OFFSET = re.compile(r"at offset (0x[0-9a-f]{1,9}|[1-9]\d{0,9}|0\b)")
 
 
 CompileApart = Callable[[bytes], bytes]
@@ -74,12 +79,12 @@ class CompiledModules:
             else:
                 module = Module.deserialize(engine, apart(binary))
         except WasmtimeError as error:
-            raise NotRunnable(f"it is not a WebAssembly module: {short(str(error))}") from error
+            raise NotRunnable(no_module(str(error))) from error
         _check_start(module)
         try:
             linked = linker.instantiate_pre(module)
         except WasmtimeError as error:
-            raise NotRunnable(f"a job has only WASI preview 1 (no files, no network): {short(str(error))}") from error
+            raise NotRunnable(f"a job has only WASI preview 1 (no files, no network){_which(module, error)}") from error
         self._keep(digest, bytes(module.serialize()))
         return linked
 
@@ -91,6 +96,30 @@ class CompiledModules:
             self._code[digest] = code
             while self._bytes > self._bytes_max:
                 self._bytes -= len(self._code.popitem(last=False)[1])
+
+
+def no_module(text: str) -> str:
+    """What is wrong, in words of ours, and where, of wasmtime's message about a module that does not parse.
+
+    That quotes the module: its lines, its names, its bytes. Whoever runs a job writes its error to disk in the clear,
+    where nothing that its owner has sealed may be found.
+    """
+    if line := LINE.search(text):
+        return f"it is not a WebAssembly module: line {line[1]}, column {line[2]}"
+    own = QUOTED.sub("", text)
+    needs = next((feature for feature in FEATURES if feature in own), "")
+    reason = f"it needs {needs}, which no job has" if needs else "it does not parse"
+    offsets = OFFSET.findall(own)
+    where = f", byte {int(offsets[-1], 0)}" if offsets else ""
+    return f"it is not a WebAssembly module that runs here: {reason}{where}"
+
+
+def _which(module: Module, error: WasmtimeError) -> str:
+    """The import that cannot be given, by its number: its name is the module's own."""
+    text = str(error)
+    found = (at for at, wanted in enumerate(module.imports, 1) if f"`{wanted.module}::{wanted.name}`" in text)
+    number = next(found, 0)
+    return f": its import {number} is another" if number else ""
 
 
 def short(text: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.executors.capture import failed
-from offgrid_node.executors.executor import Executor, Outcome
+from offgrid_node.executors.executor import AtOnce, Executor, Outcome
 from offgrid_node.protocol.errors import InvalidRequest
 from offgrid_node.protocol.jobs.needs import needs_of
 
@@ -14,18 +14,29 @@ from offgrid_node.protocol.jobs.needs import needs_of
 class ExecutorPool:
     """An Executor made of others. Raises ValueError when two of them offer the same."""
 
-    def __init__(self, executors: Sequence[Executor]) -> None:
+    def __init__(self, executors: Sequence[Executor], at_once: AtOnce | None = None) -> None:
         self._executors = tuple(executors)
         self._by_label: dict[str, Executor] = {}
+        self._at_once: dict[str, AtOnce] = {}
         for executor in executors:
             for label in executor.offers:
-                if label in self._by_label:
-                    raise ValueError(f"two executors offer {label!r}")
+                self._check_new(label)
                 self._by_label[label] = executor
+        for label in at_once.offers if at_once is not None else ():
+            self._check_new(label)
+            assert at_once is not None
+            self._at_once[label] = at_once
 
     @property
     def offers(self) -> tuple[str, ...]:
-        return tuple(self._by_label)
+        return (*self._by_label, *self._at_once)
+
+    def run_at_once(self, payload: jobs_pb2.JobPayload) -> Outcome | None:
+        """How it ended, if it is work that is done on the spot; None: `run` it."""
+        if payload.WhichOneof("executor") != "builtin":
+            return None
+        executor = self._at_once.get(needs_of(payload))
+        return executor.run_at_once(payload) if executor is not None else None
 
     async def run(self, payload: jobs_pb2.JobPayload, timeout_ms: int) -> Outcome:
         """See Executor. A payload that none of them can run ends with ExecutionFailed."""
@@ -38,6 +49,10 @@ class ExecutorPool:
             offered = ", ".join(self._by_label) or "nothing"
             return failed("ExecutionFailed", f"this host does not run {label!r}; it runs {offered}", "none")
         return await executor.run(payload, timeout_ms)
+
+    def _check_new(self, label: str) -> None:
+        if label in self._by_label or label in self._at_once:
+            raise ValueError(f"two executors offer {label!r}")
 
     def close(self) -> None:
         for executor in self._executors:

@@ -1,7 +1,7 @@
 """Runs programs that the host's owner has listed by name: argv only, a private folder, limits, and a group to kill.
 
-The folder holds the input as the file `input`, which is also standard input. See confine.py for what each operating
-system can hold back.
+The input is standard input and never touches the disk (`stdin.py`). See confine.py for what each operating system can
+hold back.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from pathlib import Path
 from offgrid.v1 import jobs_pb2
 from offgrid_node.executors import confine
 from offgrid_node.executors.capture import OUTPUT_DETAIL, Capture, failed, timeout_detail
-from offgrid_node.executors.executor import Outcome
+from offgrid_node.executors.executor import LARGE_INPUT_BYTES_MAX, Outcome
+from offgrid_node.executors.stdin import memory_file
 from offgrid_node.executors.workplace import Workplace
 from offgrid_node.protocol.errors import InvalidRequest
 from offgrid_node.protocol.jobs.needs import COMMAND_NAME, check_payload
@@ -76,7 +77,7 @@ class ProcessExecutor:
         """See Executor. A non-zero exit code, or minus the signal that ended it, is the program's own answer."""
         name = payload.process.command
         try:
-            check_payload(payload)
+            check_payload(payload, input_bytes_max=LARGE_INPUT_BYTES_MAX)
         except InvalidRequest as error:
             return failed("ExecutionFailed", error.message, "process")
         command = self._commands.get(name)
@@ -88,19 +89,21 @@ class ProcessExecutor:
             return failed("ExecutionFailed", f"{name!r} could not be started: {problem}", command.label)
         try:
             # Not in a thread: it takes a millisecond, and a cancelled task cannot lose the folder.
-            folder = self._workplace.make(payload.input)
+            folder = self._workplace.make()
         except OSError as error:
-            return failed("ExecutionFailed", f"this host has no room for the input: {error.strerror}", command.label)
+            return failed("ExecutionFailed", f"this host has no room for the job: {error.strerror}", command.label)
         try:
             argv = [str(command.path), *payload.process.args]
-            return await self._run_in(Path(folder.name), argv, command.label, timeout_ms)
+            return await self._run_in(Path(folder.name), argv, payload, command.label, timeout_ms)
         finally:
             await asyncio.to_thread(folder.cleanup)
 
     def close(self) -> None:
         """Nothing is held between two runs."""
 
-    async def _run_in(self, folder: Path, argv: list[str], label: str, timeout_ms: int) -> Outcome:
+    async def _run_in(
+        self, folder: Path, argv: list[str], payload: jobs_pb2.JobPayload, label: str, timeout_ms: int
+    ) -> Outcome:
         limits = confine.Limits(
             # Several threads burn CPU time faster than the clock; the timeout is what ends a job, this its strays.
             cpu_s=math.ceil(timeout_ms / 1000) * (os.cpu_count() or 1) + 1,
@@ -110,16 +113,18 @@ class ProcessExecutor:
         )
         loop = asyncio.get_running_loop()
         try:
-            with (folder / "input").open("rb") as stdin:
+            with memory_file(payload.input) as stdin:  # no copy of it is held while the program runs
                 transport, child = await loop.subprocess_exec(
                     lambda: Child(loop),
                     *confine.wrapped(argv, limits, self._prlimit, dies_with_us=True, setpriv=self._setpriv),
-                    stdin=stdin,
+                    stdin=stdin or asyncio.subprocess.PIPE,
                     cwd=folder,
                     env=confine.environment(str(folder)),
                     start_new_session=True,
                     creationflags=confine.creation_flags(),
                 )
+                if stdin is None:
+                    feed(transport, payload.input)
         except (OSError, ValueError) as error:
             why = error.strerror if isinstance(error, OSError) and error.strerror else error
             return failed("ExecutionFailed", f"{argv[0]} could not be started: {why}", label)
@@ -137,6 +142,14 @@ class ProcessExecutor:
         if timed_out:
             return child.capture.failed("JobTimeout", timeout_detail(timeout_ms), label)
         return child.capture.ended(child.exited.result(), label)
+
+
+def feed(transport: asyncio.SubprocessTransport, data: bytes) -> None:
+    """Writes the whole input into the program's pipe, as it reads; a program that does not read it is fine."""
+    pipe = transport.get_pipe_transport(0)
+    assert isinstance(pipe, asyncio.WriteTransport)
+    pipe.write(data)
+    pipe.close()
 
 
 class Child(asyncio.SubprocessProtocol):

@@ -18,7 +18,7 @@ from wasmtime import ExitTrap, Func, InstancePre, Linker, Store, Trap, WasiConfi
 from offgrid.v1 import jobs_pb2
 from offgrid_node.executors.capture import failed, timeout_detail
 from offgrid_node.executors.compiler import compile_apart
-from offgrid_node.executors.executor import Outcome
+from offgrid_node.executors.executor import LARGE_INPUT_BYTES_MAX, Outcome
 from offgrid_node.executors.modules import CompiledModules, NotRunnable, digest_of_module, new_engine, short
 from offgrid_node.executors.wasi import HostFunctions, Run
 from offgrid_node.protocol.errors import InvalidRequest
@@ -81,7 +81,7 @@ class WasmExecutor:
     async def run(self, payload: jobs_pb2.JobPayload, timeout_ms: int) -> Outcome:
         """See Executor. The timeout covers compiling."""
         try:
-            check_payload(payload)
+            check_payload(payload, input_bytes_max=LARGE_INPUT_BYTES_MAX)
         except InvalidRequest as error:
             return failed("ExecutionFailed", error.message, VERSION)
         run = Run(payload.input)
@@ -153,7 +153,7 @@ class WasmExecutor:
         return run.capture.failed(error, detail, VERSION) if error else run.capture.ended(exit_code, VERSION)
 
     def _explain(self, trap: Trap) -> str:
+        """Where by number: a function's name is the owner's, and an error is written to disk in the clear."""
         frames = trap.frames
-        name = frames[0].func_name if frames else None
-        where = f" in {name}" if name else ""
+        where = f" in function {frames[0].func_index}, byte {frames[0].module_offset}" if frames else ""
         return f"{short(trap.message)}{where} (memory is limited to {self._memory_bytes} bytes)"

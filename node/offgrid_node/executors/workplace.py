@@ -13,6 +13,8 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
+from offgrid_node.executors.stdin import name_input
+
 PREFIX = "offgrid-job-"
 PROC = Path("/proc")
 
@@ -29,11 +31,11 @@ class Workplace:
             for left in folder.glob(f"{PREFIX}*"):
                 _remove(left)
 
-    def make(self, stdin: bytes) -> tempfile.TemporaryDirectory[str]:
-        """A new folder (0700) with the file `input`. Raises OSError when there is no room for it."""
+    def make(self) -> tempfile.TemporaryDirectory[str]:
+        """A new folder (0700) for one job. Raises OSError when there is no room for it."""
         folder = tempfile.TemporaryDirectory(prefix=PREFIX, dir=self._folder, ignore_cleanup_errors=True)
         try:
-            (Path(folder.name) / "input").write_bytes(stdin)
+            name_input(Path(folder.name))
         except OSError:
             folder.cleanup()
             raise

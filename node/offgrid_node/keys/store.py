@@ -61,6 +61,10 @@ class NodeKey:
         """The same key, in the form that certificates are signed with; nothing else may use it."""
         return Ed25519PrivateKey.from_private_bytes(bytes(self._key))
 
+    def exchange_secret(self) -> bytes:
+        """The same key as X25519 knows it (RFC 7748); for `wraps.py` alone."""
+        return bytes(self._key.to_curve25519_private_key())
+
     @classmethod
     def create(cls, folder: Path, name: str = "node") -> NodeKey:
         """Makes a key and writes it durably to `<folder>/<name>.key` (0600, the folder 0700).

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from offgrid.v1 import common_pb2, objects_pb2
+from offgrid_node.protocol.objects.manifest import Manifest
+
 CORE, BROKER, HOST = 1, 2, 3  # the values of offgrid.v1.Role
 
 
 @dataclass(frozen=True, slots=True)
 class PeerUp:
-    """mesh → jobs: a member is alive, with the roles that its config asks for and its record allows.
+    """mesh → all others: a member is alive, with the roles that its config asks for and its record allows.
 
     Said again whenever the roles change, and for this node itself at start.
     """
@@ -17,10 +20,84 @@ class PeerUp:
     node_id: str
     name: str
     roles: frozenset[int]
+    weight_milli: int = 0
+    failure_domain: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class PeerDown:
-    """mesh → jobs: a member is dead, or was removed."""
+    """mesh → all others: a member is dead, or was removed."""
 
     node_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class OpenQuorum:
+    """objects → quorum: this node needs acks of `subject`. Said again it is answered again; with other members it opens
+    the next epoch, whose acks begin anew, unless the present one has been reached."""
+
+    quorum_id: str
+    subject: bytes
+    size_bytes: int
+    required_milli: int
+    members: tuple[tuple[str, int], ...]  # node id, weight in thousandths
+
+
+@dataclass(frozen=True, slots=True)
+class QuorumOpened:
+    """quorum → objects: the epoch as signed, for hosts to sign their acks for."""
+
+    quorum_id: str
+    epoch: common_pb2.Signed
+
+
+@dataclass(frozen=True, slots=True)
+class AckArrived:
+    """objects → quorum: a host's ack, its signature checked, what it says not yet."""
+
+    quorum_id: str
+    node_id: str
+    ack: common_pb2.Signed
+
+
+@dataclass(frozen=True, slots=True)
+class QuorumAcked:
+    """quorum → objects: an ack counted. `reached` once the weight is enough; all acks so far with it."""
+
+    quorum_id: str
+    node_id: str
+    acked_milli: int
+    reached: bool
+
+
+@dataclass(frozen=True, slots=True)
+class AckRefused:
+    """quorum → objects: an ack that arrived does not count, for people to read why. Every AckArrived is answered so, or
+    with QuorumAcked; one that counts already with QuorumAcked again."""
+
+    quorum_id: str
+    node_id: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectAdded:
+    """jobs → objects: sealed bytes are fsynced in this node's blob store under `body.object_id`; the object becomes
+    durable in this batch. Said again of a known one it changes nothing. `required_milli` 0 is what the config says."""
+
+    manifest: objects_pb2.Manifest
+    body: Manifest
+    name: str
+    required_milli: int
+
+
+@dataclass(frozen=True, slots=True)
+class CostIncurred:
+    """jobs → ledger: this core accepted a result and owes its host the price of the award. Said in the batch in which
+    the job ends, so that the two are durable together; said once for a job."""
+
+    job_id: str
+    attempt: int
+    payee: str
+    amount_micro: int
+    action: str

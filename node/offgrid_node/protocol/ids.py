@@ -1,7 +1,9 @@
 """Identifiers: how they are made and what they may look like.
 
 A node id is the base32 of a 160-bit BLAKE2b hash of the node's first Ed25519 key (32 lower-case characters, so that
-it fits a DNS label). Missions, tasks and jobs are named by 80 random bits behind a one-letter prefix.
+it fits a DNS label). Missions and tasks are named by 80 random bits behind a one-letter prefix. Jobs come by the
+thousand and in the order of time: their ids begin with it, so that rows made together lie together in the store (as
+RFC 9562, UUID version 7).
 """
 
 from __future__ import annotations
@@ -9,12 +11,16 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from functools import lru_cache
 
 from offgrid_node.protocol.rng import Rng
 
 NODE_ID_BYTES = 20
 NODE_ID = re.compile(r"[a-z2-7]{32}\Z")
 NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,62})\Z")
+NODE_IDS_REMEMBERED = 4_096  # in both forms; those of the mesh come again and again
+_TIME_BYTES, _CHANCE_BYTES = 6, 9  # milliseconds since 1970 modulo 2^48, which lasts for 8,900 years, and 72 bits
+_ORDERED = bytes.maketrans(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", b"234567abcdefghijklmnopqrstuvwxyz")
 NAME_RULE = "1 to 63 characters of a-z, 0-9 and '-', the first not '-'"
 
 
@@ -37,6 +43,7 @@ def node_id_of(public_key: bytes) -> str:
     return base32(digest)
 
 
+@lru_cache(NODE_IDS_REMEMBERED)
 def node_id_bytes(node_id: str) -> bytes:
     """The 20 bytes behind a node id; raises ValueError when it is none."""
     if not NODE_ID.match(node_id):
@@ -44,6 +51,21 @@ def node_id_bytes(node_id: str) -> bytes:
     return unbase32(node_id)
 
 
+@lru_cache(NODE_IDS_REMEMBERED)
+def node_id_from(data: bytes) -> str:
+    """The node id of these 20 bytes."""
+    if len(data) != NODE_ID_BYTES:
+        raise ValueError(f"a node id has {NODE_ID_BYTES} bytes, not {len(data)}")
+    return base32(data)
+
+
 def fresh_id(prefix: str, rng: Rng) -> str:
     """A new id such as `j-4rk2…`: 80 bits of `rng` behind `prefix`."""
     return f"{prefix}-{base32(rng.randbytes(10))}"
+
+
+def fresh_timely_id(prefix: str, utc_us: int, rng: Rng) -> str:
+    """A new id that sorts by the time of its making: 24 characters whose alphabet is in the order of ASCII."""
+    time = (utc_us // 1_000 % (1 << 8 * _TIME_BYTES)).to_bytes(_TIME_BYTES, "big")
+    text = base64.b32encode(time + rng.randbytes(_CHANCE_BYTES)).translate(_ORDERED)
+    return f"{prefix}-{text.decode('ascii')}"

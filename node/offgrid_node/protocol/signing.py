@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from typing import TypeVar
+from struct import Struct
+from typing import Any, TypeVar
 
 from offgrid_node.protocol.errors import PeerFault
 
@@ -75,20 +76,32 @@ class BodyReader:
     def text(self) -> str:
         return self.blob().decode("utf-8")
 
+    def unpack(self, layout: Struct) -> tuple[Any, ...]:
+        """Several fixed fields at once; `layout` is big-endian, without padding."""
+        at, self._at = self._at, self._at + layout.size
+        if self._at > len(self._body):
+            raise ValueError(f"body ends at {len(self._body)}, {self._at} needed")
+        return layout.unpack_from(self._body, at)
+
     def end(self) -> None:
         if self._at != len(self._body):
             raise ValueError(f"{len(self._body) - self._at} bytes left over")
 
 
-def decode_body(what: str, body: bytes, decode: Callable[[BodyReader], T], encode: Callable[[T], bytes]) -> T:
-    """Decodes a peer's body; raises PeerFault when it is malformed, over-long or not canonical."""
+def decode_body(
+    what: str, body: bytes, decode: Callable[[BodyReader], T], encode: Callable[[T], bytes] | None = None
+) -> T:
+    """Decodes a peer's body; raises PeerFault when it is malformed, over-long or not canonical.
+
+    Without `encode` the reader answers for that itself: each field it reads has one form only.
+    """
     if len(body) > BODY_BYTES_MAX:
         raise PeerFault(f"{what}: body of {len(body)} bytes, at most {BODY_BYTES_MAX} allowed", reason="MalformedBody")
     try:
         reader = BodyReader(body)
         value = decode(reader)
         reader.end()
-        if encode(value) != body:
+        if encode is not None and encode(value) != body:
             raise ValueError("not in canonical form")
     except (ValueError, OverflowError) as error:
         raise PeerFault(f"{what}: {error}", reason="MalformedBody") from error

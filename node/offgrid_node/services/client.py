@@ -50,13 +50,16 @@ class Client:
         roads: Sequence[Road],
         members: Callable[[], Membership],
         check: Callable[[Message], None] = lambda answer: None,
+        on_called: Callable[[str, Fault | None], None] | None = None,
     ) -> None:
         """`members` is asked at each call: a node that calls itself has its own roles in force, as its router
-        checks them. `check` raises a Fault for an answer that no machine should see."""
+        checks them. `check` raises a Fault for an answer that no machine should see. `on_called` is told of the end of
+        each Call effect."""
         self._self_id = self_id
         self._roads = tuple(roads)
         self._members = members
         self._check = check
+        self._on_called = on_called
         self._router: Router | None = None
         self._runtime: Runtime | None = None
 
@@ -71,6 +74,8 @@ class Client:
             assert self._runtime is not None
             outcome = self._checked(call, outcome)
             reply, fault = (None, outcome) if isinstance(outcome, Fault) else (outcome, None)
+            if self._on_called is not None:
+                self._on_called(call.method, fault)
             self._runtime.deliver(call.domain, Answered(call.tag, call.node, reply, fault))
 
         self.request(call.node, call.method, call.request, call.timeout_ms, done)
@@ -78,17 +83,16 @@ class Client:
     def request(self, node: str, method: str, request: Message, timeout_ms: int, done: Done) -> None:
         """One call by the first road that reaches `node`; on Unavailable the next road is tried.
 
-        Ends with NotFound (reason NotAMember) for a node that was removed and that nothing reaches any more.
+        Ends with NotFound (reason NotAMember) for a node that was removed and that nothing reaches any more, with
+        Unavailable (Reloading) while this node has no machines to look it up in.
         """
         if node == self._self_id:
             self._call_self(method, request, done)
             return
-        roads = [road for road in self._roads if road.reaches(node)]
-        if not roads and not self._members().is_member(node):
-            done(NotFound(f"{node} is no member of this mesh", reason="NotAMember"))
-            return
-        if not roads:
-            done(Unavailable(f"no road to {node}: no address is known", reason="NoRoad", retry_ms=1000))
+        try:
+            roads = self._roads_to(node)
+        except Fault as fault:  # this node is loading what it knows
+            done(fault)
             return
 
         def attempt(index: int) -> None:
@@ -101,6 +105,15 @@ class Client:
             roads[index].call(node, method, request, timeout_ms, ended)
 
         attempt(0)
+
+    def _roads_to(self, node: str) -> list[Road]:
+        """At least one. Raises NotFound (NotAMember), Unavailable (NoRoad, Reloading)."""
+        roads = [road for road in self._roads if road.reaches(node)]
+        if not roads and not self._members().is_member(node):
+            raise NotFound(f"{node} is no member of this mesh", reason="NotAMember")
+        if not roads:
+            raise Unavailable(f"no road to {node}: no address is known", reason="NoRoad", retry_ms=1000)
+        return roads
 
     def _checked(self, call: Call, outcome: Message | Fault) -> Message | Fault:
         if isinstance(outcome, Fault):
@@ -115,8 +128,8 @@ class Client:
 
     def _call_self(self, method: str, request: Message, done: Done) -> None:
         assert self._router is not None
-        caller = Caller(Kind.MEMBER, self._self_id, self._members().roles_in_force(self._self_id))
         try:
+            caller = Caller(Kind.MEMBER, self._self_id, self._members().roles_in_force(self._self_id))
             outcome = self._router.dispatch(caller, method, request)
         except Fault as fault:
             done(fault)

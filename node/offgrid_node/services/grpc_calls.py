@@ -49,9 +49,11 @@ async def answer_faults(method: str, context: Context, work: Awaitable[T]) -> T:
 class Calls:
     """Makes gRPC handlers of the router's methods, for any gate."""
 
-    def __init__(self, router: Router, running: Running) -> None:
+    def __init__(self, router: Router, running: Running, on_refused: Callable[[Fault], None] | None = None) -> None:
+        """`on_refused` is told of each call that gets no further than the gate."""
         self._router = router
         self._running = running
+        self._on_refused = on_refused
 
     def handlers(self, gate: Gate) -> Handlers:
         """By path, "/offgrid.v1.Service/Method"."""
@@ -92,9 +94,14 @@ class Calls:
             outcome.cancel()
 
     async def _receive(self, method: Method, gate: Gate, context: Context) -> tuple[Caller, Visit, bytes]:
-        caller, visit = gate.enter(context)
-        check_access(method.name, caller)
-        return caller, visit, await gate.read(caller, visit, context)
+        try:
+            caller, visit = gate.enter(context)
+            check_access(method.name, caller)
+            return caller, visit, await gate.read(caller, visit, context)
+        except Fault as fault:
+            if self._on_refused is not None:
+                self._on_refused(fault)
+            raise
 
 
 async def _pump(name: str, stream: Stream, context: Context) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 import grpc
 
 from offgrid_node.keys import NodeTls
-from offgrid_node.protocol.errors import FailedPrecondition, InvalidRequest, PermissionDenied, Unavailable
+from offgrid_node.protocol.errors import FailedPrecondition, Fault, InvalidRequest, PermissionDenied, Unavailable
 from offgrid_node.services import grpc_options
 from offgrid_node.services.addresses import check_free
 from offgrid_node.services.admin_socket import UNIX_PREFIX, bind_unix, check_loopback, fresh_token, write_token
@@ -46,12 +46,20 @@ _log = logging.getLogger(__name__)
 class GrpcServer:
     """All of one node's gRPC listeners. Make it and use it inside a running asyncio loop."""
 
-    def __init__(self, router: Router, *, limits: Limits = MEMBER_LIMITS, door_limits: Limits = DOOR_LIMITS) -> None:
-        """`limits` are per member (and for the owner, except for the rate), `door_limits` per stranger's address."""
+    def __init__(
+        self,
+        router: Router,
+        *,
+        limits: Limits = MEMBER_LIMITS,
+        door_limits: Limits = DOOR_LIMITS,
+        on_refused: Callable[[Fault], None] | None = None,
+    ) -> None:
+        """`limits` are per member (and for the owner, except for the rate), `door_limits` per stranger's address;
+        `on_refused` is told of each call that gets no further than the gate."""
         self._limits = limits
         self._door_limits = door_limits
         self._running = Running()
-        self._calls = Calls(router, self._running)
+        self._calls = Calls(router, self._running, on_refused)
         self._standard = StandardServices(self._running)
         self._servers: list[grpc.aio.Server] = []
         self._remove: list[Callable[[], None]] = []

@@ -5,9 +5,7 @@ Questions are answered from committed rows; whatever changes something goes thro
 
 from __future__ import annotations
 
-import re
-import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from google.protobuf.message import Message
 
@@ -15,34 +13,41 @@ from offgrid.v1 import jobs_pb2, state_pb2
 from offgrid_node.protocol.errors import InvalidRequest
 from offgrid_node.protocol.jobs import commands
 from offgrid_node.protocol.jobs.catalogue import ACTIVE, COMPLETED, KINDS, MISSION_TASKS, MISSIONS, TASKS
+from offgrid_node.protocol.jobs.machine import JobsMachine
 from offgrid_node.protocol.jobs.needs import check_payload, estimate_tokens, needs_of
-from offgrid_node.protocol.jobs.open_jobs import JOBS, RESULTS, TASK_JOBS
-from offgrid_node.protocol.jobs.requests import request_digest
+from offgrid_node.protocol.jobs.open_jobs import JOBS, TASK_JOBS
+from offgrid_node.protocol.jobs.orders import payload_digest
 from offgrid_node.protocol.jobs.table import ENDED
 from offgrid_node.runtime import Runtime, Ticket
 from offgrid_node.services.caller import Caller
+from offgrid_node.services.checks import check_text, digest_of_request
+from offgrid_node.services.flow import Flow, asked, ticket_of
+from offgrid_node.services.inputs import InputPlacing, is_large
+from offgrid_node.services.job_ends import Ends, check_watch, with_result
 from offgrid_node.services.shelf import Shelf
 from offgrid_node.services.stream import Stream
 
-TITLE_CHARS_MAX, TEXT_CHARS_MAX, REQUEST_ID_CHARS_MAX = 256, 16_384, 64
-UNSEEN = {"Cc", "Cf", "Cs"}  # Unicode categories: they would reach terminals as escapes or turn text around
-ALLOWED = "\n\t\u200c\u200d"  # the joiners belong to the spelling of Persian, of Indic scripts and of emoji
+TITLE_CHARS_MAX, TEXT_CHARS_MAX = 256, 16_384
 TIMEOUT_MS_MIN, TIMEOUT_MS_MAX = 100, 86_400_000
 TOKENS_MAX = 10**15
-REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]*\Z")
+MODES = frozenset(jobs_pb2.DispatchMode.values())
+
+Spec = jobs_pb2.CreateJobRequest | jobs_pb2.JobSpec
 
 
 class JobHandlers:
     """One method per RPC of JobService."""
 
-    def __init__(self, runtime: Runtime, timeout_ms: int) -> None:
-        """`timeout_ms` is given to jobs that name none."""
+    def __init__(self, runtime: Runtime, timeout_ms: int, inputs: InputPlacing) -> None:
+        """`timeout_ms` is given to jobs that name none; `inputs` places those that are large."""
+        self._inputs = inputs
         self._runtime, self._shelf, self._timeout_ms = runtime, Shelf(runtime.store), timeout_ms
+        self._ends = Ends(runtime, self._shelf)
 
     def create_mission(self, caller: Caller, request: jobs_pb2.CreateMissionRequest) -> Ticket:
-        title = _text("title", request.title, TITLE_CHARS_MAX)
-        description = _text("description", request.description, TEXT_CHARS_MAX, empty=True)
-        command = commands.CreateMission(title, description, request.request_id, _digest(request))
+        title = check_text("title", request.title, TITLE_CHARS_MAX)
+        description = check_text("description", request.description, TEXT_CHARS_MAX, empty=True)
+        command = commands.CreateMission(title, description, request.request_id, digest_of_request(request))
         return self._ask(caller, command, request)
 
     def get_mission(self, caller: Caller, request: jobs_pb2.GetMissionRequest) -> Message:
@@ -55,21 +60,21 @@ class JobHandlers:
 
     def update_mission(self, caller: Caller, request: jobs_pb2.UpdateMissionRequest) -> Ticket:
         self._shelf.get("mission_id", MISSIONS, jobs_pb2.Mission, request.mission_id)
-        title = _text("title", request.title, TITLE_CHARS_MAX) if request.HasField("title") else None
+        title = check_text("title", request.title, TITLE_CHARS_MAX) if request.HasField("title") else None
         description = None
         if request.HasField("description"):
-            description = _text("description", request.description, TEXT_CHARS_MAX, empty=True)
+            description = check_text("description", request.description, TEXT_CHARS_MAX, empty=True)
         status = request.status if request.HasField("status") else None
         if status not in (None, ACTIVE, COMPLETED):
             raise InvalidRequest.field("status", f"{status!r} is not known; allowed: {ACTIVE}, {COMPLETED}")
         return self._ask(caller, commands.UpdateMission(request.mission_id, title, description, status), request)
 
     def create_task(self, caller: Caller, request: jobs_pb2.CreateTaskRequest) -> Ticket:
-        name = _text("name", request.name, TITLE_CHARS_MAX)
+        name = check_text("name", request.name, TITLE_CHARS_MAX)
         if request.kind not in KINDS:
             raise InvalidRequest.field("kind", f"{request.kind!r} is not known; allowed: {', '.join(KINDS)}")
         self._shelf.get("mission_id", MISSIONS, jobs_pb2.Mission, request.mission_id)
-        digest = _digest(request)
+        digest = digest_of_request(request)
         command = commands.CreateTask(request.mission_id, name, request.kind, request.request_id, digest)
         return self._ask(caller, command, request)
 
@@ -85,24 +90,35 @@ class JobHandlers:
         return jobs_pb2.ListTasksResponse(tasks=tasks, next_page_token=token)
 
     def create_job(self, caller: Caller, request: jobs_pb2.CreateJobRequest) -> Ticket:
+        task, digest = self._shelf.get("task_id", TASKS, jobs_pb2.Task, request.task_id), digest_of_request(request)
+        self._check_job("", request)
+
+        def create(sizes: Sequence[int]) -> Ticket:
+            job = self._new_job(request, sizes[0])
+            return self._ask(caller, commands.CreateJob(task, job, request.request_id, digest), request)
+
+        return self._placed([request], caller, request.request_id, digest, None, create)
+
+    def run_jobs(self, caller: Caller, request: jobs_pb2.RunJobsRequest) -> Ticket:
         task = self._shelf.get("task_id", TASKS, jobs_pb2.Task, request.task_id)
-        check_payload(request.payload)
-        if request.size_tokens > TOKENS_MAX:
-            raise InvalidRequest.field("size_tokens", f"{request.size_tokens}; at most {TOKENS_MAX} are allowed")
-        timeout_ms = request.timeout_ms or self._timeout_ms
-        if not TIMEOUT_MS_MIN <= timeout_ms <= TIMEOUT_MS_MAX:
-            raise InvalidRequest.field("timeout_ms", f"{timeout_ms}; {TIMEOUT_MS_MIN} to {TIMEOUT_MS_MAX} are allowed")
-        command = commands.CreateJob(
-            task=task,
-            payload=request.payload.SerializeToString(deterministic=True),
-            needs=needs_of(request.payload),
-            size_tokens=request.size_tokens or estimate_tokens(request.payload),
-            timeout_ms=timeout_ms,
-            input_name=_text("payload.input_name", request.payload.input_name, TITLE_CHARS_MAX, empty=True),
-            request_id=request.request_id,
-            digest=_digest(request),
-        )
-        return self._ask(caller, command, request)
+        if not 1 <= len(request.jobs) <= commands.RUN_MAX:
+            raise InvalidRequest.field("jobs", f"{len(request.jobs)} jobs; 1 to {commands.RUN_MAX} are allowed")
+        _check_mode(request.mode)
+        check_watch(request.watch)
+        for index, spec in enumerate(request.jobs):
+            self._check_job(f"jobs[{index}].", spec)
+        digest = digest_of_request(request)
+
+        def run(sizes: Sequence[int]) -> Ticket:
+            jobs = tuple(self._new_job(spec, size) for spec, size in zip(request.jobs, sizes, strict=True))
+            command = commands.RunJobs(task, jobs, request.mode, request.request_id, digest)
+            return self._ask(caller, command, request)
+
+        ticket = self._placed(request.jobs, caller, request.request_id, digest, request.mode, run)
+        return self._ends.tell_of(request.watch, ticket)
+
+    def watch_jobs(self, caller: Caller, request: jobs_pb2.WatchJobsRequest) -> Stream:
+        return self._ends.watch(request.watch, request.job_ids)
 
     def get_job(self, caller: Caller, request: jobs_pb2.GetJobRequest) -> Message:
         return jobs_pb2.GetJobResponse(job=self._whole(request.job_id))
@@ -113,12 +129,16 @@ class JobHandlers:
             jobs, token = self._shelf.page_of(request.task_id, TASK_JOBS, JOBS, row, size, token)
         else:
             jobs, token = self._shelf.page(JOBS, row, size, token)
+        for job in jobs:
+            job.ClearField("kept_payload")
+            if job.result_bytes:
+                job.result.ClearField("output")
+                job.result.ClearField("log")
         return jobs_pb2.ListJobsResponse(jobs=jobs, next_page_token=token)
 
     def dispatch_job(self, caller: Caller, request: jobs_pb2.DispatchJobRequest) -> Message | Ticket:
         job = self._shelf.get("job_id", JOBS, jobs_pb2.Job, request.job_id)
-        if request.mode not in jobs_pb2.DispatchMode.values():
-            raise InvalidRequest.field("mode", f"{request.mode} is not known; allowed: auto, offgrid, disabled")
+        _check_mode(request.mode)
         if job.state in ENDED:
             return jobs_pb2.DispatchJobResponse(job=job, route=job.route, reason="it has ended")
         return self._ask(caller, commands.DispatchJob(request.job_id, request.mode), request)
@@ -128,7 +148,7 @@ class JobHandlers:
 
         The row may be ahead of the events: those of a batch that is committed and not settled are still to come.
         """
-        stream, shown = Stream(), self._shelf.get("job_id", JOBS, jobs_pb2.Job, request.job_id)
+        stream, shown = Stream(), self._whole(request.job_id)
 
         def push(job: jobs_pb2.Job) -> None:
             nonlocal shown
@@ -148,34 +168,74 @@ class JobHandlers:
         return stream
 
     def _whole(self, job_id: str) -> jobs_pb2.Job:
-        job = self._shelf.get("job_id", JOBS, jobs_pb2.Job, job_id)
-        result = self._shelf.find(RESULTS, jobs_pb2.JobResult, job_id)
-        if result is not None:
-            job.result.CopyFrom(result)
-        return job
+        return with_result(self._shelf.get("job_id", JOBS, jobs_pb2.Job, job_id), self._shelf)
+
+    def _check_job(self, field: str, spec: Spec) -> None:
+        """Raises InvalidRequest naming what is wrong below `field`."""
+        check_payload(spec.payload, field)
+        if spec.payload.HasField("input_object"):
+            text = "is filled in by the node; name an object of its own in input_object_id"
+            raise InvalidRequest.field(f"{field}payload.input_object", text)
+        if spec.size_tokens > TOKENS_MAX:
+            text = f"{spec.size_tokens}; at most {TOKENS_MAX} are allowed"
+            raise InvalidRequest.field(f"{field}size_tokens", text)
+        timeout_ms = self._timeout_of(spec)
+        if not TIMEOUT_MS_MIN <= timeout_ms <= TIMEOUT_MS_MAX:
+            text = f"{timeout_ms}; {TIMEOUT_MS_MIN} to {TIMEOUT_MS_MAX} are allowed"
+            raise InvalidRequest.field(f"{field}timeout_ms", text)
+        check_text(f"{field}payload.input_name", spec.payload.input_name, TITLE_CHARS_MAX, empty=True)
+
+    def _placed(
+        self,
+        specs: Sequence[Spec],
+        caller: Caller,
+        request_id: str,
+        digest: bytes,
+        mode: jobs_pb2.DispatchMode.ValueType | None,
+        ask: Callable[[Sequence[int]], Ticket],
+    ) -> Ticket:
+        """Asks once every large input is an object; `ask` gets the inputs' sizes, in the order of `specs`.
+
+        What would be refused is refused before: an object stays. With `mode` they are to be sent, too.
+        """
+        if not any(is_large(spec.payload) for spec in specs):
+            return ask([len(spec.payload.input) for spec in specs])
+        intake = self._runtime.machine("jobs", JobsMachine).intake
+        intake.check(request_id, digest, [needs_of(spec.payload) for spec in specs], mode)
+
+        def place() -> Flow[Message]:
+            sizes = []
+            for index, spec in enumerate(specs):
+                name = f"{request_id}/{index}" if request_id else ""
+                sizes.append((yield from self._inputs.place(spec.payload, str(caller), name, digest)))
+            answer: Message = yield asked(ask(sizes))
+            return answer
+
+        return ticket_of(place())
+
+    def _new_job(self, spec: Spec, input_bytes: int) -> commands.NewJob:
+        payload = spec.payload
+        carried = payload.SerializeToString(deterministic=True)
+        return commands.NewJob(
+            carried,
+            payload_digest(carried),
+            needs_of(payload),
+            spec.size_tokens or estimate_tokens(input_bytes),
+            self._timeout_of(spec),
+            payload.input_name,
+            input_bytes,
+        )
+
+    def _timeout_of(self, spec: Spec) -> int:
+        return spec.timeout_ms or self._timeout_ms
 
     def _ask(self, caller: Caller, command: object, request: Message) -> Ticket:
         return self._runtime.ask("jobs", str(caller), command, size_bytes=request.ByteSize())
 
 
-def _text(field: str, value: str, most: int, *, empty: bool = False) -> str:
-    if not value and not empty:
-        raise InvalidRequest.field(field, f"must not be empty; 1 to {most} characters are allowed")
-    if len(value) > most:
-        raise InvalidRequest.field(field, f"{len(value)} characters; at most {most} are allowed")
-    if any(unicodedata.category(char) in UNSEEN and char not in ALLOWED for char in value):
-        raise InvalidRequest.field(field, "holds characters that cannot be seen (control or direction)")
-    return value
-
-
-def _digest(request: jobs_pb2.CreateMissionRequest | jobs_pb2.CreateTaskRequest | jobs_pb2.CreateJobRequest) -> bytes:
-    """What tells a repeated call from another one with the same request id; empty without one. Checks the id."""
-    request_id = request.request_id
-    if len(request_id) > REQUEST_ID_CHARS_MAX or not REQUEST_ID.match(request_id):
-        raise InvalidRequest.field(
-            "request_id", f"at most {REQUEST_ID_CHARS_MAX} characters of A-Z a-z 0-9 . _ : - are allowed"
-        )
-    return request_digest(request) if request_id else b""
+def _check_mode(mode: jobs_pb2.DispatchMode.ValueType) -> None:
+    if mode not in MODES:
+        raise InvalidRequest.field("mode", f"{mode} is not known; allowed: auto, offgrid, disabled")
 
 
 def _age(job: jobs_pb2.Job) -> tuple[int, int]:

@@ -6,25 +6,31 @@ just as well (`check_answer`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from typing import Protocol, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
-from offgrid.v1 import common_pb2, jobs_pb2
+from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.effects import Verifier
 from offgrid_node.protocol.errors import InvalidRequest, PeerFault
 from offgrid_node.protocol.events import HOST
 from offgrid_node.protocol.jobs import bounds, commands
+from offgrid_node.protocol.jobs.large import OUTPUT_LOST
 from offgrid_node.protocol.jobs.machine import JobsMachine
 from offgrid_node.protocol.jobs.needs import check_payload, needs_of
-from offgrid_node.protocol.jobs.orders import ORDER_KIND, JobOrder, payload_digest
+from offgrid_node.protocol.jobs.orders import ORDERS, AttemptKey, JobOrder, payload_digest
 from offgrid_node.protocol.jobs.post import CALL_ITEMS_MAX
-from offgrid_node.protocol.jobs.receipts import COMPLETED, FAILED, ReceiptBody, result_digest, verify_receipt
-from offgrid_node.protocol.signing import digest_of
+from offgrid_node.protocol.jobs.receipts import COMPLETED, FAILED, RECEIPTS, ReceiptBody, result_digest, whole_receipts
 from offgrid_node.runtime import Runtime, Ticket
+from offgrid_node.services.adoption import Adoption, Taken
 from offgrid_node.services.caller import Caller
+from offgrid_node.services.flow import Flow, asked, ticket_of
+from offgrid_node.services.inputs import check_reference
 from offgrid_node.services.paging import decode_token, take_page
+
+CLAIMED = ("host", "core", "job", "attempt", "status")  # by a report, and signed in its receipt
 
 Outcome = TypeVar("Outcome", jobs_pb2.StartOutcome, jobs_pb2.ReportOutcome)
 
@@ -43,8 +49,17 @@ class Members(Protocol):
 class MarketHandlers:
     """One method per RPC of MarketService."""
 
-    def __init__(self, runtime: Runtime, self_id: str, members: Callable[[], Members], verify: Verifier) -> None:
+    def __init__(
+        self,
+        runtime: Runtime,
+        self_id: str,
+        members: Callable[[], Members],
+        verify: Verifier,
+        adoption: Adoption,
+    ) -> None:
+        """`adoption` opens what hosts report."""
         self._runtime, self._self_id, self._members, self._verify = runtime, self_id, members, verify
+        self._adoption = adoption
 
     def post_offer(self, caller: Caller, request: jobs_pb2.PostOfferRequest) -> Ticket:
         offer = request.offer
@@ -55,8 +70,10 @@ class MarketHandlers:
 
     def submit_jobs(self, caller: Caller, request: jobs_pb2.SubmitJobsRequest) -> Ticket:
         _items("orders", len(request.orders))
-        orders = tuple((self._order(signed, caller.node_id), signed) for signed in request.orders)
-        return self._ask(caller, commands.SubmitJobs(caller.node_id, orders), request.ByteSize())
+        _items("closed", len(request.closed))
+        orders = self._orders(request.orders, request.root_signature, caller.node_id)
+        command = commands.SubmitJobs(caller.node_id, orders, _keys(request.closed))
+        return self._ask(caller, command, request.ByteSize())
 
     def deliver_awards(self, caller: Caller, request: jobs_pb2.DeliverAwardsRequest) -> Ticket:
         _items("awards", len(request.awards))
@@ -65,22 +82,26 @@ class MarketHandlers:
 
     def start_jobs(self, caller: Caller, request: jobs_pb2.StartJobsRequest) -> Ticket:
         _items("starts", len(request.starts))
-        for index, start in enumerate(request.starts):
-            bounds.check_price(f"starts[{index}].price_micro", start.price_micro)
-        starts = tuple(self._start(start, caller.node_id) for start in request.starts)
+        bodies = [start.order for start in request.starts]
+        orders = self._orders(bodies, request.root_signature, caller.node_id)
+        starts = tuple(
+            _start(f"starts[{index}]", start, order)
+            for index, (start, order) in enumerate(zip(request.starts, orders, strict=True))
+        )
         return self._ask(caller, commands.StartJobs(caller.node_id, starts), request.ByteSize())
 
     def report_results(self, caller: Caller, request: jobs_pb2.ReportResultsRequest) -> Ticket:
         _items("reports", len(request.reports))
         for index, report in enumerate(request.reports):
             bounds.check_report(f"reports[{index}]", report)
-        reports = tuple(self._report(report, caller.node_id) for report in request.reports)
-        return self._ask(caller, commands.ReportResults(caller.node_id, reports), request.ByteSize())
+        receipts = self._receipts(request, caller.node_id)
+        if any(report.blob for report in request.reports):
+            return ticket_of(self._take_over(caller, request, receipts))
+        return self._report(caller, request, receipts, {})
 
     def close_leases(self, caller: Caller, request: jobs_pb2.CloseLeasesRequest) -> Ticket:
         _items("leases", len(request.leases))
-        leases = tuple((lease.job_id, lease.attempt) for lease in request.leases)
-        return self._ask(caller, commands.CloseLeases(caller.node_id, leases))
+        return self._ask(caller, commands.CloseLeases(caller.node_id, _keys(request.leases)))
 
     def list_offers(self, caller: Caller, request: jobs_pb2.ListOffersRequest) -> Message:
         """In the order of the hosts' ids, which are the places that a token names."""
@@ -91,64 +112,126 @@ class MarketHandlers:
 
     # ---- checks
 
-    def _order(self, signed: common_pb2.Signed, core: str) -> JobOrder:
-        """The order, if it is the caller's own and signed by its key in this mesh."""
-        order = JobOrder.decode(signed.body)
-        bounds.check_order("order", order)
-        if order.core != core:
-            raise PeerFault(f"{core} brought an order of {order.core}", reason="ForgedOrder")
+    def _orders(self, bodies: Sequence[bytes], signature: bytes, core: str) -> tuple[JobOrder, ...]:
+        """The orders, if they are the caller's own and signed by its key in this mesh."""
+        orders = tuple(JobOrder.decode(body) for body in bodies)
+        for index, order in enumerate(orders):
+            bounds.check_order(f"orders[{index}]", order)
+            if order.core != core:
+                raise PeerFault(f"{core} brought an order of {order.core}", reason="ForgedOrder")
         members = self._members()
-        digest = digest_of(ORDER_KIND, members.salt, signed.body)
-        if not self._verify(members.current_key(core) or b"", digest, signed.signature):
-            raise PeerFault(f"order {order.job_id}: the signature is not {core}'s", reason="BadSignature")
-        return order
+        ORDERS.check(bodies, signature, members.current_key(core) or b"", self._verify, members.salt)
+        return orders
 
-    def _start(self, start: jobs_pb2.StartJob, core: str) -> commands.Start:
-        order = self._order(start.order, core)
-        if len(start.payload) != order.payload_bytes or payload_digest(start.payload) != order.payload_digest:
-            raise PeerFault(f"order {order.job_id}: the payload is not the one that was ordered", reason="WrongPayload")
+    def _receipts(self, request: jobs_pb2.ReportResultsRequest, host: str) -> list[jobs_pb2.Receipt | None]:
+        """A whole receipt for each report that has a result, if the caller's key signed them in this mesh."""
+        members = self._members()
+        bodies = [report.result.receipt.body for report in request.reports if report.HasField("result")]
+        signature, key = request.root_signature, members.current_key(host) or b""
+        paths = RECEIPTS.check(bodies, signature, key, self._verify, members.salt)
+        whole = iter(whole_receipts(bodies, signature, paths))
+        return [next(whole) if report.HasField("result") else None for report in request.reports]
+
+    def _take_over(
+        self, caller: Caller, request: jobs_pb2.ReportResultsRequest, receipts: Sequence[jobs_pb2.Receipt | None]
+    ) -> Flow[Message]:
+        """Large outputs first: they are durable here before the machine hears of the reports. What is not awaited from
+        this host any more is not fetched, nor is anything under a receipt for something else; what can never be had
+        ends the attempt. Whatever no row names in the end is dropped."""
+        host, taken = caller.node_id, dict[int, Taken]()
         try:
-            payload = jobs_pb2.JobPayload.FromString(start.payload)
-        except DecodeError as error:
-            raise PeerFault(f"order {order.job_id}: the payload is none", reason="MalformedPayload") from error
-        check_payload(payload)
-        if needs_of(payload) != order.needs:
-            raise PeerFault(
-                f"order {order.job_id}: needs {order.needs!r} but carries another job", reason="WrongPayload"
-            )
-        return commands.Start(order, start.order, payload, start.price_micro)
+            with ExitStack() as vouched:
+                for index, (report, receipt) in enumerate(zip(request.reports, receipts, strict=True)):
+                    if receipt is None or not report.blob:
+                        continue
+                    _check_claims(report, ReceiptBody.decode(receipt.body), host, self._self_id)
+                    if not self._is_awaited(host, report):
+                        continue
+                    try:
+                        vouched.enter_context(self._adoption.vouch(host, report))
+                        taken[index] = yield from self._adoption.take(host, report)
+                    except (PeerFault, InvalidRequest) as fault:
+                        report.ClearField("result")
+                        report.ClearField("blob")
+                        report.error, report.error_detail = OUTPUT_LOST, fault.message[: bounds.DETAIL_CHARS_MAX]
+                answer: Message = yield asked(self._report(caller, request, receipts, taken))
+                return answer
+        finally:
+            for _, added in taken.values():
+                self._adoption.drop(added)
 
-    def _report(self, report: jobs_pb2.AttemptReport, host: str) -> commands.Report:
-        key = report.job_id, report.attempt
-        if not report.HasField("result"):
-            if not report.error:
+    def _is_awaited(self, host: str, report: jobs_pb2.AttemptReport) -> bool:
+        """As far as can be said now; the machine decides."""
+        entry = self._runtime.machine("jobs", JobsMachine).core.jobs.current((report.job_id, report.attempt))
+        return entry is not None and entry.job.host == host
+
+    def _report(
+        self,
+        caller: Caller,
+        request: jobs_pb2.ReportResultsRequest,
+        receipts: Sequence[jobs_pb2.Receipt | None],
+        taken: Mapping[int, Taken],
+    ) -> Ticket:
+        """The reports to the machine, opened, if what they claim is what their receipts say."""
+        host, checked = caller.node_id, []
+        for index, (report, receipt) in enumerate(zip(request.reports, receipts, strict=True)):
+            digest, added = taken.get(index, (b"", None))
+            body = None
+            if receipt is not None and report.HasField("result"):
+                if report.sealed and not report.blob:
+                    self._adoption.open(host, report)
+                body = _receipt(report, receipt.body, host, self._self_id, digest)
+                report.result.receipt.CopyFrom(receipt)
+                report.result.receipt.facts.CopyFrom(body.facts())
+            elif not report.error:
                 raise InvalidRequest.field("reports", f"{report.job_id}: neither a result nor an error")
-            return commands.Report(key, report, None)
-        return commands.Report(key, report, self._receipt(report, host))
-
-    def _receipt(self, report: jobs_pb2.AttemptReport, host: str) -> ReceiptBody:
-        members, result = self._members(), report.result
-        body = verify_receipt(result.receipt, members.current_key(host) or b"", self._verify, members.salt)
-        claims = {
-            "host": (body.node, host),
-            "core": (body.core, self._self_id),
-            "job": (body.job_id, report.job_id),
-            "attempt": (body.attempt, report.attempt),
-            "status": (body.status, result.status),
-            "result": (body.result_digest, result_digest(result.exit_code, result.output)),
-        }
-        for what, (signed, said) in claims.items():
-            if signed != said:
-                raise PeerFault(f"receipt {report.job_id}: it is for another {what}", reason="ReboundReceipt")
-        if (result.exit_code == 0) != (result.status == COMPLETED) or result.status not in (
-            COMPLETED,
-            FAILED,
-        ):
-            raise PeerFault(f"receipt {report.job_id}: status and exit code disagree", reason="MalformedReceipt")
-        return body
+            checked.append(commands.Report((report.job_id, report.attempt), report, body, added))
+        return self._ask(caller, commands.ReportResults(host, tuple(checked)), request.ByteSize())
 
     def _ask(self, caller: Caller, command: object, size_bytes: int = 0) -> Ticket:
         return self._runtime.ask("jobs", caller.node_id, command, size_bytes=size_bytes)
+
+
+def _start(field: str, start: jobs_pb2.StartJob, order: JobOrder) -> commands.Start:
+    """An order with the payload that it names."""
+    bounds.check_price(f"{field}.price_micro", start.price_micro)
+    if len(start.payload) != order.payload_bytes or payload_digest(start.payload) != order.payload_digest:
+        raise PeerFault(f"order {order.job_id}: the payload is not the one that was ordered", reason="WrongPayload")
+    try:
+        payload = jobs_pb2.JobPayload.FromString(start.payload)
+    except DecodeError as error:
+        raise PeerFault(f"order {order.job_id}: the payload is none", reason="MalformedPayload") from error
+    check_payload(payload)
+    if payload.input_object_id:
+        raise PeerFault(f"order {order.job_id}: names an input without a key to it", reason="MalformedPayload")
+    if payload.HasField("input_object"):
+        check_reference(payload.input_object, order.core)
+    if needs_of(payload) != order.needs:
+        raise PeerFault(f"order {order.job_id}: needs {order.needs!r} but carries another job", reason="WrongPayload")
+    return commands.Start(order, start.order, payload, start.price_micro)
+
+
+def _receipt(report: jobs_pb2.AttemptReport, signed_body: bytes, host: str, core: str, digest: bytes) -> ReceiptBody:
+    """What the receipt says, if that is what the report and its sender claim. `digest` is that of a result whose output
+    is large; of one that was not fetched, because nobody awaits it, nothing can be said."""
+    result, body = report.result, ReceiptBody.decode(signed_body)
+    _check_claims(report, body, host, core)
+    digest = digest or result_digest(result.exit_code, result.output)
+    if body.result_digest != digest and not report.blob:
+        raise PeerFault(f"receipt {report.job_id}: it is for another result", reason="ReboundReceipt")
+    if (result.exit_code == 0) != (result.status == COMPLETED) or result.status not in (COMPLETED, FAILED):
+        raise PeerFault(f"receipt {report.job_id}: status and exit code disagree", reason="MalformedReceipt")
+    return body
+
+
+def _check_claims(report: jobs_pb2.AttemptReport, body: ReceiptBody, host: str, core: str) -> None:
+    """That the receipt is bound to what its sender claims, whatever the result. Raises PeerFault."""
+    result = report.result
+    claims = (host, core, report.job_id, report.attempt, result.status)
+    signed = (body.node, body.core, body.job_id, body.attempt, body.status)
+    if signed != claims:
+        what = next(what for what, *pair in zip(CLAIMED, signed, claims, strict=True) if pair[0] != pair[1])
+        raise PeerFault(f"receipt {report.job_id}: it is for another {what}", reason="ReboundReceipt")
 
 
 def check_clearings(field: str, clearings: Sequence[jobs_pb2.Clearing], members: Members) -> None:
@@ -176,6 +259,10 @@ def _check_outcomes(outcomes: Sequence[Outcome]) -> None:
     _items("outcomes", len(outcomes))
     for index, outcome in enumerate(outcomes):
         bounds.check_outcome(f"outcomes[{index}]", outcome)
+
+
+def _keys(leases: Iterable[jobs_pb2.LeaseKey]) -> tuple[AttemptKey, ...]:
+    return tuple((lease.job_id, lease.attempt) for lease in leases)
 
 
 def _items(field: str, count: int) -> None:

@@ -36,6 +36,7 @@ class NodeFacts:
     slots_total: int = 0
     slots_busy: int = 0
     notices: tuple[str, ...] = ()
+    ledger: str = ""
 
 
 def mesh_of(runtime: Runtime) -> MeshMachine:
@@ -75,6 +76,7 @@ class MeshHandlers:
             slots_busy=facts.slots_busy,
             removed=mesh.removed,
             notices=[*facts.notices, *mesh.notices],
+            ledger=facts.ledger,
         )
 
     def list_peers(self, caller: Caller, request: mesh_pb2.ListPeersRequest) -> mesh_pb2.ListPeersResponse:

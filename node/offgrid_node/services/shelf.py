@@ -9,6 +9,8 @@ from google.protobuf.message import Message
 
 from offgrid_node.protocol.errors import InvalidRequest, NotFound
 from offgrid_node.protocol.jobs.bounds import ID_CHARS_MAX
+from offgrid_node.protocol.jobs.intake import stem_of
+from offgrid_node.protocol.jobs.open_jobs import PREFIXED
 from offgrid_node.services.paging import decode_token, take_page
 from offgrid_node.storage.store import Store
 
@@ -43,7 +45,8 @@ class Shelf:
         return take_page(((key, row.FromString(value)) for key, value in scan), size)
 
     def page_of(self, owner: str, index: str, table: str, row: type[M], size: int, token: str) -> tuple[list[M], str]:
-        """As `page`, of the rows that the table `index` has below `owner`: its keys are "<owner>/<row id>"."""
+        """As `page`, of the rows that the table `index` has below `owner`: its keys are "<owner>/<row id>". The value
+        PREFIXED says that a key stands for all rows whose ids go on from it with a "-"."""
         prefix, start = f"{owner}/".encode(), decode_token(token)
         if start and not start.startswith(prefix):
             raise InvalidRequest.field("page_token", "it belongs to a list with other filters; begin again without it")
@@ -51,9 +54,14 @@ class Shelf:
             return [], ""
 
         def rows() -> Iterator[tuple[bytes, M]]:
-            for key, _ in self._store.scan(index, start, prefix=prefix):
-                value = self._store.get(table, key[len(prefix) :])
-                if value is not None:
-                    yield key, row.FromString(value)
+            first = start[len(prefix) :]
+            for key, value in self._store.scan(index, prefix + stem_of(first) if first else b"", prefix=prefix):
+                row_id = key[len(prefix) :]
+                if value == PREFIXED:
+                    below = row_id + b"-"
+                    for name, found in self._store.scan(table, first if first > below else b"", prefix=below):
+                        yield prefix + name, row.FromString(found)
+                elif row_id >= first and (found_one := self._store.get(table, row_id)) is not None:
+                    yield key, row.FromString(found_one)
 
         return take_page(rows(), size)

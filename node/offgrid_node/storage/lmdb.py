@@ -280,7 +280,9 @@ class LmdbStore:
         opened.dbs.update(tables.made)
         opened.sums.update(tables.sums)  # before synced_txn: see Tally
         opened.tail = self._tail = tail
-        opened.synced_txn = self._synced_txn = opened.env.info()["last_txnid"]
+        info = opened.env.info()
+        opened.synced_txn = self._synced_txn = info["last_txnid"]
+        opened.runway.keep((info["last_pgno"] + 1) * opened.page_bytes, info["map_size"])
         return True
 
     def _grow(self, opened: Opened, ceiling: int) -> None:
@@ -339,7 +341,7 @@ class LmdbStore:
     def _shut(self) -> None:
         opened, self._opened = self._opened, None
         if opened is not None:
-            opened.env.close()
+            opened.close()
 
     # ---- the rest
 
@@ -352,8 +354,8 @@ class LmdbStore:
 
     def size_bytes(self) -> int:
         with self._gate:
-            env = self._usable().env
-            return (env.info()["last_pgno"] + 1) * env.stat()["psize"]
+            opened = self._usable()
+            return (opened.env.info()["last_pgno"] + 1) * opened.page_bytes
 
     def limit_bytes(self) -> int:
         return self._limit_bytes

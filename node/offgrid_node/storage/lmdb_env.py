@@ -17,6 +17,7 @@ from offgrid_node.protocol.errors import Corrupt, FailedPrecondition, Fault, Una
 from offgrid_node.storage.disk import DISK_RETRY_MS, disk_fault, write_durably
 from offgrid_node.storage.journal import EMPTY, Tail, decode_pack, gap
 from offgrid_node.storage.rows import TABLES_MAX, RowSeal, TableSum
+from offgrid_node.storage.runway import Runway
 
 LAYOUT_VERSION = 1
 JOURNAL, META, TABLE = "journal", "meta", "t/"
@@ -41,9 +42,15 @@ class Opened:
 
     env: lmdb.Environment
     synced_txn: int
+    runway: Runway
+    page_bytes: int
     tail: Tail = EMPTY
     dbs: dict[str, lmdb._Database] = field(default_factory=dict)
     sums: dict[str, TableSum] = field(default_factory=dict)
+
+    def close(self) -> None:
+        self.runway.close()
+        self.env.close()
 
 
 def open_environment(path: Path, map_bytes: int, synced_txn: int = -1) -> Opened:
@@ -54,19 +61,22 @@ def open_environment(path: Path, map_bytes: int, synced_txn: int = -1) -> Opened
     `Unavailable` (DiskError).
     """
     made = (path / _MARKER).exists()
-    env = None
+    env = runway = None
     try:
         env = _open(path, map_bytes, fresh=_is_fresh(path, made))
         env.reader_check()
         if not made and env.stat()["entries"] == 0:
             _make(env)
-        opened = Opened(env, env.info()["last_txnid"])
+        runway = Runway(path / _DATA)
+        opened = Opened(env, env.info()["last_txnid"], runway, env.stat()["psize"])
         if opened.synced_txn > synced_txn:
             env.sync(True)
         _load(opened)
         if not made:
             write_durably(path / _MARKER, f"offgrid-node store, layout {LAYOUT_VERSION}\n")
     except BaseException as error:
+        if runway is not None:
+            runway.close()
         if env is not None:
             env.close()
         if isinstance(error, (lmdb.Error, OSError)):

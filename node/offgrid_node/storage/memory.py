@@ -184,6 +184,11 @@ class MemoryStore:
         self._refusal = None
         self._closed = False
 
+    def peek(self, table: str, key: bytes) -> bytes | None:
+        """What is durable, whatever the disk refuses its node just now."""
+        held = self._tables.get(table)
+        return None if held is None else held.rows.get(key)
+
     def copy(self) -> MemoryStore:
         """An independent store with the same contents, as a backup restored elsewhere would be."""
         twin = MemoryStore(limit_bytes=self._limit)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 import grpc
@@ -62,12 +62,15 @@ class Calls:
             ),
         )
 
-    def unary(self, method: str, request: Message, answer: type[R], *, repeatable: bool = True) -> R:
-        """One call to "Service/Method" within `timeout_s`, repetitions included. Raises OffgridError."""
+    def unary(
+        self, method: str, request: Message, answer: type[R], *, repeatable: bool = True, timeout_s: float = 0.0
+    ) -> R:
+        """One call to "Service/Method" within the client's `timeout_s`, repetitions included, or within the one given
+        where that is longer. Raises OffgridError."""
         call: grpc.UnaryUnaryMultiCallable[Message, R] = self._channel.unary_unary(
             f"/offgrid.v1.{method}", request_serializer=_bytes_of, response_deserializer=answer.FromString
         )
-        deadline, repeats = time.monotonic() + self.timeout_s, 0
+        deadline, repeats = time.monotonic() + max(self.timeout_s, timeout_s), 0
         while True:
             try:
                 return call(request, timeout=max(0.0, deadline - time.monotonic()), metadata=self._metadata)
@@ -79,12 +82,22 @@ class Calls:
             time.sleep(wait / 1000)
             repeats += 1
 
-    def stream(self, method: str, request: Message, answer: type[R]) -> Iterator[R]:
-        """The messages of a server stream, without a deadline; closing the iterator ends the call."""
+    def stream(
+        self,
+        method: str,
+        request: Message,
+        answer: type[R],
+        *,
+        timeout_s: float | None = None,
+        on_start: Callable[[Callable[[], object]], None] = lambda cancel: None,
+    ) -> Iterator[R]:
+        """The messages of a server stream, for `timeout_s` or without end; closing the iterator ends the call, and so
+        does the function that `on_start` is given, from any thread."""
         start: grpc.UnaryStreamMultiCallable[Message, R] = self._channel.unary_stream(
             f"/offgrid.v1.{method}", request_serializer=_bytes_of, response_deserializer=answer.FromString
         )
-        call = start(request, metadata=self._metadata)
+        call = start(request, timeout=timeout_s, metadata=self._metadata)
+        on_start(call.cancel)
         try:
             yield from call
         except grpc.RpcError as raised:

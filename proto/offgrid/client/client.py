@@ -53,7 +53,7 @@ class Client:
     def jobs(self) -> Jobs:
         from offgrid.client.jobs import Jobs
 
-        return Jobs(self._calls, self.missions, self.tasks)
+        return Jobs(self._calls, self.missions, self.tasks, self.objects)
 
     @cached_property
     def market(self) -> Market:
@@ -86,7 +86,9 @@ class Client:
         return Ledger(self._calls)
 
     def close(self) -> None:
-        """Ends every call that is still running."""
+        """Ends every call that is still running, and the threads behind `jobs.submit`."""
+        if "jobs" in self.__dict__:
+            self.jobs.close()
         self._calls.close()
 
     def __enter__(self) -> Client:

@@ -1,9 +1,19 @@
-"""ledger: accounts and their witnesses."""
+"""ledger: accounts, transfers and what jobs cost. Amounts are integers, millionths of a credit.
+
+An account is a node's id; wherever one is named, the node's name or the first characters of its id do as well.
+"""
 
 from __future__ import annotations
 
-from offgrid.client.calls import Calls
+from collections.abc import Iterator, Mapping
+
+from offgrid.client.calls import Calls, fresh_request_id
+from offgrid.client.following import follow
+from offgrid.client.paging import pages
 from offgrid.v1 import ledger_pb2
+from offgrid.v1.ledger_pb2 import TxState
+
+ENDED = frozenset({TxState.TX_STATE_FINAL, TxState.TX_STATE_VOID})
 
 
 class Ledger:
@@ -13,7 +23,130 @@ class Ledger:
         self._calls = calls
 
     def genesis(self) -> ledger_pb2.GetGenesisResponse:
-        """The mesh's genesis, its root key and the witnesses it names."""
+        """The mesh's genesis and its root key; once the ledger is open, its witnesses and first balances too."""
         return self._calls.unary(
             "LedgerService/GetGenesis", ledger_pb2.GetGenesisRequest(), ledger_pb2.GetGenesisResponse
         )
+
+    def open(
+        self,
+        *,
+        witnesses: Mapping[str, int] | None = None,
+        balances: Mapping[str, int] | None = None,
+        fee_micro: int | None = None,
+    ) -> ledger_pb2.GetGenesisResponse:
+        """Opens the mesh's ledger, once and for ever; only an admin's node can.
+
+        `witnesses` are weights in thousandths by node (0: the weight of its membership), none: every live member.
+        `balances` are first amounts by node, none: 1,000,000 credits for every live member. `fee_micro` is the least
+        that a transaction costs besides, None: 0.001 credits. It is not repeated when its outcome is unknown: a second
+        one is refused, whoever made the first.
+        """
+        request = ledger_pb2.OpenLedgerRequest(
+            witnesses=[
+                ledger_pb2.Witness(name=node, weight_milli=weight) for node, weight in (witnesses or {}).items()
+            ],
+            balances=[ledger_pb2.Balance(name=node, final_micro=amount) for node, amount in (balances or {}).items()],
+            fee_micro=fee_micro,
+        )
+        answer = ledger_pb2.OpenLedgerResponse
+        return self._calls.unary("LedgerService/OpenLedger", request, answer, repeatable=False).genesis
+
+    def status(self) -> ledger_pb2.GetLedgerStatusResponse:
+        """Who witnesses, how far each author's blocks are known here, what is pending and owed."""
+        return self._calls.unary(
+            "LedgerService/GetLedgerStatus", ledger_pb2.GetLedgerStatusRequest(), ledger_pb2.GetLedgerStatusResponse
+        )
+
+    # ---- accounts
+
+    def balance(self, account: str = "") -> ledger_pb2.Balance:
+        """One account as this node knows it; "" is this node's own."""
+        request = ledger_pb2.GetBalanceRequest(account=account)
+        return self._calls.unary("LedgerService/GetBalance", request, ledger_pb2.GetBalanceResponse).balance
+
+    def balances(self) -> ledger_pb2.ListBalancesResponse:
+        """Every account, with the fees that were paid and the supply."""
+        found = ledger_pb2.ListBalancesResponse()
+
+        def fetch(size: int, token: str) -> tuple[list[ledger_pb2.Balance], str]:
+            request = ledger_pb2.ListBalancesRequest(page_size=size, page_token=token)
+            page = self._calls.unary("LedgerService/ListBalances", request, ledger_pb2.ListBalancesResponse)
+            found.fees_micro, found.supply_micro = page.fees_micro, page.supply_micro
+            return [*page.balances], page.next_page_token
+
+        found.balances.extend(pages(fetch, None))
+        return found
+
+    # ---- transactions
+
+    def transfer(
+        self,
+        dst: str,
+        amount_micro: int,
+        *,
+        src: str = "",
+        fee_micro: int = 0,
+        meta: Mapping[str, str] | None = None,
+        request_id: str = "",
+    ) -> ledger_pb2.Transaction:
+        """Signs a transfer of this node's money, durably, and sends it on its way; see `settled` for its end.
+
+        `src` is this node, "" is the same; `fee_micro` 0 is the ledger's least. A call that is repeated with the same
+        `request_id` pays once.
+        """
+        request = ledger_pb2.CreateTransferRequest(
+            src=src,
+            dst=dst,
+            amount_micro=amount_micro,
+            fee_micro=fee_micro,
+            meta=meta or {},
+            request_id=request_id or fresh_request_id(),
+        )
+        return self._calls.unary("LedgerService/CreateTransfer", request, ledger_pb2.CreateTransferResponse).transaction
+
+    def transaction(self, tx_id: str) -> ledger_pb2.Transaction:
+        """By its id, or the first eight characters of it or more where they are one transaction's alone."""
+        request = ledger_pb2.GetTransactionRequest(tx_id=tx_id)
+        return self._calls.unary("LedgerService/GetTransaction", request, ledger_pb2.GetTransactionResponse).transaction
+
+    def watch(self, tx_id: str, *, within_s: float | None = None) -> Iterator[ledger_pb2.Transaction]:
+        """The transaction now and at each change; ends after its last state, or once `within_s` seconds are over.
+
+        A node that restarts meanwhile is waited for, as long as one call may take; then OffgridError.
+        """
+        request, response = ledger_pb2.WatchTransactionRequest(tx_id=tx_id), ledger_pb2.WatchTransactionResponse
+
+        def states(for_s: float | None) -> Iterator[ledger_pb2.Transaction]:
+            answers = self._calls.stream("LedgerService/WatchTransaction", request, response, timeout_s=for_s)
+            return (answer.transaction for answer in answers)
+
+        return follow(states, lambda tx: tx.state in ENDED, tx_id, self._calls.timeout_s, within_s)
+
+    def settled(self, tx_id: str, within_s: float) -> ledger_pb2.Transaction:
+        """The transaction as soon as it is final or void, or as it stands after `within_s` seconds: look at `state`."""
+        seen = list(self.watch(tx_id, within_s=within_s))
+        return seen[-1] if seen and seen[-1].state in ENDED else self.transaction(tx_id)
+
+    def history(self, *, account: str = "", limit: int | None = None) -> Iterator[ledger_pb2.Transaction]:
+        """Transactions that this node knows, newest first, of one account or of all."""
+
+        def fetch(size: int, token: str) -> tuple[list[ledger_pb2.Transaction], str]:
+            request = ledger_pb2.ListTransactionsRequest(page_size=size, page_token=token, account=account)
+            page = self._calls.unary("LedgerService/ListTransactions", request, ledger_pb2.ListTransactionsResponse)
+            return [*page.transactions], page.next_page_token
+
+        return pages(fetch, limit)
+
+    def bookings(self, *, job_id: str = "", limit: int | None = None) -> ledger_pb2.ListBookingsResponse:
+        """What this node's jobs cost, newest first, each with the transaction that paid it; and what is still owed."""
+        found = ledger_pb2.ListBookingsResponse()
+
+        def fetch(size: int, token: str) -> tuple[list[ledger_pb2.Booking], str]:
+            request = ledger_pb2.ListBookingsRequest(page_size=size, page_token=token, job_id=job_id)
+            page = self._calls.unary("LedgerService/ListBookings", request, ledger_pb2.ListBookingsResponse)
+            found.owed_micro = page.owed_micro
+            return [*page.bookings], page.next_page_token
+
+        found.bookings.extend(pages(fetch, limit))
+        return found

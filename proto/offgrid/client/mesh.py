@@ -33,19 +33,17 @@ class Mesh:
         return pages(fetch, limit)
 
     def invite(
-        self, *, roles: Iterable[str] = (), weight: float | None = None, domain: str = ""
+        self, *, roles: Iterable[str] = (), weight_milli: int = 0, domain: str = ""
     ) -> mesh_pb2.CreateInviteResponse:
         """One single-use invite; its `token` is all that the new node needs.
 
-        `roles` ("core", "broker", "host"; none: all) are what the new member may do, `weight` counts in quorums (to
-        thousandths; None: 1), `domain` names what it fails together with. Raises ValueError for an unknown role or a
-        weight that is not positive. It is not repeated when its outcome is unknown: an unused invite is harmless.
+        `roles` ("core", "broker", "host"; none: all) are what the new member may do, `weight_milli` counts in quorums
+        (thousandths; 0: 1000), `domain` names what it fails together with. Raises ValueError for an unknown role. It is
+        not repeated when its outcome is unknown: an unused invite is harmless.
         """
-        if weight is not None and not 0.001 <= weight <= 1_000_000:
-            raise ValueError(f"weight {weight:g}: 0.001 to 1000000 is allowed")
         request = mesh_pb2.CreateInviteRequest(
             roles=[_role(name) for name in roles],
-            weight_milli=0 if weight is None else round(weight * 1000),
+            weight_milli=weight_milli,
             failure_domain=domain,
         )
         return self._calls.unary("MeshService/CreateInvite", request, mesh_pb2.CreateInviteResponse, repeatable=False)

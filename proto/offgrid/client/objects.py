@@ -1,9 +1,40 @@
-"""objects: sealed, coded and placed data."""
+"""objects: sealed, coded and placed data; put, read back, listed; and the outbox that brings it to its hosts."""
 
 from __future__ import annotations
 
-from offgrid.client.calls import Calls
+import io
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import BinaryIO
+
+from offgrid.client.calls import Calls, fresh_request_id
+from offgrid.client.errors import OffgridError
+from offgrid.client.paging import pages
+from offgrid.client.targets import replaced
 from offgrid.v1 import objects_pb2
+
+Source = str | os.PathLike[str] | bytes | BinaryIO
+Progress = Callable[[int, int], None]
+"""Bytes done, and of how many (0 where that is not known yet)."""
+
+BEGINNINGS_MAX = 8  # of one put, while the node restarts
+PAUSE_S, PAUSE_MAX_S = 0.1, 2.0  # between them, doubling
+LOST = frozenset({"UploadNotFound", "UploadLost"})  # what was under way went with the node's process: begin again
+COMMIT_S, COMMIT_BYTES_PER_S = 30.0, 5_000_000  # what the slowest card may take to make it durable
+READ_S = 120.0  # one stripe, when several hosts do not answer
+READS_AHEAD = 3  # while one is written, the node and a host work on others
+RANGE_BYTES = 1 << 20  # as a node's stripes are
+POLL_S, POLL_MAX_S = 0.01, 0.2
+DURABLE = objects_pb2.OBJECT_STATE_DURABLE
+
+
+def _silent(done: int, total: int) -> None:
+    """Nobody looks."""
 
 
 class Objects:
@@ -17,3 +48,204 @@ class Objects:
         return self._calls.unary(
             "ObjectService/GetCapacity", objects_pb2.GetCapacityRequest(), objects_pb2.GetCapacityResponse
         )
+
+    # ---- in
+
+    def put(
+        self,
+        source: Source,
+        *,
+        name: str = "",
+        required_milli: int = 0,
+        request_id: str = "",
+        on_progress: Progress = _silent,
+    ) -> objects_pb2.Object:
+        """Seals a file (by its path), bytes or a binary stream into an object that is durable on this node when this
+        returns, and on its way to its hosts; `wait_durable` waits for those.
+
+        `required_milli` is the weight of acks in thousandths (0: as the node's config says). The same request id never
+        makes a second object. A node that restarts has lost what was under way: what can be read again (a file, bytes,
+        a stream that can seek) is then put from its beginning; for anything else OffgridError is raised.
+        """
+        if isinstance(source, bytes):
+            return self._put(io.BytesIO(source), name, required_milli, request_id, on_progress)
+        if isinstance(source, str | os.PathLike):
+            with Path(source).open("rb") as file:
+                return self._put(file, name, required_milli, request_id, on_progress)
+        return self._put(source, name, required_milli, request_id, on_progress)
+
+    def _put(
+        self, stream: BinaryIO, name: str, required_milli: int, request_id: str, on_progress: Progress
+    ) -> objects_pb2.Object:
+        request = objects_pb2.OpenUploadRequest(
+            name=name, required_milli=required_milli, request_id=request_id or fresh_request_id()
+        )
+        start = stream.tell() if stream.seekable() else None
+        beginning, pause_s = 1, PAUSE_S
+        while True:
+            try:
+                return self._upload(stream, request, on_progress)
+            except OffgridError as error:
+                again = error.reason in LOST or error.outcome_unknown
+                if not again or start is None or beginning == BEGINNINGS_MAX:
+                    raise
+                stream.seek(start)
+            time.sleep(pause_s)
+            beginning, pause_s = beginning + 1, min(PAUSE_MAX_S, 2 * pause_s)
+
+    def _upload(
+        self, stream: BinaryIO, request: objects_pb2.OpenUploadRequest, on_progress: Progress
+    ) -> objects_pb2.Object:
+        opened = self._calls.unary("ObjectService/OpenUpload", request, objects_pb2.OpenUploadResponse)
+        total, offset = _size_of(stream), 0
+        while piece := _read(stream, opened.piece_bytes_max):
+            end = offset + len(piece)
+            if end > opened.offset:  # otherwise an earlier call has brought it
+                part = objects_pb2.WriteUploadRequest(upload_id=opened.upload_id, offset=offset, data=piece)
+                self._calls.unary("ObjectService/WriteUpload", part, objects_pb2.WriteUploadResponse)
+            offset = end
+            on_progress(offset, max(total, offset))
+        commit = objects_pb2.CommitUploadRequest(upload_id=opened.upload_id, size_bytes=offset)
+        return self._calls.unary(
+            "ObjectService/CommitUpload",
+            commit,
+            objects_pb2.CommitUploadResponse,
+            timeout_s=COMMIT_S + offset / COMMIT_BYTES_PER_S,
+        ).object
+
+    def enqueue(
+        self, key: str, data: bytes, etype: int, required_acks_milli: int = 0, *, request_id: str = ""
+    ) -> objects_pb2.OutboxEntry:
+        """At most 1 MiB, as an event of one's own kind (10 to 30) with its outbox entry, in one transaction."""
+        request = objects_pb2.EnqueueRequest(
+            key=key,
+            data=data,
+            etype=etype,
+            required_acks_milli=required_acks_milli,
+            request_id=request_id or fresh_request_id(),
+        )
+        return self._calls.unary("ObjectService/Enqueue", request, objects_pb2.EnqueueResponse).entry
+
+    def wait_durable(
+        self,
+        object_id: str,
+        *,
+        timeout_s: float | None = None,
+        on_change: Callable[[objects_pb2.Object], None] = lambda made: None,
+    ) -> objects_pb2.Object:
+        """Until the quorum has acked. `on_change` gets the object at first, and when its acks or its trouble change.
+        Raises TimeoutError; the object goes on its way all the same.
+        """
+        deadline, pause_s = None if timeout_s is None else time.monotonic() + timeout_s, POLL_S
+        seen: tuple[int, str] | None = None
+        while True:
+            made = self.get(object_id)
+            if (made.acked_milli, made.trouble) != seen:
+                seen = made.acked_milli, made.trouble
+                on_change(made)
+            if made.state == DURABLE:
+                return made
+            if deadline is not None and time.monotonic() >= deadline:
+                have = f"{made.acked_milli / 1000} of {made.required_milli / 1000}"
+                why = f": {made.trouble}" if made.trouble else ""
+                raise TimeoutError(f"object {object_id} has acks of {have} after {timeout_s:g} s{why}")
+            time.sleep(pause_s)
+            pause_s = min(POLL_MAX_S, 1.5 * pause_s)
+
+    # ---- what there is
+
+    def get(self, wanted: str) -> objects_pb2.Object:
+        """By id, by the first characters of an id, or by name (the newest of that name)."""
+        request = objects_pb2.GetObjectRequest(object=wanted)
+        return self._calls.unary("ObjectService/GetObject", request, objects_pb2.GetObjectResponse).object
+
+    def list(self, *, limit: int | None = None) -> Iterator[objects_pb2.Object]:
+        """Every object of this node's own."""
+
+        def fetch(size: int, token: str) -> tuple[list[objects_pb2.Object], str]:
+            request = objects_pb2.ListObjectsRequest(page_size=size, page_token=token)
+            page = self._calls.unary("ObjectService/ListObjects", request, objects_pb2.ListObjectsResponse)
+            return [*page.objects], page.next_page_token
+
+        return pages(fetch, limit)
+
+    def outbox(self, *, open_only: bool = False, limit: int | None = None) -> Iterator[objects_pb2.OutboxEntry]:
+        """The outbox, the oldest first."""
+
+        def fetch(size: int, token: str) -> tuple[list[objects_pb2.OutboxEntry], str]:
+            request = objects_pb2.ListOutboxRequest(page_size=size, page_token=token, open_only=open_only)
+            page = self._calls.unary("ObjectService/ListOutbox", request, objects_pb2.ListOutboxResponse)
+            return [*page.entries], page.next_page_token
+
+        return pages(fetch, limit)
+
+    # ---- out
+
+    def read(self, wanted: str, *, on_progress: Progress = _silent) -> bytes:
+        """The whole object in memory."""
+        held = io.BytesIO()
+        self.fetch(wanted, held, on_progress=on_progress)
+        return held.getvalue()
+
+    def fetch(self, wanted: str, target: str | os.PathLike[str] | BinaryIO, *, on_progress: Progress = _silent) -> int:
+        """Writes an object to a file (by its path) or a binary stream; returns its size.
+
+        A file appears whole, or not at all: what was there before stays until then. A device or pipe is written to.
+        """
+        if not isinstance(target, str | os.PathLike):
+            return self._fetch(wanted, target, on_progress)
+        with replaced(target) as file:
+            return self._fetch(wanted, file, on_progress)
+
+    def _fetch(self, wanted: str, target: BinaryIO, on_progress: Progress) -> int:
+        made = self.get(wanted)
+        total, written = made.size_bytes, 0
+        on_progress(0, total)
+        with ThreadPoolExecutor(READS_AHEAD, "offgrid-read") as pool:
+            starts, ahead = iter(range(0, total, RANGE_BYTES)), deque[Future[Sequence[bytes]]]()
+            try:
+                while True:
+                    for start in islice(starts, READS_AHEAD - len(ahead)):
+                        ahead.append(pool.submit(self._range, made.object_id, start, min(start + RANGE_BYTES, total)))
+                    if not ahead:
+                        return written
+                    for data in ahead.popleft().result():
+                        target.write(data)
+                        written += len(data)
+                    on_progress(written, total)
+            finally:
+                for reading in ahead:
+                    reading.cancel()
+
+    def _range(self, object_id: str, offset: int, end: int) -> Sequence[bytes]:
+        """The plaintext from `offset` to `end`, in as many parts as the node gives it in."""
+        parts = []
+        while offset < end:
+            request = objects_pb2.ReadObjectRequest(object=object_id, offset=offset, length=end - offset)
+            answer = self._calls.unary(
+                "ObjectService/ReadObject", request, objects_pb2.ReadObjectResponse, timeout_s=READ_S
+            )
+            data = answer.data  # protobuf copies it each time it is asked
+            if not 0 < len(data) <= end - offset:
+                raise OffgridError("DATA_LOSS", "WrongRead", f"{object_id} at {offset}: {len(data)} bytes came")
+            parts.append(data)
+            offset += len(data)
+        return parts
+
+
+def _read(stream: BinaryIO, size: int) -> bytes:
+    """A full piece, but for the last one: pipes give what they have."""
+    data = stream.read(size)
+    while 0 < len(data) < size and (more := stream.read(size - len(data))):
+        data += more
+    return data
+
+
+def _size_of(stream: BinaryIO) -> int:
+    """What is still to be read of it; 0 where that cannot be known."""
+    if not stream.seekable():
+        return 0
+    here = stream.tell()
+    end = stream.seek(0, os.SEEK_END)
+    stream.seek(here)
+    return end - here

@@ -43,10 +43,11 @@ def test_the_defaults(tmp_path: Path) -> None:
     assert (config.host.price_micro, config.host.kinds, config.host.labels) == (1000, ("compute",), {})
     assert (config.host.wasm.enabled, config.host.wasm.memory_mb, config.host.process.commands) == (True, 256, {})
     assert (config.storage.enabled, config.storage.hosts, config.storage.limit_mb) == (True, (), 4096)
+    assert (config.storage.copies, config.storage.required_milli) == (3, 2_000)
     assert config.storage.chunk_threshold == 1_048_576
     assert (config.storage.retention_base_mb, config.storage.retention_token_level) == (128, 0)
     assert (config.storage.compaction_interval, config.economy.settlement_interval) == (1800, 3600)
-    assert config.economy.enabled is False
+    assert config.economy.enabled is True
 
 
 def test_paths_start_at_the_files_folder_wherever_the_process_is(

@@ -27,20 +27,23 @@ def test_nothing_is_said_of_defaults_wherever_the_data_lies(tmp_path: Path) -> N
 
 def test_each_reserved_key_that_is_set_is_named_and_no_other(tmp_path: Path) -> None:
     storage = 'enabled = false\nchunk_dir = "c"\nmemory_db = "m"\nretention_base_mb = 1\nhosts = ["https://a.b"]'
-    text = f'mesh.name = "home"\njobs.queue_max = 7\n[storage]\n{storage}\n[economy]\nenabled = true\n'
+    economy = "enabled = false\nsettlement_interval = 5"
+    text = f'mesh.name = "home"\njobs.queue_max = 7\n[storage]\n{storage}\n[economy]\n{economy}\n'
     found = told(tmp_path, text)
     assert found == [
-        "storage.enabled",
-        "storage.chunk_dir",
         "storage.hosts",
         "storage.retention_base_mb",
-        "economy.enabled",
+        "economy.settlement_interval",
     ]
 
 
 def test_it_does_not_matter_where_it_was_set_and_secrets_stay_secret(tmp_path: Path) -> None:
-    environ = {"OFFGRID_BROKER_URL": "https://a.b", "OFFGRID_AUTH_KEY": "hush", "OFFGRID_STORAGE_ENABLED": "false"}
-    assert told(tmp_path, 'mesh.name = "home"', environ) == ["jobs.broker_url", "jobs.auth_key", "storage.enabled"]
+    environ = {"OFFGRID_BROKER_URL": "https://a.b", "OFFGRID_AUTH_KEY": "hush", "OFFGRID_RETENTION_BASE_MB": "1"}
+    assert told(tmp_path, 'mesh.name = "home"', environ) == [
+        "jobs.broker_url",
+        "jobs.auth_key",
+        "storage.retention_base_mb",
+    ]
     assert not any("hush" in said for said in unused_settings(load(tmp_path / "offgrid.toml", environ)))
 
 

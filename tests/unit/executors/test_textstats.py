@@ -92,6 +92,6 @@ def test_it_agrees_with_wc_on_the_text_that_ships() -> None:
 
 
 def test_programs_are_listed_and_loaded_by_name() -> None:
-    assert programs.names() == ("textstats",)
+    assert programs.names() == ("textstats", "upper")
     with pytest.raises(KeyError, match="textstats"):
         programs.load("../textstats")

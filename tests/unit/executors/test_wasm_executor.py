@@ -18,11 +18,13 @@ from offgrid.v1 import jobs_pb2
 from offgrid_node.executors import modules, programs
 from offgrid_node.executors.capture import LOG_MARK
 from offgrid_node.executors.executor import LOG_BYTES_MAX, OUTPUT_BYTES_MAX, Outcome
+from offgrid_node.executors.modules import SMALL_BYTES_MAX
 from offgrid_node.executors.wasm import WasmExecutor
 
 MAPS_PER_THREAD = 4
 MEMORY_BYTES = 16 * 1024 * 1024
 SLOTS = 32
+MARK = "OWNERSMARK"
 IMPORTS = """
   (import "wasi_snapshot_preview1" "fd_read" (func $fd_read (param i32 i32 i32 i32) (result i32)))
   (import "wasi_snapshot_preview1" "fd_write" (func $fd_write (param i32 i32 i32 i32) (result i32)))
@@ -118,7 +120,7 @@ def test_there_is_no_environment_no_folder_and_no_other_stream(executor: WasmExe
         (b"(module)", "exports no function `_start`"),
         (b'(module (func (export "_start") (param i32)))', "takes parameters"),
         (b'(module (memory (export "_start") 1))', "exports no function `_start`"),
-        (b'(module (import "env" "open" (func)) (func (export "_start")))', "env::open"),
+        (b'(module (import "env" "open" (func)) (func (export "_start")))', "its import 1 is another"),
         (b'(module (memory 4096) (func (export "_start")))', "exceeds memory limits"),
         (b'(module (memory 1) (memory 1) (func (export "_start")))', "multi"),
         (b'(module (memory 1 1 shared) (func (export "_start")))', "threads"),
@@ -129,6 +131,32 @@ def test_what_is_no_runnable_module_is_said_in_a_sentence(executor: WasmExecutor
     assert outcome.error == "ExecutionFailed"
     assert sentence in outcome.error_detail
     assert "\n" not in outcome.error_detail
+
+
+def binary(text: str) -> bytes:
+    return bytes(wasmtime.wat2wasm(text))
+
+
+@pytest.mark.parametrize(
+    ("source", "where"),
+    [
+        (f"(module\n  (func ${MARK} frobnicate))".encode(), "line 2, column"),
+        (f"(module (func call ${MARK}))".encode(), "line 1, column 20"),
+        (b"\0asm" + MARK.encode(), "byte 4"),
+        (binary(f'(module (func (export "{MARK}")))')[:-12] + MARK.encode(), "byte"),
+        (binary(f'(module (func (export "{MARK}")) (func (export "{MARK}")))'), "byte 35"),
+        (binary('(module (func (export "_start")))') + b"\x63" + MARK.encode() + bytes(SMALL_BYTES_MAX), "byte 38"),
+        (f'(module (import "{MARK}" "{MARK}" (func)) (func (export "_start")))'.encode(), "import 1"),
+        (f'(module (func ${MARK} (export "_start") unreachable))'.encode(), "in function 0, byte 34"),
+    ],
+    ids=["text", "name in text", "binary", "cut", "name in binary", "compiled apart", "import", "trap"],
+)
+def test_no_error_quotes_the_module(executor: WasmExecutor, source: bytes, where: str) -> None:
+    """The host writes it to its disk in the clear."""
+    outcome = run(executor, wasm(source))
+    assert where in outcome.error_detail
+    for word in (MARK, MARK[:4], MARK.encode()[:4].hex(), MARK.encode()[3::-1].hex(), "frobnicate"):
+        assert word not in outcome.error_detail
 
 
 @pytest.mark.parametrize(

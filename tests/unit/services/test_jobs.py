@@ -6,12 +6,13 @@ A quiet simulated mesh of five runs underneath, so that every request meets real
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
 from google.protobuf.message import Message
 
-from offgrid.v1 import common_pb2, jobs_pb2
+from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.effects import Answered, Call, Execute
 from offgrid_node.protocol.errors import (
     AlreadyExists,
@@ -23,10 +24,14 @@ from offgrid_node.protocol.errors import (
     PeerFault,
 )
 from offgrid_node.protocol.events import BROKER, CORE, HOST
-from offgrid_node.protocol.jobs.bounds import LOG_BYTES_MAX, OFFER_LISTS_MAX, OUTPUT_BYTES_MAX
-from offgrid_node.protocol.jobs.orders import JobOrder, payload_digest, sign_order
+from offgrid_node.protocol.jobs.bounds import MANIFEST_BYTES_MAX, OFFER_LISTS_MAX, SEALED_BYTES_MAX
+from offgrid_node.protocol.jobs.large import INLINE_BYTES_MAX, report_context
+from offgrid_node.protocol.jobs.machine import JobsMachine
+from offgrid_node.protocol.jobs.orders import ORDERS, JobOrder, payload_digest
+from offgrid_node.protocol.jobs.peers import Peers
 from offgrid_node.protocol.jobs.post import CALL_ITEMS_MAX
-from offgrid_node.protocol.jobs.receipts import ReceiptBody, result_digest, sign_receipts
+from offgrid_node.protocol.jobs.receipts import RECEIPTS, ReceiptBody, result_digest
+from offgrid_node.protocol.objects.tables import OBJECTS
 from offgrid_node.runtime import Ticket
 from offgrid_node.services.caller import ADMIN, Caller, Kind
 from offgrid_node.services.client import Client
@@ -34,11 +39,16 @@ from offgrid_node.services.market import check_answer
 from offgrid_node.services.paging import PAGE_BYTES_MAX
 from offgrid_node.storage.store import Batch
 from offgrid_tools.sim.cluster import Cluster
-from offgrid_tools.sim.crypto import SimSigner
+from offgrid_tools.sim.crypto import SimLetters, SimSigner
 
 JOBS, MARKET = "offgrid.v1.JobService", "offgrid.v1.MarketService"
 WASM = jobs_pb2.WasmTask(module=b"(module)")
 PAYLOAD = jobs_pb2.JobPayload(wasm=WASM, input=b"x")
+SPEC = jobs_pb2.JobSpec(payload=PAYLOAD)
+
+
+def builtin(name: str) -> jobs_pb2.JobPayload:
+    return jobs_pb2.JobPayload(builtin=jobs_pb2.BuiltinTask(name=name))
 
 
 class Bench:
@@ -46,6 +56,8 @@ class Bench:
 
     def __init__(self) -> None:
         self.cluster = Cluster(1)
+        for payload in (PAYLOAD, builtin("echo")):
+            self.cluster.monitor.jobs.expect(payload)
         self.cluster.start()
         self.cluster.run_for(8)
         self.core, self.broker, self.host = (self.cluster.processes[n] for n in ("core", "broker", "host-a"))
@@ -91,8 +103,8 @@ class Bench:
         }
         return JobOrder(**fields)
 
-    def signed(self, order: JobOrder, signer: SimSigner | None = None, salt: bytes | None = None) -> common_pb2.Signed:
-        return sign_order(order, signer or self.core.signer, self.salt if salt is None else salt)
+    def sign(self, *bodies: bytes, signer: SimSigner | None = None, salt: bytes | None = None) -> bytes:
+        return ORDERS.sign(bodies, signer or self.core.signer, self.salt if salt is None else salt)
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +149,24 @@ BAD_REQUESTS: dict[str, tuple[str, Callable[[str], Message], type[Fault], str]] 
     "impossible size": (
         "CreateJob",
         lambda t: jobs_pb2.CreateJobRequest(task_id=t, payload=PAYLOAD, size_tokens=2**63), InvalidRequest, "at most"),
+    "no job to run": ("RunJobs", lambda t: jobs_pb2.RunJobsRequest(task_id=t), InvalidRequest, "1 to 256"),
+    "too many jobs to run": (
+        "RunJobs",
+        lambda t: jobs_pb2.RunJobsRequest(task_id=t, jobs=[SPEC] * 257), InvalidRequest, "257 jobs"),
+    "one job of several without a payload": (
+        "RunJobs",
+        lambda t: jobs_pb2.RunJobsRequest(task_id=t, jobs=[SPEC, jobs_pb2.JobSpec()]),
+        InvalidRequest, "jobs[1].payload.executor"),
+    "a built-in that is none": (
+        "RunJobs",
+        lambda t: jobs_pb2.RunJobsRequest(task_id=t, jobs=[jobs_pb2.JobSpec(payload=builtin("rm"))]),
+        InvalidRequest, "jobs[0].payload.builtin.name"),
+    "jobs of no task": (
+        "RunJobs", lambda t: jobs_pb2.RunJobsRequest(task_id="t-x", jobs=[SPEC]), NotFound, "t-x"),
+    "a watch that is no word": (
+        "RunJobs",
+        lambda t: jobs_pb2.RunJobsRequest(task_id=t, jobs=[SPEC], watch="a b"), InvalidRequest, "watch"),
+    "a stream without a name": ("WatchJobs", lambda t: jobs_pb2.WatchJobsRequest(), InvalidRequest, "watch"),
     "dispatch of nothing": ("DispatchJob", lambda t: jobs_pb2.DispatchJobRequest(job_id="j-x"), NotFound, "j-x"),
     "watch of nothing": ("WatchJob", lambda t: jobs_pb2.WatchJobRequest(job_id="j-x"), NotFound, "j-x"),
     "an id too long for a key": ("GetJob", lambda t: jobs_pb2.GetJobRequest(job_id="j" * 600), NotFound, "no job"),
@@ -214,7 +244,7 @@ def test_a_field_that_nobody_knows_is_refused_one_level_down(bench: Bench) -> No
 
 
 def test_a_node_does_only_what_its_roles_allow(bench: Bench) -> None:
-    order, core = bench.signed(bench.order()), member(bench.core, CORE)
+    order, core = bench.order().encode(), member(bench.core, CORE)
     asked: list[tuple[Any, Caller, str, Message, str]] = [
         (bench.broker, ADMIN, f"{JOBS}/CreateMission", jobs_pb2.CreateMissionRequest(title="m"), "NotACore"),
         (bench.host, core, f"{MARKET}/SubmitJobs", jobs_pb2.SubmitJobsRequest(orders=[order]), "NotABroker"),
@@ -305,23 +335,95 @@ def test_lists_come_in_pages_without_bulk(bench: Bench) -> None:
     assert len(seen) == 5
 
 
+class TestJobsMadeTogether:
+    def run(self, bench: Bench, count: int = 3, **fields: Any) -> Any:
+        task_id = bench.job().task_id
+        return bench.own("RunJobs", jobs_pb2.RunJobsRequest(task_id=task_id, jobs=[SPEC] * count, **fields)), task_id
+
+    def test_are_dispatched_at_once_and_found_by_their_task(self, bench: Bench) -> None:
+        made, task_id = self.run(bench)
+        assert made.route == jobs_pb2.ROUTE_OFFGRID
+        assert not made.watched
+        job_ids: list[str] = []
+        token = ""
+        while token or not job_ids:
+            page = bench.own("ListJobs", jobs_pb2.ListJobsRequest(task_id=task_id, page_size=2, page_token=token))
+            job_ids += [job.job_id for job in page.jobs if job.attempt]
+            token = page.next_page_token
+        assert job_ids == list(made.job_ids)
+
+    def test_are_made_once_by_a_repeated_call(self, bench: Bench) -> None:
+        made, task_id = self.run(bench, request_id="run-once")
+        request = jobs_pb2.RunJobsRequest(task_id=task_id, jobs=[SPEC] * 3, request_id="run-once")
+        assert bench.own("RunJobs", request).job_ids == made.job_ids
+        bench.cluster.run_for(30)
+        assert list(bench.own("RunJobs", request).ended) == list(made.job_ids)
+        with pytest.raises(AlreadyExists):
+            bench.own("RunJobs", jobs_pb2.RunJobsRequest(task_id=task_id, jobs=[SPEC], request_id="run-once"))
+
+    def test_are_told_of_by_the_stream_that_they_name(self, bench: Bench) -> None:
+        stream = bench.own("WatchJobs", jobs_pb2.WatchJobsRequest(watch="w-1"))
+        assert stream.take() == [jobs_pb2.WatchJobsResponse()], "from now on no end is missed"
+        made, _ = self.run(bench, watch="w-1")
+        other, _ = self.run(bench)
+        assert made.watched
+        bench.cluster.run_for(30)
+        told = [job for message in stream.take() for job in message.jobs]
+        assert sorted(job.job_id for job in told) == sorted(made.job_ids)
+        assert all(job == bench.own("GetJob", jobs_pb2.GetJobRequest(job_id=job.job_id)).job for job in told)
+        assert not set(other.job_ids) & {job.job_id for job in told}
+        stream.cancel()
+        assert not self.run(bench, 1, watch="w-1")[0].watched
+
+    def test_are_told_of_by_a_stream_that_was_opened_later_and_names_them(self, bench: Bench) -> None:
+        made, _ = self.run(bench)
+        bench.cluster.run_for(30)
+        request = jobs_pb2.WatchJobsRequest(watch="w-2", job_ids=[*made.job_ids, "j-unknown"])
+        _, told = bench.own("WatchJobs", request).take()
+        assert [job.job_id for job in told.jobs] == list(made.job_ids)
+
+    def test_go_over_to_a_stream_that_takes_the_place_of_theirs(self, bench: Bench) -> None:
+        first = bench.own("WatchJobs", jobs_pb2.WatchJobsRequest(watch="w-3"))
+        made, _ = self.run(bench, watch="w-3")
+        second = bench.own("WatchJobs", jobs_pb2.WatchJobsRequest(watch="w-3"))
+        assert first.fault.reason == "WatchReplaced"
+        bench.cluster.run_for(30)
+        told = {job.job_id for message in second.take() for job in message.jobs}
+        assert told == set(made.job_ids)
+
+    def test_that_end_in_the_very_step_in_which_they_were_made_are_told_of(self) -> None:
+        bench = Bench()
+        stream = bench.own("WatchJobs", jobs_pb2.WatchJobsRequest(watch="w-4"))
+        spec = jobs_pb2.JobSpec(payload=builtin("echo"))  # this node does not offer it itself, and may not ask others
+        request = jobs_pb2.RunJobsRequest(
+            task_id=bench.job().task_id, jobs=[spec], mode=jobs_pb2.DISPATCH_MODE_DISABLED, watch="w-4"
+        )
+        made = bench.own("RunJobs", request)
+        assert list(made.ended) == list(made.job_ids)
+        _, told = stream.take()
+        assert [(job.job_id, job.error) for job in told.jobs] == [(made.job_ids[0], "NoHostsAvailable")]
+
+
 def test_an_order_must_be_its_core_s_own_and_signed_in_this_mesh(bench: Bench) -> None:
     host, core = member(bench.host, CORE), member(bench.core, CORE)
+    order, other = bench.order().encode(), bench.order(attempt=2).encode()
+    right = bench.sign(order)
     forged = {
-        "in another's name": (host, bench.signed(bench.order())),
-        "signed by another": (core, bench.signed(bench.order(), bench.host.signer)),
-        "of another mesh": (core, bench.signed(bench.order(), salt=b"x" * 16)),
-        "altered": (
-            core,
-            common_pb2.Signed(body=bench.order(attempt=2).encode(), signature=bench.signed(bench.order()).signature),
-        ),
-        "garbage": (core, common_pb2.Signed(body=b"\xff" * 40, signature=b"")),
-        "endless": (core, common_pb2.Signed(body=bytes(5000), signature=b"")),
+        "in another's name": (host, [order], right),
+        "signed by another": (core, [order], bench.sign(order, signer=bench.host.signer)),
+        "of another mesh": (core, [order], bench.sign(order, salt=b"x" * 16)),
+        "altered": (core, [other], right),
+        "beside another": (core, [order, other], right),
+        "one of several": (core, [order], bench.sign(order, other)),
+        "not signed": (core, [order], b""),
+        "garbage": (core, [b"\xff" * 40], bench.sign(b"\xff" * 40)),
+        "endless": (core, [bytes(5000)], bench.sign(bytes(5000))),
     }
-    for what, (caller, signed) in forged.items():
+    for what, (caller, orders, signature) in forged.items():
         before = bench.broker.store.journal_seq
+        request = jobs_pb2.SubmitJobsRequest(orders=orders, root_signature=signature)
         with pytest.raises(PeerFault):
-            bench.ask(bench.broker, caller, f"{MARKET}/SubmitJobs", jobs_pb2.SubmitJobsRequest(orders=[signed]))
+            bench.ask(bench.broker, caller, f"{MARKET}/SubmitJobs", request)
         assert bench.broker.store.journal_seq == before, what
 
 
@@ -334,8 +436,8 @@ def test_a_start_must_bring_the_payload_that_was_ordered(bench: Bench) -> None:
         (bench.order(b"\xff\xff"), b"\xff\xff"),
         (bench.order(payload, needs="process:rm"), payload),
     ):
-        start = jobs_pb2.StartJob(order=bench.signed(order), payload=carried, price_micro=10)
-        request = jobs_pb2.StartJobsRequest(starts=[start])
+        start = jobs_pb2.StartJob(order=order.encode(), payload=carried, price_micro=10)
+        request = jobs_pb2.StartJobsRequest(starts=[start], root_signature=bench.sign(start.order))
         with pytest.raises((PeerFault, InvalidRequest)):
             bench.ask(bench.host, member(bench.core, CORE), f"{MARKET}/StartJobs", request)
 
@@ -357,16 +459,20 @@ def report(bench: Bench, **changes: Any) -> jobs_pb2.AttemptReport:
             **changes,
         }
     )
-    (receipt,) = sign_receipts([body.encode()], bench.host.signer, bench.salt)
-    result = jobs_pb2.JobResult(status="completed", output=b"out", receipt=receipt)
-    return jobs_pb2.AttemptReport(job_id="j-1", attempt=1, result=result)
+    receipt = jobs_pb2.Receipt(body=body.encode())
+    result = jobs_pb2.JobResult(status="completed", receipt=receipt)
+    context = report_context(bench.host.node_id, bench.core.node_id, "j-1", 1)
+    secret = jobs_pb2.ResultSecret(output=b"out").SerializeToString()
+    sealed = SimLetters(bench.host.signer).seal(bench.core.signer.public_key, context, secret)
+    return jobs_pb2.AttemptReport(job_id="j-1", attempt=1, result=result, sealed=sealed)
 
 
 def test_a_receipt_is_bound_to_its_host_core_job_attempt_and_result(bench: Bench) -> None:
     host = member(bench.host, HOST)
 
     def deliver(message: jobs_pb2.AttemptReport, caller: Caller = host) -> Any:
-        request = jobs_pb2.ReportResultsRequest(reports=[message])
+        signature = RECEIPTS.sign([message.result.receipt.body], bench.host.signer, bench.salt)
+        request = jobs_pb2.ReportResultsRequest(reports=[message], root_signature=signature)
         return bench.ask(bench.core, caller, f"{MARKET}/ReportResults", request)
 
     (outcome,) = deliver(report(bench)).outcomes  # rightly signed, but of a job that this core never gave away
@@ -383,6 +489,9 @@ def test_a_receipt_is_bound_to_its_host_core_job_attempt_and_result(bench: Bench
             deliver(report(bench, **changes))
     with pytest.raises(PeerFault):
         deliver(report(bench), member(bench.broker, HOST))
+    unsigned = jobs_pb2.ReportResultsRequest(reports=[report(bench)])
+    with pytest.raises(PeerFault, match="signature"):
+        bench.ask(bench.core, host, f"{MARKET}/ReportResults", unsigned)
     with pytest.raises(InvalidRequest):
         deliver(jobs_pb2.AttemptReport(job_id="j-1", attempt=1))
 
@@ -409,8 +518,12 @@ REPORTS = [
     ("reports[0].error", jobs_pb2.AttemptReport(error="x" * 65)),
     ("reports[0].error", jobs_pb2.AttemptReport(error="not a word")),
     ("reports[0].error_detail", jobs_pb2.AttemptReport(error="X", error_detail="x" * 2_001)),
-    ("reports[0].result.log", jobs_pb2.AttemptReport(result=jobs_pb2.JobResult(log=bytes(LOG_BYTES_MAX + 1)))),
-    ("reports[0].result.output", jobs_pb2.AttemptReport(result=jobs_pb2.JobResult(output=bytes(OUTPUT_BYTES_MAX + 1)))),
+    ("reports[0].sealed", jobs_pb2.AttemptReport(sealed=bytes(SEALED_BYTES_MAX + 1))),
+    ("reports[0].blob", jobs_pb2.AttemptReport(blob=bytes(MANIFEST_BYTES_MAX + 1))),
+    # A host says nothing in clear of what came of a job.
+    ("reports[0].result.log", jobs_pb2.AttemptReport(result=jobs_pb2.JobResult(log=b"x"))),
+    ("reports[0].result.output", jobs_pb2.AttemptReport(result=jobs_pb2.JobResult(output=b"x"))),
+    ("reports[0].result.output_object", jobs_pb2.AttemptReport(result=jobs_pb2.JobResult(output_object="o-x"))),
 ]
 
 
@@ -489,3 +602,45 @@ def test_one_call_carries_a_bounded_number(bench: Bench) -> None:
     request = jobs_pb2.CloseLeasesRequest(leases=leases)
     with pytest.raises(InvalidRequest, match=str(CALL_ITEMS_MAX)):
         bench.ask(bench.broker, member(bench.core, CORE), f"{MARKET}/CloseLeases", request)
+
+
+class TestALargeInput:
+    """Becomes an object, which stays: so a job that would be refused anyway makes none."""
+
+    def refused(self, bench: Bench, method: str, request: Message) -> Fault:
+        def objects() -> int:
+            return sum(1 for _ in bench.core.store.scan(OBJECTS))
+
+        before = objects()
+        with pytest.raises(Fault) as caught:
+            bench.own(method, request)
+        assert objects() == before
+        return caught.value
+
+    @pytest.mark.parametrize("method", ["CreateJob", "RunJobs"])
+    def test_is_not_kept_for_a_job_that_there_is_no_room_for(
+        self, bench: Bench, monkeypatch: pytest.MonkeyPatch, method: str
+    ) -> None:
+        request = self.request(bench, method)
+        intake = bench.core.running.runtime.machine("jobs", JobsMachine).intake
+        monkeypatch.setattr(intake, "_settings", replace(intake._settings, queue_max=0))
+        assert self.refused(bench, method, request).reason == "QueueFull"
+
+    def test_is_not_kept_for_another_request_under_a_used_id(self, bench: Bench) -> None:
+        bench.job(request_id="used")
+        request = self.request(bench, "CreateJob")
+        request.request_id = "used"
+        assert self.refused(bench, "CreateJob", request).reason == "RequestIdReused"
+
+    def test_is_not_kept_for_jobs_that_no_way_is_open_to(self, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+        request = self.request(bench, "RunJobs")
+        intake = bench.core.running.runtime.machine("jobs", JobsMachine).intake
+        monkeypatch.setattr(intake, "_peers", Peers())
+        request.mode = jobs_pb2.DISPATCH_MODE_OFFGRID
+        assert self.refused(bench, "RunJobs", request).reason == "BrokerUnavailable"
+
+    def request(self, bench: Bench, method: str) -> Any:
+        task_id, payload = bench.job().task_id, jobs_pb2.JobPayload(wasm=WASM, input=bytes(INLINE_BYTES_MAX + 1))
+        if method == "CreateJob":
+            return jobs_pb2.CreateJobRequest(task_id=task_id, payload=payload)
+        return jobs_pb2.RunJobsRequest(task_id=task_id, jobs=[jobs_pb2.JobSpec(payload=payload)])

@@ -21,8 +21,8 @@ from offgrid_node.protocol.mesh.token import InviteToken
 from offgrid_node.runtime import Runtime, Ticket
 from offgrid_node.services.caller import ADMIN, ANONYMOUS, Caller, Kind
 from offgrid_node.services.join import FAILURES_MAX, JoinHandlers
-from offgrid_node.services.ledger import LedgerHandlers
-from offgrid_node.services.mesh import MeshHandlers, NodeFacts
+from offgrid_node.services.ledger.handlers import LedgerHandlers
+from offgrid_node.services.mesh import MeshHandlers, NodeFacts, mesh_of
 from offgrid_node.services.quorum import QuorumHandlers
 from offgrid_node.storage.memory import MemoryStore
 from offgrid_node.storage.store import Batch
@@ -183,12 +183,15 @@ def test_a_member_is_answered_and_a_stranger_is_not(house: House) -> None:
 
 def test_weights_and_genesis(house: House) -> None:
     house.fill(2)
-    weights = QuorumHandlers(house.runtime).list_weights(ADMIN, quorum_pb2.ListWeightsRequest())
+    quorums = QuorumHandlers(house.runtime, NODE.node_id, lambda: mesh_of(house.runtime).directory, verify)
+    weights = quorums.list_weights(ADMIN, quorum_pb2.ListWeightsRequest())
     assert (weights.total_milli, weights.alive_milli, len(weights.weights)) == (3_000, 1_000, 3)
-    answer = LedgerHandlers(house.runtime).get_genesis(ADMIN, ledger_pb2.GetGenesisRequest())
+    answer = LedgerHandlers(house.runtime, NODE, lambda: mesh_of(house.runtime).directory, verify).get_genesis(
+        ADMIN, ledger_pb2.GetGenesisRequest()
+    )
     genesis = open_genesis(answer.genesis, verify)
     assert (answer.mesh, answer.mesh_id, answer.root_key) == ("home", genesis.mesh_id, ROOT.public_key)
-    assert [witness.node_id for witness in answer.witnesses] == [NODE.node_id]
+    assert (answer.open, list(answer.witnesses)) == (False, []), "whoever witnesses is named when the ledger is opened"
 
 
 # ---- the door

@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from offgrid.v1 import jobs_pb2, objects_pb2, state_pb2
+from offgrid.v1 import jobs_pb2, state_pb2
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.effects import Asked, Call, Effect, Execute, Record, Rows
 from offgrid_node.protocol.errors import Corrupt, Exhausted, FailedPrecondition, InvalidRequest, Unavailable
@@ -21,7 +21,7 @@ from offgrid_node.protocol.rng import Rng
 from offgrid_node.runtime import Pending, Runtime
 from offgrid_node.services import state
 from offgrid_node.services.caller import ADMIN
-from offgrid_node.services.objects import ObjectHandlers
+from offgrid_node.services.objects.handlers import capacity_of
 from offgrid_node.services.paging import PAGE_BYTES_MAX
 from offgrid_node.services.state import StateHandlers
 from offgrid_node.services.stream import STREAM_BACKLOG_MAX, Stream
@@ -350,16 +350,14 @@ def test_a_damaged_journal_ends_the_watch_with_its_fault(monkeypatch: pytest.Mon
 
 def test_capacity_is_what_the_disk_and_the_store_say(tmp_path: Path) -> None:
     journal = Journal()
-    handlers = ObjectHandlers(journal.runtime, tmp_path, 2 * 1024 * 1024)
-    empty = handlers.get_capacity(ADMIN, objects_pb2.GetCapacityRequest())
+    empty = capacity_of(journal.store, tmp_path, 2 * 1024 * 1024)
     journal.record(job_event(output=bytes(10_000)))
-    held = handlers.get_capacity(ADMIN, objects_pb2.GetCapacityRequest())
+    held = capacity_of(journal.store, tmp_path, 2 * 1024 * 1024)
     assert held.store_bytes >= empty.store_bytes + 10_000
     assert 0 < held.disk_free_bytes <= held.disk_total_bytes
     assert (held.store_limit_bytes, held.inline_limit_bytes) == (journal.store.limit_bytes(), 2 * 1024 * 1024)
 
 
 def test_capacity_of_a_folder_that_has_gone_is_a_clear_fault(tmp_path: Path) -> None:
-    handlers = ObjectHandlers(Journal().runtime, tmp_path / "gone", 1)
     with pytest.raises(Unavailable, match="gone"):
-        handlers.get_capacity(ADMIN, objects_pb2.GetCapacityRequest())
+        capacity_of(Journal().store, tmp_path / "gone", 1)

@@ -38,7 +38,10 @@ COMMANDS = (
     ["mission"], ["mission", "create"], ["mission", "list"], ["mission", "show"], ["mission", "update"],
     ["task"], ["task", "create"], ["task", "list"], ["task", "show"],
     ["job"], ["job", "run"], ["job", "create"], ["job", "dispatch"], ["job", "watch"], ["job", "list"], ["job", "show"],
-    ["market"], ["events"], ["sim"],
+    ["market"], ["transfer"], ["balance"], ["history"], ["bookings"], ["tx"], ["tx", "show"],
+    ["ledger"], ["ledger", "open"], ["ledger", "status"], ["events"], ["sim"],
+    ["put"], ["get"], ["ls"], ["info"], ["outbox"],
+    ["quorum"], ["quorum", "create"], ["quorum", "ack"], ["quorum", "status"], ["quorum", "list"],
 )  # fmt: skip
 
 
@@ -122,6 +125,7 @@ class TestForPeople:
         assert (code, err) == (0, "")
         assert "node     attic (aaaa" in out
         assert "2 of 2 alive" in out
+        assert "ledger   4 witnesses, 1 pending" in out
         assert "the clock is 3 s behind" in out
 
     def test_tables_are_plain_columns_where_there_is_no_terminal(self, og: Run) -> None:
@@ -176,8 +180,8 @@ class TestJobs:
         assert code == 0
         assert "3 words" in out
         assert f"signed by barn ({OTHER_ID})" in out
-        assert [line.split()[1] for line in err.splitlines()] == ["created", "running", "completed"]
-        asked = node.calls["CreateJob"][0]
+        assert [line.split()[1] for line in err.splitlines()] == ["running", "completed"]
+        asked = node.calls["RunJobs"][0].jobs[0]
         assert (asked.timeout_ms, list(asked.payload.process.args), asked.payload.input_name) == (
             2500,
             ["-w"],
@@ -193,8 +197,15 @@ class TestJobs:
     def test_a_module_and_its_arguments(self, og: Run, text: str, node: SmallNode, tmp_path: Path) -> None:
         (tmp_path / "m.wat").write_text("(module)", encoding="utf-8")
         assert og("job", "run", text, "--wasm", str(tmp_path / "m.wat"), "--arg", "a", "--", "b")[0] == 0
-        wasm = node.calls["CreateJob"][0].payload.wasm
+        wasm = node.calls["RunJobs"][0].jobs[0].payload.wasm
         assert (wasm.module, list(wasm.args)) == (b"(module)", ["a", "b"])
+
+    def test_the_inputs_size_is_its_own_whatever_else_travels(
+        self, og: Run, text: str, node: SmallNode, tmp_path: Path
+    ) -> None:
+        (tmp_path / "m.wat").write_text("(module)" + " " * 9_000, encoding="utf-8")
+        assert "notes.txt (14 bytes)" in og("job", "run", text, "--wasm", str(tmp_path / "m.wat"))[1]
+        assert "notes.txt (14 bytes)" in og("job", "show", next(iter(node.jobs)))[1]
 
     def test_output_to_a_file_and_to_standard_output_alone(self, text: str, tmp_path: Path, node: SmallNode) -> None:
         target = tmp_path / "out"
@@ -202,6 +213,14 @@ class TestJobs:
         assert target.read_bytes() == b"3 words\n"
         assert f"in {target}".encode() in done.stdout
         assert _offgrid(node, "job", "run", text, "--command", "wc", "--output", "-").stdout == b"3 words\n"
+
+    def test_an_output_that_cannot_be_written_is_said_before_anything_is_done(
+        self, og: Run, text: str, tmp_path: Path, node: SmallNode
+    ) -> None:
+        target = str(tmp_path / "none" / "out")
+        code, _, err = og("job", "run", text, "--builtin", "echo", "--output", target)
+        assert (code, node.calls["RunJobs"]) == (exits.USAGE, [])
+        assert f"{target}: No such file or directory" in err
 
     def test_step_by_step(self, og: Run, text: str, node: SmallNode) -> None:
         og("mission", "create", "survey")
@@ -214,16 +233,19 @@ class TestJobs:
         assert job_id in og("job", "list")[1]
 
     def test_what_to_run_must_be_said_once(self, og: Run, text: str, node: SmallNode) -> None:
-        for extra in ([], ["--wasm", text, "--command", "wc"]):
+        for extra in ([], ["--wasm", text, "--command", "wc"], ["--builtin", "echo", "--command", "wc"]):
             code, _, err = og("job", "run", text, *extra)
             assert code == exits.USAGE
-            assert "either --wasm MODULE or --command NAME" in err
+            assert "--wasm MODULE, --command NAME or --builtin NAME" in err
+        assert og("job", "run", text, "--builtin", "echo", "--arg", "a")[0] == exits.USAGE
         assert not node.calls
 
-    def test_a_file_that_is_not_there(self, og: Run) -> None:
-        code, out, err = og("job", "run", "/nowhere/x", "--command", "wc")
-        assert (code, out) == (exits.FAILED, "")
-        assert "/nowhere/x: No such file" in err
+    def test_a_file_that_is_not_there_is_a_wrong_command_line(self, og: Run, text: str, node: SmallNode) -> None:
+        for argv in (["/nowhere/x", "--command", "wc"], [text, "--wasm", "/nowhere/x"], ["/", "--command", "wc"]):
+            code, out, err = og("job", "run", *argv)
+            assert (code, out) == (exits.USAGE, "")
+            assert "'/nowhere/x' does not exist" in err or "'/' is a directory" in err
+        assert not node.calls
 
 
 class TestEvents:
@@ -351,6 +373,15 @@ class TestExitCodes:
         assert (ended, out) == (code, "")
         assert err.startswith("offgrid: x\n")
 
+    def test_amounts_that_lack_are_said_in_credits(self, og: Run, node: SmallNode) -> None:
+        metadata = {"needed_micro": "12500000", "available_micro": "0"}
+        node.stumble("GetStatus", FailedPrecondition("12500000", reason="InsufficientFunds", metadata=metadata))
+        code, _, err = og("status")
+        assert code == exits.REFUSED
+        assert "needs 12.5 with its fee; the account has 0 that" in err
+        assert "12500000" not in err
+        assert "→ `offgrid balance`" in err
+
     def test_no_node(self, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
         assert run(["--node-dir", str(tmp_path), "status"]) == exits.UNAVAILABLE
         said = capsys.readouterr().err
@@ -476,14 +507,3 @@ def _dead_socket(path: Path) -> None:
     path.unlink(missing_ok=True)
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(path))
-
-
-class TestWhatMustNotBeLost:
-    def test_a_file_is_replaced_whole(self, tmp_path: Path) -> None:
-        from offgrid_tools.cli.jobs import write_whole
-
-        target = tmp_path / "out"
-        target.write_bytes(b"precious")
-        write_whole(target, b"new")
-        assert target.read_bytes() == b"new"
-        assert list(tmp_path.iterdir()) == [target]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import http.server
+import importlib
 import importlib.util
 import os
 import re
@@ -231,7 +232,37 @@ class TestCommands:
             re.search(rf"^  {name} .*{re.escape(c.summary)}$", shown, re.MULTILINE)
             for name, c in commands.COMMANDS.items()
         )
-        assert {"demo", "test", "check", "soak", "sim", "lock", "clean"} <= commands.COMMANDS.keys()
+        assert {"demo", "test", "check", "soak", "sim", "bench", "lock", "clean"} <= commands.COMMANDS.keys()
+
+    @pytest.mark.parametrize("name", commands.COMMANDS)
+    def test_help_installs_nothing_and_does_nothing(
+        self, name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(Environment, "is_ready", lambda env, profile: False)
+        for work in ("ensure", "clean", "program"):
+            monkeypatch.setattr(Environment, work, pytest.fail)
+        assert commands.run([name, "--help"]) == 0
+        shown = capsys.readouterr().out
+        assert shown.startswith(f"usage: python3 tools/run.py {name}")
+        assert commands.COMMANDS[name].summary in shown
+
+    @pytest.mark.parametrize("name", ["soak", "bench"])
+    def test_help_without_the_program_knows_all_its_options(
+        self, name: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        program = importlib.import_module(f"offgrid_tools.{name}.__main__")
+        with pytest.raises(SystemExit):
+            program.main(["--help"])
+        options = set(re.findall(r"--[a-z]+", capsys.readouterr().out)) - {"--help"}
+        assert options
+        assert set(re.findall(r"--[a-z]+", commands.COMMANDS[name].options)) == options
+
+    def test_a_program_that_is_there_explains_itself(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(Environment, "is_ready", lambda env, profile: True)
+        asked: list[object] = []
+        table = {"go": commands.Command("", "", "dev", lambda env, rest: asked.append(rest) or 5, explains=True)}
+        assert commands.run(["go", "--fast", "-h"], table) == 5
+        assert asked == [["--fast", "-h"]]
 
     def test_a_word_that_is_none_of_them(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert commands.run(["tset"]) == 2
@@ -304,7 +335,7 @@ class TestCheck:
 
 
 class TestTheLocks:
-    @pytest.mark.parametrize("name", ["runtime", "dev", "pip"])
+    @pytest.mark.parametrize("name", ["runtime", "dev", "bench", "pip"])
     def test_every_pin_has_hashes_and_no_place_is_named(self, name: str) -> None:
         text = (ROOT / "locks" / f"{name}.txt").read_text(encoding="utf-8")
         assert not FOREIGN.search(text)
@@ -314,13 +345,14 @@ class TestTheLocks:
             assert "--hash=sha256:" in pin, pin.splitlines()[0]
 
     def test_what_runs_is_what_was_tested(self) -> None:
-        runtime, dev = (
+        runtime, dev, bench = (
             dict(PIN.findall((ROOT / "locks" / f"{name}.txt").read_text(encoding="utf-8")))
-            for name in ("runtime", "dev")
+            for name in ("runtime", "dev", "bench")
         )
         assert runtime.items() <= dev.items()
+        assert runtime.items() <= bench.items()
         assert {"grpcio", "hatchling", "grpcio-tools", "mypy-protobuf"} <= runtime.keys()
-        assert not {"pytest", "mypy", "ruff", "uv"} & runtime.keys()
+        assert not {"pytest", "mypy", "ruff", "uv", "distributed"} & runtime.keys()
 
     def test_pip_itself_is_pinned(self) -> None:
         version, digests = pinned_pip(ROOT / environment.PIP_LOCK)

@@ -13,18 +13,25 @@ from offgrid_tools.checkout.environment import Environment
 from offgrid_tools.checkout.installer import InstallFailed
 
 INTERRUPTED = 130
-Profile = Literal["runtime", "dev"]
+HELP = ("-h", "--help")
+Profile = Literal["runtime", "dev", "bench"]
 Action = Callable[[Environment, Sequence[str]], int]
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One word of `run.py`. With a `profile` the environment is brought up to it before `action` runs."""
+    """One word of `run.py`. With a `profile` the environment is brought up to it before `action` runs.
+
+    `options` is what `--help` shows while the profile is not there: asking installs nothing. Once it is there, the
+    program explains itself if it `explains`.
+    """
 
     arguments: str
     summary: str
     profile: Profile | None
     action: Action
+    explains: bool = False
+    options: str = ""
 
 
 def become(argv: Sequence[str]) -> int:
@@ -80,14 +87,33 @@ def clean(env: Environment, rest: Sequence[str]) -> int:
     return 0
 
 
+SOAK_OPTIONS = """
+  kills | sim | configs | all  the part; all unless given
+  --rounds N                   how often
+  --seed N                     the first seed; by the clock unless given
+  --dir DIR                    where the mesh of `kills` lives, and stays
+  --json FILE                  a file for the figures of `kills`
+"""
+BENCH_OPTIONS = """
+  GROUP        what to measure; everything unless given
+  --json FILE  write the figures there as well
+  --quick      fewer rounds: a look, not a measurement
+  --profile    say where a job's microseconds go, process by process
+  --docs       put the tables into docs/performance.md
+  --dir DIR    on the disk to measure; ./data unless given
+"""
 COMMANDS: dict[str, Command] = {
     "demo": Command("[FILE] [--keep]", "five nodes on this machine, a job, a killed host", "runtime",
-                    script("offgrid-node", "demo")),
-    "test": Command("[PYTEST ARGS]", "the tests", "dev", test),
+                    script("offgrid-node", "demo"), explains=True),
+    "test": Command("[PYTEST ARGS]", "the tests", "dev", test, explains=True),
     "lint": Command("", "format, lint, types, import floors, proto lint", "dev", lint),
     "check": Command("[PYTEST ARGS]", "lint and test", "dev", check),
-    "soak": Command("[ARGS]", "long runs: seeds, kills, damaged configs", "dev", module("offgrid_tools.soak")),
-    "sim": Command("--seed N [--json]", "replays one seed of the simulator", "runtime", script("offgrid", "sim")),
+    "soak": Command("[ARGS]", "long runs: seeds, kills, damaged configs", "dev", module("offgrid_tools.soak"),
+                    explains=True, options=SOAK_OPTIONS),
+    "sim": Command("--seed N [--json]", "replays one seed of the simulator", "runtime", script("offgrid", "sim"),
+                   explains=True),
+    "bench": Command("[GROUP ...] [--json FILE]", "measures, beside the best of others", "bench",
+                     module("offgrid_tools.bench"), explains=True, options=BENCH_OPTIONS),
     "lock": Command("[--upgrade]", "writes locks/ anew from pyproject.toml", None, lock),
     "clean": Command("", "removes .venv, generated code and caches", None, clean),
 }  # fmt: skip
@@ -99,10 +125,17 @@ def usage() -> str:
     return "usage: python3 tools/run.py COMMAND [ARGS]\n\n" + "\n".join(lines) + "\n"
 
 
+def explain(name: str, command: Command) -> str:
+    """One command's help, from the table alone."""
+    return (
+        f"usage: python3 tools/run.py {name} {command.arguments}".rstrip() + f"\n\n{command.summary}\n{command.options}"
+    )
+
+
 def run(argv: Sequence[str], commands: dict[str, Command] | None = None, env: Environment | None = None) -> int:
     """Runs one command of the table and returns its exit code: 2 for a word that is none of them."""
     commands = COMMANDS if commands is None else commands
-    if not argv or argv[0] in ("-h", "--help", "help"):
+    if not argv or argv[0] in (*HELP, "help"):
         sys.stdout.write(usage())
         return 0 if argv else 2
     command = commands.get(argv[0])
@@ -111,6 +144,11 @@ def run(argv: Sequence[str], commands: dict[str, Command] | None = None, env: En
         return 2
     env = env or Environment()
     try:
+        if any(word in HELP for word in argv[1:]) and not (
+            command.explains and command.profile is not None and env.is_ready(command.profile)
+        ):
+            sys.stdout.write(explain(argv[0], command))
+            return 0
         if command.profile is not None:
             env.ensure(command.profile)
         return command.action(env, argv[1:])

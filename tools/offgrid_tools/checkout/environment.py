@@ -21,7 +21,8 @@ from offgrid_tools.checkout.installer import InstallFailed, find_pip, pip_instal
 from offgrid_tools.checkout.progress import Progress
 
 ROOT = Path(__file__).resolve().parents[3]
-LOCKS = {"runtime": "locks/runtime.txt", "dev": "locks/dev.txt"}
+LOCKS = {"runtime": "locks/runtime.txt", "dev": "locks/dev.txt", "bench": "locks/bench.txt"}
+PROFILES = {"runtime": ("runtime",), "dev": ("runtime", "dev"), "bench": ("runtime", "bench")}  # the locks each fulfils
 PIP_LOCK = "locks/pip.txt"
 LOCK_NAME = ".offgrid-lock"
 GENERATED_PER_PROTO = ("_pb2.py", "_pb2.pyi", "_pb2_grpc.py", "_pb2_grpc.pyi")
@@ -45,15 +46,19 @@ class Environment:
         return self._scripts / (f"{name}.exe" if sys.platform == "win32" else name)
 
     def ensure(self, profile: str) -> None:
-        """Brings the environment up to `profile` ("runtime", or "dev" which contains it).
+        """Brings the environment up to `profile` ("runtime", or "dev" or "bench", which contain it).
 
         Raises InstallFailed, with pip's last words and what to try, when that is not possible.
         """
-        if self._wanted(profile).items() <= self._stamped().items() and self._generated():
+        if self.is_ready(profile):
             return
         self.folder.mkdir(exist_ok=True)
         with _alone(self.folder / LOCK_NAME):
             self._bring_up(profile)
+
+    def is_ready(self, profile: str) -> bool:
+        """Whether `ensure` has nothing to do. Raises InstallFailed when what the locks ask for cannot be read."""
+        return self._wanted(profile).items() <= self._stamped().items() and self._generated()
 
     def _bring_up(self, profile: str) -> None:
         have, wanted = self._stamped(), self._wanted(profile)
@@ -91,8 +96,7 @@ class Environment:
             "python": self._python_file(),
             "project": self._digest([*self._build_inputs()]),
         }
-        locks = ("runtime", "dev") if profile == "dev" else ("runtime",)  # the dev lock has the runtime's pins too
-        return wanted | {name: self._digest([self.root / LOCKS[name]]) for name in locks}
+        return wanted | {name: self._digest([self.root / LOCKS[name]]) for name in PROFILES[profile]}
 
     def _build_inputs(self) -> Iterator[Path]:
         yield self.root / "pyproject.toml"

@@ -2,6 +2,7 @@
 
 runtime.txt  what a node needs, and what building it in place needs; `demo` installs this
 dev.txt      the same pins and the tools of `test` and `check`
+bench.txt    the same pins and what `bench` measures ours beside
 pip.txt      pip itself, for a Python that has none
 """
 
@@ -48,6 +49,7 @@ def write_locks(env: Environment, arguments: Sequence[str]) -> int:
     # dev first: it is the narrower problem, and the runtime lock then takes its pins
     work = (
         (LOCKS["dev"], ["pyproject.toml", "-", "--group", "dev"], build),
+        (LOCKS["bench"], ["pyproject.toml", "-", "--group", "bench", "--constraint", LOCKS["dev"]], build),
         (LOCKS["runtime"], ["pyproject.toml", "-", "--constraint", LOCKS["dev"]], build),
         (PIP_LOCK, ["-"], "pip"),
     )

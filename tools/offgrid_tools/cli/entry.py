@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import click
 
 from offgrid_tools.cli import exits
 from offgrid_tools.cli.root import ROOT
 from offgrid_tools.cli.settings import Settings
+
+if TYPE_CHECKING:
+    from offgrid.client.errors import OffgridError
 
 PROGRAM, COMPLETION = "offgrid", "_OFFGRID_COMPLETE"
 HELP_COLUMNS_MIN, HELP_COLUMNS_MAX = 50, 100
@@ -69,7 +73,7 @@ def _failed(settings: Settings, error: Exception) -> int:
         return _say(
             settings,
             exits.BY_CODE.get(error.code, exits.INTERNAL),
-            error.message,
+            _sentence(error),
             hint=_hint(error),
             code=error.code,
             reason=error.reason,
@@ -79,12 +83,27 @@ def _failed(settings: Settings, error: Exception) -> int:
     if isinstance(error, OSError):
         place = f"{error.filename}: " if error.filename else ""
         return _say(settings, exits.FAILED, f"{place}{error.strerror or error}")
+    if isinstance(error, UnicodeEncodeError) and "surrogates" in error.reason:
+        return _say(settings, exits.USAGE, "the command line has bytes that are not UTF-8 where the node needs text")
     return _say(
         settings,
         exits.INTERNAL,
         f"a defect of this command: {type(error).__name__}: {error}",
         hint="please report it together with the command line",
     )
+
+
+def _sentence(error: OffgridError) -> str:
+    """The node's sentence; amounts as people write them, where it names them apart."""
+    needed, free = (error.metadata.get(name, "") for name in ("needed_micro", "available_micro"))
+    if error.reason == "InsufficientFunds" and needed.isdecimal() and free.isdecimal():
+        from offgrid_tools.cli.amounts import credits_of
+
+        return (
+            f"the transfer needs {credits_of(int(needed))} with its fee; the account has {credits_of(int(free))} that "
+            "are final and not spoken for"
+        )
+    return error.message
 
 
 def _say(settings: Settings, exit_code: int, message: str, *, hint: str = "", **details: object) -> int:
@@ -120,6 +139,9 @@ def _hint(error: object) -> str:
         "SocketDenied": "run this as the user who runs the node",
         "BrokerUnavailable": "`offgrid peers` shows who is alive; --mode auto falls back to this node itself",
         "NoHostsAvailable": "`offgrid market` shows who offers what",
+        "LedgerNotOpen": "an admin's node opens it, once: `offgrid ledger open`",
+        "EconomyOff": "economy.enabled in offgrid.toml turns it on",
+        "InsufficientFunds": "`offgrid balance` shows what there is",
     }
     by_code = {
         "NOT_FOUND": "the matching `list` command shows what there is",

@@ -12,6 +12,7 @@ from offgrid_tools.cli.settings import common, settings
 
 if TYPE_CHECKING:
     from offgrid.client import Client
+    from offgrid.v1.ledger_pb2 import LedgerEvent
     from offgrid.v1.state_pb2 import Event
 
 LIMIT = 50
@@ -136,7 +137,19 @@ def _about(event: Event) -> str:
             return f"attempt {event.attempt.attempt} on {event.attempt.host[:ID_CHARS]} {event.attempt.outcome}"
         case "peer":
             return event.peer.liveness
+        case "ledger":
+            return _about_ledger(event.ledger)
         case "node_started":
             return f"version {event.node_started.version}"
         case _:
             return ""
+
+
+def _about_ledger(event: LedgerEvent) -> str:
+    """A transaction's amount and payer, or what a block held."""
+    from offgrid_tools.cli.amounts import credits_of
+    from offgrid_tools.cli.output import ID_CHARS
+
+    if not event.tx_id:
+        return event.outcome
+    return f"{event.outcome}: {credits_of(event.amount_micro)} from {event.src[:ID_CHARS]}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-OK, FAILED, USAGE, NOT_FOUND, REFUSED, UNAVAILABLE, EXHAUSTED, INTERNAL = 0, 1, 2, 3, 4, 5, 6, 10
+OK, FAILED, USAGE, NOT_FOUND, REFUSED, UNAVAILABLE, EXHAUSTED, PENDING, INTERNAL = 0, 1, 2, 3, 4, 5, 6, 7, 10
 INTERRUPTED = 130  # as a shell says of a process that SIGINT ended
 PIPE_CLOSED = 141  # likewise SIGPIPE: whoever read our output has gone
 
@@ -14,6 +14,7 @@ MEANINGS = {
     REFUSED: "refused: not allowed, or not at this moment",
     UNAVAILABLE: "no node answers, or what it needs is away; try again",
     EXHAUSTED: "a limit was reached; try again later or send less",
+    PENDING: "signed and on its way, but not final yet; do not send it again",
     INTERNAL: "a defect, of this command or of the node",
     INTERRUPTED: "interrupted (Ctrl-C)",
 }

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
+from offgrid_tools.cli.files import TargetFile, opened, plain
 from offgrid_tools.cli.jobs import MODES, change_of, exit_code_of, report
 from offgrid_tools.cli.numbers import FiniteRange
 from offgrid_tools.cli.settings import common, settings
@@ -26,13 +27,15 @@ def payload_options(function: F) -> F:
     """The arguments that say what to run on which input."""
     for decorate in (
         click.argument("args", nargs=-1, type=click.UNPROCESSED),
-        click.argument("file", type=click.Path(dir_okay=False, allow_dash=True)),
+        click.argument("file", type=click.Path(exists=True, dir_okay=False, allow_dash=True)),
         click.option("--size-tokens", type=click.IntRange(0), default=0, help="[default: estimated]"),
         click.option("--timeout", type=FiniteRange(0.001, 4_000_000), metavar="SECONDS",
                      help="How long one attempt may run. [default: as configured]"),
         click.option("--arg", "more_args", multiple=True, metavar="ARG", help="An argument of the program; repeat it."),
+        click.option("--builtin", "builtin", metavar="NAME",
+                     help="Run what every host has: echo gives the input back. To try a mesh out."),
         click.option("--command", "command", metavar="NAME", help="Run a command of the host's allow-list."),
-        click.option("--wasm", "module", type=click.Path(dir_okay=False), metavar="MODULE",
+        click.option("--wasm", "module", type=click.Path(exists=True, dir_okay=False), metavar="MODULE",
                      help="Run a WebAssembly module, .wasm or .wat."),
     ):  # fmt: skip
         decorate(function)
@@ -40,22 +43,31 @@ def payload_options(function: F) -> F:
 
 
 def payload_of(
-    file: str, args: tuple[str, ...], more_args: tuple[str, ...], module: str | None, command: str | None
+    file: str,
+    args: tuple[str, ...],
+    more_args: tuple[str, ...],
+    module: str | None,
+    command: str | None,
+    builtin: str | None,
 ) -> JobPayload:
     """The payload that the options describe. Raises click's usage errors and OSError for files."""
-    if (module is None) == (command is None):
-        raise click.UsageError("say what to run: either --wasm MODULE or --command NAME")
-    data, name = _read(file), "" if file == "-" else Path(file).name[:INPUT_NAME_CHARS_MAX]
+    if (module, command, builtin).count(None) != 2:
+        raise click.UsageError("say what to run: --wasm MODULE, --command NAME or --builtin NAME")
+    if builtin is not None and (args or more_args):
+        raise click.UsageError("what is built in takes no arguments")
+    data, name = _read(file), "" if file == "-" else plain(Path(file).name)[:INPUT_NAME_CHARS_MAX]
     from offgrid.client import payloads
 
+    if builtin is not None:
+        return payloads.builtin(builtin, input=data, input_name=name)
     if command is not None:
         return payloads.command(command, [*more_args, *args], input=data, input_name=name)
     return payloads.wasm(_read(module or ""), [*more_args, *args], input=data, input_name=name)
 
 
 def _read(path: str) -> bytes:
-    with click.open_file(path, "rb") as file:
-        data: bytes = file.read(READ_BYTES_MAX + 1)
+    with opened(path) as file:
+        data = file.read(READ_BYTES_MAX + 1)
     if len(data) > READ_BYTES_MAX:
         raise click.UsageError(f"{path} is larger than {READ_BYTES_MAX} bytes, too large for a job's payload")
     return data
@@ -71,12 +83,13 @@ def create(
     more_args: tuple[str, ...],
     module: str | None,
     command: str | None,
+    builtin: str | None,
     task_id: str,
     timeout: float | None,
     size_tokens: int,
 ) -> None:
     """Create a job that runs a program on FILE (- is standard input), without sending it."""
-    payload = payload_of(file, args, more_args, module, command)
+    payload = payload_of(file, args, more_args, module, command, builtin)
     client = settings().connect()
     timeout_ms = round((timeout or 0) * 1000)
     job = client.jobs.create(task_id, payload, size_tokens=size_tokens, timeout_ms=timeout_ms)
@@ -89,7 +102,7 @@ def create(
 @click.option("--mode", type=MODES, help="The mesh, the local queue, or whichever works. [default: as configured]")
 @click.option(
     "--output",
-    type=click.Path(dir_okay=False, allow_dash=True),
+    type=TargetFile(),
     help="Write the job's output here; - is standard output, with nothing else on it.",
 )
 @common
@@ -99,6 +112,7 @@ def run(
     more_args: tuple[str, ...],
     module: str | None,
     command: str | None,
+    builtin: str | None,
     task_id: str,
     mode: str | None,
     timeout: float | None,
@@ -111,7 +125,7 @@ def run(
     offgrid job run notes.txt --command wc -- -w
     offgrid job run notes.txt --wasm count.wat --output counts.txt
     """
-    payload = payload_of(file, args, more_args, module, command)
+    payload = payload_of(file, args, more_args, module, command, builtin)
     client = settings().connect()
     with _progress() as on_change:
         job = client.jobs.run(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from offgrid_tools.cli import exits
+from offgrid_tools.cli.files import TargetFile
 from offgrid_tools.cli.settings import common, settings
 
 if TYPE_CHECKING:
@@ -72,22 +72,23 @@ def list_(task_id: str, limit: int) -> None:
 
         emit({"jobs": [json_of(job) for job in found]})
         return
-    from offgrid_tools.cli.output import table, when
+    from offgrid_tools.cli.output import cut, table, when
 
     names = node_names(client)
     table(
         ("job", "state", "attempt", "host", "needs", "created", "input", "error"),
         (
-            (j.job_id, state_of(j), j.attempt, named(j.host, names), j.needs, when(j.created_us), j.input_name, j.error)
+            (j.job_id, state_of(j), j.attempt, named(j.host, names), j.needs, when(j.created_us), cut(j.input_name),
+             j.error)
             for j in found
         ),
         empty="there are no jobs",
-    )
+    )  # fmt: skip
 
 
 @click.command()
 @click.argument("job_id")
-@click.option("--output", "output", type=click.Path(dir_okay=False), help="Write the job's output here; - is stdout.")
+@click.option("--output", "output", type=TargetFile(), help="Write the job's output here; - is stdout.")
 @common
 def show(job_id: str, output: str | None) -> None:
     """Show one job with its result and receipt."""
@@ -134,16 +135,6 @@ def named(node_id: str, names: dict[str, str]) -> str:
     return names.get(node_id) or node_id
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Replaces the file at once, or leaves it as it was."""
-    beside = path.with_name(f".{path.name}.part")
-    try:
-        beside.write_bytes(content)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
-
-
 def report(client: Client, job: Job, output: str | None) -> None:
     """The job, its attempts, output and receipt; the output goes to a file when one is named.
 
@@ -152,11 +143,11 @@ def report(client: Client, job: Job, output: str | None) -> None:
     if output == "-":
         import sys
 
-        sys.stdout.buffer.write(job.result.output)
+        client.jobs.write_output(job, sys.stdout.buffer)
         sys.stdout.flush()
         return
     if output is not None and state_of(job) == "completed":
-        write_whole(Path(output), job.result.output)
+        client.jobs.write_output(job, output)
     else:
         output = None  # what was there before is worth more than nothing
     if settings().json:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from offgrid_tools.cli.numbers import FiniteRange
+from offgrid_tools.cli.amounts import Weight, weight_of
 from offgrid_tools.cli.settings import common, settings
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ def status() -> None:
             ("peers", f"{answer.peers_alive} of {answer.peers_total} alive"),
             ("jobs", f"{answer.jobs_open} open, {answer.slots_busy} of {answer.slots_total} slots busy"),
             ("journal", f"{answer.journal_seq} events, commit {answer.commit_ms_p50:.2f} ms {answer.commit_mode}"),
+            ("ledger", answer.ledger),
             ("inbox", answer.inbox_depth),
             ("up", f"{duration(answer.uptime_ms)}, version {answer.version}"),
             ("data", answer.data_dir),
@@ -101,7 +102,7 @@ def members() -> None:
                 member.name,
                 member.node_id[:ID_CHARS],
                 role_words(member.roles) + (" admin" if member.admin else ""),
-                f"{member.weight_milli / 1000:g}",
+                weight_of(member.weight_milli),
                 member.failure_domain,
                 member.epoch,
                 "removed" if member.removed else "member",
@@ -120,12 +121,12 @@ def members() -> None:
     type=click.Choice(["core", "broker", "host"]),
     help="What the new member may do; repeat it for more. [default: everything]",
 )
-@click.option("--weight", type=FiniteRange(0.001, 1_000_000), help="Its weight in quorums. [default: 1]")
+@click.option("--weight", "weight_milli", type=Weight(), metavar="WEIGHT", help="Its weight in quorums. [default: 1.0]")
 @click.option("--domain", default="", help="What it fails together with: a room, a power line.")
 @common
-def invite(roles: tuple[str, ...], weight: float | None, domain: str) -> None:
+def invite(roles: tuple[str, ...], weight_milli: int | None, domain: str) -> None:
     """Print a token that lets one new node join, once."""
-    answer = settings().connect().mesh.invite(roles=roles, weight=weight, domain=domain)
+    answer = settings().connect().mesh.invite(roles=roles, weight_milli=weight_milli or 0, domain=domain)
     if settings().json:
         from offgrid_tools.cli.json_form import emit
 

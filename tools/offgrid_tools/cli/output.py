@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from google.protobuf.descriptor import EnumDescriptor
 
 ID_CHARS = 12  # of a node id in tables; --json has all of it
+NAME_CHARS_SHOWN = 40
 PREVIEW_CHARS_MAX = 4_000  # of a job's output on a terminal
 GAP = "  "
 
@@ -36,6 +37,11 @@ def clean(text: str, *, lines: bool = False) -> str:
         char if char in kept or unicodedata.category(char) not in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp") else "�"
         for char in text
     )
+
+
+def cut(name: str) -> str:
+    """A name for a table, which one long name would make too wide to read; --json and `info` have all of it."""
+    return name if len(name) <= NAME_CHARS_SHOWN else f"{name[: NAME_CHARS_SHOWN - 1]}…"
 
 
 def facts(pairs: Iterable[tuple[str, object]]) -> None:

@@ -14,8 +14,11 @@ from offgrid_tools.cli.output import duration, facts, number, preview, size, whe
 def job_facts(job: Job, names: dict[str, str], output: str | None) -> None:
     """Prints everything about a job; `output` is the file that its output went to, if any."""
     facts([*_about(job, names), *_attempts(job, names), *_receipt(job, names)])
+    whole_bytes = job.result.output_bytes or len(job.result.output)
     if output is not None:
-        facts([("output", f"{size(len(job.result.output))} in {output}")])
+        facts([("output", f"{size(whole_bytes)} in {output}")])
+    elif job.result.output_object:
+        facts([("output", f"{size(whole_bytes)}, object {job.result.output_object}; --output FILE has all of it")])
     elif job.result.output:
         facts([("output", size(len(job.result.output)))])
         click.echo(preview(job.result.output, "--output FILE has all of it"))
@@ -32,7 +35,7 @@ def _about(job: Job, names: dict[str, str]) -> Iterator[tuple[str, object]]:
     yield "error", f"{job.error} {job.error_detail}".strip()
     yield "route", word(Route, job.route)
     yield "needs", job.needs
-    yield "input", f"{job.input_name or 'payload'} ({size(job.payload_bytes)})"
+    yield "input", f"{job.input_name or 'payload'} ({size(job.input_bytes)})"
     yield "host", named(job.host, names)
     yield "broker", named(job.broker, names)
     yield "created", when(job.created_us)

@@ -48,6 +48,19 @@ ROOT = LazyGroup(
         "task": Entry("root:TASK", "Create, list and show tasks."),
         "job": Entry("root:JOB", "Run, create, dispatch, watch, list and show jobs."),
         "market": Entry("mesh:market", "The standing offers in this node's book."),
+        "transfer": Entry("transfer:transfer", "Pay somebody."),
+        "balance": Entry("accounts:balance", "What an account holds."),
+        "history": Entry("accounts:history", "Transactions, newest first."),
+        "bookings": Entry("accounts:bookings", "What this node's jobs cost."),
+        "tx": Entry("root:TX", "Show transactions."),
+        "ledger": Entry("root:LEDGER", "Open the ledger and see how it does."),
+        "metrics": Entry("metrics:metrics", "What the node counts of itself, as Prometheus reads it."),
+        "put": Entry("objects:put", "Store a file sealed in the mesh."),
+        "get": Entry("objects:get", "Read an object back."),
+        "ls": Entry("objects:ls", "List this node's own objects."),
+        "info": Entry("objects:info", "Show one object, and which hosts acked it."),
+        "outbox": Entry("objects:outbox", "What is on its way to its hosts."),
+        "quorum": Entry("root:QUORUM", "Create, ack, show and list quorums."),
         "events": Entry("events:events", "What the journal says happened."),
         "sim": Entry("sim:sim", "Replay one seed of the simulator."),
     },
@@ -102,5 +115,31 @@ JOB = LazyGroup(
         "show": Entry("jobs:show", "Show one job with its result and receipt."),
     },
     "Run, create, dispatch, watch, list and show jobs.",
+    common_options(),
+)
+QUORUM = LazyGroup(
+    "quorum",
+    {
+        "create": Entry("quorum:create", "Create a quorum that this node owns."),
+        "ack": Entry("quorum:ack", "Ask a member for its signed ack."),
+        "status": Entry("quorum:status", "Show who counts, who acked, and whether that is enough."),
+        "list": Entry("quorum:list_", "List quorums."),
+    },
+    "Create, ack, show and list quorums.",
+    common_options(),
+)
+TX = LazyGroup(
+    "tx",
+    {"show": Entry("transfer:show", "Show one transaction.")},
+    "Show transactions.",
+    common_options(),
+)
+LEDGER = LazyGroup(
+    "ledger",
+    {
+        "open": Entry("ledger:open_", "Open the mesh's ledger, once."),
+        "status": Entry("ledger:status", "Whether it is open, who witnesses, what is under way."),
+    },
+    "Open the ledger and see how it does.",
     common_options(),
 )

@@ -4,51 +4,23 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import replace
 
 from google.protobuf.message import Message
 
 from offgrid.v1 import mesh_pb2
 from offgrid_node.protocol.errors import Fault
-from offgrid_node.protocol.events import BROKER, CORE, HOST
 from offgrid_node.protocol.mesh.swim import ALIVE
 from offgrid_tools.sim.engine import MS, SECOND, Engine, Trace
 from offgrid_tools.sim.founding import Joiner, found
 from offgrid_tools.sim.monitor import Monitor
 from offgrid_tools.sim.network import Network
+from offgrid_tools.sim.plan import FIVE, JOINER
 from offgrid_tools.sim.process import Process, Spec, Work
 from offgrid_tools.sim.reload import check_reload
 
 START_WITHIN_US = 400 * MS
 SKEW_MAX_US = 3600 * SECOND
 REMOVE_AGAIN_US = SECOND
-PRICES = (900, 1_500, 2_200)
-CORE_PRICE = 5_000
-
-FIVE = (
-    Spec("core", frozenset({CORE}), 1, CORE_PRICE),
-    Spec("broker", frozenset({BROKER}), 1, CORE_PRICE),
-    Spec("host-a", frozenset({HOST}), 2, PRICES[0]),
-    Spec("host-b", frozenset({HOST}), 1, PRICES[1]),
-    Spec("host-c", frozenset({HOST}), 1, PRICES[2]),
-)
-JOINER = Spec("joiner", frozenset({HOST}), 2, 700)
-
-
-def with_roles(specs: Sequence[Spec], name: str, *roles: int) -> tuple[Spec, ...]:
-    """The same machines, one of them with more roles."""
-    return tuple(replace(spec, roles=spec.roles | set(roles)) if spec.name == name else spec for spec in specs)
-
-
-LAYOUTS = (
-    FIVE,
-    FIVE,
-    with_roles(FIVE, "host-c", BROKER),
-    with_roles(FIVE, "core", BROKER),
-    with_roles(FIVE, "core", HOST),
-    with_roles(FIVE, "core", BROKER, HOST),
-    with_roles(FIVE, "broker", CORE),
-)
 
 
 class Cluster:
@@ -72,9 +44,9 @@ class Cluster:
         self.removed: list[str] = []
         for spec in specs:
             self._add(spec)
-        found(list(self.processes.values()))
+        self.monitor.evidence.salt = self.salt = found(list(self.processes.values())).salt
         for process in self.processes.values():
-            self.monitor.watch(process.node_id, process.store)
+            self.monitor.watch(process.node_id, process.store, process.blobs)
 
     def _add(self, spec: Spec) -> Process:
         skew_us = self.engine.rng.randint(-SKEW_MAX_US, SKEW_MAX_US)
@@ -106,7 +78,7 @@ class Cluster:
     def join(self, spec: Spec = JOINER) -> None:
         """One more machine joins by invite."""
         process = self._add(spec)
-        self.monitor.watch(process.node_id, process.store)
+        self.monitor.watch(process.node_id, process.store, process.blobs)
         Joiner(self.engine, self.network, process, self.founder, lambda: self.members.append(spec.name)).invite()
 
     def remove(self, name: str) -> None:
@@ -124,13 +96,18 @@ class Cluster:
 
     # ---- what must hold at last
 
-    def disagreement(self) -> str:
-        """What the live members do not agree on yet; empty when nothing."""
+    def disagreement(self, bad: str = "") -> str:
+        """What the live members do not agree on yet, all but the `bad` one of money; empty when nothing."""
         live = [self.processes[name] for name in self.members]
         if down := [process.spec.name for process in live if not process.up]:
             return f"{down[0]} is down"
         if loading := [process for process in live if not process.running.runtime.machines]:
             return f"{loading[0].spec.name} cannot read its disk"
+        if stuck := next(filter(None, (self.monitor.objects.stuck(process.node_id) for process in live)), ""):
+            return stuck
+        honest = [process.node_id for process in live if process.spec.name != bad]
+        if unsettled := self.monitor.ledger.unsettled(honest):
+            return unsettled
         digests = [process.running.directory.digest() for process in live]
         for process, digest in zip(live, digests, strict=True):
             if digest != digests[0]:

@@ -56,3 +56,37 @@ def sim_open(secret: bytes, context: bytes, data: bytes) -> bytes:
 
 def _seal_tag(secret: bytes, context: bytes, data: bytes) -> bytes:
     return hashlib.blake2b(context + data, digest_size=SEAL_BYTES, key=secret, person=b"og.sim.seal").digest()
+
+
+class SimWraps:
+    """Key wraps that only the holder of a public key opens, as far as anybody here plays by the rules."""
+
+    def __init__(self, signer: SimSigner) -> None:
+        self._public_key = signer.public_key
+
+    def wrap(self, public_key: bytes, secret: bytes, entropy: bytes) -> bytes:
+        nonce = entropy[:SEAL_BYTES]
+        hidden = bytes(a ^ b for a, b in zip(secret, _stream(public_key, nonce, len(secret)), strict=True))
+        return nonce + sim_seal(public_key, nonce, hidden)
+
+    def unwrap(self, wrapped: bytes) -> bytes:
+        nonce = wrapped[:SEAL_BYTES]
+        hidden = sim_open(self._public_key, nonce, wrapped[SEAL_BYTES:])
+        return bytes(a ^ b for a, b in zip(hidden, _stream(self._public_key, nonce, len(hidden)), strict=True))
+
+
+class SimLetters:
+    """Letters that only the holder of a public key opens, under the same rules; bound to what they are for."""
+
+    def __init__(self, signer: SimSigner) -> None:
+        self._public_key = signer.public_key
+
+    def seal(self, public_key: bytes, context: bytes, plaintext: bytes) -> bytes:
+        return sim_seal(public_key, context, plaintext[::-1])
+
+    def open(self, letter: bytes, context: bytes) -> bytes:
+        return sim_open(self._public_key, context, letter)[::-1]
+
+
+def _stream(public_key: bytes, nonce: bytes, size: int) -> bytes:
+    return hashlib.blake2b(nonce, digest_size=size, key=public_key, person=b"og.sim.wrap").digest()

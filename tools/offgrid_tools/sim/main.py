@@ -11,18 +11,14 @@ from json import dumps
 from pathlib import Path
 from typing import TextIO
 
-from offgrid_node.protocol.events import CORE, HOST
-from offgrid_tools.sim.cluster import LAYOUTS, Cluster
+from offgrid_tools.sim.cluster import Cluster
+from offgrid_tools.sim.crowd import Crowd
 from offgrid_tools.sim.engine import MS, SECOND, Spinning, Trace
-from offgrid_tools.sim.liar import Liar
 from offgrid_tools.sim.monitor import Violation
 from offgrid_tools.sim.mutants import MUTANTS
 from offgrid_tools.sim.nemesis import Nemesis
-from offgrid_tools.sim.users import User
+from offgrid_tools.sim.plan import RESTORED, draw
 
-JOBS_MIN, JOBS_MAX = 2, 6  # per user
-STORM_CHANCE, STORM_JOBS = 0.08, 4  # some seeds are longer and busier, with so many times the jobs
-LIAR_CHANCE = 0.3
 LOOK_US = 500 * MS
 FINISH_US = 150 * SECOND  # after the last misfortune everything must have come to its end by then
 
@@ -41,6 +37,8 @@ class Report:
     lies: int
     jobs: int
     results: int
+    kept: int
+    paid: int
     ended_early: dict[str, int]
     journals: dict[str, str]
     trace: str
@@ -51,23 +49,13 @@ class Run:
 
     def __init__(self, seed: int, trace: Trace | None = None) -> None:
         self.seed = seed
-        layout = LAYOUTS[seed % len(LAYOUTS)]
-        self.cluster = Cluster(seed, layout, trace=trace)
-        engine, monitor = self.cluster.engine, self.cluster.monitor
-        rng = engine.rng
+        self.plan = plan = draw(seed)
+        self.cluster = cluster = Cluster(seed, plan.layout, trace=trace)
         self._healed = False
-        storm = rng.random() < STORM_CHANCE
-        times = STORM_JOBS if storm else 1
-        self.users = [
-            User(engine, monitor, core.node_id, core.admin, times * rng.randint(JOBS_MIN, JOBS_MAX), f"u{number}")
-            for number, core in enumerate(core for core in self.cluster.with_role(CORE) for _ in range(2))
-        ]
-        hosts = [process for process in self.cluster.with_role(HOST) if CORE not in process.spec.roles]
-        self.liar = Liar(self.cluster, rng.choice(hosts)) if rng.random() < LIAR_CHANCE else None
-        self.nemesis = Nemesis(self.cluster, self._on_healed, storm=storm)
+        self.crowd = Crowd(cluster, plan)
+        self.nemesis = Nemesis(cluster, plan, self._on_healed)
         self.cluster.start()
-        for user in self.users:
-            engine.after(rng.randint(0, 2 * SECOND), user.start)
+        self.crowd.come()
 
     def _on_healed(self) -> None:
         self._healed = True
@@ -83,30 +71,35 @@ class Run:
         return self._report(violation)
 
     def _live(self) -> None:
+        self._until_settled()
+        self.crowd.ask_again()
+        self._until_settled()
+        self.cluster.check_end()
+        if name := self.plan.has(RESTORED):
+            self.cluster.monitor.ledger.check_mute(self.cluster.processes[name].node_id)
+
+    def _until_settled(self) -> None:
+        """Until the misfortunes are over and everybody has what they wanted."""
         engine, monitor, judged = self.cluster.engine, self.cluster.monitor, 0
-        end_us = self.nemesis.until_us + FINISH_US
+        end_us = max(engine.now_us, self.nemesis.until_us) + FINISH_US
         while True:
             engine.run_until(engine.now_us + LOOK_US)
-            for job_id, error in monitor.excused[judged:]:
+            for job_id, error in monitor.jobs.excused[judged:]:
                 if not self.nemesis.excuses:
                     raise Violation(f"job {job_id} ended with {error}, and nothing had happened that explains it")
-            judged = len(monitor.excused)
+            judged = len(monitor.jobs.excused)
             if self._healed and self._unfinished() == "":
                 break
             if engine.now_us >= end_us:
                 raise Violation(f"{FINISH_US // SECOND} s after everything healed {self._unfinished()}")
-        self.cluster.check_end()
 
     def _unfinished(self) -> str:
-        waiting = sum(not user.content for user in self.users)
-        if waiting:
-            return f"{waiting} users still wait for jobs"
-        return self.cluster.disagreement()
+        return self.crowd.wanting() or self.cluster.disagreement(self.plan.bad)
 
     def _report(self, violation: str) -> Report:
         cluster = self.cluster
         early: dict[str, int] = {}
-        for _, error in cluster.monitor.excused:
+        for _, error in cluster.monitor.jobs.excused:
             early[error] = early.get(error, 0) + 1
         return Report(
             seed=self.seed,
@@ -116,9 +109,11 @@ class Run:
             messages=cluster.network.carried,
             lost=cluster.network.lost,
             faults=dict(sorted(self.nemesis.counts.items())),
-            lies=self.liar.lies if self.liar else 0,
-            jobs=sum(len(user.done) for user in self.users),
-            results=cluster.monitor.results,
+            lies=self.crowd.lies,
+            jobs=sum(len(worker.done) for worker in self.crowd.workers),
+            results=cluster.monitor.jobs.results,
+            kept=sum(keeper.kept for keeper in self.crowd.keepers),
+            paid=sum(payer.final for payer in self.crowd.payers),
             ended_early=dict(sorted(early.items())),
             journals=cluster.journal_digests(),
             trace=cluster.engine.trace.digest(),
@@ -157,6 +152,8 @@ def _for_people(report: Report) -> str:
         f"messages   {report.messages} carried, {report.lost} lost, {report.lies} lies",
         f"faults     {listed(report.faults)}",
         f"jobs       {report.jobs} ended as their users saw, {report.results} on their own merits",
+        f"objects    {report.kept} kept, read back twice",
+        f"payments   {report.paid} final",
         f"cut short  {listed(report.ended_early)}",
         *(f"journal    {digest}  {name}" for name, digest in report.journals.items()),
         f"trace      {report.trace}",
@@ -173,6 +170,8 @@ class Summary:
     violations: dict[int, str]
     unequal: list[int]
     jobs: int
+    kept: int
+    paid: int
     faults: int
 
 
@@ -189,6 +188,8 @@ def sweep(seeds: Iterable[int], *, jobs: int = 1, twice: bool = False) -> Summar
         violations={report.seed: report.violation for report, _ in pairs if report.violation},
         unequal=[report.seed for report, equal in pairs if not equal],
         jobs=sum(report.jobs for report, _ in pairs),
+        kept=sum(report.kept for report, _ in pairs),
+        paid=sum(report.paid for report, _ in pairs),
         faults=sum(sum(report.faults.values()) for report, _ in pairs),
     )
 
@@ -196,3 +197,9 @@ def sweep(seeds: Iterable[int], *, jobs: int = 1, twice: bool = False) -> Summar
 def _one(seed: int, twice: bool) -> tuple[Report, bool]:
     report = simulate(seed)
     return report, not twice or simulate(seed) == report
+
+
+def unmask(mutant: str, seeds: Iterable[int]) -> Report | None:
+    """The first of these seeds in which the planted bug shows; None when it shows in none."""
+    reports = (simulate(seed, mutant=mutant) for seed in seeds)
+    return next((report for report in reports if report.violation), None)

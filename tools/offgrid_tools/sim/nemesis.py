@@ -8,13 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 from offgrid_node.protocol.errors import Unavailable
 from offgrid_node.protocol.events import BROKER, HOST
-from offgrid_tools.sim.cluster import CORE_PRICE, PRICES, Cluster
+from offgrid_node.protocol.ledger.tables import LOG, SLOTS, TRANSFERS
+from offgrid_node.protocol.objects.tables import OBJECTS, REPLICAS
+from offgrid_node.protocol.quorum.tables import FENCES, QUORUMS
+from offgrid_tools.sim.cluster import Cluster
 from offgrid_tools.sim.engine import MS, SECOND
 from offgrid_tools.sim.network import Faults
-from offgrid_tools.sim.process import AFTER_COMMIT, BEFORE_COMMIT, Process
+from offgrid_tools.sim.plan import CORE_PRICE, FORKS, PRICES, REMOVED, RESTORED, ROTS, Plan
+from offgrid_tools.sim.process import AFTER_COMMIT, BEFORE_COMMIT, Process, says_of_jobs, writes_to
 
 CHAOS_US, STORM_US = (8 * SECOND, 24 * SECOND), (40 * SECOND, 60 * SECOND)
 GAP_MAX_US, STORM_GAP_MAX_US = 2_500 * MS, 1_200 * MS
@@ -22,7 +27,13 @@ TRAP_PATIENCE_US = 3 * SECOND
 EXCUSE_US = 60 * SECOND  # retries of 2, 4 and 8 s, lost calls of 5 s each, and time-outs between them
 CHANGE_CHANCE = 0.2
 UNREADABLE_CHANCE, UNREADABLE_MAX_US = 0.5, 1_000 * MS
+BYTES_PER_S = (0, 0, 0, 1_000_000, 100_000, 10_000)  # 0: a message's size costs nothing; the last is a slow radio link
+BACKUP_US, RESTORE_US = (SECOND, 8 * SECOND), (5 * MS, 1_500 * MS)
+ROT_CHANCE, ROT_US = 0.4, (300 * MS, 3 * SECOND)
 CLOCK_STEP_MAX_US = 86_400 * SECOND
+# What a crash may wait for: jobs as often as all else, but what a witness says where one forks.
+VOTES = writes_to(frozenset({SLOTS, LOG, TRANSFERS}))
+BAITS = (says_of_jobs, says_of_jobs, writes_to(frozenset({OBJECTS, REPLICAS, QUORUMS, FENCES})), VOTES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,15 +45,16 @@ class Weather:
     duplicate: float
     delay_max_us: int
     duplicate_late_us: int
+    bytes_per_s: int
 
     def faults(self) -> Faults:
-        return Faults(self.loss, self.duplicate, self.delay_max_us, self.duplicate_late_us)
+        return Faults(self.loss, self.duplicate, self.delay_max_us, self.duplicate_late_us, self.bytes_per_s)
 
 
 class Nemesis:
     """Begins at once, ends by `heal`, which is called after a bounded time."""
 
-    def __init__(self, cluster: Cluster, on_healed: Callable[[], None], *, storm: bool) -> None:
+    def __init__(self, cluster: Cluster, plan: Plan, on_healed: Callable[[], None]) -> None:
         self._cluster, self._engine, self._on_healed = cluster, cluster.engine, on_healed
         rng = self._engine.rng
         self.weather = Weather(
@@ -51,17 +63,24 @@ class Nemesis:
             duplicate=rng.choice((0.0, 0.05, 0.2)),
             delay_max_us=rng.choice((2 * MS, 20 * MS, 150 * MS, 600 * MS)),
             duplicate_late_us=rng.choice((2 * MS, 500 * MS, 6 * SECOND)),
+            bytes_per_s=rng.choice(BYTES_PER_S),
         )
         if self.weather.mild:
-            self.weather = Weather(True, 0.0, self.weather.duplicate, 20 * MS, self.weather.duplicate_late_us)
-        self.until_us = rng.randint(*(STORM_US if storm else CHAOS_US))
-        self._gap_max_us = STORM_GAP_MAX_US if storm else GAP_MAX_US
+            self.weather = replace(self.weather, loss=0.0, delay_max_us=20 * MS, bytes_per_s=0)
+        self.until_us = rng.randint(*(STORM_US if plan.storm else CHAOS_US))
+        self._gap_max_us = STORM_GAP_MAX_US if plan.storm else GAP_MAX_US
+        self._baits = (*BAITS, VOTES, VOTES, VOTES) if plan.has(FORKS) else BAITS
         self.counts: dict[str, int] = {}
         self.last_us = 0
         self._over = False
         cluster.network.faults = self.weather.faults()
         self._engine.after(self.until_us, self.heal)
-        self._plan(rng.random() < 0.3, rng.random() < 0.3)
+        self._change_members(plan.joins, plan.has(REMOVED))
+        if name := plan.has(RESTORED):
+            self._engine.after(rng.randint(*BACKUP_US), partial(self._back_up, name))
+        if name := plan.has(ROTS):
+            cluster.monitor.evidence.rotten.add(cluster.processes[name].node_id)
+            self._engine.after(rng.randint(*ROT_US), partial(self._count, "rot", partial(self._rot, name)))
         self._next()
 
     @property
@@ -69,16 +88,43 @@ class Nemesis:
         """Whether a job that ends now for want of hosts or brokers is explained by what has happened."""
         return not self.weather.mild and self._engine.now_us - self.last_us < EXCUSE_US
 
-    def _plan(self, joining: bool, removing: bool) -> None:
-        rng, cluster = self._engine.rng, self._cluster
-        if joining:
-            self._engine.after(rng.randint(0, self.until_us), lambda: self._count("join", cluster.join))
-        if removing:
-            hosts = [p.spec.name for p in cluster.with_role(HOST) if p is not cluster.founder]
-            name = rng.choice(hosts)
-            self._engine.after(
-                rng.randint(0, self.until_us), lambda: self._count("remove", lambda: cluster.remove(name))
-            )
+    def _change_members(self, joins: bool, removed: str) -> None:
+        cluster = self._cluster
+        if joins:
+            self._at_some_time("join", cluster.join)
+        if removed:
+            self._at_some_time("remove", lambda: cluster.remove(removed))
+
+    def _back_up(self, name: str) -> None:
+        """A copy of this disk is put aside, and some time later in its place."""
+        process, rng = self._cluster.processes[name], self._engine.rng
+        copy = process.store.copy()
+
+        def restore() -> None:
+            if self._over:
+                return
+            if process.up:
+                process.crash(refuses=True)
+            process.restore(copy)
+            self._engine.after(rng.randint(*RESTORE_US), lambda: None if process.up else process.start())
+
+        self._engine.after(rng.randint(*BACKUP_US), lambda: self._count("restore", restore))
+
+    def _rot(self, name: str) -> None:
+        """The disk of this host loses some of what it keeps for others, or flips a bit of it, again and again."""
+        rng, blobs = self._engine.rng, self._cluster.processes[name].blobs
+        for blob in list(blobs.names()):
+            size = blobs.size(blob)
+            if rng.random() < ROT_CHANCE and size:
+                if rng.random() < 0.5:
+                    blobs.flip(blob, rng.randrange(size))
+                else:
+                    blobs.lose(blob)
+        if not self._over:
+            self._engine.after(rng.randint(*ROT_US), partial(self._rot, name))
+
+    def _at_some_time(self, what: str, misfortune: Callable[[], None]) -> None:
+        self._engine.after(self._engine.rng.randint(0, self.until_us), lambda: self._count(what, misfortune))
 
     def _next(self) -> None:
         self._engine.after(int(self._engine.rng.random() * self._gap_max_us), self._strike)
@@ -113,6 +159,7 @@ class Nemesis:
             return
         boots = process.boots
         process.trap = self._engine.rng.choice((BEFORE_COMMIT, AFTER_COMMIT))
+        process.trap_on = self._engine.rng.choice(self._baits)
         process.on_trapped = lambda: self._fell(process)
 
         def disarm() -> None:

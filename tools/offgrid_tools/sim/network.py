@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from google.protobuf.message import Message
 
-from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.errors import Fault, Internal, OutcomeUnknown, Unavailable
 from offgrid_node.protocol.mesh.directory import Directory
 from offgrid_node.services.client import Done
@@ -18,6 +17,7 @@ from offgrid_tools.sim.engine import Engine
 DELAY_MIN_US = 50
 
 Respond = Callable[[Message | Fault], None]
+Ear = Callable[[str, str, Any], None]  # source, target, request
 
 
 class Listener(Protocol):
@@ -44,6 +44,18 @@ class Tap(Protocol):
 
     def on_reply(self, source: str, target: str, method: str, reply: Message | Fault) -> None: ...
 
+    def on_lie(self, source: str, target: str, method: str, lie: Message) -> None:
+        """A liar's request or reply leaves it: nobody vouches for what it says, but its signatures are out."""
+        ...
+
+
+class LyingListener(Protocol):
+    """Stands before a node that lies and answers in its place."""
+
+    def answer(self, source: str, method: str, request: bytes) -> Message | None:
+        """The lie, or None where the node itself may answer."""
+        ...
+
 
 @dataclass(slots=True)
 class Faults:
@@ -68,7 +80,8 @@ class Network:
         self._engine, self._tap, self._name_of = engine, tap, name_of
         self.faults = Faults()
         self.nodes: dict[str, Listener] = {}
-        self.overhear: Callable[[str, str, jobs_pb2.StartJobsRequest], None] = lambda core, host, request: None
+        self.liars: dict[str, LyingListener] = {}
+        self._ears: dict[type[Message], list[Ear]] = {}
         self.carried = 0
         self.lost = 0
 
@@ -77,6 +90,10 @@ class Network:
         if faults.cuts and (source, target) in faults.cuts:
             return True
         return bool(faults.group_of) and faults.group_of.get(source, 0) != faults.group_of.get(target, 0)
+
+    def overhear(self, kind: type[Message], ear: Ear) -> None:
+        """From now on `ear` is told of every honest request of that kind as it leaves."""
+        self._ears.setdefault(kind, []).append(ear)
 
     def call(
         self,
@@ -95,8 +112,10 @@ class Network:
         """
         if honest:
             self._tap.on_request(source, target, method, request)
-            if isinstance(request, jobs_pb2.StartJobsRequest):
-                self.overhear(source, target, request)
+            for ear in self._ears.get(type(request), ()):
+                ear(source, target, request)
+        else:
+            self._tap.on_lie(source, target, method, request)
         data = request.SerializeToString(deterministic=True)
         self._engine.note(f"> {self._name_of(source)} {self._name_of(target)} {method}", data)
         ended = False
@@ -107,7 +126,7 @@ class Network:
                 ended = True
                 done(outcome)
 
-        def respond(outcome: Message | Fault) -> None:
+        def respond(outcome: Message | Fault, *, honest: bool = True) -> None:
             known: Message | Fault
             if isinstance(outcome, Fault):
                 self._engine.note(f"! {self._name_of(target)} {self._name_of(source)} {method} {outcome.reason}")
@@ -116,12 +135,20 @@ class Network:
                 answer = _bytes(outcome)
                 self._engine.note(f"< {self._name_of(target)} {self._name_of(source)} {method}", answer)
                 known = METHODS[method].response.FromString(answer)
-            self._tap.on_reply(target, source, method, known)
+            if honest:
+                self._tap.on_reply(target, source, method, known)
+            elif not isinstance(known, Fault):
+                self._tap.on_lie(target, source, method, known)
             self._carry(target, source, len(answer), lambda: finish(known))
 
         def arrive() -> None:
             listener = self.nodes.get(target)
             if listener is not None and listener.up:
+                liar = self.liars.get(target)
+                lie = liar.answer(source, method, data) if liar else None
+                if lie is not None:
+                    respond(lie, honest=False)
+                    return
                 listener.on_request(source, method, data, respond)
             elif listener is None or listener.refuses:
                 refused = Unavailable("connection refused", reason="NotSent")

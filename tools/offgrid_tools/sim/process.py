@@ -18,15 +18,27 @@ from offgrid_node.executors.executor import Outcome
 from offgrid_node.node import Node, Parts
 from offgrid_node.protocol.effects import Execute, Executed
 from offgrid_node.protocol.errors import Fault, Internal, Unavailable
+from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.jobs.orders import ClaimKey
 from offgrid_node.protocol.jobs.settings import JobsSettings
 from offgrid_node.protocol.mesh.machine import MeshSettings
 from offgrid_node.runtime import Pending, Ticket
+from offgrid_node.services.bulk import Bulk, Ended
 from offgrid_node.services.caller import ADMIN, ANONYMOUS, Caller
 from offgrid_node.services.mesh import NodeFacts
+from offgrid_node.services.objects.room import ObjectParts
 from offgrid_node.services.stream import Stream
 from offgrid_node.storage.memory import MemoryStore
-from offgrid_tools.sim.crypto import SimSigner, sim_check_certificate, sim_open, sim_seal, sim_verify
+from offgrid_node.storage.memory_blobs import MemoryBlobs
+from offgrid_tools.sim.crypto import (
+    SimLetters,
+    SimSigner,
+    SimWraps,
+    sim_check_certificate,
+    sim_open,
+    sim_seal,
+    sim_verify,
+)
 from offgrid_tools.sim.engine import MS, Engine, VirtualClock
 from offgrid_tools.sim.monitor import Monitor, Violation
 from offgrid_tools.sim.network import Network, Respond, SimRoad
@@ -34,11 +46,25 @@ from offgrid_tools.sim.reload import check_reload
 from offgrid_tools.sim.work import outcome_of
 
 FSYNC_MIN_US, FSYNC_MAX_US = 100, 3 * MS
+DISK_MIN_US, DISK_MAX_US = 50, 2 * MS
+STRIPE_BYTES = 1_024  # small, so that small objects have several
 WORK_MIN_US, WORK_MAX_US = 2 * MS, 3_000 * MS
 DOOR = "offgrid.v1.JoinService/Join"
 NODE_PROBE_MS = 2_000
 RELOAD_AGAIN_US = 50 * MS
 BEFORE_COMMIT, AFTER_COMMIT = "before the commit", "after the commit"
+
+Springs = Callable[[Pending], bool]
+
+
+def says_of_jobs(pending: Pending) -> bool:
+    """A batch that the job road waits for."""
+    return any(EventType.MISSION_CREATED <= event.etype <= EventType.JOB_CANCELLED for event in pending.events)
+
+
+def writes_to(tables: frozenset[str]) -> Springs:
+    """A batch that writes a row of these tables."""
+    return lambda pending: any(table in tables for table, _ in pending.batch.writes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +77,20 @@ class Spec:
     price_micro: int
     executors: tuple[str, ...] = ("wasm",)
     mode: jobs_pb2.DispatchMode.ValueType = jobs_pb2.DISPATCH_MODE_AUTO
+    economy: bool = True
+
+
+class WatchedBlobs(MemoryBlobs):
+    """Tells of every blob that its node deletes."""
+
+    def __init__(self, on_deleted: Callable[[str], None]) -> None:
+        super().__init__()
+        self._on_deleted = on_deleted
+
+    def delete(self, name: str) -> None:
+        if self.size(name) is not None:
+            self._on_deleted(name)
+        super().delete(name)
 
 
 Work = Callable[[jobs_pb2.JobPayload], tuple[int, Outcome]]
@@ -73,10 +113,12 @@ class Process:
         self.spec, self.signer = spec, SimSigner(spec.name)
         self.node_id = self.signer.node_id
         self.store = MemoryStore()
+        self.blobs = WatchedBlobs(lambda name: monitor.objects.on_deleted(self.node_id, name))
         self.node: Node | None = None
         self.refuses = True
         self.boots = 0
         self.trap = ""  # a crash that waits for its moment in a turn: BEFORE_COMMIT or AFTER_COMMIT
+        self.trap_on: Springs = says_of_jobs  # and for a batch that it is worth it
         self.on_trapped: Callable[[], None] = lambda: None
         self.unreadable_us = 0  # how long the disk cannot be read once a commit has failed
         self.skew_us = skew_us
@@ -129,9 +171,9 @@ class Process:
                 check_certificate=sim_check_certificate,
                 seal=sim_seal,
                 open_sealed=sim_open,
+                letters=SimLetters(self.signer),
                 roads=[SimRoad(self._network, self.node_id, lambda: self.running.directory, alive)],
                 execute=lambda work: self._execute(work, alive),
-                executing=lambda: frozenset(self._executing),
                 on_input=self._poke,
                 facts=lambda: NodeFacts("sim", 0, "", 0.0, "virtual"),
                 mesh=MeshSettings(spec.roles, (self.address,), (), "sim", NODE_PROBE_MS),
@@ -143,7 +185,14 @@ class Process:
                     price_micro=spec.price_micro,
                     executors=spec.executors,
                 ),
+                objects=ObjectParts(
+                    self.blobs,
+                    Bulk(lambda work, ended: self._carry(work, ended, alive)),
+                    SimWraps(self.signer),
+                    stripe_bytes=STRIPE_BYTES,
+                ),
                 data_dir=Path(),
+                economy=spec.economy,
                 monitor=self._monitor.on_runtime_fault,
             )
         )
@@ -157,7 +206,15 @@ class Process:
             self._engine.note(f"crash {self.spec.name}")
             self.node, self.refuses, self.trap = None, refuses, ""
             self.store.crash()
+            self.blobs.crash(self._engine.rng)
             self._monitor.check_store(self.node_id)
+
+    def restore(self, store: MemoryStore) -> None:
+        """Somebody puts an older copy of the disk in its place, while the process is down."""
+        assert not self.up, "a running node's disk is not replaced"
+        self._engine.note(f"restore {self.spec.name}")
+        self.store = store
+        self._monitor.on_restored(self.node_id, store)
 
     def step_clock(self, skew_us: int) -> None:
         """Somebody sets the wall clock."""
@@ -235,7 +292,7 @@ class Process:
             runtime.commit(pending)
         except Fault as fault:
             self._engine.note(f"commit failed {self.spec.name} {fault.reason}")
-            self._monitor.on_commit(self.node_id)
+            self._monitor.on_commit(self.node_id, pending.batch.writes)
             if self.unreadable_us:
                 self.store.refuse(fault)
                 self._later(self.unreadable_us, lambda: self.store.refuse(None))
@@ -243,7 +300,7 @@ class Process:
             self._poke()
             return
         self._engine.note(f"commit {self.spec.name} {self.store.journal_seq}", b"".join(pending.batch.events))
-        self._monitor.on_commit(self.node_id)
+        self._monitor.on_commit(self.node_id, pending.batch.writes)
         if not self._trapped(AFTER_COMMIT, pending):
             self._later(0, lambda: self._settle(pending))
 
@@ -265,16 +322,30 @@ class Process:
         self._poke()
 
     def _trapped(self, moment: str, pending: Pending) -> bool:
-        """Springs the trap on a batch that says something about jobs, or answers somebody."""
-        if self.trap != moment or not any(event.etype >= FIRST_JOB_EVENT for event in pending.events):
+        if self.trap != moment or not self.trap_on(pending):
             return False
         self.on_trapped()
         return True
 
+    def _carry(self, work: Callable[[], object], ended: Ended, alive: Callable[[], bool]) -> None:
+        """What a thread would do at the disk: done some time later, told of later still, and a crash may come first."""
+
+        def carry() -> None:
+            if alive():
+                outcome = work()
+                if isinstance(outcome, Internal):
+                    raise Violation(outcome.message)
+                self._engine.after(self._disk_us(), lambda: ended(outcome) if alive() else None)
+
+        self._engine.after(self._disk_us(), carry)
+
+    def _disk_us(self) -> int:
+        return DISK_MIN_US + int(self._engine.rng.random() * (DISK_MAX_US - DISK_MIN_US))
+
     # ---- executions
 
     def _execute(self, work: Execute, alive: Callable[[], bool]) -> None:
-        self._monitor.on_execute(self.node_id, (work.job_id, work.attempt))
+        self._monitor.jobs.on_execute(self.node_id, (work.job_id, work.attempt))
         key = work.core, work.job_id, work.attempt
         self._executing.add(key)
         if len(self._executing) > self.spec.slots:
@@ -299,13 +370,10 @@ class Process:
         def ended() -> None:
             if alive():
                 self._executing.discard(key)
-                self.running.runtime.deliver("jobs", end)
+                self.running.on_executed(end)
 
         self._engine.after(took_us, ended)
 
     def _usual_work(self, payload: jobs_pb2.JobPayload) -> tuple[int, Outcome]:
         draw = self._engine.rng.random()
         return WORK_MIN_US + int(draw * draw * (WORK_MAX_US - WORK_MIN_US)), outcome_of(payload)
-
-
-FIRST_JOB_EVENT = 10  # protocol/etypes.py: below it the node speaks of itself

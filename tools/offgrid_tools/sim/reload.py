@@ -11,6 +11,7 @@ from google.protobuf.message import Message
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.node import Node
+from offgrid_node.protocol.effects import Delete
 from offgrid_node.protocol.jobs import broker, host, open_jobs
 from offgrid_node.protocol.jobs.table import ENDED, QUEUED
 from offgrid_node.protocol.mesh.directory import Directory
@@ -23,18 +24,21 @@ def check_reload(name: str, node: Node, store: Store) -> None:
     """Raises Violation when memory and disk differ. The node must not be in a commit."""
     machine = node.jobs
     jobs = [jobs_pb2.Job.FromString(value) for _, value in store.scan(open_jobs.JOBS)]
-    orders = [jobs_pb2.BrokerOrder.FromString(value) for _, value in store.scan(broker.QUEUE)]
-    awards = [jobs_pb2.BrokerLease.FromString(value) for _, value in store.scan(broker.LEASES)]
-    leases = [jobs_pb2.HostLease.FromString(value) for _, value in store.scan(host.LEASES)]
+    late = {
+        key for (_, key), effect in machine._post._late.items() if isinstance(effect, Delete)
+    }  # rows that are to go
+    queued = [value for key, value in store.scan(broker.QUEUE) if key not in late]
+    orders = [jobs_pb2.BrokerOrder.FromString(value) for value in queued]
+    waiting = [*machine.broker._queue.values(), *machine.broker.undelivered()]
+    leases = [jobs_pb2.HostLease.FromString(value) for key, value in store.scan(host.LEASES) if key not in late]
     for what, memory, disk in (
         (
             "open jobs",
             (_promised(entry.job) for entry in machine.core._jobs),
             (_promised(job) for job in jobs if job.state not in ENDED),
         ),
-        ("queue", (signed for _, signed in machine.broker._queue.values()), (row.order for row in orders)),
-        ("awards", machine.broker._leases.values(), awards),
-        ("leases", machine.host._leases.values(), leases),
+        ("queue", (jobs_pb2.BrokerOrder(order=order.encode()) for order in waiting), orders),
+        ("leases", (lease.row() for lease in machine.host._leases.values()), leases),
     ):
         if _bytes(memory) != _bytes(disk):
             raise Violation(f"{name}: its {what} in memory are not those on its disk")
@@ -48,9 +52,9 @@ def _bytes(messages: Iterable[Message]) -> list[bytes]:
 
 def _promised(job: jobs_pb2.Job) -> jobs_pb2.Job:
     """All but the broker that is asked next: after a restart any will do."""
-    if job.state != QUEUED:
-        return job
     copy = jobs_pb2.Job()
     copy.CopyFrom(job)
-    copy.ClearField("broker")
+    copy.ClearField("kept_payload")
+    if job.state == QUEUED:
+        copy.ClearField("broker")
     return copy

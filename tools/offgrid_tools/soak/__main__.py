@@ -2,6 +2,7 @@
 
 kills     a real mesh under load; core, broker and hosts die by kill -9 at random moments
 sim       seeds of the simulator
+mutants   bugs planted in the simulator, each of which must be found
 configs   damaged configuration files
 """
 
@@ -11,13 +12,16 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from json import dumps
 from pathlib import Path
 
 from offgrid_tools.soak.configs import soak_configs
 from offgrid_tools.soak.kills import Plan, soak_kills
+from offgrid_tools.soak.mutants import soak_mutants
 from offgrid_tools.soak.seeds import soak_seeds
 
-ROUNDS = {"kills": 50, "sim": 1_000, "configs": 20_000}
+ROUNDS = {"kills": 50, "sim": 1_000, "mutants": 100, "configs": 20_000}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -27,11 +31,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, help=f"how often; by part: {ROUNDS}")
     parser.add_argument("--seed", type=int, default=None, help="the first seed; by the clock unless given")
     parser.add_argument("--dir", type=Path, default=None, help="where the mesh of `kills` lives, and stays")
+    parser.add_argument("--json", type=Path, default=None, help="a file for the figures of `kills`")
     chosen = parser.parse_args(argv)
     seed = chosen.seed if chosen.seed is not None else time.time_ns() // 1_000_000_000
     parts: dict[str, Callable[[int], list[str]]] = {
-        "kills": lambda rounds: soak_kills(Plan(seed, rounds), chosen.dir, say),
+        "kills": lambda rounds: kills(Plan(seed, rounds), chosen.dir, chosen.json),
         "sim": lambda rounds: soak_seeds(seed, rounds, say),
+        "mutants": lambda rounds: soak_mutants(0 if chosen.seed is None else seed, rounds, say),
         "configs": lambda rounds: soak_configs(seed, rounds, say),
     }
     broken: list[str] = []
@@ -44,6 +50,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             broken += found
     say("no violations" if not broken else f"{len(broken)} violations")
     return 1 if broken else 0
+
+
+def kills(plan: Plan, folder: Path | None, json: Path | None) -> list[str]:
+    """What was violated; the figures go to the file."""
+    toll = soak_kills(plan, folder, say)
+    if json is not None:
+        json.write_text(dumps({"seed": plan.seed, **asdict(toll)}, indent=2) + "\n", encoding="utf-8")
+    return toll.violations
 
 
 def say(line: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from offgrid.v1 import jobs_pb2, state_pb2
@@ -15,6 +16,8 @@ from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.jobs.orders import AttemptKey
 from offgrid_node.protocol.jobs.receipts import ReceiptBody, verify_receipt
 from offgrid_node.protocol.mesh.directory import Directory
+from offgrid_node.storage.store import Store
+from offgrid_tools.soak.audit_money import audit_ledgers
 from offgrid_tools.soak.load import Acked
 
 COMPLETED = jobs_pb2.JOB_STATE_COMPLETED
@@ -37,21 +40,31 @@ def audit_jobs(core: LocalNode, acked: Iterable[Acked]) -> list[str]:
     return broken
 
 
-def audit_stores(mesh: LocalMesh, acked: Iterable[Acked]) -> tuple[str, list[str]]:
-    """A line of figures, and what is wrong in the stores of the stopped nodes."""
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """What the stores of the stopped nodes say: figures in a line, jobs whose result was accepted, what is wrong."""
+
+    figures: str
+    accepted: frozenset[str]
+    broken: list[str]
+
+
+def audit_stores(mesh: LocalMesh, acked: Iterable[Acked]) -> Stores:
+    """Opens every node's store and reads it whole."""
     broken: list[str] = []
     receipts: dict[AttemptKey, list[tuple[str, jobs_pb2.Receipt]]] = defaultdict(list)
     completed: dict[str, list[jobs_pb2.Job]] = defaultdict(list)
+    stores: dict[str, Store] = {}
     events = 0
     keys = {node.node_id: _public_key(node.folder) for node in mesh.nodes.values()}
     salt = b""
-    for node in mesh.nodes.values():
-        try:
-            store = open_store(Folder(node.folder).config({}), create=False)
-        except Fault as fault:
-            broken.append(f"{node.name}: its store does not open: {fault.message}")
-            continue
-        try:
+    try:
+        for node in mesh.nodes.values():
+            try:
+                stores[node.name] = store = open_store(Folder(node.folder).config({}), create=False)
+            except Fault as fault:
+                broken.append(f"{node.name}: its store does not open: {fault.message}")
+                continue
             broken += [f"{node.name}: {wrong}" for wrong in store.verify()]
             salt = Directory.load(store, verify, check_identity_certificate).salt
             for event in _events(store.events()):
@@ -60,8 +73,10 @@ def audit_stores(mesh: LocalMesh, acked: Iterable[Acked]) -> tuple[str, list[str
                     completed[event.job.job_id].append(event.job)
                 elif event.etype == EventType.JOB_EXECUTED and event.attempt.HasField("receipt"):
                     receipts[event.attempt.job_id, event.attempt.attempt].append((node.node_id, event.attempt.receipt))
-        finally:
-            store.close()
+        broken += audit_ledgers(stores)
+    finally:
+        for opened in stores.values():
+            opened.close()
     broken += audit_receipts(receipts)
     broken += audit_results(acked, completed, receipts, keys, salt)
     last = [jobs[-1] for jobs in completed.values()]
@@ -70,7 +85,8 @@ def audit_stores(mesh: LocalMesh, acked: Iterable[Acked]) -> tuple[str, list[str
     spread = ", ".join(f"{count} in {'5 or more' if n == 5 else n}" for n, count in sorted(attempts.items()))
     unused = sum(map(len, receipts.values())) - len(last)
     figures = f"{len(last)} completed ({spread} attempts; {local} by the local queue), {unused} receipts not accepted"
-    return f"{figures}; {len(mesh.nodes)} stores verified, {events} events", broken
+    accepted = frozenset(job.job_id for job in last if job.result.HasField("receipt"))
+    return Stores(f"{figures}; {len(mesh.nodes)} stores verified, {events} events", accepted, broken)
 
 
 def _events(stored: Iterable[tuple[int, bytes]]) -> Iterator[state_pb2.Event]:

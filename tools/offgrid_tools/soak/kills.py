@@ -1,7 +1,8 @@
 """A real mesh under load whose processes die by kill -9, first one role alone and then all at once, and come back.
 
-What was acknowledged must be there at the end, completed, with one accepted result; see `audit.py` for what is
-checked.
+All the time clients have jobs done, keep objects and pay each other. What was acknowledged must be there at the end:
+jobs completed with one accepted result, objects readable, transfers final, the money conserved; `audit*.py` say what
+is checked.
 """
 
 from __future__ import annotations
@@ -10,24 +11,29 @@ import shutil
 import tempfile
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
-from offgrid.client import OffgridError
+from offgrid.client import Client, OffgridError
 from offgrid_node.local_mesh import LocalMesh, LocalNode
 from offgrid_node.protocol.errors import Unavailable
 from offgrid_tools.soak.audit import audit_jobs, audit_stores
+from offgrid_tools.soak.audit_money import audit_money, settle_money
+from offgrid_tools.soak.audit_objects import audit_objects, settle_outboxes
 from offgrid_tools.soak.chance import chance
+from offgrid_tools.soak.clients import Writer
+from offgrid_tools.soak.keeping import Keeping
 from offgrid_tools.soak.load import ENDED, Acked, Load
+from offgrid_tools.soak.paying import Paid, Paying
 
 NODES = {"core": ["core"], "broker": ["broker"], "host-a": ["host"], "host-b": ["host"], "host-c": ["host"]}
 SETTINGS = {"host__process__commands": {"sh": "/bin/sh"}, "node__log_level": "warning"}
 VICTIMS = {"core": ["core"], "broker": ["broker"], "host": ["host-a", "host-b", "host-c"]}
 CLIENTS = 3
+KEEPERS, PAYERS = ("core", "broker"), ("core", "broker", "host-a")
 LIFE_S, DEATH_S = (0.0, 2.5), (0.0, 1.0)
 UNBORN_CHANCE = 0.15  # killed while it starts
 START_S = (0.05, 1.0)
@@ -85,54 +91,118 @@ class Killer:
             self.say(f"   {self.done:4} of {self.rounds} kills of {self.role}")
 
 
-def soak_kills(plan: Plan, folder: Path | None, say: Say) -> list[str]:
-    """Returns what was violated, one sentence each; the mesh's folder is kept if anything was, or if it was given."""
+@dataclass(slots=True)
+class Toll:
+    """What a run came to: figures by name, and what was violated, one sentence each."""
+
+    figures: dict[str, float] = field(default_factory=dict)
+    violations: list[str] = field(default_factory=list)
+
+
+class Crowd:
+    """All clients of a run: jobs and objects at the core, objects at the broker too, payments between three nodes."""
+
+    def __init__(self, mesh: LocalMesh, seed: int) -> None:
+        def connect(name: str) -> Callable[[], Client]:
+            return lambda: mesh[name].client(5.0)
+
+        self.loads = [Load(f"c{n}", chance(f"{seed}/load/{n}"), connect("core")) for n in range(CLIENTS)]
+        self.keepings = [Keeping(f"k-{name}", chance(f"{seed}/keep/{name}"), connect(name)) for name in KEEPERS]
+        self.payings = [
+            Paying(name, chance(f"{seed}/pay/{name}"), connect(name), payees=[to for to in NODES if to != name])
+            for name in PAYERS
+        ]
+        self.all: list[Writer] = [*self.loads, *self.keepings, *self.payings]
+
+    @property
+    def acked(self) -> list[Acked]:
+        return [job for load in self.loads for job in load.acked]
+
+    @property
+    def paid(self) -> list[Paid]:
+        return [payment for paying in self.payings for payment in paying.paid]
+
+    @property
+    def violations(self) -> list[str]:
+        return [violation for writer in self.all for violation in writer.violations]
+
+
+def soak_kills(plan: Plan, folder: Path | None, say: Say) -> Toll:
+    """The mesh's folder is kept if anything was violated, or if it was given."""
     home = folder or Path(tempfile.mkdtemp(prefix="offgrid-soak-"))
-    broken = _soak(plan, home, say)
-    if broken or folder is not None:
+    toll = _soak(plan, home, say)
+    if toll.violations or folder is not None:
         say(f"   the mesh's folder: {home}")
     else:
         shutil.rmtree(home, ignore_errors=True)
-    return broken
+    return toll
 
 
-def _soak(plan: Plan, home: Path, say: Say) -> list[str]:
-    began = time.monotonic()
+def _soak(plan: Plan, home: Path, say: Say) -> Toll:
+    began, toll = time.monotonic(), Toll()
     with LocalMesh(home, "soak", NODES, **SETTINGS) as mesh:
         mesh.start()
         mesh.wait_alive()
         mesh.wait_offers(3)
-        loads = [
-            Load(f"c{number}", chance(f"{plan.seed}/load/{number}"), lambda: mesh["core"].client(5.0))
-            for number in range(CLIENTS)
-        ]
+        _open_ledger(mesh)
+        crowd = Crowd(mesh, plan.seed)
         killers = [
             Killer(role, [mesh[name] for name in names], plan.rounds, chance(f"{plan.seed}/kill/{role}"), say)
             for role, names in VICTIMS.items()
         ]
-        _run_together(loads, killers, plan)
-        broken = [violation for killer in killers for violation in killer.violations]
-        broken += [violation for load in loads for violation in load.violations]
+        _run_together(crowd.all, killers, plan)
+        toll.violations += [violation for killer in killers for violation in killer.violations] + crowd.violations
         killing_s = time.monotonic() - began
-        acked = [job for load in loads for job in load.acked]
-        broken += _settle(mesh, acked)
+        deadline = time.monotonic() + SETTLE_S
+        toll.violations += _settle_jobs(mesh, crowd.acked, deadline)
+        toll.violations += settle_outboxes(mesh, deadline)
+        money, unsettled = settle_money(mesh, "core", crowd.paid, deadline)
         settled_s = time.monotonic() - began - killing_s
-        broken += audit_jobs(mesh["core"], acked)
+        toll.violations += unsettled + audit_jobs(mesh["core"], crowd.acked)
+        for name, keeping in zip(KEEPERS, crowd.keepings, strict=True):
+            toll.violations += audit_objects(mesh[name], keeping.kept)
         codes = mesh.stop()
-        broken += [f"{name} did not stop in order: exit code {code}" for name, code in codes.items() if code != 0]
-    figures, found = audit_stores(mesh, acked)
-    kills = Counter({killer.role: killer.done for killer in killers})
-    say(f"   {', '.join(f'{count} kills of {role}' for role, count in kills.items())} in {killing_s:.0f} s")
-    say(
-        f"   {len(acked)} jobs acknowledged ({len(acked) / killing_s:.1f}/s), {sum(load.repeats for load in loads)} "
-        f"calls repeated, all ended {settled_s:.1f} s after the last kill"
-    )
-    say(f"   {figures}")
-    return broken + found
+        toll.violations += [
+            f"{name} did not stop in order: exit code {code}" for name, code in codes.items() if code != 0
+        ]
+    stores = audit_stores(mesh, crowd.acked)
+    toll.violations += stores.broken + audit_money(money, crowd.paid, stores.accepted)
+    toll.figures = {
+        **{f"kills of {killer.role}": killer.done for killer in killers},
+        "seconds of killing": round(killing_s, 1),
+        "seconds to settle": round(settled_s, 1),
+        "calls repeated": sum(writer.repeats for writer in crowd.all),
+        "jobs acknowledged": len(crowd.acked),
+        "jobs accepted": len(stores.accepted),
+        "jobs booked": len(money.bookings.bookings),
+        "objects acknowledged": sum(len(keeping.kept) for keeping in crowd.keepings),
+        "bytes read back": sum(len(kept.data) for keeping in crowd.keepings for kept in keeping.kept),
+        "transfers acknowledged": len(crowd.paid),
+        "transfers final": len(money.final),
+        "nodes that agree on money": len(money.balances) if money.equal else 0,
+        "violations": len(toll.violations),
+    }
+    for what, count in toll.figures.items():
+        say(f"   {what:26} {count:>10,}")
+    say(f"   {stores.figures}")
+    return toll
 
 
-def _run_together(loads: list[Load], killers: list[Killer], plan: Plan) -> None:
-    clients = [threading.Thread(target=load.run, daemon=True) for load in loads]
+def _open_ledger(mesh: LocalMesh) -> None:
+    """Until every node knows of it."""
+    with mesh.founder.client() as founder:
+        founder.ledger.open()
+    deadline = time.monotonic() + SETTLE_S
+    for node in mesh.nodes.values():
+        with node.client() as client:
+            while not client.ledger.genesis().open:
+                if time.monotonic() > deadline:
+                    raise Unavailable(f"{node.name} does not hear of the ledger", reason="NotSpread")
+                time.sleep(0.1)
+
+
+def _run_together(writers: Sequence[Writer], killers: list[Killer], plan: Plan) -> None:
+    clients = [threading.Thread(target=writer.run, daemon=True) for writer in writers]
     for thread in clients:
         thread.start()
     for killer in killers:
@@ -142,16 +212,15 @@ def _run_together(loads: list[Load], killers: list[Killer], plan: Plan) -> None:
         thread.start()
     for thread in deaths:
         thread.join()
-    for load in loads:
-        load.stop()
+    for writer in writers:
+        writer.stop()
     for thread in clients:
         thread.join()
 
 
-def _settle(mesh: LocalMesh, acked: list[Acked]) -> list[str]:
+def _settle_jobs(mesh: LocalMesh, acked: list[Acked], deadline: float) -> list[str]:
     """Waits until all that was dispatched has ended; says what has not."""
     waiting = {job.job_id for job in acked if job.dispatched}
-    deadline = time.monotonic() + SETTLE_S
     with mesh["core"].client() as core:
         while waiting and time.monotonic() < deadline:
             with suppress(OffgridError):  # still coming up

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from random import Random
-from typing import TypeVar
 
 from offgrid.client import Client, OffgridError, payloads
 from offgrid.v1 import jobs_pb2
-
-T = TypeVar("T")
+from offgrid_tools.soak.clients import PAUSE_S, Writer
 
 OPEN_MAX = 12  # jobs of one client that have not ended; then it waits
-PAUSE_S = 0.05
 SLEEPY_CHANCE = 0.5
 ENDED = (jobs_pb2.JOB_STATE_COMPLETED, jobs_pb2.JOB_STATE_FAILED)
 
@@ -42,28 +35,18 @@ class Acked:
 
 
 @dataclass(slots=True)
-class Load:
-    """One client in a thread of its own."""
+class Load(Writer):
+    """One client that has jobs done."""
 
-    name: str
-    rng: Random
-    connect: Callable[[], Client]
     acked: list[Acked] = field(default_factory=list)
-    violations: list[str] = field(default_factory=list)
-    repeats: int = 0
-    _stop: threading.Event = field(default_factory=threading.Event)
+    _task_id: str = ""
 
-    def run(self) -> None:
-        with self.connect() as client:
-            task = self._insist(lambda: self._task(client))
-            number = 0
-            while not self._stop.is_set() and task is not None:
-                self._submit(client, task, number)
-                number += 1
-                self._wait_for_room(client)
+    def begin(self, client: Client) -> None:
+        self._task_id = self.insist(lambda: self._task(client)) or ""
 
-    def stop(self) -> None:
-        self._stop.set()
+    def step(self, client: Client, number: int) -> None:
+        self._submit(client, self._task_id, number)
+        self._wait_for_room(client)
 
     def _task(self, client: Client) -> str:
         mission = client.missions.create(self.name, request_id=f"{self.name}-m")
@@ -76,16 +59,16 @@ class Load:
         else:
             payload = payloads.wasm(ECHO, input=content)
         request_id = f"{self.name}-{number}"
-        job = self._insist(lambda: client.jobs.create(task, payload, request_id=request_id))
+        job = self.insist(lambda: client.jobs.create(task, payload, request_id=request_id))
         if job is None:
             return
         acked = Acked(job.job_id, content)
         self.acked.append(acked)
         if self.rng.random() < 0.2:  # a client that has forgotten that it was answered
-            again = self._insist(lambda: client.jobs.create(task, payload, request_id=request_id))
+            again = self.insist(lambda: client.jobs.create(task, payload, request_id=request_id))
             if again is not None and again.job_id != job.job_id:
                 self.violations.append(f"request {request_id} made two jobs: {job.job_id} and {again.job_id}")
-        acked.dispatched = self._insist(lambda: self._dispatch(client, job.job_id)) is not None
+        acked.dispatched = self.insist(lambda: self._dispatch(client, job.job_id)) is not None
 
     def _dispatch(self, client: Client, job_id: str) -> bool:
         try:
@@ -101,22 +84,7 @@ class Load:
             return
         oldest = recent[0].job_id
         while not self._stop.is_set():
-            job = self._insist(lambda: client.jobs.get(oldest))
+            job = self.insist(lambda: client.jobs.get(oldest))
             if job is None or job.state in ENDED:
                 return
             self._stop.wait(PAUSE_S)
-
-    def _insist(self, call: Callable[[], T]) -> T | None:
-        """Repeats until there is an answer; None when it was told to stop before."""
-        while True:
-            try:
-                return call()
-            except OffgridError as error:
-                if error.code not in ("UNAVAILABLE", "CANCELLED", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED"):
-                    self.violations.append(f"{self.name}: {error.code} {error.reason}: {error.message}")
-                    self._stop.set()
-                    return None
-            self.repeats += 1
-            if self._stop.is_set():
-                return None
-            time.sleep(PAUSE_S)

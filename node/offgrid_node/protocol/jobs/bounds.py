@@ -9,10 +9,12 @@ import re
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.errors import InvalidRequest
+from offgrid_node.protocol.jobs.large import INLINE_BYTES_MAX
 from offgrid_node.protocol.jobs.orders import JobOrder
 
-OUTPUT_BYTES_MAX = 2 * 1024 * 1024
 LOG_BYTES_MAX = 64 * 1024
+SEALED_BYTES_MAX = INLINE_BYTES_MAX + LOG_BYTES_MAX + 1024  # with all that sealing adds
+MANIFEST_BYTES_MAX = 4_096
 ID_CHARS_MAX = 64
 WORD_CHARS_MAX = 64
 LABEL_CHARS_MAX = 128  # a kind, an executor, a label's key or value
@@ -44,15 +46,21 @@ def check_offer(field: str, offer: jobs_pb2.Offer) -> None:
 
 
 def check_order(field: str, order: JobOrder) -> None:
-    _text(f"{field}.job_id", order.job_id, ID_CHARS_MAX)
-    _text(f"{field}.kind", order.kind, LABEL_CHARS_MAX)
-    _text(f"{field}.needs", order.needs, LABEL_CHARS_MAX)
+    _check(
+        field,
+        ("job_id", order.job_id, ID_CHARS_MAX),
+        ("kind", order.kind, LABEL_CHARS_MAX),
+        ("needs", order.needs, LABEL_CHARS_MAX),
+    )
 
 
 def check_clearing(field: str, clearing: jobs_pb2.Clearing) -> None:
-    _text(f"{field}.job_id", clearing.job_id, ID_CHARS_MAX)
-    _text(f"{field}.host", clearing.host, ID_CHARS_MAX)
-    _text(f"{field}.detail", clearing.detail, DETAIL_CHARS_MAX)
+    _check(
+        field,
+        ("job_id", clearing.job_id, ID_CHARS_MAX),
+        ("host", clearing.host, ID_CHARS_MAX),
+        ("detail", clearing.detail, DETAIL_CHARS_MAX),
+    )
     _number(f"{field}.price_micro", clearing.price_micro, PRICE_MAX)
 
 
@@ -61,22 +69,35 @@ def check_price(field: str, price_micro: int) -> None:
 
 
 def check_report(field: str, report: jobs_pb2.AttemptReport) -> None:
-    _text(f"{field}.job_id", report.job_id, ID_CHARS_MAX)
-    _text(f"{field}.error", report.error, WORD_CHARS_MAX)
+    _check(
+        field,
+        ("job_id", report.job_id, ID_CHARS_MAX),
+        ("error", report.error, WORD_CHARS_MAX),
+        ("error_detail", report.error_detail, DETAIL_CHARS_MAX),
+    )
     if report.error and not _WORD.match(report.error):
         raise InvalidRequest.field(f"{field}.error", f"{report.error!r} is no word of A-Z a-z 0-9, a letter first")
-    _text(f"{field}.error_detail", report.error_detail, DETAIL_CHARS_MAX)
     for name, value, most in (
-        ("output", report.result.output, OUTPUT_BYTES_MAX),
-        ("log", report.result.log, LOG_BYTES_MAX),
+        ("sealed", report.sealed, SEALED_BYTES_MAX),
+        ("blob", report.blob, MANIFEST_BYTES_MAX),
+        ("result.output", report.result.output, 0),
+        ("result.log", report.result.log, 0),
+        ("result.output_object", report.result.output_object, 0),
     ):
         if len(value) > most:
-            raise InvalidRequest.field(f"{field}.result.{name}", f"{len(value)} bytes; at most {most} are allowed")
+            text = f"at most {most} are allowed" if most else "none are allowed here: results come sealed"
+            raise InvalidRequest.field(f"{field}.{name}", f"{len(value)} bytes; {text}")
 
 
 def check_outcome(field: str, outcome: jobs_pb2.StartOutcome | jobs_pb2.ReportOutcome) -> None:
-    _text(f"{field}.job_id", outcome.job_id, ID_CHARS_MAX)
-    _text(f"{field}.refusal", outcome.refusal, REFUSAL_CHARS_MAX)
+    _check(field, ("job_id", outcome.job_id, ID_CHARS_MAX), ("refusal", outcome.refusal, REFUSAL_CHARS_MAX))
+
+
+def _check(field: str, *texts: tuple[str, str, int]) -> None:
+    """Several of one message: no name is put together unless it is needed."""
+    for name, text, most in texts:
+        if len(text) > most:
+            _text(f"{field}.{name}", text, most)
 
 
 def _text(field: str, text: str, most: int) -> None:

@@ -12,7 +12,7 @@ from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.ids import fresh_id
 from offgrid_node.protocol.jobs.commands import CreateMission, CreateTask, UpdateMission
 from offgrid_node.protocol.jobs.post import Post
-from offgrid_node.protocol.jobs.requests import REQUESTS_REMEMBERED, Requests
+from offgrid_node.protocol.requests import REQUESTS_REMEMBERED, Requests
 from offgrid_node.protocol.rng import Rng
 
 MISSIONS, TASKS = "missions", "tasks"

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from offgrid.v1 import common_pb2, jobs_pb2
+from offgrid.v1 import jobs_pb2
+from offgrid_node.protocol.events import ObjectAdded
 from offgrid_node.protocol.jobs.orders import AttemptKey, JobOrder
 from offgrid_node.protocol.jobs.receipts import ReceiptBody
+
+RUN_MAX = 256  # jobs of one RunJobs: as many as one call to a broker takes
 
 # ---- from the owner of a core; `digest` is 16 bytes of all that the request says but its id
 
@@ -36,16 +40,33 @@ class CreateTask:
     digest: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class CreateJob:
+class NewJob(NamedTuple):
     """`payload` is the serialised JobPayload as it will be carried; `needs` and `size_tokens` were worked out of it."""
 
-    task: jobs_pb2.Task
     payload: bytes
+    payload_digest: bytes
     needs: str
     size_tokens: int
     timeout_ms: int
     input_name: str
+    input_bytes: int  # of the input, wherever it is
+
+
+@dataclass(frozen=True, slots=True)
+class CreateJob:
+    task: jobs_pb2.Task
+    job: NewJob
+    request_id: str
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class RunJobs:
+    """Creates and dispatches them, all or none. `jobs` are at most RUN_MAX."""
+
+    task: jobs_pb2.Task
+    jobs: tuple[NewJob, ...]
+    mode: jobs_pb2.DispatchMode.ValueType
     request_id: str
     digest: bytes
 
@@ -66,10 +87,11 @@ class PostOffer:
 
 @dataclass(frozen=True, slots=True)
 class SubmitJobs:
-    """Orders whose signature is `core`'s."""
+    """Orders signed by `core`, and attempts of its that are over."""
 
     core: str
-    orders: tuple[tuple[JobOrder, common_pb2.Signed], ...]
+    orders: tuple[JobOrder, ...]
+    closed: tuple[AttemptKey, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +100,11 @@ class DeliverAwards:
     awards: tuple[jobs_pb2.Clearing, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Start:
+class Start(NamedTuple):
     """An order with a payload that has the digest it names."""
 
     order: JobOrder
-    signed: common_pb2.Signed
+    body: bytes  # of the order
     payload: jobs_pb2.JobPayload
     price_micro: int
 
@@ -94,13 +115,23 @@ class StartJobs:
     starts: tuple[Start, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
-    """`receipt` is the verified body of the result's receipt; None when the attempt brought no result."""
+class Report(NamedTuple):
+    """`receipt` is the verified body of the result's receipt; None when the attempt brought no result. The message
+    has it whole: it stands alone. What was sealed is open, and a large output is `added`: in this node's blob store, to
+    become an object with the acceptance."""
 
     key: AttemptKey
     message: jobs_pb2.AttemptReport
     receipt: ReceiptBody | None
+    added: ObjectAdded | None = None
+
+
+class Arriving(NamedTuple):
+    """An output is on its way here from the host that reports it."""
+
+    host: str
+    key: AttemptKey
+    size_bytes: int
 
 
 @dataclass(frozen=True, slots=True)

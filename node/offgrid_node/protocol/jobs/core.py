@@ -11,47 +11,39 @@ from collections import OrderedDict
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.effects import Answered, Rows
-from offgrid_node.protocol.errors import AlreadyExists, Corrupt, Exhausted, FailedPrecondition, Unavailable
 from offgrid_node.protocol.etypes import EventType
-from offgrid_node.protocol.events import BROKER
+from offgrid_node.protocol.events import BROKER, ObjectAdded
 from offgrid_node.protocol.ids import NODE_ID
 from offgrid_node.protocol.jobs.bounds import PRICE_MAX, REFUSAL_CHARS_MAX
-from offgrid_node.protocol.jobs.commands import CreateJob, DeliverAwards, DispatchJob, Report, ReportResults, Start
+from offgrid_node.protocol.jobs.commands import Arriving, DeliverAwards, Report, ReportResults, Start
 from offgrid_node.protocol.jobs.host import Host, price_of
-from offgrid_node.protocol.jobs.open_jobs import JOBS, Open, OpenJobs
+from offgrid_node.protocol.jobs.large import OUTPUT_LOST
+from offgrid_node.protocol.jobs.open_jobs import Open, OpenJobs
 from offgrid_node.protocol.jobs.peers import Peers
 from offgrid_node.protocol.jobs.post import CALL_BYTES_MAX, CALL_TIMEOUT_MAX_MS, Post, Tag, transfer_ms
 from offgrid_node.protocol.jobs.receipts import ReceiptBody
-from offgrid_node.protocol.jobs.requests import Requests
 from offgrid_node.protocol.jobs.settings import RETRY_DELAYS_MS, JobsSettings
-from offgrid_node.protocol.jobs.table import AWARDED, CREATED, QUEUED, RUNNING, move
+from offgrid_node.protocol.jobs.table import AWARDED, CREATED, QUEUED, RUNNING
 from offgrid_node.protocol.rng import Rng
 
 LOSSES_MAX = 8  # hosts that may die under one job before it is taken for the cause
 REFUSED_DELAY_MS, REFUSED_DELAY_MAX_MS = 100, 5_000
-POLL_MS = 5_000  # a queued order is said again this often: its broker may have restarted
+SUBMIT_RETRY_MS = 10_000  # should even the end of a call get lost
 START_RETRY_MS = 1_000
 # An award whose host has not answered by then is lost: not every node reaches every other. Its payload's time on the
 # road comes on top.
 START_PATIENCE_MS = 10_000
 RUN_GRACE_MS = 10_000 + transfer_ms(CALL_BYTES_MAX)  # past its time-out a host has this long to bring what came of it
-QUEUE_RETRY_MS = 1_000
-ROUTE_REASONS = {
-    "disabled": "the mesh is switched off for this job (mode disabled)",
-    "no broker": "no broker of the mesh is alive",
-    "broker": "a broker is alive",
-    "wait": "no broker of the mesh is alive, and this node cannot run it itself; it waits for one",
-}
 
 
 class Core:
     """Drives each open job from dispatch to its one accepted result, or to a named failure."""
 
-    def __init__(self, settings: JobsSettings, peers: Peers, post: Post, host: Host, requests: Requests) -> None:
+    def __init__(self, settings: JobsSettings, peers: Peers, post: Post, host: Host) -> None:
         """`host` is this node's own host part: the local queue is worked by it."""
         self._settings, self._peers, self._post = settings, peers, post
-        self._host, self._requests = host, requests
-        self._jobs = OpenJobs(settings, post)
+        self._host = host
+        self.jobs = self._jobs = OpenJobs(settings, post)
         self._local: OrderedDict[str, None] = OrderedDict()
 
     def load(self, rows: Rows, now: Now) -> None:
@@ -72,66 +64,20 @@ class Core:
         return len(self._jobs)
 
     def deadline_ms(self) -> int | None:
-        return self._jobs.timers.next_ms()
+        return self._jobs.deadline_ms()
 
-    # ---- from the owner
-
-    def on_create(self, ticket: int, command: CreateJob, now: Now, rng: Rng) -> None:
-        try:
-            made = self._requests.made(command.request_id, command.digest)
-            entry = self._jobs.get(made)
-            job = entry.job if entry is not None else self._requests.row(JOBS, jobs_pb2.Job, made)
-        except (AlreadyExists, Corrupt) as fault:
-            self._post.reply(ticket, fault)
-            return
-        if job is None and len(self._jobs) >= self._settings.queue_max:
-            text = f"{len(self._jobs)} jobs of this node have not ended, and it holds no more at once"
-            self._post.reply(ticket, Exhausted(text, reason="QueueFull", retry_ms=QUEUE_RETRY_MS))
-            return
-        if job is None:
-            job = self._jobs.create(command, now, rng)
-            self._requests.remember(command.request_id, command.digest, job.job_id)
-        self._post.reply(ticket, jobs_pb2.CreateJobResponse(job=job))
-
-    def on_dispatch(self, ticket: int, command: DispatchJob, now: Now, rng: Rng) -> None:
-        entry = self._jobs.get(command.job_id)
-        if entry is None:
-            fault = FailedPrecondition(f"job {command.job_id} has ended", reason="JobEnded")
-            self._post.reply(ticket, fault)
-            return
-        job, reason = entry.job, "it was dispatched before"
-        if job.state == CREATED:
-            mode = command.mode or self._settings.mode
-            brokers = self._peers.with_role(BROKER)
-            if mode == jobs_pb2.DISPATCH_MODE_OFFGRID and not brokers:
-                why = f"{ROUTE_REASONS['no broker']}; mode offgrid uses nothing else"
-                self._post.reply(ticket, Unavailable(why, reason="BrokerUnavailable", retry_ms=2_000))
-                return
-            job.mode = mode
-            move(job, "dispatch")
-            job.attempt = 1
-            job.route, reason = self._route(job, bool(brokers))
-            if job.route == jobs_pb2.ROUTE_OFFGRID:
-                self._submit(entry, now, rng)
-            else:
-                self._to_local_queue(entry)
-            self._jobs.keep(job, now, EventType.JOB_DISPATCHED)
-        self._post.reply(ticket, jobs_pb2.DispatchJobResponse(job=job, route=job.route, reason=reason))
-
-    def _route(self, job: jobs_pb2.Job, broker_alive: bool) -> tuple[jobs_pb2.Route.ValueType, str]:
-        """Which way a job goes, and why. What this node could not run itself is worth waiting for a broker."""
-        if job.mode == jobs_pb2.DISPATCH_MODE_DISABLED:
-            return jobs_pb2.ROUTE_FILE_QUEUE, ROUTE_REASONS["disabled"]
-        if broker_alive:
-            return jobs_pb2.ROUTE_OFFGRID, ROUTE_REASONS["broker"]
-        if job.needs in self._settings.executors:
-            return jobs_pb2.ROUTE_FILE_QUEUE, ROUTE_REASONS["no broker"]
-        return jobs_pb2.ROUTE_OFFGRID, ROUTE_REASONS["wait"]
+    def send(self, entry: Open, now: Now, rng: Rng) -> None:
+        """The present attempt sets out by the job's route; the caller keeps the job."""
+        if entry.job.route == jobs_pb2.ROUTE_OFFGRID:
+            self._submit(entry, now, rng)
+        else:
+            self._to_local_queue(entry)
 
     # ---- from brokers
 
     def on_submitted(self, tag: Tag, answer: Answered, now: Now, rng: Rng) -> None:
         if isinstance(answer.reply, jobs_pb2.SubmitJobsResponse):
+            self._post.closing.heard(tag.node, answer.reply.queued)
             asked = set(tag.keys)
             for clearing in answer.reply.clearings:
                 if (clearing.job_id, clearing.attempt) in asked:
@@ -144,6 +90,7 @@ class Core:
                 self._find_another_broker(entry, now, rng)
 
     def on_awards(self, ticket: int, command: DeliverAwards, now: Now, rng: Rng) -> None:
+        self._post.closing.heard(command.broker, 1)  # whoever awards late has a queue
         for clearing in command.awards:
             self._on_clearing(command.broker, clearing, now, rng)
         self._post.reply(ticket, jobs_pb2.DeliverAwardsResponse())
@@ -158,7 +105,7 @@ class Core:
             same = entry is not None and (entry.job.broker, entry.job.host) == (broker, clearing.host)
             if awarded and not same:
                 # Of an older attempt, of a broker that we turned from, or too late: the local queue has the job.
-                self._jobs.close(broker, key)
+                self._jobs.close(broker, key, now)
             return
         if awarded and not _sound(clearing):
             entry.avoided.add(broker)
@@ -168,7 +115,7 @@ class Core:
         elif clearing.kind == jobs_pb2.CLEARING_KIND_QUEUED:
             entry.tries = 0
             entry.avoided.clear()
-            self._jobs.timers.set(entry.job.job_id, now.mono_ms + POLL_MS)
+            self._wait_there(entry, clearing.fresh, now)
         elif clearing.kind == jobs_pb2.CLEARING_KIND_NO_HOST:
             self._try_later(entry, "NoHostsAvailable", clearing.detail, now)
         else:
@@ -199,7 +146,7 @@ class Core:
                     self._jobs.timers.set(entry.job.job_id, now.mono_ms + START_RETRY_MS)
             elif outcome.accepted:
                 self._jobs.confirm(entry, now)
-                self._jobs.timers.set(entry.job.job_id, now.mono_ms + entry.job.timeout_ms + RUN_GRACE_MS)
+                self._jobs.timers.set(entry.job.job_id, now.mono_ms + _run_ms(entry.job))
             else:
                 self._lose_and_wait(entry, f"refused: {outcome.refusal[:REFUSAL_CHARS_MAX]}", now)
 
@@ -207,11 +154,25 @@ class Core:
         outcomes = [self._on_report(command.host, report, now, rng) for report in command.reports]
         self._post.reply(ticket, jobs_pb2.ReportResultsResponse(outcomes=outcomes))
 
-    def on_local_report(self, report: jobs_pb2.AttemptReport, now: Now, rng: Rng) -> None:
+    def on_arriving(self, event: Arriving, now: Now) -> None:
+        """An output gets the time that it needs on its way here; once for an attempt, lest it never ends."""
+        entry = self._jobs.current(event.key)
+        if entry is None or entry.arriving or entry.job.host != event.host or entry.job.state not in (AWARDED, RUNNING):
+            return
+        entry.arriving = True
+        self._jobs.confirm(entry, now)
+        self._jobs.timers.set(entry.job.job_id, now.mono_ms + RUN_GRACE_MS + transfer_ms(event.size_bytes))
+
+    def on_local_report(self, report: jobs_pb2.AttemptReport, added: ObjectAdded | None, now: Now, rng: Rng) -> None:
         """From this node's own host part, in the same step."""
         body = ReceiptBody.decode(report.result.receipt.body) if report.HasField("result") else None
-        self._on_report(self._settings.node_id, Report((report.job_id, report.attempt), report, body), now, rng)
-        self._host.forget((self._settings.node_id, report.job_id, report.attempt))
+        if body is not None:
+            report.result.receipt.facts.CopyFrom(body.facts())
+        checked = Report((report.job_id, report.attempt), report, body, added)
+        outcome = self._on_report(self._settings.node_id, checked, now, rng)
+        if added is not None and not outcome.accepted:
+            self._post.drop_blob(added.body.object_id)
+        self._host.forget((self._settings.node_id, report.job_id, report.attempt), now)
 
     def _on_report(self, host: str, report: Report, now: Now, rng: Rng) -> jobs_pb2.ReportOutcome:
         job_id, attempt = report.key
@@ -221,13 +182,15 @@ class Core:
         if refusal or entry is None:
             return outcome
         if report.receipt is not None:
-            self._jobs.complete(entry, report.message.result, now)
+            self._jobs.complete(entry, report.message.result, report.added, now)
         elif report.message.error == "JobTimeout":
             self._jobs.fail(entry, "JobTimeout", report.message.error_detail, now)
         elif report.message.error in ("ExecutionFailed", "OutputTooLarge"):
             self._jobs.fail(entry, report.message.error, report.message.error_detail, now)
         else:
             self._lose_host(entry, f"{report.message.error}: {report.message.error_detail}", now, rng)
+            if report.message.error == OUTPUT_LOST:
+                outcome.accepted, outcome.refusal = False, report.message.error_detail[:REFUSAL_CHARS_MAX]
         return outcome
 
     def _refusal(self, host: str, report: Report) -> str:
@@ -241,6 +204,8 @@ class Core:
             return f"attempt {attempt} is over; the present one is {job.attempt}"
         if host != job.host:
             return "the attempt was awarded to another host"
+        if report.message.blob:
+            return "its output was not taken over"
         if report.receipt is not None:
             if report.receipt.payload_digest != job.payload_digest:
                 return "the receipt is for another payload"
@@ -268,6 +233,9 @@ class Core:
                 self._submit(entry, now, rng)
 
     def on_wake(self, now: Now, rng: Rng) -> None:
+        for job_id in self._jobs.waiting.take_due(now.mono_ms):
+            if (waiting := self._jobs.get(job_id)) is not None:
+                self._say_order(waiting)
         for job_id in self._jobs.timers.take_due(now.mono_ms):
             entry = self._jobs.get(job_id)
             if entry is None:
@@ -302,8 +270,9 @@ class Core:
             self._jobs.award(entry, "start", "", settings.node_id, price_micro, now)
             payload = self._jobs.payload(entry, now)
             if payload is not None:
-                order, signed = self._jobs.order(job)
-                self._host.take(Start(order, signed, jobs_pb2.JobPayload.FromString(payload), price_micro))
+                payload_message = jobs_pb2.JobPayload.FromString(payload)
+                order = self._jobs.order(job)
+                self._host.take(Start(order, order.encode(), payload_message, price_micro))
 
     # ---- inside
 
@@ -314,9 +283,23 @@ class Core:
             self._try_later(entry, "BrokerUnavailable", "no broker of the mesh answers", now)
             return
         job = entry.job
-        job.broker = job.broker if job.broker in brokers else rng.choice(brokers)
-        self._post.add("SubmitJobs", job.broker, entry.key, self._jobs.order(job)[1])
-        self._jobs.timers.set(job.job_id, now.mono_ms + 2 * POLL_MS)
+        self._jobs.waiting.discard(job.broker, job.job_id)
+        if job.broker not in brokers:
+            job.broker = rng.choice(brokers)
+        self._say_order(entry)
+        self._jobs.timers.set(job.job_id, now.mono_ms + SUBMIT_RETRY_MS)
+
+    def _say_order(self, entry: Open) -> None:
+        self._post.add("SubmitJobs", entry.job.broker, entry.key, self._jobs.order(entry.job).encode())
+
+    def _wait_there(self, entry: Open, fresh: bool, now: Now) -> None:
+        """Its broker holds the order in its queue. If it has only just learnt of it, though we thought it knew, it may
+        have forgotten others as well."""
+        job, waiting = entry.job, self._jobs.waiting
+        if fresh and waiting.holds(job.broker, job.job_id):
+            waiting.hurry(job.broker, now.mono_ms)
+        waiting.add(job.broker, job.job_id, now.mono_ms)
+        self._jobs.timers.cancel(job.job_id)
 
     def _find_another_broker(self, entry: Open, now: Now, rng: Rng) -> None:
         if set(self._peers.with_role(BROKER)) - entry.avoided:
@@ -327,6 +310,7 @@ class Core:
     def _try_later(self, entry: Open, error: str, detail: str, now: Now) -> None:
         """Three retries; then the local queue where the mode allows it and brokers are the trouble, else failure."""
         entry.avoided.clear()
+        self._jobs.waiting.discard(entry.job.broker, entry.job.job_id)
         if entry.tries < len(RETRY_DELAYS_MS):
             self._jobs.timers.set(entry.job.job_id, now.mono_ms + RETRY_DELAYS_MS[entry.tries])
             entry.tries += 1
@@ -337,6 +321,7 @@ class Core:
             self._jobs.fail(entry, error, detail, now)
 
     def _to_local_queue(self, entry: Open) -> None:
+        self._jobs.waiting.discard(entry.job.broker, entry.job.job_id)
         entry.job.route = jobs_pb2.ROUTE_FILE_QUEUE
         entry.job.broker = ""
         self._jobs.timers.cancel(entry.job.job_id)
@@ -349,11 +334,11 @@ class Core:
         payload = self._jobs.payload(entry, now)
         if payload is None:
             return
-        start = jobs_pb2.StartJob(order=self._jobs.order(job)[1], payload=payload, price_micro=job.price_micro)
+        start = jobs_pb2.StartJob(order=self._jobs.order(job).encode(), payload=payload, price_micro=job.price_micro)
         self._post.add("StartJobs", job.host, entry.key, start)
         if entry.answer_by_ms is None:
             # Of a job that runs, its report may come even if no answer does.
-            patience_ms = START_PATIENCE_MS if job.state == AWARDED else job.timeout_ms + RUN_GRACE_MS
+            patience_ms = START_PATIENCE_MS if job.state == AWARDED else _run_ms(job)
             entry.answer_by_ms = now.mono_ms + patience_ms + transfer_ms(len(payload))
         # The end of this call sets the next one's time: never are two under way. Should even its end get lost:
         self._jobs.timers.set(job.job_id, now.mono_ms + CALL_TIMEOUT_MAX_MS + START_RETRY_MS)
@@ -378,6 +363,11 @@ class Core:
         self._jobs.lose(entry, outcome, now)
         delay = REFUSED_DELAY_MS << min(entry.refusals, 6)
         self._jobs.timers.set(entry.job.job_id, now.mono_ms + min(delay, REFUSED_DELAY_MAX_MS))
+
+
+def _run_ms(job: jobs_pb2.Job) -> int:
+    """How long a host has for a job, all told: to fetch its input, to run it, to bring what came of it."""
+    return job.timeout_ms + RUN_GRACE_MS + transfer_ms(job.input_bytes)
 
 
 def _sound(clearing: jobs_pb2.Clearing) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
+from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.effects import Rows
 from offgrid_node.protocol.jobs.orders import ClaimKey
 from offgrid_node.protocol.jobs.post import Post
@@ -36,8 +37,8 @@ class Fence:
         """0 when nothing of the job was settled here, as far as is remembered."""
         return self._highest.get((core, job_id), 0)
 
-    def settle(self, key: ClaimKey) -> None:
-        """This attempt is over here, for ever."""
+    def settle(self, key: ClaimKey, now: Now) -> None:
+        """This attempt is over here, for ever. Written late, together with the end of its lease."""
         core, job_id, attempt = key
         if attempt <= self.highest(core, job_id):
             return
@@ -45,7 +46,7 @@ class Fence:
         self._highest[core, job_id] = attempt
         self._highest.move_to_end((core, job_id))
         value = attempt.to_bytes(4, "big") + self._count.to_bytes(8, "big")
-        self._post.put_bytes(FENCES, f"{core}/{job_id}".encode(), value)
+        self._post.put_late(FENCES, f"{core}/{job_id}".encode(), value, now)
         if len(self._highest) > self._fences_max:
             (core, job_id), _ = self._highest.popitem(last=False)
-            self._post.delete(FENCES, f"{core}/{job_id}".encode())
+            self._post.delete_late(FENCES, f"{core}/{job_id}".encode(), now)

@@ -3,18 +3,20 @@
 A lease is durable before its work starts and a receipt is durable before it is sent. After a restart a lease without
 a receipt is given back (HostRestarted), unless its work still executes: that outlives machines that are replaced. What
 is settled stays behind a fence (`fence.py`). So a host never runs an attempt twice nor signs two receipts for one.
+What is kept of a receipt is its body; it is signed each time it is sent, together with those that go along.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.effects import Answered, Execute, Executed, Rows
 from offgrid_node.protocol.errors import NotFound, PermissionDenied
 from offgrid_node.protocol.etypes import EventType
-from offgrid_node.protocol.events import BROKER, HOST
+from offgrid_node.protocol.events import BROKER, HOST, ObjectAdded
 from offgrid_node.protocol.jobs.bounds import DETAIL_CHARS_MAX, PRICE_MAX
 from offgrid_node.protocol.jobs.commands import Start, StartJobs
 from offgrid_node.protocol.jobs.fence import Fence
@@ -23,15 +25,39 @@ from offgrid_node.protocol.jobs.peers import Peers
 from offgrid_node.protocol.jobs.post import CALL_TIMEOUT_MAX_MS, Post, Tag
 from offgrid_node.protocol.jobs.receipts import COMPLETED, FAILED, ReceiptBody, result_digest, sign_receipts
 from offgrid_node.protocol.jobs.settings import JobsSettings
+from offgrid_node.protocol.objects.manifest import Manifest
 from offgrid_node.protocol.rng import Rng
 from offgrid_node.protocol.timers import Timers
 
 LEASES, META, EPOCH_KEY = "host_leases", "meta", b"host_epoch"
+RESULT_BLOBS = (
+    "host_result_blobs"  # object id, empty: large outputs that lie here, sealed, until their core has answered
+)
 OFFER_REFRESH_MS = 3_000  # a broker that restarted, or missed a change, knows the offer after this at the latest
 OFFER_RETRY_MS = 100  # doubled up to the refresh: a broker refuses until gossip has told it of this host
 REPORT_RETRY_MS, REPORT_RETRY_MAX_MS = 500, 30_000
 REPORTS_MAX = 10_000  # receipts a core has not acknowledged; beyond it no new work is taken
 OFFER_TIMER: ClaimKey = ("", "", 0)
+
+
+@dataclass(slots=True)
+class Lease:
+    """An attempt that was taken on; `report` once its work is over."""
+
+    order: JobOrder
+    body: bytes  # of the order
+    price_micro: int
+    report: jobs_pb2.AttemptReport | None = None
+    added: ObjectAdded | None = None  # a large output of this node's own job
+
+    def row(self) -> jobs_pb2.HostLease:
+        return jobs_pb2.HostLease(order=self.body, price_micro=self.price_micro, report=self.report)
+
+    @classmethod
+    def of_row(cls, row: jobs_pb2.HostLease) -> Lease:
+        return cls(
+            JobOrder.decode(row.order), row.order, row.price_micro, row.report if row.HasField("report") else None
+        )
 
 
 class Host:
@@ -47,8 +73,7 @@ class Host:
         """`executing` is asked at each load: what a former machine started and that has not ended."""
         self._settings, self._peers, self._post = settings, peers, post
         self._executing = executing
-        self._leases: dict[ClaimKey, jobs_pb2.HostLease] = {}
-        self._orders: dict[ClaimKey, JobOrder] = {}
+        self._leases: dict[ClaimKey, Lease] = {}
         self._running: set[ClaimKey] = set()
         self._retries: dict[ClaimKey, int] = {}
         self._timers: Timers[ClaimKey] = Timers()
@@ -57,7 +82,7 @@ class Host:
         self._offer_faults = 0
         self._newest: dict[tuple[str, str], int] = {}
         self._fence = Fence(post)
-        self._local: list[jobs_pb2.AttemptReport] = []
+        self._local: list[tuple[jobs_pb2.AttemptReport, ObjectAdded | None]] = []
 
     def load(self, rows: Rows, now: Now) -> None:
         epoch = int.from_bytes(rows.get(META, EPOCH_KEY) or b"\0", "big") + 1
@@ -65,12 +90,11 @@ class Host:
         self._fence.load(rows)
         executing = self._executing()
         for _, value in rows.scan(LEASES):
-            lease = jobs_pb2.HostLease.FromString(value)
-            key = claim_of(lease)
+            lease = Lease.of_row(jobs_pb2.HostLease.FromString(value))
+            key = lease.order.key
             self._leases[key] = lease
-            self._orders[key] = JobOrder.decode(lease.order.body)
-            self._newest[key[:2]] = max(lease.attempt, self._newest.get(key[:2], 0))
-            if key in executing and not lease.HasField("report"):
+            self._newest[key[:2]] = max(key[2], self._newest.get(key[:2], 0))
+            if key in executing and lease.report is None:
                 self._running.add(key)
             else:
                 self._timers.set(key, now.mono_ms)
@@ -126,40 +150,24 @@ class Host:
     def take(self, start: Start) -> None:
         """Takes the lease on; the work starts once it is durable."""
         order, key = start.order, start.order.key
-        lease = jobs_pb2.HostLease(
-            core=key[0], job_id=key[1], attempt=key[2], price_micro=start.price_micro, order=start.signed
-        )
-        self._leases[key], self._orders[key] = lease, order
+        lease = self._leases[key] = Lease(order, start.body, start.price_micro)
         self._newest[key[:2]] = key[2]
         self._running.add(key)
-        self._post.put(LEASES, row_key(key), lease)
+        self._post.put(LEASES, row_key(key), lease.row())
         self._event(EventType.JOB_AWARDED, lease, "taken")
         self._post.execute(Execute(*key, start.payload, order.timeout_ms))
 
     def on_executed(self, ends: Sequence[Executed], now: Now) -> None:
-        """All that ended in this step share one signature. Work may have ended between two machines: what counts is
-        that its lease has no report yet."""
-        ended, finished = [], []
+        """Work may have ended between two machines: what counts is that its lease has no report yet."""
         for end in ends:
             key = end.core, end.job_id, end.attempt
-            if key not in self._leases or self._leases[key].HasField("report"):
+            lease = self._leases.get(key)
+            if lease is None or lease.report is not None:
                 continue
             self._running.discard(key)
-            ended.append(self._leases[key])
-            report = jobs_pb2.AttemptReport(job_id=end.job_id, attempt=end.attempt)
-            if end.error:
-                report.error, report.error_detail = end.error, end.error_detail[:DETAIL_CHARS_MAX]
-            else:
-                report.result.status = COMPLETED if end.exit_code == 0 else FAILED
-                report.result.output, report.result.log = end.output, end.log
-                report.result.exit_code = end.exit_code
-                finished.append((key, self._receipt_body(end, report.result)))
-            self._leases[key].report.CopyFrom(report)
-        receipts = sign_receipts([body.encode() for _, body in finished], self._settings.signer, self._settings.salt)
-        for (key, body), receipt in zip(finished, receipts, strict=True):
-            receipt.facts.CopyFrom(body.facts())
-            self._leases[key].report.result.receipt.CopyFrom(receipt)
-        for lease in ended:
+            lease.report, lease.added = self._report(end, lease), end.added
+            if end.blob:
+                self._post.put_bytes(RESULT_BLOBS, _blob_id(lease.report).encode(), b"")
             self._event(EventType.JOB_EXECUTED, lease, lease.report.error or lease.report.result.status)
             self._keep_and_send(lease, now)
 
@@ -169,14 +177,14 @@ class Host:
                 self._offer_due = True
                 self._timers.set(OFFER_TIMER, now.mono_ms + OFFER_REFRESH_MS)
             elif (lease := self._leases.get(key)) is not None:
-                if not lease.HasField("report"):
+                if lease.report is None:
                     self._give_back(lease)
                 self._keep_and_send(lease, now)
 
     def on_peer_up(self, roles: frozenset[int], node_id: str, now: Now) -> None:
         self._offer_due = self._offer_due or BROKER in roles or node_id == self._settings.node_id
         for key, lease in self._leases.items():
-            if lease.core == node_id and lease.HasField("report"):
+            if key[0] == node_id and lease.report is not None:
                 self._timers.set(key, now.mono_ms)
 
     def on_offered(self, answer: Answered, now: Now) -> None:
@@ -195,13 +203,13 @@ class Host:
             answered = {(tag.node, outcome.job_id, outcome.attempt) for outcome in answer.reply.outcomes}
             for key in claims:
                 if key in answered:
-                    self.forget(key)
+                    self.forget(key, now)
             return
         if isinstance(answer.fault, PermissionDenied | NotFound) or (
             answer.fault is not None and answer.fault.reason == "NotACore"
         ):  # no member, or no core any more
             for key in claims:
-                self.forget(key)
+                self.forget(key, now)
             return
         for key in claims:
             if key in self._leases:
@@ -209,21 +217,30 @@ class Host:
                 delay = min(REPORT_RETRY_MAX_MS, REPORT_RETRY_MS << min(tries, 8))
                 self._timers.set(key, now.mono_ms + delay)
 
-    def forget(self, key: ClaimKey) -> None:
-        if self._leases.pop(key, None) is not None:
-            self._orders.pop(key, None)
+    def forget(self, key: ClaimKey, now: Now) -> None:
+        """It is settled. That is written late: after a crash it would be reported, answered and settled again."""
+        lease = self._leases.pop(key, None)
+        if lease is not None:
             if self._newest.get(key[:2]) == key[2]:
                 del self._newest[key[:2]]
             self._retries.pop(key, None)
             self._timers.cancel(key)
-            self._fence.settle(key)
-            self._post.delete(LEASES, row_key(key))
+            self._fence.settle(key, now)
+            self._post.delete_late(LEASES, row_key(key), now)
+            if lease.report is not None and lease.report.blob:
+                self._post.delete(RESULT_BLOBS, _blob_id(lease.report).encode())  # else it would still be wanted
+                self._post.drop_blob(_blob_id(lease.report))
 
     # ---- ends of a step
 
-    def take_local_reports(self) -> list[jobs_pb2.AttemptReport]:
-        """Reports for this very node's core, which stands in the same machine."""
+    def take_local_reports(self) -> list[tuple[jobs_pb2.AttemptReport, ObjectAdded | None]]:
+        """Reports for this very node's core, which stands in the same machine; their receipts stand alone."""
         reports, self._local = self._local, []
+        done = [report.result.receipt for report, _ in reports if report.HasField("result")]
+        settings = self._settings
+        signed = sign_receipts([receipt.body for receipt in done], settings.signer, settings.salt)
+        for receipt, whole in zip(done, signed, strict=True):
+            receipt.CopyFrom(whole)
         return reports
 
     def post_offer(self, rng: Rng) -> None:
@@ -252,57 +269,74 @@ class Host:
 
     # ---- inside
 
-    def _receipt_body(self, end: Executed, result: jobs_pb2.JobResult) -> ReceiptBody:
-        key = end.core, end.job_id, end.attempt
-        order, lease = self._orders[key], self._leases[key]
-        return ReceiptBody(
-            node=self._settings.node_id,
-            core=order.core,
-            job_id=order.job_id,
-            attempt=order.attempt,
-            payload_digest=order.payload_digest,
-            result_digest=result_digest(end.exit_code, end.output),
-            status=result.status,
-            size_tokens=order.size_tokens,
-            latency_us=end.latency_us,
-            price_micro=lease.price_micro,
-            executor=end.executor,
+    def _report(self, end: Executed, lease: Lease) -> jobs_pb2.AttemptReport:
+        if end.error:
+            detail = end.error_detail[:DETAIL_CHARS_MAX]
+            return jobs_pb2.AttemptReport(job_id=end.job_id, attempt=end.attempt, error=end.error, error_detail=detail)
+        order, status = lease.order, COMPLETED if end.exit_code == 0 else FAILED
+        body = ReceiptBody(
+            self._settings.node_id,
+            order.core,
+            order.job_id,
+            order.attempt,
+            order.payload_digest,
+            end.digest or result_digest(end.exit_code, end.output),
+            status,
+            order.size_tokens,
+            end.latency_us,
+            lease.price_micro,
+            end.executor,
+        )
+        receipt = jobs_pb2.Receipt(body=body.encode())
+        result = jobs_pb2.JobResult(
+            status=status, output=end.output, log=end.log, exit_code=end.exit_code, receipt=receipt
+        )
+        if end.added is not None:
+            result.output_object, result.output_bytes = end.added.body.object_id, end.added.body.size_bytes
+        return jobs_pb2.AttemptReport(
+            job_id=end.job_id, attempt=end.attempt, result=result, sealed=end.sealed, blob=end.blob
         )
 
-    def _give_back(self, lease: jobs_pb2.HostLease) -> None:
-        lease.report.job_id, lease.report.attempt = lease.job_id, lease.attempt
-        lease.report.error = "HostRestarted"
-        lease.report.error_detail = "the host restarted while it ran the attempt"
+    def _give_back(self, lease: Lease) -> None:
+        lease.report = jobs_pb2.AttemptReport(
+            job_id=lease.order.job_id,
+            attempt=lease.order.attempt,
+            error="HostRestarted",
+            error_detail="the host restarted while it ran the attempt",
+        )
         self._event(EventType.JOB_EXECUTED, lease, "HostRestarted")
 
-    def _keep_and_send(self, lease: jobs_pb2.HostLease, now: Now) -> None:
-        key = claim_of(lease)
-        self._post.put(LEASES, row_key(key), lease)
-        self._timers.set(
-            key, now.mono_ms + CALL_TIMEOUT_MAX_MS + REPORT_RETRY_MS
-        )  # should even the end of the call get lost
-        if lease.core == self._settings.node_id:
-            self._local.append(lease.report)
+    def _keep_and_send(self, lease: Lease, now: Now) -> None:
+        assert lease.report is not None
+        key = lease.order.key
+        self._post.put(LEASES, row_key(key), lease.row())
+        # Should even the end of the call get lost.
+        self._timers.set(key, now.mono_ms + CALL_TIMEOUT_MAX_MS + REPORT_RETRY_MS)
+        if key[0] == self._settings.node_id:
+            self._local.append((lease.report, lease.added))
+        elif lease.report.blob:  # alone: its answer waits until the core has fetched the output
+            self._post.add_alone("ReportResults", key[0], key[1:], lease.report)
         else:
-            self._post.add("ReportResults", lease.core, key[1:], lease.report)
+            self._post.add("ReportResults", key[0], key[1:], lease.report)
 
-    def _event(self, etype: EventType, lease: jobs_pb2.HostLease, outcome: str) -> None:
+    def _event(self, etype: EventType, lease: Lease, outcome: str) -> None:
+        core, job_id, attempt = lease.order.key
         event = jobs_pb2.AttemptEvent(
-            job_id=lease.job_id,
-            attempt=lease.attempt,
-            core=lease.core,
+            job_id=job_id,
+            attempt=attempt,
+            core=core,
             host=self._settings.node_id,
             price_micro=lease.price_micro,
             outcome=outcome,
         )
-        if lease.report.result.HasField("receipt"):
+        if lease.report is not None and lease.report.result.HasField("receipt"):
             event.receipt.CopyFrom(lease.report.result.receipt)
-        self._post.record(etype, lease.job_id, attempt=event)
+        self._post.record(etype, job_id, attempt=event)
 
 
-def claim_of(lease: jobs_pb2.HostLease | jobs_pb2.BrokerLease) -> ClaimKey:
-    """The attempt that a lease is for."""
-    return lease.core, lease.job_id, lease.attempt
+def _blob_id(report: jobs_pb2.AttemptReport) -> str:
+    """Of the large output that a report names."""
+    return Manifest.decode(report.blob).object_id
 
 
 def price_of(price_micro_per_million: int, size_tokens: int) -> int:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
-from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.effects import Answered, Asked, Effect, Executed, Rows, Woke
 from offgrid_node.protocol.errors import Internal
@@ -14,11 +13,12 @@ from offgrid_node.protocol.jobs.broker import Broker
 from offgrid_node.protocol.jobs.catalogue import Catalogue
 from offgrid_node.protocol.jobs.core import Core
 from offgrid_node.protocol.jobs.host import Host
+from offgrid_node.protocol.jobs.intake import Intake
 from offgrid_node.protocol.jobs.orders import ClaimKey
 from offgrid_node.protocol.jobs.peers import Peers
 from offgrid_node.protocol.jobs.post import Post, Tag
-from offgrid_node.protocol.jobs.requests import Requests
 from offgrid_node.protocol.jobs.settings import JobsSettings
+from offgrid_node.protocol.requests import Requests
 from offgrid_node.protocol.rng import Rng
 
 
@@ -27,12 +27,13 @@ class JobsMachine:
 
     def __init__(self, settings: JobsSettings, executing: Callable[[], Collection[ClaimKey]] = frozenset) -> None:
         """`executing` is asked at each load: what a former machine started and that has not ended."""
-        self._peers, self._post = Peers(), Post()
+        self._peers, self._post = Peers(), Post(settings)
         requests = Requests(self._post)
         self.catalogue = Catalogue(self._post, requests)
         self.broker = Broker(settings, self._peers, self._post)
         self.host = Host(settings, self._peers, self._post, executing)
-        self.core = Core(settings, self._peers, self._post, self.host, requests)
+        self.core = Core(settings, self._peers, self._post, self.host)
+        self.intake = Intake(settings, self._peers, self._post, requests, self.core)
 
     def load(self, rows: Rows, now: Now) -> None:
         self.catalogue.load(rows)
@@ -41,10 +42,12 @@ class JobsMachine:
         self.core.load(rows, now)
 
     def deadline_ms(self) -> int | None:
-        deadlines = (self.core.deadline_ms(), self.broker.deadline_ms(), self.host.deadline_ms())
+        parts = self.core, self.broker, self.host, self._post
+        deadlines = [part.deadline_ms() for part in parts]
         return min((due for due in deadlines if due is not None), default=None)
 
     def step(self, inputs: Sequence[object], now: Now, rng: Rng) -> list[Effect]:
+        self.core.jobs.begin(now)
         # Before anything wakes: a lease whose work ended while the machines were replaced must not be given back.
         self.host.on_executed([event for event in inputs if isinstance(event, Executed)], now)
         for event in inputs:
@@ -55,6 +58,8 @@ class JobsMachine:
                     self._answer(tag, event, now, rng)
                 case Executed():
                     pass
+                case commands.Arriving():
+                    self.core.on_arriving(event, now)
                 case PeerUp(node_id, _, roles):
                     self._peers.on_up(event)
                     self.broker.on_peer_up(node_id)
@@ -71,7 +76,7 @@ class JobsMachine:
                 case _:
                     raise Internal(f"the jobs machine does not know {type(event).__name__}")
         self._close_step(now, rng)
-        return self._post.take()
+        return self._post.take(now)
 
     def _ask(self, ticket: int, command: object, now: Now, rng: Rng) -> None:
         match command:
@@ -82,9 +87,11 @@ class JobsMachine:
             case commands.CreateTask():
                 self.catalogue.on_create_task(ticket, command, now, rng)
             case commands.CreateJob():
-                self.core.on_create(ticket, command, now, rng)
+                self.intake.on_create(ticket, command, now, rng)
             case commands.DispatchJob():
-                self.core.on_dispatch(ticket, command, now, rng)
+                self.intake.on_dispatch(ticket, command, now, rng)
+            case commands.RunJobs():
+                self.intake.on_run(ticket, command, now, rng)
             case commands.PostOffer():
                 self.broker.on_offer(ticket, command, now)
             case commands.SubmitJobs():
@@ -120,9 +127,11 @@ class JobsMachine:
         self.broker.clear(now)
         while True:
             self.core.pump_local_queue(now)
-            reports: Iterable[jobs_pb2.AttemptReport] = self.host.take_local_reports()
+            reports = self.host.take_local_reports()
             if not reports:
                 break
-            for report in reports:
-                self.core.on_local_report(report, now, rng)
+            for report, added in reports:
+                self.core.on_local_report(report, added, now, rng)
+        self.core.jobs.say_running(now)
+        self.intake.answer()
         self.host.post_offer(rng)

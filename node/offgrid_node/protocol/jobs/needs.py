@@ -8,22 +8,29 @@ from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.errors import FieldViolation, InvalidRequest
 
 MODULE_BYTES_MAX = 1024 * 1024
-INPUT_BYTES_MAX = 2 * 1024 * 1024
+INPUT_BYTES_MAX = 2 * 1024 * 1024  # in a payload that comes in a call; what is larger is put as an object first
 INPUT_NAME_BYTES_MAX = 1024
 ARGS_MAX = 64
 ARG_BYTES_MAX = 4096
 # The usual rule of thumb for English text; a byte of anything else is counted alike.
 INPUT_BYTES_PER_TOKEN = 4
 
+BUILTINS = ("echo",)  # what every host has: the output is the input
+NONE_SET = "none is set; set one of wasm, process and builtin"
 COMMAND_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 
 
-def check_payload(payload: jobs_pb2.JobPayload) -> None:
-    """Raises InvalidRequest that names every field which is wrong, below `payload.`; returns when all are right."""
+def check_payload(payload: jobs_pb2.JobPayload, field: str = "", *, input_bytes_max: int = INPUT_BYTES_MAX) -> None:
+    """Raises InvalidRequest that names every field which is wrong, below `field` and `payload.`; returns when all are
+    right. What a reference to an input says is not looked at."""
     wrong: list[FieldViolation] = []
     kind = payload.WhichOneof("executor")
     if kind is None:
-        wrong.append(FieldViolation("payload.executor", "none is set; set either wasm or process"))
+        wrong.append(FieldViolation("payload.executor", NONE_SET))
+    elif kind == "builtin":
+        if payload.builtin.name not in BUILTINS:
+            text = f"{payload.builtin.name[:80]!r} is not known; allowed: {', '.join(BUILTINS)}"
+            wrong.append(FieldViolation("payload.builtin.name", text))
     elif kind == "wasm":
         wrong += _check_module(payload.wasm.module)
         wrong += _check_args("payload.wasm.args", list(payload.wasm.args))
@@ -32,28 +39,36 @@ def check_payload(payload: jobs_pb2.JobPayload) -> None:
             rule = "is not a command name: 1 to 63 of a-z 0-9 . _ -, a letter or digit first; it is never a path"
             wrong.append(FieldViolation("payload.process.command", f"{payload.process.command[:80]!r} {rule}"))
         wrong += _check_args("payload.process.args", list(payload.process.args))
-    if len(payload.input) > INPUT_BYTES_MAX:
-        text = f"{len(payload.input)} bytes; at most {INPUT_BYTES_MAX} allowed, larger inputs are not possible yet"
+    if len(payload.input) > input_bytes_max:
+        text = f"{len(payload.input)} bytes; at most {input_bytes_max} allowed here, name an object that holds more"
+        wrong.append(FieldViolation("payload.input", text))
+    if bool(payload.input) + payload.HasField("input_object") + bool(payload.input_object_id) > 1:
+        text = "is set beside another input; a job has one of input, input_object_id and input_object"
         wrong.append(FieldViolation("payload.input", text))
     name_bytes = len(payload.input_name.encode())
     if name_bytes > INPUT_NAME_BYTES_MAX:
         text = f"{name_bytes} bytes; at most {INPUT_NAME_BYTES_MAX} allowed"
         wrong.append(FieldViolation("payload.input_name", text))
+    if wrong and field:
+        wrong = [FieldViolation(f"{field}{each.field}", each.description) for each in wrong]
     if wrong:
         raise InvalidRequest("; ".join(f"{v.field}: {v.description}" for v in wrong), violations=wrong)
 
 
 def needs_of(payload: jobs_pb2.JobPayload) -> str:
-    """The label that a host must offer: "wasm", or "process:" and the command. Raises InvalidRequest if none is set."""
+    """The label that a host must offer: "wasm", or "process:" and the command, or "builtin:" and the name. Raises
+    InvalidRequest if none is set."""
     kind = payload.WhichOneof("executor")
     if kind is None:
-        raise InvalidRequest.field("payload.executor", "none is set; set either wasm or process")
+        raise InvalidRequest.field("payload.executor", NONE_SET)
+    if kind == "builtin":
+        return f"builtin:{payload.builtin.name}"
     return "wasm" if kind == "wasm" else f"process:{payload.process.command}"
 
 
-def estimate_tokens(payload: jobs_pb2.JobPayload) -> int:
+def estimate_tokens(input_bytes: int) -> int:
     """The size of the work in tokens, at least 1, for a job whose owner gives none."""
-    return max(1, len(payload.input) // INPUT_BYTES_PER_TOKEN)
+    return max(1, input_bytes // INPUT_BYTES_PER_TOKEN)
 
 
 def _check_module(module: bytes) -> list[FieldViolation]:

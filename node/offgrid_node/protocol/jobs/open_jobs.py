@@ -10,24 +10,30 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from offgrid.v1 import common_pb2, jobs_pb2
+from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.effects import Rows
 from offgrid_node.protocol.errors import Corrupt
 from offgrid_node.protocol.etypes import EventType
-from offgrid_node.protocol.ids import fresh_id
+from offgrid_node.protocol.events import CostIncurred, ObjectAdded
 from offgrid_node.protocol.jobs.bounds import DETAIL_CHARS_MAX
-from offgrid_node.protocol.jobs.commands import CreateJob
-from offgrid_node.protocol.jobs.orders import AttemptKey, JobOrder, payload_digest, sign_order
-from offgrid_node.protocol.jobs.post import Post
+from offgrid_node.protocol.jobs.commands import NewJob
+from offgrid_node.protocol.jobs.orders import AttemptKey, JobOrder
+from offgrid_node.protocol.jobs.post import CALL_ITEMS_MAX, Post
 from offgrid_node.protocol.jobs.receipts import COMPLETED
 from offgrid_node.protocol.jobs.settings import JobsSettings
-from offgrid_node.protocol.jobs.table import AWARDED, CREATED, ENDED, move
-from offgrid_node.protocol.rng import Rng
+from offgrid_node.protocol.jobs.table import AWARDED, CREATED, ENDED, RUNNING, move
+from offgrid_node.protocol.jobs.waiting import Waiting
 from offgrid_node.protocol.timers import Timers
 
 JOBS, PAYLOADS, RESULTS = "jobs", "payloads", "results"
-TASK_JOBS = "task_jobs"  # "<task id>/<job id>", empty: the jobs of a task without a look at all others
+# "<task id>/<job id>", empty: the jobs of a task without a look at all others. Jobs made together share one entry, with
+# the beginning of their ids and PREFIXED.
+TASK_JOBS = "task_jobs"
+PREFIXED = b"*"
+PAYLOAD_KEPT_MAX = 1_024  # bytes, in an open job's own row and in memory: a row of its own costs more than it holds
+RESULT_INLINE_MAX = 1_024  # bytes of output and log that stand in the job's own row, and in the event of its end
+RUNNING_SAID_MS = 250  # what runs for less is told of by its end alone
 ATTEMPTS_SHOWN = 16
 OUTCOME_CHARS_MAX = 500  # of how an attempt ended
 ENDED_REMEMBERED = 10_000  # those not committed yet are among them; older ones are found in the rows
@@ -42,7 +48,9 @@ class Open:
     losses: int = 0
     refusals: int = 0
     avoided: set[str] = field(default_factory=set)
+    payload: bytes | None = None  # a small one; a large one until it is committed
     confirmed: bool = False  # its host has said, to this very process, that it runs the present attempt
+    arriving: bool = False  # its output is on its way here
     answer_by_ms: int | None = None  # until when the host is asked whether it does
 
     @property
@@ -58,14 +66,20 @@ class OpenJobs:
         self._open: dict[str, Open] = {}
         self._ended: OrderedDict[str, tuple[int, str]] = OrderedDict()
         self._rows: Rows | None = None
+        self._fresh: list[Open] = []
+        self._fresh_at: Now | None = None
+        self._unsaid: dict[str, Open] = {}
+        self._say_ms: int | None = None
         self.timers: Timers[str] = Timers()
+        self.waiting = Waiting(CALL_ITEMS_MAX)
 
     def load(self, rows: Rows) -> None:
         self._rows = rows
         for _, value in rows.scan(JOBS):
             job = jobs_pb2.Job.FromString(value)
             if job.state not in ENDED:
-                self._open[job.job_id] = Open(job)
+                self._open[job.job_id] = Open(job, payload=job.kept_payload or None)
+                job.ClearField("kept_payload")
 
     # ---- questions
 
@@ -93,23 +107,36 @@ class OpenJobs:
             known = (job.attempt, job.host) if job.state in ENDED else None
         return known == (attempt, host)
 
-    def order(self, job: jobs_pb2.Job) -> tuple[JobOrder, common_pb2.Signed]:
-        """The present attempt's order, signed; Ed25519 gives the same bytes each time."""
-        order = JobOrder(
-            core=self._settings.node_id,
-            job_id=job.job_id,
-            attempt=job.attempt,
-            kind=job.kind,
-            needs=job.needs,
-            size_tokens=job.size_tokens,
-            payload_bytes=job.payload_bytes,
-            payload_digest=job.payload_digest,
-            timeout_ms=job.timeout_ms,
+    def deadline_ms(self) -> int | None:
+        deadlines = (self.timers.next_ms(), self.waiting.deadline_ms(), self._say_ms)
+        return min((due for due in deadlines if due is not None), default=None)
+
+    def order(self, job: jobs_pb2.Job) -> JobOrder:
+        """The present attempt's order: the same each time."""
+        return JobOrder(
+            self._settings.node_id,
+            job.job_id,
+            job.attempt,
+            job.kind,
+            job.needs,
+            job.size_tokens,
+            job.payload_bytes,
+            job.payload_digest,
+            job.timeout_ms,
         )
-        return order, sign_order(order, self._settings.signer, self._settings.salt)
+
+    def begin(self, now: Now) -> None:
+        """A step begins. What an earlier batch wrote is committed, and large payloads can be read back."""
+        if self._fresh and now != self._fresh_at:
+            for entry in self._fresh:
+                entry.payload = None
+            self._fresh.clear()
+        self._fresh_at = now
 
     def payload(self, entry: Open, now: Now) -> bytes | None:
         """The stored payload; a job whose payload is damaged ends, so that it cannot stop all others for ever."""
+        if entry.payload is not None:
+            return entry.payload
         job_id = entry.job.job_id
         try:
             value = self._rows.get(PAYLOADS, job_id.encode()) if self._rows is not None else None
@@ -122,69 +149,92 @@ class OpenJobs:
 
     # ---- moves
 
-    def create(self, command: CreateJob, now: Now, rng: Rng) -> jobs_pb2.Job:
+    def create(self, job_id: str, task: jobs_pb2.Task, new: NewJob, request_id: str, now: Now) -> Open:
+        """A job that is open from now on; `keep` writes it. The index of its task is the caller's business."""
         job = jobs_pb2.Job(
-            job_id=fresh_id("j", rng),
-            task_id=command.task.task_id,
-            mission_id=command.task.mission_id,
-            kind=command.task.kind,
+            job_id=job_id,
+            task_id=task.task_id,
+            mission_id=task.mission_id,
+            kind=task.kind,
             state=CREATED,
-            needs=command.needs,
-            size_tokens=command.size_tokens,
-            timeout_ms=command.timeout_ms,
-            payload_bytes=len(command.payload),
-            payload_digest=payload_digest(command.payload),
+            needs=new.needs,
+            size_tokens=new.size_tokens,
+            timeout_ms=new.timeout_ms,
+            payload_bytes=len(new.payload),
+            payload_digest=new.payload_digest,
             created_us=now.utc_us,
             updated_us=now.utc_us,
-            request_id=command.request_id,
-            input_name=command.input_name,
+            request_id=request_id,
+            input_name=new.input_name,
+            input_bytes=new.input_bytes,
         )
-        self._open[job.job_id] = Open(job)
-        self._post.put_bytes(PAYLOADS, job.job_id.encode(), command.payload)
-        self._post.put_bytes(TASK_JOBS, f"{job.task_id}/{job.job_id}".encode(), b"")
-        self.keep(job, now, EventType.JOB_CREATED)
-        return job
+        entry = self._open[job_id] = Open(job, payload=new.payload)
+        if len(new.payload) > PAYLOAD_KEPT_MAX:
+            self._fresh.append(entry)
+            self._post.put_bytes(PAYLOADS, job_id.encode(), new.payload)
+        return entry
 
     def award(self, entry: Open, event: str, broker: str, host: str, price_micro: int, now: Now) -> None:
         """The present attempt has a host. `event` is "award", or "start" where that is this node itself."""
         job = entry.job
         entry.tries = 0
         entry.avoided.clear()
+        self.waiting.discard(job.broker, job.job_id)
         move(job, event)
         job.broker, job.host, job.price_micro = broker, host, price_micro
         job.attempts.add(number=job.attempt, host=host, started_us=now.utc_us)
         self.keep(job, now, EventType.JOB_AWARDED)
 
     def confirm(self, entry: Open, now: Now) -> None:
-        """Its host has said that it runs the present attempt."""
+        """Its host has said that it runs the present attempt. Nothing hangs on that but what people see, so it is
+        said only of what runs for a while."""
         entry.confirmed = True
         if entry.job.state == AWARDED:
             move(entry.job, "start")
-            self.keep(entry.job, now, EventType.JOB_AWARDED)
+            self._unsaid[entry.job.job_id] = entry
+            if self._say_ms is None:
+                self._say_ms = now.mono_ms + RUNNING_SAID_MS
+
+    def say_running(self, now: Now) -> None:
+        """Writes which jobs run, once it has been so for a moment."""
+        if self._say_ms is None or now.mono_ms < self._say_ms:
+            return
+        unsaid, self._unsaid, self._say_ms = self._unsaid, {}, None
+        for entry in unsaid.values():
+            if entry.job.state == RUNNING:
+                self.keep(entry.job, now, EventType.JOB_AWARDED)
 
     def lose(self, entry: Open, outcome: str, now: Now) -> None:
         """Ends the present attempt; the next number is durable with this very batch."""
         job = entry.job
         self._end_attempt(job, outcome, now)
-        self.close(job.broker, entry.key)
+        self.close(job.broker, entry.key, now)
         move(job, "lose")
+        self._unsaid.pop(job.job_id, None)
         job.attempt += 1
-        entry.confirmed, entry.answer_by_ms = False, None
+        entry.confirmed, entry.arriving, entry.answer_by_ms = False, False, None
         job.host, job.price_micro = "", 0
         self.keep(job, now, EventType.JOB_DISPATCHED)
 
-    def complete(self, entry: Open, result: jobs_pb2.JobResult, now: Now) -> None:
-        """The one accepted result, whether the work did well or not."""
+    def complete(self, entry: Open, result: jobs_pb2.JobResult, added: ObjectAdded | None, now: Now) -> None:
+        """The one accepted result, whether the work did well or not; a large output becomes an object with it."""
         job = entry.job
         well = result.status == COMPLETED
         self._end_attempt(job, result.status, now)
-        self._post.put(RESULTS, job.job_id.encode(), result)
         move(job, "complete" if well else "fail")
         if not well:
             job.error, job.error_detail = "ExecutionFailed", f"exit code {result.exit_code}"
         job.result.CopyFrom(result)
-        job.result.ClearField("output")
-        job.result.ClearField("log")
+        job.result_bytes = len(result.output) + len(result.log)
+        if job.result_bytes > RESULT_INLINE_MAX:
+            self._post.put(RESULTS, job.job_id.encode(), result)
+            job.result.ClearField("output")
+            job.result.ClearField("log")
+        if added is not None:
+            self._post.tell("objects", added)
+        if result.HasField("receipt"):
+            cost = CostIncurred(job.job_id, job.attempt, job.host, job.price_micro, job.kind)
+            self._post.tell("ledger", cost)
         self._end(entry, now, EventType.JOB_COMPLETED if well else EventType.JOB_FAILED)
 
     def fail(self, entry: Open, error: str, detail: str, now: Now) -> None:
@@ -193,29 +243,35 @@ class OpenJobs:
         entry.job.error, entry.job.error_detail = error, detail[:DETAIL_CHARS_MAX]
         self._end(entry, now, EventType.JOB_FAILED)
 
-    def keep(self, job: jobs_pb2.Job, now: Now, etype: EventType | None = None) -> None:
-        """Writes the row, and the event that goes with it."""
+    def keep(self, job: jobs_pb2.Job, now: Now, *etypes: EventType) -> None:
+        """Writes the row, and the events that go with it."""
         job.updated_us = now.utc_us
-        self._post.put(JOBS, job.job_id.encode(), job)
-        if etype is not None:
+        row, entry = job.SerializeToString(), self._open.get(job.job_id)
+        if entry is not None and entry.payload is not None and len(entry.payload) <= PAYLOAD_KEPT_MAX:
+            row += jobs_pb2.Job(kept_payload=entry.payload).SerializeToString()  # parsed as one message
+        self._post.put_bytes(JOBS, job.job_id.encode(), row)
+        for etype in etypes:
             self._post.record(etype, job.job_id, job=job)
 
-    def close(self, broker: str, key: AttemptKey) -> None:
-        """Tells the broker that the attempt is over. Lost words heal by the host's next offer."""
+    def close(self, broker: str, key: AttemptKey, now: Now) -> None:
+        """Tells the broker, soon, that the attempt is over."""
         if broker:
-            self._post.add("CloseLeases", broker, key, jobs_pb2.LeaseKey(job_id=key[0], attempt=key[1]))
+            self._post.closing.add(broker, key, now.mono_ms)
 
     # ---- inside
 
     def _end(self, entry: Open, now: Now, etype: EventType) -> None:
         job = entry.job
-        self.close(job.broker, entry.key)
+        self.close(job.broker, entry.key, now)
         del self._open[job.job_id]
         self.timers.cancel(job.job_id)
+        self.waiting.discard(job.broker, job.job_id)
+        self._unsaid.pop(job.job_id, None)
         self._ended[job.job_id] = job.attempt, job.host
         if len(self._ended) > ENDED_REMEMBERED:
             self._ended.popitem(last=False)
-        self._post.delete(PAYLOADS, job.job_id.encode())
+        if job.payload_bytes > PAYLOAD_KEPT_MAX:
+            self._post.delete(PAYLOADS, job.job_id.encode())
         self.keep(job, now, etype)
 
     def _end_attempt(self, job: jobs_pb2.Job, outcome: str, now: Now) -> None:

@@ -6,16 +6,17 @@ The core numbers a job's attempts and that number is the fence: a result for a l
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from struct import Struct
+from typing import NamedTuple
 
-from offgrid.v1 import common_pb2
-from offgrid_node.protocol.effects import Signer
-from offgrid_node.protocol.ids import base32, node_id_bytes
-from offgrid_node.protocol.signing import BodyReader, BodyWriter, decode_body, digest_of
+from offgrid_node.protocol.ids import node_id_bytes, node_id_from
+from offgrid_node.protocol.jobs.batch import BatchKind
+from offgrid_node.protocol.signing import BodyReader, decode_body
 
-ORDER_KIND = b"og.order.v1"
+ORDERS = BatchKind(b"og.order.v1", b"og.orders.v1")
 VERSION = 1
 DIGEST_BYTES = 32
+_HEAD, _LENGTH, _ATTEMPT, _TAIL = Struct(">B20sH"), Struct(">H"), Struct(">IH"), Struct(">QQ32sI")
 
 JOB_ID_BYTES_MAX = 128  # a job id is its core's own choice and stands in the keys of others' rows
 
@@ -28,8 +29,7 @@ def row_key(key: ClaimKey) -> bytes:
     return f"{key[0]}/{key[1]}/".encode() + key[2].to_bytes(4, "big")
 
 
-@dataclass(frozen=True, slots=True)
-class JobOrder:
+class JobOrder(NamedTuple):
     """One attempt of one job. Times in milliseconds, sizes in bytes and tokens."""
 
     core: str
@@ -44,42 +44,40 @@ class JobOrder:
 
     @property
     def key(self) -> ClaimKey:
-        return self.core, self.job_id, self.attempt
+        return self[:3]
 
     def encode(self) -> bytes:
-        writer = BodyWriter().uint(VERSION, 1).fixed(node_id_bytes(self.core), 20).text(self.job_id)
-        writer.uint(self.attempt, 4).text(self.kind).text(self.needs).uint(self.size_tokens, 8)
-        writer.uint(self.payload_bytes, 8).fixed(self.payload_digest, DIGEST_BYTES).uint(self.timeout_ms, 4)
-        return writer.done()
+        job_id, kind, needs = self.job_id.encode(), self.kind.encode(), self.needs.encode()
+        if len(self.payload_digest) != DIGEST_BYTES:
+            raise ValueError(f"a payload digest has {DIGEST_BYTES} bytes, not {len(self.payload_digest)}")
+        return b"".join(
+            (
+                _HEAD.pack(VERSION, node_id_bytes(self.core), len(job_id)),
+                job_id,
+                _ATTEMPT.pack(self.attempt, len(kind)),
+                kind,
+                _LENGTH.pack(len(needs)),
+                needs,
+                _TAIL.pack(self.size_tokens, self.payload_bytes, self.payload_digest, self.timeout_ms),
+            )
+        )
 
     @classmethod
     def decode(cls, body: bytes) -> JobOrder:
         """Raises PeerFault for anything that `encode` would not have written."""
-        return decode_body("job order", body, cls._read, cls.encode)
+        return decode_body("job order", body, cls._read)
 
     @classmethod
     def _read(cls, reader: BodyReader) -> JobOrder:
-        if (version := reader.uint(1)) != VERSION:
+        version, core, length = reader.unpack(_HEAD)
+        if version != VERSION:
             raise ValueError(f"version {version}, only {VERSION} is known")
-        core, job_id = base32(reader.fixed(20)), reader.text()
-        if len(job_id.encode()) > JOB_ID_BYTES_MAX:
+        if length > JOB_ID_BYTES_MAX:
             raise ValueError(f"a job id of more than {JOB_ID_BYTES_MAX} bytes")
-        return cls(
-            core,
-            job_id,
-            reader.uint(4),
-            reader.text(),
-            reader.text(),
-            reader.uint(8),
-            reader.uint(8),
-            reader.fixed(DIGEST_BYTES),
-            reader.uint(4),
-        )
-
-
-def sign_order(order: JobOrder, signer: Signer, salt: bytes) -> common_pb2.Signed:
-    body = order.encode()
-    return common_pb2.Signed(body=body, signature=signer.sign(digest_of(ORDER_KIND, salt, body)))
+        job_id = reader.fixed(length).decode()
+        attempt, length = reader.unpack(_ATTEMPT)
+        kind, needs = reader.fixed(length).decode(), reader.text()
+        return cls(node_id_from(core), job_id, attempt, kind, needs, *reader.unpack(_TAIL))
 
 
 def payload_digest(payload: bytes) -> bytes:

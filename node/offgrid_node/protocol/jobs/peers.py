@@ -11,12 +11,15 @@ class Peers:
     def __init__(self) -> None:
         self._roles: dict[str, frozenset[int]] = {}
         self._down: set[str] = set()
+        self._with_role: dict[int, tuple[str, ...]] = {}  # as asked since the last change
 
     def on_up(self, event: PeerUp) -> None:
+        self._with_role.clear()
         self._roles[event.node_id] = event.roles
         self._down.discard(event.node_id)
 
     def on_down(self, event: PeerDown) -> None:
+        self._with_role.clear()
         self._roles.pop(event.node_id, None)
         self._down.add(event.node_id)
 
@@ -30,6 +33,9 @@ class Peers:
     def has_role(self, node_id: str, role: int) -> bool:
         return role in self._roles.get(node_id, ())
 
-    def with_role(self, role: int) -> list[str]:
+    def with_role(self, role: int) -> tuple[str, ...]:
         """Node ids in a fixed order, so that a replay chooses alike."""
-        return sorted(node for node, roles in self._roles.items() if role in roles)
+        found = self._with_role.get(role)
+        if found is None:
+            found = self._with_role[role] = tuple(sorted(node for node in self._roles if self.has_role(node, role)))
+        return found

@@ -1,25 +1,33 @@
-"""Effects of one step, with calls to the same node put together: one RPC carries what a whole batch has to say."""
+"""Effects of one step, with calls to the same node put together: one RPC carries what a whole batch has to say.
+
+What nobody waits for is written late: it goes along with the next transaction, or makes one of its own once it has
+waited LATE_MS. A crash before that loses it, so only that is late which comes about again by itself.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from google.protobuf.message import Message
 
 from offgrid.v1 import jobs_pb2, state_pb2
-from offgrid_node.protocol.effects import Call, Delete, Effect, Execute, Put, Record, Reply
+from offgrid_node.protocol.clock import Now
+from offgrid_node.protocol.effects import Call, Delete, DropBlob, Effect, Execute, Put, Raise, Record, Reply
 from offgrid_node.protocol.errors import Fault
 from offgrid_node.protocol.etypes import EventType
-from offgrid_node.protocol.jobs.orders import AttemptKey
+from offgrid_node.protocol.jobs.closing import Closing
+from offgrid_node.protocol.jobs.orders import ORDERS, AttemptKey
+from offgrid_node.protocol.jobs.receipts import RECEIPTS
+from offgrid_node.protocol.jobs.settings import JobsSettings
 
 CALL_ITEMS_MAX = 256
 CALL_BYTES_MAX = 3_000_000  # under gRPC's 4 MB default, with room for framing
 CALL_TIMEOUT_MS, CALL_TIMEOUT_MAX_MS = 5_000, 90_000
 LINK_BYTES_PER_S = 50_000  # the slowest link that a call of CALL_BYTES_MAX still gets over in its time
-
-M = TypeVar("M", bound=Message)
+LATE_MS = 200
+LATE_MAX = 4_096  # effects
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,48 +39,157 @@ class Tag:
     keys: tuple[AttemptKey, ...]
 
 
+@dataclass(slots=True)
+class Heap:
+    """What there is to say to one node by one method."""
+
+    keys: list[AttemptKey]
+    items: list[Any]
+    sizes: list[int]
+
+
 class Post:
     """Collects a step's effects; `take` closes the step."""
 
-    def __init__(self) -> None:
+    def __init__(self, settings: JobsSettings) -> None:
+        self._settings = settings
         self._effects: list[Effect] = []
-        self._items: dict[tuple[str, str], list[tuple[AttemptKey, Message]]] = {}
+        self._late: dict[tuple[str, bytes], Put | Delete] = {}
+        self._late_events: list[Record] = []
+        self._late_ms: int | None = None
+        self._durable = False
+        self._heaps: dict[tuple[str, str], Heap] = {}
+        self.closing = Closing(CALL_ITEMS_MAX)
+
+    # ---- what becomes durable
 
     def record(self, etype: EventType, subject: str, **data: Any) -> None:
         """One journal event; `data` names the case of Event's oneof."""
+        self._durable = True
         self._effects.append(Record(state_pb2.Event(etype=etype, subject=subject, **data)))
 
+    def record_late(self, etype: EventType, subject: str, now: Now, **data: Any) -> None:
+        self._late_events.append(Record(state_pb2.Event(etype=etype, subject=subject, **data)))
+        self._wait(now)
+
     def put(self, table: str, key: bytes, row: Message) -> None:
-        self._effects.append(Put(table, key, row.SerializeToString()))
+        self.put_bytes(table, key, row.SerializeToString())
 
     def put_bytes(self, table: str, key: bytes, value: bytes) -> None:
+        self._durable = True
+        self._late.pop((table, key), None)
         self._effects.append(Put(table, key, value))
 
     def delete(self, table: str, key: bytes) -> None:
+        self._durable = True
+        self._late.pop((table, key), None)
         self._effects.append(Delete(table, key))
+
+    def put_late(self, table: str, key: bytes, value: bytes, now: Now) -> None:
+        self._later(Put(table, key, value), now)
+
+    def delete_late(self, table: str, key: bytes, now: Now) -> None:
+        self._later(Delete(table, key), now)
+
+    # ---- what leaves
 
     def reply(self, ticket: int, outcome: Message | Fault) -> None:
         self._effects.append(Reply(ticket, outcome))
 
+    def tell(self, domain: str, event: object) -> None:
+        """Hands an event to another domain's machine, in this very batch."""
+        self._effects.append(Raise(domain, event))
+
     def execute(self, work: Execute) -> None:
         self._effects.append(work)
+
+    def drop_blob(self, object_id: str) -> None:
+        self._effects.append(DropBlob(object_id))
 
     def call(self, node: str, method: str, request: Message, tag: Tag) -> None:
         timeout_ms = min(CALL_TIMEOUT_MAX_MS, CALL_TIMEOUT_MS + transfer_ms(request.ByteSize()))
         self._effects.append(Call("jobs", node, f"offgrid.v1.MarketService/{method}", request, tag, timeout_ms))
 
-    def add(self, method: str, node: str, key: AttemptKey, item: Message) -> None:
+    def add(self, method: str, node: str, key: AttemptKey, item: bytes | Message) -> None:
         """Queues one item for the coalesced call of `method` to `node`."""
-        self._items.setdefault((method, node), []).append((key, item))
+        heap = self._heaps.get((method, node))
+        if heap is None:
+            heap = self._heaps[method, node] = Heap([], [], [])
+        heap.keys.append(key)
+        heap.items.append(item)
+        heap.sizes.append(len(item) if isinstance(item, bytes) else item.ByteSize())
 
-    def take(self) -> list[Effect]:
+    def add_alone(self, method: str, node: str, key: AttemptKey, item: bytes | Message) -> None:
+        """The same in a call of its own: nothing else waits for its answer."""
+        self.call(node, method, BUILDERS[method](self, node, [item]), Tag(method, node, (key,)))
+
+    # ---- the end of a step
+
+    def deadline_ms(self) -> int | None:
+        """When what is late, or unsaid, must go by itself."""
+        return min((due for due in (self._late_ms, self.closing.due_ms) if due is not None), default=None)
+
+    def take(self, now: Now) -> list[Effect]:
         """Everything so far, the coalesced calls last."""
-        for (method, node), items in self._items.items():
-            for part in _parts(items):
-                keys = tuple(key for key, _ in part)
-                self.call(node, method, REQUESTS[method]([item for _, item in part]), Tag(method, node, keys))
-        effects, self._effects, self._items = self._effects, [], {}
+        for (method, node), heap in self._heaps.items():
+            build = BUILDERS[method]
+            for start, end in _parts(heap.sizes):
+                keys = tuple(heap.keys[start:end])
+                self.call(node, method, build(self, node, heap.items[start:end]), Tag(method, node, keys))
+        for broker, over in self.closing.take_due(now.mono_ms):
+            self.call(broker, "CloseLeases", jobs_pb2.CloseLeasesRequest(leases=leases_of(over)), closed(broker))
+        many = len(self._late) + len(self._late_events) > LATE_MAX
+        if self._late_ms is not None and (self._durable or many or now.mono_ms >= self._late_ms):
+            self._effects += self._late.values()
+            self._effects += self._late_events
+            self._late, self._late_events, self._late_ms = {}, [], None
+        effects, self._effects, self._heaps, self._durable = self._effects, [], {}, False
         return effects
+
+    # ---- inside
+
+    def _later(self, effect: Put | Delete, now: Now) -> None:
+        self._late[effect.table, effect.key] = effect
+        self._wait(now)
+
+    def _wait(self, now: Now) -> None:
+        if self._late_ms is None:
+            self._late_ms = now.mono_ms + LATE_MS
+
+    def _submit(self, broker: str, orders: list[bytes]) -> Message:
+        signature = ORDERS.sign(orders, self._settings.signer, self._settings.salt)
+        closed = leases_of(self.closing.take(broker))
+        return jobs_pb2.SubmitJobsRequest(orders=orders, root_signature=signature, closed=closed)
+
+    def _deliver(self, core: str, awards: list[jobs_pb2.Clearing]) -> Message:
+        return jobs_pb2.DeliverAwardsRequest(awards=awards)
+
+    def _start(self, host: str, starts: list[jobs_pb2.StartJob]) -> Message:
+        orders = [start.order for start in starts]
+        signature = ORDERS.sign(orders, self._settings.signer, self._settings.salt)
+        return jobs_pb2.StartJobsRequest(starts=starts, root_signature=signature)
+
+    def _report(self, core: str, reports: list[jobs_pb2.AttemptReport]) -> Message:
+        bodies = [report.result.receipt.body for report in reports if report.HasField("result")]
+        signature = RECEIPTS.sign(bodies, self._settings.signer, self._settings.salt)
+        return jobs_pb2.ReportResultsRequest(reports=reports, root_signature=signature)
+
+
+BUILDERS: dict[str, Callable[[Post, str, list[Any]], Message]] = {
+    "SubmitJobs": Post._submit,
+    "DeliverAwards": Post._deliver,
+    "StartJobs": Post._start,
+    "ReportResults": Post._report,
+}
+
+
+def closed(broker: str) -> Tag:
+    """Nothing follows from the end of such a call: the next offer of each host heals whatever was lost."""
+    return Tag("CloseLeases", broker, ())
+
+
+def leases_of(keys: Sequence[AttemptKey]) -> list[jobs_pb2.LeaseKey]:
+    return [jobs_pb2.LeaseKey(job_id=job_id, attempt=attempt) for job_id, attempt in keys]
 
 
 def transfer_ms(size_bytes: int) -> int:
@@ -80,23 +197,13 @@ def transfer_ms(size_bytes: int) -> int:
     return size_bytes * 1_000 // LINK_BYTES_PER_S
 
 
-def _parts(items: Sequence[tuple[AttemptKey, Message]]) -> list[list[tuple[AttemptKey, Message]]]:
-    parts: list[list[tuple[AttemptKey, Message]]] = [[]]
-    room = CALL_BYTES_MAX
-    for key, item in items:
-        size = item.ByteSize()
-        if parts[-1] and (len(parts[-1]) >= CALL_ITEMS_MAX or size > room):
-            parts.append([])
-            room = CALL_BYTES_MAX
-        parts[-1].append((key, item))
+def _parts(sizes: Sequence[int]) -> list[tuple[int, int]]:
+    """From where to where the items of each call go, by number and by bytes; a larger one goes alone."""
+    parts, start, room = [], 0, CALL_BYTES_MAX
+    for index, size in enumerate(sizes):
+        if index > start and (index - start >= CALL_ITEMS_MAX or size > room):
+            parts.append((start, index))
+            start, room = index, CALL_BYTES_MAX
         room -= size
+    parts.append((start, len(sizes)))
     return parts
-
-
-REQUESTS: dict[str, Callable[[list[Any]], Message]] = {
-    "SubmitJobs": lambda items: jobs_pb2.SubmitJobsRequest(orders=items),
-    "DeliverAwards": lambda items: jobs_pb2.DeliverAwardsRequest(awards=items),
-    "StartJobs": lambda items: jobs_pb2.StartJobsRequest(starts=items),
-    "ReportResults": lambda items: jobs_pb2.ReportResultsRequest(reports=items),
-    "CloseLeases": lambda items: jobs_pb2.CloseLeasesRequest(leases=items),
-}

@@ -1,31 +1,34 @@
 """Receipts: what a host signs for work done, many at once under one signature.
 
-The receipts of one batch are the leaves of a Merkle tree (RFC 9162, section 2.1: an odd node moves up, it is never
-doubled); the host signs the root and the leaf count. A receipt with its path stands alone.
+The receipts of one batch are the leaves of a Merkle tree (`protocol/merkle.py`); the host signs the root and the leaf
+count. A receipt with its path stands alone.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from struct import Struct
+from typing import NamedTuple
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.effects import Signer, Verifier
 from offgrid_node.protocol.errors import PeerFault
-from offgrid_node.protocol.ids import base32, node_id_bytes
-from offgrid_node.protocol.signing import BodyReader, BodyWriter, decode_body, digest_of
+from offgrid_node.protocol.ids import node_id_bytes, node_id_from
+from offgrid_node.protocol.jobs.batch import BatchKind
+from offgrid_node.protocol.merkle import PathError, root_by_path, tree_of
+from offgrid_node.protocol.signing import BodyReader, decode_body
 
-LEAF_KIND, NODE_KIND, ROOT_KIND = b"og.receipt.v1", b"og.merkle.v1", b"og.receipts.v1"
+RECEIPTS = BatchKind(b"og.receipt.v1", b"og.receipts.v1")
 VERSION = 1
-LEAVES_MAX = 1 << 20
+DIGEST_BYTES = 32
+_HEAD, _TAIL = Struct(">B20s20sH"), Struct(">I32s32sBQQQH")
 COMPLETED, FAILED = "completed", "failed"
 _STATUS = {COMPLETED: 1, FAILED: 2}
 _STATUS_NAMES = {code: name for name, code in _STATUS.items()}
 
 
-@dataclass(frozen=True, slots=True)
-class ReceiptBody:
+class ReceiptBody(NamedTuple):
     """What a host vouches for. `latency_us` is the execution's own time; `price_micro` is what the award said."""
 
     node: str
@@ -41,39 +44,44 @@ class ReceiptBody:
     executor: str
 
     def encode(self) -> bytes:
-        writer = BodyWriter().uint(VERSION, 1).fixed(node_id_bytes(self.node), 20)
-        writer.fixed(node_id_bytes(self.core), 20).text(self.job_id).uint(self.attempt, 4)
-        writer.fixed(self.payload_digest, 32).fixed(self.result_digest, 32).uint(_STATUS[self.status], 1)
-        writer.uint(self.size_tokens, 8).uint(self.latency_us, 8).uint(self.price_micro, 8).text(self.executor)
-        return writer.done()
+        job_id, executor = self.job_id.encode(), self.executor.encode()
+        if {len(self.payload_digest), len(self.result_digest)} != {DIGEST_BYTES}:
+            raise ValueError(f"digests have {DIGEST_BYTES} bytes")
+        return b"".join(
+            (
+                _HEAD.pack(VERSION, node_id_bytes(self.node), node_id_bytes(self.core), len(job_id)),
+                job_id,
+                _TAIL.pack(
+                    self.attempt,
+                    self.payload_digest,
+                    self.result_digest,
+                    _STATUS[self.status],
+                    self.size_tokens,
+                    self.latency_us,
+                    self.price_micro,
+                    len(executor),
+                ),
+                executor,
+            )
+        )
 
     @classmethod
     def decode(cls, body: bytes) -> ReceiptBody:
         """Raises PeerFault for anything that `encode` would not have written."""
-        return decode_body("receipt", body, cls._read, cls.encode)
+        return decode_body("receipt", body, cls._read)
 
     @classmethod
     def _read(cls, reader: BodyReader) -> ReceiptBody:
-        if (version := reader.uint(1)) != VERSION:
+        version, node, core, length = reader.unpack(_HEAD)
+        if version != VERSION:
             raise ValueError(f"version {version}, only {VERSION} is known")
-        node, core, job_id, attempt = base32(reader.fixed(20)), base32(reader.fixed(20)), reader.text(), reader.uint(4)
-        payload, result, status = reader.fixed(32), reader.fixed(32), reader.uint(1)
+        job_id = reader.fixed(length).decode()
+        attempt, payload, result, status, tokens, latency, price, length = reader.unpack(_TAIL)
         if status not in _STATUS_NAMES:
             raise ValueError(f"status {status} is not known")
-        tokens, latency, price = reader.uint(8), reader.uint(8), reader.uint(8)
-        return cls(
-            node,
-            core,
-            job_id,
-            attempt,
-            payload,
-            result,
-            _STATUS_NAMES[status],
-            tokens,
-            latency,
-            price,
-            reader.text(),
-        )
+        executor = reader.fixed(length).decode()
+        names = node_id_from(node), node_id_from(core)
+        return cls(*names, job_id, attempt, payload, result, _STATUS_NAMES[status], tokens, latency, price, executor)
 
     def facts(self) -> jobs_pb2.ReceiptFacts:
         """The same, for people."""
@@ -97,50 +105,33 @@ def result_digest(exit_code: int, output: bytes) -> bytes:
     return hashlib.blake2b(head + output, digest_size=32, person=b"og.result.v1").digest()
 
 
-def _join(left: bytes, right: bytes) -> bytes:
-    return hashlib.blake2b(left + right, digest_size=32, person=NODE_KIND).digest()
-
-
-def _root_digest(salt: bytes, count: int, root: bytes) -> bytes:
-    return digest_of(ROOT_KIND, salt, count.to_bytes(4, "big") + root)
-
-
 def sign_receipts(bodies: Sequence[bytes], signer: Signer, salt: bytes) -> list[jobs_pb2.Receipt]:
-    """Receipts for all bodies under one signature, in their order."""
-    level = [digest_of(LEAF_KIND, salt, body) for body in bodies]
-    paths: list[list[bytes]] = [[] for _ in bodies]
-    places = list(range(len(bodies)))
-    while len(level) > 1:
-        for leaf, place in enumerate(places):
-            sibling = place ^ 1
-            if sibling < len(level):
-                paths[leaf].append(level[sibling])
-            places[leaf] = place >> 1
-        pairs = range(0, len(level), 2)
-        level = [_join(level[i], level[i + 1]) if i + 1 < len(level) else level[i] for i in pairs]
-    signature = signer.sign(_root_digest(salt, len(bodies), level[0])) if bodies else b""
+    """Receipts for all bodies under one signature, in their order, each of which stands alone."""
+    if not bodies:
+        return []
+    _, paths = tree_of([RECEIPTS.leaf_digest(salt, body) for body in bodies])
+    return whole_receipts(bodies, RECEIPTS.sign(bodies, signer, salt), paths)
+
+
+def whole_receipts(
+    bodies: Sequence[bytes], signature: bytes, paths: Sequence[Sequence[bytes]]
+) -> list[jobs_pb2.Receipt]:
+    """Bodies with what makes each of them stand alone."""
+    count = len(bodies)
     return [
-        jobs_pb2.Receipt(body=body, index=index, path=paths[index], root_signature=signature, count=len(bodies))
-        for index, body in enumerate(bodies)
+        jobs_pb2.Receipt(body=body, index=index, path=path, root_signature=signature, count=count)
+        for index, (body, path) in enumerate(zip(bodies, paths, strict=True))
     ]
 
 
 def verify_receipt(receipt: jobs_pb2.Receipt, public_key: bytes, verify: Verifier, salt: bytes) -> ReceiptBody:
     """The body, if the receipt was signed by `public_key` in this mesh; raises PeerFault otherwise."""
     body = ReceiptBody.decode(receipt.body)
-    if not 0 <= receipt.index < receipt.count <= LEAVES_MAX:
-        raise PeerFault(f"receipt {body.job_id}: leaf {receipt.index} of {receipt.count}", reason="MalformedReceipt")
-    node, place, last, path = digest_of(LEAF_KIND, salt, receipt.body), receipt.index, receipt.count - 1, receipt.path
-    used = 0
-    while last:
-        if place & 1 or place < last:
-            if used == len(path):
-                raise PeerFault(f"receipt {body.job_id}: its path is too short", reason="MalformedReceipt")
-            node = _join(path[used], node) if place & 1 else _join(node, path[used])
-            used += 1
-        place, last = place >> 1, last >> 1
-    if used != len(path):
-        raise PeerFault(f"receipt {body.job_id}: its path is too long", reason="MalformedReceipt")
-    if not verify(public_key, _root_digest(salt, receipt.count, node), receipt.root_signature):
+    leaf = RECEIPTS.leaf_digest(salt, receipt.body)
+    try:
+        root = root_by_path(leaf, receipt.index, receipt.count, receipt.path)
+    except PathError as error:
+        raise PeerFault(f"receipt {body.job_id}: {error}", reason="MalformedReceipt") from error
+    if not verify(public_key, RECEIPTS.root_digest(salt, receipt.count, root), receipt.root_signature):
         raise PeerFault(f"receipt {body.job_id}: the signature is not {body.node}'s", reason="BadSignature")
     return body

@@ -6,8 +6,6 @@ serves one mesh and one node in its life; `held_directory` and `store_not_empty`
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from offgrid.v1 import mesh_pb2
 from offgrid_node.protocol.effects import Rows, Signer, Verifier
 from offgrid_node.protocol.errors import FailedPrecondition, Fault, InvalidRequest, PeerFault
@@ -20,7 +18,6 @@ from offgrid_node.protocol.mesh.records import (
     WEIGHT_MILLI_DEFAULT,
     Genesis,
     MemberRecord,
-    Witness,
     open_genesis,
     signed,
 )
@@ -47,17 +44,15 @@ def found_mesh(
     verify: Verifier,
     check_certificate: CheckCertificate,
     failure_domain: str = "",
-    witnesses: Sequence[Witness] | None = None,
 ) -> MeshRows:
-    """The rows of a new mesh with `node` as its first member: root-signed, admin, every role, sole witness.
+    """The rows of a new mesh with `node` as its first member: root-signed, admin, every role.
 
     `nonce` is 16 random bytes. Raises InvalidRequest for a name that breaks the rule.
     """
     for field, value in (("mesh", name), ("name", node_name)):
         if not NAME.match(value):
             raise InvalidRequest.field(field, f"{value!r}: {NAME_RULE}")
-    named = (Witness(node.node_id, WEIGHT_MILLI_DEFAULT),) if witnesses is None else tuple(witnesses)
-    genesis = Genesis(name, root.public_key, now_us, nonce, named)
+    genesis = Genesis(name, root.public_key, now_us, nonce)
     record = MemberRecord(
         node_id=node.node_id,
         name=node_name,

@@ -1,7 +1,7 @@
 """The mesh domain's machine: membership, joining, liveness and gossip behind `step`.
 
 It dispatches inputs to `admission.py`, `liveness.py` and `spreading.py`; at the end of a step `_settle` turns whatever
-changed into rows, journal records, pushes and the PeerUp and PeerDown that the jobs domain lives by. Until its first
+changed into rows, journal records, pushes and the PeerUp and PeerDown that the other domains live by. Until its first
 step it says nothing: a boot counter is made durable together with whatever that step decides.
 """
 
@@ -227,7 +227,7 @@ class MeshMachine:
                 self._swim.forget(change.node_id)
         touched = [change.node_id for change in changes] + self._swim.take_changed()
         for node_id in dict.fromkeys((self._self_id, *touched, *(self._standing.known() if self.removed else ()))):
-            effects += self._tell_jobs(node_id)
+            effects += self._tell_others(node_id)
         if not self.removed:
             news = [change.node_id for change in changes if change.after is not None]
             effects += self._spreader.push(news, self._swim.alive(), self._sources, rng)
@@ -260,9 +260,10 @@ class MeshMachine:
             effects.append(Record(event))
         return effects
 
-    def _tell_jobs(self, node_id: str) -> list[Effect]:
+    def _tell_others(self, node_id: str) -> list[Effect]:
         record = self.directory.member(node_id)
         if record is None or record.removed or self.removed:
             return self._standing.gone(node_id)
-        up = PeerUp(node_id, record.name, self.directory.roles_in_force(node_id))
+        roles = self.directory.roles_in_force(node_id)
+        up = PeerUp(node_id, record.name, roles, record.weight_milli, record.failure_domain)
         return self._standing.report(up, self._swim.liveness(node_id), self._swim.boot_of(node_id))

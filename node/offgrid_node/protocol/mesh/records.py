@@ -29,7 +29,6 @@ ROLES_ALL = frozenset({CORE, BROKER, HOST})
 MESH_TAG_BYTES = 8
 NONCE_BYTES = 16
 KEY_BYTES = 32
-WITNESSES_MAX = 64
 ADDRESSES_MAX = 8
 ADDRESS_CHARS_MAX = 253 + len(":65535")
 VERSION_CHARS_MAX = 64
@@ -76,14 +75,6 @@ def is_address(text: str) -> bool:
     return bool(host) and port.isdecimal() and len(text) <= ADDRESS_CHARS_MAX and bool(_PRINTABLE.match(text))
 
 
-@dataclass(frozen=True, slots=True)
-class Witness:
-    """A member whose vote counts in the ledger, with its weight in thousandths."""
-
-    node_id: str
-    weight_milli: int
-
-
 @dataclass(frozen=True)
 class Genesis:
     """What a mesh is: signed by its root key, never changed."""
@@ -92,15 +83,11 @@ class Genesis:
     root_key: bytes
     created_us: int
     nonce: bytes
-    witnesses: tuple[Witness, ...] = ()
 
     @cached_property
     def body(self) -> bytes:
         writer = BodyWriter().text(self.mesh_name).fixed(self.root_key, KEY_BYTES).uint(self.created_us, 8)
-        writer.fixed(self.nonce, NONCE_BYTES).uint(len(self.witnesses), 2)
-        for witness in self.witnesses:
-            writer.fixed(node_id_bytes(witness.node_id), NODE_ID_BYTES).uint(witness.weight_milli, 4)
-        return writer.done()
+        return writer.fixed(self.nonce, NONCE_BYTES).done()
 
     @cached_property
     def mesh_hash(self) -> bytes:
@@ -123,13 +110,7 @@ class Genesis:
 
 def _read_genesis(reader: BodyReader) -> Genesis:
     name, root_key, created_us = check_name(reader.text()), reader.fixed(KEY_BYTES), reader.uint(8)
-    nonce, count = reader.fixed(NONCE_BYTES), reader.uint(2)
-    if count > WITNESSES_MAX:
-        raise ValueError(f"{count} witnesses, at most {WITNESSES_MAX} allowed")
-    witnesses = tuple(Witness(base32(reader.fixed(NODE_ID_BYTES)), reader.uint(4)) for _ in range(count))
-    if len({witness.node_id for witness in witnesses}) < count:
-        raise ValueError("a witness is named twice")
-    return Genesis(name, root_key, created_us, nonce, witnesses)
+    return Genesis(name, root_key, created_us, reader.fixed(NONCE_BYTES))
 
 
 @dataclass(frozen=True)

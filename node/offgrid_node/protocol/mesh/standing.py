@@ -1,4 +1,4 @@
-"""What the jobs domain is told of each member, and when: PeerUp and PeerDown, said once per change.
+"""What the other domains are told of each member, and when: PeerUp and PeerDown, said once per change.
 
 A member is up from the first sign of life until it is found dead or loses its membership; a suspect stays what it was.
 PeerUp is said again when name or roles change and when the node has restarted (a higher boot), PeerDown also of a
@@ -14,6 +14,8 @@ from offgrid_node.protocol.effects import Effect, Raise, Record
 from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.events import PeerDown, PeerUp
 from offgrid_node.protocol.mesh.swim import ALIVE, DEAD, SUSPECT
+
+AUDIENCE = ("jobs", "objects", "quorum", "ledger")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,18 +45,26 @@ class Standing:
             if said is not None and not was_up:
                 return []
             self._said[up.node_id] = _Said(None, boot)
-            return [_record(up.node_id, DEAD), Raise("jobs", PeerDown(up.node_id))]
+            return [_record(up.node_id, DEAD), *_tell(PeerDown(up.node_id))]
         if said == _Said(up, boot):
             return []
         self._said[up.node_id] = _Said(up, boot)
         same_life = said is not None and was_up and said.boot == boot
         told: list[Effect] = [] if same_life or up.node_id == self._self_id else [_record(up.node_id, ALIVE)]
-        return [*told, Raise("jobs", up)]
+        return [*told, *_tell(up)]
 
     def gone(self, node_id: str) -> list[Effect]:
-        """It is no member any more, or this node takes part no longer."""
-        said = self._said.pop(node_id, None)
-        return [Raise("jobs", PeerDown(node_id))] if said is not None and said.up is not None else []
+        """It is no member any more, or this node takes part no longer. Said once, and also of a member of which nothing
+        was said since this node started: others may hold rows of it."""
+        said = self._said.get(node_id)
+        if said is not None and said.up is None:
+            return []
+        self._said[node_id] = _Said(None, 0)
+        return _tell(PeerDown(node_id))
+
+
+def _tell(news: PeerUp | PeerDown) -> list[Effect]:
+    return [Raise(domain, news) for domain in AUDIENCE]
 
 
 def _record(node_id: str, liveness: int) -> Record:

@@ -46,11 +46,11 @@ def peer_message(
 
 
 def genesis_message(directory: Directory) -> ledger_pb2.GetGenesisResponse:
+    """The mesh's own beginning; the ledger's is told by the ledger."""
     genesis = directory.genesis
     return ledger_pb2.GetGenesisResponse(
         mesh=genesis.mesh_name,
         mesh_id=genesis.mesh_id,
         root_key=genesis.root_key,
-        witnesses=[ledger_pb2.Witness(node_id=w.node_id, weight_milli=w.weight_milli) for w in genesis.witnesses],
         genesis=directory.signed_genesis,
     )

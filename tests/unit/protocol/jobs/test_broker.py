@@ -6,11 +6,9 @@ import pytest
 from job_bench import OTHER, OWNER, RIVAL, WORKER, BrokerBench, order_of
 
 from offgrid.v1 import jobs_pb2
-from offgrid_node.protocol.effects import Answered
 from offgrid_node.protocol.events import CORE, HOST
 from offgrid_node.protocol.jobs.broker import CORE_GRACE_MS, LEASE_MARGIN_MS, QUEUE, Broker
 from offgrid_node.protocol.jobs.orders import JobOrder
-from offgrid_node.protocol.jobs.post import Tag
 
 AWARDED, QUEUED, NO_HOST, REFUSED = (
     jobs_pb2.CLEARING_KIND_AWARDED,
@@ -63,10 +61,7 @@ class TestAnotherCoreThatNamesTheSameJob:
         bench.offer(slots=1)
         bench.submit(OWNER)
         for core, calls in ((RIVAL, 1), (OWNER, 1)):
-            tag = Tag("DeliverAwards", core.node_id, (("j-1", 1),))
-            bench.broker.on_awards_answered(
-                tag, Answered(tag, core.node_id, jobs_pb2.DeliverAwardsResponse(), None), bench.now
-            )
+            bench.confirm(core)
             bench.wait(60_000)
             assert len(bench.calls("DeliverAwards")) == calls
 
@@ -80,7 +75,41 @@ class TestAnotherCoreThatNamesTheSameJob:
         bench.close(RIVAL, "j-1", 1)
         assert bench.broker.queued == 0
         bench.restart()
-        assert [bench.submit(OWNER).kind, bench.broker.queued] == [AWARDED, 0]
+        assert bench.broker.queued == 0
+
+
+class TestARestart:
+    def test_forgets_awards_and_makes_them_anew_for_those_who_ask(self) -> None:
+        bench = BrokerBench()
+        bench.offer(slots=1)
+        bench.submit(OWNER)
+        bench.restart()
+        bench.seen(HOST, WORKER)
+        bench.offer(seq=1 << 32, slots=1)
+        assert bench.submit(OWNER).kind == AWARDED
+
+    def test_leaves_those_in_line_who_waited_and_have_not_confirmed_their_award(self) -> None:
+        bench = BrokerBench()
+        bench.offer(slots=1)
+        bench.submit(RIVAL, "j-busy")
+        bench.submit(OWNER)
+        bench.close(RIVAL, "j-busy", 1)
+        assert bench.delivered() == ["j-1"]
+        bench.restart()
+        assert bench.broker.queued == 1
+        bench.confirm(OWNER)
+        bench.restart()
+        assert bench.broker.queued == 1, "whoever confirms what this life did not award changes nothing"
+
+    def test_has_no_row_of_a_confirmed_award(self) -> None:
+        bench = BrokerBench()
+        bench.offer(slots=1)
+        bench.submit(RIVAL, "j-busy")
+        bench.submit(OWNER)
+        bench.close(RIVAL, "j-busy", 1)
+        bench.confirm(OWNER)
+        bench.restart()
+        assert bench.broker.queued == 0
 
 
 def test_what_a_host_holds_for_one_core_is_not_taken_for_anothers() -> None:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import pytest
-from job_bench import MARKET, OTHER, WORKER, CoreBench, award
+from job_bench import MARKET, OTHER, OWNER, WORKER, CoreBench, award
 
 from offgrid.v1 import jobs_pb2
+from offgrid_node.protocol.effects import Raise
 from offgrid_node.protocol.errors import Exhausted, OutcomeUnknown, Unavailable
+from offgrid_node.protocol.events import CostIncurred
 from offgrid_node.protocol.jobs.bounds import DETAIL_CHARS_MAX, PRICE_MAX, REFUSAL_CHARS_MAX
 from offgrid_node.protocol.jobs.commands import DeliverAwards, Report, ReportResults
-from offgrid_node.protocol.jobs.core import LOSSES_MAX, QUEUE_RETRY_MS
-from offgrid_node.protocol.jobs.open_jobs import OUTCOME_CHARS_MAX
+from offgrid_node.protocol.jobs.core import LOSSES_MAX
+from offgrid_node.protocol.jobs.intake import QUEUE_RETRY_MS
+from offgrid_node.protocol.jobs.open_jobs import OUTCOME_CHARS_MAX, RUNNING_SAID_MS
+from offgrid_node.protocol.jobs.receipts import ReceiptBody, result_digest, sign_receipts
 from offgrid_node.protocol.jobs.table import AWARDED, FAILED, QUEUED, RUNNING
 
 LONG = "x" * 1_000_000
@@ -129,10 +133,22 @@ class TestStarting:
         bench = CoreBench()
         job_id = bench.awarded()
         bench.answers_start(job_id)
+        bench.wait(RUNNING_SAID_MS)
         assert bench.job_events()[-1].state == RUNNING
+        assert bench.job(job_id).state == RUNNING
         events = len(bench.job_events())
         bench.answers_start(job_id)
+        bench.wait(RUNNING_SAID_MS)
         assert len(bench.job_events()) == events, "and said once"
+
+    def test_that_it_ran_for_less_than_a_moment_is_not(self) -> None:
+        bench = CoreBench()
+        job_id = bench.awarded()
+        bench.answers_start(job_id)
+        report = report_of(bench.job(job_id))
+        bench.core.on_reports(9, ReportResults(WORKER.node_id, (report,)), bench.now, bench.rng)
+        bench.wait(RUNNING_SAID_MS)
+        assert RUNNING not in {job.state for job in bench.job_events()}
 
 
 def test_a_job_that_keeps_losing_hosts_is_taken_for_the_cause() -> None:
@@ -185,3 +201,48 @@ def test_a_job_that_ends_makes_room_for_another() -> None:
     bench.core.on_reports(9, reports, bench.now, bench.rng)
     bench.settle()
     assert isinstance(bench.create(), jobs_pb2.CreateJobResponse)
+
+
+def report_of(job: jobs_pb2.Job, *, status: str = "completed", exit_code: int = 0) -> Report:
+    """What WORKER brings of the present attempt; its signature was the handler's business."""
+    message = jobs_pb2.AttemptReport(job_id=job.job_id, attempt=job.attempt)
+    body = ReceiptBody(
+        node=WORKER.node_id,
+        core=OWNER.node_id,
+        job_id=job.job_id,
+        attempt=job.attempt,
+        payload_digest=job.payload_digest,
+        result_digest=result_digest(exit_code, b""),
+        status=status,
+        size_tokens=job.size_tokens,
+        latency_us=1,
+        price_micro=job.price_micro,
+        executor="test/1",
+    )
+    message.result.status, message.result.exit_code = status, exit_code
+    message.result.receipt.CopyFrom(sign_receipts([body.encode()], WORKER, b"")[0])
+    return Report((job.job_id, job.attempt), message, body)
+
+
+class TestCosts:
+    def costs(self, bench: CoreBench) -> list[CostIncurred]:
+        return [e.event for e in bench.effects if isinstance(e, Raise) and isinstance(e.event, CostIncurred)]
+
+    @pytest.mark.parametrize(("status", "exit_code"), [("completed", 0), ("failed", 1)])
+    def test_a_result_with_a_receipt_is_owed_for_once(self, status: str, exit_code: int) -> None:
+        bench = CoreBench()
+        job = bench.job(bench.awarded())
+        report = report_of(job, status=status, exit_code=exit_code)
+        for _ in range(2):
+            bench.core.on_reports(9, ReportResults(WORKER.node_id, (report,)), bench.now, bench.rng)
+            bench.settle()
+        assert self.costs(bench) == [CostIncurred(job.job_id, 1, WORKER.node_id, 5, "compute")]
+
+    def test_what_brought_no_result_costs_nothing(self) -> None:
+        bench = CoreBench()
+        job_id = bench.awarded()
+        message = jobs_pb2.AttemptReport(job_id=job_id, attempt=1, error="JobTimeout")
+        reports = ReportResults(WORKER.node_id, (Report((job_id, 1), message, None),))
+        bench.core.on_reports(9, reports, bench.now, bench.rng)
+        bench.settle()
+        assert self.costs(bench) == []

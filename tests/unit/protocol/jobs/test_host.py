@@ -6,11 +6,13 @@ import pytest
 from job_bench import OWNER, RIVAL, Disk, HostBench
 
 from offgrid.v1 import jobs_pb2
+from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.jobs import host
 from offgrid_node.protocol.jobs.fence import FENCES, Fence
 from offgrid_node.protocol.jobs.host import LEASES
-from offgrid_node.protocol.jobs.post import Post
+from offgrid_node.protocol.jobs.post import LATE_MS
 
+NOW = Now(0, 0)
 HUGE = 4_000_000_000
 
 
@@ -98,11 +100,11 @@ def test_no_work_is_taken_beyond_the_receipts_that_wait_to_be_acknowledged(monke
 
 class TestFence:
     def test_forgets_what_was_settled_first_beyond_its_bound(self) -> None:
-        post, disk = Post(), Disk()
+        post, disk = HostBench().post, Disk()
         fence = Fence(post, fences_max=2)
         for job_id, attempt in (("a", 1), ("b", 5), ("a", 2), ("c", 1)):
-            fence.settle((OWNER.node_id, job_id, attempt))
-        disk.commit(post.take())
+            fence.settle((OWNER.node_id, job_id, attempt), NOW)
+        disk.commit(post.take(Now(LATE_MS, 0)))
         again = Fence(post, fences_max=2)
         again.load(disk)
         for known in (fence, again):

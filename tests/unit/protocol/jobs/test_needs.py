@@ -87,7 +87,7 @@ def test_every_problem_is_said_at_once() -> None:
         check_payload(payload)
     assert len(caught.value.violations) == 4
     assert str(INPUT_BYTES_MAX) in caught.value.message
-    assert "not possible yet" in caught.value.message
+    assert "name an object that holds more" in caught.value.message
 
 
 def test_needs_are_the_labels_that_hosts_offer() -> None:
@@ -99,4 +99,23 @@ def test_needs_are_the_labels_that_hosts_offer() -> None:
 
 @pytest.mark.parametrize(("input_bytes", "tokens"), [(0, 1), (3, 1), (8, 2), (4000, 1000)])
 def test_tokens_are_a_quarter_of_the_input_and_at_least_one(input_bytes: int, tokens: int) -> None:
-    assert estimate_tokens(wasm(stdin=bytes(input_bytes))) == tokens
+    assert estimate_tokens(input_bytes) == tokens
+
+
+def test_a_job_has_one_input() -> None:
+    inputs = (
+        {"input": b"x"},
+        {"input_object_id": "o-x"},
+        {"input_object": jobs_pb2.ObjectRef(key=b"k")},
+    )
+    for one in inputs:
+        check_payload(jobs_pb2.JobPayload(process=jobs_pb2.ProcessTask(command="wc"), **one))
+        for other in inputs:
+            if other is not one:
+                with pytest.raises(InvalidRequest, match="beside another input"):
+                    check_payload(jobs_pb2.JobPayload(process=jobs_pb2.ProcessTask(command="wc"), **one, **other))
+
+
+def test_what_an_executor_is_given_may_be_larger_than_what_a_call_brings() -> None:
+    payload = wasm(stdin=bytes(INPUT_BYTES_MAX + 1))
+    check_payload(payload, input_bytes_max=INPUT_BYTES_MAX + 1)

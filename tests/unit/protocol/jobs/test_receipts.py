@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -32,7 +30,7 @@ def body(number: int, **changes: object) -> ReceiptBody:
         price_micro=56,
         executor="wasm",
     )
-    return dataclasses.replace(made, **changes)
+    return made._replace(**changes)
 
 
 @given(st.integers(1, 70))

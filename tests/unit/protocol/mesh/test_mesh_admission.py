@@ -178,6 +178,21 @@ def test_a_removal_reaches_all_within_five_seconds(seed: int, nodes: int, loss: 
     assert all(PeerDown(victim.node_id) in node.heard for node in rest)
 
 
+def test_a_removal_is_told_to_the_other_domains_though_the_member_was_never_heard_of_since_the_start() -> None:
+    """A restarted broker may hold awards to it."""
+    world = World(2, 4)
+    world.run(3_000)
+    late, victim = list(world.nodes.values())[2:]
+    for node in (late, victim):
+        node.crash()
+    world.run(20_000)  # until nobody gossips about it any more
+    world.first.ask(RemoveMember(victim.node_id))
+    late.heard.clear()
+    late.start()
+    world.run_until(lambda: not late.mesh.directory.is_member(victim.node_id), within_ms=5_000)
+    assert [event for event in late.heard if event.node_id == victim.node_id] == [PeerDown(victim.node_id)]
+
+
 def test_a_removed_node_learns_it_and_falls_silent() -> None:
     world = World(5, 4, loss=0.2)
     world.run(3_000)

@@ -118,7 +118,7 @@ def test_a_node_tells_jobs_of_itself_first_and_once() -> None:
     world.run(10_000)
     for node in world.running():
         own = [event for event in node.heard if event.node_id == node.node_id]
-        assert own == [PeerUp(node.node_id, own[0].name, frozenset({1, 2, 3}))]
+        assert own == [PeerUp(node.node_id, own[0].name, frozenset({1, 2, 3}), weight_milli=1_000)]
 
 
 def test_the_same_seed_gives_the_same_calls() -> None:

@@ -282,6 +282,17 @@ def test_a_genesis_must_carry_its_own_roots_signature() -> None:
         open_genesis(forged, verify)
 
 
+def test_the_bytes_of_a_genesis_and_the_mesh_id_that_is_their_hash() -> None:
+    genesis = Genesis("home", bytes(range(32)), 5, bytes(range(16)))
+    assert genesis.body.hex() == (
+        "0004686f6d65"
+        "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"
+        "0000000000000005"
+        "000102030405060708090a0b0c0d0e0f"
+    )
+    assert genesis.mesh_id == "d2ercn53cwq2jltd6bm7v4hu3z27izwq"
+
+
 def peer_record(key: NodeKey, version: int, *addresses: str, roles: tuple[int, ...] = (1, 3)) -> common_pb2.Signed:
     body = PeerRecord(key.node_id, version, frozenset(roles), addresses, "0.1.0").body
     return signed(PEER_KIND, GENESIS.salt, body, key)

@@ -1,0 +1,113 @@
+"""`GET /metrics`: a node's meters, and what it holds at this moment, as Prometheus text 0.0.4 or OpenMetrics 1.0.
+
+Only this file knows the library; each page has a registry of its own, so that two nodes may live in one process. The
+process's own figures (process_*) come from /proc and are missing where there is none.
+"""
+
+from __future__ import annotations
+
+import platform
+import re
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from itertools import accumulate
+
+from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, InfoMetricFamily
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+from prometheus_client.metrics_core import Metric
+from prometheus_client.openmetrics import exposition as openmetrics
+from prometheus_client.registry import Collector
+
+from offgrid_node.meters import Counter, Histogram, Meters
+from offgrid_node.protocol.errors import Fault
+from offgrid_node.protocol.mesh.swim import ALIVE
+from offgrid_node.protocol.objects.machine import ObjectsMachine
+from offgrid_node.runtime import Runtime
+from offgrid_node.services.mesh import NodeFacts, mesh_of
+
+# Named in Accept, and not with a weight of nothing.
+_OPENMETRICS = re.compile(r"application/openmetrics-text(?!\s*;[^,]*\bq=0(\.0*)?\s*(,|$|;))", re.IGNORECASE)
+
+
+class MetricsPage:
+    """The text, made anew for each reader."""
+
+    def __init__(self, meters: Meters, runtime: Runtime, facts: Callable[[], NodeFacts]) -> None:
+        self._registry = CollectorRegistry()
+        self._registry.register(_NodeCollector(meters, runtime, facts))
+        ProcessCollector(registry=self._registry)
+
+    def render(self, accept: str) -> tuple[str, bytes]:
+        """Content type and body, in the form that an Accept header asks for."""
+        if _OPENMETRICS.search(accept):
+            text = openmetrics.generate_latest(self._registry)  # type: ignore[no-untyped-call]
+            return openmetrics.CONTENT_TYPE_LATEST, text
+        return CONTENT_TYPE_PLAIN_0_0_4, generate_latest(self._registry)
+
+
+class _NodeCollector(Collector):
+    """What grows comes from the meters, what stands from the node itself."""
+
+    def __init__(self, meters: Meters, runtime: Runtime, facts: Callable[[], NodeFacts]) -> None:
+        self._meters, self._runtime, self._facts = meters, runtime, facts
+
+    def collect(self) -> Iterator[Metric]:
+        for instrument in self._meters:
+            yield _counter(instrument) if isinstance(instrument, Counter) else _histogram(instrument)
+        yield from self._of_runtime()
+        for part in (self._of_machines, self._of_outbox):
+            with suppress(
+                Fault
+            ):  # the node is loading what it knows: there are no machines to ask, the rest is still true
+                yield from part()
+
+    def _of_runtime(self) -> Iterator[Metric]:
+        runtime, store = self._runtime, self._runtime.store
+        yield GaugeMetricFamily("offgrid_inbox_inputs", "Inputs that wait for the next batch.", runtime.inbox_depth)
+        yield CounterMetricFamily(
+            "offgrid_journal_events_total", "Events of the journal, over all starts.", store.journal_seq
+        )
+        yield CounterMetricFamily(
+            "offgrid_runtime_failures_total", "Batches that were lost and loads that failed.", runtime.failures
+        )
+        yield GaugeMetricFamily("offgrid_store_bytes", "What the node's store takes on disk.", store.size_bytes())
+        yield GaugeMetricFamily("offgrid_store_limit_bytes", "What it may take at most.", store.limit_bytes())
+
+    def _of_machines(self) -> Iterator[Metric]:
+        facts, mesh = self._facts(), mesh_of(self._runtime)
+        members = mesh.directory.live()
+        alive = sum(mesh.liveness(node_id) == ALIVE for node_id in members)
+        build = {"version": facts.version, "python": platform.python_version()}
+        yield InfoMetricFamily("offgrid_build", "What this node runs.", build)
+        yield GaugeMetricFamily("offgrid_uptime_seconds", "Since the node was started.", facts.uptime_ms / 1000)
+        peers = GaugeMetricFamily("offgrid_peers", "Members of the mesh, this node too, by liveness.", labels=["state"])
+        peers.add_metric(["alive"], alive)
+        peers.add_metric(["not_alive"], len(members) - alive)
+        yield peers
+        yield GaugeMetricFamily("offgrid_open_jobs", "Jobs of this core that have not ended.", facts.jobs_open)
+        slots = GaugeMetricFamily("offgrid_slots", "Jobs that this host can carry out at a time.", labels=["state"])
+        slots.add_metric(["busy"], facts.slots_busy)
+        slots.add_metric(["free"], max(0, facts.slots_total - facts.slots_busy))
+        yield slots
+
+    def _of_outbox(self) -> Iterator[Metric]:
+        machine = self._runtime.machine("objects", ObjectsMachine)
+        age_s = machine.outbox_age_ms(self._runtime.clock.now()) / 1000
+        yield GaugeMetricFamily("offgrid_outbox_entries", "Objects whose quorum has not acked.", machine.outbox_depth)
+        yield GaugeMetricFamily("offgrid_outbox_age_seconds", "How long the oldest of them has waited.", age_s)
+
+
+def _counter(instrument: Counter) -> Metric:
+    family = CounterMetricFamily(instrument.name, instrument.about, labels=instrument.labels)
+    for labels, count in instrument.samples():
+        family.add_metric(labels, count)
+    return family
+
+
+def _histogram(instrument: Histogram) -> Metric:
+    family = HistogramMetricFamily(instrument.name, instrument.about, labels=instrument.labels)
+    bounds = [*map(str, map(float, instrument.bounds)), "+Inf"]
+    for labels, spread in instrument.samples():
+        family.add_metric(labels, list(zip(bounds, accumulate(spread.counts), strict=True)), spread.total)
+    return family

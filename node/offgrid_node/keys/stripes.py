@@ -1,0 +1,87 @@
+"""Sealing an object stripe by stripe, so that any part of it can be opened and checked alone.
+
+XChaCha20-Poly1305 (draft-irtf-cfrg-xchacha) under a random key of the object's own. A stripe's nonce is the object's
+nonce and the stripe's number; number, and whether it is the last, are bound in again as associated data
+(`manifest.stripe_aad`): a stripe that was moved, swapped, left out or put last does not open (the STREAM construction,
+Hoang, Reyhanitabar, Rogaway and Vizár 2015).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from nacl.bindings import crypto_aead_xchacha20poly1305_ietf_decrypt, crypto_aead_xchacha20poly1305_ietf_encrypt
+from nacl.exceptions import CryptoError
+
+from offgrid_node.protocol.errors import Corrupt
+from offgrid_node.protocol.objects.manifest import NONCE_BYTES, TAG_BYTES, stripe_aad
+
+OBJECT_KEY_BYTES = 32
+
+
+def seal_stripe(key: bytes, nonce: bytes, index: int, last: bool, plaintext: bytes) -> bytes:
+    """TAG_BYTES longer than the plaintext. One key and nonce seal one object, once."""
+    return crypto_aead_xchacha20poly1305_ietf_encrypt(
+        plaintext, stripe_aad(nonce, index, last), _stripe_nonce(nonce, index), key
+    )
+
+
+def open_stripe(key: bytes, nonce: bytes, index: int, last: bool, sealed: bytes) -> bytes:
+    """The plaintext. Raises Corrupt (reason SealBroken) for anything but this very stripe."""
+    if len(sealed) >= TAG_BYTES:
+        try:
+            return crypto_aead_xchacha20poly1305_ietf_decrypt(
+                sealed, stripe_aad(nonce, index, last), _stripe_nonce(nonce, index), key
+            )
+        except CryptoError:
+            pass
+    raise Corrupt(f"stripe {index} does not open: it is damaged, or another one", reason="SealBroken")
+
+
+def _stripe_nonce(nonce: bytes, index: int) -> bytes:
+    if len(nonce) != NONCE_BYTES:
+        raise ValueError(f"an object's nonce has {NONCE_BYTES} bytes, got {len(nonce)}")
+    return nonce + index.to_bytes(8, "big")
+
+
+class StripeSealer:
+    """Plaintext in, in pieces of any size; sealed stripes out. Which stripe is the last shows only at the end, so the
+    newest one is held back: at most a stripe and a piece are in memory."""
+
+    def __init__(self, key: bytes, nonce: bytes, stripe_bytes: int) -> None:
+        self._key, self._nonce, self._stripe_bytes = key, nonce, stripe_bytes
+        self._held: deque[bytes] = deque()
+        self._held_bytes = 0
+        self._index = 0
+        self.size_bytes = 0  # of plaintext so far
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """The stripes that are surely not the last."""
+        self._held.append(data)
+        self._held_bytes += len(data)
+        self.size_bytes += len(data)
+        sealed = []
+        while self._held_bytes > self._stripe_bytes:
+            sealed.append(self._seal(self._take(self._stripe_bytes), last=False))
+        return sealed
+
+    def finish(self) -> bytes:
+        """The last stripe; there is always one, even of an empty object."""
+        return self._seal(self._take(self._held_bytes), last=True)
+
+    def _take(self, size: int) -> bytes:
+        """The oldest bytes that are held; a piece of just this size is not copied."""
+        self._held_bytes -= size
+        parts: list[bytes] = []
+        while size:
+            piece = self._held.popleft()
+            parts.append(piece[:size])
+            if len(piece) > size:
+                self._held.appendleft(piece[size:])
+            size -= len(parts[-1])
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _seal(self, plaintext: bytes, *, last: bool) -> bytes:
+        sealed = seal_stripe(self._key, self._nonce, self._index, last, plaintext)
+        self._index += 1
+        return sealed

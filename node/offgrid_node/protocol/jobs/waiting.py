@@ -1,0 +1,61 @@
+"""Orders that wait at brokers, said again a few at a time: a broker may have been restored from an older disk.
+
+A call's worth per broker and round, the longest unsaid first, so that a long queue costs no more than a short one. When
+a broker turns out not to have known one of them, the next round begins at once.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from itertools import islice
+
+from offgrid_node.protocol.timers import Timers
+
+POLL_MS = 5_000
+
+
+class Waiting:
+    """Job ids by the broker at which their orders wait."""
+
+    def __init__(self, round_max: int) -> None:
+        self._round_max = round_max
+        self._at: dict[str, OrderedDict[str, None]] = {}
+        self._timers: Timers[str] = Timers()
+
+    def deadline_ms(self) -> int | None:
+        return self._timers.next_ms()
+
+    def add(self, broker: str, job_id: str, now_ms: int) -> None:
+        there = self._at.get(broker)
+        if there is None:
+            there = self._at[broker] = OrderedDict()
+            self._timers.set(broker, now_ms + POLL_MS)
+        there[job_id] = None
+
+    def holds(self, broker: str, job_id: str) -> bool:
+        return job_id in self._at.get(broker, ())
+
+    def discard(self, broker: str, job_id: str) -> None:
+        there = self._at.get(broker)
+        if there is not None:
+            there.pop(job_id, None)
+            if not there:
+                del self._at[broker]
+                self._timers.cancel(broker)
+
+    def hurry(self, broker: str, now_ms: int) -> None:
+        """It did not know one of them."""
+        if broker in self._at:
+            self._timers.set(broker, now_ms)
+
+    def take_due(self, now_ms: int) -> list[str]:
+        """The jobs whose orders are to be said again now."""
+        due: list[str] = []
+        for broker in self._timers.take_due(now_ms):
+            there = self._at[broker]
+            said = list(islice(there, self._round_max))
+            for job_id in said:
+                there.move_to_end(job_id)
+            due += said
+            self._timers.set(broker, now_ms + POLL_MS)
+        return due

@@ -1,0 +1,1 @@
+"""ledger: accounts, slots that witnesses vote on, and the blocks in which all of it travels."""

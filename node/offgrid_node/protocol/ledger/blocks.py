@@ -1,0 +1,96 @@
+"""Blocks: many items under one Merkle root and one signature, each block naming the author's block before it and up to
+four others that the author had taken in.
+
+`check_block` is the only way for a block from outside into the ledger: whatever comes out of it was signed by whom it
+says. `seal_block` makes this node's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from offgrid.v1 import common_pb2, ledger_pb2
+from offgrid_node.protocol.effects import Signer
+from offgrid_node.protocol.errors import PeerFault
+from offgrid_node.protocol.ledger.items import Claim, Item, SignedHeader, claims, decode_item
+from offgrid_node.protocol.ledger.records import HEADER_KIND, ITEM_KIND, Header
+from offgrid_node.protocol.merkle import root_of
+from offgrid_node.protocol.signing import digest_of
+
+BLOCK_ITEMS_MAX = 4_096
+BLOCK_BYTES_MAX = 256 * 1024
+
+Holds = Callable[[Claim], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedBlock:
+    """A block that may go into the ledger: every signature in it was checked. `raw` is the whole ledger_pb2.Block,
+    serialised, as it is kept and passed on."""
+
+    signed: SignedHeader
+    items: tuple[Item, ...]
+    raw: bytes
+
+    @property
+    def digest(self) -> bytes:
+        return self.signed.digest
+
+    @property
+    def header(self) -> Header:
+        return self.signed.header
+
+
+def check_block(block: ledger_pb2.Block, salt: bytes, holds: Holds) -> CheckedBlock:
+    """The block, if it is one. `holds` says whether a claim's signature is by the signer's present key.
+
+    Raises PeerFault that names the block and what is wrong with it.
+    """
+    raw = block.SerializeToString()
+    header, body = Header.decode(block.header.body), block.header.body
+    digest = digest_of(HEADER_KIND, salt, body)
+    name = f"block {header.height} of {header.author_id}"
+    if not 0 < len(block.items) <= BLOCK_ITEMS_MAX or len(raw) > BLOCK_BYTES_MAX:
+        raise PeerFault(
+            f"{name}: {len(block.items)} items, {len(raw)} bytes; 1 to {BLOCK_ITEMS_MAX} items and at most "
+            f"{BLOCK_BYTES_MAX} bytes are allowed",
+            reason="BlockTooLarge",
+        )
+    if (len(block.items), root_of(leaves(block.items, salt))) != (header.items_count, header.items_root):
+        raise PeerFault(f"{name}: its items are not those that were signed", reason="WrongItems")
+    if not holds(Claim(header.author_id, digest, block.header.signature)):
+        raise PeerFault(f"{name}: the signature is not its author's", reason="BadSignature")
+    try:
+        items = tuple(decode_item(item, salt) for item in block.items)
+    except PeerFault as fault:
+        raise PeerFault(f"{name}: {fault.message}", reason=fault.reason) from fault
+    for item in items:
+        for claim in claims(item):
+            if not holds(claim):
+                raise PeerFault(f"{name}: an item is not signed by {claim.signer}", reason="BadSignature")
+    return CheckedBlock(SignedHeader(header, body, block.header.signature, digest), items, raw)
+
+
+def seal_block(
+    author: bytes,
+    height: int,
+    prev: bytes,
+    parents: tuple[bytes, ...],
+    items: Sequence[Item],
+    created_us: int,
+    signer: Signer,
+    salt: bytes,
+) -> CheckedBlock:
+    """This node's next block over at least one item."""
+    encoded = [item.encode() for item in items]
+    header = Header(author, height, prev, parents, 0, root_of(leaves(encoded, salt)), len(encoded), created_us)
+    body = header.encode()
+    digest = digest_of(HEADER_KIND, salt, body)
+    signature = signer.sign(digest)
+    block = ledger_pb2.Block(header=common_pb2.Signed(body=body, signature=signature), items=encoded)
+    return CheckedBlock(SignedHeader(header, body, signature, digest), tuple(items), block.SerializeToString())
+
+
+def leaves(items: Sequence[bytes], salt: bytes) -> list[bytes]:
+    return [digest_of(ITEM_KIND, salt, item) for item in items]

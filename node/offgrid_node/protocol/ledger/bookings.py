@@ -1,0 +1,170 @@
+"""What this node's jobs cost: a row per accepted job, and the owed ones put together into few payments.
+
+A booking is made in the batch in which the job ends. It is owed when there is somebody else to pay and the ledger is
+open; then it is in exactly one transaction, named in the batch in which that one is signed. A payment names the job
+when it pays one booking; of many it names their number and the Merkle root over their digests (records.py), so that
+the payer can prove later what it was for.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from offgrid.v1 import ledger_pb2
+from offgrid_node.protocol.clock import Now
+from offgrid_node.protocol.draft import Draft
+from offgrid_node.protocol.events import CostIncurred
+from offgrid_node.protocol.ids import NODE_ID_BYTES, node_id_bytes
+from offgrid_node.protocol.ledger.records import OUTPUTS_MAX, booking_digest, encode_meta, meta_text
+from offgrid_node.protocol.ledger.tables import (
+    BOOKING_INDEX,
+    BOOKINGS,
+    NUMBER_MAX,
+    OWED,
+    newest_first,
+    number_key,
+    number_of,
+)
+from offgrid_node.protocol.merkle import root_of
+
+PAYMENT_BOOKINGS_MAX = 512  # paid by one transaction
+WINDOW_MAX = 4_096  # owed bookings in memory, the oldest first; all are in their rows
+_DIGEST_BYTES, _AMOUNT_BYTES = 32, 8
+
+
+@dataclass(frozen=True, slots=True)
+class Owed:
+    """One booking that waits for a transaction."""
+
+    number: int
+    job_id: str
+    payee: bytes
+    amount_micro: int
+    digest: bytes
+
+    def encode(self) -> bytes:
+        return self.digest + self.amount_micro.to_bytes(_AMOUNT_BYTES, "big") + self.payee + self.job_id.encode()
+
+    @classmethod
+    def decode(cls, number: int, row: bytes) -> Owed:
+        amount_at, payee_at = _DIGEST_BYTES, _DIGEST_BYTES + _AMOUNT_BYTES
+        job_at = payee_at + NODE_ID_BYTES
+        amount = int.from_bytes(row[amount_at:payee_at], "big")
+        return cls(number, row[job_at:].decode(), row[payee_at:job_at], amount, row[:amount_at])
+
+
+@dataclass(frozen=True, slots=True)
+class Payment:
+    """What one transaction is to pay."""
+
+    outputs: tuple[tuple[bytes, int], ...]
+    meta: bytes
+    bookings: tuple[Owed, ...]
+
+
+class Bookings:
+    """Numbers are given in the order of booking and only rise."""
+
+    def __init__(self, own: bytes, salt: bytes, draft: Draft) -> None:
+        self._own, self._salt, self._draft = own, salt, draft
+        self._window: OrderedDict[int, Owed] = OrderedDict()
+        self._last = 0
+        self._last_owed = self._last_held = 0
+        self.owed_micro = 0
+
+    def load(self) -> None:
+        newest = next(iter(self._draft.committed(BOOKING_INDEX, b"")), None)
+        self._last = NUMBER_MAX - number_of(newest[0]) if newest else 0
+        for key, row in self._draft.committed(OWED, b""):
+            owed = Owed.decode(number_of(key), row)
+            self.owed_micro += owed.amount_micro
+            self._hold(owed)
+
+    # ---- changes
+
+    def on_cost(self, cost: CostIncurred, now: Now, *, payable: bool) -> None:
+        """Books it; said again it changes nothing."""
+        key = cost.job_id.encode()
+        if self._draft.get(BOOKINGS, key) is not None:
+            return
+        payee = node_id_bytes(cost.payee)
+        owed = payable and cost.amount_micro > 0 and payee != self._own
+        self._last += 1
+        self._draft.put(
+            BOOKINGS,
+            key,
+            ledger_pb2.Booking(
+                job_id=cost.job_id,
+                attempt=cost.attempt,
+                payee=cost.payee,
+                amount_micro=cost.amount_micro,
+                action=cost.action,
+                booked_us=now.utc_us,
+                owed=owed,
+            ),
+        )
+        self._draft.put_bytes(BOOKING_INDEX, newest_first(self._last), key)
+        if owed:
+            digest = booking_digest(self._salt, cost.job_id, cost.attempt, payee, cost.amount_micro, cost.action)
+            entry = Owed(self._last, cost.job_id, payee, cost.amount_micro, digest)
+            self._draft.put_bytes(OWED, number_key(self._last), entry.encode())
+            self.owed_micro += cost.amount_micro
+            self._hold(entry)
+
+    def next_payment(self, room_micro: int) -> Payment | None:
+        """The oldest that fit into one transaction and into `room_micro`, which the fee is out of already; None when
+        nothing is owed or nothing fits."""
+        if not self._window and self._last_held < self._last_owed:
+            self._refill()
+        sums: dict[bytes, int] = {}
+        chosen: list[Owed] = []
+        for owed in self._window.values():
+            new_payee = owed.payee not in sums
+            if owed.amount_micro > room_micro or (new_payee and len(sums) == OUTPUTS_MAX):
+                continue
+            sums[owed.payee] = sums.get(owed.payee, 0) + owed.amount_micro
+            room_micro -= owed.amount_micro
+            chosen.append(owed)
+            if len(chosen) == PAYMENT_BOOKINGS_MAX:
+                break
+        if not chosen:
+            return None
+        return Payment(tuple(sums.items()), self._meta(chosen), tuple(chosen))
+
+    def paid(self, payment: Payment, tx_id: str, fee_micro: int) -> None:
+        """The transaction is signed in this very batch; its fee is shared among the bookings."""
+        share, rest = divmod(fee_micro, len(payment.bookings))
+        for index, owed in enumerate(payment.bookings):
+            row = self._draft.row(BOOKINGS, owed.job_id.encode(), ledger_pb2.Booking)
+            assert row is not None, "what is owed is booked"
+            row.tx_id, row.owed, row.fee_micro = tx_id, False, share + (index < rest)
+            self._draft.put(BOOKINGS, owed.job_id.encode(), row)
+            self._draft.delete(OWED, number_key(owed.number))
+            self.owed_micro -= owed.amount_micro
+            del self._window[owed.number]
+
+    # ---- inside
+
+    def _meta(self, bookings: Sequence[Owed]) -> bytes:
+        if len(bookings) == 1:
+            row = self._draft.row(BOOKINGS, bookings[0].job_id.encode(), ledger_pb2.Booking)
+            assert row is not None, "what is owed is booked"
+            return encode_meta({"action": meta_text(row.action), "job_id": meta_text(row.job_id)})
+        root = root_of([owed.digest for owed in bookings])
+        return encode_meta({"action": "settle", "bookings": str(len(bookings)), "root": root.hex()})
+
+    def _hold(self, owed: Owed) -> None:
+        """The window is the oldest without a gap: behind a full one, all else is read when its turn comes."""
+        if self._last_held == self._last_owed and len(self._window) < WINDOW_MAX:
+            self._window[owed.number] = owed
+            self._last_held = owed.number
+        self._last_owed = owed.number
+
+    def _refill(self) -> None:
+        for key, row in self._draft.committed(OWED, number_key(self._last_held + 1)):
+            if len(self._window) == WINDOW_MAX:
+                break
+            self._last_held = number_of(key)
+            self._window[self._last_held] = Owed.decode(self._last_held, row)

@@ -1,0 +1,211 @@
+"""The blocks that this node holds: each author's chain, all in the order in which they came in, and who forked.
+
+An author's blocks are a chain. Two blocks at one height are proof of a liar: the author is frozen. From that height on
+nothing more of it is taken in but blocks that somebody's block names, as a parent or by a `Seen`; and everybody who
+freezes an author says by a `Seen` how far it had come. So what one honest node has counted, all others come to hold,
+and a liar can cause no endless bush of branches. Below the fork the chain is plain: whoever joins later, and has been
+shown the fork first, is served it like any other, and says anew by a `Seen` how far it has come.
+
+Blocks are handed on in the order in which this node took them in, so whoever takes them in turn finds everything that
+they lean on there already.
+"""
+
+from __future__ import annotations
+
+import heapq
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from offgrid.v1 import ledger_pb2
+from offgrid_node.protocol.draft import Draft
+from offgrid_node.protocol.ledger.blocks import CheckedBlock
+from offgrid_node.protocol.ledger.items import SignedHeader
+from offgrid_node.protocol.ledger.records import HEADER_KIND, PARENTS_MAX, Header
+from offgrid_node.protocol.ledger.tables import AUTHORS, CHAINS, LOG, PLACES, chain_key, number_key, number_of
+from offgrid_node.protocol.signing import digest_of
+
+HELD_MAX = 65_536  # digests in memory; all are in their rows
+_AUTHOR = struct.Struct(">Q32sQQB")
+NOTHING = bytes(32)
+TELL_SEEN, TELL_FORK = 1, 2
+
+
+@dataclass(slots=True)
+class Author:
+    """The newest block of its chain, as this node has it. `place` is the highest position of any block of this author.
+    `forked_at` is the height of the first fork that was seen, 0 of an honest author. `tell`: this node has to tell the
+    others of it (TELL_SEEN how far it has come, TELL_FORK the evidence as well)."""
+
+    height: int = 0
+    digest: bytes = NOTHING
+    place: int = 0
+    forked_at: int = 0
+    tell: int = 0
+
+    @property
+    def frozen(self) -> bool:
+        return self.forked_at > 0
+
+    def plain(self, height: int) -> bool:
+        """Whether its next block may come in at that height though nobody names it."""
+        return not self.frozen or height < self.forked_at
+
+
+class Chains:
+    """Blocks by digest, by author and height, and by position."""
+
+    def __init__(self, draft: Draft, salt: bytes) -> None:
+        self._draft, self._salt = draft, salt
+        self._authors: dict[bytes, Author] = {}
+        self._places: dict[bytes, int] = {}
+        self._unnamed: dict[bytes, bytes] = {}  # author → its newest block that no block of ours has named yet
+        self._end = 0
+        self._genesis_digest = b""
+
+    def load(self, genesis_digest: bytes) -> None:
+        self._genesis_digest = genesis_digest
+        for author, row in self._draft.committed(AUTHORS, b""):
+            self._authors[author] = decode_author(row)
+        self._end = max((author.place for author in self._authors.values()), default=0)
+
+    # ---- questions
+
+    @property
+    def authors(self) -> Mapping[bytes, Author]:
+        return self._authors
+
+    def author(self, author: bytes) -> Author:
+        return self._authors.get(author) or Author(digest=self._genesis_digest)
+
+    def holds(self, digest: bytes) -> bool:
+        return digest == self._genesis_digest or self.place(digest) is not None
+
+    def place(self, digest: bytes) -> int | None:
+        place = self._places.get(digest)
+        if place is None and (row := self._draft.get(PLACES, digest)) is not None:
+            place = self._places[digest] = number_of(row)
+        return place
+
+    def extends(self, header: Header) -> bool:
+        """Whether it is the next block of its author's chain as it is held here."""
+        author = self.author(header.author)
+        return header.prev == author.digest and header.height == author.height + 1
+
+    def follows(self, header: Header) -> bool:
+        """Whether its `prev`, which is held here, may stand before it at all: same author, the height below."""
+        if header.prev == self._genesis_digest:
+            return header.height == 1
+        before = self.header_of(header.prev)
+        return before is not None and (before.header.author, before.header.height + 1) == (header.author, header.height)
+
+    def header_of(self, digest: bytes) -> SignedHeader | None:
+        place = self.place(digest)
+        return self._header_at(place) if place is not None else None
+
+    def header_at(self, author: bytes, height: int) -> SignedHeader | None:
+        """The block of the author's chain at that height."""
+        row = self._draft.get(CHAINS, chain_key(author, height))
+        return self._header_at(number_of(row)) if row is not None else None
+
+    def raw(self, place: int) -> bytes | None:
+        """A whole block as it is passed on."""
+        return self._draft.get(LOG, number_key(place))
+
+    # ---- what others lack
+
+    def lacking(self, heads: Mapping[bytes, tuple[int, bytes]], most: int) -> list[int]:
+        """Positions of the first `most` blocks that somebody with these heads lacks.
+
+        A chain of equal height with another end is offered too: that is how a fork comes out. It reads a row for each
+        author of whom something is lacking and one for each position, however long the chains are.
+        """
+        lines: list[tuple[int, bytes, int]] = []  # the next block of each author: position, author, height
+        for name, author in self._authors.items():
+            height, digest = heads.get(name, (0, self._genesis_digest))
+            if height > author.height or digest == author.digest or not author.plain(height + 1):
+                continue  # from a fork on, blocks are asked for by name
+            self._line_up(lines, name, min(height, author.height - 1) + 1)
+        places: list[int] = []
+        while lines and len(places) < most:
+            place, name, height = heapq.heappop(lines)
+            places.append(place)
+            self._line_up(lines, name, height + 1)
+        return places
+
+    def with_ancestors(self, digest: bytes, most: int) -> list[int]:
+        """A block's position behind those of up to `most` - 1 blocks before it in its author's chain."""
+        places: list[int] = []
+        while len(places) < most and (place := self.place(digest)) is not None:
+            places.append(place)
+            header = self._header_at(place)
+            if header is None:
+                break
+            digest = header.header.prev
+        return places[::-1]
+
+    # ---- changes
+
+    def append(self, block: CheckedBlock) -> None:
+        """Takes a block in for good; its parents are held. What is no plain next block stands beside the chain."""
+        header, name = block.header, block.header.author
+        author = self._authors.get(name)
+        if author is None:
+            author = self._authors[name] = Author(digest=self._genesis_digest)
+        chained = self.extends(header) and author.plain(header.height)
+        self._end += 1
+        author.place = self._places[block.digest] = self._end
+        self._draft.put_bytes(LOG, number_key(self._end), block.raw)
+        self._draft.put_bytes(PLACES, block.digest, number_key(self._end))
+        if chained:
+            author.height, author.digest = header.height, block.digest
+            if author.frozen:
+                author.tell = author.tell or TELL_SEEN
+            self._draft.put_bytes(CHAINS, chain_key(name, header.height), number_key(self._end))
+        self._unnamed.pop(name, None)
+        self._unnamed[name] = block.digest
+        self._keep(name, author)
+
+    def freeze(self, name: bytes, height: int) -> None:
+        """The author forked there; that, and its newest block as it stands, is to be told."""
+        author = self._authors.setdefault(name, Author(digest=self._genesis_digest))
+        author.forked_at, author.tell = height, TELL_FORK
+        self._keep(name, author)
+
+    def told(self, name: bytes) -> None:
+        """The others know by the block that this very batch makes durable."""
+        author = self._authors[name]
+        author.tell = 0
+        self._keep(name, author)
+
+    def take_parents(self, own: bytes) -> tuple[bytes, ...]:
+        """For this node's next block: the newest blocks of others that none of ours has named yet."""
+        self._unnamed.pop(own, None)
+        names: Sequence[bytes] = [*self._unnamed][-PARENTS_MAX:]
+        return tuple(self._unnamed.pop(name) for name in names)
+
+    def trim(self) -> None:
+        """At a new instant: all that is held is in committed rows."""
+        if len(self._places) > HELD_MAX:
+            self._places.clear()
+
+    def _line_up(self, lines: list[tuple[int, bytes, int]], name: bytes, height: int) -> None:
+        row = self._draft.get(CHAINS, chain_key(name, height))
+        if row is not None:
+            heapq.heappush(lines, (number_of(row), name, height))
+
+    def _keep(self, name: bytes, author: Author) -> None:
+        row = _AUTHOR.pack(author.height, author.digest, author.place, author.forked_at, author.tell)
+        self._draft.put_bytes(AUTHORS, name, row)
+
+    def _header_at(self, place: int) -> SignedHeader | None:
+        raw = self.raw(place)
+        if raw is None:
+            return None
+        signed = ledger_pb2.Block.FromString(raw).header
+        digest = digest_of(HEADER_KIND, self._salt, signed.body)
+        return SignedHeader(Header.decode(signed.body), signed.body, signed.signature, digest)
+
+
+def decode_author(row: bytes) -> Author:
+    return Author(*_AUTHOR.unpack(row))

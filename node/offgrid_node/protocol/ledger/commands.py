@@ -1,0 +1,73 @@
+"""What the handlers hand to the ledger machine: bounded, decoded, and every signature checked.
+
+By then a handler has checked:
+- blocks: `blocks.check_block`, each claim against the signer's current key in the directory. A block whose signer is no
+  member (yet) is left out; anti-entropy brings it again. The good blocks of a call count, whatever its bad ones;
+- a genesis: signed by its `issuer`, who is an admin of the mesh by the directory;
+- a transfer: asked for by this node's owner, amounts above 0, the fee 0 or given, `meta` by `records.encode_meta`.
+Balances, slots and chains are the machine's business.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from offgrid.v1 import common_pb2
+from offgrid_node.protocol.ledger.blocks import CheckedBlock
+from offgrid_node.protocol.ledger.records import LedgerGenesis
+
+PUSH_BLOCKS_MAX = 256  # in one PushBlocks call,
+PUSH_BYTES_MAX = 1024 * 1024  # and of all its blocks together
+HEADS_MAX = 4_096  # in one SyncBlocks call: one per author, and authors are members
+WANTED_MAX = 256  # digests in one SyncBlocks call
+
+
+@dataclass(frozen=True, slots=True)
+class OpenLedger:
+    """Answered with OpenLedgerResponse, its genesis empty for the handler to fill; AlreadyExists (LedgerOpen) when
+    there is one."""
+
+    genesis: common_pb2.Signed
+    body: LedgerGenesis
+
+
+@dataclass(frozen=True, slots=True)
+class CreateTransfer:
+    """`outputs` are (account's 20 bytes, amount); `fee_micro` 0 is the ledger's least fee; `digest` is 16 bytes of all
+    that the request says but its id.
+
+    Answered with CreateTransferResponse. Its transaction is SIGNED, or QUEUED behind another of this account: then
+    `tx_id` is the transfer's own id (`t-…`), by which it is found before and after it is signed. Faults:
+    FailedPrecondition (EconomyOff, LedgerNotOpen, InsufficientFunds, Muted), Exhausted (TooManyTransfers),
+    AlreadyExists (RequestIdReused), InvalidRequest (a fee below the least).
+    """
+
+    outputs: tuple[tuple[bytes, int], ...]
+    fee_micro: int
+    meta: bytes
+    request_id: str
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PushBlocks:
+    """Blocks that `sender` holds. Answered with PushBlocksResponse; FailedPrecondition (EconomyOff, LedgerNotOpen)."""
+
+    sender: str
+    blocks: tuple[CheckedBlock, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SyncBlocks:
+    """What `sender` holds: per author (20 bytes) the height and digest of its newest block; what it wants by digest;
+    its genesis' digest, and the genesis itself unless it knows that this node has it.
+
+    Answered with SyncBlocksResponse; what the sender lacks is pushed to it. FailedPrecondition (EconomyOff,
+    LedgerNotOpen, OtherLedger).
+    """
+
+    sender: str
+    heads: tuple[tuple[bytes, int, bytes], ...]
+    wanted: tuple[bytes, ...]
+    genesis_digest: bytes
+    genesis: tuple[common_pb2.Signed, LedgerGenesis] | None

@@ -1,0 +1,118 @@
+"""Which blocks come into the ledger, and in which order.
+
+A block is taken in once its `prev` and all its parents are held; till then it is an orphan. Its signatures were checked
+before (blocks.check_block). Two blocks of one author at one height freeze the author (chains.py): never unsafe, for
+every statement counts whatever branch it stands in (slots.py), and bounded.
+
+A `Seen` counts only of an author who is frozen here; whoever says one has said the evidence first, in that block or one
+before it in its chain. So nobody fills the rows of what is named without a liar who forked, and what one author has
+named crowds out nothing that another has (orphans.py).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+
+from offgrid_node.protocol.clock import Now
+from offgrid_node.protocol.draft import Draft
+from offgrid_node.protocol.ids import base32
+from offgrid_node.protocol.ledger.blocks import CheckedBlock
+from offgrid_node.protocol.ledger.chains import TELL_FORK, Chains
+from offgrid_node.protocol.ledger.items import Double, Fork, Item, Seen, Statement, TxItem, decode_item, fork_of
+from offgrid_node.protocol.ledger.orphans import Orphans
+from offgrid_node.protocol.ledger.tables import FORKS
+from offgrid_node.protocol.ledger.voice import Voice
+from offgrid_node.protocol.ledger.witness import Witness
+
+
+class Intake:
+    """Takes blocks in and hands their items to those whom they concern."""
+
+    def __init__(
+        self, own: bytes, salt: bytes, draft: Draft, chains: Chains, orphans: Orphans, voice: Voice, witness: Witness
+    ) -> None:
+        self._own, self._salt, self._draft = own, salt, draft
+        self._chains, self._orphans, self._voice, self._witness = chains, orphans, voice, witness
+
+    def take(self, blocks: Iterable[CheckedBlock], sender: str, now: Now) -> list[CheckedBlock]:
+        """Those that were taken in, orphans that had waited for them included, in that order."""
+        taken: list[CheckedBlock] = []
+        line = deque((block, sender) for block in blocks)
+        for block, _ in reversed(line):  # what comes along with a block asked for by name is asked for by that
+            if self._orphans.is_wanted(block.digest) and not self._chains.holds(block.header.prev):
+                self._orphans.want([block.header.prev], block.header.author, sender, now.mono_ms)
+        while line:
+            block, source = line.popleft()
+            if self._take(block, source, now):
+                taken.append(block)
+                line.extendleft(reversed(self._orphans.came(block.digest)))
+        return taken
+
+    def tell_of_forks(self) -> None:
+        """Says what the others must know of authors that were frozen: see chains.py."""
+        if not self._voice.free:
+            return
+        for name, author in self._chains.authors.items():
+            if author.tell:
+                if author.tell == TELL_FORK and (row := self._draft.get(FORKS, name)) is not None:
+                    self._voice.say(decode_item(row, self._salt))
+                if author.height:
+                    self._voice.say(Seen(name, author.digest))
+                self._chains.told(name)
+
+    def _take(self, block: CheckedBlock, sender: str, now: Now) -> bool:
+        header, chains = block.header, self._chains
+        if chains.holds(block.digest) or header.epoch != 0:
+            return False
+        author = chains.author(header.author)
+        if header.author == self._own:
+            self._voice.mute(f"{sender} has a block that this node signed and does not have: was it restored?")
+        if not author.frozen and header.height <= author.height:
+            self._on_fork(block)
+            author = chains.author(header.author)
+        if not author.plain(header.height) and not self._orphans.is_wanted(block.digest):
+            return False
+        missing = [digest for digest in (header.prev, *header.parents) if not chains.holds(digest)]
+        if missing:
+            self._orphans.add(block, sender, missing, now.mono_ms)
+            return False
+        if not chains.extends(header) and not (author.frozen and chains.follows(header)):
+            return False
+        bit = self._witness.bit_of(header.author)
+        if not self._witness.within_reach(block.items, bit):
+            self._orphans.ask_soon(sender, now.mono_ms)
+            return False
+        chains.append(block)
+        for item in block.items:
+            self._on_item(item, header.author, bit, sender, now)
+        return True
+
+    def _on_item(self, item: Item, author: bytes, bit: int, sender: str, now: Now) -> None:
+        match item:
+            case Statement():
+                self._witness.on_statement(item, bit)
+            case TxItem():
+                self._witness.on_tx(item, now)
+            case Double(first, second):
+                self._witness.on_tx(first, now, told=True)
+                self._witness.on_tx(second, now, told=True)
+            case Fork(first):
+                if not self._chains.author(first.header.author).frozen:
+                    self._freeze(item)
+            case Seen(name, digest):
+                if self._chains.author(name).frozen and not self._chains.holds(digest):
+                    self._orphans.want([digest], author, sender, now.mono_ms, named=True)
+
+    def _on_fork(self, block: CheckedBlock) -> None:
+        held = self._chains.header_at(block.header.author, block.header.height)
+        if held is not None:
+            self._freeze(fork_of(held, block.signed))
+
+    def _freeze(self, fork: Fork) -> None:
+        name, height = fork.first.header.author, fork.first.header.height
+        self._draft.put_bytes(FORKS, name, fork.encode())
+        self._chains.freeze(name, height)
+        self._voice.accuse(name, f"{base32(name)} signed two blocks at height {height}: no more of it is taken in")
+        if name == self._own:
+            self._voice.mute(f"this node signed two blocks at height {height}: was it restored from a backup?")

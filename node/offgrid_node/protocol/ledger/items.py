@@ -1,0 +1,190 @@
+"""What a block carries: signed transactions, votes, confirms, evidence, and what its author has seen of a liar.
+
+An item is a kind byte and a fixed big-endian body; only transactions and evidence carry signatures of their own, all
+else is covered by the block's. Ballots and epochs above 0 are for recovery and for new committees, to come.
+
+    tx          1 | sig64 | tx body
+    vote        2 | epoch4 | account20 | seq8 | ballot4 | tx32
+    confirm     3 | the same
+    fork        4 | two x (len2 header | sig64), the lesser header first
+    double      5 | two x (len2 tx body | sig64), the lesser body first
+    seen        6 | author20 | digest32
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from offgrid_node.protocol.errors import PeerFault
+from offgrid_node.protocol.ids import base32
+from offgrid_node.protocol.ledger.records import HEADER_KIND, TX_KIND, Header, Tx
+from offgrid_node.protocol.signing import SIGNATURE_BYTES, BodyReader, BodyWriter, digest_of
+
+TX, VOTE, CONFIRM, FORK, DOUBLE, SEEN = 1, 2, 3, 4, 5, 6
+_STATEMENT = struct.Struct(">BI20sQI32s")
+_SEEN = struct.Struct(">B20s32s")
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A signature that whoever takes an item in has to check: `signer` (a node id) signed `digest`."""
+
+    signer: str
+    digest: bytes
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class TxItem:
+    """A transaction as its owner signed it."""
+
+    tx: Tx
+    body: bytes
+    signature: bytes
+    digest: bytes
+
+    def encode(self) -> bytes:
+        return bytes((TX,)) + self.signature + self.body
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """A vote (`confirms` False) or a confirm, by the author of the block: for this transaction in this slot."""
+
+    confirms: bool
+    epoch: int
+    account: bytes
+    seq: int
+    ballot: int
+    tx_digest: bytes
+
+    def encode(self) -> bytes:
+        kind = CONFIRM if self.confirms else VOTE
+        return _STATEMENT.pack(kind, self.epoch, self.account, self.seq, self.ballot, self.tx_digest)
+
+
+@dataclass(frozen=True, slots=True)
+class SignedHeader:
+    header: Header
+    body: bytes
+    signature: bytes
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Fork:
+    """Evidence: one author signed two blocks at one height."""
+
+    first: SignedHeader
+    second: SignedHeader
+
+    def encode(self) -> bytes:
+        return _two(FORK, self.first, self.second)
+
+
+@dataclass(frozen=True, slots=True)
+class Double:
+    """Evidence: one owner signed two transactions for one slot."""
+
+    first: TxItem
+    second: TxItem
+
+    def encode(self) -> bytes:
+        return _two(DOUBLE, self.first, self.second)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """The author of this block holds that block of `author`, who forked: whoever reads this should hold it too."""
+
+    author: bytes
+    digest: bytes
+
+    def encode(self) -> bytes:
+        return _SEEN.pack(SEEN, self.author, self.digest)
+
+
+Item = TxItem | Statement | Fork | Double | Seen
+
+
+def decode_item(data: bytes, salt: bytes) -> Item:
+    """Raises PeerFault for anything that no honest author writes. Signatures are not checked here: see `claims`."""
+    kind = data[0] if data else 0
+    if kind in (VOTE, CONFIRM):
+        if len(data) != _STATEMENT.size:
+            raise _malformed("statement", f"{len(data)} bytes, {_STATEMENT.size} needed")
+        _, epoch, account, seq, ballot, tx_digest = _STATEMENT.unpack(data)
+        return Statement(kind == CONFIRM, epoch, account, seq, ballot, tx_digest)
+    if kind == TX:
+        return _tx_item(data[1 + SIGNATURE_BYTES :], data[1 : 1 + SIGNATURE_BYTES], salt)
+    if kind in (FORK, DOUBLE):
+        return _evidence(kind, data[1:], salt)
+    if kind == SEEN and len(data) == _SEEN.size:
+        return Seen(data[1:21], data[21:])
+    raise _malformed("item", f"kind {kind} of {len(data)} bytes is not known")
+
+
+def claims(item: Item) -> Iterator[Claim]:
+    """The signatures within an item."""
+    match item:
+        case TxItem(tx, _, signature, digest):
+            yield Claim(base32(tx.src), digest, signature)
+        case Double(first, second):
+            yield from claims(first)
+            yield from claims(second)
+        case Fork(first, second):
+            for header in (first, second):
+                yield Claim(header.header.author_id, header.digest, header.signature)
+        case _:
+            pass
+
+
+def fork_of(one: SignedHeader, other: SignedHeader) -> Fork:
+    """In the one order that evidence has."""
+    return Fork(one, other) if one.body < other.body else Fork(other, one)
+
+
+def double_of(one: TxItem, other: TxItem) -> Double:
+    """In the one order that evidence has."""
+    return Double(one, other) if one.body < other.body else Double(other, one)
+
+
+def _tx_item(body: bytes, signature: bytes, salt: bytes) -> TxItem:
+    return TxItem(Tx.decode(body), body, signature, digest_of(TX_KIND, salt, body))
+
+
+def _evidence(kind: int, data: bytes, salt: bytes) -> Fork | Double:
+    try:
+        reader = BodyReader(data)
+        pairs = [(reader.blob(), reader.fixed(SIGNATURE_BYTES)) for _ in range(2)]
+        reader.end()
+    except ValueError as error:
+        raise _malformed("evidence", str(error)) from error
+    if pairs[0][0] >= pairs[1][0]:
+        raise _malformed("evidence", "two different bodies are needed, the lesser first")
+    if kind == DOUBLE:
+        txs = [_tx_item(body, signature, salt) for body, signature in pairs]
+        if (txs[0].tx.src, txs[0].tx.seq) != (txs[1].tx.src, txs[1].tx.seq):
+            raise _malformed("evidence", "the transactions are not of one slot")
+        return Double(*txs)
+    headers = [
+        SignedHeader(Header.decode(body), body, signature, digest_of(HEADER_KIND, salt, body))
+        for body, signature in pairs
+    ]
+    one, other = headers[0].header, headers[1].header
+    if (one.author, one.height) != (other.author, other.height):
+        raise _malformed("evidence", "the headers are not of one author and height")
+    return Fork(*headers)
+
+
+def _two(kind: int, first: SignedHeader | TxItem, second: SignedHeader | TxItem) -> bytes:
+    writer = BodyWriter().uint(kind, 1)
+    for part in (first, second):
+        writer.blob(part.body).fixed(part.signature, SIGNATURE_BYTES)
+    return writer.done()
+
+
+def _malformed(what: str, why: str) -> PeerFault:
+    return PeerFault(f"{what}: {why}", reason="MalformedItem")

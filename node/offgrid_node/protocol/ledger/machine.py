@@ -1,0 +1,260 @@
+"""The ledger domain's machine: hands each input to the part that it concerns and closes the step.
+
+Nothing happens before the ledger is open: before an admin has opened it here, or a peer has brought the genesis. At
+the end of a step everything that this node has to say goes into one block, in the batch with the rows of what it says.
+A block is BLOCK_ITEMS_MAX and BLOCK_BYTES_MAX at most; a step that has more to say makes more.
+
+With the economy off the machine is silent: it refuses commands, ignores costs and spreads nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from offgrid.v1 import common_pb2, ledger_pb2
+from offgrid_node.protocol.clock import Now
+from offgrid_node.protocol.draft import Draft
+from offgrid_node.protocol.effects import Answered, Asked, Effect, Rows, Woke
+from offgrid_node.protocol.errors import AlreadyExists, FailedPrecondition, Fault, Internal
+from offgrid_node.protocol.etypes import EventType
+from offgrid_node.protocol.events import CostIncurred, PeerDown, PeerUp
+from offgrid_node.protocol.ledger import commands
+from offgrid_node.protocol.ledger.accounts import Accounts
+from offgrid_node.protocol.ledger.blocks import BLOCK_BYTES_MAX, BLOCK_ITEMS_MAX, seal_block
+from offgrid_node.protocol.ledger.bookings import Bookings
+from offgrid_node.protocol.ledger.chains import Chains
+from offgrid_node.protocol.ledger.gossip import Gossip, Tag
+from offgrid_node.protocol.ledger.intake import Intake
+from offgrid_node.protocol.ledger.items import Item
+from offgrid_node.protocol.ledger.orphans import Orphans
+from offgrid_node.protocol.ledger.records import LedgerGenesis
+from offgrid_node.protocol.ledger.settings import LedgerSettings
+from offgrid_node.protocol.ledger.slots import Slots
+from offgrid_node.protocol.ledger.tables import GENESIS_KEY, META
+from offgrid_node.protocol.ledger.transactions import Transactions
+from offgrid_node.protocol.ledger.views import Views
+from offgrid_node.protocol.ledger.voice import Voice
+from offgrid_node.protocol.ledger.wallet import Wallet
+from offgrid_node.protocol.ledger.witness import Witness
+from offgrid_node.protocol.rng import Rng
+
+HEADER_ROOM = 1_024  # of BLOCK_BYTES_MAX, for the header and the framing of items
+ITEM_FRAMING = 8
+
+
+class LedgerMachine:
+    """Owner, witness and observer of one node; `Machine`."""
+
+    def __init__(self, settings: LedgerSettings) -> None:
+        self._settings = settings
+        own, salt = settings.account, settings.salt
+        self._draft = draft = Draft()
+        self._views = Views(draft)
+        self._voice = Voice(draft)
+        self._accounts = Accounts(draft)
+        self._slots = Slots(draft)
+        self._transactions = Transactions(draft, self._accounts)
+        self._chains = Chains(draft, salt)
+        self._orphans = Orphans(draft)
+        self._bookings = Bookings(own, salt, draft)
+        self._witness = Witness(own, draft, self._accounts, self._slots, self._transactions, self._voice)
+        self._intake = Intake(own, salt, draft, self._chains, self._orphans, self._voice, self._witness)
+        self._wallet = Wallet(
+            settings, draft, self._accounts, self._transactions, self._witness, self._voice, self._bookings
+        )
+        self._gossip = Gossip(settings.node_id, draft, self._chains, self._orphans, self._voice)
+        self._genesis_digest = b""
+        self._now: Now | None = None
+
+    # ---- Machine
+
+    def load(self, rows: Rows, now: Now) -> None:
+        self._draft.load(rows)
+        self._bookings.load()
+        self._wallet.load_requests(rows)
+        row = rows.get(META, GENESIS_KEY)
+        if row is None:
+            return
+        signed = common_pb2.Signed.FromString(row)
+        genesis = LedgerGenesis.decode(signed.body)
+        digest = genesis.digest(self._settings.salt)
+        self._accounts.load(digest)
+        self._chains.load(digest)
+        self._orphans.load(now.mono_ms)
+        self._witness.load()
+        self._wallet.load()
+        self._begin_ledger(signed, genesis, digest, now)
+
+    def deadline_ms(self) -> int | None:
+        if not self._settings.enabled or not self._genesis_digest:
+            return None
+        due = (self._gossip.deadline_ms(), self._voice.deadline_ms())
+        return min((at for at in due if at is not None), default=None)
+
+    def step(self, inputs: Sequence[object], now: Now, rng: Rng) -> list[Effect]:
+        self._begin_step(now)
+        for event in inputs:
+            match event:
+                case Asked(ticket, _, command):
+                    try:
+                        self._draft.reply(ticket, self._ask(command, now, rng))
+                    except Fault as fault:
+                        self._draft.reply(ticket, fault)
+                case Answered(Tag() as tag):
+                    self._gossip.on_answered(tag, event, now)
+                case PeerUp(node):
+                    self._gossip.on_peer_up(node)
+                case PeerDown(node):
+                    self._gossip.on_peer_down(node)
+                case CostIncurred():
+                    if self._settings.enabled:
+                        self._bookings.on_cost(event, now, payable=self.is_open)
+                case Woke():
+                    pass  # whatever the time has brought is seen to below
+                case _:
+                    raise Internal(f"the ledger machine does not know {type(event).__name__}")
+        if self._settings.enabled and self.is_open:
+            self._close_step(now, rng)
+        return self._draft.take()
+
+    # ---- questions
+
+    @property
+    def is_open(self) -> bool:
+        return bool(self._genesis_digest)
+
+    @property
+    def notices(self) -> list[str]:
+        """What an operator should know about the ledger, one sentence each."""
+        return list(self._voice.notices)
+
+    @property
+    def muted_why(self) -> str:
+        """Why this node signs nothing; empty when it does."""
+        return self._voice.muted_why
+
+    @property
+    def owed_micro(self) -> int:
+        """Booked and not in a transaction yet."""
+        return self._bookings.owed_micro
+
+    @property
+    def queued_micro(self) -> int:
+        """Of transfers that are not signed yet, fees included."""
+        return self._wallet.queued_micro
+
+    # ---- inputs
+
+    def _ask(
+        self, command: object, now: Now, rng: Rng
+    ) -> (
+        ledger_pb2.OpenLedgerResponse
+        | ledger_pb2.CreateTransferResponse
+        | ledger_pb2.PushBlocksResponse
+        | ledger_pb2.SyncBlocksResponse
+    ):
+        if not self._settings.enabled:
+            raise FailedPrecondition("economy.enabled is false at this node", reason="EconomyOff")
+        match command:
+            case commands.OpenLedger(genesis, body):
+                self._open(genesis, body, now)
+                return ledger_pb2.OpenLedgerResponse()
+            case commands.SyncBlocks():
+                self._meet(command, now)
+                return self._gossip.on_sync(command, now)
+        if not self.is_open:
+            raise FailedPrecondition(
+                "the mesh's ledger is not open here; an admin opens it: offgrid ledger open", reason="LedgerNotOpen"
+            )
+        match command:
+            case commands.PushBlocks(sender, blocks):
+                for block in self._intake.take(blocks, sender, now):
+                    self._gossip.relay(block, sender, rng)
+                return ledger_pb2.PushBlocksResponse()
+            case commands.CreateTransfer():
+                row = self._wallet.on_create(command, now, rng)
+                return ledger_pb2.CreateTransferResponse(transaction=self._views.transfer(row))
+        raise Internal(f"the ledger machine does not know {type(command).__name__}")
+
+    def _open(self, signed: common_pb2.Signed, genesis: LedgerGenesis, now: Now) -> None:
+        digest = genesis.digest(self._settings.salt)
+        if self.is_open and digest == self._genesis_digest:
+            return
+        if self.is_open:
+            raise AlreadyExists("the mesh's ledger is open already; there is one for ever", reason="LedgerOpen")
+        self._draft.put(META, GENESIS_KEY, signed)
+        self._accounts.open(genesis, digest)
+        self._chains.load(digest)
+        self._begin_ledger(signed, genesis, digest, now)
+
+    def _meet(self, command: commands.SyncBlocks, now: Now) -> None:
+        """A peer's genesis is taken when there is none; there cannot be two."""
+        if not self.is_open:
+            if command.genesis is None:
+                raise FailedPrecondition("the mesh's ledger is not open here", reason="LedgerNotOpen")
+            self._open(*command.genesis, now)
+        elif command.genesis_digest != self._genesis_digest:
+            mine, theirs = self._genesis_digest.hex()[:16], command.genesis_digest.hex()[:16]
+            self._voice.notice(f"{command.sender} has another ledger: genesis {theirs}, here it is {mine}")
+            raise FailedPrecondition(f"genesis {theirs} is not this node's, {mine}", reason="OtherLedger")
+
+    def _begin_ledger(self, signed: common_pb2.Signed, genesis: LedgerGenesis, digest: bytes, now: Now) -> None:
+        self._genesis_digest = digest
+        self._witness.open(genesis)
+        self._voice.load(self._witness.committee, self._settings.account, now.mono_ms)
+        self._wallet.open(genesis.fee_micro)
+        self._gossip.open(signed, digest, now)
+
+    # ---- a step's beginning and end
+
+    def _begin_step(self, now: Now) -> None:
+        self._draft.begin(now)
+        if now != self._now:  # all steps of a batch see one instant: what came before it is committed
+            self._now = now
+            for part in (self._accounts, self._slots, self._transactions, self._chains):
+                part.trim()
+
+    def _close_step(self, now: Now, rng: Rng) -> None:
+        self._voice.on_time(now.mono_ms)
+        self._gossip.on_time(now, rng)
+        while True:
+            self._witness.settle(now)
+            for known in self._witness.take_ended():
+                self._wallet.on_ended(known)
+            if not self._wallet.pump(now):
+                break
+        self._intake.tell_of_forks()
+        for items in _parcels(self._voice.take()):
+            self._speak(items, now, rng)
+        self._slots.flush()
+        self._accounts.flush()
+        self._gossip.flush(now)
+
+    def _speak(self, items: Sequence[Item], now: Now, rng: Rng) -> None:
+        own, settings = self._settings.account, self._settings
+        head = self._chains.author(own)
+        parents = self._chains.take_parents(own)
+        block = seal_block(
+            own, head.height + 1, head.digest, parents, items, max(0, now.utc_us), settings.signer, settings.salt
+        )
+        self._chains.append(block)
+        self._gossip.add_own(block, rng)
+        event = ledger_pb2.LedgerEvent(
+            src=settings.node_id, height=head.height, digest=block.digest, outcome=f"{len(items)} items"
+        )
+        self._draft.record(EventType.BLOCK_ADDED, f"{settings.node_id}/{head.height}", ledger=event)
+
+
+def _parcels(items: Sequence[Item]) -> Iterator[list[Item]]:
+    """What goes into one block each."""
+    parcel: list[Item] = []
+    room = BLOCK_BYTES_MAX - HEADER_ROOM
+    for item in items:
+        size = len(item.encode()) + ITEM_FRAMING
+        if parcel and (len(parcel) == BLOCK_ITEMS_MAX or size > room):
+            yield parcel
+            parcel, room = [], BLOCK_BYTES_MAX - HEADER_ROOM
+        parcel.append(item)
+        room -= size
+    if parcel:
+        yield parcel

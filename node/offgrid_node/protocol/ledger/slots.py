@@ -1,0 +1,152 @@
+"""Slots that are not final yet: what was seen, what this node has said, and who has said what.
+
+A slot is (account, sequence number). This node's own vote and confirm stand in the slot's row, written in the batch of
+the block that carries them: the lock is durable before anybody sees it, and no restart forgets it.
+
+Of others EVERY statement counts, also of a witness that says two things. Two quorums still share an honest witness,
+which says one; and what counts then depends on nothing but which blocks are known, not on their order, so nodes that
+know the same blocks find the same slots final.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, field
+
+from offgrid_node.protocol.draft import Draft
+from offgrid_node.protocol.ledger.tables import NUMBER_BYTES, SLOTS, TALLIES, number_of, slot_key
+
+HELD_MAX = 16_384  # slots in memory; all are in their rows
+INLINE_TALLIES = 8  # in the slot's own row; liars can cause more, and those get rows of their own
+_HEAD = struct.Struct(">B32s32s32sBB")
+_TALLY = struct.Struct(">QQ")
+NOTHING = bytes(32)
+VERSION = 1
+
+
+@dataclass(slots=True)
+class Tally:
+    """Masks of witnesses, for one transaction."""
+
+    voted: int = 0
+    confirmed: int = 0
+
+    def encode(self) -> bytes:
+        return _TALLY.pack(self.voted, self.confirmed)
+
+    @classmethod
+    def decode(cls, row: bytes) -> Tally:
+        return cls(*_TALLY.unpack(row))
+
+
+@dataclass(slots=True)
+class Slot:
+    """`first` is the transaction seen first, the only one that this node may vote for; `voted` and `confirmed` are this
+    node's own statements at ballot 0. `doubled`: a second transaction was seen."""
+
+    account: bytes
+    seq: int
+    first: bytes = NOTHING
+    voted: bytes = NOTHING
+    confirmed: bytes = NOTHING
+    doubled: bool = False
+    tallies: dict[bytes, Tally] = field(default_factory=dict)
+
+    @property
+    def key(self) -> bytes:
+        return slot_key(self.account, self.seq)
+
+    def tally(self, tx_digest: bytes) -> Tally:
+        tally = self.tallies.get(tx_digest)
+        if tally is None:
+            tally = self.tallies[tx_digest] = Tally()
+        return tally
+
+    def encode(self) -> bytes:
+        inline = [*self.tallies.items()][:INLINE_TALLIES]
+        flags = (2 if len(self.tallies) > INLINE_TALLIES else 0) | self.doubled
+        parts = [_HEAD.pack(VERSION, self.first, self.voted, self.confirmed, flags, len(inline))]
+        for digest, tally in inline:
+            parts += digest, tally.encode()
+        return b"".join(parts)
+
+    @classmethod
+    def decode(cls, key: bytes, row: bytes) -> tuple[Slot, bool]:
+        """The slot, and whether it has tallies in rows of their own."""
+        _, first, voted, confirmed, flags, count = _HEAD.unpack_from(row)
+        slot = cls(key[:-NUMBER_BYTES], number_of(key), first, voted, confirmed, bool(flags & 1))
+        for index in range(count):
+            at = _HEAD.size + index * (32 + _TALLY.size)
+            slot.tallies[row[at : at + 32]] = Tally.decode(row[at + 32 : at + 32 + _TALLY.size])
+        return slot, bool(flags & 2)
+
+
+class Slots:
+    """Rows read when they are asked for, written once a step, deleted when the slot is final."""
+
+    def __init__(self, draft: Draft) -> None:
+        self._draft = draft
+        self._held: dict[bytes, Slot] = {}
+        self._changed: dict[bytes, Slot] = {}
+        self._spilled: dict[bytes, set[bytes]] = {}  # tallies changed, of those that have rows of their own
+
+    def get(self, account: bytes, seq: int) -> Slot | None:
+        key = slot_key(account, seq)
+        slot = self._held.get(key)
+        if slot is None and (row := self._draft.get(SLOTS, key)) is not None:
+            slot, spilled = Slot.decode(key, row)
+            if spilled:
+                for tally_key, value in self._draft.committed(TALLIES, b"", prefix=key):
+                    slot.tallies.setdefault(tally_key[len(key) :], Tally.decode(value))
+            self._held[key] = slot
+        return slot
+
+    def make(self, account: bytes, seq: int) -> Slot:
+        """The slot to change, which is then written at the end of the step."""
+        slot = self.get(account, seq)
+        key = slot_key(account, seq)
+        if slot is None:
+            slot = self._held[key] = Slot(account, seq)
+        self._changed[key] = slot
+        return slot
+
+    def state(self, slot: Slot, tx_digest: bytes, bit: int, *, confirms: bool) -> bool:
+        """Counts one statement; False when it was counted before."""
+        tally = slot.tally(tx_digest)
+        before = tally.confirmed if confirms else tally.voted
+        if before & bit:
+            return False
+        if confirms:
+            tally.confirmed |= bit
+        else:
+            tally.voted |= bit
+        if len(slot.tallies) > INLINE_TALLIES:
+            self._spilled.setdefault(slot.key, set()).add(tx_digest)
+        return True
+
+    def close(self, slot: Slot) -> None:
+        """It is final: its rows go."""
+        key = slot.key
+        self._held.pop(key, None)
+        self._changed.pop(key, None)
+        self._spilled.pop(key, None)
+        self._draft.delete(SLOTS, key)
+        for digest in [*slot.tallies][INLINE_TALLIES:]:
+            self._draft.delete(TALLIES, key + digest)
+
+    def flush(self) -> None:
+        """The end of a step: what has changed becomes rows."""
+        for key, slot in self._changed.items():
+            self._draft.put_bytes(SLOTS, key, slot.encode())
+        for key, digests in self._spilled.items():
+            slot = self._changed[key]
+            own_rows = {*[*slot.tallies][INLINE_TALLIES:]}
+            for digest in sorted(digests & own_rows):
+                self._draft.put_bytes(TALLIES, key + digest, slot.tallies[digest].encode())
+        self._changed.clear()
+        self._spilled.clear()
+
+    def trim(self) -> None:
+        """At a new instant: all that is held is in committed rows."""
+        if len(self._held) > HELD_MAX:
+            self._held.clear()

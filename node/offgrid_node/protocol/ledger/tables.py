@@ -1,0 +1,54 @@
+"""The ledger's rows: table names and keys. Numbers in keys are 8 bytes, big-endian; "counted down" means that the
+newest comes first in a scan.
+
+Everything in memory is rebuilt from these; what is closed is nowhere else.
+"""
+
+from __future__ import annotations
+
+from offgrid_node.protocol.ids import NODE_ID_BYTES
+
+META = "ledger_meta"  # one row each, see below
+ACCOUNTS = "ledger_accounts"  # account → accounts.Account
+SLOTS = "ledger_slots"  # account, seq → slots.Slot; of slots that are not final yet
+TALLIES = "ledger_tallies"  # account, seq, transaction's digest → slots.Tally; beyond those in the slot's own row
+TXS = "ledger_txs"  # transaction's digest → TxRow
+TX_INDEX = "ledger_tx_index"  # account (20 zeros: all), number counted down → transaction's digest
+TRANSFERS = "ledger_transfers"  # transfer id → TransferRow, of this node's owner
+TRANSFERS_OPEN = "ledger_transfers_open"  # number → transfer id, of those not signed yet
+BOOKINGS = "ledger_bookings"  # job id → Booking
+BOOKING_INDEX = "ledger_booking_index"  # number counted down → job id
+OWED = "ledger_owed"  # number → job id, of bookings that no transaction pays yet
+LOG = "ledger_log"  # position → ledger_pb2.Block, in the order in which this node took blocks in
+PLACES = "ledger_places"  # block's digest → position
+CHAINS = "ledger_chains"  # author, height → position; of an author who forked, the branch that came first
+AUTHORS = "ledger_authors"  # author → chains.Author
+FORKS = "ledger_forks"  # author → the first `Fork` of it that was seen
+EVIDENCE = "ledger_evidence"  # account → the newest `Double` of it
+NAMED = "ledger_named"  # digest → the author who said so, of blocks that a `Seen` names and that are not here yet
+REQUESTS = "ledger_requests"  # see protocol/requests.py
+
+GENESIS_KEY, TOTALS_KEY, MUTE_KEY, IN_FLIGHT_KEY = b"genesis", b"totals", b"mute", b"in_flight"
+
+EVERYBODY = bytes(NODE_ID_BYTES)  # in TX_INDEX
+NUMBER_BYTES, NUMBER_MAX = 8, 2**64 - 1
+
+
+def number_key(number: int) -> bytes:
+    return number.to_bytes(NUMBER_BYTES, "big")
+
+
+def number_of(key: bytes) -> int:
+    return int.from_bytes(key[-NUMBER_BYTES:], "big")
+
+
+def newest_first(number: int) -> bytes:
+    return (NUMBER_MAX - number).to_bytes(NUMBER_BYTES, "big")
+
+
+def slot_key(account: bytes, seq: int) -> bytes:
+    return account + seq.to_bytes(NUMBER_BYTES, "big")
+
+
+def chain_key(author: bytes, height: int) -> bytes:
+    return author + height.to_bytes(NUMBER_BYTES, "big")

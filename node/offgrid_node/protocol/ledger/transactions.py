@@ -1,0 +1,78 @@
+"""Transactions as this node knows them: a row each, written when one comes in and when its fate is known.
+
+Payees find one in their list once it is final: whoever signs what never will be does not fill other accounts' lists.
+What an owner with money may sign for the slots in reach (witness.py) is bounded by nothing but rates, to come.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from offgrid.v1 import common_pb2, ledger_pb2
+from offgrid_node.protocol.clock import Now
+from offgrid_node.protocol.draft import Draft
+from offgrid_node.protocol.ledger.accounts import Accounts
+from offgrid_node.protocol.ledger.items import TxItem
+from offgrid_node.protocol.ledger.records import Tx
+from offgrid_node.protocol.ledger.slots import Tally
+from offgrid_node.protocol.ledger.tables import EVERYBODY, TX_INDEX, TXS, newest_first
+
+HELD_MAX = 16_384  # transactions in memory; all are in their rows
+
+
+@dataclass(slots=True)
+class Known:
+    item: TxItem
+    row: ledger_pb2.TxRow
+
+
+class Transactions:
+    """By digest. What is final or void stays in its row only."""
+
+    def __init__(self, draft: Draft, accounts: Accounts) -> None:
+        self._draft, self._accounts = draft, accounts
+        self._held: dict[bytes, Known] = {}
+
+    def get(self, digest: bytes) -> Known | None:
+        known = self._held.get(digest)
+        if known is None and (row := self._draft.row(TXS, digest, ledger_pb2.TxRow)) is not None:
+            body, signature = row.signed.body, row.signed.signature
+            known = self._held[digest] = Known(TxItem(Tx.decode(body), body, signature, digest), row)
+        return known
+
+    def add(self, item: TxItem, now: Now, *, transfer_id: str = "", bookings: int = 0) -> None:
+        """One that is not known yet."""
+        row = ledger_pb2.TxRow(
+            signed=common_pb2.Signed(body=item.body, signature=item.signature),
+            state=ledger_pb2.TX_STATE_SIGNED,
+            created_us=now.utc_us,
+            transfer_id=transfer_id,
+            bookings=bookings,
+        )
+        self._held[item.digest] = Known(item, row)
+        self._draft.put(TXS, item.digest, row)
+        self._list(item.digest, {EVERYBODY, item.tx.src})
+
+    def end(self, known: Known, state: ledger_pb2.TxState.ValueType, tally: Tally, now: Now) -> None:
+        """Final or void, for ever."""
+        row = known.row
+        row.state, row.voted, row.confirmed = state, tally.voted, tally.confirmed
+        if state == ledger_pb2.TX_STATE_FINAL:
+            row.final_us = now.utc_us
+            tx = known.item.tx
+            self._list(known.item.digest, {account for account, _ in tx.outputs} - {tx.src, EVERYBODY})
+        self._draft.put(TXS, known.item.digest, row)
+        self._held.pop(known.item.digest, None)
+
+    def _list(self, digest: bytes, accounts: set[bytes]) -> None:
+        totals = self._accounts.totals
+        totals.transactions += 1
+        self._accounts.totals_changed = True
+        place = newest_first(totals.transactions)
+        for account in sorted(accounts):
+            self._draft.put_bytes(TX_INDEX, account + place, digest)
+
+    def trim(self) -> None:
+        """At a new instant: all that is held is in committed rows."""
+        if len(self._held) > HELD_MAX:
+            self._held.clear()

@@ -1,0 +1,115 @@
+"""Whether this node may sign anything for the ledger now, what it has to say in this step, and what its owner should
+know.
+
+A node restored from a backup does not know what it has signed since. Two guards. After a start it votes and confirms
+only once witnesses that together with it weigh a quorum have shown what they hold of it, and that was nothing new: one
+peer that holds nothing, or says so, proves nothing, while a quorum has an honest witness in common with every other.
+And once it sees anything with its own signature that it does not have, it goes mute, durably, as witness, as author and
+as owner, until its key is changed (research/ledger.md; etcd and TigerBeetle have members that lost data leave and join
+anew for the same reason).
+
+Whatever is no vote waits QUIET_MS at most, so an owner signs offline too. One that was restored and is alone for so
+long may sign a second transaction for a slot, or a second block for a height: that costs its own account and chain
+(evidence, and it goes mute when it meets the others), and no one else's. A witness that is a quorum by itself has
+nobody to wait for, and listens no longer than that either.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from offgrid_node.protocol.draft import Draft
+from offgrid_node.protocol.ledger.committee import Committee
+from offgrid_node.protocol.ledger.items import Item, Statement
+from offgrid_node.protocol.ledger.tables import META, MUTE_KEY
+
+QUIET_MS = 2_000  # after a start, while no quorum of witnesses has shown what it holds
+NOTICES_MAX = 64  # and as many liars
+
+
+class Voice:
+    """`items` of one step go into one block."""
+
+    def __init__(self, draft: Draft) -> None:
+        self._draft = draft
+        self._items: list[Item] = []
+        self._quiet_until_ms: int | None = 0
+        self._committee = Committee(())
+        self._greeted = 0  # who has shown what it holds of this node since the start, and this node
+        self.muted_why = ""
+        self._notices: dict[str, None] = {}
+        self._accused: dict[bytes, str] = {}  # one notice of each liar
+
+    def load(self, committee: Committee, own: bytes, now_ms: int) -> None:
+        self._committee, self._greeted = committee, committee.bit_of(own)
+        row = self._draft.get(META, MUTE_KEY)
+        self.muted_why = row.decode() if row is not None else ""
+        self._quiet_until_ms = now_ms + QUIET_MS
+
+    # ---- questions
+
+    @property
+    def free(self) -> bool:
+        """Whether it may say anything that is no vote."""
+        return self._quiet_until_ms is None and not self.muted_why
+
+    @property
+    def may_witness(self) -> bool:
+        """Whether it may vote and confirm, if it is a witness."""
+        return self.free and self._committee.enough(self._greeted)
+
+    def unheard(self, account: bytes) -> bool:
+        """Whether this node waits for that one to show what it holds."""
+        bit = self._committee.bit_of(account)
+        return bool(bit & ~self._greeted) and not self._committee.enough(self._greeted)
+
+    def deadline_ms(self) -> int | None:
+        return self._quiet_until_ms
+
+    # ---- inputs
+
+    def on_greeted(self, account: bytes) -> None:
+        """This peer has shown what it holds of this node, and it is nothing new."""
+        self._greeted |= self._committee.bit_of(account)
+        if self._committee.enough(self._greeted):
+            self._quiet_until_ms = None
+
+    def on_time(self, now_ms: int) -> None:
+        if self._quiet_until_ms is not None and self._quiet_until_ms <= now_ms:
+            self._quiet_until_ms = None
+
+    def mute(self, why: str) -> None:
+        """For ever, as far as this key goes. What was to be said in this step stays unsaid."""
+        if self.muted_why:
+            return
+        self.muted_why = why
+        self._draft.put_bytes(META, MUTE_KEY, why.encode())
+
+    def say(self, item: Item) -> None:
+        assert self.may_witness if isinstance(item, Statement) else self.free, "a quiet node signs nothing"
+        self._items.append(item)
+
+    def notice(self, sentence: str) -> None:
+        """Each sentence once, the oldest forgotten first."""
+        _remember(self._notices, sentence, None)
+
+    def accuse(self, liar: bytes, sentence: str) -> None:
+        """The first notice of this liar; what more it does is no news."""
+        _remember(self._accused, liar, sentence)
+
+    @property
+    def notices(self) -> list[str]:
+        """Liars have a list of their own, so they wipe out nothing but each other."""
+        return [*self._notices, *self._accused.values()]
+
+    def take(self) -> list[Item]:
+        """What is to go out now: nothing, if this step has found out that this node must be mute."""
+        items, self._items = self._items, []
+        return [] if self.muted_why else items
+
+
+def _remember(held: dict[Any, Any], key: bytes | str, value: str | None) -> None:
+    if key not in held:
+        held[key] = value
+        if len(held) > NOTICES_MAX:
+            del held[next(iter(held))]

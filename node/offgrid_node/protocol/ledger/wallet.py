@@ -1,0 +1,223 @@
+"""The owner's part: what this node spends, one signed transaction in flight at a time.
+
+A transfer is durable when it is answered; it is signed at once when no transaction of this account is in flight, else
+when its turn comes. A signed transaction is durable before it leaves: were it not, a crash could sign another for the
+same slot. What jobs cost is paid in turns with transfers, so neither keeps the other waiting for ever; transfers in
+the queue have their funds set aside, and what is owed waits for the rest.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from offgrid.v1 import ledger_pb2
+from offgrid_node.protocol.clock import Now
+from offgrid_node.protocol.draft import Draft
+from offgrid_node.protocol.effects import Rows
+from offgrid_node.protocol.errors import Exhausted, FailedPrecondition, InvalidRequest
+from offgrid_node.protocol.etypes import EventType
+from offgrid_node.protocol.ids import fresh_id
+from offgrid_node.protocol.ledger.accounts import Accounts
+from offgrid_node.protocol.ledger.bookings import Bookings
+from offgrid_node.protocol.ledger.commands import CreateTransfer
+from offgrid_node.protocol.ledger.items import TxItem
+from offgrid_node.protocol.ledger.records import TX_KIND, Tx, tx_id_of
+from offgrid_node.protocol.ledger.settings import LedgerSettings
+from offgrid_node.protocol.ledger.tables import (
+    IN_FLIGHT_KEY,
+    META,
+    REQUESTS,
+    TRANSFERS,
+    TRANSFERS_OPEN,
+    number_key,
+    number_of,
+)
+from offgrid_node.protocol.ledger.transactions import Known, Transactions
+from offgrid_node.protocol.ledger.voice import Voice
+from offgrid_node.protocol.ledger.witness import Witness, ledger_event
+from offgrid_node.protocol.requests import Requests
+from offgrid_node.protocol.rng import Rng
+from offgrid_node.protocol.signing import digest_of
+
+QUEUE_MAX = 1_000  # transfers that are not signed yet
+
+
+class Wallet:
+    """Transfers, and the payments of what is owed."""
+
+    def __init__(
+        self,
+        settings: LedgerSettings,
+        draft: Draft,
+        accounts: Accounts,
+        transactions: Transactions,
+        witness: Witness,
+        voice: Voice,
+        bookings: Bookings,
+    ) -> None:
+        self._settings, self._draft, self._accounts = settings, draft, accounts
+        self._transactions, self._witness, self._voice, self._bookings = transactions, witness, voice, bookings
+        self._requests = Requests(draft, REQUESTS)
+        self._queue: OrderedDict[int, ledger_pb2.TransferRow] = OrderedDict()
+        self._queued_micro = 0
+        self._last = 0
+        self._in_flight = b""
+        self._bookings_next = False
+        self._fee_micro = 0
+
+    def load_requests(self, rows: Rows) -> None:
+        """Needed before the ledger is open as well: it may be opened while this machine runs."""
+        self._requests.load(rows)
+
+    def load(self) -> None:
+        self._in_flight = self._draft.get(META, IN_FLIGHT_KEY) or b""
+        for key, transfer_id in self._draft.committed(TRANSFERS_OPEN, b""):
+            row = self._draft.row(TRANSFERS, transfer_id, ledger_pb2.TransferRow)
+            assert row is not None, "what waits was asked for"
+            self._queue[number_of(key)] = row
+            self._queued_micro += _total(row)
+        self._last = max(self._queue, default=0)
+
+    def open(self, fee_micro: int) -> None:
+        self._fee_micro = fee_micro
+
+    # ---- questions
+
+    @property
+    def queued_micro(self) -> int:
+        """Of transfers that are not signed yet, fees included."""
+        return self._queued_micro
+
+    # ---- inputs
+
+    def on_create(self, command: CreateTransfer, now: Now, rng: Rng) -> ledger_pb2.TransferRow:
+        """The transfer, signed if its turn is now. Raises the faults that commands.CreateTransfer names."""
+        made = self._requests.made(command.request_id, command.digest)
+        if made:
+            row = self._draft.row(TRANSFERS, made.encode(), ledger_pb2.TransferRow)
+            assert row is not None, "what a request made is kept"
+            return row
+        self._check(command)
+        self._last += 1
+        row = ledger_pb2.TransferRow(
+            transfer_id=fresh_id("t", rng),
+            number=self._last,
+            src=self._settings.account,
+            outputs=[ledger_pb2.RawOutput(account=name, amount_micro=amount) for name, amount in command.outputs],
+            fee_micro=command.fee_micro or self._fee_micro,
+            meta=command.meta,
+            created_us=now.utc_us,
+        )
+        self._requests.remember(command.request_id, command.digest, row.transfer_id)
+        self._queue[row.number] = row
+        self._queued_micro += _total(row)
+        self._draft.put(TRANSFERS, row.transfer_id.encode(), row)
+        self._draft.put_bytes(TRANSFERS_OPEN, number_key(row.number), row.transfer_id.encode())
+        self.pump(now)
+        return row
+
+    def on_ended(self, known: Known) -> None:
+        """A transaction, of whichever account, became final or void."""
+        tx, digest = known.item.tx, known.item.digest
+        if tx.src != self._settings.account:
+            return
+        if known.row.state == ledger_pb2.TX_STATE_VOID:
+            self._voice.notice(f"transaction {tx_id_of(digest)} of this node will never be: another took its slot")
+        elif known.row.bookings:
+            outcome = f"{known.row.bookings} bookings"
+            self._draft.record(EventType.SETTLED, tx_id_of(digest), ledger=ledger_event(tx, digest, outcome))
+        if digest == self._in_flight:
+            self._in_flight = b""
+            self._draft.delete(META, IN_FLIGHT_KEY)
+
+    # ---- the end of a step
+
+    def pump(self, now: Now) -> bool:
+        """Signs the next transaction if none is in flight; False when there is nothing to sign."""
+        if self._in_flight or not self._voice.free:
+            return False
+        turns = (self._pay_bookings, self._sign_transfer)
+        return any(turn(now) for turn in (turns if self._bookings_next else turns[::-1]))
+
+    # ---- inside
+
+    def _check(self, command: CreateTransfer) -> None:
+        if self._voice.muted_why:
+            raise FailedPrecondition(f"this node signs nothing: {self._voice.muted_why}", reason="Muted")
+        fee = command.fee_micro or self._fee_micro
+        if fee < self._fee_micro:
+            raise InvalidRequest.field("fee_micro", f"{fee}; this ledger takes no less than {self._fee_micro}")
+        if len(self._queue) >= QUEUE_MAX:
+            raise Exhausted(
+                f"{QUEUE_MAX} transfers wait to be signed; try again when some are final",
+                reason="TooManyTransfers",
+                retry_ms=1_000,
+            )
+        needed = sum(amount for _, amount in command.outputs) + fee
+        free = self._free_micro() - self._queued_micro
+        if needed > free:
+            raise FailedPrecondition(
+                f"the transfer needs {needed} millionths with its fee; the account has {max(0, free)} that are final "
+                "and not spoken for",
+                reason="InsufficientFunds",
+                metadata={"needed_micro": str(needed), "available_micro": str(max(0, free))},
+            )
+
+    def _free_micro(self) -> int:
+        """Final funds without what is in flight."""
+        flying = self._transactions.get(self._in_flight) if self._in_flight else None
+        balance = self._accounts.get(self._settings.account).balance_micro
+        return balance - (flying.item.tx.total_micro if flying else 0)
+
+    def _sign_transfer(self, now: Now) -> bool:
+        row = next(iter(self._queue.values()), None)
+        if row is None or _total(row) > self._free_micro():
+            return False
+        del self._queue[row.number]
+        self._queued_micro -= _total(row)
+        outputs = tuple((output.account, output.amount_micro) for output in row.outputs)
+        row.tx_digest = self._sign(outputs, row.fee_micro, row.meta, now, transfer_id=row.transfer_id)
+        self._draft.put(TRANSFERS, row.transfer_id.encode(), row)
+        self._draft.delete(TRANSFERS_OPEN, number_key(row.number))
+        self._bookings_next = True
+        return True
+
+    def _pay_bookings(self, now: Now) -> bool:
+        if not self._bookings.owed_micro:
+            return False
+        payment = self._bookings.next_payment(self._free_micro() - self._queued_micro - self._fee_micro)
+        if payment is None:
+            self._voice.notice("jobs are owed for that this account's free funds do not pay")
+            return False
+        digest = self._sign(payment.outputs, self._fee_micro, payment.meta, now, bookings=len(payment.bookings))
+        self._bookings.paid(payment, tx_id_of(digest), self._fee_micro)
+        self._bookings_next = False
+        return True
+
+    def _sign(
+        self,
+        outputs: tuple[tuple[bytes, int], ...],
+        fee_micro: int,
+        meta: bytes,
+        now: Now,
+        *,
+        transfer_id: str = "",
+        bookings: int = 0,
+    ) -> bytes:
+        """Signs the account's next transaction; it leaves in the block that this step ends with."""
+        account = self._accounts.get(self._settings.account)
+        tx = Tx(self._settings.account, account.next_seq, account.head, fee_micro, outputs, meta)
+        body = tx.encode()
+        digest = digest_of(TX_KIND, self._settings.salt, body)
+        item = TxItem(tx, body, self._settings.signer.sign(digest), digest)
+        self._transactions.add(item, now, transfer_id=transfer_id, bookings=bookings)
+        self._in_flight = digest
+        self._draft.put_bytes(META, IN_FLIGHT_KEY, digest)
+        self._draft.record(EventType.TX_CREATED, tx_id_of(digest), ledger=ledger_event(tx, digest, "signed"))
+        self._voice.say(item)
+        self._witness.follow(item)
+        return digest
+
+
+def _total(row: ledger_pb2.TransferRow) -> int:
+    return sum(output.amount_micro for output in row.outputs) + row.fee_micro

@@ -1,0 +1,263 @@
+"""The rules by which a transaction becomes final, at ballot 0 (FastPay's broadcast with a second phase).
+
+    tx seen     its slot is the account's next, its `prev` the account's head, the funds are there by final
+                transactions, nothing was voted for in the slot → this node, a witness, votes for it: once, for ever
+    quorum of votes for one transaction → a certificate → this node confirms it: once, for ever
+    quorum of confirms                  → final: the money moves here, the next slot of the account is examined
+
+Why it is safe while liars weigh less than a third (research/ledger.md, section 1): two quorums share more than a third,
+so an honest witness; it votes once per slot, hence one slot has one certificate; it confirms only a certificate, hence
+one slot has one final transaction, whatever arrives in whatever order, for no rule asks for the time. Overdraft: an
+honest witness behind the certificate had applied all earlier slots of the account, only these take from it, and credits
+only grow. Locks are rows in the batch of the block that carries the statement, so a crash forgets none.
+
+Everything happens in the account's next slot: what comes in for later ones is counted, and looked at when its turn
+comes. Epochs and ballots above 0 are not known yet and count for nothing.
+
+What is kept of others is bounded. A block that speaks of an account without money, or of a slot SEQ_AHEAD_MAX or more
+beyond the next, is not taken in yet (`within_reach`): an honest author has the money and the slots before final, from
+blocks that it passes on as well, so its blocks are in reach once these are here; a liar's never are, anywhere. And of
+one witness DIGESTS_MAX digests count in a slot, besides those of transactions that are here. Safe, for fewer statements
+count; and an honest owner's transaction becomes final everywhere all the same, for it has no rival: all honest
+witnesses vote for it and confirm it, one statement each, and they are a quorum. Only a slot whose owner signed several
+may hang on the word of a liar who said more than that. What is left to rates, not bounded here: an owner with money
+may sign many transactions for the slots in reach, and each is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from offgrid.v1 import ledger_pb2
+from offgrid_node.protocol.clock import Now
+from offgrid_node.protocol.draft import Draft
+from offgrid_node.protocol.etypes import EventType
+from offgrid_node.protocol.ids import base32
+from offgrid_node.protocol.ledger.accounts import Account, Accounts
+from offgrid_node.protocol.ledger.committee import Committee
+from offgrid_node.protocol.ledger.items import Double, Item, Statement, TxItem, double_of
+from offgrid_node.protocol.ledger.records import LedgerGenesis, Tx, tx_id_of
+from offgrid_node.protocol.ledger.slots import NOTHING, Slot, Slots, Tally
+from offgrid_node.protocol.ledger.tables import EVIDENCE, SLOTS
+from offgrid_node.protocol.ledger.transactions import Known, Transactions
+from offgrid_node.protocol.ledger.voice import Voice
+
+BALLOT, EPOCH = 0, 0
+SEQ_AHEAD_MAX = 128  # slots of one account, beginning with its next
+DIGESTS_MAX = 8  # of one witness in one slot, of transactions that are not here
+
+
+class Witness:
+    """Every node follows the slots; only one whom the genesis names votes and confirms."""
+
+    def __init__(
+        self, own: bytes, draft: Draft, accounts: Accounts, slots: Slots, transactions: Transactions, voice: Voice
+    ) -> None:
+        self._own, self._draft = own, draft
+        self._accounts, self._slots, self._transactions, self._voice = accounts, slots, transactions, voice
+        self._committee = Committee(())
+        self._own_bit = 0
+        self._fee_micro = 0
+        self._touched: dict[bytes, None] = {}  # accounts whose next slot is to be examined
+        self._unheard: dict[bytes, None] = {}  # … once this node may speak
+        self._ended: list[Known] = []
+
+    def load(self) -> None:
+        """Whatever could be done was done in the step that made it possible, unless this node had to be quiet."""
+        for key, _ in self._draft.committed(SLOTS, b""):
+            self._unheard[key[: len(self._own)]] = None
+
+    def open(self, genesis: LedgerGenesis) -> None:
+        self._committee = Committee(genesis.witnesses)
+        self._own_bit = self._committee.bit_of(self._own)
+        self._fee_micro = genesis.fee_micro
+
+    # ---- questions
+
+    @property
+    def committee(self) -> Committee:
+        return self._committee
+
+    def bit_of(self, account: bytes) -> int:
+        return self._committee.bit_of(account)
+
+    def within_reach(self, items: Iterable[Item], bit: int) -> bool:
+        """Whether a block with these, by the witness with this bit, is one to take in now."""
+        for item in items:
+            match item:
+                case Statement() if bit:
+                    name, seq = item.account, item.seq
+                case TxItem(tx):
+                    name, seq = tx.src, tx.seq
+                case Double(first):
+                    name, seq = first.tx.src, first.tx.seq
+                case _:
+                    continue
+            account = self._accounts.get(name)
+            if seq >= account.next_seq + SEQ_AHEAD_MAX or account.untouched:
+                return False
+        return True
+
+    # ---- inputs
+
+    def on_tx(self, item: TxItem, now: Now, *, told: bool = False) -> None:
+        """A transaction from a block, signed by its owner; `told`: as part of evidence, which is no news then."""
+        tx, digest = item.tx, item.digest
+        if tx.fee_micro < self._fee_micro or tx.seq < self._accounts.get(tx.src).next_seq:
+            return
+        if self._transactions.get(digest) is None:
+            if tx.src == self._own:
+                self._voice.mute("a transaction came that this node signed and does not have: was it restored?")
+            self._transactions.add(item, now)
+        self.follow(item, told=told)
+
+    def follow(self, item: TxItem, *, told: bool = False) -> None:
+        """Looks at a known transaction's slot. The first one seen is the only one that this node may vote for."""
+        tx, digest = item.tx, item.digest
+        slot = self._slots.get(tx.src, tx.seq)
+        if slot is None or slot.first == NOTHING:
+            slot = self._slots.make(tx.src, tx.seq)
+            slot.first = digest
+        elif slot.first != digest and not slot.doubled:
+            self._on_double(self._slots.make(tx.src, tx.seq), item, told)
+        self._touched[tx.src] = None
+
+    def on_statement(self, statement: Statement, bit: int) -> None:
+        """What the witness with this bit says in a block of its own; bit 0 is nobody's."""
+        if not bit or (statement.epoch, statement.ballot) != (EPOCH, BALLOT):
+            return
+        if statement.seq < (account := self._accounts.get(statement.account)).next_seq:
+            return
+        slot = self._slots.make(statement.account, statement.seq)
+        if self._too_many(slot, statement.tx_digest, bit):
+            return
+        if self._slots.state(slot, statement.tx_digest, bit, confirms=statement.confirms) and (
+            statement.seq == account.next_seq
+        ):
+            self._touched[statement.account] = None
+
+    # ---- the end of a step
+
+    def settle(self, now: Now) -> None:
+        """Does all that has become possible: what one slot's end makes possible in others too."""
+        if self._unheard and self._voice.may_witness:
+            self._touched.update(self._unheard)
+            self._unheard.clear()
+        while self._touched:
+            account = next(iter(self._touched))
+            del self._touched[account]
+            while self._advance(account, now):
+                pass
+
+    def take_ended(self) -> list[Known]:
+        """Transactions that became final or void since it was asked last."""
+        ended, self._ended = self._ended, []
+        return ended
+
+    # ---- inside
+
+    def _advance(self, name: bytes, now: Now) -> bool:
+        """One thing that the account's next slot allows; False when there is none."""
+        account = self._accounts.get(name)
+        slot = self._slots.get(name, account.next_seq)
+        if slot is None:
+            return False
+        for digest, tally in slot.tallies.items():
+            if tally.confirmed and self._committee.enough(tally.confirmed):
+                known = self._known(slot, account, digest)
+                if known is not None:
+                    # Final here by what a liar has shown to nobody else: the others need this node's word.
+                    if self._own_bit and slot.confirmed == NOTHING and self._voice.may_witness:
+                        self._say(slot, digest, confirms=True)
+                    self._apply(slot, known, tally, now)
+                    return True
+        if not self._own_bit:
+            return False
+        if not self._voice.may_witness:
+            self._unheard[name] = None
+            return False
+        if slot.confirmed == NOTHING and (certified := self._certified(slot, account)) is not None:
+            self._say(slot, certified, confirms=True)
+            return True
+        if slot.voted == NOTHING and self._may_vote(slot, account):
+            self._say(slot, slot.first, confirms=False)
+            return True
+        return False
+
+    def _certified(self, slot: Slot, account: Account) -> bytes | None:
+        """The transaction that a quorum has voted for."""
+        for digest, tally in slot.tallies.items():
+            if tally.voted and self._committee.enough(tally.voted) and self._known(slot, account, digest):
+                return digest
+        return None
+
+    def _may_vote(self, slot: Slot, account: Account) -> bool:
+        known = self._known(slot, account, slot.first)
+        return known is not None and account.balance_micro >= known.item.tx.total_micro
+
+    def _known(self, slot: Slot, account: Account, digest: bytes) -> Known | None:
+        """The transaction, if it is here and belongs at the end of this account's chain. One that does not can have a
+        quorum only where liars weigh a third or more."""
+        known = self._transactions.get(digest) if digest != NOTHING else None
+        if known is None:
+            return None
+        tx = known.item.tx
+        return known if (tx.src, tx.seq, tx.prev) == (slot.account, slot.seq, account.head) else None
+
+    def _too_many(self, slot: Slot, digest: bytes, bit: int) -> bool:
+        """Whether this witness names so many transactions for one slot that one more, not known here, is ignored."""
+        if len(slot.tallies) < DIGESTS_MAX or self._transactions.get(digest) is not None:
+            return False
+        named = [other for other, tally in slot.tallies.items() if (tally.voted | tally.confirmed) & bit]
+        return len(named) >= DIGESTS_MAX and digest not in named
+
+    def _say(self, slot: Slot, digest: bytes, *, confirms: bool) -> None:
+        self._slots.make(slot.account, slot.seq)
+        if confirms:
+            slot.confirmed = digest
+        else:
+            slot.voted = digest
+        self._slots.state(slot, digest, self._own_bit, confirms=confirms)
+        self._voice.say(Statement(confirms, EPOCH, slot.account, slot.seq, BALLOT, digest))
+
+    def _apply(self, slot: Slot, known: Known, tally: Tally, now: Now) -> None:
+        tx = known.item.tx
+        self._accounts.apply(tx, known.item.digest)
+        self._transactions.end(known, ledger_pb2.TX_STATE_FINAL, tally, now)
+        self._ended.append(known)
+        for digest in {slot.first: 0, **dict.fromkeys(slot.tallies)}:
+            other = self._transactions.get(digest) if digest != known.item.digest else None
+            if other is not None and other.row.state == ledger_pb2.TX_STATE_SIGNED:
+                self._transactions.end(other, ledger_pb2.TX_STATE_VOID, slot.tally(digest), now)
+                self._ended.append(other)
+        self._slots.close(slot)
+        self._draft.record(
+            EventType.TX_FINAL, tx_id_of(known.item.digest), ledger=ledger_event(tx, known.item.digest, "final")
+        )
+        self._touched[tx.src] = None
+        for name, _ in tx.outputs:
+            self._touched[name] = None
+
+    def _on_double(self, slot: Slot, item: TxItem, told: bool) -> None:
+        """Two transactions of one owner for one slot: the second changes nothing, but all should know."""
+        slot.doubled = True
+        first = self._transactions.get(slot.first)
+        if first is None:
+            return
+        evidence = double_of(first.item, item)
+        self._draft.put_bytes(EVIDENCE, slot.account, evidence.encode())
+        self._voice.accuse(slot.account, f"{base32(slot.account)} signed two transactions for its slot {slot.seq}")
+        if self._own_bit and self._voice.free and not told:
+            self._voice.say(evidence)
+
+
+def ledger_event(tx: Tx, digest: bytes, outcome: str) -> ledger_pb2.LedgerEvent:
+    """What the journal says of a transaction."""
+    return ledger_pb2.LedgerEvent(
+        tx_id=tx_id_of(digest),
+        src=base32(tx.src),
+        seq=tx.seq,
+        amount_micro=tx.total_micro - tx.fee_micro,
+        fee_micro=tx.fee_micro,
+        outcome=outcome,
+    )

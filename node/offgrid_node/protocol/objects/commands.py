@@ -1,0 +1,50 @@
+"""What the handlers hand to the objects machine: bytes already on disk, requests checked, signatures verified."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from offgrid.v1 import common_pb2, objects_pb2
+from offgrid_node.protocol.objects.manifest import Manifest
+from offgrid_node.protocol.quorum.records import Epoch
+
+
+@dataclass(frozen=True, slots=True)
+class Enqueue:
+    """What the outbox row says instead of the object's name: the owner's own key and event type."""
+
+    key: str
+    etype: int
+
+
+@dataclass(frozen=True, slots=True)
+class AddObject:
+    """From this node's owner: the sealed bytes are fsynced in this node's blob store under `body.object_id`.
+
+    `body` is what `manifest` carries signed, by this node. `required_milli` 0 is what the config says; `digest` is 16
+    bytes of all that the request says but its id. Answered with CommitUploadResponse, or with EnqueueResponse where
+    `enqueue` is given; a repeated one (same request id and digest, or same object) with the same again.
+    """
+
+    manifest: objects_pb2.Manifest
+    body: Manifest
+    name: str
+    required_milli: int
+    request_id: str
+    digest: bytes
+    enqueue: Enqueue | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class KeepReplica:
+    """From an owner to this host: all bytes are here, hashed against the manifest's root and fsynced.
+
+    Manifest and epoch are signed by `body.owner`; that they belong together and name this node is checked by the
+    machine. `possession` is 32 bytes that only the replica's bytes give. Answered with CommitReplicaResponse.
+    """
+
+    manifest: objects_pb2.Manifest
+    body: Manifest
+    epoch: common_pb2.Signed
+    epoch_body: Epoch
+    possession: bytes

@@ -1,0 +1,144 @@
+"""The objects domain's machine: an owner's objects and their way to hosts, and the replicas that this node keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from offgrid.v1 import objects_pb2
+from offgrid_node.protocol.clock import Now
+from offgrid_node.protocol.draft import Draft
+from offgrid_node.protocol.effects import Asked, DropBlob, Effect, Rows, Shipped, Woke
+from offgrid_node.protocol.errors import Exhausted, Fault, Internal
+from offgrid_node.protocol.events import AckRefused, ObjectAdded, PeerDown, PeerUp, QuorumAcked, QuorumOpened
+from offgrid_node.protocol.objects.commands import AddObject, KeepReplica
+from offgrid_node.protocol.objects.delivery import Delivery
+from offgrid_node.protocol.objects.hosts import Hosts
+from offgrid_node.protocol.objects.outbox import Outbox
+from offgrid_node.protocol.objects.replicas import Replicas
+from offgrid_node.protocol.objects.settings import ObjectsSettings
+from offgrid_node.protocol.objects.tables import OBJECT_REQUESTS, object_of
+from offgrid_node.protocol.requests import Requests
+from offgrid_node.protocol.rng import Rng
+
+FULL_RETRY_MS = 5_000
+
+
+class ObjectsMachine:
+    """Owner and host of one node."""
+
+    def __init__(self, settings: ObjectsSettings) -> None:
+        self._settings, self._draft = settings, Draft()
+        self._hosts = Hosts(settings.node_id)
+        self._outbox = Outbox(settings, self._draft)
+        self._requests = Requests(self._draft, OBJECT_REQUESTS)
+        self._delivery = Delivery(self._hosts, self._outbox, self._draft)
+        self._replicas = Replicas(settings, self._draft)
+        self._stepped_ms = 0
+
+    def load(self, rows: Rows, now: Now) -> None:
+        self._draft.load(rows)
+        self._requests.load(rows)
+        self._delivery.load(rows)
+        self._stepped_ms = now.mono_ms
+
+    # ---- questions
+
+    @property
+    def outbox_depth(self) -> int:
+        """Entries that are not completed."""
+        return self._delivery.depth
+
+    def outbox_age_ms(self, now: Now) -> int:
+        """How long the oldest of them has waited; 0 when there is none."""
+        oldest_us = self._delivery.oldest_us()
+        return max(0, now.utc_us - oldest_us) // 1_000 if oldest_us is not None else 0
+
+    def deadline_ms(self) -> int | None:
+        return self._delivery.deadline_ms(self._stepped_ms)
+
+    # ---- inputs
+
+    def step(self, inputs: Sequence[object], now: Now, rng: Rng) -> list[Effect]:
+        self._draft.begin(now)
+        self._stepped_ms = now.mono_ms
+        for event in inputs:
+            match event:
+                case Asked(ticket, _, command):
+                    try:
+                        self._ask(ticket, command, now)
+                    except Internal:
+                        raise
+                    except Fault as fault:
+                        self._draft.reply(ticket, fault)
+                case ObjectAdded():
+                    self._on_added(event, now)
+                case Shipped():
+                    self._delivery.on_shipped(event, now)
+                case QuorumOpened(quorum_id, epoch):
+                    self._delivery.on_opened(object_of(quorum_id), epoch)
+                case QuorumAcked(quorum_id):
+                    self._delivery.on_acked(object_of(quorum_id), event, now)
+                case AckRefused(quorum_id, node_id, why):
+                    self._delivery.on_refused(object_of(quorum_id), node_id, why, now)
+                case PeerUp():
+                    if self._hosts.on_up(event):
+                        self._delivery.on_hosts_changed(now, came=True)
+                case PeerDown(node_id):
+                    if self._hosts.on_down(node_id):
+                        self._delivery.on_hosts_changed(now, came=False)
+                case Woke():
+                    pass  # what is due is looked at when the step closes
+                case _:
+                    raise Internal(f"the objects machine does not know {type(event).__name__}")
+        self._delivery.close_step(now)
+        return self._draft.take()
+
+    def _ask(self, ticket: int, command: object, now: Now) -> None:
+        match command:
+            case AddObject():
+                self._on_add(ticket, command, now)
+            case KeepReplica():
+                self._replicas.on_keep(ticket, command, now)
+            case _:
+                raise Internal(f"the objects machine does not know {type(command).__name__}")
+
+    def _on_add(self, ticket: int, command: AddObject, now: Now) -> None:
+        """Bytes that end up as nobody's object are dropped: those of a repeated or refused request."""
+        object_id = command.body.object_id
+        try:
+            made = self._requests.made(command.request_id, command.digest)
+            row = self._outbox.find(made or object_id)
+            if row is None:
+                self._check_room()
+        except Fault:
+            if self._outbox.find(object_id) is None:
+                self._draft.send(DropBlob(object_id))
+            raise
+        if row is None:
+            required_milli = command.required_milli or self._settings.required_milli
+            parcel = self._outbox.add(
+                command.manifest, command.body, command.name, required_milli, command.request_id, command.enqueue, now
+            )
+            self._requests.remember(command.request_id, command.digest, object_id)
+            self._delivery.on_added(parcel, command.body)
+            row = self._outbox.get(object_id)
+        elif row.object.object_id != object_id:
+            self._draft.send(DropBlob(object_id))
+        if command.enqueue is None:
+            self._draft.reply(ticket, objects_pb2.CommitUploadResponse(object=row.object))
+        else:
+            self._draft.reply(ticket, objects_pb2.EnqueueResponse(entry=self._outbox.entry(row.outbox_id)))
+
+    def _check_room(self) -> None:
+        if self._delivery.depth >= self._settings.outbox_max:
+            text = (
+                f"{self._delivery.depth} objects of this node still wait for their acks, and it holds no more at once"
+            )
+            raise Exhausted(text, reason="OutboxFull", retry_ms=FULL_RETRY_MS)
+
+    def _on_added(self, event: ObjectAdded, now: Now) -> None:
+        """What a job left behind is taken in any case: the jobs domain has bounds of its own."""
+        if self._outbox.find(event.body.object_id) is None:
+            required_milli = event.required_milli or self._settings.required_milli
+            parcel = self._outbox.add(event.manifest, event.body, event.name, required_milli, "", None, now)
+            self._delivery.on_added(parcel, event.body)

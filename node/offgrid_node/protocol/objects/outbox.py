@@ -1,0 +1,210 @@
+"""The rows of this node's own objects: made in one transaction with their journal record, changed as acks come.
+
+An outbox entry is open until the quorum has acked; then the object is durable. What is open, and what is still short of
+its copies, has an index of its own, so that neither a start nor a list walks over the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from offgrid.v1 import common_pb2, objects_pb2
+from offgrid_node.protocol.clock import Now
+from offgrid_node.protocol.draft import Draft
+from offgrid_node.protocol.effects import DropBlob, Rows
+from offgrid_node.protocol.errors import Corrupt
+from offgrid_node.protocol.etypes import EventType
+from offgrid_node.protocol.events import QuorumAcked
+from offgrid_node.protocol.objects.commands import Enqueue
+from offgrid_node.protocol.objects.manifest import Manifest
+from offgrid_node.protocol.objects.parcels import Parcel
+from offgrid_node.protocol.objects.settings import ObjectsSettings
+from offgrid_node.protocol.objects.tables import (
+    LAST_NUMBER,
+    META,
+    OBJECT_NAMES,
+    OBJECTS,
+    OUTBOX,
+    OUTBOX_OPEN,
+    SPREADING,
+    name_key,
+    number_of,
+    outbox_key,
+    quorum_id_of,
+)
+from offgrid_node.protocol.quorum.records import Epoch, Member
+
+ACCEPTED, DURABLE = objects_pb2.OBJECT_STATE_ACCEPTED, objects_pb2.OBJECT_STATE_DURABLE
+PENDING, DELIVERING = objects_pb2.OUTBOX_STATUS_PENDING, objects_pb2.OUTBOX_STATUS_DELIVERING
+COMPLETED = objects_pb2.OUTBOX_STATUS_COMPLETED
+TROUBLE_CHARS_MAX = 256
+SHARED_MAX = 1_000  # sets of members that parcels share
+
+
+class Outbox:
+    """Reads and writes rows of objects and of the outbox."""
+
+    def __init__(self, settings: ObjectsSettings, draft: Draft) -> None:
+        self._settings, self._draft = settings, draft
+        self._last = 0
+        self._shared: dict[tuple[Member, ...], Mapping[str, int]] = {}
+
+    def load(self, rows: Rows) -> Iterator[tuple[int, str]]:
+        """Number and object of everything that is open, the oldest first."""
+        self._last = number_of(rows.get(META, LAST_NUMBER) or b"")
+        for key, object_id in rows.scan(OUTBOX_OPEN):
+            yield number_of(key), object_id.decode()
+
+    # ---- questions
+
+    def find(self, object_id: str) -> objects_pb2.ObjectRow | None:
+        return self._draft.row(OBJECTS, object_id.encode(), objects_pb2.ObjectRow)
+
+    def get(self, object_id: str) -> objects_pb2.ObjectRow:
+        """Raises Corrupt."""
+        row = self.find(object_id)
+        if row is None:
+            raise Corrupt(f"object {object_id} has no row, though the outbox knows it", reason="RowsMissing")
+        return row
+
+    def entry(self, number: int) -> objects_pb2.OutboxEntry:
+        """Raises Corrupt."""
+        entry = self._draft.row(OUTBOX, outbox_key(number), objects_pb2.OutboxEntry)
+        if entry is None:
+            raise Corrupt(f"outbox entry {number} has no row", reason="RowsMissing")
+        return entry
+
+    def parcel(self, object_id: str) -> Parcel:
+        """Raises Corrupt."""
+        row = self.get(object_id)
+        parcel = Parcel(
+            row.outbox_id,
+            object_id,
+            row.object.required_milli,
+            row.copies_wanted,
+            durable=row.object.state == DURABLE,
+            acked={ack.node_id for ack in row.object.acks},
+        )
+        if row.HasField("epoch"):
+            self._set_epoch(parcel, row.epoch)
+        return parcel
+
+    def _set_epoch(self, parcel: Parcel, signed: common_pb2.Signed) -> None:
+        epoch = Epoch.decode(signed.body)
+        if len(self._shared) >= SHARED_MAX:
+            self._shared.clear()
+        parcel.epoch, parcel.weights = epoch.epoch, self._shared.setdefault(epoch.members, epoch.weights)
+
+    # ---- changes
+
+    def add(
+        self,
+        manifest: objects_pb2.Manifest,
+        body: Manifest,
+        name: str,
+        required_milli: int,
+        request_id: str,
+        enqueue: Enqueue | None,
+        now: Now,
+    ) -> Parcel:
+        """A new object with its entry, and what the journal says of them."""
+        self._last += 1
+        number, object_id = self._last, body.object_id
+        key = outbox_key(number)
+        made = objects_pb2.Object(
+            object_id=object_id,
+            name=name,
+            size_bytes=body.size_bytes,
+            state=ACCEPTED,
+            required_milli=required_milli,
+            quorum_id=quorum_id_of(object_id),
+            created_us=now.utc_us,
+            owner=body.owner,
+            local=True,
+            manifest=manifest,
+        )
+        row = objects_pb2.ObjectRow(
+            object=made, outbox_id=number, copies_wanted=self._settings.copies, request_id=request_id
+        )
+        entry = objects_pb2.OutboxEntry(
+            id=number,
+            key=enqueue.key if enqueue else name or object_id,
+            etype=enqueue.etype if enqueue else EventType.OBJECT_STORED,
+            status=PENDING,
+            object_id=object_id,
+            required_milli=required_milli,
+            created_us=now.utc_us,
+        )
+        self._draft.put(OBJECTS, object_id.encode(), row)
+        self._draft.put(OUTBOX, key, entry)
+        self._draft.put_bytes(OUTBOX_OPEN, key, object_id.encode())
+        self._draft.put_bytes(META, LAST_NUMBER, key)
+        if name:
+            self._draft.put_bytes(OBJECT_NAMES, name_key(name, number), object_id.encode())
+        event = self._event(made, "enqueued" if enqueue else "accepted", number)
+        event.key = enqueue.key if enqueue else ""
+        self._draft.record(entry.etype, enqueue.key if enqueue else object_id, object=event)
+        return self.parcel(object_id)
+
+    def opened(self, parcel: Parcel, signed: common_pb2.Signed) -> bool:
+        """The quorum's epoch; whether it is another one than before. Acks begin anew with it."""
+        if Epoch.decode(signed.body).epoch <= parcel.epoch:
+            return False
+        self._set_epoch(parcel, signed)
+        parcel.acked.clear()
+        row, entry = self.get(parcel.object_id), self.entry(parcel.number)
+        row.epoch.CopyFrom(signed)
+        del row.object.acks[:]
+        row.object.acked_milli = entry.acked_milli = 0
+        self._draft.put(OBJECTS, parcel.object_id.encode(), row)
+        self._draft.put(OUTBOX, outbox_key(parcel.number), entry)
+        return True
+
+    def acked(self, object_id: str, event: QuorumAcked, now: Now) -> bool:
+        """One ack more; whether the object is durable by it."""
+        row = self.get(object_id)
+        made, key = row.object, outbox_key(row.outbox_id)
+        if event.node_id in (ack.node_id for ack in made.acks):
+            return False
+        weight_milli = Epoch.decode(row.epoch.body).weights[event.node_id]
+        made.acks.add(node_id=event.node_id, weight_milli=weight_milli, acked_us=now.utc_us)
+        made.acked_milli = event.acked_milli
+        durable_now = event.reached and made.state == ACCEPTED
+        if made.state == ACCEPTED:
+            entry = self.entry(row.outbox_id)
+            entry.acked_milli = event.acked_milli
+            if durable_now:
+                entry.status, entry.completed_us, entry.trouble = COMPLETED, now.utc_us, ""
+                made.state = DURABLE
+                self._draft.delete(OUTBOX_OPEN, key)
+                self._draft.put_bytes(SPREADING, key, object_id.encode())
+                self._draft.record(
+                    EventType.OBJECT_STORED, object_id, object=self._event(made, "durable", row.outbox_id)
+                )
+            self._draft.put(OUTBOX, key, entry)
+        self._draft.put(OBJECTS, object_id.encode(), row)
+        return durable_now
+
+    def note(self, number: int, status: objects_pb2.OutboxStatus.ValueType, tries: int, trouble: str) -> None:
+        """How delivery of an open entry stands; `tries` more than before."""
+        entry = self.entry(number)
+        trouble = trouble[:TROUBLE_CHARS_MAX]
+        if (entry.status, entry.trouble) == (status, trouble) and not tries:
+            return
+        entry.status, entry.trouble, entry.tries = status, trouble, entry.tries + tries
+        self._draft.put(OUTBOX, outbox_key(number), entry)
+
+    def spread(self, parcel: Parcel) -> None:
+        """No more copies are to come. With all that are wanted there, this node need not keep its own."""
+        self._draft.delete(SPREADING, outbox_key(parcel.number))
+        if len(parcel.acked) < parcel.copies:
+            return
+        row = self.get(parcel.object_id)
+        row.object.local = False
+        self._draft.put(OBJECTS, parcel.object_id.encode(), row)
+        self._draft.send(DropBlob(parcel.object_id))
+
+    def _event(self, made: objects_pb2.Object, outcome: str, number: int) -> objects_pb2.ObjectEvent:
+        return objects_pb2.ObjectEvent(
+            object_id=made.object_id, size_bytes=made.size_bytes, owner=made.owner, outcome=outcome, outbox_id=number
+        )

@@ -1,0 +1,57 @@
+"""The host's part: it keeps replicas and vouches for them, each under the highest epoch that its owner asked for."""
+
+from __future__ import annotations
+
+from offgrid.v1 import objects_pb2
+from offgrid_node.protocol.clock import Now
+from offgrid_node.protocol.draft import Draft
+from offgrid_node.protocol.errors import FailedPrecondition, PeerFault
+from offgrid_node.protocol.etypes import EventType
+from offgrid_node.protocol.objects.commands import KeepReplica
+from offgrid_node.protocol.objects.manifest import Manifest
+from offgrid_node.protocol.objects.settings import ObjectsSettings
+from offgrid_node.protocol.objects.tables import REPLICAS, quorum_id_of, replica_key
+from offgrid_node.protocol.quorum.fence import ack_before
+from offgrid_node.protocol.quorum.records import Ack, Epoch, sign_ack
+
+
+def check_epoch(body: Manifest, epoch: Epoch, host: str) -> None:
+    """That the epoch asks `host` for acks of this very object. Raises PeerFault (WrongEpoch), FailedPrecondition
+    (NoMember)."""
+    wanted = body.owner, quorum_id_of(body.object_id), body.subject, body.sealed_bytes
+    if (epoch.owner, epoch.quorum_id, epoch.subject, epoch.size_bytes) != wanted:
+        text = f"epoch {epoch.epoch} of {epoch.quorum_id} is not for object {body.object_id} of {body.owner}"
+        raise PeerFault(text, reason="WrongEpoch")
+    if host not in epoch.weights:
+        raise FailedPrecondition(f"{host} is no member of {epoch.quorum_id}", reason="NoMember")
+
+
+class Replicas:
+    """Rows of replicas. Each holds the ack of its highest epoch: that is the fence of its quorum here."""
+
+    def __init__(self, settings: ObjectsSettings, draft: Draft) -> None:
+        self._settings, self._draft = settings, draft
+
+    def on_keep(self, ticket: int, command: KeepReplica, now: Now) -> None:
+        """Raises PeerFault (WrongEpoch, EpochForked), FailedPrecondition (NoMember, EpochOver)."""
+        body, epoch, node_id = command.body, command.epoch_body, self._settings.node_id
+        check_epoch(body, epoch, node_id)
+        key = replica_key(body.object_id, body.owner)
+        row = self._draft.row(REPLICAS, key, objects_pb2.ReplicaRow)
+        signed = ack_before(row.ack if row is not None else None, epoch)
+        if signed is None:
+            ack = Ack(
+                node_id, epoch.owner, epoch.quorum_id, epoch.epoch, epoch.subject, epoch.size_bytes, command.possession
+            )
+            signed = sign_ack(ack, self._settings.signer, self._settings.salt)
+            stored_us = row.stored_us if row is not None else now.utc_us
+            kept = objects_pb2.ReplicaRow(
+                manifest=command.manifest, epoch=command.epoch, ack=signed, stored_us=stored_us
+            )
+            self._draft.put(REPLICAS, key, kept)
+        if row is None:
+            event = objects_pb2.ObjectEvent(
+                object_id=body.object_id, size_bytes=body.size_bytes, owner=body.owner, outcome="replica kept"
+            )
+            self._draft.record(EventType.OBJECT_STORED, body.object_id, object=event)
+        self._draft.reply(ticket, objects_pb2.CommitReplicaResponse(ack=signed))

@@ -1,0 +1,27 @@
+"""What a node's config tells the objects machine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from offgrid_node.protocol.effects import Signer
+
+COPIES = 3
+REQUIRED_MILLI = 2_000
+OUTBOX_MAX = 100_000  # entries that are not completed; some 70 MB of memory once all were looked at
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectsSettings:
+    """`salt` is the mesh's; `copies` are wanted where so many hosts exist, `required_milli` is the weight of acks that
+    makes an object durable, unless it says otherwise."""
+
+    signer: Signer
+    salt: bytes
+    copies: int = COPIES
+    required_milli: int = REQUIRED_MILLI
+    outbox_max: int = OUTBOX_MAX
+
+    @property
+    def node_id(self) -> str:
+        return self.signer.node_id

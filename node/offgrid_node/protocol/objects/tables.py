@@ -1,0 +1,58 @@
+"""The rows of objects: table names, keys, and how the newest object of a name is found.
+
+A number of the outbox is given once and only rises, so it orders objects where no clock can be trusted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+from offgrid_node.protocol.quorum.records import OBJECT_PREFIX
+
+OBJECTS = "objects"  # object id → ObjectRow, of this node's own objects
+OBJECT_NAMES = "object_names"  # digest of a name, outbox number counted down → object id
+OUTBOX = "outbox"  # number (8 bytes, big-endian) → OutboxEntry
+OUTBOX_OPEN = "outbox_open"  # number → object id, of what is not completed
+SPREADING = "objects_spreading"  # number → object id, of what is durable and still short of its copies
+REPLICAS = "replicas"  # object id "/" owner → ReplicaRow, at a host
+OBJECT_REQUESTS = "object_requests"  # see protocol/requests.py
+META, LAST_NUMBER = "meta", b"outbox"  # the last number given
+
+NUMBER_BYTES, NUMBER_MAX = 8, 2**64 - 1
+NAME_DIGEST_BYTES = 16
+
+
+def outbox_key(number: int) -> bytes:
+    return number.to_bytes(NUMBER_BYTES, "big")
+
+
+def number_of(key: bytes) -> int:
+    """The inverse of `outbox_key`."""
+    return int.from_bytes(key, "big")
+
+
+def name_prefix(name: str) -> bytes:
+    """In OBJECT_NAMES the first row with this prefix is the newest object of that name; check the name all the same."""
+    return hashlib.blake2b(name.encode(), digest_size=NAME_DIGEST_BYTES, person=b"og.name.v1").digest()
+
+
+def name_key(name: str, number: int) -> bytes:
+    return name_prefix(name) + outbox_key(NUMBER_MAX - number)
+
+
+def replica_key(object_id: str, owner: str) -> bytes:
+    """`replica_prefix` finds an object's replicas of every owner: the bytes are the same, the manifests may differ."""
+    return replica_prefix(object_id) + owner.encode()
+
+
+def replica_prefix(object_id: str) -> bytes:
+    return f"{object_id}/".encode()
+
+
+def quorum_id_of(object_id: str) -> str:
+    return OBJECT_PREFIX + object_id
+
+
+def object_of(quorum_id: str) -> str:
+    """The inverse of `quorum_id_of`; "" for any other quorum."""
+    return quorum_id.removeprefix(OBJECT_PREFIX) if quorum_id.startswith(OBJECT_PREFIX) else ""

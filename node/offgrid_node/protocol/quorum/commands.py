@@ -1,0 +1,61 @@
+"""What the handlers hand to the quorum machine: requests checked, names resolved, signatures verified."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from offgrid.v1 import quorum_pb2
+from offgrid_node.protocol.quorum.records import Epoch, Member
+
+# ---- from this node's owner
+
+
+@dataclass(frozen=True, slots=True)
+class CreateQuorum:
+    """`named`: the members were chosen by whoever asks, so a repeated request must name the same."""
+
+    quorum_id: str
+    required_milli: int
+    members: tuple[Member, ...]
+    named: bool
+
+
+@dataclass(frozen=True, slots=True)
+class AckQuorum:
+    quorum_id: str
+    node_id: str
+
+
+# ---- between owner, member and broker
+
+
+@dataclass(frozen=True, slots=True)
+class SignAck:
+    """An epoch whose signature is that of its owner, who asks."""
+
+    epoch: Epoch
+
+
+@dataclass(frozen=True, slots=True)
+class TrackQuorums:
+    """Rows of quorums that `owner` owns, every signature in them checked."""
+
+    owner: str
+    rows: tuple[quorum_pb2.QuorumRow, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AckTag:
+    """What a SignAck call was about."""
+
+    quorum_id: str
+    node_id: str
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class TellTag:
+    """What a TrackQuorums call was about: every change up to this number."""
+
+    broker: str
+    upto: int

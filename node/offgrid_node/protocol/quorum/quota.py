@@ -1,0 +1,23 @@
+"""How many rows this node keeps for each other node, so that none of them can fill its disk."""
+
+from __future__ import annotations
+
+from offgrid_node.protocol.draft import Draft
+from offgrid_node.protocol.errors import Exhausted
+from offgrid_node.protocol.quorum.tables import COUNTS, number_key, number_of
+
+
+class Quota:
+    """Counts rows of one kind by owner; nothing of that kind is ever deleted yet."""
+
+    def __init__(self, draft: Draft, what: str, most: int) -> None:
+        self._draft, self._what, self._most = draft, what, most
+
+    def take(self, owner: str) -> None:
+        """One row more. Raises Exhausted (QuotaFull)."""
+        key = f"{self._what}/{owner}".encode()
+        kept = number_of(self._draft.get(COUNTS, key))
+        if kept >= self._most:
+            text = f"this node keeps {kept} {self._what} of {owner} and takes no more"
+            raise Exhausted(text, reason="QuotaFull", metadata={"owner": owner})
+        self._draft.put_bytes(COUNTS, key, number_key(kept + 1))

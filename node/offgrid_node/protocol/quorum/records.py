@@ -1,0 +1,169 @@
+"""The signed bodies of a quorum: the epoch, by which its owner names members, weights and what is to be acked, and the
+ack, by which a member vouches that it holds that thing, durably.
+
+Bodies are the fixed big-endian form of protocol/signing.py.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+from offgrid.v1 import common_pb2
+from offgrid_node.protocol.effects import Signer, Verifier
+from offgrid_node.protocol.errors import PeerFault
+from offgrid_node.protocol.ids import NODE_ID_BYTES, node_id_bytes, node_id_from
+from offgrid_node.protocol.signing import BodyReader, BodyWriter, decode_body, digest_of
+
+EPOCH_KIND, ACK_KIND = b"og.epoch.v1", b"og.ack.v1"
+VERSION = 1
+DIGEST_BYTES = 32
+MEMBERS_MAX = 64
+EPOCHS_REMEMBERED = 256
+QUORUM_ID_BYTES_MAX = 128
+QUORUM_ID = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._:-]{{0,{QUORUM_ID_BYTES_MAX - 1}}}\Z")
+QUORUM_ID_RULE = f"1 to {QUORUM_ID_BYTES_MAX} characters of A-Z a-z 0-9 . _ : -, the first a letter or digit"
+OBJECT_PREFIX = "object:"  # before an object's id: quorums that objects open for themselves
+NOTHING = bytes(
+    DIGEST_BYTES
+)  # the subject of a quorum whose id says it all, and the possession of one who holds nothing
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """Who counts in an epoch, and for how much."""
+
+    node_id: str
+    weight_milli: int
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What the owner signs. `subject` is what is acked: an object's root, or 32 zeros where the id says it all."""
+
+    owner: str
+    quorum_id: str
+    epoch: int
+    subject: bytes
+    size_bytes: int
+    required_milli: int
+    members: tuple[Member, ...]
+
+    @cached_property
+    def weights(self) -> Mapping[str, int]:
+        return {member.node_id: member.weight_milli for member in self.members}
+
+    def encode(self) -> bytes:
+        writer = BodyWriter().uint(VERSION, 1).fixed(node_id_bytes(self.owner), NODE_ID_BYTES).text(self.quorum_id)
+        writer.uint(self.epoch, 4).fixed(self.subject, DIGEST_BYTES).uint(self.size_bytes, 8)
+        writer.uint(self.required_milli, 4).uint(len(self.members), 1)
+        for member in self.members:
+            writer.fixed(node_id_bytes(member.node_id), NODE_ID_BYTES).uint(member.weight_milli, 4)
+        return writer.done()
+
+    @classmethod
+    def decode(cls, body: bytes) -> Epoch:
+        """Raises PeerFault for anything that `encode` would not have written, or that names a member twice."""
+        return _decoded(body)
+
+    @classmethod
+    def _read(cls, reader: BodyReader) -> Epoch:
+        _check_version(reader)
+        owner, quorum_id = node_id_from(reader.fixed(NODE_ID_BYTES)), _quorum_id(reader)
+        number, subject, size, required = reader.uint(4), reader.fixed(DIGEST_BYTES), reader.uint(8), reader.uint(4)
+        count = reader.uint(1)
+        if count > MEMBERS_MAX:
+            raise ValueError(f"{count} members, at most {MEMBERS_MAX} allowed")
+        members = tuple(Member(node_id_from(reader.fixed(NODE_ID_BYTES)), reader.uint(4)) for _ in range(count))
+        if len({member.node_id for member in members}) < count:
+            raise ValueError("a member is named twice")
+        return cls(owner, quorum_id, number, subject, size, required, members)
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """What a member signs once the thing is durable with it. `possession` is a digest that only its bytes give."""
+
+    node: str
+    owner: str
+    quorum_id: str
+    epoch: int
+    subject: bytes
+    size_bytes: int
+    possession: bytes
+
+    def encode(self) -> bytes:
+        writer = BodyWriter().uint(VERSION, 1).fixed(node_id_bytes(self.node), NODE_ID_BYTES)
+        writer.fixed(node_id_bytes(self.owner), NODE_ID_BYTES).text(self.quorum_id).uint(self.epoch, 4)
+        writer.fixed(self.subject, DIGEST_BYTES).uint(self.size_bytes, 8).fixed(self.possession, DIGEST_BYTES)
+        return writer.done()
+
+    @classmethod
+    def decode(cls, body: bytes) -> Ack:
+        """Raises PeerFault for anything that `encode` would not have written."""
+        return decode_body("quorum ack", body, cls._read, cls.encode)
+
+    @classmethod
+    def _read(cls, reader: BodyReader) -> Ack:
+        _check_version(reader)
+        node, owner = node_id_from(reader.fixed(NODE_ID_BYTES)), node_id_from(reader.fixed(NODE_ID_BYTES))
+        quorum_id, epoch, subject = _quorum_id(reader), reader.uint(4), reader.fixed(DIGEST_BYTES)
+        return cls(node, owner, quorum_id, epoch, subject, reader.uint(8), reader.fixed(DIGEST_BYTES))
+
+    def is_for(self, epoch: Epoch) -> bool:
+        """Whether it vouches for just what the epoch asks."""
+        mine = self.owner, self.quorum_id, self.epoch, self.subject, self.size_bytes
+        return mine == (epoch.owner, epoch.quorum_id, epoch.epoch, epoch.subject, epoch.size_bytes)
+
+
+@lru_cache(EPOCHS_REMEMBERED)
+def _decoded(body: bytes) -> Epoch:
+    """An epoch is read again with every ack of it."""
+    return decode_body("quorum epoch", body, Epoch._read, Epoch.encode)
+
+
+def _check_version(reader: BodyReader) -> None:
+    if (version := reader.uint(1)) != VERSION:
+        raise ValueError(f"version {version}, only {VERSION} is known")
+
+
+def _quorum_id(reader: BodyReader) -> str:
+    quorum_id = reader.text()
+    if not QUORUM_ID.match(quorum_id):
+        raise ValueError(f"quorum id {quorum_id[:QUORUM_ID_BYTES_MAX]!r}: {QUORUM_ID_RULE} are allowed")
+    return quorum_id
+
+
+# ---- signed
+
+
+def sign_epoch(epoch: Epoch, signer: Signer, salt: bytes) -> common_pb2.Signed:
+    return _signed(EPOCH_KIND, epoch.encode(), signer, salt)
+
+
+def sign_ack(ack: Ack, signer: Signer, salt: bytes) -> common_pb2.Signed:
+    return _signed(ACK_KIND, ack.encode(), signer, salt)
+
+
+def verify_epoch(signed: common_pb2.Signed, public_key: bytes, verify: Verifier, salt: bytes) -> Epoch:
+    """The epoch, if `public_key` signed it in this mesh; whether that key is its owner's, the caller knows. Raises
+    PeerFault."""
+    epoch = Epoch.decode(signed.body)
+    if not verify(public_key, digest_of(EPOCH_KIND, salt, signed.body), signed.signature):
+        what = f"epoch {epoch.epoch} of {epoch.quorum_id}"
+        raise PeerFault(f"{what}: the signature is not {epoch.owner}'s", reason="BadSignature")
+    return epoch
+
+
+def verify_ack(signed: common_pb2.Signed, public_key: bytes, verify: Verifier, salt: bytes) -> Ack:
+    """As `verify_epoch`, of a member's ack."""
+    ack = Ack.decode(signed.body)
+    if not verify(public_key, digest_of(ACK_KIND, salt, signed.body), signed.signature):
+        raise PeerFault(f"ack of {ack.quorum_id}: the signature is not {ack.node}'s", reason="BadSignature")
+    return ack
+
+
+def _signed(kind: bytes, body: bytes, signer: Signer, salt: bytes) -> common_pb2.Signed:
+    return common_pb2.Signed(body=body, signature=signer.sign(digest_of(kind, salt, body)))

@@ -1,0 +1,158 @@
+"""A job's input that is too large to travel inside it: an object of the core, which the host that won reads.
+
+The core seals it before the job exists and writes its key into the payload, which goes to the winner alone and is never
+on its disk; nor is the input. What the winner reads opens under that key in its own place, whoever gave it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from offgrid.v1 import jobs_pb2, objects_pb2
+from offgrid_node.protocol.effects import Execute
+from offgrid_node.protocol.errors import Fault, InvalidRequest
+from offgrid_node.protocol.jobs.large import INLINE_BYTES_MAX, KEY_BYTES, LARGE_INPUT_BYTES_MAX
+from offgrid_node.protocol.merkle import LEAVES_MAX
+from offgrid_node.protocol.objects.manifest import Manifest
+from offgrid_node.protocol.objects.shards import stripe_span
+from offgrid_node.protocol.objects.tables import OBJECTS
+from offgrid_node.services.bulk import Bulk
+from offgrid_node.services.flow import Flow, run, settled, together
+from offgrid_node.services.objects.reading import Reading
+from offgrid_node.services.objects.replicas import PIECE_BYTES_MAX
+from offgrid_node.services.objects.sealing import Sealer
+from offgrid_node.services.objects.uploads import Uploads
+from offgrid_node.services.shelf import Shelf
+
+REQUEST_PREFIX = "job-input:"  # in front of the job's request id: the same job has the same input
+STRIPES_AT_ONCE = 3  # of one input
+FETCHED_BYTES_MAX = 4 * LARGE_INPUT_BYTES_MAX  # of all inputs that are in this host's memory, or on their way there
+
+
+def is_large(payload: jobs_pb2.JobPayload) -> bool:
+    """Whether its input has to be placed."""
+    return len(payload.input) > INLINE_BYTES_MAX or bool(payload.input_object_id)
+
+
+def check_reference(ref: jobs_pb2.ObjectRef, core: str) -> None:
+    """Raises InvalidRequest or PeerFault for a reference that no core would have made. That it came from this core, the
+    order over the payload says."""
+    manifest = Manifest.decode(ref.manifest.signed.body)
+    if manifest.owner != core:
+        raise InvalidRequest.field("payload.input_object", f"it is an object of {manifest.owner}, not of {core}")
+    if manifest.size_bytes > LARGE_INPUT_BYTES_MAX:
+        text = f"{manifest.size_bytes} bytes; at most {LARGE_INPUT_BYTES_MAX} are allowed"
+        raise InvalidRequest.field("payload.input_object", text)
+    if manifest.stripes > LEAVES_MAX or stripe_span(manifest, 0)[1] > PIECE_BYTES_MAX:
+        text = f"stripes of {manifest.stripe_bytes} bytes cannot be read in one piece"
+        raise InvalidRequest.field("payload.input_object", text)
+    if len(ref.key) != KEY_BYTES:
+        raise InvalidRequest.field("payload.input_object.key", f"{len(ref.key)} bytes, not {KEY_BYTES}")
+
+
+class InputPlacing:
+    """At the core."""
+
+    def __init__(self, shelf: Shelf, uploads: Uploads, reading: Reading, sealer: Sealer, bulk: Bulk) -> None:
+        self._shelf, self._uploads, self._reading = shelf, uploads, reading
+        self._sealer, self._bulk = sealer, bulk
+
+    def place(self, payload: jobs_pb2.JobPayload, caller: str, request_id: str, digest: bytes) -> Flow[int]:
+        """Makes of the payload what is stored and sent: a large input, or a named object, becomes a reference. Returns
+        the input's size. `digest` is that of the request, 16 bytes; with the same `request_id` and digest it finds the
+        object that the first call made. It is an object like any other and stays one: whatever would keep the job from
+        being made is to be looked at before (`Intake.check`). Should the machine refuse the job all the same, a repeat
+        under the same request id takes the object up again; without one it is left in the owner's list.
+
+        Raises InvalidRequest naming the field, and what sealing and committing raise.
+        """
+        if payload.input_object_id:
+            found = self._named(payload.input_object_id)
+            return self._refer(payload, found.object, self._reading.key_of(found.object.manifest))
+        size = len(payload.input)
+        if size > INLINE_BYTES_MAX:
+            sealing, data = self._sealer.begin(), payload.input
+            try:
+                yield self._bulk.run(lambda: sealing.add(data), key=sealing.staged, size_bytes=size)
+                request_id = f"{REQUEST_PREFIX}{request_id}" if request_id else ""
+                answer = yield from self._uploads.add(
+                    sealing, caller, payload.input_name, 0, request_id, digest, enqueue=None
+                )
+            except Fault:
+                self._uploads.drop(sealing)
+                raise
+            assert isinstance(answer, objects_pb2.CommitUploadResponse)
+            same = answer.object.object_id == sealing.object_id
+            key = sealing.key if same else self._reading.key_of(answer.object.manifest)
+            self._refer(payload, answer.object, key)
+        return size
+
+    def _named(self, object_id: str) -> objects_pb2.ObjectRow:
+        row = self._shelf.get("payload.input_object_id", OBJECTS, objects_pb2.ObjectRow, object_id)
+        if row.object.size_bytes > LARGE_INPUT_BYTES_MAX:
+            text = (
+                f"object {object_id} has {row.object.size_bytes} bytes; at most {LARGE_INPUT_BYTES_MAX} can be an input"
+            )
+            raise InvalidRequest.field("payload.input_object_id", text)
+        return row
+
+    def _refer(self, payload: jobs_pb2.JobPayload, found: objects_pb2.Object, key: bytes) -> int:
+        payload.ClearField("input")
+        payload.ClearField("input_object_id")
+        payload.input_object.manifest.signed.CopyFrom(found.manifest.signed)
+        payload.input_object.key = key
+        return found.size_bytes
+
+
+class InputFetching:
+    """At the host that won. What waits for memory begins in its order."""
+
+    def __init__(self, reading: Reading) -> None:
+        self._reading = reading
+        self._waiting: deque[tuple[int, Callable[[], None]]] = deque()
+        self.held_bytes = 0
+
+    def fetch(self, work: Execute, done: Callable[[Execute | Fault], None]) -> None:
+        """The work with its input in it; `done` is called once. Its memory is held until `release`."""
+        manifest = Manifest.decode(work.payload.input_object.manifest.signed.body)
+
+        def begin() -> None:
+            self.held_bytes += manifest.size_bytes
+            run(self._fetch(work, manifest), ended)
+
+        def ended(outcome: Execute | Fault) -> None:
+            if isinstance(outcome, Fault):
+                self.release(manifest.size_bytes)
+            done(outcome)
+
+        self._waiting.append((manifest.size_bytes, begin))
+        self._pump()
+
+    def release(self, size_bytes: int) -> None:
+        """The input of so many bytes is needed no more."""
+        self.held_bytes -= size_bytes
+        self._pump()
+
+    def _pump(self) -> None:
+        while self._waiting and (not self.held_bytes or self.held_bytes + self._waiting[0][0] <= FETCHED_BYTES_MAX):
+            self._waiting.popleft()[1]()
+
+    def _fetch(self, work: Execute, manifest: Manifest) -> Flow[Execute]:
+        key, hosts = work.payload.input_object.key, [work.core]
+        parts: list[bytes] = []
+        for start in range(0, manifest.stripes, STRIPES_AT_ONCE):
+            indexes = range(start, min(manifest.stripes, start + STRIPES_AT_ONCE))
+            read = yield together([settled(self._reading.stripe(manifest, key, index, hosts)) for index in indexes])
+            for part in read:
+                if isinstance(part, Fault):
+                    raise part
+                parts.append(part[0])
+                if part[1] not in hosts:
+                    hosts.insert(0, part[1])  # who had one stripe has the others
+        payload = jobs_pb2.JobPayload()
+        payload.CopyFrom(work.payload)
+        payload.ClearField("input_object")
+        payload.input = b"".join(parts)
+        parts.clear()
+        return Execute(work.core, work.job_id, work.attempt, payload, work.timeout_ms)

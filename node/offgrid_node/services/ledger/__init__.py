@@ -1,0 +1,1 @@
+"""ledger: the handlers, what peers send checked before the machine sees it, rows as people read them."""

@@ -1,0 +1,234 @@
+"""The ledger for whoever reads it: committed rows, in pages, with the names of the members that they are about.
+
+A removed member keeps its account and its name here; who was never a member here has an id only.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+from offgrid.v1 import ledger_pb2
+from offgrid_node.protocol.errors import InvalidRequest, NotFound
+from offgrid_node.protocol.ids import base32, node_id_bytes, unbase32
+from offgrid_node.protocol.ledger.records import DIGEST_BYTES
+from offgrid_node.protocol.ledger.tables import (
+    BOOKING_INDEX,
+    BOOKINGS,
+    EVERYBODY,
+    TX_INDEX,
+    TXS,
+    newest_first,
+)
+from offgrid_node.protocol.ledger.views import Surveys
+from offgrid_node.protocol.mesh.directory import Directory
+from offgrid_node.protocol.mesh.views import genesis_message
+from offgrid_node.services.paging import decode_token, take_page
+from offgrid_node.services.shelf import Shelf
+from offgrid_node.storage.store import Store
+
+TX_ID_CHARS = 52  # base32 of 32 bytes
+PREFIX_CHARS_MIN = 8  # of a transaction's id
+_QUEUED, _SIGNED = b"q", b"s"  # the two parts of a list of transactions, as positions in it begin
+_ID_CHARS_MAX = 64
+
+
+def ledger_summary(rows: Store) -> str:
+    """A few words for a node's status; empty while the ledger is not open."""
+    surveys = Surveys(rows)
+    if surveys.genesis is None:
+        return ""
+    return f"{len(surveys.genesis.witnesses)} witnesses, {sum(1 for _ in surveys.pending())} pending"
+
+
+class LedgerReads:
+    """Questions; nothing here changes anything."""
+
+    def __init__(self, store: Store, self_id: str, directory: Callable[[], Directory]) -> None:
+        self._store, self._self_id, self._directory = store, self_id, directory
+        self._surveys, self._shelf = Surveys(store), Shelf(store)
+
+    @property
+    def is_open(self) -> bool:
+        return self._surveys.signed_genesis is not None
+
+    # ---- the ledger
+
+    def genesis(self) -> ledger_pb2.GetGenesisResponse:
+        """The mesh's genesis, and the ledger's once it is open."""
+        found, genesis, message = (
+            genesis_message(self._directory()),
+            self._surveys.genesis,
+            self._surveys.signed_genesis,
+        )
+        if genesis is None or message is None:
+            return found
+        found.open = True
+        found.witnesses.extend(self._witnesses())
+        for account, amount in genesis.balances:
+            found.balances.add(account=account, name=self._name(account), final_micro=amount)
+        found.ledger_genesis.CopyFrom(message)
+        found.quorum_milli = self._surveys.committee.quorum_milli
+        found.faults_survived = self._surveys.committee.faults_survived
+        found.fee_micro = genesis.fee_micro
+        return found
+
+    def opened_by(self) -> tuple[str, int]:
+        """Who has opened the ledger, and when by its clock; only once it is open."""
+        genesis = self._surveys.genesis
+        assert genesis is not None, "asked of an open ledger"
+        return self._name(genesis.issuer) or genesis.issuer, genesis.created_us
+
+    def status(self) -> ledger_pb2.GetLedgerStatusResponse:
+        """Without what only the machine and the config know."""
+        genesis = self._surveys.genesis
+        if genesis is None:
+            return ledger_pb2.GetLedgerStatusResponse()
+        committee, totals = self._surveys.committee, self._surveys.totals
+        return ledger_pb2.GetLedgerStatusResponse(
+            open=True,
+            witnesses=self._witnesses(),
+            quorum_milli=committee.quorum_milli,
+            faults_survived=committee.faults_survived,
+            heads=self._surveys.heads(),
+            pending=sum(1 for _ in self._surveys.pending()),
+            fees_micro=totals.fees_micro,
+            supply_micro=totals.supply_micro,
+            fee_micro=genesis.fee_micro,
+        )
+
+    # ---- accounts
+
+    def balance(self, node_id: str) -> ledger_pb2.Balance:
+        found = self._surveys.balance(node_id, own=node_id == self._self_id)
+        found.name = self._name(node_id)
+        return found
+
+    def balances(self, request: ledger_pb2.ListBalancesRequest) -> ledger_pb2.ListBalancesResponse:
+        """In the order of the accounts' bytes. What is under way is looked for once for the whole page."""
+        going, coming = self._under_way()
+
+        def rows() -> Iterator[tuple[bytes, ledger_pb2.Balance]]:
+            for key, found in self._surveys.accounts(decode_token(request.page_token)):
+                found.name = self._name(found.account)
+                found.pending_out_micro, found.pending_in_micro = going[found.account], coming[found.account]
+                yield key, found
+
+        balances, token = take_page(rows(), request.page_size)
+        totals = self._surveys.totals
+        return ledger_pb2.ListBalancesResponse(
+            balances=balances,
+            next_page_token=token,
+            fees_micro=totals.fees_micro,
+            supply_micro=totals.supply_micro,
+        )
+
+    # ---- transactions
+
+    def transaction(self, tx_id: str) -> ledger_pb2.Transaction:
+        """By its whole id, the beginning of it, or its owner's name for it (`t-…`).
+
+        Raises NotFound, and InvalidRequest for a beginning that is too short or not one transaction's alone.
+        """
+        found = self._surveys.transaction(tx_id) if len(tx_id) <= _ID_CHARS_MAX else None
+        if found is None and 0 < len(tx_id) < TX_ID_CHARS and not tx_id.startswith("t-"):
+            digests = self._beginning_with(tx_id)
+            if len(digests) > 1:
+                raise InvalidRequest.field("tx_id", f"{tx_id!r} begins several transactions; give more of it")
+            found = self._surveys.by_digest(digests[0]) if digests else None
+        if found is None:
+            raise NotFound(
+                f"there is no transaction {tx_id[:_ID_CHARS_MAX]!r} here", reason="TransactionNotFound",
+                metadata={"tx_id": tx_id[:_ID_CHARS_MAX]},
+            )  # fmt: skip
+        return self.named(found)
+
+    def transactions(self, account: str, size: int, token: str) -> ledger_pb2.ListTransactionsResponse:
+        """Newest first, of one account (a node id) or of all (""): first what waits here to be signed."""
+        start = decode_token(token) or _QUEUED
+        owner = node_id_bytes(account) if account else EVERYBODY
+        if start[:1] not in (_QUEUED, _SIGNED) or (start[:1] == _SIGNED and start[1 : 1 + len(owner)] != owner):
+            raise InvalidRequest.field("page_token", "it belongs to another list; begin again without it")
+        found, following = take_page(self._listed(account, owner, start), size)
+        return ledger_pb2.ListTransactionsResponse(transactions=found, next_page_token=following)
+
+    def named(self, tx: ledger_pb2.Transaction) -> ledger_pb2.Transaction:
+        """The same with names; a transfer that is not signed yet is this node's."""
+        tx.src = tx.src or self._self_id
+        tx.src_name = self._name(tx.src)
+        for output in tx.outputs:
+            output.name = self._name(output.account)
+        return tx
+
+    # ---- bookings
+
+    def bookings(self, request: ledger_pb2.ListBookingsRequest) -> tuple[list[ledger_pb2.Booking], str]:
+        """Newest first, all or those of one job, and the next page's token."""
+        if request.job_id:
+            found = self._shelf.find(BOOKINGS, ledger_pb2.Booking, request.job_id)
+            return [self._paid(found)] if found is not None else [], ""
+
+        def rows() -> Iterator[tuple[bytes, ledger_pb2.Booking]]:
+            for key, job_id in self._store.scan(BOOKING_INDEX, decode_token(request.page_token)):
+                value = self._store.get(BOOKINGS, job_id)
+                if value is not None:
+                    yield key, self._paid(ledger_pb2.Booking.FromString(value))
+
+        return take_page(rows(), request.page_size)
+
+    # ---- inside
+
+    def _name(self, node_id: str) -> str:
+        record = self._directory().member(node_id)
+        return record.name if record else ""
+
+    def _witnesses(self) -> list[ledger_pb2.Witness]:
+        genesis = self._surveys.genesis
+        return [
+            ledger_pb2.Witness(node_id=node, weight_milli=weight, name=self._name(node))
+            for node, weight in (genesis.witnesses if genesis else ())
+        ]
+
+    def _paid(self, booking: ledger_pb2.Booking) -> ledger_pb2.Booking:
+        booking.payee_name = self._name(booking.payee)
+        return booking
+
+    def _under_way(self) -> tuple[Counter[str], Counter[str]]:
+        """What is going out of and coming into each account."""
+        going: Counter[str] = Counter()
+        coming: Counter[str] = Counter()
+        for tx in self._surveys.pending():
+            going[base32(tx.src)] += tx.total_micro
+            for account, amount in tx.outputs:
+                coming[base32(account)] += amount
+        for row in self._surveys.queued():
+            going[self._self_id] += row.fee_micro + sum(output.amount_micro for output in row.outputs)
+        return going, coming
+
+    def _listed(self, account: str, owner: bytes, start: bytes) -> Iterator[tuple[bytes, ledger_pb2.Transaction]]:
+        if start[:1] == _QUEUED:
+            for row in reversed(list(self._surveys.queued()) if account in ("", self._self_id) else []):
+                position = _QUEUED + newest_first(row.number)
+                if position >= start:
+                    yield position, self.named(self._surveys.transfer(row))
+            start = _SIGNED
+        for key, digest in self._store.scan(TX_INDEX, start[1:], prefix=owner):
+            found = self._surveys.by_digest(digest)
+            if found is not None:
+                yield _SIGNED + key, self.named(found)
+
+    def _beginning_with(self, text: str) -> list[bytes]:
+        """The digests of up to two transactions whose ids begin so."""
+        if len(text) < PREFIX_CHARS_MIN:
+            raise InvalidRequest.field("tx_id", f"{text!r} is too short: at least {PREFIX_CHARS_MIN} characters")
+        try:
+            known = unbase32(text.ljust(TX_ID_CHARS, "a"))[: len(text) * 5 // 8]
+        except ValueError:
+            return []
+        found: list[bytes] = []
+        for digest, _ in self._store.scan(TXS, prefix=known):
+            if len(digest) == DIGEST_BYTES and base32(digest).startswith(text):
+                found.append(digest)
+            if len(found) == 2:
+                break
+        return found

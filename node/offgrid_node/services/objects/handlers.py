@@ -1,0 +1,181 @@
+"""Handlers of ObjectService: what an owner puts, lists and reads, and what owner and hosts say to each other.
+
+Questions are answered from committed rows. `uploads.py` has the way in, `reading.py` the way back, `replicas.py` what a
+host keeps for others.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from google.protobuf.message import Message
+
+from offgrid.v1 import objects_pb2
+from offgrid_node.protocol.errors import InvalidRequest, NotFound, Unavailable
+from offgrid_node.protocol.objects.manifest import OBJECT_ID, Manifest
+from offgrid_node.protocol.objects.tables import OBJECT_NAMES, OBJECTS, OUTBOX, OUTBOX_OPEN, name_prefix, outbox_key
+from offgrid_node.protocol.quorum.records import Epoch
+from offgrid_node.runtime import Runtime, Ticket
+from offgrid_node.services.caller import Caller
+from offgrid_node.services.flow import Flow, ticket_of
+from offgrid_node.services.objects.reading import Reading
+from offgrid_node.services.objects.replicas import Replicas
+from offgrid_node.services.objects.uploads import NAME_CHARS_MAX, Uploads
+from offgrid_node.services.paging import decode_token, take_page
+from offgrid_node.services.shelf import Shelf
+from offgrid_node.storage.store import Store
+
+ACCEPTED = objects_pb2.OBJECT_STATE_ACCEPTED
+PREFIX_CHARS_MIN = 6  # "o-" and four more
+
+
+class ObjectHandlers:
+    """One method per RPC of ObjectService."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        uploads: Uploads,
+        reading: Reading,
+        replicas: Replicas,
+        data_dir: Path,
+        inline_limit_bytes: int,
+    ) -> None:
+        """`inline_limit_bytes` is the largest payload that travels inside a job."""
+        self._runtime, self._shelf = runtime, Shelf(runtime.store)
+        self._uploads, self._reading, self._replicas = uploads, reading, replicas
+        self._data_dir, self._inline_limit_bytes = data_dir, inline_limit_bytes
+
+    def get_capacity(self, caller: Caller, request: objects_pb2.GetCapacityRequest) -> objects_pb2.GetCapacityResponse:
+        return capacity_of(self._runtime.store, self._data_dir, self._inline_limit_bytes)
+
+    # ---- in
+
+    def open_upload(self, caller: Caller, request: objects_pb2.OpenUploadRequest) -> Message:
+        return self._uploads.open(caller, request)
+
+    def write_upload(self, caller: Caller, request: objects_pb2.WriteUploadRequest) -> Ticket:
+        return self._uploads.write(caller, request)
+
+    def commit_upload(self, caller: Caller, request: objects_pb2.CommitUploadRequest) -> Ticket:
+        return self._uploads.commit(caller, request)
+
+    def enqueue(self, caller: Caller, request: objects_pb2.EnqueueRequest) -> Ticket:
+        return self._uploads.enqueue(caller, request)
+
+    # ---- what there is
+
+    def get_object(self, caller: Caller, request: objects_pb2.GetObjectRequest) -> objects_pb2.GetObjectResponse:
+        return objects_pb2.GetObjectResponse(object=self._told(self._find(request.object)))
+
+    def list_objects(self, caller: Caller, request: objects_pb2.ListObjectsRequest) -> objects_pb2.ListObjectsResponse:
+        rows, token = self._shelf.page(OBJECTS, objects_pb2.ObjectRow, request.page_size, request.page_token)
+        return objects_pb2.ListObjectsResponse(objects=[self._told(row) for row in rows], next_page_token=token)
+
+    def _told(self, row: objects_pb2.ObjectRow) -> objects_pb2.Object:
+        """The object with its outbox entry's trouble, while it has that on its way."""
+        made = row.object
+        if made.state == ACCEPTED:
+            value = self._runtime.store.get(OUTBOX, outbox_key(row.outbox_id))
+            made.trouble = objects_pb2.OutboxEntry.FromString(value or b"").trouble
+        return made
+
+    def list_outbox(self, caller: Caller, request: objects_pb2.ListOutboxRequest) -> objects_pb2.ListOutboxResponse:
+        """In the order of its numbers, the oldest first."""
+        start = decode_token(request.page_token)
+        rows = self._open_entries(start) if request.open_only else self._entries(start)
+        entries, token = take_page(rows, request.page_size)
+        return objects_pb2.ListOutboxResponse(entries=entries, next_page_token=token)
+
+    def _entries(self, start: bytes) -> Iterator[tuple[bytes, objects_pb2.OutboxEntry]]:
+        for key, value in self._runtime.store.scan(OUTBOX, start):
+            yield key, objects_pb2.OutboxEntry.FromString(value)
+
+    def _open_entries(self, start: bytes) -> Iterator[tuple[bytes, objects_pb2.OutboxEntry]]:
+        for key, _ in self._runtime.store.scan(OUTBOX_OPEN, start):
+            value = self._runtime.store.get(OUTBOX, key)
+            if value is not None:
+                yield key, objects_pb2.OutboxEntry.FromString(value)
+
+    def _find(self, text: str) -> objects_pb2.ObjectRow:
+        """By id, by name (the newest of that name), or by the first characters of an id. Raises NotFound, and
+        InvalidRequest when several fit."""
+        if not 0 < len(text) <= NAME_CHARS_MAX:
+            raise InvalidRequest.field("object", "an id, its first characters, or a name is needed")
+        found = self._shelf.find(OBJECTS, objects_pb2.ObjectRow, text) if OBJECT_ID.match(text) else None
+        found = found or self._named(text)
+        if found is None and text.startswith("o-") and len(text) >= PREFIX_CHARS_MIN:
+            found = self._beginning(text)
+        if found is None:
+            raise NotFound(f"there is no object {text!r}", reason="ObjectNotFound", metadata={"object": text})
+        return found
+
+    def _named(self, name: str) -> objects_pb2.ObjectRow | None:
+        for _, object_id in self._runtime.store.scan(OBJECT_NAMES, prefix=name_prefix(name)):
+            row = self._shelf.find(OBJECTS, objects_pb2.ObjectRow, object_id.decode())
+            if row is not None and row.object.name == name:
+                return row
+        return None
+
+    def _beginning(self, text: str) -> objects_pb2.ObjectRow | None:
+        rows = [
+            objects_pb2.ObjectRow.FromString(value)
+            for (_, value), _ in zip(self._runtime.store.scan(OBJECTS, prefix=text.encode()), range(2), strict=False)
+        ]
+        if len(rows) > 1:
+            raise InvalidRequest.field("object", f"{text!r} fits several objects; give more of the id")
+        return rows[0] if rows else None
+
+    # ---- out
+
+    def read_object(self, caller: Caller, request: objects_pb2.ReadObjectRequest) -> Ticket:
+        row = self._find(request.object)
+        if request.offset > row.object.size_bytes:
+            raise InvalidRequest.field("offset", f"{request.offset}; the object has {row.object.size_bytes} bytes")
+        return ticket_of(self._read(row, request.offset, request.length))
+
+    def _read(self, row: objects_pb2.ObjectRow, offset: int, length: int) -> Flow[Message]:
+        """What the stripe at `offset` has of the range: an answer never crosses into the next one."""
+        manifest = Manifest.decode(row.object.manifest.signed.body)
+        index, within = divmod(offset, manifest.stripe_bytes)
+        if index == manifest.stripes:  # the end of an object that fills its last stripe
+            return objects_pb2.ReadObjectResponse(size_bytes=manifest.size_bytes)
+        # Those that acked first; before they have, and while a new epoch is asked to, whoever is asked to.
+        asked = Epoch.decode(row.epoch.body).weights if row.HasField("epoch") else {}
+        hosts = [*(ack.node_id for ack in row.object.acks), *asked]
+        stripe, source = yield from self._reading.stripe(
+            manifest, self._reading.key_of(row.object.manifest), index, hosts
+        )
+        data = stripe[within : within + length] if length else stripe[within:]
+        return objects_pb2.ReadObjectResponse(data=data, size_bytes=manifest.size_bytes, read_from=source)
+
+    # ---- for others
+
+    def open_replica(self, caller: Caller, request: objects_pb2.OpenReplicaRequest) -> Ticket:
+        return self._replicas.open(caller, request)
+
+    def write_replica(self, caller: Caller, request: objects_pb2.WriteReplicaRequest) -> Ticket:
+        return self._replicas.write(caller, request)
+
+    def commit_replica(self, caller: Caller, request: objects_pb2.CommitReplicaRequest) -> Ticket:
+        return self._replicas.commit(caller, request)
+
+    def read_replica(self, caller: Caller, request: objects_pb2.ReadReplicaRequest) -> Ticket:
+        return self._replicas.read(caller, request)
+
+
+def capacity_of(store: Store, data_dir: Path, inline_limit_bytes: int) -> objects_pb2.GetCapacityResponse:
+    """The figures of now, of the file system that holds the data folder. Raises Unavailable (reason DiskError)."""
+    try:
+        disk = shutil.disk_usage(data_dir)
+    except OSError as error:
+        raise Unavailable(f"{data_dir}: {error.strerror}", reason="DiskError") from error
+    return objects_pb2.GetCapacityResponse(
+        disk_free_bytes=disk.free,
+        disk_total_bytes=disk.total,
+        store_bytes=store.size_bytes(),
+        store_limit_bytes=store.limit_bytes(),
+        inline_limit_bytes=inline_limit_bytes,
+    )

@@ -1,0 +1,336 @@
+"""What a host keeps for others: pieces of a sealed shard come in, are hashed against the owner's manifest, made
+durable, and vouched for.
+
+A host cannot read any of it. What it checks: that the manifest and the epoch are their owner's, that the epoch counts
+this node, that the bytes are the manifest's. Only then does the machine sign the ack.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from google.protobuf.message import Message
+
+from offgrid.v1 import common_pb2, objects_pb2
+from offgrid_node.protocol.effects import Verifier
+from offgrid_node.protocol.errors import (
+    Corrupt,
+    Exhausted,
+    FailedPrecondition,
+    InvalidRequest,
+    NotFound,
+    PeerFault,
+)
+from offgrid_node.protocol.merkle import LEAVES_MAX
+from offgrid_node.protocol.objects.commands import KeepReplica
+from offgrid_node.protocol.objects.manifest import MANIFEST_KIND, OBJECT_ID, STRIPE_BYTES, TAG_BYTES, Manifest
+from offgrid_node.protocol.objects.replicas import check_epoch
+from offgrid_node.protocol.objects.shards import hash_shard
+from offgrid_node.protocol.objects.tables import OBJECTS, REPLICAS, replica_key
+from offgrid_node.protocol.quorum.records import EPOCH_KIND, Epoch
+from offgrid_node.protocol.signing import digest_of
+from offgrid_node.runtime import Runtime, Ticket
+from offgrid_node.services.bulk import Bulk
+from offgrid_node.services.caller import Caller
+from offgrid_node.services.flow import Flow, asked, ticket_of
+from offgrid_node.services.objects.keeping import Keeping
+from offgrid_node.services.objects.reading import HOLDERS
+from offgrid_node.storage.blobs import BlobStore
+
+PIECE_BYTES_MAX = STRIPE_BYTES + TAG_BYTES  # a sealed stripe as this version makes them; far below gRPC's 4 MiB
+OPEN_PER_OWNER_MAX = 64  # replicas that one owner may have coming in at once
+STAGED_BYTES_PER_OWNER_MAX = 64 << 30  # of them together
+IDLE_MS_MAX = 600_000  # one that its owner does not go on with for so long makes room for its next
+WRAPS_MAX, WRAP_BYTES_MAX = 64, 256
+DOUBTED_MAX = 1_024  # remembered; one that falls off is found out again
+HOLDERS_TOLD_MAX = 5  # as many node ids as fit the metadata of a fault
+RETRY_MS = 5_000
+
+
+class Members(Protocol):
+    """What the handlers need to know of members."""
+
+    @property
+    def salt(self) -> bytes: ...
+
+    def current_key(self, node_id: str) -> bytes | None: ...
+
+
+@dataclass(slots=True)
+class _Incoming:
+    """A replica that is on its way here."""
+
+    manifest: Manifest
+    staged: str
+    used_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Claim:
+    """A manifest and an epoch that belong together, signed by the caller, checked."""
+
+    manifest: Manifest
+    epoch: Epoch
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.manifest.owner, self.manifest.object_id
+
+
+class Replicas:
+    """The handlers of OpenReplica, WriteReplica, CommitReplica and ReadReplica."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        self_id: str,
+        members: Callable[[], Members],
+        verify: Verifier,
+        blobs: BlobStore,
+        bulk: Bulk,
+        keeping: Keeping,
+        *,
+        enabled: bool = True,
+    ) -> None:
+        """`enabled`: whether this node keeps anything new for others (storage.enabled)."""
+        self._runtime, self._self_id, self._members, self._verify = runtime, self_id, members, verify
+        self._blobs, self._bulk, self._keeping, self._enabled = blobs, bulk, keeping, enabled
+        self._incoming: OrderedDict[tuple[str, str], _Incoming] = OrderedDict()  # the longest unused first
+        self._doubted: OrderedDict[tuple[str, str], None] = OrderedDict()  # kept ones that proved damaged
+        # At the disk an object id is one lane: owners who claim the same one end up under the same name.
+
+    # ---- what comes in
+
+    def open(self, caller: Caller, request: objects_pb2.OpenReplicaRequest) -> Ticket:
+        return ticket_of(self._open(self._claim(caller, request.manifest, request.epoch)))
+
+    def write(self, caller: Caller, request: objects_pb2.WriteReplicaRequest) -> Ticket:
+        self._check_enabled()
+        data = request.data  # protobuf copies it each time it is asked
+        if len(data) > PIECE_BYTES_MAX:
+            raise InvalidRequest.field("data", f"{len(data)} bytes; at most {PIECE_BYTES_MAX} are allowed")
+        incoming = self._incoming.get((caller.node_id, request.object_id))
+        if incoming is None:
+            raise FailedPrecondition(
+                f"no replica of {request.object_id[:64]!r} is open here (any more); open it again", reason="NotOpened"
+            )
+        end = request.offset + len(data)
+        if end > incoming.manifest.sealed_bytes:
+            said = f"the piece ends at {end}, the object at {incoming.manifest.sealed_bytes}"
+            raise InvalidRequest.field("offset", said)
+        self._touch((caller.node_id, request.object_id), incoming)
+        return ticket_of(self._write(incoming, request.offset, data))
+
+    def commit(self, caller: Caller, request: objects_pb2.CommitReplicaRequest) -> Ticket:
+        claim = self._claim(caller, request.manifest, request.epoch)
+        if request.object_id != claim.manifest.object_id:
+            raise InvalidRequest.field("object_id", f"the manifest is that of {claim.manifest.object_id}")
+        return ticket_of(self._commit(claim, request))
+
+    def _open(self, claim: _Claim) -> Flow[Message]:
+        manifest, staged = claim.manifest, _staged_name(claim.manifest)
+        kept, have, free = yield self._bulk.run(
+            lambda: (
+                self._blobs.size(manifest.object_id),
+                self._blobs.staged_bytes(staged),
+                self._blobs.free_bytes(),
+            ),
+            key=manifest.object_id,
+        )
+        if kept == manifest.sealed_bytes and claim.key not in self._doubted:
+            have = kept
+        else:
+            self._make_room(claim, max(0, manifest.sealed_bytes - have), free)
+            self._touch(claim.key, _Incoming(manifest, staged, 0))
+        return objects_pb2.OpenReplicaResponse(offset=have, piece_bytes_max=PIECE_BYTES_MAX)
+
+    def _write(self, incoming: _Incoming, offset: int, data: bytes) -> Flow[Message]:
+        def append() -> int:
+            try:
+                return self._blobs.append(incoming.staged, offset, data)
+            except FailedPrecondition:  # a gap: an earlier piece is late or lost; the answer says where to go on
+                return self._blobs.staged_bytes(incoming.staged)
+
+        size = yield self._bulk.run(append, key=incoming.manifest.object_id, size_bytes=len(data))
+        return objects_pb2.WriteReplicaResponse(offset=size)
+
+    def _commit(self, claim: _Claim, request: objects_pb2.CommitReplicaRequest) -> Flow[Message]:
+        manifest, salt, doubted = claim.manifest, self._members().salt, claim.key in self._doubted
+        name, ack = manifest.object_id, self._ack_given(claim, request.epoch)
+        with self._keeping.vouch(name):  # until the row says that it is wanted
+            if ack is not None and not doubted:
+                size = yield self._bulk.run(lambda: self._blobs.size(name), key=name)
+                if size == manifest.sealed_bytes:  # else it is lost, and brought again under the same epoch
+                    return objects_pb2.CommitReplicaResponse(ack=ack)
+            try:
+                possession = yield self._bulk.run(lambda: self._keep(claim, salt, anew=doubted), key=name)
+            except Corrupt as fault:
+                self._doubt(claim)
+                raise FailedPrecondition(
+                    f"{fault.message}; bring {manifest.object_id} again", reason="ReplicaDamaged"
+                ) from fault
+            self._incoming.pop(claim.key, None)
+            self._doubted.pop(claim.key, None)
+            command = KeepReplica(request.manifest, manifest, request.epoch, claim.epoch, possession)
+            ticket = self._runtime.ask("objects", manifest.owner, command, size_bytes=request.manifest.ByteSize())
+            answer: Message = yield asked(ticket)
+        return answer
+
+    def _keep(self, claim: _Claim, salt: bytes, *, anew: bool) -> bytes:
+        """In a thread: the bytes hashed, refused if they are others, and durable; the possession digest of them.
+
+        A replica that is here already is read again: the digest of a new epoch needs every byte. Should it prove
+        damaged (Corrupt), it stays all the same: whoever claims so may be another than who brought it, with a manifest
+        of his own over the same root. What is brought `anew` takes its place once it has proved right. That its name
+        is there says nothing of the disk: it is synced before it is vouched for again.
+        """
+        blobs, manifest, epoch = self._blobs, claim.manifest, claim.epoch.epoch
+        name, staged = manifest.object_id, _staged_name(manifest)
+        if not anew and blobs.size(name) == manifest.sealed_bytes:
+            root, possession = hash_shard(
+                manifest, lambda *at: self._going(blobs.read(name, *at)), salt, self._self_id, epoch
+            )
+            if (root,) != manifest.roots:
+                raise Corrupt(f"what is kept of {name} is not what its manifest says", reason="WrongRoot")
+            blobs.sync(name)
+            return possession
+        size = blobs.staged_bytes(staged)
+        if size != manifest.sealed_bytes:
+            here = f"{size} of {manifest.sealed_bytes} bytes are here"
+            raise FailedPrecondition(here, reason="ReplicaIncomplete", metadata={"offset": str(size)})
+        root, possession = hash_shard(
+            manifest, lambda *at: self._going(blobs.read_staged(staged, *at)), salt, self._self_id, epoch
+        )
+        if (root,) != manifest.roots:
+            blobs.discard(staged)
+            raise FailedPrecondition(
+                f"the bytes that came are not those of {name}; begin again at 0", reason="WrongRoot"
+            )
+        blobs.finish(staged, name)
+        return possession
+
+    def _going(self, data: bytes) -> bytes:
+        """To hash a large replica takes long; a node that stops does not wait for it."""
+        self._bulk.check_going()
+        return data
+
+    def _doubt(self, claim: _Claim) -> None:
+        self._doubted[claim.key] = None
+        if len(self._doubted) > DOUBTED_MAX:
+            self._doubted.popitem(last=False)
+
+    def _ack_given(self, claim: _Claim, epoch: common_pb2.Signed) -> common_pb2.Signed | None:
+        """The ack that this node gave for this very epoch; its bytes were durable before."""
+        value = self._runtime.store.get(REPLICAS, replica_key(claim.manifest.object_id, claim.manifest.owner))
+        row = objects_pb2.ReplicaRow.FromString(value) if value is not None else None
+        return row.ack if row is not None and row.epoch.body == epoch.body and row.HasField("ack") else None
+
+    # ---- what goes out
+
+    def read(self, caller: Caller, request: objects_pb2.ReadReplicaRequest) -> Ticket:
+        if not OBJECT_ID.match(request.object_id):
+            raise InvalidRequest.field("object_id", f"{request.object_id[:64]!r} is no object id")
+        if not 0 < request.length <= PIECE_BYTES_MAX:
+            raise InvalidRequest.field("length", f"{request.length} bytes; 1 to {PIECE_BYTES_MAX} are allowed")
+        return ticket_of(self._read(request))
+
+    def _read(self, request: objects_pb2.ReadReplicaRequest) -> Flow[Message]:
+        def read() -> objects_pb2.ReadReplicaResponse:
+            size = self._blobs.size(request.object_id)
+            if size is None:
+                raise NotFound(
+                    f"no replica of {request.object_id} is here",
+                    reason="ReplicaNotFound",
+                    metadata=self._holders(request),
+                )
+            if request.offset >= size:
+                raise InvalidRequest.field("offset", f"{request.offset}; the replica has {size} bytes")
+            data = self._blobs.read(request.object_id, request.offset, min(request.length, size - request.offset))
+            return objects_pb2.ReadReplicaResponse(data=data, size_bytes=size)
+
+        answer: Message = yield self._bulk.run(read, size_bytes=request.length)
+        return answer
+
+    def _holders(self, request: objects_pb2.ReadReplicaRequest) -> dict[str, str]:
+        """Who has it instead, when it is an object of this node's own that it has given away."""
+        value = self._runtime.store.get(OBJECTS, request.object_id.encode())
+        acks = objects_pb2.ObjectRow.FromString(value).object.acks if value is not None else ()
+        holders = ",".join(ack.node_id for ack in acks[:HOLDERS_TOLD_MAX])
+        return {HOLDERS: holders} if holders else {}
+
+    # ---- checks
+
+    def _claim(self, caller: Caller, manifest: objects_pb2.Manifest, epoch: common_pb2.Signed) -> _Claim:
+        """Raises PeerFault for anything forged or ill-matched, FailedPrecondition where it is not for this node."""
+        self._check_enabled()
+        body, epoch_body, members = Manifest.decode(manifest.signed.body), Epoch.decode(epoch.body), self._members()
+        _check_bounds(manifest, body)
+        key = members.current_key(caller.node_id) or b""
+        for what, kind, owner, signed in (
+            ("manifest", MANIFEST_KIND, body.owner, manifest.signed),
+            ("epoch", EPOCH_KIND, epoch_body.owner, epoch),
+        ):
+            if owner != caller.node_id:
+                raise PeerFault(f"{caller.node_id} brought a {what} of {owner}", reason="ForgedManifest")
+            if not self._verify(key, digest_of(kind, members.salt, signed.body), signed.signature):
+                raise PeerFault(f"{what}: the signature is not {owner}'s", reason="BadSignature")
+        check_epoch(body, epoch_body, self._self_id)
+        return _Claim(body, epoch_body)
+
+    def _check_enabled(self) -> None:
+        if not self._enabled:
+            raise FailedPrecondition(
+                "this node keeps nothing for others: storage.enabled is off in its offgrid.toml", reason="StorageOff"
+            )
+
+    def _make_room(self, claim: _Claim, more_bytes: int, free_bytes: int) -> None:
+        owner = claim.manifest.owner
+        others = {key: value for key, value in self._incoming.items() if key[0] == owner and key != claim.key}
+        now_ms = self._runtime.clock.now().mono_ms
+        for key, incoming in others.copy().items():
+            if len(others) >= OPEN_PER_OWNER_MAX and now_ms - incoming.used_ms >= IDLE_MS_MAX:
+                del self._incoming[key], others[key]
+                self._bulk.run(_discard(self._blobs, incoming.staged), key=key[1])(lambda outcome: None)
+        coming = sum(incoming.manifest.sealed_bytes for incoming in others.values())
+        if len(others) >= OPEN_PER_OWNER_MAX or coming + more_bytes > STAGED_BYTES_PER_OWNER_MAX:
+            raise Exhausted(
+                f"{owner} has {len(others)} replicas of {coming} bytes coming in here; at most {OPEN_PER_OWNER_MAX} of "
+                f"{STAGED_BYTES_PER_OWNER_MAX} are allowed",
+                reason="TooManyReplicas",
+                retry_ms=RETRY_MS,
+            )
+        if more_bytes > free_bytes:
+            raise Exhausted(
+                f"{more_bytes} bytes are too much for this host's disk: {free_bytes} are free",
+                reason="DiskFull",
+                retry_ms=60_000,
+            )
+
+    def _touch(self, key: tuple[str, str], incoming: _Incoming) -> None:
+        incoming.used_ms = self._runtime.clock.now().mono_ms
+        self._incoming[key] = incoming
+        self._incoming.move_to_end(key)
+
+
+def _check_bounds(manifest: objects_pb2.Manifest, body: Manifest) -> None:
+    if body.stripes > LEAVES_MAX:
+        raise InvalidRequest.field("manifest", f"{body.stripes} stripes; at most {LEAVES_MAX} are allowed")
+    if len(manifest.wraps) > WRAPS_MAX:
+        raise InvalidRequest.field("manifest.wraps", f"{len(manifest.wraps)} wraps; at most {WRAPS_MAX} are allowed")
+    for index, wrap in enumerate(manifest.wraps):
+        if len(wrap.sealed_key) > WRAP_BYTES_MAX or len(wrap.node_id) > 64:
+            raise InvalidRequest.field(
+                f"manifest.wraps[{index}]", f"at most {WRAP_BYTES_MAX} bytes for a node id of 64 characters"
+            )
+
+
+def _staged_name(manifest: Manifest) -> str:
+    """Two owners may bring the same object id; what comes from one never disturbs the other's."""
+    return f"{manifest.owner}.{manifest.object_id}"
+
+
+def _discard(blobs: BlobStore, staged: str) -> Callable[[], None]:
+    return lambda: blobs.discard(staged)

@@ -1,0 +1,104 @@
+"""The object services put together, as the daemon and the simulator both have them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from offgrid.v1 import objects_pb2
+from offgrid_node.protocol.effects import Signer, Verifier
+from offgrid_node.protocol.errors import Corrupt
+from offgrid_node.protocol.jobs.host import RESULT_BLOBS
+from offgrid_node.protocol.mesh.directory import Directory
+from offgrid_node.protocol.mesh.swim import ALIVE
+from offgrid_node.protocol.objects.manifest import STRIPE_BYTES
+from offgrid_node.protocol.objects.tables import OBJECTS, REPLICAS, replica_prefix
+from offgrid_node.protocol.rng import Rng
+from offgrid_node.runtime import Runtime
+from offgrid_node.services.bulk import Bulk
+from offgrid_node.services.mesh import mesh_of
+from offgrid_node.services.objects.handlers import ObjectHandlers
+from offgrid_node.services.objects.keeping import Keeping
+from offgrid_node.services.objects.reading import Carrier, Reading
+from offgrid_node.services.objects.replicas import Replicas
+from offgrid_node.services.objects.sealing import UPLOAD_PREFIX, Sealer, Wraps
+from offgrid_node.services.objects.shipping import Shipping
+from offgrid_node.services.objects.uploads import Uploads
+from offgrid_node.services.results import PULL_PREFIX
+from offgrid_node.storage.blobs import BlobStore, sweep
+from offgrid_node.storage.store import Store
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectParts:
+    """What objects need besides a node's other parts. `keeps_replicas`: whether anything new is kept for others."""
+
+    blobs: BlobStore
+    bulk: Bulk
+    wraps: Wraps
+    keeps_replicas: bool = True
+    stripe_bytes: int = STRIPE_BYTES
+
+
+class ObjectRoom:
+    """`handlers` for the router, `shipping` for the runtime's outlet; `sealer`, `uploads` and `reading` for the jobs'
+    inputs and results."""
+
+    def __init__(
+        self,
+        parts: ObjectParts,
+        runtime: Runtime,
+        carrier: Carrier,
+        signer: Signer,
+        verify: Verifier,
+        rng: Rng,
+        directory: Callable[[], Directory],
+        data_dir: Path,
+        inline_limit_bytes: int,
+    ) -> None:
+        """Sweeps what an earlier life left half done. Raises what the disk raises."""
+        blobs, bulk, self_id = parts.blobs, parts.bulk, signer.node_id
+        swept = sweep(
+            blobs,
+            lambda name: is_known(runtime.store, name),
+            lambda staged: staged.startswith((UPLOAD_PREFIX, PULL_PREFIX)),
+        )
+        if swept:
+            _log.info("deleted %d blobs that an earlier life of this node left half done", swept)
+        self.salt = cache(lambda: directory().salt)  # it never changes, and is needed while machines are loaded anew
+        self.sealer = Sealer(blobs, parts.wraps, signer, rng, runtime.clock, self.salt, parts.stripe_bytes)
+        self.reading = Reading(
+            runtime, self_id, carrier, lambda node: mesh_of(runtime).liveness(node) == ALIVE, parts.wraps, blobs, bulk
+        )
+        self.keeping = Keeping(blobs, bulk, lambda name: is_known(runtime.store, name))
+        self.shipping = Shipping(runtime, carrier, directory, verify, blobs, bulk, self.keeping)
+        self.uploads = Uploads(runtime, self.sealer, bulk, self.keeping)
+        self.handlers = ObjectHandlers(
+            runtime,
+            self.uploads,
+            self.reading,
+            Replicas(runtime, self_id, directory, verify, blobs, bulk, self.keeping, enabled=parts.keeps_replicas),
+            data_dir,
+            inline_limit_bytes,
+        )
+
+
+def is_known(store: Store, name: str) -> bool:
+    """Whether a row says that this blob is here: an object of this node's own, a replica for another, or a result that
+    its core has not taken over. A row that cannot be read may say so.
+
+    The one rule: nothing is swept or dropped by any other."""
+    try:
+        value = store.get(OBJECTS, name.encode())
+        if value is not None and objects_pb2.ObjectRow.FromString(value).object.local:
+            return True
+        if store.get(RESULT_BLOBS, name.encode()) is not None:
+            return True
+        return any(True for _ in store.scan(REPLICAS, prefix=replica_prefix(name)))
+    except Corrupt:
+        return True

@@ -1,0 +1,174 @@
+"""An object in the making: plaintext comes in, sealed stripes go to the disk, a signed manifest comes out.
+
+Plaintext is in memory only, at most a stripe and a piece of it. The key is random and the object's own; it leaves
+memory wrapped, for each who may read (`keys/wraps.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Protocol
+
+from offgrid.v1 import common_pb2, objects_pb2
+from offgrid_node.keys.stripes import OBJECT_KEY_BYTES, StripeSealer
+from offgrid_node.protocol.clock import Clock
+from offgrid_node.protocol.effects import Signer
+from offgrid_node.protocol.errors import Exhausted, FailedPrecondition
+from offgrid_node.protocol.ids import fresh_id
+from offgrid_node.protocol.merkle import LEAVES_MAX
+from offgrid_node.protocol.objects.manifest import (
+    COPY,
+    MANIFEST_KIND,
+    NONCE_BYTES,
+    STRIPE_BYTES,
+    Manifest,
+    object_id_of,
+    shard_root,
+    stripe_digest,
+)
+from offgrid_node.protocol.rng import Rng
+from offgrid_node.protocol.signing import digest_of
+from offgrid_node.storage.blobs import BlobStore
+
+ENTROPY_BYTES = 32
+UPLOAD_PREFIX = "u-"  # of what is staged while it is sealed
+
+
+class Wraps(Protocol):
+    """Seals keys for others and opens what was sealed for this node."""
+
+    def wrap(self, public_key: bytes, secret: bytes, entropy: bytes) -> bytes: ...
+
+    def unwrap(self, wrapped: bytes) -> bytes: ...
+
+
+class Sealing:
+    """`add` and `close` block and belong into a thread, one at a time. `broken`: a write failed, begin a new one."""
+
+    def __init__(self, blobs: BlobStore, staged: str, key: bytes, nonce: bytes, salt: bytes, stripe_bytes: int) -> None:
+        self.staged, self.key, self.nonce, self.stripe_bytes = staged, key, nonce, stripe_bytes
+        self._blobs, self._salt = blobs, salt
+        self._sealer = StripeSealer(key, nonce, stripe_bytes)
+        self._digests: list[bytes] = []
+        self._sealed_bytes = 0
+        self.broken = False
+        self.size_bytes = 0  # of plaintext that is sealed, or held to be
+        self.root = b""  # once it is closed
+
+    @property
+    def object_id(self) -> str:
+        """Only once it is closed."""
+        return object_id_of((self.root,))
+
+    def add(self, data: bytes) -> int:
+        """The size so far. Raises Exhausted when an object cannot be larger, and what the disk raises."""
+        self._check()
+        if (self.size_bytes + len(data)) > LEAVES_MAX * self.stripe_bytes:
+            raise Exhausted(
+                f"an object has at most {LEAVES_MAX * self.stripe_bytes} bytes; put it in parts",
+                reason="ObjectTooLarge",
+            )
+        self._write(self._sealer.feed(data))
+        self.size_bytes = self._sealer.size_bytes
+        return self.size_bytes
+
+    def close(self) -> None:
+        """Seals the rest; the blob is durable under the object's id when this returns. A second time it looks whether
+        that is still so."""
+        if self.root:
+            if self._blobs.size(self.object_id) != self._sealed_bytes:
+                self.broken = True
+                raise _lost()
+            return
+        self._check()
+        self._write([self._sealer.finish()])
+        root = shard_root(self._digests)
+        self.broken = True
+        self._blobs.finish(self.staged, object_id_of((root,)))
+        self.root, self.broken = root, False
+
+    def discard(self) -> None:
+        """Deletes what is staged of it; what is kept, `Keeping` deletes."""
+        self._blobs.discard(self.staged)
+
+    def _write(self, stripes: list[bytes]) -> None:
+        self.broken = True
+        for stripe in stripes:
+            self._digests.append(stripe_digest(self._salt, stripe))
+            self._sealed_bytes = self._blobs.append(self.staged, self._sealed_bytes, stripe)
+        self.broken = False
+
+    def _check(self) -> None:
+        if self.root:
+            raise FailedPrecondition("it is whole already; nothing can be added", reason="UploadClosed")
+        if self.broken:
+            raise _lost()
+
+
+def _lost() -> FailedPrecondition:
+    return FailedPrecondition("what was sealed of it is lost; begin again", reason="UploadLost")
+
+
+class Sealer:
+    """Begins sealings and says, once they are closed, what came of them."""
+
+    def __init__(
+        self,
+        blobs: BlobStore,
+        wraps: Wraps,
+        signer: Signer,
+        rng: Rng,
+        clock: Clock,
+        salt: Callable[[], bytes],
+        stripe_bytes: int = STRIPE_BYTES,
+    ) -> None:
+        self._blobs, self._wraps, self._signer, self._rng, self._clock = blobs, wraps, signer, rng, clock
+        self._salt, self._stripe_bytes = salt, stripe_bytes
+
+    def begin(self) -> Sealing:
+        key, nonce = self._rng.randbytes(OBJECT_KEY_BYTES), self._rng.randbytes(NONCE_BYTES)
+        return Sealing(self._blobs, self.fresh_id(), key, nonce, self._salt(), self._stripe_bytes)
+
+    def fresh_id(self) -> str:
+        """A name for an upload."""
+        return fresh_id(UPLOAD_PREFIX.rstrip("-"), self._rng)
+
+    def manifest(self, sealing: Sealing, readers: Mapping[str, bytes]) -> tuple[objects_pb2.Manifest, Manifest]:
+        """Of a closed sealing, signed by this node. `readers`: the public keys, by node id, of those who may read it
+        besides this node."""
+        body = self.body(sealing)
+        return self._signed(body, sealing.key, readers), body
+
+    def body(self, sealing: Sealing) -> Manifest:
+        """What a closed sealing is, with this node as its owner."""
+        return Manifest(
+            owner=self._signer.node_id,
+            nonce=sealing.nonce,
+            size_bytes=sealing.size_bytes,
+            stripe_bytes=sealing.stripe_bytes,
+            k=1,
+            codec=COPY,
+            roots=(sealing.root,),
+            created_us=self._clock.now().utc_us,
+        )
+
+    def adopt(self, found: Manifest, key: bytes) -> tuple[objects_pb2.Manifest, Manifest]:
+        """What another node has sealed, as this node's own: the same bytes, so the same id, under its own signature."""
+        body = replace(found, owner=self._signer.node_id, created_us=self._clock.now().utc_us)
+        return self._signed(body, key, {}), body
+
+    def _signed(self, body: Manifest, key: bytes, readers: Mapping[str, bytes]) -> objects_pb2.Manifest:
+        keys = {self._signer.node_id: self._signer.public_key, **readers}
+        wraps = [
+            objects_pb2.KeyWrap(
+                node_id=node_id, sealed_key=self._wraps.wrap(public_key, key, self._rng.randbytes(ENTROPY_BYTES))
+            )
+            for node_id, public_key in sorted(keys.items())
+        ]
+        return objects_pb2.Manifest(signed=sign_manifest(body, self._signer, self._salt()), wraps=wraps)
+
+
+def sign_manifest(body: Manifest, signer: Signer, salt: bytes) -> common_pb2.Signed:
+    encoded = body.encode()
+    return common_pb2.Signed(body=encoded, signature=signer.sign(digest_of(MANIFEST_KIND, salt, encoded)))

@@ -1,0 +1,206 @@
+"""Carries out Ship: this node's sealed copy of an object brought to one host, piece by piece, until its ack is here.
+
+A few pieces are under way at once; the host says how far it has come, and whatever got lost goes again from there. What
+a broken connection left at the host is not sent twice, now or at the next Ship.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from google.protobuf.message import Message
+
+from offgrid.v1 import common_pb2, objects_pb2
+from offgrid_node.protocol.effects import DropBlob, Ship, Shipped, Verifier
+from offgrid_node.protocol.errors import Corrupt, FailedPrecondition, Fault, NotFound, PeerFault
+from offgrid_node.protocol.jobs.post import CALL_TIMEOUT_MS, transfer_ms
+from offgrid_node.protocol.objects.manifest import Manifest
+from offgrid_node.protocol.objects.shards import possession_of
+from offgrid_node.protocol.quorum.records import ACK_KIND, Ack, Epoch
+from offgrid_node.protocol.signing import digest_of
+from offgrid_node.runtime import Runtime
+from offgrid_node.services.bulk import Bulk
+from offgrid_node.services.flow import Flow, Step, run, together
+from offgrid_node.services.objects.keeping import Keeping
+from offgrid_node.services.objects.reading import Carrier
+from offgrid_node.services.objects.replicas import PIECE_BYTES_MAX, Members
+from offgrid_node.storage.blobs import BlobStore
+
+SERVICE = "offgrid.v1.ObjectService"
+WINDOW = 3  # pieces of one Ship under way: enough for a far host
+PIECES_PER_HOST_MAX = 8  # of all Ships, but one for each: what a host's budget for one peer has room for
+STUMBLES_MAX = 4  # answers in a row that brought a Ship no further
+BEGINNINGS_MAX = 3  # of one Ship: after a host's restart, or when what lay there was damaged
+BEGIN_AGAIN = frozenset({"NotOpened", "ReplicaIncomplete", "ReplicaDamaged", "WrongRoot"})
+POSSESSION_LANE = "possession"  # no object's name
+COMMIT_BYTES_PER_S = 20_000_000  # the slowest disk and hash that a host's commit is given time for
+
+M = TypeVar("M", bound=Message)
+
+
+@dataclass(slots=True)
+class _Shipment:
+    """One Ship under way; a newer one for the same host takes its place before the commit."""
+
+    work: Ship
+    manifest: Manifest
+    epoch: Epoch
+
+
+class Shipping:
+    """Ships that are under way, one for each object and host."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        carrier: Carrier,
+        members: Callable[[], Members],
+        verify: Verifier,
+        blobs: BlobStore,
+        bulk: Bulk,
+        keeping: Keeping,
+    ) -> None:
+        self._runtime, self._carrier, self._members, self._verify = runtime, carrier, members, verify
+        self._blobs, self._bulk, self._keeping = blobs, bulk, keeping
+        self._shipments: dict[tuple[str, str], _Shipment] = {}
+        self._flying: Counter[str] = Counter()  # pieces under way, by host
+
+    @property
+    def under_way(self) -> int:
+        """The objects machine bounds it."""
+        return len(self._shipments)
+
+    def ship(self, work: Ship) -> None:
+        """Its end enters the runtime as Shipped. Machines that were loaded anew say it again: it goes on as it is."""
+        key = work.object_id, work.node
+        shipment = _Shipment(work, Manifest.decode(work.manifest.signed.body), Epoch.decode(work.epoch.body))
+        known = self._shipments.get(key)
+        if known is not None:
+            known.work, known.manifest, known.epoch = shipment.work, shipment.manifest, shipment.epoch
+            return
+        self._shipments[key] = shipment
+
+        def ended(outcome: common_pb2.Signed | Fault) -> None:
+            del self._shipments[key]
+            ack, fault = (None, outcome) if isinstance(outcome, Fault) else (outcome, None)
+            self._runtime.deliver("objects", Shipped(work.object_id, work.node, ack, fault))
+
+        run(self._carry(shipment), ended)
+
+    def drop_blob(self, work: DropBlob) -> None:
+        """Deletes this node's own copy, unless a row still wants these bytes, its own or another owner's."""
+        self._keeping.drop(work.object_id)
+
+    # ---- one of them
+
+    def _carry(self, shipment: _Shipment) -> Flow[common_pb2.Signed]:
+        begun = 0
+        while True:
+            begun += 1
+            try:
+                yield from self._fill(shipment)
+                return (yield from self._commit(shipment))
+            except FailedPrecondition as fault:
+                if fault.reason not in BEGIN_AGAIN or begun == BEGINNINGS_MAX:
+                    raise
+
+    def _fill(self, shipment: _Shipment) -> Flow[None]:
+        """Until the host has all bytes."""
+        work, total = shipment.work, shipment.manifest.sealed_bytes
+        request = objects_pb2.OpenReplicaRequest(manifest=work.manifest, epoch=work.epoch)
+        opened = yield self._call(work.node, "OpenReplica", request, objects_pb2.OpenReplicaResponse, CALL_TIMEOUT_MS)
+        offset, stumbles = opened.offset, 0
+        piece = min(opened.piece_bytes_max or PIECE_BYTES_MAX, PIECE_BYTES_MAX)
+        while offset < total:
+            room = max(1, min(WINDOW, PIECES_PER_HOST_MAX - self._flying[work.node]))
+            starts = range(offset, min(total, offset + room * piece), piece)
+            self._flying[work.node] += len(starts)
+            answers = yield together([self._piece(shipment, start, min(piece, total - start)) for start in starts])
+            self._flying[work.node] -= len(starts)
+            reached = max((answer.offset for answer in answers if not isinstance(answer, Fault)), default=offset)
+            if reached > total:
+                raise PeerFault(f"{work.node} says that it has {reached} bytes of {total}", reason="WrongOffset")
+            stumbles = 0 if reached > offset else stumbles + 1
+            fault = next((answer for answer in answers if isinstance(answer, Fault)), None)
+            if stumbles > STUMBLES_MAX or (fault is not None and reached <= offset):
+                raise fault or PeerFault(f"{work.node} takes nothing beyond {offset}", reason="NoProgress")
+            offset = reached
+
+    def _piece(self, shipment: _Shipment, offset: int, length: int) -> Step[objects_pb2.WriteReplicaResponse]:
+        def send() -> Flow[objects_pb2.WriteReplicaResponse]:
+            name = shipment.work.object_id
+            data = yield self._bulk.run(lambda: self._read(name, offset, length), size_bytes=length)
+            request = objects_pb2.WriteReplicaRequest(object_id=name, offset=offset, data=data)
+            timeout_ms = CALL_TIMEOUT_MS + WINDOW * transfer_ms(length)  # they share the link
+            answer: objects_pb2.WriteReplicaResponse = yield self._call(
+                shipment.work.node, "WriteReplica", request, objects_pb2.WriteReplicaResponse, timeout_ms
+            )
+            return answer
+
+        return lambda done: run(send(), done)
+
+    def _commit(self, shipment: _Shipment) -> Flow[common_pb2.Signed]:
+        """The host's ack, which is checked: it is the host's, of this epoch, of no other thing, and of one who has read
+        every byte of it. While the host reads them, so does this node, where they lie."""
+        while True:
+            work, epoch, size_bytes = shipment.work, shipment.epoch, shipment.manifest.sealed_bytes
+            request = objects_pb2.CommitReplicaRequest(
+                object_id=work.object_id, manifest=work.manifest, epoch=work.epoch
+            )
+            timeout_ms = CALL_TIMEOUT_MS + size_bytes * 1_000 // COMMIT_BYTES_PER_S
+            steps: list[Step[Any]] = [
+                self._call(work.node, "CommitReplica", request, objects_pb2.CommitReplicaResponse, timeout_ms),
+                self._possession(shipment.manifest, work.node, epoch),
+            ]
+            answer, possession = yield together(steps)
+            if isinstance(answer, Fault):
+                raise answer
+            if isinstance(possession, Fault):
+                raise possession
+            if shipment.work is work:  # else a newer epoch is wanted by now
+                self._check(work, epoch, possession, answer.ack)
+                return answer.ack  # type: ignore[no-any-return]
+
+    def _possession(self, manifest: Manifest, node: str, epoch: Epoch) -> Step[bytes]:
+        name, salt = manifest.object_id, self._members().salt
+
+        def read(offset: int, length: int) -> bytes:
+            self._bulk.check_going()
+            return self._read(name, offset, length)
+
+        # One lane for all: however large the objects, other work finds a thread.
+        return self._bulk.run(lambda: possession_of(manifest, read, salt, node, epoch.epoch), key=POSSESSION_LANE)
+
+    def _read(self, name: str, offset: int, length: int) -> bytes:
+        try:
+            return self._blobs.read(name, offset, length)
+        except NotFound as fault:
+            raise Corrupt(f"this node's copy of {name} is gone", reason="BlobLost") from fault
+
+    def _check(self, work: Ship, epoch: Epoch, possession: bytes, signed: common_pb2.Signed) -> None:
+        members, ack = self._members(), Ack.decode(signed.body)
+        digest = digest_of(ACK_KIND, members.salt, signed.body)
+        if not self._verify(members.current_key(work.node) or b"", digest, signed.signature):
+            raise PeerFault(f"the ack of {work.object_id} is not signed by {work.node}", reason="BadSignature")
+        if ack.node != work.node or not ack.is_for(epoch):
+            raise PeerFault(f"{work.node} acked something else than {work.object_id}", reason="WrongAck")
+        if ack.possession != possession:
+            text = f"{work.node} acked other bytes than those of {work.object_id} that lie here"
+            raise PeerFault(text, reason="WrongPossession")
+
+    def _call(self, node: str, method: str, request: Message, answer: type[M], timeout_ms: int) -> Step[M]:
+        """Raises PeerFault for an answer of another kind, which only a packet link could bring."""
+
+        def start(done: Callable[[M | Fault], None]) -> None:
+            def ended(outcome: Message | Fault) -> None:
+                if isinstance(outcome, Fault | answer):
+                    done(outcome)
+                else:
+                    done(PeerFault(f"{node} answered {method} with something else", reason="MalformedAnswer"))
+
+            self._carrier.request(node, f"{SERVICE}/{method}", request, timeout_ms, ended)
+
+        return start

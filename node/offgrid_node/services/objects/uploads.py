@@ -1,0 +1,244 @@
+"""What an owner puts: plaintext comes in, is sealed on its way to the disk, and becomes an object of this node.
+
+An upload lives in memory: its key is nowhere else until the object is committed, so a node that restarts has lost what
+was under way, and the same request id begins again at 0. What is committed is found again by its request id.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from google.protobuf.message import Message
+
+from offgrid.v1 import objects_pb2
+from offgrid_node.protocol.errors import (
+    Exhausted,
+    FailedPrecondition,
+    Fault,
+    InvalidRequest,
+    NotFound,
+)
+from offgrid_node.protocol.objects.commands import AddObject, Enqueue
+from offgrid_node.protocol.objects.tables import OBJECT_REQUESTS, OBJECTS, OUTBOX, outbox_key
+from offgrid_node.protocol.requests import committed, request_digest
+from offgrid_node.runtime import Runtime, Ticket
+from offgrid_node.services.bulk import Bulk
+from offgrid_node.services.caller import Caller
+from offgrid_node.services.checks import check_request_id, check_text
+from offgrid_node.services.flow import Flow, asked, ticket_of
+from offgrid_node.services.objects.keeping import Keeping
+from offgrid_node.services.objects.sealing import Sealer, Sealing
+from offgrid_node.services.shelf import Shelf
+
+UPLOADS_MAX = 32  # remembered at once; each holds up to a stripe and a piece in memory
+IDLE_MS_MAX = 600_000  # one that nobody goes on with for so long makes room for another
+PIECE_BYTES_MAX = 1024 * 1024  # far below gRPC's 4 MiB message
+ENQUEUE_BYTES_MAX = 1024 * 1024
+NAME_CHARS_MAX = 256
+ETYPE_MIN, ETYPE_MAX = 10, 30
+RETRY_MS = 1_000
+REFUSALS = frozenset({"OutboxFull", "RequestIdReused"})  # of the objects machine; all else may end well another time
+
+
+@dataclass(slots=True)
+class _Upload:
+    """Of one OpenUpload. `sealing` goes and `object_id` comes when the object is committed."""
+
+    upload_id: str
+    request: objects_pb2.OpenUploadRequest
+    used_ms: int
+    sealing: Sealing | None = None
+    object_id: str = ""
+    size_bytes: int = 0
+
+
+class Uploads:
+    """The handlers of OpenUpload, WriteUpload, CommitUpload and Enqueue."""
+
+    def __init__(self, runtime: Runtime, sealer: Sealer, bulk: Bulk, keeping: Keeping) -> None:
+        self._runtime, self._sealer, self._bulk, self._keeping = runtime, sealer, bulk, keeping
+        self._shelf = Shelf(runtime.store)
+        self._uploads: OrderedDict[str, _Upload] = OrderedDict()  # by upload id, the longest unused first
+
+    # ---- in pieces
+
+    def open(self, caller: Caller, request: objects_pb2.OpenUploadRequest) -> Message:
+        check_text("name", request.name, NAME_CHARS_MAX, empty=True)
+        check_request_id(request.request_id)
+        upload = self._known(request) or self._begin(request)
+        return objects_pb2.OpenUploadResponse(
+            upload_id=upload.upload_id, offset=upload.size_bytes, piece_bytes_max=PIECE_BYTES_MAX
+        )
+
+    def write(self, caller: Caller, request: objects_pb2.WriteUploadRequest) -> Ticket:
+        upload = self._get(request.upload_id)
+        data = request.data  # protobuf copies it each time it is asked
+        if len(data) > PIECE_BYTES_MAX:
+            raise InvalidRequest.field("data", f"{len(data)} bytes; at most {PIECE_BYTES_MAX} are allowed")
+        return ticket_of(self._write(upload, request.offset, data))
+
+    def commit(self, caller: Caller, request: objects_pb2.CommitUploadRequest) -> Ticket:
+        return ticket_of(self._commit(self._get(request.upload_id), request.size_bytes, str(caller)))
+
+    def _known(self, request: objects_pb2.OpenUploadRequest) -> _Upload | None:
+        """What the same request id began: under way here, or committed."""
+        if not request.request_id:
+            return None
+        for upload in self._uploads.values():
+            if upload.request == request:
+                return self._get(upload.upload_id)
+        object_id = committed(self._runtime.store, OBJECT_REQUESTS, request.request_id, request_digest(request))
+        if not object_id:
+            return None
+        row = self._shelf.get("request_id", OBJECTS, objects_pb2.ObjectRow, object_id)
+        upload = self._remember(request)
+        upload.object_id, upload.size_bytes = object_id, row.object.size_bytes
+        return upload
+
+    def _begin(self, request: objects_pb2.OpenUploadRequest) -> _Upload:
+        upload = self._remember(request)
+        upload.sealing = self._sealer.begin()
+        return upload
+
+    def _remember(self, request: objects_pb2.OpenUploadRequest) -> _Upload:
+        now_ms = self._now_ms()
+        while len(self._uploads) >= UPLOADS_MAX:
+            done = (upload for upload in self._uploads.values() if upload.sealing is None)
+            oldest = next(done, next(iter(self._uploads.values())))
+            if oldest.sealing is not None and now_ms - oldest.used_ms < IDLE_MS_MAX:
+                raise Exhausted(f"{UPLOADS_MAX} uploads are under way", reason="TooManyUploads", retry_ms=RETRY_MS)
+            self._forget(oldest)
+        upload = _Upload(self._sealer.fresh_id(), request, now_ms)
+        self._uploads[upload.upload_id] = upload
+        return upload
+
+    def _write(self, upload: _Upload, offset: int, data: bytes) -> Flow[Message]:
+        sealing = upload.sealing
+        if sealing is None or offset + len(data) <= upload.size_bytes:
+            return objects_pb2.WriteUploadResponse(offset=upload.size_bytes)
+
+        def add() -> int:
+            size = sealing.size_bytes
+            if offset > size:
+                raise FailedPrecondition(
+                    f"the upload has {size} bytes, a piece at {offset} would leave a gap",
+                    reason="Gap",
+                    metadata={"offset": str(size)},
+                )
+            return sealing.add(data[size - offset :])
+
+        try:
+            upload.size_bytes = yield self._bulk.run(add, key=sealing.staged, size_bytes=len(data))
+        except Fault:
+            if sealing.broken:
+                self._forget(upload)
+            raise
+        return objects_pb2.WriteUploadResponse(offset=upload.size_bytes)
+
+    def _commit(self, upload: _Upload, size_bytes: int, caller: str) -> Flow[Message]:
+        if size_bytes != upload.size_bytes:
+            have = f"{size_bytes} were said, {upload.size_bytes} are here"
+            raise InvalidRequest.field("size_bytes", have)
+        sealing, request = upload.sealing, upload.request
+        if sealing is None:
+            row = self._shelf.get("upload_id", OBJECTS, objects_pb2.ObjectRow, upload.object_id)
+            return objects_pb2.CommitUploadResponse(object=row.object)
+        try:
+            answer = yield from self.add(
+                sealing, caller, request.name, request.required_milli, request.request_id, request_digest(request), None
+            )
+        except Fault as fault:
+            if sealing.broken or fault.reason in REFUSALS:
+                self._forget(upload)
+            raise  # else it may be committed again as it is
+        assert isinstance(answer, objects_pb2.CommitUploadResponse)
+        upload.sealing, upload.object_id = None, answer.object.object_id
+        return answer
+
+    # ---- in one call
+
+    def enqueue(self, caller: Caller, request: objects_pb2.EnqueueRequest) -> Ticket:
+        check_text("key", request.key, NAME_CHARS_MAX)
+        check_request_id(request.request_id)
+        if len(request.data) > ENQUEUE_BYTES_MAX:
+            raise InvalidRequest.field("data", f"{len(request.data)} bytes; at most {ENQUEUE_BYTES_MAX} are allowed")
+        if not ETYPE_MIN <= request.etype <= ETYPE_MAX:
+            raise InvalidRequest.field("etype", f"{request.etype}; {ETYPE_MIN} to {ETYPE_MAX} are allowed")
+        return ticket_of(self._enqueue(request, str(caller)))
+
+    def _enqueue(self, request: objects_pb2.EnqueueRequest, caller: str) -> Flow[Message]:
+        digest, enqueue = request_digest(request), Enqueue(request.key, request.etype)
+        made = committed(self._runtime.store, OBJECT_REQUESTS, request.request_id, digest)
+        if made:
+            row = self._shelf.get("request_id", OBJECTS, objects_pb2.ObjectRow, made)
+            value = self._runtime.store.get(OUTBOX, outbox_key(row.outbox_id)) or b""
+            return objects_pb2.EnqueueResponse(entry=objects_pb2.OutboxEntry.FromString(value))
+        sealing = self._sealer.begin()
+        try:
+            yield self._bulk.run(lambda: sealing.add(request.data), key=sealing.staged, size_bytes=len(request.data))
+            return (
+                yield from self.add(
+                    sealing, caller, "", request.required_acks_milli, request.request_id, digest, enqueue
+                )
+            )
+        except Fault:
+            self.drop(sealing)
+            raise
+
+    # ---- both
+
+    def add(
+        self,
+        sealing: Sealing,
+        caller: str,
+        name: str,
+        required_milli: int,
+        request_id: str,
+        digest: bytes,
+        enqueue: Enqueue | None,
+    ) -> Flow[Message]:
+        """The sealing's bytes made durable, then its row; safe to repeat. What an earlier call made is answered in its
+        place where there was one."""
+        yield self._bulk.run(sealing.close, key=sealing.staged)
+        with self._keeping.vouch(sealing.object_id):  # a repeated call may be refused meanwhile, and drop it
+            yield self._bulk.run(sealing.close, key=sealing.staged)
+            manifest, body = self._sealer.manifest(sealing, {})
+            said = digest if request_id else b""
+            command = AddObject(manifest, body, name, required_milli, request_id, said, enqueue)
+            ticket = self._runtime.ask("objects", caller, command, size_bytes=manifest.ByteSize())
+            answer: objects_pb2.EnqueueResponse | objects_pb2.CommitUploadResponse = yield asked(ticket)
+        made = answer.entry if isinstance(answer, objects_pb2.EnqueueResponse) else answer.object
+        if made.object_id != body.object_id:
+            self.drop(sealing)
+        return answer
+
+    def drop(self, sealing: Sealing) -> None:
+        """Deletes the sealing's bytes, unless a row names them after all. What cannot be asked now is swept at the next
+        start."""
+
+        def discarded(outcome: Fault | None) -> None:
+            if sealing.root:
+                self._keeping.drop(sealing.object_id)
+
+        self._bulk.run(sealing.discard, key=sealing.staged)(discarded)
+
+    def _forget(self, upload: _Upload) -> None:
+        self._uploads.pop(upload.upload_id, None)
+        if upload.sealing is not None:
+            self.drop(upload.sealing)
+
+    def _get(self, upload_id: str) -> _Upload:
+        upload = self._uploads.get(upload_id)
+        if upload is None:
+            raise NotFound(
+                f"there is no upload {upload_id!r} (any more); open it again with the same request id",
+                reason="UploadNotFound",
+                metadata={"upload_id": upload_id[:64]},
+            )
+        upload.used_ms = self._now_ms()
+        self._uploads.move_to_end(upload_id)
+        return upload
+
+    def _now_ms(self) -> int:
+        return self._runtime.clock.now().mono_ms

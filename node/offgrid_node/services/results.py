@@ -1,0 +1,103 @@
+"""How an execution ended, sealed before the runtime, and so the disk, gets to see it: the host's side of results.
+
+A small result is a letter for its core. A large output is sealed as objects are, under a key that only the letter
+holds, and lies in this host's blob store until the core has answered. What this node does for itself is its own: small
+results stay as they are, a large one becomes an object at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from offgrid.v1 import jobs_pb2
+from offgrid_node.protocol.effects import Executed
+from offgrid_node.protocol.errors import Fault
+from offgrid_node.protocol.events import ObjectAdded
+from offgrid_node.protocol.jobs.large import INLINE_BYTES_MAX, report_context
+from offgrid_node.protocol.jobs.receipts import result_digest
+from offgrid_node.services.bulk import Bulk
+from offgrid_node.services.flow import Flow, run
+from offgrid_node.services.objects.sealing import Sealer
+
+PULL_PREFIX = "r."  # of the names under which a core stages what it pulls; no upload begins so
+NOT_KEPT = "ResultNotKept"  # the host could not keep it: the core's next attempt goes elsewhere
+
+
+class Letters(Protocol):
+    """Seals small things for a reader's key, and opens what was sealed for this node's."""
+
+    def seal(self, public_key: bytes, context: bytes, plaintext: bytes) -> bytes: ...
+
+    def open(self, letter: bytes, context: bytes) -> bytes: ...
+
+
+class Results:
+    """Between executors and runtime."""
+
+    def __init__(
+        self,
+        self_id: str,
+        letters: Letters,
+        sealer: Sealer,
+        bulk: Bulk,
+    ) -> None:
+        self._self_id, self._letters = self_id, letters
+        self._sealer, self._bulk = sealer, bulk
+
+    def seal(self, end: Executed, key: bytes | None, done: Callable[[Executed], None]) -> None:
+        """`key` is the core's public key, None for one that is no member any more. `done` is called once, with what may
+        be stored: at once unless the output is large."""
+        if end.error:  # nothing of it is reported but the error
+            done(end._replace(output=b"", log=b""))
+        elif len(end.output) > INLINE_BYTES_MAX:
+            run(self._seal_large(end, key), lambda outcome: done(_sealed_or_lost(end, outcome)))
+        elif end.core == self._self_id:
+            done(end)
+        else:
+            secret = jobs_pb2.ResultSecret(output=end.output, log=end.log)
+            done(self._as_letter(end, key, secret, result_digest(end.exit_code, end.output)))
+
+    def _seal_large(self, end: Executed, key: bytes | None) -> Flow[Executed]:
+        sealing = self._sealer.begin()
+
+        def work() -> bytes:
+            sealing.add(end.output)
+            sealing.close()
+            return result_digest(end.exit_code, end.output)
+
+        try:
+            digest = yield self._bulk.run(work, key=sealing.staged, size_bytes=len(end.output))
+        except Fault:
+            self._bulk.run(sealing.discard, key=sealing.staged)(lambda outcome: None)
+            raise
+        if end.core == self._self_id:
+            manifest, body = self._sealer.manifest(sealing, {})
+            added = ObjectAdded(manifest, body, output_name(end.job_id), 0)
+            return end._replace(output=b"", digest=digest, added=added)
+        blob = self._sealer.body(sealing).encode()
+        secret = jobs_pb2.ResultSecret(log=end.log, blob_key=sealing.key)
+        return self._as_letter(end._replace(blob=blob), key, secret, digest)
+
+    def _as_letter(self, end: Executed, key: bytes | None, secret: jobs_pb2.ResultSecret, digest: bytes) -> Executed:
+        if key is None:
+            return _lost(end, f"{end.core} is no member any more: nobody could read it")
+        context = report_context(self._self_id, end.core, end.job_id, end.attempt)
+        sealed = self._letters.seal(key, context, secret.SerializeToString())
+        return end._replace(output=b"", log=b"", digest=digest, sealed=sealed)
+
+
+def output_name(job_id: str) -> str:
+    """What a large output is called among its core's objects."""
+    return f"{job_id}.output"
+
+
+def _sealed_or_lost(end: Executed, outcome: Executed | Fault) -> Executed:
+    return _lost(end, outcome.message) if isinstance(outcome, Fault) else outcome
+
+
+def _lost(end: Executed, why: str) -> Executed:
+    return end._replace(output=b"", log=b"", error=NOT_KEPT, error_detail=f"the host could not keep the result: {why}")
+
+
+__all__ = ["NOT_KEPT", "Letters", "Results", "output_name"]

@@ -1,0 +1,94 @@
+"""A host's work between the machine's Execute and its Executed: input fetched, executors run, result sealed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from offgrid_node.protocol.effects import Execute, Executed
+from offgrid_node.protocol.errors import Fault
+from offgrid_node.protocol.jobs.orders import ClaimKey
+from offgrid_node.services.inputs import InputFetching
+from offgrid_node.services.results import Results
+
+INPUT_UNAVAILABLE = "InputUnavailable"  # the core's next attempt goes to another host
+NO_EXIT_CODE = -1
+
+
+@dataclass(slots=True)
+class _Begun:
+    """Work under way: its core's key, and how much memory its input holds."""
+
+    key: bytes | None
+    held_bytes: int = 0
+
+
+class Work:
+    """What has been begun and not handed back."""
+
+    def __init__(
+        self,
+        inputs: InputFetching,
+        results: Results,
+        key_of: Callable[[str], bytes | None],
+        execute: Callable[[Execute], None],
+        deliver: Callable[[Executed], None],
+    ) -> None:
+        """`key_of` gives a member's public key and may raise while machines are loaded anew; `execute` starts the
+        executors, whose end comes back to `on_end`; `deliver` brings it to the machine."""
+        self._inputs, self._results, self._key_of = inputs, results, key_of
+        self._execute, self._deliver = execute, deliver
+        self._under_way: dict[ClaimKey, _Begun] = {}
+
+    def executing(self) -> frozenset[ClaimKey]:
+        """What was begun and whose end was not delivered: machines that are loaded anew take it over."""
+        return frozenset(self._under_way)
+
+    def begin(self, work: Execute) -> None:
+        key = work.core, work.job_id, work.attempt
+        begun = self._under_way[key] = _Begun(self._key_of(work.core))
+        if not work.payload.HasField("input_object"):
+            self._execute(work)
+            return
+
+        def fetched(outcome: Execute | Fault) -> None:
+            if isinstance(outcome, Fault):
+                self._end(_without_input(work, outcome))
+            else:
+                begun.held_bytes = len(outcome.payload.input)
+                self._execute(outcome)
+
+        self._inputs.fetch(work, fetched)
+
+    def on_end(self, end: Executed) -> None:
+        """An execution has ended, with output and log in clear."""
+        begun = self._under_way[end.core, end.job_id, end.attempt]
+        if begun.held_bytes:
+            self._inputs.release(begun.held_bytes)
+        self._results.seal(end, self._key_now(end.core, begun), self._end)
+
+    def _key_now(self, core: str, begun: _Begun) -> bytes | None:
+        """The core's key of now, else, while nobody can be asked, that of the time when the work was begun."""
+        try:
+            return self._key_of(core)
+        except Fault:
+            return begun.key
+
+    def _end(self, end: Executed) -> None:
+        self._under_way.pop((end.core, end.job_id, end.attempt), None)
+        self._deliver(end)
+
+
+def _without_input(work: Execute, fault: Fault) -> Executed:
+    return Executed(
+        core=work.core,
+        job_id=work.job_id,
+        attempt=work.attempt,
+        output=b"",
+        log=b"",
+        exit_code=NO_EXIT_CODE,
+        error=INPUT_UNAVAILABLE,
+        error_detail=fault.message,
+        latency_us=0,
+        executor="none",
+    )

@@ -1,0 +1,202 @@
+"""Money on a live mesh of four: opened, paid, pending while half the witnesses are away, final once they are back."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from conftest import MakeMesh
+from live import COMPLETED, SAY_HI, Done, eventually, log_of, offgrid
+
+from offgrid.client import payloads
+from offgrid.v1.ledger_pb2 import TxState
+from offgrid_node.local_mesh import LocalMesh, LocalNode
+
+FOUR = {"attic": ["core", "broker"], "barn": ["host"], "mill": ["host"], "shed": ["host"]}
+START_MICRO, FEE_MICRO = 10**12, 1_000
+FINAL = TxState.TX_STATE_FINAL
+
+
+@pytest.fixture(scope="module")
+def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalMesh]:
+    """Four members, the first of them core, broker and admin; every one witnesses."""
+    with LocalMesh(tmp_path_factory.mktemp("money"), "t", FOUR) as mesh:
+        mesh.start()
+        mesh.wait_alive()
+        mesh.wait_offers(3)
+        yield mesh
+        for node in mesh.nodes.values():
+            log_of(node)
+
+
+def opened(mesh: LocalMesh) -> None:
+    """Opens the ledger unless an earlier test has; every node knows of it afterwards."""
+    with mesh["attic"].client() as client:
+        if not client.ledger.status().open:
+            done = offgrid(mesh["attic"], "ledger", "open")
+            assert done.code == 0, done.said
+    for node in mesh.nodes.values():
+        with node.client() as client:
+            eventually(lambda c=client: c.ledger.status().open, 10, f"{node.name} knows the ledger")
+
+
+def held(node: LocalNode) -> dict[str, int]:
+    """Final balances as this node knows them, with fees."""
+    with node.client() as client:
+        answer = client.ledger.balances()
+    found = {balance.name: balance.final_micro for balance in answer.balances}
+    assert sum(found.values()) + answer.fees_micro == answer.supply_micro == 4 * START_MICRO
+    return found
+
+
+def everywhere(mesh: LocalMesh, account: str, micro: int, within_s: float = 15) -> None:
+    for node in mesh.nodes.values():
+        eventually(lambda n=node: held(n)[account] == micro, within_s, f"{node.name} has {account} at {micro}")
+
+
+def pay(node: LocalNode, dst: str, amount: str, *options: str) -> tuple[Done, dict[str, object]]:
+    done = offgrid(node, "transfer", "--dst", dst, "--amount", amount, *options, "--json")
+    assert done.out, done.said
+    tx = json.loads(done.out)["transaction"]
+    return done, tx
+
+
+def is_final(node: LocalNode, tx_id: object) -> bool:
+    with node.client() as client:
+        return client.ledger.transaction(str(tx_id)).state == FINAL
+
+
+@contextmanager
+def stopped(*nodes: LocalNode) -> Iterator[None]:
+    """They neither run nor say goodbye; afterwards they go on as if nothing had been."""
+    for node in nodes:
+        assert node.process is not None
+        os.kill(node.process.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for node in nodes:
+            assert node.process is not None
+            os.kill(node.process.pid, signal.SIGCONT)
+
+
+class TestOpening:
+    def test_nothing_is_paid_before(self, mesh: LocalMesh) -> None:
+        done = offgrid(mesh["barn"], "transfer", "--dst", "attic", "--amount", "1")
+        assert done.code == 4, done.said
+        assert "offgrid ledger open" in done.err, done.said
+        assert "not open" in offgrid(mesh["barn"], "ledger", "status").out
+
+    def test_only_an_admins_node_does_it_and_only_once(self, mesh: LocalMesh) -> None:
+        done = offgrid(mesh["barn"], "ledger", "open")
+        assert done.code == 4, done.said
+        assert "attic" in done.err, done.said
+        opened(mesh)
+        again = offgrid(mesh["attic"], "ledger", "open")
+        assert again.code == 4, again.said
+        assert "open" in again.err, again.said
+
+    def test_every_node_knows_who_witnesses_and_what_that_survives(self, mesh: LocalMesh) -> None:
+        opened(mesh)
+        for node in mesh.nodes.values():
+            said = offgrid(node, "ledger", "status").out
+            for name in FOUR:
+                assert f"{name} (1.0)" in said, said
+            assert "quorum     2.667 of 4.0" in said, said
+            assert "survives   1 of them" in said, said
+
+
+class TestPaying:
+    def test_a_transfer_is_final_and_the_same_on_every_node(self, mesh: LocalMesh) -> None:
+        opened(mesh)
+        before = held(mesh["attic"])
+        done = offgrid(mesh["attic"], "transfer", "--dst", "barn", "--amount", "12.5", "--meta", "action=rent")
+        assert done.code == 0, done.said
+        assert "state     final" in done.out, done.said
+        assert "action  rent" in done.out, done.said
+        everywhere(mesh, "barn", before["barn"] + 12_500_000)
+        everywhere(mesh, "attic", before["attic"] - 12_500_000 - FEE_MICRO)
+        assert "action=rent" in offgrid(mesh["shed"], "history", "--account", "barn").out
+
+    def test_more_than_there_is_is_refused_at_once(self, mesh: LocalMesh) -> None:
+        opened(mesh)
+        done = offgrid(mesh["mill"], "transfer", "--dst", "shed", "--amount", "2000000")
+        assert done.code == 4, done.said
+        assert "offgrid balance" in done.err, done.said
+
+    def test_nobody_pays_with_anothers_money(self, mesh: LocalMesh) -> None:
+        opened(mesh)
+        done = offgrid(mesh["mill"], "transfer", "--src", "shed", "--dst", "mill", "--amount", "1")
+        assert done.code in (2, 4), done.said
+        assert "its own key" in done.err, done.said
+
+    def test_a_jobs_price_is_booked_and_paid(self, mesh: LocalMesh) -> None:
+        opened(mesh)
+        core = mesh["attic"]
+        with core.client(30) as client:
+            job = client.jobs.run(payloads.wasm(SAY_HI), size_tokens=5_000_000)
+            assert job.state == COMPLETED, job.error_detail
+            assert job.price_micro > 0
+
+            def paid() -> str:
+                (booking,) = client.ledger.bookings(job_id=job.job_id).bookings
+                assert (booking.amount_micro, booking.payee) == (job.price_micro, job.host)
+                return booking.tx_id
+
+            tx_id = eventually(paid, 10, "the booking is in a transaction")
+            eventually(lambda: is_final(core, tx_id), 10, "and that is final")
+            tx = client.ledger.transaction(tx_id)
+        assert [(output.account, output.amount_micro) for output in tx.outputs] == [(job.host, job.price_micro)]
+        assert tx.meta["job_id"] == job.job_id
+        assert job.job_id in offgrid(core, "bookings", "--job", job.job_id).out
+
+
+class TestBeingApart:
+    def test_pending_while_half_the_witnesses_are_away_and_final_once_they_are_back(self, mesh: LocalMesh) -> None:
+        opened(mesh)
+        before = held(mesh["attic"])
+        with stopped(mesh["mill"], mesh["shed"]):
+            done, tx = pay(mesh["attic"], "barn", "3", "--timeout", "1.5")
+            assert done.code == 7, done.said
+            assert tx["state"] == "TX_STATE_SIGNED"
+            assert int(str(tx["voted_milli"])) < int(str(tx["quorum_milli"]))
+            shown = offgrid(mesh["attic"], "tx", "show", str(tx["tx_id"])[:16]).out
+            assert "at risk" in shown
+            assert "3.001" in shown
+            assert "going out  3.001" in offgrid(mesh["attic"], "balance").out
+            assert held(mesh["attic"]) == before
+        eventually(lambda: is_final(mesh["attic"], tx["tx_id"]), 30, "it is final once they are back")
+        everywhere(mesh, "barn", before["barn"] + 3_000_000, 30)
+
+    def test_an_owner_killed_right_after_signing_pays_exactly_once(self, mesh: LocalMesh) -> None:
+        opened(mesh)
+        before, owner = held(mesh["attic"]), mesh["barn"]
+        done, tx = pay(owner, "shed", "7", "--no-wait", "--request-id", "once")
+        owner.kill()
+        assert done.code == 0, done.said
+        owner.run("run")
+        owner.wait_ready()
+        mesh.wait_alive()
+        again, same = pay(owner, "shed", "7", "--request-id", "once", "--timeout", "30")
+        assert again.code == 0, again.said
+        assert same["tx_id"] == tx["tx_id"]
+        everywhere(mesh, "shed", before["shed"] + 7_000_000, 30)
+        everywhere(mesh, "barn", before["barn"] - 7_000_000 - FEE_MICRO, 30)
+
+
+def test_with_the_economy_off_jobs_run_and_nothing_is_paid(make_mesh: MakeMesh) -> None:
+    mesh = make_mesh({"core": ["core", "broker"], "host-a": ["host"]}, economy__enabled=False)
+    mesh.wait_offers(1)
+    for argv in (["ledger", "open"], ["transfer", "--dst", "host-a", "--amount", "1"]):
+        done = offgrid(mesh["core"], *argv)
+        assert done.code == 4, done.said
+        assert "economy.enabled" in done.err, done.said
+    with mesh["core"].client(30) as client:
+        job = client.jobs.run(payloads.wasm(SAY_HI))
+        assert job.state == COMPLETED, job.error_detail
+        assert not client.ledger.status().enabled
+        assert not client.ledger.bookings().bookings

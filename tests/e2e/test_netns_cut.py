@@ -1,0 +1,162 @@
+"""Five machines on two switches, cut apart and joined again: what was acked stays, what cannot be final is pending.
+
+No half has the weight that finality needs (four of five equal witnesses), so both halves may sign transfers and neither
+may move money. Objects are acked wherever their weight is at hand, and a core without its broker works its own queue.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+
+import pytest
+from live import BIN, eventually, log_of, run
+from netns import NEEDS_ROOT, Halves, Machine, namespaces
+
+from offgrid.client import OffgridError, payloads
+from offgrid.v1.jobs_pb2 import JobState
+from offgrid.v1.ledger_pb2 import TxState
+from offgrid.v1.objects_pb2 import ObjectState
+from offgrid_node.executors import programs
+
+pytestmark = [*NEEDS_ROOT, pytest.mark.timeout(180)]
+
+ROLES: Mapping[str, tuple[str, ...]] = {
+    "anna": ("core", "broker"),
+    "bert": ("host",),
+    "carl": ("host",),
+    "dora": ("core", "host"),
+    "emil": ("host",),
+}
+LEFT, RIGHT = ("anna", "bert", "carl"), ("dora", "emil")
+START_MICRO, CREDIT = 10**12, 1_000_000
+SETTLED_S = 20.0
+FINAL, DURABLE = TxState.TX_STATE_FINAL, ObjectState.OBJECT_STATE_DURABLE
+QUICK = ("mesh.probe_interval_ms=300", "mesh.mdns=false")
+
+
+class Town:
+    """The five, by name, and what joins them."""
+
+    def __init__(self, folder: Path, wires: Halves, places: Mapping[str, str]) -> None:
+        self.wires, self._places = wires, places
+        self.nodes = {name: Machine(name, roles, folder / name) for name, roles in ROLES.items()}
+
+    def __getitem__(self, name: str) -> Machine:
+        return self.nodes[name]
+
+    def start(self) -> None:
+        first = self["anna"]
+        flags = [*_flags("--role", first.roles), *_flags("--set", QUICK)]
+        made = run([BIN / "offgrid-node", "init", "--mesh", "town", "--name", "anna", *flags, "--dir", first.folder])
+        assert made.code == 0, made.said
+        first.start(self._places["anna"], "run")
+        first.wait_ready()
+        for name, node in self.nodes.items():
+            if node is not first:
+                with first.client() as client:
+                    token = client.mesh.invite().token
+                flags = [*_flags("--role", node.roles), *_flags("--set", QUICK)]
+                node.start(self._places[name], "join", token, "--name", name, *flags)
+        for node in self.nodes.values():
+            node.wait_ready()
+        self.see({name: set(ROLES) for name in ROLES})
+
+    def see(self, wanted: Mapping[str, set[str]]) -> None:
+        for name, others in wanted.items():
+            eventually(lambda n=name, o=others: self._alive(n) == o, 30, f"{name} sees {', '.join(sorted(others))}")
+
+    def balances(self, name: str) -> dict[str, int]:
+        with self[name].client() as client:
+            answer = client.ledger.balances()
+        found = {balance.name: balance.final_micro for balance in answer.balances}
+        assert sum(found.values()) + answer.fees_micro == answer.supply_micro == len(ROLES) * START_MICRO
+        return found
+
+    def _alive(self, name: str) -> set[str]:
+        try:
+            with self[name].client(2.0) as client:
+                return {peer.member.name for peer in client.mesh.peers() if peer.liveness == 1}
+        except OffgridError:
+            return set()
+
+
+def _flags(flag: str, values: tuple[str, ...]) -> list[str]:
+    return [part for value in values for part in (flag, value)]
+
+
+@pytest.fixture
+def town(tmp_path: Path) -> Iterator[Town]:
+    with namespaces("hub", *ROLES) as (hub, *machines):
+        places = dict(zip(ROLES, machines, strict=True))
+        wires = Halves(hub, [places[name] for name in LEFT], [places[name] for name in RIGHT])
+        town = Town(tmp_path, wires, places)
+        try:
+            yield town
+        finally:
+            codes = {name: node.stop() for name, node in town.nodes.items()}
+        assert set(codes.values()) == {0}, codes
+        for node in town.nodes.values():
+            log_of(node)
+
+
+def test_cut_apart_and_joined_again(town: Town, tmp_path: Path) -> None:
+    town.start()
+    before, during = os.urandom(300_000), os.urandom(200_000)
+    with town["anna"].client(30) as anna, town["dora"].client(30) as dora:
+        anna.ledger.open()
+        for name in ROLES:
+            eventually(lambda n=name: _open(town, n), 15, f"{name} knows the ledger")
+        paid = anna.ledger.transfer("dora", 5 * CREDIT)
+        assert anna.ledger.settled(paid.tx_id, SETTLED_S).state == FINAL
+        kept = anna.objects.put(before, name="before")
+        eventually(lambda: anna.objects.get(kept.object_id).state == DURABLE, SETTLED_S, "the first object is durable")
+
+        town.wires.cut()
+        town.see({name: set(half) for half in (LEFT, RIGHT) for name in half})
+        from_anna = anna.ledger.transfer("dora", 7 * CREDIT)
+        from_dora = dora.ledger.transfer("anna", 11 * CREDIT)
+        here = anna.objects.put(during, name="during")
+        eventually(lambda: anna.objects.get(here.object_id).state == DURABLE, SETTLED_S, "the left half has the weight")
+        there = dora.objects.put(during, name="during")
+        job = anna.jobs.run(payloads.wasm(programs.load("upper"), input=b"cut off"))
+        assert (job.state, job.result.output) == (JobState.JOB_STATE_COMPLETED, b"CUT OFF")
+        alone = dora.jobs.run(payloads.wasm(programs.load("upper"), input=b"alone"))
+        assert (alone.state, alone.result.output) == (JobState.JOB_STATE_COMPLETED, b"ALONE")
+        for client, tx, half in ((anna, from_anna, LEFT), (dora, from_dora, RIGHT)):
+            asked, whole = partial(client.ledger.transaction, tx.tx_id), 1_000 * len(half)
+            eventually(lambda a=asked, w=whole: a().voted_milli == w, SETTLED_S, "all of its half have voted")
+            shown = asked()
+            assert shown.state < FINAL, shown
+            assert shown.confirmed_milli == 0 < whole < shown.quorum_milli, shown
+            assert client.ledger.balance().pending_out_micro >= tx.outputs[0].amount_micro
+        assert town.balances("anna")["dora"] == START_MICRO + 5 * CREDIT
+        assert dora.objects.get(there.object_id).state < DURABLE, "one host is not enough for 2.0"
+
+        town.wires.join()
+        town.see({name: set(ROLES) for name in ROLES})
+        for client, tx in ((anna, from_anna), (dora, from_dora)):
+            assert client.ledger.settled(tx.tx_id, SETTLED_S).state == FINAL
+        eventually(lambda: dora.objects.get(there.object_id).state == DURABLE, 30, "the right half's object is durable")
+        # What the job cost is one more payment, and its fee: the same on every node, to the unit.
+        eventually(lambda: anna.ledger.bookings().owed_micro == 0, SETTLED_S, "nothing is owed")
+        eventually(
+            lambda: len({tuple(sorted(town.balances(name).items())) for name in ROLES}) == 1, 30, "all balances agree"
+        )
+        right = town.balances("emil")["dora"]
+        assert right == START_MICRO + (5 + 7 - 11) * CREDIT - from_dora.fee_micro, right
+        for client, made, content in ((anna, kept, before), (anna, here, during), (dora, there, during)):
+            out = tmp_path / made.object_id
+            client.objects.fetch(made.object_id, out)
+            assert out.read_bytes() == content
+        for done, core in ((job, anna), (alone, dora)):
+            assert core.jobs.get(done.job_id).state == JobState.JOB_STATE_COMPLETED
+    sys.stdout.write("cut and healed")
+
+
+def _open(town: Town, name: str) -> bool:
+    with town[name].client() as client:
+        return client.ledger.status().open

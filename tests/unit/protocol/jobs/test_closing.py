@@ -1,0 +1,44 @@
+"""Attempts that are over: told along with the next orders, after a moment, or at once where orders wait."""
+
+from __future__ import annotations
+
+import pytest
+
+from offgrid_node.protocol.jobs.closing import PATIENCE_MS, Closing
+
+
+@pytest.fixture
+def closing() -> Closing:
+    closing = Closing(items_max=2)
+    closing.add("broker", ("j-1", 1), 0)
+    closing.add("other", ("j-2", 1), 5)
+    return closing
+
+
+def test_what_goes_along_with_a_call_needs_none_of_its_own(closing: Closing) -> None:
+    assert closing.take("broker") == [("j-1", 1)]
+    assert list(closing.take_due(PATIENCE_MS)) == [("other", [("j-2", 1)])]
+    assert closing.due_ms is None
+
+
+def test_nothing_waits_longer_than_a_moment(closing: Closing) -> None:
+    assert closing.due_ms == PATIENCE_MS
+    assert list(closing.take_due(PATIENCE_MS - 1)) == []
+    assert sorted(closing.take_due(PATIENCE_MS)) == [("broker", [("j-1", 1)]), ("other", [("j-2", 1)])]
+
+
+def test_a_broker_at_which_orders_wait_is_told_at_once(closing: Closing) -> None:
+    closing.heard("broker", 1)
+    assert list(closing.take_due(1)) == [("broker", [("j-1", 1)])]
+    closing.add("broker", ("j-3", 1), 2)
+    assert list(closing.take_due(2)) == [("broker", [("j-3", 1)])]
+    closing.heard("broker", 0)
+    closing.add("broker", ("j-4", 1), 3)
+    assert list(closing.take_due(3)) == []
+
+
+def test_a_call_takes_no_more_than_its_bound(closing: Closing) -> None:
+    for number in range(3, 6):
+        closing.add("broker", (f"j-{number}", 1), 6)
+    assert closing.take("broker") == [("j-1", 1), ("j-3", 1)]
+    assert [keys for _, keys in closing.take_due(PATIENCE_MS)] == [[("j-2", 1)], [("j-4", 1), ("j-5", 1)]]

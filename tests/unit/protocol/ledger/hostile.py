@@ -1,0 +1,95 @@
+"""One seed: a hostile while, then peace; what must hold of each."""
+
+from __future__ import annotations
+
+from ledger_world import START_MICRO, Broken, Node, World
+from liars import Liar
+
+from offgrid.v1 import ledger_pb2
+from offgrid_node.protocol.ledger.tables import BOOKINGS, TXS
+from offgrid_node.protocol.ledger.views import Views
+
+HOSTILE_MS, PEACE_MS, LOOK_MS = 6_000, 80_000, 4_000
+
+
+def play(seed: int, *, lying: bool = True) -> World:
+    """Raises Broken, naming what does not hold."""
+    size = 4 if seed % 3 else 7
+    faults = (size - 1) // 3 if lying else 0
+    world = World(seed, size, 2, lying=faults)
+    rng = world.rng
+    world.latency_ms = rng.choice([(1, 5), (1, 60), (1, 1_500)])
+    for number in range(faults):
+        Liar(world, world.names[number], equivocates=rng.random() < 0.5)
+    if lying and seed % 2:
+        observer = world.names[size]
+        del world.nodes[observer]
+        Liar(world, observer, equivocates=True)
+    world.run(50)
+    world.open()
+    world.run(2_500)
+    world.loss, world.repeats = rng.choice([0.0, 0.05, 0.3]), rng.choice([0.0, 0.1])
+    world.crash_odds = rng.choice([0.0, 0.003, 0.02])
+    until = world.now_ms + HOSTILE_MS
+    asked = 0
+    while world.now_ms < until:
+        world.run(rng.randrange(1, 400))
+        spender = world.nodes[rng.choice([*world.nodes])]
+        spender.transfer(rng.choice(world.names), rng.randrange(1, START_MICRO // 3), request_id=f"r{asked}")
+        asked += 1
+        if rng.random() < 0.1:
+            cut = rng.random() < 0.6
+            world.sides = {name: rng.randrange(0, 2) for name in world.names} if cut else {}
+        if rng.random() < 0.3:
+            payee = rng.choice(world.names)
+            spender_name = spender.node_id
+            if spender.up:
+                world.cost(spender_name, f"j-{asked}", payee, rng.randrange(0, 5_000))
+    world.heal()
+    world.run(LOOK_MS)
+    for _ in range(LOOK_MS, PEACE_MS, LOOK_MS):
+        world.run(LOOK_MS)
+        try:
+            check_settled(world)
+            return world
+        except Broken:
+            pass  # not yet
+    check_settled(world)
+    return world
+
+
+def check_settled(world: World) -> None:
+    """All agree; what an honest owner was told is on its way has arrived; what its jobs cost is paid once."""
+    world.check_agreement()
+    for node in world.honest():
+        check_bookings(node)
+        if node.machine.queued_micro:
+            raise Broken(f"{node.node_id} still has transfers in its queue")
+        views = Views(node.store)
+        for answer in node.answers:
+            if isinstance(answer, ledger_pb2.CreateTransferResponse):
+                found = views.transaction(answer.transaction.transfer_id)
+                if found is None or found.state != ledger_pb2.TX_STATE_FINAL:
+                    raise Broken(f"{node.node_id} was promised {answer.transaction.transfer_id}: {found}")
+        if node.machine.muted_why:
+            raise Broken(f"an honest node went mute: {node.machine.muted_why}")
+
+
+def check_bookings(node: Node) -> None:
+    """Each cost is in one row, each row in at most one payment, and payments pay what the rows say."""
+    booked: dict[str, int] = {}
+    for _, value in node.store.scan(BOOKINGS):
+        row = ledger_pb2.Booking.FromString(value)
+        if row.tx_id:
+            booked[row.tx_id] = booked.get(row.tx_id, 0) + row.amount_micro
+    views = Views(node.store)
+    paid = {}
+    for digest, value in node.store.scan(TXS):
+        if ledger_pb2.TxRow.FromString(value).bookings:
+            found = views.by_digest(digest)
+            assert found is not None
+            paid[found.tx_id] = sum(output.amount_micro for output in found.outputs)
+            if found.state != ledger_pb2.TX_STATE_FINAL:
+                raise Broken(f"a payment of {node.node_id} is not final")
+    if paid != booked:
+        raise Broken(f"{node.node_id} booked {booked} and paid {paid}")

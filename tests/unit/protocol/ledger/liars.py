@@ -1,0 +1,162 @@
+"""Members that keep no rule: they vote for everything, confirm what has no certificate, fork their chains, tell one
+thing here and another there, hold blocks back, repeat old ones and sign two transactions for one slot.
+
+What they cannot do is sign for others, or make a block pass whose signature is not its author's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from google.protobuf.message import Message
+from ledger_world import FEE, SALT, Key, World
+
+from offgrid.v1 import ledger_pb2
+from offgrid_node.protocol.effects import Call
+from offgrid_node.protocol.errors import Fault, Unavailable
+from offgrid_node.protocol.ids import base32, node_id_bytes, unbase32
+from offgrid_node.protocol.ledger.blocks import CheckedBlock, seal_block
+from offgrid_node.protocol.ledger.items import Double, Item, Seen, Statement, TxItem
+from offgrid_node.protocol.ledger.records import TX_KIND, Tx
+from offgrid_node.protocol.signing import digest_of
+
+
+class Liar:
+    """A witness, an owner, or both, as the genesis has it."""
+
+    def __init__(self, world: World, name: str, *, equivocates: bool) -> None:
+        self.world, self.name, self.own, self.key = world, name, node_id_bytes(name), Key(name)
+        self.equivocates = equivocates
+        self.two_faced = equivocates and world.rng.random() < 0.4
+        self.forks = self.two_faced or world.rng.random() < 0.5
+        genesis = world.genesis.digest(SALT)
+        self._tips = [(0, genesis)]
+        self._genesis = genesis
+        self._blocks: dict[bytes, CheckedBlock] = {}
+        self._txs = world.liars_txs  # they are in league
+        self._kept: list[CheckedBlock] = []
+        world.liars[name] = self
+        world.judge.liars.add(name)
+        world.after(world.rng.randrange(2_500, 3_500), self.tick)  # once there is a ledger
+
+    # ---- what others send
+
+    def receive(self, sender: str, method: str, request: Message, done: Callable[[Message | Fault], None]) -> None:
+        rng = self.world.rng
+        match request:
+            case ledger_pb2.PushBlocksRequest():
+                for block in request.blocks:
+                    self._learn(self.world.check(block))
+                done(ledger_pb2.PushBlocksResponse())
+            case ledger_pb2.SyncBlocksRequest():
+                for block in rng.sample([*self._blocks.values()], min(3, len(self._blocks))):
+                    self._send(sender, block)
+                if rng.random() < 0.3:
+                    return done(Unavailable("not now"))
+                height, digest = rng.choice(self._tips)
+                heads = [ledger_pb2.Head(author=self.name, height=height + rng.randrange(0, 3), digest=digest)]
+                done(ledger_pb2.SyncBlocksResponse(heads=heads if rng.random() < 0.8 else []))
+        return None
+
+    def _learn(self, block: CheckedBlock) -> None:
+        self._blocks[block.digest] = block
+        for item in block.items:
+            for tx in (
+                (item,) if isinstance(item, TxItem) else (item.first, item.second) if isinstance(item, Double) else ()
+            ):
+                self._txs.setdefault((tx.tx.src, tx.tx.seq), {})[tx.digest] = tx
+
+    # ---- what it does
+
+    def tick(self) -> None:
+        rng = self.world.rng
+        self.world.after(rng.randrange(100, 1_000), self.tick)
+        if rng.random() < (0.9 if self.two_faced else 0.4):
+            self._show_two_faces()
+            return
+        items = self._statements()
+        if self.equivocates and rng.random() < 0.3:
+            pair = [self._tx(rng.randrange(1, 900_000)) for _ in range(2)]
+            if rng.random() < 0.5:  # on two branches, to two halves
+                self._tell([pair[0], *items], self._half())
+                self._tell([pair[1]], self._half())
+            else:
+                self._tell([*pair, *items], self._half())
+        elif items and rng.random() < 0.8:
+            self._tell(items, self._half())
+        if self._kept and rng.random() < 0.3:
+            self._send_all(self._kept.pop(rng.randrange(0, len(self._kept))), self._half())
+        if self._blocks and rng.random() < 0.3:  # old ones again, of anybody
+            self._send_all(rng.choice([*self._blocks.values()]), self._half())
+
+    def _show_two_faces(self) -> None:
+        """One transaction and all its approval on one branch to some, another for the same slot to the others."""
+        rng, final = self.world.rng, self.world.judge.final
+        pairs = [(slot, [*txs.values()]) for slot, txs in self._txs.items() if len(txs) > 1]
+        pairs = [(slot, txs) for slot, txs in pairs if (base32(slot[0]), slot[1]) not in final]
+        if self.equivocates and not pairs:
+            pairs = [((b"", 0), [self._tx(rng.randrange(1, 900_000)) for _ in range(2)])]
+        if not pairs:
+            return
+        ones = self._half()
+        others = [name for name in self.world.nodes if name not in ones]
+        tip = rng.choice(self._tips) if self.forks else self._tips[-1]
+        for tx, to in zip(rng.choice(pairs)[1], (ones, others), strict=False):
+            said = [Statement(confirms, 0, tx.tx.src, tx.tx.seq, 0, tx.digest) for confirms in (False, True)]
+            self._tell([tx, *said], to, tip=tip if self.forks else None)
+
+    def _statements(self) -> list[Item]:
+        rng, items = self.world.rng, list[Item]()
+        slots = [*self._txs.items()]
+        for (account, seq), txs in slots[-6:]:
+            for digest in txs if rng.random() < 0.7 else [bytes(32)]:
+                for confirms in (False, True):
+                    if rng.random() < 0.6:
+                        items.append(Statement(confirms, 0, account, seq, 0, digest))
+        if rng.random() < 0.1:
+            items.append(Statement(True, 0, rng.randbytes(20), rng.randrange(0, 9), 0, rng.randbytes(32)))
+        if rng.random() < 0.1:
+            items.append(Seen(node_id_bytes(rng.choice(self.world.names)), rng.randbytes(32)))
+        return items
+
+    def _tx(self, amount: int) -> TxItem:
+        rng, final = self.world.rng, self.world.judge.final
+        seq, prev = 0, self._genesis
+        while (self.name, seq) in final:
+            prev, seq = unbase32(final[self.name, seq]), seq + 1
+        to = node_id_bytes(rng.choice(self.world.names))
+        tx = Tx(self.own, seq, prev, FEE, ((to, amount),))
+        body = tx.encode()
+        digest = digest_of(TX_KIND, SALT, body)
+        item = TxItem(tx, body, self.key.sign(digest), digest)
+        self._txs.setdefault((self.own, seq), {})[digest] = item
+        return item
+
+    def _tell(self, items: list[Item], to: list[str], tip: tuple[int, bytes] | None = None) -> None:
+        rng = self.world.rng
+        height, prev = tip or (rng.choice(self._tips) if self.forks else self._tips[-1])
+        parents = tuple({block.digest: 0 for block in rng.sample([*self._blocks.values()], min(2, len(self._blocks)))})
+        parents = tuple(parent for parent in parents if parent != prev)
+        now_us = self.world.now().utc_us
+        block = seal_block(self.own, height + 1, prev, parents, items, now_us, self.key, SALT)
+        if not self.forks:
+            self._tips = [(height + 1, block.digest)]
+        else:
+            self._tips = [*self._tips[-5:], (height + 1, block.digest)]
+        self._blocks[block.digest] = block
+        if rng.random() < 0.2:
+            self._kept.append(block)
+        else:
+            self._send_all(block, to)
+
+    def _half(self) -> list[str]:
+        return [name for name in self.world.nodes if self.world.rng.random() < 0.5]
+
+    def _send_all(self, block: CheckedBlock, to: list[str]) -> None:
+        for name in to:
+            self._send(name, block)
+
+    def _send(self, to: str, block: CheckedBlock) -> None:
+        request = ledger_pb2.PushBlocksRequest()
+        request.blocks.add().ParseFromString(block.raw)
+        self.world.carry(self.name, Call("ledger", to, "PushBlocks", request, None, 0), 0, lambda life, end: None)

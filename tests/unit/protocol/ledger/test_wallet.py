@@ -1,0 +1,326 @@
+"""The owner's part: transfers, the queue behind the one in flight, and what jobs cost."""
+
+from __future__ import annotations
+
+import pytest
+from ledger_bench import OWNER, PAYEE, SELF, W1, W2, W3, Bench, vote
+from ledger_world import FEE, SALT, START_MICRO
+
+from offgrid.v1 import ledger_pb2
+from offgrid_node.protocol.effects import Asked
+from offgrid_node.protocol.errors import AlreadyExists, Exhausted, FailedPrecondition, Fault, InvalidRequest
+from offgrid_node.protocol.etypes import EventType
+from offgrid_node.protocol.events import CostIncurred
+from offgrid_node.protocol.ids import node_id_bytes
+from offgrid_node.protocol.ledger import bookings, wallet
+from offgrid_node.protocol.ledger.commands import CreateTransfer
+from offgrid_node.protocol.ledger.items import TxItem
+from offgrid_node.protocol.ledger.records import booking_digest, decode_meta
+from offgrid_node.protocol.ledger.tables import BOOKINGS, OWED
+from offgrid_node.protocol.merkle import root_of
+
+
+def created(outcome: object) -> ledger_pb2.Transaction:
+    assert isinstance(outcome, ledger_pb2.CreateTransferResponse), outcome
+    return outcome.transaction
+
+
+def own_txs(bench: Bench) -> list[TxItem]:
+    return [item for item in bench.take_said() if isinstance(item, TxItem)]
+
+
+def finish_own(bench: Bench) -> list[TxItem]:
+    """Brings what this node has signed to its end, and returns it."""
+    items = own_txs(bench)
+    for item in items:
+        bench.finish(item)
+    return items
+
+
+def cost(job: str, amount: int, payee: str = PAYEE) -> CostIncurred:
+    return CostIncurred(job, 1, payee, amount, "compute")
+
+
+def booking(bench: Bench, job: str) -> ledger_pb2.Booking:
+    row = bench.store.get(BOOKINGS, job.encode())
+    assert row is not None
+    return ledger_pb2.Booking.FromString(row)
+
+
+# ---- transfers
+
+
+def test_a_transfer_is_signed_durable_and_on_its_way_in_one_step() -> None:
+    bench = Bench()
+    bench.up(W1)
+    bench.take_calls()
+    transaction = created(bench.transfer(500))
+    (item,) = own_txs(bench)
+    assert (transaction.state, transaction.src, transaction.seq) == (ledger_pb2.TX_STATE_SIGNED, SELF, 0)
+    assert transaction.signed.body == item.body
+    assert dict(transaction.meta) == {"note": "hello"}
+    assert transaction.fee_micro == FEE
+    (push,) = bench.take_calls("PushBlocks")
+    assert item.encode() in push.request.blocks[0].items  # type: ignore[attr-defined]
+    assert [event.etype for event in bench.events] == [EventType.TX_CREATED, EventType.BLOCK_ADDED]
+
+
+def test_the_next_transfer_waits_for_the_one_in_flight_and_keeps_its_name() -> None:
+    bench = Bench()
+    created(bench.transfer(500))
+    waiting = created(bench.transfer(700))
+    assert (waiting.state, waiting.src) == (ledger_pb2.TX_STATE_QUEUED, SELF)
+    assert waiting.tx_id == waiting.transfer_id
+    finish_own(bench)
+    (second,) = own_txs(bench)
+    assert second.tx.seq == 1
+    found = bench.views.transaction(waiting.transfer_id)
+    assert found is not None
+    assert (found.state, found.transfer_id) == (ledger_pb2.TX_STATE_SIGNED, waiting.transfer_id)
+    assert bench.views.transaction(found.tx_id) == found
+    bench.finish(second)
+    assert bench.balance(PAYEE) == START_MICRO + 1_200
+
+
+def test_one_request_makes_one_transfer_through_restarts() -> None:
+    bench = Bench()
+    first = created(bench.transfer(500, request_id="r1"))
+    assert created(bench.transfer(500, request_id="r1")).transfer_id == first.transfer_id
+    bench.restart()
+    bench.calm()
+    assert created(bench.transfer(500, request_id="r1")) == bench.views.transaction(first.transfer_id)
+    assert len(own_txs(bench)) == 1
+    refused = bench.transfer(600, request_id="r1", digest=bytes([1]) * 16)
+    assert isinstance(refused, AlreadyExists)
+    assert refused.reason == "RequestIdReused"
+
+
+def test_a_restart_signs_no_second_transaction_for_the_slot_in_flight() -> None:
+    bench = Bench()
+    created(bench.transfer(500))
+    (first,) = own_txs(bench)
+    created(bench.transfer(700))
+    bench.restart()
+    bench.calm()
+    assert own_txs(bench) == []
+    bench.finish(first)
+    (second,) = own_txs(bench)
+    assert (second.tx.seq, second.tx.prev) == (1, first.digest)
+
+
+def test_a_step_that_was_not_committed_signed_nothing() -> None:
+    bench = Bench()
+    command = CreateTransfer(((node_id_bytes(PAYEE), 5),), 0, b"", "", bytes(16))
+    bench.step(Asked(1, "owner", command), commit=False)
+    bench.calm()
+    assert bench.machine.queued_micro == 0
+    assert created(bench.transfer(7)).seq == 0
+
+
+def test_funds_are_final_ones_that_nothing_else_is_waiting_for() -> None:
+    bench = Bench()
+    created(bench.transfer(START_MICRO - 500))
+    created(bench.transfer(400))
+    refused = bench.transfer(100)
+    assert isinstance(refused, FailedPrecondition)
+    assert refused.reason == "InsufficientFunds"
+    assert refused.metadata == {"needed_micro": "110", "available_micro": "80"}
+    assert "needs 110" in refused.message
+    assert "has 80" in refused.message
+    created(bench.transfer(70))
+
+
+def test_what_comes_in_can_be_spent_once_it_is_final() -> None:
+    bench = Bench(balances={OWNER: START_MICRO})
+    assert isinstance(bench.transfer(1), FailedPrecondition)
+    gift = bench.tx(OWNER, to=SELF, amount=500)
+    bench.says(OWNER, gift)
+    assert isinstance(bench.transfer(1), FailedPrecondition)
+    bench.finish(gift)
+    created(bench.transfer(490))
+
+
+def test_a_fee_below_the_least_is_refused_and_a_higher_one_is_paid() -> None:
+    bench = Bench()
+    refused = bench.transfer(5, fee=FEE - 1)
+    assert isinstance(refused, InvalidRequest)
+    assert refused.violations[0].field == "fee_micro"
+    created(bench.transfer(5, fee=99))
+    finish_own(bench)
+    assert bench.views.totals.fees_micro == 99
+
+
+def test_the_queue_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wallet, "QUEUE_MAX", 2)
+    bench = Bench()
+    outcomes = [bench.transfer(1) for _ in range(4)]
+    assert isinstance(outcomes[-1], Exhausted)
+    assert outcomes[-1].reason == "TooManyTransfers"
+    assert not any(isinstance(outcome, Fault) for outcome in outcomes[:-1])
+
+
+def test_nothing_is_signed_while_a_node_that_has_just_started_listens() -> None:
+    bench = Bench()
+    bench.restart()
+    waiting = created(bench.transfer(5))
+    assert waiting.state == ledger_pb2.TX_STATE_QUEUED
+    assert own_txs(bench) == []
+    bench.calm()
+    assert len(own_txs(bench)) == 1
+
+
+# ---- what jobs cost
+
+
+def test_a_cost_is_booked_and_paid_with_its_jobs_name() -> None:
+    bench = Bench()
+    bench.step(cost("j-1", 300))
+    (item,) = finish_own(bench)
+    assert item.tx.outputs == ((node_id_bytes(PAYEE), 300),)
+    assert decode_meta(item.tx.meta) == {"job_id": "j-1", "action": "compute"}
+    row = booking(bench, "j-1")
+    assert (row.amount_micro, row.fee_micro, row.action, row.attempt, row.owed) == (300, FEE, "compute", 1, False)
+    found = bench.views.transaction(row.tx_id)
+    assert found is not None
+    assert found.state == ledger_pb2.TX_STATE_FINAL
+    assert bench.machine.owed_micro == 0
+    assert [event.ledger.outcome for event in bench.events if event.etype == EventType.SETTLED] == ["1 bookings"]
+
+
+def test_a_cost_that_is_said_twice_is_booked_once() -> None:
+    bench = Bench()
+    bench.step(cost("j-1", 300), cost("j-1", 300))
+    bench.restart()
+    bench.calm()
+    bench.step(cost("j-1", 300))
+    assert len(finish_own(bench)) == 1
+    assert own_txs(bench) == []
+
+
+def test_what_gathers_while_a_payment_is_in_flight_is_paid_by_one_transaction() -> None:
+    bench = Bench()
+    bench.step(cost("j-0", 1))
+    jobs = [("j-1", 10, W1), ("j-2", 20, W2), ("j-3", 30, W1)]
+    for job, amount, payee in jobs:
+        bench.step(cost(job, amount, payee))
+    finish_own(bench)
+    (item,) = finish_own(bench)
+    assert dict(item.tx.outputs) == {node_id_bytes(W1): 40, node_id_bytes(W2): 20}
+    leaves = [booking_digest(SALT, job, 1, node_id_bytes(payee), amount, "compute") for job, amount, payee in jobs]
+    assert decode_meta(item.tx.meta) == {"action": "settle", "bookings": "3", "root": root_of(leaves).hex()}
+    rows = [booking(bench, job) for job, _, _ in jobs]
+    assert len({row.tx_id for row in rows}) == 1
+    assert sum(row.fee_micro for row in rows) == FEE
+    assert [*bench.store.scan(OWED)] == []
+
+
+def test_one_payment_has_a_bounded_number_of_payees_and_bookings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bookings, "OUTPUTS_MAX", 2)
+    monkeypatch.setattr(bookings, "PAYMENT_BOOKINGS_MAX", 3)
+    bench = Bench()
+    bench.step(cost("j-0", 1))
+    for index, payee in enumerate((W1, W2, W3, W1, W2, W3)):
+        bench.step(cost(f"j-{index + 1}", 10, payee))
+    finish_own(bench)
+    sizes = []
+    while items := finish_own(bench):
+        sizes.append([(len(item.tx.outputs), decode_meta(item.tx.meta).get("bookings", "1")) for item in items])
+    assert sizes == [[(2, "3")], [(2, "3")]]
+
+
+def test_more_is_owed_than_is_held_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bookings, "WINDOW_MAX", 3)
+    bench = Bench()
+    bench.step(cost("j-0", 1))
+    for index in range(8):
+        bench.step(cost(f"j-{index + 1}", 10))
+    assert bench.machine.owed_micro == 80
+    counts = []
+    while items := finish_own(bench):
+        counts += [int(decode_meta(item.tx.meta).get("bookings", "1")) for item in items]
+        if len(counts) == 2:
+            bench.restart()
+            bench.calm()
+    assert counts == [1, 3, 3, 2]
+    assert bench.machine.owed_micro == 0
+
+
+def test_nothing_to_pay_or_nobody_else_is_booked_and_not_paid() -> None:
+    bench = Bench()
+    bench.step(cost("j-free", 0), cost("j-own", 50, SELF))
+    assert own_txs(bench) == []
+    assert [(booking(bench, job).owed, booking(bench, job).tx_id) for job in ("j-free", "j-own")] == [(False, "")] * 2
+
+
+def test_what_funds_do_not_pay_stays_owed_and_is_said_until_they_do() -> None:
+    bench = Bench(balances={OWNER: START_MICRO})
+    bench.step(cost("j-1", 300))
+    assert own_txs(bench) == []
+    assert booking(bench, "j-1").owed
+    assert "owed" in bench.machine.notices[0]
+    gift = bench.tx(OWNER, to=SELF, amount=310)
+    bench.says(OWNER, gift)
+    bench.take_said()
+    bench.finish(gift)
+    assert len(finish_own(bench)) == 1
+    assert bench.machine.owed_micro == 0
+
+
+def test_a_booking_too_big_for_the_funds_does_not_hold_up_smaller_ones() -> None:
+    bench = Bench(balances={SELF: 100})
+    bench.step(cost("j-big", 5_000), cost("j-small", 50))
+    finish_own(bench)
+    assert (booking(bench, "j-big").owed, booking(bench, "j-small").owed) == (True, False)
+
+
+def test_transfers_and_payments_take_turns() -> None:
+    bench = Bench()
+    created(bench.transfer(1))
+    for index in range(3):
+        created(bench.transfer(index + 2))
+        bench.step(cost(f"j-{index}", 100 + index))
+    turns = []
+    while items := finish_own(bench):
+        turns += ["pays" if "action" in decode_meta(item.tx.meta) else "transfers" for item in items]
+    assert turns == ["transfers", "pays", "transfers", "transfers", "transfers"]
+
+
+def test_payments_leave_what_queued_transfers_need() -> None:
+    bench = Bench(balances={SELF: 1_000})
+    created(bench.transfer(100))
+    created(bench.transfer(800))
+    bench.step(cost("j-1", 500))
+    assert [item.tx.outputs[0][1] for item in finish_own(bench)] == [100]
+    assert [item.tx.outputs[0][1] for item in finish_own(bench)] == [800]
+    assert finish_own(bench) == []
+    assert booking(bench, "j-1").owed
+
+
+def test_before_the_ledger_is_open_jobs_cost_nothing_that_is_owed() -> None:
+    bench = Bench(opened=False)
+    bench.step(cost("j-1", 300))
+    assert not booking(bench, "j-1").owed
+    assert isinstance(bench.transfer(1), FailedPrecondition)
+
+
+def test_a_job_whose_kind_no_meta_can_carry_is_paid_all_the_same() -> None:
+    bench = Bench()
+    bench.step(CostIncurred("j-1", 1, PAYEE, 5, "com\x00pute" + "é" * 300))
+    (item,) = own_txs(bench)
+    assert decode_meta(item.tx.meta)["action"].startswith("compute")
+
+
+def test_with_the_economy_off_the_machine_is_silent() -> None:
+    bench = Bench(enabled=False)
+    bench.up(W1, W2)
+    bench.step(cost("j-1", 300))
+    assert isinstance(bench.replies[0], FailedPrecondition)  # OpenLedger
+    for outcome in (bench.transfer(1), bench.replies[0]):
+        assert isinstance(outcome, FailedPrecondition)
+        assert outcome.reason == "EconomyOff"
+    bench.says(W1, vote(bench.tx()))
+    assert isinstance(bench.replies[-1], FailedPrecondition)
+    bench.wait(60_000)
+    assert bench.take_calls() == []
+    assert [*bench.store.scan(BOOKINGS)] == []
+    assert bench.machine.deadline_ms() is None

@@ -1,0 +1,360 @@
+"""An owner with its hosts in virtual time: real runtimes over stores in memory, a network that loses and repeats.
+
+What the shipper does between nodes is played by the world: it brings bytes (here: the object's id) to a host, hands the
+host's machine a KeepReplica, and the signed ack, checked, back to the owner.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from random import Random
+
+from google.protobuf.message import Message
+
+from offgrid.v1 import common_pb2, objects_pb2, quorum_pb2
+from offgrid_node.protocol.clock import Now
+from offgrid_node.protocol.effects import Answered, Call, DropBlob, Execute, Machine, Ship, Shipped
+from offgrid_node.protocol.errors import Fault, Unavailable
+from offgrid_node.protocol.events import BROKER, HOST, PeerDown, PeerUp
+from offgrid_node.protocol.objects.commands import AddObject, Enqueue, KeepReplica
+from offgrid_node.protocol.objects.machine import ObjectsMachine
+from offgrid_node.protocol.objects.manifest import COPY, MANIFEST_KIND, STRIPE_BYTES, Manifest, shard_root
+from offgrid_node.protocol.objects.settings import ObjectsSettings
+from offgrid_node.protocol.objects.tables import OBJECTS, OUTBOX, REPLICAS, outbox_key, quorum_id_of, replica_key
+from offgrid_node.protocol.quorum.commands import TrackQuorums
+from offgrid_node.protocol.quorum.enough import weight_of
+from offgrid_node.protocol.quorum.machine import QuorumMachine
+from offgrid_node.protocol.quorum.records import Ack, sign_ack, verify_ack, verify_epoch
+from offgrid_node.protocol.quorum.settings import QuorumSettings
+from offgrid_node.protocol.quorum.tables import QUORUMS, quorum_key
+from offgrid_node.protocol.signing import digest_of
+from offgrid_node.runtime import Runtime, Ticket
+from offgrid_node.storage.memory import MemoryStore
+from offgrid_tools.sim.crypto import SimSigner, sim_verify
+
+SALT = b"s" * 16
+TIMEOUT_MS = 2_000
+QUIET_MS = 600_000  # of virtual time: whatever can come to its end has come to it by then
+
+
+@dataclass(frozen=True)
+class Chaos:
+    """How often a message is lost, or comes twice; everything is late by up to `late_ms`."""
+
+    lost: float = 0.0
+    twice: float = 0.0
+    late_ms: int = 5
+
+
+@dataclass
+class HostSpec:
+    weight_milli: int = 1_000
+    domain: str = ""
+
+
+class Site:
+    """A node: its store outlives its runtime."""
+
+    def __init__(self, world: World, name: str, build: Callable[[SimSigner], Mapping[str, Machine]]) -> None:
+        self.world, self.signer, self.store, self._build = world, SimSigner(name), MemoryStore(), build
+        self.life, self.up = 0, True
+        self.blobs: set[str] = set()
+        self.refuses = self.lies = False
+        self.start()
+
+    @property
+    def node_id(self) -> str:
+        return self.signer.node_id
+
+    def start(self) -> None:
+        self.life += 1
+        self.runtime = Runtime(
+            lambda: self._build(self.signer), self.store, self.world, self.world.rng, Outlet(self.world, self)
+        )
+
+    def turn(self) -> None:
+        self.runtime.wake()
+        self.runtime.turn()
+
+    def find(self, table: str, key: bytes, kind: type[Message]):  # type: ignore[no-untyped-def]
+        value = self.store.get(table, key)
+        return kind.FromString(value) if value is not None else None
+
+
+class Outlet:
+    """Bound to one life of a site: what a former life sent comes back to nobody."""
+
+    def __init__(self, world: World, site: Site) -> None:
+        self._world, self._site, self._life = world, site, site.life
+
+    def call(self, call: Call) -> None:
+        self._world.call(self._site, self._life, call)
+
+    def execute(self, work: Execute) -> None:
+        raise AssertionError(work)
+
+    def ship(self, work: Ship) -> None:
+        self._world.ships.append((work.object_id, work.node))
+        self._world.ship(self._site, self._life, work)
+
+    def drop_blob(self, work: DropBlob) -> None:
+        self._world.check_drop(work.object_id)
+        self._site.blobs.discard(work.object_id)
+
+
+@dataclass
+class World:
+    """Time, network and the nodes. It is the Clock of all of them."""
+
+    specs: list[HostSpec]
+    chaos: Chaos = field(default_factory=Chaos)
+    copies: int = 3
+    outbox_max: int = 1_000
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        self.rng, self.now_ms = Random(self.seed), 0
+        self._heap: list[tuple[int, int, Callable[[], None]]] = []
+        self._count = itertools.count()
+        self.ships: list[tuple[str, str]] = []
+        self.acked: dict[str, int] = {}  # object id → required weight: what the user was promised
+        self.known: set[int] = set()  # places of hosts that the owner has heard of
+        self.turns = 0
+        self.crash_at = -1  # the owner's turn after which it dies
+        self.owner = Site(self, "owner", self._owner)
+        self.broker = Site(self, "broker", lambda signer: {"quorum": QuorumMachine(QuorumSettings(signer, SALT))})
+        self.hosts = [Site(self, f"host-{n}", self._host) for n in range(len(self.specs))]
+
+    def _owner(self, signer: SimSigner) -> dict[str, Machine]:
+        settings = ObjectsSettings(signer, SALT, copies=self.copies, outbox_max=self.outbox_max)
+        return {"objects": ObjectsMachine(settings), "quorum": QuorumMachine(QuorumSettings(signer, SALT))}
+
+    def _host(self, signer: SimSigner) -> dict[str, Machine]:
+        return {"objects": ObjectsMachine(ObjectsSettings(signer, SALT))}
+
+    def now(self) -> Now:
+        return Now(self.now_ms, self.now_ms * 1_000)
+
+    @property
+    def machine(self) -> ObjectsMachine:
+        return self.owner.runtime.machine("objects", ObjectsMachine)
+
+    # ---- time
+
+    def at(self, in_ms: int, what: Callable[[], None]) -> None:
+        heapq.heappush(self._heap, (self.now_ms + in_ms, next(self._count), what))
+
+    def deliver_all(self) -> None:
+        """Carries whatever is on the road, at once and before the owner's next step."""
+        while self._heap and self._heap[0][0] < self.now_ms + TIMEOUT_MS:
+            heapq.heappop(self._heap)[2]()
+
+    def turn_owner(self) -> None:
+        self.owner.turn()
+        self.turns += 1
+        if self.turns == self.crash_at:
+            self.restart_owner()
+
+    def run(self, for_ms: int = QUIET_MS) -> None:
+        """Until nothing is left to happen, or the time is over."""
+        end = self.now_ms + for_ms
+        while True:
+            due = [self._heap[0][0]] if self._heap else []
+            due += [d for s in (self.owner, self.broker) if (d := s.runtime.deadline_ms()) is not None]
+            if not due or min(due) > end:
+                self.now_ms = end
+                return
+            self.now_ms = max(self.now_ms, min(due))
+            if self._heap and self._heap[0][0] <= self.now_ms:
+                heapq.heappop(self._heap)[2]()
+            self.turn_owner()
+            self.broker.turn()
+
+    # ---- who is there
+
+    def meet(self, *places: int) -> None:
+        """The owner hears of hosts."""
+        for place in places:
+            self.known.add(place)
+            self._tell_up(self.hosts[place], HOST, self.specs[place])
+        self.turn_owner()
+
+    def meet_broker(self) -> None:
+        self._tell_up(self.broker, BROKER, HostSpec())
+        self.turn_owner()
+
+    def _tell_up(self, site: Site, role: int, spec: HostSpec) -> None:
+        up = PeerUp(site.node_id, "", frozenset({role}), spec.weight_milli, spec.domain)
+        for domain in ("objects", "quorum"):
+            self.owner.runtime.deliver(domain, up)
+
+    def lose(self, place: int) -> None:
+        """A host dies, and the owner is told."""
+        self.hosts[place].up = False
+        for domain in ("objects", "quorum"):
+            self.owner.runtime.deliver(domain, PeerDown(self.hosts[place].node_id))
+        self.turn_owner()
+
+    def return_(self, place: int) -> None:
+        self.hosts[place].up = True
+        self.hosts[place].start()
+        self.meet(place)
+
+    def restart_owner(self) -> None:
+        """Kill -9: what it had not committed is gone; then it hears anew who is alive."""
+        self.owner.start()
+        for place in sorted(self.known):
+            if self.hosts[place].up:
+                self._tell_up(self.hosts[place], HOST, self.specs[place])
+        self.owner.turn()
+
+    # ---- the user
+
+    def manifest(self, number: int) -> tuple[objects_pb2.Manifest, Manifest]:
+        root = shard_root([number.to_bytes(32, "big")])
+        body = Manifest(self.owner.node_id, number.to_bytes(16, "big"), 10, STRIPE_BYTES, 1, COPY, (root,), 1)
+        encoded = body.encode()
+        signature = self.owner.signer.sign(digest_of(MANIFEST_KIND, SALT, encoded))
+        return objects_pb2.Manifest(signed=common_pb2.Signed(body=encoded, signature=signature)), body
+
+    def ask(self, number: int, required_milli: int = 2_000, *, name: str = "", key: str = "", request_id: str = "",
+            digest: bytes = b"") -> Ticket:  # fmt: skip
+        manifest, body = self.manifest(number)
+        self.owner.blobs.add(body.object_id)
+        enqueue = Enqueue(key, 15) if key else None
+        command = AddObject(manifest, body, name, required_milli, request_id, digest, enqueue)
+        ticket = self.owner.runtime.ask("objects", "admin", command)
+        self.turn_owner()
+        return ticket
+
+    def put(self, number: int, required_milli: int = 2_000) -> str:
+        """Asks until it is answered, as users do; the object's id."""
+        for _ in range(100):
+            outcome = self.ask(number, required_milli).outcome
+            if isinstance(outcome, objects_pb2.CommitUploadResponse):
+                self.acked[outcome.object.object_id] = required_milli
+                return outcome.object.object_id
+        raise AssertionError("never answered")
+
+    # ---- rows
+
+    def object(self, object_id: str) -> objects_pb2.ObjectRow:
+        return self.owner.find(OBJECTS, object_id.encode(), objects_pb2.ObjectRow)
+
+    def entry(self, object_id: str) -> objects_pb2.OutboxEntry:
+        key = outbox_key(self.object(object_id).outbox_id)
+        return self.owner.find(OUTBOX, key, objects_pb2.OutboxEntry)
+
+    def quorum(self, object_id: str) -> quorum_pb2.QuorumRow:
+        key = quorum_key(self.owner.node_id, quorum_id_of(object_id))
+        return self.owner.find(QUORUMS, key, quorum_pb2.QuorumRow)
+
+    def holders(self, object_id: str) -> set[str]:
+        return {host.node_id for host in self.hosts if object_id in host.blobs}
+
+    # ---- what must hold
+
+    def really_acked(self, object_id: str) -> int:
+        """The weight of distinct hosts that signed the present epoch and hold bytes and row."""
+        row, by_id = self.quorum(object_id), {host.node_id: host for host in self.hosts}
+        epoch = verify_epoch(row.epoch, self.owner.signer.public_key, sim_verify, SALT)
+        holding = set()
+        for signed in row.acks:
+            host = by_id[Ack.decode(signed.body).node]
+            verify_ack(signed, host.signer.public_key, sim_verify, SALT)
+            key = replica_key(object_id, self.owner.node_id)
+            if object_id in host.blobs and host.find(REPLICAS, key, objects_pb2.ReplicaRow) is not None:
+                holding.add(host.node_id)
+        return weight_of(holding, epoch.weights)
+
+    def check_completed(self, object_id: str) -> None:
+        entry = self.entry(object_id)
+        ackers = [ack.node_id for ack in self.object(object_id).object.acks]
+        assert len(set(ackers)) == len(ackers)
+        if entry.status == objects_pb2.OUTBOX_STATUS_COMPLETED:
+            assert self.really_acked(object_id) >= self.acked.get(object_id, 0), object_id
+
+    def check_drop(self, object_id: str) -> None:
+        """A node's own copy goes only after enough others."""
+        if self.object(object_id) is not None:
+            assert len(self.holders(object_id)) >= self.copies
+
+    # ---- network
+
+    def _leg(self) -> int | None:
+        return None if self.rng.random() < self.chaos.lost else self.rng.randint(1, self.chaos.late_ms)
+
+    def ship(self, owner: Site, life: int, work: Ship) -> None:
+        host = next(host for host in self.hosts if host.node_id == work.node)
+
+        ended = False
+
+        def end(ack: common_pb2.Signed | None, fault: Fault | None) -> None:
+            nonlocal ended
+            ended = True
+            if owner.life == life:
+                owner.runtime.deliver("objects", Shipped(work.object_id, work.node, ack, fault))
+                self.check_completed(work.object_id)
+
+        def arrive() -> None:
+            if not host.up or host.refuses:
+                return
+            body = Manifest.decode(work.manifest.signed.body)
+            epoch = verify_epoch(work.epoch, owner.signer.public_key, sim_verify, SALT)
+            host.blobs.add(work.object_id)
+            possession = body.roots[0]
+            command = KeepReplica(work.manifest, body, work.epoch, epoch, possession)
+            ticket = host.runtime.ask("objects", owner.node_id, command)
+            host.turn()
+            answered(ticket.outcome)
+
+        def answered(outcome: Message | Fault | None) -> None:
+            for _ in range(1 + (self.rng.random() < self.chaos.twice)):
+                late = self._leg()
+                if late is None:
+                    continue
+                if isinstance(outcome, Fault):
+                    self.at(late, lambda: end(None, outcome))
+                else:
+                    assert isinstance(outcome, objects_pb2.CommitReplicaResponse)
+                    body, ack = verify_ack(outcome.ack, host.signer.public_key, sim_verify, SALT), outcome.ack
+                    if host.lies:
+                        ack = sign_ack(replace(body, size_bytes=body.size_bytes + 1), host.signer, SALT)
+                    self.at(late, partial(end, ack, None))
+
+        for _ in range(1 + (self.rng.random() < self.chaos.twice)):
+            late = self._leg()
+            if late is not None:
+                self.at(late, arrive)
+
+        def give_up() -> None:
+            if not ended:
+                end(None, Unavailable("no answer", reason="Timeout"))
+
+        self.at(TIMEOUT_MS, give_up)
+
+    def call(self, site: Site, life: int, call: Call) -> None:
+        """Only brokers are called here."""
+        assert call.method.endswith("/TrackQuorums")
+        assert isinstance(call.request, quorum_pb2.TrackQuorumsRequest)
+        late = self._leg()
+
+        def arrive() -> None:
+            command = TrackQuorums(site.node_id, tuple(call.request.quorums))  # type: ignore[attr-defined]
+            ticket = self.broker.runtime.ask("quorum", site.node_id, command)
+            self.broker.turn()
+            assert ticket.outcome is not None
+            if site.life == life:
+                reply = None if isinstance(ticket.outcome, Fault) else ticket.outcome
+                fault = ticket.outcome if isinstance(ticket.outcome, Fault) else None
+                site.runtime.deliver("quorum", Answered(call.tag, call.node, reply, fault))
+
+        def lost() -> None:
+            if site.life == life:
+                site.runtime.deliver("quorum", Answered(call.tag, call.node, None, Unavailable("lost")))
+
+        self.at(TIMEOUT_MS if late is None else late, lost if late is None else arrive)

@@ -1,0 +1,488 @@
+"""The outbox brings every object that was promised to hosts that hold it, whatever fails on the way."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+from object_world import QUIET_MS, Chaos, HostSpec, World
+
+from offgrid.v1 import objects_pb2, state_pb2
+from offgrid_node.protocol.errors import AlreadyExists, Exhausted, Unavailable
+from offgrid_node.protocol.etypes import EventType
+from offgrid_node.protocol.objects import delivery
+from offgrid_node.protocol.objects.tables import (
+    OBJECT_NAMES,
+    OUTBOX_OPEN,
+    SPREADING,
+    name_prefix,
+    outbox_key,
+    quorum_id_of,
+)
+from offgrid_node.protocol.quorum.records import Epoch
+from offgrid_node.protocol.quorum.tables import QUORUMS, quorum_key
+
+COMPLETED, PENDING = objects_pb2.OUTBOX_STATUS_COMPLETED, objects_pb2.OUTBOX_STATUS_PENDING
+DURABLE, ACCEPTED = objects_pb2.OBJECT_STATE_DURABLE, objects_pb2.OBJECT_STATE_ACCEPTED
+FOUR = [HostSpec(), HostSpec(), HostSpec(), HostSpec()]
+
+
+def world(*weights: int, copies: int = 3, **more: object) -> World:
+    return World([HostSpec(weight) for weight in weights] or list(FOUR), copies=copies, **more)  # type: ignore[arg-type]
+
+
+def event_words(home: World) -> list[tuple[int, str, str]]:
+    found = []
+    for _, value in home.owner.store.events():
+        event = state_pb2.Event.FromString(value)
+        if event.HasField("object"):
+            found.append((event.etype, event.subject, event.object.outcome))
+    return found
+
+
+class TestTheWay:
+    def test_an_object_becomes_durable_by_its_quorum_and_spreads_to_as_many_hosts_as_are_wanted(self) -> None:
+        home = world()
+        home.meet(0, 1, 2, 3)
+        object_id = home.put(1)
+        assert home.object(object_id).object.state == ACCEPTED
+        home.run()
+        kept, entry = home.object(object_id).object, home.entry(object_id)
+        assert (kept.state, entry.status) == (DURABLE, COMPLETED)
+        assert len(home.holders(object_id)) == len(kept.acks) == 3
+        assert home.really_acked(object_id) == kept.acked_milli == 3_000
+        assert home.machine.outbox_depth == 0
+
+    def test_its_own_copy_goes_once_the_wanted_copies_are_there(self) -> None:
+        home = world()
+        home.meet(0, 1, 2, 3)
+        object_id = home.put(1)
+        home.run()
+        assert not home.object(object_id).object.local
+        assert object_id not in home.owner.blobs
+        assert list(home.owner.store.scan(SPREADING)) == []
+
+    def test_with_fewer_hosts_than_copies_it_stays(self) -> None:
+        home = world(1_000, 1_000)
+        home.meet(0, 1)
+        object_id = home.put(1)
+        home.run()
+        assert home.entry(object_id).status == COMPLETED
+        assert home.object(object_id).object.local
+        assert object_id in home.owner.blobs
+
+    def test_the_journal_says_what_became_of_it(self) -> None:
+        home = world()
+        home.meet(0, 1, 2)
+        object_id = home.put(1)
+        home.ask(2, key="note", request_id="r-2", digest=b"2" * 16)
+        home.run()
+        stored = EventType.OBJECT_STORED
+        words = event_words(home)
+        assert words[:2] == [(stored, object_id, "accepted"), (15, "note", "enqueued")]
+        assert (stored, object_id, "durable") in words
+
+    def test_hosts_write_down_what_they_keep_once(self) -> None:
+        home = world(1_000)
+        home.chaos = Chaos(twice=1.0)
+        home.meet(0)
+        home.put(1, 1_000)
+        home.run()
+        assert len(list(home.hosts[0].store.events())) == 1
+
+    def test_no_host_is_given_what_it_has_acked(self) -> None:
+        home = world()
+        home.meet(0, 1, 2)
+        home.put(1)
+        home.run()
+        home.restart_owner()
+        home.turn_owner()
+        home.run()
+        assert len(home.ships) == len(set(home.ships)) == 3
+
+
+class TestWhenHostsFail:
+    def test_another_host_takes_the_place_of_one_that_fails_at_once(self) -> None:
+        home = world(copies=2)
+        home.meet(0, 1, 2, 3)
+        for host in home.hosts[:2]:
+            host.refuses = True
+        object_id = home.put(1)
+        home.run(3_000)
+        assert home.entry(object_id).status == COMPLETED
+        assert home.holders(object_id) == {home.hosts[2].node_id, home.hosts[3].node_id}
+
+    def test_the_same_host_is_tried_again_after_delays_that_double(self) -> None:
+        home = world(1_000)
+        home.meet(0)
+        home.hosts[0].refuses = True
+        object_id = home.put(1, 1_000)
+        home.run(300_000)
+        assert 8 <= len(home.ships) <= 12  # 1, 2, 4, … 60 s, and 2 s for each try
+        assert home.entry(object_id).trouble == f"{home.hosts[0].node_id}: no answer"
+        home.hosts[0].refuses = False
+        home.run(70_000)
+        assert home.entry(object_id).status == COMPLETED
+
+    def test_a_host_that_comes_back_is_tried_at_once(self) -> None:
+        home = world(1_000)
+        home.meet(0)
+        home.hosts[0].refuses = True
+        object_id = home.put(1, 1_000)
+        home.run(120_000)
+        home.lose(0)
+        home.hosts[0].refuses = False
+        home.return_(0)
+        home.run(100)
+        assert home.entry(object_id).status == COMPLETED
+
+    def test_without_hosts_it_waits_and_says_so(self) -> None:
+        home = world()
+        object_id = home.put(1)
+        home.run()
+        entry = home.entry(object_id)
+        assert (entry.status, entry.trouble) == (PENDING, "required 2.0, but the hosts known weigh 0.0")
+        home.meet(0, 1)
+        home.run()
+        assert home.entry(object_id).status == COMPLETED
+        assert home.entry(object_id).trouble == ""
+
+    def test_a_dead_host_under_way_is_replaced_before_its_time_is_over(self) -> None:
+        home = world(copies=2)
+        home.meet(0, 1, 2)
+        for host in home.hosts:
+            host.refuses = True
+        home.put(1)
+        first = {node for _, node in home.ships}
+        victim = next(place for place, host in enumerate(home.hosts) if host.node_id in first)
+        home.lose(victim)
+        assert len({node for _, node in home.ships}) == 3
+
+    def test_dead_hosts_are_left_alone(self) -> None:
+        home = world()
+        home.meet(0, 1, 2)
+        home.lose(0)
+        home.put(1)
+        home.run()
+        assert {node for _, node in home.ships} == {home.hosts[1].node_id, home.hosts[2].node_id}
+
+    def test_acks_that_came_are_counted_before_anybody_else_is_asked(self) -> None:
+        """In one step three acks come, and a host."""
+        home = world()
+        home.meet(0, 1, 2, 3)
+        object_id = home.put(1)
+        home.deliver_all()
+        home.meet(3)
+        assert home.object(object_id).object.acked_milli == 3_000
+        assert len(home.ships) == 3
+
+    def test_a_host_whose_acks_do_not_count_has_failed(self) -> None:
+        """It signs for another epoch than it was asked for: the owner never believes it, and takes others."""
+        home = world(copies=2)
+        home.meet(0, 1, 2)
+        liar = home.hosts[0]
+        liar.lies = True
+        object_id = home.put(1)
+        home.run()
+        assert home.entry(object_id).status == COMPLETED
+        assert liar.node_id not in {ack.node_id for ack in home.object(object_id).object.acks}
+
+
+class TestEpochs:
+    def epoch(self, home: World, object_id: str) -> Epoch:
+        return Epoch.decode(home.quorum(object_id).epoch.body)
+
+    def test_hosts_that_join_later_count_by_the_next_epoch(self) -> None:
+        home = world()
+        home.meet(0)
+        object_id = home.put(1)
+        home.run()
+        assert home.object(object_id).object.acked_milli == 1_000
+        assert self.epoch(home, object_id).epoch == 1
+        home.meet(1)
+        home.run()
+        assert self.epoch(home, object_id).epoch == 2
+        assert home.entry(object_id).status == COMPLETED
+        assert home.really_acked(object_id) == 2_000
+
+    def test_an_ack_under_way_when_the_epoch_ends_is_asked_for_again_at_once(self) -> None:
+        home = world()
+        home.meet(0)
+        object_id = home.put(1)
+        home.meet(1)
+        assert self.epoch(home, object_id).epoch == 2
+        home.run(100)
+        assert home.entry(object_id).status == COMPLETED
+
+    def test_an_epoch_that_can_be_reached_stays(self) -> None:
+        home = world()
+        home.meet(0, 1)
+        home.hosts[0].refuses = True
+        object_id = home.put(1)
+        home.run(2_500)
+        home.meet(2, 3)
+        home.hosts[0].refuses = False
+        home.run()
+        assert self.epoch(home, object_id).epoch == 1
+
+    def test_a_member_that_keeps_failing_is_not_waited_for(self) -> None:
+        home = world()
+        home.meet(0, 1)
+        home.hosts[0].refuses = True
+        object_id = home.put(1)
+        home.run(60_000)
+        home.meet(2)
+        home.run()
+        assert home.entry(object_id).status == COMPLETED
+        assert self.epoch(home, object_id).epoch == 2
+
+    def test_a_reached_quorum_keeps_its_epoch(self) -> None:
+        home = world()
+        home.meet(0, 1)
+        object_id = home.put(1)
+        home.run()
+        home.lose(0)
+        home.lose(1)
+        home.meet(2, 3)
+        home.run()
+        assert self.epoch(home, object_id).epoch == 1
+        assert home.entry(object_id).acked_milli == 2_000
+
+    def test_more_than_all_hosts_weigh_stays_open_and_says_so(self) -> None:
+        home = world(1_000, 1_500)
+        home.meet(0, 1)
+        object_id = home.put(1, 3_000)
+        home.run()
+        entry = home.entry(object_id)
+        assert entry.status == PENDING
+        assert entry.trouble == "required 3.0, but the hosts known weigh 2.5"
+        assert entry.acked_milli == 2_500
+
+
+class TestRequests:
+    def test_a_repeated_request_finds_the_first_ones_object(self) -> None:
+        home = world()
+        first = home.ask(1, request_id="r", digest=b"d" * 16).outcome
+        again = home.ask(2, request_id="r", digest=b"d" * 16).outcome
+        assert isinstance(first, objects_pb2.CommitUploadResponse)
+        assert first == again
+        assert first.object.object_id in home.owner.blobs
+        assert home.manifest(2)[1].object_id not in home.owner.blobs, "the bytes of the second are nobody's"
+
+    def test_an_enqueue_answers_with_its_entry(self) -> None:
+        home = world()
+        outcome = home.ask(1, key="k", request_id="r", digest=b"d" * 16).outcome
+        assert isinstance(outcome, objects_pb2.EnqueueResponse)
+        assert (outcome.entry.id, outcome.entry.key, outcome.entry.etype) == (1, "k", 15)
+        again = home.ask(2, key="k", request_id="r", digest=b"d" * 16).outcome
+        assert isinstance(again, objects_pb2.EnqueueResponse)
+        assert again.entry.object_id == outcome.entry.object_id
+
+    def test_one_request_id_makes_no_two_things(self) -> None:
+        home = world()
+        home.ask(1, request_id="r", digest=b"d" * 16)
+        outcome = home.ask(2, request_id="r", digest=b"e" * 16).outcome
+        assert isinstance(outcome, AlreadyExists)
+        assert outcome.reason == "RequestIdReused"
+        assert home.manifest(2)[1].object_id not in home.owner.blobs
+
+    def test_the_outbox_has_a_bound(self) -> None:
+        home = world(outbox_max=2)
+        home.put(1)
+        home.put(2)
+        outcome = home.ask(3).outcome
+        assert isinstance(outcome, Exhausted)
+        assert outcome.reason == "OutboxFull"
+        assert home.manifest(3)[1].object_id not in home.owner.blobs
+        assert home.ask(1).outcome is not None, "what is there already is answered all the same"
+        home.meet(0, 1, 2)
+        home.run()
+        home.put(3)
+
+    def test_the_newest_object_of_a_name_comes_first(self) -> None:
+        home = world()
+        for number in (1, 2, 3):
+            home.ask(number, name="notes" if number != 2 else "other")
+        found = [value.decode() for _, value in home.owner.store.scan(OBJECT_NAMES, prefix=name_prefix("notes"))]
+        assert found == [home.manifest(3)[1].object_id, home.manifest(1)[1].object_id]
+
+    def test_its_required_weight_is_the_configs_when_it_names_none(self) -> None:
+        home = world()
+        assert home.object(home.put(1, 0)).object.required_milli == 2_000
+
+    def test_age_and_depth(self) -> None:
+        home = world()
+        home.put(1)
+        home.run(5_000)
+        home.put(2)
+        assert home.machine.outbox_depth == 2
+        assert home.machine.outbox_age_ms(home.now()) == 5_000
+
+
+class TestBounds:
+    def test_so_many_ships_are_under_way_at_once(self) -> None:
+        home = world(copies=2)
+        for number in range(100):
+            home.put(number)
+        home.meet(0, 1, 2, 3)
+        under_way = home.machine._delivery._at_host
+        assert under_way.total() == delivery.SHIPS_MAX
+        assert max(under_way.values()) <= delivery.SHIPS_PER_HOST_MAX
+        home.run()
+        assert all(home.entry(object_id).status == COMPLETED for object_id in home.acked)
+
+    def test_one_slow_host_keeps_no_others_waiting(self) -> None:
+        home = world(copies=1)
+        home.meet(0, 1)
+        home.hosts[0].refuses = True
+        for number in range(60):
+            home.put(number, 1_000)
+        home.run(30_000)
+        assert all(home.entry(object_id).status == COMPLETED for object_id in home.acked)
+
+    def test_more_than_one_step_looks_at_is_looked_at_in_the_next(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(delivery, "LOOKS_MAX", 3)
+        home = world()
+        for number in range(20):
+            home.put(number)
+        home.meet(0, 1, 2)
+        home.run()
+        assert home.machine.outbox_depth == 0
+
+    def test_what_is_durable_and_short_of_copies_is_kept_on_disk_alone(self) -> None:
+        home = world()
+        home.meet(0, 1, 2)
+        home.lose(2)
+        for number in range(10):
+            home.put(number)
+        home.run()
+        assert home.machine.outbox_depth == 0
+        assert home.machine._delivery._parcels == {}
+        assert len(list(home.owner.store.scan(SPREADING))) == 10
+        home.return_(2)
+        home.run()
+        assert list(home.owner.store.scan(SPREADING)) == []
+        assert all(len(home.holders(object_id)) == 3 for object_id in home.acked)
+
+    @pytest.mark.parametrize("most", [1, 3])
+    def test_the_walk_over_them_goes_in_steps(self, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(delivery, "WALK_ROWS", most)
+        monkeypatch.setattr(delivery, "SPREADING_MAX", 2)
+        home = world()
+        home.meet(0, 1, 2)
+        home.lose(2)
+        for number in range(10):
+            home.put(number)
+        home.run()
+        home.return_(2)
+        home.run()
+        assert all(len(home.holders(object_id)) == 3 for object_id in home.acked)
+
+    def test_a_failing_third_host_is_tried_again_though_all_is_durable(self) -> None:
+        home = world()
+        home.meet(0, 1, 2)
+        home.hosts[2].refuses = True
+        object_id = home.put(1)
+        home.run(10_000)
+        assert home.entry(object_id).status == COMPLETED
+        home.hosts[2].refuses = False
+        home.run(delivery.WALK_AGAIN_MS + 10_000)
+        assert len(home.holders(object_id)) == 3
+
+    def test_after_a_restart_what_is_open_is_looked_at_though_nobody_comes(self) -> None:
+        home = world()
+        home.put(1)
+        home.owner.start()
+        assert home.machine.deadline_ms() == home.now_ms
+        home.run()
+        assert home.machine.deadline_ms() is None
+
+    def test_indexes_hold_only_what_is_open(self) -> None:
+        home = world()
+        first = home.put(1)
+        home.meet(0, 1, 2)
+        home.run()
+        second = home.put(2, 5_000)
+        assert [key for key, _ in home.owner.store.scan(OUTBOX_OPEN)] == [outbox_key(home.object(second).outbox_id)]
+        assert home.object(first).outbox_id == 1
+
+
+def eventful(home: World, rng: Random) -> None:
+    """Puts, deaths, joins and restarts; at the end everybody is well again."""
+    down: set[int] = set()
+    number = 0
+    for _ in range(40):
+        match rng.randrange(7):
+            case 0 | 1:
+                number += 1
+                home.put(number, rng.choice([500, 1_000, 2_000, 2_500]))
+            case 2:
+                place = rng.randrange(4)
+                if place in home.known and place not in down:
+                    down.add(place)
+                    home.lose(place)
+            case 3:
+                place = rng.randrange(4)
+                down.discard(place)
+                home.return_(place)
+            case 4:
+                home.restart_owner()
+            case 5:
+                fault = Unavailable("disk", reason="DiskError")
+                home.owner.store.fail_next(fault, applied=rng.random() < 0.5)
+            case _:
+                pass
+        home.run(rng.choice([1, 10, 500, 5_000]))
+    home.chaos = Chaos()
+    for place in range(4):
+        home.return_(place)
+
+
+def check_all_came_to_their_end(home: World) -> None:
+    home.run(QUIET_MS)
+    assert home.machine.outbox_depth == 0
+    for object_id, required in home.acked.items():
+        assert home.entry(object_id).status == COMPLETED
+        assert home.object(object_id).object.state == DURABLE
+        assert home.really_acked(object_id) >= required
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_whatever_happens_what_was_promised_is_kept(seed: int) -> None:
+    rng = Random(seed)
+    chaos = Chaos(lost=rng.choice([0.0, 0.1, 0.4]), twice=rng.choice([0.0, 0.3]), late_ms=rng.choice([5, 500, 3_000]))
+    specs = [HostSpec(1_000, "attic"), HostSpec(1_000, "attic"), HostSpec(500), HostSpec(2_000, "barn")]
+    home = World(specs, chaos, copies=rng.choice([1, 2, 3, 4]), seed=seed)
+    home.meet_broker()
+    eventful(home, rng)
+    check_all_came_to_their_end(home)
+
+
+@pytest.mark.parametrize("turn", range(1, 40))
+def test_the_owner_may_die_after_any_step(turn: int) -> None:
+    home = World(list(FOUR), Chaos(lost=0.2, twice=0.2, late_ms=50), seed=turn)
+    home.meet(0, 1)
+    home.crash_at = turn
+    for number in range(3):
+        home.put(number)
+        home.run(20)
+    home.meet(2)
+    home.run(200)
+    home.chaos = Chaos()
+    check_all_came_to_their_end(home)
+
+
+def test_brokers_know_what_became_of_every_quorum() -> None:
+    home = world()
+    home.meet(0, 1)
+    home.put(1)
+    home.run()
+    home.meet_broker()
+    for number in range(2, 100):
+        home.put(number)
+    home.run()
+    for object_id in home.acked:
+        key = quorum_key(home.owner.node_id, quorum_id_of(object_id))
+        told, own = home.broker.store.get(QUORUMS, key), home.quorum(object_id)
+        own.ClearField("change")
+        assert told == own.SerializeToString()

@@ -1,0 +1,72 @@
+"""A shard on a disk: where its stripes lie, what they hash to, and what vouches for having them."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from offgrid_node.protocol.ids import base32
+from offgrid_node.protocol.objects.manifest import TAG_BYTES, Manifest, object_id_of, shard_root, stripe_digest
+from offgrid_node.protocol.objects.shards import hash_shard, stripe_span
+
+OWNER, HOST, OTHER = base32(bytes(20)), base32(b"h" * 20), base32(b"o" * 20)
+SALT = bytes(range(16))
+
+
+def manifest(size: int, stripe: int = 64) -> Manifest:
+    return Manifest(OWNER, bytes(16), size, stripe, 1, 0, (bytes(32),), 1)
+
+
+def shard(body: Manifest) -> bytes:
+    return bytes(index * 7 % 256 for index in range(body.sealed_bytes))
+
+
+def hashed(body: Manifest, data: bytes, host: str = HOST, epoch: int = 1, salt: bytes = SALT) -> tuple[bytes, bytes]:
+    return hash_shard(body, lambda offset, length: data[offset : offset + length], salt, host, epoch)
+
+
+@given(size=st.integers(0, 1_000), stripe=st.integers(1, 100))
+def test_its_stripes_lie_one_behind_the_other_and_end_with_it(size: int, stripe: int) -> None:
+    body = manifest(size, stripe)
+    spans = [stripe_span(body, index) for index in range(body.stripes)]
+    assert spans[0][0] == 0
+    assert all(offset + length == after for (offset, length), (after, _) in pairwise(spans))
+    assert sum(spans[-1]) == body.sealed_bytes == size + TAG_BYTES * body.stripes
+    assert all(length == stripe + TAG_BYTES for _, length in spans[:-1])
+
+
+def test_golden_vectors() -> None:
+    """What acks and object ids are made of: it never changes."""
+    body = manifest(150)
+    root, possession = hashed(body, shard(body))
+    assert root.hex() == "dc154da608f311677d59b271947027c549d9d340ae978a9a8895dae8a37064bd"
+    assert possession.hex() == "0f079ae8a927e0218a661ead932e1e884a3d8b22512d2e1764dff664739cf558"
+    assert object_id_of((root,)) == "o-o76mbieycs3yi67jbbgkhgua65s4hts5"
+
+
+def test_its_root_is_that_of_its_stripes_digests() -> None:
+    body = manifest(150)
+    data = shard(body)
+    stripes = [data[offset : offset + length] for offset, length in (stripe_span(body, index) for index in range(3))]
+    assert hashed(body, data)[0] == shard_root([stripe_digest(SALT, stripe) for stripe in stripes])
+
+
+@given(at=st.integers(0, 197), bit=st.integers(0, 7))
+def test_every_bit_counts_for_both(at: int, bit: int) -> None:
+    body = manifest(150)
+    data = bytearray(shard(body))
+    before = hashed(body, bytes(data))
+    data[at] ^= 1 << bit
+    after = hashed(body, bytes(data))
+    assert before[0] != after[0]
+    assert before[1] != after[1]
+
+
+@pytest.mark.parametrize("change", [{"host": OTHER}, {"epoch": 2}, {"salt": bytes(16)}])
+def test_possession_is_of_one_host_in_one_epoch_and_mesh(change: dict[str, object]) -> None:
+    body = manifest(150)
+    data = shard(body)
+    assert hashed(body, data)[1] != hashed(body, data, **change)[1]  # type: ignore[arg-type]

@@ -1,0 +1,170 @@
+"""Epoch, ack and manifest: the bytes that are signed, fixed for ever, and everything else refused."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from offgrid_node.protocol.errors import PeerFault
+from offgrid_node.protocol.ids import base32
+from offgrid_node.protocol.objects.manifest import COPY, MANIFEST_KIND, STRIPE_BYTES, STRIPE_BYTES_MAX, Manifest
+from offgrid_node.protocol.quorum.records import (
+    ACK_KIND,
+    EPOCH_KIND,
+    MEMBERS_MAX,
+    Ack,
+    Epoch,
+    Member,
+    sign_ack,
+    sign_epoch,
+    verify_ack,
+    verify_epoch,
+)
+from offgrid_node.protocol.signing import digest_of
+from offgrid_tools.sim.crypto import SimSigner, sim_verify
+
+SALT = bytes(range(16))
+OWNER, HOST = base32(b"\x01" * 20), base32(b"\x02" * 20)
+EPOCH = Epoch(OWNER, "test123", 3, b"\x03" * 32, 0x0102030405, 2_000, (Member(HOST, 1_500), Member(OWNER, 500)))
+ACK = Ack(HOST, OWNER, "test123", 3, b"\x03" * 32, 0x0102030405, b"\x04" * 32)
+MANIFEST = Manifest(OWNER, b"\x05" * 16, 3_000_000, STRIPE_BYTES, 1, COPY, (b"\x06" * 32,), 1_700_000_000_000_000)
+GOLDEN = {
+    "epoch": (
+        EPOCH,
+        EPOCH_KIND,
+        (
+            "010101010101010101010101010101010101010101000774657374313233000000030303030303030303030303030303"
+            "0303030303030303030303030303030303030000000102030405000007d0020202020202020202020202020202020202"
+            "020202000005dc0101010101010101010101010101010101010101000001f4"
+        ),
+        "054d09bc27358393eb40237f4ab328a70978b05d7d65f2bbcebefecd3097758f",
+    ),
+    "ack": (
+        ACK,
+        ACK_KIND,
+        (
+            "010202020202020202020202020202020202020202010101010101010101010101010101010101010100077465737431"
+            "323300000003030303030303030303030303030303030303030303030303030303030303030300000001020304050404"
+            "040404040404040404040404040404040404040404040404040404040404"
+        ),
+        "f0a2629996257db6a225abc0c0d1f60b561f780f5ad2a19e8d8c3e5f044d75f8",
+    ),
+    "manifest": (
+        MANIFEST,
+        MANIFEST_KIND,
+        (
+            "0101010101010101010101010101010101010101010505050505050505050505050505050500000000002dc6c0001000"
+            "00010001060606060606060606060606060606060606060606060606060606060606060600060a24181e4000"
+        ),
+        "af49c02086752a581f3176ea500aa6cd55115990817d3f14ed0059ad84c917ea",
+    ),
+}
+
+node_ids = st.binary(min_size=20, max_size=20).map(base32)
+digests = st.binary(min_size=32, max_size=32)
+quorum_ids = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}\Z", fullmatch=True)
+u32, u64 = st.integers(0, 2**32 - 1), st.integers(0, 2**64 - 1)
+epochs = st.builds(
+    Epoch, node_ids, quorum_ids, u32, digests, u64, u32,
+    st.lists(st.builds(Member, node_ids, u32), max_size=MEMBERS_MAX, unique_by=lambda m: m.node_id).map(tuple),
+)  # fmt: skip
+acks = st.builds(Ack, node_ids, node_ids, quorum_ids, u32, digests, u64, digests)
+manifests = st.builds(
+    Manifest, node_ids, st.binary(min_size=16, max_size=16), u64, st.integers(1, STRIPE_BYTES_MAX), st.just(1),
+    st.just(COPY), digests.map(lambda root: (root,)), u64,
+)  # fmt: skip
+bodies = st.one_of(epochs, acks, manifests)
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_golden_vectors(name: str) -> None:
+    """Never change these: every signature that was ever given stands on them."""
+    made, kind, body, digest = GOLDEN[name]
+    assert made.encode().hex() == body
+    assert digest_of(kind, SALT, made.encode()).hex() == digest
+    assert type(made).decode(bytes.fromhex(body)) == made
+
+
+@given(bodies)
+def test_what_is_encoded_decodes_to_the_same(made: Epoch | Ack | Manifest) -> None:
+    assert type(made).decode(made.encode()) == made
+
+
+@given(bodies, st.data())
+def test_a_changed_body_is_refused_or_says_something_else(made: Epoch | Ack | Manifest, data: st.DataObject) -> None:
+    body = bytearray(made.encode())
+    body[data.draw(st.integers(0, len(body) - 1))] ^= data.draw(st.integers(1, 255))
+    try:
+        other = type(made).decode(bytes(body))
+    except PeerFault:
+        return
+    assert other != made
+    assert other.encode() == bytes(body)
+
+
+@given(bodies, st.data())
+def test_a_cut_or_lengthened_body_is_refused(made: Epoch | Ack | Manifest, data: st.DataObject) -> None:
+    body = made.encode()
+    longer = body + data.draw(st.binary(min_size=1, max_size=8))
+    for wrong in (body[: data.draw(st.integers(0, len(body) - 1))], longer):
+        with pytest.raises(PeerFault):
+            type(made).decode(wrong)
+
+
+@given(st.binary(max_size=300), st.sampled_from([Epoch, Ack, Manifest]))
+def test_noise_is_refused_as_the_peers_fault(noise: bytes, kind: type[Epoch | Ack | Manifest]) -> None:
+    try:
+        made = kind.decode(noise)
+    except PeerFault:
+        return
+    assert made.encode() == noise
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"members": tuple(Member(base32(bytes([n]) * 20), 1) for n in range(MEMBERS_MAX + 1))}, "65 members"),
+        ({"members": (Member(HOST, 1), Member(HOST, 2))}, "named twice"),
+        ({"quorum_id": ""}, "quorum id"),
+        ({"quorum_id": "q" * 129}, "quorum id"),
+        ({"quorum_id": "a/b"}, "quorum id"),
+        ({"quorum_id": "a\x1b[2J"}, "quorum id"),
+        ({"quorum_id": "ä"}, "quorum id"),
+    ],
+)
+def test_an_epoch_that_breaks_a_rule_is_refused(change: dict[str, object], why: str) -> None:
+    with pytest.raises(PeerFault, match=why):
+        Epoch.decode(dataclasses.replace(EPOCH, **change).encode())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"owner": HOST},
+        {"quorum_id": "test124"},
+        {"epoch": 4},
+        {"subject": bytes(32)},
+        {"size_bytes": 1},
+    ],
+)
+def test_an_ack_is_for_just_one_epoch(change: dict[str, object]) -> None:
+    assert ACK.is_for(EPOCH)
+    assert not ACK.is_for(dataclasses.replace(EPOCH, **change))  # type: ignore[arg-type]
+
+
+def test_signatures_stand_in_one_mesh_for_one_kind_under_one_key() -> None:
+    signer, other = SimSigner("a"), SimSigner("b")
+    epoch, ack = sign_epoch(EPOCH, signer, SALT), sign_ack(ACK, signer, SALT)
+    assert verify_epoch(epoch, signer.public_key, sim_verify, SALT) == EPOCH
+    assert verify_ack(ack, signer.public_key, sim_verify, SALT) == ACK
+    for key, salt in ((other.public_key, SALT), (signer.public_key, bytes(16)), (b"", SALT)):
+        with pytest.raises(PeerFault, match="signature"):
+            verify_epoch(epoch, key, sim_verify, salt)
+        with pytest.raises(PeerFault, match="signature"):
+            verify_ack(ack, key, sim_verify, salt)
+    ack.signature = signer.sign(digest_of(EPOCH_KIND, SALT, ack.body))
+    with pytest.raises(PeerFault, match="signature"):
+        verify_ack(ack, signer.public_key, sim_verify, SALT)

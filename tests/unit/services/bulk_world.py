@@ -1,0 +1,261 @@
+"""An owner and hosts in one process: real handlers, machines and stores in memory; a network that a test can bend.
+
+Time stands still until `pass_ms` moves it. `bend` sees each call before it is carried: it may answer in the target's
+place, change the request, or lose call or answer.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from google.protobuf.message import Message
+
+from offgrid.v1 import objects_pb2
+from offgrid_node.protocol.clock import Now
+from offgrid_node.protocol.effects import Answered, Call, DropBlob, Execute, Machine, Ship
+from offgrid_node.protocol.errors import Fault, OutcomeUnknown, Unavailable
+from offgrid_node.protocol.events import CORE, HOST, PeerUp
+from offgrid_node.protocol.objects.machine import ObjectsMachine
+from offgrid_node.protocol.objects.settings import OUTBOX_MAX, ObjectsSettings
+from offgrid_node.protocol.quorum.machine import QuorumMachine
+from offgrid_node.protocol.quorum.settings import QuorumSettings
+from offgrid_node.runtime import Runtime, Ticket
+from offgrid_node.services.bulk import Bulk, inline
+from offgrid_node.services.caller import ADMIN, Caller, Kind
+from offgrid_node.services.objects.handlers import ObjectHandlers
+from offgrid_node.services.objects.keeping import Keeping
+from offgrid_node.services.objects.reading import Reading
+from offgrid_node.services.objects.replicas import Replicas
+from offgrid_node.services.objects.room import is_known
+from offgrid_node.services.objects.sealing import Sealer
+from offgrid_node.services.objects.shipping import Shipping
+from offgrid_node.services.objects.uploads import Uploads
+from offgrid_node.services.router import snake
+from offgrid_node.storage.memory import MemoryStore
+from offgrid_node.storage.memory_blobs import MemoryBlobs
+from offgrid_tools.sim.crypto import SimSigner, SimWraps, sim_verify
+
+SALT = b"object-world-16b"
+STRIPE = 64
+SERVICE = "offgrid.v1.ObjectService/"
+
+
+@dataclass
+class Letter:
+    """One call on its way. `lose_answer`: it is carried out, and nobody hears of it."""
+
+    source: str
+    target: str
+    method: str
+    request: Any
+    done: Callable[[Message | Fault], None]
+    lose_answer: bool = False
+
+    @property
+    def short(self) -> str:
+        return self.method.rpartition("/")[2]
+
+
+Bend = Callable[[Letter], Message | Fault | None]
+"""The answer in the target's place; None lets the call through."""
+
+
+class Members:
+    """What a directory would say."""
+
+    salt = SALT
+
+    def __init__(self, signers: Mapping[str, SimSigner]) -> None:
+        self._keys = {signer.node_id: signer.public_key for signer in signers.values()}
+
+    def current_key(self, node_id: str) -> bytes | None:
+        return self._keys.get(node_id)
+
+
+class Clock:
+    mono_ms = 1_000
+
+    def now(self) -> Now:
+        return Now(self.mono_ms, 1_700_000_000_000_000 + self.mono_ms * 1_000)
+
+
+class Node:
+    """One of them; `restart` loses what its process held."""
+
+    def __init__(self, world: World, name: str, *, enabled: bool = True) -> None:
+        self.world, self.name, self.signer, self.enabled = world, name, world.signers[name], enabled
+        self.node_id = self.signer.node_id
+        self.store, self.blobs = MemoryStore(), MemoryBlobs()
+        self.up, self.lives, self.outbox_max = True, 0, OUTBOX_MAX
+        self.restart()
+
+    def restart(self) -> None:
+        self.lives += 1
+        signer = self.signer
+
+        def build() -> dict[str, Machine]:
+            objects = ObjectsMachine(ObjectsSettings(signer, SALT, outbox_max=self.outbox_max))
+            return {"objects": objects, "quorum": QuorumMachine(QuorumSettings(signer, SALT))}
+
+        world, members = self.world, lambda: self.world.members
+        self.bulk = Bulk(inline)
+        self.runtime = Runtime(build, self.store, world.clock, world.rng, self)
+        wraps = SimWraps(signer)
+        self.sealer = Sealer(self.blobs, wraps, signer, world.rng, world.clock, lambda: SALT, STRIPE)
+        self.reading = Reading(
+            self.runtime, self.node_id, self, lambda node: world.by_id[node].up, wraps, self.blobs, self.bulk
+        )
+        keeping = Keeping(self.blobs, self.bulk, lambda name: is_known(self.store, name))
+        self.shipping = Shipping(self.runtime, self, members, sim_verify, self.blobs, self.bulk, keeping)
+        self.uploads = Uploads(self.runtime, self.sealer, self.bulk, keeping)
+        self.replicas = Replicas(
+            self.runtime, self.node_id, members, sim_verify, self.blobs, self.bulk, keeping, enabled=self.enabled
+        )
+        self.handlers = ObjectHandlers(self.runtime, self.uploads, self.reading, self.replicas, Path(), 1)
+        for other in world.by_id.values():
+            self.meet(other)
+            other.meet(self)
+
+    def meet(self, other: Node) -> None:
+        roles = frozenset({CORE if other.name == "owner" else HOST})
+        for domain in ("objects", "quorum"):
+            self.runtime.deliver(domain, PeerUp(other.node_id, other.name, roles, 1_000, ""))
+
+    # ---- Outlet and Carrier
+
+    def call(self, call: Call) -> None:
+        def done(end: Message | Fault) -> None:
+            reply, fault = (None, end) if isinstance(end, Fault) else (end, None)
+            self.runtime.deliver(call.domain, Answered(call.tag, call.node, reply, fault))
+
+        self.request(call.node, call.method, call.request, call.timeout_ms, done)
+
+    def execute(self, work: Execute) -> None:
+        raise AssertionError("objects execute nothing")
+
+    def ship(self, work: Ship) -> None:
+        self.shipping.ship(work)
+
+    def drop_blob(self, work: DropBlob) -> None:
+        self.shipping.drop_blob(work)
+
+    def request(
+        self, node: str, method: str, request: Message, timeout_ms: int, done: Callable[[Message | Fault], None]
+    ) -> None:
+        life, data = self.lives, request.SerializeToString()  # what is sent does not change any more
+
+        def ended(end: Message | Fault) -> None:
+            if self.lives == life:  # what comes back to a process that has died is nobody's
+                done(end)
+
+        self.world.letters.append(Letter(self.node_id, node, method, type(request).FromString(data), ended))
+
+    # ---- calls
+
+    def ask(self, method: str, request: Message, caller: Caller = ADMIN) -> Any:
+        """The answer, once everything has come to rest; raises its fault."""
+        outcome = self.begin(method, request, caller)
+        self.world.settle()
+        if isinstance(outcome, Ticket):
+            outcome = outcome.outcome
+        assert outcome is not None, f"{method} has no answer"
+        if isinstance(outcome, Fault):
+            raise outcome
+        return outcome
+
+    def begin(self, method: str, request: Message, caller: Caller = ADMIN) -> Any:
+        return getattr(self.handlers, snake(method))(caller, request)
+
+    def ask_as(self, node: Node, method: str, request: Message) -> Any:
+        """As another member."""
+        return self.ask(method, request, Caller(Kind.MEMBER, node.node_id, frozenset({CORE})))
+
+    # ---- an owner's ways
+
+    def put(self, data: bytes, *, name: str = "", required_milli: int = 0, request_id: str = "") -> objects_pb2.Object:
+        opened = self.ask(
+            "OpenUpload",
+            objects_pb2.OpenUploadRequest(name=name, required_milli=required_milli, request_id=request_id),
+        )
+        self.ask("WriteUpload", objects_pb2.WriteUploadRequest(upload_id=opened.upload_id, data=data))
+        commit = objects_pb2.CommitUploadRequest(upload_id=opened.upload_id, size_bytes=len(data))
+        made: objects_pb2.Object = self.ask("CommitUpload", commit).object
+        return made
+
+    def info(self, wanted: str) -> objects_pb2.Object:
+        made: objects_pb2.Object = self.ask("GetObject", objects_pb2.GetObjectRequest(object=wanted)).object
+        return made
+
+    def read(self, wanted: str) -> bytes:
+        data = b""
+        while True:
+            part = self.ask("ReadObject", objects_pb2.ReadObjectRequest(object=wanted, offset=len(data)))
+            data += part.data
+            if len(data) == part.size_bytes:
+                return data
+            assert part.data, "an answer before the end brings something"
+
+
+class World:
+    """`owner` and `hosts`, all members of one mesh and known to each other."""
+
+    def __init__(self, hosts: int = 3) -> None:
+        names = ["owner", *(f"host-{index}" for index in range(hosts))]
+        self.clock, self.rng = Clock(), Random(1)
+        self.signers = {name: SimSigner(name) for name in names}
+        self.members = Members(self.signers)
+        self.letters: deque[Letter] = deque()
+        self.log: list[str] = []
+        self.bend: Bend = lambda letter: None
+        self.by_id: dict[str, Node] = {}
+        for name in names:
+            node = Node(self, name)
+            self.by_id[node.node_id] = node
+            node.meet(node)
+        self.owner, *self.hosts = self.by_id.values()
+        self.settle()
+
+    def settle(self) -> None:
+        """Until nobody has anything to do at this moment."""
+        for _ in range(10_000):
+            for node in self.by_id.values():
+                if node.up:
+                    node.runtime.wake()
+                    node.runtime.turn()
+            if self.letters:
+                self._carry(self.letters.popleft())
+            elif not any(node.up and node.runtime.inbox_depth for node in self.by_id.values()):
+                return
+        raise AssertionError("they never come to rest")
+
+    def pass_ms(self, span_ms: int) -> None:
+        self.clock.mono_ms += span_ms
+        self.settle()
+
+    def _carry(self, letter: Letter) -> None:
+        self.log.append(letter.short)
+        target = self.by_id.get(letter.target)
+        if target is None or not target.up:
+            letter.done(Unavailable("nobody listens there", reason="NotConnected"))
+            return
+        answer = self.bend(letter)
+        if answer is not None:
+            letter.done(answer)
+            return
+        caller = Caller(Kind.MEMBER, letter.source, frozenset({CORE}))
+        try:
+            outcome = target.begin(letter.short, letter.request, caller)
+        except Fault as fault:
+            outcome = fault
+        if letter.lose_answer:
+            target.runtime.turn()
+            outcome = OutcomeUnknown("no answer came", reason="NoAnswer")
+        if isinstance(outcome, Ticket):
+            outcome.when_done(letter.done)
+        else:
+            letter.done(outcome)

@@ -1,0 +1,214 @@
+"""What of a peer's blocks reaches the ledger: only what is signed by whom it says; a bad one stops no good one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import pytest
+
+from offgrid.v1 import common_pb2, ledger_pb2
+from offgrid_node.keys import NodeKey, verify
+from offgrid_node.protocol.errors import InvalidRequest, PeerFault
+from offgrid_node.protocol.ids import node_id_bytes
+from offgrid_node.protocol.ledger.blocks import CheckedBlock, seal_block
+from offgrid_node.protocol.ledger.commands import HEADS_MAX, PUSH_BLOCKS_MAX, PUSH_BYTES_MAX, WANTED_MAX
+from offgrid_node.protocol.ledger.items import Item, Statement, TxItem
+from offgrid_node.protocol.ledger.records import GENESIS_KIND, LedgerGenesis, Tx
+from offgrid_node.protocol.mesh.records import signed
+from offgrid_node.services.ledger.blocks import BlockChecks
+
+SALT = bytes(range(16))
+ATTIC, BARN, STRANGER = (NodeKey(letter * 32) for letter in (b"a", b"b", b"s"))
+VOTE = Statement(False, 0, bytes(20), 0, 0, bytes(32))
+
+
+@dataclass
+class Members:
+    """Two members, the first an admin."""
+
+    keys: dict[str, bytes] = field(default_factory=lambda: {k.node_id: k.public_key for k in (ATTIC, BARN)})
+    salt: bytes = SALT
+
+    def current_key(self, node_id: str) -> bytes | None:
+        return self.keys.get(node_id)
+
+    def is_admin(self, node_id: str) -> bool:
+        return node_id == ATTIC.node_id
+
+
+class Watched:
+    """The real verifier, counted."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, public_key: bytes, digest: bytes, signature: bytes) -> bool:
+        self.calls += 1
+        return verify(public_key, digest, signature)
+
+
+def account(key: NodeKey) -> bytes:
+    return node_id_bytes(key.node_id)
+
+
+def block(author: NodeKey, *items: Item, height: int = 1, signer: NodeKey | None = None) -> CheckedBlock:
+    return seal_block(account(author), height, bytes(32), (), items or (VOTE,), 5, signer or author, SALT)
+
+
+def message(checked: CheckedBlock) -> ledger_pb2.Block:
+    return ledger_pb2.Block.FromString(checked.raw)
+
+
+def tx_item(owner: NodeKey, signer: NodeKey | None = None, seq: int = 0) -> TxItem:
+    tx = Tx(account(owner), seq, bytes(32), 1_000, ((account(BARN), 5),))
+    digest = tx.digest(SALT)
+    return TxItem(tx, tx.encode(), (signer or owner).sign(digest), digest)
+
+
+def checks(verifier: object = verify, members: Members | None = None) -> BlockChecks:
+    known = members or Members()
+    return BlockChecks(lambda: known, verifier)  # type: ignore[arg-type]
+
+
+def test_good_blocks_come_out_as_they_were_signed_and_in_their_order() -> None:
+    sent = [block(ATTIC, tx_item(BARN)), block(BARN, height=2)]
+    assert list(checks().blocks("x", [message(one) for one in sent])) == sent
+
+
+def forged() -> ledger_pb2.Block:
+    return message(block(ATTIC, signer=BARN))
+
+
+def other_items() -> ledger_pb2.Block:
+    bad = message(block(ATTIC))
+    bad.items[0] = replace(VOTE, seq=9).encode()
+    return bad
+
+
+def foreign_tx() -> ledger_pb2.Block:
+    return message(block(ATTIC, tx_item(BARN, signer=ATTIC)))
+
+
+def no_items() -> ledger_pb2.Block:
+    bad = message(block(ATTIC))
+    del bad.items[:]
+    return bad
+
+
+BAD = {
+    "BadSignature": forged, "WrongItems": other_items, "BlockTooLarge": no_items,
+    "MalformedBody": ledger_pb2.Block,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("reason", BAD)
+def test_a_bad_block_is_refused_with_its_reason_and_stops_no_good_one(reason: str) -> None:
+    with pytest.raises(PeerFault, match="from x: ") as refused:
+        checks().blocks("x", [BAD[reason]()])
+    assert refused.value.reason == reason
+    good = block(BARN)
+    assert checks().blocks("x", [BAD[reason](), message(good), BAD[reason]()]) == (good,)
+
+
+def test_a_transaction_that_its_owner_has_not_signed_spoils_its_block() -> None:
+    with pytest.raises(PeerFault, match=f"an item is not signed by {BARN.node_id}"):
+        checks().blocks("x", [foreign_tx()])
+
+
+def test_whose_signer_is_not_known_yet_is_left_out_without_blame() -> None:
+    by_stranger, good = block(STRANGER), block(BARN)
+    about_stranger = block(ATTIC, tx_item(STRANGER))
+    sent = [message(one) for one in (by_stranger, about_stranger, good)]
+    members = Members()
+    asked = checks(members=members)
+    assert asked.blocks("x", sent[:2]) == ()
+    assert asked.blocks("x", sent) == (good,)
+    members.keys[STRANGER.node_id] = STRANGER.public_key
+    assert asked.blocks("x", sent) == (by_stranger, about_stranger, good), "once it is a member they count"
+
+
+def test_signed_for_another_mesh_it_is_nothing_here() -> None:
+    elsewhere = seal_block(account(ATTIC), 1, bytes(32), (), (VOTE,), 5, ATTIC, bytes(16))
+    with pytest.raises(PeerFault):
+        checks().blocks("x", [message(elsewhere)])
+
+
+def test_a_block_that_many_peers_push_is_checked_once() -> None:
+    verifier = Watched()
+    asked = checks(verifier)
+    sent = message(block(ATTIC, tx_item(BARN)))
+    for _ in range(5):
+        asked.blocks("x", [sent])
+    assert verifier.calls == 2, "the header's signature and the transaction's"
+    altered = ledger_pb2.Block.FromString(sent.SerializeToString())
+    altered.header.signature = bytes(64)
+    with pytest.raises(PeerFault):
+        asked.blocks("x", [altered])
+
+
+def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = (message(block(ATTIC, height=height)) for height in (1, 2))
+    monkeypatch.setattr("offgrid_node.services.ledger.blocks.REMEMBERED_BYTES_MAX", first.ByteSize())
+    verifier = Watched()
+    asked = checks(verifier)
+    for sent in (first, first, second, second, first):
+        asked.blocks("x", [sent])
+    assert verifier.calls == 3, "the newest alone is kept"
+
+
+def test_what_nobody_has_signed_is_not_passed_on() -> None:
+    good = block(ATTIC)
+    padded = ledger_pb2.Block.FromString(good.raw + b"\xfa\x3f\x03pad")
+    assert len(padded.SerializeToString()) > len(good.raw)
+    assert checks().blocks("x", [padded]) == (good,)
+
+
+def test_calls_are_bounded_in_blocks_and_bytes() -> None:
+    with pytest.raises(InvalidRequest, match=f"at most {PUSH_BLOCKS_MAX}"):
+        checks().blocks("x", [ledger_pb2.Block()] * (PUSH_BLOCKS_MAX + 1))
+    fat = ledger_pb2.Block(items=[bytes(PUSH_BYTES_MAX)])
+    with pytest.raises(InvalidRequest, match=f"at most {PUSH_BYTES_MAX}"):
+        checks().blocks("x", [fat])
+
+
+def test_heads_and_wishes_are_bounded_and_well_formed() -> None:
+    head = ledger_pb2.Head(author=ATTIC.node_id, height=3, digest=b"d" * 32)
+    assert checks().heads([head]) == ((account(ATTIC), 3, b"d" * 32),)
+    assert checks().wanted([b"w" * 32]) == (b"w" * 32,)
+    for field_name, bad in (
+        ("heads[0].height", ledger_pb2.Head(author=ATTIC.node_id, digest=b"d" * 32)),
+        ("heads[0].author", ledger_pb2.Head(author="attic", height=1, digest=b"d" * 32)),
+        ("heads[0].digest", ledger_pb2.Head(author=ATTIC.node_id, height=1)),
+    ):
+        with pytest.raises(InvalidRequest) as refused:
+            checks().heads([bad])
+        assert refused.value.violations[0].field == field_name
+    for over in (lambda: checks().heads([head] * (HEADS_MAX + 1)), lambda: checks().wanted([b""] * (WANTED_MAX + 1))):
+        with pytest.raises(InvalidRequest, match="at most"):
+            over()
+    with pytest.raises(InvalidRequest, match=r"wanted\[0\]"):
+        checks().wanted([b"short"])
+
+
+class TestTheGenesis:
+    BODY = LedgerGenesis(ATTIC.node_id, ((ATTIC.node_id, 1_000),), ((BARN.node_id, 5),), 1_000, 77)
+
+    def test_of_an_admin_is_taken(self) -> None:
+        assert checks().genesis(signed(GENESIS_KIND, SALT, self.BODY.encode(), ATTIC)) == self.BODY
+
+    @pytest.mark.parametrize("issuer", [BARN, STRANGER])
+    def test_of_anybody_else_is_not(self, issuer: NodeKey) -> None:
+        body = replace(self.BODY, issuer=issuer.node_id)
+        with pytest.raises(PeerFault) as refused:
+            checks().genesis(signed(GENESIS_KIND, SALT, body.encode(), issuer))
+        assert refused.value.reason == "NotAnAdmin"
+
+    def test_in_an_admins_name_is_not(self) -> None:
+        for message in (
+            signed(GENESIS_KIND, SALT, self.BODY.encode(), BARN),
+            signed(GENESIS_KIND, bytes(16), self.BODY.encode(), ATTIC),
+            common_pb2.Signed(body=self.BODY.encode()),
+        ):
+            with pytest.raises(PeerFault) as refused:
+                checks().genesis(message)
+            assert refused.value.reason == "BadSignature"

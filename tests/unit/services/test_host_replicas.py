@@ -1,0 +1,450 @@
+"""What a host keeps: only what its owner signed, all of it, and only bytes that are the manifest's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from bulk_world import SALT, STRIPE, Node, World
+
+from offgrid.v1 import common_pb2, objects_pb2
+from offgrid_node.keys.stripes import StripeSealer
+from offgrid_node.protocol.errors import (
+    Exhausted,
+    FailedPrecondition,
+    Fault,
+    InvalidRequest,
+    NotFound,
+    PeerFault,
+    Unavailable,
+)
+from offgrid_node.protocol.objects.manifest import (
+    MANIFEST_KIND,
+    TAG_BYTES,
+    Manifest,
+    object_id_of,
+    shard_root,
+    stripe_digest,
+)
+from offgrid_node.protocol.objects.shards import Possession
+from offgrid_node.protocol.objects.tables import quorum_id_of
+from offgrid_node.protocol.quorum.records import ACK_KIND, EPOCH_KIND, Ack, Epoch, Member
+from offgrid_node.protocol.signing import digest_of
+from offgrid_node.services.objects.replicas import (
+    IDLE_MS_MAX,
+    OPEN_PER_OWNER_MAX,
+    PIECE_BYTES_MAX,
+    STAGED_BYTES_PER_OWNER_MAX,
+    WRAPS_MAX,
+)
+from offgrid_node.storage.memory_blobs import MemoryBlobs
+from offgrid_tools.sim.crypto import SimSigner, sim_verify
+
+Open, Write, Commit, Read = (
+    objects_pb2.OpenReplicaRequest,
+    objects_pb2.WriteReplicaRequest,
+    objects_pb2.CommitReplicaRequest,
+    objects_pb2.ReadReplicaRequest,
+)
+
+
+class Parcel:
+    """A sealed object of the owner's, with everything a host wants to see; `changes` make it another one."""
+
+    def __init__(self, world: World, data: bytes = b"x" * 150, *, nonce: bytes = bytes(16), **changes: Any) -> None:
+        self.world, self.owner, self.host = world, world.owner, world.hosts[0]
+        sealer = StripeSealer(b"k" * 32, nonce, STRIPE)
+        stripes = [*sealer.feed(data), sealer.finish()]
+        self.sealed = b"".join(stripes)
+        root = shard_root([stripe_digest(SALT, stripe) for stripe in stripes])
+        body = Manifest(self.owner.node_id, nonce, len(data), STRIPE, 1, 0, (root,), 7)
+        self.body = replace(body, **changes)
+        self.object_id = object_id_of(self.body.roots)
+        self.epoch_body = Epoch(
+            self.owner.node_id,
+            quorum_id_of(self.object_id),
+            1,
+            self.body.subject,
+            self.body.sealed_bytes,
+            2_000,
+            tuple(Member(host.node_id, 1_000) for host in world.hosts),
+        )
+        self.manifest = objects_pb2.Manifest(signed=signed(MANIFEST_KIND, self.body.encode(), self.owner.signer))
+        self.epoch = signed(EPOCH_KIND, self.epoch_body.encode(), self.owner.signer)
+
+    def in_epoch(self, **changes: Any) -> common_pb2.Signed:
+        return signed(EPOCH_KIND, replace(self.epoch_body, **changes).encode(), self.owner.signer)
+
+    def open(self) -> objects_pb2.OpenReplicaResponse:
+        request = Open(manifest=self.manifest, epoch=self.epoch)
+        answer: objects_pb2.OpenReplicaResponse = self.ask("OpenReplica", request)
+        return answer
+
+    def write(self, offset: int, data: bytes) -> int:
+        answer = self.ask("WriteReplica", Write(object_id=self.object_id, offset=offset, data=data))
+        return int(answer.offset)
+
+    def commit(self) -> Ack:
+        request = Commit(object_id=self.object_id, manifest=self.manifest, epoch=self.epoch)
+        ack = self.ask("CommitReplica", request).ack
+        assert sim_verify(self.host.signer.public_key, digest_of(ACK_KIND, SALT, ack.body), ack.signature)
+        return Ack.decode(ack.body)
+
+    def ask(self, method: str, request: Any) -> Any:
+        return self.host.ask_as(self.owner, method, request)
+
+
+def signed(kind: bytes, body: bytes, signer: SimSigner) -> common_pb2.Signed:
+    return common_pb2.Signed(body=body, signature=signer.sign(digest_of(kind, SALT, body)))
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+@pytest.fixture
+def parcel(world: World) -> Parcel:
+    return Parcel(world)
+
+
+class TestAReplica:
+    def test_is_acked_once_all_of_it_is_durable(self, parcel: Parcel) -> None:
+        assert parcel.open().offset == 0
+        assert parcel.write(0, parcel.sealed) == len(parcel.sealed)
+        ack = parcel.commit()
+        assert ack.is_for(parcel.epoch_body)
+        assert ack.node == parcel.host.node_id
+        possession = Possession(SALT, parcel.host.node_id, 1)
+        possession.add(parcel.sealed)
+        assert ack.possession == possession.digest()
+        parcel.host.blobs.crash(parcel.world.rng)
+        assert parcel.host.blobs.read(parcel.object_id, 0, len(parcel.sealed)) == parcel.sealed
+
+    def test_takes_pieces_in_any_order_and_says_where_to_go_on(self, parcel: Parcel) -> None:
+        parcel.open()
+        assert parcel.write(100, parcel.sealed[100:]) == 0, "a piece that came too early is not taken"
+        assert parcel.write(0, parcel.sealed[:100]) == 100
+        assert parcel.write(0, parcel.sealed[:50]) == 100
+        assert parcel.write(50, parcel.sealed[50:]) == len(parcel.sealed)
+        parcel.commit()
+
+    def test_goes_on_after_the_host_restarted(self, parcel: Parcel) -> None:
+        parcel.open()
+        parcel.write(0, parcel.sealed[:100])
+        parcel.host.restart()
+        with pytest.raises(FailedPrecondition) as caught:
+            parcel.write(100, parcel.sealed[100:])
+        assert caught.value.reason == "NotOpened"
+        assert parcel.open().offset == 100
+        parcel.write(100, parcel.sealed[100:])
+        parcel.commit()
+
+    def test_is_acked_the_same_again_without_being_read_again(self, parcel: Parcel) -> None:
+        parcel.open()
+        parcel.write(0, parcel.sealed)
+        first = parcel.commit()
+        parcel.host.restart()
+        parcel.host.blobs.flip(parcel.object_id, 0)
+        assert parcel.commit() == first, "what was said stays said"
+        assert parcel.open().offset == len(parcel.sealed)
+
+    def test_that_was_lost_is_brought_again_under_the_epoch_that_was_acked(self, parcel: Parcel) -> None:
+        parcel.open()
+        parcel.write(0, parcel.sealed)
+        first = parcel.commit()
+        parcel.host.blobs.lose(parcel.object_id)
+        with pytest.raises(FailedPrecondition) as caught:
+            parcel.commit()
+        assert caught.value.reason == "ReplicaIncomplete", "an ack says that the bytes are here"
+        assert parcel.open().offset == 0
+        parcel.write(0, parcel.sealed)
+        assert parcel.commit() == first
+        assert parcel.host.blobs.size(parcel.object_id) == len(parcel.sealed)
+        assert parcel.host.blobs.all_staged() == []
+
+    @pytest.mark.parametrize("nth", range(3))
+    def test_whose_sync_failed_is_not_acked_by_a_retry(self, parcel: Parcel, nth: int) -> None:
+        parcel.open()
+        parcel.write(0, parcel.sealed)
+        parcel.host.blobs.fail_sync(nth)
+        with pytest.raises(Unavailable):
+            parcel.commit()
+        with pytest.raises(FailedPrecondition) as caught:
+            parcel.commit()
+        assert caught.value.reason == "ReplicaIncomplete"
+        parcel.open()
+        parcel.write(0, parcel.sealed)
+        parcel.commit()
+        assert parcel.host.blobs.is_durable(parcel.object_id)
+
+    def test_that_was_here_already_is_synced_before_it_is_vouched_for(self, parcel: Parcel) -> None:
+        parcel.open()
+        parcel.write(0, parcel.sealed)
+        parcel.commit()
+        parcel.epoch = parcel.in_epoch(epoch=2)
+        parcel.host.blobs.fail_sync(0)
+        with pytest.raises(Unavailable):
+            parcel.commit()
+        assert parcel.commit().epoch == 2
+
+    def test_is_read_again_for_the_next_epoch(self, parcel: Parcel) -> None:
+        parcel.open()
+        parcel.write(0, parcel.sealed)
+        first = parcel.commit()
+        parcel.epoch = parcel.in_epoch(epoch=2)
+        second = parcel.commit()
+        assert (second.epoch, second.possession != first.possession) == (2, True)
+
+    def test_that_has_rotted_is_not_acked_for_the_next_epoch_but_brought_again(self, parcel: Parcel) -> None:
+        parcel.open()
+        parcel.write(0, parcel.sealed)
+        parcel.commit()
+        parcel.host.blobs.flip(parcel.object_id, 3)
+        parcel.epoch = parcel.in_epoch(epoch=2)
+        with pytest.raises(FailedPrecondition) as caught:
+            parcel.commit()
+        assert caught.value.reason == "ReplicaDamaged"
+        assert parcel.open().offset == 0
+        parcel.write(0, parcel.sealed)
+        assert parcel.commit().epoch == 2
+        assert parcel.host.blobs.read(parcel.object_id, 0, len(parcel.sealed)) == parcel.sealed
+
+    def test_that_was_cut_short_is_brought_again(self, parcel: Parcel) -> None:
+        parcel.open()
+        parcel.write(0, parcel.sealed)
+        parcel.commit()
+        parcel.host.blobs.append("u-cut", 0, parcel.sealed[:50])
+        parcel.host.blobs.finish("u-cut", parcel.object_id)
+        parcel.epoch = parcel.in_epoch(epoch=2)
+        assert parcel.open().offset == 0
+        parcel.write(0, parcel.sealed)
+        assert parcel.commit().epoch == 2
+
+    def test_can_be_read_in_parts_by_any_member(self, parcel: Parcel) -> None:
+        parcel.open()
+        parcel.write(0, parcel.sealed)
+        parcel.commit()
+        reader = parcel.world.hosts[1]
+        answer = parcel.host.ask_as(reader, "ReadReplica", Read(object_id=parcel.object_id, offset=10, length=20))
+        assert (answer.data, answer.size_bytes) == (parcel.sealed[10:30], len(parcel.sealed))
+        tail = parcel.host.ask_as(reader, "ReadReplica", Read(object_id=parcel.object_id, offset=100, length=1_000))
+        assert tail.data == parcel.sealed[100:]
+
+
+class TestACommitIsRefused:
+    def test_while_bytes_are_missing(self, parcel: Parcel) -> None:
+        parcel.open()
+        parcel.write(0, parcel.sealed[:-1])
+        with pytest.raises(FailedPrecondition) as caught:
+            parcel.commit()
+        assert (caught.value.reason, caught.value.metadata["offset"]) == (
+            "ReplicaIncomplete",
+            str(len(parcel.sealed) - 1),
+        )
+        parcel.write(len(parcel.sealed) - 1, parcel.sealed[-1:])
+        parcel.commit()
+
+    @pytest.mark.parametrize("at", [0, STRIPE, STRIPE + TAG_BYTES, -1])
+    def test_when_a_bit_is_another_and_the_bytes_go(self, parcel: Parcel, at: int) -> None:
+        wrong = bytearray(parcel.sealed)
+        wrong[at] ^= 1
+        parcel.open()
+        parcel.write(0, bytes(wrong))
+        with pytest.raises(FailedPrecondition) as caught:
+            parcel.commit()
+        assert caught.value.reason == "WrongRoot"
+        assert parcel.host.blobs.size(parcel.object_id) is None
+        assert parcel.open().offset == 0, "nothing of it is gone on with"
+        parcel.write(0, parcel.sealed)
+        parcel.commit()
+
+    def test_when_stripes_are_swapped(self, parcel: Parcel) -> None:
+        length = STRIPE + TAG_BYTES
+        swapped = parcel.sealed[length : 2 * length] + parcel.sealed[:length] + parcel.sealed[2 * length :]
+        parcel.open()
+        parcel.write(0, swapped)
+        with pytest.raises(FailedPrecondition, match="not those of"):
+            parcel.commit()
+
+    def test_for_an_epoch_lower_than_one_that_was_acked(self, parcel: Parcel) -> None:
+        parcel.epoch = parcel.in_epoch(epoch=2)
+        parcel.open()
+        parcel.write(0, parcel.sealed)
+        parcel.commit()
+        parcel.epoch = parcel.in_epoch(epoch=1)
+        with pytest.raises(Fault) as caught:
+            parcel.commit()
+        assert caught.value.reason == "EpochOver"
+
+
+class TestTwoOwnersOfOneObjectId:
+    """Whoever has seen a manifest can sign another one over the same root."""
+
+    def thief(self, world: World, **changes: Any) -> Parcel:
+        """Claims the same root as the honest owner does."""
+        thief = Parcel(world, owner=world.hosts[1].node_id, **changes)
+        thief.owner = world.hosts[1]
+        thief.manifest = objects_pb2.Manifest(signed=signed(MANIFEST_KIND, thief.body.encode(), thief.owner.signer))
+        thief.epoch_body = replace(thief.epoch_body, owner=thief.owner.node_id)
+        thief.epoch = thief.in_epoch()
+        return thief
+
+    def test_do_not_disturb_each_others_pieces(self, world: World) -> None:
+        honest, thief = Parcel(world), self.thief(world)
+        honest.open()
+        honest.write(0, honest.sealed[:100])
+        assert thief.object_id == honest.object_id
+        assert thief.open().offset == 0
+        thief.write(0, b"rubbish" * 20)
+        honest.write(100, honest.sealed[100:])
+        honest.commit()
+        assert honest.host.blobs.read(honest.object_id, 0, len(honest.sealed)) == honest.sealed
+
+    @pytest.mark.parametrize("changes", [{"size_bytes": 5}, {"size_bytes": 2**20}, {"stripe_bytes": 70}])
+    def test_nobody_makes_a_host_drop_what_another_brought(self, world: World, changes: dict[str, int]) -> None:
+        honest, thief = Parcel(world), self.thief(world, **changes)
+        honest.open()
+        honest.write(0, honest.sealed)
+        honest.commit()
+        for _ in range(2):
+            with pytest.raises(FailedPrecondition):
+                thief.commit()
+            thief.open()
+            thief.write(0, b"x" * thief.body.sealed_bytes if thief.body.sealed_bytes < 10_000 else b"x")
+        assert honest.host.blobs.read(honest.object_id, 0, len(honest.sealed)) == honest.sealed
+
+
+def _stranger() -> SimSigner:
+    return SimSigner("stranger")
+
+
+FORGED: dict[str, tuple[Callable[[Parcel], objects_pb2.OpenReplicaRequest], type[Fault], str]] = {
+    "no manifest": (lambda p: Open(epoch=p.epoch), PeerFault, "MalformedBody"),
+    "no epoch": (lambda p: Open(manifest=p.manifest), PeerFault, "MalformedBody"),
+    "a manifest signed by a stranger": (
+        lambda p: Open(
+            manifest=objects_pb2.Manifest(signed=signed(MANIFEST_KIND, p.body.encode(), _stranger())), epoch=p.epoch),
+        PeerFault, "BadSignature"),
+    "an epoch signed by a stranger": (
+        lambda p: Open(manifest=p.manifest, epoch=signed(EPOCH_KIND, p.epoch_body.encode(), _stranger())),
+        PeerFault, "BadSignature"),
+    "an epoch's signature over a manifest": (
+        lambda p: Open(
+            manifest=objects_pb2.Manifest(signed=signed(EPOCH_KIND, p.body.encode(), p.owner.signer)), epoch=p.epoch),
+        PeerFault, "BadSignature"),
+    "another's manifest": (
+        lambda p: Open(
+            manifest=objects_pb2.Manifest(
+                signed=signed(
+                    MANIFEST_KIND, replace(p.body, owner=p.host.node_id).encode(), p.host.signer)), epoch=p.epoch),
+        PeerFault, "ForgedManifest"),
+    "the epoch of another quorum": (
+        lambda p: Open(manifest=p.manifest, epoch=p.in_epoch(quorum_id="mission:1")), PeerFault, "WrongEpoch"),
+    "the epoch of another thing": (
+        lambda p: Open(manifest=p.manifest, epoch=p.in_epoch(subject=bytes(32))), PeerFault, "WrongEpoch"),
+    "an epoch without this node": (
+        lambda p: Open(manifest=p.manifest, epoch=p.in_epoch(members=p.epoch_body.members[1:])),
+        FailedPrecondition, "NoMember"),
+    "too many wraps": (
+        lambda p: Open(
+            manifest=objects_pb2.Manifest(
+                signed=p.manifest.signed, wraps=[objects_pb2.KeyWrap()] * (WRAPS_MAX + 1)), epoch=p.epoch),
+        InvalidRequest, "InvalidRequest"),
+    "a wrap too large": (
+        lambda p: Open(
+            manifest=objects_pb2.Manifest(
+                signed=p.manifest.signed, wraps=[objects_pb2.KeyWrap(sealed_key=bytes(257))]), epoch=p.epoch),
+        InvalidRequest, "InvalidRequest"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", FORGED)
+def test_what_is_forged_or_ill_matched_is_refused(parcel: Parcel, case: str) -> None:
+    build, kind, reason = FORGED[case]
+    request = build(parcel)
+    for method, message in (
+        ("OpenReplica", request),
+        ("CommitReplica", Commit(object_id=parcel.object_id, manifest=request.manifest, epoch=request.epoch)),
+    ):
+        with pytest.raises(kind) as caught:
+            parcel.ask(method, message)
+        assert caught.value.reason == reason
+    assert parcel.host.blobs.all_staged() == []
+
+
+class TestBounds:
+    def test_pieces(self, parcel: Parcel) -> None:
+        parcel.open()
+        with pytest.raises(InvalidRequest, match="data"):
+            parcel.write(0, bytes(PIECE_BYTES_MAX + 1))
+        with pytest.raises(InvalidRequest, match="ends at"):
+            parcel.write(len(parcel.sealed) - 1, b"xx")
+
+    def test_an_object_of_too_many_stripes(self, world: World) -> None:
+        with pytest.raises(InvalidRequest, match="stripes"):
+            Parcel(world, size_bytes=2**40, stripe_bytes=1).open()
+
+    def test_an_object_that_the_disk_cannot_hold(self, world: World) -> None:
+        world.hosts[0].blobs = MemoryBlobs(limit_bytes=100)
+        world.hosts[0].restart()
+        with pytest.raises(Exhausted, match="disk"):
+            Parcel(world).open()
+
+    def test_replicas_coming_in_at_once_for_one_owner(self, world: World) -> None:
+        for index in range(OPEN_PER_OWNER_MAX):
+            parcel = Parcel(world, nonce=index.to_bytes(16, "big"))
+            parcel.open()
+            parcel.write(0, parcel.sealed[:10])
+        more = Parcel(world, nonce=b"m" * 16)
+        with pytest.raises(Exhausted, match="coming in here") as caught:
+            more.open()
+        assert caught.value.retry_ms
+        parcel.open()  # one that is open already may be opened again
+        world.pass_ms(IDLE_MS_MAX)
+        more.open()
+        assert len(more.host.blobs.all_staged()) == OPEN_PER_OWNER_MAX - 1, "the one that made room is gone"
+
+    def test_bytes_coming_in_at_once_for_one_owner(self, world: World) -> None:
+        half = STAGED_BYTES_PER_OWNER_MAX // 2 + 1
+        Parcel(world, size_bytes=half, stripe_bytes=2**24).open()
+        with pytest.raises(Exhausted, match="coming in here"):
+            Parcel(world, nonce=b"m" * 16, size_bytes=half, stripe_bytes=2**24).open()
+
+    def test_a_read(self, parcel: Parcel) -> None:
+        for request, kind in (
+            (Read(object_id="../../etc/passwd", length=1), InvalidRequest),
+            (Read(object_id=parcel.object_id, length=1), NotFound),
+            (Read(object_id=parcel.object_id), InvalidRequest),
+            (Read(object_id=parcel.object_id, length=PIECE_BYTES_MAX + 1), InvalidRequest),
+        ):
+            with pytest.raises(kind):
+                parcel.ask("ReadReplica", request)
+        parcel.open()
+        parcel.write(0, parcel.sealed)
+        parcel.commit()
+        with pytest.raises(InvalidRequest, match="offset"):
+            parcel.ask("ReadReplica", Read(object_id=parcel.object_id, offset=len(parcel.sealed), length=1))
+
+
+def test_a_node_that_keeps_nothing_for_others_says_so(world: World) -> None:
+    host = world.hosts[0]
+    host.enabled = False
+    host.restart()
+    parcel = Parcel(world)
+    for call in (parcel.open, parcel.commit, lambda: parcel.write(0, b"x")):
+        with pytest.raises(FailedPrecondition, match=r"storage\.enabled") as caught:
+            call()
+        assert caught.value.reason == "StorageOff"
+
+
+def test_the_object_is_durable_by_others_when_one_keeps_nothing(world: World) -> None:
+    host: Node = world.hosts[0]
+    host.enabled = False
+    host.restart()
+    made = world.owner.put(b"x" * 100, required_milli=2_000)
+    made = world.owner.info(made.object_id)
+    assert made.state == objects_pb2.OBJECT_STATE_DURABLE
+    assert host.node_id not in {ack.node_id for ack in made.acks}

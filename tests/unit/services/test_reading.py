@@ -1,0 +1,191 @@
+"""Reading back: whatever hosts do, what comes out is what went in, or a fault that names who was tried and why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from bulk_world import STRIPE, Letter, World
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from offgrid.v1 import objects_pb2
+from offgrid_node.protocol.errors import Fault, InvalidRequest, NotFound, OutcomeUnknown, PermissionDenied, Unavailable
+from offgrid_node.protocol.objects.manifest import TAG_BYTES
+from offgrid_node.services.objects.reading import AWAY_MS, LYING_MS
+
+DATA = bytes(range(256)) * 2
+Reply = objects_pb2.ReadReplicaResponse
+Read = objects_pb2.ReadObjectRequest
+
+
+@pytest.fixture
+def world() -> World:
+    """DATA lies on all three hosts, and no more with its owner."""
+    world = World()
+    world.owner.put(DATA, name="data")
+    world.pass_ms(1_000)
+    made = world.owner.info("data")
+    assert (made.local, len(made.acks)) == (False, 3)
+    assert list(world.owner.blobs.names()) == []
+    world.log.clear()
+    return world
+
+
+def asked(world: World) -> list[str]:
+    """Who was asked for stripes since, in order, by name."""
+    return [entry for entry in world.log if entry == "ReadReplica"]
+
+
+def by(world: World, host: int, answer: Callable[[Letter], object]) -> None:
+    """One host answers reads in its own way."""
+    liar = world.hosts[host].node_id
+
+    def bend(letter: Letter):  # type: ignore[no-untyped-def]
+        return answer(letter) if letter.target == liar and letter.short == "ReadReplica" else None
+
+    world.bend = bend
+
+
+def honest(world: World, letter: Letter) -> Reply:
+    request = letter.request
+    data = world.by_id[letter.target].blobs.read(request.object_id, request.offset, request.length)
+    return Reply(data=data, size_bytes=len(DATA))
+
+
+def flipped(data: bytes) -> bytes:
+    return bytes([data[0] ^ 1]) + data[1:]
+
+
+LIES: dict[str, Callable[[World, Letter], object]] = {
+    "other bytes": lambda w, to: Reply(data=flipped(honest(w, to).data)),
+    "the stripe before": lambda w, to: Reply(data=w.hosts[1].blobs.read(to.request.object_id, 0, to.request.length)),
+    "too little": lambda w, to: Reply(data=honest(w, to).data[:-1]),
+    "too much": lambda w, to: Reply(data=honest(w, to).data + b"x"),
+    "nothing": lambda w, to: Reply(),
+    "an answer of another kind": lambda w, to: objects_pb2.GetCapacityResponse(),
+    "that it has no replica": lambda w, to: NotFound("gone"),
+    "no answer": lambda w, to: OutcomeUnknown("too late"),
+    "that it is busy": lambda w, to: Unavailable("busy"),
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_one_bad_host_does_no_harm(world: World, lie: str) -> None:
+    by(world, 0, lambda letter: LIES[lie](world, letter))
+    assert world.owner.read("data") == DATA
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_of_bad_hosts_alone_nothing_is_believed(world: World, lie: str) -> None:
+    world.bend = lambda letter: LIES[lie](world, letter) if letter.short == "ReadReplica" else None  # type: ignore[assignment,return-value]
+    if lie == "the stripe before":
+        part = world.owner.ask("ReadObject", Read(object="data"))  # the first stripe is what it says
+        assert part.data == DATA[:STRIPE]
+    with pytest.raises(Unavailable) as caught:
+        world.owner.ask("ReadObject", Read(object="data", offset=STRIPE))
+    assert caught.value.reason == "NoReplica"
+    for host in world.hosts:
+        assert host.node_id in caught.value.message, "who was tried"
+
+
+def test_a_liar_is_asked_last_for_a_while(world: World) -> None:
+    calls: list[str] = []
+    liar = world.hosts[0].node_id
+
+    def bend(letter: Letter):  # type: ignore[no-untyped-def]
+        calls.append(letter.target)
+        return Reply(data=b"no") if letter.target == liar else None
+
+    world.bend = bend
+    assert world.owner.read("data") == DATA
+    assert calls.count(liar) == 1, "one try was enough"
+    world.pass_ms(AWAY_MS)
+    world.owner.read("data")
+    assert calls.count(liar) == 1
+    world.pass_ms(LYING_MS)
+    world.owner.read("data")
+    assert calls.count(liar) == 2, "it gets another chance in the end"
+
+
+def test_stripes_are_spread_over_the_hosts(world: World) -> None:
+    sources = {world.owner.ask("ReadObject", Read(object="data", offset=at)).read_from for at in range(0, 512, STRIPE)}
+    assert sources == {host.node_id for host in world.hosts}
+
+
+def test_dead_hosts_are_asked_last(world: World) -> None:
+    for host in world.hosts[:2]:
+        host.up = False
+    assert world.owner.read("data") == DATA
+    assert len(asked(world)) == len(DATA) // STRIPE, "each stripe was asked of the living one first"
+
+
+def test_a_slow_host_gets_a_long_time_only_when_no_other_answers(world: World) -> None:
+    calls = []
+    world.bend = lambda letter: calls.append(letter.target) or (OutcomeUnknown("late") if len(calls) < 5 else None)  # type: ignore[func-returns-value]
+    assert world.owner.ask("ReadObject", Read(object="data")).data == DATA[:STRIPE]
+    assert len(calls) == 5
+    assert set(calls[:3]) == {host.node_id for host in world.hosts}, "first each of them once"
+
+
+class TestTheOwnersOwnCopy:
+    @pytest.fixture
+    def world(self) -> World:
+        """The hosts are away: the only copy is here."""
+        world = World()
+        for host in world.hosts:
+            host.up = False
+        world.owner.put(DATA, name="data")
+        return world
+
+    def test_is_read_without_asking_anybody(self, world: World) -> None:
+        world.log.clear()
+        assert world.owner.read("data") == DATA
+        assert asked(world) == []
+
+    def test_is_no_reason_to_give_up_when_it_is_damaged(self, world: World) -> None:
+        object_id = world.owner.info("data").object_id
+        for host in world.hosts[:2]:
+            host.up = True
+        world.pass_ms(60_000)  # two of three: durable, and the owner's copy stays
+        assert len(world.owner.info("data").acks) == 2
+        world.owner.blobs.flip(object_id, STRIPE + TAG_BYTES)
+        assert world.owner.read("data") == DATA
+
+    def test_that_is_damaged_and_alone_is_said_to_be(self, world: World) -> None:
+        world.owner.blobs.flip(world.owner.info("data").object_id, 0)
+        with pytest.raises(Unavailable, match="this node: stripe 0 does not open"):
+            world.owner.read("data")
+
+
+@settings(deadline=None, max_examples=50)
+@given(size=st.integers(0, 4 * STRIPE), offset=st.integers(0, 4 * STRIPE), length=st.integers(0, 4 * STRIPE))
+def test_a_range_is_what_the_object_has_there_up_to_the_end_of_a_stripe(size: int, offset: int, length: int) -> None:
+    world, data = World(0), bytes(index % 251 for index in range(size))
+    made = world.owner.put(data)
+    request = Read(object=made.object_id, offset=offset, length=length)
+    if offset > size:
+        with pytest.raises(InvalidRequest, match="offset"):
+            world.owner.ask("ReadObject", request)
+        return
+    part = world.owner.ask("ReadObject", request)
+    end = min(offset + length if length else size, size, offset - offset % STRIPE + STRIPE)
+    assert (part.data, part.size_bytes) == (data[offset:end], size)
+
+
+def test_an_object_whose_key_is_for_somebody_else_does_not_open(world: World) -> None:
+    """Each wrap is for one reader; the manifest of another object brings none of ours."""
+    with pytest.raises(PermissionDenied, match="seal does not open"):
+        world.hosts[0].reading.key_of(world.owner.info("data").manifest)
+
+
+def test_whom_a_host_names_instead_is_asked_as_well(world: World) -> None:
+    """Bounded: a liar may name anybody, and costs a try each."""
+
+    def bend(letter: Letter) -> Fault | None:
+        if letter.target == world.hosts[2].node_id:
+            return None
+        return NotFound("not here", metadata={"holders": f"nobody,{world.hosts[2].node_id}"})
+
+    world.bend = bend
+    assert world.owner.read("data") == DATA

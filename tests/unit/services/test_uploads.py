@@ -1,0 +1,307 @@
+"""What an owner puts: pieces of any size, repeats, restarts, and every refusal."""
+
+from __future__ import annotations
+
+import pytest
+from bulk_world import STRIPE, World
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from offgrid.v1 import objects_pb2
+from offgrid_node.protocol.errors import (
+    AlreadyExists,
+    Exhausted,
+    FailedPrecondition,
+    Fault,
+    Internal,
+    InvalidRequest,
+    NotFound,
+    Unavailable,
+)
+from offgrid_node.services.objects.uploads import (
+    ENQUEUE_BYTES_MAX,
+    IDLE_MS_MAX,
+    NAME_CHARS_MAX,
+    PIECE_BYTES_MAX,
+    UPLOADS_MAX,
+)
+
+Open, Write, Commit = (
+    objects_pb2.OpenUploadRequest,
+    objects_pb2.WriteUploadRequest,
+    objects_pb2.CommitUploadRequest,
+)
+ACCEPTED, DURABLE = objects_pb2.OBJECT_STATE_ACCEPTED, objects_pb2.OBJECT_STATE_DURABLE
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def opened(world: World, **fields: object) -> objects_pb2.OpenUploadResponse:
+    answer: objects_pb2.OpenUploadResponse = world.owner.ask("OpenUpload", Open(**fields))
+    return answer
+
+
+@settings(deadline=None, max_examples=50)
+@given(data=st.binary(max_size=5 * STRIPE), cuts=st.lists(st.integers(0, 5 * STRIPE), max_size=6))
+def test_whatever_the_pieces_the_object_reads_back(data: bytes, cuts: list[int]) -> None:
+    world = World(1)
+    upload_id, offset = opened(world).upload_id, 0
+    for end in [*sorted(min(cut, len(data)) for cut in cuts), len(data)]:
+        piece = Write(upload_id=upload_id, offset=offset, data=data[offset:end])
+        offset = world.owner.ask("WriteUpload", piece).offset
+        assert offset == end
+    made = world.owner.ask("CommitUpload", Commit(upload_id=upload_id, size_bytes=len(data))).object
+    assert (made.size_bytes, made.state) == (len(data), ACCEPTED)
+    assert world.owner.read(made.object_id) == data
+    assert world.hosts[0].blobs.size(made.object_id) == len(data) + 16 * max(1, -(-len(data) // STRIPE))
+
+
+class TestPieces:
+    def test_may_come_again(self, world: World) -> None:
+        upload_id = opened(world).upload_id
+        for offset, data, end in ((0, b"abcd", 4), (0, b"abcd", 4), (2, b"cdef", 6), (0, b"ab", 6)):
+            piece = Write(upload_id=upload_id, offset=offset, data=data)
+            assert world.owner.ask("WriteUpload", piece).offset == end
+        made = world.owner.ask("CommitUpload", Commit(upload_id=upload_id, size_bytes=6)).object
+        assert world.owner.read(made.object_id) == b"abcdef"
+
+    def test_leave_no_gap(self, world: World) -> None:
+        upload_id = opened(world).upload_id
+        with pytest.raises(FailedPrecondition, match="gap") as caught:
+            world.owner.ask("WriteUpload", Write(upload_id=upload_id, offset=1, data=b"b"))
+        assert caught.value.metadata["offset"] == "0"
+        assert world.owner.ask("WriteUpload", Write(upload_id=upload_id, data=b"a")).offset == 1, "it goes on"
+
+    def test_are_bounded(self, world: World) -> None:
+        request = Write(upload_id=opened(world).upload_id, data=bytes(PIECE_BYTES_MAX + 1))
+        with pytest.raises(InvalidRequest, match="data"):
+            world.owner.ask("WriteUpload", request)
+
+    def test_touch_the_disk_sealed_only(self, world: World) -> None:
+        upload_id, marker = opened(world).upload_id, b"the marker " * 100
+        world.owner.ask("WriteUpload", Write(upload_id=upload_id, data=marker))
+        (staged,) = world.owner.blobs.all_staged()
+        assert staged.size_bytes >= 10 * STRIPE
+        assert b"marker" not in world.owner.blobs.read_staged(staged.name, 0, staged.size_bytes)
+
+
+class TestARequestId:
+    def test_goes_on_where_it_stopped(self, world: World) -> None:
+        upload_id = opened(world, request_id="r").upload_id
+        world.owner.ask("WriteUpload", Write(upload_id=upload_id, data=bytes(100)))
+        again = opened(world, request_id="r")
+        assert (again.upload_id, again.offset) == (upload_id, 100)
+
+    def test_begins_again_after_a_restart(self, world: World) -> None:
+        upload_id = opened(world, request_id="r").upload_id
+        world.owner.ask("WriteUpload", Write(upload_id=upload_id, data=bytes(100)))
+        world.owner.restart()
+        with pytest.raises(NotFound, match="open it again") as caught:
+            world.owner.ask("WriteUpload", Write(upload_id=upload_id, offset=100, data=b"x"))
+        assert caught.value.reason == "UploadNotFound"
+        assert opened(world, request_id="r").offset == 0
+
+    def test_finds_what_is_committed_even_after_a_restart(self, world: World) -> None:
+        made = world.owner.put(b"once", name="n", request_id="r")
+        for _ in range(2):
+            again = opened(world, name="n", request_id="r")
+            assert again.offset == 4
+            commit = Commit(upload_id=again.upload_id, size_bytes=4)
+            assert world.owner.ask("CommitUpload", commit).object.object_id == made.object_id
+            world.owner.restart()
+        assert len(world.owner.ask("ListObjects", objects_pb2.ListObjectsRequest()).objects) == 1
+
+    def test_makes_nothing_else(self, world: World) -> None:
+        world.owner.put(b"once", name="n", request_id="r")
+        world.owner.restart()
+        with pytest.raises(AlreadyExists, match="another request"):
+            opened(world, name="other", request_id="r")
+
+
+class TestACommit:
+    def test_may_come_twice(self, world: World) -> None:
+        upload_id = opened(world).upload_id
+        world.owner.ask("WriteUpload", Write(upload_id=upload_id, data=b"abc"))
+        first = world.owner.ask("CommitUpload", Commit(upload_id=upload_id, size_bytes=3)).object
+        second = world.owner.ask("CommitUpload", Commit(upload_id=upload_id, size_bytes=3)).object
+        assert second.object_id == first.object_id
+        assert len(world.owner.ask("ListOutbox", objects_pb2.ListOutboxRequest()).entries) == 1
+
+    def test_of_another_size_is_refused_and_the_upload_goes_on(self, world: World) -> None:
+        upload_id = opened(world).upload_id
+        world.owner.ask("WriteUpload", Write(upload_id=upload_id, data=b"abc"))
+        with pytest.raises(InvalidRequest, match="4 were said, 3 are here"):
+            world.owner.ask("CommitUpload", Commit(upload_id=upload_id, size_bytes=4))
+        world.owner.ask("WriteUpload", Write(upload_id=upload_id, offset=3, data=b"d"))
+        world.owner.ask("CommitUpload", Commit(upload_id=upload_id, size_bytes=4))
+
+    def test_that_the_store_could_not_take_may_be_repeated(self, world: World) -> None:
+        upload_id = opened(world).upload_id
+        world.owner.ask("WriteUpload", Write(upload_id=upload_id, data=b"abc"))
+        world.owner.store.fail_next(Unavailable("the disk is gone", reason="DiskError"))
+        with pytest.raises(Unavailable):
+            world.owner.ask("CommitUpload", Commit(upload_id=upload_id, size_bytes=3))
+        made = world.owner.ask("CommitUpload", Commit(upload_id=upload_id, size_bytes=3)).object
+        assert world.owner.read(made.object_id) == b"abc"
+
+    def test_that_is_repeated_looks_whether_the_bytes_are_still_there(self, world: World) -> None:
+        upload_id = opened(world).upload_id
+        world.owner.ask("WriteUpload", Write(upload_id=upload_id, data=b"abc"))
+        world.owner.store.fail_next(Unavailable("the disk is gone", reason="DiskError"))
+        with pytest.raises(Unavailable):
+            world.owner.ask("CommitUpload", Commit(upload_id=upload_id, size_bytes=3))
+        for name in list(world.owner.blobs.names()):
+            world.owner.blobs.delete(name)
+        with pytest.raises(FailedPrecondition) as caught:
+            world.owner.ask("CommitUpload", Commit(upload_id=upload_id, size_bytes=3))
+        assert caught.value.reason == "UploadLost"
+        assert not world.owner.ask("ListObjects", objects_pb2.ListObjectsRequest()).objects
+
+    @pytest.mark.parametrize("fault", [Exhausted("full", reason="StoreFull"), Internal("what?", reason="Odd")])
+    def test_that_failed_on_anything_but_the_machines_word_may_be_repeated(self, world: World, fault: Fault) -> None:
+        upload_id = opened(world).upload_id
+        world.owner.ask("WriteUpload", Write(upload_id=upload_id, data=b"abc"))
+        world.owner.store.fail_next(fault)
+        with pytest.raises(type(fault)):
+            world.owner.ask("CommitUpload", Commit(upload_id=upload_id, size_bytes=3))
+        made = world.owner.ask("CommitUpload", Commit(upload_id=upload_id, size_bytes=3)).object
+        assert world.owner.read(made.object_id) == b"abc"
+
+    def test_that_the_machine_refused_leaves_nothing(self, world: World) -> None:
+        upload_id = opened(world).upload_id
+        world.owner.ask("WriteUpload", Write(upload_id=upload_id, data=b"abc"))
+        world.owner.outbox_max = 0
+        world.owner.runtime.reload()
+        with pytest.raises(Exhausted) as caught:
+            world.owner.ask("CommitUpload", Commit(upload_id=upload_id, size_bytes=3))
+        assert caught.value.reason == "OutboxFull"
+        assert list(world.owner.blobs.names()) == []
+        with pytest.raises(NotFound, match="open it again"):
+            world.owner.ask("CommitUpload", Commit(upload_id=upload_id, size_bytes=3))
+
+    def test_that_is_refused_takes_nothing_from_a_repeated_one_that_is_not(self) -> None:
+        world = World(0)
+        owner, upload_id = world.owner, opened(world).upload_id
+        owner.ask("WriteUpload", Write(upload_id=upload_id, data=b"abc"))
+        commit = Commit(upload_id=upload_id, size_bytes=3)
+        owner.outbox_max = 0
+        owner.runtime.reload()
+        first = owner.begin("CommitUpload", commit)
+        pending = owner.runtime.gather()
+        assert pending is not None
+        second = owner.begin("CommitUpload", commit)  # repeated while the first is in its commit
+        owner.outbox_max = 10
+        owner.runtime.fail(pending, Exhausted("no room", reason="OutboxFull"))  # loads the machine with its new bound
+        world.settle()
+        assert first.outcome.reason == "OutboxFull"
+        made = second.outcome.object
+        assert owner.blobs.size(made.object_id), "its only copy"
+        assert owner.read(made.object_id) == b"abc"
+
+    def test_is_durable_here_when_it_answers(self, world: World) -> None:
+        for host in world.hosts:
+            host.up = False
+        made = world.owner.put(b"abc" * 100)
+        world.owner.blobs.crash(world.rng)
+        world.owner.restart()
+        assert world.owner.read(made.object_id) == b"abc" * 100
+
+
+class TestBounds:
+    def test_so_many_uploads_at_once_and_no_more(self, world: World) -> None:
+        ids = [opened(world, request_id=f"r{index}").upload_id for index in range(UPLOADS_MAX)]
+        for upload_id in ids:
+            world.owner.ask("WriteUpload", Write(upload_id=upload_id, data=bytes(2 * STRIPE)))
+        with pytest.raises(Exhausted, match="uploads are under way"):
+            opened(world)
+        world.pass_ms(IDLE_MS_MAX)
+        opened(world)
+        with pytest.raises(NotFound):
+            world.owner.ask("WriteUpload", Write(upload_id=ids[0], offset=2 * STRIPE, data=b"x"))
+        assert len(world.owner.blobs.all_staged()) == UPLOADS_MAX - 1, "what made room left nothing on the disk"
+
+    def test_committed_ones_make_room_at_once(self, world: World) -> None:
+        for index in range(UPLOADS_MAX + 2):
+            world.owner.put(b"x", request_id=f"r{index}")
+
+    def test_a_full_disk_ends_the_upload_and_leaves_nothing(self, world: World) -> None:
+        upload_id = opened(world).upload_id
+        world.owner.blobs.refuse(Exhausted("full", reason="DiskFull"))
+        with pytest.raises(Exhausted):
+            world.owner.ask("WriteUpload", Write(upload_id=upload_id, data=bytes(2 * STRIPE)))
+        world.owner.blobs.refuse(None)
+        with pytest.raises(NotFound, match="open it again"):
+            world.owner.ask("WriteUpload", Write(upload_id=upload_id, data=b"x"))
+
+
+class TestEnqueue:
+    def test_is_an_object_an_entry_and_an_event_of_ones_own(self, world: World) -> None:
+        request = objects_pb2.EnqueueRequest(key="order-17", data=b"small", etype=15, required_acks_milli=2_000)
+        entry = world.owner.ask("Enqueue", request).entry
+        assert (entry.key, entry.etype, entry.required_milli) == ("order-17", 15, 2_000)
+        assert world.owner.read(entry.object_id) == b"small"
+        (shown,) = world.owner.ask("ListOutbox", objects_pb2.ListOutboxRequest()).entries
+        assert shown.status == objects_pb2.OUTBOX_STATUS_COMPLETED
+        assert not world.owner.ask("ListOutbox", objects_pb2.ListOutboxRequest(open_only=True)).entries
+
+    def test_is_done_once_for_one_request_id(self, world: World) -> None:
+        request = objects_pb2.EnqueueRequest(key="k", data=b"small", etype=15, request_id="r")
+        first = world.owner.ask("Enqueue", request).entry
+        world.owner.restart()
+        assert world.owner.ask("Enqueue", request).entry.id == first.id
+        request.data = b"other"
+        with pytest.raises(AlreadyExists):
+            world.owner.ask("Enqueue", request)
+        assert not world.owner.blobs.all_staged()
+
+    def test_two_at_once_under_one_request_id_make_one_object(self, world: World) -> None:
+        for host in world.hosts:
+            host.up = False
+        request = objects_pb2.EnqueueRequest(key="k", data=b"small", etype=15, request_id="r")
+        tickets = [world.owner.begin("Enqueue", request) for _ in range(2)]
+        world.settle()
+        first, second = (ticket.outcome.entry for ticket in tickets)
+        assert first.object_id == second.object_id
+        assert list(world.owner.blobs.names()) == [first.object_id], "the bytes of the second are gone"
+
+
+BAD: dict[str, tuple[str, object, type[Fault], str]] = {
+    "a name too long": ("OpenUpload", Open(name="x" * (NAME_CHARS_MAX + 1)), InvalidRequest, "name"),
+    "a name that cannot be seen": ("OpenUpload", Open(name="a\x1b[2J"), InvalidRequest, "cannot be seen"),
+    "a request id with a blank": ("OpenUpload", Open(request_id="a b"), InvalidRequest, "request_id"),
+    "a piece of nothing": ("WriteUpload", Write(upload_id="u-none"), NotFound, "u-none"),
+    "a commit of nothing": ("CommitUpload", Commit(upload_id="u-none"), NotFound, "u-none"),
+    "an enqueue without a key": ("Enqueue", objects_pb2.EnqueueRequest(etype=12), InvalidRequest, "key"),
+    "an event of the node's own": ("Enqueue", objects_pb2.EnqueueRequest(key="k", etype=9), InvalidRequest, "10 to 30"),
+    "an event beyond": ("Enqueue", objects_pb2.EnqueueRequest(key="k", etype=31), InvalidRequest, "10 to 30"),
+    "too much in one call": (
+        "Enqueue",
+        objects_pb2.EnqueueRequest(key="k", etype=12, data=bytes(ENQUEUE_BYTES_MAX + 1)), InvalidRequest, "data"),
+    "no object": ("GetObject", objects_pb2.GetObjectRequest(), InvalidRequest, "object"),
+    "an object that there is not": ("GetObject", objects_pb2.GetObjectRequest(object="o-none"), NotFound, "o-none"),
+    "a page of somebody else's": ("ListOutbox", objects_pb2.ListOutboxRequest(page_token="%"), InvalidRequest, "token"),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def quiet() -> World:
+    return World(0)
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_bad_request_is_refused_in_words(quiet: World, case: str) -> None:
+    method, request, kind, words = BAD[case]
+    with pytest.raises(kind, match=words):
+        quiet.owner.ask(method, request)  # type: ignore[arg-type]
+    assert list(quiet.owner.blobs.names()) == []
+
+
+def test_the_newest_of_a_name_is_found_and_ids_by_their_beginning(world: World) -> None:
+    old, new = world.owner.put(b"old", name="n"), world.owner.put(b"new", name="n")
+    assert world.owner.info("n").object_id == new.object_id
+    assert world.owner.info(old.object_id[:12]).object_id == old.object_id
+    with pytest.raises(NotFound):
+        world.owner.info("o-")

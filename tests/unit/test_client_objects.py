@@ -1,0 +1,177 @@
+"""`offgrid.client`'s objects: puts that can be cut off anywhere, gets that never spoil a file."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+from small_objects import PIECE, ObjectNode
+
+import offgrid
+from offgrid.client import Client, OffgridError
+from offgrid.client import objects as objects_module
+from offgrid_node.protocol.errors import NotFound, Unavailable
+
+DATA = bytes(range(50))
+
+
+@pytest.fixture
+def node() -> Iterator[ObjectNode]:
+    running = ObjectNode()
+    yield running
+    running.close()
+
+
+@pytest.fixture
+def client(node: ObjectNode, monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
+    monkeypatch.setattr(objects_module, "PAUSE_S", 0.001)
+    with offgrid.connect(node.address) as connected:
+        yield connected
+
+
+class Pipe(io.RawIOBase):
+    """Gives a byte or three at a time, and cannot go back."""
+
+    def __init__(self, data: bytes) -> None:
+        self._rest = io.BytesIO(data)
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        return self._rest.read(min(3, size))
+
+
+class TestPut:
+    def test_takes_a_path_bytes_and_streams(self, client: Client, node: ObjectNode, tmp_path: Path) -> None:
+        path = tmp_path / "data.bin"
+        path.write_bytes(DATA)
+        for source in (path, str(path), DATA, io.BytesIO(DATA), Pipe(DATA)):
+            made = client.objects.put(source)  # type: ignore[arg-type]
+            assert node.held[made.object_id] == DATA
+        assert {len(call.data) for call in node.calls["WriteUpload"]} == {PIECE, len(DATA) % PIECE}
+
+    def test_begins_where_a_stream_stands(self, client: Client, node: ObjectNode) -> None:
+        stream = io.BytesIO(DATA)
+        stream.seek(10)
+        assert node.held[client.objects.put(stream).object_id] == DATA[10:]
+
+    def test_tells_how_far_it_is(self, client: Client) -> None:
+        seen: list[tuple[int, int]] = []
+        client.objects.put(DATA, on_progress=lambda done, total: seen.append((done, total)))
+        assert seen[0] == (PIECE, len(DATA))
+        assert seen[-1] == (len(DATA), len(DATA))
+
+    @pytest.mark.parametrize("method", ["OpenUpload", "WriteUpload", "CommitUpload"])
+    def test_repeats_a_call_whose_answer_was_lost(self, client: Client, node: ObjectNode, method: str) -> None:
+        node.stumble(method, grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+        made = client.objects.put(DATA)
+        assert node.held == {made.object_id: DATA}
+
+    def test_goes_on_where_an_earlier_call_with_the_same_request_id_stopped(
+        self, client: Client, node: ObjectNode
+    ) -> None:
+        node.uploads["u-again"] = bytearray(DATA[:20])
+        node.names["u-again"] = "n"
+        client.objects.put(DATA, name="n", request_id="again")
+        assert node.calls["WriteUpload"][0].offset == 20
+
+    def test_of_what_is_committed_already_sends_nothing_again(self, client: Client, node: ObjectNode) -> None:
+        first = client.objects.put(DATA, request_id="again")
+        sent = len(node.calls["WriteUpload"])
+        assert client.objects.put(DATA, request_id="again").object_id == first.object_id
+        assert len(node.calls["WriteUpload"]) == sent
+
+    def test_begins_again_when_the_node_has_lost_it(self, client: Client, node: ObjectNode) -> None:
+        lost = NotFound("open it again", reason="UploadNotFound")
+        node.stumble("WriteUpload", lost)
+        node.stumble("CommitUpload", lost)
+        assert node.held[client.objects.put(DATA).object_id] == DATA
+        assert len({call.request_id for call in node.calls["OpenUpload"]}) == 1
+        assert len(node.calls["OpenUpload"]) == 3
+
+    def test_of_a_pipe_cannot_begin_again(self, client: Client, node: ObjectNode) -> None:
+        node.stumble("WriteUpload", NotFound("open it again", reason="UploadNotFound"))
+        with pytest.raises(OffgridError) as caught:
+            client.objects.put(Pipe(DATA))  # type: ignore[arg-type]
+        assert caught.value.reason == "UploadNotFound"
+        assert node.held == {}
+
+    def test_gives_up_in_the_end(self, client: Client, node: ObjectNode) -> None:
+        node.stumble("WriteUpload", *[NotFound("open it again", reason="UploadNotFound")] * 20)
+        with pytest.raises(OffgridError):
+            client.objects.put(DATA)
+        assert len(node.calls["OpenUpload"]) == objects_module.BEGINNINGS_MAX
+
+    def test_does_not_repeat_what_is_refused(self, client: Client, node: ObjectNode) -> None:
+        node.stumble("OpenUpload", NotFound("no", reason="Whatever"))
+        with pytest.raises(OffgridError):
+            client.objects.put(DATA)
+        assert len(node.calls["OpenUpload"]) == 1
+
+
+class TestFetch:
+    def test_writes_all_of_it_in_order_with_reads_ahead(
+        self, client: Client, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        monkeypatch.setattr(objects_module, "RANGE_BYTES", 7)  # ranges and stripes do not meet
+        made = client.objects.put(DATA, name="n")
+        seen: list[int] = []
+        assert client.objects.fetch("n", tmp_path / "out", on_progress=lambda done, total: seen.append(done)) == 50
+        assert (tmp_path / "out").read_bytes() == DATA
+        assert client.objects.read(made.object_id) == DATA
+        assert seen == sorted(seen)
+        assert seen[-1] == 50
+
+    def test_of_an_empty_object_makes_an_empty_file(self, client: Client, tmp_path: Path) -> None:
+        client.objects.put(b"", name="empty")
+        assert client.objects.fetch("empty", tmp_path / "out") == 0
+        assert (tmp_path / "out").read_bytes() == b""
+
+    def test_that_fails_in_the_middle_leaves_the_file_that_was_there(
+        self, client: Client, node: ObjectNode, tmp_path: Path
+    ) -> None:
+        (tmp_path / "out").write_text("mine")
+        made = client.objects.put(DATA)
+        node.held[made.object_id] = DATA[:20]  # the rest is gone
+        with pytest.raises(OffgridError) as caught:
+            client.objects.fetch(made.object_id, tmp_path / "out")
+        assert caught.value.reason == "WrongRead"
+        assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("out", "mine")]
+
+    def test_repeats_a_read_whose_answer_was_lost(self, client: Client, node: ObjectNode) -> None:
+        made = client.objects.put(DATA)
+        node.stumble("ReadObject", Unavailable("busy", reason="Busy"), grpc.StatusCode.UNAVAILABLE)
+        assert client.objects.read(made.object_id) == DATA
+
+
+def test_waiting_for_durability_tells_of_each_change_and_ends(client: Client) -> None:
+    made = client.objects.put(DATA)
+    seen = []
+    durable = client.objects.wait_durable(made.object_id, timeout_s=10, on_change=lambda o: seen.append(o.acked_milli))
+    assert (seen, durable.acked_milli) == ([0, 2_000], 2_000)
+
+
+def test_waiting_tells_of_trouble_that_comes_and_goes(client: Client, node: ObjectNode) -> None:
+    made = client.objects.put(DATA)
+    node.troubles, seen = ["", "away", "away", "slow", ""], []
+    client.objects.wait_durable(made.object_id, timeout_s=10, on_change=lambda o: seen.append(o.trouble))
+    assert seen == ["", "away", "slow", "", ""], "the last for its acks"
+
+
+def test_waiting_ends_in_time(client: Client, node: ObjectNode) -> None:
+    node.acking = False
+    made = client.objects.put(DATA)
+    with pytest.raises(TimeoutError, match="0 of 2"):
+        client.objects.wait_durable(made.object_id, timeout_s=0.05)
+
+
+def test_lists_come_whole(client: Client) -> None:
+    for index in range(5):
+        client.objects.enqueue(f"k{index}", b"x", 12, 2_000)
+    assert [entry.key for entry in client.objects.outbox()] == [f"k{index}" for index in range(5)]
+    assert len(list(client.objects.list())) == 5
+    assert len(list(client.objects.list(limit=3))) == 3

@@ -1,0 +1,245 @@
+"""The money's commands: amounts exact at the edge, one payment for one request, and an end that says how it stands."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from small_node import OTHER_ID, SmallNode
+
+from offgrid.v1.ledger_pb2 import LedgerEvent
+from offgrid_node.protocol.errors import FailedPrecondition
+from offgrid_tools.cli import exits, run
+from offgrid_tools.cli.amounts import MICRO_MAX, MICRO_PLACES, credits_of, scaled, shown
+
+
+class Run:
+    """One run of the command in this process."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str], node: SmallNode) -> None:
+        self._capsys, self._node = capsys, node
+
+    def __call__(self, *argv: str) -> tuple[int, str, str]:
+        code = run(["--socket", self._node.address, *argv])
+        said = self._capsys.readouterr()
+        return code, said.out, said.err
+
+    def json(self, *argv: str) -> dict[str, object]:
+        code, out, _ = self("--json", *argv)
+        assert code == exits.OK
+        document: dict[str, object] = json.loads(out)
+        return document
+
+
+@pytest.fixture
+def og(capsys: pytest.CaptureFixture[str], node: SmallNode) -> Run:
+    return Run(capsys, node)
+
+
+class TestAmounts:
+    @pytest.mark.parametrize(
+        ("text", "micro"),
+        [("1", 1_000_000), ("0.000001", 1), ("12.5", 12_500_000), ("007.10", 7_100_000), ("0", 0)],
+    )
+    def test_are_read_exactly(self, text: str, micro: int) -> None:
+        assert scaled(text, MICRO_PLACES, MICRO_MAX) == micro
+
+    @pytest.mark.parametrize(
+        "text", ["", "-1", "+1", "1e3", "nan", "inf", "1,5", ".5", "5.", " 1", "1_000", "٣", "1.0000001", "1" * 31]
+    )
+    def test_anything_else_is_refused_and_said_why(self, text: str) -> None:
+        with pytest.raises(ValueError, match=r"allowed|the most"):
+            scaled(text, MICRO_PLACES, MICRO_MAX)
+
+    def test_the_largest(self) -> None:
+        assert scaled("9223372036854.775807", MICRO_PLACES, MICRO_MAX) == MICRO_MAX
+        with pytest.raises(ValueError, match=r"more than 9223372036854\.775807"):
+            scaled("9223372036854.775808", MICRO_PLACES, MICRO_MAX)
+
+    @given(st.integers(0, MICRO_MAX), st.sampled_from([3, 6]))
+    def test_what_is_shown_reads_as_the_same(self, value: int, places: int) -> None:
+        assert scaled(shown(value, places), places, MICRO_MAX) == value
+
+    def test_are_shown_without_idle_zeros(self) -> None:
+        assert [credits_of(n) for n in (0, 1, 1_000, 1_500_000, 10**12)] == ["0", "0.000001", "0.001", "1.5", "1000000"]
+
+
+class TestTransfer:
+    def test_waits_until_it_is_final(self, og: Run, node: SmallNode) -> None:
+        code, out, err = og(
+            "transfer", "--src", "attic", "--dst", "barn", "--amount", "12.5", "--meta", "action=read", "--meta", "n=1"
+        )
+        assert code == 0
+        asked = node.calls["CreateTransfer"][0]
+        assert (asked.src, asked.dst, asked.amount_micro, asked.fee_micro) == ("attic", "barn", 12_500_000, 0)
+        assert dict(asked.meta) == {"action": "read", "n": "1"}
+        for line in ("state     final", "to        barn: 12.5", "fee       0.001", "action  read", "3.0 of the 3.0"):
+            assert line in out, out
+        assert "at risk" not in out
+        assert "waiting" in err
+
+    def test_says_what_is_at_risk_when_it_is_not_final_in_time(self, og: Run) -> None:
+        code, out, err = og("transfer", "--dst", "nobody", "--amount", "12.5", "--fee", "0.25", "--timeout", "0.2")
+        assert code == exits.PENDING
+        assert "state     signed" in out
+        assert "votes     1.0 of the 3.0" in out
+        assert "at risk   12.75: the payee has not got it" in out
+        assert "do not send it again: offgrid tx show c0ffee" in err.splitlines()[-1]
+
+    def test_without_waiting_it_is_done_once_it_is_signed(self, og: Run, node: SmallNode) -> None:
+        code, out, err = og("transfer", "--dst", "nobody", "--amount", "1", "--no-wait")
+        assert (code, err) == (0, "")
+        assert "signed" in out
+        assert not node.calls["WatchTransaction"]
+
+    def test_repeated_with_one_request_id_it_pays_once(self, og: Run, node: SmallNode) -> None:
+        for _ in range(2):
+            assert og("transfer", "--dst", "barn", "--amount", "1", "--request-id", "rent-may")[0] == 0
+        assert len(node.transactions) == 1
+        assert og("transfer", "--dst", "barn", "--amount", "1")[0] == 0
+        assert len(node.transactions) == 2
+
+    @pytest.mark.parametrize(
+        ("argv", "words"),
+        [
+            (["--amount", "0"], "--amount"),
+            (["--amount", "1.0000001"], "at most 6 places"),
+            (["--amount", "-5"], "is no amount"),
+            (["--amount", "1", "--fee", "x"], "--fee"),
+            (["--amount", "1", "--meta", "job"], "NAME=VALUE"),
+            (["--amount", "1", "--meta", "a=1", "--meta", "a=2"], "twice"),
+            ([], "--amount"),
+        ],
+    )
+    def test_a_wrong_command_line_pays_nothing(self, og: Run, node: SmallNode, argv: list[str], words: str) -> None:
+        code, out, err = og("transfer", "--dst", "barn", *argv)
+        assert (code, out) == (exits.USAGE, "")
+        assert words in err
+        assert not node.calls
+
+    def test_a_closed_ledger_says_how_it_is_opened(self, og: Run, node: SmallNode) -> None:
+        node.stumble("CreateTransfer", FailedPrecondition("the ledger is not open", reason="LedgerNotOpen"))
+        code, _, err = og("transfer", "--dst", "barn", "--amount", "1")
+        assert code == exits.REFUSED
+        assert "offgrid ledger open" in err
+
+    def test_for_scripts(self, og: Run) -> None:
+        tx = og.json("transfer", "--dst", "barn", "--amount", "0.05")["transaction"]
+        assert isinstance(tx, dict)
+        assert (tx["state"], tx["outputs"][0]["amount_micro"]) == ("TX_STATE_FINAL", 50_000)
+        assert og.json("tx", "show", tx["tx_id"])["transaction"] == tx
+
+
+class TestLookingAtIt:
+    def test_a_balance(self, og: Run) -> None:
+        code, out, _ = og("balance", "barn")
+        assert code == 0
+        assert "account    barn" in out
+        assert "balance    999987.499\n" in out
+        assert "going out  12.501\n" in out
+        assert "coming in" not in out
+        assert og.json("balance")["balance"]["final_micro"] == 999_987_499_000  # type: ignore[index]
+
+    def test_all_balances_with_fees_and_supply(self, og: Run) -> None:
+        lines = og("balance", "--all")[1].splitlines()
+        assert [line.split()[0] for line in lines] == ["ACCOUNT", "attic", "barn", "shed", "fees"]
+        assert lines[-1] == "fees 0.001, supply 2000000"
+        assert len(og.json("balance", "--all")["balances"]) == 3  # type: ignore[arg-type]
+
+    def test_one_account_or_all(self, og: Run, node: SmallNode) -> None:
+        assert og("balance", "barn", "--all")[0] == exits.USAGE
+        assert not node.calls
+        assert og("balance", "nobody")[0] == exits.NOT_FOUND
+
+    def test_history(self, og: Run) -> None:
+        for amount in ("1", "2", "3"):
+            og("transfer", "--dst", "barn", "--amount", amount, "--meta", "job_id=j-1")
+        lines = og("history")[1].splitlines()
+        assert [line.split()[6] for line in lines[1:]] == ["3", "2", "1"], lines
+        assert lines[1].endswith("job_id=j-1")
+        assert len(og("history", "--limit", "1")[1].splitlines()) == 2
+        assert og("history", "--account", "shed")[1] == "there are no transactions\n"
+        assert len(og.json("history", "--limit", "0")["transactions"]) == 3  # type: ignore[arg-type]
+
+    def test_bookings(self, og: Run) -> None:
+        lines = og("bookings")[1].splitlines()
+        assert [line.split()[-1] for line in lines[1:4]] == ["owed", "c0ffeec0ffeec0ff", "c0ffeec0ffeec0ff"]
+        assert lines[-1].startswith("0.05 owed")
+        assert len(og.json("bookings", "--job", "j-1")["bookings"]) == 1  # type: ignore[arg-type]
+
+
+class TestTheLedger:
+    def test_opened_by_those_who_are_named(self, og: Run, node: SmallNode) -> None:
+        code, out, _ = og(
+            "ledger",
+            "open",
+            "--witness",
+            "attic",
+            "--witness",
+            "barn=2.5",
+            "--balance",
+            "attic=0.25",
+            "--balance",
+            "b=3",
+        )
+        assert code == 0
+        asked = node.calls["OpenLedger"][0]
+        assert [(w.name, w.weight_milli) for w in asked.witnesses] == [("attic", 0), ("barn", 2_500)]
+        assert [(b.name, b.final_micro) for b in asked.balances] == [("attic", 250_000), ("b", 3_000_000)]
+        assert "supply     3.25 in 2 accounts" in out
+        assert "survives   none lost or lying: that takes four equal ones" in out
+
+    def test_opened_for_all_by_default(self, og: Run, node: SmallNode) -> None:
+        assert og.json("ledger", "open")["open"] is True
+        assert not node.calls["OpenLedger"][0].witnesses
+
+    @pytest.mark.parametrize(
+        ("argv", "sent", "shown"),
+        [([], None, "0.001"), (["--fee", "0"], 0, "0"), (["--fee", "0.25"], 250_000, "0.25")],
+        ids=["the usual one", "none", "one of its own"],
+    )
+    def test_its_least_fee_is_chosen_once(
+        self, og: Run, node: SmallNode, argv: list[str], sent: int | None, shown: str
+    ) -> None:
+        assert f"fee       {shown} at least\n" in og("ledger", "open", *argv)[1]
+        asked = node.calls["OpenLedger"][0]
+        assert (asked.fee_micro if asked.HasField("fee_micro") else None) == sent
+
+    @pytest.mark.parametrize(
+        "argv",
+        [["--fee", "-1"], ["--fee", "0.0000001"],
+         ["--witness", "a=0"], ["--witness", "a=1.0001"], ["--witness", "a="], ["--witness", "a", "--witness", "a=1"],
+         ["--balance", "a"], ["--balance", "a=x"], ["--balance", "=1"]],
+        ids=" ".join,
+    )  # fmt: skip
+    def test_a_wrong_pair_is_named(self, og: Run, node: SmallNode, argv: list[str]) -> None:
+        code, _, err = og("ledger", "open", *argv)
+        assert code == exits.USAGE
+        assert argv[0] in err
+        assert not node.calls
+
+    def test_status(self, og: Run) -> None:
+        code, out, _ = og("ledger", "status")
+        assert code == 0
+        for line in (
+            "witnesses  attic (1.5)",
+            "quorum     2.667 of 1.5",
+            "owed       0.05",
+            "1 not final yet",
+            "mute",
+            "0.0025 at least",
+        ):
+            assert line in out, out
+        assert out.splitlines()[-1].split() == ["barn", "7", "0b" * 8]
+        assert og.json("ledger", "status")["heads"][0]["author"] == OTHER_ID  # type: ignore[index]
+
+
+def test_the_journals_words_on_it(og: Run, node: SmallNode) -> None:
+    paid = LedgerEvent(tx_id="c0ffee", src=OTHER_ID, amount_micro=1_500_000, outcome="final")
+    node.record(28, "TX_FINAL", "c0ffee", ledger=paid)
+    node.record(29, "BLOCK_ADDED", f"{OTHER_ID}/7", ledger=LedgerEvent(src=OTHER_ID, height=7, outcome="3 items"))
+    first, second = og("events")[1].splitlines()[1:]
+    assert first.endswith(f"final: 1.5 from {OTHER_ID[:12]}")
+    assert second.endswith("3 items")

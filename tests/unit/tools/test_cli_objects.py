@@ -1,0 +1,266 @@
+"""`offgrid put`, `get`, `ls`, `info`, `outbox`: for people, for scripts and in pipes."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from small_objects import ObjectNode
+
+import offgrid
+from offgrid_tools.cli import exits, run
+from offgrid_tools.cli.waiting import HINT
+
+Command = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def node() -> Iterator[ObjectNode]:
+    running = ObjectNode()
+    yield running
+    running.close()
+
+
+@pytest.fixture
+def og(capsys: pytest.CaptureFixture[str], node: ObjectNode) -> Command:
+    def command(*argv: str | Path) -> tuple[int, str, str]:
+        code = run(["--socket", node.address, *map(str, argv)])
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return command
+
+
+@pytest.fixture
+def notes(tmp_path: Path) -> Path:
+    file = tmp_path / "notes.txt"
+    file.write_text("what I wrote")
+    return file
+
+
+def test_put_waits_for_its_acks_and_shows_who_gave_them(og: Command, node: ObjectNode, notes: Path) -> None:
+    code, out, err = og("put", notes, "--required", "2.0")
+    assert code == exits.OK
+    (opened,) = node.calls["OpenUpload"]
+    assert (opened.name, opened.required_milli) == ("notes.txt", 2_000)
+    assert "state      durable" in out
+    assert "acks       2.0 of 2.0" in out
+    assert "  attic    0.5 at" in out
+    assert "  barn     1.5 at" in out
+    assert "o-1 is kept here; acks: 0.0 of 2.0" in err
+
+
+def test_put_says_what_it_waits_for_once_and_how_not_to(og: Command, node: ObjectNode, notes: Path) -> None:
+    weak, away = "the hosts known weigh 0.0", "no host\x1b[2J is alive"
+    node.troubles = ["", weak, weak, "", weak, away, ""]
+    code, out, err = og("put", notes)
+    assert code == exits.OK
+    assert err.splitlines() == [
+        "o-1 is kept here; acks: 0.0 of 2.0",
+        "o-1 waits: the hosts known weigh 0.0",
+        f"  → {HINT}",
+        "o-1 waits: no host�[2J is alive",
+        "o-1 is kept here; acks: 2.0 of 2.0",
+    ]
+    assert "--no-wait" in HINT
+    assert "offgrid outbox --open" in HINT
+    assert "weigh" not in out
+
+
+def test_put_tells_scripts_of_it_beside_their_document(og: Command, node: ObjectNode, notes: Path) -> None:
+    node.acking, node.troubles = False, ["weak"] * 100
+    code, out, err = og("--json", "put", notes, "--timeout", "0.05")
+    waits, failed = map(json.loads, err.splitlines())
+    assert (code, out) == (exits.FAILED, "")
+    assert (waits["waiting"]["trouble"], waits["waiting"]["acked_milli"]) == ("weak", 0)
+    assert "--no-wait" in waits["waiting"]["hint"]
+    assert failed["error"]["message"].endswith(": weak")
+
+
+def test_put_need_not_wait(og: Command, node: ObjectNode, notes: Path) -> None:
+    node.acking = False
+    code, out, _ = og("put", notes, "--no-wait")
+    assert code == exits.OK
+    assert "state      accepted" in out
+
+
+def test_put_waits_no_longer_than_it_may_and_says_what_is_there(og: Command, node: ObjectNode, notes: Path) -> None:
+    node.acking = False
+    code, _, err = og("put", notes, "--timeout", "0.05")
+    assert code == exits.FAILED
+    assert "acks of 0.0 of 2.0" in err
+    assert len(node.objects) == 1
+
+
+@pytest.mark.parametrize("wrong", ["0", "-1", "nan", "2.0001", "much"])
+def test_a_weight_that_is_none_is_a_usage_error(og: Command, node: ObjectNode, notes: Path, wrong: str) -> None:
+    code, _, _ = og("put", notes, f"--required={wrong}")
+    assert code == exits.USAGE
+    assert not node.calls["OpenUpload"]
+
+
+def test_put_of_no_file_is_a_usage_error(og: Command, node: ObjectNode, tmp_path: Path) -> None:
+    for path, why in ((tmp_path / "none", "does not exist"), (tmp_path, "is a directory")):
+        code, _, err = og("put", path)
+        assert code == exits.USAGE
+        assert f"'{path}' {why}" in err
+    assert not node.calls
+
+
+def test_put_reads_a_pipe(og: Command, node: ObjectNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"from a pipe"), isatty=lambda: False))
+    code, out, _ = og("put", "-", "--name", "piped", "--json")
+    assert code == exits.OK
+    assert node.held == {"o-1": b"from a pipe"}
+    assert json.loads(out)["object"]["name"] == "piped"
+
+
+def test_get_writes_a_file_under_its_own_name_unless_that_is_taken(
+    og: Command, notes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    og("put", notes)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    code, out, _ = og("get", "notes.txt")
+    assert (code, out) == (exits.OK, "12 bytes in notes.txt\n")
+    assert Path("notes.txt").read_text() == "what I wrote"
+    code, _, err = og("get", "notes.txt")
+    assert code == exits.USAGE
+    assert "-o FILE" in err
+
+
+@pytest.mark.parametrize("name", ["", "../notes.txt", "/etc/notes.txt", ".profile", "a\x1b[2J/b"])
+def test_get_takes_no_name_from_the_mesh_that_leads_elsewhere(
+    og: Command, node: ObjectNode, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with offgrid.connect(node.address) as client:
+        made = client.objects.put(b"x", name=name)
+    code, _, err = og("get", made.object_id)
+    assert code == exits.USAGE
+    assert "\x1b" not in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_get_writes_a_pipe_and_nothing_else(node: ObjectNode, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+    with offgrid.connect(node.address) as client:
+        client.objects.put(bytes(range(256)), name="n")
+    assert run(["--socket", node.address, "get", "n", "-o", "-"]) == exits.OK
+    assert capsysbinary.readouterr().out == bytes(range(256))
+
+
+def test_get_of_nothing_leaves_nothing(og: Command, tmp_path: Path) -> None:
+    code, _, err = og("get", "none", "-o", tmp_path / "out")
+    assert code == exits.NOT_FOUND
+    assert "there is no object none" in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_ls_and_info(og: Command, notes: Path) -> None:
+    assert og("ls")[1] == "there are no objects\n"
+    og("put", notes)
+    out = og("ls")[1]
+    assert "notes.txt" in out
+    assert "2.0 of 2.0" in out
+    assert json.loads(og("--json", "info", "notes.txt")[1])["object"]["acked_milli"] == 2_000
+    assert [made["name"] for made in json.loads(og("ls", "--json")[1])["objects"]] == ["notes.txt"]
+
+
+def test_info_says_what_an_object_waits_for(og: Command, node: ObjectNode, notes: Path) -> None:
+    node.troubles = ["no host is there"]
+    og("put", notes, "--no-wait")
+    assert "trouble    no host is there\n" in og("info", "notes.txt")[1]
+    assert "trouble" not in og("info", "notes.txt")[1]
+
+
+def test_outbox_says_what_keeps_an_entry_waiting(og: Command, node: ObjectNode) -> None:
+    assert og("outbox", "--open")[1] == "nothing waits\n"
+    with offgrid.connect(node.address) as client:
+        client.objects.enqueue("order-17", b"x", 15, 2_000)
+    out = og("outbox")[1]
+    assert "order-17" in out
+    assert "no host is there" in out
+    assert "0.0 of 2.0" in out
+    og("outbox", "--open")
+    assert node.calls["ListOutbox"][-1].open_only
+    (entry,) = json.loads(og("outbox", "--json")[1])["entries"]
+    assert (entry["key"], entry["status"]) == ("order-17", "OUTBOX_STATUS_PENDING")
+
+
+NOT_TEXT = os.fsdecode(b"caf\xe9\n.txt")
+
+
+def test_a_file_whose_name_is_no_text_is_put_under_one_that_is(og: Command, node: ObjectNode, tmp_path: Path) -> None:
+    (tmp_path / NOT_TEXT).write_bytes(b"x")
+    assert og("put", tmp_path / NOT_TEXT)[0] == exits.OK
+    assert node.calls["OpenUpload"][0].name == "caf��.txt"
+
+
+@pytest.mark.parametrize("name", [NOT_TEXT, "a\tb", "a\x1b[2J"])
+def test_a_name_that_is_no_text_is_a_usage_error(og: Command, node: ObjectNode, notes: Path, name: str) -> None:
+    code, _, err = og("put", notes, "--name", name)
+    assert (code, node.calls["OpenUpload"]) == (exits.USAGE, [])
+    assert "�" in err
+
+
+def test_what_is_asked_for_in_bytes_that_are_no_text_is_a_usage_error(og: Command) -> None:
+    code, _, err = og("info", NOT_TEXT)
+    assert code == exits.USAGE
+    assert "UTF-8" in err
+
+
+def test_a_file_to_write_may_have_any_name(og: Command, notes: Path, tmp_path: Path) -> None:
+    og("put", notes)
+    for argv in (["get", "notes.txt"], ["--json", "get", "notes.txt"]):
+        assert og(*argv, "-o", tmp_path / NOT_TEXT)[0] == exits.OK
+    assert (tmp_path / NOT_TEXT).read_text() == "what I wrote"
+
+
+def test_a_closed_standard_input_is_a_usage_error(
+    og: Command, node: ObjectNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    code, _, err = og("put", "-", "--name", "piped")
+    assert (code, node.calls["OpenUpload"]) == (exits.USAGE, [])
+    assert "standard input is closed" in err
+
+
+def test_an_object_called_dash_is_not_poured_out(og: Command, node: ObjectNode, notes: Path) -> None:
+    og("put", notes, "--name", "-")
+    code, out, err = og("get", "--", "-")
+    assert (code, out) == (exits.USAGE, "")
+    assert "-o FILE" in err
+
+
+def test_get_follows_no_link_that_it_was_not_told_of(
+    og: Command, notes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    og("put", notes)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    Path("notes.txt").symlink_to("../elsewhere")
+    assert og("get", "notes.txt")[0] == exits.USAGE
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_get_says_at_once_that_it_cannot_write(og: Command, node: ObjectNode, tmp_path: Path) -> None:
+    code, _, err = og("get", "anything", "-o", tmp_path / "none" / "out")
+    assert (code, node.calls["GetObject"]) == (exits.USAGE, [])
+    assert f"{tmp_path}/none/out: No such file or directory" in err
+
+
+def test_long_names_are_cut_in_tables_and_nowhere_else(og: Command, node: ObjectNode, notes: Path) -> None:
+    long = "n" * 256
+    og("put", notes, "--name", long)
+    with offgrid.connect(node.address) as client:
+        client.objects.enqueue(long, b"x", 15, 2_000)
+    for command in ("ls", "outbox"):
+        assert f"{'n' * 39}… " in og(command)[1]
+        assert long in og(command, "--json")[1]
+    assert long in og("info", long)[1]

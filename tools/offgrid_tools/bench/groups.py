@@ -1,0 +1,45 @@
+"""The groups of the benchmark: one file each, and the one table that names them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+
+from offgrid_tools.bench.figures import Figure
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How one run is done: `folder` is on the disk to measure, `quick` means fewer rounds, for a look.
+
+    `tables` takes what a group has to show beside its figures, as Markdown by name.
+    """
+
+    folder: Path
+    quick: bool
+    say: Callable[[str], None]
+    profile: bool = False
+    tables: dict[str, str] = field(default_factory=dict)
+
+    def rounds(self, full: int, quick: int) -> int:
+        return quick if self.quick else full
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """One group; its module has `measure(plan)`, and is imported when it is asked for only."""
+
+    summary: str
+    module: str
+
+    def measure(self, plan: Plan) -> Sequence[Figure]:
+        figures: Sequence[Figure] = import_module(self.module).measure(plan)
+        return figures
+
+
+GROUPS = {
+    "jobs": Group("jobs through three nodes, beside Dask", "offgrid_tools.bench.jobs"),
+    "state": Group("appends to the journal, beside raw LMDB", "offgrid_tools.bench.state"),
+}

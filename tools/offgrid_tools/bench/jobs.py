@@ -1,0 +1,114 @@
+"""jobs: no-op jobs through three nodes, durable and with signed receipts, beside a tuned Dask, turn about."""
+
+from __future__ import annotations
+
+import statistics
+
+from offgrid_tools.bench import profile
+from offgrid_tools.bench.figures import Figure
+from offgrid_tools.bench.groups import Plan
+from offgrid_tools.bench.harness import Pairs, conditions_noted, quantile, side_by_side
+from offgrid_tools.bench.jobs_dask import DaskCluster
+from offgrid_tools.bench.jobs_ours import OurMesh
+from offgrid_tools.bench.processes import Meter, own_pid, resident_mib
+
+IN_FLIGHT = 64
+JOBS, JOBS_QUICK = 3_000, 400  # a sample
+PAIRS, PAIRS_QUICK = 7, 3
+SINGLES, SINGLES_QUICK = 150, 40  # a sample
+SINGLE_PAIRS, SINGLE_PAIRS_QUICK = 5, 3
+METERED, METERED_QUICK = 6_000, 800
+CPU = "cpu_us_per_job_"
+
+
+def measure(plan: Plan) -> list[Figure]:
+    """All figures of the group."""
+    plan.say("jobs: starting core, broker and host, and Dask's scheduler and worker")
+    with OurMesh(plan.folder / "ours") as ours, DaskCluster(plan.folder / "dask") as dask:
+        idle_mib = {role: resident_mib(pid) for role, pid in ours.pids.items()}
+        figures = [
+            *throughput(plan, ours, dask),
+            *latency(plan, ours, dask),
+            Figure("rss_idle_mb_per_role", max(idle_mib.values()), note=per_process(idle_mib)),
+            *processor_time(plan, ours, dask),
+        ]
+        if plan.profile:
+            add_profile(plan, ours, figures)
+        return figures
+
+
+def throughput(plan: Plan, ours: OurMesh, dask: DaskCluster) -> list[Figure]:
+    count = plan.rounds(JOBS, JOBS_QUICK)
+    plan.say(f"jobs: {count} jobs a sample, {IN_FLIGHT} in flight, ours and Dask turn about")
+    with conditions_noted(plan.folder) as conditions:
+        pairs = side_by_side(
+            lambda: count / ours.run(count, IN_FLIGHT),
+            lambda: count / dask.run(count, IN_FLIGHT),
+            plan.rounds(PAIRS, PAIRS_QUICK),
+        )
+    note = f"{pairs.spread}; {conditions}"
+    return [
+        Figure("inflight64_per_s", pairs.our_median, "Dask", pairs.their_median, note),
+        Figure("inflight64_vs_dask", pairs.ratio, "Dask, jobs/s", pairs.their_median, note),
+    ]
+
+
+def latency(plan: Plan, ours: OurMesh, dask: DaskCluster) -> list[Figure]:
+    count = plan.rounds(SINGLES, SINGLES_QUICK)
+    plan.say(f"jobs: {count} jobs a sample, one at a time")
+    all_ours: list[float] = []
+    all_theirs: list[float] = []
+
+    def sample(system: OurMesh | DaskCluster, into: list[float]) -> float:
+        times = [1000 * system.run_one() for _ in range(count)]
+        into += times
+        return statistics.median(times)
+
+    with conditions_noted(plan.folder) as conditions:
+        pairs: Pairs = side_by_side(
+            lambda: sample(ours, all_ours),
+            lambda: sample(dask, all_theirs),
+            plan.rounds(SINGLE_PAIRS, SINGLE_PAIRS_QUICK),
+        )
+    note = f"{len(all_ours)} jobs; {conditions}"
+    p99, their_p99 = (quantile(times, 0.99) for times in (all_ours, all_theirs))
+    return [
+        Figure("single_p50_ms", pairs.our_median, "Dask", pairs.their_median, note),
+        Figure("single_p99_ms", p99, "Dask", their_p99, note),
+        Figure("single_p50_vs_dask", pairs.ratio, "Dask, ms", pairs.their_median, pairs.spread),
+    ]
+
+
+def processor_time(plan: Plan, ours: OurMesh, dask: DaskCluster) -> list[Figure]:
+    """Microseconds of processor time that a job costs each process: what bounds the throughput, whatever else runs."""
+    count = plan.rounds(METERED, METERED_QUICK)
+    plan.say(f"jobs: processor time of {count} jobs")
+    meter = Meter({"client": own_pid(), **ours.pids})
+    ours.run(count, IN_FLIGHT)
+    our_us = {role: seconds / count * 1e6 for role, seconds in meter.read().items()}
+    meter = Meter({"client": own_pid(), **dask.pids})
+    dask.run(count, IN_FLIGHT)
+    their_us = {name: seconds / count * 1e6 for name, seconds in meter.read().items()}
+    ratio = sum(our_us.values()) / sum(their_us.values())
+    return [
+        *(Figure(f"{CPU}{role}", spent) for role, spent in our_us.items()),
+        Figure("cpu_per_job_vs_dask", ratio, "Dask, µs", sum(their_us.values()), per_process(their_us)),
+    ]
+
+
+def add_profile(plan: Plan, ours: OurMesh, figures: list[Figure]) -> None:
+    """Adds the table of where those microseconds go; what cannot be looked at is said, and costs no figure."""
+    seconds = plan.rounds(profile.SECONDS, profile.SECONDS_QUICK)
+    plan.say(f"jobs: profile of {seconds} s")
+    spent = {figure.name.removeprefix(CPU): figure.value for figure in figures if figure.name.startswith(CPU)}
+    pids = {"client": own_pid(), **ours.pids}
+    try:
+        counts = profile.profile(pids, plan.folder, seconds, lambda: ours.run(10 * IN_FLIGHT, IN_FLIGHT))
+    except profile.CannotLook as refused:
+        plan.say(f"jobs: no profile: {refused}")
+    else:
+        plan.tables["jobs profile"] = profile.table(counts, spent, seconds)
+
+
+def per_process(values: dict[str, float]) -> str:
+    return ", ".join(f"{name} {value:.0f}" for name, value in values.items())

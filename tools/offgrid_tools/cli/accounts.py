@@ -1,0 +1,149 @@
+"""`offgrid balance`, `history` and `bookings`: what accounts hold, and what moved it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from offgrid_tools.cli.amounts import credits_of
+from offgrid_tools.cli.settings import common, settings
+
+if TYPE_CHECKING:
+    from offgrid.client import Client
+    from offgrid.v1.ledger_pb2 import Transaction
+
+HISTORY_LIMIT = 50
+TX_CHARS = 16  # of a transaction's id in tables; `tx show` takes as much, --json has all of it
+
+
+@click.command()
+@click.argument("account", default="")
+@click.option("--all", "everyone", is_flag=True, help="Every account, with fees and supply.")
+@common
+def balance(account: str, everyone: bool) -> None:
+    """What ACCOUNT holds: a node's name or id. [default: this node]"""
+    if account and everyone:
+        raise click.UsageError("either ACCOUNT or --all")
+    client = settings().connect()
+    if everyone:
+        _all_balances(client)
+        return
+    answer = client.ledger.balance(account)
+    if settings().json:
+        from offgrid_tools.cli.json_form import emit, json_of
+
+        emit({"balance": json_of(answer)})
+        return
+    from offgrid_tools.cli.output import facts
+
+    facts(
+        [
+            ("account", f"{answer.name} ({answer.account})" if answer.name else answer.account),
+            ("balance", credits_of(answer.final_micro)),
+            ("going out", credits_of(answer.pending_out_micro) if answer.pending_out_micro else ""),
+            ("coming in", credits_of(answer.pending_in_micro) if answer.pending_in_micro else ""),
+            ("sent", f"{answer.next_seq} transactions"),
+        ]
+    )
+
+
+def _all_balances(client: Client) -> None:
+    answer = client.ledger.balances()
+    if settings().json:
+        from offgrid_tools.cli.json_form import emit
+
+        emit(answer)
+        return
+    from offgrid_tools.cli.output import table
+
+    table(
+        ("account", "balance", "going out", "coming in", "sent"),
+        (
+            (
+                found.name or found.account,
+                credits_of(found.final_micro),
+                credits_of(found.pending_out_micro),
+                credits_of(found.pending_in_micro),
+                found.next_seq,
+            )
+            for found in answer.balances
+        ),
+        empty="there are no accounts",
+    )
+    click.echo(f"fees {credits_of(answer.fees_micro)}, supply {credits_of(answer.supply_micro)}")
+
+
+@click.command()
+@click.option("--account", default="", help="Those of one account, paid or received. [default: all]")
+@click.option("--limit", type=click.IntRange(0), default=HISTORY_LIMIT, show_default=True, help="At most; 0: all.")
+@common
+def history(account: str, limit: int) -> None:
+    """Transactions that this node knows, newest first."""
+    found = settings().connect().ledger.history(account=account, limit=limit or None)
+    if settings().json:
+        from offgrid_tools.cli.json_form import emit, json_of
+
+        emit({"transactions": [json_of(tx) for tx in found]})
+        return
+    from offgrid.v1.ledger_pb2 import TxState
+    from offgrid_tools.cli.output import table, when, word
+
+    table(
+        ("tx", "created", "state", "from", "to", "amount", "fee", "about"),
+        (
+            (
+                tx.tx_id[:TX_CHARS],
+                when(tx.created_us),
+                word(TxState, tx.state),
+                tx.src_name or tx.src,
+                payees_of(tx),
+                credits_of(sum(output.amount_micro for output in tx.outputs)),
+                credits_of(tx.fee_micro),
+                " ".join(f"{key}={value}" for key, value in sorted(tx.meta.items())),
+            )
+            for tx in found
+        ),
+        empty="there are no transactions",
+    )
+
+
+def payees_of(tx: Transaction) -> str:
+    """The first payee, and how many more."""
+    first = next((output.name or output.account for output in tx.outputs), "")
+    return first if len(tx.outputs) < 2 else f"{first} and {len(tx.outputs) - 1} more"
+
+
+@click.command()
+@click.option("--job", "job_id", default="", help="What one job cost.")
+@click.option("--limit", type=click.IntRange(0), default=HISTORY_LIMIT, show_default=True, help="At most; 0: all.")
+@common
+def bookings(job_id: str, limit: int) -> None:
+    """What this node's jobs cost, newest first, and the transaction that paid each."""
+    answer = settings().connect().ledger.bookings(job_id=job_id, limit=limit or None)
+    if settings().json:
+        from offgrid_tools.cli.json_form import emit
+
+        emit(answer)
+        return
+    from offgrid_tools.cli.output import table, when
+
+    table(
+        ("job", "attempt", "payee", "amount", "fee", "action", "booked", "paid by"),
+        (
+            (
+                booking.job_id,
+                booking.attempt,
+                booking.payee_name or booking.payee,
+                credits_of(booking.amount_micro),
+                credits_of(booking.fee_micro),
+                booking.action,
+                when(booking.booked_us),
+                booking.tx_id[:TX_CHARS] or ("owed" if booking.owed else ""),
+            )
+            for booking in answer.bookings
+        ),
+        empty="nothing is booked",
+    )
+    if answer.owed_micro:
+        click.echo(f"{credits_of(answer.owed_micro)} owed, not in a transaction yet")

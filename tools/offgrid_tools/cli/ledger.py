@@ -1,0 +1,116 @@
+"""`offgrid ledger open` and `status`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from offgrid_tools.cli.amounts import MICRO_MAX, MICRO_PLACES, MILLI_PLACES, WEIGHT_MILLI_MAX, Amount, numbered, pairs
+from offgrid_tools.cli.settings import common, settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from offgrid.v1.ledger_pb2 import Witness
+
+
+@click.command("open")
+@click.option(
+    "--witness",
+    "witnesses",
+    multiple=True,
+    metavar="NODE[=WEIGHT]",
+    help="Who votes, and with what weight; repeat it. [default: every member, by the weight of its membership]",
+)
+@click.option(
+    "--balance",
+    "balances",
+    multiple=True,
+    metavar="NODE=AMOUNT",
+    help="Who begins with how much; repeat it. [default: 1000000 for every member]",
+)
+@click.option(
+    "--fee",
+    "fee_micro",
+    type=Amount(zero=True),
+    metavar="AMOUNT",
+    help="The least that a transaction costs besides; 0 is nothing. [default: 0.001]",
+)
+@common
+def open_(witnesses: tuple[str, ...], balances: tuple[str, ...], fee_micro: int | None) -> None:
+    """Open the mesh's ledger: who witnesses, who begins with how much. Once and for ever, by an admin's node.
+
+    \b
+    offgrid ledger open
+    offgrid ledger open --witness attic --witness barn=2 --balance attic=500 --balance barn=0.25 --fee 0
+    """
+    weights = numbered("--witness", pairs("--witness", witnesses, bare=True), MILLI_PLACES, WEIGHT_MILLI_MAX)
+    amounts = numbered("--balance", pairs("--balance", balances), MICRO_PLACES, MICRO_MAX)
+    genesis = settings().connect().ledger.open(witnesses=weights, balances=amounts, fee_micro=fee_micro)
+    if settings().json:
+        from offgrid_tools.cli.json_form import emit
+
+        emit(genesis)
+        return
+    from offgrid_tools.cli.amounts import credits_of
+    from offgrid_tools.cli.output import facts
+
+    supply = sum(balance.final_micro for balance in genesis.balances)
+    facts(
+        [
+            ("ledger", f"open, of mesh {genesis.mesh}"),
+            *_committee(genesis.witnesses, genesis.quorum_milli, genesis.faults_survived),
+            ("supply", f"{credits_of(supply)} in {len(genesis.balances)} accounts"),
+            ("fee", f"{credits_of(genesis.fee_micro)} at least"),
+        ]
+    )
+
+
+@click.command()
+@common
+def status() -> None:
+    """Whether the ledger is open, who witnesses, how far each author's blocks are known here, what is under way."""
+    client = settings().connect()
+    answer = client.ledger.status()
+    if settings().json:
+        from offgrid_tools.cli.json_form import emit
+
+        emit(answer)
+        return
+    from offgrid_tools.cli.amounts import credits_of
+    from offgrid_tools.cli.jobs import named, node_names
+    from offgrid_tools.cli.output import facts, table
+
+    if not answer.open:
+        way = "an admin opens it once: offgrid ledger open" if answer.enabled else "economy.enabled is false here"
+        facts([("ledger", "not open"), ("", way)])
+        return
+    facts(
+        [
+            ("ledger", "open" if answer.enabled else "open, but the economy is off here (economy.enabled)"),
+            *_committee(answer.witnesses, answer.quorum_milli, answer.faults_survived),
+            ("pending", f"{answer.pending} not final yet"),
+            ("owed", f"{credits_of(answer.owed_micro)} booked and not yet in a transaction"),
+            ("supply", f"{credits_of(answer.supply_micro)}, of which {credits_of(answer.fees_micro)} fees"),
+            ("fee", f"{credits_of(answer.fee_micro)} at least"),
+            *([("mute", f"this node signs nothing: {answer.muted_why}")] if answer.muted_why else []),
+            *(("notice", notice) for notice in answer.notices),
+        ]
+    )
+    names = node_names(client)
+    table(
+        ("author", "height", "newest block"),
+        ((named(head.author, names), head.height, head.digest.hex()[:16]) for head in answer.heads),
+        empty="no blocks yet",
+    )
+
+
+def _committee(witnesses: Iterable[Witness], quorum_milli: int, faults: int) -> Iterator[tuple[str, object]]:
+    from offgrid_tools.cli.amounts import weight_of
+
+    chosen = list(witnesses)
+    total = sum(witness.weight_milli for witness in chosen)
+    yield "witnesses", ", ".join(f"{w.name or w.node_id} ({weight_of(w.weight_milli)})" for w in chosen)
+    yield "quorum", f"{weight_of(quorum_milli)} of {weight_of(total)}"
+    yield "survives", f"{faults} of them lost or lying" if faults else "none lost or lying: that takes four equal ones"

@@ -1,0 +1,67 @@
+"""`offgrid metrics`: the node's own page, fetched from where its data folder says that it is."""
+
+from __future__ import annotations
+
+import click
+
+from offgrid_tools.cli.settings import common, settings
+
+ADDRESS_NAME = "metrics.address"
+ADDRESS_BYTES_MAX = 512
+PAGE_BYTES_MAX = 4 * 1024 * 1024
+TIMEOUT_S = 10.0
+
+
+@click.command()
+@common
+def metrics() -> None:
+    """What the node counts of itself, as Prometheus reads it."""
+    from pathlib import Path
+
+    folder = Path(settings().connect().mesh.status().data_dir)
+    address = _address(folder / ADDRESS_NAME)
+    text = _fetch(address)
+    if settings().json:
+        from offgrid_tools.cli.json_form import emit
+
+        emit({"address": address, "text": text})
+        return
+    click.echo(text, nl=False)
+
+
+def _address(path: object) -> str:
+    """Raises OffgridError (NoMetrics) when the node serves none."""
+    from offgrid.client.errors import OffgridError
+
+    try:
+        with open(str(path), encoding="ascii") as file:
+            return file.read(ADDRESS_BYTES_MAX).strip()
+    except FileNotFoundError:
+        text = 'this node serves no metrics: set listen = "127.0.0.1:9464" below [metrics] in its offgrid.toml'
+        raise OffgridError("FAILED_PRECONDITION", "NoMetrics", text) from None
+
+
+def _fetch(address: str) -> str:
+    """One plain GET; no proxy, no redirects. Raises OffgridError (NoAnswer)."""
+    import http.client
+
+    from offgrid.client.errors import OffgridError
+
+    connection = http.client.HTTPConnection(_reachable(address), timeout=TIMEOUT_S)
+    try:
+        connection.request("GET", "/metrics")
+        answer = connection.getresponse()
+        text = answer.read(PAGE_BYTES_MAX).decode()
+    except (OSError, http.client.HTTPException) as error:
+        raise OffgridError("UNAVAILABLE", "NoAnswer", f"nobody answers at {address}: {error}") from None
+    finally:
+        connection.close()
+    if answer.status != http.client.OK:
+        raise OffgridError("UNAVAILABLE", "NoAnswer", f"{address} answers {answer.status}: {text.strip()}")
+    return text
+
+
+def _reachable(address: str) -> str:
+    """Who listens on every address is asked at the loopback."""
+    host, _, port = address.rpartition(":")
+    return f"{ {'0.0.0.0': '127.0.0.1', '[::]': '[::1]'}.get(host, host) }:{port}"  # noqa: S104 - read, not bound

@@ -1,0 +1,135 @@
+"""`offgrid transfer` and `tx show`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from offgrid_tools.cli import exits
+from offgrid_tools.cli.amounts import Amount, credits_of, pairs, weight_of
+from offgrid_tools.cli.numbers import FiniteRange
+from offgrid_tools.cli.settings import common, settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from offgrid.v1.ledger_pb2 import Transaction
+
+WAIT_S = 30.0
+WAIT_S_MAX = 86_400.0
+
+
+@click.command()
+@click.option("--src", default="", help="The account that pays: this node, which holds no other key. [default: it]")
+@click.option("--dst", required=True, help="Who is paid: a member's name or id.")
+@click.option("--amount", "amount_micro", type=Amount(), required=True, help="Credits, at most six places.")
+@click.option("--fee", "fee_micro", type=Amount(), help="What it costs besides. [default: the ledger's least]")
+@click.option("--meta", "meta", multiple=True, metavar="NAME=VALUE", help="Goes into the transaction; repeat it.")
+@click.option("--request-id", default="", metavar="ID", help="Repeated with the same one, the command pays once.")
+@click.option("--no-wait", is_flag=True, help="Do not wait until it is final.")
+@click.option(
+    "--timeout",
+    "wait_s",
+    type=FiniteRange(0.001, WAIT_S_MAX),
+    default=WAIT_S,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to wait until it is final.",
+)
+@common
+def transfer(
+    src: str,
+    dst: str,
+    amount_micro: int,
+    fee_micro: int | None,
+    meta: tuple[str, ...],
+    request_id: str,
+    no_wait: bool,
+    wait_s: float,
+) -> int:
+    """Pay somebody, and wait until it is final.
+
+    \b
+    offgrid transfer --dst barn --amount 12.5
+    offgrid transfer --src attic --dst barn --amount 0.05 --fee 0.001 --meta action=read_file
+    """
+    about = pairs("--meta", meta)
+    client = settings().connect()
+    tx = client.ledger.transfer(dst, amount_micro, src=src, fee_micro=fee_micro or 0, meta=about, request_id=request_id)
+    if not settings().json and not no_wait:
+        click.echo(f"{tx.tx_id}: waiting until it is final", err=True)
+    if not no_wait and not _ended(tx):
+        tx = client.ledger.settled(tx.tx_id, wait_s)
+    _show(tx)
+    code = exits.OK if no_wait else exit_code_of(tx)
+    if code == exits.PENDING and not settings().json:
+        click.echo(
+            f"not final after {wait_s:g} s; it goes on by itself, so do not send it again: offgrid tx show {tx.tx_id}",
+            err=True,
+        )
+    return code
+
+
+@click.command()
+@click.argument("tx_id")
+@common
+def show(tx_id: str) -> None:
+    """Show one transaction: by its id, or the first eight characters of it or more."""
+    _show(settings().connect().ledger.transaction(tx_id))
+
+
+def exit_code_of(tx: Transaction) -> int:
+    """0 once the money has moved, FAILED when it never will, PENDING in between."""
+    from offgrid.v1.ledger_pb2 import TxState
+
+    ends = {TxState.TX_STATE_FINAL: exits.OK, TxState.TX_STATE_VOID: exits.FAILED}
+    return ends.get(tx.state, exits.PENDING)
+
+
+def _ended(tx: Transaction) -> bool:
+    return exit_code_of(tx) != exits.PENDING
+
+
+def _show(tx: Transaction) -> None:
+    if settings().json:
+        from offgrid_tools.cli.json_form import emit, json_of
+
+        emit({"transaction": json_of(tx)})
+        return
+    from offgrid_tools.cli.output import facts
+
+    facts(_about(tx))
+
+
+def _about(tx: Transaction) -> Iterator[tuple[str, object]]:
+    from offgrid.v1.ledger_pb2 import TxState
+    from offgrid_tools.cli.output import when, word
+
+    paid_micro = sum(output.amount_micro for output in tx.outputs)
+    yield "tx", tx.tx_id
+    yield "state", word(TxState, tx.state)
+    yield "from", f"{tx.src_name or tx.src}, its number {tx.seq}"
+    for output in tx.outputs:
+        yield "to", f"{output.name or output.account}: {credits_of(output.amount_micro)}"
+    yield "fee", credits_of(tx.fee_micro)
+    for key, value in sorted(tx.meta.items()):
+        yield f"  {key}", value
+    quorum = weight_of(tx.quorum_milli)
+    yield "votes", f"{weight_of(tx.voted_milli)} of the {quorum} that it takes"
+    yield "confirms", f"{weight_of(tx.confirmed_milli)} of the {quorum} that it takes"
+    if not _ended(tx):
+        yield "at risk", f"{credits_of(paid_micro + tx.fee_micro)}: {_risk(tx)}"
+    yield "created", when(tx.created_us)
+    yield "final", when(tx.final_us)
+
+
+def _risk(tx: Transaction) -> str:
+    """What may still become of a transaction that is not final."""
+    from offgrid.v1.ledger_pb2 import TxState
+
+    if tx.state == TxState.TX_STATE_QUEUED:
+        return "it waits behind an earlier one of the same account; nothing of it has left this node"
+    if tx.state == TxState.TX_STATE_CERTIFIED:
+        return "nothing else can take its place any more; the payee has it once the confirms are enough"
+    return "the payee has not got it, and an owner who signs another in its place could still take it back"

@@ -1,0 +1,88 @@
+"""What `offgrid put` says on standard error while it waits: how many have acked, and what keeps the others from it.
+
+A spinner on a terminal, else a line per change. With --json the trouble alone, one document a line.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import click
+
+from offgrid_tools.cli.amounts import weight_of
+from offgrid_tools.cli.settings import settings
+
+if TYPE_CHECKING:
+    from offgrid.v1.objects_pb2 import Object, OutboxEntry
+
+HINT = "it goes on its way by itself: --no-wait does not wait for that, `offgrid outbox --open` shows what is missing"
+
+
+def acks_of(of: Object | OutboxEntry) -> str:
+    """Such as "1.0 of 2.0": weights are decimals for people and thousandths everywhere else."""
+    return f"{weight_of(of.acked_milli)} of {weight_of(of.required_milli)}"
+
+
+@contextmanager
+def waiting() -> Iterator[Callable[[Object], None]]:
+    """What `wait_durable` tells of."""
+    if settings().json:
+        yield Waiting(_say_nothing, _document).on_change
+    elif sys.stderr.isatty():
+        from rich.console import Console
+
+        console = Console(stderr=True, highlight=False)
+        with console.status("waiting for acks") as shown:
+            yield Waiting(
+                shown.update, _lines(lambda line: console.print(line, markup=False, soft_wrap=True))
+            ).on_change
+    else:
+        yield Waiting(_say, _lines(_say)).on_change
+
+
+class Waiting:
+    """Tells changes of the acks and of the trouble apart, and each trouble once however often it comes and goes."""
+
+    def __init__(self, say: Callable[[str], None], warn: Callable[[Object, str], None]) -> None:
+        self._say, self._warn = say, warn
+        self._acked_milli, self._trouble = -1, ""
+        self._hint = HINT
+
+    def on_change(self, made: Object) -> None:
+        if made.acked_milli != self._acked_milli:
+            self._acked_milli = made.acked_milli
+            self._say(f"{made.object_id} is kept here; acks: {acks_of(made)}")
+        if made.trouble not in ("", self._trouble):
+            self._trouble = made.trouble
+            self._warn(made, self._hint)
+            self._hint = ""  # once is enough
+
+
+def _lines(say: Callable[[str], None]) -> Callable[[Object, str], None]:
+    from offgrid_tools.cli.output import clean
+
+    def warn(made: Object, hint: str) -> None:
+        say(f"{made.object_id} waits: {clean(made.trouble)}")
+        if hint:
+            say(f"  → {hint}")
+
+    return warn
+
+
+def _document(made: Object, hint: str) -> None:
+    import json
+
+    about = {"object_id": made.object_id, "acked_milli": made.acked_milli, "required_milli": made.required_milli}
+    document = {"waiting": {**about, "trouble": made.trouble, "hint": hint}}
+    click.echo(json.dumps(document, ensure_ascii=False), err=True)
+
+
+def _say(line: str) -> None:
+    click.echo(line, err=True)
+
+
+def _say_nothing(line: str) -> None:
+    """Scripts get the end of it."""

@@ -1,0 +1,107 @@
+"""Everybody who is about in a seed: people who ask nodes for things, and liars, as the plan has them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from offgrid.v1 import ledger_pb2
+from offgrid_node.protocol.events import CORE, HOST
+from offgrid_tools.sim.cluster import Cluster
+from offgrid_tools.sim.engine import SECOND
+from offgrid_tools.sim.liars import JobLiar, LedgerLiar, LyingHost, LyingOwner
+from offgrid_tools.sim.plan import FORKS, JOBS_MAX, JOBS_MIN, LIES, REMOVED, REQUIRED_MILLI, STORM_JOBS, Plan
+from offgrid_tools.sim.process import Process
+from offgrid_tools.sim.users import JobUser, LedgerOpener, ObjectUser, Payer, Person, QuorumUser
+
+USERS_PER_CORE = 2
+SOUND_HOSTS = REQUIRED_MILLI // 1_000  # that every owner of objects needs beside itself
+COME_WITHIN_US = 2 * SECOND
+RICH_MICRO, POOR_MICRO, AMOUNT_MAX_MICRO = 10**9, 40_000, 10**6
+
+Liar = JobLiar | LyingHost | LyingOwner | LedgerLiar
+
+
+class Crowd:
+    """Made before the nodes start; `come` sends everybody to their node."""
+
+    def __init__(self, cluster: Cluster, plan: Plan) -> None:
+        self._cluster, self._plan, self._rng = cluster, plan, cluster.engine.rng
+        self.workers = list(self._workers())
+        self.keepers = list(self._keepers()) if plan.things else []
+        self.payers = list(self._payers()) if plan.open_us is not None else []
+        self.people: list[Person] = [*self.workers, *self.keepers, *self.payers, *self._others()]
+        self.liars = list(self._liars())
+
+    def _workers(self) -> Iterator[JobUser]:
+        engine, monitor = self._cluster.engine, self._cluster.monitor
+        times = STORM_JOBS if self._plan.storm else 1
+        cores = (core for core in self._cluster.with_role(CORE) for _ in range(USERS_PER_CORE))
+        for number, core in enumerate(cores):
+            yield JobUser(engine, monitor, core, times * self._rng.randint(JOBS_MIN, JOBS_MAX), f"u{number}")
+
+    def _keepers(self) -> Iterator[ObjectUser]:
+        """At the founder, and at any node that leaves enough sound hosts to it."""
+        cluster, plan = self._cluster, self._plan
+        hosts = [process for process in self._sound() if HOST in process.spec.roles]
+        able = [process for process in self._sound() if len(hosts) - (process in hosts) >= SOUND_HOSTS]
+        owners = {process.spec.name: process for process in (cluster.founder, self._rng.choice(able))}
+        required = (REQUIRED_MILLI,) if plan.bad else (REQUIRED_MILLI, REQUIRED_MILLI // 2)
+        for name, owner in owners.items():
+            yield ObjectUser(cluster.engine, cluster.monitor, owner, plan.things, required, name)
+
+    def _payers(self) -> Iterator[Payer]:
+        """At sound nodes that take part in the economy."""
+        cluster, plan = self._cluster, self._plan
+        most = POOR_MICRO if plan.poor else AMOUNT_MAX_MICRO
+        for number in range(plan.payers):
+            source = self._rng.choice(self._sound())
+            payees = [process for process in self._sound() if process is not source]
+            yield Payer(cluster.engine, cluster.monitor, source, payees, plan.payments, most, f"p{number}")
+
+    def _balances(self) -> list[ledger_pb2.Balance]:
+        first = POOR_MICRO if self._plan.poor else RICH_MICRO
+        there = (node for name, node in self._cluster.processes.items() if name != self._plan.has(REMOVED))
+        return [ledger_pb2.Balance(account=node.node_id, final_micro=first) for node in there]
+
+    def _others(self) -> Iterator[Person]:
+        cluster, founder = self._cluster, self._cluster.founder
+        if self._plan.things:
+            weight = 1_000 * (len(self._sound()) - 1)
+            everybody = list(cluster.processes.values())
+            yield QuorumUser(cluster.engine, cluster.monitor, founder, everybody, weight)
+        if self._plan.open_us is not None:
+            yield LedgerOpener(cluster.engine, cluster.monitor, founder, self._balances(), self._plan.open_us)
+
+    def _liars(self) -> Iterator[Liar]:
+        cluster, plan = self._cluster, self._plan
+        hosts = [process for process in cluster.with_role(HOST) if CORE not in process.spec.roles]
+        if plan.job_liar:
+            yield JobLiar(cluster, self._rng.choice(hosts))
+        if name := plan.has(LIES):
+            yield LyingHost(cluster, cluster.processes[name])
+            yield LyingOwner(cluster, cluster.processes[name])
+        if name := plan.has(FORKS):
+            yield LedgerLiar(cluster, cluster.processes[name])
+
+    def _sound(self) -> list[Process]:
+        """All but the bad one."""
+        return [process for process in self._cluster.processes.values() if process.spec.name != self._plan.bad]
+
+    def come(self) -> None:
+        """Everybody, within a moment."""
+        for person in self.people:
+            self._cluster.engine.after(self._rng.randint(0, COME_WITHIN_US), person.start)
+
+    def wanting(self) -> str:
+        """What somebody still waits for; empty when all are content."""
+        waiting = [person.wants for person in self.people if not person.content]
+        return f"{len(waiting)} people still wait, the first for {waiting[0]}" if waiting else ""
+
+    def ask_again(self) -> None:
+        """When all is over: whoever keeps something reads it once more."""
+        for keeper in self.keepers:
+            keeper.read_again()
+
+    @property
+    def lies(self) -> int:
+        return sum(liar.lies for liar in self.liars)

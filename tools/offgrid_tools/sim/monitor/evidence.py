@@ -1,0 +1,54 @@
+"""What every rule may look at: the nodes' names and disks, and each body that anybody has signed so far."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from offgrid_node.storage.memory import MemoryStore
+from offgrid_node.storage.memory_blobs import MemoryBlobs
+
+
+class Violation(Exception):
+    """An invariant does not hold: the run has found a bug."""
+
+
+class Evidence:
+    """Grows as the run goes on; one for all rules."""
+
+    def __init__(self, name_of: Callable[[str], str]) -> None:
+        self.name_of = name_of
+        self.stores: dict[str, MemoryStore] = {}
+        self.blobs: dict[str, MemoryBlobs] = {}
+        self.salt = b""  # the mesh's
+        self.dishonest: set[str] = set()  # nobody vouches for them; what they signed is signed all the same
+        self.rotten: set[str] = set()  # their disks lose what they kept
+        self._signed: dict[tuple[str, str, str, int], bytes] = {}
+        self._durable: dict[tuple[str, str, str, int], str] = {}
+
+    def row(self, node: str, table: str, key: bytes) -> bytes | None:
+        """What is durable at that node now."""
+        return self.stores[node].peek(table, key)
+
+    def sign(self, what: str, signer: str, subject: str, number: int, body: bytes) -> None:
+        """The signer lets go of this body. Raises Violation when it let go of another one for the same thing, unless it
+        is dishonest."""
+        if signer in self.dishonest:
+            return
+        known = self._signed.setdefault((what, signer, subject, number), body)
+        if known != body:
+            raise Violation(f"{self.name_of(signer)} signed two different {what}s for {subject}/{number}")
+
+    def durable(self, fact: str, node: str, subject: str, number: int, detail: str = "") -> None:
+        """The node's journal says this; from now on it may be said to others."""
+        self._durable[fact, node, subject, number] = detail
+
+    def is_durable(self, fact: str, node: str, subject: str, number: int) -> bool:
+        """Whether the node's journal has said this."""
+        return (fact, node, subject, number) in self._durable
+
+    def must_be_durable(self, fact: str, node: str, subject: str, number: int, detail: str = "") -> None:
+        """The node lets others know this. Raises Violation unless its journal said so, with that detail if one is
+        given."""
+        known = self._durable.get((fact, node, subject, number))
+        if known is None or (detail and known != detail):
+            raise Violation(f"{self.name_of(node)} says of {subject}/{number} that it is {fact}; its disk does not")

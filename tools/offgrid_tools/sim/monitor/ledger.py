@@ -1,0 +1,348 @@
+"""Rules of the ledger.
+
+- signed once: no honest node signs two blocks of one height, two votes or two confirms for one slot and ballot; a block
+  is durable at its author before it leaves;
+- locked: what a witness says is in its slot's row by the transaction that makes it say so;
+- certified: nobody confirms without a quorum of votes, nothing is final without a quorum of confirms. The monitor
+  counts what was really signed, liars' signatures included;
+- one value: what is final in a slot is so for ever and everywhere, slots follow each other, and nobody spends what
+  final slots had not given him by then;
+- conserved: at every commit of every node all balances and the fees make up the supply;
+- booked once: what a job cost is booked when its result is accepted, at its award's price, and paid at most once;
+- acked: a transfer that was acknowledged moves its money once.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from google.protobuf.message import Message
+
+from offgrid.v1 import common_pb2, jobs_pb2, ledger_pb2
+from offgrid_node.protocol.ids import base32, node_id_bytes, unbase32
+from offgrid_node.protocol.ledger import slots
+from offgrid_node.protocol.ledger.accounts import Account, Totals
+from offgrid_node.protocol.ledger.items import Statement, TxItem, decode_item
+from offgrid_node.protocol.ledger.records import HEADER_KIND, Header, LedgerGenesis, Tx, tx_id_of
+from offgrid_node.protocol.ledger.tables import (
+    ACCOUNTS,
+    BOOKINGS,
+    GENESIS_KEY,
+    LOG,
+    META,
+    MUTE_KEY,
+    PLACES,
+    SLOTS,
+    TOTALS_KEY,
+    TRANSFERS,
+    TXS,
+    slot_key,
+)
+from offgrid_node.protocol.quorum.enough import byzantine_quorum, weight_of
+from offgrid_node.protocol.signing import digest_of
+from offgrid_tools.sim.monitor.evidence import Evidence, Violation
+from offgrid_tools.sim.monitor.rules import Passed, Rules, Written
+
+FINAL = ledger_pb2.TX_STATE_FINAL
+
+
+class Slot(NamedTuple):
+    account: bytes
+    seq: int
+
+    def __str__(self) -> str:
+        return f"{base32(self.account)[:8]}/{self.seq}"
+
+
+class LedgerRules(Rules):
+    """Of what witnesses and owners sign, and of what each node's rows say has moved."""
+
+    def __init__(self, evidence: Evidence) -> None:
+        self._evidence = evidence
+        self._genesis: LedgerGenesis | None = None
+        self._weights: dict[str, int] = {}
+        self._blocks: dict[bytes, Header] = {}  # by header body: all that were ever signed and seen
+        self._digests: dict[bytes, bytes] = {}
+        self._votes: dict[tuple[Slot, int, bytes], set[str]] = {}
+        self._confirms: dict[tuple[Slot, int, bytes], set[str]] = {}
+        self._txs: dict[bytes, Tx] = {}
+        self._final: dict[Slot, bytes] = {}
+        self._next: dict[bytes, int] = {}
+        self._balances: dict[bytes, int] = {}  # by final slots alone, as they became final anywhere
+        self._held: dict[str, dict[bytes, int]] = {}  # node → account → balance, by its rows
+        self._sums: dict[str, int] = {}
+        self._fees: dict[str, int] = {}
+        self._signed_for: dict[tuple[str, str], bytes] = {}  # (node, transfer) → transaction
+        self._booked: dict[tuple[str, bytes], ledger_pb2.Booking] = {}  # by node and job
+        self._moved: set[str] = set()  # nodes whose accounts this transaction has changed
+        self._accepted: dict[tuple[str, str], ledger_pb2.Transaction] = {}  # (node, request) → as acked
+
+    @property
+    def genesis(self) -> LedgerGenesis | None:
+        """None as long as the ledger is not open anywhere."""
+        return self._genesis
+
+    def requests(self) -> Mapping[type[Message], Passed]:
+        return {ledger_pb2.PushBlocksRequest: self._pushed}
+
+    def lies(self) -> Mapping[type[Message], Passed]:
+        return {ledger_pb2.PushBlocksRequest: self._lied}
+
+    def rows(self) -> Mapping[str, Written]:
+        return {
+            META: self._on_meta,
+            LOG: self._on_block,
+            TXS: self._on_tx,
+            ACCOUNTS: self._on_account,
+            TRANSFERS: self._on_transfer,
+            BOOKINGS: self._on_booking,
+        }
+
+    # ---- what leaves a node
+
+    def _pushed(self, source: str, target: str, request: ledger_pb2.PushBlocksRequest) -> None:
+        for block in request.blocks:
+            header = self._blocks.get(block.header.body)
+            if header is None:
+                raise Violation(f"{self._evidence.name_of(source)} sends a block that no disk has")
+            own = header.author_id == source and source not in self._evidence.dishonest
+            if own and self._evidence.row(source, PLACES, self._digests[block.header.body]) is None:
+                raise Violation(f"{self._evidence.name_of(source)} sends a block that its own disk does not have")
+
+    def _lied(self, source: str, target: str, request: ledger_pb2.PushBlocksRequest) -> None:
+        for block in request.blocks:
+            if block.header.body not in self._blocks:
+                self._take_in(source, block, honest=False)
+
+    # ---- what becomes durable
+
+    def _on_meta(self, node: str, key: bytes, value: bytes | None) -> None:
+        if key == GENESIS_KEY and value is not None:
+            genesis = LedgerGenesis.decode(common_pb2.Signed.FromString(value).body)
+            if self._genesis is not None and genesis != self._genesis:
+                raise Violation(f"{self._evidence.name_of(node)} holds another ledger's genesis")
+            if self._genesis is None:
+                self._genesis, self._weights = genesis, dict(genesis.witnesses)
+                self._balances = {node_id_bytes(account): amount for account, amount in genesis.balances}
+        elif key == TOTALS_KEY and value is not None:
+            self._fees[node] = Totals.decode(value).fees_micro
+
+    def _on_block(self, node: str, key: bytes, value: bytes | None) -> None:
+        if value is None:
+            return
+        block = ledger_pb2.Block.FromString(value)
+        if block.header.body not in self._blocks:
+            header = Header.decode(block.header.body)
+            if header.author_id != node:
+                raise Violation(f"{self._evidence.name_of(node)} has a block of another that nobody ever sent")
+            self._take_in(node, block, honest=node not in self._evidence.dishonest)
+
+    def _take_in(self, author: str, block: ledger_pb2.Block, *, honest: bool) -> None:
+        header = Header.decode(block.header.body)
+        if header.author_id != author:
+            return
+        self._blocks[block.header.body] = header
+        self._digests[block.header.body] = digest_of(HEADER_KIND, self._evidence.salt, block.header.body)
+        if honest:
+            self._evidence.sign("block", author, "", header.height, block.header.body)
+        for data in block.items:
+            match decode_item(data, self._evidence.salt):
+                case TxItem(tx, _, _, digest):
+                    self._txs[digest] = tx
+                    if honest and tx.src == header.author:
+                        self._evidence.sign("transaction", author, "", tx.seq, digest)
+                case Statement() as statement:
+                    self._stated(author, statement, honest=honest)
+
+    def _stated(self, witness: str, statement: Statement, *, honest: bool) -> None:
+        slot = Slot(statement.account, statement.seq)
+        key = slot, statement.ballot, statement.tx_digest
+        if honest:
+            what = "confirm" if statement.confirms else "vote"
+            self._evidence.sign(what, witness, str(slot), statement.ballot, statement.tx_digest)
+            self._check_lock(witness, slot, statement)
+        if not statement.confirms:
+            self._votes.setdefault(key, set()).add(witness)
+            return
+        if honest and not self._is_quorum(self._votes.get(key, set())):
+            raise Violation(f"{self._evidence.name_of(witness)} confirms in slot {slot} what has no certificate")
+        self._confirms.setdefault(key, set()).add(witness)
+
+    def _check_lock(self, witness: str, slot: Slot, statement: Statement) -> None:
+        """What a witness says is in the slot's row by the same transaction, unless the slot is final by it."""
+        key = slot_key(slot.account, slot.seq)
+        if (row := self._evidence.row(witness, SLOTS, key)) is not None:
+            lock, _ = slots.Slot.decode(key, row)
+            held = lock.confirmed if statement.confirms else lock.voted
+        else:
+            account = self._evidence.row(witness, ACCOUNTS, slot.account)
+            final = account is not None and Account.decode(account).next_seq > slot.seq
+            held = statement.tx_digest if final else b""
+        if held != statement.tx_digest:
+            raise Violation(
+                f"{self._evidence.name_of(witness)} speaks for slot {slot}, and its disk has no lock of that"
+            )
+
+    def _is_quorum(self, signers: set[str]) -> bool:
+        return weight_of(signers, self._weights) >= byzantine_quorum(self._weights)
+
+    def _on_tx(self, node: str, key: bytes, value: bytes | None) -> None:
+        if value is None:
+            return
+        row = ledger_pb2.TxRow.FromString(value)
+        if row.state != FINAL:
+            return
+        tx = self._txs.get(key)
+        if tx is None:
+            raise Violation(f"{self._evidence.name_of(node)} holds final what nobody ever sent")
+        slot = Slot(tx.src, tx.seq)
+        known = self._final.get(slot)
+        if known is None:
+            self._become_final(slot, key, tx)
+        elif known != key:
+            raise Violation(f"two transactions are final in slot {slot}: {tx_id_of(known)} and {tx_id_of(key)}")
+
+    def _become_final(self, slot: Slot, digest: bytes, tx: Tx) -> None:
+        signers = self._confirms.get((slot, 0, digest), set())
+        if not self._is_quorum(signers):
+            raise Violation(f"slot {slot} is final by {weight_of(signers, self._weights)} of weight")
+        if tx.seq != self._next.get(tx.src, 0):
+            raise Violation(f"slot {slot} is final before the one that comes first")
+        if tx.total_micro > self._balances.get(tx.src, 0):
+            raise Violation(f"slot {slot} spends {tx.total_micro} of {self._balances.get(tx.src, 0)}")
+        self._final[slot] = digest
+        self._next[tx.src] = tx.seq + 1
+        self._balances[tx.src] -= tx.total_micro
+        for account, amount in tx.outputs:
+            self._balances[account] = self._balances.get(account, 0) + amount
+
+    def _on_account(self, node: str, key: bytes, value: bytes | None) -> None:
+        held = self._held.setdefault(node, {})
+        balance = Account.decode(value).balance_micro if value is not None else 0
+        self._sums[node] = self._sums.get(node, 0) + balance - held.get(key, 0)
+        held[key] = balance
+        self._moved.add(node)
+
+    def on_batch(self, node: str) -> None:
+        """Money is conserved at the end of every transaction."""
+        if node not in self._moved:
+            return
+        self._moved.discard(node)
+        assert self._genesis is not None
+        total = self._sums[node] + self._fees.get(node, 0)
+        if total != self._genesis.supply_micro:
+            name = self._evidence.name_of(node)
+            raise Violation(f"{name}: balances and fees are {total}, the supply is {self._genesis.supply_micro}")
+
+    def on_restored(self, node: str) -> None:
+        """An older disk: its sums begin anew with the next account that changes there."""
+        self._held.pop(node, None)
+        self._sums.pop(node, None)
+        for key, value in self._evidence.stores[node].scan(ACCOUNTS):
+            self._on_account(node, key, value)
+        totals = self._evidence.row(node, META, TOTALS_KEY)
+        self._fees[node] = Totals.decode(totals).fees_micro if totals is not None else 0
+
+    # ---- the owner's side
+
+    def _on_transfer(self, node: str, key: bytes, value: bytes | None) -> None:
+        row = ledger_pb2.TransferRow.FromString(value or b"")
+        known = self._signed_for.setdefault((node, row.transfer_id), row.tx_digest)
+        if known and known != row.tx_digest:
+            raise Violation(f"transfer {row.transfer_id} was signed twice")
+        self._signed_for[node, row.transfer_id] = row.tx_digest
+
+    def on_accepted(self, node: str, request_id: str, transaction: ledger_pb2.Transaction) -> None:
+        """A user holds this answer: from now on the transfer is under way, whatever happens."""
+        known = self._accepted.setdefault((node, request_id), transaction)
+        if known.transfer_id != transaction.transfer_id:
+            raise Violation(f"request {request_id} made two transfers: {known.transfer_id}, {transaction.transfer_id}")
+        self._check_transfer(node, transaction.transfer_id)
+
+    def on_shown_final(self, node: str, transaction: ledger_pb2.Transaction) -> None:
+        """A user was told that it is final."""
+        if self._moved_by(node, transaction) is None:
+            raise Violation(f"{transaction.transfer_id} was shown as final and is not")
+
+    def _moved_by(self, node: str, transaction: ledger_pb2.Transaction) -> Tx | None:
+        """The final transaction that is this transfer."""
+        digest = self._signed_for.get((node, transaction.transfer_id), b"")
+        tx = self._txs.get(digest)
+        if tx is None or self._final.get(Slot(tx.src, tx.seq)) != digest:
+            return None
+        outputs = tuple((node_id_bytes(output.account), output.amount_micro) for output in transaction.outputs)
+        if (tx.src, tx.outputs) != (node_id_bytes(node), outputs):
+            raise Violation(f"{transaction.transfer_id} is not what was asked for")
+        return tx
+
+    def check_store(self, node: str) -> None:
+        for (payer, _), transaction in self._accepted.items():
+            if payer == node:
+                self._check_transfer(node, transaction.transfer_id)
+
+    def _check_transfer(self, node: str, transfer_id: str) -> None:
+        if self._evidence.row(node, TRANSFERS, transfer_id.encode()) is None:
+            raise Violation(f"transfer {transfer_id} was acknowledged and is not in the store")
+
+    # ---- what jobs cost
+
+    def on_cost(self, node: str, job: jobs_pb2.Job) -> None:
+        """A core has accepted this job's result, durably."""
+        value = self._evidence.row(node, BOOKINGS, job.job_id.encode())
+        booking = ledger_pb2.Booking.FromString(value or b"")
+        if value is None or (booking.amount_micro, booking.payee) != (job.price_micro, job.host):
+            raise Violation(f"job {job.job_id} cost {job.price_micro} and is booked with {booking.amount_micro}")
+
+    def _on_booking(self, node: str, key: bytes, value: bytes | None) -> None:
+        booking = ledger_pb2.Booking.FromString(value or b"")
+        known = self._booked.setdefault((node, key), booking)
+        if (known.amount_micro, known.payee) != (booking.amount_micro, booking.payee):
+            raise Violation(f"job {key.decode()} is booked with {known.amount_micro} and with {booking.amount_micro}")
+        if known.tx_id and known.tx_id != booking.tx_id:
+            raise Violation(f"job {key.decode()} is paid twice")
+        self._booked[node, key] = booking
+
+    # ---- the end
+
+    def unsettled(self, nodes: Sequence[str]) -> str:
+        """What the honest nodes do not agree on yet, or still owe though they could pay; empty when nothing."""
+        if self._genesis is None:
+            return ""
+        expected = {account: balance for account, balance in self._balances.items() if balance}
+        for node in nodes:
+            if {account: balance for account, balance in self._held.get(node, {}).items() if balance} != expected:
+                return f"{self._evidence.name_of(node)} has not all final slots yet"
+        for (node, request_id), transaction in self._accepted.items():
+            if self._moved_by(node, transaction) is None:
+                return f"transfer {request_id} of {self._evidence.name_of(node)} is not final yet"
+        return self._unpaid(nodes)
+
+    def _unpaid(self, nodes: Sequence[str]) -> str:
+        """A booking that its node could pay; what was paid must be just what was owed."""
+        assert self._genesis is not None
+        sums: dict[tuple[str, str], Counter[bytes]] = defaultdict(Counter)
+        for (node, key), booking in self._booked.items():
+            room = self._balances.get(node_id_bytes(node), 0) - self._genesis.fee_micro
+            if booking.owed and node in nodes and booking.amount_micro <= room:
+                return f"{self._evidence.name_of(node)} owes for job {key.decode()}"
+            if booking.tx_id:
+                sums[node, booking.tx_id][node_id_bytes(booking.payee)] += booking.amount_micro
+        for (node, tx_id), owed in sums.items():
+            tx = self._txs.get(unbase32(tx_id))
+            if tx is None or self._final.get(Slot(tx.src, tx.seq)) != unbase32(tx_id):
+                return f"a payment of {self._evidence.name_of(node)} is not final yet"
+            if dict(tx.outputs) != owed:
+                raise Violation(f"{tx_id} pays {dict(tx.outputs)} for bookings of {dict(owed)}")
+        return ""
+
+    def check_mute(self, node: str) -> None:
+        """Restored from a backup: it says nothing any more if others hold blocks of it that its disk does not know."""
+        own = [digest for body, digest in self._digests.items() if self._blocks[body].author_id == node]
+        lost = [digest for digest in own if self._evidence.row(node, PLACES, digest) is None]
+        held = [
+            digest for digest in lost if any(store.peek(PLACES, digest) for store in self._evidence.stores.values())
+        ]
+        if held and self._evidence.row(node, META, MUTE_KEY) is None:
+            raise Violation(f"{self._evidence.name_of(node)} lost {len(held)} of its blocks and is not mute")

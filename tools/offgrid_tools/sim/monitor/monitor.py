@@ -1,0 +1,107 @@
+"""Leads what happens anywhere in the cluster to the rules that it concerns. Sees the whole cluster from outside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from google.protobuf.message import Message
+
+from offgrid.v1 import state_pb2
+from offgrid_node.protocol.errors import Fault
+from offgrid_node.storage.memory import MemoryStore
+from offgrid_node.storage.memory_blobs import MemoryBlobs
+from offgrid_tools.sim.monitor.evidence import Evidence, Violation
+from offgrid_tools.sim.monitor.jobs import JobRules
+from offgrid_tools.sim.monitor.ledger import LedgerRules
+from offgrid_tools.sim.monitor.mesh import MeshRules
+from offgrid_tools.sim.monitor.objects import ObjectRules
+from offgrid_tools.sim.monitor.quorum import QuorumRules
+from offgrid_tools.sim.monitor.rules import Journaled, Passed, Rules, Written
+
+
+class Monitor:
+    """Every method raises Violation the moment an invariant breaks."""
+
+    def __init__(self, name_of: Callable[[str], str]) -> None:
+        self.evidence = Evidence(name_of)
+        self.mesh = MeshRules(self.evidence)
+        self.jobs = JobRules(self.evidence)
+        self.quorum = QuorumRules(self.evidence)
+        self.objects = ObjectRules(self.evidence, self.quorum)
+        self.ledger = LedgerRules(self.evidence)
+        self.jobs.on_cost = self.ledger.on_cost
+        self._rules: tuple[Rules, ...] = (self.mesh, self.jobs, self.quorum, self.objects, self.ledger)
+        self._requests: dict[type[Message], Passed] = {}
+        self._replies: dict[type[Message], Passed] = {}
+        self._lies: dict[type[Message], Passed] = {}
+        self._events: dict[str, Journaled] = {}
+        self._rows: dict[str, Written] = {}
+        for rules in self._rules:
+            self._requests |= rules.requests()
+            self._replies |= rules.replies()
+            self._lies |= rules.lies()
+            self._events |= rules.events()
+            self._rows |= rules.rows()
+        self._seen_seq: dict[str, int] = {}
+
+    def watch(self, node: str, store: MemoryStore, blobs: MemoryBlobs) -> None:
+        """A node's disk, with what its mesh began with on it."""
+        self.evidence.stores[node], self.evidence.blobs[node] = store, blobs
+        self._seen_seq[node] = store.journal_seq
+
+    # ---- what leaves a node (network.Tap)
+
+    def on_request(self, source: str, target: str, method: str, request: Message) -> None:
+        if look := self._requests.get(type(request)):
+            look(source, target, request)
+
+    def on_reply(self, source: str, target: str, method: str, reply: Message | Fault) -> None:
+        if not isinstance(reply, Fault) and (look := self._replies.get(type(reply))):
+            look(source, target, reply)
+
+    def on_lie(self, source: str, target: str, method: str, lie: Message) -> None:
+        if look := self._lies.get(type(lie)):
+            look(source, target, lie)
+
+    # ---- what a node does
+
+    def on_start(self, node: str) -> None:
+        """A new life begins."""
+        for rules in self._rules:
+            rules.on_start(node)
+
+    def on_commit(self, node: str, writes: Mapping[tuple[str, bytes], bytes | None]) -> None:
+        """Whatever the journal has gained, and the rows that were written with it. A commit that failed may have been
+        applied all the same."""
+        for seq, data in self.evidence.stores[node].events(self._seen_seq[node]):
+            self._seen_seq[node] = seq
+            event = state_pb2.Event.FromString(data)
+            if look := self._events.get(event.WhichOneof("data") or ""):
+                look(node, event)
+        by_table: dict[str, list[tuple[bytes, bytes | None]]] = {}
+        for (table, key), value in writes.items():
+            if table in self._rows and self.evidence.row(node, table, key) == value:
+                by_table.setdefault(table, []).append((key, value))
+        for table, on_row in self._rows.items() if by_table else ():
+            for key, value in by_table.get(table, ()):
+                on_row(node, key, value)
+        for rules in self._rules:
+            rules.on_batch(node)
+
+    def on_restored(self, node: str, store: MemoryStore) -> None:
+        """A backup was put in the place of its disk: what it says from now on is not vouched for."""
+        self.evidence.dishonest.add(node)
+        self.watch(node, store, self.evidence.blobs[node])
+        for rules in self._rules:
+            rules.on_restored(node)
+
+    def on_runtime_fault(self, fault: Fault, cause: BaseException | None) -> None:
+        if isinstance(cause, Violation):  # found by what an effect or a callback set off
+            raise cause
+        if fault.reason in ("MachineFailed", "SettleFailed"):
+            raise Violation(fault.message) from cause
+
+    def check_store(self, node: str) -> None:
+        """Nothing acked is lost, nor taken back. Called after each crash and at the end."""
+        for rules in self._rules:
+            rules.check_store(node)

@@ -1,0 +1,154 @@
+"""Rules of objects.
+
+- acked: what a user was told is kept stays in the owner's rows, and its bytes are somewhere: with the owner until
+  enough honest hosts hold them;
+- held: a host acks only bytes that are durable with it, whole, under a row that is durable too;
+- one transaction: an outbox row and its journal event are durable together;
+- enough: an entry is completed, an object durable, by the required weight of different members and nothing less.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from google.protobuf.message import Message
+
+from offgrid.v1 import objects_pb2, state_pb2
+from offgrid_node.protocol.objects.manifest import Manifest, shard_root, stripe_digest
+from offgrid_node.protocol.objects.shards import stripe_span
+from offgrid_node.protocol.objects.tables import (
+    OBJECTS,
+    OUTBOX,
+    OUTBOX_OPEN,
+    REPLICAS,
+    number_of,
+    outbox_key,
+    replica_key,
+)
+from offgrid_node.protocol.quorum.records import Ack
+from offgrid_tools.sim.monitor.evidence import Evidence, Violation
+from offgrid_tools.sim.monitor.quorum import QuorumRules
+from offgrid_tools.sim.monitor.rules import Journaled, Passed, Rules, Written
+
+COMPLETED, DURABLE = objects_pb2.OUTBOX_STATUS_COMPLETED, objects_pb2.OBJECT_STATE_DURABLE
+MADE = ("accepted", "enqueued")  # what the journal says of an entry's beginning
+
+
+class ObjectRules(Rules):
+    """Of owners' rows and of hosts' replicas."""
+
+    def __init__(self, evidence: Evidence, quorum: QuorumRules) -> None:
+        self._evidence, self._quorum = evidence, quorum
+        self._acked: dict[str, dict[str, int]] = {}  # owner → object → required weight
+        self._durable: dict[str, set[str]] = {}
+        self._holders: dict[str, set[str]] = {}  # object → hosts that vouched, honestly
+        self._entries: dict[tuple[str, bytes], str] = {}
+
+    def replies(self) -> Mapping[type[Message], Passed]:
+        return {
+            objects_pb2.CommitReplicaResponse: lambda source, _, reply: self._vouched(source, reply),
+        }
+
+    def events(self) -> Mapping[str, Journaled]:
+        return {"object": self._on_event}
+
+    def rows(self) -> Mapping[str, Written]:
+        return {OBJECTS: self._on_object, OUTBOX: self._on_entry}
+
+    # ---- hosts
+
+    def _vouched(self, host: str, reply: objects_pb2.CommitReplicaResponse) -> None:
+        ack = Ack.decode(reply.ack.body)
+        object_id = ack.quorum_id.partition(":")[2]
+        value = self._evidence.row(host, REPLICAS, replica_key(object_id, ack.owner))
+        row = objects_pb2.ReplicaRow.FromString(value or b"")
+        if value is None or Ack.decode(row.ack.body).epoch < ack.epoch:
+            raise Violation(f"{self._evidence.name_of(host)} acks {object_id}, and its disk has no row of that")
+        sure = host in self._holders.setdefault(object_id, set()) or host in self._evidence.rotten
+        if not sure and not self.holds(host, row.manifest):
+            raise Violation(f"{self._evidence.name_of(host)} acks {object_id}, and its bytes are not on its disk")
+        self._holders[object_id].add(host)
+        self._quorum.on_ack(host, reply.ack)
+
+    def holds(self, host: str, manifest: objects_pb2.Manifest) -> bool:
+        """Whether the very bytes are on that disk, durable and whole."""
+        body, blobs = Manifest.decode(manifest.signed.body), self._evidence.blobs[host]
+        if not blobs.is_durable(body.object_id) or blobs.size(body.object_id) != body.sealed_bytes:
+            return False
+        stripes = (blobs.read(body.object_id, *stripe_span(body, index)) for index in range(body.stripes))
+        return (shard_root([stripe_digest(self._evidence.salt, stripe) for stripe in stripes]),) == body.roots
+
+    # ---- owners
+
+    def _on_event(self, node: str, event: state_pb2.Event) -> None:
+        number, outcome = event.object.outbox_id, event.object.outcome
+        if outcome in MADE:
+            self._evidence.durable(outcome, node, event.object.object_id, number)
+            if self._evidence.row(node, OUTBOX, outbox_key(number)) is None:
+                raise Violation(f"outbox entry {number} has an event and no row")
+
+    def _on_entry(self, node: str, key: bytes, value: bytes | None) -> None:
+        if value is None:
+            raise Violation(f"{self._evidence.name_of(node)} forgets an outbox entry")
+        entry = objects_pb2.OutboxEntry.FromString(value)
+        known = self._entries.get((node, key))
+        if known is None:
+            if not any(self._evidence.is_durable(what, node, entry.object_id, number_of(key)) for what in MADE):
+                raise Violation(f"outbox entry {number_of(key)} is durable without its event")
+            self._entries[node, key] = entry.object_id
+        elif known != entry.object_id:
+            raise Violation(f"outbox entry {number_of(key)} was {known} and is {entry.object_id}")
+        if entry.status == COMPLETED:
+            self._check_enough(node, entry.object_id, entry.required_milli)
+
+    def _on_object(self, node: str, key: bytes, value: bytes | None) -> None:
+        if value is None:
+            raise Violation(f"{self._evidence.name_of(node)} forgets object {key.decode()}")
+        row = objects_pb2.ObjectRow.FromString(value)
+        if row.object.state == DURABLE:
+            self._check_enough(node, row.object.object_id, row.object.required_milli)
+
+    def _check_enough(self, owner: str, object_id: str, required_milli: int) -> None:
+        if object_id in self._durable.setdefault(owner, set()):
+            return
+        weight = self._quorum.acked_milli(owner, f"object:{object_id}")
+        if weight < required_milli:
+            raise Violation(f"{object_id} is called durable with acks of {weight}, {required_milli} are required")
+        self._durable[owner].add(object_id)
+
+    def on_deleted(self, node: str, object_id: str) -> None:
+        """A node deletes bytes of its own accord."""
+        if object_id in self._acked.get(node, {}) and object_id not in self._durable.get(node, set()):
+            raise Violation(f"{self._evidence.name_of(node)} drops {object_id} before others hold it")
+
+    # ---- what users were told
+
+    def on_acked(self, owner: str, object_id: str, required_milli: int) -> None:
+        """A user holds this answer: from now on the object must not get lost."""
+        self._acked.setdefault(owner, {})[object_id] = required_milli
+        self._check_acked(owner, object_id)
+
+    def on_durable(self, owner: str, object_id: str) -> None:
+        """A user was told that the quorum has acked."""
+        if object_id not in self._durable.get(owner, set()):
+            raise Violation(f"{object_id} was shown as durable; the owner's disk does not say so")
+
+    def check_store(self, node: str) -> None:
+        for object_id in self._acked.get(node, {}):
+            self._check_acked(node, object_id)
+
+    def _check_acked(self, owner: str, object_id: str) -> None:
+        value = self._evidence.row(owner, OBJECTS, object_id.encode())
+        if value is None:
+            raise Violation(f"{object_id} was acked and is not in the store")
+        row = objects_pb2.ObjectRow.FromString(value)
+        if row.object.state != DURABLE and not self.holds(owner, row.object.manifest):
+            raise Violation(f"{object_id} was acked, is not durable elsewhere, and its owner's bytes are gone")
+
+    # ---- the end
+
+    def stuck(self, node: str) -> str:
+        """An outbox entry that is still open; empty when none is."""
+        for key, object_id in self._evidence.stores[node].scan(OUTBOX_OPEN):
+            return f"outbox entry {number_of(key)} of {self._evidence.name_of(node)} ({object_id.decode()}) is open"
+        return ""

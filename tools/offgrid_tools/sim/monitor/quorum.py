@@ -1,0 +1,98 @@
+"""Rules of quorums: what a member vouches for.
+
+- fence: no member signs an ack of a lower epoch than it signed before, nor two acks for one epoch that differ, and each
+  is durable before it leaves;
+- enough: what counts as acked was signed by members of the epoch, each counted once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from google.protobuf.message import Message
+
+from offgrid.v1 import common_pb2, objects_pb2, quorum_pb2
+from offgrid_node.protocol.quorum.records import Ack, Epoch
+from offgrid_node.protocol.quorum.tables import FENCES, QUORUMS, quorum_key
+from offgrid_tools.sim.monitor.evidence import Evidence, Violation
+from offgrid_tools.sim.monitor.rules import Passed, Rules, Written
+
+
+class QuorumRules(Rules):
+    """Of acks, whatever they are for."""
+
+    def __init__(self, evidence: Evidence) -> None:
+        self._evidence = evidence
+        self._highest: dict[tuple[str, str, str], int] = {}  # (member, owner, quorum) → epoch
+        self._acks: set[bytes] = set()  # every body that anybody signed
+        self._weight: dict[tuple[str, str], int] = {}
+
+    def replies(self) -> Mapping[type[Message], Passed]:
+        return {quorum_pb2.SignAckResponse: lambda source, _, reply: self._signed(source, reply.ack)}
+
+    def lies(self) -> Mapping[type[Message], Passed]:
+        return {objects_pb2.CommitReplicaResponse: lambda source, _, reply: self._on_lie(reply.ack)}
+
+    def _signed(self, node: str, signed: common_pb2.Signed) -> None:
+        ack = Ack.decode(signed.body)
+        row = self._evidence.row(node, FENCES, quorum_key(ack.owner, ack.quorum_id))
+        if row is None or quorum_pb2.QuorumFence.FromString(row).epoch < ack.epoch:
+            raise Violation(f"{self._evidence.name_of(node)} acks {ack.quorum_id} before its fence is durable")
+        self.on_ack(node, signed)
+
+    def on_ack(self, node: str, signed: common_pb2.Signed) -> None:
+        """An honest member's ack leaves it; whoever calls has seen that it is durable."""
+        ack = Ack.decode(signed.body)
+        if ack.node != node:
+            raise Violation(f"{self._evidence.name_of(node)} lets go of an ack of {self._evidence.name_of(ack.node)}")
+        self._evidence.sign("ack", node, f"{ack.owner}/{ack.quorum_id}", ack.epoch, signed.body)
+        key = node, ack.owner, ack.quorum_id
+        if ack.epoch < self._highest.get(key, 0):
+            raise Violation(f"{self._evidence.name_of(node)} acks epoch {ack.epoch} after {self._highest[key]}")
+        self._highest[key] = ack.epoch
+        self._acks.add(signed.body)
+
+    def _on_lie(self, signed: common_pb2.Signed) -> None:
+        self._acks.add(signed.body)
+
+    def rows(self) -> Mapping[str, Written]:
+        return {QUORUMS: self._on_row}
+
+    def _on_row(self, node: str, key: bytes, value: bytes | None) -> None:
+        if value is None:
+            return
+        row = quorum_pb2.QuorumRow.FromString(value)
+        epoch = Epoch.decode(row.epoch.body)
+        if epoch.owner == node:
+            self._evidence.sign("epoch", node, epoch.quorum_id, epoch.epoch, row.epoch.body)
+        counted: dict[str, int] = {}
+        for signed in row.acks:
+            ack = Ack.decode(signed.body)
+            if ack.node == node:  # its own, for a quorum of which it is a member itself
+                self.on_ack(node, signed)
+            if signed.body not in self._acks:
+                raise Violation(f"{self._evidence.name_of(node)} counts an ack of {ack.quorum_id} that nobody signed")
+            if ack.node in counted or ack.node not in epoch.weights or _asked(epoch) != _vouched(ack):
+                raise Violation(f"{self._evidence.name_of(node)} counts what does not count for {ack.quorum_id}")
+            counted[ack.node] = epoch.weights[ack.node]
+        self._weight[node, epoch.quorum_id] = sum(counted.values())
+
+    def acked_milli(self, owner: str, quorum_id: str) -> int:
+        """What really was signed for the quorum's present epoch, by the owner's disk."""
+        return self._weight.get((owner, quorum_id), 0)
+
+    # ---- what users were told
+
+    def on_reached(self, owner: str, quorum: quorum_pb2.Quorum) -> None:
+        """A user was told that a quorum is reached."""
+        weight = self.acked_milli(owner, quorum.quorum_id)
+        if weight < quorum.required_milli:
+            raise Violation(f"{quorum.quorum_id} was shown as reached with {weight} of {quorum.required_milli}")
+
+
+def _asked(epoch: Epoch) -> tuple[object, ...]:
+    return epoch.owner, epoch.quorum_id, epoch.epoch, epoch.subject, epoch.size_bytes
+
+
+def _vouched(ack: Ack) -> tuple[object, ...]:
+    return ack.owner, ack.quorum_id, ack.epoch, ack.subject, ack.size_bytes

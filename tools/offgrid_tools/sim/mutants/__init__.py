@@ -1,0 +1,11 @@
+"""Planted bugs, a file per domain: a simulator that misses one of them is blind there.
+
+`MUTANTS` names them all; `tests/sim` demands each within a hundred seeds.
+"""
+
+from offgrid_tools.sim.mutants import jobs, ledger, mesh, objects, runtime
+from offgrid_tools.sim.mutants.patches import Mutant
+
+MUTANTS: dict[str, Mutant] = {**runtime.MUTANTS, **jobs.MUTANTS, **mesh.MUTANTS, **objects.MUTANTS, **ledger.MUTANTS}
+
+__all__ = ["MUTANTS", "Mutant"]

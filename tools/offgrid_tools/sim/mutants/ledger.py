@@ -1,0 +1,137 @@
+"""Planted bugs of the ledger: locks, certificates, funds, bookings, and blocks that do not get round."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from offgrid_node.protocol.effects import Call
+from offgrid_node.protocol.ledger.accounts import Accounts
+from offgrid_node.protocol.ledger.bookings import Bookings, Owed
+from offgrid_node.protocol.ledger.chains import Chains
+from offgrid_node.protocol.ledger.committee import Committee
+from offgrid_node.protocol.ledger.slots import NOTHING, Slot, Slots
+from offgrid_node.protocol.ledger.tables import OWED, number_key
+from offgrid_node.protocol.ledger.voice import Voice
+from offgrid_node.protocol.ledger.wallet import Wallet
+from offgrid_node.protocol.ledger.witness import Witness
+from offgrid_node.runtime import Runtime
+from offgrid_tools.sim.mutants.patches import Mutant, Patch, Sound, after, early, never
+
+
+def _without_locks(sound: Sound) -> Sound:
+    return lambda slot: sound(replace(slot, first=NOTHING, voted=NOTHING, confirmed=NOTHING))
+
+
+def _the_newest_counts(sound: Sound) -> Sound:
+    def follow(self: Any, item: Any, *, told: bool = False) -> None:
+        slot = self._slots.get(item.tx.src, item.tx.seq)
+        if slot is not None and slot.first not in (NOTHING, item.digest):
+            slot = self._slots.make(item.tx.src, item.tx.seq)
+            slot.first, slot.voted = item.digest, NOTHING
+        sound(self, item, told=told)
+
+    return follow
+
+
+def _half_is_enough(sound: Sound) -> Sound:
+    return lambda self, mask: 2 * self.weight(mask) >= self.quorum_milli
+
+
+def _any_vote_certifies(sound: Sound) -> Sound:
+    def certified(self: Any, slot: Any, account: Any) -> Any:
+        return slot.first if self._known(slot, account, slot.first) is not None else None
+
+    return certified
+
+
+def _whoever_asks(sound: Sound) -> Sound:
+    return lambda self, slot, account: self._known(slot, account, slot.first) is not None
+
+
+def _whatever_comes_before(sound: Sound) -> Sound:
+    def known(self: Any, slot: Any, account: Any, digest: bytes) -> Any:
+        return self._transactions.get(digest) if digest != NOTHING else None
+
+    return known
+
+
+def _votes_confirm(sound: Sound) -> Sound:
+    def state(self: Any, slot: Any, tx_digest: bytes, bit: int, *, confirms: bool) -> bool:
+        if not confirms:
+            sound(self, slot, tx_digest, bit, confirms=True)
+        counted: bool = sound(self, slot, tx_digest, bit, confirms=confirms)
+        return counted
+
+    return state
+
+
+def _credit_twice(sound: Sound) -> Sound:
+    def apply(self: Any, tx: Any, digest: bytes) -> None:
+        sound(self, tx, digest)
+        for account, amount in tx.outputs:
+            self.get(account).balance_micro += amount
+
+    return apply
+
+
+def _owe_again(bookings: Any, owed: Owed) -> None:
+    bookings._draft.put_bytes(OWED, number_key(owed.number), owed.encode())
+    bookings.owed_micro += owed.amount_micro
+    bookings._hold(owed)
+
+
+def _book_twice(sound: Sound) -> Sound:
+    def on_cost(self: Any, cost: Any, now: Any, *, payable: bool) -> None:
+        known = set(self._window)
+        sound(self, cost, now, payable=payable)
+        for number in [number for number in self._window if number not in known]:
+            self._last += 1
+            _owe_again(self, replace(self._window[number], number=self._last))
+
+    return on_cost
+
+
+def _pay_again(sound: Sound) -> Sound:
+    def paid(self: Any, payment: Any, tx_id: str, fee_micro: int) -> None:
+        sound(self, payment, tx_id, fee_micro)
+        for owed in payment.bookings:
+            self._last += 1
+            _owe_again(self, replace(owed, number=self._last))
+
+    return paid
+
+
+MUTANTS: dict[str, Mutant] = {
+    "vote-before-sync": Mutant(
+        "blocks leave while the votes in them are still being synced",
+        (Patch(Runtime, "gather", early(lambda effect: isinstance(effect, Call) and effect.domain == "ledger")),),
+    ),
+    "lock-forgotten": Mutant("a restarted witness forgets its votes", (Patch(Slot, "encode", _without_locks),)),
+    "lock-overwritten": Mutant(
+        "of two transactions for one slot a witness votes for each", (Patch(Witness, "follow", _the_newest_counts),)
+    ),
+    "quorum-too-small": Mutant("half of a quorum is enough", (Patch(Committee, "enough", _half_is_enough),)),
+    "confirm-without-certificate": Mutant(
+        "a witness confirms what it has seen", (Patch(Witness, "_certified", _any_vote_certifies),)
+    ),
+    "one-phase": Mutant("votes count as confirms", (Patch(Slots, "state", _votes_confirm),)),
+    "balance-unchecked": Mutant(
+        "a witness votes whatever the account has", (Patch(Witness, "_may_vote", _whoever_asks),)
+    ),
+    "prev-unchecked": Mutant(
+        "a witness takes any transaction for the next one", (Patch(Witness, "_known", _whatever_comes_before),)
+    ),
+    "credited-twice": Mutant("a final slot is applied twice", (Patch(Accounts, "apply", _credit_twice),)),
+    "in-flight-forgotten": Mutant(
+        "a restarted owner signs its slot anew",
+        (Patch(Wallet, "load", after(lambda wallet: setattr(wallet, "_in_flight", b""))),),
+    ),
+    "booking-lost": Mutant("a job's cost is not booked", (Patch(Bookings, "on_cost", never(None)),)),
+    "booked-twice": Mutant("a job's cost is owed twice", (Patch(Bookings, "on_cost", _book_twice),)),
+    "paid-twice": Mutant("what was paid is owed again", (Patch(Bookings, "paid", _pay_again),)),
+    "blocks-unreconciled": Mutant(
+        "blocks that a push did not bring are never offered", (Patch(Chains, "lacking", never([])),)
+    ),
+    "never-mute": Mutant("a witness restored from a backup goes on", (Patch(Voice, "mute", never(None)),)),
+}

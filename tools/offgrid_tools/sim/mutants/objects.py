@@ -1,0 +1,107 @@
+"""Planted bugs of quorums and objects: what is acked too early or counted wrongly, and bytes that nobody checks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from offgrid_node.keys import stripes
+from offgrid_node.protocol.effects import DropBlob, Put
+from offgrid_node.protocol.objects import replicas as replica_rows
+from offgrid_node.protocol.objects.delivery import Delivery
+from offgrid_node.protocol.objects.machine import ObjectsMachine
+from offgrid_node.protocol.objects.outbox import Outbox
+from offgrid_node.protocol.objects.tables import OBJECTS, OUTBOX
+from offgrid_node.protocol.quorum import member, tally
+from offgrid_node.protocol.quorum.records import Ack
+from offgrid_node.protocol.quorum.tally import Tally
+from offgrid_node.services.objects import replicas as replica_bytes
+from offgrid_node.storage.memory_blobs import MemoryBlobs
+from offgrid_tools.sim.mutants.patches import Mutant, Patch, Sound, never
+
+
+def _half_is_enough(sound: Sound) -> Sound:
+    return lambda signers, weights, required_milli: sound(signers, weights, required_milli // 2)
+
+
+def _every_ack(sound: Sound) -> Sound:
+    def add(self: Any, node_id: str, signed: Any, acked_us: int) -> bool:
+        if not sound(self, node_id, signed, acked_us):
+            self.row.acks.append(signed)
+            self.row.acked_us.append(acked_us)
+            self.ackers.append(node_id)
+        return True
+
+    return add
+
+
+def _each_time(sound: Sound) -> Sound:
+    return lambda signers, weights: sum(weights.get(node, 0) for node in signers)
+
+
+def _whatever_came(sound: Sound) -> Sound:
+    def hashed(manifest: Any, *rest: Any) -> tuple[bytes, bytes]:
+        return manifest.roots[0], sound(manifest, *rest)[1]
+
+    return hashed
+
+
+def _drop_at_once(sound: Sound) -> Sound:
+    def add(self: Any, manifest: Any, body: Any, *rest: Any) -> Any:
+        parcel = sound(self, manifest, body, *rest)
+        row = self.get(body.object_id)
+        row.object.local = False  # else Keeping would refuse: the row says that the copy is wanted
+        self._draft.put(OBJECTS, body.object_id.encode(), row)
+        self._draft.send(DropBlob(body.object_id))
+        return parcel
+
+    return add
+
+
+def _entry_a_batch_later(sound: Sound) -> Sound:
+    def step(self: Any, inputs: Any, now: Any, rng: Any) -> Any:
+        held, since = getattr(self, "held_back", ([], now))
+        kept: list[Any] = held if since != now else []
+        late: list[Any] = [] if since != now else held
+        for effect in sound(self, inputs, now, rng):
+            (late if isinstance(effect, Put) and effect.table == OUTBOX else kept).append(effect)
+        self.held_back = late, now
+        return kept
+
+    return step
+
+
+MUTANTS: dict[str, Mutant] = {
+    "ack-before-fsync": Mutant(
+        "a host acks a replica that is not synced to its disk", (Patch(MemoryBlobs, "_sync", never(None)),)
+    ),
+    "ack-too-little": Mutant("half of the weight is enough", (Patch(tally, "enough", _half_is_enough),)),
+    "ack-counted-twice": Mutant(
+        "an ack counts each time that it comes",
+        (Patch(Tally, "add", _every_ack), Patch(tally, "weight_of", _each_time)),
+    ),
+    "ack-of-something-else": Mutant(
+        "an ack counts for whatever the owner waits for", (Patch(Ack, "is_for", never(True)),)
+    ),
+    "epoch-fence-missing": Mutant(
+        "a member acks an epoch that is over",
+        (Patch(member, "ack_before", never(None)), Patch(replica_rows, "ack_before", never(None))),
+    ),
+    "root-unchecked": Mutant(
+        "a host keeps whatever has the right length", (Patch(replica_bytes, "hash_shard", _whatever_came),)
+    ),
+    "stripe-number-unbound": Mutant(
+        "a stripe opens in any place of its object",
+        (
+            Patch(stripes, "stripe_aad", lambda sound: lambda nonce, index, last: sound(nonce, 0, False)),
+            Patch(stripes, "_stripe_nonce", lambda sound: lambda nonce, index: sound(nonce, 0)),
+        ),
+    ),
+    "blob-dropped-early": Mutant(
+        "the owner drops its bytes before the quorum has acked", (Patch(Outbox, "add", _drop_at_once),)
+    ),
+    "outbox-row-later": Mutant(
+        "an outbox row is written in a later transaction than its event",
+        (Patch(ObjectsMachine, "step", _entry_a_batch_later),),
+    ),
+    "outbox-forgotten": Mutant("a restarted owner forgets what is open", (Patch(Delivery, "load", never(None)),)),
+}

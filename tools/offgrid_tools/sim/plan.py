@@ -1,0 +1,110 @@
+"""What a seed has in store, drawn before anything happens: the machines, what their users want, and who is bad.
+
+At most one node of a seed is bad for good (removed, lying, rotting, restored from a backup, outside the economy): that
+much weight may be lost to objects and to the ledger, and everything must hold and end all the same. Whatever befalls
+the others passes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from random import Random
+
+from offgrid_node.protocol.events import BROKER, CORE, HOST
+from offgrid_tools.sim.engine import SECOND
+from offgrid_tools.sim.process import Spec
+
+PRICES = (900, 1_500, 2_200)
+CORE_PRICE = 5_000
+
+FIVE = (
+    Spec("core", frozenset({CORE}), 1, CORE_PRICE),
+    Spec("broker", frozenset({BROKER}), 1, CORE_PRICE),
+    Spec("host-a", frozenset({HOST}), 2, PRICES[0]),
+    Spec("host-b", frozenset({HOST}), 1, PRICES[1]),
+    Spec("host-c", frozenset({HOST}), 1, PRICES[2]),
+)
+JOINER = Spec("joiner", frozenset({HOST}), 2, 700)
+WITNESS = Spec("witness", frozenset(), 1, CORE_PRICE)  # does nothing but vote
+
+
+def with_roles(specs: Sequence[Spec], name: str, *roles: int) -> tuple[Spec, ...]:
+    """The same machines, one of them with more roles."""
+    return tuple(replace(spec, roles=spec.roles | set(roles)) if spec.name == name else spec for spec in specs)
+
+
+LAYOUTS = (
+    FIVE,
+    FIVE,
+    with_roles(FIVE, "host-c", BROKER),
+    with_roles(FIVE, "core", BROKER),
+    with_roles(FIVE, "core", HOST),
+    with_roles(FIVE, "core", BROKER, HOST),
+    with_roles(FIVE, "broker", CORE),
+)
+
+JOBS_MIN, JOBS_MAX = 2, 6  # per user
+STORM_CHANCE, STORM_JOBS = 0.08, 4  # some seeds are longer and busier, with so many times the jobs
+JOB_LIAR_CHANCE, JOIN_CHANCE = 0.3, 0.3
+OBJECTS_CHANCE, THINGS_MAX = 0.6, 4
+LEDGER_CHANCE, OPEN_WITHIN_US = 0.7, 4 * SECOND
+PAYERS_MAX, PAYMENTS_MAX = 3, 4
+POOR_CHANCE = 0.2  # seeds in which accounts run dry
+REQUIRED_MILLI = 2_000  # of three hosts, one of which may be bad
+
+REMOVED, LIES, ROTS, FORKS, RESTORED, PENNILESS = "removed", "lies", "rots", "forks", "restored", "penniless"
+HOST_VICES = ("", "", REMOVED, REMOVED, LIES, LIES, LIES, ROTS, FORKS, FORKS, FORKS, PENNILESS)
+WITNESS_VICES = (FORKS, RESTORED, RESTORED)
+WITNESS_CHANCE = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """`bad` is the node that `vice` befalls, "" if all are sound. No ledger is opened where `open_us` is None."""
+
+    layout: tuple[Spec, ...]
+    storm: bool
+    job_liar: bool
+    joins: bool
+    bad: str
+    vice: str
+    things: int  # objects and small data to keep, per owner; 0: nobody keeps anything
+    open_us: int | None
+    poor: bool
+    payers: int
+    payments: int  # per payer
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(spec.name for spec in self.layout)
+
+    def has(self, vice: str) -> str:
+        """The name of the node with this vice, "" if there is none."""
+        return self.bad if self.vice == vice else ""
+
+
+def draw(seed: int) -> Plan:
+    """The same for the same seed."""
+    rng = Random(f"plan {seed}")  # noqa: S311 - a simulation must be repeatable
+    layout = LAYOUTS[seed % len(LAYOUTS)]
+    hosts = [spec.name for spec in layout if HOST in spec.roles and CORE not in spec.roles]
+    bad, vice = rng.choice(hosts), rng.choice(HOST_VICES)
+    opens = rng.random() < LEDGER_CHANCE
+    if opens and rng.random() < WITNESS_CHANCE:
+        layout, bad, vice = (*layout, WITNESS), WITNESS.name, rng.choice(WITNESS_VICES)
+    if vice == PENNILESS:
+        layout = tuple(replace(spec, economy=spec.name != bad) for spec in layout)
+    return Plan(
+        layout=tuple(layout),
+        storm=rng.random() < STORM_CHANCE,
+        job_liar=rng.random() < JOB_LIAR_CHANCE,
+        joins=rng.random() < JOIN_CHANCE,
+        bad=bad if vice else "",
+        vice=vice,
+        things=rng.randint(1, THINGS_MAX) if rng.random() < OBJECTS_CHANCE or vice == LIES else 0,
+        open_us=int(rng.random() ** 2 * OPEN_WITHIN_US) if opens else None,
+        poor=rng.random() < POOR_CHANCE,
+        payers=rng.randint(1, PAYERS_MAX),
+        payments=rng.randint(0, PAYMENTS_MAX),
+    )

@@ -1,0 +1,98 @@
+"""Who wants work done: creates a mission, a task and jobs, dispatches them and watches until they have ended."""
+
+from __future__ import annotations
+
+from google.protobuf.message import Message
+
+from offgrid.v1 import jobs_pb2
+from offgrid_node.protocol.jobs.table import ENDED
+from offgrid_tools.sim.engine import MS, SECOND, Engine
+from offgrid_tools.sim.monitor import Monitor
+from offgrid_tools.sim.process import Process
+from offgrid_tools.sim.users.person import Person
+
+POLL_US = SECOND
+PAUSES_MAX_US = (3 * SECOND, 3 * SECOND, 100 * MS)  # the last is in a hurry
+JOB_TIMEOUT_MS = 5_000
+MODES = (  # as people choose: mostly whatever the config says
+    jobs_pb2.DISPATCH_MODE_UNSPECIFIED,
+    jobs_pb2.DISPATCH_MODE_UNSPECIFIED,
+    jobs_pb2.DISPATCH_MODE_AUTO,
+    jobs_pb2.DISPATCH_MODE_OFFGRID,
+    jobs_pb2.DISPATCH_MODE_OFFGRID,
+    jobs_pb2.DISPATCH_MODE_DISABLED,
+)
+
+
+class JobUser(Person):
+    """One person at one core, with a number of jobs to get done."""
+
+    wants = "jobs"
+
+    def __init__(self, engine: Engine, monitor: Monitor, core: Process, jobs: int, name: str) -> None:
+        super().__init__(engine, monitor, core)
+        self._left, self._name = jobs, name
+        self._task = ""
+        self._open = jobs
+        self._pause_max_us = engine.rng.choice(PAUSES_MAX_US)
+        self.done: dict[str, jobs_pb2.Job] = {}
+
+    @property
+    def content(self) -> bool:
+        """Whether all jobs were dispatched and have been seen to end."""
+        return len(self.done) == self._open
+
+    def start(self) -> None:
+        request = jobs_pb2.CreateMissionRequest(title="m", request_id=f"{self._name}-m")
+        self._call("JobService/CreateMission", request, self._on_mission)
+
+    def _on_mission(self, reply: Message) -> None:
+        assert isinstance(reply, jobs_pb2.CreateMissionResponse)
+        request = jobs_pb2.CreateTaskRequest(
+            mission_id=reply.mission.mission_id, name="t", kind="compute", request_id=f"{self._name}-t"
+        )
+        self._call("JobService/CreateTask", request, self._on_task)
+
+    def _on_task(self, reply: Message) -> None:
+        assert isinstance(reply, jobs_pb2.CreateTaskResponse)
+        self._task = reply.task.task_id
+        self._next()
+
+    def _next(self) -> None:
+        if self._left == 0:
+            return
+        number, self._left = self._left, self._left - 1
+        self._engine.after(int(self._engine.rng.random() ** 2 * self._pause_max_us), lambda: self._create(number))
+
+    def _create(self, number: int) -> None:
+        work = f"{self._name} {number} {self._engine.rng.random()}".encode()
+        payload = jobs_pb2.JobPayload(wasm=jobs_pb2.WasmTask(module=b"(module)"), input=work)
+        self._monitor.jobs.expect(payload)
+        request = jobs_pb2.CreateJobRequest(
+            task_id=self._task, payload=payload, timeout_ms=JOB_TIMEOUT_MS, request_id=f"{self._name}-j{number}"
+        )
+        self._call("JobService/CreateJob", request, self._on_job)
+
+    def _on_job(self, reply: Message) -> None:
+        assert isinstance(reply, jobs_pb2.CreateJobResponse)
+        self._monitor.jobs.on_acked(self.node, reply.job)
+        mode = self._engine.rng.choice(MODES)
+        request = jobs_pb2.DispatchJobRequest(job_id=reply.job.job_id, mode=mode)
+        self._call("JobService/DispatchJob", request, self._on_dispatched)
+
+    def _on_dispatched(self, reply: Message) -> None:
+        assert isinstance(reply, jobs_pb2.DispatchJobResponse)
+        self._monitor.jobs.on_acked(self.node, reply.job)
+        self._poll(reply.job.job_id)
+        self._next()
+
+    def _poll(self, job_id: str) -> None:
+        self._call("JobService/GetJob", jobs_pb2.GetJobRequest(job_id=job_id), self._on_state)
+
+    def _on_state(self, reply: Message) -> None:
+        assert isinstance(reply, jobs_pb2.GetJobResponse)
+        self._monitor.jobs.on_shown(self.node, reply.job)
+        if reply.job.state in ENDED:
+            self.done[reply.job.job_id] = reply.job
+        else:
+            self._engine.after(POLL_US, lambda: self._poll(reply.job.job_id))

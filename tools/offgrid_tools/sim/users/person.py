@@ -1,0 +1,62 @@
+"""A person at one node, as all users are: whoever gets no answer calls again with the same request, as the client
+library does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from google.protobuf.message import Message
+
+from offgrid_node.protocol.errors import Fault
+from offgrid_tools.sim.engine import MS, SECOND, Engine
+from offgrid_tools.sim.monitor import Monitor
+from offgrid_tools.sim.process import Process
+
+RETRY_US = 400 * MS
+HANG_UP_US = 3 * SECOND
+HUNG_UP = Fault("no answer")
+
+
+class Person:
+    """Asks the node at hand, over its own socket; `wants` says what."""
+
+    wants: str
+
+    def __init__(self, engine: Engine, monitor: Monitor, process: Process) -> None:
+        self._engine, self._monitor, self._process = engine, monitor, process
+
+    @property
+    def node(self) -> str:
+        return self._process.node_id
+
+    @property
+    def content(self) -> bool:
+        """Whether everything this person wanted has been done and seen."""
+        raise NotImplementedError
+
+    def start(self) -> None:
+        raise NotImplementedError
+
+    def _call(
+        self,
+        method: str,
+        request: Message,
+        done: Callable[[Message], None],
+        refused: Callable[[Fault], bool] = lambda fault: False,
+    ) -> None:
+        """Until it is answered; the run's own end bounds it. `refused` says of a fault whether it ends the matter."""
+        answered = False
+
+        def ended(outcome: Message | Fault) -> None:
+            nonlocal answered
+            if answered:
+                return
+            answered = True
+            if not isinstance(outcome, Fault):
+                done(outcome)
+            elif not refused(outcome):
+                self._engine.after(RETRY_US, lambda: self._call(method, request, done, refused))
+
+        self._process.admin(f"offgrid.v1.{method}", request, ended)
+        # A daemon that dies takes the answer with it; its client sees the socket close, here by this time.
+        self._engine.after(HANG_UP_US, lambda: ended(HUNG_UP))

@@ -1,0 +1,41 @@
+"""What must be true of objects when the killing is over: all that was acknowledged is durable and reads back."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+
+from offgrid.client import OffgridError
+from offgrid.v1 import objects_pb2
+from offgrid_node.local_mesh import LocalMesh, LocalNode
+from offgrid_tools.soak.keeping import Kept
+
+POLL_S = 0.2
+DURABLE = objects_pb2.OBJECT_STATE_DURABLE
+
+
+def settle_outboxes(mesh: LocalMesh, deadline: float) -> list[str]:
+    """Waits until no entry of any outbox is open; says which are."""
+    stuck = {name: ["unknown"] for name in mesh.nodes}
+    while any(stuck.values()) and time.monotonic() < deadline:
+        for name in [name for name, entries in stuck.items() if entries]:
+            with suppress(OffgridError), mesh[name].client(10) as client:
+                stuck[name] = [f"{entry.id} ({entry.trouble})" for entry in client.objects.outbox(open_only=True)]
+        time.sleep(POLL_S if any(stuck.values()) else 0)
+    return [f"{name}: outbox entry {entry} is open" for name, entries in stuck.items() for entry in entries]
+
+
+def audit_objects(owner: LocalNode, kept: Iterable[Kept]) -> list[str]:
+    """Every acknowledged object is durable, and its bytes come back, from whoever has them."""
+    broken = []
+    with owner.client(60) as client:
+        for thing in kept:
+            try:
+                if client.objects.get(thing.object_id).state != DURABLE:
+                    broken.append(f"object {thing.object_id} of {owner.name} is not durable")
+                if client.objects.read(thing.object_id) != thing.data:
+                    broken.append(f"object {thing.object_id} of {owner.name} reads back as something else")
+            except OffgridError as error:
+                broken.append(f"object {thing.object_id} of {owner.name} is lost: {error.reason}: {error.message}")
+    return broken
