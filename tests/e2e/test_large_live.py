@@ -81,7 +81,7 @@ def test_a_marker_in_inputs_and_outputs_is_in_no_file_of_any_host_or_broker(mesh
         assert with_marker(*strangers(mesh)) == []
 
         task = client.jobs.get(small.job_id).task_id
-        slow = client.jobs.create(task, payloads.command("sh", ["-c", "cat; sleep 60"], input=data))
+        slow = client.jobs.create(task, payloads.command("sh", ["-c", "cat; sleep 5"], input=data))
         client.jobs.dispatch(slow.job_id)
         host = winner_of(mesh, client, slow.job_id)
         host.kill()

@@ -24,7 +24,6 @@ from offgrid_node.local_mesh import LOCAL, LocalNode
 
 RUNNING = jobs_pb2.JOB_STATE_RUNNING
 ROOT = sys.platform != "win32" and os.geteuid() == 0
-SLEEP = payloads.command("sh", ["-c", "sleep 60"])
 NOBODY = 65534
 as_root = pytest.mark.skipif(not ROOT, reason="needs root")
 
@@ -101,10 +100,12 @@ class TestStopping:
 
             watcher = threading.Thread(target=watch, daemon=True)
             watcher.start()
-            job = client.jobs.create(task_of(client), SLEEP, timeout_ms=60_000)
+            sleep = f"sleep 60.{running.process.pid}"  # known from every other process of this machine
+            job = client.jobs.create(task_of(client), payloads.command("sh", ["-c", sleep]), timeout_ms=60_000)
             client.jobs.dispatch(job.job_id, "disabled")
             eventually(lambda: client.jobs.get(job.job_id).state == RUNNING, 5, "the job runs")
             assert seen.wait(5)
+            eventually(lambda: processes_of(sleep), 5, "its process runs")
             began = time.monotonic()
             running.process.send_signal(number)
             code = running.process.wait(2 * STOPPED_WITHIN_S)
@@ -112,7 +113,7 @@ class TestStopping:
             assert code == 0
         assert not (running.folder / "data" / "offgrid.sock").exists()
         assert "Traceback" not in log_of(running)
-        eventually(lambda: not strays(), 2, "the job's processes have gone too")
+        eventually(lambda: not processes_of(sleep), 2, "the job's processes have gone too")
 
     def test_and_starting_again_gives_the_job_back(self, running: Alone) -> None:
         """Nothing acknowledged is lost: what was cut off runs again as a new attempt."""
@@ -137,10 +138,10 @@ class TestStopping:
         running.wait_ready()
 
 
-def strays() -> list[str]:
-    """Command lines of `sleep 60` that outlived their node."""
-    listed = subprocess.run(["/bin/ps", "-eo", "ppid,args"], capture_output=True, text=True, check=True).stdout
-    return [line for line in listed.splitlines() if "sleep 60" in line and line.split()[0] == "1"]
+def processes_of(command: str) -> list[str]:
+    """Command lines of the processes that run it."""
+    listed = subprocess.run(["/bin/ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+    return [line for line in listed.splitlines() if command in line]
 
 
 class TestRefusingToStart:
