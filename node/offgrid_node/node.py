@@ -31,23 +31,23 @@ from offgrid_node.protocol.objects.settings import COPIES, REQUIRED_MILLI, Objec
 from offgrid_node.protocol.quorum.machine import QuorumMachine
 from offgrid_node.protocol.quorum.settings import QuorumSettings
 from offgrid_node.runtime import Monitor, Runtime
-from offgrid_node.services.adoption import Adoption
 from offgrid_node.services.caller import Caller, Kind
 from offgrid_node.services.client import Client, Road
-from offgrid_node.services.inputs import InputFetching, InputPlacing
-from offgrid_node.services.jobs import JobHandlers
+from offgrid_node.services.jobs.adoption import Adoption
+from offgrid_node.services.jobs.handlers import JobHandlers
+from offgrid_node.services.jobs.inputs import InputFetching, InputPlacing
+from offgrid_node.services.jobs.market import MarketHandlers, check_answer
+from offgrid_node.services.jobs.results import Letters, Results
+from offgrid_node.services.jobs.work import Work
 from offgrid_node.services.join import JoinHandlers, Seal
 from offgrid_node.services.ledger.handlers import LedgerHandlers
-from offgrid_node.services.market import MarketHandlers, check_answer
 from offgrid_node.services.mesh import MeshHandlers, NodeFacts
 from offgrid_node.services.objects.room import ObjectParts, ObjectRoom
 from offgrid_node.services.quorum import QuorumHandlers
 from offgrid_node.services.quorum import check_answer as check_quorum_answer
-from offgrid_node.services.results import Letters, Results
 from offgrid_node.services.router import Router
 from offgrid_node.services.shelf import Shelf
 from offgrid_node.services.state import StateHandlers
-from offgrid_node.services.work import Work
 from offgrid_node.storage.store import Store
 
 

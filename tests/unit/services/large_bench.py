@@ -15,13 +15,13 @@ from offgrid_node.keys.letters import Letters
 from offgrid_node.keys.wraps import KeyWraps
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.errors import Fault, NotFound
-from offgrid_node.services.adoption import Adoption
 from offgrid_node.services.bulk import Bulk, inline
+from offgrid_node.services.jobs.adoption import Adoption
+from offgrid_node.services.jobs.results import Results
 from offgrid_node.services.objects.keeping import Keeping
 from offgrid_node.services.objects.reading import Reading
 from offgrid_node.services.objects.room import is_known
 from offgrid_node.services.objects.sealing import Sealer
-from offgrid_node.services.results import Results
 from offgrid_node.storage.memory import MemoryStore
 from offgrid_node.storage.memory_blobs import MemoryBlobs
 

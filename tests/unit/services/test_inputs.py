@@ -14,12 +14,12 @@ from offgrid_node.protocol.errors import Fault, InvalidRequest, NotFound, Unavai
 from offgrid_node.protocol.jobs.large import INLINE_BYTES_MAX, LARGE_INPUT_BYTES_MAX
 from offgrid_node.protocol.objects.manifest import Manifest
 from offgrid_node.protocol.objects.tables import OBJECTS
-from offgrid_node.services import inputs as module
 from offgrid_node.services.flow import Flow, run
-from offgrid_node.services.inputs import InputFetching, InputPlacing
+from offgrid_node.services.jobs import inputs as module
+from offgrid_node.services.jobs.inputs import InputFetching, InputPlacing
+from offgrid_node.services.jobs.work import INPUT_UNAVAILABLE, Work
 from offgrid_node.services.objects.sealing import Sealing
 from offgrid_node.services.shelf import Shelf
-from offgrid_node.services.work import INPUT_UNAVAILABLE, Work
 from offgrid_node.storage.store import Batch
 
 MARKER = b"a marker that no host may keep"

@@ -35,7 +35,7 @@ from offgrid_node.protocol.objects.tables import OBJECTS
 from offgrid_node.runtime import Ticket
 from offgrid_node.services.caller import ADMIN, Caller, Kind
 from offgrid_node.services.client import Client
-from offgrid_node.services.market import check_answer
+from offgrid_node.services.jobs.market import check_answer
 from offgrid_node.services.paging import PAGE_BYTES_MAX
 from offgrid_node.storage.store import Batch
 from offgrid_tools.sim.cluster import Cluster

@@ -22,7 +22,7 @@ from offgrid_node.protocol.objects.manifest import COPY, Manifest
 from offgrid_node.runtime import Ticket
 from offgrid_node.services.caller import Caller, Kind
 from offgrid_node.services.flow import Flow
-from offgrid_node.services.market import MarketHandlers
+from offgrid_node.services.jobs.market import MarketHandlers
 
 CORE, WORKER = NodeKey(b"c" * 32), NodeKey(b"h" * 32)
 DIGEST = b"d" * 32

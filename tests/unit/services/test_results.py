@@ -17,8 +17,8 @@ from offgrid_node.protocol.jobs.receipts import result_digest
 from offgrid_node.protocol.objects.manifest import MANIFEST_KIND, Manifest
 from offgrid_node.protocol.objects.tables import OBJECTS
 from offgrid_node.protocol.signing import digest_of
-from offgrid_node.services import results as results_module
 from offgrid_node.services.flow import run
+from offgrid_node.services.jobs import results as results_module
 from offgrid_node.storage.store import Batch
 
 MARKER = b"a marker that no host may keep"

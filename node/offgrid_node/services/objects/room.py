@@ -19,6 +19,7 @@ from offgrid_node.protocol.objects.tables import OBJECTS, REPLICAS, replica_pref
 from offgrid_node.protocol.rng import Rng
 from offgrid_node.runtime import Runtime
 from offgrid_node.services.bulk import Bulk
+from offgrid_node.services.jobs.results import PULL_PREFIX
 from offgrid_node.services.mesh import mesh_of
 from offgrid_node.services.objects.handlers import ObjectHandlers
 from offgrid_node.services.objects.keeping import Keeping
@@ -27,7 +28,6 @@ from offgrid_node.services.objects.replicas import Replicas
 from offgrid_node.services.objects.sealing import UPLOAD_PREFIX, Sealer, Wraps
 from offgrid_node.services.objects.shipping import Shipping
 from offgrid_node.services.objects.uploads import Uploads
-from offgrid_node.services.results import PULL_PREFIX
 from offgrid_node.storage.blobs import BlobStore, sweep
 from offgrid_node.storage.store import Store
 

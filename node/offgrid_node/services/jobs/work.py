@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from offgrid_node.protocol.effects import Execute, Executed
 from offgrid_node.protocol.errors import Fault
 from offgrid_node.protocol.jobs.orders import ClaimKey
-from offgrid_node.services.inputs import InputFetching
-from offgrid_node.services.results import Results
+from offgrid_node.services.jobs.inputs import InputFetching
+from offgrid_node.services.jobs.results import Results
 
 INPUT_UNAVAILABLE = "InputUnavailable"  # the core's next attempt goes to another host
 NO_EXIT_CODE = -1

@@ -24,10 +24,10 @@ from offgrid_node.protocol.jobs.orders import ORDERS, AttemptKey, JobOrder, payl
 from offgrid_node.protocol.jobs.post import CALL_ITEMS_MAX
 from offgrid_node.protocol.jobs.receipts import COMPLETED, FAILED, RECEIPTS, ReceiptBody, result_digest, whole_receipts
 from offgrid_node.runtime import Runtime, Ticket
-from offgrid_node.services.adoption import Adoption, Taken
 from offgrid_node.services.caller import Caller
 from offgrid_node.services.flow import Flow, asked, ticket_of
-from offgrid_node.services.inputs import check_reference
+from offgrid_node.services.jobs.adoption import Adoption, Taken
+from offgrid_node.services.jobs.inputs import check_reference
 from offgrid_node.services.paging import decode_token, take_page
 
 CLAIMED = ("host", "core", "job", "attempt", "status")  # by a report, and signed in its receipt

@@ -22,8 +22,8 @@ from offgrid_node.runtime import Runtime, Ticket
 from offgrid_node.services.caller import Caller
 from offgrid_node.services.checks import check_text, digest_of_request
 from offgrid_node.services.flow import Flow, asked, ticket_of
-from offgrid_node.services.inputs import InputPlacing, is_large
-from offgrid_node.services.job_ends import Ends, check_watch, with_result
+from offgrid_node.services.jobs.ends import Ends, check_watch, with_result
+from offgrid_node.services.jobs.inputs import InputPlacing, is_large
 from offgrid_node.services.shelf import Shelf
 from offgrid_node.services.stream import Stream
 

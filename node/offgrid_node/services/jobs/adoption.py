@@ -37,11 +37,11 @@ from offgrid_node.protocol.objects.shards import stripe_span
 from offgrid_node.runtime import Runtime
 from offgrid_node.services.bulk import Bulk
 from offgrid_node.services.flow import Flow, Step, run, together
+from offgrid_node.services.jobs.results import PULL_PREFIX, Letters, output_name
 from offgrid_node.services.objects.keeping import Keeping
 from offgrid_node.services.objects.reading import READ_REPLICA, Carrier
 from offgrid_node.services.objects.replicas import PIECE_BYTES_MAX
 from offgrid_node.services.objects.sealing import Sealer
-from offgrid_node.services.results import PULL_PREFIX, Letters, output_name
 from offgrid_node.storage.blobs import BlobStore
 
 Taken = tuple[bytes, ObjectAdded]
