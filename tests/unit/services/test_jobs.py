@@ -1,19 +1,17 @@
-"""Job and market handlers: what they refuse, and that a refusal changes nothing.
-
-A quiet simulated mesh of five runs underneath, so that every request meets real machines and real rows.
-"""
+"""The owner's job handlers: what they refuse, and that a refusal changes nothing."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from google.protobuf.message import Message
+from jobs_bench import JOBS, PAYLOAD, SPEC, WASM, Bench, builtin
 
 from offgrid.v1 import jobs_pb2
-from offgrid_node.protocol.effects import Answered, Call, Execute
+from offgrid_node.protocol.effects import Execute
 from offgrid_node.protocol.errors import (
     AlreadyExists,
     FailedPrecondition,
@@ -21,99 +19,20 @@ from offgrid_node.protocol.errors import (
     InvalidRequest,
     NotFound,
     OutcomeUnknown,
-    PeerFault,
 )
-from offgrid_node.protocol.events import BROKER, CORE, HOST
-from offgrid_node.protocol.jobs.bounds import MANIFEST_BYTES_MAX, OFFER_LISTS_MAX, SEALED_BYTES_MAX
-from offgrid_node.protocol.jobs.large import INLINE_BYTES_MAX, report_context
+from offgrid_node.protocol.jobs.large import INLINE_BYTES_MAX
 from offgrid_node.protocol.jobs.machine import JobsMachine
-from offgrid_node.protocol.jobs.orders import ORDERS, JobOrder, payload_digest
 from offgrid_node.protocol.jobs.peers import Peers
-from offgrid_node.protocol.jobs.post import CALL_ITEMS_MAX
-from offgrid_node.protocol.jobs.receipts import RECEIPTS, ReceiptBody, result_digest
 from offgrid_node.protocol.objects.tables import OBJECTS
-from offgrid_node.runtime import Ticket
-from offgrid_node.services.caller import ADMIN, Caller, Kind
-from offgrid_node.services.client import Client
-from offgrid_node.services.jobs.market import check_answer
+from offgrid_node.services.caller import ADMIN
 from offgrid_node.services.paging import PAGE_BYTES_MAX
 from offgrid_node.storage.store import Batch
 from offgrid_tools.sim.cluster import Cluster
-from offgrid_tools.sim.crypto import SimLetters, SimSigner
-
-JOBS, MARKET = "offgrid.v1.JobService", "offgrid.v1.MarketService"
-WASM = jobs_pb2.WasmTask(module=b"(module)")
-PAYLOAD = jobs_pb2.JobPayload(wasm=WASM, input=b"x")
-SPEC = jobs_pb2.JobSpec(payload=PAYLOAD)
-
-
-def builtin(name: str) -> jobs_pb2.JobPayload:
-    return jobs_pb2.JobPayload(builtin=jobs_pb2.BuiltinTask(name=name))
-
-
-class Bench:
-    """The cluster, and calls as its owner or as a member."""
-
-    def __init__(self) -> None:
-        self.cluster = Cluster(1)
-        for payload in (PAYLOAD, builtin("echo")):
-            self.cluster.monitor.jobs.expect(payload)
-        self.cluster.start()
-        self.cluster.run_for(8)
-        self.core, self.broker, self.host = (self.cluster.processes[n] for n in ("core", "broker", "host-a"))
-        self.salt = self.core.running.directory.salt
-
-    def ask(self, process: Any, caller: Caller, method: str, request: Message) -> Any:
-        """The answer; raises its fault."""
-        outcome: Any = process.running.router.dispatch(caller, method, request)
-        if isinstance(outcome, Ticket):
-            for _ in range(100):
-                if outcome.outcome is not None:
-                    break
-                self.cluster.run_for(0.01)
-            outcome = outcome.outcome
-        if isinstance(outcome, Fault):
-            raise outcome
-        return outcome
-
-    def own(self, method: str, request: Message) -> Any:
-        return self.ask(self.core, ADMIN, f"{JOBS}/{method}", request)
-
-    def job(self, **fields: Any) -> jobs_pb2.Job:
-        mission = self.own("CreateMission", jobs_pb2.CreateMissionRequest(title="m")).mission
-        task = self.own(
-            "CreateTask", jobs_pb2.CreateTaskRequest(mission_id=mission.mission_id, name="t", kind="compute")
-        )
-        request = jobs_pb2.CreateJobRequest(**{"task_id": task.task.task_id, "payload": PAYLOAD, **fields})
-        job: jobs_pb2.Job = self.own("CreateJob", request).job
-        return job
-
-    def order(self, payload: bytes = b"", **changes: Any) -> JobOrder:
-        fields = {
-            "core": self.core.node_id,
-            "job_id": "j-forged",
-            "attempt": 1,
-            "kind": "compute",
-            "needs": "wasm",
-            "size_tokens": 1,
-            "payload_bytes": len(payload),
-            "payload_digest": payload_digest(payload),
-            "timeout_ms": 1000,
-            **changes,
-        }
-        return JobOrder(**fields)
-
-    def sign(self, *bodies: bytes, signer: SimSigner | None = None, salt: bytes | None = None) -> bytes:
-        return ORDERS.sign(bodies, signer or self.core.signer, self.salt if salt is None else salt)
 
 
 @pytest.fixture(scope="module")
 def bench() -> Bench:
     return Bench()
-
-
-def member(process: Any, *roles: int) -> Caller:
-    return Caller(Kind.MEMBER, process.node_id, frozenset(roles))
 
 
 BAD_REQUESTS: dict[str, tuple[str, Callable[[str], Message], type[Fault], str]] = {
@@ -241,20 +160,6 @@ def test_a_field_that_nobody_knows_is_refused_one_level_down(bench: Bench) -> No
     request = b"\x12" + bytes([len(payload)]) + payload
     with pytest.raises(InvalidRequest, match=r"payload\.wasm: unknown field number 99; allowed: module = 1, args = 2"):
         bench.core.running.router.dispatch(ADMIN, f"{JOBS}/CreateJob", request)
-
-
-def test_a_node_does_only_what_its_roles_allow(bench: Bench) -> None:
-    order, core = bench.order().encode(), member(bench.core, CORE)
-    asked: list[tuple[Any, Caller, str, Message, str]] = [
-        (bench.broker, ADMIN, f"{JOBS}/CreateMission", jobs_pb2.CreateMissionRequest(title="m"), "NotACore"),
-        (bench.host, core, f"{MARKET}/SubmitJobs", jobs_pb2.SubmitJobsRequest(orders=[order]), "NotABroker"),
-        (bench.broker, core, f"{MARKET}/StartJobs", jobs_pb2.StartJobsRequest(), "NotAHost"),
-    ]
-    for process, caller, method, request, reason in asked:
-        before = process.store.journal_seq
-        with pytest.raises(FailedPrecondition, match="its roles in force are") as refused:
-            bench.ask(process, caller, method, request)
-        assert (refused.value.reason, process.store.journal_seq) == (reason, before)
 
 
 def test_a_core_takes_jobs_from_its_first_moment() -> None:
@@ -402,206 +307,6 @@ class TestJobsMadeTogether:
         assert list(made.ended) == list(made.job_ids)
         _, told = stream.take()
         assert [(job.job_id, job.error) for job in told.jobs] == [(made.job_ids[0], "NoHostsAvailable")]
-
-
-def test_an_order_must_be_its_core_s_own_and_signed_in_this_mesh(bench: Bench) -> None:
-    host, core = member(bench.host, CORE), member(bench.core, CORE)
-    order, other = bench.order().encode(), bench.order(attempt=2).encode()
-    right = bench.sign(order)
-    forged = {
-        "in another's name": (host, [order], right),
-        "signed by another": (core, [order], bench.sign(order, signer=bench.host.signer)),
-        "of another mesh": (core, [order], bench.sign(order, salt=b"x" * 16)),
-        "altered": (core, [other], right),
-        "beside another": (core, [order, other], right),
-        "one of several": (core, [order], bench.sign(order, other)),
-        "not signed": (core, [order], b""),
-        "garbage": (core, [b"\xff" * 40], bench.sign(b"\xff" * 40)),
-        "endless": (core, [bytes(5000)], bench.sign(bytes(5000))),
-    }
-    for what, (caller, orders, signature) in forged.items():
-        before = bench.broker.store.journal_seq
-        request = jobs_pb2.SubmitJobsRequest(orders=orders, root_signature=signature)
-        with pytest.raises(PeerFault):
-            bench.ask(bench.broker, caller, f"{MARKET}/SubmitJobs", request)
-        assert bench.broker.store.journal_seq == before, what
-
-
-def test_a_start_must_bring_the_payload_that_was_ordered(bench: Bench) -> None:
-    payload = PAYLOAD.SerializeToString()
-    right = bench.order(payload)
-    for order, carried in (
-        (right, payload + b"\x00"),
-        (right, jobs_pb2.JobPayload(wasm=WASM, input=b"y").SerializeToString()),
-        (bench.order(b"\xff\xff"), b"\xff\xff"),
-        (bench.order(payload, needs="process:rm"), payload),
-    ):
-        start = jobs_pb2.StartJob(order=order.encode(), payload=carried, price_micro=10)
-        request = jobs_pb2.StartJobsRequest(starts=[start], root_signature=bench.sign(start.order))
-        with pytest.raises((PeerFault, InvalidRequest)):
-            bench.ask(bench.host, member(bench.core, CORE), f"{MARKET}/StartJobs", request)
-
-
-def report(bench: Bench, **changes: Any) -> jobs_pb2.AttemptReport:
-    body = ReceiptBody(
-        **{
-            "node": bench.host.node_id,
-            "core": bench.core.node_id,
-            "job_id": "j-1",
-            "attempt": 1,
-            "payload_digest": payload_digest(b""),
-            "result_digest": result_digest(0, b"out"),
-            "status": "completed",
-            "size_tokens": 1,
-            "latency_us": 1,
-            "price_micro": 1,
-            "executor": "x",
-            **changes,
-        }
-    )
-    receipt = jobs_pb2.Receipt(body=body.encode())
-    result = jobs_pb2.JobResult(status="completed", receipt=receipt)
-    context = report_context(bench.host.node_id, bench.core.node_id, "j-1", 1)
-    secret = jobs_pb2.ResultSecret(output=b"out").SerializeToString()
-    sealed = SimLetters(bench.host.signer).seal(bench.core.signer.public_key, context, secret)
-    return jobs_pb2.AttemptReport(job_id="j-1", attempt=1, result=result, sealed=sealed)
-
-
-def test_a_receipt_is_bound_to_its_host_core_job_attempt_and_result(bench: Bench) -> None:
-    host = member(bench.host, HOST)
-
-    def deliver(message: jobs_pb2.AttemptReport, caller: Caller = host) -> Any:
-        signature = RECEIPTS.sign([message.result.receipt.body], bench.host.signer, bench.salt)
-        request = jobs_pb2.ReportResultsRequest(reports=[message], root_signature=signature)
-        return bench.ask(bench.core, caller, f"{MARKET}/ReportResults", request)
-
-    (outcome,) = deliver(report(bench)).outcomes  # rightly signed, but of a job that this core never gave away
-    assert not outcome.accepted
-    for changes in (
-        {"node": bench.broker.node_id},
-        {"core": bench.host.node_id},
-        {"job_id": "j-2"},
-        {"attempt": 2},
-        {"status": "failed"},
-        {"result_digest": result_digest(0, b"other")},
-    ):
-        with pytest.raises(PeerFault):
-            deliver(report(bench, **changes))
-    with pytest.raises(PeerFault):
-        deliver(report(bench), member(bench.broker, HOST))
-    unsigned = jobs_pb2.ReportResultsRequest(reports=[report(bench)])
-    with pytest.raises(PeerFault, match="signature"):
-        bench.ask(bench.core, host, f"{MARKET}/ReportResults", unsigned)
-    with pytest.raises(InvalidRequest):
-        deliver(jobs_pb2.AttemptReport(job_id="j-1", attempt=1))
-
-
-def test_an_offer_is_its_host_s_own_and_bounded(bench: Bench) -> None:
-    host = member(bench.host, HOST)
-    for offer, fault in (
-        (jobs_pb2.Offer(host=bench.core.node_id, slots=1), PeerFault),
-        (jobs_pb2.Offer(host=bench.host.node_id, slots=10**6), InvalidRequest),
-        (jobs_pb2.Offer(host=bench.host.node_id, executors=["x" * 129]), InvalidRequest),
-        (jobs_pb2.Offer(host=bench.host.node_id, kinds=["x" * 129]), InvalidRequest),
-        (jobs_pb2.Offer(host=bench.host.node_id, labels={"x" * 129: ""}), InvalidRequest),
-        (jobs_pb2.Offer(host=bench.host.node_id, labels={"x": "y" * 129}), InvalidRequest),
-        (jobs_pb2.Offer(host=bench.host.node_id, held=["x" * 201]), InvalidRequest),
-        (jobs_pb2.Offer(host=bench.host.node_id, held=[f"{n:0199}" for n in range(400)]), InvalidRequest),
-        (jobs_pb2.Offer(host=bench.host.node_id, price_micro=2**63), InvalidRequest),
-        (jobs_pb2.Offer(host=bench.host.node_id, held=["x"] * (OFFER_LISTS_MAX + 1)), InvalidRequest),
-    ):
-        with pytest.raises(fault):
-            bench.ask(bench.broker, host, f"{MARKET}/PostOffer", jobs_pb2.PostOfferRequest(offer=offer))
-
-
-REPORTS = [
-    ("reports[0].error", jobs_pb2.AttemptReport(error="x" * 65)),
-    ("reports[0].error", jobs_pb2.AttemptReport(error="not a word")),
-    ("reports[0].error_detail", jobs_pb2.AttemptReport(error="X", error_detail="x" * 2_001)),
-    ("reports[0].sealed", jobs_pb2.AttemptReport(sealed=bytes(SEALED_BYTES_MAX + 1))),
-    ("reports[0].blob", jobs_pb2.AttemptReport(blob=bytes(MANIFEST_BYTES_MAX + 1))),
-    # A host says nothing in clear of what came of a job.
-    ("reports[0].result.log", jobs_pb2.AttemptReport(result=jobs_pb2.JobResult(log=b"x"))),
-    ("reports[0].result.output", jobs_pb2.AttemptReport(result=jobs_pb2.JobResult(output=b"x"))),
-    ("reports[0].result.output_object", jobs_pb2.AttemptReport(result=jobs_pb2.JobResult(output_object="o-x"))),
-]
-
-
-def test_a_report_says_no_more_than_it_may(bench: Bench) -> None:
-    for field, message in REPORTS:
-        request = jobs_pb2.ReportResultsRequest(reports=[message])
-        with pytest.raises(InvalidRequest) as refused:
-            bench.ask(bench.core, member(bench.host, HOST), f"{MARKET}/ReportResults", request)
-        assert refused.value.violations[0].field == field
-
-
-def awards(bench: Bench) -> list[tuple[str, jobs_pb2.Clearing]]:
-    def award(host: str = bench.host.node_id, **fields: Any) -> jobs_pb2.Clearing:
-        return jobs_pb2.Clearing(job_id="j-1", attempt=1, kind=jobs_pb2.CLEARING_KIND_AWARDED, host=host, **fields)
-
-    return [
-        ("host", award("nobody")),
-        ("host", award(bench.broker.node_id)),
-        ("host", award("x" * 1_000)),
-        ("price_micro", award(price_micro=2**63)),
-        ("detail", award(detail="x" * 2_001)),
-    ]
-
-
-def test_an_award_names_a_host_of_the_mesh_and_a_price_in_bounds(bench: Bench) -> None:
-    for field, clearing in awards(bench):
-        request = jobs_pb2.DeliverAwardsRequest(awards=[clearing])
-        with pytest.raises(InvalidRequest) as refused:
-            bench.ask(bench.core, member(bench.broker, BROKER), f"{MARKET}/DeliverAwards", request)
-        assert refused.value.violations[0].field == f"awards[0].{field}"
-
-
-def test_what_a_broker_answers_is_bounded_as_well(bench: Bench) -> None:
-    """The machine sees a fault instead, and looks for another broker."""
-    seen: list[Answered] = []
-
-    class Deliveries:
-        def deliver(self, domain: str, event: Answered) -> None:
-            seen.append(event)
-
-    class Liar:
-        def __init__(self, clearing: jobs_pb2.Clearing) -> None:
-            self.answer = jobs_pb2.SubmitJobsResponse(clearings=[clearing])
-
-        def reaches(self, node: str) -> bool:
-            return True
-
-        def call(self, node: str, method: str, request: Message, timeout_ms: int, done: Any) -> None:
-            done(self.answer)
-
-    directory = bench.core.running.directory
-    for field, clearing in awards(bench):
-        client = Client("self", [Liar(clearing)], lambda: directory, lambda answer: check_answer(answer, directory))
-        client.bind(cast(Any, Deliveries()), bench.core.running.router)
-        client.call(Call("jobs", "b", f"{MARKET}/SubmitJobs", jobs_pb2.SubmitJobsRequest(), "tag", 1_000))
-        fault = seen[-1].fault
-        assert isinstance(fault, PeerFault)
-        assert f"clearings[0].{field}" in fault.message
-
-
-def test_the_book_comes_in_pages(bench: Bench) -> None:
-    hosts, token = [], ""
-    while token or not hosts:
-        request = jobs_pb2.ListOffersRequest(page_size=1, page_token=token)
-        page = bench.ask(bench.broker, ADMIN, f"{MARKET}/ListOffers", request)
-        hosts += [entry.offer.host for entry in page.entries]
-        assert len(page.entries) == 1
-        token = page.next_page_token
-    whole = bench.ask(bench.broker, ADMIN, f"{MARKET}/ListOffers", jobs_pb2.ListOffersRequest())
-    assert hosts == [entry.offer.host for entry in whole.entries]
-    assert len(set(hosts)) == len(hosts) > 1
-
-
-def test_one_call_carries_a_bounded_number(bench: Bench) -> None:
-    leases = [jobs_pb2.LeaseKey(job_id="j", attempt=1)] * (CALL_ITEMS_MAX + 1)
-    request = jobs_pb2.CloseLeasesRequest(leases=leases)
-    with pytest.raises(InvalidRequest, match=str(CALL_ITEMS_MAX)):
-        bench.ask(bench.broker, member(bench.core, CORE), f"{MARKET}/CloseLeases", request)
 
 
 class TestALargeInput:
