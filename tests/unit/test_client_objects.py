@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Iterator
 from pathlib import Path
@@ -84,6 +85,13 @@ class TestPut:
         sent = len(node.calls["WriteUpload"])
         assert client.objects.put(DATA, request_id="again").object_id == first.object_id
         assert len(node.calls["WriteUpload"]) == sent
+
+    def test_says_which_bytes_and_how_many_so_that_others_are_refused(self, client: Client, node: ObjectNode) -> None:
+        for source in (DATA, Pipe(DATA)):
+            client.objects.put(source)  # type: ignore[arg-type]
+        assert [call.size_bytes for call in node.calls["OpenUpload"]] == [len(DATA), 0]
+        assert [call.HasField("size_bytes") for call in node.calls["OpenUpload"]] == [True, False]
+        assert {call.digest for call in node.calls["CommitUpload"]} == {hashlib.blake2b(DATA, digest_size=32).digest()}
 
     def test_begins_again_when_the_node_has_lost_it(self, client: Client, node: ObjectNode) -> None:
         lost = NotFound("open it again", reason="UploadNotFound")

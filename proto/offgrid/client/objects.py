@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import time
@@ -30,6 +31,7 @@ READ_S = 120.0  # one stripe, when several hosts do not answer
 READS_AHEAD = 3  # while one is written, the node and a host work on others
 RANGE_BYTES = 1 << 20  # as a node's stripes are
 POLL_S, POLL_MAX_S = 0.01, 0.2
+DIGEST_BYTES = 32
 DURABLE = objects_pb2.OBJECT_STATE_DURABLE
 
 
@@ -64,8 +66,9 @@ class Objects:
         returns, and on its way to its hosts; `wait_durable` waits for those.
 
         `required_milli` is the weight of acks in thousandths (0: as the node's config says). The same request id never
-        makes a second object. A node that restarts has lost what was under way: what can be read again (a file, bytes,
-        a stream that can seek) is then put from its beginning; for anything else OffgridError is raised.
+        makes a second object; for other data it is refused (RequestIdReused). A node that restarts has lost what was
+        under way: what can be read again (a file, bytes, a stream that can seek) is then put from its beginning; for
+        anything else OffgridError is raised.
         """
         if isinstance(source, bytes):
             return self._put(io.BytesIO(source), name, required_milli, request_id, on_progress)
@@ -81,6 +84,8 @@ class Objects:
             name=name, required_milli=required_milli, request_id=request_id or fresh_request_id()
         )
         start = stream.tell() if stream.seekable() else None
+        if start is not None:
+            request.size_bytes = _size_of(stream)
         beginning, pause_s = 1, PAUSE_S
         while True:
             try:
@@ -97,15 +102,16 @@ class Objects:
         self, stream: BinaryIO, request: objects_pb2.OpenUploadRequest, on_progress: Progress
     ) -> objects_pb2.Object:
         opened = self._calls.unary("ObjectService/OpenUpload", request, objects_pb2.OpenUploadResponse)
-        total, offset = _size_of(stream), 0
+        total, offset, digest = _size_of(stream), 0, hashlib.blake2b(digest_size=DIGEST_BYTES)
         while piece := _read(stream, opened.piece_bytes_max):
             end = offset + len(piece)
+            digest.update(piece)
             if end > opened.offset:  # otherwise an earlier call has brought it
                 part = objects_pb2.WriteUploadRequest(upload_id=opened.upload_id, offset=offset, data=piece)
                 self._calls.unary("ObjectService/WriteUpload", part, objects_pb2.WriteUploadResponse)
             offset = end
             on_progress(offset, max(total, offset))
-        commit = objects_pb2.CommitUploadRequest(upload_id=opened.upload_id, size_bytes=offset)
+        commit = objects_pb2.CommitUploadRequest(upload_id=opened.upload_id, size_bytes=offset, digest=digest.digest())
         return self._calls.unary(
             "ObjectService/CommitUpload",
             commit,

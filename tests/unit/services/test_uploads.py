@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import pytest
 from bulk_world import STRIPE, World
 from hypothesis import given, settings
@@ -18,7 +20,9 @@ from offgrid_node.protocol.errors import (
     NotFound,
     Unavailable,
 )
+from offgrid_node.services.bulk import inline
 from offgrid_node.services.objects.uploads import (
+    DIGEST_BYTES,
     ENQUEUE_BYTES_MAX,
     IDLE_MS_MAX,
     NAME_CHARS_MAX,
@@ -42,6 +46,14 @@ def world() -> World:
 def opened(world: World, **fields: object) -> objects_pb2.OpenUploadResponse:
     answer: objects_pb2.OpenUploadResponse = world.owner.ask("OpenUpload", Open(**fields))
     return answer
+
+
+def digest_of(data: bytes) -> bytes:
+    return hashlib.blake2b(data, digest_size=DIGEST_BYTES).digest()
+
+
+def commit_of(upload_id: str, data: bytes) -> objects_pb2.CommitUploadRequest:
+    return Commit(upload_id=upload_id, size_bytes=len(data), digest=digest_of(data))
 
 
 @settings(deadline=None, max_examples=50)
@@ -109,7 +121,7 @@ class TestARequestId:
         for _ in range(2):
             again = opened(world, name="n", request_id="r")
             assert again.offset == 4
-            commit = Commit(upload_id=again.upload_id, size_bytes=4)
+            commit = Commit(upload_id=again.upload_id, size_bytes=4, digest=digest_of(b"once"))
             assert world.owner.ask("CommitUpload", commit).object.object_id == made.object_id
             world.owner.restart()
         assert len(world.owner.ask("ListObjects", objects_pb2.ListObjectsRequest()).objects) == 1
@@ -119,6 +131,93 @@ class TestARequestId:
         world.owner.restart()
         with pytest.raises(AlreadyExists, match="another request"):
             opened(world, name="other", request_id="r")
+
+    @pytest.mark.parametrize("other", [{"name": "other"}, {"required_milli": 1}, {"size_bytes": 5}])
+    @pytest.mark.parametrize("whole", [False, True])
+    def test_is_refused_at_once_for_another_put(self, world: World, other: dict[str, object], whole: bool) -> None:
+        said = {"name": "n", "size_bytes": 4, "request_id": "r"}
+        upload_id = opened(world, **said).upload_id
+        if whole:
+            world.owner.ask("WriteUpload", Write(upload_id=upload_id, data=b"once"))
+            world.owner.ask("CommitUpload", Commit(upload_id=upload_id, size_bytes=4))
+            world.owner.restart()
+        with pytest.raises(AlreadyExists) as caught:
+            opened(world, **{**said, **other})
+        assert caught.value.reason == "RequestIdReused"
+
+
+class TestTwoClientsUnderOneRequestId:
+    """They send the same number of different bytes at the same time."""
+
+    MINE, YOURS = b"a" * STRIPE + b"AAAA", b"b" * STRIPE + b"BBBB"
+
+    def mixed(self, world: World) -> str:
+        mine = opened(world, request_id="r", size_bytes=len(self.MINE))
+        world.owner.ask("WriteUpload", Write(upload_id=mine.upload_id, data=self.MINE[:STRIPE]))
+        yours = opened(world, request_id="r", size_bytes=len(self.YOURS))
+        rest = Write(upload_id=yours.upload_id, offset=yours.offset, data=self.YOURS[yours.offset :])
+        assert world.owner.ask("WriteUpload", rest).offset == len(self.MINE)
+        assert mine.upload_id == yours.upload_id
+        return mine.upload_id
+
+    @pytest.mark.parametrize("whose", [MINE, YOURS])
+    def test_make_no_object_of_both(self, world: World, whose: bytes) -> None:
+        upload_id = self.mixed(world)
+        with pytest.raises(AlreadyExists) as caught:
+            world.owner.ask("CommitUpload", commit_of(upload_id, whose))
+        assert caught.value.reason == "RequestIdReused"
+        assert not world.owner.ask("ListObjects", objects_pb2.ListObjectsRequest()).objects
+        assert (list(world.owner.blobs.names()), world.owner.blobs.all_staged()) == ([], [])
+
+    def test_must_say_what_they_sent(self, world: World) -> None:
+        upload_id = self.mixed(world)
+        with pytest.raises(InvalidRequest, match="digest: missing"):
+            world.owner.ask("CommitUpload", Commit(upload_id=upload_id, size_bytes=len(self.MINE)))
+
+    def test_begin_anew_and_the_first_to_end_has_it(self, world: World) -> None:
+        with pytest.raises(AlreadyExists):
+            world.owner.ask("CommitUpload", commit_of(self.mixed(world), self.YOURS))
+        mine = opened(world, request_id="r", size_bytes=len(self.MINE))
+        world.owner.ask("WriteUpload", Write(upload_id=mine.upload_id, data=self.MINE))
+        made = world.owner.ask("CommitUpload", commit_of(mine.upload_id, self.MINE)).object
+        assert world.owner.read(made.object_id) == self.MINE
+        for _ in range(2):
+            yours = opened(world, request_id="r", size_bytes=len(self.YOURS))
+            with pytest.raises(AlreadyExists, match="of other bytes"):
+                world.owner.ask("CommitUpload", commit_of(yours.upload_id, self.YOURS))
+            world.owner.restart()
+
+    def test_of_unknown_sizes_are_told_apart_by_what_they_send(self, world: World) -> None:
+        made = world.owner.put(b"once", request_id="r")
+        again = opened(world, request_id="r")
+        with pytest.raises(AlreadyExists, match=made.object_id):
+            world.owner.ask("WriteUpload", Write(upload_id=again.upload_id, offset=4, data=b"more"))
+        with pytest.raises(AlreadyExists, match="3 were said, 4 are here"):
+            world.owner.ask("CommitUpload", commit_of(again.upload_id, b"onc"))
+
+    def test_a_late_piece_of_one_does_not_slip_into_the_others_commit(self, world: World) -> None:
+        upload_id = opened(world, request_id="r").upload_id
+        world.owner.ask("WriteUpload", Write(upload_id=upload_id, data=b"abc"))
+        held: list[object] = []
+        world.owner.bulk._carry = lambda work, ended: held.append((work, ended))
+        late = world.owner.begin("WriteUpload", Write(upload_id=upload_id, offset=3, data=b"d"))
+        commit = world.owner.begin("CommitUpload", Commit(upload_id=upload_id, size_bytes=3))
+        world.owner.bulk._carry = inline
+        (work, ended), *_ = held
+        ended(work())
+        world.settle()
+        assert late.outcome.offset == 4
+        assert isinstance(commit.outcome, InvalidRequest)
+        assert not world.owner.ask("ListObjects", objects_pb2.ListObjectsRequest()).objects
+
+    def test_one_client_that_goes_on_is_no_two(self, world: World) -> None:
+        first = opened(world, request_id="r", size_bytes=len(self.MINE))
+        world.owner.ask("WriteUpload", Write(upload_id=first.upload_id, data=self.MINE[:STRIPE]))
+        again = opened(world, request_id="r", size_bytes=len(self.MINE))
+        rest = Write(upload_id=again.upload_id, offset=again.offset, data=self.MINE[again.offset :])
+        world.owner.ask("WriteUpload", rest)
+        made = world.owner.ask("CommitUpload", commit_of(again.upload_id, self.MINE)).object
+        assert world.owner.read(made.object_id) == self.MINE
 
 
 class TestACommit:

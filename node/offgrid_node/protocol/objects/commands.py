@@ -22,8 +22,9 @@ class AddObject:
     """From this node's owner: the sealed bytes are fsynced in this node's blob store under `body.object_id`.
 
     `body` is what `manifest` carries signed, by this node. `required_milli` 0 is what the config says; `digest` is 16
-    bytes of all that the request says but its id. Answered with CommitUploadResponse, or with EnqueueResponse where
-    `enqueue` is given; a repeated one (same request id and digest, or same object) with the same again.
+    bytes of all that the request says but its id, `plaintext` the digest of what was sealed, where it is known.
+    Answered with CommitUploadResponse, or with EnqueueResponse where `enqueue` is given; a repeated one (same request id
+    and digest, or same object) with the same again.
     """
 
     manifest: objects_pb2.Manifest
@@ -33,6 +34,7 @@ class AddObject:
     request_id: str
     digest: bytes
     enqueue: Enqueue | None = None
+    plaintext: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

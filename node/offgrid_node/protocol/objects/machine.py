@@ -117,7 +117,14 @@ class ObjectsMachine:
         if row is None:
             required_milli = command.required_milli or self._settings.required_milli
             parcel = self._outbox.add(
-                command.manifest, command.body, command.name, required_milli, command.request_id, command.enqueue, now
+                command.manifest,
+                command.body,
+                command.name,
+                required_milli,
+                command.request_id,
+                command.enqueue,
+                now,
+                command.plaintext,
             )
             self._requests.remember(command.request_id, command.digest, object_id)
             self._delivery.on_added(parcel, command.body)

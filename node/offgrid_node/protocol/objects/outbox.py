@@ -106,8 +106,9 @@ class Outbox:
         request_id: str,
         enqueue: Enqueue | None,
         now: Now,
+        digest: bytes = b"",
     ) -> Parcel:
-        """A new object with its entry, and what the journal says of them."""
+        """A new object with its entry, and what the journal says of them. `digest` is the plaintext's."""
         self._last += 1
         number, object_id = self._last, body.object_id
         key = outbox_key(number)
@@ -124,7 +125,11 @@ class Outbox:
             manifest=manifest,
         )
         row = objects_pb2.ObjectRow(
-            object=made, outbox_id=number, copies_wanted=self._settings.copies, request_id=request_id
+            object=made,
+            outbox_id=number,
+            copies_wanted=self._settings.copies,
+            request_id=request_id,
+            digest=digest,
         )
         entry = objects_pb2.OutboxEntry(
             id=number,

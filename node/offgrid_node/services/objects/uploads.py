@@ -6,13 +6,15 @@ was under way, and the same request id begins again at 0. What is committed is f
 
 from __future__ import annotations
 
+import hashlib
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from google.protobuf.message import Message
 
 from offgrid.v1 import objects_pb2
 from offgrid_node.protocol.errors import (
+    AlreadyExists,
     Exhausted,
     FailedPrecondition,
     Fault,
@@ -37,13 +39,18 @@ PIECE_BYTES_MAX = 1024 * 1024  # far below gRPC's 4 MiB message
 ENQUEUE_BYTES_MAX = 1024 * 1024
 NAME_CHARS_MAX = 256
 ETYPE_MIN, ETYPE_MAX = 10, 30
+DIGEST_BYTES = 32  # of a plaintext
 RETRY_MS = 1_000
 REFUSALS = frozenset({"OutboxFull", "RequestIdReused"})  # of the objects machine; all else may end well another time
 
 
 @dataclass(slots=True)
 class _Upload:
-    """Of one OpenUpload. `sealing` goes and `object_id` comes when the object is committed."""
+    """Of one OpenUpload. `sealing` goes and `object_id` comes when the object is committed.
+
+    `shared`: more than one OpenUpload was answered with it. They may be one client's, or two clients' whose bytes get
+    mixed; the digest that each must say at the end tells.
+    """
 
     upload_id: str
     request: objects_pb2.OpenUploadRequest
@@ -51,6 +58,8 @@ class _Upload:
     sealing: Sealing | None = None
     object_id: str = ""
     size_bytes: int = 0
+    shared: bool = False
+    plaintext: hashlib.blake2b = field(default_factory=lambda: hashlib.blake2b(digest_size=DIGEST_BYTES))
 
 
 class Uploads:
@@ -79,21 +88,31 @@ class Uploads:
         return ticket_of(self._write(upload, request.offset, data))
 
     def commit(self, caller: Caller, request: objects_pb2.CommitUploadRequest) -> Ticket:
-        return ticket_of(self._commit(self._get(request.upload_id), request.size_bytes, str(caller)))
+        upload = self._get(request.upload_id)
+        if len(request.digest) not in (0, DIGEST_BYTES):
+            raise InvalidRequest.field("digest", f"{len(request.digest)} bytes; a BLAKE2b-256 has {DIGEST_BYTES}")
+        if upload.shared and not request.digest:
+            text = "missing; who opens what an earlier call began says the BLAKE2b-256 of all the bytes"
+            raise InvalidRequest.field("digest", text)
+        return ticket_of(self._commit(upload, request.size_bytes, request.digest, str(caller)))
 
     def _known(self, request: objects_pb2.OpenUploadRequest) -> _Upload | None:
-        """What the same request id began: under way here, or committed."""
+        """What the same request id began: under way here, or committed. Raises AlreadyExists (RequestIdReused) when
+        that was something else."""
         if not request.request_id:
             return None
         for upload in self._uploads.values():
-            if upload.request == request:
+            if upload.request.request_id == request.request_id:
+                if upload.request != request:
+                    raise _reused(request.request_id, "began a put of another name, weight or size")
+                upload.shared = True
                 return self._get(upload.upload_id)
         object_id = committed(self._runtime.store, OBJECT_REQUESTS, request.request_id, request_digest(request))
         if not object_id:
             return None
         row = self._shelf.get("request_id", OBJECTS, objects_pb2.ObjectRow, object_id)
         upload = self._remember(request)
-        upload.object_id, upload.size_bytes = object_id, row.object.size_bytes
+        upload.object_id, upload.size_bytes, upload.shared = object_id, row.object.size_bytes, True
         return upload
 
     def _begin(self, request: objects_pb2.OpenUploadRequest) -> _Upload:
@@ -115,8 +134,10 @@ class Uploads:
 
     def _write(self, upload: _Upload, offset: int, data: bytes) -> Flow[Message]:
         sealing = upload.sealing
-        if sealing is None or offset + len(data) <= upload.size_bytes:
+        if offset + len(data) <= upload.size_bytes:
             return objects_pb2.WriteUploadResponse(offset=upload.size_bytes)
+        if sealing is None:
+            raise _reused(upload.request.request_id, f"made {upload.object_id} of {upload.size_bytes} bytes")
 
         def add() -> int:
             size = sealing.size_bytes
@@ -126,7 +147,10 @@ class Uploads:
                     reason="Gap",
                     metadata={"offset": str(size)},
                 )
-            return sealing.add(data[size - offset :])
+            fresh = data[size - offset :]
+            end = sealing.add(fresh)
+            upload.plaintext.update(fresh)
+            return end
 
         try:
             upload.size_bytes = yield self._bulk.run(add, key=sealing.staged, size_bytes=len(data))
@@ -136,17 +160,34 @@ class Uploads:
             raise
         return objects_pb2.WriteUploadResponse(offset=upload.size_bytes)
 
-    def _commit(self, upload: _Upload, size_bytes: int, caller: str) -> Flow[Message]:
+    def _commit(self, upload: _Upload, size_bytes: int, said: bytes, caller: str) -> Flow[Message]:
+        """`said` is the digest of the plaintext, or nothing. Bytes of two clients under one request id become no
+        object: neither digest is theirs, and both must begin anew."""
+        sealing, request = upload.sealing, upload.request
         if size_bytes != upload.size_bytes:
             have = f"{size_bytes} were said, {upload.size_bytes} are here"
+            if upload.shared:
+                raise _reused(request.request_id, f"began another put: {have}")
             raise InvalidRequest.field("size_bytes", have)
-        sealing, request = upload.sealing, upload.request
         if sealing is None:
             row = self._shelf.get("upload_id", OBJECTS, objects_pb2.ObjectRow, upload.object_id)
+            if said and row.digest and said != row.digest:
+                raise _reused(request.request_id, f"made {upload.object_id} of other bytes")
             return objects_pb2.CommitUploadResponse(object=row.object)
         try:
+            yield self._bulk.run(sealing.close, key=sealing.staged)  # what another client still sends comes too late
+            digest = upload.plaintext.digest()
+            if sealing.size_bytes != size_bytes or (said and said != digest):
+                raise self._other_bytes(upload, digest)
             answer = yield from self.add(
-                sealing, caller, request.name, request.required_milli, request.request_id, request_digest(request), None
+                sealing,
+                caller,
+                request.name,
+                request.required_milli,
+                request.request_id,
+                request_digest(request),
+                None,
+                digest,
             )
         except Fault as fault:
             if sealing.broken or fault.reason in REFUSALS:
@@ -155,6 +196,14 @@ class Uploads:
         assert isinstance(answer, objects_pb2.CommitUploadResponse)
         upload.sealing, upload.object_id = None, answer.object.object_id
         return answer
+
+    def _other_bytes(self, upload: _Upload, digest: bytes) -> Fault:
+        """The upload is given up: whoever puts it again begins anew."""
+        self._forget(upload)
+        if upload.shared:
+            return _reused(upload.request.request_id, "began a put of other bytes, which is given up")
+        text = f"not that of the {upload.size_bytes} bytes that came, {digest.hex()}; put them again"
+        return InvalidRequest.field("digest", text)
 
     # ---- in one call
 
@@ -197,15 +246,16 @@ class Uploads:
         request_id: str,
         digest: bytes,
         enqueue: Enqueue | None,
+        plaintext: bytes = b"",
     ) -> Flow[Message]:
         """The sealing's bytes made durable, then its row; safe to repeat. What an earlier call made is answered in its
-        place where there was one."""
+        place where there was one. `digest` is the request's, `plaintext` that of the bytes where it is known."""
         yield self._bulk.run(sealing.close, key=sealing.staged)
         with self._keeping.vouch(sealing.object_id):  # a repeated call may be refused meanwhile, and drop it
             yield self._bulk.run(sealing.close, key=sealing.staged)
             manifest, body = self._sealer.manifest(sealing, {})
             said = digest if request_id else b""
-            command = AddObject(manifest, body, name, required_milli, request_id, said, enqueue)
+            command = AddObject(manifest, body, name, required_milli, request_id, said, enqueue, plaintext)
             ticket = self._runtime.ask("objects", caller, command, size_bytes=manifest.ByteSize())
             answer: objects_pb2.EnqueueResponse | objects_pb2.CommitUploadResponse = yield asked(ticket)
         made = answer.entry if isinstance(answer, objects_pb2.EnqueueResponse) else answer.object
@@ -242,3 +292,11 @@ class Uploads:
 
     def _now_ms(self) -> int:
         return self._runtime.clock.now().mono_ms
+
+
+def _reused(request_id: str, what: str) -> AlreadyExists:
+    return AlreadyExists(
+        f"request_id {request_id!r} {what}; take a new one",
+        reason="RequestIdReused",
+        metadata={"request_id": request_id},
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -11,6 +12,7 @@ from google.protobuf.message import Message
 from offgrid.v1 import objects_pb2
 from offgrid_node.protocol.errors import Exhausted, Fault, OutcomeUnknown, Unavailable
 from offgrid_node.protocol.etypes import EventType
+from offgrid_node.services.objects.uploads import DIGEST_BYTES
 from offgrid_tools.sim.engine import SECOND, Engine
 from offgrid_tools.sim.monitor import Monitor
 from offgrid_tools.sim.monitor.evidence import Violation
@@ -154,7 +156,8 @@ class _Upload:
     def _go_on(self, upload_id: str, offset: int) -> None:
         data = self._thing.data
         if offset >= len(data):
-            request = objects_pb2.CommitUploadRequest(upload_id=upload_id, size_bytes=len(data))
+            digest = hashlib.blake2b(data, digest_size=DIGEST_BYTES).digest()
+            request = objects_pb2.CommitUploadRequest(upload_id=upload_id, size_bytes=len(data), digest=digest)
             self._call("CommitUpload", request, self._on_commit)
             return
         piece = data[offset : offset + PIECE_BYTES_MAX]
