@@ -2,7 +2,8 @@
 
 A member is up from the first sign of life until it is found dead or loses its membership; a suspect stays what it was.
 PeerUp is said again when name or roles change and when the node has restarted (a higher boot), PeerDown also of a
-member that never answered since this node started.
+member that was never heard of since this node started: others may hold rows of it. The journal says nothing of that,
+for nobody has seen it die: a mesh that starts is full of members that are still to come.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class Standing:
         return list(self._said)
 
     def report(self, up: PeerUp, liveness: int, boot: int) -> list[Effect]:
-        """A member's present state; `up` is what would be said of it if it is alive."""
+        """A member's present state. `up`: what would be said of it if it is alive; `boot`: 0 if never heard of."""
         said = self._said.get(up.node_id)
         was_up = said is not None and said.up is not None
         if liveness == SUSPECT and not was_up:
@@ -45,7 +46,8 @@ class Standing:
             if said is not None and not was_up:
                 return []
             self._said[up.node_id] = _Said(None, boot)
-            return [_record(up.node_id, DEAD), *_tell(PeerDown(up.node_id))]
+            died = [_record(up.node_id, DEAD)] if boot else []
+            return [*died, *_tell(PeerDown(up.node_id))]
         if said == _Said(up, boot):
             return []
         self._said[up.node_id] = _Said(up, boot)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from mesh_world import World
+from mesh_world import Node, World
 
 from offgrid.v1 import common_pb2, mesh_pb2
+from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.events import PeerDown, PeerUp
 from offgrid_node.protocol.mesh.swim import (
     ALIVE,
@@ -111,6 +112,34 @@ def test_a_restarted_node_outranks_the_news_of_its_death() -> None:
     world.run_until(lambda: world.sees(node.node_id, DEAD), within_ms=10_000)
     node.start()
     world.run_until(lambda: all_alive(world), within_ms=3_000)
+
+
+def peer_events(node: Node) -> list[tuple[int, str]]:
+    """What the node's journal says of others from now on: type and node id."""
+    said: list[tuple[int, str]] = []
+    wanted = (EventType.PEER_ALIVE, EventType.PEER_DEAD)
+    node.runtime.watch(lambda events: said.extend((e.etype, e.subject) for e in events if e.etype in wanted))
+    return said
+
+
+def test_the_journal_calls_nobody_dead_who_was_never_heard_of_since_the_start() -> None:
+    """A mesh that starts is full of members that are still to come. Other domains are told: they may hold rows."""
+    world = World(37, 2)
+    world.run(5_000)
+    first, late = world.nodes.values()
+    for node in (first, late):
+        node.crash()
+    world.run(1_000)  # what they had sent has arrived nowhere
+    first.start()
+    first.heard.clear()
+    said = peer_events(first)
+    world.run_until(lambda: first.mesh.liveness(late.node_id) == DEAD, within_ms=6_000)
+    assert PeerDown(late.node_id) in first.heard
+    late.start()
+    world.run_until(lambda: all_alive(world), within_ms=10_000)
+    late.crash()
+    world.run_until(lambda: first.mesh.liveness(late.node_id) == DEAD, within_ms=6_000)
+    assert said == [(EventType.PEER_ALIVE, late.node_id), (EventType.PEER_DEAD, late.node_id)]
 
 
 def test_a_node_tells_jobs_of_itself_first_and_once() -> None:
