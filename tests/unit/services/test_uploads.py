@@ -371,6 +371,10 @@ BAD: dict[str, tuple[str, object, type[Fault], str]] = {
     "a name too long": ("OpenUpload", Open(name="x" * (NAME_CHARS_MAX + 1)), InvalidRequest, "name"),
     "a name that cannot be seen": ("OpenUpload", Open(name="a\x1b[2J"), InvalidRequest, "cannot be seen"),
     "a request id with a blank": ("OpenUpload", Open(request_id="a b"), InvalidRequest, "request_id"),
+    "a weight beyond all": ("OpenUpload", Open(required_milli=10**9 + 1), InvalidRequest, "at most 1000000.0"),
+    "an enqueue of such a weight": (
+        "Enqueue",
+        objects_pb2.EnqueueRequest(key="k", etype=12, required_acks_milli=2**32 - 1), InvalidRequest, "required_acks"),
     "a piece of nothing": ("WriteUpload", Write(upload_id="u-none"), NotFound, "u-none"),
     "a commit of nothing": ("CommitUpload", Commit(upload_id="u-none"), NotFound, "u-none"),
     "an enqueue without a key": ("Enqueue", objects_pb2.EnqueueRequest(etype=12), InvalidRequest, "key"),

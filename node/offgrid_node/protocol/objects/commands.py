@@ -23,8 +23,8 @@ class AddObject:
 
     `body` is what `manifest` carries signed, by this node. `required_milli` 0 is what the config says; `digest` is 16
     bytes of all that the request says but its id, `plaintext` the digest of what was sealed, where it is known.
-    Answered with CommitUploadResponse, or with EnqueueResponse where `enqueue` is given; a repeated one (same request id
-    and digest, or same object) with the same again.
+    Answered with CommitUploadResponse, or with EnqueueResponse where `enqueue` is given; a repeated one (same request
+    id and digest, or same object) with the same again.
     """
 
     manifest: objects_pb2.Manifest

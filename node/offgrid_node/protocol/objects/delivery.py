@@ -256,17 +256,24 @@ class Delivery:
         return True
 
     def _wait(self, parcel: Parcel, shipped: bool, now: Now) -> None:
-        """Hosts that failed are tried again in time; beyond that only a host that comes can help."""
+        """Hosts that failed are tried again in time; beyond that only a host that comes can help. One may come however
+        much is required, so it is never too much; but it is said."""
         waits = (parcel.waits(node, now.mono_ms, self._hosts) for node in parcel.failed)
         due_ms = min((due for due in waits if due is not None), default=None)
         if due_ms is not None:
             self._timers.set(parcel.object_id, due_ms)
         elif not shipped and not parcel.flights:
-            acked, total = weight_of(parcel.acked, parcel.weights), sum(parcel.weights.values())
-            text = f"no further host is alive: acked {decimal(acked)} of {decimal(parcel.required_milli)}"
-            if total < parcel.required_milli:
-                text = f"required {decimal(parcel.required_milli)}, but the hosts known weigh {decimal(total)}"
-            self._outbox.note(parcel.number, PENDING, 0, text)
+            self._outbox.note(parcel.number, PENDING, 0, self._lack(parcel))
+
+    def _lack(self, parcel: Parcel) -> str:
+        """Why nothing can be done for an open parcel now, for people."""
+        required, hosts = decimal(parcel.required_milli), self._hosts.all()
+        if not hosts:
+            return f"required {required}, but no host is known besides this node, whose own copy does not count"
+        known = sum(member.weight_milli for member in members_of(hosts))
+        if known < parcel.required_milli:
+            return f"required {required}, but the hosts known weigh {decimal(known)} altogether"
+        return f"no further host is alive: acked {decimal(weight_of(parcel.acked, parcel.weights))} of {required}"
 
     def _look_further(self, parcel: Parcel, busy: bool, now: Now) -> None:
         """A durable parcel with nothing under way leaves memory: it has its copies, or waits for a host. One that waits

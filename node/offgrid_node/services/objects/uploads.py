@@ -21,8 +21,10 @@ from offgrid_node.protocol.errors import (
     InvalidRequest,
     NotFound,
 )
+from offgrid_node.protocol.mesh.records import WEIGHT_MILLI_MAX
 from offgrid_node.protocol.objects.commands import AddObject, Enqueue
 from offgrid_node.protocol.objects.tables import OBJECT_REQUESTS, OBJECTS, OUTBOX, outbox_key
+from offgrid_node.protocol.quorum.enough import decimal
 from offgrid_node.protocol.requests import committed, request_digest
 from offgrid_node.runtime import Runtime, Ticket
 from offgrid_node.services.bulk import Bulk
@@ -75,6 +77,7 @@ class Uploads:
     def open(self, caller: Caller, request: objects_pb2.OpenUploadRequest) -> Message:
         check_text("name", request.name, NAME_CHARS_MAX, empty=True)
         check_request_id(request.request_id)
+        _check_required("required_milli", request.required_milli)
         upload = self._known(request) or self._begin(request)
         return objects_pb2.OpenUploadResponse(
             upload_id=upload.upload_id, offset=upload.size_bytes, piece_bytes_max=PIECE_BYTES_MAX
@@ -210,6 +213,7 @@ class Uploads:
     def enqueue(self, caller: Caller, request: objects_pb2.EnqueueRequest) -> Ticket:
         check_text("key", request.key, NAME_CHARS_MAX)
         check_request_id(request.request_id)
+        _check_required("required_acks_milli", request.required_acks_milli)
         if len(request.data) > ENQUEUE_BYTES_MAX:
             raise InvalidRequest.field("data", f"{len(request.data)} bytes; at most {ENQUEUE_BYTES_MAX} are allowed")
         if not ETYPE_MIN <= request.etype <= ETYPE_MAX:
@@ -292,6 +296,13 @@ class Uploads:
 
     def _now_ms(self) -> int:
         return self._runtime.clock.now().mono_ms
+
+
+def _check_required(field: str, required_milli: int) -> None:
+    """Hosts that weigh so much may still come; above what a weight may be, nobody means it."""
+    if required_milli > WEIGHT_MILLI_MAX:
+        text = f"{decimal(required_milli)}; at most {decimal(WEIGHT_MILLI_MAX)} may be required"
+        raise InvalidRequest.field(field, text)
 
 
 def _reused(request_id: str, what: str) -> AlreadyExists:

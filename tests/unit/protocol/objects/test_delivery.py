@@ -141,8 +141,13 @@ class TestWhenHostsFail:
         object_id = home.put(1)
         home.run()
         entry = home.entry(object_id)
-        assert (entry.status, entry.trouble) == (PENDING, "required 2.0, but the hosts known weigh 0.0")
-        home.meet(0, 1)
+        alone = "required 2.0, but no host is known besides this node, whose own copy does not count"
+        assert (entry.status, entry.trouble) == (PENDING, alone)
+        home.meet(0)
+        home.run()
+        short = "required 2.0, but the hosts known weigh 1.0 altogether"
+        assert home.entry(object_id).trouble == short, "of the hosts of now, not of the epoch's members"
+        home.meet(1)
         home.run()
         assert home.entry(object_id).status == COMPLETED
         assert home.entry(object_id).trouble == ""
@@ -255,7 +260,7 @@ class TestEpochs:
         home.run()
         entry = home.entry(object_id)
         assert entry.status == PENDING
-        assert entry.trouble == "required 3.0, but the hosts known weigh 2.5"
+        assert entry.trouble == "required 3.0, but the hosts known weigh 2.5 altogether"
         assert entry.acked_milli == 2_500
 
 
