@@ -255,7 +255,12 @@ class Daemon:
             jobs_open=self.node.jobs.core.open_jobs,
             slots_total=self._config.host.slots if self._pool.offers else 0,
             slots_busy=self.node.jobs.host.slots_busy,
-            notices=(*self._problems, *self._finding.notices, *self.node.ledger.notices),
+            notices=(
+                *self._problems,
+                *self._finding.notices,
+                *self.node.adoption.notices,
+                *self.node.ledger.notices,
+            ),
             ledger=ledger_summary(self.node.runtime.store),
         )
 

@@ -140,6 +140,17 @@ class Node:
             parts.execute,
             lambda end: self.runtime.deliver("jobs", end),
         )
+        self.adoption = Adoption(
+            self.runtime,
+            self.node_id,
+            self._client,
+            parts.letters,
+            objects.sealer,
+            parts.objects.blobs,
+            parts.objects.bulk,
+            objects.keeping,
+            objects.salt,
+        )
         self.router = Router(self._handlers(parts), self.own_roles, meters.on_rpc if meters else None)
         self._client.bind(self.runtime, self.router)
         if meters:
@@ -211,11 +222,8 @@ class Node:
 
     def _handlers(self, parts: Parts) -> dict[str, object]:
         runtime, self_id, objects = self.runtime, self.node_id, self.objects
-        blobs, bulk = parts.objects.blobs, parts.objects.bulk
-        inputs = InputPlacing(Shelf(runtime.store), objects.uploads, objects.reading, objects.sealer, bulk)
-        adoption = Adoption(
-            runtime, self_id, self._client, parts.letters, objects.sealer, blobs, bulk, objects.keeping, objects.salt
-        )
+        shelf, bulk = Shelf(runtime.store), parts.objects.bulk
+        inputs = InputPlacing(shelf, objects.uploads, objects.reading, objects.sealer, bulk)
         return {
             "offgrid.v1.MeshService": MeshHandlers(runtime, self_id, parts.facts),
             "offgrid.v1.JoinService": JoinHandlers(
@@ -227,12 +235,12 @@ class Node:
             ),
             "offgrid.v1.JobService": JobHandlers(runtime, parts.job_timeout_ms, inputs),
             "offgrid.v1.MarketService": MarketHandlers(
-                runtime, self_id, lambda: self.directory, parts.verify, adoption
+                runtime, self_id, lambda: self.directory, parts.verify, self.adoption
             ),
             "offgrid.v1.ObjectService": self.objects.handlers,
             "offgrid.v1.QuorumService": QuorumHandlers(runtime, self_id, lambda: self.directory, parts.verify),
             "offgrid.v1.LedgerService": LedgerHandlers(
-                runtime, parts.signer, lambda: self.directory, parts.verify, enabled=parts.economy
+                runtime, parts.signer, lambda: self.directory, parts.verify, bulk, enabled=parts.economy
             ),
             "offgrid.v1.StateService": StateHandlers(runtime),
         }

@@ -71,7 +71,10 @@ class Side:
         clock = SimpleNamespace(now=lambda: Now(1_000, 7_000_000))
         self.told: list[object] = []  # what its machines were told
         deliver = lambda domain, event: self.told.append(event)  # noqa: E731 - a stub of one method
-        self.runtime = SimpleNamespace(store=self.store, clock=clock, deliver=deliver)
+        self.ended: set[tuple[str, int]] = set()  # attempts that its machine awaits no more
+        jobs = SimpleNamespace(current=lambda key: None if key in self.ended else key)
+        machine = lambda domain, kind: SimpleNamespace(core=SimpleNamespace(jobs=jobs))  # noqa: E731 - the same
+        self.runtime = SimpleNamespace(store=self.store, clock=clock, deliver=deliver, machine=machine)
         self.letters = Letters(self.key, rng.randbytes)
         self.sealer = Sealer(self.blobs, self.wraps, self.key, rng, clock, lambda: SALT, STRIPE_BYTES)
         self.reading = Reading(

@@ -10,7 +10,7 @@ from large_bench import SALT, STRIPE_BYTES, Network, Side
 from offgrid.v1 import jobs_pb2, objects_pb2
 from offgrid_node.keys import verify
 from offgrid_node.protocol.effects import Executed
-from offgrid_node.protocol.errors import Fault, InvalidRequest, PeerFault, Unavailable
+from offgrid_node.protocol.errors import Exhausted, Fault, InvalidRequest, PeerFault, Unavailable
 from offgrid_node.protocol.events import ObjectAdded
 from offgrid_node.protocol.jobs.large import INLINE_BYTES_MAX, OUTPUT_BYTES_MAX
 from offgrid_node.protocol.jobs.receipts import result_digest
@@ -18,6 +18,7 @@ from offgrid_node.protocol.objects.manifest import MANIFEST_KIND, Manifest
 from offgrid_node.protocol.objects.tables import OBJECTS
 from offgrid_node.protocol.signing import digest_of
 from offgrid_node.services.flow import run
+from offgrid_node.services.jobs import adoption as adoption_module
 from offgrid_node.services.jobs import results as results_module
 from offgrid_node.storage.store import Batch
 
@@ -218,6 +219,72 @@ def test_a_pull_that_breaks_off_leaves_nothing_and_can_be_begun_again(host: Side
     assert core.everything() == b""
     network.answer = lambda node, answer: answer
     assert isinstance(taken(core, host, report_of(end))[0], tuple)
+
+
+class TestAnOutputThatTheCoreHasNoRoomFor:
+    """Stays at its host, which reports it again until the attempt's lease expires, and the core's owner is told."""
+
+    @pytest.fixture
+    def end(self, host: Side, core: Side) -> Executed:
+        end = sealed(host, core, end_for(core, bytes(10 * STRIPE_BYTES)))
+        core.blobs._limit = 9 * STRIPE_BYTES
+        return end
+
+    def test_is_not_fetched_in_vain(self, host: Side, core: Side, network: Network, end: Executed) -> None:
+        [fault] = taken(core, host, report_of(end))
+        assert isinstance(fault, Exhausted)
+        assert fault.reason == "DiskFull"
+        assert (network.asked, core.everything()) == ([], b"")
+
+    def test_is_told_of_once_in_the_log_and_in_the_notices_as_long_as_it_is_awaited(
+        self, host: Side, core: Side, end: Executed, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        taken(core, host, report_of(end))
+        taken(core, host, report_of(end))
+        [notice] = core.adoption.notices
+        assert notice.startswith("the result of job job cannot be kept here: its 400160 bytes are too much")
+        assert f"{host.node_id} keeps it until attempt 3 expires" in notice
+        assert [record.message for record in caplog.records] == [notice]
+        core.ended.add(("job", 3))
+        assert core.adoption.notices == ()
+
+    def test_is_taken_over_as_soon_as_there_is_room(self, host: Side, core: Side, end: Executed) -> None:
+        taken(core, host, report_of(end))
+        core.blobs._limit = 11 * STRIPE_BYTES
+        assert isinstance(taken(core, host, report_of(end))[0], tuple)
+        assert core.adoption.notices == ()
+
+    def test_is_told_of_as_well_when_the_disk_fills_up_meanwhile(
+        self, host: Side, core: Side, network: Network, end: Executed
+    ) -> None:
+        core.blobs._limit = 11 * STRIPE_BYTES
+
+        def fill(node: str, answer: object) -> object:
+            core.blobs._limit = 2 * STRIPE_BYTES
+            return answer
+
+        network.answer = fill  # type: ignore[assignment]
+        assert isinstance(taken(core, host, report_of(end))[0], Exhausted)
+        assert "the disk under memory is full" in core.adoption.notices[0]
+        assert core.everything() == b""
+
+    def test_is_not_said_of_a_disk_that_its_host_complains_of(
+        self, host: Side, core: Side, network: Network, end: Executed
+    ) -> None:
+        core.blobs._limit = 11 * STRIPE_BYTES
+        network.answer = lambda node, answer: Exhausted("buy a larger disk", reason="DiskFull")
+        taken(core, host, report_of(end))
+        assert core.adoption.notices == ()
+
+    def test_is_remembered_for_so_many_attempts_only(
+        self, host: Side, core: Side, end: Executed, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(adoption_module, "REFUSED_MAX", 1)
+        taken(core, host, report_of(end))
+        later = end_for(core, bytes(10 * STRIPE_BYTES))._replace(attempt=4)
+        taken(core, host, report_of(sealed(host, core, later)))
+        [notice] = core.adoption.notices
+        assert "attempt 4" in notice
 
 
 @pytest.mark.parametrize("lie", ["flip", "short", "swap", "gone", "other"])

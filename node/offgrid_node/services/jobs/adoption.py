@@ -3,14 +3,21 @@
 A large output is pulled from the host's blob store into this node's own and durable there before the machine hears of
 the report: sealed as it came, every stripe opened once to see that it is what the receipt says. It then is an object of
 this core. What the machine refuses is dropped again.
+
+While this node's own disk refuses an output its report is not taken, so the host keeps the output and reports again
+until the attempt's lease expires. The owner is told: once an attempt in the log, and in the node's notices meanwhile.
 """
 
 from __future__ import annotations
 
+import logging
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
+from typing import TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
@@ -18,6 +25,7 @@ from offgrid.v1 import jobs_pb2, objects_pb2
 from offgrid_node.keys.stripes import open_stripe
 from offgrid_node.protocol.errors import (
     Corrupt,
+    Exhausted,
     FailedPrecondition,
     Fault,
     FieldViolation,
@@ -30,6 +38,8 @@ from offgrid_node.protocol.events import ObjectAdded
 from offgrid_node.protocol.jobs.bounds import LOG_BYTES_MAX
 from offgrid_node.protocol.jobs.commands import Arriving
 from offgrid_node.protocol.jobs.large import INLINE_BYTES_MAX, KEY_BYTES, OUTPUT_BYTES_MAX, ResultHash, report_context
+from offgrid_node.protocol.jobs.machine import JobsMachine
+from offgrid_node.protocol.jobs.orders import AttemptKey
 from offgrid_node.protocol.jobs.post import CALL_TIMEOUT_MS, transfer_ms
 from offgrid_node.protocol.merkle import LEAVES_MAX
 from offgrid_node.protocol.objects.manifest import Manifest, shard_root, stripe_digest
@@ -49,6 +59,12 @@ Taken = tuple[bytes, ObjectAdded]
 
 WINDOW = 3  # stripes of one output under way
 RETRY_MS = 1_000
+FULL_RETRY_MS = 60_000  # a full disk does not empty itself at once
+REFUSED_MAX, NOTICES_MAX = 1_000, 8  # attempts remembered, and shown
+
+T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -76,6 +92,14 @@ class Adoption:
         self._runtime, self._self_id, self._carrier, self._letters = runtime, self_id, carrier, letters
         self._sealer, self._blobs, self._bulk, self._keeping, self._salt = sealer, blobs, bulk, keeping, salt
         self._pulls: dict[tuple[str, str], _Pull] = {}
+        self._refused: OrderedDict[AttemptKey, str] = OrderedDict()  # by this node's disk, and how
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What an operator should know: results that this node's disk does not take. Raises as Runtime.machine."""
+        jobs = self._runtime.machine("jobs", JobsMachine).core.jobs
+        awaited = (text for key, text in self._refused.items() if jobs.current(key) is not None)
+        return tuple(islice(awaited, NOTICES_MAX))
 
     def open(self, host: str, report: jobs_pb2.AttemptReport) -> bytes:
         """Puts output and log into the report's result; returns the key of its blob, empty where there is none.
@@ -117,8 +141,10 @@ class Adoption:
         or the disk raise."""
         manifest = _manifest_of(host, report)
         key = self.open(host, report)
-        self._runtime.deliver("jobs", Arriving(host, (report.job_id, report.attempt), manifest.size_bytes))
-        digest = yield self._pulled(host, manifest, key, report.result.exit_code)
+        attempt = report.job_id, report.attempt
+        self._runtime.deliver("jobs", Arriving(host, attempt, manifest.size_bytes))
+        digest = yield self._pulled(host, manifest, key, report.result.exit_code, attempt)
+        self._refused.pop(attempt, None)
         signed, body = self._sealer.adopt(manifest, key)
         report.result.output_object, report.result.output_bytes = body.object_id, body.size_bytes
         report.ClearField("blob")
@@ -130,7 +156,7 @@ class Adoption:
 
     # ---- one output
 
-    def _pulled(self, host: str, manifest: Manifest, key: bytes, exit_code: int) -> Step[bytes]:
+    def _pulled(self, host: str, manifest: Manifest, key: bytes, exit_code: int, attempt: AttemptKey) -> Step[bytes]:
         def start(done: Callable[[bytes | Fault], None]) -> None:
             name = host, manifest.object_id
             under_way = self._pulls.get(name)
@@ -144,30 +170,65 @@ class Adoption:
                 for waiting in pull.waiting:
                     waiting(outcome)
 
-            run(self._pull(host, manifest, key, exit_code), ended)
+            run(self._pull(host, manifest, key, exit_code, attempt), ended)
 
         return start
 
-    def _pull(self, host: str, manifest: Manifest, key: bytes, exit_code: int) -> Flow[bytes]:
+    def _pull(self, host: str, manifest: Manifest, key: bytes, exit_code: int, attempt: AttemptKey) -> Flow[bytes]:
         name, staged = manifest.object_id, f"{PULL_PREFIX}{host}.{manifest.object_id}"
-        here = (yield self._bulk.run(lambda: self._blobs.size(name), key=name)) is not None
         check = _Check(manifest, key, exit_code, self._salt())
         discard = partial(self._blobs.discard, staged)
-        yield self._bulk.run(discard, key=staged)
+        at_disk = partial(self._at_disk, attempt, manifest)
+        yield from at_disk(discard, staged)
+        here = yield from at_disk(partial(self._find, manifest), name)
         try:
             for start in range(0, manifest.stripes, WINDOW):
                 indexes = range(start, min(manifest.stripes, start + WINDOW))
                 sealed = yield from self._own(manifest, indexes) if here else self._window(host, manifest, indexes)
                 add = partial(self._add, check, start, sealed, "" if here else staged)
-                yield self._bulk.run(add, key=staged, size_bytes=2 * sum(map(len, sealed)))
+                yield from at_disk(add, staged, 2 * sum(map(len, sealed)))
             digest = check.digest()
             # What was here may be another report's whose fsync is under way: it is as durable only after one.
             settle = partial(self._blobs.sync, name) if here else partial(self._blobs.finish, staged, name)
-            yield self._bulk.run(settle, key=name)
+            yield from at_disk(settle, name)
         except Fault:
             self._bulk.run(discard, key=staged)(lambda outcome: None)
             raise
         return digest
+
+    def _find(self, manifest: Manifest) -> bool:
+        """In a thread: whether the output is here already. Raises Exhausted (reason DiskFull) where it is not and has
+        no room, so that nothing is fetched in vain."""
+        if self._blobs.size(manifest.object_id) is not None:
+            return True
+        free_bytes = self._blobs.free_bytes()
+        if manifest.sealed_bytes > free_bytes:
+            text = f"its {manifest.sealed_bytes} bytes are too much for this node's disk, which takes {free_bytes} more"
+            raise Exhausted(text, reason="DiskFull", retry_ms=FULL_RETRY_MS)
+        return False
+
+    def _at_disk(
+        self, attempt: AttemptKey, manifest: Manifest, work: Callable[[], T], key: str, size_bytes: int = 0
+    ) -> Flow[T]:
+        """Work in a thread at this node's disk; the owner is told when that refuses."""
+        try:
+            outcome: T = yield self._bulk.run(work, key=key, size_bytes=size_bytes)
+        except Fault as fault:
+            if fault.reason in ("DiskFull", "DiskError"):
+                self._say_refused(attempt, manifest, fault)
+            raise
+        return outcome
+
+    def _say_refused(self, attempt: AttemptKey, manifest: Manifest, fault: Fault) -> None:
+        sentence = (
+            f"the result of job {attempt[0]} cannot be kept here: {fault.message}; "
+            f"{manifest.owner} keeps it until attempt {attempt[1]} expires"
+        )
+        if attempt not in self._refused:
+            _log.warning("%s", sentence)
+        self._refused[attempt] = sentence
+        if len(self._refused) > REFUSED_MAX:
+            self._refused.popitem(last=False)
 
     def _window(self, host: str, manifest: Manifest, indexes: range) -> Flow[list[bytes]]:
         """A few stripes from the host, asked for at once."""
