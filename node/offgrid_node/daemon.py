@@ -29,7 +29,7 @@ from offgrid_node.executors.pool import ExecutorPool
 from offgrid_node.executors.process import ProcessExecutor
 from offgrid_node.executors.running import Running
 from offgrid_node.executors.wasm import WasmExecutor
-from offgrid_node.finding import Finding
+from offgrid_node.finding import Finding, listen_again
 from offgrid_node.folder import MIB, Folder, open_store
 from offgrid_node.gateway.http import HttpServer
 from offgrid_node.keys import NodeKey, NodeTls, check_identity_certificate, issue_leaf, open_sealed, seal, verify
@@ -180,8 +180,15 @@ class Daemon:
         members = Members(node, server, road)
         address, token_file = admin_address(config)
         admin = await server.listen_admin(address, token_file=token_file)
-        mesh_port = await server.listen_mesh(config.mesh.listen, tls, members.certificates, node.caller_of)
-        door_port = await server.listen_door(config.mesh.door) if config.mesh.door else None
+        addresses, doors = node.mesh.reach
+        mesh_port = await listen_again(
+            lambda address: server.listen_mesh(address, tls, members.certificates, node.caller_of),
+            config.mesh.listen,
+            addresses,
+            config.mesh.advertise,
+        )
+        door = config.mesh.door
+        door_port = await listen_again(server.listen_door, door, doors) if door else None
         self._finding = Finding(config, node, mesh_port, door_port, lambda: road.closed_to_us)
         self._cleanup.append(self._finding.close)
         metrics = await self._listen_metrics(self._meters) if self._meters else ""

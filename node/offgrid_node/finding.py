@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from offgrid_node import __version__
 from offgrid_node.config import Config, split_address
@@ -19,7 +19,7 @@ from offgrid_node.discovery.hosts_file import HostsFile
 from offgrid_node.discovery.mdns import Mdns
 from offgrid_node.keys import fingerprint_in_leaf
 from offgrid_node.node import Node
-from offgrid_node.protocol.errors import InvalidRequest, Unavailable
+from offgrid_node.protocol.errors import FailedPrecondition, InvalidRequest, Unavailable
 from offgrid_node.protocol.mesh.commands import AddressesChanged, AddressSeen
 
 LOOK_EVERY_S = 5.0
@@ -27,6 +27,25 @@ PEEK_TIMEOUT_S = 2.0
 PEEKS_MAX = 64  # addresses of static peers and the hosts file that are tried each time
 
 _log = logging.getLogger(__name__)
+
+
+async def listen_again(
+    listen: Callable[[str], Awaitable[int]], address: str, before: Sequence[str], advertise: Sequence[str] = ()
+) -> int:
+    """Has `listen` listen on "host:port" and returns the port.
+
+    Where that is 0, for any, the port by which this node was reached in its last life is tried, `before`: nodes that
+    were all down at once know no other of each other. What the config advertises is left out, for it may be the port of
+    a router in front. If somebody has the port by now, any other will do.
+    """
+    host, port = split_address(address, port_min=0)
+    last = next((split_address(known)[1] for known in before if known not in advertise), 0)
+    if not port and last:
+        try:
+            return await listen(join_address(host, last))
+        except FailedPrecondition as fault:
+            _log.info("%s; taking another port", fault.message)
+    return await listen(address)
 
 
 class Finding:

@@ -15,7 +15,7 @@ from conftest import MakeMesh
 from live import REMOVED_WITHIN_S, SAY_HI, eventually, log_of, offgrid, offgrid_node
 
 from offgrid.client import payloads
-from offgrid.v1 import mesh_pb2
+from offgrid.v1 import common_pb2, mesh_pb2
 from offgrid_node.keys import tls_name_of
 from offgrid_node.local_mesh import LocalMesh, LocalNode
 from offgrid_node.protocol.mesh.token import InviteToken
@@ -39,6 +39,32 @@ def invite(mesh: LocalMesh) -> str:
     done = offgrid(mesh.founder, "mesh", "invite", "--json")
     assert done.code == 0, done.said
     return str(json.loads(done.out)["token"])
+
+
+def alive(node: LocalNode) -> set[str]:
+    """Whom it sees alive, itself included."""
+    with node.client() as client:
+        return {peer.member.node_id for peer in client.mesh.peers() if peer.liveness == common_pb2.LIVENESS_ALIVE}
+
+
+def test_nodes_that_all_died_at_once_find_each_other_though_they_listen_on_any_port(make_mesh: MakeMesh) -> None:
+    """Nobody is left who could tell the ports of now: each takes its last one again."""
+    mesh = make_mesh({"a": ["core", "broker"], "b": ["host"], "c": ["host"]})
+    nodes = list(mesh.nodes.values())
+    everybody = {node.node_id for node in nodes}
+
+    def together() -> bool:
+        return all(alive(node) == everybody for node in nodes)
+
+    eventually(together, 10, "each sees each, and has their addresses")
+    for node in nodes:
+        node.kill()
+    for node in nodes:
+        node.run("run")
+    for node in nodes:
+        node.wait_ready()
+    eventually(together, 10, "each sees each again")
+    assert all("PEER_DEAD" not in log_of(node).rpartition("NODE_STARTED")[2] for node in nodes)
 
 
 class TestRemoval:

@@ -32,7 +32,7 @@ from offgrid_node.protocol.mesh.commands import AddressesChanged, AddressSeen, A
 from offgrid_node.protocol.mesh.directory import Directory
 from offgrid_node.protocol.mesh.exchange import answer
 from offgrid_node.protocol.mesh.liveness import LivenessCalls
-from offgrid_node.protocol.mesh.reach import reach_row, read_reach
+from offgrid_node.protocol.mesh.reach import Reach, reach_row, read_reach
 from offgrid_node.protocol.mesh.records import (
     ADDRESSES_MAX,
     PEER_KIND,
@@ -135,6 +135,11 @@ class MeshMachine:
     def notices(self) -> list[str]:
         """What an operator should know about the mesh, one sentence each."""
         return list(self.directory.notices)
+
+    @property
+    def reach(self) -> Reach:
+        """Where this node was last reached: its addresses and its doors."""
+        return self._addresses, self._doors
 
     def liveness(self, node_id: str) -> int:
         """A value of offgrid.v1.Liveness: how alive a member seems from here; 0 for anyone else, and for
