@@ -23,6 +23,7 @@ from offgrid_node.protocol.mesh.founding import all_rows, found_mesh, issue_memb
 from offgrid_node.protocol.mesh.machine import MeshMachine, MeshSettings
 from offgrid_node.protocol.mesh.records import ROLES_ALL, MemberRecord
 from offgrid_node.runtime import Runtime, Ticket
+from offgrid_node.services.bulk import Bulk, inline
 from offgrid_node.services.caller import ADMIN, Caller, Kind
 from offgrid_node.services.ledger.handlers import LedgerHandlers
 from offgrid_node.services.mesh import mesh_of
@@ -47,7 +48,7 @@ class House:
             return {"mesh": mesh, "ledger": LedgerMachine(LedgerSettings(key, salt, enabled))}
 
         self.runtime = Runtime(build, self.store, self, Random(5), self)
-        self.handlers = LedgerHandlers(self.runtime, key, lambda: self.directory, verify, enabled=enabled)
+        self.handlers = LedgerHandlers(self.runtime, key, lambda: self.directory, verify, Bulk(inline), enabled=enabled)
         self.turn()
 
     @property

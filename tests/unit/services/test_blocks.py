@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import pytest
 
 from offgrid.v1 import common_pb2, ledger_pb2
 from offgrid_node.keys import NodeKey, verify
-from offgrid_node.protocol.errors import InvalidRequest, PeerFault
+from offgrid_node.protocol.effects import Verifier
+from offgrid_node.protocol.errors import Exhausted, Fault, InvalidRequest, PeerFault
 from offgrid_node.protocol.ids import node_id_bytes
-from offgrid_node.protocol.ledger.blocks import CheckedBlock, seal_block
-from offgrid_node.protocol.ledger.commands import HEADS_MAX, PUSH_BLOCKS_MAX, PUSH_BYTES_MAX, WANTED_MAX
-from offgrid_node.protocol.ledger.items import Item, Statement, TxItem
+from offgrid_node.protocol.ledger.blocks import BLOCK_SIGNATURES_MAX, CheckedBlock, seal_block
+from offgrid_node.protocol.ledger.commands import (
+    HEADS_MAX,
+    PUSH_BLOCKS_MAX,
+    PUSH_BYTES_MAX,
+    PUSH_SIGNATURES_MAX,
+    WANTED_MAX,
+)
+from offgrid_node.protocol.ledger.items import Item, SignedHeader, Statement, TxItem
 from offgrid_node.protocol.ledger.records import GENESIS_KIND, LedgerGenesis, Tx
 from offgrid_node.protocol.mesh.records import signed
-from offgrid_node.services.ledger.blocks import BlockChecks
+from offgrid_node.services.bulk import Bulk, Carry, Ended, inline
+from offgrid_node.services.flow import run
+from offgrid_node.services.ledger.blocks import CALLS_MAX, BlockChecks
 
 SALT = bytes(range(16))
 ATTIC, BARN, STRANGER = (NodeKey(letter * 32) for letter in (b"a", b"b", b"s"))
@@ -65,14 +76,40 @@ def tx_item(owner: NodeKey, signer: NodeKey | None = None, seq: int = 0) -> TxIt
     return TxItem(tx, tx.encode(), (signer or owner).sign(digest), digest)
 
 
-def checks(verifier: object = verify, members: Members | None = None) -> BlockChecks:
-    known = members or Members()
-    return BlockChecks(lambda: known, verifier)  # type: ignore[arg-type]
+class Asked:
+    """The checks of one node, whose ledger has use for whatever `of_use` says; threads are played."""
+
+    def __init__(
+        self,
+        verifier: Verifier = verify,
+        members: Members | None = None,
+        of_use: Callable[[SignedHeader], bool] = lambda signed: True,
+        carry: Carry = inline,
+    ) -> None:
+        known = members or Members()
+        self.checks = BlockChecks(lambda: known, verifier, Bulk(carry))
+        self._of_use = of_use
+
+    def begin(self, sender: str, blocks: Sequence[ledger_pb2.Block]) -> list[tuple[CheckedBlock, ...] | Fault]:
+        """What it comes to, once it has."""
+        ends: list[tuple[CheckedBlock, ...] | Fault] = []
+        run(self.checks.blocks(sender, blocks, lambda headers: [self._of_use(one) for one in headers]), ends.append)
+        return ends
+
+    def blocks(self, sender: str, blocks: Sequence[ledger_pb2.Block]) -> tuple[CheckedBlock, ...]:
+        (end,) = self.begin(sender, blocks)
+        if isinstance(end, Fault):
+            raise end
+        return end
+
+
+def checks() -> BlockChecks:
+    return Asked().checks
 
 
 def test_good_blocks_come_out_as_they_were_signed_and_in_their_order() -> None:
     sent = [block(ATTIC, tx_item(BARN)), block(BARN, height=2)]
-    assert list(checks().blocks("x", [message(one) for one in sent])) == sent
+    assert list(Asked().blocks("x", [message(one) for one in sent])) == sent
 
 
 def forged() -> ledger_pb2.Block:
@@ -104,15 +141,15 @@ BAD = {
 @pytest.mark.parametrize("reason", BAD)
 def test_a_bad_block_is_refused_with_its_reason_and_stops_no_good_one(reason: str) -> None:
     with pytest.raises(PeerFault, match="from x: ") as refused:
-        checks().blocks("x", [BAD[reason]()])
+        Asked().blocks("x", [BAD[reason]()])
     assert refused.value.reason == reason
     good = block(BARN)
-    assert checks().blocks("x", [BAD[reason](), message(good), BAD[reason]()]) == (good,)
+    assert Asked().blocks("x", [BAD[reason](), message(good), BAD[reason]()]) == (good,)
 
 
 def test_a_transaction_that_its_owner_has_not_signed_spoils_its_block() -> None:
     with pytest.raises(PeerFault, match=f"an item is not signed by {BARN.node_id}"):
-        checks().blocks("x", [foreign_tx()])
+        Asked().blocks("x", [foreign_tx()])
 
 
 def test_whose_signer_is_not_known_yet_is_left_out_without_blame() -> None:
@@ -120,7 +157,7 @@ def test_whose_signer_is_not_known_yet_is_left_out_without_blame() -> None:
     about_stranger = block(ATTIC, tx_item(STRANGER))
     sent = [message(one) for one in (by_stranger, about_stranger, good)]
     members = Members()
-    asked = checks(members=members)
+    asked = Asked(members=members)
     assert asked.blocks("x", sent[:2]) == ()
     assert asked.blocks("x", sent) == (good,)
     members.keys[STRANGER.node_id] = STRANGER.public_key
@@ -130,12 +167,12 @@ def test_whose_signer_is_not_known_yet_is_left_out_without_blame() -> None:
 def test_signed_for_another_mesh_it_is_nothing_here() -> None:
     elsewhere = seal_block(account(ATTIC), 1, bytes(32), (), (VOTE,), 5, ATTIC, bytes(16))
     with pytest.raises(PeerFault):
-        checks().blocks("x", [message(elsewhere)])
+        Asked().blocks("x", [message(elsewhere)])
 
 
 def test_a_block_that_many_peers_push_is_checked_once() -> None:
     verifier = Watched()
-    asked = checks(verifier)
+    asked = Asked(verifier)
     sent = message(block(ATTIC, tx_item(BARN)))
     for _ in range(5):
         asked.blocks("x", [sent])
@@ -150,7 +187,7 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = (message(block(ATTIC, height=height)) for height in (1, 2))
     monkeypatch.setattr("offgrid_node.services.ledger.blocks.REMEMBERED_BYTES_MAX", first.ByteSize())
     verifier = Watched()
-    asked = checks(verifier)
+    asked = Asked(verifier)
     for sent in (first, first, second, second, first):
         asked.blocks("x", [sent])
     assert verifier.calls == 3, "the newest alone is kept"
@@ -160,15 +197,72 @@ def test_what_nobody_has_signed_is_not_passed_on() -> None:
     good = block(ATTIC)
     padded = ledger_pb2.Block.FromString(good.raw + b"\xfa\x3f\x03pad")
     assert len(padded.SerializeToString()) > len(good.raw)
-    assert checks().blocks("x", [padded]) == (good,)
+    assert Asked().blocks("x", [padded]) == (good,)
 
 
 def test_calls_are_bounded_in_blocks_and_bytes() -> None:
     with pytest.raises(InvalidRequest, match=f"at most {PUSH_BLOCKS_MAX}"):
-        checks().blocks("x", [ledger_pb2.Block()] * (PUSH_BLOCKS_MAX + 1))
+        Asked().blocks("x", [ledger_pb2.Block()] * (PUSH_BLOCKS_MAX + 1))
     fat = ledger_pb2.Block(items=[bytes(PUSH_BYTES_MAX)])
     with pytest.raises(InvalidRequest, match=f"at most {PUSH_BYTES_MAX}"):
-        checks().blocks("x", [fat])
+        Asked().blocks("x", [fat])
+
+
+def test_a_call_with_more_signatures_than_are_allowed_costs_none() -> None:
+    verifier, tx = Watched(), tx_item(BARN)
+    full = message(block(ATTIC, *[tx] * (BLOCK_SIGNATURES_MAX - 1)))
+    calls = PUSH_SIGNATURES_MAX // BLOCK_SIGNATURES_MAX
+    with pytest.raises(InvalidRequest, match=f"at most {PUSH_SIGNATURES_MAX}"):
+        Asked(verifier).blocks("x", [*[full] * calls, message(block(BARN))])
+    assert verifier.calls == 0
+
+
+class Later:
+    """Threads that work when they are told to."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[tuple[Callable[[], object], Ended]] = deque()
+
+    def __call__(self, work: Callable[[], object], ended: Ended) -> None:
+        self._waiting.append((work, ended))
+
+    def go(self) -> None:
+        while self._waiting:
+            work, ended = self._waiting.popleft()
+            ended(work())
+
+
+def test_signatures_are_checked_away_from_the_loop_and_a_peers_calls_one_after_the_other() -> None:
+    verifier, later = Watched(), Later()
+    asked, first, second = Asked(verifier, carry=later), block(ATTIC), block(BARN)
+    ends = [asked.begin("x", [message(one)]) for one in (first, second)]
+    assert (verifier.calls, ends) == (0, [[], []])
+    later.go()
+    assert ends == [[(first,)], [(second,)]]
+
+
+def test_a_peer_has_a_bounded_number_of_calls_under_way_and_keeps_no_other_waiting() -> None:
+    later = Later()
+    asked = Asked(carry=later)
+    sent = [message(block(ATTIC, height=1 + number)) for number in range(CALLS_MAX + 1)]
+    under_way = [asked.begin("x", [one]) for one in sent[:-1]]
+    (refused,) = asked.begin("x", sent[-1:])
+    assert isinstance(refused, Exhausted)
+    assert refused.reason == "TooManyPushes"
+    other = asked.begin("y", sent[-1:])
+    later.go()
+    assert all(isinstance(end, tuple) for (end,) in (*under_way, other))
+    assert asked.blocks("x", sent[-1:]) == (block(ATTIC, height=CALLS_MAX + 1),), "what has ended makes room"
+
+
+def test_what_is_of_no_use_costs_no_signature() -> None:
+    verifier = Watched()
+    held, new = block(ATTIC), block(ATTIC, height=2)
+    asked = Asked(verifier, of_use=lambda signed: signed.digest != held.digest)
+    assert asked.blocks("x", [message(held), message(new)]) == (new,)
+    assert verifier.calls == 1
+    assert asked.blocks("x", [message(block(STRANGER, tx_item(BARN)))]) == ()
+    assert verifier.calls == 1, "nor does a block of nobody"
 
 
 def test_heads_and_wishes_are_bounded_and_well_formed() -> None:

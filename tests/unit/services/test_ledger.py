@@ -363,6 +363,14 @@ class TestPeers:
         assert house.tx(tx.tx_id).voted_milli == 2_000
         assert house.tx(tx.tx_id).state == ledger_pb2.TX_STATE_CERTIFIED
 
+    def test_push_again_what_is_held_here_at_no_cost(self, house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("offgrid_node.services.ledger.blocks.REMEMBERED_BYTES_MAX", 0)
+        house.open("hub", "barn")
+        barn = Witness(house)
+        pushed = barn.say(house.pay(), confirms=False)
+        monkeypatch.setattr(house.handlers._checks, "_verify", lambda *signed: pytest.fail("it was checked before"))
+        house.ask("push_blocks", pushed, PEER)
+
     def test_push_nothing_that_nobody_signed(self, house: House) -> None:
         house.open("hub", "barn")
         forged = seal_block(
@@ -383,7 +391,7 @@ class Witness:
         genesis = house.ask("get_genesis", ledger_pb2.GetGenesisRequest())
         self._prev = LedgerGenesis.decode(genesis.ledger_genesis.body).digest(salt)
 
-    def say(self, tx: ledger_pb2.Transaction, *, confirms: bool) -> None:
+    def say(self, tx: ledger_pb2.Transaction, *, confirms: bool) -> ledger_pb2.PushBlocksRequest:
         statement = Statement(confirms, 0, node_id_bytes(tx.src), tx.seq, 0, unbase32(tx.tx_id))
         self._height += 1
         block = seal_block(
@@ -392,6 +400,7 @@ class Witness:
         self._prev = block.digest
         pushed = ledger_pb2.PushBlocksRequest(blocks=[ledger_pb2.Block.FromString(block.raw)])
         self._house.ask("push_blocks", pushed, PEER)
+        return pushed
 
 
 OFF: dict[str, tuple[str, Callable[[], Message]]] = {

@@ -19,6 +19,7 @@ from offgrid_node.protocol.mesh.machine import MeshMachine, MeshSettings
 from offgrid_node.protocol.mesh.records import ROLES_ALL, open_genesis
 from offgrid_node.protocol.mesh.token import InviteToken
 from offgrid_node.runtime import Runtime, Ticket
+from offgrid_node.services.bulk import Bulk, inline
 from offgrid_node.services.caller import ADMIN, ANONYMOUS, Caller, Kind
 from offgrid_node.services.join import FAILURES_MAX, JoinHandlers
 from offgrid_node.services.ledger.handlers import LedgerHandlers
@@ -186,9 +187,8 @@ def test_weights_and_genesis(house: House) -> None:
     quorums = QuorumHandlers(house.runtime, NODE.node_id, lambda: mesh_of(house.runtime).directory, verify)
     weights = quorums.list_weights(ADMIN, quorum_pb2.ListWeightsRequest())
     assert (weights.total_milli, weights.alive_milli, len(weights.weights)) == (3_000, 1_000, 3)
-    answer = LedgerHandlers(house.runtime, NODE, lambda: mesh_of(house.runtime).directory, verify).get_genesis(
-        ADMIN, ledger_pb2.GetGenesisRequest()
-    )
+    ledger = LedgerHandlers(house.runtime, NODE, lambda: mesh_of(house.runtime).directory, verify, Bulk(inline))
+    answer = ledger.get_genesis(ADMIN, ledger_pb2.GetGenesisRequest())
     genesis = open_genesis(answer.genesis, verify)
     assert (answer.mesh, answer.mesh_id, answer.root_key) == ("home", genesis.mesh_id, ROOT.public_key)
     assert (answer.open, list(answer.witnesses)) == (False, []), "whoever witnesses is named when the ledger is opened"

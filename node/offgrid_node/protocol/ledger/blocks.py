@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from offgrid.v1 import common_pb2, ledger_pb2
 from offgrid_node.protocol.effects import Signer
 from offgrid_node.protocol.errors import PeerFault
-from offgrid_node.protocol.ledger.items import Claim, Item, SignedHeader, claims, decode_item
+from offgrid_node.protocol.ledger.items import Claim, Item, SignedHeader, claims, decode_item, signatures_in
 from offgrid_node.protocol.ledger.records import HEADER_KIND, ITEM_KIND, Header
 from offgrid_node.protocol.merkle import root_of
 from offgrid_node.protocol.signing import digest_of
 
 BLOCK_ITEMS_MAX = 4_096
 BLOCK_BYTES_MAX = 256 * 1024
+BLOCK_SIGNATURES_MAX = 512  # its author's included: checking one takes 0.05 to 0.5 ms, and each node checks all
 
 Holds = Callable[[Claim], bool]
 
@@ -48,18 +49,19 @@ def check_block(block: ledger_pb2.Block, salt: bytes, holds: Holds) -> CheckedBl
     Raises PeerFault that names the block and what is wrong with it.
     """
     raw = block.SerializeToString()
-    header, body = Header.decode(block.header.body), block.header.body
-    digest = digest_of(HEADER_KIND, salt, body)
+    signed = header_of(block, salt)
+    header, digest, signatures = signed.header, signed.digest, signatures_of(block)
     name = f"block {header.height} of {header.author_id}"
-    if not 0 < len(block.items) <= BLOCK_ITEMS_MAX or len(raw) > BLOCK_BYTES_MAX:
+    small = len(raw) <= BLOCK_BYTES_MAX and signatures <= BLOCK_SIGNATURES_MAX
+    if not small or not 0 < len(block.items) <= BLOCK_ITEMS_MAX:
         raise PeerFault(
-            f"{name}: {len(block.items)} items, {len(raw)} bytes; 1 to {BLOCK_ITEMS_MAX} items and at most "
-            f"{BLOCK_BYTES_MAX} bytes are allowed",
+            f"{name}: {len(block.items)} items, {signatures} signatures, {len(raw)} bytes; 1 to {BLOCK_ITEMS_MAX} "
+            f"items and at most {BLOCK_SIGNATURES_MAX} signatures and {BLOCK_BYTES_MAX} bytes are allowed",
             reason="BlockTooLarge",
         )
     if (len(block.items), root_of(leaves(block.items, salt))) != (header.items_count, header.items_root):
         raise PeerFault(f"{name}: its items are not those that were signed", reason="WrongItems")
-    if not holds(Claim(header.author_id, digest, block.header.signature)):
+    if not holds(Claim(header.author_id, digest, signed.signature)):
         raise PeerFault(f"{name}: the signature is not its author's", reason="BadSignature")
     try:
         items = tuple(decode_item(item, salt) for item in block.items)
@@ -69,7 +71,18 @@ def check_block(block: ledger_pb2.Block, salt: bytes, holds: Holds) -> CheckedBl
         for claim in claims(item):
             if not holds(claim):
                 raise PeerFault(f"{name}: an item is not signed by {claim.signer}", reason="BadSignature")
-    return CheckedBlock(SignedHeader(header, body, block.header.signature, digest), items, raw)
+    return CheckedBlock(signed, items, raw)
+
+
+def header_of(block: ledger_pb2.Block, salt: bytes) -> SignedHeader:
+    """What a block says of itself; its signature is not checked. Raises PeerFault for what is no header."""
+    body = block.header.body
+    return SignedHeader(Header.decode(body), body, block.header.signature, digest_of(HEADER_KIND, salt, body))
+
+
+def signatures_of(block: ledger_pb2.Block) -> int:
+    """How many signatures whoever takes it in has to check."""
+    return 1 + signatures_in(block.items)
 
 
 def seal_block(

@@ -18,6 +18,7 @@ from offgrid_node.protocol.ledger.records import LedgerGenesis
 
 PUSH_BLOCKS_MAX = 256  # in one PushBlocks call,
 PUSH_BYTES_MAX = 1024 * 1024  # and of all its blocks together
+PUSH_SIGNATURES_MAX = 1_024  # in these, for each costs the receiver time; two of the largest blocks
 HEADS_MAX = 4_096  # in one SyncBlocks call: one per author, and authors are members
 WANTED_MAX = 256  # digests in one SyncBlocks call
 

@@ -20,9 +20,16 @@ from offgrid_node.protocol.draft import Draft
 from offgrid_node.protocol.effects import Answered, Call
 from offgrid_node.protocol.errors import Fault
 from offgrid_node.protocol.ids import NODE_ID, base32, node_id_bytes
-from offgrid_node.protocol.ledger.blocks import CheckedBlock
+from offgrid_node.protocol.ledger.blocks import CheckedBlock, signatures_of
 from offgrid_node.protocol.ledger.chains import Chains
-from offgrid_node.protocol.ledger.commands import HEADS_MAX, PUSH_BLOCKS_MAX, PUSH_BYTES_MAX, WANTED_MAX, SyncBlocks
+from offgrid_node.protocol.ledger.commands import (
+    HEADS_MAX,
+    PUSH_BLOCKS_MAX,
+    PUSH_BYTES_MAX,
+    PUSH_SIGNATURES_MAX,
+    WANTED_MAX,
+    SyncBlocks,
+)
 from offgrid_node.protocol.ledger.orphans import Orphans
 from offgrid_node.protocol.ledger.records import DIGEST_BYTES
 from offgrid_node.protocol.ledger.voice import Voice
@@ -233,12 +240,17 @@ class Gossip:
         self._ready[node] = None
 
     def _push(self, node: str, peer: _Peer) -> None:
-        request, room = ledger_pb2.PushBlocksRequest(), PUSH_BYTES_MAX
+        request, room, signatures = ledger_pb2.PushBlocksRequest(), PUSH_BYTES_MAX, PUSH_SIGNATURES_MAX
         while peer.outbox and len(request.blocks) < PUSH_BLOCKS_MAX and len(peer.outbox[0]) <= room:
-            raw = peer.outbox.popleft()
+            raw = peer.outbox[0]
+            block = ledger_pb2.Block.FromString(raw)
+            signatures -= signatures_of(block)
+            if signatures < 0:
+                break  # the rest goes with the next call
+            request.blocks.append(block)
+            peer.outbox.popleft()
             peer.outbox_bytes -= len(raw)
             room -= len(raw)
-            request.blocks.add().ParseFromString(raw)
         peer.pushing = True
         size_ms = (PUSH_BYTES_MAX - room) * 1_000 // LINK_BYTES_PER_S
         self._call(node, "PushBlocks", request, CALL_TIMEOUT_MS + size_ms)

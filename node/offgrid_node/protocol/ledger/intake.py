@@ -1,8 +1,9 @@
 """Which blocks come into the ledger, and in which order.
 
 A block is taken in once its `prev` and all its parents are held; till then it is an orphan. Its signatures were checked
-before (blocks.check_block). Two blocks of one author at one height freeze the author (chains.py): never unsafe, for
-every statement counts whatever branch it stands in (slots.py), and bounded.
+before (blocks.check_block), if it was of use: held here already, or far beyond its author's chain, a block is not even
+checked. Two blocks of one author at one height freeze the author (chains.py): never unsafe, for every statement counts
+whatever branch it stands in (slots.py), and bounded.
 
 A `Seen` counts only of an author who is frozen here; whoever says one has said the evidence first, in that block or one
 before it in its chain. So nobody fills the rows of what is named without a liar who forked, and what one author has
@@ -12,18 +13,30 @@ named crowds out nothing that another has (orphans.py).
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.draft import Draft
 from offgrid_node.protocol.ids import base32
 from offgrid_node.protocol.ledger.blocks import CheckedBlock
 from offgrid_node.protocol.ledger.chains import TELL_FORK, Chains
-from offgrid_node.protocol.ledger.items import Double, Fork, Item, Seen, Statement, TxItem, decode_item, fork_of
+from offgrid_node.protocol.ledger.items import (
+    Double,
+    Fork,
+    Item,
+    Seen,
+    SignedHeader,
+    Statement,
+    TxItem,
+    decode_item,
+    fork_of,
+)
 from offgrid_node.protocol.ledger.orphans import Orphans
 from offgrid_node.protocol.ledger.tables import FORKS
 from offgrid_node.protocol.ledger.voice import Voice
 from offgrid_node.protocol.ledger.witness import Witness
+
+HEIGHTS_AHEAD_MAX = 1_024  # of an author's chain as it is held: an outbox full, so more than any peer brings at once
 
 
 class Intake:
@@ -34,6 +47,18 @@ class Intake:
     ) -> None:
         self._own, self._salt, self._draft = own, salt, draft
         self._chains, self._orphans, self._voice, self._witness = chains, orphans, voice, witness
+
+    def of_use(self, headers: Sequence[SignedHeader]) -> list[bool]:
+        """Of the blocks of one call, each in its place: whether it would be looked at once its signatures hold. What
+        is not need not be checked."""
+        along: set[bytes] = set()  # what comes along with a block asked for by name is asked for by that
+        found: list[bool] = []
+        for signed in reversed(headers):
+            wanted = signed.digest in along or self._orphans.is_wanted(signed.digest)
+            if wanted:
+                along.add(signed.header.prev)
+            found.append(self._of_use(signed, wanted))
+        return found[::-1]
 
     def take(self, blocks: Iterable[CheckedBlock], sender: str, now: Now) -> list[CheckedBlock]:
         """Those that were taken in, orphans that had waited for them included, in that order."""
@@ -61,9 +86,19 @@ class Intake:
                     self._voice.say(Seen(name, author.digest))
                 self._chains.told(name)
 
+    def _of_use(self, signed: SignedHeader, wanted: bool) -> bool:
+        header = signed.header
+        if self._chains.holds(signed.digest) or header.epoch != 0:
+            return False
+        if wanted or header.author == self._own:
+            return True
+        author = self._chains.author(header.author)
+        return author.plain(header.height) and header.height <= author.height + HEIGHTS_AHEAD_MAX
+
     def _take(self, block: CheckedBlock, sender: str, now: Now) -> bool:
         header, chains = block.header, self._chains
-        if chains.holds(block.digest) or header.epoch != 0:
+        wanted = self._orphans.is_wanted(block.digest)
+        if not self._of_use(block.signed, wanted):
             return False
         author = chains.author(header.author)
         if header.author == self._own:
@@ -71,7 +106,7 @@ class Intake:
         if not author.frozen and header.height <= author.height:
             self._on_fork(block)
             author = chains.author(header.author)
-        if not author.plain(header.height) and not self._orphans.is_wanted(block.digest):
+        if not author.plain(header.height) and not wanted:
             return False
         missing = [digest for digest in (header.prev, *header.parents) if not chains.holds(digest)]
         if missing:

@@ -14,7 +14,7 @@ else is covered by the block's. Ballots and epochs above 0 are for recovery and 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from offgrid_node.protocol.errors import PeerFault
@@ -23,6 +23,7 @@ from offgrid_node.protocol.ledger.records import HEADER_KIND, TX_KIND, Header, T
 from offgrid_node.protocol.signing import SIGNATURE_BYTES, BodyReader, BodyWriter, digest_of
 
 TX, VOTE, CONFIRM, FORK, DOUBLE, SEEN = 1, 2, 3, 4, 5, 6
+SIGNATURES = {TX: 1, FORK: 2, DOUBLE: 2}  # within an item of that kind
 _STATEMENT = struct.Struct(">BI20sQI32s")
 _SEEN = struct.Struct(">B20s32s")
 
@@ -149,6 +150,11 @@ def fork_of(one: SignedHeader, other: SignedHeader) -> Fork:
 def double_of(one: TxItem, other: TxItem) -> Double:
     """In the one order that evidence has."""
     return Double(one, other) if one.body < other.body else Double(other, one)
+
+
+def signatures_in(items: Iterable[bytes]) -> int:
+    """How many signatures encoded items carry, by their kinds alone: nothing is decoded for that."""
+    return sum(SIGNATURES.get(item[0], 0) for item in items if item)
 
 
 def _tx_item(body: bytes, signature: bytes, salt: bytes) -> TxItem:

@@ -2,7 +2,7 @@
 
 Nothing happens before the ledger is open: before an admin has opened it here, or a peer has brought the genesis. At
 the end of a step everything that this node has to say goes into one block, in the batch with the rows of what it says.
-A block is BLOCK_ITEMS_MAX and BLOCK_BYTES_MAX at most; a step that has more to say makes more.
+A block is BLOCK_ITEMS_MAX, BLOCK_SIGNATURES_MAX and BLOCK_BYTES_MAX at most; a step that has more to say makes more.
 
 With the economy off the machine is silent: it refuses commands, ignores costs and spreads nothing.
 """
@@ -20,12 +20,12 @@ from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.events import CostIncurred, PeerDown, PeerUp
 from offgrid_node.protocol.ledger import commands
 from offgrid_node.protocol.ledger.accounts import Accounts
-from offgrid_node.protocol.ledger.blocks import BLOCK_BYTES_MAX, BLOCK_ITEMS_MAX, seal_block
+from offgrid_node.protocol.ledger.blocks import BLOCK_BYTES_MAX, BLOCK_ITEMS_MAX, BLOCK_SIGNATURES_MAX, seal_block
 from offgrid_node.protocol.ledger.bookings import Bookings
 from offgrid_node.protocol.ledger.chains import Chains
 from offgrid_node.protocol.ledger.gossip import Gossip, Tag
 from offgrid_node.protocol.ledger.intake import Intake
-from offgrid_node.protocol.ledger.items import Item
+from offgrid_node.protocol.ledger.items import Item, SignedHeader, signatures_in
 from offgrid_node.protocol.ledger.orphans import Orphans
 from offgrid_node.protocol.ledger.records import LedgerGenesis
 from offgrid_node.protocol.ledger.settings import LedgerSettings
@@ -143,6 +143,10 @@ class LedgerMachine:
         """Of transfers that are not signed yet, fees included."""
         return self._wallet.queued_micro
 
+    def of_use(self, headers: Sequence[SignedHeader]) -> list[bool]:
+        """Of the blocks of one call, each in its place: whether its signatures are worth checking."""
+        return self._intake.of_use(headers)
+
     # ---- inputs
 
     def _ask(
@@ -248,13 +252,15 @@ class LedgerMachine:
 def _parcels(items: Sequence[Item]) -> Iterator[list[Item]]:
     """What goes into one block each."""
     parcel: list[Item] = []
-    room = BLOCK_BYTES_MAX - HEADER_ROOM
+    room, signatures = BLOCK_BYTES_MAX - HEADER_ROOM, BLOCK_SIGNATURES_MAX - 1
     for item in items:
-        size = len(item.encode()) + ITEM_FRAMING
-        if parcel and (len(parcel) == BLOCK_ITEMS_MAX or size > room):
+        encoded = item.encode()
+        size, signed = len(encoded) + ITEM_FRAMING, signatures_in([encoded])
+        if parcel and (len(parcel) == BLOCK_ITEMS_MAX or size > room or signed > signatures):
             yield parcel
-            parcel, room = [], BLOCK_BYTES_MAX - HEADER_ROOM
+            parcel, room, signatures = [], BLOCK_BYTES_MAX - HEADER_ROOM, BLOCK_SIGNATURES_MAX - 1
         parcel.append(item)
         room -= size
+        signatures -= signed
     if parcel:
         yield parcel

@@ -3,25 +3,42 @@
 A signature is checked against the signer's present key in the directory. One bad block does not stop the good ones
 beside it, or a liar's block, passed on, would cut off whoever relays it; a call of nothing but bad blocks is refused.
 Gossip brings a block from several peers, so the last ones that were found good are remembered.
+
+Signatures take time, so first comes all that is cheap: bounds, whose block it is, whether it is of any use here. What
+is left is checked in a thread, one call of a peer after the other: libsodium lets go of the interpreter, so the loop
+goes on meanwhile.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from offgrid.v1 import common_pb2, ledger_pb2
 from offgrid_node.protocol.effects import Verifier
-from offgrid_node.protocol.errors import InvalidRequest, PeerFault, Unavailable
+from offgrid_node.protocol.errors import Exhausted, InvalidRequest, PeerFault, Unavailable
 from offgrid_node.protocol.ids import node_id_bytes
-from offgrid_node.protocol.ledger.blocks import CheckedBlock, check_block
-from offgrid_node.protocol.ledger.commands import HEADS_MAX, PUSH_BLOCKS_MAX, PUSH_BYTES_MAX, WANTED_MAX
-from offgrid_node.protocol.ledger.items import Claim
+from offgrid_node.protocol.ledger.blocks import CheckedBlock, check_block, header_of, signatures_of
+from offgrid_node.protocol.ledger.commands import (
+    HEADS_MAX,
+    PUSH_BLOCKS_MAX,
+    PUSH_BYTES_MAX,
+    PUSH_SIGNATURES_MAX,
+    WANTED_MAX,
+)
+from offgrid_node.protocol.ledger.items import Claim, SignedHeader
 from offgrid_node.protocol.ledger.records import DIGEST_BYTES, GENESIS_KIND, SEQ_MAX, LedgerGenesis
 from offgrid_node.protocol.signing import digest_of
+from offgrid_node.services.bulk import Bulk
+from offgrid_node.services.flow import Flow
 
 REMEMBERED_BYTES_MAX = 8 * 1024 * 1024  # of blocks found good, as they were serialised
+CALLS_MAX = 4  # of one peer that are being checked; an honest one has one under way, and maybe some that it gave up
+RETRY_MS = 500
+
+OfUse = Callable[[Sequence[SignedHeader]], Sequence[bool]]
+"""Of the blocks with these headers, each in its place: whether it would be looked at once its signatures hold."""
 
 
 class Members(Protocol):
@@ -36,35 +53,35 @@ class Members(Protocol):
 
 
 class BlockChecks:
-    """Decides what of a peer's message is good; belongs to one thread."""
+    """Decides what of a peer's message is good; belongs to one thread, but for `_check`."""
 
-    def __init__(self, members: Callable[[], Members], verify: Verifier) -> None:
-        self._members, self._verify = members, verify
+    def __init__(self, members: Callable[[], Members], verify: Verifier, bulk: Bulk) -> None:
+        self._members, self._verify, self._bulk = members, verify, bulk
         self._good: OrderedDict[bytes, CheckedBlock] = OrderedDict()
         self._good_bytes = 0
+        self._calls: Counter[str] = Counter()  # that are being checked, by peer
 
-    def blocks(self, sender: str, blocks: Sequence[ledger_pb2.Block]) -> tuple[CheckedBlock, ...]:
-        """The good ones, in their order; those of a signer who is not known (yet) are left out.
+    def blocks(self, sender: str, blocks: Sequence[ledger_pb2.Block], of_use: OfUse) -> Flow[tuple[CheckedBlock, ...]]:
+        """The good ones, in their order; those of no use here, and of a signer who is not known (yet), are left out.
 
-        Raises InvalidRequest when there are too many, and PeerFault, which names the block and what is wrong, when one
-        is bad and none is good.
+        Raises InvalidRequest when there are too many, Exhausted when the sender has too many calls under way, and
+        PeerFault, which names the block and what is wrong, when one is bad and nothing else came.
         """
-        _check_count("blocks", len(blocks), PUSH_BLOCKS_MAX)
-        size = sum(block.ByteSize() for block in blocks)
-        if size > PUSH_BYTES_MAX:
-            raise InvalidRequest.field("blocks", f"{size} bytes together; at most {PUSH_BYTES_MAX} are allowed")
-        good: list[CheckedBlock] = []
-        bad: PeerFault | None = None
-        for block in blocks:
-            try:
-                good.append(self._block(block))
-            except PeerFault as fault:
-                bad = bad or fault
-            except Unavailable:
-                continue
-        if bad is not None and not good:
-            raise PeerFault(f"from {sender}: {bad.message}", reason=bad.reason) from bad
-        return tuple(good)
+        _check_size(blocks)
+        if self._calls[sender] >= CALLS_MAX:
+            raise Exhausted(
+                f"{CALLS_MAX} calls of {sender} are being checked already", reason="TooManyPushes", retry_ms=RETRY_MS
+            )
+        self._calls[sender] += 1
+        try:
+            found, bad = yield from self._sifted(sender, blocks, of_use)
+        finally:
+            self._calls[sender] -= 1
+            if not self._calls[sender]:
+                del self._calls[sender]
+        if len(bad) == len(blocks) > 0:
+            raise PeerFault(f"from {sender}: {bad[0].message}", reason=bad[0].reason) from bad[0]
+        return found
 
     def heads(self, heads: Sequence[ledger_pb2.Head]) -> tuple[tuple[bytes, int, bytes], ...]:
         """Raises InvalidRequest for one that names no author, height or block."""
@@ -98,26 +115,78 @@ class BlockChecks:
 
     # ---- inside
 
-    def _block(self, block: ledger_pb2.Block) -> CheckedBlock:
-        block.DiscardUnknownFields()  # nobody has signed them, and what is good is kept and passed on whole
-        raw = block.SerializeToString()
-        known = self._good.get(raw)
-        if known is not None:
-            self._good.move_to_end(raw)
-            return known
-        checked = check_block(block, self._members().salt, self._holds)
-        self._good[checked.raw] = checked
-        self._good_bytes += len(checked.raw)
+    def _sifted(
+        self, sender: str, blocks: Sequence[ledger_pb2.Block], of_use: OfUse
+    ) -> Flow[tuple[tuple[CheckedBlock, ...], list[PeerFault]]]:
+        """The good ones in their order, and what is wrong with the bad ones."""
+        members, headers, ends = self._members(), dict[int, SignedHeader](), dict[int, CheckedBlock | PeerFault]()
+        for place, block in enumerate(blocks):
+            block.DiscardUnknownFields()  # nobody has signed them, and what is good is kept and passed on whole
+            try:
+                headers[place] = header_of(block, members.salt)
+            except PeerFault as fault:
+                ends[place] = fault
+        useful = [place for place, use in zip(headers, of_use([*headers.values()]), strict=True) if use]
+        unchecked = {}
+        for place in useful:
+            known = self._remembered(blocks[place])
+            if known is not None:
+                ends[place] = known
+            elif members.current_key(headers[place].header.author_id) is not None:
+                unchecked[place] = blocks[place]
+        if unchecked:
+            size = sum(block.ByteSize() for block in unchecked.values())
+            checked = yield self._bulk.run(
+                lambda: self._check(unchecked, members), key=f"blocks of {sender}", size_bytes=size
+            )
+            ends |= checked
+        found = tuple(end for _, end in sorted(ends.items()) if isinstance(end, CheckedBlock))
+        for good in found:
+            self._remember(good)
+        return found, [end for _, end in sorted(ends.items()) if isinstance(end, PeerFault)]
+
+    def _check(self, blocks: Mapping[int, ledger_pb2.Block], members: Members) -> dict[int, CheckedBlock | PeerFault]:
+        """In another thread: of the members only keys are asked for, each a single look into a dictionary."""
+
+        def holds(claim: Claim) -> bool:
+            key = members.current_key(claim.signer)
+            if key is None:
+                raise Unavailable(f"{claim.signer} is not known here yet", reason="UnknownSigner")
+            return self._verify(key, claim.digest, claim.signature)
+
+        ends: dict[int, CheckedBlock | PeerFault] = {}
+        for place, block in blocks.items():
+            self._bulk.check_going()
+            try:
+                ends[place] = check_block(block, members.salt, holds)
+            except PeerFault as fault:
+                ends[place] = fault
+            except Unavailable:
+                continue
+        return ends
+
+    def _remembered(self, block: ledger_pb2.Block) -> CheckedBlock | None:
+        return self._good.get(block.SerializeToString())
+
+    def _remember(self, block: CheckedBlock) -> None:
+        if self._good.pop(block.raw, None) is None:
+            self._good_bytes += len(block.raw)
+        self._good[block.raw] = block
         while self._good_bytes > REMEMBERED_BYTES_MAX:
             oldest, _ = self._good.popitem(last=False)
             self._good_bytes -= len(oldest)
-        return checked
 
-    def _holds(self, claim: Claim) -> bool:
-        key = self._members().current_key(claim.signer)
-        if key is None:
-            raise Unavailable(f"{claim.signer} is not known here yet", reason="UnknownSigner")
-        return self._verify(key, claim.digest, claim.signature)
+
+def _check_size(blocks: Sequence[ledger_pb2.Block]) -> None:
+    _check_count("blocks", len(blocks), PUSH_BLOCKS_MAX)
+    size = sum(block.ByteSize() for block in blocks)
+    if size > PUSH_BYTES_MAX:
+        raise InvalidRequest.field("blocks", f"{size} bytes together; at most {PUSH_BYTES_MAX} are allowed")
+    signatures = sum(signatures_of(block) for block in blocks)
+    if signatures > PUSH_SIGNATURES_MAX:
+        raise InvalidRequest.field(
+            "blocks", f"{signatures} signatures together; at most {PUSH_SIGNATURES_MAX} are allowed"
+        )
 
 
 def check_digest(field: str, digest: bytes) -> bytes:

@@ -21,8 +21,10 @@ from offgrid_node.protocol.ledger.records import AMOUNT_MAX, GENESIS_KIND, encod
 from offgrid_node.protocol.mesh.directory import Directory
 from offgrid_node.protocol.mesh.records import signed
 from offgrid_node.runtime import Runtime, Ticket
+from offgrid_node.services.bulk import Bulk
 from offgrid_node.services.caller import Caller
 from offgrid_node.services.checks import digest_of_request
+from offgrid_node.services.flow import Flow, asked, ticket_of
 from offgrid_node.services.ledger.blocks import BlockChecks, check_digest
 from offgrid_node.services.ledger.opening import check_admin, genesis_of, resolve
 from offgrid_node.services.ledger.reads import LedgerReads
@@ -40,13 +42,14 @@ class LedgerHandlers:
         signer: Signer,
         directory: Callable[[], Directory],
         verify: Verifier,
+        bulk: Bulk,
         *,
         enabled: bool = True,
     ) -> None:
-        """`enabled` is what the config says (economy.enabled)."""
+        """`bulk` checks the signatures; `enabled` is what the config says (economy.enabled)."""
         self._runtime, self._signer, self._directory, self._enabled = runtime, signer, directory, enabled
         self._reads = LedgerReads(runtime.store, signer.node_id, directory)
-        self._checks = BlockChecks(directory, verify)
+        self._checks = BlockChecks(directory, verify, bulk)
 
     # ---- the ledger
 
@@ -147,8 +150,13 @@ class LedgerHandlers:
 
     def push_blocks(self, caller: Caller, request: ledger_pb2.PushBlocksRequest) -> Ticket:
         self._check_open()  # before the signatures, which cost time
-        blocks = self._checks.blocks(caller.node_id, request.blocks)
-        return self._ask(caller, commands.PushBlocks(caller.node_id, blocks), request)
+        return ticket_of(self._take_in(caller, request))
+
+    def _take_in(self, caller: Caller, request: ledger_pb2.PushBlocksRequest) -> Flow[Message]:
+        of_use = self._machine().of_use
+        blocks = yield from self._checks.blocks(caller.node_id, request.blocks, of_use)
+        answer: Message = yield asked(self._ask(caller, commands.PushBlocks(caller.node_id, blocks), request))
+        return answer
 
     def sync_blocks(self, caller: Caller, request: ledger_pb2.SyncBlocksRequest) -> Ticket:
         """A genesis is looked at only while there is none here."""

@@ -10,8 +10,14 @@ from ledger_world import SALT, Key, holds, name_of
 from offgrid.v1 import ledger_pb2
 from offgrid_node.protocol.errors import PeerFault
 from offgrid_node.protocol.ids import node_id_bytes
-from offgrid_node.protocol.ledger.blocks import BLOCK_ITEMS_MAX, CheckedBlock, check_block, seal_block
-from offgrid_node.protocol.ledger.items import Item, Seen, Statement, TxItem
+from offgrid_node.protocol.ledger.blocks import (
+    BLOCK_ITEMS_MAX,
+    BLOCK_SIGNATURES_MAX,
+    CheckedBlock,
+    check_block,
+    seal_block,
+)
+from offgrid_node.protocol.ledger.items import Claim, Item, Seen, Statement, TxItem
 from offgrid_node.protocol.ledger.records import TX_KIND, Tx
 from offgrid_node.protocol.signing import digest_of
 
@@ -100,3 +106,19 @@ def test_a_block_has_a_bounded_number_of_items() -> None:
     with pytest.raises(PeerFault) as caught:
         check_block(message(seal(*[VOTE] * (BLOCK_ITEMS_MAX + 1))), SALT, holds)
     assert caught.value.reason == "BlockTooLarge"
+
+
+def test_a_block_has_a_bounded_number_of_signatures_and_one_too_many_costs_none() -> None:
+    asked: list[Claim] = []
+
+    def counted(claim: Claim) -> bool:
+        asked.append(claim)
+        return holds(claim)
+
+    full = [signed_tx(OTHER)] * (BLOCK_SIGNATURES_MAX - 1)
+    assert check_block(message(seal(*full)), SALT, counted).items == tuple(full)
+    assert len(asked) == BLOCK_SIGNATURES_MAX
+    with pytest.raises(PeerFault, match=f"{BLOCK_SIGNATURES_MAX + 1} signatures") as caught:
+        check_block(message(seal(*full, signed_tx(OTHER))), SALT, counted)
+    assert caught.value.reason == "BlockTooLarge"
+    assert len(asked) == BLOCK_SIGNATURES_MAX

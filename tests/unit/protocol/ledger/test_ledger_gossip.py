@@ -11,12 +11,13 @@ from offgrid_node.protocol.effects import Asked, Call
 from offgrid_node.protocol.errors import AlreadyExists, FailedPrecondition, Unavailable
 from offgrid_node.protocol.events import PeerDown
 from offgrid_node.protocol.ids import node_id_bytes
-from offgrid_node.protocol.ledger import gossip, orphans
-from offgrid_node.protocol.ledger.blocks import CheckedBlock, check_block
+from offgrid_node.protocol.ledger import gossip, intake, machine, orphans
+from offgrid_node.protocol.ledger.blocks import CheckedBlock, check_block, header_of, signatures_of
 from offgrid_node.protocol.ledger.commands import CreateTransfer, OpenLedger, PushBlocks, SyncBlocks
 from offgrid_node.protocol.ledger.items import Fork, Seen, TxItem, fork_of
 from offgrid_node.protocol.ledger.orphans import ASK_MS
 from offgrid_node.protocol.ledger.records import LedgerGenesis
+from offgrid_node.protocol.ledger.tables import LOG
 from offgrid_node.protocol.ledger.voice import NOTICES_MAX, QUIET_MS
 
 
@@ -392,6 +393,72 @@ def test_a_node_without_a_genesis_takes_the_first_that_comes() -> None:
     assert bench.machine.is_open
     assert bench.balance(OWNER) == START_MICRO
     assert bench.views.genesis == bench.genesis
+
+
+# ---- what is worth checking
+
+
+def of_use(bench: Bench, *blocks: CheckedBlock) -> list[bool]:
+    return bench.machine.of_use([block.signed for block in blocks])
+
+
+def test_a_block_that_is_held_or_far_beyond_its_chain_is_not_worth_a_signature(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intake, "HEIGHTS_AHEAD_MAX", 2)
+    bench = Bench()
+    chain = [bench.block(W1, vote(bench.tx(amount=1 + number))) for number in range(4)]
+    assert of_use(bench, *chain) == [True, True, False, False]
+    bench.push(*chain[2:])
+    assert not bench.machine._orphans.is_wanted(chain[1].digest), "nor is it looked at, whoever has checked it"
+    bench.push(*chain[:2])
+    assert of_use(bench, *chain) == [False, False, True, True]
+    bench.rewind_to(W1, 1, chain[0].digest)
+    assert of_use(bench, bench.block(W1, vote(bench.tx(amount=9)))) == [True], "a fork is"
+    bench.rewind_to(SELF, 7, b"s" * 32)
+    assert of_use(bench, bench.block(SELF, vote(bench.tx()))) == [True], "and so is what this node has signed itself"
+
+
+def test_of_an_author_who_forked_only_what_is_named_is_worth_it_with_what_comes_along() -> None:
+    bench = Bench()
+    bench.says(W3, vote(bench.tx(amount=1)))
+    bench.rewind(W3)
+    bench.says(W3, vote(bench.tx(amount=2)))
+    bench.rewind_to(W3, 1, b"p" * 32)
+    branch = [bench.block(W3, vote(bench.tx(amount=3 + number))) for number in range(3)]
+    assert of_use(bench, *branch) == [False] * 3
+    bench.says(W1, Seen(node_id_bytes(W3), branch[1].digest))
+    assert of_use(bench, *branch) == [True, True, False]
+
+
+def test_pushes_are_bounded_in_signatures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gossip, "PUSH_SIGNATURES_MAX", 4)
+    bench = Bench()
+    for index in range(5):
+        bench.says(OWNER, bench.tx(seq=index))
+    bench.up(W1)
+    synced(bench)
+    sizes = []
+    while calls := bench.take_calls("PushBlocks"):
+        for call in calls:
+            blocks = call.request.blocks  # type: ignore[attr-defined]
+            sizes.append(sum(signatures_of(block) for block in blocks))
+            bench.answer(call, ledger_pb2.PushBlocksResponse())
+    assert max(sizes) == 4
+    assert sum(sizes) == 5 * 2 + 1, "nothing is left behind: transactions and headers, and this node's vote"
+
+
+def test_what_a_step_has_to_say_is_bounded_in_signatures_for_each_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "BLOCK_SIGNATURES_MAX", 3)
+    bench = Bench()
+    bench.machine._voice._quiet_until_ms = bench.now_ms + 20  # what it finds out meanwhile is told in one step
+    for liar in (W1, W2, W3):
+        bench.says(liar, vote(bench.tx(amount=1)))
+        bench.rewind(liar)
+        bench.says(liar, vote(bench.tx(amount=2)))
+    bench.take_said()
+    bench.wait(QUIET_MS)
+    assert sum(isinstance(item, Fork) for item in bench.take_said()) == 3
+    blocks = [ledger_pb2.Block.FromString(raw) for _, raw in bench.store.scan(LOG)]
+    assert [signatures_of(one) for one in blocks if header_of(one, SALT).header.author_id == SELF] == [3, 3, 3]
 
 
 def test_there_is_one_genesis_for_ever() -> None:
