@@ -56,7 +56,8 @@ EVERY_RPC = {
     },
     "ObjectService": {
         f"{MEMBERS}, {OWNER}": "GetCapacity",
-        OWNER: "OpenUpload WriteUpload CommitUpload Enqueue GetObject ListObjects ReadObject ListOutbox",
+        OWNER: "OpenUpload WriteUpload CommitUpload Enqueue GetObject ListObjects ReadObject ListOutbox "
+        "CancelOutboxEntry",
         MEMBERS: "OpenReplica WriteReplica CommitReplica ReadReplica",
     },
     "QuorumService": {

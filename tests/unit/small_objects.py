@@ -90,6 +90,12 @@ class ObjectNode(SmallNode):
         entries, token = _page(self.entries, request)
         return objects_pb2.ListOutboxResponse(entries=entries, next_page_token=token)
 
+    def on_CancelOutboxEntry(self, request):
+        entry = self.entries[request.id - 1]
+        entry.status = objects_pb2.OUTBOX_STATUS_CANCELLED
+        self.objects[entry.object_id].state = objects_pb2.OBJECT_STATE_LOCAL
+        return objects_pb2.CancelOutboxEntryResponse(entry=entry)
+
     def on_ReadObject(self, request):
         data = self.held[request.object]
         end = min(request.offset + request.length, request.offset - request.offset % STRIPE + STRIPE)

@@ -65,6 +65,7 @@ ACCESS: dict[str, Row] = {
     "offgrid.v1.ObjectService/ListObjects": Row(ADMINS),
     "offgrid.v1.ObjectService/ReadObject": Row(ADMINS),
     "offgrid.v1.ObjectService/ListOutbox": Row(ADMINS),
+    "offgrid.v1.ObjectService/CancelOutboxEntry": Row(ADMINS),
     "offgrid.v1.ObjectService/OpenReplica": Row(MEMBERS, HOST),
     "offgrid.v1.ObjectService/WriteReplica": Row(MEMBERS, HOST),
     "offgrid.v1.ObjectService/CommitReplica": Row(MEMBERS, HOST),

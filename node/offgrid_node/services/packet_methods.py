@@ -51,6 +51,7 @@ METHOD_NUMBERS: Mapping[str, int] = {
     "offgrid.v1.ObjectService/WriteReplica": 0x050B,
     "offgrid.v1.ObjectService/CommitReplica": 0x050C,
     "offgrid.v1.ObjectService/ReadReplica": 0x050D,
+    "offgrid.v1.ObjectService/CancelOutboxEntry": 0x050E,
     "offgrid.v1.QuorumService/ListWeights": 0x0601,
     "offgrid.v1.QuorumService/CreateQuorum": 0x0602,
     "offgrid.v1.QuorumService/AckQuorum": 0x0603,

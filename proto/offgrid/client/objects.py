@@ -32,7 +32,7 @@ READS_AHEAD = 3  # while one is written, the node and a host work on others
 RANGE_BYTES = 1 << 20  # as a node's stripes are
 POLL_S, POLL_MAX_S = 0.01, 0.2
 DIGEST_BYTES = 32
-DURABLE = objects_pb2.OBJECT_STATE_DURABLE
+DURABLE, LOCAL = objects_pb2.OBJECT_STATE_DURABLE, objects_pb2.OBJECT_STATE_LOCAL
 
 
 def _silent(done: int, total: int) -> None:
@@ -140,7 +140,8 @@ class Objects:
         on_change: Callable[[objects_pb2.Object], None] = lambda made: None,
     ) -> objects_pb2.Object:
         """Until the quorum has acked. `on_change` gets the object at first, and when its acks or its trouble change.
-        Raises TimeoutError; the object goes on its way all the same.
+        Raises TimeoutError; the object goes on its way all the same. Raises OffgridError (Cancelled) when that is given
+        up.
         """
         deadline, pause_s = None if timeout_s is None else time.monotonic() + timeout_s, POLL_S
         seen: tuple[int, str] | None = None
@@ -151,6 +152,9 @@ class Objects:
                 on_change(made)
             if made.state == DURABLE:
                 return made
+            if made.state == LOCAL:
+                text = f"the way of {object_id} to its hosts was given up; it is kept at its owner's node alone"
+                raise OffgridError("FAILED_PRECONDITION", "Cancelled", text)
             if deadline is not None and time.monotonic() >= deadline:
                 have = f"{made.acked_milli / 1000} of {made.required_milli / 1000}"
                 why = f": {made.trouble}" if made.trouble else ""
@@ -184,6 +188,14 @@ class Objects:
             return [*page.entries], page.next_page_token
 
         return pages(fetch, limit)
+
+    def cancel(self, entry_id: int) -> objects_pb2.OutboxEntry:
+        """Gives up an outbox entry that is not completed: the object stays at this node and goes nowhere any more. Safe
+        to repeat."""
+        request = objects_pb2.CancelOutboxEntryRequest(id=entry_id)
+        return self._calls.unary(
+            "ObjectService/CancelOutboxEntry", request, objects_pb2.CancelOutboxEntryResponse
+        ).entry
 
     # ---- out
 

@@ -21,6 +21,7 @@ from offgrid_node.protocol.errors import (
     Unavailable,
 )
 from offgrid_node.services.bulk import inline
+from offgrid_node.services.flow import ticket_of
 from offgrid_node.services.objects.uploads import (
     DIGEST_BYTES,
     ENQUEUE_BYTES_MAX,
@@ -365,6 +366,30 @@ class TestEnqueue:
         first, second = (ticket.outcome.entry for ticket in tickets)
         assert first.object_id == second.object_id
         assert list(world.owner.blobs.names()) == [first.object_id], "the bytes of the second are gone"
+
+
+class TestTheOutbox:
+    def test_gives_an_entry_up_and_the_object_can_still_be_read(self, world: World) -> None:
+        made = world.owner.put(b"abc", required_milli=9_000)
+        (entry,) = world.owner.ask("ListOutbox", objects_pb2.ListOutboxRequest(open_only=True)).entries
+        answer = world.owner.ask("CancelOutboxEntry", objects_pb2.CancelOutboxEntryRequest(id=entry.id))
+        assert answer.entry.status == objects_pb2.OUTBOX_STATUS_CANCELLED
+        assert not world.owner.ask("ListOutbox", objects_pb2.ListOutboxRequest(open_only=True)).entries
+        world.owner.restart()
+        world.settle()
+        assert world.owner.info(made.object_id).state == objects_pb2.OBJECT_STATE_LOCAL
+        assert world.owner.read(made.object_id) == b"abc"
+
+    def test_counts_what_jobs_need_apart_from_what_is_put(self, world: World) -> None:
+        world.owner.put(b"abc")
+        world.owner.ask("Enqueue", objects_pb2.EnqueueRequest(key="k", data=b"small", etype=15))
+        sealing = world.owner.sealer.begin()
+        sealing.add(b"an input")
+        ticket = ticket_of(world.owner.uploads.add(sealing, "job", "", 0, "", b"", None))
+        world.settle()
+        assert isinstance(ticket.outcome, objects_pb2.CommitUploadResponse)
+        entries = world.owner.ask("ListOutbox", objects_pb2.ListOutboxRequest()).entries
+        assert [entry.for_job for entry in entries] == [False, False, True]
 
 
 BAD: dict[str, tuple[str, object, type[Fault], str]] = {

@@ -193,6 +193,20 @@ def test_outbox_says_what_keeps_an_entry_waiting(og: Command, node: ObjectNode) 
     assert (entry["key"], entry["status"]) == ("order-17", "OUTBOX_STATUS_PENDING")
 
 
+def test_outbox_cancel_gives_an_entry_up(og: Command, node: ObjectNode) -> None:
+    with offgrid.connect(node.address) as client:
+        made = client.objects.enqueue("order-17", b"x", 15, 9_000)
+        assert og("outbox", "cancel", "1") == (
+            exits.OK, f"entry 1 is cancelled; {made.object_id} is kept on this node alone\n", "")  # fmt: skip
+        assert json.loads(og("outbox", "cancel", "1", "--json")[1])["entry"]["status"] == "OUTBOX_STATUS_CANCELLED"
+        assert "cancelled" in og("outbox")[1]
+        node.acking = False
+        with pytest.raises(offgrid.OffgridError, match="given up") as caught:
+            client.objects.wait_durable(made.object_id)
+    assert caught.value.reason == "Cancelled"
+    assert og("outbox", "cancel", "none")[0] == exits.USAGE
+
+
 NOT_TEXT = os.fsdecode(b"caf\xe9\n.txt")
 
 

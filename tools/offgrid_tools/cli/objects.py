@@ -152,12 +152,15 @@ def info(object: str) -> None:  # noqa: A002 - what the wire calls it
     _show(settings().connect().objects.get(object))
 
 
-@click.command()
-@click.option("--open", "open_only", is_flag=True, help="Only what is not completed.")
+@click.group(invoke_without_command=True)
+@click.option("--open", "open_only", is_flag=True, help="Only what is still on its way.")
 @click.option("--limit", type=click.IntRange(0), default=0, help="At most so many. [default: all]")
 @common
-def outbox(open_only: bool, limit: int) -> None:
+@click.pass_context
+def outbox(context: click.Context, open_only: bool, limit: int) -> None:
     """What is on its way to its hosts, and what has got there."""
+    if context.invoked_subcommand is not None:
+        return
     client = settings().connect()
     found = client.objects.outbox(open_only=open_only, limit=limit or None)
     if settings().json:
@@ -177,6 +180,20 @@ def outbox(open_only: bool, limit: int) -> None:
         ),
         empty="nothing waits" if open_only else "the outbox is empty",
     )  # fmt: skip
+
+
+@outbox.command()
+@click.argument("entry_id", metavar="ID", type=click.IntRange(1, 2**64 - 1))
+@common
+def cancel(entry_id: int) -> None:
+    """Give up entry ID, which is not completed: its object stays on this node and goes nowhere any more."""
+    entry = settings().connect().objects.cancel(entry_id)
+    if settings().json:
+        from offgrid_tools.cli.json_form import emit, json_of
+
+        emit({"entry": json_of(entry)})
+        return
+    click.echo(f"entry {entry.id} is cancelled; {entry.object_id} is kept on this node alone")
 
 
 def _show(made: Object) -> None:

@@ -24,7 +24,7 @@ class AddObject:
     `body` is what `manifest` carries signed, by this node. `required_milli` 0 is what the config says; `digest` is 16
     bytes of all that the request says but its id, `plaintext` the digest of what was sealed, where it is known.
     Answered with CommitUploadResponse, or with EnqueueResponse where `enqueue` is given; a repeated one (same request
-    id and digest, or same object) with the same again.
+    id and digest, or same object) with the same again. `for_job`: it is a job's input or result.
     """
 
     manifest: objects_pb2.Manifest
@@ -35,6 +35,15 @@ class AddObject:
     digest: bytes
     enqueue: Enqueue | None = None
     plaintext: bytes = b""
+    for_job: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CancelEntry:
+    """From this node's owner: an outbox entry is given up. Answered with CancelOutboxEntryResponse, a repeated one with
+    the same again."""
+
+    number: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from offgrid.v1 import common_pb2
+from offgrid.v1 import common_pb2, objects_pb2
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.draft import Draft
 from offgrid_node.protocol.effects import Rows, Ship, Shipped
@@ -128,9 +128,19 @@ class Delivery:
         if parcel is None or node_id in parcel.acked:
             return
         parcel.fails(node_id, now.mono_ms, self._hosts)
-        if not parcel.durable:
+        if not parcel.durable and not parcel.given_up:
             self._outbox.note(parcel.number, DELIVERING if parcel.flights else PENDING, 0, f"{node_id}: {why}")
         self._ready[object_id] = None
+
+    def cancel(self, number: int, now: Now) -> objects_pb2.OutboxEntry:
+        """Gives an open entry up; what is under way for it is waited for, and nothing else begins. Raises NotFound
+        (EntryNotFound), FailedPrecondition (EntryCompleted)."""
+        entry = self._outbox.cancel(number, now)
+        object_id = self._open.pop(number, "")
+        if (parcel := self._find(object_id)) is not None:
+            parcel.given_up = True
+            self._ready[object_id] = None
+        return entry
 
     def on_hosts_changed(self, now: Now, *, came: bool) -> None:
         """Every parcel may have another way now."""
@@ -205,6 +215,10 @@ class Delivery:
     # ---- a look
 
     def _look(self, parcel: Parcel, now: Now) -> None:
+        if parcel.given_up:
+            if not parcel.flights:
+                self._forget(parcel)
+            return
         if not parcel.epoch:
             return  # the quorum domain answers in this very batch
         vouched = {*parcel.acked, *(n for n in parcel.weights if (parcel.object_id, n) in self._claims)}
@@ -285,6 +299,10 @@ class Delivery:
             self._outbox.spread(parcel)
         elif busy or parcel.failed:
             self._walk_later(now)
+        self._forget(parcel)
+
+    def _forget(self, parcel: Parcel) -> None:
+        """It leaves memory; what is so of it stands in its rows."""
         del self._parcels[parcel.object_id]
         self._spreading.pop(parcel.object_id, None)
         self._timers.cancel(parcel.object_id)

@@ -10,7 +10,7 @@ from offgrid_node.protocol.draft import Draft
 from offgrid_node.protocol.effects import Asked, DropBlob, Effect, Rows, Shipped, Woke
 from offgrid_node.protocol.errors import Exhausted, Fault, Internal
 from offgrid_node.protocol.events import AckRefused, ObjectAdded, PeerDown, PeerUp, QuorumAcked, QuorumOpened
-from offgrid_node.protocol.objects.commands import AddObject, KeepReplica
+from offgrid_node.protocol.objects.commands import AddObject, CancelEntry, KeepReplica
 from offgrid_node.protocol.objects.delivery import Delivery
 from offgrid_node.protocol.objects.hosts import Hosts
 from offgrid_node.protocol.objects.outbox import Outbox
@@ -97,6 +97,9 @@ class ObjectsMachine:
         match command:
             case AddObject():
                 self._on_add(ticket, command, now)
+            case CancelEntry(number):
+                entry = self._delivery.cancel(number, now)
+                self._draft.reply(ticket, objects_pb2.CancelOutboxEntryResponse(entry=entry))
             case KeepReplica():
                 self._replicas.on_keep(ticket, command, now)
             case _:
@@ -109,23 +112,13 @@ class ObjectsMachine:
             made = self._requests.made(command.request_id, command.digest)
             row = self._outbox.find(made or object_id)
             if row is None:
-                self._check_room()
+                self._check_room(command)
         except Fault:
             if self._outbox.find(object_id) is None:
                 self._draft.send(DropBlob(object_id))
             raise
         if row is None:
-            required_milli = command.required_milli or self._settings.required_milli
-            parcel = self._outbox.add(
-                command.manifest,
-                command.body,
-                command.name,
-                required_milli,
-                command.request_id,
-                command.enqueue,
-                now,
-                command.plaintext,
-            )
+            parcel = self._outbox.add(command, now)
             self._requests.remember(command.request_id, command.digest, object_id)
             self._delivery.on_added(parcel, command.body)
             row = self._outbox.get(object_id)
@@ -136,16 +129,20 @@ class ObjectsMachine:
         else:
             self._draft.reply(ticket, objects_pb2.EnqueueResponse(entry=self._outbox.entry(row.outbox_id)))
 
-    def _check_room(self) -> None:
-        if self._delivery.depth >= self._settings.outbox_max:
+    def _check_room(self, command: AddObject) -> None:
+        """What jobs leave has a bound of its own: it never takes the room of what is put."""
+        waiting, what = self._delivery.depth - self._outbox.jobs_open, "objects put here"
+        if command.for_job:
+            waiting, what = self._outbox.jobs_open, "inputs and results of jobs"
+        if waiting >= self._settings.outbox_max:
             text = (
-                f"{self._delivery.depth} objects of this node still wait for their acks, and it holds no more at once"
+                f"{waiting} {what} still wait for their acks, and this node holds no more at once; "
+                "`offgrid outbox --open` says for what they wait, `offgrid outbox cancel` gives one up"
             )
             raise Exhausted(text, reason="OutboxFull", retry_ms=FULL_RETRY_MS)
 
     def _on_added(self, event: ObjectAdded, now: Now) -> None:
         """What a job left behind is taken in any case: the jobs domain has bounds of its own."""
         if self._outbox.find(event.body.object_id) is None:
-            required_milli = event.required_milli or self._settings.required_milli
-            parcel = self._outbox.add(event.manifest, event.body, event.name, required_milli, "", None, now)
-            self._delivery.on_added(parcel, event.body)
+            command = AddObject(event.manifest, event.body, event.name, event.required_milli, "", b"", for_job=True)
+            self._delivery.on_added(self._outbox.add(command, now), event.body)

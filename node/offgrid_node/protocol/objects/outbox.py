@@ -12,14 +12,14 @@ from offgrid.v1 import common_pb2, objects_pb2
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.draft import Draft
 from offgrid_node.protocol.effects import DropBlob, Rows
-from offgrid_node.protocol.errors import Corrupt
+from offgrid_node.protocol.errors import Corrupt, FailedPrecondition, NotFound
 from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.events import QuorumAcked
-from offgrid_node.protocol.objects.commands import Enqueue
-from offgrid_node.protocol.objects.manifest import Manifest
+from offgrid_node.protocol.objects.commands import AddObject
 from offgrid_node.protocol.objects.parcels import Parcel
 from offgrid_node.protocol.objects.settings import ObjectsSettings
 from offgrid_node.protocol.objects.tables import (
+    JOBS_OPEN,
     LAST_NUMBER,
     META,
     OBJECT_NAMES,
@@ -35,6 +35,7 @@ from offgrid_node.protocol.objects.tables import (
 from offgrid_node.protocol.quorum.records import Epoch, Member
 
 ACCEPTED, DURABLE = objects_pb2.OBJECT_STATE_ACCEPTED, objects_pb2.OBJECT_STATE_DURABLE
+LOCAL, CANCELLED = objects_pb2.OBJECT_STATE_LOCAL, objects_pb2.OUTBOX_STATUS_CANCELLED
 PENDING, DELIVERING = objects_pb2.OUTBOX_STATUS_PENDING, objects_pb2.OUTBOX_STATUS_DELIVERING
 COMPLETED = objects_pb2.OUTBOX_STATUS_COMPLETED
 TROUBLE_CHARS_MAX = 256
@@ -47,11 +48,13 @@ class Outbox:
     def __init__(self, settings: ObjectsSettings, draft: Draft) -> None:
         self._settings, self._draft = settings, draft
         self._last = 0
+        self.jobs_open = 0  # open entries that are inputs and results of jobs
         self._shared: dict[tuple[Member, ...], Mapping[str, int]] = {}
 
     def load(self, rows: Rows) -> Iterator[tuple[int, str]]:
         """Number and object of everything that is open, the oldest first."""
         self._last = number_of(rows.get(META, LAST_NUMBER) or b"")
+        self.jobs_open = number_of(rows.get(META, JOBS_OPEN) or b"")
         for key, object_id in rows.scan(OUTBOX_OPEN):
             yield number_of(key), object_id.decode()
 
@@ -97,55 +100,48 @@ class Outbox:
 
     # ---- changes
 
-    def add(
-        self,
-        manifest: objects_pb2.Manifest,
-        body: Manifest,
-        name: str,
-        required_milli: int,
-        request_id: str,
-        enqueue: Enqueue | None,
-        now: Now,
-        digest: bytes = b"",
-    ) -> Parcel:
-        """A new object with its entry, and what the journal says of them. `digest` is the plaintext's."""
+    def add(self, command: AddObject, now: Now) -> Parcel:
+        """A new object with its entry, and what the journal says of them."""
         self._last += 1
-        number, object_id = self._last, body.object_id
+        number, object_id, enqueue = self._last, command.body.object_id, command.enqueue
+        required_milli = command.required_milli or self._settings.required_milli
         key = outbox_key(number)
         made = objects_pb2.Object(
             object_id=object_id,
-            name=name,
-            size_bytes=body.size_bytes,
+            name=command.name,
+            size_bytes=command.body.size_bytes,
             state=ACCEPTED,
             required_milli=required_milli,
             quorum_id=quorum_id_of(object_id),
             created_us=now.utc_us,
-            owner=body.owner,
+            owner=command.body.owner,
             local=True,
-            manifest=manifest,
+            manifest=command.manifest,
         )
         row = objects_pb2.ObjectRow(
             object=made,
             outbox_id=number,
             copies_wanted=self._settings.copies,
-            request_id=request_id,
-            digest=digest,
+            request_id=command.request_id,
+            digest=command.plaintext,
         )
         entry = objects_pb2.OutboxEntry(
             id=number,
-            key=enqueue.key if enqueue else name or object_id,
+            key=enqueue.key if enqueue else command.name or object_id,
             etype=enqueue.etype if enqueue else EventType.OBJECT_STORED,
             status=PENDING,
             object_id=object_id,
             required_milli=required_milli,
             created_us=now.utc_us,
+            for_job=command.for_job,
         )
         self._draft.put(OBJECTS, object_id.encode(), row)
         self._draft.put(OUTBOX, key, entry)
         self._draft.put_bytes(OUTBOX_OPEN, key, object_id.encode())
         self._draft.put_bytes(META, LAST_NUMBER, key)
-        if name:
-            self._draft.put_bytes(OBJECT_NAMES, name_key(name, number), object_id.encode())
+        self._count_job(entry, 1)
+        if command.name:
+            self._draft.put_bytes(OBJECT_NAMES, name_key(command.name, number), object_id.encode())
         event = self._event(made, "enqueued" if enqueue else "accepted", number)
         event.key = enqueue.key if enqueue else ""
         self._draft.record(entry.etype, enqueue.key if enqueue else object_id, object=event)
@@ -181,7 +177,7 @@ class Outbox:
             if durable_now:
                 entry.status, entry.completed_us, entry.trouble = COMPLETED, now.utc_us, ""
                 made.state = DURABLE
-                self._draft.delete(OUTBOX_OPEN, key)
+                self._close(entry)
                 self._draft.put_bytes(SPREADING, key, object_id.encode())
                 self._draft.record(
                     EventType.OBJECT_STORED, object_id, object=self._event(made, "durable", row.outbox_id)
@@ -189,6 +185,40 @@ class Outbox:
             self._draft.put(OUTBOX, key, entry)
         self._draft.put(OBJECTS, object_id.encode(), row)
         return durable_now
+
+    def cancel(self, number: int, now: Now) -> objects_pb2.OutboxEntry:
+        """Its object stays here and goes nowhere any more. Raises NotFound (EntryNotFound), FailedPrecondition
+        (EntryCompleted)."""
+        entry = self._draft.row(OUTBOX, outbox_key(number), objects_pb2.OutboxEntry)
+        if entry is None:
+            raise NotFound(
+                f"there is no outbox entry {number}", reason="EntryNotFound", metadata={"outbox_id": str(number)}
+            )
+        if entry.status == COMPLETED:
+            text = (
+                f"outbox entry {number} is completed: the hosts of {entry.object_id} have acked, nothing is under way"
+            )
+            raise FailedPrecondition(text, reason="EntryCompleted")
+        if entry.status == CANCELLED:
+            return entry
+        row = self.get(entry.object_id)
+        row.object.state = LOCAL
+        entry.status, entry.completed_us, entry.trouble = CANCELLED, now.utc_us, ""
+        self._close(entry)
+        self._draft.put(OBJECTS, entry.object_id.encode(), row)
+        self._draft.put(OUTBOX, outbox_key(number), entry)
+        event = self._event(row.object, "cancelled", number)
+        self._draft.record(EventType.OBJECT_STORED, entry.object_id, object=event)
+        return entry
+
+    def _close(self, entry: objects_pb2.OutboxEntry) -> None:
+        self._draft.delete(OUTBOX_OPEN, outbox_key(entry.id))
+        self._count_job(entry, -1)
+
+    def _count_job(self, entry: objects_pb2.OutboxEntry, more: int) -> None:
+        if entry.for_job:
+            self.jobs_open += more
+            self._draft.put_bytes(META, JOBS_OPEN, outbox_key(self.jobs_open))
 
     def note(self, number: int, status: objects_pb2.OutboxStatus.ValueType, tries: int, trouble: str) -> None:
         """How delivery of an open entry stands; `tries` more than before."""

@@ -23,13 +23,14 @@ class Failed:
 @dataclass(slots=True)
 class Parcel:
     """`epoch` is 0 until the quorum is open; `weights` are its members'. `flights` are Ships under way, with the epoch
-    whose ack they will bring."""
+    whose ack they will bring. One that is given up is remembered for these alone."""
 
     number: int
     object_id: str
     required_milli: int
     copies: int
     durable: bool
+    given_up: bool = False
     epoch: int = 0
     weights: Mapping[str, int] = field(default_factory=dict)
     acked: set[str] = field(default_factory=set)

@@ -8,7 +8,9 @@ from offgrid_node.protocol.effects import Signer
 
 COPIES = 3
 REQUIRED_MILLI = 2_000
-OUTBOX_MAX = 100_000  # entries that are not completed; some 70 MB of memory once all were looked at
+OUTBOX_MAX = (
+    100_000  # open entries of what was put, and as many that jobs left; each some 70 MB once all were looked at
+)
 
 
 @dataclass(frozen=True, slots=True)

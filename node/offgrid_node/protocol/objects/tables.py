@@ -17,6 +17,7 @@ SPREADING = "objects_spreading"  # number → object id, of what is durable and 
 REPLICAS = "replicas"  # object id "/" owner → ReplicaRow, at a host
 OBJECT_REQUESTS = "object_requests"  # see protocol/requests.py
 META, LAST_NUMBER = "meta", b"outbox"  # the last number given
+JOBS_OPEN = b"outbox_jobs"  # in META: how many of OUTBOX_OPEN are inputs and results of jobs
 
 NUMBER_BYTES, NUMBER_MAX = 8, 2**64 - 1
 NAME_DIGEST_BYTES = 16

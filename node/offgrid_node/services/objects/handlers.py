@@ -14,6 +14,7 @@ from google.protobuf.message import Message
 
 from offgrid.v1 import objects_pb2
 from offgrid_node.protocol.errors import InvalidRequest, NotFound, Unavailable
+from offgrid_node.protocol.objects.commands import CancelEntry
 from offgrid_node.protocol.objects.manifest import OBJECT_ID, Manifest
 from offgrid_node.protocol.objects.tables import OBJECT_NAMES, OBJECTS, OUTBOX, OUTBOX_OPEN, name_prefix, outbox_key
 from offgrid_node.protocol.quorum.records import Epoch
@@ -88,6 +89,9 @@ class ObjectHandlers:
         rows = self._open_entries(start) if request.open_only else self._entries(start)
         entries, token = take_page(rows, request.page_size)
         return objects_pb2.ListOutboxResponse(entries=entries, next_page_token=token)
+
+    def cancel_outbox_entry(self, caller: Caller, request: objects_pb2.CancelOutboxEntryRequest) -> Ticket:
+        return self._runtime.ask("objects", str(caller), CancelEntry(request.id), size_bytes=request.ByteSize())
 
     def _entries(self, start: bytes) -> Iterator[tuple[bytes, objects_pb2.OutboxEntry]]:
         for key, value in self._runtime.store.scan(OUTBOX, start):

@@ -191,6 +191,7 @@ class Uploads:
                 request_digest(request),
                 None,
                 digest,
+                for_job=False,
             )
         except Fault as fault:
             if sealing.broken or fault.reason in REFUSALS:
@@ -230,10 +231,9 @@ class Uploads:
         sealing = self._sealer.begin()
         try:
             yield self._bulk.run(lambda: sealing.add(request.data), key=sealing.staged, size_bytes=len(request.data))
+            required_milli, request_id = request.required_acks_milli, request.request_id
             return (
-                yield from self.add(
-                    sealing, caller, "", request.required_acks_milli, request.request_id, digest, enqueue
-                )
+                yield from self.add(sealing, caller, "", required_milli, request_id, digest, enqueue, for_job=False)
             )
         except Fault:
             self.drop(sealing)
@@ -251,15 +251,18 @@ class Uploads:
         digest: bytes,
         enqueue: Enqueue | None,
         plaintext: bytes = b"",
+        *,
+        for_job: bool = True,
     ) -> Flow[Message]:
         """The sealing's bytes made durable, then its row; safe to repeat. What an earlier call made is answered in its
-        place where there was one. `digest` is the request's, `plaintext` that of the bytes where it is known."""
+        place where there was one. `digest` is the request's, `plaintext` that of the bytes where it is known;
+        `for_job`: nobody put it, a job needs it."""
         yield self._bulk.run(sealing.close, key=sealing.staged)
         with self._keeping.vouch(sealing.object_id):  # a repeated call may be refused meanwhile, and drop it
             yield self._bulk.run(sealing.close, key=sealing.staged)
             manifest, body = self._sealer.manifest(sealing, {})
             said = digest if request_id else b""
-            command = AddObject(manifest, body, name, required_milli, request_id, said, enqueue, plaintext)
+            command = AddObject(manifest, body, name, required_milli, request_id, said, enqueue, plaintext, for_job)
             ticket = self._runtime.ask("objects", caller, command, size_bytes=manifest.ByteSize())
             answer: objects_pb2.EnqueueResponse | objects_pb2.CommitUploadResponse = yield asked(ticket)
         made = answer.entry if isinstance(answer, objects_pb2.EnqueueResponse) else answer.object

@@ -20,7 +20,7 @@ from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.effects import Answered, Call, DropBlob, Execute, Machine, Ship, Shipped
 from offgrid_node.protocol.errors import Fault, Unavailable
 from offgrid_node.protocol.events import BROKER, HOST, PeerDown, PeerUp
-from offgrid_node.protocol.objects.commands import AddObject, Enqueue, KeepReplica
+from offgrid_node.protocol.objects.commands import AddObject, CancelEntry, Enqueue, KeepReplica
 from offgrid_node.protocol.objects.machine import ObjectsMachine
 from offgrid_node.protocol.objects.manifest import COPY, MANIFEST_KIND, STRIPE_BYTES, Manifest, shard_root
 from offgrid_node.protocol.objects.settings import ObjectsSettings
@@ -122,6 +122,7 @@ class World:
         self._count = itertools.count()
         self.ships: list[tuple[str, str]] = []
         self.acked: dict[str, int] = {}  # object id → required weight: what the user was promised
+        self.given_up: set[str] = set()  # objects whose entries were cancelled
         self.known: set[int] = set()  # places of hosts that the owner has heard of
         self.turns = 0
         self.crash_at = -1  # the owner's turn after which it dies
@@ -222,14 +223,22 @@ class World:
         return objects_pb2.Manifest(signed=common_pb2.Signed(body=encoded, signature=signature)), body
 
     def ask(self, number: int, required_milli: int = 2_000, *, name: str = "", key: str = "", request_id: str = "",
-            digest: bytes = b"") -> Ticket:  # fmt: skip
+            digest: bytes = b"", for_job: bool = False) -> Ticket:  # fmt: skip
         manifest, body = self.manifest(number)
         self.owner.blobs.add(body.object_id)
         enqueue = Enqueue(key, 15) if key else None
-        command = AddObject(manifest, body, name, required_milli, request_id, digest, enqueue)
+        command = AddObject(manifest, body, name, required_milli, request_id, digest, enqueue, for_job=for_job)
         ticket = self.owner.runtime.ask("objects", "admin", command)
         self.turn_owner()
         return ticket
+
+    def cancel(self, number: int) -> Message | Fault | None:
+        """Of an outbox entry; asked until the owner's disk does not refuse."""
+        while True:
+            ticket = self.owner.runtime.ask("objects", "admin", CancelEntry(number))
+            self.turn_owner()
+            if not isinstance(ticket.outcome, Unavailable):
+                return ticket.outcome
 
     def put(self, number: int, required_milli: int = 2_000) -> str:
         """Asks until it is answered, as users do; the object's id."""

@@ -8,8 +8,9 @@ import pytest
 from object_world import QUIET_MS, Chaos, HostSpec, World
 
 from offgrid.v1 import objects_pb2, state_pb2
-from offgrid_node.protocol.errors import AlreadyExists, Exhausted, Unavailable
+from offgrid_node.protocol.errors import AlreadyExists, Exhausted, FailedPrecondition, NotFound, Unavailable
 from offgrid_node.protocol.etypes import EventType
+from offgrid_node.protocol.events import ObjectAdded
 from offgrid_node.protocol.objects import delivery
 from offgrid_node.protocol.objects.tables import (
     OBJECT_NAMES,
@@ -23,6 +24,7 @@ from offgrid_node.protocol.quorum.records import Epoch
 from offgrid_node.protocol.quorum.tables import QUORUMS, quorum_key
 
 COMPLETED, PENDING = objects_pb2.OUTBOX_STATUS_COMPLETED, objects_pb2.OUTBOX_STATUS_PENDING
+CANCELLED, LOCAL = objects_pb2.OUTBOX_STATUS_CANCELLED, objects_pb2.OBJECT_STATE_LOCAL
 DURABLE, ACCEPTED = objects_pb2.OBJECT_STATE_DURABLE, objects_pb2.OBJECT_STATE_ACCEPTED
 FOUR = [HostSpec(), HostSpec(), HostSpec(), HostSpec()]
 
@@ -324,6 +326,112 @@ class TestRequests:
         assert home.machine.outbox_age_ms(home.now()) == 5_000
 
 
+class TestACancelledEntry:
+    def test_waits_for_nothing_any_more_while_its_object_stays_here(self) -> None:
+        home = world()
+        object_id = home.put(1, 9_000)
+        answer = home.cancel(1)
+        assert isinstance(answer, objects_pb2.CancelOutboxEntryResponse)
+        assert (answer.entry.status, answer.entry.trouble) == (CANCELLED, "")
+        assert home.entry(object_id) == answer.entry
+        assert (home.object(object_id).object.state, home.object(object_id).object.local) == (LOCAL, True)
+        assert (EventType.OBJECT_STORED, object_id, "cancelled") in event_words(home)
+        assert list(home.owner.store.scan(OUTBOX_OPEN)) == []
+        assert (home.machine.outbox_depth, home.machine._delivery._parcels) == (0, {})
+        assert object_id in home.owner.blobs
+
+    def test_is_brought_to_nobody_whatever_comes(self) -> None:
+        home = world()
+        home.put(1)
+        home.cancel(1)
+        home.meet(0, 1, 2)
+        home.restart_owner()
+        home.run()
+        assert home.ships == []
+
+    def test_may_be_cancelled_again_with_the_same_answer(self) -> None:
+        home = world()
+        home.put(1)
+        first = home.cancel(1)
+        home.run(1_000)
+        assert home.cancel(1) == first
+
+    def test_is_no_completed_one_and_none_that_there_is_not(self) -> None:
+        home = world()
+        home.meet(0, 1, 2)
+        object_id = home.put(1)
+        home.run()
+        refused, unknown = home.cancel(1), home.cancel(2)
+        assert isinstance(refused, FailedPrecondition)
+        assert (refused.reason, home.entry(object_id).status) == ("EntryCompleted", COMPLETED)
+        assert isinstance(unknown, NotFound)
+        assert unknown.reason == "EntryNotFound"
+
+    @pytest.mark.parametrize("refuses", [False, True])
+    def test_lets_what_is_under_way_end_and_frees_its_place(self, refuses: bool) -> None:
+        home = world()
+        home.hosts[0].refuses = refuses
+        home.meet(0)
+        object_id = home.put(1, 9_000)
+        assert home.machine._delivery._at_host.total() == 1
+        home.cancel(1)
+        home.run()
+        assert (home.machine._delivery._at_host.total(), home.machine._delivery._parcels) == (0, {})
+        assert (home.entry(object_id).status, home.entry(object_id).trouble) == (CANCELLED, "")
+        assert home.object(object_id).object.state == LOCAL
+
+    def test_makes_room_for_another(self) -> None:
+        home = world(outbox_max=1)
+        home.put(1)
+        assert isinstance(home.ask(2).outcome, Exhausted)
+        home.cancel(1)
+        home.put(2)
+
+
+class TestWhatJobsLeave:
+    """In a mesh without other hosts it waits for ever, and there may be very much of it."""
+
+    def result(self, home: World, number: int) -> str:
+        manifest, body = home.manifest(number)
+        home.owner.runtime.deliver("objects", ObjectAdded(manifest, body, f"j-{number}.output", 0))
+        home.turn_owner()
+        return body.object_id
+
+    def test_takes_no_room_of_what_is_put(self) -> None:
+        home = world(outbox_max=2)
+        for number in (1, 2):
+            home.ask(number, for_job=True)
+        for number in (3, 4, 5):
+            assert home.entry(self.result(home, number)).for_job
+        home.restart_owner()
+        home.put(6)
+        home.put(7)
+        refused = home.ask(8).outcome
+        assert isinstance(refused, Exhausted)
+        assert refused.message.startswith("2 objects put here still wait")
+
+    def test_has_a_bound_of_its_own_for_what_can_be_refused(self) -> None:
+        home = world(outbox_max=2)
+        for number in (1, 2):
+            self.result(home, number)
+        refused = home.ask(3, for_job=True).outcome
+        assert isinstance(refused, Exhausted)
+        assert refused.message.startswith("2 inputs and results of jobs still wait")
+        home.cancel(1)
+        home.ask(3, for_job=True)
+        assert home.machine.outbox_depth == 2
+
+    def test_counts_no_more_once_it_is_completed(self) -> None:
+        home = world(outbox_max=2)
+        for number in (1, 2):
+            self.result(home, number)
+        home.meet(0, 1, 2)
+        home.run()
+        home.restart_owner()
+        for number in (3, 4):
+            assert isinstance(home.ask(number, for_job=True).outcome, objects_pb2.CommitUploadResponse)
+
+
 class TestBounds:
     def test_so_many_ships_are_under_way_at_once(self) -> None:
         home = world(copies=2)
@@ -413,11 +521,11 @@ class TestBounds:
 
 
 def eventful(home: World, rng: Random) -> None:
-    """Puts, deaths, joins and restarts; at the end everybody is well again."""
+    """Puts, cancellations, deaths, joins and restarts; at the end everybody is well again."""
     down: set[int] = set()
     number = 0
     for _ in range(40):
-        match rng.randrange(7):
+        match rng.randrange(8):
             case 0 | 1:
                 number += 1
                 home.put(number, rng.choice([500, 1_000, 2_000, 2_500]))
@@ -433,12 +541,17 @@ def eventful(home: World, rng: Random) -> None:
             case 4:
                 home.restart_owner()
             case 5:
+                answer = home.cancel(rng.randint(1, max(1, number)))
+                if isinstance(answer, objects_pb2.CancelOutboxEntryResponse):
+                    home.given_up.add(answer.entry.object_id)
+            case 6:
                 fault = Unavailable("disk", reason="DiskError")
                 home.owner.store.fail_next(fault, applied=rng.random() < 0.5)
             case _:
                 pass
         home.run(rng.choice([1, 10, 500, 5_000]))
     home.chaos = Chaos()
+    home.put(number + 1)  # takes a fault that is still to come: machines that it makes anew have heard of nobody
     for place in range(4):
         home.return_(place)
 
@@ -446,7 +559,13 @@ def eventful(home: World, rng: Random) -> None:
 def check_all_came_to_their_end(home: World) -> None:
     home.run(QUIET_MS)
     assert home.machine.outbox_depth == 0
+    assert home.machine._delivery._at_host.total() == 0
+    for object_id in home.given_up:
+        assert (home.entry(object_id).status, home.object(object_id).object.state) == (CANCELLED, LOCAL)
+        assert object_id in home.owner.blobs
     for object_id, required in home.acked.items():
+        if object_id in home.given_up:
+            continue
         assert home.entry(object_id).status == COMPLETED
         assert home.object(object_id).object.state == DURABLE
         assert home.really_acked(object_id) >= required

@@ -46,12 +46,12 @@ def _whatever_came(sound: Sound) -> Sound:
 
 
 def _drop_at_once(sound: Sound) -> Sound:
-    def add(self: Any, manifest: Any, body: Any, *rest: Any) -> Any:
-        parcel = sound(self, manifest, body, *rest)
-        row = self.get(body.object_id)
+    def add(self: Any, command: Any, now: Any) -> Any:
+        parcel = sound(self, command, now)
+        row = self.get(parcel.object_id)
         row.object.local = False  # else Keeping would refuse: the row says that the copy is wanted
-        self._draft.put(OBJECTS, body.object_id.encode(), row)
-        self._draft.send(DropBlob(body.object_id))
+        self._draft.put(OBJECTS, parcel.object_id.encode(), row)
+        self._draft.send(DropBlob(parcel.object_id))
         return parcel
 
     return add
