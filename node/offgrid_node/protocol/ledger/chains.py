@@ -2,9 +2,11 @@
 
 An author's blocks are a chain. Two blocks at one height are proof of a liar: the author is frozen. From that height on
 nothing more of it is taken in but blocks that somebody's block names, as a parent or by a `Seen`; and everybody who
-freezes an author says by a `Seen` how far it had come. So what one honest node has counted, all others come to hold,
-and a liar can cause no endless bush of branches. Below the fork the chain is plain: whoever joins later, and has been
-shown the fork first, is served it like any other, and says anew by a `Seen` how far it has come.
+freezes an author says by a `Seen` how far it had come. What named a block beside the chain may itself never be taken
+in, for its other parents may be withheld: whoever has taken in such a block, and nothing that leans on it, says a
+`Seen` of it as well. So what one honest node has counted, all others come to hold, and a liar can cause no endless bush
+of branches. Below the fork the chain is plain: whoever joins later, and has been shown the fork first, is served it
+like any other, and says anew by a `Seen` how far it has come.
 
 Blocks are handed on in the order in which this node took them in, so whoever takes them in turn finds everything that
 they lean on there already.
@@ -22,7 +24,7 @@ from offgrid_node.protocol.draft import Draft
 from offgrid_node.protocol.ledger.blocks import CheckedBlock
 from offgrid_node.protocol.ledger.items import SignedHeader
 from offgrid_node.protocol.ledger.records import HEADER_KIND, PARENTS_MAX, Header
-from offgrid_node.protocol.ledger.tables import AUTHORS, CHAINS, LOG, PLACES, chain_key, number_key, number_of
+from offgrid_node.protocol.ledger.tables import AUTHORS, CHAINS, LOG, PLACES, UNTOLD, chain_key, number_key, number_of
 from offgrid_node.protocol.signing import digest_of
 
 HELD_MAX = 65_536  # digests in memory; all are in their rows
@@ -60,6 +62,7 @@ class Chains:
         self._authors: dict[bytes, Author] = {}
         self._places: dict[bytes, int] = {}
         self._unnamed: dict[bytes, bytes] = {}  # author → its newest block that no block of ours has named yet
+        self._untold: dict[bytes, bytes] = {}  # block beside its chain that nothing held leans on → its author
         self._end = 0
         self._genesis_digest = b""
 
@@ -68,6 +71,7 @@ class Chains:
         for author, row in self._draft.committed(AUTHORS, b""):
             self._authors[author] = decode_author(row)
         self._end = max((author.place for author in self._authors.values()), default=0)
+        self._untold.update(self._draft.committed(UNTOLD, b""))
 
     # ---- questions
 
@@ -162,6 +166,11 @@ class Chains:
             if author.frozen:
                 author.tell = author.tell or TELL_SEEN
             self._draft.put_bytes(CHAINS, chain_key(name, header.height), number_key(self._end))
+        else:
+            self._untold[block.digest] = name
+            self._draft.put_bytes(UNTOLD, block.digest, name)
+        for digest in (header.prev, *header.parents):  # whoever takes this block in has to hold them
+            self._tell(digest)
         self._unnamed.pop(name, None)
         self._unnamed[name] = block.digest
         self._keep(name, author)
@@ -178,6 +187,13 @@ class Chains:
         author.tell = 0
         self._keep(name, author)
 
+    def take_untold(self) -> list[tuple[bytes, bytes]]:
+        """(author, digest) of the blocks beside their chains that the others must be told of, once."""
+        untold = [(name, digest) for digest, name in self._untold.items()]
+        for _, digest in untold:
+            self._tell(digest)
+        return untold
+
     def take_parents(self, own: bytes) -> tuple[bytes, ...]:
         """For this node's next block: the newest blocks of others that none of ours has named yet."""
         self._unnamed.pop(own, None)
@@ -188,6 +204,11 @@ class Chains:
         """At a new instant: all that is held is in committed rows."""
         if len(self._places) > HELD_MAX:
             self._places.clear()
+
+    def _tell(self, digest: bytes) -> None:
+        """What is durable with this batch tells of that block."""
+        if self._untold.pop(digest, None) is not None:
+            self._draft.delete(UNTOLD, digest)
 
     def _line_up(self, lines: list[tuple[int, bytes, int]], name: bytes, height: int) -> None:
         row = self._draft.get(CHAINS, chain_key(name, height))

@@ -85,6 +85,8 @@ class Intake:
                 if author.height:
                     self._voice.say(Seen(name, author.digest))
                 self._chains.told(name)
+        for name, digest in self._chains.take_untold():
+            self._voice.say(Seen(name, digest))
 
     def _of_use(self, signed: SignedHeader, wanted: bool) -> bool:
         header = signed.header

@@ -26,6 +26,7 @@ AUTHORS = "ledger_authors"  # author → chains.Author
 FORKS = "ledger_forks"  # author → the first `Fork` of it that was seen
 EVIDENCE = "ledger_evidence"  # account → the newest `Double` of it
 NAMED = "ledger_named"  # digest → the author who said so, of blocks that a `Seen` names and that are not here yet
+UNTOLD = "ledger_untold"  # digest → its author, of blocks beside their chain that nothing held here leans on yet
 REQUESTS = "ledger_requests"  # see protocol/requests.py
 
 GENESIS_KEY, TOTALS_KEY, MUTE_KEY, IN_FLIGHT_KEY = b"genesis", b"totals", b"mute", b"in_flight"

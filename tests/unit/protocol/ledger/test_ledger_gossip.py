@@ -166,6 +166,49 @@ def test_a_quiet_node_tells_of_a_fork_once_it_may_speak() -> None:
     assert {type(thing) for thing in bench.take_said()} >= {Fork, Seen}
 
 
+def forked_with_a_branch(bench: Bench) -> CheckedBlock:
+    """W3 forked, which all know, and has a block more beside its chain, which nobody has named yet."""
+    bench.says(W3, vote(bench.tx(amount=1)))
+    bench.rewind(W3)
+    bench.says(W3, vote(bench.tx(amount=2)))
+    bench.take_said()
+    bench.rewind_to(W3, 0, bench.root)
+    return bench.block(W3, vote(bench.tx(amount=3)))
+
+
+def test_what_a_withheld_block_has_named_is_told_by_whoever_has_taken_it_in() -> None:
+    bench = Bench()
+    branch = forked_with_a_branch(bench)
+    bench.push(bench.block(OWNER, vote(bench.tx()), parents=(branch.digest, b"w" * 32)), branch, sender=OWNER)
+    assert bench.machine._chains.holds(branch.digest)
+    assert bench.take_said() == [Seen(node_id_bytes(W3), branch.digest)]
+    bench.push(branch, sender=W1)
+    bench.wait(QUIET_MS)
+    assert bench.take_said() == [], "once"
+
+
+def test_a_quiet_node_tells_what_a_withheld_block_has_named_once_it_may_speak() -> None:
+    bench = Bench()
+    branch = forked_with_a_branch(bench)
+    bench.restart()
+    bench.push(bench.block(OWNER, vote(bench.tx()), parents=(branch.digest, b"w" * 32)), branch, sender=OWNER)
+    assert bench.take_said() == []
+    bench.restart()
+    bench.calm()
+    assert Seen(node_id_bytes(W3), branch.digest) in bench.take_said()
+    bench.restart()
+    bench.calm()
+    assert bench.take_said() == [], "once"
+
+
+def test_what_a_block_that_came_with_it_leans_on_needs_no_telling() -> None:
+    bench = Bench()
+    branch = forked_with_a_branch(bench)
+    bench.push(bench.block(OWNER, vote(bench.tx()), parents=(branch.digest,)), branch, sender=OWNER)
+    assert heads(bench)[OWNER] == 1
+    assert bench.take_said() == []
+
+
 def test_a_seen_of_an_author_who_never_forked_is_nothing_to_ask_for() -> None:
     bench = Bench()
     bench.says(W1, Seen(node_id_bytes(PAYEE), b"j" * 32))
