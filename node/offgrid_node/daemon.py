@@ -242,6 +242,7 @@ class Daemon:
                 bulk=self._bulk,
                 wraps=KeyWraps(key),
                 keeps_replicas=config.storage.enabled,
+                owner_share_percent=config.storage.owner_share_percent,
             ),
             data_dir=config.node.data_dir,
             job_timeout_ms=config.jobs.timeout_ms,

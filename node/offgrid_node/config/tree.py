@@ -142,6 +142,12 @@ class Storage(Section):
     """What is kept here. Paths that are not given lie in node.data_dir."""
 
     enabled: bool = Field(default=True, description="keep copies of others' objects")
+    owner_share_percent: int = Field(
+        default=50,
+        ge=1,
+        le=100,
+        description="most of the room for them that one owner's may take, 100 = all of it",
+    )
     copies: int = Field(default=3, ge=1, le=64, description="hosts that an object of this node's is brought to")
     required_milli: int = Field(
         default=2000,

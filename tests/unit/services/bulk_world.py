@@ -89,6 +89,7 @@ class Node:
 
     def __init__(self, world: World, name: str, *, enabled: bool = True) -> None:
         self.world, self.name, self.signer, self.enabled = world, name, world.signers[name], enabled
+        self.owner_share_percent = 100
         self.node_id = self.signer.node_id
         self.store, self.blobs = MemoryStore(), MemoryBlobs()
         self.up, self.lives, self.outbox_max = True, 0, OUTBOX_MAX
@@ -114,7 +115,15 @@ class Node:
         self.shipping = Shipping(self.runtime, self, members, sim_verify, self.blobs, self.bulk, keeping)
         self.uploads = Uploads(self.runtime, self.sealer, self.bulk, keeping)
         self.replicas = Replicas(
-            self.runtime, self.node_id, members, sim_verify, self.blobs, self.bulk, keeping, enabled=self.enabled
+            self.runtime,
+            self.node_id,
+            members,
+            sim_verify,
+            self.blobs,
+            self.bulk,
+            keeping,
+            enabled=self.enabled,
+            owner_share_percent=self.owner_share_percent,
         )
         self.handlers = ObjectHandlers(self.runtime, self.uploads, self.reading, self.replicas, Path(), 1)
         for other in world.by_id.values():

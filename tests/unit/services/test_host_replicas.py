@@ -413,6 +413,54 @@ class TestBounds:
         with pytest.raises(Exhausted, match="coming in here"):
             Parcel(world, nonce=b"m" * 16, size_bytes=half, stripe_bytes=2**24).open()
 
+    def test_the_share_of_one_owner(self, world: World) -> None:
+        """Two of three objects fit half of the room, whether they are here or coming in, after a restart as well."""
+        host = world.hosts[0]
+        first, second, third = (Parcel(world, nonce=bytes([n] * 16)) for n in range(3))
+        size = first.body.sealed_bytes
+        host.owner_share_percent, host.blobs = 50, MemoryBlobs(limit_bytes=5 * size)
+        host.restart()
+        first.open()
+        first.write(0, first.sealed)
+        first.commit()
+        second.open()
+        for _ in range(2):
+            with pytest.raises(Exhausted, match=r"owner_share_percent is 50") as caught:
+                third.open()
+            assert caught.value.reason == "OwnerShareFull"
+            assert f"keeps {size} bytes for {world.owner.node_id}, and {2 * size} more" in caught.value.message
+        host.restart()
+        second.open()
+        second.write(0, second.sealed)
+        second.commit()
+        with pytest.raises(Exhausted, match=f"keeps {2 * size} bytes"):
+            third.open()
+        assert second.open().offset == size, "what is kept already is not refused"
+
+    def test_a_share_of_all_is_bounded_by_the_disk_alone(self, world: World) -> None:
+        host = world.hosts[0]
+        first, second = (Parcel(world, nonce=bytes([n] * 16)) for n in range(2))
+        host.owner_share_percent, host.blobs = 100, MemoryBlobs(limit_bytes=2 * first.body.sealed_bytes)
+        host.restart()
+        first.open()
+        first.write(0, first.sealed[:100])
+        second.open()
+
+    def test_the_share_of_one_owner_leaves_the_others_theirs(self, world: World) -> None:
+        host = world.hosts[0]
+        mine, yours = Parcel(world), Parcel(world, nonce=b"y" * 16)
+        yours.owner = world.hosts[1]
+        yours.body = replace(yours.body, owner=yours.owner.node_id)
+        yours.manifest = objects_pb2.Manifest(signed=signed(MANIFEST_KIND, yours.body.encode(), yours.owner.signer))
+        yours.epoch_body = replace(yours.epoch_body, owner=yours.owner.node_id)
+        yours.epoch = signed(EPOCH_KIND, yours.epoch_body.encode(), yours.owner.signer)
+        host.owner_share_percent, host.blobs = 50, MemoryBlobs(limit_bytes=2 * mine.body.sealed_bytes)
+        host.restart()
+        mine.open()
+        mine.write(0, mine.sealed)
+        mine.commit()
+        yours.open()
+
     def test_a_read(self, parcel: Parcel) -> None:
         for request, kind in (
             (Read(object_id="../../etc/passwd", length=1), InvalidRequest),

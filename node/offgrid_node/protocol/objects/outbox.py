@@ -28,6 +28,7 @@ from offgrid_node.protocol.objects.tables import (
     OUTBOX_OPEN,
     SPREADING,
     name_key,
+    number_key,
     number_of,
     outbox_key,
     quorum_id_of,
@@ -218,7 +219,7 @@ class Outbox:
     def _count_job(self, entry: objects_pb2.OutboxEntry, more: int) -> None:
         if entry.for_job:
             self.jobs_open += more
-            self._draft.put_bytes(META, JOBS_OPEN, outbox_key(self.jobs_open))
+            self._draft.put_bytes(META, JOBS_OPEN, number_key(self.jobs_open))
 
     def note(self, number: int, status: objects_pb2.OutboxStatus.ValueType, tries: int, trouble: str) -> None:
         """How delivery of an open entry stands; `tries` more than before."""

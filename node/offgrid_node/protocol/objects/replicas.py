@@ -10,7 +10,7 @@ from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.objects.commands import KeepReplica
 from offgrid_node.protocol.objects.manifest import Manifest
 from offgrid_node.protocol.objects.settings import ObjectsSettings
-from offgrid_node.protocol.objects.tables import REPLICAS, quorum_id_of, replica_key
+from offgrid_node.protocol.objects.tables import KEPT_BYTES, REPLICAS, number_key, number_of, quorum_id_of, replica_key
 from offgrid_node.protocol.quorum.fence import ack_before
 from offgrid_node.protocol.quorum.records import Ack, Epoch, sign_ack
 
@@ -45,11 +45,13 @@ class Replicas:
             )
             signed = sign_ack(ack, self._settings.signer, self._settings.salt)
             stored_us = row.stored_us if row is not None else now.utc_us
-            kept = objects_pb2.ReplicaRow(
+            made = objects_pb2.ReplicaRow(
                 manifest=command.manifest, epoch=command.epoch, ack=signed, stored_us=stored_us
             )
-            self._draft.put(REPLICAS, key, kept)
+            self._draft.put(REPLICAS, key, made)
         if row is None:
+            kept = number_of(self._draft.get(KEPT_BYTES, body.owner.encode()) or b"") + body.sealed_bytes
+            self._draft.put_bytes(KEPT_BYTES, body.owner.encode(), number_key(kept))
             event = objects_pb2.ObjectEvent(
                 object_id=body.object_id, size_bytes=body.size_bytes, owner=body.owner, outcome="replica kept"
             )

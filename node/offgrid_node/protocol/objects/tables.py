@@ -15,6 +15,7 @@ OUTBOX = "outbox"  # number (8 bytes, big-endian) → OutboxEntry
 OUTBOX_OPEN = "outbox_open"  # number → object id, of what is not completed
 SPREADING = "objects_spreading"  # number → object id, of what is durable and still short of its copies
 REPLICAS = "replicas"  # object id "/" owner → ReplicaRow, at a host
+KEPT_BYTES = "replica_bytes"  # owner → how many bytes this host keeps for it (8 bytes, big-endian)
 OBJECT_REQUESTS = "object_requests"  # see protocol/requests.py
 META, LAST_NUMBER = "meta", b"outbox"  # the last number given
 JOBS_OPEN = b"outbox_jobs"  # in META: how many of OUTBOX_OPEN are inputs and results of jobs
@@ -23,13 +24,17 @@ NUMBER_BYTES, NUMBER_MAX = 8, 2**64 - 1
 NAME_DIGEST_BYTES = 16
 
 
-def outbox_key(number: int) -> bytes:
+def number_key(number: int) -> bytes:
     return number.to_bytes(NUMBER_BYTES, "big")
 
 
-def number_of(key: bytes) -> int:
-    """The inverse of `outbox_key`."""
-    return int.from_bytes(key, "big")
+def number_of(value: bytes) -> int:
+    """The inverse of `number_key`; 0 for nothing."""
+    return int.from_bytes(value, "big")
+
+
+def outbox_key(number: int) -> bytes:
+    return number_key(number)
 
 
 def name_prefix(name: str) -> bytes:

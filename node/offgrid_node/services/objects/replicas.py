@@ -29,7 +29,7 @@ from offgrid_node.protocol.objects.commands import KeepReplica
 from offgrid_node.protocol.objects.manifest import MANIFEST_KIND, OBJECT_ID, STRIPE_BYTES, TAG_BYTES, Manifest
 from offgrid_node.protocol.objects.replicas import check_epoch
 from offgrid_node.protocol.objects.shards import hash_shard
-from offgrid_node.protocol.objects.tables import OBJECTS, REPLICAS, replica_key
+from offgrid_node.protocol.objects.tables import KEPT_BYTES, OBJECTS, REPLICAS, number_of, replica_key
 from offgrid_node.protocol.quorum.records import EPOCH_KIND, Epoch
 from offgrid_node.protocol.signing import digest_of
 from offgrid_node.runtime import Runtime, Ticket
@@ -43,11 +43,12 @@ from offgrid_node.storage.blobs import BlobStore
 PIECE_BYTES_MAX = STRIPE_BYTES + TAG_BYTES  # a sealed stripe as this version makes them; far below gRPC's 4 MiB
 OPEN_PER_OWNER_MAX = 64  # replicas that one owner may have coming in at once
 STAGED_BYTES_PER_OWNER_MAX = 64 << 30  # of them together
+OWNER_SHARE_PERCENT = 50  # of the room for replicas
 IDLE_MS_MAX = 600_000  # one that its owner does not go on with for so long makes room for its next
 WRAPS_MAX, WRAP_BYTES_MAX = 64, 256
 DOUBTED_MAX = 1_024  # remembered; one that falls off is found out again
 HOLDERS_TOLD_MAX = 5  # as many node ids as fit the metadata of a fault
-RETRY_MS = 5_000
+RETRY_MS, FULL_RETRY_MS = 5_000, 60_000
 
 
 class Members(Protocol):
@@ -94,10 +95,13 @@ class Replicas:
         keeping: Keeping,
         *,
         enabled: bool = True,
+        owner_share_percent: int = OWNER_SHARE_PERCENT,
     ) -> None:
-        """`enabled`: whether this node keeps anything new for others (storage.enabled)."""
+        """`enabled`: whether this node keeps anything new for others (storage.enabled); `owner_share_percent`: how much
+        of the room for it one owner may take (storage.owner_share_percent)."""
         self._runtime, self._self_id, self._members, self._verify = runtime, self_id, members, verify
         self._blobs, self._bulk, self._keeping, self._enabled = blobs, bulk, keeping, enabled
+        self._owner_share_percent = owner_share_percent
         self._incoming: OrderedDict[tuple[str, str], _Incoming] = OrderedDict()  # the longest unused first
         self._doubted: OrderedDict[tuple[str, str], None] = OrderedDict()  # kept ones that proved damaged
         # At the disk an object id is one lane: owners who claim the same one end up under the same name.
@@ -306,7 +310,22 @@ class Replicas:
             raise Exhausted(
                 f"{more_bytes} bytes are too much for this host's disk: {free_bytes} are free",
                 reason="DiskFull",
-                retry_ms=60_000,
+                retry_ms=FULL_RETRY_MS,
+            )
+        self._check_share(owner, coming + claim.manifest.sealed_bytes, free_bytes)
+
+    def _check_share(self, owner: str, coming_bytes: int, free_bytes: int) -> None:
+        """The room is what is kept for all and what is free. What was let in counts until it is kept, so no owner gets
+        more by asking for much at once."""
+        kept = {key.decode(): number_of(value) for key, value in self._runtime.store.scan(KEPT_BYTES)}
+        room = free_bytes + sum(kept.values())
+        most = room * self._owner_share_percent // 100
+        if self._owner_share_percent < 100 and kept.get(owner, 0) + coming_bytes > most:
+            raise Exhausted(
+                f"this host keeps {kept.get(owner, 0)} bytes for {owner}, and {coming_bytes} more would be above its "
+                f"share, {most}: storage.owner_share_percent is {self._owner_share_percent} there",
+                reason="OwnerShareFull",
+                retry_ms=FULL_RETRY_MS,
             )
 
     def _touch(self, key: tuple[str, str], incoming: _Incoming) -> None:

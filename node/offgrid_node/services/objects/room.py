@@ -24,7 +24,7 @@ from offgrid_node.services.mesh import mesh_of
 from offgrid_node.services.objects.handlers import ObjectHandlers
 from offgrid_node.services.objects.keeping import Keeping
 from offgrid_node.services.objects.reading import Carrier, Reading
-from offgrid_node.services.objects.replicas import Replicas
+from offgrid_node.services.objects.replicas import OWNER_SHARE_PERCENT, Replicas
 from offgrid_node.services.objects.sealing import UPLOAD_PREFIX, Sealer, Wraps
 from offgrid_node.services.objects.shipping import Shipping
 from offgrid_node.services.objects.uploads import Uploads
@@ -36,12 +36,14 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ObjectParts:
-    """What objects need besides a node's other parts. `keeps_replicas`: whether anything new is kept for others."""
+    """What objects need besides a node's other parts. `keeps_replicas`: whether anything new is kept for others, and of
+    the room for that one owner may take `owner_share_percent`."""
 
     blobs: BlobStore
     bulk: Bulk
     wraps: Wraps
     keeps_replicas: bool = True
+    owner_share_percent: int = OWNER_SHARE_PERCENT
     stripe_bytes: int = STRIPE_BYTES
 
 
@@ -82,7 +84,17 @@ class ObjectRoom:
             runtime,
             self.uploads,
             self.reading,
-            Replicas(runtime, self_id, directory, verify, blobs, bulk, self.keeping, enabled=parts.keeps_replicas),
+            Replicas(
+                runtime,
+                self_id,
+                directory,
+                verify,
+                blobs,
+                bulk,
+                self.keeping,
+                enabled=parts.keeps_replicas,
+                owner_share_percent=parts.owner_share_percent,
+            ),
             data_dir,
             inline_limit_bytes,
         )
