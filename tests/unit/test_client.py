@@ -13,7 +13,7 @@ from small_node import OTHER_ID, SmallNode
 
 import offgrid
 from offgrid.client import Client, NoNode, OffgridError, find, payloads
-from offgrid.client.calls import REPEATS_MAX, pause_ms
+from offgrid.client.calls import REPEATS_MAX, REPLY_BYTES_MAX, pause_ms
 from offgrid.client.events import EVENT_TYPES
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.errors import Exhausted, NotFound, OutcomeUnknown, PermissionDenied, Unavailable
@@ -169,6 +169,36 @@ class TestErrors:
             client.mesh.status()
         error = caught.value
         assert (error.reason, error.retry_ms, error.metadata) == ("BrokerUnavailable", 2_000, {"a": "b"})
+
+    @pytest.mark.parametrize(
+        ("code", "reason", "said"),
+        [
+            (grpc.StatusCode.UNIMPLEMENTED, "UnknownMethod", "does not know MeshService/GetStatus"),
+            (grpc.StatusCode.INTERNAL, "ConnectionLost", "broke off before it was answered (stumbled)"),
+            (grpc.StatusCode.UNKNOWN, "ConnectionLost", "broke off before it was answered (stumbled)"),
+            (grpc.StatusCode.RESOURCE_EXHAUSTED, "ConnectionLost", "broke off before it was answered (stumbled)"),
+            (grpc.StatusCode.UNAUTHENTICATED, "NotANode", "is no offgrid node (UNAUTHENTICATED: stumbled)"),
+            (grpc.StatusCode.NOT_FOUND, "NotANode", "is no offgrid node (NOT_FOUND: stumbled)"),
+        ],
+    )
+    def test_what_no_node_has_said_is_a_sentence_all_the_same(
+        self, node: SmallNode, client: Client, code: grpc.StatusCode, reason: str, said: str
+    ) -> None:
+        node.stumble("GetStatus", code)
+        with pytest.raises(OffgridError) as caught:
+            client.mesh.status()
+        assert (caught.value.code, caught.value.reason) == (code.name, reason)
+        assert caught.value.message.endswith(said)
+        assert node.address in caught.value.message
+
+    def test_an_answer_above_what_this_client_takes_is_said_in_bytes(self, node: SmallNode, client: Client) -> None:
+        answer = node.on_GetStatus(None)
+        answer.notices.append("x" * REPLY_BYTES_MAX)
+        node.on_GetStatus = lambda request: answer
+        with pytest.raises(OffgridError) as caught:
+            client.mesh.status()
+        assert caught.value.reason == "MessageTooLarge"
+        assert caught.value.message.endswith(f"bytes; at most {REPLY_BYTES_MAX} are allowed")
 
     def test_garbled_details_are_left_aside(self) -> None:
         from offgrid.client.errors import _described

@@ -7,6 +7,7 @@ the same request id, is then sent again after a growing pause (AIP-155, AIP-194)
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from typing import TypeVar
@@ -22,6 +23,8 @@ PAUSE_MS = 50  # before the first repetition; doubled for each further one
 PAUSE_MS_MAX = 1_000  # a node that asks for more is asked by the caller, not by us
 REPLY_BYTES_MAX = 4 * 1024 * 1024  # what a node sends at most; outputs and logs are bounded far below it
 REQUEST_ID_BYTES = 16
+SAID_CHARS_MAX = 200  # of gRPC's own words
+TOO_LARGE = re.compile(r"larger than max \((\d+) vs\. (\d+)\)")
 
 R = TypeVar("R", bound=Message)
 
@@ -70,7 +73,8 @@ class Calls:
         call: grpc.UnaryUnaryMultiCallable[Message, R] = self._channel.unary_unary(
             f"/offgrid.v1.{method}", request_serializer=_bytes_of, response_deserializer=answer.FromString
         )
-        deadline, repeats = time.monotonic() + max(self.timeout_s, timeout_s), 0
+        within_s, repeats = max(self.timeout_s, timeout_s), 0
+        deadline = time.monotonic() + within_s
         while True:
             try:
                 return call(request, timeout=max(0.0, deadline - time.monotonic()), metadata=self._metadata)
@@ -78,7 +82,7 @@ class Calls:
                 error = from_rpc(raised)
                 wait = pause_ms(repeats, error) if repeatable else None
                 if wait is None or time.monotonic() + wait / 1000 >= deadline:
-                    raise self._explained(error) from None
+                    raise self._explained(method, error, within_s) from None
             time.sleep(wait / 1000)
             repeats += 1
 
@@ -101,27 +105,36 @@ class Calls:
         try:
             yield from call
         except grpc.RpcError as raised:
-            raise self._explained(from_rpc(raised)) from None
+            raise self._explained(method, from_rpc(raised), timeout_s) from None
         finally:
             call.cancel()
 
-    def _explained(self, error: OffgridError) -> OffgridError:
-        """gRPC's own words, where no node has spoken, as a sentence that says what to do."""
-        if error.reason:
-            return error
-        if error.code == "UNAVAILABLE" and "Permission denied" in error.message:
-            error.code, error.reason = "PERMISSION_DENIED", "SocketDenied"
-            said = f"{self.address.target} belongs to another user; only the node's owner may call it"
-        elif error.code == "UNAVAILABLE":
-            error.reason, said = "NoAnswer", f"no node answers at {self.address.target}"
-        elif error.code == "DEADLINE_EXCEEDED":
-            error.reason, said = "DeadlineExceeded", f"the node gave no answer within {self.timeout_s:g} s"
-        elif error.code == "RESOURCE_EXHAUSTED" and "larger than max" in error.message:
-            error.reason, said = "MessageTooLarge", f"the message is too large for one call ({error.message})"
-        else:
-            return error
-        error.message, error.args = said, (said,)
+    def _explained(self, method: str, error: OffgridError, timeout_s: float | None) -> OffgridError:
+        """gRPC's own words, where no node has spoken, as a reason and a sentence."""
+        if not error.reason:
+            if error.code == "UNAVAILABLE" and "Permission denied" in error.message:
+                error.code = "PERMISSION_DENIED"
+            error.reason, error.message = self._sentence(method, error, timeout_s)
+            error.args = (error.message,)
         return error
+
+    def _sentence(self, method: str, error: OffgridError, timeout_s: float | None) -> tuple[str, str]:
+        target, said = self.address.target, " ".join(error.message.split())[:SAID_CHARS_MAX]
+        match error.code:
+            case "UNAVAILABLE":
+                return "NoAnswer", f"no node answers at {target}"
+            case "PERMISSION_DENIED" if "Permission denied" in said:
+                return "SocketDenied", f"{target} belongs to another user; only the node's owner may call it"
+            case "DEADLINE_EXCEEDED":
+                return "DeadlineExceeded", f"the node gave no answer within {timeout_s or self.timeout_s:g} s"
+            case "RESOURCE_EXHAUSTED" if sizes := TOO_LARGE.search(said):
+                text = f"{sizes[1]} bytes; at most {sizes[2]} are allowed"
+                return "MessageTooLarge", f"the message is too large for one call: {text}"
+            case "CANCELLED" | "UNKNOWN" | "INTERNAL" | "RESOURCE_EXHAUSTED":  # what gRPC says of a broken connection
+                return "ConnectionLost", f"the call to {target} broke off before it was answered ({said})"
+            case "UNIMPLEMENTED":
+                return "UnknownMethod", f"what answers at {target} does not know {method}"
+        return "NotANode", f"what answers at {target} is no offgrid node ({error.code}: {said})"
 
     def close(self) -> None:
         self._channel.close()

@@ -24,9 +24,9 @@ class Violation:
 class OffgridError(Exception):
     """A call failed.
 
-    `code` is gRPC's word ("NOT_FOUND"), `reason` a stable UpperCamelCase word of the node's ("" when it was not the
-    node that spoke), `message` a sentence for people, `violations` the wrong fields, `retry_ms` how long to wait before
-    trying again (None: waiting does not help).
+    `code` is gRPC's word ("NOT_FOUND"), `reason` a stable UpperCamelCase word of the node's (or, when no node has
+    spoken, of this client's: NoAnswer, ConnectionLost, NotANode…), `message` a sentence for people, `violations` the
+    wrong fields, `retry_ms` how long to wait before trying again (None: waiting does not help).
     """
 
     def __init__(

@@ -9,30 +9,16 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+from cli_run import OFFGRID, Run
 from small_node import OTHER_ID, SmallNode
 
-from offgrid_node.protocol.errors import (
-    AlreadyExists,
-    Corrupt,
-    Exhausted,
-    FailedPrecondition,
-    Fault,
-    Internal,
-    InvalidRequest,
-    NotFound,
-    PeerFault,
-    PermissionDenied,
-    Unavailable,
-)
 from offgrid_tools.cli import exits, run
 from offgrid_tools.cli.events import since_us
 from offgrid_tools.cli.output import clean, duration, number, size
 
-OFFGRID = [sys.executable, "-c", "from offgrid_tools.cli import main; main()"]
 COMMANDS = (
     [], ["status"], ["peers"], ["mesh"], ["mesh", "invite"], ["mesh", "remove"], ["mesh", "members"],
     ["mission"], ["mission", "create"], ["mission", "list"], ["mission", "show"], ["mission", "update"],
@@ -43,24 +29,6 @@ COMMANDS = (
     ["put"], ["get"], ["ls"], ["info"], ["outbox"],
     ["quorum"], ["quorum", "create"], ["quorum", "ack"], ["quorum", "status"], ["quorum", "list"],
 )  # fmt: skip
-
-
-class Run:
-    """One run of the command in this process."""
-
-    def __init__(self, capsys: pytest.CaptureFixture[str], node: SmallNode) -> None:
-        self._capsys, self._node = capsys, node
-
-    def __call__(self, *argv: str) -> tuple[int, str, str]:
-        code = run(["--socket", self._node.address, *argv])
-        said = self._capsys.readouterr()
-        return code, said.out, said.err
-
-    def json(self, *argv: str) -> object:
-        code, out, _ = self("--json", *argv)
-        assert code == exits.OK
-        assert out.count("\n") == 1, "one document on one line"
-        return json.loads(out)
 
 
 @pytest.fixture
@@ -349,98 +317,6 @@ class TestForScripts:
         assert og("job", "run", "x", "--", "--json")[2].startswith("offgrid:"), "behind -- it is the program's"
 
 
-class TestExitCodes:
-    @pytest.mark.parametrize(
-        ("fault", "code"),
-        [
-            (InvalidRequest("x"), exits.USAGE),
-            (NotFound("x"), exits.NOT_FOUND),
-            (PermissionDenied("x"), exits.REFUSED),
-            (FailedPrecondition("x"), exits.REFUSED),
-            (AlreadyExists("x"), exits.REFUSED),
-            (PeerFault("x"), exits.REFUSED),
-            (Unavailable("x", retry_ms=60_000), exits.UNAVAILABLE),
-            (Exhausted("x"), exits.EXHAUSTED),
-            (Corrupt("x"), exits.INTERNAL),
-            (Internal("x"), exits.INTERNAL),
-            (NotFound("x", reason="UnknownMethod"), exits.INTERNAL),
-        ],
-        ids=lambda value: type(value).__name__ if isinstance(value, Fault) else str(value),
-    )
-    def test_what_the_node_says(self, og: Run, node: SmallNode, fault: Fault, code: int) -> None:
-        node.stumble("GetStatus", fault)
-        ended, out, err = og("status")
-        assert (ended, out) == (code, "")
-        assert err.startswith("offgrid: x\n")
-
-    def test_amounts_that_lack_are_said_in_credits(self, og: Run, node: SmallNode) -> None:
-        metadata = {"needed_micro": "12500000", "available_micro": "0"}
-        node.stumble("GetStatus", FailedPrecondition("12500000", reason="InsufficientFunds", metadata=metadata))
-        code, _, err = og("status")
-        assert code == exits.REFUSED
-        assert "needs 12.5 with its fee; the account has 0 that" in err
-        assert "12500000" not in err
-        assert "→ `offgrid balance`" in err
-
-    def test_no_node(self, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-        assert run(["--node-dir", str(tmp_path), "status"]) == exits.UNAVAILABLE
-        said = capsys.readouterr().err
-        assert str(tmp_path / "offgrid.sock") in said
-        assert "offgrid-node run" in said
-
-    def test_a_node_that_died_leaves_its_socket(self, og: Run, node: SmallNode) -> None:
-        keep = node.folder / "offgrid.sock"
-        node.stop()
-        _dead_socket(keep)
-        code, _, err = og("status")
-        assert code == exits.UNAVAILABLE
-        assert "no node answers" in err
-
-    def test_words_that_are_no_commands(self, og: Run) -> None:
-        code, _, err = og("stauts")
-        assert code == exits.USAGE
-        assert "did you mean 'status'?" in err
-        assert og("mission", "update", "m-1")[0] == exits.USAGE
-        assert og("mission")[0] == exits.USAGE
-        assert og("mesh", "invite", "--role", "king")[0] == exits.USAGE
-
-    def test_a_shell_is_told_what_could_come_next(self) -> None:
-        asked = {"_OFFGRID_COMPLETE": "bash_complete", "COMP_WORDS": "offgrid mi", "COMP_CWORD": "1"}
-        said = subprocess.run(OFFGRID, env=os.environ | asked, capture_output=True, text=True, check=False)
-        assert said.stdout == "plain,mission\n"
-
-    def test_a_defect_is_a_sentence_not_a_traceback(self, og: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-        from offgrid.client.mesh import Mesh
-
-        monkeypatch.setattr(Mesh, "status", lambda self: 1 / 0)
-        code, _, err = og("status")
-        assert code == exits.INTERNAL
-        assert "ZeroDivisionError" in err
-        assert "Traceback" not in err
-
-    def test_whoever_reads_us_may_leave(self, node: SmallNode) -> None:
-        for count in range(300):
-            node.record(10, "MISSION_CREATED", f"m-{count}")
-        read_end, write_end = os.pipe()
-        os.close(read_end)
-        argv = [*OFFGRID, "--socket", node.address, "events", "--limit", "0"]
-        ended = subprocess.run(argv, stdout=write_end, stderr=subprocess.PIPE, check=False)
-        os.close(write_end)
-        assert (ended.returncode, ended.stderr) == (exits.PIPE_CLOSED, b"")
-
-    def test_interrupted_while_waiting(self, node: SmallNode) -> None:
-        answer = node.on_GetStatus
-        node.on_GetStatus = lambda request: time.sleep(2) or answer(request)
-        argv = [*OFFGRID, "--socket", node.address, "status"]
-        with subprocess.Popen(argv, stderr=subprocess.PIPE, text=True) as waiting:
-            while not node.calls["GetStatus"]:
-                assert waiting.poll() is None
-            waiting.send_signal(signal.SIGINT)
-            assert waiting.wait(10) == exits.INTERRUPTED
-            assert waiting.stderr is not None
-            assert waiting.stderr.read().strip() == ""
-
-
 class TestTheSimulator:
     def test_replays_a_seed_without_a_node(self, capsys: pytest.CaptureFixture[str]) -> None:
         said = []
@@ -499,11 +375,3 @@ def _job(job_id: str):
     from offgrid.v1.jobs_pb2 import JOB_STATE_CREATED, Job
 
     return Job(job_id=job_id, state=JOB_STATE_CREATED)
-
-
-def _dead_socket(path: Path) -> None:
-    import socket
-
-    path.unlink(missing_ok=True)
-    with socket.socket(socket.AF_UNIX) as dead:
-        dead.bind(str(path))

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 PROGRAM, COMPLETION = "offgrid", "_OFFGRID_COMPLETE"
 HELP_COLUMNS_MIN, HELP_COLUMNS_MAX = 50, 100
+LOOK_FIRST = "it may have been carried out all the same: look before you send it again"
 
 
 def run(argv: Sequence[str]) -> int:
@@ -70,14 +71,16 @@ def _failed(settings: Settings, error: Exception) -> int:
     from offgrid.client.errors import OffgridError
 
     if isinstance(error, OffgridError):
+        in_credits = _in_credits(error)
+        violations = [{"field": v.field, "description": v.description} for v in error.violations]
         return _say(
             settings,
             exits.BY_CODE.get(error.code, exits.INTERNAL),
-            _sentence(error),
+            in_credits or error.message,
             hint=_hint(error),
             code=error.code,
             reason=error.reason,
-            violations=[{"field": v.field, "description": v.description} for v in error.violations],
+            violations=violations if settings.json or not in_credits else [],
             retry_ms=error.retry_ms,
         )
     if isinstance(error, OSError):
@@ -93,17 +96,13 @@ def _failed(settings: Settings, error: Exception) -> int:
     )
 
 
-def _sentence(error: OffgridError) -> str:
-    """The node's sentence; amounts as people write them, where it names them apart."""
-    needed, free = (error.metadata.get(name, "") for name in ("needed_micro", "available_micro"))
-    if error.reason == "InsufficientFunds" and needed.isdecimal() and free.isdecimal():
-        from offgrid_tools.cli.amounts import credits_of
+def _in_credits(error: OffgridError) -> str:
+    """The node's sentence with amounts as people write them, where it names amounts apart; else ""."""
+    if not any(name.endswith("_micro") for name in error.metadata):
+        return ""
+    from offgrid_tools.cli.amounts import refusal_in_credits
 
-        return (
-            f"the transfer needs {credits_of(int(needed))} with its fee; the account has {credits_of(int(free))} that "
-            "are final and not spoken for"
-        )
-    return error.message
+    return refusal_in_credits(error.reason, error.metadata)
 
 
 def _say(settings: Settings, exit_code: int, message: str, *, hint: str = "", **details: object) -> int:
@@ -114,13 +113,15 @@ def _say(settings: Settings, exit_code: int, message: str, *, hint: str = "", **
         document = {"error": {"exit_code": exit_code, "message": message, "hint": hint, **details}}
         click.echo(json.dumps(document, ensure_ascii=False), err=True)
         return exit_code
+    from offgrid_tools.cli.output import clean
+
     lines = [f"offgrid: {message}"]
     violations = details.get("violations")
     if isinstance(violations, list):
         lines += [f"  {v['field']}: {v['description']}" for v in violations if v["description"] not in message]
     if hint:
         lines.append(f"  → {hint}")
-    click.echo("\n".join(lines), err=True)
+    click.echo(clean("\n".join(lines), lines=True), err=True)
     return exit_code
 
 
@@ -136,6 +137,8 @@ def _hint(error: object) -> str:
         "NoNode": "start one (`offgrid-node init --mesh NAME`, then `offgrid-node run`) or say where it is: "
         "--node-dir DIR or --socket PATH",
         "NoAnswer": "is it running? start it with `offgrid-node run`",
+        "ConnectionLost": LOOK_FIRST,
+        "NotANode": "--node-dir DIR or --socket PATH say where the node is",
         "SocketDenied": "run this as the user who runs the node",
         "BrokerUnavailable": "`offgrid peers` shows who is alive; --mode auto falls back to this node itself",
         "NoHostsAvailable": "`offgrid market` shows who offers what",
@@ -145,7 +148,7 @@ def _hint(error: object) -> str:
     }
     by_code = {
         "NOT_FOUND": "the matching `list` command shows what there is",
-        "DEADLINE_EXCEEDED": "the outcome is unknown; repeating the command is safe",
+        "DEADLINE_EXCEEDED": LOOK_FIRST,
         "UNIMPLEMENTED": "node and command are of different versions: `offgrid --version`, `offgrid status`",
     }
     return by_reason.get(reason) or by_code.get(code, "")
