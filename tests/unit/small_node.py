@@ -3,7 +3,7 @@
 
 It answers with pages of two, makes one thing per request id, and "runs" jobs at once: the command `wc` counts words,
 `false` fails. A transfer is final once it is watched, one to "nobody" never is. `stumble` makes the next calls of a
-method fail, as a flooded or restarting node would.
+method fail, as a flooded or restarting node would. It is as long as a node has methods: a few lines for each.
 """
 
 from __future__ import annotations
