@@ -107,13 +107,31 @@ class Gate:
         self._read_timeout_s = read_timeout_s
         self._reading: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
 
+    def identify(self, context: Context) -> Caller:
+        """Who is calling, as it is now. Raises PermissionDenied."""
+        return self._identify(context)
+
     def enter(self, context: Context) -> tuple[Caller, Visit]:
         """Admits the call until it has ended. Raises PermissionDenied or Exhausted."""
         caller = self._identify(context)
-        now_ms = time.monotonic_ns() // 1_000_000
-        visit = self._budget.enter(_peer_of(caller, context), now_ms, rated=caller.kind is not Kind.ADMIN)
+        visit = self._visit(caller, context)
         context.add_done_callback(lambda _: visit.leave())
         return caller, visit
+
+    def admit(self, context: Context, size_bytes: int) -> tuple[Caller, Visit]:
+        """Admits one call among several on a stream, with its request; `leave` is owed. Raises as `enter` does."""
+        caller = self._identify(context)
+        visit = self._visit(caller, context)
+        try:
+            visit.take(size_bytes)
+        except Exhausted:
+            visit.leave()
+            raise
+        return caller, visit
+
+    def _visit(self, caller: Caller, context: Context) -> Visit:
+        now_ms = time.monotonic_ns() // 1_000_000
+        return self._budget.enter(_peer_of(caller, context), now_ms, rated=caller.kind is not Kind.ADMIN)
 
     async def read(self, caller: Caller, visit: Visit, context: Context) -> bytes:
         """The request's bytes, counted against the caller's budget."""

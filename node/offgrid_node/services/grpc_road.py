@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import grpc
 from google.protobuf.message import DecodeError, Message
@@ -28,11 +28,14 @@ from offgrid_node.protocol.errors import (
 )
 from offgrid_node.services import grpc_options
 from offgrid_node.services.client import Done
+from offgrid_node.services.grpc_lane import LANE_CALL_BYTES_MAX, Lane
 from offgrid_node.services.router import METHODS
 from offgrid_node.services.status import fault_of
 from offgrid_node.services.tls import channel_credentials
 
-CALLS_MAX = 4_096  # under way at once
+CALLS_MAX = 4_096  # under way at once, each by itself
+LANE_CALLS_MAX = 256  # on one lane; the other side admits twice as many of a peer
+LANE_RETRY_S = 5.0
 CHANNELS_MAX = 512
 ADDRESSES_MAX = 8  # tried for one call
 ADDRESS_SHARE_MIN_S = 0.1  # what one address gets of a short deadline before the next is tried
@@ -68,6 +71,7 @@ class _Link:
     certificate: bytes
     channel: grpc.aio.Channel
     calls: int = 0
+    lane_after_s: float = 0.0  # when a lane may be tried again
 
 
 class GrpcRoad:
@@ -80,6 +84,8 @@ class GrpcRoad:
         self._links: dict[tuple[str, str], _Link] = {}  # the longest unused first
         self._calls: set[asyncio.Task[None]] = set()
         self._closing: set[asyncio.Task[None]] = set()
+        self._lanes: dict[str, Lane] = {}  # by node
+        self._running: set[asyncio.Task[None]] = set()  # of lanes
         self._closed_to_us: set[str] = set()
         self._closed = False
 
@@ -87,6 +93,11 @@ class GrpcRoad:
     def closed_to_us(self) -> int:
         """How many members hung up on this node when it last tried to connect."""
         return len(self._closed_to_us)
+
+    @property
+    def lanes(self) -> int:
+        """How many lanes are open."""
+        return sum(lane.is_open for lane in self._lanes.values())
 
     def reaches(self, node: str) -> bool:
         view = self._directory()
@@ -98,10 +109,8 @@ class GrpcRoad:
             done(Unavailable("this node is stopping", reason="Stopping"))
         elif len(self._calls) >= CALLS_MAX:
             done(Unavailable(f"{CALLS_MAX} calls are under way already", reason="RoadBusy", retry_ms=RETRY_MS))
-        else:
-            task = asyncio.ensure_future(self._carry(node, method, request, timeout_ms / 1000, done))
-            self._calls.add(task)
-            task.add_done_callback(self._calls.discard)
+        elif not self._by_lane(node, method, request, timeout_ms / 1000, done):
+            self._keep(self._calls, self._carry(node, method, request, timeout_ms / 1000, done))
 
     def refresh(self) -> None:
         """Closes connections to members that are gone, or whose certificate or addresses have changed."""
@@ -116,9 +125,20 @@ class GrpcRoad:
         self._closed = True
         for key in list(self._links):
             self._drop(key)
-        await asyncio.gather(*self._closing, *self._calls, return_exceptions=True)
+        await asyncio.gather(*self._closing, *self._calls, *self._running, return_exceptions=True)
 
     # ---- one call
+
+    def _by_lane(self, node: str, method: str, request: Message, timeout_s: float, done: Done) -> bool:
+        """Whether an open lane has taken the call."""
+        lane, known = self._lanes.get(node), METHODS.get(method)
+        if lane is None or not lane.is_open or known is None or known.streaming or len(lane) >= LANE_CALLS_MAX:
+            return False
+        data = request.SerializeToString()
+        if len(data) > LANE_CALL_BYTES_MAX:
+            return False
+        lane.call(known, data, timeout_s, done)
+        return True
 
     async def _carry(self, node: str, method: str, request: Message, timeout_s: float, done: Done) -> None:
         outcome: Message | Fault
@@ -159,6 +179,7 @@ class GrpcRoad:
             raise OutcomeUnknown(f"the connection to {node} was closed", reason="CallCancelled") from error
         finally:
             link.calls -= 1
+        self._open_lane(node, link)
         return _decode(method, known.response, raw)
 
     async def _ready_link(self, node: str, deadline_s: float) -> _Link:
@@ -206,6 +227,27 @@ class GrpcRoad:
         self._links[key] = link
         return link
 
+    def _open_lane(self, node: str, link: _Link) -> None:
+        """For the calls that follow, over a connection that has just worked."""
+        if node in self._lanes or time.monotonic() < link.lane_after_s or self._closed:
+            return
+        link.lane_after_s = time.monotonic() + LANE_RETRY_S
+        lane = self._lanes[node] = Lane(node)
+
+        async def run() -> None:
+            try:
+                await lane.run(link.channel)
+            finally:
+                if self._lanes.get(node) is lane:
+                    del self._lanes[node]
+
+        self._keep(self._running, run())
+
+    def _keep(self, tasks: set[asyncio.Task[None]], work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
     def _make_room(self) -> None:
         while len(self._links) >= CHANNELS_MAX:
             idle = next((key for key, link in self._links.items() if not link.calls), next(iter(self._links)))
@@ -215,9 +257,7 @@ class GrpcRoad:
         self._close(self._links.pop(key))
 
     def _close(self, link: _Link) -> None:
-        task = asyncio.ensure_future(link.channel.close())
-        self._closing.add(task)
-        task.add_done_callback(self._closing.discard)
+        self._keep(self._closing, link.channel.close())
 
 
 async def _connect(channel: grpc.aio.Channel, timeout_s: float) -> bool:

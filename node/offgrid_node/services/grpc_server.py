@@ -23,6 +23,7 @@ from offgrid_node.services.admin_socket import UNIX_PREFIX, bind_unix, check_loo
 from offgrid_node.services.budget import Limits
 from offgrid_node.services.grpc_calls import Calls, Handlers, Paths
 from offgrid_node.services.grpc_gate import Gate, ResolveCaller, Running, by_certificate, by_nothing, by_place, by_token
+from offgrid_node.services.grpc_lane_server import lane_handlers
 from offgrid_node.services.grpc_standard import StandardServices
 from offgrid_node.services.router import Router
 from offgrid_node.services.tls import server_credentials
@@ -59,6 +60,7 @@ class GrpcServer:
         self._limits = limits
         self._door_limits = door_limits
         self._running = Running()
+        self._router = router
         self._calls = Calls(router, self._running, on_refused)
         self._standard = StandardServices(self._running)
         self._servers: list[grpc.aio.Server] = []
@@ -145,7 +147,8 @@ class GrpcServer:
         self._remove.clear()
 
     def _for_members(self, gate: Gate) -> Handlers:
-        return {**self._calls.handlers(gate), **self._standard.handlers(gate)}
+        lanes = lane_handlers(gate, self._router, self._running)
+        return {**self._calls.handlers(gate), **self._standard.handlers(gate), **lanes}
 
     def _server(self, options: grpc_options.Options, handlers: Handlers) -> grpc.aio.Server:
         return grpc.aio.server(handlers=[Paths(handlers)], options=options)
