@@ -108,11 +108,10 @@ class Driver:
             else:
                 self._runtime.fail(pending, fault)
         finally:
-            self._slow_down()
-            self.poke()
+            self._rest()
 
     def _rest(self) -> None:
-        """Nothing was gathered: the inbox is empty, what it held was lost with a failing machine, or there is none."""
+        """A turn is over: whatever the inbox holds by now is the next one's, after a pause if something was lost."""
         assert self._runtime is not None
         self._slow_down()
         if self._runtime.inbox_depth or self._pause_ms:

@@ -155,6 +155,7 @@ class Runtime:
         self._numbers = itertools.count(1)
         self._watchers: list[Watcher] = []
         self._in_commit: Pending | None = None
+        self._due_ms: int | None = None  # of all machines; only a step or a load moves it
         self._absent: Fault | None = None  # why there are no machines
         self.failures = 0  # batches that were lost and loads that failed, so that the driver can slow down
         self.machines: Mapping[str, Machine] = self._load()
@@ -183,6 +184,8 @@ class Runtime:
     def wake(self) -> None:
         """Gives a Woke to each machine whose deadline has passed."""
         now = self.clock.now()
+        if self._due_ms is None or self._due_ms > now.mono_ms:
+            return
         for domain, machine in self.machines.items():
             due = machine.deadline_ms()
             if due is not None and due <= now.mono_ms:
@@ -216,7 +219,7 @@ class Runtime:
 
     def deadline_ms(self) -> int | None:
         """The earliest deadline of all machines."""
-        return min((due for m in self.machines.values() if (due := m.deadline_ms()) is not None), default=None)
+        return self._due_ms
 
     def watch(self, watcher: Watcher) -> Callable[[], None]:
         """Adds a watcher and returns what removes it."""
@@ -269,6 +272,7 @@ class Runtime:
     def _step(self, queues: dict[str, list[object]], pending: Pending, now: Now) -> None:
         for _ in range(ROUNDS_MAX):
             if not any(queues.values()):
+                self._due_ms = _earliest(self.machines)
                 return
             for domain in DOMAINS:
                 inputs, queues[domain] = queues[domain], []
@@ -347,7 +351,7 @@ class Runtime:
         are refused with its fault, there are no machines, `ask` raises it, and each `gather` tries again. Calls and
         executions go on in any case: why they began was durable before.
         """
-        self.machines = {}
+        self.machines, self._due_ms = {}, None
         try:
             self.machines, self._absent = self._load(), None
         except Exception as error:  # noqa: BLE001 - whatever keeps memory from being rebuilt, the old must not serve
@@ -369,7 +373,12 @@ class Runtime:
         now, machines = self.clock.now(), self._build()
         for machine in machines.values():
             machine.load(self.store, now)
+        self._due_ms = _earliest(machines)
         return machines
+
+
+def _earliest(machines: Mapping[str, Machine]) -> int | None:
+    return min((due for m in machines.values() if (due := m.deadline_ms()) is not None), default=None)
 
 
 def _defect(reason: str, what: str, error: Exception) -> Internal:

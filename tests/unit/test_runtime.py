@@ -403,13 +403,15 @@ def test_a_batch_is_bounded() -> None:
 def test_a_machine_is_woken_when_its_deadline_has_passed_and_not_before() -> None:
     bench = Bench()
     bench.machine().due = 1_500
+    bench.ask(1)
+    bench.runtime.turn()  # a deadline moves in a step and nowhere else
     assert bench.runtime.deadline_ms() == 1_500
     bench.runtime.wake()
     assert bench.runtime.gather() is None
     bench.clock.mono_ms = 1_500
     bench.runtime.wake()
     bench.runtime.turn()
-    assert bench.machine().heard == [Woke()]
+    assert bench.machine().heard[1:] == [Woke()]
 
 
 def test_the_driver_is_told_once_when_input_begins() -> None:

@@ -19,6 +19,7 @@ from offgrid_node.protocol.jobs.commands import Arriving, DeliverAwards, Report,
 from offgrid_node.protocol.jobs.host import Host, price_of
 from offgrid_node.protocol.jobs.large import OUTPUT_LOST
 from offgrid_node.protocol.jobs.open_jobs import Open, OpenJobs
+from offgrid_node.protocol.jobs.orders import AttemptKey
 from offgrid_node.protocol.jobs.peers import Peers
 from offgrid_node.protocol.jobs.post import CALL_BYTES_MAX, CALL_TIMEOUT_MAX_MS, Post, Tag, transfer_ms
 from offgrid_node.protocol.jobs.receipts import ReceiptBody
@@ -151,8 +152,14 @@ class Core:
                 self._lose_and_wait(entry, f"refused: {outcome.refusal[:REFUSAL_CHARS_MAX]}", now)
 
     def on_reports(self, ticket: int, command: ReportResults, now: Now, rng: Rng) -> None:
-        outcomes = [self._on_report(command.host, report, now, rng) for report in command.reports]
+        """What this core, new to its own past, does not know to be awarded yet is not answered: it comes again."""
+        known = [report for report in command.reports if not self._is_to_be_awarded(report.key)]
+        outcomes = [self._on_report(command.host, report, now, rng) for report in known]
         self._post.reply(ticket, jobs_pb2.ReportResultsResponse(outcomes=outcomes))
+
+    def _is_to_be_awarded(self, key: AttemptKey) -> bool:
+        entry = self._jobs.current(key)
+        return entry is not None and entry.job.state == QUEUED
 
     def on_arriving(self, event: Arriving, now: Now) -> None:
         """An output gets the time that it needs on its way here; once for an attempt, lest it never ends."""
@@ -285,7 +292,7 @@ class Core:
         job = entry.job
         self._jobs.waiting.discard(job.broker, job.job_id)
         if job.broker not in brokers:
-            job.broker = rng.choice(brokers)
+            job.broker = brokers[0] if len(brokers) == 1 else rng.choice(brokers)
         self._say_order(entry)
         self._jobs.timers.set(job.job_id, now.mono_ms + SUBMIT_RETRY_MS)
 

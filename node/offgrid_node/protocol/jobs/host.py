@@ -204,6 +204,7 @@ class Host:
             for key in claims:
                 if key in answered:
                     self.forget(key, now)
+            self._report_later([key for key in claims if key not in answered], now)
             return
         if isinstance(answer.fault, PermissionDenied | NotFound) or (
             answer.fault is not None and answer.fault.reason == "NotACore"
@@ -211,6 +212,9 @@ class Host:
             for key in claims:
                 self.forget(key, now)
             return
+        self._report_later(claims, now)
+
+    def _report_later(self, claims: Sequence[ClaimKey], now: Now) -> None:
         for key in claims:
             if key in self._leases:
                 tries = self._retries[key] = self._retries.get(key, 0) + 1

@@ -132,6 +132,6 @@ class JobsMachine:
                 break
             for report, added in reports:
                 self.core.on_local_report(report, added, now, rng)
-        self.core.jobs.say_running(now)
+        self.core.jobs.say_awarded(now)
         self.intake.answer()
         self.host.post_offer(rng)

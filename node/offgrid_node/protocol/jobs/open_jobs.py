@@ -33,7 +33,7 @@ TASK_JOBS = "task_jobs"
 PREFIXED = b"*"
 PAYLOAD_KEPT_MAX = 1_024  # bytes, in an open job's own row and in memory: a row of its own costs more than it holds
 RESULT_INLINE_MAX = 1_024  # bytes of output and log that stand in the job's own row, and in the event of its end
-RUNNING_SAID_MS = 250  # what runs for less is told of by its end alone
+SAID_MS = 250  # what is awarded and runs for less is told of by its end alone
 ATTEMPTS_SHOWN = 16
 OUTCOME_CHARS_MAX = 500  # of how an attempt ended
 ENDED_REMEMBERED = 10_000  # those not committed yet are among them; older ones are found in the rows
@@ -175,7 +175,11 @@ class OpenJobs:
         return entry
 
     def award(self, entry: Open, event: str, broker: str, host: str, price_micro: int, now: Now) -> None:
-        """The present attempt has a host. `event` is "award", or "start" where that is this node itself."""
+        """The present attempt has a host. `event` is "award", or "start" where that is this node itself.
+
+        An award is written after a moment, if the job has not ended by then: a core that dies before asks its broker
+        again, who gives the same answer, and a report that comes meanwhile is to come again (`core.py`).
+        """
         job = entry.job
         entry.tries = 0
         entry.avoided.clear()
@@ -183,7 +187,10 @@ class OpenJobs:
         move(job, event)
         job.broker, job.host, job.price_micro = broker, host, price_micro
         job.attempts.add(number=job.attempt, host=host, started_us=now.utc_us)
-        self.keep(job, now, EventType.JOB_AWARDED)
+        if broker:
+            self._say_soon(entry, now)
+        else:
+            self.keep(job, now, EventType.JOB_AWARDED)
 
     def confirm(self, entry: Open, now: Now) -> None:
         """Its host has said that it runs the present attempt. Nothing hangs on that but what people see, so it is
@@ -191,17 +198,15 @@ class OpenJobs:
         entry.confirmed = True
         if entry.job.state == AWARDED:
             move(entry.job, "start")
-            self._unsaid[entry.job.job_id] = entry
-            if self._say_ms is None:
-                self._say_ms = now.mono_ms + RUNNING_SAID_MS
+            self._say_soon(entry, now)
 
-    def say_running(self, now: Now) -> None:
-        """Writes which jobs run, once it has been so for a moment."""
+    def say_awarded(self, now: Now) -> None:
+        """Writes which jobs have a host, and which run there, once it has been so for a moment."""
         if self._say_ms is None or now.mono_ms < self._say_ms:
             return
         unsaid, self._unsaid, self._say_ms = self._unsaid, {}, None
         for entry in unsaid.values():
-            if entry.job.state == RUNNING:
+            if entry.job.state in (AWARDED, RUNNING):
                 self.keep(entry.job, now, EventType.JOB_AWARDED)
 
     def lose(self, entry: Open, outcome: str, now: Now) -> None:
@@ -259,6 +264,11 @@ class OpenJobs:
             self._post.closing.add(broker, key, now.mono_ms)
 
     # ---- inside
+
+    def _say_soon(self, entry: Open, now: Now) -> None:
+        self._unsaid[entry.job.job_id] = entry
+        if self._say_ms is None:
+            self._say_ms = now.mono_ms + SAID_MS
 
     def _end(self, entry: Open, now: Now, etype: EventType) -> None:
         job = entry.job

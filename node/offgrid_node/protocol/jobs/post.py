@@ -54,6 +54,8 @@ class Post:
     def __init__(self, settings: JobsSettings) -> None:
         self._settings = settings
         self._effects: list[Effect] = []
+        self._calls: list[Effect] = []
+        self._replies: list[Effect] = []
         self._late: dict[tuple[str, bytes], Put | Delete] = {}
         self._late_events: list[Record] = []
         self._late_ms: int | None = None
@@ -94,7 +96,7 @@ class Post:
     # ---- what leaves
 
     def reply(self, ticket: int, outcome: Message | Fault) -> None:
-        self._effects.append(Reply(ticket, outcome))
+        self._replies.append(Reply(ticket, outcome))
 
     def tell(self, domain: str, event: object) -> None:
         """Hands an event to another domain's machine, in this very batch."""
@@ -108,7 +110,7 @@ class Post:
 
     def call(self, node: str, method: str, request: Message, tag: Tag) -> None:
         timeout_ms = min(CALL_TIMEOUT_MAX_MS, CALL_TIMEOUT_MS + transfer_ms(request.ByteSize()))
-        self._effects.append(Call("jobs", node, f"offgrid.v1.MarketService/{method}", request, tag, timeout_ms))
+        self._calls.append(Call("jobs", node, f"offgrid.v1.MarketService/{method}", request, tag, timeout_ms))
 
     def add(self, method: str, node: str, key: AttemptKey, item: bytes | Message) -> None:
         """Queues one item for the coalesced call of `method` to `node`."""
@@ -130,7 +132,7 @@ class Post:
         return min((due for due in (self._late_ms, self.closing.due_ms) if due is not None), default=None)
 
     def take(self, now: Now) -> list[Effect]:
-        """Everything so far, the coalesced calls last."""
+        """Everything so far: calls first, for others wait for them longest, and replies last."""
         for (method, node), heap in self._heaps.items():
             build = BUILDERS[method]
             for start, end in _parts(heap.sizes):
@@ -143,7 +145,9 @@ class Post:
             self._effects += self._late.values()
             self._effects += self._late_events
             self._late, self._late_events, self._late_ms = {}, [], None
-        effects, self._effects, self._heaps, self._durable = self._effects, [], {}, False
+        effects = [*self._calls, *self._effects, *self._replies]
+        self._calls, self._effects, self._replies = [], [], []
+        self._heaps, self._durable = {}, False
         return effects
 
     # ---- inside

@@ -20,6 +20,8 @@ from offgrid_node.protocol.jobs.commands import (
     DispatchJob,
     NewJob,
     PostOffer,
+    Report,
+    ReportResults,
     Start,
     SubmitJobs,
 )
@@ -233,6 +235,17 @@ class HostBench(Bench):
         self.host.on_reported(tag, Answered(tag, core.node_id, reply, None), self.now)
         self.settle()
 
+    def leave_unanswered(self, core: SimSigner, job_id: str, attempt: int) -> None:
+        """The core answers the call, and says nothing of this report."""
+        tag = Tag("ReportResults", core.node_id, ((job_id, attempt),))
+        self.host.on_reported(tag, Answered(tag, core.node_id, jobs_pb2.ReportResultsResponse(), None), self.now)
+        self.settle()
+
+    def wait(self, ms: int) -> None:
+        self.now_ms += ms
+        self.host.on_wake(self.now)
+        self.settle()
+
     def held(self) -> list[str]:
         self.host.on_peer_up(frozenset({BROKER}), MARKET.node_id, self.now)
         self.host.post_offer(self.rng)
@@ -249,10 +262,7 @@ class CoreBench(Bench):
         super().__init__(OWNER, queue_max=queue_max)
         self.seen(BROKER, MARKET)
         self.seen(HOST, WORKER, OTHER)
-        host = Host(self.settings, self.peers, self.post)
-        self.core = Core(self.settings, self.peers, self.post, host)
-        self.core.load(self.disk, self.now)
-        self.intake = Intake(self.settings, self.peers, self.post, Requests(self.post), self.core)
+        self.restart()
 
     def create(self, *, input_bytes: int = 1, request_id: str = "") -> Message | Fault:
         payload = jobs_pb2.JobPayload(wasm=jobs_pb2.WasmTask(module=b"(module)"), input=b"x" * input_bytes)
@@ -294,6 +304,11 @@ class CoreBench(Bench):
         self.core.on_started(tag, Answered(tag, WORKER.node_id, reply, fault), self.now, self.rng)
         self.settle()
 
+    def report(self, report: Report) -> None:
+        """WORKER brings it."""
+        self.core.on_reports(9, ReportResults(WORKER.node_id, (report,)), self.now, self.rng)
+        self.settle()
+
     def up(self, signer: SimSigner) -> None:
         self.seen(HOST, signer)
         self.core.on_peer_up(signer.node_id, frozenset({HOST}), self.now)
@@ -307,10 +322,22 @@ class CoreBench(Bench):
     def wait(self, ms: int) -> None:
         self.now_ms += ms
         self.core.on_wake(self.now, self.rng)
-        self.core.jobs.say_running(self.now)
+        self.core.jobs.say_awarded(self.now)
         self.settle()
 
+    def restart(self) -> None:
+        """The core, anew from what is on disk."""
+        host = Host(self.settings, self.peers, self.post)
+        self.core = Core(self.settings, self.peers, self.post, host)
+        self.core.load(self.disk, self.now)
+        self.intake = Intake(self.settings, self.peers, self.post, Requests(self.post), self.core)
+
     def job(self, job_id: str) -> jobs_pb2.Job:
+        """As the core has it in mind while it is open, then as it is on disk."""
+        entry = self.core.jobs.get(job_id)
+        return entry.job if entry is not None else self.row(job_id)
+
+    def row(self, job_id: str) -> jobs_pb2.Job:
         return jobs_pb2.Job.FromString(self.disk.rows["jobs", job_id.encode()])
 
 

@@ -13,9 +13,9 @@ from offgrid_node.protocol.jobs.bounds import DETAIL_CHARS_MAX, PRICE_MAX, REFUS
 from offgrid_node.protocol.jobs.commands import DeliverAwards, Report, ReportResults
 from offgrid_node.protocol.jobs.core import LOSSES_MAX
 from offgrid_node.protocol.jobs.intake import QUEUE_RETRY_MS
-from offgrid_node.protocol.jobs.open_jobs import OUTCOME_CHARS_MAX, RUNNING_SAID_MS
+from offgrid_node.protocol.jobs.open_jobs import OUTCOME_CHARS_MAX, SAID_MS
 from offgrid_node.protocol.jobs.receipts import ReceiptBody, result_digest, sign_receipts
-from offgrid_node.protocol.jobs.table import AWARDED, FAILED, QUEUED, RUNNING
+from offgrid_node.protocol.jobs.table import AWARDED, COMPLETED, FAILED, QUEUED, RUNNING
 
 LONG = "x" * 1_000_000
 LOST = OutcomeUnknown("no answer")
@@ -26,6 +26,30 @@ class TestAwards:
         bench = CoreBench()
         job = bench.job(bench.awarded())
         assert (job.state, job.host, job.broker) == (AWARDED, WORKER.node_id, MARKET.node_id)
+
+    def test_are_written_after_a_moment_if_the_job_has_not_ended_by_then(self) -> None:
+        bench = CoreBench()
+        job_id = bench.awarded()
+        assert bench.row(job_id).state == QUEUED
+        assert bench.calls("StartJobs")
+        bench.wait(SAID_MS)
+        assert (bench.row(job_id).state, bench.row(job_id).host) == (AWARDED, WORKER.node_id)
+        assert bench.job_events()[-1].host == WORKER.node_id
+
+    def test_that_were_not_written_yet_are_asked_for_again_and_reports_come_again_meanwhile(self) -> None:
+        bench = CoreBench()
+        job_id = bench.awarded()
+        report = report_of(bench.job(job_id))
+        bench.restart()
+        bench.report(report)
+        assert list(bench.replied(jobs_pb2.ReportResultsResponse).outcomes) == [], "neither accepted nor refused"
+        bench.wait(0)
+        assert len(bench.calls("SubmitJobs")) == 2
+        bench.clears(award(job_id))
+        bench.report(report)
+        [outcome] = bench.replied(jobs_pb2.ReportResultsResponse).outcomes
+        assert outcome.accepted
+        assert (bench.row(job_id).state, bench.row(job_id).attempt) == (COMPLETED, 1)
 
     @pytest.mark.parametrize("kind", [jobs_pb2.CLEARING_KIND_AWARDED, jobs_pb2.CLEARING_KIND_NO_HOST])
     def test_of_any_other_changes_nothing(self, kind: jobs_pb2.ClearingKind.ValueType) -> None:
@@ -133,12 +157,12 @@ class TestStarting:
         bench = CoreBench()
         job_id = bench.awarded()
         bench.answers_start(job_id)
-        bench.wait(RUNNING_SAID_MS)
+        bench.wait(SAID_MS)
         assert bench.job_events()[-1].state == RUNNING
         assert bench.job(job_id).state == RUNNING
         events = len(bench.job_events())
         bench.answers_start(job_id)
-        bench.wait(RUNNING_SAID_MS)
+        bench.wait(SAID_MS)
         assert len(bench.job_events()) == events, "and said once"
 
     def test_that_it_ran_for_less_than_a_moment_is_not(self) -> None:
@@ -147,7 +171,7 @@ class TestStarting:
         bench.answers_start(job_id)
         report = report_of(bench.job(job_id))
         bench.core.on_reports(9, ReportResults(WORKER.node_id, (report,)), bench.now, bench.rng)
-        bench.wait(RUNNING_SAID_MS)
+        bench.wait(SAID_MS)
         assert RUNNING not in {job.state for job in bench.job_events()}
 
 

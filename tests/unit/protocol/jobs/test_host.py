@@ -9,7 +9,7 @@ from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.jobs import host
 from offgrid_node.protocol.jobs.fence import FENCES, Fence
-from offgrid_node.protocol.jobs.host import LEASES
+from offgrid_node.protocol.jobs.host import LEASES, REPORT_RETRY_MS
 from offgrid_node.protocol.jobs.post import LATE_MS
 
 NOW = Now(0, 0)
@@ -56,6 +56,16 @@ class TestAnotherCoreThatNamesTheSameJob:
         bench.restart()
         assert bench.start(RIVAL).endswith("is over here")
         assert bench.start(OWNER) == ""
+
+    def test_that_leaves_a_report_unanswered_is_told_again_soon(self) -> None:
+        """It restarted, and asks its broker first who was awarded what."""
+        bench = HostBench()
+        bench.start(OWNER)
+        bench.finish(*bench.executions())
+        bench.leave_unanswered(OWNER, "j-1", 1)
+        assert len(bench.calls("ReportResults")) == 1
+        bench.wait(2 * REPORT_RETRY_MS)
+        assert len(bench.calls("ReportResults")) == 2
 
     def test_settles_no_report_but_its_own(self) -> None:
         bench = HostBench()

@@ -120,7 +120,7 @@ class JobRules(Rules):
         job = self._job(core, order.job_id)
         if job is None or job.attempt < order.attempt:
             raise Violation(f"an order of attempt {order.attempt} of {order.job_id} left before it was durable")
-        if host and job.attempt == order.attempt and job.host != host:
+        if host and job.attempt == order.attempt and job.host not in ("", host):
             raise Violation(f"attempt {order.attempt} of {order.job_id} is started by a host that it is not awarded to")
 
     def _report(self, host: str, report: jobs_pb2.AttemptReport) -> None:
