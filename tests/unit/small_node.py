@@ -48,6 +48,7 @@ class SmallNode:
         self.members = [_peer("attic", NODE_ID, here=True), _peer("barn", OTHER_ID)]
         self.transactions: dict[str, ledger_pb2.Transaction] = {}
         self.quorums: dict[str, quorum_pb2.Quorum] = {}
+        self.witnesses = [ledger_pb2.Witness(node_id=NODE_ID, name="attic", weight_milli=1_500)]
         self.made: dict[str, str] = {}  # request id → what it made
         self.watchers = threading.Condition()
         self._stumbles: dict[str, list[Fault | grpc.StatusCode]] = defaultdict(list)
@@ -370,7 +371,7 @@ class SmallNode:
             enabled=True, open=True, quorum_milli=2_667, pending=1, owed_micro=50_000, fees_micro=1_000,
             fee_micro=2_500, supply_micro=2 * 10**12, notices=["this node is mute"],
             heads=[ledger_pb2.Head(author=OTHER_ID, height=7, digest=b"\x0b" * 32)],
-            witnesses=[ledger_pb2.Witness(node_id=NODE_ID, name="attic", weight_milli=1_500)],
+            witnesses=self.witnesses,
         )  # fmt: skip
 
     def on_GetBalance(self, request):

@@ -25,7 +25,13 @@ from offgrid_node.protocol.ids import node_id_bytes, unbase32
 from offgrid_node.protocol.ledger.blocks import seal_block
 from offgrid_node.protocol.ledger.items import Statement
 from offgrid_node.protocol.ledger.machine import LedgerMachine
-from offgrid_node.protocol.ledger.records import AMOUNT_MAX, FEE_MICRO_DEFAULT, GENESIS_KIND, LedgerGenesis
+from offgrid_node.protocol.ledger.records import (
+    AMOUNT_MAX,
+    FEE_MICRO_DEFAULT,
+    GENESIS_KIND,
+    SUPPLY_MAX,
+    LedgerGenesis,
+)
 from offgrid_node.protocol.ledger.voice import QUIET_MS
 from offgrid_node.protocol.mesh.records import ROLES_ALL, signed
 from offgrid_node.services.caller import ADMIN, Caller, Kind
@@ -93,7 +99,7 @@ BAD_TRANSFERS: dict[str, tuple[dict[str, Any], type[Fault], str]] = {
     "nothing": ({"amount_micro": 0}, InvalidRequest, "amount_micro: 0; 1 to"),
     "too much for any ledger": ({"amount_micro": AMOUNT_MAX + 1}, InvalidRequest, "amount_micro"),
     "too much with its fee": ({"amount_micro": AMOUNT_MAX, "fee_micro": 10**6}, InvalidRequest, "fee_micro"),
-    "too small a fee": ({"fee_micro": FEE_MICRO_DEFAULT - 1}, InvalidRequest, "fee_micro"),
+    "too small a fee": ({"fee_micro": FEE_MICRO_DEFAULT - 1}, InvalidRequest, "fee_micro: 999; this ledger takes"),
     "meta that is none": ({"meta": {"Job": "x"}}, InvalidRequest, "meta"),
     "meta that turns text": ({"meta": {"job": "a\u202eb"}}, InvalidRequest, "meta"),
     "a request id with a space": ({"request_id": "a b"}, InvalidRequest, "request_id"),
@@ -124,6 +130,21 @@ class TestTransfers:
         assert house.balance("barn").final_micro == START_MICRO + 7
         own = house.balance()
         assert (own.final_micro, own.name, own.next_seq) == (START_MICRO - 7 - FEE_MICRO_DEFAULT, "hub", 1)
+
+    def test_over_amounts_the_refusal_names_them_for_whoever_says_them_in_credits(self, house: House) -> None:
+        with pytest.raises(InvalidRequest) as refused:
+            house.open(balances=[ledger_pb2.Balance(name=name, final_micro=AMOUNT_MAX) for name in ("hub", "barn")])
+        assert refused.value.reason == "SupplyTooLarge"
+        assert refused.value.metadata == {"supply_micro": str(2 * AMOUNT_MAX), "most_micro": str(SUPPLY_MAX)}
+        house.open()
+        for reason, fields, named in (
+            ("FeeTooLow", {"fee_micro": 5}, {"fee_micro": "5", "least_micro": str(FEE_MICRO_DEFAULT)}),
+            ("AmountTooLarge", {"amount_micro": AMOUNT_MAX, "fee_micro": 2},
+             {"total_micro": str(AMOUNT_MAX + 2), "most_micro": str(AMOUNT_MAX)}),
+        ):  # fmt: skip
+            with pytest.raises(InvalidRequest) as refused:
+                house.pay(**fields)
+            assert (refused.value.reason, refused.value.metadata) == (reason, named)
 
     @pytest.mark.parametrize("fee", [0, 25])
     def test_costs_the_fee_that_the_ledger_was_opened_with(self, house: House, fee: int) -> None:
@@ -221,6 +242,12 @@ class TestFinding:
         other = ledger_pb2.ListTransactionsRequest(page_token=token, account="barn")
         with pytest.raises(InvalidRequest, match="another list"):
             house.ask("list_transactions", other)
+
+
+def test_status_says_who_of_the_witnesses_has_been_heard(house: House) -> None:
+    house.open("hub", "barn")
+    status = house.ask("get_ledger_status", ledger_pb2.GetLedgerStatusRequest())
+    assert {w.name: w.state for w in status.witnesses} == dict.fromkeys(("hub", "barn"), ledger_pb2.WITNESS_STATE_HEARD)
 
 
 def test_status_says_why_a_node_is_mute(house: House) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import threading
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from small_node import OTHER_ID, SmallNode
 
+from offgrid.v1 import ledger_pb2
 from offgrid.v1.ledger_pb2 import LedgerEvent
-from offgrid_node.protocol.errors import FailedPrecondition
+from offgrid_node.protocol.errors import FailedPrecondition, FieldViolation, InvalidRequest
 from offgrid_tools.cli import exits, run
 from offgrid_tools.cli.amounts import MICRO_MAX, MICRO_PLACES, credits_of, scaled, shown
 
@@ -93,6 +95,28 @@ class TestTransfer:
         assert (code, err) == (0, "")
         assert "signed" in out
         assert not node.calls["WatchTransaction"]
+
+    @pytest.mark.parametrize(
+        ("reason", "amounts", "sentence"),
+        [
+            ("FeeTooLow", {"fee_micro": "500", "least_micro": "1000"},
+             "a fee of 0.0005 is too low: this ledger takes 0.001 at least"),
+            ("AmountTooLarge", {"total_micro": str(MICRO_MAX + 1), "most_micro": str(MICRO_MAX)},
+             "9223372036854.775808 with its fee is too much: 9223372036854.775807 at most are allowed"),
+            ("SupplyTooLarge", {"supply_micro": str(2**63), "most_micro": str(2**62)},
+             "all balances together are 9223372036854.775808: 4611686018427.387904 at most are allowed"),
+        ],
+        ids=["FeeTooLow", "AmountTooLarge", "SupplyTooLarge"],
+    )  # fmt: skip
+    def test_a_refusal_over_amounts_is_in_credits(
+        self, og: Run, node: SmallNode, reason: str, amounts: dict[str, str], sentence: str
+    ) -> None:
+        said = FieldViolation("fee_micro", "500; no less than 1000")
+        node.stumble(
+            "CreateTransfer", InvalidRequest("in millionths", reason=reason, violations=[said], metadata=amounts)
+        )
+        code, _, err = og("transfer", "--dst", "barn", "--amount", "1", "--fee", "0.0005")
+        assert (code, err) == (exits.USAGE, f"offgrid: {sentence}\n")
 
     def test_repeated_with_one_request_id_it_pays_once(self, og: Run, node: SmallNode) -> None:
         for _ in range(2):
@@ -234,6 +258,35 @@ class TestTheLedger:
             assert line in out, out
         assert out.splitlines()[-1].split() == ["barn", "7", "0b" * 8]
         assert og.json("ledger", "status")["heads"][0]["author"] == OTHER_ID  # type: ignore[index]
+        assert "no vote" not in out
+
+    @pytest.mark.parametrize("command", ["open", "status"])
+    def test_names_witnesses_that_do_not_vote_and_what_to_do(
+        self, og: Run, node: SmallNode, command: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("offgrid_tools.cli.ledger.MEET_S", 0)
+        node.witnesses += [
+            ledger_pb2.Witness(name="barn", weight_milli=1_000, state=ledger_pb2.WITNESS_STATE_ECONOMY_OFF),
+            ledger_pb2.Witness(name="shed", weight_milli=1_000, state=ledger_pb2.WITNESS_STATE_UNHEARD),
+            ledger_pb2.Witness(name="loft", weight_milli=1_000, state=ledger_pb2.WITNESS_STATE_HEARD),
+        ]
+        code, out, _ = og("ledger", command)
+        assert code == 0
+        assert "barn keeps out of the ledger: set economy.enabled = true there and start it again\n" in out
+        assert "nothing has come from shed yet: is it running" in out
+        assert "loft yet" not in out
+        assert "the others weigh 2.5: nothing becomes final until enough are there\n" in out
+        node.witnesses[-1].weight_milli = 5_000
+        assert "no quorum" not in og("ledger", command)[1]
+
+    def test_opening_it_waits_a_moment_for_its_witnesses(self, og: Run, node: SmallNode) -> None:
+        barn = ledger_pb2.Witness(name="barn", weight_milli=1_000, state=ledger_pb2.WITNESS_STATE_UNHEARD)
+        node.witnesses.append(barn)
+        heard = threading.Timer(0.3, lambda: setattr(barn, "state", ledger_pb2.WITNESS_STATE_HEARD))
+        heard.start()
+        assert "no vote" not in og("ledger", "open")[1]
+        heard.join()
+        assert len(node.calls["GetLedgerStatus"]) > 1
 
 
 def test_the_journals_words_on_it(og: Run, node: SmallNode) -> None:

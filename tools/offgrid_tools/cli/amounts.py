@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import click
@@ -44,6 +44,29 @@ def weight_of(milli: int) -> str:
     """Thousandths as people write weights, always with a point: 2000 → "2.0"."""
     text = shown(milli, MILLI_PLACES)
     return text if "." in text else f"{text}.0"
+
+
+_REFUSALS = {
+    "AmountTooLarge": "{total} with its fee is too much: {most} at most are allowed",
+    "FeeTooLow": "a fee of {fee} is too low: this ledger takes {least} at least",
+    "InsufficientFunds": "the transfer needs {needed} with its fee; the account has {available} that are final and not "
+    "spoken for",
+    "SupplyTooLarge": "all balances together are {supply}: {most} at most are allowed",
+}
+
+
+def refusal_in_credits(reason: str, metadata: Mapping[str, str]) -> str:
+    """A refusal over amounts as a sentence for people: nodes name amounts in millionths, apart from their own sentence.
+    "" where it is about something else."""
+    named = {
+        name.removesuffix("_micro"): credits_of(int(amount))
+        for name, amount in metadata.items()
+        if name.endswith("_micro") and amount.isdecimal()
+    }
+    try:
+        return _REFUSALS.get(reason, "").format_map(named)
+    except KeyError:  # a node of another version names other amounts
+        return ""
 
 
 class _Decimal(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.2 only; 8.1 is allowed

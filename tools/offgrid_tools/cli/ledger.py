@@ -10,9 +10,12 @@ from offgrid_tools.cli.amounts import MICRO_MAX, MICRO_PLACES, MILLI_PLACES, WEI
 from offgrid_tools.cli.settings import common, settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
+    from offgrid.client import Client
     from offgrid.v1.ledger_pb2 import Witness
+
+MEET_S, MEET_AGAIN_S = 3.0, 0.2  # a new ledger's genesis and the answer to it take a moment
 
 
 @click.command("open")
@@ -47,7 +50,8 @@ def open_(witnesses: tuple[str, ...], balances: tuple[str, ...], fee_micro: int 
     """
     weights = numbered("--witness", pairs("--witness", witnesses, bare=True), MILLI_PLACES, WEIGHT_MILLI_MAX)
     amounts = numbered("--balance", pairs("--balance", balances), MICRO_PLACES, MICRO_MAX)
-    genesis = settings().connect().ledger.open(witnesses=weights, balances=amounts, fee_micro=fee_micro)
+    client = settings().connect()
+    genesis = client.ledger.open(witnesses=weights, balances=amounts, fee_micro=fee_micro)
     if settings().json:
         from offgrid_tools.cli.json_form import emit
 
@@ -65,6 +69,7 @@ def open_(witnesses: tuple[str, ...], balances: tuple[str, ...], fee_micro: int 
             ("fee", f"{credits_of(genesis.fee_micro)} at least"),
         ]
     )
+    facts([*_missing(_met(client), genesis.quorum_milli)])
 
 
 @click.command()
@@ -90,6 +95,7 @@ def status() -> None:
         [
             ("ledger", "open" if answer.enabled else "open, but the economy is off here (economy.enabled)"),
             *_committee(answer.witnesses, answer.quorum_milli, answer.faults_survived),
+            *_missing(answer.witnesses, answer.quorum_milli),
             ("pending", f"{answer.pending} not final yet"),
             ("owed", f"{credits_of(answer.owed_micro)} booked and not yet in a transaction"),
             ("supply", f"{credits_of(answer.supply_micro)}, of which {credits_of(answer.fees_micro)} fees"),
@@ -104,6 +110,44 @@ def status() -> None:
         ((named(head.author, names), head.height, head.digest.hex()[:16]) for head in answer.heads),
         empty="no blocks yet",
     )
+
+
+def _met(client: Client) -> Sequence[Witness]:
+    """The witnesses, once all have told this node that they follow the ledger or do not; after MEET_S as they are."""
+    import time
+
+    from offgrid.v1.ledger_pb2 import WitnessState
+
+    until = time.monotonic() + MEET_S
+    while True:
+        witnesses = client.ledger.status().witnesses
+        unheard = any(witness.state == WitnessState.WITNESS_STATE_UNHEARD for witness in witnesses)
+        if not unheard or time.monotonic() > until:
+            return witnesses
+        time.sleep(MEET_AGAIN_S)
+
+
+def _missing(witnesses: Iterable[Witness], quorum_milli: int) -> Iterator[tuple[str, object]]:
+    """Those who vote for nothing, as far as is known here, what to do about each, and whether a quorum is left."""
+    from offgrid.v1.ledger_pb2 import WitnessState
+    from offgrid_tools.cli.amounts import weight_of
+
+    left_milli, missing = 0, False
+    for witness in witnesses:
+        name = witness.name or witness.node_id
+        if witness.state == WitnessState.WITNESS_STATE_ECONOMY_OFF:
+            missing = True
+            yield "no vote", f"{name} keeps out of the ledger: set economy.enabled = true there and start it again"
+        elif witness.state == WitnessState.WITNESS_STATE_UNHEARD:
+            missing = True
+            yield (
+                "no vote",
+                f"nothing has come from {name} yet: is it running, in reach, and economy.enabled true there?",
+            )
+        else:
+            left_milli += witness.weight_milli
+    if missing and left_milli < quorum_milli:
+        yield "no quorum", f"the others weigh {weight_of(left_milli)}: nothing becomes final until enough are there"
 
 
 def _committee(witnesses: Iterable[Witness], quorum_milli: int, faults: int) -> Iterator[tuple[str, object]]:

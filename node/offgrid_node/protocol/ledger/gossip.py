@@ -92,6 +92,11 @@ class Gossip:
         asks_ms = self._orphans.deadline_ms()
         return self._tick_ms if asks_ms is None else min(self._tick_ms, asks_ms)
 
+    def is_silent(self, node: str) -> bool:
+        """Whether it has answered that its economy is off."""
+        peer = self._peers.get(node)
+        return peer is not None and peer.silent
+
     # ---- inputs
 
     def on_peer_up(self, node: str) -> None:
@@ -191,7 +196,7 @@ class Gossip:
         if fault.reason == "EconomyOff":
             peer.silent = True
         elif fault.reason == "OtherLedger":
-            self._voice.notice(f"{node} has another ledger: {fault.message}")
+            self._voice.notice(f"{node} has another ledger", about=node)
         elif fault.reason == "LedgerNotOpen":
             self._due[node] = None
 

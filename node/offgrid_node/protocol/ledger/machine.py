@@ -18,6 +18,7 @@ from offgrid_node.protocol.effects import Answered, Asked, Effect, Rows, Woke
 from offgrid_node.protocol.errors import AlreadyExists, FailedPrecondition, Fault, Internal
 from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.events import CostIncurred, PeerDown, PeerUp
+from offgrid_node.protocol.ids import node_id_bytes
 from offgrid_node.protocol.ledger import commands
 from offgrid_node.protocol.ledger.accounts import Accounts
 from offgrid_node.protocol.ledger.blocks import BLOCK_BYTES_MAX, BLOCK_ITEMS_MAX, BLOCK_SIGNATURES_MAX, seal_block
@@ -133,6 +134,15 @@ class LedgerMachine:
         """Why this node signs nothing; empty when it does."""
         return self._voice.muted_why
 
+    def witness_state(self, node: str) -> ledger_pb2.WitnessState.ValueType:
+        """What this node knows of a witness: as far as it is up, and has been, since this machine was loaded."""
+        account = node_id_bytes(node)
+        off = not self._settings.enabled if account == self._settings.account else self._gossip.is_silent(node)
+        if off:
+            return ledger_pb2.WITNESS_STATE_ECONOMY_OFF
+        heard = self._voice.heard(account) or self._chains.author(account).place > 0
+        return ledger_pb2.WITNESS_STATE_HEARD if heard else ledger_pb2.WITNESS_STATE_UNHEARD
+
     @property
     def owed_micro(self) -> int:
         """Booked and not in a transaction yet."""
@@ -199,7 +209,8 @@ class LedgerMachine:
             self._open(*command.genesis, now)
         elif command.genesis_digest != self._genesis_digest:
             mine, theirs = self._genesis_digest.hex()[:16], command.genesis_digest.hex()[:16]
-            self._voice.notice(f"{command.sender} has another ledger: genesis {theirs}, here it is {mine}")
+            sentence = f"{command.sender} has another ledger: genesis {theirs}, here it is {mine}"
+            self._voice.notice(sentence, about=command.sender)
             raise FailedPrecondition(f"genesis {theirs} is not this node's, {mine}", reason="OtherLedger")
 
     def _begin_ledger(self, signed: common_pb2.Signed, genesis: LedgerGenesis, digest: bytes, now: Now) -> None:

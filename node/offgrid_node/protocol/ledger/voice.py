@@ -16,7 +16,7 @@ nobody to wait for, and listens no longer than that either.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TypeVar
 
 from offgrid_node.protocol.draft import Draft
 from offgrid_node.protocol.ledger.committee import Committee
@@ -25,6 +25,8 @@ from offgrid_node.protocol.ledger.tables import META, MUTE_KEY
 
 QUIET_MS = 2_000  # after a start, while no quorum of witnesses has shown what it holds
 NOTICES_MAX = 64  # and as many liars
+
+K = TypeVar("K")
 
 
 class Voice:
@@ -37,7 +39,7 @@ class Voice:
         self._committee = Committee(())
         self._greeted = 0  # who has shown what it holds of this node since the start, and this node
         self.muted_why = ""
-        self._notices: dict[str, None] = {}
+        self._notices: dict[str, str] = {}  # by what they are about
         self._accused: dict[bytes, str] = {}  # one notice of each liar
 
     def load(self, committee: Committee, own: bytes, now_ms: int) -> None:
@@ -57,6 +59,10 @@ class Voice:
     def may_witness(self) -> bool:
         """Whether it may vote and confirm, if it is a witness."""
         return self.free and self._committee.enough(self._greeted)
+
+    def heard(self, account: bytes) -> bool:
+        """Whether this witness has shown since the start what it holds of this node."""
+        return bool(self._committee.bit_of(account) & self._greeted)
 
     def unheard(self, account: bytes) -> bool:
         """Whether this node waits for that one to show what it holds."""
@@ -89,9 +95,9 @@ class Voice:
         assert self.may_witness if isinstance(item, Statement) else self.free, "a quiet node signs nothing"
         self._items.append(item)
 
-    def notice(self, sentence: str) -> None:
-        """Each sentence once, the oldest forgotten first."""
-        _remember(self._notices, sentence, None)
+    def notice(self, sentence: str, *, about: str = "") -> None:
+        """Each sentence once, or the first about somebody: what he says more is no news. The oldest are forgotten."""
+        _remember(self._notices, about or sentence, sentence)
 
     def accuse(self, liar: bytes, sentence: str) -> None:
         """The first notice of this liar; what more it does is no news."""
@@ -100,7 +106,7 @@ class Voice:
     @property
     def notices(self) -> list[str]:
         """Liars have a list of their own, so they wipe out nothing but each other."""
-        return [*self._notices, *self._accused.values()]
+        return [*self._notices.values(), *self._accused.values()]
 
     def take(self) -> list[Item]:
         """What is to go out now: nothing, if this step has found out that this node must be mute."""
@@ -108,7 +114,7 @@ class Voice:
         return [] if self.muted_why else items
 
 
-def _remember(held: dict[Any, Any], key: bytes | str, value: str | None) -> None:
+def _remember(held: dict[K, str], key: K, value: str) -> None:
     if key not in held:
         held[key] = value
         if len(held) > NOTICES_MAX:

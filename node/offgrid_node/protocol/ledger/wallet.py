@@ -14,7 +14,7 @@ from offgrid.v1 import ledger_pb2
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.draft import Draft
 from offgrid_node.protocol.effects import Rows
-from offgrid_node.protocol.errors import Exhausted, FailedPrecondition, InvalidRequest
+from offgrid_node.protocol.errors import Exhausted, FailedPrecondition
 from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.ids import fresh_id
 from offgrid_node.protocol.ledger.accounts import Accounts
@@ -22,6 +22,7 @@ from offgrid_node.protocol.ledger.bookings import Bookings
 from offgrid_node.protocol.ledger.commands import CreateTransfer
 from offgrid_node.protocol.ledger.items import TxItem
 from offgrid_node.protocol.ledger.records import TX_KIND, Tx, tx_id_of
+from offgrid_node.protocol.ledger.refusals import wrong_amount
 from offgrid_node.protocol.ledger.settings import LedgerSettings
 from offgrid_node.protocol.ledger.tables import (
     IN_FLIGHT_KEY,
@@ -146,7 +147,8 @@ class Wallet:
             raise FailedPrecondition(f"this node signs nothing: {self._voice.muted_why}", reason="Muted")
         fee = command.fee_micro or self._fee_micro
         if fee < self._fee_micro:
-            raise InvalidRequest.field("fee_micro", f"{fee}; this ledger takes no less than {self._fee_micro}")
+            allowed = f"{fee}; this ledger takes no less than {self._fee_micro}"
+            raise wrong_amount("fee_micro", allowed, "FeeTooLow", fee_micro=fee, least_micro=self._fee_micro)
         if len(self._queue) >= QUEUE_MAX:
             raise Exhausted(
                 f"{QUEUE_MAX} transfers wait to be signed; try again when some are final",

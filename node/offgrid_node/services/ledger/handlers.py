@@ -18,6 +18,7 @@ from offgrid_node.protocol.ids import node_id_bytes
 from offgrid_node.protocol.ledger import commands
 from offgrid_node.protocol.ledger.machine import LedgerMachine
 from offgrid_node.protocol.ledger.records import AMOUNT_MAX, GENESIS_KIND, encode_meta
+from offgrid_node.protocol.ledger.refusals import wrong_amount
 from offgrid_node.protocol.mesh.directory import Directory
 from offgrid_node.protocol.mesh.records import signed
 from offgrid_node.runtime import Runtime, Ticket
@@ -75,6 +76,8 @@ class LedgerHandlers:
         status.enabled, status.owed_micro = self._enabled, machine.owed_micro
         status.notices.extend(machine.notices)
         status.muted_why = machine.muted_why
+        for witness in status.witnesses:
+            witness.state = machine.witness_state(witness.node_id)
         return status
 
     # ---- accounts
@@ -202,7 +205,8 @@ def _check_amounts(amount_micro: int, fee_micro: int) -> None:
     if not 0 < amount_micro <= AMOUNT_MAX:
         raise InvalidRequest.field("amount_micro", f"{amount_micro}; 1 to {AMOUNT_MAX} are allowed")
     if amount_micro + fee_micro > AMOUNT_MAX:
-        raise InvalidRequest.field("fee_micro", f"{fee_micro}; with the amount at most {AMOUNT_MAX} are allowed")
+        allowed, total = f"{fee_micro}; with the amount at most {AMOUNT_MAX} are allowed", amount_micro + fee_micro
+        raise wrong_amount("fee_micro", allowed, "AmountTooLarge", total_micro=total, most_micro=AMOUNT_MAX)
 
 
 def _utc(us: int) -> str:

@@ -16,6 +16,7 @@ from offgrid_node.protocol.ledger.records import (
     WITNESSES_MAX,
     LedgerGenesis,
 )
+from offgrid_node.protocol.ledger.refusals import wrong_amount
 from offgrid_node.protocol.mesh.directory import Directory
 from offgrid_node.protocol.mesh.records import WEIGHT_MILLI_MAX
 
@@ -58,7 +59,8 @@ def genesis_of(
         raise InvalidRequest.field("witnesses", "they weigh nothing together; a weight above 0 is needed")
     supply = sum(amount for _, amount in balances)
     if supply > SUPPLY_MAX:
-        raise InvalidRequest.field("balances", f"{supply} millionths together; at most {SUPPLY_MAX} are allowed")
+        allowed = f"{supply} millionths together; at most {SUPPLY_MAX} are allowed"
+        raise wrong_amount("balances", allowed, "SupplyTooLarge", supply_micro=supply, most_micro=SUPPLY_MAX)
     fee = request.fee_micro if request.HasField("fee_micro") else FEE_MICRO_DEFAULT
     if fee > AMOUNT_MAX:
         raise InvalidRequest.field("fee_micro", f"{fee}; 0 (none) to {AMOUNT_MAX} are allowed")

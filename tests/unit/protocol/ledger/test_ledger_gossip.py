@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from ledger_bench import OWNER, PAYEE, SELF, W1, W2, W3, Bench, confirm, vote
 from ledger_world import SALT, START_MICRO, name_of
@@ -15,6 +17,7 @@ from offgrid_node.protocol.ledger import gossip, intake, machine, orphans
 from offgrid_node.protocol.ledger.blocks import CheckedBlock, check_block, header_of, signatures_of
 from offgrid_node.protocol.ledger.commands import CreateTransfer, OpenLedger, PushBlocks, SyncBlocks
 from offgrid_node.protocol.ledger.items import Fork, Seen, TxItem, fork_of
+from offgrid_node.protocol.ledger.machine import LedgerMachine
 from offgrid_node.protocol.ledger.orphans import ASK_MS
 from offgrid_node.protocol.ledger.records import LedgerGenesis
 from offgrid_node.protocol.ledger.tables import LOG
@@ -549,6 +552,44 @@ def test_of_each_liar_there_is_one_notice_and_they_wipe_out_nothing_else() -> No
             bench.says(liar, vote(bench.tx(amount=amount)))
     assert len(bench.machine.notices) == 1 + NOTICES_MAX
     assert f"{W2} has another ledger" in bench.machine.notices[0]
+
+
+def test_somebody_with_another_ledger_makes_one_notice_whatever_it_shows() -> None:
+    bench = Bench()
+    bench.sync(W1)
+    for number in range(2 * NOTICES_MAX):
+        bench.ask(SyncBlocks(W2, (), (), number.to_bytes(32, "big"), None), W2)
+    bench.up(W3)
+    (call,) = bench.take_calls("SyncBlocks")
+    bench.answer(call, FailedPrecondition("whatever it likes", reason="OtherLedger"))
+    assert bench.machine.notices == [
+        f"{W2} has another ledger: genesis {'0' * 16}, here it is {bench.root.hex()[:16]}",
+        f"{W3} has another ledger",
+    ]
+
+
+def test_a_witness_is_heard_or_off_or_neither() -> None:
+    bench = Bench(opened=False)
+    bench.ask(OpenLedger(bench.signed, bench.genesis))
+    bench.up(W1, W2, W3)
+    for call in bench.take_calls("SyncBlocks"):
+        if call.node == W1:
+            bench.answer(call, FailedPrecondition("economy.enabled is false", reason="EconomyOff"))
+        if call.node == W2:
+            bench.answer(call, ledger_pb2.SyncBlocksResponse())
+    heard, unheard, off = (
+        ledger_pb2.WITNESS_STATE_HEARD, ledger_pb2.WITNESS_STATE_UNHEARD, ledger_pb2.WITNESS_STATE_ECONOMY_OFF,
+    )  # fmt: skip
+    states = [bench.machine.witness_state(node) for node in (SELF, W1, W2, W3)]
+    assert states == [heard, off, heard, unheard]
+    bench.says(W3, vote(bench.tx()))
+    bench.up(W1)
+    bench.restart()
+    states = [bench.machine.witness_state(node) for node in (SELF, W1, W2, W3)]
+    assert states == [heard, unheard, unheard, heard], "its blocks are remembered"
+    off_here = LedgerMachine(replace(bench.settings, enabled=False))
+    off_here.load(bench.store, bench.now())
+    assert off_here.witness_state(SELF) == off
 
 
 def test_what_was_signed_in_the_very_step_that_makes_it_mute_does_not_go_out() -> None:

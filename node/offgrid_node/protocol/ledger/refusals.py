@@ -1,0 +1,16 @@
+"""Refusals over amounts: what they are about stands in the metadata too, as integers by names that end in `_micro`, so
+that whoever shows them to people can say them in credits."""
+
+from __future__ import annotations
+
+from offgrid_node.protocol.errors import FieldViolation, InvalidRequest
+
+
+def wrong_amount(field: str, description: str, reason: str, **amounts_micro: int) -> InvalidRequest:
+    """A field that names an amount which is not allowed."""
+    return InvalidRequest(
+        f"{field}: {description}",
+        reason=reason,
+        violations=[FieldViolation(field, description)],
+        metadata={name: str(amount) for name, amount in amounts_micro.items()},
+    )
