@@ -558,7 +558,7 @@ def test_somebody_with_another_ledger_makes_one_notice_whatever_it_shows() -> No
     bench = Bench()
     bench.sync(W1)
     for number in range(2 * NOTICES_MAX):
-        bench.ask(SyncBlocks(W2, (), (), number.to_bytes(32, "big"), None), W2)
+        bench.ask(SyncBlocks(W2, (), (), bytes([number]) * 32, None), W2)
     bench.up(W3)
     (call,) = bench.take_calls("SyncBlocks")
     bench.answer(call, FailedPrecondition("whatever it likes", reason="OtherLedger"))
