@@ -31,6 +31,7 @@ from offgrid_node.executors.running import Running
 from offgrid_node.executors.wasm import WasmExecutor
 from offgrid_node.finding import Finding, listen_again
 from offgrid_node.folder import MIB, Folder, open_store
+from offgrid_node.full_disk import StoreTrouble, chunk_notices
 from offgrid_node.gateway.http import HttpServer
 from offgrid_node.keys import NodeKey, NodeTls, check_identity_certificate, issue_leaf, open_sealed, seal, verify
 from offgrid_node.keys.letters import Letters
@@ -39,7 +40,6 @@ from offgrid_node.members import Members
 from offgrid_node.meters import Meters
 from offgrid_node.node import Node, Parts
 from offgrid_node.protocol.clock import Now
-from offgrid_node.protocol.errors import Fault, Internal
 from offgrid_node.protocol.jobs.settings import JobsSettings
 from offgrid_node.protocol.mesh.machine import MeshSettings
 from offgrid_node.services.access import ROLE_NAMES
@@ -139,6 +139,7 @@ class Daemon:
             _log.warning("%s", sentence)
         self._cleanup: list[Callable[[], Awaitable[None] | None]] = []
         self._meters = Meters() if config.metrics.listen else None
+        self._store_trouble = StoreTrouble(lambda: time.monotonic_ns() // 1_000_000)
         self.banner = ""
 
     async def start(self) -> None:
@@ -150,8 +151,7 @@ class Daemon:
         self._problems += (*missing, *check_store(store))
         threaded = measure_fsync_ms(config.storage.memory_db) > COMMIT_INLINE_MAX_MS
         meters = self._meters
-        on_commit = meters.on_commit if meters else None
-        self._driver = Driver(asyncio.get_running_loop(), threaded=threaded, on_commit=on_commit)
+        self._driver = Driver(asyncio.get_running_loop(), threaded=threaded, on_commit=self._on_commit)
         road = GrpcRoad(tls, lambda: self.node.directory)
         running = Running(self._pool, lambda end: self.node.on_executed(end))  # noqa: PLW0108 - the node comes later
         threads = Threads(asyncio.get_running_loop().call_soon_threadsafe)
@@ -205,6 +205,7 @@ class Daemon:
 
     def _parts(self, store: Store, road: GrpcRoad, running: Running) -> Parts:
         config, key = self._config, self._key
+        self._blobs = FileBlobs(config.storage.chunk_dir)
         return Parts(
             store=store,
             clock=SystemClock(),
@@ -231,6 +232,7 @@ class Daemon:
                 salt=b"",
                 mode=MODES[config.jobs.mode],
                 queue_max=config.jobs.queue_max,
+                price_max_micro=config.jobs.price_max_micro,
                 slots=config.host.slots,
                 price_micro=config.host.price_micro,
                 executors=self._pool.offers,
@@ -238,7 +240,7 @@ class Daemon:
                 labels=dict(config.host.labels),
             ),
             objects=ObjectParts(
-                blobs=FileBlobs(config.storage.chunk_dir),
+                blobs=self._blobs,
                 bulk=self._bulk,
                 wraps=KeyWraps(key),
                 keeps_replicas=config.storage.enabled,
@@ -249,9 +251,14 @@ class Daemon:
             copies=config.storage.copies,
             required_milli=config.storage.required_milli,
             economy=config.economy.enabled,
-            monitor=_log_fault,
+            monitor=self._store_trouble.on_fault,
             meters=self._meters,
         )
+
+    def _on_commit(self, inputs: int, commit_s: float) -> None:
+        self._store_trouble.on_commit(inputs, commit_s)
+        if self._meters:
+            self._meters.on_commit(inputs, commit_s)
 
     def _facts(self) -> NodeFacts:
         return NodeFacts(
@@ -265,6 +272,8 @@ class Daemon:
             slots_busy=self.node.jobs.host.slots_busy,
             notices=(
                 *self._problems,
+                *self._store_trouble.notices,
+                *chunk_notices(self._config.storage.chunk_dir, self._blobs.free_bytes()),
                 *self._finding.notices,
                 *self.node.adoption.notices,
                 *self.node.ledger.notices,
@@ -300,8 +309,3 @@ def admin_address(config: Config) -> tuple[str, Path | None]:
     if socket is not None:
         return f"unix:{socket}", None
     return config.admin.address or LOOPBACK_ANY, config.node.data_dir / TOKEN_NAME
-
-
-def _log_fault(fault: Fault, cause: BaseException | None) -> None:
-    """Where the code went wrong is of use only when the code is wrong; a full disk has its sentence."""
-    _log.error("%s: %s", fault.reason, fault.message, exc_info=cause if isinstance(fault, Internal) else None)
