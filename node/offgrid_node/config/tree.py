@@ -91,6 +91,13 @@ class Jobs(Section):
         default=30_000, ge=100, le=_DAY_MS, description="a job's time to run unless it says otherwise, in milliseconds"
     )
     queue_max: int = Field(default=100_000, ge=1, le=10_000_000, description="jobs that may wait; more are refused")
+    price_max_micro: int = Field(
+        default=1_000_000,
+        ge=0,
+        le=_MONEY_MAX,
+        description="the most that is paid for a million tokens of a job's size, in millionths of a credit; a dearer "
+        "award is turned down",
+    )
     broker_url: f.OptionalUrl = Field(default="", description="gateway of the broker", json_schema_extra=RESERVED)
     auth_key: f.Secret = Field(
         default=SecretStr(""),

@@ -111,6 +111,10 @@ class Core:
         if awarded and not _sound(clearing):
             entry.avoided.add(broker)
             self._find_another_broker(entry, now, rng)
+        elif awarded and clearing.price_micro > (most := self._price_max(entry.job)):
+            self._jobs.close(broker, key, now)
+            detail = f"the award's price is {clearing.price_micro} millionths; jobs.price_max_micro allows {most}"
+            self._try_later(entry, "NoHostsAvailable", detail, now)
         elif awarded:
             self._on_award(entry, broker, clearing, now)
         elif clearing.kind == jobs_pb2.CLEARING_KIND_QUEUED:
@@ -121,6 +125,9 @@ class Core:
             self._try_later(entry, "NoHostsAvailable", clearing.detail, now)
         else:
             self._try_later(entry, "NoHostsAvailable", f"the broker refused: {clearing.detail}", now)
+
+    def _price_max(self, job: jobs_pb2.Job) -> int:
+        return price_of(self._settings.price_max_micro, job.size_tokens)
 
     def _on_award(self, entry: Open, broker: str, clearing: jobs_pb2.Clearing, now: Now) -> None:
         job = entry.job

@@ -12,9 +12,11 @@ from offgrid_node.protocol.events import CostIncurred
 from offgrid_node.protocol.jobs.bounds import DETAIL_CHARS_MAX, PRICE_MAX, REFUSAL_CHARS_MAX
 from offgrid_node.protocol.jobs.commands import DeliverAwards, Report, ReportResults
 from offgrid_node.protocol.jobs.core import LOSSES_MAX
+from offgrid_node.protocol.jobs.host import price_of
 from offgrid_node.protocol.jobs.intake import QUEUE_RETRY_MS
 from offgrid_node.protocol.jobs.open_jobs import OUTCOME_CHARS_MAX, SAID_MS
 from offgrid_node.protocol.jobs.receipts import ReceiptBody, result_digest, sign_receipts
+from offgrid_node.protocol.jobs.settings import RETRY_DELAYS_MS
 from offgrid_node.protocol.jobs.table import AWARDED, COMPLETED, FAILED, QUEUED, RUNNING
 
 LONG = "x" * 1_000_000
@@ -74,6 +76,24 @@ class TestAwards:
         bench.clears(clearing)
         assert bench.job(clearing.job_id).state == QUEUED
         assert bench.calls("StartJobs") == []
+
+    def test_that_are_too_dear_are_turned_down_and_asked_for_again_later(self) -> None:
+        bench = CoreBench()
+        job_id = bench.submitted()
+        most = price_of(bench.settings.price_max_micro, bench.job(job_id).size_tokens)
+        for delay_ms in RETRY_DELAYS_MS:
+            bench.clears(award(job_id, price_micro=most + 1))
+            assert bench.job(job_id).state == QUEUED
+            bench.wait(delay_ms)
+        bench.clears(award(job_id, price_micro=most + 1))
+        job = bench.job(job_id)
+        assert (job.state, job.error) == (FAILED, "NoHostsAvailable")
+        assert f"{most + 1} millionths" in job.error_detail
+        assert "jobs.price_max_micro" in job.error_detail
+        assert bench.calls("StartJobs") == []
+        job_id = bench.submitted()
+        bench.clears(award(job_id, price_micro=most))
+        assert bench.job(job_id).state == AWARDED
 
     def test_of_jobs_that_were_not_asked_about_are_not_even_given_back(self) -> None:
         bench = CoreBench()
