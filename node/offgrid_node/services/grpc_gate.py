@@ -37,7 +37,8 @@ class Context(Protocol):
     def add_done_callback(self, callback: Callable[[object], None]) -> None: ...
 
 
-Identify = Callable[[Context], Caller]
+Who = Callable[[], Caller]  # asked anew at each call: who has been removed is refused at once, by PermissionDenied
+Identify = Callable[[Context], Who]  # what a connection proves is read once, when a call or a lane begins on it
 ResolveCaller = Callable[[str], Caller | None]
 
 READS_AT_ONCE = 4  # per peer: what is being read is not in the byte budget yet, so this times a message bounds it
@@ -45,20 +46,20 @@ READ_TIMEOUT_S = 60.0
 STREAMS_MAX = 256  # open at once per caller: half of its calls, so that they never keep out the rest
 
 
-def by_place(_: Context) -> Caller:
+def by_place(_: Context) -> Who:
     """Whoever can open the socket of mode 0600 is this node's owner."""
-    return ADMIN
+    return lambda: ADMIN
 
 
-def by_nothing(_: Context) -> Caller:
-    return ANONYMOUS
+def by_nothing(_: Context) -> Who:
+    return lambda: ANONYMOUS
 
 
 def by_token(token: str) -> Identify:
     """Whoever can read the token file of mode 0600 is this node's owner; for systems without unix sockets."""
     wanted = f"Bearer {token}".encode()
 
-    def identify(context: Context) -> Caller:
+    def identify(context: Context) -> Who:
         metadata = dict(context.invocation_metadata() or ())
         given = metadata.get("authorization", "")
         if not hmac.compare_digest(given if isinstance(given, bytes) else given.encode(), wanted):
@@ -66,26 +67,30 @@ def by_token(token: str) -> Identify:
                 "the call carries no valid token: send metadata 'authorization: Bearer <content of the token file>'",
                 reason="Unauthenticated",
             )
-        return ADMIN
+        return lambda: ADMIN
 
     return identify
 
 
 def by_certificate(resolve: ResolveCaller) -> Identify:
-    """A member by the identity behind its TLS leaf, looked up at each call: who was removed is refused at once."""
+    """A member by the identity behind its TLS leaf, looked up at each call."""
 
-    def identify(context: Context) -> Caller:
+    def identify(context: Context) -> Who:
         fingerprint = caller_fingerprint(context.auth_context())
         if fingerprint is None:
             raise PermissionDenied("the connection proves no identity", reason="Unauthenticated")
-        caller = resolve(fingerprint)
-        if caller is None:
-            raise PermissionDenied(
-                f"{fingerprint} is not a member of this mesh",
-                reason="NotAMember",
-                metadata={"fingerprint": fingerprint},
-            )
-        return caller
+
+        def who() -> Caller:
+            caller = resolve(fingerprint)
+            if caller is None:
+                raise PermissionDenied(
+                    f"{fingerprint} is not a member of this mesh",
+                    reason="NotAMember",
+                    metadata={"fingerprint": fingerprint},
+                )
+            return caller
+
+        return who
 
     return identify
 
@@ -107,27 +112,26 @@ class Gate:
         self._read_timeout_s = read_timeout_s
         self._reading: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
 
-    def identify(self, context: Context) -> Caller:
-        """Who is calling, as it is now. Raises PermissionDenied."""
+    def identify(self, context: Context) -> Who:
+        """Who is at the other end; to be asked, and admitted, at each call. Raises PermissionDenied."""
         return self._identify(context)
 
     def enter(self, context: Context) -> tuple[Caller, Visit]:
         """Admits the call until it has ended. Raises PermissionDenied or Exhausted."""
-        caller = self._identify(context)
+        caller = self._identify(context)()
         visit = self._visit(caller, context)
         context.add_done_callback(lambda _: visit.leave())
         return caller, visit
 
-    def admit(self, context: Context, size_bytes: int) -> tuple[Caller, Visit]:
-        """Admits one call among several on a stream, with its request; `leave` is owed. Raises as `enter` does."""
-        caller = self._identify(context)
+    def admit(self, caller: Caller, context: Context, size_bytes: int) -> Visit:
+        """Admits one call among several on a stream, with its request; `leave` is owed. Raises Exhausted."""
         visit = self._visit(caller, context)
         try:
             visit.take(size_bytes)
         except Exhausted:
             visit.leave()
             raise
-        return caller, visit
+        return visit
 
     def _visit(self, caller: Caller, context: Context) -> Visit:
         now_ms = time.monotonic_ns() // 1_000_000

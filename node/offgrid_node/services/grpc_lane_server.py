@@ -35,9 +35,8 @@ def lane_handlers(gate: Gate, router: Router, running: Running) -> Handlers:
 
     async def carry(_: object, context: Context) -> None:
         async def serve() -> None:
-            caller = gate.identify(context)
             lane = _Lane(gate, router, context)
-            await until_ended(running, caller, lane.run)
+            await until_ended(running, lane.who(), lane.run)
 
         await answer_faults(CARRY, context, serve())
 
@@ -49,6 +48,7 @@ class _Lane:
 
     def __init__(self, gate: Gate, router: Router, context: Context) -> None:
         self._gate, self._router, self._context = gate, router, context
+        self.who = gate.identify(context)
         self._answers: deque[tuple[lane_pb2.LaneAnswer, Visit | None]] = deque()
         self._some = asyncio.Event()
         self._closed = False
@@ -82,7 +82,8 @@ class _Lane:
             visit: Visit | None = None
             outcome: Outcome | Fault
             try:
-                caller, visit = self._gate.admit(self._context, len(call.request))
+                caller = self.who()
+                visit = self._gate.admit(caller, self._context, len(call.request))
                 outcome = self._dispatch(caller, call)
             except Fault as fault:
                 outcome = fault
