@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import threading
 
 import pytest
+from cli_run import Run
 from hypothesis import given
 from hypothesis import strategies as st
 from small_node import OTHER_ID, SmallNode
@@ -13,26 +13,8 @@ from small_node import OTHER_ID, SmallNode
 from offgrid.v1 import ledger_pb2
 from offgrid.v1.ledger_pb2 import LedgerEvent
 from offgrid_node.protocol.errors import FailedPrecondition, FieldViolation, InvalidRequest
-from offgrid_tools.cli import exits, run
+from offgrid_tools.cli import exits
 from offgrid_tools.cli.amounts import MICRO_MAX, MICRO_PLACES, credits_of, scaled, shown
-
-
-class Run:
-    """One run of the command in this process."""
-
-    def __init__(self, capsys: pytest.CaptureFixture[str], node: SmallNode) -> None:
-        self._capsys, self._node = capsys, node
-
-    def __call__(self, *argv: str) -> tuple[int, str, str]:
-        code = run(["--socket", self._node.address, *argv])
-        said = self._capsys.readouterr()
-        return code, said.out, said.err
-
-    def json(self, *argv: str) -> dict[str, object]:
-        code, out, _ = self("--json", *argv)
-        assert code == exits.OK
-        document: dict[str, object] = json.loads(out)
-        return document
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ Ed25519. The judge sees everything that leaves a node, as an adversary would who
 
 from __future__ import annotations
 
-import heapq
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,9 +14,9 @@ from hashlib import blake2b
 from random import Random
 
 from google.protobuf.message import Message
+from virtual_time import VirtualTime
 
 from offgrid.v1 import common_pb2, ledger_pb2, state_pb2
-from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.effects import Answered, Asked, Call, Delete, Effect, Put, Record, Reply, Woke
 from offgrid_node.protocol.errors import Fault, Unavailable
 from offgrid_node.protocol.etypes import EventType
@@ -268,19 +267,17 @@ class Node:
         return {node: (account.balance_micro, account.next_seq) for node, account in accounts(self.store)}
 
 
-class World:
+class World(VirtualTime):
     """The clock, the network, honest nodes, and liars that `liars.py` brings."""
 
     def __init__(
         self, seed: int, witnesses: int = 4, observers: int = 1, *, lying: int = 0, weights: list[int] | None = None
     ) -> None:
+        super().__init__()
         self.rng = Random(seed)
-        self.now_ms = 1_000
         self.loss = self.repeats = self.crash_odds = 0.0
         self.latency_ms = (1, 5)
         self.sides: dict[str, int] = {}
-        self._heap: list[tuple[int, int, Callable[[], None]]] = []
-        self._numbers = itertools.count()
         self.names = [name_of(number) for number in range(witnesses + observers)]
         weights = weights or [1_000] * witnesses
         self.genesis = LedgerGenesis(
@@ -297,24 +294,6 @@ class World:
         self.liars_txs: dict[tuple[bytes, int], dict[bytes, TxItem]] = {}
         for number in range(lying, witnesses + observers):
             self.nodes[self.names[number]] = Node(self, number)
-
-    # ---- time
-
-    def now(self) -> Now:
-        return Now(self.now_ms, 1_700_000_000_000_000 + self.now_ms * 1_000)
-
-    def at(self, when_ms: int, action: Callable[[], None]) -> None:
-        heapq.heappush(self._heap, (max(when_ms, self.now_ms), next(self._numbers), action))
-
-    def after(self, delay_ms: int, action: Callable[[], None]) -> None:
-        self.at(self.now_ms + delay_ms, action)
-
-    def run(self, for_ms: int) -> None:
-        until = self.now_ms + for_ms
-        while self._heap and self._heap[0][0] <= until:
-            self.now_ms, _, action = heapq.heappop(self._heap)
-            action()
-        self.now_ms = until
 
     # ---- network
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import heapq
-import itertools
 from collections.abc import Callable, Sequence
 from random import Random
 
 from google.protobuf.message import Message
+from virtual_time import VirtualTime
 
 from offgrid.v1 import mesh_pb2
 from offgrid_node.keys import NodeKey, check_identity_certificate, identity_certificate, verify
@@ -107,19 +106,17 @@ def _raise(fault: Fault, cause: BaseException | None) -> None:
     raise AssertionError(fault.message) from cause
 
 
-class World:
+class World(VirtualTime):
     """The clock, the network and the nodes."""
 
     def __init__(self, seed: int, nodes: int, *, loss: float = 0.0, addresses: bool = True) -> None:
+        super().__init__()
         self.rng = Random(seed)
         self.loss, self.addresses = 0.0, addresses
-        self.now_ms = 1_000
         self.calls = 0
         self.sides: dict[str, int] = {}
         self.broken: set[frozenset[str]] = set()  # pairs that cannot reach each other
         self.timeouts = True  # whether a caller learns that no answer came
-        self._heap: list[tuple[int, int, Callable[[], None]]] = []
-        self._numbers = itertools.count()
         root, first = node_key(1), node_key(100)
         self.root = root
         rows = found_mesh(
@@ -133,25 +130,7 @@ class World:
             self.join(f"node-{number}", node_key(100 + number))
         self.loss = loss
 
-    # ---- Clock
-
-    def now(self) -> Now:
-        return Now(self.now_ms, 1_700_000_000_000_000 + self.now_ms * 1_000)
-
     # ---- time
-
-    def at(self, when_ms: int, action: Callable[[], None]) -> None:
-        heapq.heappush(self._heap, (max(when_ms, self.now_ms), next(self._numbers), action))
-
-    def after(self, delay_ms: int, action: Callable[[], None]) -> None:
-        self.at(self.now_ms + delay_ms, action)
-
-    def run(self, for_ms: int) -> None:
-        until = self.now_ms + for_ms
-        while self._heap and self._heap[0][0] <= until:
-            self.now_ms, _, action = heapq.heappop(self._heap)
-            action()
-        self.now_ms = until
 
     def run_until(self, done: Callable[[], bool], within_ms: int, step_ms: int = 100) -> int:
         """Virtual milliseconds until `done`; fails when it takes longer than `within_ms`."""
