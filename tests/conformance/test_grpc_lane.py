@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -81,6 +82,13 @@ def later(tickets: list[Ticket]) -> Callable[[Caller, Message], Ticket]:
         return tickets[-1]
 
     return answer
+
+
+async def heard(stream: Stream[bytes, bytes]) -> list[lane_pb2.LaneAnswer]:
+    """The answers of the next message."""
+    raw = await stream.read()
+    assert isinstance(raw, bytes), "the lane has ended"
+    return list(lane_pb2.CarryResponse.FromString(raw).answers)
 
 
 async def until(question: Callable[[], object]) -> None:
@@ -223,7 +231,7 @@ class TestBounds:
         await stream.write(lane_pb2.CarryRequest(calls=calls).SerializeToString())
         found: list[lane_pb2.LaneAnswer] = []
         while len(found) < len(calls):
-            found += lane_pb2.CarryResponse.FromString(await stream.read()).answers
+            found += await heard(stream)
         return sorted(found, key=lambda answer: answer.number)
 
     def test_calls_are_counted_one_by_one_and_come_back_when_others_have_ended(self, tmp_path: Path) -> None:
@@ -233,7 +241,7 @@ class TestBounds:
                 world.answers[PING] = later(tickets)
                 calls = [lane_pb2.LaneCall(number=n, method=METHOD_NUMBERS[f"offgrid.v1.{PING}"]) for n in range(3)]
                 await stream.write(lane_pb2.CarryRequest(calls=calls).SerializeToString())
-                [refused] = lane_pb2.CarryResponse.FromString(await stream.read()).answers
+                [refused] = await heard(stream)
                 assert (refused.number, fault_from_bytes(refused.status).reason) == (2, "TooManyCalls")
                 for ticket in tickets:
                     ticket.resolve(PONG)
@@ -254,7 +262,7 @@ class TestBounds:
                 request = mesh_pb2.PingRequest(members_digest=bytes(60_000)).SerializeToString()
                 calls = [lane_pb2.LaneCall(number=n, method=number, request=request) for n in range(2)]
                 await stream.write(lane_pb2.CarryRequest(calls=calls).SerializeToString())
-                [refused] = lane_pb2.CarryResponse.FromString(await stream.read()).answers
+                [refused] = await heard(stream)
                 assert (refused.number, fault_from_bytes(refused.status).reason) == (1, "TooManyBytes")
 
         run(scenario())
@@ -293,6 +301,33 @@ class TestBounds:
 
         run(scenario())
 
+    def test_for_a_caller_that_reads_no_answers_few_are_kept(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        longest = 0
+
+        class Watched(deque[object]):
+            def append(self, item: object) -> None:
+                nonlocal longest
+                super().append(item)
+                longest = max(longest, len(self))
+
+        async def scenario() -> None:
+            monkeypatch.setattr("offgrid_node.services.grpc_lane_server.ANSWERS_MAX", 4)
+            monkeypatch.setattr("offgrid_node.services.grpc_lane_server.deque", Watched)
+            async with self.raw(tmp_path, Limits()) as (world, stream):
+                large = mesh_pb2.PingResponse(members_digest=bytes(3_000_000))
+                world.answers[PING] = lambda caller, request: large
+                ping = lane_pb2.LaneCall(method=METHOD_NUMBERS[f"offgrid.v1.{PING}"])
+                unknown = lane_pb2.LaneCall(method=0x7777)
+                await stream.write(lane_pb2.CarryRequest(calls=[ping] * 4).SerializeToString())
+                for _ in range(50):
+                    await stream.write(lane_pb2.CarryRequest(calls=[unknown] * 10).SerializeToString())
+                await asyncio.sleep(0.2)
+                assert 4 < longest <= 4 + 2 * 10
+
+        run(scenario())
+
     def test_strangers_at_the_door_find_none(self, tmp_path: Path) -> None:
         async def scenario() -> None:
             async with world_in(tmp_path) as world:
@@ -325,7 +360,7 @@ def test_the_owner_may_use_one_as_well(tmp_path: Path) -> None:
             assert await stream.read() == b""
             call = lane_pb2.LaneCall(number=7, method=METHOD_NUMBERS[f"offgrid.v1.{STATUS}"])
             await stream.write(lane_pb2.CarryRequest(calls=[call]).SerializeToString())
-            [answer] = lane_pb2.CarryResponse.FromString(await stream.read()).answers
+            [answer] = await heard(stream)
             assert (answer.number, answer.status) == (7, b"")
 
     run(scenario())

@@ -25,6 +25,8 @@ from offgrid_node.services.router import METHODS, Outcome, Router
 from offgrid_node.services.stream import Stream
 
 CALLS_PER_MESSAGE_MAX = 1_024
+CALLS_IN_A_ROW = 16  # before others in the loop have their turn
+ANSWERS_MAX = 1_024  # that wait to be written; with more, no further calls are read
 FRAME_BYTES = 1_024  # what a message has beside its one large answer, at most
 
 _log = logging.getLogger(__name__)
@@ -51,6 +53,7 @@ class _Lane:
         self.who = gate.identify(context)
         self._answers: deque[tuple[lane_pb2.LaneAnswer, Visit | None]] = deque()
         self._some = asyncio.Event()
+        self._room = asyncio.Event()
         self._closed = False
 
     async def run(self) -> None:
@@ -61,6 +64,9 @@ class _Lane:
                 if writing.done():
                     return
                 await self._on_message(raw)
+                while len(self._answers) > ANSWERS_MAX and not writing.done():
+                    self._room.clear()
+                    await self._room.wait()
         finally:
             self._closed = True
             writing.cancel()
@@ -78,7 +84,9 @@ class _Lane:
             text = f"{len(calls)} entries; at most {CALLS_PER_MESSAGE_MAX} are allowed in one message"
             raise InvalidRequest.field("calls", text)
         pause_ms = 0
-        for call in calls:
+        for index, call in enumerate(calls, 1):
+            if index % CALLS_IN_A_ROW == 0:
+                await asyncio.sleep(0)
             visit: Visit | None = None
             outcome: Outcome | Fault
             try:
@@ -148,6 +156,7 @@ class _Lane:
                 try:
                     await self._context.write(message.SerializeToString())
                 finally:
+                    self._room.set()
                     for visit in visits:
                         _leave(visit)
 
