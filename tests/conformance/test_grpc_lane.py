@@ -130,7 +130,12 @@ class TestCalls:
         async def scenario() -> None:
             async with on_the_way(tmp_path) as (world, alice):
                 callers: list[Caller] = []
-                world.answers[PING] = lambda caller, request: callers.append(caller) or PONG
+
+                def answer(caller: Caller, request: Message) -> Message:
+                    callers.append(caller)
+                    return PONG
+
+                world.answers[PING] = answer
                 await alice.start()
                 assert callers == [Caller(Kind.MEMBER, ALICE.node_id, frozenset({1, 2, 3}))]
                 world.members[ALICE.node_id] = Caller(Kind.MEMBER, ALICE.node_id, frozenset())
