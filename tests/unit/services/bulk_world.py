@@ -30,7 +30,7 @@ from offgrid_node.services.caller import ADMIN, Caller, Kind
 from offgrid_node.services.objects.handlers import ObjectHandlers
 from offgrid_node.services.objects.keeping import Keeping
 from offgrid_node.services.objects.reading import Reading
-from offgrid_node.services.objects.replicas import Replicas
+from offgrid_node.services.objects.replicas import PIECE_BYTES_MAX, Replicas
 from offgrid_node.services.objects.room import is_known
 from offgrid_node.services.objects.sealing import Sealer
 from offgrid_node.services.objects.shipping import Shipping
@@ -89,7 +89,7 @@ class Node:
 
     def __init__(self, world: World, name: str, *, enabled: bool = True) -> None:
         self.world, self.name, self.signer, self.enabled = world, name, world.signers[name], enabled
-        self.owner_share_percent = 100
+        self.owner_share_percent, self.piece_bytes = 100, PIECE_BYTES_MAX
         self.node_id = self.signer.node_id
         self.store, self.blobs = MemoryStore(), MemoryBlobs()
         self.up, self.lives, self.outbox_max = True, 0, OUTBOX_MAX
@@ -124,6 +124,7 @@ class Node:
             keeping,
             enabled=self.enabled,
             owner_share_percent=self.owner_share_percent,
+            piece_bytes=self.piece_bytes,
         )
         self.handlers = ObjectHandlers(self.runtime, self.uploads, self.reading, self.replicas, Path(), 1)
         for other in world.by_id.values():

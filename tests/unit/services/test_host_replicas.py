@@ -383,6 +383,18 @@ class TestBounds:
         with pytest.raises(InvalidRequest, match="ends at"):
             parcel.write(len(parcel.sealed) - 1, b"xx")
 
+    def test_pieces_are_as_large_as_the_host_says(self, world: World) -> None:
+        parcel, host = Parcel(world), world.hosts[0]
+        host.piece_bytes = 100
+        host.restart()
+        assert parcel.open().piece_bytes_max == 100
+        with pytest.raises(InvalidRequest, match="101 bytes; at most 100"):
+            parcel.write(0, parcel.sealed[:101])
+        assert parcel.write(0, parcel.sealed[:100]) == 100
+        world.log.clear()
+        world.owner.put(b"x" * 500, required_milli=3_000)
+        assert world.log.count("WriteReplica") == 2 * 1 + -(-(500 + 8 * TAG_BYTES) // 100), "of three hosts one is so"
+
     def test_an_object_of_too_many_stripes(self, world: World) -> None:
         with pytest.raises(InvalidRequest, match="stripes"):
             Parcel(world, size_bytes=2**40, stripe_bytes=1).open()

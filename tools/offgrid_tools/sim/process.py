@@ -47,7 +47,7 @@ from offgrid_tools.sim.work import outcome_of
 
 FSYNC_MIN_US, FSYNC_MAX_US = 100, 3 * MS
 DISK_MIN_US, DISK_MAX_US = 50, 2 * MS
-STRIPE_BYTES = 1_024  # small, so that small objects have several
+STRIPE_BYTES, PIECE_BYTES = 1_024, 600  # small, so that small objects have several; neither divides the other
 WORK_MIN_US, WORK_MAX_US = 2 * MS, 3_000 * MS
 DOOR = "offgrid.v1.JoinService/Join"
 NODE_PROBE_MS = 2_000
@@ -190,6 +190,7 @@ class Process:
                     Bulk(lambda work, ended: self._carry(work, ended, alive)),
                     SimWraps(self.signer),
                     stripe_bytes=STRIPE_BYTES,
+                    piece_bytes=PIECE_BYTES,
                 ),
                 data_dir=Path(),
                 economy=spec.economy,

@@ -96,12 +96,14 @@ class Replicas:
         *,
         enabled: bool = True,
         owner_share_percent: int = OWNER_SHARE_PERCENT,
+        piece_bytes: int = PIECE_BYTES_MAX,
     ) -> None:
         """`enabled`: whether this node keeps anything new for others (storage.enabled); `owner_share_percent`: how much
-        of the room for it one owner may take (storage.owner_share_percent)."""
+        of the room for it one owner may take (storage.owner_share_percent); `piece_bytes`: the most that one
+        WriteReplica may bring."""
         self._runtime, self._self_id, self._members, self._verify = runtime, self_id, members, verify
         self._blobs, self._bulk, self._keeping, self._enabled = blobs, bulk, keeping, enabled
-        self._owner_share_percent = owner_share_percent
+        self._owner_share_percent, self._piece_bytes = owner_share_percent, piece_bytes
         self._incoming: OrderedDict[tuple[str, str], _Incoming] = OrderedDict()  # the longest unused first
         self._doubted: OrderedDict[tuple[str, str], None] = OrderedDict()  # kept ones that proved damaged
         # At the disk an object id is one lane: owners who claim the same one end up under the same name.
@@ -114,8 +116,8 @@ class Replicas:
     def write(self, caller: Caller, request: objects_pb2.WriteReplicaRequest) -> Ticket:
         self._check_enabled()
         data = request.data  # protobuf copies it each time it is asked
-        if len(data) > PIECE_BYTES_MAX:
-            raise InvalidRequest.field("data", f"{len(data)} bytes; at most {PIECE_BYTES_MAX} are allowed")
+        if len(data) > self._piece_bytes:
+            raise InvalidRequest.field("data", f"{len(data)} bytes; at most {self._piece_bytes} are allowed")
         incoming = self._incoming.get((caller.node_id, request.object_id))
         if incoming is None:
             raise FailedPrecondition(
@@ -149,7 +151,7 @@ class Replicas:
         else:
             self._make_room(claim, max(0, manifest.sealed_bytes - have), free)
             self._touch(claim.key, _Incoming(manifest, staged, 0))
-        return objects_pb2.OpenReplicaResponse(offset=have, piece_bytes_max=PIECE_BYTES_MAX)
+        return objects_pb2.OpenReplicaResponse(offset=have, piece_bytes_max=self._piece_bytes)
 
     def _write(self, incoming: _Incoming, offset: int, data: bytes) -> Flow[Message]:
         def append() -> int:

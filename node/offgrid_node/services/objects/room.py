@@ -24,7 +24,7 @@ from offgrid_node.services.mesh import mesh_of
 from offgrid_node.services.objects.handlers import ObjectHandlers
 from offgrid_node.services.objects.keeping import Keeping
 from offgrid_node.services.objects.reading import Carrier, Reading
-from offgrid_node.services.objects.replicas import OWNER_SHARE_PERCENT, Replicas
+from offgrid_node.services.objects.replicas import OWNER_SHARE_PERCENT, PIECE_BYTES_MAX, Replicas
 from offgrid_node.services.objects.sealing import UPLOAD_PREFIX, Sealer, Wraps
 from offgrid_node.services.objects.shipping import Shipping
 from offgrid_node.services.objects.uploads import Uploads
@@ -45,6 +45,7 @@ class ObjectParts:
     keeps_replicas: bool = True
     owner_share_percent: int = OWNER_SHARE_PERCENT
     stripe_bytes: int = STRIPE_BYTES
+    piece_bytes: int = PIECE_BYTES_MAX  # of a replica that comes in
 
 
 class ObjectRoom:
@@ -94,6 +95,7 @@ class ObjectRoom:
                 self.keeping,
                 enabled=parts.keeps_replicas,
                 owner_share_percent=parts.owner_share_percent,
+                piece_bytes=parts.piece_bytes,
             ),
             data_dir,
             inline_limit_bytes,

@@ -4,12 +4,15 @@ another's name, and serves bytes that are flipped, cut short or from elsewhere i
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 
 from google.protobuf.message import Message
 
 from offgrid.v1 import common_pb2, objects_pb2
-from offgrid_node.protocol.objects.manifest import TAG_BYTES
+from offgrid_node.protocol.errors import Fault
+from offgrid_node.protocol.objects.manifest import TAG_BYTES, Manifest
+from offgrid_node.protocol.objects.shards import possession_of
 from offgrid_node.protocol.quorum.records import ACK_KIND, Ack, Epoch
 from offgrid_node.protocol.signing import digest_of
 from offgrid_tools.sim.cluster import Cluster
@@ -49,18 +52,29 @@ class LyingHost:
             self._process.node_id, owner, epoch.quorum_id, epoch.epoch, epoch.subject, epoch.size_bytes, NOTHING
         )
         others = [member.node_id for member in epoch.members if member.node_id != honest.node]
+        holding = replace(honest, possession=self._possession(request, epoch.epoch))
         lies: list[Callable[[], Ack]] = [
             lambda: honest,  # of bytes that were never stored
             lambda: honest,
-            lambda: replace(honest, epoch=honest.epoch + 1),
-            lambda: replace(honest, subject=self._rng.randbytes(32)),
-            lambda: replace(honest, size_bytes=honest.size_bytes + 1),
-            lambda: replace(honest, node=self._rng.choice(others)) if others else honest,
+            lambda: replace(holding, epoch=honest.epoch + 1),
+            lambda: replace(holding, subject=self._rng.randbytes(32)),
+            lambda: replace(holding, size_bytes=honest.size_bytes + 1),
+            lambda: replace(holding, node=self._rng.choice(others)) if others else honest,
         ]
         body = self._rng.choice(lies)().encode()
         salt = self._process.running.directory.salt
         signature = self._process.signer.sign(digest_of(ACK_KIND, salt, body))
         return objects_pb2.CommitReplicaResponse(ack=common_pb2.Signed(body=body, signature=signature))
+
+    def _possession(self, request: objects_pb2.CommitReplicaRequest, epoch: int) -> bytes:
+        """The right one if all bytes have come, so that nothing but the lie is wrong with the ack."""
+        manifest, blobs = Manifest.decode(request.manifest.signed.body), self._process.blobs
+        name, staged = manifest.object_id, f"{manifest.owner}.{manifest.object_id}"
+        salt, node_id = self._process.running.directory.salt, self._process.node_id
+        for read in (lambda *at: blobs.read(name, *at), lambda *at: blobs.read_staged(staged, *at)):
+            with suppress(Fault):
+                return possession_of(manifest, read, salt, node_id, epoch)
+        return NOTHING
 
     def _serve(self, request: objects_pb2.ReadReplicaRequest) -> Message | None:
         blobs, name = self._process.blobs, request.object_id

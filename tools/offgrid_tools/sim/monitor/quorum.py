@@ -2,7 +2,8 @@
 
 - fence: no member signs an ack of a lower epoch than it signed before, nor two acks for one epoch that differ, and each
   is durable before it leaves;
-- enough: what counts as acked was signed by members of the epoch, each counted once.
+- enough: what counts as acked was signed by members of the epoch, each counted once;
+- lies: no ack counts that a liar made up, of bytes that it does not have or of something else.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ class QuorumRules(Rules):
         self._evidence = evidence
         self._highest: dict[tuple[str, str, str], int] = {}  # (member, owner, quorum) → epoch
         self._acks: set[bytes] = set()  # every body that anybody signed
+        self._lies: set[bytes] = set()  # every body that a liar made up
         self._weight: dict[tuple[str, str], int] = {}
 
     def replies(self) -> Mapping[type[Message], Passed]:
@@ -53,7 +55,7 @@ class QuorumRules(Rules):
         self._acks.add(signed.body)
 
     def _on_lie(self, signed: common_pb2.Signed) -> None:
-        self._acks.add(signed.body)
+        self._lies.add(signed.body)
 
     def rows(self) -> Mapping[str, Written]:
         return {QUORUMS: self._on_row}
@@ -70,6 +72,8 @@ class QuorumRules(Rules):
             ack = Ack.decode(signed.body)
             if ack.node == node:  # its own, for a quorum of which it is a member itself
                 self.on_ack(node, signed)
+            if signed.body in self._lies:
+                raise Violation(f"{self._evidence.name_of(node)} counts a lie about {ack.quorum_id}")
             if signed.body not in self._acks:
                 raise Violation(f"{self._evidence.name_of(node)} counts an ack of {ack.quorum_id} that nobody signed")
             if ack.node in counted or ack.node not in epoch.weights or _asked(epoch) != _vouched(ack):

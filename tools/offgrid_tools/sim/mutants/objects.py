@@ -15,6 +15,7 @@ from offgrid_node.protocol.quorum import member, tally
 from offgrid_node.protocol.quorum.records import Ack
 from offgrid_node.protocol.quorum.tally import Tally
 from offgrid_node.services.objects import replicas as replica_bytes
+from offgrid_node.services.objects.shipping import Shipping
 from offgrid_node.storage.memory_blobs import MemoryBlobs
 from offgrid_tools.sim.mutants.patches import Mutant, Patch, Sound, never
 
@@ -43,6 +44,13 @@ def _whatever_came(sound: Sound) -> Sound:
         return manifest.roots[0], sound(manifest, *rest)[1]
 
     return hashed
+
+
+def _whatever_it_says(sound: Sound) -> Sound:
+    def check(self: Any, work: Any, epoch: Any, possession: bytes, signed: Any) -> None:
+        sound(self, work, epoch, Ack.decode(signed.body).possession, signed)
+
+    return check
 
 
 def _drop_at_once(sound: Sound) -> Sound:
@@ -88,6 +96,9 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "root-unchecked": Mutant(
         "a host keeps whatever has the right length", (Patch(replica_bytes, "hash_shard", _whatever_came),)
+    ),
+    "possession-unchecked": Mutant(
+        "the owner counts an ack whatever its possession digest is", (Patch(Shipping, "_check", _whatever_it_says),)
     ),
     "stripe-number-unbound": Mutant(
         "a stripe opens in any place of its object",
