@@ -1,4 +1,4 @@
-"""Keeps the carriers in step with membership: whom TLS trusts, whose connections end."""
+"""Keeps the carriers in step with membership: whom TLS trusts, whose connections end, who is worth another try."""
 
 from __future__ import annotations
 
@@ -28,6 +28,9 @@ class Members:
         return self._certificates
 
     def _on_events(self, events: Sequence[state_pb2.Event]) -> None:
+        for event in events:
+            if event.etype == EventType.PEER_ALIVE:
+                self._road.retry(event.subject)
         changed = [event for event in events if event.etype in CHANGES]
         if not changed:
             return

@@ -278,6 +278,23 @@ def test_a_peer_that_comes_back_is_reached_again_within_seconds() -> None:
     run(scenario())
 
 
+def test_a_peer_that_is_heard_of_is_tried_at_once_at_the_address_where_it_was_gone() -> None:
+    """gRPC would not look there again before its pause is over, up to two seconds."""
+
+    async def scenario() -> None:
+        async with travel() as world:
+            await world.call()
+            await world.peer.stop()
+            for _ in range(20):  # the pause grows
+                assert isinstance(await world.call(), Fault)
+                await asyncio.sleep(0.05)
+            await world.peer.start()
+            world.road.retry(THERE.node_id)
+            assert await world.call() == ANSWER
+
+    run(scenario())
+
+
 def test_a_hundred_calls_at_once_share_one_connection() -> None:
     async def scenario() -> None:
         async with travel() as world:

@@ -120,6 +120,14 @@ class GrpcRoad:
                 self._drop((node, address))
         self._closed_to_us = {node for node in self._closed_to_us if view.certificate(node) is not None}
 
+    def retry(self, node: str) -> None:
+        """The node is heard of: where connecting to it has failed, the next call tries afresh. A node that comes back at
+        its old address would else be out of reach until gRPC's pause is over, RECONNECT_MAX_MS at worst."""
+        for key, link in list(self._links.items()):
+            if key[0] == node and link.channel.get_state() is _FAILED:
+                del self._links[key]
+                self._keep(self._closing, link.channel.close(2 * WHY_TIMEOUT_S))  # somebody may just be asking it why
+
     async def close(self) -> None:
         """Ends every call that is under way (its outcome is unknown) and every connection."""
         self._closed = True

@@ -1,0 +1,50 @@
+"""What the carriers are told of each change in the journal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from offgrid.v1 import state_pb2
+from offgrid_node.members import Members
+from offgrid_node.protocol.etypes import EventType
+
+
+class Carriers:
+    """Stands for server and road, and writes down what they are told."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def refresh(self) -> None:
+        self.told.append("refresh")
+
+    def retry(self, node: str) -> None:
+        self.told.append(f"retry {node}")
+
+    def disconnect(self, node: str) -> None:
+        self.told.append(f"disconnect {node}")
+
+
+@pytest.mark.parametrize(
+    ("etype", "told"),
+    [
+        (EventType.MEMBER_ADMITTED, ["refresh"]),
+        (EventType.MEMBER_REMOVED, ["refresh", "disconnect n"]),
+        (EventType.PEER_ALIVE, ["retry n"]),
+        (EventType.PEER_DEAD, []),
+    ],
+)
+def test_an_event_reaches_the_carriers(etype: EventType, told: list[str]) -> None:
+    watchers: list[Callable[[Sequence[state_pb2.Event]], None]] = []
+    directory = SimpleNamespace(certificates=lambda: [b"new"])
+    node: Any = SimpleNamespace(directory=directory, runtime=SimpleNamespace(watch=watchers.append))
+    carriers: Any = Carriers()
+    members = Members(node, carriers, carriers)
+    directory.certificates = lambda: [b"newer"]
+    watchers[0]([state_pb2.Event(etype=etype, subject="n")])
+    assert carriers.told == told
+    assert members.certificates() == ((b"newer",) if "refresh" in told else (b"new",))
