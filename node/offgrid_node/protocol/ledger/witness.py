@@ -17,7 +17,7 @@ comes. Epochs and ballots above 0 are not known yet and count for nothing.
 What is kept of others is bounded. A block that speaks of an account without money, or of a slot SEQ_AHEAD_MAX or more
 beyond the next, is not taken in yet (`within_reach`): an honest author has the money and the slots before final, from
 blocks that it passes on as well, so its blocks are in reach once these are here; a liar's never are, anywhere. And of
-one witness DIGESTS_MAX digests count in a slot, besides those of transactions that are here. Safe, for fewer statements
+one witness DIGESTS_MAX digests count in a slot, besides those of its transactions that are here. Safe, for fewer statements
 count; and an honest owner's transaction becomes final everywhere all the same, for it has no rival: all honest
 witnesses vote for it and confirm it, one statement each, and they are a quorum. Only a slot whose owner signed several
 may hang on the word of a liar who said more than that. What is left to rates, not bounded here: an owner with money
@@ -198,15 +198,19 @@ class Witness:
     def _known(self, slot: Slot, account: Account, digest: bytes) -> Known | None:
         """The transaction, if it is here and belongs at the end of this account's chain. One that does not can have a
         quorum only where liars weigh a third or more."""
+        known = self._of(slot, digest)
+        return known if known is not None and known.item.tx.prev == account.head else None
+
+    def _of(self, slot: Slot, digest: bytes) -> Known | None:
+        """The transaction, if it is here and of this slot. A liar speaks in one slot of what belongs to another."""
         known = self._transactions.get(digest) if digest != NOTHING else None
         if known is None:
             return None
-        tx = known.item.tx
-        return known if (tx.src, tx.seq, tx.prev) == (slot.account, slot.seq, account.head) else None
+        return known if (known.item.tx.src, known.item.tx.seq) == (slot.account, slot.seq) else None
 
     def _too_many(self, slot: Slot, digest: bytes, bit: int) -> bool:
         """Whether this witness names so many transactions for one slot that one more, not known here, is ignored."""
-        if len(slot.tallies) < DIGESTS_MAX or self._transactions.get(digest) is not None:
+        if len(slot.tallies) < DIGESTS_MAX or self._of(slot, digest) is not None:
             return False
         named = [other for other, tally in slot.tallies.items() if (tally.voted | tally.confirmed) & bit]
         return len(named) >= DIGESTS_MAX and digest not in named
@@ -226,7 +230,7 @@ class Witness:
         self._transactions.end(known, ledger_pb2.TX_STATE_FINAL, tally, now)
         self._ended.append(known)
         for digest in {slot.first: 0, **dict.fromkeys(slot.tallies)}:
-            other = self._transactions.get(digest) if digest != known.item.digest else None
+            other = self._of(slot, digest) if digest != known.item.digest else None
             if other is not None and other.row.state == ledger_pb2.TX_STATE_SIGNED:
                 self._transactions.end(other, ledger_pb2.TX_STATE_VOID, slot.tally(digest), now)
                 self._ended.append(other)

@@ -11,7 +11,7 @@ from ledger_world import FEE, START_MICRO, name_of
 from offgrid.v1 import ledger_pb2
 from offgrid_node.protocol.effects import Asked
 from offgrid_node.protocol.etypes import EventType
-from offgrid_node.protocol.ids import node_id_bytes
+from offgrid_node.protocol.ids import node_id_bytes, unbase32
 from offgrid_node.protocol.ledger import witness as rules
 from offgrid_node.protocol.ledger.committee import Committee
 from offgrid_node.protocol.ledger.items import Double
@@ -163,6 +163,28 @@ def test_what_is_final_by_the_confirms_of_others_is_confirmed_all_the_same() -> 
         bench.says(witness, confirm(item))
     assert bench.balance(PAYEE) > START_MICRO
     assert bench.take_said() == [confirm(item)]
+
+
+def test_what_a_liar_says_in_one_slot_of_anothers_transaction_is_nothing_to_that() -> None:
+    bench = Bench()
+    item, others = bench.tx(), bench.tx(PAYEE, amount=7, to=OWNER)
+    own = bench.transfer(5)
+    assert isinstance(own, ledger_pb2.CreateTransferResponse)
+    bench.says(OWNER, item)
+    bench.says(PAYEE, others)
+    for digest in (others.digest, unbase32(own.transaction.tx_id)):
+        bench.says(W3, replace(vote(item), tx_digest=digest), replace(confirm(item), tx_digest=digest))
+    bench.finish(item)
+    assert bench.balance(PAYEE) == START_MICRO + 100, "its own slot goes on"
+    for tx_id in (tx_id_of(others.digest), own.transaction.tx_id):
+        found = bench.views.transaction(tx_id)
+        assert found is not None
+        assert found.state == ledger_pb2.TX_STATE_SIGNED
+    after = bench.transfer(6)
+    assert isinstance(after, ledger_pb2.CreateTransferResponse)
+    assert after.transaction.state == ledger_pb2.TX_STATE_QUEUED, "no second is signed for the slot of the first"
+    bench.finish(others)
+    assert bench.balance(OWNER) == START_MICRO - 100 - FEE + 7
 
 
 def test_one_witness_counts_once_however_often_it_speaks() -> None:
@@ -383,3 +405,14 @@ def test_of_one_witness_few_digests_count_in_a_slot_unless_the_transaction_is_he
     assert len(slot.tallies) == 1 + DIGESTS_MAX
     bench.finish(item, W1, W2)
     assert bench.balance(PAYEE) == START_MICRO + 100
+
+
+def test_transactions_of_other_slots_are_no_more_to_a_slot_than_what_is_not_here() -> None:
+    bench = Bench()
+    item, others = bench.tx(), [bench.tx(PAYEE, seq=index) for index in range(2 * DIGESTS_MAX)]
+    bench.says(OWNER, item)
+    bench.says(PAYEE, *others)
+    bench.says(W3, *(replace(vote(item), tx_digest=other.digest) for other in others))
+    slot = bench.machine._slots.get(node_id_bytes(OWNER), 0)
+    assert slot is not None
+    assert len(slot.tallies) == 1 + DIGESTS_MAX
