@@ -121,8 +121,8 @@ class GrpcRoad:
         self._closed_to_us = {node for node in self._closed_to_us if view.certificate(node) is not None}
 
     def retry(self, node: str) -> None:
-        """The node is heard of: where connecting to it has failed, the next call tries afresh. A node that comes back at
-        its old address would else be out of reach until gRPC's pause is over, RECONNECT_MAX_MS at worst."""
+        """The node is heard of: where connecting to it has failed, the next call tries afresh. A node that comes back
+        at its old address would else be out of reach until gRPC's pause is over, RECONNECT_MAX_MS at worst."""
         for key, link in list(self._links.items()):
             if key[0] == node and link.channel.get_state() is _FAILED:
                 del self._links[key]
