@@ -34,7 +34,8 @@ def demonstrate(file: Path | None, *, keep: bool, folder: Path | None) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))  # through the `with`: nodes are stopped first
     well = False
     try:
-        with LocalMesh(home, "demo", NODES, host__price_micro=PRICE_MICRO) as mesh:
+        prices = {"host__price_micro": PRICE_MICRO, "jobs__price_max_micro": PRICE_MICRO}
+        with LocalMesh(home, "demo", NODES, **prices) as mesh:
             try:
                 well = Story(mesh, show).tell(name, text)
             except (Unavailable, OffgridError, TimeoutError) as error:
