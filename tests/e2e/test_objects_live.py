@@ -78,6 +78,25 @@ class TestAnObject:
         finally:
             again(killed)
 
+    def test_whose_hosts_have_all_stopped_names_them_in_time(self, mesh: LocalMesh, tmp_path: Path) -> None:
+        owner, hosts, source = mesh["owner"], [mesh[host] for host in HOSTS], tmp_path / "alone.bin"
+        source.write_bytes(b"alone")
+        assert offgrid(owner, "put", source).code == 0
+        eventually(lambda: not info(owner, "alone.bin").local, 20, "the owner's own copy is dropped")
+        for host in hosts:
+            host.kill()
+        try:
+            done = offgrid(owner, "get", "alone.bin", "-o", tmp_path / "copy", "--timeout", "8", timeout_s=30)
+            assert done.code == 5, done.said
+            waits, hint, end = done.err.splitlines()[:3]
+            for host in HOSTS:
+                assert f"{host} (" in waits, done.said
+                assert f"{host} (" in end, done.said
+            assert "--timeout" in hint, done.said
+            assert "ipv4" not in done.err, "no words of gRPC's own"
+        finally:
+            again(*hosts)
+
     def test_is_readable_on_no_disk(self, mesh: LocalMesh, text: bytes) -> None:
         owner = mesh["owner"]
         with owner.client() as client:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -133,6 +134,40 @@ class TestFetch:
         assert client.objects.read(made.object_id) == DATA
         assert seen == sorted(seen)
         assert seen[-1] == 50
+
+    def test_asks_again_for_what_no_host_gives_and_says_why(
+        self, client: Client, node: ObjectNode, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(objects_module, "ASK_AGAIN_S", 0.2)
+        monkeypatch.setattr(objects_module, "SILENT_S", 0.05)
+        made, said, out = client.objects.put(DATA), [], io.BytesIO()
+        away = Unavailable("barn is not alive", reason="NoReplica", retry_ms=5_000)
+        node.stumble("ReadObject", away, away)
+        client.objects.fetch(made.object_id, out, on_wait=said.append)
+        assert out.getvalue() == DATA
+        assert set(said) == {"barn is not alive"}
+
+    def test_gives_up_when_its_time_is_over(
+        self, client: Client, node: ObjectNode, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(objects_module, "ASK_AGAIN_S", 0.1)
+        monkeypatch.setattr(objects_module, "SILENT_S", 0.05)
+        made, began = client.objects.put(DATA), time.monotonic()
+        node.stumble("ReadObject", *[Unavailable("barn is not alive", reason="NoReplica", retry_ms=5_000)] * 1_000)
+        with pytest.raises(OffgridError, match="barn is not alive") as caught:
+            client.objects.fetch(made.object_id, io.BytesIO(), timeout_s=0.5)
+        assert caught.value.reason == "NoReplica"
+        assert time.monotonic() - began < 5
+        assert 2 <= len(node.calls["ReadObject"]) <= 6
+
+    def test_says_that_nothing_comes_while_the_node_is_asking(
+        self, client: Client, node: ObjectNode, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(objects_module, "SILENT_S", 0.05)
+        made, said, on_read = client.objects.put(DATA), [], node.on_ReadObject
+        monkeypatch.setattr(node, "on_ReadObject", lambda request: time.sleep(0.1) or on_read(request))
+        client.objects.fetch(made.object_id, io.BytesIO(), on_wait=said.append)
+        assert set(said) == {objects_module.NOTHING_COMES}
 
     def test_of_an_empty_object_makes_an_empty_file(self, client: Client, tmp_path: Path) -> None:
         client.objects.put(b"", name="empty")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -28,6 +29,9 @@ PAUSE_S, PAUSE_MAX_S = 0.1, 2.0  # between them, doubling
 LOST = frozenset({"UploadNotFound", "UploadLost"})  # what was under way went with the node's process: begin again
 COMMIT_S, COMMIT_BYTES_PER_S = 30.0, 5_000_000  # what the slowest card may take to make it durable
 READ_S = 120.0  # one stripe, when several hosts do not answer
+PATIENCE_S = 30.0  # how long it goes on asking for a part that no host gives
+ASK_AGAIN_S, SILENT_S = 2.0, 3.0  # between two such questions; before it is said that nothing comes
+NOTHING_COMES = "no host has given the next part yet"
 READS_AHEAD = 3  # while one is written, the node and a host work on others
 RANGE_BYTES = 1 << 20  # as a node's stripes are
 POLL_S, POLL_MAX_S = 0.01, 0.2
@@ -35,7 +39,7 @@ DIGEST_BYTES = 32
 DURABLE, LOCAL = objects_pb2.OBJECT_STATE_DURABLE, objects_pb2.OBJECT_STATE_LOCAL
 
 
-def _silent(done: int, total: int) -> None:
+def _silent(*said: object) -> None:
     """Nobody looks."""
 
 
@@ -199,56 +203,112 @@ class Objects:
 
     # ---- out
 
-    def read(self, wanted: str, *, on_progress: Progress = _silent) -> bytes:
-        """The whole object in memory."""
+    def read(self, wanted: str, *, on_progress: Progress = _silent, timeout_s: float = PATIENCE_S) -> bytes:
+        """The whole object in memory; as `fetch`."""
         held = io.BytesIO()
-        self.fetch(wanted, held, on_progress=on_progress)
+        self.fetch(wanted, held, on_progress=on_progress, timeout_s=timeout_s)
         return held.getvalue()
 
-    def fetch(self, wanted: str, target: str | os.PathLike[str] | BinaryIO, *, on_progress: Progress = _silent) -> int:
+    def fetch(
+        self,
+        wanted: str,
+        target: str | os.PathLike[str] | BinaryIO,
+        *,
+        on_progress: Progress = _silent,
+        on_wait: Callable[[str], None] = _silent,
+        timeout_s: float = PATIENCE_S,
+    ) -> int:
         """Writes an object to a file (by its path) or a binary stream; returns its size.
 
         A file appears whole, or not at all: what was there before stays until then. A device or pipe is written to.
+        A part that no host gives is asked for again for `timeout_s`, and `on_wait` is told why it does not come; then
+        OffgridError (NoReplica) names the hosts.
         """
         if not isinstance(target, str | os.PathLike):
-            return self._fetch(wanted, target, on_progress)
+            return self._fetch(wanted, target, on_progress, on_wait, timeout_s)
         with replaced(target) as file:
-            return self._fetch(wanted, file, on_progress)
+            return self._fetch(wanted, file, on_progress, on_wait, timeout_s)
 
-    def _fetch(self, wanted: str, target: BinaryIO, on_progress: Progress) -> int:
+    def _fetch(
+        self, wanted: str, target: BinaryIO, on_progress: Progress, on_wait: Callable[[str], None], timeout_s: float
+    ) -> int:
         made = self.get(wanted)
-        total, written = made.size_bytes, 0
+        total, written, stopped = made.size_bytes, 0, threading.Event()
+        troubles: dict[int, str] = {}  # what is in the way of the part that begins there
+
+        def part(start: int) -> Sequence[bytes]:
+            def ask(request: objects_pb2.ReadObjectRequest) -> objects_pb2.ReadObjectResponse:
+                return self._patiently(request, timeout_s, stopped, lambda why: troubles.update({start: why}))
+
+            return self._range(made.object_id, start, min(start + RANGE_BYTES, total), ask)
+
         on_progress(0, total)
         with ThreadPoolExecutor(READS_AHEAD, "offgrid-read") as pool:
-            starts, ahead = iter(range(0, total, RANGE_BYTES)), deque[Future[Sequence[bytes]]]()
+            starts, ahead = iter(range(0, total, RANGE_BYTES)), deque[tuple[int, Future[Sequence[bytes]]]]()
             try:
                 while True:
                     for start in islice(starts, READS_AHEAD - len(ahead)):
-                        ahead.append(pool.submit(self._range, made.object_id, start, min(start + RANGE_BYTES, total)))
+                        ahead.append((start, pool.submit(part, start)))
                     if not ahead:
                         return written
-                    for data in ahead.popleft().result():
+                    start, reading = ahead.popleft()
+                    for data in _awaited(reading, lambda at=start: on_wait(troubles.get(at, NOTHING_COMES))):  # type: ignore[misc]
                         target.write(data)
                         written += len(data)
                     on_progress(written, total)
             finally:
-                for reading in ahead:
+                stopped.set()
+                for _, reading in ahead:
                     reading.cancel()
 
-    def _range(self, object_id: str, offset: int, end: int) -> Sequence[bytes]:
+    def _patiently(
+        self,
+        request: objects_pb2.ReadObjectRequest,
+        timeout_s: float,
+        stopped: threading.Event,
+        on_trouble: Callable[[str], None],
+    ) -> objects_pb2.ReadObjectResponse:
+        """One call, repeated while no host gives what is asked for."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            try:
+                return self._calls.unary(
+                    "ObjectService/ReadObject", request, objects_pb2.ReadObjectResponse, timeout_s=READ_S
+                )
+            except OffgridError as error:
+                if error.reason != "NoReplica" or time.monotonic() + ASK_AGAIN_S > deadline:
+                    raise
+                on_trouble(error.message)
+                if stopped.wait(ASK_AGAIN_S):
+                    raise
+
+    def _range(
+        self,
+        object_id: str,
+        offset: int,
+        end: int,
+        ask: Callable[[objects_pb2.ReadObjectRequest], objects_pb2.ReadObjectResponse],
+    ) -> Sequence[bytes]:
         """The plaintext from `offset` to `end`, in as many parts as the node gives it in."""
         parts = []
         while offset < end:
             request = objects_pb2.ReadObjectRequest(object=object_id, offset=offset, length=end - offset)
-            answer = self._calls.unary(
-                "ObjectService/ReadObject", request, objects_pb2.ReadObjectResponse, timeout_s=READ_S
-            )
-            data = answer.data  # protobuf copies it each time it is asked
+            data = ask(request).data  # protobuf copies it each time it is asked
             if not 0 < len(data) <= end - offset:
                 raise OffgridError("DATA_LOSS", "WrongRead", f"{object_id} at {offset}: {len(data)} bytes came")
             parts.append(data)
             offset += len(data)
         return parts
+
+
+def _awaited(reading: Future[Sequence[bytes]], on_silence: Callable[[], None]) -> Sequence[bytes]:
+    while True:
+        try:
+            return reading.result(timeout=SILENT_S)
+        except TimeoutError:
+            if reading.done():
+                raise
+            on_silence()
 
 
 def _read(stream: BinaryIO, size: int) -> bytes:

@@ -9,10 +9,11 @@ from bulk_world import STRIPE, Letter, World
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from offgrid.client.calls import PAUSE_MS_MAX
 from offgrid.v1 import objects_pb2
 from offgrid_node.protocol.errors import Fault, InvalidRequest, NotFound, OutcomeUnknown, PermissionDenied, Unavailable
 from offgrid_node.protocol.objects.manifest import TAG_BYTES
-from offgrid_node.services.objects.reading import AWAY_MS, LYING_MS
+from offgrid_node.services.objects.reading import ASKING_MS_MAX, AWAY_MS, LYING_MS
 
 DATA = bytes(range(256)) * 2
 Reply = objects_pb2.ReadReplicaResponse
@@ -126,6 +127,55 @@ def test_a_slow_host_gets_a_long_time_only_when_no_other_answers(world: World) -
     assert world.owner.ask("ReadObject", Read(object="data")).data == DATA[:STRIPE]
     assert len(calls) == 5
     assert set(calls[:3]) == {host.node_id for host in world.hosts}, "first each of them once"
+
+
+class TestWhenNobodyGivesIt:
+    def read(self, world: World) -> Unavailable:
+        with pytest.raises(Unavailable) as caught:
+            world.owner.ask("ReadObject", Read(object="data"))
+        assert caught.value.reason == "NoReplica"
+        return caught.value
+
+    def test_dead_hosts_are_asked_once_and_named_in_one_sentence(self, world: World) -> None:
+        world.owner.reading._name_of = lambda node: world.by_id[node].name
+        for host in world.hosts:
+            host.up = False
+        said = self.read(world).message
+        assert len(asked(world)) == 3, "a long time helps nobody whom nothing reaches"
+        assert said.startswith(
+            f"stripe 0 of {world.owner.info('data').object_id} cannot be read: no copy is here, and "
+        )
+        hosts = said.partition("none of its hosts gives one: ")[2].split(", ")
+        assert sorted(hosts) == ["host-0 is not alive", "host-1 is not alive", "host-2 is not alive"]
+
+    def test_each_is_said_to_have_done_what_it_did(self, world: World) -> None:
+        ends = [
+            Reply(data=b"no"),
+            NotFound("gone"),
+            OutcomeUnknown("reset by peer {grpc_status:14}"),
+        ]
+        answers = {host.node_id: end for host, end in zip(world.hosts, ends, strict=True)}
+        world.bend = lambda letter: answers[letter.target]
+        said = self.read(world).message
+        for host, why in zip(world.hosts, ("gave other bytes", "keeps it no more", "did not answer"), strict=True):
+            assert f"{host.node_id} {why}" in said
+        assert "grpc" not in said
+
+    def test_the_asking_ends_when_its_time_is_over(self, world: World) -> None:
+        def bend(letter: Letter) -> Fault:
+            world.clock.mono_ms += ASKING_MS_MAX // 2
+            return OutcomeUnknown("too late")
+
+        world.bend = bend
+        assert "was not asked any more" in self.read(world).message
+        assert len(asked(world)) == 2
+
+    def test_the_client_is_not_to_ask_again_by_itself(self, world: World) -> None:
+        for host in world.hosts:
+            host.up = False
+        retry_ms = self.read(world).retry_ms
+        assert retry_ms is not None
+        assert retry_ms > PAUSE_MS_MAX
 
 
 class TestTheOwnersOwnCopy:

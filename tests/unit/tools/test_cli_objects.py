@@ -14,6 +14,8 @@ import pytest
 from small_objects import ObjectNode
 
 import offgrid
+from offgrid.client import objects as objects_module
+from offgrid_node.protocol.errors import Unavailable
 from offgrid_tools.cli import exits, run
 from offgrid_tools.cli.waiting import HINT
 
@@ -191,6 +193,27 @@ def test_outbox_says_what_keeps_an_entry_waiting(og: Command, node: ObjectNode) 
     assert node.calls["ListOutbox"][-1].open_only
     (entry,) = json.loads(og("outbox", "--json")[1])["entries"]
     assert (entry["key"], entry["status"]) == ("order-17", "OUTBOX_STATUS_PENDING")
+
+
+def test_get_says_whom_it_waits_for_and_not_for_ever(
+    og: Command, node: ObjectNode, notes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(objects_module, "SILENT_S", 0.1)
+    monkeypatch.setattr(objects_module, "ASK_AGAIN_S", 0.4)
+    og("put", notes)
+    away = Unavailable("none of its hosts gives one: barn\x1b[2J is not alive", reason="NoReplica", retry_ms=5_000)
+    node.stumble("ReadObject", *[away] * 100)
+    code, out, err = og("get", "notes.txt", "-o", "-", "--timeout", "1")
+    assert (code, out) == (exits.UNAVAILABLE, "")
+    assert err.splitlines() == [
+        "o-1 waits: none of its hosts gives one: barn�[2J is not alive",
+        "  → asked for again for 1 s; --timeout says how long",
+        "offgrid: none of its hosts gives one: barn�[2J is not alive",
+        *err.splitlines()[3:],
+    ]
+    node.stumble("ReadObject", *[away] * 100)
+    code, out, err = og("--json", "get", "notes.txt", "-o", "-", "--timeout", "0.1")
+    assert json.loads(err.splitlines()[-1])["error"]["reason"] == "NoReplica"
 
 
 def test_outbox_cancel_gives_an_entry_up(og: Command, node: ObjectNode) -> None:

@@ -15,7 +15,7 @@ from offgrid_tools.cli.amounts import Weight, weight_of
 from offgrid_tools.cli.files import TargetFile, opened, plain
 from offgrid_tools.cli.numbers import FiniteRange
 from offgrid_tools.cli.settings import common, settings
-from offgrid_tools.cli.waiting import acks_of, waiting
+from offgrid_tools.cli.waiting import acks_of, reading_waits, waiting
 
 if TYPE_CHECKING:
     from offgrid.v1.objects_pb2 import Object
@@ -73,8 +73,15 @@ def put(
     type=TargetFile(),
     help="Write it here; - is standard output. [default: its name, which must be free]",
 )
+@click.option(
+    "--timeout",
+    type=FiniteRange(0.001, 4_000_000),
+    default=30.0,
+    metavar="SECONDS",
+    help="How long to go on asking for a part that no host gives. [default: 30]",
+)
 @common
-def get(object: str, output: str | None) -> None:  # noqa: A002 - what the wire calls it
+def get(object: str, output: str | None, timeout: float) -> None:  # noqa: A002 - what the wire calls it
     """Read OBJECT (an id, its first characters, or a name) back, verified.
 
     \b
@@ -84,12 +91,14 @@ def get(object: str, output: str | None) -> None:  # noqa: A002 - what the wire 
     client = settings().connect()
     made = client.objects.get(object)
     path = output or _free_name(made)
+    target = sys.stdout.buffer if path == "-" else path
     with _bar("reading") as on_progress:
-        if path == "-":
-            client.objects.fetch(made.object_id, sys.stdout.buffer, on_progress=on_progress)
-            sys.stdout.flush()
-            return
-        size = client.objects.fetch(made.object_id, path, on_progress=on_progress)
+        size = client.objects.fetch(
+            made.object_id, target, on_progress=on_progress, on_wait=reading_waits(made, timeout), timeout_s=timeout
+        )
+    if path == "-":
+        sys.stdout.flush()
+        return
     if settings().json:
         from offgrid_tools.cli.json_form import emit
 

@@ -1,4 +1,5 @@
-"""What `offgrid put` says on standard error while it waits: how many have acked, and what keeps the others from it.
+"""What `offgrid put` says on standard error while it waits: how many have acked, and what keeps the others from it; and
+`offgrid get`, when no host gives what it reads.
 
 A spinner on a terminal, else a line per change. With --json the trouble alone, one document a line.
 """
@@ -43,13 +44,29 @@ def waiting() -> Iterator[Callable[[Object], None]]:
         yield Waiting(_say, _lines(_say)).on_change
 
 
+def reading_waits(made: Object, timeout_s: float) -> Callable[[str], None]:
+    """What `fetch` tells of when nothing comes, each time that it changes."""
+    hint = f"asked for again for {timeout_s:g} s; --timeout says how long"
+    waiting = Waiting(_say_nothing, _document if settings().json else _lines(_say), hint)
+    return lambda why: waiting.on_change(_troubled(made, why))
+
+
+def _troubled(made: Object, why: str) -> Object:
+    from offgrid.v1.objects_pb2 import Object
+
+    told = Object()
+    told.CopyFrom(made)
+    told.trouble = why
+    return told
+
+
 class Waiting:
     """Tells changes of the acks and of the trouble apart, and each trouble once however often it comes and goes."""
 
-    def __init__(self, say: Callable[[str], None], warn: Callable[[Object, str], None]) -> None:
+    def __init__(self, say: Callable[[str], None], warn: Callable[[Object, str], None], hint: str = HINT) -> None:
         self._say, self._warn = say, warn
         self._acked_milli, self._trouble = -1, ""
-        self._hint = HINT
+        self._hint = hint
 
     def on_change(self, made: Object) -> None:
         if made.acked_milli != self._acked_milli:

@@ -6,14 +6,14 @@ A host that lies, is slow or is away costs one try; it is asked last for a while
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from google.protobuf.message import Message
 
 from offgrid.v1 import objects_pb2
 from offgrid_node.keys.stripes import open_stripe
-from offgrid_node.protocol.errors import Corrupt, Fault, NotFound, PeerFault, Unavailable
+from offgrid_node.protocol.errors import Corrupt, Exhausted, Fault, NotFound, OutcomeUnknown, PeerFault, Unavailable
 from offgrid_node.protocol.objects.manifest import Manifest
 from offgrid_node.protocol.objects.shards import stripe_span
 from offgrid_node.runtime import Runtime
@@ -26,11 +26,12 @@ READ_REPLICA = "offgrid.v1.ObjectService/ReadReplica"
 # First each host gets a short time, so that a frozen one costs little; only when none answered, a long one.
 QUICK_MS, QUICK_BYTES_PER_S = 1_000, 1_000_000
 PATIENT_MS, PATIENT_BYTES_PER_S = 5_000, 50_000
+ASKING_MS_MAX = 20_000  # after so long nobody else is asked for a stripe
 LYING_MS, AWAY_MS = 600_000, 15_000  # for so long a host is asked last
 TRIES_TOLD = 8  # hosts that a fault names
 HOLDERS = "holders"  # in the metadata of a NotFound: who has it instead, as an owner knows, parted by commas
 ASKED_MAX = 64  # hosts that one stripe is asked of, those among them that others named
-RETRY_MS = 1_000
+RETRY_MS = 5_000  # longer than a client waits by itself: all hosts have just been asked
 
 
 class Carrier(Protocol):
@@ -53,9 +54,11 @@ class Reading:
         wraps: Wraps,
         blobs: BlobStore,
         bulk: Bulk,
+        name_of: Callable[[str], str] = str,
     ) -> None:
+        """`name_of` is what people call a node."""
         self._runtime, self._self_id, self._carrier, self._alive = runtime, self_id, carrier, alive
-        self._wraps, self._blobs, self._bulk = wraps, blobs, bulk
+        self._wraps, self._blobs, self._bulk, self._name_of = wraps, blobs, bulk, name_of
         self._shunned: dict[str, int] = {}  # until when, monotonic; members only, so bounded by the mesh
 
     def key_of(self, manifest: objects_pb2.Manifest) -> bytes:
@@ -68,7 +71,7 @@ class Reading:
     def stripe(self, manifest: Manifest, key: bytes, index: int, hosts: Iterable[str]) -> Flow[tuple[bytes, str]]:
         """The plaintext of one stripe, and who gave it. Whoever has it no more may name others, who are asked as well.
         Raises Unavailable (reason NoReplica) naming who was tried."""
-        refused: list[str] = []
+        own = "no copy is here"
         try:
             opened = yield self._bulk.run(
                 lambda: self._open_own(manifest, key, index), size_bytes=manifest.stripe_bytes
@@ -76,28 +79,41 @@ class Reading:
             return opened, self._self_id
         except (NotFound, Corrupt) as fault:  # a damaged copy of one's own is no reason to give up
             if isinstance(fault, Corrupt):
-                refused.append(f"this node: {fault.message}")
-        asked = list(self._order(hosts, index))
+                own = f"this node: {fault.message}"
+        refused: dict[str, str] = {}
+        asked, until_ms = list(self._order(hosts, index)), self._now_ms() + ASKING_MS_MAX
         for base_ms, bytes_per_s in ((QUICK_MS, QUICK_BYTES_PER_S), (PATIENT_MS, PATIENT_BYTES_PER_S)):
             timeout_ms = base_ms + stripe_span(manifest, index)[1] * 1_000 // bytes_per_s
             waiting = []
             for host in asked:
+                if self._now_ms() >= until_ms:
+                    refused.setdefault(host, "was not asked any more")
+                    continue
                 try:
                     opened = yield from self._from_host(host, manifest, key, index, timeout_ms)
                 except Fault as fault:
-                    lied = isinstance(fault, Corrupt | PeerFault)
-                    self._shun(host, LYING_MS if lied else AWAY_MS)
-                    refused.append(f"{host}: {fault.message}")
+                    self._shun(host, LYING_MS if isinstance(fault, Corrupt | PeerFault) else AWAY_MS)
+                    refused[host] = self._why(host, fault)
                     asked += self._named(fault, asked)
-                    if not lied and not isinstance(fault, NotFound):
+                    if isinstance(fault, OutcomeUnknown) or (isinstance(fault, Unavailable) and self._alive(host)):
                         waiting.append(host)
                 else:
                     return opened, host
             asked = waiting
-        tried = "; ".join(refused[-TRIES_TOLD:]) or "no host is known to have it"
-        raise Unavailable(
-            f"stripe {index} of {manifest.object_id} cannot be read: {tried}", reason="NoReplica", retry_ms=RETRY_MS
-        )
+        raise _no_replica(manifest.object_id, index, own, {self._name_of(host): refused[host] for host in refused})
+
+    def _why(self, host: str, fault: Fault) -> str:
+        """What became of asking it, in words of ours: a carrier's are of no use to people."""
+        match fault:
+            case Corrupt() | PeerFault():
+                return "gave other bytes"
+            case NotFound():
+                return "keeps it no more"
+            case Exhausted():
+                return "is busy"
+            case Unavailable() | OutcomeUnknown():
+                return "did not answer" if self._alive(host) else "is not alive"
+        return fault.message
 
     def _named(self, fault: Fault, asked: Sequence[str]) -> list[str]:
         """Whom a NotFound names that are not asked already."""
@@ -125,11 +141,23 @@ class Reading:
 
     def _order(self, hosts: Iterable[str], index: int) -> Sequence[str]:
         """Who is asked first: trusted and alive before others, and the stripes spread over them."""
-        now_ms = self._runtime.clock.now().mono_ms
+        now_ms = self._now_ms()
         known = [host for host in dict.fromkeys(hosts) if host != self._self_id]
         turn = index % len(known) if known else 0
         turned = known[turn:] + known[:turn]
         return sorted(turned, key=lambda host: (self._shunned.get(host, 0) > now_ms, not self._alive(host)))
 
     def _shun(self, host: str, for_ms: int) -> None:
-        self._shunned[host] = self._runtime.clock.now().mono_ms + for_ms
+        self._shunned[host] = self._now_ms() + for_ms
+
+    def _now_ms(self) -> int:
+        return self._runtime.clock.now().mono_ms
+
+
+def _no_replica(object_id: str, index: int, own: str, refused: Mapping[str, str]) -> Unavailable:
+    said = [f"{host} {why}" for host, why in list(refused.items())[:TRIES_TOLD]]
+    if len(refused) > TRIES_TOLD:
+        said.append(f"nor did {len(refused) - TRIES_TOLD} more")
+    hosts = f"none of its hosts gives one: {', '.join(said)}" if said else "no host is known to keep one"
+    text = f"stripe {index} of {object_id} cannot be read: {own}, and {hosts}"
+    return Unavailable(text, reason="NoReplica", retry_ms=RETRY_MS)

@@ -31,6 +31,8 @@ from offgrid_node.services.objects.uploads import Uploads
 from offgrid_node.storage.blobs import BlobStore, sweep
 from offgrid_node.storage.store import Store
 
+ID_CHARS = 12
+
 _log = logging.getLogger(__name__)
 
 
@@ -76,7 +78,14 @@ class ObjectRoom:
         self.salt = cache(lambda: directory().salt)  # it never changes, and is needed while machines are loaded anew
         self.sealer = Sealer(blobs, parts.wraps, signer, rng, runtime.clock, self.salt, parts.stripe_bytes)
         self.reading = Reading(
-            runtime, self_id, carrier, lambda node: mesh_of(runtime).liveness(node) == ALIVE, parts.wraps, blobs, bulk
+            runtime,
+            self_id,
+            carrier,
+            lambda node: mesh_of(runtime).liveness(node) == ALIVE,
+            parts.wraps,
+            blobs,
+            bulk,
+            lambda node: name_of(directory(), node),
         )
         self.keeping = Keeping(blobs, bulk, lambda name: is_known(runtime.store, name))
         self.shipping = Shipping(runtime, carrier, directory, verify, blobs, bulk, self.keeping)
@@ -100,6 +109,12 @@ class ObjectRoom:
             data_dir,
             inline_limit_bytes,
         )
+
+
+def name_of(directory: Directory, node_id: str) -> str:
+    """For sentences: its name, with as much of its id as tells two of that name apart."""
+    record = directory.member(node_id)
+    return f"{record.name} ({node_id[:ID_CHARS]})" if record is not None and record.name else node_id
 
 
 def is_known(store: Store, name: str) -> bool:
