@@ -147,6 +147,13 @@ class TestFetch:
         assert out.getvalue() == DATA
         assert set(said) == {"barn is not alive"}
 
+    def test_does_not_ask_again_what_is_refused(self, client: Client, node: ObjectNode) -> None:
+        made = client.objects.put(DATA)
+        node.stumble("ReadObject", *[NotFound("no", reason="Whatever")] * 10)
+        with pytest.raises(OffgridError) as caught:
+            client.objects.read(made.object_id)
+        assert caught.value.reason == "Whatever"
+
     def test_gives_up_when_its_time_is_over(
         self, client: Client, node: ObjectNode, monkeypatch: pytest.MonkeyPatch
     ) -> None:
