@@ -92,7 +92,7 @@ class Jobs(Section):
     )
     queue_max: int = Field(default=100_000, ge=1, le=10_000_000, description="jobs that may wait; more are refused")
     price_max_micro: int = Field(
-        default=1_000_000,
+        default=10_000_000,
         ge=0,
         le=_MONEY_MAX,
         description="the most that is paid for a million tokens of a job's size, in millionths of a credit; a dearer "

@@ -13,7 +13,7 @@ from offgrid.v1 import jobs_pb2
 from offgrid_node.node import Node
 from offgrid_node.protocol.effects import Delete
 from offgrid_node.protocol.jobs import broker, host, open_jobs
-from offgrid_node.protocol.jobs.table import ENDED, QUEUED
+from offgrid_node.protocol.jobs.table import ENDED
 from offgrid_node.protocol.mesh.directory import Directory
 from offgrid_node.storage.store import Store
 from offgrid_tools.sim.crypto import sim_check_certificate, sim_verify
@@ -29,7 +29,6 @@ def check_reload(name: str, node: Node, store: Store) -> None:
     }  # rows that are to go
     queued = [value for key, value in store.scan(broker.QUEUE) if key not in late]
     orders = [jobs_pb2.BrokerOrder.FromString(value) for value in queued]
-    waiting = [*machine.broker._queue.values(), *machine.broker.undelivered()]
     leases = [jobs_pb2.HostLease.FromString(value) for key, value in store.scan(host.LEASES) if key not in late]
     for what, memory, disk in (
         (
@@ -37,7 +36,7 @@ def check_reload(name: str, node: Node, store: Store) -> None:
             (_promised(entry.job) for entry in machine.core._jobs),
             (_promised(job) for job in jobs if job.state not in ENDED),
         ),
-        ("queue", (jobs_pb2.BrokerOrder(order=order.encode()) for order in waiting), orders),
+        ("queue", machine.broker.waiting(), orders),
         ("leases", (lease.row() for lease in machine.host._leases.values()), leases),
     ):
         if _bytes(memory) != _bytes(disk):
@@ -51,10 +50,8 @@ def _bytes(messages: Iterable[Message]) -> list[bytes]:
 
 
 def _promised(job: jobs_pb2.Job) -> jobs_pb2.Job:
-    """All but the broker that is asked next: after a restart any will do."""
+    """All but the payload, which memory has apart."""
     copy = jobs_pb2.Job()
     copy.CopyFrom(job)
     copy.ClearField("kept_payload")
-    if job.state == QUEUED:
-        copy.ClearField("broker")
     return copy

@@ -5,10 +5,11 @@ and host, which a broker cannot see, should not go wrong again.
 
 The broker only matches: it tells the core which host won and the core starts the work there itself, so a broker may
 die, double or be replaced without an attempt being run or paid twice. That is why its awards are in memory only; one
-that answers an order is written to the journal late. It is durable at the core before anything follows from it, and one
-that is forgotten is made anew. An order that had to wait stays a row until its core has confirmed the award. A host's
-use of slots is what this broker awarded and nobody has closed, together with what the host says it holds; the host's
-next offer heals any difference.
+that answers an order is written to the journal late. One that is forgotten is made anew, but for a core that has itself
+restarted and cannot say that nothing has followed from it: then the attempt is over (FORGOTTEN). An order that had to
+wait stays a row, from then on with its award, until its core has confirmed that. A host's use of slots is what this
+broker awarded and nobody has closed, together with what the host says it holds; the host's next offer heals any
+difference.
 """
 
 from __future__ import annotations
@@ -56,6 +57,10 @@ class Lease:
     delivered: bool = False
     waited: bool = False
 
+    def row(self) -> jobs_pb2.BrokerOrder:
+        """Of one that waited."""
+        return jobs_pb2.BrokerOrder(order=self.order.encode(), host=self.host, price_micro=self.price_micro)
+
 
 @dataclass(slots=True)
 class Standing:
@@ -90,9 +95,14 @@ class Broker:
 
     def load(self, rows: Rows, now: Now) -> None:
         for _, value in rows.scan(QUEUE):
-            order = JobOrder.decode(jobs_pb2.BrokerOrder.FromString(value).order)
-            self._queue[order.key] = order
-            self._await_core(order.core, now)
+            row = jobs_pb2.BrokerOrder.FromString(value)
+            order = JobOrder.decode(row.order)
+            if row.host:
+                self._lease(order, row.host, row.price_micro, now.mono_ms, now).waited = True
+                self._sweep_ms = now.mono_ms  # its core is told again at once
+            else:
+                self._queue[order.key] = order
+                self._await_core(order.core, now)
             self._newest[order.key[:2]] = order.key
 
     # ---- questions
@@ -109,9 +119,10 @@ class Broker:
     def queued(self) -> int:
         return len(self._queue)
 
-    def undelivered(self) -> Iterator[JobOrder]:
-        """Orders that waited and whose cores have not confirmed their awards."""
-        return (lease.order for lease in self._leases.values() if lease.waited and not lease.delivered)
+    def waiting(self) -> Iterator[jobs_pb2.BrokerOrder]:
+        """The orders in line, and those awarded from there whose cores have not confirmed it: what its rows say."""
+        yield from (jobs_pb2.BrokerOrder(order=order.encode()) for order in self._queue.values())
+        yield from (lease.row() for lease in self._leases.values() if lease.waited and not lease.delivered)
 
     # ---- inputs
 
@@ -128,7 +139,8 @@ class Broker:
 
     def on_submit(self, ticket: int, command: SubmitJobs, now: Now) -> None:
         self._close(command.core, command.closed)
-        clearings = [self._submit(order, now) for order in command.orders]
+        doubtful = command.doubtful
+        clearings = [self._submit(order, now, doubtful=order.key[1:] in doubtful) for order in command.orders]
         self._post.reply(ticket, jobs_pb2.SubmitJobsResponse(clearings=clearings, queued=len(self._queue)))
 
     def on_close(self, ticket: int, command: CloseLeases) -> None:
@@ -186,6 +198,7 @@ class Broker:
                 taken.add(wants)
             else:
                 won.append(self._award(order, *match, now))
+                self._post.put(QUEUE, row_key(order.key), won[-1].row())
                 self._post.record(EventType.JOB_AWARDED, order.job_id, attempt=_said(order, *match))
         for lease in won:
             lease.waited = True
@@ -194,7 +207,7 @@ class Broker:
 
     # ---- inside
 
-    def _submit(self, order: JobOrder, now: Now) -> jobs_pb2.Clearing:
+    def _submit(self, order: JobOrder, now: Now, *, doubtful: bool) -> jobs_pb2.Clearing:
         key = order.key
         newest = self._newest.get(key[:2])
         if newest is not None and newest[2] > order.attempt:
@@ -204,6 +217,8 @@ class Broker:
         lease = self._leases.get(key)
         if lease is not None:
             return _award_clearing(lease)
+        if doubtful and key not in self._queue:
+            return _clearing(order, jobs_pb2.CLEARING_KIND_FORGOTTEN)
         won = None if key in self._queue else self._match(order)
         if won is not None:
             lease = self._award(order, *won, now)
@@ -265,11 +280,15 @@ class Broker:
             self._tried.popitem(last=False)
 
     def _award(self, order: JobOrder, host: str, price_micro: int, now: Now) -> Lease:
-        key, dies_ms = order.key, now.mono_ms + order.timeout_ms + LEASE_MARGIN_MS
         # Should its answer get lost: the core asks again after a while, the broker a little earlier.
-        lease = self._leases[key] = Lease(order, host, price_micro, dies_ms, now.mono_ms + AWARD_RETRY_MS)
-        self._newest[key[:2]] = key
-        self._book[host].used[key] = now.mono_ms
+        lease = self._lease(order, host, price_micro, now.mono_ms + AWARD_RETRY_MS, now)
+        self._newest[order.key[:2]] = order.key
+        self._book[host].used[order.key] = now.mono_ms
+        return lease
+
+    def _lease(self, order: JobOrder, host: str, price_micro: int, say_ms: int, now: Now) -> Lease:
+        dies_ms = now.mono_ms + order.timeout_ms + LEASE_MARGIN_MS
+        lease = self._leases[order.key] = Lease(order, host, price_micro, dies_ms, say_ms)
         if self._sweep_ms is None:
             self._sweep_ms = now.mono_ms + SWEEP_MS
         return lease

@@ -87,11 +87,13 @@ class PostOffer:
 
 @dataclass(frozen=True, slots=True)
 class SubmitJobs:
-    """Orders signed by `core`, and attempts of its that are over."""
+    """Orders signed by `core`, and attempts of its that are over. Those of the orders that are `doubtful` may have been
+    awarded before: they are not awarded anew."""
 
     core: str
     orders: tuple[JobOrder, ...]
     closed: tuple[AttemptKey, ...] = ()
+    doubtful: frozenset[AttemptKey] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,7 @@ START_RETRY_MS = 1_000
 # An award whose host has not answered by then is lost: not every node reaches every other. Its payload's time on the
 # road comes on top.
 START_PATIENCE_MS = 10_000
+DOUBT_MS, DOUBT_RETRY_MS = 3_000, 200  # how long a restarted core waits for the broker that may have awarded
 RUN_GRACE_MS = 10_000 + transfer_ms(CALL_BYTES_MAX)  # past its time-out a host has this long to bring what came of it
 
 
@@ -46,9 +47,11 @@ class Core:
         self._host = host
         self.jobs = self._jobs = OpenJobs(settings, post)
         self._local: OrderedDict[str, None] = OrderedDict()
+        self._doubt_until_ms = 0
 
     def load(self, rows: Rows, now: Now) -> None:
         self._jobs.load(rows)
+        self._doubt_until_ms = now.mono_ms + DOUBT_MS
         for entry in self._jobs:
             job = entry.job
             if job.state == CREATED:
@@ -70,7 +73,7 @@ class Core:
     def send(self, entry: Open, now: Now, rng: Rng) -> None:
         """The present attempt sets out by the job's route; the caller keeps the job."""
         if entry.job.route == jobs_pb2.ROUTE_OFFGRID:
-            self._submit(entry, now, rng)
+            self._submit(entry, now, rng, kept_later=True)
         else:
             self._to_local_queue(entry)
 
@@ -117,7 +120,11 @@ class Core:
             self._try_later(entry, "NoHostsAvailable", detail, now)
         elif awarded:
             self._on_award(entry, broker, clearing, now)
+        elif clearing.kind == jobs_pb2.CLEARING_KIND_FORGOTTEN:
+            self._give_up_doubtful(entry, now)
+            self._submit(entry, now, rng)
         elif clearing.kind == jobs_pb2.CLEARING_KIND_QUEUED:
+            entry.doubtful = False
             entry.tries = 0
             entry.avoided.clear()
             self._wait_there(entry, clearing.fresh, now)
@@ -290,21 +297,38 @@ class Core:
 
     # ---- inside
 
-    def _submit(self, entry: Open, now: Now, rng: Rng) -> None:
-        """Sends the present attempt's order to a broker; the timer says it again should no answer come."""
+    def _submit(self, entry: Open, now: Now, rng: Rng, *, kept_later: bool = False) -> None:
+        """Sends the present attempt's order to a broker; the timer says it again should no answer come.
+
+        Which broker it is, is durable before the order leaves: that one is asked first by a core that restarts. With
+        `kept_later` the caller writes the row."""
         brokers = [broker for broker in self._peers.with_role(BROKER) if broker not in entry.avoided]
         if not brokers:
             self._try_later(entry, "BrokerUnavailable", "no broker of the mesh answers", now)
             return
         job = entry.job
+        if entry.doubtful and job.broker not in brokers:
+            if now.mono_ms < self._doubt_until_ms and not self._peers.is_down(job.broker):
+                entry.avoided.discard(job.broker)
+                self._jobs.timers.set(job.job_id, now.mono_ms + DOUBT_RETRY_MS)
+                return
+            self._give_up_doubtful(entry, now)
         self._jobs.waiting.discard(job.broker, job.job_id)
         if job.broker not in brokers:
             job.broker = brokers[0] if len(brokers) == 1 else rng.choice(brokers)
+            if not kept_later:
+                self._jobs.keep(job, now)
         self._say_order(entry)
         self._jobs.timers.set(job.job_id, now.mono_ms + SUBMIT_RETRY_MS)
 
     def _say_order(self, entry: Open) -> None:
+        if entry.doubtful:
+            self._post.doubt(entry.key)
         self._post.add("SubmitJobs", entry.job.broker, entry.key, self._jobs.order(entry.job).encode())
+
+    def _give_up_doubtful(self, entry: Open, now: Now) -> None:
+        """Nobody can say any more whether a host is at work on the attempt: another number, lest two are."""
+        self._jobs.lose(entry, "CoreRestarted: its broker does not know whom it was awarded to", now)
 
     def _wait_there(self, entry: Open, fresh: bool, now: Now) -> None:
         """Its broker holds the order in its queue. If it has only just learnt of it, though we thought it knew, it may
@@ -329,6 +353,8 @@ class Core:
             self._jobs.timers.set(entry.job.job_id, now.mono_ms + RETRY_DELAYS_MS[entry.tries])
             entry.tries += 1
         elif error == "BrokerUnavailable" and entry.job.mode == jobs_pb2.DISPATCH_MODE_AUTO:
+            if entry.doubtful:
+                self._give_up_doubtful(entry, now)
             self._to_local_queue(entry)
             self._jobs.keep(entry.job, now, EventType.JOB_DISPATCHED)
         else:

@@ -22,7 +22,7 @@ from offgrid_node.protocol.jobs.orders import AttemptKey, JobOrder
 from offgrid_node.protocol.jobs.post import CALL_ITEMS_MAX, Post
 from offgrid_node.protocol.jobs.receipts import COMPLETED
 from offgrid_node.protocol.jobs.settings import JobsSettings
-from offgrid_node.protocol.jobs.table import AWARDED, CREATED, ENDED, RUNNING, move
+from offgrid_node.protocol.jobs.table import AWARDED, CREATED, ENDED, QUEUED, RUNNING, move
 from offgrid_node.protocol.jobs.waiting import Waiting
 from offgrid_node.protocol.timers import Timers
 
@@ -52,6 +52,8 @@ class Open:
     confirmed: bool = False  # its host has said, to this very process, that it runs the present attempt
     arriving: bool = False  # its output is on its way here
     answer_by_ms: int | None = None  # until when the host is asked whether it does
+    # It was queued when this process began: it may have been awarded before, and a host be at work on it.
+    doubtful: bool = False
 
     @property
     def key(self) -> AttemptKey:
@@ -78,7 +80,8 @@ class OpenJobs:
         for _, value in rows.scan(JOBS):
             job = jobs_pb2.Job.FromString(value)
             if job.state not in ENDED:
-                self._open[job.job_id] = Open(job, payload=job.kept_payload or None)
+                doubtful = job.state == QUEUED and bool(job.broker)
+                self._open[job.job_id] = Open(job, payload=job.kept_payload or None, doubtful=doubtful)
                 job.ClearField("kept_payload")
 
     # ---- questions
@@ -177,11 +180,11 @@ class OpenJobs:
     def award(self, entry: Open, event: str, broker: str, host: str, price_micro: int, now: Now) -> None:
         """The present attempt has a host. `event` is "award", or "start" where that is this node itself.
 
-        An award is written after a moment, if the job has not ended by then: a core that dies before asks its broker
-        again, who gives the same answer, and a report that comes meanwhile is to come again (`core.py`).
+        An award is written after a moment, if the job has not ended by then. A core that dies before asks its broker
+        again, who gives the same answer or none at all; without one the attempt is over.
         """
         job = entry.job
-        entry.tries = 0
+        entry.tries, entry.doubtful = 0, False
         entry.avoided.clear()
         self.waiting.discard(job.broker, job.job_id)
         move(job, event)
@@ -217,7 +220,7 @@ class OpenJobs:
         move(job, "lose")
         self._unsaid.pop(job.job_id, None)
         job.attempt += 1
-        entry.confirmed, entry.arriving, entry.answer_by_ms = False, False, None
+        entry.confirmed, entry.arriving, entry.answer_by_ms, entry.doubtful = False, False, None, False
         job.host, job.price_micro = "", 0
         self.keep(job, now, EventType.JOB_DISPATCHED)
 

@@ -61,6 +61,7 @@ class Post:
         self._late_ms: int | None = None
         self._durable = False
         self._heaps: dict[tuple[str, str], Heap] = {}
+        self._doubtful: set[AttemptKey] = set()
         self.closing = Closing(CALL_ITEMS_MAX)
 
     # ---- what becomes durable
@@ -121,9 +122,13 @@ class Post:
         heap.items.append(item)
         heap.sizes.append(len(item) if isinstance(item, bytes) else item.ByteSize())
 
+    def doubt(self, key: AttemptKey) -> None:
+        """The order of this attempt, in this step, is not to be awarded anew."""
+        self._doubtful.add(key)
+
     def add_alone(self, method: str, node: str, key: AttemptKey, item: bytes | Message) -> None:
         """The same in a call of its own: nothing else waits for its answer."""
-        self.call(node, method, BUILDERS[method](self, node, [item]), Tag(method, node, (key,)))
+        self.call(node, method, BUILDERS[method](self, node, [key], [item]), Tag(method, node, (key,)))
 
     # ---- the end of a step
 
@@ -137,7 +142,7 @@ class Post:
             build = BUILDERS[method]
             for start, end in _parts(heap.sizes):
                 keys = tuple(heap.keys[start:end])
-                self.call(node, method, build(self, node, heap.items[start:end]), Tag(method, node, keys))
+                self.call(node, method, build(self, node, keys, heap.items[start:end]), Tag(method, node, keys))
         for broker, over in self.closing.take_due(now.mono_ms):
             self.call(broker, "CloseLeases", jobs_pb2.CloseLeasesRequest(leases=leases_of(over)), closed(broker))
         many = len(self._late) + len(self._late_events) > LATE_MAX
@@ -147,7 +152,7 @@ class Post:
             self._late, self._late_events, self._late_ms = {}, [], None
         effects = [*self._calls, *self._effects, *self._replies]
         self._calls, self._effects, self._replies = [], [], []
-        self._heaps, self._durable = {}, False
+        self._heaps, self._doubtful, self._durable = {}, set(), False
         return effects
 
     # ---- inside
@@ -160,26 +165,27 @@ class Post:
         if self._late_ms is None:
             self._late_ms = now.mono_ms + LATE_MS
 
-    def _submit(self, broker: str, orders: list[bytes]) -> Message:
+    def _submit(self, broker: str, keys: Sequence[AttemptKey], orders: list[bytes]) -> Message:
         signature = ORDERS.sign(orders, self._settings.signer, self._settings.salt)
         closed = leases_of(self.closing.take(broker))
-        return jobs_pb2.SubmitJobsRequest(orders=orders, root_signature=signature, closed=closed)
+        doubtful = leases_of([key for key in keys if key in self._doubtful]) if self._doubtful else ()
+        return jobs_pb2.SubmitJobsRequest(orders=orders, root_signature=signature, closed=closed, doubtful=doubtful)
 
-    def _deliver(self, core: str, awards: list[jobs_pb2.Clearing]) -> Message:
+    def _deliver(self, core: str, keys: Sequence[AttemptKey], awards: list[jobs_pb2.Clearing]) -> Message:
         return jobs_pb2.DeliverAwardsRequest(awards=awards)
 
-    def _start(self, host: str, starts: list[jobs_pb2.StartJob]) -> Message:
+    def _start(self, host: str, keys: Sequence[AttemptKey], starts: list[jobs_pb2.StartJob]) -> Message:
         orders = [start.order for start in starts]
         signature = ORDERS.sign(orders, self._settings.signer, self._settings.salt)
         return jobs_pb2.StartJobsRequest(starts=starts, root_signature=signature)
 
-    def _report(self, core: str, reports: list[jobs_pb2.AttemptReport]) -> Message:
+    def _report(self, core: str, keys: Sequence[AttemptKey], reports: list[jobs_pb2.AttemptReport]) -> Message:
         bodies = [report.result.receipt.body for report in reports if report.HasField("result")]
         signature = RECEIPTS.sign(bodies, self._settings.signer, self._settings.salt)
         return jobs_pb2.ReportResultsRequest(reports=reports, root_signature=signature)
 
 
-BUILDERS: dict[str, Callable[[Post, str, list[Any]], Message]] = {
+BUILDERS: dict[str, Callable[[Post, str, Sequence[AttemptKey], list[Any]], Message]] = {
     "SubmitJobs": Post._submit,
     "DeliverAwards": Post._deliver,
     "StartJobs": Post._start,

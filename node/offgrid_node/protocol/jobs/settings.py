@@ -20,7 +20,7 @@ class JobsSettings:
     salt: bytes
     mode: jobs_pb2.DispatchMode.ValueType = jobs_pb2.DISPATCH_MODE_AUTO
     queue_max: int = 100_000
-    price_max_micro: int = 1_000_000  # that this node pays; price_micro is what it takes
+    price_max_micro: int = 10_000_000  # that this node pays; price_micro is what it takes
     slots: int = 1
     price_micro: int = 1_000
     executors: tuple[str, ...] = ()

@@ -16,7 +16,7 @@ CREATED, QUEUED, AWARDED, RUNNING, COMPLETED, FAILED = (
 
 TRANSITIONS: dict[jobs_pb2.JobState.ValueType, dict[str, jobs_pb2.JobState.ValueType]] = {
     CREATED: {"dispatch": QUEUED},
-    QUEUED: {"award": AWARDED, "start": RUNNING, "fail": FAILED},
+    QUEUED: {"award": AWARDED, "start": RUNNING, "lose": QUEUED, "fail": FAILED},
     AWARDED: {"start": RUNNING, "lose": QUEUED, "complete": COMPLETED, "fail": FAILED},
     RUNNING: {"start": RUNNING, "lose": QUEUED, "complete": COMPLETED, "fail": FAILED},
     COMPLETED: {},

@@ -71,8 +71,10 @@ class MarketHandlers:
     def submit_jobs(self, caller: Caller, request: jobs_pb2.SubmitJobsRequest) -> Ticket:
         _items("orders", len(request.orders))
         _items("closed", len(request.closed))
+        _items("doubtful", len(request.doubtful))
         orders = self._orders(request.orders, request.root_signature, caller.node_id)
-        command = commands.SubmitJobs(caller.node_id, orders, _keys(request.closed))
+        doubtful = frozenset(_keys(request.doubtful))
+        command = commands.SubmitJobs(caller.node_id, orders, _keys(request.closed), doubtful)
         return self._ask(caller, command, request.ByteSize())
 
     def deliver_awards(self, caller: Caller, request: jobs_pb2.DeliverAwardsRequest) -> Ticket:

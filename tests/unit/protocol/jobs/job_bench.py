@@ -157,10 +157,17 @@ class BrokerBench(Bench):
         self.close_step()
 
     def submit(
-        self, core: SimSigner = OWNER, job_id: str = "j-1", attempt: int = 1, *, kind: str = "compute"
+        self,
+        core: SimSigner = OWNER,
+        job_id: str = "j-1",
+        attempt: int = 1,
+        *,
+        kind: str = "compute",
+        doubtful: bool = False,
     ) -> jobs_pb2.Clearing:
         order = order_of(core, job_id, attempt, kind=kind)
-        self.broker.on_submit(1, SubmitJobs(core.node_id, (order,)), self.now)
+        in_doubt = frozenset({(job_id, attempt)} if doubtful else ())
+        self.broker.on_submit(1, SubmitJobs(core.node_id, (order,), (), in_doubt), self.now)
         self.close_step()
         return self.replied(jobs_pb2.SubmitJobsResponse).clearings[0]
 
@@ -275,10 +282,12 @@ class CoreBench(Bench):
         """A job whose order has gone to the broker."""
         made = self.create(input_bytes=input_bytes)
         assert isinstance(made, jobs_pb2.CreateJobResponse)
-        command = DispatchJob(made.job.job_id, jobs_pb2.DISPATCH_MODE_OFFGRID)
-        self.intake.on_dispatch(2, command, self.now, self.rng)
-        self.settle()
+        self.dispatch(made.job.job_id, jobs_pb2.DISPATCH_MODE_OFFGRID)
         return made.job.job_id
+
+    def dispatch(self, job_id: str, mode: jobs_pb2.DispatchMode.ValueType) -> None:
+        self.intake.on_dispatch(2, DispatchJob(job_id, mode), self.now, self.rng)
+        self.settle()
 
     def clears(self, clearing: jobs_pb2.Clearing) -> None:
         """MARKET answers the submission."""

@@ -10,11 +10,12 @@ from offgrid_node.protocol.events import CORE, HOST
 from offgrid_node.protocol.jobs.broker import CORE_GRACE_MS, LEASE_MARGIN_MS, QUEUE, Broker
 from offgrid_node.protocol.jobs.orders import JobOrder
 
-AWARDED, QUEUED, NO_HOST, REFUSED = (
+AWARDED, QUEUED, NO_HOST, REFUSED, FORGOTTEN = (
     jobs_pb2.CLEARING_KIND_AWARDED,
     jobs_pb2.CLEARING_KIND_QUEUED,
     jobs_pb2.CLEARING_KIND_NO_HOST,
     jobs_pb2.CLEARING_KIND_REFUSED,
+    jobs_pb2.CLEARING_KIND_FORGOTTEN,
 )
 HUGE = 4_000_000_000
 
@@ -88,7 +89,7 @@ class TestARestart:
         bench.offer(seq=1 << 32, slots=1)
         assert bench.submit(OWNER).kind == AWARDED
 
-    def test_leaves_those_in_line_who_waited_and_have_not_confirmed_their_award(self) -> None:
+    def test_forgets_no_award_of_who_had_to_wait_and_delivers_it_until_it_is_confirmed(self) -> None:
         bench = BrokerBench()
         bench.offer(slots=1)
         bench.submit(RIVAL, "j-busy")
@@ -96,10 +97,27 @@ class TestARestart:
         bench.close(RIVAL, "j-busy", 1)
         assert bench.delivered() == ["j-1"]
         bench.restart()
-        assert bench.broker.queued == 1
+        assert bench.broker.queued == 0
+        bench.wait(0)
+        assert bench.delivered() == ["j-1", "j-1"]
+        assert bench.submit(OWNER, doubtful=True).host == WORKER.node_id
         bench.confirm(OWNER)
         bench.restart()
-        assert bench.broker.queued == 1, "whoever confirms what this life did not award changes nothing"
+        assert bench.submit(OWNER, doubtful=True).kind == FORGOTTEN
+
+    def test_awards_nothing_anew_to_a_core_that_may_have_begun_with_it(self) -> None:
+        bench = BrokerBench()
+        bench.offer(slots=1)
+        bench.submit(OWNER)
+        assert bench.submit(OWNER, doubtful=True).kind == AWARDED, "this life knows"
+        bench.submit(RIVAL)
+        assert bench.submit(RIVAL, doubtful=True).kind == QUEUED, "and that it waits"
+        bench.restart()
+        bench.seen(HOST, WORKER)
+        bench.offer(seq=1 << 32, slots=2)
+        assert bench.submit(OWNER, doubtful=True).kind == FORGOTTEN
+        assert bench.slots_free() == 1, "RIVAL waited and has one, OWNER none"
+        assert bench.submit(OWNER, attempt=2).kind == AWARDED
 
     def test_has_no_row_of_a_confirmed_award(self) -> None:
         bench = BrokerBench()

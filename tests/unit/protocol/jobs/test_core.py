@@ -8,19 +8,27 @@ from job_bench import MARKET, OTHER, OWNER, WORKER, CoreBench, award
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.effects import Raise
 from offgrid_node.protocol.errors import Exhausted, OutcomeUnknown, Unavailable
-from offgrid_node.protocol.events import CostIncurred
+from offgrid_node.protocol.events import BROKER, CostIncurred, PeerDown
 from offgrid_node.protocol.jobs.bounds import DETAIL_CHARS_MAX, PRICE_MAX, REFUSAL_CHARS_MAX
 from offgrid_node.protocol.jobs.commands import DeliverAwards, Report, ReportResults
-from offgrid_node.protocol.jobs.core import LOSSES_MAX
+from offgrid_node.protocol.jobs.core import DOUBT_MS, DOUBT_RETRY_MS, LOSSES_MAX
 from offgrid_node.protocol.jobs.host import price_of
 from offgrid_node.protocol.jobs.intake import QUEUE_RETRY_MS
 from offgrid_node.protocol.jobs.open_jobs import OUTCOME_CHARS_MAX, SAID_MS
+from offgrid_node.protocol.jobs.peers import Peers
 from offgrid_node.protocol.jobs.receipts import ReceiptBody, result_digest, sign_receipts
 from offgrid_node.protocol.jobs.settings import RETRY_DELAYS_MS
 from offgrid_node.protocol.jobs.table import AWARDED, COMPLETED, FAILED, QUEUED, RUNNING
 
 LONG = "x" * 1_000_000
 LOST = OutcomeUnknown("no answer")
+
+
+def doubted(bench: CoreBench) -> list[tuple[str, int]]:
+    """Of the last SubmitJobs."""
+    request = bench.calls("SubmitJobs")[-1].request
+    assert isinstance(request, jobs_pb2.SubmitJobsRequest)
+    return [(key.job_id, key.attempt) for key in request.doubtful]
 
 
 class TestAwards:
@@ -52,6 +60,53 @@ class TestAwards:
         [outcome] = bench.replied(jobs_pb2.ReportResultsResponse).outcomes
         assert outcome.accepted
         assert (bench.row(job_id).state, bench.row(job_id).attempt) == (COMPLETED, 1)
+
+    def test_that_nobody_remembers_end_the_attempt(self) -> None:
+        """Whether a host is at work on it, nobody can say."""
+        bench = CoreBench()
+        job_id = bench.awarded()
+        bench.restart()
+        bench.wait(0)
+        assert doubted(bench) == [(job_id, 1)]
+        bench.clears(jobs_pb2.Clearing(job_id=job_id, attempt=1, kind=jobs_pb2.CLEARING_KIND_FORGOTTEN))
+        assert (bench.row(job_id).state, bench.row(job_id).attempt) == (QUEUED, 2)
+        assert doubted(bench) == [], "the next one is asked for as ever"
+
+    def test_are_waited_for_while_their_broker_may_come_back(self) -> None:
+        bench = CoreBench()
+        job_id = bench.awarded()
+        bench.peers.on_down(PeerDown(MARKET.node_id))
+        bench.peers = Peers()
+        bench.seen(BROKER, OTHER)
+        bench.restart()
+        bench.wait(DOUBT_MS - 1)
+        assert (len(bench.calls("SubmitJobs")), bench.job(job_id).attempt) == (1, 1)
+        bench.wait(DOUBT_RETRY_MS)
+        assert bench.calls("SubmitJobs")[-1].node == OTHER.node_id
+        assert bench.row(job_id).attempt == 2
+
+    def test_of_a_broker_that_is_dead_are_not_waited_for(self) -> None:
+        bench = CoreBench()
+        job_id = bench.awarded()
+        bench.seen(BROKER, OTHER)
+        bench.restart()
+        bench.down(MARKET)
+        assert bench.calls("SubmitJobs")[-1].node == OTHER.node_id
+        assert bench.row(job_id).attempt == 2
+
+    def test_in_doubt_do_not_let_the_local_queue_run_the_attempt(self) -> None:
+        bench = CoreBench()
+        made = bench.create()
+        assert isinstance(made, jobs_pb2.CreateJobResponse)
+        job_id = made.job.job_id
+        bench.dispatch(job_id, jobs_pb2.DISPATCH_MODE_AUTO)
+        bench.clears(award(job_id))
+        bench.peers = Peers()
+        bench.restart()
+        for delay_ms in (0, *RETRY_DELAYS_MS):
+            bench.wait(delay_ms)
+        job = bench.row(job_id)
+        assert (job.route, job.attempt) == (jobs_pb2.ROUTE_FILE_QUEUE, 2)
 
     @pytest.mark.parametrize("kind", [jobs_pb2.CLEARING_KIND_AWARDED, jobs_pb2.CLEARING_KIND_NO_HOST])
     def test_of_any_other_changes_nothing(self, kind: jobs_pb2.ClearingKind.ValueType) -> None:

@@ -37,6 +37,7 @@ class JobRules(Rules):
         self._ended: set[str] = set()
         self._executed: dict[tuple[str, str, int], bool] = {}
         self._attempt: dict[str, int] = {}
+        self._started_at: dict[tuple[str, str, int], str] = {}  # (core, job, attempt): the host that was told to
         self._requests: dict[tuple[str, str], str] = {}
         self._acked: dict[str, dict[str, int]] = {}
         self._payloads: dict[bytes, jobs_pb2.JobPayload] = {}
@@ -120,7 +121,8 @@ class JobRules(Rules):
         job = self._job(core, order.job_id)
         if job is None or job.attempt < order.attempt:
             raise Violation(f"an order of attempt {order.attempt} of {order.job_id} left before it was durable")
-        if host and job.attempt == order.attempt and job.host not in ("", host):
+        first = self._started_at.setdefault((core, order.job_id, order.attempt), host) if host else ""
+        if first != host or (host and job.attempt == order.attempt and job.host not in ("", host)):
             raise Violation(f"attempt {order.attempt} of {order.job_id} is started by a host that it is not awarded to")
 
     def _report(self, host: str, report: jobs_pb2.AttemptReport) -> None:

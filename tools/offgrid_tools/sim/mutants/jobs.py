@@ -73,12 +73,21 @@ def _execute_again(host: Any) -> None:
             host._post.execute(Execute(core, job_id, attempt, jobs_pb2.JobPayload(), lease.order.timeout_ms))
 
 
+def _without_doubt(core: Any) -> None:
+    for entry in core._jobs:
+        entry.doubtful = False
+
+
 MUTANTS: dict[str, Mutant] = {
     "attempt-not-durable": Mutant(
         "the number of a second attempt is not written", (Patch(OpenJobs, "keep", _keep_only_first_attempts),)
     ),
     "attempt-reset": Mutant(
         "a restarted core counts attempts from one", (Patch(Core, "load", after(_reset_attempts)),)
+    ),
+    "doubt-missing": Mutant(
+        "a restarted core lets an attempt be awarded again that it may have begun",
+        (Patch(Core, "load", after(_without_doubt)),),
     ),
     "old-attempt-accepted": Mutant(
         "the core accepts a report of an attempt that it gave up", (Patch(Core, "_refusal", _accept_though("is over")),)
