@@ -34,7 +34,7 @@ START_RETRY_MS = 1_000
 # An award whose host has not answered by then is lost: not every node reaches every other. Its payload's time on the
 # road comes on top.
 START_PATIENCE_MS = 10_000
-DOUBT_MS, DOUBT_RETRY_MS = 3_000, 200  # how long a restarted core waits for the broker that may have awarded
+DOUBT_MS, DOUBT_RETRY_MS = 10_000, 200  # how long a restarted core waits for the broker that may have awarded
 RUN_GRACE_MS = 10_000 + transfer_ms(CALL_BYTES_MAX)  # past its time-out a host has this long to bring what came of it
 
 
