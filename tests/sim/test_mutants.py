@@ -31,7 +31,6 @@ SAMPLE = (
     "confirm-without-certificate",
     "one-phase",
     "credited-twice",
-    "in-flight-forgotten",
     "booking-lost",
     "booked-twice",
     "paid-twice",

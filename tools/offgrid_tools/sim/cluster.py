@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from google.protobuf.message import Message
 
@@ -96,8 +96,8 @@ class Cluster:
 
     # ---- what must hold at last
 
-    def disagreement(self, bad: str = "") -> str:
-        """What the live members do not agree on yet, all but the `bad` one of money; empty when nothing."""
+    def disagreement(self, bad: Collection[str] = ()) -> str:
+        """What the live members do not agree on yet, all but the `bad` ones of money; empty when nothing."""
         live = [self.processes[name] for name in self.members]
         if down := [process.spec.name for process in live if not process.up]:
             return f"{down[0]} is down"
@@ -105,7 +105,7 @@ class Cluster:
             return f"{loading[0].spec.name} cannot read its disk"
         if stuck := next(filter(None, (self.monitor.objects.stuck(process.node_id) for process in live)), ""):
             return stuck
-        honest = [process.node_id for process in live if process.spec.name != bad]
+        honest = [process.node_id for process in live if process.spec.name not in bad]
         if unsettled := self.monitor.ledger.unsettled(honest):
             return unsettled
         digests = [process.running.directory.digest() for process in live]

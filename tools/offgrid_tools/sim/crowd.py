@@ -45,7 +45,7 @@ class Crowd:
         hosts = [process for process in self._sound() if HOST in process.spec.roles]
         able = [process for process in self._sound() if len(hosts) - (process in hosts) >= SOUND_HOSTS]
         owners = {process.spec.name: process for process in (cluster.founder, self._rng.choice(able))}
-        required = (REQUIRED_MILLI,) if plan.bad else (REQUIRED_MILLI, REQUIRED_MILLI // 2)
+        required = (REQUIRED_MILLI,) if plan.vices else (REQUIRED_MILLI, REQUIRED_MILLI // 2)
         for name, owner in owners.items():
             yield ObjectUser(cluster.engine, cluster.monitor, owner, plan.things, required, name)
 
@@ -60,8 +60,19 @@ class Crowd:
 
     def _balances(self) -> list[ledger_pb2.Balance]:
         first = POOR_MICRO if self._plan.poor else RICH_MICRO
-        there = (node for name, node in self._cluster.processes.items() if name != self._plan.has(REMOVED))
+        removed = self._plan.having(REMOVED)
+        there = (node for name, node in self._cluster.processes.items() if name not in removed)
         return [ledger_pb2.Balance(account=node.node_id, final_micro=first) for node in there]
+
+    def _witnesses(self) -> list[ledger_pb2.Witness]:
+        """All by their weights. Where one is removed, maybe before the ledger is open, nobody can be named."""
+        if self._plan.having(REMOVED):
+            return []
+        nodes = self._cluster.processes
+        return [
+            ledger_pb2.Witness(node_id=nodes[name].node_id, weight_milli=weight)
+            for name, weight in self._plan.weights_milli.items()
+        ]
 
     def _others(self) -> Iterator[Person]:
         cluster, founder = self._cluster, self._cluster.founder
@@ -70,22 +81,23 @@ class Crowd:
             everybody = list(cluster.processes.values())
             yield QuorumUser(cluster.engine, cluster.monitor, founder, everybody, weight)
         if self._plan.open_us is not None:
-            yield LedgerOpener(cluster.engine, cluster.monitor, founder, self._balances(), self._plan.open_us)
+            witnesses, balances = self._witnesses(), self._balances()
+            yield LedgerOpener(cluster.engine, cluster.monitor, founder, witnesses, balances, self._plan.open_us)
 
     def _liars(self) -> Iterator[Liar]:
         cluster, plan = self._cluster, self._plan
         hosts = [process for process in cluster.with_role(HOST) if CORE not in process.spec.roles]
         if plan.job_liar:
             yield JobLiar(cluster, self._rng.choice(hosts))
-        if name := plan.has(LIES):
+        for name in plan.having(LIES):
             yield LyingHost(cluster, cluster.processes[name])
             yield LyingOwner(cluster, cluster.processes[name])
-        if name := plan.has(FORKS):
+        for name in plan.having(FORKS):
             yield LedgerLiar(cluster, cluster.processes[name])
 
     def _sound(self) -> list[Process]:
-        """All but the bad one."""
-        return [process for process in self._cluster.processes.values() if process.spec.name != self._plan.bad]
+        """All but the bad ones."""
+        return [process for process in self._cluster.processes.values() if process.spec.name not in self._plan.vices]
 
     def come(self) -> None:
         """Everybody, within a moment."""

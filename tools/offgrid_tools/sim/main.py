@@ -75,8 +75,6 @@ class Run:
         self.crowd.ask_again()
         self._until_settled()
         self.cluster.check_end()
-        if name := self.plan.has(RESTORED):
-            self.cluster.monitor.ledger.check_mute(self.cluster.processes[name].node_id)
 
     def _until_settled(self) -> None:
         """Until the misfortunes are over and everybody has what they wanted."""
@@ -94,7 +92,9 @@ class Run:
                 raise Violation(f"{FINISH_US // SECOND} s after everything healed {self._unfinished()}")
 
     def _unfinished(self) -> str:
-        return self.crowd.wanting() or self.cluster.disagreement(self.plan.bad)
+        restored = (self.cluster.processes[name].node_id for name in self.plan.having(RESTORED))
+        forgetful = next(filter(None, map(self.cluster.monitor.ledger.forgetful, restored)), "")
+        return self.crowd.wanting() or self.cluster.disagreement(self.plan.vices) or forgetful
 
     def _report(self, violation: str) -> Report:
         cluster = self.cluster

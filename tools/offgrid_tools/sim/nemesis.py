@@ -6,7 +6,7 @@ may also end for want of hosts or brokers, as long as the last misfortune is rec
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -69,16 +69,16 @@ class Nemesis:
             self.weather = replace(self.weather, loss=0.0, delay_max_us=20 * MS, bytes_per_s=0)
         self.until_us = rng.randint(*(STORM_US if plan.storm else CHAOS_US))
         self._gap_max_us = STORM_GAP_MAX_US if plan.storm else GAP_MAX_US
-        self._baits = (*BAITS, VOTES, VOTES, VOTES) if plan.has(FORKS) else BAITS
+        self._baits = (*BAITS, VOTES, VOTES, VOTES) if plan.having(FORKS) else BAITS
         self.counts: dict[str, int] = {}
         self.last_us = 0
         self._over = False
         cluster.network.faults = self.weather.faults()
         self._engine.after(self.until_us, self.heal)
-        self._change_members(plan.joins, plan.has(REMOVED))
-        if name := plan.has(RESTORED):
+        self._change_members(plan.joins, plan.having(REMOVED))
+        for name in plan.having(RESTORED):
             self._engine.after(rng.randint(*BACKUP_US), partial(self._back_up, name))
-        if name := plan.has(ROTS):
+        for name in plan.having(ROTS):
             cluster.monitor.evidence.rotten.add(cluster.processes[name].node_id)
             self._engine.after(rng.randint(*ROT_US), partial(self._count, "rot", partial(self._rot, name)))
         self._next()
@@ -88,12 +88,12 @@ class Nemesis:
         """Whether a job that ends now for want of hosts or brokers is explained by what has happened."""
         return not self.weather.mild and self._engine.now_us - self.last_us < EXCUSE_US
 
-    def _change_members(self, joins: bool, removed: str) -> None:
+    def _change_members(self, joins: bool, removed: Sequence[str]) -> None:
         cluster = self._cluster
         if joins:
             self._at_some_time("join", cluster.join)
-        if removed:
-            self._at_some_time("remove", lambda: cluster.remove(removed))
+        for name in removed:
+            self._at_some_time("remove", partial(cluster.remove, name))
 
     def _back_up(self, name: str) -> None:
         """A copy of this disk is put aside, and some time later in its place."""

@@ -1,13 +1,14 @@
 """What a seed has in store, drawn before anything happens: the machines, what their users want, and who is bad.
 
-At most one node of a seed is bad for good (removed, lying, rotting, restored from a backup, outside the economy): that
-much weight may be lost to objects and to the ledger, and everything must hold and end all the same. Whatever befalls
-the others passes.
+At most one node of a seed is bad for good to everybody (removed, lying, rotting, restored from a backup, outside the
+economy): that much weight may be lost to objects and to the ledger, and everything must hold and end all the same. The
+ledger may have several bad witnesses, in league, and witnesses of unequal weight: the bad ones weigh less than a third
+together. Whatever befalls the others passes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 
@@ -26,7 +27,7 @@ FIVE = (
     Spec("host-c", frozenset({HOST}), 1, PRICES[2]),
 )
 JOINER = Spec("joiner", frozenset({HOST}), 2, 700)
-WITNESS = Spec("witness", frozenset(), 1, CORE_PRICE)  # does nothing but vote
+WITNESSES = tuple(Spec(f"witness-{letter}", frozenset(), 1, CORE_PRICE) for letter in "abcd")  # all they do is vote
 
 
 def with_roles(specs: Sequence[Spec], name: str, *roles: int) -> tuple[Spec, ...]:
@@ -55,20 +56,23 @@ REQUIRED_MILLI = 2_000  # of three hosts, one of which may be bad
 
 REMOVED, LIES, ROTS, FORKS, RESTORED, PENNILESS = "removed", "lies", "rots", "forks", "restored", "penniless"
 HOST_VICES = ("", "", REMOVED, REMOVED, LIES, LIES, LIES, ROTS, FORKS, FORKS, FORKS, PENNILESS)
-WITNESS_VICES = (FORKS, RESTORED, RESTORED)
+WITNESS_VICES = (FORKS, FORKS, RESTORED, RESTORED, PENNILESS)
 WITNESS_CHANCE = 0.2
+LEAGUE_CHANCE, WEIGHTS_CHANCE = 0.25, 0.4
+EQUAL_MILLI, WEIGHTS_MILLI = 1_000, (250, 1_000, 1_000, 1_500, 4_000)
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`bad` is the node that `vice` befalls, "" if all are sound. No ledger is opened where `open_us` is None."""
+    """`vices` are those of the nodes that are bad for good, by name. No ledger is opened where `open_us` is None, and
+    its witnesses are all of `weights_milli`, by name, unless one is removed: then they weigh the same."""
 
     layout: tuple[Spec, ...]
     storm: bool
     job_liar: bool
     joins: bool
-    bad: str
-    vice: str
+    vices: Mapping[str, str]
+    weights_milli: Mapping[str, int]
     things: int  # objects and small data to keep, per owner; 0: nobody keeps anything
     open_us: int | None
     poor: bool
@@ -79,9 +83,9 @@ class Plan:
     def names(self) -> tuple[str, ...]:
         return tuple(spec.name for spec in self.layout)
 
-    def has(self, vice: str) -> str:
-        """The name of the node with this vice, "" if there is none."""
-        return self.bad if self.vice == vice else ""
+    def having(self, vice: str) -> list[str]:
+        """The names of the nodes with this vice."""
+        return [name for name, its in self.vices.items() if its == vice]
 
 
 def draw(seed: int) -> Plan:
@@ -92,19 +96,41 @@ def draw(seed: int) -> Plan:
     bad, vice = rng.choice(hosts), rng.choice(HOST_VICES)
     opens = rng.random() < LEDGER_CHANCE
     if opens and rng.random() < WITNESS_CHANCE:
-        layout, bad, vice = (*layout, WITNESS), WITNESS.name, rng.choice(WITNESS_VICES)
-    if vice == PENNILESS:
-        layout = tuple(replace(spec, economy=spec.name != bad) for spec in layout)
+        layout, bad, vice = (*layout, WITNESSES[0]), WITNESSES[0].name, rng.choice(WITNESS_VICES)
+    vices = {bad: vice} if vice else {}
+    apart = Random(f"witnesses {seed}")  # noqa: S311 - what all others have in store is the same with them or without
+    if opens and apart.random() < LEAGUE_CHANCE:
+        layout, vices = _with_a_league(layout, vices, apart)
+    layout = tuple(replace(spec, economy=vices.get(spec.name) != PENNILESS) for spec in layout)
     return Plan(
         layout=tuple(layout),
         storm=rng.random() < STORM_CHANCE,
         job_liar=rng.random() < JOB_LIAR_CHANCE,
         joins=rng.random() < JOIN_CHANCE,
-        bad=bad if vice else "",
-        vice=vice,
+        vices=vices,
+        weights_milli=_weights([spec.name for spec in layout], vices, apart),
         things=rng.randint(1, THINGS_MAX) if rng.random() < OBJECTS_CHANCE or vice == LIES else 0,
         open_us=int(rng.random() ** 2 * OPEN_WITHIN_US) if opens else None,
         poor=rng.random() < POOR_CHANCE,
         payers=rng.randint(1, PAYERS_MAX),
         payments=rng.randint(0, PAYMENTS_MAX),
     )
+
+
+def _with_a_league(
+    layout: Sequence[Spec], vices: Mapping[str, str], rng: Random
+) -> tuple[tuple[Spec, ...], dict[str, str]]:
+    """Some more that do nothing but vote; so many of them badly that two are bad, of nine."""
+    more = [spec for spec in WITNESSES if spec not in layout]
+    bad = {spec.name: rng.choice(WITNESS_VICES) for spec in more[: 2 - len(vices)]}
+    return (*layout, *more), {**vices, **bad}
+
+
+def _weights(names: Sequence[str], vices: Mapping[str, str], rng: Random) -> dict[str, int]:
+    """Equal or not, with less than a third for the bad."""
+    unequal = rng.random() < WEIGHTS_CHANCE
+    weights = {name: rng.choice(WEIGHTS_MILLI) if unequal else EQUAL_MILLI for name in names}
+    bad = sum(weights[name] for name in vices)
+    while 3 * bad >= sum(weights.values()):
+        weights = {name: weight if name in vices else 2 * weight for name, weight in weights.items()}
+    return weights

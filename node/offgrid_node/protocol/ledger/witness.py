@@ -17,11 +17,11 @@ comes. Epochs and ballots above 0 are not known yet and count for nothing.
 What is kept of others is bounded. A block that speaks of an account without money, or of a slot SEQ_AHEAD_MAX or more
 beyond the next, is not taken in yet (`within_reach`): an honest author has the money and the slots before final, from
 blocks that it passes on as well, so its blocks are in reach once these are here; a liar's never are, anywhere. And of
-one witness DIGESTS_MAX digests count in a slot, besides those of its transactions that are here. Safe, for fewer statements
-count; and an honest owner's transaction becomes final everywhere all the same, for it has no rival: all honest
-witnesses vote for it and confirm it, one statement each, and they are a quorum. Only a slot whose owner signed several
-may hang on the word of a liar who said more than that. What is left to rates, not bounded here: an owner with money
-may sign many transactions for the slots in reach, and each is kept.
+one witness DIGESTS_MAX digests count in a slot, besides those of its transactions that are here. Safe, for fewer
+statements count; and an honest owner's transaction becomes final everywhere all the same, for it has no rival: all
+honest witnesses vote for it and confirm it, one statement each, and they are a quorum. Only a slot whose owner signed
+several may hang on the word of a liar who said more than that. What is left to rates, not bounded here: an owner with
+money may sign many transactions for the slots in reach, and each is kept.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """A member that lies to the ledger, as a witness and as an owner, with its own key only.
 
 As a witness it votes for both sides, confirms what has no certificate, forks its chain, withholds blocks that its
-others name, skips heights, votes for slots that are not due and repeats old blocks. As an owner it signs two
-transactions for one slot and tells half of the mesh of each, spends what it does not have, and leaves slots out. It
-weighs less than a third, so nothing of it may matter to anybody else.
+others name, skips heights, votes for slots that are not due, names in one slot what belongs to another and repeats old
+blocks. As an owner it signs two transactions for one slot and tells half of the mesh of each, spends what it does not
+have, leaves slots out, and signs what follows nothing. A careful one never forks its chain, so it is listened to for
+long. It weighs less than a third, so nothing of it may matter to anybody else.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from offgrid_node.protocol.ids import node_id_bytes
 from offgrid_node.protocol.ledger.accounts import Account
 from offgrid_node.protocol.ledger.blocks import seal_block
 from offgrid_node.protocol.ledger.items import Item, Statement, TxItem, decode_item
-from offgrid_node.protocol.ledger.records import HEADER_KIND, TX_KIND, Header, Tx
+from offgrid_node.protocol.ledger.records import DIGEST_BYTES, HEADER_KIND, TX_KIND, Header, Tx
 from offgrid_node.protocol.ledger.tables import ACCOUNTS
 from offgrid_node.protocol.signing import digest_of
 from offgrid_tools.sim.cluster import Cluster
@@ -28,8 +29,10 @@ CALL_TIMEOUT_MS = 2_000
 LATE_MAX_US = 800 * MS
 LIE_CHANCE = 0.3  # for each push that it overhears
 SPEND_FIRST_CHANCE = 0.7
+CAREFUL_CHANCE = 0.4
 LIES_MAX = 40
 HEARD_MAX = 200
+NEWEST = 6  # transactions that are likely to be in flight
 FEE_MICRO, AMOUNT_MAX_MICRO = 1_000, 2_000_000
 
 
@@ -43,6 +46,7 @@ class LedgerLiar:
         self._blocks: list[ledger_pb2.Block] = []
         self._txs: list[TxItem] = []
         self._tips: list[tuple[int, bytes]] = []  # own blocks, true and false, that something may follow
+        self._careful = self._rng.random() < CAREFUL_CHANCE
         self.lies = 0
         cluster.network.overhear(ledger_pb2.PushBlocksRequest, self.on_push)
 
@@ -72,24 +76,39 @@ class LedgerLiar:
 
     def _lie(self) -> None:
         self.lies += 1
-        tx = self._rng.choice(self._txs[-6:])
+        tx = self._rng.choice(self._txs[-NEWEST:])
         other = self._rng.choice(self._txs)
         vote = Statement(False, 0, tx.tx.src, tx.tx.seq, 0, tx.digest)
-        lies = (
-            lambda: self._tell_halves([vote], [replace(vote, tx_digest=self._rng.randbytes(32))]),
+        careful = (
             lambda: self._tell_all([replace(vote, confirms=True)]),
             lambda: self._tell_all([vote, replace(vote, confirms=True), replace(vote, seq=vote.seq + 1)]),
+            self._name_others,
+            self._name_others,
+            self._overspend,
+            self._uproot,
+        )
+        forging = (
+            lambda: self._tell_halves([vote], [replace(vote, tx_digest=self._rng.randbytes(32))]),
             lambda: self._tell_all([replace(vote, tx_digest=other.digest), replace(vote, ballot=1)]),
             lambda: self._tell_all([vote], skip=self._rng.randint(1, 3)),
             self._withhold_one,
             self._repeat,
             self._spend_twice,
             self._spend_twice,
-            self._overspend,
         )
         # A forger is soon believed by nobody, so what matters most comes first.
-        first = self.lies == 1 and self._rng.random() < SPEND_FIRST_CHANCE
-        (self._spend_twice if first else self._rng.choice(lies))()
+        first = self.lies == 1 and not self._careful and self._rng.random() < SPEND_FIRST_CHANCE
+        (self._spend_twice if first else self._rng.choice(careful if self._careful else (*careful, *forging)))()
+
+    def _name_others(self) -> None:
+        """Pays as it should, and speaks in that slot of transactions that belong to others."""
+        mine = self._spend(1)
+        vote = Statement(False, 0, mine.tx.src, mine.tx.seq, 0, mine.digest)
+        self._tell_all([mine, vote, *(replace(vote, tx_digest=other.digest) for other in self._txs[-NEWEST:])])
+
+    def _uproot(self) -> None:
+        """A payment that follows nothing."""
+        self._tell_all([self._sign(self._next_slot()[0], self._rng.randbytes(DIGEST_BYTES), 1)])
 
     def _withhold_one(self) -> None:
         """A block that names one that nobody will ever see."""
@@ -115,6 +134,9 @@ class LedgerLiar:
         seq, prev = self._next_slot()
         if self._rng.random() < 0.1:
             seq += self._rng.randint(1, 2)
+        return self._sign(seq, prev, amount_micro)
+
+    def _sign(self, seq: int, prev: bytes, amount_micro: int) -> TxItem:
         payee = self._rng.choice(self._others())
         tx = Tx(self._author, seq, prev, FEE_MICRO, ((node_id_bytes(payee), amount_micro),))
         body = tx.encode()
@@ -141,7 +163,9 @@ class LedgerLiar:
         return [process.node_id for process in self._cluster.processes.values() if process is not self._process]
 
     def _tip(self) -> tuple[int, bytes]:
-        return self._rng.choice(self._tips[-4:]) if self._tips else (0, self._root())
+        if not self._tips:
+            return 0, self._root()
+        return max(self._tips) if self._careful else self._rng.choice(self._tips[-4:])
 
     def _tell_all(self, items: Sequence[Item], *, skip: int = 0) -> None:
         height, prev = self._tip()

@@ -1,5 +1,6 @@
 """Rules of the mesh: what is signed once (memberships, addresses), and that nobody comes back from the dead in an old
-incarnation, nor speaks in a life that its disk does not know."""
+incarnation, nor speaks in a life that its disk does not know; a node restored from a backup may, for it has to refute
+news of lives that it has forgotten."""
 
 from __future__ import annotations
 
@@ -39,12 +40,8 @@ class MeshRules(Rules):
         if node in self._incarnation:
             self._former[node] = self._incarnation[node]
 
-    def on_restored(self, node: str) -> None:
-        self._incarnation.pop(node, None)
-        self._former.pop(node, None)
-
     def _alive(self, node: str, news: mesh_pb2.LivenessNews) -> None:
-        if news.node_id != node:
+        if news.node_id != node or node in self._evidence.dishonest:
             return
         durable = int.from_bytes(self._evidence.row(node, "meta", BOOT_KEY) or b"", "big")
         if news.incarnation >> BOOT_SHIFT > durable:

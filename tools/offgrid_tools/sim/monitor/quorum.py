@@ -43,13 +43,14 @@ class QuorumRules(Rules):
         self.on_ack(node, signed)
 
     def on_ack(self, node: str, signed: common_pb2.Signed) -> None:
-        """An honest member's ack leaves it; whoever calls has seen that it is durable."""
+        """An honest member's ack leaves it; whoever calls has seen that it is durable. One that was restored from a
+        backup has forgotten its fences, and nothing tells it."""
         ack = Ack.decode(signed.body)
         if ack.node != node:
             raise Violation(f"{self._evidence.name_of(node)} lets go of an ack of {self._evidence.name_of(ack.node)}")
         self._evidence.sign("ack", node, f"{ack.owner}/{ack.quorum_id}", ack.epoch, signed.body)
         key = node, ack.owner, ack.quorum_id
-        if ack.epoch < self._highest.get(key, 0):
+        if ack.epoch < self._highest.get(key, 0) and node not in self._evidence.dishonest:
             raise Violation(f"{self._evidence.name_of(node)} acks epoch {ack.epoch} after {self._highest[key]}")
         self._highest[key] = ack.epoch
         self._acks.add(signed.body)

@@ -38,6 +38,10 @@ def _half_is_enough(sound: Sound) -> Sound:
     return lambda self, mask: 2 * self.weight(mask) >= self.quorum_milli
 
 
+def _by_heads(sound: Sound) -> Sound:
+    return lambda self, mask: 3 * mask.bit_count() > 2 * len(self._nodes)
+
+
 def _any_vote_certifies(sound: Sound) -> Sound:
     def certified(self: Any, slot: Any, account: Any) -> Any:
         return slot.first if self._known(slot, account, slot.first) is not None else None
@@ -54,6 +58,10 @@ def _whatever_comes_before(sound: Sound) -> Sound:
         return self._transactions.get(digest) if digest != NOTHING else None
 
     return known
+
+
+def _whosever_it_is(sound: Sound) -> Sound:
+    return lambda self, slot, digest: self._transactions.get(digest) if digest != NOTHING else None
 
 
 def _votes_confirm(sound: Sound) -> Sound:
@@ -112,6 +120,7 @@ MUTANTS: dict[str, Mutant] = {
         "of two transactions for one slot a witness votes for each", (Patch(Witness, "follow", _the_newest_counts),)
     ),
     "quorum-too-small": Mutant("half of a quorum is enough", (Patch(Committee, "enough", _half_is_enough),)),
+    "weights-ignored": Mutant("witnesses are counted, whatever they weigh", (Patch(Committee, "enough", _by_heads),)),
     "confirm-without-certificate": Mutant(
         "a witness confirms what it has seen", (Patch(Witness, "_certified", _any_vote_certifies),)
     ),
@@ -121,6 +130,9 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "prev-unchecked": Mutant(
         "a witness takes any transaction for the next one", (Patch(Witness, "_known", _whatever_comes_before),)
+    ),
+    "void-whosever": Mutant(
+        "what was named in a slot is void with it, of whatever slot it is", (Patch(Witness, "_of", _whosever_it_is),)
     ),
     "credited-twice": Mutant("a final slot is applied twice", (Patch(Accounts, "apply", _credit_twice),)),
     "in-flight-forgotten": Mutant(

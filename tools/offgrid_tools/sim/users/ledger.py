@@ -26,10 +26,17 @@ class LedgerOpener(Person):
     wants = "a ledger"
 
     def __init__(
-        self, engine: Engine, monitor: Monitor, founder: Process, balances: Sequence[ledger_pb2.Balance], at_us: int
+        self,
+        engine: Engine,
+        monitor: Monitor,
+        founder: Process,
+        witnesses: Sequence[ledger_pb2.Witness],
+        balances: Sequence[ledger_pb2.Balance],
+        at_us: int,
     ) -> None:
+        """Without `witnesses` all members are, by the weights of their memberships."""
         super().__init__(engine, monitor, founder)
-        self._balances, self._at_us = balances, at_us
+        self._witnesses, self._balances, self._at_us = witnesses, balances, at_us
         self._open = False
 
     @property
@@ -40,7 +47,7 @@ class LedgerOpener(Person):
         self._engine.after(self._at_us, self._ask)
 
     def _ask(self) -> None:
-        request = ledger_pb2.OpenLedgerRequest(balances=self._balances)
+        request = ledger_pb2.OpenLedgerRequest(witnesses=self._witnesses, balances=self._balances)
         self._call("LedgerService/OpenLedger", request, lambda reply: self._opened(), self._refused)
 
     def _refused(self, fault: Fault) -> bool:
