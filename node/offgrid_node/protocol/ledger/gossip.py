@@ -218,8 +218,11 @@ class Gossip:
             peer.offered = places
 
     def _offer_wanted(self, node: str, peer: _Peer, wanted: Sequence[bytes]) -> None:
+        """As many as one push may carry, for each is read to find the one before it; the rest is asked for again."""
         places: dict[int, None] = {}
         for digest in wanted:
+            if len(places) >= PUSH_BLOCKS_MAX:
+                break
             places.update(dict.fromkeys(self._chains.with_ancestors(digest, ANCESTORS_MAX)))
         self._offer(node, peer, sorted(places))
 

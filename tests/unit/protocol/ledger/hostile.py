@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from random import Random
+
 from ledger_world import START_MICRO, Broken, Node, World
 from liars import Liar
 
@@ -16,7 +18,7 @@ def play(seed: int, *, lying: bool = True) -> World:
     """Raises Broken, naming what does not hold."""
     size = 4 if seed % 3 else 7
     faults = (size - 1) // 3 if lying else 0
-    world = World(seed, size, 2, lying=faults)
+    world = World(seed, size, 2, lying=faults, weights=weights_of(seed, size, faults))
     rng = world.rng
     world.latency_ms = rng.choice([(1, 5), (1, 60), (1, 1_500)])
     for number in range(faults):
@@ -56,6 +58,17 @@ def play(seed: int, *, lying: bool = True) -> World:
             pass  # not yet
     check_settled(world)
     return world
+
+
+def weights_of(seed: int, size: int, faults: int) -> list[int]:
+    """Of the witnesses, the liars first, who weigh less than a third together; in half of the seeds all the same."""
+    rng = Random(f"weights {seed}")
+    if rng.random() < 0.5:
+        return [1_000] * size
+    weights = [rng.choice((250, 1_000, 1_500, 4_000)) for _ in range(size)]
+    while 3 * sum(weights[:faults]) >= sum(weights):
+        weights[faults:] = [2 * weight for weight in weights[faults:]]
+    return weights
 
 
 def check_settled(world: World) -> None:

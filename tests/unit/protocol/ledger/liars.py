@@ -76,7 +76,7 @@ class Liar:
             return
         items = self._statements()
         if self.equivocates and rng.random() < 0.3:
-            pair = [self._tx(rng.randrange(1, 900_000)) for _ in range(2)]
+            pair = [self._tx(rng.randrange(1, rng.choice((900_000, 3_000_000)))) for _ in range(2)]
             if rng.random() < 0.5:  # on two branches, to two halves
                 self._tell([pair[0], *items], self._half())
                 self._tell([pair[1]], self._half())
@@ -113,6 +113,9 @@ class Liar:
                 for confirms in (False, True):
                     if rng.random() < 0.6:
                         items.append(Statement(confirms, 0, account, seq, 0, digest))
+        if slots and rng.random() < 0.3:  # in one slot of what belongs to another
+            (account, seq), txs = rng.choice(slots[-6:])[0], rng.choice(slots[-6:])[1]
+            items += [Statement(False, 0, account, seq, 0, digest) for digest in txs]
         if rng.random() < 0.1:
             items.append(Statement(True, 0, rng.randbytes(20), rng.randrange(0, 9), 0, rng.randbytes(32)))
         if rng.random() < 0.1:

@@ -43,6 +43,19 @@ def quorum_of_a_half(patch: pytest.MonkeyPatch) -> None:
 
 
 @planted
+def weights_do_not_count(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Committee, "enough", lambda self, mask: 3 * mask.bit_count() > 2 * len(self._nodes))
+
+
+@planted
+def what_is_named_in_a_slot_is_void_with_it(patch: pytest.MonkeyPatch) -> None:
+    def whosever(self: Witness, slot: Slot, digest: bytes) -> Any:
+        return self._transactions.get(digest) if digest != NOTHING else None
+
+    patch.setattr(Witness, "_of", whosever)
+
+
+@planted
 def confirm_without_certificate(patch: pytest.MonkeyPatch) -> None:
     def eager(self: Witness, slot: Slot, account: Any) -> bytes | None:
         return slot.first if self._known(slot, account, slot.first) else None

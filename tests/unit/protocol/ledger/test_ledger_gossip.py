@@ -554,6 +554,22 @@ def test_of_each_liar_there_is_one_notice_and_they_wipe_out_nothing_else() -> No
     assert f"{W2} has another ledger" in bench.machine.notices[0]
 
 
+def test_of_what_a_peer_asks_for_by_name_no_more_is_read_than_one_push_carries(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gossip, "PUSH_BLOCKS_MAX", 4)
+    monkeypatch.setattr(gossip, "ANCESTORS_MAX", 3)
+    bench = Bench()
+    chain = [bench.block(OWNER, vote(bench.tx())) for _ in range(12)]
+    bench.push(*chain)
+    bench.up(W1)
+    read: list[int] = []
+    raw = bench.machine._chains.raw
+    monkeypatch.setattr(bench.machine._chains, "raw", lambda place: read.append(place) or raw(place))
+    heads_of_all = tuple((node_id_bytes(head.author), head.height, head.digest) for head in bench.views.heads())
+    bench.sync(W1, heads_of_all, tuple(block.digest for block in reversed(chain)))
+    assert len(read) <= 2 * (4 + 3), "once to find the one before, once to send it"
+    assert sorted(pushed(bench, W1)) == [(OWNER, height) for height in (9, 10, 11, 12)]
+
+
 def test_somebody_with_another_ledger_makes_one_notice_whatever_it_shows() -> None:
     bench = Bench()
     bench.sync(W1)
