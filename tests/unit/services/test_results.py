@@ -12,6 +12,7 @@ from offgrid_node.keys import verify
 from offgrid_node.protocol.effects import Executed
 from offgrid_node.protocol.errors import Exhausted, Fault, InvalidRequest, PeerFault, Unavailable
 from offgrid_node.protocol.events import ObjectAdded
+from offgrid_node.protocol.jobs.commands import Arriving
 from offgrid_node.protocol.jobs.large import INLINE_BYTES_MAX, OUTPUT_BYTES_MAX
 from offgrid_node.protocol.jobs.receipts import result_digest
 from offgrid_node.protocol.objects.manifest import MANIFEST_KIND, Manifest
@@ -245,6 +246,9 @@ class TestAnOutputThatTheCoreHasNoRoomFor:
         assert notice.startswith("the result of job job cannot be kept here: its 400160 bytes are too much")
         assert f"{host.node_id} keeps it until attempt 3 expires" in notice
         assert [record.message for record in caplog.records] == [notice]
+        [told] = [event for event in core.told if isinstance(event, Arriving) and event.trouble]
+        assert (told.host, told.key) == (host.node_id, ("job", 3))
+        assert told.trouble.startswith("its output cannot be kept here: its 400160 bytes")
         core.ended.add(("job", 3))
         assert core.adoption.notices == ()
 

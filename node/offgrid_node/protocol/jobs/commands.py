@@ -129,11 +129,12 @@ class Report(NamedTuple):
 
 
 class Arriving(NamedTuple):
-    """An output is on its way here from the host that reports it."""
+    """An output is on its way here from the host that reports it; with `trouble`, it cannot be kept here, and why."""
 
     host: str
     key: AttemptKey
     size_bytes: int
+    trouble: str = ""
 
 
 @dataclass(frozen=True, slots=True)

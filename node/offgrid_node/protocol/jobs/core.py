@@ -178,7 +178,11 @@ class Core:
     def on_arriving(self, event: Arriving, now: Now) -> None:
         """An output gets the time that it needs on its way here; once for an attempt, lest it never ends."""
         entry = self._jobs.current(event.key)
-        if entry is None or entry.arriving or entry.job.host != event.host or entry.job.state not in (AWARDED, RUNNING):
+        if entry is None or entry.job.host != event.host or entry.job.state not in (AWARDED, RUNNING):
+            return
+        if event.trouble and event.trouble != entry.trouble:
+            self._jobs.tell_trouble(entry, event.trouble, now)
+        if entry.arriving:
             return
         entry.arriving = True
         self._jobs.confirm(entry, now)
@@ -265,7 +269,8 @@ class Core:
             if state == QUEUED:
                 self._submit(entry, now, rng)
             elif entry.confirmed:
-                self._lose_host(entry, "LeaseExpired: nothing was heard past its time-out", now, rng)
+                why = entry.trouble or "nothing was heard past its time-out"
+                self._lose_host(entry, f"LeaseExpired: {why}", now, rng)
             elif entry.answer_by_ms is not None and entry.answer_by_ms <= now.mono_ms:
                 self._lose_host(entry, "Unreachable: its host does not answer this core", now, rng)
             else:

@@ -51,6 +51,7 @@ class Open:
     payload: bytes | None = None  # a small one; a large one until it is committed
     confirmed: bool = False  # its host has said, to this very process, that it runs the present attempt
     arriving: bool = False  # its output is on its way here
+    trouble: str = ""  # that keeps its output from coming here
     answer_by_ms: int | None = None  # until when the host is asked whether it does
     # It was queued when this process began: it may have been awarded before, and a host be at work on it.
     doubtful: bool = False
@@ -212,6 +213,12 @@ class OpenJobs:
             if entry.job.state in (AWARDED, RUNNING):
                 self.keep(entry.job, now, EventType.JOB_AWARDED)
 
+    def tell_trouble(self, entry: Open, trouble: str, now: Now) -> None:
+        """The present attempt waits for something that its owner may mend: that is for all who look at the job."""
+        entry.trouble = trouble
+        entry.job.attempts[-1].outcome = f"waits: {trouble}"[:OUTCOME_CHARS_MAX]
+        self.keep(entry.job, now)
+
     def lose(self, entry: Open, outcome: str, now: Now) -> None:
         """Ends the present attempt; the next number is durable with this very batch."""
         job = entry.job
@@ -221,6 +228,7 @@ class OpenJobs:
         self._unsaid.pop(job.job_id, None)
         job.attempt += 1
         entry.confirmed, entry.arriving, entry.answer_by_ms, entry.doubtful = False, False, None, False
+        entry.trouble = ""
         job.host, job.price_micro = "", 0
         self.keep(job, now, EventType.JOB_DISPATCHED)
 

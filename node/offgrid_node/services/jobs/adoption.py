@@ -226,6 +226,8 @@ class Adoption:
         )
         if attempt not in self._refused:
             _log.warning("%s", sentence)
+            trouble = f"its output cannot be kept here: {fault.message}"
+            self._runtime.deliver("jobs", Arriving(manifest.owner, attempt, manifest.size_bytes, trouble))
         self._refused[attempt] = sentence
         if len(self._refused) > REFUSED_MAX:
             self._refused.popitem(last=False)

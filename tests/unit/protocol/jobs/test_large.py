@@ -177,6 +177,20 @@ def test_an_output_on_its_way_has_time_for_it_but_only_once(times: int) -> None:
     assert bench.job(job_id).attempt == 2
 
 
+def test_an_output_that_there_is_no_room_for_is_told_of_on_the_job_and_ends_the_attempt_in_the_end() -> None:
+    bench = CoreBench()
+    job_id = bench.awarded()
+    event = Arriving(WORKER.node_id, (job_id, 1), 1_000, "its output cannot be kept here: the disk is full")
+    for _ in range(2):
+        bench.core.on_arriving(event, bench.now)
+        bench.settle()
+    assert bench.row(job_id).attempts[-1].outcome == "waits: its output cannot be kept here: the disk is full"
+    bench.wait(RUN_GRACE_MS + transfer_ms(1_000))
+    job = bench.row(job_id)
+    assert job.attempt == 2
+    assert job.attempts[0].outcome == "LeaseExpired: its output cannot be kept here: the disk is full"
+
+
 @pytest.mark.parametrize(
     "event", [Arriving(OWNER.node_id, ("", 1), 1), Arriving(WORKER.node_id, ("", 2), 1), Arriving("x", ("", 1), 1)]
 )
