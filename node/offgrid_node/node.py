@@ -13,6 +13,7 @@ from random import Random
 
 from google.protobuf.message import Message
 
+from offgrid.v1 import jobs_pb2
 from offgrid_node.meters import Meters
 from offgrid_node.protocol.clock import Clock
 from offgrid_node.protocol.effects import Call, DropBlob, Execute, Executed, Machine, Ship, Signer, Verifier
@@ -97,7 +98,7 @@ class Node:
             self.node_id,
             parts.roads,
             lambda: self.directory,
-            lambda answer: self._check_answer(answer, parts.verify),
+            lambda node, answer: self._checked_answer(node, answer, parts.verify),
             meters.on_called if meters else None,
         )
         jobs: JobsSettings | None = None
@@ -151,6 +152,7 @@ class Node:
             objects.keeping,
             objects.salt,
         )
+        self._market = MarketHandlers(self.runtime, self.node_id, lambda: self.directory, parts.verify, self.adoption)
         self.router = Router(self._handlers(parts), self.own_roles, meters.on_rpc if meters else None)
         self._client.bind(self.runtime, self.router)
         if meters:
@@ -216,9 +218,13 @@ class Node:
         """Asked whenever machines are loaded; at first there is nothing."""
         return self._work.executing() if self._work is not None else frozenset()
 
-    def _check_answer(self, answer: Message, verify: Verifier) -> None:
+    def _checked_answer(self, node: str, answer: Message, verify: Verifier) -> object:
+        """What a machine is to see of an answer. Raises Fault."""
+        if isinstance(answer, jobs_pb2.StartJobsResponse):
+            return self._market.started(node, answer)
         check_answer(answer, self.directory)
         check_quorum_answer(answer, self.directory, verify)
+        return answer
 
     def _handlers(self, parts: Parts) -> dict[str, object]:
         runtime, self_id, objects = self.runtime, self.node_id, self.objects
@@ -234,9 +240,7 @@ class Node:
                 check_certificate=parts.check_certificate,
             ),
             "offgrid.v1.JobService": JobHandlers(runtime, parts.job_timeout_ms, inputs),
-            "offgrid.v1.MarketService": MarketHandlers(
-                runtime, self_id, lambda: self.directory, parts.verify, self.adoption
-            ),
+            "offgrid.v1.MarketService": self._market,
             "offgrid.v1.ObjectService": self.objects.handlers,
             "offgrid.v1.QuorumService": QuorumHandlers(runtime, self_id, lambda: self.directory, parts.verify),
             "offgrid.v1.LedgerService": LedgerHandlers(

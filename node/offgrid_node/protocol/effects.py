@@ -36,11 +36,12 @@ class Asked(NamedTuple):
 
 
 class Answered(NamedTuple):
-    """The end of a Call: either `reply` or `fault` is set. `tag` is what the Call carried."""
+    """The end of a Call: either `reply` or `fault` is set. `tag` is what the Call carried; `reply` is the response, or
+    what a handler made of it by checking it."""
 
     tag: object
     node: str
-    reply: Message | None
+    reply: object | None
     fault: Fault | None
 
 

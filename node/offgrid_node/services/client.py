@@ -49,11 +49,12 @@ class Client:
         self_id: str,
         roads: Sequence[Road],
         members: Callable[[], Membership],
-        check: Callable[[Message], None] = lambda answer: None,
+        check: Callable[[str, Message], object] = lambda node, answer: answer,
         on_called: Callable[[str, Fault | None], None] | None = None,
     ) -> None:
         """`members` is asked at each call: a node that calls itself has its own roles in force, as its router
-        checks them. `check` raises a Fault for an answer that no machine should see. `on_called` is told of the end of
+        checks them. `check` makes of a node's answer what the machine is to see, and raises a Fault for one that none
+        should see. `on_called` is told of the end of
         each Call effect."""
         self._self_id = self_id
         self._roads = tuple(roads)
@@ -72,8 +73,8 @@ class Client:
 
         def done(outcome: Message | Fault) -> None:
             assert self._runtime is not None
-            outcome = self._checked(call, outcome)
-            reply, fault = (None, outcome) if isinstance(outcome, Fault) else (outcome, None)
+            checked = self._checked(call, outcome)
+            reply, fault = (None, checked) if isinstance(checked, Fault) else (checked, None)
             if self._on_called is not None:
                 self._on_called(call.method, fault)
             self._runtime.deliver(call.domain, Answered(call.tag, call.node, reply, fault))
@@ -115,16 +116,15 @@ class Client:
             raise Unavailable(f"no road to {node}: no address is known", reason="NoRoad", retry_ms=1000)
         return roads
 
-    def _checked(self, call: Call, outcome: Message | Fault) -> Message | Fault:
+    def _checked(self, call: Call, outcome: Message | Fault) -> object | Fault:
         if isinstance(outcome, Fault):
             return outcome
         try:
-            self._check(outcome)
+            return self._check(call.node, outcome)
         except InvalidRequest as fault:
             return PeerFault(f"{call.node} answered {call.method} wrongly: {fault.message}", reason="MalformedAnswer")
         except Fault as fault:  # this node is reloading and cannot judge: not the peer's fault, the call is repeated
             return fault
-        return outcome
 
     def _call_self(self, method: str, request: Message, done: Done) -> None:
         assert self._router is not None

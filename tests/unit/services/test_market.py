@@ -16,11 +16,11 @@ from offgrid_node.protocol.jobs.bounds import MANIFEST_BYTES_MAX, OFFER_LISTS_MA
 from offgrid_node.protocol.jobs.large import report_context
 from offgrid_node.protocol.jobs.orders import payload_digest
 from offgrid_node.protocol.jobs.post import CALL_ITEMS_MAX
-from offgrid_node.protocol.jobs.receipts import RECEIPTS, ReceiptBody, result_digest
+from offgrid_node.protocol.jobs.receipts import RECEIPTS, ReceiptBody, result_digest, verify_receipt
 from offgrid_node.services.caller import ADMIN, Caller
 from offgrid_node.services.client import Client
 from offgrid_node.services.jobs.market import check_answer
-from offgrid_tools.sim.crypto import SimLetters
+from offgrid_tools.sim.crypto import SimLetters, sim_verify
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +134,25 @@ def test_a_receipt_is_bound_to_its_host_core_job_attempt_and_result(bench: Bench
         deliver(jobs_pb2.AttemptReport(job_id="j-1", attempt=1))
 
 
+def test_what_a_host_answers_to_a_start_is_checked_as_what_it_reports(bench: Bench) -> None:
+    market, host = bench.core.running._market, bench.host.node_id
+    message = report(bench)
+    signature = RECEIPTS.sign([message.result.receipt.body], bench.host.signer, bench.salt)
+    good = jobs_pb2.StartJobsResponse(reports=[message], root_signature=signature)
+    [checked] = market.started(host, jobs_pb2.StartJobsResponse.FromString(good.SerializeToString())).reports
+    assert (checked.key, checked.message.result.output) == (("j-1", 1), b"out")
+    assert verify_receipt(checked.message.result.receipt, bench.host.signer.public_key, sim_verify, bench.salt)
+    with pytest.raises(PeerFault, match="signature"):
+        market.started(host, jobs_pb2.StartJobsResponse(reports=[message], root_signature=bytes(64)))
+    with pytest.raises(PeerFault, match="signature"):
+        market.started(bench.broker.node_id, good)
+    blob = jobs_pb2.AttemptReport(job_id="j-1", attempt=1, blob=b"manifest")
+    with pytest.raises(InvalidRequest, match="by itself"):
+        market.started(host, jobs_pb2.StartJobsResponse(reports=[blob]))
+    with pytest.raises(InvalidRequest, match="at most"):
+        market.started(host, jobs_pb2.StartJobsResponse(reports=[message] * 300, root_signature=signature))
+
+
 def test_an_offer_is_its_host_s_own_and_bounded(bench: Bench) -> None:
     host = member(bench.host, HOST)
     for offer, fault in (
@@ -213,8 +232,13 @@ def test_what_a_broker_answers_is_bounded_as_well(bench: Bench) -> None:
             done(self.answer)
 
     directory = bench.core.running.directory
+
+    def checked(node: str, answer: Message) -> object:
+        check_answer(answer, directory)
+        return answer
+
     for field, clearing in awards(bench):
-        client = Client("self", [Liar(clearing)], lambda: directory, lambda answer: check_answer(answer, directory))
+        client = Client("self", [Liar(clearing)], lambda: directory, checked)
         client.bind(cast(Any, Deliveries()), bench.core.running.router)
         client.call(Call("jobs", "b", f"{MARKET}/SubmitJobs", jobs_pb2.SubmitJobsRequest(), "tag", 1_000))
         fault = seen[-1].fault

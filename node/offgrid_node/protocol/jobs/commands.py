@@ -113,8 +113,11 @@ class Start(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class StartJobs:
+    """`settled` are reports that came with earlier answers."""
+
     core: str
     starts: tuple[Start, ...]
+    settled: tuple[AttemptKey, ...] = ()
 
 
 class Report(NamedTuple):
@@ -126,6 +129,13 @@ class Report(NamedTuple):
     message: jobs_pb2.AttemptReport
     receipt: ReceiptBody | None
     added: ObjectAdded | None = None
+
+
+class Started(NamedTuple):
+    """The answer to a StartJobs, with what was over at once."""
+
+    outcomes: tuple[jobs_pb2.StartOutcome, ...]
+    reports: tuple[Report, ...]
 
 
 class Arriving(NamedTuple):

@@ -15,7 +15,7 @@ from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.events import BROKER, ObjectAdded
 from offgrid_node.protocol.ids import NODE_ID
 from offgrid_node.protocol.jobs.bounds import PRICE_MAX, REFUSAL_CHARS_MAX
-from offgrid_node.protocol.jobs.commands import Arriving, DeliverAwards, Report, ReportResults, Start
+from offgrid_node.protocol.jobs.commands import Arriving, DeliverAwards, Report, ReportResults, Start, Started
 from offgrid_node.protocol.jobs.host import Host, price_of
 from offgrid_node.protocol.jobs.large import OUTPUT_LOST
 from offgrid_node.protocol.jobs.open_jobs import Open, OpenJobs
@@ -148,10 +148,16 @@ class Core:
 
     def on_started(self, tag: Tag, answer: Answered, now: Now, rng: Rng) -> None:
         """Whoever is not answered for is asked again after a moment; if the host is dead the mesh will tell."""
-        outcomes = {}
-        if isinstance(answer.reply, jobs_pb2.StartJobsResponse):
+        outcomes, over = {}, set()
+        if isinstance(answer.reply, Started):
             outcomes = {(outcome.job_id, outcome.attempt): outcome for outcome in answer.reply.outcomes}
+            over = {report.key for report in answer.reply.reports}
+            for report in answer.reply.reports:
+                self._on_report(tag.node, report, now, rng)
+                self._post.settling.add(tag.node, report.key, now.mono_ms)
         for key in tag.keys:
+            if key in over:
+                continue
             entry = self._jobs.current(key)
             if entry is None or entry.job.host != tag.node or entry.job.state not in (AWARDED, RUNNING):
                 continue

@@ -9,7 +9,7 @@ What is kept of a receipt is its body; it is signed each time it is sent, togeth
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.clock import Now
@@ -22,7 +22,7 @@ from offgrid_node.protocol.jobs.commands import Start, StartJobs
 from offgrid_node.protocol.jobs.fence import Fence
 from offgrid_node.protocol.jobs.orders import ClaimKey, JobOrder, row_key
 from offgrid_node.protocol.jobs.peers import Peers
-from offgrid_node.protocol.jobs.post import CALL_TIMEOUT_MAX_MS, Post, Tag
+from offgrid_node.protocol.jobs.post import CALL_BYTES_MAX, CALL_TIMEOUT_MAX_MS, Post, Tag
 from offgrid_node.protocol.jobs.receipts import COMPLETED, FAILED, ReceiptBody, result_digest, sign_receipts
 from offgrid_node.protocol.jobs.settings import JobsSettings
 from offgrid_node.protocol.objects.manifest import Manifest
@@ -36,6 +36,8 @@ RESULT_BLOBS = (
 OFFER_REFRESH_MS = 3_000  # a broker that restarted, or missed a change, knows the offer after this at the latest
 OFFER_RETRY_MS = 100  # doubled up to the refresh: a broker refuses until gossip has told it of this host
 REPORT_RETRY_MS, REPORT_RETRY_MAX_MS = 500, 30_000
+HOLD_MS = 5  # how long a start waits for its work, so that its answer may bring what came of it
+UNSETTLED_MS = 2_000  # after which a report that went with an answer is sent by itself
 REPORTS_MAX = 10_000  # receipts a core has not acknowledged; beyond it no new work is taken
 OFFER_TIMER: ClaimKey = ("", "", 0)
 
@@ -60,6 +62,19 @@ class Lease:
         )
 
 
+@dataclass(slots=True)
+class Held:
+    """A start that is not answered yet: its work may be over in a moment. `open` are the attempts of which that is
+    not known."""
+
+    ticket: int
+    outcomes: list[jobs_pb2.StartOutcome]
+    open: set[ClaimKey]
+    due_ms: int
+    room_bytes: int = CALL_BYTES_MAX
+    reports: list[jobs_pb2.AttemptReport] = field(default_factory=list)
+
+
 class Host:
     """Takes leases while it has slots, and reports each to the core that holds the job."""
 
@@ -82,6 +97,7 @@ class Host:
         self._offer_faults = 0
         self._newest: dict[tuple[str, str], int] = {}
         self._fence = Fence(post)
+        self._held: dict[ClaimKey, Held] = {}
         self._local: list[tuple[jobs_pb2.AttemptReport, ObjectAdded | None]] = []
 
     def load(self, rows: Rows, now: Now) -> None:
@@ -111,7 +127,9 @@ class Host:
         return len(self._running)
 
     def deadline_ms(self) -> int | None:
-        return self._timers.next_ms()
+        held = next(iter(self._held.values()), None)
+        dues = (self._timers.next_ms(), held.due_ms if held is not None else None)
+        return min((due for due in dues if due is not None), default=None)
 
     def refusal(self, order: JobOrder, price_micro: int) -> str:
         """Why this host will not take the order now; empty when it will."""
@@ -134,8 +152,11 @@ class Host:
 
     # ---- inputs
 
-    def on_start(self, ticket: int, command: StartJobs) -> None:
-        outcomes = []
+    def on_start(self, ticket: int, command: StartJobs, now: Now) -> None:
+        """Answered once the work is taken on durably; a moment later with what came of it, where it was quick."""
+        for job_id, attempt in command.settled:
+            self.forget((command.core, job_id, attempt), now)
+        outcomes, taken = [], set()
         for start in command.starts:
             key = start.order.key
             refusal = "" if key in self._leases else self.refusal(start.order, start.price_micro)
@@ -145,7 +166,41 @@ class Host:
                 self._offer_due = True  # the broker thinks otherwise: tell it
             elif not refusal and key not in self._leases:
                 self.take(start)
-        self._post.reply(ticket, jobs_pb2.StartJobsResponse(outcomes=outcomes))
+                taken.add(key)
+        if not taken or command.core == self._settings.node_id:
+            self._post.reply(ticket, jobs_pb2.StartJobsResponse(outcomes=outcomes))
+        else:
+            held = Held(ticket, outcomes, taken, now.mono_ms + HOLD_MS)
+            self._held.update(dict.fromkeys(taken, held))
+
+    def answer_starts(self, now: Now) -> None:
+        """Closes the step."""
+        ready = {id(held): held for held in self._held.values() if held.due_ms <= now.mono_ms}
+        for held in ready.values():
+            self._answer(held)
+
+    def _answer(self, held: Held) -> None:
+        for key in held.open:
+            del self._held[key]
+        signature = self._post.sign_reports(held.reports)
+        answer = jobs_pb2.StartJobsResponse(outcomes=held.outcomes, reports=held.reports, root_signature=signature)
+        self._post.reply(held.ticket, answer)
+
+    def _goes_with_answer(self, key: ClaimKey, report: jobs_pb2.AttemptReport, now: Now) -> bool:
+        """Whether the start is still unanswered and its answer has room for the report."""
+        held = self._held.pop(key, None)
+        if held is None:
+            return False
+        held.open.discard(key)
+        size_bytes = report.ByteSize()
+        fits = not report.blob and size_bytes <= held.room_bytes
+        if fits:
+            held.room_bytes -= size_bytes
+            held.reports.append(report)
+            self._timers.set(key, now.mono_ms + UNSETTLED_MS)
+        if not held.open:
+            self._answer(held)
+        return fits
 
     def take(self, start: Start) -> None:
         """Takes the lease on; the work starts once it is durable."""
@@ -318,6 +373,8 @@ class Host:
         self._timers.set(key, now.mono_ms + CALL_TIMEOUT_MAX_MS + REPORT_RETRY_MS)
         if key[0] == self._settings.node_id:
             self._local.append((lease.report, lease.added))
+        elif self._goes_with_answer(key, lease.report, now):
+            pass
         elif lease.report.blob:  # alone: its answer waits until the core has fetched the output
             self._post.add_alone("ReportResults", key[0], key[1:], lease.report)
         else:

@@ -99,7 +99,7 @@ class JobsMachine:
             case commands.DeliverAwards():
                 self.core.on_awards(ticket, command, now, rng)
             case commands.StartJobs():
-                self.host.on_start(ticket, command)
+                self.host.on_start(ticket, command, now)
             case commands.ReportResults():
                 self.core.on_reports(ticket, command, now, rng)
             case commands.CloseLeases():
@@ -120,7 +120,7 @@ class JobsMachine:
             case "PostOffer":
                 self.host.on_offered(answer, now)
             case _:
-                pass  # CloseLeases: the next offer heals whatever was lost
+                pass  # CloseLeases, Settled: what was lost heals by itself
 
     def _close_step(self, now: Now, rng: Rng) -> None:
         """What follows from the whole batch; a local job that ends frees a slot for the next one in line."""
@@ -133,5 +133,6 @@ class JobsMachine:
             for report, added in reports:
                 self.core.on_local_report(report, added, now, rng)
         self.core.jobs.say_awarded(now)
+        self.host.answer_starts(now)
         self.intake.answer()
         self.host.post_offer(rng)

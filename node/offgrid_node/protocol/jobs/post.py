@@ -62,7 +62,8 @@ class Post:
         self._durable = False
         self._heaps: dict[tuple[str, str], Heap] = {}
         self._doubtful: set[AttemptKey] = set()
-        self.closing = Closing(CALL_ITEMS_MAX)
+        self.closing = Closing(CALL_ITEMS_MAX)  # at brokers
+        self.settling = Closing(CALL_ITEMS_MAX)  # at hosts
 
     # ---- what becomes durable
 
@@ -134,7 +135,8 @@ class Post:
 
     def deadline_ms(self) -> int | None:
         """When what is late, or unsaid, must go by itself."""
-        return min((due for due in (self._late_ms, self.closing.due_ms) if due is not None), default=None)
+        dues = (self._late_ms, self.closing.due_ms, self.settling.due_ms)
+        return min((due for due in dues if due is not None), default=None)
 
     def take(self, now: Now) -> list[Effect]:
         """Everything so far: calls first, for others wait for them longest, and replies last."""
@@ -145,6 +147,8 @@ class Post:
                 self.call(node, method, build(self, node, keys, heap.items[start:end]), Tag(method, node, keys))
         for broker, over in self.closing.take_due(now.mono_ms):
             self.call(broker, "CloseLeases", jobs_pb2.CloseLeasesRequest(leases=leases_of(over)), closed(broker))
+        for host, over in self.settling.take_due(now.mono_ms):
+            self.call(host, "StartJobs", jobs_pb2.StartJobsRequest(settled=leases_of(over)), settled(host))
         many = len(self._late) + len(self._late_events) > LATE_MAX
         if self._late_ms is not None and (self._durable or many or now.mono_ms >= self._late_ms):
             self._effects += self._late.values()
@@ -177,12 +181,16 @@ class Post:
     def _start(self, host: str, keys: Sequence[AttemptKey], starts: list[jobs_pb2.StartJob]) -> Message:
         orders = [start.order for start in starts]
         signature = ORDERS.sign(orders, self._settings.signer, self._settings.salt)
-        return jobs_pb2.StartJobsRequest(starts=starts, root_signature=signature)
+        settled = leases_of(self.settling.take(host))
+        return jobs_pb2.StartJobsRequest(starts=starts, root_signature=signature, settled=settled)
 
     def _report(self, core: str, keys: Sequence[AttemptKey], reports: list[jobs_pb2.AttemptReport]) -> Message:
+        return jobs_pb2.ReportResultsRequest(reports=reports, root_signature=self.sign_reports(reports))
+
+    def sign_reports(self, reports: Sequence[jobs_pb2.AttemptReport]) -> bytes:
+        """One signature over all their receipts."""
         bodies = [report.result.receipt.body for report in reports if report.HasField("result")]
-        signature = RECEIPTS.sign(bodies, self._settings.signer, self._settings.salt)
-        return jobs_pb2.ReportResultsRequest(reports=reports, root_signature=signature)
+        return RECEIPTS.sign(bodies, self._settings.signer, self._settings.salt)
 
 
 BUILDERS: dict[str, Callable[[Post, str, Sequence[AttemptKey], list[Any]], Message]] = {
@@ -196,6 +204,11 @@ BUILDERS: dict[str, Callable[[Post, str, Sequence[AttemptKey], list[Any]], Messa
 def closed(broker: str) -> Tag:
     """Nothing follows from the end of such a call: the next offer of each host heals whatever was lost."""
     return Tag("CloseLeases", broker, ())
+
+
+def settled(host: str) -> Tag:
+    """Nothing follows from the end of such a call either: the host reports again what it has not been told of."""
+    return Tag("Settled", host, ())
 
 
 def leases_of(keys: Sequence[AttemptKey]) -> list[jobs_pb2.LeaseKey]:

@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from google.protobuf.message import Message
-
 from offgrid.v1 import common_pb2, mesh_pb2
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.effects import Answered, Call, Effect, Reply
@@ -136,7 +134,7 @@ class LivenessCalls:
         tag = HelpTag(number, target)
         return [Call("mesh", helper, PING_VIA, request, tag, self._prober.indirect_ms) for helper in helpers]
 
-    def _helped(self, number: int, target: str, helper: str, reply: Message | None, now: Now) -> None:
+    def _helped(self, number: int, target: str, helper: str, reply: object | None, now: Now) -> None:
         if isinstance(reply, mesh_pb2.PingViaResponse) and reply.answered:
             self._prober.end(number)
         elif self._prober.other_failed(number, helper):

@@ -90,13 +90,26 @@ class MarketHandlers:
             _start(f"starts[{index}]", start, order)
             for index, (start, order) in enumerate(zip(request.starts, orders, strict=True))
         )
-        return self._ask(caller, commands.StartJobs(caller.node_id, starts), request.ByteSize())
+        _items("settled", len(request.settled))
+        command = commands.StartJobs(caller.node_id, starts, _keys(request.settled))
+        return self._ask(caller, command, request.ByteSize())
+
+    def started(self, host: str, answer: jobs_pb2.StartJobsResponse) -> commands.Started:
+        """What a host answers to StartJobs, checked as what it reports by itself. Raises InvalidRequest, PeerFault."""
+        _check_outcomes(answer.outcomes)
+        _items("reports", len(answer.reports))
+        for index, report in enumerate(answer.reports):
+            bounds.check_report(f"reports[{index}]", report)
+            if report.blob:
+                raise InvalidRequest.field(f"reports[{index}].blob", "a large output is reported by itself")
+        receipts = self._receipts(answer.reports, answer.root_signature, host)
+        return commands.Started(tuple(answer.outcomes), self._checked(host, answer.reports, receipts, {}))
 
     def report_results(self, caller: Caller, request: jobs_pb2.ReportResultsRequest) -> Ticket:
         _items("reports", len(request.reports))
         for index, report in enumerate(request.reports):
             bounds.check_report(f"reports[{index}]", report)
-        receipts = self._receipts(request, caller.node_id)
+        receipts = self._receipts(request.reports, request.root_signature, caller.node_id)
         if any(report.blob for report in request.reports):
             return ticket_of(self._take_over(caller, request, receipts))
         return self._report(caller, request, receipts, {})
@@ -125,14 +138,15 @@ class MarketHandlers:
         ORDERS.check(bodies, signature, members.current_key(core) or b"", self._verify, members.salt)
         return orders
 
-    def _receipts(self, request: jobs_pb2.ReportResultsRequest, host: str) -> list[jobs_pb2.Receipt | None]:
-        """A whole receipt for each report that has a result, if the caller's key signed them in this mesh."""
+    def _receipts(
+        self, reports: Sequence[jobs_pb2.AttemptReport], signature: bytes, host: str
+    ) -> list[jobs_pb2.Receipt | None]:
+        """A whole receipt for each report that has a result, if the host's key signed them in this mesh."""
         members = self._members()
-        bodies = [report.result.receipt.body for report in request.reports if report.HasField("result")]
-        signature, key = request.root_signature, members.current_key(host) or b""
-        paths = RECEIPTS.check(bodies, signature, key, self._verify, members.salt)
+        bodies = [report.result.receipt.body for report in reports if report.HasField("result")]
+        paths = RECEIPTS.check(bodies, signature, members.current_key(host) or b"", self._verify, members.salt)
         whole = iter(whole_receipts(bodies, signature, paths))
-        return [next(whole) if report.HasField("result") else None for report in request.reports]
+        return [next(whole) if report.HasField("result") else None for report in reports]
 
     def _take_over(
         self, caller: Caller, request: jobs_pb2.ReportResultsRequest, receipts: Sequence[jobs_pb2.Receipt | None]
@@ -174,9 +188,19 @@ class MarketHandlers:
         receipts: Sequence[jobs_pb2.Receipt | None],
         taken: Mapping[int, Taken],
     ) -> Ticket:
-        """The reports to the machine, opened, if what they claim is what their receipts say."""
-        host, checked = caller.node_id, []
-        for index, (report, receipt) in enumerate(zip(request.reports, receipts, strict=True)):
+        reports = self._checked(caller.node_id, request.reports, receipts, taken)
+        return self._ask(caller, commands.ReportResults(caller.node_id, reports), request.ByteSize())
+
+    def _checked(
+        self,
+        host: str,
+        reports: Sequence[jobs_pb2.AttemptReport],
+        receipts: Sequence[jobs_pb2.Receipt | None],
+        taken: Mapping[int, Taken],
+    ) -> tuple[commands.Report, ...]:
+        """The reports for the machine, opened, if what they claim is what their receipts say."""
+        checked = []
+        for index, (report, receipt) in enumerate(zip(reports, receipts, strict=True)):
             digest, added = taken.get(index, (b"", None))
             body = None
             if receipt is not None and report.HasField("result"):
@@ -188,7 +212,7 @@ class MarketHandlers:
             elif not report.error:
                 raise InvalidRequest.field("reports", f"{report.job_id}: neither a result nor an error")
             checked.append(commands.Report((report.job_id, report.attempt), report, body, added))
-        return self._ask(caller, commands.ReportResults(host, tuple(checked)), request.ByteSize())
+        return tuple(checked)
 
     def _ask(self, caller: Caller, command: object, size_bytes: int = 0) -> Ticket:
         return self._runtime.ask("jobs", caller.node_id, command, size_bytes=size_bytes)
@@ -251,8 +275,6 @@ def check_answer(answer: Message, members: Members) -> None:
         case jobs_pb2.SubmitJobsResponse():
             _items("clearings", len(answer.clearings))
             check_clearings("clearings", answer.clearings, members)
-        case jobs_pb2.StartJobsResponse():
-            _check_outcomes(answer.outcomes)
         case jobs_pb2.ReportResultsResponse():
             _check_outcomes(answer.outcomes)
 

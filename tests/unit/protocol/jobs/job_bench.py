@@ -23,13 +23,14 @@ from offgrid_node.protocol.jobs.commands import (
     Report,
     ReportResults,
     Start,
+    Started,
     SubmitJobs,
 )
 from offgrid_node.protocol.jobs.commands import StartJobs as StartCommand
 from offgrid_node.protocol.jobs.core import Core
-from offgrid_node.protocol.jobs.host import Host
+from offgrid_node.protocol.jobs.host import HOLD_MS, Host
 from offgrid_node.protocol.jobs.intake import Intake
-from offgrid_node.protocol.jobs.orders import JobOrder, payload_digest
+from offgrid_node.protocol.jobs.orders import AttemptKey, JobOrder, payload_digest
 from offgrid_node.protocol.jobs.peers import Peers
 from offgrid_node.protocol.jobs.post import Post, Tag
 from offgrid_node.protocol.jobs.settings import JobsSettings
@@ -223,13 +224,21 @@ class HostBench(Bench):
 
     def start(self, core: SimSigner = OWNER, job_id: str = "j-1", attempt: int = 1) -> str:
         """Why it refuses; empty when it takes the attempt on, or has it."""
-        order = order_of(core, job_id, attempt)
-        self.host.on_start(1, StartCommand(core.node_id, (Start(order, order.encode(), PAYLOAD, 0),)))
-        self.settle()
+        self.begin(core, job_id, attempt=attempt)
+        self.wait(HOLD_MS)  # its work takes longer than that
         return self.replied(jobs_pb2.StartJobsResponse).outcomes[0].refusal
 
-    def finish(self, *works: Execute, output: bytes = b"done") -> None:
-        ends = [Executed(w.core, w.job_id, w.attempt, output, b"", 0, "", "", 1, "test/1") for w in works]
+    def begin(self, core: SimSigner, *job_ids: str, attempt: int = 1, settled: Sequence[AttemptKey] = ()) -> None:
+        """One call to start them, not answered yet unless nothing is taken on."""
+        orders = [order_of(core, job_id, attempt) for job_id in job_ids]
+        starts = tuple(Start(order, order.encode(), PAYLOAD, 0) for order in orders)
+        self.host.on_start(1, StartCommand(core.node_id, starts, tuple(settled)), self.now)
+        self.settle()
+
+    def finish(self, *works: Execute, output: bytes = b"done", sealed: bytes = b"", blob: bytes = b"") -> None:
+        ends = [
+            Executed(w.core, w.job_id, w.attempt, output, b"", 0, "", "", 1, "test/1", b"", sealed, blob) for w in works
+        ]
         self.host.on_executed(ends, self.now)
         self.settle()
 
@@ -251,6 +260,7 @@ class HostBench(Bench):
     def wait(self, ms: int) -> None:
         self.now_ms += ms
         self.host.on_wake(self.now)
+        self.host.answer_starts(self.now)
         self.settle()
 
     def held(self) -> list[str]:
@@ -309,8 +319,16 @@ class CoreBench(Bench):
         """The end of a StartJobs at WORKER."""
         tag = Tag("StartJobs", WORKER.node_id, ((job_id, attempt),))
         outcome = jobs_pb2.StartOutcome(job_id=job_id, attempt=attempt, accepted=not refusal, refusal=refusal)
-        reply = None if fault else jobs_pb2.StartJobsResponse(outcomes=[outcome])
+        reply = None if fault else Started((outcome,), ())
         self.core.on_started(tag, Answered(tag, WORKER.node_id, reply, fault), self.now, self.rng)
+        self.settle()
+
+    def answers_start_with(self, *reports: Report) -> None:
+        """WORKER answers a StartJobs, and brings what came of it."""
+        outcomes = tuple(jobs_pb2.StartOutcome(job_id=r.key[0], attempt=r.key[1], accepted=True) for r in reports)
+        tag = Tag("StartJobs", WORKER.node_id, tuple(report.key for report in reports))
+        answer = Answered(tag, WORKER.node_id, Started(outcomes, reports), None)
+        self.core.on_started(tag, answer, self.now, self.rng)
         self.settle()
 
     def report(self, report: Report) -> None:

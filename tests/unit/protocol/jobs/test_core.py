@@ -10,6 +10,7 @@ from offgrid_node.protocol.effects import Raise
 from offgrid_node.protocol.errors import Exhausted, OutcomeUnknown, Unavailable
 from offgrid_node.protocol.events import BROKER, CostIncurred, PeerDown
 from offgrid_node.protocol.jobs.bounds import DETAIL_CHARS_MAX, PRICE_MAX, REFUSAL_CHARS_MAX
+from offgrid_node.protocol.jobs.closing import PATIENCE_MS
 from offgrid_node.protocol.jobs.commands import DeliverAwards, Report, ReportResults
 from offgrid_node.protocol.jobs.core import DOUBT_MS, DOUBT_RETRY_MS, LOSSES_MAX
 from offgrid_node.protocol.jobs.host import price_of
@@ -321,6 +322,39 @@ def report_of(job: jobs_pb2.Job, *, status: str = "completed", exit_code: int = 
     message.result.status, message.result.exit_code = status, exit_code
     message.result.receipt.CopyFrom(sign_receipts([body.encode()], WORKER, b"")[0])
     return Report((job.job_id, job.attempt), message, body)
+
+
+class TestReportsThatComeWithTheAnswerToAStart:
+    def settled(self, bench: CoreBench) -> list[list[tuple[str, int]]]:
+        """What each StartJobs told of."""
+        told = [call.request for call in bench.calls("StartJobs")]
+        return [[(key.job_id, key.attempt) for key in request.settled] for request in told]  # type: ignore[attr-defined]
+
+    def test_are_accepted_and_settled_by_the_next_start_or_after_a_moment(self) -> None:
+        bench = CoreBench()
+        job_id = bench.awarded()
+        bench.answers_start_with(report_of(bench.job(job_id)))
+        assert bench.row(job_id).state == COMPLETED
+        assert self.settled(bench) == [[]]
+        bench.awarded()
+        assert self.settled(bench) == [[], [(job_id, 1)]]
+        bench.answers_start_with(report_of(bench.job(job_id)))
+        bench.wait(PATIENCE_MS)
+        assert self.settled(bench)[2:] == [[(job_id, 1)]], "a call with nothing to start"
+
+    def test_of_attempts_of_another_host_are_not_accepted(self) -> None:
+        bench = CoreBench()
+        job_id = bench.submitted()
+        bench.clears(award(job_id, OTHER.node_id))
+        bench.answers_start_with(report_of(bench.job(job_id)))
+        assert bench.job(job_id).state == AWARDED
+
+    def test_of_an_attempt_that_was_given_back_begin_the_next(self) -> None:
+        bench = CoreBench()
+        job_id = bench.awarded()
+        message = jobs_pb2.AttemptReport(job_id=job_id, attempt=1, error="HostRestarted")
+        bench.answers_start_with(Report((job_id, 1), message, None))
+        assert (bench.row(job_id).state, bench.row(job_id).attempt) == (QUEUED, 2)
 
 
 class TestCosts:

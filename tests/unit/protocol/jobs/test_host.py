@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import pytest
-from job_bench import OWNER, RIVAL, Disk, HostBench
+from job_bench import OWNER, RIVAL, WORKER, Disk, HostBench
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.clock import Now
+from offgrid_node.protocol.effects import Reply
 from offgrid_node.protocol.jobs import host
 from offgrid_node.protocol.jobs.fence import FENCES, Fence
-from offgrid_node.protocol.jobs.host import LEASES, REPORT_RETRY_MS
-from offgrid_node.protocol.jobs.post import LATE_MS
+from offgrid_node.protocol.jobs.host import HOLD_MS, LEASES, REPORT_RETRY_MS, UNSETTLED_MS
+from offgrid_node.protocol.jobs.post import CALL_BYTES_MAX, LATE_MS
+from offgrid_node.protocol.jobs.receipts import RECEIPTS
+from offgrid_node.protocol.objects.manifest import COPY, Manifest
+from offgrid_tools.sim.crypto import sim_verify
 
 NOW = Now(0, 0)
 HUGE = 4_000_000_000
+BLOB = Manifest(WORKER.node_id, b"n" * 16, 100_000, 40_000, 1, COPY, (b"r" * 32,), 5).encode()
 
 
 def reports(bench: HostBench) -> dict[str, list[tuple[str, int, bytes]]]:
@@ -94,6 +99,79 @@ def test_work_that_a_restart_broke_off_is_given_back_to_its_own_core() -> None:
     bench.host.on_wake(bench.now)
     bench.settle()
     assert {core: len(sent) for core, sent in reports(bench).items()} == {OWNER.node_id: 1, RIVAL.node_id: 1}
+
+
+class TestWorkThatIsOverWithinAMoment:
+    """Its reports go with the answer to its start."""
+
+    def answer(self, bench: HostBench) -> jobs_pb2.StartJobsResponse:
+        return bench.replied(jobs_pb2.StartJobsResponse)
+
+    def is_answered(self, bench: HostBench) -> bool:
+        return any(isinstance(effect, Reply) for effect in bench.effects)
+
+    def test_is_reported_together_under_one_signature(self) -> None:
+        bench = HostBench(slots=2)
+        bench.begin(OWNER, "j-1", "j-2")
+        assert not self.is_answered(bench)
+        first, second = bench.executions()
+        bench.finish(first)
+        assert not self.is_answered(bench)
+        bench.finish(second)
+        answer = self.answer(bench)
+        assert [outcome.accepted for outcome in answer.outcomes] == [True, True]
+        assert [report.job_id for report in answer.reports] == ["j-1", "j-2"]
+        bodies = [report.result.receipt.body for report in answer.reports]
+        assert RECEIPTS.check(bodies, answer.root_signature, WORKER.public_key, sim_verify, b"")
+        assert bench.calls("ReportResults") == []
+
+    def test_keeps_nobody_waiting_for_what_takes_longer(self) -> None:
+        bench = HostBench(slots=2)
+        bench.begin(OWNER, "j-1", "j-2")
+        first, second = bench.executions()
+        bench.finish(first)
+        bench.wait(HOLD_MS - 1)
+        assert not self.is_answered(bench)
+        bench.wait(1)
+        assert [report.job_id for report in self.answer(bench).reports] == ["j-1"]
+        bench.finish(second)
+        assert reports(bench) == {OWNER.node_id: [("j-2", 1, b"done")]}
+
+    def test_is_kept_until_it_is_settled_by_a_later_call(self) -> None:
+        bench = HostBench(slots=2)
+        bench.begin(OWNER, "j-1")
+        bench.finish(*bench.executions())
+        assert len(list(bench.disk.scan(LEASES))) == 1
+        bench.begin(RIVAL, settled=[("j-1", 1)])
+        bench.wait(LATE_MS)
+        assert len(list(bench.disk.scan(LEASES))) == 1, "a core settles its own attempts, nobody else's"
+        bench.begin(OWNER, settled=[("j-1", 1)])
+        bench.wait(UNSETTLED_MS)
+        assert len(list(bench.disk.scan(LEASES))) == 0
+        assert bench.calls("ReportResults") == []
+        assert bench.start(OWNER, "j-1").endswith("is over here")
+
+    def test_is_reported_by_itself_when_it_is_not_settled_soon(self) -> None:
+        bench = HostBench()
+        bench.begin(OWNER, "j-1")
+        bench.finish(*bench.executions())
+        bench.wait(UNSETTLED_MS)
+        assert reports(bench) == {OWNER.node_id: [("j-1", 1, b"done")]}
+
+    def test_is_reported_by_itself_when_its_output_is_large_or_the_answer_is_full(self) -> None:
+        bench = HostBench(slots=3)
+        bench.begin(OWNER, "j-1", "j-2", "j-3")
+        first, second, third = bench.executions()
+        bench.finish(first, sealed=bytes(CALL_BYTES_MAX * 2 // 3))
+        bench.finish(second, sealed=bytes(CALL_BYTES_MAX * 2 // 3))
+        bench.finish(third, blob=BLOB)
+        assert [report.job_id for report in self.answer(bench).reports] == ["j-1"]
+        assert [job_id for job_id, *_ in reports(bench)[OWNER.node_id]] == ["j-2", "j-3"]
+
+    def test_of_this_very_nodes_core_waits_for_nothing(self) -> None:
+        bench = HostBench()
+        bench.begin(WORKER, "j-1")
+        assert self.is_answered(bench)
 
 
 def test_no_work_is_taken_beyond_the_receipts_that_wait_to_be_acknowledged(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -109,6 +109,8 @@ class JobRules(Rules):
         for started in reply.outcomes:
             if started.accepted:
                 self._evidence.must_be_durable("taken", host, started.job_id, started.attempt)
+        for report in reply.reports:
+            self._report(host, report)
 
     def _judged(self, core: str, host: str, reply: jobs_pb2.ReportResultsResponse) -> None:
         for outcome in reply.outcomes:
