@@ -41,7 +41,8 @@ class World:
         self.folder = folder
         self.answers: dict[str, Answer] = {}
         self.members = {key.node_id: Caller(Kind.MEMBER, key.node_id, frozenset({1, 2, 3})) for key in (ALICE, BOB)}
-        self.server = GrpcServer(Router(self._services()), limits=limits)
+        self.refused: list[Fault] = []
+        self.server = GrpcServer(Router(self._services()), limits=limits, on_refused=self.refused.append)
         self.socket = folder / "admin.sock"
         self.mesh = self.door = 0
         self._channels: list[grpc.aio.Channel] = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,14 +18,18 @@ from offgrid_node.protocol.errors import Exhausted, Fault, NotFound, OutcomeUnkn
 from offgrid_node.runtime import Ticket
 from offgrid_node.services.budget import Limits
 from offgrid_node.services.caller import Caller, Kind
-from offgrid_node.services.grpc_lane import CARRY, LANE_CALL_BYTES_MAX
+from offgrid_node.services.grpc_calls import RpcHandler
+from offgrid_node.services.grpc_gate import Context
+from offgrid_node.services.grpc_lane import CARRY, LANE_CALL_BYTES_MAX, LANE_CALLS_MAX, LATE_MAX, Lane
 from offgrid_node.services.grpc_road import GrpcRoad
 from offgrid_node.services.packet_methods import METHOD_NUMBERS
 from offgrid_node.services.packet_status import fault_from_bytes
+from offgrid_node.services.router import METHODS
 
 PING, OFFER = "MeshService/Ping", "MarketService/PostOffer"
 PONG = mesh_pb2.PingResponse(members_digest=b"pong")
 Stream = grpc.aio.StreamStreamCall
+MANY_CALLS = lane_pb2.CarryRequest(calls=[lane_pb2.LaneCall()] * 2_000).SerializeToString()
 
 
 class Directory:
@@ -34,19 +38,21 @@ class Directory:
     def __init__(self, world: World) -> None:
         self._world = world
 
+        self.knows = True
+
     def addresses(self, node: str) -> list[str]:
-        return [f"127.0.0.1:{self._world.mesh}"]
+        return [f"127.0.0.1:{self._world.mesh}"] if self.knows else []
 
     def certificate(self, node: str) -> bytes | None:
-        return TLS[SERVER.node_id].identity_der if node == SERVER.node_id else None
+        return TLS[SERVER.node_id].identity_der if node == SERVER.node_id and self.knows else None
 
 
 class Traveller:
     """ALICE's road to SERVER."""
 
     def __init__(self, world: World) -> None:
-        directory = Directory(world)
-        self.road = GrpcRoad(TLS[ALICE.node_id], lambda: directory)
+        self.directory = Directory(world)
+        self.road = GrpcRoad(TLS[ALICE.node_id], lambda: self.directory)
 
     def start(
         self, method: str = PING, request: Message | None = None, timeout_ms: int = 5_000
@@ -72,6 +78,35 @@ async def on_the_way(folder: Path, limits: Limits | None = None) -> AsyncIterato
             yield world, alice
         finally:
             await alice.road.close()
+
+
+@asynccontextmanager
+async def deaf_lane(answer: bytes = b"") -> AsyncIterator[Lane]:
+    """An open lane to somebody who reads nothing, or, with an `answer`, one message and gives that."""
+
+    async def carry(_: object, context: Context) -> None:
+        await context.write(b"")
+        if answer:
+            await context.read()
+            await context.write(answer)
+        await asyncio.sleep(60)
+
+    class Deaf(grpc.GenericRpcHandler):
+        def service(self, handler_call_details: grpc.HandlerCallDetails) -> RpcHandler:
+            return grpc.stream_stream_rpc_method_handler(carry)
+
+    server = grpc.aio.server(handlers=[Deaf()])
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    lane = Lane("deaf")
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        life = asyncio.ensure_future(lane.run(channel))
+        await until(lambda: lane.is_open)
+        try:
+            yield lane
+        finally:
+            life.cancel()
+            await server.stop(0)
 
 
 def later(tickets: list[Ticket]) -> Callable[[Caller, Message], Ticket]:
@@ -183,7 +218,108 @@ class TestCalls:
         run(scenario())
 
 
+class TestAMemberThatDoesNotAnswer:
+    def test_takes_no_more_than_a_bounded_number_of_calls_and_the_others_go_singly(self, tmp_path: Path) -> None:
+        async def scenario() -> None:
+            async with on_the_way(tmp_path, Limits(calls_in_flight=10_000)) as (world, alice):
+                tickets: list[Ticket] = []
+                world.answers[PING] = later(tickets)
+                ends = [alice.start(timeout_ms=20_000) for _ in range(LANE_CALLS_MAX + 3)]
+                await until(lambda: len(tickets) == len(ends))
+                assert alice.road.singles == 3
+                for ticket in tickets:
+                    ticket.resolve(PONG)
+                assert {type(await end) for end in ends} == {mesh_pb2.PingResponse}
+
+        run(scenario())
+
+    def test_loses_its_lane_after_a_few_calls_and_is_called_singly(self, tmp_path: Path) -> None:
+        async def scenario() -> None:
+            async with on_the_way(tmp_path) as (world, alice):
+                world.answers[PING] = later([])
+                for _ in range(LATE_MAX):
+                    assert isinstance(await alice.start(timeout_ms=50), OutcomeUnknown)
+                await until(lambda: not alice.road.lanes)
+                world.answers[PING] = lambda caller, request: PONG
+                assert await alice.start() == PONG
+
+        run(scenario())
+
+    def test_is_not_sent_what_nobody_waits_for_any_more(self, tmp_path: Path) -> None:
+        """Whatever never left may be said to be undone, whether it was late or the lane ended."""
+
+        async def scenario() -> None:
+            async with deaf_lane() as lane:
+                big = bytes(LANE_CALL_BYTES_MAX)
+                late: list[Message | Fault] = []
+                for _ in range(100):
+                    lane.call(METHODS[f"offgrid.v1.{PING}"], big, 0.2, late.append)
+                open_ended: list[Message | Fault] = []
+                lane.call(METHODS[f"offgrid.v1.{PING}"], big, 60, open_ended.append)
+                await until(lambda: len(late) == 100)
+                assert Counter(type(end) for end in late)[Unavailable] > 10, "the rest fitted into gRPC's own buffers"
+                await until(lambda: open_ended)
+                assert isinstance(open_ended[0], Unavailable), "three in a row unheard: the lane was given up"
+
+        run(scenario())
+
+
+class TestAMemberThatAnswersWrongly:
+    @pytest.mark.parametrize(
+        "answers",
+        [[lane_pb2.LaneAnswer(number=77)], [lane_pb2.LaneAnswer()], [lane_pb2.LaneAnswer(number=1)] * 2_000],
+        ids=["a call that there was not", "no call", "too many"],
+    )
+    def test_loses_its_lane(self, answers: list[lane_pb2.LaneAnswer], caplog: pytest.LogCaptureFixture) -> None:
+        async def scenario() -> None:
+            async with deaf_lane(lane_pb2.CarryResponse(answers=answers).SerializeToString()) as lane:
+                ended: list[Message | Fault] = []
+                lane.call(METHODS[f"offgrid.v1.{PING}"], b"", 10, ended.append)
+                await until(lambda: ended)
+                assert isinstance(ended[0], OutcomeUnknown)
+                assert not lane.is_open
+
+        run(scenario())
+        assert "has lost its place on a lane" in caplog.text
+
+    def test_disturbs_no_other_call_by_what_its_caller_makes_of_it(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        async def scenario() -> None:
+            async with on_the_way(tmp_path) as (_, alice):
+                alice.road.call(SERVER.node_id, f"offgrid.v1.{PING}", mesh_pb2.PingRequest(), 5_000, lambda end: 1 / 0)
+                assert await alice.start() == PONG
+
+        run(scenario())
+        assert "ZeroDivisionError" in caplog.text
+
+
 class TestTheEnd:
+    def test_of_a_node_that_stops_in_order_waits_for_answers_under_way(self, tmp_path: Path) -> None:
+        async def scenario() -> None:
+            async with on_the_way(tmp_path) as (world, alice):
+                tickets: list[Ticket] = []
+                world.answers[PING] = later(tickets)
+                end = alice.start()
+                await until(lambda: tickets)
+                closing = asyncio.ensure_future(world.server.close(grace_s=5))
+                await asyncio.sleep(0.2)
+                tickets[0].resolve(PONG)
+                assert await end == PONG
+                async with asyncio.timeout(3):
+                    await closing
+
+        run(scenario())
+
+    def test_of_our_membership_of_a_peer_closes_the_lane_to_it(self, tmp_path: Path) -> None:
+        async def scenario() -> None:
+            async with on_the_way(tmp_path) as (_, alice):
+                alice.directory.knows = False
+                alice.road.refresh()
+                await until(lambda: not alice.road.lanes)
+
+        run(scenario())
+
     def test_of_the_peer_leaves_outcomes_unknown(self, tmp_path: Path) -> None:
         async def scenario() -> None:
             async with on_the_way(tmp_path) as (world, alice):
@@ -241,7 +377,7 @@ class TestBounds:
 
     def test_calls_are_counted_one_by_one_and_come_back_when_others_have_ended(self, tmp_path: Path) -> None:
         async def scenario() -> None:
-            async with self.raw(tmp_path, Limits(calls_in_flight=2)) as (world, stream):
+            async with self.raw(tmp_path, Limits(calls_in_flight=3)) as (world, stream):
                 tickets: list[Ticket] = []
                 world.answers[PING] = later(tickets)
                 calls = [lane_pb2.LaneCall(number=n, method=METHOD_NUMBERS[f"offgrid.v1.{PING}"]) for n in range(3)]
@@ -256,6 +392,46 @@ class TestBounds:
                 tickets[2].resolve(PONG)
                 [answer] = await again
                 assert answer.response == PONG.SerializeToString()
+
+        run(scenario())
+
+    def test_the_lane_itself_is_a_call_and_its_opening_is_rated(self, tmp_path: Path) -> None:
+        async def scenario() -> None:
+            async with self.raw(tmp_path, Limits(calls_per_s=0.1, burst_calls=2)) as (world, _):
+                client = world.member(BOB)
+                second: Stream[bytes, bytes] = client.channel.stream_stream(CARRY)(timeout=20)
+                assert await second.read() == b""
+                third: Stream[bytes, bytes] = client.channel.stream_stream(CARRY)(timeout=20)
+                assert await third.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+                assert [fault.reason for fault in world.refused] == ["RateLimited"]
+
+        run(scenario())
+
+    def test_who_asks_too_often_is_told_so_and_not_heard_before_it_may_come_back(self, tmp_path: Path) -> None:
+        async def scenario() -> None:
+            async with self.raw(tmp_path, Limits(calls_per_s=2, burst_calls=2)) as (world, stream):
+                call = lane_pb2.LaneCall(number=1, method=METHOD_NUMBERS[f"offgrid.v1.{PING}"])
+                began = asyncio.get_running_loop().time()
+                reasons = []
+                for _ in range(4):
+                    [answer] = await self.answers(stream, call)
+                    reasons.append(fault_from_bytes(answer.status).reason if answer.status else "")
+                assert reasons[:2] == ["", "RateLimited"]
+                assert asyncio.get_running_loop().time() - began > 0.4
+                assert "RateLimited" in [fault.reason for fault in world.refused]
+
+        run(scenario())
+
+    def test_answers_that_are_not_taken_count_as_bytes_in_flight(self, tmp_path: Path) -> None:
+        async def scenario() -> None:
+            async with self.raw(tmp_path, Limits(bytes_in_flight=4_000_000)) as (world, stream):
+                large = mesh_pb2.PingResponse(members_digest=bytes(3_000_000))
+                world.answers[PING] = lambda caller, request: large
+                request = mesh_pb2.PingRequest(members_digest=bytes(100)).SerializeToString()
+                call = lane_pb2.LaneCall(method=METHOD_NUMBERS[f"offgrid.v1.{PING}"], request=request)
+                await stream.write(lane_pb2.CarryRequest(calls=[call] * 3).SerializeToString())
+                await until(lambda: world.refused)
+                assert world.refused[0].reason == "TooManyBytes"
 
         run(scenario())
 
@@ -296,7 +472,14 @@ class TestBounds:
         run(scenario())
 
     @pytest.mark.parametrize(
-        "junk", [b"\xff\xff", lane_pb2.CarryRequest(calls=[lane_pb2.LaneCall()] * 2_000).SerializeToString()]
+        "junk",
+        [
+            b"\xff\xff",
+            lane_pb2.CarryRequest(calls=[lane_pb2.LaneCall()] * 2_000).SerializeToString(),
+            b"",
+            bytes(2**20),
+        ],
+        ids=["no message", "too many calls", "no calls", "too large to be taken apart"],
     )
     def test_a_message_that_is_none_ends_the_lane(self, tmp_path: Path, junk: bytes) -> None:
         async def scenario() -> None:

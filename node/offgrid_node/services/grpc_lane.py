@@ -7,8 +7,8 @@ stream a third of it. What gathers within one tick of the loop shares a message.
 from __future__ import annotations
 
 import asyncio
-import itertools
-from collections import deque
+import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import grpc
@@ -23,8 +23,13 @@ from offgrid_node.services.router import Method
 
 CARRY = "/offgrid.v1.LaneService/Carry"
 LANE_CALL_BYTES_MAX = 128 * 1024  # a larger request goes by itself, lest what comes after it has to wait
-MESSAGE_BYTES = 256 * 1024  # of calls that share a message
+LANE_CALLS_MAX = 256  # under way; the other side admits twice as many of a peer
+MESSAGE_BYTES = 256 * 1024  # of calls, or answers, that share a message
+ITEMS_MAX = 1_024  # calls or answers in one message
+LATE_MAX = 3  # calls in a row without an answer, and with nothing else heard, after which the lane is given up
 RETRY_MS = 500
+
+_log = logging.getLogger(__name__)
 
 Call = grpc.aio.StreamStreamCall  # of bytes and bytes
 
@@ -43,10 +48,12 @@ class Lane:
 
     def __init__(self, node: str) -> None:
         self._node = node
+        self._number = 0
+        self._late_in_a_row = 0
+        self._give_up: Callable[[], object] = lambda: None
         self._loop = asyncio.get_running_loop()
-        self._numbers = itertools.count(1)
         self._waiting: dict[int, _Waiting] = {}
-        self._unsent: deque[lane_pb2.LaneCall] = deque()
+        self._unsent: dict[int, lane_pb2.LaneCall] = {}
         self._some = asyncio.Event()
         self.is_open = False
 
@@ -54,31 +61,44 @@ class Lane:
         """How many calls are under way."""
         return len(self._waiting)
 
+    @property
+    def has_room(self) -> bool:
+        return self.is_open and len(self._waiting) < LANE_CALLS_MAX
+
     def call(self, method: Method, data: bytes, timeout_s: float, done: Done) -> None:
-        """As Road has it, while the lane `is_open`; `data` is the request, LANE_CALL_BYTES_MAX at most."""
-        number = next(self._numbers)
+        """As Road has it, while the lane `has_room`; `data` is the request, LANE_CALL_BYTES_MAX at most."""
+        self._number = number = self._number + 1
         timer = self._loop.call_later(timeout_s, self._late, number)
         self._waiting[number] = _Waiting(method, done, timer)
-        self._unsent.append(lane_pb2.LaneCall(number=number, method=METHOD_NUMBERS[method.name], request=data))
+        self._unsent[number] = lane_pb2.LaneCall(number=number, method=METHOD_NUMBERS[method.name], request=data)
         self._some.set()
 
     async def run(self, channel: grpc.aio.Channel) -> None:
         """Opens the stream and carries calls until it ends, for whatever reason; ends each call then."""
-        stream: Call[bytes, bytes] = channel.stream_stream(CARRY)()
+        stream: Call[bytes, bytes] | None = None
         writing: asyncio.Task[None] | None = None
         try:
+            stream = channel.stream_stream(CARRY)()
+            self._give_up = stream.cancel
             while (raw := await stream.read()) is not grpc.aio.EOF:
                 if writing is None:
                     self.is_open = True
                     writing = asyncio.ensure_future(self._write(stream))
                 self._on_message(raw)
-        except (grpc.aio.AioRpcError, grpc.aio.UsageError, DecodeError):
+        except (grpc.aio.AioRpcError, grpc.aio.UsageError):
             pass  # what the peer says of single calls comes as answers; this is the end of the road
+        except (DecodeError, PeerFault) as error:
+            _log.warning("%s has lost its place on a lane: %s", self._node, error)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise  # else it was the stream that was cancelled: given up, or its channel closed
         finally:
             self.is_open = False
             if writing is not None:
                 writing.cancel()
-            stream.cancel()
+            if stream is not None:
+                stream.cancel()
             self._end_all()
 
     # ---- inside
@@ -90,7 +110,7 @@ class Lane:
             while self._unsent:
                 message, room = lane_pb2.CarryRequest(), MESSAGE_BYTES
                 while self._unsent and room > 0:
-                    call = self._unsent.popleft()
+                    call = self._unsent.pop(next(iter(self._unsent)))
                     room -= len(call.request)
                     message.calls.append(call)
                 try:
@@ -99,32 +119,50 @@ class Lane:
                     return  # the reader sees the same end
 
     def _on_message(self, raw: object) -> None:
-        """Raises DecodeError."""
+        """Raises DecodeError, and PeerFault for answers to what was never asked."""
         answers = lane_pb2.CarryResponse.FromString(raw).answers if isinstance(raw, bytes) else ()
+        if len(answers) > ITEMS_MAX:
+            raise PeerFault(f"{len(answers)} answers in one message, at most {ITEMS_MAX} are allowed")
+        self._late_in_a_row = 0
         for answer in answers:
-            waiting = self._waiting.pop(answer.number, None)
+            if not 0 < answer.number <= self._number:
+                raise PeerFault(f"an answer to call {answer.number}, and the last one was {self._number}")
+            waiting = self._waiting.get(answer.number)
             if waiting is not None:
-                waiting.timer.cancel()
-                waiting.done(_outcome(waiting.method, answer))
+                self._end(answer.number, _outcome(waiting.method, answer))
 
     def _late(self, number: int) -> None:
-        waiting = self._waiting.pop(number, None)
-        if waiting is not None:
-            text = f"{waiting.method.name}: {self._node} did not answer in time"
-            waiting.done(OutcomeUnknown(text, reason="DeadlineExceeded"))
+        """What has not left yet leaves no more. A lane that says nothing at all is given up: calls go singly then."""
+        fault: Fault
+        if self._unsent.pop(number, None) is not None:
+            fault = Unavailable(f"{self._node} reads too slowly", reason="NotSent", retry_ms=RETRY_MS)
+        else:
+            self._late_in_a_row += 1
+            fault = OutcomeUnknown(f"{self._node} did not answer in time", reason="DeadlineExceeded")
+        self._end(number, fault)
+        if self._late_in_a_row >= LATE_MAX:
+            self._give_up()
 
     def _end_all(self) -> None:
         """What never left was surely not carried out; the outcome of all else is unknown."""
-        unsent = {call.number for call in self._unsent}
-        waiting, self._waiting = self._waiting, {}
-        self._unsent.clear()
-        for number, call in waiting.items():
-            call.timer.cancel()
-            text = f"the connection to {self._node} was closed"
+        unsent, self._unsent = self._unsent, {}
+        text = f"the connection to {self._node} was closed"
+        for number in list(self._waiting):
             fault: Fault = OutcomeUnknown(text, reason="ConnectionLost")
             if number in unsent:
                 fault = Unavailable(text, reason="NotConnected", retry_ms=RETRY_MS)
-            call.done(fault)
+            self._end(number, fault)
+
+    def _end(self, number: int, outcome: Message | Fault) -> None:
+        """Once for each call. What a caller makes of its end is no business of the others'."""
+        waiting = self._waiting.pop(number, None)
+        if waiting is None:
+            return
+        waiting.timer.cancel()
+        try:
+            waiting.done(outcome)
+        except Exception:  # noqa: BLE001 - a defect of one caller must not keep the others' ends from them
+            _log.exception("the end of %s to %s failed", waiting.method.name, self._node)
 
 
 def _outcome(method: Method, answer: lane_pb2.LaneAnswer) -> Message | Fault:

@@ -34,7 +34,6 @@ from offgrid_node.services.status import fault_of
 from offgrid_node.services.tls import channel_credentials
 
 CALLS_MAX = 4_096  # under way at once, each by itself
-LANE_CALLS_MAX = 256  # on one lane; the other side admits twice as many of a peer
 LANE_RETRY_S = 5.0
 CHANNELS_MAX = 512
 ADDRESSES_MAX = 8  # tried for one call
@@ -78,13 +77,15 @@ class GrpcRoad:
     """Implements `services.client.Road`. Make it and use it in the loop's thread."""
 
     def __init__(self, tls: NodeTls, directory: Callable[[], DirectoryView]) -> None:
-        """`directory` is asked at each call; say `refresh` when it changed, so that old connections go at once."""
+        """`directory` is asked at each call, but for those on lanes; say `refresh` when it changed, so that old
+        connections go at once."""
         self._tls = tls
         self._directory = directory
         self._links: dict[tuple[str, str], _Link] = {}  # the longest unused first
         self._calls: set[asyncio.Task[None]] = set()
         self._closing: set[asyncio.Task[None]] = set()
-        self._lanes: dict[str, Lane] = {}  # by node
+        self._lanes: dict[tuple[str, str], Lane] = {}
+        self._lane_of: dict[str, tuple[str, str]] = {}  # by node
         self._running: set[asyncio.Task[None]] = set()  # of lanes
         self._closed_to_us: set[str] = set()
         self._closed = False
@@ -98,6 +99,11 @@ class GrpcRoad:
     def lanes(self) -> int:
         """How many lanes are open."""
         return sum(lane.is_open for lane in self._lanes.values())
+
+    @property
+    def singles(self) -> int:
+        """How many calls are under way by themselves."""
+        return len(self._calls)
 
     def reaches(self, node: str) -> bool:
         view = self._directory()
@@ -139,12 +145,14 @@ class GrpcRoad:
 
     def _by_lane(self, node: str, method: str, request: Message, timeout_s: float, done: Done) -> bool:
         """Whether an open lane has taken the call."""
-        lane, known = self._lanes.get(node), METHODS.get(method)
-        if lane is None or not lane.is_open or known is None or known.streaming or len(lane) >= LANE_CALLS_MAX:
+        key, known = self._lane_of.get(node), METHODS.get(method)
+        lane = self._lanes.get(key) if key is not None else None
+        if key is None or lane is None or not lane.has_room or known is None or known.streaming:
             return False
         data = request.SerializeToString()
         if len(data) > LANE_CALL_BYTES_MAX:
             return False
+        self._links[key] = self._links.pop(key)  # it is in use
         lane.call(known, data, timeout_s, done)
         return True
 
@@ -237,17 +245,18 @@ class GrpcRoad:
 
     def _open_lane(self, node: str, link: _Link) -> None:
         """For the calls that follow, over a connection that has just worked."""
-        if node in self._lanes or time.monotonic() < link.lane_after_s or self._closed:
+        key = next((key for key, known in self._links.items() if known is link), None)
+        if key is None or node in self._lane_of or time.monotonic() < link.lane_after_s or self._closed:
             return
         link.lane_after_s = time.monotonic() + LANE_RETRY_S
-        lane = self._lanes[node] = Lane(node)
+        lane = self._lanes[key] = Lane(node)
+        self._lane_of[node] = key
 
         async def run() -> None:
             try:
                 await lane.run(link.channel)
             finally:
-                if self._lanes.get(node) is lane:
-                    del self._lanes[node]
+                del self._lanes[key], self._lane_of[node]
 
         self._keep(self._running, run())
 
@@ -258,8 +267,11 @@ class GrpcRoad:
 
     def _make_room(self) -> None:
         while len(self._links) >= CHANNELS_MAX:
-            idle = next((key for key, link in self._links.items() if not link.calls), next(iter(self._links)))
+            idle = next((key for key in self._links if not self._is_busy(key)), next(iter(self._links)))
             self._drop(idle)
+
+    def _is_busy(self, key: tuple[str, str]) -> bool:
+        return bool(self._links[key].calls or self._lanes.get(key))
 
     def _drop(self, key: tuple[str, str]) -> None:
         self._close(self._links.pop(key))

@@ -60,7 +60,7 @@ class GrpcServer:
         self._limits = limits
         self._door_limits = door_limits
         self._running = Running()
-        self._router = router
+        self._router, self._on_refused = router, on_refused
         self._calls = Calls(router, self._running, on_refused)
         self._standard = StandardServices(self._running)
         self._servers: list[grpc.aio.Server] = []
@@ -147,7 +147,7 @@ class GrpcServer:
         self._remove.clear()
 
     def _for_members(self, gate: Gate) -> Handlers:
-        lanes = lane_handlers(gate, self._router, self._running)
+        lanes = lane_handlers(gate, self._router, self._running, self._on_refused)
         return {**self._calls.handlers(gate), **self._standard.handlers(gate), **lanes}
 
     def _server(self, options: grpc_options.Options, handlers: Handlers) -> grpc.aio.Server:

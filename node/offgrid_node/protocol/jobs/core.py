@@ -1,7 +1,8 @@
 """The core's part: it owns its jobs, numbers their attempts, and alone accepts a result.
 
 An attempt's number is durable before any order that carries it leaves, and only a report of the present attempt by
-the host it was awarded to is accepted; whatever dies, doubles or comes late, a job has one accepted result.
+the host it was awarded to is accepted; whatever dies, doubles or comes late, a job has one accepted result. The file is
+long because it is one state machine: each way in is short, and all of them move the same jobs.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ from offgrid_node.protocol.events import BROKER, ObjectAdded
 from offgrid_node.protocol.ids import NODE_ID
 from offgrid_node.protocol.jobs.bounds import PRICE_MAX, REFUSAL_CHARS_MAX
 from offgrid_node.protocol.jobs.commands import Arriving, DeliverAwards, Report, ReportResults, Start, Started
+from offgrid_node.protocol.jobs.doubts import Doubts
 from offgrid_node.protocol.jobs.host import Host, price_of
 from offgrid_node.protocol.jobs.large import OUTPUT_LOST
 from offgrid_node.protocol.jobs.open_jobs import Open, OpenJobs
-from offgrid_node.protocol.jobs.orders import AttemptKey
 from offgrid_node.protocol.jobs.peers import Peers
 from offgrid_node.protocol.jobs.post import CALL_BYTES_MAX, CALL_TIMEOUT_MAX_MS, Post, Tag, transfer_ms
 from offgrid_node.protocol.jobs.receipts import ReceiptBody
@@ -34,7 +35,6 @@ START_RETRY_MS = 1_000
 # An award whose host has not answered by then is lost: not every node reaches every other. Its payload's time on the
 # road comes on top.
 START_PATIENCE_MS = 10_000
-DOUBT_MS, DOUBT_RETRY_MS = 10_000, 200  # how long a restarted core waits for the broker that may have awarded
 RUN_GRACE_MS = 10_000 + transfer_ms(CALL_BYTES_MAX)  # past its time-out a host has this long to bring what came of it
 
 
@@ -47,11 +47,11 @@ class Core:
         self._host = host
         self.jobs = self._jobs = OpenJobs(settings, post)
         self._local: OrderedDict[str, None] = OrderedDict()
-        self._doubt_until_ms = 0
+        self._doubts = Doubts(self._jobs, peers)
 
     def load(self, rows: Rows, now: Now) -> None:
         self._jobs.load(rows)
-        self._doubt_until_ms = now.mono_ms + DOUBT_MS
+        self._doubts.begin(now)
         for entry in self._jobs:
             job = entry.job
             if job.state == CREATED:
@@ -120,8 +120,8 @@ class Core:
             self._try_later(entry, "NoHostsAvailable", detail, now)
         elif awarded:
             self._on_award(entry, broker, clearing, now)
-        elif clearing.kind == jobs_pb2.CLEARING_KIND_FORGOTTEN:
-            self._give_up_doubtful(entry, now)
+        elif clearing.kind == jobs_pb2.CLEARING_KIND_FORGOTTEN and entry.doubtful:  # once for a start of this core
+            self._doubts.give_up(entry, now)
             self._submit(entry, now, rng)
         elif clearing.kind == jobs_pb2.CLEARING_KIND_QUEUED:
             entry.doubtful = False
@@ -172,14 +172,18 @@ class Core:
                 self._lose_and_wait(entry, f"refused: {outcome.refusal[:REFUSAL_CHARS_MAX]}", now)
 
     def on_reports(self, ticket: int, command: ReportResults, now: Now, rng: Rng) -> None:
-        """What this core, new to its own past, does not know to be awarded yet is not answered: it comes again."""
-        known = [report for report in command.reports if not self._is_to_be_awarded(report.key)]
+        """What comes too early for a core that is new to its own past is not answered: it comes again."""
+        known = [report for report in command.reports if not self._comes_too_early(command.host, report)]
         outcomes = [self._on_report(command.host, report, now, rng) for report in known]
         self._post.reply(ticket, jobs_pb2.ReportResultsResponse(outcomes=outcomes))
 
-    def _is_to_be_awarded(self, key: AttemptKey) -> bool:
-        entry = self._jobs.current(key)
-        return entry is not None and entry.job.state == QUEUED
+    def _comes_too_early(self, host: str, report: Report) -> bool:
+        """The attempt is not known to be awarded yet, or was not when its output might have been fetched."""
+        entry = self._jobs.current(report.key)
+        if entry is None:
+            return False
+        unfetched = bool(report.message.blob) and entry.job.host == host
+        return entry.job.state == QUEUED or (unfetched and entry.job.state in (AWARDED, RUNNING))
 
     def on_arriving(self, event: Arriving, now: Now) -> None:
         """An output gets the time that it needs on its way here; once for an attempt, lest it never ends."""
@@ -200,6 +204,9 @@ class Core:
         if body is not None:
             report.result.receipt.facts.CopyFrom(body.facts())
         checked = Report((report.job_id, report.attempt), report, body, added)
+        if self._comes_too_early(self._settings.node_id, checked):
+            self._host.report_later((self._settings.node_id, *checked.key), now)
+            return
         outcome = self._on_report(self._settings.node_id, checked, now, rng)
         if added is not None and not outcome.accepted:
             self._post.drop_blob(added.body.object_id)
@@ -247,11 +254,13 @@ class Core:
     # ---- from the mesh, and time
 
     def on_peer_up(self, node_id: str, roles: frozenset[int], now: Now) -> None:
-        """A broker has come: whoever could not find a host tries again at once, and afresh, for its book fills yet."""
+        """A broker has come: whoever could not find a host tries again at once, and afresh, for its book fills yet; and
+        who is in doubt asks it."""
         if BROKER not in roles:
             return
         for entry in self._jobs:
-            if entry.tries and entry.job.state == QUEUED and entry.job.route == jobs_pb2.ROUTE_OFFGRID:
+            waits = entry.tries or (entry.doubtful and entry.job.broker == node_id)
+            if waits and entry.job.state == QUEUED and entry.job.route == jobs_pb2.ROUTE_OFFGRID:
                 entry.tries = 0
                 self._jobs.timers.set(entry.job.job_id, now.mono_ms)
 
@@ -318,12 +327,8 @@ class Core:
             self._try_later(entry, "BrokerUnavailable", "no broker of the mesh answers", now)
             return
         job = entry.job
-        if entry.doubtful and job.broker not in brokers:
-            if now.mono_ms < self._doubt_until_ms and not self._peers.is_down(job.broker):
-                entry.avoided.discard(job.broker)
-                self._jobs.timers.set(job.job_id, now.mono_ms + DOUBT_RETRY_MS)
-                return
-            self._give_up_doubtful(entry, now)
+        if entry.doubtful and job.broker not in brokers and self._doubts.keeps_waiting(entry, now):
+            return
         self._jobs.waiting.discard(job.broker, job.job_id)
         if job.broker not in brokers:
             job.broker = brokers[0] if len(brokers) == 1 else rng.choice(brokers)
@@ -336,10 +341,6 @@ class Core:
         if entry.doubtful:
             self._post.doubt(entry.key)
         self._post.add("SubmitJobs", entry.job.broker, entry.key, self._jobs.order(entry.job).encode())
-
-    def _give_up_doubtful(self, entry: Open, now: Now) -> None:
-        """Nobody can say any more whether a host is at work on the attempt: another number, lest two are."""
-        self._jobs.lose(entry, "CoreRestarted: its broker does not know whom it was awarded to", now)
 
     def _wait_there(self, entry: Open, fresh: bool, now: Now) -> None:
         """Its broker holds the order in its queue. If it has only just learnt of it, though we thought it knew, it may
@@ -365,7 +366,7 @@ class Core:
             entry.tries += 1
         elif error == "BrokerUnavailable" and entry.job.mode == jobs_pb2.DISPATCH_MODE_AUTO:
             if entry.doubtful:
-                self._give_up_doubtful(entry, now)
+                self._doubts.give_up(entry, now)
             self._to_local_queue(entry)
             self._jobs.keep(entry.job, now, EventType.JOB_DISPATCHED)
         else:

@@ -259,7 +259,8 @@ class Host:
             for key in claims:
                 if key in answered:
                     self.forget(key, now)
-            self._report_later([key for key in claims if key not in answered], now)
+                else:
+                    self.report_later(key, now)
             return
         if isinstance(answer.fault, PermissionDenied | NotFound) or (
             answer.fault is not None and answer.fault.reason == "NotACore"
@@ -267,14 +268,15 @@ class Host:
             for key in claims:
                 self.forget(key, now)
             return
-        self._report_later(claims, now)
-
-    def _report_later(self, claims: Sequence[ClaimKey], now: Now) -> None:
         for key in claims:
-            if key in self._leases:
-                tries = self._retries[key] = self._retries.get(key, 0) + 1
-                delay = min(REPORT_RETRY_MAX_MS, REPORT_RETRY_MS << min(tries, 8))
-                self._timers.set(key, now.mono_ms + delay)
+            self.report_later(key, now)
+
+    def report_later(self, key: ClaimKey, now: Now) -> None:
+        """Nobody has settled it: once more, later each time."""
+        if key in self._leases:
+            tries = self._retries[key] = self._retries.get(key, 0) + 1
+            delay = min(REPORT_RETRY_MAX_MS, REPORT_RETRY_MS << min(tries, 8))
+            self._timers.set(key, now.mono_ms + delay)
 
     def forget(self, key: ClaimKey, now: Now) -> None:
         """It is settled. That is written late: after a crash it would be reported, answered and settled again."""

@@ -30,7 +30,7 @@ from offgrid_node.protocol.jobs.commands import StartJobs as StartCommand
 from offgrid_node.protocol.jobs.core import Core
 from offgrid_node.protocol.jobs.host import HOLD_MS, Host
 from offgrid_node.protocol.jobs.intake import Intake
-from offgrid_node.protocol.jobs.orders import AttemptKey, JobOrder, payload_digest
+from offgrid_node.protocol.jobs.orders import AttemptKey, ClaimKey, JobOrder, payload_digest
 from offgrid_node.protocol.jobs.peers import Peers
 from offgrid_node.protocol.jobs.post import Post, Tag
 from offgrid_node.protocol.jobs.settings import JobsSettings
@@ -331,6 +331,24 @@ class CoreBench(Bench):
         self.core.on_started(tag, answer, self.now, self.rng)
         self.settle()
 
+    def start_here(self, job_id: str) -> None:
+        """This very node was awarded the job, and takes it on."""
+        entry = self.core.jobs.get(job_id)
+        assert entry is not None
+        order = self.core.jobs.order(entry.job)
+        starts = (Start(order, order.encode(), PAYLOAD, entry.job.price_micro),)
+        self.host.on_start(3, StartCommand(OWNER.node_id, starts), self.now)
+        self.settle()
+
+    def finish_here(self, job_id: str) -> None:
+        self.host.on_executed([Executed(OWNER.node_id, job_id, 1, b"", b"", 0, "", "", 1, "test/1")], self.now)
+        self._hand_over()
+
+    def _hand_over(self) -> None:
+        for report, added in self.host.take_local_reports():
+            self.core.on_local_report(report, added, self.now, self.rng)
+        self.settle()
+
     def report(self, report: Report) -> None:
         """WORKER brings it."""
         self.core.on_reports(9, ReportResults(WORKER.node_id, (report,)), self.now, self.rng)
@@ -348,14 +366,17 @@ class CoreBench(Bench):
 
     def wait(self, ms: int) -> None:
         self.now_ms += ms
+        self.host.on_wake(self.now)
+        self._hand_over()
         self.core.on_wake(self.now, self.rng)
         self.core.jobs.say_awarded(self.now)
         self.settle()
 
-    def restart(self) -> None:
-        """The core, anew from what is on disk."""
-        host = Host(self.settings, self.peers, self.post)
-        self.core = Core(self.settings, self.peers, self.post, host)
+    def restart(self, still_at_work: Sequence[ClaimKey] = ()) -> None:
+        """The core and its own host, anew from what is on disk; work goes on where but the machines were replaced."""
+        self.host = Host(self.settings, self.peers, self.post, lambda: still_at_work)
+        self.host.load(self.disk, self.now)
+        self.core = Core(self.settings, self.peers, self.post, self.host)
         self.core.load(self.disk, self.now)
         self.intake = Intake(self.settings, self.peers, self.post, Requests(self.post), self.core)
 

@@ -12,8 +12,9 @@ from offgrid_node.protocol.events import BROKER, CostIncurred, PeerDown
 from offgrid_node.protocol.jobs.bounds import DETAIL_CHARS_MAX, PRICE_MAX, REFUSAL_CHARS_MAX
 from offgrid_node.protocol.jobs.closing import PATIENCE_MS
 from offgrid_node.protocol.jobs.commands import DeliverAwards, Report, ReportResults
-from offgrid_node.protocol.jobs.core import DOUBT_MS, DOUBT_RETRY_MS, LOSSES_MAX
-from offgrid_node.protocol.jobs.host import price_of
+from offgrid_node.protocol.jobs.core import LOSSES_MAX
+from offgrid_node.protocol.jobs.doubts import DOUBT_MS, GIVEN_UP_MAX, STEP_MS
+from offgrid_node.protocol.jobs.host import REPORT_RETRY_MS, price_of
 from offgrid_node.protocol.jobs.intake import QUEUE_RETRY_MS
 from offgrid_node.protocol.jobs.open_jobs import OUTCOME_CHARS_MAX, SAID_MS
 from offgrid_node.protocol.jobs.peers import Peers
@@ -73,6 +74,68 @@ class TestAwards:
         assert (bench.row(job_id).state, bench.row(job_id).attempt) == (QUEUED, 2)
         assert doubted(bench) == [], "the next one is asked for as ever"
 
+    def test_that_were_never_in_doubt_nobody_can_forget(self) -> None:
+        """A broker that says so again and again is one that has no host, and is asked as seldom."""
+        bench = CoreBench()
+        job_id = bench.submitted()
+        bench.clears(jobs_pb2.Clearing(job_id=job_id, attempt=1, kind=jobs_pb2.CLEARING_KIND_FORGOTTEN))
+        assert (bench.job(job_id).attempt, len(bench.calls("SubmitJobs"))) == (1, 1)
+        bench.wait(RETRY_DELAYS_MS[0])
+        assert len(bench.calls("SubmitJobs")) == 2
+        bench.restart()
+        bench.wait(0)
+        for attempt in (1, 2, 2):
+            bench.clears(jobs_pb2.Clearing(job_id=job_id, attempt=attempt, kind=jobs_pb2.CLEARING_KIND_FORGOTTEN))
+        assert bench.job(job_id).attempt == 2, "and of one that was, once"
+
+    def test_that_nobody_remembers_are_seen_in_the_jobs_attempts(self) -> None:
+        bench = CoreBench()
+        job_id = bench.awarded()
+        bench.restart()
+        bench.clears(jobs_pb2.Clearing(job_id=job_id, attempt=1, kind=jobs_pb2.CLEARING_KIND_FORGOTTEN))
+        [forgotten] = bench.row(job_id).attempts
+        assert (forgotten.number, forgotten.host) == (1, "")
+        assert forgotten.outcome.startswith("Forgotten")
+
+    def test_in_doubt_do_not_make_the_core_refuse_what_its_own_host_brings(self) -> None:
+        bench = CoreBench()
+        job_id = bench.submitted()
+        bench.clears(award(job_id, OWNER.node_id))
+        bench.start_here(job_id)
+        bench.restart(still_at_work=[(OWNER.node_id, job_id, 1)])
+        bench.finish_here(job_id)
+        assert bench.job(job_id).state == QUEUED
+        bench.wait(0)
+        bench.clears(award(job_id, OWNER.node_id))
+        bench.wait(2 * REPORT_RETRY_MS)
+        assert (bench.row(job_id).state, bench.row(job_id).attempt) == (COMPLETED, 1)
+
+    def test_in_doubt_are_asked_for_as_soon_as_their_broker_comes(self) -> None:
+        bench = CoreBench()
+        bench.awarded()
+        bench.peers = Peers()
+        bench.seen(BROKER, OTHER)
+        bench.restart()
+        bench.wait(0)
+        assert bench.core.deadline_ms() == bench.now.mono_ms + DOUBT_MS, "nothing is polled"
+        bench.seen(BROKER, MARKET)
+        bench.core.on_peer_up(MARKET.node_id, frozenset({BROKER}), bench.now)
+        bench.wait(0)
+        assert bench.calls("SubmitJobs")[-1].node == MARKET.node_id
+
+    def test_in_doubt_are_given_up_some_at_a_time(self) -> None:
+        bench = CoreBench(queue_max=2 * GIVEN_UP_MAX + 10)
+        jobs = [bench.awarded() for _ in range(GIVEN_UP_MAX + 10)]
+        bench.peers = Peers()
+        bench.seen(BROKER, OTHER)
+        bench.restart()
+        bench.wait(0)
+        bench.wait(DOUBT_MS)
+        given_up = sum(bench.job(job_id).attempt == 2 for job_id in jobs)
+        assert 0 < given_up <= GIVEN_UP_MAX
+        bench.wait(STEP_MS)
+        assert all(bench.job(job_id).attempt == 2 for job_id in jobs)
+
     def test_are_waited_for_while_their_broker_may_come_back(self) -> None:
         bench = CoreBench()
         job_id = bench.awarded()
@@ -80,9 +143,10 @@ class TestAwards:
         bench.peers = Peers()
         bench.seen(BROKER, OTHER)
         bench.restart()
+        bench.wait(0)
         bench.wait(DOUBT_MS - 1)
         assert (len(bench.calls("SubmitJobs")), bench.job(job_id).attempt) == (1, 1)
-        bench.wait(DOUBT_RETRY_MS)
+        bench.wait(1)
         assert bench.calls("SubmitJobs")[-1].node == OTHER.node_id
         assert bench.row(job_id).attempt == 2
 

@@ -145,6 +145,16 @@ def test_of_an_attempt_that_is_over_nothing_becomes_an_object() -> None:
     assert added(bench) == []
 
 
+def test_an_output_that_was_not_taken_over_is_to_be_reported_again() -> None:
+    """Its core had just restarted, and did not know yet that it was awarded when the report came."""
+    bench = CoreBench()
+    job_id = bench.awarded()
+    message = jobs_pb2.AttemptReport(job_id=job_id, attempt=1, blob=MANIFEST.encode())
+    bench.report(Report((job_id, 1), message, None))
+    assert list(bench.replied(jobs_pb2.ReportResultsResponse).outcomes) == []
+    assert bench.job(job_id).state == jobs_pb2.JOB_STATE_AWARDED
+
+
 def test_an_output_that_was_not_taken_over_is_not_accepted() -> None:
     bench = CoreBench()
     job_id = bench.awarded()
