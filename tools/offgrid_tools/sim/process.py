@@ -19,6 +19,7 @@ from offgrid_node.node import Node, Parts
 from offgrid_node.protocol.effects import Execute, Executed
 from offgrid_node.protocol.errors import Fault, Internal, Unavailable
 from offgrid_node.protocol.etypes import EventType
+from offgrid_node.protocol.jobs.needs import leaves_traces
 from offgrid_node.protocol.jobs.orders import ClaimKey
 from offgrid_node.protocol.jobs.settings import JobsSettings
 from offgrid_node.protocol.mesh.machine import MeshSettings
@@ -76,7 +77,7 @@ class Spec:
     roles: frozenset[int]
     slots: int
     price_micro: int
-    executors: tuple[str, ...] = ("wasm",)
+    executors: tuple[str, ...] = ("wasm", "process:tool")
     mode: jobs_pb2.DispatchMode.ValueType = jobs_pb2.DISPATCH_MODE_AUTO
     economy: bool = True
 
@@ -347,7 +348,7 @@ class Process:
     # ---- executions
 
     def _execute(self, work: Execute, alive: Callable[[], bool]) -> None:
-        self._monitor.jobs.on_execute(self.node_id, (work.job_id, work.attempt))
+        self._monitor.jobs.on_execute(self.node_id, (work.job_id, work.attempt), traces=leaves_traces(work.payload))
         key = work.core, work.job_id, work.attempt
         self._executing.add(key)
         if len(self._executing) > self.spec.slots:

@@ -1,8 +1,9 @@
 """The host's part: a standing offer, leases taken on, work carried out, receipts signed and kept until acknowledged.
 
-A lease is durable before its work starts and a receipt is durable before it is sent. After a restart a lease without
-a receipt is given back (HostRestarted), unless its work still executes: that outlives machines that are replaced. What
-is settled stays behind a fence (`fence.py`). So a host never runs an attempt twice nor signs two receipts for one.
+A lease is durable before its work starts, or at least before its start is answered where the work leaves no traces; a
+receipt is durable before it is sent. After a restart a lease without a receipt is given back (HostRestarted), unless
+its work still executes: that outlives machines that are replaced. What is settled stays behind a fence (`fence.py`).
+So a host never runs an attempt twice, as far as anybody could tell, nor signs two receipts for one.
 What is kept of a receipt is its body; it is signed each time it is sent, together with those that go along.
 """
 
@@ -20,6 +21,7 @@ from offgrid_node.protocol.events import BROKER, HOST, ObjectAdded
 from offgrid_node.protocol.jobs.bounds import DETAIL_CHARS_MAX, PRICE_MAX
 from offgrid_node.protocol.jobs.commands import Start, StartJobs
 from offgrid_node.protocol.jobs.fence import Fence
+from offgrid_node.protocol.jobs.needs import leaves_traces
 from offgrid_node.protocol.jobs.orders import ClaimKey, JobOrder, row_key
 from offgrid_node.protocol.jobs.peers import Peers
 from offgrid_node.protocol.jobs.post import CALL_BYTES_MAX, CALL_TIMEOUT_MAX_MS, Post, Tag
@@ -50,6 +52,7 @@ class Lease:
     body: bytes  # of the order
     price_micro: int
     report: jobs_pb2.AttemptReport | None = None
+    kept: bool = True  # is a row; what is quick and leaves no traces becomes one with its report
     added: ObjectAdded | None = None  # a large output of this node's own job
 
     def row(self) -> jobs_pb2.HostLease:
@@ -105,14 +108,13 @@ class Host:
         self._seq = epoch << 32
         self._fence.load(rows)
         executing = self._executing()
+        self._running.update(executing)  # even what is no lease: its core will ask again
         for _, value in rows.scan(LEASES):
             lease = Lease.of_row(jobs_pb2.HostLease.FromString(value))
             key = lease.order.key
             self._leases[key] = lease
             self._newest[key[:2]] = max(key[2], self._newest.get(key[:2], 0))
-            if key in executing and lease.report is None:
-                self._running.add(key)
-            else:
+            if key not in executing or lease.report is not None:
                 self._timers.set(key, now.mono_ms)
         self._timers.set(OFFER_TIMER, now.mono_ms)
 
@@ -146,7 +148,7 @@ class Host:
             return "the price is below this host's offer"
         if len(self._leases) - len(self._running) >= REPORTS_MAX:
             return "too many receipts wait to be acknowledged"
-        if not self.slots_free:
+        if not self.slots_free and order.key not in self._running:
             return "busy"
         return ""
 
@@ -156,7 +158,7 @@ class Host:
         """Answered once the work is taken on durably; a moment later with what came of it, where it was quick."""
         for job_id, attempt in command.settled:
             self.forget((command.core, job_id, attempt), now)
-        outcomes, taken = [], set()
+        outcomes, taken, own = [], set(), command.core == self._settings.node_id
         for start in command.starts:
             key = start.order.key
             refusal = "" if key in self._leases else self.refusal(start.order, start.price_micro)
@@ -165,9 +167,11 @@ class Host:
             if refusal == "busy":
                 self._offer_due = True  # the broker thinks otherwise: tell it
             elif not refusal and key not in self._leases:
-                self.take(start)
+                self.take(start, kept=own or leaves_traces(start.payload) or start.payload.HasField("input_object"))
                 taken.add(key)
-        if not taken or command.core == self._settings.node_id:
+            elif not refusal:
+                self._keep(self._leases[key])  # said again before the first was answered
+        if not taken or own:
             self._post.reply(ticket, jobs_pb2.StartJobsResponse(outcomes=outcomes))
         else:
             held = Held(ticket, outcomes, taken, now.mono_ms + HOLD_MS)
@@ -182,6 +186,7 @@ class Host:
     def _answer(self, held: Held) -> None:
         for key in held.open:
             del self._held[key]
+            self._keep(self._leases[key])
         signature = self._post.sign_reports(held.reports)
         answer = jobs_pb2.StartJobsResponse(outcomes=held.outcomes, reports=held.reports, root_signature=signature)
         self._post.reply(held.ticket, answer)
@@ -202,14 +207,17 @@ class Host:
             self._answer(held)
         return fits
 
-    def take(self, start: Start) -> None:
-        """Takes the lease on; the work starts once it is durable."""
+    def take(self, start: Start, *, kept: bool = True) -> None:
+        """Takes the lease on. The work starts once it is durable; or at once, if it is to be `kept` only when its start
+        is answered, as work may be that leaves no traces: of a crash before that nobody will ever know."""
         order, key = start.order, start.order.key
-        lease = self._leases[key] = Lease(order, start.body, start.price_micro)
+        lease = self._leases[key] = Lease(order, start.body, start.price_micro, kept=False)
         self._newest[key[:2]] = key[2]
+        if kept:
+            self._keep(lease)
+        if key in self._running:
+            return  # a former machine has begun with it
         self._running.add(key)
-        self._post.put(LEASES, row_key(key), lease.row())
-        self._event(EventType.JOB_AWARDED, lease, "taken")
         self._post.execute(Execute(*key, start.payload, order.timeout_ms))
 
     def on_executed(self, ends: Sequence[Executed], now: Now) -> None:
@@ -217,9 +225,9 @@ class Host:
         for end in ends:
             key = end.core, end.job_id, end.attempt
             lease = self._leases.get(key)
+            self._running.discard(key)
             if lease is None or lease.report is not None:
                 continue
-            self._running.discard(key)
             lease.report, lease.added = self._report(end, lease), end.added
             if end.blob:
                 self._post.put_bytes(RESULT_BLOBS, _blob_id(lease.report).encode(), b"")
@@ -330,6 +338,13 @@ class Host:
 
     # ---- inside
 
+    def _keep(self, lease: Lease) -> None:
+        """The attempt is durably this host's."""
+        if not lease.kept:
+            lease.kept = True
+            self._post.put(LEASES, row_key(lease.order.key), lease.row())
+            self._event(EventType.JOB_AWARDED, lease, "taken")
+
     def _report(self, end: Executed, lease: Lease) -> jobs_pb2.AttemptReport:
         if end.error:
             detail = end.error_detail[:DETAIL_CHARS_MAX]
@@ -369,7 +384,7 @@ class Host:
 
     def _keep_and_send(self, lease: Lease, now: Now) -> None:
         assert lease.report is not None
-        key = lease.order.key
+        key, lease.kept = lease.order.key, True
         self._post.put(LEASES, row_key(key), lease.row())
         # Should even the end of the call get lost.
         self._timers.set(key, now.mono_ms + CALL_TIMEOUT_MAX_MS + REPORT_RETRY_MS)

@@ -66,6 +66,12 @@ def needs_of(payload: jobs_pb2.JobPayload) -> str:
     return "wasm" if kind == "wasm" else f"process:{payload.process.command}"
 
 
+def leaves_traces(payload: jobs_pb2.JobPayload) -> bool:
+    """Whether anybody could tell that the work was done twice: a program does what it likes, while a module in its
+    sandbox and a builtin leave nothing behind but their output."""
+    return payload.WhichOneof("executor") not in ("wasm", "builtin")
+
+
 def estimate_tokens(input_bytes: int) -> int:
     """The size of the work in tokens, at least 1, for a job whose owner gives none."""
     return max(1, input_bytes // INPUT_BYTES_PER_TOKEN)

@@ -218,8 +218,9 @@ class HostBench(Bench):
         self.seen(HOST, WORKER)
         self.host = Host(self.settings, self.peers, self.post)
 
-    def restart(self) -> None:
-        self.host = Host(self.settings, self.peers, self.post)
+    def restart(self, still_at_work: Sequence[ClaimKey] = ()) -> None:
+        """Anew from what is on disk; work goes on where but the machine was replaced."""
+        self.host = Host(self.settings, self.peers, self.post, lambda: still_at_work)
         self.host.load(self.disk, self.now)
 
     def start(self, core: SimSigner = OWNER, job_id: str = "j-1", attempt: int = 1) -> str:
@@ -228,10 +229,17 @@ class HostBench(Bench):
         self.wait(HOLD_MS)  # its work takes longer than that
         return self.replied(jobs_pb2.StartJobsResponse).outcomes[0].refusal
 
-    def begin(self, core: SimSigner, *job_ids: str, attempt: int = 1, settled: Sequence[AttemptKey] = ()) -> None:
+    def begin(
+        self,
+        core: SimSigner,
+        *job_ids: str,
+        attempt: int = 1,
+        settled: Sequence[AttemptKey] = (),
+        payload: jobs_pb2.JobPayload = PAYLOAD,
+    ) -> None:
         """One call to start them, not answered yet unless nothing is taken on."""
         orders = [order_of(core, job_id, attempt) for job_id in job_ids]
-        starts = tuple(Start(order, order.encode(), PAYLOAD, 0) for order in orders)
+        starts = tuple(Start(order, order.encode(), payload, 0) for order in orders)
         self.host.on_start(1, StartCommand(core.node_id, starts, tuple(settled)), self.now)
         self.settle()
 

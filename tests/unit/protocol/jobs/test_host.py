@@ -18,6 +18,7 @@ from offgrid_tools.sim.crypto import sim_verify
 
 NOW = Now(0, 0)
 HUGE = 4_000_000_000
+PROGRAM = jobs_pb2.JobPayload(process=jobs_pb2.ProcessTask(command="tool"))
 BLOB = Manifest(WORKER.node_id, b"n" * 16, 100_000, 40_000, 1, COPY, (b"r" * 32,), 5).encode()
 
 
@@ -167,6 +168,51 @@ class TestWorkThatIsOverWithinAMoment:
         bench.finish(third, blob=BLOB)
         assert [report.job_id for report in self.answer(bench).reports] == ["j-1"]
         assert [job_id for job_id, *_ in reports(bench)[OWNER.node_id]] == ["j-2", "j-3"]
+
+    def test_is_a_lease_only_with_its_report_or_its_answer(self) -> None:
+        """A module leaves nothing behind but its output: that it is run anew after a crash, nobody can tell."""
+        bench = HostBench()
+        bench.begin(OWNER, "j-1")
+        assert len(bench.executions()) == 1
+        assert list(bench.disk.scan(LEASES)) == []
+        bench.restart()
+        bench.begin(OWNER, "j-1")
+        assert len(bench.executions()) == 2
+        bench.wait(HOLD_MS)
+        assert self.answer(bench).outcomes[0].accepted
+        assert len(list(bench.disk.scan(LEASES))) == 1
+        bench.restart()
+        bench.begin(OWNER, "j-1")
+        assert len(bench.executions()) == 2, "whoever was told that it was taken on is told the same again"
+
+    def test_that_a_former_machine_began_is_not_begun_again(self) -> None:
+        """A commit failed, and what was in memory alone is forgotten; the work goes on, and holds its slot."""
+        bench = HostBench(slots=1)
+        bench.begin(OWNER, "j-1")
+        [work] = bench.executions()
+        bench.restart(still_at_work=[(OWNER.node_id, "j-1", 1)])
+        assert bench.start(RIVAL, "j-2") == "busy"
+        bench.begin(OWNER, "j-1")
+        assert bench.executions() == [work]
+        bench.finish(work)
+        assert [report.job_id for report in self.answer(bench).reports] == ["j-1"]
+        assert bench.start(RIVAL, "j-2") == ""
+
+    def test_that_may_leave_traces_is_a_lease_before_it_starts(self) -> None:
+        bench = HostBench()
+        bench.begin(OWNER, "j-1", payload=PROGRAM)
+        assert len(list(bench.disk.scan(LEASES))) == 1
+        bench.restart()
+        bench.begin(OWNER, "j-1", payload=PROGRAM)
+        assert len(bench.executions()) == 1
+
+    def test_said_again_before_the_answer_is_a_lease_at_once(self) -> None:
+        bench = HostBench()
+        bench.begin(OWNER, "j-1")
+        bench.begin(OWNER, "j-1")
+        assert self.answer(bench).outcomes[0].accepted
+        assert len(list(bench.disk.scan(LEASES))) == 1
+        assert len(bench.executions()) == 1
 
     def test_of_this_very_nodes_core_waits_for_nothing(self) -> None:
         bench = HostBench()

@@ -4,7 +4,7 @@
   must give; it ends once, and a repeated request makes nothing twice;
 - fence: the number of a job's attempts never falls and is durable before an order that carries it leaves;
 - signed once: receipts and orders;
-- once: no host runs an attempt twice.
+- once: no host runs an attempt twice; one that leaves no traces, not once it has ended.
 """
 
 from __future__ import annotations
@@ -107,8 +107,9 @@ class JobRules(Rules):
 
     def _taken(self, host: str, core: str, reply: jobs_pb2.StartJobsResponse) -> None:
         for started in reply.outcomes:
-            if started.accepted:
-                self._evidence.must_be_durable("taken", host, started.job_id, started.attempt)
+            key = started.job_id, started.attempt
+            if started.accepted and not self._evidence.is_durable("executed", host, *key):
+                self._evidence.must_be_durable("taken", host, *key)
         for report in reply.reports:
             self._report(host, report)
 
@@ -157,9 +158,11 @@ class JobRules(Rules):
 
     # ---- what a node does
 
-    def on_execute(self, node: str, key: AttemptKey) -> None:
-        self._evidence.must_be_durable("taken", node, *key)
-        if (node, *key) in self._executed:
+    def on_execute(self, node: str, key: AttemptKey, *, traces: bool) -> None:
+        if traces:
+            self._evidence.must_be_durable("taken", node, *key)
+        again = (node, *key) in self._executed if traces else self._evidence.is_durable("executed", node, *key)
+        if again:
             raise Violation(f"{self._evidence.name_of(node)} ran attempt {key[1]} of {key[0]} twice")
         self._executed[node, *key] = True
 

@@ -14,6 +14,7 @@ from offgrid_tools.sim.users.person import Person
 POLL_US = SECOND
 PAUSES_MAX_US = (3 * SECOND, 3 * SECOND, 100 * MS)  # the last is in a hurry
 JOB_TIMEOUT_MS = 5_000
+PROGRAM_CHANCE = 0.4  # of work that would show if it were done twice
 MODES = (  # as people choose: mostly whatever the config says
     jobs_pb2.DISPATCH_MODE_UNSPECIFIED,
     jobs_pb2.DISPATCH_MODE_UNSPECIFIED,
@@ -66,7 +67,11 @@ class JobUser(Person):
 
     def _create(self, number: int) -> None:
         work = f"{self._name} {number} {self._engine.rng.random()}".encode()
-        payload = jobs_pb2.JobPayload(wasm=jobs_pb2.WasmTask(module=b"(module)"), input=work)
+        payload = jobs_pb2.JobPayload(input=work)
+        if self._engine.rng.random() < PROGRAM_CHANCE:
+            payload.process.command = "tool"
+        else:
+            payload.wasm.module = b"(module)"
         self._monitor.jobs.expect(payload)
         request = jobs_pb2.CreateJobRequest(
             task_id=self._task, payload=payload, timeout_ms=JOB_TIMEOUT_MS, request_id=f"{self._name}-j{number}"
