@@ -48,7 +48,7 @@ class Lane:
 
     def __init__(self, node: str) -> None:
         self._node = node
-        self._number = 0
+        self._number = self._answers = self._messages = 0
         self._late_in_a_row = 0
         self._give_up: Callable[[], object] = lambda: None
         self._loop = asyncio.get_running_loop()
@@ -121,9 +121,12 @@ class Lane:
     def _on_message(self, raw: object) -> None:
         """Raises DecodeError, and PeerFault for answers to what was never asked."""
         answers = lane_pb2.CarryResponse.FromString(raw).answers if isinstance(raw, bytes) else ()
-        if len(answers) > ITEMS_MAX:
-            raise PeerFault(f"{len(answers)} answers in one message, at most {ITEMS_MAX} are allowed")
-        self._late_in_a_row = 0
+        self._answers += len(answers)
+        if len(answers) > ITEMS_MAX or self._answers > self._number:
+            raise PeerFault(f"{self._answers} answers to {self._number} calls, {len(answers)} of them in one message")
+        if not answers and self._messages:
+            raise PeerFault("a message without answers")
+        self._messages, self._late_in_a_row = self._messages + 1, 0
         for answer in answers:
             if not 0 < answer.number <= self._number:
                 raise PeerFault(f"an answer to call {answer.number}, and the last one was {self._number}")

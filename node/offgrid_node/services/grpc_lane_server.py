@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import grpc
 from google.protobuf.message import DecodeError, Message
@@ -25,6 +26,7 @@ from offgrid_node.services.packet_status import fault_to_bytes
 from offgrid_node.services.router import METHODS, Outcome, Router
 from offgrid_node.services.stream import Stream
 
+LANES_MAX = 4  # of one caller: it needs one, and for a moment two when its connection changes
 LANE_MESSAGE_BYTES_MAX = 2 * (MESSAGE_BYTES + LANE_CALL_BYTES_MAX)  # twice what our own side ever sends
 CALLS_IN_A_ROW = 16  # before others in the loop have their turn
 ANSWERS_MAX = 1_024  # that wait to be written; with more, no further calls are read
@@ -37,6 +39,7 @@ def lane_handlers(
     gate: Gate, router: Router, running: Running, on_refused: Callable[[Fault], None] | None = None
 ) -> Handlers:
     """By path; `on_refused` as `Calls` has it."""
+    open_lanes: Counter[str] = Counter()
 
     async def carry(_: object, context: Context) -> None:
         async def serve() -> None:
@@ -47,7 +50,7 @@ def lane_handlers(
                     on_refused(fault)
                 raise
             lane = _Lane(gate, router, context, on_refused)
-            with running.stream(caller, lane.end):
+            with running.stream(caller, lane.end), _one_of(open_lanes, str(caller)):
                 await lane.run()
 
         await answer_faults(CARRY, context, serve())
@@ -205,6 +208,20 @@ class _Lane:
             await asyncio.wait((waiting, writing), return_when=asyncio.FIRST_COMPLETED)
         finally:
             waiting.cancel()
+
+
+@contextmanager
+def _one_of(open_lanes: Counter[str], caller: str) -> Iterator[None]:
+    """Raises Exhausted when the caller has as many as it may."""
+    if open_lanes[caller] >= LANES_MAX:
+        raise Exhausted(f"{caller} has {LANES_MAX} lanes open, no more are allowed", reason="TooManyLanes")
+    open_lanes[caller] += 1
+    try:
+        yield
+    finally:
+        open_lanes[caller] -= 1
+        if not open_lanes[caller]:
+            del open_lanes[caller]
 
 
 def _calls_in(raw: object) -> list[lane_pb2.LaneCall]:

@@ -145,9 +145,9 @@ class GrpcRoad:
 
     def _by_lane(self, node: str, method: str, request: Message, timeout_s: float, done: Done) -> bool:
         """Whether an open lane has taken the call."""
-        key, known = self._lane_of.get(node), METHODS.get(method)
-        lane = self._lanes.get(key) if key is not None else None
-        if key is None or lane is None or not lane.has_room or known is None or known.streaming:
+        key, known = self._lane_of.get(node, (node, "")), METHODS.get(method)
+        lane = self._lanes.get(key)
+        if key not in self._links or lane is None or not lane.has_room or known is None or known.streaming:
             return False
         data = request.SerializeToString()
         if len(data) > LANE_CALL_BYTES_MAX:

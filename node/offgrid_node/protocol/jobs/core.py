@@ -151,8 +151,9 @@ class Core:
         outcomes, over = {}, set()
         if isinstance(answer.reply, Started):
             outcomes = {(outcome.job_id, outcome.attempt): outcome for outcome in answer.reply.outcomes}
-            over = {report.key for report in answer.reply.reports}
-            for report in answer.reply.reports:
+            known = [report for report in answer.reply.reports if not self._comes_too_early(tag.node, report)]
+            over = {report.key for report in known}
+            for report in known:
                 self._on_report(tag.node, report, now, rng)
                 self._post.settling.add(tag.node, report.key, now.mono_ms)
         for key in tag.keys:

@@ -10,7 +10,6 @@ What is kept of a receipt is its body; it is signed each time it is sent, togeth
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.clock import Now
@@ -21,10 +20,11 @@ from offgrid_node.protocol.events import BROKER, HOST, ObjectAdded
 from offgrid_node.protocol.jobs.bounds import DETAIL_CHARS_MAX, PRICE_MAX
 from offgrid_node.protocol.jobs.commands import Start, StartJobs
 from offgrid_node.protocol.jobs.fence import Fence
+from offgrid_node.protocol.jobs.leases import Held, Lease, Unsettled
 from offgrid_node.protocol.jobs.needs import leaves_traces
 from offgrid_node.protocol.jobs.orders import ClaimKey, JobOrder, row_key
 from offgrid_node.protocol.jobs.peers import Peers
-from offgrid_node.protocol.jobs.post import CALL_BYTES_MAX, CALL_TIMEOUT_MAX_MS, Post, Tag
+from offgrid_node.protocol.jobs.post import CALL_TIMEOUT_MAX_MS, Post, Tag
 from offgrid_node.protocol.jobs.receipts import COMPLETED, FAILED, ReceiptBody, result_digest, sign_receipts
 from offgrid_node.protocol.jobs.settings import JobsSettings
 from offgrid_node.protocol.objects.manifest import Manifest
@@ -40,42 +40,7 @@ OFFER_RETRY_MS = 100  # doubled up to the refresh: a broker refuses until gossip
 REPORT_RETRY_MS, REPORT_RETRY_MAX_MS = 500, 30_000
 HOLD_MS = 5  # how long a start waits for its work, so that its answer may bring what came of it
 UNSETTLED_MS = 2_000  # after which a report that went with an answer is sent by itself
-REPORTS_MAX = 10_000  # receipts a core has not acknowledged; beyond it no new work is taken
 OFFER_TIMER: ClaimKey = ("", "", 0)
-
-
-@dataclass(slots=True)
-class Lease:
-    """An attempt that was taken on; `report` once its work is over."""
-
-    order: JobOrder
-    body: bytes  # of the order
-    price_micro: int
-    report: jobs_pb2.AttemptReport | None = None
-    kept: bool = True  # is a row; what is quick and leaves no traces becomes one with its report
-    added: ObjectAdded | None = None  # a large output of this node's own job
-
-    def row(self) -> jobs_pb2.HostLease:
-        return jobs_pb2.HostLease(order=self.body, price_micro=self.price_micro, report=self.report)
-
-    @classmethod
-    def of_row(cls, row: jobs_pb2.HostLease) -> Lease:
-        return cls(
-            JobOrder.decode(row.order), row.order, row.price_micro, row.report if row.HasField("report") else None
-        )
-
-
-@dataclass(slots=True)
-class Held:
-    """A start that is not answered yet: its work may be over in a moment. `open` are the attempts of which that is
-    not known."""
-
-    ticket: int
-    outcomes: list[jobs_pb2.StartOutcome]
-    open: set[ClaimKey]
-    due_ms: int
-    room_bytes: int = CALL_BYTES_MAX
-    reports: list[jobs_pb2.AttemptReport] = field(default_factory=list)
 
 
 class Host:
@@ -101,6 +66,7 @@ class Host:
         self._newest: dict[tuple[str, str], int] = {}
         self._fence = Fence(post)
         self._held: dict[ClaimKey, Held] = {}
+        self._unsettled = Unsettled()
         self._local: list[tuple[jobs_pb2.AttemptReport, ObjectAdded | None]] = []
 
     def load(self, rows: Rows, now: Now) -> None:
@@ -114,6 +80,8 @@ class Host:
             key = lease.order.key
             self._leases[key] = lease
             self._newest[key[:2]] = max(key[2], self._newest.get(key[:2], 0))
+            if lease.report is not None:
+                self._unsettled.add(key[0], lease.report)
             if key not in executing or lease.report is not None:
                 self._timers.set(key, now.mono_ms)
         self._timers.set(OFFER_TIMER, now.mono_ms)
@@ -146,7 +114,7 @@ class Host:
             return f"{order.needs!r} is not offered"
         if price_micro < price_of(settings.price_micro, order.size_tokens):
             return "the price is below this host's offer"
-        if len(self._leases) - len(self._running) >= REPORTS_MAX:
+        if self._unsettled.is_full(order.core):
             return "too many receipts wait to be acknowledged"
         if not self.slots_free and order.key not in self._running:
             return "busy"
@@ -156,9 +124,10 @@ class Host:
 
     def on_start(self, ticket: int, command: StartJobs, now: Now) -> None:
         """Answered once the work is taken on durably; a moment later with what came of it, where it was quick."""
-        for job_id, attempt in command.settled:
-            self.forget((command.core, job_id, attempt), now)
-        outcomes, taken, own = [], set(), command.core == self._settings.node_id
+        for key in ((command.core, *over) for over in command.settled):
+            if (lease := self._leases.get(key)) is not None and lease.report is not None:
+                self.forget(key, now)
+        outcomes, taken, own = [], dict[ClaimKey, None](), command.core == self._settings.node_id
         for start in command.starts:
             key = start.order.key
             refusal = "" if key in self._leases else self.refusal(start.order, start.price_micro)
@@ -168,7 +137,7 @@ class Host:
                 self._offer_due = True  # the broker thinks otherwise: tell it
             elif not refusal and key not in self._leases:
                 self.take(start, kept=own or leaves_traces(start.payload) or start.payload.HasField("input_object"))
-                taken.add(key)
+                taken[key] = None
             elif not refusal:
                 self._keep(self._leases[key])  # said again before the first was answered
         if not taken or own:
@@ -196,7 +165,7 @@ class Host:
         held = self._held.pop(key, None)
         if held is None:
             return False
-        held.open.discard(key)
+        held.open.pop(key, None)
         size_bytes = report.ByteSize()
         fits = not report.blob and size_bytes <= held.room_bytes
         if fits:
@@ -227,8 +196,11 @@ class Host:
             lease = self._leases.get(key)
             self._running.discard(key)
             if lease is None or lease.report is not None:
+                if end.blob:
+                    self._post.drop_blob(Manifest.decode(end.blob).object_id)
                 continue
             lease.report, lease.added = self._report(end, lease), end.added
+            self._unsettled.add(key[0], lease.report)
             if end.blob:
                 self._post.put_bytes(RESULT_BLOBS, _blob_id(lease.report).encode(), b"")
             self._event(EventType.JOB_EXECUTED, lease, lease.report.error or lease.report.result.status)
@@ -292,6 +264,8 @@ class Host:
         if lease is not None:
             if self._newest.get(key[:2]) == key[2]:
                 del self._newest[key[:2]]
+            if lease.report is not None:
+                self._unsettled.remove(key[0], lease.report)
             self._retries.pop(key, None)
             self._timers.cancel(key)
             self._fence.settle(key, now)
@@ -380,11 +354,17 @@ class Host:
             error="HostRestarted",
             error_detail="the host restarted while it ran the attempt",
         )
+        self._unsettled.add(lease.order.core, lease.report)
         self._event(EventType.JOB_EXECUTED, lease, "HostRestarted")
 
     def _keep_and_send(self, lease: Lease, now: Now) -> None:
         assert lease.report is not None
         key, lease.kept = lease.order.key, True
+        if key[0] == self._settings.node_id and lease.report.result.output_object and lease.added is None:
+            # What it was to become is forgotten: the bytes may be anywhere.
+            lease.report.ClearField("result")
+            lease.report.error = "ResultNotKept"
+            lease.report.error_detail = "the node restarted before its output had become an object"
         self._post.put(LEASES, row_key(key), lease.row())
         # Should even the end of the call get lost.
         self._timers.set(key, now.mono_ms + CALL_TIMEOUT_MAX_MS + REPORT_RETRY_MS)

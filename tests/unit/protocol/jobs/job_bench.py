@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from random import Random
-from typing import TypeVar
+from types import SimpleNamespace
+from typing import Any, TypeVar
 
 from google.protobuf.message import Message
 
@@ -348,8 +349,12 @@ class CoreBench(Bench):
         self.host.on_start(3, StartCommand(OWNER.node_id, starts), self.now)
         self.settle()
 
-    def finish_here(self, job_id: str) -> None:
-        self.host.on_executed([Executed(OWNER.node_id, job_id, 1, b"", b"", 0, "", "", 1, "test/1")], self.now)
+    def finish_here(self, job_id: str, output_object: str = "") -> None:
+        """With a large output the host brings along what that is to become."""
+        body = SimpleNamespace(object_id=output_object, size_bytes=1_000_000)
+        added: Any = SimpleNamespace(body=body) if output_object else None
+        end = Executed(OWNER.node_id, job_id, 1, b"", b"", 0, "", "", 1, "test/1", added=added)
+        self.host.on_executed([end], self.now)
         self._hand_over()
 
     def _hand_over(self) -> None:

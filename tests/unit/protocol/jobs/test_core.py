@@ -110,6 +110,22 @@ class TestAwards:
         bench.wait(2 * REPORT_RETRY_MS)
         assert (bench.row(job_id).state, bench.row(job_id).attempt) == (COMPLETED, 1)
 
+    def test_in_doubt_do_not_complete_a_job_whose_large_output_was_forgotten(self) -> None:
+        """What the output was to become is in memory until the job ends."""
+        bench = CoreBench()
+        job_id = bench.submitted()
+        bench.clears(award(job_id, OWNER.node_id))
+        bench.start_here(job_id)
+        bench.restart(still_at_work=[(OWNER.node_id, job_id, 1)])
+        bench.finish_here(job_id, output_object="o-large")
+        bench.restart()
+        bench.wait(0)
+        bench.clears(award(job_id, OWNER.node_id))
+        bench.wait(2 * REPORT_RETRY_MS)
+        job = bench.row(job_id)
+        assert (job.state, job.attempt) == (QUEUED, 2)
+        assert job.attempts[0].outcome.startswith("ResultNotKept")
+
     def test_in_doubt_are_asked_for_as_soon_as_their_broker_comes(self) -> None:
         bench = CoreBench()
         bench.awarded()
@@ -405,6 +421,18 @@ class TestReportsThatComeWithTheAnswerToAStart:
         bench.answers_start_with(report_of(bench.job(job_id)))
         bench.wait(PATIENCE_MS)
         assert self.settled(bench)[2:] == [[(job_id, 1)]], "a call with nothing to start"
+
+    def test_that_come_too_early_are_neither_accepted_nor_settled(self) -> None:
+        bench = CoreBench()
+        job_id = bench.awarded()
+        report = report_of(bench.job(job_id))
+        bench.restart()
+        bench.answers_start_with(report)
+        bench.wait(PATIENCE_MS)
+        assert self.settled(bench) == [[]]
+        bench.clears(award(job_id))
+        bench.report(report)
+        assert bench.row(job_id).state == COMPLETED
 
     def test_of_attempts_of_another_host_are_not_accepted(self) -> None:
         bench = CoreBench()

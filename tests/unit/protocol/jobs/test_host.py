@@ -7,11 +7,12 @@ from job_bench import OWNER, RIVAL, WORKER, Disk, HostBench
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.clock import Now
-from offgrid_node.protocol.effects import Reply
-from offgrid_node.protocol.jobs import host
+from offgrid_node.protocol.effects import DropBlob, Reply
+from offgrid_node.protocol.jobs import leases
 from offgrid_node.protocol.jobs.fence import FENCES, Fence
 from offgrid_node.protocol.jobs.host import HOLD_MS, LEASES, REPORT_RETRY_MS, UNSETTLED_MS
-from offgrid_node.protocol.jobs.post import CALL_BYTES_MAX, LATE_MS
+from offgrid_node.protocol.jobs.leases import ANSWER_BYTES_MAX
+from offgrid_node.protocol.jobs.post import LATE_MS
 from offgrid_node.protocol.jobs.receipts import RECEIPTS
 from offgrid_node.protocol.objects.manifest import COPY, Manifest
 from offgrid_tools.sim.crypto import sim_verify
@@ -152,6 +153,26 @@ class TestWorkThatIsOverWithinAMoment:
         assert bench.calls("ReportResults") == []
         assert bench.start(OWNER, "j-1").endswith("is over here")
 
+    def test_is_not_settled_before_it_has_ended(self) -> None:
+        """Whoever says so would make the host forget work that goes on."""
+        bench = HostBench()
+        bench.begin(OWNER, "j-1")
+        bench.begin(OWNER, settled=[("j-1", 1)])
+        bench.wait(HOLD_MS)
+        assert len(list(bench.disk.scan(LEASES))) == 1
+        bench.finish(*bench.executions())
+        assert reports(bench) == {OWNER.node_id: [("j-1", 1, b"done")]}
+
+    def test_whose_lease_is_forgotten_leaves_no_bytes_behind(self) -> None:
+        bench = HostBench()
+        bench.begin(OWNER, "j-1")
+        [work] = bench.executions()
+        bench.restart(still_at_work=[(OWNER.node_id, "j-1", 1)])
+        bench.finish(work, blob=BLOB)
+        assert [effect.object_id for effect in bench.effects if isinstance(effect, DropBlob)] == [
+            Manifest.decode(BLOB).object_id
+        ]
+
     def test_is_reported_by_itself_when_it_is_not_settled_soon(self) -> None:
         bench = HostBench()
         bench.begin(OWNER, "j-1")
@@ -163,8 +184,8 @@ class TestWorkThatIsOverWithinAMoment:
         bench = HostBench(slots=3)
         bench.begin(OWNER, "j-1", "j-2", "j-3")
         first, second, third = bench.executions()
-        bench.finish(first, sealed=bytes(CALL_BYTES_MAX * 2 // 3))
-        bench.finish(second, sealed=bytes(CALL_BYTES_MAX * 2 // 3))
+        bench.finish(first, sealed=bytes(ANSWER_BYTES_MAX * 2 // 3))
+        bench.finish(second, sealed=bytes(ANSWER_BYTES_MAX * 2 // 3))
         bench.finish(third, blob=BLOB)
         assert [report.job_id for report in self.answer(bench).reports] == ["j-1"]
         assert [job_id for job_id, *_ in reports(bench)[OWNER.node_id]] == ["j-2", "j-3"]
@@ -220,14 +241,22 @@ class TestWorkThatIsOverWithinAMoment:
         assert self.is_answered(bench)
 
 
-def test_no_work_is_taken_beyond_the_receipts_that_wait_to_be_acknowledged(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(host, "REPORTS_MAX", 20)
-    bench = HostBench(slots=20)
-    for number in range(20):
-        assert bench.start(OWNER, f"j-{number}") == ""
-    assert bench.start(OWNER, "j-more") == "busy"
+def test_a_core_gets_no_more_work_than_it_settles_and_keeps_nobody_else_from_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(leases, "REPORTS_MAX", 2)
+    monkeypatch.setattr(leases, "REPORT_BYTES_MAX", 1_000)
+    bench = HostBench(slots=9)
+    full = "too many receipts wait to be acknowledged"
+    for job_id in ("j-0", "j-1"):
+        assert bench.start(OWNER, job_id) == ""
     bench.finish(*bench.executions())
-    assert bench.start(OWNER, "j-more") == "too many receipts wait to be acknowledged"
+    assert bench.start(OWNER, "j-more") == full
+    bench.restart()
+    assert bench.start(OWNER, "j-more") == full, "as its rows say"
+    assert bench.start(RIVAL) == ""
+    bench.finish(bench.executions()[-1], sealed=bytes(1_000))
+    assert bench.start(RIVAL, "j-more") == full, "by their bytes as well"
     bench.acknowledge(OWNER, "j-0", 1)
     assert bench.start(OWNER, "j-more") == ""
 
