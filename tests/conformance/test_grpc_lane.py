@@ -3,133 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections import Counter
 from pathlib import Path
 
-import grpc
 import pytest
-from carrier_world import ALICE, BOB, SERVER, STATUS, TLS, World, run, world_in
+from carrier_world import ALICE, SERVER, STATUS, run, world_in
 from google.protobuf.message import Message
+from lane_world import (
+    OFFER,
+    PING,
+    PONG,
+    Stream,
+    deaf_lane,
+    heard,
+    later,
+    on_the_way,
+    until,
+)
 
 from offgrid.v1 import jobs_pb2, lane_pb2, mesh_pb2
-from offgrid_node.protocol.errors import Exhausted, Fault, NotFound, OutcomeUnknown, PermissionDenied, Unavailable
+from offgrid_node.protocol.errors import Exhausted, Fault, OutcomeUnknown, PermissionDenied, Unavailable
 from offgrid_node.runtime import Ticket
 from offgrid_node.services.budget import Limits
 from offgrid_node.services.caller import Caller, Kind
-from offgrid_node.services.grpc_calls import RpcHandler
-from offgrid_node.services.grpc_gate import Context
-from offgrid_node.services.grpc_lane import CARRY, LANE_CALL_BYTES_MAX, LANE_CALLS_MAX, LATE_MAX, Lane
-from offgrid_node.services.grpc_lane_server import LANES_MAX
-from offgrid_node.services.grpc_road import GrpcRoad
+from offgrid_node.services.grpc_lane import CARRY, LANE_CALL_BYTES_MAX, LANE_CALLS_MAX, LATE_MAX
 from offgrid_node.services.packet_methods import METHOD_NUMBERS
-from offgrid_node.services.packet_status import fault_from_bytes
 from offgrid_node.services.router import METHODS
-
-PING, OFFER = "MeshService/Ping", "MarketService/PostOffer"
-PONG = mesh_pb2.PingResponse(members_digest=b"pong")
-Stream = grpc.aio.StreamStreamCall
-MANY_CALLS = lane_pb2.CarryRequest(calls=[lane_pb2.LaneCall()] * 2_000).SerializeToString()
-
-
-class Directory:
-    """Knows SERVER alone."""
-
-    def __init__(self, world: World) -> None:
-        self._world = world
-
-        self.knows = True
-
-    def addresses(self, node: str) -> list[str]:
-        return [f"127.0.0.1:{self._world.mesh}"] if self.knows else []
-
-    def certificate(self, node: str) -> bytes | None:
-        return TLS[SERVER.node_id].identity_der if node == SERVER.node_id and self.knows else None
-
-
-class Traveller:
-    """ALICE's road to SERVER."""
-
-    def __init__(self, world: World) -> None:
-        self.directory = Directory(world)
-        self.road = GrpcRoad(TLS[ALICE.node_id], lambda: self.directory)
-
-    def start(
-        self, method: str = PING, request: Message | None = None, timeout_ms: int = 5_000
-    ) -> asyncio.Future[Message | Fault]:
-        end: asyncio.Future[Message | Fault] = asyncio.get_running_loop().create_future()
-        asked = mesh_pb2.PingRequest() if request is None else request
-        self.road.call(SERVER.node_id, f"offgrid.v1.{method}", asked, timeout_ms, end.set_result)
-        return end
-
-    async def open_lane(self) -> None:
-        await self.start()
-        await until(lambda: self.road.lanes)
-
-
-@asynccontextmanager
-async def on_the_way(folder: Path, limits: Limits | None = None) -> AsyncIterator[tuple[World, Traveller]]:
-    """With the lane open."""
-    async with world_in(folder, limits or Limits()) as world:
-        world.answers[PING] = lambda caller, request: PONG
-        alice = Traveller(world)
-        await alice.open_lane()
-        try:
-            yield world, alice
-        finally:
-            await alice.road.close()
-
-
-@asynccontextmanager
-async def deaf_lane(answer: bytes | None = None) -> AsyncIterator[Lane]:
-    """An open lane to somebody who reads nothing, or, with an `answer`, one message and gives that."""
-
-    async def carry(_: object, context: Context) -> None:
-        await context.write(b"")
-        if answer is not None:
-            await context.read()
-            await context.write(answer)
-        await asyncio.sleep(60)
-
-    class Deaf(grpc.GenericRpcHandler):
-        def service(self, handler_call_details: grpc.HandlerCallDetails) -> RpcHandler:
-            return grpc.stream_stream_rpc_method_handler(carry)
-
-    server = grpc.aio.server(handlers=[Deaf()])
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    lane = Lane("deaf")
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        life = asyncio.ensure_future(lane.run(channel))
-        await until(lambda: lane.is_open)
-        try:
-            yield lane
-        finally:
-            life.cancel()
-            await server.stop(0)
-
-
-def later(tickets: list[Ticket]) -> Callable[[Caller, Message], Ticket]:
-    """An answer that a test gives."""
-
-    def answer(caller: Caller, request: Message) -> Ticket:
-        tickets.append(Ticket())
-        return tickets[-1]
-
-    return answer
-
-
-async def heard(stream: Stream[bytes, bytes]) -> list[lane_pb2.LaneAnswer]:
-    """The answers of the next message."""
-    raw = await stream.read()
-    assert isinstance(raw, bytes), "the lane has ended"
-    return list(lane_pb2.CarryResponse.FromString(raw).answers)
-
-
-async def until(question: Callable[[], object]) -> None:
-    while not question():  # noqa: ASYNC110 - what is waited for has no event of its own
-        await asyncio.sleep(0.01)
 
 
 class TestCalls:
@@ -372,195 +271,6 @@ class TestTheEnd:
                 await until(lambda: not alice.road.lanes)
                 assert await alice.start() == PONG
                 await until(lambda: alice.road.lanes)
-
-        run(scenario())
-
-
-class TestBounds:
-    """What no honest caller would send."""
-
-    @asynccontextmanager
-    async def raw(self, folder: Path, limits: Limits) -> AsyncIterator[tuple[World, Stream[bytes, bytes]]]:
-        async with world_in(folder, limits) as world:
-            stream: Stream[bytes, bytes] = world.member(BOB).channel.stream_stream(CARRY)(timeout=20)
-            assert await stream.read() == b"", "it is open"
-            yield world, stream
-            stream.cancel()
-
-    async def answers(self, stream: Stream[bytes, bytes], *calls: lane_pb2.LaneCall) -> list[lane_pb2.LaneAnswer]:
-        await stream.write(lane_pb2.CarryRequest(calls=calls).SerializeToString())
-        found: list[lane_pb2.LaneAnswer] = []
-        while len(found) < len(calls):
-            found += await heard(stream)
-        return sorted(found, key=lambda answer: answer.number)
-
-    def test_calls_are_counted_one_by_one_and_come_back_when_others_have_ended(self, tmp_path: Path) -> None:
-        async def scenario() -> None:
-            async with self.raw(tmp_path, Limits(calls_in_flight=3)) as (world, stream):
-                tickets: list[Ticket] = []
-                world.answers[PING] = later(tickets)
-                calls = [lane_pb2.LaneCall(number=n, method=METHOD_NUMBERS[f"offgrid.v1.{PING}"]) for n in range(3)]
-                await stream.write(lane_pb2.CarryRequest(calls=calls).SerializeToString())
-                [refused] = await heard(stream)
-                assert (refused.number, fault_from_bytes(refused.status).reason) == (2, "TooManyCalls")
-                for ticket in tickets:
-                    ticket.resolve(PONG)
-                await stream.read()
-                again = asyncio.ensure_future(self.answers(stream, calls[2]))
-                await until(lambda: len(tickets) == 3)
-                tickets[2].resolve(PONG)
-                [answer] = await again
-                assert answer.response == PONG.SerializeToString()
-
-        run(scenario())
-
-    def test_the_lane_itself_is_a_call_and_its_opening_is_rated(self, tmp_path: Path) -> None:
-        async def scenario() -> None:
-            async with self.raw(tmp_path, Limits(calls_per_s=0.1, burst_calls=2)) as (world, _):
-                client = world.member(BOB)
-                second: Stream[bytes, bytes] = client.channel.stream_stream(CARRY)(timeout=20)
-                assert await second.read() == b""
-                third: Stream[bytes, bytes] = client.channel.stream_stream(CARRY)(timeout=20)
-                assert await third.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-                assert [fault.reason for fault in world.refused] == ["RateLimited"]
-
-        run(scenario())
-
-    def test_who_asks_too_often_is_told_so_and_not_heard_before_it_may_come_back(self, tmp_path: Path) -> None:
-        async def scenario() -> None:
-            async with self.raw(tmp_path, Limits(calls_per_s=2, burst_calls=2)) as (world, stream):
-                call = lane_pb2.LaneCall(number=1, method=METHOD_NUMBERS[f"offgrid.v1.{PING}"])
-                began = asyncio.get_running_loop().time()
-                reasons = []
-                for _ in range(4):
-                    [answer] = await self.answers(stream, call)
-                    reasons.append(fault_from_bytes(answer.status).reason if answer.status else "")
-                assert reasons[:2] == ["", "RateLimited"]
-                assert asyncio.get_running_loop().time() - began > 0.4
-                assert "RateLimited" in [fault.reason for fault in world.refused]
-
-        run(scenario())
-
-    def test_answers_that_are_not_taken_count_as_bytes_in_flight(self, tmp_path: Path) -> None:
-        async def scenario() -> None:
-            async with self.raw(tmp_path, Limits(bytes_in_flight=4_000_000)) as (world, stream):
-                large = mesh_pb2.PingResponse(members_digest=bytes(3_000_000))
-                world.answers[PING] = lambda caller, request: large
-                request = mesh_pb2.PingRequest(members_digest=bytes(100)).SerializeToString()
-                call = lane_pb2.LaneCall(method=METHOD_NUMBERS[f"offgrid.v1.{PING}"], request=request)
-                await stream.write(lane_pb2.CarryRequest(calls=[call] * 3).SerializeToString())
-                await until(lambda: world.refused)
-                assert world.refused[0].reason == "TooManyBytes"
-
-        run(scenario())
-
-    def test_bytes_are_counted_too(self, tmp_path: Path) -> None:
-        async def scenario() -> None:
-            async with self.raw(tmp_path, Limits(bytes_in_flight=100_000)) as (world, stream):
-                world.answers[PING] = later([])
-                number = METHOD_NUMBERS[f"offgrid.v1.{PING}"]
-                request = mesh_pb2.PingRequest(members_digest=bytes(60_000)).SerializeToString()
-                calls = [lane_pb2.LaneCall(number=n, method=number, request=request) for n in range(2)]
-                await stream.write(lane_pb2.CarryRequest(calls=calls).SerializeToString())
-                [refused] = await heard(stream)
-                assert (refused.number, fault_from_bytes(refused.status).reason) == (1, "TooManyBytes")
-
-        run(scenario())
-
-    @pytest.mark.parametrize(
-        ("method", "size_bytes", "fault", "reason"),
-        [
-            (0x7777, 0, NotFound, "UnknownMethod"),
-            (METHOD_NUMBERS["offgrid.v1.StateService/WatchEvents"], 0, PermissionDenied, "AccessDenied"),
-            (METHOD_NUMBERS["offgrid.v1.JobService/RunJobs"], 0, PermissionDenied, "AccessDenied"),
-            (METHOD_NUMBERS[f"offgrid.v1.{PING}"], LANE_CALL_BYTES_MAX + 1, Exhausted, "RequestTooLarge"),
-        ],
-        ids=["a method that there is not", "a stream", "the owner's own", "a large request"],
-    )
-    def test_a_call_that_may_not_be_is_refused_in_words(
-        self, tmp_path: Path, method: int, size_bytes: int, fault: type[Fault], reason: str
-    ) -> None:
-        async def scenario() -> None:
-            async with self.raw(tmp_path, Limits()) as (_, stream):
-                [answer] = await self.answers(
-                    stream, lane_pb2.LaneCall(number=1, method=method, request=bytes(size_bytes))
-                )
-                refused = fault_from_bytes(answer.status)
-                assert (type(refused), refused.reason) == (fault, reason)
-
-        run(scenario())
-
-    @pytest.mark.parametrize(
-        "junk",
-        [
-            b"\xff\xff",
-            lane_pb2.CarryRequest(calls=[lane_pb2.LaneCall()] * 2_000).SerializeToString(),
-            b"",
-            bytes(2**20),
-        ],
-        ids=["no message", "too many calls", "no calls", "too large to be taken apart"],
-    )
-    def test_a_message_that_is_none_ends_the_lane(self, tmp_path: Path, junk: bytes) -> None:
-        async def scenario() -> None:
-            async with self.raw(tmp_path, Limits()) as (_, stream):
-                await stream.write(junk)
-                assert await stream.code() is grpc.StatusCode.INVALID_ARGUMENT
-
-        run(scenario())
-
-    def test_for_a_caller_that_reads_no_answers_few_are_kept(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        longest = 0
-
-        class Watched(deque[object]):
-            def append(self, item: object) -> None:
-                nonlocal longest
-                super().append(item)
-                longest = max(longest, len(self))
-
-        async def scenario() -> None:
-            monkeypatch.setattr("offgrid_node.services.grpc_lane_server.ANSWERS_MAX", 4)
-            monkeypatch.setattr("offgrid_node.services.grpc_lane_server.deque", Watched)
-            async with self.raw(tmp_path, Limits()) as (world, stream):
-                large = mesh_pb2.PingResponse(members_digest=bytes(3_000_000))
-                world.answers[PING] = lambda caller, request: large
-                ping = lane_pb2.LaneCall(method=METHOD_NUMBERS[f"offgrid.v1.{PING}"])
-                unknown = lane_pb2.LaneCall(method=0x7777)
-                await stream.write(lane_pb2.CarryRequest(calls=[ping] * 4).SerializeToString())
-                for _ in range(50):
-                    await stream.write(lane_pb2.CarryRequest(calls=[unknown] * 10).SerializeToString())
-                await asyncio.sleep(0.2)
-                assert 4 < longest <= 4 + 2 * 10
-
-        run(scenario())
-
-    def test_strangers_at_the_door_find_none(self, tmp_path: Path) -> None:
-        async def scenario() -> None:
-            async with world_in(tmp_path) as world:
-                stream: Stream[bytes, bytes] = world.stranger().channel.stream_stream(CARRY)(timeout=20)
-                with pytest.raises(grpc.aio.AioRpcError) as ended:
-                    await stream.read()
-                assert ended.value.code() is grpc.StatusCode.UNIMPLEMENTED
-
-        run(scenario())
-
-    def test_a_caller_may_open_only_a_few(self, tmp_path: Path) -> None:
-        async def scenario() -> None:
-            async with self.raw(tmp_path, Limits()) as (world, first):
-                client = world.member(BOB)
-                others: list[Stream[bytes, bytes]] = [
-                    client.channel.stream_stream(CARRY)(timeout=20) for _ in range(LANES_MAX - 1)
-                ]
-                for stream in others:
-                    assert await stream.read() == b""
-                one_more: Stream[bytes, bytes] = client.channel.stream_stream(CARRY)(timeout=20)
-                assert await one_more.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-                first.cancel()
-                while True:
-                    again: Stream[bytes, bytes] = client.channel.stream_stream(CARRY)(timeout=20)
-                    if await again.read() == b"":
-                        break
 
         run(scenario())
 

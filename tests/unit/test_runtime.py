@@ -1,4 +1,7 @@
-"""The one writer: durable before visible, one transaction a batch, nothing of a failed one leaves."""
+"""The one writer: durable before visible, one transaction a batch, nothing of a failed one leaves.
+
+Long, since it is the whole specification of one machine part, case by case, over one bench.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What a host keeps: only what its owner signed, all of it, and only bytes that are the manifest's."""
+"""What a host keeps: only what its owner signed, all of it, and only bytes that are the manifest's.
+
+Long, since it is the whole specification of one machine part, case by case, over one bench.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The ledger's handlers over real machines and rows: one node that witnesses alone, with a member to pay."""
+"""The ledger's handlers over real machines and rows: one node that witnesses alone, with a member to pay.
+
+Long, since it is the whole specification of one machine part, case by case, over one bench.
+"""
 
 from __future__ import annotations
 

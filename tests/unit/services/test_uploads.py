@@ -1,4 +1,7 @@
-"""What an owner puts: pieces of any size, repeats, restarts, and every refusal."""
+"""What an owner puts: pieces of any size, repeats, restarts, and every refusal.
+
+Long, since it is the whole specification of one machine part, case by case, over one bench.
+"""
 
 from __future__ import annotations
 

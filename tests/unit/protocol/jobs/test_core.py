@@ -1,4 +1,7 @@
-"""The core as a plain object: what it believes of what others say, and where its bounds lie."""
+"""The core as a plain object: what it believes of what others say, and where its bounds lie.
+
+Long, since it is the whole specification of one machine part, case by case, over one bench.
+"""
 
 from __future__ import annotations
 

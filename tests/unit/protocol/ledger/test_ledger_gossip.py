@@ -1,4 +1,7 @@
-"""How blocks come in and spread: orphans, forks, anti-entropy, and nodes that lost their memory."""
+"""How blocks come in and spread: orphans, forks, anti-entropy, and nodes that lost their memory.
+
+Long, since it is the whole specification of one machine part, case by case, over one bench.
+"""
 
 from __future__ import annotations
 

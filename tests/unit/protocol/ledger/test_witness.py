@@ -1,4 +1,7 @@
-"""The rules by which a transaction becomes final, one witness on a bench."""
+"""The rules by which a transaction becomes final, one witness on a bench.
+
+Long, since it is the whole specification of one machine part, case by case, over one bench.
+"""
 
 from __future__ import annotations
 

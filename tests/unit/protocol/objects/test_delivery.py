@@ -1,4 +1,7 @@
-"""The outbox brings every object that was promised to hosts that hold it, whatever fails on the way."""
+"""The outbox brings every object that was promised to hosts that hold it, whatever fails on the way.
+
+Long, since it is the whole specification of one machine part, case by case, over one bench.
+"""
 
 from __future__ import annotations
 
