@@ -3,8 +3,8 @@
 One thread at a time commits (any thread); reads may run beside it on others. A gate is held for each short read and
 for whatever replaces the map (growing, reopening), never across an fsync. After a failed write LMDB would go on as if
 nothing had happened, so the environment is closed, opened again and checked before anything is served (the lesson of
-"Can Applications Recover from fsync Failures?", Rebello et al. 2020). Reading, writing and
-recovering stand in one file because they share gate, writer and environment.
+"Can Applications Recover from fsync Failures?", Rebello et al. 2020). Reading, writing and recovering stand in one file
+because they share gate, writer and environment.
 """
 
 from __future__ import annotations
