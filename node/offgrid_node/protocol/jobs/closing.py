@@ -1,6 +1,7 @@
-"""Attempts that are over and whose brokers have not been told: told along with the next orders, or after a moment.
+"""Attempts that are over and whose brokers, or hosts, have not been told: told along with the next call that brings
+them work, or after a moment.
 
-A broker frees a slot when it hears of it. While orders wait there for a slot, it is told at once.
+A broker frees a slot when it hears of it: while orders wait there for one, it is told at once. A host forgets a report.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ PATIENCE_MS = 50
 
 
 class Closing:
-    """Per broker, oldest first; at most `items_max` go with one call. Lost words heal by the hosts' next offers."""
+    """Per node, oldest first; at most `items_max` go with one call. Lost words heal: a broker hears the hosts' next
+    offers, a host reports again."""
 
     def __init__(self, items_max: int) -> None:
         self._items_max = items_max
@@ -22,30 +24,25 @@ class Closing:
         self._hasty = False
         self.due_ms: int | None = None
 
-    def add(self, broker: str, key: AttemptKey, now_ms: int) -> None:
-        self._over.setdefault(broker, []).append(key)
-        self._hasty = self._hasty or broker in self._busy
+    def add(self, node: str, key: AttemptKey, now_ms: int) -> None:
+        self._over.setdefault(node, []).append(key)
+        self._hasty = self._hasty or node in self._busy
         if self.due_ms is None:
             self.due_ms = now_ms + PATIENCE_MS
 
-    def heard(self, broker: str, queued: int) -> None:
+    def heard(self, node: str, queued: int) -> None:
         """How many orders wait at a broker, of whatever core."""
         if not queued:
-            self._busy.discard(broker)
+            self._busy.discard(node)
         else:
-            self._busy.add(broker)
-            self._hasty = self._hasty or broker in self._over
+            self._busy.add(node)
+            self._hasty = self._hasty or node in self._over
 
-    def forget(self, broker: str) -> None:
-        """It is dead: its leases died with it."""
-        self._over.pop(broker, None)
-        self._busy.discard(broker)
-
-    def take(self, broker: str) -> list[AttemptKey]:
+    def take(self, node: str) -> list[AttemptKey]:
         """What goes along with a call to it."""
-        over = self._over.pop(broker, [])
+        over = self._over.pop(node, [])
         if len(over) > self._items_max:
-            self._over[broker] = over[self._items_max :]
+            self._over[node] = over[self._items_max :]
         if not self._over:
             self.due_ms, self._hasty = None, False
         return over[: self._items_max]
@@ -53,8 +50,8 @@ class Closing:
     def take_due(self, now_ms: int) -> Iterator[tuple[str, list[AttemptKey]]]:
         """What must be told by calls of its own now."""
         due = self.due_ms is not None and now_ms >= self.due_ms
-        brokers = [broker for broker in self._over if due or broker in self._busy] if due or self._hasty else []
+        nodes = [node for node in self._over if due or node in self._busy] if due or self._hasty else []
         self._hasty = False
-        for broker in brokers:
-            while broker in self._over:
-                yield broker, self.take(broker)
+        for node in nodes:
+            while node in self._over:
+                yield node, self.take(node)

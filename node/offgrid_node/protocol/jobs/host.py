@@ -196,7 +196,8 @@ class Host:
             lease = self._leases.get(key)
             self._running.discard(key)
             if lease is None or lease.report is not None:
-                if end.blob:
+                reported = lease.report.blob if lease is not None and lease.report is not None else b""
+                if end.blob and end.blob != reported:
                     self._post.drop_blob(Manifest.decode(end.blob).object_id)
                 continue
             lease.report, lease.added = self._report(end, lease), end.added

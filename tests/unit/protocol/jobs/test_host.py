@@ -173,6 +173,14 @@ class TestWorkThatIsOverWithinAMoment:
             Manifest.decode(BLOB).object_id
         ]
 
+    def test_that_ends_twice_keeps_the_bytes_that_it_reported(self) -> None:
+        bench = HostBench()
+        bench.begin(OWNER, "j-1")
+        [work] = bench.executions()
+        bench.finish(work, blob=BLOB)
+        bench.finish(work, blob=BLOB)
+        assert not any(isinstance(effect, DropBlob) for effect in bench.effects)
+
     def test_is_reported_by_itself_when_it_is_not_settled_soon(self) -> None:
         bench = HostBench()
         bench.begin(OWNER, "j-1")
