@@ -25,6 +25,9 @@ OFFER_BYTES_MAX = 64 * 1024
 OFFER_LISTS_MAX = 1_024  # executors, kinds, labels and held attempts of one offer
 SLOTS_MAX = 1_024
 PRICE_MAX = 10**15
+REQUIREMENTS_CHARS_MAX = 1_024
+PRIORITY_MAX = 100
+AVOID_MAX = 16  # nodes that an order names as not wanted
 
 _WORD = re.compile(r"[A-Za-z][A-Za-z0-9]*\Z")
 
@@ -51,7 +54,13 @@ def check_order(field: str, order: JobOrder) -> None:
         ("job_id", order.job_id, ID_CHARS_MAX),
         ("kind", order.kind, LABEL_CHARS_MAX),
         ("needs", order.needs, LABEL_CHARS_MAX),
+        ("requirements", order.requirements, REQUIREMENTS_CHARS_MAX),
     )
+    if not -PRIORITY_MAX <= order.priority <= PRIORITY_MAX:
+        text = f"{order.priority}; -{PRIORITY_MAX} to {PRIORITY_MAX} are allowed"
+        raise InvalidRequest.field(f"{field}.priority", text)
+    _number(f"{field}.price_max_micro", order.price_max_micro, PRICE_MAX)
+    _number(f"{field}.avoid", len(order.avoid), AVOID_MAX)
 
 
 def check_clearing(field: str, clearing: jobs_pb2.Clearing) -> None:

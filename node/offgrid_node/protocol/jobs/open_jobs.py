@@ -127,6 +127,10 @@ class OpenJobs:
             job.payload_bytes,
             job.payload_digest,
             job.timeout_ms,
+            job.priority,
+            job.price_max_micro,
+            job.requirements,
+            tuple(job.avoid),
         )
 
     def begin(self, now: Now) -> None:

@@ -13,10 +13,11 @@ from offgrid_node.protocol.ids import node_id_bytes, node_id_from
 from offgrid_node.protocol.jobs.batch import BatchKind
 from offgrid_node.protocol.signing import BodyReader, decode_body
 
-ORDERS = BatchKind(b"og.order.v1", b"og.orders.v1")
-VERSION = 1
+ORDERS = BatchKind(b"og.order.v2", b"og.orders.v2")
+VERSION = 2
 DIGEST_BYTES = 32
-_HEAD, _LENGTH, _ATTEMPT, _TAIL = Struct(">B20sH"), Struct(">H"), Struct(">IH"), Struct(">QQ32sI")
+_HEAD, _LENGTH, _ATTEMPT, _TAIL = Struct(">B20sH"), Struct(">H"), Struct(">IH"), Struct(">QQ32sIbQBH")
+_NODE = Struct(">20s")
 
 JOB_ID_BYTES_MAX = 128  # a job id is its core's own choice and stands in the keys of others' rows
 
@@ -30,7 +31,9 @@ def row_key(key: ClaimKey) -> bytes:
 
 
 class JobOrder(NamedTuple):
-    """One attempt of one job. Times in milliseconds, sizes in bytes and tokens."""
+    """One attempt of one job. Times in milliseconds, sizes in bytes and tokens. `requirements` is an expression that a
+    host must satisfy, `avoid` names nodes that must not get it; a higher `priority` is cleared first, of what waits;
+    `price_max_micro` is the most that is paid per million tokens, 0 what the core's config says."""
 
     core: str
     job_id: str
@@ -41,6 +44,10 @@ class JobOrder(NamedTuple):
     payload_bytes: int
     payload_digest: bytes
     timeout_ms: int
+    priority: int = 0
+    price_max_micro: int = 0
+    requirements: str = ""
+    avoid: tuple[str, ...] = ()
 
     @property
     def key(self) -> ClaimKey:
@@ -48,6 +55,7 @@ class JobOrder(NamedTuple):
 
     def encode(self) -> bytes:
         job_id, kind, needs = self.job_id.encode(), self.kind.encode(), self.needs.encode()
+        requirements = self.requirements.encode()
         if len(self.payload_digest) != DIGEST_BYTES:
             raise ValueError(f"a payload digest has {DIGEST_BYTES} bytes, not {len(self.payload_digest)}")
         return b"".join(
@@ -58,7 +66,18 @@ class JobOrder(NamedTuple):
                 kind,
                 _LENGTH.pack(len(needs)),
                 needs,
-                _TAIL.pack(self.size_tokens, self.payload_bytes, self.payload_digest, self.timeout_ms),
+                _TAIL.pack(
+                    self.size_tokens,
+                    self.payload_bytes,
+                    self.payload_digest,
+                    self.timeout_ms,
+                    self.priority,
+                    self.price_max_micro,
+                    len(self.avoid),
+                    len(requirements),
+                ),
+                requirements,
+                *map(node_id_bytes, self.avoid),
             )
         )
 
@@ -77,7 +96,10 @@ class JobOrder(NamedTuple):
         job_id = reader.fixed(length).decode()
         attempt, length = reader.unpack(_ATTEMPT)
         kind, needs = reader.fixed(length).decode(), reader.text()
-        return cls(node_id_from(core), job_id, attempt, kind, needs, *reader.unpack(_TAIL))
+        *plain, avoided, length = reader.unpack(_TAIL)
+        requirements = reader.fixed(length).decode()
+        avoid = tuple(node_id_from(reader.unpack(_NODE)[0]) for _ in range(avoided))
+        return cls(node_id_from(core), job_id, attempt, kind, needs, *plain, requirements, avoid)
 
 
 def payload_digest(payload: bytes) -> bytes:
