@@ -1,4 +1,4 @@
-"""The host's part: a standing offer, leases taken on, work carried out, receipts signed and kept until acknowledged.
+"""The host's part: leases taken on, work carried out, receipts signed and kept until acknowledged.
 
 A lease is durable before its work starts, or at least before its start is answered where the work leaves no traces; a
 receipt is durable before it is sent. After a restart a lease without a receipt is given back (HostRestarted), unless
@@ -16,31 +16,28 @@ from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.effects import Answered, Execute, Executed, Rows
 from offgrid_node.protocol.errors import NotFound, PermissionDenied
 from offgrid_node.protocol.etypes import EventType
-from offgrid_node.protocol.events import BROKER, HOST, ObjectAdded
+from offgrid_node.protocol.events import ObjectAdded
 from offgrid_node.protocol.jobs.bounds import DETAIL_CHARS_MAX, PRICE_MAX
 from offgrid_node.protocol.jobs.commands import Start, StartJobs
 from offgrid_node.protocol.jobs.fence import Fence
 from offgrid_node.protocol.jobs.leases import Held, Lease, Unsettled
 from offgrid_node.protocol.jobs.needs import leaves_traces
+from offgrid_node.protocol.jobs.offering import Offering
 from offgrid_node.protocol.jobs.orders import ClaimKey, JobOrder, row_key
 from offgrid_node.protocol.jobs.peers import Peers
 from offgrid_node.protocol.jobs.post import CALL_TIMEOUT_MAX_MS, Post, Tag
 from offgrid_node.protocol.jobs.receipts import COMPLETED, FAILED, ReceiptBody, result_digest, sign_receipts
 from offgrid_node.protocol.jobs.settings import JobsSettings
 from offgrid_node.protocol.objects.manifest import Manifest
-from offgrid_node.protocol.rng import Rng
 from offgrid_node.protocol.timers import Timers
 
-LEASES, META, EPOCH_KEY = "host_leases", "meta", b"host_epoch"
+LEASES = "host_leases"
 RESULT_BLOBS = (
     "host_result_blobs"  # object id, empty: large outputs that lie here, sealed, until their core has answered
 )
-OFFER_REFRESH_MS = 3_000  # a broker that restarted, or missed a change, knows the offer after this at the latest
-OFFER_RETRY_MS = 100  # doubled up to the refresh: a broker refuses until gossip has told it of this host
 REPORT_RETRY_MS, REPORT_RETRY_MAX_MS = 500, 30_000
 HOLD_MS = 5  # how long a start waits for its work, so that its answer may bring what came of it
 UNSETTLED_MS = 2_000  # after which a report that went with an answer is sent by itself
-OFFER_TIMER: ClaimKey = ("", "", 0)
 
 
 class Host:
@@ -60,9 +57,7 @@ class Host:
         self._running: set[ClaimKey] = set()
         self._retries: dict[ClaimKey, int] = {}
         self._timers: Timers[ClaimKey] = Timers()
-        self._seq = 0
-        self._offer_due = False
-        self._offer_faults = 0
+        self.offering = Offering(settings, peers, post)
         self._newest: dict[tuple[str, str], int] = {}
         self._fence = Fence(post)
         self._held: dict[ClaimKey, Held] = {}
@@ -70,8 +65,7 @@ class Host:
         self._local: list[tuple[jobs_pb2.AttemptReport, ObjectAdded | None]] = []
 
     def load(self, rows: Rows, now: Now) -> None:
-        epoch = int.from_bytes(rows.get(META, EPOCH_KEY) or b"\0", "big") + 1
-        self._seq = epoch << 32
+        self.offering.load(rows, now)
         self._fence.load(rows)
         executing = self._executing()
         self._running.update(executing)  # even what is no lease: its core will ask again
@@ -84,7 +78,6 @@ class Host:
                 self._unsettled.add(key[0], lease.report)
             if key not in executing or lease.report is not None:
                 self._timers.set(key, now.mono_ms)
-        self._timers.set(OFFER_TIMER, now.mono_ms)
 
     # ---- questions
 
@@ -98,7 +91,7 @@ class Host:
 
     def deadline_ms(self) -> int | None:
         held = next(iter(self._held.values()), None)
-        dues = (self._timers.next_ms(), held.due_ms if held is not None else None)
+        dues = (self._timers.next_ms(), self.offering.deadline_ms(), held.due_ms if held is not None else None)
         return min((due for due in dues if due is not None), default=None)
 
     def refusal(self, order: JobOrder, price_micro: int) -> str:
@@ -134,7 +127,7 @@ class Host:
             outcome = jobs_pb2.StartOutcome(job_id=key[1], attempt=key[2], accepted=not refusal, refusal=refusal)
             outcomes.append(outcome)
             if refusal == "busy":
-                self._offer_due = True  # the broker thinks otherwise: tell it
+                self.offering.hurry()  # the broker thinks otherwise: tell it
             elif not refusal and key not in self._leases:
                 self.take(start, kept=own or leaves_traces(start.payload) or start.payload.HasField("input_object"))
                 taken[key] = None
@@ -208,29 +201,18 @@ class Host:
             self._keep_and_send(lease, now)
 
     def on_wake(self, now: Now) -> None:
+        self.offering.on_wake(now)
         for key in self._timers.take_due(now.mono_ms):
-            if key == OFFER_TIMER:
-                self._offer_due = True
-                self._timers.set(OFFER_TIMER, now.mono_ms + OFFER_REFRESH_MS)
-            elif (lease := self._leases.get(key)) is not None:
+            if (lease := self._leases.get(key)) is not None:
                 if lease.report is None:
                     self._give_back(lease)
                 self._keep_and_send(lease, now)
 
     def on_peer_up(self, roles: frozenset[int], node_id: str, now: Now) -> None:
-        self._offer_due = self._offer_due or BROKER in roles or node_id == self._settings.node_id
+        self.offering.on_peer_up(roles, node_id)
         for key, lease in self._leases.items():
             if key[0] == node_id and lease.report is not None:
                 self._timers.set(key, now.mono_ms)
-
-    def on_offered(self, answer: Answered, now: Now) -> None:
-        """Nobody may wait a whole refresh for a host whose first offer came too early."""
-        if answer.fault is None:
-            self._offer_faults = 0
-            return
-        self._offer_faults += 1
-        delay_ms = min(OFFER_REFRESH_MS, OFFER_RETRY_MS << min(self._offer_faults, 8))
-        self._timers.set(OFFER_TIMER, now.mono_ms + delay_ms)
 
     def on_reported(self, tag: Tag, answer: Answered, now: Now) -> None:
         """The core has answered: accepted or refused, it is settled. Without an answer it is sent again."""
@@ -287,29 +269,9 @@ class Host:
             receipt.CopyFrom(whole)
         return reports
 
-    def post_offer(self, rng: Rng) -> None:
-        """Says the standing offer to every broker when it changed or is due again; only a host makes offers."""
-        if not self._offer_due:
-            return
-        self._offer_due = False
-        settings = self._settings
-        if not settings.executors or not self._peers.has_role(settings.node_id, HOST):
-            return
-        if self._seq & 0xFFFFFFFF == 0:
-            self._post.put_bytes(META, EPOCH_KEY, (self._seq >> 32).to_bytes(8, "big"))
-        self._seq += 1
-        offer = jobs_pb2.Offer(
-            host=settings.node_id,
-            seq=self._seq,
-            slots=settings.slots,
-            executors=settings.executors,
-            kinds=settings.kinds,
-            price_micro=settings.price_micro,
-            labels=settings.labels,
-            held=[f"{core}/{job_id}/{attempt}" for core, job_id, attempt in sorted(self._running)],
-        )
-        for broker in self._peers.with_role(BROKER):
-            self._post.call(broker, "PostOffer", jobs_pb2.PostOfferRequest(offer=offer), Tag("PostOffer", broker, ()))
+    def say_offer(self) -> None:
+        """Closes the step."""
+        self.offering.say(self._running)
 
     # ---- inside
 

@@ -118,7 +118,7 @@ class JobsMachine:
             case "DeliverAwards":
                 self.broker.on_awards_answered(tag, answer, now)
             case "PostOffer":
-                self.host.on_offered(answer, now)
+                self.host.offering.on_offered(answer, now)
             case _:
                 pass  # CloseLeases, Settled: what was lost heals by itself
 
@@ -135,4 +135,4 @@ class JobsMachine:
         self.core.jobs.say_awarded(now)
         self.host.answer_starts(now)
         self.intake.answer()
-        self.host.post_offer(rng)
+        self.host.say_offer()

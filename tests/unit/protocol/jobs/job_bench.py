@@ -274,7 +274,7 @@ class HostBench(Bench):
 
     def held(self) -> list[str]:
         self.host.on_peer_up(frozenset({BROKER}), MARKET.node_id, self.now)
-        self.host.post_offer(self.rng)
+        self.host.say_offer()
         self.settle()
         request = self.calls("PostOffer")[-1].request
         assert isinstance(request, jobs_pb2.PostOfferRequest)
