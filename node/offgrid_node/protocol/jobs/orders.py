@@ -99,7 +99,7 @@ class JobOrder(NamedTuple):
         *plain, avoided, length = reader.unpack(_TAIL)
         requirements = reader.fixed(length).decode()
         avoid = tuple(node_id_from(reader.unpack(_NODE)[0]) for _ in range(avoided))
-        return cls(node_id_from(core), job_id, attempt, kind, needs, *plain, requirements=requirements, avoid=avoid)
+        return cls._make((node_id_from(core), job_id, attempt, kind, needs, *plain, requirements, avoid))
 
 
 def payload_digest(payload: bytes) -> bytes:
