@@ -20,16 +20,20 @@ from offgrid_node.protocol.merkle import PathError, root_by_path, tree_of
 from offgrid_node.protocol.signing import BodyReader, decode_body
 
 RECEIPTS = BatchKind(b"og.receipt.v1", b"og.receipts.v1")
-VERSION = 1
+VERSION = 2
 DIGEST_BYTES = 32
-_HEAD, _TAIL = Struct(">B20s20sH"), Struct(">I32s32sBQQQH")
+_HEAD, _TAIL = Struct(">B20s20sH"), Struct(">I32s32sBQQQQQQQH")
 COMPLETED, FAILED = "completed", "failed"
 _STATUS = {COMPLETED: 1, FAILED: 2}
 _STATUS_NAMES = {code: name for name, code in _STATUS.items()}
 
 
 class ReceiptBody(NamedTuple):
-    """What a host vouches for. `latency_us` is the execution's own time; `price_micro` is what the award said."""
+    """What a host vouches for. `latency_us` is the execution's own time; `price_micro` is what the award said.
+
+    Of what it used, 0 is what was not measured; `used_tokens` is what the work itself counted (a language model's
+    tokens, a module's fuel), and where it counted nothing the order's `size_tokens` stand for it.
+    """
 
     node: str
     core: str
@@ -42,6 +46,10 @@ class ReceiptBody(NamedTuple):
     latency_us: int
     price_micro: int
     executor: str
+    cpu_us: int = 0
+    memory_peak_bytes: int = 0
+    output_bytes: int = 0
+    used_tokens: int = 0
 
     def encode(self) -> bytes:
         job_id, executor = self.job_id.encode(), self.executor.encode()
@@ -59,6 +67,10 @@ class ReceiptBody(NamedTuple):
                     self.size_tokens,
                     self.latency_us,
                     self.price_micro,
+                    self.cpu_us,
+                    self.memory_peak_bytes,
+                    self.output_bytes,
+                    self.used_tokens,
                     len(executor),
                 ),
                 executor,
@@ -76,12 +88,12 @@ class ReceiptBody(NamedTuple):
         if version != VERSION:
             raise ValueError(f"version {version}, only {VERSION} is known")
         job_id = reader.fixed(length).decode()
-        attempt, payload, result, status, tokens, latency, price, length = reader.unpack(_TAIL)
+        attempt, payload, result, status, tokens, latency, price, *used, length = reader.unpack(_TAIL)
         if status not in _STATUS_NAMES:
             raise ValueError(f"status {status} is not known")
         executor = reader.fixed(length).decode()
-        names = node_id_from(node), node_id_from(core)
-        return cls(*names, job_id, attempt, payload, result, _STATUS_NAMES[status], tokens, latency, price, executor)
+        work = job_id, attempt, payload, result, _STATUS_NAMES[status], tokens, latency, price, executor
+        return cls(node_id_from(node), node_id_from(core), *work, *used)
 
     def facts(self) -> jobs_pb2.ReceiptFacts:
         """The same, for people."""
@@ -91,11 +103,14 @@ class ReceiptBody(NamedTuple):
             attempt=self.attempt,
             core_id=self.core,
             result_digest=self.result_digest,
-            compute_tokens_m=self.size_tokens / 1e6,
+            compute_tokens_m=(self.used_tokens or self.size_tokens) / 1e6,
             latency_ms=self.latency_us / 1e3,
             price_micro=self.price_micro,
             executor=self.executor,
             status=self.status,
+            cpu_ms=self.cpu_us / 1e3,
+            memory_peak_bytes=self.memory_peak_bytes,
+            output_bytes=self.output_bytes,
         )
 
 

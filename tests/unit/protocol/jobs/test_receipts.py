@@ -29,6 +29,10 @@ def body(number: int, **changes: object) -> ReceiptBody:
         latency_us=3400,
         price_micro=56,
         executor="wasm",
+        cpu_us=2100,
+        memory_peak_bytes=5 << 20,
+        output_bytes=3,
+        used_tokens=0,
     )
     return made._replace(**changes)
 
@@ -70,6 +74,28 @@ def test_a_receipt_of_another_key_or_mesh_is_refused() -> None:
     for key, salt in ((OTHER.public_key, SALT), (HOST.public_key, b"t" * 16)):
         with pytest.raises(PeerFault, match="signature"):
             verify_receipt(receipt, key, sim_verify, salt)
+
+
+def test_the_facts_say_what_was_used_and_the_orders_size_stands_for_what_was_not_counted() -> None:
+    facts = body(1).facts()
+    assert (facts.cpu_ms, facts.memory_peak_bytes, facts.output_bytes) == (2.1, 5 << 20, 3)
+    assert facts.compute_tokens_m == 12 / 1e6
+    assert body(1, used_tokens=34).facts().compute_tokens_m == 34 / 1e6
+
+
+@given(
+    st.lists(st.integers(0, 2**64 - 1), min_size=7, max_size=7),
+    st.text(max_size=30),
+    st.sampled_from(["completed", "failed"]),
+)
+def test_a_body_survives_its_encoding_and_no_other_bytes_do(counts: list[int], executor: str, status: str) -> None:
+    names = "size_tokens", "latency_us", "price_micro", "cpu_us", "memory_peak_bytes", "output_bytes", "used_tokens"
+    made = body(1, executor=executor, status=status, **dict(zip(names, counts, strict=True)))
+    encoded = made.encode()
+    assert ReceiptBody.decode(encoded) == made
+    for damaged in (encoded[:-1], encoded + b"\0", b"\1" + encoded[1:]):
+        with pytest.raises(PeerFault):
+            ReceiptBody.decode(damaged)
 
 
 @given(st.binary(max_size=300))
