@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import pytest
 
-from offgrid_tools.sim.main import sweep
+from offgrid_tools.sim.main import simulate, sweep
+from offgrid_tools.sim.plan import MARKET_MESH, draw
 
 SEEDS, SHARD = 40, 10
+MARKET_SEEDS = 8
 
 
 @pytest.mark.parametrize("first", range(0, SEEDS, SHARD))
@@ -20,3 +22,17 @@ def test_no_seed_breaks_an_invariant_and_each_repeats_itself(first: int) -> None
     assert summary.kept > SHARD / 2
     assert summary.paid > SHARD / 2
     assert summary.faults > SHARD
+
+
+def test_three_brokers_and_ten_hosts_some_of_whom_lie_break_no_invariant_either() -> None:
+    seeds = range(MARKET_SEEDS)
+    summary = sweep(seeds, mesh=MARKET_MESH, twice=True)
+    assert summary.violations == {}
+    assert summary.unequal == []
+    assert summary.jobs > 4 * MARKET_SEEDS
+    assert summary.faults > MARKET_SEEDS
+
+
+def test_a_broker_of_the_market_may_lie() -> None:
+    lying = next(seed for seed in range(100) if (plan := draw(seed, MARKET_MESH)).broker_liar and not plan.job_liars)
+    assert simulate(lying, mesh=MARKET_MESH).lies > 0

@@ -8,7 +8,7 @@ from offgrid.v1 import ledger_pb2
 from offgrid_node.protocol.events import CORE, HOST
 from offgrid_tools.sim.cluster import Cluster
 from offgrid_tools.sim.engine import SECOND
-from offgrid_tools.sim.liars import JobLiar, LedgerLiar, LyingHost, LyingOwner
+from offgrid_tools.sim.liars import JobLiar, LedgerLiar, LyingBroker, LyingHost, LyingOwner
 from offgrid_tools.sim.plan import FORKS, JOBS_MAX, JOBS_MIN, LIES, REMOVED, REQUIRED_MILLI, STORM_JOBS, Plan
 from offgrid_tools.sim.process import Process
 from offgrid_tools.sim.users import JobUser, LedgerOpener, ObjectUser, Payer, Person, QuorumUser
@@ -18,7 +18,7 @@ SOUND_HOSTS = REQUIRED_MILLI // 1_000  # that every owner of objects needs besid
 COME_WITHIN_US = 2 * SECOND
 RICH_MICRO, POOR_MICRO, AMOUNT_MAX_MICRO = 10**9, 40_000, 10**6
 
-Liar = JobLiar | LyingHost | LyingOwner | LedgerLiar
+Liar = JobLiar | LyingBroker | LyingHost | LyingOwner | LedgerLiar
 
 
 class Crowd:
@@ -87,8 +87,10 @@ class Crowd:
     def _liars(self) -> Iterator[Liar]:
         cluster, plan = self._cluster, self._plan
         hosts = [process for process in cluster.with_role(HOST) if CORE not in process.spec.roles]
-        if plan.job_liar:
-            yield JobLiar(cluster, self._rng.choice(hosts))
+        for liar in self._rng.sample(hosts, plan.job_liars):
+            yield JobLiar(cluster, liar)
+        if plan.broker_liar:
+            yield LyingBroker(cluster, cluster.processes[plan.broker_liar])
         for name in plan.having(LIES):
             yield LyingHost(cluster, cluster.processes[name])
             yield LyingOwner(cluster, cluster.processes[name])

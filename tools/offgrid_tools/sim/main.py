@@ -17,7 +17,7 @@ from offgrid_tools.sim.engine import MS, SECOND, Spinning, Trace
 from offgrid_tools.sim.monitor import Violation
 from offgrid_tools.sim.mutants import MUTANTS
 from offgrid_tools.sim.nemesis import Nemesis
-from offgrid_tools.sim.plan import RESTORED, draw
+from offgrid_tools.sim.plan import HOME, RESTORED, draw
 
 LOOK_US = 500 * MS
 FINISH_US = 150 * SECOND  # after the last misfortune everything must have come to its end by then
@@ -28,6 +28,7 @@ class Report:
     """What one seed came to; equal for equal seeds, byte by byte."""
 
     seed: int
+    mesh: str
     violation: str
     virtual_ms: int
     events: int
@@ -45,11 +46,11 @@ class Report:
 
 
 class Run:
-    """Five nodes, their users, their misfortunes."""
+    """Some nodes, their users, their misfortunes."""
 
-    def __init__(self, seed: int, trace: Trace | None = None) -> None:
-        self.seed = seed
-        self.plan = plan = draw(seed)
+    def __init__(self, seed: int, trace: Trace | None = None, mesh: str = HOME) -> None:
+        self.seed, self.mesh = seed, mesh
+        self.plan = plan = draw(seed, mesh)
         self.cluster = cluster = Cluster(seed, plan.layout, trace=trace)
         self._healed = False
         self.crowd = Crowd(cluster, plan)
@@ -103,6 +104,7 @@ class Run:
             early[error] = early.get(error, 0) + 1
         return Report(
             seed=self.seed,
+            mesh=self.mesh,
             violation=violation,
             virtual_ms=cluster.engine.now_us // MS,
             events=cluster.engine.steps,
@@ -120,23 +122,25 @@ class Run:
         )
 
 
-def simulate(seed: int, *, mutant: str | None = None, trace: Path | None = None) -> Report:
-    """Runs one seed. `mutant` plants one of `MUTANTS`; `trace` is a file for what happened, line by line."""
+def simulate(seed: int, *, mesh: str = HOME, mutant: str | None = None, trace: Path | None = None) -> Report:
+    """Runs one seed of one of the `MESHES`. `mutant` plants one of `MUTANTS`; `trace` is a file for what happened, line
+    by line."""
     planted = MUTANTS[mutant].planted() if mutant else nullcontext()
     with trace.open("w", encoding="utf-8") if trace else nullcontext() as out, planted:
-        return Run(seed, Trace(out)).execute()
+        return Run(seed, Trace(out), mesh).execute()
 
 
 def run(
     seed: int,
     *,
+    mesh: str = HOME,
     json: bool = False,
     out: TextIO | None = None,
     trace: Path | None = None,
     mutant: str | None = None,
 ) -> int:
     """Prints what the seed came to, the same bytes every time. Returns 1 on a violation, otherwise 0."""
-    report = simulate(seed, mutant=mutant, trace=trace)
+    report = simulate(seed, mesh=mesh, mutant=mutant, trace=trace)
     text = dumps(asdict(report), indent=2) if json else _for_people(report)
     print(text, file=out or sys.stdout)
     return 1 if report.violation else 0
@@ -147,7 +151,7 @@ def _for_people(report: Report) -> str:
         return ", ".join(f"{what} {count}" for what, count in counts.items()) or "none"
 
     lines = [
-        f"seed       {report.seed}",
+        f"seed       {report.seed} of the {report.mesh} mesh",
         f"time       {report.virtual_ms / 1000:.1f} s virtual, {report.events} events",
         f"messages   {report.messages} carried, {report.lost} lost, {report.lies} lies",
         f"faults     {listed(report.faults)}",
@@ -158,8 +162,13 @@ def _for_people(report: Report) -> str:
         *(f"journal    {digest}  {name}" for name, digest in report.journals.items()),
         f"trace      {report.trace}",
     ]
-    verdict = f"VIOLATION  {report.violation}\nreplay     offgrid sim --seed {report.seed}"
+    verdict = f"VIOLATION  {report.violation}\nreplay     {replay(report.mesh, report.seed)}"
     return "\n".join([*lines, verdict if report.violation else "result     no violation"])
+
+
+def replay(mesh: str, seed: int) -> str:
+    """The command that runs this very seed again."""
+    return f"offgrid sim --seed {seed}" + ("" if mesh == HOME else f" --mesh {mesh}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,14 +184,14 @@ class Summary:
     faults: int
 
 
-def sweep(seeds: Iterable[int], *, jobs: int = 1, twice: bool = False) -> Summary:
+def sweep(seeds: Iterable[int], *, mesh: str = HOME, jobs: int = 1, twice: bool = False) -> Summary:
     """Runs all seeds, in `jobs` processes; with `twice` each is run again and must come to the same report."""
     wanted = list(seeds)
     if jobs == 1:
-        pairs = [_one(seed, twice) for seed in wanted]
+        pairs = [_one(seed, mesh, twice) for seed in wanted]
     else:
         with ProcessPoolExecutor(jobs) as pool:
-            pairs = list(pool.map(_one, wanted, [twice] * len(wanted), chunksize=4))
+            pairs = list(pool.map(_one, wanted, [mesh] * len(wanted), [twice] * len(wanted), chunksize=4))
     return Summary(
         seeds=len(wanted),
         violations={report.seed: report.violation for report, _ in pairs if report.violation},
@@ -194,12 +203,12 @@ def sweep(seeds: Iterable[int], *, jobs: int = 1, twice: bool = False) -> Summar
     )
 
 
-def _one(seed: int, twice: bool) -> tuple[Report, bool]:
-    report = simulate(seed)
-    return report, not twice or simulate(seed) == report
+def _one(seed: int, mesh: str, twice: bool) -> tuple[Report, bool]:
+    report = simulate(seed, mesh=mesh)
+    return report, not twice or simulate(seed, mesh=mesh) == report
 
 
-def unmask(mutant: str, seeds: Iterable[int]) -> Report | None:
+def unmask(mutant: str, seeds: Iterable[int], mesh: str = HOME) -> Report | None:
     """The first of these seeds in which the planted bug shows; None when it shows in none."""
-    reports = (simulate(seed, mutant=mutant) for seed in seeds)
+    reports = (simulate(seed, mesh=mesh, mutant=mutant) for seed in seeds)
     return next((report for report in reports if report.violation), None)

@@ -73,6 +73,7 @@ class Nemesis:
         self.counts: dict[str, int] = {}
         self.last_us = 0
         self._over = False
+        self._lying_broker = bool(plan.broker_liar)
         cluster.network.faults = self.weather.faults()
         self._engine.after(self.until_us, self.heal)
         self._change_members(plan.joins, plan.having(REMOVED))
@@ -85,8 +86,10 @@ class Nemesis:
 
     @property
     def excuses(self) -> bool:
-        """Whether a job that ends now for want of hosts or brokers is explained by what has happened."""
-        return not self.weather.mild and self._engine.now_us - self.last_us < EXCUSE_US
+        """Whether a job that ends now for want of hosts or brokers is explained by what has happened: a broker that
+        lies may always say that there are none."""
+        lately = self._engine.now_us - self.last_us < EXCUSE_US
+        return self._lying_broker or (lately and not self.weather.mild)
 
     def _change_members(self, joins: bool, removed: Sequence[str]) -> None:
         cluster = self._cluster

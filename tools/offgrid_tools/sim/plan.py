@@ -45,6 +45,25 @@ LAYOUTS = (
     with_roles(FIVE, "broker", CORE),
 )
 
+MARKET = (
+    Spec("core", frozenset({CORE}), 1, CORE_PRICE),
+    Spec("core-2", frozenset({CORE}), 1, CORE_PRICE),
+    *(Spec(f"broker-{letter}", frozenset({BROKER}), 1, CORE_PRICE) for letter in "abc"),
+    *(
+        Spec(f"host-{letter}", frozenset({HOST}), 1 + number % 3, PRICES[number % 3] + 10 * number)
+        for number, letter in enumerate("abcdefghij")
+    ),
+)
+MARKETS = (
+    MARKET,
+    with_roles(MARKET, "broker-c", HOST),
+    with_roles(MARKET, "core-2", BROKER),
+    with_roles(MARKET, "host-a", BROKER, CORE),
+)
+
+HOME, MARKET_MESH = "home", "market"
+MESHES = (HOME, MARKET_MESH)
+
 JOBS_MIN, JOBS_MAX = 2, 6  # per user
 STORM_CHANCE, STORM_JOBS = 0.08, 4  # some seeds are longer and busier, with so many times the jobs
 JOB_LIAR_CHANCE, JOIN_CHANCE = 0.3, 0.3
@@ -58,6 +77,7 @@ REMOVED, LIES, ROTS, FORKS, RESTORED, PENNILESS = "removed", "lies", "rots", "fo
 HOST_VICES = ("", "", REMOVED, REMOVED, LIES, LIES, LIES, ROTS, FORKS, FORKS, FORKS, PENNILESS)
 WITNESS_VICES = (FORKS, FORKS, RESTORED, RESTORED, PENNILESS)
 WITNESS_CHANCE = 0.2
+BROKER_LIAR_CHANCE, REMOVED_CHANCE, JOB_LIARS_MAX = 0.5, 0.2, 2  # of a market, where only jobs are looked at
 LEAGUE_CHANCE, WEIGHTS_CHANCE = 0.25, 0.4
 EQUAL_MILLI, WEIGHTS_MILLI = 1_000, (250, 1_000, 1_000, 1_500, 4_000)
 
@@ -69,7 +89,7 @@ class Plan:
 
     layout: tuple[Spec, ...]
     storm: bool
-    job_liar: bool
+    job_liars: int
     joins: bool
     vices: Mapping[str, str]
     weights_milli: Mapping[str, int]
@@ -78,6 +98,7 @@ class Plan:
     poor: bool
     payers: int
     payments: int  # per payer
+    broker_liar: str = ""  # the name of a broker that is one
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -88,8 +109,35 @@ class Plan:
         return [name for name, its in self.vices.items() if its == vice]
 
 
-def draw(seed: int) -> Plan:
-    """The same for the same seed."""
+def draw(seed: int, mesh: str = HOME) -> Plan:
+    """The same for the same seed, of each of the `MESHES`."""
+    return _market(seed) if mesh == MARKET_MESH else _home(seed)
+
+
+def _market(seed: int) -> Plan:
+    """Three brokers and ten hosts, some of whom lie, and nothing but jobs."""
+    rng = Random(f"market {seed}")  # noqa: S311 - a simulation must be repeatable
+    layout = MARKETS[seed % len(MARKETS)]
+    plain_hosts = [spec.name for spec in layout if spec.roles == {HOST}]
+    brokers = [spec.name for spec in layout if spec.roles == {BROKER}]
+    return Plan(
+        layout=layout,
+        storm=rng.random() < STORM_CHANCE,
+        job_liars=rng.randint(0, JOB_LIARS_MAX),
+        joins=rng.random() < JOIN_CHANCE,
+        vices={rng.choice(plain_hosts): REMOVED} if rng.random() < REMOVED_CHANCE else {},
+        weights_milli={},
+        things=0,
+        open_us=None,
+        poor=False,
+        payers=0,
+        payments=0,
+        broker_liar=rng.choice(brokers) if rng.random() < BROKER_LIAR_CHANCE else "",
+    )
+
+
+def _home(seed: int) -> Plan:
+    """Five machines that do everything."""
     rng = Random(f"plan {seed}")  # noqa: S311 - a simulation must be repeatable
     layout = LAYOUTS[seed % len(LAYOUTS)]
     hosts = [spec.name for spec in layout if HOST in spec.roles and CORE not in spec.roles]
@@ -105,7 +153,7 @@ def draw(seed: int) -> Plan:
     return Plan(
         layout=tuple(layout),
         storm=rng.random() < STORM_CHANCE,
-        job_liar=rng.random() < JOB_LIAR_CHANCE,
+        job_liars=int(rng.random() < JOB_LIAR_CHANCE),
         joins=rng.random() < JOIN_CHANCE,
         vices=vices,
         weights_milli=_weights([spec.name for spec in layout], vices, apart),

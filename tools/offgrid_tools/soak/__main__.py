@@ -1,7 +1,8 @@
 """`python -m offgrid_tools.soak PART`: runs one part, or all, and exits with 1 when a promise was broken.
 
 kills     a real mesh under load; core, broker and hosts die by kill -9 at random moments
-sim       seeds of the simulator
+sim       seeds of the simulator, five machines that do everything
+market    seeds of the simulator, three brokers and ten hosts, some of whom lie
 mutants   bugs planted in the simulator, each of which must be found
 configs   damaged configuration files
 """
@@ -16,12 +17,13 @@ from dataclasses import asdict
 from json import dumps
 from pathlib import Path
 
+from offgrid_tools.sim.plan import MARKET_MESH
 from offgrid_tools.soak.configs import soak_configs
 from offgrid_tools.soak.kills import Plan, soak_kills
 from offgrid_tools.soak.mutants import soak_mutants
 from offgrid_tools.soak.seeds import soak_seeds
 
-ROUNDS = {"kills": 50, "sim": 1_000, "mutants": 100, "configs": 20_000}
+ROUNDS = {"kills": 50, "sim": 1_000, "market": 500, "mutants": 100, "configs": 20_000}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -37,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parts: dict[str, Callable[[int], list[str]]] = {
         "kills": lambda rounds: kills(Plan(seed, rounds), chosen.dir, chosen.json),
         "sim": lambda rounds: soak_seeds(seed, rounds, say),
+        "market": lambda rounds: soak_seeds(seed, rounds, say, MARKET_MESH),
         "mutants": lambda rounds: soak_mutants(0 if chosen.seed is None else seed, rounds, say),
         "configs": lambda rounds: soak_configs(seed, rounds, say),
     }

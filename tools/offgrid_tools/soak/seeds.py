@@ -6,21 +6,22 @@ import os
 import time
 from collections.abc import Callable
 
-from offgrid_tools.sim.main import sweep
+from offgrid_tools.sim.main import replay, sweep
+from offgrid_tools.sim.plan import HOME
 
 CHUNK = 100
 
 
-def soak_seeds(seed: int, rounds: int, say: Callable[[str], None]) -> list[str]:
+def soak_seeds(seed: int, rounds: int, say: Callable[[str], None], mesh: str = HOME) -> list[str]:
     """Runs `rounds` seeds from `seed` on, each twice; returns what was violated."""
     broken: list[str] = []
     jobs = faults = 0
     began = time.monotonic()
     for first in range(seed, seed + rounds, CHUNK):
         seeds = range(first, min(first + CHUNK, seed + rounds))
-        summary = sweep(seeds, jobs=os.cpu_count() or 1, twice=True)
+        summary = sweep(seeds, mesh=mesh, jobs=os.cpu_count() or 1, twice=True)
         jobs, faults = jobs + summary.jobs, faults + summary.faults
-        broken += [f"{what}; replay: offgrid sim --seed {number}" for number, what in summary.violations.items()]
+        broken += [f"{what}; replay: {replay(mesh, number)}" for number, what in summary.violations.items()]
         broken += [f"seed {number} does not repeat itself" for number in summary.unequal]
         say(f"   seeds {seeds[0]} to {seeds[-1]}, {len(broken)} violations, {time.monotonic() - began:.0f} s")
     say(f"   {rounds} seeds twice: {jobs} jobs under {faults} faults")

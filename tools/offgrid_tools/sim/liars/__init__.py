@@ -1,9 +1,10 @@
 """Members that lie, a file per kind of lie. What they send is well-formed and signed with their own keys; only the
 rules of the honest can refuse it."""
 
+from offgrid_tools.sim.liars.broker import LyingBroker
 from offgrid_tools.sim.liars.host import LyingHost
 from offgrid_tools.sim.liars.jobs import JobLiar
 from offgrid_tools.sim.liars.ledger import LedgerLiar
 from offgrid_tools.sim.liars.owner import LyingOwner
 
-__all__ = ["JobLiar", "LedgerLiar", "LyingHost", "LyingOwner"]
+__all__ = ["JobLiar", "LedgerLiar", "LyingBroker", "LyingHost", "LyingOwner"]
