@@ -218,6 +218,7 @@ class Daemon:
             letters=Letters(key, os.urandom),
             roads=[road],
             execute=running.start,
+            stop=running.stop,
             on_input=self._driver.poke,
             facts=self._facts,
             mesh=MeshSettings(

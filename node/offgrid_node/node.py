@@ -16,7 +16,7 @@ from google.protobuf.message import Message
 from offgrid.v1 import jobs_pb2
 from offgrid_node.meters import Meters
 from offgrid_node.protocol.clock import Clock
-from offgrid_node.protocol.effects import Call, DropBlob, Execute, Executed, Machine, Ship, Signer, Verifier
+from offgrid_node.protocol.effects import Call, DropBlob, Execute, Executed, Machine, Ship, Signer, Stop, Verifier
 from offgrid_node.protocol.errors import Fault
 from offgrid_node.protocol.jobs.large import INLINE_BYTES_MAX
 from offgrid_node.protocol.jobs.machine import JobsMachine
@@ -72,6 +72,7 @@ class Parts:
     letters: Letters
     roads: Sequence[Road]
     execute: Callable[[Execute], None]
+    stop: Callable[[Stop], None]
     on_input: Callable[[], None]
     facts: Callable[[], NodeFacts]
     mesh: MeshSettings
@@ -139,6 +140,7 @@ class Node:
             Results(self.node_id, parts.letters, objects.sealer, parts.objects.bulk),
             lambda node_id: self.directory.current_key(node_id),  # noqa: PLW0108 - the directory of then, not of now
             parts.execute,
+            parts.stop,
             lambda end: self.runtime.deliver("jobs", end),
         )
         self.adoption = Adoption(
@@ -166,6 +168,10 @@ class Node:
     def execute(self, work: Execute) -> None:
         assert self._work is not None
         self._work.begin(work)
+
+    def stop(self, work: Stop) -> None:
+        assert self._work is not None
+        self._work.stop(work)
 
     def on_executed(self, end: Executed) -> None:
         """From the executors: an execution has ended."""

@@ -37,6 +37,7 @@ from offgrid_node.protocol.effects import (
     Record,
     Reply,
     Ship,
+    Stop,
     Woke,
 )
 from offgrid_node.protocol.errors import Fault, Internal, OutcomeUnknown, Unavailable
@@ -94,6 +95,8 @@ class Outlet(Protocol):
     def call(self, call: Call) -> None: ...
 
     def execute(self, work: Execute) -> None: ...
+
+    def stop(self, work: Stop) -> None: ...
 
     def ship(self, work: Ship) -> None: ...
 
@@ -324,6 +327,8 @@ class Runtime:
                 self._outlet.call(effect)
             case Execute():
                 self._outlet.execute(effect)
+            case Stop():
+                self._outlet.stop(effect)
             case Ship():
                 self._outlet.ship(effect)
             case DropBlob():

@@ -50,7 +50,7 @@ EVERY_RPC = {
     },
     "MarketService": {
         "host": "PostOffer ReportResults",
-        "core": "SubmitJobs StartJobs CloseLeases",
+        "core": "SubmitJobs StartJobs CancelStarts CloseLeases",
         "broker": "DeliverAwards",
         f"{MEMBERS}, {OWNER}": "ListOffers",
     },
@@ -86,7 +86,8 @@ OWN_ROLE = {
     CORE: "JobService/CreateMission JobService/UpdateMission JobService/CreateTask JobService/CreateJob "
     "JobService/DispatchJob JobService/RunJobs MarketService/DeliverAwards MarketService/ReportResults",
     BROKER: "MarketService/PostOffer MarketService/SubmitJobs MarketService/CloseLeases QuorumService/TrackQuorums",
-    HOST: "MarketService/StartJobs ObjectService/OpenReplica ObjectService/WriteReplica ObjectService/CommitReplica",
+    HOST: "MarketService/StartJobs MarketService/CancelStarts "
+    "ObjectService/OpenReplica ObjectService/WriteReplica ObjectService/CommitReplica",
 }
 REASONS = {CORE: "NotACore", BROKER: "NotABroker", HOST: "NotAHost"}
 

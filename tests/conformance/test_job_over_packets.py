@@ -121,6 +121,7 @@ class PacketMesh:
                 letters=SimLetters(member.signer),
                 roads=[PacketRoad(link, names.get)],
                 execute=execute,
+                stop=lambda work: None,
                 on_input=lambda: None,
                 facts=lambda: NodeFacts("test", 0, "", 0.0, "virtual"),
                 mesh=MeshSettings(spec.roles, (member.address,), (), "test", 2_000),

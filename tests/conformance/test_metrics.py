@@ -14,7 +14,7 @@ from offgrid_node.gateway.metrics import MetricsPage
 from offgrid_node.keys import NodeKey, check_identity_certificate, identity_certificate, verify
 from offgrid_node.meters import Meters
 from offgrid_node.protocol.clock import Now
-from offgrid_node.protocol.effects import Call, DropBlob, Execute, Machine, Ship
+from offgrid_node.protocol.effects import Call, DropBlob, Execute, Machine, Ship, Stop
 from offgrid_node.protocol.errors import Unavailable
 from offgrid_node.protocol.mesh.founding import found_mesh
 from offgrid_node.protocol.mesh.machine import MeshMachine, MeshSettings
@@ -63,6 +63,8 @@ class House:
     def call(self, call: Call) -> None: ...
 
     def execute(self, work: Execute) -> None: ...
+
+    def stop(self, work: Stop) -> None: ...
 
     def ship(self, work: Ship) -> None: ...
 

@@ -10,7 +10,11 @@ from typing import Protocol
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.executors.executor import Outcome
-from offgrid_node.protocol.effects import Execute, Executed
+from offgrid_node.protocol.effects import Execute, Executed, Stop
+
+Key = tuple[str, str, int]  # core, job id, attempt
+
+NO_EXIT_CODE = -1
 
 _log = logging.getLogger(__name__)
 
@@ -31,7 +35,8 @@ class Running:
     def __init__(self, executor: Runs, deliver: Callable[[Executed], None]) -> None:
         """`deliver` is called in the loop's thread, once for each execution that ends before `close`."""
         self._executor, self._deliver = executor, deliver
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[Key, asyncio.Task[None]] = {}
+        self._stopped: set[Key] = set()
 
     def start(self, work: Execute) -> None:
         began = time.perf_counter()
@@ -42,15 +47,25 @@ class Running:
         if outcome is not None:
             self._end(work, outcome, began)
             return
-        task = asyncio.get_running_loop().create_task(self._run(work))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        key = work.core, work.job_id, work.attempt
+        self._tasks[key] = task = asyncio.get_running_loop().create_task(self._run(work))
+        task.add_done_callback(lambda done: self._on_done(work, key, began, done))
+
+    def stop(self, work: Stop) -> None:
+        """Kills one; its end is delivered as Cancelled once it is dead. What is not running needs no stopping."""
+        key = work.core, work.job_id, work.attempt
+        task = self._tasks.get(key)
+        if task is not None and not task.done():
+            self._stopped.add(key)
+            task.cancel()
 
     async def close(self) -> None:
         """Kills what is running and waits for its end; nothing of it is delivered."""
-        for task in tuple(self._tasks):
+        self._stopped.clear()
+        tasks = tuple(self._tasks.values())
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         self._executor.close()
 
     async def _run(self, work: Execute) -> None:
@@ -60,6 +75,13 @@ class Running:
         except Exception as error:  # noqa: BLE001 - as above
             outcome = _broken(work, error)
         self._end(work, outcome, began)
+
+    def _on_done(self, work: Execute, key: Key, began: float, task: asyncio.Task[None]) -> None:
+        """A task that is stopped before its first step runs none: its end can be said only here."""
+        del self._tasks[key]
+        if task.cancelled() and key in self._stopped:
+            self._end(work, Outcome(b"", b"", NO_EXIT_CODE, "Cancelled", "it was stopped", "none"), began)
+        self._stopped.discard(key)
 
     def _end(self, work: Execute, outcome: Outcome, began: float) -> None:
         self._deliver(

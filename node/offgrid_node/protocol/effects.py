@@ -136,6 +136,15 @@ class Execute(NamedTuple):
     timeout_ms: int
 
 
+class Stop(NamedTuple):
+    """Stop work that was started with Execute: nobody waits for it any more. It ends as Executed all the same, and
+    frees its place only then; work that has ended already needs no stopping."""
+
+    core: str
+    job_id: str
+    attempt: int
+
+
 @dataclass(frozen=True, slots=True)
 class Ship:
     """Bring this node's copy of an object to a host, in pieces; its end comes back as Shipped."""
@@ -160,7 +169,7 @@ class Raise(NamedTuple):
     event: object
 
 
-Outgoing = Call | Reply | Execute | Ship | DropBlob
+Outgoing = Call | Reply | Execute | Stop | Ship | DropBlob
 Effect = Record | Put | Delete | Outgoing | Raise
 
 

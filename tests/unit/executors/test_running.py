@@ -7,7 +7,7 @@ import asyncio
 from offgrid.v1 import jobs_pb2
 from offgrid_node.executors.executor import Outcome
 from offgrid_node.executors.running import Running
-from offgrid_node.protocol.effects import Execute, Executed
+from offgrid_node.protocol.effects import Execute, Executed, Stop
 
 WORK = Execute("core", "job", 1, jobs_pb2.JobPayload(), 1_000)
 KEY = ("core", "job", 1)
@@ -62,5 +62,42 @@ def test_what_is_killed_with_the_node_is_not_delivered() -> None:
         await asyncio.sleep(0)
         await running.close()
         assert ends == []
+
+    asyncio.run(asyncio.wait_for(run(), 5))
+
+
+def test_what_is_stopped_ends_as_cancelled_once() -> None:
+    """Whether it has begun or has not come to its first step yet."""
+
+    async def run(head_start: bool) -> list[str]:
+        ends: list[Executed] = []
+        running = Running(Gate(), ends.append)
+        running.start(WORK)
+        if head_start:
+            await asyncio.sleep(0)
+        running.stop(Stop(*KEY))
+        running.stop(Stop(*KEY))
+        for _ in range(3):
+            await asyncio.sleep(0)
+        running.stop(Stop(*KEY))
+        await running.close()
+        return [end.error for end in ends]
+
+    for head_start in (True, False):
+        assert asyncio.run(asyncio.wait_for(run(head_start), 5)) == ["Cancelled"]
+
+
+def test_what_is_stopped_after_its_end_has_ended_well() -> None:
+    async def run() -> None:
+        ends: list[Executed] = []
+        gate = Gate()
+        running = Running(gate, ends.append)
+        gate.opened.set()
+        running.start(WORK)
+        for _ in range(3):
+            await asyncio.sleep(0)
+        running.stop(Stop(*KEY))
+        await running.close()
+        assert [end.error for end in ends] == [""]
 
     asyncio.run(asyncio.wait_for(run(), 5))

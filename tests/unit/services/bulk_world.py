@@ -148,6 +148,9 @@ class Node:
     def execute(self, work: Execute) -> None:
         raise AssertionError("objects execute nothing")
 
+    def stop(self, work: object) -> None:
+        raise AssertionError(work)
+
     def ship(self, work: Ship) -> None:
         self.shipping.ship(work)
 

@@ -9,7 +9,7 @@ from google.protobuf.message import Message
 from large_bench import STRIPE_BYTES, Network, Side
 
 from offgrid.v1 import jobs_pb2, objects_pb2
-from offgrid_node.protocol.effects import Execute, Executed
+from offgrid_node.protocol.effects import Execute, Executed, Stop
 from offgrid_node.protocol.errors import Fault, InvalidRequest, NotFound, Unavailable
 from offgrid_node.protocol.jobs.large import INLINE_BYTES_MAX, LARGE_INPUT_BYTES_MAX
 from offgrid_node.protocol.objects.manifest import Manifest
@@ -73,7 +73,15 @@ class House:
         self.executed: list[Execute] = []
         self.delivered: list[Executed] = []
         self.machines_loaded = True
-        self.work = Work(self.fetching, self.host.results(), self.key_of, self.executed.append, self.delivered.append)
+        self.stopped: list[Stop] = []
+        self.work = Work(
+            self.fetching,
+            self.host.results(),
+            self.key_of,
+            self.executed.append,
+            self.stopped.append,
+            self.delivered.append,
+        )
 
     def key_of(self, node_id: str) -> bytes | None:
         if not self.machines_loaded:
@@ -227,6 +235,29 @@ def test_an_input_that_cannot_be_had_ends_the_attempt_by_that_name(trouble: str,
     assert (end.error, end.output, house.executed) == (INPUT_UNAVAILABLE, b"", [])
     assert house.core.node_id in end.error_detail
     assert (house.work.executing(), house.fetching.held_bytes) == (frozenset(), 0)
+
+
+def test_work_that_is_stopped_while_its_input_comes_never_begins(house: House) -> None:
+    work = house.order(LARGE)
+    house.network.holds = True
+    house.work.begin(work)
+    house.work.stop(Stop(work.core, work.job_id, work.attempt))
+    assert (house.stopped, house.delivered) == ([], [])
+    house.network.holds = False
+    while house.network.held:
+        house.network.held.pop(0)()
+    assert ([end.error for end in house.delivered], house.executed) == (["Cancelled"], [])
+    assert (house.work.executing(), house.fetching.held_bytes) == (frozenset(), 0)
+
+
+def test_work_that_is_stopped_while_it_executes_is_the_executors_business(house: House) -> None:
+    work = house.order(b"small")
+    house.work.begin(work)
+    stop = Stop(work.core, work.job_id, work.attempt)
+    house.work.stop(stop)
+    house.end(work)
+    house.work.stop(stop)
+    assert (house.stopped, len(house.delivered)) == ([stop], 1)
 
 
 def test_inputs_wait_for_memory_in_their_order(house: House, monkeypatch: pytest.MonkeyPatch) -> None:

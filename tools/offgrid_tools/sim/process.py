@@ -16,7 +16,7 @@ from google.protobuf.message import Message
 from offgrid.v1 import jobs_pb2
 from offgrid_node.executors.executor import Outcome
 from offgrid_node.node import Node, Parts
-from offgrid_node.protocol.effects import Execute, Executed
+from offgrid_node.protocol.effects import Execute, Executed, Stop
 from offgrid_node.protocol.errors import Fault, Internal, Unavailable
 from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.jobs.needs import leaves_traces
@@ -125,7 +125,7 @@ class Process:
         self.unreadable_us = 0  # how long the disk cannot be read once a commit has failed
         self.skew_us = skew_us
         self.port = 1
-        self._executing: set[ClaimKey] = set()
+        self._executing: dict[ClaimKey, Callable[[Executed], None]] = {}
         self._engine, self._network, self._monitor = engine, network, monitor
         self._work = work or self._usual_work
         self._clock = VirtualClock(engine, skew_us, 0)
@@ -156,7 +156,7 @@ class Process:
         boot = self.boots
         self._engine.note(f"start {self.spec.name} {boot}")
         self._clock = VirtualClock(self._engine, self.skew_us, self._engine.now_us - boot * 7_000_000)
-        self._turning, self._alarm_us, self._executing = False, -1, set()
+        self._turning, self._alarm_us, self._executing = False, -1, {}
         self._monitor.on_start(self.node_id)
 
         def alive() -> bool:
@@ -176,6 +176,7 @@ class Process:
                 letters=SimLetters(self.signer),
                 roads=[SimRoad(self._network, self.node_id, lambda: self.running.directory, alive)],
                 execute=lambda work: self._execute(work, alive),
+                stop=lambda work: self._stop(work, alive),
                 on_input=self._poke,
                 facts=lambda: NodeFacts("sim", 0, "", 0.0, "virtual"),
                 mesh=MeshSettings(spec.roles, (self.address,), (), "sim", NODE_PROBE_MS),
@@ -350,7 +351,12 @@ class Process:
     def _execute(self, work: Execute, alive: Callable[[], bool]) -> None:
         self._monitor.jobs.on_execute(self.node_id, (work.job_id, work.attempt), traces=leaves_traces(work.payload))
         key = work.core, work.job_id, work.attempt
-        self._executing.add(key)
+
+        def ended(how: Executed) -> None:
+            if alive() and self._executing.pop(key, None) is not None:
+                self.running.on_executed(how)
+
+        self._executing[key] = ended
         if len(self._executing) > self.spec.slots:
             many = len(self._executing)
             raise Violation(f"{self.spec.name} has {self.spec.slots} slots and does {many} things at once")
@@ -370,12 +376,15 @@ class Process:
             outcome.executor,
         )
 
-        def ended() -> None:
-            if alive():
-                self._executing.discard(key)
-                self.running.on_executed(end)
+        self._engine.after(took_us, lambda: ended(end))
 
-        self._engine.after(took_us, ended)
+    def _stop(self, work: Stop, alive: Callable[[], bool]) -> None:
+        """Killed: that takes a moment, in which it may end by itself."""
+        key = work.core, work.job_id, work.attempt
+        end = Executed(*key, b"", b"", -1, "Cancelled", "it was stopped", 0, "sim/1")
+        killed = self._executing.get(key)
+        if killed is not None:
+            self._engine.after(WORK_MIN_US, lambda: killed(end) if alive() else None)
 
     def _usual_work(self, payload: jobs_pb2.JobPayload) -> tuple[int, Outcome]:
         draw = self._engine.rng.random()

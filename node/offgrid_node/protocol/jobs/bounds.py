@@ -102,6 +102,12 @@ def check_outcome(field: str, outcome: jobs_pb2.StartOutcome | jobs_pb2.ReportOu
     _check(field, ("job_id", outcome.job_id, ID_CHARS_MAX), ("refusal", outcome.refusal, REFUSAL_CHARS_MAX))
 
 
+def check_lease(field: str, lease: jobs_pb2.LeaseKey) -> None:
+    _check(field, ("job_id", lease.job_id, ID_CHARS_MAX))
+    if not lease.job_id:
+        raise InvalidRequest.field(f"{field}.job_id", "is empty")
+
+
 def _check(field: str, *texts: tuple[str, str, int]) -> None:
     """Several of one message: no name is put together unless it is needed."""
     for name, text, most in texts:

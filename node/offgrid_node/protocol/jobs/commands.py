@@ -120,6 +120,14 @@ class StartJobs:
     settled: tuple[AttemptKey, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class CancelStarts:
+    """Attempts of `core` that nobody waits for any more."""
+
+    core: str
+    attempts: tuple[AttemptKey, ...]
+
+
 class Report(NamedTuple):
     """`receipt` is the verified body of the result's receipt; None when the attempt brought no result. The message
     has it whole: it stands alone. What was sealed is open, and a large output is `added`: in this node's blob store, to

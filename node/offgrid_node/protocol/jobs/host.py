@@ -13,12 +13,12 @@ from collections.abc import Callable, Collection, Sequence
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.clock import Now
-from offgrid_node.protocol.effects import Answered, Execute, Executed, Rows
+from offgrid_node.protocol.effects import Answered, Execute, Executed, Rows, Stop
 from offgrid_node.protocol.errors import NotFound, PermissionDenied
 from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.events import ObjectAdded
 from offgrid_node.protocol.jobs.bounds import DETAIL_CHARS_MAX, PRICE_MAX
-from offgrid_node.protocol.jobs.commands import Start, StartJobs
+from offgrid_node.protocol.jobs.commands import CancelStarts, Start, StartJobs
 from offgrid_node.protocol.jobs.fence import Fence
 from offgrid_node.protocol.jobs.leases import Held, Lease, Unsettled
 from offgrid_node.protocol.jobs.needs import leaves_traces
@@ -199,6 +199,32 @@ class Host:
                 self._post.put_bytes(RESULT_BLOBS, _blob_id(lease.report).encode(), b"")
             self._event(EventType.JOB_EXECUTED, lease, lease.report.error or lease.report.result.status)
             self._keep_and_send(lease, now)
+
+    def on_cancel(self, ticket: int, command: CancelStarts, now: Now) -> None:
+        for attempt in command.attempts:
+            self.cancel((command.core, *attempt), now)
+        self._post.reply(ticket, jobs_pb2.CancelStartsResponse())
+
+    def cancel(self, key: ClaimKey, now: Now) -> None:
+        """Its core waits for the attempt no more: work under way is stopped, nothing of it is reported or paid, and
+        a start that comes later, for calls overtake each other, is refused. Its place is free once the work has ended.
+
+        Written late: a host that dies before that gives the attempt back, and is told again that nobody wants it."""
+        lease = self._leases.get(key)
+        if key in self._running:
+            self._post.stop(Stop(*key))
+        if lease is None:
+            self._fence.settle(key, now)
+            return
+        if (held := self._held.pop(key, None)) is not None:
+            held.open.pop(key, None)
+            if not held.open:
+                self._answer(held)
+        if lease.report is None:
+            self._event(EventType.JOB_EXECUTED, lease, "Cancelled")
+        elif lease.added is not None:
+            self._post.drop_blob(lease.added.body.object_id)
+        self.forget(key, now)
 
     def on_wake(self, now: Now) -> None:
         self.offering.on_wake(now)

@@ -100,6 +100,8 @@ class JobsMachine:
                 self.core.on_awards(ticket, command, now, rng)
             case commands.StartJobs():
                 self.host.on_start(ticket, command, now)
+            case commands.CancelStarts():
+                self.host.on_cancel(ticket, command, now)
             case commands.ReportResults():
                 self.core.on_reports(ticket, command, now, rng)
             case commands.CloseLeases():

@@ -94,6 +94,9 @@ class MarketHandlers:
         command = commands.StartJobs(caller.node_id, starts, _keys(request.settled))
         return self._ask(caller, command, request.ByteSize())
 
+    def cancel_starts(self, caller: Caller, request: jobs_pb2.CancelStartsRequest) -> Ticket:
+        return self._ask(caller, commands.CancelStarts(caller.node_id, attempts_of("attempts", request.attempts)))
+
     def started(self, host: str, answer: jobs_pb2.StartJobsResponse) -> commands.Started:
         """What a host answers to StartJobs, checked as what it reports by itself. Raises InvalidRequest, PeerFault."""
         _check_outcomes(answer.outcomes)
@@ -287,6 +290,14 @@ def _check_outcomes(outcomes: Sequence[Outcome]) -> None:
 
 def _keys(leases: Iterable[jobs_pb2.LeaseKey]) -> tuple[AttemptKey, ...]:
     return tuple((lease.job_id, lease.attempt) for lease in leases)
+
+
+def attempts_of(field: str, leases: Sequence[jobs_pb2.LeaseKey]) -> tuple[AttemptKey, ...]:
+    """Attempts that a peer names, each within bounds."""
+    _items(field, len(leases))
+    for index, lease in enumerate(leases):
+        bounds.check_lease(f"{field}[{index}]", lease)
+    return _keys(leases)
 
 
 def _items(field: str, count: int) -> None:

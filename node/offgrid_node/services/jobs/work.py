@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from offgrid_node.protocol.effects import Execute, Executed
+from offgrid_node.protocol.effects import Execute, Executed, Stop
 from offgrid_node.protocol.errors import Fault
 from offgrid_node.protocol.jobs.orders import ClaimKey
 from offgrid_node.services.jobs.inputs import InputFetching
 from offgrid_node.services.jobs.results import Results
 
 INPUT_UNAVAILABLE = "InputUnavailable"  # the core's next attempt goes to another host
+CANCELLED = "Cancelled"
 NO_EXIT_CODE = -1
 
 
@@ -21,6 +22,8 @@ class _Begun:
 
     key: bytes | None
     held_bytes: int = 0
+    executing: bool = False  # by the executors: its input is here
+    stopped: bool = False
 
 
 class Work:
@@ -32,12 +35,14 @@ class Work:
         results: Results,
         key_of: Callable[[str], bytes | None],
         execute: Callable[[Execute], None],
+        stop: Callable[[Stop], None],
         deliver: Callable[[Executed], None],
     ) -> None:
         """`key_of` gives a member's public key and may raise while machines are loaded anew; `execute` starts the
-        executors, whose end comes back to `on_end`; `deliver` brings it to the machine."""
+        executors and `stop` ends what they do, early; each end comes back to `on_end`; `deliver` brings it to the
+        machine."""
         self._inputs, self._results, self._key_of = inputs, results, key_of
-        self._execute, self._deliver = execute, deliver
+        self._execute, self._stop, self._deliver = execute, stop, deliver
         self._under_way: dict[ClaimKey, _Begun] = {}
 
     def executing(self) -> frozenset[ClaimKey]:
@@ -48,17 +53,30 @@ class Work:
         key = work.core, work.job_id, work.attempt
         begun = self._under_way[key] = _Begun(self._key_of(work.core))
         if not work.payload.HasField("input_object"):
+            begun.executing = True
             self._execute(work)
             return
 
         def fetched(outcome: Execute | Fault) -> None:
             if isinstance(outcome, Fault):
-                self._end(_without_input(work, outcome))
+                self._end(_not_executed(work, INPUT_UNAVAILABLE, outcome.message))
+            elif begun.stopped:
+                self._inputs.release(len(outcome.payload.input))
+                self._end(_not_executed(work, CANCELLED, "it was stopped before its input had come"))
             else:
-                begun.held_bytes = len(outcome.payload.input)
+                begun.held_bytes, begun.executing = len(outcome.payload.input), True
                 self._execute(outcome)
 
         self._inputs.fetch(work, fetched)
+
+    def stop(self, work: Stop) -> None:
+        """Ends it early, by way of its end; what has ended already is left alone."""
+        begun = self._under_way.get((work.core, work.job_id, work.attempt))
+        if begun is None:
+            return
+        begun.stopped = True
+        if begun.executing:
+            self._stop(work)
 
     def on_end(self, end: Executed) -> None:
         """An execution has ended, with output and log in clear."""
@@ -79,7 +97,7 @@ class Work:
         self._deliver(end)
 
 
-def _without_input(work: Execute, fault: Fault) -> Executed:
+def _not_executed(work: Execute, error: str, detail: str) -> Executed:
     return Executed(
         core=work.core,
         job_id=work.job_id,
@@ -87,8 +105,8 @@ def _without_input(work: Execute, fault: Fault) -> Executed:
         output=b"",
         log=b"",
         exit_code=NO_EXIT_CODE,
-        error=INPUT_UNAVAILABLE,
-        error_detail=fault.message,
+        error=error,
+        error_detail=detail,
         latency_us=0,
         executor="none",
     )
