@@ -171,7 +171,7 @@ def test_a_job_goes_from_core_over_broker_to_host_and_back_by_packets_alone(loss
         "CreateTask", jobs_pb2.CreateTaskRequest(mission_id=mission.mission_id, name="t", kind="compute")
     ).task
     payload = jobs_pb2.JobPayload(wasm=jobs_pb2.WasmTask(module=b"(module)"), input=b"several fragments " * 1_000)
-    request = jobs_pb2.CreateJobRequest(task_id=task.task_id, payload=payload)
+    request = jobs_pb2.CreateJobRequest(task_id=task.task_id, job=jobs_pb2.JobSpec(payload=payload))
     job = mesh.ask("CreateJob", request).job
     mesh.ask("DispatchJob", jobs_pb2.DispatchJobRequest(job_id=job.job_id))
     for _ in range(60):

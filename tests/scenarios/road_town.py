@@ -77,7 +77,8 @@ class Town:
         job = self.ask(
             "CreateJob",
             jobs_pb2.CreateJobRequest(
-                task_id=task.task.task_id, payload=payload, size_tokens=TOKENS, timeout_ms=timeout_ms
+                task_id=task.task.task_id,
+                job=jobs_pb2.JobSpec(payload=payload, size_tokens=TOKENS, timeout_ms=timeout_ms),
             ),
         )
         assert isinstance(job, jobs_pb2.CreateJobResponse)

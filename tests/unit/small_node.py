@@ -187,7 +187,7 @@ class SmallNode:
 
     def on_CreateJob(self, request):
         task = _get(self.tasks, "task", request.task_id)
-        job = self._job(self._once(request.request_id, "j"), task.task_id, request)
+        job = self._job(self._once(request.request_id, "j"), task.task_id, request.job)
         job.request_id = request.request_id
         return jobs_pb2.CreateJobResponse(job=job)
 

@@ -25,7 +25,14 @@ MODES = {
     "disabled": DispatchMode.DISPATCH_MODE_DISABLED,
 }
 INPUT_IN_CALL_BYTES_MAX = 1024 * 1024  # a larger input is put as an object first, and the job names it
-ENDED = frozenset({JobState.JOB_STATE_COMPLETED, JobState.JOB_STATE_FAILED})
+ENDED = frozenset(
+    {
+        JobState.JOB_STATE_COMPLETED,
+        JobState.JOB_STATE_FAILED,
+        JobState.JOB_STATE_CANCELLED,
+        JobState.JOB_STATE_EXPIRED,
+    }
+)
 
 
 class Jobs:
@@ -56,9 +63,7 @@ class Jobs:
         request_id = request_id or fresh_request_id()
         request = jobs_pb2.CreateJobRequest(
             task_id=task_id,
-            payload=self._placed(payload, request_id),
-            size_tokens=size_tokens,
-            timeout_ms=timeout_ms,
+            job=_spec(self._placed(payload, request_id), size_tokens, timeout_ms),
             request_id=request_id,
         )
         return self._calls.unary("JobService/CreateJob", request, jobs_pb2.CreateJobResponse).job

@@ -23,6 +23,10 @@ PAYLOAD = jobs_pb2.JobPayload(wasm=WASM, input=b"x")
 SPEC = jobs_pb2.JobSpec(payload=PAYLOAD)
 
 
+def spec(**fields: Any) -> jobs_pb2.JobSpec:
+    return jobs_pb2.JobSpec(**{"payload": PAYLOAD, **fields})
+
+
 def builtin(name: str) -> jobs_pb2.JobPayload:
     return jobs_pb2.JobPayload(builtin=jobs_pb2.BuiltinTask(name=name))
 
@@ -60,7 +64,11 @@ class Bench:
         task = self.own(
             "CreateTask", jobs_pb2.CreateTaskRequest(mission_id=mission.mission_id, name="t", kind="compute")
         )
-        request = jobs_pb2.CreateJobRequest(**{"task_id": task.task.task_id, "payload": PAYLOAD, **fields})
+        request = jobs_pb2.CreateJobRequest(
+            task_id=fields.pop("task_id", task.task.task_id),
+            request_id=fields.pop("request_id", ""),
+            job=spec(**fields),
+        )
         job: jobs_pb2.Job = self.own("CreateJob", request).job
         return job
 

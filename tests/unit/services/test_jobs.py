@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from google.protobuf.message import Message
-from jobs_bench import JOBS, PAYLOAD, SPEC, WASM, Bench, builtin
+from jobs_bench import JOBS, SPEC, WASM, Bench, builtin, spec
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.effects import Execute
@@ -57,17 +57,17 @@ BAD_REQUESTS: dict[str, tuple[str, Callable[[str], Message], type[Fault], str]] 
     "status that is none": (
         "UpdateMission", lambda t: jobs_pb2.UpdateMissionRequest(mission_id="m-x", status="done"), NotFound, "m-x"),
     "job of no task": (
-        "CreateJob", lambda t: jobs_pb2.CreateJobRequest(task_id="t-x", payload=PAYLOAD), NotFound, "t-x"),
+        "CreateJob", lambda t: jobs_pb2.CreateJobRequest(task_id="t-x", job=SPEC), NotFound, "t-x"),
     "job without a payload": ("CreateJob", lambda t: jobs_pb2.CreateJobRequest(task_id=t), InvalidRequest, "payload"),
     "time-out too short": (
         "CreateJob",
-        lambda t: jobs_pb2.CreateJobRequest(task_id=t, payload=PAYLOAD, timeout_ms=99), InvalidRequest, "100 to"),
+        lambda t: jobs_pb2.CreateJobRequest(task_id=t, job=spec(timeout_ms=99)), InvalidRequest, "100 to"),
     "time-out too long": (
         "CreateJob",
-        lambda t: jobs_pb2.CreateJobRequest(task_id=t, payload=PAYLOAD, timeout_ms=2**31), InvalidRequest, "100 to"),
+        lambda t: jobs_pb2.CreateJobRequest(task_id=t, job=spec(timeout_ms=2**31)), InvalidRequest, "100 to"),
     "impossible size": (
         "CreateJob",
-        lambda t: jobs_pb2.CreateJobRequest(task_id=t, payload=PAYLOAD, size_tokens=2**63), InvalidRequest, "at most"),
+        lambda t: jobs_pb2.CreateJobRequest(task_id=t, job=spec(size_tokens=2**63)), InvalidRequest, "at most"),
     "no job to run": ("RunJobs", lambda t: jobs_pb2.RunJobsRequest(task_id=t), InvalidRequest, "1 to 256"),
     "too many jobs to run": (
         "RunJobs",
@@ -122,9 +122,9 @@ def test_a_repeated_request_id_makes_one_thing_and_cannot_make_another(bench: Be
     first = bench.own("CreateMission", request).mission
     assert bench.own("CreateMission", request).mission == first
     job = bench.job(request_id="job-once")
-    again = jobs_pb2.CreateJobRequest(task_id=job.task_id, payload=PAYLOAD, request_id="job-once")
+    again = jobs_pb2.CreateJobRequest(task_id=job.task_id, job=SPEC, request_id="job-once")
     assert bench.own("CreateJob", again).job.job_id == job.job_id
-    other = jobs_pb2.CreateJobRequest(task_id=job.task_id, payload=PAYLOAD, request_id="job-once", timeout_ms=777)
+    other = jobs_pb2.CreateJobRequest(task_id=job.task_id, job=spec(timeout_ms=777), request_id="job-once")
     for reuse in (lambda: bench.own("CreateJob", other), lambda: bench.job(request_id="once")):
         with pytest.raises(AlreadyExists) as refused:
             reuse()
@@ -134,7 +134,7 @@ def test_a_repeated_request_id_makes_one_thing_and_cannot_make_another(bench: Be
 @pytest.mark.parametrize("reload", [False, True])
 def test_a_repeat_that_waits_beside_the_first_call_makes_no_second_thing(bench: Bench, reload: bool) -> None:
     task_id, runtime = bench.job().task_id, bench.core.running.runtime
-    request = jobs_pb2.CreateJobRequest(task_id=task_id, payload=PAYLOAD, request_id=f"together-{reload}")
+    request = jobs_pb2.CreateJobRequest(task_id=task_id, job=SPEC, request_id=f"together-{reload}")
     clash = jobs_pb2.CreateMissionRequest(title="m", request_id=f"together-{reload}")
 
     def begin(method: str, message: Message) -> Any:
@@ -157,8 +157,9 @@ def test_a_field_that_nobody_knows_is_refused_one_level_down(bench: Bench) -> No
     unknown = b"\x9a\x06\x01x"  # field 99, one byte
     wasm = b"\x0a\x01m" + unknown
     payload = b"\x0a" + bytes([len(wasm)]) + wasm
-    request = b"\x12" + bytes([len(payload)]) + payload
-    with pytest.raises(InvalidRequest, match=r"payload\.wasm: unknown field number 99; allowed: module = 1, args = 2"):
+    spec = b"\x0a" + bytes([len(payload)]) + payload
+    request = b"\x12" + bytes([len(spec)]) + spec
+    with pytest.raises(InvalidRequest, match=r"job\.payload\.wasm: unknown field number 99; allowed: module"):
         bench.core.running.router.dispatch(ADMIN, f"{JOBS}/CreateJob", request)
 
 
@@ -217,7 +218,7 @@ def test_a_filtered_list_reads_its_own_rows_and_no_others(bench: Bench, monkeypa
 
 def test_a_token_of_another_filter_is_refused(bench: Bench) -> None:
     first, second = bench.job(), bench.job()
-    bench.own("CreateJob", jobs_pb2.CreateJobRequest(task_id=first.task_id, payload=PAYLOAD))
+    bench.own("CreateJob", jobs_pb2.CreateJobRequest(task_id=first.task_id, job=SPEC))
     page = bench.own("ListJobs", jobs_pb2.ListJobsRequest(task_id=first.task_id, page_size=1))
     request = jobs_pb2.ListJobsRequest(task_id=second.task_id, page_size=1, page_token=page.next_page_token)
     with pytest.raises(InvalidRequest, match="page_token"):
@@ -226,7 +227,7 @@ def test_a_token_of_another_filter_is_refused(bench: Bench) -> None:
 
 def test_lists_come_in_pages_without_bulk(bench: Bench) -> None:
     task_id = bench.job().task_id
-    made = [bench.own("CreateJob", jobs_pb2.CreateJobRequest(task_id=task_id, payload=PAYLOAD)).job for _ in range(4)]
+    made = [bench.own("CreateJob", jobs_pb2.CreateJobRequest(task_id=task_id, job=SPEC)).job for _ in range(4)]
     seen: list[str] = []
     token = ""
     while True:
@@ -347,5 +348,5 @@ class TestALargeInput:
     def request(self, bench: Bench, method: str) -> Any:
         task_id, payload = bench.job().task_id, jobs_pb2.JobPayload(wasm=WASM, input=bytes(INLINE_BYTES_MAX + 1))
         if method == "CreateJob":
-            return jobs_pb2.CreateJobRequest(task_id=task_id, payload=payload)
+            return jobs_pb2.CreateJobRequest(task_id=task_id, job=jobs_pb2.JobSpec(payload=payload))
         return jobs_pb2.RunJobsRequest(task_id=task_id, jobs=[jobs_pb2.JobSpec(payload=payload)])

@@ -9,6 +9,7 @@ from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.events import ObjectAdded
 from offgrid_node.protocol.jobs.orders import AttemptKey, JobOrder
 from offgrid_node.protocol.jobs.receipts import ReceiptBody
+from offgrid_node.protocol.jobs.terms import NO_TERMS, Terms
 
 RUN_MAX = 256  # jobs of one RunJobs: as many as one call to a broker takes
 
@@ -50,6 +51,7 @@ class NewJob(NamedTuple):
     timeout_ms: int
     input_name: str
     input_bytes: int  # of the input, wherever it is
+    terms: Terms = NO_TERMS
 
 
 @dataclass(frozen=True, slots=True)

@@ -175,6 +175,15 @@ class OpenJobs:
             request_id=request_id,
             input_name=new.input_name,
             input_bytes=new.input_bytes,
+            requirements=new.terms.requirements,
+            priority=new.terms.priority,
+            deadline_us=new.terms.deadline_us,
+            after=new.terms.after,
+            price_max_micro=new.terms.price_max_micro,
+            losses_max=new.terms.losses_max,
+            replicas=new.terms.replicas,
+            quorum=new.terms.quorum,
+            adaptive=new.terms.adaptive,
         )
         entry = self._open[job_id] = Open(job, payload=new.payload)
         if len(new.payload) > PAYLOAD_KEPT_MAX:

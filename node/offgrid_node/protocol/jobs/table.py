@@ -5,22 +5,27 @@ from __future__ import annotations
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.errors import Internal
 
-CREATED, QUEUED, AWARDED, RUNNING, COMPLETED, FAILED = (
+CREATED, QUEUED, AWARDED, RUNNING, COMPLETED, FAILED, CANCELLED, EXPIRED = (
     jobs_pb2.JOB_STATE_CREATED,
     jobs_pb2.JOB_STATE_QUEUED,
     jobs_pb2.JOB_STATE_AWARDED,
     jobs_pb2.JOB_STATE_RUNNING,
     jobs_pb2.JOB_STATE_COMPLETED,
     jobs_pb2.JOB_STATE_FAILED,
+    jobs_pb2.JOB_STATE_CANCELLED,
+    jobs_pb2.JOB_STATE_EXPIRED,
 )
+STOPS = {"cancel": CANCELLED, "expire": EXPIRED}  # from wherever it is
 
 TRANSITIONS: dict[jobs_pb2.JobState.ValueType, dict[str, jobs_pb2.JobState.ValueType]] = {
-    CREATED: {"dispatch": QUEUED},
-    QUEUED: {"award": AWARDED, "start": RUNNING, "lose": QUEUED, "fail": FAILED},
-    AWARDED: {"start": RUNNING, "lose": QUEUED, "complete": COMPLETED, "fail": FAILED},
-    RUNNING: {"start": RUNNING, "lose": QUEUED, "complete": COMPLETED, "fail": FAILED},
+    CREATED: {"dispatch": QUEUED, "fail": FAILED, **STOPS},
+    QUEUED: {"award": AWARDED, "start": RUNNING, "lose": QUEUED, "fail": FAILED, **STOPS},
+    AWARDED: {"start": RUNNING, "lose": QUEUED, "complete": COMPLETED, "fail": FAILED, **STOPS},
+    RUNNING: {"start": RUNNING, "lose": QUEUED, "complete": COMPLETED, "fail": FAILED, **STOPS},
     COMPLETED: {},
     FAILED: {},
+    CANCELLED: {},
+    EXPIRED: {},
 }
 
 ENDED = frozenset(state for state, moves in TRANSITIONS.items() if not moves)

@@ -18,6 +18,7 @@ from offgrid_node.protocol.jobs.needs import check_payload, estimate_tokens, nee
 from offgrid_node.protocol.jobs.open_jobs import JOBS, TASK_JOBS
 from offgrid_node.protocol.jobs.orders import payload_digest
 from offgrid_node.protocol.jobs.table import ENDED
+from offgrid_node.protocol.jobs.terms import Terms, terms_of
 from offgrid_node.runtime import Runtime, Ticket
 from offgrid_node.services.caller import Caller
 from offgrid_node.services.checks import check_text, digest_of_request
@@ -31,8 +32,6 @@ TITLE_CHARS_MAX, TEXT_CHARS_MAX = 256, 16_384
 TIMEOUT_MS_MIN, TIMEOUT_MS_MAX = 100, 86_400_000
 TOKENS_MAX = 10**15
 MODES = frozenset(jobs_pb2.DispatchMode.values())
-
-Spec = jobs_pb2.CreateJobRequest | jobs_pb2.JobSpec
 
 
 class JobHandlers:
@@ -91,13 +90,13 @@ class JobHandlers:
 
     def create_job(self, caller: Caller, request: jobs_pb2.CreateJobRequest) -> Ticket:
         task, digest = self._shelf.get("task_id", TASKS, jobs_pb2.Task, request.task_id), digest_of_request(request)
-        self._check_job("", request)
+        terms = self._check_job("job.", request.job)
 
         def create(sizes: Sequence[int]) -> Ticket:
-            job = self._new_job(request, sizes[0])
+            job = self._new_job(request.job, sizes[0], terms)
             return self._ask(caller, commands.CreateJob(task, job, request.request_id, digest), request)
 
-        return self._placed([request], caller, request.request_id, digest, None, create)
+        return self._placed([request.job], caller, request.request_id, digest, None, create)
 
     def run_jobs(self, caller: Caller, request: jobs_pb2.RunJobsRequest) -> Ticket:
         task = self._shelf.get("task_id", TASKS, jobs_pb2.Task, request.task_id)
@@ -105,12 +104,11 @@ class JobHandlers:
             raise InvalidRequest.field("jobs", f"{len(request.jobs)} jobs; 1 to {commands.RUN_MAX} are allowed")
         _check_mode(request.mode)
         check_watch(request.watch)
-        for index, spec in enumerate(request.jobs):
-            self._check_job(f"jobs[{index}].", spec)
+        terms = [self._check_job(f"jobs[{index}].", spec, index) for index, spec in enumerate(request.jobs)]
         digest = digest_of_request(request)
 
         def run(sizes: Sequence[int]) -> Ticket:
-            jobs = tuple(self._new_job(spec, size) for spec, size in zip(request.jobs, sizes, strict=True))
+            jobs = tuple(map(self._new_job, request.jobs, sizes, terms))
             command = commands.RunJobs(task, jobs, request.mode, request.request_id, digest)
             return self._ask(caller, command, request)
 
@@ -170,8 +168,8 @@ class JobHandlers:
     def _whole(self, job_id: str) -> jobs_pb2.Job:
         return with_result(self._shelf.get("job_id", JOBS, jobs_pb2.Job, job_id), self._shelf)
 
-    def _check_job(self, field: str, spec: Spec) -> None:
-        """Raises InvalidRequest naming what is wrong below `field`."""
+    def _check_job(self, field: str, spec: jobs_pb2.JobSpec, index: int = 0) -> Terms:
+        """Raises InvalidRequest naming what is wrong below `field`; the spec stands at `index` in its call."""
         check_payload(spec.payload, field)
         if spec.payload.HasField("input_object"):
             text = "is filled in by the node; name an object of its own in input_object_id"
@@ -184,10 +182,11 @@ class JobHandlers:
             text = f"{timeout_ms}; {TIMEOUT_MS_MIN} to {TIMEOUT_MS_MAX} are allowed"
             raise InvalidRequest.field(f"{field}timeout_ms", text)
         check_text(f"{field}payload.input_name", spec.payload.input_name, TITLE_CHARS_MAX, empty=True)
+        return terms_of(field, spec, index)
 
     def _placed(
         self,
-        specs: Sequence[Spec],
+        specs: Sequence[jobs_pb2.JobSpec],
         caller: Caller,
         request_id: str,
         digest: bytes,
@@ -213,7 +212,7 @@ class JobHandlers:
 
         return ticket_of(place())
 
-    def _new_job(self, spec: Spec, input_bytes: int) -> commands.NewJob:
+    def _new_job(self, spec: jobs_pb2.JobSpec, input_bytes: int, terms: Terms) -> commands.NewJob:
         payload = spec.payload
         carried = payload.SerializeToString(deterministic=True)
         return commands.NewJob(
@@ -224,9 +223,10 @@ class JobHandlers:
             self._timeout_of(spec),
             payload.input_name,
             input_bytes,
+            terms,
         )
 
-    def _timeout_of(self, spec: Spec) -> int:
+    def _timeout_of(self, spec: jobs_pb2.JobSpec) -> int:
         return spec.timeout_ms or self._timeout_ms
 
     def _ask(self, caller: Caller, command: object, request: Message) -> Ticket:

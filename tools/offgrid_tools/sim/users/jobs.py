@@ -74,7 +74,9 @@ class JobUser(Person):
             payload.wasm.module = b"(module)"
         self._monitor.jobs.expect(payload)
         request = jobs_pb2.CreateJobRequest(
-            task_id=self._task, payload=payload, timeout_ms=JOB_TIMEOUT_MS, request_id=f"{self._name}-j{number}"
+            task_id=self._task,
+            job=jobs_pb2.JobSpec(payload=payload, timeout_ms=JOB_TIMEOUT_MS),
+            request_id=f"{self._name}-j{number}",
         )
         self._call("JobService/CreateJob", request, self._on_job)
 

@@ -1,0 +1,96 @@
+"""What a job's owner asks for beyond the work itself: which hosts, how soon, at what price, after which other jobs.
+
+Checked once, where a job comes in; what depends on the time or on other jobs is checked by the machine that makes it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from offgrid.v1 import jobs_pb2
+from offgrid_node.protocol.errors import InvalidRequest
+from offgrid_node.protocol.jobs.bounds import ID_CHARS_MAX, PRICE_MAX, PRIORITY_MAX, REQUIREMENTS_CHARS_MAX
+
+LOSSES_MAX = 8  # hosts that may die under one job before it is taken for the cause; its owner may say otherwise
+LOSSES_ALLOWED_MAX = 100
+AFTER_MAX = 256  # jobs that one job may wait for: as many as one RunJobs makes
+REPLICAS_MAX = 15  # one less than AVOID_MAX: an execution's order names the hosts of all its siblings
+
+_HERE = re.compile(r"#(0|[1-9][0-9]{0,3})\Z")  # "#n": the job of this very call with that number
+
+
+class Terms(NamedTuple):
+    """`after` are ids, or "#n" for jobs of the same call; `losses_max` 0 is LOSSES_MAX. `deadline_us` is UTC."""
+
+    requirements: str = ""
+    priority: int = 0
+    deadline_us: int = 0
+    after: tuple[str, ...] = ()
+    price_max_micro: int = 0
+    losses_max: int = 0
+    replicas: int = 0
+    quorum: int = 0
+    adaptive: bool = False
+
+
+NO_TERMS = Terms()
+
+
+def terms_of(field: str, spec: jobs_pb2.JobSpec, index: int = 0) -> Terms:
+    """What the spec asks for; it stands at `index` in its call. Raises InvalidRequest that names what is wrong, below
+    `field`."""
+    _most(f"{field}requirements", len(spec.requirements), REQUIREMENTS_CHARS_MAX, "characters")
+    if not -PRIORITY_MAX <= spec.priority <= PRIORITY_MAX:
+        text = f"{spec.priority}; -{PRIORITY_MAX} to {PRIORITY_MAX} are allowed"
+        raise InvalidRequest.field(f"{field}priority", text)
+    if spec.deadline_us < 0:
+        raise InvalidRequest.field(f"{field}deadline_us", f"{spec.deadline_us}; it is a time, in microseconds of UTC")
+    _most(f"{field}price_max_micro", spec.price_max_micro, PRICE_MAX, "millionths")
+    _most(f"{field}losses_max", spec.losses_max, LOSSES_ALLOWED_MAX, "hosts")
+    _check_replicas(field, spec)
+    _check_after(f"{field}after", spec.after, index)
+    return Terms(
+        spec.requirements,
+        spec.priority,
+        spec.deadline_us,
+        tuple(spec.after),
+        spec.price_max_micro,
+        spec.losses_max,
+        spec.replicas,
+        spec.quorum,
+        spec.adaptive,
+    )
+
+
+def here(name: str) -> int | None:
+    """The number of the job of the same call that "#n" names; None for an id."""
+    found = _HERE.match(name)
+    return int(found[1]) if found else None
+
+
+def _check_replicas(field: str, spec: jobs_pb2.JobSpec) -> None:
+    _most(f"{field}replicas", spec.replicas, REPLICAS_MAX, "executions")
+    if spec.quorum > max(1, spec.replicas):
+        text = f"{spec.quorum} of {max(1, spec.replicas)} executions cannot agree; at most all of them can"
+        raise InvalidRequest.field(f"{field}quorum", text)
+
+
+def _check_after(field: str, after: Sequence[str], index: int) -> None:
+    _most(field, len(after), AFTER_MAX, "jobs")
+    if len(set(after)) < len(after):
+        raise InvalidRequest.field(field, "a job is named twice")
+    for name in after:
+        number = here(name)
+        if number is None and (name.startswith("#") or not 1 <= len(name) <= ID_CHARS_MAX):
+            text = f"{name[:ID_CHARS_MAX]!r} is neither the id of a job nor '#0', '#1', … for one of this call"
+            raise InvalidRequest.field(field, text)
+        if number is not None and number >= index:
+            text = f"{name!r} does not stand before this job, which is #{index} of its call"
+            raise InvalidRequest.field(field, text)
+
+
+def _most(field: str, number: int, most: int, what: str) -> None:
+    if number > most:
+        raise InvalidRequest.field(field, f"{number} {what}; at most {most} are allowed")
