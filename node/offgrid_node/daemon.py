@@ -301,7 +301,8 @@ def make_executors(config: Config) -> tuple[ExecutorPool, tuple[str, ...]]:
     commands = {name: Path(path) for name, path in config.host.process.commands.items()}
     process = ProcessExecutor(commands, work_dir=config.node.data_dir / WORK_NAME)
     executors.append(process)
-    return ExecutorPool(executors, BuiltinExecutor()), process.problems
+    pool = ExecutorPool(executors, BuiltinExecutor())
+    return pool, pool.problems
 
 
 def admin_address(config: Config) -> tuple[str, Path | None]:

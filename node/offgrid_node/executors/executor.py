@@ -2,14 +2,71 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.jobs.bounds import LOG_BYTES_MAX
 from offgrid_node.protocol.jobs.large import LARGE_INPUT_BYTES_MAX, OUTPUT_BYTES_MAX
 
-__all__ = ["LARGE_INPUT_BYTES_MAX", "LOG_BYTES_MAX", "OUTPUT_BYTES_MAX", "Executor", "Outcome"]
+__all__ = [
+    "LARGE_INPUT_BYTES_MAX",
+    "LOG_BYTES_MAX",
+    "OUTPUT_BYTES_MAX",
+    "AtOnce",
+    "Executor",
+    "Outcome",
+    "OutputFile",
+    "Progress",
+    "Usage",
+    "Work",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What work under way says: each field that is set is news, and `log` and `output` follow what was said before."""
+
+    fraction: float | None = None
+    message: str = ""
+    log: bytes = b""
+    output: bytes = b""
+
+
+def say_nothing(progress: Progress) -> None:
+    """For work that nobody listens to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A piece of work, whole: the input is in the payload, the bytes of its files in `files`, by their names.
+
+    `say` may be called in any thread, at any time and as often as one likes: it is cheap, never blocks, and drops what
+    is too much.
+    """
+
+    payload: jobs_pb2.JobPayload
+    timeout_ms: int
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    say: Callable[[Progress], None] = say_nothing
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What work has used; 0 where it is not known. `used_tokens` is of a language model; 0: the order's size stands."""
+
+    cpu_us: int = 0
+    memory_peak_bytes: int = 0
+    used_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class OutputFile:
+    """A file that belongs to the result; `name` is relative to the job's folder, with slashes, without ".."."""
+
+    name: str
+    data: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +83,8 @@ class Outcome:
     error: str
     error_detail: str
     executor: str
+    usage: Usage = Usage()
+    files: tuple[OutputFile, ...] = ()
 
 
 class AtOnce(Protocol):
@@ -38,12 +97,24 @@ class AtOnce(Protocol):
 
 
 class Executor(Protocol):
-    """Runs one kind of payload. `offers` is what a host may advertise: labels such as "wasm" or "process:wc"."""
+    """Runs one kind of payload.
+
+    `offers` is what a host may advertise: labels such as "wasm" or "process:wc". `problems` says, a sentence each, what
+    the config asks for and this machine cannot do; it is not offered. `isolation` names what holds the work back, by
+    kind of payload: {"wasm": "wasmtime"}, {"process": "bwrap"}, "rlimits", or "none". All three are found out at the
+    start and stay; what was advertised is never weakened silently.
+    """
 
     @property
     def offers(self) -> tuple[str, ...]: ...
 
-    async def run(self, payload: jobs_pb2.JobPayload, timeout_ms: int) -> Outcome:
+    @property
+    def problems(self) -> tuple[str, ...]: ...
+
+    @property
+    def isolation(self) -> Mapping[str, str]: ...
+
+    async def run(self, work: Work) -> Outcome:
         """Runs it. Cancelling the task kills the work. Never raises for what the work itself does."""
         ...
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.executors.capture import failed
-from offgrid_node.executors.executor import AtOnce, Executor, Outcome
+from offgrid_node.executors.executor import AtOnce, Executor, Outcome, Work
 from offgrid_node.protocol.errors import InvalidRequest
 from offgrid_node.protocol.jobs.needs import needs_of
 
@@ -31,6 +31,20 @@ class ExecutorPool:
     def offers(self) -> tuple[str, ...]:
         return (*self._by_label, *self._at_once)
 
+    @property
+    def problems(self) -> tuple[str, ...]:
+        return tuple(problem for executor in self._executors for problem in executor.problems)
+
+    @property
+    def isolation(self) -> Mapping[str, str]:
+        """Of those that offer anything."""
+        return {
+            kind: held
+            for executor in self._executors
+            if executor.offers
+            for kind, held in sorted(executor.isolation.items())
+        }
+
     def run_at_once(self, payload: jobs_pb2.JobPayload) -> Outcome | None:
         """How it ended, if it is work that is done on the spot; None: `run` it."""
         if payload.WhichOneof("executor") != "builtin":
@@ -38,17 +52,17 @@ class ExecutorPool:
         executor = self._at_once.get(needs_of(payload))
         return executor.run_at_once(payload) if executor is not None else None
 
-    async def run(self, payload: jobs_pb2.JobPayload, timeout_ms: int) -> Outcome:
+    async def run(self, work: Work) -> Outcome:
         """See Executor. A payload that none of them can run ends with ExecutionFailed."""
         try:
-            label = needs_of(payload)
+            label = needs_of(work.payload)
         except InvalidRequest as error:
             return failed("ExecutionFailed", error.message, "none")
         executor = self._by_label.get(label)
         if executor is None:
             offered = ", ".join(self._by_label) or "nothing"
             return failed("ExecutionFailed", f"this host does not run {label!r}; it runs {offered}", "none")
-        return await executor.run(payload, timeout_ms)
+        return await executor.run(work)
 
     def _check_new(self, label: str) -> None:
         if label in self._by_label or label in self._at_once:

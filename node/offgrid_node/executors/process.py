@@ -17,7 +17,7 @@ from pathlib import Path
 from offgrid.v1 import jobs_pb2
 from offgrid_node.executors import confine
 from offgrid_node.executors.capture import OUTPUT_DETAIL, Capture, failed, timeout_detail
-from offgrid_node.executors.executor import LARGE_INPUT_BYTES_MAX, Outcome
+from offgrid_node.executors.executor import LARGE_INPUT_BYTES_MAX, Outcome, Work
 from offgrid_node.executors.stdin import memory_file
 from offgrid_node.executors.workplace import Workplace
 from offgrid_node.protocol.errors import InvalidRequest
@@ -73,9 +73,13 @@ class ProcessExecutor:
     def problems(self) -> tuple[str, ...]:
         return self._problems
 
-    async def run(self, payload: jobs_pb2.JobPayload, timeout_ms: int) -> Outcome:
+    @property
+    def isolation(self) -> Mapping[str, str]:
+        return {"process": "rlimits" if confine.POSIX else "none"}
+
+    async def run(self, work: Work) -> Outcome:
         """See Executor. A non-zero exit code, or minus the signal that ended it, is the program's own answer."""
-        name = payload.process.command
+        payload, name = work.payload, work.payload.process.command
         try:
             check_payload(payload, input_bytes_max=LARGE_INPUT_BYTES_MAX)
         except InvalidRequest as error:
@@ -94,7 +98,7 @@ class ProcessExecutor:
             return failed("ExecutionFailed", f"this host has no room for the job: {error.strerror}", command.label)
         try:
             argv = [str(command.path), *payload.process.args]
-            return await self._run_in(Path(folder.name), argv, payload, command.label, timeout_ms)
+            return await self._run_in(Path(folder.name), argv, payload, command.label, work.timeout_ms)
         finally:
             await asyncio.to_thread(folder.cleanup)
 

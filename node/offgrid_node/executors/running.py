@@ -6,15 +6,14 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 from offgrid.v1 import jobs_pb2
-from offgrid_node.executors.executor import Outcome
+from offgrid_node.executors.capture import failed
+from offgrid_node.executors.executor import Outcome, Progress, Work
 from offgrid_node.protocol.effects import Execute, Executed, Stop
-
-Key = tuple[str, str, int]  # core, job id, attempt
-
-NO_EXIT_CODE = -1
+from offgrid_node.protocol.jobs.orders import ClaimKey
 
 _log = logging.getLogger(__name__)
 
@@ -24,19 +23,29 @@ class Runs(Protocol):
 
     def run_at_once(self, payload: jobs_pb2.JobPayload) -> Outcome | None: ...
 
-    async def run(self, payload: jobs_pb2.JobPayload, timeout_ms: int) -> Outcome: ...
+    async def run(self, work: Work) -> Outcome: ...
 
     def close(self) -> None: ...
+
+
+def _unheard(key: ClaimKey, progress: Progress) -> None:
+    """For a host whose work nobody listens to."""
 
 
 class Running:
     """Executions under way. How many there may be is the host part's business: it takes a lease per slot."""
 
-    def __init__(self, executor: Runs, deliver: Callable[[Executed], None]) -> None:
-        """`deliver` is called in the loop's thread, once for each execution that ends before `close`."""
-        self._executor, self._deliver = executor, deliver
-        self._tasks: dict[Key, asyncio.Task[None]] = {}
-        self._stopped: set[Key] = set()
+    def __init__(
+        self,
+        executor: Runs,
+        deliver: Callable[[Executed], None],
+        said: Callable[[ClaimKey, Progress], None] = _unheard,
+    ) -> None:
+        """`deliver` is called in the loop's thread, once for each execution that ends before `close`; `said`, in any
+        thread, with what work under way says."""
+        self._executor, self._deliver, self._said = executor, deliver, said
+        self._tasks: dict[ClaimKey, asyncio.Task[Outcome]] = {}
+        self._stopped: set[ClaimKey] = set()
 
     def start(self, work: Execute) -> None:
         began = time.perf_counter()
@@ -48,8 +57,8 @@ class Running:
             self._end(work, outcome, began)
             return
         key = work.core, work.job_id, work.attempt
-        self._tasks[key] = task = asyncio.get_running_loop().create_task(self._run(work))
-        task.add_done_callback(lambda done: self._on_done(work, key, began, done))
+        task = self._tasks[key] = asyncio.get_running_loop().create_task(self._run(key, work))
+        task.add_done_callback(lambda ended: self._on_done(key, work, ended, began))
 
     def stop(self, work: Stop) -> None:
         """Kills one; its end is delivered as Cancelled once it is dead. What is not running needs no stopping."""
@@ -68,22 +77,25 @@ class Running:
         await asyncio.gather(*tasks, return_exceptions=True)
         self._executor.close()
 
-    async def _run(self, work: Execute) -> None:
-        began = time.perf_counter()
+    async def _run(self, key: ClaimKey, work: Execute) -> Outcome:
+        whole = Work(work.payload, work.timeout_ms, dict(work.files), partial(self._said, key))
         try:
-            outcome = await self._executor.run(work.payload, work.timeout_ms)
+            return await self._executor.run(whole)
         except Exception as error:  # noqa: BLE001 - as above
-            outcome = _broken(work, error)
-        self._end(work, outcome, began)
+            return _broken(work, error)
 
-    def _on_done(self, work: Execute, key: Key, began: float, task: asyncio.Task[None]) -> None:
-        """A task that is stopped before its first step runs none: its end can be said only here."""
+    def _on_done(self, key: ClaimKey, work: Execute, task: asyncio.Task[Outcome], began: float) -> None:
+        """Also of a task that was stopped before its first step, where none of its own code ran."""
         del self._tasks[key]
-        if task.cancelled() and key in self._stopped:
-            self._end(work, Outcome(b"", b"", NO_EXIT_CODE, "Cancelled", "it was stopped", "none"), began)
+        stopped = key in self._stopped
         self._stopped.discard(key)
+        if not task.cancelled():
+            self._end(work, task.result(), began)
+        elif stopped:
+            self._end(work, failed("Cancelled", "it was stopped", "none"), began)
 
     def _end(self, work: Execute, outcome: Outcome, began: float) -> None:
+        usage = outcome.usage
         self._deliver(
             Executed(
                 core=work.core,
@@ -96,6 +108,11 @@ class Running:
                 error_detail=outcome.error_detail,
                 latency_us=round((time.perf_counter() - began) * 1e6),
                 executor=outcome.executor,
+                cpu_us=usage.cpu_us,
+                memory_peak_bytes=usage.memory_peak_bytes,
+                output_bytes=len(outcome.output) + sum(len(file.data) for file in outcome.files),
+                used_tokens=usage.used_tokens,
+                files=tuple((file.name, file.data) for file in outcome.files),
             )
         )
 

@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 
 from wasmtime import ExitTrap, Func, InstancePre, Linker, Store, Trap, WasiConfig, WasmtimeError
 
-from offgrid.v1 import jobs_pb2
 from offgrid_node.executors.capture import failed, timeout_detail
 from offgrid_node.executors.compiler import compile_apart
-from offgrid_node.executors.executor import LARGE_INPUT_BYTES_MAX, Outcome
+from offgrid_node.executors.executor import LARGE_INPUT_BYTES_MAX, Outcome, Work
 from offgrid_node.executors.modules import CompiledModules, NotRunnable, digest_of_module, new_engine, short
 from offgrid_node.executors.wasi import HostFunctions, Run
 from offgrid_node.protocol.errors import InvalidRequest
@@ -73,30 +72,39 @@ class WasmExecutor:
         return ("wasm",)
 
     @property
+    def problems(self) -> tuple[str, ...]:
+        return ()
+
+    @property
+    def isolation(self) -> Mapping[str, str]:
+        return {"wasm": "wasmtime"}
+
+    @property
     def running(self) -> int:
         """How many runs occupy a thread at this moment."""
         with self._lock:
             return len(self._runs)
 
-    async def run(self, payload: jobs_pb2.JobPayload, timeout_ms: int) -> Outcome:
+    async def run(self, work: Work) -> Outcome:
         """See Executor. The timeout covers compiling."""
+        payload, timeout_ms = work.payload, work.timeout_ms
         try:
             check_payload(payload, input_bytes_max=LARGE_INPUT_BYTES_MAX)
         except InvalidRequest as error:
             return failed("ExecutionFailed", error.message, VERSION)
         run = Run(payload.input)
         args = [PROGRAM_NAME, *payload.wasm.args]
-        work = asyncio.wrap_future(self._threads.submit(self._carry_out, run, payload.wasm.module, args))
+        done = asyncio.wrap_future(self._threads.submit(self._carry_out, run, payload.wasm.module, args))
         try:
-            await asyncio.wait({work}, timeout=timeout_ms / 1000)
-            if not work.done():
+            await asyncio.wait({done}, timeout=timeout_ms / 1000)
+            if not done.done():
                 run.stop("JobTimeout", timeout_detail(timeout_ms))
-                await asyncio.wait({work}, timeout=STOP_GRACE_S)
+                await asyncio.wait({done}, timeout=STOP_GRACE_S)
         except asyncio.CancelledError:
             run.stop("Cancelled", "it was cancelled")
-            await asyncio.wait({work}, timeout=STOP_GRACE_S)
+            await asyncio.wait({done}, timeout=STOP_GRACE_S)
             raise
-        return work.result() if work.done() else run.capture.failed(run.error, run.error_detail, VERSION)
+        return done.result() if done.done() else run.capture.failed(run.error, run.error_detail, VERSION)
 
     def close(self) -> None:
         """Stops what runs and takes no more. Threads end by themselves; nothing is waited for."""

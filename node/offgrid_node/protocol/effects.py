@@ -56,6 +56,7 @@ class Executed(NamedTuple):
     To the machine it comes with nothing in clear that is another core's: `output` and `log` are empty then, `sealed`
     holds them for the core alone, and `digest` is the result's. An output that is too large for that is sealed in this
     node's blob store: `blob` is its Manifest body, or `added` the object that it becomes where this node is the core.
+    What it used is 0 where that is not known. `files` are those it left, by name, in clear as `output` is.
     """
 
     core: str
@@ -72,6 +73,11 @@ class Executed(NamedTuple):
     sealed: bytes = b""
     blob: bytes = b""
     added: ObjectAdded | None = None
+    cpu_us: int = 0
+    memory_peak_bytes: int = 0
+    output_bytes: int = 0
+    used_tokens: int = 0
+    files: tuple[tuple[str, bytes], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +140,7 @@ class Execute(NamedTuple):
     attempt: int
     payload: jobs_pb2.JobPayload
     timeout_ms: int
+    files: tuple[tuple[str, bytes], ...] = ()  # name and bytes, once the input is there
 
 
 class Stop(NamedTuple):

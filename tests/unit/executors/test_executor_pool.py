@@ -10,6 +10,7 @@ import pytest
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.executors import programs
+from offgrid_node.executors.executor import Work
 from offgrid_node.executors.pool import ExecutorPool
 from offgrid_node.executors.process import ProcessExecutor
 from offgrid_node.executors.wasm import WasmExecutor
@@ -28,8 +29,8 @@ def test_it_offers_what_its_executors_offer() -> None:
 
 def test_each_payload_finds_its_executor() -> None:
     pool = make_pool()
-    assert asyncio.run(pool.run(WASM, 10_000)).output.startswith(b"lines 1\nwords 2\n")
-    assert asyncio.run(pool.run(PROCESS, 10_000)).output.split() == [b"4"]
+    assert asyncio.run(pool.run(Work(WASM, 10_000))).output.startswith(b"lines 1\nwords 2\n")
+    assert asyncio.run(pool.run(Work(PROCESS, 10_000))).output.split() == [b"4"]
 
 
 @pytest.mark.parametrize(
@@ -38,7 +39,7 @@ def test_each_payload_finds_its_executor() -> None:
 )
 def test_a_payload_that_none_can_run_is_an_outcome(payload: jobs_pb2.JobPayload) -> None:
     pool = ExecutorPool([ProcessExecutor({"python": Path(sys.executable)})])
-    outcome = asyncio.run(pool.run(payload, 1000))
+    outcome = asyncio.run(pool.run(Work(payload, 1000)))
     assert outcome.error == "ExecutionFailed"
     assert outcome.error_detail
 

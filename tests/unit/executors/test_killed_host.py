@@ -17,7 +17,7 @@ import pytest
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.executors import confine
-from offgrid_node.executors.executor import Outcome
+from offgrid_node.executors.executor import Outcome, Work
 from offgrid_node.executors.process import ProcessExecutor
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere no kernel ends them")
@@ -31,12 +31,13 @@ import asyncio, sys
 from pathlib import Path
 from offgrid.v1 import jobs_pb2
 from offgrid_node.executors import confine
+from offgrid_node.executors.executor import Work
 from offgrid_node.executors.process import ProcessExecutor
 for name in sys.argv[3:]:
     setattr(confine, name, ())
 executor = ProcessExecutor({"sh": Path("/bin/sh")}, work_dir=Path(sys.argv[1]))
 task = jobs_pb2.ProcessTask(command="sh", args=["-c", sys.argv[2]])
-asyncio.run(executor.run(jobs_pb2.JobPayload(process=task, input=b"secret"), 60_000))
+asyncio.run(executor.run(Work(jobs_pb2.JobPayload(process=task, input=b"secret"), 60_000)))
 """
 
 
@@ -114,7 +115,7 @@ def test_the_work_folder_is_private_and_jobs_are_in_it(tmp_path: Path, monkeypat
     work = tmp_path / "data" / "work"
     executor = ProcessExecutor({"sh": SH}, work_dir=work)
     task = jobs_pb2.ProcessTask(command="sh", args=["-c", "pwd; stat -c %a . .."])
-    outcome: Outcome = asyncio.run(executor.run(jobs_pb2.JobPayload(process=task), 10_000))
+    outcome: Outcome = asyncio.run(executor.run(Work(jobs_pb2.JobPayload(process=task), 10_000)))
     folder, *modes = outcome.output.decode().split()
     assert Path(folder).parent == work
     assert modes == ["700", "700"]

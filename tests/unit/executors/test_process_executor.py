@@ -17,7 +17,7 @@ from offgrid.v1 import jobs_pb2
 from offgrid_node.executors import confine
 from offgrid_node.executors import process as process_module
 from offgrid_node.executors.capture import LOG_MARK
-from offgrid_node.executors.executor import LOG_BYTES_MAX, Outcome
+from offgrid_node.executors.executor import LOG_BYTES_MAX, Outcome, Work
 from offgrid_node.executors.process import ProcessExecutor
 
 pytestmark = [
@@ -58,7 +58,7 @@ def shell(script: str, stdin: bytes = b"") -> jobs_pb2.JobPayload:
 
 
 def run(executor: ProcessExecutor, payload: jobs_pb2.JobPayload, timeout_ms: int = 10_000) -> Outcome:
-    return asyncio.run(executor.run(payload, timeout_ms))
+    return asyncio.run(executor.run(Work(payload, timeout_ms)))
 
 
 def alive(pid: int) -> bool:
@@ -195,7 +195,7 @@ def test_a_timeout_kills_the_whole_group(executor: ProcessExecutor) -> None:
 
 def test_cancelling_the_task_kills_the_grandchild(executor: ProcessExecutor, temporary_folder: Path) -> None:
     async def cancel() -> int:
-        task = asyncio.create_task(executor.run(shell("sh -c 'echo $$ > pid; sleep 60; :'; :"), 60_000))
+        task = asyncio.create_task(executor.run(Work(shell("sh -c 'echo $$ > pid; sleep 60; :'; :"), 60_000)))
         pids: list[str] = []
 
         def started() -> bool:
@@ -282,7 +282,7 @@ def test_fifty_runs_leave_no_descriptor_and_no_folder_behind(temporary_folder: P
 
     async def fifty() -> None:
         for number in range(50):
-            await executor.run(shell(scripts[number % 4] if number < 8 else scripts[0]), 100)
+            await executor.run(Work(shell(scripts[number % 4] if number < 8 else scripts[0]), 100))
 
     def descriptors() -> int:
         return len(os.listdir("/dev/fd"))

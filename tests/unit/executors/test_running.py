@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 
 from offgrid.v1 import jobs_pb2
-from offgrid_node.executors.executor import Outcome
+from offgrid_node.executors.executor import Outcome, OutputFile, Progress, Usage, Work
 from offgrid_node.executors.running import Running
 from offgrid_node.protocol.effects import Execute, Executed, Stop
+from offgrid_node.protocol.jobs.orders import ClaimKey
 
 WORK = Execute("core", "job", 1, jobs_pb2.JobPayload(), 1_000)
 KEY = ("core", "job", 1)
@@ -24,7 +25,7 @@ class Gate:
     def run_at_once(self, payload: jobs_pb2.JobPayload) -> Outcome | None:
         return None
 
-    async def run(self, payload: jobs_pb2.JobPayload, timeout_ms: int) -> Outcome:
+    async def run(self, work: Work) -> Outcome:
         await self.opened.wait()
         return Outcome(b"out", b"", 0, "", "", "gate/1")
 
@@ -99,5 +100,25 @@ def test_what_is_stopped_after_its_end_has_ended_well() -> None:
         running.stop(Stop(*KEY))
         await running.close()
         assert [end.error for end in ends] == [""]
+
+    asyncio.run(asyncio.wait_for(run(), 5))
+
+
+def test_what_work_says_is_told_with_its_key() -> None:
+    class Talker(Gate):
+        async def run(self, work: Work) -> Outcome:
+            work.say(Progress(0.5, "half"))
+            return Outcome(b"", b"", 0, "", "", "talker/1", Usage(7, 8, 9), (OutputFile("a", b"bc"),))
+
+    async def run() -> None:
+        ends: list[Executed] = []
+        said: list[tuple[ClaimKey, Progress]] = []
+        running = Running(Talker(), ends.append, lambda key, progress: said.append((key, progress)))
+        running.start(WORK)
+        await asyncio.sleep(0.01)
+        [end] = ends
+        assert said == [(KEY, Progress(0.5, "half"))]
+        assert (end.cpu_us, end.memory_peak_bytes, end.used_tokens, end.output_bytes) == (7, 8, 9, 2)
+        assert end.files == (("a", b"bc"),)
 
     asyncio.run(asyncio.wait_for(run(), 5))

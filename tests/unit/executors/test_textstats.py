@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.executors import programs
-from offgrid_node.executors.executor import Outcome
+from offgrid_node.executors.executor import Outcome, Work
 from offgrid_node.executors.wasm import WasmExecutor
 
 EXECUTOR = WasmExecutor(64 * 1024 * 1024, 4)
@@ -25,7 +25,7 @@ TEXT = (resources.files("offgrid_node") / "demo_text.txt").read_bytes()
 
 def run(data: bytes, *args: str) -> Outcome:
     task = jobs_pb2.WasmTask(module=SOURCE, args=args)
-    return asyncio.run(EXECUTOR.run(jobs_pb2.JobPayload(wasm=task, input=data), 30_000))
+    return asyncio.run(EXECUTOR.run(Work(jobs_pb2.JobPayload(wasm=task, input=data), 30_000)))
 
 
 def counted(data: bytes, *args: str) -> dict[str, str]:

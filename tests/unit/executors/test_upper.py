@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.executors import programs
+from offgrid_node.executors.executor import Work
 from offgrid_node.executors.wasm import WasmExecutor
 
 EXECUTOR = WasmExecutor(64 * 1024 * 1024, 4)
@@ -23,6 +24,6 @@ PAGE = 65_536
 @settings(deadline=None, max_examples=50)
 def test_it_makes_capitals_of_ascii_and_leaves_all_else(data: bytes) -> None:
     task = jobs_pb2.WasmTask(module=programs.load("upper"))
-    outcome = asyncio.run(EXECUTOR.run(jobs_pb2.JobPayload(wasm=task, input=data), 30_000))
+    outcome = asyncio.run(EXECUTOR.run(Work(jobs_pb2.JobPayload(wasm=task, input=data), 30_000)))
     assert (outcome.error, outcome.exit_code, outcome.log) == ("", 0, b"")
     assert outcome.output == data.upper()

@@ -17,7 +17,7 @@ import wasmtime
 from offgrid.v1 import jobs_pb2
 from offgrid_node.executors import modules, programs
 from offgrid_node.executors.capture import LOG_MARK
-from offgrid_node.executors.executor import LOG_BYTES_MAX, OUTPUT_BYTES_MAX, Outcome
+from offgrid_node.executors.executor import LOG_BYTES_MAX, OUTPUT_BYTES_MAX, Outcome, Work
 from offgrid_node.executors.modules import SMALL_BYTES_MAX
 from offgrid_node.executors.wasm import WasmExecutor
 
@@ -60,7 +60,7 @@ def executor() -> Iterator[WasmExecutor]:
 
 
 def run(executor: WasmExecutor, payload: jobs_pb2.JobPayload, timeout_ms: int = 10_000) -> Outcome:
-    return asyncio.run(executor.run(payload, timeout_ms))
+    return asyncio.run(executor.run(Work(payload, timeout_ms)))
 
 
 async def occupied(executor: WasmExecutor) -> None:
@@ -240,7 +240,7 @@ def test_a_log_without_end_is_cut_and_marked(executor: WasmExecutor) -> None:
 @pytest.mark.parametrize("body", [SPIN, SLEEP], ids=["loop", "sleep"])
 def test_cancelling_the_task_ends_the_work(executor: WasmExecutor, body: str) -> None:
     async def cancel() -> float:
-        task = asyncio.create_task(executor.run(wasm(module(body)), 60_000))
+        task = asyncio.create_task(executor.run(Work(wasm(module(body)), 60_000)))
         await occupied(executor)
         started = time.monotonic()
         task.cancel()
@@ -254,7 +254,7 @@ def test_cancelling_the_task_ends_the_work(executor: WasmExecutor, body: str) ->
 
 def test_close_stops_what_runs(executor: WasmExecutor) -> None:
     async def close() -> Outcome:
-        task = asyncio.create_task(executor.run(wasm(module(SPIN)), 60_000))
+        task = asyncio.create_task(executor.run(Work(wasm(module(SPIN)), 60_000)))
         await occupied(executor)
         executor.close()
         return await task
@@ -267,7 +267,7 @@ def test_runs_are_parallel_and_the_loop_stays_free(executor: WasmExecutor) -> No
 
     async def both() -> tuple[float, int, list[Outcome]]:
         started = time.monotonic()
-        tasks = [asyncio.create_task(executor.run(wasm(module(SPIN)), spin_ms)) for _ in range(2)]
+        tasks = [asyncio.create_task(executor.run(Work(wasm(module(SPIN)), spin_ms))) for _ in range(2)]
         turns = 0
         overlapped = 0
         while not all(task.done() for task in tasks):
@@ -288,7 +288,7 @@ def test_every_slot_has_room_to_run_at_once() -> None:
     executor = WasmExecutor(MEMORY_BYTES, slots)
 
     async def fill() -> None:
-        tasks = [asyncio.create_task(executor.run(wasm(module(SPIN)), 60_000)) for _ in range(slots)]
+        tasks = [asyncio.create_task(executor.run(Work(wasm(module(SPIN)), 60_000))) for _ in range(slots)]
         async with asyncio.timeout(20):
             while executor.running < slots:  # noqa: ASYNC110 - threads begin, and set no event
                 await asyncio.sleep(0.005)
@@ -303,7 +303,7 @@ def test_every_slot_has_room_to_run_at_once() -> None:
 def test_a_stop_hits_its_own_run_only(executor: WasmExecutor) -> None:
     async def two() -> list[Outcome]:
         long = wasm(programs.load("textstats"), b"x" * 200_000, "500")
-        return list(await asyncio.gather(executor.run(wasm(module(SPIN)), 50), executor.run(long, 30_000)))
+        return list(await asyncio.gather(executor.run(Work(wasm(module(SPIN)), 50)), executor.run(Work(long, 30_000))))
 
     killed, finished = asyncio.run(two())
     assert (killed.error, finished.error, finished.exit_code) == ("JobTimeout", "", 0)
@@ -373,7 +373,7 @@ def test_fifty_runs_leave_no_descriptor_and_no_memory_behind(executor: WasmExecu
     async def fifty() -> None:
         for number in range(50):
             body = (SPIN, "unreachable", "(call $exit (i32.const 3))", SHOUT.replace("FD", "1"))[number % 4]
-            await executor.run(wasm(module(body)), 20)
+            await executor.run(Work(wasm(module(body)), 20))
 
     def used() -> tuple[int, int]:
         gc.collect()
