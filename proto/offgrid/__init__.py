@@ -14,11 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from offgrid.client import Client, OffgridError, connect
+    from offgrid.inside import progress
 
-__all__ = ["Client", "OffgridError", "connect"]
+__all__ = ["Client", "OffgridError", "connect", "progress"]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "progress":
+        from offgrid.inside import progress
+
+        return progress
     if name in __all__:
         from offgrid import client
 
