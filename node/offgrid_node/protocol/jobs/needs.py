@@ -6,6 +6,7 @@ import re
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.errors import FieldViolation, InvalidRequest
+from offgrid_node.protocol.jobs.hosted import check_conversation, check_function
 
 MODULE_BYTES_MAX = 1024 * 1024
 INPUT_BYTES_MAX = 2 * 1024 * 1024  # in a payload that comes in a call; what is larger is put as an object first
@@ -16,7 +17,7 @@ ARG_BYTES_MAX = 4096
 INPUT_BYTES_PER_TOKEN = 4
 
 BUILTINS = ("echo",)  # what every host has: the output is the input
-NONE_SET = "none is set; set one of wasm, process and builtin"
+NONE_SET = "none is set; set one of wasm, process, python, llm, dask and builtin"
 COMMAND_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 
 
@@ -34,6 +35,12 @@ def check_payload(payload: jobs_pb2.JobPayload, field: str = "", *, input_bytes_
     elif kind == "wasm":
         wrong += _check_module(payload.wasm.module)
         wrong += _check_args("payload.wasm.args", list(payload.wasm.args))
+    elif kind == "python":
+        wrong += check_function("payload.python", payload.python)
+    elif kind == "dask":
+        wrong += check_function("payload.dask", payload.dask)
+    elif kind == "llm":
+        wrong += check_conversation("payload.llm", payload.llm, with_input=_has_input(payload))
     else:
         if not COMMAND_NAME.fullmatch(payload.process.command):
             rule = "is not a command name: 1 to 63 of a-z 0-9 . _ -, a letter or digit first; it is never a path"
@@ -56,25 +63,37 @@ def check_payload(payload: jobs_pb2.JobPayload, field: str = "", *, input_bytes_
 
 
 def needs_of(payload: jobs_pb2.JobPayload) -> str:
-    """The label that a host must offer: "wasm", or "process:" and the command, or "builtin:" and the name. Raises
-    InvalidRequest if none is set."""
-    kind = payload.WhichOneof("executor")
-    if kind is None:
-        raise InvalidRequest.field("payload.executor", NONE_SET)
-    if kind == "builtin":
-        return f"builtin:{payload.builtin.name}"
-    return "wasm" if kind == "wasm" else f"process:{payload.process.command}"
+    """The label that a host must offer: "wasm", or the kind and, after a colon, the command, the model, the builtin's
+    name or the version of Python that reads the function. Raises InvalidRequest if none is set."""
+    match payload.WhichOneof("executor"):
+        case "wasm":
+            return "wasm"
+        case "process":
+            return f"process:{payload.process.command}"
+        case "python":
+            return f"python:{payload.python.python}"
+        case "dask":
+            return f"dask:{payload.dask.python}"
+        case "llm":
+            return f"llm:{payload.llm.model}"
+        case "builtin":
+            return f"builtin:{payload.builtin.name}"
+    raise InvalidRequest.field("payload.executor", NONE_SET)
 
 
 def leaves_traces(payload: jobs_pb2.JobPayload) -> bool:
-    """Whether anybody could tell that the work was done twice: a program does what it likes, while a module in its
-    sandbox and a builtin leave nothing behind but their output."""
+    """Whether anybody could tell that the work was done twice: a program or a function does what it likes and a model's
+    tokens may be billed, while a module in its sandbox and a builtin leave nothing behind but their output."""
     return payload.WhichOneof("executor") not in ("wasm", "builtin")
 
 
 def estimate_tokens(input_bytes: int) -> int:
     """The size of the work in tokens, at least 1, for a job whose owner gives none."""
     return max(1, input_bytes // INPUT_BYTES_PER_TOKEN)
+
+
+def _has_input(payload: jobs_pb2.JobPayload) -> bool:
+    return bool(payload.input or payload.HasField("input_object") or payload.input_object_id)
 
 
 def _check_module(module: bytes) -> list[FieldViolation]:
