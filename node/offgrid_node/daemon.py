@@ -36,6 +36,7 @@ from offgrid_node.gateway.http import HttpServer
 from offgrid_node.keys import NodeKey, NodeTls, check_identity_certificate, issue_leaf, open_sealed, seal, verify
 from offgrid_node.keys.letters import Letters
 from offgrid_node.keys.wraps import KeyWraps
+from offgrid_node.machine_facts import machine_profile
 from offgrid_node.members import Members
 from offgrid_node.meters import Meters
 from offgrid_node.node import Node, Parts
@@ -239,6 +240,7 @@ class Daemon:
                 executors=self._pool.offers,
                 kinds=config.host.kinds,
                 labels=dict(config.host.labels),
+                profile=machine_profile(config),
             ),
             objects=ObjectParts(
                 blobs=self._blobs,

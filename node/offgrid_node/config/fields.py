@@ -34,9 +34,11 @@ WORD_RULE = "1 to 63 characters of a-z, 0-9, '_' and '-', the first a letter or 
 PATH_RULE = "a path; a relative one starts at this file's folder"
 ADMIN_RULE = '"", "unix:PATH" (at most 103 bytes) or a loopback "127.0.0.1:port", port 0 (any free) to 65535'
 LABELS_RULE = f"names of {WORD_RULE}; values of at most {LABEL_CHARS_MAX} printable characters"
+GPUS_RULE = 'a list of "MODEL:MEMORY" with the memory in MiB; ["auto"] asks the machine, [] is none'
 COMMANDS_RULE = f"names of {WORD_RULE}; values are absolute paths of programs"
 
 _WORD = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}\Z")
+_GPU = re.compile(r"[^:,]{1,64}:[1-9][0-9]{0,7}\Z")
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _T = TypeVar("_T")
 
@@ -173,6 +175,13 @@ def _label(text: str) -> str:
     return text
 
 
+def _gpus(entries: tuple[str, ...]) -> tuple[str, ...]:
+    for entry in entries:
+        if entries != ("auto",) and not (_GPU.match(entry) and entry.isprintable()):
+            raise wrong(f"has {shown(entry)}, no card", '"RTX 4090:24564"' if ":" not in entry else "")
+    return entries
+
+
 def _secret(secret: SecretStr) -> SecretStr:
     if not secret.get_secret_value().isprintable() or len(secret) > SECRET_CHARS_MAX:
         raise wrong("is too long or has unprintable characters")
@@ -253,6 +262,13 @@ Labels = Annotated[
     AfterValidator(FrozenMap),
     PlainSerializer(dict),
     Allowed(LABELS_RULE),
+]
+Gpus = Annotated[
+    tuple[str, ...],
+    Field(max_length=MAP_MAX),
+    BeforeValidator(_as_tuple),
+    AfterValidator(_gpus),
+    Allowed(GPUS_RULE),
 ]
 Commands = Annotated[
     Mapping[Annotated[str, AfterValidator(_word)], Annotated[str, AfterValidator(_program)]],

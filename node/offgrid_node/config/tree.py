@@ -139,8 +139,13 @@ class Host(Section):
     kinds: f.Words = Field(default=("compute",), description="kinds of job that are taken")
     labels: f.Labels = Field(
         default_factory=dict,
-        description='told to brokers: { room = "attic", gpu = "none" }; matching by label comes later',
+        description='told to brokers, for jobs that require them: { room = "attic" }',
     )
+    memory_mb: int = Field(
+        default=0, ge=0, le=2**30, description="memory told to brokers, in MiB; 0: what the machine has"
+    )
+    cpus: int = Field(default=0, ge=0, le=65_536, description="processors told to brokers; 0: what the machine has")
+    gpus: f.Gpus = Field(default=("auto",), description="graphics cards told to brokers")
     wasm: Wasm = Field(default_factory=Wasm)
     process: Process = Field(default_factory=Process)
 

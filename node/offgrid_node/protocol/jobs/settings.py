@@ -26,6 +26,8 @@ class JobsSettings:
     executors: tuple[str, ...] = ()
     kinds: tuple[str, ...] = ("compute",)
     labels: Mapping[str, str] = field(default_factory=dict)
+    # What this machine has, for requirements to be matched against; what the node itself knows is filled in later.
+    profile: jobs_pb2.HostProfile = field(default_factory=jobs_pb2.HostProfile)
 
     @property
     def node_id(self) -> str:

@@ -1,0 +1,121 @@
+"""What this machine has, as its host tells brokers: memory, processors, graphics cards, platform. Asked once, at start.
+
+Each question has a bounded time and an answer for machines that do not know: 0, or none. What the owner's config says
+goes before what the machine says.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from offgrid.v1 import jobs_pb2
+from offgrid_node.config import Config
+
+MIB = 1024 * 1024
+NVIDIA_SMI = "nvidia-smi"
+NVIDIA_QUERY = ("--query-gpu=name,memory.total", "--format=csv,noheader,nounits")
+NVIDIA_TIMEOUT_S = 5.0  # a driver that hangs must not keep the node from starting
+GPUS_MAX = 64
+MODEL_CHARS_MAX = 64
+CGROUP_MEMORY = Path("/sys/fs/cgroup/memory.max")
+AUTO = "auto"
+
+_log = logging.getLogger(__name__)
+
+
+def machine_profile(config: Config) -> jobs_pb2.HostProfile:
+    """Without what only the running node knows: its id, its executors and models."""
+    host = config.host
+    gpus = probed_gpus() if host.gpus == (AUTO,) else parsed_gpus(host.gpus)
+    return jobs_pb2.HostProfile(
+        slots=host.slots,
+        memory_mb=host.memory_mb or memory_mb(),
+        cpus=host.cpus or usable_cpus(),
+        gpus=gpus,
+        labels=dict(host.labels),
+        platform=platform_name(),
+    )
+
+
+def memory_mb() -> int:
+    """Of the machine, or of the container where that has less; 0: not known."""
+    physical = _windows_memory() if sys.platform == "win32" else _posix_memory()
+    try:
+        limit = int(CGROUP_MEMORY.read_text())
+    except (OSError, ValueError):  # no such control group, or "max"
+        limit = physical
+    return min(physical, limit) // MIB
+
+
+def usable_cpus() -> int:
+    """Those that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def platform_name() -> str:
+    """As "linux/x86_64"."""
+    return f"{platform.system().lower()}/{platform.machine().lower()}"
+
+
+def probed_gpus() -> list[jobs_pb2.Gpu]:
+    """NVIDIA's, by its own tool; none where that is missing, fails, or does not answer in time."""
+    program = shutil.which(NVIDIA_SMI)
+    if program is None:
+        return []
+    try:
+        said = subprocess.run(
+            [program, *NVIDIA_QUERY],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=NVIDIA_TIMEOUT_S,
+            check=True,
+            text=True,
+            errors="replace",
+        ).stdout
+    except (OSError, subprocess.SubprocessError) as error:
+        _log.warning("%s is there and did not say which cards there are: %s", program, error)
+        return []
+    return list(read_nvidia_smi(said))
+
+
+def read_nvidia_smi(said: str) -> Iterator[jobs_pb2.Gpu]:
+    """One card a line, "NVIDIA GeForce RTX 4090, 24564"; a line that is none is left out."""
+    for line in said.splitlines()[:GPUS_MAX]:
+        model, _, memory = line.rpartition(",")
+        if model.strip() and memory.strip().isdecimal():
+            yield jobs_pb2.Gpu(model=model.strip()[:MODEL_CHARS_MAX], memory_mb=int(memory))
+
+
+def parsed_gpus(entries: Sequence[str]) -> list[jobs_pb2.Gpu]:
+    """As the config has them, checked there: "RTX 4090:24564"."""
+    parts = [entry.rpartition(":") for entry in entries]
+    return [jobs_pb2.Gpu(model=model, memory_mb=int(memory)) for model, _, memory in parts]
+
+
+def _posix_memory() -> int:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError):
+        return 0
+
+
+def _windows_memory() -> int:
+    """GlobalMemoryStatusEx of kernel32: MEMORYSTATUSEX is 64 bytes, the total at 8."""
+    if sys.platform != "win32":
+        return 0
+    import ctypes
+
+    status = ctypes.create_string_buffer(64)
+    status[:4] = (64).to_bytes(4, "little")
+    if not ctypes.windll.kernel32.GlobalMemoryStatusEx(status):
+        return 0
+    return int.from_bytes(status.raw[8:16], "little")
