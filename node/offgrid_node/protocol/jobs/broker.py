@@ -23,9 +23,10 @@ from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.effects import Answered, Rows
 from offgrid_node.protocol.etypes import EventType
+from offgrid_node.protocol.jobs.closing import Over
 from offgrid_node.protocol.jobs.commands import CloseLeases, PostOffer, SubmitJobs
 from offgrid_node.protocol.jobs.host import price_of
-from offgrid_node.protocol.jobs.orders import AttemptKey, ClaimKey, JobOrder, row_key
+from offgrid_node.protocol.jobs.orders import ClaimKey, JobOrder, row_key
 from offgrid_node.protocol.jobs.peers import Peers
 from offgrid_node.protocol.jobs.post import Post, Tag
 from offgrid_node.protocol.jobs.settings import JobsSettings
@@ -240,8 +241,8 @@ class Broker:
         self._post.record(EventType.JOB_QUEUED, order.job_id, attempt=_said(order, "", 0))
         return _clearing(order, jobs_pb2.CLEARING_KIND_QUEUED, fresh=True)
 
-    def _close(self, core: str, over: Sequence[AttemptKey]) -> None:
-        for job_id, attempt in over:
+    def _close(self, core: str, over: Sequence[Over]) -> None:
+        for job_id, attempt, _ in over:
             self._retire((core, job_id, attempt))
 
     def _retire(self, key: ClaimKey) -> None:

@@ -1,16 +1,39 @@
 """Attempts that are over and whose brokers, or hosts, have not been told: told along with the next call that brings
 them work, or after a moment.
 
-A broker frees a slot when it hears of it: while orders wait there for one, it is told at once. A host forgets a report.
+A broker frees a slot when it hears of it: while orders wait there for one, it is told at once; how the attempt went
+makes the host's reputation there. A host forgets a report.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
+from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.jobs.orders import AttemptKey
 
 PATIENCE_MS = 50
+
+SERVED, EXCUSED, BROKEN, REFUSED, DISAGREED = (
+    jobs_pb2.LEASE_END_SERVED,
+    jobs_pb2.LEASE_END_EXCUSED,
+    jobs_pb2.LEASE_END_BROKEN,
+    jobs_pb2.LEASE_END_REFUSED,
+    jobs_pb2.LEASE_END_DISAGREED,
+)
+
+
+class Over(NamedTuple):
+    """An attempt that is over, and how it went; hosts are not told how."""
+
+    job_id: str
+    attempt: int
+    end: jobs_pb2.LeaseEnd.ValueType = EXCUSED
+
+    @property
+    def key(self) -> AttemptKey:
+        return self[:2]
 
 
 class Closing:
@@ -19,13 +42,13 @@ class Closing:
 
     def __init__(self, items_max: int) -> None:
         self._items_max = items_max
-        self._over: dict[str, list[AttemptKey]] = {}
+        self._over: dict[str, list[Over]] = {}
         self._busy: set[str] = set()  # brokers with a queue, as they last said
         self._hasty = False
         self.due_ms: int | None = None
 
-    def add(self, node: str, key: AttemptKey, now_ms: int) -> None:
-        self._over.setdefault(node, []).append(key)
+    def add(self, node: str, key: AttemptKey, now_ms: int, end: jobs_pb2.LeaseEnd.ValueType = EXCUSED) -> None:
+        self._over.setdefault(node, []).append(Over(*key, end))
         self._hasty = self._hasty or node in self._busy
         if self.due_ms is None:
             self.due_ms = now_ms + PATIENCE_MS
@@ -38,7 +61,7 @@ class Closing:
             self._busy.add(node)
             self._hasty = self._hasty or node in self._over
 
-    def take(self, node: str) -> list[AttemptKey]:
+    def take(self, node: str) -> list[Over]:
         """What goes along with a call to it."""
         over = self._over.pop(node, [])
         if len(over) > self._items_max:
@@ -47,7 +70,7 @@ class Closing:
             self.due_ms, self._hasty = None, False
         return over[: self._items_max]
 
-    def take_due(self, now_ms: int) -> Iterator[tuple[str, list[AttemptKey]]]:
+    def take_due(self, now_ms: int) -> Iterator[tuple[str, list[Over]]]:
         """What must be told by calls of its own now."""
         due = self.due_ms is not None and now_ms >= self.due_ms
         nodes = [node for node in self._over if due or node in self._busy] if due or self._hasty else []

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.events import ObjectAdded
+from offgrid_node.protocol.jobs.closing import Over
 from offgrid_node.protocol.jobs.orders import AttemptKey, JobOrder
 from offgrid_node.protocol.jobs.receipts import ReceiptBody
 from offgrid_node.protocol.jobs.terms import NO_TERMS, Terms
@@ -94,7 +95,7 @@ class SubmitJobs:
 
     core: str
     orders: tuple[JobOrder, ...]
-    closed: tuple[AttemptKey, ...] = ()
+    closed: tuple[Over, ...] = ()
     doubtful: frozenset[AttemptKey] = frozenset()
 
 
@@ -166,4 +167,4 @@ class ReportResults:
 @dataclass(frozen=True, slots=True)
 class CloseLeases:
     core: str
-    leases: tuple[AttemptKey, ...]
+    leases: tuple[Over, ...]

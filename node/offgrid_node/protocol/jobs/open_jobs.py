@@ -282,10 +282,12 @@ class OpenJobs:
         for etype in etypes:
             self._post.record(etype, job.job_id, job=job)
 
-    def close(self, broker: str, key: AttemptKey, now: Now) -> None:
-        """Tells the broker, soon, that the attempt is over."""
+    def close(
+        self, broker: str, key: AttemptKey, now: Now, end: jobs_pb2.LeaseEnd.ValueType = jobs_pb2.LEASE_END_EXCUSED
+    ) -> None:
+        """Tells the broker, soon, that the attempt is over and how it went."""
         if broker:
-            self._post.closing.add(broker, key, now.mono_ms)
+            self._post.closing.add(broker, key, now.mono_ms, end)
 
     # ---- inside
 

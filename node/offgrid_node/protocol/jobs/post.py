@@ -17,7 +17,7 @@ from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.effects import Call, Delete, DropBlob, Effect, Execute, Put, Raise, Record, Reply, Stop
 from offgrid_node.protocol.errors import Fault
 from offgrid_node.protocol.etypes import EventType
-from offgrid_node.protocol.jobs.closing import Closing
+from offgrid_node.protocol.jobs.closing import Closing, Over
 from offgrid_node.protocol.jobs.orders import ORDERS, AttemptKey
 from offgrid_node.protocol.jobs.receipts import RECEIPTS
 from offgrid_node.protocol.jobs.settings import JobsSettings
@@ -149,9 +149,14 @@ class Post:
                 keys = tuple(heap.keys[start:end])
                 self.call(node, method, build(self, node, keys, heap.items[start:end]), Tag(method, node, keys))
         for broker, over in self.closing.take_due(now.mono_ms):
-            self.call(broker, "CloseLeases", jobs_pb2.CloseLeasesRequest(leases=leases_of(over)), closed(broker))
+            self.call(broker, "CloseLeases", jobs_pb2.CloseLeasesRequest(leases=closed_of(over)), closed(broker))
         for host, over in self.settling.take_due(now.mono_ms):
-            self.call(host, "StartJobs", jobs_pb2.StartJobsRequest(settled=leases_of(over)), settled(host))
+            self.call(
+                host,
+                "StartJobs",
+                jobs_pb2.StartJobsRequest(settled=leases_of([each.key for each in over])),
+                settled(host),
+            )
         many = len(self._late) + len(self._late_events) > LATE_MAX
         if self._late_ms is not None and (self._durable or many or now.mono_ms >= self._late_ms):
             self._effects += self._late.values()
@@ -174,7 +179,7 @@ class Post:
 
     def _submit(self, broker: str, keys: Sequence[AttemptKey], orders: list[bytes]) -> Message:
         signature = ORDERS.sign(orders, self._settings.signer, self._settings.salt)
-        closed = leases_of(self.closing.take(broker))
+        closed = closed_of(self.closing.take(broker))
         doubtful = leases_of([key for key in keys if key in self._doubtful]) if self._doubtful else ()
         return jobs_pb2.SubmitJobsRequest(orders=orders, root_signature=signature, closed=closed, doubtful=doubtful)
 
@@ -184,7 +189,7 @@ class Post:
     def _start(self, host: str, keys: Sequence[AttemptKey], starts: list[jobs_pb2.StartJob]) -> Message:
         orders = [start.order for start in starts]
         signature = ORDERS.sign(orders, self._settings.signer, self._settings.salt)
-        settled = leases_of(self.settling.take(host))
+        settled = leases_of([each.key for each in self.settling.take(host)])
         return jobs_pb2.StartJobsRequest(starts=starts, root_signature=signature, settled=settled)
 
     def _report(self, core: str, keys: Sequence[AttemptKey], reports: list[jobs_pb2.AttemptReport]) -> Message:
@@ -216,6 +221,10 @@ def settled(host: str) -> Tag:
 
 def leases_of(keys: Sequence[AttemptKey]) -> list[jobs_pb2.LeaseKey]:
     return [jobs_pb2.LeaseKey(job_id=job_id, attempt=attempt) for job_id, attempt in keys]
+
+
+def closed_of(over: Sequence[Over]) -> list[jobs_pb2.ClosedLease]:
+    return [jobs_pb2.ClosedLease(job_id=job_id, attempt=attempt, end=end) for job_id, attempt, end in over]
 
 
 def transfer_ms(size_bytes: int) -> int:

@@ -17,6 +17,7 @@ from offgrid_node.protocol.effects import Verifier
 from offgrid_node.protocol.errors import InvalidRequest, PeerFault
 from offgrid_node.protocol.events import HOST
 from offgrid_node.protocol.jobs import bounds, commands
+from offgrid_node.protocol.jobs.closing import Over
 from offgrid_node.protocol.jobs.large import OUTPUT_LOST
 from offgrid_node.protocol.jobs.machine import JobsMachine
 from offgrid_node.protocol.jobs.needs import check_payload, needs_of
@@ -74,7 +75,7 @@ class MarketHandlers:
         _items("doubtful", len(request.doubtful))
         orders = self._orders(request.orders, request.root_signature, caller.node_id)
         doubtful = frozenset(_keys(request.doubtful))
-        command = commands.SubmitJobs(caller.node_id, orders, _keys(request.closed), doubtful)
+        command = commands.SubmitJobs(caller.node_id, orders, _closed(request.closed), doubtful)
         return self._ask(caller, command, request.ByteSize())
 
     def deliver_awards(self, caller: Caller, request: jobs_pb2.DeliverAwardsRequest) -> Ticket:
@@ -119,7 +120,7 @@ class MarketHandlers:
 
     def close_leases(self, caller: Caller, request: jobs_pb2.CloseLeasesRequest) -> Ticket:
         _items("leases", len(request.leases))
-        return self._ask(caller, commands.CloseLeases(caller.node_id, _keys(request.leases)))
+        return self._ask(caller, commands.CloseLeases(caller.node_id, _closed(request.leases)))
 
     def list_offers(self, caller: Caller, request: jobs_pb2.ListOffersRequest) -> Message:
         """In the order of the hosts' ids, which are the places that a token names."""
@@ -298,6 +299,10 @@ def attempts_of(field: str, leases: Sequence[jobs_pb2.LeaseKey]) -> tuple[Attemp
     for index, lease in enumerate(leases):
         bounds.check_lease(f"{field}[{index}]", lease)
     return _keys(leases)
+
+
+def _closed(leases: Iterable[jobs_pb2.ClosedLease]) -> tuple[Over, ...]:
+    return tuple(Over(lease.job_id, lease.attempt, lease.end) for lease in leases)
 
 
 def _items(field: str, count: int) -> None:

@@ -15,6 +15,7 @@ from offgrid_node.protocol.effects import Answered, Call, Delete, Effect, Execut
 from offgrid_node.protocol.errors import Fault
 from offgrid_node.protocol.events import BROKER, CORE, HOST, PeerDown, PeerUp
 from offgrid_node.protocol.jobs.broker import Broker
+from offgrid_node.protocol.jobs.closing import SERVED, Over
 from offgrid_node.protocol.jobs.commands import (
     CloseLeases,
     CreateJob,
@@ -173,8 +174,8 @@ class BrokerBench(Bench):
         self.close_step()
         return self.replied(jobs_pb2.SubmitJobsResponse).clearings[0]
 
-    def close(self, core: SimSigner, job_id: str, attempt: int) -> None:
-        self.broker.on_close(1, CloseLeases(core.node_id, ((job_id, attempt),)))
+    def close(self, core: SimSigner, job_id: str, attempt: int, end: jobs_pb2.LeaseEnd.ValueType = SERVED) -> None:
+        self.broker.on_close(1, CloseLeases(core.node_id, (Over(job_id, attempt, end),)))
         self.close_step()
 
     def down(self, signer: SimSigner) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from offgrid_node.protocol.jobs.closing import PATIENCE_MS, Closing
+from offgrid_node.protocol.jobs.closing import BROKEN, EXCUSED, PATIENCE_MS, Closing, Over
 
 
 @pytest.fixture
@@ -16,22 +16,22 @@ def closing() -> Closing:
 
 
 def test_what_goes_along_with_a_call_needs_none_of_its_own(closing: Closing) -> None:
-    assert closing.take("broker") == [("j-1", 1)]
-    assert list(closing.take_due(PATIENCE_MS)) == [("other", [("j-2", 1)])]
+    assert closing.take("broker") == [Over("j-1", 1)]
+    assert list(closing.take_due(PATIENCE_MS)) == [("other", [Over("j-2", 1)])]
     assert closing.due_ms is None
 
 
 def test_nothing_waits_longer_than_a_moment(closing: Closing) -> None:
     assert closing.due_ms == PATIENCE_MS
     assert list(closing.take_due(PATIENCE_MS - 1)) == []
-    assert sorted(closing.take_due(PATIENCE_MS)) == [("broker", [("j-1", 1)]), ("other", [("j-2", 1)])]
+    assert sorted(closing.take_due(PATIENCE_MS)) == [("broker", [Over("j-1", 1)]), ("other", [Over("j-2", 1)])]
 
 
 def test_a_broker_at_which_orders_wait_is_told_at_once(closing: Closing) -> None:
     closing.heard("broker", 1)
-    assert list(closing.take_due(1)) == [("broker", [("j-1", 1)])]
+    assert list(closing.take_due(1)) == [("broker", [Over("j-1", 1)])]
     closing.add("broker", ("j-3", 1), 2)
-    assert list(closing.take_due(2)) == [("broker", [("j-3", 1)])]
+    assert list(closing.take_due(2)) == [("broker", [Over("j-3", 1)])]
     closing.heard("broker", 0)
     closing.add("broker", ("j-4", 1), 3)
     assert list(closing.take_due(3)) == []
@@ -40,5 +40,12 @@ def test_a_broker_at_which_orders_wait_is_told_at_once(closing: Closing) -> None
 def test_a_call_takes_no_more_than_its_bound(closing: Closing) -> None:
     for number in range(3, 6):
         closing.add("broker", (f"j-{number}", 1), 6)
-    assert closing.take("broker") == [("j-1", 1), ("j-3", 1)]
-    assert [keys for _, keys in closing.take_due(PATIENCE_MS)] == [[("j-2", 1)], [("j-4", 1), ("j-5", 1)]]
+    assert closing.take("broker") == [Over("j-1", 1), Over("j-3", 1)]
+    assert [keys for _, keys in closing.take_due(PATIENCE_MS)] == [[Over("j-2", 1)], [Over("j-4", 1), Over("j-5", 1)]]
+
+
+def test_a_broker_is_told_how_an_attempt_went_and_that_nobody_is_to_blame_unless_it_is_said() -> None:
+    closing = Closing(items_max=2)
+    closing.add("broker", ("j-1", 1), 0, BROKEN)
+    closing.add("broker", ("j-2", 1), 0)
+    assert [over.end for over in closing.take("broker")] == [BROKEN, EXCUSED]
