@@ -40,7 +40,7 @@ MEMBERS = "member without roles, core, broker, host"
 EVERY_RPC = {
     "JoinService": {"anonymous": "Join"},
     "MeshService": {
-        f"{MEMBERS}, {OWNER}": "GetStatus ListPeers",
+        f"{MEMBERS}, {OWNER}": "GetStatus ListPeers GetMemberProof",
         OWNER: "CreateInvite RemoveMember",
         MEMBERS: "Ping PingVia SyncMembers",
     },

@@ -46,6 +46,7 @@ class SmallNode:
         self.cuts = 0  # how many of the next messages of such a stream are its last
         self.events: list[state_pb2.Event] = []
         self.members = [_peer("attic", NODE_ID, here=True), _peer("barn", OTHER_ID)]
+        self.proof = mesh_pb2.GetMemberProofResponse()  # of any member
         self.transactions: dict[str, ledger_pb2.Transaction] = {}
         self.quorums: dict[str, quorum_pb2.Quorum] = {}
         self.witnesses = [ledger_pb2.Witness(node_id=NODE_ID, name="attic", weight_milli=1_500)]
@@ -139,6 +140,9 @@ class SmallNode:
                 peer.member.removed = True
                 return mesh_pb2.RemoveMemberResponse(member=peer.member)
         raise NotFound(f"no member is called {request.node}", reason="UnknownMember")
+
+    def on_GetMemberProof(self, request):
+        return self.proof
 
     # ---- missions and tasks
 

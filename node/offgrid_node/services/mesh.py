@@ -17,7 +17,7 @@ from offgrid_node.protocol.mesh.records import (
     check_text,
 )
 from offgrid_node.protocol.mesh.swim import ALIVE
-from offgrid_node.protocol.mesh.views import role_list
+from offgrid_node.protocol.mesh.views import member_message, role_list
 from offgrid_node.runtime import Runtime, Ticket
 from offgrid_node.services.caller import Caller, Kind
 from offgrid_node.services.paging import decode_token, take_page
@@ -88,6 +88,22 @@ class MeshHandlers:
         found = ((node_id.encode("ascii"), peer) for node_id in rest if (peer := mesh.peer(node_id)))
         peers, token = take_page(found, request.page_size)
         return mesh_pb2.ListPeersResponse(peers=peers, next_page_token=token)
+
+    def get_member_proof(
+        self, caller: Caller, request: mesh_pb2.GetMemberProofRequest
+    ) -> mesh_pb2.GetMemberProofResponse:
+        if not request.node:
+            raise InvalidRequest.field("node", "say which: a node id, its first 4 characters or more, or a name")
+        directory = mesh_of(self._runtime).directory
+        node_id = directory.resolve(request.node, removed=True)
+        record = directory.member(node_id)
+        assert record is not None
+        return mesh_pb2.GetMemberProofResponse(
+            genesis=directory.signed_genesis,
+            records=directory.vouchers(node_id),
+            member=member_message(record),
+            mesh_id=directory.mesh_id,
+        )
 
     def create_invite(self, caller: Caller, request: mesh_pb2.CreateInviteRequest) -> Ticket:
         wrong = []

@@ -53,7 +53,7 @@ class Client:
     def jobs(self) -> Jobs:
         from offgrid.client.jobs import Jobs
 
-        return Jobs(self._calls, self.missions, self.tasks, self.objects)
+        return Jobs(self._calls, self.missions, self.tasks, self.objects, self.mesh)
 
     @cached_property
     def market(self) -> Market:

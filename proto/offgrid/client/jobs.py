@@ -6,12 +6,14 @@ import hashlib
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from offgrid.client.calls import Calls, fresh_request_id
 from offgrid.client.catalogue import Missions, Tasks
 from offgrid.client.courier import Courier, JobFuture
+from offgrid.client.errors import OffgridError
 from offgrid.client.following import follow
+from offgrid.client.mesh import Mesh
 from offgrid.client.objects import Objects
 from offgrid.client.paging import pages
 from offgrid.client.targets import replaced
@@ -38,11 +40,12 @@ ENDED = frozenset(
 class Jobs:
     """The jobs of JobService."""
 
-    def __init__(self, calls: Calls, missions: Missions, tasks: Tasks, objects: Objects) -> None:
+    def __init__(self, calls: Calls, missions: Missions, tasks: Tasks, objects: Objects, mesh: Mesh) -> None:
         self._calls = calls
         self._missions = missions
         self._tasks = tasks
         self._objects = objects
+        self._mesh = mesh
         self._lock = threading.Lock()
         self._courier: Courier | None = None
         self._task_id = ""  # of jobs that are submitted without one
@@ -146,6 +149,18 @@ class Jobs:
             return target.write(job.result.output)
         with replaced(target) as file:
             return file.write(job.result.output)
+
+    def receipt(self, job_id: str) -> dict[str, Any]:
+        """The job's receipt as a document that stands alone, see `offgrid.client.evidence`; `json.dumps` writes it.
+
+        Raises OffgridError(FAILED_PRECONDITION, NoReceipt) for a job that has none."""
+        from offgrid.client.evidence import document
+
+        job = self.get(job_id)
+        if not job.result.HasField("receipt"):
+            state = JobState.Name(job.state).removeprefix("JOB_STATE_").lower()
+            raise OffgridError("FAILED_PRECONDITION", "NoReceipt", f"job {job_id} is {state} and has no receipt")
+        return document(job, self._mesh.proof(job.result.receipt.facts.node_id))
 
     def list(self, *, task_id: str = "", limit: int | None = None) -> Iterator[jobs_pb2.Job]:
         """Every job, or those of one task, without outputs and logs."""

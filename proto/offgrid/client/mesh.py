@@ -48,6 +48,11 @@ class Mesh:
         )
         return self._calls.unary("MeshService/CreateInvite", request, mesh_pb2.CreateInviteResponse, repeatable=False)
 
+    def proof(self, node: str) -> mesh_pb2.GetMemberProofResponse:
+        """What shows, far from the mesh, whose key a member's is; `node` as in `remove`, a removed one too."""
+        request = mesh_pb2.GetMemberProofRequest(node=node)
+        return self._calls.unary("MeshService/GetMemberProof", request, mesh_pb2.GetMemberProofResponse)
+
     def remove(self, node: str) -> mesh_pb2.Member:
         """Revokes a membership. `node` is a node id, its first characters (at least 4, unambiguous) or its name."""
         request = mesh_pb2.RemoveMemberRequest(node=node)

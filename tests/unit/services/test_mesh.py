@@ -12,12 +12,20 @@ from offgrid.v1 import common_pb2, ledger_pb2, mesh_pb2, quorum_pb2
 from offgrid_node.keys import NodeKey, check_identity_certificate, identity_certificate, open_sealed, seal, verify
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.effects import Call, Execute
-from offgrid_node.protocol.errors import Exhausted, FailedPrecondition, Fault, InvalidRequest, PermissionDenied
+from offgrid_node.protocol.errors import (
+    Exhausted,
+    FailedPrecondition,
+    Fault,
+    InvalidRequest,
+    NotFound,
+    PermissionDenied,
+)
 from offgrid_node.protocol.mesh.founding import adopt_grant, found_mesh
 from offgrid_node.protocol.mesh.joining import ask_context, grant_context, join_ask
 from offgrid_node.protocol.mesh.machine import MeshMachine, MeshSettings
 from offgrid_node.protocol.mesh.records import ROLES_ALL, open_genesis
 from offgrid_node.protocol.mesh.token import InviteToken
+from offgrid_node.protocol.mesh.vouching import vouched
 from offgrid_node.runtime import Runtime, Ticket
 from offgrid_node.services.bulk import Bulk, inline
 from offgrid_node.services.caller import ADMIN, ANONYMOUS, Caller, Kind
@@ -153,6 +161,19 @@ def test_removed_members_are_listed_on_demand(house: House) -> None:
     assert len(house.mesh.list_peers(ADMIN, mesh_pb2.ListPeersRequest()).peers) == 1
     everyone = house.mesh.list_peers(ADMIN, mesh_pb2.ListPeersRequest(include_removed=True)).peers
     assert sorted(peer.member.removed for peer in everyone) == [False, True]
+
+
+def test_whose_key_is_whose_can_be_shown_far_away(house: House) -> None:
+    house.fill(2)
+    house.end(house.mesh.remove_member(ADMIN, mesh_pb2.RemoveMemberRequest(node="n1")))
+    for name in ("hub", "n0", "n1"):
+        proof = house.mesh.get_member_proof(ADMIN, mesh_pb2.GetMemberProofRequest(node=name))
+        genesis = open_genesis(proof.genesis, verify)
+        record = vouched(genesis, proof.records, proof.member.node_id, verify)
+        assert (genesis.mesh_id, record.name, record.removed) == (proof.mesh_id, name, name == "n1")
+    for wrong, fault in (("", InvalidRequest), ("nobody", NotFound)):
+        with pytest.raises(fault):
+            house.mesh.get_member_proof(ADMIN, mesh_pb2.GetMemberProofRequest(node=wrong))
 
 
 def test_an_invite_names_every_wrong_field_at_once(house: House) -> None:

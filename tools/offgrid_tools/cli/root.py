@@ -113,6 +113,8 @@ JOB = LazyGroup(
         "watch": Entry("jobs:watch", "Follow a job until it ends."),
         "list": Entry("jobs:list_", "List jobs."),
         "show": Entry("jobs:show", "Show one job with its result and receipt."),
+        "receipt": Entry("receipts:receipt", "Write a job's receipt as a file that stands alone."),
+        "verify-receipt": Entry("receipts:verify", "Check such a file, without any node."),
     },
     "Run, create, dispatch, watch, list and show jobs.",
     common_options(),

@@ -115,6 +115,15 @@ class Directory(Roll):
         found = [admin.proof] if admin and (current is None or admin.record.body != current.record.body) else []
         return [*found, current.proof] if current else found
 
+    def vouchers(self, node_id: str) -> list[common_pb2.Signed]:
+        """What shows a stranger whose key a node's is (`vouching.vouched`): its record, then that of the admin who
+        issued it; empty for a node that nothing is known of."""
+        current = self._members.get(node_id)
+        if current is None:
+            return []
+        issuer = self._admins.get(current.record.issuer)
+        return [held.proof.record for held in (current, issuer) if held is not None]
+
     def signed_peer(self, node_id: str) -> common_pb2.Signed | None:
         held = self._peers.get(node_id)
         return held.message if held else None

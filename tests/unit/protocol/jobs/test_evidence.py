@@ -1,0 +1,197 @@
+"""A receipt's file: believed for what was signed, and for nothing else."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from signed_receipts import ADMIN, BY_ADMIN, BY_ROOT, GENESIS, HOST, OTHER, OUTPUT, ROOT, file_of, link, record
+
+from offgrid.v1 import common_pb2
+from offgrid_node.keys import verify
+from offgrid_node.protocol.errors import PeerFault
+from offgrid_node.protocol.jobs.evidence import FILE_BYTES_MAX, Verdict, check_file
+from offgrid_node.protocol.mesh.records import Genesis
+from offgrid_node.protocol.mesh.vouching import vouched
+
+
+def checked(whole: object, **wanted: Any) -> Verdict:
+    return check_file(json.dumps(whole).encode(), verify, **wanted)
+
+
+def fields(verdict: Verdict) -> list[str]:
+    return [problem.field for problem in verdict.problems]
+
+
+WHOLE = file_of()
+BYTES = json.dumps(WHOLE, indent=1).encode()
+
+
+# ---- what holds
+
+
+@pytest.mark.parametrize("chain", [BY_ADMIN, BY_ROOT])
+def test_a_receipt_of_a_member_holds(chain: list[common_pb2.Signed]) -> None:
+    verdict = checked(file_of(chain), mesh=GENESIS.mesh_id, result=OUTPUT)
+    assert verdict.problems == []
+    assert verdict.body is not None
+    assert verdict.host is not None
+    assert (verdict.body.job_id, verdict.host.name, verdict.mesh_name) == ("j-2", "barn", "home")
+
+
+def test_so_does_that_of_a_member_who_was_removed_since() -> None:
+    verdict = checked(file_of([link(record(HOST, "barn").tombstone(""))]))
+    assert verdict.valid
+    assert verdict.host is not None
+    assert verdict.host.removed
+
+
+def test_and_of_work_that_failed() -> None:
+    assert checked(file_of(exit_code=3), result=OUTPUT).valid
+
+
+def test_the_mesh_may_be_named_by_its_beginning() -> None:
+    assert checked(WHOLE, mesh=GENESIS.mesh_id[:12]).valid
+    for other in (GENESIS.mesh_id[:11], "a" * 12, GENESIS.mesh_id + "a"):
+        assert fields(checked(WHOLE, mesh=other)) == ["mesh.id"]
+
+
+# ---- any change is seen
+
+
+@given(st.integers(0, len(BYTES) - 1), st.integers(0, 7))
+def test_any_flipped_bit_of_the_file_is_refused(place: int, bit: int) -> None:
+    damaged = bytearray(BYTES)
+    damaged[place] ^= 1 << bit
+    assert not check_file(bytes(damaged), verify, result=OUTPUT).valid
+
+
+@given(st.binary(max_size=200))
+def test_no_bytes_make_it_stumble(data: bytes) -> None:
+    assert not check_file(data, verify).valid
+
+
+def leaves(value: object, where: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
+    if isinstance(value, dict):
+        return [leaf for key, inner in value.items() for leaf in leaves(inner, (*where, key))]
+    if isinstance(value, list):
+        return [leaf for key, inner in enumerate(value) for leaf in leaves(inner, (*where, key))]
+    return [where]
+
+
+def put(whole: dict[str, Any], where: tuple[str | int, ...], value: object) -> dict[str, Any]:
+    changed = copy.deepcopy(whole)
+    inner: Any = changed
+    for key in where[:-1]:
+        inner = inner[key]
+    inner[where[-1]] = value
+    return changed
+
+
+JUNK = st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.text(max_size=8) | st.lists(st.none(), max_size=2)
+
+
+@given(st.sampled_from(leaves(WHOLE)), JUNK)
+def test_nothing_can_stand_where_something_else_stood(where: tuple[str | int, ...], junk: object) -> None:
+    assert not checked(put(WHOLE, where, junk), result=OUTPUT).valid
+
+
+def test_a_changed_fact_is_named() -> None:
+    for name, value in WHOLE["facts"].items():
+        other = f"{value}x" if isinstance(value, str) else value + 1
+        verdict = checked(put(WHOLE, ("facts", name), other))
+        assert fields(verdict) == [f"facts.{name}"]
+        assert repr(value) in verdict.problems[0].what
+
+
+def test_all_changed_fields_are_named_at_once() -> None:
+    changed = put(put(put(WHOLE, ("facts", "price_micro"), 1), ("host", "name"), "attic"), ("mesh", "id"), "x")
+    assert fields(checked(changed)) == ["mesh.id", "facts.price_micro"]
+    changed = put(put(WHOLE, ("facts", "price_micro"), 1), ("host", "name"), "attic")
+    assert fields(checked(changed, result=b"other")) == ["facts.price_micro", "result", "host.name"]
+
+
+def test_true_is_not_one() -> None:
+    assert fields(checked(put(WHOLE, ("facts", "attempt"), True))) == ["facts.attempt"]
+    assert fields(checked(put(WHOLE, ("offgrid_receipt",), True))) == ["offgrid_receipt"]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "field"),
+    [
+        (lambda text: text.replace(b'"index"', b'"index": 2, "index"', 1), "file"),
+        (lambda text: text.replace(b'"index"', b'"more": 2, "index"', 1), "receipt"),
+        (lambda text: text + b" " * FILE_BYTES_MAX, "file"),
+        (lambda text: b"[" * 100_000, "file"),
+        (lambda text: b"[]", "file"),
+        (lambda text: b"{}", "offgrid_receipt"),
+        (lambda text: text.replace(WHOLE["receipt"]["body"][:8].encode(), b"00 00 00", 1), "receipt.body"),
+    ],
+)
+def test_what_is_no_file_of_ours_is_named(spoil: Callable[[bytes], bytes], field: str) -> None:
+    assert fields(check_file(spoil(BYTES), verify)) == [field]
+
+
+def test_hexadecimal_digits_have_one_form() -> None:
+    upper = put(WHOLE, ("receipt", "root_signature"), WHOLE["receipt"]["root_signature"].upper())
+    assert fields(checked(upper)) == ["receipt.root_signature"]
+
+
+def test_another_output_or_exit_code_is_named() -> None:
+    assert fields(checked(WHOLE, result=b"other")) == ["result"]
+    failed = file_of(exit_code=3)
+    assert fields(checked(put(failed, ("result", "exit_code"), 4), result=OUTPUT)) == ["result"]
+    assert fields(checked(put(failed, ("result", "exit_code"), 0))) == ["result.exit_code"]
+    assert fields(checked(put(failed, ("result", "exit_code"), 2**31))) == ["result.exit_code"]
+
+
+# ---- whose key it is
+
+
+def test_a_receipt_signed_by_somebody_else_is_refused() -> None:
+    assert fields(checked(file_of(by=OTHER))) == ["receipt.root_signature"]
+
+
+def test_one_of_another_mesh_is_refused_even_where_its_members_have_the_same_keys() -> None:
+    other = Genesis("away", ROOT.public_key, 6, bytes(16))
+    whole, foreign = file_of(), file_of(genesis=other, chain=[link(record(HOST, "barn"), genesis=other)])
+    assert checked(foreign).valid
+    assert fields(checked(foreign, mesh=GENESIS.mesh_id)) == ["mesh.id"]
+    assert fields(checked({**whole, "mesh": foreign["mesh"]})) == ["host.records"]
+    assert fields(checked({**whole, "mesh": foreign["mesh"], "host": foreign["host"]})) == ["receipt.root_signature"]
+
+
+ADMIN_LINK = BY_ADMIN[1]
+BAD_CHAINS = {
+    "nobody's": [],
+    "another's": [link(record(OTHER, "barn"))],
+    "not the root's own word": [link(record(HOST, "barn"), OTHER)],
+    "an admin's without that admin": [BY_ADMIN[0]],
+    "the root's with an admin too many": [BY_ROOT[0], ADMIN_LINK],
+    "of three links": [*BY_ADMIN, ADMIN_LINK],
+    "an admin that names an admin": [link(record(HOST, "barn", admin=True, issuer=ADMIN.node_id), ADMIN), ADMIN_LINK],
+    "an admin that an admin named": [
+        BY_ADMIN[0],
+        link(record(ADMIN, "hub", issuer=OTHER.node_id), OTHER),
+    ],
+    "one who is no admin": [BY_ADMIN[0], link(record(ADMIN, "hub"))],
+    "another admin": [BY_ADMIN[0], link(record(OTHER, "hub", admin=True))],
+    "an admin whom the root did not sign for": [BY_ADMIN[0], link(record(ADMIN, "hub", admin=True), OTHER)],
+    "an admin that gives the host another key": [
+        link(record(HOST, "barn", public_key=OTHER.public_key, issuer=ADMIN.node_id), ADMIN),
+        ADMIN_LINK,
+    ],
+    "no record": [common_pb2.Signed(body=b"junk")],
+}
+
+
+@pytest.mark.parametrize("name", BAD_CHAINS)
+def test_a_chain_that_the_root_did_not_make_is_refused(name: str) -> None:
+    with pytest.raises(PeerFault):
+        vouched(GENESIS, BAD_CHAINS[name], HOST.node_id, verify)
+    assert fields(checked(file_of(BAD_CHAINS[name]))) == ["host.records"]

@@ -1,0 +1,64 @@
+"""Receipts as a core would write them into a file, signed with real keys of a mesh that is nowhere."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from offgrid.client.evidence import document
+from offgrid.v1 import common_pb2, jobs_pb2, mesh_pb2
+from offgrid_node.keys import NodeKey
+from offgrid_node.protocol.jobs.receipts import ReceiptBody, result_digest, sign_receipts
+from offgrid_node.protocol.mesh.records import GENESIS_KIND, MEMBER_KIND, ROLES_ALL, Genesis, MemberRecord, signed
+
+ROOT, ADMIN, HOST, OTHER = (NodeKey(letter * 32) for letter in (b"r", b"a", b"h", b"o"))
+GENESIS = Genesis("home", ROOT.public_key, 5, bytes(16))
+OUTPUT = b"out\n"
+
+
+def record(key: NodeKey, name: str, **changes: Any) -> MemberRecord:
+    made = {"node_id": key.node_id, "name": name, "public_key": key.public_key, "roles": ROLES_ALL,
+            "weight_milli": 1_000, "failure_domain": "", "epoch": 1}  # fmt: skip
+    return MemberRecord(**{**made, **changes})
+
+
+def link(made: MemberRecord, by: NodeKey = ROOT, genesis: Genesis = GENESIS) -> common_pb2.Signed:
+    return signed(MEMBER_KIND, genesis.salt, made.body, by)
+
+
+BY_ADMIN = [link(record(HOST, "barn", issuer=ADMIN.node_id), ADMIN), link(record(ADMIN, "hub", admin=True))]
+BY_ROOT = [link(record(HOST, "barn"))]
+
+
+def file_of(chain: list[common_pb2.Signed] = BY_ADMIN, **made: Any) -> dict[str, Any]:
+    """As `offgrid job receipt` writes it."""
+    return document(*job_and_proof(chain, **made))
+
+
+def job_and_proof(
+    chain: list[common_pb2.Signed] = BY_ADMIN,
+    *,
+    by: NodeKey = HOST,
+    exit_code: int = 0,
+    count: int = 5,
+    genesis: Genesis = GENESIS,
+) -> tuple[jobs_pb2.Job, mesh_pb2.GetMemberProofResponse]:
+    """The third of `count` jobs whose receipts were signed together, and what vouches for their host."""
+    bodies = [
+        ReceiptBody(
+            HOST.node_id, NodeKey(b"c" * 32).node_id, f"j-{number}", 1, bytes(32), result_digest(exit_code, OUTPUT),
+            "failed" if exit_code else "completed", 12, 3400, 56, "wasm", 2100, 5 << 20, len(OUTPUT), 34,
+        )
+        for number in range(count)
+    ]  # fmt: skip
+    receipt = sign_receipts([body.encode() for body in bodies], by, genesis.salt)[2]
+    receipt.facts.CopyFrom(bodies[2].facts())
+    job = jobs_pb2.Job(job_id="j-2", payload_digest=bytes(32))
+    job.result.receipt.CopyFrom(receipt)
+    job.result.exit_code, job.result.output = exit_code, OUTPUT
+    proof = mesh_pb2.GetMemberProofResponse(
+        genesis=signed(GENESIS_KIND, genesis.salt, genesis.body, ROOT),
+        records=chain,
+        member=mesh_pb2.Member(name="barn"),
+        mesh_id=genesis.mesh_id,
+    )
+    return job, proof
