@@ -260,7 +260,7 @@ def test_the_book_comes_in_pages(bench: Bench) -> None:
 
 
 def test_one_call_carries_a_bounded_number(bench: Bench) -> None:
-    leases = [jobs_pb2.LeaseKey(job_id="j", attempt=1)] * (CALL_ITEMS_MAX + 1)
+    leases = [jobs_pb2.ClosedLease(job_id="j", attempt=1)] * (CALL_ITEMS_MAX + 1)
     request = jobs_pb2.CloseLeasesRequest(leases=leases)
     with pytest.raises(InvalidRequest, match=str(CALL_ITEMS_MAX)):
         bench.ask(bench.broker, member(bench.core, CORE), f"{MARKET}/CloseLeases", request)
