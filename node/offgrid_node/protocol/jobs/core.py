@@ -1,41 +1,35 @@
 """The core's part: it owns its jobs, numbers their attempts, and alone accepts a result.
 
 An attempt's number is durable before any order that carries it leaves, and only a report of the present attempt by
-the host it was awarded to is accepted; whatever dies, doubles or comes late, a job has one accepted result. The file is
-long because it is one state machine: each way in is short, and all of them move the same jobs.
+the host it was awarded to is accepted; whatever dies, doubles or comes late, a job has one accepted result. What hosts
+report is judged in `reports.py`, what this node does itself waits in `local_queue.py`.
 """
 
 from __future__ import annotations
-
-from collections import OrderedDict
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.effects import Answered, Rows
 from offgrid_node.protocol.etypes import EventType
-from offgrid_node.protocol.events import BROKER, ObjectAdded
+from offgrid_node.protocol.events import BROKER
 from offgrid_node.protocol.ids import NODE_ID
 from offgrid_node.protocol.jobs.bounds import PRICE_MAX, REFUSAL_CHARS_MAX
-from offgrid_node.protocol.jobs.commands import Arriving, DeliverAwards, Report, ReportResults, Start, Started
+from offgrid_node.protocol.jobs.commands import DeliverAwards, Started
 from offgrid_node.protocol.jobs.doubts import Doubts
 from offgrid_node.protocol.jobs.host import Host, price_of
-from offgrid_node.protocol.jobs.large import OUTPUT_LOST
+from offgrid_node.protocol.jobs.local_queue import LocalQueue
 from offgrid_node.protocol.jobs.open_jobs import Open, OpenJobs
+from offgrid_node.protocol.jobs.patience import START_PATIENCE_MS, START_RETRY_MS, run_ms
 from offgrid_node.protocol.jobs.peers import Peers
-from offgrid_node.protocol.jobs.post import CALL_BYTES_MAX, CALL_TIMEOUT_MAX_MS, Post, Tag, transfer_ms
-from offgrid_node.protocol.jobs.receipts import ReceiptBody
+from offgrid_node.protocol.jobs.post import CALL_TIMEOUT_MAX_MS, Post, Tag, transfer_ms
+from offgrid_node.protocol.jobs.reports import Reports
 from offgrid_node.protocol.jobs.settings import RETRY_DELAYS_MS, JobsSettings
 from offgrid_node.protocol.jobs.table import AWARDED, CREATED, QUEUED, RUNNING
+from offgrid_node.protocol.jobs.terms import LOSSES_MAX
 from offgrid_node.protocol.rng import Rng
 
-LOSSES_MAX = 8  # hosts that may die under one job before it is taken for the cause
 REFUSED_DELAY_MS, REFUSED_DELAY_MAX_MS = 100, 5_000
 SUBMIT_RETRY_MS = 10_000  # should even the end of a call get lost
-START_RETRY_MS = 1_000
-# An award whose host has not answered by then is lost: not every node reaches every other. Its payload's time on the
-# road comes on top.
-START_PATIENCE_MS = 10_000
-RUN_GRACE_MS = 10_000 + transfer_ms(CALL_BYTES_MAX)  # past its time-out a host has this long to bring what came of it
 
 
 class Core:
@@ -44,9 +38,9 @@ class Core:
     def __init__(self, settings: JobsSettings, peers: Peers, post: Post, host: Host) -> None:
         """`host` is this node's own host part: the local queue is worked by it."""
         self._settings, self._peers, self._post = settings, peers, post
-        self._host = host
         self.jobs = self._jobs = OpenJobs(settings, post)
-        self._local: OrderedDict[str, None] = OrderedDict()
+        self.local = LocalQueue(settings, self._jobs, host)
+        self.reports = Reports(settings, self._jobs, post, host, self._lose_host)
         self._doubts = Doubts(self._jobs, peers)
 
     def load(self, rows: Rows, now: Now) -> None:
@@ -59,7 +53,7 @@ class Core:
             if job.route == jobs_pb2.ROUTE_OFFGRID:
                 self._jobs.timers.set(job.job_id, now.mono_ms)
             elif job.state == QUEUED:
-                self._local[job.job_id] = None
+                self.local.add(job)
 
     # ---- questions
 
@@ -116,7 +110,8 @@ class Core:
             self._find_another_broker(entry, now, rng)
         elif awarded and clearing.price_micro > (most := self._price_max(entry.job)):
             self._jobs.close(broker, key, now)
-            detail = f"the award's price is {clearing.price_micro} millionths; jobs.price_max_micro allows {most}"
+            whose = "its price_max_micro" if entry.job.price_max_micro else "jobs.price_max_micro"
+            detail = f"the award's price is {clearing.price_micro} millionths; {whose} allows {most}"
             self._try_later(entry, "NoHostsAvailable", detail, now)
         elif awarded:
             self._on_award(entry, broker, clearing, now)
@@ -134,7 +129,7 @@ class Core:
             self._try_later(entry, "NoHostsAvailable", f"the broker refused: {clearing.detail}", now)
 
     def _price_max(self, job: jobs_pb2.Job) -> int:
-        return price_of(self._settings.price_max_micro, job.size_tokens)
+        return price_of(job.price_max_micro or self._settings.price_max_micro, job.size_tokens)
 
     def _on_award(self, entry: Open, broker: str, clearing: jobs_pb2.Clearing, now: Now) -> None:
         job = entry.job
@@ -151,10 +146,10 @@ class Core:
         outcomes, over = {}, set()
         if isinstance(answer.reply, Started):
             outcomes = {(outcome.job_id, outcome.attempt): outcome for outcome in answer.reply.outcomes}
-            known = [report for report in answer.reply.reports if not self._comes_too_early(tag.node, report)]
+            known = [report for report in answer.reply.reports if not self.reports.comes_too_early(tag.node, report)]
             over = {report.key for report in known}
             for report in known:
-                self._on_report(tag.node, report, now, rng)
+                self.reports.take(tag.node, report, now, rng)
                 self._post.settling.add(tag.node, report.key, now.mono_ms)
         for key in tag.keys:
             if key in over:
@@ -168,89 +163,9 @@ class Core:
                     self._jobs.timers.set(entry.job.job_id, now.mono_ms + START_RETRY_MS)
             elif outcome.accepted:
                 self._jobs.confirm(entry, now)
-                self._jobs.timers.set(entry.job.job_id, now.mono_ms + _run_ms(entry.job))
+                self._jobs.timers.set(entry.job.job_id, now.mono_ms + run_ms(entry.job))
             else:
                 self._lose_and_wait(entry, f"refused: {outcome.refusal[:REFUSAL_CHARS_MAX]}", now)
-
-    def on_reports(self, ticket: int, command: ReportResults, now: Now, rng: Rng) -> None:
-        """What comes too early for a core that is new to its own past is not answered: it comes again."""
-        known = [report for report in command.reports if not self._comes_too_early(command.host, report)]
-        outcomes = [self._on_report(command.host, report, now, rng) for report in known]
-        self._post.reply(ticket, jobs_pb2.ReportResultsResponse(outcomes=outcomes))
-
-    def _comes_too_early(self, host: str, report: Report) -> bool:
-        """The attempt is not known to be awarded yet, or was not when its output might have been fetched."""
-        entry = self._jobs.current(report.key)
-        if entry is None:
-            return False
-        unfetched = bool(report.message.blob) and entry.job.host == host
-        return entry.job.state == QUEUED or (unfetched and entry.job.state in (AWARDED, RUNNING))
-
-    def on_arriving(self, event: Arriving, now: Now) -> None:
-        """An output gets the time that it needs on its way here; once for an attempt, lest it never ends."""
-        entry = self._jobs.current(event.key)
-        if entry is None or entry.job.host != event.host or entry.job.state not in (AWARDED, RUNNING):
-            return
-        if event.trouble and event.trouble != entry.trouble:
-            self._jobs.tell_trouble(entry, event.trouble, now)
-        if entry.arriving:
-            return
-        entry.arriving = True
-        self._jobs.confirm(entry, now)
-        self._jobs.timers.set(entry.job.job_id, now.mono_ms + RUN_GRACE_MS + transfer_ms(event.size_bytes))
-
-    def on_local_report(self, report: jobs_pb2.AttemptReport, added: ObjectAdded | None, now: Now, rng: Rng) -> None:
-        """From this node's own host part, in the same step."""
-        body = ReceiptBody.decode(report.result.receipt.body) if report.HasField("result") else None
-        if body is not None:
-            report.result.receipt.facts.CopyFrom(body.facts())
-        checked = Report((report.job_id, report.attempt), report, body, added)
-        if self._comes_too_early(self._settings.node_id, checked):
-            self._host.report_later((self._settings.node_id, *checked.key), now)
-            return
-        outcome = self._on_report(self._settings.node_id, checked, now, rng)
-        if added is not None and not outcome.accepted:
-            self._post.drop_blob(added.body.object_id)
-        self._host.forget((self._settings.node_id, report.job_id, report.attempt), now)
-
-    def _on_report(self, host: str, report: Report, now: Now, rng: Rng) -> jobs_pb2.ReportOutcome:
-        job_id, attempt = report.key
-        refusal = self._refusal(host, report)
-        outcome = jobs_pb2.ReportOutcome(job_id=job_id, attempt=attempt, accepted=not refusal, refusal=refusal)
-        entry = self._jobs.get(job_id)
-        if refusal or entry is None:
-            return outcome
-        if report.receipt is not None:
-            self._jobs.complete(entry, report.message.result, report.added, now)
-        elif report.message.error == "JobTimeout":
-            self._jobs.fail(entry, "JobTimeout", report.message.error_detail, now)
-        elif report.message.error in ("ExecutionFailed", "OutputTooLarge"):
-            self._jobs.fail(entry, report.message.error, report.message.error_detail, now)
-        else:
-            self._lose_host(entry, f"{report.message.error}: {report.message.error_detail}", now, rng)
-            if report.message.error == OUTPUT_LOST:
-                outcome.accepted, outcome.refusal = False, report.message.error_detail[:REFUSAL_CHARS_MAX]
-        return outcome
-
-    def _refusal(self, host: str, report: Report) -> str:
-        """Why a report is not accepted; empty when it is. The fence stands here."""
-        job_id, attempt = report.key
-        entry = self._jobs.get(job_id)
-        if entry is None:
-            return "" if self._jobs.ended_by(job_id, attempt, host) else "the job has ended, or is not this core's"
-        job = entry.job
-        if attempt != job.attempt or job.state not in (AWARDED, RUNNING):
-            return f"attempt {attempt} is over; the present one is {job.attempt}"
-        if host != job.host:
-            return "the attempt was awarded to another host"
-        if report.message.blob:
-            return "its output was not taken over"
-        if report.receipt is not None:
-            if report.receipt.payload_digest != job.payload_digest:
-                return "the receipt is for another payload"
-            if report.receipt.price_micro != job.price_micro:
-                return "the receipt's price is not the award's"
-        return ""
 
     # ---- from the mesh, and time
 
@@ -291,30 +206,6 @@ class Core:
                 self._lose_host(entry, "Unreachable: its host does not answer this core", now, rng)
             else:
                 self._send_start(entry, now)  # not answered yet; or this core restarted: is it still running there?
-
-    # ---- ends of a step
-
-    def pump_local_queue(self, now: Now) -> None:
-        """Starts queued jobs on this node while it has slots."""
-        settings = self._settings
-        while self._local and self._host.slots_free:
-            job_id, _ = self._local.popitem(last=False)
-            entry = self._jobs.get(job_id)
-            if entry is None or entry.job.state != QUEUED:
-                continue
-            job = entry.job
-            if job.needs not in settings.executors:
-                offered = ", ".join(settings.executors) or "nothing"
-                detail = f"the job needs {job.needs!r}; this node's own executors offer {offered}"
-                self._jobs.fail(entry, "NoHostsAvailable", detail, now)
-                continue
-            price_micro = price_of(settings.price_micro, job.size_tokens)
-            self._jobs.award(entry, "start", "", settings.node_id, price_micro, now)
-            payload = self._jobs.payload(entry, now)
-            if payload is not None:
-                payload_message = jobs_pb2.JobPayload.FromString(payload)
-                order = self._jobs.order(job)
-                self._host.take(Start(order, order.encode(), payload_message, price_micro))
 
     # ---- inside
 
@@ -378,7 +269,7 @@ class Core:
         entry.job.route = jobs_pb2.ROUTE_FILE_QUEUE
         entry.job.broker = ""
         self._jobs.timers.cancel(entry.job.job_id)
-        self._local[entry.job.job_id] = None
+        self.local.add(entry.job)
 
     def _send_start(self, entry: Open, now: Now) -> None:
         job = entry.job
@@ -391,22 +282,23 @@ class Core:
         self._post.add("StartJobs", job.host, entry.key, start)
         if entry.answer_by_ms is None:
             # Of a job that runs, its report may come even if no answer does.
-            patience_ms = START_PATIENCE_MS if job.state == AWARDED else _run_ms(job)
+            patience_ms = START_PATIENCE_MS if job.state == AWARDED else run_ms(job)
             entry.answer_by_ms = now.mono_ms + patience_ms + transfer_ms(len(payload))
         # The end of this call sets the next one's time: never are two under way. Should even its end get lost:
         self._jobs.timers.set(job.job_id, now.mono_ms + CALL_TIMEOUT_MAX_MS + START_RETRY_MS)
 
     def _lose_host(self, entry: Open, outcome: str, now: Now, rng: Rng) -> None:
         """The attempt is lost with its host: the next one begins at once, unless the job keeps killing hosts."""
-        entry.losses += 1
-        if entry.losses > LOSSES_MAX:
-            self._jobs.fail(
-                entry, "AttemptsExhausted", f"{entry.losses} hosts were lost under it; the last: {outcome}", now
-            )
+        job = entry.job
+        job.losses += 1
+        most = job.losses_max or LOSSES_MAX
+        if job.losses > most:
+            detail = f"{job.losses} hosts were lost under it, {most} are allowed (losses_max); the last: {outcome}"
+            self._jobs.fail(entry, "AttemptsExhausted", detail, now)
             return
         self._jobs.lose(entry, outcome, now)
-        if entry.job.route == jobs_pb2.ROUTE_FILE_QUEUE:
-            self._local[entry.job.job_id] = None
+        if job.route == jobs_pb2.ROUTE_FILE_QUEUE:
+            self.local.add(job)
         else:
             self._submit(entry, now, rng)
 
@@ -416,11 +308,6 @@ class Core:
         self._jobs.lose(entry, outcome, now)
         delay = REFUSED_DELAY_MS << min(entry.refusals, 6)
         self._jobs.timers.set(entry.job.job_id, now.mono_ms + min(delay, REFUSED_DELAY_MAX_MS))
-
-
-def _run_ms(job: jobs_pb2.Job) -> int:
-    """How long a host has for a job, all told: to fetch its input, to run it, to bring what came of it."""
-    return job.timeout_ms + RUN_GRACE_MS + transfer_ms(job.input_bytes)
 
 
 def _sound(clearing: jobs_pb2.Clearing) -> bool:

@@ -59,7 +59,7 @@ class JobsMachine:
                 case Executed():
                     pass
                 case commands.Arriving():
-                    self.core.on_arriving(event, now)
+                    self.core.reports.on_arriving(event, now)
                 case PeerUp(node_id, _, roles):
                     self._peers.on_up(event)
                     self.broker.on_peer_up(node_id)
@@ -103,7 +103,7 @@ class JobsMachine:
             case commands.CancelStarts():
                 self.host.on_cancel(ticket, command, now)
             case commands.ReportResults():
-                self.core.on_reports(ticket, command, now, rng)
+                self.core.reports.on_reports(ticket, command, now, rng)
             case commands.CloseLeases():
                 self.broker.on_close(ticket, command)
             case _:
@@ -128,12 +128,12 @@ class JobsMachine:
         """What follows from the whole batch; a local job that ends frees a slot for the next one in line."""
         self.broker.clear(now)
         while True:
-            self.core.pump_local_queue(now)
+            self.core.local.pump(now)
             reports = self.host.take_local_reports()
             if not reports:
                 break
             for report, added in reports:
-                self.core.on_local_report(report, added, now, rng)
+                self.core.reports.on_local_report(report, added, now, rng)
         self.core.jobs.say_awarded(now)
         self.host.answer_starts(now)
         self.intake.answer()

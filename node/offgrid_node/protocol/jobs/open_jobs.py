@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.clock import Now
@@ -20,9 +21,9 @@ from offgrid_node.protocol.jobs.bounds import DETAIL_CHARS_MAX
 from offgrid_node.protocol.jobs.commands import NewJob
 from offgrid_node.protocol.jobs.orders import AttemptKey, JobOrder
 from offgrid_node.protocol.jobs.post import CALL_ITEMS_MAX, Post
-from offgrid_node.protocol.jobs.receipts import COMPLETED
+from offgrid_node.protocol.jobs.receipts import COMPLETED as WELL
 from offgrid_node.protocol.jobs.settings import JobsSettings
-from offgrid_node.protocol.jobs.table import AWARDED, CREATED, ENDED, QUEUED, RUNNING, move
+from offgrid_node.protocol.jobs.table import AWARDED, COMPLETED, CREATED, ENDED, FAILED, QUEUED, RUNNING, move
 from offgrid_node.protocol.jobs.waiting import Waiting
 from offgrid_node.protocol.timers import Timers
 
@@ -36,16 +37,20 @@ RESULT_INLINE_MAX = 1_024  # bytes of output and log that stand in the job's own
 SAID_MS = 250  # what is awarded and runs for less is told of by its end alone
 ATTEMPTS_SHOWN = 16
 OUTCOME_CHARS_MAX = 500  # of how an attempt ended
+FINAL_ERRORS = (
+    "JobTimeout",
+    "ExecutionFailed",
+    "OutputTooLarge",
+)  # reported, and no other host would do better
 ENDED_REMEMBERED = 10_000  # those not committed yet are among them; older ones are found in the rows
 
 
 @dataclass(slots=True)
 class Open:
-    """A job that has not ended. `tries` counts failures in a row to find a host, `losses` hosts that died under it."""
+    """A job that has not ended. `tries` counts failures in a row to find a host, `refusals` hosts that would not."""
 
     job: jobs_pb2.Job
     tries: int = 0
-    losses: int = 0
     refusals: int = 0
     avoided: set[str] = field(default_factory=set)
     payload: bytes | None = None  # a small one; a large one until it is committed
@@ -61,13 +66,28 @@ class Open:
         return self.job.job_id, self.job.attempt
 
 
+class Ended(NamedTuple):
+    """How a job ended: by a report of this attempt of this host that was `accepted`, or otherwise."""
+
+    attempt: int
+    host: str
+    task_id: str
+    state: jobs_pb2.JobState.ValueType
+    accepted: bool
+
+    @classmethod
+    def of(cls, job: jobs_pb2.Job) -> Ended:
+        accepted = job.state == COMPLETED or (job.state == FAILED and job.error in FINAL_ERRORS)
+        return cls(job.attempt, job.host, job.task_id, job.state, accepted)
+
+
 class OpenJobs:
-    """Open jobs by id, one timer for each, and who was accepted for those that ended lately."""
+    """Open jobs by id, one timer for each, and how those ended that ended lately."""
 
     def __init__(self, settings: JobsSettings, post: Post) -> None:
         self._settings, self._post = settings, post
         self._open: dict[str, Open] = {}
-        self._ended: OrderedDict[str, tuple[int, str]] = OrderedDict()
+        self._ended: OrderedDict[str, Ended] = OrderedDict()
         self._rows: Rows | None = None
         self._fresh: list[Open] = []
         self._fresh_at: Now | None = None
@@ -102,14 +122,14 @@ class OpenJobs:
         entry = self._open.get(key[0])
         return entry if entry is not None and entry.job.attempt == key[1] else None
 
-    def ended_by(self, job_id: str, attempt: int, host: str) -> bool:
-        """Whether the job has ended with this attempt of this host."""
+    def ended(self, job_id: str) -> Ended | None:
+        """How the job ended; None for one that has not, or is not this core's."""
         known = self._ended.get(job_id)
-        if known is None and self._rows is not None:
+        if known is None and self._rows is not None and job_id not in self._open:
             value = self._rows.get(JOBS, job_id.encode())
             job = jobs_pb2.Job.FromString(value) if value is not None else jobs_pb2.Job()
-            known = (job.attempt, job.host) if job.state in ENDED else None
-        return known == (attempt, host)
+            known = Ended.of(job) if job.state in ENDED else None
+        return known
 
     def deadline_ms(self) -> int | None:
         deadlines = (self.timers.next_ms(), self.waiting.deadline_ms(), self._say_ms)
@@ -248,7 +268,7 @@ class OpenJobs:
     def complete(self, entry: Open, result: jobs_pb2.JobResult, added: ObjectAdded | None, now: Now) -> None:
         """The one accepted result, whether the work did well or not; a large output becomes an object with it."""
         job = entry.job
-        well = result.status == COMPLETED
+        well = result.status == WELL
         self._end_attempt(job, result.status, now)
         move(job, "complete" if well else "fail")
         if not well:
@@ -303,7 +323,7 @@ class OpenJobs:
         self.timers.cancel(job.job_id)
         self.waiting.discard(job.broker, job.job_id)
         self._unsaid.pop(job.job_id, None)
-        self._ended[job.job_id] = job.attempt, job.host
+        self._ended[job.job_id] = Ended.of(job)
         if len(self._ended) > ENDED_REMEMBERED:
             self._ended.popitem(last=False)
         if job.payload_bytes > PAYLOAD_KEPT_MAX:

@@ -36,6 +36,7 @@ from offgrid_node.protocol.jobs.orders import AttemptKey, ClaimKey, JobOrder, pa
 from offgrid_node.protocol.jobs.peers import Peers
 from offgrid_node.protocol.jobs.post import Post, Tag
 from offgrid_node.protocol.jobs.settings import JobsSettings
+from offgrid_node.protocol.jobs.terms import Terms
 from offgrid_node.protocol.requests import Requests
 from offgrid_tools.sim.crypto import SimSigner
 
@@ -46,9 +47,11 @@ TASK = jobs_pb2.Task(task_id="t-1", mission_id="m-1", kind="compute")
 M = TypeVar("M", bound=Message)
 
 
-def new_job(payload: jobs_pb2.JobPayload = PAYLOAD) -> NewJob:
+def new_job(payload: jobs_pb2.JobPayload = PAYLOAD, **terms: Any) -> NewJob:
+    """`terms` as in `Terms`."""
     carried = payload.SerializeToString()
-    return NewJob(carried, payload_digest(carried), "wasm", 1_000, 30_000, "", len(PAYLOAD.input))
+    size = len(PAYLOAD.input)
+    return NewJob(carried, payload_digest(carried), "wasm", 1_000, 30_000, "", size, Terms(**terms))
 
 
 def order_of(core: SimSigner = OWNER, job_id: str = "j-1", attempt: int = 1, *, kind: str = "compute") -> JobOrder:
@@ -291,16 +294,16 @@ class CoreBench(Bench):
         self.seen(HOST, WORKER, OTHER)
         self.restart()
 
-    def create(self, *, input_bytes: int = 1, request_id: str = "") -> Message | Fault:
+    def create(self, *, input_bytes: int = 1, request_id: str = "", **terms: Any) -> Message | Fault:
         payload = jobs_pb2.JobPayload(wasm=jobs_pb2.WasmTask(module=b"(module)"), input=b"x" * input_bytes)
-        command = CreateJob(TASK, new_job(payload), request_id, bytes(16))
+        command = CreateJob(TASK, new_job(payload, **terms), request_id, bytes(16))
         self.intake.on_create(1, command, self.now, self.rng)
         self.settle()
         return self.last_outcome()
 
-    def submitted(self, *, input_bytes: int = 1) -> str:
+    def submitted(self, *, input_bytes: int = 1, **terms: Any) -> str:
         """A job whose order has gone to the broker."""
-        made = self.create(input_bytes=input_bytes)
+        made = self.create(input_bytes=input_bytes, **terms)
         assert isinstance(made, jobs_pb2.CreateJobResponse)
         self.dispatch(made.job.job_id, jobs_pb2.DISPATCH_MODE_OFFGRID)
         return made.job.job_id
@@ -360,12 +363,12 @@ class CoreBench(Bench):
 
     def _hand_over(self) -> None:
         for report, added in self.host.take_local_reports():
-            self.core.on_local_report(report, added, self.now, self.rng)
+            self.core.reports.on_local_report(report, added, self.now, self.rng)
         self.settle()
 
     def report(self, report: Report) -> None:
         """WORKER brings it."""
-        self.core.on_reports(9, ReportResults(WORKER.node_id, (report,)), self.now, self.rng)
+        self.core.reports.on_reports(9, ReportResults(WORKER.node_id, (report,)), self.now, self.rng)
         self.settle()
 
     def up(self, signer: SimSigner) -> None:

@@ -15,7 +15,6 @@ from offgrid_node.protocol.events import BROKER, CostIncurred, PeerDown
 from offgrid_node.protocol.jobs.bounds import DETAIL_CHARS_MAX, PRICE_MAX, REFUSAL_CHARS_MAX
 from offgrid_node.protocol.jobs.closing import PATIENCE_MS
 from offgrid_node.protocol.jobs.commands import DeliverAwards, Report, ReportResults
-from offgrid_node.protocol.jobs.core import LOSSES_MAX
 from offgrid_node.protocol.jobs.doubts import DOUBT_MS, GIVEN_UP_MAX, STEP_MS
 from offgrid_node.protocol.jobs.host import REPORT_RETRY_MS, price_of
 from offgrid_node.protocol.jobs.intake import QUEUE_RETRY_MS
@@ -24,6 +23,7 @@ from offgrid_node.protocol.jobs.peers import Peers
 from offgrid_node.protocol.jobs.receipts import ReceiptBody, result_digest, sign_receipts
 from offgrid_node.protocol.jobs.settings import RETRY_DELAYS_MS
 from offgrid_node.protocol.jobs.table import AWARDED, COMPLETED, FAILED, QUEUED, RUNNING
+from offgrid_node.protocol.jobs.terms import LOSSES_MAX
 
 LONG = "x" * 1_000_000
 LOST = OutcomeUnknown("no answer")
@@ -264,7 +264,7 @@ class TestWordsOfOthers:
         job_id = bench.awarded()
         message = jobs_pb2.AttemptReport(job_id=job_id, attempt=1, error=error, error_detail=LONG)
         reports = ReportResults(WORKER.node_id, (Report((job_id, 1), message, None),))
-        bench.core.on_reports(9, reports, bench.now, bench.rng)
+        bench.core.reports.on_reports(9, reports, bench.now, bench.rng)
         bench.settle()
         job = bench.job(job_id)
         assert len(job.error_detail) <= DETAIL_CHARS_MAX
@@ -329,7 +329,7 @@ class TestStarting:
         job_id = bench.awarded()
         bench.answers_start(job_id)
         report = report_of(bench.job(job_id))
-        bench.core.on_reports(9, ReportResults(WORKER.node_id, (report,)), bench.now, bench.rng)
+        bench.core.reports.on_reports(9, ReportResults(WORKER.node_id, (report,)), bench.now, bench.rng)
         bench.wait(SAID_MS)
         assert RUNNING not in {job.state for job in bench.job_events()}
 
@@ -344,6 +344,44 @@ def test_a_job_that_keeps_losing_hosts_is_taken_for_the_cause() -> None:
         bench.clears(award(job_id, attempt=number + 1))
     job = bench.job(job_id)
     assert (job.state, job.error, job.attempt) == (FAILED, "AttemptsExhausted", LOSSES_MAX + 1)
+    assert "8 are allowed (losses_max)" in job.error_detail
+
+
+def test_lost_hosts_are_counted_over_restarts_up_to_what_the_owner_allows() -> None:
+    bench = CoreBench()
+    job_id = bench.submitted(losses_max=2)
+    for number in range(1, 4):
+        bench.clears(award(job_id, attempt=number))
+        bench.down(WORKER)
+        bench.up(WORKER)
+        assert bench.row(job_id).losses == number
+        bench.restart()
+        bench.wait(0)
+    job = bench.row(job_id)
+    assert (job.state, job.error, job.attempt) == (FAILED, "AttemptsExhausted", 3)
+
+
+def test_a_late_result_of_a_job_that_was_given_up_is_settled_and_not_accepted() -> None:
+    bench = CoreBench()
+    job_id = bench.submitted(losses_max=1)
+    for number in (1, 2):
+        bench.clears(award(job_id, attempt=number))
+        report = report_of(bench.job(job_id))
+        bench.down(WORKER)
+        bench.up(WORKER)
+    bench.report(report)
+    [outcome] = bench.replied(jobs_pb2.ReportResultsResponse).outcomes
+    assert not outcome.accepted
+    assert "the job has ended, as JOB_STATE_FAILED" in outcome.refusal
+
+
+def test_a_jobs_own_price_cap_stands_in_the_place_of_the_nodes() -> None:
+    bench = CoreBench()
+    job_id = bench.submitted(price_max_micro=1_000_000)
+    bench.clears(award(job_id, price_micro=1_001))
+    assert bench.job(job_id).state == QUEUED, "its 1,000 tokens are worth 1,000 millionths at most"
+    bench.clears(award(job_id, price_micro=1_000))
+    assert bench.job(job_id).state == AWARDED
 
 
 def test_refusals_are_not_held_against_a_job() -> None:
@@ -381,7 +419,7 @@ def test_a_job_that_ends_makes_room_for_another() -> None:
     assert isinstance(bench.create(), Exhausted)
     report = jobs_pb2.AttemptReport(job_id=job_id, attempt=1, error="JobTimeout")
     reports = ReportResults(WORKER.node_id, (Report((job_id, 1), report, None),))
-    bench.core.on_reports(9, reports, bench.now, bench.rng)
+    bench.core.reports.on_reports(9, reports, bench.now, bench.rng)
     bench.settle()
     assert isinstance(bench.create(), jobs_pb2.CreateJobResponse)
 
@@ -462,7 +500,7 @@ class TestCosts:
         job = bench.job(bench.awarded())
         report = report_of(job, status=status, exit_code=exit_code)
         for _ in range(2):
-            bench.core.on_reports(9, ReportResults(WORKER.node_id, (report,)), bench.now, bench.rng)
+            bench.core.reports.on_reports(9, ReportResults(WORKER.node_id, (report,)), bench.now, bench.rng)
             bench.settle()
         assert self.costs(bench) == [CostIncurred(job.job_id, 1, WORKER.node_id, 5, "compute")]
 
@@ -471,6 +509,6 @@ class TestCosts:
         job_id = bench.awarded()
         message = jobs_pb2.AttemptReport(job_id=job_id, attempt=1, error="JobTimeout")
         reports = ReportResults(WORKER.node_id, (Report((job_id, 1), message, None),))
-        bench.core.on_reports(9, reports, bench.now, bench.rng)
+        bench.core.reports.on_reports(9, reports, bench.now, bench.rng)
         bench.settle()
         assert self.costs(bench) == []

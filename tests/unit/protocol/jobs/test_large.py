@@ -11,9 +11,9 @@ from offgrid.v1 import jobs_pb2, objects_pb2
 from offgrid_node.protocol.effects import Answered, Delete, DropBlob, Executed, Raise
 from offgrid_node.protocol.events import ObjectAdded
 from offgrid_node.protocol.jobs.commands import Arriving, Report
-from offgrid_node.protocol.jobs.core import RUN_GRACE_MS
 from offgrid_node.protocol.jobs.host import RESULT_BLOBS
 from offgrid_node.protocol.jobs.large import OUTPUT_LOST
+from offgrid_node.protocol.jobs.patience import RUN_GRACE_MS
 from offgrid_node.protocol.jobs.post import Tag, transfer_ms
 from offgrid_node.protocol.jobs.receipts import ReceiptBody
 from offgrid_node.protocol.objects.manifest import COPY, Manifest
@@ -119,7 +119,7 @@ def reported(bench: CoreBench, job_id: str, attempt: int = 1, *, blob: bytes = b
         message.result.status, message.result.receipt.body = "completed", body.encode()
         message.result.output_object = OWN.object_id
     report = Report((job_id, attempt), message, None if error else body, None if error or blob else ADDED)
-    outcome = bench.core._on_report(WORKER.node_id, report, bench.now, bench.rng)
+    outcome = bench.core.reports.take(WORKER.node_id, report, bench.now, bench.rng)
     bench.settle()
     return outcome.refusal
 
@@ -166,7 +166,7 @@ def test_an_output_that_is_lost_ends_the_attempt_unpaid() -> None:
     bench = CoreBench()
     job_id = bench.awarded()
     message = jobs_pb2.AttemptReport(job_id=job_id, attempt=1, error=OUTPUT_LOST, error_detail="the host has lost it")
-    outcome = bench.core._on_report(WORKER.node_id, Report((job_id, 1), message, None), bench.now, bench.rng)
+    outcome = bench.core.reports.take(WORKER.node_id, Report((job_id, 1), message, None), bench.now, bench.rng)
     bench.settle()
     assert (outcome.accepted, outcome.refusal) == (False, "the host has lost it")
     assert bench.job(job_id).attempt == 2
@@ -178,7 +178,7 @@ def test_an_output_on_its_way_has_time_for_it_but_only_once(times: int) -> None:
     job_id = bench.awarded()
     size = 10_000_000
     for _ in range(times):
-        bench.core.on_arriving(Arriving(WORKER.node_id, (job_id, 1), size), bench.now)
+        bench.core.reports.on_arriving(Arriving(WORKER.node_id, (job_id, 1), size), bench.now)
         bench.settle()
         bench.wait(1_000)
     bench.wait(RUN_GRACE_MS + transfer_ms(size) - 1_000 * times - 1)
@@ -192,7 +192,7 @@ def test_an_output_that_there_is_no_room_for_is_told_of_on_the_job_and_ends_the_
     job_id = bench.awarded()
     event = Arriving(WORKER.node_id, (job_id, 1), 1_000, "its output cannot be kept here: the disk is full")
     for _ in range(2):
-        bench.core.on_arriving(event, bench.now)
+        bench.core.reports.on_arriving(event, bench.now)
         bench.settle()
     assert bench.row(job_id).attempts[-1].outcome == "waits: its output cannot be kept here: the disk is full"
     bench.wait(RUN_GRACE_MS + transfer_ms(1_000))
@@ -208,7 +208,7 @@ def test_what_others_say_of_outputs_gives_no_time(event: Arriving) -> None:
     bench = CoreBench()
     job_id = bench.awarded()
     due = bench.core.deadline_ms()
-    bench.core.on_arriving(event._replace(key=(job_id, event.key[1])), bench.now)
+    bench.core.reports.on_arriving(event._replace(key=(job_id, event.key[1])), bench.now)
     bench.settle()
     assert bench.core.deadline_ms() == due
 

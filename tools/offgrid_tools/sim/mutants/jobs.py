@@ -11,6 +11,7 @@ from offgrid_node.protocol.jobs.core import Core
 from offgrid_node.protocol.jobs.fence import Fence
 from offgrid_node.protocol.jobs.host import Host
 from offgrid_node.protocol.jobs.open_jobs import OpenJobs
+from offgrid_node.protocol.jobs.reports import Reports
 from offgrid_node.protocol.jobs.table import AWARDED, QUEUED, RUNNING
 from offgrid_node.protocol.requests import Requests
 from offgrid_tools.sim.mutants.patches import Break, Mutant, Patch, Sound, after, never
@@ -90,11 +91,12 @@ MUTANTS: dict[str, Mutant] = {
         (Patch(Core, "load", after(_without_doubt)),),
     ),
     "old-attempt-accepted": Mutant(
-        "the core accepts a report of an attempt that it gave up", (Patch(Core, "_refusal", _accept_though("is over")),)
+        "the core accepts a report of an attempt that it gave up",
+        (Patch(Reports, "_refusal", _accept_though("is over")),),
     ),
     "other-host-accepted": Mutant(
         "the core accepts a report from a host that the attempt was not awarded to",
-        (Patch(Core, "_refusal", _accept_though("another host")),),
+        (Patch(Reports, "_refusal", _accept_though("another host")),),
     ),
     "work-repeated": Mutant(
         "a restarted host carries out its leases again", (Patch(Host, "load", after(_execute_again)),)

@@ -1,0 +1,68 @@
+"""The local queue: jobs that this very node carries out, for want of a broker or by their owner's wish.
+
+Of what waits, the most urgent goes first, and of those the one that has waited longest.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+
+from offgrid.v1 import jobs_pb2
+from offgrid_node.protocol.clock import Now
+from offgrid_node.protocol.jobs.commands import Start
+from offgrid_node.protocol.jobs.host import Host, price_of
+from offgrid_node.protocol.jobs.open_jobs import Open, OpenJobs
+from offgrid_node.protocol.jobs.settings import JobsSettings
+from offgrid_node.protocol.jobs.table import QUEUED
+
+
+class LocalQueue:
+    """Job ids, by priority; at most 201 of those. Whoever takes a job out of the queue need not say so: one that is no
+    longer queued is passed over."""
+
+    def __init__(self, settings: JobsSettings, jobs: OpenJobs, host: Host) -> None:
+        self._settings, self._jobs, self._host = settings, jobs, host
+        self._waiting: dict[int, OrderedDict[str, None]] = {}
+
+    def __iter__(self) -> Iterator[str]:
+        """In the order in which they go."""
+        return (job_id for priority in sorted(self._waiting, reverse=True) for job_id in self._waiting[priority])
+
+    def add(self, job: jobs_pb2.Job) -> None:
+        self._waiting.setdefault(job.priority, OrderedDict())[job.job_id] = None
+
+    def discard(self, job: jobs_pb2.Job) -> None:
+        there = self._waiting.get(job.priority)
+        if there is not None:
+            there.pop(job.job_id, None)
+            if not there:
+                del self._waiting[job.priority]
+
+    def pump(self, now: Now) -> None:
+        """Starts queued jobs on this node while it has slots."""
+        while self._waiting and self._host.slots_free:
+            entry = self._jobs.get(self._take())
+            if entry is not None and entry.job.state == QUEUED and entry.job.route == jobs_pb2.ROUTE_FILE_QUEUE:
+                self._start(entry, now)
+
+    def _take(self) -> str:
+        priority = max(self._waiting)
+        job_id, _ = self._waiting[priority].popitem(last=False)
+        if not self._waiting[priority]:
+            del self._waiting[priority]
+        return job_id
+
+    def _start(self, entry: Open, now: Now) -> None:
+        settings, job = self._settings, entry.job
+        if job.needs not in settings.executors:
+            offered = ", ".join(settings.executors) or "nothing"
+            detail = f"the job needs {job.needs!r}; this node's own executors offer {offered}"
+            self._jobs.fail(entry, "NoHostsAvailable", detail, now)
+            return
+        price_micro = price_of(settings.price_micro, job.size_tokens)
+        self._jobs.award(entry, "start", "", settings.node_id, price_micro, now)
+        payload = self._jobs.payload(entry, now)
+        if payload is not None:
+            order = self._jobs.order(job)
+            self._host.take(Start(order, order.encode(), jobs_pb2.JobPayload.FromString(payload), price_micro))

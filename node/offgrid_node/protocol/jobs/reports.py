@@ -1,0 +1,126 @@
+"""What hosts report, as their core takes it: the fence stands here, and behind it the one accepted result of a job.
+
+Only a report of the present attempt, by the host that it was awarded to, for the payload and the price of its award, is
+accepted; the same report again is accepted again. Whatever is refused is unpaid, and its host may forget it.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from offgrid.v1 import jobs_pb2
+from offgrid_node.protocol.clock import Now
+from offgrid_node.protocol.events import ObjectAdded
+from offgrid_node.protocol.jobs.bounds import REFUSAL_CHARS_MAX
+from offgrid_node.protocol.jobs.commands import Arriving, Report, ReportResults
+from offgrid_node.protocol.jobs.host import Host
+from offgrid_node.protocol.jobs.large import OUTPUT_LOST
+from offgrid_node.protocol.jobs.open_jobs import FINAL_ERRORS, Open, OpenJobs
+from offgrid_node.protocol.jobs.patience import RUN_GRACE_MS
+from offgrid_node.protocol.jobs.post import Post, transfer_ms
+from offgrid_node.protocol.jobs.receipts import ReceiptBody
+from offgrid_node.protocol.jobs.settings import JobsSettings
+from offgrid_node.protocol.jobs.table import AWARDED, QUEUED, RUNNING
+from offgrid_node.protocol.rng import Rng
+
+
+class LoseHost(Protocol):
+    """The present attempt is lost with its host."""
+
+    def __call__(self, entry: Open, outcome: str, now: Now, rng: Rng) -> None: ...
+
+
+class Reports:
+    """Decides each report, and says to its host what became of it."""
+
+    def __init__(self, settings: JobsSettings, jobs: OpenJobs, post: Post, host: Host, lose_host: LoseHost) -> None:
+        """`host` is this node's own host part, whose reports come in the same step."""
+        self._settings, self._jobs, self._post, self._host = settings, jobs, post, host
+        self._lose_host = lose_host
+
+    def on_reports(self, ticket: int, command: ReportResults, now: Now, rng: Rng) -> None:
+        """What comes too early for a core that is new to its own past is not answered: it comes again."""
+        known = [report for report in command.reports if not self.comes_too_early(command.host, report)]
+        outcomes = [self.take(command.host, report, now, rng) for report in known]
+        self._post.reply(ticket, jobs_pb2.ReportResultsResponse(outcomes=outcomes))
+
+    def comes_too_early(self, host: str, report: Report) -> bool:
+        """The attempt is not known to be awarded yet, or was not when its output might have been fetched."""
+        entry = self._jobs.current(report.key)
+        if entry is None:
+            return False
+        unfetched = bool(report.message.blob) and entry.job.host == host
+        return entry.job.state == QUEUED or (unfetched and entry.job.state in (AWARDED, RUNNING))
+
+    def on_arriving(self, event: Arriving, now: Now) -> None:
+        """An output gets the time that it needs on its way here; once for an attempt, lest it never ends."""
+        entry = self._jobs.current(event.key)
+        if entry is None or entry.job.host != event.host or entry.job.state not in (AWARDED, RUNNING):
+            return
+        if event.trouble and event.trouble != entry.trouble:
+            self._jobs.tell_trouble(entry, event.trouble, now)
+        if entry.arriving:
+            return
+        entry.arriving = True
+        self._jobs.confirm(entry, now)
+        self._jobs.timers.set(entry.job.job_id, now.mono_ms + RUN_GRACE_MS + transfer_ms(event.size_bytes))
+
+    def on_local_report(self, report: jobs_pb2.AttemptReport, added: ObjectAdded | None, now: Now, rng: Rng) -> None:
+        """From this node's own host part, in the same step."""
+        body = ReceiptBody.decode(report.result.receipt.body) if report.HasField("result") else None
+        if body is not None:
+            report.result.receipt.facts.CopyFrom(body.facts())
+        checked = Report((report.job_id, report.attempt), report, body, added)
+        if self.comes_too_early(self._settings.node_id, checked):
+            self._host.report_later((self._settings.node_id, *checked.key), now)
+            return
+        outcome = self.take(self._settings.node_id, checked, now, rng)
+        if added is not None and not outcome.accepted:
+            self._post.drop_blob(added.body.object_id)
+        self._host.forget((self._settings.node_id, report.job_id, report.attempt), now)
+
+    def take(self, host: str, report: Report, now: Now, rng: Rng) -> jobs_pb2.ReportOutcome:
+        job_id, attempt = report.key
+        refusal = self._refusal(host, report)
+        outcome = jobs_pb2.ReportOutcome(job_id=job_id, attempt=attempt, accepted=not refusal, refusal=refusal)
+        entry = self._jobs.get(job_id)
+        if refusal or entry is None:
+            return outcome
+        if report.receipt is not None:
+            self._jobs.complete(entry, report.message.result, report.added, now)
+        elif report.message.error in FINAL_ERRORS:
+            self._jobs.fail(entry, report.message.error, report.message.error_detail, now)
+        else:
+            self._lose_host(entry, f"{report.message.error}: {report.message.error_detail}", now, rng)
+            if report.message.error == OUTPUT_LOST:
+                outcome.accepted, outcome.refusal = False, report.message.error_detail[:REFUSAL_CHARS_MAX]
+        return outcome
+
+    def _refusal(self, host: str, report: Report) -> str:
+        """Why a report is not accepted; empty when it is. The fence stands here."""
+        job_id, attempt = report.key
+        entry = self._jobs.get(job_id)
+        if entry is None:
+            return self._refusal_of_ended(job_id, attempt, host)
+        job = entry.job
+        if attempt != job.attempt or job.state not in (AWARDED, RUNNING):
+            return f"attempt {attempt} is over; the present one is {job.attempt}"
+        if host != job.host:
+            return "the attempt was awarded to another host"
+        if report.message.blob:
+            return "its output was not taken over"
+        if report.receipt is not None:
+            if report.receipt.payload_digest != job.payload_digest:
+                return "the receipt is for another payload"
+            if report.receipt.price_micro != job.price_micro:
+                return "the receipt's price is not the award's"
+        return ""
+
+    def _refusal_of_ended(self, job_id: str, attempt: int, host: str) -> str:
+        """What was accepted is accepted again."""
+        ended = self._jobs.ended(job_id)
+        if ended is None:
+            return "the job is not this core's"
+        if ended.accepted and (ended.attempt, ended.host) == (attempt, host):
+            return ""
+        return f"the job has ended, as {jobs_pb2.JobState.Name(ended.state)}: nobody waits for this"
