@@ -325,6 +325,10 @@ class Host:
             end.latency_us,
             lease.price_micro,
             end.executor,
+            end.cpu_us,
+            end.memory_peak_bytes,
+            end.output_bytes,
+            end.used_tokens,
         )
         receipt = jobs_pb2.Receipt(body=body.encode())
         result = jobs_pb2.JobResult(

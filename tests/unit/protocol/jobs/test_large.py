@@ -52,6 +52,16 @@ def test_a_receipt_is_for_the_result_in_clear_and_the_report_has_it_sealed() -> 
     assert (report.sealed, report.result.output, report.result.log) == (b"letter", b"", b"")
 
 
+def test_a_receipt_says_what_the_work_used() -> None:
+    bench = HostBench()
+    bench.start()
+    finished(bench, cpu_us=4, memory_peak_bytes=5, output_bytes=6, used_tokens=7)
+    request = bench.calls("ReportResults")[-1].request
+    assert isinstance(request, jobs_pb2.ReportResultsRequest)
+    body = ReceiptBody.decode(request.reports[0].result.receipt.body)
+    assert (body.cpu_us, body.memory_peak_bytes, body.output_bytes, body.used_tokens) == (4, 5, 6, 7)
+
+
 def test_a_blob_is_known_by_a_row_until_the_core_has_answered_and_dropped_then() -> None:
     bench = HostBench()
     bench.start()
