@@ -22,6 +22,7 @@ from offgrid_node.protocol.jobs.open_jobs import Open, OpenJobs
 from offgrid_node.protocol.jobs.patience import START_PATIENCE_MS, START_RETRY_MS, run_ms
 from offgrid_node.protocol.jobs.peers import Peers
 from offgrid_node.protocol.jobs.post import CALL_TIMEOUT_MAX_MS, Post, Tag, transfer_ms
+from offgrid_node.protocol.jobs.redundant import Redundant, is_parent
 from offgrid_node.protocol.jobs.reports import Reports
 from offgrid_node.protocol.jobs.settings import RETRY_DELAYS_MS, JobsSettings
 from offgrid_node.protocol.jobs.table import AWARDED, CREATED, QUEUED, RUNNING
@@ -42,13 +43,15 @@ class Core:
         self.local = LocalQueue(settings, self._jobs, host)
         self.reports = Reports(settings, self._jobs, post, host, self._lose_host)
         self._doubts = Doubts(self._jobs, peers)
+        self.redundant = Redundant(self._jobs, post, self)
 
     def load(self, rows: Rows, now: Now) -> None:
         self._jobs.load(rows)
         self._doubts.begin(now)
+        self.redundant.load(rows)
         for entry in self._jobs:
             job = entry.job
-            if job.state == CREATED:
+            if job.state == CREATED or is_parent(job):
                 continue
             if job.route == jobs_pb2.ROUTE_OFFGRID:
                 self._jobs.timers.set(job.job_id, now.mono_ms)
@@ -66,10 +69,21 @@ class Core:
 
     def send(self, entry: Open, now: Now, rng: Rng) -> None:
         """The present attempt sets out by the job's route; the caller keeps the job."""
-        if entry.job.route == jobs_pb2.ROUTE_OFFGRID:
+        if is_parent(entry.job):
+            self.redundant.begin(entry)
+        elif entry.job.route == jobs_pb2.ROUTE_OFFGRID:
             self._submit(entry, now, rng, kept_later=True)
         else:
             self._to_local_queue(entry)
+
+    def take_back(self, entry: Open, why: str, now: Now) -> None:
+        """Ends the job; whatever is under way for it is stopped, and not paid."""
+        self._jobs.fail(entry, "Cancelled", why, now)
+
+    def to_local_queue(self, entry: Open, now: Now) -> None:
+        """From here on this node works on it, by itself."""
+        self._to_local_queue(entry)
+        self._jobs.keep(entry.job, now, EventType.JOB_DISPATCHED)
 
     # ---- from brokers
 
@@ -136,8 +150,11 @@ class Core:
         self._jobs.award(entry, "award", broker, clearing.host, clearing.price_micro, now)
         if self._peers.is_down(job.host):  # the broker has not heard yet, and the mesh will not say it to us again
             self._lose_and_wait(entry, "refused: its host is not alive", now)
+        elif job.parent_id and job.host in self.redundant.hosts_of_others(job):
+            self._lose_and_wait(entry, "turned down: its host has another execution of the same job", now)
         else:
             self._send_start(entry, now)
+            self.redundant.on_award(job)
 
     # ---- to and from hosts
 
@@ -259,8 +276,7 @@ class Core:
         elif error == "BrokerUnavailable" and entry.job.mode == jobs_pb2.DISPATCH_MODE_AUTO:
             if entry.doubtful:
                 self._doubts.give_up(entry, now)
-            self._to_local_queue(entry)
-            self._jobs.keep(entry.job, now, EventType.JOB_DISPATCHED)
+            self.to_local_queue(entry, now)
         else:
             self._jobs.fail(entry, error, detail, now)
 

@@ -128,12 +128,14 @@ class JobsMachine:
         """What follows from the whole batch; a local job that ends frees a slot for the next one in line."""
         self.broker.clear(now)
         while True:
+            self.core.redundant.pump(now, rng)
             self.core.local.pump(now)
             reports = self.host.take_local_reports()
             if not reports:
                 break
             for report, added in reports:
                 self.core.reports.on_local_report(report, added, now, rng)
+        self.core.redundant.pump(now, rng)
         self.core.jobs.say_awarded(now)
         self.host.answer_starts(now)
         self.intake.answer()

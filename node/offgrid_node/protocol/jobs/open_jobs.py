@@ -7,7 +7,7 @@ business; here stands only what each move means. Ended jobs are rows.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -94,6 +94,8 @@ class OpenJobs:
         self._unsaid: dict[str, Open] = {}
         self._say_ms: int | None = None
         self.timers: Timers[str] = Timers()
+        self.ended_kin: list[jobs_pb2.Job] = []  # redundant jobs and their executions, for `redundant.py` to take
+        self.avoided: Callable[[jobs_pb2.Job], list[str]] = lambda execution: []  # where no next attempt may go
         self.waiting = Waiting(CALL_ITEMS_MAX)
 
     def load(self, rows: Rows) -> None:
@@ -167,7 +169,8 @@ class OpenJobs:
             return entry.payload
         job_id = entry.job.job_id
         try:
-            value = self._rows.get(PAYLOADS, job_id.encode()) if self._rows is not None else None
+            kept_at = entry.job.parent_id or job_id
+            value = self._rows.get(PAYLOADS, kept_at.encode()) if self._rows is not None else None
         except Corrupt as fault:
             self.fail(entry, "PayloadLost", fault.message, now)
             return None
@@ -210,6 +213,29 @@ class OpenJobs:
             self._fresh.append(entry)
             self._post.put_bytes(PAYLOADS, job_id.encode(), new.payload)
         return entry
+
+    def create_execution(self, parent: Open, job_id: str, avoid: Sequence[str], now: Now) -> Open:
+        """One execution of a redundant job: the same work, dispatched over the mesh; the caller keeps it. A payload
+        that is not in the job's own row is the parent's."""
+        job = _bare(parent.job)
+        job.job_id, job.parent_id, job.created_us = job_id, parent.job.job_id, now.utc_us
+        job.state, job.mode, job.attempt = CREATED, jobs_pb2.DISPATCH_MODE_OFFGRID, 1
+        job.avoid[:] = avoid
+        move(job, "dispatch")
+        small = parent.payload is not None and len(parent.payload) <= PAYLOAD_KEPT_MAX
+        entry = self._open[job_id] = Open(job, payload=parent.payload if small else None)
+        return entry
+
+    def take_over(self, entry: Open, execution: jobs_pb2.Job, price_micro: int, now: Now) -> None:
+        """A redundant job ends as this execution of it did, with its result; what all of it cost is `price_micro`."""
+        job = entry.job
+        move(job, "complete" if execution.state == COMPLETED else "fail")
+        job.result_of, job.host, job.price_micro = execution.job_id, execution.host, price_micro
+        job.error, job.error_detail = execution.error, execution.error_detail
+        job.result_bytes = execution.result_bytes
+        if execution.HasField("result"):
+            job.result.CopyFrom(execution.result)
+        self._end(entry, now, EventType.JOB_COMPLETED if not job.error else EventType.JOB_FAILED)
 
     def award(self, entry: Open, event: str, broker: str, host: str, price_micro: int, now: Now) -> None:
         """The present attempt has a host. `event` is "award", or "start" where that is this node itself.
@@ -260,6 +286,8 @@ class OpenJobs:
         move(job, "lose")
         self._unsaid.pop(job.job_id, None)
         job.attempt += 1
+        if job.parent_id:
+            job.avoid[:] = self.avoided(job)
         entry.confirmed, entry.arriving, entry.answer_by_ms, entry.doubtful = False, False, None, False
         entry.trouble = ""
         job.host, job.price_micro = "", 0
@@ -281,7 +309,7 @@ class OpenJobs:
             job.result.ClearField("log")
         if added is not None:
             self._post.tell("objects", added)
-        if result.HasField("receipt"):
+        if result.HasField("receipt") and not job.parent_id:  # an execution is paid once enough others agree
             cost = CostIncurred(job.job_id, job.attempt, job.host, job.price_micro, job.kind)
             self._post.tell("ledger", cost)
         self._end(entry, now, EventType.JOB_COMPLETED if well else EventType.JOB_FAILED)
@@ -323,6 +351,8 @@ class OpenJobs:
         self.timers.cancel(job.job_id)
         self.waiting.discard(job.broker, job.job_id)
         self._unsaid.pop(job.job_id, None)
+        if job.parent_id or job.replicas > 1:
+            self.ended_kin.append(job)
         self._ended[job.job_id] = Ended.of(job)
         if len(self._ended) > ENDED_REMEMBERED:
             self._ended.popitem(last=False)
@@ -334,3 +364,19 @@ class OpenJobs:
         if job.attempts and job.attempts[-1].number == job.attempt:
             job.attempts[-1].outcome, job.attempts[-1].ended_us = outcome[:OUTCOME_CHARS_MAX], now.utc_us
             del job.attempts[:-ATTEMPTS_SHOWN]
+
+
+def _bare(parent: jobs_pb2.Job) -> jobs_pb2.Job:
+    """Without what a redundant job does not hand on: what it waits for, and until when, is its own affair."""
+    job = jobs_pb2.Job()
+    job.CopyFrom(parent)
+    job.ClearField("replicas")
+    job.ClearField("quorum")
+    job.ClearField("adaptive")
+    job.ClearField("request_id")
+    job.ClearField("attempts")
+    job.ClearField("after")
+    job.ClearField("deadline_us")
+    job.ClearField("schedule_id")
+    job.ClearField("due_us")
+    return job

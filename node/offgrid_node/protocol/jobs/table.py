@@ -19,7 +19,8 @@ STOPS = {"cancel": CANCELLED, "expire": EXPIRED}  # from wherever it is
 
 TRANSITIONS: dict[jobs_pb2.JobState.ValueType, dict[str, jobs_pb2.JobState.ValueType]] = {
     CREATED: {"dispatch": QUEUED, "fail": FAILED, **STOPS},
-    QUEUED: {"award": AWARDED, "start": RUNNING, "lose": QUEUED, "fail": FAILED, **STOPS},
+    # "complete": a redundant job by its executions' results, one of the local queue by what came back to its folder.
+    QUEUED: {"award": AWARDED, "start": RUNNING, "lose": QUEUED, "complete": COMPLETED, "fail": FAILED, **STOPS},
     AWARDED: {"start": RUNNING, "lose": QUEUED, "complete": COMPLETED, "fail": FAILED, **STOPS},
     RUNNING: {"start": RUNNING, "lose": QUEUED, "complete": COMPLETED, "fail": FAILED, **STOPS},
     COMPLETED: {},

@@ -16,7 +16,7 @@ from offgrid_node.protocol.jobs.bounds import ID_CHARS_MAX, PRICE_MAX, PRIORITY_
 LOSSES_MAX = 8  # hosts that may die under one job before it is taken for the cause; its owner may say otherwise
 LOSSES_ALLOWED_MAX = 100
 AFTER_MAX = 256  # jobs that one job may wait for: as many as one RunJobs makes
-REPLICAS_MAX = 15  # one less than AVOID_MAX: an execution's order names the hosts of all its siblings
+REPLICAS_MAX = 8  # with two more that may be needed, an execution's order can name the hosts of all its siblings
 
 _HERE = re.compile(r"#(0|[1-9][0-9]{0,3})\Z")  # "#n": the job of this very call with that number
 
@@ -59,7 +59,7 @@ def terms_of(field: str, spec: jobs_pb2.JobSpec, index: int = 0) -> Terms:
         spec.price_max_micro,
         spec.losses_max,
         spec.replicas,
-        spec.quorum,
+        spec.quorum or (spec.replicas // 2 + 1 if spec.replicas > 1 else 0),
         spec.adaptive,
     )
 
@@ -71,9 +71,14 @@ def here(name: str) -> int | None:
 
 
 def _check_replicas(field: str, spec: jobs_pb2.JobSpec) -> None:
+    """A quorum is more than half of the replicas, lest two of them be reached; 0 is the least that is."""
     _most(f"{field}replicas", spec.replicas, REPLICAS_MAX, "executions")
-    if spec.quorum > max(1, spec.replicas):
-        text = f"{spec.quorum} of {max(1, spec.replicas)} executions cannot agree; at most all of them can"
+    least = spec.replicas // 2 + 1
+    if spec.replicas <= 1 and (spec.quorum > 1 or spec.adaptive):
+        text = f"{spec.replicas}; a job with a quorum, or an adaptive one, has 2 to {REPLICAS_MAX} executions"
+        raise InvalidRequest.field(f"{field}replicas", text)
+    if spec.replicas > 1 and spec.quorum and not least <= spec.quorum <= spec.replicas:
+        text = f"{spec.quorum}; of {spec.replicas} executions {least} to {spec.replicas} must agree"
         raise InvalidRequest.field(f"{field}quorum", text)
 
 

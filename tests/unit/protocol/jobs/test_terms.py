@@ -17,9 +17,11 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a deadline before all time": ({"deadline_us": -1}, "jobs[3].deadline_us: -1"),
     "a price that no receipt carries": ({"price_max_micro": 10**15 + 1}, "jobs[3].price_max_micro"),
     "hosts without end": ({"losses_max": 101}, "jobs[3].losses_max: 101 hosts; at most 100"),
-    "too many executions": ({"replicas": 16}, "jobs[3].replicas: 16 executions; at most 15"),
-    "more to agree than there are": ({"replicas": 3, "quorum": 4}, "jobs[3].quorum: 4 of 3"),
-    "one that is to agree with nobody": ({"quorum": 2}, "jobs[3].quorum: 2 of 1"),
+    "too many executions": ({"replicas": 9}, "jobs[3].replicas: 9 executions; at most 8"),
+    "more to agree than there are": ({"replicas": 3, "quorum": 4}, "jobs[3].quorum: 4; of 3 executions 2 to 3"),
+    "half of them, twice": ({"replicas": 4, "quorum": 2}, "jobs[3].quorum: 2; of 4 executions 3 to 4"),
+    "one that is to agree with nobody": ({"quorum": 2}, "jobs[3].replicas: 0; a job with a quorum"),
+    "trust where nothing is compared": ({"replicas": 1, "adaptive": True}, "jobs[3].replicas: 1; a job with a quorum"),
     "itself": ({"after": ["#3"]}, "jobs[3].after: '#3' does not stand before this job, which is #3"),
     "one that comes later": ({"after": ["#4"]}, "jobs[3].after: '#4' does not stand before"),
     "a number that is none": ({"after": ["#01"]}, "jobs[3].after: '#01' is neither the id of a job nor '#0'"),
@@ -50,11 +52,16 @@ def test_what_is_in_bounds_is_kept_as_it_is() -> None:
         after=["#2", "j-1"],
         price_max_micro=7,
         losses_max=100,
-        replicas=15,
-        quorum=15,
+        replicas=8,
+        quorum=8,
         adaptive=True,
     )
-    assert terms_of("", spec, 3) == ("cpus >= 4", -100, 1, ("#2", "j-1"), 7, 100, 15, 15, True)
+    assert terms_of("", spec, 3) == ("cpus >= 4", -100, 1, ("#2", "j-1"), 7, 100, 8, 8, True)
+
+
+@pytest.mark.parametrize(("replicas", "quorum"), [(0, 0), (1, 0), (2, 2), (3, 2), (4, 3), (8, 5)])
+def test_without_a_quorum_more_than_half_must_agree(replicas: int, quorum: int) -> None:
+    assert terms_of("", jobs_pb2.JobSpec(replicas=replicas)).quorum == quorum
 
 
 @pytest.mark.parametrize(("name", "number"), [("#0", 0), ("#255", 255), ("j-1", None), ("#", None), ("#-1", None)])

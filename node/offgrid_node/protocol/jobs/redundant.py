@@ -1,0 +1,224 @@
+"""Redundant jobs: one piece of work on several hosts, of whose results enough must agree.
+
+A job with replicas is a parent. It makes executions `<job id>.r1`, `.r2`, … : jobs as any other, but that the next one
+is made when the one before has a host (so that no two are at one host), that their results are held, and that nobody is
+paid before `quorum` of them agree. Then the agreeing ones are paid, whoever disagreed is not, what still runs is taken
+back, and the parent ends with one of the agreeing results; all of it in one step. Without a quorum up to EXTRA_MAX more
+are made. An adaptive job begins with one execution, and stays with it where its host may run it alone (`trust.py`).
+
+Nothing is remembered but rows of jobs: whatever is to be done next follows from them, after a crash as before it. What
+this node runs itself, in its local queue, needs no second opinion.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from offgrid.v1 import jobs_pb2
+from offgrid_node.protocol.clock import Now
+from offgrid_node.protocol.effects import Rows
+from offgrid_node.protocol.etypes import EventType
+from offgrid_node.protocol.events import CostIncurred
+from offgrid_node.protocol.jobs.open_jobs import JOBS, Open, OpenJobs
+from offgrid_node.protocol.jobs.post import Post
+from offgrid_node.protocol.jobs.table import CREATED, ENDED, QUEUED
+from offgrid_node.protocol.jobs.trust import Trust
+from offgrid_node.protocol.jobs.votes import has_result, leading, told, vote_of
+from offgrid_node.protocol.rng import Rng
+
+REPLICAS_MAX = 8
+EXTRA_MAX = 2  # executions beyond the replicas, where those cannot agree
+NO_ROAD = frozenset({"NoHostsAvailable", "BrokerUnavailable"})  # another execution would find none either
+LOCAL, MESH = jobs_pb2.ROUTE_FILE_QUEUE, jobs_pb2.ROUTE_OFFGRID
+
+
+class Roads(Protocol):
+    """What the core does with single jobs."""
+
+    def send(self, entry: Open, now: Now, rng: Rng) -> None: ...
+
+    def take_back(self, entry: Open, why: str, now: Now) -> None:
+        """Ends the job; whatever is under way for it is stopped, and not paid."""
+
+    def to_local_queue(self, entry: Open, now: Now) -> None: ...
+
+
+@dataclass(slots=True)
+class Parent:
+    """A redundant job that is open, with its executions in order: those that are open are the core's own messages.
+    `alone` is (host, attempt, whether it may) of the first execution, as it was last drawn."""
+
+    job: jobs_pb2.Job
+    executions: list[jobs_pb2.Job] = field(default_factory=list)
+    alone: tuple[str, int, bool] = ("", 0, False)
+
+    @property
+    def under_way(self) -> list[jobs_pb2.Job]:
+        return [each for each in self.executions if each.state not in ENDED]
+
+
+class Redundant:
+    """Open redundant jobs by id. `pump` does what is due; the rest takes note."""
+
+    def __init__(self, jobs: OpenJobs, post: Post, roads: Roads) -> None:
+        self._jobs, self._post, self._roads = jobs, post, roads
+        self.trust = Trust(post)
+        self._parents: dict[str, Parent] = {}
+        self._due: dict[str, None] = {}
+        jobs.avoided = self.hosts_of_others
+
+    def load(self, rows: Rows) -> None:
+        """After the open jobs."""
+        self.trust.load(rows)
+        for entry in self._jobs:
+            if entry.job.replicas > 1 and entry.job.state != CREATED:
+                self._parents[entry.job.job_id] = Parent(entry.job, list(self._executions(entry.job, rows)))
+                self._due[entry.job.job_id] = None
+
+    # ---- questions
+
+    def hosts_of_others(self, execution: jobs_pb2.Job) -> list[str]:
+        """Hosts that have, or had to its end, another execution of the same job."""
+        parent = self._parents.get(execution.parent_id)
+        others = parent.executions if parent is not None else []
+        return sorted({each.host for each in others if each.host and each.job_id != execution.job_id})
+
+    # ---- inputs
+
+    def begin(self, entry: Open) -> None:
+        """The parent has been dispatched over the mesh, for the first time or again."""
+        self._parents.setdefault(entry.job.job_id, Parent(entry.job))
+        self._due[entry.job.job_id] = None
+
+    def on_award(self, job: jobs_pb2.Job) -> None:
+        """It has a host; of an execution, the next one may follow."""
+        if job.parent_id:
+            self._due[job.parent_id] = None
+
+    def pump(self, now: Now, rng: Rng) -> None:
+        """Whatever follows from what has happened in this step."""
+        while self._due or self._jobs.ended_kin:
+            ended, self._jobs.ended_kin = self._jobs.ended_kin, []
+            for job in ended:
+                if job.parent_id:
+                    self._due[job.parent_id] = None
+                elif (parent := self._parents.pop(job.job_id, None)) is not None:
+                    self._wind_up(parent, now)
+            due, self._due = self._due, {}
+            for job_id in due:
+                if (parent := self._parents.get(job_id)) is not None:
+                    self._look(parent, now, rng)
+
+    # ---- what is due
+
+    def _look(self, parent: Parent, now: Now, rng: Rng) -> None:
+        job, executions = parent.job, parent.executions
+        if not is_parent(job) or job.state != QUEUED:
+            return
+        alone = self._is_alone(parent, rng)
+        vote, count = leading(executions)
+        quorum = 1 if alone else job.quorum
+        if vote and count >= quorum:
+            self._agree(parent, vote, now)
+        elif not any(each.state == QUEUED for each in parent.under_way):  # else the next one waits for its host
+            out_of_reach = count + len(parent.under_way) < quorum
+            most = job.replicas + (EXTRA_MAX if out_of_reach else 0)
+            if len(executions) < (1 if alone else most) and not self._without_road(executions):
+                self._make(parent, now, rng)
+            elif not parent.under_way:
+                self._give_up(parent, now)
+
+    def _is_alone(self, parent: Parent, rng: Rng) -> bool:
+        """Whether the first execution is to stay the only one, as far as is known. Drawn once for each host that it
+        comes to; a draw that a crash forgets is drawn again."""
+        if not parent.job.adaptive or len(parent.executions) > 1:
+            return False
+        if not parent.executions:
+            return True
+        first = parent.executions[0]
+        if first.state in ENDED and not has_result(first):
+            return False
+        if not first.host:
+            return True
+        if parent.alone[:2] != (first.host, first.attempt):
+            parent.alone = first.host, first.attempt, self.trust.may_run_alone(first.host, rng)
+        return parent.alone[2]
+
+    def _without_road(self, executions: list[jobs_pb2.Job]) -> bool:
+        return any(each.error in NO_ROAD for each in executions)
+
+    def _make(self, parent: Parent, now: Now, rng: Rng) -> None:
+        entry = self._jobs.get(parent.job.job_id)
+        assert entry is not None
+        hosts = sorted({each.host for each in parent.executions if each.host})
+        made = self._jobs.create_execution(entry, execution_id(parent.job, len(parent.executions) + 1), hosts, now)
+        parent.executions.append(made.job)
+        self._roads.send(made, now, rng)
+        self._jobs.keep(made.job, now, EventType.JOB_CREATED, EventType.JOB_DISPATCHED)
+
+    def _agree(self, parent: Parent, vote: bytes, now: Now) -> None:
+        entry = self._jobs.get(parent.job.job_id)
+        assert entry is not None
+        agreeing = [each for each in parent.executions if vote_of(each) == vote]
+        cost_micro = sum(each.price_micro for each in agreeing if has_result(each))
+        self._jobs.take_over(entry, agreeing[0], cost_micro, now)  # what follows for the others follows from that end
+
+    def _give_up(self, parent: Parent, now: Now) -> None:
+        """No quorum, and none in reach: for want of hosts, or since they disagree."""
+        entry = self._jobs.get(parent.job.job_id)
+        assert entry is not None
+        executions = parent.executions
+        stuck = next((each for each in executions if each.error in NO_ROAD), None)
+        if stuck is not None and stuck.error == "BrokerUnavailable" and parent.job.mode == jobs_pb2.DISPATCH_MODE_AUTO:
+            self._roads.to_local_queue(entry, now)
+        elif stuck is not None:
+            detail = f"{len(executions)} executions, {parent.job.quorum} must agree: {stuck.error_detail}"
+            self._jobs.fail(entry, stuck.error, f"{detail}; {told(executions)}", now)
+        elif len({vote for each in executions if (vote := vote_of(each))}) > 1:
+            detail = f"{parent.job.quorum} of {len(executions)} results must agree"
+            self._jobs.fail(entry, "ResultsDisagree", f"{detail}; {told(executions)}", now)
+        else:
+            last = executions[-1]
+            self._jobs.fail(entry, last.error, f"{last.error_detail}; {told(executions)}", now)
+
+    def _wind_up(self, parent: Parent, now: Now) -> None:
+        """The parent has ended: whoever brought what was accepted is paid, and what still runs is taken back."""
+        accepted, compared = vote_of(parent.job), len(parent.executions) > 1
+        for each in parent.executions:
+            if (entry := self._jobs.get(each.job_id)) is not None:
+                self._roads.take_back(entry, f"job {parent.job.job_id} has ended", now)
+            elif accepted and vote_of(each) == accepted:
+                if has_result(each):
+                    self._pay(each)
+                if compared:
+                    self.trust.agreed(each.host)
+            elif accepted and each.host:
+                self.trust.failed(each.host)
+
+    def _pay(self, execution: jobs_pb2.Job) -> None:
+        cost = CostIncurred(execution.job_id, execution.attempt, execution.host, execution.price_micro, execution.kind)
+        self._post.tell("ledger", cost)
+
+    # ---- from rows
+
+    def _executions(self, parent: jobs_pb2.Job, rows: Rows) -> list[jobs_pb2.Job]:
+        """They are numbered without a gap. Open ones are those that the core drives."""
+        found = []
+        for number in range(1, parent.replicas + EXTRA_MAX + 1):
+            name = execution_id(parent, number)
+            entry = self._jobs.get(name)
+            value = rows.get(JOBS, name.encode()) if entry is None else None
+            if entry is None and value is None:
+                break
+            found.append(entry.job if entry is not None else jobs_pb2.Job.FromString(value or b""))
+        return found
+
+
+def is_parent(job: jobs_pb2.Job) -> bool:
+    """Whether others do the job's work for it: a redundant one, on its way through the mesh."""
+    return job.replicas > 1 and job.route == MESH
+
+
+def execution_id(parent: jobs_pb2.Job, number: int) -> str:
+    return f"{parent.job_id}.r{number}"
