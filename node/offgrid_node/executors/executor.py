@@ -43,13 +43,14 @@ class Work:
     """A piece of work, whole: the input is in the payload, the bytes of its files in `files`, by their names.
 
     `say` may be called in any thread, at any time and as often as one likes: it is cheap, never blocks, and drops what
-    is too much.
+    is too much. `owner` is the core that it is for: what one owner's work leaves behind, another's must not meet.
     """
 
     payload: jobs_pb2.JobPayload
     timeout_ms: int
     files: Mapping[str, bytes] = field(default_factory=dict)
     say: Callable[[Progress], None] = say_nothing
+    owner: str = ""
 
 
 @dataclass(frozen=True, slots=True)

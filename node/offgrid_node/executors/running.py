@@ -78,7 +78,7 @@ class Running:
         self._executor.close()
 
     async def _run(self, key: ClaimKey, work: Execute) -> Outcome:
-        whole = Work(work.payload, work.timeout_ms, dict(work.files), partial(self._said, key))
+        whole = Work(work.payload, work.timeout_ms, dict(work.files), partial(self._said, key), work.core)
         try:
             return await self._executor.run(whole)
         except Exception as error:  # noqa: BLE001 - as above
