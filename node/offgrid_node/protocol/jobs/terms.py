@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.errors import InvalidRequest
-from offgrid_node.protocol.jobs.bounds import ID_CHARS_MAX, PRICE_MAX, PRIORITY_MAX, REQUIREMENTS_CHARS_MAX
+from offgrid_node.protocol.jobs.bounds import ID_CHARS_MAX, PRICE_MAX, PRIORITY_MAX
+from offgrid_node.protocol.jobs.requirements import parse
 
 LOSSES_MAX = 8  # hosts that may die under one job before it is taken for the cause; its owner may say otherwise
 LOSSES_ALLOWED_MAX = 100
@@ -41,7 +42,7 @@ NO_TERMS = Terms()
 def terms_of(field: str, spec: jobs_pb2.JobSpec, index: int = 0) -> Terms:
     """What the spec asks for; it stands at `index` in its call. Raises InvalidRequest that names what is wrong, below
     `field`."""
-    _most(f"{field}requirements", len(spec.requirements), REQUIREMENTS_CHARS_MAX, "characters")
+    parse(spec.requirements, f"{field}requirements")
     if not -PRIORITY_MAX <= spec.priority <= PRIORITY_MAX:
         text = f"{spec.priority}; -{PRIORITY_MAX} to {PRIORITY_MAX} are allowed"
         raise InvalidRequest.field(f"{field}priority", text)

@@ -24,6 +24,7 @@ from offgrid_node.protocol.jobs.needs import check_payload, needs_of
 from offgrid_node.protocol.jobs.orders import ORDERS, AttemptKey, JobOrder, payload_digest
 from offgrid_node.protocol.jobs.post import CALL_ITEMS_MAX
 from offgrid_node.protocol.jobs.receipts import COMPLETED, FAILED, RECEIPTS, ReceiptBody, result_digest, whole_receipts
+from offgrid_node.protocol.jobs.requirements import parse
 from offgrid_node.runtime import Runtime, Ticket
 from offgrid_node.services.caller import Caller
 from offgrid_node.services.flow import Flow, asked, ticket_of
@@ -136,6 +137,7 @@ class MarketHandlers:
         orders = tuple(JobOrder.decode(body) for body in bodies)
         for index, order in enumerate(orders):
             bounds.check_order(f"orders[{index}]", order)
+            parse(order.requirements, f"orders[{index}].requirements")
             if order.core != core:
                 raise PeerFault(f"{core} brought an order of {order.core}", reason="ForgedOrder")
         members = self._members()
