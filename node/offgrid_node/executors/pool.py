@@ -1,8 +1,13 @@
-"""A host's executors as one: picks by what the payload is and, for processes, by the command's name."""
+"""A host's executors as one: picks by what the payload is and, for processes, by the command's name.
+
+Most offer the same as long as they live. What a live one offers comes and goes with whatever it stands before, so it
+gets each payload of its kind and says itself what it cannot run.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import overload
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.executors.capture import failed
@@ -14,8 +19,12 @@ from offgrid_node.protocol.jobs.needs import needs_of
 class ExecutorPool:
     """An Executor made of others. Raises ValueError when two of them offer the same."""
 
-    def __init__(self, executors: Sequence[Executor], at_once: AtOnce | None = None) -> None:
-        self._executors = tuple(executors)
+    def __init__(
+        self, executors: Sequence[Executor], at_once: AtOnce | None = None, live: Mapping[str, Executor] | None = None
+    ) -> None:
+        """`live` executors stand under the kind of payload that is theirs."""
+        self._live = dict(live or {})
+        self._executors = (*executors, *self._live.values())
         self._by_label: dict[str, Executor] = {}
         self._at_once: dict[str, AtOnce] = {}
         for executor in executors:
@@ -29,7 +38,8 @@ class ExecutorPool:
 
     @property
     def offers(self) -> tuple[str, ...]:
-        return (*self._by_label, *self._at_once)
+        live = (label for executor in self._live.values() for label in executor.offers)
+        return (*self._by_label, *self._at_once, *live)
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -58,9 +68,9 @@ class ExecutorPool:
             label = needs_of(work.payload)
         except InvalidRequest as error:
             return failed("ExecutionFailed", error.message, "none")
-        executor = self._by_label.get(label)
+        executor = self._by_label.get(label) or self._live.get(work.payload.WhichOneof("executor") or "")
         if executor is None:
-            offered = ", ".join(self._by_label) or "nothing"
+            offered = ", ".join(self.offers) or "nothing"
             return failed("ExecutionFailed", f"this host does not run {label!r}; it runs {offered}", "none")
         return await executor.run(work)
 
@@ -71,3 +81,25 @@ class ExecutorPool:
     def close(self) -> None:
         for executor in self._executors:
             executor.close()
+
+
+class Offered(Sequence[str]):
+    """What a pool offers at the moment that one looks."""
+
+    def __init__(self, pool: ExecutorPool) -> None:
+        self._pool = pool
+
+    def __len__(self) -> int:
+        return len(self._pool.offers)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> tuple[str, ...]: ...
+
+    def __getitem__(self, index: int | slice) -> str | tuple[str, ...]:
+        return self._pool.offers[index]
+
+    def __contains__(self, label: object) -> bool:
+        return label in self._pool.offers

@@ -10,8 +10,9 @@ import pytest
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.executors import programs
-from offgrid_node.executors.executor import Work
-from offgrid_node.executors.pool import ExecutorPool
+from offgrid_node.executors.capture import failed
+from offgrid_node.executors.executor import Outcome, Work
+from offgrid_node.executors.pool import ExecutorPool, Offered
 from offgrid_node.executors.process import ProcessExecutor
 from offgrid_node.executors.wasm import WasmExecutor
 
@@ -47,3 +48,39 @@ def test_a_payload_that_none_can_run_is_an_outcome(payload: jobs_pb2.JobPayload)
 def test_two_executors_cannot_offer_the_same() -> None:
     with pytest.raises(ValueError, match="'wasm'"):
         ExecutorPool([WasmExecutor(1 << 24, 1), WasmExecutor(1 << 24, 1)])
+
+
+class Models:
+    """A live executor: what it offers is whatever the test says."""
+
+    def __init__(self) -> None:
+        self.offers: tuple[str, ...] = ()
+        self.problems: tuple[str, ...] = ()
+        self.isolation = {"llm": "none"}
+
+    async def run(self, work: Work) -> Outcome:
+        return failed("ModelNotFound", "", "models")
+
+    def close(self) -> None:
+        pass
+
+
+def test_what_a_live_executor_offers_comes_and_goes() -> None:
+    models = Models()
+    pool = ExecutorPool([], live={"llm": models})
+    offered = Offered(pool)
+    assert (list(offered), "llm:a" in offered, bool(offered)) == ([], False, False)
+    models.offers = ("llm:a", "llm:b")
+    assert (list(offered), "llm:a" in offered, bool(offered), offered[1:]) == (
+        ["llm:a", "llm:b"],
+        True,
+        True,
+        ("llm:b",),
+    )
+
+
+def test_a_live_executor_says_itself_what_it_cannot_run() -> None:
+    """A model may be gone between award and start; that is no fault of the job's."""
+    pool = ExecutorPool([], live={"llm": Models()})
+    payload = jobs_pb2.JobPayload(llm=jobs_pb2.LlmTask(model="gone"), input=b"hi")
+    assert asyncio.run(pool.run(Work(payload, 1_000))).error == "ModelNotFound"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from offgrid.v1 import jobs_pb2
@@ -14,7 +14,8 @@ TIMEOUT_MS = 30_000  # promised to users: JobTimeout, unless the job says otherw
 
 @dataclass(frozen=True, slots=True)
 class JobsSettings:
-    """`salt` is the mesh's; `executors` are the labels this node's executors offer; prices are per million tokens."""
+    """`salt` is the mesh's; prices are per million tokens. `executors` are the labels that this node's executors offer
+    now: they change while it runs, as models come and go, so they are read each time and never kept."""
 
     signer: Signer
     salt: bytes
@@ -23,7 +24,7 @@ class JobsSettings:
     price_max_micro: int = 10_000_000  # that this node pays; price_micro is what it takes
     slots: int = 1
     price_micro: int = 1_000
-    executors: tuple[str, ...] = ()
+    executors: Sequence[str] = ()
     kinds: tuple[str, ...] = ("compute",)
     labels: Mapping[str, str] = field(default_factory=dict)
     # What this machine has, for requirements to be matched against; what the node itself knows is filled in later.
