@@ -49,7 +49,7 @@ EVERY_RPC = {
         "ListJobs DispatchJob WatchJob RunJobs WatchJobs"
     },
     "MarketService": {
-        "host": "PostOffer ReportResults",
+        "host": "PostOffer RenewLeases ReportResults",
         "core": "SubmitJobs StartJobs CancelStarts CloseLeases",
         "broker": "DeliverAwards",
         f"{MEMBERS}, {OWNER}": "ListOffers",
@@ -84,7 +84,8 @@ EXPECTED = {
 # Which role the node that is called must have itself; every other RPC asks for none.
 OWN_ROLE = {
     CORE: "JobService/CreateMission JobService/UpdateMission JobService/CreateTask JobService/CreateJob "
-    "JobService/DispatchJob JobService/RunJobs MarketService/DeliverAwards MarketService/ReportResults",
+    "JobService/DispatchJob JobService/RunJobs MarketService/DeliverAwards MarketService/RenewLeases "
+    "MarketService/ReportResults",
     BROKER: "MarketService/PostOffer MarketService/SubmitJobs MarketService/CloseLeases QuorumService/TrackQuorums",
     HOST: "MarketService/StartJobs MarketService/CancelStarts "
     "ObjectService/OpenReplica ObjectService/WriteReplica ObjectService/CommitReplica",

@@ -55,6 +55,7 @@ ACCESS: dict[str, Row] = {
     "offgrid.v1.MarketService/DeliverAwards": Row(BROKERS, CORE),
     "offgrid.v1.MarketService/StartJobs": Row(CORES, HOST),
     "offgrid.v1.MarketService/CancelStarts": Row(CORES, HOST),
+    "offgrid.v1.MarketService/RenewLeases": Row(HOSTS, CORE),
     "offgrid.v1.MarketService/ReportResults": Row(HOSTS, CORE),
     "offgrid.v1.MarketService/CloseLeases": Row(CORES, BROKER),
     "offgrid.v1.MarketService/ListOffers": Row(MEMBERS | ADMINS),

@@ -39,6 +39,7 @@ METHOD_NUMBERS: Mapping[str, int] = {
     "offgrid.v1.MarketService/CloseLeases": 0x0406,
     "offgrid.v1.MarketService/ListOffers": 0x0407,
     "offgrid.v1.MarketService/CancelStarts": 0x0408,
+    "offgrid.v1.MarketService/RenewLeases": 0x0409,
     "offgrid.v1.ObjectService/GetCapacity": 0x0501,
     "offgrid.v1.ObjectService/OpenUpload": 0x0502,
     "offgrid.v1.ObjectService/WriteUpload": 0x0503,

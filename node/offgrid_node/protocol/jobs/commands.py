@@ -131,6 +131,15 @@ class CancelStarts:
     attempts: tuple[AttemptKey, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class RenewLeases:
+    """Attempts that `host` still has: a page, or the digest of one that it has said before."""
+
+    host: str
+    held: tuple[AttemptKey, ...]
+    digest: bytes
+
+
 class Report(NamedTuple):
     """`receipt` is the verified body of the result's receipt; None when the attempt brought no result. The message
     has it whole: it stands alone. What was sealed is open, and a large output is `added`: in this node's blob store, to

@@ -23,6 +23,7 @@ from offgrid_node.protocol.jobs.patience import START_PATIENCE_MS, START_RETRY_M
 from offgrid_node.protocol.jobs.peers import Peers
 from offgrid_node.protocol.jobs.post import CALL_TIMEOUT_MAX_MS, Post, Tag, transfer_ms
 from offgrid_node.protocol.jobs.redundant import Redundant, is_parent
+from offgrid_node.protocol.jobs.renewals import Renewals
 from offgrid_node.protocol.jobs.reports import Reports
 from offgrid_node.protocol.jobs.settings import RETRY_DELAYS_MS, JobsSettings
 from offgrid_node.protocol.jobs.table import AWARDED, CREATED, QUEUED, RUNNING
@@ -44,6 +45,7 @@ class Core:
         self.reports = Reports(settings, self._jobs, post, host, self._lose_host)
         self._doubts = Doubts(self._jobs, peers)
         self.redundant = Redundant(self._jobs, post, self)
+        self.renewals = Renewals(settings.node_id, self._jobs, post)
 
     def load(self, rows: Rows, now: Now) -> None:
         self._jobs.load(rows)
@@ -65,7 +67,8 @@ class Core:
         return len(self._jobs)
 
     def deadline_ms(self) -> int | None:
-        return self._jobs.deadline_ms()
+        dues = (self._jobs.deadline_ms(), self.renewals.deadline_ms())
+        return min((due for due in dues if due is not None), default=None)
 
     def send(self, entry: Open, now: Now, rng: Rng) -> None:
         """The present attempt sets out by the job's route; the caller keeps the job."""
@@ -180,6 +183,7 @@ class Core:
                     self._jobs.timers.set(entry.job.job_id, now.mono_ms + START_RETRY_MS)
             elif outcome.accepted:
                 self._jobs.confirm(entry, now)
+                self.renewals.begin(entry, now)
                 self._jobs.timers.set(entry.job.job_id, now.mono_ms + run_ms(entry.job))
             else:
                 self._lose_and_wait(entry, f"refused: {outcome.refusal[:REFUSAL_CHARS_MAX]}", now)
@@ -198,6 +202,7 @@ class Core:
                 self._jobs.timers.set(entry.job.job_id, now.mono_ms)
 
     def on_peer_down(self, node_id: str, now: Now, rng: Rng) -> None:
+        self.renewals.on_peer_down(node_id)
         for entry in self._jobs:
             job = entry.job
             if job.host == node_id and job.state in (AWARDED, RUNNING):
@@ -206,6 +211,8 @@ class Core:
                 self._submit(entry, now, rng)
 
     def on_wake(self, now: Now, rng: Rng) -> None:
+        for silent in self.renewals.take_expired(now):
+            self._lose_host(silent, "LeaseExpired: its host renewed nothing", now, rng)
         for job_id in self._jobs.waiting.take_due(now.mono_ms):
             if (waiting := self._jobs.get(job_id)) is not None:
                 self._say_order(waiting)

@@ -20,6 +20,7 @@ from offgrid_node.protocol.events import ObjectAdded
 from offgrid_node.protocol.jobs.bounds import DETAIL_CHARS_MAX, PRICE_MAX
 from offgrid_node.protocol.jobs.commands import CancelStarts, Start, StartJobs
 from offgrid_node.protocol.jobs.fence import Fence
+from offgrid_node.protocol.jobs.heartbeat import Heartbeat
 from offgrid_node.protocol.jobs.leases import Held, Lease, Unsettled
 from offgrid_node.protocol.jobs.needs import leaves_traces
 from offgrid_node.protocol.jobs.offering import Offering
@@ -62,6 +63,7 @@ class Host:
         self._fence = Fence(post)
         self._held: dict[ClaimKey, Held] = {}
         self._unsettled = Unsettled()
+        self._heartbeat = Heartbeat(settings.node_id, peers, post)
         self._local: list[tuple[jobs_pb2.AttemptReport, ObjectAdded | None]] = []
 
     def load(self, rows: Rows, now: Now) -> None:
@@ -78,6 +80,8 @@ class Host:
                 self._unsettled.add(key[0], lease.report)
             if key not in executing or lease.report is not None:
                 self._timers.set(key, now.mono_ms)
+            lease.taken_ms = now.mono_ms
+            self._heartbeat.watch(now)
 
     # ---- questions
 
@@ -91,7 +95,8 @@ class Host:
 
     def deadline_ms(self) -> int | None:
         held = next(iter(self._held.values()), None)
-        dues = (self._timers.next_ms(), self.offering.deadline_ms(), held.due_ms if held is not None else None)
+        held_ms = held.due_ms if held is not None else None
+        dues = (self._timers.next_ms(), self.offering.deadline_ms(), self._heartbeat.deadline_ms(), held_ms)
         return min((due for due in dues if due is not None), default=None)
 
     def refusal(self, order: JobOrder, price_micro: int) -> str:
@@ -130,6 +135,8 @@ class Host:
                 self.offering.hurry()  # the broker thinks otherwise: tell it
             elif not refusal and key not in self._leases:
                 self.take(start, kept=own or leaves_traces(start.payload) or start.payload.HasField("input_object"))
+                self._leases[key].taken_ms = now.mono_ms
+                self._heartbeat.watch(now)
                 taken[key] = None
             elif not refusal:
                 self._keep(self._leases[key])  # said again before the first was answered
@@ -226,7 +233,12 @@ class Host:
             self._post.drop_blob(lease.added.body.object_id)
         self.forget(key, now)
 
+    def on_renewed(self, tag: Tag, answer: Answered, now: Now) -> None:
+        for key in self._heartbeat.on_answered(tag, answer):
+            self.cancel(key, now)
+
     def on_wake(self, now: Now) -> None:
+        self._heartbeat.on_wake(self._leases, now)
         self.offering.on_wake(now)
         for key in self._timers.take_due(now.mono_ms):
             if (lease := self._leases.get(key)) is not None:

@@ -22,6 +22,7 @@ class Lease:
     report: jobs_pb2.AttemptReport | None = None
     kept: bool = True  # is a row; what is quick and leaves no traces becomes one with its report
     added: ObjectAdded | None = None  # a large output of this node's own job
+    taken_ms: int = 0  # monotonic
 
     def row(self) -> jobs_pb2.HostLease:
         return jobs_pb2.HostLease(order=self.body, price_micro=self.price_micro, report=self.report)

@@ -100,6 +100,8 @@ class JobsMachine:
                 self.core.on_awards(ticket, command, now, rng)
             case commands.StartJobs():
                 self.host.on_start(ticket, command, now)
+            case commands.RenewLeases():
+                self.core.renewals.on_renew(ticket, command, now)
             case commands.CancelStarts():
                 self.host.on_cancel(ticket, command, now)
             case commands.ReportResults():
@@ -117,6 +119,8 @@ class JobsMachine:
                 self.core.on_started(tag, answer, now, rng)
             case "ReportResults":
                 self.host.on_reported(tag, answer, now)
+            case "RenewLeases":
+                self.host.on_renewed(tag, answer, now)
             case "DeliverAwards":
                 self.broker.on_awards_answered(tag, answer, now)
             case "PostOffer":

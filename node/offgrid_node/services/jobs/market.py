@@ -18,6 +18,7 @@ from offgrid_node.protocol.errors import InvalidRequest, PeerFault
 from offgrid_node.protocol.events import HOST
 from offgrid_node.protocol.jobs import bounds, commands
 from offgrid_node.protocol.jobs.closing import Over
+from offgrid_node.protocol.jobs.heartbeat import DIGEST_BYTES, digest_of_page
 from offgrid_node.protocol.jobs.large import OUTPUT_LOST
 from offgrid_node.protocol.jobs.machine import JobsMachine
 from offgrid_node.protocol.jobs.needs import check_payload, needs_of
@@ -98,6 +99,12 @@ class MarketHandlers:
 
     def cancel_starts(self, caller: Caller, request: jobs_pb2.CancelStartsRequest) -> Ticket:
         return self._ask(caller, commands.CancelStarts(caller.node_id, attempts_of("attempts", request.attempts)))
+
+    def renew_leases(self, caller: Caller, request: jobs_pb2.RenewLeasesRequest) -> Ticket:
+        held = attempts_of("held", request.held)
+        if len(request.digest) != DIGEST_BYTES or (held and digest_of_page(held) != request.digest):
+            raise InvalidRequest.field("digest", f"is not the {DIGEST_BYTES} bytes of this page")
+        return self._ask(caller, commands.RenewLeases(caller.node_id, held, request.digest))
 
     def started(self, host: str, answer: jobs_pb2.StartJobsResponse) -> commands.Started:
         """What a host answers to StartJobs, checked as what it reports by itself. Raises InvalidRequest, PeerFault."""
@@ -281,6 +288,8 @@ def check_answer(answer: Message, members: Members) -> None:
         case jobs_pb2.SubmitJobsResponse():
             _items("clearings", len(answer.clearings))
             check_clearings("clearings", answer.clearings, members)
+        case jobs_pb2.RenewLeasesResponse():
+            attempts_of("unwanted", answer.unwanted)
         case jobs_pb2.ReportResultsResponse():
             _check_outcomes(answer.outcomes)
 
