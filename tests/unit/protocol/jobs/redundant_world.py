@@ -12,7 +12,8 @@ from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.effects import Answered, Asked, Call, Effect, Execute, Executed, Raise, Reply, Woke
 from offgrid_node.protocol.events import BROKER, CORE, HOST, CostIncurred, PeerUp
-from offgrid_node.protocol.jobs.commands import NewJob, Report, ReportResults, RunJobs, Started
+from offgrid_node.protocol.jobs.commands import NewJob, RenewLeases, Report, ReportResults, RunJobs, Started
+from offgrid_node.protocol.jobs.heartbeat import digest_of_page
 from offgrid_node.protocol.jobs.machine import JobsMachine
 from offgrid_node.protocol.jobs.orders import AttemptKey, JobOrder
 from offgrid_node.protocol.jobs.receipts import COMPLETED, FAILED, ReceiptBody, result_digest, sign_receipts
@@ -146,8 +147,13 @@ class World:
         end_ms = self.now_ms + ms
         while (due_ms := self.machine.deadline_ms()) is not None and due_ms <= end_ms:
             self.now_ms = max(self.now_ms, due_ms)
-            self.step(Woke())
+            self.step(*(self._renews(key) for key in self.running), Woke())
         self.now_ms = end_ms
+
+    def _renews(self, key: AttemptKey) -> Asked:
+        """Its host says that it still has it."""
+        host = self.awards[key]
+        return Asked(0, host, RenewLeases(host, (key,), digest_of_page([key])))
 
     def step(self, *inputs: object, reloads: bool = True) -> list[Effect]:
         """What these inputs lead to, and all that the others answer at once."""
