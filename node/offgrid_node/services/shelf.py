@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from google.protobuf.message import Message
 
 from offgrid_node.protocol.errors import InvalidRequest, NotFound
 from offgrid_node.protocol.jobs.bounds import ID_CHARS_MAX
-from offgrid_node.protocol.jobs.intake import stem_of
+from offgrid_node.protocol.jobs.naming import stem_of
 from offgrid_node.protocol.jobs.open_jobs import PREFIXED
 from offgrid_node.services.paging import decode_token, take_page
 from offgrid_node.storage.store import Store
 
 M = TypeVar("M", bound=Message)
+
+
+def all_of_them(row: Message) -> bool:
+    """Whether a page takes a row in."""
+    return True
 
 
 class Shelf:
@@ -39,12 +44,24 @@ class Shelf:
             )
         return found
 
-    def page(self, table: str, row: type[M], size: int, token: str) -> tuple[list[M], str]:
+    def page(
+        self, table: str, row: type[M], size: int, token: str, wanted: Callable[[M], bool] = all_of_them
+    ) -> tuple[list[M], str]:
         """Rows in the order of their keys from the token on, and the token of the next page."""
         scan = self._store.scan(table, decode_token(token))
-        return take_page(((key, row.FromString(value)) for key, value in scan), size)
+        found = ((key, row.FromString(value)) for key, value in scan)
+        return take_page((each for each in found if wanted(each[1])), size)
 
-    def page_of(self, owner: str, index: str, table: str, row: type[M], size: int, token: str) -> tuple[list[M], str]:
+    def page_of(
+        self,
+        owner: str,
+        index: str,
+        table: str,
+        row: type[M],
+        size: int,
+        token: str,
+        wanted: Callable[[M], bool] = all_of_them,
+    ) -> tuple[list[M], str]:
         """As `page`, of the rows that the table `index` has below `owner`: its keys are "<owner>/<row id>". The value
         PREFIXED says that a key stands for all rows whose ids go on from it with a "-"."""
         prefix, start = f"{owner}/".encode(), decode_token(token)
@@ -64,4 +81,4 @@ class Shelf:
                 elif row_id >= first and (found_one := self._store.get(table, row_id)) is not None:
                     yield key, row.FromString(found_one)
 
-        return take_page(rows(), size)
+        return take_page((each for each in rows() if wanted(each[1])), size)

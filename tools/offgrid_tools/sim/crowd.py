@@ -8,7 +8,7 @@ from offgrid.v1 import ledger_pb2
 from offgrid_node.protocol.events import CORE, HOST
 from offgrid_tools.sim.cluster import Cluster
 from offgrid_tools.sim.engine import SECOND
-from offgrid_tools.sim.liars import JobLiar, LedgerLiar, LyingBroker, LyingHost, LyingOwner
+from offgrid_tools.sim.liars import FalseWorker, JobLiar, LedgerLiar, LyingBroker, LyingHost, LyingOwner
 from offgrid_tools.sim.plan import FORKS, JOBS_MAX, JOBS_MIN, LIES, REMOVED, REQUIRED_MILLI, STORM_JOBS, Plan
 from offgrid_tools.sim.process import Process
 from offgrid_tools.sim.users import JobUser, LedgerOpener, ObjectUser, Payer, Person, QuorumUser
@@ -18,7 +18,7 @@ SOUND_HOSTS = REQUIRED_MILLI // 1_000  # that every owner of objects needs besid
 COME_WITHIN_US = 2 * SECOND
 RICH_MICRO, POOR_MICRO, AMOUNT_MAX_MICRO = 10**9, 40_000, 10**6
 
-Liar = JobLiar | LyingBroker | LyingHost | LyingOwner | LedgerLiar
+Liar = FalseWorker | JobLiar | LyingBroker | LyingHost | LyingOwner | LedgerLiar
 
 
 class Crowd:
@@ -37,7 +37,8 @@ class Crowd:
         times = STORM_JOBS if self._plan.storm else 1
         cores = (core for core in self._cluster.with_role(CORE) for _ in range(USERS_PER_CORE))
         for number, core in enumerate(cores):
-            yield JobUser(engine, monitor, core, times * self._rng.randint(JOBS_MIN, JOBS_MAX), f"u{number}")
+            jobs = times * self._rng.randint(JOBS_MIN, JOBS_MAX)
+            yield JobUser(engine, monitor, core, jobs, f"u{number}", self._plan.redundancy)
 
     def _keepers(self) -> Iterator[ObjectUser]:
         """At the founder, and at any node that leaves enough sound hosts to it."""
@@ -91,6 +92,8 @@ class Crowd:
             yield JobLiar(cluster, liar)
         if plan.broker_liar:
             yield LyingBroker(cluster, cluster.processes[plan.broker_liar])
+        for name in plan.false_hosts:
+            yield FalseWorker(cluster, cluster.processes[name])
         for name in plan.having(LIES):
             yield LyingHost(cluster, cluster.processes[name])
             yield LyingOwner(cluster, cluster.processes[name])

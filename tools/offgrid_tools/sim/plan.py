@@ -15,6 +15,7 @@ from random import Random
 from offgrid_node.protocol.events import BROKER, CORE, HOST
 from offgrid_tools.sim.engine import SECOND
 from offgrid_tools.sim.process import Spec
+from offgrid_tools.sim.users.jobs import Redundancy
 
 PRICES = (900, 1_500, 2_200)
 CORE_PRICE = 5_000
@@ -78,6 +79,7 @@ HOST_VICES = ("", "", REMOVED, REMOVED, LIES, LIES, LIES, ROTS, FORKS, FORKS, FO
 WITNESS_VICES = (FORKS, FORKS, RESTORED, RESTORED, PENNILESS)
 WITNESS_CHANCE = 0.2
 BROKER_LIAR_CHANCE, REMOVED_CHANCE, JOB_LIARS_MAX = 0.5, 0.2, 2  # of a market, where only jobs are looked at
+REDUNDANT_CHANCE, ADAPTIVE_CHANCE = 0.35, 0.5
 LEAGUE_CHANCE, WEIGHTS_CHANCE = 0.25, 0.4
 EQUAL_MILLI, WEIGHTS_MILLI = 1_000, (250, 1_000, 1_000, 1_500, 4_000)
 
@@ -99,6 +101,8 @@ class Plan:
     payers: int
     payments: int  # per payer
     broker_liar: str = ""  # the name of a broker that is one
+    redundancy: Redundancy | None = None  # of some of the jobs
+    false_hosts: tuple[str, ...] = ()  # that do their work wrong; fewer than the quorum of redundant jobs
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -111,7 +115,20 @@ class Plan:
 
 def draw(seed: int, mesh: str = HOME) -> Plan:
     """The same for the same seed, of each of the `MESHES`."""
-    return _market(seed) if mesh == MARKET_MESH else _home(seed)
+    return _with_redundancy(_market(seed) if mesh == MARKET_MESH else _home(seed), mesh, seed)
+
+
+def _with_redundancy(plan: Plan, mesh: str, seed: int) -> Plan:
+    """In some seeds jobs are redundant, and maybe hosts are false. All others have in store what they had."""
+    rng = Random(f"redundant {seed}")  # noqa: S311 - a simulation must be repeatable
+    if rng.random() >= REDUNDANT_CHANCE:
+        return plan
+    replicas, quorum = (5, 3) if mesh == MARKET_MESH else (3, 2)
+    hosts = [spec.name for spec in plan.layout if spec.roles == {HOST} and plan.vices.get(spec.name) != REMOVED]
+    false = rng.sample(hosts, min(len(hosts), rng.randint(0, quorum - 1)))
+    # Trust that was earned by deceit is not what is looked at: nobody is trusted where there are liars.
+    terms = Redundancy(replicas, quorum, not false and rng.random() < ADAPTIVE_CHANCE)
+    return replace(plan, redundancy=terms, false_hosts=tuple(false))
 
 
 def _market(seed: int) -> Plan:

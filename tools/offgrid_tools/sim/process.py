@@ -128,6 +128,7 @@ class Process:
         self._executing: dict[ClaimKey, Callable[[Executed], None]] = {}
         self._engine, self._network, self._monitor = engine, network, monitor
         self._work = work or self._usual_work
+        self.finished: Callable[[Outcome], Outcome] = lambda outcome: outcome  # what it makes of what came of its work
         self._clock = VirtualClock(engine, skew_us, 0)
         self._turning = False
         self._alarm_us = -1
@@ -361,6 +362,7 @@ class Process:
             many = len(self._executing)
             raise Violation(f"{self.spec.name} has {self.spec.slots} slots and does {many} things at once")
         took_us, outcome = self._work(work.payload)
+        outcome = self.finished(outcome)
         if outcome.error == "JobTimeout":
             took_us = work.timeout_ms * MS
         end = Executed(

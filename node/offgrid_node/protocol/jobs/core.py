@@ -149,12 +149,15 @@ class Core:
         return price_of(job.price_max_micro or self._settings.price_max_micro, job.size_tokens)
 
     def _on_award(self, entry: Open, broker: str, clearing: jobs_pb2.Clearing, now: Now) -> None:
-        job = entry.job
+        job, tries = entry.job, entry.tries
         self._jobs.award(entry, "award", broker, clearing.host, clearing.price_micro, now)
         if self._peers.is_down(job.host):  # the broker has not heard yet, and the mesh will not say it to us again
             self._lose_and_wait(entry, "refused: its host is not alive", now)
         elif job.parent_id and job.host in self.redundant.hosts_of_others(job):
-            self._lose_and_wait(entry, "turned down: its host has another execution of the same job", now)
+            why = "turned down: its host has another execution of the same job"
+            self._jobs.lose(entry, why, now)  # whom to avoid, the next attempt's order says anew
+            entry.tries = tries
+            self._try_later(entry, "NoHostsAvailable", why, now)
         else:
             self._send_start(entry, now)
             self.redundant.on_award(job)

@@ -15,6 +15,7 @@ from offgrid_node.protocol.events import BROKER
 from offgrid_node.protocol.ids import fresh_timely_id
 from offgrid_node.protocol.jobs.commands import CreateJob, DispatchJob, RunJobs
 from offgrid_node.protocol.jobs.core import Core
+from offgrid_node.protocol.jobs.naming import ids_of
 from offgrid_node.protocol.jobs.open_jobs import JOBS, PREFIXED, TASK_JOBS, Open, OpenJobs
 from offgrid_node.protocol.jobs.peers import Peers
 from offgrid_node.protocol.jobs.post import Post
@@ -24,7 +25,6 @@ from offgrid_node.protocol.requests import Requests
 from offgrid_node.protocol.rng import Rng
 
 QUEUE_RETRY_MS = 1_000
-NUMBER_CHARS = 3  # of a job among those made with it; enough for RUN_MAX
 ROUTE_REASONS = {
     "disabled": "the mesh is switched off for this job (mode disabled)",
     "no broker": "no broker of the mesh is alive",
@@ -160,14 +160,3 @@ class Intake:
         job.mode, job.attempt, job.route = mode, 1, way[0]
         move(job, "dispatch")
         self._core.send(entry, now, rng)
-
-
-def ids_of(stem: str, count: int) -> list[str]:
-    """The ids of jobs made together."""
-    return [f"{stem}-{number:0{NUMBER_CHARS}}" for number in range(count)]
-
-
-def stem_of(job_id: bytes) -> bytes:
-    """The beginning that the ids of jobs made together share; another job's id is its own."""
-    stem, _, number = job_id.rpartition(b"-")
-    return stem if b"-" in stem and len(number) == NUMBER_CHARS and number.isdigit() else job_id

@@ -20,7 +20,9 @@ from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.effects import Rows
 from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.events import CostIncurred
-from offgrid_node.protocol.jobs.open_jobs import JOBS, Open, OpenJobs
+from offgrid_node.protocol.jobs.closing import DISAGREED, SERVED
+from offgrid_node.protocol.jobs.naming import execution_id, stem_of
+from offgrid_node.protocol.jobs.open_jobs import JOBS, TASK_JOBS, Open, OpenJobs
 from offgrid_node.protocol.jobs.post import Post
 from offgrid_node.protocol.jobs.table import CREATED, ENDED, QUEUED
 from offgrid_node.protocol.jobs.trust import Trust
@@ -151,9 +153,12 @@ class Redundant:
     def _make(self, parent: Parent, now: Now, rng: Rng) -> None:
         entry = self._jobs.get(parent.job.job_id)
         assert entry is not None
-        hosts = sorted({each.host for each in parent.executions if each.host})
-        made = self._jobs.create_execution(entry, execution_id(parent.job, len(parent.executions) + 1), hosts, now)
+        hosts = self.hosts_of_others(jobs_pb2.Job(parent_id=parent.job.job_id))
+        name = execution_id(parent.job.job_id, len(parent.executions) + 1)
+        made = self._jobs.create_execution(entry, name, hosts, now)
         parent.executions.append(made.job)
+        if stem_of(parent.job.job_id.encode()) == parent.job.job_id.encode():  # else the stem's entry stands for it
+            self._post.put_bytes(TASK_JOBS, f"{made.job.task_id}/{name}".encode(), b"")
         self._roads.send(made, now, rng)
         self._jobs.keep(made.job, now, EventType.JOB_CREATED, EventType.JOB_DISPATCHED)
 
@@ -189,12 +194,18 @@ class Redundant:
             if (entry := self._jobs.get(each.job_id)) is not None:
                 self._roads.take_back(entry, f"job {parent.job.job_id} has ended", now)
             elif accepted and vote_of(each) == accepted:
-                if has_result(each):
-                    self._pay(each)
-                if compared:
-                    self.trust.agreed(each.host)
+                self._approve(each, now, compared=compared)
             elif accepted and each.host:
                 self.trust.failed(each.host)
+                if has_result(each):
+                    self._jobs.close(each.broker, (each.job_id, each.attempt), now, DISAGREED)
+
+    def _approve(self, execution: jobs_pb2.Job, now: Now, *, compared: bool) -> None:
+        if has_result(execution):
+            self._pay(execution)
+            self._jobs.close(execution.broker, (execution.job_id, execution.attempt), now, SERVED)
+        if compared:
+            self.trust.agreed(execution.host)
 
     def _pay(self, execution: jobs_pb2.Job) -> None:
         cost = CostIncurred(execution.job_id, execution.attempt, execution.host, execution.price_micro, execution.kind)
@@ -205,8 +216,7 @@ class Redundant:
     def _executions(self, parent: jobs_pb2.Job, rows: Rows) -> list[jobs_pb2.Job]:
         """They are numbered without a gap. Open ones are those that the core drives."""
         found = []
-        for number in range(1, parent.replicas + EXTRA_MAX + 1):
-            name = execution_id(parent, number)
+        for name in execution_ids(parent):
             entry = self._jobs.get(name)
             value = rows.get(JOBS, name.encode()) if entry is None else None
             if entry is None and value is None:
@@ -220,5 +230,6 @@ def is_parent(job: jobs_pb2.Job) -> bool:
     return job.replicas > 1 and job.route == MESH
 
 
-def execution_id(parent: jobs_pb2.Job, number: int) -> str:
-    return f"{parent.job_id}.r{number}"
+def execution_ids(parent: jobs_pb2.Job) -> list[str]:
+    """As many as there may be; they are made in this order."""
+    return [execution_id(parent.job_id, number) for number in range(1, parent.replicas + EXTRA_MAX + 1)]

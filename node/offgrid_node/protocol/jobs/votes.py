@@ -38,6 +38,11 @@ def leading(executions: Iterable[jobs_pb2.Job]) -> tuple[bytes, int]:
     return votes.most_common(1)[0] if votes else (b"", 0)
 
 
+def digest_of(execution: jobs_pb2.Job) -> bytes:
+    """Of its result; empty while there is none."""
+    return vote_of(execution) if has_result(execution) else b""
+
+
 def shown(vote: bytes) -> str:
     """A vote for people."""
     return vote.decode() if vote.isalpha() and len(vote) < DIGEST_SHOWN else vote.hex()[:DIGEST_SHOWN]

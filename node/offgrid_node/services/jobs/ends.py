@@ -132,7 +132,7 @@ def with_result(job: jobs_pb2.Job, shelf: Shelf) -> jobs_pb2.Job:
     """The job with its output and log, wherever they lie, and without what is the core's own."""
     job.ClearField("kept_payload")
     if job.result_bytes > RESULT_INLINE_MAX:
-        result = shelf.find(RESULTS, jobs_pb2.JobResult, job.job_id)
+        result = shelf.find(RESULTS, jobs_pb2.JobResult, job.result_of or job.job_id)
         if result is not None:
             job.result.CopyFrom(result)
     return job

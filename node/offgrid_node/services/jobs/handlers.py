@@ -24,6 +24,7 @@ from offgrid_node.services.caller import Caller
 from offgrid_node.services.checks import check_text, digest_of_request
 from offgrid_node.services.flow import Flow, asked, ticket_of
 from offgrid_node.services.jobs.ends import Ends, check_watch, with_result
+from offgrid_node.services.jobs.executions import executions_of
 from offgrid_node.services.jobs.inputs import InputPlacing, is_large
 from offgrid_node.services.shelf import Shelf
 from offgrid_node.services.stream import Stream
@@ -119,14 +120,19 @@ class JobHandlers:
         return self._ends.watch(request.watch, request.job_ids)
 
     def get_job(self, caller: Caller, request: jobs_pb2.GetJobRequest) -> Message:
-        return jobs_pb2.GetJobResponse(job=self._whole(request.job_id))
+        job = self._whole(request.job_id)
+        return jobs_pb2.GetJobResponse(job=job, executions=executions_of(job, self._shelf))
 
     def list_jobs(self, caller: Caller, request: jobs_pb2.ListJobsRequest) -> Message:
         row, size, token = jobs_pb2.Job, request.page_size, request.page_token
+
+        def wanted(job: jobs_pb2.Job) -> bool:
+            return request.include_executions or not job.parent_id
+
         if request.task_id:
-            jobs, token = self._shelf.page_of(request.task_id, TASK_JOBS, JOBS, row, size, token)
+            jobs, token = self._shelf.page_of(request.task_id, TASK_JOBS, JOBS, row, size, token, wanted)
         else:
-            jobs, token = self._shelf.page(JOBS, row, size, token)
+            jobs, token = self._shelf.page(JOBS, row, size, token, wanted)
         for job in jobs:
             job.ClearField("kept_payload")
             if job.result_bytes:

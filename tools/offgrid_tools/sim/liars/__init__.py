@@ -6,5 +6,6 @@ from offgrid_tools.sim.liars.host import LyingHost
 from offgrid_tools.sim.liars.jobs import JobLiar
 from offgrid_tools.sim.liars.ledger import LedgerLiar
 from offgrid_tools.sim.liars.owner import LyingOwner
+from offgrid_tools.sim.liars.worker import FalseWorker
 
-__all__ = ["JobLiar", "LedgerLiar", "LyingBroker", "LyingHost", "LyingOwner"]
+__all__ = ["FalseWorker", "JobLiar", "LedgerLiar", "LyingBroker", "LyingHost", "LyingOwner"]

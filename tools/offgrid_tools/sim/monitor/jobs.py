@@ -20,6 +20,7 @@ from offgrid_node.protocol.jobs.orders import AttemptKey, JobOrder, payload_dige
 from offgrid_node.protocol.jobs.receipts import ReceiptBody, result_digest
 from offgrid_node.protocol.jobs.table import COMPLETED, CREATED, ENDED, FAILED
 from offgrid_tools.sim.monitor.evidence import Evidence, Violation
+from offgrid_tools.sim.monitor.redundant import Executions
 from offgrid_tools.sim.monitor.rules import Journaled, Passed, Rules
 from offgrid_tools.sim.work import outcome_of, verdict_of
 
@@ -44,6 +45,8 @@ class JobRules(Rules):
         self._verdicts: dict[bytes, str] = {}
         self.excused: list[tuple[str, str]] = []  # (job, error) of those that ended for want of hosts or brokers
         self.results = 0
+        self.false_hosts: set[str] = set()  # they do their work wrong
+        self.executions_of = Executions(evidence)
         self.on_cost: Callable[[str, jobs_pb2.Job], None] = lambda core, job: None  # told of each accepted result
 
     def requests(self) -> Mapping[type[Message], Passed]:
@@ -192,7 +195,10 @@ class JobRules(Rules):
                 raise Violation(f"request {job.request_id} made two jobs")
         if job.state in ENDED:
             self._ended.add(job.job_id)
-            self._check_end(node, job)
+            if job.parent_id:
+                self.executions_of.on_end(node, job)
+            else:
+                self._check_end(node, job)
 
     def _check_end(self, core: str, job: jobs_pb2.Job) -> None:
         payload = self._payloads.get(job.payload_digest)
@@ -201,19 +207,29 @@ class JobRules(Rules):
         if job.error in EXCUSES:
             self.excused.append((job.job_id, job.error))
             return
+        if self._is_deceived(job):
+            return
         verdict = self._verdicts[job.payload_digest]
         if job.error != verdict or (job.state == FAILED) != bool(job.error):
             raise Violation(f"job {job.job_id} must end with {verdict!r}, not with {job.error!r}")
         if job.result.HasField("receipt"):
             receipt, outcome = ReceiptBody.decode(job.result.receipt.body), outcome_of(payload)
-            if receipt.result_digest != result_digest(outcome.exit_code, outcome.output):
+            honest = result_digest(outcome.exit_code, outcome.output)
+            if receipt.result_digest != honest:
                 raise Violation(f"job {job.job_id}: its accepted result is not that of its payload")
-            if (receipt.node, receipt.attempt, receipt.job_id) != (job.host, job.attempt, job.job_id):
+            if job.result_of:
+                self.executions_of.on_agreed(core, job, honest, self.on_cost)
+            elif (receipt.node, receipt.attempt, receipt.job_id) != (job.host, job.attempt, job.job_id):
                 raise Violation(f"job {job.job_id}: its receipt is another's")
-            self.on_cost(core, job)
+            else:
+                self.on_cost(core, job)
         elif job.state == COMPLETED:
             raise Violation(f"job {job.job_id} is completed and has no receipt")
         self.results += 1
+
+    def _is_deceived(self, job: jobs_pb2.Job) -> bool:
+        """Whether a false host alone says what came of it: nobody can know better."""
+        return job.host in self.false_hosts and not job.result_of and job.result.HasField("receipt")
 
     # ---- what users were told
 
@@ -228,11 +244,12 @@ class JobRules(Rules):
         payload = self._payloads.get(job.payload_digest)
         apart = bool(job.result.output_object)  # a large output is read as the object that it is
         right = payload is not None and (apart or job.result.output == outcome_of(payload).output)
-        if job.state == COMPLETED and not right:
+        if job.state == COMPLETED and not right and not self._is_deceived(job):
             raise Violation(f"job {job.job_id}: the user did not get its output")
 
     def check_store(self, node: str) -> None:
         """Nothing acked is lost, nor taken back."""
+        self.executions_of.check_store(node)
         for job_id, state in self._acked.get(node, {}).items():
             self._check_acked(node, job_id, state)
 

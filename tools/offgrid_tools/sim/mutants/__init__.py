@@ -3,9 +3,16 @@
 `MUTANTS` names them all; `tests/sim` demands each within a hundred seeds.
 """
 
-from offgrid_tools.sim.mutants import jobs, ledger, mesh, objects, runtime
+from offgrid_tools.sim.mutants import jobs, ledger, mesh, objects, redundant, runtime
 from offgrid_tools.sim.mutants.patches import Mutant
 
-MUTANTS: dict[str, Mutant] = {**runtime.MUTANTS, **jobs.MUTANTS, **mesh.MUTANTS, **objects.MUTANTS, **ledger.MUTANTS}
+MUTANTS: dict[str, Mutant] = {
+    **runtime.MUTANTS,
+    **jobs.MUTANTS,
+    **redundant.MUTANTS,
+    **mesh.MUTANTS,
+    **objects.MUTANTS,
+    **ledger.MUTANTS,
+}
 
 __all__ = ["MUTANTS", "Mutant"]

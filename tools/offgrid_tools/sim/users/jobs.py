@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from random import Random
+from typing import NamedTuple
+
 from google.protobuf.message import Message
 
 from offgrid.v1 import jobs_pb2
@@ -12,6 +15,7 @@ from offgrid_tools.sim.process import Process
 from offgrid_tools.sim.users.person import Person
 
 POLL_US = SECOND
+REDUNDANT_CHANCE = 0.5  # of the jobs of a seed that has any
 PAUSES_MAX_US = (3 * SECOND, 3 * SECOND, 100 * MS)  # the last is in a hurry
 JOB_TIMEOUT_MS = 5_000
 PROGRAM_CHANCE = 0.4  # of work that would show if it were done twice
@@ -25,13 +29,25 @@ MODES = (  # as people choose: mostly whatever the config says
 )
 
 
+class Redundancy(NamedTuple):
+    """How many executions a job has, and how many of them must agree."""
+
+    replicas: int
+    quorum: int
+    adaptive: bool
+
+
 class JobUser(Person):
     """One person at one core, with a number of jobs to get done."""
 
     wants = "jobs"
 
-    def __init__(self, engine: Engine, monitor: Monitor, core: Process, jobs: int, name: str) -> None:
+    def __init__(
+        self, engine: Engine, monitor: Monitor, core: Process, jobs: int, name: str, terms: Redundancy | None = None
+    ) -> None:
+        """With `terms` some of the jobs are redundant."""
         super().__init__(engine, monitor, core)
+        self._terms, self._odds = terms, Random(f"redundant {name}")  # noqa: S311 - to be repeatable
         self._left, self._name = jobs, name
         self._task = ""
         self._open = jobs
@@ -75,10 +91,16 @@ class JobUser(Person):
         self._monitor.jobs.expect(payload)
         request = jobs_pb2.CreateJobRequest(
             task_id=self._task,
-            job=jobs_pb2.JobSpec(payload=payload, timeout_ms=JOB_TIMEOUT_MS),
+            job=self._spec(payload),
             request_id=f"{self._name}-j{number}",
         )
         self._call("JobService/CreateJob", request, self._on_job)
+
+    def _spec(self, payload: jobs_pb2.JobPayload) -> jobs_pb2.JobSpec:
+        spec, terms = jobs_pb2.JobSpec(payload=payload, timeout_ms=JOB_TIMEOUT_MS), self._terms
+        if terms is not None and self._odds.random() < REDUNDANT_CHANCE:
+            spec.replicas, spec.quorum, spec.adaptive = terms
+        return spec
 
     def _on_job(self, reply: Message) -> None:
         assert isinstance(reply, jobs_pb2.CreateJobResponse)

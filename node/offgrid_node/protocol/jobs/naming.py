@@ -1,0 +1,24 @@
+"""Ids of jobs that belong together: those that one call made, and the executions of a redundant one."""
+
+from __future__ import annotations
+
+NUMBER_CHARS = 3  # of a job among those made with it; enough for RUN_MAX
+EXECUTION = ".r"  # in no other id
+
+
+def ids_of(stem: str, count: int) -> list[str]:
+    """The ids of jobs made together."""
+    return [f"{stem}-{number:0{NUMBER_CHARS}}" for number in range(count)]
+
+
+def stem_of(job_id: bytes) -> bytes:
+    """The beginning that the ids of jobs made together share, and those of their executions; another job's id is its
+    own."""
+    job_id = job_id.partition(EXECUTION.encode())[0]
+    stem, _, number = job_id.rpartition(b"-")
+    return stem if b"-" in stem and len(number) == NUMBER_CHARS and number.isdigit() else job_id
+
+
+def execution_id(job_id: str, number: int) -> str:
+    """Of a redundant job, the execution with this number: 1 and up."""
+    return f"{job_id}{EXECUTION}{number}"

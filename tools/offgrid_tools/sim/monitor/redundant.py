@@ -1,0 +1,57 @@
+"""Rules of redundant jobs: what is accepted is the honest result while liars are fewer than the quorum; the executions
+that agree with it are paid, and no other one ever is.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+
+from offgrid.v1 import jobs_pb2
+from offgrid_node.protocol.jobs.receipts import ReceiptBody
+from offgrid_node.protocol.ledger.tables import BOOKINGS
+from offgrid_tools.sim.monitor.evidence import Evidence, Violation
+
+
+class Executions:
+    """Of all redundant jobs, as they ended."""
+
+    def __init__(self, evidence: Evidence) -> None:
+        self._evidence = evidence
+        self._ended: dict[str, dict[str, jobs_pb2.Job]] = defaultdict(dict)
+        self._unpaid: set[tuple[str, str]] = set()
+        self.agreed = 0
+
+    def on_end(self, core: str, execution: jobs_pb2.Job) -> None:
+        self._ended[execution.parent_id][execution.job_id] = execution
+        self._unpaid.add((core, execution.job_id))
+
+    def on_agreed(
+        self, core: str, parent: jobs_pb2.Job, digest: bytes, on_cost: Callable[[str, jobs_pb2.Job], None]
+    ) -> None:
+        """The parent has ended with the result of this digest."""
+        ended = self._ended[parent.job_id]
+        taken, cost_micro, hosts = ended.get(parent.result_of), 0, set()
+        if taken is None or parent.result.receipt != taken.result.receipt:
+            raise Violation(f"job {parent.job_id} has the result of no execution of its own")
+        for execution in ended.values():
+            receipt = execution.result.receipt
+            if receipt.body and ReceiptBody.decode(receipt.body).result_digest == digest:
+                self._unpaid.discard((core, execution.job_id))
+                on_cost(core, execution)
+                cost_micro += execution.price_micro
+                hosts.add(execution.host)
+        if cost_micro != parent.price_micro:
+            raise Violation(f"job {parent.job_id} says that it cost {parent.price_micro}; that is {cost_micro}")
+        if len(hosts) < parent.quorum and not parent.adaptive:
+            raise Violation(f"job {parent.job_id}: {len(hosts)} hosts agree on its result, not {parent.quorum}")
+        self.agreed += 1
+
+    def check_store(self, core: str) -> None:
+        for owner, job_id in self._unpaid:
+            if owner == core:
+                self._check_unpaid(core, job_id)
+
+    def _check_unpaid(self, core: str, job_id: str) -> None:
+        if self._evidence.row(core, BOOKINGS, job_id.encode()) is not None:
+            raise Violation(f"execution {job_id} is paid, and no quorum agrees with it")

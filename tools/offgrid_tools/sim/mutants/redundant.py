@@ -1,0 +1,44 @@
+"""Planted bugs of redundant jobs: who is believed, who is paid, who may vote twice."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from offgrid_node.protocol.events import CostIncurred
+from offgrid_node.protocol.jobs import redundant
+from offgrid_node.protocol.jobs.open_jobs import OpenJobs
+from offgrid_node.protocol.jobs.redundant import Redundant
+from offgrid_tools.sim.mutants.patches import Mutant, Patch, Sound, never
+
+
+def _pay_at_once(sound: Sound) -> Sound:
+    def complete(self: Any, entry: Any, *rest: Any) -> None:
+        sound(self, entry, *rest)
+        job = entry.job
+        if job.parent_id:
+            cost = CostIncurred(job.job_id, job.attempt, job.host, job.price_micro, job.kind)
+            self._post.tell("ledger", cost)
+
+    return complete
+
+
+def _one_more(sound: Sound) -> Sound:
+    def leading(executions: Any) -> tuple[bytes, int]:
+        vote, count = sound(executions)
+        return vote, count + bool(vote)
+
+    return leading
+
+
+MUTANTS: dict[str, Mutant] = {
+    "paid-before-agreement": Mutant(
+        "an execution of a redundant job is paid as soon as it is done", (Patch(OpenJobs, "complete", _pay_at_once),)
+    ),
+    "quorum-too-low": Mutant("one result less than the quorum is believed", (Patch(redundant, "leading", _one_more),)),
+    "host-votes-twice": Mutant(
+        "two executions of a job may be at one host", (Patch(Redundant, "hosts_of_others", never([])),)
+    ),
+    "executions-forgotten": Mutant(
+        "a restarted core forgets what its redundant jobs have under way", (Patch(Redundant, "load", never(None)),)
+    ),
+}
