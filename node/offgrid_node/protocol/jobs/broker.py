@@ -77,7 +77,8 @@ class Standing:
         return max(0, self.offer.slots - len(self.used))
 
     def could_run(self, order: JobOrder) -> bool:
-        return self.offer.slots > 0 and order.kind in self.offer.kinds and order.needs in self.offer.executors
+        wanted = self.offer.host not in order.avoid
+        return wanted and self.offer.slots > 0 and order.kind in self.offer.kinds and order.needs in self.offer.executors
 
 
 class Broker:
