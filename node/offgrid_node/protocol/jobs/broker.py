@@ -77,8 +77,9 @@ class Standing:
         return max(0, self.offer.slots - len(self.used))
 
     def could_run(self, order: JobOrder) -> bool:
-        wanted = self.offer.host not in order.avoid
-        return wanted and self.offer.slots > 0 and order.kind in self.offer.kinds and order.needs in self.offer.executors
+        if self.offer.host in order.avoid:
+            return False
+        return self.offer.slots > 0 and order.kind in self.offer.kinds and order.needs in self.offer.executors
 
 
 class Broker:
