@@ -42,6 +42,7 @@ class SmallNode:
         self.tasks: dict[str, jobs_pb2.Task] = {}
         self.jobs: dict[str, jobs_pb2.Job] = {}
         self.inputs: dict[str, bytes] = {}
+        self.payloads: dict[str, jobs_pb2.JobPayload] = {}
         self.awaited: dict[str, list[str]] = {}  # by the name of an open WatchJobs stream
         self.cuts = 0  # how many of the next messages of such a stream are its last
         self.events: list[state_pb2.Event] = []
@@ -205,7 +206,7 @@ class SmallNode:
         )  # fmt: skip
         process = spec.payload.process
         job.needs = f"process:{process.command}" if spec.payload.HasField("process") else "wasm"
-        self.inputs[job_id] = spec.payload.input
+        self.inputs[job_id], self.payloads[job_id] = spec.payload.input, spec.payload
         self.record(14, "JOB_CREATED", job_id, job=job)
         return self.jobs.setdefault(job_id, job)
 
@@ -255,6 +256,14 @@ class SmallNode:
         with self.watchers:
             if self.awaited.get(request.watch) is mine:
                 del self.awaited[request.watch]
+
+    def on_CancelJobs(self, request):
+        named = [self.jobs[job_id] for job_id in request.job_ids if job_id in self.jobs]
+        wanted = [j for j in self.jobs.values() if j.task_id == request.task_id] if request.task_id else named
+        cancelled = [job for job in wanted if job.state not in (COMPLETED, FAILED, jobs_pb2.JOB_STATE_CANCELLED)]
+        for job in cancelled:
+            job.state, job.error, job.error_detail = jobs_pb2.JOB_STATE_CANCELLED, "Cancelled", request.reason
+        return jobs_pb2.CancelJobsResponse(job_ids=[job.job_id for job in cancelled])
 
     def on_GetJob(self, request):
         return jobs_pb2.GetJobResponse(job=_get(self.jobs, "job", request.job_id))

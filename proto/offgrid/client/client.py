@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Unpack
 
 from offgrid.client.address import Address
 from offgrid.client.calls import Calls
 
 if TYPE_CHECKING:
+    from offgrid.client.aio import Aio
     from offgrid.client.catalogue import Missions, Tasks
     from offgrid.client.events import Events
+    from offgrid.client.futures import Future
     from offgrid.client.jobs import Jobs, Market
     from offgrid.client.ledger import Ledger
     from offgrid.client.mesh import Mesh
     from offgrid.client.objects import Objects
     from offgrid.client.quorum import Quorum
+    from offgrid.client.submitting import Submittable
+    from offgrid.job_function import FunctionOptions
 
 DEFAULT_TIMEOUT_S = 10.0
 
@@ -85,11 +90,53 @@ class Client:
 
         return Ledger(self._calls)
 
+    @cached_property
+    def aio(self) -> Aio:
+        """The client for asyncio."""
+        from offgrid.client.aio import Aio
+
+        return Aio(self)
+
+    def submit(self, work: Submittable, /, *args: Any, **options: Unpack[FunctionOptions]) -> Future[Any]:
+        """A job on its way: `work(*args)` for a function, `@offgrid.job` or not, or what a JobPayload or JobSpec says.
+
+        The future has what the function returns, or the completed Job of a payload or spec; it raises what the function
+        raised, JobFailed or OffgridError. Give keyword arguments by `functools.partial`, or to `submit` of an
+        `@offgrid.job`; `options` are those of the job. Functions run where a host's owner allows them.
+        """
+        from offgrid.client.submitting import prepared, submit
+
+        return submit(self.jobs, prepared(work, options), args)
+
+    def map(
+        self,
+        work: Submittable,
+        /,
+        *iterables: Iterable[Any],
+        in_flight: int = 1_024,
+        **options: Unpack[FunctionOptions],
+    ) -> Iterator[Any]:
+        """The results of `work(*args)` for the args that the iterables give together, in their order.
+
+        As many as `in_flight` are under way at once; those that are when a result raises, or nobody wants more, are
+        given up."""
+        from offgrid.client.submitting import in_order, prepared
+
+        return in_order(self.jobs, prepared(work, options), zip(*iterables), in_flight)  # noqa: B905 - as `map` itself
+
     def close(self) -> None:
         """Ends every call that is still running, and the threads behind `jobs.submit`."""
         if "jobs" in self.__dict__:
             self.jobs.close()
         self._calls.close()
+
+    async def __aenter__(self) -> Client:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aio.call(self.close)
 
     def __enter__(self) -> Client:
         return self

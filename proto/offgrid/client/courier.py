@@ -13,11 +13,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from offgrid.client.calls import PAUSE_MS, PAUSE_MS_MAX, Calls, fresh_request_id
 from offgrid.client.errors import OffgridError
+from offgrid.client.futures import JobFuture
+from offgrid.client.withdrawals import Withdrawals
 from offgrid.v1 import jobs_pb2
 
 BATCH_JOBS_MAX = 256  # what a node takes in one call
@@ -25,7 +26,6 @@ BATCH_BYTES_MAX = 3_000_000
 GATHER_S = 0.01  # how long a call waits for more at most, where others are under way
 IN_FLIGHT_MAX = 16_384  # what one stream may wait for; `submit` waits for room beyond it
 
-JobFuture = Future[jobs_pb2.Job]
 Mode: TypeAlias = "jobs_pb2.DispatchMode.ValueType"
 
 _PLACE = re.compile(r"jobs\[(\d+)\]")
@@ -38,7 +38,7 @@ class Parcel(NamedTuple):
     mode: Mode
     spec: jobs_pb2.JobSpec
     size_bytes: int
-    future: JobFuture
+    future: JobFuture[Any]  # its result is set to the ended Job
 
 
 class Courier:
@@ -52,7 +52,7 @@ class Courier:
         self._parcels: deque[Parcel] = deque()
         self._wanted = 1  # how many the sender waits for
         self._in_flight = 0
-        self._awaited: dict[str, JobFuture] = {}
+        self._awaited: dict[str, JobFuture[Any]] = {}
         self._early: dict[str, jobs_pb2.Job] = {}  # told of before the answer that names them has been read
         self._name = fresh_request_id()
         self._numbers = itertools.count(1)
@@ -62,12 +62,13 @@ class Courier:
         self._cancel_stream: Callable[[], object] = lambda: None
         self._threads: list[threading.Thread] = []
         self._closed: OffgridError | None = None
+        self._withdrawals = Withdrawals(calls)
 
-    def submit(self, task_id: str, mode: Mode, spec: jobs_pb2.JobSpec) -> JobFuture:
-        """The job to come: with its result, however it ended. Waits for room when IN_FLIGHT_MAX are under way.
+    def submit(self, task_id: str, mode: Mode, spec: jobs_pb2.JobSpec, future: JobFuture[Any]) -> None:
+        """The future is given the job once it has ended, however. Waits for room when IN_FLIGHT_MAX are under way.
 
         Raises OffgridError once the courier is closed."""
-        future: JobFuture = Future()
+        future.on_sending(self._withdrawals.add)
         parcel = Parcel(task_id, mode, spec, spec.ByteSize(), future)
         with self._lock:
             while self._in_flight >= IN_FLIGHT_MAX and self._closed is None:
@@ -80,7 +81,6 @@ class Courier:
             self._parcels.append(parcel)
             if len(self._parcels) in (1, self._wanted):
                 self._ready.notify()
-        return future
 
     @property
     def closed(self) -> bool:
@@ -91,6 +91,7 @@ class Courier:
         """Gives up what is under way: its futures fail, the jobs go on."""
         self._fail_all(OffgridError("CANCELLED", "ClientClosed", "the client was closed"))
         self._cancel_stream()
+        self._withdrawals.close()
         for thread in self._threads:
             if thread is not threading.current_thread():
                 thread.join(timeout=1.0)
@@ -138,18 +139,30 @@ class Courier:
     def _take(self) -> list[Parcel]:
         """What has gathered for the first one's task, as much as a call takes; empty once the courier is closed."""
         with self._lock:
-            while not self._parcels and self._closed is None:
-                self._ready.wait()
-            self._gather()
             batch: list[Parcel] = []
-            room = BATCH_BYTES_MAX
-            while self._parcels and self._closed is None and len(batch) < BATCH_JOBS_MAX:
-                parcel = self._parcels[0]
-                room -= parcel.size_bytes
-                if batch and (room < 0 or parcel[:2] != batch[0][:2]):
-                    break
-                batch.append(self._parcels.popleft())
+            while not batch and self._closed is None:
+                while not self._parcels and self._closed is None:
+                    self._ready.wait()
+                self._gather()
+                batch = self._next_batch()
             return batch
+
+    def _next_batch(self) -> list[Parcel]:
+        """The lock is held."""
+        batch: list[Parcel] = []
+        room = BATCH_BYTES_MAX
+        while self._parcels and self._closed is None and len(batch) < BATCH_JOBS_MAX:
+            parcel = self._parcels[0]
+            if parcel.future.cancelled():
+                self._parcels.popleft()
+                self._in_flight -= 1
+                self._room.notify()
+                continue
+            room -= parcel.size_bytes
+            if batch and (room < 0 or parcel[:2] != batch[0][:2]):
+                break
+            batch.append(self._parcels.popleft())
+        return batch
 
     def _gather(self) -> None:
         """A call costs as much as dozens of jobs. While many are under way, their ends bring the next ones within a
@@ -174,6 +187,8 @@ class Courier:
                 else:
                     told.append((parcel.future, job))
             self._early.clear()
+        for parcel, job_id in zip(batch, job_ids, strict=True):
+            parcel.future.on_sent(job_id)
         self._resolve(told)
         if closed is not None:
             self._fail(given_up, closed)
@@ -249,13 +264,13 @@ class Courier:
 
     # ---- ends
 
-    def _resolve(self, told: Sequence[tuple[JobFuture, jobs_pb2.Job]]) -> None:
+    def _resolve(self, told: Sequence[tuple[JobFuture[Any], jobs_pb2.Job]]) -> None:
         self._left(len(told))
         for future, job in told:
             if future.set_running_or_notify_cancel():
                 future.set_result(job)
 
-    def _fail(self, futures: Sequence[JobFuture], error: OffgridError) -> None:
+    def _fail(self, futures: Sequence[JobFuture[Any]], error: OffgridError) -> None:
         self._left(len(futures))
         for future in futures:
             if future.set_running_or_notify_cancel():

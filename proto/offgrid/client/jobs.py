@@ -6,26 +6,25 @@ import hashlib
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Unpack
 
 from offgrid.client.calls import Calls, fresh_request_id
 from offgrid.client.catalogue import Missions, Tasks
-from offgrid.client.courier import Courier, JobFuture
+from offgrid.client.courier import Courier
 from offgrid.client.errors import OffgridError
 from offgrid.client.following import follow
+from offgrid.client.futures import JobFuture
 from offgrid.client.mesh import Mesh
 from offgrid.client.objects import Objects
+from offgrid.client.options import JobOptions, Work, mode_of, spec_of
 from offgrid.client.paging import pages
+from offgrid.client.progress import each_once
 from offgrid.client.targets import replaced
 from offgrid.v1 import jobs_pb2
-from offgrid.v1.jobs_pb2 import DispatchMode, JobState
+from offgrid.v1.jobs_pb2 import JobState
 
-MODES = {
-    "": DispatchMode.DISPATCH_MODE_UNSPECIFIED,
-    "auto": DispatchMode.DISPATCH_MODE_AUTO,
-    "offgrid": DispatchMode.DISPATCH_MODE_OFFGRID,
-    "disabled": DispatchMode.DISPATCH_MODE_DISABLED,
-}
+KIND, LLM_KIND = "compute", "llm_call"
+CANCEL_MAX = 256  # what a node takes in one call
 INPUT_IN_CALL_BYTES_MAX = 1024 * 1024  # a larger input is put as an object first, and the job names it
 ENDED = frozenset(
     {
@@ -48,27 +47,22 @@ class Jobs:
         self._mesh = mesh
         self._lock = threading.Lock()
         self._courier: Courier | None = None
-        self._task_id = ""  # of jobs that are submitted without one
+        self._mission_id = ""
+        self._task_ids: dict[str, str] = {}  # by kind, of jobs that are submitted without one
 
     def create(
         self,
         task_id: str,
-        payload: jobs_pb2.JobPayload,
+        work: Work,
         *,
-        size_tokens: int = 0,
-        timeout_ms: int = 0,
         request_id: str = "",
+        **options: Unpack[JobOptions],
     ) -> jobs_pb2.Job:
-        """A job of a task, not sent anywhere yet. See `offgrid.client.payloads` for the payload.
-
-        `size_tokens` 0 is estimated from the payload, `timeout_ms` 0 is the node's default.
-        """
+        """A job of a task, not sent anywhere yet: a payload (`offgrid.client.payloads`) or a whole JobSpec, and what
+        `options.JobOptions` has."""
         request_id = request_id or fresh_request_id()
-        request = jobs_pb2.CreateJobRequest(
-            task_id=task_id,
-            job=_spec(self._placed(payload, request_id), size_tokens, timeout_ms),
-            request_id=request_id,
-        )
+        spec = self._spec(work, options, request_id)
+        request = jobs_pb2.CreateJobRequest(task_id=task_id, job=spec, request_id=request_id)
         return self._calls.unary("JobService/CreateJob", request, jobs_pb2.CreateJobResponse).job
 
     def dispatch(self, job_id: str, mode: str = "") -> jobs_pb2.DispatchJobResponse:
@@ -76,59 +70,85 @@ class Jobs:
 
         "" is what the node's config says. Doing it twice is harmless. Raises ValueError for an unknown mode.
         """
-        request = jobs_pb2.DispatchJobRequest(job_id=job_id, mode=_mode(mode))
+        request = jobs_pb2.DispatchJobRequest(job_id=job_id, mode=mode_of(mode))
         return self._calls.unary("JobService/DispatchJob", request, jobs_pb2.DispatchJobResponse)
 
     def start(
         self,
         task_id: str,
-        payloads: Sequence[jobs_pb2.JobPayload],
+        works: Sequence[Work],
         *,
         mode: str = "",
-        size_tokens: int = 0,
-        timeout_ms: int = 0,
         request_id: str = "",
+        **options: Unpack[JobOptions],
     ) -> Sequence[str]:
-        """Makes up to 256 jobs of a task and sends them, all or none, in one durable step; returns their ids."""
+        """Makes up to 256 jobs of a task and sends them, all or none, in one durable step; returns their ids.
+
+        Their `after` may name "#0", "#1", … for those that stand before in `works`."""
         request_id = request_id or fresh_request_id()
-        placed = [self._placed(payload, f"{request_id}/{index}") for index, payload in enumerate(payloads)]
         request = jobs_pb2.RunJobsRequest(
             task_id=task_id,
-            jobs=[_spec(payload, size_tokens, timeout_ms) for payload in placed],
-            mode=_mode(mode),
+            jobs=[self._spec(work, options, f"{request_id}/{index}") for index, work in enumerate(works)],
+            mode=mode_of(mode),
             request_id=request_id,
         )
         return self._calls.unary("JobService/RunJobs", request, jobs_pb2.RunJobsResponse).job_ids
 
     def submit(
+        self, work: Work, *, task_id: str = "", mode: str = "", **options: Unpack[JobOptions]
+    ) -> JobFuture[jobs_pb2.Job]:
+        """A job made and sent together with whatever else is submitted meanwhile; its future has the ended job.
+
+        The future is a `concurrent.futures.Future` that asyncio may await; a job that failed is its result, not its
+        exception (`client.submit` raises). Without `task_id` the job joins a task of this client's own. With 16,384 of
+        them under way it waits for room.
+        """
+        future: JobFuture[jobs_pb2.Job] = JobFuture()
+        self.send(work, future, task_id=task_id, mode=mode, options=options)
+        return future
+
+    def send(
+        self, work: Work, future: JobFuture[Any], *, task_id: str = "", mode: str = "", options: JobOptions
+    ) -> None:
+        """As `submit`, with a future of the caller's own."""
+        spec = self._spec(work, options, fresh_request_id())
+        kind = LLM_KIND if spec.payload.HasField("llm") else KIND
+        self._courier_now().submit(task_id or self._own_task(kind), mode_of(mode), spec, future)
+
+    def map(
         self,
-        payload: jobs_pb2.JobPayload,
+        works: Iterable[Work],
         *,
         task_id: str = "",
         mode: str = "",
-        size_tokens: int = 0,
-        timeout_ms: int = 0,
-    ) -> JobFuture:
-        """A job made and sent together with whatever else is submitted meanwhile; its future has the ended job.
-
-        The future is a `concurrent.futures.Future` (for asyncio: `asyncio.wrap_future`); a job that failed is its
-        result, not its exception. Without `task_id` the job joins a task of this client's own. With 16,384 of them
-        under way it waits for room.
-        """
-        spec = _spec(self._placed(payload, fresh_request_id()), size_tokens, timeout_ms)
-        return self._courier_now().submit(task_id or self._own_task(), _mode(mode), spec)
-
-    def map(
-        self, payloads: Iterable[jobs_pb2.JobPayload], *, task_id: str = "", mode: str = "", in_flight: int = 1_024
+        in_flight: int = 1_024,
+        **options: Unpack[JobOptions],
     ) -> Iterator[jobs_pb2.Job]:
-        """The ended jobs in the order of their payloads; as many as `in_flight` are under way at once."""
-        under_way: deque[JobFuture] = deque()
-        for payload in payloads:
-            under_way.append(self.submit(payload, task_id=task_id, mode=mode))
+        """The ended jobs in the order of their works; as many as `in_flight` are under way at once."""
+        under_way: deque[JobFuture[jobs_pb2.Job]] = deque()
+        for work in works:
+            under_way.append(self.submit(work, task_id=task_id, mode=mode, **options))
             if len(under_way) >= in_flight:
                 yield under_way.popleft().result()
         while under_way:
             yield under_way.popleft().result()
+
+    def cancel(self, job_ids: Iterable[str] = (), *, task_id: str = "", reason: str = "") -> list[str]:
+        """Takes jobs back, or all of a task that have not ended: what runs is stopped, and unpaid. Returns the ids of
+        those that were open; doing it twice is harmless."""
+        wanted = list(job_ids)
+        pieces = [wanted[at : at + CANCEL_MAX] for at in range(0, len(wanted), CANCEL_MAX)] or [[]]
+        cancelled: list[str] = []
+        for piece in pieces:
+            request = jobs_pb2.CancelJobsRequest(job_ids=piece, task_id=task_id, reason=reason)
+            answer = self._calls.unary("JobService/CancelJobs", request, jobs_pb2.CancelJobsResponse)
+            cancelled += answer.job_ids
+        return cancelled
+
+    def why(self, job_id: str) -> jobs_pb2.ExplainJobResponse:
+        """The job's story, and for every host why it did or would not get it."""
+        request = jobs_pb2.ExplainJobRequest(job_id=job_id)
+        return self._calls.unary("JobService/ExplainJob", request, jobs_pb2.ExplainJobResponse)
 
     def get(self, job_id: str) -> jobs_pb2.Job:
         """The job with its output and log."""
@@ -185,31 +205,40 @@ class Jobs:
 
         return follow(states, lambda job: job.state in ENDED, f"job {job_id}", self._calls.timeout_s)
 
+    def progress(self, job_id: str) -> Iterator[jobs_pb2.JobProgress]:
+        """What the job says of itself while it runs: how far it is, what it is at, what is new on its standard error
+        (and, of a language model, on its output). Ends with the job; what is missed is in its result."""
+        request = jobs_pb2.WatchProgressRequest(job_id=job_id)
+
+        def opened() -> Iterator[jobs_pb2.WatchProgressResponse]:
+            return self._calls.stream("JobService/WatchProgress", request, jobs_pb2.WatchProgressResponse)
+
+        return each_once(opened, f"job {job_id}", self._calls.timeout_s)
+
     def run(
         self,
-        payload: jobs_pb2.JobPayload,
+        work: Work,
         *,
         title: str = "",
-        kind: str = "compute",
+        kind: str = "",
         task_id: str = "",
         mode: str = "",
-        size_tokens: int = 0,
-        timeout_ms: int = 0,
         on_change: Callable[[jobs_pb2.Job], None] | None = None,
+        **options: Unpack[JobOptions],
     ) -> jobs_pb2.Job:
         """Mission, task, job and its end in one: returns the ended job with its result and receipt.
 
         With `task_id` the job joins that task and no mission is made. `on_change` sees the job at each change. A job
         that failed is returned, not raised: look at `job.state`, `job.error` and `job.result`.
         """
-        _mode(mode)
+        mode_of(mode)
         if not task_id:
-            name = title or payload.input_name or "job"
+            payload = work.payload if isinstance(work, jobs_pb2.JobSpec) else work
+            name, kind = title or payload.input_name or "job", kind or (LLM_KIND if payload.HasField("llm") else KIND)
             task_id = self._tasks.create(self._missions.create(name).mission_id, name, kind).task_id
         if on_change is None:
-            job = self.submit(payload, task_id=task_id, mode=mode, size_tokens=size_tokens, timeout_ms=timeout_ms)
-            return job.result()
-        (job_id,) = self.start(task_id, [payload], mode=mode, size_tokens=size_tokens, timeout_ms=timeout_ms)
+            return self.submit(work, task_id=task_id, mode=mode, **options).result()
+        (job_id,) = self.start(task_id, [work], mode=mode, **options)
         for seen in self.watch(job_id):
             on_change(seen)
         return seen
@@ -222,16 +251,22 @@ class Jobs:
 
     # ---- inside
 
-    def _placed(self, payload: jobs_pb2.JobPayload, request_id: str) -> jobs_pb2.JobPayload:
-        """The payload, or one that names its input as an object of the node's. `request_id` is that of the job."""
-        if len(payload.input) <= INPUT_IN_CALL_BYTES_MAX:
-            return payload
-        made = self._objects.put(payload.input, name=payload.input_name, request_id=_input_request_id(request_id))
-        placed = jobs_pb2.JobPayload()
-        placed.CopyFrom(payload)
-        placed.ClearField("input")
-        placed.input_object_id = made.object_id
-        return placed
+    def _spec(self, work: Work, options: JobOptions, request_id: str) -> jobs_pb2.JobSpec:
+        """The job as it is sent; what is too large for a call, and its files, are put first."""
+        spec = spec_of(work, options)
+        if len(spec.payload.input) > INPUT_IN_CALL_BYTES_MAX:
+            payload, put_id = spec.payload, _input_request_id(request_id)
+            made = self._objects.put(payload.input, name=payload.input_name, request_id=put_id)
+            payload.ClearField("input")
+            payload.input_object_id = made.object_id
+        for number, (name, source) in enumerate(options.get("files", {}).items()):
+            object_id = source if isinstance(source, str) else ""
+            if not isinstance(source, str):
+                content = source if isinstance(source, bytes) else str(source)
+                put_id = _input_request_id(f"{request_id}/files/{number}")
+                object_id = self._objects.put(content, name=name, request_id=put_id).object_id
+            spec.payload.files.add(name=name, object_id=object_id)
+        return spec
 
     def _courier_now(self) -> Courier:
         with self._lock:
@@ -239,27 +274,17 @@ class Jobs:
                 self._courier = Courier(self._calls)
             return self._courier
 
-    def _own_task(self) -> str:
+    def _own_task(self, kind: str) -> str:
         with self._lock:
-            if not self._task_id:
-                mission = self._missions.create("jobs")
-                self._task_id = self._tasks.create(mission.mission_id, "jobs").task_id
-            return self._task_id
-
-
-def _mode(mode: str) -> DispatchMode.ValueType:
-    if mode not in MODES:
-        raise ValueError(f"{mode!r} is no mode; there are {', '.join(name for name in MODES if name)}")
-    return MODES[mode]
+            if kind not in self._task_ids:
+                self._mission_id = self._mission_id or self._missions.create("jobs").mission_id
+                self._task_ids[kind] = self._tasks.create(self._mission_id, "jobs", kind).task_id
+            return self._task_ids[kind]
 
 
 def _input_request_id(text: str) -> str:
     """Of the put of an input: the same for the same job, whatever the job's own request id looks like."""
     return f"input-{hashlib.blake2b(text.encode(), digest_size=16).hexdigest()}"
-
-
-def _spec(payload: jobs_pb2.JobPayload, size_tokens: int, timeout_ms: int) -> jobs_pb2.JobSpec:
-    return jobs_pb2.JobSpec(payload=payload, size_tokens=size_tokens, timeout_ms=timeout_ms)
 
 
 class Market:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from offgrid.client import payloads
-from offgrid.client.courier import JobFuture
+from offgrid.client.futures import JobFuture
 from offgrid.v1 import jobs_pb2
 from offgrid_node.local_mesh import LocalMesh
 
@@ -51,7 +51,7 @@ class OurMesh:
 
     def run(self, count: int, in_flight: int) -> float:
         """Seconds for `count` jobs, each awaited by itself, with up to `in_flight` submitted and not awaited yet."""
-        under_way: deque[tuple[bytes, JobFuture]] = deque()
+        under_way: deque[tuple[bytes, JobFuture[jobs_pb2.Job]]] = deque()
         began = time.perf_counter()
         for number in range(count):
             if len(under_way) == in_flight:
@@ -66,11 +66,11 @@ class OurMesh:
         """Seconds from the submission of one job to its result."""
         return self.run(1, 1)
 
-    def _submit(self, content: bytes) -> JobFuture:
+    def _submit(self, content: bytes) -> JobFuture[jobs_pb2.Job]:
         return self._client.jobs.submit(payloads.builtin("echo", input=content), task_id=self._task_id)
 
 
-def finish(content: bytes, future: JobFuture) -> None:
+def finish(content: bytes, future: JobFuture[jobs_pb2.Job]) -> None:
     """Waits for a job; raises unless it is done in the sense of this benchmark."""
     job = future.result(CALL_S_MAX)
     whole = (

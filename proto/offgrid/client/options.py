@@ -1,0 +1,106 @@
+"""What can be asked of a job beyond its payload, under the same names everywhere: `client.submit`, `client.jobs.*` and
+`@offgrid.job`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Protocol, TypedDict
+
+from offgrid.v1 import jobs_pb2
+
+MODES = {
+    "": jobs_pb2.DISPATCH_MODE_UNSPECIFIED,
+    "auto": jobs_pb2.DISPATCH_MODE_AUTO,
+    "offgrid": jobs_pb2.DISPATCH_MODE_OFFGRID,
+    "disabled": jobs_pb2.DISPATCH_MODE_DISABLED,
+}
+FileSource = Path | bytes | str
+
+
+class Sent(Protocol):
+    """A job that is on its way, such as a future."""
+
+    def wait_sent(self, timeout: float | None = None) -> str: ...
+
+
+class JobOptions(TypedDict, total=False):
+    """Each may be left out.
+
+    requirements    what a host must be, an expression (docs/requirements.md): "memory_mb >= 4096 and gpu.count > 0"
+    priority        -100 to 100; higher goes first, of what waits
+    deadline        when the job is given up: a datetime with its time zone, or a timedelta from now
+    after           jobs of the same task, by id or as futures, that must have completed before
+    replicas        executions on different hosts, of which `quorum` must agree
+    adaptive        hosts that have proved themselves may run it alone, but for spot checks
+    price_max_micro the most that is paid, in millionths per million tokens of its size
+    losses_max      hosts that may die under it before it is taken for the cause
+    timeout_s       how long one attempt may run (or timeout_ms)
+    size_tokens     how large the work is; else estimated from the input
+    files           what lies in the job's folder, by name: a Path, bytes, or an object's id as text
+    outputs         names or glob patterns of files that belong to the result
+    """
+
+    requirements: str
+    priority: int
+    deadline: datetime | timedelta
+    after: Sequence[str | Sent]
+    replicas: int
+    quorum: int
+    adaptive: bool
+    price_max_micro: int
+    losses_max: int
+    timeout_s: float
+    timeout_ms: int
+    size_tokens: int
+    files: Mapping[str, FileSource]
+    outputs: Sequence[str]
+
+
+AS_THEY_ARE = ("requirements", "priority", "replicas", "quorum", "adaptive", "price_max_micro", "losses_max",
+               "timeout_ms", "size_tokens")  # fmt: skip
+Work = jobs_pb2.JobPayload | jobs_pb2.JobSpec
+
+
+def mode_of(mode: str) -> jobs_pb2.DispatchMode.ValueType:
+    """Raises ValueError."""
+    if mode not in MODES:
+        raise ValueError(f"{mode!r} is no mode; there are {', '.join(name for name in MODES if name)}")
+    return MODES[mode]
+
+
+def spec_of(work: Work, options: JobOptions) -> jobs_pb2.JobSpec:
+    """The job as the wire has it, but for `files`, which have to be put first (`Jobs`). What is given in `options`
+    stands in place of what a JobSpec says. Raises TypeError for an unknown option, ValueError for a wrong one."""
+    if unknown := options.keys() - JobOptions.__annotations__.keys():
+        known = ", ".join(JobOptions.__annotations__)
+        raise TypeError(f"{', '.join(sorted(unknown))}: no such option of a job; there are {known}")
+    if isinstance(work, jobs_pb2.JobSpec):
+        spec = jobs_pb2.JobSpec()
+        spec.CopyFrom(work)
+    else:
+        spec = jobs_pb2.JobSpec(payload=work)
+    for name in AS_THEY_ARE:
+        if name in options:
+            setattr(spec, name, options[name])  # type: ignore[literal-required]  # each is a key of JobOptions
+    if "timeout_s" in options:
+        spec.timeout_ms = max(1, round(options["timeout_s"] * 1000))
+    if "deadline" in options:
+        spec.deadline_us = _utc_us(options["deadline"])
+    if "after" in options:
+        spec.after[:] = [job if isinstance(job, str) else job.wait_sent() for job in options["after"]]
+    if "outputs" in options:
+        spec.payload.outputs[:] = options["outputs"]
+    return spec
+
+
+def _utc_us(deadline: datetime | timedelta) -> int:
+    if isinstance(deadline, timedelta):
+        return round(time.time() * 1e6) + round(deadline / timedelta(microseconds=1))
+    if deadline.tzinfo is None:
+        raise ValueError(
+            f"deadline {deadline}: it has no time zone; say datetime.now(UTC) + …, or a timedelta from now"
+        )
+    return round(deadline.timestamp() * 1e6)
