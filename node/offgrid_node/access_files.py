@@ -1,6 +1,7 @@
 """Files in the data folder by which this machine's owner, and their tools, find the running node.
 
 offgrid.address   "127.0.0.1:port" where administration is no unix socket (Windows); offgrid.token beside it
+offgrid.framed    there too: where the framed carrier takes the same token
 metrics.address   "host:port" where GET /metrics is answered, when it is
 tls/              identity.pem, chain.pem, leaf.key (0600): for grpcurl over the mesh port, new at each start
 """
@@ -13,14 +14,16 @@ from pathlib import Path
 from offgrid_node.config import Config
 from offgrid_node.keys import NodeTls, pem_of
 
-TOKEN_NAME, ADDRESS_NAME, METRICS_NAME, TLS_NAME = "offgrid.token", "offgrid.address", "metrics.address", "tls"
+TOKEN_NAME, ADDRESS_NAME, FRAMED_NAME = "offgrid.token", "offgrid.address", "offgrid.framed"
+METRICS_NAME, TLS_NAME = "metrics.address", "tls"
 
 
-def write_access_files(config: Config, admin: str, tls: NodeTls, metrics: str = "") -> None:
+def write_access_files(config: Config, admin: str, tls: NodeTls, metrics: str = "", framed: str = "") -> None:
     """Raises OSError when the data folder cannot be written. What an earlier run left and no longer holds goes."""
     data_dir = config.node.data_dir
     if not admin.startswith("unix:"):
         _write_private(data_dir / ADDRESS_NAME, admin.encode())
+        _write_private(data_dir / FRAMED_NAME, framed.encode())
     (data_dir / METRICS_NAME).unlink(missing_ok=True)
     if metrics:
         _write_private(data_dir / METRICS_NAME, metrics.encode())

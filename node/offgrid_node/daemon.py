@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from random import SystemRandom
 
@@ -20,7 +20,8 @@ from offgrid.v1 import jobs_pb2
 from offgrid_node import __version__
 from offgrid_node.access_files import TOKEN_NAME, write_access_files
 from offgrid_node.banner import banner
-from offgrid_node.config import Config, unused_settings
+from offgrid_node.config import Config, split_address, unused_settings
+from offgrid_node.discovery.addresses import join_address
 from offgrid_node.driver import COMMIT_INLINE_MAX_MS, Driver
 from offgrid_node.event_log import log_events
 from offgrid_node.executors.builtin import BuiltinExecutor
@@ -41,10 +42,15 @@ from offgrid_node.members import Members
 from offgrid_node.meters import Meters
 from offgrid_node.node import Node, Parts
 from offgrid_node.protocol.clock import Now
+from offgrid_node.protocol.errors import FailedPrecondition
 from offgrid_node.protocol.jobs.settings import JobsSettings
 from offgrid_node.protocol.mesh.machine import MeshSettings
 from offgrid_node.services.access import ROLE_NAMES
 from offgrid_node.services.bulk import Bulk, Threads
+from offgrid_node.services.client import Road
+from offgrid_node.services.framed_road import FramedRoad
+from offgrid_node.services.framed_server import FramedServer
+from offgrid_node.services.grpc_gate import Gate
 from offgrid_node.services.grpc_road import GrpcRoad
 from offgrid_node.services.grpc_server import GrpcServer
 from offgrid_node.services.ledger.reads import ledger_summary
@@ -153,16 +159,19 @@ class Daemon:
         threaded = measure_fsync_ms(config.storage.memory_db) > COMMIT_INLINE_MAX_MS
         meters = self._meters
         self._driver = Driver(asyncio.get_running_loop(), threaded=threaded, on_commit=self._on_commit)
-        road = GrpcRoad(tls, lambda: self.node.directory)
+        framed = FramedRoad(tls, lambda: self.node.directory)
+        road = GrpcRoad(tls, lambda: self.node.directory, framed.learn)
         running = Running(self._pool, lambda end: self.node.on_executed(end))  # noqa: PLW0108 - the node comes later
         threads = Threads(asyncio.get_running_loop().call_soon_threadsafe)
         self._bulk = Bulk(threads)
-        self._cleanup += [self._driver.close, road.close, running.close, threads.close, self._bulk.stop]
-        self.node = Node(self._parts(store, road, running))
+        self._cleanup += [self._driver.close, road.close, framed.close, running.close, threads.close, self._bulk.stop]
+        self.node = Node(self._parts(store, [framed, road], running))
         self.node.runtime.watch(log_events)
-        server = GrpcServer(self.node.router, on_refused=meters.on_refused if meters else None)
-        self._cleanup.append(server.close)
-        await self._listen(server, road, tls)
+        on_refused = meters.on_refused if meters else None
+        server = GrpcServer(self.node.router, on_refused=on_refused)
+        framed_server = FramedServer(self.node.router, server.running, on_refused)
+        self._cleanup.append(lambda: _together(server.close(), framed_server.close()))
+        await self._listen(server, framed_server, road, Members(self.node, server, road, framed), tls)
         self._driver.start(self.node.runtime)
         await self._finding.start()
 
@@ -176,14 +185,30 @@ class Daemon:
             except Exception:  # noqa: BLE001 - whatever failed, the store must still be closed in order
                 _log.exception("while stopping")
 
-    async def _listen(self, server: GrpcServer, road: GrpcRoad, tls: NodeTls) -> None:
+    async def _listen(
+        self, server: GrpcServer, framed: FramedServer, road: GrpcRoad, members: Members, tls: NodeTls
+    ) -> None:
         config, node = self._config, self.node
-        members = Members(node, server, road)
         address, token_file = admin_address(config)
-        admin = await server.listen_admin(address, token_file=token_file)
+        admin_framed = ""
+
+        def beside_admin(gate: Gate) -> None:
+            nonlocal admin_framed
+            try:
+                admin_framed = framed.listen_admin(address, gate)
+            except FailedPrecondition as fault:  # a path that is a few characters too long, and no reason to stop
+                _log.info("the owner is served by gRPC alone: %s", fault.message)
+
+        def beside_mesh(gate: Gate) -> None:
+            if config.mesh.framed_port >= 0:
+                host = split_address(config.mesh.listen, port_min=0)[0]
+                where = join_address(host, config.mesh.framed_port)
+                server.framed_port = framed.listen_mesh(where, gate, tls, members.certificates)
+
+        admin = await server.listen_admin(address, token_file=token_file, beside=beside_admin)
         addresses, doors = node.mesh.reach
         mesh_port = await listen_again(
-            lambda address: server.listen_mesh(address, tls, members.certificates, node.caller_of),
+            lambda address: server.listen_mesh(address, tls, members.certificates, node.caller_of, beside_mesh),
             config.mesh.listen,
             addresses,
             config.mesh.advertise,
@@ -193,7 +218,7 @@ class Daemon:
         self._finding = Finding(config, node, mesh_port, door_port, lambda: road.closed_to_us)
         self._cleanup.append(self._finding.close)
         metrics = await self._listen_metrics(self._meters) if self._meters else ""
-        write_access_files(config, admin, tls, metrics)
+        write_access_files(config, admin, tls, metrics, framed=admin_framed)
         self.banner = banner(config, node, admin, mesh_port, metrics)
 
     async def _listen_metrics(self, meters: Meters) -> str:
@@ -204,7 +229,7 @@ class Daemon:
         self._cleanup.append(http.close)
         return await http.listen(self._config.metrics.listen)
 
-    def _parts(self, store: Store, road: GrpcRoad, running: Running) -> Parts:
+    def _parts(self, store: Store, roads: Sequence[Road], running: Running) -> Parts:
         config, key = self._config, self._key
         self._blobs = FileBlobs(config.storage.chunk_dir)
         return Parts(
@@ -217,7 +242,7 @@ class Daemon:
             seal=seal,
             open_sealed=open_sealed,
             letters=Letters(key, os.urandom),
-            roads=[road],
+            roads=roads,
             execute=running.start,
             stop=running.stop,
             on_input=self._driver.poke,
@@ -283,6 +308,10 @@ class Daemon:
             ),
             ledger=ledger_summary(self.node.runtime.store),
         )
+
+
+async def _together(*ends: Awaitable[None]) -> None:
+    await asyncio.gather(*ends)
 
 
 def check_store(store: Store) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from offgrid.v1 import state_pb2
 from offgrid_node.node import Node
 from offgrid_node.protocol.etypes import EventType
+from offgrid_node.services.framed_road import FramedRoad
 from offgrid_node.services.grpc_road import GrpcRoad
 from offgrid_node.services.grpc_server import GrpcServer
 
@@ -19,8 +20,8 @@ class Members:
     gRPC asks for it on threads of its own, so that nothing but reading an attribute may happen there.
     """
 
-    def __init__(self, node: Node, server: GrpcServer, road: GrpcRoad) -> None:
-        self._node, self._server, self._road = node, server, road
+    def __init__(self, node: Node, server: GrpcServer, road: GrpcRoad, framed: FramedRoad) -> None:
+        self._node, self._server, self._road, self._framed = node, server, road, framed
         self._certificates = tuple(node.directory.certificates())
         node.runtime.watch(self._on_events)
 
@@ -36,6 +37,7 @@ class Members:
             return
         self._certificates = tuple(self._node.directory.certificates())
         self._road.refresh()
+        self._framed.refresh()
         for event in changed:
             if event.etype == EventType.MEMBER_REMOVED:
                 self._server.disconnect(event.subject)

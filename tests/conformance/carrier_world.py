@@ -20,6 +20,8 @@ from offgrid_node.protocol.errors import (
 )
 from offgrid_node.services.budget import Limits
 from offgrid_node.services.caller import Caller, Kind
+from offgrid_node.services.framed_server import FramedServer
+from offgrid_node.services.grpc_gate import Gate
 from offgrid_node.services.grpc_server import MEMBER_LIMITS, GrpcServer
 from offgrid_node.services.router import METHODS, Outcome, Router, snake
 from offgrid_node.services.status import fault_of
@@ -42,7 +44,9 @@ class World:
         self.answers: dict[str, Answer] = {}
         self.members = {key.node_id: Caller(Kind.MEMBER, key.node_id, frozenset({1, 2, 3})) for key in (ALICE, BOB)}
         self.refused: list[Fault] = []
-        self.server = GrpcServer(Router(self._services()), limits=limits, on_refused=self.refused.append)
+        router = Router(self._services())
+        self.server = GrpcServer(router, limits=limits, on_refused=self.refused.append)
+        self.framed = FramedServer(router, self.server.running, self.refused.append)
         self.socket = folder / "admin.sock"
         self.mesh = self.door = 0
         self._channels: list[grpc.aio.Channel] = []
@@ -62,18 +66,29 @@ class World:
         return handle
 
     async def open(self) -> None:
-        await self.server.listen_admin(f"unix:{self.socket}")
+        await self.server.listen_admin(
+            f"unix:{self.socket}", beside=lambda gate: self.framed.listen_admin(f"unix:{self.socket}", gate)
+        )
         self.mesh = await self.listen_mesh(self.server)
         self.door = await self.server.listen_door("127.0.0.1:0")
 
     async def listen_mesh(self, server: GrpcServer, port: int = 0) -> int:
-        identities = tuple(tls.identity_der for tls in TLS.values())
-        return await server.listen_mesh(f"127.0.0.1:{port}", TLS[SERVER.node_id], lambda: identities, self.members.get)
+        identities, tls = tuple(tls.identity_der for tls in TLS.values()), TLS[SERVER.node_id]
+
+        def beside(gate: Gate) -> None:
+            server.framed_port = self.framed.listen_mesh("127.0.0.1:0", gate, tls, lambda: identities)
+
+        return await server.listen_mesh(
+            f"127.0.0.1:{port}", tls, lambda: identities, self.members.get, beside if server is self.server else ignore
+        )
 
     async def close(self) -> None:
         for channel in self._channels:
             await channel.close()
-        await self.server.close()
+        await self.stop()
+
+    async def stop(self, grace_s: float = 2.0) -> None:
+        await asyncio.gather(self.server.close(grace_s), self.framed.close(grace_s))
 
     def admin(self) -> Client:
         return self._client(grpc.aio.insecure_channel(f"unix:{self.socket}"))
@@ -115,6 +130,10 @@ class Client:
         with pytest.raises(Fault) as caught:
             await self.call(method, request, timeout_s=timeout_s, token=token)
         return caught.value
+
+
+def ignore(gate: Gate) -> None:
+    """Nothing listens beside."""
 
 
 def _path(method: str) -> str:

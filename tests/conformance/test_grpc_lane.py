@@ -1,4 +1,4 @@
-"""Lanes: many small calls on one stream, with all that is promised of calls by themselves."""
+"""Lanes: many small calls on one stream, with all that is promised of calls by themselves, on gRPC and framed."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from lane_world import (
     OFFER,
     PING,
     PONG,
-    Stream,
+    FramedStream,
+    RawStream,
     deaf_lane,
     heard,
     later,
     on_the_way,
+    opened,
     until,
 )
 
@@ -26,15 +28,22 @@ from offgrid_node.protocol.errors import Exhausted, Fault, OutcomeUnknown, Permi
 from offgrid_node.runtime import Ticket
 from offgrid_node.services.budget import Limits
 from offgrid_node.services.caller import Caller, Kind
-from offgrid_node.services.grpc_lane import CARRY, LANE_CALL_BYTES_MAX, LANE_CALLS_MAX, LATE_MAX
+from offgrid_node.services.grpc_lane import CARRY
+from offgrid_node.services.lane_calls import LANE_CALL_BYTES_MAX, LANE_CALLS_MAX, LATE_MAX
 from offgrid_node.services.packet_methods import METHOD_NUMBERS
 from offgrid_node.services.router import METHODS
 
 
+@pytest.fixture(params=[False, True], ids=["grpc", "framed"])
+def framed(request: pytest.FixtureRequest) -> bool:
+    """Which carrier the lane is on."""
+    return bool(request.param)
+
+
 class TestCalls:
-    def test_are_answered_in_whatever_order(self, tmp_path: Path) -> None:
+    def test_are_answered_in_whatever_order(self, tmp_path: Path, framed: bool) -> None:
         async def scenario() -> None:
-            async with on_the_way(tmp_path) as (world, alice):
+            async with on_the_way(tmp_path, framed=framed) as (world, alice):
                 tickets: list[Ticket] = []
                 world.answers[PING] = later(tickets)
                 first, second = alice.start(), alice.start()
@@ -47,9 +56,9 @@ class TestCalls:
 
         run(scenario())
 
-    def test_bring_back_a_fault_with_all_that_it_says(self, tmp_path: Path) -> None:
+    def test_bring_back_a_fault_with_all_that_it_says(self, tmp_path: Path, framed: bool) -> None:
         async def scenario() -> None:
-            async with on_the_way(tmp_path) as (world, alice):
+            async with on_the_way(tmp_path, framed=framed) as (world, alice):
 
                 def refuse(caller: Caller, request: Message) -> Message:
                     raise Exhausted("come back", reason="QueueFull", retry_ms=1_234, metadata={"what": "jobs"})
@@ -61,9 +70,9 @@ class TestCalls:
 
         run(scenario())
 
-    def test_know_their_caller_and_its_roles(self, tmp_path: Path) -> None:
+    def test_know_their_caller_and_its_roles(self, tmp_path: Path, framed: bool) -> None:
         async def scenario() -> None:
-            async with on_the_way(tmp_path) as (world, alice):
+            async with on_the_way(tmp_path, framed=framed) as (world, alice):
                 callers: list[Caller] = []
 
                 def answer(caller: Caller, request: Message) -> Message:
@@ -80,9 +89,11 @@ class TestCalls:
 
         run(scenario())
 
-    def test_of_a_member_that_was_removed_are_refused_one_by_one_on_an_open_lane(self, tmp_path: Path) -> None:
+    def test_of_a_member_that_was_removed_are_refused_one_by_one_on_an_open_lane(
+        self, tmp_path: Path, framed: bool
+    ) -> None:
         async def scenario() -> None:
-            async with on_the_way(tmp_path) as (world, alice):
+            async with on_the_way(tmp_path, framed=framed) as (world, alice):
                 del world.members[ALICE.node_id]
                 fault = await alice.start()
                 assert isinstance(fault, PermissionDenied)
@@ -90,9 +101,9 @@ class TestCalls:
 
         run(scenario())
 
-    def test_that_are_late_have_an_unknown_outcome_and_disturb_no_other(self, tmp_path: Path) -> None:
+    def test_that_are_late_have_an_unknown_outcome_and_disturb_no_other(self, tmp_path: Path, framed: bool) -> None:
         async def scenario() -> None:
-            async with on_the_way(tmp_path) as (world, alice):
+            async with on_the_way(tmp_path, framed=framed) as (world, alice):
                 tickets: list[Ticket] = []
                 world.answers[PING] = later(tickets)
                 fault = await alice.start(timeout_ms=50)
@@ -106,9 +117,9 @@ class TestCalls:
 
         run(scenario())
 
-    def test_that_are_large_go_by_themselves(self, tmp_path: Path) -> None:
+    def test_that_are_large_go_by_themselves(self, tmp_path: Path, framed: bool) -> None:
         async def scenario() -> None:
-            async with on_the_way(tmp_path) as (world, alice):
+            async with on_the_way(tmp_path, framed=framed) as (world, alice):
                 large = mesh_pb2.PingRequest(members_digest=bytes(LANE_CALL_BYTES_MAX + 1))
                 assert await alice.start(request=large) == PONG
                 answer = mesh_pb2.PingResponse(members_digest=bytes(3_000_000))
@@ -119,23 +130,25 @@ class TestCalls:
 
 
 class TestAMemberThatDoesNotAnswer:
-    def test_takes_no_more_than_a_bounded_number_of_calls_and_the_others_go_singly(self, tmp_path: Path) -> None:
+    def test_takes_no_more_than_a_bounded_number_of_calls_and_the_others_go_singly(
+        self, tmp_path: Path, framed: bool
+    ) -> None:
         async def scenario() -> None:
-            async with on_the_way(tmp_path, Limits(calls_in_flight=10_000)) as (world, alice):
+            async with on_the_way(tmp_path, Limits(calls_in_flight=10_000), framed=framed) as (world, alice):
                 tickets: list[Ticket] = []
                 world.answers[PING] = later(tickets)
                 ends = [alice.start(timeout_ms=20_000) for _ in range(LANE_CALLS_MAX + 3)]
                 await until(lambda: len(tickets) == len(ends))
-                assert alice.road.singles == 3
+                assert framed or alice.road.singles == 3
                 for ticket in tickets:
                     ticket.resolve(PONG)
                 assert {type(await end) for end in ends} == {mesh_pb2.PingResponse}
 
         run(scenario())
 
-    def test_loses_its_lane_after_a_few_calls_and_is_called_singly(self, tmp_path: Path) -> None:
+    def test_loses_its_lane_after_a_few_calls_and_is_called_singly(self, tmp_path: Path, framed: bool) -> None:
         async def scenario() -> None:
-            async with on_the_way(tmp_path) as (world, alice):
+            async with on_the_way(tmp_path, framed=framed) as (world, alice):
                 world.answers[PING] = later([])
                 for _ in range(LATE_MAX):
                     assert isinstance(await alice.start(timeout_ms=50), OutcomeUnknown)
@@ -145,11 +158,11 @@ class TestAMemberThatDoesNotAnswer:
 
         run(scenario())
 
-    def test_is_not_sent_what_nobody_waits_for_any_more(self, tmp_path: Path) -> None:
+    def test_is_not_sent_what_nobody_waits_for_any_more(self, tmp_path: Path, framed: bool) -> None:
         """Whatever never left may be said to be undone, whether it was late or the lane ended."""
 
         async def scenario() -> None:
-            async with deaf_lane() as lane:
+            async with deaf_lane(framed=framed) as lane:
                 big = bytes(LANE_CALL_BYTES_MAX)
                 late: list[Message | Fault] = []
                 for _ in range(100):
@@ -176,9 +189,11 @@ class TestAMemberThatAnswersWrongly:
         ],
         ids=["a call that there was not", "no call", "too many", "more than calls", "nothing"],
     )
-    def test_loses_its_lane(self, answers: list[lane_pb2.LaneAnswer], caplog: pytest.LogCaptureFixture) -> None:
+    def test_loses_its_lane(
+        self, answers: list[lane_pb2.LaneAnswer], framed: bool, caplog: pytest.LogCaptureFixture
+    ) -> None:
         async def scenario() -> None:
-            async with deaf_lane(lane_pb2.CarryResponse(answers=answers).SerializeToString()) as lane:
+            async with deaf_lane(lane_pb2.CarryResponse(answers=answers).SerializeToString(), framed=framed) as lane:
                 ended: list[Message | Fault] = []
                 lane.call(METHODS[f"offgrid.v1.{PING}"], b"", 10, ended.append)
                 await until(lambda: ended)
@@ -186,13 +201,13 @@ class TestAMemberThatAnswersWrongly:
                 await until(lambda: not lane.is_open)
 
         run(scenario())
-        assert "has lost its place on a lane" in caplog.text
+        assert "has lost its place on a" in caplog.text
 
     def test_disturbs_no_other_call_by_what_its_caller_makes_of_it(
-        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+        self, tmp_path: Path, framed: bool, caplog: pytest.LogCaptureFixture
     ) -> None:
         async def scenario() -> None:
-            async with on_the_way(tmp_path) as (_, alice):
+            async with on_the_way(tmp_path, framed=framed) as (_, alice):
                 alice.road.call(SERVER.node_id, f"offgrid.v1.{PING}", mesh_pb2.PingRequest(), 5_000, lambda end: 1 / 0)
                 assert await alice.start() == PONG
 
@@ -201,14 +216,14 @@ class TestAMemberThatAnswersWrongly:
 
 
 class TestTheEnd:
-    def test_of_a_node_that_stops_in_order_waits_for_answers_under_way(self, tmp_path: Path) -> None:
+    def test_of_a_node_that_stops_in_order_waits_for_answers_under_way(self, tmp_path: Path, framed: bool) -> None:
         async def scenario() -> None:
-            async with on_the_way(tmp_path) as (world, alice):
+            async with on_the_way(tmp_path, framed=framed) as (world, alice):
                 tickets: list[Ticket] = []
                 world.answers[PING] = later(tickets)
                 end = alice.start()
                 await until(lambda: tickets)
-                closing = asyncio.ensure_future(world.server.close(grace_s=5))
+                closing = asyncio.ensure_future(world.stop(grace_s=5))
                 await asyncio.sleep(0.2)
                 tickets[0].resolve(PONG)
                 assert await end == PONG
@@ -217,11 +232,11 @@ class TestTheEnd:
 
         run(scenario())
 
-    def test_of_a_connection_lets_no_call_get_lost(self, tmp_path: Path) -> None:
+    def test_of_a_connection_lets_no_call_get_lost(self, tmp_path: Path, framed: bool) -> None:
         """It is closed in a moment, and a call may come before."""
 
         async def scenario() -> None:
-            async with on_the_way(tmp_path) as (_, alice):
+            async with on_the_way(tmp_path, framed=framed) as (_, alice):
                 alice.directory.knows = False
                 alice.road.refresh()
                 alice.directory.knows = True
@@ -229,44 +244,45 @@ class TestTheEnd:
 
         run(scenario())
 
-    def test_of_our_membership_of_a_peer_closes_the_lane_to_it(self, tmp_path: Path) -> None:
+    def test_of_our_membership_of_a_peer_closes_the_lane_to_it(self, tmp_path: Path, framed: bool) -> None:
         async def scenario() -> None:
-            async with on_the_way(tmp_path) as (_, alice):
+            async with on_the_way(tmp_path, framed=framed) as (_, alice):
                 alice.directory.knows = False
                 alice.road.refresh()
                 await until(lambda: not alice.road.lanes)
 
         run(scenario())
 
-    def test_of_the_peer_leaves_outcomes_unknown(self, tmp_path: Path) -> None:
+    def test_of_the_peer_leaves_outcomes_unknown(self, tmp_path: Path, framed: bool) -> None:
         async def scenario() -> None:
-            async with on_the_way(tmp_path) as (world, alice):
+            async with on_the_way(tmp_path, framed=framed) as (world, alice):
                 tickets: list[Ticket] = []
                 world.answers[PING] = later(tickets)
                 end = alice.start()
                 await until(lambda: tickets)
-                await world.server.close(grace_s=0)
+                await world.stop(grace_s=0)
                 fault = await end
                 assert isinstance(fault, OutcomeUnknown)
-                assert alice.road.lanes == 0
+                await until(lambda: alice.road.lanes == 0)
                 assert isinstance(await alice.start(timeout_ms=300), Unavailable), "nobody is there"
 
         run(scenario())
 
-    def test_of_a_member_closes_its_lane(self, tmp_path: Path) -> None:
+    def test_of_a_member_closes_its_lane(self, tmp_path: Path, framed: bool) -> None:
         async def scenario() -> None:
-            async with on_the_way(tmp_path) as (world, alice):
+            async with on_the_way(tmp_path, framed=framed) as (world, alice):
                 world.server.disconnect(ALICE.node_id)
                 await until(lambda: not alice.road.lanes)
 
         run(scenario())
 
     def test_is_followed_by_calls_by_themselves_and_then_by_another_lane(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, tmp_path: Path, framed: bool, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         async def scenario() -> None:
             monkeypatch.setattr("offgrid_node.services.grpc_road.LANE_RETRY_S", 0.0)
-            async with on_the_way(tmp_path) as (world, alice):
+            monkeypatch.setattr("offgrid_node.services.framed_road.RETRY_S", 0.0)
+            async with on_the_way(tmp_path, framed=framed) as (world, alice):
                 world.server.disconnect(ALICE.node_id)
                 await until(lambda: not alice.road.lanes)
                 assert await alice.start() == PONG
@@ -275,14 +291,17 @@ class TestTheEnd:
         run(scenario())
 
 
-def test_the_owner_may_use_one_as_well(tmp_path: Path) -> None:
+def test_the_owner_may_use_one_as_well(tmp_path: Path, framed: bool) -> None:
     async def scenario() -> None:
         async with world_in(tmp_path) as world:
-            stream: Stream[bytes, bytes] = world.admin().channel.stream_stream(CARRY)(timeout=20)
-            assert await stream.read() == b""
+            stream: RawStream = world.admin().channel.stream_stream(CARRY)(timeout=20)
+            if framed:
+                stream = await FramedStream.owner(world)
+            assert await opened(stream)
             call = lane_pb2.LaneCall(number=7, method=METHOD_NUMBERS[f"offgrid.v1.{STATUS}"])
             await stream.write(lane_pb2.CarryRequest(calls=[call]).SerializeToString())
             [answer] = await heard(stream)
             assert (answer.number, answer.status) == (7, b"")
+            stream.cancel()
 
     run(scenario())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import grpc
@@ -14,9 +14,13 @@ from carrier_world import BOB, World, run, world_in
 from lane_world import (
     PING,
     PONG,
+    FramedStream,
+    RawStream,
     Stream,
+    ended,
     heard,
     later,
+    opened,
     until,
 )
 
@@ -24,31 +28,46 @@ from offgrid.v1 import lane_pb2, mesh_pb2
 from offgrid_node.protocol.errors import Exhausted, Fault, NotFound, PermissionDenied
 from offgrid_node.runtime import Ticket
 from offgrid_node.services.budget import Limits
-from offgrid_node.services.grpc_lane import CARRY, LANE_CALL_BYTES_MAX
-from offgrid_node.services.grpc_lane_server import LANES_MAX
+from offgrid_node.services.grpc_lane import CARRY
+from offgrid_node.services.lane_calls import LANE_CALL_BYTES_MAX
+from offgrid_node.services.lane_serving import LANES_MAX
 from offgrid_node.services.packet_methods import METHOD_NUMBERS
 from offgrid_node.services.packet_status import fault_from_bytes
 
 
+@pytest.fixture(params=[False, True], ids=["grpc", "framed"])
+def framed(request: pytest.FixtureRequest) -> bool:
+    """Which carrier the lane is on."""
+    return bool(request.param)
+
+
 class TestBounds:
     @asynccontextmanager
-    async def raw(self, folder: Path, limits: Limits) -> AsyncIterator[tuple[World, Stream[bytes, bytes]]]:
+    async def raw(self, folder: Path, limits: Limits, *, framed: bool) -> AsyncIterator[tuple[World, RawStream]]:
         async with world_in(folder, limits) as world:
-            stream: Stream[bytes, bytes] = world.member(BOB).channel.stream_stream(CARRY)(timeout=20)
-            assert await stream.read() == b"", "it is open"
+            stream = await self.another(world, framed=framed)
+            assert await opened(stream)
             yield world, stream
             stream.cancel()
 
-    async def answers(self, stream: Stream[bytes, bytes], *calls: lane_pb2.LaneCall) -> list[lane_pb2.LaneAnswer]:
+    async def another(self, world: World, *, framed: bool) -> RawStream:
+        if framed:
+            return await FramedStream.open(world)
+        stream: Stream[bytes, bytes] = world.member(BOB).channel.stream_stream(CARRY)(timeout=20)
+        return stream
+
+    async def answers(self, stream: RawStream, *calls: lane_pb2.LaneCall) -> list[lane_pb2.LaneAnswer]:
         await stream.write(lane_pb2.CarryRequest(calls=calls).SerializeToString())
         found: list[lane_pb2.LaneAnswer] = []
         while len(found) < len(calls):
             found += await heard(stream)
         return sorted(found, key=lambda answer: answer.number)
 
-    def test_calls_are_counted_one_by_one_and_come_back_when_others_have_ended(self, tmp_path: Path) -> None:
+    def test_calls_are_counted_one_by_one_and_come_back_when_others_have_ended(
+        self, tmp_path: Path, framed: bool
+    ) -> None:
         async def scenario() -> None:
-            async with self.raw(tmp_path, Limits(calls_in_flight=3)) as (world, stream):
+            async with self.raw(tmp_path, Limits(calls_in_flight=3), framed=framed) as (world, stream):
                 tickets: list[Ticket] = []
                 world.answers[PING] = later(tickets)
                 calls = [lane_pb2.LaneCall(number=n, method=METHOD_NUMBERS[f"offgrid.v1.{PING}"]) for n in range(3)]
@@ -66,21 +85,24 @@ class TestBounds:
 
         run(scenario())
 
-    def test_the_lane_itself_is_a_call_and_its_opening_is_rated(self, tmp_path: Path) -> None:
+    def test_the_lane_itself_is_a_call_and_its_opening_is_rated(self, tmp_path: Path, framed: bool) -> None:
         async def scenario() -> None:
-            async with self.raw(tmp_path, Limits(calls_per_s=0.1, burst_calls=2)) as (world, _):
-                client = world.member(BOB)
-                second: Stream[bytes, bytes] = client.channel.stream_stream(CARRY)(timeout=20)
-                assert await second.read() == b""
-                third: Stream[bytes, bytes] = client.channel.stream_stream(CARRY)(timeout=20)
-                assert await third.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            async with self.raw(tmp_path, Limits(calls_per_s=0.1, burst_calls=2), framed=framed) as (world, _):
+                second = await self.another(world, framed=framed)
+                assert await opened(second)
+                third = await self.another(world, framed=framed)
+                assert await ended(third) is (None if framed else grpc.StatusCode.RESOURCE_EXHAUSTED)
+                second.cancel()
+                third.cancel()
                 assert [fault.reason for fault in world.refused] == ["RateLimited"]
 
         run(scenario())
 
-    def test_who_asks_too_often_is_told_so_and_not_heard_before_it_may_come_back(self, tmp_path: Path) -> None:
+    def test_who_asks_too_often_is_told_so_and_not_heard_before_it_may_come_back(
+        self, tmp_path: Path, framed: bool
+    ) -> None:
         async def scenario() -> None:
-            async with self.raw(tmp_path, Limits(calls_per_s=2, burst_calls=2)) as (world, stream):
+            async with self.raw(tmp_path, Limits(calls_per_s=2, burst_calls=2), framed=framed) as (world, stream):
                 call = lane_pb2.LaneCall(number=1, method=METHOD_NUMBERS[f"offgrid.v1.{PING}"])
                 began = asyncio.get_running_loop().time()
                 reasons = []
@@ -93,9 +115,9 @@ class TestBounds:
 
         run(scenario())
 
-    def test_answers_that_are_not_taken_count_as_bytes_in_flight(self, tmp_path: Path) -> None:
+    def test_answers_that_are_not_taken_count_as_bytes_in_flight(self, tmp_path: Path, framed: bool) -> None:
         async def scenario() -> None:
-            async with self.raw(tmp_path, Limits(bytes_in_flight=4_000_000)) as (world, stream):
+            async with self.raw(tmp_path, Limits(bytes_in_flight=4_000_000), framed=framed) as (world, stream):
                 large = mesh_pb2.PingResponse(members_digest=bytes(3_000_000))
                 world.answers[PING] = lambda caller, request: large
                 request = mesh_pb2.PingRequest(members_digest=bytes(100)).SerializeToString()
@@ -106,9 +128,9 @@ class TestBounds:
 
         run(scenario())
 
-    def test_bytes_are_counted_too(self, tmp_path: Path) -> None:
+    def test_bytes_are_counted_too(self, tmp_path: Path, framed: bool) -> None:
         async def scenario() -> None:
-            async with self.raw(tmp_path, Limits(bytes_in_flight=100_000)) as (world, stream):
+            async with self.raw(tmp_path, Limits(bytes_in_flight=100_000), framed=framed) as (world, stream):
                 world.answers[PING] = later([])
                 number = METHOD_NUMBERS[f"offgrid.v1.{PING}"]
                 request = mesh_pb2.PingRequest(members_digest=bytes(60_000)).SerializeToString()
@@ -130,10 +152,10 @@ class TestBounds:
         ids=["a method that there is not", "a stream", "the owner's own", "a large request"],
     )
     def test_a_call_that_may_not_be_is_refused_in_words(
-        self, tmp_path: Path, method: int, size_bytes: int, fault: type[Fault], reason: str
+        self, tmp_path: Path, framed: bool, method: int, size_bytes: int, fault: type[Fault], reason: str
     ) -> None:
         async def scenario() -> None:
-            async with self.raw(tmp_path, Limits()) as (_, stream):
+            async with self.raw(tmp_path, Limits(), framed=framed) as (_, stream):
                 [answer] = await self.answers(
                     stream, lane_pb2.LaneCall(number=1, method=method, request=bytes(size_bytes))
                 )
@@ -152,16 +174,16 @@ class TestBounds:
         ],
         ids=["no message", "too many calls", "no calls", "too large to be taken apart"],
     )
-    def test_a_message_that_is_none_ends_the_lane(self, tmp_path: Path, junk: bytes) -> None:
+    def test_a_message_that_is_none_ends_the_lane(self, tmp_path: Path, framed: bool, junk: bytes) -> None:
         async def scenario() -> None:
-            async with self.raw(tmp_path, Limits()) as (_, stream):
+            async with self.raw(tmp_path, Limits(), framed=framed) as (_, stream):
                 await stream.write(junk)
-                assert await stream.code() is grpc.StatusCode.INVALID_ARGUMENT
+                assert await ended(stream) is (None if framed else grpc.StatusCode.INVALID_ARGUMENT)
 
         run(scenario())
 
     def test_for_a_caller_that_reads_no_answers_few_are_kept(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, tmp_path: Path, framed: bool, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         longest = 0
 
@@ -172,9 +194,10 @@ class TestBounds:
                 longest = max(longest, len(self))
 
         async def scenario() -> None:
-            monkeypatch.setattr("offgrid_node.services.grpc_lane_server.ANSWERS_MAX", 4)
-            monkeypatch.setattr("offgrid_node.services.grpc_lane_server.deque", Watched)
-            async with self.raw(tmp_path, Limits()) as (world, stream):
+            module = "framed_connection" if framed else "grpc_lane_server"
+            monkeypatch.setattr(f"offgrid_node.services.{module}.ANSWERS_MAX", 4)
+            monkeypatch.setattr(f"offgrid_node.services.{module}.deque", Watched)
+            async with self.raw(tmp_path, Limits(), framed=framed) as (world, stream):
                 large = mesh_pb2.PingResponse(members_digest=bytes(3_000_000))
                 world.answers[PING] = lambda caller, request: large
                 ping = lane_pb2.LaneCall(method=METHOD_NUMBERS[f"offgrid.v1.{PING}"])
@@ -197,21 +220,24 @@ class TestBounds:
 
         run(scenario())
 
-    def test_a_caller_may_open_only_a_few(self, tmp_path: Path) -> None:
+    def test_a_caller_may_open_only_a_few(self, tmp_path: Path, framed: bool) -> None:
         async def scenario() -> None:
-            async with self.raw(tmp_path, Limits()) as (world, first):
-                client = world.member(BOB)
-                others: list[Stream[bytes, bytes]] = [
-                    client.channel.stream_stream(CARRY)(timeout=20) for _ in range(LANES_MAX - 1)
-                ]
+            async with self.raw(tmp_path, Limits(), framed=framed) as (world, first):
+                others = [await self.another(world, framed=framed) for _ in range(LANES_MAX - 1)]
                 for stream in others:
-                    assert await stream.read() == b""
-                one_more: Stream[bytes, bytes] = client.channel.stream_stream(CARRY)(timeout=20)
-                assert await one_more.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+                    assert await opened(stream)
+                one_more = await self.another(world, framed=framed)
+                assert await ended(one_more) is (None if framed else grpc.StatusCode.RESOURCE_EXHAUSTED)
+                assert [fault.reason for fault in world.refused] == ["TooManyLanes"] * framed
                 first.cancel()
-                while True:
-                    again: Stream[bytes, bytes] = client.channel.stream_stream(CARRY)(timeout=20)
-                    if await again.read() == b"":
-                        break
+                again = one_more
+                for _ in range(100):
+                    again.cancel()
+                    again = await self.another(world, framed=framed)
+                    with suppress(EOFError):
+                        if await opened(again):
+                            break
+                for stream in (*others, again):
+                    stream.cancel()
 
         run(scenario())

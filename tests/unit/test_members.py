@@ -43,7 +43,8 @@ def test_an_event_reaches_the_carriers(etype: EventType, told: list[str]) -> Non
     directory = SimpleNamespace(certificates=lambda: [b"new"])
     node: Any = SimpleNamespace(directory=directory, runtime=SimpleNamespace(watch=watchers.append))
     carriers: Any = Carriers()
-    members = Members(node, carriers, carriers)
+    framed: Any = SimpleNamespace(refresh=lambda: None)
+    members = Members(node, carriers, carriers, framed)
     directory.certificates = lambda: [b"newer"]
     watchers[0]([state_pb2.Event(etype=etype, subject="n")])
     assert carriers.told == told

@@ -53,6 +53,13 @@ class Mesh(Section):
     hosts_file: f.FilePath = Field(
         default=Path("discovery/mesh_hosts.json"), description="a registry of hosts, if it is there"
     )
+    framed_port: int = Field(
+        default=0,
+        ge=-1,
+        le=65_535,
+        description="beside mesh.listen: where members find the quicker carrier for small calls; 0: any port, told to "
+        "members; -1: none. Where it cannot be reached all goes by mesh.listen",
+    )
     probe_interval_ms: int = Field(
         default=1000, ge=100, le=60_000, description="how often a peer is probed, in milliseconds"
     )

@@ -19,7 +19,17 @@ from offgrid_node.services.grpc_options import MESSAGE_BYTES_MAX
 from offgrid_node.services.tls import caller_fingerprint
 
 
-class Context(Protocol):
+class Connection(Protocol):
+    """Where a caller is and what it shows, in gRPC's terms, whatever carries it."""
+
+    def invocation_metadata(self) -> Iterable[tuple[str, str | bytes]] | None: ...
+
+    def auth_context(self) -> Mapping[str, Iterable[bytes]]: ...
+
+    def peer(self) -> str: ...
+
+
+class Context(Connection, Protocol):
     """What is used of grpc.aio's servicer context. Messages are bytes, unless a handler has a serializer."""
 
     async def read(self) -> object: ...
@@ -28,17 +38,11 @@ class Context(Protocol):
 
     async def abort_with_status(self, status: grpc.Status) -> NoReturn: ...
 
-    def invocation_metadata(self) -> Iterable[tuple[str, str | bytes]] | None: ...
-
-    def auth_context(self) -> Mapping[str, Iterable[bytes]]: ...
-
-    def peer(self) -> str: ...
-
     def add_done_callback(self, callback: Callable[[object], None]) -> None: ...
 
 
 Who = Callable[[], Caller]  # asked anew at each call: who has been removed is refused at once, by PermissionDenied
-Identify = Callable[[Context], Who]  # what a connection proves is read once, when a call or a lane begins on it
+Identify = Callable[[Connection], Who]  # what a connection proves is read once, when a call or a lane begins on it
 ResolveCaller = Callable[[str], Caller | None]
 
 READS_AT_ONCE = 4  # per peer: what is being read is not in the byte budget yet, so this times a message bounds it
@@ -46,12 +50,12 @@ READ_TIMEOUT_S = 60.0
 STREAMS_MAX = 256  # open at once per caller: half of its calls, so that they never keep out the rest
 
 
-def by_place(_: Context) -> Who:
+def by_place(_: Connection) -> Who:
     """Whoever can open the socket of mode 0600 is this node's owner."""
     return lambda: ADMIN
 
 
-def by_nothing(_: Context) -> Who:
+def by_nothing(_: Connection) -> Who:
     return lambda: ANONYMOUS
 
 
@@ -59,7 +63,7 @@ def by_token(token: str) -> Identify:
     """Whoever can read the token file of mode 0600 is this node's owner; for systems without unix sockets."""
     wanted = f"Bearer {token}".encode()
 
-    def identify(context: Context) -> Who:
+    def identify(context: Connection) -> Who:
         metadata = dict(context.invocation_metadata() or ())
         given = metadata.get("authorization", "")
         if not hmac.compare_digest(given if isinstance(given, bytes) else given.encode(), wanted):
@@ -75,7 +79,7 @@ def by_token(token: str) -> Identify:
 def by_certificate(resolve: ResolveCaller) -> Identify:
     """A member by the identity behind its TLS leaf, looked up at each call."""
 
-    def identify(context: Context) -> Who:
+    def identify(context: Connection) -> Who:
         fingerprint = caller_fingerprint(context.auth_context())
         if fingerprint is None:
             raise PermissionDenied("the connection proves no identity", reason="Unauthenticated")
@@ -112,7 +116,7 @@ class Gate:
         self._read_timeout_s = read_timeout_s
         self._reading: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
 
-    def identify(self, context: Context) -> Who:
+    def identify(self, context: Connection) -> Who:
         """Who is at the other end; to be asked, and admitted, at each call. Raises PermissionDenied."""
         return self._identify(context)
 
@@ -123,7 +127,7 @@ class Gate:
         context.add_done_callback(lambda _: visit.leave())
         return caller, visit
 
-    def admit(self, caller: Caller, context: Context, size_bytes: int) -> Visit:
+    def admit(self, caller: Caller, context: Connection, size_bytes: int) -> Visit:
         """Admits one call among several on a stream, with its request; `leave` is owed. Raises Exhausted."""
         visit = self._visit(caller, context)
         try:
@@ -133,7 +137,7 @@ class Gate:
             raise
         return visit
 
-    def _visit(self, caller: Caller, context: Context) -> Visit:
+    def _visit(self, caller: Caller, context: Connection) -> Visit:
         now_ms = time.monotonic_ns() // 1_000_000
         return self._budget.enter(_peer_of(caller, context), now_ms, rated=caller.kind is not Kind.ADMIN)
 
@@ -161,7 +165,7 @@ class Gate:
         return request
 
 
-def _peer_of(caller: Caller, context: Context) -> str:
+def _peer_of(caller: Caller, context: Connection) -> str:
     """What a budget is kept for: the member, the owner, or a stranger's address without its port."""
     return context.peer().rpartition(":")[0] if caller.kind is Kind.ANONYMOUS else str(caller)
 

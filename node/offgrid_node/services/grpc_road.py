@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import grpc
 from google.protobuf.message import DecodeError, Message
 
+from offgrid_node.config import split_address
 from offgrid_node.keys import NodeTls
 from offgrid_node.protocol.errors import (
     Exhausted,
@@ -28,7 +29,8 @@ from offgrid_node.protocol.errors import (
 )
 from offgrid_node.services import grpc_options
 from offgrid_node.services.client import Done
-from offgrid_node.services.grpc_lane import LANE_CALL_BYTES_MAX, Lane
+from offgrid_node.services.grpc_lane import Lane
+from offgrid_node.services.lane_calls import LANE_CALL_BYTES_MAX
 from offgrid_node.services.router import METHODS
 from offgrid_node.services.status import fault_of
 from offgrid_node.services.tls import channel_credentials
@@ -76,11 +78,17 @@ class _Link:
 class GrpcRoad:
     """Implements `services.client.Road`. Make it and use it in the loop's thread."""
 
-    def __init__(self, tls: NodeTls, directory: Callable[[], DirectoryView]) -> None:
+    def __init__(
+        self,
+        tls: NodeTls,
+        directory: Callable[[], DirectoryView],
+        on_framed: Callable[[str, str, int], object] = lambda node, host, port: None,
+    ) -> None:
         """`directory` is asked at each call, but for those on lanes; say `refresh` when it changed, so that old
-        connections go at once."""
+        connections go at once. `on_framed` is told of the host and port where a node says that it takes calls too."""
         self._tls = tls
         self._directory = directory
+        self._on_framed = on_framed
         self._links: dict[tuple[str, str], _Link] = {}  # the longest unused first
         self._calls: set[asyncio.Task[None]] = set()
         self._closing: set[asyncio.Task[None]] = set()
@@ -251,6 +259,7 @@ class GrpcRoad:
         link.lane_after_s = time.monotonic() + LANE_RETRY_S
         lane = self._lanes[key] = Lane(node)
         self._lane_of[node] = key
+        lane.on_open = lambda: self._on_open(node, key[1], lane.framed_port)
 
         async def run() -> None:
             try:
@@ -259,6 +268,10 @@ class GrpcRoad:
                 del self._lanes[key], self._lane_of[node]
 
         self._keep(self._running, run())
+
+    def _on_open(self, node: str, address: str, framed_port: int) -> None:
+        if framed_port:
+            self._on_framed(node, split_address(address)[0], framed_port)
 
     def _keep(self, tasks: set[asyncio.Task[None]], work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(work)

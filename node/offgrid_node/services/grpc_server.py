@@ -65,50 +65,70 @@ class GrpcServer:
         self._standard = StandardServices(self._running)
         self._servers: list[grpc.aio.Server] = []
         self._remove: list[Callable[[], None]] = []
+        self.framed_port = 0
+        """Where members are told that the framed carrier listens; 0: nowhere."""
+
+    @property
+    def running(self) -> Running:
+        """The streams that are open, for a carrier beside this one."""
+        return self._running
 
     @property
     def streams(self) -> int:
         """How many streams are open now."""
         return len(self._running)
 
-    async def listen_admin(self, address: str, *, token_file: Path | None = None) -> str:
+    async def listen_admin(
+        self, address: str, *, token_file: Path | None = None, beside: Callable[[Gate], object] = lambda gate: None
+    ) -> str:
         """Listens for this machine's owner and returns the address in use; every call there is ADMIN.
 
         "unix:/path" makes a socket of mode 0600. "127.0.0.1:port" (0: any) is for systems without unix sockets: it
         needs `token_file`, which is written anew with mode 0600, and calls must carry its content as metadata
-        `authorization: Bearer …`. Raises FailedPrecondition when it cannot listen there, InvalidRequest for an address
-        that others could reach.
+        `authorization: Bearer …`. `beside` is handed the gate, once the listener is open. Raises FailedPrecondition
+        when it cannot listen there, InvalidRequest for an address that others could reach.
         """
         if address.startswith(UNIX_PREFIX):
-            server = self._server(grpc_options.ADMIN_SERVER, self._for_members(Gate(by_place, self._limits)))
+            gate = Gate(by_place, self._limits)
+            server = self._server(grpc_options.ADMIN_SERVER, self._for_members(gate))
             path = Path(os.path.abspath(address.removeprefix(UNIX_PREFIX)))  # noqa: ASYNC240 - asks for the cwd, no disk
             self._remove.append(bind_unix(path, lambda hidden: _bind(server, hidden, None)))
             await self._start(server)
+            beside(gate)
             return f"{UNIX_PREFIX}{path}"
         check_loopback(address)
         if token_file is None:
             raise InvalidRequest.field("token_file", "administration over TCP needs one")
         token = fresh_token()
-        server = self._server(grpc_options.ADMIN_SERVER, self._for_members(Gate(by_token(token), self._limits)))
+        gate = Gate(by_token(token), self._limits)
+        server = self._server(grpc_options.ADMIN_SERVER, self._for_members(gate))
         port = _bind(server, address, None)
         write_token(token_file, token)
         self._remove.append(lambda: token_file.unlink(missing_ok=True))
         await self._start(server)
+        beside(gate)
         return f"{address.rpartition(':')[0]}:{port}"
 
     async def listen_mesh(
-        self, address: str, tls: NodeTls, trusted: Callable[[], Sequence[bytes]], resolve_caller: ResolveCaller
+        self,
+        address: str,
+        tls: NodeTls,
+        trusted: Callable[[], Sequence[bytes]],
+        resolve_caller: ResolveCaller,
+        beside: Callable[[Gate], object] = lambda gate: None,
     ) -> int:
         """Listens for members with mutual TLS on "host:port" (0: any) and returns the port.
 
         `trusted` gives the identity certificates (DER) that may connect; it is called on a thread of gRPC's.
         `resolve_caller` turns a fingerprint into the member as the directory has it now, or None: it is asked at each
-        call. Raises FailedPrecondition naming the address when it is taken.
+        call; `beside` is handed the gate, once the listener is open. Raises FailedPrecondition naming the address when
+        it is taken.
         """
         gate = Gate(by_certificate(resolve_caller), self._limits)
         server = self._server(grpc_options.MESH_SERVER, self._for_members(gate))
         port = _bind(server, address, server_credentials(tls, trusted))
         await self._start(server)
+        beside(gate)
         return port
 
     async def listen_door(self, address: str) -> int:
@@ -147,7 +167,7 @@ class GrpcServer:
         self._remove.clear()
 
     def _for_members(self, gate: Gate) -> Handlers:
-        lanes = lane_handlers(gate, self._router, self._running, self._on_refused)
+        lanes = lane_handlers(gate, self._router, self._running, self._on_refused, lambda: self.framed_port)
         return {**self._calls.handlers(gate), **self._standard.handlers(gate), **lanes}
 
     def _server(self, options: grpc_options.Options, handlers: Handlers) -> grpc.aio.Server:

@@ -106,14 +106,14 @@ class _Roots:
     def _build(self) -> grpc.ServerCertificateConfiguration:
         known = self._pem_of
         self._pem_of = {
-            der: known[der] if der in known else _root_pem(der) for der in (self._tls.identity_der, *self._current)
+            der: known[der] if der in known else root_pem(der) for der in (self._tls.identity_der, *self._current)
         }
         return grpc.ssl_server_certificate_configuration(
             [(self._tls.key_pem, self._tls.chain_pem)], b"".join(self._pem_of.values())
         )
 
 
-def _root_pem(der: bytes) -> bytes:
+def root_pem(der: bytes) -> bytes:
     """The last gate before the roots: an unconstrained one could speak for every member, and a broken one would make
     gRPC keep the old set whole. Such a member is left out; the others are served."""
     try:
