@@ -198,12 +198,14 @@ def _load(data: bytes, *, trusted: bool, exceptions: bool = False) -> Any:
 
 
 def _pickled(error: BaseException) -> bytes:
-    """The exception alone, where it survives the journey: many cannot be made anew from their `args`."""
+    """How to make the exception anew, where that can be done: many cannot be made from their `args`.
+
+    Asked of the exception itself: libraries such as tblib teach pickle another way, which needs them to be read."""
     import cloudpickle
 
     try:
-        pickled = bytes(cloudpickle.dumps(error, protocol=PICKLE_PROTOCOL))
-        made = pickle.loads(pickled)  # noqa: S301 - our own
+        pickled = bytes(cloudpickle.dumps(error.__reduce__(), protocol=PICKLE_PROTOCOL))
+        made = _made(pickle.loads(pickled))  # noqa: S301 - our own
     except Exception:  # noqa: BLE001 - whatever its `__reduce__` does
         return b""
     return pickled if type(made) is type(error) else b""
@@ -213,10 +215,18 @@ def _as_it_was(pickled: object, *, trusted: bool) -> BaseException | None:
     if not isinstance(pickled, bytes) or not pickled:
         return None
     try:
-        error = _load(pickled, trusted=trusted, exceptions=True)
-    except (ValueError, pickle.UnpicklingError):
+        error = _made(_load(pickled, trusted=trusted, exceptions=True))
+    except Exception:  # noqa: BLE001 - a constructor may raise anything
         return None
     return error if isinstance(error, Exception) else None
+
+
+def _made(reduced: Any) -> Any:
+    make, args, *state = reduced
+    error = make(*args)
+    if state and isinstance(state[0], dict):
+        error.__dict__.update(state[0])
+    return error
 
 
 @contextmanager

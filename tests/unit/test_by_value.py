@@ -201,6 +201,15 @@ def test_another_comes_by_name_unless_the_host_is_trusted() -> None:
     assert type(decode_failure(raised(lambda: pickle.PickleError("x")), trusted=True)) is pickle.PickleError
 
 
+def test_libraries_that_teach_pickle_other_ways_do_not_matter() -> None:
+    """With tblib, which distributed brings, exceptions refer to it."""
+    pickling_support = pytest.importorskip("tblib.pickling_support")
+    with pytest.raises(KeyError) as caught:
+        {}["nowhere"]
+    pickling_support.install(caught.value)
+    assert type(decode_failure(encode_failure(caught.value))) is KeyError
+
+
 def test_one_that_cannot_be_made_anew_comes_by_name() -> None:
     error = decode_failure(raised(lambda: TwoArguments("a", "b")), trusted=True)
     assert isinstance(error, RemoteError)

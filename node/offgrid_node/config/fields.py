@@ -17,6 +17,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, Se
 from pydantic_core import PydanticCustomError
 
 from offgrid_node.protocol.ids import NAME, NAME_RULE
+from offgrid_node.protocol.jobs.hosted import MODEL_CHARS_MAX, MODEL_NAME
 
 from .addresses import ADDRESS_RULE, LISTEN_RULE, URL_RULE, BadAddress, check_host, check_url, split_address
 from .frozen_map import FrozenMap
@@ -35,6 +36,8 @@ PATH_RULE = "a path; a relative one starts at this file's folder"
 ADMIN_RULE = '"", "unix:PATH" (at most 103 bytes) or a loopback "127.0.0.1:port", port 0 (any free) to 65535'
 LABELS_RULE = f"names of {WORD_RULE}; values of at most {LABEL_CHARS_MAX} printable characters"
 GPUS_RULE = 'a list of "MODEL:MEMORY" with the memory in MiB; ["auto"] asks the machine, [] is none'
+MODELS_RULE = f"a list of models, each 1 to {MODEL_CHARS_MAX} of A-Z a-z 0-9 . _ : / @ + -, a letter or digit first"
+SCHEDULER_RULE = 'tcp://host:port or tls://host:port; "" = none'
 COMMANDS_RULE = f"names of {WORD_RULE}; values are absolute paths of programs"
 
 _WORD = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}\Z")
@@ -75,6 +78,26 @@ def _name(text: str) -> str:
 def _word(text: str) -> str:
     if not _WORD.match(text):
         raise wrong(f"has {shown(text)}, no name")
+    return text
+
+
+def _model(text: str) -> str:
+    if not MODEL_NAME.fullmatch(text):
+        raise wrong(f"has {shown(text)}, no model's name")
+    return text
+
+
+def _scheduler(text: str) -> str:
+    if not text:
+        return text
+    scheme, mark, address = text.partition("://")
+    if not mark or scheme not in ("tcp", "tls"):
+        guess = f"tcp://{address or text}"
+        raise wrong(f"is {shown(text)}, no address of a Dask scheduler", _quoted(guess) if ":" in (address or text) else "")
+    try:
+        split_address(address, port_min=1)
+    except BadAddress as bad:
+        raise wrong(f"is {shown(text)}, which {bad.message}") from None
     return text
 
 
@@ -256,6 +279,14 @@ Words = Annotated[
     AfterValidator(_distinct),
     Allowed(f"a list of at least one name, each {WORD_RULE}"),
 ]
+Models = Annotated[
+    tuple[Annotated[str, AfterValidator(_model)], ...],
+    Field(max_length=MAP_MAX),
+    BeforeValidator(_as_tuple),
+    AfterValidator(_distinct),
+    Allowed(MODELS_RULE),
+]
+Scheduler = Annotated[str, AfterValidator(_scheduler), Allowed(SCHEDULER_RULE)]
 Labels = Annotated[
     Mapping[Annotated[str, AfterValidator(_word)], Annotated[str, AfterValidator(_label)]],
     Field(max_length=MAP_MAX),

@@ -129,6 +129,41 @@ class Process(Section):
     )
 
 
+class Python(Section):
+    """The executor of Python functions. Off unless you allow it: a job then brings code of its owner's, which can read
+    and do on this machine whatever the node's own user can."""
+
+    enabled: bool = Field(
+        default=False, description="run functions that jobs bring: any code of the members whose jobs are taken"
+    )
+    memory_mb: int = Field(
+        default=1024, ge=128, le=2**20, description="address space of one process that calls them, in MiB"
+    )
+
+
+class Llm(Section):
+    """Language models, behind an endpoint that speaks OpenAI's API: Ollama, llama.cpp's server, vLLM, …"""
+
+    endpoint: f.OptionalUrl = Field(
+        default="", description="where it is, such as http://127.0.0.1:11434/v1; jobs of kind llm_call are taken then"
+    )
+    models: f.Models = Field(default=(), description="those that are offered; empty: all that the endpoint lists")
+    slots: int = Field(default=1, ge=1, le=1024, description="requests that it gets at once; the others wait")
+    api_key: f.Secret = Field(
+        default=SecretStr(""), description="its key, if it wants one; better set by OFFGRID_HOST__LLM__API_KEY"
+    )
+
+
+class Dask(Section):
+    """Functions on a Dask cluster of yours. A job then brings code of its owner's, which runs on this machine and on the
+    cluster. It needs the package distributed: pip install offgrid-node[dask]."""
+
+    scheduler: f.Scheduler = Field(default="", description="of the cluster, such as tcp://127.0.0.1:8786")
+    memory_mb: int = Field(
+        default=4096, ge=512, le=2**20, description="address space of one job's driver on this machine, in MiB"
+    )
+
+
 def _cpus() -> int:
     return min(os.cpu_count() or 1, 1024)
 
@@ -155,6 +190,9 @@ class Host(Section):
     gpus: f.Gpus = Field(default=("auto",), description="graphics cards told to brokers")
     wasm: Wasm = Field(default_factory=Wasm)
     process: Process = Field(default_factory=Process)
+    python: Python = Field(default_factory=Python)
+    llm: Llm = Field(default_factory=Llm)
+    dask: Dask = Field(default_factory=Dask)
 
 
 class Storage(Section):
