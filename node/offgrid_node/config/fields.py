@@ -93,7 +93,9 @@ def _scheduler(text: str) -> str:
     scheme, mark, address = text.partition("://")
     if not mark or scheme not in ("tcp", "tls"):
         guess = f"tcp://{address or text}"
-        raise wrong(f"is {shown(text)}, no address of a Dask scheduler", _quoted(guess) if ":" in (address or text) else "")
+        raise wrong(
+            f"is {shown(text)}, no address of a Dask scheduler", _quoted(guess) if ":" in (address or text) else ""
+        )
     try:
         split_address(address, port_min=1)
     except BadAddress as bad:

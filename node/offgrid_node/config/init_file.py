@@ -68,7 +68,7 @@ def _section(section: type[Section], path: Keys, chosen: Mapping[str, object], l
         else:
             lines += ["", *_entry((*path, name), info, chosen)]
     for name, below in inner:
-        lines += ["", "", f"# {' '.join((below.__doc__ or '').split())}", f"[{'.'.join((*path, name))}]"]
+        lines += ["", "", *_comment(" ".join((below.__doc__ or "").split())), f"[{'.'.join((*path, name))}]"]
         _section(below, (*path, name), chosen, lines)
 
 

@@ -155,8 +155,8 @@ class Llm(Section):
 
 
 class Dask(Section):
-    """Functions on a Dask cluster of yours. A job then brings code of its owner's, which runs on this machine and on the
-    cluster. It needs the package distributed: pip install offgrid-node[dask]."""
+    """Functions on a Dask cluster of yours. A job then brings code of its owner's, which runs on this machine and on
+    the cluster. It needs the package distributed: pip install offgrid-node[dask]."""
 
     scheduler: f.Scheduler = Field(default="", description="of the cluster, such as tcp://127.0.0.1:8786")
     memory_mb: int = Field(
