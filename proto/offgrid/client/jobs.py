@@ -81,8 +81,9 @@ class Jobs:
         mode: str = "",
         request_id: str = "",
         **options: Unpack[JobOptions],
-    ) -> Sequence[str]:
-        """Makes up to 256 jobs of a task and sends them, all or none, in one durable step; returns their ids.
+    ) -> jobs_pb2.RunJobsResponse:
+        """Makes up to 256 jobs of a task and sends them, all or none, in one durable step; the answer has their ids,
+        the way that they took, and why.
 
         Their `after` may name "#0", "#1", … for those that stand before in `works`."""
         request_id = request_id or fresh_request_id()
@@ -92,7 +93,7 @@ class Jobs:
             mode=mode_of(mode),
             request_id=request_id,
         )
-        return self._calls.unary("JobService/RunJobs", request, jobs_pb2.RunJobsResponse).job_ids
+        return self._calls.unary("JobService/RunJobs", request, jobs_pb2.RunJobsResponse)
 
     def submit(
         self, work: Work, *, task_id: str = "", mode: str = "", **options: Unpack[JobOptions]
@@ -205,15 +206,17 @@ class Jobs:
 
         return follow(states, lambda job: job.state in ENDED, f"job {job_id}", self._calls.timeout_s)
 
-    def progress(self, job_id: str) -> Iterator[jobs_pb2.JobProgress]:
+    def progress(self, job_id: str, *, within_s: float | None = None) -> Iterator[jobs_pb2.JobProgress]:
         """What the job says of itself while it runs: how far it is, what it is at, what is new on its standard error
-        (and, of a language model, on its output). Ends with the job; what is missed is in its result."""
+        (and, of a language model, on its output). Ends with the job; what is missed is in its result. With `within_s`
+        it ends so many seconds later at most."""
         request = jobs_pb2.WatchProgressRequest(job_id=job_id)
 
-        def opened() -> Iterator[jobs_pb2.WatchProgressResponse]:
-            return self._calls.stream("JobService/WatchProgress", request, jobs_pb2.WatchProgressResponse)
+        def opened(for_s: float | None) -> Iterator[jobs_pb2.WatchProgressResponse]:
+            answer = jobs_pb2.WatchProgressResponse
+            return self._calls.stream("JobService/WatchProgress", request, answer, timeout_s=for_s)
 
-        return each_once(opened, f"job {job_id}", self._calls.timeout_s)
+        return each_once(opened, f"job {job_id}", self._calls.timeout_s, within_s)
 
     def run(
         self,
@@ -233,15 +236,19 @@ class Jobs:
         """
         mode_of(mode)
         if not task_id:
-            payload = work.payload if isinstance(work, jobs_pb2.JobSpec) else work
-            name, kind = title or payload.input_name or "job", kind or (LLM_KIND if payload.HasField("llm") else KIND)
-            task_id = self._tasks.create(self._missions.create(name).mission_id, name, kind).task_id
+            task_id = self.task_for(work, title=title, kind=kind)
         if on_change is None:
             return self.submit(work, task_id=task_id, mode=mode, **options).result()
-        (job_id,) = self.start(task_id, [work], mode=mode, **options)
+        (job_id,) = self.start(task_id, [work], mode=mode, **options).job_ids
         for seen in self.watch(job_id):
             on_change(seen)
         return seen
+
+    def task_for(self, work: Work, *, title: str = "", kind: str = "") -> str:
+        """The id of a new task, in a mission of its own, for jobs such as this one."""
+        payload = work.payload if isinstance(work, jobs_pb2.JobSpec) else work
+        name, kind = title or payload.input_name or "job", kind or (LLM_KIND if payload.HasField("llm") else KIND)
+        return self._tasks.create(self._missions.create(name).mission_id, name, kind).task_id
 
     def close(self) -> None:
         """Gives up what was submitted and has not ended: the futures fail, the jobs go on."""

@@ -22,3 +22,29 @@ def command(name: str, args: Sequence[str] = (), *, input: bytes = b"", input_na
     """A command of the host's allow-list (a name, never a path) that reads `input` on standard input."""
     task = jobs_pb2.ProcessTask(command=name, args=args)
     return jobs_pb2.JobPayload(process=task, input=input, input_name=input_name)
+
+
+def llm(
+    model: str,
+    messages: Sequence[tuple[str, str]] = (),
+    *,
+    system: str = "",
+    input: bytes = b"",  # noqa: A002 - the wire's own word
+    input_name: str = "",
+    max_tokens: int = 0,
+    temperature: float | None = None,
+    seed: int | None = None,
+    stop: Sequence[str] = (),
+) -> jobs_pb2.JobPayload:
+    """A question to a language model of the host's: `messages` of roles ("user", "assistant") and texts, and `input` as
+    the user's last one. `system` goes before them all."""
+    said = [("system", system), *messages] if system else messages
+    task = jobs_pb2.LlmTask(
+        model=model,
+        messages=[jobs_pb2.ChatMessage(role=role, content=content) for role, content in said],
+        temperature=temperature,
+        max_tokens=max_tokens,
+        seed=seed,
+        stop=stop,
+    )
+    return jobs_pb2.JobPayload(llm=task, input=input, input_name=input_name)

@@ -14,15 +14,23 @@ Stream = Literal["log", "output"]
 
 
 def each_once(
-    opened: Callable[[], Iterator[jobs_pb2.WatchProgressResponse]], what: str, patience_s: float
+    opened: Callable[[float | None], Iterator[jobs_pb2.WatchProgressResponse]],
+    what: str,
+    patience_s: float,
+    within_s: float | None = None,
 ) -> Iterator[jobs_pb2.JobProgress]:
-    """Ends with the job. A stream that breaks is opened again for `patience_s` seconds, then the error is raised."""
+    """Ends with the job, or once `within_s` seconds are over. A stream that breaks is opened again for `patience_s`
+    seconds, then the error is raised."""
+    until = None if within_s is None else time.monotonic() + within_s
     heard = Heard()
     lost_at, pause_ms = None, PAUSE_MS
     while True:
         lost: OffgridError | None = None
+        left_s = None if until is None else until - time.monotonic()
+        if left_s is not None and left_s <= 0:
+            return
         try:
-            for answer in opened():
+            for answer in opened(left_s):
                 lost_at, pause_ms = None, PAUSE_MS
                 fresh = heard.take(answer.progress) if answer.HasField("progress") else None
                 if fresh is not None:
@@ -30,6 +38,8 @@ def each_once(
                 if answer.HasField("job"):
                     return
         except OffgridError as error:
+            if until is not None and error.code == "DEADLINE_EXCEEDED":
+                return
             if not error.outcome_unknown:
                 raise
             lost = error

@@ -23,7 +23,8 @@ COMMANDS = (
     [], ["status"], ["peers"], ["mesh"], ["mesh", "invite"], ["mesh", "remove"], ["mesh", "members"],
     ["mission"], ["mission", "create"], ["mission", "list"], ["mission", "show"], ["mission", "update"],
     ["task"], ["task", "create"], ["task", "list"], ["task", "show"],
-    ["job"], ["job", "run"], ["job", "create"], ["job", "dispatch"], ["job", "watch"], ["job", "list"], ["job", "show"],
+    ["job"], ["job", "run"], ["job", "submit"], ["job", "array"], ["job", "logs"], ["job", "cancel"], ["job", "why"],
+    ["job", "create"], ["job", "dispatch"], ["job", "watch"], ["job", "list"], ["job", "show"],
     ["job", "receipt"], ["job", "verify-receipt"],
     ["market"], ["transfer"], ["balance"], ["history"], ["bookings"], ["tx"], ["tx", "show"],
     ["ledger"], ["ledger", "open"], ["ledger", "status"], ["events"], ["sim"],
@@ -205,7 +206,7 @@ class TestJobs:
         for extra in ([], ["--wasm", text, "--command", "wc"], ["--builtin", "echo", "--command", "wc"]):
             code, _, err = og("job", "run", text, *extra)
             assert code == exits.USAGE
-            assert "--wasm MODULE, --command NAME or --builtin NAME" in err
+            assert "--wasm MODULE, --command NAME, --llm MODEL or --builtin NAME" in err
         assert og("job", "run", text, "--builtin", "echo", "--arg", "a")[0] == exits.USAGE
         assert not node.calls
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import click
 
 from offgrid_tools.cli.settings import common, settings
+from offgrid_tools.cli.times import length_us, stamp_us
 
 if TYPE_CHECKING:
     from offgrid.client import Client
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from offgrid.v1.state_pb2 import Event
 
 LIMIT = 50
-AGO = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|min|h|d)\Z")
-UNIT_US = {"ms": 1_000, "s": 1_000_000, "m": 60_000_000, "min": 60_000_000, "h": 3_600_000_000, "d": 86_400_000_000}
 
 
 def since_us(text: str, now_us: int) -> int:
@@ -25,13 +23,8 @@ def since_us(text: str, now_us: int) -> int:
 
     Raises ValueError for anything else. A date without a zone is this machine's local time.
     """
-    if match := AGO.match(text):
-        return max(0, now_us - int(float(match[1]) * UNIT_US[match[2]]))
-    if text.isascii() and text.isdigit():
-        return int(text)
-    from datetime import datetime
-
-    return max(0, int(datetime.fromisoformat(text).astimezone().timestamp() * 1e6))
+    length = length_us(text)
+    return stamp_us(text) if length is None else max(0, now_us - length)
 
 
 @click.command()
