@@ -26,7 +26,7 @@ from offgrid_node.driver import COMMIT_INLINE_MAX_MS, Driver
 from offgrid_node.event_log import log_events
 from offgrid_node.executors.builtin import BuiltinExecutor
 from offgrid_node.executors.executor import Executor
-from offgrid_node.executors.pool import ExecutorPool
+from offgrid_node.executors.pool import ExecutorPool, Offered
 from offgrid_node.executors.process import ProcessExecutor
 from offgrid_node.executors.running import Running
 from offgrid_node.executors.wasm import WasmExecutor
@@ -34,6 +34,7 @@ from offgrid_node.finding import Finding, listen_again
 from offgrid_node.folder import MIB, Folder, open_store
 from offgrid_node.full_disk import StoreTrouble, chunk_notices
 from offgrid_node.gateway.http import HttpServer
+from offgrid_node.hosted import Hosted, kinds_of
 from offgrid_node.keys import NodeKey, NodeTls, check_identity_certificate, issue_leaf, open_sealed, seal, verify
 from offgrid_node.keys.letters import Letters
 from offgrid_node.keys.wraps import KeyWraps
@@ -154,8 +155,8 @@ class Daemon:
         config, tls = self._config, issue_leaf(self._key)
         store = open_store(config, create=False)
         self._cleanup.append(store.close)
-        self._pool, missing = make_executors(config)  # once the folder is ours: they empty their part of it
-        self._problems += (*missing, *check_store(store))
+        self._pool = make_executors(config)  # once the folder is ours: they empty their part of it
+        self._problems += check_store(store)
         threaded = measure_fsync_ms(config.storage.memory_db) > COMMIT_INLINE_MAX_MS
         meters = self._meters
         self._driver = Driver(asyncio.get_running_loop(), threaded=threaded, on_commit=self._on_commit)
@@ -262,8 +263,8 @@ class Daemon:
                 price_max_micro=config.jobs.price_max_micro,
                 slots=config.host.slots,
                 price_micro=config.host.price_micro,
-                executors=self._pool.offers,
-                kinds=config.host.kinds,
+                executors=Offered(self._pool),
+                kinds=kinds_of(config),
                 labels=dict(config.host.labels),
                 profile=machine_profile(config),
             ),
@@ -300,6 +301,7 @@ class Daemon:
             slots_busy=self.node.jobs.host.slots_busy,
             notices=(
                 *self._problems,
+                *self._pool.problems,
                 *self._store_trouble.notices,
                 *chunk_notices(self._config.storage.chunk_dir, self._blobs.free_bytes()),
                 *self._finding.notices,
@@ -324,16 +326,17 @@ def check_store(store: Store) -> tuple[str, ...]:
     return tuple(f"the store is damaged: {finding}" for finding in findings[:FINDINGS_SHOWN])
 
 
-def make_executors(config: Config) -> tuple[ExecutorPool, tuple[str, ...]]:
-    """The executors that the config asks for and this machine has, and what is missing."""
+def make_executors(config: Config) -> ExecutorPool:
+    """The executors that the config asks for and this machine has; what is missing is among its problems."""
     executors: list[Executor] = []
     if config.host.wasm.enabled:
         executors.append(WasmExecutor(config.host.wasm.memory_mb * MIB, config.host.slots))
     commands = {name: Path(path) for name, path in config.host.process.commands.items()}
     process = ProcessExecutor(commands, work_dir=config.node.data_dir / WORK_NAME)
     executors.append(process)
-    pool = ExecutorPool(executors, BuiltinExecutor())
-    return pool, pool.problems
+    hosted = Hosted(config)
+    hosted.watch()
+    return ExecutorPool([*executors, *hosted.fixed], BuiltinExecutor(), hosted.live)
 
 
 def admin_address(config: Config) -> tuple[str, Path | None]:

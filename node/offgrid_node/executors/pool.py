@@ -41,6 +41,14 @@ class ExecutorPool:
         live = (label for executor in self._live.values() for label in executor.offers)
         return (*self._by_label, *self._at_once, *live)
 
+    def has(self, label: object) -> bool:
+        """Whether it is offered now."""
+        return (
+            label in self._by_label
+            or label in self._at_once
+            or any(label in executor.offers for executor in self._live.values())
+        )
+
     @property
     def problems(self) -> tuple[str, ...]:
         return tuple(problem for executor in self._executors for problem in executor.problems)
@@ -102,4 +110,4 @@ class Offered(Sequence[str]):
         return self._pool.offers[index]
 
     def __contains__(self, label: object) -> bool:
-        return label in self._pool.offers
+        return self._pool.has(label)

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-from dask_cluster import DaskCluster
 
 from offgrid import by_value
 from offgrid.v1 import jobs_pb2
 from offgrid_node.executors import dask as dask_module
 from offgrid_node.executors.dask import NOT_INSTALLED, DaskExecutor, fault_of
 from offgrid_node.executors.executor import Outcome, Progress, Work
+from offgrid_tools.fixtures.processes import DaskCluster
 
 pytest.importorskip("distributed", reason="the extra `dask` is not installed")
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="looks at processes as POSIX has them")
@@ -82,7 +82,7 @@ def test_a_function_works_on_the_cluster(cluster: DaskCluster, folder: Path) -> 
         assert by_value.decode_result(outcome.output) == 328_350, outcome
         assert outcome.executor.startswith("dask/")
 
-    with_executor(cluster.address, folder, story)
+    with_executor(cluster.url, folder, story)
 
 
 def test_what_it_raises_is_its_own_answer(cluster: DaskCluster, folder: Path) -> None:
@@ -94,7 +94,7 @@ def test_what_it_raises_is_its_own_answer(cluster: DaskCluster, folder: Path) ->
         assert (outcome.error, outcome.exit_code) == ("", 1)
         assert type(by_value.decode_failure(outcome.output)) is ZeroDivisionError
 
-    with_executor(cluster.address, folder, story)
+    with_executor(cluster.url, folder, story)
 
 
 def test_cancelling_kills_the_driver_and_the_scheduler_lets_go(cluster: DaskCluster, folder: Path) -> None:
@@ -116,7 +116,7 @@ def test_cancelling_kills_the_driver_and_the_scheduler_lets_go(cluster: DaskClus
 
         assert await eventually(forgotten)
 
-    with_executor(cluster.address, folder, story)
+    with_executor(cluster.url, folder, story)
 
 
 def known(dask_scheduler: Any) -> list[str]:
@@ -127,10 +127,10 @@ def test_the_time_limit_kills_the_driver(cluster: DaskCluster, folder: Path) -> 
     async def story(executor: DaskExecutor) -> None:
         assert (await executor.run(job(hang, timeout_ms=1_500))).error == "JobTimeout"
 
-    with_executor(cluster.address, folder, story)
+    with_executor(cluster.url, folder, story)
 
 
-@pytest.mark.parametrize("how", ["kill", "freeze"])
+@pytest.mark.parametrize("how", ["stop", "freeze"])
 def test_a_scheduler_that_is_lost_while_a_job_runs_is_no_fault_of_the_jobs(
     folder: Path, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -152,7 +152,7 @@ def test_a_scheduler_that_is_lost_while_a_job_runs_is_no_fault_of_the_jobs(
         return outcome
 
     with DaskCluster() as own:
-        outcome = with_executor(own.address, folder, story)
+        outcome = with_executor(own.url, folder, story)
     assert outcome.error == "ClusterLost", outcome
     assert "scheduler" in outcome.error_detail
 
@@ -164,7 +164,7 @@ def test_it_is_offered_again_when_the_scheduler_is_back(folder: Path, monkeypatc
         changes: list[int] = []
         executor._on_change = lambda: changes.append(len(executor.offers))
         executor.watch()
-        await asyncio.to_thread(own.kill)
+        await asyncio.to_thread(own.stop)
 
         async def gone() -> bool:
             return not executor.offers
@@ -179,7 +179,7 @@ def test_it_is_offered_again_when_the_scheduler_is_back(folder: Path, monkeypatc
         assert changes[:2] == [0, 1]
 
     with DaskCluster() as own:
-        with_executor(own.address, folder, story)
+        with_executor(own.url, folder, story)
 
 
 def test_without_the_package_it_says_so_and_offers_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,13 +10,13 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, TypeVar
 
 import pytest
-from openai_fixture import OpenAiServer
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.executors import llm as llm_module
 from offgrid_node.executors.executor import Outcome, Progress, Work
 from offgrid_node.executors.llm import LlmExecutor
 from offgrid_tools.fixtures.openai_server import MODELS, TROUBLE
+from offgrid_tools.fixtures.processes import OpenAiServer
 
 T = TypeVar("T")
 
