@@ -46,7 +46,7 @@ EVERY_RPC = {
     },
     "JobService": {
         OWNER: "CreateMission GetMission ListMissions UpdateMission CreateTask GetTask ListTasks CreateJob GetJob "
-        "ListJobs DispatchJob WatchJob RunJobs WatchJobs"
+        "ListJobs DispatchJob WatchJob RunJobs WatchJobs CancelJobs"
     },
     "MarketService": {
         "host": "PostOffer RenewLeases ReportResults",
@@ -84,8 +84,8 @@ EXPECTED = {
 # Which role the node that is called must have itself; every other RPC asks for none.
 OWN_ROLE = {
     CORE: "JobService/CreateMission JobService/UpdateMission JobService/CreateTask JobService/CreateJob "
-    "JobService/DispatchJob JobService/RunJobs MarketService/DeliverAwards MarketService/RenewLeases "
-    "MarketService/ReportResults",
+    "JobService/DispatchJob JobService/RunJobs JobService/CancelJobs "
+    "MarketService/DeliverAwards MarketService/RenewLeases MarketService/ReportResults",
     BROKER: "MarketService/PostOffer MarketService/SubmitJobs MarketService/CloseLeases QuorumService/TrackQuorums",
     HOST: "MarketService/StartJobs MarketService/CancelStarts "
     "ObjectService/OpenReplica ObjectService/WriteReplica ObjectService/CommitReplica",

@@ -27,10 +27,10 @@ class Timers(Generic[K]):
         if self._due.pop(key, None) is not None:
             self._tidy()
 
-    def take_due(self, now_ms: int) -> list[K]:
-        """Removes and returns the keys whose time has come."""
-        keys = []
-        while (first := self._first()) is not None and first <= now_ms:
+    def take_due(self, now_ms: int, most: int | None = None) -> list[K]:
+        """Removes and returns the keys whose time has come; the `most` overdue, if there are more."""
+        keys: list[K] = []
+        while (first := self._first()) is not None and first <= now_ms and (most is None or len(keys) < most):
             keys.append(heapq.heappop(self._heap)[2])
             del self._due[keys[-1]]
         return keys

@@ -31,6 +31,7 @@ METHOD_NUMBERS: Mapping[str, int] = {
     "offgrid.v1.JobService/WatchJob": 0x030C,
     "offgrid.v1.JobService/RunJobs": 0x030D,
     "offgrid.v1.JobService/WatchJobs": 0x030E,
+    "offgrid.v1.JobService/CancelJobs": 0x030F,
     "offgrid.v1.MarketService/PostOffer": 0x0401,
     "offgrid.v1.MarketService/SubmitJobs": 0x0402,
     "offgrid.v1.MarketService/DeliverAwards": 0x0403,

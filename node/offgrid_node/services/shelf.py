@@ -9,8 +9,7 @@ from google.protobuf.message import Message
 
 from offgrid_node.protocol.errors import InvalidRequest, NotFound
 from offgrid_node.protocol.jobs.bounds import ID_CHARS_MAX
-from offgrid_node.protocol.jobs.naming import stem_of
-from offgrid_node.protocol.jobs.open_jobs import PREFIXED
+from offgrid_node.protocol.jobs.naming import PREFIXED, stem_of
 from offgrid_node.services.paging import decode_token, take_page
 from offgrid_node.storage.store import Store
 

@@ -12,7 +12,8 @@ from google.protobuf.message import Message
 from offgrid.v1 import jobs_pb2
 from offgrid_node.node import Node
 from offgrid_node.protocol.effects import Delete
-from offgrid_node.protocol.jobs import broker, host, open_jobs
+from offgrid_node.protocol.jobs import broker, host
+from offgrid_node.protocol.jobs.index import JOBS
 from offgrid_node.protocol.jobs.table import ENDED
 from offgrid_node.protocol.mesh.directory import Directory
 from offgrid_node.storage.store import Store
@@ -23,7 +24,7 @@ from offgrid_tools.sim.monitor import Violation
 def check_reload(name: str, node: Node, store: Store) -> None:
     """Raises Violation when memory and disk differ. The node must not be in a commit."""
     machine = node.jobs
-    jobs = [jobs_pb2.Job.FromString(value) for _, value in store.scan(open_jobs.JOBS)]
+    jobs = [jobs_pb2.Job.FromString(value) for _, value in store.scan(JOBS)]
     late = {
         key for (_, key), effect in machine._post._late.items() if isinstance(effect, Delete)
     }  # rows that are to go

@@ -12,6 +12,7 @@ from offgrid_node.protocol.jobs.orders import AttemptKey, JobOrder
 from offgrid_node.protocol.jobs.receipts import ReceiptBody
 from offgrid_node.protocol.jobs.terms import NO_TERMS, Terms
 
+CANCEL_MAX = 256  # jobs that one CancelJobs takes back
 RUN_MAX = 256  # jobs of one RunJobs: as many as one call to a broker takes
 
 # ---- from the owner of a core; `digest` is 16 bytes of all that the request says but its id
@@ -78,6 +79,22 @@ class RunJobs:
 class DispatchJob:
     job_id: str
     mode: jobs_pb2.DispatchMode.ValueType
+
+
+@dataclass(frozen=True, slots=True)
+class CancelJobs:
+    """These, or without any the oldest CANCEL_MAX of a task's that have not ended."""
+
+    job_ids: tuple[str, ...]
+    task_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class CountJobs:
+    """Answered with the task and how many jobs of it are in each state."""
+
+    task: jobs_pb2.Task
 
 
 # ---- between core, broker and host

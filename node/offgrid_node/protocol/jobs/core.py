@@ -13,12 +13,13 @@ from offgrid_node.protocol.effects import Answered, Rows
 from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.events import BROKER
 from offgrid_node.protocol.ids import NODE_ID
-from offgrid_node.protocol.jobs.bounds import PRICE_MAX, REFUSAL_CHARS_MAX
+from offgrid_node.protocol.jobs.bounds import DETAIL_CHARS_MAX, PRICE_MAX, REFUSAL_CHARS_MAX
+from offgrid_node.protocol.jobs.closing import BROKEN, EXCUSED, REFUSED
 from offgrid_node.protocol.jobs.commands import DeliverAwards, Started
 from offgrid_node.protocol.jobs.doubts import Doubts
 from offgrid_node.protocol.jobs.host import Host, price_of
 from offgrid_node.protocol.jobs.local_queue import LocalQueue
-from offgrid_node.protocol.jobs.open_jobs import Open, OpenJobs
+from offgrid_node.protocol.jobs.open_jobs import LeaseEnd, Open, OpenJobs
 from offgrid_node.protocol.jobs.patience import START_PATIENCE_MS, START_RETRY_MS, run_ms
 from offgrid_node.protocol.jobs.peers import Peers
 from offgrid_node.protocol.jobs.post import CALL_TIMEOUT_MAX_MS, Post, Tag, transfer_ms
@@ -26,6 +27,7 @@ from offgrid_node.protocol.jobs.redundant import Redundant, is_parent
 from offgrid_node.protocol.jobs.renewals import Renewals
 from offgrid_node.protocol.jobs.reports import Reports
 from offgrid_node.protocol.jobs.settings import RETRY_DELAYS_MS, JobsSettings
+from offgrid_node.protocol.jobs.stops import Stops
 from offgrid_node.protocol.jobs.table import AWARDED, CREATED, QUEUED, RUNNING
 from offgrid_node.protocol.jobs.terms import LOSSES_MAX
 from offgrid_node.protocol.rng import Rng
@@ -39,16 +41,18 @@ class Core:
 
     def __init__(self, settings: JobsSettings, peers: Peers, post: Post, host: Host) -> None:
         """`host` is this node's own host part: the local queue is worked by it."""
-        self._settings, self._peers, self._post = settings, peers, post
+        self._settings, self._peers, self._post, self._host = settings, peers, post, host
         self.jobs = self._jobs = OpenJobs(settings, post)
         self.local = LocalQueue(settings, self._jobs, host)
         self.reports = Reports(settings, self._jobs, post, host, self._lose_host)
+        self.stops = Stops(post)
         self._doubts = Doubts(self._jobs, peers)
+        self._epochs: dict[str, int] = {}  # of brokers, as they last said
         self.redundant = Redundant(self._jobs, post, self)
         self.renewals = Renewals(settings.node_id, self._jobs, post)
 
     def load(self, rows: Rows, now: Now) -> None:
-        self._jobs.load(rows)
+        self._jobs.load(rows, now)
         self._doubts.begin(now)
         self.redundant.load(rows)
         for entry in self._jobs:
@@ -67,7 +71,7 @@ class Core:
         return len(self._jobs)
 
     def deadline_ms(self) -> int | None:
-        dues = (self._jobs.deadline_ms(), self.renewals.deadline_ms())
+        dues = (self._jobs.deadline_ms(), self.stops.deadline_ms(), self.renewals.deadline_ms())
         return min((due for due in dues if due is not None), default=None)
 
     def send(self, entry: Open, now: Now, rng: Rng) -> None:
@@ -81,7 +85,17 @@ class Core:
 
     def take_back(self, entry: Open, why: str, now: Now) -> None:
         """Ends the job; whatever is under way for it is stopped, and not paid."""
-        self._jobs.fail(entry, "Cancelled", why, now)
+        self._stop(entry, now)
+        self._jobs.cancel(entry, why[:DETAIL_CHARS_MAX], now)
+
+    def _stop(self, entry: Open, now: Now) -> None:
+        """Nobody waits for the present attempt any more."""
+        job, own = entry.job, self._settings.node_id
+        self.local.discard(job)
+        if job.state in (AWARDED, RUNNING) and job.host == own:
+            self._host.cancel((own, *entry.key), now)
+        elif job.state in (AWARDED, RUNNING) and not self._peers.is_down(job.host):
+            self.stops.add(job.host, entry.key, now)
 
     def to_local_queue(self, entry: Open, now: Now) -> None:
         """From here on this node works on it, by itself."""
@@ -93,6 +107,7 @@ class Core:
     def on_submitted(self, tag: Tag, answer: Answered, now: Now, rng: Rng) -> None:
         if isinstance(answer.reply, jobs_pb2.SubmitJobsResponse):
             self._post.closing.heard(tag.node, answer.reply.queued)
+            self._on_epoch(tag.node, answer.reply.broker_epoch, now)
             asked = set(tag.keys)
             for clearing in answer.reply.clearings:
                 if (clearing.job_id, clearing.attempt) in asked:
@@ -103,6 +118,12 @@ class Core:
             if entry is not None and entry.job.state == QUEUED and entry.job.broker == tag.node:
                 entry.avoided.add(tag.node)
                 self._find_another_broker(entry, now, rng)
+
+    def _on_epoch(self, broker: str, epoch: int, now: Now) -> None:
+        """One that has begun anew since may have forgotten what waits there: it is told again, at once."""
+        if epoch and self._epochs.get(broker, epoch) != epoch:
+            self._jobs.waiting.hurry(broker, now.mono_ms)
+        self._epochs[broker] = epoch or self._epochs.get(broker, 0)
 
     def on_awards(self, ticket: int, command: DeliverAwards, now: Now, rng: Rng) -> None:
         self._post.closing.heard(command.broker, 1)  # whoever awards late has a queue
@@ -118,8 +139,10 @@ class Core:
         waits = entry is not None and entry.job.state == QUEUED and entry.job.route == jobs_pb2.ROUTE_OFFGRID
         if entry is None or not waits or entry.job.broker != broker:
             same = entry is not None and (entry.job.broker, entry.job.host) == (broker, clearing.host)
-            if awarded and not same:
-                # Of an older attempt, of a broker that we turned from, or too late: the local queue has the job.
+            gone = entry is None and clearing.kind == jobs_pb2.CLEARING_KIND_QUEUED
+            if gone or (awarded and not same):
+                # Of an older attempt, of a broker that we turned from, or too late: it has ended, or the local queue
+                # has the job.
                 self._jobs.close(broker, key, now)
             return
         if awarded and not _sound(clearing):
@@ -189,15 +212,16 @@ class Core:
                 self.renewals.begin(entry, now)
                 self._jobs.timers.set(entry.job.job_id, now.mono_ms + run_ms(entry.job))
             else:
-                self._lose_and_wait(entry, f"refused: {outcome.refusal[:REFUSAL_CHARS_MAX]}", now)
+                self._lose_and_wait(entry, f"refused: {outcome.refusal[:REFUSAL_CHARS_MAX]}", now, REFUSED)
 
     # ---- from the mesh, and time
 
     def on_peer_up(self, node_id: str, roles: frozenset[int], now: Now) -> None:
-        """A broker has come: whoever could not find a host tries again at once, and afresh, for its book fills yet; and
-        who is in doubt asks it."""
+        """A broker has come: whoever could not find a host tries again at once, and afresh, for its book fills yet; who
+        is in doubt asks it, and what waits there is said again."""
         if BROKER not in roles:
             return
+        self._jobs.waiting.hurry(node_id, now.mono_ms)
         for entry in self._jobs:
             waits = entry.tries or (entry.doubtful and entry.job.broker == node_id)
             if waits and entry.job.state == QUEUED and entry.job.route == jobs_pb2.ROUTE_OFFGRID:
@@ -206,6 +230,7 @@ class Core:
 
     def on_peer_down(self, node_id: str, now: Now, rng: Rng) -> None:
         self.renewals.on_peer_down(node_id)
+        self.stops.on_host_down(node_id)
         for entry in self._jobs:
             job = entry.job
             if job.host == node_id and job.state in (AWARDED, RUNNING):
@@ -216,6 +241,11 @@ class Core:
     def on_wake(self, now: Now, rng: Rng) -> None:
         for silent in self.renewals.take_expired(now):
             self._lose_host(silent, "LeaseExpired: its host renewed nothing", now, rng)
+        self.stops.on_wake(now)
+        for job_id in self._jobs.deadlines.take_passed(now):
+            if (late := self._jobs.get(job_id)) is not None:
+                self._stop(late, now)
+                self._jobs.expire(late, now)
         for job_id in self._jobs.waiting.take_due(now.mono_ms):
             if (waiting := self._jobs.get(job_id)) is not None:
                 self._say_order(waiting)
@@ -320,18 +350,18 @@ class Core:
         most = job.losses_max or LOSSES_MAX
         if job.losses > most:
             detail = f"{job.losses} hosts were lost under it, {most} are allowed (losses_max); the last: {outcome}"
-            self._jobs.fail(entry, "AttemptsExhausted", detail, now)
+            self._jobs.fail(entry, "AttemptsExhausted", detail, now, BROKEN)
             return
-        self._jobs.lose(entry, outcome, now)
+        self._jobs.lose(entry, outcome, now, BROKEN)
         if job.route == jobs_pb2.ROUTE_FILE_QUEUE:
             self.local.add(job)
         else:
             self._submit(entry, now, rng)
 
-    def _lose_and_wait(self, entry: Open, outcome: str, now: Now) -> None:
+    def _lose_and_wait(self, entry: Open, outcome: str, now: Now, end: LeaseEnd = EXCUSED) -> None:
         """The host took nothing on, so nothing is held against the job; the next attempt waits, longer each time."""
         entry.refusals += 1
-        self._jobs.lose(entry, outcome, now)
+        self._jobs.lose(entry, outcome, now, end)
         delay = REFUSED_DELAY_MS << min(entry.refusals, 6)
         self._jobs.timers.set(entry.job.job_id, now.mono_ms + min(delay, REFUSED_DELAY_MAX_MS))
 

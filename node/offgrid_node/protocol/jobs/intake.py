@@ -5,7 +5,9 @@ Jobs made by one call share the beginning of their ids, so that one row remember
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from itertools import islice
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.clock import Now
@@ -13,10 +15,11 @@ from offgrid_node.protocol.errors import AlreadyExists, Corrupt, Exhausted, Fail
 from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.events import BROKER
 from offgrid_node.protocol.ids import fresh_timely_id
-from offgrid_node.protocol.jobs.commands import CreateJob, DispatchJob, RunJobs
+from offgrid_node.protocol.jobs.commands import CANCEL_MAX, CancelJobs, CountJobs, CreateJob, DispatchJob, RunJobs
 from offgrid_node.protocol.jobs.core import Core
-from offgrid_node.protocol.jobs.naming import ids_of
-from offgrid_node.protocol.jobs.open_jobs import JOBS, PREFIXED, TASK_JOBS, Open, OpenJobs
+from offgrid_node.protocol.jobs.index import JOBS
+from offgrid_node.protocol.jobs.naming import PREFIXED, ids_of
+from offgrid_node.protocol.jobs.open_jobs import TASK_JOBS, Open, OpenJobs
 from offgrid_node.protocol.jobs.peers import Peers
 from offgrid_node.protocol.jobs.post import Post
 from offgrid_node.protocol.jobs.settings import JobsSettings
@@ -110,6 +113,26 @@ class Intake:
             return
         response = jobs_pb2.RunJobsResponse(job_ids=ids_of(stem, len(command.jobs)), route=way[0], reason=way[1])
         self._answers.append((ticket, response))
+
+    def on_cancel(self, ticket: int, command: CancelJobs, now: Now) -> None:
+        """Ended jobs stay as they are."""
+        of_task = self._jobs.index.of_task(command.task_id)
+        entries = [self._jobs.get(job_id) for job_id in command.job_ids or list(islice(of_task, CANCEL_MAX))]
+        taken_back = [entry for entry in entries if entry is not None]
+        for entry in taken_back:
+            self._core.take_back(entry, command.reason or "its owner took it back", now)
+        more = bool(self._jobs.index.of_task(command.task_id))
+        cancelled = [entry.job.job_id for entry in taken_back]
+        self._post.reply(ticket, jobs_pb2.CancelJobsResponse(job_ids=cancelled, more=more))
+
+    def on_count(self, ticket: int, command: CountJobs) -> None:
+        """As of this step: what has ended in it is durable when the answer leaves."""
+        index, task_id = self._jobs.index, command.task.task_id
+        entries = (self._jobs.get(job_id) for job_id in index.of_task(task_id))
+        states = Counter(entry.job.state for entry in entries if entry is not None)
+        states.update(index.ends(task_id))
+        counts = [jobs_pb2.JobCount(state=state, jobs=jobs) for state, jobs in sorted(states.items())]
+        self._post.reply(ticket, jobs_pb2.GetTaskResponse(task=command.task, counts=counts))
 
     def answer(self) -> None:
         """Closes the step."""

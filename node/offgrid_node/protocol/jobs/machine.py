@@ -90,6 +90,10 @@ class JobsMachine:
                 self.intake.on_create(ticket, command, now, rng)
             case commands.DispatchJob():
                 self.intake.on_dispatch(ticket, command, now, rng)
+            case commands.CancelJobs():
+                self.intake.on_cancel(ticket, command, now)
+            case commands.CountJobs():
+                self.intake.on_count(ticket, command)
             case commands.RunJobs():
                 self.intake.on_run(ticket, command, now, rng)
             case commands.PostOffer():
@@ -117,6 +121,8 @@ class JobsMachine:
                 self.core.on_submitted(tag, answer, now, rng)
             case "StartJobs":
                 self.core.on_started(tag, answer, now, rng)
+            case "CancelStarts":
+                self.core.stops.on_answered(tag, answer, now)
             case "ReportResults":
                 self.host.on_reported(tag, answer, now)
             case "RenewLeases":
@@ -141,6 +147,7 @@ class JobsMachine:
                 self.core.reports.on_local_report(report, added, now, rng)
         self.core.redundant.pump(now, rng)
         self.core.jobs.say_awarded(now)
+        self.core.jobs.index.close_step()
         self.host.answer_starts(now)
         self.intake.answer()
         self.host.say_offer()

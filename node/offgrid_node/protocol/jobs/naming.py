@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+PREFIXED = b"*"  # a row's value: its key stands for all jobs whose ids go on from it with a "-"
 NUMBER_CHARS = 3  # of a job among those made with it; enough for RUN_MAX
 EXECUTION = ".r"  # in no other id
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.clock import Now
@@ -18,7 +18,10 @@ from offgrid_node.protocol.errors import Corrupt
 from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.events import CostIncurred, ObjectAdded
 from offgrid_node.protocol.jobs.bounds import DETAIL_CHARS_MAX
+from offgrid_node.protocol.jobs.closing import EXCUSED, SERVED
 from offgrid_node.protocol.jobs.commands import NewJob
+from offgrid_node.protocol.jobs.deadlines import Deadlines
+from offgrid_node.protocol.jobs.index import JOBS, Index
 from offgrid_node.protocol.jobs.orders import AttemptKey, JobOrder
 from offgrid_node.protocol.jobs.post import CALL_ITEMS_MAX, Post
 from offgrid_node.protocol.jobs.receipts import COMPLETED as WELL
@@ -27,11 +30,10 @@ from offgrid_node.protocol.jobs.table import AWARDED, COMPLETED, CREATED, ENDED,
 from offgrid_node.protocol.jobs.waiting import Waiting
 from offgrid_node.protocol.timers import Timers
 
-JOBS, PAYLOADS, RESULTS = "jobs", "payloads", "results"
+PAYLOADS, RESULTS = "payloads", "results"
 # "<task id>/<job id>", empty: the jobs of a task without a look at all others. Jobs made together share one entry, with
 # the beginning of their ids and PREFIXED.
 TASK_JOBS = "task_jobs"
-PREFIXED = b"*"
 PAYLOAD_KEPT_MAX = 1_024  # bytes, in an open job's own row and in memory: a row of its own costs more than it holds
 RESULT_INLINE_MAX = 1_024  # bytes of output and log that stand in the job's own row, and in the event of its end
 SAID_MS = 250  # what is awarded and runs for less is told of by its end alone
@@ -43,6 +45,8 @@ FINAL_ERRORS = (
     "OutputTooLarge",
 )  # reported, and no other host would do better
 ENDED_REMEMBERED = 10_000  # those not committed yet are among them; older ones are found in the rows
+
+LeaseEnd: TypeAlias = jobs_pb2.LeaseEnd.ValueType
 
 
 @dataclass(slots=True)
@@ -94,18 +98,21 @@ class OpenJobs:
         self._unsaid: dict[str, Open] = {}
         self._say_ms: int | None = None
         self.timers: Timers[str] = Timers()
+        self.deadlines = Deadlines()
+        self.index = Index(post)
         self.ended_kin: list[jobs_pb2.Job] = []  # redundant jobs and their executions, for `redundant.py` to take
         self.avoided: Callable[[jobs_pb2.Job], list[str]] = lambda execution: []  # where no next attempt may go
         self.waiting = Waiting(CALL_ITEMS_MAX)
 
-    def load(self, rows: Rows) -> None:
+    def load(self, rows: Rows, now: Now) -> None:
         self._rows = rows
-        for _, value in rows.scan(JOBS):
+        for value in self.index.load(rows):
             job = jobs_pb2.Job.FromString(value)
-            if job.state not in ENDED:
+            if job.state not in ENDED and job.job_id not in self._open:
                 doubtful = job.state == QUEUED and bool(job.broker)
                 self._open[job.job_id] = Open(job, payload=job.kept_payload or None, doubtful=doubtful)
                 job.ClearField("kept_payload")
+                self._opened(job, now, loaded=True)
 
     # ---- questions
 
@@ -134,7 +141,7 @@ class OpenJobs:
         return known
 
     def deadline_ms(self) -> int | None:
-        deadlines = (self.timers.next_ms(), self.waiting.deadline_ms(), self._say_ms)
+        deadlines = (self.timers.next_ms(), self.waiting.deadline_ms(), self.deadlines.deadline_ms(), self._say_ms)
         return min((due for due in deadlines if due is not None), default=None)
 
     def order(self, job: jobs_pb2.Job) -> JobOrder:
@@ -161,6 +168,8 @@ class OpenJobs:
             for entry in self._fresh:
                 entry.payload = None
             self._fresh.clear()
+        if now != self._fresh_at:
+            self.index.begin()
         self._fresh_at = now
 
     def payload(self, entry: Open, now: Now) -> bytes | None:
@@ -209,6 +218,7 @@ class OpenJobs:
             adaptive=new.terms.adaptive,
         )
         entry = self._open[job_id] = Open(job, payload=new.payload)
+        self._opened(job, now)
         if len(new.payload) > PAYLOAD_KEPT_MAX:
             self._fresh.append(entry)
             self._post.put_bytes(PAYLOADS, job_id.encode(), new.payload)
@@ -224,6 +234,7 @@ class OpenJobs:
         move(job, "dispatch")
         small = parent.payload is not None and len(parent.payload) <= PAYLOAD_KEPT_MAX
         entry = self._open[job_id] = Open(job, payload=parent.payload if small else None)
+        self._opened(job, now)
         return entry
 
     def take_over(self, entry: Open, execution: jobs_pb2.Job, price_micro: int, now: Now) -> None:
@@ -278,11 +289,11 @@ class OpenJobs:
         entry.job.attempts[-1].outcome = f"waits: {trouble}"[:OUTCOME_CHARS_MAX]
         self.keep(entry.job, now)
 
-    def lose(self, entry: Open, outcome: str, now: Now) -> None:
+    def lose(self, entry: Open, outcome: str, now: Now, end: LeaseEnd = EXCUSED) -> None:
         """Ends the present attempt; the next number is durable with this very batch."""
         job = entry.job
         self._end_attempt(job, outcome, now)
-        self.close(job.broker, entry.key, now)
+        self.close(job.broker, entry.key, now, end)
         move(job, "lose")
         self._unsaid.pop(job.job_id, None)
         job.attempt += 1
@@ -312,12 +323,20 @@ class OpenJobs:
         if result.HasField("receipt") and not job.parent_id:  # an execution is paid once enough others agree
             cost = CostIncurred(job.job_id, job.attempt, job.host, job.price_micro, job.kind)
             self._post.tell("ledger", cost)
-        self._end(entry, now, EventType.JOB_COMPLETED if well else EventType.JOB_FAILED)
+        self._end(entry, now, EventType.JOB_COMPLETED if well else EventType.JOB_FAILED, SERVED)
 
-    def fail(self, entry: Open, error: str, detail: str, now: Now) -> None:
-        self._end_attempt(entry.job, error, now)
-        move(entry.job, "fail")
-        entry.job.error, entry.job.error_detail = error, detail[:DETAIL_CHARS_MAX]
+    def fail(self, entry: Open, error: str, detail: str, now: Now, end: LeaseEnd = EXCUSED) -> None:
+        self._end_otherwise(entry, "fail", error, detail, now)
+        self._end(entry, now, EventType.JOB_FAILED, end)
+
+    def cancel(self, entry: Open, why: str, now: Now) -> None:
+        self._end_otherwise(entry, "cancel", "Cancelled", why, now)
+        self._end(entry, now, EventType.JOB_CANCELLED)
+
+    def expire(self, entry: Open, now: Now) -> None:
+        late_ms = (now.utc_us - entry.job.deadline_us) // 1_000
+        detail = f"its deadline passed {late_ms} ms ago, before it had ended"
+        self._end_otherwise(entry, "expire", "DeadlinePassed", detail, now)
         self._end(entry, now, EventType.JOB_FAILED)
 
     def keep(self, job: jobs_pb2.Job, now: Now, *etypes: EventType) -> None:
@@ -330,9 +349,7 @@ class OpenJobs:
         for etype in etypes:
             self._post.record(etype, job.job_id, job=job)
 
-    def close(
-        self, broker: str, key: AttemptKey, now: Now, end: jobs_pb2.LeaseEnd.ValueType = jobs_pb2.LEASE_END_EXCUSED
-    ) -> None:
+    def close(self, broker: str, key: AttemptKey, now: Now, end: LeaseEnd = EXCUSED) -> None:
         """Tells the broker, soon, that the attempt is over and how it went."""
         if broker:
             self._post.closing.add(broker, key, now.mono_ms, end)
@@ -344,11 +361,23 @@ class OpenJobs:
         if self._say_ms is None:
             self._say_ms = now.mono_ms + SAID_MS
 
-    def _end(self, entry: Open, now: Now, etype: EventType) -> None:
+    def _opened(self, job: jobs_pb2.Job, now: Now, *, loaded: bool = False) -> None:
+        self.index.add(job, loaded=loaded)
+        self.deadlines.add(job.job_id, job.deadline_us, now)
+
+    def _end_otherwise(self, entry: Open, event: str, error: str, detail: str, now: Now) -> None:
+        """Without a result."""
+        self._end_attempt(entry.job, error, now)
+        move(entry.job, event)
+        entry.job.error, entry.job.error_detail = error, detail[:DETAIL_CHARS_MAX]
+
+    def _end(self, entry: Open, now: Now, etype: EventType, end: LeaseEnd = EXCUSED) -> None:
         job = entry.job
-        self.close(job.broker, entry.key, now)
+        self.close(job.broker, entry.key, now, end)
         del self._open[job.job_id]
+        self.index.end(job)
         self.timers.cancel(job.job_id)
+        self.deadlines.discard(job.job_id)
         self.waiting.discard(job.broker, job.job_id)
         self._unsaid.pop(job.job_id, None)
         if job.parent_id or job.replicas > 1:

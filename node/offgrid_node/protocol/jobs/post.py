@@ -195,6 +195,9 @@ class Post:
     def _report(self, core: str, keys: Sequence[AttemptKey], reports: list[jobs_pb2.AttemptReport]) -> Message:
         return jobs_pb2.ReportResultsRequest(reports=reports, root_signature=self.sign_reports(reports))
 
+    def _cancel(self, host: str, keys: Sequence[AttemptKey], attempts: list[jobs_pb2.LeaseKey]) -> Message:
+        return jobs_pb2.CancelStartsRequest(attempts=attempts)
+
     def sign_reports(self, reports: Sequence[jobs_pb2.AttemptReport]) -> bytes:
         """One signature over all their receipts."""
         bodies = [report.result.receipt.body for report in reports if report.HasField("result")]
@@ -206,6 +209,7 @@ BUILDERS: dict[str, Callable[[Post, str, Sequence[AttemptKey], list[Any]], Messa
     "DeliverAwards": Post._deliver,
     "StartJobs": Post._start,
     "ReportResults": Post._report,
+    "CancelStarts": Post._cancel,
 }
 
 

@@ -21,8 +21,9 @@ from offgrid_node.protocol.effects import Rows
 from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.events import CostIncurred
 from offgrid_node.protocol.jobs.closing import DISAGREED, SERVED
+from offgrid_node.protocol.jobs.index import JOBS
 from offgrid_node.protocol.jobs.naming import execution_id, stem_of
-from offgrid_node.protocol.jobs.open_jobs import JOBS, TASK_JOBS, Open, OpenJobs
+from offgrid_node.protocol.jobs.open_jobs import TASK_JOBS, Open, OpenJobs
 from offgrid_node.protocol.jobs.post import Post
 from offgrid_node.protocol.jobs.table import CREATED, ENDED, QUEUED
 from offgrid_node.protocol.jobs.trust import Trust

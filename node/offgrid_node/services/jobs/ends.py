@@ -15,7 +15,8 @@ from google.protobuf.message import Message
 
 from offgrid.v1 import jobs_pb2, state_pb2
 from offgrid_node.protocol.errors import Exhausted, InvalidRequest, Unavailable
-from offgrid_node.protocol.jobs.open_jobs import JOBS, RESULT_INLINE_MAX, RESULTS
+from offgrid_node.protocol.jobs.index import JOBS
+from offgrid_node.protocol.jobs.open_jobs import RESULT_INLINE_MAX, RESULTS
 from offgrid_node.protocol.jobs.table import ENDED
 from offgrid_node.runtime import Runtime, Ticket
 from offgrid_node.services.shelf import Shelf

@@ -13,9 +13,10 @@ from offgrid.v1 import jobs_pb2, state_pb2
 from offgrid_node.protocol.errors import InvalidRequest
 from offgrid_node.protocol.jobs import commands
 from offgrid_node.protocol.jobs.catalogue import ACTIVE, COMPLETED, KINDS, MISSION_TASKS, MISSIONS, TASKS
+from offgrid_node.protocol.jobs.index import JOBS
 from offgrid_node.protocol.jobs.machine import JobsMachine
 from offgrid_node.protocol.jobs.needs import check_payload, estimate_tokens, needs_of
-from offgrid_node.protocol.jobs.open_jobs import JOBS, TASK_JOBS
+from offgrid_node.protocol.jobs.open_jobs import TASK_JOBS
 from offgrid_node.protocol.jobs.orders import payload_digest
 from offgrid_node.protocol.jobs.table import ENDED
 from offgrid_node.protocol.jobs.terms import Terms, terms_of
@@ -78,8 +79,9 @@ class JobHandlers:
         command = commands.CreateTask(request.mission_id, name, request.kind, request.request_id, digest)
         return self._ask(caller, command, request)
 
-    def get_task(self, caller: Caller, request: jobs_pb2.GetTaskRequest) -> Message:
-        return jobs_pb2.GetTaskResponse(task=self._shelf.get("task_id", TASKS, jobs_pb2.Task, request.task_id))
+    def get_task(self, caller: Caller, request: jobs_pb2.GetTaskRequest) -> Ticket:
+        task = self._shelf.get("task_id", TASKS, jobs_pb2.Task, request.task_id)
+        return self._ask(caller, commands.CountJobs(task), request)
 
     def list_tasks(self, caller: Caller, request: jobs_pb2.ListTasksRequest) -> Message:
         row, size, token = jobs_pb2.Task, request.page_size, request.page_token
@@ -146,6 +148,20 @@ class JobHandlers:
         if job.state in ENDED:
             return jobs_pb2.DispatchJobResponse(job=job, route=job.route, reason="it has ended")
         return self._ask(caller, commands.DispatchJob(request.job_id, request.mode), request)
+
+    def cancel_jobs(self, caller: Caller, request: jobs_pb2.CancelJobsRequest) -> Ticket:
+        if bool(request.job_ids) == bool(request.task_id):
+            raise InvalidRequest.field("job_ids", "give the ids of jobs or a task_id, and not both")
+        if len(request.job_ids) > commands.CANCEL_MAX:
+            text = f"{len(request.job_ids)} jobs; at most {commands.CANCEL_MAX} are allowed in one call"
+            raise InvalidRequest.field("job_ids", text)
+        if request.task_id:
+            self._shelf.get("task_id", TASKS, jobs_pb2.Task, request.task_id)
+        for job_id in request.job_ids:
+            self._shelf.get("job_ids", JOBS, jobs_pb2.Job, job_id)
+        reason = check_text("reason", request.reason, TITLE_CHARS_MAX, empty=True)
+        command = commands.CancelJobs(tuple(dict.fromkeys(request.job_ids)), request.task_id, reason)
+        return self._ask(caller, command, request)
 
     def watch_job(self, caller: Caller, request: jobs_pb2.WatchJobRequest) -> Stream:
         """The job now and at each change; ends after the last one.

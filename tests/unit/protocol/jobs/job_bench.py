@@ -17,7 +17,9 @@ from offgrid_node.protocol.events import BROKER, CORE, HOST, PeerDown, PeerUp
 from offgrid_node.protocol.jobs.broker import Broker
 from offgrid_node.protocol.jobs.closing import SERVED, Over
 from offgrid_node.protocol.jobs.commands import (
+    CancelJobs,
     CloseLeases,
+    CountJobs,
     CreateJob,
     DispatchJob,
     NewJob,
@@ -316,9 +318,9 @@ class CoreBench(Bench):
         """MARKET answers the submission."""
         self.answers_submission(Tag("SubmitJobs", MARKET.node_id, ((clearing.job_id, clearing.attempt),)), [clearing])
 
-    def answers_submission(self, tag: object, clearings: list[jobs_pb2.Clearing]) -> None:
+    def answers_submission(self, tag: object, clearings: list[jobs_pb2.Clearing], *, epoch: int = 0) -> None:
         assert isinstance(tag, Tag)
-        reply = jobs_pb2.SubmitJobsResponse(clearings=clearings)
+        reply = jobs_pb2.SubmitJobsResponse(clearings=clearings, broker_epoch=epoch)
         self.core.on_submitted(tag, Answered(tag, tag.node, reply, None), self.now, self.rng)
         self.settle()
 
@@ -389,6 +391,18 @@ class CoreBench(Bench):
         self.core.jobs.say_awarded(self.now)
         self.settle()
 
+    def cancel(self, *job_ids: str, task_id: str = "", reason: str = "") -> jobs_pb2.CancelJobsResponse:
+        self.intake.on_cancel(4, CancelJobs(job_ids, task_id, reason), self.now)
+        self.settle()
+        return self.replied(jobs_pb2.CancelJobsResponse)
+
+    def counts(self, task: jobs_pb2.Task = TASK) -> dict[str, int]:
+        """Of the task's jobs, by the last word of their states."""
+        self.intake.on_count(5, CountJobs(task))
+        self.settle()
+        counts = self.replied(jobs_pb2.GetTaskResponse).counts
+        return {jobs_pb2.JobState.Name(count.state).removeprefix("JOB_STATE_"): count.jobs for count in counts}
+
     def restart(self, still_at_work: Sequence[ClaimKey] = ()) -> None:
         """The core and its own host, anew from what is on disk; work goes on where but the machines were replaced."""
         self.host = Host(self.settings, self.peers, self.post, lambda: still_at_work)
@@ -396,6 +410,10 @@ class CoreBench(Bench):
         self.core = Core(self.settings, self.peers, self.post, self.host)
         self.core.load(self.disk, self.now)
         self.intake = Intake(self.settings, self.peers, self.post, Requests(self.post), self.core)
+
+    def settle(self) -> None:
+        self.core.jobs.index.close_step()
+        super().settle()
 
     def job(self, job_id: str) -> jobs_pb2.Job:
         """As the core has it in mind while it is open, then as it is on disk."""

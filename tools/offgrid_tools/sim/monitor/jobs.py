@@ -15,7 +15,7 @@ from google.protobuf.message import Message
 
 from offgrid.v1 import jobs_pb2, state_pb2
 from offgrid_node.protocol.etypes import EventType
-from offgrid_node.protocol.jobs.open_jobs import JOBS
+from offgrid_node.protocol.jobs.index import JOBS
 from offgrid_node.protocol.jobs.orders import AttemptKey, JobOrder, payload_digest
 from offgrid_node.protocol.jobs.receipts import ReceiptBody, result_digest
 from offgrid_node.protocol.jobs.table import COMPLETED, CREATED, ENDED, FAILED
