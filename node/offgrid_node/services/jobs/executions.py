@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from offgrid.v1 import jobs_pb2
-from offgrid_node.protocol.jobs.open_jobs import JOBS
+from offgrid_node.protocol.jobs.index import JOBS
 from offgrid_node.protocol.jobs.redundant import execution_ids
 from offgrid_node.protocol.jobs.votes import digest_of, vote_of
 from offgrid_node.services.shelf import Shelf
