@@ -82,7 +82,7 @@ def wrapped(
     command = list(argv)
     if not POSIX:
         return command
-    values = _within_ours(limits.by_name())
+    values = within_ours(limits.by_name())
     settings = []
     if prlimit is not None:
         command = [str(prlimit), *(f"--{name}={value}:{value}" for name, value in values.items()), "--", *command]
@@ -135,7 +135,7 @@ def kill_tree(pid: int) -> None:
         return  # macOS answers EPERM for a group of zombies only
 
 
-def _within_ours(values: dict[str, int]) -> dict[str, int]:
+def within_ours(values: dict[str, int]) -> dict[str, int]:
     """No limit may exceed our own hard one: setting it would fail, and the program would not start."""
     if sys.platform == "win32":
         return values

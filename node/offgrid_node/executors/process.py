@@ -1,7 +1,9 @@
 """Runs programs that the host's owner has listed by name: argv only, a private folder, limits, and a group to kill.
 
-The input is standard input and never touches the disk (`stdin.py`). See confine.py for what each operating system can
-hold back.
+With bubblewrap (`sandbox.py`) a program sees nothing of the host but what it needs to run; without it, it is trusted by
+the owner who lists it, and held by limits alone. Which of the two is the host's setting, found out at the start, said
+in `isolation`, and never weakened afterwards. The input is standard input and never touches the disk (`stdin.py`), nor
+do the files that the job brings, where the system has files in memory.
 """
 
 from __future__ import annotations
@@ -10,26 +12,31 @@ import asyncio
 import hashlib
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from offgrid.v1 import jobs_pb2
 from offgrid_node.executors import confine
-from offgrid_node.executors.capture import OUTPUT_DETAIL, Capture, failed, timeout_detail
-from offgrid_node.executors.executor import LARGE_INPUT_BYTES_MAX, Outcome, Work
-from offgrid_node.executors.stdin import memory_file
+from offgrid_node.executors import sandbox as sandboxes
+from offgrid_node.executors.artifacts import TooMuchLeft, collect
+from offgrid_node.executors.capture import failed
+from offgrid_node.executors.child import DRAIN_GRACE_S, Child
+from offgrid_node.executors.executor import LARGE_INPUT_BYTES_MAX, Outcome, OutputFile, Work
+from offgrid_node.executors.sandbox import JOB_FOLDER, PROCESSES_MAX, Sandbox
+from offgrid_node.executors.spawn import Spawned, spawn
+from offgrid_node.executors.stdin import link_files, memory_file, open_files
+from offgrid_node.executors.watch import Allowed, Watch
 from offgrid_node.executors.workplace import Workplace
 from offgrid_node.protocol.errors import InvalidRequest
 from offgrid_node.protocol.jobs.needs import COMMAND_NAME, check_payload
 
 MEMORY_BYTES = 1024 * 1024 * 1024
 FILE_BYTES_MAX = 256 * 1024 * 1024
+FOLDER_BYTES_MAX = 512 * 1024 * 1024
 OPEN_FILES_MAX = 256
 LABEL_DIGEST_BYTES = 6
-STDERR = 2
-# How long to wait for the streams to end once the group is dead: only a descendant that left the group holds them.
-DRAIN_GRACE_S = 1.0
+AUTO, BWRAP, RLIMITS = "auto", "bwrap", "rlimits"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +51,22 @@ class ProcessExecutor:
     """An Executor of process payloads.
 
     `commands` maps names to absolute paths. Those that cannot be offered are said in `problems`, one sentence each;
-    the rest are offered as "process:<name>". `memory_bytes` bounds each process's address space (POSIX). Jobs have
-    their folders below `work_dir`, which must be this executor's alone: it is emptied here, and what an earlier life
-    left running there is killed (Linux). Raises OSError when that folder cannot be made.
+    the rest are offered as "process:<name>". `isolation` is "bwrap", "rlimits" or "auto", which is bwrap where that
+    works; where "bwrap" is asked for and does not work, nothing is offered. `readable` are paths that programs in the
+    sandbox may read besides the system's. `memory_bytes` bounds each process's address space (POSIX) and, watched, what
+    all of a job's have touched (Linux). Jobs have their folders below `work_dir`, which must be this executor's alone:
+    it is emptied here, and what an earlier life left running there is killed (Linux). Raises OSError when that folder
+    cannot be made.
     """
 
     def __init__(
-        self, commands: Mapping[str, Path], *, work_dir: Path | None = None, memory_bytes: int = MEMORY_BYTES
+        self,
+        commands: Mapping[str, Path],
+        *,
+        work_dir: Path | None = None,
+        memory_bytes: int = MEMORY_BYTES,
+        sandbox: str = RLIMITS,
+        readable: Sequence[Path] = (),
     ) -> None:
         self._memory_bytes = memory_bytes
         self._workplace = Workplace(work_dir)
@@ -63,6 +79,14 @@ class ProcessExecutor:
                 problems.append(f"command {name!r}: {problem}")
             else:
                 self._commands[name] = Command(path, f"process:{name}@{_digest_of(path)}")
+        self._sandbox: Sandbox | None = None
+        if self._commands and sandbox != RLIMITS:
+            self._sandbox, problem = sandboxes.find(readable)
+            if problem and sandbox == BWRAP:
+                problems.append(f"no command is offered: host.process.sandbox is {BWRAP!r}, but {problem}")
+                self._commands.clear()
+            elif problem:
+                problems.append(f"commands run without a sandbox, held by limits only: {problem}")
         self._problems = tuple(problems)
 
     @property
@@ -75,13 +99,16 @@ class ProcessExecutor:
 
     @property
     def isolation(self) -> Mapping[str, str]:
-        return {"process": "rlimits" if confine.POSIX else "none"}
+        if not self._commands:
+            return {}
+        return {"process": BWRAP if self._sandbox else RLIMITS if confine.POSIX else "none"}
 
     async def run(self, work: Work) -> Outcome:
-        """See Executor. A non-zero exit code, or minus the signal that ended it, is the program's own answer."""
-        payload, name = work.payload, work.payload.process.command
+        """See Executor. A non-zero exit code, or minus the signal that ended it, is the program's own answer; behind
+        bubblewrap a signal is 128 and its number, as a shell says it."""
+        name = work.payload.process.command
         try:
-            check_payload(payload, input_bytes_max=LARGE_INPUT_BYTES_MAX)
+            check_payload(work.payload, input_bytes_max=LARGE_INPUT_BYTES_MAX)
         except InvalidRequest as error:
             return failed("ExecutionFailed", error.message, "process")
         command = self._commands.get(name)
@@ -97,103 +124,80 @@ class ProcessExecutor:
         except OSError as error:
             return failed("ExecutionFailed", f"this host has no room for the job: {error.strerror}", command.label)
         try:
-            argv = [str(command.path), *payload.process.args]
-            return await self._run_in(Path(folder.name), argv, payload, command.label, work.timeout_ms)
+            return await self._run_in(Path(folder.name), command, work)
         finally:
             await asyncio.to_thread(folder.cleanup)
 
     def close(self) -> None:
         """Nothing is held between two runs."""
 
-    async def _run_in(
-        self, folder: Path, argv: list[str], payload: jobs_pb2.JobPayload, label: str, timeout_ms: int
-    ) -> Outcome:
+    async def _run_in(self, folder: Path, command: Command, work: Work) -> Outcome:
+        child = Child(work.say, sandboxed=self._sandbox is not None)
+        allowed = Allowed(PROCESSES_MAX if self._sandbox else 0, self._memory_bytes, FOLDER_BYTES_MAX)
+        watch = Watch(allowed, folder, child.too_much)
+        with ExitStack() as held:
+            held.callback(child.end_status)
+            try:
+                process = await self._start(folder, command, work, child, watch, held)
+            except (OSError, ValueError) as error:
+                why = error.strerror if isinstance(error, OSError) and error.strerror else error
+                return failed("ExecutionFailed", f"{command.path} could not be started: {why}", command.label)
+            timed_out = await _until_its_end(process, child, watch, work.timeout_ms)
+        usage = child.usage(watch)
+        if problem := child.problem(work.timeout_ms, timed_out=timed_out):
+            return child.capture.failed(*problem, command.label, usage)
+        try:
+            files = await asyncio.to_thread(_files_of, folder, work)
+        except TooMuchLeft as error:
+            return child.capture.failed("OutputTooLarge", str(error), command.label, usage)
+        return child.capture.ended(child.exited.result(), command.label, usage, tuple(files))
+
+    async def _start(
+        self, folder: Path, command: Command, work: Work, child: Child, watch: Watch, held: ExitStack
+    ) -> Spawned:
         limits = confine.Limits(
             # Several threads burn CPU time faster than the clock; the timeout is what ends a job, this its strays.
-            cpu_s=math.ceil(timeout_ms / 1000) * (os.cpu_count() or 1) + 1,
+            cpu_s=math.ceil(work.timeout_ms / 1000) * (os.cpu_count() or 1) + 1,
             memory_bytes=self._memory_bytes,
             file_bytes=FILE_BYTES_MAX,
             open_files=OPEN_FILES_MAX,
         )
-        loop = asyncio.get_running_loop()
+        argv, data = [str(command.path), *work.payload.process.args], work.payload.input
+        with ExitStack() as briefly:  # our side of what is handed over: no copy of the input is held meanwhile
+            stdin = briefly.enter_context(memory_file(data)) or data
+            if self._sandbox is None:
+                link_files(folder, work.files, held)
+                argv = confine.wrapped(argv, limits, self._prlimit, dies_with_us=True, setpriv=self._setpriv)
+                process = await spawn(child, argv, stdin=stdin, cwd=folder, env=confine.environment(str(folder)))
+                watch.begin(process.pid)
+            else:
+                filter_file, handed = self._sandbox.filter_file(), open_files(work.files, briefly)
+                filter_fd = briefly.enter_context(filter_file).fileno() if filter_file else -1
+                status_fd = briefly.enter_context(child.status_pipe(watch.begin))
+                argv = self._sandbox.command(argv, folder, limits, status_fd, filter_fd, handed)
+                fds = [fd for fd in (status_fd, filter_fd, *handed.values()) if fd >= 0]
+                environment = confine.environment(JOB_FOLDER)
+                process = await spawn(child, argv, stdin=stdin, cwd=folder, env=environment, pass_fds=fds)
+        child.started(process)
+        return process
+
+
+async def _until_its_end(process: Spawned, child: Child, watch: Watch, timeout_ms: int) -> bool:
+    """Whether it was its time that ended it. Nothing of it runs any more afterwards, however this was left."""
+    try:
+        await asyncio.wait({child.exited}, timeout=timeout_ms / 1000)
+        return not child.exited.done()
+    finally:
+        watch.end()
+        process.kill()
         try:
-            with memory_file(payload.input) as stdin:  # no copy of it is held while the program runs
-                transport, child = await loop.subprocess_exec(
-                    lambda: Child(loop),
-                    *confine.wrapped(argv, limits, self._prlimit, dies_with_us=True, setpriv=self._setpriv),
-                    stdin=stdin or asyncio.subprocess.PIPE,
-                    cwd=folder,
-                    env=confine.environment(str(folder)),
-                    start_new_session=True,
-                    creationflags=confine.creation_flags(),
-                )
-                if stdin is None:
-                    feed(transport, payload.input)
-        except (OSError, ValueError) as error:
-            why = error.strerror if isinstance(error, OSError) and error.strerror else error
-            return failed("ExecutionFailed", f"{argv[0]} could not be started: {why}", label)
-        try:
-            await asyncio.wait({child.exited}, timeout=timeout_ms / 1000)
-            timed_out = not child.exited.done()
+            await asyncio.wait({child.closed}, timeout=DRAIN_GRACE_S)
         finally:
-            child.kill()
-            try:
-                await asyncio.wait({child.closed}, timeout=DRAIN_GRACE_S)
-            finally:
-                transport.close()
-        if child.too_loud:
-            return child.capture.failed("OutputTooLarge", OUTPUT_DETAIL, label)
-        if timed_out:
-            return child.capture.failed("JobTimeout", timeout_detail(timeout_ms), label)
-        return child.capture.ended(child.exited.result(), label)
+            process.close()
 
 
-def feed(transport: asyncio.SubprocessTransport, data: bytes) -> None:
-    """Writes the whole input into the program's pipe, as it reads; a program that does not read it is fine."""
-    pipe = transport.get_pipe_transport(0)
-    assert isinstance(pipe, asyncio.WriteTransport)
-    pipe.write(data)
-    pipe.close()
-
-
-class Child(asyncio.SubprocessProtocol):
-    """What a program writes, up to the bounds, and its end.
-
-    `exited` carries the exit code; `closed` is done when nobody holds the streams any more. (asyncio's own `wait()`
-    returns only then, so that a stray in the background would hold up its parent's result.)
-    """
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.capture = Capture()
-        self.too_loud = False
-        self.exited: asyncio.Future[int] = loop.create_future()
-        self.closed: asyncio.Future[None] = loop.create_future()
-        self._transport: asyncio.SubprocessTransport | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.SubprocessTransport)
-        self._transport = transport
-
-    def pipe_data_received(self, fd: int, data: bytes) -> None:
-        if fd == STDERR:
-            self.capture.write_log(data)
-        elif not self.capture.write_output(data):
-            self.too_loud = True
-            self.kill()
-
-    def process_exited(self) -> None:
-        assert self._transport is not None
-        self.exited.set_result(self._transport.get_returncode() or 0)
-        # What it left running in its group goes with it. At once, while its id cannot yet be another's.
-        confine.kill_tree(self._transport.get_pid())
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.closed.set_result(None)
-
-    def kill(self) -> None:
-        """Kills it and all of its group, unless it has ended and `process_exited` has done so."""
-        if self._transport is not None and not self.exited.done():
-            confine.kill_tree(self._transport.get_pid())
+def _files_of(folder: Path, work: Work) -> list[OutputFile]:
+    return collect(folder, list(work.payload.outputs), frozenset(work.files))
 
 
 def _problem_of(name: str, path: Path) -> str:

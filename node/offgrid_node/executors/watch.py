@@ -1,0 +1,163 @@
+"""Looks after a job's processes while they run (Linux): what all of them take together, which no limit of one holds.
+
+Ten times a second, less often where looking takes long: how many they are, the memory that they have touched, and what
+lies in the job's folder, with files that are deleted and still open. What is too much ends the job.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from offgrid_node.executors import confine
+
+PROC = Path("/proc")
+INTERVAL_S = 0.1
+SHARE = 20  # looking takes at most 1/20 of the time
+FIRST_S = 0.02  # most jobs are short
+ENTRIES_MAX = 10_000  # files and folders of one job
+TICK_US = 1_000_000 // (os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100)
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """Of all processes of a job together. 0 processes: they are not counted, and memory is that of the first one."""
+
+    processes: int
+    memory_bytes: int
+    folder_bytes: int
+
+
+class Watch:
+    """Of one job: `over` is called once, with a sentence, when it takes too much."""
+
+    def __init__(self, allowed: Allowed, folder: Path, over: Callable[[str], None]) -> None:
+        self._allowed, self._folder, self._over = allowed, folder, over
+        self.memory_peak_bytes = self.cpu_us = 0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def begin(self, pid: int) -> None:
+        """`pid` is the job's first process or, where processes are counted, the first one of its process namespace.
+        Elsewhere than on Linux nothing is looked at."""
+        if not confine.LINUX:
+            return
+        loop = asyncio.get_running_loop()
+
+        def look() -> None:
+            began = time.perf_counter()
+            problem = self.look(pid)
+            if problem:
+                self._timer = None
+                self._over(problem)
+                return
+            self._timer = loop.call_later(max(INTERVAL_S, SHARE * (time.perf_counter() - began)), look)
+
+        self._timer = loop.call_later(FIRST_S, look)
+
+    def end(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def look(self, pid: int) -> str:
+        """What is too much now; empty when nothing is."""
+        allowed = self._allowed
+        proc = PROC / str(pid) / "root/proc" if allowed.processes else PROC
+        pids = _inside(proc) if allowed.processes else [str(pid)]
+        if allowed.processes and len(pids) > allowed.processes:
+            return f"it ran {len(pids)} processes; at most {allowed.processes} are allowed"
+        self.cpu_us = max(self.cpu_us, sum(_cpu_us(proc / name) for name in pids))
+        memory_bytes = sum(_resident_bytes(proc / name) for name in pids)
+        self.memory_peak_bytes = max(self.memory_peak_bytes, memory_bytes)
+        if memory_bytes > allowed.memory_bytes:
+            return f"its processes took {memory_bytes} bytes of memory; at most {allowed.memory_bytes} are allowed"
+        deleted_bytes = sum(_deleted(proc, pids, self._folder).values())
+        entries, folder_bytes = _size_of(self._folder)
+        if entries > ENTRIES_MAX:
+            return f"it made more than {ENTRIES_MAX} files"
+        if folder_bytes + deleted_bytes > allowed.folder_bytes:
+            size = folder_bytes + deleted_bytes
+            return f"its files take {size} bytes; at most {allowed.folder_bytes} are allowed"
+        return ""
+
+
+def _inside(proc: Path) -> list[str]:
+    """The processes of another process namespace, by its own /proc; none while that is still the one of here."""
+    try:
+        if proc.stat().st_dev == PROC.stat().st_dev:
+            return []
+        return [name for name in os.listdir(proc) if name.isdecimal()]
+    except OSError:  # it has ended
+        return []
+
+
+def _resident_bytes(entry: Path) -> int:
+    try:
+        return int((entry / "statm").read_bytes().split()[1]) * PAGE_BYTES
+    except (OSError, IndexError):
+        return 0
+
+
+def _cpu_us(entry: Path) -> int:
+    """Its own and that of the children that it has waited for, in clock ticks at best (proc(5))."""
+    try:
+        fields = (entry / "stat").read_bytes().rpartition(b")")[2].split()
+        return sum(map(int, fields[11:15])) * TICK_US
+    except (OSError, IndexError, ValueError):
+        return 0
+
+
+def _deleted(proc: Path, pids: list[str], folder: Path) -> dict[int, int]:
+    """Files that lie on the folder's file system under no name, held open: inode → bytes."""
+    found: dict[int, int] = {}
+    try:
+        device = folder.stat().st_dev
+    except OSError:
+        return found
+    for name in pids:
+        try:
+            fds = os.listdir(proc / name / "fd")
+        except OSError:
+            continue
+        for fd in fds:
+            try:
+                about = (proc / name / "fd" / fd).stat()
+            except OSError:
+                continue
+            if about.st_nlink == 0 and about.st_dev == device and stat.S_ISREG(about.st_mode):
+                found[about.st_ino] = about.st_blocks * 512
+    return found
+
+
+def _size_of(folder: Path) -> tuple[int, int]:
+    """How many entries, up to one more than ENTRIES_MAX, and how many bytes they take; no link is followed."""
+    entries = total = 0
+    for about in _below(folder):
+        entries += 1
+        total += about.st_blocks * 512
+        if entries > ENTRIES_MAX:
+            break
+    return entries, total
+
+
+def _below(folder: Path) -> Iterator[os.stat_result]:
+    folders = [os.fspath(folder)]
+    while folders:
+        try:
+            found = os.scandir(folders.pop())
+        except OSError:
+            continue
+        with found:
+            for entry in found:
+                try:
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(entry.path)
+                    yield entry.stat(follow_symlinks=False)
+                except OSError:
+                    continue
