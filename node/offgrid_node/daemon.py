@@ -266,7 +266,7 @@ class Daemon:
                 executors=Offered(self._pool),
                 kinds=kinds_of(config),
                 labels=dict(config.host.labels),
-                profile=machine_profile(config),
+                profile=machine_profile(config, self._pool.isolation),
             ),
             objects=ObjectParts(
                 blobs=self._blobs,
@@ -332,7 +332,14 @@ def make_executors(config: Config) -> ExecutorPool:
     if config.host.wasm.enabled:
         executors.append(WasmExecutor(config.host.wasm.memory_mb * MIB, config.host.slots))
     commands = {name: Path(path) for name, path in config.host.process.commands.items()}
-    process = ProcessExecutor(commands, work_dir=config.node.data_dir / WORK_NAME)
+    process = ProcessExecutor(
+        commands,
+        work_dir=config.node.data_dir / WORK_NAME,
+        memory_bytes=config.host.process.memory_mb * MIB,
+        sandbox=config.host.process.sandbox,
+        readable=[Path(path) for path in config.host.process.readable],
+        hidden=config.node.data_dir,
+    )
     executors.append(process)
     hosted = Hosted(config)
     hosted.watch()

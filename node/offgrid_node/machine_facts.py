@@ -12,7 +12,7 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from offgrid.v1 import jobs_pb2
@@ -30,7 +30,7 @@ AUTO = "auto"
 _log = logging.getLogger(__name__)
 
 
-def machine_profile(config: Config) -> jobs_pb2.HostProfile:
+def machine_profile(config: Config, isolation: Mapping[str, str]) -> jobs_pb2.HostProfile:
     """Without what only the running node knows: its id, its executors and models."""
     host = config.host
     gpus = probed_gpus() if host.gpus == (AUTO,) else parsed_gpus(host.gpus)
@@ -41,6 +41,7 @@ def machine_profile(config: Config) -> jobs_pb2.HostProfile:
         gpus=gpus,
         labels=dict(host.labels),
         platform=platform_name(),
+        isolation=isolation,
     )
 
 

@@ -24,7 +24,7 @@ def tool(folder: Path, script: str) -> Path:
 
 
 def test_this_machine_has_memory_processors_and_a_platform(tmp_path: Path) -> None:
-    profile = machine_facts.machine_profile(config(tmp_path, "host.slots = 3\n"))
+    profile = machine_facts.machine_profile(config(tmp_path, "host.slots = 3\n"), {"wasm": "wasmtime"})
     assert profile.slots == 3
     assert 16 <= profile.memory_mb < 2**30
     assert profile.cpus >= 1
@@ -36,7 +36,7 @@ def test_this_machine_has_memory_processors_and_a_platform(tmp_path: Path) -> No
 def test_what_the_owner_says_goes_first(tmp_path: Path) -> None:
     cards = 'gpus = ["RTX 4090:24564", "A100 80GB:81920"]'
     text = f'[host]\nmemory_mb = 512\ncpus = 7\n{cards}\nlabels = {{ room = "attic" }}\n'
-    profile = machine_facts.machine_profile(config(tmp_path, text))
+    profile = machine_facts.machine_profile(config(tmp_path, text), {})
     assert (profile.memory_mb, profile.cpus, dict(profile.labels)) == (512, 7, {"room": "attic"})
     assert [(gpu.model, gpu.memory_mb) for gpu in profile.gpus] == [("RTX 4090", 24_564), ("A100 80GB", 81_920)]
 

@@ -38,6 +38,7 @@ LABELS_RULE = f"names of {WORD_RULE}; values of at most {LABEL_CHARS_MAX} printa
 GPUS_RULE = 'a list of "MODEL:MEMORY" with the memory in MiB; ["auto"] asks the machine, [] is none'
 MODELS_RULE = f"a list of models, each 1 to {MODEL_CHARS_MAX} of A-Z a-z 0-9 . _ : / @ + -, a letter or digit first"
 SCHEDULER_RULE = 'tcp://host:port or tls://host:port; "" = none'
+READABLE_RULE = "a list of absolute paths, each no whole file system"
 COMMANDS_RULE = f"names of {WORD_RULE}; values are absolute paths of programs"
 
 _WORD = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}\Z")
@@ -192,6 +193,13 @@ def _program(text: str) -> str:
     return text
 
 
+def _readable(text: str) -> str:
+    text = _program(text)
+    if Path(text) == Path(text).parent:
+        raise wrong(f"is {shown(text)}, all there is")
+    return text
+
+
 def _label(text: str) -> str:
     if len(text) > LABEL_CHARS_MAX:
         raise wrong(f"has {len(text)} characters, too many")
@@ -235,6 +243,7 @@ def _distinct(values: tuple[_T, ...]) -> tuple[_T, ...]:
 Role = Literal["core", "broker", "host"]
 Level = Literal["debug", "info", "warning", "error"]
 Mode = Literal["auto", "offgrid", "disabled"]
+Isolation = Literal["auto", "bwrap", "rlimits"]
 
 Name = Annotated[str, AfterValidator(_name), Allowed(NAME_RULE)]
 Listen = Annotated[str, AfterValidator(_listen), Allowed(LISTEN_RULE)]
@@ -289,6 +298,13 @@ Models = Annotated[
     Allowed(MODELS_RULE),
 ]
 Scheduler = Annotated[str, AfterValidator(_scheduler), Allowed(SCHEDULER_RULE)]
+Paths = Annotated[
+    tuple[Annotated[str, AfterValidator(_readable)], ...],
+    Field(max_length=LIST_MAX),
+    BeforeValidator(_as_tuple),
+    AfterValidator(_distinct),
+    Allowed(READABLE_RULE),
+]
 Labels = Annotated[
     Mapping[Annotated[str, AfterValidator(_word)], Annotated[str, AfterValidator(_label)]],
     Field(max_length=MAP_MAX),

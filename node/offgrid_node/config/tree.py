@@ -127,6 +127,15 @@ class Process(Section):
         default_factory=dict,
         description='programs that jobs may run, by name: { wc = "/usr/bin/wc" }; empty: none',
     )
+    sandbox: f.Isolation = Field(
+        default="auto",
+        description='what holds them: "bwrap" = bubblewrap, else none is run; "rlimits" = limits, for programs that '
+        'are trusted; "auto" = bubblewrap where it works',
+    )
+    readable: f.Paths = Field(
+        default=(), description='what they may read in the sandbox besides the system: ["/opt/tools"]'
+    )
+    memory_mb: int = Field(default=1024, ge=16, le=2**24, description="memory of one job's programs, in MiB")
 
 
 class Python(Section):

@@ -55,13 +55,7 @@ class ExecutorPool:
 
     @property
     def isolation(self) -> Mapping[str, str]:
-        """Of those that offer anything."""
-        return {
-            kind: held
-            for executor in self._executors
-            if executor.offers
-            for kind, held in sorted(executor.isolation.items())
-        }
+        return {kind: held for executor in self._executors for kind, held in sorted(executor.isolation.items())}
 
     def run_at_once(self, payload: jobs_pb2.JobPayload) -> Outcome | None:
         """How it ended, if it is work that is done on the spot; None: `run` it."""

@@ -51,12 +51,12 @@ class ProcessExecutor:
     """An Executor of process payloads.
 
     `commands` maps names to absolute paths. Those that cannot be offered are said in `problems`, one sentence each;
-    the rest are offered as "process:<name>". `isolation` is "bwrap", "rlimits" or "auto", which is bwrap where that
+    the rest are offered as "process:<name>". `sandbox` is "bwrap", "rlimits" or "auto", which is bwrap where that
     works; where "bwrap" is asked for and does not work, nothing is offered. `readable` are paths that programs in the
-    sandbox may read besides the system's. `memory_bytes` bounds each process's address space (POSIX) and, watched, what
-    all of a job's have touched (Linux). Jobs have their folders below `work_dir`, which must be this executor's alone:
-    it is emptied here, and what an earlier life left running there is killed (Linux). Raises OSError when that folder
-    cannot be made.
+    sandbox may read besides the system's, `hidden` one that they never see. `memory_bytes` bounds each process's
+    address space (POSIX) and, watched, what all of a job's have touched (Linux). Jobs have their folders below
+    `work_dir`, which must be this executor's alone: it is emptied here, and what an earlier life left running there is
+    killed (Linux). Raises OSError when that folder cannot be made.
     """
 
     def __init__(
@@ -67,6 +67,7 @@ class ProcessExecutor:
         memory_bytes: int = MEMORY_BYTES,
         sandbox: str = RLIMITS,
         readable: Sequence[Path] = (),
+        hidden: Path | None = None,
     ) -> None:
         self._memory_bytes = memory_bytes
         self._workplace = Workplace(work_dir)
@@ -81,7 +82,7 @@ class ProcessExecutor:
                 self._commands[name] = Command(path, f"process:{name}@{_digest_of(path)}")
         self._sandbox: Sandbox | None = None
         if self._commands and sandbox != RLIMITS:
-            self._sandbox, problem = sandboxes.find(readable)
+            self._sandbox, problem = sandboxes.find(readable, hidden)
             if problem and sandbox == BWRAP:
                 problems.append(f"no command is offered: host.process.sandbox is {BWRAP!r}, but {problem}")
                 self._commands.clear()

@@ -35,11 +35,13 @@ NO_FILES: Mapping[str, int] = {}
 
 @dataclass(frozen=True, slots=True)
 class Sandbox:
-    """How to start a program behind bubblewrap. `readable` are further paths that programs may read."""
+    """How to start a program behind bubblewrap. `readable` are further paths that programs may read; `hidden`, the
+    node's own folder, stays out of sight wherever it lies."""
 
     bwrap: Path
     prlimit: Path
     readable: tuple[Path, ...] = ()
+    hidden: Path | None = None
     filter: bytes = field(default_factory=seccomp.filter_for)
 
     def command(
@@ -67,8 +69,8 @@ class Sandbox:
             *(("--seccomp", str(filter_fd)) if filter_fd >= 0 else ()),
             *self._file_system(Path(argv[0]), folder),
             *(arg for name, fd in files.items() for arg in ("--ro-bind-data", str(fd), f"{JOB_FOLDER}/{name}")),
-            # Where the node is root's, whoever is inside is root to the files under /proc/sys: its capabilities are gone,
-            # but those files ask for the user alone.
+            # Where the node is root's, whoever is inside is root to the files under /proc/sys: its capabilities are
+            # gone, but those files ask for the user alone.
             *("--remount-ro", "/proc", "--remount-ro", "/"),
             *("--chdir", JOB_FOLDER, "--", str(self.prlimit), *limiting, "--", *argv),
         ]
@@ -96,10 +98,15 @@ class Sandbox:
             arguments += ["--ro-bind-try", name, name]
         for path in (*self.readable, *_itself(program)):
             arguments += ["--ro-bind-try", str(path), str(path)]
+        if self.hidden is not None and self.hidden.is_dir() and self._shows(self.hidden):
+            arguments += ["--tmpfs", str(self.hidden)]
         return [*arguments, "--bind", str(folder), JOB_FOLDER]
 
+    def _shows(self, path: Path) -> bool:
+        return any(path.is_relative_to(shown) for shown in (*map(Path, SYSTEM_FOLDERS), *self.readable))
 
-def find(readable: Sequence[Path] = ()) -> tuple[Sandbox | None, str]:
+
+def find(readable: Sequence[Path] = (), hidden: Path | None = None) -> tuple[Sandbox | None, str]:
     """A sandbox that works here, tried out; or None, and why not in a few words."""
     if sys.platform != "linux":
         return None, "bubblewrap is for Linux only"
@@ -109,7 +116,7 @@ def find(readable: Sequence[Path] = ()) -> tuple[Sandbox | None, str]:
     prlimit = confine.find_prlimit()
     if prlimit is None:
         return None, "util-linux's prlimit, which sets the limits inside, is not installed"
-    sandbox = Sandbox(bwrap, prlimit, tuple(readable))
+    sandbox = Sandbox(bwrap, prlimit, tuple(readable), hidden)
     problem = _probe(sandbox)
     return (None, f"bubblewrap does not work here: {problem}") if problem else (sandbox, "")
 

@@ -343,6 +343,16 @@ def test_a_program_of_the_owners_own_place_is_seen_and_nothing_beside_it(tmp_pat
     assert outcome.output == b"for jobs\ntool\nhidden\n"
 
 
+def test_the_nodes_own_folder_stays_hidden_where_it_lies_in_what_is_shown(tmp_path: Path) -> None:
+    data = tmp_path / "shown" / "data"
+    data.mkdir(parents=True)
+    (data / "key").write_text("secret")
+    executor = ProcessExecutor(
+        {"python": PYTHON}, work_dir=data / "work", sandbox=BWRAP, readable=[tmp_path / "shown"], hidden=data
+    )
+    assert attempt(executor, f"print(os.listdir({str(data)!r}), os.listdir('.'))").output == b"[] ['input']\n"
+
+
 def test_files_lie_in_the_folder_read_only_and_what_is_left_comes_back(executor: ProcessExecutor) -> None:
     script = """
 import subprocess
