@@ -24,8 +24,9 @@ from offgrid_node.protocol.jobs.hosted import MODEL_NAME
 from offgrid_node.protocol.jobs.needs import check_payload, estimate_tokens
 
 VERSION = "openai-chat/1"
-REFRESH_S = 10.0  # between two looks at what the endpoint has
+REFRESH_S = 5.0  # between two looks at what the endpoint has
 RETRY_S = 2.0  # while it is down
+BUSY_WAITS_S = (0.5, 1.0, 2.0, 4.0)  # before it is asked again; after the last, somebody else may try
 MODELS_MAX = 64
 ERROR_BYTES_MAX = 16 * 1024
 # Ends that are the host's fault, or nobody's: the core's next attempt goes elsewhere, or comes again.
@@ -115,18 +116,27 @@ class LlmExecutor:
             return failed("ExecutionFailed", error.message, label)
         if work.payload.llm.model not in self._models:
             return failed(MODEL_NOT_FOUND, f"the host's endpoint has no model {work.payload.llm.model!r} now", label)
-        chat = Chat(work, label)
         try:
             async with asyncio.timeout(work.timeout_ms / 1000), self._slots:
-                outcome = await chat.ask(self._endpoint, body)
-                if chat.dislikes_options:
-                    chat = Chat(work, label)
-                    outcome = await chat.ask(self._endpoint, _without_options(body))
+                outcome = await self._ask(work, body, label)
         except TimeoutError:
-            return chat.capture.failed("JobTimeout", timeout_detail(work.timeout_ms), label)
+            return failed("JobTimeout", timeout_detail(work.timeout_ms), label)
         if outcome.error in (UNAVAILABLE, MODEL_NOT_FOUND):
             self._look_again.set()
         return outcome
+
+    async def _ask(self, work: Work, body: Mapping[str, Any], label: str) -> Outcome:
+        """Again for an endpoint that is busy or older than what is asked of it."""
+        waits = iter(BUSY_WAITS_S)
+        while True:
+            chat = Chat(work, label)
+            outcome = await chat.ask(self._endpoint, body)
+            if chat.dislikes_options and "stream_options" in body:
+                body = {name: value for name, value in body.items() if name != "stream_options"}
+            elif outcome.error == BUSY and (wait_s := next(waits, None)) is not None:
+                await asyncio.sleep(wait_s)
+            else:
+                return outcome
 
     def _of_listed(self, listed: Sequence[str]) -> tuple[tuple[str, ...], list[str]]:
         usable = tuple(sorted({model for model in listed if MODEL_NAME.fullmatch(model)})[:MODELS_MAX])
@@ -274,8 +284,3 @@ def request_body(payload: jobs_pb2.JobPayload) -> dict[str, Any]:
     if task.stop:
         body["stop"] = list(task.stop)
     return body | {"stream": True, "stream_options": {"include_usage": True}}
-
-
-def _without_options(body: Mapping[str, Any]) -> dict[str, Any]:
-    """For endpoints that are older than the option."""
-    return {name: value for name, value in body.items() if name != "stream_options"}

@@ -90,7 +90,6 @@ def test_what_it_does_not_ask_for_is_left_to_the_endpoint(server: OpenAiServer) 
 @pytest.mark.parametrize(
     ("model", "error", "detail"),
     [
-        ("busy", "EndpointBusy", "429"),
         ("broken", "EndpointFailed", "500"),
         ("gone", "ModelNotFound", "404"),
         ("cut", "EndpointFailed", "IncompleteRead"),
@@ -109,14 +108,30 @@ def test_trouble_of_the_endpoints_is_named_and_no_fault_of_the_jobs(
     assert detail in outcome.error_detail
 
 
+def test_a_busy_endpoint_is_asked_again_for_a_while(server: OpenAiServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(llm_module, "BUSY_WAITS_S", (0.01, 0.01))
+    before = len(server.seen()["asked"])
+    assert ask(server, payload("busy", ("user", "a")))[0].error == "EndpointBusy"
+    assert len(server.seen()["asked"]) - before == 3
+
+
 def test_a_request_that_is_refused_is_the_jobs_answer(server: OpenAiServer) -> None:
-    """Its words may repeat the owner's, so they are in the log, which is sealed, and not in the error."""
+    """The endpoint's words may repeat the owner's, so they are in the log, which is sealed, and not in the error."""
+    outcome, _ = ask(server, payload("picky", ("user", "my secret")))
+    assert (outcome.error, outcome.error_detail, outcome.exit_code) == ("", "", 1)
+    assert outcome.log.startswith(b"the endpoint answered 400: I do not like ")
+    assert b"my secret" in outcome.log
+
+
+def test_an_endpoint_that_does_not_know_the_option_is_asked_without_it(server: OpenAiServer) -> None:
     outcome, _ = ask(server, payload("old", ("user", "a b")))
-    assert outcome.output == b"b a"
+    assert (outcome.output, outcome.log) == (b"b a", b"")
+
+
+def test_an_endpoint_that_wants_a_key_is_the_hosts_business() -> None:
     with OpenAiServer(["echo"], api_key="k") as strict:
-        refused = with_executor(
-            strict.url, lambda executor: executor.run(Work(payload(input=b"x"), 5_000)), models=["echo"]
-        )
+        work = Work(payload(input=b"x"), 5_000)
+        refused = with_executor(strict.url, lambda executor: executor.run(work), models=["echo"])
     assert refused.error == "EndpointRefused"
 
 
