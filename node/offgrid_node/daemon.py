@@ -34,6 +34,7 @@ from offgrid_node.finding import Finding, listen_again
 from offgrid_node.folder import MIB, Folder, open_store
 from offgrid_node.full_disk import StoreTrouble, chunk_notices
 from offgrid_node.gateway.http import HttpServer
+from offgrid_node.host_rules import local_offset_s, rules_of
 from offgrid_node.hosted import Hosted, kinds_of
 from offgrid_node.keys import NodeKey, NodeTls, check_identity_certificate, issue_leaf, open_sealed, seal, verify
 from offgrid_node.keys.letters import Letters
@@ -267,6 +268,8 @@ class Daemon:
                 kinds=kinds_of(config),
                 labels=dict(config.host.labels),
                 profile=machine_profile(config, self._pool.isolation),
+                rules=rules_of(config),
+                utc_offset_s=local_offset_s,
             ),
             objects=ObjectParts(
                 blobs=self._blobs,

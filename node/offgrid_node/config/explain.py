@@ -16,7 +16,7 @@ from pydantic_core import ErrorDetails
 from .fields import Allowed
 from .problems import SHOWN_CHARS_MAX, nearest, shown
 from .toml_scan import Path
-from .tree import Config, Keys, Section, section_of
+from .tree import Config, Keys, Section, row_section_of, section_of
 
 Shape = Literal["integer", "boolean", "text", "list", "table"]
 
@@ -54,11 +54,16 @@ def find(path: Path) -> tuple[type[Section], FieldInfo | None]:
     owner: type[Section] = Config
     info: FieldInfo | None = None
     for key in path:
+        rows = row_section_of(info) if info is not None and isinstance(key, int) else None
+        if rows:
+            owner, info = rows, None
+            continue
         info = owner.model_fields.get(str(key))
         inner = section_of(info) if info else None
-        if not inner:
+        if inner:
+            owner = inner
+        elif info is None or row_section_of(info) is None:
             break
-        owner = inner
     return owner, info
 
 

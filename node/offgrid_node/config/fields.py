@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, SecretStr, ValidationInfo
 from pydantic_core import PydanticCustomError
 
-from offgrid_node.protocol.ids import NAME, NAME_RULE
+from offgrid_node.protocol.ids import NAME, NAME_RULE, NODE_ID
 from offgrid_node.protocol.jobs.hosted import MODEL_CHARS_MAX, MODEL_NAME
 
 from .addresses import ADDRESS_RULE, LISTEN_RULE, URL_RULE, BadAddress, check_host, check_url, split_address
@@ -39,10 +39,17 @@ GPUS_RULE = 'a list of "MODEL:MEMORY" with the memory in MiB; ["auto"] asks the 
 MODELS_RULE = f"a list of models, each 1 to {MODEL_CHARS_MAX} of A-Z a-z 0-9 . _ : / @ + -, a letter or digit first"
 SCHEDULER_RULE = 'tcp://host:port or tls://host:port; "" = none'
 READABLE_RULE = "a list of absolute paths, each no whole file system"
+OWNERS_RULE = 'a list of members\' names or ids, or ["*"] for everybody; at least one'
+EXECUTORS_RULE = (
+    'a list of labels such as "wasm" or "process:wc", or beginnings of them, "process:*", "*"; at least one'
+)
+HOURS_RULE = '"" = always, or local times of the day such as "22:00-06:00"'
 COMMANDS_RULE = f"names of {WORD_RULE}; values are absolute paths of programs"
 
 _WORD = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}\Z")
 _GPU = re.compile(r"[^:,]{1,64}:[1-9][0-9]{0,7}\Z")
+_HOURS = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])-([01][0-9]|2[0-3]):([0-5][0-9])\Z")
+_EXECUTOR = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,127}\*?\Z|\*\Z")
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _T = TypeVar("_T")
 
@@ -215,13 +222,49 @@ def _gpus(entries: tuple[str, ...]) -> tuple[str, ...]:
     return entries
 
 
+def _owner(text: str) -> str:
+    if text != "*" and not NAME.match(text) and not NODE_ID.match(text):
+        raise wrong(f"has {shown(text)}, neither a member's name nor an id", _quoted(fit_name(text)))
+    return text
+
+
+def _executor(text: str) -> str:
+    if not _EXECUTOR.match(text):
+        raise wrong(f"has {shown(text)}, no executor's label")
+    return text
+
+
+def _hours(text: str) -> str:
+    if text and (not _HOURS.match(text) or text[:5] == text[6:]):
+        raise wrong(f"is {shown(text)}, no span of hours", _guess_hours(text))
+    return text
+
+
+def _guess_hours(text: str) -> str:
+    found = re.fullmatch(r"\s*(\d{1,2})(?::?(\d\d))?\s*-\s*(\d{1,2})(?::?(\d\d))?\s*", text, re.ASCII)
+    if found is None:
+        return ""
+    start, start_minute, end, end_minute = (int(part or 0) for part in found.groups())
+    guess = f"{start:02}:{start_minute:02}-{end:02}:{end_minute:02}"
+    return _quoted(guess) if _HOURS.match(guess) and guess[:5] != guess[6:] else ""
+
+
+def minutes_of(hours: str) -> tuple[int, ...]:
+    """From and to, as minutes of the day; empty for always."""
+    found = _HOURS.match(hours)
+    if found is None:
+        return ()
+    start, start_minute, end, end_minute = map(int, found.groups())
+    return start * 60 + start_minute, end * 60 + end_minute
+
+
 def _secret(secret: SecretStr) -> SecretStr:
     if not secret.get_secret_value().isprintable() or len(secret) > SECRET_CHARS_MAX:
         raise wrong("is too long or has unprintable characters")
     return secret
 
 
-def _as_tuple(value: Any) -> Any:
+def as_tuple(value: Any) -> Any:
     """TOML's lists as tuples, which stay what they are."""
     return tuple(value) if isinstance(value, list) else value
 
@@ -256,7 +299,7 @@ Secret = Annotated[SecretStr, AfterValidator(_secret), Allowed("printable charac
 
 Roles = Annotated[
     tuple[Role, ...],
-    BeforeValidator(_as_tuple),
+    BeforeValidator(as_tuple),
     AfterValidator(_some),
     AfterValidator(_distinct),
     Allowed("a list of core, broker, host, at least one"),
@@ -264,28 +307,28 @@ Roles = Annotated[
 Addresses = Annotated[
     tuple[Annotated[str, AfterValidator(_peer)], ...],
     Field(max_length=LIST_MAX),
-    BeforeValidator(_as_tuple),
+    BeforeValidator(as_tuple),
     AfterValidator(_distinct),
     Allowed(f"a list of {ADDRESS_RULE}"),
 ]
 Hosts = Annotated[
     tuple[Annotated[str, AfterValidator(_host)], ...],
     Field(max_length=LIST_MAX),
-    BeforeValidator(_as_tuple),
+    BeforeValidator(as_tuple),
     AfterValidator(_distinct),
     Allowed("a list of host names, without ports"),
 ]
 Urls = Annotated[
     tuple[Annotated[str, AfterValidator(_url)], ...],
     Field(max_length=LIST_MAX),
-    BeforeValidator(_as_tuple),
+    BeforeValidator(as_tuple),
     AfterValidator(_distinct),
     Allowed(f"a list of {URL_RULE}"),
 ]
 Words = Annotated[
     tuple[Annotated[str, AfterValidator(_word)], ...],
     Field(max_length=LIST_MAX),
-    BeforeValidator(_as_tuple),
+    BeforeValidator(as_tuple),
     AfterValidator(_some),
     AfterValidator(_distinct),
     Allowed(f"a list of at least one name, each {WORD_RULE}"),
@@ -293,7 +336,7 @@ Words = Annotated[
 Models = Annotated[
     tuple[Annotated[str, AfterValidator(_model)], ...],
     Field(max_length=MAP_MAX),
-    BeforeValidator(_as_tuple),
+    BeforeValidator(as_tuple),
     AfterValidator(_distinct),
     Allowed(MODELS_RULE),
 ]
@@ -301,10 +344,28 @@ Scheduler = Annotated[str, AfterValidator(_scheduler), Allowed(SCHEDULER_RULE)]
 Paths = Annotated[
     tuple[Annotated[str, AfterValidator(_readable)], ...],
     Field(max_length=LIST_MAX),
-    BeforeValidator(_as_tuple),
+    BeforeValidator(as_tuple),
     AfterValidator(_distinct),
     Allowed(READABLE_RULE),
 ]
+Word = Annotated[str, AfterValidator(_word), Allowed(WORD_RULE)]
+Owners = Annotated[
+    tuple[Annotated[str, AfterValidator(_owner)], ...],
+    Field(max_length=LIST_MAX),
+    BeforeValidator(as_tuple),
+    AfterValidator(_some),
+    AfterValidator(_distinct),
+    Allowed(OWNERS_RULE),
+]
+Executors = Annotated[
+    tuple[Annotated[str, AfterValidator(_executor)], ...],
+    Field(max_length=LIST_MAX),
+    BeforeValidator(as_tuple),
+    AfterValidator(_some),
+    AfterValidator(_distinct),
+    Allowed(EXECUTORS_RULE),
+]
+Hours = Annotated[str, AfterValidator(_hours), Allowed(HOURS_RULE)]
 Labels = Annotated[
     Mapping[Annotated[str, AfterValidator(_word)], Annotated[str, AfterValidator(_label)]],
     Field(max_length=MAP_MAX),
@@ -315,7 +376,7 @@ Labels = Annotated[
 Gpus = Annotated[
     tuple[str, ...],
     Field(max_length=MAP_MAX),
-    BeforeValidator(_as_tuple),
+    BeforeValidator(as_tuple),
     AfterValidator(_gpus),
     Allowed(GPUS_RULE),
 ]

@@ -10,12 +10,13 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 from pydantic.fields import FieldInfo
 
 from . import fields as f
+from .fields import Allowed
 
 RESERVED: dict[str, Any] = {"reserved": True}
 """Marks a key that is checked but that nothing reads yet; the template says so."""
@@ -177,6 +178,30 @@ def _cpus() -> int:
     return min(os.cpu_count() or 1, 1024)
 
 
+class HostRule(Section):
+    """Whose jobs a host takes, which, when, how many, and for how much."""
+
+    name: f.Word = Field(description="what refusals call it")
+    owners: f.Owners = Field(default=("*",), description="whose jobs")
+    executors: f.Executors = Field(default=("*",), description="which")
+    price_micro: int = Field(
+        default=-1, ge=-1, le=_MONEY_MAX, description="price of a million tokens; -1: host.price_micro"
+    )
+    slots: int = Field(default=0, ge=0, le=1024, description="at a time, of all its owners; 0: host.slots")
+    hours: f.Hours = Field(default="", description="when; it may go past midnight")
+    tokens_per_day: int = Field(default=0, ge=0, le=2**60, description="of each owner, by local days; 0: no quota")
+    jobs_per_day: int = Field(default=0, ge=0, le=10**9, description="of each owner, by local days; 0: no quota")
+    deny: bool = Field(default=False, description="take none of these, whatever later rules say")
+
+
+def _distinct_names(rules: tuple[HostRule, ...]) -> tuple[HostRule, ...]:
+    names = [rule.name for rule in rules]
+    for index, name in enumerate(names):
+        if name in names[:index]:
+            raise f.wrong(f"has two rules called {name!r}")
+    return rules
+
+
 class Host(Section):
     """Work for others (role "host")."""
 
@@ -197,6 +222,18 @@ class Host(Section):
     )
     cpus: int = Field(default=0, ge=0, le=65_536, description="processors told to brokers; 0: what the machine has")
     gpus: f.Gpus = Field(default=("auto",), description="graphics cards told to brokers")
+    rules: Annotated[
+        tuple[HostRule, ...],
+        Field(max_length=f.MAP_MAX),
+        BeforeValidator(f.as_tuple),
+        AfterValidator(_distinct_names),
+        Allowed("tables [[host.rules]]"),
+    ] = Field(
+        default=(),
+        description="whose jobs are taken: each a table [[host.rules]] of name, owners, executors, price_micro, slots, "
+        "hours, tokens_per_day, jobs_per_day, deny; the first that takes a job has it, what none takes is refused; "
+        "none: everybody's, at price_micro",
+    )
     wasm: Wasm = Field(default_factory=Wasm)
     process: Process = Field(default_factory=Process)
     python: Python = Field(default_factory=Python)
@@ -315,6 +352,12 @@ def is_reserved(info: FieldInfo) -> bool:
 def section_of(info: FieldInfo) -> type[Section] | None:
     """The section behind a field that is one."""
     kind = info.annotation
+    return kind if isinstance(kind, type) and issubclass(kind, Section) else None
+
+
+def row_section_of(info: FieldInfo) -> type[Section] | None:
+    """The section that each row of an array of tables is; None where the field is none."""
+    kind = get_args(info.annotation)[0] if get_origin(info.annotation) is tuple else None
     return kind if isinstance(kind, type) and issubclass(kind, Section) else None
 
 

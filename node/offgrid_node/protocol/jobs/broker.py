@@ -25,10 +25,10 @@ from offgrid_node.protocol.effects import Answered, Rows
 from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.jobs.closing import Over
 from offgrid_node.protocol.jobs.commands import CloseLeases, PostOffer, SubmitJobs
-from offgrid_node.protocol.jobs.host import price_of
 from offgrid_node.protocol.jobs.orders import ClaimKey, JobOrder, row_key
 from offgrid_node.protocol.jobs.peers import Peers
 from offgrid_node.protocol.jobs.post import Post, Tag
+from offgrid_node.protocol.jobs.prices import price_of
 from offgrid_node.protocol.jobs.settings import JobsSettings
 from offgrid_node.protocol.timers import Timers
 

@@ -17,12 +17,13 @@ from offgrid_node.protocol.jobs.bounds import DETAIL_CHARS_MAX, PRICE_MAX, REFUS
 from offgrid_node.protocol.jobs.closing import BROKEN, EXCUSED, REFUSED
 from offgrid_node.protocol.jobs.commands import DeliverAwards, Started
 from offgrid_node.protocol.jobs.doubts import Doubts
-from offgrid_node.protocol.jobs.host import Host, price_of
+from offgrid_node.protocol.jobs.host import Host
 from offgrid_node.protocol.jobs.local_queue import LocalQueue
 from offgrid_node.protocol.jobs.open_jobs import LeaseEnd, Open, OpenJobs
 from offgrid_node.protocol.jobs.patience import START_PATIENCE_MS, START_RETRY_MS, run_ms
 from offgrid_node.protocol.jobs.peers import Peers
 from offgrid_node.protocol.jobs.post import CALL_TIMEOUT_MAX_MS, Post, Tag, transfer_ms
+from offgrid_node.protocol.jobs.prices import price_of
 from offgrid_node.protocol.jobs.redundant import Redundant, is_parent
 from offgrid_node.protocol.jobs.renewals import Renewals
 from offgrid_node.protocol.jobs.reports import Reports

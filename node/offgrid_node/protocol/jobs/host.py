@@ -17,7 +17,7 @@ from offgrid_node.protocol.effects import Answered, Execute, Executed, Rows, Sto
 from offgrid_node.protocol.errors import NotFound, PermissionDenied
 from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.events import ObjectAdded
-from offgrid_node.protocol.jobs.bounds import DETAIL_CHARS_MAX, PRICE_MAX
+from offgrid_node.protocol.jobs.bounds import DETAIL_CHARS_MAX
 from offgrid_node.protocol.jobs.commands import CancelStarts, Start, StartJobs
 from offgrid_node.protocol.jobs.fence import Fence
 from offgrid_node.protocol.jobs.heartbeat import Heartbeat
@@ -28,6 +28,7 @@ from offgrid_node.protocol.jobs.orders import ClaimKey, JobOrder, row_key
 from offgrid_node.protocol.jobs.peers import Peers
 from offgrid_node.protocol.jobs.post import CALL_TIMEOUT_MAX_MS, Post, Tag
 from offgrid_node.protocol.jobs.receipts import COMPLETED, FAILED, ReceiptBody, result_digest, sign_receipts
+from offgrid_node.protocol.jobs.rules import BUSY, Rules
 from offgrid_node.protocol.jobs.settings import JobsSettings
 from offgrid_node.protocol.objects.manifest import Manifest
 from offgrid_node.protocol.timers import Timers
@@ -58,6 +59,7 @@ class Host:
         self._running: set[ClaimKey] = set()
         self._retries: dict[ClaimKey, int] = {}
         self._timers: Timers[ClaimKey] = Timers()
+        self.rules = Rules(settings, post)
         self.offering = Offering(settings, peers, post)
         self._newest: dict[tuple[str, str], int] = {}
         self._fence = Fence(post)
@@ -69,6 +71,7 @@ class Host:
     def load(self, rows: Rows, now: Now) -> None:
         self.offering.load(rows, now)
         self._fence.load(rows)
+        self.rules.load(rows, now)
         executing = self._executing()
         self._running.update(executing)  # even what is no lease: its core will ask again
         for _, value in rows.scan(LEASES):
@@ -80,6 +83,8 @@ class Host:
                 self._unsettled.add(key[0], lease.report)
             if key not in executing or lease.report is not None:
                 self._timers.set(key, now.mono_ms)
+            if key in executing and lease.rule:
+                self.rules.occupy(key, lease.rule)
             lease.taken_ms = now.mono_ms
             self._heartbeat.watch(now)
 
@@ -99,7 +104,7 @@ class Host:
         dues = (self._timers.next_ms(), self.offering.deadline_ms(), self._heartbeat.deadline_ms(), held_ms)
         return min((due for due in dues if due is not None), default=None)
 
-    def refusal(self, order: JobOrder, price_micro: int) -> str:
+    def refusal(self, order: JobOrder, price_micro: int, now: Now) -> str:
         """Why this host will not take the order now; empty when it will."""
         settings = self._settings
         if self._newest.get((order.core, order.job_id), 0) > order.attempt:
@@ -110,13 +115,11 @@ class Host:
             return f"kind {order.kind!r} is not offered"
         if order.needs not in settings.executors:
             return f"{order.needs!r} is not offered"
-        if price_micro < price_of(settings.price_micro, order.size_tokens):
-            return "the price is below this host's offer"
         if self._unsettled.is_full(order.core):
             return "too many receipts wait to be acknowledged"
         if not self.slots_free and order.key not in self._running:
-            return "busy"
-        return ""
+            return BUSY
+        return self.rules.refusal(order, price_micro, now)
 
     # ---- inputs
 
@@ -128,13 +131,14 @@ class Host:
         outcomes, taken, own = [], dict[ClaimKey, None](), command.core == self._settings.node_id
         for start in command.starts:
             key = start.order.key
-            refusal = "" if key in self._leases else self.refusal(start.order, start.price_micro)
+            refusal = "" if key in self._leases else self.refusal(start.order, start.price_micro, now)
             outcome = jobs_pb2.StartOutcome(job_id=key[1], attempt=key[2], accepted=not refusal, refusal=refusal)
             outcomes.append(outcome)
-            if refusal == "busy":
+            if refusal.startswith(BUSY):
                 self.offering.hurry()  # the broker thinks otherwise: tell it
             elif not refusal and key not in self._leases:
-                self.take(start, kept=own or leaves_traces(start.payload) or start.payload.HasField("input_object"))
+                kept = own or leaves_traces(start.payload) or start.payload.HasField("input_object")
+                self.take(start, kept=kept, rule=self.rules.take(start.order, start.price_micro, now))
                 self._leases[key].taken_ms = now.mono_ms
                 self._heartbeat.watch(now)
                 taken[key] = None
@@ -176,11 +180,11 @@ class Host:
             self._answer(held)
         return fits
 
-    def take(self, start: Start, *, kept: bool = True) -> None:
+    def take(self, start: Start, *, kept: bool = True, rule: str = "") -> None:
         """Takes the lease on. The work starts once it is durable; or at once, if it is to be `kept` only when its start
         is answered, as work may be that leaves no traces: of a crash before that nobody will ever know."""
         order, key = start.order, start.order.key
-        lease = self._leases[key] = Lease(order, start.body, start.price_micro, kept=False)
+        lease = self._leases[key] = Lease(order, start.body, start.price_micro, kept=False, rule=rule)
         self._newest[key[:2]] = key[2]
         if kept:
             self._keep(lease)
@@ -195,6 +199,7 @@ class Host:
             key = end.core, end.job_id, end.attempt
             lease = self._leases.get(key)
             self._running.discard(key)
+            self.rules.release(key)
             if lease is None or lease.report is not None:
                 reported = lease.report.blob if lease is not None and lease.report is not None else b""
                 if end.blob and end.blob != reported:
@@ -400,8 +405,3 @@ class Host:
 def _blob_id(report: jobs_pb2.AttemptReport) -> str:
     """Of the large output that a report names."""
     return Manifest.decode(report.blob).object_id
-
-
-def price_of(price_micro_per_million: int, size_tokens: int) -> int:
-    """What a job of this size costs at that price, rounded up, in millionths; PRICE_MAX at most."""
-    return min(PRICE_MAX, -(-price_micro_per_million * size_tokens // 1_000_000))

@@ -23,15 +23,15 @@ class Lease:
     kept: bool = True  # is a row; what is quick and leaves no traces becomes one with its report
     added: ObjectAdded | None = None  # a large output of this node's own job
     taken_ms: int = 0  # monotonic
+    rule: str = ""  # by which it was taken; this node's own local queue asks none
 
     def row(self) -> jobs_pb2.HostLease:
-        return jobs_pb2.HostLease(order=self.body, price_micro=self.price_micro, report=self.report)
+        return jobs_pb2.HostLease(order=self.body, price_micro=self.price_micro, report=self.report, rule=self.rule)
 
     @classmethod
     def of_row(cls, row: jobs_pb2.HostLease) -> Lease:
-        return cls(
-            JobOrder.decode(row.order), row.order, row.price_micro, row.report if row.HasField("report") else None
-        )
+        report = row.report if row.HasField("report") else None
+        return cls(JobOrder.decode(row.order), row.order, row.price_micro, report, rule=row.rule)
 
 
 @dataclass(slots=True)

@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.jobs.commands import Start
-from offgrid_node.protocol.jobs.host import Host, price_of
+from offgrid_node.protocol.jobs.host import Host
 from offgrid_node.protocol.jobs.open_jobs import Open, OpenJobs
+from offgrid_node.protocol.jobs.prices import price_of
 from offgrid_node.protocol.jobs.settings import JobsSettings
 from offgrid_node.protocol.jobs.table import QUEUED
 

@@ -60,10 +60,11 @@ class JobsMachine:
                     pass
                 case commands.Arriving():
                     self.core.reports.on_arriving(event, now)
-                case PeerUp(node_id, _, roles):
+                case PeerUp(node_id, name, roles):
                     self._peers.on_up(event)
                     self.broker.on_peer_up(node_id)
                     self.core.on_peer_up(node_id, roles, now)
+                    self.host.rules.on_peer_up(node_id, name)
                     self.host.on_peer_up(roles, node_id, now)
                 case PeerDown(node_id):
                     self._peers.on_down(event)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from offgrid.v1 import jobs_pb2
@@ -10,6 +10,25 @@ from offgrid_node.protocol.effects import Signer
 
 RETRY_DELAYS_MS = (2_000, 4_000, 8_000)  # promised to users: three retries, then NoHostsAvailable
 TIMEOUT_MS = 30_000  # promised to users: JobTimeout, unless the job says otherwise
+
+
+ANYBODY = "*"  # an owner, or an executor, in a rule
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What a host does for whom, see `rules.py`. `owners` are members' names or ids, `executors` labels, or beginnings
+    of labels before a "*". `slots` 0: the host's; a quota of 0: none. `hours` are minutes of the day, from and to."""
+
+    name: str
+    owners: tuple[str, ...] = (ANYBODY,)
+    executors: tuple[str, ...] = (ANYBODY,)
+    price_micro: int = 0
+    slots: int = 0
+    hours: tuple[int, ...] = ()
+    tokens_per_day: int = 0
+    jobs_per_day: int = 0
+    deny: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +48,9 @@ class JobsSettings:
     labels: Mapping[str, str] = field(default_factory=dict)
     # What this machine has, for requirements to be matched against; what the node itself knows is filled in later.
     profile: jobs_pb2.HostProfile = field(default_factory=jobs_pb2.HostProfile)
+
+    rules: tuple[Rule, ...] = ()
+    utc_offset_s: Callable[[int], int] = lambda utc_s: 0  # of the machine's local time, at an instant
 
     @property
     def node_id(self) -> str:

@@ -16,10 +16,11 @@ from offgrid_node.protocol.jobs.bounds import DETAIL_CHARS_MAX, PRICE_MAX, REFUS
 from offgrid_node.protocol.jobs.closing import PATIENCE_MS
 from offgrid_node.protocol.jobs.commands import DeliverAwards, Report, ReportResults
 from offgrid_node.protocol.jobs.doubts import DOUBT_MS, GIVEN_UP_MAX, STEP_MS
-from offgrid_node.protocol.jobs.host import REPORT_RETRY_MS, price_of
+from offgrid_node.protocol.jobs.host import REPORT_RETRY_MS
 from offgrid_node.protocol.jobs.intake import QUEUE_RETRY_MS
 from offgrid_node.protocol.jobs.open_jobs import OUTCOME_CHARS_MAX, SAID_MS
 from offgrid_node.protocol.jobs.peers import Peers
+from offgrid_node.protocol.jobs.prices import price_of
 from offgrid_node.protocol.jobs.receipts import ReceiptBody, result_digest, sign_receipts
 from offgrid_node.protocol.jobs.settings import RETRY_DELAYS_MS
 from offgrid_node.protocol.jobs.table import AWARDED, COMPLETED, FAILED, QUEUED, RUNNING

@@ -46,8 +46,8 @@ def _without_output(sound: Sound) -> Sound:
 
 
 def _never_busy(sound: Sound) -> Sound:
-    def refusal(self: Any, order: Any, price_micro: int) -> Any:
-        why = sound(self, order, price_micro)
+    def refusal(self: Any, order: Any, price_micro: int, now: Any) -> Any:
+        why = sound(self, order, price_micro, now)
         return "" if why == "busy" else why
 
     return refusal

@@ -1,0 +1,244 @@
+"""A host's rules: whose jobs it takes, which executors, at what price, how many at a time and a day, and when.
+
+Rules stand in an order. The first that takes an order has it; one that is for it and cannot take it now (its slots or
+its day's quota are used up, the price is too low) leaves it to those behind it; one that denies ends the search. What
+no rule takes is refused, whatever a broker has awarded: a broker matches by the offers that are built from the rules,
+the host judges by the rules themselves. A host without rules has one, of its slots and its price, for everybody.
+
+Names of owners are those of members, so a rule may name somebody who joins later. Hours and days are the machine's
+local ones; its offset from UTC is handed in. This node's own local queue asks no rule.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from offgrid_node.protocol.clock import Now
+from offgrid_node.protocol.effects import Rows
+from offgrid_node.protocol.ids import NODE_ID
+from offgrid_node.protocol.jobs.orders import ClaimKey, JobOrder
+from offgrid_node.protocol.jobs.post import Post
+from offgrid_node.protocol.jobs.prices import price_of
+from offgrid_node.protocol.jobs.settings import ANYBODY, JobsSettings, Rule
+
+QUOTAS = "host_quotas"
+QUOTAS_MAX = 4_096  # owners, times rules with a quota, that are counted in a day; beyond it their work is refused
+OWNERS_MAX = 256  # that one offer names
+DAY_S, DAY_MINUTES = 86_400, 1_440
+BUSY = "busy"
+UNLIMITED = 2**64
+
+
+class Standing(NamedTuple):
+    """What a host offers by one rule now. With no `owners` it is for all that no other one of the same executors names;
+    with no slots it says whom those are not for."""
+
+    offer_id: int
+    executors: tuple[str, ...]
+    ask_micro: int
+    slots: int
+    owners: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class Used:
+    """By one owner under one rule today."""
+
+    tokens: int = 0
+    jobs: int = 0
+
+
+class Rules:
+    """The judge of orders, and the book of who has used what."""
+
+    def __init__(self, settings: JobsSettings, post: Post) -> None:
+        self._settings, self._post = settings, post
+        self._rules = settings.rules or (Rule("default", price_micro=settings.price_micro, slots=settings.slots),)
+        self._ids: dict[str, set[str]] = {}  # of each name that a rule may say
+        self._at_work: dict[ClaimKey, str] = {}
+        self._busy: Counter[str] = Counter()
+        self._timed = any(r.hours or r.tokens_per_day or r.jobs_per_day for r in self._rules)
+        self._used: dict[tuple[str, str], Used] = {}
+        self._day = 0
+        self._stale: list[bytes] = []
+
+    def load(self, rows: Rows, now: Now) -> None:
+        self._day = self._local(now)[0]
+        for key, value in rows.scan(QUOTAS):
+            day, rule, core = key.decode().split("/")
+            if int(day) == self._day:
+                self._used[rule, core] = Used(int.from_bytes(value[:8], "big"), int.from_bytes(value[8:], "big"))
+            else:
+                self._stale.append(key)
+
+    # ---- questions
+
+    def refusal(self, order: JobOrder, price_micro: int, now: Now) -> str:
+        """Why no rule takes the order now; empty when one does."""
+        verdict = self._judge(order, price_micro, now)
+        return verdict if isinstance(verdict, str) else ""
+
+    def offers(self, now: Now) -> list[Standing]:
+        """What stands now, in the order of the rules."""
+        return [*self._offered(now), *self._withheld(now)]
+
+    # ---- inputs
+
+    def on_peer_up(self, node_id: str, name: str) -> None:
+        """A member may be named by name as well as by id."""
+        for ids in self._ids.values():
+            ids.discard(node_id)
+        self._ids.setdefault(name, set()).add(node_id)
+
+    def take(self, order: JobOrder, price_micro: int, now: Now) -> str:
+        """The rule by which the order, which was not refused, is taken on; it counts from now on."""
+        verdict = self._judge(order, price_micro, now)
+        if isinstance(verdict, str):
+            return ""
+        self.occupy(order.key, verdict.name)
+        if verdict.tokens_per_day or verdict.jobs_per_day:
+            used = self._used.setdefault((verdict.name, order.core), Used())
+            used.tokens += order.size_tokens
+            used.jobs += 1
+            value = used.tokens.to_bytes(8, "big") + used.jobs.to_bytes(8, "big")
+            self._post.put_late(QUOTAS, self._row_key(verdict.name, order.core), value, now)
+        return verdict.name
+
+    def occupy(self, key: ClaimKey, rule: str) -> None:
+        """The attempt has one of the rule's slots until it is `release`d."""
+        self.release(key)
+        self._at_work[key] = rule
+        self._busy[rule] += 1
+
+    def release(self, key: ClaimKey) -> None:
+        rule = self._at_work.pop(key, None)
+        if rule is not None:
+            self._busy[rule] -= 1
+
+    # ---- inside
+
+    def _judge(self, order: JobOrder, price_micro: int, now: Now) -> Rule | str:
+        day, minute = self._local(now)
+        self._turn_day(day, now)
+        why = ""
+        for rule in self._rules:
+            if not (self._is_for(rule, order.core) and covers(rule, order.needs)):
+                continue
+            refusal = self._refusal_of(rule, order, price_micro, minute)
+            if not refusal:
+                return rule
+            if rule.deny and within(rule, minute):
+                return refusal
+            why = why or refusal
+        return why or f"no rule of this host takes {order.needs!r} from {order.core}"
+
+    def _refusal_of(self, rule: Rule, order: JobOrder, price_micro: int, minute: int) -> str:
+        if not within(rule, minute):
+            return f"rule {rule.name!r} holds from {' to '.join(map(clock, rule.hours))} of this host's day"
+        if rule.deny:
+            return f"rule {rule.name!r} denies it"
+        if price_micro < price_of(rule.price_micro, order.size_tokens):
+            return "the price is below this host's offer"
+        if rule.slots and self._busy[rule.name] >= rule.slots:
+            return f"{BUSY}: rule {rule.name!r} has its {rule.slots} slots in use"
+        return self._quota_refusal(rule, order)
+
+    def _quota_refusal(self, rule: Rule, order: JobOrder) -> str:
+        used = self._used.get((rule.name, order.core))
+        if used is None:
+            counted = rule.jobs_per_day or rule.tokens_per_day
+            if counted and len(self._used) >= QUOTAS_MAX:
+                return f"{QUOTAS_MAX} owners have had work done here today, more are not counted"
+            used = Used()
+        if rule.jobs_per_day and used.jobs >= rule.jobs_per_day:
+            return f"rule {rule.name!r} takes {rule.jobs_per_day} jobs of an owner a day; today's are used up"
+        if rule.tokens_per_day and used.tokens + order.size_tokens > rule.tokens_per_day:
+            left = rule.tokens_per_day - used.tokens
+            return f"rule {rule.name!r} takes {rule.tokens_per_day} tokens of an owner a day; {left} are left for today"
+        return ""
+
+    def _offered(self, now: Now) -> Iterator[Standing]:
+        day, minute = self._local(now)
+        self._turn_day(day, now)
+        for number, rule in enumerate(self._rules, 1):
+            executors = tuple(label for label in self._settings.executors if covers(rule, label))
+            owners = self._named(rule)
+            if rule.deny or not executors or not within(rule, minute) or owners == ():
+                continue
+            slots = min(rule.slots or self._settings.slots, self._settings.slots)
+            yield Standing(number, executors, rule.price_micro, slots, owners or ())
+
+    def _withheld(self, now: Now) -> Iterator[Standing]:
+        """For whom the offers for everybody are not: those who are denied, or have had their share of the day."""
+        minute = self._local(now)[1]
+        for number, rule in enumerate(self._rules, len(self._rules) + 1):
+            executors = tuple(label for label in self._settings.executors if covers(rule, label))
+            owners = (self._named(rule) or ()) if rule.deny else ()
+            if not rule.deny and ANYBODY in rule.owners:
+                owners = self._exhausted(rule)
+            if executors and owners and within(rule, minute):
+                yield Standing(number, executors, 0, 0, owners)
+
+    def _exhausted(self, rule: Rule) -> tuple[str, ...]:
+        """Who has had the day's share under the rule."""
+        jobs, tokens = rule.jobs_per_day or UNLIMITED, rule.tokens_per_day or UNLIMITED
+        mine = ((core, used) for (name, core), used in self._used.items() if name == rule.name)
+        return tuple(sorted(core for core, used in mine if used.jobs >= jobs or used.tokens >= tokens)[:OWNERS_MAX])
+
+    def _named(self, rule: Rule) -> tuple[str, ...] | None:
+        """Node ids of those whom the rule is for, as far as they are known and have not had their share; None: all."""
+        if ANYBODY in rule.owners:
+            return None
+        ids = {node_id for owner in rule.owners for node_id in self._ids_of(owner)}.difference(self._exhausted(rule))
+        return tuple(sorted(ids)[:OWNERS_MAX])
+
+    def _is_for(self, rule: Rule, core: str) -> bool:
+        return ANYBODY in rule.owners or any(core in self._ids_of(owner) for owner in rule.owners)
+
+    def _ids_of(self, owner: str) -> set[str]:
+        """A name, or an id itself. A name that two members have is nobody's: it must not be had by taking it."""
+        if NODE_ID.match(owner):
+            return {owner}
+        ids = self._ids.get(owner, set())
+        return ids if len(ids) == 1 else set()
+
+    def _local(self, now: Now) -> tuple[int, int]:
+        """The day's number and the minute of the day, here; of no interest to rules without hours and quotas."""
+        if not self._timed:
+            return 0, 0
+        seconds = now.utc_us // 1_000_000
+        seconds += self._settings.utc_offset_s(seconds)
+        return seconds // DAY_S, seconds // 60 % DAY_MINUTES
+
+    def _turn_day(self, day: int, now: Now) -> None:
+        if day != self._day:
+            self._stale += [self._row_key(rule, core) for rule, core in self._used]
+            self._day, self._used = day, {}
+        for key in self._stale:
+            self._post.delete_late(QUOTAS, key, now)
+        self._stale.clear()
+
+    def _row_key(self, rule: str, core: str) -> bytes:
+        return f"{self._day}/{rule}/{core}".encode()
+
+
+def covers(rule: Rule, label: str) -> bool:
+    """Whether the rule is about work that needs this executor: "wasm", "process:*" or "*"."""
+    return any(
+        label.startswith(pattern[:-1]) if pattern.endswith("*") else label == pattern for pattern in rule.executors
+    )
+
+
+def within(rule: Rule, minute: int) -> bool:
+    """Whether a minute of the day lies in the rule's hours, which may go past midnight; the last one does not count."""
+    if not rule.hours:
+        return True
+    start, end = rule.hours
+    return start <= minute < end if start < end else not end <= minute < start
+
+
+def clock(minute: int) -> str:
+    return f"{minute // 60:02}:{minute % 60:02}"
