@@ -23,6 +23,7 @@ from offgrid_node.banner import banner
 from offgrid_node.config import Config, split_address, unused_settings
 from offgrid_node.discovery.addresses import join_address
 from offgrid_node.driver import COMMIT_INLINE_MAX_MS, Driver
+from offgrid_node.drop_watch import DropWatch
 from offgrid_node.event_log import log_events
 from offgrid_node.executors.builtin import BuiltinExecutor
 from offgrid_node.executors.executor import Executor
@@ -45,7 +46,7 @@ from offgrid_node.meters import Meters
 from offgrid_node.node import Node, Parts
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.errors import FailedPrecondition
-from offgrid_node.protocol.jobs.settings import JobsSettings
+from offgrid_node.protocol.jobs.settings import DROP_ALL, DROP_REST, JobsSettings
 from offgrid_node.protocol.mesh.machine import MeshSettings
 from offgrid_node.services.access import ROLE_NAMES
 from offgrid_node.services.bulk import Bulk, Threads
@@ -149,6 +150,7 @@ class Daemon:
         self._cleanup: list[Callable[[], Awaitable[None] | None]] = []
         self._meters = Meters() if config.metrics.listen else None
         self._store_trouble = StoreTrouble(lambda: time.monotonic_ns() // 1_000_000)
+        self._drops: DropWatch | None = None
         self.banner = ""
 
     async def start(self) -> None:
@@ -175,6 +177,7 @@ class Daemon:
         self._cleanup.append(lambda: _together(server.close(), framed_server.close()))
         await self._listen(server, framed_server, road, Members(self.node, server, road, framed), tls)
         self._driver.start(self.node.runtime)
+        self._drops = self._watch_drops()
         await self._finding.start()
 
     async def stop(self) -> None:
@@ -261,6 +264,7 @@ class Daemon:
                 salt=b"",
                 mode=MODES[config.jobs.mode],
                 queue_max=config.jobs.queue_max,
+                drop=drop_of(config),
                 price_max_micro=config.jobs.price_max_micro,
                 slots=config.host.slots,
                 price_micro=config.host.price_micro,
@@ -287,6 +291,14 @@ class Daemon:
             meters=self._meters,
         )
 
+    def _watch_drops(self) -> DropWatch | None:
+        if not self._config.jobs.drop_dir:
+            return None
+        watch = DropWatch(Path(self._config.jobs.drop_dir), self.node)
+        self._cleanup.append(watch.close)
+        watch.start()
+        return watch
+
     def _on_commit(self, inputs: int, commit_s: float) -> None:
         self._store_trouble.on_commit(inputs, commit_s)
         if self._meters:
@@ -308,6 +320,7 @@ class Daemon:
                 *self._store_trouble.notices,
                 *chunk_notices(self._config.storage.chunk_dir, self._blobs.free_bytes()),
                 *self._finding.notices,
+                *(self._drops.notices if self._drops else ()),
                 *self.node.adoption.notices,
                 *self.node.ledger.notices,
             ),
@@ -317,6 +330,13 @@ class Daemon:
 
 async def _together(*ends: Awaitable[None]) -> None:
     await asyncio.gather(*ends)
+
+
+def drop_of(config: Config) -> str:
+    """Which jobs of the local queue go to the drop folder."""
+    if not config.jobs.drop_dir:
+        return ""
+    return DROP_ALL if config.jobs.drop_all else DROP_REST
 
 
 def check_store(store: Store) -> tuple[str, ...]:

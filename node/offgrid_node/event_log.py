@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 
-from offgrid.v1 import state_pb2
+from offgrid.v1 import jobs_pb2, state_pb2
 from offgrid_node.protocol.etypes import EventType
 
 LEVELS: Mapping[int, int] = {
@@ -34,6 +34,18 @@ def log_events(events: Sequence[state_pb2.Event]) -> None:
         level = LEVELS.get(event.etype, logging.DEBUG)
         if level >= least:
             _log.log(level, "%s seq=%d subject=%s%s", event.type, event.seq, event.subject, _details(event))
+    _log_ways(events)
+
+
+def _log_ways(events: Sequence[state_pb2.Event]) -> None:
+    """Jobs that go another way than usual, and why: one line for all of a batch that go the same."""
+    ways: dict[tuple[int, str], list[str]] = {}
+    for event in events:
+        if event.etype == EventType.JOB_DISPATCHED and event.job.route_reason:
+            ways.setdefault((event.job.route, event.job.route_reason), []).append(event.job.job_id)
+    for (route, reason), job_ids in ways.items():
+        name = jobs_pb2.Route.Name(route).removeprefix("ROUTE_").lower()
+        _log.info("jobs=%d first=%s route=%s reason=%s", len(job_ids), job_ids[0], name, _shown(reason))
 
 
 def _details(event: state_pb2.Event) -> str:

@@ -37,3 +37,14 @@ def test_what_a_peer_wrote_stays_in_its_field(caplog: pytest.LogCaptureFixture) 
     assert "\n" not in message
     assert "\x1b" not in message
     assert len(message) < 400
+
+
+def test_jobs_that_go_another_way_than_usual_are_told_of_with_the_reason(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "offgrid.events")
+    usual = jobs_pb2.Job(job_id="j-0", route=jobs_pb2.ROUTE_OFFGRID)
+    local = [
+        jobs_pb2.Job(job_id=f"j-{n}", route=jobs_pb2.ROUTE_FILE_QUEUE, route_reason="no broker is alive")
+        for n in range(1, 4)
+    ]
+    log_events([event(EventType.JOB_DISPATCHED, job=job) for job in (usual, *local)])
+    assert caplog.messages == ["jobs=3 first=j-1 route=file_queue reason='no broker is alive'"]

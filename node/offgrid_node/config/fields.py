@@ -177,6 +177,10 @@ def _path(value: Any, info: ValidationInfo) -> Any:
     return _resolve(str(value), info) if isinstance(value, str | Path) else value
 
 
+def _optional_path(text: str, info: ValidationInfo) -> str:
+    return str(_resolve(text, info)) if text else ""
+
+
 def _admin(text: str, info: ValidationInfo) -> str:
     if text.startswith("unix:"):
         path = str(_resolve(text.removeprefix("unix:"), info))
@@ -294,6 +298,7 @@ OptionalListen = Annotated[str, AfterValidator(_door), Allowed(f'{LISTEN_RULE}; 
 Door = Annotated[str, AfterValidator(_door), Allowed(f'{LISTEN_RULE}; "" = closed')]
 Admin = Annotated[str, AfterValidator(_admin), Allowed(ADMIN_RULE)]
 OptionalUrl = Annotated[str, AfterValidator(_optional_url), Allowed(f'{URL_RULE}; "" = none')]
+OptionalPath = Annotated[str, AfterValidator(_optional_path), Allowed(f'{PATH_RULE}; "" = off')]
 FilePath = Annotated[Path, BeforeValidator(_path), Allowed(PATH_RULE)]
 Secret = Annotated[SecretStr, AfterValidator(_secret), Allowed("printable characters")]
 

@@ -106,6 +106,12 @@ class Jobs(Section):
         description="the most that is paid for a million tokens of a job's size, in millionths of a credit; a dearer "
         "award is turned down",
     )
+    drop_dir: f.OptionalPath = Field(
+        default="",
+        description="drop folder, once called webrelay_out: jobs of the local queue that this node cannot run itself "
+        "lie there as <job id>.job.json until somebody puts <job id>.result.json beside it",
+    )
+    drop_all: bool = Field(default=False, description="let all jobs of the local queue go to the drop folder")
     broker_url: f.OptionalUrl = Field(default="", description="gateway of the broker", json_schema_extra=RESERVED)
     auth_key: f.Secret = Field(
         default=SecretStr(""),

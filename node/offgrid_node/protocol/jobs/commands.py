@@ -184,6 +184,13 @@ class Arriving(NamedTuple):
     trouble: str = ""
 
 
+class Dropped(NamedTuple):
+    """What came back to the drop folder for a job; checked and bounded."""
+
+    job_id: str
+    result: jobs_pb2.JobResult
+
+
 @dataclass(frozen=True, slots=True)
 class ReportResults:
     host: str

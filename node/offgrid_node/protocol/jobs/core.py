@@ -34,6 +34,9 @@ from offgrid_node.protocol.jobs.terms import LOSSES_MAX
 from offgrid_node.protocol.rng import Rng
 
 REFUSED_DELAY_MS, REFUSED_DELAY_MAX_MS = 100, 5_000
+RETURN_MAX, RETURN_STEP_MS = 256, 50  # of the local queue, when a broker comes back: a long one is no long step
+REASON_LOCAL = "no broker of the mesh answered"
+REASON_RETURNED = "a broker is back; it waited in the local queue until then"
 SUBMIT_RETRY_MS = 10_000  # should even the end of a call get lost
 
 
@@ -51,6 +54,7 @@ class Core:
         self._epochs: dict[str, int] = {}  # of brokers, as they last said
         self.redundant = Redundant(self._jobs, post, self)
         self.renewals = Renewals(settings.node_id, self._jobs, post)
+        self._return_ms: int | None = None  # when more of the local queue goes back to the mesh
 
     def load(self, rows: Rows, now: Now) -> None:
         self._jobs.load(rows, now)
@@ -72,7 +76,7 @@ class Core:
         return len(self._jobs)
 
     def deadline_ms(self) -> int | None:
-        dues = (self._jobs.deadline_ms(), self.stops.deadline_ms(), self.renewals.deadline_ms())
+        dues = (self._jobs.deadline_ms(), self.stops.deadline_ms(), self.renewals.deadline_ms(), self._return_ms)
         return min((due for due in dues if due is not None), default=None)
 
     def send(self, entry: Open, now: Now, rng: Rng) -> None:
@@ -99,7 +103,8 @@ class Core:
             self.stops.add(job.host, entry.key, now)
 
     def to_local_queue(self, entry: Open, now: Now) -> None:
-        """From here on this node works on it, by itself."""
+        """From here on this node works on it, by itself, until a broker comes back."""
+        entry.job.route_reason = REASON_LOCAL
         self._to_local_queue(entry)
         self._jobs.keep(entry.job, now, EventType.JOB_DISPATCHED)
 
@@ -223,6 +228,7 @@ class Core:
         if BROKER not in roles:
             return
         self._jobs.waiting.hurry(node_id, now.mono_ms)
+        self._return_ms = now.mono_ms
         for entry in self._jobs:
             waits = entry.tries or (entry.doubtful and entry.job.broker == node_id)
             if waits and entry.job.state == QUEUED and entry.job.route == jobs_pb2.ROUTE_OFFGRID:
@@ -240,6 +246,7 @@ class Core:
                 self._submit(entry, now, rng)
 
     def on_wake(self, now: Now, rng: Rng) -> None:
+        self._return_to_mesh(now, rng)
         for silent in self.renewals.take_expired(now):
             self._lose_host(silent, "LeaseExpired: its host renewed nothing", now, rng)
         self.stops.on_wake(now)
@@ -266,6 +273,23 @@ class Core:
                 self._send_start(entry, now)  # not answered yet; or this core restarted: is it still running there?
 
     # ---- inside
+
+    def _return_to_mesh(self, now: Now, rng: Rng) -> None:
+        """A broker has come back: it gets what waits in the local queue and would rather have gone to it, a part at a
+        time. The attempt keeps its number: it was not started, and whoever awards it is heard only if asked last."""
+        if self._return_ms is None or now.mono_ms < self._return_ms:
+            return
+        self._return_ms = None
+        if not self._peers.with_role(BROKER):
+            return
+        returning = self.local.take_auto(RETURN_MAX)
+        for entry in returning:
+            entry.job.route, entry.job.route_reason = jobs_pb2.ROUTE_OFFGRID, REASON_RETURNED
+            entry.tries = 0
+            self.send(entry, now, rng)
+            self._jobs.keep(entry.job, now, EventType.JOB_DISPATCHED)
+        if len(returning) == RETURN_MAX:
+            self._return_ms = now.mono_ms + RETURN_STEP_MS
 
     def _submit(self, entry: Open, now: Now, rng: Rng, *, kept_later: bool = False) -> None:
         """Sends the present attempt's order to a broker; the timer says it again should no answer come.

@@ -173,7 +173,7 @@ class Intake:
             return jobs_pb2.ROUTE_FILE_QUEUE, ROUTE_REASONS["disabled"]
         if broker_alive:
             return jobs_pb2.ROUTE_OFFGRID, ROUTE_REASONS["broker"]
-        if needs in self._settings.executors:
+        if needs in self._settings.executors or self._settings.drop:
             return jobs_pb2.ROUTE_FILE_QUEUE, ROUTE_REASONS["no broker"]
         return jobs_pb2.ROUTE_OFFGRID, ROUTE_REASONS["wait"]
 
@@ -181,5 +181,6 @@ class Intake:
         """The first attempt begins."""
         job = entry.job
         job.mode, job.attempt, job.route = mode, 1, way[0]
+        job.route_reason = "" if way[1] == ROUTE_REASONS["broker"] else way[1]
         move(job, "dispatch")
         self._core.send(entry, now, rng)

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator
+from itertools import chain
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.jobs.commands import Start
+from offgrid_node.protocol.jobs.drops import Drops
 from offgrid_node.protocol.jobs.host import Host
 from offgrid_node.protocol.jobs.open_jobs import Open, OpenJobs
 from offgrid_node.protocol.jobs.prices import price_of
@@ -25,13 +27,17 @@ class LocalQueue:
     def __init__(self, settings: JobsSettings, jobs: OpenJobs, host: Host) -> None:
         self._settings, self._jobs, self._host = settings, jobs, host
         self._waiting: dict[int, OrderedDict[str, None]] = {}
+        self.drops = Drops(settings, jobs)
 
     def __iter__(self) -> Iterator[str]:
         """In the order in which they go."""
         return (job_id for priority in sorted(self._waiting, reverse=True) for job_id in self._waiting[priority])
 
     def add(self, job: jobs_pb2.Job) -> None:
-        self._waiting.setdefault(job.priority, OrderedDict())[job.job_id] = None
+        if self.drops.takes(job):
+            self.drops.add(job)
+        else:
+            self._waiting.setdefault(job.priority, OrderedDict())[job.job_id] = None
 
     def discard(self, job: jobs_pb2.Job) -> None:
         there = self._waiting.get(job.priority)
@@ -40,11 +46,24 @@ class LocalQueue:
             if not there:
                 del self._waiting[job.priority]
 
+    def take_auto(self, most: int) -> list[Open]:
+        """Takes out some of the jobs that would rather go over the mesh; none of them has been started."""
+        taken: list[Open] = []
+        for job_id in chain(self, self.drops):
+            entry = self._jobs.get(job_id)
+            if entry is not None and _waits_here(entry.job) and entry.job.mode == jobs_pb2.DISPATCH_MODE_AUTO:
+                taken.append(entry)
+                if len(taken) == most:
+                    break
+        for entry in taken:
+            self.discard(entry.job)
+        return taken
+
     def pump(self, now: Now) -> None:
         """Starts queued jobs on this node while it has slots."""
         while self._waiting and self._host.slots_free:
             entry = self._jobs.get(self._take())
-            if entry is not None and entry.job.state == QUEUED and entry.job.route == jobs_pb2.ROUTE_FILE_QUEUE:
+            if entry is not None and _waits_here(entry.job):
                 self._start(entry, now)
 
     def _take(self) -> str:
@@ -67,3 +86,7 @@ class LocalQueue:
         if payload is not None:
             order = self._jobs.order(job)
             self._host.take(Start(order, order.encode(), jobs_pb2.JobPayload.FromString(payload), price_micro))
+
+
+def _waits_here(job: jobs_pb2.Job) -> bool:
+    return job.state == QUEUED and job.route == jobs_pb2.ROUTE_FILE_QUEUE

@@ -60,6 +60,8 @@ class JobsMachine:
                     pass
                 case commands.Arriving():
                     self.core.reports.on_arriving(event, now)
+                case commands.Dropped():
+                    self.core.local.drops.on_dropped(event, now)
                 case PeerUp(node_id, name, roles):
                     self._peers.on_up(event)
                     self.broker.on_peer_up(node_id)

@@ -10,6 +10,7 @@ from offgrid_node.protocol.effects import Signer
 
 RETRY_DELAYS_MS = (2_000, 4_000, 8_000)  # promised to users: three retries, then NoHostsAvailable
 TIMEOUT_MS = 30_000  # promised to users: JobTimeout, unless the job says otherwise
+DROP_REST, DROP_ALL = "rest", "all"  # those that this node cannot run itself, or all of them
 
 
 ANYBODY = "*"  # an owner, or an executor, in a rule
@@ -46,6 +47,7 @@ class JobsSettings:
     executors: Sequence[str] = ()
     kinds: tuple[str, ...] = ("compute",)
     labels: Mapping[str, str] = field(default_factory=dict)
+    drop: str = ""  # which jobs of the local queue go to the drop folder: DROP_REST, DROP_ALL or none
     # What this machine has, for requirements to be matched against; what the node itself knows is filled in later.
     profile: jobs_pb2.HostProfile = field(default_factory=jobs_pb2.HostProfile)
 

@@ -36,6 +36,7 @@ class World:
         self.hosts = list(HOSTS.values())[:hosts]
         self.disk, self.rng, self.reloads = Disk(), Random(seed), reloads
         self.blind, self.market_up = False, True
+        self.executing = False  # whether this node's own work stays under way
         self.now_ms, self._ticket = 1_000, 0
         self.effects: list[Effect] = []
         self.awards: dict[AttemptKey, str] = {}
@@ -99,9 +100,8 @@ class World:
     # ---- hosts
 
     def at(self, host: str) -> AttemptKey:
-        """What runs at this host."""
-        (key,) = [key for key in self.running if name_of(self.awards[key]) == host]
-        return key
+        """What has run at this host for longest."""
+        return next(key for key in self.running if name_of(self.awards[key]) == host)
 
     def at_work(self) -> list[str]:
         return [name_of(self.awards[key]) for key in self.running]
@@ -176,7 +176,7 @@ class World:
         self.disk.commit(effects)
         self.effects += effects
         for effect in effects:
-            if isinstance(effect, Execute):  # this node's own
+            if isinstance(effect, Execute) and not self.executing:  # this node's own
                 end = Executed(effect.core, effect.job_id, effect.attempt, b"right", b"", 0, "", "", 1, "test/1")
                 effects += self._step([end])
         return effects
