@@ -39,7 +39,7 @@ def log_events(events: Sequence[state_pb2.Event]) -> None:
 
 def _log_ways(events: Sequence[state_pb2.Event]) -> None:
     """Jobs that go another way than usual, and why: one line for all of a batch that go the same."""
-    ways: dict[tuple[int, str], list[str]] = {}
+    ways: dict[tuple[jobs_pb2.Route.ValueType, str], list[str]] = {}
     for event in events:
         if event.etype == EventType.JOB_DISPATCHED and event.job.route_reason:
             ways.setdefault((event.job.route, event.job.route_reason), []).append(event.job.job_id)
