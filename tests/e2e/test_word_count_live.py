@@ -1,5 +1,4 @@
-"""Real input: the words of this project's own documents, counted by arrays of jobs on a live mesh; and the commands that
-look after such jobs."""
+"""Real input: the words of this project's own documents, counted by arrays of jobs on a live mesh."""
 
 from __future__ import annotations
 

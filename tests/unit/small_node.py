@@ -269,7 +269,8 @@ class SmallNode:
         return jobs_pb2.GetJobResponse(job=_get(self.jobs, "job", request.job_id))
 
     def on_ListJobs(self, request):
-        jobs, token = _page([j for j in self.jobs.values() if request.task_id in ("", j.task_id)], request)
+        found = [j for j in self.jobs.values() if request.task_id in ("", j.task_id)]
+        jobs, token = _page([j for j in found if not request.states or j.state in request.states], request)
         return jobs_pb2.ListJobsResponse(jobs=jobs, next_page_token=token)
 
     def on_WatchJob(self, request, context):

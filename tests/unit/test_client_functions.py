@@ -24,10 +24,6 @@ from offgrid_node.protocol.errors import FailedPrecondition, OutcomeUnknown
 COMPLETED, FAILED, CANCELLED = jobs_pb2.JOB_STATE_COMPLETED, jobs_pb2.JOB_STATE_FAILED, jobs_pb2.JOB_STATE_CANCELLED
 
 
-KNOWN = {method.name for method in jobs_pb2.DESCRIPTOR.services_by_name["JobService"].methods}
-needs_cancel = pytest.mark.skipif("CancelJobs" not in KNOWN, reason="JobService/CancelJobs is on its way")
-
-
 @offgrid.job(priority=7, timeout_s=2.5)
 def double(number: int, *, plus: int = 0) -> int:
     """Twice as much."""
@@ -246,7 +242,6 @@ def test_as_completed_and_wait_take_them(client: Client) -> None:
 # ---- cancelling
 
 
-@needs_cancel
 def test_cancelling_takes_the_job_back(node: SmallNode, client: Client) -> None:
     gate = Gate(node)
     future = double.submit(client, 1)
@@ -262,7 +257,6 @@ def test_cancelling_takes_the_job_back(node: SmallNode, client: Client) -> None:
     assert double.submit(client, 4).result(5) == 8
 
 
-@needs_cancel
 def test_what_was_not_sent_yet_never_is(node: SmallNode, client: Client) -> None:
     double.submit(client, 0).result(5)
     entered, let_go, run_jobs = threading.Event(), threading.Event(), node.on_RunJobs
@@ -287,7 +281,6 @@ def test_what_was_not_sent_yet_never_is(node: SmallNode, client: Client) -> None
     assert len(sent(node)) == 3
 
 
-@needs_cancel
 def test_a_lost_cancellation_is_said_again(node: SmallNode, client: Client) -> None:
     gate = Gate(node)
     future = double.submit(client, 1)
@@ -307,7 +300,6 @@ def test_an_ended_job_cannot_be_cancelled(node: SmallNode, client: Client) -> No
     assert not node.calls["CancelJobs"]
 
 
-@needs_cancel
 def test_jobs_are_cancelled_by_the_hundred_and_by_task(node: SmallNode, client: Client) -> None:
     task_id = client.tasks.create(client.missions.create("m").mission_id, "t").task_id
     ids = [client.jobs.create(task_id, payloads.builtin()).job_id for _ in range(3)]
@@ -339,7 +331,6 @@ def test_failures_are_raised_where_they_are_awaited(client: Client) -> None:
     asyncio.run(main())
 
 
-@needs_cancel
 def test_a_cancelled_await_gives_the_job_up(node: SmallNode, client: Client) -> None:
     gate = Gate(node)
 

@@ -183,11 +183,27 @@ class Jobs:
             raise OffgridError("FAILED_PRECONDITION", "NoReceipt", f"job {job_id} is {state} and has no receipt")
         return document(job, self._mesh.proof(job.result.receipt.facts.node_id))
 
-    def list(self, *, task_id: str = "", limit: int | None = None) -> Iterator[jobs_pb2.Job]:
-        """Every job, or those of one task, without outputs and logs."""
+    def list(
+        self,
+        *,
+        task_id: str = "",
+        states: Iterable[str] = (),
+        include_executions: bool = False,
+        limit: int | None = None,
+    ) -> Iterator[jobs_pb2.Job]:
+        """Every job, or those of one task or in one of some states ("running", "failed", …), without outputs and logs.
+
+        `include_executions` lists the executions of redundant jobs as well. Raises ValueError for an unknown state."""
+        wanted = [_state(name) for name in states]
 
         def fetch(size: int, token: str) -> tuple[list[jobs_pb2.Job], str]:
-            request = jobs_pb2.ListJobsRequest(page_size=size, page_token=token, task_id=task_id)
+            request = jobs_pb2.ListJobsRequest(
+                page_size=size,
+                page_token=token,
+                task_id=task_id,
+                states=wanted,
+                include_executions=include_executions,
+            )
             page = self._calls.unary("JobService/ListJobs", request, jobs_pb2.ListJobsResponse)
             return [*page.jobs], page.next_page_token
 
@@ -287,6 +303,14 @@ class Jobs:
                 self._mission_id = self._mission_id or self._missions.create("jobs").mission_id
                 self._task_ids[kind] = self._tasks.create(self._mission_id, "jobs", kind).task_id
             return self._task_ids[kind]
+
+
+def _state(name: str) -> JobState.ValueType:
+    try:
+        return JobState.Value(f"JOB_STATE_{name.upper()}")
+    except ValueError:
+        known = ", ".join(key.removeprefix("JOB_STATE_").lower() for key in JobState.keys()[1:])
+        raise ValueError(f"{name!r} is no state of a job; there are {known}") from None
 
 
 def _input_request_id(text: str) -> str:

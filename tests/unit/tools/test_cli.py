@@ -24,6 +24,7 @@ COMMANDS = (
     ["mission"], ["mission", "create"], ["mission", "list"], ["mission", "show"], ["mission", "update"],
     ["task"], ["task", "create"], ["task", "list"], ["task", "show"],
     ["job"], ["job", "run"], ["job", "submit"], ["job", "array"], ["job", "logs"], ["job", "cancel"], ["job", "why"],
+    ["job", "top"],
     ["job", "create"], ["job", "dispatch"], ["job", "watch"], ["job", "list"], ["job", "show"],
     ["job", "receipt"], ["job", "verify-receipt"],
     ["market"], ["transfer"], ["balance"], ["history"], ["bookings"], ["tx"], ["tx", "show"],

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from offgrid.client import Client
     from offgrid.v1.jobs_pb2 import Job
 
+STATES = click.Choice(["created", "queued", "awarded", "running", "completed", "failed", "cancelled", "expired"])
 MODES = click.Choice(["auto", "offgrid", "disabled"])
 
 
@@ -61,12 +62,14 @@ def watch(job_id: str) -> int:
 
 @click.command("list")
 @click.option("--task", "task_id", default="", help="Those of one task.")
+@click.option("--state", "states", multiple=True, type=STATES, help="Those in this state; repeat it for more.")
+@click.option("--executions", is_flag=True, help="The executions of redundant jobs as well.")
 @click.option("--limit", type=click.IntRange(0), default=0, help="At most so many. [default: all]")
 @common
-def list_(task_id: str, limit: int) -> None:
+def list_(task_id: str, states: tuple[str, ...], executions: bool, limit: int) -> None:
     """List jobs."""
     client = settings().connect()
-    found = client.jobs.list(task_id=task_id, limit=limit or None)
+    found = client.jobs.list(task_id=task_id, states=states, include_executions=executions, limit=limit or None)
     if settings().json:
         from offgrid_tools.cli.json_form import emit, json_of
 
@@ -117,8 +120,8 @@ def change_of(job: Job) -> str:
 
 
 def exit_code_of(job: Job | None) -> int:
-    """0 unless the job has failed; the reason is its own field."""
-    return exits.FAILED if job is not None and state_of(job) == "failed" else exits.OK
+    """0 unless the job has ended otherwise than completed; the reason is its own field."""
+    return exits.FAILED if job is not None and state_of(job) in ("failed", "cancelled", "expired") else exits.OK
 
 
 def node_names(client: Client) -> dict[str, str]:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         def DESCRIPTOR(self) -> EnumDescriptor: ...  # noqa: N802 - protobuf's name
 
     from google.protobuf.descriptor import EnumDescriptor
+    from rich.table import Table
 
 ID_CHARS = 12  # of a node id in tables; --json has all of it
 NAME_CHARS_SHOWN = 40
@@ -68,15 +69,21 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: st
 
 def _rich_table(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
     from rich.console import Console
+
+    Console(highlight=False).print(drawn(columns, cells))
+
+
+def drawn(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
+    """The same rows as Rich draws them."""
     from rich.table import Table
     from rich.text import Text
 
-    drawn = Table(box=None, header_style="dim", pad_edge=False, padding=(0, 2, 0, 0))
+    made = Table(box=None, header_style="dim", pad_edge=False, padding=(0, 2, 0, 0))
     for column in columns:
-        drawn.add_column(column, overflow="fold")
-    for row in cells:
-        drawn.add_row(*(Text(cell, style=STYLES.get(cell, "")) for cell in row))
-    Console(highlight=False).print(drawn)
+        made.add_column(column, overflow="fold")
+    for row in rows:
+        made.add_row(*(Text(clean(str(cell)), style=STYLES.get(str(cell), "")) for cell in row))
+    return made
 
 
 STYLES: Mapping[str, str] = {
@@ -88,6 +95,10 @@ STYLES: Mapping[str, str] = {
     "queued": "yellow",
     "dead": "red",
     "failed": "red",
+    "cancelled": "yellow",
+    "expired": "red",
+    "wins": "green",
+    "unable": "red",
     "removed": "red",
 }
 

@@ -116,6 +116,7 @@ JOB = LazyGroup(
         "logs": Entry("job_control:logs", "Show what a job says while it runs."),
         "cancel": Entry("job_control:cancel", "Cancel jobs, or all of a task."),
         "why": Entry("job_control:why", "Why a job is where it is, host by host."),
+        "top": Entry("job_top:top", "A live look at running jobs, hosts and rates."),
         "list": Entry("jobs:list_", "List jobs."),
         "show": Entry("jobs:show", "Show one job with its result and receipt."),
         "receipt": Entry("receipts:receipt", "Write a job's receipt as a file that stands alone."),

@@ -1,0 +1,90 @@
+"""`offgrid job cancel`, `top` and `list --state`: a hand on jobs under way, and a look at all of them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from cli_run import Run
+from small_node import NODE_ID, OTHER_ID, SmallNode
+
+from offgrid.v1 import common_pb2, jobs_pb2
+from offgrid_tools.cli import exits
+
+
+@pytest.fixture
+def og(capsys: pytest.CaptureFixture[str], node: SmallNode) -> Run:
+    return Run(capsys, node)
+
+
+@pytest.fixture
+def jobs(node: SmallNode) -> list[str]:
+    """A completed one, and two that run."""
+    states = jobs_pb2.JOB_STATE_COMPLETED, jobs_pb2.JOB_STATE_RUNNING, jobs_pb2.JOB_STATE_RUNNING
+    for number, state in enumerate(states):
+        node.jobs[f"j-{number}"] = jobs_pb2.Job(
+            job_id=f"j-{number}", task_id="t-1", state=state, host=OTHER_ID, attempt=1, needs="wasm"
+        )
+    return list(node.jobs)
+
+
+class TestCancel:
+    def test_names_what_was_open(self, og: Run, node: SmallNode, jobs: list[str]) -> None:
+        assert og("job", "cancel", *jobs, "--reason", "no more") == (0, "cancelled j-1\ncancelled j-2\n", "")
+        assert og("job", "cancel", *jobs) == (0, "nothing was open\n", "")
+        assert node.jobs["j-1"].error_detail == "no more"
+
+    def test_takes_all_of_a_task(self, og: Run, jobs: list[str]) -> None:
+        assert og.json("job", "cancel", "--task", "t-1") == {"job_ids": ["j-1", "j-2"]}
+
+    def test_wants_one_of_both(self, og: Run, node: SmallNode) -> None:
+        assert og("job", "cancel")[0] == exits.USAGE
+        assert og("job", "cancel", "j-1", "--task", "t-1")[0] == exits.USAGE
+        assert not node.calls
+
+
+class TestList:
+    def test_only_those_in_a_state(self, og: Run, jobs: list[str]) -> None:
+        told = og.json("job", "list", "--state", "running", "--state", "queued")
+        assert isinstance(told, dict)
+        assert [job["job_id"] for job in told["jobs"]] == ["j-1", "j-2"]
+        assert og("job", "list", "--state", "sleeping")[0] == exits.USAGE
+
+    def test_a_job_that_was_cancelled_ends_watch_with_one(self, og: Run, jobs: list[str]) -> None:
+        og("job", "cancel", "j-1")
+        code, out, _ = og("job", "watch", "j-1")
+        assert (code, "cancelled" in out) == (exits.FAILED, True)
+
+
+class TestTop:
+    def test_shows_what_is_open_and_where(self, og: Run, node: SmallNode, jobs: list[str]) -> None:
+        node.members[1].roles_in_force.append(common_pb2.ROLE_HOST)
+        code, out, _ = og("job", "top", "--count", "1")
+        assert code == 0
+        lines = [line.split() for line in out.splitlines()]
+        assert [line[0] for line in lines if line and line[0].startswith("j-")] == ["j-1", "j-2"]
+        assert ["barn", "alive", "2", "3"] in lines, "two of those jobs, three free slots in this broker's book"
+        assert out.startswith("attic of home: 0 jobs open")
+
+    def test_says_a_document_per_look_with_rates(self, og: Run, node: SmallNode, jobs: list[str]) -> None:
+        code, out, _ = og("job", "top", "--json", "--count", "2", "--interval", "0.1", "--limit", "1")
+        looks = list(map(json.loads, out.splitlines()))
+        assert (code, len(looks)) == (0, 2)
+        assert looks[0]["ended_per_s"] == {"completed": 0.0, "failed": 0.0, "cancelled": 0.0}
+        assert [job["job_id"] for job in looks[1]["jobs"]] == ["j-1"]
+        assert looks[1]["slots_total"] == 4
+        assert {host["node_id"] for host in looks[0]["hosts"]} <= {NODE_ID, OTHER_ID}
+
+    def test_counts_ends_by_the_journal(self, og: Run, node: SmallNode) -> None:
+        status, looks = node.on_GetStatus, iter(range(100))
+
+        def after_the_first_look(request):
+            answer = status(request)
+            if next(looks) == 1:  # the first is for the journal's head
+                node.record(19, "JOB_COMPLETED", "j-9", job=jobs_pb2.Job(job_id="j-9"))
+            return answer
+
+        node.on_GetStatus = after_the_first_look
+        _, out, _ = og("job", "top", "--json", "--count", "10", "--interval", "0.1")
+        rates = [json.loads(line)["ended_per_s"]["completed"] for line in out.splitlines()]
+        assert (rates[0], sum(rate > 0 for rate in rates)) == (0.0, 1)
