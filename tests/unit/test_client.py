@@ -13,8 +13,9 @@ from small_node import OTHER_ID, SmallNode
 
 import offgrid
 from offgrid.client import Client, NoNode, OffgridError, find, payloads
-from offgrid.client.calls import REPEATS_MAX, REPLY_BYTES_MAX, pause_ms
+from offgrid.client.calls import REPEATS_MAX, pause_ms
 from offgrid.client.events import EVENT_TYPES
+from offgrid.client.grpc_calls import REPLY_BYTES_MAX
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.errors import Exhausted, NotFound, OutcomeUnknown, PermissionDenied, Unavailable
 from offgrid_node.protocol.etypes import EventType

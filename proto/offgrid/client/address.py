@@ -1,8 +1,8 @@
 """Where a node answers its own machine, and how that place is found.
 
 A node's data folder holds `offgrid.sock` (a unix socket, mode 0600). Where there are none (Windows) it holds
-`offgrid.token`, the secret that goes with each call, and `offgrid.address`, the loopback "127.0.0.1:port" to call,
-unless the config file names that in admin.address.
+`offgrid.token`, the secret that goes with each call, `offgrid.address`, the loopback "127.0.0.1:port" to call,
+unless the config file names that in admin.address, and `offgrid.framed`, the same of the framed carrier.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from offgrid.client.errors import OffgridError
 
 SOCKET_NAME, CONFIG_NAME = "offgrid.sock", "offgrid.toml"
-TOKEN_NAME, ADDRESS_NAME = "offgrid.token", "offgrid.address"
+TOKEN_NAME, ADDRESS_NAME, FRAMED_NAME = "offgrid.token", "offgrid.address", "offgrid.framed"
 SOCKET_PATH_BYTES_MAX = 103  # the least of the systems' sizes of sun_path, without its end (macOS)
 FILE_BYTES_MAX = 1 << 20  # a config or token file larger than this is none
 HOST_PORT = re.compile(r"(?P<host>\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+):(?P<port>\d{1,5})\Z")
@@ -29,6 +29,8 @@ class Address:
 
     target: str
     token: str = field(default="", repr=False)
+    framed: str = ""
+    """Where there are no unix sockets: "127.0.0.1:port" of the framed carrier, "" if the node has none."""
 
 
 class NoNode(OffgridError):
@@ -98,7 +100,8 @@ def _in_folder(folder: Path, address: str, tried: list[str]) -> Iterator[Address
         tried.append(str(folder / SOCKET_NAME))
     token, address = _read(folder / TOKEN_NAME).strip(), address or _read(folder / ADDRESS_NAME).strip()
     if token and address:
-        yield Address(address, token)
+        framed = _read(folder / FRAMED_NAME).strip()
+        yield Address(address, token, framed if HOST_PORT.match(framed) else "")
 
 
 def _by_config(path: Path, tried: list[str]) -> Iterator[Address]:

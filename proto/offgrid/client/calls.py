@@ -1,4 +1,4 @@
-"""One channel to one node: deadlines, repetition, errors. The rooms of the client call nothing else.
+"""Calls to one node: deadlines, repetition, errors, by the quickest carrier it has. The rooms call nothing else.
 
 UNAVAILABLE and CANCELLED say that the outcome is unknown (a flooded or dying node answers so); the same request, with
 the same request id, is then sent again after a growing pause (AIP-155, AIP-194).
@@ -8,20 +8,23 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-import grpc
 from google.protobuf.message import Message
 
 from offgrid.client.address import Address
-from offgrid.client.errors import OffgridError, from_rpc
+from offgrid.client.errors import OffgridError
+from offgrid.client.framed import CALL_BYTES_MAX, FramedCalls
+
+if TYPE_CHECKING:
+    from offgrid.client.grpc_calls import GrpcCalls
 
 REPEATS_MAX = 3
 PAUSE_MS = 50  # before the first repetition; doubled for each further one
 PAUSE_MS_MAX = 1_000  # a node that asks for more is asked by the caller, not by us
-REPLY_BYTES_MAX = 4 * 1024 * 1024  # what a node sends at most; outputs and logs are bounded far below it
 REQUEST_ID_BYTES = 16
 SAID_CHARS_MAX = 200  # of gRPC's own words
 TOO_LARGE = re.compile(r"larger than max \((\d+) vs\. (\d+)\)")
@@ -32,10 +35,6 @@ R = TypeVar("R", bound=Message)
 def fresh_request_id() -> str:
     """A fresh request id: 128 random bits in hex."""
     return os.urandom(REQUEST_ID_BYTES).hex()
-
-
-def _bytes_of(message: Message) -> bytes:
-    return message.SerializeToString()
 
 
 def pause_ms(repeats: int, error: OffgridError) -> int | None:
@@ -51,35 +50,23 @@ class Calls:
     def __init__(self, address: Address, timeout_s: float) -> None:
         self.address = address
         self.timeout_s = timeout_s
-        self._metadata = (("authorization", f"Bearer {address.token}"),) if address.token else ()
-        self._channel = grpc.insecure_channel(
-            address.target,
-            options=(
-                ("grpc.max_receive_message_length", REPLY_BYTES_MAX),
-                ("grpc.default_authority", "localhost"),
-                ("grpc.initial_reconnect_backoff_ms", PAUSE_MS),
-                ("grpc.min_reconnect_backoff_ms", PAUSE_MS),
-                ("grpc.max_reconnect_backoff_ms", PAUSE_MS_MAX),
-                ("grpc.enable_http_proxy", 0),
-                ("grpc.enable_retries", 0),
-            ),
-        )
+        self._framed = FramedCalls(address)
+        self._grpc: GrpcCalls | None = None
+        self._lock = threading.Lock()
+        self._closed = False
 
     def unary(
         self, method: str, request: Message, answer: type[R], *, repeatable: bool = True, timeout_s: float = 0.0
     ) -> R:
         """One call to "Service/Method" within the client's `timeout_s`, repetitions included, or within the one given
         where that is longer. Raises OffgridError."""
-        call: grpc.UnaryUnaryMultiCallable[Message, R] = self._channel.unary_unary(
-            f"/offgrid.v1.{method}", request_serializer=_bytes_of, response_deserializer=answer.FromString
-        )
+        data = request.SerializeToString()
         within_s, repeats = max(self.timeout_s, timeout_s), 0
         deadline = time.monotonic() + within_s
         while True:
             try:
-                return call(request, timeout=max(0.0, deadline - time.monotonic()), metadata=self._metadata)
-            except grpc.RpcError as raised:
-                error = from_rpc(raised)
+                return answer.FromString(self._once(method, data, max(0.0, deadline - time.monotonic())))
+            except OffgridError as error:
                 wait = pause_ms(repeats, error) if repeatable else None
                 if wait is None or time.monotonic() + wait / 1000 >= deadline:
                     raise self._explained(method, error, within_s) from None
@@ -97,17 +84,32 @@ class Calls:
     ) -> Iterator[R]:
         """The messages of a server stream, for `timeout_s` or without end; closing the iterator ends the call, and so
         does the function that `on_start` is given, from any thread."""
-        start: grpc.UnaryStreamMultiCallable[Message, R] = self._channel.unary_stream(
-            f"/offgrid.v1.{method}", request_serializer=_bytes_of, response_deserializer=answer.FromString
-        )
-        call = start(request, timeout=timeout_s, metadata=self._metadata)
-        on_start(call.cancel)
+        data = request.SerializeToString()
         try:
-            yield from call
-        except grpc.RpcError as raised:
-            raise self._explained(method, from_rpc(raised), timeout_s) from None
-        finally:
-            call.cancel()
+            messages = self._framed.stream(method, data, timeout_s, on_start) if len(data) <= CALL_BYTES_MAX else None
+            if messages is None:
+                messages = self._over_grpc().stream(method, data, timeout_s, on_start)
+            for message in messages:
+                yield answer.FromString(message)
+        except OffgridError as error:
+            raise self._explained(method, error, timeout_s) from None
+
+    def _once(self, method: str, data: bytes, timeout_s: float) -> bytes:
+        wire = self._framed.wire() if len(data) <= CALL_BYTES_MAX else None
+        if wire is not None:
+            return self._framed.unary(wire, method, data, timeout_s)
+        return self._over_grpc().unary(method, data, timeout_s)
+
+    def _over_grpc(self) -> GrpcCalls:
+        """Its library takes a tenth of a second to load, and few need it."""
+        with self._lock:
+            if self._closed:
+                raise OffgridError("CANCELLED", "ClientClosed", "the client was closed")
+            if self._grpc is None:
+                from offgrid.client.grpc_calls import GrpcCalls
+
+                self._grpc = GrpcCalls(self.address)
+            return self._grpc
 
     def _explained(self, method: str, error: OffgridError, timeout_s: float | None) -> OffgridError:
         """gRPC's own words, where no node has spoken, as a reason and a sentence."""
@@ -137,4 +139,9 @@ class Calls:
         return "NotANode", f"what answers at {target} is no offgrid node ({error.code}: {said})"
 
     def close(self) -> None:
-        self._channel.close()
+        """Ends what is under way."""
+        self._framed.close()
+        with self._lock:
+            self._closed, grpc = True, self._grpc
+        if grpc is not None:
+            grpc.close()

@@ -63,6 +63,19 @@ def from_rpc(error: grpc.RpcError) -> OffgridError:
     return OffgridError(code, "", message)
 
 
+def from_status(raw: bytes) -> OffgridError:
+    """What the node itself said, as a `google.rpc.Status`."""
+    from google.protobuf.message import DecodeError
+    from google.rpc import code_pb2, status_pb2
+
+    try:
+        status = status_pb2.Status.FromString(raw)
+        code = code_pb2.Code.Name(status.code)
+    except (DecodeError, ValueError):
+        return OffgridError("INTERNAL", "", "the node answered with an error that describes nothing")
+    return _described(code, raw) or OffgridError(code, "", status.message)
+
+
 def _described(code: str, raw: bytes) -> OffgridError | None:
     from google.protobuf.message import DecodeError
     from google.rpc import error_details_pb2, status_pb2

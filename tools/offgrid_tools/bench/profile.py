@@ -23,11 +23,24 @@ WAITS = frozenset({
 SYNCS = frozenset({"fdatasync", "fsync", "mdb_env_write_meta"})  # LMDB writes its meta page with O_DSYNC
 LEAF_FRAMES = 3  # how deep a waiting call may hide below frames that often have no names
 DISK, OTHER = "waits for the disk", "the rest"
-RULES = (
+RULES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("LMDB", ("mdb.c", "lmdb/", "offgrid_node/storage/")),
     ("signing and digests", ("nacl/", "_sodium", "cryptography/", "_rust", "blake2", "hashlib", "offgrid_node/keys/")),
     ("protobuf", ("_upb", "google/protobuf")),
-    ("gRPC and TLS", ("cygrpc", "grpc/", "offgrid_node/services/grpc_", "offgrid/client/calls.py")),
+    (
+        "carriers and TLS",
+        (
+            "cygrpc",
+            "grpc/",
+            "offgrid_node/services/grpc_",
+            "offgrid_node/services/lane_",
+            "offgrid_node/services/frame",
+            "sslproto",
+            "/ssl.py",
+            "offgrid/client/calls.py",
+            "offgrid/client/framed.py",
+        ),
+    ),
     ("executors", ("offgrid_node/executors/", "wasmtime")),
     ("machines", ("offgrid_node/protocol/",)),
     ("runtime", ("offgrid_node/runtime.py", "offgrid_node/inbox.py", "offgrid_node/driver.py")),

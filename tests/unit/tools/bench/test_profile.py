@@ -26,7 +26,7 @@ COMMIT = [*TURN[:3], "LmdbStore._write (offgrid_node/storage/lmdb.py:259)", "_md
         ([*COMMIT, "pwrite64 (libc.so.6)"], "LMDB"),
         ([*COMMIT, "fdatasync (libc.so.6)"], DISK),
         ([*COMMIT, "mdb_env_write_meta (mdb.c:4700)", "pwrite64 (libc.so.6)"], DISK),
-        ([*LOOP, "0x7f32de07f0e4 (grpc/_cython/cygrpc.cpython-311-x86_64-linux-gnu.so)"], "gRPC and TLS"),
+        ([*LOOP, "0x7f32de07f0e4 (grpc/_cython/cygrpc.cpython-311-x86_64-linux-gnu.so)"], "carriers and TLS"),
         ([*LOOP, "EpollSelector.select (selectors.py:468)", "epoll_wait (libc.so.6)"], None),
         (["_worker (concurrent/futures/thread.py:81)", "PyThread_acquire_lock_timed (libpython3.11.so)",
           "0x7f2c (libc.so.6)", "0x7f2d (libc.so.6)"], None),
