@@ -6,6 +6,7 @@ import hashlib
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, BinaryIO, Unpack
 
 from offgrid.client.calls import Calls, fresh_request_id
@@ -14,12 +15,13 @@ from offgrid.client.courier import Courier
 from offgrid.client.errors import OffgridError
 from offgrid.client.following import follow
 from offgrid.client.futures import JobFuture
+from offgrid.client.left_files import unpacked, write_into
 from offgrid.client.mesh import Mesh
 from offgrid.client.objects import Objects
 from offgrid.client.options import JobOptions, Work, mode_of, spec_of
 from offgrid.client.paging import pages
 from offgrid.client.progress import each_once
-from offgrid.client.targets import replaced
+from offgrid.client.targets import Target, replaced
 from offgrid.v1 import jobs_pb2
 from offgrid.v1.jobs_pb2 import JobState
 
@@ -170,6 +172,14 @@ class Jobs:
             return target.write(job.result.output)
         with replaced(target) as file:
             return file.write(job.result.output)
+
+    def files(self, job: jobs_pb2.Job) -> dict[str, bytes]:
+        """The files that an ended job left and was asked for (`outputs`), by name; each is as its result says."""
+        return unpacked(self._objects.read(job.result.files_object), job) if job.result.files_object else {}
+
+    def write_files(self, job: jobs_pb2.Job, folder: Target) -> Sequence[Path]:
+        """The same into a folder; returns their paths."""
+        return write_into(folder, self.files(job))
 
     def receipt(self, job_id: str) -> dict[str, Any]:
         """The job's receipt as a document that stands alone, see `offgrid.client.evidence`; `json.dumps` writes it.

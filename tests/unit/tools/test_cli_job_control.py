@@ -88,3 +88,16 @@ class TestTop:
         _, out, _ = og("job", "top", "--json", "--count", "10", "--interval", "0.1")
         rates = [json.loads(line)["ended_per_s"]["completed"] for line in out.splitlines()]
         assert (rates[0], sum(rate > 0 for rate in rates)) == (0.0, 1)
+
+
+class TestShow:
+    def test_says_what_was_asked_for(self, og: Run, node: SmallNode) -> None:
+        node.jobs["j-1"] = jobs_pb2.Job(
+            job_id="j-1", state=jobs_pb2.JOB_STATE_FAILED, requirements="cpus > 1", priority=-3, after=["j-0"],
+            replicas=3, quorum=2, adaptive=True, avoid=[OTHER_ID], price_max_micro=1_500_000, losses=2,
+            schedule_id="s-1", parent_id="j-p",
+        )  # fmt: skip
+        out = og("job", "show", "j-1")[1]
+        for said in ("cpus > 1", "-3", "j-0", "3, of which 2 must agree, adaptive", "not on        barn",
+                     "1.5 per million tokens", "2 of 8", "s-1, due", "execution of  j-p"):  # fmt: skip
+            assert said in out

@@ -79,8 +79,23 @@ def submit(file: str, args: tuple[str, ...], task_id: str, mode: str | None, **s
     type=TargetFile(),
     help="Write the job's output here; - is standard output, with nothing else on it.",
 )
-@common
-def run(file: str, args: tuple[str, ...], task_id: str, mode: str | None, output: str | None, **said: Any) -> int:
+@click.option(
+    "--save-files",
+    "folder",
+    type=click.Path(file_okay=False),
+    metavar="DIR",
+    help="Write the files of --output-file here.",
+)
+@common  # fmt: skip
+def run(
+    file: str,
+    args: tuple[str, ...],
+    task_id: str,
+    mode: str | None,
+    output: str | None,
+    folder: str | None,
+    **said: Any,
+) -> int:
     """Run a program on FILE (- is standard input) somewhere in the mesh and wait for the result.
 
     \b
@@ -92,7 +107,7 @@ def run(file: str, args: tuple[str, ...], task_id: str, mode: str | None, output
     client = settings().connect()
     with _progress() as on_change:
         job = client.jobs.run(payload, task_id=task_id, mode=mode or "", on_change=on_change, **options)
-    report(client, job, output)
+    report(client, job, output, folder)
     return exit_code_of(job)
 
 

@@ -92,11 +92,13 @@ def list_(task_id: str, states: tuple[str, ...], executions: bool, limit: int) -
 @click.command()
 @click.argument("job_id")
 @click.option("--output", "output", type=TargetFile(), help="Write the job's output here; - is stdout.")
+@click.option("--save-files", "folder", type=click.Path(file_okay=False), metavar="DIR",
+              help="Write the files that it left here.")  # fmt: skip
 @common
-def show(job_id: str, output: str | None) -> None:
+def show(job_id: str, output: str | None, folder: str | None) -> None:
     """Show one job with its result and receipt."""
     client = settings().connect()
-    report(client, client.jobs.get(job_id), output)
+    report(client, client.jobs.get(job_id), output, folder)
 
 
 def state_of(job: Job) -> str:
@@ -138,11 +140,14 @@ def named(node_id: str, names: dict[str, str]) -> str:
     return names.get(node_id) or node_id
 
 
-def report(client: Client, job: Job, output: str | None) -> None:
-    """The job, its attempts, output and receipt; the output goes to a file when one is named.
+def report(client: Client, job: Job, output: str | None, folder: str | None = None) -> None:
+    """The job, its attempts, output and receipt; the output goes to a file when one is named, what files it left into
+    `folder`.
 
     Only a completed job's output is written. With `output` "-" standard output carries it and nothing else.
     """
+    if folder is not None:
+        client.jobs.write_files(job, folder)
     if output == "-":
         import sys
 

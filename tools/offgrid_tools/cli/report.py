@@ -22,6 +22,8 @@ def job_facts(job: Job, names: dict[str, str], output: str | None) -> None:
     elif job.result.output:
         facts([("output", size(len(job.result.output)))])
         click.echo(preview(job.result.output, "--output FILE has all of it"))
+    for file in job.result.files:
+        facts([("file", f"{file.name}, {size(file.size_bytes)}; --save-files DIR has it")])
     if job.result.log:
         facts([("log", size(len(job.result.log)))])
         click.echo(preview(job.result.log, "--json has all of it"))
@@ -34,6 +36,7 @@ def _about(job: Job, names: dict[str, str]) -> Iterator[tuple[str, object]]:
     yield "state", state_of(job)
     yield "error", f"{job.error} {job.error_detail}".strip()
     yield "route", word(Route, job.route)
+    yield from _terms(job, names)
     yield "needs", job.needs
     yield "input", f"{job.input_name or 'payload'} ({size(job.input_bytes)})"
     yield "host", named(job.host, names)
@@ -42,6 +45,23 @@ def _about(job: Job, names: dict[str, str]) -> Iterator[tuple[str, object]]:
     yield "updated", when(job.updated_us)
     if job.HasField("result") and job.result.status != "completed":
         yield "exit code", job.result.exit_code
+
+
+def _terms(job: Job, names: dict[str, str]) -> Iterator[tuple[str, object]]:
+    """What was asked for beyond the work itself."""
+    yield "requires", job.requirements
+    yield "priority", job.priority or ""
+    yield "deadline", when(job.deadline_us)
+    yield "after", " ".join(job.after)
+    if job.replicas > 1:
+        yield "replicas", f"{job.replicas}, of which {job.quorum} must agree{', adaptive' if job.adaptive else ''}"
+    yield "execution of", job.parent_id
+    yield "not on", " ".join(named(host, names) for host in job.avoid)
+    if job.price_max_micro:
+        yield "price max", f"{number(job.price_max_micro / 1e6)} per million tokens"
+    if job.losses:
+        yield "hosts lost", f"{job.losses} of {job.losses_max or 8}"
+    yield "schedule", f"{job.schedule_id}, due {when(job.due_us)}" if job.schedule_id else ""
 
 
 def _attempts(job: Job, names: dict[str, str]) -> Iterator[tuple[str, object]]:
@@ -57,6 +77,8 @@ def _receipt(job: Job, names: dict[str, str]) -> Iterator[tuple[str, object]]:
     yield "receipt", f"signed by {named(receipt.node_id, names)} ({receipt.node_id})"
     yield "  result", f"{receipt.status}, digest {receipt.result_digest.hex()}"
     yield "  work", f"{number(receipt.compute_tokens_m)} M tokens, {duration(receipt.latency_ms)}, {receipt.executor}"
+    if receipt.cpu_ms or receipt.memory_peak_bytes:
+        yield "  used", f"processor {duration(receipt.cpu_ms)}, memory {size(receipt.memory_peak_bytes)}"
     yield "  price", number(receipt.price_micro / 1e6)
     yield "  attempt", receipt.attempt
     proof = job.result.receipt
