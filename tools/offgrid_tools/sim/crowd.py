@@ -11,7 +11,7 @@ from offgrid_tools.sim.engine import SECOND
 from offgrid_tools.sim.liars import FalseWorker, JobLiar, LedgerLiar, LyingBroker, LyingHost, LyingOwner
 from offgrid_tools.sim.plan import FORKS, JOBS_MAX, JOBS_MIN, LIES, REMOVED, REQUIRED_MILLI, STORM_JOBS, Plan
 from offgrid_tools.sim.process import Process
-from offgrid_tools.sim.users import JobUser, LedgerOpener, ObjectUser, Payer, Person, QuorumUser
+from offgrid_tools.sim.users import DemandingUser, JobUser, LedgerOpener, ObjectUser, Payer, Person, QuorumUser
 
 USERS_PER_CORE = 2
 SOUND_HOSTS = REQUIRED_MILLI // 1_000  # that every owner of objects needs beside itself
@@ -29,7 +29,8 @@ class Crowd:
         self.workers = list(self._workers())
         self.keepers = list(self._keepers()) if plan.things else []
         self.payers = list(self._payers()) if plan.open_us is not None else []
-        self.people: list[Person] = [*self.workers, *self.keepers, *self.payers, *self._others()]
+        self.demanding = list(self._demanding())
+        self.people: list[Person] = [*self.workers, *self.demanding, *self.keepers, *self.payers, *self._others()]
         self.liars = list(self._liars())
 
     def _workers(self) -> Iterator[JobUser]:
@@ -39,6 +40,11 @@ class Crowd:
         for number, core in enumerate(cores):
             jobs = times * self._rng.randint(JOBS_MIN, JOBS_MAX)
             yield JobUser(engine, monitor, core, jobs, f"u{number}", self._plan.redundancy)
+
+    def _demanding(self) -> Iterator[DemandingUser]:
+        for number, core in enumerate(self._cluster.with_role(CORE)):
+            if self._plan.arrays:
+                yield DemandingUser(self._cluster.engine, self._cluster.monitor, core, self._plan.arrays, f"d{number}")
 
     def _keepers(self) -> Iterator[ObjectUser]:
         """At the founder, and at any node that leaves enough sound hosts to it."""

@@ -80,6 +80,7 @@ WITNESS_VICES = (FORKS, FORKS, RESTORED, RESTORED, PENNILESS)
 WITNESS_CHANCE = 0.2
 BROKER_LIAR_CHANCE, REMOVED_CHANCE, JOB_LIARS_MAX = 0.5, 0.2, 2  # of a market, where only jobs are looked at
 REDUNDANT_CHANCE, ADAPTIVE_CHANCE = 0.35, 0.5
+ARRAYS_CHANCE, ARRAYS_MAX = 0.4, 3
 LEAGUE_CHANCE, WEIGHTS_CHANCE = 0.25, 0.4
 EQUAL_MILLI, WEIGHTS_MILLI = 1_000, (250, 1_000, 1_000, 1_500, 4_000)
 
@@ -102,6 +103,7 @@ class Plan:
     payments: int  # per payer
     broker_liar: str = ""  # the name of a broker that is one
     redundancy: Redundancy | None = None  # of some of the jobs
+    arrays: int = 0  # of jobs on terms (deadlines, dependencies, some taken back), per core
     false_hosts: tuple[str, ...] = ()  # that do their work wrong; fewer than the quorum of redundant jobs
 
     @property
@@ -115,7 +117,9 @@ class Plan:
 
 def draw(seed: int, mesh: str = HOME) -> Plan:
     """The same for the same seed, of each of the `MESHES`."""
-    return _with_redundancy(_market(seed) if mesh == MARKET_MESH else _home(seed), mesh, seed)
+    plan = _with_redundancy(_market(seed) if mesh == MARKET_MESH else _home(seed), mesh, seed)
+    rng = Random(f"terms {seed}")  # noqa: S311 - as above
+    return replace(plan, arrays=rng.randint(1, ARRAYS_MAX) if rng.random() < ARRAYS_CHANCE else 0)
 
 
 def _with_redundancy(plan: Plan, mesh: str, seed: int) -> Plan:

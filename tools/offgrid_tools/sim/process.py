@@ -221,6 +221,11 @@ class Process:
         self.store = store
         self._monitor.on_restored(self.node_id, store)
 
+    @property
+    def utc_us(self) -> int:
+        """What its wall clock shows."""
+        return self._clock.now().utc_us
+
     def step_clock(self, skew_us: int) -> None:
         """Somebody sets the wall clock."""
         self.skew_us = self._clock.skew_us = skew_us

@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from google.protobuf.message import Message
 
@@ -18,10 +18,11 @@ from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.jobs.index import JOBS
 from offgrid_node.protocol.jobs.orders import AttemptKey, JobOrder, payload_digest
 from offgrid_node.protocol.jobs.receipts import ReceiptBody, result_digest
-from offgrid_node.protocol.jobs.table import COMPLETED, CREATED, ENDED, FAILED
+from offgrid_node.protocol.jobs.table import CANCELLED, COMPLETED, CREATED, ENDED, FAILED
 from offgrid_tools.sim.monitor.evidence import Evidence, Violation
 from offgrid_tools.sim.monitor.redundant import Executions
 from offgrid_tools.sim.monitor.rules import Journaled, Passed, Rules
+from offgrid_tools.sim.monitor.terms import Terms
 from offgrid_tools.sim.work import outcome_of, verdict_of
 
 # A job may also end for want of hosts or brokers; whether the run's faults explain that is for the cluster to say.
@@ -47,6 +48,7 @@ class JobRules(Rules):
         self.results = 0
         self.false_hosts: set[str] = set()  # they do their work wrong
         self.executions_of = Executions(evidence)
+        self.terms = Terms(evidence, self._job)
         self.on_cost: Callable[[str, jobs_pb2.Job], None] = lambda core, job: None  # told of each accepted result
 
     def requests(self) -> Mapping[type[Message], Passed]:
@@ -127,6 +129,7 @@ class JobRules(Rules):
         job = self._job(core, order.job_id)
         if job is None or job.attempt < order.attempt:
             raise Violation(f"an order of attempt {order.attempt} of {order.job_id} left before it was durable")
+        self.terms.on_order(core, job)
         first = self._started_at.setdefault((core, order.job_id, order.attempt), host) if host else ""
         if first != host or (host and job.attempt == order.attempt and job.host not in ("", host)):
             raise Violation(f"attempt {order.attempt} of {order.job_id} is started by a host that it is not awarded to")
@@ -207,7 +210,7 @@ class JobRules(Rules):
         if job.error in EXCUSES:
             self.excused.append((job.job_id, job.error))
             return
-        if self._is_deceived(job):
+        if self._is_deceived(job) or self.terms.judges(core, job):
             return
         verdict = self._verdicts[job.payload_digest]
         if job.error != verdict or (job.state == FAILED) != bool(job.error):
@@ -238,6 +241,12 @@ class JobRules(Rules):
         self._acked.setdefault(core, {})[job.job_id] = job.state
         self._check_acked(core, job.job_id, job.state)
 
+    def on_taken_back(self, core: str, job_ids: Iterable[str]) -> None:
+        """A user was told that these are cancelled."""
+        for job_id in job_ids:
+            self._acked.setdefault(core, {})[job_id] = CANCELLED
+            self._check_acked(core, job_id, CANCELLED)
+
     def on_shown(self, core: str, job: jobs_pb2.Job) -> None:
         """A user has asked for the whole job, output and all."""
         self.on_acked(core, job)
@@ -250,6 +259,7 @@ class JobRules(Rules):
     def check_store(self, node: str) -> None:
         """Nothing acked is lost, nor taken back."""
         self.executions_of.check_store(node)
+        self.terms.check_store(node)
         for job_id, state in self._acked.get(node, {}).items():
             self._check_acked(node, job_id, state)
 

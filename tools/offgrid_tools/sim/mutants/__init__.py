@@ -3,13 +3,14 @@
 `MUTANTS` names them all; `tests/sim` demands each within a hundred seeds.
 """
 
-from offgrid_tools.sim.mutants import jobs, ledger, mesh, objects, redundant, runtime
+from offgrid_tools.sim.mutants import jobs, ledger, mesh, objects, redundant, runtime, terms
 from offgrid_tools.sim.mutants.patches import Mutant
 
 MUTANTS: dict[str, Mutant] = {
     **runtime.MUTANTS,
     **jobs.MUTANTS,
     **redundant.MUTANTS,
+    **terms.MUTANTS,
     **mesh.MUTANTS,
     **objects.MUTANTS,
     **ledger.MUTANTS,

@@ -1,9 +1,10 @@
 """Who asks the nodes of a cluster for anything, a file per kind of person: `person.py` is what all of them do alike."""
 
+from offgrid_tools.sim.users.demands import DemandingUser
 from offgrid_tools.sim.users.jobs import JobUser
 from offgrid_tools.sim.users.ledger import LedgerOpener, Payer
 from offgrid_tools.sim.users.objects import ObjectUser
 from offgrid_tools.sim.users.person import Person
 from offgrid_tools.sim.users.quorum import QuorumUser
 
-__all__ = ["JobUser", "LedgerOpener", "ObjectUser", "Payer", "Person", "QuorumUser"]
+__all__ = ["DemandingUser", "JobUser", "LedgerOpener", "ObjectUser", "Payer", "Person", "QuorumUser"]
