@@ -56,7 +56,8 @@ class Executed(NamedTuple):
     To the machine it comes with nothing in clear that is another core's: `output` and `log` are empty then, `sealed`
     holds them for the core alone, and `digest` is the result's. An output that is too large for that is sealed in this
     node's blob store: `blob` is its Manifest body, or `added` the object that it becomes where this node is the core.
-    What it used is 0 where that is not known. `files` are those it left, by name, in clear as `output` is.
+    What it used is 0 where that is not known. `files` are those it left, by name, in clear as `output` is; of them the
+    machine gets the archive, as `files_blob` or `files_added`, and for this node's own jobs `result_files`.
     """
 
     core: str
@@ -78,6 +79,10 @@ class Executed(NamedTuple):
     output_bytes: int = 0
     used_tokens: int = 0
     files: tuple[tuple[str, bytes], ...] = ()
+    files_blob: bytes = b""
+    files_added: ObjectAdded | None = None
+    files_digest: bytes = b""
+    result_files: tuple[jobs_pb2.ResultFile, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

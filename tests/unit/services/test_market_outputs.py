@@ -67,9 +67,9 @@ class House:
 
     # ---- the adoption
 
-    def open(self, host: str, report: jobs_pb2.AttemptReport) -> bytes:
+    def open(self, host: str, report: jobs_pb2.AttemptReport) -> jobs_pb2.ResultSecret:
         report.ClearField("sealed")
-        return b""
+        return jobs_pb2.ResultSecret()
 
     @contextmanager
     def vouch(self, host: str, report: jobs_pb2.AttemptReport) -> Iterator[None]:
@@ -87,7 +87,7 @@ class House:
         report.ClearField("sealed")
         report.ClearField("blob")
         report.result.output_object = BODY.object_id
-        return DIGEST, ADDED
+        return DIGEST, (ADDED,)
 
     def drop(self, added: ObjectAdded) -> None:
         self.dropped.append(added)
@@ -114,7 +114,7 @@ def test_the_machine_gets_the_output_as_an_object_with_its_receipt() -> None:
     house = House()
     assert isinstance(house.report(), jobs_pb2.ReportResultsResponse)
     [report] = house.asked[0].reports
-    assert (report.added, report.message.result.output_object) == (ADDED, BODY.object_id)
+    assert (report.added, report.message.result.output_object) == ((ADDED,), BODY.object_id)
     assert report.receipt is not None
     assert report.message.result.receipt.root_signature
 
@@ -152,7 +152,7 @@ def test_what_nobody_awaits_is_not_fetched() -> None:
     house = House(current=False, refusal="the job has ended")
     house.report()
     assert house.taken == []
-    assert house.asked[0].reports[0].added is None
+    assert house.asked[0].reports[0].added == ()
 
 
 def test_an_output_that_can_never_be_had_is_reported_as_lost() -> None:

@@ -61,8 +61,10 @@ def report_of(end: Executed) -> jobs_pb2.AttemptReport:
     )
 
 
-def taken(core: Side, host: Side, report: jobs_pb2.AttemptReport) -> list[tuple[bytes, ObjectAdded] | Fault]:
-    outcomes: list[tuple[bytes, ObjectAdded] | Fault] = []
+def taken(
+    core: Side, host: Side, report: jobs_pb2.AttemptReport
+) -> list[tuple[bytes, tuple[ObjectAdded, ...]] | Fault]:
+    outcomes: list[tuple[bytes, tuple[ObjectAdded, ...]] | Fault] = []
     run(core.adoption.take(host.node_id, report), outcomes.append)
     return outcomes
 
@@ -76,7 +78,7 @@ def test_a_small_result_is_a_letter_that_its_core_opens(host: Side, core: Side) 
     assert MARKER not in end.sealed
     assert end.digest == result_digest(7, MARKER)
     report = report_of(end)
-    assert core.adoption.open(host.node_id, report) == b""
+    assert core.adoption.open(host.node_id, report).blob_key == b""
     assert (report.result.output, report.result.log, report.sealed) == (MARKER, MARKER, b"")
 
 
@@ -125,7 +127,7 @@ def test_a_large_output_is_sealed_at_the_host_and_an_object_of_the_core(host: Si
     assert (end.output, end.log) == (b"", b"")
     assert MARKER not in end.sealed + end.blob + host.everything()
     report = report_of(end)
-    [(digest, added)] = taken(core, host, report)
+    [(digest, (added,))] = taken(core, host, report)
     assert digest == end.digest == result_digest(7, LARGE)
     body = added.body
     assert (body.owner, body.size_bytes, body.stripes) == (core.node_id, len(LARGE), -(-len(LARGE) // STRIPE_BYTES))
@@ -194,7 +196,7 @@ def test_a_report_that_comes_again_while_the_first_fails_keeps_what_it_found(hos
     first, second = report_of(end), report_of(end)
     with core.adoption.vouch(host.node_id, second):
         with core.adoption.vouch(host.node_id, first):
-            [(_, added)] = taken(core, host, first)
+            [(_, (added,))] = taken(core, host, first)
             taken(core, host, second)
         core.adoption.drop(added)
         assert core.blobs.size(added.body.object_id)
@@ -339,10 +341,10 @@ def test_a_blob_of_another_node_is_refused(host: Side, core: Side) -> None:
 
 
 def test_what_the_machine_refused_is_dropped_unless_a_row_names_it(host: Side, core: Side) -> None:
-    [(_, added)] = taken(core, host, report_of(sealed(host, core, end_for(core, LARGE))))
+    [(_, (added,))] = taken(core, host, report_of(sealed(host, core, end_for(core, LARGE))))
     core.adoption.drop(added)
     assert core.everything() == b""
-    [(_, added)] = taken(core, host, report_of(sealed(host, core, end_for(core, LARGE))))
+    [(_, (added,))] = taken(core, host, report_of(sealed(host, core, end_for(core, LARGE))))
     row = objects_pb2.ObjectRow(object=objects_pb2.Object(local=True))
     core.store.commit(Batch(writes={(OBJECTS, added.body.object_id.encode()): row.SerializeToString()}))
     core.adoption.drop(added)

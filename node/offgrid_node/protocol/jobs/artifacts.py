@@ -99,6 +99,11 @@ def unpack(archive: bytes) -> list[tuple[str, bytes]]:
     return files
 
 
+def archive_digest(archive: bytes) -> bytes:
+    """Empty for no files."""
+    return hashlib.blake2b(archive, digest_size=DIGEST_BYTES).digest() if archive else b""
+
+
 def listed(files: Iterable[tuple[str, bytes]]) -> list[jobs_pb2.ResultFile]:
     """What a result says of its files, by name."""
     return [

@@ -89,9 +89,13 @@ def check_report(field: str, report: jobs_pb2.AttemptReport) -> None:
     for name, value, most in (
         ("sealed", report.sealed, SEALED_BYTES_MAX),
         ("blob", report.blob, MANIFEST_BYTES_MAX),
+        ("files_blob", report.files_blob, MANIFEST_BYTES_MAX),
         ("result.output", report.result.output, 0),
         ("result.log", report.result.log, 0),
         ("result.output_object", report.result.output_object, 0),
+        ("result.files", report.result.files, 0),
+        ("result.files_object", report.result.files_object, 0),
+        ("result.files_digest", report.result.files_digest, 0),
     ):
         if len(value) > most:
             text = f"at most {most} are allowed" if most else "none are allowed here: results come sealed"

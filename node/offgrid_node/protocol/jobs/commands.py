@@ -159,13 +159,13 @@ class RenewLeases:
 
 class Report(NamedTuple):
     """`receipt` is the verified body of the result's receipt; None when the attempt brought no result. The message
-    has it whole: it stands alone. What was sealed is open, and a large output is `added`: in this node's blob store, to
-    become an object with the acceptance."""
+    has it whole: it stands alone. What was sealed is open, and what was large is `added`: in this node's blob store, to
+    become objects with the acceptance."""
 
     key: AttemptKey
     message: jobs_pb2.AttemptReport
     receipt: ReceiptBody | None
-    added: ObjectAdded | None = None
+    added: tuple[ObjectAdded, ...] = ()
 
 
 class Started(NamedTuple):

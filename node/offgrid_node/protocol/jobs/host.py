@@ -21,8 +21,8 @@ from offgrid_node.protocol.jobs.bounds import DETAIL_CHARS_MAX
 from offgrid_node.protocol.jobs.commands import CancelStarts, Start, StartJobs
 from offgrid_node.protocol.jobs.fence import Fence
 from offgrid_node.protocol.jobs.heartbeat import Heartbeat
-from offgrid_node.protocol.jobs.leases import Held, Lease, Unsettled
-from offgrid_node.protocol.jobs.needs import leaves_traces
+from offgrid_node.protocol.jobs.leases import Held, Lease, Unsettled, blobs_of
+from offgrid_node.protocol.jobs.needs import has_references, leaves_traces
 from offgrid_node.protocol.jobs.offering import Offering
 from offgrid_node.protocol.jobs.orders import ClaimKey, JobOrder, row_key
 from offgrid_node.protocol.jobs.peers import Peers
@@ -66,7 +66,7 @@ class Host:
         self._held: dict[ClaimKey, Held] = {}
         self._unsettled = Unsettled()
         self._heartbeat = Heartbeat(settings.node_id, peers, post)
-        self._local: list[tuple[jobs_pb2.AttemptReport, ObjectAdded | None]] = []
+        self._local: list[tuple[jobs_pb2.AttemptReport, tuple[ObjectAdded, ...]]] = []
 
     def load(self, rows: Rows, now: Now) -> None:
         self.offering.load(rows, now)
@@ -137,7 +137,7 @@ class Host:
             if refusal.startswith(BUSY):
                 self.offering.hurry()  # the broker thinks otherwise: tell it
             elif not refusal and key not in self._leases:
-                kept = own or leaves_traces(start.payload) or start.payload.HasField("input_object")
+                kept = own or leaves_traces(start.payload) or has_references(start.payload)
                 self.take(start, kept=kept, rule=self.rules.take(start.order, start.price_micro, now))
                 self._leases[key].taken_ms = now.mono_ms
                 self._heartbeat.watch(now)
@@ -171,7 +171,7 @@ class Host:
             return False
         held.open.pop(key, None)
         size_bytes = report.ByteSize()
-        fits = not report.blob and size_bytes <= held.room_bytes
+        fits = not blobs_of(report) and size_bytes <= held.room_bytes
         if fits:
             held.room_bytes -= size_bytes
             held.reports.append(report)
@@ -201,14 +201,16 @@ class Host:
             self._running.discard(key)
             self.rules.release(key)
             if lease is None or lease.report is not None:
-                reported = lease.report.blob if lease is not None and lease.report is not None else b""
-                if end.blob and end.blob != reported:
-                    self._post.drop_blob(Manifest.decode(end.blob).object_id)
+                reported = lease.blobs if lease is not None else ()
+                for blob in (end.blob, end.files_blob):
+                    if blob and blob not in reported:
+                        self._post.drop_blob(_blob_id(blob))
                 continue
-            lease.report, lease.added = self._report(end, lease), end.added
+            lease.report = self._report(end, lease)
+            lease.added = tuple(added for added in (end.added, end.files_added) if added is not None)
             self._unsettled.add(key[0], lease.report)
-            if end.blob:
-                self._post.put_bytes(RESULT_BLOBS, _blob_id(lease.report).encode(), b"")
+            for blob in lease.blobs:
+                self._post.put_bytes(RESULT_BLOBS, _blob_id(blob).encode(), b"")
             self._event(EventType.JOB_EXECUTED, lease, lease.report.error or lease.report.result.status)
             self._keep_and_send(lease, now)
 
@@ -234,8 +236,8 @@ class Host:
                 self._answer(held)
         if lease.report is None:
             self._event(EventType.JOB_EXECUTED, lease, "Cancelled")
-        elif lease.added is not None:
-            self._post.drop_blob(lease.added.body.object_id)
+        for added in lease.added:
+            self._post.drop_blob(added.body.object_id)
         self.forget(key, now)
 
     def on_renewed(self, tag: Tag, answer: Answered, now: Now) -> None:
@@ -296,13 +298,13 @@ class Host:
             self._timers.cancel(key)
             self._fence.settle(key, now)
             self._post.delete_late(LEASES, row_key(key), now)
-            if lease.report is not None and lease.report.blob:
-                self._post.delete(RESULT_BLOBS, _blob_id(lease.report).encode())  # else it would still be wanted
-                self._post.drop_blob(_blob_id(lease.report))
+            for blob in lease.blobs:
+                self._post.delete(RESULT_BLOBS, _blob_id(blob).encode())  # else it would still be wanted
+                self._post.drop_blob(_blob_id(blob))
 
     # ---- ends of a step
 
-    def take_local_reports(self) -> list[tuple[jobs_pb2.AttemptReport, ObjectAdded | None]]:
+    def take_local_reports(self) -> list[tuple[jobs_pb2.AttemptReport, tuple[ObjectAdded, ...]]]:
         """Reports for this very node's core, which stands in the same machine; their receipts stand alone."""
         reports, self._local = self._local, []
         done = [report.result.receipt for report, _ in reports if report.HasField("result")]
@@ -353,8 +355,16 @@ class Host:
         )
         if end.added is not None:
             result.output_object, result.output_bytes = end.added.body.object_id, end.added.body.size_bytes
+        if end.files_added is not None:
+            result.files_object, result.files_digest = end.files_added.body.object_id, end.files_digest
+            result.files.extend(end.result_files)
         return jobs_pb2.AttemptReport(
-            job_id=end.job_id, attempt=end.attempt, result=result, sealed=end.sealed, blob=end.blob
+            job_id=end.job_id,
+            attempt=end.attempt,
+            result=result,
+            sealed=end.sealed,
+            blob=end.blob,
+            files_blob=end.files_blob,
         )
 
     def _give_back(self, lease: Lease) -> None:
@@ -370,7 +380,8 @@ class Host:
     def _keep_and_send(self, lease: Lease, now: Now) -> None:
         assert lease.report is not None
         key, lease.kept = lease.order.key, True
-        if key[0] == self._settings.node_id and lease.report.result.output_object and lease.added is None:
+        result = lease.report.result
+        if key[0] == self._settings.node_id and (result.output_object or result.files_object) and not lease.added:
             # What it was to become is forgotten: the bytes may be anywhere.
             lease.report.ClearField("result")
             lease.report.error = "ResultNotKept"
@@ -382,7 +393,7 @@ class Host:
             self._local.append((lease.report, lease.added))
         elif self._goes_with_answer(key, lease.report, now):
             pass
-        elif lease.report.blob:  # alone: its answer waits until the core has fetched the output
+        elif lease.blobs:  # alone: its answer waits until the core has fetched the output
             self._post.add_alone("ReportResults", key[0], key[1:], lease.report)
         else:
             self._post.add("ReportResults", key[0], key[1:], lease.report)
@@ -402,6 +413,6 @@ class Host:
         self._post.record(etype, job_id, attempt=event)
 
 
-def _blob_id(report: jobs_pb2.AttemptReport) -> str:
-    """Of the large output that a report names."""
-    return Manifest.decode(report.blob).object_id
+def _blob_id(blob: bytes) -> str:
+    """The object's that a Manifest body is of."""
+    return Manifest.decode(blob).object_id

@@ -12,6 +12,7 @@ import hashlib
 INLINE_BYTES_MAX = 64 * 1024
 LARGE_INPUT_BYTES_MAX = OUTPUT_BYTES_MAX = 64 * 1024 * 1024  # of one job; a host has them in memory while it runs
 KEY_BYTES = 32
+ARCHIVE_BYTES_MAX = 65 * 1024 * 1024  # of the files of a result, packed: what a tar adds is far less than 1 MiB
 OUTPUT_LOST = "OutputLost"  # reported, and not to be had: it is not paid, and the next attempt begins
 
 

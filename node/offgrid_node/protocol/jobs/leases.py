@@ -21,9 +21,14 @@ class Lease:
     price_micro: int
     report: jobs_pb2.AttemptReport | None = None
     kept: bool = True  # is a row; what is quick and leaves no traces becomes one with its report
-    added: ObjectAdded | None = None  # a large output of this node's own job
+    added: tuple[ObjectAdded, ...] = ()  # a large output and files of this node's own job
     taken_ms: int = 0  # monotonic
     rule: str = ""  # by which it was taken; this node's own local queue asks none
+
+    @property
+    def blobs(self) -> tuple[bytes, ...]:
+        """Manifest bodies of what its report has left here for its core."""
+        return blobs_of(self.report) if self.report is not None else ()
 
     def row(self) -> jobs_pb2.HostLease:
         return jobs_pb2.HostLease(order=self.body, price_micro=self.price_micro, report=self.report, rule=self.rule)
@@ -32,6 +37,11 @@ class Lease:
     def of_row(cls, row: jobs_pb2.HostLease) -> Lease:
         report = row.report if row.HasField("report") else None
         return cls(JobOrder.decode(row.order), row.order, row.price_micro, report, rule=row.rule)
+
+
+def blobs_of(report: jobs_pb2.AttemptReport) -> tuple[bytes, ...]:
+    """What it says lies at its host, by Manifest bodies: a large output, an archive of files."""
+    return tuple(blob for blob in (report.blob, report.files_blob) if blob)
 
 
 @dataclass(slots=True)

@@ -6,6 +6,7 @@ import re
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.errors import FieldViolation, InvalidRequest
+from offgrid_node.protocol.jobs.artifacts import check_files
 from offgrid_node.protocol.jobs.hosted import check_conversation, check_function
 
 MODULE_BYTES_MAX = 1024 * 1024
@@ -16,6 +17,7 @@ ARG_BYTES_MAX = 4096
 # The usual rule of thumb for English text; a byte of anything else is counted alike.
 INPUT_BYTES_PER_TOKEN = 4
 
+WITH_FOLDER = ("wasm", "process")  # where files can lie, and be left
 BUILTINS = ("echo",)  # what every host has: the output is the input
 NONE_SET = "none is set; set one of wasm, process, python, llm, dask and builtin"
 COMMAND_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
@@ -56,6 +58,10 @@ def check_payload(payload: jobs_pb2.JobPayload, field: str = "", *, input_bytes_
     if name_bytes > INPUT_NAME_BYTES_MAX:
         text = f"{name_bytes} bytes; at most {INPUT_NAME_BYTES_MAX} allowed"
         wrong.append(FieldViolation("payload.input_name", text))
+    wrong += check_files(payload)
+    if kind not in WITH_FOLDER and (payload.files or payload.outputs):
+        name = "payload.files" if payload.files else "payload.outputs"
+        wrong.append(FieldViolation(name, f"only jobs of {' and '.join(WITH_FOLDER)} have a folder for files"))
     if wrong and field:
         wrong = [FieldViolation(f"{field}{each.field}", each.description) for each in wrong]
     if wrong:
@@ -79,6 +85,11 @@ def needs_of(payload: jobs_pb2.JobPayload) -> str:
         case "builtin":
             return f"builtin:{payload.builtin.name}"
     raise InvalidRequest.field("payload.executor", NONE_SET)
+
+
+def has_references(payload: jobs_pb2.JobPayload) -> bool:
+    """Whether the host that won has something to fetch first."""
+    return payload.HasField("input_object") or bool(payload.files)
 
 
 def leaves_traces(payload: jobs_pb2.JobPayload) -> bool:

@@ -304,8 +304,8 @@ class OpenJobs:
         job.host, job.price_micro = "", 0
         self.keep(job, now, EventType.JOB_DISPATCHED)
 
-    def complete(self, entry: Open, result: jobs_pb2.JobResult, added: ObjectAdded | None, now: Now) -> None:
-        """The one accepted result, whether the work did well or not; a large output becomes an object with it."""
+    def complete(self, entry: Open, result: jobs_pb2.JobResult, added: tuple[ObjectAdded, ...], now: Now) -> None:
+        """The one accepted result, whether the work did well or not; what is large becomes objects with it."""
         job = entry.job
         well = result.status == WELL
         self._end_attempt(job, result.status, now)
@@ -318,8 +318,8 @@ class OpenJobs:
             self._post.put(RESULTS, job.job_id.encode(), result)
             job.result.ClearField("output")
             job.result.ClearField("log")
-        if added is not None:
-            self._post.tell("objects", added)
+        for each in added:
+            self._post.tell("objects", each)
         if result.HasField("receipt") and not job.parent_id:  # an execution is paid once enough others agree
             cost = CostIncurred(job.job_id, job.attempt, job.host, job.price_micro, job.kind)
             self._post.tell("ledger", cost)

@@ -120,6 +120,14 @@ def result_digest(exit_code: int, output: bytes) -> bytes:
     return hashlib.blake2b(head + output, digest_size=32, person=b"og.result.v1").digest()
 
 
+def digest_with_files(digest: bytes, files_digest: bytes) -> bytes:
+    """That of a result with files: over the digest of exit code and output, and that of the archive; of one without
+    (`files_digest` is empty) it stays what it is."""
+    if not files_digest:
+        return digest
+    return hashlib.blake2b(digest + files_digest, digest_size=32, person=b"og.resultfiles1").digest()
+
+
 def sign_receipts(bodies: Sequence[bytes], signer: Signer, salt: bytes) -> list[jobs_pb2.Receipt]:
     """Receipts for all bodies under one signature, in their order, each of which stands alone."""
     if not bodies:

@@ -15,6 +15,7 @@ from offgrid_node.protocol.jobs.bounds import REFUSAL_CHARS_MAX
 from offgrid_node.protocol.jobs.commands import Arriving, Report, ReportResults
 from offgrid_node.protocol.jobs.host import Host
 from offgrid_node.protocol.jobs.large import OUTPUT_LOST
+from offgrid_node.protocol.jobs.leases import blobs_of
 from offgrid_node.protocol.jobs.open_jobs import FINAL_ERRORS, Open, OpenJobs
 from offgrid_node.protocol.jobs.patience import RUN_GRACE_MS
 from offgrid_node.protocol.jobs.post import Post, transfer_ms
@@ -49,7 +50,7 @@ class Reports:
         entry = self._jobs.current(report.key)
         if entry is None:
             return False
-        unfetched = bool(report.message.blob) and entry.job.host == host
+        unfetched = bool(blobs_of(report.message)) and entry.job.host == host
         return entry.job.state == QUEUED or (unfetched and entry.job.state in (AWARDED, RUNNING))
 
     def on_arriving(self, event: Arriving, now: Now) -> None:
@@ -65,7 +66,9 @@ class Reports:
         self._jobs.confirm(entry, now)
         self._jobs.timers.set(entry.job.job_id, now.mono_ms + RUN_GRACE_MS + transfer_ms(event.size_bytes))
 
-    def on_local_report(self, report: jobs_pb2.AttemptReport, added: ObjectAdded | None, now: Now, rng: Rng) -> None:
+    def on_local_report(
+        self, report: jobs_pb2.AttemptReport, added: tuple[ObjectAdded, ...], now: Now, rng: Rng
+    ) -> None:
         """From this node's own host part, in the same step."""
         body = ReceiptBody.decode(report.result.receipt.body) if report.HasField("result") else None
         if body is not None:
@@ -75,8 +78,8 @@ class Reports:
             self._host.report_later((self._settings.node_id, *checked.key), now)
             return
         outcome = self.take(self._settings.node_id, checked, now, rng)
-        if added is not None and not outcome.accepted:
-            self._post.drop_blob(added.body.object_id)
+        for each in added if not outcome.accepted else ():
+            self._post.drop_blob(each.body.object_id)
         self._host.forget((self._settings.node_id, report.job_id, report.attempt), now)
 
     def take(self, host: str, report: Report, now: Now, rng: Rng) -> jobs_pb2.ReportOutcome:
@@ -107,7 +110,7 @@ class Reports:
             return f"attempt {attempt} is over; the present one is {job.attempt}"
         if host != job.host:
             return "the attempt was awarded to another host"
-        if report.message.blob:
+        if blobs_of(report.message):
             return "its output was not taken over"
         if report.receipt is not None:
             if report.receipt.payload_digest != job.payload_digest:

@@ -17,7 +17,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
@@ -35,27 +35,38 @@ from offgrid_node.protocol.errors import (
     Unavailable,
 )
 from offgrid_node.protocol.events import ObjectAdded
+from offgrid_node.protocol.jobs.artifacts import archive_digest, listed, unpack
 from offgrid_node.protocol.jobs.bounds import LOG_BYTES_MAX
 from offgrid_node.protocol.jobs.commands import Arriving
-from offgrid_node.protocol.jobs.large import INLINE_BYTES_MAX, KEY_BYTES, OUTPUT_BYTES_MAX, ResultHash, report_context
+from offgrid_node.protocol.jobs.large import (
+    ARCHIVE_BYTES_MAX,
+    INLINE_BYTES_MAX,
+    KEY_BYTES,
+    OUTPUT_BYTES_MAX,
+    ResultHash,
+    report_context,
+)
 from offgrid_node.protocol.jobs.machine import JobsMachine
 from offgrid_node.protocol.jobs.orders import AttemptKey
 from offgrid_node.protocol.jobs.post import CALL_TIMEOUT_MS, transfer_ms
+from offgrid_node.protocol.jobs.receipts import digest_with_files, result_digest
 from offgrid_node.protocol.merkle import LEAVES_MAX
 from offgrid_node.protocol.objects.manifest import Manifest, shard_root, stripe_digest
 from offgrid_node.protocol.objects.shards import stripe_span
 from offgrid_node.runtime import Runtime
 from offgrid_node.services.bulk import Bulk
 from offgrid_node.services.flow import Flow, Step, run, together
-from offgrid_node.services.jobs.results import PULL_PREFIX, Letters, output_name
+from offgrid_node.services.jobs.results import PULL_PREFIX, Letters, files_name, output_name
 from offgrid_node.services.objects.keeping import Keeping
 from offgrid_node.services.objects.reading import READ_REPLICA, Carrier
 from offgrid_node.services.objects.replicas import PIECE_BYTES_MAX
 from offgrid_node.services.objects.sealing import Sealer
 from offgrid_node.storage.blobs import BlobStore
 
-Taken = tuple[bytes, ObjectAdded]
-"""The digest of a result, and the object that its output is to become."""
+Taken = tuple[bytes, tuple[ObjectAdded, ...]]
+"""The digest of a result, and the objects that its output and its files are to become."""
+Pulled = tuple[bytes, list[jobs_pb2.ResultFile]]
+"""Digest and, of an archive, the files in it."""
 
 WINDOW = 3  # stripes of one output under way
 RETRY_MS = 1_000
@@ -71,7 +82,7 @@ _log = logging.getLogger(__name__)
 class _Pull:
     """An output on its way here, and who waits for it: a host repeats what it is not answered in time."""
 
-    waiting: list[Callable[[bytes | Fault], None]] = field(default_factory=list)
+    waiting: list[Callable[[Pulled | Fault], None]] = field(default_factory=list)
 
 
 class Adoption:
@@ -101,8 +112,8 @@ class Adoption:
         awaited = (text for key, text in self._refused.items() if jobs.current(key) is not None)
         return tuple(islice(awaited, NOTICES_MAX))
 
-    def open(self, host: str, report: jobs_pb2.AttemptReport) -> bytes:
-        """Puts output and log into the report's result; returns the key of its blob, empty where there is none.
+    def open(self, host: str, report: jobs_pb2.AttemptReport) -> jobs_pb2.ResultSecret:
+        """Puts output and log into the report's result; returns the whole secret, with the keys of its blobs.
 
         Raises PeerFault for what was not sealed for this node and this attempt, InvalidRequest for what is too large.
         """
@@ -117,47 +128,85 @@ class Adoption:
             if len(value) > most:
                 text = f"{len(value)} bytes; at most {most} are allowed"
                 raise InvalidRequest(f"{name}: {text}", violations=[FieldViolation(name, text)])
-        if len(secret.blob_key) != (KEY_BYTES if report.blob else 0) or (report.blob and secret.output):
-            raise PeerFault(f"report {report.job_id}: its blob and key do not fit", reason="MalformedReport")
+        for blob, key in ((report.blob, secret.blob_key), (report.files_blob, secret.files_key)):
+            if len(key) != (KEY_BYTES if blob else 0):
+                raise PeerFault(f"report {report.job_id}: its blob and key do not fit", reason="MalformedReport")
+        if report.blob and secret.output:
+            raise PeerFault(f"report {report.job_id}: it has two outputs", reason="MalformedReport")
         report.result.output, report.result.log = secret.output, secret.log
         report.ClearField("sealed")
-        return secret.blob_key
+        return secret
 
     @contextmanager
     def vouch(self, host: str, report: jobs_pb2.AttemptReport) -> Iterator[None]:
-        """While inside, the report's blob is not deleted here: a host repeats a report while the first is still in its
-        commit, and what a commit that fails takes back may be what the second has found here. From before `take` until
-        the machine has answered. Raises as `take`, and Unavailable while the blob is just being deleted."""
+        """While inside, the report's blobs are not deleted here: a host repeats a report while the first is still in
+        its commit, and what a commit that fails takes back may be what the second has found here. From before `take`
+        until the machine has answered. Raises as `take`, and Unavailable while one is just being deleted."""
         with ExitStack() as vouched:
             try:
-                vouched.enter_context(self._keeping.vouch(_manifest_of(host, report).object_id))
+                for manifest in _manifests_of(host, report):
+                    vouched.enter_context(self._keeping.vouch(manifest.object_id))
             except FailedPrecondition as fault:
                 raise Unavailable(fault.message, reason="BlobBusy", retry_ms=RETRY_MS) from fault
             yield
 
     def take(self, host: str, report: jobs_pb2.AttemptReport) -> Flow[Taken]:
-        """The digest of a result whose output is a blob, and the object that the blob is to become; its bytes are
-        durable here. The report names the object instead of the blob afterwards. Raises as `open`, and what the host
-        or the disk raise."""
-        manifest = _manifest_of(host, report)
-        key = self.open(host, report)
-        attempt = report.job_id, report.attempt
-        self._runtime.deliver("jobs", Arriving(host, attempt, manifest.size_bytes))
-        digest = yield self._pulled(host, manifest, key, report.result.exit_code, attempt)
+        """The digest of a result of which something lies at its host, and the objects that it is to become; their bytes
+        are durable here. The report names the objects instead of the blobs afterwards. Raises as `open`, and what the
+        host or the disk raise."""
+        manifests, result = _manifests_of(host, report), report.result
+        secret = self.open(host, report)
+        attempt, added = (report.job_id, report.attempt), list[ObjectAdded]()
+        size_bytes = sum(manifest.size_bytes for manifest in manifests)
+        self._runtime.deliver("jobs", Arriving(host, attempt, size_bytes))
+        try:
+            if report.blob:
+                sink: Sink = OutputSink(result.exit_code)
+                (digest, _), body = yield from self._adopted(
+                    host, manifests[0], secret.blob_key, sink, attempt, output_name(report.job_id), added
+                )
+                result.output_object, result.output_bytes = body.object_id, body.size_bytes
+            else:
+                digest = result_digest(result.exit_code, result.output)
+            if report.files_blob:
+                (result.files_digest, files), body = yield from self._adopted(
+                    host, manifests[-1], secret.files_key, ArchiveSink(), attempt, files_name(report.job_id), added
+                )
+                result.files_object = body.object_id
+                result.files.extend(files)
+        except Fault:
+            for each in added:
+                self.drop(each)
+            raise
         self._refused.pop(attempt, None)
-        signed, body = self._sealer.adopt(manifest, key)
-        report.result.output_object, report.result.output_bytes = body.object_id, body.size_bytes
         report.ClearField("blob")
-        return digest, ObjectAdded(signed, body, output_name(report.job_id), 0)
+        report.ClearField("files_blob")
+        return digest_with_files(digest, result.files_digest), tuple(added)
+
+    def _adopted(
+        self,
+        host: str,
+        manifest: Manifest,
+        key: bytes,
+        sink: Sink,
+        attempt: AttemptKey,
+        name: str,
+        added: list[ObjectAdded],
+    ) -> Flow[tuple[Pulled, Manifest]]:
+        """One blob, fetched and this node's own; what it is to become is put into `added`."""
+        pulled = yield self._pulled(host, manifest, key, sink, attempt)
+        signed, body = self._sealer.adopt(manifest, key)
+        added.append(ObjectAdded(signed, body, name, 0))
+        return pulled, body
 
     def drop(self, added: ObjectAdded) -> None:
         """The machine has answered, or never will: the blob goes unless a row names it."""
         self._keeping.drop(added.body.object_id)
 
-    # ---- one output
+    # ---- one blob
 
-    def _pulled(self, host: str, manifest: Manifest, key: bytes, exit_code: int, attempt: AttemptKey) -> Step[bytes]:
-        def start(done: Callable[[bytes | Fault], None]) -> None:
+    def _pulled(self, host: str, manifest: Manifest, key: bytes, sink: Sink, attempt: AttemptKey) -> Step[Pulled]:
+        def start(done: Callable[[Pulled | Fault], None]) -> None:
             name = host, manifest.object_id
             under_way = self._pulls.get(name)
             if under_way is not None:
@@ -165,18 +214,18 @@ class Adoption:
                 return
             pull = self._pulls[name] = _Pull([done])
 
-            def ended(outcome: bytes | Fault) -> None:
+            def ended(outcome: Pulled | Fault) -> None:
                 del self._pulls[name]
                 for waiting in pull.waiting:
                     waiting(outcome)
 
-            run(self._pull(host, manifest, key, exit_code, attempt), ended)
+            run(self._pull(host, manifest, key, sink, attempt), ended)
 
         return start
 
-    def _pull(self, host: str, manifest: Manifest, key: bytes, exit_code: int, attempt: AttemptKey) -> Flow[bytes]:
+    def _pull(self, host: str, manifest: Manifest, key: bytes, sink: Sink, attempt: AttemptKey) -> Flow[Pulled]:
         name, staged = manifest.object_id, f"{PULL_PREFIX}{host}.{manifest.object_id}"
-        check = _Check(manifest, key, exit_code, self._salt())
+        check = _Check(manifest, key, sink, self._salt())
         discard = partial(self._blobs.discard, staged)
         at_disk = partial(self._at_disk, attempt, manifest)
         yield from at_disk(discard, staged)
@@ -187,14 +236,14 @@ class Adoption:
                 sealed = yield from self._own(manifest, indexes) if here else self._window(host, manifest, indexes)
                 add = partial(self._add, check, start, sealed, "" if here else staged)
                 yield from at_disk(add, staged, 2 * sum(map(len, sealed)))
-            digest = check.digest()
+            pulled = yield from at_disk(check.end, staged)
             # What was here may be another report's whose fsync is under way: it is as durable only after one.
             settle = partial(self._blobs.sync, name) if here else partial(self._blobs.finish, staged, name)
             yield from at_disk(settle, name)
         except Fault:
             self._bulk.run(discard, key=staged)(lambda outcome: None)
             raise
-        return digest
+        return pulled
 
     def _find(self, manifest: Manifest) -> bool:
         """In a thread: whether the output is here already. Raises Exhausted (reason DiskFull) where it is not and has
@@ -259,39 +308,89 @@ class Adoption:
                 self._blobs.append(staged, stripe_span(check.manifest, index)[0], stripe)
 
 
-class _Check:
-    """Whether sealed stripes are the manifest's, and what result they open to."""
+class Sink(Protocol):
+    """Where opened bytes go, in their order, in a thread."""
 
-    def __init__(self, manifest: Manifest, key: bytes, exit_code: int, salt: bytes) -> None:
+    def add(self, data: bytes) -> None: ...
+
+    def end(self) -> Pulled:
+        """Raises PeerFault for what no honest host would have sealed."""
+        ...
+
+
+class OutputSink:
+    """A large output: of it only the digest, with the exit code's."""
+
+    def __init__(self, exit_code: int) -> None:
+        self._hash = ResultHash(exit_code)
+
+    def add(self, data: bytes) -> None:
+        self._hash.add(data)
+
+    def end(self) -> Pulled:
+        return self._hash.digest(), []
+
+
+class ArchiveSink:
+    """The files of a result: digest and list are made here, of the bytes themselves, and nothing is believed."""
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+
+    def add(self, data: bytes) -> None:
+        self._parts.append(data)
+
+    def end(self) -> Pulled:
+        archive = b"".join(self._parts)
+        self._parts.clear()
+        try:
+            return archive_digest(archive), listed(unpack(archive))
+        except Corrupt as error:
+            raise PeerFault(error.message, reason="WrongOutput") from error
+
+
+class _Check:
+    """Whether sealed stripes are the manifest's, and what they open to."""
+
+    def __init__(self, manifest: Manifest, key: bytes, sink: Sink, salt: bytes) -> None:
         self.manifest = manifest
-        self._key, self._salt, self._hash = key, salt, ResultHash(exit_code)
+        self._key, self._salt, self._sink = key, salt, sink
         self._digests: list[bytes] = []
 
     def add(self, index: int, sealed: bytes) -> None:
         """Raises PeerFault for a stripe that does not open in its place."""
         last = index == self.manifest.stripes - 1
         try:
-            self._hash.add(open_stripe(self._key, self.manifest.nonce, index, last, sealed))
+            self._sink.add(open_stripe(self._key, self.manifest.nonce, index, last, sealed))
         except Corrupt as error:
             raise PeerFault(f"the output's {error.message}", reason="WrongOutput") from error
         self._digests.append(stripe_digest(self._salt, sealed))
 
-    def digest(self) -> bytes:
-        """Of exit code and output. Raises PeerFault when the stripes are not those of the manifest's root."""
+    def end(self) -> Pulled:
+        """What came of them. Raises PeerFault when the stripes are not those of the manifest's root."""
         if (shard_root(self._digests),) != self.manifest.roots:
             raise PeerFault("the output is not what its manifest says", reason="WrongOutput")
-        return self._hash.digest()
+        return self._sink.end()
 
 
-def _manifest_of(host: str, report: jobs_pb2.AttemptReport) -> Manifest:
-    manifest = Manifest.decode(report.blob)
+def _manifests_of(host: str, report: jobs_pb2.AttemptReport) -> list[Manifest]:
+    """Of what the report has left at its host: of a large output, of an archive of files. Raises PeerFault and
+    InvalidRequest."""
+    kinds = (
+        ("blob", report.blob, INLINE_BYTES_MAX + 1, OUTPUT_BYTES_MAX),
+        ("files_blob", report.files_blob, 1, ARCHIVE_BYTES_MAX),
+    )
+    return [_manifest_of(host, field, blob, least, most) for field, blob, least, most in kinds if blob]
+
+
+def _manifest_of(host: str, field: str, blob: bytes, least: int, most: int) -> Manifest:
+    manifest = Manifest.decode(blob)
     if manifest.owner != host:
         raise PeerFault(f"{host} reported a blob of {manifest.owner}", reason="ForgedManifest")
-    if not INLINE_BYTES_MAX < manifest.size_bytes <= OUTPUT_BYTES_MAX:
-        text = f"{manifest.size_bytes} bytes; {INLINE_BYTES_MAX + 1} to {OUTPUT_BYTES_MAX} are allowed"
-        raise InvalidRequest.field("blob", text)
+    if not least <= manifest.size_bytes <= most:
+        raise InvalidRequest.field(field, f"{manifest.size_bytes} bytes; {least} to {most} are allowed")
     if manifest.stripes > LEAVES_MAX or stripe_span(manifest, 0)[1] > PIECE_BYTES_MAX:
-        raise InvalidRequest.field("blob", f"stripes of {manifest.stripe_bytes} bytes cannot be read in one piece")
+        raise InvalidRequest.field(field, f"stripes of {manifest.stripe_bytes} bytes cannot be read in one piece")
     return manifest
 
 

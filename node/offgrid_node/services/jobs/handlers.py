@@ -196,6 +196,10 @@ class JobHandlers:
         if spec.payload.HasField("input_object"):
             text = "is filled in by the node; name an object of its own in input_object_id"
             raise InvalidRequest.field(f"{field}payload.input_object", text)
+        for at, file in enumerate(spec.payload.files):
+            if file.HasField("object"):
+                text = "is filled in by the node; name an object of its own in object_id"
+                raise InvalidRequest.field(f"{field}payload.files[{at}].object", text)
         if spec.size_tokens > TOKENS_MAX:
             text = f"{spec.size_tokens}; at most {TOKENS_MAX} are allowed"
             raise InvalidRequest.field(f"{field}size_tokens", text)

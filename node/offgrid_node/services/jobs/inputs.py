@@ -1,4 +1,4 @@
-"""A job's input that is too large to travel inside it: an object of the core, which the host that won reads.
+"""A job's input that is too large to travel inside it, and its files: objects of the core, which the host reads.
 
 The core seals it before the job exists and writes its key into the payload, which goes to the winner alone and is never
 on its disk; nor is the input. What the winner reads opens under that key in its own place, whoever gave it.
@@ -11,7 +11,8 @@ from collections.abc import Callable
 
 from offgrid.v1 import jobs_pb2, objects_pb2
 from offgrid_node.protocol.effects import Execute
-from offgrid_node.protocol.errors import Fault, InvalidRequest
+from offgrid_node.protocol.errors import Fault, InvalidRequest, PeerFault
+from offgrid_node.protocol.jobs.artifacts import FILES_BYTES_MAX
 from offgrid_node.protocol.jobs.large import INLINE_BYTES_MAX, KEY_BYTES, LARGE_INPUT_BYTES_MAX
 from offgrid_node.protocol.merkle import LEAVES_MAX
 from offgrid_node.protocol.objects.manifest import Manifest
@@ -31,24 +32,40 @@ FETCHED_BYTES_MAX = 4 * LARGE_INPUT_BYTES_MAX  # of all inputs that are in this 
 
 
 def is_large(payload: jobs_pb2.JobPayload) -> bool:
-    """Whether its input has to be placed."""
-    return len(payload.input) > INLINE_BYTES_MAX or bool(payload.input_object_id)
+    """Whether its input, or files of its, have to be placed."""
+    return len(payload.input) > INLINE_BYTES_MAX or bool(payload.input_object_id) or bool(payload.files)
 
 
-def check_reference(ref: jobs_pb2.ObjectRef, core: str) -> None:
+def check_file_references(payload: jobs_pb2.JobPayload, core: str) -> None:
+    """As `check_reference`, of the files, and that they are not too large together."""
+    size_bytes = 0
+    for index, file in enumerate(payload.files):
+        if file.object_id:
+            raise PeerFault(f"file {index} is named without a key to it", reason="MalformedPayload")
+        check_reference(file.object, core, f"payload.files[{index}].object")
+        size_bytes += Manifest.decode(file.object.manifest.signed.body).size_bytes
+    if size_bytes > FILES_BYTES_MAX:
+        raise InvalidRequest.field("payload.files", _too_large(size_bytes))
+
+
+def _too_large(size_bytes: int) -> str:
+    return f"{size_bytes} bytes together; at most {FILES_BYTES_MAX} are allowed"
+
+
+def check_reference(ref: jobs_pb2.ObjectRef, core: str, field: str = "payload.input_object") -> None:
     """Raises InvalidRequest or PeerFault for a reference that no core would have made. That it came from this core, the
     order over the payload says."""
     manifest = Manifest.decode(ref.manifest.signed.body)
     if manifest.owner != core:
-        raise InvalidRequest.field("payload.input_object", f"it is an object of {manifest.owner}, not of {core}")
+        raise InvalidRequest.field(field, f"it is an object of {manifest.owner}, not of {core}")
     if manifest.size_bytes > LARGE_INPUT_BYTES_MAX:
         text = f"{manifest.size_bytes} bytes; at most {LARGE_INPUT_BYTES_MAX} are allowed"
-        raise InvalidRequest.field("payload.input_object", text)
+        raise InvalidRequest.field(field, text)
     if manifest.stripes > LEAVES_MAX or stripe_span(manifest, 0)[1] > PIECE_BYTES_MAX:
         text = f"stripes of {manifest.stripe_bytes} bytes cannot be read in one piece"
-        raise InvalidRequest.field("payload.input_object", text)
+        raise InvalidRequest.field(field, text)
     if len(ref.key) != KEY_BYTES:
-        raise InvalidRequest.field("payload.input_object.key", f"{len(ref.key)} bytes, not {KEY_BYTES}")
+        raise InvalidRequest.field(f"{field}.key", f"{len(ref.key)} bytes, not {KEY_BYTES}")
 
 
 class InputPlacing:
@@ -67,9 +84,10 @@ class InputPlacing:
 
         Raises InvalidRequest naming the field, and what sealing and committing raise.
         """
+        files_bytes = self._refer_files(payload)
         if payload.input_object_id:
-            found = self._named(payload.input_object_id)
-            return self._refer(payload, found.object, self._reading.key_of(found.object.manifest))
+            found = self._named("payload.input_object_id", payload.input_object_id)
+            return files_bytes + self._refer(payload, found.object, self._reading.key_of(found.object.manifest))
         size = len(payload.input)
         if size > INLINE_BYTES_MAX:
             sealing, data = self._sealer.begin(), payload.input
@@ -86,15 +104,28 @@ class InputPlacing:
             same = answer.object.object_id == sealing.object_id
             key = sealing.key if same else self._reading.key_of(answer.object.manifest)
             self._refer(payload, answer.object, key)
-        return size
+        return size + files_bytes
 
-    def _named(self, object_id: str) -> objects_pb2.ObjectRow:
-        row = self._shelf.get("payload.input_object_id", OBJECTS, objects_pb2.ObjectRow, object_id)
+    def _refer_files(self, payload: jobs_pb2.JobPayload) -> int:
+        """Each named object becomes a reference. Returns their size. Raises InvalidRequest naming the field."""
+        size_bytes = 0
+        for index, file in enumerate(payload.files):
+            if not file.object_id:
+                raise InvalidRequest.field(f"payload.files[{index}].object_id", "is empty; put the file first, by id")
+            found = self._named(f"payload.files[{index}].object_id", file.object_id).object
+            size_bytes += found.size_bytes
+            file.ClearField("object_id")
+            file.object.manifest.signed.CopyFrom(found.manifest.signed)
+            file.object.key = self._reading.key_of(found.manifest)
+        if size_bytes > FILES_BYTES_MAX:
+            raise InvalidRequest.field("payload.files", _too_large(size_bytes))
+        return size_bytes
+
+    def _named(self, field: str, object_id: str) -> objects_pb2.ObjectRow:
+        row = self._shelf.get(field, OBJECTS, objects_pb2.ObjectRow, object_id)
         if row.object.size_bytes > LARGE_INPUT_BYTES_MAX:
-            text = (
-                f"object {object_id} has {row.object.size_bytes} bytes; at most {LARGE_INPUT_BYTES_MAX} can be an input"
-            )
-            raise InvalidRequest.field("payload.input_object_id", text)
+            text = f"object {object_id} has {row.object.size_bytes} bytes; at most {LARGE_INPUT_BYTES_MAX} are allowed"
+            raise InvalidRequest.field(field, text)
         return row
 
     def _refer(self, payload: jobs_pb2.JobPayload, found: objects_pb2.Object, key: bytes) -> int:
@@ -113,24 +144,25 @@ class InputFetching:
         self._waiting: deque[tuple[int, Callable[[], None]]] = deque()
         self.held_bytes = 0
 
-    def fetch(self, work: Execute, done: Callable[[Execute | Fault], None]) -> None:
-        """The work with its input in it; `done` is called once. Its memory is held until `release`."""
-        manifest = Manifest.decode(work.payload.input_object.manifest.signed.body)
+    def fetch(self, work: Execute, done: Callable[[Execute | Fault, int], None]) -> None:
+        """The work with its input and its files in it, and the bytes that they take; `done` is called once. That much
+        memory is held until `release`."""
+        size_bytes = sum(Manifest.decode(ref.manifest.signed.body).size_bytes for ref in _references(work.payload))
 
         def begin() -> None:
-            self.held_bytes += manifest.size_bytes
-            run(self._fetch(work, manifest), ended)
+            self.held_bytes += size_bytes
+            run(self._fetch(work), ended)
 
         def ended(outcome: Execute | Fault) -> None:
             if isinstance(outcome, Fault):
-                self.release(manifest.size_bytes)
-            done(outcome)
+                self.release(size_bytes)
+            done(outcome, size_bytes)
 
-        self._waiting.append((manifest.size_bytes, begin))
+        self._waiting.append((size_bytes, begin))
         self._pump()
 
     def release(self, size_bytes: int) -> None:
-        """The input of so many bytes is needed no more."""
+        """What took so many bytes is needed no more."""
         self.held_bytes -= size_bytes
         self._pump()
 
@@ -138,21 +170,32 @@ class InputFetching:
         while self._waiting and (not self.held_bytes or self.held_bytes + self._waiting[0][0] <= FETCHED_BYTES_MAX):
             self._waiting.popleft()[1]()
 
-    def _fetch(self, work: Execute, manifest: Manifest) -> Flow[Execute]:
-        key, hosts = work.payload.input_object.key, [work.core]
+    def _fetch(self, work: Execute) -> Flow[Execute]:
+        payload, files = jobs_pb2.JobPayload(), list[tuple[str, bytes]]()
+        payload.CopyFrom(work.payload)
+        if payload.HasField("input_object"):
+            payload.input = yield from self._read(payload.input_object, work.core)
+            payload.ClearField("input_object")
+        for file in payload.files:
+            files.append((file.name, (yield from self._read(file.object, work.core))))
+        del payload.files[:]
+        return Execute(work.core, work.job_id, work.attempt, payload, work.timeout_ms, tuple(files))
+
+    def _read(self, ref: jobs_pb2.ObjectRef, core: str) -> Flow[bytes]:
+        manifest, hosts = Manifest.decode(ref.manifest.signed.body), [core]
         parts: list[bytes] = []
         for start in range(0, manifest.stripes, STRIPES_AT_ONCE):
             indexes = range(start, min(manifest.stripes, start + STRIPES_AT_ONCE))
-            read = yield together([settled(self._reading.stripe(manifest, key, index, hosts)) for index in indexes])
+            read = yield together([settled(self._reading.stripe(manifest, ref.key, index, hosts)) for index in indexes])
             for part in read:
                 if isinstance(part, Fault):
                     raise part
                 parts.append(part[0])
                 if part[1] not in hosts:
                     hosts.insert(0, part[1])  # who had one stripe has the others
-        payload = jobs_pb2.JobPayload()
-        payload.CopyFrom(work.payload)
-        payload.ClearField("input_object")
-        payload.input = b"".join(parts)
-        parts.clear()
-        return Execute(work.core, work.job_id, work.attempt, payload, work.timeout_ms)
+        return b"".join(parts)
+
+
+def _references(payload: jobs_pb2.JobPayload) -> list[jobs_pb2.ObjectRef]:
+    own = [payload.input_object] if payload.HasField("input_object") else []
+    return [*own, *(file.object for file in payload.files)]

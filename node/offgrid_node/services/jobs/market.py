@@ -20,6 +20,7 @@ from offgrid_node.protocol.jobs import bounds, commands
 from offgrid_node.protocol.jobs.closing import Over
 from offgrid_node.protocol.jobs.heartbeat import DIGEST_BYTES, digest_of_page
 from offgrid_node.protocol.jobs.large import OUTPUT_LOST
+from offgrid_node.protocol.jobs.leases import blobs_of
 from offgrid_node.protocol.jobs.machine import JobsMachine
 from offgrid_node.protocol.jobs.needs import check_payload, needs_of
 from offgrid_node.protocol.jobs.orders import ORDERS, AttemptKey, JobOrder, payload_digest
@@ -30,7 +31,7 @@ from offgrid_node.runtime import Runtime, Ticket
 from offgrid_node.services.caller import Caller
 from offgrid_node.services.flow import Flow, asked, ticket_of
 from offgrid_node.services.jobs.adoption import Adoption, Taken
-from offgrid_node.services.jobs.inputs import check_reference
+from offgrid_node.services.jobs.inputs import check_file_references, check_reference
 from offgrid_node.services.paging import decode_token, take_page
 
 CLAIMED = ("host", "core", "job", "attempt", "status")  # by a report, and signed in its receipt
@@ -112,8 +113,8 @@ class MarketHandlers:
         _items("reports", len(answer.reports))
         for index, report in enumerate(answer.reports):
             bounds.check_report(f"reports[{index}]", report)
-            if report.blob:
-                raise InvalidRequest.field(f"reports[{index}].blob", "a large output is reported by itself")
+            if blobs_of(report):
+                raise InvalidRequest.field(f"reports[{index}].blob", "what lies at the host is reported by itself")
         receipts = self._receipts(answer.reports, answer.root_signature, host)
         return commands.Started(tuple(answer.outcomes), self._checked(host, answer.reports, receipts, {}))
 
@@ -122,7 +123,7 @@ class MarketHandlers:
         for index, report in enumerate(request.reports):
             bounds.check_report(f"reports[{index}]", report)
         receipts = self._receipts(request.reports, request.root_signature, caller.node_id)
-        if any(report.blob for report in request.reports):
+        if any(blobs_of(report) for report in request.reports):
             return ticket_of(self._take_over(caller, request, receipts))
         return self._report(caller, request, receipts, {})
 
@@ -171,7 +172,7 @@ class MarketHandlers:
         try:
             with ExitStack() as vouched:
                 for index, (report, receipt) in enumerate(zip(request.reports, receipts, strict=True)):
-                    if receipt is None or not report.blob:
+                    if receipt is None or not blobs_of(report):
                         continue
                     _check_claims(report, ReceiptBody.decode(receipt.body), host, self._self_id)
                     if not self._is_awaited(host, report):
@@ -182,12 +183,14 @@ class MarketHandlers:
                     except (PeerFault, InvalidRequest) as fault:
                         report.ClearField("result")
                         report.ClearField("blob")
+                        report.ClearField("files_blob")
                         report.error, report.error_detail = OUTPUT_LOST, fault.message[: bounds.DETAIL_CHARS_MAX]
                 answer: Message = yield asked(self._report(caller, request, receipts, taken))
                 return answer
         finally:
-            for _, added in taken.values():
-                self._adoption.drop(added)
+            for _, objects in taken.values():
+                for added in objects:
+                    self._adoption.drop(added)
 
     def _is_awaited(self, host: str, report: jobs_pb2.AttemptReport) -> bool:
         """As far as can be said now; the machine decides."""
@@ -214,10 +217,10 @@ class MarketHandlers:
         """The reports for the machine, opened, if what they claim is what their receipts say."""
         checked = []
         for index, (report, receipt) in enumerate(zip(reports, receipts, strict=True)):
-            digest, added = taken.get(index, (b"", None))
+            digest, added = taken.get(index, (b"", ()))
             body = None
             if receipt is not None and report.HasField("result"):
-                if report.sealed and not report.blob:
+                if report.sealed and not blobs_of(report):
                     self._adoption.open(host, report)
                 body = _receipt(report, receipt.body, host, self._self_id, digest)
                 report.result.receipt.CopyFrom(receipt)
@@ -245,6 +248,7 @@ def _start(field: str, start: jobs_pb2.StartJob, order: JobOrder) -> commands.St
         raise PeerFault(f"order {order.job_id}: names an input without a key to it", reason="MalformedPayload")
     if payload.HasField("input_object"):
         check_reference(payload.input_object, order.core)
+    check_file_references(payload, order.core)
     if needs_of(payload) != order.needs:
         raise PeerFault(f"order {order.job_id}: needs {order.needs!r} but carries another job", reason="WrongPayload")
     return commands.Start(order, start.order, payload, start.price_micro)
@@ -256,7 +260,7 @@ def _receipt(report: jobs_pb2.AttemptReport, signed_body: bytes, host: str, core
     result, body = report.result, ReceiptBody.decode(signed_body)
     _check_claims(report, body, host, core)
     digest = digest or result_digest(result.exit_code, result.output)
-    if body.result_digest != digest and not report.blob:
+    if body.result_digest != digest and not blobs_of(report):
         raise PeerFault(f"receipt {report.job_id}: it is for another result", reason="ReboundReceipt")
     if (result.exit_code == 0) != (result.status == COMPLETED) or result.status not in (COMPLETED, FAILED):
         raise PeerFault(f"receipt {report.job_id}: status and exit code disagree", reason="MalformedReceipt")

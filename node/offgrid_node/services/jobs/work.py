@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from offgrid_node.protocol.effects import Execute, Executed, Stop
 from offgrid_node.protocol.errors import Fault
+from offgrid_node.protocol.jobs.needs import has_references
 from offgrid_node.protocol.jobs.orders import ClaimKey
 from offgrid_node.services.jobs.inputs import InputFetching
 from offgrid_node.services.jobs.results import Results
@@ -52,19 +53,19 @@ class Work:
     def begin(self, work: Execute) -> None:
         key = work.core, work.job_id, work.attempt
         begun = self._under_way[key] = _Begun(self._key_of(work.core))
-        if not work.payload.HasField("input_object"):
+        if not has_references(work.payload):
             begun.executing = True
             self._execute(work)
             return
 
-        def fetched(outcome: Execute | Fault) -> None:
+        def fetched(outcome: Execute | Fault, size_bytes: int) -> None:
             if isinstance(outcome, Fault):
                 self._end(_not_executed(work, INPUT_UNAVAILABLE, outcome.message))
             elif begun.stopped:
-                self._inputs.release(len(outcome.payload.input))
+                self._inputs.release(size_bytes)
                 self._end(_not_executed(work, CANCELLED, "it was stopped before its input had come"))
             else:
-                begun.held_bytes, begun.executing = len(outcome.payload.input), True
+                begun.held_bytes, begun.executing = size_bytes, True
                 self._execute(outcome)
 
         self._inputs.fetch(work, fetched)

@@ -134,6 +134,10 @@ class Sealer:
         """A name for an upload."""
         return fresh_id(UPLOAD_PREFIX.rstrip("-"), self._rng)
 
+    def delete(self, object_id: str) -> None:
+        """What a closed sealing has become, and no row names or ever will. Blocks, as `Sealing.close` does."""
+        self._blobs.delete(object_id)
+
     def manifest(self, sealing: Sealing, readers: Mapping[str, bytes]) -> tuple[objects_pb2.Manifest, Manifest]:
         """Of a closed sealing, signed by this node. `readers`: the public keys, by node id, of those who may read it
         besides this node."""

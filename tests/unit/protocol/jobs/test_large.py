@@ -128,7 +128,7 @@ def reported(bench: CoreBench, job_id: str, attempt: int = 1, *, blob: bytes = b
     if not error:
         message.result.status, message.result.receipt.body = "completed", body.encode()
         message.result.output_object = OWN.object_id
-    report = Report((job_id, attempt), message, None if error else body, None if error or blob else ADDED)
+    report = Report((job_id, attempt), message, None if error else body, () if error or blob else (ADDED,))
     outcome = bench.core.reports.take(WORKER.node_id, report, bench.now, bench.rng)
     bench.settle()
     return outcome.refusal
