@@ -15,11 +15,13 @@ if TYPE_CHECKING:
     from offgrid.client.catalogue import Missions, Tasks
     from offgrid.client.events import Events
     from offgrid.client.futures import Future
+    from offgrid.client.host import Host
     from offgrid.client.jobs import Jobs, Market
     from offgrid.client.ledger import Ledger
     from offgrid.client.mesh import Mesh
     from offgrid.client.objects import Objects
     from offgrid.client.quorum import Quorum
+    from offgrid.client.schedules import Schedules
     from offgrid.client.submitting import Submittable
     from offgrid.job_function import FunctionOptions
 
@@ -59,6 +61,18 @@ class Client:
         from offgrid.client.jobs import Jobs
 
         return Jobs(self._calls, self.missions, self.tasks, self.objects, self.mesh)
+
+    @cached_property
+    def schedules(self) -> Schedules:
+        from offgrid.client.schedules import Schedules
+
+        return Schedules(self._calls, self.jobs)
+
+    @cached_property
+    def host(self) -> Host:
+        from offgrid.client.host import Host
+
+        return Host(self._calls)
 
     @cached_property
     def market(self) -> Market:

@@ -63,7 +63,7 @@ class Jobs:
         """A job of a task, not sent anywhere yet: a payload (`offgrid.client.payloads`) or a whole JobSpec, and what
         `options.JobOptions` has."""
         request_id = request_id or fresh_request_id()
-        spec = self._spec(work, options, request_id)
+        spec = self.placed(work, options, request_id)
         request = jobs_pb2.CreateJobRequest(task_id=task_id, job=spec, request_id=request_id)
         return self._calls.unary("JobService/CreateJob", request, jobs_pb2.CreateJobResponse).job
 
@@ -91,7 +91,7 @@ class Jobs:
         request_id = request_id or fresh_request_id()
         request = jobs_pb2.RunJobsRequest(
             task_id=task_id,
-            jobs=[self._spec(work, options, f"{request_id}/{index}") for index, work in enumerate(works)],
+            jobs=[self.placed(work, options, f"{request_id}/{index}") for index, work in enumerate(works)],
             mode=mode_of(mode),
             request_id=request_id,
         )
@@ -114,7 +114,7 @@ class Jobs:
         self, work: Work, future: JobFuture[Any], *, task_id: str = "", mode: str = "", options: JobOptions
     ) -> None:
         """As `submit`, with a future of the caller's own."""
-        spec = self._spec(work, options, fresh_request_id())
+        spec = self.placed(work, options, fresh_request_id())
         kind = LLM_KIND if spec.payload.HasField("llm") else KIND
         self._courier_now().submit(task_id or self._own_task(kind), mode_of(mode), spec, future)
 
@@ -270,22 +270,9 @@ class Jobs:
             on_change(seen)
         return seen
 
-    def task_for(self, work: Work, *, title: str = "", kind: str = "") -> str:
-        """The id of a new task, in a mission of its own, for jobs such as this one."""
-        payload = work.payload if isinstance(work, jobs_pb2.JobSpec) else work
-        name, kind = title or payload.input_name or "job", kind or (LLM_KIND if payload.HasField("llm") else KIND)
-        return self._tasks.create(self._missions.create(name).mission_id, name, kind).task_id
-
-    def close(self) -> None:
-        """Gives up what was submitted and has not ended: the futures fail, the jobs go on."""
-        with self._lock:
-            if self._courier is not None:
-                self._courier.close()
-
-    # ---- inside
-
-    def _spec(self, work: Work, options: JobOptions, request_id: str) -> jobs_pb2.JobSpec:
-        """The job as it is sent; what is too large for a call, and its files, are put first."""
+    def placed(self, work: Work, options: JobOptions, request_id: str) -> jobs_pb2.JobSpec:
+        """The job as it is sent, by whomever: what is too large for a call, and its files, are put first. `request_id`
+        is its own."""
         spec = spec_of(work, options)
         if len(spec.payload.input) > INPUT_IN_CALL_BYTES_MAX:
             payload, put_id = spec.payload, _input_request_id(request_id)
@@ -300,6 +287,20 @@ class Jobs:
                 object_id = self._objects.put(content, name=name, request_id=put_id).object_id
             spec.payload.files.add(name=name, object_id=object_id)
         return spec
+
+    def task_for(self, work: Work, *, title: str = "", kind: str = "") -> str:
+        """The id of a new task, in a mission of its own, for jobs such as this one."""
+        payload = work.payload if isinstance(work, jobs_pb2.JobSpec) else work
+        name, kind = title or payload.input_name or "job", kind or (LLM_KIND if payload.HasField("llm") else KIND)
+        return self._tasks.create(self._missions.create(name).mission_id, name, kind).task_id
+
+    def close(self) -> None:
+        """Gives up what was submitted and has not ended: the futures fail, the jobs go on."""
+        with self._lock:
+            if self._courier is not None:
+                self._courier.close()
+
+    # ---- inside
 
     def _courier_now(self) -> Courier:
         with self._lock:

@@ -1,0 +1,38 @@
+"""jobs: what a host's owner says of his own node."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from offgrid.client.calls import Calls
+from offgrid.client.following import follow
+from offgrid.v1 import jobs_pb2
+
+DRAINED = "drained"
+
+
+class Host:
+    """HostService."""
+
+    def __init__(self, calls: Calls) -> None:
+        self._calls = calls
+
+    def show(self) -> jobs_pb2.HostState:
+        """What the host is and has, what it offers, and what it is at."""
+        return self._calls.unary("HostService/GetHost", jobs_pb2.GetHostRequest(), jobs_pb2.GetHostResponse).host
+
+    def toggle(self, state: str) -> jobs_pb2.HostState:
+        """ "on" takes work, "off" takes no more while what runs goes on, "drain" is "off" until the host is idle and
+        all that it owes is settled. It outlives restarts."""
+        request = jobs_pb2.ToggleHostRequest(state=state)
+        return self._calls.unary("HostService/ToggleHost", request, jobs_pb2.ToggleHostResponse).host
+
+    def watch_drain(self, *, within_s: float | None = None) -> Iterator[jobs_pb2.HostState]:
+        """A draining host now and at each change; ends once it is drained, or after `within_s` seconds."""
+
+        def states(for_s: float | None) -> Iterator[jobs_pb2.HostState]:
+            request, answer = jobs_pb2.WatchDrainRequest(), jobs_pb2.WatchDrainResponse
+            answers = self._calls.stream("HostService/WatchDrain", request, answer, timeout_s=for_s)
+            return (each.host for each in answers)
+
+        return follow(states, lambda host: host.state == DRAINED, "this host", self._calls.timeout_s, within_s)

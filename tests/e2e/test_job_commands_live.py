@@ -1,0 +1,93 @@
+"""The commands that look after jobs, on a live mesh: sent, followed, taken back, explained, and proved afterwards."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from live import BIN, Done, eventually, offgrid, run
+
+from offgrid.v1 import jobs_pb2
+from offgrid_node.local_mesh import LocalMesh
+
+pytestmark = pytest.mark.xdist_group("mesh")
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    path = tmp_path / "notes.txt"
+    path.write_text("one two three\n")
+    return path
+
+
+def submitted(mesh: LocalMesh, text: Path, *script: str) -> str:
+    """The id of a job that runs a shell's script."""
+    done = offgrid(mesh["core"], "job", "submit", text, "--command", "sh", "--json", "--", "-c", *script)
+    assert done.code == 0, done.said
+    return str(json.loads(done.out)["job"]["job_id"])
+
+
+def anywhere(*arguments: str | Path) -> Done:
+    """A command that has no node to ask."""
+    return run([BIN / "offgrid", "--socket", "unix:/nonexistent/offgrid.sock", *arguments])
+
+
+def test_a_receipt_is_proved_without_any_node(mesh: LocalMesh, text: Path, tmp_path: Path) -> None:
+    core, out, file = mesh["core"], tmp_path / "out", tmp_path / "receipt.json"
+    ran = offgrid(core, "job", "run", text, "--command", "wc", "--output", out, "--json", "--", "-w")
+    job = json.loads(ran.out)["job"]
+    with core.client() as client:
+        mesh_id = client.mesh.status().mesh_id
+    assert offgrid(core, "job", "receipt", job["job_id"], "--output", file).code == 0
+    proved = anywhere("job", "verify-receipt", file, "--mesh", mesh_id, "--result", out, "--json")
+    assert proved.code == 0, proved.said
+    told = json.loads(proved.out)
+    assert (told["valid"], told["facts"]["job_id"]) == (True, job["job_id"])
+    assert told["facts"]["node"] == job["host"]
+    assert told["facts"]["output_bytes"] == len(out.read_bytes())
+    assert told["facts"]["latency_us"] > 0
+
+    whole = json.loads(file.read_text())
+    whole["facts"]["price_micro"] += 1
+    file.write_text(json.dumps(whole))
+    out.write_text("4")
+    refused = anywhere("job", "verify-receipt", file, "--result", out, "--mesh", "a" * 12, "--json")
+    assert refused.code == 1, refused.said
+    assert [p["field"] for p in json.loads(refused.out)["problems"]] == ["mesh.id", "facts.price_micro", "result"]
+
+
+def test_a_job_is_taken_back_where_it_runs(mesh: LocalMesh, text: Path) -> None:
+    core = mesh["core"]
+    job_id = submitted(mesh, text, "sleep 60")
+    with core.client() as client:
+        eventually(lambda: client.jobs.get(job_id).state == jobs_pb2.JOB_STATE_RUNNING, 10, "it runs")
+        host = mesh.by_id(client.jobs.get(job_id).host)
+    cancelled = offgrid(core, "job", "cancel", job_id, "--reason", "thought better of it")
+    assert cancelled.out == f"cancelled {job_id}\n", cancelled.said
+    watched = offgrid(core, "job", "watch", job_id)
+    assert watched.code == 1, watched.said
+    assert "thought better of it" in watched.out, watched.said
+    with host.client() as client:
+        eventually(lambda: client.mesh.status().slots_busy == 0, 10, "its host is free again")
+    assert offgrid(core, "job", "cancel", job_id).out == "nothing was open\n"
+
+
+def test_a_whole_task_is_taken_back(mesh: LocalMesh, text: Path) -> None:
+    core = mesh["core"]
+    first = submitted(mesh, text, "sleep 60")
+    with core.client() as client:
+        task_id = client.jobs.get(first).task_id
+    more = [offgrid(core, "job", "submit", text, "--command", "nosuch", "--task", task_id, "--json") for _ in range(2)]
+    ids = {first, *(json.loads(done.out)["job"]["job_id"] for done in more)}
+    top = offgrid(core, "job", "top", "--json", "--count", "1", "--limit", "1000")
+    assert ids <= {job["job_id"] for job in json.loads(top.out)["jobs"]}, top.said
+    assert set(json.loads(offgrid(core, "job", "cancel", "--task", task_id, "--json").out)["job_ids"]) == ids
+    listed = offgrid(core, "job", "list", "--task", task_id, "--state", "cancelled", "--json")
+    assert {job["job_id"] for job in json.loads(listed.out)["jobs"]} == ids
+
+
+def test_what_is_late_expires(mesh: LocalMesh, text: Path) -> None:
+    late = offgrid(mesh["core"], "job", "run", text, "--command", "sh", "--deadline", "700ms", "--", "-c", "sleep 60")
+    assert late.code == 1, late.said
+    assert "expired" in late.out, late.said
