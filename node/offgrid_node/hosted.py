@@ -5,6 +5,8 @@ Each is made only where the config asks for it, and only then are its modules im
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from offgrid_node.config import Config
 from offgrid_node.executors.executor import Executor
 
@@ -25,8 +27,15 @@ class Hosted:
         if host.python.enabled:
             from offgrid_node.executors.python import PythonExecutor
 
-            bound = host.python.memory_mb * MIB
-            self.fixed.append(PythonExecutor(data_dir / PYTHON_WORK, memory_bytes=bound, count=slots))
+            python = PythonExecutor(
+                data_dir / PYTHON_WORK,
+                memory_bytes=host.python.memory_mb * MIB,
+                count=slots,
+                sandbox=host.python.sandbox,
+                readable=[Path(path) for path in host.python.readable],
+                hidden=data_dir,
+            )
+            self.fixed.append(python)
         if host.llm.endpoint:
             from offgrid_node.executors.llm import LlmExecutor
 

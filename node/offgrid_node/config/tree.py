@@ -146,11 +146,20 @@ class Process(Section):
 
 
 class Python(Section):
-    """The executor of Python functions. Off unless you allow it: a job then brings code of its owner's, which can read
-    and do on this machine whatever the node's own user can."""
+    """The executor of Python functions. Off unless you allow it: a job then brings code of its owner's. Behind
+    bubblewrap that code sees Python, its packages and a folder of its own, and no network; without it, it can read and
+    do on this machine whatever the node's own user can."""
 
     enabled: bool = Field(
         default=False, description="run functions that jobs bring: any code of the members whose jobs are taken"
+    )
+    sandbox: f.Isolation = Field(
+        default="auto",
+        description='what holds them: "bwrap" = bubblewrap, else none is run; "rlimits" = limits only, for members '
+        'whom you trust with this machine; "auto" = bubblewrap where it works',
+    )
+    readable: f.Paths = Field(
+        default=(), description='what they may read in the sandbox besides Python: ["/srv/texts"]'
     )
     memory_mb: int = Field(
         default=1024, ge=128, le=2**20, description="address space of one process that calls them, in MiB"

@@ -159,7 +159,7 @@ class Chat:
     """One request and what comes of it. Pieces come in the exchange's thread, one by one; the end comes in the loop."""
 
     def __init__(self, work: Work, label: str) -> None:
-        self.capture = Capture()
+        self.capture = Capture(work.say)
         self.dislikes_options = False
         self._work, self._label = work, label
         self._stream = ChatStream()
@@ -211,9 +211,10 @@ class Chat:
             self._too_much = True
             raise BadAnswer(OUTPUT_DETAIL)
         self._output_bytes += len(text)
-        self.capture.write_log(thought)
-        if text or thought:
-            self._work.say(Progress(output=text, log=thought))
+        if thought:
+            self.capture.write_log(thought)
+        if text:
+            self._work.say(Progress(output=text))
 
     def _bound(self, size: int) -> None:
         if size > LARGE_INPUT_BYTES_MAX:

@@ -1,45 +1,65 @@
 """Calls functions that jobs bring, in warm processes of their own: only where the host's owner has allowed it.
 
-A function may do whatever this node's user may do, within the limits of its process; see python_workers.py for what
-keeps one owner's functions away from another's.
+Behind bubblewrap (sandbox.py) a function sees Python, its packages and its own folder, and no network; without it, it
+may do whatever this node's user may, within the limits of its process. See python_workers.py for what keeps one owner's
+functions away from another's.
 """
 
 from __future__ import annotations
 
-import json
-import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
 from offgrid.by_value import PYTHON
 from offgrid_node.executors import confine
+from offgrid_node.executors import sandbox as sandboxes
 from offgrid_node.executors.capture import failed
 from offgrid_node.executors.executor import LARGE_INPUT_BYTES_MAX, Outcome, Work
-from offgrid_node.executors.python_workers import Kind, Workers
+from offgrid_node.executors.process import BWRAP, RLIMITS
+from offgrid_node.executors.python_workers import Kind, Workers, needed_paths
+from offgrid_node.executors.sandbox import Sandbox
 from offgrid_node.protocol.errors import InvalidRequest
 from offgrid_node.protocol.jobs.needs import check_payload, needs_of
 
-PROBE_TIMEOUT_S = 30
 MEMORY_BYTES = 1024 * 1024 * 1024
 
 
 class PythonExecutor:
     """An Executor of python payloads, for functions pickled by the version of Python that this node runs on.
 
-    `count` is how many may run at once, the host's slots. `work_dir` must be this executor's alone. Raises OSError when
-    it cannot be made.
+    `count` is how many may run at once, the host's slots. `sandbox`, `readable` and `hidden` are as in process.py:
+    where "bwrap" is asked for and does not work, nothing is offered. `work_dir` must be this executor's alone. Raises
+    OSError when it cannot be made.
     """
 
-    def __init__(self, work_dir: Path | None, *, memory_bytes: int = MEMORY_BYTES, count: int = 1) -> None:
-        self._workers = Workers(Kind(), work_dir, memory_bytes=memory_bytes, count=count)
-        problem = probe(self._workers)
+    def __init__(
+        self,
+        work_dir: Path | None,
+        *,
+        memory_bytes: int = MEMORY_BYTES,
+        count: int = 1,
+        sandbox: str = RLIMITS,
+        readable: Sequence[Path] = (),
+        hidden: Path | None = None,
+    ) -> None:
+        self._sandbox: Sandbox | None = None
+        without, problem = "", ""
+        if sandbox != RLIMITS:
+            self._sandbox, without = sandboxes.find((*needed_paths(), *readable), hidden)
+            if without and sandbox == BWRAP:
+                problem = f"no function is run: host.python.sandbox is {BWRAP!r}, but {without}"
+        self._workers = Workers(Kind(), work_dir, memory_bytes=memory_bytes, count=count, sandbox=self._sandbox)
+        problem = problem or self._workers.probe()
+        self._works = not problem
+        if without and not problem:
+            problem = f"functions run without a sandbox, held by limits only: {without}"
         self._problems = (f"python: {problem}",) if problem else ()
         self._version = f"python/{PYTHON} cloudpickle/{version('cloudpickle')}"
 
     @property
     def offers(self) -> tuple[str, ...]:
-        return () if self._problems else (f"python:{PYTHON}",)
+        return (f"python:{PYTHON}",) if self._works else ()
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -47,7 +67,7 @@ class PythonExecutor:
 
     @property
     def isolation(self) -> Mapping[str, str]:
-        return {"python": "rlimits" if confine.POSIX else "none"}
+        return {"python": BWRAP if self._sandbox else RLIMITS if confine.POSIX else "none"}
 
     async def run(self, work: Work) -> Outcome:
         """See Executor. What the function raises is its own answer: exit code 1, the traceback in the log, and the
@@ -64,18 +84,3 @@ class PythonExecutor:
     def close(self) -> None:
         """See Executor."""
         self._workers.close()
-
-
-def probe(workers: Workers) -> str:
-    """Why such processes do not work on this machine; empty when they do. It starts one, which ends at once."""
-    try:
-        asked = subprocess.run(
-            workers.argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=PROBE_TIMEOUT_S, check=False
-        )
-        hello = json.loads(asked.stdout[5:]) if asked.stdout.startswith(b"H") else None
-    except (OSError, subprocess.TimeoutExpired, ValueError) as error:
-        return f"its process cannot be started: {error}"
-    if hello is None:
-        words = asked.stderr.decode(errors="replace").split("\n")
-        return f"its process does not start: {next((line for line in reversed(words) if line), 'it said nothing')}"
-    return "" if hello.get("python") == PYTHON else f"its process runs Python {hello.get('python')}, not {PYTHON}"

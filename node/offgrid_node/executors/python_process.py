@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import re
 import secrets
 import struct
 import tempfile
@@ -16,7 +18,9 @@ from offgrid_node.executors.capture import Capture
 from offgrid_node.executors.executor import OUTPUT_BYTES_MAX, Progress, Work
 
 HEAD = struct.Struct(">cI")
-SIZES = struct.Struct(">III")
+SIZES = struct.Struct(">IIII")
+STATUS_BYTES_MAX = 4096
+CHILD_PID = re.compile(rb'"child-pid": (\d{1,9})')  # of bubblewrap's --json-status-fd
 FRAME_BYTES_MAX = OUTPUT_BYTES_MAX + 64 * 1024  # an output with what is said of it
 STDERR = 2
 # How long to wait for the last of a job's log once it has ended: it was written before the end was said.
@@ -35,7 +39,7 @@ class Call:
     """A call under way. `ended` is done when the worker has answered, `log_ended` when all that it printed is here."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, work: Work) -> None:
-        self.capture = Capture()
+        self.capture = Capture(work.say)
         self.ended: asyncio.Future[Ended] = loop.create_future()
         self.log_ended: asyncio.Future[None] = loop.create_future()
         self.log_end = secrets.token_hex(16)
@@ -59,7 +63,6 @@ class Call:
             log, self._held = data[: len(data) - kept], data[len(data) - kept :]
         if log:
             self.capture.write_log(log)
-            self._work.say(Progress(log=log))
 
     def on_progress(self, said: Mapping[str, Any]) -> None:
         fraction, message = said.get("fraction"), said.get("message")
@@ -74,10 +77,14 @@ class WorkerProcess(asyncio.SubprocessProtocol):
     `ready` is done with its first word, `exited` carries its exit code, `closed` is done when nobody holds its streams.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, folder: tempfile.TemporaryDirectory[str]) -> None:
-        self.folder = folder
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, folder: tempfile.TemporaryDirectory[str], status_fd: int = -1
+    ) -> None:
+        """`status_fd` is where its sandbox tells of what is inside; -1 without one."""
+        self.folder, self._status_fd = folder, status_fd
         self.owner = ""  # whose functions it has called: it is nobody else's from then on
         self.served = 0
+        self._inner_pid = 0
         self.fault = ""
         self.ready: asyncio.Future[Mapping[str, Any]] = loop.create_future()
         self.exited: asyncio.Future[int] = loop.create_future()
@@ -92,18 +99,38 @@ class WorkerProcess(asyncio.SubprocessProtocol):
         return not self.exited.done() and not self.fault
 
     def begin(self, work: Work, settings: Mapping[str, Any], function: bytes, call: bytes) -> Call:
-        """Sends one call. It is at one at a time."""
+        """Sends one call, with the files that the job brings. It is at one at a time."""
         assert self._transport is not None
         begun = self._call = Call(self._loop, work)
-        head = json.dumps({**settings, "log_end": begun.log_end}).encode()
+        files = [(name, len(data)) for name, data in work.files.items()]
+        head = json.dumps({**settings, "log_end": begun.log_end, "files": files}).encode()
+        brought = b"".join(work.files.values())
         pipe = self._transport.get_pipe_transport(0)
         assert isinstance(pipe, asyncio.WriteTransport)
-        pipe.writelines([SIZES.pack(len(head), len(function), len(call)) + head, function, call])
+        sizes = SIZES.pack(len(head), len(function), len(call), len(brought))
+        pipe.writelines([sizes + head, function, call, brought])
         self.served += 1
         return begun
 
+    @property
+    def watched_pid(self) -> int:
+        """The process to be watched: the first inside the sandbox, once it is ready, or the process itself; 0: not
+        known."""
+        assert self._transport is not None
+        if self._status_fd < 0:
+            return self._transport.get_pid()
+        if not self._inner_pid:
+            found = CHILD_PID.search(os.read(self._status_fd, STATUS_BYTES_MAX))
+            self._inner_pid = int(found[1]) if found else 0
+        return self._inner_pid
+
     def finish(self) -> None:
         self._call = None
+
+    def too_much(self, detail: str) -> None:
+        """It goes over a bound: it ends, and that is why."""
+        self.fault = self.fault or detail
+        self.kill()
 
     def kill(self) -> None:
         """Kills it and its group, unless it has ended and `process_exited` has done so."""
@@ -120,6 +147,9 @@ class WorkerProcess(asyncio.SubprocessProtocol):
     def abandon(self) -> None:
         if self._transport is not None:
             self._transport.close()
+        if self._status_fd >= 0:
+            os.close(self._status_fd)
+            self._status_fd = -1
 
     # ---- asyncio.SubprocessProtocol
 

@@ -19,17 +19,21 @@ import json
 import os
 import struct
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
 from typing import Any, BinaryIO
 
 HEAD = struct.Struct(">cI")
-SIZES = struct.Struct(">III")  # of a request: its settings, the function, the call
+SIZES = struct.Struct(">IIII")  # of a request: its settings, the function, the call, the job's files
 OUTPUT_BYTES_MAX = 64 * 1024 * 1024  # the node's own bound, see executor.py
 CLOSE_TIMEOUT_S = 2
 LOST = "ClusterLost"  # a dask job's scheduler is gone: no fault of the function's
 LOST_PROBE_S = 3
+PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
+END_TIMEOUT_S = 1.0
 
 
 class Answers:
@@ -59,6 +63,7 @@ def main(arguments: list[str]) -> int:
             sys.path.insert(0, value)
         elif name == "import":
             __import__(value)
+    adopt_orphans()
     import cloudpickle
 
     from offgrid import by_value, inside
@@ -72,27 +77,30 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _read(requests: BinaryIO) -> tuple[dict[str, Any], bytes, bytes] | None:
+def _read(requests: BinaryIO) -> tuple[dict[str, Any], bytes, bytes, bytes] | None:
     head = requests.read(SIZES.size)
     if len(head) < SIZES.size:
         return None
-    settings, function, call = (requests.read(size) for size in SIZES.unpack(head))
-    return json.loads(settings), function, call
+    settings, function, call, files = (requests.read(size) for size in SIZES.unpack(head))
+    return json.loads(settings), function, call, files
 
 
-def carry_out(settings: Mapping[str, Any], code: bytes, data: bytes) -> tuple[dict[str, Any], bytes]:
+def carry_out(settings: Mapping[str, Any], code: bytes, data: bytes, files: bytes) -> tuple[dict[str, Any], bytes]:
     """One call, from the job's folder. What it changes of the process's folder, environment and path is put back."""
     environment, path = dict(os.environ), list(sys.path)
     os.chdir(settings["folder"])
     limit_cpu(settings["cpu_s"])
     used = Used()
     try:
-        end, output = call(settings, code, data)
+        with ExitStack() as held:
+            lay_files(settings["files"], files, settings["memory_folder"], held)
+            end, output = call(settings, code, data)
     finally:
         os.chdir(settings["home"])
         os.environ.clear()
         os.environ.update(environment)
         sys.path[:] = path
+    end_children()
     end |= {"clean": is_clean(), "cpu_us": used.cpu_us(), "memory_peak_bytes": used.memory_peak_bytes()}
     sys.stdout.flush()
     sys.stderr.flush()
@@ -212,6 +220,68 @@ class Used:
 
         spent = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
         return round(sum(each.ru_utime + each.ru_stime for each in spent) * 1e6)
+
+
+def lay_files(files: Sequence[tuple[str, int]], data: bytes, memory_folder: str, held: ExitStack) -> None:
+    """What the job brings, in its folder, for as long as `held` is. No byte of it reaches a disk where there is a place
+    in memory: the sandbox's folder, or files of the system's."""
+    at = 0
+    for name, size in files:
+        content, at = data[at : at + size], at + size
+        os.makedirs(os.path.dirname(name) or ".", exist_ok=True)
+        if memory_folder:
+            fd, path = tempfile.mkstemp(dir=memory_folder)
+            held.callback(os.unlink, path)
+            held.callback(os.close, fd)
+        elif sys.platform == "linux":
+            fd = os.memfd_create(os.path.basename(name), os.MFD_CLOEXEC)
+            path = f"/proc/{os.getpid()}/fd/{fd}"
+            held.callback(os.close, fd)
+        else:
+            with open(name, "xb") as file:
+                file.write(content)
+            continue
+        with open(fd, "wb", closefd=False) as file:
+            file.write(content)
+        os.symlink(path, name)
+
+
+def adopt_orphans() -> None:
+    """Linux: what a function's children leave behind becomes this process's own, to be found and ended."""
+    if sys.platform != "linux":
+        return
+    import ctypes
+
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def end_children() -> None:
+    """Ends what a function has left running, and what that leaves."""
+    if sys.platform == "win32":
+        return
+    import signal
+
+    deadline = time.monotonic() + END_TIMEOUT_S
+    while time.monotonic() < deadline:
+        try:
+            if os.waitpid(-1, os.WNOHANG) != (0, 0):
+                continue
+        except ChildProcessError:
+            return
+        for pid in _children():
+            with suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.001)
+
+
+def _children() -> list[int]:
+    """Linux, where the kernel lists them; elsewhere none, and the process is not used again."""
+    try:
+        with open(f"/proc/self/task/{threading.get_native_id()}/children", encoding="ascii") as file:
+            return [int(word) for word in file.read().split()]
+    except OSError:
+        return []
 
 
 def limit_cpu(cpu_s: int) -> None:

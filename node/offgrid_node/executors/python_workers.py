@@ -7,30 +7,39 @@ One that is fresh waits for the next owner. What is not clean afterwards, has se
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Coroutine, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import offgrid
+from offgrid.by_value import PYTHON
 from offgrid_node.executors import confine
-from offgrid_node.executors.capture import failed, timeout_detail
+from offgrid_node.executors.artifacts import TooMuchLeft, collect
+from offgrid_node.executors.capture import NO_EXIT_CODE, failed, timeout_detail
 from offgrid_node.executors.executor import OUTPUT_BYTES_MAX, Outcome, Usage, Work
-from offgrid_node.executors.python_process import LOG_GRACE_S, Call, WorkerProcess
+from offgrid_node.executors.python_process import HEAD, LOG_GRACE_S, Call, WorkerProcess
+from offgrid_node.executors.sandbox import JOB_FOLDER, PROCESSES_MAX, SYSTEM_FOLDERS, Sandbox
+from offgrid_node.executors.watch import Allowed, Watch
 from offgrid_node.executors.workplace import Workplace
 
+OURS = str(Path(offgrid.__file__).parents[1])  # where the codec is imported from
 PROGRAM = Path(__file__).with_name("python_worker.py")
 START_TIMEOUT_S = 30.0  # a small machine imports slowly
 IDLE_S = 300.0  # after which a process that nobody has used gives its memory back
 DRAIN_GRACE_S = 1.0
 CALLS_MAX = 1_000  # of one process: what functions leak goes with it
 FILE_BYTES_MAX = 256 * 1024 * 1024
+FOLDER_BYTES_MAX = 512 * 1024 * 1024
+MEMORY_FOLDER = "/tmp"  # noqa: S108 - the sandbox's own, in memory
 OPEN_FILES_MAX = 1024  # a function may well hold connections
 CPU_S_MAX = 2**31  # of a process; each call has its own, lower bound
 NOT_STARTED = "WorkerNotStarted"  # the host's fault: the next attempt goes elsewhere
@@ -39,7 +48,8 @@ OUTPUT_TOO_LARGE = "OutputTooLarge"
 DETAIL_CHARS_MAX = 2_000
 
 
-Watch = Callable[[], Coroutine[Any, Any, str]]
+Lost = Callable[[], Coroutine[Any, Any, str]]
+Folder = tempfile.TemporaryDirectory[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +66,12 @@ class Workers:
     Those who `run` are no more than `count` at a time: the host takes a lease per slot.
     """
 
-    def __init__(self, kind: Kind, work_dir: Path | None, *, memory_bytes: int, count: int) -> None:
+    def __init__(
+        self, kind: Kind, work_dir: Path | None, *, memory_bytes: int, count: int, sandbox: Sandbox | None = None
+    ) -> None:
         """Raises OSError when the work folder, which must be this one's alone, cannot be made."""
         self._kind, self._memory_bytes, self._count = kind, memory_bytes, count
+        self._sandbox = sandbox
         self._workplace = Workplace(work_dir)
         self._prlimit, self._setpriv = confine.find_prlimit(), confine.find_setpriv()
         self._idle: list[WorkerProcess] = []  # the one used last stands last
@@ -72,9 +85,9 @@ class Workers:
         return len(self._idle)
 
     async def run(
-        self, work: Work, settings: Mapping[str, Any], function: bytes, label: str, watch: Watch | None = None
+        self, work: Work, settings: Mapping[str, Any], function: bytes, label: str, lost: Lost | None = None
     ) -> Outcome:
-        """Calls the function with the job's input. `watch`, while the call runs, ends it by returning why."""
+        """Calls the function with the job's input. `lost`, while the call runs, ends it by returning why."""
         deadline = asyncio.get_running_loop().time() + work.timeout_ms / 1000
         try:
             worker = await asyncio.wait_for(self._take(work.owner), work.timeout_ms / 1000)
@@ -84,13 +97,20 @@ class Workers:
             return failed(NOT_STARTED, f"no process could be started for it: {error.strerror or error}", label)
         usable, folder = False, tempfile.mkdtemp(prefix="call-", dir=worker.folder.name)
         try:
-            place = {"folder": folder, "home": worker.folder.name, "cpu_s": _cpu_s(work.timeout_ms)}
+            home = JOB_FOLDER if self._sandbox else worker.folder.name
+            place = {"folder": f"{home}/{Path(folder).name}", "home": home, "cpu_s": _cpu_s(work.timeout_ms)}
+            place["memory_folder"] = MEMORY_FOLDER if self._sandbox else ""
             call = worker.begin(work, {**settings, **place}, function, work.payload.input)
-            why = await self._wait(worker, call, deadline, watch)
+            watching = self._watch(worker)
+            try:
+                why = await self._wait(worker, call, deadline, lost)
+            finally:
+                watching.end()
             usable = call.ended.done() and bool(call.ended.result().said.get("clean"))
             if call.ended.done():
                 await _first({call.log_ended, worker.exited}, LOG_GRACE_S)
-            return _outcome(worker, call, why, label, work.timeout_ms)
+            outcome = _outcome(worker, call, why, label, work.timeout_ms)
+            return await _with_files(outcome, Path(folder), work)
         finally:
             worker.finish()
             await self._give_back(worker, folder, usable)
@@ -109,11 +129,11 @@ class Workers:
         self._all.clear()
         self._idle.clear()
 
-    async def _wait(self, worker: WorkerProcess, call: Call, deadline: float, watch: Watch | None) -> str:
+    async def _wait(self, worker: WorkerProcess, call: Call, deadline: float, lost: Lost | None) -> str:
         """Until it has answered, died, used up its time or is not worth waiting for; the last two say why."""
         loop = asyncio.get_running_loop()
         waited: set[asyncio.Future[Any]] = {call.ended, worker.exited}
-        watching = loop.create_task(watch()) if watch is not None else None
+        watching = loop.create_task(lost()) if lost is not None else None
         try:
             await _first(waited | ({watching} if watching else set()), max(0.0, deadline - loop.time()))
             if any(future.done() for future in waited):
@@ -122,6 +142,15 @@ class Workers:
         finally:
             if watching is not None:
                 watching.cancel()
+
+    def _watch(self, worker: WorkerProcess) -> Watch:
+        """What no limit of one process holds; without a sandbox, of what is in the folder and of this process alone."""
+        processes = PROCESSES_MAX if self._sandbox else 0
+        allowed = Allowed(processes, self._memory_bytes, FOLDER_BYTES_MAX)
+        watching = Watch(allowed, Path(worker.folder.name), worker.too_much)
+        if worker.watched_pid:
+            watching.begin(worker.watched_pid)
+        return watching
 
     # ---- the pool
 
@@ -181,22 +210,52 @@ class Workers:
 
     async def _start(self) -> WorkerProcess:
         folder = self._workplace.make()
-        loop = asyncio.get_running_loop()
         try:
-            worker = WorkerProcess(loop, folder)
-            await loop.subprocess_exec(
-                lambda: worker,
-                *confine.wrapped(self.argv, self._limits(), self._prlimit, dies_with_us=True, setpriv=self._setpriv),
-                cwd=folder.name,
-                env=confine.environment(folder.name),
-                start_new_session=True,
-                creationflags=confine.creation_flags(),
-            )
+            worker = await self._start_in(folder)
         except BaseException:
             folder.cleanup()
             raise
         self._all.add(worker)
         return worker
+
+    async def _start_in(self, folder: Folder) -> WorkerProcess:
+        loop = asyncio.get_running_loop()
+        with self._wrapped(Path(folder.name)) as (argv, fds, status_fd):
+            worker = WorkerProcess(loop, folder, os.dup(status_fd) if status_fd >= 0 else -1)
+            try:
+                await loop.subprocess_exec(
+                    lambda: worker,
+                    *argv,
+                    cwd=folder.name,
+                    env=confine.environment(JOB_FOLDER if self._sandbox else folder.name),
+                    start_new_session=True,
+                    creationflags=confine.creation_flags(),
+                    pass_fds=fds,
+                )
+            except BaseException:
+                worker.abandon()
+                raise
+        return worker
+
+    @contextmanager
+    def _wrapped(self, folder: Path) -> Iterator[tuple[list[str], list[int], int]]:
+        """The command behind its limits or its sandbox, the descriptors that it is given, and where to read what the
+        sandbox tells of it (-1: there is none). They are open as long as this is. Raises OSError."""
+        if self._sandbox is None:
+            yield (
+                confine.wrapped(self.argv, self._limits(), self._prlimit, dies_with_us=True, setpriv=self._setpriv),
+                [],
+                -1,
+            )
+            return
+        with ExitStack() as held:
+            status_fd, telling = os.pipe()
+            held.callback(os.close, status_fd)
+            held.callback(os.close, telling)
+            filter_file = self._sandbox.filter_file()
+            filter_fd = held.enter_context(filter_file).fileno() if filter_file else -1
+            argv = self._sandbox.command(self.argv, folder, self._limits(), telling, filter_fd)
+            yield argv, [fd for fd in (telling, filter_fd) if fd >= 0], status_fd
 
     async def _retire(self, worker: WorkerProcess) -> None:
         if worker in self._idle:
@@ -209,16 +268,53 @@ class Workers:
             self._all.discard(worker)
             await asyncio.to_thread(worker.folder.cleanup)
 
+    def probe(self) -> str:
+        """Why such processes do not work on this machine; empty when they do. It starts one, which ends at once."""
+        try:
+            with tempfile.TemporaryDirectory() as folder, self._wrapped(Path(folder)) as (argv, fds, _):
+                asked = subprocess.run(
+                    argv,
+                    stdin=subprocess.DEVNULL,
+                    capture_output=True,
+                    timeout=START_TIMEOUT_S,
+                    check=False,
+                    env=confine.environment(folder),
+                    pass_fds=fds,
+                )
+            hello = json.loads(asked.stdout[HEAD.size :]) if asked.stdout.startswith(b"H") else None
+        except (OSError, subprocess.TimeoutExpired, ValueError) as error:
+            return f"its process cannot be started: {error}"
+        if hello is None:
+            words = asked.stderr.decode(errors="replace").split("\n")
+            return f"its process does not start: {next((line for line in reversed(words) if line), 'it said nothing')}"
+        return "" if hello.get("python") == PYTHON else f"its process runs Python {hello.get('python')}, not {PYTHON}"
+
     @property
     def argv(self) -> list[str]:
         """What starts one. -I: nothing of the caller's environment or folder is looked at."""
-        ours = str(Path(offgrid.__file__).parents[1])
-        return [sys.executable, "-I", str(PROGRAM), f"path={ours}", *(f"import={name}" for name in self._kind.imports)]
+        return [sys.executable, "-I", str(PROGRAM), f"path={OURS}", *(f"import={name}" for name in self._kind.imports)]
 
     def _limits(self) -> confine.Limits:
         return confine.Limits(
             cpu_s=CPU_S_MAX, memory_bytes=self._memory_bytes, file_bytes=FILE_BYTES_MAX, open_files=OPEN_FILES_MAX
         )
+
+
+def needed_paths() -> tuple[Path, ...]:
+    """What a process of this Python has to read, behind a sandbox: the environment, its base, and the codec."""
+    paths = dict.fromkeys(Path(path) for path in (sys.prefix, sys.base_prefix, OURS, str(PROGRAM)))
+    return tuple(path for path in paths if not any(path.is_relative_to(folder) for folder in SYSTEM_FOLDERS))
+
+
+async def _with_files(outcome: Outcome, folder: Path, work: Work) -> Outcome:
+    """With what it has left and its job wants."""
+    if outcome.error or not work.payload.outputs:
+        return outcome
+    try:
+        wanted = list(work.payload.outputs)
+        return replace(outcome, files=tuple(await asyncio.to_thread(collect, folder, wanted, frozenset(work.files))))
+    except TooMuchLeft as error:
+        return replace(outcome, output=b"", exit_code=NO_EXIT_CODE, error=OUTPUT_TOO_LARGE, error_detail=str(error))
 
 
 async def _first(futures: set[asyncio.Future[Any]], timeout_s: float) -> None:

@@ -96,7 +96,8 @@ class Sandbox:
         arguments += ["--remount-ro", "/dev", "--size", str(TMP_BYTES), "--tmpfs", "/tmp"]  # noqa: S108
         for name in SYSTEM_FILES:
             arguments += ["--ro-bind-try", name, name]
-        for path in (*self.readable, *_itself(program)):
+        itself = [path for path in _itself(program) if not any(map(path.is_relative_to, self.readable))]
+        for path in (*self.readable, *itself):
             arguments += ["--ro-bind-try", str(path), str(path)]
         if self.hidden is not None and self.hidden.is_dir() and self._shows(self.hidden):
             arguments += ["--tmpfs", str(self.hidden)]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -19,6 +19,7 @@ from offgrid import by_value
 from offgrid.v1 import jobs_pb2
 from offgrid_node.executors import python as python_module
 from offgrid_node.executors import python_workers
+from offgrid_node.executors import sandbox as sandboxes
 from offgrid_node.executors.executor import OUTPUT_BYTES_MAX, Outcome, Progress, Work
 from offgrid_node.executors.python import PythonExecutor
 
@@ -28,6 +29,8 @@ pytestmark = [
 ]
 T = TypeVar("T")
 MIB = 1024 * 1024
+HOW = {"sandbox": "rlimits"}  # of the test that runs
+WITHOUT_BWRAP = sandboxes.find()[1]
 
 
 def payload(function: Callable[..., Any], *args: Any, **kwargs: Any) -> jobs_pb2.JobPayload:
@@ -40,7 +43,8 @@ class World:
 
     def __init__(self, folder: Path, memory_bytes: int = 512 * MIB, count: int = 2) -> None:
         self.said: list[Progress] = []
-        self.executor = PythonExecutor(folder, memory_bytes=memory_bytes, count=count)
+        self.sandboxed = HOW["sandbox"] == "bwrap"
+        self.executor = PythonExecutor(folder, memory_bytes=memory_bytes, count=count, sandbox=HOW["sandbox"])
 
     async def run(
         self, function: Callable[..., Any], *args: Any, timeout_ms: int = 20_000, owner: str = "a"
@@ -66,6 +70,15 @@ def in_world(folder: Path, story: Callable[[World], Awaitable[T]], **settings: i
     return asyncio.run(run())
 
 
+@pytest.fixture(autouse=True, params=["rlimits", "bwrap"])
+def how(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Each test with limits alone, and behind bubblewrap."""
+    if request.param == "bwrap" and WITHOUT_BWRAP:
+        pytest.skip(WITHOUT_BWRAP)
+    monkeypatch.setitem(HOW, "sandbox", request.param)
+    return str(request.param)
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Path]:
     """The work folder; whatever a test did, nothing is left in it."""
@@ -73,12 +86,23 @@ def folder(tmp_path: Path) -> Iterator[Path]:
     assert list((tmp_path / "work").glob("*")) == []
 
 
-def alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (ProcessLookupError, FileNotFoundError):
-        return False
+def processes(*words: str) -> list[int]:
+    """Those that run with one of these words in their command or environment, on this machine, inside sandboxes too."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal() and int(entry.name) != os.getpid():
+            with contextlib.suppress(OSError):
+                said = (entry / "cmdline").read_bytes() + (entry / "environ").read_bytes()
+                if any(word.encode() in said for word in words):
+                    found.append(int(entry.name))
+    return found
+
+
+def identity() -> str:
+    """Of the process that calls it: a process's number says nothing in a sandbox."""
+    import builtins
+
+    return str(builtins.__dict__.setdefault("identity", os.urandom(8).hex()))
 
 
 async def eventually(condition: Callable[[], bool], timeout_s: float = 10) -> bool:
@@ -182,13 +206,14 @@ def test_an_exception_comes_back_with_its_traceback(folder: Path) -> None:
     [
         (lambda: sys.exit(3), 3),
         (lambda: os._exit(4), 4),
-        (lambda: os.kill(os.getpid(), signal.SIGSEGV), -signal.SIGSEGV),
+        (lambda: os.kill(os.getpid(), 11), -11),
     ],
 )
 def test_it_may_end_itself(folder: Path, function: Callable[[], None], exit_code: int) -> None:
     async def story(world: World) -> None:
         outcome = await world.run(function)
-        assert (outcome.error, outcome.exit_code) == ("", exit_code)
+        expected = 128 - exit_code if world.sandboxed and exit_code < 0 else exit_code  # as a shell says it
+        assert (outcome.error, outcome.exit_code) == ("", expected)
         assert await world.value(add, 1, 1) == 2
 
     in_world(folder, story)
@@ -205,7 +230,7 @@ def test_an_end_without_a_result_is_no_success(folder: Path) -> None:
 
 def test_the_process_is_warm_for_the_same_owner(folder: Path) -> None:
     async def story(world: World) -> None:
-        assert len({await world.value(os.getpid) for _ in range(4)}) == 1
+        assert len({await world.value(identity) for _ in range(4)}) == 1
 
     in_world(folder, story)
 
@@ -214,10 +239,9 @@ def test_no_process_serves_two_owners(folder: Path) -> None:
     """However few there may be at once, and whoever is next."""
 
     async def story(world: World) -> None:
-        seen: dict[int, str] = {}
+        seen: dict[str, str] = {}
         for owner in "abacbca":
-            pid = await world.value(os.getpid, owner=owner)
-            assert seen.setdefault(pid, owner) == owner
+            assert seen.setdefault(await world.value(identity, owner=owner), owner) == owner
 
     in_world(folder, story, count=2)
 
@@ -226,27 +250,36 @@ def test_it_is_replaced_after_many_calls(folder: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(python_module, "Kind", lambda: python_workers.Kind(calls_max=2))
 
     async def story(world: World) -> None:
-        pids = [await world.value(os.getpid) for _ in range(6)]
-        assert len(set(pids)) == 3
+        assert len({await world.value(identity) for _ in range(6)}) == 3
 
     in_world(folder, story)
 
 
-def test_what_goes_on_after_a_call_takes_its_process_with_it(folder: Path) -> None:
-    def thread() -> int:
+def test_a_thread_that_goes_on_after_a_call_takes_its_process_with_it(folder: Path) -> None:
+    def leave() -> str:
         import threading
 
         threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
-        return os.getpid()
-
-    def child() -> tuple[int, int]:
-        return os.getpid(), subprocess.Popen(["/bin/sleep", "60"]).pid
+        return identity()
 
     async def story(world: World) -> None:
-        pid = await world.value(thread)
-        assert await eventually(lambda: not alive(pid))
-        pid, of_child = await world.value(child)
-        assert await eventually(lambda: not alive(pid) and not alive(of_child))
+        assert await world.value(leave) != await world.value(identity)
+
+    in_world(folder, story)
+
+
+@pytest.mark.parametrize("setsid", [False, True])
+def test_a_child_that_goes_on_after_a_call_is_ended(folder: Path, setsid: bool) -> None:
+    """One that has left its session and its parent as well."""
+    mark = f"60.{os.getpid()}{time.monotonic_ns()}"
+
+    def leave() -> None:
+        orphaning = ["/bin/sh", "-c", f"/usr/bin/setsid /bin/sleep {mark} & true"]
+        subprocess.run(orphaning if setsid else ["/bin/sh", "-c", f"/bin/sleep {mark} & true"], check=True)
+
+    async def story(world: World) -> None:
+        await world.value(leave)
+        assert await eventually(lambda: not processes(mark))
 
     in_world(folder, story)
 
@@ -264,9 +297,9 @@ def test_a_call_finds_folder_environment_and_path_as_if_it_were_the_first(folder
 
     async def story(world: World) -> None:
         home = await world.value(spoil)
-        assert Path(home).parent == folder
+        assert home == "/job" if world.sandboxed else Path(home).parent == folder
         assert await world.value(look) == ([], "", False)
-        assert [name for name in os.listdir(home) if name.startswith("call-")] == []
+        assert await asyncio.to_thread(lambda: list(folder.glob("*/call-*"))) == []
 
     in_world(folder, story)
 
@@ -278,7 +311,6 @@ def test_it_sees_nothing_of_the_nodes_environment(folder: Path, monkeypatch: pyt
 
 def test_the_time_limit_kills_it(folder: Path) -> None:
     def spin() -> None:
-        print(os.getpid(), flush=True)  # noqa: T201
         while True:
             pass
 
@@ -286,24 +318,25 @@ def test_the_time_limit_kills_it(folder: Path) -> None:
         outcome = await world.run(spin, timeout_ms=700)
         assert outcome.error == "JobTimeout"
         assert "700 ms" in outcome.error_detail
-        assert not alive(int(outcome.log))
+        world.executor.close()
+        assert await eventually(lambda: not processes(str(folder)))
 
     in_world(folder, story)
 
 
 def test_cancelling_kills_it_and_its_children(folder: Path) -> None:
+    mark = f"60.{os.getpid()}{time.monotonic_ns()}"
+
     def hang() -> None:
-        print(os.getpid(), subprocess.Popen(["/bin/sleep", "60"]).pid, flush=True)  # noqa: T201
-        time.sleep(60)
+        subprocess.run(["/bin/sleep", mark], check=False)
 
     async def story(world: World) -> None:
         task = asyncio.create_task(world.run(hang))
-        assert await eventually(lambda: any(said.log.endswith(b"\n") for said in world.said))
+        assert await eventually(lambda: bool(processes(mark)))
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        pids = [int(word) for word in b"".join(said.log for said in world.said).split()]
-        assert await eventually(lambda: not any(map(alive, pids)))
+        assert await eventually(lambda: not processes(mark))
 
     in_world(folder, story)
 
@@ -393,10 +426,98 @@ def test_a_process_that_nobody_needs_is_ended(folder: Path, monkeypatch: pytest.
     monkeypatch.setattr(python_workers, "IDLE_S", 0.01)
 
     async def story(world: World) -> None:
-        pid = await world.value(os.getpid)
-        assert await eventually(lambda: not alive(pid))
+        await world.value(add, 1, 1)
+        assert await eventually(lambda: not processes(str(folder)))
 
     in_world(folder, story)
+
+
+def test_files_come_and_go(folder: Path) -> None:
+    def work() -> str:
+        Path("out").mkdir()
+        Path("out/copy.txt").write_bytes(Path("in/text.txt").read_bytes().upper())
+        Path("left.bin").write_bytes(b"x")
+        return subprocess.run(["/bin/cat", "in/text.txt"], capture_output=True, check=True).stdout.decode()
+
+    async def story(world: World) -> None:
+        asked = payload(work)
+        asked.outputs.extend(["out/*", "in/*"])
+        files = {"in/text.txt": b"hello"}
+        outcome = await world.executor.run(Work(asked, 20_000, files, owner="a"))
+        assert (outcome.error, outcome.exit_code) == ("", 0), outcome
+        assert by_value.decode_result(outcome.output) == "hello"
+        assert [(file.name, file.data) for file in outcome.files] == [("out/copy.txt", b"HELLO")]
+
+    in_world(folder, story)
+
+
+def test_what_fills_the_disk_is_stopped(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(python_workers, "FOLDER_BYTES_MAX", 8 * MIB)
+
+    def fill() -> None:
+        for number in range(64):
+            Path(f"{number}").write_bytes(bytes(MIB))
+        time.sleep(60)
+
+    async def story(world: World) -> None:
+        outcome = await world.run(fill)
+        assert outcome.error == "ExecutionFailed"
+        assert "files take" in outcome.error_detail
+
+    in_world(folder, story)
+
+
+class TestBehindBubblewrap:
+    @pytest.fixture(autouse=True)
+    def sandboxed(self, how: str) -> None:
+        if how != "bwrap":
+            pytest.skip("of bubblewrap only")
+
+    def test_it_sees_python_and_its_folder_and_no_network(self, folder: Path, tmp_path: Path) -> None:
+        (tmp_path / "secret").write_text("x")
+        secret = str(tmp_path / "secret")
+
+        def look() -> tuple[bool, bool, str]:
+            import socket
+
+            try:
+                socket.create_connection(("127.0.0.1", 22), timeout=1)
+                network = "there"
+            except OSError as error:
+                network = error.strerror
+            return Path(secret).exists(), Path("/etc/passwd").exists(), network
+
+        async def story(world: World) -> None:
+            seen, passwords, network = await world.value(look)
+            assert (seen, passwords) == (False, False)
+            assert network in ("Connection refused", "Network is unreachable")  # its own loopback, empty
+            assert world.executor.isolation == {"python": "bwrap"}
+
+        in_world(folder, story)
+
+    def test_many_processes_are_stopped(self, folder: Path) -> None:
+        def breed() -> None:
+            children = [subprocess.Popen(["/bin/sleep", "60"]) for _ in range(200)]
+            children[0].wait()
+
+        async def story(world: World) -> None:
+            outcome = await world.run(breed)
+            assert outcome.error == "ExecutionFailed" or b"BlockingIOError" in outcome.log, outcome
+
+        in_world(folder, story)
+
+
+def test_where_bubblewrap_is_asked_for_and_missing_nothing_is_offered(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sandboxes, "BWRAP_PATHS", ())
+    strict = PythonExecutor(folder, sandbox="bwrap")
+    assert strict.offers == ()
+    assert "bubblewrap is not installed" in strict.problems[0]
+    easy = PythonExecutor(folder, sandbox="auto")
+    assert easy.offers != ()
+    assert "without a sandbox" in easy.problems[0]
+    assert easy.isolation == {"python": "rlimits"}
 
 
 def test_calls_run_beside_each_other(folder: Path) -> None:
