@@ -13,6 +13,7 @@ import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from random import SystemRandom
 
@@ -45,7 +46,8 @@ from offgrid_node.members import Members
 from offgrid_node.meters import Meters
 from offgrid_node.node import Node, Parts
 from offgrid_node.protocol.clock import Now
-from offgrid_node.protocol.errors import FailedPrecondition
+from offgrid_node.protocol.errors import FailedPrecondition, Fault
+from offgrid_node.protocol.jobs.commands import StopHost
 from offgrid_node.protocol.jobs.settings import DROP_ALL, DROP_REST, JobsSettings
 from offgrid_node.protocol.mesh.machine import MeshSettings
 from offgrid_node.services.access import ROLE_NAMES
@@ -74,6 +76,7 @@ WORK_NAME = "work"  # in the data folder: what jobs are given to work in
 LOOPBACK_ANY = "127.0.0.1:0"
 VERIFY_BYTES_MAX = 64 * MIB  # about a quarter of a second
 FINDINGS_SHOWN = 5
+STOPPING_S = 1.0  # for a last word to the store
 
 _log = logging.getLogger("offgrid")
 
@@ -182,6 +185,7 @@ class Daemon:
 
     async def stop(self) -> None:
         """In the reverse order of the start; each step is taken even when another one fails."""
+        await self._say_stopping()
         while self._cleanup:
             try:
                 step = self._cleanup.pop()()
@@ -233,6 +237,14 @@ class Daemon:
         http = HttpServer({"/metrics": page.render}, self._config.metrics.hosts)
         self._cleanup.append(http.close)
         return await http.listen(self._config.metrics.listen)
+
+    async def _say_stopping(self) -> None:
+        """For the next start: what this one breaks off did not bring the host down."""
+        node, noted = getattr(self, "node", None), asyncio.Event()
+        if node is not None:
+            with suppress(Fault, TimeoutError):
+                node.runtime.ask("jobs", "daemon", StopHost()).when_done(lambda _: noted.set())
+                await asyncio.wait_for(noted.wait(), STOPPING_S)
 
     def _parts(self, store: Store, roads: Sequence[Road], running: Running) -> Parts:
         config, key = self._config, self._key

@@ -20,6 +20,8 @@ LEVELS: Mapping[int, int] = {
     EventType.INVITE_USED: logging.INFO,
     EventType.PEER_ALIVE: logging.INFO,
     EventType.PEER_DEAD: logging.WARNING,
+    EventType.HOST_TOGGLED: logging.INFO,
+    EventType.HOST_DRAINED: logging.INFO,
     EventType.JOB_FAILED: logging.WARNING,
 }
 FIELD_CHARS_MAX = 200

@@ -36,6 +36,7 @@ from offgrid_node.services.caller import Caller, Kind
 from offgrid_node.services.client import Client, Road
 from offgrid_node.services.jobs.adoption import Adoption
 from offgrid_node.services.jobs.handlers import JobHandlers
+from offgrid_node.services.jobs.host_service import HostHandlers
 from offgrid_node.services.jobs.inputs import InputFetching, InputPlacing
 from offgrid_node.services.jobs.market import MarketHandlers, check_answer
 from offgrid_node.services.jobs.results import Letters, Results
@@ -247,6 +248,7 @@ class Node:
             ),
             "offgrid.v1.JobService": JobHandlers(runtime, parts.job_timeout_ms, inputs),
             "offgrid.v1.MarketService": self._market,
+            "offgrid.v1.HostService": HostHandlers(runtime),
             "offgrid.v1.ObjectService": self.objects.handlers,
             "offgrid.v1.QuorumService": QuorumHandlers(runtime, self_id, lambda: self.directory, parts.verify),
             "offgrid.v1.LedgerService": LedgerHandlers(

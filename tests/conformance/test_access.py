@@ -54,6 +54,7 @@ EVERY_RPC = {
         "broker": "DeliverAwards",
         f"{MEMBERS}, {OWNER}": "ListOffers",
     },
+    "HostService": {OWNER: "ToggleHost GetHost WatchDrain"},
     "ObjectService": {
         f"{MEMBERS}, {OWNER}": "GetCapacity",
         OWNER: "OpenUpload WriteUpload CommitUpload Enqueue GetObject ListObjects ReadObject ListOutbox "
@@ -87,7 +88,8 @@ OWN_ROLE = {
     "JobService/DispatchJob JobService/RunJobs JobService/CancelJobs "
     "MarketService/DeliverAwards MarketService/RenewLeases MarketService/ReportResults",
     BROKER: "MarketService/PostOffer MarketService/SubmitJobs MarketService/CloseLeases QuorumService/TrackQuorums",
-    HOST: "MarketService/StartJobs MarketService/CancelStarts "
+    HOST: "HostService/ToggleHost HostService/GetHost HostService/WatchDrain "
+    "MarketService/StartJobs MarketService/CancelStarts "
     "ObjectService/OpenReplica ObjectService/WriteReplica ObjectService/CommitReplica",
 }
 REASONS = {CORE: "NotACore", BROKER: "NotABroker", HOST: "NotAHost"}

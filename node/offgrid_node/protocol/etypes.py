@@ -15,6 +15,8 @@ class EventType(IntEnum):
     INVITE_USED = 5
     PEER_ALIVE = 6
     PEER_DEAD = 7
+    HOST_TOGGLED = 8
+    HOST_DRAINED = 9
 
     MISSION_CREATED = 10
     MISSION_UPDATED = 11

@@ -76,10 +76,14 @@ METHOD_NUMBERS: Mapping[str, int] = {
     "offgrid.v1.LedgerService/SyncBlocks": 0x070C,
     "offgrid.v1.StateService/ListEvents": 0x0801,
     "offgrid.v1.StateService/WatchEvents": 0x0802,
+    "offgrid.v1.HostService/ToggleHost": 0x0901,
+    "offgrid.v1.HostService/GetHost": 0x0902,
+    "offgrid.v1.HostService/WatchDrain": 0x0903,
 }
 METHOD_NAMES: Mapping[int, str] = {number: name for name, number in METHOD_NUMBERS.items()}
 
 POLL_INSTEAD: Mapping[str, str] = {
+    "offgrid.v1.HostService/WatchDrain": "offgrid.v1.HostService/GetHost",
     "offgrid.v1.LedgerService/WatchTransaction": "offgrid.v1.LedgerService/GetTransaction",
     "offgrid.v1.JobService/WatchJob": "offgrid.v1.JobService/GetJob",
     "offgrid.v1.JobService/WatchJobs": "offgrid.v1.JobService/GetJob",

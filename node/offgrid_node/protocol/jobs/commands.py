@@ -149,6 +149,18 @@ class CancelStarts:
 
 
 @dataclass(frozen=True, slots=True)
+class ToggleHost:
+    """What this host's owner wants of it."""
+
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
+class StopHost:
+    """This process is about to stop, in order."""
+
+
+@dataclass(frozen=True, slots=True)
 class RenewLeases:
     """Attempts that `host` still has: a page, or the digest of one that it has said before."""
 

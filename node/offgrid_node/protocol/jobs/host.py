@@ -14,11 +14,12 @@ from collections.abc import Callable, Collection, Sequence
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.effects import Answered, Execute, Executed, Rows, Stop
-from offgrid_node.protocol.errors import NotFound, PermissionDenied
+from offgrid_node.protocol.errors import InvalidRequest, NotFound, PermissionDenied
 from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.events import ObjectAdded
 from offgrid_node.protocol.jobs.bounds import DETAIL_CHARS_MAX
-from offgrid_node.protocol.jobs.commands import CancelStarts, Start, StartJobs
+from offgrid_node.protocol.jobs.commands import CancelStarts, Start, StartJobs, ToggleHost
+from offgrid_node.protocol.jobs.duty import Duty, describe
 from offgrid_node.protocol.jobs.fence import Fence
 from offgrid_node.protocol.jobs.heartbeat import Heartbeat
 from offgrid_node.protocol.jobs.leases import Held, Lease, Unsettled, blobs_of
@@ -27,6 +28,7 @@ from offgrid_node.protocol.jobs.offering import Offering
 from offgrid_node.protocol.jobs.orders import ClaimKey, JobOrder, row_key
 from offgrid_node.protocol.jobs.peers import Peers
 from offgrid_node.protocol.jobs.post import CALL_TIMEOUT_MAX_MS, Post, Tag
+from offgrid_node.protocol.jobs.quarantine import Quarantine
 from offgrid_node.protocol.jobs.receipts import COMPLETED, FAILED, ReceiptBody, result_digest, sign_receipts
 from offgrid_node.protocol.jobs.rules import BUSY, Rules
 from offgrid_node.protocol.jobs.settings import JobsSettings
@@ -60,6 +62,9 @@ class Host:
         self._retries: dict[ClaimKey, int] = {}
         self._timers: Timers[ClaimKey] = Timers()
         self.rules = Rules(settings, post)
+        self.duty = Duty(post)
+        self._quarantine = Quarantine(post)
+        self._suspects: list[bytes] = []
         self.offering = Offering(settings, peers, post)
         self._newest: dict[tuple[str, str], int] = {}
         self._fence = Fence(post)
@@ -72,6 +77,8 @@ class Host:
         self.offering.load(rows, now)
         self._fence.load(rows)
         self.rules.load(rows, now)
+        self.duty.load(rows)
+        self._quarantine.load(rows)
         executing = self._executing()
         self._running.update(executing)  # even what is no lease: its core will ask again
         for _, value in rows.scan(LEASES):
@@ -83,6 +90,8 @@ class Host:
                 self._unsettled.add(key[0], lease.report)
             if key not in executing or lease.report is not None:
                 self._timers.set(key, now.mono_ms)
+            if key not in executing and lease.report is None and not self.duty.stopped_well:
+                self._suspects.append(lease.order.payload_digest)
             if key in executing and lease.rule:
                 self.rules.occupy(key, lease.rule)
             lease.taken_ms = now.mono_ms
@@ -92,11 +101,23 @@ class Host:
 
     @property
     def slots_free(self) -> int:
-        return max(0, self._settings.slots - len(self._running))
+        return max(0, self._settings.slots - len(self._running)) if self.duty.takes_work else 0
 
     @property
     def slots_busy(self) -> int:
         return len(self._running)
+
+    @property
+    def idle(self) -> bool:
+        """Nothing runs here, and no core owes an answer."""
+        return not self._running and not self._leases
+
+    def describe(self) -> jobs_pb2.HostState:
+        """For its owner."""
+        profile = jobs_pb2.HostProfile()
+        profile.CopyFrom(self._settings.profile)
+        profile.host, profile.slots = self._settings.node_id, self._settings.slots
+        return describe(self.duty, profile, self.slots_busy, len(self._unsettled), idle=self.idle)
 
     def deadline_ms(self) -> int | None:
         held = next(iter(self._held.values()), None)
@@ -115,6 +136,8 @@ class Host:
             return f"kind {order.kind!r} is not offered"
         if order.needs not in settings.executors:
             return f"{order.needs!r} is not offered"
+        if why := self.duty.refusal or self._quarantine.refusal(order.payload_digest, now):
+            return why
         if self._unsettled.is_full(order.core):
             return "too many receipts wait to be acknowledged"
         if not self.slots_free and order.key not in self._running:
@@ -208,11 +231,25 @@ class Host:
                 continue
             lease.report = self._report(end, lease)
             lease.added = tuple(added for added in (end.added, end.files_added) if added is not None)
+            self._quarantine.clear(lease.order.payload_digest, now)
             self._unsettled.add(key[0], lease.report)
             for blob in lease.blobs:
                 self._post.put_bytes(RESULT_BLOBS, _blob_id(blob).encode(), b"")
             self._event(EventType.JOB_EXECUTED, lease, lease.report.error or lease.report.result.status)
             self._keep_and_send(lease, now)
+
+    def on_toggle(self, ticket: int, command: ToggleHost) -> None:
+        try:
+            self.duty.ask(command.state)
+        except InvalidRequest as fault:
+            self._post.reply(ticket, fault)
+            return
+        self.offering.hurry()
+        self._post.reply(ticket, jobs_pb2.ToggleHostResponse(host=self.describe()))
+
+    def on_stop(self, ticket: int) -> None:
+        self.duty.stop()
+        self._post.reply(ticket, jobs_pb2.ToggleHostResponse(host=self.describe()))
 
     def on_cancel(self, ticket: int, command: CancelStarts, now: Now) -> None:
         for attempt in command.attempts:
@@ -245,6 +282,9 @@ class Host:
             self.cancel(key, now)
 
     def on_wake(self, now: Now) -> None:
+        self.duty.begin(now)
+        self._quarantine.blame(self._suspects, now)
+        self._suspects.clear()
         self._heartbeat.on_wake(self._leases, now)
         self.offering.on_wake(now)
         for key in self._timers.take_due(now.mono_ms):
@@ -316,6 +356,8 @@ class Host:
 
     def say_offer(self) -> None:
         """Closes the step."""
+        self.duty.close_step(idle=self.idle)
+        self.offering.paused = not self.duty.takes_work
         self.offering.say(self._running)
 
     # ---- inside

@@ -63,6 +63,9 @@ class Unsettled:
     def __init__(self) -> None:
         self._by_core: dict[str, tuple[int, int]] = {}
 
+    def __len__(self) -> int:
+        return sum(count for count, _ in self._by_core.values())
+
     def is_full(self, core: str) -> bool:
         count, size_bytes = self._by_core.get(core, (0, 0))
         return count >= REPORTS_MAX or size_bytes >= REPORT_BYTES_MAX

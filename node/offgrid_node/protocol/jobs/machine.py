@@ -107,6 +107,10 @@ class JobsMachine:
                 self.core.on_awards(ticket, command, now, rng)
             case commands.StartJobs():
                 self.host.on_start(ticket, command, now)
+            case commands.ToggleHost():
+                self.host.on_toggle(ticket, command)
+            case commands.StopHost():
+                self.host.on_stop(ticket)
             case commands.RenewLeases():
                 self.core.renewals.on_renew(ticket, command, now)
             case commands.CancelStarts():

@@ -31,6 +31,7 @@ class Offering:
         self._due = False
         self._due_ms: int | None = None
         self._faults = 0
+        self.paused = False  # by the host's owner
 
     def load(self, rows: Rows, now: Now) -> None:
         epoch = int.from_bytes(rows.get(META, EPOCH_KEY) or b"\0", "big") + 1
@@ -75,7 +76,7 @@ class Offering:
         offer = jobs_pb2.Offer(
             host=settings.node_id,
             seq=self._seq,
-            slots=settings.slots,
+            slots=0 if self.paused else settings.slots,
             executors=settings.executors,
             kinds=settings.kinds,
             price_micro=settings.price_micro,
