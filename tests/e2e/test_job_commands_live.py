@@ -57,6 +57,24 @@ def test_a_receipt_is_proved_without_any_node(mesh: LocalMesh, text: Path, tmp_p
     assert [p["field"] for p in json.loads(refused.out)["problems"]] == ["mesh.id", "facts.price_micro", "result"]
 
 
+def test_files_go_along_and_come_back_with_the_proof(mesh: LocalMesh, text: Path, tmp_path: Path) -> None:
+    core, out, file = mesh["core"], tmp_path / "out", tmp_path / "receipt.json"
+    script = "mkdir made; tr a-z A-Z < names/given.txt > made/upper.txt; echo done"
+    ran = offgrid(
+        core, "job", "run", text, "--command", "sh", "--file", f"names/given.txt={text}", "--output-file", "made/*",
+        "--save-files", tmp_path / "left", "--output", out, "--json", "--", "-c", script,
+    )  # fmt: skip
+    assert ran.code == 0, ran.said
+    assert (tmp_path / "left" / "made" / "upper.txt").read_text() == "ONE TWO THREE\n"
+    job_id = json.loads(ran.out)["job"]["job_id"]
+    assert offgrid(core, "job", "receipt", job_id, "--output", file).code == 0
+    assert anywhere("job", "verify-receipt", file, "--result", out).code == 0
+    whole = json.loads(file.read_text())
+    whole["result"]["files_digest"] = "00" * 32
+    file.write_text(json.dumps(whole))
+    assert anywhere("job", "verify-receipt", file, "--result", out).code == 1
+
+
 def test_a_job_is_taken_back_where_it_runs(mesh: LocalMesh, text: Path) -> None:
     core = mesh["core"]
     job_id = submitted(mesh, text, "sleep 60")

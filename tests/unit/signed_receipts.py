@@ -7,7 +7,7 @@ from typing import Any
 from offgrid.client.evidence import document
 from offgrid.v1 import common_pb2, jobs_pb2, mesh_pb2
 from offgrid_node.keys import NodeKey
-from offgrid_node.protocol.jobs.receipts import ReceiptBody, result_digest, sign_receipts
+from offgrid_node.protocol.jobs.receipts import ReceiptBody, digest_with_files, result_digest, sign_receipts
 from offgrid_node.protocol.mesh.records import GENESIS_KIND, MEMBER_KIND, ROLES_ALL, Genesis, MemberRecord, signed
 
 ROOT, ADMIN, HOST, OTHER = (NodeKey(letter * 32) for letter in (b"r", b"a", b"h", b"o"))
@@ -39,13 +39,15 @@ def job_and_proof(
     *,
     by: NodeKey = HOST,
     exit_code: int = 0,
+    files_digest: bytes = b"",
     count: int = 5,
     genesis: Genesis = GENESIS,
 ) -> tuple[jobs_pb2.Job, mesh_pb2.GetMemberProofResponse]:
     """The third of `count` jobs whose receipts were signed together, and what vouches for their host."""
+    digest = digest_with_files(result_digest(exit_code, OUTPUT), files_digest)
     bodies = [
         ReceiptBody(
-            HOST.node_id, NodeKey(b"c" * 32).node_id, f"j-{number}", 1, bytes(32), result_digest(exit_code, OUTPUT),
+            HOST.node_id, NodeKey(b"c" * 32).node_id, f"j-{number}", 1, bytes(32), digest,
             "failed" if exit_code else "completed", 12, 3400, 56, "wasm", 2100, 5 << 20, len(OUTPUT), 34,
         )
         for number in range(count)
@@ -54,7 +56,7 @@ def job_and_proof(
     receipt.facts.CopyFrom(bodies[2].facts())
     job = jobs_pb2.Job(job_id="j-2", payload_digest=bytes(32))
     job.result.receipt.CopyFrom(receipt)
-    job.result.exit_code, job.result.output = exit_code, OUTPUT
+    job.result.exit_code, job.result.output, job.result.files_digest = exit_code, OUTPUT, files_digest
     proof = mesh_pb2.GetMemberProofResponse(
         genesis=signed(GENESIS_KIND, genesis.salt, genesis.body, ROOT),
         records=chain,

@@ -24,7 +24,7 @@ def document(job: jobs_pb2.Job, proof: mesh_pb2.GetMemberProofResponse) -> dict[
     return {
         "offgrid_receipt": VERSION,
         "facts": _facts(job),
-        "result": {"exit_code": job.result.exit_code},
+        "result": {"exit_code": job.result.exit_code, "files_digest": job.result.files_digest.hex()},
         "receipt": {
             "body": receipt.body.hex(),
             "index": receipt.index,

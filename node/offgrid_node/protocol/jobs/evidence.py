@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from offgrid.v1 import common_pb2, jobs_pb2
 from offgrid_node.protocol.effects import Verifier
 from offgrid_node.protocol.errors import PeerFault
-from offgrid_node.protocol.jobs.receipts import COMPLETED, ReceiptBody, result_digest, verify_receipt
+from offgrid_node.protocol.jobs.receipts import COMPLETED, ReceiptBody, digest_with_files, result_digest, verify_receipt
 from offgrid_node.protocol.mesh.records import Genesis, MemberRecord, open_genesis
 from offgrid_node.protocol.mesh.vouching import LINKS_MAX, vouched
 
@@ -190,12 +190,15 @@ def facts_of(body: ReceiptBody) -> dict[str, str | int]:
 
 
 def _result(part: Mapping[str, Any], body: ReceiptBody, result: bytes | None) -> None:
-    """Exit code and output are not in the body; its digest covers both together."""
-    _names(part, "result", ("exit_code",))
+    """Exit code, output and the digest of the files are not in the body; its digest covers them all together."""
+    _names(part, "result", ("exit_code", "files_digest"))
+    files_digest = _hex(part["files_digest"], "result.files_digest")
     exit_code = _typed(part["exit_code"], "result.exit_code", int)
     if not -(2**31) <= exit_code < 2**31 or (exit_code == 0) != (body.status == COMPLETED):
         raise _Wrong("result.exit_code", f"{exit_code}, but the receipt is for work that {body.status}")
-    if result is not None and result_digest(exit_code, result) != body.result_digest:
+    if result is None:
+        return
+    if digest_with_files(result_digest(exit_code, result), files_digest) != body.result_digest:
         raise _Wrong("result", f"the output given ({len(result)} bytes) is not the one that the receipt is for")
 
 

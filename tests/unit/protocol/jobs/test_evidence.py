@@ -55,6 +55,12 @@ def test_and_of_work_that_failed() -> None:
     assert checked(file_of(exit_code=3), result=OUTPUT).valid
 
 
+def test_and_of_work_that_left_files() -> None:
+    left = file_of(files_digest=b"f" * 32)
+    assert checked(left, result=OUTPUT).valid
+    assert fields(checked(put(left, ("result", "files_digest"), ""), result=OUTPUT)) == ["result"]
+
+
 def test_the_mesh_may_be_named_by_its_beginning() -> None:
     assert checked(WHOLE, mesh=GENESIS.mesh_id[:12]).valid
     for other in (GENESIS.mesh_id[:11], "a" * 12, GENESIS.mesh_id + "a"):
