@@ -35,6 +35,7 @@ from offgrid_node.runtime import Monitor, Runtime
 from offgrid_node.services.caller import Caller, Kind
 from offgrid_node.services.client import Client, Road
 from offgrid_node.services.jobs.adoption import Adoption
+from offgrid_node.services.jobs.cron import CronTimes
 from offgrid_node.services.jobs.handlers import JobHandlers
 from offgrid_node.services.jobs.host_service import HostHandlers
 from offgrid_node.services.jobs.inputs import InputFetching, InputPlacing
@@ -114,7 +115,7 @@ class Node:
             objects = ObjectsSettings(parts.signer, jobs.salt, parts.copies, parts.required_milli)
             return {
                 "mesh": mesh,
-                "jobs": JobsMachine(jobs, self._executing),
+                "jobs": JobsMachine(jobs, self._executing, CronTimes()),
                 "objects": ObjectsMachine(objects),
                 "quorum": QuorumMachine(QuorumSettings(parts.signer, jobs.salt)),
                 "ledger": LedgerMachine(LedgerSettings(parts.signer, jobs.salt, parts.economy)),

@@ -46,7 +46,8 @@ EVERY_RPC = {
     },
     "JobService": {
         OWNER: "CreateMission GetMission ListMissions UpdateMission CreateTask GetTask ListTasks CreateJob GetJob "
-        "ListJobs DispatchJob WatchJob RunJobs WatchJobs CancelJobs"
+        "ListJobs DispatchJob WatchJob RunJobs WatchJobs CancelJobs "
+        "CreateSchedule ListSchedules UpdateSchedule DeleteSchedule"
     },
     "MarketService": {
         "host": "PostOffer RenewLeases ReportResults",
@@ -86,6 +87,7 @@ EXPECTED = {
 OWN_ROLE = {
     CORE: "JobService/CreateMission JobService/UpdateMission JobService/CreateTask JobService/CreateJob "
     "JobService/DispatchJob JobService/RunJobs JobService/CancelJobs "
+    "JobService/CreateSchedule JobService/UpdateSchedule JobService/DeleteSchedule "
     "MarketService/DeliverAwards MarketService/RenewLeases MarketService/ReportResults",
     BROKER: "MarketService/PostOffer MarketService/SubmitJobs MarketService/CloseLeases QuorumService/TrackQuorums",
     HOST: "HostService/ToggleHost HostService/GetHost HostService/WatchDrain "

@@ -54,6 +54,8 @@ class NewJob(NamedTuple):
     input_name: str
     input_bytes: int  # of the input, wherever it is
     terms: Terms = NO_TERMS
+    schedule_id: str = ""
+    due_us: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +97,27 @@ class CountJobs:
     """Answered with the task and how many jobs of it are in each state."""
 
     task: jobs_pb2.Task
+
+
+@dataclass(frozen=True, slots=True)
+class CreateSchedule:
+    """`schedule` is without its job."""
+
+    schedule: jobs_pb2.Schedule
+    job: jobs_pb2.ScheduledJob
+    request_id: str
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateSchedule:
+    schedule_id: str
+    paused: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteSchedule:
+    schedule_id: str
 
 
 # ---- between core, broker and host

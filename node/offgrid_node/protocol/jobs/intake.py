@@ -114,6 +114,17 @@ class Intake:
         response = jobs_pb2.RunJobsResponse(job_ids=ids_of(stem, len(command.jobs)), route=way[0], reason=way[1])
         self._answers.append((ticket, response))
 
+    def run(self, command: RunJobs, now: Now, rng: Rng) -> list[str]:
+        """The ids of jobs that are under way: as on_run, for somebody in this machine who has seen that the request id
+        is a new one. Raises Exhausted and Unavailable; then none was made."""
+        self._check_room(len(command.jobs))
+        stem = fresh_timely_id("j", now.utc_us, rng)
+        self._run(stem, command, now, rng)
+        return ids_of(stem, len(command.jobs))
+
+    def is_open(self, job_id: str) -> bool:
+        return self._jobs.get(job_id) is not None
+
     def on_cancel(self, ticket: int, command: CancelJobs, now: Now) -> None:
         """Ended jobs stay as they are."""
         of_task = self._jobs.index.of_task(command.task_id)

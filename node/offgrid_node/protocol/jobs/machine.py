@@ -17,6 +17,7 @@ from offgrid_node.protocol.jobs.intake import Intake
 from offgrid_node.protocol.jobs.orders import ClaimKey
 from offgrid_node.protocol.jobs.peers import Peers
 from offgrid_node.protocol.jobs.post import Post, Tag
+from offgrid_node.protocol.jobs.schedules import Cron, NeverDue, Schedules
 from offgrid_node.protocol.jobs.settings import JobsSettings
 from offgrid_node.protocol.requests import Requests
 from offgrid_node.protocol.rng import Rng
@@ -25,8 +26,14 @@ from offgrid_node.protocol.rng import Rng
 class JobsMachine:
     """Core, broker and host of one node; which of them is asked for anything is a matter of the access table."""
 
-    def __init__(self, settings: JobsSettings, executing: Callable[[], Collection[ClaimKey]] = frozenset) -> None:
-        """`executing` is asked at each load: what a former machine started and that has not ended."""
+    def __init__(
+        self,
+        settings: JobsSettings,
+        executing: Callable[[], Collection[ClaimKey]] = frozenset,
+        cron: Cron | None = None,
+    ) -> None:
+        """`executing` is asked at each load: what a former machine started and that has not ended. Without a `cron`
+        no schedule is ever due."""
         self._peers, self._post = Peers(), Post(settings)
         requests = Requests(self._post)
         self.catalogue = Catalogue(self._post, requests)
@@ -34,15 +41,17 @@ class JobsMachine:
         self.host = Host(settings, self._peers, self._post, executing)
         self.core = Core(settings, self._peers, self._post, self.host)
         self.intake = Intake(settings, self._peers, self._post, requests, self.core)
+        self.schedules = Schedules(self._post, requests, self.intake, cron or NeverDue())
 
     def load(self, rows: Rows, now: Now) -> None:
         self.catalogue.load(rows)
         self.broker.load(rows, now)
         self.host.load(rows, now)
         self.core.load(rows, now)
+        self.schedules.load(rows, now)
 
     def deadline_ms(self) -> int | None:
-        parts = self.core, self.broker, self.host, self._post
+        parts = self.core, self.broker, self.host, self.schedules, self._post
         deadlines = [part.deadline_ms() for part in parts]
         return min((due for due in deadlines if due is not None), default=None)
 
@@ -76,6 +85,7 @@ class JobsMachine:
                     self.host.on_wake(now)
                     self.broker.on_wake(now)
                     self.core.on_wake(now, rng)
+                    self.schedules.on_wake(now, rng)
                 case _:
                     raise Internal(f"the jobs machine does not know {type(event).__name__}")
         self._close_step(now, rng)
@@ -97,6 +107,12 @@ class JobsMachine:
                 self.intake.on_cancel(ticket, command, now)
             case commands.CountJobs():
                 self.intake.on_count(ticket, command)
+            case commands.CreateSchedule():
+                self.schedules.on_create(ticket, command, now, rng)
+            case commands.UpdateSchedule():
+                self.schedules.on_update(ticket, command, now)
+            case commands.DeleteSchedule():
+                self.schedules.on_delete(ticket, command)
             case commands.RunJobs():
                 self.intake.on_run(ticket, command, now, rng)
             case commands.PostOffer():

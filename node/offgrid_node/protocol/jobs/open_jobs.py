@@ -216,6 +216,8 @@ class OpenJobs:
             replicas=new.terms.replicas,
             quorum=new.terms.quorum,
             adaptive=new.terms.adaptive,
+            schedule_id=new.schedule_id,
+            due_us=new.due_us,
         )
         entry = self._open[job_id] = Open(job, payload=new.payload)
         self._opened(job, now)

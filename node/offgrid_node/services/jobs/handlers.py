@@ -15,9 +15,9 @@ from offgrid_node.protocol.jobs import commands
 from offgrid_node.protocol.jobs.catalogue import ACTIVE, COMPLETED, KINDS, MISSION_TASKS, MISSIONS, TASKS
 from offgrid_node.protocol.jobs.index import JOBS
 from offgrid_node.protocol.jobs.machine import JobsMachine
-from offgrid_node.protocol.jobs.needs import check_payload, estimate_tokens, needs_of
+from offgrid_node.protocol.jobs.needs import check_payload, needs_of
 from offgrid_node.protocol.jobs.open_jobs import TASK_JOBS
-from offgrid_node.protocol.jobs.orders import payload_digest
+from offgrid_node.protocol.jobs.specs import job_of
 from offgrid_node.protocol.jobs.table import ENDED
 from offgrid_node.protocol.jobs.terms import Terms, terms_of
 from offgrid_node.runtime import Runtime, Ticket
@@ -27,6 +27,7 @@ from offgrid_node.services.flow import Flow, asked, ticket_of
 from offgrid_node.services.jobs.ends import Ends, check_watch, with_result
 from offgrid_node.services.jobs.executions import executions_of
 from offgrid_node.services.jobs.inputs import InputPlacing, is_large
+from offgrid_node.services.jobs.schedules import ScheduleHandlers
 from offgrid_node.services.shelf import Shelf
 from offgrid_node.services.stream import Stream
 
@@ -44,6 +45,9 @@ class JobHandlers:
         self._inputs = inputs
         self._runtime, self._shelf, self._timeout_ms = runtime, Shelf(runtime.store), timeout_ms
         self._ends = Ends(runtime, self._shelf)
+        schedules = ScheduleHandlers(runtime, self._check_scheduled, self._place_scheduled)
+        self.create_schedule, self.list_schedules = schedules.create, schedules.list
+        self.update_schedule, self.delete_schedule = schedules.update, schedules.delete
 
     def create_mission(self, caller: Caller, request: jobs_pb2.CreateMissionRequest) -> Ticket:
         title = check_text("title", request.title, TITLE_CHARS_MAX)
@@ -238,19 +242,22 @@ class JobHandlers:
 
         return ticket_of(place())
 
+    def _check_scheduled(self, field: str, spec: jobs_pb2.JobSpec) -> int:
+        self._check_job(field, spec)
+        return self._timeout_of(spec)
+
+    def _place_scheduled(
+        self,
+        spec: jobs_pb2.JobSpec,
+        caller: Caller,
+        request_id: str,
+        digest: bytes,
+        ask: Callable[[Sequence[int]], Ticket],
+    ) -> Ticket:
+        return self._placed([spec], caller, request_id, digest, None, ask)
+
     def _new_job(self, spec: jobs_pb2.JobSpec, input_bytes: int, terms: Terms) -> commands.NewJob:
-        payload = spec.payload
-        carried = payload.SerializeToString(deterministic=True)
-        return commands.NewJob(
-            carried,
-            payload_digest(carried),
-            needs_of(payload),
-            spec.size_tokens or estimate_tokens(input_bytes),
-            self._timeout_of(spec),
-            payload.input_name,
-            input_bytes,
-            terms,
-        )
+        return job_of(spec, input_bytes, self._timeout_ms, terms)
 
     def _timeout_of(self, spec: jobs_pb2.JobSpec) -> int:
         return spec.timeout_ms or self._timeout_ms
