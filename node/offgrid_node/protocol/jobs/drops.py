@@ -51,7 +51,7 @@ class Drops:
         entry = self._waits(event.job_id)
         if entry is not None and event.job_id in self._waiting:
             entry.job.attempts.add(number=entry.job.attempt, started_us=now.utc_us)
-            self._jobs.complete(entry, event.result, None, now)
+            self._jobs.complete(entry, event.result, (), now)
 
     def _waits(self, job_id: str) -> Open | None:
         entry = self._jobs.get(job_id)
