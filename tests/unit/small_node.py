@@ -47,6 +47,7 @@ class SmallNode:
         self.cuts = 0  # how many of the next messages of such a stream are its last
         self.events: list[state_pb2.Event] = []
         self.members = [_peer("attic", NODE_ID, here=True), _peer("barn", OTHER_ID)]
+        self.host = jobs_pb2.HostState(state="on", slots_busy=2, unsettled=1)
         self.proof = mesh_pb2.GetMemberProofResponse()  # of any member
         self.transactions: dict[str, ledger_pb2.Transaction] = {}
         self.quorums: dict[str, quorum_pb2.Quorum] = {}
@@ -300,6 +301,26 @@ class SmallNode:
             entries=[jobs_pb2.BookEntry(offer=offer, slots_free=3, alive=True)], queued=2
         )
 
+    # ---- the host
+
+    def on_GetHost(self, request):
+        return jobs_pb2.GetHostResponse(host=self.host)
+
+    def on_ToggleHost(self, request):
+        if request.state not in ("on", "off", "drain"):
+            raise InvalidRequest.field("state", "allowed: on, off, drain")
+        self.host.state = "draining" if request.state == "drain" else request.state
+        return jobs_pb2.ToggleHostResponse(host=self.host)
+
+    def on_WatchDrain(self, request, context):
+        while True:
+            yield jobs_pb2.WatchDrainResponse(host=self.host)
+            if not self.host.slots_busy:
+                break
+            self.host.slots_busy -= 1
+        self.host.state = "drained"
+        yield jobs_pb2.WatchDrainResponse(host=self.host)
+
     # ---- state and the small rooms
 
     def record(self, etype: int, name: str, subject: str, **data: Message) -> None:
@@ -443,6 +464,7 @@ class SmallNode:
 SERVICES = {
     "offgrid.v1.MeshService": mesh_pb2,
     "offgrid.v1.JobService": jobs_pb2,
+    "offgrid.v1.HostService": jobs_pb2,
     "offgrid.v1.MarketService": jobs_pb2,
     "offgrid.v1.StateService": state_pb2,
     "offgrid.v1.ObjectService": objects_pb2,

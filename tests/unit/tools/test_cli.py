@@ -27,6 +27,7 @@ COMMANDS = (
     ["job", "top"],
     ["job", "create"], ["job", "dispatch"], ["job", "watch"], ["job", "list"], ["job", "show"],
     ["job", "receipt"], ["job", "verify-receipt"],
+    ["host"], ["host", "show"], ["host", "toggle"], ["host", "drain"],
     ["market"], ["transfer"], ["balance"], ["history"], ["bookings"], ["tx"], ["tx", "show"],
     ["ledger"], ["ledger", "open"], ["ledger", "status"], ["events"], ["sim"],
     ["put"], ["get"], ["ls"], ["info"], ["outbox"],

@@ -47,6 +47,7 @@ ROOT = LazyGroup(
         "mission": Entry("root:MISSION", "Create, list, show and update missions."),
         "task": Entry("root:TASK", "Create, list and show tasks."),
         "job": Entry("root:JOB", "Run, submit, follow, cancel, explain and list jobs."),
+        "host": Entry("root:HOST", "Show, toggle and drain this host."),
         "market": Entry("mesh:market", "The standing offers in this node's book."),
         "transfer": Entry("transfer:transfer", "Pay somebody."),
         "balance": Entry("accounts:balance", "What an account holds."),
@@ -123,6 +124,16 @@ JOB = LazyGroup(
         "verify-receipt": Entry("receipts:verify", "Check such a file, without any node."),
     },
     "Run, submit, follow, cancel, explain and list jobs.",
+    common_options(),
+)
+HOST = LazyGroup(
+    "host",
+    {
+        "show": Entry("hosts:show", "Show what this host has and offers, and what it is at."),
+        "toggle": Entry("hosts:toggle", "Take work, or take no more."),
+        "drain": Entry("hosts:drain", "Drain this host, and wait until it is idle."),
+    },
+    "Show, toggle and drain this host.",
     common_options(),
 )
 QUORUM = LazyGroup(

@@ -1,4 +1,4 @@
-"""Names, archives and lists of a job's files: each name is safe below any folder, an archive tells of its files alone."""
+"""Names, archives and lists of a job's files: safe below any folder, and an archive tells of its files alone."""
 
 from __future__ import annotations
 

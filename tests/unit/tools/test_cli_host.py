@@ -1,0 +1,72 @@
+"""`offgrid host`: what a host's owner sees and says."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from cli_run import Run
+from small_node import SmallNode
+
+from offgrid.v1 import jobs_pb2
+from offgrid_node.protocol.errors import FailedPrecondition
+from offgrid_tools.cli import exits
+
+
+@pytest.fixture
+def og(capsys: pytest.CaptureFixture[str], node: SmallNode) -> Run:
+    return Run(capsys, node)
+
+
+def test_what_it_is_has_and_offers(og: Run, node: SmallNode) -> None:
+    node.host.detail = "takes work"
+    node.host.profile.CopyFrom(
+        jobs_pb2.HostProfile(
+            slots=4, memory_mb=2048, cpus=8, gpus=[jobs_pb2.Gpu(model="RTX", memory_mb=8192)], models=["llama3"],
+            labels={"room": "barn"}, isolation={"process": "bwrap"}, platform="linux/x86_64", failure_domain="east",
+        )
+    )  # fmt: skip
+    node.host.offers.add(executors=["wasm", "process:wc"], kinds=["compute"], slots=4)
+    code, out, _ = og("host", "show")
+    assert code == 0
+    for said in ("on: takes work", "2 of 4 busy", "1 reports", "2048 MiB", "RTX (8192 MiB)", "llama3", "room=barn",
+                 "process=bwrap", "linux/x86_64", "east", "wasm process:wc"):  # fmt: skip
+        assert said in out
+    told = og.json("host", "show")
+    assert isinstance(told, dict)
+    assert told["host"]["profile"]["labels"] == {"room": "barn"}
+
+
+def test_it_is_switched(og: Run, node: SmallNode) -> None:
+    assert og("host", "toggle", "off") == (0, "off (2 at work, 1 unsettled)\n", "")
+    assert node.host.state == "off"
+    assert og("host", "toggle", "sideways")[0] == exits.USAGE
+
+
+def test_draining_waits_until_all_is_over(og: Run, node: SmallNode) -> None:
+    code, out, _ = og("host", "drain")
+    assert (code, out.splitlines()[-1]) == (0, "drained (0 at work, 1 unsettled)")
+    assert [line.split()[0] for line in out.splitlines()] == ["draining"] * 3 + ["drained"]
+
+
+def test_draining_without_waiting_and_as_documents(og: Run, node: SmallNode) -> None:
+    assert og("host", "drain", "--no-wait")[1] == "draining (2 at work, 1 unsettled)\n"
+    _, out, _ = og("host", "drain", "--json")
+    assert [json.loads(line)["host"]["state"] for line in out.splitlines()] == ["draining"] * 3 + ["drained"]
+
+
+def test_a_drain_that_takes_too_long_ends_with_five(og: Run, node: SmallNode) -> None:
+    def for_ever(request, context):
+        yield jobs_pb2.WatchDrainResponse(host=node.host)
+        while context.is_active():
+            node.watchers.acquire()
+            node.watchers.wait(0.05)
+            node.watchers.release()
+
+    node.on_WatchDrain = for_ever
+    assert og("host", "drain", "--timeout", "0.3")[0] == exits.UNAVAILABLE
+
+
+def test_a_node_that_is_no_host_says_so(og: Run, node: SmallNode) -> None:
+    node.stumble("ToggleHost", FailedPrecondition("this node is none", reason="NotAHost"))
+    assert og("host", "toggle", "on")[0] == exits.REFUSED

@@ -1,0 +1,97 @@
+"""`offgrid host show`, `toggle` and `drain`: for the owner of a host."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from offgrid_tools.cli import exits
+from offgrid_tools.cli.numbers import FiniteRange
+from offgrid_tools.cli.settings import common, settings
+
+if TYPE_CHECKING:
+    from offgrid.v1.jobs_pb2 import HostState
+
+
+@click.command()
+@common
+def show() -> None:
+    """Show what this host is and has, what it offers, and what it is at."""
+    host = settings().connect().host.show()
+    if settings().json:
+        _emit(host)
+        return
+    from offgrid_tools.cli.output import facts, number, table
+
+    profile = host.profile
+    gpus = ", ".join(f"{gpu.model} ({gpu.memory_mb} MiB)" for gpu in profile.gpus)
+    facts(
+        [
+            ("state", f"{host.state}: {host.detail}" if host.detail else host.state),
+            ("slots", f"{host.slots_busy} of {profile.slots} busy"),
+            ("unsettled", f"{host.unsettled} reports that their cores have not settled" if host.unsettled else ""),
+            ("memory", f"{profile.memory_mb} MiB" if profile.memory_mb else ""),
+            ("cpus", profile.cpus or ""),
+            ("gpus", gpus),
+            ("models", " ".join(profile.models)),
+            ("labels", " ".join(f"{key}={value}" for key, value in sorted(profile.labels.items()))),
+            ("isolation", " ".join(f"{kind}={how}" for kind, how in sorted(profile.isolation.items()))),
+            ("platform", profile.platform),
+            ("domain", profile.failure_domain),
+        ]
+    )
+    offers = (
+        (" ".join(offer.executors), " ".join(offer.kinds), offer.slots, number(offer.price_micro / 1e6))
+        for offer in host.offers
+    )
+    table(("executors", "kinds", "slots", "price"), offers, empty="it offers nothing")
+
+
+@click.command()
+@click.argument("state", type=click.Choice(["on", "off", "drain"]))
+@common
+def toggle(state: str) -> None:
+    """Take work (on), take no more while what runs goes on (off), or empty this host (drain). It outlives restarts."""
+    host = settings().connect().host.toggle(state)
+    if settings().json:
+        _emit(host)
+    else:
+        _say(host)
+
+
+@click.command()
+@click.option(
+    "--timeout",
+    type=FiniteRange(0.001, 4_000_000),
+    metavar="SECONDS",
+    help="How long to wait. [default: as long as it takes]",
+)
+@click.option("--no-wait", is_flag=True, help="Do not wait until it is drained.")
+@common  # fmt: skip
+def drain(timeout: float | None, no_wait: bool) -> int:
+    """Drain this host: no new work, and wait until all that runs is over and settled; 5 if --timeout passed before."""
+    client = settings().connect()
+    host = client.host.toggle("drain")
+    if no_wait:
+        _say(host)
+        return exits.OK
+    for host in client.host.watch_drain(within_s=timeout):
+        _say(host)
+    return exits.OK if host.state == "drained" else exits.UNAVAILABLE
+
+
+def _say(host: HostState) -> None:
+    if settings().json:
+        _emit(host)
+    else:
+        from offgrid_tools.cli.output import clean
+
+        why = f": {clean(host.detail)}" if host.detail else ""
+        click.echo(f"{clean(host.state)}{why} ({host.slots_busy} at work, {host.unsettled} unsettled)")
+
+
+def _emit(host: HostState) -> None:
+    from offgrid_tools.cli.json_form import emit, json_of
+
+    emit({"host": json_of(host)})
