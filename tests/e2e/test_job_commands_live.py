@@ -109,3 +109,35 @@ def test_what_is_late_expires(mesh: LocalMesh, text: Path) -> None:
     late = offgrid(mesh["core"], "job", "run", text, "--command", "sh", "--deadline", "700ms", "--", "-c", "sleep 60")
     assert late.code == 1, late.said
     assert "expired" in late.out, late.said
+
+
+def test_a_schedule_is_kept_by_the_core(mesh: LocalMesh, text: Path) -> None:
+    core = mesh["core"]
+    when = "--timezone", "Europe/Berlin", "--name", "yearly"
+    made = offgrid(core, "schedule", "add", "0 3 1 1 *", text, "--command", "wc", *when, "--json")
+    assert made.code == 0, made.said
+    schedule = json.loads(made.out)["schedule"]
+    assert schedule["next_us"] > schedule["created_us"]
+    assert offgrid(core, "schedule", "pause", schedule["schedule_id"]).code == 0
+    listed = offgrid(core, "schedule", "list")
+    assert "paused" in listed.out, listed.said
+    assert offgrid(core, "schedule", "rm", schedule["schedule_id"]).code == 0
+    wrong = offgrid(core, "schedule", "add", "0 25 * * *", text, "--command", "wc")
+    assert wrong.code == 2, wrong.said
+
+
+def test_a_host_is_emptied_and_takes_work_again(mesh: LocalMesh, text: Path) -> None:
+    core, host = mesh["core"], mesh["host-a"]
+    try:
+        drained = offgrid(host, "host", "drain", "--timeout", "20", "--json")
+        assert drained.code == 0, drained.said
+        assert json.loads(drained.out.splitlines()[-1])["host"]["state"] == "drained"
+        array = offgrid(core, "job", "array", *[text] * 12, "--command", "wc", "--json")
+        assert array.code == 0, array.said
+        with core.client() as client:
+            hosts = {client.jobs.get(job["job_id"]).host for job in json.loads(array.out)["jobs"]}
+        assert host.node_id not in hosts
+    finally:
+        assert offgrid(host, "host", "toggle", "on").code == 0
+    assert "on" in offgrid(host, "host", "show").out.split()[1]
+    mesh.wait_offers(3)

@@ -47,6 +47,7 @@ class SmallNode:
         self.cuts = 0  # how many of the next messages of such a stream are its last
         self.events: list[state_pb2.Event] = []
         self.members = [_peer("attic", NODE_ID, here=True), _peer("barn", OTHER_ID)]
+        self.schedules: dict[str, jobs_pb2.Schedule] = {}
         self.host = jobs_pb2.HostState(state="on", slots_busy=2, unsettled=1)
         self.proof = mesh_pb2.GetMemberProofResponse()  # of any member
         self.transactions: dict[str, ledger_pb2.Transaction] = {}
@@ -300,6 +301,30 @@ class SmallNode:
         return jobs_pb2.ListOffersResponse(
             entries=[jobs_pb2.BookEntry(offer=offer, slots_free=3, alive=True)], queued=2
         )
+
+    # ---- schedules
+
+    def on_CreateSchedule(self, request):
+        made = request.schedule
+        if len(made.cron.split()) != 5:
+            raise InvalidRequest.field("schedule.cron", "five fields are allowed, as in crontab(5)")
+        made.schedule_id, made.next_us = self._once(request.request_id, "s"), 1_700_000_000_000_000
+        self.schedules.setdefault(made.schedule_id, made)
+        return jobs_pb2.CreateScheduleResponse(schedule=made)
+
+    def on_ListSchedules(self, request):
+        schedules, token = _page([*self.schedules.values()], request)
+        return jobs_pb2.ListSchedulesResponse(schedules=schedules, next_page_token=token)
+
+    def on_UpdateSchedule(self, request):
+        schedule = _get(self.schedules, "schedule", request.schedule_id)
+        if request.HasField("paused"):
+            schedule.paused = request.paused
+        return jobs_pb2.UpdateScheduleResponse(schedule=schedule)
+
+    def on_DeleteSchedule(self, request):
+        del self.schedules[_get(self.schedules, "schedule", request.schedule_id).schedule_id]
+        return jobs_pb2.DeleteScheduleResponse()
 
     # ---- the host
 

@@ -48,6 +48,7 @@ ROOT = LazyGroup(
         "task": Entry("root:TASK", "Create, list and show tasks."),
         "job": Entry("root:JOB", "Run, submit, follow, cancel, explain and list jobs."),
         "host": Entry("root:HOST", "Show, toggle and drain this host."),
+        "schedule": Entry("root:SCHEDULE", "Add, list, pause, resume and remove schedules of jobs."),
         "market": Entry("mesh:market", "The standing offers in this node's book."),
         "transfer": Entry("transfer:transfer", "Pay somebody."),
         "balance": Entry("accounts:balance", "What an account holds."),
@@ -134,6 +135,18 @@ HOST = LazyGroup(
         "drain": Entry("hosts:drain", "Drain this host, and wait until it is idle."),
     },
     "Show, toggle and drain this host.",
+    common_options(),
+)
+SCHEDULE = LazyGroup(
+    "schedule",
+    {
+        "add": Entry("schedules:add", "Add a schedule: a job at every time that a cron expression names."),
+        "list": Entry("schedules:list_", "List schedules."),
+        "pause": Entry("schedules:pause", "Pause a schedule."),
+        "resume": Entry("schedules:resume", "Resume a schedule."),
+        "rm": Entry("schedules:rm", "Remove a schedule."),
+    },
+    "Add, list, pause, resume and remove schedules of jobs.",
     common_options(),
 )
 QUORUM = LazyGroup(
