@@ -71,10 +71,12 @@ class World:
         adaptive: bool = False,
         mode: jobs_pb2.DispatchMode.ValueType = OFFGRID,
         input_bytes: int = 1,
+        deadline_us: int = 0,
     ) -> str:
         """The id of a redundant job that is under way."""
         payload = jobs_pb2.JobPayload(wasm=PAYLOAD.wasm, input=b"x" * input_bytes)
-        new: NewJob = new_job(payload)._replace(terms=Terms(replicas=replicas, quorum=quorum, adaptive=adaptive))
+        terms = Terms(deadline_us=deadline_us, replicas=replicas, quorum=quorum, adaptive=adaptive)
+        new: NewJob = new_job(payload)._replace(terms=terms)
         reply = self.ask(RunJobs(TASK, (new,), mode, "", bytes(16)))
         assert isinstance(reply, jobs_pb2.RunJobsResponse), reply
         return reply.job_ids[0]

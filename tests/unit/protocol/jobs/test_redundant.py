@@ -7,8 +7,18 @@ from redundant_world import AUTO, HOSTS, MARKET, PRICE, World, name_of
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.events import PeerDown
+from offgrid_node.protocol.jobs.commands import CancelJobs
 from offgrid_node.protocol.jobs.open_jobs import PAYLOAD_KEPT_MAX
-from offgrid_node.protocol.jobs.table import AWARDED, COMPLETED, ENDED, FAILED, QUEUED, RUNNING
+from offgrid_node.protocol.jobs.table import (
+    AWARDED,
+    CANCELLED,
+    COMPLETED,
+    ENDED,
+    EXPIRED,
+    FAILED,
+    QUEUED,
+    RUNNING,
+)
 from offgrid_node.protocol.jobs.trust import SPOT_CHECK_ONE_IN, TRUSTED_FROM
 
 
@@ -168,6 +178,33 @@ class TestHosts:
         job = world.job(job_id)
         assert (job.state, job.route) == (COMPLETED, jobs_pb2.ROUTE_FILE_QUEUE)
         assert world.paid()[1:] == ["a"]
+
+
+class TestAnOwnersHand:
+    def test_a_job_that_is_taken_back_takes_its_executions_along(self, world: World) -> None:
+        job_id = world.run(3, 2)
+        world.finish("a")
+        world.ask(CancelJobs((job_id,), "", "not wanted any more"))
+        assert {each.state for each in world.executions(job_id)} == {COMPLETED, CANCELLED}
+        assert world.job(job_id).state == CANCELLED
+        world.wait(1_000)
+        assert sorted(world.stopped) == [(f"{job_id}.r2", 1), (f"{job_id}.r3", 1)]
+        assert (world.at_work(), world.paid()) == ([], [])
+
+    def test_what_still_runs_when_enough_agree_is_stopped_at_its_host(self, world: World) -> None:
+        job_id = world.run(3, 2)
+        world.finish("a")
+        world.finish("b")
+        world.wait(1_000)
+        assert world.stopped == [(f"{job_id}.r3", 1)]
+
+    def test_a_job_past_its_deadline_ends_with_all_its_executions(self) -> None:
+        world = World()
+        job_id = world.run(3, 2, deadline_us=world.now.utc_us + 5_000_000)
+        world.wait(6_000)
+        assert world.job(job_id).state == EXPIRED
+        assert {each.state for each in world.executions(job_id)} == {CANCELLED}
+        assert world.at_work() == []
 
 
 class TestTrust:
