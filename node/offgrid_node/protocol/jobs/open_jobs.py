@@ -325,7 +325,8 @@ class OpenJobs:
         if result.HasField("receipt") and not job.parent_id:  # an execution is paid once enough others agree
             cost = CostIncurred(job.job_id, job.attempt, job.host, job.price_micro, job.kind)
             self._post.tell("ledger", cost)
-        self._end(entry, now, EventType.JOB_COMPLETED if well else EventType.JOB_FAILED, SERVED)
+        end = EXCUSED if job.parent_id else SERVED  # of an execution that is said once others are there to compare
+        self._end(entry, now, EventType.JOB_COMPLETED if well else EventType.JOB_FAILED, end)
 
     def fail(self, entry: Open, error: str, detail: str, now: Now, end: LeaseEnd = EXCUSED) -> None:
         self._end_otherwise(entry, "fail", error, detail, now)
