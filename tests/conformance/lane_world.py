@@ -29,7 +29,7 @@ from offgrid_node.services.grpc_lane import Lane
 from offgrid_node.services.grpc_road import GrpcRoad
 from offgrid_node.services.lane_calls import LaneCalls
 
-PING, OFFER = "MeshService/Ping", "MarketService/PostOffer"
+PING, OFFER = "MeshService/Ping", "MarketService/PostOffers"
 PONG = mesh_pb2.PingResponse(members_digest=b"pong")
 Stream = grpc.aio.StreamStreamCall
 MANY_CALLS = lane_pb2.CarryRequest(calls=[lane_pb2.LaneCall()] * 2_000).SerializeToString()

@@ -50,8 +50,8 @@ EVERY_RPC = {
         "CreateSchedule ListSchedules UpdateSchedule DeleteSchedule"
     },
     "MarketService": {
-        "host": "PostOffer RenewLeases ReportResults",
-        "core": "SubmitJobs StartJobs CancelStarts CloseLeases",
+        "host": "PostOffers RenewLeases ReportResults",
+        "core": "SubmitJobs StartJobs CancelStarts CloseLeases ExplainOrder",
         "broker": "DeliverAwards",
         f"{MEMBERS}, {OWNER}": "ListOffers",
     },
@@ -89,7 +89,8 @@ OWN_ROLE = {
     "JobService/DispatchJob JobService/RunJobs JobService/CancelJobs "
     "JobService/CreateSchedule JobService/UpdateSchedule JobService/DeleteSchedule "
     "MarketService/DeliverAwards MarketService/RenewLeases MarketService/ReportResults",
-    BROKER: "MarketService/PostOffer MarketService/SubmitJobs MarketService/CloseLeases QuorumService/TrackQuorums",
+    BROKER: "MarketService/PostOffers MarketService/SubmitJobs MarketService/CloseLeases "
+    "MarketService/ExplainOrder QuorumService/TrackQuorums",
     HOST: "HostService/ToggleHost HostService/GetHost HostService/WatchDrain "
     "MarketService/StartJobs MarketService/CancelStarts "
     "ObjectService/OpenReplica ObjectService/WriteReplica ObjectService/CommitReplica",

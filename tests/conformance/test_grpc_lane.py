@@ -83,7 +83,7 @@ class TestCalls:
                 await alice.start()
                 assert callers == [Caller(Kind.MEMBER, ALICE.node_id, frozenset({1, 2, 3}))]
                 world.members[ALICE.node_id] = Caller(Kind.MEMBER, ALICE.node_id, frozenset())
-                fault = await alice.start(OFFER, jobs_pb2.PostOfferRequest())
+                fault = await alice.start(OFFER, jobs_pb2.PostOffersRequest())
                 assert isinstance(fault, PermissionDenied)
                 assert fault.reason == "AccessDenied"
 

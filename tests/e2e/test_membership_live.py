@@ -118,7 +118,7 @@ class TestRemoval:
 
     def hosts_in_book(self, broker: LocalNode) -> set[str]:
         with broker.client() as client:
-            return {entry.offer.host for entry in client.market.offers().entries}
+            return {entry.profile.host for entry in client.market.offers().entries}
 
 
 def ping(caller: LocalNode, target: LocalNode) -> grpc.RpcError | None:

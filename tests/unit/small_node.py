@@ -297,10 +297,10 @@ class SmallNode:
         self.record(19, "JOB_COMPLETED", job.job_id, job=job)
 
     def on_ListOffers(self, request):
-        offer = jobs_pb2.Offer(host=OTHER_ID, slots=4, executors=["wasm"], price_micro=1000, labels={"room": "barn"})
-        return jobs_pb2.ListOffersResponse(
-            entries=[jobs_pb2.BookEntry(offer=offer, slots_free=3, alive=True)], queued=2
-        )
+        offer = jobs_pb2.Offer(offer_id=1, slots=4, executors=["wasm"], ask_micro=1000)
+        profile = jobs_pb2.HostProfile(host=OTHER_ID, name="barn", slots=4, labels={"room": "barn"})
+        entry = jobs_pb2.BookEntry(profile=profile, offers=[offer], slots_free=3, alive=True, reputation=0.5)
+        return jobs_pb2.ListOffersResponse(entries=[entry], queued=2)
 
     # ---- schedules
 

@@ -21,7 +21,7 @@ INPUTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 PENDING_MAX = 4_096  # transfers whose end is awaited to be timed; the oldest are let go
 
 # What a host or a core asks of a broker; everything else on the market goes to cores and hosts.
-BROKER_METHODS = frozenset(f"offgrid.v1.MarketService/{name}" for name in ("PostOffer", "SubmitJobs", "CloseLeases"))
+BROKER_METHODS = frozenset(f"offgrid.v1.MarketService/{name}" for name in ("PostOffers", "SubmitJobs", "CloseLeases"))
 BROKER_UNAVAILABLE = "BrokerUnavailable"
 ROUTES = {jobs_pb2.ROUTE_OFFGRID: "offgrid", jobs_pb2.ROUTE_FILE_QUEUE: "file_queue"}
 _ENDS = {EventType.JOB_COMPLETED: "completed", EventType.JOB_FAILED: "failed", EventType.JOB_CANCELLED: "cancelled"}

@@ -54,7 +54,7 @@ def test_a_clock_that_was_set_back_makes_no_negative_time() -> None:
 def test_broker_errors_are_failed_calls_to_brokers_and_brokers_that_are_not_there() -> None:
     meters, lost = Meters(), Unavailable("gone", reason="NotConnected")
     meters.on_called("offgrid.v1.MarketService/SubmitJobs", lost)
-    meters.on_called("offgrid.v1.MarketService/PostOffer", lost)
+    meters.on_called("offgrid.v1.MarketService/PostOffers", lost)
     meters.on_called("offgrid.v1.MarketService/SubmitJobs", None)
     meters.on_called("offgrid.v1.MarketService/StartJobs", lost)  # to a host
     none = Unavailable("no broker", reason="BrokerUnavailable")
@@ -63,7 +63,7 @@ def test_broker_errors_are_failed_calls_to_brokers_and_brokers_that_are_not_ther
     assert counts(meters.broker_errors) == {("NotConnected",): 2, ("BrokerUnavailable",): 2}
     assert counts(meters.call_errors) == {
         ("offgrid.v1.MarketService/SubmitJobs", "NotConnected"): 1,
-        ("offgrid.v1.MarketService/PostOffer", "NotConnected"): 1,
+        ("offgrid.v1.MarketService/PostOffers", "NotConnected"): 1,
         ("offgrid.v1.MarketService/StartJobs", "NotConnected"): 1,
     }
     assert sum(counts(meters.calls).values()) == 4

@@ -153,22 +153,53 @@ def test_what_a_host_answers_to_a_start_is_checked_as_what_it_reports(bench: Ben
         market.started(host, jobs_pb2.StartJobsResponse(reports=[message] * 300, root_signature=signature))
 
 
-def test_an_offer_is_its_host_s_own_and_bounded(bench: Bench) -> None:
-    host = member(bench.host, HOST)
-    for offer, fault in (
-        (jobs_pb2.Offer(host=bench.core.node_id, slots=1), PeerFault),
-        (jobs_pb2.Offer(host=bench.host.node_id, slots=10**6), InvalidRequest),
-        (jobs_pb2.Offer(host=bench.host.node_id, executors=["x" * 129]), InvalidRequest),
-        (jobs_pb2.Offer(host=bench.host.node_id, kinds=["x" * 129]), InvalidRequest),
-        (jobs_pb2.Offer(host=bench.host.node_id, labels={"x" * 129: ""}), InvalidRequest),
-        (jobs_pb2.Offer(host=bench.host.node_id, labels={"x": "y" * 129}), InvalidRequest),
-        (jobs_pb2.Offer(host=bench.host.node_id, held=["x" * 201]), InvalidRequest),
-        (jobs_pb2.Offer(host=bench.host.node_id, held=[f"{n:0199}" for n in range(400)]), InvalidRequest),
-        (jobs_pb2.Offer(host=bench.host.node_id, price_micro=2**63), InvalidRequest),
-        (jobs_pb2.Offer(host=bench.host.node_id, held=["x"] * (OFFER_LISTS_MAX + 1)), InvalidRequest),
-    ):
-        with pytest.raises(fault):
-            bench.ask(bench.broker, host, f"{MARKET}/PostOffer", jobs_pb2.PostOfferRequest(offer=offer))
+def offer(**fields: Any) -> dict[str, Any]:
+    return {"offers": [jobs_pb2.Offer(**{"offer_id": 1, "expiry_ms": 10_000, **fields})]}
+
+
+def profile(**fields: Any) -> dict[str, Any]:
+    return {"profile": jobs_pb2.HostProfile(**fields)}
+
+
+OFFERS: list[tuple[str, dict[str, Any]]] = [
+    ("offers[0].slots", offer(slots=10**6)),
+    ("offers[0].offer_id", offer(offer_id=0)),
+    ("offers[0].offer_id", offer(offer_id=257)),
+    ("offers[0].expiry_ms", offer(expiry_ms=999)),
+    ("offers[0].expiry_ms", offer(expiry_ms=3_600_001)),
+    ("offers[0].executors", offer(executors=["x" * 129])),
+    ("offers[0].kinds", offer(kinds=["x" * 129])),
+    ("offers[0].owners", offer(owners=["x" * 65])),
+    ("offers[0].owners", offer(owners=["x"] * (OFFER_LISTS_MAX + 1))),
+    ("offers[0].ask_micro", offer(ask_micro=2**63)),
+    ("offers", {"offers": [jobs_pb2.Offer()] * 257}),
+    ("withdrawn", {"withdrawn": [1] * 257}),
+    ("profile.slots", profile(slots=10**6)),
+    ("profile.labels", profile(labels={"x" * 129: ""})),
+    ("profile.labels", profile(labels={"x": "y" * 129})),
+    ("profile.isolation", profile(isolation={"x": "y" * 129})),
+    ("profile.models", profile(models=["x" * 129])),
+    ("profile.executors", profile(executors=["x"] * (OFFER_LISTS_MAX + 1))),
+    ("profile.gpus", profile(gpus=[jobs_pb2.Gpu()] * 65)),
+    ("profile.platform", profile(platform="x" * 129)),
+    ("held", {"held": ["x" * 201]}),
+    ("released", {"released": ["x"] * (OFFER_LISTS_MAX + 1)}),
+    ("offers", {"held": [f"{n:0199}" for n in range(1_024)], "released": [f"{n:0199}" for n in range(1_024)]}),
+]
+
+
+@pytest.mark.parametrize(("field", "fields"), OFFERS)
+def test_what_a_host_says_of_itself_is_bounded(bench: Bench, field: str, fields: dict[str, Any]) -> None:
+    request = jobs_pb2.PostOffersRequest(host=bench.host.node_id, seq=1, **fields)
+    with pytest.raises(InvalidRequest) as refused:
+        bench.ask(bench.broker, member(bench.host, HOST), f"{MARKET}/PostOffers", request)
+    assert refused.value.violations[0].field == field
+
+
+def test_nobody_offers_in_anothers_name(bench: Bench) -> None:
+    request = jobs_pb2.PostOffersRequest(host=bench.core.node_id, seq=1)
+    with pytest.raises(PeerFault, match="in the name of"):
+        bench.ask(bench.broker, member(bench.host, HOST), f"{MARKET}/PostOffers", request)
 
 
 REPORTS = [
@@ -251,11 +282,11 @@ def test_the_book_comes_in_pages(bench: Bench) -> None:
     while token or not hosts:
         request = jobs_pb2.ListOffersRequest(page_size=1, page_token=token)
         page = bench.ask(bench.broker, ADMIN, f"{MARKET}/ListOffers", request)
-        hosts += [entry.offer.host for entry in page.entries]
+        hosts += [entry.profile.host for entry in page.entries]
         assert len(page.entries) == 1
         token = page.next_page_token
     whole = bench.ask(bench.broker, ADMIN, f"{MARKET}/ListOffers", jobs_pb2.ListOffersRequest())
-    assert hosts == [entry.offer.host for entry in whole.entries]
+    assert hosts == [entry.profile.host for entry in whole.entries]
     assert len(set(hosts)) == len(hosts) > 1
 
 

@@ -289,7 +289,7 @@ class TestForScripts:
         assert base64.b64decode(job["payload_digest"]) == b"\x00\xff"
         assert job["route"] == "ROUTE_OFFGRID"
         assert og.json("job", "list")["jobs"][0]["attempts"] == []
-        assert og.json("market")["entries"][0]["offer"]["labels"] == {"room": "barn"}
+        assert og.json("market")["entries"][0]["profile"]["labels"] == {"room": "barn"}
 
     def test_what_is_not_set_is_null_or_empty(self, og: Run, node: SmallNode) -> None:
         node.jobs["j-1"] = _job("j-1")

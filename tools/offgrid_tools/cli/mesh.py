@@ -1,4 +1,4 @@
-"""`offgrid status`, `peers`, `mesh` and `market`."""
+"""`offgrid status`, `peers` and `mesh`."""
 
 from __future__ import annotations
 
@@ -150,35 +150,3 @@ def remove(node: str) -> None:
     from offgrid_tools.cli.output import clean
 
     click.echo(f"removed {clean(member.name)} ({member.node_id})")
-
-
-@click.command()
-@common
-def market() -> None:
-    """The standing offers in this node's book (brokers have one)."""
-    answer = settings().connect().market.offers()
-    if settings().json:
-        from offgrid_tools.cli.json_form import emit
-
-        emit(answer)
-        return
-    from offgrid_tools.cli.output import ID_CHARS, number, table
-
-    table(
-        ("host", "state", "free", "executors", "kinds", "price", "labels"),
-        (
-            (
-                entry.offer.host[:ID_CHARS],
-                "alive" if entry.alive else "dead",
-                f"{entry.slots_free}/{entry.offer.slots}",
-                " ".join(entry.offer.executors),
-                " ".join(entry.offer.kinds),
-                number(entry.offer.price_micro / 1e6),
-                " ".join(f"{key}={value}" for key, value in sorted(entry.offer.labels.items())),
-            )
-            for entry in answer.entries
-        ),
-        empty="the book holds no offers",
-    )
-    if answer.queued:
-        click.echo(f"{answer.queued} orders wait for a free slot")

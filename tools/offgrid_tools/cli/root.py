@@ -49,7 +49,7 @@ ROOT = LazyGroup(
         "job": Entry("root:JOB", "Run, submit, follow, cancel, explain and list jobs."),
         "host": Entry("root:HOST", "Show, toggle and drain this host."),
         "schedule": Entry("root:SCHEDULE", "Add, list, pause, resume and remove schedules of jobs."),
-        "market": Entry("mesh:market", "The standing offers in this node's book."),
+        "market": Entry("market:market", "The standing offers in this node's book."),
         "transfer": Entry("transfer:transfer", "Pay somebody."),
         "balance": Entry("accounts:balance", "What an account holds."),
         "history": Entry("accounts:history", "Transactions, newest first."),

@@ -6,6 +6,7 @@ Each check raises InvalidRequest that names the field, below the `field` given.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.errors import InvalidRequest
@@ -21,8 +22,11 @@ LABEL_CHARS_MAX = 128  # a kind, an executor, a label's key or value
 HELD_CHARS_MAX = 200  # a job id, a slash, an attempt
 REFUSAL_CHARS_MAX = 256
 DETAIL_CHARS_MAX = 2_000
-OFFER_BYTES_MAX = 64 * 1024
-OFFER_LISTS_MAX = 1_024  # executors, kinds, labels and held attempts of one offer
+OFFERS_BYTES_MAX = 256 * 1024  # of one word of a host
+OFFER_LISTS_MAX = 1_024  # offers, executors, kinds, labels, owners and held attempts of one word
+OFFERS_MAX = 256  # of one host: its rules, and for whom they are not
+GPUS_MAX = 64
+EXPIRY_MIN_MS, EXPIRY_MAX_MS = 1_000, 3_600_000
 SLOTS_MAX = 1_024
 PRICE_MAX = 10**15
 REQUIREMENTS_CHARS_MAX = 1_024
@@ -32,20 +36,43 @@ AVOID_MAX = 16  # nodes that an order names as not wanted
 _WORD = re.compile(r"[A-Za-z][A-Za-z0-9]*\Z")
 
 
+def check_offers(request: jobs_pb2.PostOffersRequest) -> None:
+    """What a host tells a broker, whole or in part."""
+    if request.ByteSize() > OFFERS_BYTES_MAX:
+        raise InvalidRequest.field("offers", f"{request.ByteSize()} bytes; at most {OFFERS_BYTES_MAX} are allowed")
+    for name, held in (("held", request.held), ("released", request.released)):
+        _texts(name, held, HELD_CHARS_MAX)
+    _number("offers", len(request.offers), OFFERS_MAX)
+    _number("withdrawn", len(request.withdrawn), OFFERS_MAX)
+    for index, offer in enumerate(request.offers):
+        check_offer(f"offers[{index}]", offer)
+    if request.HasField("profile"):
+        check_profile("profile", request.profile)
+
+
 def check_offer(field: str, offer: jobs_pb2.Offer) -> None:
-    if offer.ByteSize() > OFFER_BYTES_MAX:
-        raise InvalidRequest.field(field, f"{offer.ByteSize()} bytes; at most {OFFER_BYTES_MAX} are allowed")
+    if not 1 <= offer.offer_id <= OFFERS_MAX:
+        raise InvalidRequest.field(f"{field}.offer_id", f"{offer.offer_id}; 1 to {OFFERS_MAX} are allowed")
+    if not EXPIRY_MIN_MS <= offer.expiry_ms <= EXPIRY_MAX_MS:
+        text = f"{offer.expiry_ms}; {EXPIRY_MIN_MS} to {EXPIRY_MAX_MS} are allowed"
+        raise InvalidRequest.field(f"{field}.expiry_ms", text)
     _number(f"{field}.slots", offer.slots, SLOTS_MAX)
-    _number(f"{field}.price_micro", offer.price_micro, PRICE_MAX)
-    lists = {"executors": offer.executors, "kinds": offer.kinds, "labels": offer.labels, "held": offer.held}
-    for name, entries in lists.items():
-        if len(entries) > OFFER_LISTS_MAX:
-            raise InvalidRequest.field(f"{field}.{name}", f"at most {OFFER_LISTS_MAX} entries are allowed")
-        most = HELD_CHARS_MAX if name == "held" else LABEL_CHARS_MAX
-        for entry in entries:
-            _text(f"{field}.{name}", entry, most)
-    for value in offer.labels.values():
-        _text(f"{field}.labels", value, LABEL_CHARS_MAX)
+    _number(f"{field}.ask_micro", offer.ask_micro, PRICE_MAX)
+    _texts(f"{field}.executors", offer.executors, LABEL_CHARS_MAX)
+    _texts(f"{field}.kinds", offer.kinds, LABEL_CHARS_MAX)
+    _texts(f"{field}.owners", offer.owners, ID_CHARS_MAX)
+
+
+def check_profile(field: str, profile: jobs_pb2.HostProfile) -> None:
+    _number(f"{field}.slots", profile.slots, SLOTS_MAX)
+    _number(f"{field}.gpus", len(profile.gpus), GPUS_MAX)
+    _texts(f"{field}.gpus", [gpu.model for gpu in profile.gpus], LABEL_CHARS_MAX)
+    for name, texts in (("models", profile.models), ("executors", profile.executors)):
+        _texts(f"{field}.{name}", texts, LABEL_CHARS_MAX)
+    for name, words in (("labels", profile.labels), ("isolation", profile.isolation)):
+        _texts(f"{field}.{name}", list(words), LABEL_CHARS_MAX)
+        _texts(f"{field}.{name}", list(words.values()), LABEL_CHARS_MAX)
+    _texts(f"{field}.platform", [profile.platform], LABEL_CHARS_MAX)
 
 
 def check_order(field: str, order: JobOrder) -> None:
@@ -122,6 +149,13 @@ def _check(field: str, *texts: tuple[str, str, int]) -> None:
 def _text(field: str, text: str, most: int) -> None:
     if len(text) > most:
         raise InvalidRequest.field(field, f"{len(text)} characters; at most {most} are allowed")
+
+
+def _texts(field: str, texts: Sequence[str], most: int) -> None:
+    if len(texts) > OFFER_LISTS_MAX:
+        raise InvalidRequest.field(field, f"{len(texts)} entries; at most {OFFER_LISTS_MAX} are allowed")
+    for text in texts:
+        _text(field, text, most)
 
 
 def _number(field: str, number: int, most: int) -> None:

@@ -14,34 +14,37 @@ difference.
 
 from __future__ import annotations
 
-import heapq
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.effects import Answered, Rows
 from offgrid_node.protocol.etypes import EventType
-from offgrid_node.protocol.jobs.closing import Over
-from offgrid_node.protocol.jobs.commands import CloseLeases, PostOffer, SubmitJobs
+from offgrid_node.protocol.events import CORE
+from offgrid_node.protocol.jobs.backlog import Backlog
+from offgrid_node.protocol.jobs.book import Book, Use
+from offgrid_node.protocol.jobs.clearing import Group, Won, clear
+from offgrid_node.protocol.jobs.closing import BROKEN, DISAGREED, REFUSED, SERVED, Over
+from offgrid_node.protocol.jobs.commands import CloseLeases, PostOffers, SubmitJobs
 from offgrid_node.protocol.jobs.orders import ClaimKey, JobOrder, row_key
 from offgrid_node.protocol.jobs.peers import Peers
 from offgrid_node.protocol.jobs.post import Post, Tag
+from offgrid_node.protocol.jobs.postings import Postings
 from offgrid_node.protocol.jobs.prices import price_of
+from offgrid_node.protocol.jobs.reputation import Reputation
 from offgrid_node.protocol.jobs.settings import JobsSettings
 from offgrid_node.protocol.timers import Timers
 
 QUEUE = "broker_queue"
-LEASE_GRACE_MS = 5_000  # an award needs this long at most to become a lease that its host holds
 SWEEP_MS = 2_000  # how often leases are looked through for those that are over, or whose core has not confirmed
 LEASE_MARGIN_MS = 120_000  # past the job's own time-out a lease is certainly dead
 AWARD_RETRY_MS = 2_000
 CORE_GRACE_MS = 60_000  # the orders of a core that is not alive wait so long; once it is back it says them again
+QUEUE_RETRY_MS = 2_000  # whom the queue has no room for comes back then
 TRIED_REMEMBERED = 10_000  # jobs
-ATTEMPT_DIGITS_MAX = 10
-
-HELD = -(10**12)  # longer ago than any grace
 
 JobKey = tuple[str, str]  # (core, job id)
 
@@ -53,7 +56,7 @@ class Lease:
     order: JobOrder
     host: str
     price_micro: int
-    dies_ms: int
+    since_ms: int
     say_ms: int  # when it is delivered again
     delivered: bool = False
     waited: bool = False
@@ -62,33 +65,20 @@ class Lease:
         """Of one that waited."""
         return jobs_pb2.BrokerOrder(order=self.order.encode(), host=self.host, price_micro=self.price_micro)
 
-
-@dataclass(slots=True)
-class Standing:
-    """A host's offer and its slots in use: attempt → when this broker awarded it, HELD if only the host says so. `seq`
-    is the newest of its present life: one that was restored from a backup counts from below."""
-
-    offer: jobs_pb2.Offer
-    seq: int = 0
-    used: dict[ClaimKey, int] = field(default_factory=dict)
-
     @property
-    def slots_free(self) -> int:
-        return max(0, self.offer.slots - len(self.used))
-
-    def could_run(self, order: JobOrder) -> bool:
-        if self.offer.host in order.avoid:
-            return False
-        return self.offer.slots > 0 and order.kind in self.offer.kinds and order.needs in self.offer.executors
+    def dies_ms(self) -> int:
+        return self.since_ms + self.order.timeout_ms + LEASE_MARGIN_MS
 
 
 class Broker:
-    """Clears orders by price; the winner is paid the runner-up's price (Vickrey 1961), its own when it stands alone."""
+    """Clears orders against the book, and keeps in line what must wait."""
 
     def __init__(self, settings: JobsSettings, peers: Peers, post: Post) -> None:
         self._settings, self._peers, self._post = settings, peers, post
-        self._book: dict[str, Standing] = {}
-        self._queue: dict[ClaimKey, JobOrder] = {}
+        self.reputation = Reputation(post)
+        self.book = Book()
+        self.postings = Postings(self.book, peers, post, self.reputation.handicap, self._awarded_to)
+        self._queue = Backlog(settings.queue_max)
         self._leases: dict[ClaimKey, Lease] = {}
         self._newest: dict[JobKey, ClaimKey] = {}
         self._tried: OrderedDict[JobKey, tuple[str, ...]] = OrderedDict()
@@ -97,6 +87,9 @@ class Broker:
         self._clear_due = False
 
     def load(self, rows: Rows, now: Now) -> None:
+        self.postings.load(rows)
+        self.reputation.load(rows)
+        waiting: list[tuple[int, JobOrder]] = []
         for _, value in rows.scan(QUEUE):
             row = jobs_pb2.BrokerOrder.FromString(value)
             order = JobOrder.decode(row.order)
@@ -104,19 +97,32 @@ class Broker:
                 self._lease(order, row.host, row.price_micro, now.mono_ms, now).waited = True
                 self._sweep_ms = now.mono_ms  # its core is told again at once
             else:
-                self._queue[order.key] = order
-                self._await_core(order.core, now)
+                waiting.append((row.number, order))
             self._newest[order.key[:2]] = order.key
+        waiting.sort(key=_by_number)
+        for number, order in waiting:
+            self._queue.add(order, number)
+        for core in {order.core for _, order in waiting}:
+            self._await_core(core, now)
 
     # ---- questions
 
     def deadline_ms(self) -> int | None:
-        return min((due for due in (self._timers.next_ms(), self._sweep_ms) if due is not None), default=None)
+        dues = (self._timers.next_ms(), self.postings.deadline_ms(), self._sweep_ms)
+        return min((due for due in dues if due is not None), default=None)
 
-    def book(self) -> Iterator[jobs_pb2.BookEntry]:
-        for host, standing in sorted(self._book.items()):
-            alive = self._peers.is_alive(host)
-            yield jobs_pb2.BookEntry(offer=standing.offer, slots_free=standing.slots_free, alive=alive)
+    def entries(self) -> Iterator[jobs_pb2.BookEntry]:
+        """The book, by host id."""
+        for standing in self.book:
+            yield jobs_pb2.BookEntry(
+                profile=standing.profile,
+                offers=[offer for _, offer in sorted(standing.offers.items())],
+                slots_free=standing.slots_free,
+                alive=standing.alive,
+                paused=standing.paused,
+                reputation=self.reputation.of(standing.host),
+                latency_ms=self.reputation.late_ms(standing.host),
+            )
 
     @property
     def queued(self) -> int:
@@ -124,30 +130,44 @@ class Broker:
 
     def waiting(self) -> Iterator[jobs_pb2.BrokerOrder]:
         """The orders in line, and those awarded from there whose cores have not confirmed it: what its rows say."""
-        yield from (jobs_pb2.BrokerOrder(order=order.encode()) for order in self._queue.values())
+        yield from (jobs_pb2.BrokerOrder(order=order.encode()) for order in self._queue)
         yield from (lease.row() for lease in self._leases.values() if lease.waited and not lease.delivered)
+
+    def group_of(self, order: JobOrder) -> Group:
+        """As it is cleared now: hosts that had the job, or that broke leases of its core, come last."""
+        tried = self._tried.get(order.key[:2], ())
+        return Group.of(order, tried + self.reputation.distrusted(order.core))
 
     # ---- inputs
 
-    def on_offer(self, ticket: int, command: PostOffer, now: Now) -> None:
-        offer = command.offer
-        standing = self._book.get(offer.host)
-        if standing is None:
-            standing = self._book[offer.host] = Standing(offer, used=self._awarded_to(offer.host, now))
-        if offer.seq >= standing.seq:
-            standing.offer, standing.seq = offer, offer.seq
-            standing.used = _in_use(standing.used, set(_held(offer)), now)
-            self._clear_due = True
-        self._post.reply(ticket, jobs_pb2.PostOfferResponse())
+    def on_offers(self, ticket: int, command: PostOffers, now: Now) -> None:
+        self._post.reply(ticket, self.postings.on_offers(command.request, now))
+        self._clear_due = True
 
     def on_submit(self, ticket: int, command: SubmitJobs, now: Now) -> None:
-        self._close(command.core, command.closed)
-        doubtful = command.doubtful
-        clearings = [self._submit(order, now, doubtful=order.key[1:] in doubtful) for order in command.orders]
-        self._post.reply(ticket, jobs_pb2.SubmitJobsResponse(clearings=clearings, queued=len(self._queue)))
+        self._close(command.core, command.closed, now)
+        self.clear(now)  # who waits goes before whoever comes now
+        clearings: dict[ClaimKey, jobs_pb2.Clearing] = {}
+        fresh: dict[Group, list[JobOrder]] = {}
+        for order in command.orders:
+            if order.key in clearings:
+                continue
+            known = self._known(order, doubtful=order.key[1:] in command.doubtful)
+            if known is None:
+                fresh.setdefault(self.group_of(order), []).append(order)
+            clearings[order.key] = known or jobs_pb2.Clearing()
+        for group, orders in fresh.items():
+            for order, clearing in zip(orders, self._clear_fresh(group, orders, now), strict=True):
+                clearings[order.key] = clearing
+        answer = jobs_pb2.SubmitJobsResponse(
+            clearings=[clearings[order.key] for order in command.orders],
+            queued=len(self._queue),
+            broker_epoch=self.postings.epoch,
+        )
+        self._post.reply(ticket, answer)
 
-    def on_close(self, ticket: int, command: CloseLeases) -> None:
-        self._close(command.core, command.leases)
+    def on_close(self, ticket: int, command: CloseLeases, now: Now) -> None:
+        self._close(command.core, command.leases, now)
         self._post.reply(ticket, jobs_pb2.CloseLeasesResponse())
 
     def on_awards_answered(self, tag: Tag, answer: Answered, now: Now) -> None:
@@ -163,54 +183,49 @@ class Broker:
                 self._post.delete_late(QUEUE, row_key(lease.order.key), now)
 
     def on_peer_up(self, node_id: str) -> None:
-        """A new life, or new roles. Its offer may have come before the mesh said so, its orders may wait here."""
-        standing = self._book.get(node_id)
-        if standing is not None:
-            standing.seq = 0
+        """Its offer may have come before the mesh said so, its orders may wait here."""
+        self.postings.on_peer_up(node_id)
         self._clear_due = True
 
     def on_peer_down(self, node_id: str, now: Now) -> None:
         """A dead host's leases are the core's to award again, with a new number; its offer is void."""
         self._await_core(node_id, now)
-        self._book.pop(node_id, None)
+        self.postings.on_peer_down(node_id)
         for key in [key for key, lease in self._leases.items() if lease.host == node_id]:
             self._drop_lease(key)
 
     def on_wake(self, now: Now) -> None:
         for core in self._timers.take_due(now.mono_ms):
             self._drop_orders_of(core)
+        self.postings.on_wake(now)
         if self._sweep_ms is not None and now.mono_ms >= self._sweep_ms:
             self._sweep(now)
 
     def clear(self, now: Now) -> None:
-        """Awards what waits, oldest first, as far as free slots go. Orders of a core that is down wait for it."""
+        """Awards what waits as far as free slots go. Orders of a core that is down wait for it."""
         if not self._clear_due:
             return
         self._clear_due = False
-        free = sum(standing.slots_free for _, standing in self._live())
-        taken: set[tuple[str, str]] = set()  # what every able host is too busy for; slots only get fewer in here
-        won: list[Lease] = []
-        for order in self._queue.values():
-            if len(won) >= free:
-                break
-            wants = order.kind, order.needs
-            if wants in taken or self._peers.is_down(order.core):
-                continue
-            match = self._match(order)
-            if match is None:
-                taken.add(wants)
-            else:
-                won.append(self._award(order, *match, now))
-                self._post.put(QUEUE, row_key(order.key), won[-1].row())
-                self._post.record(EventType.JOB_AWARDED, order.job_id, attempt=_said(order, *match))
-        for lease in won:
-            lease.waited = True
-            del self._queue[lease.order.key]
-            self._deliver(lease, now)
+        if not self._queue:
+            return
 
-    # ---- inside
+        def award(group: Group, orders: list[JobOrder]) -> int:
+            count = 0
+            for alike in _runs(orders, self.group_of):
+                won = self._award(self.group_of(alike[0]), alike, now)
+                for lease in won:
+                    self._award_late(lease, now)
+                count += len(won)
+                if len(won) < len(alike):
+                    break
+            return count
 
-    def _submit(self, order: JobOrder, now: Now, *, doubtful: bool) -> jobs_pb2.Clearing:
+        self._queue.clear(award, self.book.slots_free, self._peers.is_down)
+
+    # ---- inside: orders
+
+    def _known(self, order: JobOrder, *, doubtful: bool) -> jobs_pb2.Clearing | None:
+        """The answer to an order that is known here, or out of date; None: it is to be cleared."""
         key = order.key
         newest = self._newest.get(key[:2])
         if newest is not None and newest[2] > order.attempt:
@@ -222,30 +237,65 @@ class Broker:
             return _award_clearing(lease)
         if doubtful and key not in self._queue:
             return _clearing(order, jobs_pb2.CLEARING_KIND_FORGOTTEN)
-        won = None if key in self._queue else self._match(order)
-        if won is not None:
-            lease = self._award(order, *won, now)
-            self._post.record_late(EventType.JOB_AWARDED, order.job_id, now, attempt=_said(order, *won))
-            return _award_clearing(lease)
-        if not any(standing.could_run(order) for _, standing in self._live()):
-            self._drop_order(key)  # those it waited for are gone
-            detail = f"no live host offers {order.needs!r} for kind {order.kind!r}"
-            return _clearing(order, jobs_pb2.CLEARING_KIND_NO_HOST, detail=detail)
         if key in self._queue:
-            return _clearing(order, jobs_pb2.CLEARING_KIND_QUEUED)
-        if len(self._queue) >= self._settings.queue_max:
-            detail = f"the queue holds {self._settings.queue_max} orders already"
-            return _clearing(order, jobs_pb2.CLEARING_KIND_REFUSED, detail=detail)
-        self._queue[key] = order
+            if self._could_run(self.group_of(order), order):
+                return _clearing(order, jobs_pb2.CLEARING_KIND_QUEUED)
+            self._drop_order(key)  # those it waited for are gone
+            return self._no_host(order)
+        return None
+
+    def _clear_fresh(self, group: Group, orders: list[JobOrder], now: Now) -> Iterator[jobs_pb2.Clearing]:
+        """Awards what it can of orders that are alike, and puts the rest in line."""
+        won = self._award(group, orders, now)
+        for lease in won:
+            said = _said(lease.order, lease.host, lease.price_micro)
+            self._post.record_late(EventType.JOB_AWARDED, lease.order.job_id, now, attempt=said)
+            yield _award_clearing(lease)
+        for order in orders[len(won) :]:
+            yield self._enqueue(order, now) if self._could_run(group, order) else self._no_host(order)
+
+    def _could_run(self, group: Group, order: JobOrder) -> bool:
+        """Whether any live host could, were it free."""
+        return any(map(group.admits, self.book.seats(order)))
+
+    def _no_host(self, order: JobOrder) -> jobs_pb2.Clearing:
+        detail = f"no live host offers {order.needs!r} for kind {order.kind!r}"
+        if self.book.seats(order._replace(requirements="")):
+            reserve = f" at {order.price_max_micro} or less" if order.price_max_micro else ""
+            detail += f" to this job: {order.requirements or 'whatever it is'}{reserve}"
+        return _clearing(order, jobs_pb2.CLEARING_KIND_NO_HOST, detail=detail)
+
+    def _enqueue(self, order: JobOrder, now: Now) -> jobs_pb2.Clearing:
+        cores = self._peers.with_role(CORE)
+        refusal = self._queue.refusal(order, alone=not cores or cores == (order.core,))
+        if refusal:
+            clearing = _clearing(order, jobs_pb2.CLEARING_KIND_REFUSED, detail=refusal)
+            clearing.retry_ms = QUEUE_RETRY_MS
+            return clearing
+        number = self._queue.add(order)
         self._await_core(order.core, now)
-        self._newest[key[:2]] = key
-        self._post.put(QUEUE, row_key(key), jobs_pb2.BrokerOrder(order=order.encode()))
+        self._newest[order.key[:2]] = order.key
+        self._post.put(QUEUE, row_key(order.key), jobs_pb2.BrokerOrder(order=order.encode(), number=number))
         self._post.record(EventType.JOB_QUEUED, order.job_id, attempt=_said(order, "", 0))
         return _clearing(order, jobs_pb2.CLEARING_KIND_QUEUED, fresh=True)
 
-    def _close(self, core: str, over: Sequence[Over]) -> None:
-        for job_id, attempt, _ in over:
-            self._retire((core, job_id, attempt))
+    def _close(self, core: str, over: Sequence[Over], now: Now) -> None:
+        for job_id, attempt, end in over:
+            key = core, job_id, attempt
+            lease = self._leases.get(key)
+            if lease is not None:
+                self._judge(lease, end, now)
+            self._retire(key)
+
+    def _judge(self, lease: Lease, end: jobs_pb2.LeaseEnd.ValueType, now: Now) -> None:
+        """What the end of a lease says of its host; only of leases that were awarded here."""
+        order = lease.order
+        self.reputation.on_end(order.core, lease.host, end, now)
+        if end == SERVED:
+            took_ms = now.mono_ms - lease.since_ms
+            self.reputation.on_served(order.core, lease.host, order.kind, order.needs, took_ms, now)
+        elif end in (BROKEN, REFUSED, DISAGREED):
+            self.postings.judge(lease.host, now)  # what is well takes effect with its next word
 
     def _retire(self, key: ClaimKey) -> None:
         """The attempt is over for its core."""
@@ -256,24 +306,6 @@ class Broker:
         else:
             self._drop_order(key)
 
-    def _live(self) -> Iterator[tuple[str, Standing]]:
-        """Offers of hosts that the mesh calls alive; one may have come in when its host was gone already."""
-        return ((host, standing) for host, standing in self._book.items() if self._peers.is_alive(host))
-
-    def _match(self, order: JobOrder) -> tuple[str, int] | None:
-        """The cheapest live host with a free slot, and the price that the runner-up would have taken."""
-        tried = self._tried.get(order.key[:2], ())
-        able = [
-            (host in tried, standing.offer.price_micro, -standing.slots_free, host)
-            for host, standing in self._live()
-            if standing.slots_free and standing.could_run(order)
-        ]
-        if not able:
-            return None
-        best = heapq.nsmallest(2, able) if len(able) > 1 else able
-        _, own_price, _, winner = best[0]
-        return winner, price_of(max(own_price, best[-1][1]), order.size_tokens)
-
     def _remember_tried(self, lease: Lease) -> None:
         job = lease.order.key[:2]
         tried = self._tried.get(job, ())
@@ -282,16 +314,30 @@ class Broker:
         if len(self._tried) > TRIED_REMEMBERED:
             self._tried.popitem(last=False)
 
-    def _award(self, order: JobOrder, host: str, price_micro: int, now: Now) -> Lease:
+    # ---- inside: leases
+
+    def _award(self, group: Group, orders: Sequence[JobOrder], now: Now) -> list[Lease]:
+        """Leases for as many of the first ones as there are slots."""
+        return [self._lease_of(won, now) for won in clear(self.book.seats(orders[0]), group, orders, now.mono_ms)]
+
+    def _lease_of(self, won: Won, now: Now) -> Lease:
         # Should its answer get lost: the core asks again after a while, the broker a little earlier.
-        lease = self._lease(order, host, price_micro, now.mono_ms + AWARD_RETRY_MS, now)
-        self._newest[order.key[:2]] = order.key
-        self._book[host].used[order.key] = now.mono_ms
+        price_micro = price_of(won.price_micro, won.order.size_tokens)
+        lease = self._lease(won.order, won.bid.standing.host, price_micro, now.mono_ms + AWARD_RETRY_MS, now)
+        self._newest[won.order.key[:2]] = won.order.key
         return lease
 
+    def _award_late(self, lease: Lease, now: Now) -> None:
+        """To one that stood in line."""
+        order = lease.order
+        lease.waited = True
+        self._post.put(QUEUE, row_key(order.key), lease.row())
+        said = _said(order, lease.host, lease.price_micro)
+        self._post.record(EventType.JOB_AWARDED, order.job_id, attempt=said)
+        self._deliver(lease, now)
+
     def _lease(self, order: JobOrder, host: str, price_micro: int, say_ms: int, now: Now) -> Lease:
-        dies_ms = now.mono_ms + order.timeout_ms + LEASE_MARGIN_MS
-        lease = self._leases[order.key] = Lease(order, host, price_micro, dies_ms, say_ms)
+        lease = self._leases[order.key] = Lease(order, host, price_micro, now.mono_ms, say_ms)
         if self._sweep_ms is None:
             self._sweep_ms = now.mono_ms + SWEEP_MS
         return lease
@@ -309,23 +355,23 @@ class Broker:
                 self._deliver(lease, now)
         self._sweep_ms = now.mono_ms + SWEEP_MS if self._leases else None
 
-    def _awarded_to(self, host: str, now: Now) -> dict[ClaimKey, int]:
-        return {key: now.mono_ms for key, lease in self._leases.items() if lease.host == host}
+    def _awarded_to(self, host: str) -> dict[ClaimKey, Use]:
+        return {key: Use(lease.since_ms) for key, lease in self._leases.items() if lease.host == host}
 
     def _drop_lease(self, key: ClaimKey) -> None:
         lease = self._leases.pop(key, None)
         if lease is None:
             return
-        standing = self._book.get(lease.host)
+        standing = self.book.get(lease.host)
         if standing is not None:
-            standing.used.pop(key, None)
+            standing.give_back(key)
         self._forget(key)
         if lease.waited and not lease.delivered:
             self._post.delete(QUEUE, row_key(key))
         self._clear_due = True
 
     def _drop_order(self, key: ClaimKey) -> None:
-        if self._queue.pop(key, None) is not None:
+        if self._queue.pop(key) is not None:
             self._forget(key)
             self._post.delete(QUEUE, row_key(key))
 
@@ -336,7 +382,7 @@ class Broker:
 
     def _drop_orders_of(self, core: str) -> None:
         if not self._peers.is_alive(core):
-            for key in [key for key in self._queue if key[0] == core]:
+            for key in self._queue.of_core(core):
                 self._drop_order(key)
 
     def _forget(self, key: ClaimKey) -> None:
@@ -344,19 +390,14 @@ class Broker:
             del self._newest[key[:2]]
 
 
-def _held(offer: jobs_pb2.Offer) -> Iterator[ClaimKey]:
-    for text in offer.held:
-        core, _, rest = text.partition("/")
-        job_id, _, attempt = rest.rpartition("/")
-        if job_id and attempt.isdecimal() and len(attempt) <= ATTEMPT_DIGITS_MAX:
-            yield core, job_id, int(attempt)
+def _by_number(waiting: tuple[int, JobOrder]) -> int:
+    return waiting[0]
 
 
-def _in_use(used: dict[ClaimKey, int], held: set[ClaimKey], now: Now) -> dict[ClaimKey, int]:
-    """What a host holds by its own word, and what was awarded to it so lately that it may not have arrived. An older
-    award that it does not hold has ended, or never began."""
-    kept = {key: since for key, since in used.items() if key in held or since + LEASE_GRACE_MS > now.mono_ms}
-    return kept | dict.fromkeys(held - kept.keys(), HELD)
+def _runs(orders: Sequence[JobOrder], group_of: Callable[[JobOrder], Group]) -> Iterator[list[JobOrder]]:
+    """Neighbours that are alike."""
+    for _, alike in groupby(orders, key=group_of):
+        yield list(alike)
 
 
 def _said(order: JobOrder, host: str, price_micro: int) -> jobs_pb2.AttemptEvent:

@@ -124,8 +124,8 @@ class DeleteSchedule:
 
 
 @dataclass(frozen=True, slots=True)
-class PostOffer:
-    offer: jobs_pb2.Offer
+class PostOffers:
+    request: jobs_pb2.PostOffersRequest
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from offgrid_node.protocol.jobs.fence import Fence
 from offgrid_node.protocol.jobs.heartbeat import Heartbeat
 from offgrid_node.protocol.jobs.leases import Held, Lease, Unsettled, blobs_of
 from offgrid_node.protocol.jobs.needs import has_references, leaves_traces
-from offgrid_node.protocol.jobs.offering import Offering
+from offgrid_node.protocol.jobs.offering import Offering, offers_of
 from offgrid_node.protocol.jobs.orders import ClaimKey, JobOrder, row_key
 from offgrid_node.protocol.jobs.peers import Peers
 from offgrid_node.protocol.jobs.post import CALL_TIMEOUT_MAX_MS, Post, Tag
@@ -65,7 +65,7 @@ class Host:
         self.duty = Duty(post)
         self._quarantine = Quarantine(post)
         self._suspects: list[bytes] = []
-        self.offering = Offering(settings, peers, post)
+        self.offering = Offering(settings, peers, post, lambda now: offers_of(self.rules.offers(now), settings))
         self._newest: dict[tuple[str, str], int] = {}
         self._fence = Fence(post)
         self._held: dict[ClaimKey, Held] = {}
@@ -354,11 +354,11 @@ class Host:
             receipt.CopyFrom(whole)
         return reports
 
-    def say_offer(self) -> None:
+    def say_offer(self, now: Now) -> None:
         """Closes the step."""
         self.duty.close_step(idle=self.idle)
         self.offering.paused = not self.duty.takes_work
-        self.offering.say(self._running)
+        self.offering.say(self._running, now)
 
     # ---- inside
 

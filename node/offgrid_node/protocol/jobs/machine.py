@@ -115,8 +115,8 @@ class JobsMachine:
                 self.schedules.on_delete(ticket, command)
             case commands.RunJobs():
                 self.intake.on_run(ticket, command, now, rng)
-            case commands.PostOffer():
-                self.broker.on_offer(ticket, command, now)
+            case commands.PostOffers():
+                self.broker.on_offers(ticket, command, now)
             case commands.SubmitJobs():
                 self.broker.on_submit(ticket, command, now)
             case commands.DeliverAwards():
@@ -134,7 +134,7 @@ class JobsMachine:
             case commands.ReportResults():
                 self.core.reports.on_reports(ticket, command, now, rng)
             case commands.CloseLeases():
-                self.broker.on_close(ticket, command)
+                self.broker.on_close(ticket, command, now)
             case _:
                 raise Internal(f"the jobs machine does not know {type(command).__name__}")
 
@@ -152,8 +152,8 @@ class JobsMachine:
                 self.host.on_renewed(tag, answer, now)
             case "DeliverAwards":
                 self.broker.on_awards_answered(tag, answer, now)
-            case "PostOffer":
-                self.host.offering.on_offered(answer, now)
+            case "PostOffers":
+                self.host.offering.on_offered(tag.node, answer, now)
             case _:
                 pass  # CloseLeases, Settled: what was lost heals by itself
 
@@ -173,4 +173,4 @@ class JobsMachine:
         self.core.jobs.index.close_step()
         self.host.answer_starts(now)
         self.intake.answer()
-        self.host.say_offer()
+        self.host.say_offer(now)

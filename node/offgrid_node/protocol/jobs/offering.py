@@ -1,12 +1,14 @@
-"""A host's standing offer: when it is said, to whom, and with which number.
+"""What a host tells brokers of itself: what it is, what it offers, and which attempts it holds.
 
-It is said to every broker when it changes, and every OFFER_REFRESH_MS: a broker that restarted, or missed a change,
-knows it after that. Its numbers rise for ever: the upper half is the host's epoch, durable before the first of it.
+Each broker is told what has changed since the word that it took last, or all where it took another; at most one word is
+under way to a broker at a time. An empty word every OFFER_REFRESH_MS keeps the offers standing. Words have numbers that
+rise for ever: the upper half is the host's epoch, durable before the first of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.clock import Now
@@ -14,23 +16,75 @@ from offgrid_node.protocol.effects import Answered, Rows
 from offgrid_node.protocol.events import BROKER, HOST
 from offgrid_node.protocol.jobs.orders import ClaimKey
 from offgrid_node.protocol.jobs.peers import Peers
-from offgrid_node.protocol.jobs.post import Post, Tag
+from offgrid_node.protocol.jobs.post import CALL_TIMEOUT_MAX_MS, Post, Tag
+from offgrid_node.protocol.jobs.rules import Standing
 from offgrid_node.protocol.jobs.settings import JobsSettings
 
 META, EPOCH_KEY = "meta", b"host_epoch"
-OFFER_REFRESH_MS = 3_000  # a broker that restarted, or missed a change, knows the offer after this at the latest
+OFFER_REFRESH_MS = 3_000  # so long at most until a broker that missed something hears of it
 OFFER_RETRY_MS = 100  # doubled up to the refresh: a broker refuses until gossip has told it of this host
+OFFER_STANDS_MS = 15_000  # after the last word: five of them may get lost
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """All that there was to say at one time. `held` are attempts, as they are said."""
+
+    seq: int
+    profile: jobs_pb2.HostProfile
+    offers: dict[int, jobs_pb2.Offer]
+    held: frozenset[str]
+    paused: bool
+
+    def since(self, base: Word | None) -> jobs_pb2.PostOffersRequest:
+        """What has changed; all of it where there is no base."""
+        request = jobs_pb2.PostOffersRequest(host=self.profile.host, seq=self.seq, paused=self.paused)
+        if base is None:
+            request.profile.CopyFrom(self.profile)
+            request.offers.extend(self.offers.values())
+            request.held.extend(sorted(self.held))
+            return request
+        request.base_seq = base.seq
+        if self.profile != base.profile:
+            request.profile.CopyFrom(self.profile)
+        request.offers.extend(offer for number, offer in self.offers.items() if offer != base.offers.get(number))
+        request.withdrawn.extend(number for number in base.offers if number not in self.offers)
+        request.held.extend(sorted(self.held - base.held))
+        request.released.extend(sorted(base.held - self.held))
+        return request
+
+
+@dataclass(slots=True)
+class Told:
+    """What one broker has taken, and what is under way to it until `under_way_ms` at the latest."""
+
+    taken: Word | None = None
+    saying: Word | None = None
+    under_way_ms: int = 0
+    due_ms: int = 0
+    not_before_ms: int = 0  # its credit was used up
+    again: bool = False  # there is more to say as soon as that has ended
+    faults: int = 0
+    epoch: int = 0
 
 
 class Offering:
-    """What a host says to brokers of itself."""
+    """Says what there is to say to each broker, when it changes or is due."""
 
-    def __init__(self, settings: JobsSettings, peers: Peers, post: Post) -> None:
+    def __init__(
+        self,
+        settings: JobsSettings,
+        peers: Peers,
+        post: Post,
+        offers: Callable[[Now], Sequence[jobs_pb2.Offer]],
+    ) -> None:
+        """`offers` are what stands now, by the owner's rules."""
         self._settings, self._peers, self._post = settings, peers, post
+        self._offers = offers
         self._seq = 0
-        self._due = False
+        self._told: dict[str, Told] = {}
+        self._hurried = False
         self._due_ms: int | None = None
-        self._faults = 0
         self.paused = False  # by the host's owner
 
     def load(self, rows: Rows, now: Now) -> None:
@@ -42,46 +96,118 @@ class Offering:
         return self._due_ms
 
     def hurry(self) -> None:
-        """The offer goes out with this very step: it changed, or somebody thinks otherwise."""
-        self._due = True
+        """What is said has changed, or somebody thinks otherwise: all are told with this very step."""
+        self._hurried = True
 
     def on_wake(self, now: Now) -> None:
         if self._due_ms is not None and now.mono_ms >= self._due_ms:
-            self._due = True
-            self._due_ms = now.mono_ms + OFFER_REFRESH_MS
+            self._due_ms = now.mono_ms  # `say` sets the next one
 
     def on_peer_up(self, roles: frozenset[int], node_id: str) -> None:
-        self._due = self._due or BROKER in roles or node_id == self._settings.node_id
+        if BROKER in roles:
+            self._told.pop(node_id, None)  # a new life, perhaps
+        if BROKER in roles or node_id == self._settings.node_id:
+            self._hurried = True
 
-    def on_offered(self, answer: Answered, now: Now) -> None:
-        """Nobody may wait a whole refresh for a host whose first offer came too early."""
-        if answer.fault is None:
-            self._faults = 0
+    def on_offered(self, broker: str, answer: Answered, now: Now) -> None:
+        """Nobody may wait a whole refresh for a host whose first word came too early, or was not taken."""
+        told = self._told.get(broker)
+        if told is None or told.saying is None:
             return
-        self._faults += 1
-        self._due_ms = now.mono_ms + min(OFFER_REFRESH_MS, OFFER_RETRY_MS << min(self._faults, 8))
+        said, told.saying = told.saying, None
+        reply = answer.reply
+        if isinstance(reply, jobs_pb2.PostOffersResponse):
+            same = told.taken is None or reply.broker_epoch == told.epoch
+            told.epoch, told.taken = reply.broker_epoch, said if same and reply.seq == said.seq else None
+            if not reply.credit:
+                told.not_before_ms = now.mono_ms + min(reply.retry_ms, OFFER_REFRESH_MS)
+        elif answer.fault is not None and answer.fault.retry_ms:
+            told.not_before_ms = now.mono_ms + min(answer.fault.retry_ms, OFFER_REFRESH_MS)
+        if told.taken is said:
+            told.faults = 0
+            if told.again:
+                self._set_due(told, now.mono_ms)
+            return
+        told.faults += 1
+        self._set_due(told, now.mono_ms + min(OFFER_REFRESH_MS, OFFER_RETRY_MS << min(told.faults, 8)))
 
-    def say(self, running: Collection[ClaimKey]) -> None:
-        """Closes the step: says the offer where it is due; only a host makes offers. `running` are the attempts that
-        it holds."""
-        if not self._due:
+    def say(self, running: Collection[ClaimKey], now: Now) -> None:
+        """Closes the step; only a host makes offers. `running` are the attempts that it holds."""
+        hurried, self._hurried = self._hurried, False
+        if not hurried and (self._due_ms is None or now.mono_ms < self._due_ms):
             return
-        self._due = False
         settings = self._settings
         if not settings.executors or not self._peers.has_role(settings.node_id, HOST):
+            self._due_ms = now.mono_ms + OFFER_REFRESH_MS
             return
+        brokers = self._peers.with_role(BROKER)
+        for gone in self._told.keys() - set(brokers):
+            del self._told[gone]
+        word: Word | None = None
+        for broker in brokers:
+            told = self._told.setdefault(broker, Told())
+            if hurried:
+                told.due_ms = now.mono_ms
+            if told.due_ms <= now.mono_ms and self._may_say(told, now):
+                word = word or self._word(running, now)
+                self._say(broker, told, word, now)
+        self._due_ms = min((max(told.due_ms, told.not_before_ms) for told in self._told.values()), default=None)
+        if self._due_ms is None:
+            self._due_ms = now.mono_ms + OFFER_REFRESH_MS
+
+    # ---- inside
+
+    def _may_say(self, told: Told, now: Now) -> bool:
+        """What is under way ends first, and then sets the time; should its end get lost, not for ever."""
+        if told.saying is not None and now.mono_ms < told.under_way_ms:
+            told.due_ms, told.again = told.under_way_ms, True
+            return False
+        return now.mono_ms >= told.not_before_ms
+
+    def _say(self, broker: str, told: Told, word: Word, now: Now) -> None:
+        self._post.call(broker, "PostOffers", word.since(told.taken), Tag("PostOffers", broker, ()))
+        told.saying, told.under_way_ms, told.again = word, now.mono_ms + CALL_TIMEOUT_MAX_MS, False
+        told.due_ms = now.mono_ms + OFFER_REFRESH_MS
+
+    def _set_due(self, told: Told, due_ms: int) -> None:
+        told.due_ms = due_ms
+        self._due_ms = due_ms if self._due_ms is None else min(self._due_ms, due_ms)
+
+    def _word(self, running: Collection[ClaimKey], now: Now) -> Word:
         if self._seq & 0xFFFFFFFF == 0:
             self._post.put_bytes(META, EPOCH_KEY, (self._seq >> 32).to_bytes(8, "big"))
         self._seq += 1
-        offer = jobs_pb2.Offer(
-            host=settings.node_id,
-            seq=self._seq,
-            slots=0 if self.paused else settings.slots,
-            executors=settings.executors,
+        offers = {offer.offer_id: offer for offer in self._offers(now)}
+        held = frozenset(f"{core}/{job_id}/{attempt}" for core, job_id, attempt in running)
+        return Word(self._seq, profile_of(self._settings, self._peers), offers, held, self.paused)
+
+
+def profile_of(settings: JobsSettings, peers: Peers) -> jobs_pb2.HostProfile:
+    """What this node is, with all that only the running node knows."""
+    profile = jobs_pb2.HostProfile()
+    profile.CopyFrom(settings.profile)
+    profile.host, profile.slots = settings.node_id, settings.slots
+    profile.name, profile.failure_domain = peers.known_as(settings.node_id)
+    del profile.executors[:]
+    profile.executors.extend(settings.executors)
+    if not profile.labels:
+        profile.labels.update(settings.labels)
+    if not profile.models:
+        profile.models.extend(sorted(each[4:] for each in settings.executors if each.startswith("llm:")))
+    return profile
+
+
+def offers_of(standings: Sequence[Standing], settings: JobsSettings) -> list[jobs_pb2.Offer]:
+    """What the owner's rules offer now, as brokers are told."""
+    return [
+        jobs_pb2.Offer(
+            offer_id=each.offer_id,
+            executors=each.executors,
             kinds=settings.kinds,
-            price_micro=settings.price_micro,
-            labels=settings.labels,
-            held=[f"{core}/{job_id}/{attempt}" for core, job_id, attempt in sorted(running)],
+            ask_micro=each.ask_micro,
+            slots=each.slots,
+            owners=each.owners,
+            expiry_ms=OFFER_STANDS_MS,
         )
-        for broker in self._peers.with_role(BROKER):
-            self._post.call(broker, "PostOffer", jobs_pb2.PostOfferRequest(offer=offer), Tag("PostOffer", broker, ()))
+        for each in standings
+    ]

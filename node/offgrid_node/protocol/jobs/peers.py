@@ -10,17 +10,20 @@ class Peers:
 
     def __init__(self) -> None:
         self._roles: dict[str, frozenset[int]] = {}
+        self._known_as: dict[str, tuple[str, str]] = {}
         self._down: set[str] = set()
         self._with_role: dict[int, tuple[str, ...]] = {}  # as asked since the last change
 
     def on_up(self, event: PeerUp) -> None:
         self._with_role.clear()
         self._roles[event.node_id] = event.roles
+        self._known_as[event.node_id] = event.name, event.failure_domain
         self._down.discard(event.node_id)
 
     def on_down(self, event: PeerDown) -> None:
         self._with_role.clear()
         self._roles.pop(event.node_id, None)
+        self._known_as.pop(event.node_id, None)
         self._down.add(event.node_id)
 
     def is_alive(self, node_id: str) -> bool:
@@ -32,6 +35,10 @@ class Peers:
 
     def has_role(self, node_id: str, role: int) -> bool:
         return role in self._roles.get(node_id, ())
+
+    def known_as(self, node_id: str) -> tuple[str, str]:
+        """Name and failure domain, as its membership record says; empty of one that is not alive."""
+        return self._known_as.get(node_id, ("", ""))
 
     def with_role(self, role: int) -> tuple[str, ...]:
         """Node ids in a fixed order, so that a replay chooses alike."""

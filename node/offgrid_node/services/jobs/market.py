@@ -27,6 +27,7 @@ from offgrid_node.protocol.jobs.orders import ORDERS, AttemptKey, JobOrder, payl
 from offgrid_node.protocol.jobs.post import CALL_ITEMS_MAX
 from offgrid_node.protocol.jobs.receipts import COMPLETED, FAILED, RECEIPTS, ReceiptBody, result_digest, whole_receipts
 from offgrid_node.protocol.jobs.requirements import parse
+from offgrid_node.protocol.jobs.verdicts import explain
 from offgrid_node.runtime import Runtime, Ticket
 from offgrid_node.services.caller import Caller
 from offgrid_node.services.flow import Flow, asked, ticket_of
@@ -65,12 +66,11 @@ class MarketHandlers:
         self._runtime, self._self_id, self._members, self._verify = runtime, self_id, members, verify
         self._adoption = adoption
 
-    def post_offer(self, caller: Caller, request: jobs_pb2.PostOfferRequest) -> Ticket:
-        offer = request.offer
-        if offer.host != caller.node_id:
-            raise PeerFault(f"{caller.node_id} posted an offer in the name of {offer.host!r}", reason="ForgedOffer")
-        bounds.check_offer("offer", offer)
-        return self._ask(caller, commands.PostOffer(offer), request.ByteSize())
+    def post_offers(self, caller: Caller, request: jobs_pb2.PostOffersRequest) -> Ticket:
+        if request.host != caller.node_id:
+            raise PeerFault(f"{caller.node_id} posted offers in the name of {request.host!r}", reason="ForgedOffer")
+        bounds.check_offers(request)
+        return self._ask(caller, commands.PostOffers(request), request.ByteSize())
 
     def submit_jobs(self, caller: Caller, request: jobs_pb2.SubmitJobsRequest) -> Ticket:
         _items("orders", len(request.orders))
@@ -134,9 +134,16 @@ class MarketHandlers:
     def list_offers(self, caller: Caller, request: jobs_pb2.ListOffersRequest) -> Message:
         """In the order of the hosts' ids, which are the places that a token names."""
         broker, start = self._runtime.machine("jobs", JobsMachine).broker, decode_token(request.page_token)
-        book = ((entry.offer.host.encode(), entry) for entry in broker.book())
+        book = ((entry.profile.host.encode(), entry) for entry in broker.entries())
         entries, token = take_page((row for row in book if row[0] >= start), request.page_size)
         return jobs_pb2.ListOffersResponse(entries=entries, queued=broker.queued, next_page_token=token)
+
+    def explain_order(self, caller: Caller, request: jobs_pb2.ExplainOrderRequest) -> Message:
+        """From memory, as the book is now; the order is the caller's own, so it needs no signature."""
+        order = JobOrder.decode(request.order)
+        _check_order("order", order, caller.node_id)
+        broker = self._runtime.machine("jobs", JobsMachine).broker
+        return explain(broker.book, order, broker.group_of(order))
 
     # ---- checks
 
@@ -144,10 +151,7 @@ class MarketHandlers:
         """The orders, if they are the caller's own and signed by its key in this mesh."""
         orders = tuple(JobOrder.decode(body) for body in bodies)
         for index, order in enumerate(orders):
-            bounds.check_order(f"orders[{index}]", order)
-            parse(order.requirements, f"orders[{index}].requirements")
-            if order.core != core:
-                raise PeerFault(f"{core} brought an order of {order.core}", reason="ForgedOrder")
+            _check_order(f"orders[{index}]", order, core)
         members = self._members()
         ORDERS.check(bodies, signature, members.current_key(core) or b"", self._verify, members.salt)
         return orders
@@ -232,6 +236,13 @@ class MarketHandlers:
 
     def _ask(self, caller: Caller, command: object, size_bytes: int = 0) -> Ticket:
         return self._runtime.ask("jobs", caller.node_id, command, size_bytes=size_bytes)
+
+
+def _check_order(field: str, order: JobOrder, core: str) -> None:
+    bounds.check_order(field, order)
+    parse(order.requirements, f"{field}.requirements")
+    if order.core != core:
+        raise PeerFault(f"{core} brought an order of {order.core}", reason="ForgedOrder")
 
 
 def _start(field: str, start: jobs_pb2.StartJob, order: JobOrder) -> commands.Start:

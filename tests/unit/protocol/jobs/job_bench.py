@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from random import Random
 from types import SimpleNamespace
 from typing import Any, TypeVar
@@ -23,7 +23,7 @@ from offgrid_node.protocol.jobs.commands import (
     CreateJob,
     DispatchJob,
     NewJob,
-    PostOffer,
+    PostOffers,
     Report,
     ReportResults,
     Start,
@@ -157,12 +157,24 @@ class BrokerBench(Bench):
         price: int = 0,
         kinds: Sequence[str] = ("compute",),
         held: Sequence[str] = (),
+        **more: Any,
     ) -> None:
-        offer = jobs_pb2.Offer(
-            host=host.node_id, seq=seq, slots=slots, price_micro=price, executors=["wasm"], kinds=kinds, held=held
+        """All that the host says of itself; `more` are fields of its one offer."""
+        offer = {"offer_id": 1, "slots": slots, "ask_micro": price, "executors": ["wasm"], "kinds": kinds}
+        self.say(
+            host, seq=seq, offers=[jobs_pb2.Offer(**{**offer, "expiry_ms": 10**9, **more})], held=held, slots=slots
         )
-        self.broker.on_offer(1, PostOffer(offer), self.now)
+
+    def say(
+        self, host: SimSigner = WORKER, *, slots: int = 1, profile: Mapping[str, Any] | None = None, **fields: Any
+    ) -> Message | Fault:
+        """One PostOffers, whole unless it has a base_seq."""
+        if "base_seq" not in fields or profile is not None:
+            fields["profile"] = jobs_pb2.HostProfile(host=host.node_id, slots=slots, **(profile or {}))
+        request = jobs_pb2.PostOffersRequest(host=host.node_id, **fields)
+        self.broker.on_offers(1, PostOffers(request), self.now)
         self.close_step()
+        return self.last_outcome()
 
     def submit(
         self,
@@ -180,7 +192,7 @@ class BrokerBench(Bench):
         return self.replied(jobs_pb2.SubmitJobsResponse).clearings[0]
 
     def close(self, core: SimSigner, job_id: str, attempt: int, end: jobs_pb2.LeaseEnd.ValueType = SERVED) -> None:
-        self.broker.on_close(1, CloseLeases(core.node_id, (Over(job_id, attempt, end),)))
+        self.broker.on_close(1, CloseLeases(core.node_id, (Over(job_id, attempt, end),)), self.now)
         self.close_step()
 
     def down(self, signer: SimSigner) -> None:
@@ -214,7 +226,7 @@ class BrokerBench(Bench):
         return awards
 
     def slots_free(self, host: SimSigner = WORKER) -> int:
-        return next(entry.slots_free for entry in self.broker.book() if entry.offer.host == host.node_id)
+        return next(entry.slots_free for entry in self.broker.entries() if entry.profile.host == host.node_id)
 
 
 class HostBench(Bench):
@@ -280,11 +292,11 @@ class HostBench(Bench):
 
     def held(self) -> list[str]:
         self.host.on_peer_up(frozenset({BROKER}), MARKET.node_id, self.now)
-        self.host.say_offer()
+        self.host.say_offer(self.now)
         self.settle()
-        request = self.calls("PostOffer")[-1].request
-        assert isinstance(request, jobs_pb2.PostOfferRequest)
-        return list(request.offer.held)
+        request = self.calls("PostOffers")[-1].request
+        assert isinstance(request, jobs_pb2.PostOffersRequest)
+        return list(request.held)
 
 
 class CoreBench(Bench):

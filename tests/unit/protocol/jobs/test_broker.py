@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 from job_bench import OTHER, OWNER, RIVAL, WORKER, BrokerBench, order_of
 
 from offgrid.v1 import jobs_pb2
+from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.events import CORE, HOST
-from offgrid_node.protocol.jobs.broker import CORE_GRACE_MS, LEASE_MARGIN_MS, QUEUE, Broker
+from offgrid_node.protocol.jobs.broker import CORE_GRACE_MS, LEASE_MARGIN_MS, QUEUE, Broker, Lease
+from offgrid_node.protocol.jobs.clearing import Group
 from offgrid_node.protocol.jobs.orders import JobOrder
 
 AWARDED, QUEUED, NO_HOST, REFUSED, FORGOTTEN = (
@@ -240,14 +244,14 @@ def test_a_long_queue_is_not_walked_for_a_slot_that_is_not_there(monkeypatch: py
     bench.submit(OWNER, "j-busy")
     for number in range(500):
         bench.submit(OWNER, f"j-{number}")
-    looks: list[JobOrder] = []
-    match = Broker._match
+    looks: list[int] = []
+    award = Broker._award
 
-    def look(broker: Broker, order: JobOrder) -> tuple[str, int] | None:
-        looks.append(order)
-        return match(broker, order)
+    def look(broker: Broker, group: Group, orders: Sequence[JobOrder], now: Now) -> list[Lease]:
+        looks.append(len(orders))
+        return award(broker, group, orders, now)
 
-    monkeypatch.setattr(Broker, "_match", look)
+    monkeypatch.setattr(Broker, "_award", look)
     bench.offer(WORKER, seq=2, slots=1)
     assert len(looks) <= 1
     assert bench.broker.queued == 500

@@ -1,0 +1,79 @@
+"""Why each host would, or would not, get an order if it were cleared now: the book's answer to `offgrid job why`.
+
+It asks what an auction asks (`clearing.py`), in the same order, and says the first thing that stands against a host.
+Nothing is awarded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from offgrid.v1 import jobs_pb2
+from offgrid_node.protocol.jobs.book import Book, Seat, Standing
+from offgrid_node.protocol.jobs.clearing import Group, first_and_price
+from offgrid_node.protocol.jobs.orders import JobOrder
+from offgrid_node.protocol.jobs.reputation import SHUNNED
+from offgrid_node.protocol.jobs.requirements import parse
+
+VERDICTS_MAX = 256
+
+
+def explain(book: Book, order: JobOrder, group: Group) -> jobs_pb2.ExplainOrderResponse:
+    """A verdict for each host of the book: the winner first, then by score, then those that cannot run it."""
+    seats = book.seats(order)
+    best: dict[str, Seat] = {}
+    for seat in seats:
+        if group.admits(seat):
+            best.setdefault(seat.host, seat)
+    winner, price_micro = first_and_price(seats, group)
+    verdicts = [_verdict(standing, order, group, best.get(standing.host), winner) for standing in book]
+    verdicts.sort(key=lambda each: (not each.wins, not each.able, each.score, each.host))
+    return jobs_pb2.ExplainOrderResponse(verdicts=verdicts[:VERDICTS_MAX], price_micro=price_micro)
+
+
+def _verdict(
+    standing: Standing, order: JobOrder, group: Group, seat: Seat | None, winner: Seat | None
+) -> jobs_pb2.HostVerdict:
+    if seat is None:
+        why = next(_against(standing, order, group), "its offers changed just now")
+        return jobs_pb2.HostVerdict(host=standing.host, reason=why)
+    verdict = jobs_pb2.HostVerdict(host=standing.host, able=True, score=seat.score, ask_micro=seat.bid.ask_micro)
+    if winner is not None and winner.host == standing.host:
+        verdict.wins = True
+        verdict.reason = "the best score"
+    elif not seat.bid.room:
+        verdict.reason = f"no free slot: {len(standing.used)} of {standing.profile.slots} are in use"
+    elif standing.host in group.tried:
+        verdict.reason = "it had an earlier attempt of this job, or broke leases of this core: others go first"
+    elif seat.score >= SHUNNED:
+        verdict.reason = "it broke leases of several cores: others go first"
+    elif winner is not None:
+        verdict.reason = f"its score is {seat.score / 1e6:g}, the winner's {winner.score / 1e6:g}"
+    return verdict
+
+
+def _against(standing: Standing, order: JobOrder, group: Group) -> Iterator[str]:
+    """What keeps a host from being able at all, the first thing first."""
+    if not standing.alive:
+        yield "it is not alive, or is no host any more"
+    if standing.paused:
+        yield "it takes no new work: its owner has switched it off"
+    if order.avoid and standing.host in order.avoid:
+        yield "the job avoids it"
+    bids = [bid for bid in standing.bids if order.needs in bid.executors]
+    if not bids:
+        yield f"does not offer {order.needs}"
+    bids = [bid for bid in bids if order.kind in bid.kinds]
+    if not bids:
+        yield f"takes no jobs of kind {order.kind}"
+    why = parse(order.requirements).why_not(standing.profile)
+    if why:
+        yield why
+    named = [bid for bid in bids if order.core in bid.owners]
+    bids = [bid for bid in named or bids if bid.slots and (named or not bid.owners)]
+    if not bids:
+        yield "takes no jobs of this core"
+    reserve = order.price_max_micro
+    if reserve and all(bid.ask_micro > reserve for bid in bids):
+        ask = min(bid.ask_micro for bid in bids)
+        yield f"asks {ask / 1e6:g} per million tokens; the job pays {reserve / 1e6:g} at most"
