@@ -161,7 +161,7 @@ def _ticks(client: Client, interval: float, count: int | None, limit: int) -> It
             time.sleep(interval)
         looks += 1
         jobs = list(client.jobs.list(states=OPEN, limit=limit)) if limit else []
-        entries = {entry.offer.host: entry for entry in client.market.offers().entries}
+        entries = {entry.profile.host: entry for entry in client.market.offers().entries}
         ended = rates.take() if looks > 1 else dict.fromkeys(ENDS.values(), 0.0)  # too short a time to tell
         yield Tick(client.mesh.status(), ended, jobs, list(client.mesh.peers()), entries)
         if looks == count:

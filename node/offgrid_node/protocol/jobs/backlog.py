@@ -40,6 +40,9 @@ class Lane:
             del self._by_priority[order.priority]
             self._best = max(self._by_priority, default=None)
 
+    def number_of(self, order: JobOrder) -> int:
+        return self._by_priority[order.priority][order.key]
+
     def front(self) -> tuple[int, int]:
         """(less the priority, number) of the first: a smaller pair goes first."""
         assert self._best is not None
@@ -75,8 +78,9 @@ class Backlog:
     def __contains__(self, key: object) -> bool:
         return key in self._orders
 
-    def __iter__(self) -> Iterator[JobOrder]:
-        return iter(list(self._orders.values()))
+    def __iter__(self) -> Iterator[tuple[JobOrder, int]]:
+        """Each with its place in line."""
+        return iter([(order, self._lanes[Group.of(order)].number_of(order)) for order in self._orders.values()])
 
     def of_core(self, core: str) -> list[ClaimKey]:
         return [key for key in self._orders if key[0] == core] if core in self._count_of else []

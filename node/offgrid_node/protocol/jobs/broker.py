@@ -130,7 +130,7 @@ class Broker:
 
     def waiting(self) -> Iterator[jobs_pb2.BrokerOrder]:
         """The orders in line, and those awarded from there whose cores have not confirmed it: what its rows say."""
-        yield from (jobs_pb2.BrokerOrder(order=order.encode()) for order in self._queue)
+        yield from (jobs_pb2.BrokerOrder(order=order.encode(), number=number) for order, number in self._queue)
         yield from (lease.row() for lease in self._leases.values() if lease.waited and not lease.delivered)
 
     def group_of(self, order: JobOrder) -> Group:
