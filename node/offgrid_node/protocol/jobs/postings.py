@@ -24,6 +24,7 @@ from offgrid_node.protocol.timers import Timers
 META, EPOCH_KEY = "meta", b"broker_epoch"
 LEASE_GRACE_MS = 5_000  # an award needs this long at most to become a lease that its host holds
 CREDIT_MAX, CREDIT_MS = 20, 100  # words of one host at once, and the time in which one more comes to it
+BARE_STANDS_MS = 15_000  # a host that offers nothing just now
 HOSTS_MAX = 10_000  # in one book
 HANDICAP_STEP = 50  # a score that has moved by less stays where it is
 
@@ -151,7 +152,7 @@ class Postings:
         standing.held |= set(held_keys(request.held))
         standing.held -= set(held_keys(request.released))
         standing.used = _in_use(standing, now.mono_ms)
-        stands_ms = min((offer.expiry_ms for offer in standing.offers.values()), default=CREDIT_MS * CREDIT_MAX)
+        stands_ms = min((offer.expiry_ms for offer in standing.offers.values()), default=BARE_STANDS_MS)
         self._stands.set(host, now.mono_ms + stands_ms)
         if changed:
             self._tell(standing)

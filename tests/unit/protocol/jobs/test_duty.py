@@ -21,7 +21,7 @@ def toggle(bench: HostBench, state: str) -> jobs_pb2.HostState:
 
 
 def close(bench: HostBench) -> None:
-    bench.host.say_offer()
+    bench.host.say_offer(bench.now)
     bench.settle()
 
 
@@ -67,9 +67,9 @@ class TestAHostThatIsOff:
     def test_tells_brokers_at_once(self) -> None:
         bench = HostBench()
         toggle(bench, "off")
-        request = bench.calls("PostOffer")[-1].request
-        assert isinstance(request, jobs_pb2.PostOfferRequest)
-        assert request.offer.slots == 0
+        request = bench.calls("PostOffers")[-1].request
+        assert isinstance(request, jobs_pb2.PostOffersRequest)
+        assert request.paused
 
     def test_knows_three_states(self) -> None:
         bench = HostBench()
