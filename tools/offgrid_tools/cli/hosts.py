@@ -42,7 +42,7 @@ def show() -> None:
         ]
     )
     offers = (
-        (" ".join(offer.executors), " ".join(offer.kinds), offer.slots, number(offer.price_micro / 1e6))
+        (" ".join(offer.executors), " ".join(offer.kinds), offer.slots, number(offer.ask_micro / 1e6))
         for offer in host.offers
     )
     table(("executors", "kinds", "slots", "price"), offers, empty="it offers nothing")
