@@ -158,6 +158,12 @@ class Jobs:
         request = jobs_pb2.GetJobRequest(job_id=job_id)
         return self._calls.unary("JobService/GetJob", request, jobs_pb2.GetJobResponse).job
 
+    def executions(self, job_id: str) -> Sequence[jobs_pb2.Execution]:
+        """Of a redundant job, in the order in which they were made: where each ran and whether its result was the one
+        that was accepted."""
+        request = jobs_pb2.GetJobRequest(job_id=job_id)
+        return self._calls.unary("JobService/GetJob", request, jobs_pb2.GetJobResponse).executions
+
     def output(self, job: jobs_pb2.Job) -> bytes:
         """What an ended job wrote, wherever it is: with the job, or in an object when it is large."""
         if job.result.output_object:
