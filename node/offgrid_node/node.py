@@ -16,7 +16,7 @@ from google.protobuf.message import Message
 from offgrid.v1 import jobs_pb2
 from offgrid_node.meters import Meters
 from offgrid_node.protocol.clock import Clock
-from offgrid_node.protocol.effects import Call, DropBlob, Execute, Executed, Machine, Ship, Signer, Stop, Verifier
+from offgrid_node.protocol.effects import Call, DropBlob, Execute, Executed, Fill, Machine, Ship, Signer, Stop, Verifier
 from offgrid_node.protocol.errors import Fault
 from offgrid_node.protocol.jobs.large import INLINE_BYTES_MAX
 from offgrid_node.protocol.jobs.machine import JobsMachine
@@ -36,6 +36,7 @@ from offgrid_node.services.caller import Caller, Kind
 from offgrid_node.services.client import Client, Road
 from offgrid_node.services.jobs.adoption import Adoption
 from offgrid_node.services.jobs.cron import CronTimes
+from offgrid_node.services.jobs.filling import Filling
 from offgrid_node.services.jobs.handlers import JobHandlers
 from offgrid_node.services.jobs.host_service import HostHandlers
 from offgrid_node.services.jobs.inputs import InputFetching, InputPlacing
@@ -175,6 +176,9 @@ class Node:
         assert self._work is not None
         self._work.stop(work)
 
+    def fill(self, work: Fill) -> None:
+        self._filling.fill(work)
+
     def on_executed(self, end: Executed) -> None:
         """From the executors: an execution has ended."""
         assert self._work is not None
@@ -238,6 +242,7 @@ class Node:
         runtime, self_id, objects = self.runtime, self.node_id, self.objects
         shelf, bulk = Shelf(runtime.store), parts.objects.bulk
         inputs = InputPlacing(shelf, objects.uploads, objects.reading, objects.sealer, bulk)
+        self._filling = Filling(shelf, inputs, lambda end: runtime.deliver("jobs", end))
         return {
             "offgrid.v1.MeshService": MeshHandlers(runtime, self_id, parts.facts),
             "offgrid.v1.JoinService": JoinHandlers(

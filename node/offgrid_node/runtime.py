@@ -30,6 +30,7 @@ from offgrid_node.protocol.effects import (
     DropBlob,
     Effect,
     Execute,
+    Fill,
     Machine,
     Outgoing,
     Put,
@@ -97,6 +98,8 @@ class Outlet(Protocol):
     def execute(self, work: Execute) -> None: ...
 
     def stop(self, work: Stop) -> None: ...
+
+    def fill(self, work: Fill) -> None: ...
 
     def ship(self, work: Ship) -> None: ...
 
@@ -329,6 +332,8 @@ class Runtime:
                 self._outlet.execute(effect)
             case Stop():
                 self._outlet.stop(effect)
+            case Fill():
+                self._outlet.fill(effect)
             case Ship():
                 self._outlet.ship(effect)
             case DropBlob():

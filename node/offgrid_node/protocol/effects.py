@@ -85,6 +85,15 @@ class Executed(NamedTuple):
     result_files: tuple[jobs_pb2.ResultFile, ...] = ()
 
 
+class Filled(NamedTuple):
+    """The end of a Fill: the payload as it will be carried, with its input in it; or why there is none."""
+
+    job_id: str
+    payload: bytes
+    input_bytes: int
+    error: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Shipped:
     """The end of a Ship: the host's ack, its signature checked, or the fault that kept it from coming."""
@@ -148,6 +157,14 @@ class Execute(NamedTuple):
     files: tuple[tuple[str, bytes], ...] = ()  # name and bytes, once the input is there
 
 
+class Fill(NamedTuple):
+    """Give a job's payload its input: the output of the job `source`, which has completed. It ends as Filled."""
+
+    job_id: str
+    payload: bytes
+    source: str
+
+
 class Stop(NamedTuple):
     """Stop work that was started with Execute: nobody waits for it any more. It ends as Executed all the same, and
     frees its place only then; work that has ended already needs no stopping."""
@@ -181,7 +198,7 @@ class Raise(NamedTuple):
     event: object
 
 
-Outgoing = Call | Reply | Execute | Stop | Ship | DropBlob
+Outgoing = Call | Reply | Execute | Stop | Fill | Ship | DropBlob
 Effect = Record | Put | Delete | Outgoing | Raise
 
 

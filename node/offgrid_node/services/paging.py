@@ -16,20 +16,28 @@ PAGE_SIZE_MAX = 1_000
 PAGE_BYTES_MAX = 3 * 1024 * 1024  # of items in one page, so that the answer stays below gRPC's 4 MiB message
 TOKEN_BYTES_MAX = 512  # a token carries a store key (at most 511 bytes)
 
+PASSED_OVER_MAX = 10_000  # rows that a page does not take in: a list with few of the wanted ones holds nobody up
+
 FRAME_BYTES = 8  # of tag and length around one item
 
 M = TypeVar("M", bound=Message)
 
 
-def take_page(rows: Iterable[tuple[bytes, M]], page_size: int) -> tuple[list[M], str]:
-    """What one page takes of `rows` (position, item), and the token of the row that the next page begins with.
+def take_page(rows: Iterable[tuple[bytes, M | None]], page_size: int) -> tuple[list[M], str]:
+    """What one page takes of `rows` (position, item), and the token of the row that the next page begins with. No item
+    stands for one that is passed over.
 
     A page is full at `page_size` items or at PAGE_BYTES_MAX; one item is always taken, so that every list comes to its
-    end. Raises InvalidRequest for a negative size.
+    end, and it ends with what it has after PASSED_OVER_MAX. Raises InvalidRequest for a negative size.
     """
-    limit, room = page_bounds(page_size), PAGE_BYTES_MAX
+    limit, room, over = page_bounds(page_size), PAGE_BYTES_MAX, PASSED_OVER_MAX
     found: list[M] = []
     for position, item in rows:
+        if item is None:
+            if not over:
+                return found, encode_token(position)
+            over -= 1
+            continue
         room -= item.ByteSize() + FRAME_BYTES
         if found and (room < 0 or len(found) == limit):
             return found, encode_token(position)

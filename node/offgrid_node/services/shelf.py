@@ -49,7 +49,7 @@ class Shelf:
         """Rows in the order of their keys from the token on, and the token of the next page."""
         scan = self._store.scan(table, decode_token(token))
         found = ((key, row.FromString(value)) for key, value in scan)
-        return take_page((each for each in found if wanted(each[1])), size)
+        return take_page(((key, each if wanted(each) else None) for key, each in found), size)
 
     def page_of(
         self,
@@ -80,4 +80,4 @@ class Shelf:
                 elif row_id >= first and (found_one := self._store.get(table, row_id)) is not None:
                     yield key, row.FromString(found_one)
 
-        return take_page((each for each in rows() if wanted(each[1])), size)
+        return take_page(((key, each if wanted(each) else None) for key, each in rows()), size)

@@ -151,6 +151,9 @@ class Node:
     def stop(self, work: object) -> None:
         raise AssertionError(work)
 
+    def fill(self, work: object) -> None:
+        raise AssertionError(work)
+
     def ship(self, work: Ship) -> None:
         self.shipping.ship(work)
 

@@ -341,7 +341,7 @@ class TestALargeInput:
     def test_is_not_kept_for_jobs_that_no_way_is_open_to(self, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
         request = self.request(bench, "RunJobs")
         intake = bench.core.running.runtime.machine("jobs", JobsMachine).intake
-        monkeypatch.setattr(intake, "_peers", Peers())
+        monkeypatch.setattr(intake._routes, "_peers", Peers())
         request.mode = jobs_pb2.DISPATCH_MODE_OFFGRID
         assert self.refused(bench, "RunJobs", request).reason == "BrokerUnavailable"
 

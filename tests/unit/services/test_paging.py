@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from offgrid_node.protocol.errors import InvalidRequest
 from offgrid_node.services.paging import (
     PAGE_BYTES_MAX,
+    PASSED_OVER_MAX,
     TOKEN_BYTES_MAX,
     decode_token,
     encode_token,
@@ -48,6 +49,18 @@ def test_pages_hold_every_row_once_within_count_and_bytes(sizes: list[int], page
         if not token:
             break
     assert seen == [row for _, row in rows]
+
+
+def test_a_page_ends_after_so_many_that_it_passes_over_and_the_next_goes_on_there() -> None:
+    kept = {PASSED_OVER_MAX + 7, PASSED_OVER_MAX + 8}
+    count = 2 * PASSED_OVER_MAX + 9
+    rows = [(n.to_bytes(4, "big"), BytesValue(value=b"x") if n in kept else None) for n in range(count)]
+    lengths, token = [], ""
+    while token or not lengths:
+        at = decode_token(token)
+        page, token = take_page((row for row in rows if row[0] >= at), 0)
+        lengths.append(len(page))
+    assert lengths == [0, 2, 0]
 
 
 @given(st.binary(max_size=TOKEN_BYTES_MAX))

@@ -19,7 +19,7 @@ import lmdb
 
 from offgrid.v1 import jobs_pb2, state_pb2
 from offgrid_node.protocol.clock import Now
-from offgrid_node.protocol.effects import Asked, Call, DropBlob, Effect, Execute, Record, Reply, Rows, Ship, Stop
+from offgrid_node.protocol.effects import Asked, Call, DropBlob, Effect, Execute, Fill, Record, Reply, Rows, Ship, Stop
 from offgrid_node.protocol.errors import Fault
 from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.rng import Rng
@@ -153,6 +153,8 @@ class NoOutlet:
     def execute(self, work: Execute) -> None: ...
 
     def stop(self, work: Stop) -> None: ...
+
+    def fill(self, work: Fill) -> None: ...
 
     def ship(self, work: Ship) -> None: ...
 

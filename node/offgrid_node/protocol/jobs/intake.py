@@ -11,9 +11,15 @@ from itertools import islice
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.clock import Now
-from offgrid_node.protocol.errors import AlreadyExists, Corrupt, Exhausted, FailedPrecondition, Unavailable
+from offgrid_node.protocol.errors import (
+    AlreadyExists,
+    Corrupt,
+    Exhausted,
+    FailedPrecondition,
+    InvalidRequest,
+    Unavailable,
+)
 from offgrid_node.protocol.etypes import EventType
-from offgrid_node.protocol.events import BROKER
 from offgrid_node.protocol.ids import fresh_timely_id
 from offgrid_node.protocol.jobs.commands import CANCEL_MAX, CancelJobs, CountJobs, CreateJob, DispatchJob, RunJobs
 from offgrid_node.protocol.jobs.core import Core
@@ -22,20 +28,17 @@ from offgrid_node.protocol.jobs.naming import PREFIXED, ids_of
 from offgrid_node.protocol.jobs.open_jobs import TASK_JOBS, Open, OpenJobs
 from offgrid_node.protocol.jobs.peers import Peers
 from offgrid_node.protocol.jobs.post import Post
+from offgrid_node.protocol.jobs.releases import Releases
+from offgrid_node.protocol.jobs.routes import Routes, Way
 from offgrid_node.protocol.jobs.settings import JobsSettings
-from offgrid_node.protocol.jobs.table import CREATED, move
+from offgrid_node.protocol.jobs.table import CREATED
+from offgrid_node.protocol.jobs.terms import Terms, here
 from offgrid_node.protocol.requests import Requests
 from offgrid_node.protocol.rng import Rng
 
 QUEUE_RETRY_MS = 1_000
-ROUTE_REASONS = {
-    "disabled": "the mesh is switched off for this job (mode disabled)",
-    "no broker": "no broker of the mesh is alive",
-    "broker": "a broker is alive",
-    "wait": "no broker of the mesh is alive, and this node cannot run it itself; it waits for one",
-}
-
-Way = tuple[jobs_pb2.Route.ValueType, str]  # and why
+WAITS = "it waits for others to complete"
+MISSING_SHOWN = 3
 
 
 class Intake:
@@ -45,22 +48,30 @@ class Intake:
         self._settings, self._peers, self._post = settings, peers, post
         self._requests, self._core = requests, core
         self._jobs: OpenJobs = core.jobs
+        self._routes = Routes(settings, peers)
+        self.releases = Releases(post, self._routes, core)
         self._answers: list[tuple[int, jobs_pb2.RunJobsResponse]] = []
+
+    def load(self) -> None:
+        """After the core."""
+        self.releases.load()
 
     def check(
         self,
         request_id: str,
         digest: bytes,
-        needs: Sequence[str],
-        mode: jobs_pb2.DispatchMode.ValueType | None = None,
+        task_id: str,
+        terms: Sequence[Terms],
+        mode: jobs_pb2.DispatchMode.ValueType | None,
+        now: Now,
     ) -> None:
-        """Raises what a call for jobs of these `needs` would be refused with now, by on_create or, given a mode, by
+        """Raises what a call for jobs with these terms would be refused with now, by on_create or, given a mode, by
         on_run: for a handler, before it goes to any length for them. The machine still decides."""
         if not self._requests.made(request_id, digest):
-            self._check_room(len(needs))
+            self._check_room(len(terms))
+            self._check_terms(task_id, terms, mode is not None, now)
             if mode is not None:
-                for need in sorted(set(needs)):
-                    self._route(mode or self._settings.mode, need)
+                self._check_routes(terms, mode)
 
     def on_create(self, ticket: int, command: CreateJob, now: Now, rng: Rng) -> None:
         try:
@@ -69,12 +80,16 @@ class Intake:
             job = entry.job if entry is not None else self._requests.row(JOBS, jobs_pb2.Job, made)
             if job is None:
                 self._check_room(1)
-        except (AlreadyExists, Corrupt, Exhausted) as fault:
+                self._check_terms(command.task.task_id, [command.job.terms], False, now)
+        except (AlreadyExists, Corrupt, Exhausted, InvalidRequest) as fault:
             self._post.reply(ticket, fault)
             return
         if job is None:
             job_id = fresh_timely_id("j", now.utc_us, rng)
-            job = self._jobs.create(job_id, command.task, command.job, command.request_id, now).job
+            entry = self._jobs.create(job_id, command.task, command.job, command.request_id, now)
+            job = entry.job
+            if job.after:
+                self.releases.follow(entry)
             self._post.put_bytes(TASK_JOBS, f"{job.task_id}/{job_id}".encode(), b"")
             self._jobs.keep(job, now, EventType.JOB_CREATED)
             self._requests.remember(command.request_id, command.digest, job_id)
@@ -87,16 +102,13 @@ class Intake:
             self._post.reply(ticket, ended)
             return
         job, reason = entry.job, "it was dispatched before"
-        if job.state == CREATED:
+        if job.state == CREATED and not job.mode:
             mode = command.mode or self._settings.mode
             try:
-                way = self._route(mode, job.needs)
+                reason = self._dispatch(entry, mode, now, rng)
             except Unavailable as fault:
                 self._post.reply(ticket, fault)
                 return
-            reason = way[1]
-            self._send(entry, mode, way, now, rng)
-            self._jobs.keep(job, now, EventType.JOB_DISPATCHED)
         self._post.reply(ticket, jobs_pb2.DispatchJobResponse(job=job, route=job.route, reason=reason))
 
     def on_run(self, ticket: int, command: RunJobs, now: Now, rng: Rng) -> None:
@@ -105,10 +117,8 @@ class Intake:
         try:
             stem = self._requests.made(command.request_id, command.digest)
             if not stem:
-                self._check_room(len(command.jobs))
-                stem = fresh_timely_id("j", now.utc_us, rng)
-                way = self._run(stem, command, now, rng)
-        except (AlreadyExists, Corrupt, Exhausted, Unavailable) as fault:
+                stem, way = self._make(command, now, rng)
+        except (AlreadyExists, Corrupt, Exhausted, InvalidRequest, Unavailable) as fault:
             self._post.reply(ticket, fault)
             return
         response = jobs_pb2.RunJobsResponse(job_ids=ids_of(stem, len(command.jobs)), route=way[0], reason=way[1])
@@ -116,11 +126,8 @@ class Intake:
 
     def run(self, command: RunJobs, now: Now, rng: Rng) -> list[str]:
         """The ids of jobs that are under way: as on_run, for somebody in this machine who has seen that the request id
-        is a new one. Raises Exhausted and Unavailable; then none was made."""
-        self._check_room(len(command.jobs))
-        stem = fresh_timely_id("j", now.utc_us, rng)
-        self._run(stem, command, now, rng)
-        return ids_of(stem, len(command.jobs))
+        is a new one. Raises Exhausted, InvalidRequest and Unavailable; then none was made."""
+        return ids_of(self._make(command, now, rng)[0], len(command.jobs))
 
     def is_open(self, job_id: str) -> bool:
         return self._jobs.get(job_id) is not None
@@ -154,44 +161,79 @@ class Intake:
 
     # ---- inside
 
+    def _dispatch(self, entry: Open, mode: jobs_pb2.DispatchMode.ValueType, now: Now, rng: Rng) -> str:
+        """Returns which way was taken, and why. Raises Unavailable when no way is open to it."""
+        job, dependencies = entry.job, self._jobs.dependencies
+        held = dependencies.holds(job.job_id)
+        if held or job.input_job:
+            job.mode = mode
+            self._jobs.keep(job, now)
+            if held:
+                return f"{WAITS}: {', '.join(dependencies.missing(job.job_id)[:MISSING_SHOWN])}"
+            self.releases.go(entry, now, rng)
+            return "its input is being put together"
+        self._routes.check(mode)
+        way = self._routes.way(mode, job.needs)
+        self.releases.send(entry, mode, way, now, rng)
+        self._jobs.keep(job, now, EventType.JOB_DISPATCHED)
+        return way[1]
+
+    def _make(self, command: RunJobs, now: Now, rng: Rng) -> tuple[str, Way]:
+        terms = [new.terms for new in command.jobs]
+        self._check_room(len(terms))
+        self._check_terms(command.task.task_id, terms, True, now)
+        self._check_routes(terms, command.mode)
+        stem = fresh_timely_id("j", now.utc_us, rng)
+        return stem, self._run(stem, command, now, rng)
+
     def _run(self, stem: str, command: RunJobs, now: Now, rng: Rng) -> Way:
-        """Raises Unavailable when no way is open to one of them; then none was made."""
         mode, task = command.mode or self._settings.mode, command.task
-        ways = {needs: self._route(mode, needs) for needs in {new.needs for new in command.jobs}}
-        for job_id, new in zip(ids_of(stem, len(command.jobs)), command.jobs, strict=True):
+        ways = {needs: self._routes.way(mode, needs) for needs in {new.needs for new in command.jobs}}
+        ids = ids_of(stem, len(command.jobs))
+        for job_id, new in zip(ids, command.jobs, strict=True):
             request_id = command.request_id and f"{command.request_id}{job_id[len(stem) :]}"
             entry = self._jobs.create(job_id, task, new, request_id, now)
-            self._send(entry, mode, ways[new.needs], now, rng)
-            self._jobs.keep(entry.job, now, EventType.JOB_CREATED, EventType.JOB_DISPATCHED)
+            job = entry.job
+            if new.terms.after:
+                job.mode, job.after[:] = mode, [_named(name, ids) for name in job.after]
+                job.input_job = _named(job.input_job, ids)
+                self.releases.follow(entry)
+                self._jobs.keep(job, now, EventType.JOB_CREATED)
+            else:
+                self.releases.send(entry, mode, ways[new.needs], now, rng)
+                self._jobs.keep(job, now, EventType.JOB_CREATED, EventType.JOB_DISPATCHED)
         self._post.put_bytes(TASK_JOBS, f"{task.task_id}/{stem}".encode(), PREFIXED)
         self._requests.remember(command.request_id, command.digest, stem)
-        return ways[command.jobs[0].needs]
+        first = command.jobs[0]
+        return (jobs_pb2.ROUTE_UNSPECIFIED, WAITS) if first.terms.after else ways[first.needs]
+
+    def _check_terms(self, task_id: str, terms: Sequence[Terms], several: bool, now: Now) -> None:
+        """Raises InvalidRequest for what only the time, or other jobs, can tell."""
+        known: dict[str, bool] = {}
+        for index, each in enumerate(terms):
+            field = f"jobs[{index}]" if several else "job"
+            if each.deadline_us and each.deadline_us <= now.utc_us:
+                text = f"{each.deadline_us} has passed: by this node's clock it is {now.utc_us} now"
+                raise InvalidRequest.field(f"{field}.deadline_us", text)
+            for name in each.after:
+                if name not in known:
+                    standing = None if here(name) is not None else self._jobs.standing(name)
+                    known[name] = here(name) is not None or (standing is not None and standing[0] == task_id)
+                if not known[name]:
+                    raise InvalidRequest.field(f"{field}.after", f"there is no job {name!r} in task {task_id}")
+
+    def _check_routes(self, terms: Sequence[Terms], mode: jobs_pb2.DispatchMode.ValueType) -> None:
+        """What goes at once needs a way now."""
+        if not all(each.after for each in terms):
+            self._routes.check(mode)
 
     def _check_room(self, count: int) -> None:
         if len(self._jobs) + count > self._settings.queue_max:
             text = f"{len(self._jobs)} jobs of this node have not ended, and it holds no more at once"
             raise Exhausted(text, reason="QueueFull", retry_ms=QUEUE_RETRY_MS)
 
-    def _route(self, mode: jobs_pb2.DispatchMode.ValueType, needs: str) -> Way:
-        """Which way a job goes, and why. What this node could not run itself is worth waiting for a broker.
 
-        Raises Unavailable (BrokerUnavailable) where the mode allows no way that is open."""
-        broker_alive = bool(self._peers.with_role(BROKER))
-        if mode == jobs_pb2.DISPATCH_MODE_OFFGRID and not broker_alive:
-            why = f"{ROUTE_REASONS['no broker']}; mode offgrid uses nothing else"
-            raise Unavailable(why, reason="BrokerUnavailable", retry_ms=2_000)
-        if mode == jobs_pb2.DISPATCH_MODE_DISABLED:
-            return jobs_pb2.ROUTE_FILE_QUEUE, ROUTE_REASONS["disabled"]
-        if broker_alive:
-            return jobs_pb2.ROUTE_OFFGRID, ROUTE_REASONS["broker"]
-        if needs in self._settings.executors or self._settings.drop:
-            return jobs_pb2.ROUTE_FILE_QUEUE, ROUTE_REASONS["no broker"]
-        return jobs_pb2.ROUTE_OFFGRID, ROUTE_REASONS["wait"]
-
-    def _send(self, entry: Open, mode: jobs_pb2.DispatchMode.ValueType, way: Way, now: Now, rng: Rng) -> None:
-        """The first attempt begins."""
-        job = entry.job
-        job.mode, job.attempt, job.route = mode, 1, way[0]
-        job.route_reason = "" if way[1] == ROUTE_REASONS["broker"] else way[1]
-        move(job, "dispatch")
-        self._core.send(entry, now, rng)
+def _named(name: str, ids: Sequence[str]) -> str:
+    """The id that "#n" stands for among those of one call."""
+    number = here(name)
+    return name if number is None else ids[number]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 
 from offgrid_node.protocol.clock import Now
-from offgrid_node.protocol.effects import Answered, Asked, Effect, Executed, Rows, Woke
+from offgrid_node.protocol.effects import Answered, Asked, Effect, Executed, Filled, Rows, Woke
 from offgrid_node.protocol.errors import Internal
 from offgrid_node.protocol.events import PeerDown, PeerUp
 from offgrid_node.protocol.jobs import commands
@@ -48,15 +48,17 @@ class JobsMachine:
         self.broker.load(rows, now)
         self.host.load(rows, now)
         self.core.load(rows, now)
+        self.intake.load()
         self.schedules.load(rows, now)
 
     def deadline_ms(self) -> int | None:
-        parts = self.core, self.broker, self.host, self.schedules, self._post
+        parts = self.core, self.broker, self.host, self.schedules, self._post, self.intake.releases
         deadlines = [part.deadline_ms() for part in parts]
         return min((due for due in deadlines if due is not None), default=None)
 
     def step(self, inputs: Sequence[object], now: Now, rng: Rng) -> list[Effect]:
         self.core.jobs.begin(now)
+        self.intake.releases.begin_step(now)
         # Before anything wakes: a lease whose work ended while the machines were replaced must not be given back.
         self.host.on_executed([event for event in inputs if isinstance(event, Executed)], now)
         for event in inputs:
@@ -67,6 +69,8 @@ class JobsMachine:
                     self._answer(tag, event, now, rng)
                 case Executed():
                     pass
+                case Filled():
+                    self.intake.releases.on_filled(event, now, rng)
                 case commands.Arriving():
                     self.core.reports.on_arriving(event, now)
                 case commands.Dropped():
@@ -162,12 +166,13 @@ class JobsMachine:
         self.broker.clear(now)
         while True:
             self.core.redundant.pump(now, rng)
+            self.intake.releases.pump(now, rng)
             self.core.local.pump(now)
             reports = self.host.take_local_reports()
-            if not reports:
-                break
             for report, added in reports:
                 self.core.reports.on_local_report(report, added, now, rng)
+            if not reports and not self.intake.releases.goes_on:
+                break
         self.core.redundant.pump(now, rng)
         self.core.jobs.say_awarded(now)
         self.core.jobs.index.close_step()

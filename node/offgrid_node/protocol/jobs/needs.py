@@ -51,8 +51,9 @@ def check_payload(payload: jobs_pb2.JobPayload, field: str = "", *, input_bytes_
     if len(payload.input) > input_bytes_max:
         text = f"{len(payload.input)} bytes; at most {input_bytes_max} allowed here, name an object that holds more"
         wrong.append(FieldViolation("payload.input", text))
-    if bool(payload.input) + payload.HasField("input_object") + bool(payload.input_object_id) > 1:
-        text = "is set beside another input; a job has one of input, input_object_id and input_object"
+    inputs = (payload.input, payload.HasField("input_object"), payload.input_object_id, payload.input_job)
+    if sum(map(bool, inputs)) > 1:
+        text = "is set beside another input; a job has one of input, input_object_id, input_job and input_object"
         wrong.append(FieldViolation("payload.input", text))
     name_bytes = len(payload.input_name.encode())
     if name_bytes > INPUT_NAME_BYTES_MAX:

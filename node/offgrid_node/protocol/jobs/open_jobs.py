@@ -21,6 +21,7 @@ from offgrid_node.protocol.jobs.bounds import DETAIL_CHARS_MAX
 from offgrid_node.protocol.jobs.closing import EXCUSED, SERVED
 from offgrid_node.protocol.jobs.commands import NewJob
 from offgrid_node.protocol.jobs.deadlines import Deadlines
+from offgrid_node.protocol.jobs.dependencies import Dependencies
 from offgrid_node.protocol.jobs.index import JOBS, Index
 from offgrid_node.protocol.jobs.orders import AttemptKey, JobOrder
 from offgrid_node.protocol.jobs.post import CALL_ITEMS_MAX, Post
@@ -100,6 +101,7 @@ class OpenJobs:
         self.timers: Timers[str] = Timers()
         self.deadlines = Deadlines()
         self.index = Index(post)
+        self.dependencies = Dependencies()
         self.ended_kin: list[jobs_pb2.Job] = []  # redundant jobs and their executions, for `redundant.py` to take
         self.avoided: Callable[[jobs_pb2.Job], list[str]] = lambda execution: []  # where no next attempt may go
         self.waiting = Waiting(CALL_ITEMS_MAX)
@@ -139,6 +141,14 @@ class OpenJobs:
             job = jobs_pb2.Job.FromString(value) if value is not None else jobs_pb2.Job()
             known = Ended.of(job) if job.state in ENDED else None
         return known
+
+    def standing(self, job_id: str) -> tuple[str, jobs_pb2.JobState.ValueType] | None:
+        """Of any job of this core: its task and its state."""
+        entry = self._open.get(job_id)
+        if entry is not None:
+            return entry.job.task_id, entry.job.state
+        ended = self.ended(job_id)
+        return (ended.task_id, ended.state) if ended is not None else None
 
     def deadline_ms(self) -> int | None:
         deadlines = (self.timers.next_ms(), self.waiting.deadline_ms(), self.deadlines.deadline_ms(), self._say_ms)
@@ -200,7 +210,6 @@ class OpenJobs:
             needs=new.needs,
             size_tokens=new.size_tokens,
             timeout_ms=new.timeout_ms,
-            payload_bytes=len(new.payload),
             payload_digest=new.payload_digest,
             created_us=now.utc_us,
             updated_us=now.utc_us,
@@ -218,13 +227,20 @@ class OpenJobs:
             adaptive=new.terms.adaptive,
             schedule_id=new.schedule_id,
             due_us=new.due_us,
+            input_job=new.terms.input_job,
         )
-        entry = self._open[job_id] = Open(job, payload=new.payload)
+        entry = self._open[job_id] = Open(job)
         self._opened(job, now)
-        if len(new.payload) > PAYLOAD_KEPT_MAX:
-            self._fresh.append(entry)
-            self._post.put_bytes(PAYLOADS, job_id.encode(), new.payload)
+        self.fill(entry, new.payload)
         return entry
+
+    def fill(self, entry: Open, payload: bytes) -> None:
+        """The job's payload from now on; the caller keeps the job."""
+        job = entry.job
+        entry.payload, job.payload_bytes = payload, len(payload)
+        if len(payload) > PAYLOAD_KEPT_MAX:
+            self._fresh.append(entry)
+            self._post.put_bytes(PAYLOADS, job.job_id.encode(), payload)
 
     def create_execution(self, parent: Open, job_id: str, avoid: Sequence[str], now: Now) -> Open:
         """One execution of a redundant job: the same work, dispatched over the mesh; the caller keeps it. A payload
@@ -379,6 +395,7 @@ class OpenJobs:
         self.close(job.broker, entry.key, now, end)
         del self._open[job.job_id]
         self.index.end(job)
+        self.dependencies.on_end(job.job_id, job.state)
         self.timers.cancel(job.job_id)
         self.deadlines.discard(job.job_id)
         self.waiting.discard(job.broker, job.job_id)
@@ -408,6 +425,7 @@ def _bare(parent: jobs_pb2.Job) -> jobs_pb2.Job:
     job.ClearField("request_id")
     job.ClearField("attempts")
     job.ClearField("after")
+    job.ClearField("input_job")
     job.ClearField("deadline_us")
     job.ClearField("schedule_id")
     job.ClearField("due_us")

@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 
 from offgrid.v1 import jobs_pb2, state_pb2
 from offgrid_node.protocol.clock import Now
-from offgrid_node.protocol.effects import Call, Delete, DropBlob, Effect, Execute, Put, Raise, Record, Reply, Stop
+from offgrid_node.protocol.effects import Call, Delete, DropBlob, Effect, Execute, Fill, Put, Raise, Record, Reply, Stop
 from offgrid_node.protocol.errors import Fault
 from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.jobs.closing import Closing, Over
@@ -108,6 +108,9 @@ class Post:
         self._effects.append(work)
 
     def stop(self, work: Stop) -> None:
+        self._effects.append(work)
+
+    def fill(self, work: Fill) -> None:
         self._effects.append(work)
 
     def drop_blob(self, object_id: str) -> None:

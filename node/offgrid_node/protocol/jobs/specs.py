@@ -13,12 +13,13 @@ def job_of(spec: jobs_pb2.JobSpec, input_bytes: int, timeout_ms: int, terms: Ter
     """Of a spec that was checked and whose large input is an object by now. `input_bytes` is the input's size, wherever
     it is; `timeout_ms` is for a spec that names none."""
     payload = spec.payload
+    payload.ClearField("input_job")  # the terms have it, by its id
     carried = payload.SerializeToString(deterministic=True)
     return NewJob(
         carried,
         payload_digest(carried),
         needs_of(payload),
-        spec.size_tokens or estimate_tokens(input_bytes),
+        spec.size_tokens or (0 if terms.input_job else estimate_tokens(input_bytes)),
         spec.timeout_ms or timeout_ms,
         payload.input_name,
         input_bytes,

@@ -18,6 +18,7 @@ LOSSES_MAX = 8  # hosts that may die under one job before it is taken for the ca
 LOSSES_ALLOWED_MAX = 100
 AFTER_MAX = 256  # jobs that one job may wait for: as many as one RunJobs makes
 REPLICAS_MAX = 8  # with two more that may be needed, an execution's order can name the hosts of all its siblings
+AFTER_CALL_MAX = 4_096  # names in `after` in all of one RunJobs: each is looked up in one step, and kept in a row
 
 _HERE = re.compile(r"#(0|[1-9][0-9]{0,3})\Z")  # "#n": the job of this very call with that number
 
@@ -34,6 +35,7 @@ class Terms(NamedTuple):
     replicas: int = 0
     quorum: int = 0
     adaptive: bool = False
+    input_job: str = ""  # one of `after`
 
 
 NO_TERMS = Terms()
@@ -52,6 +54,9 @@ def terms_of(field: str, spec: jobs_pb2.JobSpec, index: int = 0) -> Terms:
     _most(f"{field}losses_max", spec.losses_max, LOSSES_ALLOWED_MAX, "hosts")
     _check_replicas(field, spec)
     _check_after(f"{field}after", spec.after, index)
+    if spec.payload.input_job and spec.payload.input_job not in spec.after:
+        text = f"{spec.payload.input_job[:ID_CHARS_MAX]!r} is not among the jobs that it goes after (after)"
+        raise InvalidRequest.field(f"{field}payload.input_job", text)
     return Terms(
         spec.requirements,
         spec.priority,
@@ -62,6 +67,7 @@ def terms_of(field: str, spec: jobs_pb2.JobSpec, index: int = 0) -> Terms:
         spec.replicas,
         spec.quorum or (spec.replicas // 2 + 1 if spec.replicas > 1 else 0),
         spec.adaptive,
+        spec.payload.input_job,
     )
 
 

@@ -6,6 +6,7 @@ Questions are answered from committed rows; whatever changes something goes thro
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from google.protobuf.message import Message
 
@@ -15,11 +16,11 @@ from offgrid_node.protocol.jobs import commands
 from offgrid_node.protocol.jobs.catalogue import ACTIVE, COMPLETED, KINDS, MISSION_TASKS, MISSIONS, TASKS
 from offgrid_node.protocol.jobs.index import JOBS
 from offgrid_node.protocol.jobs.machine import JobsMachine
-from offgrid_node.protocol.jobs.needs import check_payload, needs_of
+from offgrid_node.protocol.jobs.needs import check_payload
 from offgrid_node.protocol.jobs.open_jobs import TASK_JOBS
 from offgrid_node.protocol.jobs.specs import job_of
-from offgrid_node.protocol.jobs.table import ENDED
-from offgrid_node.protocol.jobs.terms import Terms, terms_of
+from offgrid_node.protocol.jobs.table import ENDED, TRANSITIONS
+from offgrid_node.protocol.jobs.terms import AFTER_CALL_MAX, NO_TERMS, Terms, terms_of
 from offgrid_node.runtime import Runtime, Ticket
 from offgrid_node.services.caller import Caller
 from offgrid_node.services.checks import check_text, digest_of_request
@@ -34,6 +35,7 @@ from offgrid_node.services.stream import Stream
 TITLE_CHARS_MAX, TEXT_CHARS_MAX = 256, 16_384
 TIMEOUT_MS_MIN, TIMEOUT_MS_MAX = 100, 86_400_000
 TOKENS_MAX = 10**15
+KNOWN_STATES = frozenset(TRANSITIONS)
 MODES = frozenset(jobs_pb2.DispatchMode.values())
 
 
@@ -103,7 +105,8 @@ class JobHandlers:
             job = self._new_job(request.job, sizes[0], terms)
             return self._ask(caller, commands.CreateJob(task, job, request.request_id, digest), request)
 
-        return self._placed([request.job], caller, request.request_id, digest, None, create)
+        check = partial(self._check, request.request_id, digest, task.task_id, [terms])
+        return self._placed([request.job], caller, request.request_id, digest, check, create)
 
     def run_jobs(self, caller: Caller, request: jobs_pb2.RunJobsRequest) -> Ticket:
         task = self._shelf.get("task_id", TASKS, jobs_pb2.Task, request.task_id)
@@ -112,6 +115,8 @@ class JobHandlers:
         _check_mode(request.mode)
         check_watch(request.watch)
         terms = [self._check_job(f"jobs[{index}].", spec, index) for index, spec in enumerate(request.jobs)]
+        if (count := sum(len(spec.after) for spec in request.jobs)) > AFTER_CALL_MAX:
+            raise InvalidRequest.field("jobs", f"{count} names in `after`; at most {AFTER_CALL_MAX} are allowed in all")
         digest = digest_of_request(request)
 
         def run(sizes: Sequence[int]) -> Ticket:
@@ -119,7 +124,8 @@ class JobHandlers:
             command = commands.RunJobs(task, jobs, request.mode, request.request_id, digest)
             return self._ask(caller, command, request)
 
-        ticket = self._placed(request.jobs, caller, request.request_id, digest, request.mode, run)
+        check = partial(self._check, request.request_id, digest, task.task_id, terms, request.mode)
+        ticket = self._placed(request.jobs, caller, request.request_id, digest, check, run)
         return self._ends.tell_of(request.watch, ticket)
 
     def watch_jobs(self, caller: Caller, request: jobs_pb2.WatchJobsRequest) -> Stream:
@@ -130,10 +136,13 @@ class JobHandlers:
         return jobs_pb2.GetJobResponse(job=job, executions=executions_of(job, self._shelf))
 
     def list_jobs(self, caller: Caller, request: jobs_pb2.ListJobsRequest) -> Message:
-        row, size, token = jobs_pb2.Job, request.page_size, request.page_token
+        row, size, token, states = jobs_pb2.Job, request.page_size, request.page_token, frozenset(request.states)
+        if unknown := sorted(states - KNOWN_STATES):
+            text = f"{unknown[0]} is not known; allowed: {min(KNOWN_STATES)} to {max(KNOWN_STATES)}"
+            raise InvalidRequest.field("states", text)
 
         def wanted(job: jobs_pb2.Job) -> bool:
-            return request.include_executions or not job.parent_id
+            return (not states or job.state in states) and (request.include_executions or not job.parent_id)
 
         if request.task_id:
             jobs, token = self._shelf.page_of(request.task_id, TASK_JOBS, JOBS, row, size, token, wanted)
@@ -214,23 +223,34 @@ class JobHandlers:
         check_text(f"{field}payload.input_name", spec.payload.input_name, TITLE_CHARS_MAX, empty=True)
         return terms_of(field, spec, index)
 
+    def _check(
+        self,
+        request_id: str,
+        digest: bytes,
+        task_id: str,
+        terms: Sequence[Terms],
+        mode: jobs_pb2.DispatchMode.ValueType | None = None,
+    ) -> None:
+        """Raises what the machine would refuse now; with `mode` the jobs are to be sent, too."""
+        intake, now = self._runtime.machine("jobs", JobsMachine).intake, self._runtime.clock.now()
+        intake.check(request_id, digest, task_id, terms, mode, now)
+
     def _placed(
         self,
         specs: Sequence[jobs_pb2.JobSpec],
         caller: Caller,
         request_id: str,
         digest: bytes,
-        mode: jobs_pb2.DispatchMode.ValueType | None,
+        check: Callable[[], None],
         ask: Callable[[Sequence[int]], Ticket],
     ) -> Ticket:
         """Asks once every large input is an object; `ask` gets the inputs' sizes, in the order of `specs`.
 
-        What would be refused is refused before: an object stays. With `mode` they are to be sent, too.
+        `check` raises what would be refused anyway, before: an object stays.
         """
         if not any(is_large(spec.payload) for spec in specs):
             return ask([len(spec.payload.input) for spec in specs])
-        intake = self._runtime.machine("jobs", JobsMachine).intake
-        intake.check(request_id, digest, [needs_of(spec.payload) for spec in specs], mode)
+        check()
 
         def place() -> Flow[Message]:
             sizes = []
@@ -254,7 +274,8 @@ class JobHandlers:
         digest: bytes,
         ask: Callable[[Sequence[int]], Ticket],
     ) -> Ticket:
-        return self._placed([spec], caller, request_id, digest, None, ask)
+        check = partial(self._check, request_id, digest, "", [NO_TERMS])
+        return self._placed([spec], caller, request_id, digest, check, ask)
 
     def _new_job(self, spec: jobs_pb2.JobSpec, input_bytes: int, terms: Terms) -> commands.NewJob:
         return job_of(spec, input_bytes, self._timeout_ms, terms)

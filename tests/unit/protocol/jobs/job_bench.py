@@ -421,9 +421,14 @@ class CoreBench(Bench):
         self.host.load(self.disk, self.now)
         self.core = Core(self.settings, self.peers, self.post, self.host)
         self.core.load(self.disk, self.now)
-        self.intake = Intake(self.settings, self.peers, self.post, Requests(self.post), self.core)
+        requests = Requests(self.post)
+        requests.load(self.disk)
+        self.intake = Intake(self.settings, self.peers, self.post, requests, self.core)
+        self.intake.load()
 
     def settle(self) -> None:
+        self.intake.releases.begin_step(self.now)
+        self.intake.releases.pump(self.now, self.rng)
         self.core.jobs.index.close_step()
         super().settle()
 

@@ -12,7 +12,7 @@ from offgrid_node.protocol.events import BROKER, PeerDown, PeerUp
 from offgrid_node.protocol.jobs.commands import Dropped
 from offgrid_node.protocol.jobs.core import REASON_LOCAL, REASON_RETURNED, RETURN_MAX
 from offgrid_node.protocol.jobs.drops import DROPS_MAX
-from offgrid_node.protocol.jobs.intake import ROUTE_REASONS
+from offgrid_node.protocol.jobs.routes import ROUTE_REASONS
 from offgrid_node.protocol.jobs.settings import DROP_ALL, DROP_REST
 from offgrid_node.protocol.jobs.table import COMPLETED, FAILED, QUEUED, RUNNING
 

@@ -56,7 +56,7 @@ def test_what_is_in_bounds_is_kept_as_it_is() -> None:
         quorum=8,
         adaptive=True,
     )
-    assert terms_of("", spec, 3) == ("cpus >= 4", -100, 1, ("#2", "j-1"), 7, 100, 8, 8, True)
+    assert terms_of("", spec, 3) == ("cpus >= 4", -100, 1, ("#2", "j-1"), 7, 100, 8, 8, True, "")
 
 
 @pytest.mark.parametrize(("replicas", "quorum"), [(0, 0), (1, 0), (2, 2), (3, 2), (4, 3), (8, 5)])

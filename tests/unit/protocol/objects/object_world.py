@@ -100,6 +100,9 @@ class Outlet:
     def stop(self, work: object) -> None:
         raise AssertionError(work)
 
+    def fill(self, work: object) -> None:
+        raise AssertionError(work)
+
     def ship(self, work: Ship) -> None:
         self._world.ships.append((work.object_id, work.node))
         self._world.ship(self._site, self._life, work)

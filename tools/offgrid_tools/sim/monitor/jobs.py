@@ -19,6 +19,7 @@ from offgrid_node.protocol.jobs.index import JOBS
 from offgrid_node.protocol.jobs.orders import AttemptKey, JobOrder, payload_digest
 from offgrid_node.protocol.jobs.receipts import ReceiptBody, result_digest
 from offgrid_node.protocol.jobs.table import CANCELLED, COMPLETED, CREATED, ENDED, FAILED
+from offgrid_tools.sim.monitor.chains import Chains
 from offgrid_tools.sim.monitor.evidence import Evidence, Violation
 from offgrid_tools.sim.monitor.redundant import Executions
 from offgrid_tools.sim.monitor.rules import Journaled, Passed, Rules
@@ -34,6 +35,7 @@ class JobRules(Rules):
 
     def __init__(self, evidence: Evidence) -> None:
         self._evidence = evidence
+        self.chains = Chains()
         self._accepted: dict[str, tuple[str, int]] = {}
         self._with_result: dict[tuple[str, str, int], bool] = {}
         self._ended: set[str] = set()
@@ -196,6 +198,8 @@ class JobRules(Rules):
             made = self._requests.setdefault((node, job.request_id), job.job_id)
             if made != job.job_id:
                 raise Violation(f"request {job.request_id} made two jobs")
+        if not job.parent_id:
+            self._note(job)
         if job.state in ENDED:
             self._ended.add(job.job_id)
             if job.parent_id:
@@ -203,9 +207,16 @@ class JobRules(Rules):
             else:
                 self._check_end(node, job)
 
+    def _note(self, job: jobs_pb2.Job) -> None:
+        digest = job.payload_digest
+        if digest not in self._payloads and (filled := self.chains.filled(job)) is not None:
+            self._payloads[digest], self._verdicts[digest] = filled, verdict_of(filled)
+        if digest in self._payloads:
+            self.chains.note(job, self._payloads[digest])
+
     def _check_end(self, core: str, job: jobs_pb2.Job) -> None:
         payload = self._payloads.get(job.payload_digest)
-        if payload is None:
+        if payload is None and not self.chains.is_waiting(job):
             raise Violation(f"job {job.job_id} is not what any user asked for")
         if job.error in EXCUSES:
             self.excused.append((job.job_id, job.error))
@@ -215,7 +226,7 @@ class JobRules(Rules):
         verdict = self._verdicts[job.payload_digest]
         if job.error != verdict or (job.state == FAILED) != bool(job.error):
             raise Violation(f"job {job.job_id} must end with {verdict!r}, not with {job.error!r}")
-        if job.result.HasField("receipt"):
+        if payload is not None and job.result.HasField("receipt"):
             receipt, outcome = ReceiptBody.decode(job.result.receipt.body), outcome_of(payload)
             honest = result_digest(outcome.exit_code, outcome.output)
             if receipt.result_digest != honest:
