@@ -67,6 +67,8 @@ class PythonExecutor:
 
     @property
     def isolation(self) -> Mapping[str, str]:
+        if not self._works:
+            return {}
         return {"python": BWRAP if self._sandbox else RLIMITS if confine.POSIX else "none"}
 
     async def run(self, work: Work) -> Outcome:

@@ -512,7 +512,7 @@ def test_where_bubblewrap_is_asked_for_and_missing_nothing_is_offered(
 ) -> None:
     monkeypatch.setattr(sandboxes, "BWRAP_PATHS", ())
     strict = PythonExecutor(folder, sandbox="bwrap")
-    assert strict.offers == ()
+    assert (strict.offers, strict.isolation) == ((), {})
     assert "bubblewrap is not installed" in strict.problems[0]
     easy = PythonExecutor(folder, sandbox="auto")
     assert easy.offers != ()
