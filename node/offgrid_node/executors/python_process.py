@@ -9,20 +9,21 @@ import re
 import secrets
 import struct
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from offgrid_node.executors import confine
 from offgrid_node.executors.capture import Capture
 from offgrid_node.executors.executor import OUTPUT_BYTES_MAX, Progress, Work
+from offgrid_node.executors.spawn import STDERR, Spawned, spawn
 
 HEAD = struct.Struct(">cI")
 SIZES = struct.Struct(">IIII")
 STATUS_BYTES_MAX = 4096
 CHILD_PID = re.compile(rb'"child-pid": (\d{1,9})')  # of bubblewrap's --json-status-fd
 FRAME_BYTES_MAX = OUTPUT_BYTES_MAX + 64 * 1024  # an output with what is said of it
-STDERR = 2
 # How long to wait for the last of a job's log once it has ended: it was written before the end was said.
 LOG_GRACE_S = 1.0
 
@@ -70,59 +71,67 @@ class Call:
         self._work.say(Progress(fraction=number, message=message if isinstance(message, str) else ""))
 
 
-class WorkerProcess(asyncio.SubprocessProtocol):
+class WorkerProcess:
     """The process, its folder, and the call that it is at. Whatever it says is a stranger's: nothing of it is believed
     beyond its own job.
 
     `ready` is done with its first word, `exited` carries its exit code, `closed` is done when nobody holds its streams.
     """
 
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop, folder: tempfile.TemporaryDirectory[str], status_fd: int = -1
-    ) -> None:
-        """`status_fd` is where its sandbox tells of what is inside; -1 without one."""
-        self.folder, self._status_fd = folder, status_fd
+    def __init__(self, folder: tempfile.TemporaryDirectory[str]) -> None:
+        self.folder = folder
         self.owner = ""  # whose functions it has called: it is nobody else's from then on
         self.served = 0
-        self._inner_pid = 0
         self.fault = ""
-        self.ready: asyncio.Future[Mapping[str, Any]] = loop.create_future()
-        self.exited: asyncio.Future[int] = loop.create_future()
-        self.closed: asyncio.Future[None] = loop.create_future()
-        self._loop = loop
-        self._transport: asyncio.SubprocessTransport | None = None
+        self._loop = asyncio.get_running_loop()
+        self.ready: asyncio.Future[Mapping[str, Any]] = self._loop.create_future()
+        self.exited: asyncio.Future[int] = self._loop.create_future()
+        self.closed: asyncio.Future[None] = self._loop.create_future()
+        self._process: Spawned | None = None
+        self._requests: asyncio.WriteTransport | None = None
         self._buffer = bytearray()
         self._call: Call | None = None
+        self._status_fd, self._inner_pid = -1, 0
+
+    async def start(self, argv: Sequence[str], home: str, pass_fds: Sequence[int], status_fd: int) -> None:
+        """`home` is its folder as it sees it; `status_fd`, which stays the caller's, is where its sandbox tells of what
+        is inside, -1 without one. Raises OSError or ValueError."""
+        reading, writing = os.pipe()
+        with os.fdopen(reading, "rb") as stdin:
+            file = os.fdopen(writing, "wb")  # the transport closes it
+            self._requests, _ = await self._loop.connect_write_pipe(asyncio.Protocol, file)
+            self._status_fd = os.dup(status_fd) if status_fd >= 0 else -1
+            environment = confine.environment(home)
+            cwd = Path(self.folder.name)
+            self._process = await spawn(self, argv, stdin=stdin, cwd=cwd, env=environment, pass_fds=pass_fds)
 
     @property
     def alive(self) -> bool:
         return not self.exited.done() and not self.fault
 
-    def begin(self, work: Work, settings: Mapping[str, Any], function: bytes, call: bytes) -> Call:
-        """Sends one call, with the files that the job brings. It is at one at a time."""
-        assert self._transport is not None
-        begun = self._call = Call(self._loop, work)
-        files = [(name, len(data)) for name, data in work.files.items()]
-        head = json.dumps({**settings, "log_end": begun.log_end, "files": files}).encode()
-        brought = b"".join(work.files.values())
-        pipe = self._transport.get_pipe_transport(0)
-        assert isinstance(pipe, asyncio.WriteTransport)
-        sizes = SIZES.pack(len(head), len(function), len(call), len(brought))
-        pipe.writelines([sizes + head, function, call, brought])
-        self.served += 1
-        return begun
-
     @property
     def watched_pid(self) -> int:
         """The process to be watched: the first inside the sandbox, once it is ready, or the process itself; 0: not
         known."""
-        assert self._transport is not None
+        assert self._process is not None
         if self._status_fd < 0:
-            return self._transport.get_pid()
+            return self._process.pid
         if not self._inner_pid:
             found = CHILD_PID.search(os.read(self._status_fd, STATUS_BYTES_MAX))
             self._inner_pid = int(found[1]) if found else 0
         return self._inner_pid
+
+    def begin(self, work: Work, settings: Mapping[str, Any], function: bytes, call: bytes) -> Call:
+        """Sends one call, with the files that the job brings. It is at one at a time."""
+        assert self._requests is not None
+        begun = self._call = Call(self._loop, work)
+        files = [(name, len(data)) for name, data in work.files.items()]
+        head = json.dumps({**settings, "log_end": begun.log_end, "files": files}).encode()
+        brought = b"".join(work.files.values())
+        sizes = SIZES.pack(len(head), len(function), len(call), len(brought))
+        self._requests.writelines([sizes + head, function, call, brought])
+        self.served += 1
+        return begun
 
     def finish(self) -> None:
         self._call = None
@@ -133,32 +142,32 @@ class WorkerProcess(asyncio.SubprocessProtocol):
         self.kill()
 
     def kill(self) -> None:
-        """Kills it and its group, unless it has ended and `process_exited` has done so."""
-        if self._transport is not None and not self.exited.done():
-            confine.kill_tree(self._transport.get_pid())
+        """Kills it and its group, unless it has ended."""
+        if self._process is not None:
+            self._process.kill()
 
     async def gone(self, timeout_s: float) -> None:
         """After `kill`: waits until it is, and takes its streams away from whoever still holds them."""
+        ends: set[asyncio.Future[Any]] = {self.closed, self.exited}
         try:
-            await asyncio.wait({self.closed}, timeout=timeout_s)
+            await asyncio.wait(ends, timeout=timeout_s)
         finally:
             self.abandon()
 
     def abandon(self) -> None:
-        if self._transport is not None:
-            self._transport.close()
+        """Gives its streams up. Twice is harmless."""
+        if self._requests is not None and not self._requests.is_closing():
+            self._requests.abort()
+        if self._process is not None:
+            self._process.close()
         if self._status_fd >= 0:
             os.close(self._status_fd)
             self._status_fd = -1
 
-    # ---- asyncio.SubprocessProtocol
+    # ---- Heard, see spawn.py
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.SubprocessTransport)
-        self._transport = transport
-
-    def pipe_data_received(self, fd: int, data: bytes) -> None:
-        if fd == STDERR:
+    def on_data(self, stream: int, data: bytes) -> None:
+        if stream == STDERR:
             if self._call is not None:
                 self._call.on_log(data)
             return
@@ -166,18 +175,15 @@ class WorkerProcess(asyncio.SubprocessProtocol):
         try:
             self._take_frames()
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            self.fault = f"its process says what is no answer: {error}"
             self._buffer.clear()
-            self.kill()
+            self.too_much(f"its process says what is no answer: {error}")
 
-    def process_exited(self) -> None:
-        assert self._transport is not None
-        self.exited.set_result(self._transport.get_returncode() or 0)
-        # What it left running in its group goes with it. At once, while its id cannot yet be another's.
-        confine.kill_tree(self._transport.get_pid())
+    def on_exit(self, code: int, cpu_us: int, memory_peak_bytes: int) -> None:
+        self.exited.set_result(code)
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.closed.set_result(None)
+    def on_closed(self) -> None:
+        if not self.closed.done():
+            self.closed.set_result(None)
 
     def _take_frames(self) -> None:
         while len(self._buffer) >= HEAD.size:

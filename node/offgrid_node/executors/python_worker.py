@@ -86,9 +86,9 @@ def _read(requests: BinaryIO) -> tuple[dict[str, Any], bytes, bytes, bytes] | No
 
 
 def carry_out(settings: Mapping[str, Any], code: bytes, data: bytes, files: bytes) -> tuple[dict[str, Any], bytes]:
-    """One call, from the job's folder. What it changes of the process's folder, environment and path is put back."""
+    """One call. The process's own folder, where it begins, is empty but for the job's files. What the function changes
+    of folder, environment and path is put back."""
     environment, path = dict(os.environ), list(sys.path)
-    os.chdir(settings["folder"])
     limit_cpu(settings["cpu_s"])
     used = Used()
     try:

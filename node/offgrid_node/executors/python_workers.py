@@ -95,10 +95,10 @@ class Workers:
             return failed("JobTimeout", timeout_detail(work.timeout_ms), label)
         except OSError as error:
             return failed(NOT_STARTED, f"no process could be started for it: {error.strerror or error}", label)
-        usable, folder = False, tempfile.mkdtemp(prefix="call-", dir=worker.folder.name)
+        usable = False
         try:
             home = JOB_FOLDER if self._sandbox else worker.folder.name
-            place = {"folder": f"{home}/{Path(folder).name}", "home": home, "cpu_s": _cpu_s(work.timeout_ms)}
+            place = {"home": home, "cpu_s": _cpu_s(work.timeout_ms)}
             place["memory_folder"] = MEMORY_FOLDER if self._sandbox else ""
             call = worker.begin(work, {**settings, **place}, function, work.payload.input)
             watching = self._watch(worker)
@@ -107,13 +107,12 @@ class Workers:
             finally:
                 watching.end()
             usable = call.ended.done() and bool(call.ended.result().said.get("clean"))
-            if call.ended.done():
+            if call.ended.done() and not call.log_ended.done():
                 await _first({call.log_ended, worker.exited}, LOG_GRACE_S)
-            outcome = _outcome(worker, call, why, label, work.timeout_ms)
-            return await _with_files(outcome, Path(folder), work)
+            return await _with_files(_outcome(worker, call, why, label, work.timeout_ms), worker, work)
         finally:
             worker.finish()
-            await self._give_back(worker, folder, usable)
+            await self._give_back(worker, usable)
 
     def close(self) -> None:
         """Ends them all. Nothing is waited for."""
@@ -176,16 +175,15 @@ class Workers:
             raise
         return worker
 
-    async def _give_back(self, worker: WorkerProcess, folder: str, usable: bool) -> None:
+    async def _give_back(self, worker: WorkerProcess, usable: bool) -> None:
         if usable and worker.alive and worker.served < self._kind.calls_max and not self._closed:
-            self._rest(worker)
-            try:
-                os.rmdir(folder)
-            except OSError:  # not empty
-                await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
-        else:
-            await self._retire(worker)
-            self._keep_a_spare()
+            if os.listdir(worker.folder.name):
+                usable = await asyncio.to_thread(empty, worker.folder.name)
+            if usable:
+                self._rest(worker)
+                return
+        await self._retire(worker)
+        self._keep_a_spare()
 
     def _rest(self, worker: WorkerProcess) -> None:
         self._idle.append(worker)
@@ -219,19 +217,12 @@ class Workers:
         return worker
 
     async def _start_in(self, folder: Folder) -> WorkerProcess:
-        loop = asyncio.get_running_loop()
+        empty(folder.name)  # a call finds nothing there but what it brings
+        worker = WorkerProcess(folder)
+        home = JOB_FOLDER if self._sandbox else folder.name
         with self._wrapped(Path(folder.name)) as (argv, fds, status_fd):
-            worker = WorkerProcess(loop, folder, os.dup(status_fd) if status_fd >= 0 else -1)
             try:
-                await loop.subprocess_exec(
-                    lambda: worker,
-                    *argv,
-                    cwd=folder.name,
-                    env=confine.environment(JOB_FOLDER if self._sandbox else folder.name),
-                    start_new_session=True,
-                    creationflags=confine.creation_flags(),
-                    pass_fds=fds,
-                )
+                await worker.start(argv, home, fds, status_fd)
             except BaseException:
                 worker.abandon()
                 raise
@@ -306,12 +297,23 @@ def needed_paths() -> tuple[Path, ...]:
     return tuple(path for path in paths if not any(path.is_relative_to(folder) for folder in SYSTEM_FOLDERS))
 
 
-async def _with_files(outcome: Outcome, folder: Path, work: Work) -> Outcome:
+def empty(folder: str) -> bool:
+    """Removes all that lies in it; whether nothing is left."""
+    for entry in os.scandir(folder):
+        if entry.is_dir(follow_symlinks=False):
+            shutil.rmtree(entry.path, ignore_errors=True)
+        else:
+            with suppress(OSError):
+                os.unlink(entry.path)
+    return not os.listdir(folder)
+
+
+async def _with_files(outcome: Outcome, worker: WorkerProcess, work: Work) -> Outcome:
     """With what it has left and its job wants."""
     if outcome.error or not work.payload.outputs:
         return outcome
+    folder, wanted = Path(worker.folder.name), list(work.payload.outputs)
     try:
-        wanted = list(work.payload.outputs)
         return replace(outcome, files=tuple(await asyncio.to_thread(collect, folder, wanted, frozenset(work.files))))
     except TooMuchLeft as error:
         return replace(outcome, output=b"", exit_code=NO_EXIT_CODE, error=OUTPUT_TOO_LARGE, error_detail=str(error))

@@ -17,7 +17,7 @@ ARG_BYTES_MAX = 4096
 # The usual rule of thumb for English text; a byte of anything else is counted alike.
 INPUT_BYTES_PER_TOKEN = 4
 
-WITH_FOLDER = ("wasm", "process")  # where files can lie, and be left
+WITH_FOLDER = ("wasm", "process", "python", "dask")
 BUILTINS = ("echo",)  # what every host has: the output is the input
 NONE_SET = "none is set; set one of wasm, process, python, llm, dask and builtin"
 COMMAND_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
@@ -62,7 +62,7 @@ def check_payload(payload: jobs_pb2.JobPayload, field: str = "", *, input_bytes_
     wrong += check_files(payload)
     if kind not in WITH_FOLDER and (payload.files or payload.outputs):
         name = "payload.files" if payload.files else "payload.outputs"
-        wrong.append(FieldViolation(name, f"only jobs of {' and '.join(WITH_FOLDER)} have a folder for files"))
+        wrong.append(FieldViolation(name, f"only jobs of {', '.join(WITH_FOLDER)} have a folder for files"))
     if wrong and field:
         wrong = [FieldViolation(f"{field}{each.field}", each.description) for each in wrong]
     if wrong:
