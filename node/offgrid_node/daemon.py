@@ -58,6 +58,7 @@ from offgrid_node.services.framed_server import FramedServer
 from offgrid_node.services.grpc_gate import Gate
 from offgrid_node.services.grpc_road import GrpcRoad
 from offgrid_node.services.grpc_server import GrpcServer
+from offgrid_node.services.jobs.speech import Later
 from offgrid_node.services.ledger.reads import ledger_summary
 from offgrid_node.services.mesh import NodeFacts
 from offgrid_node.services.objects.room import ObjectParts
@@ -168,7 +169,11 @@ class Daemon:
         self._driver = Driver(asyncio.get_running_loop(), threaded=threaded, on_commit=self._on_commit)
         framed = FramedRoad(tls, lambda: self.node.directory)
         road = GrpcRoad(tls, lambda: self.node.directory, framed.learn)
-        running = Running(self._pool, lambda end: self.node.on_executed(end))  # noqa: PLW0108 - the node comes later
+        running = Running(
+            self._pool,
+            lambda end: self.node.on_executed(end),  # noqa: PLW0108 - the node comes later
+            lambda key, said: self.node.on_said(key, said),  # noqa: PLW0108 - as above
+        )
         threads = Threads(asyncio.get_running_loop().call_soon_threadsafe)
         self._bulk = Bulk(threads)
         self._cleanup += [self._driver.close, road.close, framed.close, running.close, threads.close, self._bulk.stop]
@@ -262,6 +267,7 @@ class Daemon:
             roads=roads,
             execute=running.start,
             stop=running.stop,
+            later=call_later_in(asyncio.get_running_loop()),
             on_input=self._driver.poke,
             facts=self._facts,
             mesh=MeshSettings(
@@ -349,6 +355,16 @@ def drop_of(config: Config) -> str:
     if not config.jobs.drop_dir:
         return ""
     return DROP_ALL if config.jobs.drop_all else DROP_REST
+
+
+def call_later_in(loop: asyncio.AbstractEventLoop) -> Later:
+    """May be called in any thread, and after the loop's end, when nobody waits for anything any more."""
+
+    def later(delay_ms: int, callback: Callable[[], None]) -> None:
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(loop.call_later, delay_ms / 1000, callback)
+
+    return later
 
 
 def check_store(store: Store) -> tuple[str, ...]:

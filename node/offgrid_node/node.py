@@ -14,6 +14,7 @@ from random import Random
 from google.protobuf.message import Message
 
 from offgrid.v1 import jobs_pb2
+from offgrid_node.executors.executor import Progress
 from offgrid_node.meters import Meters
 from offgrid_node.protocol.clock import Clock
 from offgrid_node.protocol.effects import Call, DropBlob, Execute, Executed, Fill, Machine, Ship, Signer, Stop, Verifier
@@ -41,7 +42,9 @@ from offgrid_node.services.jobs.handlers import JobHandlers
 from offgrid_node.services.jobs.host_service import HostHandlers
 from offgrid_node.services.jobs.inputs import InputFetching, InputPlacing
 from offgrid_node.services.jobs.market import MarketHandlers, check_answer
+from offgrid_node.services.jobs.progress import ProgressHub
 from offgrid_node.services.jobs.results import Letters, Results
+from offgrid_node.services.jobs.speech import Later, Speech
 from offgrid_node.services.jobs.work import Work
 from offgrid_node.services.join import JoinHandlers, Seal
 from offgrid_node.services.ledger.handlers import LedgerHandlers
@@ -57,6 +60,10 @@ from offgrid_node.storage.store import Store
 
 def log_nothing(fault: Fault, cause: BaseException | None) -> None:
     """A Monitor for those who watch otherwise."""
+
+
+def never(delay_ms: int, callback: Callable[[], None]) -> None:
+    """A Later for nodes without a clock that ticks by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +95,7 @@ class Parts:
     economy: bool = True  # False: the ledger's machine is silent
     monitor: Monitor = log_nothing
     meters: Meters | None = None  # None: nothing is counted
+    later: Later = never  # a twin whose work says nothing needs no timer
 
 
 class Node:
@@ -157,7 +165,10 @@ class Node:
             objects.keeping,
             objects.salt,
         )
-        self._market = MarketHandlers(self.runtime, self.node_id, lambda: self.directory, parts.verify, self.adoption)
+        self._speech, self._progress = Speech(self._client, parts.later), ProgressHub(self.runtime)
+        self._market = MarketHandlers(
+            self.runtime, self.node_id, lambda: self.directory, parts.verify, self.adoption, self._progress
+        )
         self.router = Router(self._handlers(parts), self.own_roles, meters.on_rpc if meters else None)
         self._client.bind(self.runtime, self.router)
         if meters:
@@ -182,7 +193,12 @@ class Node:
     def on_executed(self, end: Executed) -> None:
         """From the executors: an execution has ended."""
         assert self._work is not None
+        self._speech.on_end((end.core, end.job_id, end.attempt))
         self._work.on_end(end)
+
+    def on_said(self, key: ClaimKey, said: Progress) -> None:
+        """From the executors, in any thread: what work under way says."""
+        self._speech.on_said(key, said)
 
     def ship(self, work: Ship) -> None:
         self.objects.shipping.ship(work)
@@ -252,7 +268,7 @@ class Node:
                 verify=parts.verify,
                 check_certificate=parts.check_certificate,
             ),
-            "offgrid.v1.JobService": JobHandlers(runtime, parts.job_timeout_ms, inputs),
+            "offgrid.v1.JobService": JobHandlers(runtime, parts.job_timeout_ms, inputs, self._progress),
             "offgrid.v1.MarketService": self._market,
             "offgrid.v1.HostService": HostHandlers(runtime),
             "offgrid.v1.ObjectService": self.objects.handlers,

@@ -46,11 +46,11 @@ EVERY_RPC = {
     },
     "JobService": {
         OWNER: "CreateMission GetMission ListMissions UpdateMission CreateTask GetTask ListTasks CreateJob GetJob "
-        "ListJobs DispatchJob WatchJob RunJobs WatchJobs CancelJobs "
+        "ListJobs DispatchJob WatchJob RunJobs WatchJobs CancelJobs WatchProgress "
         "CreateSchedule ListSchedules UpdateSchedule DeleteSchedule"
     },
     "MarketService": {
-        "host": "PostOffers RenewLeases ReportResults",
+        "host": "PostOffers RenewLeases ReportResults ReportProgress",
         "core": "SubmitJobs StartJobs CancelStarts CloseLeases ExplainOrder",
         "broker": "DeliverAwards",
         f"{MEMBERS}, {OWNER}": "ListOffers",
@@ -88,7 +88,7 @@ OWN_ROLE = {
     CORE: "JobService/CreateMission JobService/UpdateMission JobService/CreateTask JobService/CreateJob "
     "JobService/DispatchJob JobService/RunJobs JobService/CancelJobs "
     "JobService/CreateSchedule JobService/UpdateSchedule JobService/DeleteSchedule "
-    "MarketService/DeliverAwards MarketService/RenewLeases MarketService/ReportResults",
+    "MarketService/DeliverAwards MarketService/RenewLeases MarketService/ReportResults MarketService/ReportProgress",
     BROKER: "MarketService/PostOffers MarketService/SubmitJobs MarketService/CloseLeases "
     "MarketService/ExplainOrder QuorumService/TrackQuorums",
     HOST: "HostService/ToggleHost HostService/GetHost HostService/WatchDrain "

@@ -7,11 +7,11 @@ Such lines stay in the log as well.
 from __future__ import annotations
 
 from offgrid_node.executors.executor import Progress
+from offgrid_node.protocol.jobs.bounds import MESSAGE_CHARS_MAX
 
 MARK = b"::progress "
 OTHER = b"."  # stands for the beginning of a line that is none of ours
 LINE_BYTES_MAX = 512  # what is longer is no such line
-MESSAGE_CHARS_MAX = 200
 
 
 class ProgressLines:

@@ -38,6 +38,7 @@ METHOD_NUMBERS: Mapping[str, int] = {
     "offgrid.v1.JobService/UpdateSchedule": 0x031A,
     "offgrid.v1.JobService/DeleteSchedule": 0x031B,
     "offgrid.v1.MarketService/PostOffers": 0x0401,
+    "offgrid.v1.JobService/WatchProgress": 0x0318,
     "offgrid.v1.MarketService/SubmitJobs": 0x0402,
     "offgrid.v1.MarketService/DeliverAwards": 0x0403,
     "offgrid.v1.MarketService/StartJobs": 0x0404,
@@ -47,6 +48,7 @@ METHOD_NUMBERS: Mapping[str, int] = {
     "offgrid.v1.MarketService/CancelStarts": 0x0408,
     "offgrid.v1.MarketService/RenewLeases": 0x0409,
     "offgrid.v1.MarketService/ExplainOrder": 0x040A,
+    "offgrid.v1.MarketService/ReportProgress": 0x0418,
     "offgrid.v1.ObjectService/GetCapacity": 0x0501,
     "offgrid.v1.ObjectService/OpenUpload": 0x0502,
     "offgrid.v1.ObjectService/WriteUpload": 0x0503,
@@ -93,6 +95,7 @@ POLL_INSTEAD: Mapping[str, str] = {
     "offgrid.v1.LedgerService/WatchTransaction": "offgrid.v1.LedgerService/GetTransaction",
     "offgrid.v1.JobService/WatchJob": "offgrid.v1.JobService/GetJob",
     "offgrid.v1.JobService/WatchJobs": "offgrid.v1.JobService/GetJob",
+    "offgrid.v1.JobService/WatchProgress": "offgrid.v1.JobService/GetJob",
     "offgrid.v1.StateService/WatchEvents": "offgrid.v1.StateService/ListEvents",
 }
 """Packets carry no streams; this is the unary call that tells the same when it is repeated."""

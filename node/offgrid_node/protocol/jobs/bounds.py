@@ -14,6 +14,7 @@ from offgrid_node.protocol.jobs.large import INLINE_BYTES_MAX
 from offgrid_node.protocol.jobs.orders import JobOrder
 
 LOG_BYTES_MAX = 64 * 1024
+MESSAGE_CHARS_MAX = 200  # of what a job says of how far it is
 SEALED_BYTES_MAX = INLINE_BYTES_MAX + LOG_BYTES_MAX + 1024  # with all that sealing adds
 MANIFEST_BYTES_MAX = 4_096
 ID_CHARS_MAX = 64

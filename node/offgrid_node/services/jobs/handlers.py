@@ -29,6 +29,7 @@ from offgrid_node.services.jobs.ends import Ends, check_watch, with_result
 from offgrid_node.services.jobs.executions import executions_of
 from offgrid_node.services.jobs.inputs import InputPlacing, is_large
 from offgrid_node.services.jobs.schedules import ScheduleHandlers
+from offgrid_node.services.jobs.progress import ProgressHub
 from offgrid_node.services.shelf import Shelf
 from offgrid_node.services.stream import Stream
 
@@ -42,9 +43,10 @@ MODES = frozenset(jobs_pb2.DispatchMode.values())
 class JobHandlers:
     """One method per RPC of JobService."""
 
-    def __init__(self, runtime: Runtime, timeout_ms: int, inputs: InputPlacing) -> None:
-        """`timeout_ms` is given to jobs that name none; `inputs` places those that are large."""
-        self._inputs = inputs
+    def __init__(self, runtime: Runtime, timeout_ms: int, inputs: InputPlacing, progress: ProgressHub) -> None:
+        """`timeout_ms` is given to jobs that name none; `inputs` places those that are large; `progress` knows what
+        those under way say."""
+        self._inputs, self._progress = inputs, progress
         self._runtime, self._shelf, self._timeout_ms = runtime, Shelf(runtime.store), timeout_ms
         self._ends = Ends(runtime, self._shelf)
         schedules = ScheduleHandlers(runtime, self._check_scheduled, self._place_scheduled)
@@ -130,6 +132,9 @@ class JobHandlers:
 
     def watch_jobs(self, caller: Caller, request: jobs_pb2.WatchJobsRequest) -> Stream:
         return self._ends.watch(request.watch, request.job_ids)
+
+    def watch_progress(self, caller: Caller, request: jobs_pb2.WatchProgressRequest) -> Stream:
+        return self._progress.watch(request.job_id)
 
     def get_job(self, caller: Caller, request: jobs_pb2.GetJobRequest) -> Message:
         job = self._whole(request.job_id)

@@ -33,6 +33,7 @@ from offgrid_node.services.caller import Caller
 from offgrid_node.services.flow import Flow, asked, ticket_of
 from offgrid_node.services.jobs.adoption import Adoption, Taken
 from offgrid_node.services.jobs.inputs import check_file_references, check_reference
+from offgrid_node.services.jobs.progress import ProgressHub
 from offgrid_node.services.paging import decode_token, take_page
 
 CLAIMED = ("host", "core", "job", "attempt", "status")  # by a report, and signed in its receipt
@@ -61,10 +62,11 @@ class MarketHandlers:
         members: Callable[[], Members],
         verify: Verifier,
         adoption: Adoption,
+        progress: ProgressHub,
     ) -> None:
-        """`adoption` opens what hosts report."""
+        """`adoption` opens what hosts report; `progress` hears what work under way says."""
         self._runtime, self._self_id, self._members, self._verify = runtime, self_id, members, verify
-        self._adoption = adoption
+        self._adoption, self._progress = adoption, progress
 
     def post_offers(self, caller: Caller, request: jobs_pb2.PostOffersRequest) -> Ticket:
         if request.host != caller.node_id:
@@ -126,6 +128,9 @@ class MarketHandlers:
         if any(blobs_of(report) for report in request.reports):
             return ticket_of(self._take_over(caller, request, receipts))
         return self._report(caller, request, receipts, {})
+
+    def report_progress(self, caller: Caller, request: jobs_pb2.ReportProgressRequest) -> Message:
+        return self._progress.report(caller.node_id, request)
 
     def close_leases(self, caller: Caller, request: jobs_pb2.CloseLeasesRequest) -> Ticket:
         _items("leases", len(request.leases))
