@@ -28,8 +28,8 @@ from offgrid_node.services.flow import Flow, asked, ticket_of
 from offgrid_node.services.jobs.ends import Ends, check_watch, with_result
 from offgrid_node.services.jobs.executions import executions_of
 from offgrid_node.services.jobs.inputs import InputPlacing, is_large
-from offgrid_node.services.jobs.schedules import ScheduleHandlers
 from offgrid_node.services.jobs.progress import ProgressHub
+from offgrid_node.services.jobs.schedules import ScheduleHandlers
 from offgrid_node.services.shelf import Shelf
 from offgrid_node.services.stream import Stream
 
