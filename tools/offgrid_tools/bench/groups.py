@@ -40,6 +40,6 @@ class Group:
 
 
 GROUPS = {
-    "jobs": Group("jobs through three nodes, beside Dask", "offgrid_tools.bench.jobs"),
+    "jobs": Group("jobs through three nodes, beside Dask, Ray, Celery and JetStream", "offgrid_tools.bench.jobs"),
     "state": Group("appends to the journal, beside raw LMDB", "offgrid_tools.bench.state"),
 }

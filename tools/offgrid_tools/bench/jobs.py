@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import statistics
+from dataclasses import replace
 
 from offgrid_tools.bench import profile
 from offgrid_tools.bench.figures import Figure
 from offgrid_tools.bench.groups import Plan
 from offgrid_tools.bench.harness import Pairs, conditions_noted, quantile, side_by_side
+from offgrid_tools.bench.jobs_celery import CeleryCluster
 from offgrid_tools.bench.jobs_dask import DaskCluster
+from offgrid_tools.bench.jobs_jetstream import JetStream
 from offgrid_tools.bench.jobs_ours import OurMesh
+from offgrid_tools.bench.jobs_ray import RayCluster
+from offgrid_tools.bench.peers import Peer
 from offgrid_tools.bench.processes import Meter, own_pid, resident_mib
 
 IN_FLIGHT = 64
+BATCH = 256  # what a node takes in one call
+OTHERS: tuple[type[RayCluster] | type[CeleryCluster] | type[JetStream], ...] = (RayCluster, CeleryCluster, JetStream)
 JOBS, JOBS_QUICK = 3_000, 400  # a sample
 PAIRS, PAIRS_QUICK = 7, 3
+PEER_PAIRS = 5
 SINGLES, SINGLES_QUICK = 150, 40  # a sample
 SINGLE_PAIRS, SINGLE_PAIRS_QUICK = 5, 3
 METERED, METERED_QUICK = 6_000, 800
@@ -32,6 +40,7 @@ def measure(plan: Plan) -> list[Figure]:
             Figure("rss_idle_mb_per_role", max(idle_mib.values()), note=per_process(idle_mib)),
             *processor_time(plan, ours, dask),
         ]
+        figures += beside_others(plan, ours, figures)
         if plan.profile:
             add_profile(plan, ours, figures)
         return figures
@@ -51,6 +60,42 @@ def throughput(plan: Plan, ours: OurMesh, dask: DaskCluster) -> list[Figure]:
         Figure("inflight64_per_s", pairs.our_median, "Dask", pairs.their_median, note),
         Figure("inflight64_vs_dask", pairs.ratio, "Dask, jobs/s", pairs.their_median, note),
     ]
+
+
+def beside_others(plan: Plan, ours: OurMesh, figures: list[Figure]) -> list[Figure]:
+    """The same beside each peer that this machine has; those that it has not are named with the first figure."""
+    found, absent = list[Figure](), list[str]()
+    for peer in OTHERS:
+        if reason := peer.missing():
+            plan.say(f"jobs: without {peer.name}: {reason}")
+            absent.append(f"{peer.name} ({reason})")
+            continue
+        plan.say(f"jobs: ours and {peer.name} turn about")
+        with peer(plan.folder / peer.name.lower()) as theirs, conditions_noted(plan.folder) as conditions:
+            for name, in_flight in peer_figures(peer.name):
+                pairs = rates(plan, ours, theirs, in_flight)
+                note = f"{pairs.spread}; {conditions}"
+                found.append(Figure(name, pairs.ratio, f"{peer.name}, jobs/s", pairs.their_median, note))
+    if absent:
+        figures[0] = replace(figures[0], note=f"{figures[0].note}; not beside {', '.join(absent)}")
+    return found
+
+
+def peer_figures(name: str) -> list[tuple[str, int]]:
+    """Names of figures, and how many jobs are in flight for each."""
+    figures = [(f"inflight64_vs_{name.lower()}", IN_FLIGHT)]
+    return [*figures, ("batch256_vs_jetstream", BATCH)] if name == JetStream.name else figures
+
+
+def rates(plan: Plan, ours: OurMesh, theirs: Peer, in_flight: int) -> Pairs:
+    """Jobs a second; where as many are in flight as a batch has, ours go by the batch."""
+    count = plan.rounds(JOBS, JOBS_QUICK) // BATCH * BATCH or BATCH
+    run = ours.run_batches if in_flight == BATCH else ours.run
+    return side_by_side(
+        lambda: count / run(count, in_flight),
+        lambda: count / theirs.run(count, in_flight),
+        plan.rounds(PEER_PAIRS, PAIRS_QUICK),
+    )
 
 
 def latency(plan: Plan, ours: OurMesh, dask: DaskCluster) -> list[Figure]:
