@@ -101,6 +101,8 @@ def test_a_whole_task_is_taken_back(mesh: LocalMesh, text: Path) -> None:
     top = offgrid(core, "job", "top", "--json", "--count", "1", "--limit", "1000")
     assert ids <= {job["job_id"] for job in json.loads(top.out)["jobs"]}, top.said
     assert set(json.loads(offgrid(core, "job", "cancel", "--task", task_id, "--json").out)["job_ids"]) == ids
+    shown = json.loads(offgrid(core, "task", "show", task_id, "--json").out)
+    assert shown["counts"] == {"cancelled": len(ids)}
     listed = offgrid(core, "job", "list", "--task", task_id, "--state", "cancelled", "--json")
     assert {job["job_id"] for job in json.loads(listed.out)["jobs"]} == ids
 

@@ -12,7 +12,7 @@ import shutil
 import tempfile
 import threading
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -183,7 +183,10 @@ class SmallNode:
         return jobs_pb2.CreateTaskResponse(task=made)
 
     def on_GetTask(self, request):
-        return jobs_pb2.GetTaskResponse(task=_get(self.tasks, "task", request.task_id))
+        task = _get(self.tasks, "task", request.task_id)
+        states = Counter(job.state for job in self.jobs.values() if job.task_id == task.task_id)
+        counts = [jobs_pb2.JobCount(state=state, jobs=jobs) for state, jobs in sorted(states.items())]
+        return jobs_pb2.GetTaskResponse(task=task, counts=counts)
 
     def on_ListTasks(self, request):
         found = [task for task in self.tasks.values() if request.mission_id in ("", task.mission_id)]

@@ -68,6 +68,16 @@ class Tasks:
         request = jobs_pb2.GetTaskRequest(task_id=task_id)
         return self._calls.unary("JobService/GetTask", request, jobs_pb2.GetTaskResponse).task
 
+    def counts(self, task_id: str) -> dict[str, int]:
+        """How many of the task's jobs are in each state: {"completed": 12, "running": 3}."""
+        request = jobs_pb2.GetTaskRequest(task_id=task_id)
+        answer = self._calls.unary("JobService/GetTask", request, jobs_pb2.GetTaskResponse)
+        return {
+            jobs_pb2.JobState.Name(count.state).removeprefix("JOB_STATE_").lower(): count.jobs
+            for count in answer.counts
+            if count.jobs
+        }
+
     def list(self, *, mission_id: str = "", limit: int | None = None) -> Iterator[jobs_pb2.Task]:
         """Every task, or those of one mission."""
 

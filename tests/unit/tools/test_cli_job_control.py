@@ -56,6 +56,14 @@ class TestList:
         assert (code, "cancelled" in out) == (exits.FAILED, True)
 
 
+def test_a_task_says_how_its_jobs_are(og: Run, node: SmallNode, jobs: list[str]) -> None:
+    node.tasks["t-1"] = jobs_pb2.Task(task_id="t-1", name="t")
+    assert "2 running, 1 completed" in og("task", "show", "t-1")[1]
+    told = og.json("task", "show", "t-1")
+    assert isinstance(told, dict)
+    assert told["counts"] == {"running": 2, "completed": 1}
+
+
 class TestTop:
     def test_shows_what_is_open_and_where(self, og: Run, node: SmallNode, jobs: list[str]) -> None:
         node.members[1].roles_in_force.append(common_pb2.ROLE_HOST)

@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from offgrid.v1.jobs_pb2 import Task
 
 
-def _show(task: Task) -> None:
+def _show(task: Task, counts: dict[str, int] | None = None) -> None:
     if settings().json:
         from offgrid_tools.cli.json_form import emit, json_of
 
-        emit({"task": json_of(task)})
+        emit({"task": json_of(task), **({} if counts is None else {"counts": counts})})
         return
     from offgrid_tools.cli.output import facts, when
 
@@ -27,6 +27,7 @@ def _show(task: Task) -> None:
             ("name", task.name),
             ("kind", task.kind),
             ("created", when(task.created_us)),
+            ("jobs", ", ".join(f"{count} {state}" for state, count in (counts or {}).items())),
         ]
     )
 
@@ -66,5 +67,6 @@ def list_(mission_id: str, limit: int) -> None:
 @click.argument("task_id")
 @common
 def show(task_id: str) -> None:
-    """Show one task."""
-    _show(settings().connect().tasks.show(task_id))
+    """Show one task, and how many of its jobs are in which state."""
+    tasks = settings().connect().tasks
+    _show(tasks.show(task_id), tasks.counts(task_id))
