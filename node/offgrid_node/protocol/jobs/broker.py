@@ -27,7 +27,7 @@ from offgrid_node.protocol.events import CORE
 from offgrid_node.protocol.jobs.backlog import Backlog
 from offgrid_node.protocol.jobs.book import Book, Use
 from offgrid_node.protocol.jobs.clearing import Group, Won, clear
-from offgrid_node.protocol.jobs.closing import BROKEN, DISAGREED, REFUSED, SERVED, Over
+from offgrid_node.protocol.jobs.closing import BROKEN, DISAGREED, EXCUSED, REFUSED, SERVED, Over
 from offgrid_node.protocol.jobs.commands import CloseLeases, PostOffers, SubmitJobs
 from offgrid_node.protocol.jobs.orders import ClaimKey, JobOrder, row_key
 from offgrid_node.protocol.jobs.peers import Peers
@@ -45,6 +45,7 @@ AWARD_RETRY_MS = 2_000
 CORE_GRACE_MS = 60_000  # the orders of a core that is not alive wait so long; once it is back it says them again
 QUEUE_RETRY_MS = 2_000  # whom the queue has no room for comes back then
 TRIED_REMEMBERED = 10_000  # jobs
+UNJUDGED_REMEMBERED = 4_096  # leases that ended without a word on how they went; enough for a minute or so
 
 JobKey = tuple[str, str]  # (core, job id)
 
@@ -82,6 +83,8 @@ class Broker:
         self._leases: dict[ClaimKey, Lease] = {}
         self._newest: dict[JobKey, ClaimKey] = {}
         self._tried: OrderedDict[JobKey, tuple[str, ...]] = OrderedDict()
+        # Executions of redundant jobs among others: how they went is said once their results have been compared.
+        self._unjudged: OrderedDict[ClaimKey, str] = OrderedDict()
         self._timers: Timers[str] = Timers()  # by the core whose orders wait for it
         self._sweep_ms: int | None = None
         self._clear_due = False
@@ -285,6 +288,9 @@ class Broker:
             lease = self._leases.get(key)
             if lease is not None:
                 self._judge(lease, end, now)
+            elif end in (SERVED, DISAGREED) and (host := self._unjudged.pop(key, None)) is not None:
+                self.reputation.on_end(core, host, end, now)
+                self.postings.judge(host, now)
             self._retire(key)
 
     def _judge(self, lease: Lease, end: jobs_pb2.LeaseEnd.ValueType, now: Now) -> None:
@@ -296,6 +302,10 @@ class Broker:
             self.reputation.on_served(order.core, lease.host, order.kind, order.needs, took_ms, now)
         elif end in (BROKEN, REFUSED, DISAGREED):
             self.postings.judge(lease.host, now)  # what is well takes effect with its next word
+        elif end == EXCUSED:
+            self._unjudged[order.key] = lease.host
+            if len(self._unjudged) > UNJUDGED_REMEMBERED:
+                self._unjudged.popitem(last=False)
 
     def _retire(self, key: ClaimKey) -> None:
         """The attempt is over for its core."""

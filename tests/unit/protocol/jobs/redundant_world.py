@@ -99,6 +99,17 @@ class World:
         costs = [e.event for e in self.effects if isinstance(e, Raise) and isinstance(e.event, CostIncurred)]
         return [name_of(cost.payee) for cost in costs]
 
+    def told_brokers(self) -> list[jobs_pb2.ClosedLease]:
+        """Of leases that are over, in order."""
+        told: list[jobs_pb2.ClosedLease] = []
+        for effect in self.effects:
+            request = effect.request if isinstance(effect, Call) else None
+            if isinstance(request, jobs_pb2.SubmitJobsRequest):
+                told += request.closed
+            elif isinstance(request, jobs_pb2.CloseLeasesRequest):
+                told += request.leases
+        return told
+
     # ---- hosts
 
     def at(self, host: str) -> AttemptKey:

@@ -12,6 +12,7 @@ from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.events import CORE, HOST
 from offgrid_node.protocol.jobs.broker import CORE_GRACE_MS, LEASE_MARGIN_MS, QUEUE, Broker, Lease
 from offgrid_node.protocol.jobs.clearing import Group
+from offgrid_node.protocol.jobs.closing import DISAGREED, EXCUSED, SERVED
 from offgrid_node.protocol.jobs.orders import JobOrder
 
 AWARDED, QUEUED, NO_HOST, REFUSED, FORGOTTEN = (
@@ -272,3 +273,29 @@ class TestAHostsOffers:
         assert bench.slots_free() == 5
         bench.offer(seq=1, slots=7)
         assert bench.slots_free() == 5
+
+
+class TestAWordThatComesLater:
+    """Of an execution of a redundant job the core says first that it is over, and once it has compared, how it went."""
+
+    @pytest.mark.parametrize(("end", "better"), [(SERVED, True), (DISAGREED, False)])
+    def test_counts_for_the_host_that_had_the_lease(self, end: jobs_pb2.LeaseEnd.ValueType, better: bool) -> None:
+        bench = BrokerBench()
+        bench.offer()
+        bench.submit()
+        before = bench.broker.reputation.of(WORKER.node_id)
+        bench.close(OWNER, "j-1", 1, EXCUSED)
+        assert bench.broker.reputation.of(WORKER.node_id) == before
+        bench.close(OWNER, "j-1", 1, end)
+        after = bench.broker.reputation.of(WORKER.node_id)
+        assert (after > before, after < before) == (better, not better)
+        bench.close(OWNER, "j-1", 1, end)
+        assert bench.broker.reputation.of(WORKER.node_id) == after, "said once"
+
+    def test_is_not_taken_from_another_core(self) -> None:
+        bench = BrokerBench()
+        bench.offer()
+        bench.submit()
+        bench.close(OWNER, "j-1", 1, EXCUSED)
+        bench.close(RIVAL, "j-1", 1, DISAGREED)
+        assert bench.broker.reputation.of(WORKER.node_id) == 0.5

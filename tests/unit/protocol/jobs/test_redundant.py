@@ -7,6 +7,7 @@ from redundant_world import AUTO, HOSTS, MARKET, PRICE, World, name_of
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.events import PeerDown
+from offgrid_node.protocol.jobs.closing import DISAGREED, EXCUSED, SERVED
 from offgrid_node.protocol.jobs.commands import CancelJobs
 from offgrid_node.protocol.jobs.open_jobs import PAYLOAD_KEPT_MAX
 from offgrid_node.protocol.jobs.table import (
@@ -70,6 +71,18 @@ class TestAgreement:
         assert world.paid() == ["b", "c"]
         assert world.job(job_id).result.output == b"right"
         assert name_of(world.job(job_id).host) == "b"
+
+    def test_brokers_hear_who_agreed_and_who_did_not(self) -> None:
+        world = World()
+        job_id = world.run(3, 2)
+        world.finish("a", b"a lie")
+        world.finish("b")
+        world.finish("c")
+        world.wait(1_000)
+        ends = [(lease.job_id.removeprefix(job_id), lease.end) for lease in world.told_brokers()]
+        assert ends.index((".r1", DISAGREED)) > ends.index((".r1", EXCUSED))
+        assert {(".r2", SERVED), (".r3", SERVED)} < set(ends)
+        assert (".r1", SERVED) not in ends
 
     def test_the_same_output_with_another_exit_code_is_another_result(self, world: World) -> None:
         job_id = world.run(2, 2)
