@@ -189,9 +189,11 @@ def test_watchers_hear_what_is_known_what_comes_and_the_end() -> None:
     assert report(hub, log=b"b", log_offset=1) == []
     logs = [b"".join(m.progress.log for m in stream.take()) for stream in (first, second)]  # type: ignore[attr-defined]
     assert logs == [b"ab", b"ab"]
+    jobs.job.result.log = b"abc"
     jobs.end()
     [last] = first.take()
     assert isinstance(last, jobs_pb2.WatchProgressResponse)
+    assert (last.progress.log, last.progress.log_offset) == (b"c", 2), "what was not told yet"
     assert (last.job.state, first.ended) == (jobs_pb2.JOB_STATE_COMPLETED, True)
     [only] = hub.watch("job").take()
     assert isinstance(only, jobs_pb2.WatchProgressResponse)

@@ -82,6 +82,18 @@ class Watcher:
         self.log_told, self.output_told = len(known.log), len(known.output)
         self.stream.push(jobs_pb2.WatchProgressResponse(progress=told))
 
+    def end(self, job: jobs_pb2.Job) -> None:
+        """The job has ended: what its result has and this stream has not been told, and the job."""
+        last = jobs_pb2.WatchProgressResponse(job=job)
+        log_told, output_told = (self.log_told, self.output_told) if job.attempt == self.attempt else (0, 0)
+        log, output = job.result.log[log_told:], job.result.output[output_told:] if output_told else b""
+        if log or output:
+            rest = last.progress
+            rest.job_id, rest.attempt, rest.log, rest.output = job.job_id, job.attempt, log, output
+            rest.log_offset, rest.output_offset = log_told, output_told
+        self.stream.push(last)
+        self.stream.end()
+
 
 class ProgressHub:
     """The jobs that are watched, and what is known of them."""
@@ -100,7 +112,7 @@ class ProgressHub:
             raise Exhausted(text, reason="TooManyWatchers", retry_ms=1_000)
         stream = Stream(BACKLOG_MAX)
         if job.state in ENDED:
-            _end(stream, with_result(job, self._shelf))
+            Watcher(stream).end(with_result(job, self._shelf))
             return stream
         known, watcher = self._known.setdefault(job_id, Known()), Watcher(stream)
         known.streams.append(watcher)
@@ -130,7 +142,7 @@ class ProgressHub:
             if event.HasField("job") and event.job.state in ENDED:
                 known = self._known.pop(event.job.job_id, None)
                 for watcher in tuple(known.streams) if known is not None else ():
-                    _end(watcher.stream, with_result(event.job, self._shelf))
+                    watcher.end(with_result(event.job, self._shelf))
 
     def _close(self, known: Known, watcher: Watcher) -> None:
         self._watchers -= 1
@@ -161,8 +173,3 @@ def check_progress(request: jobs_pb2.ReportProgressRequest) -> None:
                 raise InvalidRequest.field(f"progress[{index}].{name}", f"{size} long; at most {most} allowed")
         if said.HasField("fraction") and not 0 <= said.fraction <= 1:
             raise InvalidRequest.field(f"progress[{index}].fraction", f"{said.fraction}; 0 to 1 are allowed")
-
-
-def _end(stream: Stream, job: jobs_pb2.Job) -> None:
-    stream.push(jobs_pb2.WatchProgressResponse(job=job))
-    stream.end()

@@ -22,7 +22,7 @@ from offgrid_node.services.objects.reading import Carrier
 
 REPORT_PROGRESS = "offgrid.v1.MarketService/ReportProgress"
 GATHER_MS = 100
-MUTED_MS = 1_000  # between two questions whether anybody listens now
+MUTED_MS = 500  # between two questions whether anybody listens now
 CALL_TIMEOUT_MS = 5_000
 OUTPUT_BYTES_MAX = 256 * 1024  # of what is written to standard output bit by bit; what follows is in the result
 CALL_BYTES_MAX, CALL_ITEMS_MAX = 64 * 1024, 64
