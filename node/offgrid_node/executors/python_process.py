@@ -17,7 +17,7 @@ from typing import Any
 from offgrid_node.executors import confine
 from offgrid_node.executors.capture import Capture
 from offgrid_node.executors.executor import OUTPUT_BYTES_MAX, Progress, Work
-from offgrid_node.executors.spawn import STDERR, Spawned, spawn
+from offgrid_node.executors.spawn import STDERR, Spawned, spawn_fed
 
 HEAD = struct.Struct(">cI")
 SIZES = struct.Struct(">IIII")
@@ -96,14 +96,9 @@ class WorkerProcess:
     async def start(self, argv: Sequence[str], home: str, pass_fds: Sequence[int], status_fd: int) -> None:
         """`home` is its folder as it sees it; `status_fd`, which stays the caller's, is where its sandbox tells of what
         is inside, -1 without one. Raises OSError or ValueError."""
-        reading, writing = os.pipe()
-        with os.fdopen(reading, "rb") as stdin:
-            file = os.fdopen(writing, "wb")  # the transport closes it
-            self._requests, _ = await self._loop.connect_write_pipe(asyncio.Protocol, file)
-            self._status_fd = os.dup(status_fd) if status_fd >= 0 else -1
-            environment = confine.environment(home)
-            cwd = Path(self.folder.name)
-            self._process = await spawn(self, argv, stdin=stdin, cwd=cwd, env=environment, pass_fds=pass_fds)
+        self._status_fd = os.dup(status_fd) if status_fd >= 0 else -1
+        cwd, environment = Path(self.folder.name), confine.environment(home)
+        self._process, self._requests = await spawn_fed(self, argv, cwd=cwd, env=environment, pass_fds=pass_fds)
 
     @property
     def alive(self) -> bool:

@@ -66,6 +66,26 @@ async def spawn(
     return child
 
 
+async def spawn_fed(
+    heard: Heard, argv: Sequence[str], *, cwd: Path, env: Mapping[str, str], pass_fds: Sequence[int] = ()
+) -> tuple[Spawned, asyncio.WriteTransport]:
+    """The same for a program that is written to all its life; what to write to is the caller's to close."""
+    loop = asyncio.get_running_loop()
+    if sys.platform == "win32":
+        child = await _WindowsChild.start(heard, argv, None, cwd, env)
+        return child, child.stdin
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb") as stdin:
+        # The transport closes the file; it notices at once when nobody reads any more.
+        transport, _ = await loop.connect_write_pipe(asyncio.Protocol, os.fdopen(writing, "wb"))
+        assert isinstance(transport, asyncio.WriteTransport)
+        try:
+            return PosixChild(heard, argv, stdin, cwd, env, pass_fds), transport
+        except BaseException:
+            transport.abort()
+            raise
+
+
 class PosixChild:
     def __init__(
         self,
@@ -213,22 +233,27 @@ class _WindowsChild(asyncio.SubprocessProtocol):
 
     @classmethod
     async def start(
-        cls, heard: Heard, argv: Sequence[str], stdin: BinaryIO | bytes, cwd: Path, env: Mapping[str, str]
+        cls, heard: Heard, argv: Sequence[str], stdin: BinaryIO | bytes | None, cwd: Path, env: Mapping[str, str]
     ) -> _WindowsChild:
+        """Without `stdin` there is a pipe to write to, see `stdin`."""
         _, child = await asyncio.get_running_loop().subprocess_exec(
             lambda: cls(heard),
             *argv,
-            stdin=asyncio.subprocess.PIPE if isinstance(stdin, bytes) else stdin,
+            stdin=asyncio.subprocess.PIPE if stdin is None or isinstance(stdin, bytes) else stdin,
             cwd=cwd,
             env=env,
             creationflags=confine.creation_flags(),
         )
         if isinstance(stdin, bytes):
-            pipe = child._whole.get_pipe_transport(0)
-            assert isinstance(pipe, asyncio.WriteTransport)
-            pipe.write(stdin)
-            pipe.close()
+            child.stdin.write(stdin)
+            child.stdin.close()
         return child
+
+    @property
+    def stdin(self) -> asyncio.WriteTransport:
+        pipe = self._whole.get_pipe_transport(0)
+        assert isinstance(pipe, asyncio.WriteTransport)
+        return pipe
 
     @property
     def _whole(self) -> asyncio.SubprocessTransport:
