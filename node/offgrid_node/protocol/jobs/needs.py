@@ -99,13 +99,18 @@ def leaves_traces(payload: jobs_pb2.JobPayload) -> bool:
     return payload.WhichOneof("executor") not in ("wasm", "builtin")
 
 
-def estimate_tokens(input_bytes: int) -> int:
-    """The size of the work in tokens, at least 1, for a job whose owner gives none."""
-    return max(1, input_bytes // INPUT_BYTES_PER_TOKEN)
+def estimate_tokens(input_bytes: int, payload: jobs_pb2.JobPayload | None = None) -> int:
+    """The size of the work in tokens, at least 1, for a job whose owner gives none. Of a conversation it is also what
+    was said before, and the longest answer that is wanted."""
+    said_bytes = answer_tokens = 0
+    if payload is not None and payload.HasField("llm"):
+        said_bytes = sum(len(message.content.encode()) for message in payload.llm.messages)
+        answer_tokens = payload.llm.max_tokens
+    return max(1, (input_bytes + said_bytes) // INPUT_BYTES_PER_TOKEN + answer_tokens)
 
 
 def _has_input(payload: jobs_pb2.JobPayload) -> bool:
-    return bool(payload.input or payload.HasField("input_object") or payload.input_object_id)
+    return bool(payload.input or payload.HasField("input_object") or payload.input_object_id or payload.input_job)
 
 
 def _check_module(module: bytes) -> list[FieldViolation]:

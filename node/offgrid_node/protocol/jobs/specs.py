@@ -19,7 +19,7 @@ def job_of(spec: jobs_pb2.JobSpec, input_bytes: int, timeout_ms: int, terms: Ter
         carried,
         payload_digest(carried),
         needs_of(payload),
-        spec.size_tokens or (0 if terms.input_job else estimate_tokens(input_bytes)),
+        spec.size_tokens or (0 if terms.input_job else estimate_tokens(input_bytes, payload)),
         spec.timeout_ms or timeout_ms,
         payload.input_name,
         input_bytes,

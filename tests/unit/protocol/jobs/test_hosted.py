@@ -7,7 +7,7 @@ import pytest
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.errors import InvalidRequest
 from offgrid_node.protocol.jobs import hosted
-from offgrid_node.protocol.jobs.needs import check_payload, leaves_traces, needs_of
+from offgrid_node.protocol.jobs.needs import check_payload, estimate_tokens, leaves_traces, needs_of
 
 
 def python(**changes: object) -> jobs_pb2.JobPayload:
@@ -85,3 +85,9 @@ def test_what_they_need_of_a_host_has_the_version_or_the_model_in_it() -> None:
 
 def test_all_of_them_leave_traces() -> None:
     assert all(leaves_traces(payload) for payload in (python(), dask(), llm()))
+
+
+def test_the_size_of_a_conversation_is_what_was_said_and_what_is_wanted() -> None:
+    asked = llm(("system", "x" * 40), ("user", "x" * 40), max_tokens=100)
+    assert estimate_tokens(400, asked) == (400 + 80) // 4 + 100
+    assert estimate_tokens(400, python()) == 100
