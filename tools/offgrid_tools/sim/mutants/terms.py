@@ -1,4 +1,4 @@
-"""Planted bugs of jobs on terms: what is taken back, what expires, and whether it is paid."""
+"""Planted bugs of jobs on terms: what goes after others, is taken back or expires, and whether it is paid."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ from typing import Any
 from offgrid_node.protocol.events import CostIncurred
 from offgrid_node.protocol.jobs.core import Core
 from offgrid_node.protocol.jobs.deadlines import Deadlines
+from offgrid_node.protocol.jobs.dependencies import Dependencies
 from offgrid_node.protocol.jobs.index import JOBS
 from offgrid_node.protocol.jobs.open_jobs import OpenJobs
+from offgrid_node.protocol.jobs.releases import Releases
+from offgrid_node.protocol.jobs.table import COMPLETED
 from offgrid_tools.sim.mutants.patches import Mutant, Patch, Sound, never
 
 
@@ -44,7 +47,16 @@ def _in_memory_only(sound: Sound) -> Sound:
     return cancel
 
 
+def _all_completed(sound: Sound) -> Sound:
+    def add(self: Any, job_id: str, states: Any) -> None:
+        sound(self, job_id, dict.fromkeys(states, COMPLETED))
+
+    return add
+
+
 MUTANTS: dict[str, Mutant] = {
+    "after-ignored": Mutant("a job does not wait for others", (Patch(Dependencies, "add", _all_completed),)),
+    "after-forgotten": Mutant("a restarted core forgets who waits", (Patch(Releases, "load", never(None)),)),
     "cancel-ignored": Mutant(
         "a core says that it took a job back, and goes on", (Patch(Core, "take_back", never(None)),)
     ),
