@@ -41,5 +41,6 @@ class Group:
 
 GROUPS = {
     "jobs": Group("jobs through three nodes, beside Dask, Ray, Celery and JetStream", "offgrid_tools.bench.jobs"),
+    "market": Group("what clearing a job costs a broker", "offgrid_tools.bench.market"),
     "state": Group("appends to the journal, beside raw LMDB", "offgrid_tools.bench.state"),
 }

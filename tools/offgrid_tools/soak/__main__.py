@@ -5,6 +5,7 @@ sim       seeds of the simulator, five machines that do everything
 market    seeds of the simulator, three brokers and ten hosts, some of whom lie
 mutants   bugs planted in the simulator, each of which must be found
 configs   damaged configuration files
+auctions  hosts that misreport what their work costs, none of whom may gain by it
 """
 
 from __future__ import annotations
@@ -18,12 +19,13 @@ from json import dumps
 from pathlib import Path
 
 from offgrid_tools.sim.plan import MARKET_MESH
+from offgrid_tools.soak.auctions import soak_auctions
 from offgrid_tools.soak.configs import soak_configs
 from offgrid_tools.soak.kills import Plan, soak_kills
 from offgrid_tools.soak.mutants import soak_mutants
 from offgrid_tools.soak.seeds import soak_seeds
 
-ROUNDS = {"kills": 50, "sim": 1_000, "market": 500, "mutants": 100, "configs": 20_000}
+ROUNDS = {"kills": 50, "sim": 1_000, "market": 500, "mutants": 100, "configs": 20_000, "auctions": 100_000}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "market": lambda rounds: soak_seeds(seed, rounds, say, MARKET_MESH),
         "mutants": lambda rounds: soak_mutants(0 if chosen.seed is None else seed, rounds, say),
         "configs": lambda rounds: soak_configs(seed, rounds, say),
+        "auctions": lambda rounds: soak_auctions(seed, rounds, say),
     }
     broken: list[str] = []
     for part, run in parts.items():

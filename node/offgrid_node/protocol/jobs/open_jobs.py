@@ -167,7 +167,7 @@ class OpenJobs:
             job.payload_digest,
             job.timeout_ms,
             job.priority,
-            job.price_max_micro,
+            job.price_max_micro or self._settings.price_max_micro,  # the broker pays a lone host so much
             job.requirements,
             tuple(job.avoid),
         )

@@ -6,12 +6,13 @@ The core numbers a job's attempts and that number is the fence: a result for a l
 from __future__ import annotations
 
 import hashlib
+import struct
 from struct import Struct
 from typing import NamedTuple
 
-from offgrid_node.protocol.ids import node_id_bytes, node_id_from
+from offgrid_node.protocol.ids import NODE_ID_BYTES, node_id_bytes, node_id_from
 from offgrid_node.protocol.jobs.batch import BatchKind
-from offgrid_node.protocol.signing import BodyReader, decode_body
+from offgrid_node.protocol.signing import BODY_BYTES_MAX, BodyReader, decode_body
 
 ORDERS = BatchKind(b"og.order.v2", b"og.orders.v2")
 VERSION = 2
@@ -84,7 +85,34 @@ class JobOrder(NamedTuple):
     @classmethod
     def decode(cls, body: bytes) -> JobOrder:
         """Raises PeerFault for anything that `encode` would not have written."""
-        return decode_body("job order", body, cls._read)
+        try:
+            order = cls._read_at_once(body)
+        except (ValueError, struct.error):
+            order = None
+        return order or decode_body("job order", body, cls._read)
+
+    @classmethod
+    def _read_at_once(cls, body: bytes) -> JobOrder | None:
+        """What `_read` reads, in a third of the time: brokers decode every order, and at a start all that wait. None,
+        or an error of Python's own, where it does not look as it should: then `_read` says what is wrong."""
+        version, core, length = _HEAD.unpack_from(body)
+        start, at = _HEAD.size, _HEAD.size + length
+        job_id = body[start:at].decode()
+        attempt, kind_length = _ATTEMPT.unpack_from(body, at)
+        start, at = at + _ATTEMPT.size, at + _ATTEMPT.size + kind_length
+        kind = body[start:at].decode()
+        [needs_length] = _LENGTH.unpack_from(body, at)
+        start, at = at + _LENGTH.size, at + _LENGTH.size + needs_length
+        needs = body[start:at].decode()
+        *plain, avoided, required_length = _TAIL.unpack_from(body, at)
+        start, at = at + _TAIL.size, at + _TAIL.size + required_length
+        if version != VERSION or length > JOB_ID_BYTES_MAX or at + avoided * NODE_ID_BYTES != len(body):
+            return None
+        if len(body) > BODY_BYTES_MAX:
+            return None
+        avoid = tuple(node_id_from(body[at + n * NODE_ID_BYTES :][:NODE_ID_BYTES]) for n in range(avoided))
+        requirements = body[start:at].decode()
+        return cls._make((node_id_from(core), job_id, attempt, kind, needs, *plain, requirements, avoid))
 
     @classmethod
     def _read(cls, reader: BodyReader) -> JobOrder:
