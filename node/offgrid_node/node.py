@@ -37,6 +37,7 @@ from offgrid_node.services.caller import Caller, Kind
 from offgrid_node.services.client import Client, Road
 from offgrid_node.services.jobs.adoption import Adoption
 from offgrid_node.services.jobs.cron import CronTimes
+from offgrid_node.services.jobs.explaining import Explaining
 from offgrid_node.services.jobs.filling import Filling
 from offgrid_node.services.jobs.handlers import JobHandlers
 from offgrid_node.services.jobs.host_service import HostHandlers
@@ -259,6 +260,7 @@ class Node:
         shelf, bulk = Shelf(runtime.store), parts.objects.bulk
         inputs = InputPlacing(shelf, objects.uploads, objects.reading, objects.sealer, bulk)
         self._filling = Filling(shelf, inputs, lambda end: runtime.deliver("jobs", end))
+        explaining = Explaining(runtime, shelf, self._client)
         return {
             "offgrid.v1.MeshService": MeshHandlers(runtime, self_id, parts.facts),
             "offgrid.v1.JoinService": JoinHandlers(
@@ -268,7 +270,7 @@ class Node:
                 verify=parts.verify,
                 check_certificate=parts.check_certificate,
             ),
-            "offgrid.v1.JobService": JobHandlers(runtime, parts.job_timeout_ms, inputs, self._progress),
+            "offgrid.v1.JobService": JobHandlers(runtime, parts.job_timeout_ms, inputs, self._progress, explaining),
             "offgrid.v1.MarketService": self._market,
             "offgrid.v1.HostService": HostHandlers(runtime),
             "offgrid.v1.ObjectService": self.objects.handlers,

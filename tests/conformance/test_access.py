@@ -46,7 +46,7 @@ EVERY_RPC = {
     },
     "JobService": {
         OWNER: "CreateMission GetMission ListMissions UpdateMission CreateTask GetTask ListTasks CreateJob GetJob "
-        "ListJobs DispatchJob WatchJob RunJobs WatchJobs CancelJobs WatchProgress "
+        "ListJobs DispatchJob WatchJob RunJobs WatchJobs CancelJobs ExplainJob WatchProgress "
         "CreateSchedule ListSchedules UpdateSchedule DeleteSchedule"
     },
     "MarketService": {
@@ -86,7 +86,7 @@ EXPECTED = {
 # Which role the node that is called must have itself; every other RPC asks for none.
 OWN_ROLE = {
     CORE: "JobService/CreateMission JobService/UpdateMission JobService/CreateTask JobService/CreateJob "
-    "JobService/DispatchJob JobService/RunJobs JobService/CancelJobs "
+    "JobService/DispatchJob JobService/RunJobs JobService/CancelJobs JobService/ExplainJob "
     "JobService/CreateSchedule JobService/UpdateSchedule JobService/DeleteSchedule "
     "MarketService/DeliverAwards MarketService/RenewLeases MarketService/ReportResults MarketService/ReportProgress",
     BROKER: "MarketService/PostOffers MarketService/SubmitJobs MarketService/CloseLeases "

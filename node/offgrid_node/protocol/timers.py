@@ -35,6 +35,11 @@ class Timers(Generic[K]):
             del self._due[keys[-1]]
         return keys
 
+    def due_ms(self, key: K) -> int | None:
+        """When this one fires; None when it is not set."""
+        due = self._due.get(key)
+        return due[0] if due is not None else None
+
     def next_ms(self) -> int | None:
         return self._first()
 

@@ -48,6 +48,7 @@ ACCESS: dict[str, Row] = {
     "offgrid.v1.JobService/ListJobs": Row(ADMINS),
     "offgrid.v1.JobService/DispatchJob": Row(ADMINS, CORE),
     "offgrid.v1.JobService/CancelJobs": Row(ADMINS, CORE),
+    "offgrid.v1.JobService/ExplainJob": Row(ADMINS, CORE),
     "offgrid.v1.JobService/WatchJob": Row(ADMINS),
     "offgrid.v1.JobService/RunJobs": Row(ADMINS, CORE),
     "offgrid.v1.JobService/WatchJobs": Row(ADMINS),

@@ -33,6 +33,7 @@ METHOD_NUMBERS: Mapping[str, int] = {
     "offgrid.v1.JobService/RunJobs": 0x030D,
     "offgrid.v1.JobService/WatchJobs": 0x030E,
     "offgrid.v1.JobService/CancelJobs": 0x030F,
+    "offgrid.v1.JobService/ExplainJob": 0x0311,
     "offgrid.v1.JobService/CreateSchedule": 0x0318,
     "offgrid.v1.JobService/ListSchedules": 0x0319,
     "offgrid.v1.JobService/UpdateSchedule": 0x031A,

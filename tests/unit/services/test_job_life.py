@@ -148,3 +148,30 @@ def test_a_jobs_output_becomes_the_next_ones_input(large: bool) -> None:
     expected = jobs_pb2.JobPayload(wasm=WASM, input=output, input_name="chained")
     assert chained.result.output == outcome_of(expected).output
     assert job(bench, made[2]).state == COMPLETED
+
+
+class TestWhy:
+    def why(self, bench: Bench, job_id: str) -> Any:
+        return bench.own("ExplainJob", jobs_pb2.ExplainJobRequest(job_id=job_id))
+
+    def test_names_each_host_and_what_its_broker_thinks_of_it(self, bench: Bench) -> None:
+        made = bench.job(requirements="memory_mb >= 1000000000")
+        answer = self.why(bench, made.job_id)
+        assert answer.job.job_id == made.job_id
+        assert not answer.job.kept_payload
+        assert answer.story == "It has not been dispatched."
+        assert answer.broker == bench.broker.node_id
+        assert {verdict.host for verdict in answer.verdicts} >= {bench.host.node_id}
+        assert all(verdict.reason and not verdict.wins for verdict in answer.verdicts)
+
+    def test_says_so_when_the_broker_does_not_answer(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        bench = Bench()
+        made = bench.job()
+        bench.broker.crash()
+        answer = self.why(bench, made.job_id)
+        assert list(answer.verdicts) == []
+        assert "does not say more" in answer.story or "No broker of the mesh is alive" in answer.story
+
+    def test_of_nothing_is_not_found(self, bench: Bench) -> None:
+        with pytest.raises(NotFound):
+            self.why(bench, "j-x")

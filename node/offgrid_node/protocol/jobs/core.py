@@ -75,6 +75,11 @@ class Core:
     def open_jobs(self) -> int:
         return len(self._jobs)
 
+    def broker_to_ask(self, job: jobs_pb2.Job) -> str:
+        """Who can say most of the job's chances: its own broker, or any that is alive; "" when none is."""
+        brokers = self._peers.with_role(BROKER)
+        return job.broker if job.broker in brokers else next(iter(brokers), "")
+
     def deadline_ms(self) -> int | None:
         dues = (self._jobs.deadline_ms(), self.stops.deadline_ms(), self.renewals.deadline_ms(), self._return_ms)
         return min((due for due in dues if due is not None), default=None)

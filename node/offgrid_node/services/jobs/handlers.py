@@ -27,6 +27,7 @@ from offgrid_node.services.checks import check_text, digest_of_request
 from offgrid_node.services.flow import Flow, asked, ticket_of
 from offgrid_node.services.jobs.ends import Ends, check_watch, with_result
 from offgrid_node.services.jobs.executions import executions_of
+from offgrid_node.services.jobs.explaining import Explaining
 from offgrid_node.services.jobs.inputs import InputPlacing, is_large
 from offgrid_node.services.jobs.progress import ProgressHub
 from offgrid_node.services.jobs.schedules import ScheduleHandlers
@@ -43,10 +44,17 @@ MODES = frozenset(jobs_pb2.DispatchMode.values())
 class JobHandlers:
     """One method per RPC of JobService."""
 
-    def __init__(self, runtime: Runtime, timeout_ms: int, inputs: InputPlacing, progress: ProgressHub) -> None:
+    def __init__(
+        self,
+        runtime: Runtime,
+        timeout_ms: int,
+        inputs: InputPlacing,
+        progress: ProgressHub,
+        explaining: Explaining,
+    ) -> None:
         """`timeout_ms` is given to jobs that name none; `inputs` places those that are large; `progress` knows what
         those under way say."""
-        self._inputs, self._progress = inputs, progress
+        self._inputs, self._progress, self._explaining = inputs, progress, explaining
         self._runtime, self._shelf, self._timeout_ms = runtime, Shelf(runtime.store), timeout_ms
         self._ends = Ends(runtime, self._shelf)
         schedules = ScheduleHandlers(runtime, self._check_scheduled, self._place_scheduled)
@@ -180,6 +188,9 @@ class JobHandlers:
         reason = check_text("reason", request.reason, TITLE_CHARS_MAX, empty=True)
         command = commands.CancelJobs(tuple(dict.fromkeys(request.job_ids)), request.task_id, reason)
         return self._ask(caller, command, request)
+
+    def explain_job(self, caller: Caller, request: jobs_pb2.ExplainJobRequest) -> Ticket:
+        return ticket_of(self._explaining.explain(request.job_id))
 
     def watch_job(self, caller: Caller, request: jobs_pb2.WatchJobRequest) -> Stream:
         """The job now and at each change; ends after the last one.
