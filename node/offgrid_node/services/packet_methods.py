@@ -39,7 +39,7 @@ METHOD_NUMBERS: Mapping[str, int] = {
     "offgrid.v1.JobService/UpdateSchedule": 0x031A,
     "offgrid.v1.JobService/DeleteSchedule": 0x031B,
     "offgrid.v1.MarketService/PostOffers": 0x0401,
-    "offgrid.v1.JobService/WatchProgress": 0x0318,
+    "offgrid.v1.JobService/WatchProgress": 0x0310,
     "offgrid.v1.MarketService/SubmitJobs": 0x0402,
     "offgrid.v1.MarketService/DeliverAwards": 0x0403,
     "offgrid.v1.MarketService/StartJobs": 0x0404,
