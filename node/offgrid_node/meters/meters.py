@@ -114,7 +114,8 @@ class Meters:
         for event in events:
             match event.etype:
                 case EventType.JOB_COMPLETED | EventType.JOB_FAILED | EventType.JOB_CANCELLED:
-                    self._on_job(event)
+                    if not event.job.parent_id:  # executions of redundant jobs are no jobs of anybody's
+                        self._on_job(event)
                 case EventType.JOB_EXECUTED:
                     self._on_execution(event.attempt)
                 case EventType.TX_CREATED | EventType.TX_FINAL:

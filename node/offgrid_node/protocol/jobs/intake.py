@@ -68,7 +68,7 @@ class Intake:
         """Raises what a call for jobs with these terms would be refused with now, by on_create or, given a mode, by
         on_run: for a handler, before it goes to any length for them. The machine still decides."""
         if not self._requests.made(request_id, digest):
-            self._check_room(len(terms))
+            self._check_room(room_of(terms))
             self._check_terms(task_id, terms, mode is not None, now)
             if mode is not None:
                 self._check_routes(terms, mode)
@@ -79,7 +79,7 @@ class Intake:
             entry = self._jobs.get(made)
             job = entry.job if entry is not None else self._requests.row(JOBS, jobs_pb2.Job, made)
             if job is None:
-                self._check_room(1)
+                self._check_room(room_of([command.job.terms]))
                 self._check_terms(command.task.task_id, [command.job.terms], False, now)
         except (AlreadyExists, Corrupt, Exhausted, InvalidRequest) as fault:
             self._post.reply(ticket, fault)
@@ -180,7 +180,7 @@ class Intake:
 
     def _make(self, command: RunJobs, now: Now, rng: Rng) -> tuple[str, Way]:
         terms = [new.terms for new in command.jobs]
-        self._check_room(len(terms))
+        self._check_room(room_of(terms))
         self._check_terms(command.task.task_id, terms, True, now)
         self._check_routes(terms, command.mode)
         stem = fresh_timely_id("j", now.utc_us, rng)
@@ -237,3 +237,8 @@ def _named(name: str, ids: Sequence[str]) -> str:
     """The id that "#n" stands for among those of one call."""
     number = here(name)
     return name if number is None else ids[number]
+
+
+def room_of(terms: Sequence[Terms]) -> int:
+    """How many open jobs these may become: of redundant ones each execution is one."""
+    return sum(max(1, each.replicas) for each in terms)

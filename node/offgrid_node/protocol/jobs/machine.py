@@ -171,9 +171,8 @@ class JobsMachine:
             reports = self.host.take_local_reports()
             for report, added in reports:
                 self.core.reports.on_local_report(report, added, now, rng)
-            if not reports and not self.intake.releases.goes_on:
+            if not reports and not self.intake.releases.goes_on and not self.core.redundant.goes_on:
                 break
-        self.core.redundant.pump(now, rng)
         self.core.jobs.say_awarded(now)
         self.core.jobs.index.close_step()
         self.host.answer_starts(now)

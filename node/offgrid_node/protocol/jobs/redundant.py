@@ -87,6 +87,11 @@ class Redundant:
         others = parent.executions if parent is not None else []
         return sorted({each.host for each in others if each.host and each.job_id != execution.job_id})
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether `pump` has something to do."""
+        return bool(self._due or self._jobs.ended_kin)
+
     # ---- inputs
 
     def begin(self, entry: Open) -> None:
@@ -101,7 +106,7 @@ class Redundant:
 
     def pump(self, now: Now, rng: Rng) -> None:
         """Whatever follows from what has happened in this step."""
-        while self._due or self._jobs.ended_kin:
+        while self.goes_on:
             ended, self._jobs.ended_kin = self._jobs.ended_kin, []
             for job in ended:
                 if job.parent_id:

@@ -13,7 +13,7 @@ from typing import Protocol
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.effects import Rows
-from offgrid_node.protocol.errors import AlreadyExists, Corrupt, Exhausted, Fault, NotFound, Unavailable
+from offgrid_node.protocol.errors import AlreadyExists, Corrupt, Exhausted, Fault, InvalidRequest, NotFound, Unavailable
 from offgrid_node.protocol.ids import fresh_timely_id
 from offgrid_node.protocol.jobs.catalogue import TASKS
 from offgrid_node.protocol.jobs.commands import CreateSchedule, DeleteSchedule, RunJobs, UpdateSchedule
@@ -190,7 +190,7 @@ class Schedules:
                 return None
             command = self._command(schedule, due_us, request_id)
             (schedule.last_job_id,) = self._intake.run(command, now, rng)
-        except (Corrupt, Exhausted, NotFound, Unavailable) as fault:
+        except (Corrupt, Exhausted, InvalidRequest, NotFound, Unavailable) as fault:
             return fault.message
         schedule.last_due_us, schedule.trouble = due_us, ""
         return None

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import pytest
-from redundant_world import AUTO, HOSTS, MARKET, PRICE, World, name_of
+from job_bench import PAYLOAD, TASK, new_job
+from redundant_world import AUTO, HOSTS, MARKET, OFFGRID, PRICE, World, name_of
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.events import PeerDown
 from offgrid_node.protocol.jobs.closing import DISAGREED, EXCUSED, SERVED
-from offgrid_node.protocol.jobs.commands import CancelJobs
+from offgrid_node.protocol.jobs.commands import CancelJobs, RunJobs
 from offgrid_node.protocol.jobs.open_jobs import PAYLOAD_KEPT_MAX
 from offgrid_node.protocol.jobs.table import (
     AWARDED,
     CANCELLED,
     COMPLETED,
+    CREATED,
     ENDED,
     EXPIRED,
     FAILED,
     QUEUED,
     RUNNING,
 )
+from offgrid_node.protocol.jobs.terms import Terms
 from offgrid_node.protocol.jobs.trust import SPOT_CHECK_ONE_IN, TRUSTED_FROM
 
 
@@ -218,6 +221,21 @@ class TestAnOwnersHand:
         assert world.job(job_id).state == EXPIRED
         assert {each.state for each in world.executions(job_id)} == {CANCELLED}
         assert world.at_work() == []
+
+
+def test_what_waits_for_a_redundant_job_gets_its_one_result(world: World) -> None:
+    payload = new_job(PAYLOAD)
+    first = payload._replace(terms=Terms(replicas=3, quorum=2))
+    then = payload._replace(terms=Terms(after=("#0",), replicas=2, quorum=2))
+    reply = world.ask(RunJobs(TASK, (first, then), OFFGRID, "", bytes(16)))
+    assert isinstance(reply, jobs_pb2.RunJobsResponse)
+    assert world.job(reply.job_ids[1]).state == CREATED
+    world.finish("a")
+    world.finish("b")
+    assert world.job(reply.job_ids[0]).state == COMPLETED
+    assert world.job(reply.job_ids[1]).state == QUEUED
+    world.finish_all()
+    assert world.job(reply.job_ids[1]).state == COMPLETED
 
 
 class TestTrust:
