@@ -75,6 +75,17 @@ def test_files_go_along_and_come_back_with_the_proof(mesh: LocalMesh, text: Path
     assert anywhere("job", "verify-receipt", file, "--result", out).code == 1
 
 
+def test_what_a_job_says_is_followed_while_it_runs(mesh: LocalMesh, text: Path) -> None:
+    core = mesh["core"]
+    script = "echo ::progress 0.5 half way >&2; echo first >&2; sleep 1.5; echo second >&2"
+    job_id = submitted(mesh, text, script)
+    followed = offgrid(core, "job", "logs", "--follow", job_id)
+    assert followed.code == 0, followed.said
+    assert followed.out.splitlines()[-2:] == ["first", "second"], followed.said
+    assert "50% half way" in followed.err, followed.said
+    assert offgrid(core, "job", "logs", job_id).out.splitlines()[-1] == "second"
+
+
 def test_a_job_is_taken_back_where_it_runs(mesh: LocalMesh, text: Path) -> None:
     core = mesh["core"]
     job_id = submitted(mesh, text, "sleep 60")

@@ -47,6 +47,8 @@ class SmallNode:
         self.cuts = 0  # how many of the next messages of such a stream are its last
         self.events: list[state_pb2.Event] = []
         self.members = [_peer("attic", NODE_ID, here=True), _peer("barn", OTHER_ID)]
+        self.progress: list[jobs_pb2.JobProgress] = []  # what a job that runs says, and whether it ends then
+        self.progress_ends = True
         self.schedules: dict[str, jobs_pb2.Schedule] = {}
         self.host = jobs_pb2.HostState(state="on", slots_busy=2, unsettled=1)
         self.proof = mesh_pb2.GetMemberProofResponse()  # of any member
@@ -304,6 +306,26 @@ class SmallNode:
         profile = jobs_pb2.HostProfile(host=OTHER_ID, name="barn", slots=4, labels={"room": "barn"})
         entry = jobs_pb2.BookEntry(profile=profile, offers=[offer], slots_free=3, alive=True, reputation=0.5)
         return jobs_pb2.ListOffersResponse(entries=[entry], queued=2)
+
+    def on_ExplainJob(self, request):
+        job = _get(self.jobs, "job", request.job_id)
+        verdicts = [
+            jobs_pb2.HostVerdict(
+                host=OTHER_ID, able=True, wins=True, reason="it wins", score=1_320_000, ask_micro=1000
+            ),
+            jobs_pb2.HostVerdict(host=NODE_ID, reason="does not offer process:wc"),
+        ]
+        return jobs_pb2.ExplainJobResponse(job=job, story="It waits.", broker=NODE_ID, verdicts=verdicts)
+
+    def on_WatchProgress(self, request, context):
+        job = _get(self.jobs, "job", request.job_id)
+        for told in self.progress:
+            yield jobs_pb2.WatchProgressResponse(progress=told)
+        while context.is_active() and job.state == jobs_pb2.JOB_STATE_RUNNING and not self.progress_ends:
+            time.sleep(0.02)
+        if job.state == jobs_pb2.JOB_STATE_RUNNING:
+            self._run(job)
+        yield jobs_pb2.WatchProgressResponse(job=job)
 
     # ---- schedules
 

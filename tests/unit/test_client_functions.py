@@ -6,6 +6,8 @@ import asyncio
 import concurrent.futures
 import functools
 import pickle
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -89,6 +91,19 @@ class Gate:
 
     def open(self) -> None:
         self._open.set()
+
+
+# ---- importing
+
+
+def test_decorating_loads_neither_the_wire_nor_pickling() -> None:
+    """So that programs which only may submit start as fast as those that never do."""
+    heavy = "grpc", "google.protobuf", "cloudpickle", "asyncio", "offgrid.client"
+    code = f"import offgrid, sys; offgrid.job(timeout_s=1)(len); print([m for m in {heavy} if m in sys.modules])"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert said.stdout == "[]\n"
+    for name in offgrid.__all__:
+        assert getattr(offgrid, name) is not None
 
 
 # ---- calling
@@ -237,6 +252,26 @@ def test_as_completed_and_wait_take_them(client: Client) -> None:
     futures = [double.submit(client, number) for number in range(20)]
     assert {future.result() for future in offgrid.as_completed(futures, timeout=10)} == set(range(0, 40, 2))
     assert not concurrent.futures.wait(futures, 5).not_done
+
+
+# ---- progress
+
+
+def test_a_future_tells_what_its_job_says_until_it_ends(node: SmallNode, client: Client) -> None:
+    gate = Gate(node)
+    node.progress = [
+        jobs_pb2.JobProgress(attempt=1, fraction=0.5, message="half"),
+        jobs_pb2.JobProgress(attempt=1, log=b"x"),
+    ]
+    future = double.submit(client, 1)
+    said = future.progress()
+    assert [(each.fraction, each.message, each.log) for each in (next(said), next(said))] == [
+        (0.5, "half", b""),
+        (0.0, "", b"x"),
+    ]
+    gate.open()
+    assert list(said) == []
+    assert future.result(5) == 2
 
 
 # ---- cancelling

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import subprocess
 
 import pytest
-from cli_run import Run
+from cli_run import OFFGRID, Run
 from small_node import NODE_ID, OTHER_ID, SmallNode
 
 from offgrid.v1 import common_pb2, jobs_pb2
@@ -41,6 +43,45 @@ class TestCancel:
         assert og("job", "cancel")[0] == exits.USAGE
         assert og("job", "cancel", "j-1", "--task", "t-1")[0] == exits.USAGE
         assert not node.calls
+
+
+class TestLogs:
+    @pytest.fixture
+    def running(self, node: SmallNode, jobs: list[str]) -> str:
+        node.inputs["j-1"] = b""
+        node.progress = [
+            jobs_pb2.JobProgress(job_id="j-1", attempt=1, fraction=0.25, message="warming up"),
+            jobs_pb2.JobProgress(job_id="j-1", attempt=1, fraction=0.25, message="warming up", log=b"line 1\n"),
+        ]
+        run = node._run
+
+        def with_log(job: jobs_pb2.Job) -> None:
+            run(job)
+            job.result.log = b"line 1\nline 2\n"
+
+        node._run = with_log
+        return "j-1"
+
+    def test_of_an_ended_job_are_its_standard_error(self, node: SmallNode, running: str) -> None:
+        node._run(node.jobs["j-1"])
+        done = offgrid(node, "job", "logs", "j-1")
+        assert (done.stdout, done.stderr) == (b"line 1\nline 2\n", b"")
+
+    def test_are_followed_until_its_end(self, node: SmallNode, running: str) -> None:
+        done = offgrid(node, "job", "logs", "--follow", "j-1")
+        assert done.stdout == b"line 1\nline 2\n", "what was not told on the way comes of the result"
+        assert done.stderr.split() == [b"25%", b"warming", b"up"]
+
+    def test_of_a_running_job_are_what_is_known(self, node: SmallNode, running: str) -> None:
+        node.progress_ends = False
+        assert offgrid(node, "job", "logs", "j-1").stdout == b"line 1\n"
+
+    def test_for_scripts_are_a_document_per_message(self, og: Run, running: str) -> None:
+        code, out, err = og("job", "logs", "-f", "j-1", "--json")
+        told = list(map(json.loads, out.splitlines()))
+        assert (code, err) == (0, "")
+        assert [each["progress"].get("fraction") for each in told] == [0.25, 0.25]
+        assert base64.b64decode(told[1]["progress"]["log"]) == b"line 1\n"
 
 
 class TestList:
@@ -109,3 +150,8 @@ class TestShow:
         for said in ("cpus > 1", "-3", "j-0", "3, of which 2 must agree, adaptive", "not on        barn",
                      "1.5 per million tokens", "2 of 8", "s-1, due", "execution of  j-p"):  # fmt: skip
             assert said in out
+
+
+def offgrid(node: SmallNode, *argv: str) -> subprocess.CompletedProcess[bytes]:
+    """In a process of its own: what it writes as bytes."""
+    return subprocess.run([*OFFGRID, "--socket", node.address, *argv], capture_output=True, check=True)

@@ -93,10 +93,10 @@ def logs(job_id: str, follow: bool) -> int:
     if job.HasField("result"):
         _say_log(job)
         return exit_code_of(job)
-    said = 0
+    said, line = 0, ""
     for told in _told(client, job_id, follow):
         said += len(told.log)
-        _say(told)
+        line = _say(told, line)
     job = client.jobs.get(job_id)
     if job.HasField("result") and len(job.result.log) > said and not settings().json:
         _write(job.result.log[said:])  # what came last, or was not told on the way
@@ -107,19 +107,22 @@ def _told(client: Client, job_id: str, follow: bool) -> Iterator[JobProgress]:
     return client.jobs.progress(job_id, within_s=None if follow else KNOWN_WITHIN_S)
 
 
-def _say(told: JobProgress) -> None:
+def _say(told: JobProgress, line: str) -> str:
+    """Progress is a line where it differs from `line`, the last one; returns what the last one is now."""
     if settings().json:
         from offgrid_tools.cli.json_form import emit, json_of
 
         emit({"progress": json_of(told)})
-        return
+        return ""
     from offgrid_tools.cli.output import clean
 
-    if told.message or told.HasField("fraction"):
-        share = f"{told.fraction:4.0%} " if told.HasField("fraction") else ""
-        click.echo(f"{share}{clean(told.message)}".rstrip(), err=True)
+    share = f"{told.fraction:4.0%} " if told.HasField("fraction") else ""
+    now = f"{share}{clean(told.message)}".rstrip()
+    if now and now != line:
+        click.echo(now, err=True)
     _write(told.log)
     _write(told.output)
+    return now or line
 
 
 def _say_log(job: Job) -> None:
