@@ -49,6 +49,7 @@ from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.errors import FailedPrecondition, Fault
 from offgrid_node.protocol.jobs.commands import StopHost
 from offgrid_node.protocol.jobs.settings import DROP_ALL, DROP_REST, JobsSettings
+from offgrid_node.protocol.mesh.commands import RoadLost
 from offgrid_node.protocol.mesh.machine import MeshSettings
 from offgrid_node.services.access import ROLE_NAMES
 from offgrid_node.services.bulk import Bulk, Threads
@@ -168,12 +169,12 @@ class Daemon:
         meters = self._meters
         self._driver = Driver(asyncio.get_running_loop(), threaded=threaded, on_commit=self._on_commit)
         framed = FramedRoad(tls, lambda: self.node.directory)
-        road = GrpcRoad(tls, lambda: self.node.directory, framed.learn)
         running = Running(
             self._pool,
             lambda end: self.node.on_executed(end),  # noqa: PLW0108 - the node comes later
             lambda key, said: self.node.on_said(key, said),  # noqa: PLW0108 - as above
         )
+        road = GrpcRoad(tls, lambda: self.node.directory, framed.learn, self._on_lost)
         threads = Threads(asyncio.get_running_loop().call_soon_threadsafe)
         self._bulk = Bulk(threads)
         self._cleanup += [self._driver.close, road.close, framed.close, running.close, threads.close, self._bulk.stop]
@@ -316,6 +317,9 @@ class Daemon:
         self._cleanup.append(watch.close)
         watch.start()
         return watch
+
+    def _on_lost(self, node_id: str) -> None:
+        self.node.runtime.deliver("mesh", RoadLost(node_id))
 
     def _on_commit(self, inputs: int, commit_s: float) -> None:
         self._store_trouble.on_commit(inputs, commit_s)

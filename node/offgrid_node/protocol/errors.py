@@ -21,6 +21,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+CONNECTION_REFUSED = "ConnectionRefused"
+"""Reason of an Unavailable: the other machine has answered that nobody listens there."""
+
 
 @dataclass(frozen=True, slots=True)
 class FieldViolation:

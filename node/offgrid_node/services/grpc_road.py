@@ -19,6 +19,7 @@ from google.protobuf.message import DecodeError, Message
 from offgrid_node.config import split_address
 from offgrid_node.keys import NodeTls
 from offgrid_node.protocol.errors import (
+    CONNECTION_REFUSED,
     Exhausted,
     Fault,
     Internal,
@@ -47,10 +48,11 @@ RETRY_MS = 500
 _READY, _FAILED = grpc.ChannelConnectivity.READY, grpc.ChannelConnectivity.TRANSIENT_FAILURE
 HUNG_UP = "it hung up, as it does on those whom it does not know as members"
 # What gRPC says in passing, and what it means here; only people read it.
+NOBODY_LISTENS = "nobody listens there"
 _PLAIN = (
     ("handshake failed", "the node that answers there is not the one we know"),
     ("Socket closed", HUNG_UP),
-    ("Connection refused", "nobody listens there"),
+    ("Connection refused", NOBODY_LISTENS),
 )
 _log = logging.getLogger(__name__)
 
@@ -83,12 +85,14 @@ class GrpcRoad:
         tls: NodeTls,
         directory: Callable[[], DirectoryView],
         on_framed: Callable[[str, str, int], object] = lambda node, host, port: None,
+        on_lost: Callable[[str], object] = lambda node: None,
     ) -> None:
         """`directory` is asked at each call, but for those on lanes; say `refresh` when it changed, so that old
-        connections go at once. `on_framed` is told of the host and port where a node says that it takes calls too."""
+        connections go at once. `on_framed` is told of the host and port where a node says that it takes calls too,
+        `on_lost` of a node whose lane has ended though this side goes on."""
         self._tls = tls
         self._directory = directory
-        self._on_framed = on_framed
+        self._on_framed, self._on_lost = on_framed, on_lost
         self._links: dict[tuple[str, str], _Link] = {}  # the longest unused first
         self._calls: set[asyncio.Task[None]] = set()
         self._closing: set[asyncio.Task[None]] = set()
@@ -216,7 +220,7 @@ class GrpcRoad:
             link = self._links.get((node, address))
             if link is not None and link.certificate == certificate and link.channel.get_state() is _READY:
                 return self._link(node, address, certificate)
-        refusals = []
+        refusals, gone = [], True
         for index, address in enumerate(addresses):
             left_s = deadline_s - time.monotonic()
             if left_s <= 0:
@@ -228,10 +232,11 @@ class GrpcRoad:
             why = await _why(link.channel)
             if why.startswith(HUNG_UP):
                 self._closed_to_us.add(node)
+            gone = gone and why.startswith(NOBODY_LISTENS)
             refusals.append(f"{address}: {why}")
         raise Unavailable(
             f"{node} cannot be reached: {'; '.join(refusals) or 'no time was left'}",
-            reason="NotConnected",
+            reason=CONNECTION_REFUSED if gone and len(refusals) == len(addresses) else "NotConnected",
             retry_ms=RETRY_MS,
         )
 
@@ -259,13 +264,22 @@ class GrpcRoad:
         link.lane_after_s = time.monotonic() + LANE_RETRY_S
         lane = self._lanes[key] = Lane(node)
         self._lane_of[node] = key
-        lane.on_open = lambda: self._on_open(node, key[1], lane.framed_port)
+        opened = False
+
+        def on_open() -> None:
+            nonlocal opened
+            opened = True
+            self._on_open(node, key[1], lane.framed_port)
+
+        lane.on_open = on_open
 
         async def run() -> None:
             try:
                 await lane.run(link.channel)
             finally:
                 del self._lanes[key], self._lane_of[node]
+                if opened and not self._closed:
+                    self._on_lost(node)
 
         self._keep(self._running, run())
 

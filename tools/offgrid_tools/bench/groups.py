@@ -42,5 +42,6 @@ class Group:
 GROUPS = {
     "jobs": Group("jobs through three nodes, beside Dask, Ray, Celery and JetStream", "offgrid_tools.bench.jobs"),
     "market": Group("what clearing a job costs a broker", "offgrid_tools.bench.market"),
+    "faults": Group("hosts that are killed or frozen under a job", "offgrid_tools.bench.faults"),
     "state": Group("appends to the journal, beside raw LMDB", "offgrid_tools.bench.state"),
 }

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from google.protobuf.message import Message
 
-from offgrid_node.protocol.errors import Fault, Internal, OutcomeUnknown, Unavailable
+from offgrid_node.protocol.errors import CONNECTION_REFUSED, Fault, Internal, OutcomeUnknown, Unavailable
 from offgrid_node.protocol.mesh.directory import Directory
 from offgrid_node.services.client import Done
 from offgrid_node.services.router import METHODS
@@ -160,7 +160,7 @@ class Network:
 
     def call_nowhere(self, done: Done) -> None:
         """A call to an address where its node is no longer."""
-        self._engine.after(DELAY_MIN_US, lambda: done(Unavailable("nobody listens there", reason="NotSent")))
+        self._engine.after(DELAY_MIN_US, lambda: done(Unavailable("nobody listens there", reason=CONNECTION_REFUSED)))
 
     def _carry(self, source: str, target: str, size_bytes: int, arrive: Callable[[], None]) -> None:
         rng, faults = self._engine.rng, self.faults

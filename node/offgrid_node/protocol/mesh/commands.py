@@ -51,3 +51,10 @@ class AddressSeen:
 
     node_id: str
     address: str
+
+
+@dataclass(frozen=True, slots=True)
+class RoadLost:
+    """The open connection to a member has ended, and it was not this node that ended it."""
+
+    node_id: str

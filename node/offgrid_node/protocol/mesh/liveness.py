@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from offgrid.v1 import common_pb2, mesh_pb2
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.effects import Answered, Call, Effect, Reply
-from offgrid_node.protocol.errors import Exhausted
+from offgrid_node.protocol.errors import CONNECTION_REFUSED, Exhausted
 from offgrid_node.protocol.mesh.probing import HELPERS, Prober
-from offgrid_node.protocol.mesh.swim import DEAD, NEWS_ACCEPTED_MAX, News, Swim
+from offgrid_node.protocol.mesh.swim import ALIVE, DEAD, NEWS_ACCEPTED_MAX, News, Swim
 from offgrid_node.protocol.rng import Rng
 
 PING = "offgrid.v1.MeshService/Ping"
@@ -81,6 +81,12 @@ class LivenessCalls:
                 effects.append(self._ping(target, digest, ProbeTag(started), self._prober.direct_ms))
         return effects
 
+    def road_lost(self, target: str, digest: bytes, now: Now) -> list[Effect]:
+        """The connection to a member that lives has ended: it is probed now, not in its turn. A process that was killed
+        is known to be gone so in a moment; one that merely hung up has cost a probe."""
+        started = self._prober.start(target, now.mono_ms) if self._swim.liveness(target) == ALIVE else None
+        return [] if started is None else [self._ping(target, digest, ProbeTag(started), self._prober.direct_ms)]
+
     def asked_ping(self, caller: str, request: mesh_pb2.PingRequest, digest: bytes, now: Now) -> mesh_pb2.PingResponse:
         """A member probes us, which shows that it lives itself."""
         told = self._swim.news_for(caller)  # before we believe it alive, so that it hears of any doubt and refutes it
@@ -103,12 +109,12 @@ class LivenessCalls:
             case ProbeTag(number) if isinstance(answer.reply, mesh_pb2.PingResponse):
                 self._prober.end(number)
             case ProbeTag(number) if self._prober.is_open(number):
-                return self._direct_failed(number, answer.node, now, rng)
+                return self._direct_failed(number, answer.node, now, rng, refused=_is_refused(answer))
             case HelpTag(number, target):
                 self._helped(number, target, answer.node, answer.reply, now)
             case RelayTag(ticket) if self._relays.pop(ticket, None) is not None:
                 reached = isinstance(answer.reply, mesh_pb2.PingResponse)
-                return [Reply(ticket, mesh_pb2.PingViaResponse(answered=reached))]
+                return [Reply(ticket, mesh_pb2.PingViaResponse(answered=reached, refused=_is_refused(answer)))]
         return []
 
     # ---- inside
@@ -124,12 +130,12 @@ class LivenessCalls:
                 self._swim.heard(speaker, claim.incarnation, now.mono_ms)
         self._swim.learn((claim for claim in claims if claim.node_id != speaker), now.mono_ms)
 
-    def _direct_failed(self, number: int, target: str, now: Now, rng: Rng) -> list[Effect]:
+    def _direct_failed(self, number: int, target: str, now: Now, rng: Rng, *, refused: bool = False) -> list[Effect]:
         helpers = [] if self._swim.liveness(target) == DEAD else self._swim.helpers(target, HELPERS, rng)
+        self._prober.ask_others(number, helpers, now.mono_ms, refused=refused)
         if not helpers:
             self._give_up(number, target, now)
             return []
-        self._prober.ask_others(number, helpers, now.mono_ms)
         request = mesh_pb2.PingViaRequest(target=target, timeout_ms=self._prober.direct_ms)
         tag = HelpTag(number, target)
         return [Call("mesh", helper, PING_VIA, request, tag, self._prober.indirect_ms) for helper in helpers]
@@ -137,9 +143,16 @@ class LivenessCalls:
     def _helped(self, number: int, target: str, helper: str, reply: object | None, now: Now) -> None:
         if isinstance(reply, mesh_pb2.PingViaResponse) and reply.answered:
             self._prober.end(number)
-        elif self._prober.other_failed(number, helper):
-            self._give_up(number, target, now)
+        else:
+            refused = isinstance(reply, mesh_pb2.PingViaResponse) and reply.refused
+            if self._prober.other_failed(number, helper, refused=refused):
+                self._give_up(number, target, now)
 
     def _give_up(self, number: int, target: str, now: Now) -> None:
+        refused = self._prober.was_refused(number)
         self._prober.end(number)
-        self._swim.silent(target, now.mono_ms)
+        self._swim.silent(target, now.mono_ms, refused=refused)
+
+
+def _is_refused(answer: Answered) -> bool:
+    return answer.fault is not None and answer.fault.reason == CONNECTION_REFUSED

@@ -28,7 +28,14 @@ from offgrid_node.protocol.errors import Fault, InvalidRequest, PermissionDenied
 from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.events import PeerUp
 from offgrid_node.protocol.mesh.admission import Admission
-from offgrid_node.protocol.mesh.commands import AddressesChanged, AddressSeen, AdmitMember, CreateInvite, RemoveMember
+from offgrid_node.protocol.mesh.commands import (
+    AddressesChanged,
+    AddressSeen,
+    AdmitMember,
+    CreateInvite,
+    RemoveMember,
+    RoadLost,
+)
 from offgrid_node.protocol.mesh.directory import Directory
 from offgrid_node.protocol.mesh.exchange import answer
 from offgrid_node.protocol.mesh.liveness import LivenessCalls
@@ -116,6 +123,8 @@ class MeshMachine:
                     effects.append(self._reach(item))
                 case AddressSeen(node_id, address) if is_address(address):
                     self.directory.add_hint(node_id, address)
+                case RoadLost(node_id) if not self.removed and self.directory.is_member(node_id):
+                    effects += self._liveness.road_lost(node_id, self.directory.digest(), now)
         if not self.removed and self._swim.deadline_ms() <= now.mono_ms:
             effects += self._liveness.tick(self.directory.digest(), now, rng) + self._spreader.tick()
         return effects + self._settle(now, rng)

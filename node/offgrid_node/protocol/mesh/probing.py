@@ -16,6 +16,7 @@ class _Probe:
     target: str
     due_ms: int
     helpers: set[str] = field(default_factory=set)
+    refused: bool = False  # by all who have tried: nobody listens there
 
 
 class Prober:
@@ -42,18 +43,24 @@ class Prober:
     def is_open(self, number: int) -> bool:
         return number in self._open
 
-    def ask_others(self, number: int, helpers: list[str], now_ms: int) -> None:
+    def ask_others(self, number: int, helpers: list[str], now_ms: int, *, refused: bool = False) -> None:
         """The direct probe has failed; these were asked to try."""
         probe = self._open[number]
-        probe.helpers, probe.due_ms = set(helpers), now_ms + 2 * self.indirect_ms
+        probe.helpers, probe.due_ms, probe.refused = set(helpers), now_ms + 2 * self.indirect_ms, refused
 
-    def other_failed(self, number: int, helper: str) -> bool:
+    def other_failed(self, number: int, helper: str, *, refused: bool = False) -> bool:
         """One of them got no answer either; True when it was the last."""
         probe = self._open.get(number)
         if probe is None or helper not in probe.helpers:
             return False
         probe.helpers.remove(helper)
+        probe.refused = probe.refused and refused
         return not probe.helpers
+
+    def was_refused(self, number: int) -> bool:
+        """Whether all who have tried found that nobody listens there."""
+        probe = self._open.get(number)
+        return probe is not None and probe.refused and not probe.helpers
 
     def overdue(self, now_ms: int) -> list[tuple[int, str, bool]]:
         """(number, target, whether others were asked already) of each probe whose end got lost."""

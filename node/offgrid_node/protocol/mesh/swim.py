@@ -23,7 +23,9 @@ INCARNATION_MAX = 2**62
 BOOTS_AHEAD_MAX = 2**16  # hearsay of a later life is not believed; the node itself is, whenever it is heard
 PROBES_PER_INTERVAL = 3  # members, and as many suspects
 DEAD_PROBE_INTERVALS = 5
-SUSPICION_INTERVALS = 3
+SUSPICION_INTERVALS, SUSPICION_EXTRA_MS = 2, 300  # the latter for short intervals: a busy machine stalls as long
+# Of a process that is surely gone, unless everybody's road to it is broken in the same way: enough to hear of that.
+REFUSED_SUSPICION_INTERVALS = 0.5
 NEWS_PER_MESSAGE = 16
 NEWS_ACCEPTED_MAX = 64  # of one message
 SPREAD_FACTOR = 3  # the paper's λ: a piece of news is sent λ·log2(n) times
@@ -51,6 +53,7 @@ class Swim:
         self.incarnation = boot << BOOT_SHIFT
         self._self_id = self_id
         self._interval_ms = interval_ms
+        self._suspicion_ms = SUSPICION_INTERVALS * interval_ms + SUSPICION_EXTRA_MS
         self._peers: dict[str, _Peer] = {}
         self._news: dict[str, tuple[News, int]] = {}  # what to spread about others, and how often it was sent
         self._changed: dict[str, None] = {}
@@ -102,7 +105,7 @@ class Swim:
     def watch(self, node_id: str, now_ms: int) -> None:
         """A member to watch: suspect until it is heard of, dead when it is not."""
         if node_id != self._self_id and node_id not in self._peers:
-            self._peers[node_id] = _Peer(SUSPECT, 0, now_ms + SUSPICION_INTERVALS * self._interval_ms)
+            self._peers[node_id] = _Peer(SUSPECT, 0, now_ms + self._suspicion_ms)
             self._due_ms = None
             self._changed[node_id] = None
 
@@ -140,11 +143,14 @@ class Swim:
         if peer.liveness != ALIVE or incarnation > peer.incarnation:
             self._set(node_id, peer, ALIVE, incarnation, now_ms)
 
-    def silent(self, node_id: str, now_ms: int) -> None:
-        """It answered neither us nor those who asked for us."""
+    def silent(self, node_id: str, now_ms: int, *, refused: bool = False) -> None:
+        """It answered neither us nor those who asked for us. `refused`: its machine did, and nobody listens there."""
         peer = self._peers.get(node_id)
         if peer is not None and peer.liveness == ALIVE:
             self._set(node_id, peer, SUSPECT, peer.incarnation, now_ms)
+        if refused and peer is not None and peer.liveness == SUSPECT:
+            until_ms = now_ms + int(REFUSED_SUSPICION_INTERVALS * self._interval_ms)
+            peer.suspect_until_ms, self._due_ms = min(peer.suspect_until_ms, until_ms), None
 
     def learn(self, news: Iterable[News], now_ms: int) -> None:
         """What others say. News about strangers are ignored, news about ourselves refuted."""
@@ -188,7 +194,7 @@ class Swim:
         if peer.liveness != liveness or peer.incarnation >> BOOT_SHIFT != incarnation >> BOOT_SHIFT:
             self._changed[node_id] = None
         if liveness == SUSPECT and peer.liveness != SUSPECT:
-            peer.suspect_until_ms = now_ms + SUSPICION_INTERVALS * self._interval_ms
+            peer.suspect_until_ms = now_ms + self._suspicion_ms
         peer.liveness, peer.incarnation = liveness, incarnation
         if incarnation:
             self._spread(News(node_id, liveness, incarnation))
