@@ -13,7 +13,10 @@ plain data and refuses the rest, unless their owner trusts the host. What a bad 
 from __future__ import annotations
 
 import io
+import itertools
+import linecache
 import pickle
+import re
 import sys
 import sysconfig
 import traceback
@@ -29,6 +32,8 @@ FUNCTION_BYTES_MAX = 1024 * 1024  # as every node's; a function is code, data be
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"  # PythonTask.python of what is encoded here
 FAILURE = "offgrid.failure/1"  # the first word of a failure
 MESSAGE_CHARS_MAX = 2_000
+TRACEBACK_CHARS_MAX = 64 * 1024
+FRAME = re.compile(r'  File "(.+)", line (\d{1,7}), in ')
 
 # All that an untrusted result may name, beyond what pickles need no name for (numbers, texts, lists, …). Each is a
 # type that cannot be changed, since a pickle may set attributes, and does not make much out of little.
@@ -125,7 +130,7 @@ def decode_failure(output: bytes, *, trusted: bool = False) -> BaseException | N
     except (ValueError, TypeError, pickle.UnpicklingError):
         return None
     error = _as_it_was(pickled, trusted=trusted) or RemoteError(kind, message)
-    error.__cause__ = RemoteTraceback(text)
+    error.__cause__ = RemoteTraceback(_with_source(text))
     return error
 
 
@@ -186,6 +191,20 @@ class Reader(pickle.Unpickler):
             if isinstance(found, type) and found.__flags__ & IMMUTABLE_TYPE and (plain or issubclass(found, Exception)):
                 return found
         raise Untrusted(f"it holds {module}.{name}, which is more than plain data; say that the host is trusted")
+
+
+def _with_source(text: str) -> str:
+    """A traceback with the lines of the owner's own files: a sandbox at the host does not show them. Only files of
+    modules that are loaded here are looked at, wherever a host may point."""
+    known = {getattr(module, "__file__", None) for module in [*sys.modules.values()]}
+    lines, told = [], text[:TRACEBACK_CHARS_MAX].splitlines()
+    for line, after in itertools.zip_longest(told, told[1:], fillvalue=""):
+        lines.append(line)
+        found = FRAME.match(line)
+        if found and found[1] in known and not after.startswith("    "):
+            source = linecache.getline(found[1], int(found[2])).strip()
+            lines += [f"    {source}"] if source else []
+    return "\n".join(lines) + "\n"
 
 
 def _load(data: bytes, *, trusted: bool, exceptions: bool = False) -> Any:

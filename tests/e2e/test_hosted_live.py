@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -32,7 +33,7 @@ class World:
 
     def offered(self) -> set[str]:
         entries = self.client.market.offers().entries
-        return {label for entry in entries for offer in [entry.offer] for label in offer.executors}
+        return {label for entry in entries for offer in entry.offers for label in offer.executors}
 
 
 @pytest.fixture(scope="module")
@@ -85,22 +86,23 @@ def test_a_function_works_on_the_cluster(world: World) -> None:
 
 
 @needs_dask
-def test_losing_the_scheduler_loses_no_job(world: World) -> None:
+def test_losing_the_scheduler_loses_no_job(world: World, tmp_path: Path) -> None:
     """It is killed in the middle; the job waits for another one at the same place, and is done there."""
 
-    def work(client: Any) -> str:
+    def work(client: Any, begun: str) -> str:
         import time
 
-        return str(client.submit(lambda: time.sleep(1.5) or "done").result())
+        future = client.submit(lambda: time.sleep(1.5) or "done")
+        Path(begun).touch()
+        return str(future.result())
 
     assert world.cluster is not None
-    future = world.client.submit(work, executor="dask", timeout_s=60)
-    job_id = future.wait_sent(20)
-    eventually(lambda: world.client.jobs.get(job_id).state == 4, 10, "it runs")
+    future = world.client.submit(work, str(tmp_path / "begun"), executor="dask", timeout_s=60)
+    eventually((tmp_path / "begun").exists, 30, "the cluster works on it")
     world.cluster.stop()
     with DaskCluster(world.cluster.port):
         assert future.result(60) == "done"
-    job = world.client.jobs.get(job_id)
+    job = world.client.jobs.get(future.job_id)
     assert any("ClusterLost" in attempt.outcome for attempt in job.attempts), job.attempts
 
 

@@ -194,6 +194,17 @@ def test_an_exception_of_pythons_own_comes_back_as_it_was() -> None:
     assert "in raised" in str(error.__cause__)
 
 
+def test_the_owners_own_lines_are_in_a_traceback_that_came_without_them() -> None:
+    here = pickle.dumps(
+        (by_value.FAILURE, "KeyError", "x", f'  File "{__file__}", line 1, in f\nKeyError: x\n', b""), 5
+    )
+    assert '    """offgrid.by_value: functions, calls' in str(decode_failure(here).__cause__)  # type: ignore[union-attr]
+    there = pickle.dumps(
+        (by_value.FAILURE, "KeyError", "x", '  File "/etc/passwd", line 1, in f\nKeyError: x\n', b""), 5
+    )
+    assert "root" not in str(decode_failure(there).__cause__)  # type: ignore[union-attr]
+
+
 def test_another_comes_by_name_unless_the_host_is_trusted() -> None:
     error = decode_failure(raised(lambda: pickle.PickleError("x")))
     assert isinstance(error, RemoteError)

@@ -168,25 +168,25 @@ def on_cluster(scheduler: str, code: bytes, data: bytes) -> Any:
         client = Client(scheduler, timeout=LOST_PROBE_S, name="offgrid")
     except (OSError, TimeoutError) as error:
         raise ClusterLost(f"the scheduler does not answer: {error}") from error
+    scheduler_id = client.scheduler_info()["id"]
     try:
         function = by_value.decode_function(code)
         args, kwargs = by_value.decode_call(data)
         return finished(function(client, *args, **kwargs))
     except Exception as error:
-        if not is_there(client):
+        if scheduler_now(client) != scheduler_id:
             raise ClusterLost(f"the scheduler was lost while the job ran: {type(error).__name__}: {error}") from error
         raise
     finally:
         client.close(timeout=CLOSE_TIMEOUT_S)
 
 
-def is_there(client: Any) -> bool:
-    """Whether the scheduler still answers, on the very connection that the job has used."""
+def scheduler_now(client: Any) -> str:
+    """Which scheduler answers; "" when none does. One that was started anew knows nothing of what was asked before."""
     try:
-        client.sync(client.scheduler.identity, callback_timeout=LOST_PROBE_S)
+        return str(client.sync(client.scheduler.identity, callback_timeout=LOST_PROBE_S)["id"])
     except Exception:  # noqa: BLE001 - of whatever kind: it did not answer
-        return False
-    return bool(client.status == "running")
+        return ""
 
 
 # ---- what the process has used, and what the function has left in it

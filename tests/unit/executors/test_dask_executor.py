@@ -158,6 +158,26 @@ def test_a_scheduler_that_is_lost_while_a_job_runs_is_no_fault_of_the_jobs(
     assert "scheduler" in outcome.error_detail
 
 
+def test_another_scheduler_at_the_same_place_is_another_scheduler(folder: Path) -> None:
+    """The client connects to it by itself, but what was asked of the first one is gone: no fault of the job's."""
+
+    async def story(executor: DaskExecutor) -> Outcome:
+        said: list[Progress] = []
+        task = asyncio.create_task(executor.run(job(hang, said=said)))
+
+        async def submitted() -> bool:
+            return any(b"submitted" in progress.log for progress in said)
+
+        assert await eventually(submitted)
+        await asyncio.to_thread(own.stop)
+        with DaskCluster(own.port):
+            return await task
+
+    with DaskCluster() as own:
+        outcome = with_executor(own.url, folder, story)
+    assert outcome.error == "ClusterLost", outcome
+
+
 def test_it_is_offered_again_when_the_scheduler_is_back(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dask_module, "LOOK_S", 0.05)
 
