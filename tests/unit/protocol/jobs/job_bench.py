@@ -184,8 +184,9 @@ class BrokerBench(Bench):
         *,
         kind: str = "compute",
         doubtful: bool = False,
+        **terms: Any,
     ) -> jobs_pb2.Clearing:
-        order = order_of(core, job_id, attempt, kind=kind)
+        order = order_of(core, job_id, attempt, kind=kind)._replace(**terms)
         in_doubt = frozenset({(job_id, attempt)} if doubtful else ())
         self.broker.on_submit(1, SubmitJobs(core.node_id, (order,), (), in_doubt), self.now)
         self.close_step()
