@@ -118,6 +118,42 @@ def test_a_whole_task_is_taken_back(mesh: LocalMesh, text: Path) -> None:
     assert {job["job_id"] for job in json.loads(listed.out)["jobs"]} == ids
 
 
+def test_one_takes_what_another_has_made(mesh: LocalMesh, text: Path) -> None:
+    core = mesh["core"]
+    first = submitted(mesh, text, "sleep 0.5; cat; echo four")
+    with core.client() as client:
+        task_id = client.jobs.get(first).task_id
+    count = "--command", "wc", "--arg", "-w", "--task", task_id, "--input-from", first
+    second = offgrid(core, "job", "run", "-", *count, "--output", "-")
+    assert (second.code, second.out.split()) == (0, ["4"]), second.said
+
+
+def test_one_waits_for_another(mesh: LocalMesh, text: Path) -> None:
+    core = mesh["core"]
+    first = submitted(mesh, text, "sleep 0.5; cat")
+    with core.client() as client:
+        task_id = client.jobs.get(first).task_id
+    second = offgrid(core, "job", "run", text, "--command", "wc", "--task", task_id, "--after", first, "--output", "-")
+    assert second.code == 0, second.said
+    with core.client() as client:
+        assert client.jobs.get(first).state == jobs_pb2.JOB_STATE_COMPLETED
+
+
+def test_why_says_what_a_job_waits_for_host_by_host(mesh: LocalMesh, text: Path) -> None:
+    core = mesh["core"]
+    hopeless = offgrid(core, "job", "submit", text, "--command", "wc", "--requires", "memory_mb > 99999999", "--json")
+    job_id = json.loads(hopeless.out)["job"]["job_id"]
+    shown = offgrid(core, "job", "why", job_id)
+    assert shown.code == 0, shown.said
+    told = json.loads(offgrid(core, "job", "why", job_id, "--json").out)
+    hosts = {node.node_id for node in mesh.nodes.values() if node.roles == ("host",)}
+    assert {verdict["host"] for verdict in told["verdicts"]} >= hosts, shown.said
+    assert not any(verdict["able"] for verdict in told["verdicts"])
+    assert all("memory_mb" in v["reason"] for v in told["verdicts"] if v["host"] in hosts), shown.said
+    assert told["story"]
+    offgrid(core, "job", "cancel", job_id)
+
+
 def test_what_is_late_expires(mesh: LocalMesh, text: Path) -> None:
     late = offgrid(mesh["core"], "job", "run", text, "--command", "sh", "--deadline", "700ms", "--", "-c", "sleep 60")
     assert late.code == 1, late.said

@@ -228,6 +228,13 @@ def test_a_conversation_joins_a_task_of_its_kind(node: SmallNode, client: Client
     assert len(node.missions) == 1
 
 
+def test_another_jobs_output_may_be_the_input(node: SmallNode, client: Client) -> None:
+    first = client.submit(payloads.builtin())
+    client.submit(payloads.command("wc"), input_from=first, after=["j-x", first]).result(5)
+    spec = sent(node)[1]
+    assert (spec.payload.input_job, list(spec.after)) == (first.job_id, ["j-x", first.job_id])
+
+
 # ---- many
 
 

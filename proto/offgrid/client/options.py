@@ -33,6 +33,7 @@ class JobOptions(TypedDict, total=False):
     priority        -100 to 100; higher goes first, of what waits
     deadline        when the job is given up: a datetime with its time zone, or a timedelta from now
     after           jobs of the same task, by id or as futures, that must have completed before
+    input_from      a job of the same task whose output is this one's input; it goes after that one
     replicas        executions on different hosts, of which `quorum` must agree
     adaptive        hosts that have proved themselves may run it alone, but for spot checks
     price_max_micro the most that is paid, in millionths per million tokens of its size
@@ -47,6 +48,7 @@ class JobOptions(TypedDict, total=False):
     priority: int
     deadline: datetime | timedelta
     after: Sequence[str | Sent]
+    input_from: str | Sent
     replicas: int
     quorum: int
     adaptive: bool
@@ -92,10 +94,19 @@ def spec_of(work: Work, options: JobOptions) -> jobs_pb2.JobSpec:
     if "deadline" in options:
         spec.deadline_us = _utc_us(options["deadline"])
     if "after" in options:
-        spec.after[:] = [job if isinstance(job, str) else job.wait_sent() for job in options["after"]]
+        spec.after[:] = map(_id_of, options["after"])
+    if "input_from" in options:
+        spec.payload.input_job = _id_of(options["input_from"])
+        if spec.payload.input_job not in spec.after:
+            spec.after.append(spec.payload.input_job)
     if "outputs" in options:
         spec.payload.outputs[:] = options["outputs"]
     return spec
+
+
+def _id_of(job: str | Sent) -> str:
+    """An id as it is; of a future once the node has made its job."""
+    return job if isinstance(job, str) else job.wait_sent()
 
 
 def _utc_us(deadline: datetime | timedelta) -> int:

@@ -45,6 +45,19 @@ class TestCancel:
         assert not node.calls
 
 
+class TestWhy:
+    def test_tells_the_story_and_every_hosts_reason(self, og: Run, jobs: list[str]) -> None:
+        code, out, _ = og("job", "why", "j-1")
+        assert code == 0
+        assert "It waits." in out
+        rows = [line.split() for line in out.splitlines()]
+        assert ["barn", "wins", "1.32", "0.001", "it", "wins"] in rows
+        assert ["attic", "unable", "0", "does", "not", "offer", "process:wc"] in rows
+        told = og.json("job", "why", "j-1")
+        assert isinstance(told, dict)
+        assert [verdict["wins"] for verdict in told["verdicts"]] == [True, False]
+
+
 class TestLogs:
     @pytest.fixture
     def running(self, node: SmallNode, jobs: list[str]) -> str:

@@ -73,6 +73,14 @@ class TestTerms:
         assert (code, says in err) == (exits.USAGE, True), err
         assert not node.calls
 
+    def test_another_jobs_output_takes_the_place_of_the_file(self, og: Run, text: str, node: SmallNode) -> None:
+        said = "--command", "wc", "--input-from", "j-a", "--after", "j-b"
+        assert og("job", "submit", "-", *said)[0] == 0
+        [spec] = node.calls["RunJobs"][0].jobs
+        assert (spec.payload.input_job, list(spec.after), spec.payload.input) == ("j-a", ["j-b", "j-a"], b"")
+        assert og("job", "submit", text, *said)[0] == exits.USAGE
+        assert og("job", "array", text, *said)[0] == exits.USAGE
+
     def test_are_those_of_a_job_that_is_only_made_or_only_sent(self, og: Run, text: str, node: SmallNode) -> None:
         og("mission", "create", "m")
         og("task", "create", next(iter(node.missions)), "t")

@@ -70,6 +70,8 @@ def array(inputs: tuple[str, ...], lines: str | None, task_id: str, mode: str | 
     """
     if bool(inputs) == (lines is not None):
         raise click.UsageError("say which inputs: FILE… or --each-line FILE")
+    if said["input_from"]:
+        raise click.UsageError("--input-from is for a single job")
     items, options = _items(inputs) if lines is None else _lines(lines), options_of(said)
     first = next(items, None)
     if first is None:

@@ -41,6 +41,8 @@ TERMS = (
     click.option("--deadline", metavar="TIME", help="Give it up then: 10m (from now), 2026-11-20T08:00."),
     click.option("--after", multiple=True, metavar="JOB", help="Not before this job of the same task has completed; "
                  "repeat it."),
+    click.option("--input-from", metavar="JOB",
+                 help="Its input is this job's output: it goes after that one, and FILE is -."),
     click.option("--replicas", type=click.IntRange(1), help="Run it on so many hosts …"),
     click.option("--quorum", type=click.IntRange(1), help="… of which so many must agree."),
     click.option("--adaptive", is_flag=True, help="With replicas: proven hosts may run it alone, but for spot checks."),
@@ -104,6 +106,8 @@ def options_of(said: Mapping[str, Any]) -> JobOptions:
         options["deadline"] = _deadline(said["deadline"])
     if said["after"]:
         options["after"] = said["after"]
+    if said["input_from"]:
+        options["input_from"] = said["input_from"]
     if said["price_max"] is not None:
         options["price_max_micro"] = said["price_max"]
     if said["timeout"] is not None:
@@ -144,6 +148,15 @@ def _source(text: str) -> FileSource:
     if not Path(text).is_file():
         raise click.BadParameter(f"{text}: there is no such file", param_hint="--file")
     return Path(text)
+
+
+def input_of(path: str, said: Mapping[str, Any]) -> bytes:
+    """What FILE holds, where the input is not another job's output."""
+    if not said["input_from"]:
+        return read(path)
+    if path != "-":
+        raise click.UsageError("--input-from takes the place of FILE: say - for it")
+    return b""
 
 
 def read(path: str) -> bytes:
