@@ -22,11 +22,12 @@ from offgrid_node.services.framed_server import settled, tune
 from offgrid_node.services.framed_tls import Target
 from offgrid_node.services.frames import Frames, FrameTooLong, frame
 from offgrid_node.services.grpc_options import CONNECT_TIMEOUT_MS, HANDSHAKE_TIMEOUT_MS, MESSAGE_BYTES_MAX
-from offgrid_node.services.grpc_road import CHANNELS_MAX, DirectoryView
+from offgrid_node.services.grpc_road import DirectoryView
 from offgrid_node.services.lane_calls import LANE_CALL_BYTES_MAX, LaneCalls
 from offgrid_node.services.router import METHODS
 
 ENTRY_TIMEOUT_S = 2.0  # from the handshake to the peer's first message
+PEERS_MAX = 64  # with a connection each, of 256 KiB of asyncio's buffers for TLS; more than a node calls often
 RETRY_S = 5.0  # after a connection was lost or could not be made, at the earliest
 
 _log = logging.getLogger(__name__)
@@ -112,6 +113,7 @@ class _Place:
     lane: FramedLane | None = None
     dialling: asyncio.Task[None] | None = None
     not_before_s: float = 0.0
+    used_s: float = 0.0
 
 
 class FramedRoad:
@@ -135,10 +137,10 @@ class FramedRoad:
         known = self._places.get(node)
         if known is not None and (known.lane is not None or known.dialling is not None):
             return
-        if known is None and len(self._places) >= CHANNELS_MAX:
+        if known is None and not self._make_room():
             return
         not_before_s = known.not_before_s if known is not None else 0.0
-        self._places[node] = _Place(host, port, certificate, not_before_s=not_before_s)
+        self._places[node] = _Place(host, port, certificate, not_before_s=not_before_s, used_s=time.monotonic())
         self._dial(node)
 
     def reaches(self, node: str) -> bool:
@@ -161,6 +163,8 @@ class FramedRoad:
         if len(data) > LANE_CALL_BYTES_MAX:
             done(Unavailable(f"{len(data)} bytes are too many for a lane", reason="TooLargeForLane"))
             return
+        assert place is not None
+        place.used_s = time.monotonic()
         lane.calls.call(known, data, timeout_ms / 1000, done)
 
     def refresh(self) -> None:
@@ -193,20 +197,35 @@ class FramedRoad:
         lane: FramedLane | None = None
         try:
             target = Target(self._tls, place.certificate)
-            lane = FramedLane(node, target, lambda: self._lost(place))
-            place.lane = lane
+            place.lane = lane = FramedLane(node, target, lambda: _lost(place, lane))
             await _open(lane, target, place)
         except (OSError, TimeoutError, ssl.SSLError, InvalidRequest) as error:
             _log.debug("no framed connection to %s at %s:%d: %s", node, place.host, place.port, error)
-            self._lost(place)
-        except asyncio.CancelledError:
-            self._lost(place)
+            _lost(place, lane)
+        except BaseException:
+            _lost(place, lane)
             raise
         finally:
             place.dialling = None
 
-    def _lost(self, place: _Place) -> None:
-        place.lane = None
+    def _make_room(self) -> bool:
+        """Whether there is room for another place: the longest unused one without calls under way goes."""
+        if len(self._places) < PEERS_MAX:
+            return True
+        idle = [node for node, place in self._places.items() if place.lane is None or not len(place.lane.calls)]
+        oldest = min(idle, key=lambda node: self._places[node].used_s, default=None)
+        if oldest is None:
+            return False
+        _end(self._places.pop(oldest))
+        return True
+
+
+def _lost(place: _Place, lane: FramedLane | None) -> None:
+    """Another connection may be there already."""
+    if lane is not None:
+        lane.abort()
+        if place.lane is lane:
+            place.lane = None
 
 
 async def _open(lane: FramedLane, target: Target, place: _Place) -> None:

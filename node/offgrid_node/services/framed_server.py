@@ -27,7 +27,6 @@ from offgrid_node.services.framed_connection import Connection
 from offgrid_node.services.framed_tls import PROTOCOL, TrustedMembers, leaf_of
 from offgrid_node.services.grpc_gate import STREAMS_MAX, Gate, Running
 from offgrid_node.services.grpc_options import (
-    CONNECTIONS_MAX,
     HANDSHAKE_TIMEOUT_MS,
     KEEPALIVE_MS,
     KEEPALIVE_TIMEOUT_MS,
@@ -37,6 +36,8 @@ from offgrid_node.services.router import Router
 
 SUFFIX = ".framed"  # of the owner's second socket, beside gRPC's
 OWNER_CONNECTIONS_MAX = STREAMS_MAX  # of all programs of this machine's owner together
+FRAMED_CONNECTIONS_MAX = 512  # each holds 256 KiB of asyncio's buffers for TLS
+ENTERING_MAX = 64  # strangers among them, as long as a handshake takes
 BACKLOG = 256
 CLOSE_GRACE_S = 2.0
 POLL_S = 0.02
@@ -58,6 +59,7 @@ class FramedServer:
         self._connections: dict[Connection, None] = {}
         self._entering: set[asyncio.Task[None]] = set()
         self._accepting: list[asyncio.Task[None]] = []
+        self._listeners: list[socket.socket] = []
         self._remove: list[Callable[[], None]] = []
         self._of_caller: Counter[str] = Counter()
 
@@ -97,6 +99,8 @@ class FramedServer:
         for task in (*self._accepting, *self._entering):
             task.cancel()
         await asyncio.gather(*self._accepting, *self._entering, return_exceptions=True)
+        for listener in self._listeners:
+            listener.close()
         for remove in self._remove:
             remove()
         self._remove.clear()
@@ -114,38 +118,39 @@ class FramedServer:
     # ---- inside
 
     def _serve(self, listener: socket.socket, make: Make, context: Callable[[], ssl.SSLContext] | None = None) -> None:
+        self._listeners.append(listener)
         self._accepting.append(asyncio.ensure_future(self._accept(listener, make, context)))
 
     async def _accept(self, listener: socket.socket, make: Make, context: Callable[[], ssl.SSLContext] | None) -> None:
         loop = asyncio.get_running_loop()
-        with listener:
-            while True:
-                try:
-                    sock, _ = await loop.sock_accept(listener)
-                except OSError as error:
-                    _log.warning("no connection can be taken: %s", error)
-                    await asyncio.sleep(ACCEPT_PAUSE_S)
-                    continue
-                if len(self._connections) + len(self._entering) >= CONNECTIONS_MAX:
-                    sock.close()
-                    continue
-                task = asyncio.ensure_future(self._enter(sock, make, context() if context else None))
-                self._entering.add(task)
-                task.add_done_callback(self._entering.discard)
+        while True:
+            try:
+                sock, _ = await loop.sock_accept(listener)
+            except OSError as error:
+                _log.warning("no connection can be taken: %s", error)
+                await asyncio.sleep(ACCEPT_PAUSE_S)
+                continue
+            if len(self._connections) >= FRAMED_CONNECTIONS_MAX or len(self._entering) >= ENTERING_MAX:
+                sock.close()  # whoever it was calls by gRPC
+                continue
+            task = asyncio.ensure_future(self._enter(sock, make, context))
+            self._entering.add(task)
+            task.add_done_callback(self._entering.discard)
 
-    async def _enter(self, sock: socket.socket, make: Make, context: ssl.SSLContext | None) -> None:
+    async def _enter(self, sock: socket.socket, make: Make, context: Callable[[], ssl.SSLContext] | None) -> None:
         """The handshake, in its time; whoever fails it is a stranger, and strangers are no news."""
         try:
             sock.setblocking(False)
             tune(sock)
+            tls = context() if context else None
             timeout_s = HANDSHAKE_TIMEOUT_MS / 1000 if context else None
             await asyncio.get_running_loop().connect_accepted_socket(
-                make, sock, ssl=context, ssl_handshake_timeout=timeout_s
+                make, sock, ssl=tls, ssl_handshake_timeout=timeout_s
             )
         except (OSError, ssl.SSLError) as error:
             _log.debug("a connection came to nothing: %s", error)
             sock.close()
-        except asyncio.CancelledError:
+        except BaseException:
             sock.close()
             raise
 
@@ -197,6 +202,7 @@ def tune(sock: socket.socket) -> None:
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in (
+        ("TCP_USER_TIMEOUT", KEEPALIVE_MS + KEEPALIVE_TIMEOUT_MS),  # the same for what was sent and is not acknowledged
         ("TCP_KEEPIDLE", KEEPALIVE_MS // 1000),
         ("TCP_KEEPINTVL", KEEPALIVE_TIMEOUT_MS // 1000),
         ("TCP_KEEPCNT", 2),

@@ -39,6 +39,7 @@ class TrustedMembers:
         this node alone is let in."""
         self._tls, self._trusted = tls, trusted
         self._members: tuple[bytes, ...] | None = None
+        self._pem_of: dict[bytes, bytes] = {}
         self._context: ssl.SSLContext | None = None
 
     def context(self) -> ssl.SSLContext:
