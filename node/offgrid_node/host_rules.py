@@ -9,9 +9,19 @@ from offgrid_node.config.fields import minutes_of
 from offgrid_node.protocol.jobs.settings import Rule
 
 
+# What a host's slots are for, when its language models have slots of their own.
+NOT_MODELS = ("builtin:*", "wasm", "process:*", "python:*", "dask:*")
+
+
 def rules_of(config: Config) -> tuple[Rule, ...]:
-    """In their order."""
+    """In their order. An owner who gives none, but fewer slots to an endpoint of language models than to the host, gets
+    two: what is not taken needs not wait here for the endpoint."""
     host = config.host
+    if not host.rules and host.llm.endpoint and host.llm.slots < host.slots:
+        return (
+            Rule("llm", executors=("llm:*",), price_micro=host.price_micro, slots=host.llm.slots),
+            Rule("default", executors=NOT_MODELS, price_micro=host.price_micro, slots=host.slots),
+        )
     return tuple(
         Rule(
             rule.name,

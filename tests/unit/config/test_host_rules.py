@@ -28,6 +28,15 @@ def test_there_are_none_at_first(tmp_path: Path) -> None:
     assert rules_of(loaded(tmp_path, "")) == ()
 
 
+def test_an_endpoint_with_fewer_slots_than_the_host_has_a_rule_of_its_own(tmp_path: Path) -> None:
+    text = '[host]\nslots = 4\nprice_micro = 70\n[host.llm]\nendpoint = "http://127.0.0.1:1/v1"\nslots = '
+    models, rest = rules_of(loaded(tmp_path, f"{text}2"))
+    assert (models.executors, models.slots, models.price_micro) == (("llm:*",), 2, 70)
+    assert (rest.slots, any(pattern.startswith("llm") or pattern == "*" for pattern in rest.executors)) == (4, False)
+    assert rules_of(loaded(tmp_path, f"{text}4")) == ()
+    assert len(rules_of(loaded(tmp_path, f'{text}2\n[[host.rules]]\nname = "mine"\n'))) == 1
+
+
 def test_they_come_in_their_order_with_their_defaults(tmp_path: Path) -> None:
     config = loaded(
         tmp_path,
