@@ -80,7 +80,7 @@ class Duty:
             self._post.record(EventType.HOST_DRAINED, "drained")
 
 
-def describe(duty: Duty, profile: jobs_pb2.HostProfile, busy: int, unsettled: int, *, idle: bool) -> jobs_pb2.HostState:
-    """A host as its owner sees it."""
+def describe(duty: Duty, busy: int, unsettled: int, *, idle: bool) -> jobs_pb2.HostState:
+    """A host as its owner sees it; what it is and offers is the caller's business."""
     state = duty.state(idle=idle)
-    return jobs_pb2.HostState(state=state, detail=DETAILS[state], profile=profile, slots_busy=busy, unsettled=unsettled)
+    return jobs_pb2.HostState(state=state, detail=DETAILS[state], slots_busy=busy, unsettled=unsettled)

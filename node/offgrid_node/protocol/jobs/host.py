@@ -24,12 +24,13 @@ from offgrid_node.protocol.jobs.fence import Fence
 from offgrid_node.protocol.jobs.heartbeat import Heartbeat
 from offgrid_node.protocol.jobs.leases import Held, Lease, Unsettled, blobs_of
 from offgrid_node.protocol.jobs.needs import has_references, leaves_traces
-from offgrid_node.protocol.jobs.offering import Offering, offers_of
+from offgrid_node.protocol.jobs.offering import Offering, offers_of, profile_of
 from offgrid_node.protocol.jobs.orders import ClaimKey, JobOrder, row_key
 from offgrid_node.protocol.jobs.peers import Peers
 from offgrid_node.protocol.jobs.post import CALL_TIMEOUT_MAX_MS, Post, Tag
 from offgrid_node.protocol.jobs.quarantine import Quarantine
 from offgrid_node.protocol.jobs.receipts import COMPLETED, FAILED, ReceiptBody, result_digest, sign_receipts
+from offgrid_node.protocol.jobs.requirements import parse
 from offgrid_node.protocol.jobs.rules import BUSY, Rules
 from offgrid_node.protocol.jobs.settings import JobsSettings
 from offgrid_node.protocol.objects.manifest import Manifest
@@ -112,12 +113,12 @@ class Host:
         """Nothing runs here, and no core owes an answer."""
         return not self._running and not self._leases
 
-    def describe(self) -> jobs_pb2.HostState:
+    def describe(self, now: Now) -> jobs_pb2.HostState:
         """For its owner."""
-        profile = jobs_pb2.HostProfile()
-        profile.CopyFrom(self._settings.profile)
-        profile.host, profile.slots = self._settings.node_id, self._settings.slots
-        return describe(self.duty, profile, self.slots_busy, len(self._unsettled), idle=self.idle)
+        state = describe(self.duty, self.slots_busy, len(self._unsettled), idle=self.idle)
+        state.profile.CopyFrom(profile_of(self._settings, self._peers))
+        state.offers.extend(offers_of(self.rules.offers(now), self._settings))
+        return state
 
     def deadline_ms(self) -> int | None:
         held = next(iter(self._held.values()), None)
@@ -142,7 +143,19 @@ class Host:
             return "too many receipts wait to be acknowledged"
         if not self.slots_free and order.key not in self._running:
             return BUSY
-        return self.rules.refusal(order, price_micro, now)
+        return self._mismatch(order) or self.rules.refusal(order, price_micro, now)
+
+    def _mismatch(self, order: JobOrder) -> str:
+        """What the order asks of its host, and this one is not, whatever a broker has thought."""
+        if self._settings.node_id in order.avoid:
+            return "the order avoids this host"
+        if not order.requirements:
+            return ""
+        try:
+            required = parse(order.requirements)
+        except InvalidRequest as fault:
+            return fault.message
+        return required.why_not(profile_of(self._settings, self._peers))
 
     # ---- inputs
 
@@ -238,18 +251,18 @@ class Host:
             self._event(EventType.JOB_EXECUTED, lease, lease.report.error or lease.report.result.status)
             self._keep_and_send(lease, now)
 
-    def on_toggle(self, ticket: int, command: ToggleHost) -> None:
+    def on_toggle(self, ticket: int, command: ToggleHost, now: Now) -> None:
         try:
             self.duty.ask(command.state)
         except InvalidRequest as fault:
             self._post.reply(ticket, fault)
             return
         self.offering.hurry()
-        self._post.reply(ticket, jobs_pb2.ToggleHostResponse(host=self.describe()))
+        self._post.reply(ticket, jobs_pb2.ToggleHostResponse(host=self.describe(now)))
 
     def on_stop(self, ticket: int) -> None:
         self.duty.stop()
-        self._post.reply(ticket, jobs_pb2.ToggleHostResponse(host=self.describe()))
+        self._post.reply(ticket, jobs_pb2.ToggleHostResponse())
 
     def on_cancel(self, ticket: int, command: CancelStarts, now: Now) -> None:
         for attempt in command.attempts:

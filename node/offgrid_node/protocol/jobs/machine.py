@@ -128,7 +128,7 @@ class JobsMachine:
             case commands.StartJobs():
                 self.host.on_start(ticket, command, now)
             case commands.ToggleHost():
-                self.host.on_toggle(ticket, command)
+                self.host.on_toggle(ticket, command, now)
             case commands.StopHost():
                 self.host.on_stop(ticket)
             case commands.RenewLeases():

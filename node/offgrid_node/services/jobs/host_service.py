@@ -28,7 +28,7 @@ class HostHandlers:
 
     def get_host(self, caller: Caller, request: jobs_pb2.GetHostRequest) -> Message:
         """From memory, ahead of the disk by the batch in commit, as all that only looks on."""
-        return jobs_pb2.GetHostResponse(host=self._host.describe())
+        return jobs_pb2.GetHostResponse(host=self._host.describe(self._runtime.clock.now()))
 
     def watch_drain(self, caller: Caller, request: jobs_pb2.WatchDrainRequest) -> Stream:
         """The host now and when work of it ends; ends once it is drained, or drains no more."""
@@ -38,7 +38,7 @@ class HostHandlers:
         stream, shown = Stream(), jobs_pb2.HostState()
 
         def push(events: Sequence[state_pb2.Event] = ()) -> None:
-            state = self._host.describe()
+            state = self._host.describe(self._runtime.clock.now())
             if state == shown:
                 return
             shown.CopyFrom(state)

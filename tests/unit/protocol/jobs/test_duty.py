@@ -15,7 +15,7 @@ from offgrid_node.protocol.jobs.quarantine import FORGIVEN_US, QUARANTINE_US, RE
 
 
 def toggle(bench: HostBench, state: str) -> jobs_pb2.HostState:
-    bench.host.on_toggle(9, ToggleHost(state))
+    bench.host.on_toggle(9, ToggleHost(state), bench.now)
     close(bench)
     return bench.replied(jobs_pb2.ToggleHostResponse).host
 
@@ -73,7 +73,7 @@ class TestAHostThatIsOff:
 
     def test_knows_three_states(self) -> None:
         bench = HostBench()
-        bench.host.on_toggle(9, ToggleHost("asleep"))
+        bench.host.on_toggle(9, ToggleHost("asleep"), bench.now)
         bench.settle()
         outcome = bench.last_outcome()
         assert isinstance(outcome, InvalidRequest)
@@ -88,12 +88,12 @@ class TestADrain:
         assert (state.state, state.slots_busy, state.unsettled) == ("draining", 1, 0)
         bench.finish(*bench.executions())
         close(bench)
-        state = bench.host.describe()
+        state = bench.host.describe(bench.now)
         assert (state.state, state.slots_busy, state.unsettled) == ("draining", 0, 1)
         bench.acknowledge(OWNER, "j-1", 1)
         close(bench)
-        assert bench.host.describe().state == "drained"
-        assert "are not moved" in bench.host.describe().detail
+        assert bench.host.describe(bench.now).state == "drained"
+        assert "are not moved" in bench.host.describe(bench.now).detail
         assert told(bench, EventType.HOST_DRAINED) == ["drained"]
         close(bench)
         assert len(told(bench, EventType.HOST_DRAINED)) == 1
@@ -104,10 +104,10 @@ class TestADrain:
         toggle(bench, "drain")
         bench.host.cancel((OWNER.node_id, "j-1", 1), bench.now)
         close(bench)
-        assert bench.host.describe().state == "draining"
+        assert bench.host.describe(bench.now).state == "draining"
         bench.finish(*bench.executions())
         close(bench)
-        assert bench.host.describe().state == "drained"
+        assert bench.host.describe(bench.now).state == "drained"
 
     def test_of_an_idle_host_is_over_at_once(self) -> None:
         assert toggle(HostBench(), "drain").state == "drained"

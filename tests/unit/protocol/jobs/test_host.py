@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from job_bench import OWNER, RIVAL, WORKER, Disk, HostBench
+from job_bench import OWNER, RIVAL, WORKER, Disk, HostBench, order_of
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.clock import Now
@@ -282,3 +282,20 @@ class TestFence:
             assert [known.highest(OWNER.node_id, job_id) for job_id in "abc"] == [2, 0, 1]
             assert known.highest(RIVAL.node_id, "a") == 0
         assert len(list(disk.scan(FENCES))) == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "refusal"),
+    [
+        ({"avoid": (WORKER.node_id,)}, "the order avoids this host"),
+        ({"requirements": "cpus >= 0"}, ""),
+        ({"requirements": "memory_mb >= 4096"}, "memory_mb >= 4096 is false: it has 0"),
+        ({"requirements": "memory_mb >="}, "requirements: "),
+    ],
+)
+def test_what_the_order_asks_of_its_host_is_judged_by_the_host_itself(changes: dict[str, object], refusal: str) -> None:
+    bench = HostBench()
+    order = order_of(OWNER)._replace(**changes)
+    said = bench.host.refusal(order, 0, NOW)
+    assert said.startswith(refusal)
+    assert bool(said) == bool(refusal)

@@ -153,7 +153,7 @@ class TestTheCommand:
     def test_a_group_that_is_none(self, capsys: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(SystemExit, match="2"):
             bench.main(["jbos"])
-        assert "there is no group 'jbos'; there are jobs, market, state" in capsys.readouterr().err
+        assert "there is no group 'jbos'; there are jobs, market, faults, state" in capsys.readouterr().err
 
 
 class TestTheStateGroup:
