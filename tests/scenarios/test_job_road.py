@@ -144,6 +144,22 @@ class TestNoBroker:
             "the mesh is switched off for this job (mode disabled)",
         )
 
+    def test_a_broker_that_comes_back_takes_the_backlog_over(self, town: Town) -> None:
+        town.seconds = 20.0
+        jobs = [town.create() for _ in range(4)]
+        for job in jobs:
+            town.dispatch(job, AUTO)
+        kept = town.create()
+        town.dispatch(kept, DISABLED)
+        town.run_for(1)
+        town["broker"].start()
+        done = [town.until(job, COMPLETED, 120) for job in jobs]
+        assert town.cluster.name_of(done[0].host) == "core", "it was at work on that one"
+        assert {job.route for job in done[1:]} == {jobs_pb2.ROUTE_OFFGRID}
+        assert all(town.cluster.name_of(job.host).startswith("host-") for job in done[1:])
+        assert town.until(kept, COMPLETED, 120).route == jobs_pb2.ROUTE_FILE_QUEUE
+        assert all(len(town.runs_of(job)) == 1 for job in jobs[1:])
+
     def test_the_local_queue_outlives_its_node(self, town: Town) -> None:
         town.seconds = 2.0
         jobs = [town.create() for _ in range(3)]
