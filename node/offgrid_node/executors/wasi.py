@@ -1,7 +1,7 @@
-"""The part of WASI preview 1 that a job may touch: its standard streams, the clocks, sleep.
+"""The part of WASI preview 1 that a job may touch: its standard streams, the clocks, sleep, and its folder.
 
-wasmtime's own implementation serves the rest (arguments, an empty environment, random numbers, exit, no files). These
-five functions stand in for its own, because that one (a) blocks in `poll_oneoff` where neither deadline nor
+wasmtime's own implementation serves the rest (arguments, an empty environment, random numbers, exit). Files are served
+from memory (`wasi_files.py`). The functions here stand in for wasmtime's own, because that one (a) blocks in `poll_oneoff` where neither deadline nor
 cancellation can reach it, (b) hands output to Python from foreign threads, 4 kB at a time, ten times slower and able to
 abort the interpreter at exit, and (c) can read input from files only.
 
@@ -19,12 +19,15 @@ from collections.abc import Callable
 from wasmtime import Caller, FuncType, Linker, Memory, ValType
 
 from offgrid_node.executors.capture import OUTPUT_DETAIL, Capture
+from offgrid_node.executors.executor import Progress, say_nothing
+from offgrid_node.executors.memory_folder import FolderError, MemoryFolder
+from offgrid_node.executors.wasi_files import ERRNO, Descriptors, FileFunctions, unsigned
 
 WASI = "wasi_snapshot_preview1"
 VECTORS_MAX = 1024
 SUBSCRIPTIONS_MAX = 64
 
-SUCCESS, EBADF, EFAULT, EINVAL, EIO = 0, 8, 21, 28, 29
+SUCCESS, EFAULT, EINVAL, EIO = 0, 21, 28, 29
 CLOCK_REALTIME = 0
 EVENT_CLOCK = 0  # the other kinds wait for a stream, which ours never need
 ABSOLUTE = 1
@@ -37,8 +40,12 @@ EVENT = struct.Struct("<QHB5xQH6x")
 class Run:
     """One execution: its streams, and the way to stop it from another thread."""
 
-    def __init__(self, stdin: bytes) -> None:
-        self.capture = Capture()
+    def __init__(
+        self, stdin: bytes, say: Callable[[Progress], None] = say_nothing, folder: MemoryFolder | None = None
+    ) -> None:
+        """With a `folder` it has files, below "/"."""
+        self.capture = Capture(say)
+        self._files = Descriptors(folder) if folder is not None else None
         self.stopped = threading.Event()
         self.error = ""
         self.error_detail = ""
@@ -66,6 +73,13 @@ class Run:
             self.stopped.set()
             if self._interrupt is not None:
                 self._interrupt()
+
+    @property
+    def open_files(self) -> Descriptors:
+        """Raises FolderError (EBADF) for a run that has no folder."""
+        if self._files is None:
+            raise FolderError("EBADF")
+        return self._files
 
     def read_stdin(self, count: int) -> bytes:
         data = self._stdin[self._stdin_at : self._stdin_at + count]
@@ -115,7 +129,7 @@ class GuestMemory:
 
 
 class HostFunctions:
-    """Our five functions, for whatever Run is current. One per engine; only that engine's thread calls them."""
+    """Our functions, for whatever Run is current. One per engine; only that engine's thread calls them."""
 
     def __init__(self, linker: Linker) -> None:
         self.current: Run | None = None
@@ -130,6 +144,9 @@ class HostFunctions:
             ("sched_yield", [], self._sched_yield),
         ):
             linker.define_func(WASI, name, FuncType(types, [i32]), self._guarded(function), access_caller=True)
+        for name, types, handler in FileFunctions.table():
+            served = self._guarded(_on_files(types, handler))
+            linker.define_func(WASI, name, FuncType(types, [i32]), served, access_caller=True)
 
     def _guarded(self, function: Callable[..., int]) -> Callable[..., int]:
         """wasmtime keeps a callback's exception in a global that any thread may pick up: let none out."""
@@ -142,6 +159,8 @@ class HostFunctions:
                 return function(run, caller, *arguments)
             except IndexError:
                 return EFAULT
+            except FolderError as error:
+                return ERRNO[error.errno]
             except Exception as error:  # noqa: BLE001  see above; the run itself reports it
                 run.stop("ExecutionFailed", f"host function failed: {type(error).__name__}: {error}")
                 return EIO
@@ -149,12 +168,10 @@ class HostFunctions:
         return call
 
     def _fd_read(self, run: Run, caller: Caller, fd: int, vectors: int, count: int, result: int) -> int:
-        if fd != 0:
-            return EBADF
         memory = GuestMemory(caller)
         total = 0
         for pointer, length in memory.vectors(vectors, count):
-            data = run.read_stdin(length)
+            data = run.read_stdin(length) if fd == 0 else run.open_files.read(fd, length)
             memory.write(pointer, data)
             total += len(data)
             if len(data) < length:
@@ -163,14 +180,15 @@ class HostFunctions:
         return SUCCESS
 
     def _fd_write(self, run: Run, caller: Caller, fd: int, vectors: int, count: int, result: int) -> int:
-        if fd not in (1, 2):
-            return EBADF
         memory = GuestMemory(caller)
         total = 0
         for pointer, length in memory.vectors(vectors, count):
-            errno = run.write(fd, memory.read(pointer, length))
-            if errno != SUCCESS:
-                return errno
+            if fd in (1, 2):
+                errno = run.write(fd, memory.read(pointer, length))
+                if errno != SUCCESS:
+                    return errno
+            else:
+                run.open_files.write(fd, memory.read(pointer, length))
             total += length
         memory.write(result, total.to_bytes(4, "little"))
         return SUCCESS
@@ -204,6 +222,14 @@ class HostFunctions:
         memory.write(outputs, b"".join(events))
         memory.write(result, len(events).to_bytes(4, "little"))
         return SUCCESS
+
+
+def _on_files(types: list[ValType], handler: Callable[[Run, GuestMemory, tuple[int, ...]], None]) -> Callable[..., int]:
+    def call(run: Run, caller: Caller, *arguments: int) -> int:
+        handler(run, GuestMemory(caller), unsigned(types, arguments))
+        return SUCCESS
+
+    return call
 
 
 def _clock_ns(clock: int) -> int:
