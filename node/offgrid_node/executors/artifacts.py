@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
 from offgrid_node.executors.executor import OutputFile
-from offgrid_node.protocol.jobs.artifacts import FILES_BYTES_MAX, FILES_MAX
+from offgrid_node.protocol.jobs.artifacts import FILES_BYTES_MAX, FILES_MAX, check_file_name
 
 ENTRIES_MAX = 10_000  # looked at, of what a job has left
 DEPTH_MAX = 32
@@ -24,9 +24,10 @@ class TooMuchLeft(Exception):
 
 
 def matching(names: Sequence[str], patterns: Sequence[str]) -> list[str]:
-    """Those that any pattern matches, sorted. `*` stays within a folder, `**/` is any number of folders."""
+    """Those that any pattern matches, sorted. `*` stays within a folder, `**/` is any number of folders. What no result
+    may have, by its name, is left out: a core would refuse all of it."""
     matches = [_matcher(pattern) for pattern in patterns]
-    return sorted(name for name in names if any(match(name) for match in matches))
+    return sorted(name for name in names if any(match(name) for match in matches) and not check_file_name(name))
 
 
 def collect(folder: Path, patterns: Sequence[str], brought: Collection[str] = ()) -> list[OutputFile]:

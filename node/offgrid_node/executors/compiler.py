@@ -25,12 +25,13 @@ MEMORY_BYTES = 1024 * 1024 * 1024
 CODE_BYTES_MAX = 32 * 1024 * 1024
 OPEN_FILES_MAX = 64
 REFUSED = 1
+METERED = "--metered"
 
 
-def compile_apart(binary: bytes, run: Run) -> bytes:
+def compile_apart(binary: bytes, run: Run, *, metered: bool = False) -> bytes:
     """The module's machine code. Stopping `run` kills the compiler. Raises NotRunnable."""
     limits = confine.Limits(CPU_S, MEMORY_BYTES, file_bytes=0, open_files=OPEN_FILES_MAX)
-    argv = [sys.executable, "-P", "-m", __spec__.name]
+    argv = [sys.executable, "-P", "-m", __spec__.name, *([METERED] if metered else [])]
     # Our own import path, since we may not be installed; one heap per thread would count against the limit.
     environment = {**confine.environment(os.sep), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     environment |= {"MALLOC_ARENA_MAX": "2", "RAYON_NUM_THREADS": "2"}
@@ -62,7 +63,7 @@ def compile_apart(binary: bytes, run: Run) -> bytes:
 def main() -> int:
     """The other side of `compile_apart`."""
     try:
-        code = Module(new_engine(), sys.stdin.buffer.read()).serialize()
+        code = Module(new_engine(metered=METERED in sys.argv), sys.stdin.buffer.read()).serialize()
     except WasmtimeError as error:
         sys.stderr.write(str(error))
         return REFUSED

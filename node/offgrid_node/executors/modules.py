@@ -29,11 +29,14 @@ class NotRunnable(Exception):
     """The bytes are no module, or none that can run here. The message is a sentence for the job's owner."""
 
 
-def new_engine() -> Engine:
-    """An engine whose code can be interrupted. Off: whatever allocates outside the store's limits. On: same answers
-    on every machine (NaN bits, relaxed SIMD), so that two hosts' results can be compared."""
+def new_engine(*, metered: bool = False) -> Engine:
+    """An engine whose code can be interrupted; with `metered` it counts fuel, and code of one kind runs on no other.
+
+    Off: whatever allocates outside the store's limits. On: same answers on every machine (NaN bits, relaxed SIMD), so
+    that two hosts' results can be compared."""
     config = Config()
     config.epoch_interruption = True
+    config.consume_fuel = metered
     config.max_wasm_stack = STACK_BYTES_MAX
     config.wasm_threads = False
     config.wasm_gc = False
@@ -45,8 +48,9 @@ def new_engine() -> Engine:
     return Engine(config)
 
 
-def digest_of_module(source: bytes) -> bytes:
-    return hashlib.blake2b(source, digest_size=32).digest()
+def digest_of_module(source: bytes, *, metered: bool = False) -> bytes:
+    person = b"metered" if metered else b""
+    return hashlib.blake2b(source, digest_size=32, person=person).digest()
 
 
 class CompiledModules:

@@ -1,9 +1,9 @@
 """The part of WASI preview 1 that a job may touch: its standard streams, the clocks, sleep, and its folder.
 
 wasmtime's own implementation serves the rest (arguments, an empty environment, random numbers, exit). Files are served
-from memory (`wasi_files.py`). The functions here stand in for wasmtime's own, because that one (a) blocks in `poll_oneoff` where neither deadline nor
-cancellation can reach it, (b) hands output to Python from foreign threads, 4 kB at a time, ten times slower and able to
-abort the interpreter at exit, and (c) can read input from files only.
+from memory (`wasi_files.py`). The functions here stand in for wasmtime's own, because that one (a) blocks in
+`poll_oneoff` where neither deadline nor cancellation can reach it, (b) hands output to Python from foreign threads,
+4 kB at a time, ten times slower and able to abort the interpreter at exit, and (c) can read input from files only.
 
 Layouts: https://github.com/WebAssembly/WASI/blob/wasi-0.1/preview1/docs.md
 """

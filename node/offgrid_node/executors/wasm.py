@@ -1,26 +1,32 @@
-"""Runs WebAssembly in this process, on wasmtime: standard streams, arguments, clocks and nothing else.
+"""Runs WebAssembly in this process, on wasmtime: standard streams, arguments, clocks, a folder in memory, nothing else.
 
 Each run has a thread and, while it lasts, an engine of its own (a lane): advancing that engine's epoch is what
 stops it, at once, without a ticking thread and without the interpreter lock while it computes. Lanes are reused; a
-lane keeps the module that it ran last.
+lane keeps the module that it ran last. Runs that count fuel have lanes of their own.
 """
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from importlib.metadata import version
 
-from wasmtime import ExitTrap, Func, InstancePre, Linker, Store, Trap, WasiConfig, WasmtimeError
+from wasmtime import ExitTrap, Func, InstancePre, Linker, Memory, Store, Trap, WasiConfig, WasmtimeError
 
+from offgrid.v1 import jobs_pb2
+from offgrid_node.executors.artifacts import TooMuchLeft, matching
 from offgrid_node.executors.capture import failed, timeout_detail
 from offgrid_node.executors.compiler import compile_apart
-from offgrid_node.executors.executor import LARGE_INPUT_BYTES_MAX, Outcome, Work
+from offgrid_node.executors.executor import LARGE_INPUT_BYTES_MAX, Outcome, OutputFile, Usage, Work
+from offgrid_node.executors.memory_folder import MemoryFolder
 from offgrid_node.executors.modules import CompiledModules, NotRunnable, digest_of_module, new_engine, short
 from offgrid_node.executors.wasi import HostFunctions, Run
 from offgrid_node.protocol.errors import InvalidRequest
+from offgrid_node.protocol.jobs.artifacts import FILES_BYTES_MAX, FILES_MAX
 from offgrid_node.protocol.jobs.needs import check_payload
 
 VERSION = f"wasmtime/{version('wasmtime')}"
@@ -34,8 +40,8 @@ STOP_GRACE_S = 2.0
 class Lane:
     """An engine with its linker. It serves one run at a time."""
 
-    def __init__(self, modules: CompiledModules) -> None:
-        self.engine = new_engine()
+    def __init__(self, modules: CompiledModules, *, metered: bool) -> None:
+        self.engine, self.metered = new_engine(metered=metered), metered
         self._linker = Linker(self.engine)
         self.functions = HostFunctions(self._linker)
         self._modules = modules
@@ -43,14 +49,44 @@ class Lane:
         self._linked: InstancePre | None = None
 
     def link(self, source: bytes, run: Run) -> InstancePre:
-        digest = digest_of_module(source)
+        digest = digest_of_module(source, metered=self.metered)
         if self._linked is None or digest != self._digest:
             self._linked = None
             self._linked = self._modules.link(
-                self.engine, self._linker, source, digest, lambda binary: compile_apart(binary, run)
+                self.engine,
+                self._linker,
+                source,
+                digest,
+                lambda binary: compile_apart(binary, run, metered=self.metered),
             )
             self._digest = digest
         return self._linked
+
+
+@dataclass(slots=True)
+class Ended:
+    """What came of one call of `_start`; memory never shrinks, so what it has at the end is its peak."""
+
+    exit_code: int = 0
+    error: str = ""
+    detail: str = ""
+    memory_bytes: int = 0
+    fuel: int = 0
+
+
+def left_files(
+    folder: MemoryFolder | None, patterns: Sequence[str], brought: Collection[str]
+) -> tuple[OutputFile, ...]:
+    """Those that `patterns` name. Raises TooMuchLeft."""
+    if folder is None or not patterns:
+        return ()
+    found = {name: file for name, file in folder.files() if not file.fixed and name not in brought}
+    wanted = matching(list(found), patterns)
+    if len(wanted) > FILES_MAX:
+        raise TooMuchLeft(f"it left {len(wanted)} files that its outputs name; at most {FILES_MAX} are allowed")
+    if sum(len(found[name].data) for name in wanted) > FILES_BYTES_MAX:
+        raise TooMuchLeft(f"the files that its outputs name have more than {FILES_BYTES_MAX} bytes")
+    return tuple(OutputFile(name, bytes(found[name].data)) for name in wanted)
 
 
 class WasmExecutor:
@@ -62,7 +98,7 @@ class WasmExecutor:
     def __init__(self, memory_bytes: int, runs: int) -> None:
         self._memory_bytes = memory_bytes
         self._modules = CompiledModules()
-        self._idle: list[Lane] = []
+        self._idle: dict[bool, list[Lane]] = {False: [], True: []}
         self._runs: set[Run] = set()
         self._lock = threading.Lock()
         self._threads = ThreadPoolExecutor(runs, thread_name_prefix="wasm")
@@ -92,9 +128,9 @@ class WasmExecutor:
             check_payload(payload, input_bytes_max=LARGE_INPUT_BYTES_MAX)
         except InvalidRequest as error:
             return failed("ExecutionFailed", error.message, VERSION)
-        run = Run(payload.input)
-        args = [PROGRAM_NAME, *payload.wasm.args]
-        done = asyncio.wrap_future(self._threads.submit(self._carry_out, run, payload.wasm.module, args))
+        folder = MemoryFolder(work.files) if work.files or payload.outputs else None
+        run = Run(payload.input, work.say, folder)
+        done = asyncio.wrap_future(self._threads.submit(self._carry_out, run, payload, folder))
         try:
             await asyncio.wait({done}, timeout=timeout_ms / 1000)
             if not done.done():
@@ -114,51 +150,68 @@ class WasmExecutor:
         for run in runs:
             run.stop("Cancelled", "the node is stopping")
 
-    def _carry_out(self, run: Run, module: bytes, args: Sequence[str]) -> Outcome:
+    def _carry_out(self, run: Run, payload: jobs_pb2.JobPayload, folder: MemoryFolder | None) -> Outcome:
         """In a worker thread: the whole of one run."""
+        metered = payload.wasm.fuel > 0
         with self._lock:
-            lane = self._idle.pop() if self._idle else None
+            idle = self._idle[metered]
+            lane = idle.pop() if idle else None
             self._runs.add(run)
-        lane = lane or Lane(self._modules)
+        lane = lane or Lane(self._modules, metered=metered)
+        began_ns = time.thread_time_ns()
         try:
-            return self._run_on(lane, run, lane.link(module, run), args)
+            ended = self._run_on(lane, run, lane.link(payload.wasm.module, run), payload.wasm)
         except NotRunnable as error:
-            if run.stopped.is_set():
-                return run.capture.failed(run.error, run.error_detail, VERSION)
-            return run.capture.failed("ExecutionFailed", str(error), VERSION)
+            ended = Ended(error="ExecutionFailed", detail=str(error))
         finally:
             with self._lock:
                 self._runs.discard(run)
-                self._idle.append(lane)
+                idle.append(lane)
+        usage = Usage((time.thread_time_ns() - began_ns) // 1000, ended.memory_bytes)
+        label = f"{VERSION} fuel/{ended.fuel}" if metered else VERSION
+        if run.stopped.is_set():
+            return run.capture.failed(run.error, run.error_detail, label, usage)
+        if ended.error:
+            return run.capture.failed(ended.error, ended.detail, label, usage)
+        try:
+            files = left_files(folder, payload.outputs, [file.name for file in payload.files])
+        except TooMuchLeft as error:
+            return run.capture.failed("OutputTooLarge", str(error), label, usage)
+        return run.capture.ended(ended.exit_code, label, usage, files)
 
-    def _run_on(self, lane: Lane, run: Run, linked: InstancePre, args: Sequence[str]) -> Outcome:
-        error, detail, exit_code = "", "", 0
+    def _run_on(self, lane: Lane, run: Run, linked: InstancePre, task: jobs_pb2.WasmTask) -> Ended:
+        ended = Ended()
         with Store(lane.engine) as store:
             store.set_limits(self._memory_bytes, TABLE_ELEMENTS_MAX, instances=1, tables=TABLES_MAX, memories=1)
             # One step of the epoch ends it; set before `begin`, so that no stop can fall in between.
             store.set_epoch_deadline(1)
+            if task.fuel:
+                store.set_fuel(task.fuel)
             wasi = WasiConfig()
-            wasi.argv = args
+            wasi.argv = [PROGRAM_NAME, *task.args]
             store.set_wasi(wasi)
             lane.functions.current = run
             run.begin(lane.engine.increment_epoch)
+            exports = None
             try:
                 if not run.stopped.is_set():
-                    start = linked.instantiate(store).exports(store)["_start"]
+                    exports = linked.instantiate(store).exports(store)
+                    start = exports["_start"]
                     assert isinstance(start, Func)
                     start(store)
             except ExitTrap as end:
-                exit_code = end.code
+                ended.exit_code = end.code
             except Trap as trap:
-                error, detail = "ExecutionFailed", self._explain(trap)
+                ended.error, ended.detail = "ExecutionFailed", self._explain(trap)
             except WasmtimeError as refusal:
-                error, detail = "ExecutionFailed", short(str(refusal))
+                ended.error, ended.detail = "ExecutionFailed", short(str(refusal))
             finally:
                 run.end()
                 lane.functions.current = None
-        if run.stopped.is_set():
-            return run.capture.failed(run.error, run.error_detail, VERSION)
-        return run.capture.failed(error, detail, VERSION) if error else run.capture.ended(exit_code, VERSION)
+            memory = exports.get("memory") if exports is not None else None
+            ended.memory_bytes = memory.data_len(store) if isinstance(memory, Memory) else 0
+            ended.fuel = task.fuel - store.get_fuel() if task.fuel else 0
+        return ended
 
     def _explain(self, trap: Trap) -> str:
         """Where by number: a function's name is the owner's, and an error is written to disk in the clear."""

@@ -12,6 +12,7 @@ from offgrid_node.protocol.jobs.hosted import check_conversation, check_function
 MODULE_BYTES_MAX = 1024 * 1024
 INPUT_BYTES_MAX = 2 * 1024 * 1024  # in a payload that comes in a call; what is larger is put as an object first
 INPUT_NAME_BYTES_MAX = 1024
+FUEL_MAX = 2**62
 ARGS_MAX = 64
 ARG_BYTES_MAX = 4096
 # The usual rule of thumb for English text; a byte of anything else is counted alike.
@@ -37,6 +38,8 @@ def check_payload(payload: jobs_pb2.JobPayload, field: str = "", *, input_bytes_
     elif kind == "wasm":
         wrong += _check_module(payload.wasm.module)
         wrong += _check_args("payload.wasm.args", list(payload.wasm.args))
+        if payload.wasm.fuel > FUEL_MAX:
+            wrong.append(FieldViolation("payload.wasm.fuel", f"{payload.wasm.fuel}; at most {FUEL_MAX} allowed"))
     elif kind == "python":
         wrong += check_function("payload.python", payload.python)
     elif kind == "dask":
