@@ -100,11 +100,11 @@ class Jobs(Section):
     )
     queue_max: int = Field(default=100_000, ge=1, le=10_000_000, description="jobs that may wait; more are refused")
     price_max_micro: int = Field(
-        default=10_000_000,
+        default=10_000,
         ge=0,
         le=_MONEY_MAX,
-        description="the most that is paid for a million tokens of a job's size, in millionths of a credit; a dearer "
-        "award is turned down",
+        description="the most that is paid for a million tokens of a job's size, in millionths of a credit, and what is "
+        "paid where one host only can do it: set it to what the work is worth; hosts that ask more are passed over",
     )
     drop_dir: f.OptionalPath = Field(
         default="",

@@ -6,6 +6,7 @@ from typing import Any
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.effects import Execute
+from offgrid_node.protocol.jobs.backlog import Backlog
 from offgrid_node.protocol.jobs.broker import Broker
 from offgrid_node.protocol.jobs.core import Core
 from offgrid_node.protocol.jobs.fence import Fence
@@ -74,6 +75,10 @@ def _execute_again(host: Any) -> None:
             host._post.execute(Execute(core, job_id, attempt, jobs_pb2.JobPayload(), lease.order.timeout_ms))
 
 
+def _forget_queue(broker: Any) -> None:
+    broker._queue = Backlog(broker._settings.queue_max)
+
+
 def _without_doubt(core: Any) -> None:
     for entry in core._jobs:
         entry.doubtful = False
@@ -108,8 +113,6 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "output-lost": Mutant("the core keeps no outputs", (Patch(OpenJobs, "complete", _without_output),)),
     "slots-ignored": Mutant("a host takes whatever comes", (Patch(Host, "refusal", _never_busy),)),
-    "queue-forgotten": Mutant(
-        "a restarted broker forgets what waits", (Patch(Broker, "load", after(lambda broker: broker._queue.clear())),)
-    ),
+    "queue-forgotten": Mutant("a restarted broker forgets what waits", (Patch(Broker, "load", after(_forget_queue)),)),
     "timers-ignored": Mutant("the core never repeats itself", (Patch(Core, "on_wake", _let_timers_pass),)),
 }
