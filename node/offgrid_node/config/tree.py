@@ -103,8 +103,8 @@ class Jobs(Section):
         default=10_000,
         ge=0,
         le=_MONEY_MAX,
-        description="the most that is paid for a million tokens of a job's size, in millionths of a credit, and what is "
-        "paid where one host only can do it: set it to what the work is worth; hosts that ask more are passed over",
+        description="the most that is paid for a million tokens of a job's size, in millionths of a credit, and what "
+        "is paid where one host only can do it: set it to what the work is worth; hosts that ask more are passed over",
     )
     drop_dir: f.OptionalPath = Field(
         default="",
