@@ -8,7 +8,6 @@ from offgrid_node.config import Config
 from offgrid_node.config.fields import minutes_of
 from offgrid_node.protocol.jobs.settings import Rule
 
-
 # What a host's slots are for, when its language models have slots of their own.
 NOT_MODELS = ("builtin:*", "wasm", "process:*", "python:*", "dask:*")
 

@@ -26,6 +26,7 @@ TAIL_KEY = b"tail"
 SUM_KEY = b"sum/"
 DATABASES_MAX = TABLES_MAX + OWN_DATABASES  # LMDB's max_dbs
 READERS_MAX = 30  # fits the lock file into one page, so that a full disk cannot fault a reader's slot
+UNWRITTEN_PAGES_MAX = 8  # at the end of a whole file
 
 _MARKER = "store.made"
 _DATA = "data.mdb"
@@ -69,6 +70,7 @@ def open_environment(path: Path, map_bytes: int, synced_txn: int = -1) -> Opened
             _make(env)
         runway = Runway(path / _DATA)
         opened = Opened(env, env.info()["last_txnid"], runway, env.stat()["psize"])
+        _check_length(opened, path / _DATA)
         if opened.synced_txn > synced_txn:
             env.sync(True)
         _load(opened)
@@ -83,6 +85,15 @@ def open_environment(path: Path, map_bytes: int, synced_txn: int = -1) -> Opened
             raise fault_of(error, f"cannot open the store in {path}", path) from error
         raise
     return opened
+
+
+def _check_length(opened: Opened, data: Path) -> None:
+    """A file that was cut off ends this process by SIGBUS once a page is read that is not there. Pages that the last
+    transaction took and gave back again may never have been written, so a few may be missing at the end."""
+    pages, there = opened.env.info()["last_pgno"] + 1, data.stat().st_size // opened.page_bytes
+    if there + UNWRITTEN_PAGES_MAX < pages:
+        text = f"the store's file {data} ends after {there} of its {pages} pages: restore it from a backup"
+        raise Corrupt(text, reason="StoreDamaged")
 
 
 def _is_fresh(path: Path, made: bool) -> bool:
