@@ -76,6 +76,17 @@ def test_what_the_endpoint_lists_later_is_offered_then(world: World) -> None:
     assert (job.state, job.result.output) == (COMPLETED, b"b a"), (job.error, job.error_detail)
 
 
+def test_its_words_come_as_it_says_them(world: World) -> None:
+    """Before the answer is there; each piece once."""
+    words = " ".join(f"word{number}" for number in range(40))  # two seconds
+    future = world.client.submit(payloads.llm("slow", input=words.encode()))
+    pieces = [progress.output for progress in future.progress() if progress.output]
+    answer = future.result(20).result.output
+    assert len(pieces) > 2
+    assert answer.startswith(b"".join(pieces)[:20])
+    assert b"".join(pieces) in answer
+
+
 @needs_dask
 def test_a_function_works_on_the_cluster(world: World) -> None:
     def squares(client: Any, count: int) -> int:
