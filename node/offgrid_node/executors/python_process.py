@@ -149,6 +149,12 @@ class WorkerProcess:
         finally:
             self.abandon()
 
+    def end(self) -> None:
+        """Kills it and waits for the moment that this takes."""
+        if self._process is not None:
+            self._process.end()
+        self.abandon()
+
     def abandon(self) -> None:
         """Gives its streams up. Twice is harmless."""
         if self._requests is not None and not self._requests.is_closing():

@@ -115,15 +115,14 @@ class Workers:
             await self._give_back(worker, usable)
 
     def close(self) -> None:
-        """Ends them all. Nothing is waited for."""
+        """Ends them all, at once."""
         self._closed = True
         for timer in self._timers.values():
             timer.cancel()
         for task in self._tasks:
             task.cancel()
         for worker in self._all:
-            worker.kill()
-            worker.abandon()
+            worker.end()
             worker.folder.cleanup()
         self._all.clear()
         self._idle.clear()

@@ -46,6 +46,10 @@ class Spawned(Protocol):
         """Gives its streams up, whoever still holds their other ends."""
         ...
 
+    def end(self) -> None:
+        """Kills it, waits for the moment that this takes, and closes: for a loop that is about to end."""
+        ...
+
 
 async def spawn(
     heard: Heard,
@@ -110,6 +114,7 @@ class PosixChild:
         self.pid = self._popen.pid
         self._feed: _Feed | None = None
         self._exited = False
+        self._handle = -1
         # On Linux a program starts with the peak of the process that it was forked from, up to the exec.
         self._inherited_bytes = _own_peak_bytes()
         assert self._popen.stdout is not None
@@ -133,6 +138,12 @@ class PosixChild:
     def kill(self) -> None:
         if not self._exited:
             confine.kill_tree(self.pid)
+
+    def end(self) -> None:
+        self.kill()
+        if self._handle >= 0:  # elsewhere a thread waits for it
+            self._on_handle()
+        self.close()
 
     def close(self) -> None:
         if self._feed is not None:
@@ -163,17 +174,18 @@ class PosixChild:
     def _await_exit(self) -> None:
         if sys.platform == "linux":
             try:
-                handle = os.pidfd_open(self.pid)
+                self._handle = os.pidfd_open(self.pid)
             except OSError:  # a kernel before 5.3
                 pass
             else:
-                self._loop.add_reader(handle, self._on_handle, handle)
+                self._loop.add_reader(self._handle, self._on_handle)
                 return
         threading.Thread(target=self._wait, daemon=True, name=f"wait-{self.pid}").start()
 
-    def _on_handle(self, handle: int) -> None:
-        self._loop.remove_reader(handle)
-        os.close(handle)
+    def _on_handle(self) -> None:
+        self._loop.remove_reader(self._handle)
+        os.close(self._handle)
+        self._handle = -1
         confine.kill_tree(self.pid)  # what it left in its group; until it is waited for, the number is its own
         self._ended(*self._reap())
 
@@ -267,6 +279,10 @@ class _WindowsChild(asyncio.SubprocessProtocol):
     def kill(self) -> None:
         if not self._exited:
             confine.kill_tree(self.pid)
+
+    def end(self) -> None:
+        self.kill()
+        self.close()
 
     def close(self) -> None:
         self._whole.close()

@@ -50,9 +50,7 @@ def with_executor(address: str, folder: Path, story: Callable[[DaskExecutor], Aw
         try:
             return await story(executor)
         finally:
-            exits = {worker.exited for worker in executor._workers._all}
             executor.close()
-            await asyncio.wait({*exits, asyncio.ensure_future(asyncio.sleep(0))}, timeout=10)
 
     return asyncio.run(run())
 

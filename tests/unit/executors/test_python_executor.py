@@ -64,9 +64,7 @@ def in_world(folder: Path, story: Callable[[World], Awaitable[T]], **settings: i
         try:
             return await story(world)
         finally:
-            exits = {worker.exited for worker in world.executor._workers._all}
             world.executor.close()
-            await asyncio.wait({*exits, asyncio.ensure_future(asyncio.sleep(0))}, timeout=10)
 
     return asyncio.run(run())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from offgrid_tools.bench import __main__ as bench
-from offgrid_tools.bench import state
+from offgrid_tools.bench import hosted, state
 from offgrid_tools.bench.document import DOCUMENT, refresh
 from offgrid_tools.bench.figures import Figure, Goal, Verdict, read_goals
 from offgrid_tools.bench.groups import GROUPS, Group, Plan
@@ -153,7 +154,20 @@ class TestTheCommand:
     def test_a_group_that_is_none(self, capsys: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(SystemExit, match="2"):
             bench.main(["jbos"])
-        assert "there is no group 'jbos'; there are jobs, market, faults, state" in capsys.readouterr().err
+        assert f"there is no group 'jbos'; there are {', '.join(GROUPS)}" in capsys.readouterr().err
+
+
+class TestTheHostedGroup:
+    @pytest.mark.skipif(os.name != "posix", reason="measures behind limits and sandboxes")
+    def test_it_measures_every_figure_that_has_a_goal(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name in ("WARM_QUICK", "COLD_QUICK", "DRIVERS_QUICK"):
+            monkeypatch.setattr(hosted, name, 1)
+        figures = hosted.measure(Plan(tmp_path, quick=True, say=lambda line: None))
+        named = {figure.name for figure in figures}
+        missing = {name for name in read_goals()["hosted"] if name not in named}
+        assert named <= read_goals()["hosted"].keys()
+        assert all("bwrap" in name or "dask" in name for name in missing)  # where they are not installed
+        assert all(figure.value > 0 for figure in figures)
 
 
 class TestTheStateGroup:
