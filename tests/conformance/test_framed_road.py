@@ -58,6 +58,23 @@ def test_somebody_else_at_that_port_is_told_nothing(tmp_path: Path) -> None:
     run(scenario())
 
 
+def test_a_member_that_speaks_another_protocol_is_not_let_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        async with world_in(tmp_path) as world:
+            directory = Directory(world)
+            road = FramedRoad(TLS[ALICE.node_id], lambda: directory)
+            monkeypatch.setattr("offgrid_node.services.framed_tls.PROTOCOL", "h2")
+            road.learn(SERVER.node_id, "127.0.0.1", world.server.framed_port)
+            place = road._places[SERVER.node_id]
+            await until(lambda: place.dialling is None)
+            await asyncio.sleep(0.05)
+            assert not road.reaches(SERVER.node_id)
+            assert [fault.reason for fault in world.refused] == ["Unauthenticated"]
+            await road.close()
+
+    run(scenario())
+
+
 def test_a_lost_connection_is_dialled_again_by_the_next_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario() -> None:
         monkeypatch.setattr("offgrid_node.services.framed_road.RETRY_S", 0.0)

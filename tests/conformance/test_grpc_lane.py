@@ -284,7 +284,7 @@ class TestTheEnd:
             monkeypatch.setattr("offgrid_node.services.framed_road.RETRY_S", 0.0)
             async with on_the_way(tmp_path, framed=framed) as (world, alice):
                 world.server.disconnect(ALICE.node_id)
-                await until(lambda: not alice.road.lanes)
+                await until(lambda: not alice.road.lanes and not alice.road.grpc.lanes)
                 assert await alice.start() == PONG
                 await until(lambda: alice.road.lanes)
 
