@@ -17,7 +17,7 @@ from offgrid_node.local_mesh import LocalMesh, LocalNode
 pytestmark = pytest.mark.xdist_group("mesh")
 
 SERVICES = {
-    f"offgrid.v1.{name}Service" for name in ("Mesh", "Join", "Job", "Market", "Object", "Quorum", "Ledger", "State")
+    f"offgrid.v1.{name}Service" for name in ("Mesh", "Join", "Job", "Market", "Host", "Object", "Quorum", "Ledger", "State")
 } | {"grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"}
 
 # One call of each service and, where it is refused there, the gRPC code that says so.
@@ -26,6 +26,7 @@ ADMIN_CALLS = {
     "offgrid.v1.JoinService/Join": "permission_denied",  # for strangers, at the door
     "offgrid.v1.JobService/ListMissions": "",
     "offgrid.v1.MarketService/ListOffers": "",
+    "offgrid.v1.HostService/GetHost": "failed_precondition",  # of a node that is none
     "offgrid.v1.ObjectService/GetCapacity": "",
     "offgrid.v1.QuorumService/ListWeights": "",
     "offgrid.v1.LedgerService/GetGenesis": "",
@@ -34,6 +35,7 @@ ADMIN_CALLS = {
 }
 MEMBER_CALLS = ADMIN_CALLS | {
     "offgrid.v1.JobService/ListMissions": "permission_denied",  # the owner's
+    "offgrid.v1.HostService/GetHost": "permission_denied",
     "offgrid.v1.StateService/ListEvents": "permission_denied",
     "offgrid.v1.MeshService/Ping": "",
 }
