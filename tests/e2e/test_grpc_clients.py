@@ -16,9 +16,11 @@ from offgrid_node.local_mesh import LocalMesh, LocalNode
 
 pytestmark = pytest.mark.xdist_group("mesh")
 
-SERVICES = {
-    f"offgrid.v1.{name}Service" for name in ("Mesh", "Join", "Job", "Market", "Host", "Object", "Quorum", "Ledger", "State")
-} | {"grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"}
+NAMES = ("Mesh", "Join", "Job", "Market", "Host", "Object", "Quorum", "Ledger", "State")
+SERVICES = {f"offgrid.v1.{name}Service" for name in NAMES} | {
+    "grpc.health.v1.Health",
+    "grpc.reflection.v1alpha.ServerReflection",
+}
 
 # One call of each service and, where it is refused there, the gRPC code that says so.
 ADMIN_CALLS = {
