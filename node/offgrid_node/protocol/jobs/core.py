@@ -61,13 +61,13 @@ class Core:
         self._doubts.begin(now)
         self.redundant.load(rows)
         for entry in self._jobs:
-            job = entry.job
-            if job.state == CREATED or is_parent(job):
+            look = entry.look
+            if look.state == CREATED or (not entry.packed and is_parent(entry.job)):
                 continue
-            if job.route == jobs_pb2.ROUTE_OFFGRID:
-                self._jobs.timers.set(job.job_id, now.mono_ms)
-            elif job.state == QUEUED:
-                self.local.add(job)
+            if look.route == jobs_pb2.ROUTE_OFFGRID:
+                self._jobs.timers.set(entry.job_id, now.mono_ms)
+            elif look.state == QUEUED:
+                self.local.add(entry.job)
 
     # ---- questions
 
@@ -127,7 +127,7 @@ class Core:
         for key in tag.keys:
             entry = self._jobs.current(key)
             if entry is not None and entry.job.state == QUEUED and entry.job.broker == tag.node:
-                entry.avoided.add(tag.node)
+                entry.avoided |= {tag.node}
                 self._find_another_broker(entry, now, rng)
 
     def _on_epoch(self, broker: str, epoch: int, now: Now) -> None:
@@ -157,7 +157,7 @@ class Core:
                 self._jobs.close(broker, key, now)
             return
         if awarded and not _sound(clearing):
-            entry.avoided.add(broker)
+            entry.avoided |= {broker}
             self._find_another_broker(entry, now, rng)
         elif awarded and clearing.price_micro > (most := self._price_max(entry.job)):
             self._jobs.close(broker, key, now)
@@ -172,7 +172,7 @@ class Core:
         elif clearing.kind == jobs_pb2.CLEARING_KIND_QUEUED:
             entry.doubtful = False
             entry.tries = 0
-            entry.avoided.clear()
+            entry.avoided = frozenset()
             self._wait_there(entry, clearing.fresh, now)
         elif clearing.kind == jobs_pb2.CLEARING_KIND_NO_HOST:
             self._try_later(entry, "NoHostsAvailable", clearing.detail, now)
@@ -235,19 +235,20 @@ class Core:
         self._jobs.waiting.hurry(node_id, now.mono_ms)
         self._return_ms = now.mono_ms
         for entry in self._jobs:
-            waits = entry.tries or (entry.doubtful and entry.job.broker == node_id)
-            if waits and entry.job.state == QUEUED and entry.job.route == jobs_pb2.ROUTE_OFFGRID:
+            look = entry.look
+            waits = entry.tries or (entry.doubtful and look.broker == node_id)
+            if waits and look.state == QUEUED and look.route == jobs_pb2.ROUTE_OFFGRID:
                 entry.tries = 0
-                self._jobs.timers.set(entry.job.job_id, now.mono_ms)
+                self._jobs.timers.set(entry.job_id, now.mono_ms)
 
     def on_peer_down(self, node_id: str, now: Now, rng: Rng) -> None:
         self.renewals.on_peer_down(node_id)
         self.stops.on_host_down(node_id)
         for entry in self._jobs:
-            job = entry.job
-            if job.host == node_id and job.state in (AWARDED, RUNNING):
+            look = entry.look
+            if look.host == node_id and look.state in (AWARDED, RUNNING):
                 self._lose_host(entry, "HostDied: its host was seen dead", now, rng)
-            elif job.broker == node_id and job.state == QUEUED and job.route == jobs_pb2.ROUTE_OFFGRID:
+            elif look.broker == node_id and look.state == QUEUED and look.route == jobs_pb2.ROUTE_OFFGRID:
                 self._submit(entry, now, rng)
 
     def on_wake(self, now: Now, rng: Rng) -> None:
@@ -338,7 +339,7 @@ class Core:
 
     def _try_later(self, entry: Open, error: str, detail: str, now: Now) -> None:
         """Three retries; then the local queue where the mode allows it and brokers are the trouble, else failure."""
-        entry.avoided.clear()
+        entry.avoided = frozenset()
         self._jobs.waiting.discard(entry.job.broker, entry.job.job_id)
         if entry.tries < len(RETRY_DELAYS_MS):
             self._jobs.timers.set(entry.job.job_id, now.mono_ms + RETRY_DELAYS_MS[entry.tries])

@@ -35,7 +35,7 @@ class Doubts:
         self._waiting += 1
         due_ms = self._until_ms + self._waiting // GIVEN_UP_MAX * STEP_MS
         if job.broker in entry.avoided:  # it is there, and failed to answer
-            entry.avoided.discard(job.broker)
+            entry.avoided -= {job.broker}
             due_ms = now.mono_ms + RETRY_MS
         self._jobs.timers.set(job.job_id, due_ms)
         return True

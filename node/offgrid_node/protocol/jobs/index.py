@@ -5,6 +5,7 @@ And how many jobs of each task have ended, and how: counted in the transaction o
 
 from __future__ import annotations
 
+import sys
 from collections import Counter, OrderedDict
 from collections.abc import Iterator, Mapping
 from typing import TypeAlias
@@ -58,7 +59,7 @@ class Index:
 
     def add(self, job: jobs_pb2.Job, *, loaded: bool = False) -> None:
         if not job.parent_id:
-            self._of_task.setdefault(job.task_id, {})[job.job_id] = None
+            self._of_task.setdefault(job.task_id, {})[sys.intern(job.job_id)] = None
         job_id = job.job_id.encode()
         stem = stem_of(job_id)
         others = self._open_of_stem.get(stem, 0)

@@ -147,7 +147,7 @@ class Intake:
         """As of this step: what has ended in it is durable when the answer leaves."""
         index, task_id = self._jobs.index, command.task.task_id
         entries = (self._jobs.get(job_id) for job_id in index.of_task(task_id))
-        states = Counter(entry.job.state for entry in entries if entry is not None)
+        states = Counter(entry.look.state for entry in entries if entry is not None)
         states.update(index.ends(task_id))
         counts = [jobs_pb2.JobCount(state=state, jobs=jobs) for state, jobs in sorted(states.items())]
         self._post.reply(ticket, jobs_pb2.GetTaskResponse(task=command.task, counts=counts))

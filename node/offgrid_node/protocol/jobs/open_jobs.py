@@ -6,10 +6,11 @@ business; here stands only what each move means. Ended jobs are rows.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import sys
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.clock import Now
@@ -45,19 +46,33 @@ FINAL_ERRORS = (
     "ExecutionFailed",
     "OutputTooLarge",
 )  # reported, and no other host would do better
+HOT_MAX = 8_192  # open jobs whose messages are unpacked: beyond it those looked at longest ago are packed
 ENDED_REMEMBERED = 10_000  # those not committed yet are among them; older ones are found in the rows
 
 LeaseEnd: TypeAlias = jobs_pb2.LeaseEnd.ValueType
 
 
+class Look(NamedTuple):
+    """What is asked of every open job when a peer comes or goes."""
+
+    state: jobs_pb2.JobState.ValueType
+    route: jobs_pb2.Route.ValueType
+    host: str
+    broker: str
+
+
 @dataclass(slots=True)
 class Open:
-    """A job that has not ended. `tries` counts failures in a row to find a host, `refusals` hosts that would not."""
+    """A job that has not ended. `tries` counts failures in a row to find a host, `refusals` hosts that would not.
+
+    One that nobody has looked at for a while is packed: its message is bytes until somebody does. `look` says the
+    little that is asked of all of them at once, packed or not. Nobody keeps `job` from one step to the next, but for
+    redundant jobs and their executions, which are never packed."""
 
     job: jobs_pb2.Job
     tries: int = 0
     refusals: int = 0
-    avoided: set[str] = field(default_factory=set)
+    avoided: frozenset[str] = frozenset()
     payload: bytes | None = None  # a small one; a large one until it is committed
     confirmed: bool = False  # its host has said, to this very process, that it runs the present attempt
     arriving: bool = False  # its output is on its way here
@@ -65,6 +80,36 @@ class Open:
     answer_by_ms: int | None = None  # until when the host is asked whether it does
     # It was queued when this process began: it may have been awarded before, and a host be at work on it.
     doubtful: bool = False
+    job_id: str = ""
+    hot: deque[Open] | None = field(default=None, repr=False)  # where it says that it is unpacked
+    packed: bytes = b""
+    brief: Look | None = None
+
+    @property
+    def look(self) -> Look:
+        if self.brief is not None:
+            return self.brief
+        job = self.job
+        return Look(job.state, job.route, job.host, job.broker)
+
+    def pack(self) -> None:
+        look, job = self.look, self.job
+        if job.parent_id or job.replicas > 1:
+            return
+        self.brief = look._replace(host=sys.intern(look.host), broker=sys.intern(look.broker))
+        self.packed = job.SerializeToString()
+        del self.job
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> jobs_pb2.Job:
+            """Asked for only while `job` is not there."""
+            if name != "job" or not self.packed:
+                raise AttributeError(name)
+            self.job = jobs_pb2.Job.FromString(self.packed)
+            self.packed, self.brief = b"", None
+            self.hot.append(self)
+            return self.job
 
     @property
     def key(self) -> AttemptKey:
@@ -92,6 +137,7 @@ class OpenJobs:
     def __init__(self, settings: JobsSettings, post: Post) -> None:
         self._settings, self._post = settings, post
         self._open: dict[str, Open] = {}
+        self._hot: deque[Open] = deque()
         self._ended: OrderedDict[str, Ended] = OrderedDict()
         self._rows: Rows | None = None
         self._fresh: list[Open] = []
@@ -112,9 +158,10 @@ class OpenJobs:
             job = jobs_pb2.Job.FromString(value)
             if job.state not in ENDED and job.job_id not in self._open:
                 doubtful = job.state == QUEUED and bool(job.broker)
-                self._open[job.job_id] = Open(job, payload=job.kept_payload or None, doubtful=doubtful)
+                entry = Open(job, payload=job.kept_payload or None, doubtful=doubtful)
                 job.ClearField("kept_payload")
-                self._opened(job, now, loaded=True)
+                self._opened(entry, now, loaded=True)
+                self._cool()
 
     # ---- questions
 
@@ -180,6 +227,7 @@ class OpenJobs:
             self._fresh.clear()
         if now != self._fresh_at:
             self.index.begin()
+            self._cool()
         self._fresh_at = now
 
     def payload(self, entry: Open, now: Now) -> bytes | None:
@@ -229,8 +277,8 @@ class OpenJobs:
             due_us=new.due_us,
             input_job=new.terms.input_job,
         )
-        entry = self._open[job_id] = Open(job)
-        self._opened(job, now)
+        entry = Open(job)
+        self._opened(entry, now)
         self.fill(entry, new.payload)
         return entry
 
@@ -251,8 +299,8 @@ class OpenJobs:
         job.avoid[:] = avoid
         move(job, "dispatch")
         small = parent.payload is not None and len(parent.payload) <= PAYLOAD_KEPT_MAX
-        entry = self._open[job_id] = Open(job, payload=parent.payload if small else None)
-        self._opened(job, now)
+        entry = Open(job, payload=parent.payload if small else None)
+        self._opened(entry, now)
         return entry
 
     def take_over(self, entry: Open, execution: jobs_pb2.Job, price_micro: int, now: Now) -> None:
@@ -274,7 +322,7 @@ class OpenJobs:
         """
         job = entry.job
         entry.tries, entry.doubtful = 0, False
-        entry.avoided.clear()
+        entry.avoided = frozenset()
         self.waiting.discard(job.broker, job.job_id)
         move(job, event)
         job.broker, job.host, job.price_micro = broker, host, price_micro
@@ -380,7 +428,17 @@ class OpenJobs:
         if self._say_ms is None:
             self._say_ms = now.mono_ms + SAID_MS
 
-    def _opened(self, job: jobs_pb2.Job, now: Now, *, loaded: bool = False) -> None:
+    def _cool(self) -> None:
+        while len(self._hot) > HOT_MAX:
+            entry = self._hot.popleft()
+            if self._open.get(entry.job_id) is entry:
+                entry.pack()
+
+    def _opened(self, entry: Open, now: Now, *, loaded: bool = False) -> None:
+        job, entry.hot = entry.job, self._hot
+        entry.job_id = sys.intern(job.job_id)
+        self._open[entry.job_id] = entry
+        self._hot.append(entry)
         self.index.add(job, loaded=loaded)
         self.deadlines.add(job.job_id, job.deadline_us, now)
 

@@ -75,7 +75,7 @@ class Redundant:
         """After the open jobs."""
         self.trust.load(rows)
         for entry in self._jobs:
-            if entry.job.replicas > 1 and entry.job.state != CREATED:
+            if not entry.packed and entry.job.replicas > 1 and entry.job.state != CREATED:
                 self._parents[entry.job.job_id] = Parent(entry.job, list(self._executions(entry.job, rows)))
                 self._due[entry.job.job_id] = None
 

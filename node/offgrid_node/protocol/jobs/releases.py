@@ -39,7 +39,7 @@ class Releases:
     def load(self) -> None:
         """After the open jobs."""
         for entry in self._jobs:
-            if entry.job.state == CREATED and entry.job.after:
+            if entry.look.state == CREATED and entry.job.after:
                 self.follow(entry)
 
     def deadline_ms(self) -> int | None:

@@ -6,6 +6,7 @@ a broker turns out not to have known one of them, the next round begins at once.
 
 from __future__ import annotations
 
+import sys
 from collections import OrderedDict
 from itertools import islice
 
@@ -30,7 +31,7 @@ class Waiting:
         if there is None:
             there = self._at[broker] = OrderedDict()
             self._timers.set(broker, now_ms + POLL_MS)
-        there[job_id] = None
+        there[sys.intern(job_id)] = None
 
     def holds(self, broker: str, job_id: str) -> bool:
         return job_id in self._at.get(broker, ())
