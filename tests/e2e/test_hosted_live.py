@@ -57,7 +57,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 
 def test_a_model_answers_and_its_tokens_are_what_the_job_used(world: World) -> None:
-    eventually(lambda: "llm:echo" in world.offered(), 10, "the model is offered")
+    eventually(lambda: "llm:echo" in world.offered(), 30, "the model is offered")
     asked = payloads.llm("echo", [("user", "one two three")], system="be brief")
     job = world.client.jobs.run(asked, kind="llm_call")
     assert (job.state, job.result.output) == (COMPLETED, b"three two one"), (job.error, job.error_detail)
@@ -71,13 +71,15 @@ def test_a_model_answers_and_its_tokens_are_what_the_job_used(world: World) -> N
 
 def test_what_the_endpoint_lists_later_is_offered_then(world: World) -> None:
     world.models.list_models("echo", "broken", "slow")
-    eventually(lambda: "llm:slow" in world.offered(), 20, "the new model is offered")
+    eventually(lambda: "llm:slow" in world.offered(), 30, "the new model is offered")
     job = world.client.jobs.run(payloads.llm("slow", input=b"a b"), kind="llm_call")
     assert (job.state, job.result.output) == (COMPLETED, b"b a"), (job.error, job.error_detail)
 
 
 def test_its_words_come_as_it_says_them(world: World) -> None:
     """Before the answer is there; each piece once."""
+    world.models.list_models("echo", "broken", "slow")
+    eventually(lambda: "llm:slow" in world.offered(), 30, "the model is offered")
     words = " ".join(f"word{number}" for number in range(40))  # two seconds
     future = world.client.submit(payloads.llm("slow", input=words.encode()))
     pieces = [progress.output for progress in future.progress() if progress.output]
@@ -92,7 +94,7 @@ def test_a_function_works_on_the_cluster(world: World) -> None:
     def squares(client: Any, count: int) -> int:
         return sum(client.gather(client.map(lambda number: number * number, range(count))))
 
-    eventually(lambda: any(label.startswith("dask:") for label in world.offered()), 10, "the cluster is offered")
+    eventually(lambda: any(label.startswith("dask:") for label in world.offered()), 30, "the cluster is offered")
     assert world.client.submit(squares, 100, executor="dask").result(60) == 328_350
 
 

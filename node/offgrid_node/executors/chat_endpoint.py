@@ -28,6 +28,10 @@ class Unreachable(Exception):
     """Nobody answers there, or not in HTTP."""
 
 
+class Silent(Unreachable):
+    """Somebody is there and does not answer in time: it may just be at work."""
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """The head of an answer."""
@@ -78,6 +82,8 @@ class Endpoint:
             return [entry["id"] for entry in listed if isinstance(entry["id"], str)]
         except (KeyError, TypeError, RecursionError, ValueError):
             raise LookupError("what it answers to /models is no list of models") from None
+        except TimeoutError as fault:
+            raise Silent(why(fault)) from fault
         except FAULTS as fault:
             raise Unreachable(why(fault)) from fault
         finally:

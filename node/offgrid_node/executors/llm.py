@@ -16,7 +16,7 @@ from typing import Any
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.executors.capture import OUTPUT_DETAIL, Capture, failed, timeout_detail
-from offgrid_node.executors.chat_endpoint import Answer, Endpoint, Exchange, Unreachable
+from offgrid_node.executors.chat_endpoint import Answer, Endpoint, Exchange, Silent, Unreachable
 from offgrid_node.executors.chat_stream import BadAnswer, ChatStream, Said, message_of
 from offgrid_node.executors.executor import LARGE_INPUT_BYTES_MAX, Outcome, Progress, Usage, Work
 from offgrid_node.protocol.errors import InvalidRequest
@@ -27,6 +27,7 @@ VERSION = "openai-chat/1"
 REFRESH_S = 5.0  # between two looks at what the endpoint has
 RETRY_S = 2.0  # while it is down
 BUSY_WAITS_S = (0.5, 1.0, 2.0, 4.0)  # before it is asked again; after the last, somebody else may try
+LOOKS_SILENT = 3  # an endpoint that is at work may be too busy to list its models; so many in a row, and it is down
 MODELS_MAX = 64
 ERROR_BYTES_MAX = 16 * 1024
 # Ends that are the host's fault, or nobody's: the core's next attempt goes elsewhere, or comes again.
@@ -58,6 +59,7 @@ class LlmExecutor:
         self._models: tuple[str, ...] = ()
         self._problems: tuple[str, ...] = (f"llm: {endpoint} has not been asked for its models yet",)
         self._look_again = asyncio.Event()
+        self._unanswered = 0  # looks in a row
         self._watching: asyncio.Task[None] | None = None
 
     @property
@@ -92,7 +94,11 @@ class LlmExecutor:
         try:
             listed = await asyncio.to_thread(self._endpoint.list_models)
             models, problems = self._of_listed(listed)
+            self._unanswered = 0
         except Unreachable as fault:
+            self._unanswered += 1
+            if isinstance(fault, Silent) and self._unanswered < LOOKS_SILENT:
+                return
             problems = [f"{self._endpoint.url} cannot be reached: {fault}"]
         except LookupError as fault:
             models, problems = self._wanted, [] if self._wanted else [f"{fault}; name them in host.llm.models"]

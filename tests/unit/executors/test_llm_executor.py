@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import pytest
 
 from offgrid.v1 import jobs_pb2
+from offgrid_node.executors import chat_endpoint
 from offgrid_node.executors import llm as llm_module
 from offgrid_node.executors.executor import Outcome, Progress, Work
 from offgrid_node.executors.llm import LlmExecutor
@@ -271,6 +272,23 @@ class TestWhatIsOffered:
 
         with OpenAiServer(["echo"]) as first:
             asyncio.run(run(first))
+
+    def test_an_endpoint_that_is_too_busy_to_list_is_believed_for_a_while(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async def run(own: OpenAiServer) -> None:
+            executor = LlmExecutor(own.url)
+            await executor.look()
+            monkeypatch.setattr(chat_endpoint, "LIST_TIMEOUT_S", 0.05)
+            own.freeze()
+            for _ in range(llm_module.LOOKS_SILENT - 1):
+                await executor.look()
+                assert executor.models == ("echo",)
+            await executor.look()
+            assert executor.models == ()
+
+        with OpenAiServer(["echo"]) as own:
+            asyncio.run(run(own))
 
     def test_an_endpoint_that_went_away_is_looked_at_again_at_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(llm_module, "REFRESH_S", 60.0)
