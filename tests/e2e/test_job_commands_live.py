@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -77,13 +78,19 @@ def test_files_go_along_and_come_back_with_the_proof(mesh: LocalMesh, text: Path
 
 def test_what_a_job_says_is_followed_while_it_runs(mesh: LocalMesh, text: Path) -> None:
     core = mesh["core"]
-    script = "echo ::progress 0.5 half way >&2; echo first >&2; sleep 1.5; echo second >&2"
-    job_id = submitted(mesh, text, script)
-    followed = offgrid(core, "job", "logs", "--follow", job_id)
-    assert followed.code == 0, followed.said
-    assert followed.out.splitlines()[-2:] == ["first", "second"], followed.said
-    assert "50% half way" in followed.err, followed.said
-    assert offgrid(core, "job", "logs", job_id).out.splitlines()[-1] == "second"
+    job_id = submitted(mesh, text, "echo ::progress 0.5 half way >&2; echo first >&2; sleep 60")
+    argv = [BIN / "offgrid", "--node-dir", core.folder, "job", "logs", "--follow", job_id]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as follower:
+        assert follower.stdout is not None
+        while follower.stdout.readline() not in ("first\n", ""):
+            pass
+        assert offgrid(core, "job", "cancel", job_id).code == 0
+        _, err = follower.communicate(timeout=30)
+    assert follower.returncode == 1, "it ends as its job did"
+    assert "50% half way" in err
+    ended = submitted(mesh, text, "echo all of it >&2")
+    assert offgrid(core, "job", "watch", ended).code == 0
+    assert offgrid(core, "job", "logs", ended).out == "all of it\n"
 
 
 def test_a_job_is_taken_back_where_it_runs(mesh: LocalMesh, text: Path) -> None:
