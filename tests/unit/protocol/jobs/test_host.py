@@ -283,6 +283,19 @@ class TestFence:
             assert known.highest(RIVAL.node_id, "a") == 0
         assert len(list(disk.scan(FENCES))) == 2
 
+    def test_is_not_pushed_out_by_what_another_core_settles(self) -> None:
+        post, disk = HostBench().post, Disk()
+        fence = Fence(post, fences_max=4)
+        fence.settle((OWNER.node_id, "j-1", 1), NOW)
+        for number in range(20):
+            fence.settle((RIVAL.node_id, f"j-{number}", 1), NOW)
+        disk.commit(post.take(Now(LATE_MS, 0)))
+        again = Fence(post, fences_max=4)
+        again.load(disk)
+        for known in (fence, again):
+            assert known.highest(OWNER.node_id, "j-1") == 1
+            assert [known.highest(RIVAL.node_id, f"j-{number}") for number in (16, 17, 19)] == [0, 1, 1]
+
 
 @pytest.mark.parametrize(
     ("changes", "refusal"),
