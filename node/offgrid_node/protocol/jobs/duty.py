@@ -64,7 +64,7 @@ class Duty:
 
     def stop(self) -> None:
         """The process is about to stop in order: what it breaks off is nobody's fault."""
-        self._marked = True
+        self._marked = False  # this life's mark is for the next one to read: it stays, however long the stop takes
         self._post.put_bytes(META, STOPPED_KEY, b"1")
 
     def begin(self, now: Now) -> None:

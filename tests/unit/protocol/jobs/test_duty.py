@@ -170,6 +170,15 @@ class TestAPayloadThatBringsTheHostDown:
         self.go_down(bench, RESTARTS_MAX, RESTARTS_MAX + 2)
         assert bench.start(attempt=99).startswith("quarantined"), "the mark of one stop excuses no later crash"
 
+    def test_is_not_blamed_when_the_stop_takes_its_time(self) -> None:
+        bench = HostBench()
+        for attempt in range(1, RESTARTS_MAX + 2):
+            assert bench.start(attempt=attempt) == ""
+            bench.host.on_stop(9)
+            bench.wait(5_000)
+            bench.restart()
+            bench.wait(0)
+
     def test_goes_on_when_only_the_machines_were_replaced(self) -> None:
         bench = HostBench()
         for _ in range(RESTARTS_MAX):
