@@ -87,7 +87,7 @@ def test_a_job_is_taken_back_wherever_it_is_and_counted_and_listed(bench: Bench)
     made = bench.job()
     task_id, ended = made.task_id, run(bench, SPEC, task_id=made.task_id)
     bench.cluster.run_for(10)
-    (under_way,) = run(bench, SPEC, task_id=task_id)
+    (under_way,) = run(bench, spec(requirements="memory_mb >= 1000000000"), task_id=task_id)  # no host has so much
     bench.cluster.monitor.jobs.terms.on_cancel(bench.core.node_id, task_id, [])
     answer = bench.own("CancelJobs", jobs_pb2.CancelJobsRequest(task_id=task_id, reason="enough"))
     assert (list(answer.job_ids), answer.more) == ([made.job_id, under_way], False)
@@ -108,7 +108,9 @@ def test_a_job_expires_at_its_deadline(bench: Bench) -> None:
 def test_its_watchers_are_told_of_an_end_without_a_result(bench: Bench) -> None:
     stream = bench.own("WatchJobs", jobs_pb2.WatchJobsRequest(watch="w-life"))
     task_id = bench.job().task_id
-    request = jobs_pb2.RunJobsRequest(task_id=task_id, jobs=[SPEC, spec(after=["#0"])], watch="w-life")
+    request = jobs_pb2.RunJobsRequest(
+        task_id=task_id, jobs=[spec(requirements="memory_mb >= 1000000000"), spec(after=["#0"])], watch="w-life"
+    )
     first, second = bench.own("RunJobs", request).job_ids
     bench.cluster.monitor.jobs.terms.on_cancel(bench.core.node_id, "", [first])
     bench.own("CancelJobs", jobs_pb2.CancelJobsRequest(job_ids=[first]))
