@@ -1,7 +1,7 @@
 """The part of WASI preview 1 that is about files, for modules: descriptors into a folder in memory.
 
-All of them are ours, so that no call about files reaches the host, with or without a folder: without one, descriptor 3
-is not there. Layouts: https://github.com/WebAssembly/WASI/blob/wasi-0.1/preview1/docs.md
+All of them are ours, so that no call about files reaches the host. A run without a folder has wasmtime's own, to which
+no folder was given. Layouts: https://github.com/WebAssembly/WASI/blob/wasi-0.1/preview1/docs.md
 """
 
 from __future__ import annotations

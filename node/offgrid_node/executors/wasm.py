@@ -2,7 +2,7 @@
 
 Each run has a thread and, while it lasts, an engine of its own (a lane): advancing that engine's epoch is what
 stops it, at once, without a ticking thread and without the interpreter lock while it computes. Lanes are reused; a
-lane keeps the module that it ran last. Runs that count fuel have lanes of their own.
+lane keeps the module that it ran last. Runs that count fuel, and runs with a folder, have lanes of their own.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ STOP_GRACE_S = 2.0
 class Lane:
     """An engine with its linker. It serves one run at a time."""
 
-    def __init__(self, modules: CompiledModules, *, metered: bool) -> None:
+    def __init__(self, modules: CompiledModules, *, metered: bool, with_files: bool) -> None:
         self.engine, self.metered = new_engine(metered=metered), metered
         self._linker = Linker(self.engine)
-        self.functions = HostFunctions(self._linker)
+        self.functions = HostFunctions(self._linker, with_files=with_files)
         self._modules = modules
         self._digest = b""
         self._linked: InstancePre | None = None
@@ -98,7 +98,7 @@ class WasmExecutor:
     def __init__(self, memory_bytes: int, runs: int) -> None:
         self._memory_bytes = memory_bytes
         self._modules = CompiledModules()
-        self._idle: dict[bool, list[Lane]] = {False: [], True: []}
+        self._idle: dict[tuple[bool, bool], list[Lane]] = {}
         self._runs: set[Run] = set()
         self._lock = threading.Lock()
         self._threads = ThreadPoolExecutor(runs, thread_name_prefix="wasm")
@@ -154,10 +154,10 @@ class WasmExecutor:
         """In a worker thread: the whole of one run."""
         metered = payload.wasm.fuel > 0
         with self._lock:
-            idle = self._idle[metered]
+            idle = self._idle.setdefault((metered, folder is not None), [])
             lane = idle.pop() if idle else None
             self._runs.add(run)
-        lane = lane or Lane(self._modules, metered=metered)
+        lane = lane or Lane(self._modules, metered=metered, with_files=folder is not None)
         began_ns = time.thread_time_ns()
         try:
             ended = self._run_on(lane, run, lane.link(payload.wasm.module, run), payload.wasm)
