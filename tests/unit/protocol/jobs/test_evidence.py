@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from signed_receipts import ADMIN, BY_ADMIN, BY_ROOT, GENESIS, HOST, OTHER, OUTPUT, ROOT, file_of, link, record
 
@@ -104,7 +104,9 @@ JUNK = st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.text(max_si
 
 @given(st.sampled_from(leaves(WHOLE)), JUNK)
 def test_nothing_can_stand_where_something_else_stood(where: tuple[str | int, ...], junk: object) -> None:
-    assert not checked(put(WHOLE, where, junk), result=OUTPUT).valid
+    changed = put(WHOLE, where, junk)
+    assume(json.dumps(changed) != json.dumps(WHOLE))  # 0 may stand where 0 stood
+    assert not checked(changed, result=OUTPUT).valid
 
 
 def test_a_changed_fact_is_named() -> None:
