@@ -288,7 +288,7 @@ class Core:
         self._return_ms = None
         if not self._peers.with_role(BROKER):
             return
-        returning = self.local.take_auto(RETURN_MAX)
+        returning = self.local.take_auto(RETURN_MAX, self.redundant.may_return)
         for entry in returning:
             entry.job.route, entry.job.route_reason = jobs_pb2.ROUTE_OFFGRID, REASON_RETURNED
             entry.tries = 0
@@ -378,9 +378,9 @@ class Core:
         """The attempt is lost with its host: the next one begins at once, unless the job keeps killing hosts."""
         job = entry.job
         job.losses += 1
-        most = job.losses_max or LOSSES_MAX
-        if job.losses > most:
-            detail = f"{job.losses} hosts were lost under it, {most} are allowed (losses_max); the last: {outcome}"
+        losses, most = self.redundant.losses(job), job.losses_max or LOSSES_MAX
+        if losses > most:
+            detail = f"{losses} hosts were lost under it, {most} are allowed (losses_max); the last: {outcome}"
             self._jobs.fail(entry, "AttemptsExhausted", detail, now, BROKEN)
             return
         self._jobs.lose(entry, outcome, now, BROKEN)

@@ -6,7 +6,7 @@ Of what waits, the most urgent goes first, and of those the one that has waited 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain
 
 from offgrid.v1 import jobs_pb2
@@ -46,12 +46,12 @@ class LocalQueue:
             if not there:
                 del self._waiting[job.priority]
 
-    def take_auto(self, most: int) -> list[Open]:
-        """Takes out some of the jobs that would rather go over the mesh; none of them has been started."""
+    def take_auto(self, most: int, may_go: Callable[[jobs_pb2.Job], bool]) -> list[Open]:
+        """Takes out some of the jobs that would rather go over the mesh and may; none of them has been started."""
         taken: list[Open] = []
         for job_id in chain(self, self.drops):
             entry = self._jobs.get(job_id)
-            if entry is not None and _waits_here(entry.job) and entry.job.mode == jobs_pb2.DISPATCH_MODE_AUTO:
+            if entry is not None and _would_go(entry.job) and may_go(entry.job):
                 taken.append(entry)
                 if len(taken) == most:
                     break
@@ -86,6 +86,10 @@ class LocalQueue:
         if payload is not None:
             order = self._jobs.order(job)
             self._host.take(Start(order, order.encode(), jobs_pb2.JobPayload.FromString(payload), price_micro))
+
+
+def _would_go(job: jobs_pb2.Job) -> bool:
+    return _waits_here(job) and job.mode == jobs_pb2.DISPATCH_MODE_AUTO
 
 
 def _waits_here(job: jobs_pb2.Job) -> bool:

@@ -32,7 +32,9 @@ from offgrid_node.protocol.rng import Rng
 
 REPLICAS_MAX = 8
 EXTRA_MAX = 2  # executions beyond the replicas, where those cannot agree
-NO_ROAD = frozenset({"NoHostsAvailable", "BrokerUnavailable"})  # another execution would find none either
+STRAYS_MAX = 4  # that found no road; from the local queue a job comes back to the mesh so often
+NO_ROAD = frozenset({"NoHostsAvailable", "BrokerUnavailable"})
+HOPELESS = NO_ROAD | {"AttemptsExhausted"}  # another execution would find no road either, or cost more hosts
 LOCAL, MESH = jobs_pb2.ROUTE_FILE_QUEUE, jobs_pb2.ROUTE_OFFGRID
 
 
@@ -50,15 +52,28 @@ class Roads(Protocol):
 @dataclass(slots=True)
 class Parent:
     """A redundant job that is open, with its executions in order: those that are open are the core's own messages.
-    `alone` is (host, attempt, whether it may) of the first execution, as it was last drawn."""
+    `alone` is (host, attempt, whether it may) of the first execution, as it was last drawn; `excused` is how many of
+    the executions went before the job came back from the local queue: that those found no road says nothing now."""
 
     job: jobs_pb2.Job
     executions: list[jobs_pb2.Job] = field(default_factory=list)
     alone: tuple[str, int, bool] = ("", 0, False)
+    excused: int = 0
 
     @property
     def under_way(self) -> list[jobs_pb2.Job]:
         return [each for each in self.executions if each.state not in ENDED]
+
+    @property
+    def most(self) -> int:
+        """How many executions there may ever be."""
+        strays = sum(each.error in NO_ROAD for each in self.executions)
+        return self.job.replicas + EXTRA_MAX + min(strays, STRAYS_MAX)
+
+    @property
+    def latest(self) -> list[jobs_pb2.Job]:
+        """Those that have set out since the job did so last."""
+        return self.executions[self.excused :]
 
 
 class Redundant:
@@ -87,6 +102,16 @@ class Redundant:
         others = parent.executions if parent is not None else []
         return sorted({each.host for each in others if each.host and each.job_id != execution.job_id})
 
+    def losses(self, job: jobs_pb2.Job) -> int:
+        """Hosts that were lost under the job; under an execution are those of its siblings."""
+        parent = self._parents.get(job.parent_id)
+        return sum(each.losses for each in parent.executions) if parent is not None else job.losses
+
+    def may_return(self, job: jobs_pb2.Job) -> bool:
+        """Whether a job of the local queue may make more executions, should it have to."""
+        parent = self._parents.get(job.job_id)
+        return parent is None or len(parent.executions) < parent.most
+
     @property
     def goes_on(self) -> bool:
         """Whether `pump` has something to do."""
@@ -96,7 +121,8 @@ class Redundant:
 
     def begin(self, entry: Open) -> None:
         """The parent has been dispatched over the mesh, for the first time or again."""
-        self._parents.setdefault(entry.job.job_id, Parent(entry.job))
+        parent = self._parents.setdefault(entry.job.job_id, Parent(entry.job))
+        parent.excused = len(parent.executions)
         self._due[entry.job.job_id] = None
 
     def on_award(self, job: jobs_pb2.Job) -> None:
@@ -131,8 +157,8 @@ class Redundant:
             self._agree(parent, vote, now)
         elif not any(each.state == QUEUED for each in parent.under_way):  # else the next one waits for its host
             out_of_reach = count + len(parent.under_way) < quorum
-            most = job.replicas + (EXTRA_MAX if out_of_reach else 0)
-            if len(executions) < (1 if alone else most) and not self._without_road(executions):
+            most = parent.most - (0 if out_of_reach else EXTRA_MAX)
+            if len(executions) < (1 if alone else most) and not any(each.error in HOPELESS for each in parent.latest):
                 self._make(parent, now, rng)
             elif not parent.under_way:
                 self._give_up(parent, now)
@@ -152,9 +178,6 @@ class Redundant:
         if parent.alone[:2] != (first.host, first.attempt):
             parent.alone = first.host, first.attempt, self.trust.may_run_alone(first.host, rng)
         return parent.alone[2]
-
-    def _without_road(self, executions: list[jobs_pb2.Job]) -> bool:
-        return any(each.error in NO_ROAD for each in executions)
 
     def _make(self, parent: Parent, now: Now, rng: Rng) -> None:
         entry = self._jobs.get(parent.job.job_id)
@@ -180,7 +203,7 @@ class Redundant:
         entry = self._jobs.get(parent.job.job_id)
         assert entry is not None
         executions = parent.executions
-        stuck = next((each for each in executions if each.error in NO_ROAD), None)
+        stuck = next((each for each in parent.latest if each.error in NO_ROAD), None)
         if stuck is not None and stuck.error == "BrokerUnavailable" and parent.job.mode == jobs_pb2.DISPATCH_MODE_AUTO:
             self._roads.to_local_queue(entry, now)
         elif stuck is not None:
@@ -189,8 +212,8 @@ class Redundant:
         elif len({vote for each in executions if (vote := vote_of(each))}) > 1:
             detail = f"{parent.job.quorum} of {len(executions)} results must agree"
             self._jobs.fail(entry, "ResultsDisagree", f"{detail}; {told(executions)}", now)
-        else:
-            last = executions[-1]
+        else:  # what there is agrees, and it is too little: the trouble is with those that brought nothing
+            last = next((each for each in reversed(executions) if not vote_of(each)), executions[-1])
             self._jobs.fail(entry, last.error, f"{last.error_detail}; {told(executions)}", now)
 
     def _wind_up(self, parent: Parent, now: Now) -> None:
@@ -238,4 +261,5 @@ def is_parent(job: jobs_pb2.Job) -> bool:
 
 def execution_ids(parent: jobs_pb2.Job) -> list[str]:
     """As many as there may be; they are made in this order."""
-    return [execution_id(parent.job_id, number) for number in range(1, parent.replicas + EXTRA_MAX + 1)]
+    most = parent.replicas + EXTRA_MAX + STRAYS_MAX
+    return [execution_id(parent.job_id, number) for number in range(1, most + 1)]

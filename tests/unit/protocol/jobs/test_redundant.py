@@ -7,10 +7,11 @@ from job_bench import PAYLOAD, TASK, new_job
 from redundant_world import AUTO, HOSTS, MARKET, OFFGRID, PRICE, World, name_of
 
 from offgrid.v1 import jobs_pb2
-from offgrid_node.protocol.events import PeerDown
+from offgrid_node.protocol.events import BROKER, PeerDown, PeerUp
 from offgrid_node.protocol.jobs.closing import DISAGREED, EXCUSED, SERVED
 from offgrid_node.protocol.jobs.commands import CancelJobs, RunJobs
 from offgrid_node.protocol.jobs.open_jobs import PAYLOAD_KEPT_MAX
+from offgrid_node.protocol.jobs.redundant import EXTRA_MAX, STRAYS_MAX
 from offgrid_node.protocol.jobs.table import (
     AWARDED,
     CANCELLED,
@@ -22,7 +23,7 @@ from offgrid_node.protocol.jobs.table import (
     QUEUED,
     RUNNING,
 )
-from offgrid_node.protocol.jobs.terms import Terms
+from offgrid_node.protocol.jobs.terms import LOSSES_MAX, Terms
 from offgrid_node.protocol.jobs.trust import SPOT_CHECK_ONE_IN, TRUSTED_FROM
 
 
@@ -194,6 +195,56 @@ class TestHosts:
         job = world.job(job_id)
         assert (job.state, job.route) == (COMPLETED, jobs_pb2.ROUTE_FILE_QUEUE)
         assert world.paid()[1:] == ["a"]
+
+    def test_a_job_that_waits_in_the_local_queue_goes_out_again_when_a_broker_is_back(self) -> None:
+        world = World()
+        world.executing, world.market_up = True, False
+        first, job_id = (world.run(3, 2, mode=AUTO) for _ in range(2))
+        world.step(PeerDown(MARKET.node_id))
+        world.wait(15_000)
+        assert (world.job(first).state, world.job(job_id).state) == (RUNNING, QUEUED)
+        assert world.job(job_id).route == jobs_pb2.ROUTE_FILE_QUEUE
+        world.market_up = True
+        world.step(PeerUp(MARKET.node_id, "", frozenset({BROKER})))
+        world.wait(10)
+        assert world.at_work() == ["a", "b", "c"]
+        world.finish_all()
+        assert world.job(job_id).state == COMPLETED
+        assert world.paid() == ["a", "b"]
+
+    def test_a_job_whose_brokers_come_and_go_stays_in_the_local_queue_in_the_end(self) -> None:
+        world = World()
+        world.executing, world.market_up = True, False
+        _, job_id = (world.run(2, 2, mode=AUTO) for _ in range(2))
+        for _ in range(20):
+            world.step(PeerUp(MARKET.node_id, "", frozenset({BROKER})))
+            world.wait(10)
+            world.step(PeerDown(MARKET.node_id))
+            world.wait(15_000)
+        assert world.job(job_id).route == jobs_pb2.ROUTE_FILE_QUEUE
+        assert len(world.executions(job_id)) <= 2 + EXTRA_MAX + STRAYS_MAX
+        world.market_up = True
+        world.step(PeerUp(MARKET.node_id, "", frozenset({BROKER})))
+        world.wait(10)
+        assert (world.job(job_id).route, world.job(job_id).state) == (jobs_pb2.ROUTE_FILE_QUEUE, QUEUED)
+
+    def test_a_job_that_kills_hosts_kills_no_more_of_them_than_any_other(self) -> None:
+        world = World(13)
+        job_id = world.run(3, 2)
+        world.finish("b")
+        lost = 0
+        while world.running:
+            world.finish(world.at_work()[0], error="HostRestarted")
+            lost += 1
+        assert world.job(job_id).error == "AttemptsExhausted"
+        assert lost <= LOSSES_MAX + 2, "those that were under way already are lost as well"
+
+    def test_a_job_without_a_quorum_is_named_after_what_brought_no_result(self, world: World) -> None:
+        job_id = world.run(2, 2)
+        while (key := min(world.running)) != max(world.running):
+            world.finish(name_of(world.awards[key]), error="HostRestarted")
+        world.finish_all()
+        assert world.job(job_id).error == "AttemptsExhausted"
 
 
 class TestAnOwnersHand:
