@@ -119,12 +119,16 @@ class Core:
         if isinstance(answer.reply, jobs_pb2.SubmitJobsResponse):
             self._post.closing.heard(tag.node, answer.reply.queued)
             self._on_epoch(tag.node, answer.reply.broker_epoch, now)
-            asked = set(tag.keys)
+            asked = dict.fromkeys(tag.keys)
             for clearing in answer.reply.clearings:
                 if (clearing.job_id, clearing.attempt) in asked:
                     self._on_clearing(tag.node, clearing, now, rng)
-            return
-        for key in tag.keys:
+            for clearing in answer.reply.clearings:
+                asked.pop((clearing.job_id, clearing.attempt), None)
+            unanswered = tuple(asked)
+        else:
+            unanswered = tag.keys
+        for key in unanswered:
             entry = self._jobs.current(key)
             if entry is not None and entry.job.state == QUEUED and entry.job.broker == tag.node:
                 entry.avoided |= {tag.node}
@@ -338,8 +342,9 @@ class Core:
             self._try_later(entry, "BrokerUnavailable", "no broker of the mesh answers", now)
 
     def _try_later(self, entry: Open, error: str, detail: str, now: Now) -> None:
-        """Three retries; then the local queue where the mode allows it and brokers are the trouble, else failure."""
-        entry.avoided = frozenset()
+        """Three retries, each at another broker than the one before it if there is one: no broker can end a job alone.
+        Then the local queue where the mode allows it and brokers are the trouble, else failure."""
+        self._turn_from_broker(entry)
         self._jobs.waiting.discard(entry.job.broker, entry.job.job_id)
         if entry.tries < len(RETRY_DELAYS_MS):
             self._jobs.timers.set(entry.job.job_id, now.mono_ms + RETRY_DELAYS_MS[entry.tries])
@@ -350,6 +355,12 @@ class Core:
             self.to_local_queue(entry, now)
         else:
             self._jobs.fail(entry, error, detail, now)
+
+    def _turn_from_broker(self, entry: Open) -> None:
+        """What it said led nowhere: the next order goes to another one, if there is one. Of a doubtful attempt only it
+        can tell."""
+        others = any(broker != entry.job.broker for broker in self._peers.with_role(BROKER))
+        entry.avoided = frozenset({entry.job.broker} if others and not entry.doubtful else ())
 
     def _to_local_queue(self, entry: Open) -> None:
         self._jobs.waiting.discard(entry.job.broker, entry.job.job_id)
@@ -386,13 +397,18 @@ class Core:
         self._jobs.lose(entry, outcome, now, BROKEN)
         if job.route == jobs_pb2.ROUTE_FILE_QUEUE:
             self.local.add(job)
-        else:
-            self._submit(entry, now, rng)
+            return
+        if job.losses > 1:
+            self._turn_from_broker(entry)
+        self._submit(entry, now, rng)
 
     def _lose_and_wait(self, entry: Open, outcome: str, now: Now, end: LeaseEnd = EXCUSED) -> None:
-        """The host took nothing on, so nothing is held against the job; the next attempt waits, longer each time."""
+        """The host took nothing on, so nothing is held against the job; the next attempt waits, longer each time. Once
+        may be a race; a broker that awards in vain again is not asked the next time."""
         entry.refusals += 1
         self._jobs.lose(entry, outcome, now, end)
+        if entry.refusals > 1:
+            self._turn_from_broker(entry)
         delay = REFUSED_DELAY_MS << min(entry.refusals, 6)
         self._jobs.timers.set(entry.job.job_id, now.mono_ms + min(delay, REFUSED_DELAY_MAX_MS))
 

@@ -11,7 +11,7 @@ from job_bench import MARKET, OTHER, OWNER, WORKER, CoreBench, award
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.effects import Raise
 from offgrid_node.protocol.errors import Exhausted, OutcomeUnknown, Unavailable
-from offgrid_node.protocol.events import BROKER, CostIncurred, PeerDown
+from offgrid_node.protocol.events import BROKER, HOST, CostIncurred, PeerDown
 from offgrid_node.protocol.jobs.bounds import DETAIL_CHARS_MAX, PRICE_MAX, REFUSAL_CHARS_MAX
 from offgrid_node.protocol.jobs.closing import PATIENCE_MS
 from offgrid_node.protocol.jobs.commands import DeliverAwards, Report, ReportResults
@@ -513,3 +513,75 @@ class TestCosts:
         bench.core.reports.on_reports(9, reports, bench.now, bench.rng)
         bench.settle()
         assert self.costs(bench) == []
+
+
+class TestABrokerThatLeadsNowhere:
+    """None may fail or hold up a job alone, whether it lies or merely sees little of the mesh."""
+
+    @staticmethod
+    def said(job_id: str, kind: jobs_pb2.ClearingKind.ValueType) -> list[jobs_pb2.Clearing]:
+        return [jobs_pb2.Clearing(job_id=job_id, attempt=1, kind=kind)]
+
+    @pytest.mark.parametrize("kind", [jobs_pb2.CLEARING_KIND_NO_HOST, jobs_pb2.CLEARING_KIND_REFUSED])
+    def test_is_not_asked_twice_running_while_there_is_another(self, kind: jobs_pb2.ClearingKind.ValueType) -> None:
+        bench = CoreBench()
+        job_id = bench.submitted()
+        bench.seen(BROKER, OTHER)
+        for delay_ms in RETRY_DELAYS_MS:
+            last = bench.calls("SubmitJobs")[-1]
+            bench.answers_submission(last.tag, self.said(job_id, kind))
+            bench.wait(delay_ms)
+        asked = [call.node for call in bench.calls("SubmitJobs")]
+        assert asked == [MARKET.node_id, OTHER.node_id] * 2
+
+    def test_is_asked_again_where_it_is_the_only_one(self) -> None:
+        bench = CoreBench()
+        job_id = bench.submitted()
+        bench.answers_submission(bench.calls("SubmitJobs")[-1].tag, self.said(job_id, jobs_pb2.CLEARING_KIND_NO_HOST))
+        bench.wait(RETRY_DELAYS_MS[0])
+        assert [call.node for call in bench.calls("SubmitJobs")] == [MARKET.node_id] * 2
+
+    def test_that_says_nothing_of_an_order_is_left_at_once(self) -> None:
+        bench = CoreBench()
+        bench.submitted()
+        bench.seen(BROKER, OTHER)
+        bench.answers_submission(bench.calls("SubmitJobs")[-1].tag, [])
+        assert [call.node for call in bench.calls("SubmitJobs")] == [MARKET.node_id, OTHER.node_id]
+
+    def test_that_awards_to_hosts_that_refuse_is_left_after_the_second(self) -> None:
+        bench = CoreBench()
+        job_id = bench.submitted()
+        bench.seen(BROKER, OTHER)
+        for attempt in (1, 2):
+            assert bench.calls("SubmitJobs")[-1].node == MARKET.node_id
+            clearing = award(job_id)
+            clearing.attempt = attempt
+            bench.clears(clearing)
+            bench.answers_start(job_id, attempt, refusal="no")
+            bench.wait(5_000)
+        assert bench.calls("SubmitJobs")[-1].node == OTHER.node_id
+
+    def test_that_awards_to_hosts_that_are_lost_is_left_after_the_second(self) -> None:
+        bench = CoreBench()
+        job_id = bench.submitted()
+        bench.seen(BROKER, MARKET, OTHER)
+        for attempt in (1, 2):
+            assert bench.calls("SubmitJobs")[-1].node == MARKET.node_id
+            clearing = award(job_id)
+            clearing.attempt = attempt
+            bench.clears(clearing)
+            bench.down(WORKER)
+            bench.seen(HOST, WORKER)
+        assert bench.calls("SubmitJobs")[-1].node == OTHER.node_id
+
+    def test_that_stays_away_is_replaced_at_once(self) -> None:
+        """The orders that waited there wait elsewhere within the step in which its death is known."""
+        bench = CoreBench()
+        job_id = bench.submitted()
+        bench.clears(self.said(job_id, jobs_pb2.CLEARING_KIND_QUEUED)[0])
+        bench.seen(BROKER, OTHER)
+        bench.down(MARKET)
+        assert bench.calls("SubmitJobs")[-1].node == OTHER.node_id
+        clearing = award(job_id)
+        bench.answers_submission(bench.calls("SubmitJobs")[-1].tag, [clearing])
+        assert (bench.job(job_id).state, bench.job(job_id).attempt) == (AWARDED, 1)
