@@ -2,7 +2,8 @@
 
 News about a node are ordered by (incarnation, liveness); the later in that order wins, and only the node itself raises
 its incarnation. An incarnation starts at the durable boot counter, so that a restarted node outranks its former self.
-What a node itself says over an authenticated call is believed before anybody's news. Two habits are ours: suspects are
+What a node itself says over an authenticated call is believed before anybody's news, and who has only just said it is
+not dead for hearsay: whoever comes back from a partition calls everybody dead. Two more habits are ours: suspects are
 probed every interval, so that one that lives hears of it soon, and the dead are probed now and then, so that a healed
 partition is noticed (as memberlist does). A node that was itself paused gives its suspects that time back (Lifeguard,
 Dadgar et al. 2018).
@@ -26,6 +27,7 @@ DEAD_PROBE_INTERVALS = 5
 SUSPICION_INTERVALS, SUSPICION_EXTRA_MS = 2, 300  # the latter for short intervals: a busy machine stalls as long
 # Of a process that is surely gone, unless everybody's road to it is broken in the same way: enough to hear of that.
 REFUSED_SUSPICION_INTERVALS = 0.5
+LATELY_INTERVALS = 1.5  # whom we heard ourselves within this is but doubted when others call it dead
 NEWS_PER_MESSAGE = 16
 NEWS_ACCEPTED_MAX = 64  # of one message
 SPREAD_FACTOR = 3  # the paper's λ: a piece of news is sent λ·log2(n) times
@@ -44,6 +46,7 @@ class _Peer:
     liveness: int
     incarnation: int  # 0: never heard of
     suspect_until_ms: int
+    heard_ms: int | None = None  # itself, by us
 
 
 class Swim:
@@ -54,6 +57,7 @@ class Swim:
         self._self_id = self_id
         self._interval_ms = interval_ms
         self._suspicion_ms = SUSPICION_INTERVALS * interval_ms + SUSPICION_EXTRA_MS
+        self._lately_ms = int(LATELY_INTERVALS * interval_ms)
         self._peers: dict[str, _Peer] = {}
         self._news: dict[str, tuple[News, int]] = {}  # what to spread about others, and how often it was sent
         self._changed: dict[str, None] = {}
@@ -140,6 +144,7 @@ class Swim:
         peer = self._peers.get(node_id)
         if peer is None or not 0 < incarnation <= INCARNATION_MAX:
             return
+        peer.heard_ms = now_ms
         if peer.liveness != ALIVE or incarnation > peer.incarnation:
             self._set(node_id, peer, ALIVE, incarnation, now_ms)
 
@@ -161,8 +166,11 @@ class Swim:
                 self._refute(item)
                 continue
             peer = self._peers.get(item.node_id)
-            if peer is not None and (item.incarnation, item.liveness) > (peer.incarnation, peer.liveness):
-                self._set(item.node_id, peer, item.liveness, item.incarnation, now_ms)
+            if peer is None:
+                continue
+            liveness = SUSPECT if item.liveness == DEAD and self._heard_lately(peer, now_ms) else item.liveness
+            if (item.incarnation, liveness) > (peer.incarnation, peer.liveness):
+                self._set(item.node_id, peer, liveness, item.incarnation, now_ms)
 
     # ---- outputs
 
@@ -198,6 +206,9 @@ class Swim:
         peer.liveness, peer.incarnation = liveness, incarnation
         if incarnation:
             self._spread(News(node_id, liveness, incarnation))
+
+    def _heard_lately(self, peer: _Peer, now_ms: int) -> bool:
+        return peer.heard_ms is not None and now_ms - peer.heard_ms <= self._lately_ms
 
     def _credible(self, item: News) -> bool:
         """Whether it is within bounds; a doubt must leave room to refute it."""
