@@ -55,7 +55,8 @@ class Bid:
 
 
 class Seat(NamedTuple):
-    """A bid's place in a bucket. `barred` are cores for whom its host has another offer of the same."""
+    """A bid's place in a bucket. `barred` are cores that it is not for: they have had their share, or its host
+    denies them, or has another offer of the same for them."""
 
     score: int
     host: str
@@ -65,7 +66,7 @@ class Seat(NamedTuple):
 
     def takes(self, core: str) -> bool:
         owners = self.bid.owners
-        return core in owners if owners else core not in self.barred
+        return (not owners or core in owners) and core not in self.barred
 
 
 @dataclass(slots=True)
@@ -158,14 +159,25 @@ class Bucket:
             return
         bids = [bid for bid in standing.bids if self.kind in bid.kinds and self.needs in bid.executors]
         if bids and self.fits(standing.profile):
-            barred = NOBODY.union(*(bid.owners for bid in bids)) if len(bids) > 1 else NOBODY
             own = self.of_host[host] = tuple(
-                Seat(bid.score, host, bid.offer.offer_id, bid, NOBODY if bid.owners else barred)
-                for bid in bids
-                if bid.slots  # one without any only says whom the others are not for
+                Seat(bid.score, host, bid.offer.offer_id, bid, barred) for bid, barred in with_barred(bids)
             )
             for seat in own:
                 insort(self.seats, seat)
+
+
+def with_barred(bids: Iterable[Bid]) -> Iterator[tuple[Bid, frozenset[str]]]:
+    """Those of a host's bids for one class that have slots, each with the cores that it is not for. `bids` are in the
+    order of their numbers: one without slots denies those behind it."""
+    bids = list(bids)
+    named = NOBODY.union(*(bid.owners for bid in bids if bid.slots)) if len(bids) > 1 else NOBODY
+    denied = NOBODY
+    for bid in bids:
+        if bid.slots:
+            barred = denied if bid.owners else denied | named
+            yield bid, barred.union(bid.offer.barred) if bid.offer.barred else barred
+        else:
+            denied |= bid.owners
 
 
 class Book:

@@ -62,6 +62,7 @@ def check_offer(field: str, offer: jobs_pb2.Offer) -> None:
     _texts(f"{field}.executors", offer.executors, LABEL_CHARS_MAX)
     _texts(f"{field}.kinds", offer.kinds, LABEL_CHARS_MAX)
     _texts(f"{field}.owners", offer.owners, ID_CHARS_MAX)
+    _texts(f"{field}.barred", offer.barred, ID_CHARS_MAX)
 
 
 def check_profile(field: str, profile: jobs_pb2.HostProfile) -> None:

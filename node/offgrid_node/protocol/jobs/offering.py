@@ -207,6 +207,7 @@ def offers_of(standings: Sequence[Standing], settings: JobsSettings) -> list[job
             ask_micro=each.ask_micro,
             slots=each.slots,
             owners=each.owners,
+            barred=each.barred,
             expiry_ms=OFFER_STANDS_MS,
         )
         for each in standings

@@ -33,14 +33,15 @@ UNLIMITED = 2**64
 
 
 class Standing(NamedTuple):
-    """What a host offers by one rule now. With no `owners` it is for all that no other one of the same executors names;
-    with no slots it says whom those are not for."""
+    """What a host offers by one rule now. With no `owners` it is for all that no other one of the same executors names,
+    but for those that are `barred`; with no slots it says whom the ones behind it are not for."""
 
     offer_id: int
     executors: tuple[str, ...]
     ask_micro: int
     slots: int
     owners: tuple[str, ...]
+    barred: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -83,7 +84,18 @@ class Rules:
 
     def offers(self, now: Now) -> list[Standing]:
         """What stands now, in the order of the rules."""
-        return [*self._offered(now), *self._withheld(now)]
+        day, minute = self._local(now)
+        self._turn_day(day, now)
+        standings: list[Standing] = []
+        denied: set[str] = set()  # to everybody
+        for number, rule in enumerate(self._rules, 1):
+            executors = tuple(
+                label for label in self._settings.executors if covers(rule, label) and label not in denied
+            )
+            if executors and within(rule, minute):
+                standings += self._standing(number, rule, executors)
+                denied.update(executors if rule.deny and ANYBODY in rule.owners else ())
+        return standings
 
     # ---- inputs
 
@@ -160,27 +172,15 @@ class Rules:
             return f"rule {rule.name!r} takes {rule.tokens_per_day} tokens of an owner a day; {left} are left for today"
         return ""
 
-    def _offered(self, now: Now) -> Iterator[Standing]:
-        day, minute = self._local(now)
-        self._turn_day(day, now)
-        for number, rule in enumerate(self._rules, 1):
-            executors = tuple(label for label in self._settings.executors if covers(rule, label))
-            owners = self._named(rule)
-            if rule.deny or not executors or not within(rule, minute) or owners == ():
-                continue
+    def _standing(self, number: int, rule: Rule, executors: tuple[str, ...]) -> Iterator[Standing]:
+        """What stands by the rule, which holds now."""
+        owners = self._named(rule)
+        if rule.deny and owners:
+            yield Standing(number, executors, 0, 0, owners)
+        elif not rule.deny and owners != ():
             slots = min(rule.slots or self._settings.slots, self._settings.slots)
-            yield Standing(number, executors, rule.price_micro, slots, owners or ())
-
-    def _withheld(self, now: Now) -> Iterator[Standing]:
-        """For whom the offers for everybody are not: those who are denied, or have had their share of the day."""
-        minute = self._local(now)[1]
-        for number, rule in enumerate(self._rules, len(self._rules) + 1):
-            executors = tuple(label for label in self._settings.executors if covers(rule, label))
-            owners = (self._named(rule) or ()) if rule.deny else ()
-            if not rule.deny and ANYBODY in rule.owners:
-                owners = self._exhausted(rule)
-            if executors and owners and within(rule, minute):
-                yield Standing(number, executors, 0, 0, owners)
+            barred = self._exhausted(rule) if owners is None else ()
+            yield Standing(number, executors, rule.price_micro, slots, owners or (), barred)
 
     def _exhausted(self, rule: Rule) -> tuple[str, ...]:
         """Who has had the day's share under the rule."""

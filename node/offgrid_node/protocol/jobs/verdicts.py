@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from offgrid.v1 import jobs_pb2
-from offgrid_node.protocol.jobs.book import Book, Seat, Standing
+from offgrid_node.protocol.jobs.book import Book, Seat, Standing, with_barred
 from offgrid_node.protocol.jobs.clearing import Group, first_and_price
 from offgrid_node.protocol.jobs.orders import JobOrder
 from offgrid_node.protocol.jobs.reputation import SHUNNED
@@ -69,8 +69,8 @@ def _against(standing: Standing, order: JobOrder, group: Group) -> Iterator[str]
     why = parse(order.requirements).why_not(standing.profile)
     if why:
         yield why
-    named = [bid for bid in bids if order.core in bid.owners]
-    bids = [bid for bid in named or bids if bid.slots and (named or not bid.owners)]
+    seats = [Seat(bid.score, bid.standing.host, bid.offer.offer_id, bid, barred) for bid, barred in with_barred(bids)]
+    bids = [seat.bid for seat in seats if seat.takes(order.core)]
     if not bids:
         yield "takes no jobs of this core"
     reserve = order.price_max_micro

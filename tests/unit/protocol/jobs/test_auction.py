@@ -108,7 +108,7 @@ class TestAHostIsNotAble:
     def test_for_cores_that_another_offer_of_its_names(self) -> None:
         bench = BrokerBench()
         common = {"slots": 1, "executors": ["wasm"], "kinds": ["compute"], "expiry_ms": 10**6}
-        plain, denied = jobs_pb2.Offer(offer_id=1, **common), jobs_pb2.Offer(offer_id=2, **{**common, "slots": 0})
+        plain, denied = jobs_pb2.Offer(offer_id=2, **common), jobs_pb2.Offer(offer_id=1, **{**common, "slots": 0})
         denied.owners.append(OWNER.node_id)
         bench.say(WORKER, seq=1, offers=[plain, denied])
         assert auction(bench).kind == NO_HOST

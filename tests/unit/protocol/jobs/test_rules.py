@@ -7,12 +7,14 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from job_bench import OTHER, OWNER, RIVAL, SALT, WORKER, Bench, HostBench, order_of
+from job_bench import OTHER, OWNER, RIVAL, SALT, WORKER, Bench, BrokerBench, HostBench, order_of
 
+from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.events import PeerUp
 from offgrid_node.protocol.jobs import rules as module
 from offgrid_node.protocol.jobs.host import Host
+from offgrid_node.protocol.jobs.offering import offers_of
 from offgrid_node.protocol.jobs.rules import DAY_MINUTES, QUOTAS, Rules, Standing, covers, within
 from offgrid_node.protocol.jobs.settings import JobsSettings, Rule
 from offgrid_tools.sim.crypto import SimSigner
@@ -223,7 +225,8 @@ class TestOffers:
 
     def test_say_whom_they_are_not_for(self) -> None:
         house = House(Rule("no", owners=("barn",), executors=("wasm",), deny=True), Rule("all"))
-        assert Standing(3, ("wasm",), 0, 0, (B,)) in house.rules.offers(NOON)
+        assert house.rules.offers(NOON)[0] == Standing(1, ("wasm",), 0, 0, (B,))
+        assert Standing(2, house.settings.executors, 0, 4, ()) in house.rules.offers(NOON)
 
     def test_leave_out_who_has_had_its_share(self) -> None:
         named, everybody = House(Rule("few", owners=("attic", "barn"), jobs_per_day=1)), House(TestQuotas.JOBS)
@@ -231,7 +234,37 @@ class TestOffers:
         assert [offer.owners for offer in named.rules.offers(NOON)] == [(B,)]
         everybody.take(job_id="1")
         everybody.take(job_id="2")
-        assert [(offer.slots, offer.owners) for offer in everybody.rules.offers(NOON)] == [(4, ()), (0, (A,))]
+        assert [(offer.owners, offer.barred) for offer in everybody.rules.offers(NOON)] == [((), (A,))]
+
+    def test_of_a_rule_that_denies_all_leave_nothing_behind_it(self) -> None:
+        house = House(Rule("own", owners=("attic",)), Rule("no", executors=("process:*",), deny=True), Rule("all"))
+        assert [(offer.offer_id, offer.executors) for offer in house.rules.offers(NOON)] == [
+            (1, ("wasm", "process:wc", "process:sort")),
+            (3, ("wasm",)),
+        ]
+
+    @pytest.mark.parametrize("core", [OWNER, RIVAL])
+    @pytest.mark.parametrize(
+        "rules",
+        [
+            (Rule("free", jobs_per_day=1), Rule("dear", price_micro=500)),
+            (Rule("night", hours=(0, 60), slots=1), Rule("no", owners=("attic",), deny=True), Rule("day")),
+            (Rule("first", slots=2), Rule("no", owners=("attic",), deny=True)),
+            (Rule("no", owners=("attic",), deny=True), Rule("own", owners=("attic",))),
+            (Rule("own", owners=("attic",), jobs_per_day=1), Rule("all", price_micro=500)),
+            (Rule("no", deny=True, hours=(0, 780)), Rule("all")),
+        ],
+    )
+    def test_are_matched_by_brokers_as_the_host_judges(self, rules: tuple[Rule, ...], core: SimSigner) -> None:
+        house, market = House(*rules), BrokerBench()
+        for number in range(3):
+            offers = offers_of(house.rules.offers(NOON), house.settings)
+            market.say(WORKER, seq=number + 1, slots=4, offers=offers)
+            takes = house.judge(core) == ""
+            assert (market.submit(core, f"j-{number}").kind == jobs_pb2.CLEARING_KIND_AWARDED) is takes
+            house.take(core, job_id=f"j-{number}")
+            house.rules.release((core.node_id, f"j-{number}", 1))
+            market.close(core, f"j-{number}", 1)
 
     def test_never_say_more_slots_than_the_host_has(self) -> None:
         assert House(Rule("all", slots=99)).rules.offers(NOON)[0].slots == 4
