@@ -5,8 +5,9 @@ its incarnation. An incarnation starts at the durable boot counter, so that a re
 What a node itself says over an authenticated call is believed before anybody's news, and who has only just said it is
 not dead for hearsay: whoever comes back from a partition calls everybody dead. Two more habits are ours: suspects are
 probed every interval, so that one that lives hears of it soon, and the dead are probed now and then, so that a healed
-partition is noticed (as memberlist does). A node that was itself paused gives its suspects that time back (Lifeguard,
-Dadgar et al. 2018).
+partition is noticed (as memberlist does). Who is slow itself is slow to judge (Lifeguard, Dadgar et al. 2018): a node
+that was paused gives its suspects that time back, and one whose ticks come late lets probes and suspicions take longer,
+for its peers may well share its machine.
 """
 
 from __future__ import annotations
@@ -28,6 +29,9 @@ SUSPICION_INTERVALS, SUSPICION_EXTRA_MS = 2, 300  # the latter for short interva
 # Of a process that is surely gone, unless everybody's road to it is broken in the same way: enough to hear of that.
 REFUSED_SUSPICION_INTERVALS = 0.5
 LATELY_INTERVALS = 1.5  # whom we heard ourselves within this is but doubted when others call it dead
+LAG_FACTOR = 4  # a question and its answer each wait for two busy nodes
+LAG_LEFT = 0.75  # of a lag, an interval later, when the ticks come in time again
+LAG_FREE_INTERVALS = 0.05  # every machine is so late now and then, and a probe waits ten times as long
 NEWS_PER_MESSAGE = 16
 NEWS_ACCEPTED_MAX = 64  # of one message
 SPREAD_FACTOR = 3  # the paper's λ: a piece of news is sent λ·log2(n) times
@@ -57,6 +61,7 @@ class Swim:
         self._self_id = self_id
         self._interval_ms = interval_ms
         self._suspicion_ms = SUSPICION_INTERVALS * interval_ms + SUSPICION_EXTRA_MS
+        self._lag_ms = 0  # how late this node's own ticks come
         self._lately_ms = int(LATELY_INTERVALS * interval_ms)
         self._peers: dict[str, _Peer] = {}
         self._news: dict[str, tuple[News, int]] = {}  # what to spread about others, and how often it was sent
@@ -131,6 +136,7 @@ class Swim:
                 self._set(node_id, peer, DEAD, peer.incarnation, now_ms)
         if late_ms < 0:
             return []
+        self._note_lag(late_ms)
         self._next_tick_ms = now_ms + self._interval_ms
         self._rounds += 1
         targets = self._draw(self._order, (ALIVE, SUSPECT), PROBES_PER_INTERVAL, rng)
@@ -202,10 +208,15 @@ class Swim:
         if peer.liveness != liveness or peer.incarnation >> BOOT_SHIFT != incarnation >> BOOT_SHIFT:
             self._changed[node_id] = None
         if liveness == SUSPECT and peer.liveness != SUSPECT:
-            peer.suspect_until_ms = now_ms + self._suspicion_ms
+            peer.suspect_until_ms = now_ms + self._suspicion_ms + LAG_FACTOR * self._lag_ms
         peer.liveness, peer.incarnation = liveness, incarnation
         if incarnation:
             self._spread(News(node_id, liveness, incarnation))
+
+    def _note_lag(self, late_ms: int) -> None:
+        """What is longer than an interval is a pause, and given back."""
+        late_ms = 0 if late_ms < LAG_FREE_INTERVALS * self._interval_ms else min(late_ms, self._interval_ms)
+        self._lag_ms = max(late_ms, int(LAG_LEFT * self._lag_ms))
 
     def _heard_lately(self, peer: _Peer, now_ms: int) -> bool:
         return peer.heard_ms is not None and now_ms - peer.heard_ms <= self._lately_ms
