@@ -18,7 +18,8 @@ from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.effects import Put
 from offgrid_node.protocol.events import CORE, HOST, PeerUp
 from offgrid_node.protocol.ids import node_id_from
-from offgrid_node.protocol.jobs.broker import QUEUE, Broker
+from offgrid_node.protocol.jobs.awards import QUEUE
+from offgrid_node.protocol.jobs.broker import Broker
 from offgrid_node.protocol.jobs.closing import SERVED, Over
 from offgrid_node.protocol.jobs.commands import PostOffers, SubmitJobs
 from offgrid_node.protocol.jobs.orders import JobOrder

@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 from offgrid.v1 import jobs_pb2
 from offgrid_node.node import Node
 from offgrid_node.protocol.effects import Delete
-from offgrid_node.protocol.jobs import broker, host
+from offgrid_node.protocol.jobs import awards, host
 from offgrid_node.protocol.jobs.index import JOBS
 from offgrid_node.protocol.jobs.table import ENDED
 from offgrid_node.protocol.mesh.directory import Directory
@@ -28,7 +28,7 @@ def check_reload(name: str, node: Node, store: Store) -> None:
     late = {
         key for (_, key), effect in machine._post._late.items() if isinstance(effect, Delete)
     }  # rows that are to go
-    queued = [value for key, value in store.scan(broker.QUEUE) if key not in late]
+    queued = [value for key, value in store.scan(awards.QUEUE) if key not in late]
     orders = [jobs_pb2.BrokerOrder.FromString(value) for value in queued]
     leases = [jobs_pb2.HostLease.FromString(value) for key, value in store.scan(host.LEASES) if key not in late]
     for what, memory, disk in (

@@ -15,8 +15,7 @@ difference.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 
 from offgrid.v1 import jobs_pb2
@@ -24,12 +23,13 @@ from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.effects import Answered, Rows
 from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.events import CORE
+from offgrid_node.protocol.jobs.awards import AWARD_RETRY_MS, QUEUE, Awards, Lease
 from offgrid_node.protocol.jobs.backlog import Backlog
-from offgrid_node.protocol.jobs.book import Book, Use
+from offgrid_node.protocol.jobs.book import Book
 from offgrid_node.protocol.jobs.clearing import Group, Won, clear
 from offgrid_node.protocol.jobs.closing import BROKEN, DISAGREED, EXCUSED, REFUSED, SERVED, Over
 from offgrid_node.protocol.jobs.commands import CloseLeases, PostOffers, SubmitJobs
-from offgrid_node.protocol.jobs.orders import ClaimKey, JobOrder, row_key
+from offgrid_node.protocol.jobs.orders import ClaimKey, JobOrder, key_of_row, row_key
 from offgrid_node.protocol.jobs.peers import Peers
 from offgrid_node.protocol.jobs.post import Post, Tag
 from offgrid_node.protocol.jobs.postings import Postings
@@ -38,37 +38,12 @@ from offgrid_node.protocol.jobs.reputation import Reputation
 from offgrid_node.protocol.jobs.settings import JobsSettings
 from offgrid_node.protocol.timers import Timers
 
-QUEUE = "broker_queue"
-SWEEP_MS = 2_000  # how often leases are looked through for those that are over, or whose core has not confirmed
-LEASE_MARGIN_MS = 120_000  # past the job's own time-out a lease is certainly dead
-AWARD_RETRY_MS = 2_000
 CORE_GRACE_MS = 60_000  # the orders of a core that is not alive wait so long; once it is back it says them again
 QUEUE_RETRY_MS = 2_000  # whom the queue has no room for comes back then
 TRIED_REMEMBERED = 10_000  # jobs
 UNJUDGED_REMEMBERED = 4_096  # leases that ended without a word on how they went; enough for a minute or so
 
 JobKey = tuple[str, str]  # (core, job id)
-
-
-@dataclass(slots=True)
-class Lease:
-    """An award. `waited`: its order stood in the queue, and is a row until the award is delivered."""
-
-    order: JobOrder
-    host: str
-    price_micro: int
-    since_ms: int
-    say_ms: int  # when it is delivered again
-    delivered: bool = False
-    waited: bool = False
-
-    def row(self) -> jobs_pb2.BrokerOrder:
-        """Of one that waited."""
-        return jobs_pb2.BrokerOrder(order=self.order.encode(), host=self.host, price_micro=self.price_micro)
-
-    @property
-    def dies_ms(self) -> int:
-        return self.since_ms + self.order.timeout_ms + LEASE_MARGIN_MS
 
 
 class Broker:
@@ -78,40 +53,41 @@ class Broker:
         self._settings, self._peers, self._post = settings, peers, post
         self.reputation = Reputation(post)
         self.book = Book()
-        self.postings = Postings(self.book, peers, post, self.reputation.handicap, self._awarded_to)
+        self._leases = Awards(post)
+        self.postings = Postings(self.book, peers, post, self.reputation.handicap, self._leases.at_host)
         self._queue = Backlog(settings.queue_max)
-        self._leases: dict[ClaimKey, Lease] = {}
         self._newest: dict[JobKey, ClaimKey] = {}
         self._tried: OrderedDict[JobKey, tuple[str, ...]] = OrderedDict()
         # Executions of redundant jobs among others: how they went is said once their results have been compared.
         self._unjudged: OrderedDict[ClaimKey, str] = OrderedDict()
         self._timers: Timers[str] = Timers()  # by the core whose orders wait for it
-        self._sweep_ms: int | None = None
         self._clear_due = False
 
     def load(self, rows: Rows, now: Now) -> None:
         self.postings.load(rows)
         self.reputation.load(rows)
-        waiting: list[tuple[int, JobOrder]] = []
-        for _, value in rows.scan(QUEUE):
+        waiting: list[tuple[int, ClaimKey, bytes]] = []
+        cores: dict[str, str] = {}
+        for row_key_, value in rows.scan(QUEUE):
             row = jobs_pb2.BrokerOrder.FromString(value)
-            order = JobOrder.decode(row.order)
+            core, job_id, attempt = key_of_row(row_key_)
+            core = cores.setdefault(core, core)
+            job = core, job_id
+            key = self._newest[job] = (*job, attempt)
             if row.host:
-                self._lease(order, row.host, row.price_micro, now.mono_ms, now).waited = True
-                self._sweep_ms = now.mono_ms  # its core is told again at once
+                self._leases.load(row, now)
             else:
-                waiting.append((row.number, order))
-            self._newest[order.key[:2]] = order.key
-        waiting.sort(key=_by_number)
-        for number, order in waiting:
-            self._queue.add(order, number)
-        for core in {order.core for _, order in waiting}:
+                waiting.append((row.number, key, row.order))
+        waiting.sort()
+        for number, key, body in waiting:
+            self._queue.add(key, body, number)
+        for core in self._queue.cores:
             self._await_core(core, now)
 
     # ---- questions
 
     def deadline_ms(self) -> int | None:
-        dues = (self._timers.next_ms(), self.postings.deadline_ms(), self._sweep_ms)
+        dues = (self._timers.next_ms(), self.postings.deadline_ms(), self._leases.deadline_ms())
         return min((due for due in dues if due is not None), default=None)
 
     def entries(self) -> Iterator[jobs_pb2.BookEntry]:
@@ -133,13 +109,12 @@ class Broker:
 
     def waiting(self) -> Iterator[jobs_pb2.BrokerOrder]:
         """The orders in line, and those awarded from there whose cores have not confirmed it: what its rows say."""
-        yield from (jobs_pb2.BrokerOrder(order=order.encode(), number=number) for order, number in self._queue)
-        yield from (lease.row() for lease in self._leases.values() if lease.waited and not lease.delivered)
+        yield from (jobs_pb2.BrokerOrder(order=body, number=number) for body, number in self._queue)
+        yield from self._leases.rows()
 
     def group_of(self, order: JobOrder) -> Group:
         """As it is cleared now: hosts that had the job, or that broke leases of its core, come last."""
-        tried = self._tried.get(order.key[:2], ())
-        return Group.of(order, tried + self.reputation.distrusted(order.core))
+        return Group.of(order, self._last_for(order.key))
 
     # ---- inputs
 
@@ -174,16 +149,7 @@ class Broker:
         self._post.reply(ticket, jobs_pb2.CloseLeasesResponse())
 
     def on_awards_answered(self, tag: Tag, answer: Answered, now: Now) -> None:
-        for job_id, attempt in tag.keys:
-            lease = self._leases.get((tag.node, job_id, attempt))
-            if lease is None or lease.delivered:
-                continue
-            if answer.fault is not None:
-                lease.say_ms = now.mono_ms + AWARD_RETRY_MS
-                continue
-            lease.delivered = True
-            if lease.waited:
-                self._post.delete_late(QUEUE, row_key(lease.order.key), now)
+        self._leases.on_answered(tag, answer, now)
 
     def on_peer_up(self, node_id: str) -> None:
         """Its offer may have come before the mesh said so, its orders may wait here."""
@@ -194,15 +160,15 @@ class Broker:
         """A dead host's leases are the core's to award again, with a new number; its offer is void."""
         self._await_core(node_id, now)
         self.postings.on_peer_down(node_id)
-        for key in [key for key, lease in self._leases.items() if lease.host == node_id]:
+        for key in self._leases.at_host(node_id):
             self._drop_lease(key)
 
     def on_wake(self, now: Now) -> None:
         for core in self._timers.take_due(now.mono_ms):
             self._drop_orders_of(core)
         self.postings.on_wake(now)
-        if self._sweep_ms is not None and now.mono_ms >= self._sweep_ms:
-            self._sweep(now)
+        for key in self._leases.take_dead(now):
+            self._drop_lease(key)
 
     def clear(self, now: Now) -> None:
         """Awards what waits as far as free slots go. Orders of a core that is down wait for it."""
@@ -212,14 +178,15 @@ class Broker:
         if not self._queue:
             return
 
-        def award(group: Group, orders: list[JobOrder]) -> int:
+        def award(group: Group, keys: list[ClaimKey]) -> int:
             count = 0
-            for alike in _runs(orders, self.group_of):
-                won = self._award(self.group_of(alike[0]), alike, now)
+            for last, alike in groupby(keys, key=self._last_for):
+                orders = self._queue.orders(list(alike))
+                won = self._award(group._replace(tried=last), orders, now)
                 for lease in won:
                     self._award_late(lease, now)
                 count += len(won)
-                if len(won) < len(alike):
+                if len(won) < len(orders):
                     break
             return count
 
@@ -237,7 +204,7 @@ class Broker:
             self._retire(newest)
         lease = self._leases.get(key)
         if lease is not None:
-            return _award_clearing(lease)
+            return lease.clearing()
         if doubtful and key not in self._queue:
             return _clearing(order, jobs_pb2.CLEARING_KIND_FORGOTTEN)
         if key in self._queue:
@@ -253,7 +220,7 @@ class Broker:
         for lease in won:
             said = _said(lease.order, lease.host, lease.price_micro)
             self._post.record_late(EventType.JOB_AWARDED, lease.order.job_id, now, attempt=said)
-            yield _award_clearing(lease)
+            yield lease.clearing()
         for order in orders[len(won) :]:
             yield self._enqueue(order, now) if self._could_run(group, order) else self._no_host(order)
 
@@ -270,15 +237,16 @@ class Broker:
 
     def _enqueue(self, order: JobOrder, now: Now) -> jobs_pb2.Clearing:
         cores = self._peers.with_role(CORE)
-        refusal = self._queue.refusal(order, alone=not cores or cores == (order.core,))
+        body = order.encode()
+        refusal = self._queue.refusal(order.core, body, alone=not cores or cores == (order.core,))
         if refusal:
             clearing = _clearing(order, jobs_pb2.CLEARING_KIND_REFUSED, detail=refusal)
             clearing.retry_ms = QUEUE_RETRY_MS
             return clearing
-        number = self._queue.add(order)
+        number = self._queue.add(order.key, body)
         self._await_core(order.core, now)
         self._newest[order.key[:2]] = order.key
-        self._post.put(QUEUE, row_key(order.key), jobs_pb2.BrokerOrder(order=order.encode(), number=number))
+        self._post.put(QUEUE, row_key(order.key), jobs_pb2.BrokerOrder(order=body, number=number))
         self._post.record(EventType.JOB_QUEUED, order.job_id, attempt=_said(order, "", 0))
         return _clearing(order, jobs_pb2.CLEARING_KIND_QUEUED, fresh=True)
 
@@ -316,6 +284,10 @@ class Broker:
         else:
             self._drop_order(key)
 
+    def _last_for(self, key: ClaimKey) -> tuple[str, ...]:
+        """Hosts that get the job only if no other can."""
+        return self._tried.get(key[:2], ()) + self.reputation.distrusted(key[0])
+
     def _remember_tried(self, lease: Lease) -> None:
         job = lease.order.key[:2]
         tried = self._tried.get(job, ())
@@ -333,55 +305,30 @@ class Broker:
     def _lease_of(self, won: Won, now: Now) -> Lease:
         # Should its answer get lost: the core asks again after a while, the broker a little earlier.
         price_micro = price_of(won.price_micro, won.order.size_tokens)
-        lease = self._lease(won.order, won.bid.standing.host, price_micro, now.mono_ms + AWARD_RETRY_MS, now)
+        host, say_ms = won.bid.standing.host, now.mono_ms + AWARD_RETRY_MS
+        lease = self._leases.add(won.order, host, price_micro, say_ms, now)
         self._newest[won.order.key[:2]] = won.order.key
         return lease
 
     def _award_late(self, lease: Lease, now: Now) -> None:
         """To one that stood in line."""
         order = lease.order
-        lease.waited = True
-        self._post.put(QUEUE, row_key(order.key), lease.row())
+        self._leases.keep(lease, now)
         said = _said(order, lease.host, lease.price_micro)
         self._post.record(EventType.JOB_AWARDED, order.job_id, attempt=said)
-        self._deliver(lease, now)
-
-    def _lease(self, order: JobOrder, host: str, price_micro: int, say_ms: int, now: Now) -> Lease:
-        lease = self._leases[order.key] = Lease(order, host, price_micro, now.mono_ms, say_ms)
-        if self._sweep_ms is None:
-            self._sweep_ms = now.mono_ms + SWEEP_MS
-        return lease
-
-    def _deliver(self, lease: Lease, now: Now) -> None:
-        order = lease.order
-        self._post.add("DeliverAwards", order.core, order.key[1:], _award_clearing(lease))
-        lease.say_ms = now.mono_ms + 5 * AWARD_RETRY_MS  # should the end of the call get lost
-
-    def _sweep(self, now: Now) -> None:
-        for key, lease in list(self._leases.items()):
-            if lease.dies_ms <= now.mono_ms:
-                self._drop_lease(key)
-            elif not lease.delivered and lease.say_ms <= now.mono_ms:
-                self._deliver(lease, now)
-        self._sweep_ms = now.mono_ms + SWEEP_MS if self._leases else None
-
-    def _awarded_to(self, host: str) -> dict[ClaimKey, Use]:
-        return {key: Use(lease.since_ms) for key, lease in self._leases.items() if lease.host == host}
 
     def _drop_lease(self, key: ClaimKey) -> None:
-        lease = self._leases.pop(key, None)
+        lease = self._leases.drop(key)
         if lease is None:
             return
         standing = self.book.get(lease.host)
         if standing is not None:
             standing.give_back(key)
         self._forget(key)
-        if lease.waited and not lease.delivered:
-            self._post.delete(QUEUE, row_key(key))
         self._clear_due = True
 
     def _drop_order(self, key: ClaimKey) -> None:
-        if self._queue.pop(key) is not None:
+        if self._queue.pop(key):
             self._forget(key)
             self._post.delete(QUEUE, row_key(key))
 
@@ -400,16 +347,6 @@ class Broker:
             del self._newest[key[:2]]
 
 
-def _by_number(waiting: tuple[int, JobOrder]) -> int:
-    return waiting[0]
-
-
-def _runs(orders: Sequence[JobOrder], group_of: Callable[[JobOrder], Group]) -> Iterator[list[JobOrder]]:
-    """Neighbours that are alike."""
-    for _, alike in groupby(orders, key=group_of):
-        yield list(alike)
-
-
 def _said(order: JobOrder, host: str, price_micro: int) -> jobs_pb2.AttemptEvent:
     return jobs_pb2.AttemptEvent(
         job_id=order.job_id, attempt=order.attempt, core=order.core, host=host, price_micro=price_micro
@@ -420,13 +357,3 @@ def _clearing(
     order: JobOrder, kind: jobs_pb2.ClearingKind.ValueType, detail: str = "", *, fresh: bool = False
 ) -> jobs_pb2.Clearing:
     return jobs_pb2.Clearing(job_id=order.job_id, attempt=order.attempt, kind=kind, detail=detail, fresh=fresh)
-
-
-def _award_clearing(lease: Lease) -> jobs_pb2.Clearing:
-    return jobs_pb2.Clearing(
-        job_id=lease.order.job_id,
-        attempt=lease.order.attempt,
-        kind=jobs_pb2.CLEARING_KIND_AWARDED,
-        host=lease.host,
-        price_micro=lease.price_micro,
-    )

@@ -68,7 +68,7 @@ class Won(NamedTuple):
 def clear(seats: Sequence[Seat], group: Group, orders: Sequence[JobOrder], now_ms: int) -> list[Won]:
     """Awards as many of the orders, first ones first, as there are free slots that fit; the slots are taken."""
     won: list[Seat] = []
-    for _ in orders:
+    for _ in range(len(orders)):
         seat = _best(seats, group)
         if seat is None:
             break
@@ -81,7 +81,7 @@ def clear(seats: Sequence[Seat], group: Group, orders: Sequence[JobOrder], now_m
         if seat.host not in prices:
             count = 1 if len(won) == 1 else sum(each.host == seat.host for each in won)
             prices[seat.host] = _price(seat, _losers(seats, group, seat.host, count), count, group)
-    awards = [Won(order, seat.bid, prices[seat.host]) for order, seat in zip(orders, won, strict=False)]
+    awards = [Won(orders[place], seat.bid, prices[seat.host]) for place, seat in enumerate(won)]
     for order, bid, _ in awards:
         bid.standing.hold(order.key, bid, now_ms)
     return awards

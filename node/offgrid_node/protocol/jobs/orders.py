@@ -19,6 +19,7 @@ VERSION = 2
 DIGEST_BYTES = 32
 _HEAD, _LENGTH, _ATTEMPT, _TAIL = Struct(">B20sH"), Struct(">H"), Struct(">IH"), Struct(">QQ32sIbQBH")
 _NODE = Struct(">20s")
+_PRIORITY_AT = 52  # in the tail
 
 JOB_ID_BYTES_MAX = 128  # a job id is its core's own choice and stands in the keys of others' rows
 
@@ -29,6 +30,12 @@ ClaimKey = tuple[str, str, int]  # (core, job id, attempt): names it everywhere 
 def row_key(key: ClaimKey) -> bytes:
     """Core, job id and attempt, so that a job's attempts stand together."""
     return f"{key[0]}/{key[1]}/".encode() + key[2].to_bytes(4, "big")
+
+
+def key_of_row(row_key: bytes) -> ClaimKey:
+    """What `row_key` was made of."""
+    core, _, job_id = row_key[:-5].decode().partition("/")
+    return core, job_id, int.from_bytes(row_key[-4:], "big")
 
 
 class JobOrder(NamedTuple):
@@ -128,6 +135,16 @@ class JobOrder(NamedTuple):
         requirements = reader.fixed(length).decode()
         avoid = tuple(node_id_from(reader.unpack(_NODE)[0]) for _ in range(avoided))
         return cls._make((node_id_from(core), job_id, attempt, kind, needs, *plain, requirements, avoid))
+
+
+def alike_and_priority(body: bytes) -> tuple[bytes, int]:
+    """Of an encoded order, without reading the rest of it: bytes that are the same for all orders of its core that
+    name the same kind, need, requirements, price and nodes to avoid; and its priority."""
+    start = _HEAD.size + (body[21] << 8 | body[22]) + 4  # behind version, core, job id and attempt
+    at = start + 2 + (body[start] << 8 | body[start + 1])
+    at += 2 + (body[at] << 8 | body[at + 1]) + _PRIORITY_AT
+    priority = body[at]
+    return body[1:21] + body[start : at - _PRIORITY_AT] + body[at + 1 :], priority - 256 if priority > 127 else priority
 
 
 def payload_digest(payload: bytes) -> bytes:

@@ -10,7 +10,8 @@ from job_bench import OTHER, OWNER, RIVAL, WORKER, BrokerBench, order_of
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.events import CORE, HOST
-from offgrid_node.protocol.jobs.broker import CORE_GRACE_MS, LEASE_MARGIN_MS, QUEUE, Broker, Lease
+from offgrid_node.protocol.jobs.awards import LEASE_MARGIN_MS, QUEUE, Lease
+from offgrid_node.protocol.jobs.broker import CORE_GRACE_MS, Broker
 from offgrid_node.protocol.jobs.clearing import Group
 from offgrid_node.protocol.jobs.closing import DISAGREED, EXCUSED, SERVED
 from offgrid_node.protocol.jobs.orders import JobOrder

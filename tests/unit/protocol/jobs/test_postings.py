@@ -12,6 +12,7 @@ from offgrid_node.protocol.jobs import postings
 from offgrid_node.protocol.jobs.backlog import LANES_MAX, SHARE, Backlog
 from offgrid_node.protocol.jobs.book import CLASSES_MAX, Book
 from offgrid_node.protocol.jobs.closing import BROKEN, SERVED
+from offgrid_node.protocol.jobs.orders import JobOrder
 from offgrid_node.protocol.jobs.postings import CREDIT_MAX, CREDIT_MS
 from offgrid_node.protocol.jobs.reputation import Reputation
 
@@ -134,30 +135,38 @@ def test_a_book_in_which_too_many_hosts_have_changed_makes_its_classes_anew(monk
     assert (len(book._buckets), len(book._changed)) == (0, 0)
 
 
+def add(backlog: Backlog, order: JobOrder) -> None:
+    backlog.add(order.key, order.encode())
+
+
+def refusal(backlog: Backlog, order: JobOrder, *, alone: bool) -> str:
+    return backlog.refusal(order.core, order.encode(), alone=alone)
+
+
 class TestTheLine:
     def line(self, count: int, *, queue_max: int = 100) -> Backlog:
         backlog = Backlog(queue_max)
         for number in range(count):
-            backlog.add(order_of(OWNER, f"j-{number}"))
+            add(backlog, order_of(OWNER, f"j-{number}"))
         return backlog
 
     def test_gives_a_core_that_is_alone_all_room(self) -> None:
-        assert self.line(99).refusal(order_of(), alone=True) == ""
-        assert "100 orders already" in self.line(100).refusal(order_of(), alone=True)
+        assert refusal(self.line(99), order_of(), alone=True) == ""
+        assert "100 orders already" in refusal(self.line(100), order_of(), alone=True)
 
     def test_keeps_room_for_other_cores(self) -> None:
         full = SHARE * 100 // (SHARE + 1)
-        assert self.line(full - 1).refusal(order_of(), alone=False) == ""
-        assert "for others" in self.line(full).refusal(order_of(), alone=False)
-        assert self.line(full).refusal(order_of(RIVAL), alone=False) == ""
+        assert refusal(self.line(full - 1), order_of(), alone=False) == ""
+        assert "for others" in refusal(self.line(full), order_of(), alone=False)
+        assert refusal(self.line(full), order_of(RIVAL), alone=False) == ""
 
     def test_tells_so_many_kinds_of_orders_of_a_core_apart(self) -> None:
         backlog = Backlog(10_000)
         orders = [order_of(OWNER, f"j-{n}")._replace(requirements=f"cpus > {n}") for n in range(LANES_MAX + 1)]
         for order in orders[:-1]:
-            backlog.add(order)
-        assert "different terms" in backlog.refusal(orders[-1], alone=True)
-        assert backlog.refusal(orders[0]._replace(job_id="more"), alone=True) == ""
+            add(backlog, order)
+        assert "different terms" in refusal(backlog, orders[-1], alone=True)
+        assert refusal(backlog, orders[0]._replace(job_id="more"), alone=True) == ""
         for order in orders[:-1]:
             backlog.pop(order.key)
         assert (len(backlog), backlog._lanes, backlog._count_of, backlog._lanes_of) == (0, {}, {}, {})
