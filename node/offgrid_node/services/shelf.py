@@ -71,7 +71,8 @@ class Shelf:
 
         def rows() -> Iterator[tuple[bytes, M]]:
             first = start[len(prefix) :]
-            for key, value in self._store.scan(index, prefix + stem_of(first) if first else b"", prefix=prefix):
+            stem = stem_of(first.decode("latin-1")).encode("latin-1")  # whatever a token holds
+            for key, value in self._store.scan(index, prefix + stem if first else b"", prefix=prefix):
                 row_id = key[len(prefix) :]
                 if value == PREFIXED:
                     below = row_id + b"-"

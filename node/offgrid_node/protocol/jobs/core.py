@@ -324,7 +324,7 @@ class Core:
     def _say_order(self, entry: Open) -> None:
         if entry.doubtful:
             self._post.doubt(entry.key)
-        self._post.add("SubmitJobs", entry.job.broker, entry.key, self._jobs.order(entry.job).encode())
+        self._post.add("SubmitJobs", entry.job.broker, entry.key, self._jobs.order_body(entry))
 
     def _wait_there(self, entry: Open, fresh: bool, now: Now) -> None:
         """Its broker holds the order in its queue. If it has only just learnt of it, though we thought it knew, it may
@@ -376,7 +376,7 @@ class Core:
         payload = self._jobs.payload(entry, now)
         if payload is None:
             return
-        start = jobs_pb2.StartJob(order=self._jobs.order(job).encode(), payload=payload, price_micro=job.price_micro)
+        start = jobs_pb2.StartJob(order=self._jobs.order_body(entry), payload=payload, price_micro=job.price_micro)
         self._post.add("StartJobs", job.host, entry.key, start)
         if entry.answer_by_ms is None:
             # Of a job that runs, its report may come even if no answer does.

@@ -30,7 +30,7 @@ class Index:
     def __init__(self, post: Post) -> None:
         self._post = post
         self._of_task: dict[str, dict[str, None]] = {}
-        self._open_of_stem: dict[bytes, int] = {}
+        self._open_of_stem: dict[str, int] = {}
         self._ends: OrderedDict[str, Counter[State]] = OrderedDict()
         self._changed: dict[str, None] = {}
         self._rows: Rows | None = None
@@ -60,21 +60,20 @@ class Index:
     def add(self, job: jobs_pb2.Job, *, loaded: bool = False) -> None:
         if not job.parent_id:
             self._of_task.setdefault(job.task_id, {})[sys.intern(job.job_id)] = None
-        job_id = job.job_id.encode()
-        stem = stem_of(job_id)
+        stem = stem_of(job.job_id)
         others = self._open_of_stem.get(stem, 0)
         self._open_of_stem[stem] = others + 1
         if not others and not loaded:
-            self._post.put_bytes(OPEN_JOBS, stem, PREFIXED if job_id.startswith(stem + b"-") else b"")
+            self._post.put_bytes(OPEN_JOBS, stem.encode(), PREFIXED if job.job_id.startswith(f"{stem}-") else b"")
 
     def end(self, job: jobs_pb2.Job) -> None:
         if not job.parent_id:
             self._end_of_task(job)
-        stem = stem_of(job.job_id.encode())
+        stem = stem_of(job.job_id)
         others = self._open_of_stem[stem] = self._open_of_stem[stem] - 1
         if not others:
             del self._open_of_stem[stem]
-            self._post.delete(OPEN_JOBS, stem)
+            self._post.delete(OPEN_JOBS, stem.encode())
 
     def close_step(self) -> None:
         """Writes the counts that have changed, once for all that ended in this step."""

@@ -12,12 +12,13 @@ def ids_of(stem: str, count: int) -> list[str]:
     return [f"{stem}-{number:0{NUMBER_CHARS}}" for number in range(count)]
 
 
-def stem_of(job_id: bytes) -> bytes:
+def stem_of(job_id: str) -> str:
     """The beginning that the ids of jobs made together share, and those of their executions; another job's id is its
     own."""
-    job_id = job_id.partition(EXECUTION.encode())[0]
-    stem, _, number = job_id.rpartition(b"-")
-    return stem if b"-" in stem and len(number) == NUMBER_CHARS and number.isdigit() else job_id
+    if EXECUTION in job_id:
+        job_id = job_id.partition(EXECUTION)[0]
+    stem, number = job_id[: -NUMBER_CHARS - 1], job_id[-NUMBER_CHARS:]
+    return stem if job_id == f"{stem}-{number}" and number.isdigit() and "-" in stem else job_id
 
 
 def execution_id(job_id: str, number: int) -> str:

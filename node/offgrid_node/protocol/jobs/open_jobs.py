@@ -7,7 +7,7 @@ business; here stands only what each move means. Ended jobs are rows.
 from __future__ import annotations
 
 import sys
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
@@ -29,6 +29,7 @@ from offgrid_node.protocol.jobs.post import CALL_ITEMS_MAX, Post
 from offgrid_node.protocol.jobs.receipts import COMPLETED as WELL
 from offgrid_node.protocol.jobs.settings import JobsSettings
 from offgrid_node.protocol.jobs.table import AWARDED, COMPLETED, CREATED, ENDED, FAILED, QUEUED, RUNNING, move
+from offgrid_node.protocol.jobs.terms import NO_TERMS, Terms
 from offgrid_node.protocol.jobs.waiting import Waiting
 from offgrid_node.protocol.timers import Timers
 
@@ -81,7 +82,8 @@ class Open:
     # It was queued when this process began: it may have been awarded before, and a host be at work on it.
     doubtful: bool = False
     job_id: str = ""
-    hot: deque[Open] | None = field(default=None, repr=False)  # where it says that it is unpacked
+    hot: OrderedDict[str, Open] | None = field(default=None, repr=False)  # where it says that it is unpacked
+    order: tuple[int, bytes] | None = None  # an attempt's order as it is carried
     packed: bytes = b""
     brief: Look | None = None
 
@@ -98,6 +100,7 @@ class Open:
             return
         self.brief = look._replace(host=sys.intern(look.host), broker=sys.intern(look.broker))
         self.packed = job.SerializeToString()
+        self.order = None
         del self.job
 
     if not TYPE_CHECKING:
@@ -108,7 +111,7 @@ class Open:
                 raise AttributeError(name)
             self.job = jobs_pb2.Job.FromString(self.packed)
             self.packed, self.brief = b"", None
-            self.hot.append(self)
+            self.hot[self.job_id] = self
             return self.job
 
     @property
@@ -137,7 +140,7 @@ class OpenJobs:
     def __init__(self, settings: JobsSettings, post: Post) -> None:
         self._settings, self._post = settings, post
         self._open: dict[str, Open] = {}
-        self._hot: deque[Open] = deque()
+        self._hot: OrderedDict[str, Open] = OrderedDict()  # unpacked, the longest first
         self._ended: OrderedDict[str, Ended] = OrderedDict()
         self._rows: Rows | None = None
         self._fresh: list[Open] = []
@@ -219,6 +222,12 @@ class OpenJobs:
             tuple(job.avoid),
         )
 
+    def order_body(self, entry: Open) -> bytes:
+        """The same as it is carried: made once, though broker and host are both shown it."""
+        if entry.order is None or entry.order[0] != entry.job.attempt:
+            entry.order = entry.job.attempt, self.order(entry.job).encode()
+        return entry.order[1]
+
     def begin(self, now: Now) -> None:
         """A step begins. What an earlier batch wrote is committed, and large payloads can be read back."""
         if self._fresh and now != self._fresh_at:
@@ -264,19 +273,11 @@ class OpenJobs:
             request_id=request_id,
             input_name=new.input_name,
             input_bytes=new.input_bytes,
-            requirements=new.terms.requirements,
-            priority=new.terms.priority,
-            deadline_us=new.terms.deadline_us,
-            after=new.terms.after,
-            price_max_micro=new.terms.price_max_micro,
-            losses_max=new.terms.losses_max,
-            replicas=new.terms.replicas,
-            quorum=new.terms.quorum,
-            adaptive=new.terms.adaptive,
-            schedule_id=new.schedule_id,
-            due_us=new.due_us,
-            input_job=new.terms.input_job,
         )
+        if new.terms != NO_TERMS:
+            _set_terms(job, new.terms)
+        if new.schedule_id:
+            job.schedule_id, job.due_us = new.schedule_id, new.due_us
         entry = Open(job)
         self._opened(entry, now)
         self.fill(entry, new.payload)
@@ -414,7 +415,8 @@ class OpenJobs:
             row += jobs_pb2.Job(kept_payload=entry.payload).SerializeToString()  # parsed as one message
         self._post.put_bytes(JOBS, job.job_id.encode(), row)
         for etype in etypes:
-            self._post.record(etype, job.job_id, job=job)
+            again = etype == EventType.JOB_DISPATCHED and etypes[0] == EventType.JOB_CREATED
+            self._post.record(etype, job.job_id, job=_dispatched(job) if again else job)
 
     def close(self, broker: str, key: AttemptKey, now: Now, end: LeaseEnd = EXCUSED) -> None:
         """Tells the broker, soon, that the attempt is over and how it went."""
@@ -430,15 +432,13 @@ class OpenJobs:
 
     def _cool(self) -> None:
         while len(self._hot) > HOT_MAX:
-            entry = self._hot.popleft()
-            if self._open.get(entry.job_id) is entry:
-                entry.pack()
+            self._hot.popitem(last=False)[1].pack()
 
     def _opened(self, entry: Open, now: Now, *, loaded: bool = False) -> None:
         job, entry.hot = entry.job, self._hot
         entry.job_id = sys.intern(job.job_id)
         self._open[entry.job_id] = entry
-        self._hot.append(entry)
+        self._hot[entry.job_id] = entry
         self.index.add(job, loaded=loaded)
         self.deadlines.add(job.job_id, job.deadline_us, now)
 
@@ -452,6 +452,7 @@ class OpenJobs:
         job = entry.job
         self.close(job.broker, entry.key, now, end)
         del self._open[job.job_id]
+        self._hot.pop(job.job_id, None)
         self.index.end(job)
         self.dependencies.on_end(job.job_id, job.state)
         self.timers.cancel(job.job_id)
@@ -471,6 +472,27 @@ class OpenJobs:
         if job.attempts and job.attempts[-1].number == job.attempt:
             job.attempts[-1].outcome, job.attempts[-1].ended_us = outcome[:OUTCOME_CHARS_MAX], now.utc_us
             del job.attempts[:-ATTEMPTS_SHOWN]
+
+
+def _set_terms(job: jobs_pb2.Job, terms: Terms) -> None:
+    job.requirements, job.priority, job.deadline_us = terms.requirements, terms.priority, terms.deadline_us
+    job.after.extend(terms.after)
+    job.price_max_micro, job.losses_max, job.input_job = terms.price_max_micro, terms.losses_max, terms.input_job
+    job.replicas, job.quorum, job.adaptive = terms.replicas, terms.quorum, terms.adaptive
+
+
+def _dispatched(job: jobs_pb2.Job) -> jobs_pb2.Job:
+    """What the event of a dispatch says beyond that of the creation, which it follows in the same batch."""
+    return jobs_pb2.Job(
+        job_id=job.job_id,
+        task_id=job.task_id,
+        state=job.state,
+        attempt=job.attempt,
+        mode=job.mode,
+        route=job.route,
+        route_reason=job.route_reason,
+        broker=job.broker,
+    )
 
 
 def _bare(parent: jobs_pb2.Job) -> jobs_pb2.Job:

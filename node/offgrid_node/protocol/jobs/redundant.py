@@ -186,7 +186,7 @@ class Redundant:
         name = execution_id(parent.job.job_id, len(parent.executions) + 1)
         made = self._jobs.create_execution(entry, name, hosts, now)
         parent.executions.append(made.job)
-        if stem_of(parent.job.job_id.encode()) == parent.job.job_id.encode():  # else the stem's entry stands for it
+        if stem_of(parent.job.job_id) == parent.job.job_id:  # else the stem's entry stands for it
             self._post.put_bytes(TASK_JOBS, f"{made.job.task_id}/{name}".encode(), b"")
         self._roads.send(made, now, rng)
         self._jobs.keep(made.job, now, EventType.JOB_CREATED, EventType.JOB_DISPATCHED)
