@@ -6,7 +6,7 @@ process group and `taskkill /T`, best effort, and no resource limits. Neither hi
 trusted by the host's owner, who lists them.
 
 A host that is killed can kill nobody. On Linux the kernel then ends its programs (PR_SET_PDEATHSIG, see prctl(2)), by
-`setpriv` or `limits.py`; not their descendants, which the host's next start finds (workplace.py), nor a set-user-id
+`setpriv` or `limits.py`; not their descendants, which the host's next start finds (strays.py), nor a set-user-id
 program. On other systems they run on until they end or their CPU time does.
 """
 
@@ -119,7 +119,8 @@ def creation_flags() -> int:
 def kill_tree(pid: int) -> None:
     """Kills the process group (on Windows the tree) that `pid` leads or led; none left is no error.
 
-    A descendant that made a session of its own gets away; its CPU limit ends it.
+    A descendant that made a session of its own gets away; `strays.py` finds it on Linux, elsewhere its CPU limit ends
+    it.
     """
     if sys.platform == "win32":
         taskkill = Path(os.environ.get("SYSTEMROOT", r"C:\Windows")) / "System32" / "taskkill.exe"

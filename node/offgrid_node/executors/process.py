@@ -27,7 +27,7 @@ from offgrid_node.executors.sandbox import JOB_FOLDER, PROCESSES_MAX, Sandbox
 from offgrid_node.executors.spawn import Spawned, spawn
 from offgrid_node.executors.stdin import link_files, memory_file, open_files
 from offgrid_node.executors.watch import Allowed, Watch
-from offgrid_node.executors.workplace import Workplace
+from offgrid_node.executors.workplace import JobFolder, Workplace
 from offgrid_node.protocol.errors import InvalidRequest
 from offgrid_node.protocol.jobs.needs import COMMAND_NAME, check_payload
 
@@ -125,14 +125,15 @@ class ProcessExecutor:
         except OSError as error:
             return failed("ExecutionFailed", f"this host has no room for the job: {error.strerror}", command.label)
         try:
-            return await self._run_in(Path(folder.name), command, work)
+            return await self._run_in(folder, command, work)
         finally:
             await asyncio.to_thread(folder.cleanup)
 
     def close(self) -> None:
         """Nothing is held between two runs."""
 
-    async def _run_in(self, folder: Path, command: Command, work: Work) -> Outcome:
+    async def _run_in(self, place: JobFolder, command: Command, work: Work) -> Outcome:
+        folder = Path(place.name)
         child = Child(work.say, sandboxed=self._sandbox is not None)
         allowed = Allowed(PROCESSES_MAX if self._sandbox else 0, self._memory_bytes, FOLDER_BYTES_MAX)
         watch = Watch(allowed, folder, child.too_much)
@@ -143,7 +144,8 @@ class ProcessExecutor:
             except (OSError, ValueError) as error:
                 why = error.strerror if isinstance(error, OSError) and error.strerror else error
                 return failed("ExecutionFailed", f"{command.path} could not be started: {why}", command.label)
-            timed_out = await _until_its_end(process, child, watch, work.timeout_ms)
+            gets_away = None if self._sandbox else place
+            timed_out = await _until_its_end(process, child, watch, work.timeout_ms, gets_away)
         usage = child.usage(watch)
         if problem := child.problem(work.timeout_ms, timed_out=timed_out):
             return child.capture.failed(*problem, command.label, usage)
@@ -183,8 +185,11 @@ class ProcessExecutor:
         return process
 
 
-async def _until_its_end(process: Spawned, child: Child, watch: Watch, timeout_ms: int) -> bool:
-    """Whether it was its time that ended it. Nothing of it runs any more afterwards, however this was left."""
+async def _until_its_end(
+    process: Spawned, child: Child, watch: Watch, timeout_ms: int, gets_away: JobFolder | None
+) -> bool:
+    """Whether it was its time that ended it. Nothing of it runs any more afterwards, however this was left; `gets_away`
+    is the folder of a program whose descendants may leave its group."""
     try:
         await asyncio.wait({child.exited}, timeout=timeout_ms / 1000)
         return not child.exited.done()
@@ -192,6 +197,8 @@ async def _until_its_end(process: Spawned, child: Child, watch: Watch, timeout_m
         watch.end()
         process.kill()
         try:
+            if gets_away is not None:
+                await asyncio.to_thread(gets_away.kill_strays)
             await asyncio.wait({child.closed}, timeout=DRAIN_GRACE_S)
         finally:
             process.close()

@@ -8,7 +8,6 @@ import os
 import re
 import secrets
 import struct
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from offgrid_node.executors import confine
 from offgrid_node.executors.capture import Capture
 from offgrid_node.executors.executor import OUTPUT_BYTES_MAX, Progress, Work
 from offgrid_node.executors.spawn import STDERR, Spawned, spawn_fed
+from offgrid_node.executors.workplace import JobFolder
 
 HEAD = struct.Struct(">cI")
 SIZES = struct.Struct(">IIII")
@@ -78,7 +78,7 @@ class WorkerProcess:
     `ready` is done with its first word, `exited` carries its exit code, `closed` is done when nobody holds its streams.
     """
 
-    def __init__(self, folder: tempfile.TemporaryDirectory[str]) -> None:
+    def __init__(self, folder: JobFolder) -> None:
         self.folder = folder
         self.owner = ""  # whose functions it has called: it is nobody else's from then on
         self.served = 0
@@ -175,7 +175,7 @@ class WorkerProcess:
         self._buffer += data
         try:
             self._take_frames()
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
             self._buffer.clear()
             self.too_much(f"its process says what is no answer: {error}")
 

@@ -10,7 +10,6 @@ import asyncio
 import json
 import math
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -22,14 +21,14 @@ from typing import Any
 
 import offgrid
 from offgrid.by_value import PYTHON
-from offgrid_node.executors import confine
+from offgrid_node.executors import confine, removal
 from offgrid_node.executors.artifacts import TooMuchLeft, collect
 from offgrid_node.executors.capture import NO_EXIT_CODE, failed, timeout_detail
 from offgrid_node.executors.executor import OUTPUT_BYTES_MAX, Outcome, Usage, Work
 from offgrid_node.executors.python_process import HEAD, LOG_GRACE_S, Call, WorkerProcess
 from offgrid_node.executors.sandbox import JOB_FOLDER, PROCESSES_MAX, SYSTEM_FOLDERS, Sandbox
 from offgrid_node.executors.watch import Allowed, Watch
-from offgrid_node.executors.workplace import Workplace
+from offgrid_node.executors.workplace import JobFolder, Workplace
 
 OURS = str(Path(offgrid.__file__).parents[1])  # where the codec is imported from
 PROGRAM = Path(__file__).with_name("python_worker.py")
@@ -49,7 +48,6 @@ DETAIL_CHARS_MAX = 2_000
 
 
 Lost = Callable[[], Coroutine[Any, Any, str]]
-Folder = tempfile.TemporaryDirectory[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +121,8 @@ class Workers:
             task.cancel()
         for worker in self._all:
             worker.end()
+            if self._sandbox is None:
+                worker.folder.kill_strays()
             worker.folder.cleanup()
         self._all.clear()
         self._idle.clear()
@@ -176,8 +176,8 @@ class Workers:
 
     async def _give_back(self, worker: WorkerProcess, usable: bool) -> None:
         if usable and worker.alive and worker.served < self._kind.calls_max and not self._closed:
-            if os.listdir(worker.folder.name):
-                usable = await asyncio.to_thread(empty, worker.folder.name)
+            if not _is_empty(worker.folder.name):
+                usable = await asyncio.to_thread(removal.empty, Path(worker.folder.name))
             if usable:
                 self._rest(worker)
                 return
@@ -215,8 +215,8 @@ class Workers:
         self._all.add(worker)
         return worker
 
-    async def _start_in(self, folder: Folder) -> WorkerProcess:
-        empty(folder.name)  # a call finds nothing there but what it brings
+    async def _start_in(self, folder: JobFolder) -> WorkerProcess:
+        removal.empty(Path(folder.name))  # a call finds nothing there but what it brings
         worker = WorkerProcess(folder)
         home = JOB_FOLDER if self._sandbox else folder.name
         with self._wrapped(Path(folder.name)) as (argv, fds, status_fd):
@@ -253,6 +253,8 @@ class Workers:
             self._timers.pop(worker).cancel()
         worker.kill()
         try:
+            if self._sandbox is None:
+                await asyncio.to_thread(worker.folder.kill_strays)
             await worker.gone(DRAIN_GRACE_S)
         finally:
             self._all.discard(worker)
@@ -296,15 +298,11 @@ def needed_paths() -> tuple[Path, ...]:
     return tuple(path for path in paths if not any(path.is_relative_to(folder) for folder in SYSTEM_FOLDERS))
 
 
-def empty(folder: str) -> bool:
-    """Removes all that lies in it; whether nothing is left."""
-    for entry in os.scandir(folder):
-        if entry.is_dir(follow_symlinks=False):
-            shutil.rmtree(entry.path, ignore_errors=True)
-        else:
-            with suppress(OSError):
-                os.unlink(entry.path)
-    return not os.listdir(folder)
+def _is_empty(folder: str) -> bool:
+    try:
+        return not os.listdir(folder)
+    except OSError:  # the function may have changed its mode
+        return False
 
 
 async def _with_files(outcome: Outcome, worker: WorkerProcess, work: Work) -> Outcome:

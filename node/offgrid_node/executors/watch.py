@@ -7,6 +7,7 @@ lies in the job's folder, with files that are deleted and still open. What is to
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import stat
 import time
@@ -21,6 +22,8 @@ INTERVAL_S = 0.1
 SHARE = 20  # looking takes at most 1/20 of the time
 FIRST_S = 0.02  # most jobs are short
 ENTRIES_MAX = 10_000  # files and folders of one job
+DEPTH_MAX = 64  # folders, one in another: what cannot be looked into cannot be bounded
+HIDING = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG)
 TICK_US = 1_000_000 // (os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100)
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 
@@ -32,6 +35,10 @@ class Allowed:
     processes: int
     memory_bytes: int
     folder_bytes: int
+
+
+class Hidden(Exception):
+    """Not all of the job's folder can be seen; the message is a sentence for the job's owner."""
 
 
 class Watch:
@@ -78,7 +85,10 @@ class Watch:
         if memory_bytes > allowed.memory_bytes:
             return f"its processes took {memory_bytes} bytes of memory; at most {allowed.memory_bytes} are allowed"
         deleted_bytes = sum(_deleted(proc, pids, self._folder).values())
-        entries, folder_bytes = _size_of(self._folder)
+        try:
+            entries, folder_bytes = _size_of(self._folder)
+        except Hidden as hidden:
+            return str(hidden)
         if entries > ENTRIES_MAX:
             return f"it made more than {ENTRIES_MAX} files"
         if folder_bytes + deleted_bytes > allowed.folder_bytes:
@@ -136,7 +146,8 @@ def _deleted(proc: Path, pids: list[str], folder: Path) -> dict[int, int]:
 
 
 def _size_of(folder: Path) -> tuple[int, int]:
-    """How many entries, up to one more than ENTRIES_MAX, and how many bytes they take; no link is followed."""
+    """How many entries, up to one more than ENTRIES_MAX, and how many bytes they take; no link is followed. Raises
+    Hidden."""
     entries = total = 0
     for about in _below(folder):
         entries += 1
@@ -147,17 +158,22 @@ def _size_of(folder: Path) -> tuple[int, int]:
 
 
 def _below(folder: Path) -> Iterator[os.stat_result]:
-    folders = [os.fspath(folder)]
+    folders = [(os.fspath(folder), 0)]
     while folders:
+        path, depth = folders.pop()
+        if depth > DEPTH_MAX:
+            raise Hidden(f"it made folders more than {DEPTH_MAX} deep")
         try:
-            found = os.scandir(folders.pop())
-        except OSError:
-            continue
+            found = os.scandir(path)
+        except OSError as error:
+            if error.errno in HIDING:
+                raise Hidden("it made a folder that its host cannot look into") from error
+            continue  # it has gone meanwhile
         with found:
             for entry in found:
                 try:
                     if entry.is_dir(follow_symlinks=False):
-                        folders.append(entry.path)
+                        folders.append((entry.path, depth + 1))
                     yield entry.stat(follow_symlinks=False)
                 except OSError:
                     continue

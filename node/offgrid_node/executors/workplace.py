@@ -6,17 +6,14 @@ were given (Linux), and empties the work folder. The caller must own the folder:
 
 from __future__ import annotations
 
-import os
-import shutil
-import sys
 import tempfile
-from contextlib import suppress
 from pathlib import Path
 
+from offgrid_node.executors import removal
 from offgrid_node.executors.stdin import name_input
+from offgrid_node.executors.strays import kill_strays
 
 PREFIX = "offgrid-job-"
-PROC = Path("/proc")
 
 
 class Workplace:
@@ -27,13 +24,13 @@ class Workplace:
         self._folder = folder = folder.absolute() if folder else None
         if folder is not None:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            kill_strays(folder)
+            kill_strays(folder / PREFIX, beginning=True)
             for left in folder.glob(f"{PREFIX}*"):
-                _remove(left)
+                removal.remove(left)
 
-    def make(self) -> tempfile.TemporaryDirectory[str]:
+    def make(self) -> JobFolder:
         """A new folder (0700) for one job. Raises OSError when there is no room for it."""
-        folder = tempfile.TemporaryDirectory(prefix=PREFIX, dir=self._folder, ignore_cleanup_errors=True)
+        folder = JobFolder(tempfile.mkdtemp(prefix=PREFIX, dir=self._folder))
         try:
             name_input(Path(folder.name))
         except OSError:
@@ -42,28 +39,16 @@ class Workplace:
         return folder
 
 
-def kill_strays(folder: Path) -> None:
-    """Kills every process of ours whose HOME lies below `folder` (Linux; elsewhere it does nothing)."""
-    if sys.platform != "linux":
-        return
-    import signal
+class JobFolder:
+    """One job's folder, at the path `name`."""
 
-    home = b"HOME=" + os.fsencode(folder / PREFIX)
-    for entry in PROC.iterdir():
-        if not entry.name.isdecimal():
-            continue
-        try:
-            if any(value.startswith(home) for value in (entry / "environ").read_bytes().split(b"\0")):
-                os.kill(int(entry.name), signal.SIGKILL)
-        except OSError:  # it has ended meanwhile, or is another user's
-            continue
+    def __init__(self, name: str) -> None:
+        self.name = name
 
+    def kill_strays(self) -> None:
+        """Kills what the job has left running outside of its group (Linux)."""
+        kill_strays(self.name)
 
-def _remove(left: Path) -> None:
-    """Removes a job's folder, whatever modes the job has given to what is in it."""
-    for root, folders, _ in os.walk(left):
-        for path in (Path(root, name) for name in folders):
-            if not path.is_symlink():
-                with suppress(OSError):
-                    path.chmod(0o700)
-    shutil.rmtree(left, ignore_errors=True)
+    def cleanup(self) -> None:
+        """Removes it with all that is in it; what cannot be removed is left to the host's next start."""
+        removal.remove(Path(self.name))

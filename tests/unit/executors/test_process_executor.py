@@ -17,7 +17,7 @@ from offgrid.v1 import jobs_pb2
 from offgrid_node.executors import confine
 from offgrid_node.executors import process as process_module
 from offgrid_node.executors.capture import LOG_MARK
-from offgrid_node.executors.executor import LOG_BYTES_MAX, Outcome, Work
+from offgrid_node.executors.executor import LOG_BYTES_MAX, Outcome, Progress, Work
 from offgrid_node.executors.process import ProcessExecutor
 
 pytestmark = [
@@ -234,6 +234,44 @@ def test_a_stray_in_a_session_of_its_own_does_not_hold_up_the_result(executor: P
     outcome = run(executor, process("python", "-I", "-c", script))
     assert (outcome.output, outcome.error) == (b"done\n", "")
     assert time.monotonic() - started < 2
+
+
+GETS_AWAY = (
+    "import os, sys, time\n"
+    "if os.fork() == 0:\n"
+    "    os.setsid()\n"
+    "    if os.fork() == 0:\n"
+    "        print(os.getpid(), file=sys.stderr, flush=True)\n"
+    "        if os.fork() == 0:\n"
+    "            os.execve('/bin/sh', ['sh', '-c', 'echo $$ >&2; exec sleep 60'], {})\n"
+    "        time.sleep(60)\n"
+    "    os._exit(0)\n"
+)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="there is no /proc to find it in")
+@pytest.mark.parametrize("ends", ["by itself", "by its time", "by cancelling"])
+def test_who_leaves_its_session_ends_with_its_job(executor: ProcessExecutor, temporary_folder: Path, ends: str) -> None:
+    """One by its HOME, and one that has cast that off by its session."""
+    script = GETS_AWAY + ("time.sleep(0.5)" if ends == "by itself" else "time.sleep(60)")
+    log = bytearray()
+
+    async def until_its_end() -> None:
+        work = Work(process("python", "-I", "-c", script), 1_000 if ends == "by its time" else 60_000, say=heard)
+        task = asyncio.create_task(executor.run(work))
+        assert await eventually(lambda: log.count(b"\n") == 2)
+        if ends == "by cancelling":
+            task.cancel()
+        await asyncio.wait({task})
+
+    def heard(said: Progress) -> None:
+        log.extend(said.log)
+
+    asyncio.run(until_its_end())
+    pids = [int(line) for line in log.split()]
+    assert len(pids) == 2
+    assert asyncio.run(eventually(lambda: not any(map(alive, pids))))
+    assert list(temporary_folder.iterdir()) == []
 
 
 def test_output_without_end_is_stopped_at_the_cap(executor: ProcessExecutor) -> None:
