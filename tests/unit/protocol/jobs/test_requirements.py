@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.errors import InvalidRequest
+from offgrid_node.protocol.jobs import requirements
 from offgrid_node.protocol.jobs.bounds import REQUIREMENTS_CHARS_MAX
 from offgrid_node.protocol.jobs.requirements import parse
 from offgrid_node.protocol.jobs.requirements.attributes import ATTRIBUTES
@@ -244,3 +245,23 @@ def test_no_text_does_anything_but_be_read_or_refused(text: str) -> None:
         assert refused.violations[0].field == "requirements"  # noqa: PT017 - either of two ends is right
     else:
         assert requirement.holds(BARN) in (True, False)
+
+
+def test_one_text_is_read_once_however_many_orders_of_a_call_name_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    sound = requirements.parse_tree
+
+    def count(text: str, field: str) -> object:
+        read.append(text)
+        return sound(text, field)
+
+    monkeypatch.setattr(requirements, "parse_tree", count)
+    parsed = {parse("slots >= 7 and cpus >= 77", f"orders[{number}].requirements") for number in range(300)}
+    assert (len(parsed), len(read)) == (1, 1)
+
+
+def test_a_refusal_names_the_field_that_was_asked_about() -> None:
+    for field in ("orders[0].requirements", "orders[1].requirements"):
+        with pytest.raises(InvalidRequest) as refused:
+            parse("slots >=", field)
+        assert refused.value.violations[0].field == field

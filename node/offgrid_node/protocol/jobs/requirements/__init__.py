@@ -10,16 +10,25 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+from offgrid_node.protocol.errors import InvalidRequest
 from offgrid_node.protocol.jobs.requirements.parser import parse_tree
 from offgrid_node.protocol.jobs.requirements.requirement import Requirement
 
 PARSED_REMEMBERED = 256  # texts; a core's jobs, and a host's orders, mostly say the same few
 
 
-@lru_cache(maxsize=PARSED_REMEMBERED)
 def parse(text: str, field: str = "requirements") -> Requirement:
     """Raises InvalidRequest that says where in `field` the text goes wrong and what is allowed there; nothing else."""
-    return Requirement(parse_tree(text, field))
+    try:
+        return _parsed(text)
+    except InvalidRequest:
+        return Requirement(parse_tree(text, field))  # which says it of the caller's field
+
+
+@lru_cache(maxsize=PARSED_REMEMBERED)
+def _parsed(text: str) -> Requirement:
+    """By the text alone: one call may name it in as many fields as it has orders."""
+    return Requirement(parse_tree(text, "requirements"))
 
 
 __all__ = ["Requirement", "parse"]
