@@ -16,6 +16,7 @@ from offgrid_node.protocol.effects import Rows
 from offgrid_node.protocol.errors import Exhausted, Fault
 from offgrid_node.protocol.events import HOST
 from offgrid_node.protocol.jobs.book import Book, Standing, Use, held_keys
+from offgrid_node.protocol.jobs.bounds import OFFER_LISTS_MAX, OFFERS_BYTES_MAX
 from offgrid_node.protocol.jobs.orders import ClaimKey
 from offgrid_node.protocol.jobs.peers import Peers
 from offgrid_node.protocol.jobs.post import Post
@@ -99,6 +100,8 @@ class Postings:
                 return Exhausted(f"the book holds {HOSTS_MAX} hosts already", reason="BookFull", retry_ms=60_000)
             standing = Standing(host)
         if request.base_seq == standing.seq or (not request.base_seq and request.seq >= standing.seq):
+            if request.base_seq and (beyond := _beyond(standing, request)):
+                return Exhausted(f"{host}: {beyond}", reason="OffersTooLarge", retry_ms=BARE_STANDS_MS)
             self._take(standing, request, now)
         return jobs_pb2.PostOffersResponse(
             broker_epoch=self.epoch, seq=standing.seq, credit=int(credit.words), retry_ms=credit.retry_ms
@@ -174,6 +177,19 @@ class Postings:
             return False
         standing.handicap = handicap
         return True
+
+
+def _beyond(standing: Standing, request: jobs_pb2.PostOffersRequest) -> str:
+    """What would be too much, were this taken on top of what stands: changes add up to no more than one word that says
+    all may say. Empty if nothing is."""
+    if request.held and (held := len(standing.held) + len(request.held) - len(request.released)) > OFFER_LISTS_MAX:
+        return f"{held} attempts held; at most {OFFER_LISTS_MAX} are allowed"
+    if request.offers and standing.offers:
+        offers = {**standing.offers, **{offer.offer_id: offer for offer in request.offers}}
+        size = sum(offer.ByteSize() for number, offer in offers.items() if number not in request.withdrawn)
+        if size > OFFERS_BYTES_MAX:
+            return f"offers of {size} bytes; at most {OFFERS_BYTES_MAX} are allowed"
+    return ""
 
 
 def _in_use(standing: Standing, now_ms: int) -> dict[ClaimKey, Use]:

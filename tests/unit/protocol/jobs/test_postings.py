@@ -11,6 +11,7 @@ from offgrid_node.protocol.events import CORE
 from offgrid_node.protocol.jobs import postings
 from offgrid_node.protocol.jobs.backlog import LANES_MAX, SHARE, Backlog
 from offgrid_node.protocol.jobs.book import CLASSES_MAX, Book
+from offgrid_node.protocol.jobs.bounds import OFFER_LISTS_MAX, OFFERS_BYTES_MAX
 from offgrid_node.protocol.jobs.closing import BROKEN, SERVED
 from offgrid_node.protocol.jobs.orders import JobOrder
 from offgrid_node.protocol.jobs.postings import CREDIT_MAX, CREDIT_MS
@@ -112,6 +113,34 @@ class TestAFloodOfWords:
         for number in range(CREDIT_MAX):
             bench.say(slots=2, seq=11 + number, base_seq=10 + number)
         assert isinstance(bench.say(OTHER, seq=1, offers=[WASM]), jobs_pb2.PostOffersResponse)
+
+
+class TestChangesThatOnlyAdd:
+    """Each is within bounds; all of them together are as well."""
+
+    def test_hold_no_more_than_a_whole_word_may(self, bench: BrokerBench) -> None:
+        bench.say(slots=2, seq=11, held=[f"{OWNER.node_id}/j-{n}/1" for n in range(OFFER_LISTS_MAX)])
+        more = [f"{OWNER.node_id}/j-more/1"]
+        refused = bench.say(slots=2, seq=12, base_seq=11, held=more)
+        assert isinstance(refused, Exhausted)
+        assert refused.reason == "OffersTooLarge"
+        standing = bench.broker.book.get(WORKER.node_id)
+        assert standing is not None
+        assert (len(standing.held), standing.seq) == (OFFER_LISTS_MAX, 11)
+        gone = [f"{OWNER.node_id}/j-0/1"]
+        assert said(bench, seq=12, base_seq=11, held=more, released=gone).seq == 12
+
+    def test_offer_no_more_than_a_whole_word_may(self, bench: BrokerBench) -> None:
+        owners = [f"{n:064}" for n in range(1_024)]
+        seq = 10
+        for number in range(2, 10):
+            offer = jobs_pb2.Offer(offer_id=number, executors=["wasm"], owners=owners, expiry_ms=10_000)
+            answer = bench.say(slots=2, seq=seq + 1, base_seq=seq, offers=[offer])
+            if isinstance(answer, Exhausted):
+                break
+            seq += 1
+        assert 10 < seq < 15
+        assert sum(offer.ByteSize() for offer in entry(bench).offers) <= OFFERS_BYTES_MAX
 
 
 def test_the_book_holds_so_many_hosts(bench: BrokerBench, monkeypatch: pytest.MonkeyPatch) -> None:
