@@ -7,7 +7,7 @@ as any result does, but without a receipt: nobody has signed it, and nobody is p
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 
 from offgrid.v1 import jobs_pb2
@@ -23,14 +23,15 @@ DROPS_MAX = 256  # files at a time; what comes later waits its turn
 class Drops:
     """Job ids in the order in which they came. Who ends a job, or sends it elsewhere, need not say so here."""
 
-    def __init__(self, settings: JobsSettings, jobs: OpenJobs) -> None:
-        self._settings, self._jobs = settings, jobs
+    def __init__(self, settings: JobsSettings, jobs: OpenJobs, unfit: Callable[[jobs_pb2.Job], str]) -> None:
+        """`unfit` says why this node cannot run a job itself."""
+        self._settings, self._jobs, self._unfit = settings, jobs, unfit
         self._waiting: OrderedDict[str, None] = OrderedDict()
 
     def takes(self, job: jobs_pb2.Job) -> bool:
         """Whether a job of the local queue goes to the folder."""
         drop = self._settings.drop
-        return drop == DROP_ALL or (drop == DROP_REST and job.needs not in self._settings.executors)
+        return drop == DROP_ALL or (drop == DROP_REST and bool(self._unfit(job)))
 
     def add(self, job: jobs_pb2.Job) -> None:
         self._waiting[job.job_id] = None

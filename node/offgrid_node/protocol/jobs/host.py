@@ -24,13 +24,12 @@ from offgrid_node.protocol.jobs.fence import Fence
 from offgrid_node.protocol.jobs.heartbeat import Heartbeat
 from offgrid_node.protocol.jobs.leases import Held, Lease, Unsettled, blobs_of
 from offgrid_node.protocol.jobs.needs import has_references, leaves_traces
-from offgrid_node.protocol.jobs.offering import Offering, offers_of, profile_of
+from offgrid_node.protocol.jobs.offering import Offering, offers_of, profile_of, unmet
 from offgrid_node.protocol.jobs.orders import ClaimKey, JobOrder, row_key
 from offgrid_node.protocol.jobs.peers import Peers
 from offgrid_node.protocol.jobs.post import CALL_TIMEOUT_MAX_MS, Post, Tag
 from offgrid_node.protocol.jobs.quarantine import Quarantine
 from offgrid_node.protocol.jobs.receipts import COMPLETED, FAILED, ReceiptBody, result_digest, sign_receipts
-from offgrid_node.protocol.jobs.requirements import parse
 from offgrid_node.protocol.jobs.rules import BUSY, Rules
 from offgrid_node.protocol.jobs.settings import JobsSettings
 from offgrid_node.protocol.objects.manifest import Manifest
@@ -105,6 +104,11 @@ class Host:
         return max(0, self._settings.slots - len(self._running)) if self.duty.takes_work else 0
 
     @property
+    def is_known(self) -> bool:
+        """Whether the mesh has said what this node is called, and where it stands."""
+        return self._peers.is_alive(self._settings.node_id)
+
+    @property
     def slots_busy(self) -> int:
         return len(self._running)
 
@@ -149,13 +153,11 @@ class Host:
         """What the order asks of its host, and this one is not, whatever a broker has thought."""
         if self._settings.node_id in order.avoid:
             return "the order avoids this host"
-        if not order.requirements:
-            return ""
-        try:
-            required = parse(order.requirements)
-        except InvalidRequest as fault:
-            return fault.message
-        return required.why_not(profile_of(self._settings, self._peers))
+        return self.unmet(order.requirements)
+
+    def unmet(self, requirements: str) -> str:
+        """What of them this host is not."""
+        return unmet(requirements, self._settings, self._peers)
 
     # ---- inputs
 

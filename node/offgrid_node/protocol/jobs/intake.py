@@ -173,7 +173,7 @@ class Intake:
             self.releases.go(entry, now, rng)
             return "its input is being put together"
         self._routes.check(mode)
-        way = self._routes.way(mode, job.needs)
+        way = self._routes.way(mode, job.needs, job.requirements)
         self.releases.send(entry, mode, way, now, rng)
         self._jobs.keep(job, now, EventType.JOB_DISPATCHED)
         return way[1]
@@ -188,7 +188,8 @@ class Intake:
 
     def _run(self, stem: str, command: RunJobs, now: Now, rng: Rng) -> Way:
         mode, task = command.mode or self._settings.mode, command.task
-        ways = {needs: self._routes.way(mode, needs) for needs in {new.needs for new in command.jobs}}
+        asked = {(new.needs, new.terms.requirements) for new in command.jobs}
+        ways = {each: self._routes.way(mode, *each) for each in asked}
         ids = ids_of(stem, len(command.jobs))
         for job_id, new in zip(ids, command.jobs, strict=True):
             request_id = command.request_id and f"{command.request_id}{job_id[len(stem) :]}"
@@ -200,12 +201,13 @@ class Intake:
                 self.releases.follow(entry)
                 self._jobs.keep(job, now, EventType.JOB_CREATED)
             else:
-                self.releases.send(entry, mode, ways[new.needs], now, rng)
+                self.releases.send(entry, mode, ways[new.needs, new.terms.requirements], now, rng)
                 self._jobs.keep(job, now, EventType.JOB_CREATED, EventType.JOB_DISPATCHED)
         self._post.put_bytes(TASK_JOBS, f"{task.task_id}/{stem}".encode(), PREFIXED)
         self._requests.remember(command.request_id, command.digest, stem)
         first = command.jobs[0]
-        return (jobs_pb2.ROUTE_UNSPECIFIED, WAITS) if first.terms.after else ways[first.needs]
+        way = ways[first.needs, first.terms.requirements]
+        return (jobs_pb2.ROUTE_UNSPECIFIED, WAITS) if first.terms.after else way
 
     def _check_terms(self, task_id: str, terms: Sequence[Terms], several: bool, now: Now) -> None:
         """Raises InvalidRequest for what only the time, or other jobs, can tell."""

@@ -27,7 +27,7 @@ class LocalQueue:
     def __init__(self, settings: JobsSettings, jobs: OpenJobs, host: Host) -> None:
         self._settings, self._jobs, self._host = settings, jobs, host
         self._waiting: dict[int, OrderedDict[str, None]] = {}
-        self.drops = Drops(settings, jobs)
+        self.drops = Drops(settings, jobs, self._unfit)
 
     def __iter__(self) -> Iterator[str]:
         """In the order in which they go."""
@@ -62,23 +62,28 @@ class LocalQueue:
     def pump(self, now: Now) -> None:
         """Starts queued jobs on this node while it has slots."""
         while self._waiting and self._host.slots_free:
-            entry = self._jobs.get(self._take())
-            if entry is not None and _waits_here(entry.job):
+            entry = self._jobs.get(self._first())
+            if entry is None or not _waits_here(entry.job):
+                self._take()
+            elif entry.job.requirements and not self._host.is_known:
+                break  # this node has only just begun, and what the mesh calls it is still to be heard
+            else:
+                self._take()
                 self._start(entry, now)
 
-    def _take(self) -> str:
+    def _first(self) -> str:
+        return next(iter(self._waiting[max(self._waiting)]))
+
+    def _take(self) -> None:
         priority = max(self._waiting)
-        job_id, _ = self._waiting[priority].popitem(last=False)
+        self._waiting[priority].popitem(last=False)
         if not self._waiting[priority]:
             del self._waiting[priority]
-        return job_id
 
     def _start(self, entry: Open, now: Now) -> None:
         settings, job = self._settings, entry.job
-        if job.needs not in settings.executors:
-            offered = ", ".join(settings.executors) or "nothing"
-            detail = f"the job needs {job.needs!r}; this node's own executors offer {offered}"
-            self._jobs.fail(entry, "NoHostsAvailable", detail, now)
+        if why := self._unfit(job):
+            self._jobs.fail(entry, "NoHostsAvailable", why, now)
             return
         price_micro = price_of(settings.price_micro, job.size_tokens)
         self._jobs.award(entry, "start", "", settings.node_id, price_micro, now)
@@ -86,6 +91,14 @@ class LocalQueue:
         if payload is not None:
             order = self._jobs.order(job)
             self._host.take(Start(order, order.encode(), jobs_pb2.JobPayload.FromString(payload), price_micro))
+
+    def _unfit(self, job: jobs_pb2.Job) -> str:
+        """Why this node cannot run the job; empty when it can."""
+        if job.needs not in self._settings.executors:
+            offered = ", ".join(self._settings.executors) or "nothing"
+            return f"the job needs {job.needs!r}; this node's own executors offer {offered}"
+        why = self._host.unmet(job.requirements)
+        return f"this node is not what the job requires: {why}" if why else ""
 
 
 def _would_go(job: jobs_pb2.Job) -> bool:

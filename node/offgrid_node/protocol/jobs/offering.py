@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.effects import Answered, Rows
+from offgrid_node.protocol.errors import InvalidRequest
 from offgrid_node.protocol.events import BROKER, HOST
 from offgrid_node.protocol.jobs.orders import ClaimKey
 from offgrid_node.protocol.jobs.peers import Peers
 from offgrid_node.protocol.jobs.post import CALL_TIMEOUT_MAX_MS, Post, Tag
+from offgrid_node.protocol.jobs.requirements import parse
 from offgrid_node.protocol.jobs.rules import Standing
 from offgrid_node.protocol.jobs.settings import JobsSettings
 
@@ -195,6 +197,17 @@ def profile_of(settings: JobsSettings, peers: Peers) -> jobs_pb2.HostProfile:
     if not profile.models:
         profile.models.extend(sorted(each[4:] for each in settings.executors if each.startswith("llm:")))
     return profile
+
+
+def unmet(requirements: str, settings: JobsSettings, peers: Peers) -> str:
+    """What of the requirements this node is not; empty where it is all of it."""
+    if not requirements:
+        return ""
+    try:
+        required = parse(requirements)
+    except InvalidRequest as fault:
+        return fault.message
+    return required.why_not(profile_of(settings, peers))
 
 
 def offers_of(standings: Sequence[Standing], settings: JobsSettings) -> list[jobs_pb2.Offer]:

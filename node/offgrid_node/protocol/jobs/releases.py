@@ -84,7 +84,7 @@ class Releases:
         """A dispatched job that waits for nothing, but maybe for its input."""
         job = entry.job
         if not job.input_job:
-            self.send(entry, job.mode, self._routes.way(job.mode, job.needs), now, rng)
+            self.send(entry, job.mode, self._routes.way(job.mode, job.needs, job.requirements), now, rng)
             self._jobs.keep(job, now, EventType.JOB_DISPATCHED)
         elif job.job_id not in self._filling:
             payload = self._jobs.payload(entry, now)
@@ -106,5 +106,5 @@ class Releases:
         job.input_bytes, job.payload_digest = event.input_bytes, payload_digest(event.payload)
         job.size_tokens = job.size_tokens or estimate_tokens(event.input_bytes)
         self._jobs.fill(entry, event.payload)
-        self.send(entry, job.mode, self._routes.way(job.mode, job.needs), now, rng)
+        self.send(entry, job.mode, self._routes.way(job.mode, job.needs, job.requirements), now, rng)
         self._jobs.keep(job, now, EventType.JOB_DISPATCHED)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.errors import Unavailable
 from offgrid_node.protocol.events import BROKER
+from offgrid_node.protocol.jobs.offering import unmet
 from offgrid_node.protocol.jobs.peers import Peers
 from offgrid_node.protocol.jobs.settings import JobsSettings
 
@@ -30,13 +31,13 @@ class Routes:
             why = f"{ROUTE_REASONS['no broker']}; mode offgrid uses nothing else"
             raise Unavailable(why, reason="BrokerUnavailable", retry_ms=2_000)
 
-    def way(self, mode: jobs_pb2.DispatchMode.ValueType, needs: str) -> Way:
+    def way(self, mode: jobs_pb2.DispatchMode.ValueType, needs: str, requirements: str) -> Way:
         """What this node could not run itself is worth waiting for a broker, and so is what may go no other way."""
         if mode == jobs_pb2.DISPATCH_MODE_DISABLED:
             return jobs_pb2.ROUTE_FILE_QUEUE, ROUTE_REASONS["disabled"]
         if self._peers.with_role(BROKER):
             return jobs_pb2.ROUTE_OFFGRID, ROUTE_REASONS["broker"]
-        here = needs in self._settings.executors or self._settings.drop
-        if here and mode != jobs_pb2.DISPATCH_MODE_OFFGRID:
+        here = needs in self._settings.executors and not unmet(requirements, self._settings, self._peers)
+        if (here or self._settings.drop) and mode != jobs_pb2.DISPATCH_MODE_OFFGRID:
             return jobs_pb2.ROUTE_FILE_QUEUE, ROUTE_REASONS["no broker"]
         return jobs_pb2.ROUTE_OFFGRID, ROUTE_REASONS["wait"]

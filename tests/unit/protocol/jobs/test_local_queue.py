@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from redundant_world import AUTO, MARKET, World
+from job_bench import TASK, new_job
+from redundant_world import AUTO, MARKET, OWNER, World
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.effects import Woke
-from offgrid_node.protocol.events import BROKER, PeerDown, PeerUp
-from offgrid_node.protocol.jobs.commands import Dropped
+from offgrid_node.protocol.events import BROKER, CORE, PeerDown, PeerUp
+from offgrid_node.protocol.jobs.commands import Dropped, RunJobs
 from offgrid_node.protocol.jobs.core import REASON_LOCAL, REASON_RETURNED, RETURN_MAX
 from offgrid_node.protocol.jobs.drops import DROPS_MAX
+from offgrid_node.protocol.jobs.machine import JobsMachine
 from offgrid_node.protocol.jobs.routes import ROUTE_REASONS
 from offgrid_node.protocol.jobs.settings import DROP_ALL, DROP_REST
 from offgrid_node.protocol.jobs.table import COMPLETED, FAILED, QUEUED, RUNNING
@@ -98,6 +100,52 @@ class TestAReturningBroker:
         cut.finish("b")
         cut.finish("c")
         assert (cut.job(job_id).state, cut.job(job_id).result.output) == (COMPLETED, b"right")
+
+
+class TestRequirements:
+    """Of a job that would run on this very node."""
+
+    UNMET, MET = "memory_mb >= 4096", 'memory_mb < 4096 and host == "attic"'
+
+    def ask(self, cut: Cut, requirements: str, mode: jobs_pb2.DispatchMode.ValueType = AUTO) -> str:
+        cut.step(PeerUp(OWNER.node_id, "attic", frozenset({CORE})))
+        reply = cut.ask(RunJobs(TASK, (new_job(requirements=requirements),), mode, "", bytes(16)))
+        assert isinstance(reply, jobs_pb2.RunJobsResponse), reply
+        return reply.job_ids[0]
+
+    def test_that_this_node_meets_are_no_hindrance(self) -> None:
+        cut = Cut()
+        assert cut.job(self.ask(cut, self.MET)).state == RUNNING
+
+    def test_that_it_does_not_meet_make_the_job_wait_for_a_broker(self) -> None:
+        cut = Cut()
+        job_id = self.ask(cut, self.UNMET)
+        assert (cut.job(job_id).route, cut.job(job_id).route_reason) == (MESH, ROUTE_REASONS["wait"])
+        cut.market_returns()
+        assert cut.at_work() == ["a"]
+
+    def test_that_it_does_not_meet_end_a_job_that_may_go_nowhere_else(self) -> None:
+        cut = Cut()
+        job = cut.job(self.ask(cut, self.UNMET, DISABLED))
+        assert (job.state, job.error) == (FAILED, "NoHostsAvailable")
+        assert job.error_detail == "this node is not what the job requires: memory_mb >= 4096 is false: it has 0"
+
+    def test_that_it_does_not_meet_are_the_drop_folders_business(self) -> None:
+        cut = Cut(DROP_REST)
+        job_id = self.ask(cut, self.UNMET)
+        assert cut.waits_in_folder() == [job_id]
+
+    def test_are_judged_after_a_restart_when_the_mesh_has_said_what_the_node_is_called(self) -> None:
+        cut = Cut()
+        self.ask(cut, "")
+        job_id = self.ask(cut, self.MET)
+        cut.machine = JobsMachine(cut.settings)
+        cut.machine.load(cut.disk, cut.now)
+        cut.step(Woke())
+        assert cut.job(job_id).state == QUEUED
+        cut.step(PeerUp(OWNER.node_id, "attic", frozenset({CORE})))
+        cut.wait(1_000)
+        assert cut.job(job_id).state == RUNNING
 
 
 class TestDropFolder:
