@@ -27,6 +27,7 @@ class Stops:
         self._post = post
         self._left: dict[str, dict[AttemptKey, None]] = {}
         self._tries: dict[str, int] = {}
+        self._behind: set[str] = set()  # hosts that have missed a call: what is left for them is said again, in parts
         self._timers: Timers[str] = Timers()
 
     def deadline_ms(self) -> int | None:
@@ -50,7 +51,10 @@ class Stops:
                 left.pop(key, None)
             if not left:
                 self.on_host_down(tag.node)
+            elif tag.node in self._behind:
+                self._timers.set(tag.node, now.mono_ms)
             return
+        self._behind.add(tag.node)
         tries = self._tries[tag.node] = self._tries.get(tag.node, 0) + 1
         self._timers.set(tag.node, now.mono_ms + min(RETRY_MAX_MS, RETRY_MS << min(tries - 1, 8)))
 
@@ -58,6 +62,7 @@ class Stops:
         """What it was at is over with it."""
         self._left.pop(host, None)
         self._tries.pop(host, None)
+        self._behind.discard(host)
         self._timers.cancel(host)
 
     def on_wake(self, now: Now) -> None:

@@ -267,6 +267,22 @@ class TestTheWordToAHost:
         assert len(call.request.attempts) == CALL_ITEMS_MAX
         assert call.request.attempts[0].job_id == "j-x0", "the oldest went to make room"
 
+    def test_goes_on_at_once_where_a_host_that_had_missed_it_answers_again(self) -> None:
+        bench, stops = self.stops()
+        for number in range(2 * CALL_ITEMS_MAX):
+            stops.add(WORKER.node_id, (f"j-x{number}", 1), bench.now)
+        bench.settle()
+        stops.on_answered(self.tag(*self.KEYS), self.end(Unavailable("late")), bench.now)
+        for _ in range(3):
+            bench.now_ms = max(bench.now_ms, stops.deadline_ms() or 0)
+            stops.on_wake(bench.now)
+            bench.settle()
+            tag = bench.calls("CancelStarts")[-1].tag
+            assert isinstance(tag, Tag)
+            stops.on_answered(tag, self.end(None), bench.now)
+        assert stops.deadline_ms() is None, "all of it is said"
+        assert bench.now_ms < RETRY_MAX_MS
+
     def stops(self) -> tuple[CoreBench, Stops]:
         bench = CoreBench()
         stops = Stops(bench.post)
