@@ -30,6 +30,8 @@ BUSY_WAITS_S = (0.5, 1.0, 2.0, 4.0)  # before it is asked again; after the last,
 LOOKS_SILENT = 3  # an endpoint that is at work may be too busy to list its models; so many in a row, and it is down
 MODELS_MAX = 64
 ERROR_BYTES_MAX = 16 * 1024
+# A token stands for a byte of text at least. What a model is told besides: its template, a system prompt of its own.
+TEMPLATE_TOKENS_MAX, MESSAGE_TOKENS_MAX = 1_024, 64
 # Ends that are the host's fault, or nobody's: the core's next attempt goes elsewhere, or comes again.
 UNAVAILABLE, FAILED, BUSY = "EndpointUnavailable", "EndpointFailed", "EndpointBusy"
 MODEL_NOT_FOUND, REFUSED = "ModelNotFound", "EndpointRefused"
@@ -171,7 +173,7 @@ class Chat:
         self._stream = ChatStream()
         self._answer: Answer | None = None
         self._body = bytearray()
-        self._output_bytes = 0
+        self._output_bytes = self._thought_bytes = 0
         self._exchange: Exchange | None = None
         self._too_much = False
 
@@ -217,6 +219,7 @@ class Chat:
             self._too_much = True
             raise BadAnswer(OUTPUT_DETAIL)
         self._output_bytes += len(text)
+        self._thought_bytes += len(thought)
         if thought:
             self.capture.write_log(thought)
         if text:
@@ -255,9 +258,14 @@ class Chat:
         return self._stream.whole(bytes(self._body))
 
     def _used_tokens(self) -> int:
-        """As the endpoint counts, else as everybody estimates."""
-        asked = sum(len(message.content) for message in self._work.payload.llm.messages)
-        return self._stream.used_tokens or estimate_tokens(asked + len(self._work.payload.input) + self._output_bytes)
+        """As the endpoint counts, else as everybody estimates. An endpoint is believed for what can be seen and, of an
+        answer whose length the job has bounded, for as much of it as may have been thought unseen."""
+        payload, counted = self._work.payload, self._stream.used_tokens
+        messages = [message.content.encode(errors="replace") for message in payload.llm.messages]
+        asked_bytes = sum(map(len, messages)) + len(payload.input)
+        answer_max = max(payload.llm.max_tokens, self._output_bytes + self._thought_bytes)
+        most = asked_bytes + answer_max + TEMPLATE_TOKENS_MAX + MESSAGE_TOKENS_MAX * (len(messages) + 1)
+        return min(counted, most) if counted else estimate_tokens(asked_bytes + self._output_bytes)
 
     def _refused(self, status: int) -> Outcome:
         error = BY_STATUS.get(status) or (FAILED if status >= 500 or status < 400 else "")

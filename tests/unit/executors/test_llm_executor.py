@@ -141,6 +141,14 @@ def test_tokens_are_estimated_where_the_endpoint_counts_none(server: OpenAiServe
     assert outcome.usage.used_tokens == 200
 
 
+@pytest.mark.parametrize(("wanted", "answer_max"), [(0, 8), (5_000, 5_000)], ids=["as seen", "as bounded"])
+def test_no_more_tokens_count_than_can_have_been(server: OpenAiServer, wanted: int, answer_max: int) -> None:
+    outcome, _ = ask(server, payload("inflates", ("user", "two wör"), max_tokens=wanted))
+    assert len(outcome.output) == len("two wör".encode()) == 8
+    told = llm_module.TEMPLATE_TOKENS_MAX + 2 * llm_module.MESSAGE_TOKENS_MAX
+    assert outcome.usage.used_tokens == 8 + answer_max + told
+
+
 def test_an_endpoint_that_does_not_stream_will_do(server: OpenAiServer) -> None:
     outcome, _ = ask(server, payload("whole", ("user", "a b")))
     assert (outcome.output, outcome.usage.used_tokens) == (b"b a", 4)
