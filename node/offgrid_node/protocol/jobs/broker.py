@@ -43,6 +43,8 @@ QUEUE_RETRY_MS = 2_000  # whom the queue has no room for comes back then
 TRIED_REMEMBERED = 10_000  # jobs
 UNJUDGED_REMEMBERED = 4_096  # leases that ended without a word on how they went; enough for a minute or so
 
+UNSAID = jobs_pb2.Clearing()  # holds a place
+
 JobKey = tuple[str, str]  # (core, job id)
 
 
@@ -87,7 +89,8 @@ class Broker:
     # ---- questions
 
     def deadline_ms(self) -> int | None:
-        dues = (self._timers.next_ms(), self.postings.deadline_ms(), self._leases.deadline_ms())
+        parts = self.postings, self._leases, self.reputation
+        dues = (self._timers.next_ms(), *(part.deadline_ms() for part in parts))
         return min((due for due in dues if due is not None), default=None)
 
     def entries(self) -> Iterator[jobs_pb2.BookEntry]:
@@ -128,12 +131,13 @@ class Broker:
         clearings: dict[ClaimKey, jobs_pb2.Clearing] = {}
         fresh: dict[Group, list[JobOrder]] = {}
         for order in command.orders:
-            if order.key in clearings:
+            key = order.key
+            if key in clearings:
                 continue
-            known = self._known(order, doubtful=order.key[1:] in command.doubtful)
+            known = self._known(order, doubtful=key[1:] in command.doubtful)
             if known is None:
                 fresh.setdefault(self.group_of(order), []).append(order)
-            clearings[order.key] = known or jobs_pb2.Clearing()
+            clearings[key] = known or UNSAID
         for group, orders in fresh.items():
             for order, clearing in zip(orders, self._clear_fresh(group, orders, now), strict=True):
                 clearings[order.key] = clearing
@@ -167,6 +171,7 @@ class Broker:
         for core in self._timers.take_due(now.mono_ms):
             self._drop_orders_of(core)
         self.postings.on_wake(now)
+        self.reputation.on_wake(now)
         for key in self._leases.take_dead(now):
             self._drop_lease(key)
 
@@ -256,6 +261,10 @@ class Broker:
             lease = self._leases.get(key)
             if lease is not None:
                 self._judge(lease, end, now)
+                if end == SERVED:  # no further attempt will ask who had it
+                    self._tried.pop(key[:2], None)
+                    self._drop_lease(key)
+                    continue
             elif end in (SERVED, DISAGREED) and (host := self._unjudged.pop(key, None)) is not None:
                 self.reputation.on_end(core, host, end, now)
                 self.postings.judge(host, now)

@@ -29,6 +29,7 @@ PRIOR = 2.0  # of good and bad together, half each: one end alone says little
 FULL_VOTE_ENDS = 16.0
 ENDS_REMEMBERED = 64.0  # good and bad together: beyond it older ones fade
 HALF_LIFE_MS = 6 * 3_600_000
+KEEP_MS = 2_000
 LATENCY_MAX_MS = 1_000.0
 LATENCY_SHARE = 1 / 16
 
@@ -74,7 +75,7 @@ class Vote:
 
 
 class Reputation:
-    """Votes on hosts; rows are written late, and losing the last of them loses a few ends."""
+    """Votes on hosts; rows are written now and then, and losing the last of them loses a few ends."""
 
     def __init__(self, post: Post, votes_max: int = VOTES_MAX) -> None:
         self._post, self._votes_max = post, votes_max
@@ -82,6 +83,8 @@ class Reputation:
         self._on_host: dict[str, dict[str, Vote]] = {}
         self._distrusted: dict[str, dict[str, None]] = {}  # by core
         self._paces: OrderedDict[tuple[str, str, str], float] = OrderedDict()
+        self._unkept: dict[VoteKey, None] = {}
+        self._keep_ms: int | None = None  # when their rows are written
 
     def load(self, rows: Rows) -> None:
         found = []
@@ -92,7 +95,21 @@ class Reputation:
             self._keep(key_, vote)
             self._judge(key_[1], key_[0], vote)
 
+    def on_wake(self, now: Now) -> None:
+        """Writes the votes that have changed: of a busy host one row for thousands of ends."""
+        if self._keep_ms is None or now.mono_ms < self._keep_ms:
+            return
+        for host, core in self._unkept:
+            vote = self._votes[host, core]
+            row = _ROW.pack(vote.good, vote.bad, vote.late_ms, max(0, vote.utc_ms))
+            self._post.put_late(REPUTATION, f"{host}/{core}".encode(), row, now)
+        self._unkept.clear()
+        self._keep_ms = None
+
     # ---- questions
+
+    def deadline_ms(self) -> int | None:
+        return self._keep_ms
 
     def of(self, host: str) -> float:
         """0 to 1; UNKNOWN of a host that nobody has told of. As of the last time that it was told of."""
@@ -133,8 +150,9 @@ class Reputation:
         if total > ENDS_REMEMBERED:
             vote.good, vote.bad = vote.good * ENDS_REMEMBERED / total, vote.bad * ENDS_REMEMBERED / total
         self._judge(core, host, vote)
-        row = _ROW.pack(vote.good, vote.bad, vote.late_ms, max(0, vote.utc_ms))
-        self._post.put_late(REPUTATION, f"{host}/{core}".encode(), row, now)
+        self._unkept[host, core] = None
+        if self._keep_ms is None:
+            self._keep_ms = now.mono_ms + KEEP_MS
 
     def on_served(self, core: str, host: str, kind: str, needs: str, took_ms: int, now: Now) -> None:
         """How long it took, from its award to its end."""
@@ -168,6 +186,7 @@ class Reputation:
         if len(self._votes) <= self._votes_max:
             return None
         gone, _ = self._votes.popitem(last=False)
+        self._unkept.pop(gone, None)
         votes = self._on_host[gone[0]]
         self._judge(gone[1], gone[0], Vote())
         del votes[gone[1]]
@@ -176,7 +195,7 @@ class Reputation:
         return gone
 
     def _judge(self, core: str, host: str, vote: Vote) -> None:
-        if vote.value < DISTRUSTED_BELOW and vote.bad >= DISTRUSTED_BAD:
+        if vote.bad >= DISTRUSTED_BAD and vote.value < DISTRUSTED_BELOW:
             hosts = self._distrusted.setdefault(core, {})
             hosts[host] = None
             if len(hosts) > DISTRUSTED_MAX:

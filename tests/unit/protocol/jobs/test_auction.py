@@ -9,6 +9,7 @@ from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.events import HOST
 from offgrid_node.protocol.jobs.closing import BROKEN, DISAGREED, SERVED
 from offgrid_node.protocol.jobs.commands import SubmitJobs
+from offgrid_node.protocol.jobs.reputation import KEEP_MS
 from offgrid_node.protocol.jobs.verdicts import explain
 
 AWARDED, QUEUED, NO_HOST = (
@@ -141,6 +142,7 @@ class TestReputation:
             bench.close(OWNER, f"j-{number}", 1, SERVED)
         known = bench.broker.reputation.of(WORKER.node_id)
         assert known > 0.5
+        bench.wait(KEEP_MS)
         bench.restart()
         assert bench.broker.reputation.of(WORKER.node_id) == known
 

@@ -259,6 +259,19 @@ def test_a_long_queue_is_not_walked_for_a_slot_that_is_not_there(monkeypatch: py
     assert bench.broker.queued == 500
 
 
+def test_who_had_a_job_is_not_forgotten_for_jobs_that_are_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("offgrid_node.protocol.jobs.broker.TRIED_REMEMBERED", 2)
+    bench = BrokerBench()
+    bench.offer(WORKER, ask_micro=1)
+    bench.offer(OTHER, ask_micro=5)
+    assert bench.submit(OWNER, "j-lost").host == WORKER.node_id
+    bench.close(OWNER, "j-lost", 1, EXCUSED)
+    for number in range(3):
+        assert bench.submit(OWNER, f"j-{number}").host == WORKER.node_id
+        bench.close(OWNER, f"j-{number}", 1, SERVED)
+    assert bench.submit(OWNER, "j-lost", 2).host == OTHER.node_id
+
+
 class TestAHostsOffers:
     def test_that_are_older_than_the_newest_are_ignored(self) -> None:
         bench = BrokerBench()

@@ -15,7 +15,7 @@ from offgrid_node.protocol.jobs.bounds import OFFER_LISTS_MAX, OFFERS_BYTES_MAX
 from offgrid_node.protocol.jobs.closing import BROKEN, SERVED
 from offgrid_node.protocol.jobs.orders import JobOrder
 from offgrid_node.protocol.jobs.postings import CREDIT_MAX, CREDIT_MS
-from offgrid_node.protocol.jobs.reputation import Reputation
+from offgrid_node.protocol.jobs.reputation import KEEP_MS, REPUTATION, Reputation
 
 WASM = jobs_pb2.Offer(offer_id=1, slots=2, executors=["wasm"], kinds=["compute"], ask_micro=5, expiry_ms=10_000)
 ECHO = jobs_pb2.Offer(offer_id=2, slots=2, executors=["builtin:echo"], kinds=["compute"], expiry_ms=10_000)
@@ -215,11 +215,28 @@ class TestVotes:
         reputation = Reputation(bench.post, votes_max=2)
         for host in ("a", "b", "c"):
             reputation.on_end("core", host, SERVED, bench.now)
-            bench.settle()
+        bench.now_ms += KEEP_MS
+        reputation.on_wake(bench.now)
+        bench.settle()
         assert [reputation.of(host) > 0.5 for host in "abc"] == [False, True, True]
         again = Reputation(bench.post)
         again.load(bench.disk)
         assert [again.of(host) > 0.5 for host in "abc"] == [False, True, True]
+
+    def test_are_written_once_for_all_that_was_said_in_a_while(self) -> None:
+        bench = BrokerBench()
+        bench.offer(slots=2)
+        for number in range(50):
+            bench.submit(OWNER, f"j-{number}")
+            bench.close(OWNER, f"j-{number}", 1, SERVED)
+        assert list(bench.disk.scan(REPUTATION)) == []
+        due_ms = bench.broker.deadline_ms()
+        assert due_ms is not None
+        assert due_ms <= KEEP_MS
+        bench.wait(KEEP_MS)
+        [(key, _)] = bench.disk.scan(REPUTATION)
+        assert key == f"{WORKER.node_id}/{OWNER.node_id}".encode()
+        assert sum(getattr(effect, "table", "") == REPUTATION for effect in bench.effects) == 1
 
     def test_fade_until_nobody_is_known_any_more(self) -> None:
         bench = BrokerBench()
