@@ -24,6 +24,8 @@ from offgrid_node.protocol.jobs.settings import JobsSettings
 from offgrid_node.protocol.jobs.table import AWARDED, QUEUED, RUNNING
 from offgrid_node.protocol.rng import Rng
 
+TIMEOUT_SHARE = 0.9  # of its time-out that a job must have had: clocks differ a little
+
 
 class LoseHost(Protocol):
     """The present attempt is lost with its host."""
@@ -91,6 +93,8 @@ class Reports:
             return outcome
         if report.receipt is not None:
             self._jobs.complete(entry, report.message.result, report.added, now)
+        elif early := _early(entry.job, report.message.error, now):
+            self._lose_host(entry, early, now, rng)
         elif report.message.error in FINAL_ERRORS:
             self._jobs.fail(entry, report.message.error, report.message.error_detail, now)
         else:
@@ -127,3 +131,12 @@ class Reports:
         if ended.accepted and (ended.attempt, ended.host) == (attempt, host):
             return ""
         return f"the job has ended, as {jobs_pb2.JobState.Name(ended.state)}: nobody waits for this"
+
+
+def _early(job: jobs_pb2.Job, error: str, now: Now) -> str:
+    """Why a host cannot have found that the job takes too long; empty where it may have. So no host ends jobs
+    unpunished that it does not care to run. Where this node's clock was set back, the job is run once more."""
+    had_ms = (now.utc_us - job.attempts[-1].started_us) // 1_000 if job.attempts else job.timeout_ms
+    if error != "JobTimeout" or had_ms >= TIMEOUT_SHARE * job.timeout_ms:
+        return ""
+    return f"Implausible: its host says JobTimeout after {had_ms} ms of {job.timeout_ms}"

@@ -13,7 +13,7 @@ from offgrid_node.protocol.effects import Raise
 from offgrid_node.protocol.errors import Exhausted, OutcomeUnknown, Unavailable
 from offgrid_node.protocol.events import BROKER, HOST, CostIncurred, PeerDown
 from offgrid_node.protocol.jobs.bounds import DETAIL_CHARS_MAX, PRICE_MAX, REFUSAL_CHARS_MAX
-from offgrid_node.protocol.jobs.closing import PATIENCE_MS
+from offgrid_node.protocol.jobs.closing import BROKEN, PATIENCE_MS
 from offgrid_node.protocol.jobs.commands import DeliverAwards, Report, ReportResults
 from offgrid_node.protocol.jobs.doubts import DOUBT_MS, GIVEN_UP_MAX, STEP_MS
 from offgrid_node.protocol.jobs.host import REPORT_RETRY_MS
@@ -418,7 +418,7 @@ def test_a_job_that_ends_makes_room_for_another() -> None:
     bench = CoreBench(queue_max=1)
     job_id = bench.awarded()
     assert isinstance(bench.create(), Exhausted)
-    report = jobs_pb2.AttemptReport(job_id=job_id, attempt=1, error="JobTimeout")
+    report = jobs_pb2.AttemptReport(job_id=job_id, attempt=1, error="ExecutionFailed")
     reports = ReportResults(WORKER.node_id, (Report((job_id, 1), report, None),))
     bench.core.reports.on_reports(9, reports, bench.now, bench.rng)
     bench.settle()
@@ -509,10 +509,28 @@ class TestCosts:
         bench = CoreBench()
         job_id = bench.awarded()
         message = jobs_pb2.AttemptReport(job_id=job_id, attempt=1, error="JobTimeout")
-        reports = ReportResults(WORKER.node_id, (Report((job_id, 1), message, None),))
-        bench.core.reports.on_reports(9, reports, bench.now, bench.rng)
-        bench.settle()
+        bench.now_ms += bench.job(job_id).timeout_ms
+        bench.report(Report((job_id, 1), message, None))
+        assert bench.job(job_id).error == "JobTimeout"
         assert self.costs(bench) == []
+
+    @pytest.mark.parametrize("restarts", [False, True])
+    def test_that_it_takes_too_long_is_not_believed_before_its_time(self, restarts: bool) -> None:
+        bench = CoreBench()
+        job_id = bench.awarded()
+        bench.answers_start(job_id)
+        bench.wait(1_000)
+        if restarts:
+            bench.restart()
+        bench.report(Report((job_id, 1), jobs_pb2.AttemptReport(job_id=job_id, attempt=1, error="JobTimeout"), None))
+        job = bench.job(job_id)
+        assert (job.state, job.attempt, job.losses) == (QUEUED, 2, 1)
+        assert job.attempts[0].outcome == "Implausible: its host says JobTimeout after 1000 ms of 30000"
+        bench.wait(PATIENCE_MS)
+        told = [
+            call.request for call in bench.calls("SubmitJobs") if isinstance(call.request, jobs_pb2.SubmitJobsRequest)
+        ]
+        assert [(each.attempt, each.end) for request in told for each in request.closed] == [(1, BROKEN)]
 
 
 class TestABrokerThatLeadsNowhere:

@@ -103,6 +103,7 @@ class TestAgreement:
 
     def test_a_job_that_takes_too_long_everywhere_has_timed_out_and_costs_nothing(self, world: World) -> None:
         job_id = world.run(3, 2)
+        world.wait(30_000)
         world.finish("a", error="JobTimeout")
         world.finish("b", error="JobTimeout")
         assert (world.job(job_id).error, world.paid()) == ("JobTimeout", [])
@@ -355,6 +356,7 @@ class TestTrust:
         made_trusted(world)
         while len(world.executions(world.run(3, 2, adaptive=True))) > 1:
             world.finish_all()
+        world.wait(30_000)
         world.finish("a", error="JobTimeout")
         assert world.at_work() == ["b", "c"]
 
