@@ -58,6 +58,8 @@ ATTEMPTS = {
     "a raw IP socket": "socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP); ESCAPED",
     "a socket to the machine below": "socket.socket(40, socket.SOCK_STREAM); ESCAPED",
     "signal the daemon": "os.kill({pid}, 0); ESCAPED",
+    # Never with a real signal: without its process namespace, a job of root's would end the whole machine.
+    "signal everybody": "os.kill(-1, 0); ESCAPED",
     "trace the daemon": "if syscall(101 if os.uname().machine == 'x86_64' else 117, 16, {pid}, 0, 0) == 0: ESCAPED",
     "read the daemon's memory": "open('/proc/{pid}/mem', 'rb'); ESCAPED",
     "see other processes": "if len([p for p in os.listdir('/proc') if p.isdigit()]) > 2: ESCAPED",
@@ -149,7 +151,8 @@ def test_an_attempt_fails(executor: ProcessExecutor, outside: dict[str, object],
 def test_the_attempts_are_real(outside: dict[str, object]) -> None:
     """Outside of the sandbox a good part of them succeeds, so that they fail inside for the right reason."""
     reached = ("read a file outside", "connect to a port of the host", "an abstract socket of the host")
-    reached += ("a socket file of the host", "signal the daemon", "find secrets in the environment")
+    reached += ("a socket file of the host", "signal the daemon", "signal everybody")
+    reached += ("find secrets in the environment",)
     for name in reached:
         script = HEAD + ATTEMPTS[name].format(**outside).replace("ESCAPED", ESCAPED)
         ran = subprocess.run([str(PYTHON), "-c", script], capture_output=True, check=False)
@@ -290,16 +293,6 @@ time.sleep(0.3); print('done')
     late = attempt(executor, script.replace("time.sleep(0.3)", "time.sleep(9)"), timeout_ms=500)
     assert late.error == "JobTimeout"
     assert not alive_by_name(marker)
-
-
-def test_signals_to_all_reach_nobody_outside(executor: ProcessExecutor) -> None:
-    bystander = subprocess.Popen(["/bin/sleep", "30"])
-    try:
-        attempt(executor, "signal.signal(signal.SIGTERM, signal.SIG_IGN); os.kill(-1, signal.SIGTERM)")
-        assert bystander.poll() is None
-    finally:
-        bystander.kill()
-        bystander.wait()
 
 
 def alive_by_name(marker: str) -> bool:
