@@ -7,7 +7,8 @@
 
 Code goes by value, so both ends must run the same minor version of Python. A host may run whatever its jobs bring, but
 an owner must not run what a host brings: unpickling can call anything. So results are read by `Reader`, which knows
-plain data and refuses the rest, unless their owner trusts the host. What a bad pickle can still cost is memory.
+plain data and refuses the rest, unless their owner trusts the host; `pickle_check` looks through them before. What a
+bad pickle can still cost is time.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+from offgrid import pickle_check
 
 PICKLE_MARK = b"\x80\x05"  # a pickle of protocol 5 begins so; bytes that do so as well are pickled
 PICKLE_PROTOCOL = 5
@@ -124,9 +127,8 @@ def decode_failure(output: bytes, *, trusted: bool = False) -> BaseException | N
     try:
         told = _load(output, trusted=False)
         mark, kind, message, text, pickled = told
-        if mark != FAILURE:
+        if mark != FAILURE or {type(kind), type(message), type(text)} != {str}:
             return None
-        kind, message, text = str(kind), str(message), str(text)
     except (ValueError, TypeError, pickle.UnpicklingError):
         return None
     error = _as_it_was(pickled, trusted=trusted) or RemoteError(kind, message)
@@ -209,7 +211,10 @@ def _with_source(text: str) -> str:
 
 def _load(data: bytes, *, trusted: bool, exceptions: bool = False) -> Any:
     try:
-        return pickle.loads(data) if trusted else Reader(data, exceptions=exceptions).load()  # noqa: S301 - asked for
+        if trusted:
+            return pickle.loads(data)  # noqa: S301 - asked for
+        pickle_check.check(data)
+        return Reader(data, exceptions=exceptions).load()
     except Untrusted:
         raise
     except Exception as error:

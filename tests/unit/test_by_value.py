@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from offgrid import by_value
+from offgrid import by_value, pickle_check
 from offgrid.by_value import (
     RemoteError,
     RemoteTraceback,
@@ -184,6 +184,79 @@ def test_any_bytes_are_a_result_or_refused(data: bytes) -> None:
             decode_result(output)
         failure = decode_failure(output)
         assert failure is None or isinstance(failure, Exception)
+
+
+def hostile(how: str) -> bytes:
+    """Results that would cost an owner gigabytes of memory or the whole process; some are a few bytes."""
+    head, deep = by_value.PICKLE_MARK, b")" + b"\x85" * 1_000_000
+    return {
+        "a memo of gigabytes": head + b"Nr\xff\xff\xff\x7f.",
+        "a memo of gigabytes, as text": head + b"Np2147483647\n.",
+        "a deep key": head + b"}" + deep + b"Ns.",
+        "a deep key among several": head + b"}(" + deep + b"Nu.",
+        "a deep member": head + b"\x8f(" + deep + b"\x90.",
+        "a deep key in a call": head + b"\x8c\x0bcollections\x8c\x0bOrderedDict\x93](" + deep + b"N\x86e\x85R.",
+        "a deep key, by way of the memo": head + b")" + b"\x94h\x00\x85" * 10 + b"0}" + deep + b"Ns.",
+    }[how]
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        "a memo of gigabytes",
+        "a memo of gigabytes, as text",
+        "a deep key",
+        "a deep key among several",
+        "a deep member",
+        "a deep key in a call",
+        "a deep key, by way of the memo",
+    ],
+)
+def test_no_result_takes_the_owners_process_with_it(how: str) -> None:
+    """In a process of its own, which must be there afterwards, with little memory."""
+    resource = pytest.importorskip("resource")
+    bound = 1 << 30
+    script = (
+        "import sys\n"
+        "from offgrid import by_value\n"
+        "data = sys.stdin.buffer.read()\n"
+        "try:\n    by_value.decode_result(data)\n"
+        "except ValueError as error:\n    print(error)\n"
+        "print(by_value.decode_failure(data))"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", script],
+        input=hostile(how),
+        capture_output=True,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (bound, bound)),
+    )
+    assert ran.returncode == 0, ran.stderr[-200:]
+    assert ran.stdout.endswith(b"None\n")
+    assert b"deep" in ran.stdout or b"operation" in ran.stdout
+
+
+@given(PLAIN)
+def test_whatever_pickle_writes_passes(value: Any) -> None:
+    for data in (pickle.dumps(value, 5), encode_result([value, value, {value if hashable(value) else 1: value}])):
+        if data.startswith(by_value.PICKLE_MARK):
+            pickle_check.check(data)
+
+
+def hashable(value: Any) -> bool:
+    try:
+        hash(value)
+    except TypeError:
+        return False
+    return True
+
+
+def test_a_failure_is_told_in_words() -> None:
+    """Nothing is asked to tell itself: that could take as long as it likes."""
+    told: object = ()
+    for _ in range(900):
+        told = (told, told)
+    assert decode_failure(pickle.dumps((by_value.FAILURE, told, "", "", b""), 5)) is None
 
 
 def test_an_exception_of_pythons_own_comes_back_as_it_was() -> None:
