@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from offgrid_tools.sim.main import simulate, unmask
-from offgrid_tools.sim.mutants import MUTANTS, jobs, ledger, mesh, objects, redundant, runtime, terms
+from offgrid_tools.sim.mutants import MUTANTS, jobs, ledger, market, mesh, objects, redundant, runtime, terms
 
 SEEDS = 12
 SAMPLE = (
@@ -17,6 +17,8 @@ SAMPLE = (
     "other-host-accepted",
     "work-repeated",
     "output-lost",
+    "reserve-ignored",
+    "paid-below-ask",
     "paid-before-agreement",
     "quorum-too-low",
     "host-votes-twice",
@@ -50,7 +52,9 @@ def test_a_planted_bug_is_found(mutant: str) -> None:
 
 
 def test_no_two_domains_plant_bugs_of_one_name() -> None:
-    assert len(MUTANTS) == sum(len(room.MUTANTS) for room in (runtime, jobs, redundant, terms, mesh, objects, ledger))
+    assert len(MUTANTS) == sum(
+        len(room.MUTANTS) for room in (runtime, jobs, market, redundant, terms, mesh, objects, ledger)
+    )
 
 
 def test_what_was_planted_is_gone_afterwards() -> None:

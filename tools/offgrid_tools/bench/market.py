@@ -26,6 +26,7 @@ from offgrid_node.protocol.jobs.orders import JobOrder
 from offgrid_node.protocol.jobs.peers import Peers
 from offgrid_node.protocol.jobs.post import Post
 from offgrid_node.protocol.jobs.settings import JobsSettings
+from offgrid_tools.bench import pending
 from offgrid_tools.bench.figures import Figure
 from offgrid_tools.bench.groups import Plan
 from offgrid_tools.bench.harness import quantile
@@ -47,12 +48,22 @@ def measure(plan: Plan) -> list[Figure]:
     batches = [cleared_us(plan.rounds(JOBS, JOBS_QUICK), 64) for _ in range(rounds)]
     plan.say(f"market: a broker that starts with {PENDING} orders in line")
     load_ms, first_ms, grown_mb = restarted(PENDING)
+    pending.fill(plan.folder, (order(number) for number in range(PENDING)))
+    restarts = [pending.restart(plan.folder, PENDING) for _ in range(rounds)]
+    if not all(each.awarded for each in restarts):
+        raise RuntimeError("a broker that started with orders in line awarded none")
+    cpu_s = quantile([each.cpu_seconds for each in restarts], 0.5)
     return [
         Figure("clear_us_at_1000_offers", quantile(singles, 0.5), note=f"CPU, a call for each; {rounds} rounds"),
         Figure("clear_us_at_1000_offers_by_64", quantile(batches, 0.5), note="CPU, 64 jobs of a class in a call"),
         Figure("broker_load_ms_at_100k_pending", load_ms, note="rows to a broker that clears"),
         Figure("broker_first_award_ms_at_100k_pending", first_ms, note="from the first offer to its awards"),
         Figure("broker_mb_at_100k_pending", grown_mb, note="what its memory grows by"),
+        Figure(
+            "broker_restart_100k_pending_s",
+            quantile([each.seconds for each in restarts], 0.5),
+            note=f"from opening its store to its first awards; {cpu_s:.2f} s of CPU; {rounds} starts",
+        ),
     ]
 
 
@@ -158,21 +169,21 @@ class Rows:
                 yield number.to_bytes(8, "big"), value
 
 
-def restarted(pending: int) -> tuple[float, float, float]:
+def restarted(waiting: int) -> tuple[float, float, float]:
     """Milliseconds to load so many waiting orders; from the first offer to its awards; and MiB of memory for them."""
-    scene = Scene(pending)
+    scene = Scene(waiting)
     rows: list[bytes] = []
     scene.offer(1)
     scene.broker.on_peer_up(CORE_ID)
     scene.submit([order(-1 - number, kind_of=1) for number in range(4)])  # its slots are in use: all others wait
-    for number in range(pending):
+    for number in range(waiting):
         scene.submit([order(number, kind_of=1)])
         for effect in scene.post.take(scene.now):
             if isinstance(effect, Put) and effect.table == QUEUE:
                 rows.append(effect.value)
     del scene
     gc.collect()
-    fresh, before_mb = Scene(pending), _resident_mb()
+    fresh, before_mb = Scene(waiting), _resident_mb()
     began = time.perf_counter()
     fresh.broker.load(Rows(rows), fresh.now)
     load_ms = (time.perf_counter() - began) * 1_000

@@ -36,7 +36,7 @@ class Cluster:
     ) -> None:
         self.engine = Engine(seed, trace)
         self._names: dict[str, str] = {}
-        self.monitor = Monitor(self.name_of)
+        self.monitor = Monitor(self.name_of, lambda: self.engine.now_us)
         self.network = Network(self.engine, self.monitor, self.name_of)
         self._work = work
         self.processes: dict[str, Process] = {}

@@ -13,6 +13,7 @@ from offgrid_node.storage.memory_blobs import MemoryBlobs
 from offgrid_tools.sim.monitor.evidence import Evidence, Violation
 from offgrid_tools.sim.monitor.jobs import JobRules
 from offgrid_tools.sim.monitor.ledger import LedgerRules
+from offgrid_tools.sim.monitor.market import MarketRules
 from offgrid_tools.sim.monitor.mesh import MeshRules
 from offgrid_tools.sim.monitor.objects import ObjectRules
 from offgrid_tools.sim.monitor.quorum import QuorumRules
@@ -22,24 +23,26 @@ from offgrid_tools.sim.monitor.rules import Journaled, Passed, Rules, Written
 class Monitor:
     """Every method raises Violation the moment an invariant breaks."""
 
-    def __init__(self, name_of: Callable[[str], str]) -> None:
+    def __init__(self, name_of: Callable[[str], str], now_us: Callable[[], int] = lambda: 0) -> None:
+        """`now_us` is the cluster's one true time."""
         self.evidence = Evidence(name_of)
         self.mesh = MeshRules(self.evidence)
         self.jobs = JobRules(self.evidence)
+        self.market = MarketRules(self.evidence, now_us)
         self.quorum = QuorumRules(self.evidence)
         self.objects = ObjectRules(self.evidence, self.quorum)
         self.ledger = LedgerRules(self.evidence)
         self.jobs.on_cost = self.ledger.on_cost
-        self._rules: tuple[Rules, ...] = (self.mesh, self.jobs, self.quorum, self.objects, self.ledger)
+        self._rules: tuple[Rules, ...] = (self.mesh, self.jobs, self.market, self.quorum, self.objects, self.ledger)
         self._requests: dict[type[Message], Passed] = {}
         self._replies: dict[type[Message], Passed] = {}
         self._lies: dict[type[Message], Passed] = {}
         self._events: dict[str, Journaled] = {}
         self._rows: dict[str, Written] = {}
         for rules in self._rules:
-            self._requests |= rules.requests()
-            self._replies |= rules.replies()
-            self._lies |= rules.lies()
+            _join(self._requests, rules.requests())
+            _join(self._replies, rules.replies())
+            _join(self._lies, rules.lies())
             self._events |= rules.events()
             self._rows |= rules.rows()
         self._seen_seq: dict[str, int] = {}
@@ -105,3 +108,18 @@ class Monitor:
         """Nothing acked is lost, nor taken back. Called after each crash and at the end."""
         for rules in self._rules:
             rules.check_store(node)
+
+
+def _join(lookers: dict[type[Message], Passed], more: Mapping[type[Message], Passed]) -> None:
+    """Several rules may look at messages of one type."""
+    for kind, look in more.items():
+        first = lookers.get(kind)
+        lookers[kind] = look if first is None else _both(first, look)
+
+
+def _both(first: Passed, second: Passed) -> Passed:
+    def look(source: str, target: str, message: Message) -> None:
+        first(source, target, message)
+        second(source, target, message)
+
+    return look

@@ -3,12 +3,13 @@
 `MUTANTS` names them all; `tests/sim` demands each within a hundred seeds.
 """
 
-from offgrid_tools.sim.mutants import jobs, ledger, mesh, objects, redundant, runtime, terms
+from offgrid_tools.sim.mutants import jobs, ledger, market, mesh, objects, redundant, runtime, terms
 from offgrid_tools.sim.mutants.patches import Mutant
 
 MUTANTS: dict[str, Mutant] = {
     **runtime.MUTANTS,
     **jobs.MUTANTS,
+    **market.MUTANTS,
     **redundant.MUTANTS,
     **terms.MUTANTS,
     **mesh.MUTANTS,
