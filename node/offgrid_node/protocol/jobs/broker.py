@@ -41,6 +41,7 @@ from offgrid_node.protocol.timers import Timers
 CORE_GRACE_MS = 60_000  # the orders of a core that is not alive wait so long; once it is back it says them again
 QUEUE_RETRY_MS = 2_000  # whom the queue has no room for comes back then
 TRIED_REMEMBERED = 10_000  # jobs
+LEASES_MAX = 200_000  # open ones, about a kilobyte each: what is more waits, though its host may say it has free slots
 UNJUDGED_REMEMBERED = 4_096  # leases that ended without a word on how they went; enough for a minute or so
 
 UNSAID = jobs_pb2.Clearing()  # holds a place
@@ -308,7 +309,10 @@ class Broker:
     # ---- inside: leases
 
     def _award(self, group: Group, orders: Sequence[JobOrder], now: Now) -> list[Lease]:
-        """Leases for as many of the first ones as there are slots."""
+        """Leases for as many of the first ones as there are slots, and room to remember them."""
+        orders = orders[: max(0, LEASES_MAX - len(self._leases))]
+        if not orders:
+            return []
         return [self._lease_of(won, now) for won in clear(self.book.seats(orders[0]), group, orders, now.mono_ms)]
 
     def _lease_of(self, won: Won, now: Now) -> Lease:

@@ -259,6 +259,17 @@ def test_a_long_queue_is_not_walked_for_a_slot_that_is_not_there(monkeypatch: py
     assert bench.broker.queued == 500
 
 
+def test_no_more_is_awarded_than_a_broker_remembers_whatever_hosts_offer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("offgrid_node.protocol.jobs.broker.LEASES_MAX", 2)
+    bench = BrokerBench()
+    bench.offer(slots=9)
+    assert [bench.submit(OWNER, f"j-{n}").kind for n in range(4)] == [AWARDED, AWARDED, QUEUED, QUEUED]
+    bench.offer(seq=2, slots=9)
+    assert bench.broker.queued == 2
+    bench.close(OWNER, "j-0", 1)
+    assert (bench.delivered(), bench.broker.queued) == (["j-2"], 1)
+
+
 def test_who_had_a_job_is_not_forgotten_for_jobs_that_are_done(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("offgrid_node.protocol.jobs.broker.TRIED_REMEMBERED", 2)
     bench = BrokerBench()
