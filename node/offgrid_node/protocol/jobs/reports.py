@@ -119,6 +119,8 @@ class Reports:
         if report.receipt is not None:
             if report.receipt.payload_digest != job.payload_digest:
                 return "the receipt is for another payload"
+            if report.receipt.size_tokens != job.size_tokens:
+                return "the receipt is for work of another size"
             if report.receipt.price_micro != job.price_micro:
                 return "the receipt's price is not the award's"
         return ""

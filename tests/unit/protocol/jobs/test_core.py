@@ -5,6 +5,8 @@ Long, since it is the whole specification of one machine part, case by case, ove
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from job_bench import MARKET, OTHER, OWNER, WORKER, CoreBench, award
 
@@ -444,6 +446,25 @@ def report_of(job: jobs_pb2.Job, *, status: str = "completed", exit_code: int = 
     message.result.status, message.result.exit_code = status, exit_code
     message.result.receipt.CopyFrom(sign_receipts([body.encode()], WORKER, b"")[0])
     return Report((job.job_id, job.attempt), message, body)
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({}, ""),
+        ({"payload_digest": bytes(32)}, "another payload"),
+        ({"price_micro": 10**9}, "price is not the award's"),
+        ({"size_tokens": 10**9}, "of another size"),
+    ],
+    ids=["what was ordered", "another payload", "a higher price", "more work"],
+)
+def test_a_receipt_counts_for_what_was_ordered_alone(changes: dict[str, Any], why: str) -> None:
+    bench = CoreBench()
+    report = report_of(bench.job(bench.awarded()))
+    assert report.receipt is not None
+    told = report._replace(receipt=report.receipt._replace(**changes))
+    outcome = bench.core.reports.take(WORKER.node_id, told, bench.now, bench.rng)
+    assert (outcome.accepted, why in outcome.refusal) == (not why, True)
 
 
 class TestReportsThatComeWithTheAnswerToAStart:

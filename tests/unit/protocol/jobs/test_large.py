@@ -121,8 +121,8 @@ def reported(bench: CoreBench, job_id: str, attempt: int = 1, *, blob: bytes = b
     """Why the report of WORKER is refused; empty when it is accepted."""
     job = bench.job(job_id)
     body = ReceiptBody(
-        WORKER.node_id, OWNER.node_id, job_id, attempt, job.payload_digest, b"d" * 32, "completed", 1, 1,
-        job.price_micro, "x",
+        WORKER.node_id, OWNER.node_id, job_id, attempt, job.payload_digest, b"d" * 32, "completed",
+        job.size_tokens, 1, job.price_micro, "x",
     )  # fmt: skip
     message = jobs_pb2.AttemptReport(job_id=job_id, attempt=attempt, blob=blob, error=error)
     if not error:
