@@ -2,7 +2,7 @@
 
 - an award is never dearer than its order allows, nor cheaper than what its host asks;
 - what changes is taken only on top of the very word that it changes;
-- a host gets nothing once its offers have run out.
+- a host gets nothing once its offers have run out, nor while its broker's own journal says that it is dead.
 """
 
 from __future__ import annotations
@@ -11,14 +11,16 @@ from collections.abc import Callable, Mapping
 
 from google.protobuf.message import Message
 
-from offgrid.v1 import jobs_pb2
+from offgrid.v1 import jobs_pb2, state_pb2
+from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.jobs.offering import OFFER_STANDS_MS
 from offgrid_node.protocol.jobs.orders import ClaimKey, JobOrder
 from offgrid_node.protocol.jobs.prices import price_of
 from offgrid_tools.sim.engine import MS
 from offgrid_tools.sim.monitor.evidence import Evidence, Violation
-from offgrid_tools.sim.monitor.rules import Passed, Rules
+from offgrid_tools.sim.monitor.rules import Journaled, Passed, Rules
 
+STEP_US = 50 * MS  # what was decided in the step that found a host dead leaves with it
 GRACE_US = 1_000 * MS  # between a broker's answer to a host and the step in which it gives an award
 
 
@@ -29,6 +31,7 @@ class MarketRules(Rules):
         self._evidence, self._now_us = evidence, now_us
         self._bases: dict[tuple[str, str, int], int] = {}  # (host, broker, word): the word that it changes, or 0
         self._taken: dict[tuple[str, str], tuple[int, int]] = {}  # (host, broker): the last one taken, and when
+        self._dead: dict[tuple[str, str], int] = {}  # (host, broker): since when, as the broker's journal says
         self._asks: dict[str, int] = {}
         self._orders: dict[ClaimKey, JobOrder] = {}
         self._waited: set[tuple[str, ClaimKey]] = set()
@@ -44,10 +47,22 @@ class MarketRules(Rules):
     def replies(self) -> Mapping[type[Message], Passed]:
         return {jobs_pb2.PostOffersResponse: self._heard, jobs_pb2.SubmitJobsResponse: self._cleared}
 
+    def events(self) -> Mapping[str, Journaled]:
+        return {"peer": self._on_peer}
+
     def on_start(self, node: str) -> None:
         """A broker's book is in memory only, and a host counts its words from further up."""
         for pair in [pair for pair in self._taken if node in pair]:
             del self._taken[pair]
+        for pair in [pair for pair in self._dead if node == pair[1]]:
+            del self._dead[pair]
+
+    def _on_peer(self, node: str, event: state_pb2.Event) -> None:
+        pair = event.peer.node_id, node
+        if event.etype == EventType.PEER_DEAD:
+            self._dead[pair] = self._now_us()
+        else:
+            self._dead.pop(pair, None)
 
     # ---- hosts and brokers
 
@@ -100,6 +115,10 @@ class MarketRules(Rules):
         if order is None or (broker, key) in self._awarded:
             return
         self._awarded.add((broker, key))
+        dead_us = self._dead.get((award.host, broker))
+        if dead_us is not None and self._now_us() - dead_us > STEP_US:
+            host = self._evidence.name_of(award.host)
+            raise Violation(f"{award.job_id} was awarded to {host}, which its broker's journal says is dead")
         most = price_of(order.price_max_micro, order.size_tokens)
         if order.price_max_micro and award.price_micro > most:
             raise Violation(f"{award.job_id} was awarded for {award.price_micro}, and pays {most} at most")
