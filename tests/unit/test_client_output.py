@@ -31,7 +31,7 @@ class HoldsOne:
 def jobs() -> Jobs:
     nothing: Any = None
     holds: Any = HoldsOne()
-    return Jobs(nothing, nothing, nothing, holds)
+    return Jobs(nothing, nothing, nothing, holds, nothing)
 
 
 @pytest.mark.parametrize(("job", "output"), [(SMALL, b"small"), (LARGE, b"large"), (jobs_pb2.Job(), b"")])
