@@ -106,9 +106,7 @@ class TransportRegistry:
         opener = self._openers.get(spec.scheme)
         if opener is None:
             raise BadSpec(f"{text!r}: no link of kind {spec.scheme!r}. {_choices(spec.scheme, self.schemes)}")
-        if not callable(
-            opener
-        ):  # an EntryPoint, of whichever library: importlib_metadata brings its own
+        if not callable(opener):  # an EntryPoint, of whichever library: importlib_metadata brings its own
             try:
                 opener = self._openers[spec.scheme] = opener.load()
             except (ImportError, AttributeError) as error:
