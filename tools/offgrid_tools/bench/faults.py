@@ -8,6 +8,7 @@ cable was pulled: no connection is reset.
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -117,7 +118,9 @@ class Town:
     @contextmanager
     def _at_work(self) -> Iterator[tuple[LocalNode, str]]:
         """A host with a job that runs on it; the job is taken back in the end."""
-        job = self._client.jobs.create(self._task_id, payloads.command("sleep", [str(JOB_S)]), timeout_s=2 * JOB_S)
+        job = self._client.jobs.create(
+            self._task_id, payloads.command("sleep", [str(JOB_S)], input=secrets.token_bytes(8)), timeout_s=2 * JOB_S
+        )
         self._client.jobs.dispatch(job.job_id, "offgrid")
         running = wait_for(self._client, job.job_id, lambda seen: seen.state == jobs_pb2.JOB_STATE_RUNNING)
         time.sleep(0.3)  # what follows must not find it in its first moments
