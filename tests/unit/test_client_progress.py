@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from offgrid.client import OffgridError
-from offgrid.client import progress as progress_module
+from offgrid.client import OffgridError, following
 from offgrid.client.progress import Heard, each_once
 from offgrid.v1.jobs_pb2 import Job, JobProgress, WatchProgressResponse
 
@@ -18,8 +17,8 @@ LOST = OffgridError("UNAVAILABLE", "ConnectionLost", "it broke off")
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(progress_module, "PAUSE_MS", 0)
-    monkeypatch.setattr(progress_module, "PAUSE_MS_MAX", 0)
+    monkeypatch.setattr(following, "PAUSE_MS", 0)
+    monkeypatch.setattr(following, "PAUSE_MS_MAX", 0)
 
 
 def told(*streams: list[WatchProgressResponse | OffgridError]) -> list[JobProgress]:

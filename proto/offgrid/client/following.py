@@ -19,13 +19,27 @@ def follow(
     patience_s: float,
     within_s: float | None = None,
 ) -> Iterator[T]:
-    """Each state that differs from the one before; ends after the last one, or once `within_s` seconds are over.
+    """Each state that differs from the one before; otherwise as `reopened`."""
+    last: T | None = None
+    for state in reopened(states, has_ended, what, patience_s, within_s):
+        if state != last:
+            last = state
+            yield state
 
-    `states` opens the stream anew, for so many seconds or without end. A stream that breaks is opened again for
+
+def reopened(
+    opened: Callable[[float | None], Iterator[T]],
+    has_ended: Callable[[T], bool],
+    what: str,
+    patience_s: float,
+    within_s: float | None = None,
+) -> Iterator[T]:
+    """Each message of the stream; ends after the last one, or once `within_s` seconds are over.
+
+    `opened` opens the stream anew, for so many seconds or without end. A stream that breaks is opened again for
     `patience_s` seconds, then the error is raised: OffgridError WatchEnded where the node has merely gone silent.
     """
     until = None if within_s is None else time.monotonic() + within_s
-    last: T | None = None
     lost_at, pause_ms = None, PAUSE_MS
     while True:
         lost: OffgridError | None = None
@@ -33,12 +47,10 @@ def follow(
         if left_s is not None and left_s <= 0:
             return
         try:
-            for state in states(left_s):
+            for message in opened(left_s):
                 lost_at, pause_ms = None, PAUSE_MS
-                if state != last:
-                    last = state
-                    yield state
-                if has_ended(state):
+                yield message
+                if has_ended(message):
                     return
         except OffgridError as error:
             if until is not None and error.code == "DEADLINE_EXCEEDED":

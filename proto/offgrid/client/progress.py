@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from typing import Literal
 
-from offgrid.client.calls import PAUSE_MS, PAUSE_MS_MAX
-from offgrid.client.errors import OffgridError
+from offgrid.client.following import reopened
 from offgrid.v1 import jobs_pb2
 
 Stream = Literal["log", "output"]
@@ -19,35 +17,12 @@ def each_once(
     patience_s: float,
     within_s: float | None = None,
 ) -> Iterator[jobs_pb2.JobProgress]:
-    """Ends with the job, or once `within_s` seconds are over. A stream that breaks is opened again for `patience_s`
-    seconds, then the error is raised."""
-    until = None if within_s is None else time.monotonic() + within_s
+    """Ends with the job; otherwise as `reopened`."""
     heard = Heard()
-    lost_at, pause_ms = None, PAUSE_MS
-    while True:
-        lost: OffgridError | None = None
-        left_s = None if until is None else until - time.monotonic()
-        if left_s is not None and left_s <= 0:
-            return
-        try:
-            for answer in opened(left_s):
-                lost_at, pause_ms = None, PAUSE_MS
-                fresh = heard.take(answer.progress) if answer.HasField("progress") else None
-                if fresh is not None:
-                    yield fresh
-                if answer.HasField("job"):
-                    return
-        except OffgridError as error:
-            if until is not None and error.code == "DEADLINE_EXCEEDED":
-                return
-            if not error.outcome_unknown:
-                raise
-            lost = error
-        lost_at = lost_at or time.monotonic()
-        if time.monotonic() - lost_at > patience_s:
-            raise lost or OffgridError("UNAVAILABLE", "WatchEnded", f"the node no longer tells of {what}")
-        time.sleep(pause_ms / 1000)
-        pause_ms = min(PAUSE_MS_MAX, 2 * pause_ms)
+    for answer in reopened(opened, lambda answer: answer.HasField("job"), what, patience_s, within_s):
+        fresh = heard.take(answer.progress) if answer.HasField("progress") else None
+        if fresh is not None:
+            yield fresh
 
 
 class Heard:

@@ -36,18 +36,6 @@ COMMANDS = (
 )  # fmt: skip
 
 
-@pytest.fixture
-def og(capsys: pytest.CaptureFixture[str], node: SmallNode) -> Run:
-    return Run(capsys, node)
-
-
-@pytest.fixture
-def text(tmp_path: Path) -> str:
-    path = tmp_path / "notes.txt"
-    path.write_text("one two three\n", encoding="utf-8")
-    return str(path)
-
-
 class TestHelp:
     @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
     def test_every_command_explains_itself(self, command: list[str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -32,11 +32,6 @@ from offgrid_node.protocol.errors import (
 from offgrid_tools.cli import exits, run
 
 
-@pytest.fixture
-def og(capsys: pytest.CaptureFixture[str], node: SmallNode) -> Run:
-    return Run(capsys, node)
-
-
 class TestExitCodes:
     @pytest.mark.parametrize(
         ("fault", "code"),

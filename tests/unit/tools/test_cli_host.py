@@ -4,18 +4,12 @@ from __future__ import annotations
 
 import json
 
-import pytest
 from cli_run import Run
 from small_node import SmallNode
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.errors import FailedPrecondition
 from offgrid_tools.cli import exits
-
-
-@pytest.fixture
-def og(capsys: pytest.CaptureFixture[str], node: SmallNode) -> Run:
-    return Run(capsys, node)
 
 
 def test_what_it_is_has_and_offers(og: Run, node: SmallNode) -> None:

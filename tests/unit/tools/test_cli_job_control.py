@@ -15,11 +15,6 @@ from offgrid_tools.cli import exits
 
 
 @pytest.fixture
-def og(capsys: pytest.CaptureFixture[str], node: SmallNode) -> Run:
-    return Run(capsys, node)
-
-
-@pytest.fixture
 def jobs(node: SmallNode) -> list[str]:
     """A completed one, and two that run."""
     states = jobs_pb2.JOB_STATE_COMPLETED, jobs_pb2.JOB_STATE_RUNNING, jobs_pb2.JOB_STATE_RUNNING

@@ -13,18 +13,6 @@ from small_node import SmallNode
 from offgrid_tools.cli import exits
 
 
-@pytest.fixture
-def og(capsys: pytest.CaptureFixture[str], node: SmallNode) -> Run:
-    return Run(capsys, node)
-
-
-@pytest.fixture
-def text(tmp_path: Path) -> str:
-    path = tmp_path / "notes.txt"
-    path.write_text("one two three\n", encoding="utf-8")
-    return str(path)
-
-
 class TestTerms:
     def test_reach_the_node(self, og: Run, text: str, node: SmallNode) -> None:
         code, _, err = og(

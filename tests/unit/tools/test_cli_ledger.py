@@ -17,11 +17,6 @@ from offgrid_tools.cli import exits
 from offgrid_tools.cli.amounts import MICRO_MAX, MICRO_PLACES, credits_of, scaled, shown
 
 
-@pytest.fixture
-def og(capsys: pytest.CaptureFixture[str], node: SmallNode) -> Run:
-    return Run(capsys, node)
-
-
 class TestAmounts:
     @pytest.mark.parametrize(
         ("text", "micro"),

@@ -12,11 +12,6 @@ from offgrid_tools.cli import exits
 
 
 @pytest.fixture
-def og(capsys: pytest.CaptureFixture[str], node: SmallNode) -> Run:
-    return Run(capsys, node)
-
-
-@pytest.fixture
 def text(tmp_path: Path) -> str:
     path = tmp_path / "site.txt"
     path.write_text("one two")

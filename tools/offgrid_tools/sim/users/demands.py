@@ -13,7 +13,7 @@ from offgrid_node.protocol.jobs.table import ENDED
 from offgrid_tools.sim.engine import MS, SECOND, Engine
 from offgrid_tools.sim.monitor import Monitor
 from offgrid_tools.sim.process import Process
-from offgrid_tools.sim.users.person import Person
+from offgrid_tools.sim.users.person import JobOwner
 
 POLL_US = SECOND
 JOBS_MIN, JOBS_MAX = 2, 8  # of one call
@@ -22,15 +22,14 @@ PROGRAM_CHANCE, AFTER_CHANCE, DEADLINE_CHANCE, CANCEL_CHANCE, ALL_CHANCE = 0.4, 
 DEADLINE_US, CANCEL_WITHIN_US = (500 * MS, 20 * SECOND), 6 * SECOND
 
 
-class DemandingUser(Person):
+class DemandingUser(JobOwner):
     """One person at one core; as many calls as `arrays`."""
 
     wants = "jobs on terms"
 
     def __init__(self, engine: Engine, monitor: Monitor, core: Process, arrays: int, name: str) -> None:
-        super().__init__(engine, monitor, core)
-        self._left, self._name = arrays, name
-        self._task = ""
+        super().__init__(engine, monitor, core, name)
+        self._left = arrays
         self._open: dict[str, None] = {}
         self._cancelling = 0
 
@@ -39,20 +38,7 @@ class DemandingUser(Person):
         """Whether all jobs have ended, and what was to be taken back was."""
         return not (self._left or self._open or self._cancelling)
 
-    def start(self) -> None:
-        request = jobs_pb2.CreateMissionRequest(title="m", request_id=f"{self._name}-m")
-        self._call("JobService/CreateMission", request, self._on_mission)
-
-    def _on_mission(self, reply: Message) -> None:
-        assert isinstance(reply, jobs_pb2.CreateMissionResponse)
-        request = jobs_pb2.CreateTaskRequest(
-            mission_id=reply.mission.mission_id, name="t", kind="compute", request_id=f"{self._name}-t"
-        )
-        self._call("JobService/CreateTask", request, self._on_task)
-
-    def _on_task(self, reply: Message) -> None:
-        assert isinstance(reply, jobs_pb2.CreateTaskResponse)
-        self._task = reply.task.task_id
+    def _begin(self) -> None:
         self._next()
 
     def _next(self) -> None:
@@ -72,12 +58,7 @@ class DemandingUser(Person):
 
     def _spec(self, number: int, *, deadlines: bool) -> jobs_pb2.JobSpec:
         rng = self._engine.rng
-        payload = jobs_pb2.JobPayload(input=f"{self._name} {number} {rng.random()}".encode())
-        if rng.random() < PROGRAM_CHANCE:
-            payload.process.command = "tool"
-        else:
-            payload.wasm.module = b"(module)"
-        self._monitor.jobs.expect(payload)
+        payload = self._payload(f"{self._name} {number} {rng.random()}".encode(), PROGRAM_CHANCE)
         spec = jobs_pb2.JobSpec(payload=payload, timeout_ms=JOB_TIMEOUT_MS, priority=rng.randint(-100, 100))
         if number and rng.random() < AFTER_CHANCE:
             spec.after.append(f"#{rng.randrange(number)}")

@@ -12,7 +12,7 @@ from offgrid_node.protocol.jobs.table import ENDED
 from offgrid_tools.sim.engine import MS, SECOND, Engine
 from offgrid_tools.sim.monitor import Monitor
 from offgrid_tools.sim.process import Process
-from offgrid_tools.sim.users.person import Person
+from offgrid_tools.sim.users.person import JobOwner
 
 POLL_US = SECOND
 REDUNDANT_CHANCE = 0.5  # of the jobs of a seed that has any
@@ -37,7 +37,7 @@ class Redundancy(NamedTuple):
     adaptive: bool
 
 
-class JobUser(Person):
+class JobUser(JobOwner):
     """One person at one core, with a number of jobs to get done."""
 
     wants = "jobs"
@@ -46,10 +46,9 @@ class JobUser(Person):
         self, engine: Engine, monitor: Monitor, core: Process, jobs: int, name: str, terms: Redundancy | None = None
     ) -> None:
         """With `terms` some of the jobs are redundant."""
-        super().__init__(engine, monitor, core)
+        super().__init__(engine, monitor, core, name)
         self._terms, self._odds = terms, Random(f"redundant {name}")  # noqa: S311 - to be repeatable
-        self._left, self._name = jobs, name
-        self._task = ""
+        self._left = jobs
         self._open = jobs
         self._pause_max_us = engine.rng.choice(PAUSES_MAX_US)
         self.done: dict[str, jobs_pb2.Job] = {}
@@ -59,20 +58,7 @@ class JobUser(Person):
         """Whether all jobs were dispatched and have been seen to end."""
         return len(self.done) == self._open
 
-    def start(self) -> None:
-        request = jobs_pb2.CreateMissionRequest(title="m", request_id=f"{self._name}-m")
-        self._call("JobService/CreateMission", request, self._on_mission)
-
-    def _on_mission(self, reply: Message) -> None:
-        assert isinstance(reply, jobs_pb2.CreateMissionResponse)
-        request = jobs_pb2.CreateTaskRequest(
-            mission_id=reply.mission.mission_id, name="t", kind="compute", request_id=f"{self._name}-t"
-        )
-        self._call("JobService/CreateTask", request, self._on_task)
-
-    def _on_task(self, reply: Message) -> None:
-        assert isinstance(reply, jobs_pb2.CreateTaskResponse)
-        self._task = reply.task.task_id
+    def _begin(self) -> None:
         self._next()
 
     def _next(self) -> None:
@@ -83,12 +69,7 @@ class JobUser(Person):
 
     def _create(self, number: int) -> None:
         work = f"{self._name} {number} {self._engine.rng.random()}".encode()
-        payload = jobs_pb2.JobPayload(input=work)
-        if self._engine.rng.random() < PROGRAM_CHANCE:
-            payload.process.command = "tool"
-        else:
-            payload.wasm.module = b"(module)"
-        self._monitor.jobs.expect(payload)
+        payload = self._payload(work, PROGRAM_CHANCE)
         request = jobs_pb2.CreateJobRequest(
             task_id=self._task,
             job=self._spec(payload),

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from google.protobuf.message import Message
 
+from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.errors import Fault
 from offgrid_tools.sim.engine import MS, SECOND, Engine
 from offgrid_tools.sim.monitor import Monitor
@@ -60,3 +61,40 @@ class Person:
         self._process.admin(f"offgrid.v1.{method}", request, ended)
         # A daemon that dies takes the answer with it; its client sees the socket close, here by this time.
         self._engine.after(HANG_UP_US, lambda: ended(HUNG_UP))
+
+
+class JobOwner(Person):
+    """A person with a mission and a task for the jobs to come; `_begin` follows once there is one."""
+
+    def __init__(self, engine: Engine, monitor: Monitor, core: Process, name: str) -> None:
+        super().__init__(engine, monitor, core)
+        self._name, self._task = name, ""
+
+    def start(self) -> None:
+        request = jobs_pb2.CreateMissionRequest(title="m", request_id=f"{self._name}-m")
+        self._call("JobService/CreateMission", request, self._on_mission)
+
+    def _on_mission(self, reply: Message) -> None:
+        assert isinstance(reply, jobs_pb2.CreateMissionResponse)
+        request = jobs_pb2.CreateTaskRequest(
+            mission_id=reply.mission.mission_id, name="t", kind="compute", request_id=f"{self._name}-t"
+        )
+        self._call("JobService/CreateTask", request, self._on_task)
+
+    def _on_task(self, reply: Message) -> None:
+        assert isinstance(reply, jobs_pb2.CreateTaskResponse)
+        self._task = reply.task.task_id
+        self._begin()
+
+    def _begin(self) -> None:
+        raise NotImplementedError
+
+    def _payload(self, work: bytes, program_chance: float) -> jobs_pb2.JobPayload:
+        """New work, of which the monitor knows what must come: a module, or a program with that chance."""
+        payload = jobs_pb2.JobPayload(input=work)
+        if self._engine.rng.random() < program_chance:
+            payload.process.command = "tool"
+        else:
+            payload.wasm.module = b"(module)"
+        self._monitor.jobs.expect(payload)
+        return payload
