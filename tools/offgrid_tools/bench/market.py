@@ -8,7 +8,6 @@ CPU time, for a machine is never idle.
 from __future__ import annotations
 
 import gc
-import os
 import time
 from collections.abc import Iterator, Sequence
 from random import Random
@@ -47,7 +46,7 @@ def measure(plan: Plan) -> list[Figure]:
     singles = [cleared_us(plan.rounds(JOBS, JOBS_QUICK), 1) for _ in range(rounds)]
     batches = [cleared_us(plan.rounds(JOBS, JOBS_QUICK), 64) for _ in range(rounds)]
     plan.say(f"market: a broker that starts with {PENDING} orders in line")
-    load_ms, first_ms, grown_mb = restarted(PENDING)
+    load_ms, first_ms = restarted(PENDING)
     pending.fill(plan.folder, (order(number) for number in range(PENDING)))
     restarts = [pending.restart(plan.folder, PENDING) for _ in range(rounds)]
     if not all(each.awarded for each in restarts):
@@ -58,7 +57,6 @@ def measure(plan: Plan) -> list[Figure]:
         Figure("clear_us_at_1000_offers_by_64", quantile(batches, 0.5), note="CPU, 64 jobs of a class in a call"),
         Figure("broker_load_ms_at_100k_pending", load_ms, note="rows to a broker that clears"),
         Figure("broker_first_award_ms_at_100k_pending", first_ms, note="from the first offer to its awards"),
-        Figure("broker_mb_at_100k_pending", grown_mb, note="what its memory grows by"),
         Figure(
             "broker_restart_100k_pending_s",
             quantile([each.seconds for each in restarts], 0.5),
@@ -169,8 +167,8 @@ class Rows:
                 yield number.to_bytes(8, "big"), value
 
 
-def restarted(waiting: int) -> tuple[float, float, float]:
-    """Milliseconds to load so many waiting orders; from the first offer to its awards; and MiB of memory for them."""
+def restarted(waiting: int) -> tuple[float, float]:
+    """Milliseconds to load so many waiting orders, and from the first offer to its awards."""
     scene = Scene(waiting)
     rows: list[bytes] = []
     scene.offer(1)
@@ -183,22 +181,12 @@ def restarted(waiting: int) -> tuple[float, float, float]:
                 rows.append(effect.value)
     del scene
     gc.collect()
-    fresh, before_mb = Scene(waiting), _resident_mb()
+    fresh = Scene(waiting)
     began = time.perf_counter()
     fresh.broker.load(Rows(rows), fresh.now)
     load_ms = (time.perf_counter() - began) * 1_000
-    grown_mb = _resident_mb() - before_mb
     began = time.perf_counter()
     fresh.offer(1)
     fresh.broker.clear(fresh.now)
     fresh.settle()
-    return load_ms, (time.perf_counter() - began) * 1_000, grown_mb
-
-
-def _resident_mb() -> float:
-    """What the process has in memory now; 0 where the system does not say."""
-    try:
-        with open("/proc/self/statm", encoding="ascii") as statm:
-            return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
-    except OSError:
-        return 0.0
+    return load_ms, (time.perf_counter() - began) * 1_000
