@@ -201,10 +201,14 @@ class Connection(asyncio.Protocol):
             self._let_in()
             if self._serving is None:
                 return False
+        if request.calls:
+            self._calls.extend(request.calls)
+        else:
+            self._hold(self._serving.rate())
         for number in request.cancels:
-            self._unanswered -= number in self._streams
-            self._forget(number)
-        self._calls.extend(request.calls)
+            if number in self._streams:
+                self._unanswered -= 1
+                self._forget(number)
         return True
 
     def _hold(self, pause_ms: int) -> None:

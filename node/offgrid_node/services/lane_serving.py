@@ -94,6 +94,15 @@ class LaneServing:
             ended(outcome)
         return 0
 
+    def rate(self) -> int:
+        """The same of a message that asks for nothing: it is read all the same, so it counts as a call."""
+        try:
+            self._gate.admit(self._who(), self._place, 0).leave()
+        except Fault as fault:
+            self._refused(fault)
+            return fault.retry_ms or 0
+        return 0
+
     def answer(self, number: int, outcome: Message | Fault, visit: Visit | None, *, more: bool = False) -> bool:
         """One answer on its way; `visit` ends when it has left. Whether others may follow, as `more` wishes."""
         found = _answer_of(number, outcome, more=more)
