@@ -16,12 +16,13 @@ import threading
 import time
 from collections.abc import Callable
 
-from wasmtime import Caller, FuncType, Linker, Memory, ValType
+from wasmtime import Linker
 
+from offgrid_node.executors import host_calls
 from offgrid_node.executors.capture import OUTPUT_DETAIL, Capture
 from offgrid_node.executors.executor import Progress, say_nothing
 from offgrid_node.executors.memory_folder import FolderError, MemoryFolder
-from offgrid_node.executors.wasi_files import ERRNO, Descriptors, FileFunctions, unsigned
+from offgrid_node.executors.wasi_files import ERRNO, Descriptors, FileFunctions
 
 WASI = "wasi_snapshot_preview1"
 VECTORS_MAX = 1024
@@ -51,6 +52,7 @@ class Run:
         self.error_detail = ""
         self._stdin = stdin
         self._stdin_at = 0
+        self._memory: host_calls.Exported | None = None
         self._interrupt: Callable[[], None] | None = None
         self._lock = threading.Lock()
 
@@ -73,6 +75,14 @@ class Run:
             self.stopped.set()
             if self._interrupt is not None:
                 self._interrupt()
+
+    def memory(self, caller: int) -> host_calls.Exported:
+        """What its module exports, looked up once. Raises IndexError."""
+        if self._memory is None:
+            self._memory = host_calls.Exported.of(caller)
+            if self._memory is None:
+                raise IndexError("the module exports no memory")
+        return self._memory
 
     @property
     def open_files(self) -> Descriptors:
@@ -99,18 +109,13 @@ class Run:
 class GuestMemory:
     """The caller's linear memory; every access is checked against its present size. Raises IndexError."""
 
-    def __init__(self, caller: Caller) -> None:
-        memory = caller.get("memory")
-        if not isinstance(memory, Memory):
-            raise IndexError("the module exports no memory")
-        self._bytes = memory.data_len(caller)
-        self._base = ctypes.addressof(memory.data_ptr(caller).contents) if self._bytes else 0
+    def __init__(self, run: Run, caller: int) -> None:
+        self._base, self._bytes = run.memory(caller).bounds(caller)
 
     def _address(self, pointer: int, count: int) -> int:
-        start = pointer & 0xFFFFFFFF  # wasmtime hands i32 over as signed
-        if start + count > self._bytes:
-            raise IndexError(f"{count} bytes at {start} lie outside the memory")
-        return self._base + start
+        if pointer + count > self._bytes:
+            raise IndexError(f"{count} bytes at {pointer} lie outside the memory")
+        return self._base + pointer
 
     def read(self, pointer: int, count: int) -> bytes:
         return ctypes.string_at(self._address(pointer, count), count)
@@ -120,7 +125,7 @@ class GuestMemory:
 
     def vectors(self, pointer: int, count: int) -> list[tuple[int, int]]:
         """The (pointer, length) pairs of an iovec array, each inside the memory."""
-        if not 0 <= count <= VECTORS_MAX:
+        if count > VECTORS_MAX:
             raise IndexError(f"{count} vectors, at most {VECTORS_MAX} allowed")
         pairs = list(VECTOR.iter_unpack(self.read(pointer, VECTOR.size * count)))
         for start, length in pairs:
@@ -134,25 +139,25 @@ class HostFunctions:
     def __init__(self, linker: Linker, *, with_files: bool) -> None:
         """Without files, wasmtime's own functions answer that there are none: six times as many take a millisecond."""
         self.current: Run | None = None
-        i32, i64 = ValType.i32(), ValType.i64()
         linker.allow_shadowing = True
         linker.define_wasi()
-        for name, types, function in (
-            ("fd_read", [i32] * 4, self._fd_read),
-            ("fd_write", [i32] * 4, self._fd_write),
-            ("clock_time_get", [i32, i64, i32], self._clock_time_get),
-            ("poll_oneoff", [i32] * 4, self._poll_oneoff),
-            ("sched_yield", [], self._sched_yield),
-        ):
-            linker.define_func(WASI, name, FuncType(types, [i32]), self._guarded(function), access_caller=True)
-        for name, types, handler in FileFunctions.table() if with_files else ():
-            served = self._guarded(_on_files(types, handler))
-            linker.define_func(WASI, name, FuncType(types, [i32]), served, access_caller=True)
+        self._held = [
+            host_calls.define(linker, WASI, name, kinds, self._guarded(function))
+            for name, kinds, function in (
+                ("fd_read", "iiii", self._fd_read),
+                ("fd_write", "iiii", self._fd_write),
+                ("clock_time_get", "iqi", self._clock_time_get),
+                ("poll_oneoff", "iiii", self._poll_oneoff),
+                ("sched_yield", "", self._sched_yield),
+            )
+        ]
+        for name, kinds, handler in FileFunctions.table() if with_files else ():
+            self._held.append(host_calls.define(linker, WASI, name, kinds, self._guarded(_on_files(handler))))
 
     def _guarded(self, function: Callable[..., int]) -> Callable[..., int]:
-        """wasmtime keeps a callback's exception in a global that any thread may pick up: let none out."""
+        """Nothing may be raised into the module's frames."""
 
-        def call(caller: Caller, *arguments: int) -> int:
+        def call(caller: int, *arguments: int) -> int:
             run = self.current
             if run is None:
                 return EIO
@@ -168,8 +173,8 @@ class HostFunctions:
 
         return call
 
-    def _fd_read(self, run: Run, caller: Caller, fd: int, vectors: int, count: int, result: int) -> int:
-        memory = GuestMemory(caller)
+    def _fd_read(self, run: Run, caller: int, fd: int, vectors: int, count: int, result: int) -> int:
+        memory = GuestMemory(run, caller)
         total = 0
         for pointer, length in memory.vectors(vectors, count):
             data = run.read_stdin(length) if fd == 0 else run.open_files.read(fd, length)
@@ -180,8 +185,8 @@ class HostFunctions:
         memory.write(result, total.to_bytes(4, "little"))
         return SUCCESS
 
-    def _fd_write(self, run: Run, caller: Caller, fd: int, vectors: int, count: int, result: int) -> int:
-        memory = GuestMemory(caller)
+    def _fd_write(self, run: Run, caller: int, fd: int, vectors: int, count: int, result: int) -> int:
+        memory = GuestMemory(run, caller)
         total = 0
         for pointer, length in memory.vectors(vectors, count):
             if fd in (1, 2):
@@ -194,18 +199,18 @@ class HostFunctions:
         memory.write(result, total.to_bytes(4, "little"))
         return SUCCESS
 
-    def _clock_time_get(self, run: Run, caller: Caller, clock: int, precision: int, result: int) -> int:
-        GuestMemory(caller).write(result, _clock_ns(clock).to_bytes(8, "little"))
+    def _clock_time_get(self, run: Run, caller: int, clock: int, precision: int, result: int) -> int:
+        GuestMemory(run, caller).write(result, _clock_ns(clock).to_bytes(8, "little"))
         return SUCCESS
 
-    def _sched_yield(self, run: Run, caller: Caller) -> int:
+    def _sched_yield(self, run: Run, caller: int) -> int:
         return SUCCESS
 
-    def _poll_oneoff(self, run: Run, caller: Caller, inputs: int, outputs: int, count: int, result: int) -> int:
+    def _poll_oneoff(self, run: Run, caller: int, inputs: int, outputs: int, count: int, result: int) -> int:
         """Streams are always ready; with clocks alone it sleeps, until the earliest is due or the run is stopped."""
         if not 0 < count <= SUBSCRIPTIONS_MAX:
             return EINVAL
-        memory = GuestMemory(caller)
+        memory = GuestMemory(run, caller)
         streams: list[bytes] = []
         clocks: list[tuple[int, int]] = []
         for user, kind, clock, timeout, _, flags in SUBSCRIPTION.iter_unpack(
@@ -225,9 +230,9 @@ class HostFunctions:
         return SUCCESS
 
 
-def _on_files(types: list[ValType], handler: Callable[[Run, GuestMemory, tuple[int, ...]], None]) -> Callable[..., int]:
-    def call(run: Run, caller: Caller, *arguments: int) -> int:
-        handler(run, GuestMemory(caller), unsigned(types, arguments))
+def _on_files(handler: Callable[[Run, GuestMemory, tuple[int, ...]], None]) -> Callable[..., int]:
+    def call(run: Run, caller: int, *arguments: int) -> int:
+        handler(run, GuestMemory(run, caller), arguments)
         return SUCCESS
 
     return call

@@ -10,8 +10,6 @@ import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from wasmtime import ValType
-
 from offgrid_node.executors.memory_folder import File, Folder, FolderError, MemoryFolder
 
 if TYPE_CHECKING:
@@ -33,7 +31,6 @@ MAY_READ, MAY_WRITE, ALL_RIGHTS = 1 << 1, 1 << 6, (1 << 30) - 1
 CHARACTERS, FOLDER, REGULAR = 2, 3, 4  # kinds of files
 SET, CURRENT, END = 0, 1, 2
 FDSTAT, FILESTAT, DIRENT = struct.Struct("<BxHxxxxQQ"), struct.Struct("<QQB7xQQQQQ"), struct.Struct("<QQIB3x")
-U32, U64 = (1 << 32) - 1, (1 << 64) - 1
 SIZE_MAX = 1 << 40
 
 
@@ -147,43 +144,42 @@ STREAM_STAT = FILESTAT.pack(0, 0, CHARACTERS, 1, 0, 0, 0, 0)
 
 
 class FileFunctions:
-    """Those that need no stream: name, how many i32 and i64 they take, and what they do. Each gets its arguments as
-    unsigned numbers and raises FolderError or IndexError."""
+    """Those that need no stream: name, arguments as `host_calls.define` has them, and what they do. Each gets
+    its arguments unsigned and raises FolderError or IndexError."""
 
     @staticmethod
-    def table() -> Iterable[tuple[str, list[ValType], Callable[[Run, GuestMemory, tuple[int, ...]], None]]]:
-        i, q = ValType.i32, ValType.i64
+    def table() -> Iterable[tuple[str, str, Callable[[Run, GuestMemory, tuple[int, ...]], None]]]:
         f = FileFunctions
         return (
-            ("fd_prestat_get", [i(), i()], f.prestat_get),
-            ("fd_prestat_dir_name", [i(), i(), i()], f.prestat_name),
-            ("fd_close", [i()], f.close),
-            ("fd_fdstat_get", [i(), i()], f.fdstat),
-            ("fd_fdstat_set_flags", [i(), i()], f.set_flags),
-            ("fd_fdstat_set_rights", [i(), q(), q()], f.nothing),
-            ("fd_filestat_get", [i(), i()], f.filestat),
-            ("fd_filestat_set_size", [i(), q()], f.set_size),
-            ("fd_filestat_set_times", [i(), q(), q(), i()], f.nothing),
-            ("fd_pread", [i(), i(), i(), q(), i()], f.pread),
-            ("fd_pwrite", [i(), i(), i(), q(), i()], f.pwrite),
-            ("fd_seek", [i(), q(), i(), i()], f.seek),
-            ("fd_tell", [i(), i()], f.tell),
-            ("fd_sync", [i()], f.nothing),
-            ("fd_datasync", [i()], f.nothing),
-            ("fd_advise", [i(), q(), q(), i()], f.nothing),
-            ("fd_allocate", [i(), q(), q()], f.unsupported),
-            ("fd_readdir", [i(), i(), i(), q(), i()], f.readdir),
-            ("fd_renumber", [i(), i()], f.renumber),
-            ("path_open", [i(), i(), i(), i(), i(), q(), q(), i(), i()], f.open),
-            ("path_filestat_get", [i()] * 5, f.path_filestat),
-            ("path_filestat_set_times", [i(), i(), i(), i(), q(), q(), i()], f.unsupported),
-            ("path_create_directory", [i()] * 3, f.create_directory),
-            ("path_remove_directory", [i()] * 3, f.remove_directory),
-            ("path_unlink_file", [i()] * 3, f.unlink),
-            ("path_rename", [i()] * 6, f.rename),
-            ("path_link", [i()] * 7, f.unsupported),
-            ("path_symlink", [i()] * 5, f.unsupported),
-            ("path_readlink", [i()] * 6, f.unlinked),
+            ("fd_prestat_get", "ii", f.prestat_get),
+            ("fd_prestat_dir_name", "iii", f.prestat_name),
+            ("fd_close", "i", f.close),
+            ("fd_fdstat_get", "ii", f.fdstat),
+            ("fd_fdstat_set_flags", "ii", f.set_flags),
+            ("fd_fdstat_set_rights", "iqq", f.nothing),
+            ("fd_filestat_get", "ii", f.filestat),
+            ("fd_filestat_set_size", "iq", f.set_size),
+            ("fd_filestat_set_times", "iqqi", f.nothing),
+            ("fd_pread", "iiiqi", f.pread),
+            ("fd_pwrite", "iiiqi", f.pwrite),
+            ("fd_seek", "iqii", f.seek),
+            ("fd_tell", "ii", f.tell),
+            ("fd_sync", "i", f.nothing),
+            ("fd_datasync", "i", f.nothing),
+            ("fd_advise", "iqqi", f.nothing),
+            ("fd_allocate", "iqq", f.unsupported),
+            ("fd_readdir", "iiiqi", f.readdir),
+            ("fd_renumber", "ii", f.renumber),
+            ("path_open", "iiiiiqqii", f.open),
+            ("path_filestat_get", "iiiii", f.path_filestat),
+            ("path_filestat_set_times", "iiiiqqi", f.unsupported),
+            ("path_create_directory", "iii", f.create_directory),
+            ("path_remove_directory", "iii", f.remove_directory),
+            ("path_unlink_file", "iii", f.unlink),
+            ("path_rename", "iiiiii", f.rename),
+            ("path_link", "iiiiiii", f.unsupported),
+            ("path_symlink", "iiiii", f.unsupported),
+            ("path_readlink", "iiiiii", f.unlinked),
         )
 
     @staticmethod
@@ -321,12 +317,6 @@ class FileFunctions:
         files = run.open_files
         old, new = _path(memory, args[1], args[2]), _path(memory, args[4], args[5])
         files.folder.rename(old, files.folder_of(args[0]), new, files.folder_of(args[3]))
-
-
-def unsigned(types: list[ValType], arguments: tuple[int, ...]) -> tuple[int, ...]:
-    """wasmtime hands numbers over as signed."""
-    wide = ValType.i64()
-    return tuple(value & (U64 if kind == wide else U32) for kind, value in zip(types, arguments, strict=True))
 
 
 def _path(memory: GuestMemory, pointer: int, length: int) -> str:

@@ -10,21 +10,24 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Collection, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 
-from wasmtime import ExitTrap, Func, InstancePre, Linker, Memory, Store, Trap, WasiConfig, WasmtimeError
+from wasmtime import ExitTrap, InstancePre, Linker, Store, Trap, WasiConfig, WasmtimeError
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.executors.artifacts import TooMuchLeft, matching
 from offgrid_node.executors.capture import failed, timeout_detail
 from offgrid_node.executors.compiler import compile_apart
 from offgrid_node.executors.executor import LARGE_INPUT_BYTES_MAX, Outcome, OutputFile, Usage, Work
+from offgrid_node.executors.host_calls import Exported, function_of
 from offgrid_node.executors.memory_folder import MemoryFolder
 from offgrid_node.executors.modules import CompiledModules, NotRunnable, digest_of_module, new_engine, short
 from offgrid_node.executors.wasi import HostFunctions, Run
+from offgrid_node.executors.workers import Workers
 from offgrid_node.protocol.errors import InvalidRequest
 from offgrid_node.protocol.jobs.artifacts import FILES_BYTES_MAX, FILES_MAX
 from offgrid_node.protocol.jobs.needs import check_payload
@@ -89,6 +92,58 @@ def left_files(
     return tuple(OutputFile(name, bytes(found[name].data)) for name in wanted)
 
 
+class Awaited:
+    """A run in a worker's thread, awaited in a loop: its end comes by one call across threads, and a timer stops it."""
+
+    def __init__(self, run: Run, loop: asyncio.AbstractEventLoop) -> None:
+        self.run, self._loop = run, loop
+        self._outcome: Outcome | Exception | None = None
+        self._done: asyncio.Future[None] = loop.create_future()
+
+    def serve(self, carry_out: Callable[[], Outcome]) -> None:
+        """In the worker's thread."""
+        outcome: Outcome | Exception
+        try:
+            outcome = carry_out()
+        except Exception as error:  # noqa: BLE001 - a defect: whoever waits is told
+            outcome = error
+        with suppress(RuntimeError):  # the loop is closed: nobody waits
+            self._loop.call_soon_threadsafe(self._deliver, outcome)
+
+    async def end(self, timeout_ms: int) -> Outcome:
+        """In the loop. A run that does not end when it is stopped is left alone after STOP_GRACE_S."""
+        timer = self._loop.call_later(timeout_ms / 1000, self._time_out, timeout_ms)
+        try:
+            await self._done
+        except asyncio.CancelledError:
+            self.run.stop("Cancelled", "it was cancelled")
+            if self._outcome is None:
+                self._done = self._loop.create_future()
+                await asyncio.wait({self._done}, timeout=STOP_GRACE_S)
+            raise
+        finally:
+            timer.cancel()
+        assert self._outcome is not None
+        if isinstance(self._outcome, Exception):
+            raise self._outcome
+        return self._outcome
+
+    def _deliver(self, outcome: Outcome | Exception) -> None:
+        if self._outcome is None:
+            self._outcome = outcome
+            if not self._done.done():
+                self._done.set_result(None)
+
+    def _time_out(self, timeout_ms: int) -> None:
+        self.run.stop("JobTimeout", timeout_detail(timeout_ms))
+        self._loop.call_later(STOP_GRACE_S, self._give_up)
+
+    def _give_up(self) -> None:
+        if self._outcome is None:
+            run = self.run
+            self._deliver(run.capture.failed(run.error, run.error_detail, VERSION))
+
+
 class WasmExecutor:
     """An Executor of wasm payloads. `memory_bytes` bounds each run's linear memory; `memory.grow` fails beyond it.
 
@@ -99,9 +154,11 @@ class WasmExecutor:
         self._memory_bytes = memory_bytes
         self._modules = CompiledModules()
         self._idle: dict[tuple[bool, bool], list[Lane]] = {}
-        self._runs: set[Run] = set()
+        self._awaited: set[Awaited] = set()
+        self._running = 0
         self._lock = threading.Lock()
-        self._threads = ThreadPoolExecutor(runs, thread_name_prefix="wasm")
+        self._workers = Workers(runs, "wasm")
+        self._closed = False
 
     @property
     def offers(self) -> tuple[str, ...]:
@@ -118,8 +175,7 @@ class WasmExecutor:
     @property
     def running(self) -> int:
         """How many runs occupy a thread at this moment."""
-        with self._lock:
-            return len(self._runs)
+        return self._running
 
     async def run(self, work: Work) -> Outcome:
         """See Executor. The timeout covers compiling."""
@@ -128,27 +184,24 @@ class WasmExecutor:
             check_payload(payload, input_bytes_max=LARGE_INPUT_BYTES_MAX)
         except InvalidRequest as error:
             return failed("ExecutionFailed", error.message, VERSION)
+        if self._closed:
+            return failed("Cancelled", "the node is stopping", VERSION)
         folder = MemoryFolder(work.files) if work.files or payload.outputs else None
         run = Run(payload.input, work.say, folder)
-        done = asyncio.wrap_future(self._threads.submit(self._carry_out, run, payload, folder))
+        awaited = Awaited(run, asyncio.get_running_loop())
+        self._awaited.add(awaited)
+        self._workers.submit(partial(awaited.serve, partial(self._carry_out, run, payload, folder)))
         try:
-            await asyncio.wait({done}, timeout=timeout_ms / 1000)
-            if not done.done():
-                run.stop("JobTimeout", timeout_detail(timeout_ms))
-                await asyncio.wait({done}, timeout=STOP_GRACE_S)
-        except asyncio.CancelledError:
-            run.stop("Cancelled", "it was cancelled")
-            await asyncio.wait({done}, timeout=STOP_GRACE_S)
-            raise
-        return done.result() if done.done() else run.capture.failed(run.error, run.error_detail, VERSION)
+            return await awaited.end(timeout_ms)
+        finally:
+            self._awaited.discard(awaited)
 
     def close(self) -> None:
         """Stops what runs and takes no more. Threads end by themselves; nothing is waited for."""
-        with self._lock:
-            runs = list(self._runs)
-        self._threads.shutdown(wait=False, cancel_futures=True)
-        for run in runs:
-            run.stop("Cancelled", "the node is stopping")
+        self._closed = True
+        for awaited in self._awaited:
+            awaited.run.stop("Cancelled", "the node is stopping")
+        self._workers.close()
 
     def _carry_out(self, run: Run, payload: jobs_pb2.JobPayload, folder: MemoryFolder | None) -> Outcome:
         """In a worker thread: the whole of one run."""
@@ -156,7 +209,7 @@ class WasmExecutor:
         with self._lock:
             idle = self._idle.setdefault((metered, folder is not None), [])
             lane = idle.pop() if idle else None
-            self._runs.add(run)
+            self._running += 1
         lane = lane or Lane(self._modules, metered=metered, with_files=folder is not None)
         began_ns = time.thread_time_ns()
         try:
@@ -165,7 +218,7 @@ class WasmExecutor:
             ended = Ended(error="ExecutionFailed", detail=str(error))
         finally:
             with self._lock:
-                self._runs.discard(run)
+                self._running -= 1
                 idle.append(lane)
         usage = Usage((time.thread_time_ns() - began_ns) // 1000, ended.memory_bytes)
         label = f"{VERSION} fuel/{ended.fuel}" if metered else VERSION
@@ -192,13 +245,11 @@ class WasmExecutor:
             store.set_wasi(wasi)
             lane.functions.current = run
             run.begin(lane.engine.increment_epoch)
-            exports = None
+            instance = None
             try:
                 if not run.stopped.is_set():
-                    exports = linked.instantiate(store).exports(store)
-                    start = exports["_start"]
-                    assert isinstance(start, Func)
-                    start(store)
+                    instance = linked.instantiate(store)
+                    function_of(store, instance, b"_start")(store)
             except ExitTrap as end:
                 ended.exit_code = end.code
             except Trap as trap:
@@ -208,8 +259,8 @@ class WasmExecutor:
             finally:
                 run.end()
                 lane.functions.current = None
-            memory = exports.get("memory") if exports is not None else None
-            ended.memory_bytes = memory.data_len(store) if isinstance(memory, Memory) else 0
+            memory = Exported.of_instance(store, instance) if instance is not None else None
+            ended.memory_bytes = memory.size_bytes(store) if memory is not None else 0
             ended.fuel = task.fuel - store.get_fuel() if task.fuel else 0
         return ended
 

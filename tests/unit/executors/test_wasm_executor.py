@@ -393,3 +393,37 @@ def test_fifty_runs_leave_no_descriptor_and_no_memory_behind(executor: WasmExecu
     assert used()[0] == descriptors
     assert used()[1] <= maps + 20
     assert threading.active_count() <= SLOTS + 2
+
+
+def test_a_memory_that_has_grown_is_written_where_it_lies_now(executor: WasmExecutor) -> None:
+    """Between two calls of one run it may move."""
+    body = """(i32.store (i32.const 0) (i32.const 65536)) (i32.store (i32.const 4) (i32.const 1))
+      (drop (call $fd_read (i32.const 0) (i32.const 0) (i32.const 1) (i32.const 8)))
+      (drop (memory.grow (i32.const 200)))
+      (i32.store (i32.const 0) (i32.const 13000000))
+      (drop (call $fd_read (i32.const 0) (i32.const 0) (i32.const 1) (i32.const 8)))
+      (drop (call $fd_write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8)))"""
+    assert run(executor, wasm(module(body), b"ab")).output == b"b"
+
+
+def test_a_module_without_a_memory_is_told_so_by_every_call_that_needs_one(executor: WasmExecutor) -> None:
+    """21 is EFAULT; anything else ends it early."""
+    reads = '(import "wasi_snapshot_preview1" "fd_read" (func $fd_read (param i32 i32 i32 i32) (result i32)))'
+    call = "(call $fd_read (i32.const 0) (i32.const 0) (i32.const 1) (i32.const 8))"
+    body = f"(if (i32.ne {call} (i32.const 21)) (then unreachable))"
+    for export in ("", '(memory (export "other") 1)', '(global (export "memory") i32 (i32.const 1))'):
+        source = f'(module {reads} {export} (func (export "_start") {body}))'.encode()
+        assert run(executor, wasm(source)).error == "", export
+
+
+def test_a_module_calls_from_its_start_section_too(executor: WasmExecutor) -> None:
+    hello = """(data (i32.const 100) "hi")"""
+    body = """(i32.store (i32.const 0) (i32.const 100)) (i32.store (i32.const 4) (i32.const 2))
+      (drop (call $fd_write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8)))"""
+    source = module("", f"{hello} (func $early {body}) (start $early)")
+    assert run(executor, wasm(source)).output == b"hi"
+
+
+def test_after_it_was_closed_nothing_runs(executor: WasmExecutor) -> None:
+    executor.close()
+    assert run(executor, wasm(module(""))).error == "Cancelled"
