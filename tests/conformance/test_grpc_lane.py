@@ -296,6 +296,21 @@ class TestTheEnd:
 
         run(scenario())
 
+    def test_is_followed_by_another_lane_at_once_where_its_peer_is_heard_of_anew(
+        self, tmp_path: Path, framed: bool
+    ) -> None:
+        """Without one its next death would be noticed by nobody before its turn to be probed."""
+
+        async def scenario() -> None:
+            async with on_the_way(tmp_path, framed=framed) as (world, alice):
+                world.server.disconnect(ALICE.node_id)
+                await until(lambda: not alice.road.grpc.lanes)
+                alice.road.grpc.retry(SERVER.node_id)
+                assert await alice.start() == PONG
+                await until(lambda: alice.road.grpc.lanes)
+
+        run(scenario())
+
 
 def test_the_owner_may_use_one_as_well(tmp_path: Path, framed: bool) -> None:
     async def scenario() -> None:

@@ -140,9 +140,13 @@ class GrpcRoad:
 
     def retry(self, node: str) -> None:
         """The node is heard of: where connecting to it has failed, the next call tries afresh. A node that comes back
-        at its old address would else be out of reach until gRPC's pause is over, RECONNECT_MAX_MS at worst."""
+        at its old address would else be out of reach until gRPC's pause is over, RECONNECT_MAX_MS at worst, and while no
+        lane is tried its next death would be noticed late."""
         for key, link in list(self._links.items()):
-            if key[0] == node and link.channel.get_state() is _FAILED:
+            if key[0] != node:
+                continue
+            link.lane_after_s = 0.0
+            if link.channel.get_state() is _FAILED:
                 del self._links[key]
                 self._keep(self._closing, link.channel.close(2 * WHY_TIMEOUT_S))  # somebody may just be asking it why
 

@@ -38,7 +38,7 @@ def measure(plan: Plan) -> list[Figure]:
     if not hasattr(signal, "SIGSTOP") or not Path(SLEEP).exists():
         plan.say("faults: this system has no SIGSTOP or no sleep; nothing is measured")
         return []
-    plan.say("faults: starting a core with a broker, and three hosts")
+    plan.say("faults: starting a core, a broker and three hosts")
     with Town(plan.folder / "faults") as town, conditions_noted(plan.folder) as conditions:
         killed = rounds(plan, "killed", plan.rounds(KILLED, KILLED_QUICK), town.kill)
         frozen = rounds(plan, "frozen", plan.rounds(FROZEN, FROZEN_QUICK), town.freeze)
@@ -62,10 +62,10 @@ def figure(name: str, times: Sequence[float], conditions: str) -> Figure:
 
 
 class Town:
-    """A core and broker, and hosts of whom one is lost at a time. Use it in a `with` block."""
+    """A core, a broker, and hosts of whom one is lost at a time. Use it in a `with` block."""
 
     def __init__(self, folder: Path) -> None:
-        nodes = {"core": ["core", "broker"], **{f"host{number}": ["host"] for number in range(HOSTS)}}
+        nodes = {"core": ["core"], "broker": ["broker"], **{f"host{number}": ["host"] for number in range(HOSTS)}}
         self._mesh = LocalMesh(
             folder,
             "faults",

@@ -13,12 +13,13 @@ from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.effects import Answered, Call, Effect, Reply
 from offgrid_node.protocol.errors import CONNECTION_REFUSED, Exhausted
 from offgrid_node.protocol.mesh.probing import HELPERS, Prober
-from offgrid_node.protocol.mesh.swim import ALIVE, DEAD, NEWS_ACCEPTED_MAX, News, Swim
+from offgrid_node.protocol.mesh.swim import ALIVE, DEAD, NEWS_ACCEPTED_MAX, SUSPECT, News, Swim
 from offgrid_node.protocol.rng import Rng
 
 PING = "offgrid.v1.MeshService/Ping"
 PING_VIA = "offgrid.v1.MeshService/PingVia"
 RELAYS_MAX = 256  # probes under way for others
+WATCHED = (ALIVE, SUSPECT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,11 @@ class LivenessCalls:
         self._prober = Prober(interval_ms)
         self._relays: dict[int, int] = {}  # ticket → monotonic ms by which it is answered
 
+    def deadline_ms(self) -> int:
+        """When `tick` has something to do."""
+        looks_ms, due_ms = self._prober.deadline_ms(), self._swim.deadline_ms()
+        return due_ms if looks_ms is None else min(looks_ms, due_ms)
+
     # ---- inputs
 
     def tick(self, digest: bytes, now: Now, rng: Rng) -> list[Effect]:
@@ -75,17 +81,17 @@ class LivenessCalls:
         for ticket in [ticket for ticket, due_ms in self._relays.items() if due_ms <= now.mono_ms]:
             del self._relays[ticket]
             effects.append(Reply(ticket, mesh_pb2.PingViaResponse(answered=False)))
-        for target in self._swim.tick(now.mono_ms, rng):
-            started = self._prober.start(target, now.mono_ms)
-            if started is not None:
-                effects.append(self._ping(target, digest, ProbeTag(started), self._prober.direct_ms))
+        for target in dict.fromkeys(self._prober.take_looks(now.mono_ms) + self._swim.tick(now.mono_ms, rng)):
+            effects += self._probe(target, digest, now)
         return effects
 
     def road_lost(self, target: str, digest: bytes, now: Now) -> list[Effect]:
-        """The connection to a member that lives has ended: it is probed now, not in its turn. A process that was killed
-        is known to be gone so in a moment; one that merely hung up has cost a probe."""
-        started = self._prober.start(target, now.mono_ms) if self._swim.liveness(target) == ALIVE else None
-        return [] if started is None else [self._ping(target, digest, ProbeTag(started), self._prober.direct_ms)]
+        """The connection to a member has ended: it is probed now, not in its turn. A process that was killed is known
+        to be gone so in a moment; one that merely hung up has cost a probe."""
+        if self._swim.liveness(target) not in WATCHED:
+            return []
+        self._prober.road_lost(target)
+        return self._probe(target, digest, now)
 
     def asked_ping(self, caller: str, request: mesh_pb2.PingRequest, digest: bytes, now: Now) -> mesh_pb2.PingResponse:
         """A member probes us, which shows that it lives itself."""
@@ -108,16 +114,23 @@ class LivenessCalls:
         match answer.tag:
             case ProbeTag(number) if isinstance(answer.reply, mesh_pb2.PingResponse):
                 self._prober.end(number)
+                self._prober.known(answer.node)
             case ProbeTag(number) if self._prober.is_open(number):
                 return self._direct_failed(number, answer.node, now, rng, refused=_is_refused(answer))
             case HelpTag(number, target):
                 self._helped(number, target, answer.node, answer.reply, now)
             case RelayTag(ticket) if self._relays.pop(ticket, None) is not None:
-                reached = isinstance(answer.reply, mesh_pb2.PingResponse)
-                return [Reply(ticket, mesh_pb2.PingViaResponse(answered=reached, refused=_is_refused(answer)))]
+                reached, refused = isinstance(answer.reply, mesh_pb2.PingResponse), _is_refused(answer)
+                if refused and self._swim.liveness(answer.node) == ALIVE:  # who is refused for another looks for itself
+                    self._prober.look_now(answer.node, now.mono_ms)
+                return [Reply(ticket, mesh_pb2.PingViaResponse(answered=reached, refused=refused))]
         return []
 
     # ---- inside
+
+    def _probe(self, target: str, digest: bytes, now: Now) -> list[Effect]:
+        number = self._prober.start(target, now.mono_ms)
+        return [] if number is None else [self._ping(target, digest, ProbeTag(number), self._prober.direct_ms)]
 
     def _ping(self, target: str, digest: bytes, tag: object, timeout_ms: int) -> Call:
         request = mesh_pb2.PingRequest(news=to_wire(self._swim.news_for(target)), members_digest=digest)
@@ -143,6 +156,7 @@ class LivenessCalls:
     def _helped(self, number: int, target: str, helper: str, reply: object | None, now: Now) -> None:
         if isinstance(reply, mesh_pb2.PingViaResponse) and reply.answered:
             self._prober.end(number)
+            self._prober.known(target)
         else:
             refused = isinstance(reply, mesh_pb2.PingViaResponse) and reply.refused
             if self._prober.other_failed(number, helper, refused=refused):
@@ -151,6 +165,10 @@ class LivenessCalls:
     def _give_up(self, number: int, target: str, now: Now) -> None:
         refused = self._prober.was_refused(number)
         self._prober.end(number)
+        if refused:
+            self._prober.known(target)
+        else:
+            self._prober.look_again(target, now.mono_ms)
         self._swim.silent(target, now.mono_ms, refused=refused)
 
 

@@ -125,12 +125,12 @@ class MeshMachine:
                     self.directory.add_hint(node_id, address)
                 case RoadLost(node_id) if not self.removed and self.directory.is_member(node_id):
                     effects += self._liveness.road_lost(node_id, self.directory.digest(), now)
-        if not self.removed and self._swim.deadline_ms() <= now.mono_ms:
+        if not self.removed and self._liveness.deadline_ms() <= now.mono_ms:
             effects += self._liveness.tick(self.directory.digest(), now, rng) + self._spreader.tick()
         return effects + self._settle(now, rng)
 
     def deadline_ms(self) -> int | None:
-        return None if self.removed and self._started else self._swim.deadline_ms()
+        return None if self.removed and self._started else self._liveness.deadline_ms()
 
     # ---- questions
 

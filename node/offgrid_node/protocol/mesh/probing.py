@@ -1,6 +1,8 @@
 """The probes that are under way: first the member itself, then others in our stead, then silence (SWIM, section 3.1).
 
-A call may get lost without a word, so every probe has a time by which it is over.
+A call may get lost without a word, so every probe has a time by which it is over. A member to whom the connection has
+broken is looked at again soon: while a killed process is taken apart its kernel resets what has just been accepted, and
+only a moment later does it say that nobody listens.
 """
 
 from __future__ import annotations
@@ -8,7 +10,10 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass, field
 
+from offgrid_node.protocol.timers import Timers
+
 HELPERS = 2  # the paper's k
+LOOKS, LOOK_INTERVALS = 3, 0.1  # at whose connection broke, so long as nobody knows more; a process is gone before that
 
 
 @dataclass(slots=True)
@@ -25,8 +30,41 @@ class Prober:
     def __init__(self, interval_ms: int) -> None:
         self.direct_ms = max(1, interval_ms // 2)
         self.indirect_ms = max(1, interval_ms * 3 // 4)
+        self._look_ms = max(1, int(LOOK_INTERVALS * interval_ms))
         self._numbers = itertools.count(1)
         self._open: dict[int, _Probe] = {}
+        self._looks: dict[str, int] = {}  # left, by member
+        self._looks_due: Timers[str] = Timers()
+
+    def deadline_ms(self) -> int | None:
+        """When `take_looks` has something to say."""
+        return self._looks_due.next_ms()
+
+    def road_lost(self, target: str) -> None:
+        """The connection to it has broken: until somebody knows more it is looked at again."""
+        self._looks[target] = LOOKS
+
+    def look_now(self, target: str, now_ms: int) -> None:
+        """There is other reason to look."""
+        if target not in self._looks:
+            self.road_lost(target)
+            self._looks_due.set(target, now_ms)
+
+    def take_looks(self, now_ms: int) -> list[str]:
+        """Whom to probe again now."""
+        return self._looks_due.take_due(now_ms)
+
+    def look_again(self, target: str, now_ms: int) -> None:
+        """Nobody knows more of it yet."""
+        left = self._looks.pop(target, 0)
+        if left:
+            self._looks[target] = left - 1
+            self._looks_due.set(target, now_ms + self._look_ms)
+
+    def known(self, target: str) -> None:
+        """It lives, or is surely gone."""
+        if self._looks.pop(target, None) is not None:
+            self._looks_due.cancel(target)
 
     def start(self, target: str, now_ms: int) -> int | None:
         """A number for a new probe; None while one is under way."""
