@@ -76,11 +76,18 @@ class Driver:
             if not runtime.committing:
                 self._rest()
             return
-        if self._thread is None or not pending.batch:
-            self._finish(pending, self._commit(pending))
+        if self._thread is None and pending.batch and pending.early:
+            self._loop.call_soon(self._commit_inline, pending)  # after the carriers' tick: others work while we wait
+        elif self._thread is None or not pending.batch:
+            self._commit_inline(pending)
         else:
             future = self._loop.run_in_executor(self._thread, self._commit, pending)
             future.add_done_callback(lambda done: self._finish(pending, done.result()))
+
+    def _commit_inline(self, pending: Pending) -> None:
+        if self._closed:  # since it was put off: as if the process had died before
+            return
+        self._finish(pending, self._commit(pending))
 
     def _commit(self, pending: Pending) -> Fault | None:
         assert self._runtime is not None

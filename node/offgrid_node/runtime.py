@@ -1,11 +1,11 @@
 """The one writer of a node: inputs in, one transaction, effects out; durable before visible.
 
 Inputs wait in a bounded inbox. `gather` steps the domains' machines over them in a fixed order and collects one
-batch; the store makes it durable; only then `settle` lets calls, replies and executions leave. While one batch is
-being committed the inbox fills, and what it then holds shares the next: that is the group commit. When a commit fails,
-memory is ahead of the disk, so the machines are discarded and loaded anew; until that works there are none, and the
-node refuses requests. (etcd raft's `Ready` loop; the runtime itself knows no thread and no event loop: `driver.py` runs
-it in the daemon, the simulator in virtual time.)
+batch; the store makes it durable; only then `settle` lets calls, replies and executions leave (but for calls that say
+they may leave early). While one batch is being committed the inbox fills, and what it then holds shares the next: that
+is the group commit. When a commit fails, memory is ahead of the disk, so the machines are discarded and loaded anew;
+until that works there are none, and the node refuses requests. (etcd raft's `Ready` loop; the runtime itself knows no
+thread and no event loop: `driver.py` runs it in the daemon, the simulator in virtual time.)
 """
 
 from __future__ import annotations
@@ -125,6 +125,7 @@ class Pending:
     batch: Batch = field(default_factory=Batch)
     events: list[state_pb2.Event] = field(default_factory=list)
     outgoing: list[Outgoing] = field(default_factory=list)
+    early: list[Call] = field(default_factory=list)  # has left already
     inputs: int = 0
     journal_seq: int = 0  # once it is committed
     commit_s: float = 0.0  # what that took; whoever drives the runtime measures it
@@ -273,6 +274,8 @@ class Runtime:
             self.reload()
             return None
         self._in_commit = pending
+        for early in pending.early:
+            self._guard(self._release, early)
         return pending
 
     def _step(self, queues: dict[str, list[object]], pending: Pending, now: Now) -> None:
@@ -301,6 +304,8 @@ class Runtime:
                 writes[effect.table, effect.key] = None
             elif isinstance(effect, Raise):
                 queues[effect.domain].append(effect.event)
+            elif isinstance(effect, Call) and effect.early:
+                pending.early.append(effect)
             else:
                 pending.outgoing.append(effect)
 

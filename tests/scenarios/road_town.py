@@ -72,8 +72,7 @@ class Town:
             jobs_pb2.CreateTaskRequest(mission_id=mission.mission.mission_id, name="t", kind="compute"),
         )
         assert isinstance(task, jobs_pb2.CreateTaskResponse)
-        payload = self._sound_payload(module_bytes, input_name)
-        self.cluster.monitor.jobs.expect(payload)
+        payload = self.sound_payload(module_bytes, input_name)
         job = self.ask(
             "CreateJob",
             jobs_pb2.CreateJobRequest(
@@ -84,14 +83,15 @@ class Town:
         assert isinstance(job, jobs_pb2.CreateJobResponse)
         return job.job
 
-    def _sound_payload(self, module_bytes: int, input_name: str) -> jobs_pb2.JobPayload:
-        """The next work that does not fail by itself."""
+    def sound_payload(self, module_bytes: int = 8, input_name: str = "") -> jobs_pb2.JobPayload:
+        """The next work that does not fail by itself; the monitor expects it."""
         while True:
             self._made += 1
             work = b"work %d" % self._made
             task = jobs_pb2.WasmTask(module=b"m" * module_bytes)
             payload = jobs_pb2.JobPayload(wasm=task, input=work, input_name=input_name)
             if not verdict_of(payload):
+                self.cluster.monitor.jobs.expect(payload)
                 return payload
 
     def dispatch(

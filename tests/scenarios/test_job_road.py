@@ -14,11 +14,13 @@ from road_town import TOKENS, Town
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.errors import Unavailable
 from offgrid_node.protocol.events import HOST
+from offgrid_node.protocol.jobs.index import JOBS
+from offgrid_node.protocol.jobs.machine import JobsMachine
 from offgrid_node.protocol.jobs.receipts import verify_receipt
 from offgrid_node.protocol.jobs.settings import JobsSettings
 from offgrid_tools.sim.crypto import sim_verify
 from offgrid_tools.sim.plan import FIVE, PRICES
-from offgrid_tools.sim.process import AFTER_COMMIT, BEFORE_COMMIT
+from offgrid_tools.sim.process import AFTER_COMMIT, BEFORE_COMMIT, Process, writes_to
 
 RUNNING, COMPLETED, FAILED = jobs_pb2.JOB_STATE_RUNNING, jobs_pb2.JOB_STATE_COMPLETED, jobs_pb2.JOB_STATE_FAILED
 AUTO, OFFGRID, DISABLED = (
@@ -33,6 +35,11 @@ CORE_AND_BROKER = tuple(spec for spec in FIVE if HOST not in spec.roles)
 def answered(outcome: object) -> jobs_pb2.DispatchJobResponse:
     assert isinstance(outcome, jobs_pb2.DispatchJobResponse), outcome
     return outcome
+
+
+def slots_free(broker: Process) -> int:
+    """As the broker counts them, of all hosts."""
+    return sum(entry.slots_free for entry in broker.running.runtime.machine("jobs", JobsMachine).broker.entries())
 
 
 def test_a_job_comes_back_with_a_receipt_that_stands_alone() -> None:
@@ -295,6 +302,31 @@ def test_a_crash_beside_any_commit_loses_nothing(who: str, moment: str) -> None:
     town.run_for(1)
     town.dispatch(job)
     assert town.until(job, COMPLETED).result.status == "completed"
+
+
+def test_a_broker_is_asked_for_a_job_that_is_being_made_and_forgets_it_should_it_never_be() -> None:
+    town = Town()
+    made = town.create()
+    core, broker = town["core"], town["broker"]
+    free = slots_free(broker)
+
+    def fall() -> None:  # what it asked the broker is on its way, and nothing of the job is on its disk
+        core.crash()
+        town.cluster.engine.after(100_000, core.start)
+
+    core.trap, core.trap_on, core.on_trapped = BEFORE_COMMIT, writes_to(frozenset({JOBS})), fall
+    spec = jobs_pb2.JobSpec(payload=town.sound_payload(), size_tokens=TOKENS, timeout_ms=1_000)
+    request = jobs_pb2.RunJobsRequest(task_id=made.task_id, jobs=[spec], request_id="once")
+    core.admin("offgrid.v1.JobService/RunJobs", request, lambda outcome: None)
+    town.run_for(0.05)
+    assert slots_free(broker) == free - 1
+    town.run_for(10)
+    assert slots_free(broker) == free
+    again = town.ask("RunJobs", request)
+    assert isinstance(again, jobs_pb2.RunJobsResponse)
+    done = town.until(jobs_pb2.Job(job_id=again.job_ids[0]), COMPLETED)
+    assert town.runs_of(done) == [("host-a", 1)]
+    assert len(town.cluster.monitor.jobs.executions) == 1
 
 
 def test_a_core_that_restarts_finds_its_job_still_running() -> None:

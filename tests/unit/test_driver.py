@@ -37,6 +37,8 @@ class Echo:
     def step(self, inputs: Sequence[object], now: Now, rng: Rng) -> list[Effect]:
         self._due = now.mono_ms + self._period_ms if self._period_ms is not None else None
         effects: list[Effect] = [Record(state_pb2.Event(etype=EventType.NODE_STARTED))]
+        if any(isinstance(e, Asked) and e.command == "call early" for e in inputs):
+            effects.append(Call("jobs", "peer", "method", mesh_pb2.PingRequest(), "tag", 100, early=True))
         return effects + [Reply(e.ticket, mesh_pb2.PingResponse()) for e in inputs if isinstance(e, Asked)]
 
 
@@ -59,8 +61,15 @@ class CountingStore(MemoryStore):
         return super().commit(batch)
 
 
-class Deaf:
-    def call(self, call: Call) -> None: ...
+class Carrier:
+    """Sends in the loop's next tick what it is given in one, as carriers do."""
+
+    def __init__(self, store: CountingStore) -> None:
+        self._store = store
+        self.sent_after: list[int] = []  # commits
+
+    def call(self, call: Call) -> None:
+        asyncio.get_running_loop().call_soon(lambda: self.sent_after.append(self._store.commits))
 
     def execute(self, work: Execute) -> None: ...
 
@@ -70,20 +79,21 @@ class Rig:
         self, *, threaded: bool = False, period_ms: int | None = None, monitor: Monitor = lambda fault, cause: None
     ) -> None:
         self.store, clock = CountingStore(), Wall()
+        self.carrier = Carrier(self.store)
         self.driver = Driver(asyncio.get_running_loop(), threaded=threaded)
         self.runtime = Runtime(
             lambda: {"jobs": Echo(clock, period_ms)},
             self.store,
             clock,
             Random(1),
-            Deaf(),
+            self.carrier,
             on_input=self.driver.poke,
             monitor=monitor,
         )
         self.driver.start(self.runtime)
 
-    def ask(self) -> Ticket:
-        return self.runtime.ask("jobs", "me", "hello")
+    def ask(self, command: str = "hello") -> Ticket:
+        return self.runtime.ask("jobs", "me", command)
 
 
 async def outcome(ticket: Ticket) -> Message | Fault:
@@ -103,6 +113,32 @@ def test_requests_of_one_tick_share_a_commit(threaded: bool) -> None:
         assert rig.driver.mode == ("thread" if threaded else "inline")
         assert rig.driver.commit_ms_p50 > 0
         await rig.driver.close()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("threaded", [False, True])
+def test_what_may_leave_early_is_on_its_way_before_the_disk_is_waited_for(threaded: bool) -> None:
+    async def run() -> None:
+        rig = Rig(threaded=threaded)
+        assert await outcome(rig.ask("call early")) == mesh_pb2.PingResponse()
+        assert rig.store.commits == 1
+        if not threaded:  # there the disk keeps nothing else waiting
+            assert rig.carrier.sent_after == [0]
+        await rig.driver.close()
+
+    asyncio.run(run())
+
+
+def test_a_batch_put_off_is_not_committed_once_the_driver_is_closed() -> None:
+    async def run() -> None:
+        rig = Rig()
+        rig.ask("call early")
+        await asyncio.sleep(0)
+        assert rig.runtime.committing
+        await rig.driver.close()
+        await asyncio.sleep(0)
+        assert rig.store.commits == 0
 
     asyncio.run(run())
 

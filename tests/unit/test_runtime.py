@@ -66,6 +66,8 @@ class Counter:
                 effects.append(Raise("quorum", "news"))
             if command.then == "call":
                 effects.append(Call("jobs", "peer", "method", mesh_pb2.PingRequest(), "tag", 100))
+            if command.then == "call early":
+                effects.append(Call("jobs", "peer", "method", mesh_pb2.PingRequest(), "early", 100, early=True))
             if command.then != "wait":
                 effects.append(Reply(event.ticket, ANSWER))
         return effects
@@ -163,6 +165,26 @@ def test_a_reply_and_a_call_leave_only_after_the_commit() -> None:
     bench.runtime.settle(pending)
     assert ticket.outcome == ANSWER
     assert [call.tag for call in bench.outbox.calls] == ["tag"]
+
+
+def test_a_call_that_binds_nobody_leaves_before_the_commit_and_once() -> None:
+    bench = Bench()
+    ticket = bench.ask(3, "call early")
+    pending = bench.runtime.gather()
+    assert pending is not None
+    assert ([call.tag for call in bench.outbox.calls], ticket.outcome) == (["early"], None)
+    bench.runtime.commit(pending)
+    bench.runtime.settle(pending)
+    assert ([call.tag for call in bench.outbox.calls], ticket.outcome) == (["early"], ANSWER)
+
+
+def test_an_early_call_that_cannot_leave_costs_nothing_else_of_its_batch() -> None:
+    bench = Bench()
+    bench.outbox.broken = True
+    ticket = bench.ask(3, "call early")
+    bench.runtime.turn()
+    assert (ticket.outcome, bench.store.get("counter", b"total")) == (ANSWER, b"3")
+    assert [fault.reason for fault in bench.faults] == ["SettleFailed"]
 
 
 def test_all_that_waits_shares_one_transaction_and_the_next_gathers_meanwhile() -> None:

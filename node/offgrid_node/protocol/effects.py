@@ -129,7 +129,10 @@ class Delete(NamedTuple):
 
 
 class Call(NamedTuple):
-    """Call another node; its end comes back as Answered with the same tag. The road is the client's business."""
+    """Call another node; its end comes back as Answered with the same tag. The road is the client's business.
+
+    `early`: it may leave before the commit. Only for what asserts nothing and binds nobody, and means nothing should the
+    batch be lost."""
 
     domain: str
     node: str
@@ -137,6 +140,7 @@ class Call(NamedTuple):
     request: Message
     tag: object
     timeout_ms: int
+    early: bool = False
 
 
 class Reply(NamedTuple):

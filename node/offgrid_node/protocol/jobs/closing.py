@@ -45,10 +45,12 @@ class Closing:
         self._over: dict[str, list[Over]] = {}
         self._busy: set[str] = set()  # brokers with a queue, as they last said
         self._hasty = False
+        self.is_fresh = False  # whether any was added in this step
         self.due_ms: int | None = None
 
     def add(self, node: str, key: AttemptKey, now_ms: int, end: jobs_pb2.LeaseEnd.ValueType = EXCUSED) -> None:
         self._over.setdefault(node, []).append(Over(*key, end))
+        self.is_fresh = True
         self._hasty = self._hasty or node in self._busy
         if self.due_ms is None:
             self.due_ms = now_ms + PATIENCE_MS

@@ -279,6 +279,7 @@ class OpenJobs:
         if new.schedule_id:
             job.schedule_id, job.due_us = new.schedule_id, new.due_us
         entry = Open(job)
+        self._post.made(job_id)
         self._opened(entry, now)
         self.fill(entry, new.payload)
         return entry

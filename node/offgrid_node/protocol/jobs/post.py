@@ -62,6 +62,7 @@ class Post:
         self._durable = False
         self._heaps: dict[tuple[str, str], Heap] = {}
         self._doubtful: set[AttemptKey] = set()
+        self._made: set[str] = set()
         self.closing = Closing(CALL_ITEMS_MAX)  # at brokers
         self.settling = Closing(CALL_ITEMS_MAX)  # at hosts
 
@@ -116,9 +117,9 @@ class Post:
     def drop_blob(self, object_id: str) -> None:
         self._effects.append(DropBlob(object_id))
 
-    def call(self, node: str, method: str, request: Message, tag: Tag) -> None:
+    def call(self, node: str, method: str, request: Message, tag: Tag, *, early: bool = False) -> None:
         timeout_ms = min(CALL_TIMEOUT_MAX_MS, CALL_TIMEOUT_MS + transfer_ms(request.ByteSize()))
-        self._calls.append(Call("jobs", node, f"offgrid.v1.MarketService/{method}", request, tag, timeout_ms))
+        self._calls.append(Call("jobs", node, f"offgrid.v1.MarketService/{method}", request, tag, timeout_ms, early))
 
     def add(self, method: str, node: str, key: AttemptKey, item: bytes | Message) -> None:
         """Queues one item for the coalesced call of `method` to `node`."""
@@ -128,6 +129,10 @@ class Post:
         heap.keys.append(key)
         heap.items.append(item)
         heap.sizes.append(len(item) if isinstance(item, bytes) else item.ByteSize())
+
+    def made(self, job_id: str) -> None:
+        """The job began to be in this step: nobody knows of it."""
+        self._made.add(job_id)
 
     def doubt(self, key: AttemptKey) -> None:
         """The order of this attempt, in this step, is not to be awarded anew."""
@@ -150,7 +155,9 @@ class Post:
             build = BUILDERS[method]
             for start, end in _parts(heap.sizes):
                 keys = tuple(heap.keys[start:end])
-                self.call(node, method, build(self, node, keys, heap.items[start:end]), Tag(method, node, keys))
+                early = method == "SubmitJobs" and self._may_leave_early(keys)
+                request = build(self, node, keys, heap.items[start:end])
+                self.call(node, method, request, Tag(method, node, keys), early=early)
         for broker, over in self.closing.take_due(now.mono_ms):
             self.call(broker, "CloseLeases", jobs_pb2.CloseLeasesRequest(leases=closed_of(over)), closed(broker))
         for host, over in self.settling.take_due(now.mono_ms):
@@ -168,9 +175,15 @@ class Post:
         effects = [*self._calls, *self._effects, *self._replies]
         self._calls, self._effects, self._replies = [], [], []
         self._heaps, self._doubtful, self._durable = {}, set(), False
+        self._made, self.closing.is_fresh = set(), False
         return effects
 
     # ---- inside
+
+    def _may_leave_early(self, keys: Sequence[AttemptKey]) -> bool:
+        """Orders of jobs that are made in this very step: should its batch be lost, there never were such jobs, and an
+        award of one is closed as that of a stranger. Ends of leases that go along must be durable themselves."""
+        return not self.closing.is_fresh and all(job_id in self._made for job_id, _ in keys)
 
     def _later(self, effect: Put | Delete, now: Now) -> None:
         self._late[effect.table, effect.key] = effect

@@ -130,3 +130,52 @@ def test_one_signature_covers_the_orders_of_a_call_and_what_is_over_goes_along()
     assert isinstance(call.request, jobs_pb2.SubmitJobsRequest)
     ORDERS.check(call.request.orders, call.request.root_signature, SETTINGS.signer.public_key, sim_verify, b"")
     assert [lease.job_id for lease in call.request.closed] == ["j-old"]
+
+
+class TestOrdersOfJobsMadeInThisStep:
+    """They may leave before the commit: should the batch be lost, there never were such jobs."""
+
+    def early(self, *known: str, closed: bool = False) -> bool:
+        post = Post(SETTINGS)
+        if closed:
+            post.closing.add("broker", ("j-old", 1), 0)
+        for job_id in ("j-1", "j-2"):
+            if job_id not in known:
+                post.made(job_id)
+            post.add("SubmitJobs", "broker", (job_id, 1), b"order")
+        ((call, _),) = calls_of(post)
+        return call.early
+
+    def test_leave_early(self) -> None:
+        assert self.early()
+
+    def test_wait_where_another_order_of_the_call_has_a_past(self) -> None:
+        assert not self.early("j-2")
+
+    def test_wait_where_the_end_of_a_lease_goes_along_that_is_not_durable_itself(self) -> None:
+        assert not self.early(closed=True)
+
+    def test_leave_early_with_ends_of_earlier_steps(self) -> None:
+        post = Post(SETTINGS)
+        post.closing.add("broker", ("j-old", 1), 0)
+        assert calls_of(post) == []
+        post.made("j-1")
+        post.add("SubmitJobs", "broker", ("j-1", 1), b"order")
+        ((call, _),) = calls_of(post)
+        assert call.early
+        assert isinstance(call.request, jobs_pb2.SubmitJobsRequest)
+        assert [lease.job_id for lease in call.request.closed] == ["j-old"]
+
+    def test_have_a_past_in_the_next_step(self) -> None:
+        post = Post(SETTINGS)
+        post.made("j-1")
+        post.take(NOW)
+        post.add("SubmitJobs", "broker", ("j-1", 1), b"order")
+        ((call, _),) = calls_of(post)
+        assert not call.early
+
+    def test_no_other_call_leaves_early(self) -> None:
+        post = post_of(1)
+        post.made("j-0")
+        ((call, _),) = calls_of(post)
+        assert not call.early

@@ -2,7 +2,8 @@
 
 - one result: a job has one accepted result, that of its present attempt and its host, and it is what the payload
   must give; it ends once, and a repeated request makes nothing twice;
-- fence: the number of a job's attempts never falls and is durable before an order that carries it leaves;
+- fence: the number of a job's attempts never falls and is durable before an order that carries it leaves. Only a broker
+  may be asked for a host for a job that is being made: if that is lost it never comes to be;
 - signed once: receipts and orders;
 - once: no host runs an attempt twice; one that leaves no traces, not once it has ended.
 """
@@ -129,6 +130,8 @@ class JobRules(Rules):
         order = JobOrder.decode(body)
         self._evidence.sign("order", order.core, order.job_id, order.attempt, body)
         job = self._job(core, order.job_id)
+        if job is None and not host and order.attempt == 1:
+            return
         if job is None or job.attempt < order.attempt:
             raise Violation(f"an order of attempt {order.attempt} of {order.job_id} left before it was durable")
         self.terms.on_order(core, job)
