@@ -131,7 +131,7 @@ class Delete(NamedTuple):
 class Call(NamedTuple):
     """Call another node; its end comes back as Answered with the same tag. The road is the client's business.
 
-    `early`: it may leave before the commit. Only for what asserts nothing and binds nobody, and means nothing should the
+    `early`: it may leave before the commit. Only for what asserts nothing, binds nobody, and is not missed should the
     batch be lost."""
 
     domain: str
