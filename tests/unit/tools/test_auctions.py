@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from offgrid_node.protocol.jobs import clearing
-from offgrid_node.protocol.jobs.book import Seat
+from offgrid_node.protocol.jobs.classes import Seat
 from offgrid_tools.soak.auctions import soak_auctions
 
 ROUNDS = 2_000

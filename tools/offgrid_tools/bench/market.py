@@ -34,6 +34,7 @@ from offgrid_tools.sim.crypto import SimSigner
 HOSTS, CLASSES, CHANGED_PER_S = 1_000, 100, 10
 JOBS_PER_S = 1_000  # at which 1 % of the offers change in the time of as many jobs
 JOBS, JOBS_QUICK = 20_000, 3_000
+NEW_CLASSES = 200
 PENDING = 100_000
 ROUNDS, ROUNDS_QUICK = 5, 1
 CORE_ID = node_id_from(bytes([7]) * 20)
@@ -45,6 +46,7 @@ def measure(plan: Plan) -> list[Figure]:
     rounds = plan.rounds(ROUNDS, ROUNDS_QUICK)
     singles = [cleared_us(plan.rounds(JOBS, JOBS_QUICK), 1) for _ in range(rounds)]
     batches = [cleared_us(plan.rounds(JOBS, JOBS_QUICK), 64) for _ in range(rounds)]
+    first_us = [first_order_us() for _ in range(rounds)]
     plan.say(f"market: a broker that starts with {PENDING} orders in line")
     load_ms, first_ms = restarted(PENDING)
     pending.fill(plan.folder, (order(number) for number in range(PENDING)))
@@ -55,6 +57,7 @@ def measure(plan: Plan) -> list[Figure]:
     return [
         Figure("clear_us_at_1000_offers", quantile(singles, 0.5), note=f"CPU, a call for each; {rounds} rounds"),
         Figure("clear_us_at_1000_offers_by_64", quantile(batches, 0.5), note="CPU, 64 jobs of a class in a call"),
+        Figure("first_order_us_at_1000_hosts", quantile(first_us, 0.5), note="CPU, a class that nobody named before"),
         Figure("broker_load_ms_at_100k_pending", load_ms, note="rows to a broker that clears"),
         Figure("broker_first_award_ms_at_100k_pending", first_ms, note="from the first offer to its awards"),
         Figure(
@@ -145,6 +148,20 @@ def cleared_us(jobs: int, together: int) -> float:
         over = [Over(each.job_id, 1, SERVED) for each in orders]
         scene.settle()
     return spent * 1e6 / (len(batches) * together)
+
+
+def first_order_us() -> float:
+    """The median order that names a class of its own: read, matched with every host, sorted, cleared."""
+    scene, spent = Scene(), list[float]()
+    for number in range(HOSTS):
+        scene.offer(number)
+    for number in range(NEW_CLASSES):
+        text = f'memory_mb >= {number} and cpus > {number % 8} and label.rack != "{number}"'
+        began = time.process_time()
+        scene.submit([order(number)._replace(requirements=text)])
+        spent.append(time.process_time() - began)
+        scene.settle()
+    return quantile(spent, 0.5) * 1e6
 
 
 def _batches(jobs: int, together: int) -> Iterator[list[JobOrder]]:

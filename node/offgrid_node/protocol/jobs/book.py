@@ -1,29 +1,17 @@
-"""The book: what live hosts offer, and for each class of jobs who could run it, best first.
-
-A class is a kind, a need and a text of requirements. Its bucket holds the bids of all hosts that fit, sorted by score;
-it is made when the first job of the class comes, and brought up to date when the next one does, by the hosts that have
-changed in between: a job looks at the front of one list, however many hosts there are. Who is busy just now is skipped
-there, so an award moves nothing.
-"""
+"""The book: what live hosts offer, and for each class of jobs who could run it, best first (`classes.py`)."""
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from offgrid.v1 import jobs_pb2
+from offgrid_node.protocol.jobs.classes import CLASSES_MAX, Classes, ClassKey, Seat
 from offgrid_node.protocol.jobs.orders import ClaimKey, JobOrder
-from offgrid_node.protocol.jobs.requirements import parse
 
-CLASSES_MAX = 256  # of jobs, the least recently used one goes; each may name every host
-CHANGED_MAX = 20_000  # hosts remembered as changed, those that have left among them; beyond it buckets are made anew
+CHANGED_MAX = 20_000  # hosts remembered as changed, those that have left among them; beyond it classes are made anew
 ATTEMPT_DIGITS_MAX = 10  # of an attempt that a host names
-NOBODY: frozenset[str] = frozenset()
-
-ClassKey = tuple[str, str, str]  # kind, needs, requirements
 
 
 @dataclass(slots=True)
@@ -52,21 +40,6 @@ class Bid:
     def room(self) -> int:
         """How many more jobs it would take now."""
         return max(0, min(self.standing.free, self.slots - self.used))
-
-
-class Seat(NamedTuple):
-    """A bid's place in a bucket. `barred` are cores that it is not for: they have had their share, or its host
-    denies them, or has another offer of the same for them."""
-
-    score: int
-    host: str
-    offer_id: int
-    bid: Bid
-    barred: frozenset[str]
-
-    def takes(self, core: str) -> bool:
-        owners = self.bid.owners
-        return (not owners or core in owners) and core not in self.barred
 
 
 @dataclass(slots=True)
@@ -139,54 +112,12 @@ class Standing:
         self.recount()
 
 
-@dataclass(slots=True)
-class Bucket:
-    """The bids that fit one class, best first. `fits` is asked of a host's profile; `seen` is the last change of the
-    book that it knows."""
-
-    kind: str
-    needs: str
-    fits: Callable[[jobs_pb2.HostProfile], bool]
-    seats: list[Seat] = field(default_factory=list)
-    of_host: dict[str, tuple[Seat, ...]] = field(default_factory=dict)
-    seen: int = 0
-
-    def replace(self, host: str, standing: Standing | None) -> None:
-        """The host has changed, or is gone."""
-        for seat in self.of_host.pop(host, ()):
-            del self.seats[bisect_left(self.seats, seat[:3])]
-        if standing is None or not standing.is_open:
-            return
-        bids = [bid for bid in standing.bids if self.kind in bid.kinds and self.needs in bid.executors]
-        if bids and self.fits(standing.profile):
-            own = self.of_host[host] = tuple(
-                Seat(bid.score, host, bid.offer.offer_id, bid, barred) for bid, barred in with_barred(bids)
-            )
-            for seat in own:
-                insort(self.seats, seat)
-
-
-def with_barred(bids: Iterable[Bid]) -> Iterator[tuple[Bid, frozenset[str]]]:
-    """Those of a host's bids for one class that have slots, each with the cores that it is not for. `bids` are in the
-    order of their numbers: one without slots denies those behind it."""
-    bids = list(bids)
-    named = NOBODY.union(*(bid.owners for bid in bids if bid.slots)) if len(bids) > 1 else NOBODY
-    denied = NOBODY
-    for bid in bids:
-        if bid.slots:
-            barred = denied if bid.owners else denied | named
-            yield bid, barred.union(bid.offer.barred) if bid.offer.barred else barred
-        else:
-            denied |= bid.owners
-
-
 class Book:
-    """Hosts by id, and buckets by class."""
+    """Hosts by id, and classes of jobs over them."""
 
     def __init__(self, classes_max: int = CLASSES_MAX) -> None:
-        self._classes_max = classes_max
         self._standings: dict[str, Standing] = {}
-        self._buckets: OrderedDict[ClassKey, Bucket] = OrderedDict()
+        self.classes = Classes(self._standings, classes_max)
         self._changed: OrderedDict[str, int] = OrderedDict()  # host → number of its last change, oldest first
         self._changes = 0
 
@@ -214,7 +145,7 @@ class Book:
         self._changed.move_to_end(host)
         if len(self._changed) > CHANGED_MAX:
             self._changed.clear()
-            self._buckets.clear()
+            self.classes.clear()
 
     @property
     def slots_free(self) -> int:
@@ -222,33 +153,17 @@ class Book:
         return sum(standing.free for standing in self._standings.values())
 
     def seats(self, order: JobOrder) -> list[Seat]:
-        """The bids that fit the order's class, best first, busy ones among them. Not to be changed."""
-        key = order.kind, order.needs, order.requirements
-        bucket = self._buckets.get(key)
-        if bucket is None:
-            bucket = self._buckets[key] = self._made(*key)
-        else:
-            self._buckets.move_to_end(key)
-            if bucket.seen != self._changes:
-                self._refresh(bucket)
-        return bucket.seats
+        """The bids that fit the order's class, best first, busy ones among them. Not to be changed. Raises
+        InvalidRequest for requirements that cannot be read, where the class is new."""
+        return self.classes.seats(order.core, class_of(order), self._changed, self._changes)
 
-    # ---- inside
+    def check_class(self, order: JobOrder, now_ms: int) -> None:
+        """Raises Exhausted where the order's class is a new one, and its core has made too many lately."""
+        self.classes.check(order.core, class_of(order), now_ms)
 
-    def _made(self, kind: str, needs: str, requirements: str) -> Bucket:
-        if len(self._buckets) >= self._classes_max:
-            self._buckets.popitem(last=False)
-        bucket = Bucket(kind, needs, parse(requirements).holds, seen=self._changes)
-        for host, standing in self._standings.items():
-            bucket.replace(host, standing)
-        return bucket
 
-    def _refresh(self, bucket: Bucket) -> None:
-        for host, number in reversed(self._changed.items()):
-            if number <= bucket.seen:
-                break
-            bucket.replace(host, self._standings.get(host))
-        bucket.seen = self._changes
+def class_of(order: JobOrder) -> ClassKey:
+    return order.kind, order.needs, order.requirements
 
 
 def held_keys(texts: Iterable[str]) -> Iterator[ClaimKey]:

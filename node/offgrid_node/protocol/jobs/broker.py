@@ -21,6 +21,7 @@ from itertools import groupby
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.effects import Answered, Rows
+from offgrid_node.protocol.errors import Exhausted, InvalidRequest
 from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.events import CORE
 from offgrid_node.protocol.jobs.awards import AWARD_RETRY_MS, QUEUE, Awards, Lease
@@ -36,6 +37,7 @@ from offgrid_node.protocol.jobs.postings import Postings
 from offgrid_node.protocol.jobs.prices import price_of
 from offgrid_node.protocol.jobs.reputation import Reputation
 from offgrid_node.protocol.jobs.settings import JobsSettings
+from offgrid_node.protocol.jobs.verdicts import explain
 from offgrid_node.protocol.timers import Timers
 
 CORE_GRACE_MS = 60_000  # the orders of a core that is not alive wait so long; once it is back it says them again
@@ -65,6 +67,8 @@ class Broker:
         self._unjudged: OrderedDict[ClaimKey, str] = OrderedDict()
         self._timers: Timers[str] = Timers()  # by the core whose orders wait for it
         self._clear_due = False
+        self._clear_ms: int | None = None  # when a class that was too much of late may be made
+        self._now_ms = 0
 
     def load(self, rows: Rows, now: Now) -> None:
         self.postings.load(rows)
@@ -91,7 +95,7 @@ class Broker:
 
     def deadline_ms(self) -> int | None:
         parts = self.postings, self._leases, self.reputation
-        dues = (self._timers.next_ms(), *(part.deadline_ms() for part in parts))
+        dues = (self._clear_ms, self._timers.next_ms(), *(part.deadline_ms() for part in parts))
         return min((due for due in dues if due is not None), default=None)
 
     def entries(self) -> Iterator[jobs_pb2.BookEntry]:
@@ -120,6 +124,11 @@ class Broker:
         """As it is cleared now: hosts that had the job, or that broke leases of its core, come last."""
         return Group.of(order, self._last_for(order.key))
 
+    def explain(self, order: JobOrder) -> jobs_pb2.ExplainOrderResponse:
+        """Raises Exhausted and InvalidRequest: a class that is asked about is made as one that is ordered."""
+        self.book.check_class(order, self._now_ms)
+        return explain(self.book, order, self.group_of(order))
+
     # ---- inputs
 
     def on_offers(self, ticket: int, command: PostOffers, now: Now) -> None:
@@ -127,6 +136,7 @@ class Broker:
         self._clear_due = True
 
     def on_submit(self, ticket: int, command: SubmitJobs, now: Now) -> None:
+        self._now_ms = now.mono_ms
         self._close(command.core, command.closed, now)
         self.clear(now)  # who waits goes before whoever comes now
         clearings: dict[ClaimKey, jobs_pb2.Clearing] = {}
@@ -135,7 +145,7 @@ class Broker:
             key = order.key
             if key in clearings:
                 continue
-            known = self._known(order, doubtful=key[1:] in command.doubtful)
+            known = self._known(order, now, doubtful=key[1:] in command.doubtful) or self._refused_class(order, now)
             if known is None:
                 fresh.setdefault(self.group_of(order), []).append(order)
             clearings[key] = known or UNSAID
@@ -169,6 +179,9 @@ class Broker:
             self._drop_lease(key)
 
     def on_wake(self, now: Now) -> None:
+        self._now_ms = now.mono_ms
+        if self._clear_ms is not None and self._clear_ms <= now.mono_ms:
+            self._clear_ms, self._clear_due = None, True
         for core in self._timers.take_due(now.mono_ms):
             self._drop_orders_of(core)
         self.postings.on_wake(now)
@@ -186,6 +199,8 @@ class Broker:
 
         def award(group: Group, keys: list[ClaimKey]) -> int:
             count = 0
+            if self._is_too_new(self._queue.orders(keys[:1])[0], now):
+                return 0
             for last, alike in groupby(keys, key=self._last_for):
                 orders = self._queue.orders(list(alike))
                 won = self._award(group._replace(tried=last), orders, now)
@@ -200,7 +215,7 @@ class Broker:
 
     # ---- inside: orders
 
-    def _known(self, order: JobOrder, *, doubtful: bool) -> jobs_pb2.Clearing | None:
+    def _known(self, order: JobOrder, now: Now, *, doubtful: bool) -> jobs_pb2.Clearing | None:
         """The answer to an order that is known here, or out of date; None: it is to be cleared."""
         key = order.key
         newest = self._newest.get(key[:2])
@@ -214,11 +229,36 @@ class Broker:
         if doubtful and key not in self._queue:
             return _clearing(order, jobs_pb2.CLEARING_KIND_FORGOTTEN)
         if key in self._queue:
-            if self._could_run(self.group_of(order), order):
+            if self._is_too_new(order, now) or self._could_run(self.group_of(order), order):
                 return _clearing(order, jobs_pb2.CLEARING_KIND_QUEUED)
             self._drop_order(key)  # those it waited for are gone
             return self._no_host(order)
         return None
+
+    def _refused_class(self, order: JobOrder, now: Now) -> jobs_pb2.Clearing | None:
+        """The answer to an order whose class cannot be looked up: its requirements cannot be read, or its core has had
+        too many new classes of late."""
+        try:
+            self.book.check_class(order, now.mono_ms)
+            self.book.seats(order)
+        except InvalidRequest as fault:
+            return _clearing(order, jobs_pb2.CLEARING_KIND_REFUSED, detail=fault.message)
+        except Exhausted as fault:
+            clearing = _clearing(order, jobs_pb2.CLEARING_KIND_REFUSED, detail=fault.message)
+            clearing.retry_ms = fault.retry_ms or 0
+            return clearing
+        return None
+
+    def _is_too_new(self, order: JobOrder, now: Now) -> bool:
+        """Of one that waits: its class has been forgotten, and its core may not have it made again just now. What
+        waits is looked at again when it may."""
+        try:
+            self.book.check_class(order, now.mono_ms)
+        except Exhausted as fault:
+            due_ms = now.mono_ms + (fault.retry_ms or 0)
+            self._clear_ms = due_ms if self._clear_ms is None else min(self._clear_ms, due_ms)
+            return True
+        return False
 
     def _clear_fresh(self, group: Group, orders: list[JobOrder], now: Now) -> Iterator[jobs_pb2.Clearing]:
         """Awards what it can of orders that are alike, and puts the rest in line."""

@@ -25,8 +25,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from offgrid_node.protocol.jobs.book import Bid, Seat
+from offgrid_node.protocol.jobs.book import Bid
 from offgrid_node.protocol.jobs.bounds import PRICE_MAX
+from offgrid_node.protocol.jobs.classes import Seat
 from offgrid_node.protocol.jobs.orders import JobOrder
 
 TIES_LOOKED = 16  # bids of one score that are compared by how busy their hosts are

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from offgrid.v1 import jobs_pb2
-from offgrid_node.protocol.jobs.book import Book, Seat, Standing, with_barred
+from offgrid_node.protocol.jobs.book import Book, Standing
+from offgrid_node.protocol.jobs.classes import Seat, with_barred
 from offgrid_node.protocol.jobs.clearing import Group, first_and_price
 from offgrid_node.protocol.jobs.orders import JobOrder
 from offgrid_node.protocol.jobs.reputation import SHUNNED

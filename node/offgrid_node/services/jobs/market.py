@@ -26,8 +26,6 @@ from offgrid_node.protocol.jobs.needs import check_payload, needs_of
 from offgrid_node.protocol.jobs.orders import ORDERS, AttemptKey, JobOrder, payload_digest
 from offgrid_node.protocol.jobs.post import CALL_ITEMS_MAX
 from offgrid_node.protocol.jobs.receipts import COMPLETED, FAILED, RECEIPTS, ReceiptBody, result_digest, whole_receipts
-from offgrid_node.protocol.jobs.requirements import parse
-from offgrid_node.protocol.jobs.verdicts import explain
 from offgrid_node.runtime import Runtime, Ticket
 from offgrid_node.services.caller import Caller
 from offgrid_node.services.flow import Flow, asked, ticket_of
@@ -147,8 +145,7 @@ class MarketHandlers:
         """From memory, as the book is now; the order is the caller's own, so it needs no signature."""
         order = JobOrder.decode(request.order)
         _check_order("order", order, caller.node_id)
-        broker = self._runtime.machine("jobs", JobsMachine).broker
-        return explain(broker.book, order, broker.group_of(order))
+        return self._runtime.machine("jobs", JobsMachine).broker.explain(order)
 
     # ---- checks
 
@@ -244,8 +241,8 @@ class MarketHandlers:
 
 
 def _check_order(field: str, order: JobOrder, core: str) -> None:
+    """All but its requirements: whoever is to match them reads them, within what their core may spend."""
     bounds.check_order(field, order)
-    parse(order.requirements, f"{field}.requirements")
     if order.core != core:
         raise PeerFault(f"{core} brought an order of {order.core}", reason="ForgedOrder")
 

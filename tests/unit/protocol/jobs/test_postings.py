@@ -10,7 +10,7 @@ from offgrid_node.protocol.errors import Exhausted
 from offgrid_node.protocol.events import CORE
 from offgrid_node.protocol.jobs import postings
 from offgrid_node.protocol.jobs.backlog import LANES_MAX, SHARE, Backlog
-from offgrid_node.protocol.jobs.book import CLASSES_MAX, Book
+from offgrid_node.protocol.jobs.book import Book
 from offgrid_node.protocol.jobs.bounds import OFFER_LISTS_MAX, OFFERS_BYTES_MAX
 from offgrid_node.protocol.jobs.closing import BROKEN, SERVED
 from offgrid_node.protocol.jobs.orders import JobOrder
@@ -149,19 +149,13 @@ def test_the_book_holds_so_many_hosts(bench: BrokerBench, monkeypatch: pytest.Mo
     assert said(bench, seq=11, base_seq=10).seq == 11, "who is in it already is not turned away"
 
 
-def test_the_book_keeps_so_many_classes_and_those_that_it_gave_up_it_makes_anew(bench: BrokerBench) -> None:
-    orders = [order_of()._replace(requirements=f"slots < {number}") for number in range(3, CLASSES_MAX + 10)]
-    assert all(len(bench.broker.book.seats(order)) == 1 for order in (*orders, *orders))
-    assert len(bench.broker.book._buckets) == CLASSES_MAX
-
-
 def test_a_book_in_which_too_many_hosts_have_changed_makes_its_classes_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("offgrid_node.protocol.jobs.book.CHANGED_MAX", 3)
     book = Book()
     book.seats(order_of())
     for number in range(4):
         book.has_changed(f"h{number}")
-    assert (len(book._buckets), len(book._changed)) == (0, 0)
+    assert (len(book.classes), len(book._changed)) == (0, 0)
 
 
 def add(backlog: Backlog, order: JobOrder) -> None:

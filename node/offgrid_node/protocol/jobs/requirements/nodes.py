@@ -103,8 +103,7 @@ class Both:
         return " and ".join(_bracketed(part) for part in self.parts)
 
     def compiled(self) -> Test:
-        tests = [part.compiled() for part in self.parts]
-        return lambda profile: all(test(profile) for test in tests)
+        return _joined([part.compiled() for part in self.parts], ends_with=False)
 
     def why_not(self, profile: Profile) -> str:
         return "; ".join(why for part in self.parts if (why := part.why_not(profile)))
@@ -120,8 +119,7 @@ class Either:
         return " or ".join(_bracketed(part) for part in self.parts)
 
     def compiled(self) -> Test:
-        tests = [part.compiled() for part in self.parts]
-        return lambda profile: any(test(profile) for test in tests)
+        return _joined([part.compiled() for part in self.parts], ends_with=True)
 
     def why_not(self, profile: Profile) -> str:
         whys = [part.why_not(profile) for part in self.parts]
@@ -150,6 +148,18 @@ def shown(value: Value) -> str:
 
 def _name(operand: Operand) -> str:
     return operand.name if isinstance(operand, Attribute) else str(operand)
+
+
+def _joined(tests: list[Test], *, ends_with: bool) -> Test:
+    """The first that says `ends_with` decides. (`all` and `any` over a generator take half as long again.)"""
+
+    def joined(profile: Profile) -> bool:
+        for test in tests:
+            if test(profile) is ends_with:
+                return ends_with
+        return not ends_with
+
+    return joined
 
 
 def _reader(operand: Operand) -> Callable[[Profile], Value]:
