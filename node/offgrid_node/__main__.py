@@ -9,6 +9,7 @@ import os
 import shlex
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -101,7 +102,7 @@ def join(
     if no_run:
         click.echo(f"next: offgrid-node run --dir {shlex.quote(str(folder))}")
     else:
-        _run(folder)
+        _run_anew(folder)
 
 
 @cli.command()
@@ -140,9 +141,26 @@ def demo(file: Path | None, keep: bool, folder: Path | None) -> None:
 
 
 def _run(folder: Path) -> None:
-    from offgrid_node.daemon import serve
+    from offgrid_node.config import CONFIG_NAME
+    from offgrid_node.config.apart import ConfigReading
 
-    serve(folder)
+    with ConfigReading(folder / CONFIG_NAME) as reading:  # while this process imports all that a node is made of
+        from offgrid_node.daemon import serve
+
+        serve(folder, reading)
+
+
+def _run_anew(folder: Path) -> None:
+    """As `_run`, without what this process has imported to get so far: it becomes that command, where it may. (On
+    Windows the command would go on as a process that nobody waits for.)"""
+    if sys.platform != "win32":
+        sys.stdout.flush()
+        # Our own import path, since we may not be installed.
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        command = ["-P", "-m", "offgrid_node", "run", "--dir", str(folder)]
+        with suppress(OSError):
+            os.execve(sys.executable, [sys.executable, *command], environment)  # noqa: S606 - ourselves
+    _run(folder)
 
 
 def parse_settings(settings: tuple[str, ...]) -> Mapping[str, object]:

@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from offgrid_node.config import Config
 from offgrid_node.keys import NodeTls, pem_of
+
+if TYPE_CHECKING:
+    from offgrid_node.config import Config
 
 TOKEN_NAME, ADDRESS_NAME, FRAMED_NAME = "offgrid.token", "offgrid.address", "offgrid.framed"
 METRICS_NAME, TLS_NAME = "metrics.address", "tls"

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import shlex
+from typing import TYPE_CHECKING
 
 from offgrid_node import __version__
 from offgrid_node.access_files import TLS_NAME, TOKEN_NAME
-from offgrid_node.config import Config, split_address
+from offgrid_node.config import split_address
 from offgrid_node.discovery.addresses import join_address
 from offgrid_node.keys import tls_name_of
 from offgrid_node.node import Node
+
+if TYPE_CHECKING:
+    from offgrid_node.config import Config
 
 ANY_HOST = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - recognised here, not bound
 

@@ -16,26 +16,26 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from random import SystemRandom
+from typing import TYPE_CHECKING
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node import __version__
 from offgrid_node.access_files import TOKEN_NAME, write_access_files
 from offgrid_node.banner import banner
-from offgrid_node.config import Config, split_address, unused_settings
+from offgrid_node.config.addresses import admin_socket, split_address
 from offgrid_node.discovery.addresses import join_address
 from offgrid_node.driver import COMMIT_INLINE_MAX_MS, Driver
 from offgrid_node.drop_watch import DropWatch
 from offgrid_node.event_log import log_events
 from offgrid_node.executors.builtin import BuiltinExecutor
-from offgrid_node.executors.executor import Executor
+from offgrid_node.executors.executor import WASM_ISOLATION, Executor
+from offgrid_node.executors.late import LateExecutor
 from offgrid_node.executors.pool import ExecutorPool, Offered
 from offgrid_node.executors.process import ProcessExecutor
 from offgrid_node.executors.running import Running
-from offgrid_node.executors.wasm import WasmExecutor
 from offgrid_node.finding import Finding, listen_again
 from offgrid_node.folder import MIB, Folder, open_store
 from offgrid_node.full_disk import StoreTrouble, chunk_notices
-from offgrid_node.gateway.http import HttpServer
 from offgrid_node.host_rules import local_offset_s, rules_of
 from offgrid_node.hosted import Hosted, kinds_of
 from offgrid_node.keys import NodeKey, NodeTls, check_identity_certificate, issue_leaf, open_sealed, seal, verify
@@ -43,7 +43,6 @@ from offgrid_node.keys.letters import Letters
 from offgrid_node.keys.wraps import KeyWraps
 from offgrid_node.machine_facts import machine_profile
 from offgrid_node.members import Members
-from offgrid_node.meters import Meters
 from offgrid_node.node import Node, Parts
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.errors import FailedPrecondition, Fault
@@ -66,6 +65,11 @@ from offgrid_node.services.objects.room import ObjectParts
 from offgrid_node.storage.blobs import FileBlobs
 from offgrid_node.storage.disk import measure_fsync_ms
 from offgrid_node.storage.store import Store
+
+if TYPE_CHECKING:
+    from offgrid_node.config import Config
+    from offgrid_node.config.apart import ConfigReading
+    from offgrid_node.meters import Meters
 
 ROLE_VALUES = {name: value for value, name in ROLE_NAMES.items()}
 MODES = {
@@ -95,11 +99,12 @@ def hide_broken_off(record: logging.LogRecord) -> bool:
     return not str(record.msg).startswith("ExecuteBatchError raised in core by servicer method")
 
 
-def serve(path: Path) -> None:
-    """Runs the node of this folder until SIGINT or SIGTERM. Raises ConfigError or a Fault when it cannot start."""
+def serve(path: Path, reading: ConfigReading) -> None:
+    """Runs the node of this folder, by its config that is being read, until SIGINT or SIGTERM. Raises ConfigError or a
+    Fault when it cannot start."""
     folder = Folder(path)
     folder.check_private()
-    config = folder.config()
+    config, unused = reading.result()
     logging.basicConfig(
         level=config.node.log_level.upper(),
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
@@ -109,14 +114,14 @@ def serve(path: Path) -> None:
     logging.getLogger("zeroconf").setLevel(logging.ERROR)
     logging.getLogger("grpc._cython.cygrpc").addFilter(hide_broken_off)
     sys.setswitchinterval(0.0005)  # the default lets a computing thread hold up the loop for 5 ms at a time
-    asyncio.run(_serve(folder, config))
+    asyncio.run(_serve(folder, config, unused))
 
 
-async def _serve(folder: Folder, config: Config) -> None:
+async def _serve(folder: Folder, config: Config, unused: Sequence[str]) -> None:
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     _on_signals(loop, stopping)
-    daemon = Daemon(folder, config)
+    daemon = Daemon(folder, config, unused)
     try:
         await daemon.start()
         print(daemon.banner, flush=True)  # noqa: T201 - what the person at the terminal asked for
@@ -145,15 +150,15 @@ def _on_signals(loop: asyncio.AbstractEventLoop, stopping: asyncio.Event) -> Non
 class Daemon:
     """One node on this machine's disk and network."""
 
-    def __init__(self, folder: Folder, config: Config) -> None:
+    def __init__(self, folder: Folder, config: Config, problems: Sequence[str]) -> None:
         self._config = config
         self._began_ns = time.monotonic_ns()
         self._key = NodeKey.load(folder.keys_path)
-        self._problems = unused_settings(config)
+        self._problems = tuple(problems)
         for sentence in self._problems:
             _log.warning("%s", sentence)
         self._cleanup: list[Callable[[], Awaitable[None] | None]] = []
-        self._meters = Meters() if config.metrics.listen else None
+        self._meters = make_meters() if config.metrics.listen else None
         self._store_trouble = StoreTrouble(lambda: time.monotonic_ns() // 1_000_000)
         self._drops: DropWatch | None = None
         self.banner = ""
@@ -237,7 +242,9 @@ class Daemon:
         self.banner = banner(config, node, admin, mesh_port, metrics)
 
     async def _listen_metrics(self, meters: Meters) -> str:
-        from offgrid_node.gateway.metrics import MetricsPage  # its library takes a tenth of a second to import
+        # Only where somebody asks for them: its library takes a tenth of a second to import.
+        from offgrid_node.gateway.http import HttpServer
+        from offgrid_node.gateway.metrics import MetricsPage
 
         page = MetricsPage(meters, self.node.runtime, self._facts)
         http = HttpServer({"/metrics": page.render}, self._config.metrics.hosts)
@@ -354,6 +361,12 @@ async def _together(*ends: Awaitable[None]) -> None:
     await asyncio.gather(*ends)
 
 
+def make_meters() -> Meters:
+    from offgrid_node.meters import Meters  # for those who ask for them
+
+    return Meters()
+
+
 def drop_of(config: Config) -> str:
     """Which jobs of the local queue go to the drop folder."""
     if not config.jobs.drop_dir:
@@ -385,7 +398,7 @@ def make_executors(config: Config) -> ExecutorPool:
     """The executors that the config asks for and this machine has; what is missing is among its problems."""
     executors: list[Executor] = []
     if config.host.wasm.enabled:
-        executors.append(WasmExecutor(config.host.wasm.memory_mb * MIB, config.host.slots))
+        executors.append(wasm_executor(config))
     commands = {name: Path(path) for name, path in config.host.process.commands.items()}
     process = ProcessExecutor(
         commands,
@@ -401,9 +414,20 @@ def make_executors(config: Config) -> ExecutorPool:
     return ExecutorPool([*executors, *hosted.fixed], BuiltinExecutor(), hosted.live)
 
 
+def wasm_executor(config: Config) -> Executor:
+    """At once at a host, which is to find out now that it cannot."""
+
+    def make() -> Executor:
+        from offgrid_node.executors.wasm import WasmExecutor  # with wasmtime, which takes 5 MiB
+
+        return WasmExecutor(config.host.wasm.memory_mb * MIB, config.host.slots)
+
+    return make() if "host" in config.node.roles else LateExecutor(("wasm",), WASM_ISOLATION, make)
+
+
 def admin_address(config: Config) -> tuple[str, Path | None]:
     """Where this machine's owner is listened to, and the token file where that is no unix socket."""
-    socket = config.admin_socket
+    socket = admin_socket(config)
     if socket is not None:
         return f"unix:{socket}", None
     return config.admin.address or LOOPBACK_ANY, config.node.data_dir / TOKEN_NAME

@@ -10,17 +10,21 @@ import asyncio
 import logging
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING
 
 from offgrid_node import __version__
-from offgrid_node.config import Config, split_address
+from offgrid_node.config import split_address
 from offgrid_node.discovery.addresses import advertised, ip_addresses, join_address
 from offgrid_node.discovery.hints import Hint
 from offgrid_node.discovery.hosts_file import HostsFile
-from offgrid_node.discovery.mdns import Mdns
 from offgrid_node.keys import fingerprint_in_leaf
 from offgrid_node.node import Node
 from offgrid_node.protocol.errors import FailedPrecondition, InvalidRequest, Unavailable
 from offgrid_node.protocol.mesh.commands import AddressesChanged, AddressSeen
+
+if TYPE_CHECKING:
+    from offgrid_node.config import Config
+    from offgrid_node.discovery.mdns import Mdns
 
 LOOK_EVERY_S = 5.0
 PEEK_TIMEOUT_S = 2.0
@@ -48,6 +52,12 @@ async def listen_again(
     return await listen(address)
 
 
+def make_mdns(announcement: Callable[[], Hint], on_found: Callable[[Hint], None]) -> Mdns:
+    from offgrid_node.discovery.mdns import Mdns  # with zeroconf, 5 MiB for those who want it
+
+    return Mdns(announcement, on_found)
+
+
 class Finding:
     """Runs beside the node; `start` returns at once. Belongs to the loop's thread."""
 
@@ -62,7 +72,7 @@ class Finding:
         self._mesh_tag = node.directory.genesis.mesh_tag
         self._addresses: tuple[str, ...] = ()
         self._fault = ""
-        self._mdns = Mdns(self._announcement, self._on_found) if config.mesh.mdns else None
+        self._mdns = make_mdns(self._announcement, self._on_found) if config.mesh.mdns else None
         self._task: asyncio.Task[None] | None = None
 
     @property

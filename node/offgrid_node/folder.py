@@ -11,13 +11,17 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from offgrid_node.config import Config, load, template
+from offgrid_node.config import CONFIG_NAME, load, template
 from offgrid_node.keys import make_private_folder, refuse_writable, write_private
 from offgrid_node.protocol.errors import AlreadyExists, FailedPrecondition
 from offgrid_node.storage.lmdb import LmdbStore
 
-CONFIG_NAME, DOTENV_NAME, KEYS_NAME, ROOT_KEY = "offgrid.toml", ".env", "keys", "mesh_root"
+if TYPE_CHECKING:
+    from offgrid_node.config import Config
+
+DOTENV_NAME, KEYS_NAME, ROOT_KEY = ".env", "keys", "mesh_root"
 STORE_FILE = "data.mdb"  # LMDB's own name for what a store's folder must hold
 MIB = 1024 * 1024
 

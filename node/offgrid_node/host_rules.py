@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
-from offgrid_node.config import Config
-from offgrid_node.config.fields import minutes_of
+from offgrid_node.config.hours import minutes_of
 from offgrid_node.protocol.jobs.settings import Rule
+
+if TYPE_CHECKING:
+    from offgrid_node.config import Config
 
 # What a host's slots are for, when its language models have slots of their own.
 NOT_MODELS = ("builtin:*", "wasm", "process:*", "python:*", "dask:*")

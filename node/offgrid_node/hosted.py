@@ -6,9 +6,12 @@ Each is made only where the config asks for it, and only then are its modules im
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from offgrid_node.config import Config
 from offgrid_node.executors.executor import Executor
+
+if TYPE_CHECKING:
+    from offgrid_node.config import Config
 
 MIB = 1024 * 1024
 PYTHON_WORK, DASK_WORK = "work-python", "work-dask"  # in the data folder: what functions are given to work in

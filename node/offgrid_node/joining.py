@@ -16,7 +16,6 @@ from google.protobuf.message import DecodeError
 
 from offgrid.v1 import mesh_pb2
 from offgrid_node.discovery.addresses import join_address
-from offgrid_node.discovery.mdns import find_door
 from offgrid_node.folder import Folder, Made, name_or_default, open_store
 from offgrid_node.keys import (
     NodeKey,
@@ -106,6 +105,8 @@ async def _ask_until(token: InviteToken, key: NodeKey, name: str, timeout_s: flo
 async def _look_around(token: InviteToken, deadline: float) -> list[str]:
     left = deadline - time.monotonic()
     wait = min(left, ATTEMPT_TIMEOUT_S if not token.addresses else 1.0)
+    from offgrid_node.discovery.mdns import find_door  # with zeroconf, for those whose token's addresses do not answer
+
     found = await find_door(token.mesh_tag, wait) if wait > 0 else []
     return [join_address(host, port) for host, port in found]
 

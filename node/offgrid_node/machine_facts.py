@@ -14,9 +14,12 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from offgrid.v1 import jobs_pb2
-from offgrid_node.config import Config
+
+if TYPE_CHECKING:
+    from offgrid_node.config import Config
 
 MIB = 1024 * 1024
 NVIDIA_SMI = "nvidia-smi"

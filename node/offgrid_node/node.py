@@ -10,12 +10,12 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
+from typing import TYPE_CHECKING
 
 from google.protobuf.message import Message
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.executors.executor import Progress
-from offgrid_node.meters import Meters
 from offgrid_node.protocol.clock import Clock
 from offgrid_node.protocol.effects import Call, DropBlob, Execute, Executed, Fill, Machine, Ship, Signer, Stop, Verifier
 from offgrid_node.protocol.errors import Fault
@@ -57,6 +57,9 @@ from offgrid_node.services.router import Router
 from offgrid_node.services.shelf import Shelf
 from offgrid_node.services.state import StateHandlers
 from offgrid_node.storage.store import Store
+
+if TYPE_CHECKING:
+    from offgrid_node.meters import Meters
 
 
 def log_nothing(fault: Fault, cause: BaseException | None) -> None:

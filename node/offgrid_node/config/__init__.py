@@ -4,7 +4,8 @@
     template(mesh_name, node_name, roles) -> str     the commented file that `offgrid-node init` writes
     unused_settings(config) -> sentences             what is set although nothing reads it yet
 
-Importing this package does not import pydantic; `load`, `template` and the name `Config` do.
+Importing this package does not import pydantic; `load`, `template` and the name `Config` do. A node that runs reads its
+config through `apart.py`, and never imports it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,19 @@ from .problems import ConfigError, Problem
 if TYPE_CHECKING:
     from .tree import Config
 
-__all__ = ["BadAddress", "Config", "ConfigError", "Problem", "load", "split_address", "template", "unused_settings"]
+__all__ = [
+    "CONFIG_NAME",
+    "BadAddress",
+    "Config",
+    "ConfigError",
+    "Problem",
+    "load",
+    "split_address",
+    "template",
+    "unused_settings",
+]
+
+CONFIG_NAME = "offgrid.toml"  # in a node's folder
 
 
 def load(path: Path, environ: Mapping[str, str]) -> Config:

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from .tree import Config
 
 HOST_CHARS_MAX = 253
 URL_CHARS_MAX = 2048
@@ -130,3 +136,11 @@ def _if_good_url(guess: str) -> str:
     except BadAddress:
         return ""
     return guess
+
+
+def admin_socket(config: Config) -> Path | None:
+    """The unix socket of local administration; None where it is a loopback port."""
+    if config.admin.address:
+        scheme, _, path = config.admin.address.partition("unix:")
+        return None if scheme else Path(path)
+    return None if sys.platform == "win32" else config.node.data_dir / "offgrid.sock"

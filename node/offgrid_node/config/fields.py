@@ -21,6 +21,7 @@ from offgrid_node.protocol.jobs.hosted import MODEL_CHARS_MAX, MODEL_NAME
 
 from .addresses import ADDRESS_RULE, LISTEN_RULE, URL_RULE, BadAddress, check_host, check_url, split_address
 from .frozen_map import FrozenMap
+from .hours import HOURS
 from .problems import printable, shown
 
 PATH_CHARS_MAX = 4096
@@ -48,7 +49,6 @@ COMMANDS_RULE = f"names of {WORD_RULE}; values are absolute paths of programs"
 
 _WORD = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}\Z")
 _GPU = re.compile(r"[^:,]{1,64}:[1-9][0-9]{0,7}\Z")
-_HOURS = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])-([01][0-9]|2[0-3]):([0-5][0-9])\Z")
 _EXECUTOR = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,127}\*?\Z|\*\Z")
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _T = TypeVar("_T")
@@ -239,7 +239,7 @@ def _executor(text: str) -> str:
 
 
 def _hours(text: str) -> str:
-    if text and (not _HOURS.match(text) or text[:5] == text[6:]):
+    if text and (not HOURS.match(text) or text[:5] == text[6:]):
         raise wrong(f"is {shown(text)}, no span of hours", _guess_hours(text))
     return text
 
@@ -250,16 +250,7 @@ def _guess_hours(text: str) -> str:
         return ""
     start, start_minute, end, end_minute = (int(part or 0) for part in found.groups())
     guess = f"{start:02}:{start_minute:02}-{end:02}:{end_minute:02}"
-    return _quoted(guess) if _HOURS.match(guess) and guess[:5] != guess[6:] else ""
-
-
-def minutes_of(hours: str) -> tuple[int, ...]:
-    """From and to, as minutes of the day; empty for always."""
-    found = _HOURS.match(hours)
-    if found is None:
-        return ()
-    start, start_minute, end, end_minute = map(int, found.groups())
-    return start * 60 + start_minute, end * 60 + end_minute
+    return _quoted(guess) if HOURS.match(guess) and guess[:5] != guess[6:] else ""
 
 
 def _secret(secret: SecretStr) -> SecretStr:

@@ -7,7 +7,6 @@ keys off these classes. Sizes and times carry their unit in the name or the desc
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
@@ -16,6 +15,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic.fields import FieldInfo
 
 from . import fields as f
+from .addresses import admin_socket
 from .fields import Allowed
 
 RESERVED: dict[str, Any] = {"reserved": True}
@@ -337,14 +337,6 @@ class Config(Section):
             filled["storage"] = places | dict(filled["storage"])
         return filled
 
-    @property
-    def admin_socket(self) -> Path | None:
-        """The unix socket of local administration; None where it is a loopback port."""
-        if self.admin.address:
-            scheme, _, path = self.admin.address.partition("unix:")
-            return None if scheme else Path(path)
-        return None if sys.platform == "win32" else self.node.data_dir / "offgrid.sock"
-
 
 Keys = tuple[str, ...]
 
@@ -385,7 +377,7 @@ def clashes(config: Config) -> Iterator[tuple[Keys, str, str]]:
     if metrics and not metrics.endswith(":0") and metrics in (listen, door):
         other = "mesh.listen" if metrics == listen else "mesh.door"
         yield ("metrics", "listen"), f"is the same address as {other}", 'another port, or "" = off'
-    socket = config.admin_socket
+    socket = admin_socket(config)
     if socket and not config.admin.address and len(os.fsencode(socket)) > f.UNIX_PATH_BYTES_MAX:
         size = len(os.fsencode(socket))
         yield (

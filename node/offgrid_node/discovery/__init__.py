@@ -6,6 +6,5 @@ Everything found here is a hint. Who somebody is, the handshake proves.
 from offgrid_node.discovery.addresses import advertised, ip_addresses
 from offgrid_node.discovery.hints import Hint
 from offgrid_node.discovery.hosts_file import HostEntry, HostsFile
-from offgrid_node.discovery.mdns import Mdns, find_door
 
-__all__ = ["Hint", "HostEntry", "HostsFile", "Mdns", "advertised", "find_door", "ip_addresses"]
+__all__ = ["Hint", "HostEntry", "HostsFile", "advertised", "ip_addresses"]

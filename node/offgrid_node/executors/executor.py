@@ -88,6 +88,9 @@ class Outcome:
     files: tuple[OutputFile, ...] = ()
 
 
+WASM_ISOLATION = {"wasm": "wasmtime"}  # of the one executor that may be made late
+
+
 class AtOnce(Protocol):
     """Does one kind of payload on the spot: work that takes less time than handing it over would."""
 

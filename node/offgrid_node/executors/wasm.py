@@ -22,7 +22,7 @@ from offgrid.v1 import jobs_pb2
 from offgrid_node.executors.artifacts import TooMuchLeft, matching
 from offgrid_node.executors.capture import failed, timeout_detail
 from offgrid_node.executors.compiler import compile_apart
-from offgrid_node.executors.executor import LARGE_INPUT_BYTES_MAX, Outcome, OutputFile, Usage, Work
+from offgrid_node.executors.executor import LARGE_INPUT_BYTES_MAX, WASM_ISOLATION, Outcome, OutputFile, Usage, Work
 from offgrid_node.executors.host_calls import Exported, function_of
 from offgrid_node.executors.memory_folder import MemoryFolder
 from offgrid_node.executors.modules import CompiledModules, NotRunnable, digest_of_module, new_engine, short
@@ -170,7 +170,7 @@ class WasmExecutor:
 
     @property
     def isolation(self) -> Mapping[str, str]:
-        return {"wasm": "wasmtime"}
+        return WASM_ISOLATION
 
     @property
     def running(self) -> int:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from offgrid_node.config import Config, ConfigError, Problem, load
+from offgrid_node.config.addresses import admin_socket
 from offgrid_node.config.fields import UNIX_PATH_BYTES_MAX, fit_name
 from offgrid_node.config.tree import settings as all_settings
 from offgrid_node.protocol.ids import NAME
@@ -82,9 +83,9 @@ def test_values_at_their_bounds_are_good(tmp_path: Path) -> None:
 
 def test_the_local_socket(tmp_path: Path) -> None:
     default = None if sys.platform == "win32" else tmp_path / "data" / "offgrid.sock"
-    assert loaded(tmp_path).admin_socket == default
-    assert loaded(tmp_path, 'admin.address = "unix:run/x"').admin_socket == tmp_path / "run" / "x"
-    assert loaded(tmp_path, 'admin.address = "127.0.0.1:9"').admin_socket is None
+    assert admin_socket(loaded(tmp_path)) == default
+    assert admin_socket(loaded(tmp_path, 'admin.address = "unix:run/x"')) == tmp_path / "run" / "x"
+    assert admin_socket(loaded(tmp_path, 'admin.address = "127.0.0.1:9"')) is None
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no unix socket")

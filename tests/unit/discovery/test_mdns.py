@@ -178,7 +178,8 @@ def test_closing_is_quick_at_any_moment() -> None:
 
 CHILD = """
 import asyncio, sys
-from offgrid_node.discovery import Hint, Mdns, advertised, ip_addresses
+from offgrid_node.discovery import Hint, advertised, ip_addresses
+from offgrid_node.discovery.mdns import Mdns
 async def main(letter, other, tag):
     done = asyncio.Event()
     ips = ip_addresses(advertised("0.0.0.0:7440"))

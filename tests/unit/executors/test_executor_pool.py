@@ -11,7 +11,8 @@ import pytest
 from offgrid.v1 import jobs_pb2
 from offgrid_node.executors import programs
 from offgrid_node.executors.capture import failed
-from offgrid_node.executors.executor import Outcome, Work
+from offgrid_node.executors.executor import WASM_ISOLATION, Outcome, Work
+from offgrid_node.executors.late import LateExecutor
 from offgrid_node.executors.pool import ExecutorPool, Offered
 from offgrid_node.executors.process import ProcessExecutor
 from offgrid_node.executors.wasm import WasmExecutor
@@ -84,3 +85,23 @@ def test_a_live_executor_says_itself_what_it_cannot_run() -> None:
     pool = ExecutorPool([], live={"llm": Models()})
     payload = jobs_pb2.JobPayload(llm=jobs_pb2.LlmTask(model="gone"), input=b"hi")
     assert asyncio.run(pool.run(Work(payload, 1_000))).error == "ModelNotFound"
+
+
+def test_a_late_one_says_what_it_will_be_and_is_made_once() -> None:
+    made: list[WasmExecutor] = []
+
+    def make() -> WasmExecutor:
+        made.append(WasmExecutor(1 << 24, 1))
+        return made[-1]
+
+    real, late = WasmExecutor(1 << 24, 1), LateExecutor(("wasm",), WASM_ISOLATION, make)
+    pool = ExecutorPool([late])
+    assert (pool.offers, pool.isolation, pool.problems, made) == (real.offers, real.isolation, real.problems, [])
+    for _ in range(2):
+        assert asyncio.run(pool.run(Work(WASM, 10_000))).output.startswith(b"lines 1\nwords 2\n")
+    assert len(made) == 1
+    pool.close()
+
+
+def test_a_late_one_that_had_no_job_has_nothing_to_close() -> None:
+    LateExecutor(("wasm",), WASM_ISOLATION, lambda: pytest.fail("made")).close()
