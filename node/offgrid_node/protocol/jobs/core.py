@@ -10,6 +10,7 @@ from __future__ import annotations
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.effects import Answered, Rows
+from offgrid_node.protocol.errors import Exhausted
 from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.events import BROKER
 from offgrid_node.protocol.ids import NODE_ID
@@ -116,7 +117,19 @@ class Core:
     # ---- from brokers
 
     def on_submitted(self, tag: Tag, answer: Answered, now: Now, rng: Rng) -> None:
+        if isinstance(answer.fault, Exhausted) and answer.fault.retry_ms:
+            self._jobs.pacing.refused(tag.node, answer.fault.retry_ms, now, rng)
+            for key in tag.keys:
+                if (refused := self._jobs.current(key)) is not None:
+                    self._wait_for_room(refused, tag.node, now, rng)
+            return
         if isinstance(answer.reply, jobs_pb2.SubmitJobsResponse):
+            retries = [each.retry_ms for each in answer.reply.clearings if each.retry_ms]
+            if retries:
+                in_part = len(retries) < len(answer.reply.clearings)
+                self._jobs.pacing.refused(tag.node, max(retries), now, rng, in_part=in_part)
+            else:
+                self._jobs.pacing.taken(tag.node, now)
             self._post.closing.heard(tag.node, answer.reply.queued)
             self._on_epoch(tag.node, answer.reply.broker_epoch, now)
             asked = dict.fromkeys(tag.keys)
@@ -180,6 +193,8 @@ class Core:
             self._wait_there(entry, clearing.fresh, now)
         elif clearing.kind == jobs_pb2.CLEARING_KIND_NO_HOST:
             self._try_later(entry, "NoHostsAvailable", clearing.detail, now)
+        elif clearing.retry_ms and self._jobs.pacing.holds(broker):
+            self._wait_for_room(entry, broker, now, rng)
         else:
             self._try_later(entry, "NoHostsAvailable", f"the broker refused: {clearing.detail}", now)
 
@@ -246,6 +261,7 @@ class Core:
                 self._jobs.timers.set(entry.job_id, now.mono_ms)
 
     def on_peer_down(self, node_id: str, now: Now, rng: Rng) -> None:
+        self._jobs.pacing.forget(node_id)
         self.renewals.on_peer_down(node_id)
         self.stops.on_host_down(node_id)
         for entry in self._jobs:
@@ -267,6 +283,10 @@ class Core:
         for job_id in self._jobs.waiting.take_due(now.mono_ms):
             if (waiting := self._jobs.get(job_id)) is not None:
                 self._say_order(waiting)
+        for job_id in self._jobs.pacing.take_due(now):
+            if (patient := self._jobs.get(job_id)) is not None:
+                self._say_order(patient)
+                self._jobs.timers.set(job_id, now.mono_ms + SUBMIT_RETRY_MS)
         for job_id in self._jobs.timers.take_due(now.mono_ms):
             entry = self._jobs.get(job_id)
             if entry is None:
@@ -314,10 +334,18 @@ class Core:
         if entry.doubtful and job.broker not in brokers and self._doubts.keeps_waiting(entry, now):
             return
         self._jobs.waiting.discard(job.broker, job.job_id)
+        pacing = self._jobs.pacing
+        pacing.discard(job.broker, job.job_id, job.priority)
+        if pacing.holds(job.broker) and not entry.doubtful:  # one that takes orders goes before one that does not
+            brokers = [broker for broker in brokers if not pacing.holds(broker)] or brokers
         if job.broker not in brokers:
             job.broker = brokers[0] if len(brokers) == 1 else rng.choice(brokers)
             if not kept_later:
                 self._jobs.keep(job, now)
+        if pacing.holds(job.broker):
+            self._jobs.timers.cancel(job.job_id)
+            pacing.add(job.broker, job.job_id, job.priority)
+            return
         self._say_order(entry)
         self._jobs.timers.set(job.job_id, now.mono_ms + SUBMIT_RETRY_MS)
 
@@ -325,6 +353,11 @@ class Core:
         if entry.doubtful:
             self._post.doubt(entry.key)
         self._post.add("SubmitJobs", entry.job.broker, entry.key, self._jobs.order_body(entry))
+
+    def _wait_for_room(self, entry: Open, broker: str, now: Now, rng: Rng) -> None:
+        """It was refused for load: nothing is wrong with the job, and no try is used up."""
+        if entry.job.state == QUEUED and entry.job.route == jobs_pb2.ROUTE_OFFGRID and entry.job.broker == broker:
+            self._submit(entry, now, rng)
 
     def _wait_there(self, entry: Open, fresh: bool, now: Now) -> None:
         """Its broker holds the order in its queue. If it has only just learnt of it, though we thought it knew, it may

@@ -25,6 +25,7 @@ from offgrid_node.protocol.jobs.deadlines import Deadlines
 from offgrid_node.protocol.jobs.dependencies import Dependencies
 from offgrid_node.protocol.jobs.index import JOBS, Index
 from offgrid_node.protocol.jobs.orders import AttemptKey, JobOrder
+from offgrid_node.protocol.jobs.pacing import Pacing
 from offgrid_node.protocol.jobs.post import CALL_ITEMS_MAX, Post
 from offgrid_node.protocol.jobs.receipts import COMPLETED as WELL
 from offgrid_node.protocol.jobs.settings import JobsSettings
@@ -154,6 +155,7 @@ class OpenJobs:
         self.ended_kin: list[jobs_pb2.Job] = []  # redundant jobs and their executions, for `redundant.py` to take
         self.avoided: Callable[[jobs_pb2.Job], list[str]] = lambda execution: []  # where no next attempt may go
         self.waiting = Waiting(CALL_ITEMS_MAX)
+        self.pacing = Pacing(CALL_ITEMS_MAX)
 
     def load(self, rows: Rows, now: Now) -> None:
         self._rows = rows
@@ -201,7 +203,8 @@ class OpenJobs:
         return (ended.task_id, ended.state) if ended is not None else None
 
     def deadline_ms(self) -> int | None:
-        deadlines = (self.timers.next_ms(), self.waiting.deadline_ms(), self.deadlines.deadline_ms(), self._say_ms)
+        parts = self.waiting, self.deadlines, self.pacing
+        deadlines = (self.timers.next_ms(), self._say_ms, *(part.deadline_ms() for part in parts))
         return min((due for due in deadlines if due is not None), default=None)
 
     def order(self, job: jobs_pb2.Job) -> JobOrder:
@@ -459,6 +462,8 @@ class OpenJobs:
         self.timers.cancel(job.job_id)
         self.deadlines.discard(job.job_id)
         self.waiting.discard(job.broker, job.job_id)
+        self.pacing.discard(job.broker, job.job_id, job.priority)
+        self.pacing.ended(job.broker)
         self._unsaid.pop(job.job_id, None)
         if job.parent_id or job.replicas > 1:
             self.ended_kin.append(job)
