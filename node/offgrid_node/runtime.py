@@ -162,7 +162,7 @@ class Runtime:
         self._numbers = itertools.count(1)
         self._watchers: list[Watcher] = []
         self._in_commit: Pending | None = None
-        self._due_ms: int | None = None  # of all machines; only a step or a load moves it
+        self._dues: dict[str, int] = {}  # of machines that have a deadline; only a step or a load moves one
         self._absent: Fault | None = None  # why there are no machines
         self.failures = 0  # batches that were lost and loads that failed, so that the driver can slow down
         self.machines: Mapping[str, Machine] = self._load()
@@ -190,13 +190,9 @@ class Runtime:
 
     def wake(self) -> None:
         """Gives a Woke to each machine whose deadline has passed."""
-        now = self.clock.now()
-        if self._due_ms is None or self._due_ms > now.mono_ms:
-            return
-        for domain, machine in self.machines.items():
-            due = machine.deadline_ms()
-            if due is not None and due <= now.mono_ms:
-                self._push(domain, Woke())
+        now_ms = self.clock.now().mono_ms
+        for domain in [domain for domain, due_ms in self._dues.items() if due_ms <= now_ms]:
+            self._push(domain, Woke())
 
     def _push(self, domain: str, event: object, size_bytes: int = 0) -> None:
         self._inbox.push(domain, event, size_bytes)
@@ -226,7 +222,7 @@ class Runtime:
 
     def deadline_ms(self) -> int | None:
         """The earliest deadline of all machines."""
-        return self._due_ms
+        return min(self._dues.values(), default=None)
 
     def watch(self, watcher: Watcher) -> Callable[[], None]:
         """Adds a watcher and returns what removes it."""
@@ -281,12 +277,14 @@ class Runtime:
     def _step(self, queues: dict[str, list[object]], pending: Pending, now: Now) -> None:
         for _ in range(ROUNDS_MAX):
             if not any(queues.values()):
-                self._due_ms = _earliest(self.machines)
                 return
             for domain in DOMAINS:
-                inputs, queues[domain] = queues[domain], []
-                if inputs and domain in self.machines:
-                    self._collect(self.machines[domain].step(inputs, now, self._rng), queues, pending, now)
+                inputs, machine = queues[domain], self.machines.get(domain)
+                if inputs:
+                    queues[domain] = []
+                if inputs and machine is not None:
+                    self._collect(machine.step(inputs, now, self._rng), queues, pending, now)
+                    self._note_due(domain, machine)
         raise RuntimeError(f"domains raised events to each other for {ROUNDS_MAX} rounds")
 
     def _collect(self, effects: Sequence[Effect], queues: dict[str, list[object]], pending: Pending, now: Now) -> None:
@@ -366,7 +364,7 @@ class Runtime:
         are refused with its fault, there are no machines, `ask` raises it, and each `gather` tries again. Calls and
         executions go on in any case: why they began was durable before.
         """
-        self.machines, self._due_ms = {}, None
+        self.machines, self._dues = {}, {}
         try:
             self.machines, self._absent = self._load(), None
         except Exception as error:  # noqa: BLE001 - whatever keeps memory from being rebuilt, the old must not serve
@@ -388,12 +386,16 @@ class Runtime:
         now, machines = self.clock.now(), self._build()
         for machine in machines.values():
             machine.load(self.store, now)
-        self._due_ms = _earliest(machines)
+        for domain, machine in machines.items():
+            self._note_due(domain, machine)
         return machines
 
-
-def _earliest(machines: Mapping[str, Machine]) -> int | None:
-    return min((due for m in machines.values() if (due := m.deadline_ms()) is not None), default=None)
+    def _note_due(self, domain: str, machine: Machine) -> None:
+        due_ms = machine.deadline_ms()
+        if due_ms is None:
+            self._dues.pop(domain, None)
+        else:
+            self._dues[domain] = due_ms
 
 
 def _defect(reason: str, what: str, error: Exception) -> Internal:
