@@ -19,6 +19,7 @@ SAMPLE = (
     "output-lost",
     "reserve-ignored",
     "paid-below-ask",
+    "waits-for-ever",
     "paid-before-agreement",
     "quorum-too-low",
     "host-votes-twice",
@@ -48,7 +49,7 @@ SAMPLE = (
 def test_a_planted_bug_is_found(mutant: str) -> None:
     found = unmask(mutant, range(SEEDS))
     assert found is not None, f"{mutant} ({MUTANTS[mutant].says}) went unseen through {SEEDS} seeds"
-    assert simulate(found.seed).violation == "", "the seed must be sound without the planted bug"
+    assert simulate(found.seed, mesh=found.mesh).violation == "", "the seed must be sound without the planted bug"
 
 
 def test_no_two_domains_plant_bugs_of_one_name() -> None:

@@ -140,8 +140,8 @@ class GrpcRoad:
 
     def retry(self, node: str) -> None:
         """The node is heard of: where connecting to it has failed, the next call tries afresh. A node that comes back
-        at its old address would else be out of reach until gRPC's pause is over, RECONNECT_MAX_MS at worst, and while no
-        lane is tried its next death would be noticed late."""
+        at its old address would else be out of reach until gRPC's pause is over, RECONNECT_MAX_MS at worst; and while
+        no lane is tried its next death would be noticed late."""
         for key, link in list(self._links.items()):
             if key[0] != node:
                 continue

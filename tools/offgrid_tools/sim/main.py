@@ -208,7 +208,7 @@ def _one(seed: int, mesh: str, twice: bool) -> tuple[Report, bool]:
     return report, not twice or simulate(seed, mesh=mesh) == report
 
 
-def unmask(mutant: str, seeds: Iterable[int], mesh: str = HOME) -> Report | None:
+def unmask(mutant: str, seeds: Iterable[int]) -> Report | None:
     """The first of these seeds in which the planted bug shows; None when it shows in none."""
-    reports = (simulate(seed, mesh=mesh, mutant=mutant) for seed in seeds)
+    reports = (simulate(seed, mesh=MUTANTS[mutant].mesh, mutant=mutant) for seed in seeds)
     return next((report for report in reports if report.violation), None)

@@ -32,6 +32,7 @@ from offgrid_node.protocol.jobs.settings import RETRY_DELAYS_MS, JobsSettings
 from offgrid_node.protocol.jobs.stops import Stops
 from offgrid_node.protocol.jobs.table import AWARDED, CREATED, QUEUED, RUNNING
 from offgrid_node.protocol.jobs.terms import LOSSES_MAX
+from offgrid_node.protocol.jobs.turning import Turning
 from offgrid_node.protocol.rng import Rng
 
 REFUSED_DELAY_MS, REFUSED_DELAY_MAX_MS = 100, 5_000
@@ -52,6 +53,7 @@ class Core:
         self.reports = Reports(settings, self._jobs, post, host, self._lose_host)
         self.stops = Stops(post)
         self._doubts = Doubts(self._jobs, peers)
+        self._turning = Turning(self._jobs, peers)
         self._epochs: dict[str, int] = {}  # of brokers, as they last said
         self.redundant = Redundant(self._jobs, post, self)
         self.renewals = Renewals(settings.node_id, self._jobs, post)
@@ -187,6 +189,7 @@ class Core:
             self._doubts.give_up(entry, now)
             self._submit(entry, now, rng)
         elif clearing.kind == jobs_pb2.CLEARING_KIND_QUEUED:
+            self._turning.on_answer(entry, now, awarded=False)
             entry.doubtful = False
             entry.tries = 0
             entry.avoided = frozenset()
@@ -203,6 +206,7 @@ class Core:
 
     def _on_award(self, entry: Open, broker: str, clearing: jobs_pb2.Clearing, now: Now) -> None:
         job, tries = entry.job, entry.tries
+        self._turning.on_answer(entry, now, awarded=True)
         self._jobs.award(entry, "award", broker, clearing.host, clearing.price_micro, now)
         if self._peers.is_down(job.host):  # the broker has not heard yet, and the mesh will not say it to us again
             self._lose_and_wait(entry, "refused: its host is not alive", now)
@@ -280,9 +284,7 @@ class Core:
             if (late := self._jobs.get(job_id)) is not None:
                 self._stop(late, now)
                 self._jobs.expire(late, now)
-        for job_id in self._jobs.waiting.take_due(now.mono_ms):
-            if (waiting := self._jobs.get(job_id)) is not None:
-                self._say_order(waiting)
+        self._ask_again(now, rng)
         for job_id in self._jobs.pacing.take_due(now):
             if (patient := self._jobs.get(job_id)) is not None:
                 self._say_order(patient)
@@ -303,6 +305,14 @@ class Core:
                 self._send_start(entry, now)  # not answered yet; or this core restarted: is it still running there?
 
     # ---- inside
+
+    def _ask_again(self, now: Now, rng: Rng) -> None:
+        """What waits at brokers is said there once more, or to another one."""
+        stay, turned = self._turning.take_due(now)
+        for entry in stay:
+            self._say_order(entry)
+        for entry in turned:
+            self._submit(entry, now, rng)
 
     def _return_to_mesh(self, now: Now, rng: Rng) -> None:
         """A broker has come back: it gets what waits in the local queue and would rather have gone to it, a part at a
@@ -377,6 +387,7 @@ class Core:
     def _try_later(self, entry: Open, error: str, detail: str, now: Now) -> None:
         """Three retries, each at another broker than the one before it if there is one: no broker can end a job alone.
         Then the local queue where the mode allows it and brokers are the trouble, else failure."""
+        self._turning.on_answer(entry, now, awarded=False)
         self._turn_from_broker(entry)
         self._jobs.waiting.discard(entry.job.broker, entry.job.job_id)
         if entry.tries < len(RETRY_DELAYS_MS):

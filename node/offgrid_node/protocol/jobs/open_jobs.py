@@ -82,6 +82,8 @@ class Open:
     answer_by_ms: int | None = None  # until when the host is asked whether it does
     # It was queued when this process began: it may have been awarded before, and a host be at work on it.
     doubtful: bool = False
+    turns: int = 0  # from brokers that kept it waiting
+    turned_from: str = ""  # the last of them, until the next one has spoken
     job_id: str = ""
     hot: OrderedDict[str, Open] | None = field(default=None, repr=False)  # where it says that it is unpacked
     order: tuple[int, bytes] | None = None  # an attempt's order as it is carried

@@ -1,4 +1,4 @@
-"""How long a core waits for a host: for its answer, for a job to be run, for what came of it."""
+"""How long a core waits: for a host to answer, to run a job, to bring what came of it; for a broker to find a host."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ START_RETRY_MS = 1_000
 # An award whose host has not answered by then is lost: not every node reaches every other. Its payload's time on the
 # road comes on top.
 START_PATIENCE_MS = 10_000
+# At one broker, while there is another: by then, at the default time-out, every host has been free once.
+QUEUE_PATIENCE_MS = 30_000
 RUN_GRACE_MS = 10_000 + transfer_ms(CALL_BYTES_MAX)  # past its time-out a host has this long to bring what came of it
 
 

@@ -16,11 +16,11 @@ POLL_MS = 5_000
 
 
 class Waiting:
-    """Job ids by the broker at which their orders wait."""
+    """Job ids by the broker at which their orders wait, and since when."""
 
     def __init__(self, round_max: int) -> None:
         self._round_max = round_max
-        self._at: dict[str, OrderedDict[str, None]] = {}
+        self._at: dict[str, OrderedDict[str, int]] = {}
         self._timers: Timers[str] = Timers()
 
     def deadline_ms(self) -> int | None:
@@ -31,10 +31,14 @@ class Waiting:
         if there is None:
             there = self._at[broker] = OrderedDict()
             self._timers.set(broker, now_ms + POLL_MS)
-        there[sys.intern(job_id)] = None
+        there.setdefault(sys.intern(job_id), now_ms)
 
     def holds(self, broker: str, job_id: str) -> bool:
         return job_id in self._at.get(broker, ())
+
+    def since_ms(self, broker: str, job_id: str) -> int:
+        """Of one that waits there."""
+        return self._at[broker][job_id]
 
     def discard(self, broker: str, job_id: str) -> None:
         there = self._at.get(broker)

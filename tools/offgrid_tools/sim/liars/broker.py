@@ -1,5 +1,6 @@
 """A broker that lies: it awards orders to whoever comes to its mind, twice, or at absurd prices, says that nobody wants
-them, that it never heard of them or that they wait, and brings awards of orders that other brokers were asked for."""
+them, that it never heard of them or that they wait, and means for ever, and brings awards of orders that other brokers
+were asked for."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ from google.protobuf.message import Message
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.jobs.bounds import PRICE_MAX
-from offgrid_node.protocol.jobs.orders import JobOrder
+from offgrid_node.protocol.jobs.orders import ClaimKey, JobOrder
 from offgrid_tools.sim.cluster import Cluster
 from offgrid_tools.sim.engine import MS
 from offgrid_tools.sim.process import Process
@@ -31,27 +32,37 @@ class LyingBroker:
     def __init__(self, cluster: Cluster, process: Process) -> None:
         self._cluster, self._rng, self._process = cluster, cluster.engine.rng, process
         self.lies = 0
+        self._held: set[ClaimKey] = set()
         cluster.network.liars[process.node_id] = self
         cluster.network.overhear(jobs_pb2.SubmitJobsRequest, self._on_submitted)
 
     def answer(self, source: str, method: str, request: bytes) -> Message | None:
-        if method != SUBMIT or self._rng.random() > LIE_CHANCE or not self._process.running.runtime.machines:
+        if method != SUBMIT or not self._process.running.runtime.machines:
             return None
         orders = [JobOrder.decode(body) for body in jobs_pb2.SubmitJobsRequest.FromString(request).orders]
+        if self._rng.random() > LIE_CHANCE and self._held.isdisjoint(order.key for order in orders):
+            return None
         self.lies += 1
         return jobs_pb2.SubmitJobsResponse(clearings=[clearing for order in orders for clearing in self._lie(order)])
 
     def _lie(self, order: JobOrder) -> Clearings:
+        if order.key in self._held:
+            return [self._said(order, jobs_pb2.CLEARING_KIND_QUEUED)]
         simple = jobs_pb2.CLEARING_KIND_NO_HOST, jobs_pb2.CLEARING_KIND_FORGOTTEN, jobs_pb2.CLEARING_KIND_REFUSED
         lies: Sequence[Callable[[], Clearings]] = (
             lambda: [self._award(order)],
             lambda: [self._award(order), self._award(order)],
             lambda: [self._award(order._replace(attempt=order.attempt + self._rng.choice((-1, 1))))],
-            lambda: [self._said(order, jobs_pb2.CLEARING_KIND_QUEUED)],
+            lambda: self._hold(order),
             lambda: [self._said(order, self._rng.choice(simple))],
             list,  # says nothing of it
         )
         return self._rng.choice(lies)()
+
+    def _hold(self, order: JobOrder) -> Clearings:
+        """It waits here, whenever somebody asks."""
+        self._held.add(order.key)
+        return self._lie(order)
 
     def _award(self, order: JobOrder) -> jobs_pb2.Clearing:
         clearing = self._said(order, jobs_pb2.CLEARING_KIND_AWARDED)

@@ -6,7 +6,9 @@ from typing import Any
 
 from offgrid_node.protocol.jobs import clearing
 from offgrid_node.protocol.jobs.postings import Postings
+from offgrid_node.protocol.jobs.turning import Turning
 from offgrid_tools.sim.mutants.patches import Mutant, Patch, Sound, never
+from offgrid_tools.sim.plan import MARKET_MESH
 
 
 def _any_base(sound: Sound) -> Sound:
@@ -38,6 +40,11 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "reserve-ignored": Mutant(
         "a winner may be paid more than the order's reserve", (Patch(clearing, "_price", _beyond_the_reserve),)
+    ),
+    "waits-for-ever": Mutant(
+        "a core waits at a broker for as long as it is told to",
+        (Patch(Turning, "_is_over", never(False)),),
+        MARKET_MESH,
     ),
     "paid-below-ask": Mutant("a winner is paid less than it asks", (Patch(clearing, "_price", never(0)),)),
 }

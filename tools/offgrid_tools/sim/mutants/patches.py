@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from offgrid_tools.sim.plan import HOME
+
 Sound = Callable[..., Any]  # the method as it is
 Break = Callable[[Sound], Sound]  # gets it and returns the broken one
 
@@ -23,10 +25,11 @@ class Patch:
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """A planted bug: what it says about itself, and what it changes."""
+    """A planted bug: what it says about itself, what it changes, and in which of the meshes it shows."""
 
     says: str
     patches: tuple[Patch, ...]
+    mesh: str = HOME
 
     @contextmanager
     def planted(self) -> Iterator[None]:
