@@ -59,6 +59,7 @@ class Rules:
         self._settings, self._post = settings, post
         self._rules = settings.rules or (Rule("default", price_micro=settings.price_micro, slots=settings.slots),)
         self._ids: dict[str, set[str]] = {}  # of each name that a rule may say
+        self._known: set[str] = set()  # members whose names have been heard since the start
         self._at_work: dict[ClaimKey, str] = {}
         self._busy: Counter[str] = Counter()
         self._timed = any(r.hours or r.tokens_per_day or r.jobs_per_day for r in self._rules)
@@ -104,6 +105,7 @@ class Rules:
         for ids in self._ids.values():
             ids.discard(node_id)
         self._ids.setdefault(name, set()).add(node_id)
+        self._known.add(node_id)
 
     def take(self, order: JobOrder, price_micro: int, now: Now) -> str:
         """The rule by which the order, which was not refused, is taken on; it counts from now on."""
@@ -137,7 +139,11 @@ class Rules:
         self._turn_day(day, now)
         why = ""
         for rule in self._rules:
-            if not (self._is_for(rule, order.core) and covers(rule, order.needs)):
+            if not covers(rule, order.needs):
+                continue
+            if rule.deny and within(rule, minute) and self._may_be_for(rule, order.core):
+                return f"rule {rule.name!r} denies members by name, and it is not known yet what {order.core} is called"
+            if not self._is_for(rule, order.core):
                 continue
             refusal = self._refusal_of(rule, order, price_micro, minute)
             if not refusal:
@@ -192,18 +198,26 @@ class Rules:
         """Node ids of those whom the rule is for, as far as they are known and have not had their share; None: all."""
         if ANYBODY in rule.owners:
             return None
-        ids = {node_id for owner in rule.owners for node_id in self._ids_of(owner)}.difference(self._exhausted(rule))
+        ids = {node_id for owner in rule.owners for node_id in self._ids_of(owner, deny=rule.deny)}.difference(
+            self._exhausted(rule)
+        )
         return tuple(sorted(ids)[:OWNERS_MAX])
 
     def _is_for(self, rule: Rule, core: str) -> bool:
-        return ANYBODY in rule.owners or any(core in self._ids_of(owner) for owner in rule.owners)
+        return ANYBODY in rule.owners or any(core in self._ids_of(owner, deny=rule.deny) for owner in rule.owners)
 
-    def _ids_of(self, owner: str) -> set[str]:
-        """A name, or an id itself. A name that two members have is nobody's: it must not be had by taking it."""
+    def _may_be_for(self, rule: Rule, core: str) -> bool:
+        """Of a host that has only just begun: whoever is to be denied must not be the quicker."""
+        by_name = any(owner != ANYBODY and not NODE_ID.match(owner) for owner in rule.owners)
+        return by_name and core not in rule.owners and core not in self._known
+
+    def _ids_of(self, owner: str, *, deny: bool) -> set[str]:
+        """A name, or an id itself. A name that two members have is nobody's: it must not be had by taking it, and both
+        are denied what it is denied."""
         if NODE_ID.match(owner):
             return {owner}
         ids = self._ids.get(owner, set())
-        return ids if len(ids) == 1 else set()
+        return ids if len(ids) == 1 or deny else set()
 
     def _local(self, now: Now) -> tuple[int, int]:
         """The day's number and the minute of the day, here; of no interest to rules without hours and quotas."""

@@ -109,6 +109,17 @@ class TestWhichRule:
         assert house.judge(RIVAL) == "rule 'no' denies it"
         assert house.judge() == ""
 
+    def test_one_that_denies_a_name_denies_all_whose_names_are_not_known_yet(self) -> None:
+        house = House(Rule("no", owners=("shed",), deny=True), self.ALL)
+        assert house.judge(OTHER) == f"rule 'no' denies members by name, and it is not known yet what {C} is called"
+        house.rules.on_peer_up(C, "loft")
+        assert house.judge(OTHER) == ""
+        house.rules.on_peer_up(C, "shed")
+        assert house.judge(OTHER) == "rule 'no' denies it"
+
+    def test_one_that_denies_ids_needs_no_names(self) -> None:
+        assert House(Rule("no", owners=(A,), deny=True), self.ALL).judge(OTHER) == ""
+
     def test_each_has_its_price(self) -> None:
         house = House(replace(self.FRIENDS, price_micro=2), self.ALL)
         assert house.judge(price=2) == ""
@@ -133,6 +144,12 @@ class TestWhichRule:
         house.rules.on_peer_up(C, "attic")
         assert house.judge() != ""
         assert house.judge(OTHER) != ""
+
+    def test_a_name_that_two_have_is_denied_to_both(self) -> None:
+        house = House(Rule("no", owners=("attic",), deny=True), self.ALL)
+        house.rules.on_peer_up(B, "attic")
+        assert [house.judge(), house.judge(RIVAL)] == ["rule 'no' denies it"] * 2
+        assert house.rules.offers(NOON)[0].owners == tuple(sorted((A, B)))
 
 
 class TestHours:
