@@ -138,7 +138,7 @@ class Broker:
     def on_submit(self, ticket: int, command: SubmitJobs, now: Now) -> None:
         self._now_ms = now.mono_ms
         self._close(command.core, command.closed, now)
-        self.clear(now)  # who waits goes before whoever comes now
+        self.clear(now, command.core)  # who waits goes before whoever comes now
         clearings: dict[ClaimKey, jobs_pb2.Clearing] = {}
         fresh: dict[Group, list[JobOrder]] = {}
         for order in command.orders:
@@ -189,9 +189,11 @@ class Broker:
         for key in self._leases.take_dead(now):
             self._drop_lease(key)
 
-    def clear(self, now: Now) -> None:
-        """Awards what waits as far as free slots go. Orders of a core that is down wait for it."""
-        if not self._clear_due:
+    def clear(self, now: Now, speaking: str = "") -> None:
+        """Awards what waits as far as free slots go. Orders of a core that is down wait for it; one that is `speaking`
+        now is not, whatever the mesh says."""
+        revived = bool(speaking) and self._peers.is_down(speaking)
+        if not (self._clear_due or (revived and speaking in self._queue.cores)):
             return
         self._clear_due = False
         if not self._queue:
@@ -211,7 +213,7 @@ class Broker:
                     break
             return count
 
-        self._queue.clear(award, self.book.slots_free, self._peers.is_down)
+        self._queue.clear(award, self.book.slots_free, lambda core: core != speaking and self._peers.is_down(core))
 
     # ---- inside: orders
 

@@ -198,6 +198,11 @@ class TestACoreThatIsDown:
         bench.up(OWNER, CORE)
         assert [call.node for call in bench.calls("DeliverAwards")] == [OWNER.node_id]
 
+    def test_is_not_down_while_it_speaks_and_what_waits_goes_before_what_it_says(self, bench: BrokerBench) -> None:
+        bench.close(RIVAL, "j-busy", 1)
+        assert bench.submit(OWNER, "j-fresh").kind == QUEUED
+        assert [call.node for call in bench.calls("DeliverAwards")] == [OWNER.node_id]
+
     def test_is_waited_for_no_longer_than_its_grace(self, bench: BrokerBench) -> None:
         bench.wait(CORE_GRACE_MS - 1)
         assert bench.broker.queued == 1
