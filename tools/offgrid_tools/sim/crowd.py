@@ -8,10 +8,22 @@ from offgrid.v1 import ledger_pb2
 from offgrid_node.protocol.events import CORE, HOST
 from offgrid_tools.sim.cluster import Cluster
 from offgrid_tools.sim.engine import SECOND
+from offgrid_tools.sim.folder import DropHelper
 from offgrid_tools.sim.liars import FalseWorker, JobLiar, LedgerLiar, LyingBroker, LyingHost, LyingOwner
 from offgrid_tools.sim.plan import FORKS, JOBS_MAX, JOBS_MIN, LIES, REMOVED, REQUIRED_MILLI, STORM_JOBS, Plan
 from offgrid_tools.sim.process import Process
-from offgrid_tools.sim.users import DemandingUser, JobUser, LedgerOpener, ObjectUser, Payer, Person, QuorumUser
+from offgrid_tools.sim.users import (
+    DemandingUser,
+    HostOwner,
+    JobUser,
+    LedgerOpener,
+    ObjectUser,
+    Payer,
+    Person,
+    QuorumUser,
+    RushUser,
+    SchedulingUser,
+)
 
 USERS_PER_CORE = 2
 SOUND_HOSTS = REQUIRED_MILLI // 1_000  # that every owner of objects needs beside itself
@@ -31,6 +43,7 @@ class Crowd:
         self.payers = list(self._payers()) if plan.open_us is not None else []
         self.demanding = list(self._demanding())
         self.people: list[Person] = [*self.workers, *self.demanding, *self.keepers, *self.payers, *self._others()]
+        self.people += self._bustling()
         self.liars = list(self._liars())
 
     def _workers(self) -> Iterator[JobUser]:
@@ -45,6 +58,17 @@ class Crowd:
         for number, core in enumerate(self._cluster.with_role(CORE)):
             if self._plan.arrays:
                 yield DemandingUser(self._cluster.engine, self._cluster.monitor, core, self._plan.arrays, f"d{number}")
+
+    def _bustling(self) -> Iterator[Person]:
+        cluster, bustle = self._cluster, self._plan.bustle
+        engine, monitor = cluster.engine, cluster.monitor
+        for number, core in enumerate(cluster.with_role(CORE)):
+            if bustle.rushes:
+                yield RushUser(engine, monitor, core, bustle.rushes, f"r{number}", chains=bustle.chains)
+            if bustle.schedules:
+                yield SchedulingUser(engine, monitor, core, bustle.schedules, f"s{number}")
+        for name in bustle.toggled:
+            yield HostOwner(engine, monitor, cluster.processes[name])
 
     def _keepers(self) -> Iterator[ObjectUser]:
         """At the founder, and at any node that leaves enough sound hosts to it."""
@@ -112,6 +136,8 @@ class Crowd:
 
     def come(self) -> None:
         """Everybody, within a moment."""
+        for core in self._cluster.with_role(CORE) if self._plan.bustle.drop else ():
+            DropHelper(self._cluster, core)
         for person in self.people:
             self._cluster.engine.after(self._rng.randint(0, COME_WITHIN_US), person.start)
 

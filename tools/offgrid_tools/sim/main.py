@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
@@ -41,6 +42,7 @@ class Report:
     kept: int
     paid: int
     ended_early: dict[str, int]
+    met: dict[str, int]
     journals: dict[str, str]
     trace: str
 
@@ -117,6 +119,7 @@ class Run:
             kept=sum(keeper.kept for keeper in self.crowd.keepers),
             paid=sum(payer.final for payer in self.crowd.payers),
             ended_early=dict(sorted(early.items())),
+            met={what: count for what, count in sorted(cluster.monitor.met.counts.items()) if count},
             journals=cluster.journal_digests(),
             trace=cluster.engine.trace.digest(),
         )
@@ -159,6 +162,7 @@ def _for_people(report: Report) -> str:
         f"objects    {report.kept} kept, read back twice",
         f"payments   {report.paid} final",
         f"cut short  {listed(report.ended_early)}",
+        f"met        {listed(report.met)}",
         *(f"journal    {digest}  {name}" for name, digest in report.journals.items()),
         f"trace      {report.trace}",
     ]
@@ -182,6 +186,7 @@ class Summary:
     kept: int
     paid: int
     faults: int
+    met: dict[str, int]  # what misfortunes met, and what came of it
 
 
 def sweep(seeds: Iterable[int], *, mesh: str = HOME, jobs: int = 1, twice: bool = False) -> Summary:
@@ -200,6 +205,7 @@ def sweep(seeds: Iterable[int], *, mesh: str = HOME, jobs: int = 1, twice: bool 
         kept=sum(report.kept for report, _ in pairs),
         paid=sum(report.paid for report, _ in pairs),
         faults=sum(sum(report.faults.values()) for report, _ in pairs),
+        met=dict(sorted(sum((Counter(report.met) for report, _ in pairs), Counter[str]()).items())),
     )
 
 

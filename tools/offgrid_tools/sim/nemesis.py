@@ -20,6 +20,7 @@ from offgrid_tools.sim.engine import MS, SECOND
 from offgrid_tools.sim.network import Faults
 from offgrid_tools.sim.plan import CORE_PRICE, FORKS, PRICES, REMOVED, RESTORED, ROTS, Plan
 from offgrid_tools.sim.process import AFTER_COMMIT, BEFORE_COMMIT, Process, says_of_jobs, writes_to
+from offgrid_tools.sim.unrest import Unrest
 
 CHAOS_US, STORM_US = (8 * SECOND, 24 * SECOND), (40 * SECOND, 60 * SECOND)
 GAP_MAX_US, STORM_GAP_MAX_US = 2_500 * MS, 1_200 * MS
@@ -74,6 +75,7 @@ class Nemesis:
         self.last_us = 0
         self._over = False
         self._lying_broker = bool(plan.broker_liar)
+        self._unrest = Unrest(cluster, self._mend, lambda: self._over) if plan.bustle.unrest else None
         cluster.network.faults = self.weather.faults()
         self._engine.after(self.until_us, self.heal)
         self._change_members(plan.joins, plan.having(REMOVED))
@@ -136,8 +138,9 @@ class Nemesis:
         if self._over:
             return
         mild = (self._crash, self._trap, self._trap, self._trap, self._commit_failure, self._clock_step)
-        wild = (*mild, self._partition, self._one_way, self._slow, self._lossy)
-        misfortune = self._engine.rng.choice(mild if self.weather.mild else wild)
+        wild = (self._partition, self._one_way, self._slow, self._lossy)
+        unrest = self._unrest.misfortunes if self._unrest is not None else ()
+        misfortune = self._engine.rng.choice(mild if self.weather.mild else (*mild, *wild, *unrest))
         self._count(misfortune.__name__.strip("_"), misfortune)
         self._next()
 
@@ -243,6 +246,7 @@ class Nemesis:
         self._cluster.network.faults = Faults()
         for process in self._cluster.processes.values():
             process.trap, process.unreadable_us = "", 0
+            process.thaw()
             process.store.refuse(None)
             if not process.up and process.boots:
                 process.start()

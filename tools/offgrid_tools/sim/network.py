@@ -44,6 +44,10 @@ class Tap(Protocol):
 
     def on_reply(self, source: str, target: str, method: str, reply: Message | Fault) -> None: ...
 
+    def on_parted(self, request: Message) -> None:
+        """A request is lost between nodes that are parted."""
+        ...
+
     def on_lie(self, source: str, target: str, method: str, lie: Message) -> None:
         """A liar's request or reply leaves it: nobody vouches for what it says, but its signatures are out."""
         ...
@@ -154,6 +158,8 @@ class Network:
                 refused = Unavailable("connection refused", reason="NotSent")
                 self._carry(target, source, 0, lambda: finish(refused))
 
+        if self.cut(source, target):
+            self._tap.on_parted(request)
         self._carry(source, target, len(data), arrive)
         late = OutcomeUnknown(f"no answer to {method} within {timeout_ms} ms")
         self._engine.after(timeout_ms * 1000, lambda: finish(late))

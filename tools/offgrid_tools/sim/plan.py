@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from random import Random
 
 from offgrid_node.protocol.events import BROKER, CORE, HOST
+from offgrid_tools.sim.bustle import CALM, Bustle, draw_bustle
 from offgrid_tools.sim.engine import SECOND
 from offgrid_tools.sim.process import Spec
 from offgrid_tools.sim.users.jobs import Redundancy
@@ -104,6 +105,7 @@ class Plan:
     broker_liar: str = ""  # the name of a broker that is one
     redundancy: Redundancy | None = None  # of some of the jobs
     arrays: int = 0  # of jobs on terms (deadlines, dependencies, some taken back), per core
+    bustle: Bustle = CALM
     false_hosts: tuple[str, ...] = ()  # that do their work wrong; fewer than the quorum of redundant jobs
 
     @property
@@ -118,6 +120,8 @@ class Plan:
 def draw(seed: int, mesh: str = HOME) -> Plan:
     """The same for the same seed, of each of the `MESHES`."""
     plan = _with_redundancy(_market(seed) if mesh == MARKET_MESH else _home(seed), mesh, seed)
+    if plan.bustle.chains and plan.false_hosts:  # what a false host puts out, and is believed, nobody can foresee
+        plan = replace(plan, bustle=replace(plan.bustle, chains=False))
     rng = Random(f"terms {seed}")  # noqa: S311 - as above
     return replace(plan, arrays=rng.randint(1, ARRAYS_MAX) if rng.random() < ARRAYS_CHANCE else 0)
 
@@ -141,12 +145,15 @@ def _market(seed: int) -> Plan:
     layout = MARKETS[seed % len(MARKETS)]
     plain_hosts = [spec.name for spec in layout if spec.roles == {HOST}]
     brokers = [spec.name for spec in layout if spec.roles == {BROKER}]
+    vices = {rng.choice(plain_hosts): REMOVED} if rng.random() < REMOVED_CHANCE else {}
+    bustle, layout = draw_bustle(seed, layout, list(vices))
     return Plan(
         layout=layout,
+        bustle=bustle,
         storm=rng.random() < STORM_CHANCE,
         job_liars=rng.randint(0, JOB_LIARS_MAX),
         joins=rng.random() < JOIN_CHANCE,
-        vices={rng.choice(plain_hosts): REMOVED} if rng.random() < REMOVED_CHANCE else {},
+        vices=vices,
         weights_milli={},
         things=0,
         open_us=None,

@@ -19,9 +19,9 @@ from offgrid_node.node import Node, Parts
 from offgrid_node.protocol.effects import Execute, Executed, Stop
 from offgrid_node.protocol.errors import Fault, Internal, Unavailable
 from offgrid_node.protocol.etypes import EventType
-from offgrid_node.protocol.jobs.needs import leaves_traces
+from offgrid_node.protocol.jobs.needs import leaves_traces, needs_of
 from offgrid_node.protocol.jobs.orders import ClaimKey
-from offgrid_node.protocol.jobs.settings import JobsSettings
+from offgrid_node.protocol.jobs.settings import JobsSettings, Rule
 from offgrid_node.protocol.mesh.machine import MeshSettings
 from offgrid_node.runtime import Pending, Ticket
 from offgrid_node.services.bulk import Bulk, Ended
@@ -80,6 +80,8 @@ class Spec:
     executors: tuple[str, ...] = ("wasm", "process:tool")
     mode: jobs_pb2.DispatchMode.ValueType = jobs_pb2.DISPATCH_MODE_AUTO
     economy: bool = True
+    rules: tuple[Rule, ...] = ()
+    drop: str = ""  # which jobs of its local queue lie in its drop folder
 
 
 class WatchedBlobs(MemoryBlobs):
@@ -125,6 +127,8 @@ class Process:
         self.unreadable_us = 0  # how long the disk cannot be read once a commit has failed
         self.skew_us = skew_us
         self.port = 1
+        self._clock_sets = self._halts = 0
+        self._frozen: list[Callable[[], None]] | None = None  # what waits until it is thawed
         self._executing: dict[ClaimKey, Callable[[Executed], None]] = {}
         self._engine, self._network, self._monitor = engine, network, monitor
         self._work = work or self._usual_work
@@ -188,6 +192,8 @@ class Process:
                     slots=spec.slots,
                     price_micro=spec.price_micro,
                     executors=spec.executors,
+                    rules=spec.rules,
+                    drop=spec.drop,
                 ),
                 objects=ObjectParts(
                     self.blobs,
@@ -209,10 +215,34 @@ class Process:
         """The process is gone with all that it had not committed. `refuses`: its machine still answers."""
         if self.node is not None:
             self._engine.note(f"crash {self.spec.name}")
-            self.node, self.refuses, self.trap = None, refuses, ""
+            self._monitor.met.on_crash(self.node_id, at_work=bool(self._executing))
+            self.node, self.refuses, self.trap, self._frozen = None, refuses, "", None
             self.store.crash()
             self.blobs.crash(self._engine.rng)
             self._monitor.check_store(self.node_id)
+
+    def freeze(self) -> None:
+        """SIGSTOP: it does nothing more, and what is sent to it waits; what its executors do goes on."""
+        if self.node is not None and self._frozen is None:
+            self._engine.note(f"freeze {self.spec.name}")
+            self._monitor.met.on_freeze(at_work=bool(self._executing))
+            self._frozen = []
+            self._halts += 1
+
+    def thaw(self) -> None:
+        waiting, self._frozen = self._frozen or [], None
+        self._halts += 1
+        for step in waiting:
+            self._engine.after(0, step)
+
+    @property
+    def frozen(self) -> bool:
+        return self._frozen is not None
+
+    @property
+    def at_work(self) -> bool:
+        """Whether its executors have anything to do."""
+        return bool(self._executing)
 
     def restore(self, store: MemoryStore) -> None:
         """Somebody puts an older copy of the disk in its place, while the process is down."""
@@ -226,14 +256,23 @@ class Process:
         """What its wall clock shows."""
         return self._clock.now().utc_us
 
+    @property
+    def life(self) -> tuple[int, int, int]:
+        """Changes with each start, each halt and its end, and each setting of the clock."""
+        return self.boots, self._clock_sets, self._halts
+
     def step_clock(self, skew_us: int) -> None:
         """Somebody sets the wall clock."""
+        self._clock_sets += 1
         self.skew_us = self._clock.skew_us = skew_us
 
     # ---- requests
 
     def on_request(self, source: str, method: str, request: bytes, respond: Respond) -> None:
         """From the network: TLS first (members only, but for the door), then the router."""
+        if self._frozen is not None:
+            self._frozen.append(self._if_up(lambda: self.on_request(source, method, request, respond)))
+            return
         node = self.running
         try:
             if method == DOOR:
@@ -251,6 +290,8 @@ class Process:
         """From a person at this machine, over its own socket."""
         if self.node is None:
             respond(Unavailable("no daemon is running here", reason="NotSent"))
+        elif self._frozen is not None:
+            self._frozen.append(self._if_up(lambda: self.admin(method, request, respond)))
         else:
             self._dispatch(self.node, ADMIN, method, request, respond)
 
@@ -276,8 +317,20 @@ class Process:
             self._later(0, self._turn)
 
     def _later(self, delay_us: int, step: Callable[[], None]) -> None:
+        mine = self._if_up(step)
+
+        def due() -> None:
+            if self._frozen is None:
+                mine()
+            else:
+                self._frozen.append(mine)
+
+        self._engine.after(delay_us, due)
+
+    def _if_up(self, step: Callable[[], None]) -> Callable[[], None]:
+        """The step, in this life only."""
         boot = self.boots
-        self._engine.after(delay_us, lambda: step() if self.boots == boot and self.node is not None else None)
+        return lambda: step() if self.boots == boot and self.node is not None else None
 
     def _turn(self) -> None:
         self._turning = False
@@ -357,6 +410,7 @@ class Process:
     def _execute(self, work: Execute, alive: Callable[[], bool]) -> None:
         self._monitor.jobs.on_execute(self.node_id, (work.job_id, work.attempt), traces=leaves_traces(work.payload))
         key = work.core, work.job_id, work.attempt
+        self._monitor.duty.on_execute(self.node_id, self.spec.rules, key, needs_of(work.payload), self._executing)
 
         def ended(how: Executed) -> None:
             if alive() and self._executing.pop(key, None) is not None:

@@ -21,9 +21,10 @@ from offgrid_node.protocol.jobs.orders import AttemptKey, JobOrder, payload_dige
 from offgrid_node.protocol.jobs.receipts import ReceiptBody, result_digest
 from offgrid_node.protocol.jobs.table import CANCELLED, COMPLETED, CREATED, ENDED, FAILED
 from offgrid_tools.sim.monitor.chains import Chains
+from offgrid_tools.sim.monitor.drops import Drops
 from offgrid_tools.sim.monitor.evidence import Evidence, Violation
 from offgrid_tools.sim.monitor.redundant import Executions
-from offgrid_tools.sim.monitor.rules import Journaled, Passed, Rules
+from offgrid_tools.sim.monitor.rules import Journaled, Passed, Rules, Written
 from offgrid_tools.sim.monitor.terms import Terms
 from offgrid_tools.sim.work import outcome_of, verdict_of
 
@@ -52,7 +53,9 @@ class JobRules(Rules):
         self.false_hosts: set[str] = set()  # they do their work wrong
         self.executions_of = Executions(evidence)
         self.terms = Terms(evidence, self._job)
+        self.drops = Drops(evidence)
         self.on_cost: Callable[[str, jobs_pb2.Job], None] = lambda core, job: None  # told of each accepted result
+        self.on_row: Callable[[str, jobs_pb2.Job], None] = lambda core, job: None  # told of each row of a job
 
     def requests(self) -> Mapping[type[Message], Passed]:
         return {
@@ -71,6 +74,13 @@ class JobRules(Rules):
 
     def events(self) -> Mapping[str, Journaled]:
         return {"job": self._on_job_event, "attempt": self._on_attempt_event}
+
+    def rows(self) -> Mapping[str, Written]:
+        return {JOBS: self._on_job_row}
+
+    def _on_job_row(self, core: str, key: bytes, value: bytes | None) -> None:
+        if value is not None:
+            self.on_row(core, jobs_pb2.Job.FromString(value))
 
     # ---- what users ask for
 
@@ -227,6 +237,9 @@ class JobRules(Rules):
         if self._is_deceived(job) or self.terms.judges(core, job):
             return
         verdict = self._verdicts[job.payload_digest]
+        if self.drops.judges(core, job, verdict):
+            self.results += 1
+            return
         if job.error != verdict or (job.state == FAILED) != bool(job.error):
             raise Violation(f"job {job.job_id} must end with {verdict!r}, not with {job.error!r}")
         if payload is not None and job.result.HasField("receipt"):
@@ -274,6 +287,7 @@ class JobRules(Rules):
         """Nothing acked is lost, nor taken back."""
         self.executions_of.check_store(node)
         self.terms.check_store(node)
+        self.drops.check_store(node)
         for job_id, state in self._acked.get(node, {}).items():
             self._check_acked(node, job_id, state)
 

@@ -6,18 +6,22 @@ from collections.abc import Callable, Mapping
 
 from google.protobuf.message import Message
 
-from offgrid.v1 import state_pb2
+from offgrid.v1 import jobs_pb2, state_pb2
 from offgrid_node.protocol.errors import Fault
 from offgrid_node.storage.memory import MemoryStore
 from offgrid_node.storage.memory_blobs import MemoryBlobs
+from offgrid_tools.sim.monitor.duty import DutyRules
 from offgrid_tools.sim.monitor.evidence import Evidence, Violation
 from offgrid_tools.sim.monitor.jobs import JobRules
 from offgrid_tools.sim.monitor.ledger import LedgerRules
+from offgrid_tools.sim.monitor.lines import LineRules
 from offgrid_tools.sim.monitor.market import MarketRules
 from offgrid_tools.sim.monitor.mesh import MeshRules
+from offgrid_tools.sim.monitor.met import Met
 from offgrid_tools.sim.monitor.objects import ObjectRules
 from offgrid_tools.sim.monitor.quorum import QuorumRules
 from offgrid_tools.sim.monitor.rules import Journaled, Passed, Rules, Written
+from offgrid_tools.sim.monitor.schedules import ScheduleRules
 
 
 class Monitor:
@@ -29,11 +33,26 @@ class Monitor:
         self.mesh = MeshRules(self.evidence)
         self.jobs = JobRules(self.evidence)
         self.market = MarketRules(self.evidence, now_us)
+        self.duty = DutyRules(self.evidence)
+        self.schedules = ScheduleRules(self.evidence)
+        self.met = Met(self.evidence)
         self.quorum = QuorumRules(self.evidence)
         self.objects = ObjectRules(self.evidence, self.quorum)
         self.ledger = LedgerRules(self.evidence)
         self.jobs.on_cost = self.ledger.on_cost
-        self._rules: tuple[Rules, ...] = (self.mesh, self.jobs, self.market, self.quorum, self.objects, self.ledger)
+        self.jobs.on_row = self._on_job
+        self._rules: tuple[Rules, ...] = (
+            self.mesh,
+            self.jobs,
+            self.market,
+            LineRules(self.evidence, now_us),
+            self.duty,
+            self.schedules,
+            self.quorum,
+            self.objects,
+            self.ledger,
+            self.met,
+        )
         self._requests: dict[type[Message], Passed] = {}
         self._replies: dict[type[Message], Passed] = {}
         self._lies: dict[type[Message], Passed] = {}
@@ -61,6 +80,9 @@ class Monitor:
     def on_reply(self, source: str, target: str, method: str, reply: Message | Fault) -> None:
         if not isinstance(reply, Fault) and (look := self._replies.get(type(reply))):
             look(source, target, reply)
+
+    def on_parted(self, request: Message) -> None:
+        self.met.on_parted(request)
 
     def on_lie(self, source: str, target: str, method: str, lie: Message) -> None:
         if look := self._lies.get(type(lie)):
@@ -90,6 +112,10 @@ class Monitor:
                 on_row(node, key, value)
         for rules in self._rules:
             rules.on_batch(node)
+
+    def _on_job(self, core: str, job: jobs_pb2.Job) -> None:
+        self.schedules.on_job(core, job)
+        self.met.on_job(job)
 
     def on_restored(self, node: str, store: MemoryStore) -> None:
         """A backup was put in the place of its disk: what it says from now on is not vouched for."""

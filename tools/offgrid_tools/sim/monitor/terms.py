@@ -40,6 +40,8 @@ class Terms:
 
     def judges(self, core: str, job: jobs_pb2.Job) -> bool:
         """Whether the job has ended by its terms, and rightly so."""
+        if job.state == COMPLETED and 0 < job.deadline_us < job.updated_us:
+            raise Violation(f"job {job.job_id} is completed past its deadline")
         if job.state == CANCELLED:
             if job.job_id not in self._unwanted[core] and job.task_id not in self._unwanted_tasks:
                 raise Violation(f"job {job.job_id} was taken back, and nobody had asked for it")

@@ -2,9 +2,23 @@
 
 from offgrid_tools.sim.users.demands import DemandingUser
 from offgrid_tools.sim.users.jobs import JobUser
+from offgrid_tools.sim.users.landlord import HostOwner
 from offgrid_tools.sim.users.ledger import LedgerOpener, Payer
 from offgrid_tools.sim.users.objects import ObjectUser
 from offgrid_tools.sim.users.person import Person
 from offgrid_tools.sim.users.quorum import QuorumUser
+from offgrid_tools.sim.users.rush import RushUser
+from offgrid_tools.sim.users.schedules import SchedulingUser
 
-__all__ = ["DemandingUser", "JobUser", "LedgerOpener", "ObjectUser", "Payer", "Person", "QuorumUser"]
+__all__ = [
+    "DemandingUser",
+    "HostOwner",
+    "JobUser",
+    "LedgerOpener",
+    "ObjectUser",
+    "Payer",
+    "Person",
+    "QuorumUser",
+    "RushUser",
+    "SchedulingUser",
+]

@@ -16,7 +16,7 @@ from offgrid_tools.sim.process import Process
 from offgrid_tools.sim.users.person import JobOwner
 
 POLL_US = SECOND
-JOBS_MIN, JOBS_MAX = 2, 8  # of one call
+JOBS_MIN, JOBS_MAX = 2, 8
 JOB_TIMEOUT_MS = 5_000
 PROGRAM_CHANCE, AFTER_CHANCE, DEADLINE_CHANCE, CANCEL_CHANCE, ALL_CHANCE = 0.4, 0.3, 0.25, 0.5, 0.3
 DEADLINE_US, CANCEL_WITHIN_US = (500 * MS, 20 * SECOND), 6 * SECOND
@@ -26,6 +26,7 @@ class DemandingUser(JobOwner):
     """One person at one core; as many calls as `arrays`."""
 
     wants = "jobs on terms"
+    jobs = JOBS_MIN, JOBS_MAX  # of one call
 
     def __init__(self, engine: Engine, monitor: Monitor, core: Process, arrays: int, name: str) -> None:
         super().__init__(engine, monitor, core, name)
@@ -47,7 +48,7 @@ class DemandingUser(JobOwner):
 
     def _run(self, *, deadlines: bool) -> None:
         rng = self._engine.rng
-        count = rng.randint(JOBS_MIN, JOBS_MAX)
+        count = rng.randint(*self.jobs)
         request = jobs_pb2.RunJobsRequest(
             task_id=self._task,
             jobs=[self._spec(number, deadlines=deadlines) for number in range(count)],
