@@ -22,6 +22,7 @@ from offgrid_node.storage.lmdb_env import (
     JOURNAL,
     META,
     OWN_DATABASES,
+    SEEN_MAX,
     TABLE,
     TAIL_KEY,
     Opened,
@@ -108,6 +109,7 @@ class LmdbStore:
                     if stored is None:
                         with txn.cursor() as cursor:
                             around = read_up(cursor, span, None)
+                self._saw(opened, 1)
         except (lmdb.Error, OSError) as error:
             raise fault_of(error, "cannot read the store", self._path) from error
         seal = self._seal(table)
@@ -220,9 +222,28 @@ class LmdbStore:
                 with opened.env.begin(db=db) as txn, txn.cursor() as cursor:
                     chunk = read_down(cursor, span, rows_max) if reverse else read_up(cursor, span, after, rows_max)
                     chunk.snapshot = txn.id()
-                    return chunk
+                self._saw(opened, len(chunk.rows))
+                return chunk
         except (lmdb.Error, OSError) as error:
             raise fault_of(error, "cannot read the store", self._path) from error
+
+    def _saw(self, opened: Opened, count: int) -> None:
+        """Rows were read; the gate is held. While somebody writes, the map stays as it is: they will see to it."""
+        opened.seen += count
+        if opened.seen >= SEEN_MAX and self._writer.acquire(blocking=False):
+            try:
+                self._lay_map(opened)
+            finally:
+                self._writer.release()
+
+    def _lay_map(self, opened: Opened) -> None:
+        """Writer and gate must be held. A map that cannot be laid is made with the next look at the store."""
+        if self._opened is not opened:  # closed, or another one after a failure
+            return
+        try:
+            opened.lay_map()
+        except (lmdb.Error, OSError):
+            self._shut()
 
     def _seal(self, table: str) -> RowSeal:
         seal = self._seals.get(table)
@@ -251,6 +272,10 @@ class LmdbStore:
                 self._grow(opened, ceiling)
             if freeing:
                 self._give_back_reserve()
+            opened.seen += len(packs) + len(batch.writes)
+            if opened.seen >= SEEN_MAX:
+                with self._gate:
+                    self._lay_map(opened)
             return self._tail.seq
 
     def _write(self, opened: Opened, packs: list[tuple[bytes, bytes]], changes: Changes, tail: Tail) -> bool:

@@ -27,6 +27,9 @@ SUM_KEY = b"sum/"
 DATABASES_MAX = TABLES_MAX + OWN_DATABASES  # LMDB's max_dbs
 READERS_MAX = 30  # fits the lock file into one page, so that a full disk cannot fault a reader's slot
 UNWRITTEN_PAGES_MAX = 8  # at the end of a whole file
+# Rows and packs that are looked at before the map is laid anew. Each brings up to 64 KiB of the file into what the
+# system counts as this process's memory, where it would stay; to lay a map takes less than a millisecond.
+SEEN_MAX = 2_048
 
 _MARKER = "store.made"
 _DATA = "data.mdb"
@@ -48,6 +51,13 @@ class Opened:
     tail: Tail = EMPTY
     dbs: dict[str, lmdb._Database] = field(default_factory=dict)
     sums: dict[str, TableSum] = field(default_factory=dict)
+    seen: int = 0  # rows and packs, since the map was laid
+
+    def lay_map(self) -> None:
+        """Lets go of all pages that were looked at; the system caches them as long as it likes. No transaction may be
+        open. Raises lmdb.Error, and must be closed then."""
+        self.env.set_mapsize(self.env.info()["map_size"])
+        self.seen = 0
 
     def close(self) -> None:
         self.runway.close()
