@@ -27,6 +27,7 @@ from offgrid_node.discovery.addresses import join_address
 from offgrid_node.driver import COMMIT_INLINE_MAX_MS, Driver
 from offgrid_node.drop_watch import DropWatch
 from offgrid_node.event_log import log_events
+from offgrid_node.executors import cgroups
 from offgrid_node.executors.builtin import BuiltinExecutor
 from offgrid_node.executors.executor import WASM_ISOLATION, Executor
 from offgrid_node.executors.late import LateExecutor
@@ -397,6 +398,9 @@ def check_store(store: Store) -> tuple[str, ...]:
 def make_executors(config: Config) -> ExecutorPool:
     """The executors that the config asks for and this machine has; what is missing is among its problems."""
     executors: list[Executor] = []
+    groups, problem = cgroups.find(config.node.data_dir)
+    if problem:
+        _log.info("jobs' bounds are not held by the kernel: %s", problem)
     if config.host.wasm.enabled:
         executors.append(wasm_executor(config))
     commands = {name: Path(path) for name, path in config.host.process.commands.items()}
@@ -404,12 +408,14 @@ def make_executors(config: Config) -> ExecutorPool:
         commands,
         work_dir=config.node.data_dir / WORK_NAME,
         memory_bytes=config.host.process.memory_mb * MIB,
+        cpu_percent=config.host.process.cpu_percent,
         sandbox=config.host.process.sandbox,
         readable=[Path(path) for path in config.host.process.readable],
         hidden=config.node.data_dir,
+        groups=groups,
     )
     executors.append(process)
-    hosted = Hosted(config)
+    hosted = Hosted(config, groups)
     hosted.watch()
     return ExecutorPool([*executors, *hosted.fixed], BuiltinExecutor(), hosted.live)
 

@@ -12,6 +12,7 @@ from offgrid_node.executors.executor import Executor
 
 if TYPE_CHECKING:
     from offgrid_node.config import Config
+    from offgrid_node.executors.cgroups import Groups
 
 MIB = 1024 * 1024
 PYTHON_WORK, DASK_WORK = "work-python", "work-dask"  # in the data folder: what functions are given to work in
@@ -21,7 +22,7 @@ LLM_KIND = "llm_call"
 class Hosted:
     """`fixed` offer the same as long as they live, `live` what is there at the moment."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, groups: Groups | None = None) -> None:
         """Raises OSError when a work folder cannot be made."""
         self.fixed: list[Executor] = []
         self.live: dict[str, Executor] = {}
@@ -33,10 +34,12 @@ class Hosted:
             python = PythonExecutor(
                 data_dir / PYTHON_WORK,
                 memory_bytes=host.python.memory_mb * MIB,
+                cpu_percent=host.python.cpu_percent,
                 count=slots,
                 sandbox=host.python.sandbox,
                 readable=[Path(path) for path in host.python.readable],
                 hidden=data_dir,
+                groups=groups,
             )
             self.fixed.append(python)
         if host.llm.endpoint:
@@ -50,7 +53,8 @@ class Hosted:
             from offgrid_node.executors.dask import DaskExecutor
 
             bound = host.dask.memory_mb * MIB
-            dask = DaskExecutor(host.dask.scheduler, data_dir / DASK_WORK, memory_bytes=bound, count=slots)
+            work_dir = data_dir / DASK_WORK
+            dask = DaskExecutor(host.dask.scheduler, work_dir, memory_bytes=bound, count=slots, groups=groups)
             self.live["dask"] = dask
             self._watchers.append(dask.watch)
 

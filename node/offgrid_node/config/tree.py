@@ -127,6 +127,9 @@ class Wasm(Section):
     memory_mb: int = Field(default=256, ge=1, le=4096, description="memory of one module, in MiB")
 
 
+CPU_PERCENT = "processor time of one job, in percent of one; 0 = all. Needs control groups of the node's own (Linux)"
+
+
 class Process(Section):
     """The subprocess executor."""
 
@@ -143,6 +146,7 @@ class Process(Section):
         default=(), description='what they may read in the sandbox besides the system: ["/opt/tools"]'
     )
     memory_mb: int = Field(default=1024, ge=16, le=2**24, description="memory of one job's programs, in MiB")
+    cpu_percent: int = Field(default=0, ge=0, le=102_400, description=CPU_PERCENT)
 
 
 class Python(Section):
@@ -164,6 +168,7 @@ class Python(Section):
     memory_mb: int = Field(
         default=1024, ge=128, le=2**20, description="address space of one process that calls them, in MiB"
     )
+    cpu_percent: int = Field(default=0, ge=0, le=102_400, description=CPU_PERCENT)
 
 
 class Llm(Section):

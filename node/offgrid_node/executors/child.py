@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from offgrid_node.executors.capture import OUTPUT_DETAIL, Capture, timeout_detail
+from offgrid_node.executors.cgroups import Group
 from offgrid_node.executors.executor import Progress, Usage
 from offgrid_node.executors.spawn import STDERR, Spawned
 from offgrid_node.executors.watch import Watch
@@ -46,19 +47,26 @@ class Child:
         if self._process is not None:
             self._process.kill()
 
-    def problem(self, timeout_ms: int, *, timed_out: bool) -> tuple[str, str] | None:
+    def problem(self, timeout_ms: int, group: Group | None, *, timed_out: bool) -> tuple[str, str] | None:
         """Error and detail when it did not come to its own end, once it has ended."""
         if self._excess is not None:
             return self._excess
+        if group is not None and (over := group.over()):
+            return "ExecutionFailed", over
         if timed_out:
             return "JobTimeout", timeout_detail(timeout_ms)
+        if group is not None and not group.cpu_us():
+            return "ExecutionFailed", "it could not be put into its control group; its log says why"
         if self._sandboxed and b'"exit-code"' not in self._status:
             return "ExecutionFailed", "the sandbox could not start it; its log says why"
         return None
 
-    def usage(self, watch: Watch) -> Usage:
-        """As the system counted it, or as it was seen while it ran: bubblewrap does not wait for what is inside."""
-        return Usage(max(self._cpu_us, watch.cpu_us), max(self._peak_bytes, watch.memory_peak_bytes))
+    def usage(self, watch: Watch, group: Group | None) -> Usage:
+        """As the kernel counted it for the group, or for the process, or as it was seen while it ran: bubblewrap does
+        not wait for what is inside."""
+        cpu_us = group.cpu_us() if group is not None else max(self._cpu_us, watch.cpu_us)
+        memory_bytes = group.memory_peak_bytes() if group is not None else 0
+        return Usage(cpu_us, memory_bytes or max(self._peak_bytes, watch.memory_peak_bytes))
 
     @contextmanager
     def status_pipe(self, begun: Callable[[int], None]) -> Iterator[int]:

@@ -1,9 +1,9 @@
 """What an operating system offers to confine a child process: the seam between POSIX and Windows.
 
 POSIX: a session of its own, so that the whole process group can be killed, and resource limits set by a small wrapper
-between fork and the program (`prlimit` where it is installed, else `limits.py` in a bare interpreter). Windows: a
-process group and `taskkill /T`, best effort, and no resource limits. Neither hides files or the network: programs are
-trusted by the host's owner, who lists them.
+between fork and the program (`prlimit` where it is installed, else `limits.py` in a bare interpreter). Windows: a job
+object with limits of its own (`job_object.py`). Neither hides files or the network: programs are trusted by the host's
+owner, who lists them.
 
 A host that is killed can kill nobody. On Linux the kernel then ends its programs (PR_SET_PDEATHSIG, see prctl(2)), by
 `setpriv` or `limits.py`; not their descendants, which the host's next start finds (strays.py), nor a set-user-id
@@ -15,17 +15,18 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 POSIX, LINUX = os.name == "posix", sys.platform == "linux"
+# What holds all of a job's processes together where there are no control groups: nothing but each one's own limits, or
+# Windows' job object.
+TOGETHER = "each" if POSIX else "job_object"
 PRLIMIT_PATHS = (Path("/usr/bin/prlimit"), Path("/bin/prlimit"))
 SETPRIV_PATHS = (Path("/usr/bin/setpriv"), Path("/bin/setpriv"))
 SETPRIV_TIMEOUT_S = 5
 POSIX_PATH = "/usr/local/bin:/usr/bin:/bin"
-TASKKILL_TIMEOUT_S = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,7 @@ def wrapped(
     dies_with_us: bool = False,
     setpriv: Path | None = None,
 ) -> list[str]:
-    """`argv` behind a wrapper that sets the limits first. On Windows just `argv`: there are none.
+    """`argv` behind a wrapper that sets the limits first. On Windows just `argv`: its job object has them.
 
     With `dies_with_us` (Linux) the program is killed when the thread that starts it ends, as it does with its process.
     """
@@ -117,16 +118,12 @@ def creation_flags() -> int:
 
 
 def kill_tree(pid: int) -> None:
-    """Kills the process group (on Windows the tree) that `pid` leads or led; none left is no error.
+    """Kills the process group that `pid` leads or led; none left is no error. On Windows the job object is killed.
 
-    A descendant that made a session of its own gets away; `strays.py` finds it on Linux, elsewhere its CPU limit ends
-    it.
+    A descendant that made a session of its own gets away; its control group or `strays.py` finds it on Linux, elsewhere
+    its CPU limit ends it.
     """
     if sys.platform == "win32":
-        taskkill = Path(os.environ.get("SYSTEMROOT", r"C:\Windows")) / "System32" / "taskkill.exe"
-        command = [str(taskkill), "/T", "/F", "/PID", str(pid)]
-        options = {"check": False, "capture_output": True, "timeout": TASKKILL_TIMEOUT_S}
-        threading.Thread(target=subprocess.run, args=(command,), kwargs=options, daemon=True).start()
         return
     import signal
 

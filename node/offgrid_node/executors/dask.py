@@ -18,9 +18,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from offgrid.by_value import PYTHON
-from offgrid_node.executors import confine
 from offgrid_node.executors.capture import failed
+from offgrid_node.executors.cgroups import Groups
 from offgrid_node.executors.executor import LARGE_INPUT_BYTES_MAX, Outcome, Work
+from offgrid_node.executors.process import held
 from offgrid_node.executors.python_workers import CLUSTER_LOST, Kind, Workers
 from offgrid_node.protocol.errors import InvalidRequest
 from offgrid_node.protocol.jobs.needs import check_payload, needs_of
@@ -38,8 +39,8 @@ class DaskExecutor:
     """A live Executor of dask payloads. `scheduler` is "tcp://host:port" or "tls://host:port".
 
     `count` is how many drivers there may be at once, the host's slots; `memory_bytes` bounds each one's address space
-    (POSIX). `work_dir` must be this executor's alone; raises OSError when it cannot be made. `on_change` is called in
-    the loop when the scheduler comes or goes.
+    (POSIX); `groups` as in process.py. `work_dir` must be this executor's alone; raises OSError when it cannot be made.
+    `on_change` is called in the loop when the scheduler comes or goes.
     """
 
     def __init__(
@@ -49,11 +50,12 @@ class DaskExecutor:
         *,
         memory_bytes: int = MEMORY_BYTES,
         count: int = 1,
+        groups: Groups | None = None,
         on_change: Callable[[], None] = lambda: None,
     ) -> None:
         self._scheduler, self._on_change = scheduler, on_change
         kind = Kind(imports=("distributed",), calls_max=1)
-        self._workers = Workers(kind, work_dir, memory_bytes=memory_bytes, count=count)
+        self._workers = Workers(kind, work_dir, memory_bytes=memory_bytes, count=count, groups=groups)
         try:
             self._label = f"dask/{version('distributed')} python/{PYTHON}"
             self._problem = f"{scheduler} has not been asked yet"
@@ -75,7 +77,7 @@ class DaskExecutor:
     @property
     def isolation(self) -> Mapping[str, str]:
         """Of the driver; what the cluster's workers do is the cluster's business."""
-        return {"dask": "rlimits" if confine.POSIX else "none"}
+        return held("dask", None, self._workers.workplace)
 
     def watch(self) -> None:
         """Begins to look whether the scheduler is there, until `close`."""

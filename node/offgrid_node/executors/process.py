@@ -21,13 +21,14 @@ from offgrid_node.executors import confine
 from offgrid_node.executors import sandbox as sandboxes
 from offgrid_node.executors.artifacts import TooMuchLeft, collect
 from offgrid_node.executors.capture import failed
+from offgrid_node.executors.cgroups import Bounds, Groups
 from offgrid_node.executors.child import DRAIN_GRACE_S, Child
 from offgrid_node.executors.executor import LARGE_INPUT_BYTES_MAX, Outcome, OutputFile, Work
 from offgrid_node.executors.sandbox import JOB_FOLDER, PROCESSES_MAX, Sandbox
 from offgrid_node.executors.spawn import Spawned, spawn
 from offgrid_node.executors.stdin import link_files, memory_file, open_files
 from offgrid_node.executors.watch import Allowed, Watch
-from offgrid_node.executors.workplace import JobFolder, Workplace
+from offgrid_node.executors.workplace import WATCHED, JobFolder, Workplace
 from offgrid_node.protocol.errors import InvalidRequest
 from offgrid_node.protocol.jobs.needs import COMMAND_NAME, check_payload
 
@@ -37,6 +38,7 @@ FOLDER_BYTES_MAX = 512 * 1024 * 1024
 OPEN_FILES_MAX = 256
 LABEL_DIGEST_BYTES = 6
 AUTO, BWRAP, RLIMITS = "auto", "bwrap", "rlimits"
+NO_CPU = "this node has no control groups that hold processor time"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,8 @@ class ProcessExecutor:
     the rest are offered as "process:<name>". `sandbox` is "bwrap", "rlimits" or "auto", which is bwrap where that
     works; where "bwrap" is asked for and does not work, nothing is offered. `readable` are paths that programs in the
     sandbox may read besides the system's, `hidden` one that they never see. `memory_bytes` bounds each process's
-    address space (POSIX) and, watched, what all of a job's have touched (Linux). Jobs have their folders below
+    address space (POSIX) and what all of a job's have touched (Linux); `cpu_percent` how much of a processor they take
+    together, 0: all there are. `groups` are what the kernel holds them by, where it does. Jobs have their folders below
     `work_dir`, which must be this executor's alone: it is emptied here, and what an earlier life left running there is
     killed (Linux). Raises OSError when that folder cannot be made.
     """
@@ -65,12 +68,14 @@ class ProcessExecutor:
         *,
         work_dir: Path | None = None,
         memory_bytes: int = MEMORY_BYTES,
+        cpu_percent: int = 0,
         sandbox: str = RLIMITS,
         readable: Sequence[Path] = (),
         hidden: Path | None = None,
+        groups: Groups | None = None,
     ) -> None:
         self._memory_bytes = memory_bytes
-        self._workplace = Workplace(work_dir)
+        self._workplace = Workplace(work_dir, Bounds(memory_bytes, PROCESSES_MAX, cpu_percent), groups)
         self._prlimit, self._setpriv = confine.find_prlimit(), confine.find_setpriv()
         self._commands: dict[str, Command] = {}
         problems = []
@@ -88,6 +93,9 @@ class ProcessExecutor:
                 self._commands.clear()
             elif problem:
                 problems.append(f"commands run without a sandbox, held by limits only: {problem}")
+        if self._commands and cpu_percent and not self._workplace.holds_cpu:
+            problems.append(f"no command is offered: host.process.cpu_percent is {cpu_percent}, but {NO_CPU}")
+            self._commands.clear()
         self._problems = tuple(problems)
 
     @property
@@ -102,7 +110,7 @@ class ProcessExecutor:
     def isolation(self) -> Mapping[str, str]:
         if not self._commands:
             return {}
-        return {"process": BWRAP if self._sandbox else RLIMITS if confine.POSIX else "none"}
+        return held("process", self._sandbox, self._workplace)
 
     async def run(self, work: Work) -> Outcome:
         """See Executor. A non-zero exit code, or minus the signal that ended it, is the program's own answer; behind
@@ -135,19 +143,19 @@ class ProcessExecutor:
     async def _run_in(self, place: JobFolder, command: Command, work: Work) -> Outcome:
         folder = Path(place.name)
         child = Child(work.say, sandboxed=self._sandbox is not None)
-        allowed = Allowed(PROCESSES_MAX if self._sandbox else 0, self._memory_bytes, FOLDER_BYTES_MAX)
-        watch = Watch(allowed, folder, child.too_much)
+        allowed = Allowed(PROCESSES_MAX, self._memory_bytes, FOLDER_BYTES_MAX)
+        watch = Watch(allowed, folder, child.too_much, namespace=self._sandbox is not None, group=place.group)
         with ExitStack() as held:
             held.callback(child.end_status)
             try:
-                process = await self._start(folder, command, work, child, watch, held)
+                process = await self._start(place, command, work, child, watch, held)
             except (OSError, ValueError) as error:
                 why = error.strerror if isinstance(error, OSError) and error.strerror else error
                 return failed("ExecutionFailed", f"{command.path} could not be started: {why}", command.label)
-            gets_away = None if self._sandbox else place
+            gets_away = None if self._sandbox and not place.group else place
             timed_out = await _until_its_end(process, child, watch, work.timeout_ms, gets_away)
-        usage = child.usage(watch)
-        if problem := child.problem(work.timeout_ms, timed_out=timed_out):
+        usage = child.usage(watch, place.group)
+        if problem := child.problem(work.timeout_ms, place.group, timed_out=timed_out):
             return child.capture.failed(*problem, command.label, usage)
         try:
             files = await asyncio.to_thread(_files_of, folder, work)
@@ -156,8 +164,9 @@ class ProcessExecutor:
         return child.capture.ended(child.exited.result(), command.label, usage, tuple(files))
 
     async def _start(
-        self, folder: Path, command: Command, work: Work, child: Child, watch: Watch, held: ExitStack
+        self, place: JobFolder, command: Command, work: Work, child: Child, watch: Watch, held: ExitStack
     ) -> Spawned:
+        folder = Path(place.name)
         limits = confine.Limits(
             # Several threads burn CPU time faster than the clock; the timeout is what ends a job, this its strays.
             cpu_s=math.ceil(work.timeout_ms / 1000) * (os.cpu_count() or 1) + 1,
@@ -165,13 +174,15 @@ class ProcessExecutor:
             file_bytes=FILE_BYTES_MAX,
             open_files=OPEN_FILES_MAX,
         )
+        bounds = Bounds(self._memory_bytes, PROCESSES_MAX)
         argv, data = [str(command.path), *work.payload.process.args], work.payload.input
         with ExitStack() as briefly:  # our side of what is handed over: no copy of the input is held meanwhile
             stdin = briefly.enter_context(memory_file(data)) or data
             if self._sandbox is None:
                 link_files(folder, work.files, held)
                 argv = confine.wrapped(argv, limits, self._prlimit, dies_with_us=True, setpriv=self._setpriv)
-                process = await spawn(child, argv, stdin=stdin, cwd=folder, env=confine.environment(str(folder)))
+                env = confine.environment(place.name)
+                process = await spawn(child, place.joining(argv), stdin=stdin, cwd=folder, env=env, bounds=bounds)
                 watch.begin(process.pid)
             else:
                 filter_file, handed = self._sandbox.filter_file(), open_files(work.files, briefly)
@@ -179,8 +190,8 @@ class ProcessExecutor:
                 status_fd = briefly.enter_context(child.status_pipe(watch.begin))
                 argv = self._sandbox.command(argv, folder, limits, status_fd, filter_fd, handed)
                 fds = [fd for fd in (status_fd, filter_fd, *handed.values()) if fd >= 0]
-                environment = confine.environment(JOB_FOLDER)
-                process = await spawn(child, argv, stdin=stdin, cwd=folder, env=environment, pass_fds=fds)
+                argv, env = place.joining(argv), confine.environment(JOB_FOLDER)
+                process = await spawn(child, argv, stdin=stdin, cwd=folder, env=env, bounds=bounds, pass_fds=fds)
         child.started(process)
         return process
 
@@ -202,6 +213,13 @@ async def _until_its_end(
             await asyncio.wait({child.closed}, timeout=DRAIN_GRACE_S)
         finally:
             process.close()
+
+
+def held(kind: str, sandbox: Sandbox | None, workplace: Workplace) -> dict[str, str]:
+    """What holds work of this kind back, as it is advertised: alone, and all of a job's processes together."""
+    alone = BWRAP if sandbox else RLIMITS if confine.POSIX else "none"
+    together = workplace.limits or (WATCHED if sandbox else confine.TOGETHER)
+    return {kind: alone, f"{kind}_limits": together}
 
 
 def _files_of(folder: Path, work: Work) -> list[OutputFile]:

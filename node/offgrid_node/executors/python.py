@@ -12,11 +12,11 @@ from importlib.metadata import version
 from pathlib import Path
 
 from offgrid.by_value import PYTHON
-from offgrid_node.executors import confine
 from offgrid_node.executors import sandbox as sandboxes
 from offgrid_node.executors.capture import failed
+from offgrid_node.executors.cgroups import Groups
 from offgrid_node.executors.executor import LARGE_INPUT_BYTES_MAX, Outcome, Work
-from offgrid_node.executors.process import BWRAP, RLIMITS
+from offgrid_node.executors.process import BWRAP, NO_CPU, RLIMITS, held
 from offgrid_node.executors.python_workers import Kind, Workers, needed_paths
 from offgrid_node.executors.sandbox import Sandbox
 from offgrid_node.protocol.errors import InvalidRequest
@@ -28,9 +28,9 @@ MEMORY_BYTES = 1024 * 1024 * 1024
 class PythonExecutor:
     """An Executor of python payloads, for functions pickled by the version of Python that this node runs on.
 
-    `count` is how many may run at once, the host's slots. `sandbox`, `readable` and `hidden` are as in process.py:
-    where "bwrap" is asked for and does not work, nothing is offered. `work_dir` must be this executor's alone. Raises
-    OSError when it cannot be made.
+    `count` is how many may run at once, the host's slots. `sandbox`, `readable`, `hidden`, `cpu_percent` and `groups`
+    are as in process.py: where "bwrap" is asked for and does not work, nothing is offered. `work_dir` must be this
+    executor's alone. Raises OSError when it cannot be made.
     """
 
     def __init__(
@@ -38,10 +38,12 @@ class PythonExecutor:
         work_dir: Path | None,
         *,
         memory_bytes: int = MEMORY_BYTES,
+        cpu_percent: int = 0,
         count: int = 1,
         sandbox: str = RLIMITS,
         readable: Sequence[Path] = (),
         hidden: Path | None = None,
+        groups: Groups | None = None,
     ) -> None:
         self._sandbox: Sandbox | None = None
         without, problem = "", ""
@@ -49,7 +51,17 @@ class PythonExecutor:
             self._sandbox, without = sandboxes.find((*needed_paths(), *readable), hidden)
             if without and sandbox == BWRAP:
                 problem = f"no function is run: host.python.sandbox is {BWRAP!r}, but {without}"
-        self._workers = Workers(Kind(), work_dir, memory_bytes=memory_bytes, count=count, sandbox=self._sandbox)
+        self._workers = Workers(
+            Kind(),
+            work_dir,
+            memory_bytes=memory_bytes,
+            count=count,
+            cpu_percent=cpu_percent,
+            sandbox=self._sandbox,
+            groups=groups,
+        )
+        if cpu_percent and not self._workers.workplace.holds_cpu:
+            problem = problem or f"no function is run: host.python.cpu_percent is {cpu_percent}, but {NO_CPU}"
         problem = problem or self._workers.probe()
         self._works = not problem
         if without and not problem:
@@ -69,7 +81,7 @@ class PythonExecutor:
     def isolation(self) -> Mapping[str, str]:
         if not self._works:
             return {}
-        return {"python": BWRAP if self._sandbox else RLIMITS if confine.POSIX else "none"}
+        return held("python", self._sandbox, self._workers.workplace)
 
     async def run(self, work: Work) -> Outcome:
         """See Executor. What the function raises is its own answer: exit code 1, the traceback in the log, and the

@@ -15,6 +15,7 @@ from typing import Any
 
 from offgrid_node.executors import confine
 from offgrid_node.executors.capture import Capture
+from offgrid_node.executors.cgroups import Bounds
 from offgrid_node.executors.executor import OUTPUT_BYTES_MAX, Progress, Work
 from offgrid_node.executors.spawn import STDERR, Spawned, spawn_fed
 from offgrid_node.executors.workplace import JobFolder
@@ -93,12 +94,16 @@ class WorkerProcess:
         self._call: Call | None = None
         self._status_fd, self._inner_pid = -1, 0
 
-    async def start(self, argv: Sequence[str], home: str, pass_fds: Sequence[int], status_fd: int) -> None:
+    async def start(
+        self, argv: Sequence[str], home: str, pass_fds: Sequence[int], status_fd: int, bounds: Bounds
+    ) -> None:
         """`home` is its folder as it sees it; `status_fd`, which stays the caller's, is where its sandbox tells of what
-        is inside, -1 without one. Raises OSError or ValueError."""
+        is inside, -1 without one; `bounds` are Windows' to hold. Raises OSError or ValueError."""
         self._status_fd = os.dup(status_fd) if status_fd >= 0 else -1
         cwd, environment = Path(self.folder.name), confine.environment(home)
-        self._process, self._requests = await spawn_fed(self, argv, cwd=cwd, env=environment, pass_fds=pass_fds)
+        self._process, self._requests = await spawn_fed(
+            self, argv, cwd=cwd, env=environment, pass_fds=pass_fds, bounds=bounds
+        )
 
     @property
     def alive(self) -> bool:

@@ -100,7 +100,8 @@ def carry_out(settings: Mapping[str, Any], code: bytes, data: bytes, files: byte
         os.environ.clear()
         os.environ.update(environment)
         sys.path[:] = path
-    end_children()
+    if ended := end_children():
+        sys.stderr.write(f"offgrid: {ended} of its processes were left running, and ended\n")
     end |= {"clean": is_clean(), "cpu_us": used.cpu_us(), "memory_peak_bytes": used.memory_peak_bytes()}
     sys.stdout.flush()
     sys.stderr.flush()
@@ -256,23 +257,26 @@ def adopt_orphans() -> None:
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
-def end_children() -> None:
-    """Ends what a function has left running, and what that leaves."""
+def end_children() -> int:
+    """Ends what a function has left running, and what that leaves; how many they were."""
     if sys.platform == "win32":
-        return
+        return 0
     import signal
 
+    killed: set[int] = set()
     deadline = time.monotonic() + END_TIMEOUT_S
     while time.monotonic() < deadline:
         try:
             if os.waitpid(-1, os.WNOHANG) != (0, 0):
                 continue
         except ChildProcessError:
-            return
+            break
         for pid in _children():
             with suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
+                killed.add(pid)
         time.sleep(0.001)
+    return len(killed)
 
 
 def _children() -> list[int]:

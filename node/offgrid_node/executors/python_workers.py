@@ -24,7 +24,9 @@ from offgrid.by_value import PYTHON
 from offgrid_node.executors import confine, removal
 from offgrid_node.executors.artifacts import TooMuchLeft, collect
 from offgrid_node.executors.capture import NO_EXIT_CODE, failed, timeout_detail
-from offgrid_node.executors.executor import OUTPUT_BYTES_MAX, Outcome, Usage, Work
+from offgrid_node.executors.cgroups import Bounds, Groups
+from offgrid_node.executors.executor import OUTPUT_BYTES_MAX, Outcome, Work
+from offgrid_node.executors.outside import Outside
 from offgrid_node.executors.python_process import HEAD, LOG_GRACE_S, Call, WorkerProcess
 from offgrid_node.executors.sandbox import JOB_FOLDER, PROCESSES_MAX, SYSTEM_FOLDERS, Sandbox
 from offgrid_node.executors.watch import Allowed, Watch
@@ -59,18 +61,27 @@ class Kind:
 
 
 class Workers:
-    """At most `count` processes at once. `memory_bytes` bounds the address space of each (POSIX).
+    """At most `count` processes at once. `memory_bytes` bounds the address space of each (POSIX), `groups` hold what it
+    starts as well.
 
     Those who `run` are no more than `count` at a time: the host takes a lease per slot.
     """
 
     def __init__(
-        self, kind: Kind, work_dir: Path | None, *, memory_bytes: int, count: int, sandbox: Sandbox | None = None
+        self,
+        kind: Kind,
+        work_dir: Path | None,
+        *,
+        memory_bytes: int,
+        count: int,
+        cpu_percent: int = 0,
+        sandbox: Sandbox | None = None,
+        groups: Groups | None = None,
     ) -> None:
         """Raises OSError when the work folder, which must be this one's alone, cannot be made."""
         self._kind, self._memory_bytes, self._count = kind, memory_bytes, count
         self._sandbox = sandbox
-        self._workplace = Workplace(work_dir)
+        self.workplace = Workplace(work_dir, Bounds(memory_bytes, PROCESSES_MAX, cpu_percent), groups)
         self._prlimit, self._setpriv = confine.find_prlimit(), confine.find_setpriv()
         self._idle: list[WorkerProcess] = []  # the one used last stands last
         self._all: set[WorkerProcess] = set()
@@ -98,16 +109,19 @@ class Workers:
             home = JOB_FOLDER if self._sandbox else worker.folder.name
             place = {"home": home, "cpu_s": _cpu_s(work.timeout_ms)}
             place["memory_folder"] = MEMORY_FOLDER if self._sandbox else ""
-            call = worker.begin(work, {**settings, **place}, function, work.payload.input)
             watching = self._watch(worker)
+            used = Outside(watching, worker.watched_pid, worker.folder.group, self._memory_bytes)
+            call = worker.begin(work, {**settings, **place}, function, work.payload.input)
             try:
                 why = await self._wait(worker, call, deadline, lost)
             finally:
                 watching.end()
+                usage = used.usage(call.ended.result().said if call.ended.done() else {})
             usable = call.ended.done() and bool(call.ended.result().said.get("clean"))
             if call.ended.done() and not call.log_ended.done():
                 await _first({call.log_ended, worker.exited}, LOG_GRACE_S)
-            return await _with_files(_outcome(worker, call, why, label, work.timeout_ms), worker, work)
+            outcome = replace(_outcome(worker, call, why, label, work.timeout_ms), usage=usage)
+            return await _with_files(outcome, worker, work)
         finally:
             worker.finish()
             await self._give_back(worker, usable)
@@ -121,8 +135,7 @@ class Workers:
             task.cancel()
         for worker in self._all:
             worker.end()
-            if self._sandbox is None:
-                worker.folder.kill_strays()
+            self._kill_strays(worker)
             worker.folder.cleanup()
         self._all.clear()
         self._idle.clear()
@@ -142,10 +155,12 @@ class Workers:
                 watching.cancel()
 
     def _watch(self, worker: WorkerProcess) -> Watch:
-        """What no limit of one process holds; without a sandbox, of what is in the folder and of this process alone."""
-        processes = PROCESSES_MAX if self._sandbox else 0
-        allowed = Allowed(processes, self._memory_bytes, FOLDER_BYTES_MAX)
-        watching = Watch(allowed, Path(worker.folder.name), worker.too_much)
+        """What no limit of one process holds; without a sandbox or a group, of what is in the folder and of this
+        process alone."""
+        allowed = Allowed(PROCESSES_MAX, self._memory_bytes, FOLDER_BYTES_MAX)
+        namespace, group = self._sandbox is not None, worker.folder.group
+        folder = Path(worker.folder.name)
+        watching = Watch(allowed, folder, worker.too_much, namespace=namespace, group=group)
         if worker.watched_pid:
             watching.begin(worker.watched_pid)
         return watching
@@ -206,7 +221,7 @@ class Workers:
         task.add_done_callback(self._tasks.discard)
 
     async def _start(self) -> WorkerProcess:
-        folder = self._workplace.make()
+        folder = self.workplace.make()
         try:
             worker = await self._start_in(folder)
         except BaseException:
@@ -221,7 +236,8 @@ class Workers:
         home = JOB_FOLDER if self._sandbox else folder.name
         with self._wrapped(Path(folder.name)) as (argv, fds, status_fd):
             try:
-                await worker.start(argv, home, fds, status_fd)
+                bounds = Bounds(self._memory_bytes, PROCESSES_MAX)
+                await worker.start(folder.joining(argv), home, fds, status_fd, bounds)
             except BaseException:
                 worker.abandon()
                 raise
@@ -253,12 +269,16 @@ class Workers:
             self._timers.pop(worker).cancel()
         worker.kill()
         try:
-            if self._sandbox is None:
-                await asyncio.to_thread(worker.folder.kill_strays)
+            await asyncio.to_thread(self._kill_strays, worker)
             await worker.gone(DRAIN_GRACE_S)
         finally:
-            self._all.discard(worker)
             await asyncio.to_thread(worker.folder.cleanup)
+            self._all.discard(worker)  # not before: when this is cut short, `close` does it
+
+    def _kill_strays(self, worker: WorkerProcess) -> None:
+        """Behind bubblewrap they have ended with their process namespace."""
+        if self._sandbox is None or worker.folder.group is not None:
+            worker.folder.kill_strays()
 
     def probe(self) -> str:
         """Why such processes do not work on this machine; empty when they do. It starts one, which ends at once."""
@@ -333,20 +353,18 @@ def _outcome(worker: WorkerProcess, call: Call, why: str, label: str, timeout_ms
         if why:
             return capture.failed(CLUSTER_LOST, why, label)
         exit_code = worker.exited.result() if worker.exited.done() else 0
+        group = worker.folder.group
+        if group is not None and group.over():
+            return capture.failed("ExecutionFailed", group.over(), label)
         if worker.fault or not exit_code:
             return capture.failed("ExecutionFailed", worker.fault or "it ended its process and so has no result", label)
         return capture.ended(exit_code, label)
     said, output = call.ended.result().said, call.ended.result().output
-    usage = Usage(cpu_us=_number(said.get("cpu_us")), memory_peak_bytes=_number(said.get("memory_peak_bytes")))
     word, detail = said.get("error"), said.get("detail")
     if word in (CLUSTER_LOST, OUTPUT_TOO_LARGE) or len(output) > OUTPUT_BYTES_MAX:
         word = OUTPUT_TOO_LARGE if len(output) > OUTPUT_BYTES_MAX else word
-        return replace(capture.failed(str(word), str(detail)[:DETAIL_CHARS_MAX], label), usage=usage)
-    return replace(capture.ended(_exit_code(said.get("exit_code")), label), output=output, usage=usage)
-
-
-def _number(value: object) -> int:
-    return value if type(value) is int and 0 <= value < 2**63 else 0
+        return capture.failed(str(word), str(detail)[:DETAIL_CHARS_MAX], label)
+    return replace(capture.ended(_exit_code(said.get("exit_code")), label), output=output)
 
 
 def _exit_code(value: object) -> int:

@@ -2,7 +2,7 @@
 
 POSIX: a plain fork whose pipes the loop reads. Its end is awaited by a handle where there is one (Linux), so that the
 group is killed before its number can be another's, and so that what it has used is known (wait4(2)). Windows: asyncio's
-own, which knows no usage.
+own, within a job object (job_object.py).
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from offgrid_node.executors import confine
+from offgrid_node.executors.cgroups import Bounds
+from offgrid_node.executors.job_object import CREATE_SUSPENDED, JobObject
 
 STDOUT, STDERR = 1, 2
 READ_BYTES = 64 * 1024
@@ -58,12 +60,13 @@ async def spawn(
     stdin: BinaryIO | bytes,
     cwd: Path,
     env: Mapping[str, str],
+    bounds: Bounds,
     pass_fds: Sequence[int] = (),
 ) -> Spawned:
-    """`stdin` is a file to be read from where it stands, or the bytes themselves. Raises OSError or ValueError when it
-    cannot be started."""
+    """`stdin` is a file to be read from where it stands, or the bytes themselves. `bounds` are held here on Windows
+    alone. Raises OSError or ValueError when it cannot be started."""
     if sys.platform == "win32":
-        return await _WindowsChild.start(heard, argv, stdin, cwd, env)
+        return await _WindowsChild.start(heard, argv, stdin, cwd, env, bounds)
     child = PosixChild(heard, argv, stdin, cwd, env, pass_fds)
     if isinstance(stdin, bytes):
         await child.feed(stdin)
@@ -71,12 +74,18 @@ async def spawn(
 
 
 async def spawn_fed(
-    heard: Heard, argv: Sequence[str], *, cwd: Path, env: Mapping[str, str], pass_fds: Sequence[int] = ()
+    heard: Heard,
+    argv: Sequence[str],
+    *,
+    cwd: Path,
+    env: Mapping[str, str],
+    bounds: Bounds,
+    pass_fds: Sequence[int] = (),
 ) -> tuple[Spawned, asyncio.WriteTransport]:
     """The same for a program that is written to all its life; what to write to is the caller's to close."""
     loop = asyncio.get_running_loop()
     if sys.platform == "win32":
-        child = await _WindowsChild.start(heard, argv, None, cwd, env)
+        child = await _WindowsChild.start(heard, argv, None, cwd, env, bounds)
         return child, child.stdin
     reading, writing = os.pipe()
     with os.fdopen(reading, "rb") as stdin:
@@ -238,24 +247,40 @@ def _own_peak_bytes() -> int:
 class _WindowsChild(asyncio.SubprocessProtocol):
     """The same by asyncio's own means."""
 
-    def __init__(self, heard: Heard) -> None:
-        self._heard = heard
+    def __init__(self, heard: Heard, job: JobObject) -> None:
+        self._heard, self._job = heard, job
         self._transport: asyncio.SubprocessTransport | None = None
         self._exited = False
 
     @classmethod
     async def start(
-        cls, heard: Heard, argv: Sequence[str], stdin: BinaryIO | bytes | None, cwd: Path, env: Mapping[str, str]
+        cls,
+        heard: Heard,
+        argv: Sequence[str],
+        stdin: BinaryIO | bytes | None,
+        cwd: Path,
+        env: Mapping[str, str],
+        bounds: Bounds,
     ) -> _WindowsChild:
         """Without `stdin` there is a pipe to write to, see `stdin`."""
-        _, child = await asyncio.get_running_loop().subprocess_exec(
-            lambda: cls(heard),
-            *argv,
-            stdin=asyncio.subprocess.PIPE if stdin is None or isinstance(stdin, bytes) else stdin,
-            cwd=cwd,
-            env=env,
-            creationflags=confine.creation_flags(),
-        )
+        job = JobObject(bounds)
+        try:
+            _, child = await asyncio.get_running_loop().subprocess_exec(
+                lambda: cls(heard, job),
+                *argv,
+                stdin=asyncio.subprocess.PIPE if stdin is None or isinstance(stdin, bytes) else stdin,
+                cwd=cwd,
+                env=env,
+                creationflags=CREATE_SUSPENDED | confine.creation_flags(),
+            )
+            try:
+                job.take_in(int(child._whole.get_extra_info("subprocess")._handle))
+            except BaseException:
+                child._whole.kill()
+                raise
+        except BaseException:
+            job.close()
+            raise
         if isinstance(stdin, bytes):
             child.stdin.write(stdin)
             child.stdin.close()
@@ -278,7 +303,7 @@ class _WindowsChild(asyncio.SubprocessProtocol):
 
     def kill(self) -> None:
         if not self._exited:
-            confine.kill_tree(self.pid)
+            self._job.kill()
 
     def end(self) -> None:
         self.kill()
@@ -286,6 +311,7 @@ class _WindowsChild(asyncio.SubprocessProtocol):
 
     def close(self) -> None:
         self._whole.close()
+        self._job.close()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.SubprocessTransport)
@@ -296,8 +322,12 @@ class _WindowsChild(asyncio.SubprocessProtocol):
 
     def process_exited(self) -> None:
         self._exited = True
-        confine.kill_tree(self.pid)
-        self._heard.on_exit(self._whole.get_returncode() or 0, 0, 0)
+        self._job.kill()  # what it left running
+        try:
+            used = self._job.used()
+        except OSError:  # closed meanwhile
+            used = 0, 0
+        self._heard.on_exit(self._whole.get_returncode() or 0, *used)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._heard.on_closed()

@@ -3,7 +3,7 @@
 Known by the HOME that the job was given, which whatever it starts inherits. With each such process go its children, and
 all of its session: a job's first process leads one of its own, so nobody else's are in it. What has cast off its HOME,
 its session and its parent as well is not found; its CPU limit ends it. (Behind bubblewrap nothing gets that far: there
-the process namespace ends with its job.)
+the process namespace ends with its job. Nor does anything where there are control groups, see cgroups.py.)
 """
 
 from __future__ import annotations

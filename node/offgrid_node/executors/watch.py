@@ -1,7 +1,8 @@
 """Looks after a job's processes while they run (Linux): what all of them take together, which no limit of one holds.
 
 Ten times a second, less often where looking takes long: how many they are, the memory that they have touched, and what
-lies in the job's folder, with files that are deleted and still open. What is too much ends the job.
+lies in the job's folder, with files that are deleted and still open. What is too much ends the job. Where the kernel
+bounds their control group (cgroups.py), only the folder is left to be looked at.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from offgrid_node.executors import confine
+from offgrid_node.executors.cgroups import Group
 
 PROC = Path("/proc")
 INTERVAL_S = 0.1
@@ -30,7 +32,7 @@ PAGE_BYTES = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 
 @dataclass(frozen=True, slots=True)
 class Allowed:
-    """Of all processes of a job together. 0 processes: they are not counted, and memory is that of the first one."""
+    """Of all processes of a job together. Without a namespace or group to find them by, it is the first one alone."""
 
     processes: int
     memory_bytes: int
@@ -42,16 +44,26 @@ class Hidden(Exception):
 
 
 class Watch:
-    """Of one job: `over` is called once, with a sentence, when it takes too much."""
+    """Of one job: `over` is called once, with a sentence, when it takes too much. Its processes are those of `group`
+    or, with `namespace`, those of the first one's process namespace."""
 
-    def __init__(self, allowed: Allowed, folder: Path, over: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        allowed: Allowed,
+        folder: Path,
+        over: Callable[[str], None],
+        *,
+        namespace: bool = False,
+        group: Group | None = None,
+    ) -> None:
         self._allowed, self._folder, self._over = allowed, folder, over
+        self._namespace, self._group = namespace, group
         self.memory_peak_bytes = self.cpu_us = 0
         self._timer: asyncio.TimerHandle | None = None
 
     def begin(self, pid: int) -> None:
-        """`pid` is the job's first process or, where processes are counted, the first one of its process namespace.
-        Elsewhere than on Linux nothing is looked at."""
+        """`pid` is the job's first process or, with a namespace, the first one in there. Elsewhere than on Linux
+        nothing is looked at."""
         if not confine.LINUX:
             return
         loop = asyncio.get_running_loop()
@@ -75,15 +87,12 @@ class Watch:
     def look(self, pid: int) -> str:
         """What is too much now; empty when nothing is."""
         allowed = self._allowed
-        proc = PROC / str(pid) / "root/proc" if allowed.processes else PROC
-        pids = _inside(proc) if allowed.processes else [str(pid)]
-        if allowed.processes and len(pids) > allowed.processes:
-            return f"it ran {len(pids)} processes; at most {allowed.processes} are allowed"
-        self.cpu_us = max(self.cpu_us, sum(_cpu_us(proc / name) for name in pids))
-        memory_bytes = sum(_resident_bytes(proc / name) for name in pids)
-        self.memory_peak_bytes = max(self.memory_peak_bytes, memory_bytes)
-        if memory_bytes > allowed.memory_bytes:
-            return f"its processes took {memory_bytes} bytes of memory; at most {allowed.memory_bytes} are allowed"
+        proc, pids, memory_bytes = self.measure(pid)
+        if self._group is None or self._group.bounds is None:
+            if len(pids) > allowed.processes:
+                return f"it ran {len(pids)} processes; at most {allowed.processes} are allowed"
+            if memory_bytes > allowed.memory_bytes:
+                return f"its processes took {memory_bytes} bytes of memory; at most {allowed.memory_bytes} are allowed"
         deleted_bytes = sum(_deleted(proc, pids, self._folder).values())
         try:
             entries, folder_bytes = _size_of(self._folder)
@@ -95,6 +104,23 @@ class Watch:
             size = folder_bytes + deleted_bytes
             return f"its files take {size} bytes; at most {allowed.folder_bytes} are allowed"
         return ""
+
+    def measure(self, pid: int) -> tuple[Path, list[str], int]:
+        """Looks at what they have used; who they are, by which /proc, and the memory that they take now."""
+        proc, pids = self._processes(pid)
+        self.cpu_us = max(self.cpu_us, sum(_cpu_us(proc / name) for name in pids))
+        memory_bytes = sum(_resident_bytes(proc / name) for name in pids)
+        self.memory_peak_bytes = max(self.memory_peak_bytes, memory_bytes)
+        return proc, pids, memory_bytes
+
+    def _processes(self, pid: int) -> tuple[Path, list[str]]:
+        """Their names, and the /proc where they have these."""
+        if self._group is not None:
+            return PROC, self._group.pids()
+        if not self._namespace:
+            return PROC, [str(pid)]
+        proc = PROC / str(pid) / "root/proc"
+        return proc, _inside(proc)
 
 
 def _inside(proc: Path) -> list[str]:

@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from offgrid_node.executors import removal
+from offgrid_node.executors.cgroups import Bounds
 from offgrid_node.executors.workplace import PREFIX, Workplace
 
+BOUNDS = Bounds(2**30, 64)
 posix = pytest.mark.skipif(sys.platform == "win32", reason="modes and depth as POSIX has them")
 
 
@@ -25,7 +27,7 @@ def dig(folder: Path, depth: int) -> None:
 
 @posix
 def test_folders_of_any_depth_go_and_the_next_start_is_not_hindered(tmp_path: Path) -> None:
-    place = Workplace(tmp_path / "work")
+    place = Workplace(tmp_path / "work", BOUNDS)
     folder = place.make()
     dig(Path(folder.name), 3000)
     folder.cleanup()
@@ -33,7 +35,7 @@ def test_folders_of_any_depth_go_and_the_next_start_is_not_hindered(tmp_path: Pa
 
     left = Path(place.make().name)
     dig(left, 3000)
-    Workplace(tmp_path / "work")
+    Workplace(tmp_path / "work", BOUNDS)
     assert list((tmp_path / "work").iterdir()) == []
 
 
@@ -82,7 +84,7 @@ def test_links_are_removed_and_not_followed(tmp_path: Path) -> None:
     (outside / "file").write_text("kept")
     (outside / "file").chmod(0o640)
     outside.chmod(0o750)
-    job = Path(Workplace(tmp_path / "work").make().name)
+    job = Path(Workplace(tmp_path / "work", BOUNDS).make().name)
     (job / "d").mkdir()
     (job / "d" / "file").symlink_to(outside / "file")
     (job / "d" / "folder").symlink_to(outside)

@@ -322,7 +322,7 @@ def test_what_is_missing_is_said_and_never_replaced_silently(
     assert missing in asked.problems[-1].replace("bubblewrap", "bwrap")
     assert attempt(asked, ESCAPED).error == "ExecutionFailed"
     auto = ProcessExecutor({"python": PYTHON}, work_dir=tmp_path, sandbox=AUTO)
-    assert (auto.offers, auto.isolation) == (("process:python",), {"process": "rlimits"})
+    assert (auto.offers, auto.isolation) == (("process:python",), {"process": "rlimits", "process_limits": "each"})
     assert "without a sandbox" in auto.problems[-1]
 
 
@@ -338,7 +338,7 @@ def test_a_bubblewrap_that_does_not_work_counts_as_none(tmp_path: Path, monkeypa
 
 def test_it_says_what_holds_it(executor: ProcessExecutor) -> None:
     assert (executor.offers, executor.problems) == (("process:python",), ())
-    assert executor.isolation == {"process": "bwrap"}
+    assert executor.isolation == {"process": "bwrap", "process_limits": "watched"}
 
 
 def test_a_program_of_the_owners_own_place_is_seen_and_nothing_beside_it(tmp_path: Path) -> None:

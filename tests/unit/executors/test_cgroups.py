@@ -1,0 +1,240 @@
+"""Control groups: which there are, what is asked of the kernel for a job, and what it does when the kernel says no."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from cgroup_files import ROOT, CgroupFiles
+
+from offgrid_node.executors import cgroups
+from offgrid_node.executors.cgroups import NODE_NAME, Bounds, Group, Groups, find, own_group
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="control groups are Linux's")
+
+SERVICE = "/system.slice/offgrid.service"
+MOUNTED = "30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n"
+HYBRID = (
+    "35 31 0:32 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n"
+    "41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n"
+)
+BOUNDS = Bounds(memory_bytes=512 * 2**20, processes=64, cpu_percent=150)
+
+
+@pytest.fixture
+def about(tmp_path: Path) -> Path:
+    """A /proc/self of a process that is a service."""
+    folder = tmp_path / "self"
+    folder.mkdir()
+    (folder / "mountinfo").write_text(MOUNTED)
+    (folder / "cgroup").write_text(f"0::{SERVICE}\n")
+    return folder
+
+
+def found(tmp_path: Path, about: Path, files: CgroupFiles) -> Groups:
+    groups, problem = find(tmp_path, files, about)
+    assert groups is not None, problem
+    return groups
+
+
+def settings(files: CgroupFiles, group: Group) -> dict[str, str]:
+    return files.settings[group.folder]
+
+
+# ---- where
+
+
+@pytest.mark.parametrize(
+    ("mountinfo", "cgroup", "folder"),
+    [
+        (MOUNTED, f"0::{SERVICE}\n", f"/sys/fs/cgroup{SERVICE}"),
+        (MOUNTED, "0::/\n", "/sys/fs/cgroup"),
+        # hybrid: the controllers elsewhere, in version 1
+        (
+            HYBRID,
+            "4:memory:/deep/down\n0::/\n",
+            "/sys/fs/cgroup/unified",
+        ),
+        # a part of the tree alone is mounted, as in a container without a namespace of its own
+        ("30 23 0:26 /lxc/a /sys/fs/cgroup rw - cgroup2 cgroup rw\n", "0::/lxc/a/b\n", "/sys/fs/cgroup/b"),
+        (r"30 23 0:26 / /odd\040place rw - cgroup2 cgroup rw" + "\n", "0::/a\n", "/odd place/a"),
+        ("30 23 0:26 /lxc/a /sys/fs/cgroup rw - cgroup2 cgroup rw\n", "0::/lxc/ab\n", None),
+        (MOUNTED, "0::/../outside\n", None),
+        (MOUNTED, "4:memory:/only\n", None),
+        ("35 31 0:32 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n", "0::/\n", None),
+        ("", "", None),
+    ],
+)
+def test_where_a_process_is(mountinfo: str, cgroup: str, folder: str | None) -> None:
+    assert own_group(mountinfo, cgroup) == (Path(folder) if folder else None)
+
+
+# ---- at the start
+
+
+def test_a_service_of_its_own_gets_bounds_and_moves_aside(tmp_path: Path, about: Path) -> None:
+    files = CgroupFiles()
+    groups, problem = find(tmp_path, files, about)
+    assert (groups is not None, problem) == (True, "")
+    assert found(tmp_path, about, files).bounds
+    assert found(tmp_path, about, files).holds_cpu
+    assert files.members[files.base] == set()
+    assert files.members[files.base / NODE_NAME] == {os.getpid()}
+
+
+def test_a_node_that_starts_anew_where_it_had_moved_to_finds_the_same(tmp_path: Path, about: Path) -> None:
+    files = CgroupFiles()
+    first = found(tmp_path, about, files)
+    (about / "cgroup").write_text(f"0::{SERVICE}/{NODE_NAME}\n")
+    assert found(tmp_path, about, files)._folder == first._folder
+
+
+def test_where_somebody_else_is_in_the_same_group_all_stays_as_it_was(tmp_path: Path, about: Path) -> None:
+    files = CgroupFiles(others=1)
+    groups, problem = find(tmp_path, files, about)
+    assert groups is not None
+    assert not groups.bounds
+    assert "not its own" in problem
+    assert os.getpid() in files.members[files.base]
+    assert files.base / NODE_NAME not in files.members
+
+
+@pytest.mark.parametrize(
+    ("controllers", "bounds", "cpu", "said"),
+    [
+        ("cpu memory pids", True, True, ""),
+        ("memory pids", True, False, ""),
+        ("cpu memory", False, False, "no controller for pids"),
+        ("cpu", False, False, "no controller for memory and pids"),
+        ("", False, False, "no controller for memory and pids"),
+    ],
+)
+def test_what_the_kernel_holds_is_what_it_has_controllers_for(
+    tmp_path: Path, about: Path, controllers: str, bounds: bool, cpu: bool, said: str
+) -> None:
+    groups, problem = find(tmp_path, CgroupFiles(controllers=controllers), about)
+    assert groups is not None
+    assert (groups.bounds, groups.holds_cpu) == (bounds, cpu)
+    assert said in problem
+    assert bool(said) == bool(problem)
+
+
+def test_a_kernel_that_cannot_kill_a_group_as_one_has_none(tmp_path: Path, about: Path) -> None:
+    files = CgroupFiles()
+    files.without.add("cgroup.kill")
+    groups, problem = find(tmp_path, files, about)
+    assert (groups, problem) == (None, "its control groups cannot be killed as one: that needs Linux 5.14")
+
+
+def test_groups_that_cannot_be_made_are_none(tmp_path: Path, about: Path) -> None:
+    class ReadOnly(CgroupFiles):
+        def make(self, path: Path) -> None:
+            raise OSError(30, "Read-only file system")
+
+    assert find(tmp_path, ReadOnly(), about) == (None, "no control group can be made: Read-only file system")
+
+
+def test_what_an_earlier_life_left_is_killed_and_no_other_nodes(tmp_path: Path, about: Path) -> None:
+    files = CgroupFiles()
+    left = found(tmp_path, about, files).make(BOUNDS)
+    other_dir = tmp_path / "other"
+    other_dir.mkdir()
+    others = found(other_dir, about, files).make(BOUNDS)
+    files.members[left.folder].add(77)
+    files.members[others.folder].add(78)
+    files.killed.clear()
+    found(tmp_path, about, files)
+    assert left.folder in files.killed
+    assert left.folder not in files.members
+    assert files.members[others.folder] == {78}
+
+
+# ---- a job's
+
+
+def test_a_jobs_group_has_its_bounds_before_anything_is_in_it(tmp_path: Path, about: Path) -> None:
+    files = CgroupFiles()
+    files.without.add("memory.swap.max")
+    group = found(tmp_path, about, files).make(BOUNDS)
+    assert settings(files, group) == {
+        "cgroup.max.descendants": "0",
+        "memory.max": str(512 * 2**20),
+        "memory.oom.group": "1",
+        "pids.max": "256",  # threads count as well
+        "cpu.max": "150000 100000",
+    }
+    assert group.bounds == BOUNDS
+
+
+def test_swap_is_no_way_around_the_bound(tmp_path: Path, about: Path) -> None:
+    files = CgroupFiles()
+    assert settings(files, found(tmp_path, about, files).make(BOUNDS))["memory.swap.max"] == "0"
+
+
+def test_all_processors_are_no_setting(tmp_path: Path, about: Path) -> None:
+    files = CgroupFiles()
+    assert "cpu.max" not in settings(files, found(tmp_path, about, files).make(Bounds(2**30, 64)))
+
+
+def test_without_controllers_a_group_is_for_killing_and_counting(tmp_path: Path, about: Path) -> None:
+    files = CgroupFiles(controllers="")
+    group = found(tmp_path, about, files).make(BOUNDS)
+    assert settings(files, group) == {"cgroup.max.descendants": "0"}
+    assert group.bounds is None
+
+
+@pytest.mark.parametrize("missing", ["memory.max", "pids.max", "cpu.max", "memory.oom.group"])
+def test_a_group_that_cannot_be_as_it_must_is_none(tmp_path: Path, about: Path, missing: str) -> None:
+    """Never weaker in silence: the job fails instead."""
+    files = CgroupFiles()
+    groups = found(tmp_path, about, files)
+    files.without.add(missing)
+    before = set(files.members)
+    with pytest.raises(OSError, match="No such file"):
+        groups.make(BOUNDS)
+    assert set(files.members) == before
+
+
+def test_killing_ends_all_and_removing_leaves_nothing(tmp_path: Path, about: Path) -> None:
+    files = CgroupFiles()
+    group = found(tmp_path, about, files).make(BOUNDS)
+    files.members[group.folder] |= {5, 6}
+    assert sorted(group.pids()) == ["5", "6"]
+    group.kill()
+    assert group.pids() == []
+    group.remove()
+    assert group.folder not in files.members
+    group.remove()  # twice is harmless
+
+
+def test_what_the_kernel_counted_is_told(tmp_path: Path, about: Path) -> None:
+    files = CgroupFiles()
+    group = found(tmp_path, about, files).make(BOUNDS)
+    assert (group.cpu_us(), group.memory_peak_bytes(), group.over()) == (0, 0, "")
+    said = settings(files, group)
+    said["cpu.stat"] = "usage_usec 1234\nuser_usec 1000\nsystem_usec 234\n"
+    said["memory.peak"] = "99\n"
+    said["memory.events"] = "low 0\nhigh 0\nmax 12\noom 1\noom_kill 1\noom_group_kill 1\n"
+    assert (group.cpu_us(), group.memory_peak_bytes()) == (1234, 99)
+    assert group.over() == "its processes took more than the 536870912 bytes of memory that are allowed"
+
+
+def test_the_folder_goes_when_the_node_does(tmp_path: Path, about: Path) -> None:
+    files = CgroupFiles()
+    groups = found(tmp_path, about, files)
+    groups.close()
+    assert groups._folder not in files.members
+
+
+def test_a_program_is_put_inside_before_it_begins() -> None:
+    group = Group(ROOT / "jobs/7", None, CgroupFiles())
+    assert group.joining(["/bin/wc", "-w"]) == [
+        "/bin/sh",
+        "-c",
+        cgroups.JOIN,
+        "/sys/fs/cgroup/jobs/7/cgroup.procs",
+        "/bin/wc",
+        "-w",
+    ]
