@@ -275,15 +275,19 @@ class Core:
             elif look.broker == node_id and look.state == QUEUED and look.route == jobs_pb2.ROUTE_OFFGRID:
                 self._submit(entry, now, rng)
 
+    def begin(self, now: Now) -> None:
+        """Opens the step: whose deadline has passed has ended, whatever else the step brings."""
+        self._jobs.begin(now)
+        for job_id in self._jobs.deadlines.take_passed(now):
+            if (late := self._jobs.get(job_id)) is not None:
+                self._stop(late, now)
+                self._jobs.expire(late, now)
+
     def on_wake(self, now: Now, rng: Rng) -> None:
         self._return_to_mesh(now, rng)
         for silent in self.renewals.take_expired(now):
             self._lose_host(silent, "LeaseExpired: its host renewed nothing", now, rng)
         self.stops.on_wake(now)
-        for job_id in self._jobs.deadlines.take_passed(now):
-            if (late := self._jobs.get(job_id)) is not None:
-                self._stop(late, now)
-                self._jobs.expire(late, now)
         self._ask_again(now, rng)
         for job_id in self._jobs.pacing.take_due(now):
             if (patient := self._jobs.get(job_id)) is not None:

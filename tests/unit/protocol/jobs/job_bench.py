@@ -383,6 +383,7 @@ class CoreBench(Bench):
 
     def report(self, report: Report) -> None:
         """WORKER brings it."""
+        self.core.begin(self.now)
         self.core.reports.on_reports(9, ReportResults(WORKER.node_id, (report,)), self.now, self.rng)
         self.settle()
 
@@ -398,6 +399,7 @@ class CoreBench(Bench):
 
     def wait(self, ms: int) -> None:
         self.now_ms += ms
+        self.core.begin(self.now)
         self.host.on_wake(self.now)
         self._hand_over()
         self.core.on_wake(self.now, self.rng)

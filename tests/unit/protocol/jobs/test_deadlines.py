@@ -5,12 +5,15 @@ from __future__ import annotations
 import pytest
 from job_bench import WORKER, CoreBench, award
 from test_cancelling import FROM, stopped
+from test_core import report_of
 
+from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.jobs.deadlines import PASSED_MAX, RECHECK_MS, Deadlines
 from offgrid_node.protocol.jobs.table import AWARDED, EXPIRED
 
 HOUR_MS = 3_600_000
+ENDED_AS = "the job has ended, as"
 
 
 def test_a_job_that_has_not_ended_by_then_is_expired_and_its_host_told() -> None:
@@ -23,6 +26,18 @@ def test_a_job_that_has_not_ended_by_then_is_expired_and_its_host_told() -> None
     job = bench.row(job_id)
     assert (job.state, job.error) == (EXPIRED, "DeadlinePassed")
     assert stopped(bench) == [(WORKER.node_id, job_id, 1)]
+
+
+def test_a_result_that_comes_past_it_is_refused_though_nothing_has_looked_at_the_clock_yet() -> None:
+    bench = CoreBench()
+    job_id = bench.submitted(deadline_us=5_000_000)
+    bench.clears(award(job_id))
+    report = report_of(bench.job(job_id))
+    bench.now_ms += 5_001
+    bench.report(report)
+    assert bench.row(job_id).state == EXPIRED
+    (outcome,) = bench.replied(jobs_pb2.ReportResultsResponse).outcomes
+    assert (outcome.accepted, outcome.refusal) == (False, f"{ENDED_AS} JOB_STATE_EXPIRED: nobody waits for this")
 
 
 @pytest.mark.parametrize("state", FROM)
