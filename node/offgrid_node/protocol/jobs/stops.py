@@ -1,7 +1,7 @@
 """Hosts that are to stop work of this core: attempts whose jobs were cancelled, or expired, while they were under way.
 
 Said at once, and again until the host has answered or is dead. Not durable: what a core forgets here, it does not know
-as wanted when the host renews its leases.
+as wanted when the host renews its leases, within seconds of the core's return (tests/scenarios/test_taken_back.py).
 """
 
 from __future__ import annotations
