@@ -42,6 +42,7 @@ class LocalNode:
     settings: Mapping[str, object] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
     node_id: str = ""
+    runner: tuple[str, ...] = ()  # a command that runs its command elsewhere, as `ip netns exec NAME` does
 
     @property
     def log_path(self) -> Path:
@@ -62,7 +63,7 @@ class LocalNode:
         """Starts `offgrid-node ARGUMENTS` as this node's process, in a session of its own."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with self.log_path.open("ab") as log:
-            self.process = start_command([*arguments, "--dir", str(self.folder)], log)
+            self.process = start_command([*arguments, "--dir", str(self.folder)], log, self.runner)
 
     def wait_ready(self, timeout_s: float = READY_TIMEOUT_S) -> None:
         """Until the node answers; raises Unavailable with the end of its log when it does not."""
@@ -111,7 +112,7 @@ class LocalNode:
             return "(no log)"
 
 
-def start_command(arguments: Sequence[str], log: IO[bytes]) -> subprocess.Popen[bytes]:
+def start_command(arguments: Sequence[str], log: IO[bytes], runner: Sequence[str] = ()) -> subprocess.Popen[bytes]:
     """`offgrid-node` with this very interpreter; Ctrl-C at the terminal does not reach it."""
     environ = {key: value for key, value in os.environ.items() if not key.startswith("OFFGRID_")}
     if sys.platform == "win32":
@@ -119,7 +120,7 @@ def start_command(arguments: Sequence[str], log: IO[bytes]) -> subprocess.Popen[
     else:
         flags = 0
     return subprocess.Popen(
-        [sys.executable, "-m", "offgrid_node", *arguments],
+        [*runner, sys.executable, "-m", "offgrid_node", *arguments],
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=subprocess.STDOUT,

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import pytest
 from live import BIN
 
 from offgrid_node.local_mesh import LocalNode
+from offgrid_node.protocol.errors import Unavailable
+from offgrid_tools.namespaces import IP, LACKING, ip
+from offgrid_tools.namespaces import namespaces as fresh
 
-IP = shutil.which("ip") or ""
-NEEDS_ROOT = [
-    pytest.mark.root,
-    pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0 or not IP, reason="needs root and ip(8) on Linux"),
-]
+NEEDS_ROOT = [pytest.mark.root, pytest.mark.skipif(bool(LACKING), reason=LACKING)]
 
 
 class Machine(LocalNode):
@@ -36,27 +32,15 @@ class Machine(LocalNode):
             )
 
 
-def ip(*arguments: str) -> None:
-    subprocess.run([IP, *arguments], check=True, capture_output=True)
-
-
 @contextmanager
 def namespaces(*names: str) -> Iterator[tuple[str, ...]]:
     """Fresh network namespaces, each with its loopback up; skips the test where there can be none."""
-    own = tuple(f"og-{name}-{os.getpid()}" for name in names)
-    made = []
-    try:
-        for name in own:
-            try:
-                ip("netns", "add", name)
-            except subprocess.CalledProcessError as error:
-                pytest.skip(f"no network namespaces here: {error.stderr.decode().strip()}")
-            made.append(name)
-            ip("-n", name, "link", "set", "lo", "up")
-        yield own
-    finally:
-        for name in made:
-            ip("netns", "delete", name)
+    with ExitStack() as stack:
+        try:
+            made = stack.enter_context(fresh(*names))
+        except Unavailable as fault:
+            pytest.skip(fault.message)
+        yield made
 
 
 class Halves:

@@ -1,8 +1,8 @@
 """faults: how long until a lost host's job runs elsewhere, with real processes at default settings.
 
 Killed: kill -9 of the host that runs the job, from the signal to the moment at which its core has another host at work
-on it. Frozen: SIGSTOP, after which its kernel still takes what is sent and nothing comes back, as of a machine whose
-cable was pulled: no connection is reset.
+on it. Frozen: SIGSTOP, after which its kernel still takes what is sent and nothing comes back. Cut off: each node is in
+a network namespace of its own and the host's port is taken off the switch, so that nothing is taken, refused or reset.
 """
 
 from __future__ import annotations
@@ -22,10 +22,13 @@ from offgrid_node.protocol.errors import Unavailable
 from offgrid_tools.bench.figures import Figure
 from offgrid_tools.bench.groups import Plan
 from offgrid_tools.bench.harness import conditions_noted, quantile
+from offgrid_tools.namespaces import LACKING, Switch, namespaces
 
 KILLED, KILLED_QUICK = 20, 3  # rounds
 FROZEN, FROZEN_QUICK = 10, 2
+CUT, CUT_QUICK = 10, 2
 HOSTS = 3
+NODES = {"core": ["core"], "broker": ["broker"], **{f"host{number}": ["host"] for number in range(HOSTS)}}
 JOB_S = 600  # longer than any round
 WAIT_S_MAX = 60.0
 POLL_S = 0.005
@@ -44,8 +47,30 @@ def measure(plan: Plan) -> list[Figure]:
         frozen = rounds(plan, "frozen", plan.rounds(FROZEN, FROZEN_QUICK), town.freeze)
     return [
         figure("host_killed_to_reassigned_p99_s", killed, str(conditions)),
-        figure("host_frozen_or_cut_off_to_reassigned_p99_s", frozen, str(conditions)),
+        figure("host_frozen_to_reassigned_p99_s", frozen, str(conditions)),
+        *measure_cut(plan),
     ]
+
+
+def measure_cut(plan: Plan) -> list[Figure]:
+    """Nothing where there are no network namespaces, and it is said why."""
+    if LACKING:
+        plan.say(f"faults: hosts are not cut off: {LACKING}")
+        return []
+    plan.say("faults: starting the same, each in a network namespace of its own")
+    try:
+        with (
+            namespaces("hub", *NODES) as (hub, *spaces),
+            Town(plan.folder / "cut", Switch(hub, dict(zip(NODES, spaces, strict=True)))) as town,
+            conditions_noted(plan.folder) as conditions,
+        ):
+            cut = rounds(plan, "cut off", plan.rounds(CUT, CUT_QUICK), town.cut_off)
+    except Unavailable as fault:
+        if fault.reason != "NoNamespaces":
+            raise
+        plan.say(f"faults: hosts are not cut off: {fault.message}")
+        return []
+    return [figure("host_cut_off_to_reassigned_p99_s", cut, str(conditions))]
 
 
 def rounds(plan: Plan, what: str, count: int, one: Callable[[], float]) -> list[float]:
@@ -64,16 +89,21 @@ def figure(name: str, times: Sequence[float], conditions: str) -> Figure:
 class Town:
     """A core, a broker, and hosts of whom one is lost at a time. Use it in a `with` block."""
 
-    def __init__(self, folder: Path) -> None:
-        nodes = {"core": ["core"], "broker": ["broker"], **{f"host{number}": ["host"] for number in range(HOSTS)}}
+    def __init__(self, folder: Path, switch: Switch | None = None) -> None:
+        """With a switch its nodes hang on that, each where the switch says."""
         self._mesh = LocalMesh(
             folder,
             "faults",
-            nodes,
+            NODES,
             mesh__probe_interval_ms=PROBE_INTERVAL_MS,
             host__slots=4,
             host__process__commands={"sleep": SLEEP},
         )
+        self._switch = switch
+        if switch is not None:
+            for name, node in self._mesh.nodes.items():
+                node.runner, address = switch.runners[name], f"{switch.addresses[name]}:0"
+                node.settings = {**node.settings, "mesh.listen": address, "mesh.door": address}
 
     def __enter__(self) -> Town:
         try:
@@ -112,6 +142,19 @@ class Town:
                 took_s = self._until_moved(job_id, host) - began
             finally:
                 os.kill(host.process.pid, signal.SIGCONT)
+        self._settle()
+        return took_s
+
+    def cut_off(self) -> float:
+        """The same from the moment at which the host's port was taken off the switch."""
+        assert self._switch is not None
+        with self._at_work() as (host, job_id):
+            self._switch.cut(host.name)
+            began = time.perf_counter()
+            try:
+                took_s = self._until_moved(job_id, host) - began
+            finally:
+                self._switch.join(host.name)
         self._settle()
         return took_s
 

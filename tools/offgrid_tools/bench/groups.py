@@ -43,7 +43,7 @@ GROUPS = {
     "jobs": Group("jobs through three nodes, beside Dask, Ray, Celery and JetStream", "offgrid_tools.bench.jobs"),
     "market": Group("what clearing a job costs a broker", "offgrid_tools.bench.market"),
     "executors": Group("modules and programs at a host, beyond the work itself", "offgrid_tools.bench.executors"),
-    "faults": Group("hosts that are killed or frozen under a job", "offgrid_tools.bench.faults"),
+    "faults": Group("hosts that are killed, frozen or cut off under a job", "offgrid_tools.bench.faults"),
     "hosted": Group("functions, models and clusters at a host, by themselves", "offgrid_tools.bench.hosted"),
     "state": Group("appends to the journal, beside raw LMDB", "offgrid_tools.bench.state"),
 }
