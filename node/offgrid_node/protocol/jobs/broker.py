@@ -28,7 +28,7 @@ from offgrid_node.protocol.jobs.awards import AWARD_RETRY_MS, QUEUE, Awards, Lea
 from offgrid_node.protocol.jobs.backlog import Backlog
 from offgrid_node.protocol.jobs.book import Book
 from offgrid_node.protocol.jobs.clearing import Group, Won, clear
-from offgrid_node.protocol.jobs.closing import BROKEN, DISAGREED, EXCUSED, REFUSED, SERVED, Over
+from offgrid_node.protocol.jobs.closing import BROKEN, DISAGREED, EXCUSED, REFUSED, REFUTED, SERVED, Over
 from offgrid_node.protocol.jobs.commands import CloseLeases, PostOffers, SubmitJobs
 from offgrid_node.protocol.jobs.orders import ClaimKey, JobOrder, key_of_row, row_key
 from offgrid_node.protocol.jobs.peers import Peers
@@ -63,7 +63,8 @@ class Broker:
         self._queue = Backlog(settings.queue_max)
         self._newest: dict[JobKey, ClaimKey] = {}
         self._tried: OrderedDict[JobKey, tuple[str, ...]] = OrderedDict()
-        # Executions of redundant jobs among others: how they went is said once their results have been compared.
+        # Executions of redundant jobs among others, and claims that work failed: how they went is said once there are
+        # other hosts' results to compare.
         self._unjudged: OrderedDict[ClaimKey, str] = OrderedDict()
         self._timers: Timers[str] = Timers()  # by the core whose orders wait for it
         self._clear_due = False
@@ -308,7 +309,7 @@ class Broker:
                     self._tried.pop(key[:2], None)
                     self._drop_lease(key)
                     continue
-            elif end in (SERVED, DISAGREED) and (host := self._unjudged.pop(key, None)) is not None:
+            elif end in (SERVED, DISAGREED, REFUTED) and (host := self._unjudged.pop(key, None)) is not None:
                 self.reputation.on_end(core, host, end, now)
                 self.postings.judge(host, now)
             self._retire(key)
@@ -320,7 +321,7 @@ class Broker:
         if end == SERVED:
             took_ms = now.mono_ms - lease.since_ms
             self.reputation.on_served(order.core, lease.host, order.kind, order.needs, took_ms, now)
-        elif end in (BROKEN, REFUSED, DISAGREED):
+        elif end in (BROKEN, REFUSED, DISAGREED, REFUTED):
             self.postings.judge(lease.host, now)  # what is well takes effect with its next word
         elif end == EXCUSED:
             self._unjudged[order.key] = lease.host

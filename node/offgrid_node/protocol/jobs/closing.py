@@ -15,12 +15,13 @@ from offgrid_node.protocol.jobs.orders import AttemptKey
 
 PATIENCE_MS = 50
 
-SERVED, EXCUSED, BROKEN, REFUSED, DISAGREED = (
+SERVED, EXCUSED, BROKEN, REFUSED, DISAGREED, REFUTED = (
     jobs_pb2.LEASE_END_SERVED,
     jobs_pb2.LEASE_END_EXCUSED,
     jobs_pb2.LEASE_END_BROKEN,
     jobs_pb2.LEASE_END_REFUSED,
     jobs_pb2.LEASE_END_DISAGREED,
+    jobs_pb2.LEASE_END_REFUTED,
 )
 
 

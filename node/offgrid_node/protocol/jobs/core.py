@@ -7,6 +7,8 @@ report is judged in `reports.py`, what this node does itself waits in `local_que
 
 from __future__ import annotations
 
+from functools import partial
+
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.effects import Answered, Rows
@@ -50,7 +52,8 @@ class Core:
         self._settings, self._peers, self._post, self._host = settings, peers, post, host
         self.jobs = self._jobs = OpenJobs(settings, post)
         self.local = LocalQueue(settings, self._jobs, host)
-        self.reports = Reports(settings, self._jobs, post, host, self._lose_host)
+        brokers = partial(peers.with_role, BROKER)
+        self.reports = Reports(settings, self._jobs, post, host, self._lose_host, self._ask_another_host, brokers)
         self.stops = Stops(post)
         self._doubts = Doubts(self._jobs, peers)
         self._turning = Turning(self._jobs, peers)
@@ -448,6 +451,11 @@ class Core:
             return
         if job.losses > 1:
             self._turn_from_broker(entry)
+        self._submit(entry, now, rng)
+
+    def _ask_another_host(self, entry: Open, outcome: str, now: Now, rng: Rng) -> None:
+        """The host says that the work failed, and another one is to say so too."""
+        self._jobs.lose(entry, outcome, now)
         self._submit(entry, now, rng)
 
     def _lose_and_wait(self, entry: Open, outcome: str, now: Now, end: LeaseEnd = EXCUSED) -> None:

@@ -20,7 +20,8 @@ from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.effects import Rows
 from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.events import CostIncurred
-from offgrid_node.protocol.jobs.closing import DISAGREED, SERVED
+from offgrid_node.protocol.jobs.closing import DISAGREED, REFUTED, SERVED
+from offgrid_node.protocol.jobs.failures import CLAIMS
 from offgrid_node.protocol.jobs.index import JOBS
 from offgrid_node.protocol.jobs.naming import execution_id, stem_of
 from offgrid_node.protocol.jobs.open_jobs import TASK_JOBS, Open, OpenJobs
@@ -226,8 +227,9 @@ class Redundant:
                 self._approve(each, now, compared=compared)
             elif accepted and each.host:
                 self.trust.failed(each.host)
-                if has_result(each):
-                    self._jobs.close(each.broker, (each.job_id, each.attempt), now, DISAGREED)
+                if has_result(each) or each.error in CLAIMS:
+                    end = DISAGREED if has_result(each) else REFUTED
+                    self._jobs.close(each.broker, (each.job_id, each.attempt), now, end)
 
     def _approve(self, execution: jobs_pb2.Job, now: Now, *, compared: bool) -> None:
         if has_result(execution):

@@ -6,13 +6,16 @@ accepted; the same report again is accepted again. Whatever is refused is unpaid
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.events import ObjectAdded
 from offgrid_node.protocol.jobs.bounds import REFUSAL_CHARS_MAX
+from offgrid_node.protocol.jobs.closing import REFUTED
 from offgrid_node.protocol.jobs.commands import Arriving, Report, ReportResults
+from offgrid_node.protocol.jobs.failures import claims_of, is_unconfirmed
 from offgrid_node.protocol.jobs.host import Host
 from offgrid_node.protocol.jobs.large import OUTPUT_LOST
 from offgrid_node.protocol.jobs.leases import blobs_of
@@ -36,10 +39,20 @@ class LoseHost(Protocol):
 class Reports:
     """Decides each report, and says to its host what became of it."""
 
-    def __init__(self, settings: JobsSettings, jobs: OpenJobs, post: Post, host: Host, lose_host: LoseHost) -> None:
-        """`host` is this node's own host part, whose reports come in the same step."""
+    def __init__(
+        self,
+        settings: JobsSettings,
+        jobs: OpenJobs,
+        post: Post,
+        host: Host,
+        lose_host: LoseHost,
+        ask_another: LoseHost,
+        brokers: Callable[[], Iterable[str]],
+    ) -> None:
+        """`host` is this node's own host part, whose reports come in the same step. `lose_host` blames the host for the
+        lost attempt, `ask_another` does not, not yet. `brokers` are those that may know it."""
         self._settings, self._jobs, self._post, self._host = settings, jobs, post, host
-        self._lose_host = lose_host
+        self._lose_host, self._ask_another, self._brokers = lose_host, ask_another, brokers
 
     def on_reports(self, ticket: int, command: ReportResults, now: Now, rng: Rng) -> None:
         """What comes too early for a core that is new to its own past is not answered: it comes again."""
@@ -93,8 +106,11 @@ class Reports:
             return outcome
         if report.receipt is not None:
             self._jobs.complete(entry, report.message.result, report.added, now)
+            self._refuted(entry.job, now)
         elif early := _early(entry.job, report.message.error, now):
             self._lose_host(entry, early, now, rng)
+        elif is_unconfirmed(entry.job, report.message.error, self._settings.node_id):
+            self._ask_another(entry, f"{report.message.error}: {report.message.error_detail}", now, rng)
         elif report.message.error in FINAL_ERRORS:
             self._jobs.fail(entry, report.message.error, report.message.error_detail, now)
         else:
@@ -102,6 +118,12 @@ class Reports:
             if report.message.error == OUTPUT_LOST:
                 outcome.accepted, outcome.refusal = False, report.message.error_detail[:REFUSAL_CHARS_MAX]
         return outcome
+
+    def _refuted(self, job: jobs_pb2.Job, now: Now) -> None:
+        """A result is there: hosts that claimed there was none to be had are told of, to whoever gave them the job."""
+        for key in claims_of(job) if len(job.attempts) > 1 else ():
+            for broker in self._brokers():
+                self._jobs.close(broker, key, now, REFUTED)
 
     def _refusal(self, host: str, report: Report) -> str:
         """Why a report is not accepted; empty when it is. The fence stands here."""

@@ -20,11 +20,12 @@ from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.effects import Rows
 from offgrid_node.protocol.jobs.bounds import PRICE_MAX
-from offgrid_node.protocol.jobs.closing import BROKEN, DISAGREED, REFUSED, SERVED
+from offgrid_node.protocol.jobs.closing import BROKEN, DISAGREED, REFUSED, REFUTED, SERVED
 from offgrid_node.protocol.jobs.post import Post
 
 REPUTATION = "broker_reputation"  # "host/core": a Vote
-GOOD, BAD = {SERVED: 1.0}, {BROKEN: 4.0, REFUSED: 0.25, DISAGREED: 8.0}  # what an end weighs; others weigh nothing
+# What an end weighs; others weigh nothing.
+GOOD, BAD = {SERVED: 1.0}, {BROKEN: 4.0, REFUSED: 0.25, DISAGREED: 8.0, REFUTED: 4.0}
 PRIOR = 2.0  # of good and bad together, half each: one end alone says little
 FULL_VOTE_ENDS = 16.0
 ENDS_REMEMBERED = 64.0  # good and bad together: beyond it older ones fade

@@ -420,10 +420,7 @@ def test_a_job_that_ends_makes_room_for_another() -> None:
     bench = CoreBench(queue_max=1)
     job_id = bench.awarded()
     assert isinstance(bench.create(), Exhausted)
-    report = jobs_pb2.AttemptReport(job_id=job_id, attempt=1, error="ExecutionFailed")
-    reports = ReportResults(WORKER.node_id, (Report((job_id, 1), report, None),))
-    bench.core.reports.on_reports(9, reports, bench.now, bench.rng)
-    bench.settle()
+    bench.cancel(job_id)
     assert isinstance(bench.create(), jobs_pb2.CreateJobResponse)
 
 
