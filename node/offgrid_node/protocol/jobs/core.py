@@ -25,6 +25,7 @@ from offgrid_node.protocol.jobs.local_queue import LocalQueue
 from offgrid_node.protocol.jobs.open_jobs import LeaseEnd, Open, OpenJobs
 from offgrid_node.protocol.jobs.patience import START_PATIENCE_MS, START_RETRY_MS, run_ms
 from offgrid_node.protocol.jobs.peers import Peers
+from offgrid_node.protocol.jobs.poison import Poison
 from offgrid_node.protocol.jobs.post import CALL_TIMEOUT_MAX_MS, Post, Tag, transfer_ms
 from offgrid_node.protocol.jobs.prices import price_of
 from offgrid_node.protocol.jobs.redundant import Redundant, is_parent
@@ -52,8 +53,11 @@ class Core:
         self._settings, self._peers, self._post, self._host = settings, peers, post, host
         self.jobs = self._jobs = OpenJobs(settings, post)
         self.local = LocalQueue(settings, self._jobs, host)
+        self._poison = Poison(post)
         brokers = partial(peers.with_role, BROKER)
-        self.reports = Reports(settings, self._jobs, post, host, self._lose_host, self._ask_another_host, brokers)
+        self.reports = Reports(
+            settings, self._jobs, post, host, self._lose_host, self._ask_another_host, brokers, self._poison
+        )
         self.stops = Stops(post)
         self._doubts = Doubts(self._jobs, peers)
         self._turning = Turning(self._jobs, peers)
@@ -65,6 +69,7 @@ class Core:
     def load(self, rows: Rows, now: Now) -> None:
         self._jobs.load(rows, now)
         self._doubts.begin(now)
+        self._poison.load(rows)
         self.redundant.load(rows)
         for entry in self._jobs:
             look = entry.look
@@ -343,6 +348,12 @@ class Core:
 
         Which broker it is, is durable before the order leaves: that one is asked first by a core that restarts. With
         `kept_later` the caller writes the row."""
+        if why := self._poison.refusal(entry.job.payload_digest, now):
+            if kept_later:  # its row is to be written first
+                self._jobs.timers.set(entry.job.job_id, now.mono_ms)
+            else:
+                self._jobs.fail(entry, "AttemptsExhausted", why, now)
+            return
         brokers = [broker for broker in self._peers.with_role(BROKER) if broker not in entry.avoided]
         if not brokers:
             self._try_later(entry, "BrokerUnavailable", "no broker of the mesh answers", now)
@@ -441,6 +452,7 @@ class Core:
         job = entry.job
         job.losses += 1
         losses, most = self.redundant.losses(job), job.losses_max or LOSSES_MAX
+        self._poison.on_lost(job.payload_digest, outcome, most, now)
         if losses > most:
             detail = f"{losses} hosts were lost under it, {most} are allowed (losses_max); the last: {outcome}"
             self._jobs.fail(entry, "AttemptsExhausted", detail, now, BROKEN)

@@ -21,6 +21,7 @@ from offgrid_node.protocol.jobs.large import OUTPUT_LOST
 from offgrid_node.protocol.jobs.leases import blobs_of
 from offgrid_node.protocol.jobs.open_jobs import FINAL_ERRORS, Open, OpenJobs
 from offgrid_node.protocol.jobs.patience import RUN_GRACE_MS
+from offgrid_node.protocol.jobs.poison import Poison
 from offgrid_node.protocol.jobs.post import Post, transfer_ms
 from offgrid_node.protocol.jobs.receipts import ReceiptBody
 from offgrid_node.protocol.jobs.settings import JobsSettings
@@ -48,11 +49,12 @@ class Reports:
         lose_host: LoseHost,
         ask_another: LoseHost,
         brokers: Callable[[], Iterable[str]],
+        poison: Poison,
     ) -> None:
         """`host` is this node's own host part, whose reports come in the same step. `lose_host` blames the host for the
         lost attempt, `ask_another` does not, not yet. `brokers` are those that may know it."""
         self._settings, self._jobs, self._post, self._host = settings, jobs, post, host
-        self._lose_host, self._ask_another, self._brokers = lose_host, ask_another, brokers
+        self._lose_host, self._ask_another, self._brokers, self._poison = lose_host, ask_another, brokers, poison
 
     def on_reports(self, ticket: int, command: ReportResults, now: Now, rng: Rng) -> None:
         """What comes too early for a core that is new to its own past is not answered: it comes again."""
@@ -107,6 +109,7 @@ class Reports:
         if report.receipt is not None:
             self._jobs.complete(entry, report.message.result, report.added, now)
             self._refuted(entry.job, now)
+            self._poison.on_result(entry.job.payload_digest)
         elif early := _early(entry.job, report.message.error, now):
             self._lose_host(entry, early, now, rng)
         elif is_unconfirmed(entry.job, report.message.error, self._settings.node_id):
