@@ -10,6 +10,7 @@ from pathlib import Path
 from live import run
 
 from offgrid.v1 import common_pb2, jobs_pb2, ledger_pb2
+from offgrid_node.protocol.jobs.receipts import ReceiptBody
 from offgrid_node.protocol.ledger.records import Tx
 from offgrid_node.protocol.ledger.tables import TXS
 from offgrid_node.storage.memory import MemoryStore
@@ -32,12 +33,12 @@ def test_three_kills_of_each_role_lose_nothing(tmp_path: Path) -> None:
     out = soak("kills", "--rounds", "3", "--seed", "1", "--dir", tmp_path / "m", "--json", figures)
     for role in ("core", "broker", "host"):
         assert re.search(rf"kills of {role} +3$", out, re.MULTILINE), out
-    assert "5 stores verified" in out, out
+    assert "6 stores verified" in out, out
     told = json.loads(figures.read_text())["figures"]
     assert told["jobs booked"] == told["jobs accepted"] > 0
     assert told["transfers final"] == told["transfers acknowledged"] > 0
     assert told["objects acknowledged"] > 0
-    assert told["nodes that agree on money"] == 5
+    assert told["nodes that agree on money"] == 6
 
 
 def test_damaged_configs(tmp_path: Path) -> None:
@@ -52,6 +53,28 @@ class TestTheAudit:
         job = jobs_pb2.Job(job_id="j-1")
         broken = audit.audit_results(wanted, {"j-1": [job, job]}, {}, {}, b"")
         assert broken == ["job j-1 has 2 accepted results", "job j-2 has 0 accepted results"]
+
+    def test_of_a_job_that_was_taken_back_and_has_two_results_all_the_same(self) -> None:
+        wanted = [
+            Acked("j-1", b"", dispatched=True, taken_back=True),
+            Acked("j-2", b"", dispatched=True, taken_back=True),
+        ]
+        job = jobs_pb2.Job(job_id="j-2")
+        assert audit.audit_results(wanted, {"j-2": [job, job]}, {}, {}, b"") == ["job j-2 has 2 accepted results"]
+
+    def test_of_a_redundant_job_whose_receipt_is_for_another(self) -> None:
+        wanted, job = [Acked("j-1", b"", dispatched=True)], jobs_pb2.Job(job_id="j-1", attempt=1, result_of="j-1.r1")
+        body = ReceiptBody("n" * 32, "c" * 32, "j-1.r2", 1, bytes(32), bytes(32), "completed", 1, 1, 1, "wasm/1")
+        job.result.receipt.body = body.encode()
+        kept = {("j-1.r2", 1): [(body.node, job.result.receipt)]}
+        broken = audit.audit_results(wanted, {"j-1": [job]}, kept, {body.node: bytes(32)}, b"")
+        assert broken[0] == f"job j-1: its receipt is not the one in the journal of {body.node}"
+
+    def test_of_a_cancellation_that_was_acknowledged_and_did_not_last(self) -> None:
+        done, cancelled = jobs_pb2.JOB_STATE_COMPLETED, jobs_pb2.JOB_STATE_CANCELLED
+        assert audit.ends_of(Acked("j-1", b"", taken_back=True, is_cancelled=True)) == (cancelled,)
+        assert audit.ends_of(Acked("j-1", b"", taken_back=True)) == (done, cancelled)
+        assert audit.ends_of(Acked("j-1", b"")) == (done,)
 
     def test_of_money_made_and_of_a_transfer_that_paid_another(self) -> None:
         view = ledger_pb2.ListBalancesResponse(

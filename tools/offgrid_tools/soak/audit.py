@@ -20,11 +20,13 @@ from offgrid_node.storage.store import Store
 from offgrid_tools.soak.audit_money import audit_ledgers
 from offgrid_tools.soak.load import Acked
 
-COMPLETED = jobs_pb2.JOB_STATE_COMPLETED
+COMPLETED, CANCELLED = jobs_pb2.JOB_STATE_COMPLETED, jobs_pb2.JOB_STATE_CANCELLED
+ENDS = (EventType.JOB_COMPLETED, EventType.JOB_FAILED, EventType.JOB_CANCELLED)
 
 
 def audit_jobs(core: LocalNode, acked: Iterable[Acked]) -> list[str]:
-    """Every acknowledged job is there; what was dispatched is completed with the right output."""
+    """Every acknowledged job is there; what was dispatched is completed with the right output and files, or taken back
+    where its client wanted that."""
     broken = []
     with core.client(30) as client:
         present = {job.job_id: job for job in client.jobs.list()}
@@ -32,12 +34,21 @@ def audit_jobs(core: LocalNode, acked: Iterable[Acked]) -> list[str]:
             job = present.get(wanted.job_id)
             if job is None:
                 broken.append(f"job {wanted.job_id} was acknowledged and is gone")
-            elif wanted.dispatched and job.state != COMPLETED:
+            elif wanted.dispatched and job.state not in ends_of(wanted):
                 state = jobs_pb2.JobState.Name(job.state)
                 broken.append(f"job {wanted.job_id} is {state}: {job.error} {job.error_detail}")
-            elif wanted.dispatched and client.jobs.get(wanted.job_id).result.output != wanted.expected:
-                broken.append(f"job {wanted.job_id} has another's output")
+            elif wanted.dispatched and job.state == COMPLETED:
+                done = client.jobs.get(wanted.job_id)
+                if done.result.output != wanted.expected or client.jobs.files(done) != wanted.files:
+                    broken.append(f"job {wanted.job_id} has another's output")
     return broken
+
+
+def ends_of(wanted: Acked) -> tuple[jobs_pb2.JobState.ValueType, ...]:
+    """The states in which it may be at last."""
+    if wanted.is_cancelled:
+        return (CANCELLED,)
+    return (COMPLETED, CANCELLED) if wanted.taken_back else (COMPLETED,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +65,7 @@ def audit_stores(mesh: LocalMesh, acked: Iterable[Acked]) -> Stores:
     broken: list[str] = []
     receipts: dict[AttemptKey, list[tuple[str, jobs_pb2.Receipt]]] = defaultdict(list)
     completed: dict[str, list[jobs_pb2.Job]] = defaultdict(list)
+    ends: Counter[str] = Counter()
     stores: dict[str, Store] = {}
     events = 0
     keys = {node.node_id: _public_key(node.folder) for node in mesh.nodes.values()}
@@ -69,6 +81,8 @@ def audit_stores(mesh: LocalMesh, acked: Iterable[Acked]) -> Stores:
             salt = Directory.load(store, verify, check_identity_certificate).salt
             for event in _events(store.events()):
                 events += 1
+                if event.etype in ENDS and event.HasField("job"):
+                    ends[event.job.job_id] += 1
                 if event.etype == EventType.JOB_COMPLETED:
                     completed[event.job.job_id].append(event.job)
                 elif event.etype == EventType.JOB_EXECUTED and event.attempt.HasField("receipt"):
@@ -78,14 +92,19 @@ def audit_stores(mesh: LocalMesh, acked: Iterable[Acked]) -> Stores:
         for opened in stores.values():
             opened.close()
     broken += audit_receipts(receipts)
+    broken += [f"job {job_id} has ended {count} times" for job_id, count in ends.items() if count > 1]
     broken += audit_results(acked, completed, receipts, keys, salt)
     last = [jobs[-1] for jobs in completed.values()]
     attempts = Counter(min(job.attempt, 5) for job in last)
     local = sum(job.route == jobs_pb2.ROUTE_FILE_QUEUE for job in last)
     spread = ", ".join(f"{count} in {'5 or more' if n == 5 else n}" for n, count in sorted(attempts.items()))
-    unused = sum(map(len, receipts.values())) - len(last)
-    figures = f"{len(last)} completed ({spread} attempts; {local} by the local queue), {unused} receipts not accepted"
-    accepted = frozenset(job.job_id for job in last if job.result.HasField("receipt"))
+    parents = {job.job_id for job in last if job.result_of}  # they have the receipt of one of their executions
+    unused = sum(map(len, receipts.values())) - len(last) + len(parents)
+    agreed = sum(bool(job.parent_id) for job in last)
+    ways = f"{spread} attempts; {local} by the local queue; {agreed} executions of {len(parents)} redundant ones"
+    figures = f"{len(last)} completed ({ways}), {unused} receipts not accepted"
+    paid = [job for job in last if not job.result_of and (not job.parent_id or job.parent_id in parents)]
+    accepted = frozenset(job.job_id for job in paid if job.result.HasField("receipt"))
     return Stores(f"{figures}; {len(mesh.nodes)} stores verified, {events} events", accepted, broken)
 
 
@@ -114,14 +133,15 @@ def audit_results(
     for wanted in acked:
         accepted = completed.get(wanted.job_id, [])
         if len(accepted) != 1:
-            if wanted.dispatched:
+            if wanted.dispatched and not (wanted.taken_back and not accepted):
                 broken.append(f"job {wanted.job_id} has {len(accepted)} accepted results")
             continue
         (job,) = accepted
         receipt = job.result.receipt
-        host = ReceiptBody.decode(receipt.body).node
-        signed = receipts.get((job.job_id, job.attempt), [])
-        if [(node, kept.body) for node, kept in signed] != [(host, receipt.body)]:
+        body = ReceiptBody.decode(receipt.body)
+        host, executed = body.node, job.result_of or job.job_id
+        signed = receipts.get((executed, body.attempt), [])
+        if body.job_id != executed or [(node, kept.body) for node, kept in signed] != [(host, receipt.body)]:
             broken.append(f"job {job.job_id}: its receipt is not the one in the journal of {host}")
         try:
             verify_receipt(receipt, keys[host], verify, salt)

@@ -20,18 +20,26 @@ from random import Random
 from offgrid.client import Client, OffgridError
 from offgrid_node.local_mesh import LocalMesh, LocalNode
 from offgrid_node.protocol.errors import Unavailable
+from offgrid_node.protocol.jobs.table import ENDED
 from offgrid_tools.soak.audit import audit_jobs, audit_stores
 from offgrid_tools.soak.audit_money import audit_money, settle_money
 from offgrid_tools.soak.audit_objects import audit_objects, settle_outboxes
 from offgrid_tools.soak.chance import chance
 from offgrid_tools.soak.clients import Writer
 from offgrid_tools.soak.keeping import Keeping
-from offgrid_tools.soak.load import ENDED, Acked, Load
+from offgrid_tools.soak.load import Acked, Load
 from offgrid_tools.soak.paying import Paid, Paying
 
-NODES = {"core": ["core"], "broker": ["broker"], "host-a": ["host"], "host-b": ["host"], "host-c": ["host"]}
+NODES = {
+    "core": ["core"],
+    "broker": ["broker"],
+    "broker-2": ["broker"],
+    "host-a": ["host"],
+    "host-b": ["host"],
+    "host-c": ["host"],
+}
 SETTINGS = {"host__process__commands": {"sh": "/bin/sh"}, "node__log_level": "warning"}
-VICTIMS = {"core": ["core"], "broker": ["broker"], "host": ["host-a", "host-b", "host-c"]}
+VICTIMS = {"core": ["core"], "broker": ["broker", "broker-2"], "host": ["host-a", "host-b", "host-c"]}
 CLIENTS = 3
 KEEPERS, PAYERS = ("core", "broker"), ("core", "broker", "host-a")
 LIFE_S, DEATH_S = (0.0, 2.5), (0.0, 1.0)

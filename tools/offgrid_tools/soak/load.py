@@ -1,28 +1,17 @@
-"""A steady stream of small jobs, by clients that repeat what they got no answer to, as clients should."""
+"""A steady stream of small jobs of all kinds, by clients that repeat what they got no answer to, as clients should."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from offgrid.client import Client, OffgridError, payloads
-from offgrid.v1 import jobs_pb2
+from offgrid.client import Client, OffgridError
+from offgrid_node.protocol.jobs.table import ENDED
 from offgrid_tools.soak.clients import PAUSE_S, Writer
+from offgrid_tools.soak.works import chain, draw
 
 OPEN_MAX = 12  # jobs of one client that have not ended; then it waits
-SLEEPY_CHANCE = 0.5
-ENDED = (jobs_pb2.JOB_STATE_COMPLETED, jobs_pb2.JOB_STATE_FAILED)
-
-# Copies its input to its output and exits.
-ECHO = b"""(module
-  (import "wasi_snapshot_preview1" "fd_read" (func $read (param i32 i32 i32 i32) (result i32)))
-  (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
-  (memory (export "memory") 1)
-  (func (export "_start")
-    (i32.store (i32.const 0) (i32.const 64))
-    (i32.store (i32.const 4) (i32.const 4096))
-    (drop (call $read (i32.const 0) (i32.const 0) (i32.const 1) (i32.const 16)))
-    (i32.store (i32.const 4) (i32.load (i32.const 16)))
-    (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 16)))))"""
+CHAIN_CHANCE, CHAIN = 0.1, 3
+REPENT_S_MAX = 0.6
 
 
 @dataclass(slots=True)
@@ -32,6 +21,9 @@ class Acked:
     job_id: str
     expected: bytes
     dispatched: bool = False
+    files: dict[str, bytes] = field(default_factory=dict)
+    taken_back: bool = False  # or, if it was too late, completed
+    is_cancelled: bool = False  # the core has said so
 
 
 @dataclass(slots=True)
@@ -45,7 +37,10 @@ class Load(Writer):
         self._task_id = self.insist(lambda: self._task(client)) or ""
 
     def step(self, client: Client, number: int) -> None:
-        self._submit(client, self._task_id, number)
+        if self.rng.random() < CHAIN_CHANCE:
+            self._submit_chain(client, self._task_id, number)
+        else:
+            self._submit(client, self._task_id, number)
         self._wait_for_room(client)
 
     def _task(self, client: Client) -> str:
@@ -53,22 +48,36 @@ class Load(Writer):
         return client.tasks.create(mission.mission_id, self.name, "compute", request_id=f"{self.name}-t").task_id
 
     def _submit(self, client: Client, task: str, number: int) -> None:
-        content = f"{self.name} {number} {self.rng.getrandbits(64):x}".encode()
-        if self.rng.random() < SLEEPY_CHANCE:
-            payload = payloads.command("sh", ["-c", f"sleep {self.rng.uniform(0.1, 0.6):.2f}; cat"], input=content)
-        else:
-            payload = payloads.wasm(ECHO, input=content)
-        request_id = f"{self.name}-{number}"
-        job = self.insist(lambda: client.jobs.create(task, payload, request_id=request_id))
-        if job is None:
+        want, request_id = draw(self._content(number), self.rng), f"{self.name}-{number}"
+
+        def create() -> str:
+            return client.jobs.create(task, want.payload, request_id=request_id, **want.options).job_id
+
+        job_id = self.insist(create)
+        if job_id is None:
             return
-        acked = Acked(job.job_id, content)
+        acked = Acked(job_id, want.expected, files=want.files, taken_back=want.taken_back)
         self.acked.append(acked)
         if self.rng.random() < 0.2:  # a client that has forgotten that it was answered
-            again = self.insist(lambda: client.jobs.create(task, payload, request_id=request_id))
-            if again is not None and again.job_id != job.job_id:
-                self.violations.append(f"request {request_id} made two jobs: {job.job_id} and {again.job_id}")
-        acked.dispatched = self.insist(lambda: self._dispatch(client, job.job_id)) is not None
+            again = self.insist(create)
+            if again is not None and again != job_id:
+                self.violations.append(f"request {request_id} made two jobs: {job_id} and {again}")
+        acked.dispatched = self.insist(lambda: self._dispatch(client, job_id)) is not None
+        if want.taken_back and acked.dispatched:
+            self._stop.wait(self.rng.uniform(0, REPENT_S_MAX))
+            acked.is_cancelled = job_id in (self.insist(lambda: client.jobs.cancel([job_id])) or [])
+
+    def _submit_chain(self, client: Client, task: str, number: int) -> None:
+        """Several in one call, each after the one before it: all of them or none."""
+        contents = [self._content(number) for _ in range(CHAIN)]
+        specs, request_id = chain(contents), f"{self.name}-{number}"
+        made = self.insist(lambda: client.jobs.start(task, specs, request_id=request_id))
+        if made is not None:
+            pairs = zip(made.job_ids, contents, strict=True)
+            self.acked += [Acked(job_id, content, dispatched=True) for job_id, content in pairs]
+
+    def _content(self, number: int) -> bytes:
+        return f"{self.name} {number} {self.rng.getrandbits(64):x}".encode()
 
     def _dispatch(self, client: Client, job_id: str) -> bool:
         try:

@@ -1,0 +1,88 @@
+"""The kinds of jobs that clients of the soak want done, and what each must come to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from random import Random
+
+from offgrid.client import payloads
+from offgrid.client.options import JobOptions
+from offgrid.v1 import jobs_pb2
+
+SHORT_S = (0.1, 0.6)
+FILE_BYTES_MAX = 20_000
+
+# Copies its input to its output and exits.
+ECHO = b"""(module
+  (import "wasi_snapshot_preview1" "fd_read" (func $read (param i32 i32 i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+  (memory (export "memory") 1)
+  (func (export "_start")
+    (i32.store (i32.const 0) (i32.const 64))
+    (i32.store (i32.const 4) (i32.const 4096))
+    (drop (call $read (i32.const 0) (i32.const 0) (i32.const 1) (i32.const 16)))
+    (i32.store (i32.const 4) (i32.load (i32.const 16)))
+    (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 16)))))"""
+
+
+@dataclass(frozen=True, slots=True)
+class Want:
+    """One job: how it is asked for, what comes back, and whether its client will change its mind."""
+
+    payload: jobs_pb2.JobPayload
+    expected: bytes
+    options: JobOptions = field(default_factory=JobOptions)
+    files: dict[str, bytes] = field(default_factory=dict)  # that it leaves
+    taken_back: bool = False
+
+
+def _module(content: bytes, rng: Random) -> Want:
+    return Want(payloads.wasm(ECHO, input=content), content)
+
+
+def _program(content: bytes, rng: Random) -> Want:
+    script = f"sleep {rng.uniform(*SHORT_S):.2f}; cat"
+    return Want(payloads.command("sh", ["-c", script], input=content), content)
+
+
+def _builtin(content: bytes, rng: Random) -> Want:
+    return Want(payloads.builtin(input=content), content)
+
+
+def _redundant(content: bytes, rng: Random) -> Want:
+    want = _module(content, rng) if rng.random() < 0.5 else _program(content, rng)
+    return Want(want.payload, content, JobOptions(replicas=2, quorum=2))
+
+
+def _with_files(content: bytes, rng: Random) -> Want:
+    brought = rng.randbytes(rng.randint(1, FILE_BYTES_MAX))
+    script = "mkdir out; cat in/a in/a > out/twice; cat"
+    options = JobOptions(files={"in/a": brought}, outputs=["out/*"])
+    payload = payloads.command("sh", ["-c", script], input=content)
+    return Want(payload, content, options, {"out/twice": 2 * brought})
+
+
+def _taken_back(content: bytes, rng: Random) -> Want:
+    want = _module(content, rng) if rng.random() < 0.3 else _program(content, rng)
+    return Want(want.payload, content, taken_back=True)
+
+
+KINDS: Sequence[Callable[[bytes, Random], Want]] = (
+    *(_module, _module, _module),
+    *(_program, _program, _program),
+    *(_builtin, _redundant, _with_files, _taken_back),
+)
+
+
+def draw(content: bytes, rng: Random) -> Want:
+    """Some kind of job about `content`."""
+    return rng.choice(KINDS)(content, rng)
+
+
+def chain(contents: Sequence[bytes]) -> list[jobs_pb2.JobSpec]:
+    """Jobs for one call, each after the one before it."""
+    return [
+        jobs_pb2.JobSpec(payload=payloads.builtin(input=content), after=[f"#{number - 1}"] if number else [])
+        for number, content in enumerate(contents)
+    ]
