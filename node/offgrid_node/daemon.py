@@ -28,6 +28,7 @@ from offgrid_node.driver import COMMIT_INLINE_MAX_MS, Driver
 from offgrid_node.drop_watch import DropWatch
 from offgrid_node.event_log import log_events
 from offgrid_node.executors import cgroups
+from offgrid_node.executors.at_work import AtWork
 from offgrid_node.executors.builtin import BuiltinExecutor
 from offgrid_node.executors.executor import WASM_ISOLATION, Executor
 from offgrid_node.executors.late import LateExecutor
@@ -79,6 +80,7 @@ MODES = {
     "disabled": jobs_pb2.DISPATCH_MODE_DISABLED,
 }
 
+AT_WORK_NAME = "at-work"  # in the data folder
 WORK_NAME = "work"  # in the data folder: what jobs are given to work in
 LOOPBACK_ANY = "127.0.0.1:0"
 VERIFY_BYTES_MAX = 64 * MIB  # about a quarter of a second
@@ -175,10 +177,12 @@ class Daemon:
         meters = self._meters
         self._driver = Driver(asyncio.get_running_loop(), threaded=threaded, on_commit=self._on_commit)
         framed = FramedRoad(tls, lambda: self.node.directory)
+        self._at_work = open_at_work(config)
         running = Running(
             self._pool,
             lambda end: self.node.on_executed(end),  # noqa: PLW0108 - the node comes later
             lambda key, said: self.node.on_said(key, said),  # noqa: PLW0108 - as above
+            self._at_work,
         )
         road = GrpcRoad(tls, lambda: self.node.directory, framed.learn, self._on_lost)
         threads = Threads(asyncio.get_running_loop().call_soon_threadsafe)
@@ -286,6 +290,7 @@ class Daemon:
                 version=__version__,
                 probe_interval_ms=config.mesh.probe_interval_ms,
             ),
+            at_death=self._at_work.take_left if self._at_work is not None else frozenset,
             jobs=JobsSettings(
                 signer=key,
                 salt=b"",
@@ -393,6 +398,15 @@ def check_store(store: Store) -> tuple[str, ...]:
     for finding in findings:
         _log.error("the store is damaged: %s", finding)
     return tuple(f"the store is damaged: {finding}" for finding in findings[:FINDINGS_SHOWN])
+
+
+def open_at_work(config: Config) -> AtWork | None:
+    """None, with a warning, where the file cannot be had: a host works without it."""
+    try:
+        return AtWork(config.node.data_dir / AT_WORK_NAME)
+    except OSError as error:
+        _log.warning("payloads that bring this host down are not all noticed: %s: %s", AT_WORK_NAME, error.strerror)
+        return None
 
 
 def make_executors(config: Config) -> ExecutorPool:

@@ -97,6 +97,7 @@ class Parts:
     copies: int = COPIES
     required_milli: int = REQUIRED_MILLI
     economy: bool = True  # False: the ledger's machine is silent
+    at_death: Callable[[], Collection[bytes]] = frozenset  # payloads under which the process before this one died
     monitor: Monitor = log_nothing
     meters: Meters | None = None  # None: nothing is counted
     later: Later = never  # a twin whose work says nothing needs no timer
@@ -128,7 +129,7 @@ class Node:
             objects = ObjectsSettings(parts.signer, jobs.salt, parts.copies, parts.required_milli)
             return {
                 "mesh": mesh,
-                "jobs": JobsMachine(jobs, self._executing, CronTimes()),
+                "jobs": JobsMachine(jobs, self._executing, CronTimes(), parts.at_death),
                 "objects": ObjectsMachine(objects),
                 "quorum": QuorumMachine(QuorumSettings(parts.signer, jobs.salt)),
                 "ledger": LedgerMachine(LedgerSettings(parts.signer, jobs.salt, parts.economy)),

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Protocol
 
 from offgrid.v1 import jobs_pb2
+from offgrid_node.executors.at_work import AtWork
 from offgrid_node.executors.capture import failed
 from offgrid_node.executors.executor import Outcome, Progress, Work
 from offgrid_node.protocol.effects import Execute, Executed, Stop
@@ -40,15 +41,19 @@ class Running:
         executor: Runs,
         deliver: Callable[[Executed], None],
         said: Callable[[ClaimKey, Progress], None] = _unheard,
+        at_work: AtWork | None = None,
     ) -> None:
         """`deliver` is called in the loop's thread, once for each execution that ends before `close`; `said`, in any
-        thread, with what work under way says."""
+        thread, with what work under way says. `at_work` notes what asks for it while it runs."""
         self._executor, self._deliver, self._said = executor, deliver, said
+        self._at_work = at_work
         self._tasks: dict[ClaimKey, asyncio.Task[Outcome]] = {}
         self._stopped: set[ClaimKey] = set()
 
     def start(self, work: Execute) -> None:
         began = time.perf_counter()
+        if self._at_work is not None and work.payload_digest:
+            self._at_work.begin((work.core, work.job_id, work.attempt), work.payload_digest)
         try:
             outcome = self._executor.run_at_once(work.payload)
         except Exception as error:  # noqa: BLE001 - an executor's own defect must not leave the lease hanging
@@ -76,6 +81,8 @@ class Running:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self._executor.close()
+        if self._at_work is not None:
+            self._at_work.close()
 
     async def _run(self, key: ClaimKey, work: Execute) -> Outcome:
         whole = Work(work.payload, work.timeout_ms, dict(work.files), partial(self._said, key), work.core)
@@ -95,6 +102,8 @@ class Running:
             self._end(work, failed("Cancelled", "it was stopped", "none"), began)
 
     def _end(self, work: Execute, outcome: Outcome, began: float) -> None:
+        if self._at_work is not None and work.payload_digest:
+            self._at_work.end((work.core, work.job_id, work.attempt))
         usage = outcome.usage
         self._deliver(
             Executed(

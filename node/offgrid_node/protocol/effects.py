@@ -159,6 +159,7 @@ class Execute(NamedTuple):
     payload: jobs_pb2.JobPayload
     timeout_ms: int
     files: tuple[tuple[str, bytes], ...] = ()  # name and bytes, once the input is there
+    payload_digest: bytes = b""  # to be noted while it runs, where nothing durable says so
 
 
 class Fill(NamedTuple):

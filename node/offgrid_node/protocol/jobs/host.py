@@ -53,10 +53,12 @@ class Host:
         peers: Peers,
         post: Post,
         executing: Callable[[], Collection[ClaimKey]] = frozenset,
+        at_death: Callable[[], Collection[bytes]] = frozenset,
     ) -> None:
-        """`executing` is asked at each load: what a former machine started and that has not ended."""
+        """`executing` is asked at each load: what a former machine started and that has not ended. So is `at_death`:
+        payloads (digests) that the process before this one was at work on when it died, each of them told once."""
         self._settings, self._peers, self._post = settings, peers, post
-        self._executing = executing
+        self._executing, self._at_death = executing, at_death
         self._leases: dict[ClaimKey, Lease] = {}
         self._running: set[ClaimKey] = set()
         self._retries: dict[ClaimKey, int] = {}
@@ -79,6 +81,7 @@ class Host:
         self.rules.load(rows, now)
         self.duty.load(rows)
         self._quarantine.load(rows)
+        self._suspects += sorted(self._at_death()) if not self.duty.stopped_well else ()
         executing = self._executing()
         self._running.update(executing)  # even what is no lease: its core will ask again
         for _, value in rows.scan(LEASES):
@@ -229,7 +232,8 @@ class Host:
         if key in self._running:
             return  # a former machine has begun with it
         self._running.add(key)
-        self._post.execute(Execute(*key, start.payload, order.timeout_ms))
+        noted = b"" if kept or start.payload.HasField("builtin") else order.payload_digest
+        self._post.execute(Execute(*key, start.payload, order.timeout_ms, payload_digest=noted))
 
     def on_executed(self, ends: Sequence[Executed], now: Now) -> None:
         """Work may have ended between two machines: what counts is that its lease has no report yet."""

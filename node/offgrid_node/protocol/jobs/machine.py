@@ -31,14 +31,14 @@ class JobsMachine:
         settings: JobsSettings,
         executing: Callable[[], Collection[ClaimKey]] = frozenset,
         cron: Cron | None = None,
+        at_death: Callable[[], Collection[bytes]] = frozenset,
     ) -> None:
-        """`executing` is asked at each load: what a former machine started and that has not ended. Without a `cron`
-        no schedule is ever due."""
+        """`executing` and `at_death` as Host has them. Without a `cron` no schedule is ever due."""
         self._peers, self._post = Peers(), Post(settings)
         requests = Requests(self._post)
         self.catalogue = Catalogue(self._post, requests)
         self.broker = Broker(settings, self._peers, self._post)
-        self.host = Host(settings, self._peers, self._post, executing)
+        self.host = Host(settings, self._peers, self._post, executing, at_death)
         self.core = Core(settings, self._peers, self._post, self.host)
         self.intake = Intake(settings, self._peers, self._post, requests, self.core)
         self.schedules = Schedules(self._post, requests, self.intake, cron or NeverDue())

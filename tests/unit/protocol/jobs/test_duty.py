@@ -11,6 +11,7 @@ from offgrid_node.protocol.errors import InvalidRequest
 from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.jobs import quarantine
 from offgrid_node.protocol.jobs.commands import ToggleHost
+from offgrid_node.protocol.jobs.host import LEASES, Host
 from offgrid_node.protocol.jobs.quarantine import FORGIVEN_US, QUARANTINE_US, RESTARTS_MAX, SUSPECTS
 
 
@@ -196,3 +197,14 @@ class TestAPayloadThatBringsTheHostDown:
             book.blame([bytes([number]) * 32], bench.now)
             bench.settle()
         assert [key[0] for key, _ in bench.disk.scan(SUSPECTS)] == [2, 3]
+
+    def test_is_blamed_though_its_lease_was_not_durable_yet(self) -> None:
+        bench = HostBench()
+        for _ in range(RESTARTS_MAX):
+            bench.begin(OWNER, "j-1")
+            assert list(bench.disk.scan(LEASES)) == []
+            [work] = bench.executions()[-1:]
+            bench.host = Host(bench.settings, bench.peers, bench.post, at_death=lambda left=work: [left.payload_digest])
+            bench.host.load(bench.disk, bench.now)
+            bench.wait(0)
+        assert bench.start(RIVAL).startswith("quarantined")
