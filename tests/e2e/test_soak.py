@@ -6,7 +6,9 @@ import json
 import re
 import sys
 from pathlib import Path
+from random import Random
 
+import pytest
 from live import run
 
 from offgrid.v1 import common_pb2, jobs_pb2, ledger_pb2
@@ -18,6 +20,7 @@ from offgrid_node.storage.store import Batch
 from offgrid_tools.soak import audit
 from offgrid_tools.soak.audit_money import Money, audit_ledgers, audit_money
 from offgrid_tools.soak.load import Acked
+from offgrid_tools.soak.mortals import Mortal
 from offgrid_tools.soak.paying import Paid
 
 
@@ -28,12 +31,14 @@ def soak(*arguments: str | Path) -> str:
     return done.out
 
 
+@pytest.mark.timeout(240)  # a dozen processes that start again and again: seconds, but not on a machine that is busy
 def test_three_kills_of_each_role_lose_nothing(tmp_path: Path) -> None:
     figures = tmp_path / "figures.json"
     out = soak("kills", "--rounds", "3", "--seed", "1", "--dir", tmp_path / "m", "--json", figures)
     for role in ("core", "broker", "host"):
         assert re.search(rf"kills of {role} +3$", out, re.MULTILINE), out
     assert "6 stores verified" in out, out
+    assert re.search(r"kills of clients +[1-9]", out), out
     told = json.loads(figures.read_text())["figures"]
     assert told["jobs booked"] == told["jobs accepted"] > 0
     assert told["transfers final"] == told["transfers acknowledged"] > 0
@@ -43,6 +48,16 @@ def test_three_kills_of_each_role_lose_nothing(tmp_path: Path) -> None:
 
 def test_damaged_configs(tmp_path: Path) -> None:
     soak("configs", "--rounds", "300", "--seed", "1")
+
+
+def test_a_request_that_made_two_jobs_over_the_death_of_its_client_is_seen() -> None:
+    mortal = Mortal("x", Path(), Random(1))
+    mortal.hear("0 a b c d\n1 e f g h\n2 i j")
+    mortal.hear("1 e f g h\n")
+    assert [job.job_id for job in mortal.acked] == list("abcdefgh")
+    assert mortal.violations == []
+    mortal.hear("1 e f g z\n")
+    assert mortal.violations == ["request x-1 made e, f, g, h and then e, f, g, z"]
 
 
 class TestTheAudit:

@@ -1,8 +1,8 @@
 """A real mesh under load whose processes die by kill -9, first one role alone and then all at once, and come back.
 
-All the time clients have jobs done, keep objects and pay each other. What was acknowledged must be there at the end:
-jobs completed with one accepted result, objects readable, transfers final, the money conserved; `audit*.py` say what
-is checked.
+All the time clients have jobs done, keep objects and pay each other; one of them dies as well. What was acknowledged
+must be there at the end: jobs completed with one accepted result, objects readable, transfers final, the money
+conserved; `audit*.py` say what is checked.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from offgrid_tools.soak.chance import chance
 from offgrid_tools.soak.clients import Writer
 from offgrid_tools.soak.keeping import Keeping
 from offgrid_tools.soak.load import Acked, Load
+from offgrid_tools.soak.mortals import Mortal
 from offgrid_tools.soak.paying import Paid, Paying
 
 NODES = {
@@ -40,7 +41,7 @@ NODES = {
 }
 SETTINGS = {"host__process__commands": {"sh": "/bin/sh"}, "node__log_level": "warning"}
 VICTIMS = {"core": ["core"], "broker": ["broker", "broker-2"], "host": ["host-a", "host-b", "host-c"]}
-CLIENTS = 3
+CLIENTS, MORTALS = 3, 1
 KEEPERS, PAYERS = ("core", "broker"), ("core", "broker", "host-a")
 LIFE_S, DEATH_S = (0.0, 2.5), (0.0, 1.0)
 UNBORN_CHANCE = 0.15  # killed while it starts
@@ -120,11 +121,17 @@ class Crowd:
             Paying(name, chance(f"{seed}/pay/{name}"), connect(name), payees=[to for to in NODES if to != name])
             for name in PAYERS
         ]
-        self.all: list[Writer] = [*self.loads, *self.keepings, *self.payings]
+        self.mortals = [Mortal(f"x{n}", mesh["core"].folder, chance(f"{seed}/mortal/{n}")) for n in range(MORTALS)]
+        self.writers: list[Writer] = [*self.loads, *self.keepings, *self.payings]
+
+    @property
+    def all(self) -> list[Writer | Mortal]:
+        return [*self.writers, *self.mortals]
 
     @property
     def acked(self) -> list[Acked]:
-        return [job for load in self.loads for job in load.acked]
+        clients: list[Load | Mortal] = [*self.loads, *self.mortals]
+        return [job for client in clients for job in client.acked]
 
     @property
     def paid(self) -> list[Paid]:
@@ -179,7 +186,8 @@ def _soak(plan: Plan, home: Path, say: Say) -> Toll:
         **{f"kills of {killer.role}": killer.done for killer in killers},
         "seconds of killing": round(killing_s, 1),
         "seconds to settle": round(settled_s, 1),
-        "calls repeated": sum(writer.repeats for writer in crowd.all),
+        "kills of clients": sum(mortal.deaths for mortal in crowd.mortals),
+        "calls repeated": sum(writer.repeats for writer in crowd.writers),
         "jobs acknowledged": len(crowd.acked),
         "jobs accepted": len(stores.accepted),
         "jobs booked": len(money.bookings.bookings),
@@ -209,7 +217,7 @@ def _open_ledger(mesh: LocalMesh) -> None:
                 time.sleep(0.1)
 
 
-def _run_together(writers: Sequence[Writer], killers: list[Killer], plan: Plan) -> None:
+def _run_together(writers: Sequence[Writer | Mortal], killers: list[Killer], plan: Plan) -> None:
     clients = [threading.Thread(target=writer.run, daemon=True) for writer in writers]
     for thread in clients:
         thread.start()
