@@ -24,6 +24,7 @@ LEVELS: Mapping[int, int] = {
     EventType.HOST_DRAINED: logging.INFO,
     EventType.JOB_FAILED: logging.WARNING,
 }
+DISPATCHES = frozenset({EventType.JOB_CREATED, EventType.JOB_DISPATCHED})  # many a job sets out as it is made
 FIELD_CHARS_MAX = 200
 
 _log = logging.getLogger("offgrid.events")
@@ -43,7 +44,7 @@ def _log_ways(events: Sequence[state_pb2.Event]) -> None:
     """Jobs that go another way than usual, and why: one line for all of a batch that go the same."""
     ways: dict[tuple[jobs_pb2.Route.ValueType, str], list[str]] = {}
     for event in events:
-        if event.etype == EventType.JOB_DISPATCHED and event.job.route_reason:
+        if event.etype in DISPATCHES and event.job.route_reason:
             ways.setdefault((event.job.route, event.job.route_reason), []).append(event.job.job_id)
     for (route, reason), job_ids in ways.items():
         name = jobs_pb2.Route.Name(route).removeprefix("ROUTE_").lower()

@@ -293,11 +293,13 @@ class Runtime:
             if isinstance(effect, Put):
                 writes[effect.table, effect.key] = effect.value
             elif isinstance(effect, Record):
-                event = effect.event
-                event.timestamp_us = now.utc_us
-                event.type = ETYPE_NAMES[event.etype]
+                event, encoded = effect
+                if not encoded:
+                    event.timestamp_us = now.utc_us
+                    event.type = ETYPE_NAMES[event.etype]
+                    encoded = event.SerializeToString()
                 pending.events.append(event)
-                records.append(event.SerializeToString())
+                records.append(encoded)
             elif isinstance(effect, Delete):
                 writes[effect.table, effect.key] = None
             elif isinstance(effect, Raise):

@@ -108,9 +108,11 @@ class Shipped:
 
 
 class Record(NamedTuple):
-    """Append one event to the journal. `event` carries etype, subject and data; the runtime sets seq and time."""
+    """Append one event to the journal. `event` carries etype, subject and data; the runtime sets seq, time and type.
+    With `encoded`, which are its bytes without the seq, time and type are in it already."""
 
     event: state_pb2.Event
+    encoded: bytes = b""
 
 
 class Put(NamedTuple):

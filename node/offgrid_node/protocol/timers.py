@@ -18,13 +18,14 @@ class Timers(Generic[K]):
         self._count = 0
 
     def set(self, key: K, due_ms: int) -> None:
-        self._count += 1
-        self._due[key] = (due_ms, self._count)
-        heapq.heappush(self._heap, (due_ms, self._count, key))
-        self._tidy()
+        self._count = count = self._count + 1
+        self._due[key] = (due_ms, count)
+        heapq.heappush(self._heap, (due_ms, count, key))
+        if len(self._heap) > 2 * len(self._due) + STALE_MAX:
+            self._tidy()
 
     def cancel(self, key: K) -> None:
-        if self._due.pop(key, None) is not None:
+        if self._due.pop(key, None) is not None and len(self._heap) > 2 * len(self._due) + STALE_MAX:
             self._tidy()
 
     def take_due(self, now_ms: int, most: int | None = None) -> list[K]:
@@ -45,9 +46,8 @@ class Timers(Generic[K]):
 
     def _tidy(self) -> None:
         """A timer far off that is set again and again must not fill the memory until its time comes."""
-        if len(self._heap) > 2 * len(self._due) + STALE_MAX:
-            self._heap = [(due_ms, count, key) for key, (due_ms, count) in self._due.items()]
-            heapq.heapify(self._heap)
+        self._heap = [(due_ms, count, key) for key, (due_ms, count) in self._due.items()]
+        heapq.heapify(self._heap)
 
     def _first(self) -> int | None:
         while self._heap:

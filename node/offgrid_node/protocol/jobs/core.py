@@ -7,6 +7,7 @@ report is judged in `reports.py`, what this node does itself waits in `local_que
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 from offgrid.v1 import jobs_pb2
@@ -22,11 +23,13 @@ from offgrid_node.protocol.jobs.commands import DeliverAwards, Started
 from offgrid_node.protocol.jobs.doubts import Doubts
 from offgrid_node.protocol.jobs.host import Host
 from offgrid_node.protocol.jobs.local_queue import LocalQueue
-from offgrid_node.protocol.jobs.open_jobs import LeaseEnd, Open, OpenJobs
+from offgrid_node.protocol.jobs.open_job import Open
+from offgrid_node.protocol.jobs.open_jobs import LeaseEnd, OpenJobs
+from offgrid_node.protocol.jobs.orders import AttemptKey
 from offgrid_node.protocol.jobs.patience import START_PATIENCE_MS, START_RETRY_MS, run_ms
 from offgrid_node.protocol.jobs.peers import Peers
 from offgrid_node.protocol.jobs.poison import Poison
-from offgrid_node.protocol.jobs.post import CALL_TIMEOUT_MAX_MS, Post, Tag, transfer_ms
+from offgrid_node.protocol.jobs.post import CALL_TIMEOUT_MAX_MS, Post, Starting, Tag, transfer_ms
 from offgrid_node.protocol.jobs.prices import price_of
 from offgrid_node.protocol.jobs.redundant import Redundant, is_parent
 from offgrid_node.protocol.jobs.renewals import Renewals
@@ -142,13 +145,13 @@ class Core:
                 self._jobs.pacing.taken(tag.node, now)
             self._post.closing.heard(tag.node, answer.reply.queued)
             self._on_epoch(tag.node, answer.reply.broker_epoch, now)
-            asked = dict.fromkeys(tag.keys)
+            asked, answered = set(tag.keys), set[AttemptKey]()
             for clearing in answer.reply.clearings:
-                if (clearing.job_id, clearing.attempt) in asked:
-                    self._on_clearing(tag.node, clearing, now, rng)
-            for clearing in answer.reply.clearings:
-                asked.pop((clearing.job_id, clearing.attempt), None)
-            unanswered = tuple(asked)
+                key = clearing.job_id, clearing.attempt
+                if key in asked:
+                    answered.add(key)
+                    self._on_clearing(tag.node, key, clearing, now, rng)
+            unanswered = tuple(key for key in tag.keys if key not in answered) if answered != asked else ()
         else:
             unanswered = tag.keys
         for key in unanswered:
@@ -166,12 +169,11 @@ class Core:
     def on_awards(self, ticket: int, command: DeliverAwards, now: Now, rng: Rng) -> None:
         self._post.closing.heard(command.broker, 1)  # whoever awards late has a queue
         for clearing in command.awards:
-            self._on_clearing(command.broker, clearing, now, rng)
+            self._on_clearing(command.broker, (clearing.job_id, clearing.attempt), clearing, now, rng)
         self._post.reply(ticket, jobs_pb2.DeliverAwardsResponse())
 
-    def _on_clearing(self, broker: str, clearing: jobs_pb2.Clearing, now: Now, rng: Rng) -> None:
+    def _on_clearing(self, broker: str, key: AttemptKey, clearing: jobs_pb2.Clearing, now: Now, rng: Rng) -> None:
         """Only the broker that was asked last is listened to, so that no other can award, or end, what waits there."""
-        key = clearing.job_id, clearing.attempt
         entry = self._jobs.current(key)
         awarded = clearing.kind == jobs_pb2.CLEARING_KIND_AWARDED
         waits = entry is not None and entry.job.state == QUEUED and entry.job.route == jobs_pb2.ROUTE_OFFGRID
@@ -182,17 +184,8 @@ class Core:
                 # Of an older attempt, of a broker that we turned from, or too late: it has ended, or the local queue
                 # has the job.
                 self._jobs.close(broker, key, now)
-            return
-        if awarded and not _sound(clearing):
-            entry.avoided |= {broker}
-            self._find_another_broker(entry, now, rng)
-        elif awarded and clearing.price_micro > (most := self._price_max(entry.job)):
-            self._jobs.close(broker, key, now)
-            whose = "its price_max_micro" if entry.job.price_max_micro else "jobs.price_max_micro"
-            detail = f"the award's price is {clearing.price_micro} millionths; {whose} allows {most}"
-            self._try_later(entry, "NoHostsAvailable", detail, now)
         elif awarded:
-            self._on_award(entry, broker, clearing, now)
+            self._on_award(entry, broker, clearing.host, clearing.price_micro, now, rng)
         elif clearing.kind == jobs_pb2.CLEARING_KIND_FORGOTTEN and entry.doubtful:  # once for a start of this core
             self._doubts.give_up(entry, now)
             self._submit(entry, now, rng)
@@ -212,13 +205,23 @@ class Core:
     def _price_max(self, job: jobs_pb2.Job) -> int:
         return price_of(job.price_max_micro or self._settings.price_max_micro, job.size_tokens)
 
-    def _on_award(self, entry: Open, broker: str, clearing: jobs_pb2.Clearing, now: Now) -> None:
+    def _on_award(self, entry: Open, broker: str, host: str, price_micro: int, now: Now, rng: Rng) -> None:
         job, tries = entry.job, entry.tries
+        if not _sound(host, price_micro):
+            entry.avoided |= {broker}
+            self._find_another_broker(entry, now, rng)
+            return
+        if price_micro > (most := self._price_max(job)):
+            self._jobs.close(broker, entry.key, now)
+            whose = "its price_max_micro" if job.price_max_micro else "jobs.price_max_micro"
+            detail = f"the award's price is {price_micro} millionths; {whose} allows {most}"
+            self._try_later(entry, "NoHostsAvailable", detail, now)
+            return
         self._turning.on_answer(entry, now, awarded=True)
-        self._jobs.award(entry, "award", broker, clearing.host, clearing.price_micro, now)
-        if self._peers.is_down(job.host):  # the broker has not heard yet, and the mesh will not say it to us again
+        self._jobs.award(entry, "award", broker, host, price_micro, now)
+        if self._peers.is_down(host):  # the broker has not heard yet, and the mesh will not say it to us again
             self._lose_and_wait(entry, "refused: its host is not alive", now)
-        elif job.parent_id and job.host in self.redundant.hosts_of_others(job):
+        elif job.parent_id and host in self.redundant.hosts_of_others(job):
             why = "turned down: its host has another execution of the same job"
             self._jobs.lose(entry, why, now)  # whom to avoid, the next attempt's order says anew
             entry.tries = tries
@@ -231,17 +234,20 @@ class Core:
 
     def on_started(self, tag: Tag, answer: Answered, now: Now, rng: Rng) -> None:
         """Whoever is not answered for is asked again after a moment; if the host is dead the mesh will tell."""
-        outcomes, over = {}, set()
+        over = set[AttemptKey]()
+        if isinstance(answer.reply, Started):
+            for report in answer.reply.reports:
+                if not self.reports.comes_too_early(tag.node, report):
+                    self.reports.refusal_of(tag.node, report, now, rng)
+                    self._post.settling.add(tag.node, report.key, now.mono_ms)
+                    over.add(report.key)
+        left = [key for key in tag.keys if key not in over]
+        if not left:
+            return
+        outcomes = {}
         if isinstance(answer.reply, Started):
             outcomes = {(outcome.job_id, outcome.attempt): outcome for outcome in answer.reply.outcomes}
-            known = [report for report in answer.reply.reports if not self.reports.comes_too_early(tag.node, report)]
-            over = {report.key for report in known}
-            for report in known:
-                self.reports.take(tag.node, report, now, rng)
-                self._post.settling.add(tag.node, report.key, now.mono_ms)
-        for key in tag.keys:
-            if key in over:
-                continue
+        for key in left:
             entry = self._jobs.current(key)
             if entry is None or entry.job.host != tag.node or entry.job.state not in (AWARDED, RUNNING):
                 continue
@@ -354,7 +360,9 @@ class Core:
             else:
                 self._jobs.fail(entry, "AttemptsExhausted", why, now)
             return
-        brokers = [broker for broker in self._peers.with_role(BROKER) if broker not in entry.avoided]
+        brokers: Sequence[str] = self._peers.with_role(BROKER)
+        if entry.avoided:
+            brokers = [broker for broker in brokers if broker not in entry.avoided]
         if not brokers:
             self._try_later(entry, "BrokerUnavailable", "no broker of the mesh answers", now)
             return
@@ -438,7 +446,7 @@ class Core:
         payload = self._jobs.payload(entry, now)
         if payload is None:
             return
-        start = jobs_pb2.StartJob(order=self._jobs.order_body(entry), payload=payload, price_micro=job.price_micro)
+        start = Starting(self._jobs.order_body(entry), payload, job.price_micro)
         self._post.add("StartJobs", job.host, entry.key, start)
         if entry.answer_by_ms is None:
             # Of a job that runs, its report may come even if no answer does.
@@ -481,6 +489,6 @@ class Core:
         self._jobs.timers.set(entry.job.job_id, now.mono_ms + min(delay, REFUSED_DELAY_MAX_MS))
 
 
-def _sound(clearing: jobs_pb2.Clearing) -> bool:
+def _sound(host: str, price_micro: int) -> bool:
     """Whether an award names a node, and a price that a receipt can carry."""
-    return NODE_ID.match(clearing.host) is not None and clearing.price_micro <= PRICE_MAX
+    return NODE_ID.match(host) is not None and price_micro <= PRICE_MAX

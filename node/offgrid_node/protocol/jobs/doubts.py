@@ -8,7 +8,8 @@ away, the attempt is given up: another number, lest two hosts are at work on one
 from __future__ import annotations
 
 from offgrid_node.protocol.clock import Now
-from offgrid_node.protocol.jobs.open_jobs import Open, OpenJobs
+from offgrid_node.protocol.jobs.open_job import Open
+from offgrid_node.protocol.jobs.open_jobs import OpenJobs
 from offgrid_node.protocol.jobs.peers import Peers
 
 DOUBT_MS, RETRY_MS = 10_000, 1_000  # how long the broker of record is waited for

@@ -13,7 +13,8 @@ from itertools import islice
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.jobs.commands import Dropped
-from offgrid_node.protocol.jobs.open_jobs import Open, OpenJobs
+from offgrid_node.protocol.jobs.open_job import Open
+from offgrid_node.protocol.jobs.open_jobs import OpenJobs
 from offgrid_node.protocol.jobs.settings import DROP_ALL, DROP_REST, JobsSettings
 from offgrid_node.protocol.jobs.table import QUEUED
 

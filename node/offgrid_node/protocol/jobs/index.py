@@ -5,7 +5,6 @@ And how many jobs of each task have ended, and how: counted in the transaction o
 
 from __future__ import annotations
 
-import sys
 from collections import Counter, OrderedDict
 from collections.abc import Iterator, Mapping
 from typing import TypeAlias
@@ -57,19 +56,20 @@ class Index:
 
     # ---- changes
 
-    def add(self, job: jobs_pb2.Job, *, loaded: bool = False) -> None:
+    def add(self, job_id: str, job: jobs_pb2.Job, *, loaded: bool = False) -> None:
+        """`job_id` is the job's, interned."""
         if not job.parent_id:
-            self._of_task.setdefault(job.task_id, {})[sys.intern(job.job_id)] = None
-        stem = stem_of(job.job_id)
+            self._of_task.setdefault(job.task_id, {})[job_id] = None
+        stem = stem_of(job_id)
         others = self._open_of_stem.get(stem, 0)
         self._open_of_stem[stem] = others + 1
         if not others and not loaded:
-            self._post.put_bytes(OPEN_JOBS, stem.encode(), PREFIXED if job.job_id.startswith(f"{stem}-") else b"")
+            self._post.put_bytes(OPEN_JOBS, stem.encode(), PREFIXED if job_id.startswith(f"{stem}-") else b"")
 
-    def end(self, job: jobs_pb2.Job) -> None:
+    def end(self, job_id: str, job: jobs_pb2.Job) -> None:
         if not job.parent_id:
-            self._end_of_task(job)
-        stem = stem_of(job.job_id)
+            self._end_of_task(job_id, job)
+        stem = stem_of(job_id)
         others = self._open_of_stem[stem] = self._open_of_stem[stem] - 1
         if not others:
             del self._open_of_stem[stem]
@@ -89,12 +89,13 @@ class Index:
 
     # ---- inside
 
-    def _end_of_task(self, job: jobs_pb2.Job) -> None:
-        siblings = self._of_task[job.task_id]
-        del siblings[job.job_id]
+    def _end_of_task(self, job_id: str, job: jobs_pb2.Job) -> None:
+        task_id = job.task_id
+        siblings = self._of_task[task_id]
+        del siblings[job_id]
         if not siblings:
-            del self._of_task[job.task_id]
-        self._count(job.task_id, job.state)
+            del self._of_task[task_id]
+        self._count(task_id, job.state)
 
     def _count(self, task_id: str, state: State) -> None:
         counts = self._ends.get(task_id)

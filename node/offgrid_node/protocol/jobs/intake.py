@@ -25,7 +25,8 @@ from offgrid_node.protocol.jobs.commands import CANCEL_MAX, CancelJobs, CountJob
 from offgrid_node.protocol.jobs.core import Core
 from offgrid_node.protocol.jobs.index import JOBS
 from offgrid_node.protocol.jobs.naming import PREFIXED, ids_of
-from offgrid_node.protocol.jobs.open_jobs import TASK_JOBS, Open, OpenJobs
+from offgrid_node.protocol.jobs.open_job import Open
+from offgrid_node.protocol.jobs.open_jobs import TASK_JOBS, OpenJobs
 from offgrid_node.protocol.jobs.peers import Peers
 from offgrid_node.protocol.jobs.post import Post
 from offgrid_node.protocol.jobs.releases import Releases
@@ -202,7 +203,7 @@ class Intake:
                 self._jobs.keep(job, now, EventType.JOB_CREATED)
             else:
                 self.releases.send(entry, mode, ways[new.needs, new.terms.requirements], now, rng)
-                self._jobs.keep(job, now, EventType.JOB_CREATED, EventType.JOB_DISPATCHED)
+                self._jobs.keep(job, now, EventType.JOB_CREATED)  # which says that it is on its way
         self._post.put_bytes(TASK_JOBS, f"{task.task_id}/{stem}".encode(), PREFIXED)
         self._requests.remember(command.request_id, command.digest, stem)
         first = command.jobs[0]

@@ -14,7 +14,8 @@ from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.jobs.commands import Start
 from offgrid_node.protocol.jobs.drops import Drops
 from offgrid_node.protocol.jobs.host import Host
-from offgrid_node.protocol.jobs.open_jobs import Open, OpenJobs
+from offgrid_node.protocol.jobs.open_job import Open
+from offgrid_node.protocol.jobs.open_jobs import OpenJobs
 from offgrid_node.protocol.jobs.prices import price_of
 from offgrid_node.protocol.jobs.settings import JobsSettings
 from offgrid_node.protocol.jobs.table import QUEUED

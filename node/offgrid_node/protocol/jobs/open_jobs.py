@@ -9,8 +9,7 @@ from __future__ import annotations
 import sys
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TypeAlias
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.clock import Now
@@ -24,13 +23,15 @@ from offgrid_node.protocol.jobs.commands import NewJob
 from offgrid_node.protocol.jobs.deadlines import Deadlines
 from offgrid_node.protocol.jobs.dependencies import Dependencies
 from offgrid_node.protocol.jobs.index import JOBS, Index
+from offgrid_node.protocol.jobs.job_events import JobEvents, with_payload
+from offgrid_node.protocol.jobs.making import Making, execution_of
+from offgrid_node.protocol.jobs.open_job import Ended, Open
 from offgrid_node.protocol.jobs.orders import AttemptKey, JobOrder
 from offgrid_node.protocol.jobs.pacing import Pacing
 from offgrid_node.protocol.jobs.post import CALL_ITEMS_MAX, Post
 from offgrid_node.protocol.jobs.receipts import COMPLETED as WELL
 from offgrid_node.protocol.jobs.settings import JobsSettings
-from offgrid_node.protocol.jobs.table import AWARDED, COMPLETED, CREATED, ENDED, FAILED, QUEUED, RUNNING, move
-from offgrid_node.protocol.jobs.terms import NO_TERMS, Terms
+from offgrid_node.protocol.jobs.table import AWARDED, COMPLETED, ENDED, QUEUED, RUNNING, move
 from offgrid_node.protocol.jobs.waiting import Waiting
 from offgrid_node.protocol.timers import Timers
 
@@ -43,98 +44,10 @@ RESULT_INLINE_MAX = 1_024  # bytes of output and log that stand in the job's own
 SAID_MS = 250  # what is awarded and runs for less is told of by its end alone
 ATTEMPTS_SHOWN = 16
 OUTCOME_CHARS_MAX = 500  # of how an attempt ended
-FINAL_ERRORS = (
-    "JobTimeout",
-    "ExecutionFailed",
-    "OutputTooLarge",
-)  # reported, and no other host would do better
 HOT_MAX = 8_192  # open jobs whose messages are unpacked: beyond it those looked at longest ago are packed
 ENDED_REMEMBERED = 10_000  # those not committed yet are among them; older ones are found in the rows
 
 LeaseEnd: TypeAlias = jobs_pb2.LeaseEnd.ValueType
-
-
-class Look(NamedTuple):
-    """What is asked of every open job when a peer comes or goes."""
-
-    state: jobs_pb2.JobState.ValueType
-    route: jobs_pb2.Route.ValueType
-    host: str
-    broker: str
-
-
-@dataclass(slots=True)
-class Open:
-    """A job that has not ended. `tries` counts failures in a row to find a host, `refusals` hosts that would not.
-
-    One that nobody has looked at for a while is packed: its message is bytes until somebody does. `look` says the
-    little that is asked of all of them at once, packed or not. Nobody keeps `job` from one step to the next, but for
-    redundant jobs and their executions, which are never packed."""
-
-    job: jobs_pb2.Job
-    tries: int = 0
-    refusals: int = 0
-    avoided: frozenset[str] = frozenset()
-    payload: bytes | None = None  # a small one; a large one until it is committed
-    confirmed: bool = False  # its host has said, to this very process, that it runs the present attempt
-    arriving: bool = False  # its output is on its way here
-    trouble: str = ""  # that keeps its output from coming here
-    answer_by_ms: int | None = None  # until when the host is asked whether it does
-    # It was queued when this process began: it may have been awarded before, and a host be at work on it.
-    doubtful: bool = False
-    turns: int = 0  # from brokers that kept it waiting
-    turned_from: str = ""  # the last of them, until the next one has spoken
-    job_id: str = ""
-    hot: OrderedDict[str, Open] | None = field(default=None, repr=False)  # where it says that it is unpacked
-    order: tuple[int, bytes] | None = None  # an attempt's order as it is carried
-    packed: bytes = b""
-    brief: Look | None = None
-
-    @property
-    def look(self) -> Look:
-        if self.brief is not None:
-            return self.brief
-        job = self.job
-        return Look(job.state, job.route, job.host, job.broker)
-
-    def pack(self) -> None:
-        look, job = self.look, self.job
-        if job.parent_id or job.replicas > 1:
-            return
-        self.brief = look._replace(host=sys.intern(look.host), broker=sys.intern(look.broker))
-        self.packed = job.SerializeToString()
-        self.order = None
-        del self.job
-
-    if not TYPE_CHECKING:
-
-        def __getattr__(self, name: str) -> jobs_pb2.Job:
-            """Asked for only while `job` is not there."""
-            if name != "job" or not self.packed:
-                raise AttributeError(name)
-            self.job = jobs_pb2.Job.FromString(self.packed)
-            self.packed, self.brief = b"", None
-            self.hot[self.job_id] = self
-            return self.job
-
-    @property
-    def key(self) -> AttemptKey:
-        return self.job.job_id, self.job.attempt
-
-
-class Ended(NamedTuple):
-    """How a job ended: by a report of this attempt of this host that was `accepted`, or otherwise."""
-
-    attempt: int
-    host: str
-    task_id: str
-    state: jobs_pb2.JobState.ValueType
-    accepted: bool
-
-    @classmethod
-    def of(cls, job: jobs_pb2.Job) -> Ended:
-        accepted = job.state == COMPLETED or (job.state == FAILED and job.error in FINAL_ERRORS)
-        return cls(job.attempt, job.host, job.task_id, job.state, accepted)
 
 
 class OpenJobs:
@@ -146,6 +59,7 @@ class OpenJobs:
         self._hot: OrderedDict[str, Open] = OrderedDict()  # unpacked, the longest first
         self._ended: OrderedDict[str, Ended] = OrderedDict()
         self._rows: Rows | None = None
+        self._making, self._events = Making(), JobEvents()
         self._fresh: list[Open] = []
         self._fresh_at: Now | None = None
         self._unsaid: dict[str, Open] = {}
@@ -263,26 +177,7 @@ class OpenJobs:
 
     def create(self, job_id: str, task: jobs_pb2.Task, new: NewJob, request_id: str, now: Now) -> Open:
         """A job that is open from now on; `keep` writes it. The index of its task is the caller's business."""
-        job = jobs_pb2.Job(
-            job_id=job_id,
-            task_id=task.task_id,
-            mission_id=task.mission_id,
-            kind=task.kind,
-            state=CREATED,
-            needs=new.needs,
-            size_tokens=new.size_tokens,
-            timeout_ms=new.timeout_ms,
-            payload_digest=new.payload_digest,
-            created_us=now.utc_us,
-            updated_us=now.utc_us,
-            request_id=request_id,
-            input_name=new.input_name,
-            input_bytes=new.input_bytes,
-        )
-        if new.terms != NO_TERMS:
-            _set_terms(job, new.terms)
-        if new.schedule_id:
-            job.schedule_id, job.due_us = new.schedule_id, new.due_us
+        job = self._making.job(job_id, task, new, request_id, now)
         entry = Open(job)
         self._post.made(job_id)
         self._opened(entry, now)
@@ -300,11 +195,8 @@ class OpenJobs:
     def create_execution(self, parent: Open, job_id: str, avoid: Sequence[str], now: Now) -> Open:
         """One execution of a redundant job: the same work, dispatched over the mesh; the caller keeps it. A payload
         that is not in the job's own row is the parent's."""
-        job = _bare(parent.job)
-        job.job_id, job.parent_id, job.created_us = job_id, parent.job.job_id, now.utc_us
-        job.state, job.mode, job.attempt = CREATED, jobs_pb2.DISPATCH_MODE_OFFGRID, 1
+        job = execution_of(parent.job, job_id, now)
         job.avoid[:] = avoid
-        move(job, "dispatch")
         small = parent.payload is not None and len(parent.payload) <= PAYLOAD_KEPT_MAX
         entry = Open(job, payload=parent.payload if small else None)
         self._opened(entry, now)
@@ -380,23 +272,25 @@ class OpenJobs:
     def complete(self, entry: Open, result: jobs_pb2.JobResult, added: tuple[ObjectAdded, ...], now: Now) -> None:
         """The one accepted result, whether the work did well or not; what is large becomes objects with it."""
         job = entry.job
-        well = result.status == WELL
-        self._end_attempt(job, result.status, now)
+        status, size_bytes = result.status, len(result.output) + len(result.log)
+        well = status == WELL
+        self._end_attempt(job, status, now)
         move(job, "complete" if well else "fail")
         if not well:
             job.error, job.error_detail = "ExecutionFailed", f"exit code {result.exit_code}"
         job.result.CopyFrom(result)
-        job.result_bytes = len(result.output) + len(result.log)
-        if job.result_bytes > RESULT_INLINE_MAX:
+        job.result_bytes = size_bytes
+        if size_bytes > RESULT_INLINE_MAX:
             self._post.put(RESULTS, job.job_id.encode(), result)
             job.result.ClearField("output")
             job.result.ClearField("log")
         for each in added:
             self._post.tell("objects", each)
-        if result.HasField("receipt") and not job.parent_id:  # an execution is paid once enough others agree
+        is_execution = bool(job.parent_id)
+        if not is_execution and result.HasField("receipt"):  # an execution is paid once enough others agree
             cost = CostIncurred(job.job_id, job.attempt, job.host, job.price_micro, job.kind)
             self._post.tell("ledger", cost)
-        end = EXCUSED if job.parent_id else SERVED  # of an execution that is said once others are there to compare
+        end = EXCUSED if is_execution else SERVED  # of an execution that is said once others are there to compare
         self._end(entry, now, EventType.JOB_COMPLETED if well else EventType.JOB_FAILED, end)
 
     def fail(self, entry: Open, error: str, detail: str, now: Now, end: LeaseEnd = EXCUSED) -> None:
@@ -416,13 +310,13 @@ class OpenJobs:
     def keep(self, job: jobs_pb2.Job, now: Now, *etypes: EventType) -> None:
         """Writes the row, and the events that go with it."""
         job.updated_us = now.utc_us
-        row, entry = job.SerializeToString(), self._open.get(job.job_id)
-        if entry is not None and entry.payload is not None and len(entry.payload) <= PAYLOAD_KEPT_MAX:
-            row += jobs_pb2.Job(kept_payload=entry.payload).SerializeToString()  # parsed as one message
-        self._post.put_bytes(JOBS, job.job_id.encode(), row)
+        job_id, row = job.job_id, job.SerializeToString()
         for etype in etypes:
-            again = etype == EventType.JOB_DISPATCHED and etypes[0] == EventType.JOB_CREATED
-            self._post.record(etype, job.job_id, job=_dispatched(job) if again else job)
+            self._post.tell_of(self._events.of(etype, job_id, row, now))
+        entry = self._open.get(job_id)
+        if entry is not None and entry.payload is not None and len(entry.payload) <= PAYLOAD_KEPT_MAX:
+            row = with_payload(row, entry.payload)
+        self._post.put_bytes(JOBS, job_id.encode(), row)
 
     def close(self, broker: str, key: AttemptKey, now: Now, end: LeaseEnd = EXCUSED) -> None:
         """Tells the broker, soon, that the attempt is over and how it went."""
@@ -442,11 +336,11 @@ class OpenJobs:
 
     def _opened(self, entry: Open, now: Now, *, loaded: bool = False) -> None:
         job, entry.hot = entry.job, self._hot
-        entry.job_id = sys.intern(job.job_id)
-        self._open[entry.job_id] = entry
-        self._hot[entry.job_id] = entry
-        self.index.add(job, loaded=loaded)
-        self.deadlines.add(job.job_id, job.deadline_us, now)
+        job_id = entry.job_id = sys.intern(job.job_id)
+        self._open[job_id] = self._hot[job_id] = entry
+        self.index.add(job_id, job, loaded=loaded)
+        if job.deadline_us:
+            self.deadlines.add(job_id, job.deadline_us, now)
 
     def _end_otherwise(self, entry: Open, event: str, error: str, detail: str, now: Now) -> None:
         """Without a result."""
@@ -455,66 +349,32 @@ class OpenJobs:
         entry.job.error, entry.job.error_detail = error, detail[:DETAIL_CHARS_MAX]
 
     def _end(self, entry: Open, now: Now, etype: EventType, end: LeaseEnd = EXCUSED) -> None:
-        job = entry.job
-        self.close(job.broker, entry.key, now, end)
-        del self._open[job.job_id]
-        self._hot.pop(job.job_id, None)
-        self.index.end(job)
-        self.dependencies.on_end(job.job_id, job.state)
-        self.timers.cancel(job.job_id)
-        self.deadlines.discard(job.job_id)
-        self.waiting.discard(job.broker, job.job_id)
-        self.pacing.discard(job.broker, job.job_id, job.priority)
-        self.pacing.ended(job.broker)
-        self._unsaid.pop(job.job_id, None)
+        job, job_id = entry.job, entry.job_id
+        broker, ended = job.broker, Ended.of(job)
+        self.close(broker, (job_id, ended.attempt), now, end)
+        del self._open[job_id]
+        del self._hot[job_id]
+        self.index.end(job_id, job)
+        self.dependencies.on_end(job_id, ended.state)
+        self.timers.cancel(job_id)
+        if job.deadline_us:
+            self.deadlines.discard(job_id)
+        self.waiting.discard(broker, job_id)
+        self.pacing.discard(broker, job_id, job.priority)
+        self.pacing.ended(broker)
+        self._unsaid.pop(job_id, None)
         if job.parent_id or job.replicas > 1:
             self.ended_kin.append(job)
-        self._ended[job.job_id] = Ended.of(job)
+        self._ended[job_id] = ended
         if len(self._ended) > ENDED_REMEMBERED:
             self._ended.popitem(last=False)
         if job.payload_bytes > PAYLOAD_KEPT_MAX:
-            self._post.delete(PAYLOADS, job.job_id.encode())
+            self._post.delete(PAYLOADS, job_id.encode())
         self.keep(job, now, etype)
 
     def _end_attempt(self, job: jobs_pb2.Job, outcome: str, now: Now) -> None:
-        if job.attempts and job.attempts[-1].number == job.attempt:
-            job.attempts[-1].outcome, job.attempts[-1].ended_us = outcome[:OUTCOME_CHARS_MAX], now.utc_us
-            del job.attempts[:-ATTEMPTS_SHOWN]
-
-
-def _set_terms(job: jobs_pb2.Job, terms: Terms) -> None:
-    job.requirements, job.priority, job.deadline_us = terms.requirements, terms.priority, terms.deadline_us
-    job.after.extend(terms.after)
-    job.price_max_micro, job.losses_max, job.input_job = terms.price_max_micro, terms.losses_max, terms.input_job
-    job.replicas, job.quorum, job.adaptive = terms.replicas, terms.quorum, terms.adaptive
-
-
-def _dispatched(job: jobs_pb2.Job) -> jobs_pb2.Job:
-    """What the event of a dispatch says beyond that of the creation, which it follows in the same batch."""
-    return jobs_pb2.Job(
-        job_id=job.job_id,
-        task_id=job.task_id,
-        state=job.state,
-        attempt=job.attempt,
-        mode=job.mode,
-        route=job.route,
-        route_reason=job.route_reason,
-        broker=job.broker,
-    )
-
-
-def _bare(parent: jobs_pb2.Job) -> jobs_pb2.Job:
-    """Without what a redundant job does not hand on: what it waits for, and until when, is its own affair."""
-    job = jobs_pb2.Job()
-    job.CopyFrom(parent)
-    job.ClearField("replicas")
-    job.ClearField("quorum")
-    job.ClearField("adaptive")
-    job.ClearField("request_id")
-    job.ClearField("attempts")
-    job.ClearField("after")
-    job.ClearField("input_job")
-    job.ClearField("deadline_us")
-    job.ClearField("schedule_id")
-    job.ClearField("due_us")
-    return job
+        attempts = job.attempts
+        if attempts and (last := attempts[-1]).number == job.attempt:
+            last.outcome, last.ended_us = outcome[:OUTCOME_CHARS_MAX], now.utc_us
+            if len(attempts) > ATTEMPTS_SHOWN:
+                del attempts[:-ATTEMPTS_SHOWN]

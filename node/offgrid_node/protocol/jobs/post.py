@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from google.protobuf.message import Message
 
@@ -22,8 +22,12 @@ from offgrid_node.protocol.jobs.orders import ORDERS, AttemptKey
 from offgrid_node.protocol.jobs.receipts import RECEIPTS
 from offgrid_node.protocol.jobs.settings import JobsSettings
 
+if TYPE_CHECKING:
+    from google.protobuf.internal.containers import RepeatedCompositeFieldContainer
+
 CALL_ITEMS_MAX = 256
 CALL_BYTES_MAX = 3_000_000  # under gRPC's 4 MB default, with room for framing
+START_FRAME_BYTES = 32  # of a StartJob: its price, tags and lengths
 CALL_TIMEOUT_MS, CALL_TIMEOUT_MAX_MS = 5_000, 90_000
 LINK_BYTES_PER_S = 50_000  # the slowest link that a call of CALL_BYTES_MAX still gets over in its time
 LATE_MS = 200
@@ -37,6 +41,22 @@ class Tag:
     what: str
     node: str
     keys: tuple[AttemptKey, ...]
+
+
+class Starting(NamedTuple):
+    """What one StartJob says; the message is made once, in its call."""
+
+    order: bytes
+    payload: bytes
+    price_micro: int
+
+    @property
+    def size_bytes(self) -> int:
+        """About what it takes in the call."""
+        return len(self.order) + len(self.payload) + START_FRAME_BYTES
+
+
+Item: TypeAlias = bytes | Starting | Message  # an order is bytes
 
 
 @dataclass(slots=True)
@@ -72,6 +92,11 @@ class Post:
         """One journal event; `data` names the case of Event's oneof."""
         self._durable = True
         self._effects.append(Record(state_pb2.Event(etype=etype, subject=subject, **data)))
+
+    def tell_of(self, event: Record) -> None:
+        """One journal event, made already."""
+        self._durable = True
+        self._effects.append(event)
 
     def record_late(self, etype: EventType, subject: str, now: Now, **data: Any) -> None:
         self._late_events.append(Record(state_pb2.Event(etype=etype, subject=subject, **data)))
@@ -121,14 +146,14 @@ class Post:
         timeout_ms = min(CALL_TIMEOUT_MAX_MS, CALL_TIMEOUT_MS + transfer_ms(request.ByteSize()))
         self._calls.append(Call("jobs", node, f"offgrid.v1.MarketService/{method}", request, tag, timeout_ms, early))
 
-    def add(self, method: str, node: str, key: AttemptKey, item: bytes | Message) -> None:
+    def add(self, method: str, node: str, key: AttemptKey, item: Item) -> None:
         """Queues one item for the coalesced call of `method` to `node`."""
         heap = self._heaps.get((method, node))
         if heap is None:
             heap = self._heaps[method, node] = Heap([], [], [])
         heap.keys.append(key)
         heap.items.append(item)
-        heap.sizes.append(len(item) if isinstance(item, bytes) else item.ByteSize())
+        heap.sizes.append(_size_of(item))
 
     def made(self, job_id: str) -> None:
         """The job began to be in this step: nobody knows of it."""
@@ -138,7 +163,7 @@ class Post:
         """The order of this attempt, in this step, is not to be awarded anew."""
         self._doubtful.add(key)
 
-    def add_alone(self, method: str, node: str, key: AttemptKey, item: bytes | Message) -> None:
+    def add_alone(self, method: str, node: str, key: AttemptKey, item: Item) -> None:
         """The same in a call of its own: nothing else waits for its answer."""
         self.call(node, method, BUILDERS[method](self, node, [key], [item]), Tag(method, node, (key,)))
 
@@ -159,14 +184,13 @@ class Post:
                 request = build(self, node, keys, heap.items[start:end])
                 self.call(node, method, request, Tag(method, node, keys), early=early)
         for broker, over in self.closing.take_due(now.mono_ms):
-            self.call(broker, "CloseLeases", jobs_pb2.CloseLeasesRequest(leases=closed_of(over)), closed(broker))
+            closing = jobs_pb2.CloseLeasesRequest()
+            add_closed(closing.leases, over)
+            self.call(broker, "CloseLeases", closing, closed(broker))
         for host, over in self.settling.take_due(now.mono_ms):
-            self.call(
-                host,
-                "StartJobs",
-                jobs_pb2.StartJobsRequest(settled=leases_of([each.key for each in over])),
-                settled(host),
-            )
+            settling = jobs_pb2.StartJobsRequest()
+            add_over(settling.settled, over)
+            self.call(host, "StartJobs", settling, settled(host))
         many = len(self._late) + len(self._late_events) > LATE_MAX
         if self._late_ms is not None and (self._durable or many or now.mono_ms >= self._late_ms):
             self._effects += self._late.values()
@@ -195,18 +219,22 @@ class Post:
 
     def _submit(self, broker: str, keys: Sequence[AttemptKey], orders: list[bytes]) -> Message:
         signature = ORDERS.sign(orders, self._settings.signer, self._settings.salt)
-        closed = closed_of(self.closing.take(broker))
         doubtful = leases_of([key for key in keys if key in self._doubtful]) if self._doubtful else ()
-        return jobs_pb2.SubmitJobsRequest(orders=orders, root_signature=signature, closed=closed, doubtful=doubtful)
+        request = jobs_pb2.SubmitJobsRequest(orders=orders, root_signature=signature, doubtful=doubtful)
+        add_closed(request.closed, self.closing.take(broker))
+        return request
 
     def _deliver(self, core: str, keys: Sequence[AttemptKey], awards: list[jobs_pb2.Clearing]) -> Message:
         return jobs_pb2.DeliverAwardsRequest(awards=awards)
 
-    def _start(self, host: str, keys: Sequence[AttemptKey], starts: list[jobs_pb2.StartJob]) -> Message:
-        orders = [start.order for start in starts]
-        signature = ORDERS.sign(orders, self._settings.signer, self._settings.salt)
-        settled = leases_of([each.key for each in self.settling.take(host)])
-        return jobs_pb2.StartJobsRequest(starts=starts, root_signature=signature, settled=settled)
+    def _start(self, host: str, keys: Sequence[AttemptKey], starts: list[Starting]) -> Message:
+        signature = ORDERS.sign([start.order for start in starts], self._settings.signer, self._settings.salt)
+        request = jobs_pb2.StartJobsRequest(root_signature=signature)
+        add = request.starts.add
+        for order, payload, price_micro in starts:
+            add(order=order, payload=payload, price_micro=price_micro)
+        add_over(request.settled, self.settling.take(host))
+        return request
 
     def _report(self, core: str, keys: Sequence[AttemptKey], reports: list[jobs_pb2.AttemptReport]) -> Message:
         return jobs_pb2.ReportResultsRequest(reports=reports, root_signature=self.sign_reports(reports))
@@ -243,13 +271,27 @@ def leases_of(keys: Sequence[AttemptKey]) -> list[jobs_pb2.LeaseKey]:
     return [jobs_pb2.LeaseKey(job_id=job_id, attempt=attempt) for job_id, attempt in keys]
 
 
-def closed_of(over: Sequence[Over]) -> list[jobs_pb2.ClosedLease]:
-    return [jobs_pb2.ClosedLease(job_id=job_id, attempt=attempt, end=end) for job_id, attempt, end in over]
+def add_over(leases: RepeatedCompositeFieldContainer[jobs_pb2.LeaseKey], over: Sequence[Over]) -> None:
+    add = leases.add  # in their place: a message that is made apart is copied there, at twice the price
+    for job_id, attempt, _ in over:
+        add(job_id=job_id, attempt=attempt)
+
+
+def add_closed(leases: RepeatedCompositeFieldContainer[jobs_pb2.ClosedLease], over: Sequence[Over]) -> None:
+    add = leases.add
+    for job_id, attempt, end in over:
+        add(job_id=job_id, attempt=attempt, end=end)
 
 
 def transfer_ms(size_bytes: int) -> int:
     """How long so much may be under way on a modest link."""
     return size_bytes * 1_000 // LINK_BYTES_PER_S
+
+
+def _size_of(item: Item) -> int:
+    if isinstance(item, bytes):
+        return len(item)
+    return item.size_bytes if isinstance(item, Starting) else item.ByteSize()
 
 
 def _parts(sizes: Sequence[int]) -> list[tuple[int, int]]:

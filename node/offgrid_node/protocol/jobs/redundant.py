@@ -24,7 +24,8 @@ from offgrid_node.protocol.jobs.closing import DISAGREED, REFUTED, SERVED
 from offgrid_node.protocol.jobs.failures import CLAIMS
 from offgrid_node.protocol.jobs.index import JOBS
 from offgrid_node.protocol.jobs.naming import execution_id, stem_of
-from offgrid_node.protocol.jobs.open_jobs import TASK_JOBS, Open, OpenJobs
+from offgrid_node.protocol.jobs.open_job import Open
+from offgrid_node.protocol.jobs.open_jobs import TASK_JOBS, OpenJobs
 from offgrid_node.protocol.jobs.post import Post
 from offgrid_node.protocol.jobs.table import CREATED, ENDED, QUEUED
 from offgrid_node.protocol.jobs.trust import Trust
@@ -190,7 +191,7 @@ class Redundant:
         if stem_of(parent.job.job_id) == parent.job.job_id:  # else the stem's entry stands for it
             self._post.put_bytes(TASK_JOBS, f"{made.job.task_id}/{name}".encode(), b"")
         self._roads.send(made, now, rng)
-        self._jobs.keep(made.job, now, EventType.JOB_CREATED, EventType.JOB_DISPATCHED)
+        self._jobs.keep(made.job, now, EventType.JOB_CREATED)
 
     def _agree(self, parent: Parent, vote: bytes, now: Now) -> None:
         entry = self._jobs.get(parent.job.job_id)

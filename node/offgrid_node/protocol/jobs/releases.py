@@ -14,7 +14,8 @@ from offgrid_node.protocol.effects import Fill, Filled
 from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.jobs.core import Core
 from offgrid_node.protocol.jobs.needs import estimate_tokens
-from offgrid_node.protocol.jobs.open_jobs import Open, OpenJobs
+from offgrid_node.protocol.jobs.open_job import Open
+from offgrid_node.protocol.jobs.open_jobs import OpenJobs
 from offgrid_node.protocol.jobs.orders import payload_digest
 from offgrid_node.protocol.jobs.post import Post
 from offgrid_node.protocol.jobs.routes import ROUTE_REASONS, Routes, Way

@@ -13,7 +13,8 @@ from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.jobs.commands import RenewLeases
 from offgrid_node.protocol.jobs.heartbeat import RENEW_MS
-from offgrid_node.protocol.jobs.open_jobs import Open, OpenJobs
+from offgrid_node.protocol.jobs.open_job import Open
+from offgrid_node.protocol.jobs.open_jobs import OpenJobs
 from offgrid_node.protocol.jobs.orders import AttemptKey
 from offgrid_node.protocol.jobs.post import Post, leases_of
 from offgrid_node.protocol.jobs.table import AWARDED, RUNNING

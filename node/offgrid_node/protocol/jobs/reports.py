@@ -18,8 +18,8 @@ from offgrid_node.protocol.jobs.commands import Arriving, Report, ReportResults
 from offgrid_node.protocol.jobs.failures import claims_of, is_unconfirmed
 from offgrid_node.protocol.jobs.host import Host
 from offgrid_node.protocol.jobs.large import OUTPUT_LOST
-from offgrid_node.protocol.jobs.leases import blobs_of
-from offgrid_node.protocol.jobs.open_jobs import FINAL_ERRORS, Open, OpenJobs
+from offgrid_node.protocol.jobs.open_job import FINAL_ERRORS, Open
+from offgrid_node.protocol.jobs.open_jobs import OpenJobs
 from offgrid_node.protocol.jobs.patience import RUN_GRACE_MS
 from offgrid_node.protocol.jobs.poison import Poison
 from offgrid_node.protocol.jobs.post import Post, transfer_ms
@@ -67,8 +67,9 @@ class Reports:
         entry = self._jobs.current(report.key)
         if entry is None:
             return False
-        unfetched = bool(blobs_of(report.message)) and entry.job.host == host
-        return entry.job.state == QUEUED or (unfetched and entry.job.state in (AWARDED, RUNNING))
+        job = entry.job
+        unfetched = _leaves_blobs(report.message) and job.host == host
+        return job.state == QUEUED or (unfetched and job.state in (AWARDED, RUNNING))
 
     def on_arriving(self, event: Arriving, now: Now) -> None:
         """An output gets the time that it needs on its way here; once for an attempt, lest it never ends."""
@@ -100,27 +101,32 @@ class Reports:
         self._host.forget((self._settings.node_id, report.job_id, report.attempt), now)
 
     def take(self, host: str, report: Report, now: Now, rng: Rng) -> jobs_pb2.ReportOutcome:
+        """The same, as its host is told."""
+        refusal = self.refusal_of(host, report, now, rng)
         job_id, attempt = report.key
-        refusal = self._refusal(host, report)
-        outcome = jobs_pb2.ReportOutcome(job_id=job_id, attempt=attempt, accepted=not refusal, refusal=refusal)
-        entry = self._jobs.get(job_id)
+        return jobs_pb2.ReportOutcome(job_id=job_id, attempt=attempt, accepted=not refusal, refusal=refusal)
+
+    def refusal_of(self, host: str, report: Report, now: Now, rng: Rng) -> str:
+        """Takes the report, whatever follows from it; or says why not."""
+        refusal, entry = self._refusal(host, report), self._jobs.get(report.key[0])
         if refusal or entry is None:
-            return outcome
+            return refusal
+        message = report.message
         if report.receipt is not None:
-            self._jobs.complete(entry, report.message.result, report.added, now)
+            self._jobs.complete(entry, message.result, report.added, now)
             self._refuted(entry.job, now)
             self._poison.on_result(entry.job.payload_digest)
-        elif early := _early(entry.job, report.message.error, now):
+        elif early := _early(entry.job, message.error, now):
             self._lose_host(entry, early, now, rng)
-        elif is_unconfirmed(entry.job, report.message.error, self._settings.node_id):
-            self._ask_another(entry, f"{report.message.error}: {report.message.error_detail}", now, rng)
-        elif report.message.error in FINAL_ERRORS:
-            self._jobs.fail(entry, report.message.error, report.message.error_detail, now)
+        elif is_unconfirmed(entry.job, message.error, self._settings.node_id):
+            self._ask_another(entry, f"{message.error}: {message.error_detail}", now, rng)
+        elif message.error in FINAL_ERRORS:
+            self._jobs.fail(entry, message.error, message.error_detail, now)
         else:
-            self._lose_host(entry, f"{report.message.error}: {report.message.error_detail}", now, rng)
-            if report.message.error == OUTPUT_LOST:
-                outcome.accepted, outcome.refusal = False, report.message.error_detail[:REFUSAL_CHARS_MAX]
-        return outcome
+            self._lose_host(entry, f"{message.error}: {message.error_detail}", now, rng)
+            if message.error == OUTPUT_LOST:
+                return message.error_detail[:REFUSAL_CHARS_MAX] or OUTPUT_LOST
+        return ""
 
     def _refuted(self, job: jobs_pb2.Job, now: Now) -> None:
         """A result is there: hosts that claimed there was none to be had are told of, to whoever gave them the job."""
@@ -139,14 +145,15 @@ class Reports:
             return f"attempt {attempt} is over; the present one is {job.attempt}"
         if host != job.host:
             return "the attempt was awarded to another host"
-        if blobs_of(report.message):
+        if _leaves_blobs(report.message):
             return "its output was not taken over"
-        if report.receipt is not None:
-            if report.receipt.payload_digest != job.payload_digest:
+        receipt = report.receipt
+        if receipt is not None:
+            if receipt.payload_digest != job.payload_digest:
                 return "the receipt is for another payload"
-            if report.receipt.size_tokens != job.size_tokens:
+            if receipt.size_tokens != job.size_tokens:
                 return "the receipt is for work of another size"
-            if report.receipt.price_micro != job.price_micro:
+            if receipt.price_micro != job.price_micro:
                 return "the receipt's price is not the award's"
         return ""
 
@@ -158,6 +165,11 @@ class Reports:
         if ended.accepted and (ended.attempt, ended.host) == (attempt, host):
             return ""
         return f"the job has ended, as {jobs_pb2.JobState.Name(ended.state)}: nobody waits for this"
+
+
+def _leaves_blobs(report: jobs_pb2.AttemptReport) -> bool:
+    """Whether something of it still lies at its host."""
+    return bool(report.blob or report.files_blob)
 
 
 def _early(job: jobs_pb2.Job, error: str, now: Now) -> str:

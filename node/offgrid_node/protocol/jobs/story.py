@@ -10,7 +10,8 @@ from collections.abc import Sequence
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.clock import Now
-from offgrid_node.protocol.jobs.open_jobs import Open, OpenJobs
+from offgrid_node.protocol.jobs.open_job import Open
+from offgrid_node.protocol.jobs.open_jobs import OpenJobs
 from offgrid_node.protocol.jobs.settings import RETRY_DELAYS_MS
 from offgrid_node.protocol.jobs.table import AWARDED, COMPLETED, CREATED, ENDED, QUEUED
 

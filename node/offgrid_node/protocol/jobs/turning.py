@@ -12,7 +12,8 @@ from collections import Counter
 
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.events import BROKER
-from offgrid_node.protocol.jobs.open_jobs import Open, OpenJobs
+from offgrid_node.protocol.jobs.open_job import Open
+from offgrid_node.protocol.jobs.open_jobs import OpenJobs
 from offgrid_node.protocol.jobs.patience import QUEUE_PATIENCE_MS
 from offgrid_node.protocol.jobs.peers import Peers
 from offgrid_node.protocol.jobs.post import CALL_ITEMS_MAX

@@ -71,9 +71,9 @@ def test_executions_of_a_redundant_job_count_for_nothing_with_its_task() -> None
     bench = CoreBench()
     index = Index(bench.post)
     job = jobs_pb2.Job(job_id="j-1.r1", task_id="t-1", parent_id="j-1", state=jobs_pb2.JOB_STATE_COMPLETED)
-    index.add(job)
+    index.add(job.job_id, job)
     assert list(index.of_task("t-1")) == []
-    index.end(job)
+    index.end(job.job_id, job)
     assert dict(index.ends("t-1")) == {}
 
 
@@ -83,8 +83,8 @@ def test_counts_of_many_tasks_are_not_all_kept_in_memory() -> None:
     list(index.load(bench.disk))
     for number in range(TASKS_REMEMBERED + 5):
         job = jobs_pb2.Job(job_id=f"j-{number}", task_id=f"t-{number}", state=jobs_pb2.JOB_STATE_FAILED)
-        index.add(job)
-        index.end(job)
+        index.add(job.job_id, job)
+        index.end(job.job_id, job)
     index.close_step()
     bench.settle()
     index.begin()

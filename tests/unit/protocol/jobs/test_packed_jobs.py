@@ -7,7 +7,8 @@ from job_bench import MARKET, WORKER, CoreBench, award
 from test_core import report_of
 
 from offgrid_node.protocol.jobs import open_jobs
-from offgrid_node.protocol.jobs.open_jobs import HOT_MAX, Look, Open
+from offgrid_node.protocol.jobs.open_job import Look, Open
+from offgrid_node.protocol.jobs.open_jobs import HOT_MAX
 from offgrid_node.protocol.jobs.table import COMPLETED, QUEUED
 
 

@@ -16,6 +16,7 @@ from offgrid_node.protocol.jobs.post import (
     LATE_MS,
     LINK_BYTES_PER_S,
     Post,
+    Starting,
     Tag,
 )
 from offgrid_node.protocol.jobs.settings import JobsSettings
@@ -37,13 +38,13 @@ def calls_of(post: Post) -> list[tuple[Call, Tag]]:
 def post_of(*sizes_bytes: int) -> Post:
     post = Post(SETTINGS)
     for number, size_bytes in enumerate(sizes_bytes):
-        post.add("StartJobs", "host", (f"j-{number}", 1), jobs_pb2.StartJob(payload=bytes(size_bytes)))
+        post.add("StartJobs", "host", (f"j-{number}", 1), Starting(b"", bytes(size_bytes), 0))
     return post
 
 
 def test_items_for_one_node_share_a_call_and_keep_their_order() -> None:
     post = post_of(1, 2, 3)
-    post.add("StartJobs", "other", ("j-o", 1), jobs_pb2.StartJob())
+    post.add("StartJobs", "other", ("j-o", 1), Starting(b"", b"", 0))
     calls = calls_of(post)
     assert [(call.node, [key for key, _ in tag.keys]) for call, tag in calls] == [
         ("host", ["j-0", "j-1", "j-2"]),
