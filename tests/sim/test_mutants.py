@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from offgrid_tools.sim.main import simulate, unmask
-from offgrid_tools.sim.mutants import MUTANTS, jobs, ledger, market, mesh, objects, redundant, runtime, terms
+from offgrid_tools.sim.mutants import MUTANTS, bustle, jobs, ledger, market, mesh, objects, redundant, runtime, terms
 
 SEEDS = 12
 SAMPLE = (
@@ -42,6 +42,12 @@ SAMPLE = (
     "booked-twice",
     "paid-twice",
     "never-mute",
+    "first-price",
+    "priority-ignored",
+    "ended-accepted-again",
+    "expired-paid",
+    "cancel-forgotten",
+    "epoch-stays",
 )
 
 
@@ -54,7 +60,7 @@ def test_a_planted_bug_is_found(mutant: str) -> None:
 
 def test_no_two_domains_plant_bugs_of_one_name() -> None:
     assert len(MUTANTS) == sum(
-        len(room.MUTANTS) for room in (runtime, jobs, market, redundant, terms, mesh, objects, ledger)
+        len(room.MUTANTS) for room in (runtime, jobs, market, redundant, terms, bustle, mesh, objects, ledger)
     )
 
 

@@ -44,6 +44,10 @@ class Tap(Protocol):
 
     def on_reply(self, source: str, target: str, method: str, reply: Message | Fault) -> None: ...
 
+    def on_answered(self, source: str, target: str, request: Message, reply: Message | Fault) -> None:
+        """As on_reply, with what it answers."""
+        ...
+
     def on_parted(self, request: Message) -> None:
         """A request is lost between nodes that are parted."""
         ...
@@ -141,6 +145,7 @@ class Network:
                 known = METHODS[method].response.FromString(answer)
             if honest:
                 self._tap.on_reply(target, source, method, known)
+                self._tap.on_answered(target, source, request, known)
             elif not isinstance(known, Fault):
                 self._tap.on_lie(target, source, method, known)
             self._carry(target, source, len(answer), lambda: finish(known))

@@ -359,6 +359,7 @@ class Process:
             if self.unreadable_us:
                 self.store.refuse(fault)
                 self._later(self.unreadable_us, lambda: self.store.refuse(None))
+            self._monitor.on_reload(self.node_id)
             runtime.fail(pending, fault)
             self._poke()
             return

@@ -34,6 +34,7 @@ class LyingBroker:
         self.lies = 0
         self._held: set[ClaimKey] = set()
         cluster.network.liars[process.node_id] = self
+        cluster.monitor.jobs.false_brokers.add(process.node_id)
         cluster.network.overhear(jobs_pb2.SubmitJobsRequest, self._on_submitted)
 
     def answer(self, source: str, method: str, request: bytes) -> Message | None:

@@ -51,6 +51,7 @@ class JobRules(Rules):
         self.excused: list[tuple[str, str]] = []  # (job, error) of those that ended for want of hosts or brokers
         self.results = 0
         self.false_hosts: set[str] = set()  # they do their work wrong
+        self.false_brokers: set[str] = set()  # they award what they like
         self.executions_of = Executions(evidence)
         self.terms = Terms(evidence, self._job)
         self.drops = Drops(evidence)
@@ -145,6 +146,8 @@ class JobRules(Rules):
         if job is None or job.attempt < order.attempt:
             raise Violation(f"an order of attempt {order.attempt} of {order.job_id} left before it was durable")
         self.terms.on_order(core, job)
+        if host and job.broker in self.false_brokers:  # to a core that has restarted it may name another winner
+            self._started_at[core, order.job_id, order.attempt] = host
         first = self._started_at.setdefault((core, order.job_id, order.attempt), host) if host else ""
         if first != host or (host and job.attempt == order.attempt and job.host not in ("", host)):
             raise Violation(f"attempt {order.attempt} of {order.job_id} is started by a host that it is not awarded to")

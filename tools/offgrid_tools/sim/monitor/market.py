@@ -2,6 +2,7 @@
 
 - an award is never dearer than its order allows, nor cheaper than what its host asks;
 - what changes is taken only on top of the very word that it changes;
+- a broker that begins anew says another epoch, a higher one;
 - a host gets nothing once its offers have run out, nor while its broker's own journal says that it is dead.
 """
 
@@ -31,6 +32,8 @@ class MarketRules(Rules):
         self._evidence, self._now_us = evidence, now_us
         self._bases: dict[tuple[str, str, int], int] = {}  # (host, broker, word): the word that it changes, or 0
         self._taken: dict[tuple[str, str], tuple[int, int]] = {}  # (host, broker): the last one taken, and when
+        self._epochs: dict[str, int] = {}  # the highest that each broker has said
+        self._anew: set[str] = set()  # who has begun anew, and said none since
         self._dead: dict[tuple[str, str], int] = {}  # (host, broker): since when, as the broker's journal says
         self._asks: dict[str, int] = {}
         self._orders: dict[ClaimKey, JobOrder] = {}
@@ -52,6 +55,7 @@ class MarketRules(Rules):
 
     def on_start(self, node: str) -> None:
         """A broker's book is in memory only, and a host counts its words from further up."""
+        self._anew.add(node)
         for pair in [pair for pair in self._taken if node in pair]:
             del self._taken[pair]
         for pair in [pair for pair in self._dead if node == pair[1]]:
@@ -72,7 +76,16 @@ class MarketRules(Rules):
             if offer.slots:
                 self._asks[host] = min(offer.ask_micro, self._asks.get(host, offer.ask_micro))
 
+    def _check_epoch(self, broker: str, epoch: int) -> None:
+        last, anew = self._epochs.get(broker, 0), broker in self._anew
+        if epoch < last or (anew and epoch == last):
+            name = self._evidence.name_of(broker)
+            raise Violation(f"{name} says epoch {epoch}, and had said {last}" + " before it began anew" * anew)
+        self._epochs[broker] = epoch
+        self._anew.discard(broker)
+
     def _heard(self, broker: str, host: str, reply: jobs_pb2.PostOffersResponse) -> None:
+        self._check_epoch(broker, reply.broker_epoch)
         last, _ = self._taken.get((host, broker), (0, 0))
         base = self._bases.get((host, broker, reply.seq), 0)
         if base and last and reply.seq != last and base != last:
@@ -93,6 +106,7 @@ class MarketRules(Rules):
             self._award(broker, core, award)
 
     def _cleared(self, broker: str, core: str, reply: jobs_pb2.SubmitJobsResponse) -> None:
+        self._check_epoch(broker, reply.broker_epoch)
         for clearing in reply.clearings:
             key = core, clearing.job_id, clearing.attempt
             if clearing.kind == jobs_pb2.CLEARING_KIND_QUEUED:

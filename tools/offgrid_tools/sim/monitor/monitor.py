@@ -22,6 +22,7 @@ from offgrid_tools.sim.monitor.objects import ObjectRules
 from offgrid_tools.sim.monitor.quorum import QuorumRules
 from offgrid_tools.sim.monitor.rules import Journaled, Passed, Rules, Written
 from offgrid_tools.sim.monitor.schedules import ScheduleRules
+from offgrid_tools.sim.monitor.stops import StopRules
 
 
 class Monitor:
@@ -36,6 +37,7 @@ class Monitor:
         self.duty = DutyRules(self.evidence)
         self.schedules = ScheduleRules(self.evidence)
         self.met = Met(self.evidence)
+        self.stops = StopRules(self.evidence)
         self.quorum = QuorumRules(self.evidence)
         self.objects = ObjectRules(self.evidence, self.quorum)
         self.ledger = LedgerRules(self.evidence)
@@ -48,6 +50,7 @@ class Monitor:
             LineRules(self.evidence, now_us),
             self.duty,
             self.schedules,
+            self.stops,
             self.quorum,
             self.objects,
             self.ledger,
@@ -81,6 +84,10 @@ class Monitor:
         if not isinstance(reply, Fault) and (look := self._replies.get(type(reply))):
             look(source, target, reply)
 
+    def on_answered(self, source: str, target: str, request: Message, reply: Message | Fault) -> None:
+        if isinstance(request, jobs_pb2.CancelStartsRequest) and not isinstance(reply, Fault):
+            self.stops.on_stopped(source, target, request)
+
     def on_parted(self, request: Message) -> None:
         self.met.on_parted(request)
 
@@ -94,6 +101,10 @@ class Monitor:
         """A new life begins."""
         for rules in self._rules:
             rules.on_start(node)
+
+    def on_reload(self, node: str) -> None:
+        """Its machines are built anew from its disk: what they had not written is forgotten."""
+        self.stops.on_start(node)
 
     def on_commit(self, node: str, writes: Mapping[tuple[str, bytes], bytes | None]) -> None:
         """Whatever the journal has gained, and the rows that were written with it. A commit that failed may have been

@@ -1,9 +1,9 @@
 """Planted bugs, a file per domain: a simulator that misses one of them is blind there.
 
-`MUTANTS` names them all; `tests/sim` demands each within a hundred seeds.
+`MUTANTS` names them all; `soak mutants` demands each within a hundred seeds.
 """
 
-from offgrid_tools.sim.mutants import jobs, ledger, market, mesh, objects, redundant, runtime, terms
+from offgrid_tools.sim.mutants import bustle, jobs, ledger, market, mesh, objects, redundant, runtime, terms
 from offgrid_tools.sim.mutants.patches import Mutant
 
 MUTANTS: dict[str, Mutant] = {
@@ -12,6 +12,7 @@ MUTANTS: dict[str, Mutant] = {
     **market.MUTANTS,
     **redundant.MUTANTS,
     **terms.MUTANTS,
+    **bustle.MUTANTS,
     **mesh.MUTANTS,
     **objects.MUTANTS,
     **ledger.MUTANTS,

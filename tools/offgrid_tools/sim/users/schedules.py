@@ -21,6 +21,8 @@ CRONS = ("* * * * *", "* * * * *", "*/2 * * * *", "0 * * * *")
 JOB_TIMEOUT_MS = 5_000
 ROUNDS_MAX, PAUSE_US = 4, (3 * SECOND, 9 * SECOND)
 LEAD_US = (100 * MS, 2_500 * MS)  # so long before the minute the clock is set
+PATIENT_LEAD_US = (31 * SECOND, 34 * SECOND)  # or so long: by then a node has seen that it was set
+PATIENT_CHANCE = 0.3
 LEAPS_MIN = (-120, -2, -1, 0, 0, 0, 1, 3, 60)  # and so many minutes further
 SEEN_AFTER_US = 8 * SECOND  # after its due time a job must be there, whatever a disk refuses
 PAUSED_CHANCE = 0.2
@@ -79,22 +81,31 @@ class SchedulingUser(JobOwner):
     def _set_clock(self) -> None:
         """A round: the clock, then what came of it."""
         process, rng = self._process, self._engine.rng
-        lead_us = rng.randint(*LEAD_US)
+        patient = rng.random() < PATIENT_CHANCE
+        lead_us = rng.randint(*(PATIENT_LEAD_US if patient else LEAD_US))
         now_us, minutes = process.utc_us, rng.choice(LEAPS_MIN)
         due_us = (now_us // MINUTE_US + 1 + minutes) * MINUTE_US
         process.step_clock(process.skew_us + due_us - lead_us - now_us)
-        life = process.life
-        self._engine.after(lead_us + SEEN_AFTER_US, partial(self._look, due_us, life))
         self._rounds -= 1
         if rng.random() < PAUSED_CHANCE:
             self._toggle(rng.choice(list(self._schedules)))
-        self._wait(self._set_clock if self._rounds else self._delete)
+        if patient:
+            self._engine.after(lead_us + SEEN_AFTER_US, partial(self._look, due_us, process.life))
+        else:
+            self._wait(self._next)
+
+    def _next(self) -> None:
+        if self._rounds:
+            self._set_clock()
+        else:
+            self._delete()
 
     def _look(self, due_us: int, life: object) -> None:
         """Whoever was up all the time with the same clock has made the job."""
         if self._process.life == life and self._process.up:
             quiet = [name for name in self._schedules if name not in self._paused | self._changing]
             self._monitor.schedules.check_made(self.node, quiet, due_us)
+        self._next()
 
     def _toggle(self, name: str) -> None:
         self._changing.add(name)  # from here on nobody knows when it takes effect
