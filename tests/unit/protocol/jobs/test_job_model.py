@@ -1,5 +1,5 @@
-"""A job's life, told in a dozen lines, beside the core that lives it: whatever comes late, twice, in another order or not
-at all, and whenever the core begins anew from its rows, both say the same of every job after every step."""
+"""A job's life, told in a dozen lines, beside the core that lives it. Whatever comes late, twice, in another order or
+not at all, and whenever the core begins anew from its rows, both say the same of every job after every step."""
 
 from __future__ import annotations
 
