@@ -37,7 +37,7 @@ class NoNode(OffgridError):
     """No node was found; `tried` names every place that was looked at."""
 
     def __init__(self, tried: list[str]) -> None:
-        places = "\n".join(f"  {place}" for place in tried)
+        places = "\n".join(f"  {place}" for place in dict.fromkeys(tried))
         super().__init__("UNAVAILABLE", "NoNode", f"no node was found on this machine. Looked at:\n{places}")
         self.tried = tuple(tried)
 

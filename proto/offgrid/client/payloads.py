@@ -38,6 +38,8 @@ def llm(
 ) -> jobs_pb2.JobPayload:
     """A question to a language model of the host's: `messages` of roles ("user", "assistant") and texts, and `input` as
     the user's last one. `system` goes before them all."""
+    if isinstance(messages, str | bytes):
+        raise TypeError('messages are roles and texts, such as [("user", "hello")]; a question alone is input=b"hello"')
     said = [("system", system), *messages] if system else messages
     task = jobs_pb2.LlmTask(
         model=model,

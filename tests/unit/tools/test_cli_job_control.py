@@ -92,6 +92,21 @@ class TestLogs:
         assert base64.b64decode(told[1]["progress"]["log"]) == b"line 1\n"
 
 
+class TestRunThatIsFollowed:
+    def test_words_come_on_standard_error_and_the_result_as_ever(self, node: SmallNode, text: str) -> None:
+        node.progress = [jobs_pb2.JobProgress(job_id="j-1", attempt=1, fraction=0.5, log=b"log\n", output=b"to be")]
+        done = offgrid(node, "job", "run", text, "--llm", "echo", "--follow", "--output", "-")
+        assert done.returncode == 0, done.stderr
+        assert done.stdout == b"3 words\n"
+        assert b"50%" in done.stderr
+        assert b"log\nto be" in done.stderr
+
+    def test_scripts_get_one_document(self, og: Run, text: str, node: SmallNode) -> None:
+        told = og.json("job", "run", text, "--llm", "echo", "--follow")
+        assert isinstance(told, dict)
+        assert told["job"]["state"] == "JOB_STATE_COMPLETED"
+
+
 class TestList:
     def test_only_those_in_a_state(self, og: Run, jobs: list[str]) -> None:
         told = og.json("job", "list", "--state", "running", "--state", "queued")

@@ -108,6 +108,11 @@ class TestAnArray:
         wanted = {"000000-a.txt.out": b"1 words\n", "b.txt.out": b"2 words\n", "000002-a.txt.out": b"3 words\n"}
         assert {path.name: path.read_bytes() for path in target.iterdir()} == wanted
 
+    def test_scripts_are_told_each_input_as_they_gave_it(self, og: Run, texts: list[str]) -> None:
+        told = og.json("job", "array", *texts, "--command", "wc")
+        assert isinstance(told, dict)
+        assert [job["input"] for job in told["jobs"]] == texts
+
     def test_has_a_job_for_each_line(self, og: Run, tmp_path: Path, node: SmallNode) -> None:
         (tmp_path / "lines").write_text("one\ntwo words\nno end")
         told = og.json("job", "array", "--each-line", str(tmp_path / "lines"), "--command", "wc")

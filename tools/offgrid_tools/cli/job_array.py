@@ -30,10 +30,12 @@ LINE_BYTES_MAX = 1024 * 1024
 
 
 class Item(NamedTuple):
-    """One input of the array; `name` is its own among all of them."""
+    """One input of the array: `label` goes with the job, `given` is what it was called here, and `name`, its output's,
+    is its own among all of them."""
 
     data: bytes
     label: str
+    given: str
     name: str
 
 
@@ -112,7 +114,7 @@ def _run(work: Work, items: Iterator[Item], target: Path | None, total: int | No
             counts[state] += 1
             told.append(_keep(work.client, item, job, target))
             if state != "completed":
-                failures.append(f"{item.label or item.name} ({job.job_id}): {job.error} {job.error_detail}".strip())
+                failures.append(f"{item.given} ({job.job_id}): {job.error} {job.error_detail}".strip())
             advance()
     failed = sum(counts.values()) - counts["completed"]
     if settings().json:
@@ -142,7 +144,7 @@ def _keep(client: Client, item: Item, job: Job, target: Path | None) -> dict[str
     from offgrid.v1.jobs_pb2 import JobState
 
     state = JobState.Name(job.state)
-    about: dict[str, object] = {"job_id": job.job_id, "input": item.label, "state": state, "error": job.error}
+    about: dict[str, object] = {"job_id": job.job_id, "input": item.given, "state": state, "error": job.error}
     if state_of(job) != "completed":
         return about
     if target is not None:
@@ -178,7 +180,7 @@ def _items(files: tuple[str, ...]) -> Iterator[Item]:
     twice = {label for label, count in Counter(labels).items() if count > 1}
     for number, (path, label) in enumerate(zip(files, labels, strict=True)):
         name = f"{number:06}-{label}" if label in twice else label
-        yield Item(read(path), label, f"{name}.out")
+        yield Item(read(path), label, path, f"{name}.out")
 
 
 def _lines(path: str) -> Iterator[Item]:
@@ -188,7 +190,8 @@ def _lines(path: str) -> Iterator[Item]:
             number += 1
             if len(line) > LINE_BYTES_MAX:
                 raise click.UsageError(f"line {number} of {path} is longer than {LINE_BYTES_MAX} bytes")
-            yield Item(line, f"{input_name(path) or 'line'}:{number}", f"{number:06}.out")
+            label = f"{input_name(path) or 'line'}:{number}"
+            yield Item(line, label, label, f"{number:06}.out")
 
 
 def _chain(first: Item, rest: Iterator[Item]) -> Iterator[Item]:

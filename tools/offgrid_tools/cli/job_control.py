@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from offgrid_tools.cli.jobs import exit_code_of, named, node_names, state_of
+from offgrid_tools.cli.saying import Saying, write
 from offgrid_tools.cli.settings import common, settings
 
 if TYPE_CHECKING:
@@ -93,36 +94,17 @@ def logs(job_id: str, follow: bool) -> int:
     if job.HasField("result"):
         _say_log(job)
         return exit_code_of(job)
-    said, line = 0, ""
+    saying = Saying(sys.stdout)
     for told in _told(client, job_id, follow):
-        said += len(told.log)
-        line = _say(told, line)
+        saying.on_progress(told)
     job = client.jobs.get(job_id)
-    if job.HasField("result") and len(job.result.log) > said and not settings().json:
-        _write(job.result.log[said:])  # what came last, or was not told on the way
+    if job.HasField("result") and not settings().json:
+        write(job.result.log[saying.log_bytes :])  # what came last, or was not told on the way
     return exit_code_of(job)
 
 
 def _told(client: Client, job_id: str, follow: bool) -> Iterator[JobProgress]:
     return client.jobs.progress(job_id, within_s=None if follow else KNOWN_WITHIN_S)
-
-
-def _say(told: JobProgress, line: str) -> str:
-    """Progress is a line where it differs from `line`, the last one; returns what the last one is now."""
-    if settings().json:
-        from offgrid_tools.cli.json_form import emit, json_of
-
-        emit({"progress": json_of(told)})
-        return ""
-    from offgrid_tools.cli.output import clean
-
-    share = f"{told.fraction:4.0%} " if told.HasField("fraction") else ""
-    now = f"{share}{clean(told.message)}".rstrip()
-    if now and now != line:
-        click.echo(now, err=True)
-    _write(told.log)
-    _write(told.output)
-    return now or line
 
 
 def _say_log(job: Job) -> None:
@@ -131,18 +113,4 @@ def _say_log(job: Job) -> None:
 
         emit({"job": json_of(job)})
     else:
-        _write(job.result.log)
-
-
-def _write(data: bytes) -> None:
-    """As it is into a file or pipe; a terminal gets no control characters of a stranger's."""
-    from offgrid_tools.cli.output import clean
-
-    if not data:
-        return
-    if sys.stdout.isatty():
-        click.echo(clean(data.decode("utf-8", "replace"), lines=True), nl=False)
-    else:
-        sys.stdout.flush()
-        sys.stdout.buffer.write(data)
-        sys.stdout.flush()
+        write(job.result.log)

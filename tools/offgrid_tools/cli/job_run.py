@@ -12,10 +12,13 @@ import click
 from offgrid_tools.cli.files import TargetFile
 from offgrid_tools.cli.job_options import input_name, input_of, options_of, payload_of, program_options, term_options
 from offgrid_tools.cli.jobs import MODES, change_of, exit_code_of, report
+from offgrid_tools.cli.saying import Saying
 from offgrid_tools.cli.settings import common, settings
 
 if TYPE_CHECKING:
-    from offgrid.v1.jobs_pb2 import Job
+    from offgrid.client import Client
+    from offgrid.client.options import JobOptions
+    from offgrid.v1.jobs_pb2 import Job, JobPayload
 
 FILE = click.argument("file", type=click.Path(exists=True, dir_okay=False, allow_dash=True))
 ARGS = click.argument("args", nargs=-1, type=click.UNPROCESSED)
@@ -80,6 +83,12 @@ def submit(file: str, args: tuple[str, ...], task_id: str, mode: str | None, **s
     help="Write the job's output here; - is standard output, with nothing else on it.",
 )
 @click.option(
+    "--follow",
+    "-f",
+    is_flag=True,
+    help="Tell on standard error what it says while it runs: log, progress, a model's words as they come.",
+)
+@click.option(
     "--save-files",
     "folder",
     type=click.Path(file_okay=False),
@@ -93,6 +102,7 @@ def run(
     task_id: str,
     mode: str | None,
     output: str | None,
+    follow: bool,
     folder: str | None,
     **said: Any,
 ) -> int:
@@ -105,10 +115,28 @@ def run(
     """
     payload, options = payload_of(input_of(file, said), input_name(file), args, said), options_of(said)
     client = settings().connect()
-    with _progress() as on_change:
-        job = client.jobs.run(payload, task_id=task_id, mode=mode or "", on_change=on_change, **options)
+    if follow:
+        job = _followed(client, payload, task_id, mode or "", options)
+    else:
+        with _progress() as on_change:
+            job = client.jobs.run(payload, task_id=task_id, mode=mode or "", on_change=on_change, **options)
     report(client, job, output, folder)
     return exit_code_of(job)
+
+
+def _followed(client: Client, payload: JobPayload, task_id: str, mode: str, options: JobOptions) -> Job:
+    """Starts it and tells what it says; with --json only how it ended is told."""
+    task_id = task_id or client.jobs.task_for(payload)
+    (job_id,) = client.jobs.start(task_id, [payload], mode=mode, **options).job_ids
+    if settings().json:
+        *_, job = client.jobs.watch(job_id)
+        return job
+    click.echo(job_id, err=True)
+    saying = Saying(sys.stderr)
+    for told in client.jobs.progress(job_id):
+        saying.on_progress(told)
+    click.echo(err=True)
+    return client.jobs.get(job_id)
 
 
 @contextmanager

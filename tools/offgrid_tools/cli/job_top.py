@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from offgrid_tools.cli.jobs import named, state_of
+from offgrid_tools.cli.keys import until_quit
 from offgrid_tools.cli.numbers import FiniteRange
 from offgrid_tools.cli.settings import common, settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from rich.console import RenderableType
 
@@ -36,13 +37,17 @@ OPEN = "queued", "awarded", "running"
     metavar="SECONDS",
     help="Between two looks.",
 )
-@click.option("--count", type=click.IntRange(1), help="So many looks, then end. [default: until Ctrl-C]")
+@click.option("--count", type=click.IntRange(1), help="So many looks, then end. [default: until q or Ctrl-C]")
 @click.option("--limit", type=click.IntRange(0), default=20, show_default=True, help="Jobs that are shown.")
 @common  # fmt: skip
 def top(interval: float, count: int | None, limit: int) -> None:
-    """A live look at running jobs, hosts and rates. With --json a document per look."""
+    """A live look at running jobs, hosts and rates; q ends it. With --json a document per look."""
     client = settings().connect()
-    ticks = _ticks(client, interval, count, limit)
+    with until_quit() as pause:
+        _show(_ticks(client, interval, count, limit, pause), interval)
+
+
+def _show(ticks: Iterator[Tick], interval: float) -> None:
     if settings().json:
         from offgrid_tools.cli.json_form import emit
 
@@ -153,12 +158,15 @@ class Rates:
             return  # the client was closed, or the node is gone: then the next look says so
 
 
-def _ticks(client: Client, interval: float, count: int | None, limit: int) -> Iterator[Tick]:
+def _ticks(
+    client: Client, interval: float, count: int | None, limit: int, pause: Callable[[float], bool]
+) -> Iterator[Tick]:
+    """Until there were `count`, or a pause is cut short."""
     rates = Rates(client)
     looks = 0
     while True:
-        if looks:
-            time.sleep(interval)
+        if looks and pause(interval):
+            return
         looks += 1
         jobs = list(client.jobs.list(states=OPEN, limit=limit)) if limit else []
         entries = {entry.profile.host: entry for entry in client.market.offers().entries}

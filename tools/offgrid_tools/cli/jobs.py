@@ -67,7 +67,7 @@ def watch(job_id: str) -> int:
 @click.option("--limit", type=click.IntRange(0), default=0, help="At most so many. [default: all]")
 @common
 def list_(task_id: str, states: tuple[str, ...], executions: bool, limit: int) -> None:
-    """List jobs."""
+    """List jobs, the oldest first."""
     client = settings().connect()
     found = client.jobs.list(task_id=task_id, states=states, include_executions=executions, limit=limit or None)
     if settings().json:

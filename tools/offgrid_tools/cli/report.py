@@ -78,7 +78,8 @@ def _receipt(job: Job, names: dict[str, str]) -> Iterator[tuple[str, object]]:
     yield "  result", f"{receipt.status}, digest {receipt.result_digest.hex()}"
     yield "  work", f"{number(receipt.compute_tokens_m)} M tokens, {duration(receipt.latency_ms)}, {receipt.executor}"
     if receipt.cpu_ms or receipt.memory_peak_bytes:
-        yield "  used", f"processor {duration(receipt.cpu_ms)}, memory {size(receipt.memory_peak_bytes)}"
+        memory = f", memory {size(receipt.memory_peak_bytes)}" if receipt.memory_peak_bytes else ""
+        yield "  used", f"processor {duration(receipt.cpu_ms)}{memory}"
     yield "  price", number(receipt.price_micro / 1e6)
     yield "  attempt", receipt.attempt
     proof = job.result.receipt
