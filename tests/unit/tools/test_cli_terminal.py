@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import select
 import signal
 import subprocess
@@ -119,9 +120,11 @@ def test_top_fits_what_the_terminal_has_become(top: Terminal) -> None:
     assert top.until(b"slots here busy")
     top.resize(12, 40)
     os.killpg(top.process.pid, signal.SIGWINCH)
-    assert top.until(b"0 of 2 slots", more=2) or top.until(b"jobs open", more=1)
+    assert top.until(b"attic of home", more=3)
     top.press(b"Q")
     assert top.ended() == exits.OK
+    last = re.sub(rb"\x1b\[[0-9;?]*[A-Za-z]", b"", top.said.rpartition(b"attic of home")[2])
+    assert max(len(line.rstrip()) for line in last.splitlines()) <= 40
 
 
 def test_top_has_no_colour_where_none_is_wanted(node: SmallNode, terminals: list[Terminal]) -> None:
