@@ -38,6 +38,7 @@ from offgrid_node.executors.running import Running
 from offgrid_node.finding import Finding, listen_again
 from offgrid_node.folder import MIB, Folder, open_store
 from offgrid_node.full_disk import StoreTrouble, chunk_notices
+from offgrid_node.heap import Heap
 from offgrid_node.host_rules import local_offset_s, rules_of
 from offgrid_node.hosted import Hosted, kinds_of
 from offgrid_node.keys import NodeKey, NodeTls, check_identity_certificate, issue_leaf, open_sealed, seal, verify
@@ -164,6 +165,7 @@ class Daemon:
         self._meters = make_meters() if config.metrics.listen else None
         self._store_trouble = StoreTrouble(lambda: time.monotonic_ns() // 1_000_000)
         self._drops: DropWatch | None = None
+        self._heap = Heap(asyncio.get_running_loop())
         self.banner = ""
 
     async def start(self) -> None:
@@ -198,6 +200,8 @@ class Daemon:
         self._driver.start(self.node.runtime)
         self._drops = self._watch_drops()
         await self._finding.start()
+        self._heap.start()
+        self._cleanup.append(self._heap.close)
 
     async def stop(self) -> None:
         """In the reverse order of the start; each step is taken even when another one fails."""
@@ -319,7 +323,7 @@ class Daemon:
             copies=config.storage.copies,
             required_milli=config.storage.required_milli,
             economy=config.economy.enabled,
-            monitor=self._store_trouble.on_fault,
+            monitor=self._on_fault,
             meters=self._meters,
         )
 
@@ -333,6 +337,10 @@ class Daemon:
 
     def _on_lost(self, node_id: str) -> None:
         self.node.runtime.deliver("mesh", RoadLost(node_id))
+
+    def _on_fault(self, fault: Fault, cause: BaseException | None) -> None:
+        self._store_trouble.on_fault(fault, cause)
+        self._heap.thaw()  # the machines, with all that they hold, are built anew
 
     def _on_commit(self, inputs: int, commit_s: float) -> None:
         self._store_trouble.on_commit(inputs, commit_s)

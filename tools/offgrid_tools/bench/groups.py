@@ -45,5 +45,6 @@ GROUPS = {
     "executors": Group("modules and programs at a host, beyond the work itself", "offgrid_tools.bench.executors"),
     "faults": Group("hosts that are killed, frozen or cut off under a job", "offgrid_tools.bench.faults"),
     "hosted": Group("functions, models and clusters at a host, by themselves", "offgrid_tools.bench.hosted"),
+    "memory": Group("what each role has in use with 100,000 jobs in flight", "offgrid_tools.bench.memory"),
     "state": Group("appends to the journal, beside raw LMDB", "offgrid_tools.bench.state"),
 }
