@@ -37,6 +37,7 @@ from offgrid_node.services.caller import Caller, Kind
 from offgrid_node.services.client import Client, Road
 from offgrid_node.services.jobs.adoption import Adoption
 from offgrid_node.services.jobs.cron import CronTimes
+from offgrid_node.services.jobs.envelopes import Envelopes
 from offgrid_node.services.jobs.explaining import Explaining
 from offgrid_node.services.jobs.filling import Filling
 from offgrid_node.services.jobs.handlers import JobHandlers
@@ -171,8 +172,15 @@ class Node:
             objects.salt,
         )
         self._speech, self._progress = Speech(self._client, parts.later), ProgressHub(self.runtime)
+        self.envelopes = Envelopes(parts.letters, self.node_id, lambda: self.directory)
         self._market = MarketHandlers(
-            self.runtime, self.node_id, lambda: self.directory, parts.verify, self.adoption, self._progress
+            self.runtime,
+            self.node_id,
+            lambda: self.directory,
+            parts.verify,
+            self.adoption,
+            self._progress,
+            self.envelopes,
         )
         self.router = Router(self._handlers(parts), self.own_roles, meters.on_rpc if meters else None)
         self._client.bind(self.runtime, self.router)

@@ -108,6 +108,9 @@ class PacketMesh:
             )
             engine.after(30 * MS, lambda: member.running.on_executed(ended))
 
+        def closed(node_id: str, request: Message) -> Message:
+            return member.running.envelopes.closed(node_id, request)
+
         node = member.node = Node(
             Parts(
                 store=member.store,
@@ -119,7 +122,7 @@ class PacketMesh:
                 seal=sim_seal,
                 open_sealed=sim_open,
                 letters=SimLetters(member.signer),
-                roads=[PacketRoad(link, names.get)],
+                roads=[PacketRoad(link, names.get, closed)],
                 execute=execute,
                 stop=lambda work: None,
                 on_input=lambda: None,
@@ -163,7 +166,17 @@ class PacketMesh:
 
 
 @pytest.mark.parametrize("loss", [0.0, 0.1])
-def test_a_job_goes_from_core_over_broker_to_host_and_back_by_packets_alone(loss: float) -> None:
+def test_a_job_goes_from_core_over_broker_to_host_and_back_by_packets_alone(
+    loss: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard = list[bytes]()
+    carry = MemoryNetwork.carry
+
+    def overheard(self: MemoryNetwork, source: str, target: str, frame: bytes) -> None:
+        heard.append(frame)
+        carry(self, source, target, frame)
+
+    monkeypatch.setattr(MemoryNetwork, "carry", overheard)
     mesh = PacketMesh(7, Faults(loss=loss, duplicate=loss / 2, delay_ms=10, jitter_ms=10))
     mesh.run_for(10)
     mission = mesh.ask("CreateMission", jobs_pb2.CreateMissionRequest(title="m")).mission
@@ -185,4 +198,6 @@ def test_a_job_goes_from_core_over_broker_to_host_and_back_by_packets_alone(loss
     salt = mesh.members["core"].running.directory.salt
     body = verify_receipt(job.result.receipt, winner.signer.public_key, sim_verify, salt)
     assert (body.node, body.job_id) == (winner.node_id, job.job_id)
+    for words in (b"several fragments", b"(module)", b"SEVERAL FRAGMENTS"):
+        assert not [frame for frame in heard if words in frame], "whoever listens reads neither payload nor result"
     assert job.price_micro == -(-2_000_000 * job.size_tokens // 1_000_000)  # the runner-up's price

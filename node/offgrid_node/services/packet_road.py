@@ -1,7 +1,7 @@
 """The packet carrier's calling side: a `services.client.Road` over a packet link.
 
 A link's session will prove that the peer at an address is the node that was meant; until then `address_of` must only
-name addresses that cannot be forged.
+name addresses that cannot be forged. Nothing on a link is hidden from whoever hears it: what must be is `closed` first.
 """
 
 from __future__ import annotations
@@ -24,10 +24,13 @@ RETRY_MS = 1000
 class PacketRoad:
     """Calls out over one link."""
 
-    def __init__(self, link: PacketLink, address_of: Callable[[str], str | None]) -> None:
-        """`address_of` maps a node id to its address on the link, or None."""
+    def __init__(
+        self, link: PacketLink, address_of: Callable[[str], str | None], closed: Callable[[str, Message], Message]
+    ) -> None:
+        """`address_of` maps a node id to its address on the link, or None. `closed` makes of a request to a node what
+        everybody may hear (`jobs/envelopes.py`)."""
         self._link = link
-        self._address_of = address_of
+        self._address_of, self._closed = address_of, closed
         self._waiting: dict[int, tuple[Method, Done]] = {}
         link.on_reply = self._on_reply
 
@@ -47,7 +50,7 @@ class PacketRoad:
             raise InvalidRequest(f"{method} is no unary method", reason="UnknownMethod")
         if address is None or self._link.closed:
             raise Unavailable(f"no packet link leads to {node}", reason="NoRoad", retry_ms=RETRY_MS)
-        body, room = request.SerializeToString(), self._link.endpoint.body_bytes_max
+        body, room = self._closed(node, request).SerializeToString(), self._link.endpoint.body_bytes_max
         if len(body) > room:
             raise Exhausted(f"{method}: {len(body)} bytes, this link takes {room}", reason="RequestTooLarge")
         try:
