@@ -46,5 +46,16 @@ def test_work_outlives_a_failed_commit_of_its_host(fault: Fault, unreadable_ms: 
     assert host.running.jobs.host.slots_busy == 0
 
 
+def test_a_host_that_dies_while_its_disk_refuses_is_replaced_as_any_other() -> None:
+    town = Town()
+    town.seconds = 3.0
+    job = town.create()
+    town.dispatch(job)
+    town.until(job, RUNNING)
+    town["host-a"].store.refuse(BROKEN)
+    town["host-a"].crash()
+    assert town.cluster.name_of(town.until(job, COMPLETED).host) == "host-b"
+
+
 def host_of(town: Town, job: jobs_pb2.Job) -> str:
     return town.until(job, RUNNING).attempts[-1].host

@@ -215,9 +215,9 @@ class Process:
         """The process is gone with all that it had not committed. `refuses`: its machine still answers."""
         if self.node is not None:
             self._engine.note(f"crash {self.spec.name}")
-            self._monitor.met.on_crash(self.node_id, at_work=bool(self._executing))
             self.node, self.refuses, self.trap, self._frozen = None, refuses, "", None
-            self.store.crash()
+            self.store.crash()  # before anybody reads what it leaves: a disk that refused its node opens again
+            self._monitor.met.on_crash(self.node_id, at_work=bool(self._executing))
             self.blobs.crash(self._engine.rng)
             self._monitor.check_store(self.node_id)
 
