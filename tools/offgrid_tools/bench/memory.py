@@ -1,7 +1,7 @@
 """memory: what each role's process has in use with 100,000 jobs accepted and not ended, and after many that have.
 
-A host with as many slots as `jobs` has is kept busy with programs that sleep; all other jobs wait in line behind them,
-at their core and at the broker. Then the sleepers are taken back, and all others must end well.
+A host is kept busy with programs that sleep; all other jobs wait in line behind them, at their core and at the broker.
+Then the sleepers are taken back, and all others must end well.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from offgrid.v1 import jobs_pb2
 from offgrid_node.local_mesh import LocalMesh
 from offgrid_tools.bench.figures import Figure
 from offgrid_tools.bench.groups import Plan
-from offgrid_tools.bench.jobs_ours import CALL_S_MAX, ROLES, SLOTS
+from offgrid_tools.bench.jobs_ours import CALL_S_MAX, ROLES
 from offgrid_tools.bench.processes import resident_mib
 
 IN_FLIGHT, IN_FLIGHT_QUICK = 100_000, 2_000
 PASSING, PASSING_QUICK = 200_000, 2_000  # small jobs that come and go
+SLOTS = 64  # programs at a time: looking after more of them takes a host much of its processor
 LOOKS = 4  # at what is in use while they do
 BATCH = 256  # what a node takes in one call
 STARTED_AT_ONCE = 16
