@@ -30,6 +30,7 @@ from offgrid_node.event_log import log_events
 from offgrid_node.executors import cgroups
 from offgrid_node.executors.at_work import AtWork
 from offgrid_node.executors.builtin import BuiltinExecutor
+from offgrid_node.executors.cgroups import Groups
 from offgrid_node.executors.executor import WASM_ISOLATION, Executor
 from offgrid_node.executors.late import LateExecutor
 from offgrid_node.executors.pool import ExecutorPool, Offered
@@ -420,9 +421,7 @@ def open_at_work(config: Config) -> AtWork | None:
 def make_executors(config: Config) -> ExecutorPool:
     """The executors that the config asks for and this machine has; what is missing is among its problems."""
     executors: list[Executor] = []
-    groups, problem = cgroups.find(config.node.data_dir)
-    if problem:
-        _log.info("jobs' bounds are not held by the kernel: %s", problem)
+    groups = _groups_of(config)
     if config.host.wasm.enabled:
         executors.append(wasm_executor(config))
     commands = {name: Path(path) for name, path in config.host.process.commands.items()}
@@ -439,7 +438,18 @@ def make_executors(config: Config) -> ExecutorPool:
     executors.append(process)
     hosted = Hosted(config, groups)
     hosted.watch()
-    return ExecutorPool([*executors, *hosted.fixed], BuiltinExecutor(), hosted.live)
+    return ExecutorPool([*executors, *hosted.fixed], BuiltinExecutor(), hosted.live, groups)
+
+
+def _groups_of(config: Config) -> Groups | None:
+    """Control groups, where anything is to run that starts processes."""
+    host = config.host
+    if not (host.process.commands or host.python.enabled or host.dask.scheduler):
+        return None
+    groups, problem = cgroups.find(config.node.data_dir)
+    if problem:
+        _log.info("jobs' bounds are not held by the kernel: %s", problem)
+    return groups
 
 
 def wasm_executor(config: Config) -> Executor:

@@ -11,6 +11,7 @@ from typing import overload
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.executors.capture import failed
+from offgrid_node.executors.cgroups import Groups
 from offgrid_node.executors.executor import AtOnce, Executor, Outcome, Work
 from offgrid_node.protocol.errors import InvalidRequest
 from offgrid_node.protocol.jobs.needs import needs_of
@@ -20,9 +21,14 @@ class ExecutorPool:
     """An Executor made of others. Raises ValueError when two of them offer the same."""
 
     def __init__(
-        self, executors: Sequence[Executor], at_once: AtOnce | None = None, live: Mapping[str, Executor] | None = None
+        self,
+        executors: Sequence[Executor],
+        at_once: AtOnce | None = None,
+        live: Mapping[str, Executor] | None = None,
+        groups: Groups | None = None,
     ) -> None:
-        """`live` executors stand under the kind of payload that is theirs."""
+        """`live` executors stand under the kind of payload that is theirs; `groups` are closed after all of them."""
+        self._groups = groups
         self._live = dict(live or {})
         self._executors = (*executors, *self._live.values())
         self._by_label: dict[str, Executor] = {}
@@ -83,6 +89,8 @@ class ExecutorPool:
     def close(self) -> None:
         for executor in self._executors:
             executor.close()
+        if self._groups is not None:
+            self._groups.close()
 
 
 class Offered(Sequence[str]):

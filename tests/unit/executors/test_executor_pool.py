@@ -11,6 +11,7 @@ import pytest
 from offgrid.v1 import jobs_pb2
 from offgrid_node.executors import programs
 from offgrid_node.executors.capture import failed
+from offgrid_node.executors.cgroups import Groups, Kernel
 from offgrid_node.executors.executor import WASM_ISOLATION, Outcome, Work
 from offgrid_node.executors.late import LateExecutor
 from offgrid_node.executors.pool import ExecutorPool, Offered
@@ -105,3 +106,14 @@ def test_a_late_one_says_what_it_will_be_and_is_made_once() -> None:
 
 def test_a_late_one_that_had_no_job_has_nothing_to_close() -> None:
     LateExecutor(("wasm",), WASM_ISOLATION, lambda: pytest.fail("made")).close()
+
+
+def test_groups_go_last() -> None:
+    """A folder of groups can be removed only once no executor has one of its own."""
+    ended: list[str] = []
+    one = Models()
+    one.close = lambda: ended.append("executor")  # type: ignore[method-assign]
+    groups = Groups(Path("/nowhere"), frozenset(), Kernel())
+    groups.close = lambda: ended.append("groups")  # type: ignore[method-assign]
+    ExecutorPool([], live={"llm": one}, groups=groups).close()
+    assert ended == ["executor", "groups"]
