@@ -255,6 +255,7 @@ class JobRules(Rules):
             elif (receipt.node, receipt.attempt, receipt.job_id) != (job.host, job.attempt, job.job_id):
                 raise Violation(f"job {job.job_id}: its receipt is another's")
             else:
+                self.executions_of.on_done_here(core, job, honest)
                 self.on_cost(core, job)
         elif job.state == COMPLETED:
             raise Violation(f"job {job.job_id} is completed and has no receipt")
