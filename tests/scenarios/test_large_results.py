@@ -8,8 +8,9 @@ from road_town import Town
 from offgrid.v1 import jobs_pb2, objects_pb2
 from offgrid_node.executors.executor import Outcome
 from offgrid_node.protocol.errors import Fault
-from offgrid_node.protocol.jobs.host import LEASES, RESULT_BLOBS
+from offgrid_node.protocol.jobs.host import RESULT_BLOBS
 from offgrid_node.protocol.jobs.index import JOBS
+from offgrid_node.protocol.jobs.pages import LEASES
 from offgrid_node.protocol.objects.tables import OBJECTS
 from offgrid_tools.sim.process import AFTER_COMMIT, BEFORE_COMMIT, Process, writes_to
 from offgrid_tools.sim.work import LARGE_NAME, LARGE_REPEATS

@@ -104,24 +104,24 @@ class Running:
     def _end(self, work: Execute, outcome: Outcome, began: float) -> None:
         if self._at_work is not None and work.payload_digest:
             self._at_work.end((work.core, work.job_id, work.attempt))
-        usage = outcome.usage
+        usage, files = outcome.usage, outcome.files
         self._deliver(
             Executed(
-                core=work.core,
-                job_id=work.job_id,
-                attempt=work.attempt,
-                output=outcome.output,
-                log=outcome.log,
-                exit_code=outcome.exit_code,
-                error=outcome.error,
-                error_detail=outcome.error_detail,
-                latency_us=round((time.perf_counter() - began) * 1e6),
-                executor=outcome.executor,
+                work.core,
+                work.job_id,
+                work.attempt,
+                outcome.output,
+                outcome.log,
+                outcome.exit_code,
+                outcome.error,
+                outcome.error_detail,
+                round((time.perf_counter() - began) * 1e6),
+                outcome.executor,
                 cpu_us=usage.cpu_us,
                 memory_peak_bytes=usage.memory_peak_bytes,
-                output_bytes=len(outcome.output) + sum(len(file.data) for file in outcome.files),
+                output_bytes=len(outcome.output) + (sum(len(file.data) for file in files) if files else 0),
                 used_tokens=usage.used_tokens,
-                files=tuple((file.name, file.data) for file in outcome.files),
+                files=tuple((file.name, file.data) for file in files) if files else (),
             )
         )
 

@@ -84,6 +84,11 @@ class Executed(NamedTuple):
     files_digest: bytes = b""
     result_files: tuple[jobs_pb2.ResultFile, ...] = ()
 
+    def in_a_letter(self, digest: bytes, sealed: bytes) -> Executed:
+        """The same with output and log sealed for its core; as `_replace` does it, in a quarter of the time."""
+        core, job_id, attempt, _, _, *how, _, _ = self[:12]
+        return Executed._make((core, job_id, attempt, b"", b"", *how, digest, sealed, *self[12:]))
+
 
 class Filled(NamedTuple):
     """The end of a Fill: the payload as it will be carried, with its input in it; or why there is none."""

@@ -269,8 +269,7 @@ def test_close_stops_what_runs(executor: WasmExecutor) -> None:
 def test_runs_are_parallel_and_the_loop_stays_free(executor: WasmExecutor) -> None:
     spin_ms = 150
 
-    async def both() -> tuple[float, int, list[Outcome]]:
-        started = time.monotonic()
+    async def both() -> tuple[int, list[Outcome]]:
         tasks = [asyncio.create_task(executor.run(Work(wasm(module(SPIN)), spin_ms))) for _ in range(2)]
         turns = 0
         overlapped = 0
@@ -279,11 +278,10 @@ def test_runs_are_parallel_and_the_loop_stays_free(executor: WasmExecutor) -> No
             turns += 1
             overlapped = max(overlapped, executor.running)
         assert overlapped == 2
-        return time.monotonic() - started, turns, [task.result() for task in tasks]
+        return turns, [task.result() for task in tasks]
 
-    elapsed_s, turns, outcomes = asyncio.run(both())
+    turns, outcomes = asyncio.run(both())
     assert [outcome.error for outcome in outcomes] == ["JobTimeout", "JobTimeout"]
-    assert elapsed_s < 2 * spin_ms / 1000
     assert turns > 10
 
 

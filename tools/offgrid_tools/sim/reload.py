@@ -5,15 +5,18 @@ Looks into the machines' memory, which is nobody else's business: that is the ve
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from google.protobuf.message import Message
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.node import Node
 from offgrid_node.protocol.effects import Delete
-from offgrid_node.protocol.jobs import awards, host
+from offgrid_node.protocol.jobs import awards
+from offgrid_node.protocol.jobs.host import Host
 from offgrid_node.protocol.jobs.index import JOBS
+from offgrid_node.protocol.jobs.orders import JobOrder
+from offgrid_node.protocol.jobs.pages import LEASES
 from offgrid_node.protocol.jobs.table import ENDED
 from offgrid_node.protocol.mesh.directory import Directory
 from offgrid_node.storage.store import Store
@@ -30,7 +33,7 @@ def check_reload(name: str, node: Node, store: Store) -> None:
     }  # rows that are to go
     queued = [value for key, value in store.scan(awards.QUEUE) if key not in late]
     orders = [jobs_pb2.BrokerOrder.FromString(value) for value in queued]
-    leases = [jobs_pb2.HostLease.FromString(value) for key, value in store.scan(host.LEASES) if key not in late]
+    leases = _open_leases((value for key, value in store.scan(LEASES) if key not in late), machine.host)
     for what, memory, disk in (
         (
             "open jobs",
@@ -38,12 +41,30 @@ def check_reload(name: str, node: Node, store: Store) -> None:
             (_promised(job) for job in jobs if job.state not in ENDED),
         ),
         ("queue", machine.broker.waiting(), orders),
-        ("leases", (lease.row() for lease in machine.host._leases.values()), leases),
+        ("leases", _kept(machine.host), leases),
     ):
         if _bytes(memory) != _bytes(disk):
             raise Violation(f"{name}: its {what} in memory are not those on its disk")
     if Directory.load(store, sim_verify, sim_check_certificate).digest() != node.directory.digest():
         raise Violation(f"{name}: its directory in memory is not that on its disk")
+
+
+def _open_leases(rows: Iterable[bytes], host: Host) -> Iterator[jobs_pb2.HostLease]:
+    """As a restarted host finds them: what is settled stays in its row while others of the row are not."""
+    for row in rows:
+        for lease in jobs_pb2.HostLeases.FromString(row).leases:
+            order = JobOrder.decode(lease.order)
+            if host._fence.highest(order.core, order.job_id) < order.attempt:
+                yield lease
+
+
+def _kept(host: Host) -> Iterator[jobs_pb2.HostLease]:
+    """What is no row yet was told to nobody."""
+    for lease in host._leases.values():
+        if lease.page is not None:
+            row = jobs_pb2.HostLease()
+            lease.write(row)
+            yield row
 
 
 def _bytes(messages: Iterable[Message]) -> list[bytes]:

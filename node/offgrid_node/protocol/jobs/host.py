@@ -17,31 +17,30 @@ from offgrid_node.protocol.effects import Answered, Execute, Executed, Rows, Sto
 from offgrid_node.protocol.errors import InvalidRequest, NotFound, PermissionDenied
 from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.events import ObjectAdded
-from offgrid_node.protocol.jobs.bounds import DETAIL_CHARS_MAX
 from offgrid_node.protocol.jobs.commands import CancelStarts, Start, StartJobs, ToggleHost
 from offgrid_node.protocol.jobs.duty import Duty, describe
+from offgrid_node.protocol.jobs.ended import event_of, not_run, report_of
 from offgrid_node.protocol.jobs.fence import Fence
 from offgrid_node.protocol.jobs.heartbeat import Heartbeat
-from offgrid_node.protocol.jobs.leases import Held, Lease, Unsettled, blobs_of
+from offgrid_node.protocol.jobs.leases import Lease, Unsettled
 from offgrid_node.protocol.jobs.needs import has_references, leaves_traces
 from offgrid_node.protocol.jobs.offering import Offering, offers_of, profile_of, unmet
-from offgrid_node.protocol.jobs.orders import ClaimKey, JobOrder, row_key
+from offgrid_node.protocol.jobs.orders import AttemptKey, ClaimKey, JobOrder
+from offgrid_node.protocol.jobs.pages import Pages
 from offgrid_node.protocol.jobs.peers import Peers
 from offgrid_node.protocol.jobs.post import CALL_TIMEOUT_MAX_MS, Post, Tag
 from offgrid_node.protocol.jobs.quarantine import Quarantine
-from offgrid_node.protocol.jobs.receipts import COMPLETED, FAILED, ReceiptBody, result_digest, sign_receipts
+from offgrid_node.protocol.jobs.receipts import sign_receipts
 from offgrid_node.protocol.jobs.rules import BUSY, Rules
 from offgrid_node.protocol.jobs.settings import JobsSettings
+from offgrid_node.protocol.jobs.starts import Starts
 from offgrid_node.protocol.objects.manifest import Manifest
 from offgrid_node.protocol.timers import Timers
 
-LEASES = "host_leases"
 RESULT_BLOBS = (
     "host_result_blobs"  # object id, empty: large outputs that lie here, sealed, until their core has answered
 )
 REPORT_RETRY_MS, REPORT_RETRY_MAX_MS = 500, 30_000
-HOLD_MS = 5  # how long a start waits for its work, so that its answer may bring what came of it
-UNSETTLED_MS = 2_000  # after which a report that went with an answer is sent by itself
 
 
 class Host:
@@ -70,22 +69,22 @@ class Host:
         self.offering = Offering(settings, peers, post, lambda now: offers_of(self.rules.offers(now), settings))
         self._newest: dict[tuple[str, str], int] = {}
         self._fence = Fence(post)
-        self._held: dict[ClaimKey, Held] = {}
+        self._pages = Pages(post)
+        self._starts = Starts(post, self._tell_taken)
         self._unsettled = Unsettled()
         self._heartbeat = Heartbeat(settings.node_id, peers, post)
         self._local: list[tuple[jobs_pb2.AttemptReport, tuple[ObjectAdded, ...]]] = []
 
     def load(self, rows: Rows, now: Now) -> None:
         self.offering.load(rows, now)
-        self._fence.load(rows)
+        self._fence.load(rows, now)
         self.rules.load(rows, now)
         self.duty.load(rows)
         self._quarantine.load(rows)
         self._suspects += sorted(self._at_death()) if not self.duty.stopped_well else ()
         executing = self._executing()
         self._running.update(executing)  # even what is no lease: its core will ask again
-        for _, value in rows.scan(LEASES):
-            lease = Lease.of_row(jobs_pb2.HostLease.FromString(value))
+        for lease in self._pages.load(rows, self._fence, now):
             key = lease.order.key
             self._leases[key] = lease
             self._newest[key[:2]] = max(key[2], self._newest.get(key[:2], 0))
@@ -128,9 +127,8 @@ class Host:
         return state
 
     def deadline_ms(self) -> int | None:
-        held = next(iter(self._held.values()), None)
-        held_ms = held.due_ms if held is not None else None
-        dues = (self._timers.next_ms(), self.offering.deadline_ms(), self._heartbeat.deadline_ms(), held_ms)
+        parts = self.offering, self._heartbeat, self._starts, self._pages
+        dues = (self._timers.next_ms(), *(part.deadline_ms() for part in parts))
         return min((due for due in dues if due is not None), default=None)
 
     def refusal(self, order: JobOrder, price_micro: int, now: Now) -> str:
@@ -166,96 +164,79 @@ class Host:
 
     def on_start(self, ticket: int, command: StartJobs, now: Now) -> None:
         """Answered once the work is taken on durably; a moment later with what came of it, where it was quick."""
-        for key in ((command.core, *over) for over in command.settled):
-            if (lease := self._leases.get(key)) is not None and lease.report is not None:
-                self.forget(key, now)
-        outcomes, taken, own = [], dict[ClaimKey, None](), command.core == self._settings.node_id
+        if command.settled:
+            self._forget_reported([(command.core, *over) for over in command.settled], now)
+        answer, taken, own = jobs_pb2.StartJobsResponse(), list[ClaimKey](), command.core == self._settings.node_id
         for start in command.starts:
             key = start.order.key
-            refusal = "" if key in self._leases else self.refusal(start.order, start.price_micro, now)
-            outcome = jobs_pb2.StartOutcome(job_id=key[1], attempt=key[2], accepted=not refusal, refusal=refusal)
-            outcomes.append(outcome)
-            if refusal.startswith(BUSY):
-                self.offering.hurry()  # the broker thinks otherwise: tell it
-            elif not refusal and key not in self._leases:
+            outcome = answer.outcomes.add()
+            outcome.job_id, outcome.attempt = key[1], key[2]
+            if (lease := self._leases.get(key)) is not None:
+                outcome.accepted = True
+                self._tell_taken(key)  # said again, before the first was answered perhaps
+            elif refusal := self.refusal(start.order, start.price_micro, now):
+                outcome.refusal = refusal
+                if refusal.startswith(BUSY):
+                    self.offering.hurry()  # the broker thinks otherwise: tell it
+            else:
+                outcome.accepted = True
                 kept = own or leaves_traces(start.payload) or has_references(start.payload)
-                self.take(start, kept=kept, rule=self.rules.take(start.order, start.price_micro, now))
-                self._leases[key].taken_ms = now.mono_ms
-                self._heartbeat.watch(now)
-                taken[key] = None
-            elif not refusal:
-                self._keep(self._leases[key])  # said again before the first was answered
+                lease = self.take(start, kept=kept, rule=self.rules.take(start.order, start.price_micro, now))
+                lease.taken_ms = now.mono_ms
+                taken.append(key)
+        if taken:
+            self._heartbeat.watch(now)
         if not taken or own:
-            self._post.reply(ticket, jobs_pb2.StartJobsResponse(outcomes=outcomes))
+            self._post.reply(ticket, answer)
         else:
-            held = Held(ticket, outcomes, taken, now.mono_ms + HOLD_MS)
-            self._held.update(dict.fromkeys(taken, held))
+            self._starts.hold(ticket, answer, taken, now)
 
     def answer_starts(self, now: Now) -> None:
         """Closes the step."""
-        ready = {id(held): held for held in self._held.values() if held.due_ms <= now.mono_ms}
-        for held in ready.values():
-            self._answer(held)
+        self._starts.answer_due(now)
 
-    def _answer(self, held: Held) -> None:
-        for key in held.open:
-            del self._held[key]
-            self._keep(self._leases[key])
-        signature = self._post.sign_reports(held.reports)
-        answer = jobs_pb2.StartJobsResponse(outcomes=held.outcomes, reports=held.reports, root_signature=signature)
-        self._post.reply(held.ticket, answer)
-
-    def _goes_with_answer(self, key: ClaimKey, report: jobs_pb2.AttemptReport, now: Now) -> bool:
-        """Whether the start is still unanswered and its answer has room for the report."""
-        held = self._held.pop(key, None)
-        if held is None:
-            return False
-        held.open.pop(key, None)
-        size_bytes = report.ByteSize()
-        fits = not blobs_of(report) and size_bytes <= held.room_bytes
-        if fits:
-            held.room_bytes -= size_bytes
-            held.reports.append(report)
-            self._timers.set(key, now.mono_ms + UNSETTLED_MS)
-        if not held.open:
-            self._answer(held)
-        return fits
-
-    def take(self, start: Start, *, kept: bool = True, rule: str = "") -> None:
+    def take(self, start: Start, *, kept: bool = True, rule: str = "") -> Lease:
         """Takes the lease on. The work starts once it is durable; or at once, if it is to be `kept` only when its start
         is answered, as work may be that leaves no traces: of a crash before that nobody will ever know."""
         order, key = start.order, start.order.key
-        lease = self._leases[key] = Lease(order, start.body, start.price_micro, kept=False, rule=rule)
+        lease = self._leases[key] = Lease(order, start.body, start.price_micro, rule=rule)
         self._newest[key[:2]] = key[2]
         if kept:
-            self._keep(lease)
-        if key in self._running:
-            return  # a former machine has begun with it
-        self._running.add(key)
-        noted = b"" if kept or start.payload.HasField("builtin") else order.payload_digest
-        self._post.execute(Execute(*key, start.payload, order.timeout_ms, payload_digest=noted))
+            self._tell_taken(key)
+        if key not in self._running:  # else a former machine has begun with it
+            self._running.add(key)
+            noted = b"" if kept or start.payload.HasField("builtin") else order.payload_digest
+            self._post.execute(Execute(*key, start.payload, order.timeout_ms, payload_digest=noted))
+        return lease
 
     def on_executed(self, ends: Sequence[Executed], now: Now) -> None:
         """Work may have ended between two machines: what counts is that its lease has no report yet."""
-        for end in ends:
-            key = end.core, end.job_id, end.attempt
-            lease = self._leases.get(key)
-            self._running.discard(key)
-            self.rules.release(key)
-            if lease is None or lease.report is not None:
-                reported = lease.blobs if lease is not None else ()
-                for blob in (end.blob, end.files_blob):
-                    if blob and blob not in reported:
-                        self._post.drop_blob(_blob_id(blob))
-                continue
-            lease.report = self._report(end, lease)
-            lease.added = tuple(added for added in (end.added, end.files_added) if added is not None)
-            self._quarantine.clear(lease.order.payload_digest, now)
-            self._unsettled.add(key[0], lease.report)
-            for blob in lease.blobs:
-                self._post.put_bytes(RESULT_BLOBS, _blob_id(blob).encode(), b"")
-            self._event(EventType.JOB_EXECUTED, lease, lease.report.error or lease.report.result.status)
-            self._keep_and_send(lease, now)
+        ended = [lease for end in ends if (lease := self._end(end, now)) is not None]
+        if ended:
+            self._pages.keep_ended(ended)
+            for lease in ended:
+                self._send(lease, now)
+
+    def _end(self, end: Executed, now: Now) -> Lease | None:
+        """Its lease, with its report; none where nobody waits for one."""
+        key = end[:3]
+        lease = self._leases.get(key)
+        self._running.discard(key)
+        self.rules.release(key)
+        if lease is None or lease.report is not None:
+            reported = lease.blobs if lease is not None else ()
+            for blob in (end.blob, end.files_blob):
+                if blob and blob not in reported:
+                    self._post.drop_blob(_blob_id(blob))
+            return None
+        report = lease.report = report_of(end, lease, self._settings.node_id)
+        lease.added = tuple(added for added in (end.added, end.files_added) if added is not None)
+        self._quarantine.clear(lease.order.payload_digest, now)
+        self._unsettled.add(key[0], report)
+        for blob in lease.blobs:
+            self._post.put_bytes(RESULT_BLOBS, _blob_id(blob).encode(), b"")
+        self._event(EventType.JOB_EXECUTED, lease, report.error or report.result.status)
+        return lease
 
     def on_toggle(self, ticket: int, command: ToggleHost, now: Now) -> None:
         try:
@@ -284,12 +265,9 @@ class Host:
         if key in self._running:
             self._post.stop(Stop(*key))
         if lease is None:
-            self._fence.settle(key, now)
+            self._fence.settle(key[0], (key[1:],), now)
             return
-        if (held := self._held.pop(key, None)) is not None:
-            held.open.pop(key, None)
-            if not held.open:
-                self._answer(held)
+        self._starts.forget(key)
         if lease.report is None:
             self._event(EventType.JOB_EXECUTED, lease, "Cancelled")
         for added in lease.added:
@@ -310,7 +288,10 @@ class Host:
             if (lease := self._leases.get(key)) is not None:
                 if lease.report is None:
                     self._give_back(lease)
-                self._keep_and_send(lease, now)
+                self._send(lease, now)
+        for key in self._pages.take_due(now):
+            if self._timers.due_ms(key) is None:  # it went with an answer
+                self._send(self._leases[key], now)
 
     def on_peer_up(self, roles: frozenset[int], node_id: str, now: Now) -> None:
         self.offering.on_peer_up(roles, node_id)
@@ -323,18 +304,14 @@ class Host:
         claims = [(tag.node, *key) for key in tag.keys]  # a core settles its own attempts, nobody else's
         if isinstance(answer.reply, jobs_pb2.ReportResultsResponse):
             answered = {(tag.node, outcome.job_id, outcome.attempt) for outcome in answer.reply.outcomes}
+            self._forget_all([key for key in claims if key in answered], now)
             for key in claims:
-                if key in answered:
-                    self.forget(key, now)
-                else:
-                    self.report_later(key, now)
+                self.report_later(key, now)
             return
         if isinstance(answer.fault, PermissionDenied | NotFound) or (
             answer.fault is not None and answer.fault.reason == "NotACore"
         ):  # no member, or no core any more
-            for key in claims:
-                self.forget(key, now)
-            return
+            self._forget_all(claims, now)
         for key in claims:
             self.report_later(key, now)
 
@@ -346,20 +323,35 @@ class Host:
             self._timers.set(key, now.mono_ms + delay)
 
     def forget(self, key: ClaimKey, now: Now) -> None:
-        """It is settled. That is written late: after a crash it would be reported, answered and settled again."""
-        lease = self._leases.pop(key, None)
-        if lease is not None:
-            if self._newest.get(key[:2]) == key[2]:
-                del self._newest[key[:2]]
-            if lease.report is not None:
-                self._unsettled.remove(key[0], lease.report)
-            self._retries.pop(key, None)
-            self._timers.cancel(key)
-            self._fence.settle(key, now)
-            self._post.delete_late(LEASES, row_key(key), now)
-            for blob in lease.blobs:
-                self._post.delete(RESULT_BLOBS, _blob_id(blob).encode())  # else it would still be wanted
-                self._post.drop_blob(_blob_id(blob))
+        """It is settled."""
+        self._forget_all((key,), now)
+
+    def _forget_all(self, keys: Sequence[ClaimKey], now: Now) -> None:
+        """They are settled. That is written late: after a crash they would be reported, answered and settled again."""
+        settled: dict[str, list[AttemptKey]] = {}
+        for key in keys:
+            if (lease := self._leases.pop(key, None)) is not None:
+                settled.setdefault(key[0], []).append(key[1:])
+                self._forget(key, lease, now)
+        for core, attempts in settled.items():
+            self._fence.settle(core, attempts, now)
+
+    def _forget_reported(self, keys: Sequence[ClaimKey], now: Now) -> None:
+        """Whoever says that before there is a report would make the host forget work that goes on."""
+        leases = self._leases
+        self._forget_all([key for key in keys if key in leases and leases[key].report is not None], now)
+
+    def _forget(self, key: ClaimKey, lease: Lease, now: Now) -> None:
+        if self._newest.get(key[:2]) == key[2]:
+            del self._newest[key[:2]]
+        if lease.report is not None:
+            self._unsettled.remove(key[0], lease.report)
+        self._retries.pop(key, None)
+        self._timers.cancel(key)
+        self._pages.settle(lease, now)
+        for blob in lease.blobs:
+            self._post.delete(RESULT_BLOBS, _blob_id(blob).encode())  # else it would still be wanted
+            self._post.drop_blob(_blob_id(blob))
 
     # ---- ends of a step
 
@@ -381,97 +373,46 @@ class Host:
 
     # ---- inside
 
-    def _keep(self, lease: Lease) -> None:
-        """The attempt is durably this host's."""
-        if not lease.kept:
-            lease.kept = True
-            self._post.put(LEASES, row_key(lease.order.key), lease.row())
+    def _tell_taken(self, key: ClaimKey) -> None:
+        """The attempt is durably this host's: its core is told."""
+        lease = self._leases[key]
+        if lease.page is None:
+            self._pages.keep(lease)
             self._event(EventType.JOB_AWARDED, lease, "taken")
 
-    def _report(self, end: Executed, lease: Lease) -> jobs_pb2.AttemptReport:
-        if end.error:
-            detail = end.error_detail[:DETAIL_CHARS_MAX]
-            return jobs_pb2.AttemptReport(job_id=end.job_id, attempt=end.attempt, error=end.error, error_detail=detail)
-        order, status = lease.order, COMPLETED if end.exit_code == 0 else FAILED
-        body = ReceiptBody(
-            self._settings.node_id,
-            order.core,
-            order.job_id,
-            order.attempt,
-            order.payload_digest,
-            end.digest or result_digest(end.exit_code, end.output),
-            status,
-            order.size_tokens,
-            end.latency_us,
-            lease.price_micro,
-            end.executor,
-            end.cpu_us,
-            end.memory_peak_bytes,
-            end.output_bytes,
-            end.used_tokens,
-        )
-        receipt = jobs_pb2.Receipt(body=body.encode())
-        result = jobs_pb2.JobResult(
-            status=status, output=end.output, log=end.log, exit_code=end.exit_code, receipt=receipt
-        )
-        if end.added is not None:
-            result.output_object, result.output_bytes = end.added.body.object_id, end.added.body.size_bytes
-        if end.files_added is not None:
-            result.files_object, result.files_digest = end.files_added.body.object_id, end.files_digest
-            result.files.extend(end.result_files)
-        return jobs_pb2.AttemptReport(
-            job_id=end.job_id,
-            attempt=end.attempt,
-            result=result,
-            sealed=end.sealed,
-            blob=end.blob,
-            files_blob=end.files_blob,
-        )
-
     def _give_back(self, lease: Lease) -> None:
-        lease.report = jobs_pb2.AttemptReport(
-            job_id=lease.order.job_id,
-            attempt=lease.order.attempt,
-            error="HostRestarted",
-            error_detail="the host restarted while it ran the attempt",
-        )
+        lease.report = not_run(lease, "HostRestarted", "the host restarted while it ran the attempt")
         self._unsettled.add(lease.order.core, lease.report)
         self._event(EventType.JOB_EXECUTED, lease, "HostRestarted")
+        self._pages.keep(lease)
 
-    def _keep_and_send(self, lease: Lease, now: Now) -> None:
-        assert lease.report is not None
-        key, lease.kept = lease.order.key, True
-        result = lease.report.result
-        if key[0] == self._settings.node_id and (result.output_object or result.files_object) and not lease.added:
-            # What it was to become is forgotten: the bytes may be anywhere.
-            lease.report.ClearField("result")
-            lease.report.error = "ResultNotKept"
-            lease.report.error_detail = "the node restarted before its output had become an object"
-        self._post.put(LEASES, row_key(key), lease.row())
+    def _send(self, lease: Lease, now: Now) -> None:
+        """The report, which is durable with this step, to whoever awaits it; and again should its answer not come."""
+        report, key = lease.report, lease.order.key
+        assert report is not None
+        if key[0] == self._settings.node_id:
+            self._send_here(lease, report)
+        elif self._starts.take(key, report):
+            self._pages.await_settling(lease, now)
+            return
+        elif lease.blobs:  # alone: its answer waits until the core has fetched the output
+            self._post.add_alone("ReportResults", key[0], key[1:], report)
+        else:
+            self._post.add("ReportResults", key[0], key[1:], report)
         # Should even the end of the call get lost.
         self._timers.set(key, now.mono_ms + CALL_TIMEOUT_MAX_MS + REPORT_RETRY_MS)
-        if key[0] == self._settings.node_id:
-            self._local.append((lease.report, lease.added))
-        elif self._goes_with_answer(key, lease.report, now):
-            pass
-        elif lease.blobs:  # alone: its answer waits until the core has fetched the output
-            self._post.add_alone("ReportResults", key[0], key[1:], lease.report)
-        else:
-            self._post.add("ReportResults", key[0], key[1:], lease.report)
+
+    def _send_here(self, lease: Lease, report: jobs_pb2.AttemptReport) -> None:
+        """To this very node's core."""
+        if (report.result.output_object or report.result.files_object) and not lease.added:
+            # What it was to become is forgotten: the bytes may be anywhere.
+            lost = not_run(lease, "ResultNotKept", "the node restarted before its output had become an object")
+            report.CopyFrom(lost)
+            self._pages.keep(lease)
+        self._local.append((report, lease.added))
 
     def _event(self, etype: EventType, lease: Lease, outcome: str) -> None:
-        core, job_id, attempt = lease.order.key
-        event = jobs_pb2.AttemptEvent(
-            job_id=job_id,
-            attempt=attempt,
-            core=core,
-            host=self._settings.node_id,
-            price_micro=lease.price_micro,
-            outcome=outcome,
-        )
-        if lease.report is not None and lease.report.result.HasField("receipt"):
-            event.receipt.CopyFrom(lease.report.result.receipt)
-        self._post.record(etype, job_id, attempt=event)
+        self._post.tell_of(event_of(etype, lease, self._settings.node_id, outcome))
 
 
 def _blob_id(blob: bytes) -> str:

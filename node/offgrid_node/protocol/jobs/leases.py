@@ -1,18 +1,21 @@
-"""What a host has taken on: its leases, starts that are not answered yet, and what each core owes it an answer to."""
+"""What a host has taken on: its leases, and what each core owes it an answer to."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.events import ObjectAdded
-from offgrid_node.protocol.jobs.orders import ClaimKey, JobOrder
+from offgrid_node.protocol.jobs.orders import JobOrder
 
-ANSWER_BYTES_MAX = 64 * 1024  # of reports that go with an answer: what any link carries well within its time
+if TYPE_CHECKING:
+    from offgrid_node.protocol.jobs.pages import Page
+
 REPORTS_MAX, REPORT_BYTES_MAX = 2_500, 64 * 1024 * 1024  # that a core has not settled; beyond it, it gets no more work
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Lease:
     """An attempt that was taken on; `report` once its work is over."""
 
@@ -20,7 +23,7 @@ class Lease:
     body: bytes  # of the order
     price_micro: int
     report: jobs_pb2.AttemptReport | None = None
-    kept: bool = True  # is a row; what is quick and leaves no traces becomes one with its report
+    page: Page | None = None  # the row that has it; what is quick and leaves no traces gets one with its report
     added: tuple[ObjectAdded, ...] = ()  # a large output and files of this node's own job
     taken_ms: int = 0  # monotonic
     rule: str = ""  # by which it was taken; this node's own local queue asks none
@@ -30,8 +33,15 @@ class Lease:
         """Manifest bodies of what its report has left here for its core."""
         return blobs_of(self.report) if self.report is not None else ()
 
-    def row(self) -> jobs_pb2.HostLease:
-        return jobs_pb2.HostLease(order=self.body, price_micro=self.price_micro, report=self.report, rule=self.rule)
+    @property
+    def size_bytes(self) -> int:
+        """About what its row takes."""
+        return len(self.body) + (self.report.ByteSize() if self.report is not None else 0)
+
+    def write(self, row: jobs_pb2.HostLease) -> None:
+        row.order, row.price_micro, row.rule = self.body, self.price_micro, self.rule
+        if self.report is not None:
+            row.report.CopyFrom(self.report)
 
     @classmethod
     def of_row(cls, row: jobs_pb2.HostLease) -> Lease:
@@ -42,19 +52,6 @@ class Lease:
 def blobs_of(report: jobs_pb2.AttemptReport) -> tuple[bytes, ...]:
     """What it says lies at its host, by Manifest bodies: a large output, an archive of files."""
     return tuple(blob for blob in (report.blob, report.files_blob) if blob)
-
-
-@dataclass(slots=True)
-class Held:
-    """A start that is not answered yet: its work may be over in a moment. `open` are the attempts of which that is
-    not known."""
-
-    ticket: int
-    outcomes: list[jobs_pb2.StartOutcome]
-    open: dict[ClaimKey, None]  # in their order
-    due_ms: int
-    room_bytes: int = ANSWER_BYTES_MAX
-    reports: list[jobs_pb2.AttemptReport] = field(default_factory=list)
 
 
 class Unsettled:

@@ -51,21 +51,22 @@ def check_payload(payload: jobs_pb2.JobPayload, field: str = "", *, input_bytes_
             rule = "is not a command name: 1 to 63 of a-z 0-9 . _ -, a letter or digit first; it is never a path"
             wrong.append(FieldViolation("payload.process.command", f"{payload.process.command[:80]!r} {rule}"))
         wrong += _check_args("payload.process.args", list(payload.process.args))
-    if len(payload.input) > input_bytes_max:
-        text = f"{len(payload.input)} bytes; at most {input_bytes_max} allowed here, name an object that holds more"
+    input_bytes, name = len(payload.input), payload.input_name
+    if input_bytes > input_bytes_max:
+        text = f"{input_bytes} bytes; at most {input_bytes_max} allowed here, name an object that holds more"
         wrong.append(FieldViolation("payload.input", text))
-    inputs = (payload.input, payload.HasField("input_object"), payload.input_object_id, payload.input_job)
-    if sum(map(bool, inputs)) > 1:
+    others = payload.HasField("input_object"), bool(payload.input_object_id), bool(payload.input_job)
+    if sum(others) + bool(input_bytes) > 1:
         text = "is set beside another input; a job has one of input, input_object_id, input_job and input_object"
         wrong.append(FieldViolation("payload.input", text))
-    name_bytes = len(payload.input_name.encode())
-    if name_bytes > INPUT_NAME_BYTES_MAX:
+    if name and (name_bytes := len(name.encode())) > INPUT_NAME_BYTES_MAX:
         text = f"{name_bytes} bytes; at most {INPUT_NAME_BYTES_MAX} allowed"
         wrong.append(FieldViolation("payload.input_name", text))
-    wrong += check_files(payload)
-    if kind not in WITH_FOLDER and (payload.files or payload.outputs):
-        name = "payload.files" if payload.files else "payload.outputs"
-        wrong.append(FieldViolation(name, f"only jobs of {', '.join(WITH_FOLDER)} have a folder for files"))
+    if payload.files or payload.outputs:
+        wrong += check_files(payload)
+        if kind not in WITH_FOLDER:
+            where = "payload.files" if payload.files else "payload.outputs"
+            wrong.append(FieldViolation(where, f"only jobs of {', '.join(WITH_FOLDER)} have a folder for files"))
     if wrong and field:
         wrong = [FieldViolation(f"{field}{each.field}", each.description) for each in wrong]
     if wrong:

@@ -94,12 +94,12 @@ class Post:
         self._effects.append(Record(state_pb2.Event(etype=etype, subject=subject, **data)))
 
     def tell_of(self, event: Record) -> None:
-        """One journal event, made already."""
+        """One journal event, made already; it is not to be changed any more."""
         self._durable = True
         self._effects.append(event)
 
-    def record_late(self, etype: EventType, subject: str, now: Now, **data: Any) -> None:
-        self._late_events.append(Record(state_pb2.Event(etype=etype, subject=subject, **data)))
+    def tell_of_late(self, event: Record, now: Now) -> None:
+        self._late_events.append(event)
         self._wait(now)
 
     def put(self, table: str, key: bytes, row: Message) -> None:

@@ -35,7 +35,9 @@ class Quarantine:
 
     def refusal(self, payload_digest: bytes, now: Now) -> str:
         """Why such a payload is not taken now; empty when it is. A clock that was set back keeps nobody in for ever."""
-        times, last_us = self._suspects.get(payload_digest, (0, 0))
+        if payload_digest not in self._suspects:
+            return ""
+        times, last_us = self._suspects[payload_digest]
         left_us = QUARANTINE_US - abs(now.utc_us - last_us)
         if times < RESTARTS_MAX or left_us <= 0:
             return ""

@@ -66,6 +66,7 @@ class Rules:
         self._used: dict[tuple[str, str], Used] = {}
         self._day = 0
         self._stale: list[bytes] = []
+        self._judged: tuple[JobOrder, int, Now, Rule | str] | None = None  # the last one, as long as nothing changes
 
     def load(self, rows: Rows, now: Now) -> None:
         self._day = self._local(now)[0]
@@ -81,6 +82,7 @@ class Rules:
     def refusal(self, order: JobOrder, price_micro: int, now: Now) -> str:
         """Why no rule takes the order now; empty when one does."""
         verdict = self._judge(order, price_micro, now)
+        self._judged = order, price_micro, now, verdict
         return verdict if isinstance(verdict, str) else ""
 
     def offers(self, now: Now) -> list[Standing]:
@@ -109,7 +111,11 @@ class Rules:
 
     def take(self, order: JobOrder, price_micro: int, now: Now) -> str:
         """The rule by which the order, which was not refused, is taken on; it counts from now on."""
-        verdict = self._judge(order, price_micro, now)
+        judged = self._judged
+        if judged is not None and judged[0] is order and judged[1:3] == (price_micro, now):
+            verdict = judged[3]
+        else:
+            verdict = self._judge(order, price_micro, now)
         if isinstance(verdict, str):
             return ""
         self.occupy(order.key, verdict.name)
@@ -124,12 +130,14 @@ class Rules:
     def occupy(self, key: ClaimKey, rule: str) -> None:
         """The attempt has one of the rule's slots until it is `release`d."""
         self.release(key)
+        self._judged = None
         self._at_work[key] = rule
         self._busy[rule] += 1
 
     def release(self, key: ClaimKey) -> None:
         rule = self._at_work.pop(key, None)
         if rule is not None:
+            self._judged = None
             self._busy[rule] -= 1
 
     # ---- inside
@@ -165,10 +173,11 @@ class Rules:
         return self._quota_refusal(rule, order)
 
     def _quota_refusal(self, rule: Rule, order: JobOrder) -> str:
+        if not (rule.jobs_per_day or rule.tokens_per_day):
+            return ""
         used = self._used.get((rule.name, order.core))
         if used is None:
-            counted = rule.jobs_per_day or rule.tokens_per_day
-            if counted and len(self._used) >= QUOTAS_MAX:
+            if len(self._used) >= QUOTAS_MAX:
                 return f"{QUOTAS_MAX} owners have had work done here today, more are not counted"
             used = Used()
         if rule.jobs_per_day and used.jobs >= rule.jobs_per_day:
@@ -241,9 +250,10 @@ class Rules:
 
 def covers(rule: Rule, label: str) -> bool:
     """Whether the rule is about work that needs this executor: "wasm", "process:*" or "*"."""
-    return any(
-        label.startswith(pattern[:-1]) if pattern.endswith("*") else label == pattern for pattern in rule.executors
-    )
+    for pattern in rule.executors:  # no generator: of each order it is asked
+        if pattern == "*" or pattern == label or (pattern.endswith("*") and label.startswith(pattern[:-1])):
+            return True
+    return False
 
 
 def within(rule: Rule, minute: int) -> bool:

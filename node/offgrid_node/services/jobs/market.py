@@ -169,7 +169,7 @@ class MarketHandlers:
         """A whole receipt for each report that has a result, if the host's key signed them in this mesh."""
         members = self._members()
         bodies = [report.result.receipt.body for report in reports if report.HasField("result")]
-        paths = RECEIPTS.check(bodies, signature, members.current_key(host) or b"", self._verify, members.salt)
+        paths = RECEIPTS.check_paths(bodies, signature, members.current_key(host) or b"", self._verify, members.salt)
         whole = iter(whole_receipts(bodies, signature, paths))
         return [next(whole) if report.HasField("result") else None for report in reports]
 

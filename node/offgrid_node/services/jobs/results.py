@@ -129,7 +129,7 @@ class Results:
             return _lost(end, f"{end.core} is no member any more: nobody could read it")
         context = report_context(self._self_id, end.core, end.job_id, end.attempt)
         sealed = self._letters.seal(key, context, secret.SerializeToString())
-        return end._replace(output=b"", log=b"", digest=digest, sealed=sealed)
+        return end.in_a_letter(digest, sealed)
 
 
 def files_name(job_id: str) -> str:

@@ -32,12 +32,13 @@ from offgrid_node.protocol.jobs.commands import (
 )
 from offgrid_node.protocol.jobs.commands import StartJobs as StartCommand
 from offgrid_node.protocol.jobs.core import Core
-from offgrid_node.protocol.jobs.host import HOLD_MS, Host
+from offgrid_node.protocol.jobs.host import Host
 from offgrid_node.protocol.jobs.intake import Intake
 from offgrid_node.protocol.jobs.orders import AttemptKey, ClaimKey, JobOrder, payload_digest
 from offgrid_node.protocol.jobs.peers import Peers
 from offgrid_node.protocol.jobs.post import Post, Tag
 from offgrid_node.protocol.jobs.settings import JobsSettings
+from offgrid_node.protocol.jobs.starts import HOLD_MS
 from offgrid_node.protocol.jobs.terms import Terms
 from offgrid_node.protocol.requests import Requests
 from offgrid_tools.sim.crypto import SimSigner

@@ -8,7 +8,9 @@ from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.effects import DropBlob, Record, Stop
 from offgrid_node.protocol.jobs.commands import CancelStarts
 from offgrid_node.protocol.jobs.fence import FENCES
-from offgrid_node.protocol.jobs.host import HOLD_MS, LEASES, REPORT_RETRY_MS
+from offgrid_node.protocol.jobs.host import REPORT_RETRY_MS
+from offgrid_node.protocol.jobs.pages import LEASES
+from offgrid_node.protocol.jobs.starts import HOLD_MS
 from offgrid_node.protocol.objects.manifest import COPY, Manifest
 from offgrid_tools.sim.crypto import SimSigner
 

@@ -11,7 +11,8 @@ from offgrid_node.protocol.errors import InvalidRequest
 from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.jobs import quarantine
 from offgrid_node.protocol.jobs.commands import ToggleHost
-from offgrid_node.protocol.jobs.host import LEASES, Host
+from offgrid_node.protocol.jobs.host import Host
+from offgrid_node.protocol.jobs.pages import LEASES
 from offgrid_node.protocol.jobs.quarantine import FORGIVEN_US, QUARANTINE_US, RESTARTS_MAX, SUSPECTS
 
 

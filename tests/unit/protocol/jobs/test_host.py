@@ -10,10 +10,11 @@ from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.effects import DropBlob, Reply
 from offgrid_node.protocol.jobs import leases
 from offgrid_node.protocol.jobs.fence import FENCES, Fence
-from offgrid_node.protocol.jobs.host import HOLD_MS, LEASES, REPORT_RETRY_MS, UNSETTLED_MS
-from offgrid_node.protocol.jobs.leases import ANSWER_BYTES_MAX
+from offgrid_node.protocol.jobs.host import REPORT_RETRY_MS
+from offgrid_node.protocol.jobs.pages import LEASES, UNSETTLED_MS
 from offgrid_node.protocol.jobs.post import LATE_MS
 from offgrid_node.protocol.jobs.receipts import RECEIPTS
+from offgrid_node.protocol.jobs.starts import ANSWER_BYTES_MAX, HOLD_MS
 from offgrid_node.protocol.objects.manifest import COPY, Manifest
 from offgrid_tools.sim.crypto import sim_verify
 
@@ -124,7 +125,7 @@ class TestWorkThatIsOverWithinAMoment:
         assert [outcome.accepted for outcome in answer.outcomes] == [True, True]
         assert [report.job_id for report in answer.reports] == ["j-1", "j-2"]
         bodies = [report.result.receipt.body for report in answer.reports]
-        assert RECEIPTS.check(bodies, answer.root_signature, WORKER.public_key, sim_verify, b"")
+        assert RECEIPTS.check_paths(bodies, answer.root_signature, WORKER.public_key, sim_verify, b"")
         assert bench.calls("ReportResults") == []
 
     def test_keeps_nobody_waiting_for_what_takes_longer(self) -> None:
@@ -274,10 +275,10 @@ class TestFence:
         post, disk = HostBench().post, Disk()
         fence = Fence(post, fences_max=2)
         for job_id, attempt in (("a", 1), ("b", 5), ("a", 2), ("c", 1)):
-            fence.settle((OWNER.node_id, job_id, attempt), NOW)
+            fence.settle(OWNER.node_id, [(job_id, attempt)], NOW)
         disk.commit(post.take(Now(LATE_MS, 0)))
         again = Fence(post, fences_max=2)
-        again.load(disk)
+        again.load(disk, NOW)
         for known in (fence, again):
             assert [known.highest(OWNER.node_id, job_id) for job_id in "abc"] == [2, 0, 1]
             assert known.highest(RIVAL.node_id, "a") == 0
@@ -286,12 +287,12 @@ class TestFence:
     def test_is_not_pushed_out_by_what_another_core_settles(self) -> None:
         post, disk = HostBench().post, Disk()
         fence = Fence(post, fences_max=4)
-        fence.settle((OWNER.node_id, "j-1", 1), NOW)
+        fence.settle(OWNER.node_id, [("j-1", 1)], NOW)
         for number in range(20):
-            fence.settle((RIVAL.node_id, f"j-{number}", 1), NOW)
+            fence.settle(RIVAL.node_id, [(f"j-{number}", 1)], NOW)
         disk.commit(post.take(Now(LATE_MS, 0)))
         again = Fence(post, fences_max=4)
-        again.load(disk)
+        again.load(disk, NOW)
         for known in (fence, again):
             assert known.highest(OWNER.node_id, "j-1") == 1
             assert [known.highest(RIVAL.node_id, f"j-{number}") for number in (16, 17, 19)] == [0, 1, 1]

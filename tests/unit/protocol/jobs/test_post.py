@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from offgrid.v1 import jobs_pb2
+from offgrid.v1 import jobs_pb2, state_pb2
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.effects import Call, Delete, Put, Record
 from offgrid_node.protocol.etypes import EventType
@@ -109,7 +109,7 @@ class TestWhatIsLate:
 
     def test_may_be_an_event(self) -> None:
         post = Post(SETTINGS)
-        post.record_late(EventType.JOB_AWARDED, "j-1", NOW)
+        post.tell_of_late(Record(state_pb2.Event(etype=EventType.JOB_AWARDED, subject="j-1")), NOW)
         assert post.take(NOW) == []
         (effect,) = post.take(Now(LATE_MS, 0))
         assert isinstance(effect, Record)
