@@ -101,3 +101,4 @@ class CostIncurred:
     payee: str
     amount_micro: int
     action: str
+    is_new: bool = False  # made since the machines were loaded: whatever was written before is not of this job

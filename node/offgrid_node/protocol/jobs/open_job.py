@@ -45,6 +45,7 @@ class Open:
     turns: int = 0  # from brokers that kept it waiting
     turned_from: str = ""  # the last of them, until the next one has spoken
     job_id: str = ""
+    is_new: bool = True  # made since this process began, or its machines were replaced
     hot: OrderedDict[str, Open] | None = field(default=None, repr=False)  # where it says that it is unpacked
     order: tuple[int, bytes] | None = None  # an attempt's order as it is carried
     packed: bytes = b""

@@ -79,7 +79,7 @@ class OpenJobs:
             job = jobs_pb2.Job.FromString(value)
             if job.state not in ENDED and job.job_id not in self._open:
                 doubtful = job.state == QUEUED and bool(job.broker)
-                entry = Open(job, payload=job.kept_payload or None, doubtful=doubtful)
+                entry = Open(job, payload=job.kept_payload or None, doubtful=doubtful, is_new=False)
                 job.ClearField("kept_payload")
                 self._opened(entry, now, loaded=True)
                 self._cool()
@@ -288,7 +288,7 @@ class OpenJobs:
             self._post.tell("objects", each)
         is_execution = bool(job.parent_id)
         if not is_execution and result.HasField("receipt"):  # an execution is paid once enough others agree
-            cost = CostIncurred(job.job_id, job.attempt, job.host, job.price_micro, job.kind)
+            cost = CostIncurred(job.job_id, job.attempt, job.host, job.price_micro, job.kind, entry.is_new)
             self._post.tell("ledger", cost)
         end = EXCUSED if is_execution else SERVED  # of an execution that is said once others are there to compare
         self._end(entry, now, EventType.JOB_COMPLETED if well else EventType.JOB_FAILED, end)

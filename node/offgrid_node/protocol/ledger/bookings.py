@@ -30,6 +30,7 @@ from offgrid_node.protocol.ledger.tables import (
 from offgrid_node.protocol.merkle import root_of
 
 PAYMENT_BOOKINGS_MAX = 512  # paid by one transaction
+BOOKED_REMEMBERED = 4_096  # jobs, the newest: a core tells of a job once, so this is but a second lock
 WINDOW_MAX = 4_096  # owed bookings in memory, the oldest first; all are in their rows
 _DIGEST_BYTES, _AMOUNT_BYTES = 32, 8
 
@@ -70,6 +71,7 @@ class Bookings:
     def __init__(self, own: bytes, salt: bytes, draft: Draft) -> None:
         self._own, self._salt, self._draft = own, salt, draft
         self._window: OrderedDict[int, Owed] = OrderedDict()
+        self._booked: OrderedDict[str, None] = OrderedDict()
         self._last = 0
         self._last_owed = self._last_held = 0
         self.owed_micro = 0
@@ -85,10 +87,14 @@ class Bookings:
     # ---- changes
 
     def on_cost(self, cost: CostIncurred, now: Now, *, payable: bool) -> None:
-        """Books it; said again it changes nothing."""
+        """Books it; said again it changes nothing. Of a new job no row can be older than this memory, and a look at the
+        disk would cost more than all the rest."""
         key = cost.job_id.encode()
-        if self._draft.get(BOOKINGS, key) is not None:
+        if cost.job_id in self._booked or (not cost.is_new and self._draft.get(BOOKINGS, key) is not None):
             return
+        self._booked[cost.job_id] = None
+        if len(self._booked) > BOOKED_REMEMBERED:
+            self._booked.popitem(last=False)
         payee = node_id_bytes(cost.payee)
         owed = payable and cost.amount_micro > 0 and payee != self._own
         self._last += 1

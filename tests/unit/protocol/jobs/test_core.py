@@ -521,7 +521,15 @@ class TestCosts:
         for _ in range(2):
             bench.core.reports.on_reports(9, ReportResults(WORKER.node_id, (report,)), bench.now, bench.rng)
             bench.settle()
-        assert self.costs(bench) == [CostIncurred(job.job_id, 1, WORKER.node_id, 5, "compute")]
+        assert self.costs(bench) == [CostIncurred(job.job_id, 1, WORKER.node_id, 5, "compute", is_new=True)]
+
+    def test_of_a_job_from_before_a_restart_it_is_not_said_to_be_new(self) -> None:
+        bench = CoreBench()
+        job_id = bench.awarded()
+        bench.wait(SAID_MS)
+        bench.restart()
+        bench.report(report_of(bench.job(job_id)))
+        assert self.costs(bench) == [CostIncurred(job_id, 1, WORKER.node_id, 5, "compute")]
 
     def test_what_brought_no_result_costs_nothing(self) -> None:
         bench = CoreBench()

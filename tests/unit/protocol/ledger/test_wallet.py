@@ -16,7 +16,7 @@ from offgrid_node.protocol.ledger import bookings, wallet
 from offgrid_node.protocol.ledger.commands import CreateTransfer
 from offgrid_node.protocol.ledger.items import TxItem
 from offgrid_node.protocol.ledger.records import booking_digest, decode_meta
-from offgrid_node.protocol.ledger.tables import BOOKINGS, OWED
+from offgrid_node.protocol.ledger.tables import BOOKING_INDEX, BOOKINGS, OWED
 from offgrid_node.protocol.merkle import root_of
 
 
@@ -195,6 +195,17 @@ def test_a_cost_that_is_said_twice_is_booked_once() -> None:
     bench.step(cost("j-1", 300))
     assert len(finish_own(bench)) == 1
     assert own_txs(bench) == []
+
+
+def test_of_a_new_job_too_a_cost_is_booked_once_and_the_disk_is_not_asked() -> None:
+    bench = Bench(opened=False)
+    new = CostIncurred("j-1", 1, PAYEE, 300, "compute", is_new=True)
+    store, asked = bench.store.get, list[str]()
+    bench.store.get = lambda table, key: asked.append(table) or store(table, key)  # type: ignore[func-returns-value,method-assign]
+    bench.step(new, new)
+    bench.step(new)
+    assert len([*bench.store.scan(BOOKINGS)]) == len([*bench.store.scan(BOOKING_INDEX)]) == 1
+    assert BOOKINGS not in asked
 
 
 def test_what_gathers_while_a_payment_is_in_flight_is_paid_by_one_transaction() -> None:
