@@ -76,6 +76,7 @@ class ProcessExecutor:
     ) -> None:
         self._memory_bytes = memory_bytes
         self._workplace = Workplace(work_dir, Bounds(memory_bytes, PROCESSES_MAX, cpu_percent), groups)
+        self._starts = asyncio.Lock()  # a start holds up the loop for a millisecond or two: one in each turn
         self._prlimit, self._setpriv = confine.find_prlimit(), confine.find_setpriv()
         self._commands: dict[str, Command] = {}
         problems = []
@@ -148,7 +149,9 @@ class ProcessExecutor:
         with ExitStack() as held:
             held.callback(child.end_status)
             try:
-                process = await self._start(place, command, work, child, watch, held)
+                async with self._starts:
+                    await asyncio.sleep(0)  # before, so that nothing that was started can be lost here
+                    process = await self._start(place, command, work, child, watch, held)
             except (OSError, ValueError) as error:
                 why = error.strerror if isinstance(error, OSError) and error.strerror else error
                 return failed("ExecutionFailed", f"{command.path} could not be started: {why}", command.label)

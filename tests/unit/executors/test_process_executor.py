@@ -330,3 +330,28 @@ def test_fifty_runs_leave_no_descriptor_and_no_folder_behind(temporary_folder: P
     asyncio.run(fifty())
     assert descriptors() == before
     assert list(temporary_folder.iterdir()) == []
+
+
+def test_the_loop_has_its_turn_between_the_starts_of_programs(
+    executor: ProcessExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch of them would else keep everything else waiting for as long as all of their starts take together."""
+    turn, started, spawn = [0], list[int](), process_module.spawn
+
+    async def noted(*args: object, **named: object) -> object:
+        started.append(turn[0])
+        return await spawn(*args, **named)  # type: ignore[arg-type]
+
+    async def batch() -> list[Outcome]:
+        loop = asyncio.get_running_loop()
+
+        def count() -> None:
+            turn[0] += 1
+            loop.call_soon(count)
+
+        count()
+        return list(await asyncio.gather(*(executor.run(Work(shell("true"), 10_000)) for _ in range(5))))
+
+    monkeypatch.setattr(process_module, "spawn", noted)
+    assert [outcome.exit_code for outcome in asyncio.run(batch())] == [0] * 5
+    assert len(set(started)) == 5, started
