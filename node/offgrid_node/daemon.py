@@ -36,6 +36,7 @@ from offgrid_node.executors.late import LateExecutor
 from offgrid_node.executors.pool import ExecutorPool, Offered
 from offgrid_node.executors.process import ProcessExecutor
 from offgrid_node.executors.running import Running
+from offgrid_node.executors.watch import Lookout
 from offgrid_node.finding import Finding, listen_again
 from offgrid_node.folder import MIB, Folder, open_store
 from offgrid_node.full_disk import StoreTrouble, chunk_notices
@@ -421,7 +422,7 @@ def open_at_work(config: Config) -> AtWork | None:
 def make_executors(config: Config) -> ExecutorPool:
     """The executors that the config asks for and this machine has; what is missing is among its problems."""
     executors: list[Executor] = []
-    groups = _groups_of(config)
+    groups, lookout = _groups_of(config), Lookout()
     if config.host.wasm.enabled:
         executors.append(wasm_executor(config))
     commands = {name: Path(path) for name, path in config.host.process.commands.items()}
@@ -434,9 +435,10 @@ def make_executors(config: Config) -> ExecutorPool:
         readable=[Path(path) for path in config.host.process.readable],
         hidden=config.node.data_dir,
         groups=groups,
+        lookout=lookout,
     )
     executors.append(process)
-    hosted = Hosted(config, groups)
+    hosted = Hosted(config, groups, lookout)
     hosted.watch()
     return ExecutorPool([*executors, *hosted.fixed], BuiltinExecutor(), hosted.live, groups)
 

@@ -13,6 +13,7 @@ from offgrid_node.executors.executor import Executor
 if TYPE_CHECKING:
     from offgrid_node.config import Config
     from offgrid_node.executors.cgroups import Groups
+    from offgrid_node.executors.watch import Lookout
 
 MIB = 1024 * 1024
 PYTHON_WORK, DASK_WORK = "work-python", "work-dask"  # in the data folder: what functions are given to work in
@@ -22,7 +23,7 @@ LLM_KIND = "llm_call"
 class Hosted:
     """`fixed` offer the same as long as they live, `live` what is there at the moment."""
 
-    def __init__(self, config: Config, groups: Groups | None = None) -> None:
+    def __init__(self, config: Config, groups: Groups | None, lookout: Lookout) -> None:
         """Raises OSError when a work folder cannot be made."""
         self.fixed: list[Executor] = []
         self.live: dict[str, Executor] = {}
@@ -40,6 +41,7 @@ class Hosted:
                 readable=[Path(path) for path in host.python.readable],
                 hidden=data_dir,
                 groups=groups,
+                lookout=lookout,
             )
             self.fixed.append(python)
         if host.llm.endpoint:
@@ -54,7 +56,9 @@ class Hosted:
 
             bound = host.dask.memory_mb * MIB
             work_dir = data_dir / DASK_WORK
-            dask = DaskExecutor(host.dask.scheduler, work_dir, memory_bytes=bound, count=slots, groups=groups)
+            dask = DaskExecutor(
+                host.dask.scheduler, work_dir, memory_bytes=bound, count=slots, groups=groups, lookout=lookout
+            )
             self.live["dask"] = dask
             self._watchers.append(dask.watch)
 

@@ -23,6 +23,7 @@ from offgrid_node.executors.cgroups import Groups
 from offgrid_node.executors.executor import LARGE_INPUT_BYTES_MAX, Outcome, Work
 from offgrid_node.executors.process import held
 from offgrid_node.executors.python_workers import CLUSTER_LOST, Kind, Workers
+from offgrid_node.executors.watch import Lookout
 from offgrid_node.protocol.errors import InvalidRequest
 from offgrid_node.protocol.jobs.needs import check_payload, needs_of
 
@@ -39,8 +40,8 @@ class DaskExecutor:
     """A live Executor of dask payloads. `scheduler` is "tcp://host:port" or "tls://host:port".
 
     `count` is how many drivers there may be at once, the host's slots; `memory_bytes` bounds each one's address space
-    (POSIX); `groups` as in process.py. `work_dir` must be this executor's alone; raises OSError when it cannot be made.
-    `on_change` is called in the loop when the scheduler comes or goes.
+    (POSIX); `groups` and `lookout` as in process.py. `work_dir` must be this executor's alone; raises OSError when it
+    cannot be made. `on_change` is called in the loop when the scheduler comes or goes.
     """
 
     def __init__(
@@ -51,11 +52,12 @@ class DaskExecutor:
         memory_bytes: int = MEMORY_BYTES,
         count: int = 1,
         groups: Groups | None = None,
+        lookout: Lookout | None = None,
         on_change: Callable[[], None] = lambda: None,
     ) -> None:
         self._scheduler, self._on_change = scheduler, on_change
         kind = Kind(imports=("distributed",), calls_max=1)
-        self._workers = Workers(kind, work_dir, memory_bytes=memory_bytes, count=count, groups=groups)
+        self._workers = Workers(kind, work_dir, memory_bytes=memory_bytes, count=count, groups=groups, lookout=lookout)
         try:
             self._label = f"dask/{version('distributed')} python/{PYTHON}"
             self._problem = f"{scheduler} has not been asked yet"

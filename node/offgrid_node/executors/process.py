@@ -27,7 +27,7 @@ from offgrid_node.executors.executor import LARGE_INPUT_BYTES_MAX, Outcome, Outp
 from offgrid_node.executors.sandbox import JOB_FOLDER, PROCESSES_MAX, Sandbox
 from offgrid_node.executors.spawn import Spawned, spawn
 from offgrid_node.executors.stdin import link_files, memory_file, open_files
-from offgrid_node.executors.watch import Allowed, Watch
+from offgrid_node.executors.watch import Allowed, Lookout, Watch
 from offgrid_node.executors.workplace import WATCHED, JobFolder, Workplace
 from offgrid_node.protocol.errors import InvalidRequest
 from offgrid_node.protocol.jobs.needs import COMMAND_NAME, check_payload
@@ -57,9 +57,9 @@ class ProcessExecutor:
     works; where "bwrap" is asked for and does not work, nothing is offered. `readable` are paths that programs in the
     sandbox may read besides the system's, `hidden` one that they never see. `memory_bytes` bounds each process's
     address space (POSIX) and what all of a job's have touched (Linux); `cpu_percent` how much of a processor they take
-    together, 0: all there are. `groups` are what the kernel holds them by, where it does. Jobs have their folders below
-    `work_dir`, which must be this executor's alone: it is emptied here, and what an earlier life left running there is
-    killed (Linux). Raises OSError when that folder cannot be made.
+    together, 0: all there are. `groups` are what the kernel holds them by, where it does; `lookout` is the node's. Jobs
+    have their folders below `work_dir`, which must be this executor's alone: it is emptied here, and what an earlier
+    life left running there is killed (Linux). Raises OSError when that folder cannot be made.
     """
 
     def __init__(
@@ -73,8 +73,9 @@ class ProcessExecutor:
         readable: Sequence[Path] = (),
         hidden: Path | None = None,
         groups: Groups | None = None,
+        lookout: Lookout | None = None,
     ) -> None:
-        self._memory_bytes = memory_bytes
+        self._memory_bytes, self._lookout = memory_bytes, lookout or Lookout()
         self._workplace = Workplace(work_dir, Bounds(memory_bytes, PROCESSES_MAX, cpu_percent), groups)
         self._starts = asyncio.Lock()  # a start holds up the loop for a millisecond or two: one in each turn
         self._prlimit, self._setpriv = confine.find_prlimit(), confine.find_setpriv()
@@ -145,7 +146,8 @@ class ProcessExecutor:
         folder = Path(place.name)
         child = Child(work.say, sandboxed=self._sandbox is not None)
         allowed = Allowed(PROCESSES_MAX, self._memory_bytes, FOLDER_BYTES_MAX)
-        watch = Watch(allowed, folder, child.too_much, namespace=self._sandbox is not None, group=place.group)
+        namespace, group = self._sandbox is not None, place.group
+        watch = Watch(allowed, folder, child.too_much, namespace=namespace, group=group, lookout=self._lookout)
         with ExitStack() as held:
             held.callback(child.end_status)
             try:

@@ -19,6 +19,7 @@ from offgrid_node.executors.executor import LARGE_INPUT_BYTES_MAX, Outcome, Work
 from offgrid_node.executors.process import BWRAP, NO_CPU, RLIMITS, held
 from offgrid_node.executors.python_workers import Kind, Workers, needed_paths
 from offgrid_node.executors.sandbox import Sandbox
+from offgrid_node.executors.watch import Lookout
 from offgrid_node.protocol.errors import InvalidRequest
 from offgrid_node.protocol.jobs.needs import check_payload, needs_of
 
@@ -28,9 +29,9 @@ MEMORY_BYTES = 1024 * 1024 * 1024
 class PythonExecutor:
     """An Executor of python payloads, for functions pickled by the version of Python that this node runs on.
 
-    `count` is how many may run at once, the host's slots. `sandbox`, `readable`, `hidden`, `cpu_percent` and `groups`
-    are as in process.py: where "bwrap" is asked for and does not work, nothing is offered. `work_dir` must be this
-    executor's alone. Raises OSError when it cannot be made.
+    `count` is how many may run at once, the host's slots. `sandbox`, `readable`, `hidden`, `cpu_percent`, `groups` and
+    `lookout` are as in process.py: where "bwrap" is asked for and does not work, nothing is offered. `work_dir` must be
+    this executor's alone. Raises OSError when it cannot be made.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class PythonExecutor:
         readable: Sequence[Path] = (),
         hidden: Path | None = None,
         groups: Groups | None = None,
+        lookout: Lookout | None = None,
     ) -> None:
         self._sandbox: Sandbox | None = None
         without, problem = "", ""
@@ -59,6 +61,7 @@ class PythonExecutor:
             cpu_percent=cpu_percent,
             sandbox=self._sandbox,
             groups=groups,
+            lookout=lookout,
         )
         if cpu_percent and not self._workers.workplace.holds_cpu:
             problem = problem or f"no function is run: host.python.cpu_percent is {cpu_percent}, but {NO_CPU}"

@@ -29,7 +29,7 @@ from offgrid_node.executors.executor import OUTPUT_BYTES_MAX, Outcome, Work
 from offgrid_node.executors.outside import Outside
 from offgrid_node.executors.python_process import HEAD, LOG_GRACE_S, Call, WorkerProcess
 from offgrid_node.executors.sandbox import JOB_FOLDER, PROCESSES_MAX, SYSTEM_FOLDERS, Sandbox
-from offgrid_node.executors.watch import Allowed, Watch
+from offgrid_node.executors.watch import Allowed, Lookout, Watch
 from offgrid_node.executors.workplace import JobFolder, Workplace
 
 OURS = str(Path(offgrid.__file__).parents[1])  # where the codec is imported from
@@ -77,10 +77,11 @@ class Workers:
         cpu_percent: int = 0,
         sandbox: Sandbox | None = None,
         groups: Groups | None = None,
+        lookout: Lookout | None = None,
     ) -> None:
         """Raises OSError when the work folder, which must be this one's alone, cannot be made."""
         self._kind, self._memory_bytes, self._count = kind, memory_bytes, count
-        self._sandbox = sandbox
+        self._sandbox, self._lookout = sandbox, lookout or Lookout()
         self.workplace = Workplace(work_dir, Bounds(memory_bytes, PROCESSES_MAX, cpu_percent), groups)
         self._prlimit, self._setpriv = confine.find_prlimit(), confine.find_setpriv()
         self._idle: list[WorkerProcess] = []  # the one used last stands last
@@ -160,7 +161,7 @@ class Workers:
         allowed = Allowed(PROCESSES_MAX, self._memory_bytes, FOLDER_BYTES_MAX)
         namespace, group = self._sandbox is not None, worker.folder.group
         folder = Path(worker.folder.name)
-        watching = Watch(allowed, folder, worker.too_much, namespace=namespace, group=group)
+        watching = Watch(allowed, folder, worker.too_much, namespace=namespace, group=group, lookout=self._lookout)
         if worker.watched_pid:
             watching.begin(worker.watched_pid)
         return watching

@@ -1,8 +1,8 @@
 """Looks after a job's processes while they run (Linux): what all of them take together, which no limit of one holds.
 
-Ten times a second, less often where looking takes long: how many they are, the memory that they have touched, and what
-lies in the job's folder, with files that are deleted and still open. What is too much ends the job. Where the kernel
-bounds their control group (cgroups.py), only the folder is left to be looked at.
+Ten times a second, less often where looking at all that run takes long: how many they are, the memory that they have
+touched, and what lies in the job's folder, with files that are deleted and still open. What is too much ends the job.
+Where the kernel bounds their control group (cgroups.py), only the folder is left to be looked at.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from offgrid_node.executors.cgroups import Group
 
 PROC = Path("/proc")
 INTERVAL_S = 0.1
-SHARE = 20  # looking takes at most 1/20 of the time
+SHARE = 20  # looking at all jobs of a node together takes at most 1/20 of the time
 FIRST_S = 0.02  # most jobs are short
 ENTRIES_MAX = 10_000  # files and folders of one job
 DEPTH_MAX = 64  # folders, one in another: what cannot be looked into cannot be bounded
@@ -43,9 +43,27 @@ class Hidden(Exception):
     """Not all of the job's folder can be seen; the message is a sentence for the job's owner."""
 
 
+class Lookout:
+    """What looking may cost one node: all its watches under way have equal parts of 1/SHARE of the time. A job that is
+    slow to look at is looked at less often; the others are not."""
+
+    def __init__(self) -> None:
+        self._under_way: set[Watch] = set()
+
+    def begin(self, watch: Watch) -> None:
+        self._under_way.add(watch)
+
+    def end(self, watch: Watch) -> None:
+        self._under_way.discard(watch)
+
+    def pause_s(self, took_s: float) -> float:
+        """Until one that was `took_s` at it may look again."""
+        return max(INTERVAL_S, SHARE * len(self._under_way) * took_s)
+
+
 class Watch:
     """Of one job: `over` is called once, with a sentence, when it takes too much. Its processes are those of `group`
-    or, with `namespace`, those of the first one's process namespace."""
+    or, with `namespace`, those of the first one's process namespace. `lookout` is its node's."""
 
     def __init__(
         self,
@@ -55,9 +73,10 @@ class Watch:
         *,
         namespace: bool = False,
         group: Group | None = None,
+        lookout: Lookout,
     ) -> None:
         self._allowed, self._folder, self._over = allowed, folder, over
-        self._namespace, self._group = namespace, group
+        self._namespace, self._group, self._lookout = namespace, group, lookout
         self.memory_peak_bytes = self.cpu_us = 0
         self._timer: asyncio.TimerHandle | None = None
 
@@ -72,14 +91,16 @@ class Watch:
             began = time.perf_counter()
             problem = self.look(pid)
             if problem:
-                self._timer = None
+                self.end()
                 self._over(problem)
                 return
-            self._timer = loop.call_later(max(INTERVAL_S, SHARE * (time.perf_counter() - began)), look)
+            self._timer = loop.call_later(self._lookout.pause_s(time.perf_counter() - began), look)
 
+        self._lookout.begin(self)
         self._timer = loop.call_later(FIRST_S, look)
 
     def end(self) -> None:
+        self._lookout.end(self)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
