@@ -13,6 +13,7 @@ and groups have no bounds.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import sys
@@ -21,7 +22,9 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
+
+from offgrid_node.executors.strays import process_of
 
 SELF = Path("/proc/self")
 NODE_NAME, JOBS_PREFIX = "offgrid-node", "offgrid-jobs-"
@@ -196,7 +199,7 @@ def find(data_dir: Path, files: Files | None = None, about: Path = SELF) -> tupl
         if own is None:
             return None, "this system has no control groups of version 2"
         base = own.parent if own.name == NODE_NAME else own
-        folder = base / f"{JOBS_PREFIX}{_digest_of(data_dir)}"
+        folder = base / f"{JOBS_PREFIX}{_digest_of(data_dir)}-{Owner.ourselves()}"
         _sweep(files, folder)
         files.make(folder)
     except OSError as error:
@@ -227,6 +230,44 @@ def _unescaped(word: str) -> str:
     for code, sign in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
         word = word.replace(code, sign)
     return word
+
+
+class Owner(NamedTuple):
+    """The node's process that a folder of groups belongs to, as the folder's name says it: with the moment that it
+    began (clock ticks since the machine did), a number is one process's alone, within its namespace of processes."""
+
+    pid: int
+    began: int
+    namespace: int
+
+    def __str__(self) -> str:
+        return "-".join(map(str, self))
+
+    @classmethod
+    def ourselves(cls) -> Owner:
+        """Raises OSError where /proc does not say it."""
+        found = process_of(os.getpid())
+        if found is None:
+            raise FileNotFoundError(errno.ENOENT, "there is no /proc")
+        return cls(found.pid, found.began, (SELF / "ns/pid").stat().st_ino)
+
+    @classmethod
+    def parse(cls, text: str) -> Owner | None:
+        words = text.split("-")
+        return cls(*map(int, words)) if len(words) == len(cls._fields) and all(map(str.isdecimal, words)) else None
+
+    def has_gone(self) -> bool:
+        """Only what can be known from here: another namespace's processes cannot be seen."""
+        if self.namespace != Owner.ourselves().namespace:
+            return False
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return True
+        except OSError:  # another user's; /proc may hide it
+            pass
+        found = process_of(self.pid)
+        return found is not None and found.began != self.began
 
 
 def _digest_of(data_dir: Path) -> str:
@@ -286,13 +327,29 @@ def _try(groups: Groups) -> str:
 
 
 def _sweep(files: Files, folder: Path) -> None:
-    """Ends what is left of an earlier life. Raises OSError where that cannot be."""
-    try:
-        left = files.below(folder)
-    except FileNotFoundError:
-        return
-    for path in left:
+    """Ends what is left of this node's earlier lives, and removes what is empty of nodes that are gone, whose data
+    folder may be gone as well. Raises OSError where an earlier life's cannot be ended."""
+    ours = folder.name.removeprefix(JOBS_PREFIX).partition("-")[0]
+    for path in files.below(folder.parent):
+        digest, _, owner = path.name.removeprefix(JOBS_PREFIX).partition("-")
+        if not path.name.startswith(JOBS_PREFIX):
+            continue
+        if digest == ours:
+            _remove_all(files, path)
+        elif (of := Owner.parse(owner)) is not None and of.has_gone():
+            with suppress(OSError):  # something runs there still, or another node was faster
+                _remove_empty(files, path)
+
+
+def _remove_all(files: Files, folder: Path) -> None:
+    for path in files.below(folder):
         Group(path, None, files).remove()
+    files.remove(folder)
+
+
+def _remove_empty(files: Files, folder: Path) -> None:
+    for path in files.below(folder):
+        files.remove(path)
     files.remove(folder)
 
 

@@ -44,7 +44,7 @@ def _kill_once(mark: bytes, *, beginning: bool) -> bool:
     marked = {pid for pid in _pids() if _has(pid, mark, beginning=beginning)}
     if not marked:
         return False
-    processes = [process for process in map(_process, _pids()) if process is not None]
+    processes = [process for process in map(process_of, _pids()) if process is not None]
     strays = {process for process in processes if process.pid in marked}
     sessions = {process.session for process in strays} - {0, 1, os.getsid(0)}
     grown = True
@@ -68,7 +68,7 @@ def _kill(process: Process) -> None:
                 os.kill(process.pid, signal.SIGKILL)
             return
         try:
-            now = _process(process.pid)
+            now = process_of(process.pid)
             if now is not None and now.began == process.began:
                 signal.pidfd_send_signal(fd, signal.SIGKILL)
         finally:
@@ -79,7 +79,7 @@ def _pids() -> list[int]:
     return [int(name) for name in os.listdir(PROC) if name.isdecimal() and int(name) != os.getpid()]
 
 
-def _process(pid: int) -> Process | None:
+def process_of(pid: int) -> Process | None:
     """None of one that has ended, be it that nobody has waited for it."""
     try:
         fields = (PROC / str(pid) / "stat").read_bytes().rpartition(b")")[2].split()

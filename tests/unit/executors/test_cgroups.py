@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from cgroup_files import ROOT, CgroupFiles
 
 from offgrid_node.executors import cgroups
-from offgrid_node.executors.cgroups import NODE_NAME, Bounds, Group, Groups, find, own_group
+from offgrid_node.executors.cgroups import NODE_NAME, Bounds, Group, Groups, Owner, find, own_group
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="control groups are Linux's")
 
@@ -149,6 +150,75 @@ def test_what_an_earlier_life_left_is_killed_and_no_other_nodes(tmp_path: Path, 
     assert left.folder in files.killed
     assert left.folder not in files.members
     assert files.members[others.folder] == {78}
+
+
+def folder_of(owner: Owner, digest: str = "0" * 12) -> Path:
+    return ROOT / SERVICE.lstrip("/") / f"{cgroups.JOBS_PREFIX}{digest}-{owner}"
+
+
+def left_by(files: CgroupFiles, owner: Owner) -> Path:
+    """A folder with one job's group that is empty."""
+    folder = folder_of(owner)
+    files.make(folder)
+    files.make(folder / "1")
+    return folder
+
+
+def dead() -> Owner:
+    """A process's number that is nobody's any more."""
+    ended = subprocess.Popen(["/bin/true"])
+    ended.wait()
+    return Owner.ourselves()._replace(pid=ended.pid)
+
+
+def test_the_folder_of_a_node_that_is_gone_is_removed(tmp_path: Path, about: Path) -> None:
+    files = CgroupFiles()
+    folder = left_by(files, dead())
+    found(tmp_path, about, files)
+    assert folder not in files.members
+    assert folder / "1" not in files.killed
+
+
+def test_a_number_that_is_another_process_by_now_is_no_owner(tmp_path: Path, about: Path) -> None:
+    files, ourselves = CgroupFiles(), Owner.ourselves()
+    folder = left_by(files, ourselves._replace(began=ourselves.began - 1))
+    found(tmp_path, about, files)
+    assert folder not in files.members
+
+
+@pytest.mark.parametrize("in_sight", [True, False])
+def test_the_folder_of_a_node_that_may_live_stays(tmp_path: Path, about: Path, in_sight: bool) -> None:
+    files = CgroupFiles()
+    folder = left_by(files, Owner.ourselves() if in_sight else dead()._replace(namespace=1))
+    found(tmp_path, about, files)
+    assert folder / "1" in files.members
+
+
+def test_what_still_runs_of_a_node_that_is_gone_is_its_own_to_end(tmp_path: Path, about: Path) -> None:
+    files = CgroupFiles()
+    folder = left_by(files, dead())
+    files.members[folder / "1"].add(77)
+    found(tmp_path, about, files)
+    assert files.members[folder / "1"] == {77}
+
+
+def test_a_name_that_says_no_owner_is_left_alone(tmp_path: Path, about: Path) -> None:
+    files = CgroupFiles()
+    folder = ROOT / SERVICE.lstrip("/") / f"{cgroups.JOBS_PREFIX}{'0' * 12}-1-x-2"
+    files.make(folder)
+    found(tmp_path, about, files)
+    assert folder in files.members
+
+
+def test_an_earlier_life_under_another_number_is_ended_as_well(tmp_path: Path, about: Path) -> None:
+    files = CgroupFiles()
+    folder = folder_of(dead(), cgroups._digest_of(tmp_path))
+    files.make(folder)
+    files.make(folder / "1")
+    files.members[folder / "1"].add(77)
+    found(tmp_path, about, files)
+    assert folder / "1" in files.killed
+    assert folder not in files.members
 
 
 # ---- a job's
