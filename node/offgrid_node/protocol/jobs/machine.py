@@ -124,7 +124,7 @@ class JobsMachine:
             case commands.SubmitJobs():
                 self.broker.on_submit(ticket, command, now)
             case commands.DeliverAwards():
-                self.core.on_awards(ticket, command, now, rng)
+                self.core.broker_answers.on_awards(ticket, command, now, rng)
             case commands.StartJobs():
                 self.host.on_start(ticket, command, now)
             case commands.ToggleHost():
@@ -145,9 +145,9 @@ class JobsMachine:
     def _answer(self, tag: Tag, answer: Answered, now: Now, rng: Rng) -> None:
         match tag.what:
             case "SubmitJobs":
-                self.core.on_submitted(tag, answer, now, rng)
+                self.core.broker_answers.on_submitted(tag, answer, now, rng)
             case "StartJobs":
-                self.core.on_started(tag, answer, now, rng)
+                self.core.launching.on_started(tag, answer, now, rng)
             case "CancelStarts":
                 self.core.stops.on_answered(tag, answer, now)
             case "ReportResults":

@@ -335,7 +335,7 @@ class CoreBench(Bench):
     def answers_submission(self, tag: object, clearings: list[jobs_pb2.Clearing], *, epoch: int = 0) -> None:
         assert isinstance(tag, Tag)
         reply = jobs_pb2.SubmitJobsResponse(clearings=clearings, broker_epoch=epoch)
-        self.core.on_submitted(tag, Answered(tag, tag.node, reply, None), self.now, self.rng)
+        self.core.broker_answers.on_submitted(tag, Answered(tag, tag.node, reply, None), self.now, self.rng)
         self.settle()
 
     def awarded(self, *, input_bytes: int = 1) -> str:
@@ -349,7 +349,7 @@ class CoreBench(Bench):
         tag = Tag("StartJobs", WORKER.node_id, ((job_id, attempt),))
         outcome = jobs_pb2.StartOutcome(job_id=job_id, attempt=attempt, accepted=not refusal, refusal=refusal)
         reply = None if fault else Started((outcome,), ())
-        self.core.on_started(tag, Answered(tag, WORKER.node_id, reply, fault), self.now, self.rng)
+        self.core.launching.on_started(tag, Answered(tag, WORKER.node_id, reply, fault), self.now, self.rng)
         self.settle()
 
     def answers_start_with(self, *reports: Report) -> None:
@@ -357,7 +357,7 @@ class CoreBench(Bench):
         outcomes = tuple(jobs_pb2.StartOutcome(job_id=r.key[0], attempt=r.key[1], accepted=True) for r in reports)
         tag = Tag("StartJobs", WORKER.node_id, tuple(report.key for report in reports))
         answer = Answered(tag, WORKER.node_id, Started(outcomes, reports), None)
-        self.core.on_started(tag, answer, self.now, self.rng)
+        self.core.launching.on_started(tag, answer, self.now, self.rng)
         self.settle()
 
     def start_here(self, job_id: str) -> None:

@@ -201,7 +201,7 @@ class TestAwards:
         job_id = bench.submitted()
         clearing = award(job_id)
         clearing.kind = kind
-        bench.core.on_awards(9, DeliverAwards(OTHER.node_id, (clearing,)), bench.now, bench.rng)
+        bench.core.broker_answers.on_awards(9, DeliverAwards(OTHER.node_id, (clearing,)), bench.now, bench.rng)
         bench.settle()
         assert bench.job(job_id).state == QUEUED
         closed = [call.node for call in bench.calls("CloseLeases")]

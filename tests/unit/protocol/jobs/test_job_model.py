@@ -125,7 +125,7 @@ class JobLife(RuleBasedStateMachine):
         outcome = jobs_pb2.StartOutcome(job_id=key[0], attempt=attempt, accepted=takes, refusal="" if takes else "busy")
         tag = Tag("StartJobs", HOSTS[host].node_id, (key,))
         answer = Answered(tag, tag.node, Started((outcome,), ()), None)
-        self.bench.core.on_started(tag, answer, self.bench.now, self.bench.rng)
+        self.bench.core.launching.on_started(tag, answer, self.bench.now, self.bench.rng)
         self.bench.settle()
         if not takes and (model.state, model.attempt, model.host) == (HELD, attempt, host):
             model.lose(host_lost=False)

@@ -166,7 +166,8 @@ class TestAJobThatWasRefusedForLoad:
         for _ in range(10):
             tag = asked(bench)[-1].tag
             fault = Exhausted("too many calls", reason="RateLimited", retry_ms=100)
-            bench.core.on_submitted(tag, Answered(tag, MARKET.node_id, None, fault), bench.now, bench.rng)  # type: ignore[arg-type]
+            answer = Answered(tag, MARKET.node_id, None, fault)
+            bench.core.broker_answers.on_submitted(tag, answer, bench.now, bench.rng)
             bench.settle()
             bench.wait(PAUSE_MAX_MS * 2)
         assert len(asked(bench)) == 11
@@ -207,6 +208,7 @@ def test_a_broker_that_cannot_be_reached_is_no_flooded_one() -> None:
     bench.submitted()
     tag = asked(bench)[-1].tag
     fault = Unavailable("nobody there", retry_ms=100)
-    bench.core.on_submitted(tag, Answered(tag, MARKET.node_id, None, fault), bench.now, bench.rng)  # type: ignore[arg-type]
+    answer = Answered(tag, MARKET.node_id, None, fault)  # type: ignore[arg-type]
+    bench.core.broker_answers.on_submitted(tag, answer, bench.now, bench.rng)
     bench.settle()
     assert not bench.core.jobs.pacing.holds(MARKET.node_id)

@@ -54,7 +54,7 @@ class Two(CoreBench):
         clearings = [self.clearing(job_id, attempt, kind) for job_id, attempt in keys]
         assert isinstance(call.tag, Tag)
         reply = jobs_pb2.SubmitJobsResponse(clearings=clearings)
-        self.core.on_submitted(call.tag, Answered(call.tag, call.node, reply, None), self.now, self.rng)
+        self.core.broker_answers.on_submitted(call.tag, Answered(call.tag, call.node, reply, None), self.now, self.rng)
         self.settle()
 
     def clearing(self, job_id: str, attempt: int, kind: jobs_pb2.ClearingKind.ValueType) -> jobs_pb2.Clearing:
