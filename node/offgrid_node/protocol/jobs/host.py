@@ -221,8 +221,7 @@ class Host:
         """Its lease, with its report; none where nobody waits for one."""
         key = end[:3]
         lease = self._leases.get(key)
-        self._running.discard(key)
-        self.rules.release(key)
+        self._free(key)
         if lease is None or lease.report is not None:
             reported = lease.blobs if lease is not None else ()
             for blob in (end.blob, end.files_blob):
@@ -258,11 +257,14 @@ class Host:
 
     def cancel(self, key: ClaimKey, now: Now) -> None:
         """Its core waits for the attempt no more: work under way is stopped, nothing of it is reported or paid, and
-        a start that comes later, for calls overtake each other, is refused. Its place is free once the work has ended.
+        a start that comes later, for calls overtake each other, is refused. Its place is free once the work has ended;
+        at once where it was to begin with this very step, and so never does.
 
         Written late: a host that dies before that gives the attempt back, and is told again that nobody wants it."""
         lease = self._leases.get(key)
-        if key in self._running:
+        if self._post.withdraw(key):
+            self._free(key)
+        elif key in self._running:
             self._post.stop(Stop(*key))
         if lease is None:
             self._fence.settle(key[0], (key[1:],), now)
@@ -372,6 +374,10 @@ class Host:
         self.offering.say(self._running, now)
 
     # ---- inside
+
+    def _free(self, key: ClaimKey) -> None:
+        self._running.discard(key)
+        self.rules.release(key)
 
     def _tell_taken(self, key: ClaimKey) -> None:
         """The attempt is durably this host's: its core is told."""

@@ -18,7 +18,7 @@ from offgrid_node.protocol.effects import Call, Delete, DropBlob, Effect, Execut
 from offgrid_node.protocol.errors import Fault
 from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.jobs.closing import Closing, Over
-from offgrid_node.protocol.jobs.orders import ORDERS, AttemptKey
+from offgrid_node.protocol.jobs.orders import ORDERS, AttemptKey, ClaimKey
 from offgrid_node.protocol.jobs.receipts import RECEIPTS
 from offgrid_node.protocol.jobs.settings import JobsSettings
 
@@ -75,6 +75,7 @@ class Post:
         self._settings = settings
         self._effects: list[Effect] = []
         self._calls: list[Effect] = []
+        self._works: dict[ClaimKey, Execute] = {}
         self._replies: list[Effect] = []
         self._late: dict[tuple[str, bytes], Put | Delete] = {}
         self._late_events: list[Record] = []
@@ -131,7 +132,11 @@ class Post:
         self._effects.append(Raise(domain, event))
 
     def execute(self, work: Execute) -> None:
-        self._effects.append(work)
+        self._works[work[:3]] = work
+
+    def withdraw(self, key: ClaimKey) -> bool:
+        """Whether the execution was to begin with this step; then it will not."""
+        return self._works.pop(key, None) is not None
 
     def stop(self, work: Stop) -> None:
         self._effects.append(work)
@@ -196,8 +201,8 @@ class Post:
             self._effects += self._late.values()
             self._effects += self._late_events
             self._late, self._late_events, self._late_ms = {}, [], None
-        effects = [*self._calls, *self._effects, *self._replies]
-        self._calls, self._effects, self._replies = [], [], []
+        effects = [*self._calls, *self._effects, *self._works.values(), *self._replies]
+        self._calls, self._effects, self._works, self._replies = [], [], {}, []
         self._heaps, self._doubtful, self._durable = {}, set(), False
         self._made, self.closing.is_fresh = set(), False
         return effects

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from job_bench import OWNER, RIVAL, HostBench
+from job_bench import OWNER, PAYLOAD, RIVAL, HostBench, order_of
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.effects import DropBlob, Record, Stop
-from offgrid_node.protocol.jobs.commands import CancelStarts
+from offgrid_node.protocol.jobs.commands import CancelStarts, Start, StartJobs
 from offgrid_node.protocol.jobs.fence import FENCES
 from offgrid_node.protocol.jobs.host import REPORT_RETRY_MS
 from offgrid_node.protocol.jobs.pages import LEASES
@@ -93,6 +93,16 @@ def test_the_only_start_of_a_call_is_answered_at_once() -> None:
     bench.host.cancel(KEY, bench.now)
     bench.settle()
     assert [outcome.accepted for outcome in bench.replied(jobs_pb2.StartJobsResponse).outcomes] == [True]
+
+
+def test_a_start_of_the_same_step_never_begins_and_its_place_is_free_at_once() -> None:
+    bench = HostBench()
+    order = order_of(OWNER)
+    bench.host.on_start(1, StartJobs(OWNER.node_id, (Start(order, order.encode(), PAYLOAD, 0),), ()), bench.now)
+    cancel(bench)
+    assert bench.executions() == stops(bench) == []
+    assert bench.host.slots_free == 1
+    assert bench.start().endswith("is over here")
 
 
 def test_a_start_that_comes_after_its_cancellation_is_refused() -> None:
