@@ -425,3 +425,15 @@ def test_an_award_that_comes_after_the_local_queue_took_the_job_is_given_back() 
     done = town.until(job, COMPLETED, within_s=250)
     assert town.cluster.name_of(done.host) == "core"
     assert town["broker"].running.jobs.broker.queued == 0
+
+
+def test_whoever_repeats_a_call_for_a_chain_of_jobs_finds_those_that_the_first_one_made() -> None:
+    town = Town()
+    first, then = (jobs_pb2.JobSpec(payload=town.sound_payload(), timeout_ms=1_000) for _ in range(2))
+    then.after.append("#0")
+    then.payload.input, then.payload.input_job = b"", "#0"
+    request = jobs_pb2.RunJobsRequest(task_id=town.create().task_id, jobs=[first, then], request_id="twice")
+    made, again = (town.ask("RunJobs", request) for _ in range(2))
+    assert isinstance(made, jobs_pb2.RunJobsResponse)
+    assert isinstance(again, jobs_pb2.RunJobsResponse)
+    assert made.job_ids == again.job_ids

@@ -293,9 +293,10 @@ class Process:
         elif self._frozen is not None:
             self._frozen.append(self._if_up(lambda: self.admin(method, request, respond)))
         else:
-            self._dispatch(self.node, ADMIN, method, request, respond)
+            # As bytes: whoever repeats the call says the same again, whatever a handler did with the request.
+            self._dispatch(self.node, ADMIN, method, request.SerializeToString(), respond)
 
-    def _dispatch(self, node: Node, caller: Caller, method: str, request: Message | bytes, respond: Respond) -> None:
+    def _dispatch(self, node: Node, caller: Caller, method: str, request: bytes, respond: Respond) -> None:
         try:
             outcome = node.router.dispatch(caller, method, request)
         except Fault as fault:
