@@ -25,7 +25,8 @@ HOSTS = {"worker": WORKER, "other": OTHER}
 JOBS, WAITS_MAX = 2, 36  # waits that are shorter in all than a core is patient with a start (START_PATIENCE_MS)
 EXAMPLES, STEPS = int(os.environ.get("OFFGRID_MODEL_EXAMPLES", "60")), 40
 QUEUED, HELD, OVER = "queued", "held", "over"
-LOST, FINAL = "HostRestarted", "ExecutionFailed"  # what hosts report: the next attempt, or the end
+LOST = "HostRestarted"  # what hosts report: the next attempt
+CLAIM = "ExecutionFailed"  # that too; or the end, of whoever says so of a job second
 
 
 @dataclass
@@ -38,6 +39,7 @@ class Model:
     said: bool = False  # that it is held is on disk
     losses: int = 0
     doubtful: bool = False
+    claimed: bool = False  # that the work fails, by one host alone so far
     accepted: tuple[int, str] | None = None
     paid: int = 0
 
@@ -63,6 +65,9 @@ class Model:
             return False
         if what == LOST:
             self.lose(host_lost=True)
+        elif what == CLAIM and not self.claimed:
+            self.claimed = True
+            self.lose(host_lost=False)
         else:
             self.state, self.accepted, self.paid = OVER, (attempt, host), int(what in (COMPLETED, FAILED))
         return True
@@ -130,7 +135,7 @@ class JobLife(RuleBasedStateMachine):
         if not takes and (model.state, model.attempt, model.host) == (HELD, attempt, host):
             model.lose(host_lost=False)
 
-    @rule(number=numbers, behind=back, host=hosts, what=st.sampled_from((COMPLETED, FAILED, LOST, LOST, FINAL)))
+    @rule(number=numbers, behind=back, host=hosts, what=st.sampled_from((COMPLETED, FAILED, LOST, LOST, CLAIM, CLAIM)))
     def report(self, number: int, behind: int, host: str, what: str) -> None:
         attempt = self._attempt(number, behind)
         report = self._report(number, attempt, host, what)
@@ -144,7 +149,7 @@ class JobLife(RuleBasedStateMachine):
     def _report(self, number: int, attempt: int, host: str, what: str) -> Report:
         job, message = self.bench.row(self.ids[number]), jobs_pb2.AttemptReport(job_id=self.ids[number])
         message.attempt = attempt
-        if what in (LOST, FINAL):
+        if what in (LOST, CLAIM):
             message.error = what
             return Report((job.job_id, attempt), message, None)
         body = ReceiptBody(
