@@ -127,13 +127,15 @@ def draw(seed: int, mesh: str = HOME) -> Plan:
 
 
 def _with_redundancy(plan: Plan, mesh: str, seed: int) -> Plan:
-    """In some seeds jobs are redundant, and maybe hosts are false. All others have in store what they had."""
+    """In some seeds jobs are redundant, and maybe hosts are false, a quorum of others staying: where one more is gone
+    for good, no two might agree. All other seeds have in store what they had."""
     rng = Random(f"redundant {seed}")  # noqa: S311 - a simulation must be repeatable
     if rng.random() >= REDUNDANT_CHANCE:
         return plan
     replicas, quorum = (5, 3) if mesh == MARKET_MESH else (3, 2)
     hosts = [spec.name for spec in plan.layout if spec.roles == {HOST} and plan.vices.get(spec.name) != REMOVED]
-    false = rng.sample(hosts, min(len(hosts), rng.randint(0, quorum - 1)))
+    sound = sum(HOST in spec.roles and plan.vices.get(spec.name) != REMOVED for spec in plan.layout) - quorum
+    false = rng.sample(hosts, max(0, min(len(hosts), sound, rng.randint(0, quorum - 1))))
     # Trust that was earned by deceit is not what is looked at: nobody is trusted where there are liars.
     terms = Redundancy(replicas, quorum, not false and rng.random() < ADAPTIVE_CHANCE)
     return replace(plan, redundancy=terms, false_hosts=tuple(false))

@@ -19,6 +19,7 @@ from offgrid_node.node import Node, Parts
 from offgrid_node.protocol.effects import Execute, Executed, Stop
 from offgrid_node.protocol.errors import Fault, Internal, Unavailable
 from offgrid_node.protocol.etypes import EventType
+from offgrid_node.protocol.events import HOST
 from offgrid_node.protocol.jobs.needs import leaves_traces, needs_of
 from offgrid_node.protocol.jobs.orders import ClaimKey
 from offgrid_node.protocol.jobs.settings import JobsSettings, Rule
@@ -162,6 +163,7 @@ class Process:
         self._engine.note(f"start {self.spec.name} {boot}")
         self._clock = VirtualClock(self._engine, self.skew_us, self._engine.now_us - boot * 7_000_000)
         self._turning, self._alarm_us, self._executing = False, -1, {}
+        self._monitor.evidence.executors[self.node_id] = self.spec.executors if HOST in self.spec.roles else ()
         self._monitor.on_start(self.node_id)
 
         def alive() -> bool:

@@ -32,6 +32,7 @@ class LineRules(Rules):
         self._orders: dict[ClaimKey, JobOrder] = {}
         self._lines: dict[tuple[str, Alike], dict[ClaimKey, int]] = defaultdict(dict)  # waiting, and since when
         self._awarded: set[tuple[str, ClaimKey]] = set()
+        self._over: set[tuple[str, ClaimKey]] = set()  # closed by their cores: their orders may arrive after that
         self._offer: dict[str, set[str]] = defaultdict(set)  # hosts that ever offered it, by executor
 
     def requests(self) -> Mapping[type[Message], Passed]:
@@ -52,15 +53,15 @@ class LineRules(Rules):
 
     def _submitted(self, core: str, broker: str, request: jobs_pb2.SubmitJobsRequest) -> None:
         for lease in request.closed:
-            self._leave(broker, (core, lease.job_id, lease.attempt))
+            self._close(broker, (core, lease.job_id, lease.attempt))
         for body in request.orders:
             order = JobOrder.decode(body)
             self._orders[order.key] = order
-            self._leave(broker, (core, order.job_id, order.attempt - 1))
+            self._close(broker, (core, order.job_id, order.attempt - 1))
 
     def _closed(self, core: str, broker: str, request: jobs_pb2.CloseLeasesRequest) -> None:
         for lease in request.leases:
-            self._leave(broker, (core, lease.job_id, lease.attempt))
+            self._close(broker, (core, lease.job_id, lease.attempt))
 
     def _delivered(self, broker: str, core: str, request: jobs_pb2.DeliverAwardsRequest) -> None:
         for award in request.awards:
@@ -73,7 +74,7 @@ class LineRules(Rules):
                 self._award(broker, key, clearing)
             elif clearing.kind != jobs_pb2.CLEARING_KIND_QUEUED:
                 self._leave(broker, key)
-            elif key in self._orders and (broker, key) not in self._awarded:
+            elif key in self._orders and (broker, key) not in self._awarded and (broker, key) not in self._over:
                 self._line(broker, key).setdefault(key, self._now_us())
 
     def on_start(self, node: str) -> None:
@@ -91,7 +92,7 @@ class LineRules(Rules):
         for other, since_us in self._line(broker, key).items():
             if self._orders[other].priority > order.priority and self._now_us() - since_us > STEP_US:
                 raise Violation(f"{order.job_id} was awarded while {other[1]} waited, which is more urgent")
-        if self._offer[order.needs] == {award.host}:
+        if self._rivals(broker, order.needs) == {award.host}:
             most = price_of(order.price_max_micro, order.size_tokens)
             if order.price_max_micro and award.price_micro != most:
                 raise Violation(f"{order.job_id} has one host alone, and pays {award.price_micro} instead of {most}")
@@ -100,6 +101,16 @@ class LineRules(Rules):
         order = self._orders[key]
         alike = order.core, order.kind, order.needs, order.requirements, order.price_max_micro, order.avoid
         return self._lines[broker, alike]
+
+    def _rivals(self, broker: str, needs: str) -> set[str]:
+        """Hosts that the broker may know of. What it offers itself goes over no network."""
+        itself = {broker} if needs in self._evidence.executors.get(broker, ()) else set()
+        return self._offer[needs] | itself
+
+    def _close(self, broker: str, key: ClaimKey) -> None:
+        """For its core: whether the broker hears of the order or of its end first, nobody can say."""
+        self._over.add((broker, key))
+        self._leave(broker, key)
 
     def _leave(self, broker: str, key: ClaimKey) -> None:
         if key in self._orders:
