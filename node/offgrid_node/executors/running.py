@@ -104,26 +104,29 @@ class Running:
     def _end(self, work: Execute, outcome: Outcome, began: float) -> None:
         if self._at_work is not None and work.payload_digest:
             self._at_work.end((work.core, work.job_id, work.attempt))
-        usage, files = outcome.usage, outcome.files
-        self._deliver(
-            Executed(
-                work.core,
-                work.job_id,
-                work.attempt,
-                outcome.output,
-                outcome.log,
-                outcome.exit_code,
-                outcome.error,
-                outcome.error_detail,
-                round((time.perf_counter() - began) * 1e6),
-                outcome.executor,
-                cpu_us=usage.cpu_us,
-                memory_peak_bytes=usage.memory_peak_bytes,
-                output_bytes=len(outcome.output) + (sum(len(file.data) for file in files) if files else 0),
-                used_tokens=usage.used_tokens,
-                files=tuple((file.name, file.data) for file in files) if files else (),
-            )
-        )
+        self._deliver(executed(work, outcome, round((time.perf_counter() - began) * 1e6)))
+
+
+def executed(work: Execute, outcome: Outcome, took_us: int) -> Executed:
+    """What the runtime hears of an outcome."""
+    usage, files = outcome.usage, outcome.files
+    return Executed(
+        work.core,
+        work.job_id,
+        work.attempt,
+        outcome.output,
+        outcome.log,
+        outcome.exit_code,
+        outcome.error,
+        outcome.error_detail,
+        took_us,
+        outcome.executor,
+        cpu_us=usage.cpu_us,
+        memory_peak_bytes=usage.memory_peak_bytes,
+        output_bytes=len(outcome.output) + (sum(len(file.data) for file in files) if files else 0),
+        used_tokens=usage.used_tokens,
+        files=tuple((file.name, file.data) for file in files) if files else (),
+    )
 
 
 def _broken(work: Execute, error: Exception) -> Outcome:

@@ -15,6 +15,7 @@ from google.protobuf.message import Message
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.executors.executor import Outcome
+from offgrid_node.executors.running import executed
 from offgrid_node.node import Node, Parts
 from offgrid_node.protocol.effects import Execute, Executed, Stop
 from offgrid_node.protocol.errors import Fault, Internal, Unavailable
@@ -428,19 +429,7 @@ class Process:
         outcome = self.finished(outcome)
         if outcome.error == "JobTimeout":
             took_us = work.timeout_ms * MS
-        end = Executed(
-            work.core,
-            work.job_id,
-            work.attempt,
-            outcome.output,
-            outcome.log,
-            outcome.exit_code,
-            outcome.error,
-            outcome.error_detail,
-            took_us,
-            outcome.executor,
-        )
-
+        end = executed(work, outcome, took_us)
         self._engine.after(took_us, lambda: ended(end))
 
     def _stop(self, work: Stop, alive: Callable[[], bool]) -> None:
