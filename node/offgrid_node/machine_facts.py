@@ -106,6 +106,8 @@ def parsed_gpus(entries: Sequence[str]) -> list[jobs_pb2.Gpu]:
 
 
 def _posix_memory() -> int:
+    if sys.platform == "win32":
+        return 0
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (ValueError, OSError):
@@ -117,9 +119,10 @@ def _windows_memory() -> int:
     if sys.platform != "win32":
         return 0
     import ctypes
+    import struct
 
     status = ctypes.create_string_buffer(64)
-    status[:4] = (64).to_bytes(4, "little")
+    struct.pack_into("<I", status, 0, len(status))
     if not ctypes.windll.kernel32.GlobalMemoryStatusEx(status):
         return 0
     return int.from_bytes(status.raw[8:16], "little")

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from offgrid_node.executors import confine
 from offgrid_node.executors.capture import OUTPUT_DETAIL, Capture, timeout_detail
 from offgrid_node.executors.cgroups import Group
 from offgrid_node.executors.executor import Progress, Usage
@@ -73,7 +74,7 @@ class Child:
         """Where bubblewrap tells of its child. To be held open until it has been started: `begun` gets the number of
         the first process inside."""
         reading, writing = os.pipe()
-        os.set_blocking(reading, False)
+        confine.never_block(reading)
         self._begun, self._status_fd = begun, reading
         asyncio.get_running_loop().add_reader(reading, self._read_status)
         try:

@@ -133,6 +133,13 @@ def kill_tree(pid: int) -> None:
         return  # macOS answers EPERM for a group of zombies only
 
 
+def never_block(fd: int) -> None:
+    """Reading this end of a pipe waits for nothing from now on (POSIX; elsewhere asyncio has pipes of its own)."""
+    if sys.platform == "win32":
+        raise NotImplementedError
+    os.set_blocking(fd, False)
+
+
 def within_ours(values: dict[str, int]) -> dict[str, int]:
     """No limit may exceed our own hard one: setting it would fail, and the program would not start."""
     if sys.platform == "win32":

@@ -99,6 +99,8 @@ def _is_folder(name: str, parent: int) -> bool:
 
 def _open(name: str, parent: int | None) -> int:
     """A folder, made ours to change first. Raises OSError, for a link as well."""
+    if sys.platform == "win32":
+        raise OSError("folders have no descriptors here")
     flags = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
     with suppress(OSError, NotImplementedError):
         if sys.platform == "linux":  # where modes cannot be set without following a link, but by descriptor

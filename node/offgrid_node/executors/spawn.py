@@ -130,7 +130,7 @@ class PosixChild:
         assert self._popen.stderr is not None
         self._open = {STDOUT: self._popen.stdout, STDERR: self._popen.stderr}
         for stream, pipe in self._open.items():
-            os.set_blocking(pipe.fileno(), False)
+            confine.never_block(pipe.fileno())
             self._loop.add_reader(pipe.fileno(), self._readable, stream)
         self._await_exit()
 

@@ -31,8 +31,6 @@ class Process(NamedTuple):
 
 def kill_strays(home: str | Path, *, beginning: bool = False) -> None:
     """Kills every process of ours whose HOME is `home`, or, where that is its `beginning`, begins so."""
-    if sys.platform != "linux":
-        return
     for _ in range(ROUNDS_MAX):
         if not _kill_once(b"HOME=" + os.fsencode(home), beginning=beginning):
             return
@@ -41,6 +39,8 @@ def kill_strays(home: str | Path, *, beginning: bool = False) -> None:
 
 def _kill_once(mark: bytes, *, beginning: bool) -> bool:
     """Whether there were any."""
+    if sys.platform != "linux":
+        return False
     marked = {pid for pid in _pids() if _has(pid, mark, beginning=beginning)}
     if not marked:
         return False
@@ -60,6 +60,8 @@ def _kill_once(mark: bytes, *, beginning: bool) -> bool:
 
 def _kill(process: Process) -> None:
     """Unless its number is another's by now."""
+    if sys.platform == "win32":
+        return
     with suppress(OSError):
         try:
             fd = os.pidfd_open(process.pid)

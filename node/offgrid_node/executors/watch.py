@@ -11,6 +11,7 @@ import asyncio
 import errno
 import os
 import stat
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -188,7 +189,7 @@ def _deleted(proc: Path, pids: list[str], folder: Path) -> dict[int, int]:
             except OSError:
                 continue
             if about.st_nlink == 0 and about.st_dev == device and stat.S_ISREG(about.st_mode):
-                found[about.st_ino] = about.st_blocks * 512
+                found[about.st_ino] = _taken_bytes(about)
     return found
 
 
@@ -198,10 +199,17 @@ def _size_of(folder: Path) -> tuple[int, int]:
     entries = total = 0
     for about in _below(folder):
         entries += 1
-        total += about.st_blocks * 512
+        total += _taken_bytes(about)
         if entries > ENTRIES_MAX:
             break
     return entries, total
+
+
+def _taken_bytes(about: os.stat_result) -> int:
+    """On the disk, whatever the file says of its length."""
+    if sys.platform == "win32":
+        return about.st_size
+    return about.st_blocks * 512
 
 
 def _below(folder: Path) -> Iterator[os.stat_result]:

@@ -11,6 +11,7 @@ import os
 import secrets
 import socket
 import stat
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -60,6 +61,13 @@ def bind_unix(path: Path, bind: Callable[[str], object]) -> Callable[[], None]:
     return remove
 
 
+def unix_socket() -> socket.socket:
+    """Raises FailedPrecondition where there are none."""
+    if sys.platform == "win32":
+        raise FailedPrecondition("there are no unix sockets here; listen on 127.0.0.1:0", reason="NoUnixSockets")
+    return socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+
+
 def _remove_stale(path: Path) -> None:
     """Takes away what a dead daemon has left."""
     try:
@@ -68,7 +76,7 @@ def _remove_stale(path: Path) -> None:
         return
     if not stat.S_ISSOCK(mode):
         raise FailedPrecondition(f"{path} is there and is no socket; move it away", reason="NotASocket")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+    with unix_socket() as probe:
         probe.settimeout(_PROBE_TIMEOUT_S)
         try:
             probe.connect(os.fspath(path))

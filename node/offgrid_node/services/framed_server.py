@@ -21,7 +21,7 @@ from pathlib import Path
 from offgrid_node.config import split_address
 from offgrid_node.keys import NodeTls
 from offgrid_node.protocol.errors import Exhausted, FailedPrecondition, Fault, Unavailable
-from offgrid_node.services.admin_socket import UNIX_PREFIX, bind_unix, check_loopback
+from offgrid_node.services.admin_socket import UNIX_PREFIX, bind_unix, check_loopback, unix_socket
 from offgrid_node.services.caller import Caller
 from offgrid_node.services.framed_connection import Connection
 from offgrid_node.services.framed_tls import PROTOCOL, TrustedMembers, leaf_of
@@ -72,7 +72,7 @@ class FramedServer:
         "127.0.0.1:port" with the same token. Raises FailedPrecondition when it cannot listen there."""
         if address.startswith(UNIX_PREFIX):
             path = Path(address.removeprefix(UNIX_PREFIX) + SUFFIX)
-            listener = socket.socket(socket.AF_UNIX)
+            listener = unix_socket()
             try:
                 self._remove.append(bind_unix(path, lambda hidden: _listen(listener, hidden.removeprefix(UNIX_PREFIX))))
             except BaseException:

@@ -29,7 +29,7 @@ class Runway:
         What was ever in use is never written over, even when less is in use now: the snapshot before this one may
         still be read, and is what the store falls back to when the newest is torn.
         """
-        if self._fd < 0 or self._end - used_bytes >= RUNWAY_BYTES_LEFT:
+        if sys.platform == "win32" or self._fd < 0 or self._end - used_bytes >= RUNWAY_BYTES_LEFT:
             return
         self._end = max(self._end, used_bytes)
         room = min(used_bytes + RUNWAY_BYTES, limit_bytes) - self._end

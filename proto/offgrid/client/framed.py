@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import select
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -260,6 +261,8 @@ def _stream(
 
 def _connect(address: Address) -> socket.socket:
     if address.target.startswith("unix:"):
+        if sys.platform == "win32":
+            raise OSError("there are no unix sockets here")
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         where: str | tuple[str, int] = address.target.removeprefix("unix:") + SUFFIX
     elif address.framed:
@@ -285,7 +288,7 @@ def _wait(sock: socket.socket, deadline: float | None, *, writing: bool = False)
     if sock.fileno() < 0:
         raise ConnectionAbortedError(LOST)
     left_s = None if deadline is None else max(0.0, deadline - time.monotonic())
-    if hasattr(select, "poll"):
+    if sys.platform != "win32":
         poll = select.poll()
         poll.register(sock, select.POLLOUT if writing else select.POLLIN)
         ready = bool(poll.poll(None if left_s is None else left_s * 1000))

@@ -28,6 +28,7 @@ CHECKS = (
     Check("format", ("ruff", "format", "--check", "--quiet", ".")),
     Check("lint", ("ruff", "check", "--quiet", ".")),
     Check("types", ("mypy", "--strict", *SOURCES)),
+    Check("for Windows", ("mypy", "--strict", "--platform", "win32", "--cache-dir", ".mypy_cache/win32", *SOURCES)),
     Check("floors", ("lint-imports",)),
     Check("proto lint", ("buf", "lint"), "proto"),
     Check("proto format", ("buf", "format", "--diff", "--exit-code"), "proto"),

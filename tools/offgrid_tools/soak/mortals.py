@@ -22,6 +22,10 @@ LIFE_S = (1.5, 5.0)  # starting takes about one
 JOBS_PER_CALL = 4
 CALL_TIMEOUT_S = 5.0
 AHEAD_PAUSE_S = 0.3  # between its calls
+if sys.platform == "win32":
+    KILLED = 1  # what Popen says of one that it killed
+else:
+    KILLED = -signal.SIGKILL
 
 
 def contents(name: str, number: int) -> list[bytes]:
@@ -65,7 +69,7 @@ class Mortal:
             process.kill()
             said, _ = process.communicate()
         self.deaths += 1
-        if process.returncode != -signal.SIGKILL:
+        if process.returncode != KILLED:
             self.violations.append(f"{self.name} ended by itself with {process.returncode}")
         self.hear(said.decode())
 
