@@ -23,6 +23,7 @@ ROUNDS_MAX, PAUSE_US = 4, (3 * SECOND, 9 * SECOND)
 LEAD_US = (100 * MS, 2_500 * MS)  # so long before the minute the clock is set
 PATIENT_LEAD_US = (31 * SECOND, 34 * SECOND)  # or so long: by then a node has seen that it was set
 PATIENT_CHANCE = 0.5
+PATIENT_MAX = 2  # rounds of one person: who never ends cannot be told from one whom nobody serves
 LEAPS_MIN = (-120, -2, -1, -1, -1, 0, 0, 1, 60)  # and so many minutes further
 SEEN_AFTER_US = 8 * SECOND  # after its due time a job must be there, whatever a disk refuses
 PAUSED_CHANCE = 0.2
@@ -37,6 +38,7 @@ class SchedulingUser(JobOwner):
     def __init__(self, engine: Engine, monitor: Monitor, core: Process, schedules: int, name: str) -> None:
         super().__init__(engine, monitor, core, name)
         self._wanted, self._rounds = schedules, engine.rng.randint(2, ROUNDS_MAX)
+        self._patience = PATIENT_MAX
         self._schedules: dict[str, jobs_pb2.Schedule] = {}
         self._paused: set[str] = set()
         self._changing: set[str] = set()
@@ -81,7 +83,8 @@ class SchedulingUser(JobOwner):
     def _set_clock(self) -> None:
         """A round: the clock, then what came of it."""
         process, rng = self._process, self._engine.rng
-        patient = rng.random() < PATIENT_CHANCE
+        patient = self._patience > 0 and rng.random() < PATIENT_CHANCE
+        self._patience -= patient
         lead_us = rng.randint(*(PATIENT_LEAD_US if patient else LEAD_US))
         now_us, minutes = process.utc_us, rng.choice(LEAPS_MIN)
         due_us = (now_us // MINUTE_US + 1 + minutes) * MINUTE_US
