@@ -51,6 +51,9 @@ class JobRules(Rules):
         self.excused: list[tuple[str, str]] = []  # (job, error) of those that ended for want of hosts or brokers
         self.results = 0
         self.false_hosts: set[str] = set()  # they do their work wrong
+        # Attempts that a false broker has awarded: to a core that has restarted it may name another winner, or say that
+        # the order waits still, until somebody else awards it.
+        self._misled: set[tuple[str, str, int]] = set()
         self.false_brokers: set[str] = set()  # they award what they like
         self.executions_of = Executions(evidence)
         self.terms = Terms(evidence, self._job)
@@ -146,9 +149,12 @@ class JobRules(Rules):
         if job is None or job.attempt < order.attempt:
             raise Violation(f"an order of attempt {order.attempt} of {order.job_id} left before it was durable")
         self.terms.on_order(core, job)
-        if host and job.broker in self.false_brokers:  # to a core that has restarted it may name another winner
-            self._started_at[core, order.job_id, order.attempt] = host
-        first = self._started_at.setdefault((core, order.job_id, order.attempt), host) if host else ""
+        key = core, order.job_id, order.attempt
+        if host and job.broker in self.false_brokers:
+            self._misled.add(key)
+        if host and key in self._misled:
+            self._started_at[key] = host
+        first = self._started_at.setdefault(key, host) if host else ""
         if first != host or (host and job.attempt == order.attempt and job.host not in ("", host)):
             raise Violation(f"attempt {order.attempt} of {order.job_id} is started by a host that it is not awarded to")
 
