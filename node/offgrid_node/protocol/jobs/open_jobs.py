@@ -68,7 +68,8 @@ class OpenJobs:
         self.deadlines = Deadlines()
         self.index = Index(post)
         self.dependencies = Dependencies()
-        self.ended_kin: list[jobs_pb2.Job] = []  # redundant jobs and their executions, for `redundant.py` to take
+        # Redundant jobs that have ended, and executions that have or have lost their host, for `redundant.py` to take.
+        self.moved_kin: list[jobs_pb2.Job] = []
         self.avoided: Callable[[jobs_pb2.Job], list[str]] = lambda execution: []  # where no next attempt may go
         self.waiting = Waiting(CALL_ITEMS_MAX)
         self.pacing = Pacing(CALL_ITEMS_MAX)
@@ -264,6 +265,7 @@ class OpenJobs:
         job.attempt += 1
         if job.parent_id:
             job.avoid[:] = self.avoided(job)
+            self.moved_kin.append(job)
         entry.confirmed, entry.arriving, entry.answer_by_ms, entry.doubtful = False, False, None, False
         entry.trouble = ""
         job.host, job.price_micro = "", 0
@@ -364,7 +366,7 @@ class OpenJobs:
         self.pacing.ended(broker)
         self._unsaid.pop(job_id, None)
         if job.parent_id or job.replicas > 1:
-            self.ended_kin.append(job)
+            self.moved_kin.append(job)
         self._ended[job_id] = ended
         if len(self._ended) > ENDED_REMEMBERED:
             self._ended.popitem(last=False)

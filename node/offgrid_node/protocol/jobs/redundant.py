@@ -2,9 +2,11 @@
 
 A job with replicas is a parent. It makes executions `<job id>.r1`, `.r2`, … : jobs as any other, but that the next one
 is made when the one before has a host (so that no two are at one host), that their results are held, and that nobody is
-paid before `quorum` of them agree. Then the agreeing ones are paid, whoever disagreed is not, what still runs is taken
-back, and the parent ends with one of the agreeing results; all of it in one step. Without a quorum up to EXTRA_MAX more
-are made. An adaptive job begins with one execution, and stays with it where its host may run it alone (`trust.py`).
+paid before `quorum` of them agree. Then the agreeing ones are paid, whoever disagreed is not, and the parent ends with
+one of the agreeing results; all of it in one step. What has not been started is taken back. What runs was started in
+good faith: it runs on, at most for its own time-out, and is paid if it agrees as well; if it loses its host it is
+dropped. Without a quorum up to EXTRA_MAX more are made. An adaptive job begins with one execution, and stays with it
+where its host may run it alone (`trust.py`).
 
 Nothing is remembered but rows of jobs: whatever is to be done next follows from them, after a crash as before it. What
 this node runs itself, in its local queue, needs no second opinion.
@@ -27,13 +29,14 @@ from offgrid_node.protocol.jobs.naming import execution_id, stem_of
 from offgrid_node.protocol.jobs.open_job import Open
 from offgrid_node.protocol.jobs.open_jobs import TASK_JOBS, OpenJobs
 from offgrid_node.protocol.jobs.post import Post
-from offgrid_node.protocol.jobs.table import CREATED, ENDED, QUEUED
+from offgrid_node.protocol.jobs.table import CREATED, ENDED, QUEUED, RUNNING
 from offgrid_node.protocol.jobs.trust import Trust
 from offgrid_node.protocol.jobs.votes import has_result, leading, told, vote_of
 from offgrid_node.protocol.rng import Rng
 
 REPLICAS_MAX = 8
 EXTRA_MAX = 2  # executions beyond the replicas, where those cannot agree
+LATE_MAX = 1_024  # ended jobs with executions that run on: each is kept in memory; those of more are taken back
 STRAYS_MAX = 4  # that found no road; from the local queue a job comes back to the mesh so often
 NO_ROAD = frozenset({"NoHostsAvailable", "BrokerUnavailable"})
 HOPELESS = NO_ROAD | {"AttemptsExhausted"}  # another execution would find no road either, or cost more hosts
@@ -61,6 +64,7 @@ class Parent:
     executions: list[jobs_pb2.Job] = field(default_factory=list)
     alone: tuple[str, int, bool] = ("", 0, False)
     excused: int = 0
+    late: list[jobs_pb2.Job] = field(default_factory=list)  # executions that run on after the job's end
 
     @property
     def under_way(self) -> list[jobs_pb2.Job]:
@@ -85,6 +89,7 @@ class Redundant:
         self._jobs, self._post, self._roads = jobs, post, roads
         self.trust = Trust(post)
         self._parents: dict[str, Parent] = {}
+        self._late: dict[str, Parent] = {}  # those that have ended, and have late executions
         self._due: dict[str, None] = {}
         jobs.avoided = self.hosts_of_others
 
@@ -95,6 +100,9 @@ class Redundant:
             if not entry.packed and entry.job.replicas > 1 and entry.job.state != CREATED:
                 self._parents[entry.job.job_id] = Parent(entry.job, list(self._executions(entry.job, rows)))
                 self._due[entry.job.job_id] = None
+        for entry in self._jobs:
+            if not entry.packed and entry.job.parent_id and entry.job.parent_id not in self._parents:
+                self._load_late(entry.job, rows)
 
     # ---- questions
 
@@ -117,7 +125,7 @@ class Redundant:
     @property
     def goes_on(self) -> bool:
         """Whether `pump` has something to do."""
-        return bool(self._due or self._jobs.ended_kin)
+        return bool(self._due or self._jobs.moved_kin)
 
     # ---- inputs
 
@@ -135,8 +143,8 @@ class Redundant:
     def pump(self, now: Now, rng: Rng) -> None:
         """Whatever follows from what has happened in this step."""
         while self.goes_on:
-            ended, self._jobs.ended_kin = self._jobs.ended_kin, []
-            for job in ended:
+            moved, self._jobs.moved_kin = self._jobs.moved_kin, []
+            for job in moved:
                 if job.parent_id:
                     self._due[job.parent_id] = None
                 elif (parent := self._parents.pop(job.job_id, None)) is not None:
@@ -145,6 +153,8 @@ class Redundant:
             for job_id in due:
                 if (parent := self._parents.get(job_id)) is not None:
                     self._look(parent, now, rng)
+                elif (ended_parent := self._late.get(job_id)) is not None:
+                    self._look_late(ended_parent, now)
 
     # ---- what is due
 
@@ -219,18 +229,49 @@ class Redundant:
             self._jobs.fail(entry, last.error, f"{last.error_detail}; {told(executions)}", now)
 
     def _wind_up(self, parent: Parent, now: Now) -> None:
-        """The parent has ended: whoever brought what was accepted is paid, and what still runs is taken back."""
-        accepted, compared = vote_of(parent.job), len(parent.executions) > 1
+        """The parent has ended: whoever brought what was accepted is paid, and what runs goes on if it may yet be."""
+        has_room = has_result(parent.job) and len(self._late) < LATE_MAX
         for each in parent.executions:
-            if (entry := self._jobs.get(each.job_id)) is not None:
-                self._roads.take_back(entry, f"job {parent.job.job_id} has ended", now)
-            elif accepted and vote_of(each) == accepted:
-                self._approve(each, now, compared=compared)
-            elif accepted and each.host:
-                self.trust.failed(each.host)
-                if has_result(each) or each.error in CLAIMS:
-                    end = DISAGREED if has_result(each) else REFUTED
-                    self._jobs.close(each.broker, (each.job_id, each.attempt), now, end)
+            if each.state in ENDED:
+                self._judge(parent, each, now)
+            elif each.state == RUNNING and has_room:
+                parent.late.append(each)
+                self._jobs.keep(each, now)  # that it runs may not have been said yet, and nobody would ask its broker
+            else:
+                self._take_back(parent, each, now)
+        if parent.late:
+            self._late[parent.job.job_id] = parent
+
+    def _look_late(self, parent: Parent, now: Now) -> None:
+        """Each of them is judged in the step that it ends in, so what is open after a crash is what is not judged."""
+        for each in parent.late:
+            if each.state in ENDED:
+                if self._judge(parent, each, now) and has_result(each):
+                    parent.job.price_micro += each.price_micro
+                    self._jobs.keep(parent.job, now)
+            elif each.state == QUEUED:  # its host is lost, and nobody else is to begin
+                self._take_back(parent, each, now)
+        parent.late = [each for each in parent.late if each.state not in ENDED]
+        if not parent.late:
+            del self._late[parent.job.job_id]
+
+    def _take_back(self, parent: Parent, execution: jobs_pb2.Job, now: Now) -> None:
+        entry = self._jobs.get(execution.job_id)
+        assert entry is not None
+        self._roads.take_back(entry, f"job {parent.job.job_id} has ended", now)
+
+    def _judge(self, parent: Parent, execution: jobs_pb2.Job, now: Now) -> bool:
+        """By what was accepted, if anything was; whether it agrees."""
+        accepted = vote_of(parent.job)
+        agrees = bool(accepted) and vote_of(execution) == accepted
+        if agrees:
+            self._approve(execution, now, compared=len(parent.executions) > 1)
+        elif accepted and execution.host:
+            self.trust.failed(execution.host)
+            if has_result(execution) or execution.error in CLAIMS:
+                end = DISAGREED if has_result(execution) else REFUTED
+                self._jobs.close(execution.broker, (execution.job_id, execution.attempt), now, end)
+        return agrees
 
     def _approve(self, execution: jobs_pb2.Job, now: Now, *, compared: bool) -> None:
         if has_result(execution):
@@ -244,6 +285,15 @@ class Redundant:
         self._post.tell("ledger", cost)
 
     # ---- from rows
+
+    def _load_late(self, execution: jobs_pb2.Job, rows: Rows) -> None:
+        """Its parent is among the open jobs no more."""
+        parent = self._late.get(execution.parent_id)
+        if parent is None:
+            job = jobs_pb2.Job.FromString(rows.get(JOBS, execution.parent_id.encode()) or b"")
+            parent = self._late[execution.parent_id] = Parent(job, list(self._executions(job, rows)))
+        parent.late.append(execution)
+        self._due[execution.parent_id] = None
 
     def _executions(self, parent: jobs_pb2.Job, rows: Rows) -> list[jobs_pb2.Job]:
         """They are numbered without a gap. Open ones are those that the core drives."""

@@ -17,7 +17,6 @@ from offgrid_node.protocol.jobs.table import (
     CANCELLED,
     COMPLETED,
     CREATED,
-    ENDED,
     EXPIRED,
     FAILED,
     QUEUED,
@@ -56,15 +55,6 @@ class TestAgreement:
         done = world.job(job_id)
         assert (done.state, done.result.output, done.result_of) == (COMPLETED, b"right", f"{job_id}.r1")
         assert done.price_micro == 2 * PRICE
-
-    def test_what_still_runs_when_enough_agree_is_taken_back_and_unpaid(self, world: World) -> None:
-        job_id = world.run(3, 2)
-        late = world.running[world.at("c")]
-        world.finish("a")
-        world.finish("b")
-        assert world.executions(job_id)[2].state in ENDED
-        world.report("c", late, b"right")
-        assert world.paid() == ["a", "b"]
 
     def test_a_liar_is_outvoted_and_unpaid(self, world: World) -> None:
         job_id = world.run(3, 2)
@@ -211,7 +201,7 @@ class TestHosts:
         assert world.at_work() == ["a", "b", "c"]
         world.finish_all()
         assert world.job(job_id).state == COMPLETED
-        assert world.paid() == ["a", "b"]
+        assert world.paid() == ["a", "b", "c"]
 
     def test_a_job_whose_brokers_come_and_go_stays_in_the_local_queue_in_the_end(self) -> None:
         world = World()
@@ -258,13 +248,6 @@ class TestAnOwnersHand:
         world.wait(1_000)
         assert sorted(world.stopped) == [(f"{job_id}.r2", 1), (f"{job_id}.r3", 1)]
         assert (world.at_work(), world.paid()) == ([], [])
-
-    def test_what_still_runs_when_enough_agree_is_stopped_at_its_host(self, world: World) -> None:
-        job_id = world.run(3, 2)
-        world.finish("a")
-        world.finish("b")
-        world.wait(1_000)
-        assert world.stopped == [(f"{job_id}.r3", 1)]
 
     def test_a_job_past_its_deadline_ends_with_all_its_executions(self) -> None:
         world = World()

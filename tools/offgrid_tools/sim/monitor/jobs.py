@@ -225,7 +225,7 @@ class JobRules(Rules):
         if job.state in ENDED:
             self._ended.add(job.job_id)
             if job.parent_id:
-                self.executions_of.on_end(node, job)
+                self.executions_of.on_end(node, job, self.on_cost)
             else:
                 self._check_end(node, job)
 

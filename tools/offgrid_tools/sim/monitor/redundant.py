@@ -20,11 +20,18 @@ class Executions:
         self._evidence = evidence
         self._ended: dict[str, dict[str, jobs_pb2.Job]] = defaultdict(dict)
         self._unpaid: set[tuple[str, str]] = set()
-        self.agreed = 0
+        self._accepted: dict[str, bytes] = {}  # parent → digest of its result
+        self.agreed = self.late = 0
 
-    def on_end(self, core: str, execution: jobs_pb2.Job) -> None:
+    def on_end(self, core: str, execution: jobs_pb2.Job, on_cost: Callable[[str, jobs_pb2.Job], None]) -> None:
+        """One that ends after its parent has run on: it is paid if it agrees."""
         self._ended[execution.parent_id][execution.job_id] = execution
-        self._unpaid.add((core, execution.job_id))
+        accepted = self._accepted.get(execution.parent_id)
+        if accepted is not None and _digest_of(execution) == accepted:
+            on_cost(core, execution)
+            self.late += 1
+        else:
+            self._unpaid.add((core, execution.job_id))
 
     def on_agreed(
         self, core: str, parent: jobs_pb2.Job, digest: bytes, on_cost: Callable[[str, jobs_pb2.Job], None]
@@ -35,8 +42,7 @@ class Executions:
         if taken is None or parent.result.receipt != taken.result.receipt:
             raise Violation(f"job {parent.job_id} has the result of no execution of its own")
         for execution in ended.values():
-            receipt = execution.result.receipt
-            if receipt.body and ReceiptBody.decode(receipt.body).result_digest == digest:
+            if _digest_of(execution) == digest:
                 self._unpaid.discard((core, execution.job_id))
                 on_cost(core, execution)
                 cost_micro += execution.price_micro
@@ -45,13 +51,13 @@ class Executions:
             raise Violation(f"job {parent.job_id} says that it cost {parent.price_micro}; that is {cost_micro}")
         if len(hosts) < parent.quorum and not parent.adaptive:
             raise Violation(f"job {parent.job_id}: {len(hosts)} hosts agree on its result, not {parent.quorum}")
+        self._accepted[parent.job_id] = digest
         self.agreed += 1
 
     def on_done_here(self, core: str, parent: jobs_pb2.Job, digest: bytes) -> None:
         """For want of brokers the core has done it itself in the end: who had brought the same before is paid."""
         for execution in self._ended.get(parent.job_id, {}).values():
-            receipt = execution.result.receipt
-            if receipt.body and ReceiptBody.decode(receipt.body).result_digest == digest:
+            if _digest_of(execution) == digest:
                 self._unpaid.discard((core, execution.job_id))
 
     def check_store(self, core: str) -> None:
@@ -62,3 +68,9 @@ class Executions:
     def _check_unpaid(self, core: str, job_id: str) -> None:
         if self._evidence.row(core, BOOKINGS, job_id.encode()) is not None:
             raise Violation(f"execution {job_id} is paid, and no quorum agrees with it")
+
+
+def _digest_of(execution: jobs_pb2.Job) -> bytes:
+    """Of its result; empty without one."""
+    body = execution.result.receipt.body
+    return ReceiptBody.decode(body).result_digest if body else b""

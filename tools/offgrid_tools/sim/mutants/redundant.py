@@ -41,4 +41,11 @@ MUTANTS: dict[str, Mutant] = {
     "executions-forgotten": Mutant(
         "a restarted core forgets what its redundant jobs have under way", (Patch(Redundant, "load", never(None)),)
     ),
+    "late-execution-unpaid": Mutant(
+        "an execution that agrees after its job has ended is not paid", (Patch(Redundant, "_look_late", never(None)),)
+    ),
+    "late-execution-forgotten": Mutant(
+        "a restarted core forgets which executions run on after their jobs' end",
+        (Patch(Redundant, "_load_late", never(None)),),
+    ),
 }
