@@ -5,6 +5,7 @@ from __future__ import annotations
 from bulk_world import World
 
 from offgrid.v1 import objects_pb2
+from offgrid_node.protocol.jobs.held import HELD
 from offgrid_node.protocol.objects.tables import OBJECTS, REPLICAS, replica_key
 from offgrid_node.services.objects.room import is_known
 from offgrid_node.storage.store import Batch
@@ -29,6 +30,12 @@ def test_a_replica_is_known_and_what_no_row_names_is_not() -> None:
     for host in world.hosts:
         assert is_known(host.store, made.object_id)
         assert not is_known(host.store, "o-" + "a" * 32)
+
+
+def test_what_waits_for_its_job_to_accept_it_is_known() -> None:
+    host = World(1).hosts[0]
+    host.store.commit(Batch(writes={(HELD, b"o-held"): b""}))
+    assert is_known(host.store, "o-held")
 
 
 def test_a_row_that_cannot_be_read_may_name_it() -> None:

@@ -22,6 +22,7 @@ from offgrid_node.protocol.jobs.closing import EXCUSED, SERVED
 from offgrid_node.protocol.jobs.commands import NewJob
 from offgrid_node.protocol.jobs.deadlines import Deadlines
 from offgrid_node.protocol.jobs.dependencies import Dependencies
+from offgrid_node.protocol.jobs.held import Held
 from offgrid_node.protocol.jobs.index import JOBS, Index
 from offgrid_node.protocol.jobs.job_events import JobEvents, with_payload
 from offgrid_node.protocol.jobs.making import Making, execution_of
@@ -71,11 +72,13 @@ class OpenJobs:
         # Redundant jobs that have ended, and executions that have or have lost their host, for `redundant.py` to take.
         self.moved_kin: list[jobs_pb2.Job] = []
         self.avoided: Callable[[jobs_pb2.Job], list[str]] = lambda execution: []  # where no next attempt may go
+        self.held = Held(post)
         self.waiting = Waiting(CALL_ITEMS_MAX)
         self.pacing = Pacing(CALL_ITEMS_MAX)
 
     def load(self, rows: Rows, now: Now) -> None:
         self._rows = rows
+        self.held.load(rows)
         for value in self.index.load(rows):
             job = jobs_pb2.Job.FromString(value)
             if job.state not in ENDED and job.job_id not in self._open:
@@ -156,6 +159,7 @@ class OpenJobs:
             self._fresh.clear()
         if now != self._fresh_at:
             self.index.begin()
+            self.held.begin()
             self._cool()
         self._fresh_at = now
 
@@ -204,7 +208,8 @@ class OpenJobs:
         return entry
 
     def take_over(self, entry: Open, execution: jobs_pb2.Job, price_micro: int, now: Now) -> None:
-        """A redundant job ends as this execution of it did, with its result; what all of it cost is `price_micro`."""
+        """A redundant job ends as this execution of it did, with its result; what all of it cost is `price_micro`. What
+        is large of the result becomes objects with it."""
         job = entry.job
         move(job, "complete" if execution.state == COMPLETED else "fail")
         job.result_of, job.host, job.price_micro = execution.job_id, execution.host, price_micro
@@ -212,6 +217,7 @@ class OpenJobs:
         job.result_bytes = execution.result_bytes
         if execution.HasField("result"):
             job.result.CopyFrom(execution.result)
+            self.held.release(execution.result)
         self._end(entry, now, EventType.JOB_COMPLETED if not job.error else EventType.JOB_FAILED)
 
     def award(self, entry: Open, event: str, broker: str, host: str, price_micro: int, now: Now) -> None:
@@ -286,9 +292,12 @@ class OpenJobs:
             self._post.put(RESULTS, job.job_id.encode(), result)
             job.result.ClearField("output")
             job.result.ClearField("log")
-        for each in added:
-            self._post.tell("objects", each)
         is_execution = bool(job.parent_id)
+        for each in added:
+            if is_execution:
+                self.held.add(each)
+            else:
+                self._post.tell("objects", each)
         if not is_execution and result.HasField("receipt"):  # an execution is paid once enough others agree
             cost = CostIncurred(job.job_id, job.attempt, job.host, job.price_micro, job.kind, entry.is_new)
             self._post.tell("ledger", cost)

@@ -24,6 +24,7 @@ from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.events import CostIncurred
 from offgrid_node.protocol.jobs.closing import DISAGREED, REFUTED, SERVED
 from offgrid_node.protocol.jobs.failures import CLAIMS
+from offgrid_node.protocol.jobs.held import is_large
 from offgrid_node.protocol.jobs.index import JOBS
 from offgrid_node.protocol.jobs.naming import execution_id, stem_of
 from offgrid_node.protocol.jobs.open_job import Open
@@ -261,7 +262,10 @@ class Redundant:
         self._roads.take_back(entry, f"job {parent.job.job_id} has ended", now)
 
     def _judge(self, parent: Parent, execution: jobs_pb2.Job, now: Now) -> bool:
-        """By what was accepted, if anything was; whether it agrees."""
+        """By what was accepted, if anything was; whether it agrees. What it has brought is wanted of one alone."""
+        if execution.job_id != parent.job.result_of and is_large(execution.result):
+            self._jobs.held.drop(execution.result)
+            self._jobs.keep(execution, now)
         accepted = vote_of(parent.job)
         agrees = bool(accepted) and vote_of(execution) == accepted
         if agrees:

@@ -11,6 +11,7 @@ from pathlib import Path
 from offgrid.v1 import objects_pb2
 from offgrid_node.protocol.effects import Signer, Verifier
 from offgrid_node.protocol.errors import Corrupt
+from offgrid_node.protocol.jobs.held import HELD
 from offgrid_node.protocol.jobs.host import RESULT_BLOBS
 from offgrid_node.protocol.mesh.directory import Directory
 from offgrid_node.protocol.mesh.swim import ALIVE
@@ -118,15 +119,15 @@ def name_of(directory: Directory, node_id: str) -> str:
 
 
 def is_known(store: Store, name: str) -> bool:
-    """Whether a row says that this blob is here: an object of this node's own, a replica for another, or a result that
-    its core has not taken over. A row that cannot be read may say so.
+    """Whether a row says that this blob is here: an object of this node's own, a replica for another, a result that its
+    core has not taken over, or one that waits for its job to accept it. A row that cannot be read may say so.
 
     The one rule: nothing is swept or dropped by any other."""
     try:
         value = store.get(OBJECTS, name.encode())
         if value is not None and objects_pb2.ObjectRow.FromString(value).object.local:
             return True
-        if store.get(RESULT_BLOBS, name.encode()) is not None:
+        if any(store.get(table, name.encode()) is not None for table in (RESULT_BLOBS, HELD)):
             return True
         return any(True for _ in store.scan(REPLICAS, prefix=replica_prefix(name)))
     except Corrupt:

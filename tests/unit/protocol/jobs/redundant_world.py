@@ -11,7 +11,7 @@ from job_bench import PAYLOAD, SALT, TASK, Disk, new_job
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.effects import Answered, Asked, Call, Effect, Execute, Executed, Raise, Reply, Woke
-from offgrid_node.protocol.events import BROKER, CORE, HOST, CostIncurred, PeerUp
+from offgrid_node.protocol.events import BROKER, CORE, HOST, CostIncurred, ObjectAdded, PeerUp
 from offgrid_node.protocol.jobs.commands import NewJob, RenewLeases, Report, ReportResults, RunJobs, Started
 from offgrid_node.protocol.jobs.heartbeat import digest_of_page
 from offgrid_node.protocol.jobs.machine import JobsMachine
@@ -119,13 +119,31 @@ class World:
     def at_work(self) -> list[str]:
         return [name_of(self.awards[key]) for key in self.running]
 
-    def finish(self, host: str, output: bytes = b"right", *, exit_code: int = 0, error: str = "") -> None:
+    def finish(
+        self,
+        host: str,
+        output: bytes = b"right",
+        *,
+        exit_code: int = 0,
+        error: str = "",
+        added: tuple[ObjectAdded, ...] = (),
+    ) -> None:
         """This host brings what came of it, with a valid receipt unless it is an error."""
         key = self.at(host)
         order = self.running.pop(key)
-        self.report(host, order, output, exit_code=exit_code, error=error)
+        self.report(host, order, output, exit_code=exit_code, error=error, added=added)
 
-    def report(self, host: str, order: JobOrder, output: bytes, *, exit_code: int = 0, error: str = "") -> None:
+    def report(
+        self,
+        host: str,
+        order: JobOrder,
+        output: bytes,
+        *,
+        exit_code: int = 0,
+        error: str = "",
+        added: tuple[ObjectAdded, ...] = (),
+    ) -> None:
+        """`added` are its output and its files, where these are large."""
         signer, key = HOSTS[host], (order.job_id, order.attempt)
         message = jobs_pb2.AttemptReport(job_id=key[0], attempt=key[1], error=error)
         body = None
@@ -146,8 +164,10 @@ class World:
             )
             message.result.status, message.result.output = status, output
             message.result.exit_code = exit_code
+            ids = [each.body.object_id for each in added]
+            message.result.output_object, message.result.files_object = (*ids, "", "")[:2]
             message.result.receipt.CopyFrom(sign_receipts([body.encode()], signer, SALT)[0])
-        self.ask(ReportResults(signer.node_id, (Report(key, message, body),)), signer.node_id)
+        self.ask(ReportResults(signer.node_id, (Report(key, message, body, added),)), signer.node_id)
 
     def finish_all(self, output: bytes = b"right") -> None:
         while self.running:
