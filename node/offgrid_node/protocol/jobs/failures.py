@@ -26,5 +26,15 @@ def is_unconfirmed(job: jobs_pb2.Job, error: str, self_id: str) -> bool:
 def claims_of(job: jobs_pb2.Job) -> Iterator[AttemptKey]:
     """The earlier attempts whose hosts claimed that the work failed."""
     for attempt in job.attempts:
-        if attempt.number != job.attempt and attempt.outcome.partition(":")[0] in CLAIMS:
+        if attempt.number != job.attempt and _is_claim(attempt):
             yield job.job_id, attempt.number
+
+
+def forget_oldest(job: jobs_pb2.Job) -> None:
+    """The job has had too many attempts to show them all. Claims stay: the next is judged by them."""
+    attempts = job.attempts
+    del attempts[next((at for at, attempt in enumerate(attempts) if not _is_claim(attempt)), 0)]
+
+
+def _is_claim(attempt: jobs_pb2.Attempt) -> bool:
+    return attempt.outcome.partition(":")[0] in CLAIMS

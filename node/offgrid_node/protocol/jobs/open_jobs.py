@@ -22,6 +22,7 @@ from offgrid_node.protocol.jobs.closing import EXCUSED, SERVED
 from offgrid_node.protocol.jobs.commands import NewJob
 from offgrid_node.protocol.jobs.deadlines import Deadlines
 from offgrid_node.protocol.jobs.dependencies import Dependencies
+from offgrid_node.protocol.jobs.failures import forget_oldest
 from offgrid_node.protocol.jobs.held import Held
 from offgrid_node.protocol.jobs.index import JOBS, Index
 from offgrid_node.protocol.jobs.job_events import JobEvents, with_payload
@@ -388,4 +389,4 @@ class OpenJobs:
         if attempts and (last := attempts[-1]).number == job.attempt:
             last.outcome, last.ended_us = outcome[:OUTCOME_CHARS_MAX], now.utc_us
             if len(attempts) > ATTEMPTS_SHOWN:
-                del attempts[:-ATTEMPTS_SHOWN]
+                forget_oldest(job)

@@ -6,8 +6,10 @@ import pytest
 from job_bench import OTHER, OWNER, RIVAL, WORKER, BrokerBench, CoreBench, award
 
 from offgrid.v1 import jobs_pb2
+from offgrid_node.protocol.events import PeerDown
 from offgrid_node.protocol.jobs.closing import EXCUSED, REFUTED
 from offgrid_node.protocol.jobs.commands import Report, ReportResults
+from offgrid_node.protocol.jobs.open_jobs import ATTEMPTS_SHOWN
 from offgrid_node.protocol.jobs.receipts import COMPLETED as WELL
 from offgrid_node.protocol.jobs.receipts import ReceiptBody, result_digest, sign_receipts
 from offgrid_node.protocol.jobs.reputation import DISTRUSTED_BAD
@@ -103,6 +105,19 @@ def test_a_host_that_died_in_between_confirms_nothing(bench: CoreBench) -> None:
     bench.clears(award(job_id, OTHER.node_id, attempt=2))
     bench.down(OTHER)
     assert (bench.job(job_id).state, bench.job(job_id).attempt) == (QUEUED, 3)
+
+
+def test_a_claim_is_remembered_however_many_attempts_came_to_nothing_since(bench: CoreBench) -> None:
+    job_id = bench.awarded()
+    claims(bench, job_id, WORKER)
+    bench.peers.on_down(PeerDown(OTHER.node_id))
+    for number in range(2, ATTEMPTS_SHOWN + 4):
+        bench.clears(award(job_id, OTHER.node_id, attempt=number))
+    shown = bench.job(job_id).attempts
+    assert [shown[0].number, *(each.number for each in shown[-2:])] == [1, ATTEMPTS_SHOWN + 2, ATTEMPTS_SHOWN + 3]
+    assert len(shown) == ATTEMPTS_SHOWN
+    bench.clears(award(job_id, WORKER.node_id, attempt=ATTEMPTS_SHOWN + 4))
+    assert claims(bench, job_id, WORKER).state == FAILED
 
 
 class TestABrokerThatIsTold:
