@@ -1,8 +1,5 @@
 """The broker's part: a book of standing offers in memory, orders cleared against it, what must wait kept durable.
 
-A host that had an earlier attempt of a job gets the next one only if no other can: whatever went wrong between core
-and host, which a broker cannot see, should not go wrong again.
-
 The broker only matches: it tells the core which host won and the core starts the work there itself, so a broker may
 die, double or be replaced without an attempt being run or paid twice. That is why its awards are in memory only; one
 that answers an order is written to the journal late. One that is forgotten is made anew, but for a core that has itself
@@ -14,7 +11,6 @@ difference.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
@@ -28,8 +24,9 @@ from offgrid_node.protocol.jobs.awards import AWARD_RETRY_MS, QUEUE, Awards, Lea
 from offgrid_node.protocol.jobs.backlog import Backlog
 from offgrid_node.protocol.jobs.book import Book
 from offgrid_node.protocol.jobs.clearing import Group, Won, clear
-from offgrid_node.protocol.jobs.closing import BROKEN, DISAGREED, EXCUSED, REFUSED, REFUTED, SERVED, Over
+from offgrid_node.protocol.jobs.closing import SERVED, Over
 from offgrid_node.protocol.jobs.commands import CloseLeases, PostOffers, SubmitJobs
+from offgrid_node.protocol.jobs.judging import JobKey, Judging
 from offgrid_node.protocol.jobs.orders import ClaimKey, JobOrder, key_of_row, row_key
 from offgrid_node.protocol.jobs.peers import Peers
 from offgrid_node.protocol.jobs.post import Post, Tag
@@ -42,13 +39,9 @@ from offgrid_node.protocol.timers import Timers
 
 CORE_GRACE_MS = 60_000  # the orders of a core that is not alive wait so long; once it is back it says them again
 QUEUE_RETRY_MS = 2_000  # whom the queue has no room for comes back then
-TRIED_REMEMBERED = 10_000  # jobs
 LEASES_MAX = 200_000  # open ones, about a kilobyte each: what is more waits, though its host may say it has free slots
-UNJUDGED_REMEMBERED = 4_096  # leases that ended without a word on how they went; enough for a minute or so
 
 UNSAID = jobs_pb2.Clearing()  # holds a place
-
-JobKey = tuple[str, str]  # (core, job id)
 
 
 class Broker:
@@ -60,12 +53,9 @@ class Broker:
         self.book = Book()
         self._leases = Awards(post)
         self.postings = Postings(self.book, peers, post, self.reputation.handicap, self._leases.at_host)
+        self._judging = Judging(self.reputation, self.postings)
         self._queue = Backlog(settings.queue_max)
         self._newest: dict[JobKey, ClaimKey] = {}
-        self._tried: OrderedDict[JobKey, tuple[str, ...]] = OrderedDict()
-        # Executions of redundant jobs among others, and claims that work failed: how they went is said once there are
-        # other hosts' results to compare.
-        self._unjudged: OrderedDict[ClaimKey, str] = OrderedDict()
         self._timers: Timers[str] = Timers()  # by the core whose orders wait for it
         self._clear_due = False
         self._clear_ms: int | None = None  # when a class that was too much of late may be made
@@ -123,7 +113,7 @@ class Broker:
 
     def group_of(self, order: JobOrder) -> Group:
         """As it is cleared now: hosts that had the job, or that broke leases of its core, come last."""
-        return Group.of(order, self._last_for(order.key))
+        return Group.of(order, self._judging.last_for(order.key))
 
     def explain(self, order: JobOrder) -> jobs_pb2.ExplainOrderResponse:
         """Raises Exhausted and InvalidRequest: a class that is asked about is made as one that is ordered."""
@@ -204,7 +194,7 @@ class Broker:
             count = 0
             if self._is_too_new(self._queue.orders(keys[:1])[0], now):
                 return 0
-            for last, alike in groupby(keys, key=self._last_for):
+            for last, alike in groupby(keys, key=self._judging.last_for):
                 orders = self._queue.orders(list(alike))
                 won = self._award(group._replace(tried=last), orders, now)
                 for lease in won:
@@ -302,51 +292,23 @@ class Broker:
         for job_id, attempt, end in over:
             key = core, job_id, attempt
             lease = self._leases.get(key)
-            if lease is not None:
-                self._judge(lease, end, now)
-                if end == SERVED:  # no further attempt will ask who had it
-                    self._tried.pop(key[:2], None)
+            if lease is None:
+                self._judging.on_verdict(key, end, now)
+            else:
+                self._judging.on_end(lease, end, now)
+                if end == SERVED:
                     self._drop_lease(key)
                     continue
-            elif end in (SERVED, DISAGREED, REFUTED) and (host := self._unjudged.pop(key, None)) is not None:
-                self.reputation.on_end(core, host, end, now)
-                self.postings.judge(host, now)
             self._retire(key)
-
-    def _judge(self, lease: Lease, end: jobs_pb2.LeaseEnd.ValueType, now: Now) -> None:
-        """What the end of a lease says of its host; only of leases that were awarded here."""
-        order = lease.order
-        self.reputation.on_end(order.core, lease.host, end, now)
-        if end == SERVED:
-            took_ms = now.mono_ms - lease.since_ms
-            self.reputation.on_served(order.core, lease.host, order.kind, order.needs, took_ms, now)
-        elif end in (BROKEN, REFUSED, DISAGREED, REFUTED):
-            self.postings.judge(lease.host, now)  # what is well takes effect with its next word
-        elif end == EXCUSED:
-            self._unjudged[order.key] = lease.host
-            if len(self._unjudged) > UNJUDGED_REMEMBERED:
-                self._unjudged.popitem(last=False)
 
     def _retire(self, key: ClaimKey) -> None:
         """The attempt is over for its core."""
         lease = self._leases.get(key)
         if lease is not None:
-            self._remember_tried(lease)
+            self._judging.remember(lease)
             self._drop_lease(key)
         else:
             self._drop_order(key)
-
-    def _last_for(self, key: ClaimKey) -> tuple[str, ...]:
-        """Hosts that get the job only if no other can."""
-        return self._tried.get(key[:2], ()) + self.reputation.distrusted(key[0])
-
-    def _remember_tried(self, lease: Lease) -> None:
-        job = lease.order.key[:2]
-        tried = self._tried.get(job, ())
-        if lease.host not in tried:
-            self._tried[job] = (*tried, lease.host)
-        if len(self._tried) > TRIED_REMEMBERED:
-            self._tried.popitem(last=False)
 
     # ---- inside: leases
 

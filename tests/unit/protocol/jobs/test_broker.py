@@ -276,7 +276,7 @@ def test_no_more_is_awarded_than_a_broker_remembers_whatever_hosts_offer(monkeyp
 
 
 def test_who_had_a_job_is_not_forgotten_for_jobs_that_are_done(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("offgrid_node.protocol.jobs.broker.TRIED_REMEMBERED", 2)
+    monkeypatch.setattr("offgrid_node.protocol.jobs.judging.TRIED_REMEMBERED", 2)
     bench = BrokerBench()
     bench.offer(WORKER, ask_micro=1)
     bench.offer(OTHER, ask_micro=5)
