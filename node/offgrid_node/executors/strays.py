@@ -2,8 +2,13 @@
 
 Known by the HOME that the job was given, which whatever it starts inherits. With each such process go its children, and
 all of its session: a job's first process leads one of its own, so nobody else's are in it. What has cast off its HOME,
-its session and its parent as well is not found; its CPU limit ends it. (Behind bubblewrap nothing gets that far: there
-the process namespace ends with its job. Nor does anything where there are control groups, see cgroups.py.)
+its session and its parent as well is not found; its CPU limit ends it. (Where there are control groups nothing gets
+that far, see cgroups.py.)
+
+Behind bubblewrap all ends with the process namespace, but for one case: bubblewrap asks to die with its parent only
+once it has begun, and does not look whether that still lives (containers/bubblewrap#633, #700). A host that is killed
+in these milliseconds leaves its child behind, waiting for ever or at work. Its command line still says which folder it
+was to bind, and its end is that of all inside.
 """
 
 from __future__ import annotations
@@ -30,18 +35,22 @@ class Process(NamedTuple):
 
 
 def kill_strays(home: str | Path, *, beginning: bool = False) -> None:
-    """Kills every process of ours whose HOME is `home`, or, where that is its `beginning`, begins so."""
+    """Kills every process of ours whose HOME is `home`, or, where that is its `beginning`, begins so or is to be bound
+    by a bubblewrap: those of an earlier life."""
     for _ in range(ROUNDS_MAX):
-        if not _kill_once(b"HOME=" + os.fsencode(home), beginning=beginning):
+        if not _kill_once(os.fsencode(home), beginning=beginning):
             return
         time.sleep(PAUSE_S)
 
 
-def _kill_once(mark: bytes, *, beginning: bool) -> bool:
+def _kill_once(home: bytes, *, beginning: bool) -> bool:
     """Whether there were any."""
     if sys.platform != "linux":
         return False
-    marked = {pid for pid in _pids() if _has(pid, mark, beginning=beginning)}
+    end = b"" if beginning else b"\0"
+    marked = {pid for pid in _pids() if _has(pid, "environ", b"\0HOME=" + home + end)}
+    if beginning:
+        marked |= {pid for pid in _pids() if _has(pid, "cmdline", b"\0--bind\0" + home)}
     if not marked:
         return False
     processes = [process for process in map(process_of, _pids()) if process is not None]
@@ -91,10 +100,9 @@ def process_of(pid: int) -> Process | None:
     return found if fields[0] not in (b"Z", b"X") else None
 
 
-def _has(pid: int, mark: bytes, *, beginning: bool) -> bool:
+def _has(pid: int, name: str, mark: bytes) -> bool:
     try:
-        with open(f"/proc/{pid}/environ", "rb", buffering=0) as file:  # each job looks into all of them
-            found = b"\0" + file.read()
+        with open(f"/proc/{pid}/{name}", "rb", buffering=0) as file:  # each job looks into all of them
+            return mark in b"\0" + file.read()
     except OSError:  # it has ended meanwhile, or is another user's
         return False
-    return b"\0" + mark + (b"" if beginning else b"\0") in found
