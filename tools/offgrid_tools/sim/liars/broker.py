@@ -75,11 +75,12 @@ class LyingBroker:
         return jobs_pb2.Clearing(job_id=order.job_id, attempt=max(0, order.attempt), kind=kind, detail="a lie")
 
     def _on_submitted(self, core: str, broker: str, request: jobs_pb2.SubmitJobsRequest) -> None:
-        """A core has asked a broker, maybe another one: this one brings it an award as well."""
+        """A core has asked a broker, maybe another one: this one brings it an award as well, but of what it holds."""
         me = self._process
         if self._rng.random() > POACH_CHANCE or not me.up or not me.running.runtime.machines or core == me.node_id:
             return
-        awards = [self._award(JobOrder.decode(body)) for body in request.orders]
+        orders = [JobOrder.decode(body) for body in request.orders]
+        awards = [self._award(order) for order in orders if order.key not in self._held]
         poached = jobs_pb2.DeliverAwardsRequest(awards=awards)
         late_us = self._rng.randint(0, LATE_MAX_US)
         self._cluster.engine.after(late_us, partial(self._tell, core, poached))

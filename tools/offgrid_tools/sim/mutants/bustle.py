@@ -105,14 +105,22 @@ def _same_epoch(sound: Sound) -> Sound:
     return load
 
 
-def _only_begin(sound: Sound) -> Sound:
+def _by_timer(sound: Sound) -> Sound:
     def begin(self: Any, now: Any) -> None:
-        self._jobs.begin(now)
-        later, self._late = getattr(self, "_late", None), now
-        if later is not None and later != now:  # a step behind
-            sound(self, later)
+        due_ms = self._jobs.deadlines.deadline_ms()
+        if due_ms is not None and due_ms <= now.mono_ms:
+            sound(self, now)
+        else:
+            self._jobs.begin(now)
 
     return begin
+
+
+def _look_away(sound: Sound) -> Sound:
+    def on_wake(self: Any, now: Any, rng: Any) -> None:
+        self._look_ms = None
+
+    return on_wake
 
 
 def _forget_stop(sound: Sound) -> Sound:
@@ -147,7 +155,9 @@ MUTANTS: dict[str, Mutant] = {
         MARKET_MESH,
     ),
     "expired-late": Mutant(
-        "a deadline is not looked at before a result is taken", (Patch(Core, "begin", _only_begin),), MARKET_MESH
+        "a deadline that the clock was set past is seen when a timer runs out, not before a result is taken",
+        (Patch(Core, "begin", _by_timer),),
+        MARKET_MESH,
     ),
     "expired-paid": Mutant("who had a job that expires is paid", (Patch(OpenJobs, "expire", _pay_too),), MARKET_MESH),
     "cancel-forgotten": Mutant(
@@ -169,7 +179,7 @@ MUTANTS: dict[str, Mutant] = {
         (Patch(Schedules, "_command", _under_another_name),),
         MARKET_MESH,
     ),
-    "schedule-asleep": Mutant("no due time is ever seen", (Patch(Schedules, "on_wake", never(None)),), MARKET_MESH),
+    "schedule-asleep": Mutant("no due time is ever seen", (Patch(Schedules, "on_wake", _look_away),), MARKET_MESH),
     "schedule-made-up-for": Mutant(
         "what was long missed is made up for, wanted or not",
         (Patch(schedules, "LATE_US", _for_ever),),
