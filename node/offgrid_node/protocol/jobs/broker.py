@@ -140,6 +140,7 @@ class Broker:
             if known is None:
                 fresh.setdefault(self.group_of(order), []).append(order)
             clearings[key] = known or UNSAID
+        self.clear(now, command.core)  # an earlier attempt's slot may have become free
         for group, orders in fresh.items():
             for order, clearing in zip(orders, self._clear_fresh(group, orders, now), strict=True):
                 clearings[order.key] = clearing

@@ -244,6 +244,15 @@ def test_the_next_in_line_gets_a_slot_even_if_one_before_it_wants_another_kind_o
     assert bench.delivered() == ["j-3", "j-1"]
 
 
+def test_the_slot_of_an_attempt_that_the_next_one_replaces_goes_to_whom_waits_for_it() -> None:
+    bench = BrokerBench()
+    bench.offer(slots=1)
+    assert bench.submit(OWNER).kind == AWARDED
+    assert bench.submit(OWNER, "j-urgent", priority=5).kind == QUEUED
+    assert bench.submit(OWNER, attempt=2).kind == QUEUED
+    assert bench.delivered() == ["j-urgent"]
+
+
 def test_a_long_queue_is_not_walked_for_a_slot_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     bench = BrokerBench(queue_max=1_000)
     bench.offer(WORKER, slots=1)
