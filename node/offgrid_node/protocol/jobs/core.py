@@ -193,7 +193,7 @@ class Core:
             self._return_ms = now.mono_ms + RETURN_STEP_MS
 
     def _to_local_queue(self, entry: Open) -> None:
-        self._jobs.waiting.discard(entry.job.broker, entry.job.job_id)
+        self._jobs.leave_broker(entry.job)
         entry.job.route = jobs_pb2.ROUTE_FILE_QUEUE
         entry.job.broker = ""
         self._jobs.timers.cancel(entry.job.job_id)

@@ -230,7 +230,7 @@ class OpenJobs:
         job = entry.job
         entry.tries, entry.doubtful = 0, False
         entry.avoided = frozenset()
-        self.waiting.discard(job.broker, job.job_id)
+        self.leave_broker(job)
         move(job, event)
         job.broker, job.host, job.price_micro = broker, host, price_micro
         job.attempts.add(number=job.attempt, host=host, started_us=now.utc_us)
@@ -335,6 +335,12 @@ class OpenJobs:
         if broker:
             self._post.closing.add(broker, key, now.mono_ms, end)
 
+    def leave_broker(self, job: jobs_pb2.Job) -> None:
+        """Its order waits neither at its broker nor in line for it: whoever stays there is said to it again, and gets
+        that call's time."""
+        self.waiting.discard(job.broker, job.job_id)
+        self.pacing.discard(job.broker, job.job_id, job.priority)
+
     # ---- inside
 
     def _say_soon(self, entry: Open, now: Now) -> None:
@@ -371,8 +377,7 @@ class OpenJobs:
         self.timers.cancel(job_id)
         if job.deadline_us:
             self.deadlines.discard(job_id)
-        self.waiting.discard(broker, job_id)
-        self.pacing.discard(broker, job_id, job.priority)
+        self.leave_broker(job)
         self.pacing.ended(broker)
         self._unsaid.pop(job_id, None)
         if job.parent_id or job.replicas > 1:

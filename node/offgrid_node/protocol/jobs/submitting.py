@@ -54,8 +54,7 @@ class Submitting:
         job, pacing = entry.job, self._jobs.pacing
         if entry.doubtful and job.broker not in brokers and self._doubts.keeps_waiting(entry, now):
             return
-        self._jobs.waiting.discard(job.broker, job.job_id)
-        pacing.discard(job.broker, job.job_id, job.priority)
+        self._jobs.leave_broker(job)
         self._choose(entry, brokers, now, rng, kept_later=kept_later)
         if pacing.holds(job.broker):
             self._jobs.timers.cancel(job.job_id)
@@ -73,7 +72,7 @@ class Submitting:
         Then the local queue where the mode allows it and brokers are the trouble, else failure."""
         self._turning.on_answer(entry, now, awarded=False)
         self.turn_from_broker(entry)
-        self._jobs.waiting.discard(entry.job.broker, entry.job.job_id)
+        self._jobs.leave_broker(entry.job)
         if entry.tries < len(RETRY_DELAYS_MS):
             self._jobs.timers.set(entry.job.job_id, now.mono_ms + RETRY_DELAYS_MS[entry.tries])
             entry.tries += 1
@@ -104,6 +103,7 @@ class Submitting:
         if fresh and waiting.holds(job.broker, job.job_id):
             waiting.hurry(job.broker, now.mono_ms)
         waiting.add(job.broker, job.job_id, now.mono_ms)
+        self._jobs.pacing.discard(job.broker, job.job_id, job.priority)
         self._jobs.timers.cancel(job.job_id)
 
     def on_forgotten(self, entry: Open, now: Now, rng: Rng) -> None:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from random import Random
 
-from job_bench import MARKET, OTHER, CoreBench
+from job_bench import MARKET, OTHER, WORKER, CoreBench, award
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.effects import Answered, Call
 from offgrid_node.protocol.errors import Exhausted, Unavailable
 from offgrid_node.protocol.events import BROKER
+from offgrid_node.protocol.jobs.commands import DeliverAwards, RenewLeases
+from offgrid_node.protocol.jobs.heartbeat import digest_of_page
 from offgrid_node.protocol.jobs.pacing import PAUSE_MAX_MS, PAUSE_MIN_MS, Pacing
 from offgrid_node.protocol.jobs.settings import RETRY_DELAYS_MS
-from offgrid_node.protocol.jobs.table import AWARDED, QUEUED
+from offgrid_node.protocol.jobs.submitting import SUBMIT_RETRY_MS
+from offgrid_node.protocol.jobs.table import AWARDED, QUEUED, RUNNING
+from offgrid_node.protocol.jobs.waiting import POLL_MS
 
 REFUSED = jobs_pb2.CLEARING_KIND_REFUSED
 
@@ -201,6 +205,43 @@ class TestAJobThatWasRefusedForLoad:
         )
         bench.answers_submission(asked(bench)[-1].tag, [clearing])
         assert bench.job(job_id).state == AWARDED
+
+
+class TestAJobThatItsBrokerHasInItsQueueAllTheSame:
+    """It was queued there; then a call that said its order once more was refused, so it stands in line as well."""
+
+    def in_line(self) -> tuple[CoreBench, str]:
+        bench = CoreBench()
+        job_id = bench.submitted()
+        tag = asked(bench)[-1].tag
+        queued = jobs_pb2.Clearing(job_id=job_id, attempt=1, kind=jobs_pb2.CLEARING_KIND_QUEUED)
+        bench.answers_submission(tag, [queued])
+        bench.wait(POLL_MS)
+        fault = Exhausted("too many calls", reason="RateLimited", retry_ms=1_000)
+        answer = Answered(asked(bench)[-1].tag, MARKET.node_id, None, fault)
+        bench.core.broker_answers.on_submitted(tag, answer, bench.now, bench.rng)
+        bench.settle()
+        return bench, job_id
+
+    def test_leaves_the_line_when_it_is_awarded(self) -> None:
+        bench, job_id = self.in_line()
+        calls = len(asked(bench))
+        bench.core.broker_answers.on_awards(7, DeliverAwards(MARKET.node_id, (award(job_id),)), bench.now, bench.rng)
+        bench.settle()
+        bench.wait(3_000)
+        assert bench.job(job_id).state == AWARDED
+        assert len(asked(bench)) == calls
+
+    def test_keeps_its_host_as_long_as_its_own_time_out(self) -> None:
+        bench, job_id = self.in_line()
+        bench.core.broker_answers.on_awards(7, DeliverAwards(MARKET.node_id, (award(job_id),)), bench.now, bench.rng)
+        bench.settle()
+        bench.answers_start(job_id)
+        for _ in range(SUBMIT_RETRY_MS // 1_000 + 5):
+            bench.wait(1_000)
+            renewal = RenewLeases(WORKER.node_id, ((job_id, 1),), digest_of_page([(job_id, 1)]))
+            bench.core.renewals.on_renew(8, renewal, bench.now)
+        assert (bench.job(job_id).state, bench.job(job_id).attempt) == (RUNNING, 1)
 
 
 def test_a_broker_that_cannot_be_reached_is_no_flooded_one() -> None:
