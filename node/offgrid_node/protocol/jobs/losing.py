@@ -31,7 +31,8 @@ class Losing:
         job = entry.job
         job.losses += 1
         losses, most = self._redundant.losses(job), job.losses_max or LOSSES_MAX
-        self._poison.on_lost(job.payload_digest, outcome, most, now)
+        if not entry.arriving:  # else the work had ended well before its host was lost
+            self._poison.on_lost(job.payload_digest, outcome, most, now)
         if losses > most:
             detail = f"{losses} hosts were lost under it, {most} are allowed (losses_max); the last: {outcome}"
             self._jobs.fail(entry, "AttemptsExhausted", detail, now, BROKEN)

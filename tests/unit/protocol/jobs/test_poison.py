@@ -7,6 +7,7 @@ from job_bench import WORKER, Bench, CoreBench, award
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.jobs import poison
+from offgrid_node.protocol.jobs.commands import Arriving
 from offgrid_node.protocol.jobs.poison import BARRED, BARRED_US, SUSPECTS_MAX, TOGETHER_MS, Poison
 from offgrid_node.protocol.jobs.table import FAILED, QUEUED
 from offgrid_node.protocol.jobs.terms import LOSSES_MAX
@@ -119,6 +120,21 @@ class TestACore:
         third = bench.submitted()
         bench.wait(0)
         assert bench.job(third).state == FAILED
+
+    def test_does_not_count_hosts_that_had_done_the_work(self) -> None:
+        bench = CoreBench()
+        first = bench.submitted()
+        for attempt in range(1, LOSSES_MAX + 2):
+            bench.up(WORKER)
+            bench.clears(award(first, attempt=attempt))
+            arriving = Arriving(WORKER.node_id, (first, attempt), 10, "there is no room for its output")
+            bench.core.reports.on_arriving(arriving, bench.now)
+            bench.down(WORKER)
+            bench.now_ms += TOGETHER_MS
+        assert bench.job(first).state == FAILED
+        second = bench.submitted()
+        bench.wait(0)
+        assert bench.job(second).state == QUEUED
 
     def test_counts_over_all_jobs_with_it(self) -> None:
         bench = CoreBench()
