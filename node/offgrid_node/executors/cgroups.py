@@ -1,10 +1,13 @@
 """Control groups, version 2 (Linux; Documentation/admin-guide/cgroup-v2.rst): one for all that a job runs.
 
-Nothing that a job starts leaves its group, whatever session, parent or name it gives itself. So the group is what is
-killed (`cgroup.kill`, Linux 5.14), what is counted (`cpu.stat`), and, where the controllers are this node's to use,
-what the kernel bounds: memory, processes, processor time. On a system that keeps its controllers in version 1 (hybrid)
-there are groups without bounds: what they would hold is looked at instead (`watch.py`). Which of the two is found out
-once, at the start, and said; a job whose group cannot be made is not run without it.
+Nothing that a job starts leaves its group by a new session, parent or name. So the group is what is killed
+(`cgroup.kill`, Linux 5.14), what is counted (`cpu.stat`), and, where the controllers are this node's to use, what the
+kernel bounds: memory, processes, processor time. On a system that keeps its controllers in version 1 (hybrid) there are
+groups without bounds: what they would hold is looked at instead (`watch.py`). Which of the two is found out once, at
+the start, and said; a job whose group cannot be made is not run without it.
+
+Only the sandbox holds a job in its group for certain. What runs without one as the node's own user may write where the
+node may: it can put itself into another group, by intent. The node's next start still finds it by its HOME (strays.py).
 
 A group that has controllers may hold no process itself, so the node moves into one of its own beside its jobs'. That is
 done only where the node is alone in its group, as a service with `Delegate=yes` is; elsewhere the kernel refuses it,

@@ -2,8 +2,8 @@
 
 Known by the HOME that the job was given, which whatever it starts inherits. With each such process go its children, and
 all of its session: a job's first process leads one of its own, so nobody else's are in it. What has cast off its HOME,
-its session and its parent as well is not found; its CPU limit ends it. (Where there are control groups nothing gets
-that far, see cgroups.py.)
+its session and its parent as well is not found; its CPU limit ends it. (Where there are control groups only what
+puts itself into another one gets that far, see cgroups.py.)
 
 Behind bubblewrap all ends with the process namespace, but for one case: bubblewrap asks to die with its parent only
 once it has begun, and does not look whether that still lives (containers/bubblewrap#633, #700). A host that is killed
