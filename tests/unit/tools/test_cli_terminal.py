@@ -121,7 +121,8 @@ def test_top_fits_what_the_terminal_has_become(top: Terminal) -> None:
     assert top.until(b"slots here busy")
     top.resize(12, 40)
     os.killpg(top.process.pid, signal.SIGWINCH)
-    assert any(top.until(b"attic of home") and widest_of_last(top) <= 40 for _ in range(FRAMES_MAX))
+    fits = any(top.until(b"attic of home") and widest_of_last(top) <= 40 for _ in range(FRAMES_MAX))
+    assert fits, (top.process.poll(), top.said[-2_000:])
     top.press(b"Q")
     assert top.ended() == exits.OK
 
