@@ -68,6 +68,14 @@ def test_a_more_urgent_order_that_waits_is_not_passed_over(town: Town) -> None:
         town.said(jobs_pb2.CLEARING_KIND_AWARDED, "usual")
 
 
+def test_an_attempt_waits_no_more_once_any_later_one_is_ordered(town: Town) -> None:
+    """Those between may have gone to other brokers."""
+    town.ordered(order("usual"), order("urgent", priority=1))
+    town.said(jobs_pb2.CLEARING_KIND_QUEUED, "usual", "urgent")
+    town.ordered(order("urgent", priority=1)._replace(attempt=3))
+    town.said(jobs_pb2.CLEARING_KIND_AWARDED, "usual")
+
+
 def test_an_order_that_was_closed_before_it_arrived_is_not_in_line_though_its_broker_says_so(town: Town) -> None:
     town.ordered(order("usual"), order("urgent", priority=1))
     town.closed("urgent")

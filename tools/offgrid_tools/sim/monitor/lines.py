@@ -57,7 +57,8 @@ class LineRules(Rules):
         for body in request.orders:
             order = JobOrder.decode(body)
             self._orders[order.key] = order
-            self._close(broker, (core, order.job_id, order.attempt - 1))
+            for earlier in range(1, order.attempt):  # what came between may have gone to other brokers
+                self._close(broker, (core, order.job_id, earlier))
 
     def _closed(self, core: str, broker: str, request: jobs_pb2.CloseLeasesRequest) -> None:
         for lease in request.leases:
