@@ -33,7 +33,9 @@ class Terminal:
         self.resize(40, 160)
         self.said = b""
         command = [*OFFGRID, "--socket", node.address, *argv]
-        env = {**os.environ, "TERM": "xterm-256color", **environment}
+        # What these two say goes before what the terminal says, and whoever runs the tests may have set them.
+        inherited = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+        env = {**inherited, "TERM": "xterm-256color", **environment}
         self.process = subprocess.Popen(
             command, stdin=theirs, stdout=theirs, stderr=theirs, env=env, start_new_session=True
         )
