@@ -16,6 +16,7 @@ from offgrid.v1 import lane_pb2
 from offgrid_node.protocol.errors import Exhausted, Fault, InvalidRequest, PermissionDenied
 from offgrid_node.services.budget import Visit
 from offgrid_node.services.caller import Caller
+from offgrid_node.services.framed_tls import abort
 from offgrid_node.services.frames import Frames, FrameTooLong, frame
 from offgrid_node.services.grpc_gate import Gate, Running
 from offgrid_node.services.lane_serving import (
@@ -143,7 +144,7 @@ class Connection(asyncio.Protocol):
     def abort(self) -> None:
         """At once: what was not written is lost."""
         if not self._closed:
-            self._transport.abort()
+            abort(self._transport)
 
     # ---- inside
 
