@@ -16,7 +16,6 @@ from offgrid.v1 import lane_pb2
 from offgrid_node.protocol.errors import Exhausted, Fault, InvalidRequest, PermissionDenied
 from offgrid_node.services.budget import Visit
 from offgrid_node.services.caller import Caller
-from offgrid_node.services.framed_tls import abort
 from offgrid_node.services.frames import Frames, FrameTooLong, frame
 from offgrid_node.services.grpc_gate import Gate, Running
 from offgrid_node.services.lane_serving import (
@@ -144,7 +143,7 @@ class Connection(asyncio.Protocol):
     def abort(self) -> None:
         """At once: what was not written is lost."""
         if not self._closed:
-            abort(self._transport)
+            self._transport.abort()
 
     # ---- inside
 
@@ -263,7 +262,8 @@ class Connection(asyncio.Protocol):
             if not self._paused:
                 self._all_gone()
         if self._fault is not None and not self._unanswered and not self._answers:
-            self._transport.close()
+            if not self._transport.is_closing():  # closed twice, asyncio's TLS cannot be aborted any more
+                self._transport.close()
         elif self._reading_off:
             self._pump_soon()
 

@@ -19,7 +19,7 @@ from offgrid_node.keys import NodeTls
 from offgrid_node.protocol.errors import InvalidRequest, PeerFault, Unavailable
 from offgrid_node.services.client import Done
 from offgrid_node.services.framed_server import settled, tune
-from offgrid_node.services.framed_tls import Target, abort
+from offgrid_node.services.framed_tls import Target
 from offgrid_node.services.frames import Frames, FrameTooLong, frame
 from offgrid_node.services.grpc_options import CONNECT_TIMEOUT_MS, HANDSHAKE_TIMEOUT_MS, MESSAGE_BYTES_MAX
 from offgrid_node.services.grpc_road import DirectoryView
@@ -81,7 +81,7 @@ class FramedLane(asyncio.Protocol):
     def abort(self) -> None:
         """At once: outcomes of what was sent are unknown."""
         if self._transport is not None:
-            abort(self._transport)
+            self._transport.abort()
 
     # ---- inside
 

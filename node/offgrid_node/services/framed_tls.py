@@ -7,13 +7,11 @@ that neither end takes what was meant for gRPC's port, whose leaf is the same.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import secrets
 import ssl
 import tempfile
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from cryptography.hazmat.primitives import serialization
@@ -103,10 +101,3 @@ def _load(context: ssl.SSLContext, tls: NodeTls) -> None:
         path = Path(folder) / "leaf.pem"
         path.write_bytes(tls.chain_pem + sealed)
         context.load_cert_chain(path, password=password)
-
-
-def abort(transport: asyncio.Transport) -> None:
-    """Ends it at once. One whose TLS has just let go of it has ended already, which asyncio of Python 3.11.2 does not
-    look at."""
-    with suppress(AttributeError):
-        transport.abort()

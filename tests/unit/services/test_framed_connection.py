@@ -9,6 +9,7 @@ from typing import Any, cast
 import pytest
 
 from offgrid.v1 import lane_pb2, mesh_pb2
+from offgrid_node.protocol.errors import Unavailable
 from offgrid_node.services.budget import Limits
 from offgrid_node.services.caller import Caller, Kind
 from offgrid_node.services.framed_connection import Connection
@@ -31,6 +32,7 @@ class Network(asyncio.Transport):
     def __init__(self) -> None:
         super().__init__()
         self.frames, self.full = Frames(1 << 20), False
+        self.closed = 0
 
     def write(self, data: Any) -> None:
         self.frames.feed(bytes(data))
@@ -40,6 +42,12 @@ class Network(asyncio.Transport):
     def drain(self) -> None:
         self.full = False
         self.connection.resume_writing()
+
+    def is_closing(self) -> bool:
+        return self.closed > 0
+
+    def close(self) -> None:
+        self.closed += 1
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
         """Full is what the test says."""
@@ -129,5 +137,21 @@ def test_a_connection_that_is_lost_owes_nothing(written: bool) -> None:
         visits = [gate.admit(Caller(Kind.MEMBER, "alice"), network.connection, BUDGET_BYTES)]
         visits[0].leave()
         assert gate._budget._busy == {}
+
+    asyncio.run(scenario())
+
+
+def test_a_connection_at_its_end_is_closed_once_whatever_comes_then() -> None:
+    """asyncio's TLS forgets its connection when it is closed twice, and an abort after that does nothing, or raises."""
+
+    async def scenario() -> None:
+        network, _ = connected()
+        network.connection.end(Unavailable("the node is stopping", reason="Stopping"))
+        await turns()
+        assert network.closed == 1
+        network.connection.pause_writing()
+        network.connection.resume_writing()
+        await turns()
+        assert network.closed == 1
 
     asyncio.run(scenario())
