@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 
 IDLE_S = 10.0  # a thread that has had nothing to do for so long ends
@@ -65,7 +66,8 @@ class Workers:
             job = None
         if job is None:
             with self._lock:
-                if not self._closed and not self._jobs.empty():
-                    return self._jobs.get()
+                if not self._closed:
+                    with suppress(Empty):  # handed over meanwhile, if no other thread was faster
+                        return self._jobs.get_nowait()
                 self._threads -= 1
         return job

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from queue import Empty, SimpleQueue
 
 import pytest
 
@@ -113,3 +114,22 @@ def test_what_waits_when_it_is_closed_is_done_all_the_same() -> None:
     free.set()
     assert done.wait(5)
     until(lambda: workers.threads == 0)
+
+
+def test_a_thread_that_is_about_to_end_waits_for_no_job_that_another_one_takes() -> None:
+    """It holds the lock then, without which nothing can be handed over: all would stand still."""
+
+    class Raced(SimpleQueue):  # type: ignore[type-arg]
+        """Its one job is there when somebody looks, and gone when he takes it."""
+
+        def empty(self) -> bool:
+            return False
+
+        def get(self, block: bool = True, timeout: float | None = None) -> None:
+            assert not block or timeout is not None, "it waits for ever"
+            raise Empty
+
+    workers = Workers(2, "w", idle_s=0.01)
+    workers._jobs, workers._threads = Raced(), 1
+    assert workers._next() is None
+    assert workers.threads == 0
