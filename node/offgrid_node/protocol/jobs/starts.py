@@ -16,7 +16,7 @@ ANSWER_BYTES_MAX = 64 * 1024  # of reports that go with an answer: what any link
 
 
 @dataclass(slots=True, eq=False)
-class Held:
+class Unanswered:
     """One call of a core. `open` are the attempts of which it is not known what comes of them, in their order."""
 
     ticket: int
@@ -32,50 +32,50 @@ class Starts:
     def __init__(self, post: Post, keep: Callable[[ClaimKey], None]) -> None:
         """`keep` makes an attempt durable that its core is told of before it has ended."""
         self._post, self._keep = post, keep
-        self._held: dict[ClaimKey, Held] = {}
+        self._open: dict[ClaimKey, Unanswered] = {}
 
     def deadline_ms(self) -> int | None:
-        for held in self._held.values():
-            return held.due_ms
+        for call in self._open.values():
+            return call.due_ms
         return None
 
     def hold(self, ticket: int, answer: jobs_pb2.StartJobsResponse, keys: Iterable[ClaimKey], now: Now) -> None:
-        held = Held(ticket, answer, dict.fromkeys(keys), now.mono_ms + HOLD_MS)
-        self._held.update(dict.fromkeys(held.open, held))
+        call = Unanswered(ticket, answer, dict.fromkeys(keys), now.mono_ms + HOLD_MS)
+        self._open.update(dict.fromkeys(call.open, call))
 
     def answer_due(self, now: Now) -> None:
         """Closes the step."""
-        if self._held:
-            due = {id(held): held for held in self._held.values() if held.due_ms <= now.mono_ms}
-            for held in due.values():
-                self._answer(held)
+        if self._open:
+            due = {id(call): call for call in self._open.values() if call.due_ms <= now.mono_ms}
+            for call in due.values():
+                self._answer(call)
 
     def take(self, key: ClaimKey, report: jobs_pb2.AttemptReport) -> bool:
         """The attempt is over: whether its start is still unanswered, and its answer has room for the report."""
-        held = self._held.pop(key, None)
-        if held is None:
+        call = self._open.pop(key, None)
+        if call is None:
             return False
-        del held.open[key]
+        del call.open[key]
         size_bytes = report.ByteSize()
-        fits = size_bytes <= held.room_bytes and not blobs_of(report)
+        fits = size_bytes <= call.room_bytes and not blobs_of(report)
         if fits:
-            held.room_bytes -= size_bytes
-            held.answer.reports.append(report)
-        if not held.open:
-            self._answer(held)
+            call.room_bytes -= size_bytes
+            call.answer.reports.append(report)
+        if not call.open:
+            self._answer(call)
         return fits
 
     def forget(self, key: ClaimKey) -> None:
         """Nobody wants the attempt any more."""
-        held = self._held.pop(key, None)
-        if held is not None:
-            del held.open[key]
-            if not held.open:
-                self._answer(held)
+        call = self._open.pop(key, None)
+        if call is not None:
+            del call.open[key]
+            if not call.open:
+                self._answer(call)
 
-    def _answer(self, held: Held) -> None:
-        for key in held.open:
-            del self._held[key]
+    def _answer(self, call: Unanswered) -> None:
+        for key in call.open:
+            del self._open[key]
             self._keep(key)
-        held.answer.root_signature = self._post.sign_reports(held.answer.reports)
-        self._post.reply(held.ticket, held.answer)
+        call.answer.root_signature = self._post.sign_reports(call.answer.reports)
+        self._post.reply(call.ticket, call.answer)
