@@ -27,7 +27,7 @@ from offgrid_node.discovery.addresses import join_address
 from offgrid_node.driver import COMMIT_INLINE_MAX_MS, Driver
 from offgrid_node.drop_watch import DropWatch
 from offgrid_node.event_log import log_events
-from offgrid_node.executors import cgroups
+from offgrid_node.executors import cgroup_setup
 from offgrid_node.executors.at_work import AtWork
 from offgrid_node.executors.builtin import BuiltinExecutor
 from offgrid_node.executors.cgroups import Groups
@@ -448,7 +448,7 @@ def _groups_of(config: Config) -> Groups | None:
     host = config.host
     if not (host.process.commands or host.python.enabled or host.dask.scheduler):
         return None
-    groups, problem = cgroups.find(config.node.data_dir)
+    groups, problem = cgroup_setup.find(config.node.data_dir)
     if problem:
         _log.info("jobs' bounds are not held by the kernel: %s", problem)
     return groups

@@ -1,233 +1,33 @@
-"""Control groups: which there are, what is asked of the kernel for a job, and what it does when the kernel says no."""
+"""A job's control group: what is asked of the kernel for it, and what is done when the kernel says no."""
 
 from __future__ import annotations
-
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 from cgroup_files import ROOT, CgroupFiles
 
-from offgrid_node.executors import cgroups
-from offgrid_node.executors.cgroups import NODE_NAME, Bounds, Group, Groups, Owner, find, own_group
+from offgrid_node.executors.cgroups import JOIN, Bounds, Group, Groups
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="control groups are Linux's")
-
-SERVICE = "/system.slice/offgrid.service"
-MOUNTED = "30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n"
-HYBRID = (
-    "35 31 0:32 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n"
-    "41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n"
-)
 BOUNDS = Bounds(memory_bytes=512 * 2**20, processes=64, cpu_percent=150)
 
 
-@pytest.fixture
-def about(tmp_path: Path) -> Path:
-    """A /proc/self of a process that is a service."""
-    folder = tmp_path / "self"
-    folder.mkdir()
-    (folder / "mountinfo").write_text(MOUNTED)
-    (folder / "cgroup").write_text(f"0::{SERVICE}\n")
-    return folder
-
-
-def found(tmp_path: Path, about: Path, files: CgroupFiles) -> Groups:
-    groups, problem = find(tmp_path, files, about)
-    assert groups is not None, problem
-    return groups
+def groups_of(files: CgroupFiles) -> Groups:
+    """In a folder that has all controllers that there are."""
+    controllers = frozenset(files.handed[files.base])
+    files.asked[files.base] |= controllers
+    folder = files.base / "jobs"
+    files.make(folder)
+    files.asked[folder] |= controllers
+    return Groups(folder, controllers, files)
 
 
 def settings(files: CgroupFiles, group: Group) -> dict[str, str]:
     return files.settings[group.folder]
 
 
-# ---- where
-
-
-@pytest.mark.parametrize(
-    ("mountinfo", "cgroup", "folder"),
-    [
-        (MOUNTED, f"0::{SERVICE}\n", f"/sys/fs/cgroup{SERVICE}"),
-        (MOUNTED, "0::/\n", "/sys/fs/cgroup"),
-        # hybrid: the controllers elsewhere, in version 1
-        (
-            HYBRID,
-            "4:memory:/deep/down\n0::/\n",
-            "/sys/fs/cgroup/unified",
-        ),
-        # a part of the tree alone is mounted, as in a container without a namespace of its own
-        ("30 23 0:26 /lxc/a /sys/fs/cgroup rw - cgroup2 cgroup rw\n", "0::/lxc/a/b\n", "/sys/fs/cgroup/b"),
-        (r"30 23 0:26 / /odd\040place rw - cgroup2 cgroup rw" + "\n", "0::/a\n", "/odd place/a"),
-        ("30 23 0:26 /lxc/a /sys/fs/cgroup rw - cgroup2 cgroup rw\n", "0::/lxc/ab\n", None),
-        (MOUNTED, "0::/../outside\n", None),
-        (MOUNTED, "4:memory:/only\n", None),
-        ("35 31 0:32 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n", "0::/\n", None),
-        ("", "", None),
-    ],
-)
-def test_where_a_process_is(mountinfo: str, cgroup: str, folder: str | None) -> None:
-    assert own_group(mountinfo, cgroup) == (Path(folder) if folder else None)
-
-
-# ---- at the start
-
-
-def test_a_service_of_its_own_gets_bounds_and_moves_aside(tmp_path: Path, about: Path) -> None:
-    files = CgroupFiles()
-    groups, problem = find(tmp_path, files, about)
-    assert (groups is not None, problem) == (True, "")
-    assert found(tmp_path, about, files).bounds
-    assert found(tmp_path, about, files).holds_cpu
-    assert files.members[files.base] == set()
-    assert files.members[files.base / NODE_NAME] == {os.getpid()}
-
-
-def test_a_node_that_starts_anew_where_it_had_moved_to_finds_the_same(tmp_path: Path, about: Path) -> None:
-    files = CgroupFiles()
-    first = found(tmp_path, about, files)
-    (about / "cgroup").write_text(f"0::{SERVICE}/{NODE_NAME}\n")
-    assert found(tmp_path, about, files)._folder == first._folder
-
-
-def test_where_somebody_else_is_in_the_same_group_all_stays_as_it_was(tmp_path: Path, about: Path) -> None:
-    files = CgroupFiles(others=1)
-    groups, problem = find(tmp_path, files, about)
-    assert groups is not None
-    assert not groups.bounds
-    assert "not its own" in problem
-    assert os.getpid() in files.members[files.base]
-    assert files.base / NODE_NAME not in files.members
-
-
-@pytest.mark.parametrize(
-    ("controllers", "bounds", "cpu", "said"),
-    [
-        ("cpu memory pids", True, True, ""),
-        ("memory pids", True, False, ""),
-        ("cpu memory", False, False, "no controller for pids"),
-        ("cpu", False, False, "no controller for memory and pids"),
-        ("", False, False, "no controller for memory and pids"),
-    ],
-)
-def test_what_the_kernel_holds_is_what_it_has_controllers_for(
-    tmp_path: Path, about: Path, controllers: str, bounds: bool, cpu: bool, said: str
-) -> None:
-    groups, problem = find(tmp_path, CgroupFiles(controllers=controllers), about)
-    assert groups is not None
-    assert (groups.bounds, groups.holds_cpu) == (bounds, cpu)
-    assert said in problem
-    assert bool(said) == bool(problem)
-
-
-def test_a_kernel_that_cannot_kill_a_group_as_one_has_none(tmp_path: Path, about: Path) -> None:
-    files = CgroupFiles()
-    files.without.add("cgroup.kill")
-    groups, problem = find(tmp_path, files, about)
-    assert (groups, problem) == (None, "its control groups cannot be killed as one: that needs Linux 5.14")
-
-
-def test_groups_that_cannot_be_made_are_none(tmp_path: Path, about: Path) -> None:
-    class ReadOnly(CgroupFiles):
-        def make(self, path: Path) -> None:
-            raise OSError(30, "Read-only file system")
-
-    assert find(tmp_path, ReadOnly(), about) == (None, "no control group can be made: Read-only file system")
-
-
-def test_what_an_earlier_life_left_is_killed_and_no_other_nodes(tmp_path: Path, about: Path) -> None:
-    files = CgroupFiles()
-    left = found(tmp_path, about, files).make(BOUNDS)
-    other_dir = tmp_path / "other"
-    other_dir.mkdir()
-    others = found(other_dir, about, files).make(BOUNDS)
-    files.members[left.folder].add(77)
-    files.members[others.folder].add(78)
-    files.killed.clear()
-    found(tmp_path, about, files)
-    assert left.folder in files.killed
-    assert left.folder not in files.members
-    assert files.members[others.folder] == {78}
-
-
-def folder_of(owner: Owner, digest: str = "0" * 12) -> Path:
-    return ROOT / SERVICE.lstrip("/") / f"{cgroups.JOBS_PREFIX}{digest}-{owner}"
-
-
-def left_by(files: CgroupFiles, owner: Owner) -> Path:
-    """A folder with one job's group that is empty."""
-    folder = folder_of(owner)
-    files.make(folder)
-    files.make(folder / "1")
-    return folder
-
-
-def dead() -> Owner:
-    """A process's number that is nobody's any more."""
-    ended = subprocess.Popen(["/bin/true"])
-    ended.wait()
-    return Owner.ourselves()._replace(pid=ended.pid)
-
-
-def test_the_folder_of_a_node_that_is_gone_is_removed(tmp_path: Path, about: Path) -> None:
-    files = CgroupFiles()
-    folder = left_by(files, dead())
-    found(tmp_path, about, files)
-    assert folder not in files.members
-    assert folder / "1" not in files.killed
-
-
-def test_a_number_that_is_another_process_by_now_is_no_owner(tmp_path: Path, about: Path) -> None:
-    files, ourselves = CgroupFiles(), Owner.ourselves()
-    folder = left_by(files, ourselves._replace(began=ourselves.began - 1))
-    found(tmp_path, about, files)
-    assert folder not in files.members
-
-
-@pytest.mark.parametrize("in_sight", [True, False])
-def test_the_folder_of_a_node_that_may_live_stays(tmp_path: Path, about: Path, in_sight: bool) -> None:
-    files = CgroupFiles()
-    folder = left_by(files, Owner.ourselves() if in_sight else dead()._replace(namespace=1))
-    found(tmp_path, about, files)
-    assert folder / "1" in files.members
-
-
-def test_what_still_runs_of_a_node_that_is_gone_is_its_own_to_end(tmp_path: Path, about: Path) -> None:
-    files = CgroupFiles()
-    folder = left_by(files, dead())
-    files.members[folder / "1"].add(77)
-    found(tmp_path, about, files)
-    assert files.members[folder / "1"] == {77}
-
-
-def test_a_name_that_says_no_owner_is_left_alone(tmp_path: Path, about: Path) -> None:
-    files = CgroupFiles()
-    folder = ROOT / SERVICE.lstrip("/") / f"{cgroups.JOBS_PREFIX}{'0' * 12}-1-x-2"
-    files.make(folder)
-    found(tmp_path, about, files)
-    assert folder in files.members
-
-
-def test_an_earlier_life_under_another_number_is_ended_as_well(tmp_path: Path, about: Path) -> None:
-    files = CgroupFiles()
-    folder = folder_of(dead(), cgroups._digest_of(tmp_path))
-    files.make(folder)
-    files.make(folder / "1")
-    files.members[folder / "1"].add(77)
-    found(tmp_path, about, files)
-    assert folder / "1" in files.killed
-    assert folder not in files.members
-
-
-# ---- a job's
-
-
-def test_a_jobs_group_has_its_bounds_before_anything_is_in_it(tmp_path: Path, about: Path) -> None:
+def test_a_jobs_group_has_its_bounds_before_anything_is_in_it() -> None:
     files = CgroupFiles()
     files.without.add("memory.swap.max")
-    group = found(tmp_path, about, files).make(BOUNDS)
+    group = groups_of(files).make(BOUNDS)
     assert settings(files, group) == {
         "cgroup.max.descendants": "0",
         "memory.max": str(512 * 2**20),
@@ -238,28 +38,28 @@ def test_a_jobs_group_has_its_bounds_before_anything_is_in_it(tmp_path: Path, ab
     assert group.bounds == BOUNDS
 
 
-def test_swap_is_no_way_around_the_bound(tmp_path: Path, about: Path) -> None:
+def test_swap_is_no_way_around_the_bound() -> None:
     files = CgroupFiles()
-    assert settings(files, found(tmp_path, about, files).make(BOUNDS))["memory.swap.max"] == "0"
+    assert settings(files, groups_of(files).make(BOUNDS))["memory.swap.max"] == "0"
 
 
-def test_all_processors_are_no_setting(tmp_path: Path, about: Path) -> None:
+def test_all_processors_are_no_setting() -> None:
     files = CgroupFiles()
-    assert "cpu.max" not in settings(files, found(tmp_path, about, files).make(Bounds(2**30, 64)))
+    assert "cpu.max" not in settings(files, groups_of(files).make(Bounds(2**30, 64)))
 
 
-def test_without_controllers_a_group_is_for_killing_and_counting(tmp_path: Path, about: Path) -> None:
+def test_without_controllers_a_group_is_for_killing_and_counting() -> None:
     files = CgroupFiles(controllers="")
-    group = found(tmp_path, about, files).make(BOUNDS)
+    group = groups_of(files).make(BOUNDS)
     assert settings(files, group) == {"cgroup.max.descendants": "0"}
     assert group.bounds is None
 
 
 @pytest.mark.parametrize("missing", ["memory.max", "pids.max", "cpu.max", "memory.oom.group"])
-def test_a_group_that_cannot_be_as_it_must_is_none(tmp_path: Path, about: Path, missing: str) -> None:
+def test_a_group_that_cannot_be_as_it_must_is_none(missing: str) -> None:
     """Never weaker in silence: the job fails instead."""
     files = CgroupFiles()
-    groups = found(tmp_path, about, files)
+    groups = groups_of(files)
     files.without.add(missing)
     before = set(files.members)
     with pytest.raises(OSError, match="No such file"):
@@ -267,9 +67,9 @@ def test_a_group_that_cannot_be_as_it_must_is_none(tmp_path: Path, about: Path, 
     assert set(files.members) == before
 
 
-def test_killing_ends_all_and_removing_leaves_nothing(tmp_path: Path, about: Path) -> None:
+def test_killing_ends_all_and_removing_leaves_nothing() -> None:
     files = CgroupFiles()
-    group = found(tmp_path, about, files).make(BOUNDS)
+    group = groups_of(files).make(BOUNDS)
     files.members[group.folder] |= {5, 6}
     assert sorted(group.pids()) == ["5", "6"]
     group.kill()
@@ -279,9 +79,9 @@ def test_killing_ends_all_and_removing_leaves_nothing(tmp_path: Path, about: Pat
     group.remove()  # twice is harmless
 
 
-def test_what_the_kernel_counted_is_told(tmp_path: Path, about: Path) -> None:
+def test_what_the_kernel_counted_is_told() -> None:
     files = CgroupFiles()
-    group = found(tmp_path, about, files).make(BOUNDS)
+    group = groups_of(files).make(BOUNDS)
     assert (group.cpu_us(), group.memory_peak_bytes(), group.over()) == (0, 0, "")
     said = settings(files, group)
     said["cpu.stat"] = "usage_usec 1234\nuser_usec 1000\nsystem_usec 234\n"
@@ -291,19 +91,12 @@ def test_what_the_kernel_counted_is_told(tmp_path: Path, about: Path) -> None:
     assert group.over() == "its processes took more than the 536870912 bytes of memory that are allowed"
 
 
-def test_the_folder_goes_when_the_node_does(tmp_path: Path, about: Path) -> None:
-    files = CgroupFiles()
-    groups = found(tmp_path, about, files)
-    groups.close()
-    assert groups._folder not in files.members
-
-
 def test_a_program_is_put_inside_before_it_begins() -> None:
     group = Group(ROOT / "jobs/7", None, CgroupFiles())
     assert group.joining(["/bin/wc", "-w"]) == [
         "/bin/sh",
         "-c",
-        cgroups.JOIN,
+        JOIN,
         "/sys/fs/cgroup/jobs/7/cgroup.procs",
         "/bin/wc",
         "-w",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -15,8 +14,8 @@ import pytest
 
 from offgrid import by_value
 from offgrid.v1 import jobs_pb2
-from offgrid_node.executors import cgroups, sandbox
-from offgrid_node.executors.cgroups import Bounds, Groups
+from offgrid_node.executors import cgroup_setup, sandbox
+from offgrid_node.executors.cgroups import Bounds, Group, Groups, Kernel
 from offgrid_node.executors.executor import Outcome, Work
 from offgrid_node.executors.process import ProcessExecutor
 from offgrid_node.executors.python import PythonExecutor
@@ -58,11 +57,11 @@ time.sleep(60)
 
 @pytest.fixture
 def groups(tmp_path: Path) -> Iterator[Groups]:
-    found, problem = cgroups.find(tmp_path)
+    found, problem = cgroup_setup.find(tmp_path)
     if found is None:
         pytest.skip(problem)
     yield found
-    assert cgroups.Kernel().below(found._folder) == []
+    assert Kernel().below(found._folder) == []
     found.close()
 
 
@@ -137,22 +136,22 @@ class TestPrograms:
 
     def test_what_cannot_be_put_inside_is_not_run(self, tmp_path: Path, groups: Groups, held_by: str) -> None:
         class Broken(Groups):
-            def make(self, bounds: Bounds) -> cgroups.Group:
+            def make(self, bounds: Bounds) -> Group:
                 made = groups.make(bounds)
                 made.remove()
                 return replace(made, folder=made.folder.with_name("gone"))
 
-        executor = self.executor(tmp_path, Broken(groups._folder, groups._controllers, cgroups.Kernel()), held_by)
+        executor = self.executor(tmp_path, Broken(groups._folder, groups._controllers, Kernel()), held_by)
         outcome = run(executor, program("sh", "-c", "echo ran"))
         assert (outcome.error, outcome.output) == ("ExecutionFailed", b"")
         assert "control group" in outcome.error_detail
 
     def test_where_no_group_can_be_made_no_job_runs(self, tmp_path: Path, groups: Groups) -> None:
         class Full(Groups):
-            def make(self, bounds: Bounds) -> cgroups.Group:
+            def make(self, bounds: Bounds) -> Group:
                 raise OSError(28, "No space left on device")
 
-        executor = self.executor(tmp_path, Full(groups._folder, groups._controllers, cgroups.Kernel()), "rlimits")
+        executor = self.executor(tmp_path, Full(groups._folder, groups._controllers, Kernel()), "rlimits")
         outcome = run(executor, program("sh", "-c", "echo ran"))
         assert (outcome.error, outcome.output) == ("ExecutionFailed", b"")
         assert list((tmp_path / "work").iterdir()) == []
@@ -208,8 +207,3 @@ class TestFunctions:
         assert (outcome.error, outcome.exit_code) == ("", 0), outcome
         assert outcome.usage.cpu_us > BURNT_US
         assert b"1 of its processes were left running" in outcome.log
-
-
-def test_the_folder_is_another_for_every_node(tmp_path: Path) -> None:
-    with tempfile.TemporaryDirectory() as other:
-        assert cgroups._digest_of(tmp_path) != cgroups._digest_of(Path(other))
