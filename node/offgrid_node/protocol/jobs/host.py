@@ -221,7 +221,7 @@ class Host:
         """Its lease, with its report; none where nobody waits for one."""
         key = end[:3]
         lease = self._leases.get(key)
-        self._free(key)
+        self._free(key, now)
         if lease is None or lease.report is not None:
             reported = lease.blobs if lease is not None else ()
             for blob in (end.blob, end.files_blob):
@@ -263,7 +263,7 @@ class Host:
         Written late: a host that dies before that gives the attempt back, and is told again that nobody wants it."""
         lease = self._leases.get(key)
         if self._post.withdraw(key):
-            self._free(key)
+            self._free(key, now)
         elif key in self._running:
             self._post.stop(Stop(*key))
         if lease is None:
@@ -375,8 +375,9 @@ class Host:
 
     # ---- inside
 
-    def _free(self, key: ClaimKey) -> None:
+    def _free(self, key: ClaimKey, now: Now) -> None:
         self._running.discard(key)
+        self.offering.on_freed(key, now)
         self.rules.release(key)
 
     def _tell_taken(self, key: ClaimKey) -> None:

@@ -1,8 +1,9 @@
 """What a host tells brokers of itself: what it is, what it offers, and which attempts it holds.
 
 Each broker is told what has changed since the word that it took last, or all where it took another; at most one word is
-under way to a broker at a time. An empty word every OFFER_REFRESH_MS keeps the offers standing. Words have numbers that
-rise for ever: the upper half is the host's epoch, durable before the first of it.
+under way to a broker at a time. An empty word every OFFER_REFRESH_MS keeps the offers standing. A broker hears from
+cores when what it awarded itself has ended; of what another one awarded only the host can tell it (`on_freed`). Words
+have numbers that rise for ever: the upper half is the host's epoch, durable before the first of it.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from offgrid_node.protocol.jobs.settings import JobsSettings
 META, EPOCH_KEY = "meta", b"host_epoch"
 OFFER_REFRESH_MS = 3_000  # so long at most until a broker that missed something hears of it
 OFFER_RETRY_MS = 100  # doubled up to the refresh: a broker refuses until gossip has told it of this host
+FREED_MS = 200  # between two words because of a slot that is free again: half of what a broker takes for ever
 OFFER_STANDS_MS = 15_000  # after the last word: five of them may get lost
 
 
@@ -64,6 +66,7 @@ class Told:
     saying: Word | None = None
     under_way_ms: int = 0
     due_ms: int = 0
+    said_ms: int = 0
     not_before_ms: int = 0  # its credit was used up
     again: bool = False  # there is more to say as soon as that has ended
     faults: int = 0
@@ -100,6 +103,17 @@ class Offering:
     def hurry(self) -> None:
         """What is said has changed, or somebody thinks otherwise: all are told with this very step."""
         self._hurried = True
+
+    def on_freed(self, key: ClaimKey, now: Now) -> None:
+        """An attempt has ended: with several brokers each that was told of it hears so soon, most often from this host
+        alone. Until then it believes the slot taken, and work may wait there in vain."""
+        if len(self._told) < 2:
+            return
+        name = _said(key)
+        for told in self._told.values():
+            heard, due_ms = told.saying or told.taken, max(now.mono_ms, told.said_ms + FREED_MS)
+            if heard is not None and name in heard.held and due_ms < told.due_ms:
+                self._set_due(told, due_ms)
 
     def on_wake(self, now: Now) -> None:
         if self._due_ms is not None and now.mono_ms >= self._due_ms:
@@ -169,7 +183,7 @@ class Offering:
     def _say(self, broker: str, told: Told, word: Word, now: Now) -> None:
         self._post.call(broker, "PostOffers", word.since(told.taken), Tag("PostOffers", broker, ()))
         told.saying, told.under_way_ms, told.again = word, now.mono_ms + CALL_TIMEOUT_MAX_MS, False
-        told.due_ms = now.mono_ms + OFFER_REFRESH_MS
+        told.said_ms, told.due_ms = now.mono_ms, now.mono_ms + OFFER_REFRESH_MS
 
     def _set_due(self, told: Told, due_ms: int) -> None:
         told.due_ms = due_ms
@@ -180,8 +194,13 @@ class Offering:
             self._post.put_bytes(META, EPOCH_KEY, (self._seq >> 32).to_bytes(8, "big"))
         self._seq += 1
         offers = {offer.offer_id: offer for offer in self._offers(now)}
-        held = frozenset(f"{core}/{job_id}/{attempt}" for core, job_id, attempt in running)
+        held = frozenset(map(_said, running))
         return Word(self._seq, profile_of(self._settings, self._peers), offers, held, self.paused)
+
+
+def _said(key: ClaimKey) -> str:
+    core, job_id, attempt = key
+    return f"{core}/{job_id}/{attempt}"
 
 
 def profile_of(settings: JobsSettings, peers: Peers) -> jobs_pb2.HostProfile:

@@ -9,7 +9,7 @@ from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.effects import Answered
 from offgrid_node.protocol.errors import Exhausted, Fault, Unavailable
 from offgrid_node.protocol.events import BROKER
-from offgrid_node.protocol.jobs.offering import OFFER_REFRESH_MS, OFFER_RETRY_MS
+from offgrid_node.protocol.jobs.offering import FREED_MS, OFFER_REFRESH_MS, OFFER_RETRY_MS
 from offgrid_node.protocol.jobs.post import CALL_TIMEOUT_MAX_MS, Tag
 
 
@@ -70,6 +70,49 @@ def test_what_it_holds_is_told_as_it_comes_and_goes(talk: Talk) -> None:
     talk.bench.finish(*talk.bench.executions())
     talk.step(OFFER_REFRESH_MS)
     assert (list(talk.said()[-1].held), list(talk.said()[-1].released)) == ([], [f"{OWNER.node_id}/j-1/1"])
+
+
+class TestAFreeSlotIsTold:
+    """To brokers that believe it taken by another's award: they would hear of it with the next refresh only."""
+
+    @pytest.fixture
+    def two(self, talk: Talk) -> Talk:
+        talk.answer()
+        talk.bench.seen(BROKER, OTHER)
+        talk.bench.host.on_peer_up(frozenset({BROKER}), OTHER.node_id, talk.bench.now)
+        talk.bench.begin(OWNER, "j-1")
+        talk.step()
+        talk.answer()
+        return talk
+
+    def test_soon_after_the_word_that_told_of_its_use(self, two: Talk) -> None:
+        two.bench.finish(*two.bench.executions())
+        two.step(FREED_MS - 1)
+        assert not two.said()[-1].released
+        two.step(1)
+        assert list(two.said()[-1].released) == [f"{OWNER.node_id}/j-1/1"]
+
+    def test_at_once_where_that_word_is_old(self, two: Talk) -> None:
+        two.step(FREED_MS)
+        two.bench.finish(*two.bench.executions())
+        two.step()
+        assert list(two.said()[-1].released) == [f"{OWNER.node_id}/j-1/1"]
+
+    def test_not_where_nobody_was_told_of_its_use(self, two: Talk) -> None:
+        two.bench.begin(OWNER, "j-2")
+        words = len(two.said())
+        two.bench.finish(two.bench.executions()[-1])
+        two.step(FREED_MS)
+        assert len(two.said()) == words
+
+    def test_not_to_a_broker_that_is_alone_for_it_hears_of_its_own_awards_from_cores(self, talk: Talk) -> None:
+        talk.answer()
+        talk.bench.begin(OWNER, "j-1")
+        talk.step(OFFER_REFRESH_MS)
+        talk.answer()
+        talk.bench.finish(*talk.bench.executions())
+        talk.step(FREED_MS)
+        assert not talk.said()[-1].released
 
 
 class TestAllIsSaidAgain:
