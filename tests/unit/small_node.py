@@ -323,6 +323,8 @@ class SmallNode:
             yield jobs_pb2.WatchProgressResponse(progress=told)
         while context.is_active() and job.state == jobs_pb2.JOB_STATE_RUNNING and not self.progress_ends:
             time.sleep(0.02)
+        if not context.is_active():
+            return
         if job.state == jobs_pb2.JOB_STATE_RUNNING:
             self._run(job)
         yield jobs_pb2.WatchProgressResponse(job=job)

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from offgrid.client import OffgridError, following
+from offgrid.client import OffgridError, silence
 from offgrid.client.progress import Heard, each_once
+from offgrid.client.silence import Outages, Silence
 from offgrid.v1.jobs_pb2 import Job, JobProgress, WatchProgressResponse
 
 LOST = OffgridError("UNAVAILABLE", "ConnectionLost", "it broke off")
@@ -17,8 +18,12 @@ LOST = OffgridError("UNAVAILABLE", "ConnectionLost", "it broke off")
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(following, "PAUSE_MS", 0)
-    monkeypatch.setattr(following, "PAUSE_MS_MAX", 0)
+    monkeypatch.setattr(silence, "PAUSE_MS", 0)
+    monkeypatch.setattr(silence, "PAUSE_MS_MAX", 0)
+
+
+def silent(call_s: float = 5.0) -> Silence:
+    return Silence("job j-1", Outages("here", print), call_s)
 
 
 def told(*streams: list[WatchProgressResponse | OffgridError]) -> list[JobProgress]:
@@ -31,7 +36,7 @@ def told(*streams: list[WatchProgressResponse | OffgridError]) -> list[JobProgre
                 raise answer
             yield answer
 
-    return list(each_once(opened, "job j-1", 5.0))
+    return list(each_once(opened, silent()))
 
 
 def says(**fields: object) -> WatchProgressResponse:
@@ -93,7 +98,7 @@ def test_a_node_that_stays_away_is_given_up(monkeypatch: pytest.MonkeyPatch) -> 
         yield
 
     with pytest.raises(OffgridError, match="broke off"):
-        list(each_once(opened, "job j-1", 0.01))
+        list(each_once(opened, silent(0.01)))
 
 
 def test_a_look_ends_when_its_time_is_over() -> None:
@@ -101,4 +106,4 @@ def test_a_look_ends_when_its_time_is_over() -> None:
         yield says(message="at it")
         raise OffgridError("DEADLINE_EXCEEDED", "DeadlineExceeded", "too late")
 
-    assert [each.message for each in each_once(opened, "job j-1", 5.0, 0.5)] == ["at it"]
+    assert [each.message for each in each_once(opened, silent(), 0.5)] == ["at it"]

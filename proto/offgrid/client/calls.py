@@ -18,13 +18,12 @@ from google.protobuf.message import Message
 from offgrid.client.address import Address
 from offgrid.client.errors import OffgridError
 from offgrid.client.framed import CALL_BYTES_MAX, FramedCalls
+from offgrid.client.silence import PAUSE_MS, PAUSE_MS_MAX, RECONNECT_S, Outages, Say, Silence
 
 if TYPE_CHECKING:
     from offgrid.client.grpc_calls import GrpcCalls
 
 REPEATS_MAX = 3
-PAUSE_MS = 50  # before the first repetition; doubled for each further one
-PAUSE_MS_MAX = 1_000  # a node that asks for more is asked by the caller, not by us
 REQUEST_ID_BYTES = 16
 SAID_CHARS_MAX = 200  # of gRPC's own words
 TOO_LARGE = re.compile(r"larger than max \((\d+) vs\. (\d+)\)")
@@ -40,6 +39,7 @@ def fresh_request_id() -> str:
 def pause_ms(repeats: int, error: OffgridError) -> int | None:
     """How long to wait before repetition number `repeats` (from 0); None when `error` is to be raised instead."""
     wished = error.retry_ms if error.retry_ms is not None else PAUSE_MS << repeats
+    # A node that asks for a longer pause is asked by the caller, not by us.
     worth_it = error.outcome_unknown and repeats < REPEATS_MAX and wished <= PAUSE_MS_MAX
     return wished if worth_it else None
 
@@ -47,13 +47,21 @@ def pause_ms(repeats: int, error: OffgridError) -> int | None:
 class Calls:
     """Carries messages to the node's services; thread-safe."""
 
-    def __init__(self, address: Address, timeout_s: float) -> None:
+    def __init__(
+        self, address: Address, timeout_s: float, reconnect_s: float = RECONNECT_S, on_silence: Say | None = None
+    ) -> None:
         self.address = address
         self.timeout_s = timeout_s
+        self.reconnect_s = reconnect_s
+        self._outages = Outages(address.target, on_silence)
         self._framed = FramedCalls(address)
         self._grpc: GrpcCalls | None = None
         self._lock = threading.Lock()
         self._closed = False
+
+    def silence(self, what: str) -> Silence:
+        """For one who follows `what` over a stream."""
+        return Silence(what, self._outages, self.timeout_s, self.reconnect_s)
 
     def unary(
         self, method: str, request: Message, answer: type[R], *, repeatable: bool = True, timeout_s: float = 0.0

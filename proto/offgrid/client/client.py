@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from offgrid.client.address import Address
 from offgrid.client.calls import Calls
+from offgrid.client.silence import RECONNECT_S, Say
 
 if TYPE_CHECKING:
     from offgrid.client.aio import Aio
@@ -31,8 +32,15 @@ DEFAULT_TIMEOUT_S = 10.0
 class Client:
     """A connection to one node; `offgrid.connect` makes it. Thread-safe; every call may raise OffgridError."""
 
-    def __init__(self, address: Address, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
-        self._calls = Calls(address, timeout_s)
+    def __init__(
+        self,
+        address: Address,
+        *,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        reconnect_s: float = RECONNECT_S,
+        on_silence: Say | None = None,
+    ) -> None:
+        self._calls = Calls(address, timeout_s, reconnect_s, on_silence)
 
     @property
     def address(self) -> Address:

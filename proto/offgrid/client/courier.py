@@ -15,9 +15,10 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
-from offgrid.client.calls import PAUSE_MS, PAUSE_MS_MAX, Calls, fresh_request_id
+from offgrid.client.calls import Calls, fresh_request_id
 from offgrid.client.errors import OffgridError
 from offgrid.client.futures import JobFuture
+from offgrid.client.silence import PAUSE_MS_MAX
 from offgrid.client.withdrawals import Withdrawals
 from offgrid.v1 import jobs_pb2
 
@@ -126,8 +127,8 @@ class Courier:
                 self._cancel_stream()  # the stream that follows names them
 
     def _run(self, request: jobs_pb2.RunJobsRequest) -> jobs_pb2.RunJobsResponse:
-        """Repeated for as long as one call may take: the node may be restarting."""
-        deadline = time.monotonic() + self._calls.timeout_s
+        """Repeated as long as a silent node is waited for: it may be restarting."""
+        deadline = time.monotonic() + self._calls.reconnect_s
         while True:
             try:
                 return self._calls.unary("JobService/RunJobs", request, jobs_pb2.RunJobsResponse)
@@ -211,19 +212,20 @@ class Courier:
     # ---- hearing
 
     def _hear(self) -> None:
-        pause_ms, lost_at = PAUSE_MS, None
+        silence = self._calls.silence("what was submitted")
         while self._closed is None:
             lost: OffgridError | None = None
             with self._lock:
                 awaited = list(self._awaited)
                 self._opened += 1
             request = jobs_pb2.WatchJobsRequest(watch=self._name, job_ids=awaited)
+            silence.opening()
             try:
                 stream = self._calls.stream(
                     "JobService/WatchJobs", request, jobs_pb2.WatchJobsResponse, on_start=self._started
                 )
                 for answer in stream:
-                    pause_ms, lost_at = PAUSE_MS, None
+                    silence.heard()
                     self._watching.set()
                     self._on_ends(answer)
             except OffgridError as error:
@@ -231,12 +233,11 @@ class Courier:
                     self._fail_all(error)
                     return
                 lost = error
-            lost_at = lost_at or time.monotonic()
-            if time.monotonic() - lost_at > self._calls.timeout_s:
-                self._fail_all(lost or OffgridError("UNAVAILABLE", "WatchEnded", "the node no longer tells of jobs"))
+            try:
+                silence.wait(lost, matters=self._in_flight > 0)
+            except OffgridError as error:
+                self._fail_all(error)
                 return
-            time.sleep(pause_ms / 1000)
-            pause_ms = min(PAUSE_MS_MAX, 2 * pause_ms)
 
     def _started(self, cancel: Callable[[], object]) -> None:
         self._cancel_stream = cancel

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Iterator
 
-from offgrid.client.calls import PAUSE_MS, PAUSE_MS_MAX, Calls
+from offgrid.client.calls import Calls
 from offgrid.client.errors import OffgridError
 from offgrid.client.paging import pages
 from offgrid.v1 import state_pb2
@@ -90,24 +89,21 @@ class Events:
     def watch(self, *, after_seq: int = 0, types: Iterable[str | int] = ()) -> Iterator[state_pb2.Event]:
         """Each event as it becomes durable, from after `after_seq` on, none twice and none left out; without end.
 
-        A lost connection, or a cut because this reader was too slow, is taken up where it ended; a node that does not
-        come back within the time of one call raises OffgridError.
+        A lost connection, or a cut because this reader was too slow, is taken up where it ended; a node that stays
+        away for the client's `reconnect_s` raises OffgridError WatchEnded.
         """
-        etypes, pause_ms, lost_at = [etype_of(name) for name in types], PAUSE_MS, None
+        etypes, silence = [etype_of(name) for name in types], self._calls.silence("what it does")
         while True:
             request = state_pb2.WatchEventsRequest(after_seq=after_seq, etypes=etypes)
             lost: OffgridError | None = None
+            silence.opening()
             try:
                 for answer in self._calls.stream("StateService/WatchEvents", request, state_pb2.WatchEventsResponse):
-                    pause_ms, lost_at = PAUSE_MS, None
+                    silence.heard()
                     after_seq = answer.event.seq
                     yield answer.event
             except OffgridError as error:
                 if not error.outcome_unknown and error.reason != "SlowReader":
                     raise
                 lost = error
-            lost_at = lost_at or time.monotonic()
-            if time.monotonic() - lost_at > self._calls.timeout_s:
-                raise lost or OffgridError("UNAVAILABLE", "WatchEnded", "the node no longer tells of its events")
-            time.sleep(pause_ms / 1000)
-            pause_ms = min(PAUSE_MS_MAX, 2 * pause_ms)
+            silence.wait(lost)

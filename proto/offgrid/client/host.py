@@ -35,4 +35,4 @@ class Host:
             answers = self._calls.stream("HostService/WatchDrain", request, answer, timeout_s=for_s)
             return (each.host for each in answers)
 
-        return follow(states, lambda host: host.state == DRAINED, "this host", self._calls.timeout_s, within_s)
+        return follow(states, lambda host: host.state == DRAINED, self._calls.silence("the drain"), within_s)

@@ -228,7 +228,7 @@ class Jobs:
     def watch(self, job_id: str) -> Iterator[jobs_pb2.Job]:
         """The job now and at each change; ends after the state that is its last, which comes with output and log.
 
-        A node that restarts meanwhile is waited for, as long as one call may take; then OffgridError.
+        A node that restarts meanwhile is waited for, the client's `reconnect_s` long; then OffgridError WatchEnded.
         """
         request = jobs_pb2.WatchJobRequest(job_id=job_id)
 
@@ -236,7 +236,7 @@ class Jobs:
             answers = self._calls.stream("JobService/WatchJob", request, jobs_pb2.WatchJobResponse, timeout_s=for_s)
             return (answer.job for answer in answers)
 
-        return follow(states, lambda job: job.state in ENDED, f"job {job_id}", self._calls.timeout_s)
+        return follow(states, lambda job: job.state in ENDED, self._calls.silence(f"job {job_id}"))
 
     def progress(self, job_id: str, *, within_s: float | None = None) -> Iterator[jobs_pb2.JobProgress]:
         """What the job says of itself while it runs: how far it is, what it is at, what is new on its standard error
@@ -248,7 +248,7 @@ class Jobs:
             answer = jobs_pb2.WatchProgressResponse
             return self._calls.stream("JobService/WatchProgress", request, answer, timeout_s=for_s)
 
-        return each_once(opened, f"job {job_id}", self._calls.timeout_s, within_s)
+        return each_once(opened, self._calls.silence(f"job {job_id}"), within_s)
 
     def run(
         self,

@@ -113,7 +113,7 @@ class Ledger:
     def watch(self, tx_id: str, *, within_s: float | None = None) -> Iterator[ledger_pb2.Transaction]:
         """The transaction now and at each change; ends after its last state, or once `within_s` seconds are over.
 
-        A node that restarts meanwhile is waited for, as long as one call may take; then OffgridError.
+        A node that restarts meanwhile is waited for, the client's `reconnect_s` long; then OffgridError WatchEnded.
         """
         request, response = ledger_pb2.WatchTransactionRequest(tx_id=tx_id), ledger_pb2.WatchTransactionResponse
 
@@ -121,7 +121,7 @@ class Ledger:
             answers = self._calls.stream("LedgerService/WatchTransaction", request, response, timeout_s=for_s)
             return (answer.transaction for answer in answers)
 
-        return follow(states, lambda tx: tx.state in ENDED, tx_id, self._calls.timeout_s, within_s)
+        return follow(states, lambda tx: tx.state in ENDED, self._calls.silence(f"transaction {tx_id}"), within_s)
 
     def settled(self, tx_id: str, within_s: float) -> ledger_pb2.Transaction:
         """The transaction as soon as it is final or void, or as it stands after `within_s` seconds: look at `state`."""

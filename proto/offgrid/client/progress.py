@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Literal
 
 from offgrid.client.following import reopened
+from offgrid.client.silence import Silence
 from offgrid.v1 import jobs_pb2
 
 Stream = Literal["log", "output"]
@@ -13,13 +14,12 @@ Stream = Literal["log", "output"]
 
 def each_once(
     opened: Callable[[float | None], Iterator[jobs_pb2.WatchProgressResponse]],
-    what: str,
-    patience_s: float,
+    silence: Silence,
     within_s: float | None = None,
 ) -> Iterator[jobs_pb2.JobProgress]:
     """Ends with the job; otherwise as `reopened`."""
     heard = Heard()
-    for answer in reopened(opened, lambda answer: answer.HasField("job"), what, patience_s, within_s):
+    for answer in reopened(opened, lambda answer: answer.HasField("job"), silence, within_s):
         fresh = heard.take(answer.progress) if answer.HasField("progress") else None
         if fresh is not None:
             yield fresh

@@ -6,8 +6,9 @@ import threading
 import time
 from collections import deque
 
-from offgrid.client.calls import PAUSE_MS_MAX, Calls
+from offgrid.client.calls import Calls
 from offgrid.client.errors import OffgridError
+from offgrid.client.silence import PAUSE_MS_MAX
 from offgrid.v1 import jobs_pb2
 
 CANCEL_MAX = 256  # what a node takes in one call

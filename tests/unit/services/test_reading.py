@@ -9,7 +9,7 @@ from bulk_world import STRIPE, Letter, World
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from offgrid.client.calls import PAUSE_MS_MAX
+from offgrid.client.silence import PAUSE_MS_MAX
 from offgrid.v1 import objects_pb2
 from offgrid_node.protocol.errors import Fault, InvalidRequest, NotFound, OutcomeUnknown, PermissionDenied, Unavailable
 from offgrid_node.protocol.objects.manifest import TAG_BYTES

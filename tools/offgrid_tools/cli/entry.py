@@ -138,6 +138,7 @@ def _hint(error: object) -> str:
         "--node-dir DIR or --socket PATH",
         "NoAnswer": "is it running? start it with `offgrid-node run`",
         "ConnectionLost": LOOK_FIRST,
+        "WatchEnded": "once the node is back, `offgrid job show` and `watch` tell what came of it",
         "NotANode": "--node-dir DIR or --socket PATH say where the node is",
         "SocketDenied": "run this as the user who runs the node",
         "BrokerUnavailable": "`offgrid peers` shows who is alive; --mode auto falls back to this node itself",

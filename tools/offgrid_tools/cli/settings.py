@@ -26,9 +26,17 @@ class Settings:
         """The client of the node that was meant; closed when the command ends. Raises OffgridError."""
         from offgrid.client import connect
 
-        client = connect(self.socket or self.node_dir or None)
+        client = connect(self.socket or self.node_dir or None, on_silence=self._say_silence)
         click.get_current_context().call_on_close(client.close)
         return client
+
+    def _say_silence(self, sentence: str) -> None:
+        """The node is gone while a command follows something there; on standard error, once each time."""
+        if self.json:
+            import json
+
+            sentence = json.dumps({"waiting": {"trouble": sentence}}, ensure_ascii=False)
+        click.echo(sentence, err=True)
 
 
 def settings() -> Settings:
