@@ -32,7 +32,11 @@ class Unrest:
 
     def broker_away(self) -> None:
         """The broker with the longest line is gone, for so long that another one has to take it over."""
-        lines = [(len(list(each.store.scan(QUEUE))), each) for each in self._cluster.with_role(BROKER) if each.up]
+        lines = [
+            (len(list(each.store.scan(QUEUE))), each)
+            for each in self._cluster.with_role(BROKER)
+            if each.up and each.running.runtime.machines
+        ]
         if lines:
             self._down(max(lines, key=lambda line: line[0])[1], self._engine.rng.randint(*AWAY_US))
 
