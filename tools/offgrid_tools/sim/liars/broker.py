@@ -1,6 +1,6 @@
-"""A broker that lies: it awards orders to whoever comes to its mind, twice, or at absurd prices, says that nobody wants
-them, that it never heard of them or that they wait, and means for ever, and brings awards of orders that other brokers
-were asked for."""
+"""A broker that lies: it awards orders to whoever comes to its mind, twice, or at absurd prices, has hosts that can do
+them do them for next to nothing, says that nobody wants them, that it never heard of them or that they wait, and means
+for ever, and brings awards of orders that other brokers were asked for."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from functools import partial
 from google.protobuf.message import Message
 
 from offgrid.v1 import jobs_pb2
+from offgrid_node.protocol.events import HOST
 from offgrid_node.protocol.jobs.bounds import PRICE_MAX
 from offgrid_node.protocol.jobs.orders import ClaimKey, JobOrder
 from offgrid_tools.sim.cluster import Cluster
@@ -22,6 +23,7 @@ LIE_CHANCE, POACH_CHANCE = 0.5, 0.2
 LATE_MAX_US = 1_500 * MS
 CALL_TIMEOUT_MS = 2_000
 PRICES = (0, 1, 2_000, PRICE_MAX, PRICE_MAX + 1)
+STARVE_CHANCE, STARVING_PRICES = 0.5, (0, 1)  # that an award is of a host that could do it, for less than it asks
 
 Clearings = list[jobs_pb2.Clearing]
 
@@ -66,9 +68,11 @@ class LyingBroker:
         return self._lie(order)
 
     def _award(self, order: JobOrder) -> jobs_pb2.Clearing:
+        nodes, starves = list(self._cluster.processes.values()), self._rng.random() < STARVE_CHANCE
+        able = [node for node in nodes if HOST in node.spec.roles and order.needs in node.spec.executors]
         clearing = self._said(order, jobs_pb2.CLEARING_KIND_AWARDED)
-        clearing.host = self._rng.choice(list(self._cluster.processes.values())).node_id
-        clearing.price_micro = self._rng.choice(PRICES)
+        clearing.host = self._rng.choice(able if starves and able else nodes).node_id
+        clearing.price_micro = self._rng.choice(STARVING_PRICES if starves else PRICES)
         return clearing
 
     def _said(self, order: JobOrder, kind: jobs_pb2.ClearingKind.ValueType) -> jobs_pb2.Clearing:
