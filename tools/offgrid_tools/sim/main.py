@@ -86,7 +86,7 @@ class Run:
         while True:
             engine.run_until(engine.now_us + LOOK_US)
             for job_id, error in monitor.jobs.excused[judged:]:
-                if not self.nemesis.excuses:
+                if not self.nemesis.excuses(error):
                     raise Violation(f"job {job_id} ended with {error}, and nothing had happened that explains it")
             judged = len(monitor.jobs.excused)
             if self._healed and self._unfinished() == "":

@@ -12,6 +12,7 @@ from functools import partial
 
 from offgrid_node.protocol.errors import Unavailable
 from offgrid_node.protocol.events import BROKER, HOST
+from offgrid_node.protocol.jobs.terms import LOSSES_MAX
 from offgrid_node.protocol.ledger.tables import LOG, SLOTS, TRANSFERS
 from offgrid_node.protocol.objects.tables import OBJECTS, REPLICAS
 from offgrid_node.protocol.quorum.tables import FENCES, QUORUMS
@@ -29,6 +30,7 @@ EXCUSE_US = 60 * SECOND  # retries of 2, 4 and 8 s, lost calls of 5 s each, and 
 CHANGE_CHANCE = 0.2
 UNREADABLE_CHANCE, UNREADABLE_MAX_US = 0.5, 1_000 * MS
 BYTES_PER_S = (0, 0, 0, 1_000_000, 100_000, 10_000)  # 0: a message's size costs nothing; the last is a slow radio link
+RESETS, RESET_ALL_CHANCE = (0.0, 0.0, 0.002, 0.01), 0.3
 BACKUP_US, RESTORE_US = (SECOND, 8 * SECOND), (5 * MS, 1_500 * MS)
 ROT_CHANCE, ROT_US = 0.4, (300 * MS, 3 * SECOND)
 CLOCK_STEP_MAX_US = 86_400 * SECOND
@@ -47,9 +49,12 @@ class Weather:
     delay_max_us: int
     duplicate_late_us: int
     bytes_per_s: int
+    reset: float
 
     def faults(self) -> Faults:
-        return Faults(self.loss, self.duplicate, self.delay_max_us, self.duplicate_late_us, self.bytes_per_s)
+        return Faults(
+            self.loss, self.duplicate, self.delay_max_us, self.duplicate_late_us, self.bytes_per_s, self.reset
+        )
 
 
 class Nemesis:
@@ -65,14 +70,15 @@ class Nemesis:
             delay_max_us=rng.choice((2 * MS, 20 * MS, 150 * MS, 600 * MS)),
             duplicate_late_us=rng.choice((2 * MS, 500 * MS, 6 * SECOND)),
             bytes_per_s=rng.choice(BYTES_PER_S),
+            reset=rng.choice(RESETS),
         )
         if self.weather.mild:
-            self.weather = replace(self.weather, loss=0.0, delay_max_us=20 * MS, bytes_per_s=0)
+            self.weather = replace(self.weather, loss=0.0, delay_max_us=20 * MS, bytes_per_s=0, reset=0.0)
         self.until_us = rng.randint(*(STORM_US if plan.storm else CHAOS_US))
         self._gap_max_us = STORM_GAP_MAX_US if plan.storm else GAP_MAX_US
         self._baits = (*BAITS, VOTES, VOTES, VOTES) if plan.having(FORKS) else BAITS
         self.counts: dict[str, int] = {}
-        self.last_us = 0
+        self.last_us = self._felled = 0
         self._over = False
         self._lying_broker = bool(plan.broker_liar)
         self._unrest = Unrest(cluster, self._mend, lambda: self._over) if plan.bustle.unrest else None
@@ -86,12 +92,12 @@ class Nemesis:
             self._engine.after(rng.randint(*ROT_US), partial(self._count, "rot", partial(self._rot, name)))
         self._next()
 
-    @property
-    def excuses(self) -> bool:
+    def excuses(self, error: str) -> bool:
         """Whether a job that ends now for want of hosts or brokers is explained by what has happened: a broker that
-        lies may always say that there are none."""
+        lies may always say that there are none, and each of a mild seed's crashes may have been of a job's host."""
         lately = self._engine.now_us - self.last_us < EXCUSE_US
-        return self._lying_broker or (lately and not self.weather.mild)
+        worn_out = error == "AttemptsExhausted" and self._felled > LOSSES_MAX
+        return self._lying_broker or worn_out or (lately and not self.weather.mild)
 
     def _change_members(self, joins: bool, removed: Sequence[str]) -> None:
         cluster = self._cluster
@@ -137,7 +143,7 @@ class Nemesis:
     def _strike(self) -> None:
         if self._over:
             return
-        mild = (self._crash, self._trap, self._trap, self._trap, self._commit_failure, self._clock_step)
+        mild = (self._crash, self._trap, self._trap, self._trap, self._commit_failure, self._clock_step, self._reset)
         wild = (self._partition, self._one_way, self._slow, self._lossy)
         unrest = self._unrest.misfortunes if self._unrest is not None else ()
         misfortune = self._engine.rng.choice(mild if self.weather.mild else (*mild, *wild, *unrest))
@@ -177,7 +183,7 @@ class Nemesis:
     def _fell(self, process: Process) -> None:
         if not process.up:
             return
-        rng = self._engine.rng
+        rng, self._felled = self._engine.rng, self._felled + 1
         process.crash(refuses=rng.random() < 0.7)
         long = not self.weather.mild and rng.random() < 0.25
         down_us = rng.randint(5 * MS, 15 * SECOND if long else 1_500 * MS)
@@ -202,6 +208,14 @@ class Nemesis:
             process.store.fail_next(fault, applied=self._engine.rng.random() < 0.5)
             rng = self._engine.rng
             process.unreadable_us = rng.randint(1, UNREADABLE_MAX_US) if rng.random() < UNREADABLE_CHANCE else 0
+
+    def _reset(self) -> None:
+        """Of one connection, or of all that a node has."""
+        one, other, network = self._someone().node_id, self._someone().node_id, self._cluster.network
+        if self._engine.rng.random() < RESET_ALL_CHANCE:
+            network.reset_all(one)
+        else:
+            network.reset(one, other)
 
     def _partition(self) -> None:
         rng, faults = self._engine.rng, self._cluster.network.faults

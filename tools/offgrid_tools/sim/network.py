@@ -1,9 +1,11 @@
-"""Roads between simulated nodes: requests and replies are bytes that may be late, doubled, lost or cut off."""
+"""Roads between simulated nodes: requests and replies are bytes that may be late, doubled, lost or cut off, and on
+connections that are reset."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 from google.protobuf.message import Message
@@ -12,9 +14,11 @@ from offgrid_node.protocol.errors import CONNECTION_REFUSED, Fault, Internal, Ou
 from offgrid_node.protocol.mesh.directory import Directory
 from offgrid_node.services.client import Done
 from offgrid_node.services.router import METHODS
+from offgrid_tools.sim.connections import Connections
 from offgrid_tools.sim.engine import Engine
 
 DELAY_MIN_US = 50
+ARRIVED_CHANCE = 0.5  # that a request was received before its connection broke
 
 Respond = Callable[[Message | Fault], None]
 Ear = Callable[[str, str, Any], None]  # source, target, request
@@ -36,6 +40,10 @@ class Listener(Protocol):
 
     def on_request(self, source: str, method: str, request: bytes, respond: Respond) -> None: ...
 
+    def on_road_lost(self, node: str) -> None:
+        """The connection to that node was reset."""
+        ...
+
 
 class Tap(Protocol):
     """Sees every request and reply that leaves a node, before any fault befalls it."""
@@ -50,6 +58,10 @@ class Tap(Protocol):
 
     def on_parted(self, request: Message) -> None:
         """A request is lost between nodes that are parted."""
+        ...
+
+    def on_reset(self, calls: int) -> None:
+        """A connection was reset under so many calls."""
         ...
 
     def on_lie(self, source: str, target: str, method: str, lie: Message) -> None:
@@ -69,7 +81,8 @@ class LyingListener(Protocol):
 class Faults:
     """Chances per message and the longest delays. Nodes of different groups are parted; `cuts` holds one-way cuts.
 
-    At `bytes_per_s` a message takes its time by its size, whatever else is under way; 0: none at all.
+    With the chance `reset` a message's connection is reset about when it arrives, before or after. At `bytes_per_s` a
+    message takes its time by its size, whatever else is under way; 0: none at all.
     """
 
     loss: float = 0.0
@@ -77,6 +90,7 @@ class Faults:
     delay_max_us: int = 2_000
     duplicate_late_us: int = 2_000  # a copy may come this much later than the first
     bytes_per_s: int = 0
+    reset: float = 0.0
     group_of: dict[str, int] = field(default_factory=dict)
     cuts: dict[tuple[str, str], bool] = field(default_factory=dict)
 
@@ -90,6 +104,7 @@ class Network:
         self.nodes: dict[str, Listener] = {}
         self.liars: dict[str, LyingListener] = {}
         self._ears: dict[type[Message], list[Ear]] = {}
+        self._connections = Connections()
         self.carried = 0
         self.lost = 0
 
@@ -126,13 +141,21 @@ class Network:
             self._tap.on_lie(source, target, method, request)
         data = request.SerializeToString(deterministic=True)
         self._engine.note(f"> {self._name_of(source)} {self._name_of(target)} {method}", data)
-        ended = False
+        ended = vanished = False
 
         def finish(outcome: Message | Fault) -> None:
             nonlocal ended
             if not ended:
                 ended = True
+                over()
                 done(outcome)
+
+        def on_broken(may_arrive: bool) -> None:
+            nonlocal vanished
+            vanished = not may_arrive
+            finish(OutcomeUnknown(f"the connection was reset under {method}", reason="ConnectionLost"))
+
+        over = self._connections.open(source, target, on_broken)
 
         def respond(outcome: Message | Fault, *, honest: bool = True) -> None:
             known: Message | Fault
@@ -151,6 +174,8 @@ class Network:
             self._carry(target, source, len(answer), lambda: finish(known))
 
         def arrive() -> None:
+            if vanished:
+                return
             listener = self.nodes.get(target)
             if listener is not None and listener.up:
                 liar = self.liars.get(target)
@@ -160,7 +185,7 @@ class Network:
                     return
                 listener.on_request(source, method, data, respond)
             elif listener is None or listener.refuses:
-                refused = Unavailable("connection refused", reason="NotSent")
+                refused = Unavailable("connection refused", reason=CONNECTION_REFUSED)
                 self._carry(target, source, 0, lambda: finish(refused))
 
         if self.cut(source, target):
@@ -168,6 +193,34 @@ class Network:
         self._carry(source, target, len(data), arrive)
         late = OutcomeUnknown(f"no answer to {method} within {timeout_ms} ms")
         self._engine.after(timeout_ms * 1000, lambda: finish(late))
+
+    def reset(self, one: str, other: str) -> None:
+        """The connection between them breaks, and both ends see it."""
+        if one == other:
+            return
+        self._engine.note(f"reset {self._name_of(one)} {self._name_of(other)}")
+        self._break(one, other, lambda: self._engine.rng.random() < ARRIVED_CHANCE)
+
+    def reset_all(self, node: str) -> None:
+        """All connections of a node break, as when a switch starts anew."""
+        for other in list(self.nodes):
+            self.reset(node, other)
+
+    def hang_up(self, node: str) -> None:
+        """Its process is gone, and its machine says so to all whom it reaches; what it had sent is on its way."""
+        for other in list(self.nodes):
+            if other != node and not self.cut(node, other):
+                self._break(node, other, lambda: True)
+
+    def _break(self, one: str, other: str, may_arrive: Callable[[], bool]) -> None:
+        self._tap.on_reset(self._connections.reset(one, other, may_arrive))
+        for node, peer in ((one, other), (other, one)):
+            self._tell_lost(node, peer)
+
+    def _tell_lost(self, node: str, peer: str) -> None:
+        listener = self.nodes.get(node)
+        if listener is not None and listener.up:
+            listener.on_road_lost(peer)
 
     def call_nowhere(self, done: Done) -> None:
         """A call to an address where its node is no longer."""
@@ -183,6 +236,8 @@ class Network:
                 continue
             self.carried += 1
             delay_us = DELAY_MIN_US + transfer_us + int(rng.random() * faults.delay_max_us)
+            if faults.reset and rng.random() < faults.reset:
+                self._engine.after(int(rng.random() * 2 * delay_us), partial(self.reset, source, target))
             if copy:
                 delay_us += int(rng.random() * faults.duplicate_late_us)
             # Whether the link is cut is asked on arrival: what was under way when it was cut is lost.

@@ -24,6 +24,7 @@ from offgrid_node.protocol.events import HOST
 from offgrid_node.protocol.jobs.needs import leaves_traces, needs_of
 from offgrid_node.protocol.jobs.orders import ClaimKey
 from offgrid_node.protocol.jobs.settings import JobsSettings, Rule
+from offgrid_node.protocol.mesh.commands import RoadLost
 from offgrid_node.protocol.mesh.machine import MeshSettings
 from offgrid_node.runtime import Pending, Ticket
 from offgrid_node.services.bulk import Bulk, Ended
@@ -44,7 +45,7 @@ from offgrid_tools.sim.crypto import (
 )
 from offgrid_tools.sim.engine import MS, Engine, VirtualClock
 from offgrid_tools.sim.monitor import Monitor, Violation
-from offgrid_tools.sim.network import Network, Respond, SimRoad
+from offgrid_tools.sim.network import DELAY_MIN_US, Network, Respond, SimRoad
 from offgrid_tools.sim.reload import check_reload
 from offgrid_tools.sim.work import outcome_of
 
@@ -223,6 +224,8 @@ class Process:
             self._monitor.met.on_crash(self.node_id, at_work=bool(self._executing))
             self.blobs.crash(self._engine.rng)
             self._monitor.check_store(self.node_id)
+            if refuses:
+                self._engine.after(DELAY_MIN_US, lambda: self._network.hang_up(self.node_id))
 
     def freeze(self) -> None:
         """SIGSTOP: it does nothing more, and what is sent to it waits; what its executors do goes on."""
@@ -268,6 +271,15 @@ class Process:
         """Somebody sets the wall clock."""
         self._clock_sets += 1
         self.skew_us = self._clock.skew_us = skew_us
+
+    def on_road_lost(self, node: str) -> None:
+        """As the daemon hears it from its road."""
+
+        def hear() -> None:
+            if self.running.runtime.machines:
+                self.running.runtime.deliver("mesh", RoadLost(node))
+
+        self._later(0, hear)
 
     # ---- requests
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import ParamSpec, TypeVar
 
 from google.protobuf.message import Message
 
@@ -23,6 +24,9 @@ from offgrid_tools.sim.monitor.quorum import QuorumRules
 from offgrid_tools.sim.monitor.rules import Journaled, Passed, Rules, Written
 from offgrid_tools.sim.monitor.schedules import ScheduleRules
 from offgrid_tools.sim.monitor.stops import StopRules
+
+Kind = TypeVar("Kind")
+Seen = ParamSpec("Seen")
 
 
 class Monitor:
@@ -65,7 +69,7 @@ class Monitor:
             _join(self._requests, rules.requests())
             _join(self._replies, rules.replies())
             _join(self._lies, rules.lies())
-            self._events |= rules.events()
+            _join(self._events, rules.events())
             self._rows |= rules.rows()
         self._seen_seq: dict[str, int] = {}
 
@@ -90,6 +94,9 @@ class Monitor:
 
     def on_parted(self, request: Message) -> None:
         self.met.on_parted(request)
+
+    def on_reset(self, calls: int) -> None:
+        self.met.counts["calls broken by a reset"] += calls
 
     def on_lie(self, source: str, target: str, method: str, lie: Message) -> None:
         if look := self._lies.get(type(lie)):
@@ -147,16 +154,16 @@ class Monitor:
             rules.check_store(node)
 
 
-def _join(lookers: dict[type[Message], Passed], more: Mapping[type[Message], Passed]) -> None:
-    """Several rules may look at messages of one type."""
+def _join(lookers: dict[Kind, Callable[Seen, None]], more: Mapping[Kind, Callable[Seen, None]]) -> None:
+    """Several rules may look at messages, or events, of one kind."""
     for kind, look in more.items():
         first = lookers.get(kind)
         lookers[kind] = look if first is None else _both(first, look)
 
 
-def _both(first: Passed, second: Passed) -> Passed:
-    def look(source: str, target: str, message: Message) -> None:
-        first(source, target, message)
-        second(source, target, message)
+def _both(first: Callable[Seen, None], second: Callable[Seen, None]) -> Callable[Seen, None]:
+    def look(*args: Seen.args, **kwargs: Seen.kwargs) -> None:
+        first(*args, **kwargs)
+        second(*args, **kwargs)
 
     return look
