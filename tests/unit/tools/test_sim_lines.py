@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from offgrid.v1 import jobs_pb2
+from offgrid.v1 import jobs_pb2, state_pb2
+from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.events import HOST
 from offgrid_node.protocol.ids import node_id_from
 from offgrid_node.protocol.jobs.orders import JobOrder
@@ -42,6 +43,11 @@ class Town:
     def closed(self, job_id: str) -> None:
         lease = jobs_pb2.ClosedLease(job_id=job_id, attempt=1)
         self.rules.requests()[jobs_pb2.CloseLeasesRequest](CORE, BROKER, jobs_pb2.CloseLeasesRequest(leases=[lease]))
+
+    def awarded(self, job_id: str) -> None:
+        """By the broker, in its journal; it has told nobody."""
+        said = jobs_pb2.AttemptEvent(job_id=job_id, attempt=1, core=CORE, host=A_HOST)
+        self.rules.events()["attempt"](BROKER, state_pb2.Event(etype=EventType.JOB_AWARDED, attempt=said))
 
     def said(self, kind: jobs_pb2.ClearingKind.ValueType, *job_ids: str, price_micro: int = RESERVE_MICRO) -> None:
         """By the broker; after that its step is over."""
@@ -81,6 +87,13 @@ def test_an_order_that_was_closed_before_it_arrived_is_not_in_line_though_its_br
     town.closed("urgent")
     town.said(jobs_pb2.CLEARING_KIND_QUEUED, "usual", "urgent")
     town.said(jobs_pb2.CLEARING_KIND_AWARDED, "usual")
+
+
+def test_an_order_that_was_awarded_is_not_in_line_though_its_core_is_told_later(town: Town) -> None:
+    town.ordered(order("usual"), order("urgent", priority=1))
+    town.said(jobs_pb2.CLEARING_KIND_QUEUED, "usual", "urgent")
+    town.awarded("urgent")
+    town.said(jobs_pb2.CLEARING_KIND_AWARDED, "usual", "urgent")
 
 
 def test_a_host_alone_is_paid_the_reserve(town: Town) -> None:

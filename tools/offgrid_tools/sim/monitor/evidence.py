@@ -24,7 +24,7 @@ class Evidence:
         self.dishonest: set[str] = set()  # nobody vouches for them; what they signed is signed all the same
         self.rotten: set[str] = set()  # their disks lose what they kept
         self._signed: dict[tuple[str, str, str, int], bytes] = {}
-        self._durable: dict[tuple[str, str, str, int], str] = {}
+        self._durable: dict[tuple[str, str, str, int], set[str]] = {}  # with all details that were ever said
 
     def row(self, node: str, table: str, key: bytes) -> bytes | None:
         """What is durable at that node now."""
@@ -41,7 +41,7 @@ class Evidence:
 
     def durable(self, fact: str, node: str, subject: str, number: int, detail: str = "") -> None:
         """The node's journal says this; from now on it may be said to others."""
-        self._durable[fact, node, subject, number] = detail
+        self._durable.setdefault((fact, node, subject, number), set()).add(detail)
 
     def is_durable(self, fact: str, node: str, subject: str, number: int) -> bool:
         """Whether the node's journal has said this."""
@@ -51,5 +51,5 @@ class Evidence:
         """The node lets others know this. Raises Violation unless its journal said so, with that detail if one is
         given."""
         known = self._durable.get((fact, node, subject, number))
-        if known is None or (detail and known != detail):
+        if known is None or (detail and detail not in known):
             raise Violation(f"{self.name_of(node)} says of {subject}/{number} that it is {fact}; its disk does not")

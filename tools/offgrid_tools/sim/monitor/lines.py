@@ -12,13 +12,15 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from offgrid.v1 import jobs_pb2
+from offgrid.v1 import jobs_pb2, state_pb2
+from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.jobs.orders import ClaimKey, JobOrder
 from offgrid_node.protocol.jobs.prices import price_of
 from offgrid_tools.sim.engine import MS
 from offgrid_tools.sim.monitor.evidence import Evidence, Violation
-from offgrid_tools.sim.monitor.rules import Passed, Rules
+from offgrid_tools.sim.monitor.rules import Journaled, Passed, Rules
 
+TAKEN = "taken"  # in a host's event of the same type
 STEP_US = 20 * MS  # what was decided in one step may leave it in any order
 
 Alike = tuple[Any, ...]
@@ -45,6 +47,15 @@ class LineRules(Rules):
 
     def replies(self) -> Mapping[type[Message], Passed]:
         return {jobs_pb2.SubmitJobsResponse: self._cleared}
+
+    def events(self) -> Mapping[str, Journaled]:
+        return {"attempt": self._on_attempt}
+
+    def _on_attempt(self, node: str, event: state_pb2.Event) -> None:
+        """Of an award, its core may hear much later."""
+        said = event.attempt
+        if event.etype == EventType.JOB_AWARDED and said.outcome != TAKEN:
+            self._leave(node, (said.core, said.job_id, said.attempt))
 
     def _told(self, host: str, broker: str, request: jobs_pb2.PostOffersRequest) -> None:
         for offer in request.offers:
