@@ -145,7 +145,7 @@ def _run(folder: Path) -> None:
     from offgrid_node.config.apart import ConfigReading
 
     with ConfigReading(folder / CONFIG_NAME) as reading:  # while this process imports all that a node is made of
-        from offgrid_node.daemon import serve
+        from offgrid_node.serving import serve
 
         serve(folder, reading)
 

@@ -7,6 +7,7 @@ DIR/data/memory.db/       the store (where the config says otherwise, there)
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from offgrid_node.config import CONFIG_NAME, load, template
 from offgrid_node.keys import make_private_folder, refuse_writable, write_private
 from offgrid_node.protocol.errors import AlreadyExists, FailedPrecondition
 from offgrid_node.storage.lmdb import LmdbStore
+from offgrid_node.storage.store import Store
 
 if TYPE_CHECKING:
     from offgrid_node.config import Config
@@ -24,6 +26,10 @@ if TYPE_CHECKING:
 DOTENV_NAME, KEYS_NAME, ROOT_KEY = ".env", "keys", "mesh_root"
 STORE_FILE = "data.mdb"  # LMDB's own name for what a store's folder must hold
 MIB = 1024 * 1024
+VERIFY_BYTES_MAX = 64 * MIB  # about a quarter of a second
+FINDINGS_SHOWN = 5
+
+_log = logging.getLogger("offgrid")
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,3 +130,13 @@ def open_store(config: Config, *, create: bool) -> LmdbStore:
         )
     refuse_writable(data_dir)
     return LmdbStore.open(path, limit_bytes=config.storage.limit_mb * MIB)
+
+
+def check_store(store: Store) -> tuple[str, ...]:
+    """What is damaged in a store that is small enough to be read whole at start; each finding is logged as well."""
+    if store.size_bytes() > VERIFY_BYTES_MAX:
+        return ()
+    findings = tuple(store.verify())
+    for finding in findings:
+        _log.error("the store is damaged: %s", finding)
+    return tuple(f"the store is damaged: {finding}" for finding in findings[:FINDINGS_SHOWN])

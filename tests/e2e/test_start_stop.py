@@ -250,7 +250,7 @@ class TestRefusingToStart:
             os.chown(path, 0, 0)
             path.chmod(0o755 if path.is_dir() else 0o644)
         as_nobody = ["/usr/bin/setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
-        probe = [*as_nobody, sys.executable, "-c", "import offgrid_node.daemon"]
+        probe = [*as_nobody, sys.executable, "-c", "import offgrid_node.serving"]
         if subprocess.run(probe, capture_output=True, check=False).returncode:
             pytest.skip("nobody cannot run this checkout")
         done = run([*as_nobody, sys.executable, "-m", "offgrid_node", "run", "--dir", node.folder])

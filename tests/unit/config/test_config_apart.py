@@ -110,6 +110,6 @@ def test_where_no_process_may_be_started_it_is_read_here(tmp_path: Path, monkeyp
 def test_a_node_holds_nothing_that_only_some_need() -> None:
     """What each of these takes is between 3 and 12 MiB, and a role may have 80 in all."""
     heavy = ("pydantic", "wasmtime", "zeroconf", "prometheus_client", "distributed", "http.client")
-    program = f"import sys, offgrid_node.daemon; print([name for name in {heavy} if name in sys.modules])"
+    program = f"import sys, offgrid_node.serving; print([name for name in {heavy} if name in sys.modules])"
     run = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
     assert run.stdout.strip() == "[]"

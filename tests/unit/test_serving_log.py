@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from offgrid_node.daemon import hide_broken_off
+from offgrid_node.serving import hide_broken_off
 
 
 @pytest.fixture

@@ -1,0 +1,76 @@
+"""The node as a process: its log, its signals, and its life from start to an orderly stop.
+
+The first signal asks for that stop; a second one ends the process at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from offgrid_node.daemon import Daemon
+from offgrid_node.folder import Folder
+
+if TYPE_CHECKING:
+    from offgrid_node.config import Config
+    from offgrid_node.config.apart import ConfigReading
+
+_log = logging.getLogger("offgrid")
+
+
+def serve(path: Path, reading: ConfigReading) -> None:
+    """Runs the node of this folder, by its config that is being read, until SIGINT or SIGTERM. Raises ConfigError or a
+    Fault when it cannot start."""
+    folder = Folder(path)
+    folder.check_private()
+    config, unused = reading.result()
+    logging.basicConfig(
+        level=config.node.log_level.upper(),
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+    # It shows a traceback for each interface that is down; what matters of mDNS is said in the node's notices.
+    logging.getLogger("zeroconf").setLevel(logging.ERROR)
+    logging.getLogger("grpc._cython.cygrpc").addFilter(hide_broken_off)
+    sys.setswitchinterval(0.0005)  # the default lets a computing thread hold up the loop for 5 ms at a time
+    asyncio.run(_serve(folder, config, unused))
+
+
+async def _serve(folder: Folder, config: Config, unused: Sequence[str]) -> None:
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    _on_signals(loop, stopping)
+    daemon = Daemon(folder, config, unused)
+    try:
+        await daemon.start()
+        print(daemon.banner, flush=True)  # noqa: T201 - what the person at the terminal asked for
+        await stopping.wait()
+        _log.info("stopping")
+    finally:
+        await daemon.stop()
+
+
+def _on_signals(loop: asyncio.AbstractEventLoop, stopping: asyncio.Event) -> None:
+    """The first signal asks for an orderly stop; the next one finds the system's own handling, and ends it there."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+
+    def stop() -> None:
+        stopping.set()
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
+
+    for number in numbers:
+        try:
+            loop.add_signal_handler(number, stop)
+        except NotImplementedError:  # Windows: the handler runs in the main thread, outside the loop
+            signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop))
+
+
+def hide_broken_off(record: logging.LogRecord) -> bool:
+    """A filter against gRPC's traceback for an answer that nobody waits for any more: peers come and go."""
+    return not str(record.msg).startswith("ExecuteBatchError raised in core by servicer method")
