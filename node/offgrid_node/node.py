@@ -110,6 +110,8 @@ class Node:
     def __init__(self, parts: Parts) -> None:
         """Raises FailedPrecondition (NoMesh) when the store knows no mesh, Corrupt when its rows are damaged."""
         self.node_id = parts.signer.node_id
+        self._asked_roles = parts.mesh.roles
+        self._jobs_settings: JobsSettings | None = None
         self._work: Work | None = None
         meters = parts.meters
         self._client = Client(
@@ -119,69 +121,21 @@ class Node:
             lambda node, answer: self._checked_answer(node, answer, parts.verify),
             meters.on_called if meters else None,
         )
-        jobs: JobsSettings | None = None
-
-        def build() -> Mapping[str, Machine]:
-            nonlocal jobs
-            mesh = MeshMachine(parts.mesh, parts.signer, parts.verify, parts.check_certificate)
-            if jobs is None:
-                salt = Directory.load(parts.store, parts.verify, parts.check_certificate).salt
-                jobs = replace(parts.jobs, salt=salt)
-            objects = ObjectsSettings(parts.signer, jobs.salt, parts.copies, parts.required_milli)
-            return {
-                "mesh": mesh,
-                "jobs": JobsMachine(jobs, self._executing, CronTimes(), parts.at_death),
-                "objects": ObjectsMachine(objects),
-                "quorum": QuorumMachine(QuorumSettings(parts.signer, jobs.salt)),
-                "ledger": LedgerMachine(LedgerSettings(parts.signer, jobs.salt, parts.economy)),
-            }
-
         self.runtime = Runtime(
-            build, parts.store, parts.clock, parts.rng, self, on_input=parts.on_input, monitor=parts.monitor
-        )
-        self._asked_roles = parts.mesh.roles
-        self.objects = ObjectRoom(
-            parts.objects,
-            self.runtime,
-            self._client,
-            parts.signer,
-            parts.verify,
+            lambda: self._machines(parts),
+            parts.store,
+            parts.clock,
             parts.rng,
-            lambda: self.directory,
-            parts.data_dir,
-            INLINE_BYTES_MAX,
-        )
-        objects = self.objects
-        self._work = Work(
-            InputFetching(objects.reading),
-            Results(self.node_id, parts.letters, objects.sealer, parts.objects.bulk),
-            lambda node_id: self.directory.current_key(node_id),  # noqa: PLW0108 - the directory of then, not of now
-            parts.execute,
-            parts.stop,
-            lambda end: self.runtime.deliver("jobs", end),
-        )
-        self.adoption = Adoption(
-            self.runtime,
-            self.node_id,
-            self._client,
-            parts.letters,
-            objects.sealer,
-            parts.objects.blobs,
-            parts.objects.bulk,
-            objects.keeping,
-            objects.salt,
+            self,
+            on_input=parts.on_input,
+            monitor=parts.monitor,
         )
         self._speech, self._progress = Speech(self._client, parts.later), ProgressHub(self.runtime)
         self.envelopes = Envelopes(parts.letters, self.node_id, lambda: self.directory)
-        self._market = MarketHandlers(
-            self.runtime,
-            self.node_id,
-            lambda: self.directory,
-            parts.verify,
-            self.adoption,
-            self._progress,
-            self.envelopes,
-        )
+        self.objects = self._object_room(parts)
+        self._work = self._work_for_others(parts)
+        self.adoption = self._adoption(parts)
+        self._market = self._market_handlers(parts)
         self.router = Router(self._handlers(parts), self.own_roles, meters.on_rpc if meters else None)
         self._client.bind(self.runtime, self.router)
         if meters:
@@ -266,6 +220,70 @@ class Node:
         check_answer(answer, self.directory)
         check_quorum_answer(answer, self.directory, verify)
         return answer
+
+    # ---- put together
+
+    def _machines(self, parts: Parts) -> Mapping[str, Machine]:
+        """Anew for each load; the mesh's salt, which never changes, is looked up once."""
+        mesh = MeshMachine(parts.mesh, parts.signer, parts.verify, parts.check_certificate)
+        if self._jobs_settings is None:
+            salt = Directory.load(parts.store, parts.verify, parts.check_certificate).salt
+            self._jobs_settings = replace(parts.jobs, salt=salt)
+        jobs, salt = self._jobs_settings, self._jobs_settings.salt
+        return {
+            "mesh": mesh,
+            "jobs": JobsMachine(jobs, self._executing, CronTimes(), parts.at_death),
+            "objects": ObjectsMachine(ObjectsSettings(parts.signer, salt, parts.copies, parts.required_milli)),
+            "quorum": QuorumMachine(QuorumSettings(parts.signer, salt)),
+            "ledger": LedgerMachine(LedgerSettings(parts.signer, salt, parts.economy)),
+        }
+
+    def _object_room(self, parts: Parts) -> ObjectRoom:
+        return ObjectRoom(
+            parts.objects,
+            self.runtime,
+            self._client,
+            parts.signer,
+            parts.verify,
+            parts.rng,
+            lambda: self.directory,
+            parts.data_dir,
+            INLINE_BYTES_MAX,
+        )
+
+    def _work_for_others(self, parts: Parts) -> Work:
+        return Work(
+            InputFetching(self.objects.reading),
+            Results(self.node_id, parts.letters, self.objects.sealer, parts.objects.bulk),
+            lambda node_id: self.directory.current_key(node_id),  # noqa: PLW0108 - the directory of then, not of now
+            parts.execute,
+            parts.stop,
+            lambda end: self.runtime.deliver("jobs", end),
+        )
+
+    def _adoption(self, parts: Parts) -> Adoption:
+        return Adoption(
+            self.runtime,
+            self.node_id,
+            self._client,
+            parts.letters,
+            self.objects.sealer,
+            parts.objects.blobs,
+            parts.objects.bulk,
+            self.objects.keeping,
+            self.objects.salt,
+        )
+
+    def _market_handlers(self, parts: Parts) -> MarketHandlers:
+        return MarketHandlers(
+            self.runtime,
+            self.node_id,
+            lambda: self.directory,
+            parts.verify,
+            self.adoption,
+            self._progress,
+            self.envelopes,
+        )
 
     def _handlers(self, parts: Parts) -> dict[str, object]:
         runtime, self_id, objects = self.runtime, self.node_id, self.objects
