@@ -65,6 +65,29 @@ def test_an_order_must_be_its_core_s_own_and_signed_in_this_mesh(bench: Bench) -
         assert bench.broker.store.journal_seq == before, what
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("size_tokens", 2**64 - 1),
+        ("size_tokens", 10**15 + 1),
+        ("timeout_ms", 86_400_001),
+        ("priority", 101),
+        ("price_max_micro", 10**15 + 1),
+        ("requirements", "x" * 1_025),
+    ],
+)
+def test_an_order_is_bounded_as_its_core_bounds_its_own_jobs(bench: Bench, field: str, value: Any) -> None:
+    order = bench.order(**{field: value}).encode()
+    signature = bench.sign(order)
+    starts = [jobs_pb2.StartJob(order=order)]
+    for process, method, request in (
+        (bench.broker, "SubmitJobs", jobs_pb2.SubmitJobsRequest(orders=[order], root_signature=signature)),
+        (bench.host, "StartJobs", jobs_pb2.StartJobsRequest(starts=starts, root_signature=signature)),
+    ):
+        with pytest.raises(InvalidRequest, match=f"{field}.*allowed"):
+            bench.ask(process, member(bench.core, CORE), f"{MARKET}/{method}", request)
+
+
 def test_a_start_must_bring_the_payload_that_was_ordered(bench: Bench) -> None:
     payload = PAYLOAD.SerializeToString()
     right = bench.order(payload)

@@ -30,6 +30,8 @@ GPUS_MAX = 64
 EXPIRY_MIN_MS, EXPIRY_MAX_MS = 1_000, 3_600_000
 SLOTS_MAX = 1_024
 PRICE_MAX = 10**15
+TOKENS_MAX = 10**15  # of one job; sums of them, too, stay within what rows and receipts have room for
+TIMEOUT_MS_MAX = 86_400_000
 REQUIREMENTS_CHARS_MAX = 1_024
 PRIORITY_MAX = 100
 AVOID_MAX = 16  # nodes that an order names as not wanted
@@ -88,6 +90,8 @@ def check_order(field: str, order: JobOrder) -> None:
     if not -PRIORITY_MAX <= order.priority <= PRIORITY_MAX:
         text = f"{order.priority}; -{PRIORITY_MAX} to {PRIORITY_MAX} are allowed"
         raise InvalidRequest.field(f"{field}.priority", text)
+    _number(f"{field}.size_tokens", order.size_tokens, TOKENS_MAX)
+    _number(f"{field}.timeout_ms", order.timeout_ms, TIMEOUT_MS_MAX)
     _number(f"{field}.price_max_micro", order.price_max_micro, PRICE_MAX)
     _number(f"{field}.avoid", len(order.avoid), AVOID_MAX)
 

@@ -30,6 +30,7 @@ OWNERS_MAX = 256  # that one offer names
 DAY_S, DAY_MINUTES = 86_400, 1_440
 BUSY = "busy"
 UNLIMITED = 2**64
+COUNTED_MAX = UNLIMITED - 1  # as much as a row has room for; what is more is not told apart
 
 
 class Standing(NamedTuple):
@@ -121,7 +122,7 @@ class Rules:
         self.occupy(order.key, verdict.name)
         if verdict.tokens_per_day or verdict.jobs_per_day:
             used = self._used.setdefault((verdict.name, order.core), Used())
-            used.tokens += order.size_tokens
+            used.tokens = min(COUNTED_MAX, used.tokens + order.size_tokens)
             used.jobs += 1
             value = used.tokens.to_bytes(8, "big") + used.jobs.to_bytes(8, "big")
             self._post.put_late(QUOTAS, self._row_key(verdict.name, order.core), value, now)

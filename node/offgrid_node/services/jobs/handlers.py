@@ -13,6 +13,7 @@ from google.protobuf.message import Message
 from offgrid.v1 import jobs_pb2, state_pb2
 from offgrid_node.protocol.errors import InvalidRequest
 from offgrid_node.protocol.jobs import commands
+from offgrid_node.protocol.jobs.bounds import TIMEOUT_MS_MAX, TOKENS_MAX
 from offgrid_node.protocol.jobs.catalogue import ACTIVE, COMPLETED, KINDS, MISSION_TASKS, MISSIONS, TASKS
 from offgrid_node.protocol.jobs.index import JOBS
 from offgrid_node.protocol.jobs.machine import JobsMachine
@@ -35,8 +36,7 @@ from offgrid_node.services.shelf import Shelf
 from offgrid_node.services.stream import Stream
 
 TITLE_CHARS_MAX, TEXT_CHARS_MAX = 256, 16_384
-TIMEOUT_MS_MIN, TIMEOUT_MS_MAX = 100, 86_400_000
-TOKENS_MAX = 10**15
+TIMEOUT_MS_MIN = 100
 KNOWN_STATES = frozenset(TRANSITIONS)
 MODES = frozenset(jobs_pb2.DispatchMode.values())
 

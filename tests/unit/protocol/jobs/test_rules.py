@@ -197,6 +197,12 @@ class TestQuotas:
         assert house.judge() == "rule 'small' takes 2500000 tokens of an owner a day; 500000 are left for today"
         assert house.take(tokens=500_000) == "small"
 
+    def test_count_no_further_than_a_row_can_say(self) -> None:
+        house = House(Rule("few", jobs_per_day=9))
+        assert [house.take(job_id=str(n), tokens=2**63) for n in range(3)] == ["few", "few", "few"]
+        house.restart()
+        assert house.judge() == ""
+
     def test_begin_anew_with_the_local_day(self) -> None:
         house = House(self.JOBS, offset_s=3_600)
         for number in range(2):
