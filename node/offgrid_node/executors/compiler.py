@@ -24,7 +24,7 @@ CPU_S = 60
 MEMORY_BYTES = 1024 * 1024 * 1024
 CODE_BYTES_MAX = 32 * 1024 * 1024
 OPEN_FILES_MAX = 64
-REFUSED = 1
+REFUSED, TOO_LARGE = 1, 2
 METERED = "--metered"
 
 
@@ -55,7 +55,9 @@ def compile_apart(binary: bytes, run: Run, *, metered: bool = False) -> bytes:
             run.end()
     if process.returncode == REFUSED:
         raise NotRunnable(no_module(message.decode(errors="replace")))
-    if process.returncode != 0 or len(code) > CODE_BYTES_MAX:
+    if process.returncode == TOO_LARGE:
+        raise NotRunnable(f"its machine code has more than {CODE_BYTES_MAX} bytes")
+    if process.returncode != 0:
         raise NotRunnable(f"compiling it takes more than {CPU_S} s or {MEMORY_BYTES} bytes of memory")
     return code
 
@@ -67,6 +69,8 @@ def main() -> int:
     except WasmtimeError as error:
         sys.stderr.write(str(error))
         return REFUSED
+    if len(code) > CODE_BYTES_MAX:  # nor is it to be read by whoever waits
+        return TOO_LARGE
     sys.stdout.buffer.write(code)
     return 0
 

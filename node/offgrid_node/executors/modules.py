@@ -10,13 +10,26 @@ from collections.abc import Callable
 
 from wasmtime import Config, Engine, FuncType, InstancePre, Linker, Module, WasmtimeError, wat2wasm
 
+from offgrid_node.executors.declared import table_elements
+
 BINARY_MAGIC = b"\0asm"
 # What may be compiled in this process; see compiler.py for why.
 SMALL_BYTES_MAX = 8 * 1024
 COMPILED_BYTES_MAX = 64 * 1024 * 1024
 STACK_BYTES_MAX = 512 * 1024
+TABLE_ELEMENTS_MAX = 100_000  # of each
+TABLES_MAX = 8
 DETAIL_CHARS_MAX = 500
-FEATURES = ("threads", "multi-memory", "multiple memories", "memory64", "gc", "exceptions", "stack switching")
+FEATURES = (
+    "threads",
+    "multi-memory",
+    "multiple memories",
+    "memory64",
+    "gc",
+    "function references",
+    "exceptions",
+    "stack switching",
+)
 LINE = re.compile(r"--> <anon>:(\d{1,9}):(\d{1,9})")
 QUOTED = re.compile("`[^`]*`")
 OFFSET = re.compile(r"at offset (0x[0-9a-f]{1,9}|[1-9]\d{0,9}|0\b)")
@@ -41,6 +54,7 @@ def new_engine(*, metered: bool = False) -> Engine:
     config.wasm_threads = False
     config.wasm_gc = False
     config.gc_support = False
+    config.wasm_function_references = False
     config.wasm_multi_memory = False
     config.wasm_memory64 = False
     config.cranelift_nan_canonicalization = True
@@ -78,6 +92,7 @@ class CompiledModules:
             return linker.instantiate_pre(Module.deserialize(engine, code))
         try:
             binary = source if source.startswith(BINARY_MAGIC) else bytes(wat2wasm(source))
+            _check_tables(binary)
             if len(binary) <= SMALL_BYTES_MAX:
                 module = Module(engine, binary)
             else:
@@ -130,6 +145,14 @@ def short(text: str) -> str:
     """wasmtime's message on one line, its cause first, without the backtrace."""
     cause = text.rpartition("Caused by:")[2]
     return " ".join(cause.split())[:DETAIL_CHARS_MAX]
+
+
+def _check_tables(binary: bytes) -> None:
+    """A store refuses them as well, but only once they are compiled."""
+    tables = table_elements(binary)
+    if len(tables) > TABLES_MAX or any(elements > TABLE_ELEMENTS_MAX for elements in tables):
+        text = f"it declares {len(tables)} tables, the largest of {max(tables)} elements"
+        raise NotRunnable(f"{text}; at most {TABLES_MAX} of {TABLE_ELEMENTS_MAX} elements are allowed")
 
 
 def _check_start(module: Module) -> None:

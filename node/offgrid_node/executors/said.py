@@ -22,8 +22,10 @@ class ProgressLines:
 
     def feed(self, data: bytes) -> Progress | None:
         """The news of these bytes: the last of each kind."""
-        *lines, rest = (self._begun + data).split(b"\n")
+        whole = self._begun + data
+        rest = whole[whole.rfind(b"\n") + 1 :]
         self._begun = rest if _may_be_ours(rest) else OTHER
+        lines = whole.split(b"\n")[:-1] if MARK in whole else ()  # most of what is written has none
         fraction, message = None, ""
         for line in lines:
             found = parse(line) if line.startswith(MARK) else None

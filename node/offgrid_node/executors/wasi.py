@@ -14,7 +14,7 @@ import ctypes
 import struct
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from wasmtime import Linker
 
@@ -26,6 +26,7 @@ from offgrid_node.executors.wasi_files import ERRNO, Descriptors, FileFunctions
 
 WASI = "wasi_snapshot_preview1"
 VECTORS_MAX = 1024
+PIECE_BYTES = 64 * 1024  # copied at a time: what a module hands over may be all of its memory, many times
 SUBSCRIPTIONS_MAX = 64
 
 SUCCESS, EFAULT, EINVAL, EIO = 0, 21, 28, 29
@@ -110,6 +111,7 @@ class GuestMemory:
     """The caller's linear memory; every access is checked against its present size. Raises IndexError."""
 
     def __init__(self, run: Run, caller: int) -> None:
+        self._run = run
         self._base, self._bytes = run.memory(caller).bounds(caller)
 
     def _address(self, pointer: int, count: int) -> int:
@@ -131,6 +133,14 @@ class GuestMemory:
         for start, length in pairs:
             self._address(start, length)
         return pairs
+
+    def pieces(self, pointer: int, count: int) -> Iterator[tuple[int, int]]:
+        """The same, none longer than PIECE_BYTES. Ends early when the run is stopped."""
+        for start, length in self.vectors(pointer, count):
+            for at in range(0, max(1, length), PIECE_BYTES):
+                if self._run.stopped.is_set():
+                    return
+                yield start + at, min(PIECE_BYTES, length - at)
 
 
 class HostFunctions:
@@ -176,7 +186,7 @@ class HostFunctions:
     def _fd_read(self, run: Run, caller: int, fd: int, vectors: int, count: int, result: int) -> int:
         memory = GuestMemory(run, caller)
         total = 0
-        for pointer, length in memory.vectors(vectors, count):
+        for pointer, length in memory.pieces(vectors, count):
             data = run.read_stdin(length) if fd == 0 else run.open_files.read(fd, length)
             memory.write(pointer, data)
             total += len(data)
@@ -188,7 +198,7 @@ class HostFunctions:
     def _fd_write(self, run: Run, caller: int, fd: int, vectors: int, count: int, result: int) -> int:
         memory = GuestMemory(run, caller)
         total = 0
-        for pointer, length in memory.vectors(vectors, count):
+        for pointer, length in memory.pieces(vectors, count):
             if fd in (1, 2):
                 errno = run.write(fd, memory.read(pointer, length))
                 if errno != SUCCESS:

@@ -243,7 +243,7 @@ class FileFunctions:
     def pread(run: Run, memory: GuestMemory, args: tuple[int, ...]) -> None:
         fd, vectors, count, at, result = args
         total = 0
-        for pointer, length in memory.vectors(vectors, count):
+        for pointer, length in memory.pieces(vectors, count):
             data = run.open_files.read(fd, length, at + total)
             memory.write(pointer, data)
             total += len(data)
@@ -253,7 +253,7 @@ class FileFunctions:
     def pwrite(run: Run, memory: GuestMemory, args: tuple[int, ...]) -> None:
         fd, vectors, count, at, result = args
         total = 0
-        for pointer, length in memory.vectors(vectors, count):
+        for pointer, length in memory.pieces(vectors, count):
             run.open_files.write(fd, memory.read(pointer, length), at + total)
             total += length
         memory.write(result, total.to_bytes(4, "little"))

@@ -25,7 +25,15 @@ from offgrid_node.executors.compiler import compile_apart
 from offgrid_node.executors.executor import LARGE_INPUT_BYTES_MAX, WASM_ISOLATION, Outcome, OutputFile, Usage, Work
 from offgrid_node.executors.host_calls import Exported, function_of
 from offgrid_node.executors.memory_folder import MemoryFolder
-from offgrid_node.executors.modules import CompiledModules, NotRunnable, digest_of_module, new_engine, short
+from offgrid_node.executors.modules import (
+    TABLE_ELEMENTS_MAX,
+    TABLES_MAX,
+    CompiledModules,
+    NotRunnable,
+    digest_of_module,
+    new_engine,
+    short,
+)
 from offgrid_node.executors.wasi import HostFunctions, Run
 from offgrid_node.executors.workers import Workers
 from offgrid_node.protocol.errors import InvalidRequest
@@ -34,8 +42,6 @@ from offgrid_node.protocol.jobs.needs import check_payload
 
 VERSION = f"wasmtime/{version('wasmtime')}"
 PROGRAM_NAME = "job.wasm"
-TABLE_ELEMENTS_MAX = 100_000
-TABLES_MAX = 8
 # How long to wait for a stopped run to be gone. Only compiling a small module, 1.4 s at worst, cannot be stopped.
 STOP_GRACE_S = 2.0
 

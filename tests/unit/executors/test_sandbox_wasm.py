@@ -142,6 +142,9 @@ REFUSED = {
     "shared memory": f"(module (memory 1 2 shared) {START})".encode(),
     "two memories": f"(module (memory 1) (memory 1) {START})".encode(),
     "more memory at once": f"(module (memory 1000) {START})".encode(),
+    "a table larger than all": b"""(module (table 1048576 funcref) (func $f (export "_start"))
+      (elem (i32.const 1048575) $f))""",
+    "many tables": f"(module {'(table 100 funcref)' * 9} {START})".encode(),
     "endless recursion": b'(module (func $f (call $f)) (func (export "_start") (call $f)))',
     "an empty table's function": b"""(module (table 1 funcref) (type $t (func))
       (func (export "_start") (call_indirect (type $t) (i32.const 9))))""",

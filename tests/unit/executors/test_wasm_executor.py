@@ -14,12 +14,16 @@ from pathlib import Path
 
 import pytest
 import wasmtime
+from hypothesis import given
+from hypothesis import strategies as st
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.executors import modules, programs
-from offgrid_node.executors.capture import LOG_MARK
+from offgrid_node.executors.capture import LOG_MARK, Capture
+from offgrid_node.executors.declared import table_elements
 from offgrid_node.executors.executor import LOG_BYTES_MAX, OUTPUT_BYTES_MAX, Outcome, Work
 from offgrid_node.executors.modules import SMALL_BYTES_MAX
+from offgrid_node.executors.wasi import PIECE_BYTES
 from offgrid_node.executors.wasm import WasmExecutor
 
 MAPS_PER_THREAD = 4
@@ -239,6 +243,53 @@ def test_a_log_without_end_is_cut_and_marked(executor: WasmExecutor) -> None:
     assert outcome.error == "JobTimeout"
     assert len(outcome.log) == LOG_BYTES_MAX
     assert outcome.log.endswith(LOG_MARK)
+
+
+def test_what_is_written_at_once_is_taken_in_pieces(executor: WasmExecutor, monkeypatch: pytest.MonkeyPatch) -> None:
+    pieces: list[int] = []
+    monkeypatch.setattr(Capture, "write_log", lambda self, data: pieces.append(len(data)))
+    grown = "(drop (memory.grow (i32.const 100))) (i32.store (i32.const 4) (i32.const 6000000))"
+    body = f"""{grown} (drop (call $fd_write (i32.const 2) (i32.const 0) (i32.const 1) (i32.const 8)))
+      (if (i32.ne (i32.load (i32.const 8)) (i32.const 6000000)) (then unreachable))"""
+    assert run(executor, wasm(module(body))).error == ""
+    assert (sum(pieces), max(pieces)) == (6_000_000, PIECE_BYTES)
+
+
+def test_a_call_that_hands_over_all_memory_again_and_again_ends_when_the_run_does(executor: WasmExecutor) -> None:
+    """1,024 times 15 MiB, which would take a minute."""
+    vectors = """(local $i i32) (loop $l (i32.store (local.get $i) (i32.const 65536))
+      (i32.store offset=4 (local.get $i) (i32.const 15000000))
+      (local.set $i (i32.add (local.get $i) (i32.const 8))) (br_if $l (i32.lt_u (local.get $i) (i32.const 8192))))"""
+    body = f"""{vectors} (drop (memory.grow (i32.const 240)))
+      (drop (call $fd_write (i32.const 2) (i32.const 0) (i32.const 1024) (i32.const 9000)))"""
+    outcome = run(executor, wasm(module(body)), 300)
+    assert outcome.error == "JobTimeout"
+    assert executor.running == 0
+
+
+@pytest.mark.parametrize(
+    ("tables", "why"),
+    [
+        ("(table 100001 funcref)", "declares 1 tables, the largest of 100001 elements"),
+        ("(table 1 2 externref) (table 1048576 funcref)", "declares 2 tables, the largest of 1048576 elements"),
+        ("(table 0 funcref) " * 9, "declares 9 tables"),
+    ],
+)
+def test_tables_that_no_store_would_hold_are_not_even_compiled(executor: WasmExecutor, tables: str, why: str) -> None:
+    outcome = run(executor, wasm(f'(module {tables} (func (export "_start")))'.encode()))
+    assert outcome.error == "ExecutionFailed"
+    assert why in outcome.error_detail
+
+
+def test_tables_of_the_usual_size_are_there(executor: WasmExecutor) -> None:
+    source = '(module (table 100000 funcref) (func $f (export "_start")) (elem (i32.const 7) $f))'
+    assert run(executor, wasm(source.encode())).error == ""
+
+
+@given(st.binary(max_size=64), st.booleans())
+def test_any_bytes_declare_some_tables(data: bytes, whole: bool) -> None:
+    for elements in table_elements(b"\0asm\1\0\0\0" + (b"\4\x20" if whole else b"") + data):
+        assert elements >= 0
 
 
 @pytest.mark.parametrize("body", [SPIN, SLEEP], ids=["loop", "sleep"])
