@@ -21,6 +21,7 @@ __all__ = [
     "Progress",
     "Usage",
     "Work",
+    "well_formed",
 ]
 
 
@@ -32,6 +33,11 @@ class Progress:
     message: str = ""
     log: bytes = b""
     output: bytes = b""
+
+
+def well_formed(text: str) -> str:
+    """The text without what UTF-8 cannot say: half of a surrogate pair, as JSON may hold one, fits into no message."""
+    return text.encode(errors="replace").decode()
 
 
 def say_nothing(progress: Progress) -> None:

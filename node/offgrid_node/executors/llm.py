@@ -251,7 +251,7 @@ class Chat:
         except Exception as broken:  # noqa: BLE001 - of http.client's many kinds
             return self._failed(FAILED, f"the endpoint's answer broke off: {type(broken).__name__}")
         if self._stream.finished not in ("", "stop"):
-            self.capture.write_log(f"finish_reason: {self._stream.finished[:64]}\n".encode())
+            self.capture.write_log(f"finish_reason: {self._stream.finished[:64]}\n".encode(errors="replace"))
         return replace(self.capture.ended(0, self._label), usage=Usage(used_tokens=self._used_tokens()))
 
     def _whole(self) -> Said:

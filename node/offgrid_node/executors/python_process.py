@@ -16,7 +16,7 @@ from typing import Any
 from offgrid_node.executors import confine
 from offgrid_node.executors.capture import Capture
 from offgrid_node.executors.cgroups import Bounds
-from offgrid_node.executors.executor import OUTPUT_BYTES_MAX, Progress, Work
+from offgrid_node.executors.executor import OUTPUT_BYTES_MAX, Progress, Work, well_formed
 from offgrid_node.executors.spawn import STDERR, Spawned, spawn_fed
 from offgrid_node.executors.workplace import JobFolder
 
@@ -24,7 +24,8 @@ HEAD = struct.Struct(">cI")
 SIZES = struct.Struct(">IIII")
 STATUS_BYTES_MAX = 4096
 CHILD_PID = re.compile(rb'"child-pid": (\d{1,9})')  # of bubblewrap's --json-status-fd
-FRAME_BYTES_MAX = OUTPUT_BYTES_MAX + 64 * 1024  # an output with what is said of it
+SAID_BYTES_MAX = 64 * 1024  # of JSON in one frame: read at once, in the node's loop, and ten times as large when it is
+FRAME_BYTES_MAX = {b"H": SAID_BYTES_MAX, b"P": SAID_BYTES_MAX, b"E": OUTPUT_BYTES_MAX + SAID_BYTES_MAX}
 # How long to wait for the last of a job's log once it has ended: it was written before the end was said.
 LOG_GRACE_S = 1.0
 
@@ -68,8 +69,8 @@ class Call:
 
     def on_progress(self, said: Mapping[str, Any]) -> None:
         fraction, message = said.get("fraction"), said.get("message")
-        number = float(fraction) if isinstance(fraction, int | float) else None
-        self._work.say(Progress(fraction=number, message=message if isinstance(message, str) else ""))
+        number = float(fraction) if isinstance(fraction, int | float) and 0 <= fraction <= 1 else None
+        self._work.say(Progress(fraction=number, message=well_formed(message) if isinstance(message, str) else ""))
 
 
 class WorkerProcess:
@@ -194,8 +195,8 @@ class WorkerProcess:
     def _take_frames(self) -> None:
         while len(self._buffer) >= HEAD.size:
             letter, size = HEAD.unpack_from(self._buffer)
-            if size > FRAME_BYTES_MAX:
-                raise ValueError(f"{size} bytes at once")
+            if size > FRAME_BYTES_MAX.get(letter, 0):
+                raise ValueError(f"{size} bytes at once in a frame {letter!r}")
             if len(self._buffer) < HEAD.size + size:
                 return
             data = bytes(memoryview(self._buffer)[HEAD.size : HEAD.size + size])
@@ -214,6 +215,8 @@ class WorkerProcess:
 
 
 def _object(data: bytes) -> dict[str, Any]:
+    if len(data) > SAID_BYTES_MAX:
+        raise ValueError(f"{len(data)} bytes of JSON")
     value = json.loads(data)
     if not isinstance(value, dict):
         raise ValueError("not an object")

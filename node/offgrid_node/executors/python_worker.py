@@ -29,6 +29,7 @@ from typing import Any, BinaryIO
 HEAD = struct.Struct(">cI")
 SIZES = struct.Struct(">IIII")  # of a request: its settings, the function, the call, the job's files
 OUTPUT_BYTES_MAX = 64 * 1024 * 1024  # the node's own bound, see executor.py
+DETAIL_CHARS_MAX = 2_000  # it may be the words of an exception of the function's
 CLOSE_TIMEOUT_S = 2
 LOST = "ClusterLost"  # a dask job's scheduler is gone: no fault of the function's
 LOST_PROBE_S = 3
@@ -131,7 +132,7 @@ def call(settings: Mapping[str, Any], code: bytes, data: bytes) -> tuple[dict[st
 
 
 def _end(exit_code: int = 0, error: str = "", detail: str = "") -> dict[str, Any]:
-    return {"exit_code": exit_code, "error": error, "detail": detail}
+    return {"exit_code": exit_code, "error": error, "detail": detail[:DETAIL_CHARS_MAX]}
 
 
 def apply(settings: Mapping[str, Any], code: bytes, data: bytes) -> Any:

@@ -12,7 +12,7 @@ from typing import Protocol
 from offgrid.v1 import jobs_pb2
 from offgrid_node.executors.at_work import AtWork
 from offgrid_node.executors.capture import failed
-from offgrid_node.executors.executor import Outcome, Progress, Work
+from offgrid_node.executors.executor import Outcome, Progress, Work, well_formed
 from offgrid_node.protocol.effects import Execute, Executed, Stop
 from offgrid_node.protocol.jobs.orders import ClaimKey
 
@@ -118,7 +118,7 @@ def executed(work: Execute, outcome: Outcome, took_us: int) -> Executed:
         outcome.log,
         outcome.exit_code,
         outcome.error,
-        outcome.error_detail,
+        well_formed(outcome.error_detail),
         took_us,
         outcome.executor,
         cpu_us=usage.cpu_us,

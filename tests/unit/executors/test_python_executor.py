@@ -22,6 +22,7 @@ from offgrid_node.executors import python_workers
 from offgrid_node.executors import sandbox as sandboxes
 from offgrid_node.executors.executor import OUTPUT_BYTES_MAX, Outcome, Progress, Work
 from offgrid_node.executors.python import PythonExecutor
+from offgrid_node.executors.python_process import SAID_BYTES_MAX
 
 pytestmark = [
     pytest.mark.skipif(os.name != "posix", reason="looks at processes as POSIX has them"),
@@ -359,8 +360,25 @@ def test_what_returns_too_much_is_refused(folder: Path) -> None:
     in_world(folder, story)
 
 
+def frame_of(letter: bytes, data: bytes) -> bytes:
+    return letter + len(data).to_bytes(4, "big") + data
+
+
+JSON_BOMB = b'{"a":[' + b"[]," * SAID_BYTES_MAX + b"[]]}"  # in memory a good ten times as large
+
+
 @pytest.mark.parametrize(
-    "frame", [b"E\xff\xff\xff\xff", b"E\0\0\0\x02[]", b"E\0\0\0\x05nonse", b"H\0\0\0\x01x" + b"E\0\0\0\x01x"]
+    "frame",
+    [
+        b"E\xff\xff\xff\xff",
+        b"E\0\0\0\x02[]",
+        b"E\0\0\0\x05nonse",
+        b"H\0\0\0\x01x" + b"E\0\0\0\x01x",
+        b"?\0\0\0\x01x",
+        frame_of(b"P", JSON_BOMB),
+        frame_of(b"E", JSON_BOMB + b"\nout"),
+        frame_of(b"P", b'{"fraction":1e400}' + b" " * SAID_BYTES_MAX),
+    ],
 )
 def test_a_function_that_speaks_for_its_process_harms_itself_only(folder: Path, frame: bytes) -> None:
     def forge(frame: bytes) -> None:
@@ -398,6 +416,28 @@ def test_what_it_claims_of_itself_is_checked(folder: Path, claims: str) -> None:
         assert (outcome.error, outcome.exit_code, outcome.output) == ("", 1, b"out")
         assert 0 <= outcome.usage.cpu_us < 2**30  # as seen from outside
         assert 0 <= outcome.usage.memory_peak_bytes < 512 * MIB
+
+    in_world(folder, story)
+
+
+def test_what_it_says_fits_into_messages_whatever_it_is(folder: Path) -> None:
+    """A half surrogate pair, which JSON may hold and no message can; numbers that are no fraction."""
+
+    def forge(frames: bytes) -> None:
+        for fd in range(3, 16):
+            try:
+                os.write(fd, frames)
+            except OSError:
+                continue
+
+    async def story(world: World) -> None:
+        said = [b'{"fraction":%s,"message":"\\ud800!"}' % number for number in (b"NaN", b"1e400", b"-1", b"0.5")]
+        frames = b"".join(frame_of(b"P", each) for each in said)
+        frames += frame_of(b"E", b'{"error":"ClusterLost","detail":"\\udfff gone"}\n')
+        outcome = await world.run(forge, frames)
+        assert outcome.error == "ClusterLost"
+        told = [(each.fraction, each.message) for each in world.said if each.message]
+        assert told == [(None, "?!"), (None, "?!"), (None, "?!"), (0.5, "?!")]
 
     in_world(folder, story)
 

@@ -6,7 +6,7 @@ import asyncio
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.executors.executor import Outcome, OutputFile, Progress, Usage, Work
-from offgrid_node.executors.running import Running
+from offgrid_node.executors.running import Running, executed
 from offgrid_node.protocol.effects import Execute, Executed, Stop
 from offgrid_node.protocol.jobs.orders import ClaimKey
 
@@ -53,6 +53,12 @@ def test_the_end_of_an_execution_is_delivered_once() -> None:
         assert gate.closed
 
     asyncio.run(asyncio.wait_for(run(), 5))
+
+
+def test_what_an_executor_says_of_a_failure_fits_into_a_report() -> None:
+    """The words may be a stranger's: JSON holds half a surrogate pair, protobuf does not."""
+    outcome = Outcome(b"", b"", -1, "ClusterLost", "it said \ud800", "dask")
+    assert jobs_pb2.AttemptReport(error_detail=executed(WORK, outcome, 1).error_detail).error_detail == "it said ?"
 
 
 def test_what_is_killed_with_the_node_is_not_delivered() -> None:
