@@ -125,9 +125,45 @@ def test_no_link_is_followed_and_no_pipe_waited_for(folder: DropFolder, path: Pa
     assert names(path) == [f"{NAME}.result.json.refused", "j-pipe.result.json.refused"]
 
 
-def test_a_result_that_is_still_being_written_is_waited_for(folder: DropFolder, path: Path) -> None:
+@pytest.mark.skipif(sys.platform == "win32", reason="no links without rights, no pipes with names")
+def test_what_is_no_file_keeps_nothing_waiting(folder: DropFolder, path: Path, tmp_path: Path) -> None:
+    """A pipe under a job's name would hold the look for ever, a link or a folder end it."""
+    os.mkfifo(path / "j-0-pipe.job.json")
+    (path / "j-1-link.job.json").symlink_to(tmp_path / "nowhere")
+    (path / "j-2-folder.job.json").mkdir()
+    stuck = path / "j-3.result.json"
+    for folder_there in (stuck, path / "j-3.result.json.refused" / "within"):
+        folder_there.mkdir(parents=True)
+    leave(path, {"status": "completed", "log": "done"})
+    opened = len(os.listdir("/proc/self/fd")) if sys.platform == "linux" else 0
+    for _ in range(3):
+        seen = folder.look({NAME, "j-3"})
+        assert [(job_id, result.log) for job_id, result in seen.results] == [(NAME, b"done")]
+    assert sys.platform != "linux" or len(os.listdir("/proc/self/fd")) == opened
+    assert stuck.exists()
+
+
+def test_files_of_others_are_remembered_for_as_long_as_they_are_there(folder: DropFolder, path: Path) -> None:
+    for number in range(3):
+        theirs = path / f"j-theirs-{number}.job.json"
+        theirs.write_text("{}")
+        folder.look(set())
+        theirs.unlink()
+    folder.look(set())
+    assert folder._foreign == set()
+
+
+@pytest.mark.parametrize("text", [b'{"exit_code": ' + b"9" * 5_000 + b"}", b"[" * 200_000])
+def test_what_python_itself_will_not_read_is_set_aside(folder: DropFolder, path: Path, text: bytes) -> None:
+    (path / f"{NAME}.result.json").write_bytes(text)
+    assert folder.look({NAME}).results == []
+    assert names(path) == [f"{NAME}.result.json.refused"]
+
+
+@pytest.mark.parametrize("begun", [b'{"status": "compl', b'{"log": "\xc3', b""])
+def test_a_result_that_is_still_being_written_is_waited_for(folder: DropFolder, path: Path, begun: bytes) -> None:
     half = path / f"{NAME}.result.json"
-    half.write_text('{"status": "compl')
+    half.write_bytes(begun)
     assert folder.look({NAME}).results == []
     assert half.exists()
     os.utime(half, (half.stat().st_mtime - SETTLING_S - 1,) * 2)
@@ -141,7 +177,7 @@ def test_a_result_that_is_still_being_written_is_waited_for(folder: DropFolder, 
 def test_whatever_lies_there_is_a_result_or_refused_by_name(text: bytes) -> None:
     try:
         result = result_in(text)
-    except (InvalidRequest, json.JSONDecodeError):
+    except (InvalidRequest, json.JSONDecodeError, UnicodeDecodeError):
         return
     assert result.status in ("completed", "failed")
     assert len(result.output) <= INLINE_BYTES_MAX

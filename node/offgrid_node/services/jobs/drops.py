@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import errno
 import json
 import logging
 import os
@@ -18,7 +19,7 @@ import stat
 import time
 from collections.abc import Iterator, Set
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from google.protobuf.json_format import MessageToDict
 
@@ -53,7 +54,8 @@ class DropFolder:
     def __init__(self, path: Path, node_id: str) -> None:
         self._path, self._mark = path, f'{{"version": {VERSION}, "node": {json.dumps(node_id)}, '.encode()
         self._node_id = node_id
-        self._foreign: set[str] = set()  # job files of others, as far as they have been looked at
+        # Of what lies there now: job files of others that were looked at, and result files that cannot be set aside.
+        self._foreign, self._stuck = set[str](), set[str]()
 
     def open(self) -> None:
         """Raises OSError."""
@@ -66,8 +68,11 @@ class DropFolder:
 
     def look(self, wanted: Set[str]) -> Seen:
         """Removes this node's files of all other jobs. Raises OSError."""
-        there = {found[0] for entry in os.scandir(self._path) if (found := JOB_NAME.fullmatch(entry.name))}
+        with os.scandir(self._path) as entries:
+            there = {found[0] for entry in entries if (found := JOB_NAME.fullmatch(entry.name))}
         jobs = {name.removesuffix(JOB) for name in there if name.endswith(JOB)}
+        self._foreign &= jobs
+        self._stuck &= there
         for job_id in sorted(jobs - wanted - self._foreign):
             self._clear(job_id)
         results = [name.removesuffix(RESULT) for name in there if name.endswith(RESULT)]
@@ -79,8 +84,13 @@ class DropFolder:
     def _clear(self, job_id: str) -> None:
         """The job has ended, or goes another way."""
         path = self._path / f"{job_id}{JOB}"
-        with open(os.open(path, os.O_RDONLY | _NO_LINKS), "rb") as file:
-            own = file.read(HEAD_BYTES).startswith(self._mark)
+        try:
+            with _opened(path) as file:
+                own = file.read(HEAD_BYTES).startswith(self._mark)
+        except FileNotFoundError:
+            return
+        except (InvalidRequest, PermissionError):  # none that this node has put there
+            own = False
         if own:
             path.unlink(missing_ok=True)
             (self._path / f"{job_id}{RESULT}").unlink(missing_ok=True)
@@ -90,26 +100,51 @@ class DropFolder:
     def _read(self, job_id: str) -> jobs_pb2.JobResult | None:
         path = self._path / f"{job_id}{RESULT}"
         try:
-            with open(os.open(path, os.O_RDONLY | _NO_LINKS | _NO_WAIT), "rb") as file:
+            with _opened(path) as file:
                 facts = os.fstat(file.fileno())
-                if not stat.S_ISREG(facts.st_mode):
-                    raise InvalidRequest("is no plain file")
                 if facts.st_size > RESULT_FILE_BYTES_MAX:
                     raise InvalidRequest(f"has {facts.st_size} bytes; at most {RESULT_FILE_BYTES_MAX} are allowed")
                 text = file.read(RESULT_FILE_BYTES_MAX)
             try:
                 return result_in(text)
-            except json.JSONDecodeError as error:
-                if time.time() - facts.st_mtime < SETTLING_S:
+            except (json.JSONDecodeError, UnicodeDecodeError) as error:
+                if abs(time.time() - facts.st_mtime) < SETTLING_S:
                     return None
                 raise InvalidRequest(f"is not JSON: {error}") from error
         except (InvalidRequest, OSError) as fault:
-            _log.warning("%s is set aside: it %s", path, fault.message if isinstance(fault, InvalidRequest) else fault)
-            path.replace(path.with_name(path.name + REFUSED))
+            self._set_aside(path, fault.message if isinstance(fault, InvalidRequest) else str(fault))
             return None
+
+    def _set_aside(self, path: Path, why: str) -> None:
+        """Under another name. What cannot be given one stays, is told of once, and keeps no other job waiting."""
+        try:
+            path.replace(path.with_name(path.name + REFUSED))
+        except FileNotFoundError:
+            return
+        except OSError as fault:
+            if path.name not in self._stuck:
+                self._stuck.add(path.name)
+                _log.warning("%s stays where it is (%s), though it %s", path, fault.strerror, why)
+            return
+        _log.warning("%s is set aside: it %s", path, why)
 
 
 _NO_LINKS, _NO_WAIT = getattr(os, "O_NOFOLLOW", 0), getattr(os, "O_NONBLOCK", 0)  # Windows has neither
+_NO_FILE = (errno.ELOOP, errno.EMLINK, errno.ENXIO)  # a link, as Linux and as FreeBSD say it; a socket
+
+
+def _opened(path: Path) -> BinaryIO:
+    """Follows no link and waits for no pipe's other end. Raises InvalidRequest for what is no plain file, OSError."""
+    try:
+        fd = os.open(path, os.O_RDONLY | _NO_LINKS | _NO_WAIT)
+    except OSError as error:
+        if error.errno in _NO_FILE:
+            raise InvalidRequest("is no plain file") from error
+        raise
+    if stat.S_ISREG(os.fstat(fd).st_mode):
+        return open(fd, "rb")
+    os.close(fd)
+    raise InvalidRequest("is no plain file")
 
 
 def job_text(node_id: str, job: jobs_pb2.Job, payload: bytes) -> str:
@@ -131,11 +166,14 @@ def job_text(node_id: str, job: jobs_pb2.Job, payload: bytes) -> str:
 
 
 def result_in(text: bytes) -> jobs_pb2.JobResult:
-    """What a result's file says. Raises InvalidRequest that names the field, JSONDecodeError for what is no JSON."""
+    """What a result's file says. Raises InvalidRequest that names the field; JSONDecodeError and UnicodeDecodeError for
+    what is no JSON, perhaps not yet."""
     try:
         fields = json.loads(text)
-    except (UnicodeDecodeError, RecursionError) as error:
-        raise InvalidRequest("is not JSON in UTF-8") from error
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        raise
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequest("has a number of too many digits, or lists within lists too deep") from error
     if not isinstance(fields, dict):
         raise InvalidRequest("is no JSON object")
     wrong = list(_wrong(fields))
