@@ -111,24 +111,29 @@ def check_price(field: str, price_micro: int) -> None:
 
 
 def check_report(field: str, report: jobs_pb2.AttemptReport) -> None:
-    _check(
-        field,
-        ("job_id", report.job_id, ID_CHARS_MAX),
-        ("error", report.error, WORD_CHARS_MAX),
-        ("error_detail", report.error_detail, DETAIL_CHARS_MAX),
-    )
-    if report.error and not _WORD.match(report.error):
-        raise InvalidRequest.field(f"{field}.error", f"{report.error!r} is no word of A-Z a-z 0-9, a letter first")
+    _check(field, ("job_id", report.job_id, ID_CHARS_MAX), ("error_detail", report.error_detail, DETAIL_CHARS_MAX))
+    if report.error:
+        _check(field, ("error", report.error, WORD_CHARS_MAX))
+        if not _WORD.match(report.error):
+            raise InvalidRequest.field(f"{field}.error", f"{report.error!r} is no word of A-Z a-z 0-9, a letter first")
+    result = report.result
+    said = result.output or result.log or result.output_object or result.files_object or result.files_digest
+    if said or result.files or report.blob or report.files_blob or len(report.sealed) > SEALED_BYTES_MAX:
+        _check_sizes(field, report)
+
+
+def _check_sizes(field: str, report: jobs_pb2.AttemptReport) -> None:
+    result = report.result
     for name, value, most in (
         ("sealed", report.sealed, SEALED_BYTES_MAX),
         ("blob", report.blob, MANIFEST_BYTES_MAX),
         ("files_blob", report.files_blob, MANIFEST_BYTES_MAX),
-        ("result.output", report.result.output, 0),
-        ("result.log", report.result.log, 0),
-        ("result.output_object", report.result.output_object, 0),
-        ("result.files", report.result.files, 0),
-        ("result.files_object", report.result.files_object, 0),
-        ("result.files_digest", report.result.files_digest, 0),
+        ("result.output", result.output, 0),
+        ("result.log", result.log, 0),
+        ("result.output_object", result.output_object, 0),
+        ("result.files", result.files, 0),
+        ("result.files_object", result.files_object, 0),
+        ("result.files_digest", result.files_digest, 0),
     ):
         if len(value) > most:
             text = f"at most {most} are allowed" if most else "none are allowed here: results come sealed"

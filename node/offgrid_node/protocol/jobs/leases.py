@@ -51,7 +51,8 @@ class Lease:
 
 def blobs_of(report: jobs_pb2.AttemptReport) -> tuple[bytes, ...]:
     """What it says lies at its host, by Manifest bodies: a large output, an archive of files."""
-    return tuple(blob for blob in (report.blob, report.files_blob) if blob)
+    blob, files_blob = report.blob, report.files_blob
+    return tuple(each for each in (blob, files_blob) if each) if blob or files_blob else ()
 
 
 class Unsettled:

@@ -7,6 +7,7 @@ count. A receipt with its path stands alone.
 from __future__ import annotations
 
 import hashlib
+import struct
 from collections.abc import Sequence
 from struct import Struct
 from typing import NamedTuple
@@ -17,7 +18,7 @@ from offgrid_node.protocol.errors import PeerFault
 from offgrid_node.protocol.ids import node_id_bytes, node_id_from
 from offgrid_node.protocol.jobs.batch import BatchKind
 from offgrid_node.protocol.merkle import PathError, root_by_path, tree_of
-from offgrid_node.protocol.signing import BodyReader, decode_body
+from offgrid_node.protocol.signing import BODY_BYTES_MAX, BodyReader, decode_body
 
 RECEIPTS = BatchKind(b"og.receipt.v1", b"og.receipts.v1")
 VERSION = 2
@@ -80,7 +81,26 @@ class ReceiptBody(NamedTuple):
     @classmethod
     def decode(cls, body: bytes) -> ReceiptBody:
         """Raises PeerFault for anything that `encode` would not have written."""
-        return decode_body("receipt", body, cls._read)
+        try:
+            receipt = cls._read_at_once(body)
+        except (ValueError, struct.error):
+            receipt = None
+        return receipt or decode_body("receipt", body, cls._read)
+
+    @classmethod
+    def _read_at_once(cls, body: bytes) -> ReceiptBody | None:
+        """What `_read` reads, in half of the time: cores decode one for every job. None, or an error of Python's own,
+        where it does not look as it should: then `_read` says what is wrong."""
+        version, node, core, length = _HEAD.unpack_from(body)
+        at = _HEAD.size + length
+        job_id = body[_HEAD.size : at].decode()
+        attempt, payload, result, code, tokens, latency, price, *used, length = _TAIL.unpack_from(body, at)
+        at += _TAIL.size
+        status = _STATUS_NAMES.get(code)
+        if version != VERSION or status is None or at + length != len(body) or len(body) > BODY_BYTES_MAX:
+            return None
+        work = attempt, payload, result, status, tokens, latency, price, body[at:].decode()
+        return cls._make((node_id_from(node), node_id_from(core), job_id, *work, *used))
 
     @classmethod
     def _read(cls, reader: BodyReader) -> ReceiptBody:
@@ -97,21 +117,19 @@ class ReceiptBody(NamedTuple):
 
     def facts(self) -> jobs_pb2.ReceiptFacts:
         """The same, for people."""
-        return jobs_pb2.ReceiptFacts(
-            node_id=self.node,
-            job_id=self.job_id,
-            attempt=self.attempt,
-            core_id=self.core,
-            result_digest=self.result_digest,
-            compute_tokens_m=(self.used_tokens or self.size_tokens) / 1e6,
-            latency_ms=self.latency_us / 1e3,
-            price_micro=self.price_micro,
-            executor=self.executor,
-            status=self.status,
-            cpu_ms=self.cpu_us / 1e3,
-            memory_peak_bytes=self.memory_peak_bytes,
-            output_bytes=self.output_bytes,
-        )
+        facts = jobs_pb2.ReceiptFacts()
+        self.tell(facts)
+        return facts
+
+    def tell(self, facts: jobs_pb2.ReceiptFacts) -> None:
+        """Fills in the same, where it is to stand: made apart and copied it costs twice as much."""
+        facts.node_id, facts.core_id, facts.job_id, facts.attempt = self.node, self.core, self.job_id, self.attempt
+        facts.result_digest, facts.status, facts.executor = self.result_digest, self.status, self.executor
+        facts.compute_tokens_m = (self.used_tokens or self.size_tokens) / 1e6
+        facts.latency_ms, facts.price_micro = self.latency_us / 1e3, self.price_micro
+        if self.cpu_us or self.memory_peak_bytes or self.output_bytes:
+            facts.cpu_ms, facts.memory_peak_bytes = self.cpu_us / 1e3, self.memory_peak_bytes
+            facts.output_bytes = self.output_bytes
 
 
 def result_digest(exit_code: int, output: bytes) -> bytes:
@@ -133,18 +151,33 @@ def sign_receipts(bodies: Sequence[bytes], signer: Signer, salt: bytes) -> list[
     if not bodies:
         return []
     _, paths = tree_of([RECEIPTS.leaf_digest(salt, body) for body in bodies])
-    return whole_receipts(bodies, RECEIPTS.sign(bodies, signer, salt), paths)
+    receipts = [jobs_pb2.Receipt() for _ in bodies]
+    for proof, receipt in zip(proofs_of(bodies, RECEIPTS.sign(bodies, signer, salt), paths), receipts, strict=True):
+        proof.tell(receipt)
+    return receipts
 
 
-def whole_receipts(
-    bodies: Sequence[bytes], signature: bytes, paths: Sequence[Sequence[bytes]]
-) -> list[jobs_pb2.Receipt]:
-    """Bodies with what makes each of them stand alone."""
-    count = len(bodies)
-    return [
-        jobs_pb2.Receipt(body=body, index=index, path=path, root_signature=signature, count=count)
-        for index, (body, path) in enumerate(zip(bodies, paths, strict=True))
-    ]
+class Proof(NamedTuple):
+    """A body with what makes it stand alone."""
+
+    body: bytes
+    place: int
+    path: Sequence[bytes]
+    root_signature: bytes
+    leaves: int
+
+    def tell(self, receipt: jobs_pb2.Receipt) -> None:
+        """Makes it say this, and nothing else: where it is to stand, for a message of its own would be copied there."""
+        receipt.Clear()
+        receipt.body, receipt.index, receipt.count = self.body, self.place, self.leaves
+        receipt.root_signature = self.root_signature
+        receipt.path.extend(self.path)
+
+
+def proofs_of(bodies: Sequence[bytes], signature: bytes, paths: Sequence[Sequence[bytes]]) -> list[Proof]:
+    """Of all the bodies under one signature, in their order."""
+    count, places = len(bodies), enumerate(zip(bodies, paths, strict=True))
+    return [Proof(body, index, path, signature, count) for index, (body, path) in places]
 
 
 def verify_receipt(receipt: jobs_pb2.Receipt, public_key: bytes, verify: Verifier, salt: bytes) -> ReceiptBody:

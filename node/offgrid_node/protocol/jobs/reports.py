@@ -90,7 +90,7 @@ class Reports:
         """From this node's own host part, in the same step."""
         body = ReceiptBody.decode(report.result.receipt.body) if report.HasField("result") else None
         if body is not None:
-            report.result.receipt.facts.CopyFrom(body.facts())
+            body.tell(report.result.receipt.facts)
         checked = Report((report.job_id, report.attempt), report, body, added)
         if self.comes_too_early(self._settings.node_id, checked):
             self._host.report_later((self._settings.node_id, *checked.key), now)

@@ -102,16 +102,14 @@ class Adoption:
             raise PeerFault(
                 f"report {report.job_id}: its result is not sealed for this core and attempt", reason="NotSealedForUs"
             ) from error
-        for name, value, most in (("output", secret.output, INLINE_BYTES_MAX), ("log", secret.log, LOG_BYTES_MAX)):
-            if len(value) > most:
-                text = f"{len(value)} bytes; at most {most} are allowed"
-                raise InvalidRequest(f"{name}: {text}", violations=[FieldViolation(name, text)])
-        for blob, key in ((report.blob, secret.blob_key), (report.files_blob, secret.files_key)):
-            if len(key) != (KEY_BYTES if blob else 0):
-                raise PeerFault(f"report {report.job_id}: its blob and key do not fit", reason="MalformedReport")
-        if report.blob and secret.output:
-            raise PeerFault(f"report {report.job_id}: it has two outputs", reason="MalformedReport")
-        report.result.output, report.result.log = secret.output, secret.log
+        output, log, result = secret.output, secret.log, report.result
+        _check_size("output", output, INLINE_BYTES_MAX)
+        _check_size("log", log, LOG_BYTES_MAX)
+        _check_blobs(report, secret)
+        if output:
+            result.output = output
+        if log:
+            result.log = log
         report.ClearField("sealed")
         return secret
 
@@ -193,6 +191,22 @@ class Adoption:
         self._refused[attempt] = sentence
         if len(self._refused) > REFUSED_MAX:
             self._refused.popitem(last=False)
+
+
+def _check_size(name: str, value: bytes, most: int) -> None:
+    if len(value) > most:
+        text = f"{len(value)} bytes; at most {most} are allowed"
+        raise InvalidRequest(f"{name}: {text}", violations=[FieldViolation(name, text)])
+
+
+def _check_blobs(report: jobs_pb2.AttemptReport, secret: jobs_pb2.ResultSecret) -> None:
+    """A blob comes with its key, and no key without a blob; one output is enough."""
+    blob, files_blob = report.blob, report.files_blob
+    for key, of in ((secret.blob_key, blob), (secret.files_key, files_blob)):
+        if len(key) != (KEY_BYTES if of else 0):
+            raise PeerFault(f"report {report.job_id}: its blob and key do not fit", reason="MalformedReport")
+    if blob and secret.output:
+        raise PeerFault(f"report {report.job_id}: it has two outputs", reason="MalformedReport")
 
 
 def _manifests_of(host: str, report: jobs_pb2.AttemptReport) -> list[Manifest]:

@@ -25,7 +25,15 @@ from offgrid_node.protocol.jobs.machine import JobsMachine
 from offgrid_node.protocol.jobs.needs import check_payload, needs_of
 from offgrid_node.protocol.jobs.orders import ORDERS, AttemptKey, JobOrder, payload_digest
 from offgrid_node.protocol.jobs.post import CALL_ITEMS_MAX
-from offgrid_node.protocol.jobs.receipts import COMPLETED, FAILED, RECEIPTS, ReceiptBody, result_digest, whole_receipts
+from offgrid_node.protocol.jobs.receipts import (
+    COMPLETED,
+    FAILED,
+    RECEIPTS,
+    Proof,
+    ReceiptBody,
+    proofs_of,
+    result_digest,
+)
 from offgrid_node.runtime import Runtime, Ticket
 from offgrid_node.services.caller import Caller
 from offgrid_node.services.flow import Flow, asked, ticket_of
@@ -163,18 +171,17 @@ class MarketHandlers:
         ORDERS.check(bodies, signature, members.current_key(core) or b"", self._verify, members.salt)
         return orders
 
-    def _receipts(
-        self, reports: Sequence[jobs_pb2.AttemptReport], signature: bytes, host: str
-    ) -> list[jobs_pb2.Receipt | None]:
-        """A whole receipt for each report that has a result, if the host's key signed them in this mesh."""
+    def _receipts(self, reports: Sequence[jobs_pb2.AttemptReport], signature: bytes, host: str) -> list[Proof | None]:
+        """What a whole receipt says for each report that has a result, if the host's key signed them in this mesh."""
         members = self._members()
-        bodies = [report.result.receipt.body for report in reports if report.HasField("result")]
+        has_result = [report.HasField("result") for report in reports]
+        bodies = [report.result.receipt.body for report, has in zip(reports, has_result, strict=True) if has]
         paths = RECEIPTS.check_paths(bodies, signature, members.current_key(host) or b"", self._verify, members.salt)
-        whole = iter(whole_receipts(bodies, signature, paths))
-        return [next(whole) if report.HasField("result") else None for report in reports]
+        proofs = iter(proofs_of(bodies, signature, paths))
+        return [next(proofs) if has else None for has in has_result]
 
     def _take_over(
-        self, caller: Caller, request: jobs_pb2.ReportResultsRequest, receipts: Sequence[jobs_pb2.Receipt | None]
+        self, caller: Caller, request: jobs_pb2.ReportResultsRequest, receipts: Sequence[Proof | None]
     ) -> Flow[Message]:
         """Large outputs first: they are durable here before the machine hears of the reports. What is not awaited from
         this host any more is not fetched, nor is anything under a receipt for something else; what can never be had
@@ -212,7 +219,7 @@ class MarketHandlers:
         self,
         caller: Caller,
         request: jobs_pb2.ReportResultsRequest,
-        receipts: Sequence[jobs_pb2.Receipt | None],
+        receipts: Sequence[Proof | None],
         taken: Mapping[int, Taken],
     ) -> Ticket:
         reports = self._checked(caller.node_id, request.reports, receipts, taken)
@@ -222,7 +229,7 @@ class MarketHandlers:
         self,
         host: str,
         reports: Sequence[jobs_pb2.AttemptReport],
-        receipts: Sequence[jobs_pb2.Receipt | None],
+        receipts: Sequence[Proof | None],
         taken: Mapping[int, Taken],
     ) -> tuple[commands.Report, ...]:
         """The reports for the machine, opened, if what they claim is what their receipts say."""
@@ -233,9 +240,9 @@ class MarketHandlers:
             if receipt is not None and report.HasField("result"):
                 if report.sealed and not blobs_of(report):
                     self._adoption.open(host, report)
-                body = _receipt(report, receipt.body, host, self._self_id, digest)
-                report.result.receipt.CopyFrom(receipt)
-                report.result.receipt.facts.CopyFrom(body.facts())
+                body, whole = _receipt(report, receipt.body, host, self._self_id, digest), report.result.receipt
+                receipt.tell(whole)
+                body.tell(whole.facts)
             elif not report.error:
                 raise InvalidRequest.field("reports", f"{report.job_id}: neither a result nor an error")
             checked.append(commands.Report((report.job_id, report.attempt), report, body, added))

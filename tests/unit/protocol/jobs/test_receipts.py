@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.errors import PeerFault
 from offgrid_node.protocol.jobs.orders import JobOrder, payload_digest
-from offgrid_node.protocol.jobs.receipts import ReceiptBody, result_digest, sign_receipts, verify_receipt
+from offgrid_node.protocol.jobs.receipts import ReceiptBody, proofs_of, result_digest, sign_receipts, verify_receipt
+from offgrid_node.protocol.signing import decode_body
 from offgrid_tools.sim.crypto import SimSigner, sim_verify
 
 HOST, CORE, OTHER = SimSigner("host"), SimSigner("core"), SimSigner("other")
@@ -67,6 +68,33 @@ def test_a_changed_receipt_is_refused(count: int, data: st.DataObject) -> None:
         forged.body = body(999).encode()
     with pytest.raises(PeerFault):
         verify_receipt(forged, HOST.public_key, sim_verify, SALT)
+
+
+@given(st.data())
+def test_the_fast_reader_reads_what_the_careful_one_does(data: st.DataObject) -> None:
+    encoded = bytearray(body(1, executor=data.draw(st.text(max_size=5))).encode())
+    for place in data.draw(st.lists(st.integers(0, len(encoded) - 1), max_size=3)):
+        encoded[place] = data.draw(st.integers(0, 255))
+    changed = bytes(encoded)[: data.draw(st.sampled_from([len(encoded), len(encoded) - 1, 3]))] + data.draw(
+        st.sampled_from([b"", b"x"])
+    )
+    try:
+        careful: object = decode_body("receipt", changed, ReceiptBody._read)
+    except PeerFault as fault:
+        careful = fault.message
+    try:
+        fast: object = ReceiptBody.decode(changed)
+    except PeerFault as fault:
+        fast = fault.message
+    assert fast == careful
+
+
+def test_a_proof_leaves_nothing_of_what_the_receipt_claimed() -> None:
+    receipt = jobs_pb2.Receipt(body=b"b", path=[b"forged"], root_signature=b"forged", index=3, count=9)
+    receipt.facts.price_micro = 10**9
+    (proof,) = proofs_of([b"b"], b"signature", [[b"p"]])
+    proof.tell(receipt)
+    assert receipt == jobs_pb2.Receipt(body=b"b", path=[b"p"], root_signature=b"signature", count=1)
 
 
 def test_a_receipt_of_another_key_or_mesh_is_refused() -> None:
