@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from offgrid.v1 import common_pb2, objects_pb2
 from offgrid_node.protocol.objects.manifest import Manifest
@@ -91,8 +92,7 @@ class ObjectAdded:
     required_milli: int
 
 
-@dataclass(frozen=True, slots=True)
-class CostIncurred:
+class CostIncurred(NamedTuple):
     """jobs → ledger: this core accepted a result and owes its host the price of the award. Said in the batch in which
     the job ends, so that the two are durable together; said once for a job."""
 

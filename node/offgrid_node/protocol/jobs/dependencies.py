@@ -50,6 +50,8 @@ class Dependencies:
             self._waiters.setdefault(name, {})[job_id] = None
 
     def on_end(self, job_id: str, state: State) -> None:
+        if not (self._waiters or self._due):  # as most of the time: whoever waits has a job that it waits for
+            return
         self._forget(job_id)
         self._due.pop(job_id, None)
         for waiter in self._waiters.pop(job_id, ()):

@@ -41,6 +41,8 @@ def varint(number: int) -> bytes:
     """Seven bits in each byte, the lowest first; all but the last byte have their highest bit set."""
     if number < 0x80:
         return _BYTES[number]
+    if number < 0x4000:
+        return _BYTES[number & 0x7F | 0x80] + _BYTES[number >> 7]
     return _BYTES[number & 0x7F | 0x80] + varint(number >> 7)
 
 

@@ -17,8 +17,9 @@ def stem_of(job_id: str) -> str:
     own."""
     if EXECUTION in job_id:
         job_id = job_id.partition(EXECUTION)[0]
-    stem, number = job_id[: -NUMBER_CHARS - 1], job_id[-NUMBER_CHARS:]
-    return stem if job_id == f"{stem}-{number}" and number.isdigit() and "-" in stem else job_id
+    stem = job_id[: -NUMBER_CHARS - 1]
+    is_one_of_many = job_id[-NUMBER_CHARS:].isdigit() and "-" in stem and job_id[len(stem)] == "-"
+    return stem if is_one_of_many else job_id
 
 
 def execution_id(job_id: str, number: int) -> str:

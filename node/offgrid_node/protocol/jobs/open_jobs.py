@@ -338,8 +338,10 @@ class OpenJobs:
     def leave_broker(self, job: jobs_pb2.Job) -> None:
         """Its order waits neither at its broker nor in line for it: whoever stays there is said to it again, and gets
         that call's time."""
-        self.waiting.discard(job.broker, job.job_id)
-        self.pacing.discard(job.broker, job.job_id, job.priority)
+        if self.waiting:
+            self.waiting.discard(job.broker, job.job_id)
+        if self.pacing:
+            self.pacing.discard(job.broker, job.job_id, job.priority)
 
     # ---- inside
 

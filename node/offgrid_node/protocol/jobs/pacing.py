@@ -60,6 +60,10 @@ class Pacing:
         self._window_max = window_max
         self._paces: dict[str, Pace] = {}
 
+    def __bool__(self) -> bool:
+        """Whether there is any line."""
+        return bool(self._paces)
+
     def deadline_ms(self) -> int | None:
         return min((pace.next_ms for pace in self._paces.values()), default=None) if self._paces else None
 

@@ -44,6 +44,8 @@ NO_TERMS = Terms()
 def terms_of(field: str, spec: jobs_pb2.JobSpec, index: int = 0) -> Terms:
     """What the spec asks for; it stands at `index` in its call. Raises InvalidRequest that names what is wrong, below
     `field`."""
+    if _is_plain(spec):
+        return NO_TERMS
     parse(spec.requirements, f"{field}requirements")
     if not -PRIORITY_MAX <= spec.priority <= PRIORITY_MAX:
         text = f"{spec.priority}; -{PRIORITY_MAX} to {PRIORITY_MAX} are allowed"
@@ -68,6 +70,22 @@ def terms_of(field: str, spec: jobs_pb2.JobSpec, index: int = 0) -> Terms:
         spec.quorum or (spec.replicas // 2 + 1 if spec.replicas > 1 else 0),
         spec.adaptive,
         spec.payload.input_job,
+    )
+
+
+def _is_plain(spec: jobs_pb2.JobSpec) -> bool:
+    """Whether it asks for nothing of all this, as most do by the thousand."""
+    return not (
+        spec.requirements
+        or spec.priority
+        or spec.deadline_us
+        or spec.after
+        or spec.price_max_micro
+        or spec.losses_max
+        or spec.replicas
+        or spec.quorum
+        or spec.adaptive
+        or spec.payload.input_job
     )
 
 

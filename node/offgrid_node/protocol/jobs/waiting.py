@@ -23,6 +23,10 @@ class Waiting:
         self._at: dict[str, OrderedDict[str, int]] = {}
         self._timers: Timers[str] = Timers()
 
+    def __bool__(self) -> bool:
+        """Whether any waits anywhere."""
+        return bool(self._at)
+
     def deadline_ms(self) -> int | None:
         return self._timers.next_ms()
 

@@ -138,6 +138,8 @@ class ProgressHub:
         return answer
 
     def _on_events(self, events: Sequence[state_pb2.Event]) -> None:
+        if not self._known:
+            return
         for event in events:
             if event.HasField("job") and event.job.state in ENDED:
                 known = self._known.pop(event.job.job_id, None)
