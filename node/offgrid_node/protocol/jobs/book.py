@@ -32,6 +32,7 @@ class Bid:
     executors: frozenset[str]
     kinds: frozenset[str]
     owners: frozenset[str]
+    barred: frozenset[str]
     ask_micro: int
     slots: int
     used: int = 0
@@ -104,6 +105,7 @@ class Standing:
                 frozenset(offer.executors),
                 frozenset(offer.kinds),
                 frozenset(offer.owners),
+                frozenset(offer.barred),
                 offer.ask_micro,
                 offer.slots,
             )

@@ -32,8 +32,10 @@ LOOKS_PER_S = 100_000  # of one core, at hosts, for new classes: a tenth of a pr
 LOOKS_MAX = 300_000  # at once
 LOOKS_TO_READ = 100  # what it costs to read a text of requirements, in looks at hosts
 CORES_REMEMBERED = 1_024  # with what they have left to spend; who has spent nothing lately is forgotten first
-NOBODY: frozenset[str] = frozenset()
 
+Barred = tuple[
+    frozenset[str], ...
+]  # cores, in sets that are the bids' own: put together they would be many times those
 ClassKey = tuple[str, str, str]  # kind, needs, requirements
 Fits = Callable[[jobs_pb2.HostProfile], bool]
 
@@ -46,11 +48,11 @@ class Seat(NamedTuple):
     host: str
     offer_id: int
     bid: Bid
-    barred: frozenset[str]
+    barred: Barred = ()
 
     def takes(self, core: str) -> bool:
         owners = self.bid.owners
-        return (not owners or core in owners) and core not in self.barred
+        return (not owners or core in owners) and not any(core in cores for cores in self.barred)
 
 
 @dataclass(slots=True)
@@ -203,18 +205,18 @@ class Classes:
         del self._purses[core]
 
 
-def with_barred(bids: Iterable[Bid]) -> Iterator[tuple[Bid, frozenset[str]]]:
+def with_barred(bids: Iterable[Bid]) -> Iterator[tuple[Bid, Barred]]:
     """Those of a host's bids for one class that have slots, each with the cores that it is not for. `bids` are in the
     order of their numbers: one without slots denies those behind it."""
     bids = list(bids)
-    named = NOBODY.union(*(bid.owners for bid in bids if bid.slots)) if len(bids) > 1 else NOBODY
-    denied = NOBODY
+    named = tuple(bid.owners for bid in bids if bid.owners and bid.slots) if len(bids) > 1 else ()
+    denied: Barred = ()
     for bid in bids:
         if bid.slots:
-            barred = denied if bid.owners else denied | named
-            yield bid, barred.union(bid.offer.barred) if bid.offer.barred else barred
-        else:
-            denied |= bid.owners
+            barred = denied if bid.owners else denied + named
+            yield bid, (*barred, bid.barred) if bid.barred else barred
+        elif bid.owners:
+            denied = (*denied, bid.owners)
 
 
 def _whole(kind: str, needs: str, standings: Iterable[Standing], changes: int) -> Bucket:

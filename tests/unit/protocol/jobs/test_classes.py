@@ -13,7 +13,7 @@ from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.errors import Exhausted, InvalidRequest
 from offgrid_node.protocol.jobs import classes
 from offgrid_node.protocol.jobs.book import Book, Standing
-from offgrid_node.protocol.jobs.classes import CLASSES_OF_CORE_MAX, LOOKS_MAX, LOOKS_TO_READ
+from offgrid_node.protocol.jobs.classes import CLASSES_OF_CORE_MAX, LOOKS_MAX, LOOKS_TO_READ, Seat, with_barred
 from offgrid_node.protocol.jobs.orders import JobOrder
 from offgrid_node.protocol.jobs.requirements import parse
 from offgrid_tools.sim.crypto import SimSigner
@@ -215,3 +215,48 @@ def test_requirements_that_cannot_be_read_refuse_one_order_and_no_other(bench: B
     assert bench.submit(OWNER, "j-2").kind == AWARDED
     with pytest.raises(InvalidRequest):
         bench.broker.explain(order("cpus >"))
+
+
+class TestWhomABidIsFor:
+    CORES = ("a", "b", "c")
+    OFFERS = st.lists(
+        st.builds(
+            lambda slots, owners, barred: jobs_pb2.Offer(slots=slots, owners=owners, barred=barred),
+            st.integers(0, 1),
+            st.sets(st.sampled_from(CORES)),
+            st.sets(st.sampled_from(CORES), max_size=1),
+        ),
+        max_size=5,
+    )
+
+    def seats(self, offers: list[jobs_pb2.Offer]) -> list[Seat]:
+        standing = Standing("h")
+        for number, offer in enumerate(offers, 1):
+            offer.offer_id = number
+            standing.offers[number] = offer
+        standing.rebid()
+        return [Seat(bid.score, "h", bid.offer.offer_id, bid, barred) for bid, barred in with_barred(standing.bids)]
+
+    @given(OFFERS)
+    def test_is_what_its_offers_say(self, offers: list[jobs_pb2.Offer]) -> None:
+        """Denied by one before it, named by another one, or barred."""
+        found = {(seat.offer_id, core) for seat in self.seats(offers) for core in self.CORES if seat.takes(core)}
+        named = {core for offer in offers if offer.slots for core in offer.owners} if len(offers) > 1 else set()
+        expected, denied = set(), set()
+        for offer in offers:
+            denied |= set(offer.owners) if not offer.slots else set()
+            mine = set(offer.owners) or set(self.CORES) - named
+            if offer.slots:
+                expected |= {(offer.offer_id, core) for core in mine - denied - set(offer.barred)}
+        assert found == expected
+
+    def test_costs_no_more_room_than_the_host_s_own_words(self) -> None:
+        """30 offers that name 1,024 cores each and 226 that name nobody: one word of a host."""
+        owners = [[f"{n}.{m}" for m in range(1_024)] for n in range(30)]
+        offers = [jobs_pb2.Offer(slots=n % 2, owners=each) for n, each in enumerate(owners)]
+        offers += [jobs_pb2.Offer(slots=1) for _ in range(226)]
+        seats = self.seats(offers)
+        sets = {id(cores): len(cores) for seat in seats for cores in seat.barred}
+        assert sum(sets.values()) <= 30 * 1_024
+        assert not seats[-1].takes("0.7")
+        assert seats[-1].takes("somebody else")
