@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 CONNECT_TIMEOUT_S = 5.0
-LIST_TIMEOUT_S = 5.0
+LIST_TIMEOUT_S, LIST_TIMEOUT_MAX_S = 5.0, 15.0  # for some of a list of models, and for all of it
 PIECE_BYTES = 64 * 1024
 BODY_BYTES_MAX = 4 * 1024 * 1024  # of a list of models or an error; an answer has its own bound
 FAULTS = (OSError, http.client.HTTPException, ValueError)
@@ -69,25 +69,43 @@ class Endpoint:
     def list_models(self) -> list[str]:
         """What it says that it has. Blocks, up to its timeouts. Raises Unreachable, or LookupError when it has no such
         list."""
-        connection = self.connect()
+        connection, overdue = self.connect(), threading.Event()
+        ending: threading.Timer | None = None
         try:
             connection.connect()
             connection.sock.settimeout(LIST_TIMEOUT_S)
-            self.request(connection, "/models")
-            response = connection.getresponse()
-            body = response.read(BODY_BYTES_MAX + 1)
-            if response.status != http.client.OK:
-                raise LookupError(f"it answers /models with {response.status}")
-            listed = json.loads(body)["data"]
-            return [entry["id"] for entry in listed if isinstance(entry["id"], str)]
-        except (KeyError, TypeError, RecursionError, ValueError):
-            raise LookupError("what it answers to /models is no list of models") from None
-        except TimeoutError as fault:
-            raise Silent(why(fault)) from fault
-        except FAULTS as fault:
+            ending = threading.Timer(LIST_TIMEOUT_MAX_S, _end, (connection.sock, overdue))
+            ending.daemon = True
+            ending.start()
+            return self._listed(connection)
+        except (*FAULTS, LookupError) as fault:
+            if overdue.is_set() or isinstance(fault, TimeoutError):
+                raise Silent(why(TimeoutError())) from fault
+            if isinstance(fault, LookupError):
+                raise
             raise Unreachable(why(fault)) from fault
         finally:
+            if ending is not None:
+                ending.cancel()
             connection.close()
+
+    def _listed(self, connection: http.client.HTTPConnection) -> list[str]:
+        self.request(connection, "/models")
+        response = connection.getresponse()
+        body = response.read(BODY_BYTES_MAX + 1)
+        if response.status != http.client.OK:
+            raise LookupError(f"it answers /models with {response.status}")
+        try:
+            return [entry["id"] for entry in json.loads(body)["data"] if isinstance(entry["id"], str)]
+        except (KeyError, TypeError, RecursionError, ValueError):
+            raise LookupError("what it answers to /models is no list of models") from None
+
+
+def _end(sock: socket.socket, overdue: threading.Event) -> None:
+    """Of an answer that comes, and comes, and has no end."""
+    overdue.set()
+    with suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)
 
 
 class Exchange:

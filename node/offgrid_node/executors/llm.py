@@ -30,6 +30,8 @@ BUSY_WAITS_S = (0.5, 1.0, 2.0, 4.0)  # before it is asked again; after the last,
 LOOKS_SILENT = 3  # an endpoint that is at work may be too busy to list its models; so many in a row, and it is down
 MODELS_MAX = 64
 ERROR_BYTES_MAX = 16 * 1024
+# An answer that is not streamed: JSON, which is read at once and in the loop, and a good ten times as large when it is.
+DOCUMENT_BYTES_MAX = 4 * 1024 * 1024
 # A token stands for a byte of text at least. What a model is told besides: its template, a system prompt of its own.
 TEMPLATE_TOKENS_MAX, MESSAGE_TOKENS_MAX = 1_024, 64
 # Ends that are the host's fault, or nobody's: the core's next attempt goes elsewhere, or comes again.
@@ -211,7 +213,9 @@ class Chat:
             self._take(self._stream.add(piece))
         else:
             self._body += piece
-            self._bound(len(self._body))
+            if len(self._body) > DOCUMENT_BYTES_MAX:
+                self._too_much = True
+                raise BadAnswer(OUTPUT_DETAIL)
 
     def _take(self, said: Said) -> None:
         text, thought = said.text.encode(errors="replace"), said.thought.encode(errors="replace")
@@ -224,11 +228,6 @@ class Chat:
             self.capture.write_log(thought)
         if text:
             self._work.say(Progress(output=text))
-
-    def _bound(self, size: int) -> None:
-        if size > LARGE_INPUT_BYTES_MAX:
-            self._too_much = True
-            raise BadAnswer(OUTPUT_DETAIL)
 
     # ---- in the loop
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import threading
 import time
@@ -14,8 +15,10 @@ import pytest
 from offgrid.v1 import jobs_pb2
 from offgrid_node.executors import chat_endpoint
 from offgrid_node.executors import llm as llm_module
+from offgrid_node.executors.chat_endpoint import Answer
+from offgrid_node.executors.chat_stream import BadAnswer
 from offgrid_node.executors.executor import Outcome, Progress, Work
-from offgrid_node.executors.llm import LlmExecutor
+from offgrid_node.executors.llm import DOCUMENT_BYTES_MAX, Chat, LlmExecutor
 from offgrid_tools.fixtures.openai_server import MODELS, TROUBLE
 from offgrid_tools.fixtures.processes import OpenAiServer
 
@@ -152,6 +155,23 @@ def test_no_more_tokens_count_than_can_have_been(server: OpenAiServer, wanted: i
 def test_an_endpoint_that_does_not_stream_will_do(server: OpenAiServer) -> None:
     outcome, _ = ask(server, payload("whole", ("user", "a b")))
     assert (outcome.output, outcome.usage.used_tokens) == (b"b a", 4)
+
+
+def test_a_document_that_is_too_large_to_be_read_at_once_is_not_gathered() -> None:
+    chat = Chat(Work(payload("echo", ("user", "a")), 5_000), "label")
+    chat._on_head(Answer(200, "application/json"))
+    chat._on_piece(bytes(DOCUMENT_BYTES_MAX))
+    with pytest.raises(BadAnswer):
+        chat._on_piece(b"x")
+    assert chat._outcome(BadAnswer("")).error == "OutputTooLarge"
+
+
+def test_the_word_with_which_an_answer_ends_may_be_any() -> None:
+    chat = Chat(Work(payload("echo", ("user", "a")), 5_000), "label")
+    chat._on_head(Answer(200, "text/event-stream"))
+    chat._on_piece(b'data: {"choices":[{"finish_reason":"\\ud800","delta":{"content":"a\\udfff"}}]}\n\n')
+    outcome = chat._outcome(None)
+    assert (outcome.error, outcome.output, outcome.log) == ("", b"a?", b"finish_reason: ?\n")
 
 
 def test_thoughts_are_in_the_log(server: OpenAiServer) -> None:
@@ -297,6 +317,35 @@ class TestWhatIsOffered:
 
         with OpenAiServer(["echo"]) as own:
             asyncio.run(run(own))
+
+    def test_a_list_that_never_ends_is_no_list(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A byte now and then: no wait for the next one is long."""
+        monkeypatch.setattr(chat_endpoint, "LIST_TIMEOUT_MAX_S", 0.2)
+        done = threading.Event()
+
+        def drip(listening: socket.socket) -> None:
+            for _ in range(llm_module.LOOKS_SILENT):
+                caller = listening.accept()[0]
+                with caller, contextlib.suppress(OSError):
+                    caller.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+                    while not done.wait(0.01):
+                        caller.sendall(b" ")
+
+        async def run(url: str) -> None:
+            executor = LlmExecutor(url, models=["echo"])
+            for _ in range(llm_module.LOOKS_SILENT):
+                await asyncio.wait_for(executor.look(), 20)
+            assert executor.models == ()
+            assert "in time" in executor.problems[0]
+
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            dripping = threading.Thread(target=drip, args=(listening,), daemon=True)
+            dripping.start()
+            try:
+                asyncio.run(run(f"http://127.0.0.1:{listening.getsockname()[1]}/v1"))
+            finally:
+                done.set()
+            dripping.join(20)
 
     def test_an_endpoint_that_went_away_is_looked_at_again_at_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(llm_module, "REFRESH_S", 60.0)
