@@ -102,6 +102,16 @@ def test_what_is_no_time_zone_is_refused(timezone: str) -> None:
         check_timezone("schedule.timezone", timezone)
 
 
+@pytest.mark.parametrize(
+    ("timezone", "at_us"),
+    [("Gone/Away", 0), ("Europe", 0), ("UTC", 62 * 10**16), ("Europe/Berlin", 253402300799 * 10**6)],
+)
+def test_what_a_machine_cannot_tell_is_never_due(timezone: str, at_us: int) -> None:
+    """A store may come to another machine, and a machine's zones may go: no reason for a node not to start."""
+    assert CronTimes().next_us("0 0 29 2 *", timezone, at_us) is None
+    assert CronTimes().last_us("0 0 29 2 *", timezone, at_us) is None
+
+
 def test_a_misspelt_time_zone_is_answered_with_the_one_that_is_meant() -> None:
     with pytest.raises(InvalidRequest, match="did you mean 'Europe/Berlin'"):
         check_timezone("schedule.timezone", "Europe/Berlim")

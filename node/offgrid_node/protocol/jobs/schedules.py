@@ -31,6 +31,7 @@ LATE_US = 60_000_000  # a due time that is missed by more is skipped, or made up
 LOOK_MS = 30_000  # at the latest: the wall clock may be set meanwhile
 RETRY_MS = 2_000  # where no job can be made now
 BACK_US = 1_000_000  # a clock that goes back by less is not said to have gone back
+NEVER_DUE = "no time is due: does this machine know its time zone?"
 DIGEST = bytes(16)  # a due time makes the same job each time
 
 
@@ -210,6 +211,7 @@ class Schedules:
 
     def _set_next(self, schedule: jobs_pb2.Schedule, now: Now) -> None:
         schedule.next_us = self._cron.next_us(schedule.cron, schedule.timezone, now.utc_us) or 0
+        schedule.trouble = schedule.trouble if schedule.next_us else NEVER_DUE
         self._keep(schedule, now)
         self._look_by(schedule, now)
 

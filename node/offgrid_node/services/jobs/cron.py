@@ -20,6 +20,7 @@ from offgrid_node.protocol.errors import InvalidRequest
 CRON_CHARS_MAX, TIMEZONE_CHARS_MAX = 128, 64
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
+NO_ZONE = (ZoneInfoNotFoundError, ValueError, OSError)
 FIELDS = {
     "minute": "0 to 59",
     "hour": "0 to 23",
@@ -31,14 +32,15 @@ FORMS = "each is *, a value, a range a-b, a list a,b or a step */n"
 
 
 class CronTimes:
-    """The `Cron` of the schedules' machine. What it is asked about was checked."""
+    """The `Cron` of the schedules' machine. What it is asked about was checked. Where this machine has no such time zone
+    any more, and beyond the calendar's end, nothing is due."""
 
     def next_us(self, cron: str, timezone: str, after_us: int) -> int | None:
-        return _first(cron, _local(after_us, timezone), reverse=False)
+        return _first(cron, timezone, after_us, reverse=False)
 
     def last_us(self, cron: str, timezone: str, at_us: int) -> int | None:
         """Backwards it begins before the whole second that it is given."""
-        return _first(cron, _local(at_us if at_us % 1_000_000 else at_us + 1, timezone), reverse=True)
+        return _first(cron, timezone, at_us if at_us % 1_000_000 else at_us + 1, reverse=True)
 
 
 def check_cron(field: str, cron: str) -> str:
@@ -67,7 +69,7 @@ def check_timezone(field: str, timezone: str) -> str:
         if len(timezone) <= TIMEZONE_CHARS_MAX:
             ZoneInfo(timezone)
             return timezone
-    except (ZoneInfoNotFoundError, ValueError, OSError):
+    except NO_ZONE:
         pass
     close = difflib.get_close_matches(timezone[:TIMEZONE_CHARS_MAX], available_timezones(), 1)
     meant = f"; did you mean {close[0]!r}?" if close else ""
@@ -77,8 +79,11 @@ def check_timezone(field: str, timezone: str) -> str:
     raise InvalidRequest.field(field, text)
 
 
-def _first(cron: str, since: datetime, *, reverse: bool) -> int | None:
-    found = next(CronSim(cron, since, reverse), None)
+def _first(cron: str, timezone: str, since_us: int, *, reverse: bool) -> int | None:
+    try:
+        found = next(CronSim(cron, _local(since_us, timezone), reverse), None)
+    except (*NO_ZONE, OverflowError):
+        return None
     return None if found is None else (found.astimezone(UTC) - EPOCH) // MICROSECOND
 
 

@@ -218,3 +218,20 @@ class TestNoJobCanBeMade:
         clock.pass_minutes(1)
         assert clock.made() == [1, 2]
         assert clock.schedule().trouble == ""
+
+    def test_a_time_zone_that_is_gone_ends_it_with_a_word_until_it_is_back(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        clock = Clockwork()
+        clock.create()
+        with monkeypatch.context() as gone:
+            gone.setattr(EachMinute, "next_us", lambda *asked: None)
+            gone.setattr(EachMinute, "last_us", lambda *asked: None)
+            clock.reload()
+            clock.pass_minutes(2)
+            assert (clock.made(), clock.schedule().next_us) == ([1], 0)
+            assert "time zone" in clock.schedule().trouble
+        clock.reload()
+        clock.pass_minutes(2)
+        assert clock.made() == [1, 3, 4]
+        assert clock.schedule().trouble == ""
