@@ -57,7 +57,15 @@ class Core:
         self._losing = losing = Losing(self._jobs, self.local, poison, self.redundant, submitting)
         brokers = partial(peers.with_role, BROKER)
         self.reports = Reports(
-            settings, self._jobs, post, host, losing.lose_host, losing.ask_another_host, brokers, poison
+            settings,
+            self._jobs,
+            post,
+            host,
+            losing.lose_host,
+            losing.lose_to_fault,
+            losing.ask_another_host,
+            brokers,
+            poison,
         )
         self.launching = Launching(settings, self._jobs, post, losing, self.reports, self.renewals)
         self.broker_answers = BrokerAnswers(

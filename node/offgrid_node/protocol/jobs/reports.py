@@ -21,7 +21,7 @@ from offgrid_node.protocol.jobs.large import OUTPUT_LOST
 from offgrid_node.protocol.jobs.open_job import FINAL_ERRORS, Open
 from offgrid_node.protocol.jobs.open_jobs import OpenJobs
 from offgrid_node.protocol.jobs.patience import RUN_GRACE_MS
-from offgrid_node.protocol.jobs.poison import Poison
+from offgrid_node.protocol.jobs.poison import DEATHS, Poison
 from offgrid_node.protocol.jobs.post import Post, transfer_ms
 from offgrid_node.protocol.jobs.receipts import ReceiptBody
 from offgrid_node.protocol.jobs.settings import JobsSettings
@@ -47,14 +47,17 @@ class Reports:
         post: Post,
         host: Host,
         lose_host: LoseHost,
+        lose_to_fault: LoseHost,
         ask_another: LoseHost,
         brokers: Callable[[], Iterable[str]],
         poison: Poison,
     ) -> None:
         """`host` is this node's own host part, whose reports come in the same step. `lose_host` blames the host for the
-        lost attempt, `ask_another` does not, not yet. `brokers` are those that may know it."""
+        lost attempt, as does `lose_to_fault`, where it told so itself and lives; `ask_another` does not, not yet.
+        `brokers` are those that may know it."""
         self._settings, self._jobs, self._post, self._host = settings, jobs, post, host
-        self._lose_host, self._ask_another, self._brokers, self._poison = lose_host, ask_another, brokers, poison
+        self._lose_host, self._lose_to_fault, self._ask_another = lose_host, lose_to_fault, ask_another
+        self._brokers, self._poison = brokers, poison
 
     def on_reports(self, ticket: int, command: ReportResults, now: Now, rng: Rng) -> None:
         """What comes too early for a core that is new to its own past is not answered: it comes again."""
@@ -123,7 +126,8 @@ class Reports:
         elif message.error in FINAL_ERRORS:
             self._jobs.fail(entry, message.error, message.error_detail, now)
         else:
-            self._lose_host(entry, f"{message.error}: {message.error_detail}", now, rng)
+            lose = self._lose_host if message.error in DEATHS else self._lose_to_fault
+            lose(entry, f"{message.error}: {message.error_detail}", now, rng)
             if message.error == OUTPUT_LOST:
                 return message.error_detail[:REFUSAL_CHARS_MAX] or OUTPUT_LOST
         return ""

@@ -38,7 +38,8 @@ def _end_of(job: jobs_pb2.Job) -> str:
         after_s = max(0, job.updated_us - job.created_us) / 1e6
         host = job.host or "this node"
         return f"It has completed at {host}, in attempt {job.attempt}, {after_s:.3f} s after it was made."
-    return f"It has ended as {jobs_pb2.JobState.Name(job.state)}: {job.error}: {job.error_detail}."
+    state = jobs_pb2.JobState.Name(job.state).removeprefix("JOB_STATE_").lower()
+    return f"It has ended as {state}: {job.error}: {job.error_detail}."
 
 
 def _unsent(job: jobs_pb2.Job, missing: Sequence[str]) -> str:
@@ -67,6 +68,8 @@ def _queued(entry: Open, jobs: OpenJobs, now: Now) -> str:
         return f"Its order waits at broker {job.broker} for a free slot."
     if entry.refusals:
         return f"{entry.refusals} hosts would not take it; attempt {job.attempt} follows{in_s}."
+    if due_ms is not None and job.losses:
+        return f"Its host could not run it; attempt {job.attempt} follows{in_s}."
     return f"Attempt {job.attempt} has been sent to broker {job.broker or 'none'}."
 
 

@@ -25,6 +25,7 @@ from offgrid_node.protocol.jobs.peers import Peers
 from offgrid_node.protocol.jobs.prices import price_of
 from offgrid_node.protocol.jobs.receipts import ReceiptBody, result_digest, sign_receipts
 from offgrid_node.protocol.jobs.settings import RETRY_DELAYS_MS
+from offgrid_node.protocol.jobs.story import story_of
 from offgrid_node.protocol.jobs.table import AWARDED, COMPLETED, FAILED, QUEUED, RUNNING
 from offgrid_node.protocol.jobs.terms import LOSSES_MAX
 
@@ -348,6 +349,50 @@ def test_a_job_that_keeps_losing_hosts_is_taken_for_the_cause() -> None:
     job = bench.job(job_id)
     assert (job.state, job.error, job.attempt) == (FAILED, "AttemptsExhausted", LOSSES_MAX + 1)
     assert "8 are allowed (losses_max)" in job.error_detail
+
+
+class TestAHostThatSaysItselfThatItCouldNotRunIt:
+    """What it stands before, a model's endpoint or a cluster, may be away for a moment."""
+
+    def fault(self, bench: CoreBench, job_id: str, attempt: int) -> None:
+        message = jobs_pb2.AttemptReport(job_id=job_id, attempt=attempt, error="EndpointFailed")
+        bench.answers_start_with(Report((job_id, attempt), message, None))
+
+    def orders(self, bench: CoreBench) -> int:
+        return len(bench.calls("SubmitJobs"))
+
+    def test_is_followed_by_another_host_at_once(self) -> None:
+        bench = CoreBench()
+        job_id = bench.awarded()
+        self.fault(bench, job_id, 1)
+        assert self.orders(bench) == 2
+
+    def test_gets_time_where_it_is_the_only_one_longer_each_time(self) -> None:
+        bench = CoreBench()
+        job_id = bench.awarded()
+        self.fault(bench, job_id, 1)
+        for attempt, pause_ms in ((2, 400), (3, 800), (4, 1_600)):
+            bench.clears(award(job_id, attempt=attempt))
+            orders = self.orders(bench)
+            self.fault(bench, job_id, attempt)
+            assert story_of(bench.row(job_id), bench.core.jobs, bench.now).startswith(
+                f"Its host could not run it; attempt {attempt + 1} follows in {pause_ms / 1e3:.1f} s."
+            )
+            bench.wait(pause_ms - 1)
+            assert self.orders(bench) == orders
+            bench.wait(1)
+            assert self.orders(bench) == orders + 1
+
+    def test_is_not_waited_for_where_others_were_asked_between(self) -> None:
+        bench = CoreBench()
+        job_id = bench.awarded()
+        self.fault(bench, job_id, 1)
+        bench.clears(award(job_id, OTHER.node_id, attempt=2))
+        bench.down(OTHER)
+        bench.clears(award(job_id, attempt=3))
+        orders = self.orders(bench)
+        self.fault(bench, job_id, 3)
+        assert self.orders(bench) == orders + 1
 
 
 def test_lost_hosts_are_counted_over_restarts_up_to_what_the_owner_allows() -> None:

@@ -84,7 +84,7 @@ def test_of_one_that_has_ended() -> None:
     bench.report(report_of(bench.job(done)))
     assert story(bench, done) == f"It has completed at {WORKER.node_id}, in attempt 1, 0.000 s after it was made."
     bench.cancel(dropped, reason="enough")
-    assert story(bench, dropped) == "It has ended as JOB_STATE_CANCELLED: Cancelled: enough."
+    assert story(bench, dropped) == "It has ended as cancelled: Cancelled: enough."
 
 
 def test_of_one_that_lost_its_hosts_names_the_last_few() -> None:
