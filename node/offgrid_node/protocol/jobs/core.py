@@ -204,5 +204,5 @@ class Core:
         self._jobs.leave_broker(entry.job)
         entry.job.route = jobs_pb2.ROUTE_FILE_QUEUE
         entry.job.broker = ""
-        self._jobs.timers.cancel(entry.job.job_id)
+        self._jobs.timers.cancel(entry.job_id)
         self.local.add(entry.job)

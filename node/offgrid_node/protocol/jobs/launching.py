@@ -46,7 +46,7 @@ class Launching:
             patience_ms = START_PATIENCE_MS if job.state == AWARDED else run_ms(job)
             entry.answer_by_ms = now.mono_ms + patience_ms + transfer_ms(len(payload))
         # The end of this call sets the next one's time: never are two under way. Should even its end get lost:
-        self._jobs.timers.set(job.job_id, now.mono_ms + CALL_TIMEOUT_MAX_MS + START_RETRY_MS)
+        self._jobs.timers.set(entry.job_id, now.mono_ms + CALL_TIMEOUT_MAX_MS + START_RETRY_MS)
 
     def on_started(self, tag: Tag, answer: Answered, now: Now, rng: Rng) -> None:
         """Whoever is not answered for is asked again after a moment; if the host is dead the mesh will tell."""
@@ -93,10 +93,10 @@ class Launching:
         """None is no answer."""
         if outcome is None:
             if not entry.confirmed:
-                self._jobs.timers.set(entry.job.job_id, now.mono_ms + START_RETRY_MS)
+                self._jobs.timers.set(entry.job_id, now.mono_ms + START_RETRY_MS)
         elif outcome.accepted:
             self._jobs.confirm(entry, now)
             self._renewals.begin(entry, now)
-            self._jobs.timers.set(entry.job.job_id, now.mono_ms + run_ms(entry.job))
+            self._jobs.timers.set(entry.job_id, now.mono_ms + run_ms(entry.job))
         else:
             self._losing.lose_and_wait(entry, f"refused: {outcome.refusal[:REFUSAL_CHARS_MAX]}", now, REFUSED)

@@ -41,7 +41,7 @@ class Losing:
             return
         if (again := _in_a_row(entry.job)) > 1:
             delay_ms = FAULT_DELAY_MS << min(again, 7)
-            self._jobs.timers.set(entry.job.job_id, now.mono_ms + min(delay_ms, FAULT_DELAY_MAX_MS))
+            self._jobs.timers.set(entry.job_id, now.mono_ms + min(delay_ms, FAULT_DELAY_MAX_MS))
         else:
             self._submitting.submit(entry, now, rng)
 
@@ -58,7 +58,7 @@ class Losing:
         if entry.refusals > 1:
             self._submitting.turn_from_broker(entry)
         delay_ms = REFUSED_DELAY_MS << min(entry.refusals, 6)
-        self._jobs.timers.set(entry.job.job_id, now.mono_ms + min(delay_ms, REFUSED_DELAY_MAX_MS))
+        self._jobs.timers.set(entry.job_id, now.mono_ms + min(delay_ms, REFUSED_DELAY_MAX_MS))
 
     # ---- inside
 

@@ -20,7 +20,10 @@ class Making:
         job = jobs_pb2.Job.FromString(self._beginning(task, now))
         job.job_id, job.needs, job.payload_digest = job_id, new.needs, new.payload_digest
         job.size_tokens, job.timeout_ms, job.input_bytes = new.size_tokens, new.timeout_ms, new.input_bytes
-        job.input_name, job.request_id = new.input_name, request_id
+        if request_id:
+            job.request_id = request_id
+        if new.input_name:
+            job.input_name = new.input_name
         if new.terms is not NO_TERMS and new.terms != NO_TERMS:
             _set_terms(job, new.terms)
         if new.schedule_id:

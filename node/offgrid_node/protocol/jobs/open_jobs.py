@@ -6,7 +6,6 @@ business; here stands only what each move means. Ended jobs are rows.
 
 from __future__ import annotations
 
-import sys
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeAlias
@@ -168,7 +167,7 @@ class OpenJobs:
         """The stored payload; a job whose payload is damaged ends, so that it cannot stop all others for ever."""
         if entry.payload is not None:
             return entry.payload
-        job_id = entry.job.job_id
+        job_id = entry.job_id
         try:
             kept_at = entry.job.parent_id or job_id
             value = self._rows.get(PAYLOADS, kept_at.encode()) if self._rows is not None else None
@@ -268,7 +267,7 @@ class OpenJobs:
         self._end_attempt(job, outcome, now)
         self.close(job.broker, entry.key, now, end)
         move(job, "lose")
-        self._unsaid.pop(job.job_id, None)
+        self._unsaid.pop(entry.job_id, None)
         job.attempt += 1
         if job.parent_id:
             job.avoid[:] = self.avoided(job)
@@ -300,7 +299,7 @@ class OpenJobs:
             else:
                 self._post.tell("objects", each)
         if not is_execution and result.HasField("receipt"):  # an execution is paid once enough others agree
-            cost = CostIncurred(job.job_id, job.attempt, job.host, job.price_micro, job.kind, entry.is_new)
+            cost = CostIncurred(entry.job_id, job.attempt, job.host, job.price_micro, job.kind, entry.is_new)
             self._post.tell("ledger", cost)
         end = EXCUSED if is_execution else SERVED  # of an execution that is said once others are there to compare
         self._end(entry, now, EventType.JOB_COMPLETED if well else EventType.JOB_FAILED, end)
@@ -346,7 +345,7 @@ class OpenJobs:
     # ---- inside
 
     def _say_soon(self, entry: Open, now: Now) -> None:
-        self._unsaid[entry.job.job_id] = entry
+        self._unsaid[entry.job_id] = entry
         if self._say_ms is None:
             self._say_ms = now.mono_ms + SAID_MS
 
@@ -356,7 +355,7 @@ class OpenJobs:
 
     def _opened(self, entry: Open, now: Now, *, loaded: bool = False) -> None:
         job, entry.hot = entry.job, self._hot
-        job_id = entry.job_id = sys.intern(job.job_id)
+        job_id = entry.job_id = job.job_id  # the one string for it, in whatever table it stands
         self._open[job_id] = self._hot[job_id] = entry
         self.index.add(job_id, job, loaded=loaded)
         if job.deadline_us:

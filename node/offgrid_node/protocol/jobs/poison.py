@@ -47,6 +47,11 @@ class Poison:
         if losses > max(allowed, LOSSES_MAX):
             self._bar(digest, now)
 
+    @property
+    def bars_any(self) -> bool:
+        """Whether `refusal` has to be asked at all."""
+        return bool(self._barred)
+
     def on_result(self, digest: bytes) -> None:
         """A host has brought what came of it."""
         if self._losses:
@@ -54,7 +59,7 @@ class Poison:
 
     def refusal(self, digest: bytes, now: Now) -> str:
         """Why it is not sent out; empty when it is. A clock that was set back keeps nobody in for ever."""
-        if not self._barred or digest not in self._barred:
+        if digest not in self._barred:
             return ""
         left_us = BARRED_US - abs(now.utc_us - self._barred[digest])
         if left_us <= 0:

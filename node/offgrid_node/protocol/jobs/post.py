@@ -147,8 +147,12 @@ class Post:
     def drop_blob(self, object_id: str) -> None:
         self._effects.append(DropBlob(object_id))
 
-    def call(self, node: str, method: str, request: Message, tag: Tag, *, early: bool = False) -> None:
-        timeout_ms = min(CALL_TIMEOUT_MAX_MS, CALL_TIMEOUT_MS + transfer_ms(request.ByteSize()))
+    def call(
+        self, node: str, method: str, request: Message, tag: Tag, *, early: bool = False, size_bytes: int | None = None
+    ) -> None:
+        """`size_bytes` is about what it takes, where that is known: else it is counted, field by field."""
+        size_bytes = request.ByteSize() if size_bytes is None else size_bytes
+        timeout_ms = min(CALL_TIMEOUT_MAX_MS, CALL_TIMEOUT_MS + transfer_ms(size_bytes))
         self._calls.append(Call("jobs", node, f"offgrid.v1.MarketService/{method}", request, tag, timeout_ms, early))
 
     def add(self, method: str, node: str, key: AttemptKey, item: Item) -> None:
@@ -187,7 +191,8 @@ class Post:
                 keys = tuple(heap.keys[start:end])
                 early = method == "SubmitJobs" and self._may_leave_early(keys)
                 request = build(self, node, keys, heap.items[start:end])
-                self.call(node, method, request, Tag(method, node, keys), early=early)
+                size_bytes = sum(heap.sizes[start:end])  # ends of leases that go along are few bytes beside it
+                self.call(node, method, request, Tag(method, node, keys), early=early, size_bytes=size_bytes)
         for broker, over in self.closing.take_due(now.mono_ms):
             closing = jobs_pb2.CloseLeasesRequest()
             add_closed(closing.leases, over)

@@ -85,7 +85,7 @@ class Reports:
             return
         entry.arriving = True
         self._jobs.confirm(entry, now)
-        self._jobs.timers.set(entry.job.job_id, now.mono_ms + RUN_GRACE_MS + transfer_ms(event.size_bytes))
+        self._jobs.timers.set(entry.job_id, now.mono_ms + RUN_GRACE_MS + transfer_ms(event.size_bytes))
 
     def on_local_report(
         self, report: jobs_pb2.AttemptReport, added: tuple[ObjectAdded, ...], now: Now, rng: Rng

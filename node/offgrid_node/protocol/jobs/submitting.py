@@ -44,21 +44,21 @@ class Submitting:
 
         Which broker it is, is durable before the order leaves: that one is asked first by a core that restarts. With
         `kept_later` the caller writes the row."""
-        if why := self._poison.refusal(entry.job.payload_digest, now):
+        job, pacing = entry.job, self._jobs.pacing
+        if self._poison.bars_any and (why := self._poison.refusal(job.payload_digest, now)):
             self._keep_in(entry, why, now, kept_later=kept_later)
             return
         brokers = self._brokers_for(entry)
         if not brokers:
             self.try_later(entry, "BrokerUnavailable", "no broker of the mesh answers", now)
             return
-        job, pacing = entry.job, self._jobs.pacing
         if entry.doubtful and job.broker not in brokers and self._doubts.keeps_waiting(entry, now):
             return
         self._jobs.leave_broker(job)
         self._choose(entry, brokers, now, rng, kept_later=kept_later)
-        if pacing.holds(job.broker):
-            self._jobs.timers.cancel(job.job_id)
-            pacing.add(job.broker, job.job_id, job.priority)
+        if pacing and pacing.holds(job.broker):
+            self._jobs.timers.cancel(entry.job_id)
+            pacing.add(job.broker, entry.job_id, job.priority)
         else:
             self._send_order(entry, now)
 
@@ -74,7 +74,7 @@ class Submitting:
         self.turn_from_broker(entry)
         self._jobs.leave_broker(entry.job)
         if entry.tries < len(RETRY_DELAYS_MS):
-            self._jobs.timers.set(entry.job.job_id, now.mono_ms + RETRY_DELAYS_MS[entry.tries])
+            self._jobs.timers.set(entry.job_id, now.mono_ms + RETRY_DELAYS_MS[entry.tries])
             entry.tries += 1
         elif error == "BrokerUnavailable" and entry.job.mode == jobs_pb2.DISPATCH_MODE_AUTO:
             if entry.doubtful:
@@ -100,11 +100,11 @@ class Submitting:
         self._turning.on_answer(entry, now, awarded=False)
         entry.doubtful, entry.tries, entry.avoided = False, 0, frozenset()
         job, waiting = entry.job, self._jobs.waiting
-        if fresh and waiting.holds(job.broker, job.job_id):
+        if fresh and waiting.holds(job.broker, entry.job_id):
             waiting.hurry(job.broker, now.mono_ms)
-        waiting.add(job.broker, job.job_id, now.mono_ms)
-        self._jobs.pacing.discard(job.broker, job.job_id, job.priority)
-        self._jobs.timers.cancel(job.job_id)
+        waiting.add(job.broker, entry.job_id, now.mono_ms)
+        self._jobs.pacing.discard(job.broker, entry.job_id, job.priority)
+        self._jobs.timers.cancel(entry.job_id)
 
     def on_forgotten(self, entry: Open, now: Now, rng: Rng) -> None:
         """Of a doubtful attempt; so once for a start of this core."""
@@ -129,7 +129,7 @@ class Submitting:
     def _keep_in(self, entry: Open, why: str, now: Now, *, kept_later: bool) -> None:
         """Its payload is barred."""
         if kept_later:  # its row is to be written first
-            self._jobs.timers.set(entry.job.job_id, now.mono_ms)
+            self._jobs.timers.set(entry.job_id, now.mono_ms)
         else:
             self._jobs.fail(entry, "AttemptsExhausted", why, now)
 
@@ -140,7 +140,7 @@ class Submitting:
     def _choose(self, entry: Open, brokers: Sequence[str], now: Now, rng: Rng, *, kept_later: bool) -> None:
         """The broker it had, if that may be asked; one that takes orders goes before one that does not."""
         job, pacing = entry.job, self._jobs.pacing
-        if pacing.holds(job.broker) and not entry.doubtful:
+        if pacing and pacing.holds(job.broker) and not entry.doubtful:
             brokers = [broker for broker in brokers if not pacing.holds(broker)] or brokers
         if job.broker not in brokers:
             job.broker = brokers[0] if len(brokers) == 1 else rng.choice(brokers)
@@ -154,4 +154,5 @@ class Submitting:
     def _say_order(self, entry: Open) -> None:
         if entry.doubtful:
             self._post.doubt(entry.key)
-        self._post.add("SubmitJobs", entry.job.broker, entry.key, self._jobs.order_body(entry))
+        body = self._jobs.order_body(entry)
+        self._post.add("SubmitJobs", entry.job.broker, entry.key, body)

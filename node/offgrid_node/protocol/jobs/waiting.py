@@ -6,7 +6,6 @@ a broker turns out not to have known one of them, the next round begins at once.
 
 from __future__ import annotations
 
-import sys
 from collections import OrderedDict
 from itertools import islice
 
@@ -31,11 +30,12 @@ class Waiting:
         return self._timers.next_ms()
 
     def add(self, broker: str, job_id: str, now_ms: int) -> None:
+        """`job_id` is the very string that the open job is known by: there may be a hundred thousand of them."""
         there = self._at.get(broker)
         if there is None:
             there = self._at[broker] = OrderedDict()
             self._timers.set(broker, now_ms + POLL_MS)
-        there.setdefault(sys.intern(job_id), now_ms)
+        there.setdefault(job_id, now_ms)
 
     def holds(self, broker: str, job_id: str) -> bool:
         return job_id in self._at.get(broker, ())
