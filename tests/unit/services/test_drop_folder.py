@@ -69,6 +69,14 @@ def test_what_came_back_is_read_and_both_files_go_when_the_job_has_ended(folder:
     assert names(path) == []
 
 
+def test_a_failure_without_an_exit_code_has_one(folder: DropFolder, path: Path) -> None:
+    folder.put(JOB, b"")
+    for left in ({"status": "failed"}, {"status": "failed", "exit_code": None}):
+        leave(path, left)
+        ((_, result),) = folder.look({NAME}).results
+        assert result.exit_code == 1
+
+
 def test_a_result_for_no_job_of_this_node_stays_where_it_is(folder: DropFolder, path: Path) -> None:
     leave(path, {"status": "completed"}, "j-other")
     assert folder.look({NAME}).results == []

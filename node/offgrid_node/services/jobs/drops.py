@@ -181,7 +181,9 @@ def result_in(text: bytes) -> jobs_pb2.JobResult:
         raise InvalidRequest("; ".join(wrong))
     status, log = fields["status"], fields.get("log", "").encode(errors="replace")
     output = base64.b64decode(fields.get("output_base64", ""), validate=True)
-    exit_code = fields.get("exit_code", 0 if status == COMPLETED else 1)
+    exit_code = fields.get("exit_code")
+    if exit_code is None:  # null says no more than nothing
+        exit_code = 0 if status == COMPLETED else 1
     return jobs_pb2.JobResult(status=status, output=output, log=log[:LOG_BYTES_MAX], exit_code=exit_code)
 
 
