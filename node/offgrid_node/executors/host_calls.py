@@ -17,7 +17,6 @@ from typing import Any
 from wasmtime import Func, FuncType, Instance, Linker, Store, ValType, _ffi
 
 # Of one value, in memory: 16 bytes, of which the first ones count.
-VALUE_BYTES = 16
 LAYOUTS = {"i": "I12x", "q": "Q8x"}
 KINDS = {"i": ValType.i32, "q": ValType.i64}
 MEMORY_NAME = b"memory"

@@ -32,7 +32,7 @@ def market() -> None:
     from offgrid_tools.cli.output import table
 
     rows = (row for entry in answer.entries for row in rows_of(entry))
-    table(COLUMNS, rows, empty="the book holds no offers")
+    table(COLUMNS, rows, empty="this node's book holds no offers; brokers have them, `offgrid peers` says who is one")
     if answer.queued:
         click.echo(f"{answer.queued} orders wait for a free slot")
 

@@ -32,8 +32,8 @@ FORMS = "each is *, a value, a range a-b, a list a,b or a step */n"
 
 
 class CronTimes:
-    """The `Cron` of the schedules' machine. What it is asked about was checked. Where this machine has no such time zone
-    any more, and beyond the calendar's end, nothing is due."""
+    """The `Cron` of the schedules' machine. What it is asked about was checked. Where this machine has no such time
+    zone any more, and beyond the calendar's end, nothing is due."""
 
     def next_us(self, cron: str, timezone: str, after_us: int) -> int | None:
         return _first(cron, timezone, after_us, reverse=False)

@@ -31,14 +31,13 @@ from offgrid_node.services.jobs.executions import executions_of
 from offgrid_node.services.jobs.explaining import Explaining
 from offgrid_node.services.jobs.inputs import InputPlacing, is_large
 from offgrid_node.services.jobs.progress import ProgressHub
-from offgrid_node.services.jobs.schedules import ScheduleHandlers
+from offgrid_node.services.jobs.schedules import ScheduleHandlers, check_mode
 from offgrid_node.services.shelf import Shelf
 from offgrid_node.services.stream import Stream
 
 TITLE_CHARS_MAX, TEXT_CHARS_MAX = 256, 16_384
 TIMEOUT_MS_MIN = 100
 KNOWN_STATES = frozenset(TRANSITIONS)
-MODES = frozenset(jobs_pb2.DispatchMode.values())
 
 
 class JobHandlers:
@@ -122,7 +121,7 @@ class JobHandlers:
         task = self._shelf.get("task_id", TASKS, jobs_pb2.Task, request.task_id)
         if not 1 <= len(request.jobs) <= commands.RUN_MAX:
             raise InvalidRequest.field("jobs", f"{len(request.jobs)} jobs; 1 to {commands.RUN_MAX} are allowed")
-        _check_mode(request.mode)
+        check_mode("mode", request.mode)
         check_watch(request.watch)
         terms = [self._check_job(f"jobs[{index}].", spec, index) for index, spec in enumerate(request.jobs)]
         if (count := sum(len(spec.after) for spec in request.jobs)) > AFTER_CALL_MAX:
@@ -170,7 +169,7 @@ class JobHandlers:
 
     def dispatch_job(self, caller: Caller, request: jobs_pb2.DispatchJobRequest) -> Message | Ticket:
         job = self._shelf.get("job_id", JOBS, jobs_pb2.Job, request.job_id)
-        _check_mode(request.mode)
+        check_mode("mode", request.mode)
         if job.state in ENDED:
             return jobs_pb2.DispatchJobResponse(job=job, route=job.route, reason="it has ended")
         return self._ask(caller, commands.DispatchJob(request.job_id, request.mode), request)
@@ -301,11 +300,6 @@ class JobHandlers:
 
     def _ask(self, caller: Caller, command: object, request: Message) -> Ticket:
         return self._runtime.ask("jobs", str(caller), command, size_bytes=request.ByteSize())
-
-
-def _check_mode(mode: jobs_pb2.DispatchMode.ValueType) -> None:
-    if mode not in MODES:
-        raise InvalidRequest.field("mode", f"{mode} is not known; allowed: auto, offgrid, disabled")
 
 
 def _age(job: jobs_pb2.Job) -> tuple[int, int]:

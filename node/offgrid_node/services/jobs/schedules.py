@@ -18,6 +18,7 @@ from offgrid_node.services.jobs.cron import check_cron, check_timezone
 from offgrid_node.services.shelf import Shelf
 
 NAME_CHARS_MAX = 256
+MODES = frozenset(jobs_pb2.DispatchMode.values())
 FILLED_IN = ("schedule_id", "next_us", "last_job_id", "last_due_us", "created_us", "updated_us", "trouble")
 
 CheckJob = Callable[[str, jobs_pb2.JobSpec], int]
@@ -78,9 +79,7 @@ class ScheduleHandlers:
         check_text("schedule.name", schedule.name, NAME_CHARS_MAX, empty=True)
         check_cron("schedule.cron", schedule.cron)
         schedule.timezone = check_timezone("schedule.timezone", schedule.timezone)
-        if schedule.mode not in jobs_pb2.DispatchMode.values():
-            text = f"{schedule.mode} is not known; allowed: auto, offgrid, disabled"
-            raise InvalidRequest.field("schedule.mode", text)
+        check_mode("schedule.mode", schedule.mode)
         for name in ("deadline_us", "after"):
             if getattr(schedule.job, name):
                 text = "is for a single job; each of a schedule's jobs would have the same"
@@ -88,3 +87,9 @@ class ScheduleHandlers:
 
     def _ask(self, caller: Caller, command: object, request: Message) -> Ticket:
         return self._runtime.ask("jobs", str(caller), command, size_bytes=request.ByteSize())
+
+
+def check_mode(field: str, mode: jobs_pb2.DispatchMode.ValueType) -> None:
+    """Raises InvalidRequest."""
+    if mode not in MODES:
+        raise InvalidRequest.field(field, f"{mode} is not known; allowed: auto, offgrid, disabled")
