@@ -11,6 +11,7 @@ from cli_run import OFFGRID, Run
 from small_node import SmallNode
 
 from offgrid_tools.cli import exits
+from offgrid_tools.cli.job_options import program_of
 
 
 class TestTerms:
@@ -121,6 +122,14 @@ class TestAnArray:
         assert (told["completed"], told["failed"]) == (3, 0)
         assert {job["state"] for job in told["jobs"]} == {"JOB_STATE_COMPLETED"}
         assert sorted(node.inputs.values()) == [b"no end", b"one\n", b"two words\n"]
+
+    def test_all_its_jobs_run_the_module_as_it_was_at_the_start(self, tmp_path: Path) -> None:
+        module = tmp_path / "count.wasm"
+        module.write_bytes(b"first")
+        said = dict.fromkeys(("command", "model", "builtin", "max_tokens", "temperature"))
+        program = program_of((), {**said, "module": str(module), "more_args": (), "system": ""})
+        module.write_bytes(b"second")
+        assert [program(data, "n").wasm.module for data in (b"a", b"b")] == [b"first", b"first"]
 
     def test_names_what_failed_and_ends_with_one(self, og: Run, texts: list[str]) -> None:
         code, out, err = og("job", "array", *texts, "--command", "false")

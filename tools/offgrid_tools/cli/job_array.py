@@ -13,7 +13,15 @@ import click
 
 from offgrid_tools.cli import exits
 from offgrid_tools.cli.files import opened
-from offgrid_tools.cli.job_options import input_name, options_of, payload_of, program_options, read, term_options
+from offgrid_tools.cli.job_options import (
+    Program,
+    input_name,
+    options_of,
+    program_of,
+    program_options,
+    read,
+    term_options,
+)
 from offgrid_tools.cli.job_run import MODE, TASK
 from offgrid_tools.cli.jobs import state_of
 from offgrid_tools.cli.settings import common, settings
@@ -78,14 +86,14 @@ def array(inputs: tuple[str, ...], lines: str | None, task_id: str, mode: str | 
     first = next(items, None)
     if first is None:
         raise click.UsageError("there is no input")
-    payload_of(first.data, first.label, (), said)  # what is wrong for all is said before anything is done
+    program = program_of((), said)  # what is wrong for all is said before anything is done
     target = Path(folder) if folder is not None else None
     if target is not None:
         target.mkdir(parents=True, exist_ok=True)
     client = settings().connect()
-    task_id = task_id or client.jobs.task_for(payload_of(b"", "array", (), said))
+    task_id = task_id or client.jobs.task_for(program(b"", "array"))
     total = len(inputs) if lines is None else None
-    work = Work(client, task_id, mode or "", options, lambda item: payload_of(item.data, item.label, (), said))
+    work = Work(client, task_id, mode or "", options, program)
     return _run(work, _chain(first, items), target, total)
 
 
@@ -96,10 +104,12 @@ class Work(NamedTuple):
     task_id: str
     mode: str
     options: JobOptions
-    payload: Callable[[Item], Any]
+    program: Program
 
     def submit(self, item: Item) -> JobFuture[Job]:
-        return self.client.jobs.submit(self.payload(item), task_id=self.task_id, mode=self.mode, **self.options)
+        return self.client.jobs.submit(
+            self.program(item.data, item.label), task_id=self.task_id, mode=self.mode, **self.options
+        )
 
 
 def _run(work: Work, items: Iterator[Item], target: Path | None, total: int | None) -> int:

@@ -71,11 +71,34 @@ def term_options(function: F) -> F:
     return function
 
 
-def payload_of(data: bytes, name: str, args: tuple[str, ...], said: Mapping[str, Any]) -> JobPayload:
-    """The payload that the program options describe. Raises click's usage errors, and OSError for files."""
+Program = Callable[[bytes, str], "JobPayload"]
+"""Makes the payload of an input and its name."""
+
+
+def program_of(args: tuple[str, ...], said: Mapping[str, Any]) -> Program:
+    """What the program options describe; a module is read once, here. Raises click's usage errors, and OSError for
+    files."""
     module, command, model, builtin = (said[name] for name in ("module", "command", "model", "builtin"))
     args = (*said["more_args"], *args)
-    if (module, command, model, builtin).count(None) != 3:
+    _check_program(args, said)
+    from offgrid.client import payloads
+
+    if builtin is not None:
+        return lambda data, name: payloads.builtin(builtin, input=data, input_name=name)
+    if command is not None:
+        return lambda data, name: payloads.command(command, args, input=data, input_name=name)
+    if model is not None:
+        system, most, warmth = said["system"], said["max_tokens"] or 0, said["temperature"]
+        return lambda data, name: payloads.llm(
+            model, system=system, input=data, input_name=name, max_tokens=most, temperature=warmth
+        )
+    code = read(module)
+    return lambda data, name: payloads.wasm(code, args, input=data, input_name=name)
+
+
+def _check_program(args: tuple[str, ...], said: Mapping[str, Any]) -> None:
+    model, builtin = said["model"], said["builtin"]
+    if (said["module"], said["command"], model, builtin).count(None) != 3:
         raise click.UsageError(WHAT_TO_RUN)
     if args and (builtin is not None or model is not None):
         raise click.UsageError(
@@ -83,16 +106,11 @@ def payload_of(data: bytes, name: str, args: tuple[str, ...], said: Mapping[str,
         )
     if model is None and (said["system"] or said["max_tokens"] is not None or said["temperature"] is not None):
         raise click.UsageError("--system, --max-tokens and --temperature are for --llm MODEL")
-    from offgrid.client import payloads
 
-    if builtin is not None:
-        return payloads.builtin(builtin, input=data, input_name=name)
-    if command is not None:
-        return payloads.command(command, args, input=data, input_name=name)
-    if model is not None:
-        limits = {"max_tokens": said["max_tokens"] or 0, "temperature": said["temperature"]}
-        return payloads.llm(model, system=said["system"], input=data, input_name=name, **limits)
-    return payloads.wasm(read(module), args, input=data, input_name=name)
+
+def payload_of(file: str, args: tuple[str, ...], said: Mapping[str, Any]) -> JobPayload:
+    """Of one job. Raises as `program_of` and `input_of`."""
+    return program_of(args, said)(input_of(file, said), input_name(file))
 
 
 def options_of(said: Mapping[str, Any]) -> JobOptions:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from offgrid_tools.cli.files import TargetFile
-from offgrid_tools.cli.job_options import input_name, input_of, options_of, payload_of, program_options, term_options
+from offgrid_tools.cli.job_options import options_of, payload_of, program_options, term_options
 from offgrid_tools.cli.jobs import MODES, change_of, exit_code_of, report
 from offgrid_tools.cli.saying import Saying
 from offgrid_tools.cli.settings import common, settings
@@ -37,7 +37,7 @@ MODE = click.option(
 @common
 def create(file: str, args: tuple[str, ...], task_id: str, **said: Any) -> None:
     """Create a job that runs a program on FILE (- is standard input), without sending it."""
-    payload, options = payload_of(input_of(file, said), input_name(file), args, said), options_of(said)
+    payload, options = payload_of(file, args, said), options_of(said)
     client = settings().connect()
     report(client, client.jobs.create(task_id, payload, **options), None)
 
@@ -52,7 +52,7 @@ def create(file: str, args: tuple[str, ...], task_id: str, **said: Any) -> None:
 @common
 def submit(file: str, args: tuple[str, ...], task_id: str, mode: str | None, **said: Any) -> None:
     """Submit a program on FILE (- is standard input) to the mesh, without waiting for what comes of it."""
-    payload, options = payload_of(input_of(file, said), input_name(file), args, said), options_of(said)
+    payload, options = payload_of(file, args, said), options_of(said)
     client = settings().connect()
     task_id = task_id or client.jobs.task_for(payload)
     answer = client.jobs.start(task_id, [payload], mode=mode or "", **options)
@@ -113,7 +113,7 @@ def run(
     offgrid job run notes.txt --wasm count.wat --output counts.txt
     offgrid job run notes.txt --llm llama3 --system "Answer in one line." --requires 'gpu.count > 0'
     """
-    payload, options = payload_of(input_of(file, said), input_name(file), args, said), options_of(said)
+    payload, options = payload_of(file, args, said), options_of(said)
     client = settings().connect()
     if follow:
         job = _followed(client, payload, task_id, mode or "", options)

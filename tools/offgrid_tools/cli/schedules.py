@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from offgrid_tools.cli.job_options import input_name, input_of, options_of, payload_of, program_options, term_options
+from offgrid_tools.cli.job_options import options_of, payload_of, program_options, term_options
 from offgrid_tools.cli.job_run import ARGS, FILE, MODE, TASK
 from offgrid_tools.cli.settings import common, settings
 
@@ -34,7 +34,7 @@ def add(cron: str, file: str, args: tuple[str, ...], name: str, timezone: str, n
     \b
     offgrid schedule add '0 3 * * *' site.txt --command backup --timezone Europe/Berlin --no-overlap
     """
-    payload, options = payload_of(input_of(file, said), input_name(file), args, said), options_of(said)
+    payload, options = payload_of(file, args, said), options_of(said)
     made = settings().connect().schedules.create(
         cron, payload, name=name, timezone=timezone, no_overlap=no_overlap, catch_up=catch_up, task_id=task_id,
         mode=mode or "", **options,
