@@ -240,10 +240,35 @@ REPORTS = [
 
 def test_a_report_says_no_more_than_it_may(bench: Bench) -> None:
     for field, message in REPORTS:
+        message.job_id = "j-1"
         request = jobs_pb2.ReportResultsRequest(reports=[message])
         with pytest.raises(InvalidRequest) as refused:
             bench.ask(bench.core, member(bench.host, HOST), f"{MARKET}/ReportResults", request)
         assert refused.value.violations[0].field == field
+
+
+@pytest.mark.parametrize("job_id", ["", "x" * 65, "a/b", "a b", "\0", "\u202ej", "j\n", "é"])
+def test_a_job_id_is_one_word_whoever_names_it(bench: Bench, job_id: str) -> None:
+    """It stands in keys of rows: an empty one, of a lying host, once took the core's machines down."""
+    order = bench.order(job_id=job_id).encode()
+    orders = {"orders": [order], "root_signature": bench.sign(order)}
+    key, end = jobs_pb2.LeaseKey(job_id=job_id), jobs_pb2.ClosedLease(job_id=job_id)
+    core, broker, host = member(bench.core, CORE), member(bench.broker, BROKER), member(bench.host, HOST)
+    report = jobs_pb2.AttemptReport(job_id=job_id, error="X")
+    for to, caller, method, request in (
+        (bench.broker, core, "SubmitJobs", jobs_pb2.SubmitJobsRequest(**orders)),
+        (bench.broker, core, "SubmitJobs", jobs_pb2.SubmitJobsRequest(closed=[end])),
+        (bench.broker, core, "SubmitJobs", jobs_pb2.SubmitJobsRequest(doubtful=[key])),
+        (bench.broker, core, "CloseLeases", jobs_pb2.CloseLeasesRequest(leases=[end])),
+        (bench.broker, core, "ExplainOrder", jobs_pb2.ExplainOrderRequest(order=order)),
+        (bench.host, core, "StartJobs", jobs_pb2.StartJobsRequest(settled=[key])),
+        (bench.host, core, "CancelStarts", jobs_pb2.CancelStartsRequest(attempts=[key])),
+        (bench.core, broker, "DeliverAwards", jobs_pb2.DeliverAwardsRequest(awards=[jobs_pb2.Clearing(job_id=job_id)])),
+        (bench.core, host, "ReportResults", jobs_pb2.ReportResultsRequest(reports=[report])),
+        (bench.core, host, "RenewLeases", jobs_pb2.RenewLeasesRequest(held=[key])),
+    ):
+        with pytest.raises(InvalidRequest, match="job_id"):
+            bench.ask(to, caller, f"{MARKET}/{method}", request)
 
 
 def awards(bench: Bench) -> list[tuple[str, jobs_pb2.Clearing]]:

@@ -36,6 +36,7 @@ REQUIREMENTS_CHARS_MAX = 1_024
 PRIORITY_MAX = 100
 AVOID_MAX = 16  # nodes that an order names as not wanted
 
+_JOB_ID = re.compile(rf"[A-Za-z0-9._-]{{1,{ID_CHARS_MAX}}}\Z")
 _WORD = re.compile(r"[A-Za-z][A-Za-z0-9]*\Z")
 
 
@@ -80,9 +81,9 @@ def check_profile(field: str, profile: jobs_pb2.HostProfile) -> None:
 
 
 def check_order(field: str, order: JobOrder) -> None:
+    check_job_id(field, order.job_id)
     _check(
         field,
-        ("job_id", order.job_id, ID_CHARS_MAX),
         ("kind", order.kind, LABEL_CHARS_MAX),
         ("needs", order.needs, LABEL_CHARS_MAX),
         ("requirements", order.requirements, REQUIREMENTS_CHARS_MAX),
@@ -97,9 +98,9 @@ def check_order(field: str, order: JobOrder) -> None:
 
 
 def check_clearing(field: str, clearing: jobs_pb2.Clearing) -> None:
+    check_job_id(field, clearing.job_id)
     _check(
         field,
-        ("job_id", clearing.job_id, ID_CHARS_MAX),
         ("host", clearing.host, ID_CHARS_MAX),
         ("detail", clearing.detail, DETAIL_CHARS_MAX),
     )
@@ -111,6 +112,7 @@ def check_price(field: str, price_micro: int) -> None:
 
 
 def check_report(field: str, report: jobs_pb2.AttemptReport) -> None:
+    check_job_id(field, report.job_id)
     _check(field, ("job_id", report.job_id, ID_CHARS_MAX), ("error_detail", report.error_detail, DETAIL_CHARS_MAX))
     if report.error:
         _check(field, ("error", report.error, WORD_CHARS_MAX))
@@ -141,13 +143,19 @@ def _check_sizes(field: str, report: jobs_pb2.AttemptReport) -> None:
 
 
 def check_outcome(field: str, outcome: jobs_pb2.StartOutcome | jobs_pb2.ReportOutcome) -> None:
-    _check(field, ("job_id", outcome.job_id, ID_CHARS_MAX), ("refusal", outcome.refusal, REFUSAL_CHARS_MAX))
+    check_job_id(field, outcome.job_id)
+    _check(field, ("refusal", outcome.refusal, REFUSAL_CHARS_MAX))
 
 
-def check_lease(field: str, lease: jobs_pb2.LeaseKey) -> None:
-    _check(field, ("job_id", lease.job_id, ID_CHARS_MAX))
-    if not lease.job_id:
-        raise InvalidRequest.field(f"{field}.job_id", "is empty")
+def check_lease(field: str, lease: jobs_pb2.LeaseKey | jobs_pb2.ClosedLease) -> None:
+    check_job_id(field, lease.job_id)
+
+
+def check_job_id(field: str, job_id: str) -> None:
+    """It is its core's own choice, and stands in keys of rows and on other people's screens."""
+    if not _JOB_ID.match(job_id):
+        text = f"{job_id[:ID_CHARS_MAX]!r}; 1 to {ID_CHARS_MAX} characters of A-Z a-z 0-9 . _ - are allowed"
+        raise InvalidRequest.field(f"{field}.job_id", text)
 
 
 def _check(field: str, *texts: tuple[str, str, int]) -> None:

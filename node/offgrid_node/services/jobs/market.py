@@ -6,7 +6,7 @@ just as well (`check_answer`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Protocol, TypeVar
 
@@ -85,11 +85,9 @@ class MarketHandlers:
 
     def submit_jobs(self, caller: Caller, request: jobs_pb2.SubmitJobsRequest) -> Ticket:
         _items("orders", len(request.orders))
-        _items("closed", len(request.closed))
-        _items("doubtful", len(request.doubtful))
         orders = self._orders(request.orders, request.root_signature, caller.node_id)
-        doubtful = frozenset(_keys(request.doubtful))
-        command = commands.SubmitJobs(caller.node_id, orders, _closed(request.closed), doubtful)
+        doubtful = frozenset(attempts_of("doubtful", request.doubtful))
+        command = commands.SubmitJobs(caller.node_id, orders, _closed("closed", request.closed), doubtful)
         return self._ask(caller, command, request.ByteSize())
 
     def deliver_awards(self, caller: Caller, request: jobs_pb2.DeliverAwardsRequest) -> Ticket:
@@ -107,8 +105,7 @@ class MarketHandlers:
             _start(f"starts[{index}]", start, order)
             for index, (start, order) in enumerate(zip(request.starts, orders, strict=True))
         )
-        _items("settled", len(request.settled))
-        command = commands.StartJobs(caller.node_id, starts, _keys(request.settled))
+        command = commands.StartJobs(caller.node_id, starts, attempts_of("settled", request.settled))
         return self._ask(caller, command, request.ByteSize())
 
     def cancel_starts(self, caller: Caller, request: jobs_pb2.CancelStartsRequest) -> Ticket:
@@ -144,8 +141,7 @@ class MarketHandlers:
         return self._progress.report(caller.node_id, request)
 
     def close_leases(self, caller: Caller, request: jobs_pb2.CloseLeasesRequest) -> Ticket:
-        _items("leases", len(request.leases))
-        return self._ask(caller, commands.CloseLeases(caller.node_id, _closed(request.leases)))
+        return self._ask(caller, commands.CloseLeases(caller.node_id, _closed("leases", request.leases)))
 
     def list_offers(self, caller: Caller, request: jobs_pb2.ListOffersRequest) -> Message:
         """In the order of the hosts' ids, which are the places that a token names."""
@@ -329,20 +325,22 @@ def _check_outcomes(outcomes: Sequence[Outcome]) -> None:
         bounds.check_outcome(f"outcomes[{index}]", outcome)
 
 
-def _keys(leases: Iterable[jobs_pb2.LeaseKey]) -> tuple[AttemptKey, ...]:
+def attempts_of(field: str, leases: Sequence[jobs_pb2.LeaseKey]) -> tuple[AttemptKey, ...]:
+    """Attempts that a peer names, each within bounds."""
+    _check_leases(field, leases)
     return tuple((lease.job_id, lease.attempt) for lease in leases)
 
 
-def attempts_of(field: str, leases: Sequence[jobs_pb2.LeaseKey]) -> tuple[AttemptKey, ...]:
-    """Attempts that a peer names, each within bounds."""
+def _closed(field: str, leases: Sequence[jobs_pb2.ClosedLease]) -> tuple[Over, ...]:
+    """The same, with how they ended."""
+    _check_leases(field, leases)
+    return tuple(Over(lease.job_id, lease.attempt, lease.end) for lease in leases)
+
+
+def _check_leases(field: str, leases: Sequence[jobs_pb2.LeaseKey | jobs_pb2.ClosedLease]) -> None:
     _items(field, len(leases))
     for index, lease in enumerate(leases):
         bounds.check_lease(f"{field}[{index}]", lease)
-    return _keys(leases)
-
-
-def _closed(leases: Iterable[jobs_pb2.ClosedLease]) -> tuple[Over, ...]:
-    return tuple(Over(lease.job_id, lease.attempt, lease.end) for lease in leases)
 
 
 def _items(field: str, count: int) -> None:
