@@ -17,6 +17,7 @@ MODES = {
     "offgrid": jobs_pb2.DISPATCH_MODE_OFFGRID,
     "disabled": jobs_pb2.DISPATCH_MODE_DISABLED,
 }
+TIMEOUT_MAX_S = 86_400
 FileSource = Path | bytes | str
 
 
@@ -61,8 +62,17 @@ class JobOptions(TypedDict, total=False):
     outputs: Sequence[str]
 
 
-AS_THEY_ARE = ("requirements", "priority", "replicas", "quorum", "adaptive", "price_max_micro", "losses_max",
-               "timeout_ms", "size_tokens")  # fmt: skip
+AS_THEY_ARE = {
+    "requirements": "text (docs/requirements.md)",
+    "priority": "-100 to 100",
+    "replicas": "a whole number from 1",
+    "quorum": "a whole number, at most that of replicas",
+    "adaptive": "True, False",
+    "price_max_micro": "a whole number from 0",
+    "losses_max": "a whole number from 1",
+    "timeout_ms": "100 to 86400000",
+    "size_tokens": "a whole number from 0",
+}  # what the wire can carry of them; the node says what it takes
 Work = jobs_pb2.JobPayload | jobs_pb2.JobSpec
 
 
@@ -85,12 +95,14 @@ def spec_of(work: Work, options: JobOptions) -> jobs_pb2.JobSpec:
         return spec
     if unknown := options.keys() - JobOptions.__annotations__.keys():
         known = ", ".join(JobOptions.__annotations__)
-        raise TypeError(f"{', '.join(sorted(unknown))}: no such option of a job; there are {known}")
-    for name in AS_THEY_ARE:
-        if name in options:
-            setattr(spec, name, options[name])  # type: ignore[literal-required]  # each is a key of JobOptions
+        raise TypeError(
+            f"{', '.join(sorted(unknown))}: no such option of a job; there are {known}. "
+            "A function's own arguments by name: functools.partial, or @offgrid.job"
+        )
+    for name in options.keys() & AS_THEY_ARE.keys():
+        _set(spec, name, options[name])  # type: ignore[literal-required]  # each is a key of JobOptions
     if "timeout_s" in options:
-        spec.timeout_ms = max(1, round(options["timeout_s"] * 1000))
+        spec.timeout_ms = _timeout_ms(options["timeout_s"])
     if "deadline" in options:
         spec.deadline_us = _utc_us(options["deadline"])
     if "after" in options:
@@ -109,7 +121,22 @@ def _id_of(job: str | Sent) -> str:
     return job if isinstance(job, str) else job.wait_sent()
 
 
+def _set(spec: jobs_pb2.JobSpec, name: str, value: object) -> None:
+    try:
+        setattr(spec, name, value)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{name}: {value!r}; allowed: {AS_THEY_ARE[name]}") from error
+
+
+def _timeout_ms(timeout_s: float) -> int:
+    if not isinstance(timeout_s, int | float) or not 0 < timeout_s <= TIMEOUT_MAX_S:
+        raise ValueError(f"timeout_s: {timeout_s!r}; allowed: 0.1 to {TIMEOUT_MAX_S} seconds")
+    return max(1, round(timeout_s * 1000))
+
+
 def _utc_us(deadline: datetime | timedelta) -> int:
+    if not isinstance(deadline, datetime | timedelta):
+        raise TypeError(f"deadline: {deadline!r}; allowed: a datetime with its time zone, a timedelta from now")
     if isinstance(deadline, timedelta):
         return round(time.time() * 1e6) + round(deadline / timedelta(microseconds=1))
     if deadline.tzinfo is None:
