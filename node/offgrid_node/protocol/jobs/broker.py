@@ -270,8 +270,9 @@ class Broker:
     def _no_host(self, order: JobOrder) -> jobs_pb2.Clearing:
         detail = f"no live host offers {order.needs!r} for kind {order.kind!r}"
         if self.book.seats(order._replace(requirements="")):
-            reserve = f" at {order.price_max_micro} or less" if order.price_max_micro else ""
-            detail += f" to this job: {order.requirements or 'whatever it is'}{reserve}"
+            reserve = order.price_max_micro
+            asked = f"where {order.requirements}" if order.requirements else "to this core, of those that it may have"
+            detail += f" {asked}" + (f", at {reserve / 1e6:g} per million tokens or less" if reserve else "")
         return _clearing(order, jobs_pb2.CLEARING_KIND_NO_HOST, detail=detail)
 
     def _enqueue(self, order: JobOrder, now: Now) -> jobs_pb2.Clearing:

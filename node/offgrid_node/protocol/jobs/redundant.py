@@ -212,19 +212,21 @@ class Redundant:
         self._jobs.take_over(entry, agreeing[0], cost_micro, now)  # what follows for the others follows from that end
 
     def _give_up(self, parent: Parent, now: Now) -> None:
-        """No quorum, and none in reach: for want of hosts, or since they disagree."""
+        """No quorum, and none in reach: since hosts disagree, or for want of them."""
         entry = self._jobs.get(parent.job.job_id)
         assert entry is not None
         executions = parent.executions
         stuck = next((each for each in parent.latest if each.error in NO_ROAD), None)
         if stuck is not None and stuck.error == "BrokerUnavailable" and parent.job.mode == jobs_pb2.DISPATCH_MODE_AUTO:
             self._roads.to_local_queue(entry, now)
+        elif len({vote for each in executions if (vote := vote_of(each))}) > 1:
+            detail = f"{parent.job.quorum} of {len(executions)} executions must agree"
+            if stuck is not None:
+                detail += ", and there is no other host to ask"
+            self._jobs.fail(entry, "ResultsDisagree", f"{detail}; {told(executions)}", now)
         elif stuck is not None:
             detail = f"{len(executions)} executions, {parent.job.quorum} must agree: {stuck.error_detail}"
             self._jobs.fail(entry, stuck.error, f"{detail}; {told(executions)}", now)
-        elif len({vote for each in executions if (vote := vote_of(each))}) > 1:
-            detail = f"{parent.job.quorum} of {len(executions)} results must agree"
-            self._jobs.fail(entry, "ResultsDisagree", f"{detail}; {told(executions)}", now)
         else:  # what there is agrees, and it is too little: the trouble is with those that brought nothing
             last = next((each for each in reversed(executions) if not vote_of(each)), executions[-1])
             self._jobs.fail(entry, last.error, f"{last.error_detail}; {told(executions)}", now)

@@ -87,7 +87,7 @@ class TestAHostIsNotAble:
     def test_where_it_asks_more_than_the_reserve(self, bench: BrokerBench) -> None:
         refused = auction(bench, price_max_micro=999)
         assert refused.kind == NO_HOST
-        assert "at 999 or less" in refused.detail
+        assert "at 0.000999 per million tokens or less" in refused.detail
 
     def test_where_the_requirements_do_not_hold(self, bench: BrokerBench) -> None:
         profile = {"memory_mb": 4_096}

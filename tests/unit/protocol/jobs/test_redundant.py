@@ -124,6 +124,16 @@ class TestDisagreement:
         for host in "abcd":
             assert HOSTS[host].node_id in job.error_detail
 
+    def test_it_is_told_as_such_where_no_further_host_could_be_asked(self) -> None:
+        world = World(2)
+        job_id = world.run(2, 2)
+        world.finish("a", b"a lie")
+        world.finish("b")
+        world.wait(15_000)
+        job = world.job(job_id)
+        assert (job.state, job.error, world.paid()) == (FAILED, "ResultsDisagree", [])
+        assert job.error_detail.startswith("2 of 3 executions must agree, and there is no other host to ask; ")
+
     def test_liars_in_league_need_a_quorum(self, world: World) -> None:
         job_id = world.run(5, 3)
         for host in "ab":
