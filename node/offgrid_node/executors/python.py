@@ -17,7 +17,8 @@ from offgrid_node.executors.capture import failed
 from offgrid_node.executors.cgroups import Groups
 from offgrid_node.executors.executor import LARGE_INPUT_BYTES_MAX, Outcome, Work
 from offgrid_node.executors.process import BWRAP, NO_CPU, RLIMITS, held
-from offgrid_node.executors.python_workers import Kind, Workers, needed_paths
+from offgrid_node.executors.python_launch import needed_paths
+from offgrid_node.executors.python_workers import Kind, Workers
 from offgrid_node.executors.sandbox import Sandbox
 from offgrid_node.executors.watch import Lookout
 from offgrid_node.protocol.errors import InvalidRequest
@@ -65,7 +66,7 @@ class PythonExecutor:
         )
         if cpu_percent and not self._workers.workplace.holds_cpu:
             problem = problem or f"no function is run: host.python.cpu_percent is {cpu_percent}, but {NO_CPU}"
-        problem = problem or self._workers.probe()
+        problem = problem or self._workers.launch.probe()
         self._works = not problem
         if without and not problem:
             problem = f"functions run without a sandbox, held by limits only: {without}"

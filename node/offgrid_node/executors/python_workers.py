@@ -7,42 +7,31 @@ One that is fresh waits for the next owner. What is not clean afterwards, has se
 from __future__ import annotations
 
 import asyncio
-import json
 import math
 import os
-import subprocess
-import sys
-import tempfile
-from collections.abc import Callable, Coroutine, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Coroutine, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import offgrid
-from offgrid.by_value import PYTHON
-from offgrid_node.executors import confine, removal
+from offgrid_node.executors import removal
 from offgrid_node.executors.artifacts import TooMuchLeft, collect
 from offgrid_node.executors.capture import NO_EXIT_CODE, failed, timeout_detail
 from offgrid_node.executors.cgroups import Bounds, Groups
 from offgrid_node.executors.executor import OUTPUT_BYTES_MAX, Outcome, Work
 from offgrid_node.executors.outside import Outside
-from offgrid_node.executors.python_process import HEAD, LOG_GRACE_S, Call, WorkerProcess
-from offgrid_node.executors.sandbox import JOB_FOLDER, PROCESSES_MAX, SYSTEM_FOLDERS, Sandbox
+from offgrid_node.executors.python_launch import START_TIMEOUT_S, Launch
+from offgrid_node.executors.python_process import LOG_GRACE_S, Call, WorkerProcess
+from offgrid_node.executors.sandbox import JOB_FOLDER, PROCESSES_MAX, Sandbox
 from offgrid_node.executors.watch import Allowed, Lookout, Watch
 from offgrid_node.executors.workplace import JobFolder, Workplace
 
-OURS = str(Path(offgrid.__file__).parents[1])  # where the codec is imported from
-PROGRAM = Path(__file__).with_name("python_worker.py")
-START_TIMEOUT_S = 30.0  # a small machine imports slowly
 IDLE_S = 300.0  # after which a process that nobody has used gives its memory back
 DRAIN_GRACE_S = 1.0
 CALLS_MAX = 1_000  # of one process: what functions leak goes with it
-FILE_BYTES_MAX = 256 * 1024 * 1024
 FOLDER_BYTES_MAX = 512 * 1024 * 1024
 MEMORY_FOLDER = "/tmp"  # noqa: S108 - the sandbox's own, in memory
-OPEN_FILES_MAX = 1024  # a function may well hold connections
-CPU_S_MAX = 2**31  # of a process; each call has its own, lower bound
 NOT_STARTED = "WorkerNotStarted"  # the host's fault: the next attempt goes elsewhere
 CLUSTER_LOST = "ClusterLost"  # so is this
 OUTPUT_TOO_LARGE = "OutputTooLarge"
@@ -83,7 +72,7 @@ class Workers:
         self._kind, self._memory_bytes, self._count = kind, memory_bytes, count
         self._sandbox, self._lookout = sandbox, lookout or Lookout()
         self.workplace = Workplace(work_dir, Bounds(memory_bytes, PROCESSES_MAX, cpu_percent), groups)
-        self._prlimit, self._setpriv = confine.find_prlimit(), confine.find_setpriv()
+        self.launch = Launch(kind.imports, memory_bytes, sandbox)
         self._idle: list[WorkerProcess] = []  # the one used last stands last
         self._all: set[WorkerProcess] = set()
         self._timers: dict[WorkerProcess, asyncio.TimerHandle] = {}
@@ -235,7 +224,7 @@ class Workers:
         removal.empty(Path(folder.name))  # a call finds nothing there but what it brings
         worker = WorkerProcess(folder)
         home = JOB_FOLDER if self._sandbox else folder.name
-        with self._wrapped(Path(folder.name)) as (argv, fds, status_fd):
+        with self.launch.wrapped(Path(folder.name)) as (argv, fds, status_fd):
             try:
                 bounds = Bounds(self._memory_bytes, PROCESSES_MAX)
                 await worker.start(folder.joining(argv), home, fds, status_fd, bounds)
@@ -243,26 +232,6 @@ class Workers:
                 worker.abandon()
                 raise
         return worker
-
-    @contextmanager
-    def _wrapped(self, folder: Path) -> Iterator[tuple[list[str], list[int], int]]:
-        """The command behind its limits or its sandbox, the descriptors that it is given, and where to read what the
-        sandbox tells of it (-1: there is none). They are open as long as this is. Raises OSError."""
-        if self._sandbox is None:
-            yield (
-                confine.wrapped(self.argv, self._limits(), self._prlimit, dies_with_us=True, setpriv=self._setpriv),
-                [],
-                -1,
-            )
-            return
-        with ExitStack() as held:
-            status_fd, telling = os.pipe()
-            held.callback(os.close, status_fd)
-            held.callback(os.close, telling)
-            filter_file = self._sandbox.filter_file()
-            filter_fd = held.enter_context(filter_file).fileno() if filter_file else -1
-            argv = self._sandbox.command(self.argv, folder, self._limits(), telling, filter_fd)
-            yield argv, [fd for fd in (telling, filter_fd) if fd >= 0], status_fd
 
     async def _retire(self, worker: WorkerProcess) -> None:
         if worker in self._idle:
@@ -280,43 +249,6 @@ class Workers:
         """Behind bubblewrap they have ended with their process namespace."""
         if self._sandbox is None or worker.folder.group is not None:
             worker.folder.kill_strays()
-
-    def probe(self) -> str:
-        """Why such processes do not work on this machine; empty when they do. It starts one, which ends at once."""
-        try:
-            with tempfile.TemporaryDirectory() as folder, self._wrapped(Path(folder)) as (argv, fds, _):
-                asked = subprocess.run(
-                    argv,
-                    stdin=subprocess.DEVNULL,
-                    capture_output=True,
-                    timeout=START_TIMEOUT_S,
-                    check=False,
-                    env=confine.environment(folder),
-                    pass_fds=fds,
-                )
-            hello = json.loads(asked.stdout[HEAD.size :]) if asked.stdout.startswith(b"H") else None
-        except (OSError, subprocess.TimeoutExpired, ValueError) as error:
-            return f"its process cannot be started: {error}"
-        if hello is None:
-            words = asked.stderr.decode(errors="replace").split("\n")
-            return f"its process does not start: {next((line for line in reversed(words) if line), 'it said nothing')}"
-        return "" if hello.get("python") == PYTHON else f"its process runs Python {hello.get('python')}, not {PYTHON}"
-
-    @property
-    def argv(self) -> list[str]:
-        """What starts one. -I: nothing of the caller's environment or folder is looked at."""
-        return [sys.executable, "-I", str(PROGRAM), f"path={OURS}", *(f"import={name}" for name in self._kind.imports)]
-
-    def _limits(self) -> confine.Limits:
-        return confine.Limits(
-            cpu_s=CPU_S_MAX, memory_bytes=self._memory_bytes, file_bytes=FILE_BYTES_MAX, open_files=OPEN_FILES_MAX
-        )
-
-
-def needed_paths() -> tuple[Path, ...]:
-    """What a process of this Python has to read, behind a sandbox: the environment, its base, and the codec."""
-    paths = dict.fromkeys(Path(path) for path in (sys.prefix, sys.base_prefix, OURS, str(PROGRAM)))
-    return tuple(path for path in paths if not any(path.is_relative_to(folder) for folder in SYSTEM_FOLDERS))
 
 
 def _is_empty(folder: str) -> bool:

@@ -18,7 +18,7 @@ import offgrid
 from offgrid import by_value
 from offgrid.v1 import jobs_pb2
 from offgrid_node.executors import python as python_module
-from offgrid_node.executors import python_workers
+from offgrid_node.executors import python_launch, python_workers
 from offgrid_node.executors import sandbox as sandboxes
 from offgrid_node.executors.executor import OUTPUT_BYTES_MAX, Outcome, Progress, Work
 from offgrid_node.executors.python import PythonExecutor
@@ -127,7 +127,7 @@ def test_it_offers_the_version_of_python_that_it_runs_on(folder: Path) -> None:
 
 
 def test_it_offers_nothing_where_its_process_does_not_start(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(python_workers, "PROGRAM", folder / "nowhere.py")
+    monkeypatch.setattr(python_launch, "PROGRAM", folder / "nowhere.py")
 
     async def story(world: World) -> None:
         assert world.executor.offers == ()
