@@ -23,7 +23,7 @@ FOLDER = Path("data")  # below the working directory: /tmp may be memory, where 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the groups that were named, or all."""
-    described = "\n".join(f"  {name:<8}{group.summary}" for name, group in GROUPS.items())
+    described = "\n".join(f"  {name:<11}{group.summary}" for name, group in GROUPS.items())
     parser = argparse.ArgumentParser(
         prog="bench", description=f"groups:\n{described}", formatter_class=argparse.RawDescriptionHelpFormatter
     )

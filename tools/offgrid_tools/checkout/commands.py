@@ -88,7 +88,7 @@ def clean(env: Environment, rest: Sequence[str]) -> int:
 
 
 SOAK_OPTIONS = """
-  kills | sim | configs | all  the part; all unless given
+  PART                         kills, sim, market, mutants, configs, auctions; all unless given
   --rounds N                   how often
   --seed N                     the first seed; by the clock unless given
   --dir DIR                    where the mesh of `kills` lives, and stays
@@ -108,8 +108,8 @@ COMMANDS: dict[str, Command] = {
     "test": Command("[PYTEST ARGS]", "the tests", "dev", test, explains=True),
     "lint": Command("", "format, lint, types, import floors, proto lint", "dev", lint),
     "check": Command("[PYTEST ARGS]", "lint and test", "dev", check),
-    "soak": Command("[ARGS]", "long runs: seeds, kills, damaged configs", "dev", module("offgrid_tools.soak"),
-                    explains=True, options=SOAK_OPTIONS),
+    "soak": Command("[PART] [ARGS]", "long runs: seeds, kills, planted bugs, damaged configs", "dev",
+                    module("offgrid_tools.soak"), explains=True, options=SOAK_OPTIONS),
     "sim": Command("--seed N [--json]", "replays one seed of the simulator", "runtime", script("offgrid", "sim"),
                    explains=True),
     "bench": Command("[GROUP ...] [--json FILE]", "measures, beside the best of others", "bench",
