@@ -293,40 +293,14 @@ OptionalPath = Annotated[str, AfterValidator(_optional_path), Allowed(f'{PATH_RU
 FilePath = Annotated[Path, BeforeValidator(_path), Allowed(PATH_RULE)]
 Secret = Annotated[SecretStr, AfterValidator(_secret), Allowed("printable characters")]
 
-Roles = Annotated[
-    tuple[Role, ...],
-    BeforeValidator(as_tuple),
-    AfterValidator(_some),
-    AfterValidator(_distinct),
-    Allowed("a list of core, broker, host, at least one"),
-]
-Addresses = Annotated[
-    tuple[Annotated[str, AfterValidator(_peer)], ...],
-    Field(max_length=LIST_MAX),
-    BeforeValidator(as_tuple),
-    AfterValidator(_distinct),
-    Allowed(f"a list of {ADDRESS_RULE}"),
-]
-Hosts = Annotated[
-    tuple[Annotated[str, AfterValidator(_host)], ...],
-    Field(max_length=LIST_MAX),
-    BeforeValidator(as_tuple),
-    AfterValidator(_distinct),
-    Allowed("a list of host names, without ports"),
-]
-Urls = Annotated[
-    tuple[Annotated[str, AfterValidator(_url)], ...],
-    Field(max_length=LIST_MAX),
-    BeforeValidator(as_tuple),
-    AfterValidator(_distinct),
-    Allowed(f"a list of {URL_RULE}"),
-]
+_Several = Annotated[tuple[_T, ...], Field(max_length=LIST_MAX), BeforeValidator(as_tuple), AfterValidator(_distinct)]
+Roles = Annotated[_Several[Role], AfterValidator(_some), Allowed("a list of core, broker, host, at least one")]
+Addresses = Annotated[_Several[Annotated[str, AfterValidator(_peer)]], Allowed(f"a list of {ADDRESS_RULE}")]
+Hosts = Annotated[_Several[Annotated[str, AfterValidator(_host)]], Allowed("a list of host names, without ports")]
+Urls = Annotated[_Several[Annotated[str, AfterValidator(_url)]], Allowed(f"a list of {URL_RULE}")]
 Words = Annotated[
-    tuple[Annotated[str, AfterValidator(_word)], ...],
-    Field(max_length=LIST_MAX),
-    BeforeValidator(as_tuple),
+    _Several[Annotated[str, AfterValidator(_word)]],
     AfterValidator(_some),
-    AfterValidator(_distinct),
     Allowed(f"a list of at least one name, each {WORD_RULE}"),
 ]
 Models = Annotated[
@@ -337,29 +311,11 @@ Models = Annotated[
     Allowed(MODELS_RULE),
 ]
 Scheduler = Annotated[str, AfterValidator(_scheduler), Allowed(SCHEDULER_RULE)]
-Paths = Annotated[
-    tuple[Annotated[str, AfterValidator(_readable)], ...],
-    Field(max_length=LIST_MAX),
-    BeforeValidator(as_tuple),
-    AfterValidator(_distinct),
-    Allowed(READABLE_RULE),
-]
+Paths = Annotated[_Several[Annotated[str, AfterValidator(_readable)]], Allowed(READABLE_RULE)]
 Word = Annotated[str, AfterValidator(_word), Allowed(WORD_RULE)]
-Owners = Annotated[
-    tuple[Annotated[str, AfterValidator(_owner)], ...],
-    Field(max_length=LIST_MAX),
-    BeforeValidator(as_tuple),
-    AfterValidator(_some),
-    AfterValidator(_distinct),
-    Allowed(OWNERS_RULE),
-]
+Owners = Annotated[_Several[Annotated[str, AfterValidator(_owner)]], AfterValidator(_some), Allowed(OWNERS_RULE)]
 Executors = Annotated[
-    tuple[Annotated[str, AfterValidator(_executor)], ...],
-    Field(max_length=LIST_MAX),
-    BeforeValidator(as_tuple),
-    AfterValidator(_some),
-    AfterValidator(_distinct),
-    Allowed(EXECUTORS_RULE),
+    _Several[Annotated[str, AfterValidator(_executor)]], AfterValidator(_some), Allowed(EXECUTORS_RULE)
 ]
 Hours = Annotated[str, AfterValidator(_hours), Allowed(HOURS_RULE)]
 Labels = Annotated[
