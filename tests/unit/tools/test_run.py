@@ -25,6 +25,7 @@ from offgrid_tools.checkout.environment import ROOT, Environment
 from offgrid_tools.checkout.installer import DROPPED, InstallFailed, install_env
 from offgrid_tools.checkout.locks import FOREIGN
 from offgrid_tools.checkout.pip_wheel import PipMissing, fetch_pip, pinned_pip, setting
+from offgrid_tools.soak import __main__ as soak
 
 PIN = re.compile(r"^([A-Za-z0-9_.-]+)==([^\s;\\]+)", re.MULTILINE)
 
@@ -358,3 +359,7 @@ class TestTheLocks:
         version, digests = pinned_pip(ROOT / environment.PIP_LOCK)
         assert re.match(r"\d+\.\d", version)
         assert digests
+
+
+def test_the_soaks_help_names_all_of_its_parts() -> None:
+    assert all(part in commands.SOAK_OPTIONS for part in soak.ROUNDS)
