@@ -9,12 +9,14 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
 
+import pytest
 from google.protobuf.message import Message
 
 from offgrid.v1 import mesh_pb2
 from offgrid_node.keys import NodeKey, issue_leaf
 from offgrid_node.protocol.errors import Exhausted, Fault, InvalidRequest, NotFound, OutcomeUnknown, Unavailable
 from offgrid_node.runtime import Ticket
+from offgrid_node.services import grpc_road
 from offgrid_node.services.caller import Caller, Kind
 from offgrid_node.services.grpc_options import MESSAGE_BYTES_MAX
 from offgrid_node.services.grpc_road import CHANNELS_MAX, GrpcRoad
@@ -343,6 +345,29 @@ def test_connections_are_bounded_and_the_longest_unused_goes() -> None:
                 assert len(world.road._links) <= CHANNELS_MAX
             assert (THERE.node_id, world.peer.address) not in world.road._links
             assert await world.call() == ANSWER
+
+    run(scenario())
+
+
+def test_a_peer_that_answers_nothing_keeps_no_call_to_others_from_leaving(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may provoke calls, as a broker does whose awards nobody wants: each is told to it that it is over."""
+    monkeypatch.setattr(grpc_road, "CALLS_OF_NODE_MAX", 4)
+
+    async def scenario() -> None:
+        async with travel() as world:
+            with socket.create_server(("127.0.0.1", 0)) as silent:
+                world.directory.where[OTHER.node_id] = [f"127.0.0.1:{silent.getsockname()[1]}"]
+                waiting = [asyncio.ensure_future(world.call(OTHER.node_id, timeout_ms=300)) for _ in range(4)]
+                await asyncio.sleep(0)
+                refused = await world.call(OTHER.node_id)
+                assert isinstance(refused, Unavailable)
+                assert refused.reason == "RoadBusy"
+                assert await world.call() == ANSWER
+                await asyncio.gather(*waiting)
+                again = await world.call(OTHER.node_id, timeout_ms=50)
+                assert isinstance(again, Unavailable)
+                assert again.reason != "RoadBusy", "what has ended makes room"
+            assert not world.road._calls_of
 
     run(scenario())
 

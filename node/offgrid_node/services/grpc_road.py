@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -37,6 +38,7 @@ from offgrid_node.services.status import fault_of
 from offgrid_node.services.tls import channel_credentials
 
 CALLS_MAX = 4_096  # under way at once, each by itself
+CALLS_OF_NODE_MAX = 1_024  # of those: a peer that answers nothing keeps nobody else's from leaving
 LANE_RETRY_S = 5.0
 CHANNELS_MAX = 512
 ADDRESSES_MAX = 8  # tried for one call
@@ -95,6 +97,7 @@ class GrpcRoad:
         self._on_framed, self._on_lost = on_framed, on_lost
         self._links: dict[tuple[str, str], _Link] = {}  # the longest unused first
         self._calls: set[asyncio.Task[None]] = set()
+        self._calls_of: Counter[str] = Counter()  # by node
         self._closing: set[asyncio.Task[None]] = set()
         self._lanes: dict[tuple[str, str], Lane] = {}
         self._lane_of: dict[str, tuple[str, str]] = {}  # by node
@@ -127,7 +130,13 @@ class GrpcRoad:
             done(Unavailable("this node is stopping", reason="Stopping"))
         elif len(self._calls) >= CALLS_MAX:
             done(Unavailable(f"{CALLS_MAX} calls are under way already", reason="RoadBusy", retry_ms=RETRY_MS))
-        elif not self._by_lane(node, method, request, timeout_ms / 1000, done):
+        elif self._by_lane(node, method, request, timeout_ms / 1000, done):
+            pass
+        elif self._calls_of[node] >= CALLS_OF_NODE_MAX:
+            text = f"{CALLS_OF_NODE_MAX} calls to {node} are under way already"
+            done(Unavailable(text, reason="RoadBusy", retry_ms=RETRY_MS))
+        else:
+            self._calls_of[node] += 1
             self._keep(self._calls, self._carry(node, method, request, timeout_ms / 1000, done))
 
     def refresh(self) -> None:
@@ -181,6 +190,10 @@ class GrpcRoad:
         except Exception as error:  # noqa: BLE001 - the caller is owed an end, whatever broke
             _log.exception("%s to %s failed", method, node)
             outcome = Internal(f"{method} to {node} failed: {type(error).__name__}", reason="RoadFailed")
+        finally:
+            self._calls_of[node] -= 1
+            if not self._calls_of[node]:
+                del self._calls_of[node]
         done(outcome)
 
     async def _answer(self, node: str, method: str, request: Message, timeout_s: float) -> Message:
