@@ -19,6 +19,7 @@ from offgrid_node.storage.memory import MemoryStore
 from offgrid_node.storage.store import Batch
 from offgrid_tools.soak import audit
 from offgrid_tools.soak.audit_money import Money, audit_ledgers, audit_money
+from offgrid_tools.soak.clockwork import wrong_times
 from offgrid_tools.soak.load import Acked
 from offgrid_tools.soak.mortals import Mortal
 from offgrid_tools.soak.paying import Paid
@@ -76,6 +77,24 @@ class TestTheAudit:
         ]
         job = jobs_pb2.Job(job_id="j-2")
         assert audit.audit_results(wanted, {"j-2": [job, job]}, {}, {}, b"") == ["job j-2 has 2 accepted results"]
+
+    def test_of_a_receipt_for_what_no_host_has_done(self) -> None:
+        wanted, job = [Acked("j-1", b"", dispatched=True, has_receipt=False)], jobs_pb2.Job(job_id="j-1")
+        assert audit.audit_results(wanted, {"j-1": [job]}, {}, {}, b"") == []
+        job.result.receipt.body = b"x"
+        assert audit.audit_results(wanted, {"j-1": [job]}, {}, {}, b"") == ["job j-1 has a receipt, and no host"]
+
+    def test_of_a_schedule_that_fires_twice_or_not_or_at_a_time_of_nobodys(self) -> None:
+        minute, until = 60_000_000, 4 * 60_000_000 + 20_000_000
+        assert wrong_times(1, until, [minute * n for n in (1, 2, 3, 4)]) == []
+        assert wrong_times(1, until, [minute, minute, 3 * minute, 3 * minute + 1, 5 * minute]) == [
+            f"a schedule has made 2 jobs for {minute}",
+            f"a schedule has made no job for {2 * minute}",
+            f"a schedule has made no job for {4 * minute}",
+            f"a schedule has made a job for {3 * minute + 1}, which is no time of its own",
+            f"a schedule has made a job for {5 * minute}, which is no time of its own",
+        ]
+        assert wrong_times(1, 2 * minute + 1, [minute]) == [], "the core may be dead just then"
 
     def test_of_a_redundant_job_whose_receipt_is_for_another(self) -> None:
         wanted, job = [Acked("j-1", b"", dispatched=True)], jobs_pb2.Job(job_id="j-1", attempt=1, result_of="j-1.r1")

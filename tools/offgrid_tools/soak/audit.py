@@ -99,7 +99,8 @@ def audit_stores(mesh: LocalMesh, acked: Iterable[Acked]) -> Stores:
     local = sum(job.route == jobs_pb2.ROUTE_FILE_QUEUE for job in last)
     spread = ", ".join(f"{count} in {'5 or more' if n == 5 else n}" for n, count in sorted(attempts.items()))
     parents = {job.job_id for job in last if job.result_of}  # they have the receipt of one of their executions
-    unused = sum(map(len, receipts.values())) - len(last) + len(parents)
+    used = sum(job.result.HasField("receipt") for job in last) - len(parents)
+    unused = sum(map(len, receipts.values())) - used
     agreed = sum(bool(job.parent_id) for job in last)
     ways = f"{spread} attempts; {local} by the local queue; {agreed} executions of {len(parents)} redundant ones"
     figures = f"{len(last)} completed ({ways}), {unused} receipts not accepted"
@@ -137,6 +138,9 @@ def audit_results(
                 broken.append(f"job {wanted.job_id} has {len(accepted)} accepted results")
             continue
         (job,) = accepted
+        if not wanted.has_receipt:
+            broken += [f"job {job.job_id} has a receipt, and no host"] if job.result.HasField("receipt") else []
+            continue
         receipt = job.result.receipt
         body = ReceiptBody.decode(receipt.body)
         host, executed = body.node, job.result_of or job.job_id

@@ -26,9 +26,11 @@ from offgrid_tools.soak.audit_money import audit_money, settle_money
 from offgrid_tools.soak.audit_objects import audit_objects, settle_outboxes
 from offgrid_tools.soak.chance import chance
 from offgrid_tools.soak.clients import Writer
+from offgrid_tools.soak.clockwork import Clockwork
 from offgrid_tools.soak.keeping import Keeping
 from offgrid_tools.soak.load import Acked, Load
 from offgrid_tools.soak.mortals import Mortal
+from offgrid_tools.soak.outside import Outside
 from offgrid_tools.soak.paying import Paid, Paying
 
 NODES = {
@@ -39,7 +41,13 @@ NODES = {
     "host-b": ["host"],
     "host-c": ["host"],
 }
-SETTINGS = {"host__process__commands": {"sh": "/bin/sh"}, "node__log_level": "warning"}
+DROP = "drop"
+SETTINGS = {
+    "host__process__commands": {"sh": "/bin/sh"},
+    "host__python__enabled": True,
+    "jobs__drop_dir": DROP,
+    "node__log_level": "warning",
+}
 VICTIMS = {"core": ["core"], "broker": ["broker", "broker-2"], "host": ["host-a", "host-b", "host-c"]}
 CLIENTS, MORTALS = 3, 1
 KEEPERS, PAYERS = ("core", "broker"), ("core", "broker", "host-a")
@@ -122,7 +130,9 @@ class Crowd:
             for name in PAYERS
         ]
         self.mortals = [Mortal(f"x{n}", mesh["core"].folder, chance(f"{seed}/mortal/{n}")) for n in range(MORTALS)]
-        self.writers: list[Writer] = [*self.loads, *self.keepings, *self.payings]
+        self.clockwork = Clockwork("w", chance(f"{seed}/clock"), connect("core"))
+        self.outside = Outside(mesh["core"].folder / DROP)
+        self.writers: list[Writer] = [*self.loads, *self.keepings, *self.payings, self.clockwork]
 
     @property
     def all(self) -> list[Writer | Mortal]:
@@ -130,7 +140,7 @@ class Crowd:
 
     @property
     def acked(self) -> list[Acked]:
-        clients: list[Load | Mortal] = [*self.loads, *self.mortals]
+        clients: list[Load | Mortal | Clockwork] = [*self.loads, *self.mortals, self.clockwork]
         return [job for client in clients for job in client.acked]
 
     @property
@@ -139,7 +149,7 @@ class Crowd:
 
     @property
     def violations(self) -> list[str]:
-        return [violation for writer in self.all for violation in writer.violations]
+        return [violation for writer in [*self.all, self.outside] for violation in writer.violations]
 
 
 def soak_kills(plan: Plan, folder: Path | None, say: Say) -> Toll:
@@ -165,11 +175,14 @@ def _soak(plan: Plan, home: Path, say: Say) -> Toll:
             Killer(role, [mesh[name] for name in names], plan.rounds, chance(f"{plan.seed}/kill/{role}"), say)
             for role, names in VICTIMS.items()
         ]
-        _run_together(crowd.all, killers, plan)
+        with crowd.outside.at_work():
+            _run_together(crowd.all, killers, plan)
+            killing_s = time.monotonic() - began
+            deadline = time.monotonic() + SETTLE_S
+            with mesh["core"].client(30) as core:
+                crowd.clockwork.collect(core)
+            toll.violations += _settle_jobs(mesh, crowd.acked, deadline)
         toll.violations += [violation for killer in killers for violation in killer.violations] + crowd.violations
-        killing_s = time.monotonic() - began
-        deadline = time.monotonic() + SETTLE_S
-        toll.violations += _settle_jobs(mesh, crowd.acked, deadline)
         toll.violations += settle_outboxes(mesh, deadline)
         money, unsettled = settle_money(mesh, "core", crowd.paid, deadline)
         settled_s = time.monotonic() - began - killing_s
@@ -189,6 +202,8 @@ def _soak(plan: Plan, home: Path, say: Say) -> Toll:
         "kills of clients": sum(mortal.deaths for mortal in crowd.mortals),
         "calls repeated": sum(writer.repeats for writer in crowd.writers),
         "jobs acknowledged": len(crowd.acked),
+        "jobs by the clock": len(crowd.clockwork.acked),
+        "jobs dropped and answered": crowd.outside.answered,
         "jobs accepted": len(stores.accepted),
         "jobs booked": len(money.bookings.bookings),
         "objects acknowledged": sum(len(keeping.kept) for keeping in crowd.keepings),

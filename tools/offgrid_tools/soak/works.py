@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from random import Random
 
 from offgrid.client import payloads
+from offgrid.client.functions import PYTHON, encode_call, encode_function
 from offgrid.client.options import JobOptions
 from offgrid.v1 import jobs_pb2
 
 SHORT_S = (0.1, 0.6)
 FILE_BYTES_MAX = 20_000
+OUTSIDE = "outside"  # a command that no node has: whoever looks into the drop folder does it
 
 # Copies its input to its output and exits.
 ECHO = b"""(module
@@ -35,6 +39,8 @@ class Want:
     options: JobOptions = field(default_factory=JobOptions)
     files: dict[str, bytes] = field(default_factory=dict)  # that it leaves
     taken_back: bool = False
+    mode: str = ""
+    has_receipt: bool = True  # else nobody signs for it
 
 
 def _module(content: bytes, rng: Random) -> Want:
@@ -68,10 +74,31 @@ def _taken_back(content: bytes, rng: Random) -> Want:
     return Want(want.payload, content, taken_back=True)
 
 
+def _function(content: bytes, rng: Random) -> Want:
+    call = encode_call((content, rng.uniform(*SHORT_S)))
+    return Want(jobs_pb2.JobPayload(python=_given_back(), input=call), content)
+
+
+def _dropped(content: bytes, rng: Random) -> Want:
+    payload = payloads.command(OUTSIDE, input=content)
+    return Want(payload, content, mode="disabled", has_receipt=False)
+
+
+def _give_back(content: bytes, seconds: float) -> bytes:
+    time.sleep(seconds)
+    return content
+
+
+@cache
+def _given_back() -> jobs_pb2.PythonTask:
+    return jobs_pb2.PythonTask(function=encode_function(_give_back), python=PYTHON, name="give_back")
+
+
 KINDS: Sequence[Callable[[bytes, Random], Want]] = (
     *(_module, _module, _module),
     *(_program, _program, _program),
-    *(_builtin, _redundant, _with_files, _taken_back),
+    *(_function, _function),
+    *(_builtin, _redundant, _with_files, _taken_back, _dropped),
 )
 
 
@@ -80,9 +107,21 @@ def draw(content: bytes, rng: Random) -> Want:
     return rng.choice(KINDS)(content, rng)
 
 
-def chain(contents: Sequence[bytes]) -> list[jobs_pb2.JobSpec]:
-    """Jobs for one call, each after the one before it."""
-    return [
+def chain(contents: Sequence[bytes]) -> tuple[list[jobs_pb2.JobSpec], list[bytes]]:
+    """Jobs for one call, each after the one before it, and what they must come to."""
+    specs = [
         jobs_pb2.JobSpec(payload=payloads.builtin(input=content), after=[f"#{number - 1}"] if number else [])
         for number, content in enumerate(contents)
     ]
+    return specs, [*contents]
+
+
+def array(contents: Sequence[bytes], rng: Random) -> tuple[list[jobs_pb2.JobSpec], list[bytes]]:
+    """The same of an array, one program on each of them, and a last job after all that is given what the first made."""
+    script = f"sleep {rng.uniform(*SHORT_S):.2f}; cat"
+    each = [jobs_pb2.JobSpec(payload=payloads.command("sh", ["-c", script], input=content)) for content in contents]
+    last = jobs_pb2.JobSpec(
+        payload=payloads.command("sh", ["-c", "cat; echo"]), after=[f"#{n}" for n in range(len(each))]
+    )
+    last.payload.input_job = "#0"
+    return [*each, last], [*contents, contents[0] + b"\n"]
