@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from google.protobuf.message import Message
 
@@ -14,7 +14,7 @@ from offgrid_node.protocol.jobs.table import ENDED
 from offgrid_tools.sim.cluster import Cluster
 from offgrid_tools.sim.engine import SECOND, Trace
 from offgrid_tools.sim.plan import FIVE
-from offgrid_tools.sim.process import Process, Spec
+from offgrid_tools.sim.process import Process, Spec, writes_to
 from offgrid_tools.sim.work import outcome_of, verdict_of
 
 WARM_UP_S = 8.0
@@ -49,6 +49,17 @@ class Town:
     @property
     def now_s(self) -> float:
         return self.cluster.engine.now_us / SECOND
+
+    def falls_at(self, process: Process, moment: str, tables: Collection[str] = (), *, away_s: float = 0.3) -> None:
+        """It crashes beside its next commit, or the next one that writes to one of these tables, and comes back."""
+
+        def fall() -> None:
+            process.crash()
+            self.cluster.engine.after(int(away_s * SECOND), process.start)
+
+        process.trap, process.on_trapped = moment, fall
+        if tables:
+            process.trap_on = writes_to(frozenset(tables))
 
     # ---- what people do at the core
 

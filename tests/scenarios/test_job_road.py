@@ -20,7 +20,7 @@ from offgrid_node.protocol.jobs.receipts import verify_receipt
 from offgrid_node.protocol.jobs.settings import JobsSettings
 from offgrid_tools.sim.crypto import sim_verify
 from offgrid_tools.sim.plan import FIVE, PRICES
-from offgrid_tools.sim.process import AFTER_COMMIT, BEFORE_COMMIT, Process, writes_to
+from offgrid_tools.sim.process import AFTER_COMMIT, BEFORE_COMMIT, Process
 
 RUNNING, COMPLETED, FAILED = jobs_pb2.JOB_STATE_RUNNING, jobs_pb2.JOB_STATE_COMPLETED, jobs_pb2.JOB_STATE_FAILED
 AUTO, OFFGRID, DISABLED = (
@@ -289,13 +289,7 @@ def test_a_second_dispatch_changes_nothing() -> None:
 def test_a_crash_beside_any_commit_loses_nothing(who: str, moment: str) -> None:
     town = Town()
     job = town.create()
-    process = town[who]
-
-    def fall() -> None:
-        process.crash()
-        town.cluster.engine.after(300_000, process.start)
-
-    process.trap, process.on_trapped = moment, fall
+    town.falls_at(town[who], moment)
     request = jobs_pb2.DispatchJobRequest(job_id=job.job_id)
     process_of_core = town["core"]
     process_of_core.admin("offgrid.v1.JobService/DispatchJob", request, lambda outcome: None)
@@ -309,12 +303,8 @@ def test_a_broker_is_asked_for_a_job_that_is_being_made_and_forgets_it_should_it
     made = town.create()
     core, broker = town["core"], town["broker"]
     free = slots_free(broker)
-
-    def fall() -> None:  # what it asked the broker is on its way, and nothing of the job is on its disk
-        core.crash()
-        town.cluster.engine.after(100_000, core.start)
-
-    core.trap, core.trap_on, core.on_trapped = BEFORE_COMMIT, writes_to(frozenset({JOBS})), fall
+    # What it asked the broker is on its way then, and nothing of the job is on its disk.
+    town.falls_at(core, BEFORE_COMMIT, {JOBS}, away_s=0.1)
     spec = jobs_pb2.JobSpec(payload=town.sound_payload(), size_tokens=TOKENS, timeout_ms=1_000)
     request = jobs_pb2.RunJobsRequest(task_id=made.task_id, jobs=[spec], request_id="once")
     core.admin("offgrid.v1.JobService/RunJobs", request, lambda outcome: None)
