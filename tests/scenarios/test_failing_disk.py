@@ -46,6 +46,22 @@ def test_work_outlives_a_failed_commit_of_its_host(fault: Fault, unreadable_ms: 
     assert host.running.jobs.host.slots_busy == 0
 
 
+@pytest.mark.parametrize("room_bytes", [0])
+def test_a_core_whose_disk_is_full_for_minutes_completes_the_job_and_blames_nobody(room_bytes: int) -> None:
+    town = Town()
+    town.seconds = 1.0
+    job = town.create()
+    town.dispatch(job)
+    town.until(job, RUNNING)
+    core = town["core"]
+    limit_bytes, core.store._limit = core.store._limit, core.store._size + room_bytes
+    town.run_for(3)
+    assert core.running.runtime.failures > 0
+    core.store._limit = limit_bytes
+    done = town.until(job, COMPLETED)
+    assert (done.attempt, done.losses, len(town.runs_of(job))) == (1, 0, 1)
+
+
 def test_a_host_that_dies_while_its_disk_refuses_is_replaced_as_any_other() -> None:
     town = Town()
     town.seconds = 3.0

@@ -7,12 +7,13 @@ from road_town import Town
 
 from offgrid.v1 import jobs_pb2, objects_pb2
 from offgrid_node.executors.executor import Outcome
-from offgrid_node.protocol.errors import Fault
+from offgrid_node.protocol.errors import Exhausted, Fault
 from offgrid_node.protocol.jobs.host import RESULT_BLOBS
 from offgrid_node.protocol.jobs.index import JOBS
+from offgrid_node.protocol.jobs.machine import JobsMachine
 from offgrid_node.protocol.jobs.pages import LEASES
 from offgrid_node.protocol.objects.tables import OBJECTS
-from offgrid_tools.sim.process import AFTER_COMMIT, BEFORE_COMMIT, Process, writes_to
+from offgrid_tools.sim.process import AFTER_COMMIT, BEFORE_COMMIT, Process
 from offgrid_tools.sim.work import LARGE_NAME, LARGE_REPEATS
 
 COMPLETED = jobs_pb2.JOB_STATE_COMPLETED
@@ -97,12 +98,7 @@ def test_a_host_that_falls_beside_its_report_loses_nothing(moment: str, table: s
     job, host = town.create(input_name=LARGE_NAME), town["host-a"]
     town.dispatch(job)
     town.run_for(0.4)  # it runs, and ends a moment later
-
-    def fall() -> None:
-        host.crash()
-        town.cluster.engine.after(300_000, host.start)
-
-    host.trap, host.trap_on, host.on_trapped = moment, writes_to(frozenset({table})), fall
+    town.falls_at(host, moment, {table})
     done = town.until(job, COMPLETED)
     assert is_whole(output_of(town, done))
     if moment == AFTER_COMMIT:
@@ -117,12 +113,7 @@ def test_a_core_that_falls_beside_the_acceptance_takes_it_over_once(moment: str,
     job, core = town.create(input_name=LARGE_NAME), town["core"]
     town.dispatch(job)
     town.run_for(0.4)
-
-    def fall() -> None:
-        core.crash()
-        town.cluster.engine.after(300_000, core.start)
-
-    core.trap, core.trap_on, core.on_trapped = moment, writes_to(frozenset({table})), fall
+    town.falls_at(core, moment, {table})
     town.run_for(2)
     done = town.until(job, COMPLETED)
     assert is_whole(output_of(town, done))
@@ -154,6 +145,29 @@ def test_a_host_whose_disk_refuses_is_replaced_as_well(town: Town) -> None:
     done = town.until(job, COMPLETED)
     assert [attempt.outcome.partition(":")[0] for attempt in done.attempts] == ["ResultNotKept", "completed"]
     assert is_whole(output_of(town, done))
+
+
+@pytest.mark.parametrize("minutes", [1, 5])
+def test_a_core_whose_disk_is_full_for_a_while_gets_it_all_the_same_and_blames_nobody(minutes: int, town: Town) -> None:
+    core, broker = town["core"], town["broker"]
+    job = town.create(input_name=LARGE_NAME)
+    town.dispatch(job)
+    town.run_for(0.4)
+    core.blobs.refuse(Exhausted("the disk is full", reason="DiskFull"))
+    town.run_for(60 * minutes)
+    waits = town.look(job)
+    assert (waits.state, waits.losses) == (jobs_pb2.JOB_STATE_RUNNING, 0)
+    assert waits.attempts[-1].outcome == "waits: its output cannot be kept here: the disk is full"
+    why = town.ask("ExplainJob", jobs_pb2.ExplainJobRequest(job_id=job.job_id))
+    assert isinstance(why, jobs_pb2.ExplainJobResponse)
+    assert "has run attempt 1; its result waits" in why.story
+    core.blobs.refuse(None)
+    done = town.until(job, COMPLETED)
+    assert is_whole(output_of(town, done))
+    assert town.runs_of(job) == [("host-a", 1)]
+    town.run_for(5)
+    book = broker.running.runtime.machine("jobs", JobsMachine).broker
+    assert all(entry.reputation >= 0.5 for entry in book.entries())
 
 
 def test_work_that_fails_with_a_large_output_has_it_kept_too(town: Town) -> None:

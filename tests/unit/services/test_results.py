@@ -225,7 +225,7 @@ def test_a_pull_that_breaks_off_leaves_nothing_and_can_be_begun_again(host: Side
 
 
 class TestAnOutputThatTheCoreHasNoRoomFor:
-    """Stays at its host, which reports it again until the attempt's lease expires, and the core's owner is told."""
+    """Stays at its host, which reports it again, and the core's owner is told."""
 
     @pytest.fixture
     def end(self, host: Side, core: Side) -> Executed:
@@ -246,9 +246,10 @@ class TestAnOutputThatTheCoreHasNoRoomFor:
         taken(core, host, report_of(end))
         [notice] = core.adoption.notices
         assert notice.startswith("the result of job job cannot be kept here: its 400160 bytes are too much")
-        assert f"{host.node_id} keeps it until attempt 3 expires" in notice
+        assert f"{host.node_id} keeps that of attempt 3, and brings it again" in notice
         assert [record.message for record in caplog.records] == [notice]
-        [told] = [event for event in core.told if isinstance(event, Arriving) and event.trouble]
+        told, again = [event for event in core.told if isinstance(event, Arriving) and event.trouble]
+        assert told == again, "each time gives its host time to bring it once more"
         assert (told.host, told.key) == (host.node_id, ("job", 3))
         assert told.trouble.startswith("its output cannot be kept here: its 400160 bytes")
         core.ended.add(("job", 3))

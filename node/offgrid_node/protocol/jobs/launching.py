@@ -62,7 +62,9 @@ class Launching:
     def on_due(self, entry: Open, now: Now, rng: Rng) -> None:
         """The time of an attempt that has a host is over, be it for an answer or for the work."""
         if entry.confirmed:
-            why = entry.trouble or "nothing was heard past its time-out"
+            why = "nothing was heard past its time-out"
+            if entry.trouble:
+                why = f"its host has not brought its result again, of which {entry.trouble}"
             self._losing.lose_host(entry, f"LeaseExpired: {why}", now, rng)
         elif entry.answer_by_ms is not None and entry.answer_by_ms <= now.mono_ms:
             self._losing.lose_host(entry, "Unreachable: its host does not answer this core", now, rng)

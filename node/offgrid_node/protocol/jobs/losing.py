@@ -63,9 +63,10 @@ class Losing:
     # ---- inside
 
     def _goes_on(self, entry: Open, outcome: str, now: Now) -> bool:
-        """Whether there is a next attempt to be sent."""
-        job = entry.job
-        job.losses += 1
+        """Whether there is a next attempt to be sent. Where this node's own disk had refused the result, neither job
+        nor host is to blame for the lost one."""
+        job, end = entry.job, EXCUSED if entry.trouble else BROKEN
+        job.losses += not entry.trouble
         losses, most = self._redundant.losses(job), job.losses_max or LOSSES_MAX
         if not entry.arriving:  # else the work had ended well before its host was lost
             self._poison.on_lost(job.payload_digest, outcome, most, now)
@@ -75,7 +76,7 @@ class Losing:
             )
             self._jobs.fail(entry, "AttemptsExhausted", detail, now, BROKEN)
             return False
-        self._jobs.lose(entry, outcome, now, BROKEN)
+        self._jobs.lose(entry, outcome, now, end)
         if job.route == jobs_pb2.ROUTE_FILE_QUEUE:
             self._local.add(job)
             return False

@@ -12,6 +12,8 @@ START_PATIENCE_MS = 10_000
 # At one broker, while there is another: by then, at the default time-out, every host has been free once.
 QUEUE_PATIENCE_MS = 30_000
 RUN_GRACE_MS = 10_000 + transfer_ms(CALL_BYTES_MAX)  # past its time-out a host has this long to bring what came of it
+# A result that this core's own disk refused: hosts say it again twice a minute, and some of those get lost.
+AGAIN_PATIENCE_MS = 180_000
 
 
 def run_ms(job: jobs_pb2.Job) -> int:

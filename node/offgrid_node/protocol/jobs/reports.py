@@ -20,7 +20,7 @@ from offgrid_node.protocol.jobs.host import Host
 from offgrid_node.protocol.jobs.large import OUTPUT_LOST
 from offgrid_node.protocol.jobs.open_job import FINAL_ERRORS, Open
 from offgrid_node.protocol.jobs.open_jobs import OpenJobs
-from offgrid_node.protocol.jobs.patience import RUN_GRACE_MS
+from offgrid_node.protocol.jobs.patience import AGAIN_PATIENCE_MS, RUN_GRACE_MS
 from offgrid_node.protocol.jobs.poison import DEATHS, Poison
 from offgrid_node.protocol.jobs.post import Post, transfer_ms
 from offgrid_node.protocol.jobs.receipts import ReceiptBody
@@ -75,17 +75,19 @@ class Reports:
         return job.state == QUEUED or (unfetched and job.state in (AWARDED, RUNNING))
 
     def on_arriving(self, event: Arriving, now: Now) -> None:
-        """An output gets the time that it needs on its way here; once for an attempt, lest it never ends."""
+        """An output gets the time that it needs on its way here; once for an attempt, lest it never ends. Each time
+        that this node's own disk does not take it, its host is given the time to bring it again: the work is done, and
+        nobody else is to blame."""
         entry = self._jobs.current(event.key)
         if entry is None or entry.job.host != event.host or entry.job.state not in (AWARDED, RUNNING):
             return
-        if event.trouble and event.trouble != entry.trouble:
+        if event.trouble and not entry.trouble:
             self._jobs.tell_trouble(entry, event.trouble, now)
-        if entry.arriving:
-            return
-        entry.arriving = True
-        self._jobs.confirm(entry, now)
-        self._jobs.timers.set(entry.job_id, now.mono_ms + RUN_GRACE_MS + transfer_ms(event.size_bytes))
+        if not entry.arriving or event.trouble:
+            entry.arriving = True
+            self._jobs.confirm(entry, now)
+            patience_ms = AGAIN_PATIENCE_MS if event.trouble else RUN_GRACE_MS
+            self._jobs.timers.set(entry.job_id, now.mono_ms + patience_ms + transfer_ms(event.size_bytes))
 
     def on_local_report(
         self, report: jobs_pb2.AttemptReport, added: tuple[ObjectAdded, ...], now: Now, rng: Rng

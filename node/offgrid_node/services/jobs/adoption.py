@@ -3,8 +3,9 @@
 A large output is pulled into this node's own store (pulls.py) and durable there before the machine hears of the report.
 It then is an object of this core. What the machine refuses is dropped again.
 
-While this node's own disk refuses an output its report is not taken, so the host keeps the output and reports again
-until the attempt's lease expires. The owner is told: once an attempt in the log, and in the node's notices meanwhile.
+While this node's own disk refuses an output its report is not taken, so the host keeps the output and reports again.
+The attempt waits for that: its host has done its part. The owner is told: once an attempt in the log, and in the node's
+notices meanwhile.
 """
 
 from __future__ import annotations
@@ -182,12 +183,12 @@ class Adoption:
     def _say_refused(self, attempt: AttemptKey, manifest: Manifest, fault: Fault) -> None:
         sentence = (
             f"the result of job {attempt[0]} cannot be kept here: {fault.message}; "
-            f"{manifest.owner} keeps it until attempt {attempt[1]} expires"
+            f"{manifest.owner} keeps that of attempt {attempt[1]}, and brings it again"
         )
         if attempt not in self._refused:
             _log.warning("%s", sentence)
-            trouble = f"its output cannot be kept here: {fault.message}"
-            self._runtime.deliver("jobs", Arriving(manifest.owner, attempt, manifest.size_bytes, trouble))
+        trouble = f"its output cannot be kept here: {fault.message}"
+        self._runtime.deliver("jobs", Arriving(manifest.owner, attempt, manifest.size_bytes, trouble))
         self._refused[attempt] = sentence
         if len(self._refused) > REFUSED_MAX:
             self._refused.popitem(last=False)

@@ -449,3 +449,16 @@ def award(job_id: str, host: str = WORKER.node_id, *, attempt: int = 1, price_mi
     return jobs_pb2.Clearing(
         job_id=job_id, attempt=attempt, kind=jobs_pb2.CLEARING_KIND_AWARDED, host=host, price_micro=price_micro
     )
+
+
+def ends(bench: CoreBench) -> list[tuple[int, int]]:
+    """What brokers were told: attempt and how it went."""
+    bench.wait(1_000)
+    requests = [call.request for name in ("SubmitJobs", "CloseLeases") for call in bench.calls(name)]
+    found = []
+    for request in requests:
+        if isinstance(request, jobs_pb2.SubmitJobsRequest):
+            found += [(lease.attempt, lease.end) for lease in request.closed]
+        elif isinstance(request, jobs_pb2.CloseLeasesRequest):
+            found += [(lease.attempt, lease.end) for lease in request.leases]
+    return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from job_bench import OTHER, OWNER, RIVAL, WORKER, BrokerBench, CoreBench, award
+from job_bench import OTHER, OWNER, RIVAL, WORKER, BrokerBench, CoreBench, award, ends
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.events import PeerDown
@@ -48,19 +48,6 @@ def brings(bench: CoreBench, job_id: str, host: SimSigner) -> jobs_pb2.Job:
     bench.core.reports.on_reports(9, reports, bench.now, bench.rng)
     bench.settle()
     return bench.job(job_id)
-
-
-def ends(bench: CoreBench) -> list[tuple[int, int]]:
-    """What brokers were told: attempt and how it went."""
-    bench.wait(1_000)
-    requests = [call.request for name in ("SubmitJobs", "CloseLeases") for call in bench.calls(name)]
-    found = []
-    for request in requests:
-        if isinstance(request, jobs_pb2.SubmitJobsRequest):
-            found += [(lease.attempt, lease.end) for lease in request.closed]
-        elif isinstance(request, jobs_pb2.CloseLeasesRequest):
-            found += [(lease.attempt, lease.end) for lease in request.leases]
-    return found
 
 
 @pytest.fixture

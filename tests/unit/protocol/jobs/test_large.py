@@ -5,15 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from job_bench import OWNER, WORKER, CoreBench, HostBench
+from job_bench import OWNER, WORKER, CoreBench, HostBench, ends
 
 from offgrid.v1 import jobs_pb2, objects_pb2
 from offgrid_node.protocol.effects import Answered, Delete, DropBlob, Executed, Raise
 from offgrid_node.protocol.events import ObjectAdded
+from offgrid_node.protocol.jobs.closing import EXCUSED
 from offgrid_node.protocol.jobs.commands import Arriving, Report
 from offgrid_node.protocol.jobs.host import RESULT_BLOBS
 from offgrid_node.protocol.jobs.large import OUTPUT_LOST
-from offgrid_node.protocol.jobs.patience import RUN_GRACE_MS
+from offgrid_node.protocol.jobs.patience import AGAIN_PATIENCE_MS, RUN_GRACE_MS
 from offgrid_node.protocol.jobs.post import Tag, transfer_ms
 from offgrid_node.protocol.jobs.receipts import ReceiptBody
 from offgrid_node.protocol.objects.manifest import COPY, Manifest
@@ -197,18 +198,46 @@ def test_an_output_on_its_way_has_time_for_it_but_only_once(times: int) -> None:
     assert bench.job(job_id).attempt == 2
 
 
-def test_an_output_that_there_is_no_room_for_is_told_of_on_the_job_and_ends_the_attempt_in_the_end() -> None:
-    bench = CoreBench()
-    job_id = bench.awarded()
-    event = Arriving(WORKER.node_id, (job_id, 1), 1_000, "its output cannot be kept here: the disk is full")
-    for _ in range(2):
-        bench.core.reports.on_arriving(event, bench.now)
+class TestAnOutputThatThereIsNoRoomFor:
+    """Is its core's trouble: its host keeps it and brings it again."""
+
+    TROUBLE = "its output cannot be kept here: the disk is full"
+
+    def refuse(self, bench: CoreBench, job_id: str, attempt: int = 1, trouble: str = TROUBLE) -> None:
+        bench.core.reports.on_arriving(Arriving(WORKER.node_id, (job_id, attempt), 1_000, trouble), bench.now)
         bench.settle()
-    assert bench.row(job_id).attempts[-1].outcome == "waits: its output cannot be kept here: the disk is full"
-    bench.wait(RUN_GRACE_MS + transfer_ms(1_000))
-    job = bench.row(job_id)
-    assert job.attempt == 2
-    assert job.attempts[0].outcome == "LeaseExpired: its output cannot be kept here: the disk is full"
+
+    def test_is_told_of_on_the_job_once(self) -> None:
+        bench = CoreBench()
+        job_id = bench.awarded()
+        for trouble in (self.TROUBLE, "its output cannot be kept here: the disk is as full"):
+            self.refuse(bench, job_id, trouble=trouble)
+        assert bench.row(job_id).attempts[-1].outcome == f"waits: {self.TROUBLE}"
+
+    def test_is_waited_for_as_long_as_its_host_brings_it(self) -> None:
+        bench = CoreBench()
+        job_id = bench.awarded()
+        for _ in range(100):
+            self.refuse(bench, job_id)
+            bench.wait(AGAIN_PATIENCE_MS)
+            bench.settle()
+        assert bench.job(job_id).attempt == 1
+
+    @pytest.mark.parametrize("how", ["it never comes again", "its host dies"])
+    def test_costs_neither_job_nor_host_anything_should_it_be_lost(self, how: str) -> None:
+        bench = CoreBench()
+        job_id = bench.awarded()
+        self.refuse(bench, job_id)
+        if how == "its host dies":
+            bench.down(WORKER)
+        else:
+            bench.wait(AGAIN_PATIENCE_MS + transfer_ms(1_000))
+        job = bench.row(job_id)
+        assert (job.attempt, job.losses) == (2, 0)
+        assert ends(bench) == [(1, EXCUSED)]
+        if how != "its host dies":
+            outcome = f"LeaseExpired: its host has not brought its result again, of which {self.TROUBLE}"
+            assert job.attempts[0].outcome == outcome
 
 
 @pytest.mark.parametrize(

@@ -127,7 +127,7 @@ class TestACore:
         for attempt in range(1, LOSSES_MAX + 2):
             bench.up(WORKER)
             bench.clears(award(first, attempt=attempt))
-            arriving = Arriving(WORKER.node_id, (first, attempt), 10, "there is no room for its output")
+            arriving = Arriving(WORKER.node_id, (first, attempt), 10)
             bench.core.reports.on_arriving(arriving, bench.now)
             bench.down(WORKER)
             bench.now_ms += TOGETHER_MS
