@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from offgrid_node.config import CONFIG_NAME, load, template
 from offgrid_node.keys import make_private_folder, refuse_writable, write_private
 from offgrid_node.protocol.errors import AlreadyExists, FailedPrecondition
-from offgrid_node.storage.lmdb import LmdbStore
+from offgrid_node.storage.logged import LoggedStore
 from offgrid_node.storage.store import Store
 
 if TYPE_CHECKING:
@@ -113,11 +113,11 @@ def name_or_default(name: str | None) -> str:
     return name or host_name()
 
 
-def open_store(config: Config, *, create: bool) -> LmdbStore:
+def open_store(config: Config, *, create: bool) -> LoggedStore:
     """The node's store, owned by this process until it is closed.
 
     Only `init` and `join` create: a node that runs has a store, and an empty one in its place would be another node.
-    Raises FailedPrecondition (reason StoreMissing) when there is none, what `LmdbStore.open` raises otherwise.
+    Raises FailedPrecondition (reason StoreMissing) when there is none, what `LoggedStore.open` raises otherwise.
     """
     path, data_dir = config.storage.memory_db, config.node.data_dir
     if create:
@@ -129,7 +129,7 @@ def open_store(config: Config, *, create: bool) -> LmdbStore:
             reason="StoreMissing",
         )
     refuse_writable(data_dir)
-    return LmdbStore.open(path, limit_bytes=config.storage.limit_mb * MIB)
+    return LoggedStore.open(path, limit_bytes=config.storage.limit_mb * MIB)
 
 
 def check_store(store: Store) -> tuple[str, ...]:

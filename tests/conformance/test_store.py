@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from offgrid_node.protocol.errors import Exhausted, Fault, Internal, Unavailable
 from offgrid_node.storage.journal import PACK_BYTES
 from offgrid_node.storage.lmdb import LmdbStore
+from offgrid_node.storage.logged import LoggedStore
 from offgrid_node.storage.memory import MemoryStore
 from offgrid_node.storage.rows import (
     BATCH_BYTES_MAX,
@@ -30,10 +31,12 @@ MIB = 1024 * 1024
 def make(kind: str, folder: Path, limit_bytes: int = 512 * MIB) -> Store:
     if kind == "lmdb":
         return LmdbStore.open(folder / "store", limit_bytes=limit_bytes)
+    if kind == "logged":
+        return LoggedStore.open(folder / "store", limit_bytes=limit_bytes)
     return MemoryStore(limit_bytes=limit_bytes)
 
 
-@pytest.fixture(params=["lmdb", "memory"])
+@pytest.fixture(params=["lmdb", "logged", "memory"])
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -350,12 +353,12 @@ def outcome(store: Store, batch: Batch) -> object:
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(steps=st.lists(st.tuples(BATCHES, READS), max_size=8))
-def test_lmdb_and_memory_answer_alike(
-    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[Batch, tuple[bytes, bytes, bool, int]]]
+@given(on_disk=st.sampled_from(["lmdb", "logged"]), steps=st.lists(st.tuples(BATCHES, READS), max_size=8))
+def test_stores_on_disk_and_in_memory_answer_alike(
+    tmp_path_factory: pytest.TempPathFactory, on_disk: str, steps: list[tuple[Batch, tuple[bytes, bytes, bool, int]]]
 ) -> None:
     folder = tmp_path_factory.mktemp("twins")
-    left, right = make("lmdb", folder), make("memory", folder)
+    left, right = make(on_disk, folder), make("memory", folder)
     try:
         for batch, (key, start, reverse, seq) in steps:
             assert outcome(left, batch) == outcome(right, batch)
@@ -370,7 +373,7 @@ def test_lmdb_and_memory_answer_alike(
                     )
         assert list(left.verify()) == []
         left.close()
-        left = make("lmdb", folder)
+        left = make(on_disk, folder)
         assert list(left.events()) == list(right.events())
         for table in ("t", "u"):
             assert list(left.scan(table)) == list(right.scan(table))

@@ -124,9 +124,10 @@ class LmdbStore:
     def scan(
         self, table: str, start: bytes = b"", *, prefix: bytes = b"", reverse: bool = False
     ) -> Iterator[tuple[bytes, bytes]]:
-        return self._scan(table, KeyRange.of(table, start, prefix), reverse)
+        return self.span(table, KeyRange.of(table, start, prefix), reverse=reverse)
 
-    def _scan(self, table: str, span: KeyRange, reverse: bool) -> Iterator[tuple[bytes, bytes]]:
+    def span(self, table: str, span: KeyRange, *, reverse: bool) -> Iterator[tuple[bytes, bytes]]:
+        """As `scan`, of the keys in `span`."""
         seal = self._seal(table)
         tally = self._tally(table) if span == KeyRange(b"", None) else None
         last: bytes | None = None
@@ -335,6 +336,33 @@ class LmdbStore:
         self._write(opened, [], {}, self._tail)
         with self._gate:
             self._usable().env.set_mapsize(self._limit_bytes)
+
+    # ---- what the log above it asks (logged.py)
+
+    @property
+    def txn(self) -> int:
+        """The number of the last transaction, which is on the disk; it grows with each commit. Raises as reads do."""
+        with self._gate:
+            return self._usable().synced_txn
+
+    @property
+    def seal(self) -> bytes:
+        """What is at the journal's end, and after no other history."""
+        return self._tail.digest
+
+    @property
+    def tables(self) -> frozenset[str]:
+        with self._gate:
+            names = list(self._usable().dbs)
+        return frozenset(name.removeprefix(TABLE) for name in names if name.startswith(TABLE))
+
+    def move_on(self) -> None:
+        """A transaction that changes nothing but `txn`. Raises as `commit` does."""
+        with self._writer:
+            with self._gate:
+                opened = self._usable()
+            while not self._write(opened, [], {}, self._tail):
+                self._grow(opened, self._limit_bytes + FREEING_RESERVE_BYTES)
 
     # ---- failing and recovering
 

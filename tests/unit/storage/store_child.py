@@ -12,6 +12,7 @@ from pathlib import Path
 
 from offgrid_node.protocol.errors import Fault
 from offgrid_node.storage.lmdb import LmdbStore
+from offgrid_node.storage.logged import LoggedStore
 from offgrid_node.storage.store import Batch
 
 MIB = 1024 * 1024
@@ -28,8 +29,8 @@ def batch(number: int, size: int = 100) -> Batch:
     return Batch([body, b"+" + body], {("jobs", b"%08d" % number): body, ("last", b"one"): body})
 
 
-def write_for_ever(folder: Path) -> None:
-    store = LmdbStore.open(folder, limit_bytes=512 * MIB, initial_map_bytes=64 * 1024)
+def write_for_ever(folder: Path, kind: type[LmdbStore | LoggedStore]) -> None:
+    store = kind.open(folder, limit_bytes=512 * MIB, initial_map_bytes=64 * 1024)
     for number in itertools.count(store.journal_seq // 2):
         say(seq=store.commit(batch(number, size=number % 7 * 700)))
 
@@ -100,7 +101,9 @@ def report(store: LmdbStore, fault: Fault | None, batches: int, size: int = 100)
 if __name__ == "__main__":
     mode, folder = sys.argv[1], Path(sys.argv[2])
     if mode == "for-ever":
-        write_for_ever(folder)
+        write_for_ever(folder, LmdbStore)
+    elif mode == "for-ever-logged":
+        write_for_ever(folder, LoggedStore)
     elif mode == "until-refused":
         write_until_refused(folder)
     elif mode == "file-limit":

@@ -1,4 +1,4 @@
-"""The LMDB store when the disk or the process dies under it: real processes, real signals, real failing calls."""
+"""The stores on disk when the disk or the process dies under it: real processes, real signals, real failing calls."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from offgrid_node.storage.lmdb import LmdbStore
+from offgrid_node.storage.logged import LoggedStore
 
 HERE = Path(__file__).parent
 CHILD = [sys.executable, str(HERE / "store_child.py")]
@@ -41,17 +42,19 @@ def run(*arguments: str, before: tuple[str, ...] = (), **environment: str) -> li
     return lines(done.stdout)
 
 
-def test_killed_at_any_moment_nothing_acked_is_lost(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("mode", "kind"), [("for-ever", LmdbStore), ("for-ever-logged", LoggedStore)])
+def test_killed_at_any_moment_nothing_acked_is_lost(
+    tmp_path: Path, mode: str, kind: type[LmdbStore | LoggedStore]
+) -> None:
     for kill in range(KILLS):
-        with subprocess.Popen([*CHILD, "for-ever", str(tmp_path)], stdout=subprocess.PIPE, text=True) as child:
+        with subprocess.Popen([*CHILD, mode, str(tmp_path)], stdout=subprocess.PIPE, text=True) as child:
             assert child.stdout is not None
             first = child.stdout.readline()
             timer = threading.Timer(0.03 * kill / KILLS, child.kill)
             timer.start()
             acked = lines(first + child.stdout.read())[-1]["seq"]
             timer.join()
-        store = LmdbStore.open(tmp_path, limit_bytes=512 * MIB)
-        with contextlib.closing(store):
+        with contextlib.closing(kind.open(tmp_path, limit_bytes=512 * MIB)) as store:
             held = store.journal_seq // 2
             assert store.journal_seq in (acked, acked + 2)
             assert store.verify() == []

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.jobs.awards import QUEUE
 from offgrid_node.protocol.jobs.orders import JobOrder, row_key
-from offgrid_node.storage.lmdb import LmdbStore
+from offgrid_node.storage.logged import LoggedStore
 from offgrid_node.storage.store import Batch
 
 STORE_BYTES_MAX = 2 << 30
@@ -32,7 +32,7 @@ class Restart(NamedTuple):
 
 def fill(folder: Path, orders: Iterator[JobOrder]) -> None:
     """The disk of a broker at which these wait."""
-    store = LmdbStore.open(folder, limit_bytes=STORE_BYTES_MAX)
+    store = LoggedStore.open(folder, limit_bytes=STORE_BYTES_MAX)
     batch = Batch()
     for number, order in enumerate(orders, 1):
         row = jobs_pb2.BrokerOrder(order=order.encode(), number=number)
@@ -52,7 +52,7 @@ def restart(folder: Path, pending: int) -> Restart:
     scene = Scene(pending)
     gc.collect()
     began, cpu_began = time.perf_counter(), time.process_time()
-    store = LmdbStore.open(folder, limit_bytes=STORE_BYTES_MAX)
+    store = LoggedStore.open(folder, limit_bytes=STORE_BYTES_MAX)
     scene.broker.load(store, scene.now)
     scene.broker.on_peer_up(CORE_ID)
     scene.offer(1)

@@ -24,7 +24,7 @@ from offgrid_node.protocol.errors import Fault
 from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.rng import Rng
 from offgrid_node.runtime import Runtime
-from offgrid_node.storage.lmdb import LmdbStore
+from offgrid_node.storage.logged import LoggedStore
 from offgrid_tools.bench.disks import disk_bytes_written
 from offgrid_tools.bench.figures import Figure
 from offgrid_tools.bench.groups import Plan
@@ -103,7 +103,7 @@ class OurJournal:
     """A node's runtime and store with one machine."""
 
     def __init__(self, folder: Path) -> None:
-        store = LmdbStore.open(folder, limit_bytes=STORE_BYTES_MAX)
+        store = LoggedStore.open(folder, limit_bytes=STORE_BYTES_MAX)
         rng = Random(0)  # noqa: S311 - the machine asks for none
         self._runtime = Runtime(lambda: {"state": Recorder()}, store, SystemClock(), rng, NoOutlet())
 

@@ -1,0 +1,292 @@
+"""The store of a node: small batches go to a redo log and lie over the LMDB store, which takes many of them at once.
+
+LMDB flushes twice for each transaction and copies each page that it touches; a record of the log is one write to
+blocks that are there already. What lies above is served from memory, and is written below by a checkpoint: when it
+has grown, at the end, and before whatever only LMDB can judge (a new table, a large batch, a store that is nearly
+full). A store that was left with records in its log goes on with them.
+"""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from offgrid_node.protocol.errors import Fault
+from offgrid_node.storage.disk import disk_fault
+from offgrid_node.storage.lmdb import INITIAL_MAP_BYTES, LmdbStore
+from offgrid_node.storage.redo_log import RECORD_BYTES_MAX, RedoLog, body_of
+from offgrid_node.storage.rows import KeyRange, check_batch, check_key
+from offgrid_node.storage.store import Batch
+
+OVERLAY_BYTES_MAX = 1024 * 1024  # in memory; a checkpoint of it takes some ten milliseconds
+OVERLAY_ROWS_MAX = 2_048
+# What a checkpoint may need of the file at most: a path of pages copied for each row, and the values. With less left
+# every batch goes to LMDB itself, which says in time that it is full.
+SPARE_BYTES = 64 * 1024 * 1024
+
+Row = tuple[bytes, bytes]
+Writes = Mapping[tuple[str, bytes], bytes | None]
+
+
+class _Overlay:
+    """Batches that lie over the store below, which ends at event `base_seq`; replaced by each checkpoint.
+
+    Only grows, so that a reader in another thread sees each row as it was or as it is."""
+
+    __slots__ = ("_sorted", "base_seq", "batch", "size_bytes", "version")
+
+    def __init__(self, base_seq: int) -> None:
+        self.base_seq = base_seq
+        self.batch = Batch()
+        self.size_bytes = self.version = 0
+        self._sorted: dict[str, tuple[int, list[bytes]]] = {}  # the keys of tables that were scanned, as of a version
+
+    def lay(self, batch: Batch, size_bytes: int) -> None:
+        self.batch.writes.update(batch.writes)
+        self.batch.events += batch.events
+        self.size_bytes += size_bytes
+        self.version += 1
+
+    @property
+    def is_full(self) -> bool:
+        return self.size_bytes >= OVERLAY_BYTES_MAX or len(self.batch.writes) >= OVERLAY_ROWS_MAX
+
+    def keys(self, table: str, span: KeyRange, *, reverse: bool) -> list[bytes]:
+        """Those of the table that are in `span`."""
+        version = self.version
+        known, keys = self._sorted.get(table, (-1, []))
+        if known != version:
+            keys = sorted(key for name, key in list(self.batch.writes) if name == table)
+            self._sorted[table] = version, keys
+        end = len(keys) if span.end is None else bisect_left(keys, span.end)
+        found = keys[bisect_left(keys, span.low) : end]
+        return found[::-1] if reverse else found
+
+
+class LoggedStore:
+    """A `Store` in a folder of its own. Use `open`; `close` gives the folder back."""
+
+    def __init__(self, path: Path, below: LmdbStore) -> None:
+        self._path, self._below = path, below
+        self._writer = threading.Lock()
+        self._log: RedoLog | None = None
+        self._tables: frozenset[str] = frozenset()
+        self._txn = 0  # of the store below, as the log and the overlay know it
+        self._spacious = self._in_doubt = self._broken = self._closed = False
+        self._overlay = _Overlay(below.journal_seq)
+
+    @classmethod
+    def open(cls, path: Path, *, limit_bytes: int, initial_map_bytes: int = INITIAL_MAP_BYTES) -> LoggedStore:
+        """As `LmdbStore.open`. Also raises `Unavailable` (DiskError) when the log cannot be opened."""
+        store = cls(path, LmdbStore.open(path, limit_bytes=limit_bytes, initial_map_bytes=initial_map_bytes))
+        try:
+            store._log = RedoLog(path)
+            store._begin()
+            for batch in store._log.read():
+                store._overlay.lay(batch, len(body_of(batch)))
+        except BaseException as error:
+            store._drop_log()
+            store._below.close()
+            if isinstance(error, OSError):
+                raise disk_fault(path, f"cannot open the store's log in {path}", error) from error
+            raise
+        return store
+
+    # ---- reading
+
+    def get(self, table: str, key: bytes) -> bytes | None:
+        check_key(table, key)
+        writes = self._overlay.batch.writes
+        if (table, key) in writes:
+            return writes[table, key]
+        return self._below.get(table, key)
+
+    def scan(self, table: str, start: bytes = b"", *, prefix: bytes = b"", reverse: bool = False) -> Iterator[Row]:
+        return self._scan(table, KeyRange.of(table, start, prefix), reverse)
+
+    def _scan(self, table: str, span: KeyRange, reverse: bool) -> Iterator[Row]:
+        """Goes on anew wherever a commit came in between, from the last row that was given."""
+        last: bytes | None = None
+        while True:
+            overlay = self._overlay
+            version, above = overlay.version, overlay.keys(table, span, reverse=reverse)
+            rows = self._below.span(table, span, reverse=reverse)
+            if above:
+                rows = _merged(above, overlay.batch.writes, table, rows, reverse)
+            for key, value in rows:
+                if key == last:
+                    continue
+                last = key
+                yield key, value
+                if self._overlay is not overlay or overlay.version != version:
+                    break
+            else:
+                return
+            span = KeyRange(span.low, last) if reverse else KeyRange(last, span.end)
+
+    @property
+    def journal_seq(self) -> int:
+        overlay = self._overlay
+        return overlay.base_seq + len(overlay.batch.events)
+
+    def events(self, after_seq: int = 0, *, reverse: bool = False) -> Iterator[tuple[int, bytes]]:
+        return self._events_down(after_seq) if reverse else self._events_up(after_seq)
+
+    def _events_up(self, after_seq: int) -> Iterator[tuple[int, bytes]]:
+        seq = after_seq
+        while seq < (overlay := self._overlay).base_seq:
+            for at, event in self._below.events(seq):
+                yield at, event
+                seq = at
+        above = overlay.batch.events[seq - overlay.base_seq :]
+        yield from enumerate(above, seq + 1)
+
+    def _events_down(self, after_seq: int) -> Iterator[tuple[int, bytes]]:
+        overlay = self._overlay
+        base, above = overlay.base_seq, list(overlay.batch.events)
+        for seq in range(base + len(above), max(base, after_seq), -1):
+            yield seq, above[seq - base - 1]
+        for seq, event in self._below.events(after_seq, reverse=True):
+            if seq <= base:
+                yield seq, event
+
+    # ---- writing
+
+    def commit(self, batch: Batch) -> int:
+        check_batch(batch)
+        with self._writer:
+            self._mend()
+            if not batch:
+                self._below.commit(batch)  # says when the store is closed
+            elif not self._append(batch):
+                self._pass_down(batch)
+            return self.journal_seq
+
+    def _append(self, batch: Batch) -> bool:
+        """Whether the batch went to the log; it belongs below otherwise."""
+        if self._log is None or not self._spacious or not self._knows_tables(batch):
+            return False
+        body = body_of(batch)
+        if len(body) > RECORD_BYTES_MAX:
+            return False
+        if self._overlay.is_full or not self._log.has_room(body):
+            self._checkpoint()
+            if not self._spacious:
+                return False
+        try:
+            self._log.append(batch, body)
+        except OSError as error:
+            self._broken = True
+            with suppress(Fault):
+                self._mend()
+            raise disk_fault(self._path, f"the disk under {self._path} refused a write", error) from error
+        self._overlay.lay(batch, len(body))
+        return True
+
+    def _knows_tables(self, batch: Batch) -> bool:
+        return all(table in self._tables for table, _ in batch.writes)
+
+    def _mend(self) -> None:
+        """Nobody knows whether a record that failed is on the disk; once the store below has moved on, it is void.
+
+        Likewise a transaction that failed may be there or not: its number tells. Nothing is written before both are
+        settled."""
+        if self._in_doubt and self._below.txn != self._txn:
+            self._begin()
+        self._in_doubt = False
+        if self._broken and self._overlay.batch:
+            self._checkpoint()
+        elif self._broken:
+            self._in_doubt = True
+            self._below.move_on()
+            self._begin()
+
+    def _pass_down(self, batch: Batch) -> None:
+        self._checkpoint()
+        try:
+            self._commit_below(batch)
+        except Fault:
+            with suppress(Fault):
+                self._mend()  # should it be there after all, nobody is to find half of it
+            raise
+
+    def _checkpoint(self) -> None:
+        if self._overlay.batch:
+            self._commit_below(self._overlay.batch)
+
+    def _try_checkpoint(self) -> None:
+        with suppress(Fault):  # the log keeps what cannot be written below now
+            self._mend()
+            self._checkpoint()
+
+    def _commit_below(self, batch: Batch) -> None:
+        self._in_doubt = True
+        self._below.commit(batch)
+        self._begin()
+
+    def _begin(self) -> None:
+        """The store below has moved on: all that lay above is in it."""
+        self._txn, seal = self._below.txn, self._below.seal
+        if self._log is not None:
+            self._log.begin(self._txn, seal)
+        self._tables = self._below.tables
+        self._spacious = self._below.limit_bytes() - self._below.size_bytes() >= SPARE_BYTES
+        self._overlay = _Overlay(self._below.journal_seq)
+        self._in_doubt = self._broken = False
+
+    # ---- the rest
+
+    def verify(self) -> Sequence[str]:
+        """As `Store.verify`, of what is below, after a checkpoint if the disk takes one; the log checks itself."""
+        with self._writer:
+            self._try_checkpoint()
+            return self._below.verify()
+
+    def size_bytes(self) -> int:
+        return self._below.size_bytes()
+
+    def limit_bytes(self) -> int:
+        return self._below.limit_bytes()
+
+    def close(self) -> None:
+        """Waits for a running commit, closes the files and gives the folder back; a second call does nothing."""
+        with self._writer:
+            if self._closed:
+                return
+            self._try_checkpoint()
+            self._closed = True
+            self._overlay = _Overlay(self._below.journal_seq)
+            self._drop_log()
+            self._below.close()
+
+    def _drop_log(self) -> None:
+        if self._log is not None:
+            self._log.close()
+            self._log = None
+
+
+def _merged(above: list[bytes], writes: Writes, table: str, below: Iterator[Row], reverse: bool) -> Iterator[Row]:
+    """The rows below, with those of the keys above in their place; both in the order of the scan."""
+    at = 0
+    for row in below:
+        key = row[0]
+        while at < len(above) and (above[at] > key if reverse else above[at] < key):
+            yield from _written(writes, table, above[at])
+            at += 1
+        if at < len(above) and above[at] == key:
+            yield from _written(writes, table, key)
+            at += 1
+        else:
+            yield row
+    for key in above[at:]:
+        yield from _written(writes, table, key)
+
+
+def _written(writes: Writes, table: str, key: bytes) -> Iterator[Row]:
+    """Unless it was deleted."""
+    value = writes[table, key]
+    if value is not None:
+        yield key, value
