@@ -264,6 +264,7 @@ def test_a_checkpoint_that_failed_and_is_there_all_the_same_counts_once(
         store.commit(batch(2))
         assert_holds(store, 3)
         assert store.verify() == []
+        assert_holds(store, 3)
 
 
 def test_a_close_that_cannot_write_below_leaves_it_to_the_log(folder: Path, refusing: Refusing) -> None:
