@@ -71,6 +71,14 @@ class Pacing:
         """Whether orders for it stand in line."""
         return broker in self._paces
 
+    def standing(self, broker: str, job_id: str, priority: int) -> tuple[int, int] | None:
+        """Of an order that stands in line: how often in a row its broker has taken nothing, and when some of the line
+        are said to it again. None of one that does not stand there."""
+        pace = self._paces.get(broker)
+        if pace is None or job_id not in pace.line.get(priority, ()):
+            return None
+        return pace.refusals, pace.next_ms
+
     def add(self, broker: str, job_id: str, priority: int) -> None:
         """To a line that there is."""
         self._paces[broker].line.setdefault(priority, {})[job_id] = None

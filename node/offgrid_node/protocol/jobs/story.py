@@ -64,6 +64,13 @@ def _queued(entry: Open, jobs: OpenJobs, now: Now) -> str:
         return f"No host was found for it; try {entry.tries} of {len(RETRY_DELAYS_MS)} follows{in_s}."
     if entry.doubtful:
         return f"This core has restarted, and asks broker {job.broker} whether it has awarded attempt {job.attempt}."
+    if standing := jobs.pacing.standing(job.broker, job.job_id, job.priority):
+        refusals, next_ms = standing
+        again_s = max(0, next_ms - now.mono_ms) / 1e3
+        return (
+            f"Broker {job.broker} takes no more orders for now, {refusals} times in a row; it waits here, uses up no try, "
+            f"and some are sent again in {again_s:.1f} s."
+        )
     if jobs.waiting.holds(job.broker, job.job_id):
         return f"Its order waits at broker {job.broker} for a free slot."
     if entry.refusals:

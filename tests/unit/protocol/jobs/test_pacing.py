@@ -15,6 +15,7 @@ from offgrid_node.protocol.jobs.commands import DeliverAwards, RenewLeases
 from offgrid_node.protocol.jobs.heartbeat import digest_of_page
 from offgrid_node.protocol.jobs.pacing import PAUSE_MAX_MS, PAUSE_MIN_MS, Pacing
 from offgrid_node.protocol.jobs.settings import RETRY_DELAYS_MS
+from offgrid_node.protocol.jobs.story import story_of
 from offgrid_node.protocol.jobs.submitting import SUBMIT_RETRY_MS
 from offgrid_node.protocol.jobs.table import AWARDED, QUEUED, RUNNING
 from offgrid_node.protocol.jobs.waiting import POLL_MS
@@ -141,6 +142,18 @@ class TestAJobThatWasRefusedForLoad:
             bench.wait(max(0, due_ms - bench.now_ms))
             assert len(asked(bench)) == calls + 1
         assert (bench.job(job_id).state, bench.job(job_id).attempt) == (QUEUED, 1)
+
+    def test_has_that_told_as_its_story(self) -> None:
+        bench = CoreBench()
+        job_id = bench.submitted()
+        for times in (1, 2, 3):
+            bench.answers_submission(asked(bench)[-1].tag, refused(job_id, retry_ms=60_000))
+            story = story_of(bench.job(job_id), bench.core.jobs, bench.now)
+            assert story.startswith(f"Broker {MARKET.node_id} takes no more orders for now, {times} times in a row;")
+            due_ms = bench.core.deadline_ms()
+            assert due_ms is not None
+            assert f"sent again in {(due_ms - bench.now_ms) / 1e3:.1f} s" in story
+            bench.wait(due_ms - bench.now_ms)
 
     def test_keeps_those_that_come_after_it_at_home(self) -> None:
         bench = CoreBench()
