@@ -1,4 +1,4 @@
-"""Missions and tasks: what jobs belong to. Only active missions are kept in memory; ended ones are rows."""
+"""Missions and tasks: what jobs belong to. They are rows; memory has the latest alone, which may not be committed."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ MISSIONS, TASKS = "missions", "tasks"
 MISSION_TASKS = "mission_tasks"  # "<mission id>/<task id>", empty: the tasks of a mission without a look at all others
 ACTIVE, COMPLETED = "active", "completed"
 KINDS = ("compute", "llm_call")
+MISSIONS_RECENT_MAX = 2_048  # as many inputs as two batches have, the one in commit and the one that gathers
 
 
 class Catalogue:
@@ -26,20 +27,16 @@ class Catalogue:
 
     def __init__(self, post: Post, requests: Requests) -> None:
         self._post, self._requests = post, requests
-        self._active: dict[str, jobs_pb2.Mission] = {}
+        self._missions: OrderedDict[str, jobs_pb2.Mission] = OrderedDict()
         self._tasks: OrderedDict[str, jobs_pb2.Task] = OrderedDict()
 
     def load(self, rows: Rows) -> None:
         self._requests.load(rows)
-        for _, value in rows.scan(MISSIONS):
-            mission = jobs_pb2.Mission.FromString(value)
-            if mission.status == ACTIVE:
-                self._active[mission.mission_id] = mission
 
     def on_create_mission(self, ticket: int, command: CreateMission, now: Now, rng: Rng) -> None:
         try:
             made = self._requests.made(command.request_id, command.digest)
-            known = self._active.get(made) or self._requests.row(MISSIONS, jobs_pb2.Mission, made)
+            known = self._mission(made)
         except (AlreadyExists, Corrupt) as fault:
             self._post.reply(ticket, fault)
             return
@@ -52,18 +49,15 @@ class Catalogue:
                 created_us=now.utc_us,
                 updated_us=now.utc_us,
             )
-            self._active[known.mission_id] = known
             self._requests.remember(command.request_id, command.digest, known.mission_id)
-            self._post.put(MISSIONS, known.mission_id.encode(), known)
+            self._keep(known)
             self._post.record(EventType.MISSION_CREATED, known.mission_id, mission=known)
         self._post.reply(ticket, jobs_pb2.CreateMissionResponse(mission=known))
 
     def on_update_mission(self, ticket: int, command: UpdateMission, now: Now) -> None:
-        mission = self._active.get(command.mission_id)
-        if mission is None:
-            fault = FailedPrecondition(
-                f"mission {command.mission_id} is completed and cannot be changed", reason="MissionCompleted"
-            )
+        try:
+            mission = self._changeable(command.mission_id)
+        except (Corrupt, FailedPrecondition) as fault:
             self._post.reply(ticket, fault)
             return
         if command.title is not None:
@@ -73,9 +67,7 @@ class Catalogue:
         if command.status is not None:
             mission.status = command.status
         mission.updated_us = now.utc_us
-        if mission.status != ACTIVE:
-            del self._active[mission.mission_id]
-        self._post.put(MISSIONS, mission.mission_id.encode(), mission)
+        self._keep(mission)
         self._post.record(EventType.MISSION_UPDATED, mission.mission_id, mission=mission)
         self._post.reply(ticket, jobs_pb2.UpdateMissionResponse(mission=mission))
 
@@ -103,3 +95,24 @@ class Catalogue:
             self._post.put_bytes(MISSION_TASKS, f"{known.mission_id}/{known.task_id}".encode(), b"")
             self._post.record(EventType.TASK_CREATED, known.task_id, task=known)
         self._post.reply(ticket, jobs_pb2.CreateTaskResponse(task=known))
+
+    # ---- inside
+
+    def _mission(self, mission_id: str) -> jobs_pb2.Mission | None:
+        """Raises Corrupt."""
+        return self._missions.get(mission_id) or self._requests.row(MISSIONS, jobs_pb2.Mission, mission_id)
+
+    def _changeable(self, mission_id: str) -> jobs_pb2.Mission:
+        mission = self._mission(mission_id)
+        if mission is None or mission.status != ACTIVE:
+            raise FailedPrecondition(
+                f"mission {mission_id} is completed and cannot be changed", reason="MissionCompleted"
+            )
+        return mission
+
+    def _keep(self, mission: jobs_pb2.Mission) -> None:
+        self._missions[mission.mission_id] = mission
+        self._missions.move_to_end(mission.mission_id)
+        if len(self._missions) > MISSIONS_RECENT_MAX:
+            self._missions.popitem(last=False)
+        self._post.put(MISSIONS, mission.mission_id.encode(), mission)
