@@ -68,8 +68,8 @@ def _queued(entry: Open, jobs: OpenJobs, now: Now) -> str:
         refusals, next_ms = standing
         again_s = max(0, next_ms - now.mono_ms) / 1e3
         return (
-            f"Broker {job.broker} takes no more orders for now, {refusals} times in a row; it waits here, uses up no try, "
-            f"and some are sent again in {again_s:.1f} s."
+            f"Broker {job.broker} takes no more orders for now, {refusals} times in a row; it waits here, uses up no "
+            f"try, and some are sent again in {again_s:.1f} s."
         )
     if jobs.waiting.holds(job.broker, job.job_id):
         return f"Its order waits at broker {job.broker} for a free slot."
