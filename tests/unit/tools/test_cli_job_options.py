@@ -20,13 +20,13 @@ class TestTerms:
             "job", "run", text, "--command", "wc", "--requires", "cpus >= 2", "--priority", "-5", "--deadline",
             "2100-01-01T00:00+00:00", "--after", "j-a", "--after", "j-b", "--replicas", "3", "--adaptive",
             "--price-max", "1.5", "--timeout", "2.5", "--size-tokens", "7", "--output-file", "*.csv",
-            "--file", "a=o-xyz",
+            "--file", "a=o-xyz", "--losses-max", "3",
         )  # fmt: skip
         assert code == 0, err
         [spec] = node.calls["RunJobs"][0].jobs
         assert (spec.requirements, spec.priority, spec.deadline_us) == ("cpus >= 2", -5, 4_102_444_800_000_000)
         assert (list(spec.after), spec.replicas, spec.quorum, spec.adaptive) == (["j-a", "j-b"], 3, 2, True)
-        assert (spec.price_max_micro, spec.timeout_ms, spec.size_tokens) == (1_500_000, 2500, 7)
+        assert (spec.price_max_micro, spec.timeout_ms, spec.size_tokens, spec.losses_max) == (1_500_000, 2500, 7, 3)
         assert list(spec.payload.outputs) == ["*.csv"]
         assert [(file.name, file.object_id) for file in spec.payload.files] == [("a", "o-xyz")]
 
@@ -53,6 +53,7 @@ class TestTerms:
             (["--llm", "m"], "say what to run"),
             (["--system", "x"], "for --llm"),
             (["--price-max", "0"], "more than"),
+            (["--losses-max", "101"], "1<=x<=100"),
         ],
     )
     def test_what_is_wrong_is_said_before_anything_is_done(

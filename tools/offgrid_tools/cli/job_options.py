@@ -47,6 +47,8 @@ TERMS = (
     click.option("--quorum", type=click.IntRange(1), help="… of which so many must agree."),
     click.option("--adaptive", is_flag=True, help="With replicas: proven hosts may run it alone, but for spot checks."),
     click.option("--price-max", type=Amount(), metavar="AMOUNT", help="The most to pay per million tokens."),
+    click.option("--losses-max", type=click.IntRange(1, 100),
+                 help="Hosts that may be lost under it before it is taken for the cause. [default: 8]"),
     click.option("--timeout", type=FiniteRange(0.001, 4_000_000), metavar="SECONDS",
                  help="How long one attempt may run. [default: as configured]"),
     click.option("--size-tokens", type=click.IntRange(0), default=0, help="[default: estimated]"),
@@ -128,6 +130,8 @@ def options_of(said: Mapping[str, Any]) -> JobOptions:
         options["input_from"] = said["input_from"]
     if said["price_max"] is not None:
         options["price_max_micro"] = said["price_max"]
+    if said["losses_max"] is not None:
+        options["losses_max"] = said["losses_max"]
     if said["timeout"] is not None:
         options["timeout_s"] = said["timeout"]
     if said["files"]:
