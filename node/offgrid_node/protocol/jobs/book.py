@@ -55,6 +55,7 @@ class Standing:
     alive: bool = False
     paused: bool = False
     handicap: int = 0
+    said_bytes: int = 0  # of its profile and its offers, as it has said them
     held: set[ClaimKey] = field(default_factory=set)
     used: dict[ClaimKey, Use] = field(default_factory=dict)
     free: int = 0

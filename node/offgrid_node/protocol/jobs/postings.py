@@ -27,6 +27,8 @@ LEASE_GRACE_MS = 5_000  # an award needs this long at most to become a lease tha
 CREDIT_MAX, CREDIT_MS = 20, 100  # words of one host at once, and the time in which one more comes to it
 BARE_STANDS_MS = 15_000  # a host that offers nothing just now
 HOSTS_MAX = 10_000  # in one book
+BOOK_BYTES_MAX = 16 * 1024 * 1024  # of all profiles and offers as they are said; in memory up to twenty times as much
+HEARD_BYTES = 4 * 1024  # of a host's own that are taken though the book is full: honest ones say one or two thousand
 HANDICAP_STEP = 50  # a score that has moved by less stays where it is
 
 
@@ -66,6 +68,7 @@ class Postings:
         self._handicap, self._awarded_to = handicap, awarded_to
         self._credits: dict[str, Credit] = {}
         self._stands: Timers[str] = Timers()
+        self._said_bytes = 0  # of all hosts in the book
         self._epoch = 1
         self._epoch_kept = False
 
@@ -102,6 +105,9 @@ class Postings:
         if request.base_seq == standing.seq or (not request.base_seq and request.seq >= standing.seq):
             if request.base_seq and (beyond := _beyond(standing, request)):
                 return Exhausted(f"{host}: {beyond}", reason="OffersTooLarge", retry_ms=BARE_STANDS_MS)
+            if self._is_too_much(standing, request):
+                text = f"the book holds {BOOK_BYTES_MAX} bytes of offers; {host} may say {HEARD_BYTES}"
+                return Exhausted(text, reason="BookFull", retry_ms=BARE_STANDS_MS)
             self._take(standing, request, now)
         return jobs_pb2.PostOffersResponse(
             broker_epoch=self.epoch, seq=standing.seq, credit=int(credit.words), retry_ms=credit.retry_ms
@@ -124,7 +130,9 @@ class Postings:
 
     def drop(self, host: str) -> None:
         self._stands.cancel(host)
-        self._book.remove(host)
+        if (standing := self._book.get(host)) is not None:
+            self._said_bytes -= standing.said_bytes
+            self._book.remove(host)
 
     def judge(self, host: str, now: Now) -> None:
         """The broker thinks otherwise of it now."""
@@ -150,6 +158,8 @@ class Postings:
             standing.offers[offer.offer_id] = offer
         for offer_id in request.withdrawn:
             standing.offers.pop(offer_id, None)
+        if changed or request.offers or request.withdrawn:
+            self._count(standing)
         changed = changed or bool(request.offers or request.withdrawn) or standing.paused != request.paused
         standing.paused, standing.seq = request.paused, request.seq
         standing.held |= set(held_keys(request.held))
@@ -161,6 +171,19 @@ class Postings:
             self._tell(standing)
         else:
             standing.recount()
+
+    def _is_too_much(self, standing: Standing, request: jobs_pb2.PostOffersRequest) -> bool:
+        """Whether the book has no room for so many words of one host."""
+        if not (request.offers or request.HasField("profile")):
+            return False
+        said_bytes = request.ByteSize() + (standing.said_bytes if request.base_seq else 0)
+        others_bytes = self._said_bytes - standing.said_bytes
+        return said_bytes > HEARD_BYTES and others_bytes + said_bytes > BOOK_BYTES_MAX
+
+    def _count(self, standing: Standing) -> None:
+        said_bytes = standing.profile.ByteSize() + sum(offer.ByteSize() for offer in standing.offers.values())
+        self._said_bytes += said_bytes - standing.said_bytes
+        standing.said_bytes = said_bytes
 
     def _tell(self, standing: Standing) -> None:
         """Its bids, and what the mesh knows of it better than it does itself."""

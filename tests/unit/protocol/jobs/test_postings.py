@@ -149,6 +149,23 @@ def test_the_book_holds_so_many_hosts(bench: BrokerBench, monkeypatch: pytest.Mo
     assert said(bench, seq=11, base_seq=10).seq == 11, "who is in it already is not turned away"
 
 
+def test_a_full_book_hears_whoever_says_little(bench: BrokerBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    long = [jobs_pb2.Offer(offer_id=n, executors=["x" * 100] * 10, expiry_ms=10_000) for n in range(1, 9)]
+    monkeypatch.setattr(postings, "BOOK_BYTES_MAX", 10_000)
+    assert said(bench, seq=11, base_seq=10, offers=long).seq == 11
+    refused = bench.say(OTHER, seq=1, offers=long)
+    assert isinstance(refused, Exhausted)
+    assert refused.reason == "BookFull"
+    assert isinstance(bench.say(OTHER, seq=1, offers=[WASM]), jobs_pb2.PostOffersResponse)
+    assert isinstance(bench.say(OTHER, seq=2, base_seq=1, offers=long), Exhausted), "by and by it is no less"
+    assert said(bench, seq=12, base_seq=11).seq == 12, "who says nothing new is not turned away"
+    assert said(bench, seq=13, base_seq=12, withdrawn=range(1, 9)).seq == 13
+    assert isinstance(bench.say(OTHER, seq=2, base_seq=1, offers=long), jobs_pb2.PostOffersResponse)
+    bench.broker.postings.drop(OTHER.node_id)
+    bench.broker.postings.drop(WORKER.node_id)
+    assert bench.broker.postings._said_bytes == 0
+
+
 def test_a_book_in_which_too_many_hosts_have_changed_makes_its_classes_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("offgrid_node.protocol.jobs.book.CHANGED_MAX", 3)
     book = Book()
