@@ -10,6 +10,7 @@ import logging
 from collections.abc import Mapping, Sequence
 
 from offgrid.v1 import jobs_pb2, state_pb2
+from offgrid_node.protocol.effects import Record
 from offgrid_node.protocol.etypes import EventType
 
 LEVELS: Mapping[int, int] = {
@@ -30,22 +31,23 @@ FIELD_CHARS_MAX = 200
 _log = logging.getLogger("offgrid.events")
 
 
-def log_events(events: Sequence[state_pb2.Event]) -> None:
+def log_events(events: Sequence[Record]) -> None:
     """A `runtime.Watcher`: events are durable when they come here."""
     least = _log.getEffectiveLevel()
-    for event in events:
-        level = LEVELS.get(event.etype, logging.DEBUG)
+    for record in events:
+        level = LEVELS.get(record.etype, logging.DEBUG)
         if level >= least:
+            event = record.event
             _log.log(level, "%s seq=%d subject=%s%s", event.type, event.seq, event.subject, _details(event))
     _log_ways(events)
 
 
-def _log_ways(events: Sequence[state_pb2.Event]) -> None:
+def _log_ways(events: Sequence[Record]) -> None:
     """Jobs that go another way than usual, and why: one line for all of a batch that go the same."""
     ways: dict[tuple[jobs_pb2.Route.ValueType, str], list[str]] = {}
     for event in events:
-        if event.etype in DISPATCHES and event.job.route_reason:
-            ways.setdefault((event.job.route, event.job.route_reason), []).append(event.job.job_id)
+        if event.etype in DISPATCHES and (job := event.job) is not None and job.route_reason:
+            ways.setdefault((job.route, job.route_reason), []).append(event.subject)
     for (route, reason), job_ids in ways.items():
         name = jobs_pb2.Route.Name(route).removeprefix("ROUTE_").lower()
         _log.info("jobs=%d first=%s route=%s reason=%s", len(job_ids), job_ids[0], name, _shown(reason))

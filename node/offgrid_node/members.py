@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from offgrid.v1 import state_pb2
 from offgrid_node.node import Node
+from offgrid_node.protocol.effects import Record
 from offgrid_node.protocol.etypes import EventType
 from offgrid_node.services.framed_road import FramedRoad
 from offgrid_node.services.grpc_road import GrpcRoad
@@ -28,7 +28,7 @@ class Members:
     def certificates(self) -> Sequence[bytes]:
         return self._certificates
 
-    def _on_events(self, events: Sequence[state_pb2.Event]) -> None:
+    def _on_events(self, events: Sequence[Record]) -> None:
         for event in events:
             if event.etype == EventType.PEER_ALIVE:
                 self._road.retry(event.subject)

@@ -19,7 +19,6 @@ from typing import Protocol, TypeVar
 
 from google.protobuf.message import Message
 
-from offgrid.v1 import state_pb2
 from offgrid_node.inbox import INBOX_BYTES_MAX, INBOX_MAX, RETRY_MS, Inbox
 from offgrid_node.protocol.clock import Clock, Now
 from offgrid_node.protocol.effects import (
@@ -107,9 +106,9 @@ class Outlet(Protocol):
 
 
 class Watcher(Protocol):
-    """Told of journal events once they are durable."""
+    """Told of journal events once they are durable; it reads those that it cares for."""
 
-    def __call__(self, events: Sequence[state_pb2.Event]) -> None: ...
+    def __call__(self, events: Sequence[Record]) -> None: ...
 
 
 class Monitor(Protocol):
@@ -123,7 +122,7 @@ class Pending:
     """One gathered batch on its way through the commit."""
 
     batch: Batch = field(default_factory=Batch)
-    events: list[state_pb2.Event] = field(default_factory=list)
+    events: list[Record] = field(default_factory=list)
     outgoing: list[Outgoing] = field(default_factory=list)
     early: list[Call] = field(default_factory=list)  # has left already
     inputs: int = 0
@@ -293,13 +292,8 @@ class Runtime:
             if isinstance(effect, Put):
                 writes[effect.table, effect.key] = effect.value
             elif isinstance(effect, Record):
-                event, encoded = effect
-                if not encoded:
-                    event.timestamp_us = now.utc_us
-                    event.type = ETYPE_NAMES[event.etype]
-                    encoded = event.SerializeToString()
-                pending.events.append(event)
-                records.append(encoded)
+                pending.events.append(effect)
+                records.append(effect.encoded or effect.stamp(now.utc_us, ETYPE_NAMES[effect.etype]))
             elif isinstance(effect, Delete):
                 writes[effect.table, effect.key] = None
             elif isinstance(effect, Raise):

@@ -8,11 +8,12 @@ import pytest
 
 from offgrid.v1 import jobs_pb2, mesh_pb2, state_pb2
 from offgrid_node.event_log import log_events
+from offgrid_node.protocol.effects import Record
 from offgrid_node.protocol.etypes import EventType
 
 
-def event(etype: EventType, **data: object) -> state_pb2.Event:
-    return state_pb2.Event(seq=7, etype=etype, type=etype.name, subject="s", **data)
+def event(etype: EventType, subject: str = "s", **data: object) -> Record:
+    return Record(state_pb2.Event(seq=7, etype=etype, type=etype.name, subject=subject, **data))
 
 
 def test_what_an_operator_wants_to_know_is_one_line_each(caplog: pytest.LogCaptureFixture) -> None:
@@ -46,5 +47,5 @@ def test_jobs_that_go_another_way_than_usual_are_told_of_with_the_reason(caplog:
         jobs_pb2.Job(job_id=f"j-{n}", route=jobs_pb2.ROUTE_FILE_QUEUE, route_reason="no broker is alive")
         for n in range(1, 4)
     ]
-    log_events([event(EventType.JOB_DISPATCHED, job=job) for job in (usual, *local)])
+    log_events([event(EventType.JOB_DISPATCHED, job.job_id, job=job) for job in (usual, *local)])
     assert caplog.messages == ["jobs=3 first=j-1 route=file_queue reason='no broker is alive'"]

@@ -205,7 +205,7 @@ def test_all_that_waits_shares_one_transaction_and_the_next_gathers_meanwhile() 
 def test_events_get_their_number_time_and_name_and_watchers_see_them_once_durable() -> None:
     bench = Bench()
     seen: list[tuple[int, str, int]] = []
-    stop = bench.runtime.watch(lambda events: seen.extend((e.seq, e.type, e.timestamp_us) for e in events))
+    stop = bench.runtime.watch(lambda events: seen.extend((e.seq, e.event.type, e.event.timestamp_us) for e in events))
     bench.ask(1)
     bench.ask(1)
     bench.runtime.turn()

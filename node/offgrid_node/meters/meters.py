@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 
 from offgrid.v1 import jobs_pb2, state_pb2
 from offgrid_node.meters.instruments import Counter, Histogram
+from offgrid_node.protocol.effects import Record
 from offgrid_node.protocol.errors import Fault
 from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.jobs.receipts import ReceiptBody
@@ -109,17 +110,17 @@ class Meters:
 
     # ---- told by the journal
 
-    def on_events(self, events: Sequence[state_pb2.Event]) -> None:
+    def on_events(self, events: Sequence[Record]) -> None:
         """A `runtime.Watcher`."""
         for event in events:
             match event.etype:
                 case EventType.JOB_COMPLETED | EventType.JOB_FAILED | EventType.JOB_CANCELLED:
-                    if not event.job.parent_id:  # executions of redundant jobs are no jobs of anybody's
-                        self._on_job(event)
+                    if event.job is not None and not event.job.parent_id:  # executions are no jobs of anybody's
+                        self._on_job(event.event)
                 case EventType.JOB_EXECUTED:
-                    self._on_execution(event.attempt)
+                    self._on_execution(event.event.attempt)
                 case EventType.TX_CREATED | EventType.TX_FINAL:
-                    self._on_transfer(event)
+                    self._on_transfer(event.event)
 
     def _on_job(self, event: state_pb2.Event) -> None:
         job, status = event.job, _ENDS[EventType(event.etype)]

@@ -112,12 +112,46 @@ class Shipped:
 # ---- effects
 
 
-class Record(NamedTuple):
-    """Append one event to the journal. `event` carries etype, subject and data; the runtime sets seq, time and type.
-    With `encoded`, which are its bytes without the seq, time and type are in it already."""
+class Record:
+    """Append one event to the journal: `event` carries etype, subject and data; the runtime sets seq, time and type.
 
-    event: state_pb2.Event
-    encoded: bytes = b""
+    One of a job may come as its bytes (`of_job`), without the seq: it is read from them once somebody looks, which of
+    most events nobody does. `job` then is the job itself, as it is at the end of the step that tells of it."""
+
+    __slots__ = ("_event", "encoded", "etype", "job", "seq", "subject")
+    __match_args__ = ("event",)
+
+    def __init__(self, event: state_pb2.Event) -> None:
+        self._event: state_pb2.Event | None = event
+        self.etype, self.subject = event.etype, event.subject
+        self.encoded, self.seq = b"", 0
+        self.job = event.job if event.HasField("job") else None
+
+    @classmethod
+    def of_job(cls, etype: int, job_id: str, job: jobs_pb2.Job, encoded: bytes) -> Record:
+        """`encoded` is the whole event, its time and type included."""
+        record = cls.__new__(cls)
+        record._event, record.encoded, record.seq = None, encoded, 0
+        record.etype, record.subject, record.job = etype, job_id, job
+        return record
+
+    @property
+    def event(self) -> state_pb2.Event:
+        """With its seq, where the event is durable."""
+        event = self._event
+        if event is None:
+            event = self._event = state_pb2.Event.FromString(self.encoded)
+        if self.seq:
+            event.seq = self.seq
+        return event
+
+    def stamp(self, at_us: int, type_name: str) -> bytes:
+        """Sets time and type, where they are not in it yet; returns its bytes for the journal."""
+        if not self.encoded:
+            event = self.event
+            event.timestamp_us, event.type = at_us, type_name
+            self.encoded = event.SerializeToString()
+        return self.encoded
 
 
 class Put(NamedTuple):

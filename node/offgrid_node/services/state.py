@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from google.protobuf.message import Message
 
 from offgrid.v1 import state_pb2
+from offgrid_node.protocol.effects import Record
 from offgrid_node.protocol.errors import Exhausted, FailedPrecondition, Fault, InvalidRequest
 from offgrid_node.protocol.etypes import EventType
 from offgrid_node.runtime import Runtime
@@ -118,14 +119,14 @@ class JournalStream(Stream):
         self._live = True
         return found
 
-    def _on_events(self, events: Sequence[state_pb2.Event]) -> None:
+    def _on_events(self, events: Sequence[Record]) -> None:
         if not self._live:
             return
         for event in events:
             if event.seq > self._seq:
                 self._seq = event.seq
                 if not self._etypes or event.etype in self._etypes:
-                    self._push_live(event)
+                    self._push_live(event.event)
 
     def _push_live(self, event: state_pb2.Event) -> None:
         response = state_pb2.WatchEventsResponse(event=event)

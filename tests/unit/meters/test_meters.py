@@ -5,6 +5,7 @@ from __future__ import annotations
 from offgrid.v1 import jobs_pb2, ledger_pb2, state_pb2
 from offgrid_node.meters import Counter, Histogram, Meters
 from offgrid_node.meters.meters import PENDING_MAX
+from offgrid_node.protocol.effects import Record
 from offgrid_node.protocol.errors import Unavailable
 from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.jobs.receipts import ReceiptBody
@@ -21,13 +22,13 @@ def observed(histogram: Histogram) -> dict[tuple[str, ...], tuple[int, float]]:
     return {labels: (sum(spread.counts), spread.total) for labels, spread in histogram.samples()}
 
 
-def ended(etype: EventType, route: jobs_pb2.Route.ValueType, took_us: int, error: str = "") -> state_pb2.Event:
+def ended(etype: EventType, route: jobs_pb2.Route.ValueType, took_us: int, error: str = "") -> Record:
     job = jobs_pb2.Job(created_us=CREATED_US, route=route, error=error)
-    return state_pb2.Event(etype=etype, job=job, timestamp_us=CREATED_US + took_us)
+    return Record(state_pb2.Event(etype=etype, job=job, timestamp_us=CREATED_US + took_us))
 
 
-def transfer(etype: EventType, tx_id: str, at_us: int) -> state_pb2.Event:
-    return state_pb2.Event(etype=etype, ledger=ledger_pb2.LedgerEvent(tx_id=tx_id), timestamp_us=at_us)
+def transfer(etype: EventType, tx_id: str, at_us: int) -> Record:
+    return Record(state_pb2.Event(etype=etype, ledger=ledger_pb2.LedgerEvent(tx_id=tx_id), timestamp_us=at_us))
 
 
 def test_a_job_counts_once_when_it_ends_with_its_way_and_its_time() -> None:
@@ -76,7 +77,7 @@ def test_a_host_counts_what_it_carried_out_and_how_long_by_its_receipts() -> Non
     receipt = jobs_pb2.Receipt(body=body.encode())
     done = jobs_pb2.AttemptEvent(outcome="completed", receipt=receipt)
     for attempt in (done, jobs_pb2.AttemptEvent(outcome="JobTimeout")):
-        meters.on_events([state_pb2.Event(etype=EventType.JOB_EXECUTED, attempt=attempt)])
+        meters.on_events([Record(state_pb2.Event(etype=EventType.JOB_EXECUTED, attempt=attempt))])
     assert counts(meters.executions) == {("completed",): 1, ("JobTimeout",): 1}
     assert observed(meters.execution_time) == {(): (1, 0.02)}
 

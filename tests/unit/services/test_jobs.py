@@ -186,7 +186,7 @@ def test_a_watcher_is_not_told_of_a_state_that_is_over(bench: Bench) -> None:
     running.runtime.settle(pending)
     states = [seen.job.state for seen in stream.take()]
     assert set(states) == {jobs_pb2.JOB_STATE_RUNNING}
-    told = [event.job.state for event in pending.events if event.HasField("job")]
+    told = [event.event.job.state for event in pending.events if event.job is not None]
     assert told == [jobs_pb2.JOB_STATE_QUEUED, jobs_pb2.JOB_STATE_RUNNING]
 
 

@@ -11,9 +11,10 @@ from google.protobuf.message import Message
 from hypothesis import given
 from hypothesis import strategies as st
 
-from offgrid.v1 import jobs_pb2
+from offgrid.v1 import jobs_pb2, state_pb2
 from offgrid_node.executors.executor import Progress
 from offgrid_node.executors.said import LINE_BYTES_MAX, ProgressLines, parse
+from offgrid_node.protocol.effects import Record
 from offgrid_node.protocol.errors import Fault, InvalidRequest, Unavailable
 from offgrid_node.protocol.jobs.bounds import LOG_BYTES_MAX
 from offgrid_node.services.jobs.progress import Known, ProgressHub, Watcher, check_progress
@@ -168,9 +169,7 @@ class Jobs:
 
     def end(self) -> None:
         self.job.state = jobs_pb2.JOB_STATE_COMPLETED
-        from offgrid.v1 import state_pb2
-
-        self.watchers[0]([state_pb2.Event(job=self.job)])
+        self.watchers[0]([Record(state_pb2.Event(subject=self.job.job_id, job=self.job))])
 
 
 def report(hub: ProgressHub, host: str = "host", **said: Any) -> list[str]:

@@ -19,8 +19,8 @@ class JobEvents:
         self._heads: dict[EventType, bytes] = {}
         self._at_us = 0
 
-    def of(self, etype: EventType, job_id: str, row: bytes, now: Now) -> Record:
-        """That `etype` has happened to the job, which stands in `row`."""
+    def of(self, etype: EventType, job_id: str, job: jobs_pb2.Job, row: bytes, now: Now) -> Record:
+        """That `etype` has happened to the job, which `row` is the bytes of."""
         if now.utc_us != self._at_us:
             self._heads, self._at_us = {}, now.utc_us
         head = self._heads.get(etype)
@@ -29,7 +29,7 @@ class JobEvents:
             head = self._heads[etype] = event.SerializeToString()
         subject = job_id.encode()
         encoded = b"".join((head, _SUBJECT, varint(len(subject)), subject, _JOB, varint(len(row)), row))
-        return Record(state_pb2.Event.FromString(encoded), encoded)
+        return Record.of_job(etype, job_id, job, encoded)
 
 
 def with_payload(row: bytes, payload: bytes) -> bytes:

@@ -323,7 +323,7 @@ class OpenJobs:
         job.updated_us = now.utc_us
         job_id, row = job.job_id, job.SerializeToString()
         for etype in etypes:
-            self._post.tell_of(self._events.of(etype, job_id, row, now))
+            self._post.tell_of(self._events.of(etype, job_id, job, row, now))
         entry = self._open.get(job_id)
         if entry is not None and entry.payload is not None and len(entry.payload) <= PAYLOAD_KEPT_MAX:
             row = with_payload(row, entry.payload)

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 
 from google.protobuf.message import Message
 
-from offgrid.v1 import jobs_pb2, state_pb2
+from offgrid.v1 import jobs_pb2
+from offgrid_node.protocol.effects import Record
 from offgrid_node.protocol.errors import Exhausted, InvalidRequest, Unavailable
 from offgrid_node.protocol.jobs.index import JOBS
 from offgrid_node.protocol.jobs.open_jobs import RESULT_INLINE_MAX, RESULTS
@@ -80,14 +81,14 @@ class Ends:
 
     # ---- inside
 
-    def _on_events(self, events: Sequence[state_pb2.Event]) -> None:
+    def _on_events(self, events: Sequence[Record]) -> None:
         of_job = self._of_job
         if not of_job:
             return
         ended: dict[str, list[jobs_pb2.Job]] = {}
         for event in events:
-            if event.subject in of_job and event.job.state in ENDED:
-                ended.setdefault(of_job[event.subject].name, []).append(event.job)
+            if event.subject in of_job and (job := event.job) is not None and job.state in ENDED:
+                ended.setdefault(of_job[event.subject].name, []).append(job)
         for name, jobs in ended.items():
             if (watch := self._watches.get(name)) is not None:
                 self._push(watch, jobs)

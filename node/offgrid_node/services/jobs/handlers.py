@@ -10,7 +10,8 @@ from functools import partial
 
 from google.protobuf.message import Message
 
-from offgrid.v1 import jobs_pb2, state_pb2
+from offgrid.v1 import jobs_pb2
+from offgrid_node.protocol.effects import Record
 from offgrid_node.protocol.errors import InvalidRequest
 from offgrid_node.protocol.jobs import commands
 from offgrid_node.protocol.jobs.bounds import TIMEOUT_MS_MAX, TOKENS_MAX
@@ -205,11 +206,13 @@ class JobHandlers:
             if ended:
                 stream.end()
 
-        def on_events(events: Sequence[state_pb2.Event]) -> None:
+        def on_events(events: Sequence[Record]) -> None:
             for event in events:
                 # Within an attempt states only rise, and attempts do: no clock is asked.
-                if event.HasField("job") and event.job.job_id == request.job_id and _age(event.job) >= _age(shown):
-                    push(event.job)
+                if event.job is not None and event.subject == request.job_id:
+                    job = event.event.job  # as it was then: the job itself may be further by now
+                    if _age(job) >= _age(shown):
+                        push(job)
 
         stream.when_closed(self._runtime.watch(on_events))
         push(shown)

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from google.protobuf.message import Message
 
-from offgrid.v1 import jobs_pb2, state_pb2
+from offgrid.v1 import jobs_pb2
+from offgrid_node.protocol.effects import Record
 from offgrid_node.protocol.errors import FailedPrecondition
 from offgrid_node.protocol.jobs import commands
 from offgrid_node.protocol.jobs.duty import DRAIN
@@ -37,7 +38,7 @@ class HostHandlers:
             raise FailedPrecondition(text, reason="NotDraining")
         stream, shown = Stream(), jobs_pb2.HostState()
 
-        def push(events: Sequence[state_pb2.Event] = ()) -> None:
+        def push(events: Sequence[Record] = ()) -> None:
             state = self._host.describe(self._runtime.clock.now())
             if state == shown:
                 return

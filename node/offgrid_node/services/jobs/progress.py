@@ -10,7 +10,8 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from offgrid.v1 import jobs_pb2, state_pb2
+from offgrid.v1 import jobs_pb2
+from offgrid_node.protocol.effects import Record
 from offgrid_node.protocol.errors import Exhausted, InvalidRequest
 from offgrid_node.protocol.jobs.bounds import ID_CHARS_MAX, LOG_BYTES_MAX, MESSAGE_CHARS_MAX
 from offgrid_node.protocol.jobs.index import JOBS
@@ -137,14 +138,12 @@ class ProgressHub:
         self._forget_old()
         return answer
 
-    def _on_events(self, events: Sequence[state_pb2.Event]) -> None:
-        if not self._known:
-            return
-        for event in events:
-            if event.HasField("job") and event.job.state in ENDED:
-                known = self._known.pop(event.job.job_id, None)
-                for watcher in tuple(known.streams) if known is not None else ():
-                    watcher.end(with_result(event.job, self._shelf))
+    def _on_events(self, events: Sequence[Record]) -> None:
+        for event in events if self._known else ():
+            if event.subject in self._known and event.job is not None and event.job.state in ENDED:
+                known, job = self._known.pop(event.subject), event.event.job
+                for watcher in tuple(known.streams):
+                    watcher.end(with_result(job, self._shelf))
 
     def _close(self, known: Known, watcher: Watcher) -> None:
         self._watchers -= 1

@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 
 from google.protobuf.message import Message
 
-from offgrid.v1 import ledger_pb2, state_pb2
-from offgrid_node.protocol.effects import Signer, Verifier
+from offgrid.v1 import ledger_pb2
+from offgrid_node.protocol.effects import Record, Signer, Verifier
 from offgrid_node.protocol.errors import AlreadyExists, FailedPrecondition, InvalidRequest
 from offgrid_node.protocol.ids import node_id_bytes
 from offgrid_node.protocol.ledger import commands
@@ -125,11 +125,11 @@ class LedgerHandlers:
             if tx.state in ENDED:
                 stream.end()
 
-        def on_events(events: Sequence[state_pb2.Event]) -> None:
+        def on_events(events: Sequence[Record]) -> None:
             # One that waits has no id of its own yet: any event of the ledger may be that it was signed. One that
             # becomes void is told of by the event of the other that took its slot.
             waits, slot = shown.state == ledger_pb2.TX_STATE_QUEUED, (shown.src, shown.seq)
-            told = [event.ledger for event in events if event.HasField("ledger")]
+            told = [event.event.ledger for event in events if event.job is None and event.event.HasField("ledger")]
             if any(waits or (one.tx_id and (one.src, one.seq) == slot) for one in told):
                 now = self._reads.transaction(shown.tx_id)
                 if now != shown:

@@ -26,15 +26,26 @@ JOBS = st.builds(
 
 @given(JOBS, st.sampled_from(EventType), st.integers(0, 2**62))
 def test_an_event_is_what_it_would_have_been_built_as(job: jobs_pb2.Job, etype: EventType, at_us: int) -> None:
-    record = JobEvents().of(etype, job.job_id, job.SerializeToString(), Now(0, at_us))
+    record = JobEvents().of(etype, job.job_id, job, job.SerializeToString(), Now(0, at_us))
     built = state_pb2.Event(etype=etype, type=etype.name, timestamp_us=at_us, subject=job.job_id, job=job)
-    assert record == Record(built, built.SerializeToString())
+    assert (record.event, record.encoded) == (built, built.SerializeToString())
+    assert (record.etype, record.subject, record.job) == (etype, job.job_id, job)
+
+
+def test_an_event_stays_what_it_was_when_its_job_goes_on_and_has_its_number_once_that_is_known() -> None:
+    job = jobs_pb2.Job(job_id="j-1", attempt=1)
+    record = JobEvents().of(EventType.JOB_AWARDED, "j-1", job, job.SerializeToString(), Now(0, 1))
+    job.attempt = 2
+    assert (record.event.job.attempt, record.event.seq) == (1, 0)
+    record.seq = 7
+    assert record.event.seq == 7
+    assert state_pb2.Event.FromString(record.encoded).seq == 0
 
 
 def test_each_event_has_the_type_and_time_of_its_own_step() -> None:
     events, row = JobEvents(), b""
     for etype, at_us in ((EventType.JOB_CREATED, 1), (EventType.JOB_FAILED, 1), (EventType.JOB_CREATED, 2)):
-        event = events.of(etype, "j-1", row, Now(0, at_us)).event
+        event = events.of(etype, "j-1", jobs_pb2.Job(), row, Now(0, at_us)).event
         assert (event.etype, event.type, event.timestamp_us) == (etype, etype.name, at_us)
 
 
