@@ -31,6 +31,7 @@ from offgrid_node.keys import NodeKey, NodeTls, check_identity_certificate, issu
 from offgrid_node.keys.letters import Letters
 from offgrid_node.keys.wraps import KeyWraps
 from offgrid_node.listeners import Listeners
+from offgrid_node.machine_facts import unheld_notices
 from offgrid_node.node import Node, Parts
 from offgrid_node.node_executors import make_executors, open_at_work
 from offgrid_node.node_settings import jobs_settings, mesh_settings
@@ -227,6 +228,7 @@ class Daemon:
             notices=(
                 *self._problems,
                 *self._pool.problems,
+                *unheld_notices(self._pool.isolation),
                 *self._store_trouble.notices,
                 *chunk_notices(self._config.storage.chunk_dir, self._blobs.free_bytes()),
                 *self._finding.notices,

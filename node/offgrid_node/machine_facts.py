@@ -29,8 +29,22 @@ GPUS_MAX = 64
 MODEL_CHARS_MAX = 64
 CGROUP_MEMORY = Path("/sys/fs/cgroup/memory.max")
 AUTO = "auto"
+UNHELD = "rlimits"  # what executors say of work that only limits hold
+IS_ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
 
 _log = logging.getLogger(__name__)
+
+
+def unheld_notices(isolation: Mapping[str, str], *, root: bool = IS_ROOT) -> tuple[str, ...]:
+    """What an operator should know of work that no sandbox holds, where the node is root's: then the work is, too."""
+    kinds = sorted(kind for kind, alone in isolation.items() if alone == UNHELD)
+    if not root or not kinds:
+        return ()
+    warning = (
+        f"{' and '.join(kinds)} jobs run as root without a sandbox: one that means to leaves its control group and the "
+        "limits with it, and can end this node; install bubblewrap, or run the node as a user of its own"
+    )
+    return (warning,)
 
 
 def machine_profile(config: Config, isolation: Mapping[str, str]) -> jobs_pb2.HostProfile:

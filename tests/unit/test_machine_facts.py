@@ -56,6 +56,15 @@ def test_a_containers_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert machine_facts.memory_mb() == 64 < whole
 
 
+def test_work_of_roots_that_no_sandbox_holds_is_warned_of() -> None:
+    held = {"process": "bwrap", "process_limits": "cgroup", "wasm": "wasmtime"}
+    unheld = {**held, "process": "rlimits", "python": "rlimits", "python_limits": "each"}
+    assert machine_facts.unheld_notices(held, root=True) == ()
+    assert machine_facts.unheld_notices(unheld, root=False) == ()
+    [notice] = machine_facts.unheld_notices(unheld, root=True)
+    assert notice.startswith("process and python jobs run as root without a sandbox: ")
+
+
 class TestNvidiaSmi:
     def test_says_model_and_memory_of_each_card(self) -> None:
         said = "NVIDIA GeForce RTX 4090, 24564\nTesla T4, 15360\nNo devices were found\n, 5\nbroken, [N/A]\n"
