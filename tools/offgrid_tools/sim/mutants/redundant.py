@@ -8,6 +8,7 @@ from offgrid_node.protocol.events import CostIncurred
 from offgrid_node.protocol.jobs import redundant
 from offgrid_node.protocol.jobs.open_jobs import OpenJobs
 from offgrid_node.protocol.jobs.redundant import Redundant
+from offgrid_node.protocol.jobs.votes import has_result
 from offgrid_tools.sim.mutants.patches import Mutant, Patch, Sound, never
 
 
@@ -22,6 +23,16 @@ def _pay_at_once(sound: Sound) -> Sound:
     return complete
 
 
+def _pay_all(sound: Sound) -> Sound:
+    def judge(self: Any, parent: Any, execution: Any, now: Any) -> Any:
+        agrees = sound(self, parent, execution, now)
+        if not agrees and has_result(execution):
+            self._pay(execution)
+        return agrees
+
+    return judge
+
+
 def _one_more(sound: Sound) -> Sound:
     def leading(executions: Any) -> tuple[bytes, int]:
         vote, count = sound(executions)
@@ -33,6 +44,9 @@ def _one_more(sound: Sound) -> Sound:
 MUTANTS: dict[str, Mutant] = {
     "paid-before-agreement": Mutant(
         "an execution of a redundant job is paid as soon as it is done", (Patch(OpenJobs, "complete", _pay_at_once),)
+    ),
+    "disagreeing-paid": Mutant(
+        "an execution that disagrees with what was accepted is paid", (Patch(Redundant, "_judge", _pay_all),)
     ),
     "quorum-too-low": Mutant("one result less than the quorum is believed", (Patch(redundant, "leading", _one_more),)),
     "host-votes-twice": Mutant(
