@@ -6,7 +6,19 @@ from __future__ import annotations
 import pytest
 
 from offgrid_tools.sim.main import simulate, unmask
-from offgrid_tools.sim.mutants import MUTANTS, bustle, jobs, ledger, market, mesh, objects, redundant, runtime, terms
+from offgrid_tools.sim.mutants import (
+    MUTANTS,
+    bustle,
+    jobs,
+    ledger,
+    market,
+    mesh,
+    objects,
+    perils,
+    redundant,
+    runtime,
+    terms,
+)
 
 SEEDS = 12
 SAMPLE = (
@@ -60,7 +72,7 @@ def test_a_planted_bug_is_found(mutant: str) -> None:
 
 def test_no_two_domains_plant_bugs_of_one_name() -> None:
     assert len(MUTANTS) == sum(
-        len(room.MUTANTS) for room in (runtime, jobs, market, redundant, terms, bustle, mesh, objects, ledger)
+        len(room.MUTANTS) for room in (runtime, jobs, market, redundant, terms, bustle, perils, mesh, objects, ledger)
     )
 
 

@@ -19,6 +19,7 @@ RULES_CHANCE, RULED_MAX = 0.6, 4
 TOGGLES_CHANCE, TOGGLED_MAX = 0.6, 3
 SCHEDULES_CHANCE, SCHEDULES_MAX = 0.4, 3
 DROPS_CHANCE = 0.4
+FORGER_CHANCE, DEADLY_CHANCE, TRUSTING_CHANCE = 0.15, 0.15, 0.15
 DROP_FOLDERS = (DROP_REST, DROP_ALL)
 
 
@@ -31,6 +32,9 @@ class Bustle:
     toggled: tuple[str, ...] = ()
     schedules: int = 0
     drop: str = ""
+    forger: str = ""  # a host that signs falsely what it reports
+    deadly: bool = False  # somebody has work that kills whoever does it
+    trusting: bool = False  # the first core trusts all hosts, and somebody there relies on it
     unrest: bool = False  # misfortunes that it takes a market to feel
 
 
@@ -50,16 +54,22 @@ def draw_bustle(seed: int, layout: Sequence[Spec], removed: Sequence[str]) -> tu
         drop=rng.choice(DROP_FOLDERS) if rng.random() < DROPS_CHANCE else "",
         unrest=True,
     )
+    apart = Random(f"perils {seed}")  # noqa: S311 - what all others have in store is the same with them or without
+    forger = apart.choice(hosts) if apart.random() < FORGER_CHANCE else ""
+    deadly, trusting = apart.random() < DEADLY_CHANCE, apart.random() < TRUSTING_CHANCE
+    bustle = replace(bustle, forger=forger, deadly=deadly, trusting=trusting)
     ruled = others[: rng.randint(1, RULED_MAX)] if rng.random() < RULES_CHANCE else []
-    return bustle, tuple(_fitted(spec, spec.name == rare, spec.name in ruled, bustle.drop, rng) for spec in layout)
+    return bustle, tuple(_fitted(spec, spec.name == rare, spec.name in ruled, bustle, rng) for spec in layout)
 
 
-def _fitted(spec: Spec, rare: bool, ruled: bool, drop: str, rng: Random) -> Spec:
+def _fitted(spec: Spec, rare: bool, ruled: bool, bustle: Bustle, rng: Random) -> Spec:
     if rare:
         spec = replace(spec, executors=(*spec.executors, f"process:{RARE}"))
+    if rare and bustle.deadly:  # what is at work beside it when a host goes down may be taken for the cause
+        spec = replace(spec, slots=1)
     if ruled:
         spec = replace(spec, rules=_rules(spec, rng))
-    return replace(spec, drop=drop) if CORE in spec.roles else spec
+    return replace(spec, drop=bustle.drop) if CORE in spec.roles else spec
 
 
 def _rules(spec: Spec, rng: Random) -> tuple[Rule, ...]:

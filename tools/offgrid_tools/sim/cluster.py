@@ -53,6 +53,7 @@ class Cluster:
         process = Process(self.engine, self.network, self.monitor, spec, skew_us=skew_us, work=self._work)
         self.processes[spec.name] = process
         self._names[process.node_id] = spec.name
+        self.monitor.evidence.keys[process.node_id] = process.signer.public_key
         return process
 
     def name_of(self, node_id: str) -> str:

@@ -6,13 +6,16 @@ from collections.abc import Iterator
 
 from offgrid.v1 import ledger_pb2
 from offgrid_node.protocol.events import CORE, HOST
+from offgrid_node.protocol.jobs.trust import COUNT_MAX, TRUST
+from offgrid_node.storage.store import Batch
 from offgrid_tools.sim.cluster import Cluster
 from offgrid_tools.sim.engine import SECOND
 from offgrid_tools.sim.folder import DropHelper
-from offgrid_tools.sim.liars import FalseWorker, JobLiar, LedgerLiar, LyingBroker, LyingHost, LyingOwner
+from offgrid_tools.sim.liars import FalseWorker, Forger, JobLiar, LedgerLiar, LyingBroker, LyingHost, LyingOwner
 from offgrid_tools.sim.plan import FORKS, JOBS_MAX, JOBS_MIN, LIES, REMOVED, REQUIRED_MILLI, STORM_JOBS, Plan
 from offgrid_tools.sim.process import Process
 from offgrid_tools.sim.users import (
+    DeadlyUser,
     DemandingUser,
     HostOwner,
     JobUser,
@@ -23,14 +26,16 @@ from offgrid_tools.sim.users import (
     QuorumUser,
     RushUser,
     SchedulingUser,
+    TrustingUser,
 )
 
 USERS_PER_CORE = 2
 SOUND_HOSTS = REQUIRED_MILLI // 1_000  # that every owner of objects needs beside itself
+TRUSTING_CALLS = 5
 COME_WITHIN_US = 2 * SECOND
 RICH_MICRO, POOR_MICRO, AMOUNT_MAX_MICRO = 10**9, 40_000, 10**6
 
-Liar = FalseWorker | JobLiar | LyingBroker | LyingHost | LyingOwner | LedgerLiar
+Liar = FalseWorker | Forger | JobLiar | LyingBroker | LyingHost | LyingOwner | LedgerLiar
 
 
 class Crowd:
@@ -65,10 +70,21 @@ class Crowd:
         for number, core in enumerate(cluster.with_role(CORE)):
             if bustle.rushes:
                 yield RushUser(engine, monitor, core, bustle.rushes, f"r{number}", chains=bustle.chains)
+            if bustle.deadly:
+                yield DeadlyUser(engine, monitor, core, f"k{number}")
             if bustle.schedules:
                 yield SchedulingUser(engine, monitor, core, bustle.schedules, f"s{number}")
+        if bustle.trusting:
+            self._trust_all(cluster.founder)
+            yield TrustingUser(engine, monitor, cluster.founder, TRUSTING_CALLS, "t")
         for name in bustle.toggled:
             yield HostOwner(engine, monitor, cluster.processes[name])
+
+    def _trust_all(self, core: Process) -> None:
+        """It has known its hosts for long."""
+        count = (COUNT_MAX // 2).to_bytes(4, "big")
+        hosts = self._cluster.with_role(HOST)
+        core.store.commit(Batch(writes={(TRUST, host.node_id.encode()): count for host in hosts}))
 
     def _keepers(self) -> Iterator[ObjectUser]:
         """At the founder, and at any node that leaves enough sound hosts to it."""
@@ -124,6 +140,8 @@ class Crowd:
             yield LyingBroker(cluster, cluster.processes[plan.broker_liar])
         for name in plan.false_hosts:
             yield FalseWorker(cluster, cluster.processes[name])
+        if plan.bustle.forger:
+            yield Forger(cluster, cluster.processes[plan.bustle.forger])
         for name in plan.having(LIES):
             yield LyingHost(cluster, cluster.processes[name])
             yield LyingOwner(cluster, cluster.processes[name])

@@ -84,6 +84,8 @@ class Nemesis:
         self._unrest = Unrest(cluster, self._mend, lambda: self._over) if plan.bustle.unrest else None
         cluster.network.faults = self.weather.faults()
         self._engine.after(self.until_us, self.heal)
+        for process in cluster.processes.values():
+            process.on_killed = partial(self._killed, process)
         self._change_members(plan.joins, plan.having(REMOVED))
         for name in plan.having(RESTORED):
             self._engine.after(rng.randint(*BACKUP_US), partial(self._back_up, name))
@@ -190,6 +192,10 @@ class Nemesis:
         if not self.weather.mild and process is not self._cluster.founder:
             self._change(process)
         self._engine.after(down_us, lambda: None if process.up else process.start())
+
+    def _killed(self, process: Process) -> None:
+        """By what its own executors do."""
+        self._count("deadly work", partial(self._fell, process))
 
     def _change(self, process: Process) -> None:
         """Its owner uses the pause: another address, another price, one role more or less."""

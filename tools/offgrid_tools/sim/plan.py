@@ -122,6 +122,8 @@ def draw(seed: int, mesh: str = HOME) -> Plan:
     plan = _with_redundancy(_market(seed) if mesh == MARKET_MESH else _home(seed), mesh, seed)
     if plan.bustle.chains and plan.false_hosts:  # what a false host puts out, and is believed, nobody can foresee
         plan = replace(plan, bustle=replace(plan.bustle, chains=False))
+    if plan.bustle.trusting and plan.false_hosts:
+        plan = replace(plan, bustle=replace(plan.bustle, trusting=False))
     rng = Random(f"terms {seed}")  # noqa: S311 - as above
     return replace(plan, arrays=rng.randint(1, ARRAYS_MAX) if rng.random() < ARRAYS_CHANCE else 0)
 

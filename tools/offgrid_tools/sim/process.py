@@ -17,7 +17,7 @@ from offgrid.v1 import jobs_pb2
 from offgrid_node.executors.executor import Outcome
 from offgrid_node.executors.running import executed
 from offgrid_node.node import Node, Parts
-from offgrid_node.protocol.effects import Execute, Executed, Stop
+from offgrid_node.protocol.effects import Execute, Executed, Signer, Stop
 from offgrid_node.protocol.errors import Fault, Internal, Unavailable
 from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.events import HOST
@@ -47,7 +47,7 @@ from offgrid_tools.sim.engine import MS, Engine, VirtualClock
 from offgrid_tools.sim.monitor import Monitor, Violation
 from offgrid_tools.sim.network import DELAY_MIN_US, Network, Respond, SimRoad
 from offgrid_tools.sim.reload import check_reload
-from offgrid_tools.sim.work import outcome_of
+from offgrid_tools.sim.work import DEADLY_NAME, outcome_of
 
 FSYNC_MIN_US, FSYNC_MAX_US = 100, 3 * MS
 DISK_MIN_US, DISK_MAX_US = 50, 2 * MS
@@ -119,6 +119,8 @@ class Process:
         """`work` says how long a payload takes and how it ends; by default the engine's Random and `work.py`."""
         self.spec, self.signer = spec, SimSigner(spec.name)
         self.node_id = self.signer.node_id
+        self.pen: Signer = self.signer  # what its orders and receipts are signed with
+        self.on_killed: Callable[[], None] = self.crash  # its own work has killed it
         self.store = MemoryStore()
         self.blobs = WatchedBlobs(lambda name: monitor.objects.on_deleted(self.node_id, name))
         self.node: Node | None = None
@@ -190,7 +192,7 @@ class Process:
                 facts=lambda: NodeFacts("sim", 0, "", 0.0, "virtual"),
                 mesh=MeshSettings(spec.roles, (self.address,), (), "sim", NODE_PROBE_MS),
                 jobs=JobsSettings(
-                    signer=self.signer,
+                    signer=self.pen,
                     salt=b"",
                     mode=spec.mode,
                     slots=spec.slots,
@@ -437,12 +439,24 @@ class Process:
         if len(self._executing) > self.spec.slots:
             many = len(self._executing)
             raise Violation(f"{self.spec.name} has {self.spec.slots} slots and does {many} things at once")
+        self._monitor.deadly.on_execute(self.node_id, self._clock_sets, work.payload)
+        if work.payload.input_name == DEADLY_NAME:
+            self._engine.after(WORK_MIN_US, lambda: self._kill(work, key) if alive() else None)
+            return
         took_us, outcome = self._work(work.payload)
         outcome = self.finished(outcome)
         if outcome.error == "JobTimeout":
             took_us = work.timeout_ms * MS
         end = executed(work, outcome, took_us)
         self._engine.after(took_us, lambda: ended(end))
+
+    def _kill(self, work: Execute, key: ClaimKey) -> None:
+        """By its work, unless that was stopped before; a process that halts does it when it goes on."""
+        if self._frozen is not None:
+            self._frozen.append(self._if_up(lambda: self._kill(work, key)))
+        elif key in self._executing:
+            self._monitor.deadly.on_died(self.node_id, self._clock_sets, work.payload)
+            self.on_killed()
 
     def _stop(self, work: Stop, alive: Callable[[], bool]) -> None:
         """Killed: that takes a moment, in which it may end by itself."""

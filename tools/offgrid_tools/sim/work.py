@@ -13,6 +13,7 @@ EXECUTOR = "sim/1"
 EXIT_CODE_FAILED = 3
 # Of 256 jobs so many fail by themselves, trap, or run past their time-out.
 FAILING, TRAPPING, LATE = 16, 8, 16
+DEADLY_NAME = "deadly"  # of an input that kills the process of its host
 LARGE_NAME = "large"  # of an input whose output is too large to travel inside its report
 LARGE_REPEATS = INLINE_BYTES_MAX // 32 + 1
 

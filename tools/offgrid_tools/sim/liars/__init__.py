@@ -2,10 +2,11 @@
 rules of the honest can refuse it."""
 
 from offgrid_tools.sim.liars.broker import LyingBroker
+from offgrid_tools.sim.liars.forger import Forger
 from offgrid_tools.sim.liars.host import LyingHost
 from offgrid_tools.sim.liars.jobs import JobLiar
 from offgrid_tools.sim.liars.ledger import LedgerLiar
 from offgrid_tools.sim.liars.owner import LyingOwner
 from offgrid_tools.sim.liars.worker import FalseWorker
 
-__all__ = ["FalseWorker", "JobLiar", "LedgerLiar", "LyingBroker", "LyingHost", "LyingOwner"]
+__all__ = ["FalseWorker", "Forger", "JobLiar", "LedgerLiar", "LyingBroker", "LyingHost", "LyingOwner"]

@@ -20,6 +20,7 @@ class Evidence:
         self.stores: dict[str, MemoryStore] = {}
         self.blobs: dict[str, MemoryBlobs] = {}
         self.executors: dict[str, tuple[str, ...]] = {}  # of those that are hosts
+        self.keys: dict[str, bytes] = {}  # every node's public key
         self.salt = b""  # the mesh's
         self.dishonest: set[str] = set()  # nobody vouches for them; what they signed is signed all the same
         self.rotten: set[str] = set()  # their disks lose what they kept

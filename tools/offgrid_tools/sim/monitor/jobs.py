@@ -15,12 +15,15 @@ from collections.abc import Callable, Iterable, Mapping
 from google.protobuf.message import Message
 
 from offgrid.v1 import jobs_pb2, state_pb2
+from offgrid_node.protocol.errors import Fault
 from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.jobs.index import JOBS
 from offgrid_node.protocol.jobs.orders import AttemptKey, JobOrder, payload_digest
-from offgrid_node.protocol.jobs.receipts import ReceiptBody, result_digest
+from offgrid_node.protocol.jobs.receipts import ReceiptBody, result_digest, verify_receipt
 from offgrid_node.protocol.jobs.table import CANCELLED, COMPLETED, CREATED, ENDED, FAILED
+from offgrid_tools.sim.crypto import sim_verify
 from offgrid_tools.sim.monitor.chains import Chains
+from offgrid_tools.sim.monitor.deadly import DeadlyRules
 from offgrid_tools.sim.monitor.drops import Drops
 from offgrid_tools.sim.monitor.evidence import Evidence, Violation
 from offgrid_tools.sim.monitor.redundant import Executions
@@ -58,6 +61,7 @@ class JobRules(Rules):
         self.executions_of = Executions(evidence)
         self.terms = Terms(evidence, self._job)
         self.drops = Drops(evidence)
+        self.deadly = DeadlyRules(evidence)
         self.on_cost: Callable[[str, jobs_pb2.Job], None] = lambda core, job: None  # told of each accepted result
         self.on_row: Callable[[str, jobs_pb2.Job], None] = lambda core, job: None  # told of each row of a job
 
@@ -224,10 +228,20 @@ class JobRules(Rules):
             self._note(job)
         if job.state in ENDED:
             self._ended.add(job.job_id)
+            self._check_signed(job)
             if job.parent_id:
                 self.executions_of.on_end(node, job, self.on_cost)
             else:
                 self._check_end(node, job)
+
+    def _check_signed(self, job: jobs_pb2.Job) -> None:
+        """What the job says that it came to stands alone: its host has signed it."""
+        if job.result.HasField("receipt"):
+            key = self._evidence.keys.get(ReceiptBody.decode(job.result.receipt.body).node, b"")
+            try:
+                verify_receipt(job.result.receipt, key, sim_verify, self._evidence.salt)
+            except Fault as fault:
+                raise Violation(f"job {job.job_id} is ended by a receipt that proves nothing: {fault}") from fault
 
     def _note(self, job: jobs_pb2.Job) -> None:
         digest = job.payload_digest
@@ -240,6 +254,9 @@ class JobRules(Rules):
         payload = self._payloads.get(job.payload_digest)
         if payload is None and not self.chains.is_waiting(job):
             raise Violation(f"job {job.job_id} is not what any user asked for")
+        if self.deadly.is_deadly(job):
+            self.deadly.check_end(job)
+            return
         if job.error in EXCUSES:
             self.excused.append((job.job_id, job.error))
             return

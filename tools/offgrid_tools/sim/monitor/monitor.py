@@ -11,11 +11,13 @@ from offgrid.v1 import jobs_pb2, state_pb2
 from offgrid_node.protocol.errors import Fault
 from offgrid_node.storage.memory import MemoryStore
 from offgrid_node.storage.memory_blobs import MemoryBlobs
+from offgrid_tools.sim.monitor.deadly import DeadlyRules
 from offgrid_tools.sim.monitor.duty import DutyRules
 from offgrid_tools.sim.monitor.evidence import Evidence, Violation
 from offgrid_tools.sim.monitor.jobs import JobRules
 from offgrid_tools.sim.monitor.ledger import LedgerRules
 from offgrid_tools.sim.monitor.lines import LineRules
+from offgrid_tools.sim.monitor.losses import LossRules
 from offgrid_tools.sim.monitor.market import MarketRules
 from offgrid_tools.sim.monitor.mesh import MeshRules
 from offgrid_tools.sim.monitor.met import Met
@@ -24,6 +26,7 @@ from offgrid_tools.sim.monitor.quorum import QuorumRules
 from offgrid_tools.sim.monitor.rules import Journaled, Passed, Rules, Written
 from offgrid_tools.sim.monitor.schedules import ScheduleRules
 from offgrid_tools.sim.monitor.stops import StopRules
+from offgrid_tools.sim.monitor.takeovers import TakeoverRules
 
 Kind = TypeVar("Kind")
 Seen = ParamSpec("Seen")
@@ -39,6 +42,8 @@ class Monitor:
         self.jobs = JobRules(self.evidence)
         self.market = MarketRules(self.evidence, now_us)
         self.duty = DutyRules(self.evidence)
+        self.deadly = DeadlyRules(self.evidence)
+        self._losses, self._takeovers = LossRules(self.evidence, now_us), TakeoverRules(self.evidence)
         self.schedules = ScheduleRules(self.evidence)
         self.met = Met(self.evidence)
         self.stops = StopRules(self.evidence)
@@ -47,12 +52,15 @@ class Monitor:
         self.ledger = LedgerRules(self.evidence)
         self.jobs.on_cost = self.ledger.on_cost
         self.jobs.on_row = self._on_job
+        self.jobs.deadly = self.deadly
         self._rules: tuple[Rules, ...] = (
             self.mesh,
             self.jobs,
             self.market,
             LineRules(self.evidence, now_us),
             self.duty,
+            self.deadly,
+            self._losses,
             self.schedules,
             self.stops,
             self.quorum,
@@ -112,6 +120,7 @@ class Monitor:
     def on_reload(self, node: str) -> None:
         """Its machines are built anew from its disk: what they had not written is forgotten."""
         self.stops.on_start(node)
+        self._losses.forget(node)
 
     def on_commit(self, node: str, writes: Mapping[tuple[str, bytes], bytes | None]) -> None:
         """Whatever the journal has gained, and the rows that were written with it. A commit that failed may have been
@@ -133,6 +142,8 @@ class Monitor:
 
     def _on_job(self, core: str, job: jobs_pb2.Job) -> None:
         self.schedules.on_job(core, job)
+        self._losses.on_job(core, job)
+        self._takeovers.on_job(core, job)
         self.met.on_job(job)
 
     def on_restored(self, node: str, store: MemoryStore) -> None:

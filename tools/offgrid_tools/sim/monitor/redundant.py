@@ -8,9 +8,13 @@ from collections import defaultdict
 from collections.abc import Callable
 
 from offgrid.v1 import jobs_pb2
+from offgrid_node.protocol.jobs.naming import execution_id
 from offgrid_node.protocol.jobs.receipts import ReceiptBody
+from offgrid_node.protocol.jobs.trust import TRUST, TRUSTED_FROM
 from offgrid_node.protocol.ledger.tables import BOOKINGS
 from offgrid_tools.sim.monitor.evidence import Evidence, Violation
+
+ALONE_MAX = 100  # without one spot check: where one in ten is checked, once in 37,000 runs that have so many
 
 
 class Executions:
@@ -22,6 +26,7 @@ class Executions:
         self._unpaid: set[tuple[str, str]] = set()
         self._accepted: dict[str, bytes] = {}  # parent → digest of its result
         self.agreed = self.late = 0
+        self._alone = self._checked = 0  # adaptive jobs of hosts that are trusted
 
     def on_end(self, core: str, execution: jobs_pb2.Job, on_cost: Callable[[str, jobs_pb2.Job], None]) -> None:
         """One that ends after its parent has run on: it is paid if it agrees."""
@@ -53,6 +58,17 @@ class Executions:
             raise Violation(f"job {parent.job_id}: {len(hosts)} hosts agree on its result, not {parent.quorum}")
         self._accepted[parent.job_id] = digest
         self.agreed += 1
+        if parent.adaptive:
+            self._note_trust(core, ended.get(execution_id(parent.job_id, 1)), len(ended))
+
+    def _note_trust(self, core: str, first: jobs_pb2.Job | None, executions: int) -> None:
+        """A job whose first host brought its result at once was compared for a spot check, or for want of trust."""
+        if first is None:
+            return
+        trust = self._evidence.row(core, TRUST, first.host.encode()) or b""
+        if int.from_bytes(trust, "big") > TRUSTED_FROM and first.attempt == 1 and _digest_of(first):
+            self._alone += executions == 1
+            self._checked += executions > 1
 
     def on_done_here(self, core: str, parent: jobs_pb2.Job, digest: bytes) -> None:
         """For want of brokers the core has done it itself in the end: who had brought the same before is paid."""
@@ -61,6 +77,8 @@ class Executions:
                 self._unpaid.discard((core, execution.job_id))
 
     def check_store(self, core: str) -> None:
+        if self._alone >= ALONE_MAX and not self._checked:
+            raise Violation(f"{self._alone} jobs ran alone at trusted hosts, and none was ever checked")
         for owner, job_id in self._unpaid:
             if owner == core:
                 self._check_unpaid(core, job_id)

@@ -3,7 +3,7 @@
 `MUTANTS` names them all; `soak mutants` demands each within a hundred seeds.
 """
 
-from offgrid_tools.sim.mutants import bustle, jobs, ledger, market, mesh, objects, redundant, runtime, terms
+from offgrid_tools.sim.mutants import bustle, jobs, ledger, market, mesh, objects, perils, redundant, runtime, terms
 from offgrid_tools.sim.mutants.patches import Mutant
 
 MUTANTS: dict[str, Mutant] = {
@@ -13,6 +13,7 @@ MUTANTS: dict[str, Mutant] = {
     **redundant.MUTANTS,
     **terms.MUTANTS,
     **bustle.MUTANTS,
+    **perils.MUTANTS,
     **mesh.MUTANTS,
     **objects.MUTANTS,
     **ledger.MUTANTS,

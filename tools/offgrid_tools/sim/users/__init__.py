@@ -1,5 +1,6 @@
 """Who asks the nodes of a cluster for anything, a file per kind of person: `person.py` is what all of them do alike."""
 
+from offgrid_tools.sim.users.deadly import DeadlyUser
 from offgrid_tools.sim.users.demands import DemandingUser
 from offgrid_tools.sim.users.jobs import JobUser
 from offgrid_tools.sim.users.landlord import HostOwner
@@ -9,8 +10,10 @@ from offgrid_tools.sim.users.person import Person
 from offgrid_tools.sim.users.quorum import QuorumUser
 from offgrid_tools.sim.users.rush import RushUser
 from offgrid_tools.sim.users.schedules import SchedulingUser
+from offgrid_tools.sim.users.trusting import TrustingUser
 
 __all__ = [
+    "DeadlyUser",
     "DemandingUser",
     "HostOwner",
     "JobUser",
@@ -21,4 +24,5 @@ __all__ = [
     "QuorumUser",
     "RushUser",
     "SchedulingUser",
+    "TrustingUser",
 ]

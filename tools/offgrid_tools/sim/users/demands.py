@@ -27,6 +27,7 @@ class DemandingUser(JobOwner):
 
     wants = "jobs on terms"
     jobs = JOBS_MIN, JOBS_MAX  # of one call
+    cancel_chance = CANCEL_CHANCE
 
     def __init__(self, engine: Engine, monitor: Monitor, core: Process, arrays: int, name: str) -> None:
         super().__init__(engine, monitor, core, name)
@@ -80,7 +81,7 @@ class DemandingUser(JobOwner):
         for job_id in reply.job_ids:
             self._open[job_id] = None
             self._poll(job_id)
-        if self._engine.rng.random() < CANCEL_CHANCE:
+        if self._engine.rng.random() < self.cancel_chance:
             self._cancelling += 1
             later_us = int(self._engine.rng.random() ** 2 * CANCEL_WITHIN_US)
             self._engine.after(later_us, partial(self._cancel, list(reply.job_ids)))
