@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
+import signal
 import subprocess
+import time
+from collections.abc import Iterator
 
 import pytest
 from cli_run import OFFGRID, Run
@@ -173,6 +176,42 @@ class TestShow:
         for said in ("cpus > 1", "-3", "j-0", "3, of which 2 must agree, adaptive", "not on        barn",
                      "1.5 per million tokens", "2 of 8", "s-1, due", "execution of  j-p"):  # fmt: skip
             assert said in out
+
+    def test_a_redundant_job_says_who_said_what(self, og: Run, node: SmallNode) -> None:
+        accepted, other = b"\xaa" * 32, b"\xbb" * 32
+        node.jobs["j-1"] = jobs_pb2.Job(job_id="j-1", state=jobs_pb2.JOB_STATE_COMPLETED, replicas=3, quorum=2)
+        node.jobs["j-1"].result.receipt.facts.result_digest = accepted
+        for number, digest in enumerate((accepted, other), 1):
+            made = node.jobs[f"j-1.r{number}"] = jobs_pb2.Job(job_id=f"j-1.r{number}", host=OTHER_ID)
+            made.state = jobs_pb2.JOB_STATE_COMPLETED
+            made.result.receipt.facts.result_digest = digest
+        node.jobs["j-1.r3"] = jobs_pb2.Job(job_id="j-1.r3", state=jobs_pb2.JOB_STATE_QUEUED)
+        out = og("job", "show", "j-1")[1]
+        assert "execution 1  barn: completed, digest aaaaaaaaaaaaaaaa, as accepted" in out
+        assert "execution 2  barn: completed, digest bbbbbbbbbbbbbbbb, not what was accepted" in out
+        assert "execution 3  no host: queued" in out
+
+
+@pytest.mark.parametrize("extra", [[], ["--follow"]])
+def test_interrupted_a_run_says_that_the_job_goes_on(node: SmallNode, text: str, extra: list[str]) -> None:
+    def silent(request: object, context: object) -> Iterator[jobs_pb2.WatchJobResponse]:
+        yield jobs_pb2.WatchJobResponse(job=node.jobs[request.job_id])  # type: ignore[attr-defined]
+        time.sleep(2)
+
+    node.on_WatchJob = silent
+    node.on_WatchProgress = lambda request, context: time.sleep(2) or iter(())
+    argv = [*OFFGRID, "--socket", node.address, "job", "run", text, "--command", "wc", *extra]
+    with subprocess.Popen(argv, stderr=subprocess.PIPE, text=True) as waiting:
+        assert waiting.stderr is not None
+        first = waiting.stderr.readline()
+        while not node.calls["WatchProgress" if extra else "WatchJob"]:
+            assert waiting.poll() is None
+        time.sleep(0.2)  # it is to wait for the stream, not to begin it
+        waiting.send_signal(signal.SIGINT)
+        assert waiting.wait(10) == exits.INTERRUPTED
+        job_id = next(iter(node.jobs))
+        assert job_id in first
+        assert f"`offgrid job cancel {job_id}`" in waiting.stderr.read()
 
 
 def offgrid(node: SmallNode, *argv: str) -> subprocess.CompletedProcess[bytes]:

@@ -49,7 +49,7 @@ TERMS = (
     click.option("--price-max", type=Amount(), metavar="AMOUNT", help="The most to pay per million tokens."),
     click.option("--losses-max", type=click.IntRange(1, 100),
                  help="Hosts that may be lost under it before it is taken for the cause. [default: 8]"),
-    click.option("--timeout", type=FiniteRange(0.001, 4_000_000), metavar="SECONDS",
+    click.option("--timeout", type=FiniteRange(0.1, 86_400), metavar="SECONDS",
                  help="How long one attempt may run. [default: as configured]"),
     click.option("--size-tokens", type=click.IntRange(0), default=0, help="[default: estimated]"),
     click.option("--file", "files", multiple=True, metavar="NAME=PATH",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -115,19 +116,40 @@ def run(
     """
     payload, options = payload_of(file, args, said), options_of(said)
     client = settings().connect()
-    if follow:
-        job = _followed(client, payload, task_id, mode or "", options)
-    else:
-        with _progress() as on_change:
-            job = client.jobs.run(payload, task_id=task_id, mode=mode or "", on_change=on_change, **options)
+    with _left_going() as made:
+        if follow:
+            job = _followed(client, payload, task_id, mode or "", options, made)
+        else:
+            with _progress() as show:
+                on_change = partial(_noted, made, show)
+                job = client.jobs.run(payload, task_id=task_id, mode=mode or "", on_change=on_change, **options)
     report(client, job, output, folder)
     return exit_code_of(job)
 
 
-def _followed(client: Client, payload: JobPayload, task_id: str, mode: str, options: JobOptions) -> Job:
+@contextmanager
+def _left_going() -> Iterator[set[str]]:
+    """To be filled with the id of the job that was made. Interrupted, it goes on: who gave up waiting hears how to
+    come back to it, and how to take it back."""
+    made: set[str] = set()
+    try:
+        yield made
+    except KeyboardInterrupt:
+        for job_id in made if not settings().json else ():
+            click.echo(f"{job_id} goes on: `offgrid job watch {job_id}`, `offgrid job cancel {job_id}`", err=True)
+        raise
+
+
+def _noted(made: set[str], show: Callable[[Job], None], job: Job) -> None:
+    made.add(job.job_id)
+    show(job)
+
+
+def _followed(client: Client, payload: JobPayload, task_id: str, mode: str, options: JobOptions, made: set[str]) -> Job:
     """Starts it and tells what it says; with --json only how it ended is told."""
     task_id = task_id or client.jobs.task_for(payload)
     (job_id,) = client.jobs.start(task_id, [payload], mode=mode, **options).job_ids
+    made.add(job_id)
     if settings().json:
         *_, job = client.jobs.watch(job_id)
         return job

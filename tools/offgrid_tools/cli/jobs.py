@@ -165,4 +165,18 @@ def report(client: Client, job: Job, output: str | None, folder: str | None = No
         return
     from offgrid_tools.cli.report import job_facts
 
-    job_facts(job, node_names(client), output)
+    job_facts(job, node_names(client), output, executions_of(client, job))
+
+
+def executions_of(client: Client, job: Job) -> list[Job]:
+    """Of a redundant job, those that were made so far; they are numbered without a gap."""
+    from offgrid.client import OffgridError
+
+    made: list[Job] = []
+    try:
+        while job.replicas > 1:
+            made.append(client.jobs.get(f"{job.job_id}.r{len(made) + 1}"))
+    except OffgridError as error:
+        if error.code != "NOT_FOUND":
+            raise
+    return made

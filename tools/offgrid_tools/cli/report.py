@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import click
 
@@ -10,10 +10,12 @@ from offgrid.v1.jobs_pb2 import Job, Route
 from offgrid_tools.cli.jobs import named, state_of
 from offgrid_tools.cli.output import duration, facts, number, preview, size, when, word
 
+DIGEST_SHOWN = 16  # hexadecimal digits
 
-def job_facts(job: Job, names: dict[str, str], output: str | None) -> None:
+
+def job_facts(job: Job, names: dict[str, str], output: str | None, executions: Sequence[Job] = ()) -> None:
     """Prints everything about a job; `output` is the file that its output went to, if any."""
-    facts([*_about(job, names), *_attempts(job, names), *_receipt(job, names)])
+    facts([*_about(job, names), *_executions(job, executions, names), *_attempts(job, names), *_receipt(job, names)])
     whole_bytes = job.result.output_bytes or len(job.result.output)
     if output is not None:
         facts([("output", f"{size(whole_bytes)} in {output}")])
@@ -62,6 +64,18 @@ def _terms(job: Job, names: dict[str, str]) -> Iterator[tuple[str, object]]:
     if job.losses:
         yield "hosts lost", f"{job.losses} of {job.losses_max or 8}"
     yield "schedule", f"{job.schedule_id}, due {when(job.due_us)}" if job.schedule_id else ""
+
+
+def _executions(job: Job, executions: Sequence[Job], names: dict[str, str]) -> Iterator[tuple[str, object]]:
+    """Of a redundant job: who said what, and whether that is what was accepted."""
+    accepted = job.result.receipt.facts.result_digest
+    for number_, each in enumerate(executions, 1):
+        said, digest = each.error or state_of(each), each.result.receipt.facts.result_digest
+        if digest:
+            said += f", digest {digest.hex()[:DIGEST_SHOWN]}"
+        if digest and accepted:
+            said += ", as accepted" if digest == accepted else ", not what was accepted"
+        yield f"execution {number_}", f"{named(each.host, names) or 'no host'}: {said}"
 
 
 def _attempts(job: Job, names: dict[str, str]) -> Iterator[tuple[str, object]]:
