@@ -23,6 +23,7 @@ from offgrid_node.protocol.events import CORE
 from offgrid_node.protocol.jobs.awards import AWARD_RETRY_MS, QUEUE, Awards, Lease
 from offgrid_node.protocol.jobs.backlog import Backlog
 from offgrid_node.protocol.jobs.book import Book
+from offgrid_node.protocol.jobs.classes import LOOKS_TO_EXPLAIN
 from offgrid_node.protocol.jobs.clearing import Group, Won, clear
 from offgrid_node.protocol.jobs.closing import SERVED, Over
 from offgrid_node.protocol.jobs.commands import CloseLeases, PostOffers, SubmitJobs
@@ -116,8 +117,10 @@ class Broker:
         return Group.of(order, self._judging.last_for(order.key))
 
     def explain(self, order: JobOrder) -> jobs_pb2.ExplainOrderResponse:
-        """Raises Exhausted and InvalidRequest: a class that is asked about is made as one that is ordered."""
+        """Raises Exhausted and InvalidRequest: a class that is asked about is made as one that is ordered, and each
+        host is looked at."""
         self.book.check_class(order, self._now_ms)
+        self.book.classes.spend(order.core, LOOKS_TO_EXPLAIN * len(self.book), self._now_ms)
         return explain(self.book, order, self.group_of(order))
 
     # ---- inputs

@@ -30,6 +30,7 @@ CLASSES_OF_CORE_MAX = 256  # as many as it may have kinds of orders waiting
 SEATS_MAX = 500_000  # of all classes together, some 60 bytes each
 LOOKS_PER_S = 100_000  # of one core, at hosts, for new classes: a tenth of a processor
 LOOKS_MAX = 300_000  # at once
+LOOKS_TO_EXPLAIN = 3  # at a host: what it costs to say in words why it would not get a job
 LOOKS_TO_READ = 100  # what it costs to read a text of requirements, in looks at hosts
 CORES_REMEMBERED = 1_024  # with what they have left to spend; who has spent nothing lately is forgotten first
 
@@ -120,6 +121,15 @@ class Classes:
         if retry_ms := self.retry_ms(core, key, now_ms):
             text = f"{core} names new kinds of jobs faster than this broker compares them with its hosts"
             raise Exhausted(text, reason="ClassFlood", retry_ms=retry_ms)
+
+    def spend(self, core: str, looks: int, now_ms: int) -> None:
+        """For what is asked besides. Raises Exhausted for a core that has spent what it may."""
+        purse = self._purse(core, now_ms)
+        purse.fill(now_ms)
+        if purse.looks <= 0:
+            text = f"{core} asks faster than this broker looks at its hosts"
+            raise Exhausted(text, reason="ClassFlood", retry_ms=1 + int(-purse.looks * 1_000 / LOOKS_PER_S))
+        purse.looks -= looks
 
     def seats(self, core: str, key: ClassKey, changed: OrderedDict[str, int], changes: int) -> list[Seat]:
         """Raises InvalidRequest for requirements that cannot be read. `changed` are hosts by their last change."""

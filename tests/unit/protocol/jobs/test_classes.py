@@ -13,7 +13,14 @@ from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.errors import Exhausted, InvalidRequest
 from offgrid_node.protocol.jobs import classes
 from offgrid_node.protocol.jobs.book import Book, Standing
-from offgrid_node.protocol.jobs.classes import CLASSES_OF_CORE_MAX, LOOKS_MAX, LOOKS_TO_READ, Seat, with_barred
+from offgrid_node.protocol.jobs.classes import (
+    CLASSES_OF_CORE_MAX,
+    LOOKS_MAX,
+    LOOKS_TO_EXPLAIN,
+    LOOKS_TO_READ,
+    Seat,
+    with_barred,
+)
 from offgrid_node.protocol.jobs.orders import JobOrder
 from offgrid_node.protocol.jobs.requirements import parse
 from offgrid_tools.sim.crypto import SimSigner
@@ -182,7 +189,22 @@ class TestACoreThatNamesANewClassWithEachJob:
         with pytest.raises(Exhausted) as caught:
             bench.broker.explain(order(kind(-1)))
         assert (caught.value.reason, caught.value.retry_ms) == ("ClassFlood", 1)
-        assert bench.broker.explain(order(kind(3))).verdicts
+
+    def test_may_not_ask_why_again_and_again(self, bench: BrokerBench, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Each time is a look at every host, in whatever class."""
+        monkeypatch.setattr(classes, "LOOKS_MAX", LOOKS_TO_READ + 10 * LOOKS_TO_EXPLAIN)
+
+        def ask(times: int) -> None:
+            for _ in range(times):
+                assert bench.broker.explain(order("")).verdicts
+
+        ask(2)
+        with pytest.raises(Exhausted) as caught:
+            ask(10)
+        assert caught.value.reason == "ClassFlood"
+        bench.now_ms += caught.value.retry_ms or 0
+        bench.submit(OWNER)
+        assert bench.broker.explain(order("")).verdicts
 
     def test_pays_for_what_cannot_be_read(self, bench: BrokerBench, monkeypatch: pytest.MonkeyPatch) -> None:
         made = spy(monkeypatch)
