@@ -1,4 +1,4 @@
-"""What the one writer needs of a store; `lmdb.py` and `memory.py` are its two forms."""
+"""What the one writer needs of a store. Forms: `logged.py` over `lmdb.py` for nodes, `memory.py` for the simulator."""
 
 from __future__ import annotations
 
