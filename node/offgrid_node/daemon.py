@@ -86,33 +86,17 @@ class Daemon:
 
     async def start(self) -> None:
         """Everything up, or the Fault that says why not; `stop` is due in both cases."""
-        config, tls = self._config, issue_leaf(self._key)
-        store = open_store(config, create=False)
-        self._cleanup.append(store.close)
-        self._pool = make_executors(config)  # once the folder is ours: they empty their part of it
-        self._problems += check_store(store)
-        threaded = measure_fsync_ms(config.storage.memory_db) > COMMIT_INLINE_MAX_MS
-        self._driver = Driver(asyncio.get_running_loop(), threaded=threaded, on_commit=self._on_commit)
+        tls, loop = issue_leaf(self._key), asyncio.get_running_loop()
+        store = self._open()
+        running = self._executions()
         framed = FramedRoad(tls, lambda: self.node.directory)
-        self._at_work = open_at_work(config)
-        running = Running(
-            self._pool,
-            lambda end: self.node.on_executed(end),  # noqa: PLW0108 - the node comes later
-            lambda key, said: self.node.on_said(key, said),  # noqa: PLW0108 - as above
-            self._at_work,
-        )
         road = GrpcRoad(tls, lambda: self.node.directory, framed.learn, self._on_lost)
-        threads = Threads(asyncio.get_running_loop().call_soon_threadsafe)
+        threads = Threads(loop.call_soon_threadsafe)
         self._bulk = Bulk(threads)
         self._cleanup += [self._driver.close, road.close, framed.close, running.close, threads.close, self._bulk.stop]
         self.node = Node(self._parts(store, [framed, road], running))
         self.node.runtime.watch(log_events)
-        listeners = Listeners(
-            config, self.node, tls, road, framed, on_refused=self._meters.on_refused if self._meters else None
-        )
-        self._cleanup.append(listeners.close)
-        await listeners.open()
-        await self._announce(listeners, tls, lambda: road.closed_to_us)
+        await self._listen(tls, road, framed)
         self._driver.start(self.node.runtime)
         self._drops = self._watch_drops()
         await self._finding.start()
@@ -130,12 +114,35 @@ class Daemon:
             except Exception:  # noqa: BLE001 - whatever failed, the store must still be closed in order
                 _log.exception("while stopping")
 
-    async def _announce(self, listeners: Listeners, tls: NodeTls, closed_to_us: Callable[[], int]) -> None:
-        """Where this node listens, for those who look: the mesh, this machine's commands, the terminal."""
-        config, node = self._config, self.node
-        self._finding = Finding(config, node, listeners.mesh_port, listeners.door_port, closed_to_us)
+    def _open(self) -> Store:
+        """The store, looked through, with its driver and what runs jobs in the folder that is ours now."""
+        config = self._config
+        store = open_store(config, create=False)
+        self._cleanup.append(store.close)
+        self._pool = make_executors(config)  # they empty their part of the folder
+        self._problems += check_store(store)
+        threaded = measure_fsync_ms(config.storage.memory_db) > COMMIT_INLINE_MAX_MS
+        self._driver = Driver(asyncio.get_running_loop(), threaded=threaded, on_commit=self._on_commit)
+        return store
+
+    def _executions(self) -> Running:
+        self._at_work = open_at_work(self._config)
+        return Running(
+            self._pool,
+            lambda end: self.node.on_executed(end),  # noqa: PLW0108 - the node comes later
+            lambda key, said: self.node.on_said(key, said),  # noqa: PLW0108 - as above
+            self._at_work,
+        )
+
+    async def _listen(self, tls: NodeTls, road: GrpcRoad, framed: FramedRoad) -> None:
+        """And says where: to the mesh, to this machine's commands, on the terminal."""
+        config, node, meters = self._config, self.node, self._meters
+        listeners = Listeners(config, node, tls, road, framed, meters.on_refused if meters else None)
+        self._cleanup.append(listeners.close)
+        await listeners.open()
+        self._finding = Finding(config, node, listeners.mesh_port, listeners.door_port, lambda: road.closed_to_us)
         self._cleanup.append(self._finding.close)
-        metrics = await self._listen_metrics(self._meters) if self._meters else ""
+        metrics = await self._listen_metrics(meters) if meters else ""
         write_access_files(config, listeners.admin, tls, metrics, framed=listeners.admin_framed)
         self.banner = banner(config, node, listeners.admin, listeners.mesh_port, metrics)
 
