@@ -7,6 +7,7 @@ makes the host's reputation there. A host forgets a report.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -14,6 +15,8 @@ from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.jobs.orders import AttemptKey
 
 PATIENCE_MS = 50
+CALLS_MAX = 16  # of their own, to one node in one step; what is left waits for another moment
+OVER_MAX = 1 << 17  # of one node: more than all jobs of a core that is in its right mind, fewer than a liar could name
 
 SERVED, EXCUSED, BROKEN, REFUSED, DISAGREED, REFUTED = (
     jobs_pb2.LEASE_END_SERVED,
@@ -39,18 +42,21 @@ class Over(NamedTuple):
 
 class Closing:
     """Per node, oldest first; at most `items_max` go with one call. Lost words heal: a broker hears the hosts' next
-    offers, a host reports again."""
+    offers, a host reports again. So the oldest of more than `OVER_MAX` are lost."""
 
     def __init__(self, items_max: int) -> None:
         self._items_max = items_max
-        self._over: dict[str, list[Over]] = {}
+        self._over: dict[str, deque[Over]] = {}
         self._busy: set[str] = set()  # brokers with a queue, as they last said
         self._hasty = False
         self.is_fresh = False  # whether any was added in this step
         self.due_ms: int | None = None
 
     def add(self, node: str, key: AttemptKey, now_ms: int, end: jobs_pb2.LeaseEnd.ValueType = EXCUSED) -> None:
-        self._over.setdefault(node, []).append(Over(*key, end))
+        over = self._over.get(node)
+        if over is None:
+            over = self._over[node] = deque(maxlen=OVER_MAX)
+        over.append(Over(*key, end))
         self.is_fresh = True
         self._hasty = self._hasty or node in self._busy
         if self.due_ms is None:
@@ -66,12 +72,13 @@ class Closing:
 
     def take(self, node: str) -> list[Over]:
         """What goes along with a call to it."""
-        over = self._over.pop(node, [])
-        if len(over) > self._items_max:
-            self._over[node] = over[self._items_max :]
+        over = self._over.get(node)
+        taken = [over.popleft() for _ in range(min(len(over), self._items_max))] if over else []
+        if taken and not over:
+            del self._over[node]
         if not self._over:
             self.due_ms, self._hasty = None, False
-        return over[: self._items_max]
+        return taken
 
     def take_due(self, now_ms: int) -> Iterator[tuple[str, list[Over]]]:
         """What must be told by calls of its own now."""
@@ -79,5 +86,9 @@ class Closing:
         nodes = [node for node in self._over if due or node in self._busy] if due or self._hasty else []
         self._hasty = False
         for node in nodes:
-            while node in self._over:
+            for _ in range(CALLS_MAX):
+                if node not in self._over:
+                    break
                 yield node, self.take(node)
+        if due and self._over:
+            self.due_ms = now_ms + PATIENCE_MS
