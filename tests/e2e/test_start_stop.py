@@ -192,7 +192,7 @@ class TestRefusingToStart:
         assert f"{file}:{line}:" in done.err
         assert "jobs" in done.err, done.said  # did you mean
 
-    @pytest.mark.parametrize("damage", ["cut", "zeroed", "a byte in each 64", "empty"])
+    @pytest.mark.parametrize("damage", ["cut", "zeroed", "a byte in each 64", "empty", "no log"])
     def test_a_damaged_store(self, filled: Path, tmp_path: Path, damage: str) -> None:
         shutil.copytree(filled, tmp_path / "n")
         node = Alone("one", ("core",), tmp_path / "n")
@@ -206,8 +206,10 @@ class TestRefusingToStart:
         elif damage == "a byte in each 64":
             for at in range(2 * 4096, len(whole), 64):
                 whole[at + at // 64 % 64] ^= 0x40
-        else:
+        elif damage == "empty":
             whole = bytearray()
+        else:
+            file.with_name("redo.log").unlink()
         file.write_bytes(whole)
         done = refused(node)
         assert done.code == 4, done.said

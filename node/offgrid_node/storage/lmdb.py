@@ -20,6 +20,7 @@ from offgrid_node.storage.disk import FolderOwner, make_folder
 from offgrid_node.storage.journal import Tail, check_follows, decode_pack, encode_packs, gap, journal_key
 from offgrid_node.storage.lmdb_env import (
     JOURNAL,
+    LOG_KEY,
     META,
     OWN_DATABASES,
     SEEN_MAX,
@@ -27,6 +28,7 @@ from offgrid_node.storage.lmdb_env import (
     TAIL_KEY,
     Opened,
     fault_of,
+    log_value,
     open_environment,
     sum_key,
     sum_value,
@@ -279,7 +281,9 @@ class LmdbStore:
                     self._lay_map(opened)
             return self._tail.seq
 
-    def _write(self, opened: Opened, packs: list[tuple[bytes, bytes]], changes: Changes, tail: Tail) -> bool:
+    def _write(
+        self, opened: Opened, packs: list[tuple[bytes, bytes]], changes: Changes, tail: Tail, log_id: bytes = b""
+    ) -> bool:
         """One try at the transaction; False when the map is full and nothing was written."""
         number = 0
         tables = _Tables(opened)
@@ -293,6 +297,8 @@ class LmdbStore:
                     tables.write(txn, table, rows, self._seal(table))
                 meta = opened.dbs[META]
                 txn.put(TAIL_KEY, tail_value(tail), db=meta)
+                if log_id:
+                    txn.put(LOG_KEY, log_value(log_id), db=meta)
                 for table, total in tables.sums.items():
                     txn.put(sum_key(table), sum_value(table, total), db=meta)
         except lmdb.MapFullError:
@@ -307,6 +313,7 @@ class LmdbStore:
         opened.dbs.update(tables.made)
         opened.sums.update(tables.sums)  # before synced_txn: see Tally
         opened.tail = self._tail = tail
+        opened.log_id = log_id or opened.log_id
         info = opened.env.info()
         opened.synced_txn = self._synced_txn = info["last_txnid"]
         opened.runway.keep((info["last_pgno"] + 1) * opened.page_bytes, info["map_size"])
@@ -356,12 +363,18 @@ class LmdbStore:
             names = list(self._usable().dbs)
         return frozenset(name.removeprefix(TABLE) for name in names if name.startswith(TABLE))
 
-    def move_on(self) -> None:
-        """A transaction that changes nothing but `txn`. Raises as `commit` does."""
+    @property
+    def log_id(self) -> bytes:
+        """Of the log that lies above; empty when there never was one."""
+        with self._gate:
+            return self._usable().log_id
+
+    def move_on(self, log_id: bytes = b"") -> None:
+        """A transaction that changes nothing but `txn`, and `log_id` if one is given. Raises as `commit` does."""
         with self._writer:
             with self._gate:
                 opened = self._usable()
-            while not self._write(opened, [], {}, self._tail):
+            while not self._write(opened, [], {}, self._tail, log_id):
                 self._grow(opened, self._limit_bytes + FREEING_RESERVE_BYTES)
 
     # ---- failing and recovering

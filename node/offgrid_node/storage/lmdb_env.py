@@ -1,8 +1,9 @@
 """Opening an LMDB environment, checking that it is the one that was left, and saying in words what went wrong.
 
 Layout: the database "journal" holds the packs (journal.py), "t/NAME" the rows of table NAME (rows.py), "meta" the
-chain's tail and each table's sum. A file beside them says that a store has been made here: LMDB takes a missing or
-empty data file for a new one, which would turn a lost store into an empty one without a word.
+chain's tail, each table's sum and the id of the log that lies above (redo_log.py), if there is one. A file beside them
+says that a store has been made here: LMDB takes a missing or empty data file for a new one, which would turn a lost
+store into an empty one without a word.
 """
 
 from __future__ import annotations
@@ -19,11 +20,12 @@ from offgrid_node.storage.journal import EMPTY, Tail, decode_pack, gap
 from offgrid_node.storage.rows import TABLES_MAX, RowSeal, TableSum
 from offgrid_node.storage.runway import Runway
 
-LAYOUT_VERSION = 1
+LAYOUT_VERSION = 2  # 1 knew of no log above it and would pass over what is there
 JOURNAL, META, TABLE = "journal", "meta", "t/"
 OWN_DATABASES = 2
 TAIL_KEY = b"tail"
 SUM_KEY = b"sum/"
+LOG_KEY = b"log"
 DATABASES_MAX = TABLES_MAX + OWN_DATABASES  # LMDB's max_dbs
 READERS_MAX = 30  # fits the lock file into one page, so that a full disk cannot fault a reader's slot
 UNWRITTEN_PAGES_MAX = 8  # at the end of a whole file
@@ -49,6 +51,7 @@ class Opened:
     runway: Runway
     page_bytes: int
     tail: Tail = EMPTY
+    log_id: bytes = b""
     dbs: dict[str, lmdb._Database] = field(default_factory=dict)
     sums: dict[str, TableSum] = field(default_factory=dict)
     seen: int = 0  # rows and packs, since the map was laid
@@ -165,6 +168,11 @@ def sum_value(table: str, total: TableSum) -> bytes:
     return _META_SEAL.wrap(sum_key(table), total.encode())
 
 
+def log_value(log_id: bytes) -> bytes:
+    """What lies under LOG_KEY."""
+    return _META_SEAL.wrap(LOG_KEY, log_id)
+
+
 def _load(opened: Opened) -> None:
     with opened.env.begin() as txn, txn.cursor() as cursor:
         keys = list(cursor.iternext(keys=True, values=False))
@@ -173,16 +181,17 @@ def _load(opened: Opened) -> None:
         opened.dbs[name] = opened.env.open_db(name.encode("utf-8"), create=False)
     if JOURNAL not in opened.dbs or META not in opened.dbs:
         raise Corrupt("the store's own tables are missing: restore it from a backup", reason="StoreDamaged")
-    opened.tail, opened.sums = read_meta(opened)
+    opened.tail, opened.sums, opened.log_id = read_meta(opened)
     _check_tail(opened)
 
 
-def read_meta(opened: Opened) -> tuple[Tail, dict[str, TableSum]]:
-    """The tail and the sums as they are on the disk; raises `Corrupt` when either fails its checksum."""
+def read_meta(opened: Opened) -> tuple[Tail, dict[str, TableSum], bytes]:
+    """The tail, the sums and the log's id as they are on the disk; raises `Corrupt` when either fails its checksum."""
     with opened.env.begin(db=opened.dbs[META]) as txn, txn.cursor() as cursor:
         rows = [(bytes(key), bytes(value)) for key, value in cursor]
     tail: Tail | None = None
     sums: dict[str, TableSum] = {}
+    log_id = b""
     for key, stored in rows:
         if not _META_SEAL.holds(key, stored):
             raise Corrupt("the store's summary fails its checksum: restore it from a backup", reason="StoreDamaged")
@@ -191,9 +200,11 @@ def read_meta(opened: Opened) -> tuple[Tail, dict[str, TableSum]]:
             tail = _read_tail(data)
         elif key.startswith(SUM_KEY):
             sums[key[len(SUM_KEY) :].decode("utf-8")] = TableSum.decode(data)
+        elif key == LOG_KEY:
+            log_id = data
     if tail is None:
         raise Corrupt("the store's summary is missing: restore it from a backup", reason="StoreDamaged")
-    return tail, sums
+    return tail, sums, log_id
 
 
 def _read_tail(data: bytes) -> Tail:

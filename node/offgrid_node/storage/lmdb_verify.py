@@ -31,14 +31,15 @@ def verify_environment(opened: Opened, path: Path) -> list[str]:
 
 
 def _findings(opened: Opened, path: Path) -> Iterator[str]:
-    tail, sums = opened.tail, opened.sums
+    summary = tail, sums, _ = opened.tail, opened.sums, opened.log_id
+    found = summary
     try:
-        tail, sums = read_meta(opened)
+        found = tail, sums, _ = read_meta(opened)
     except Fault as fault:
         yield fault.message
     except (lmdb.Error, OSError) as error:
         yield fault_of(error, "cannot read the store's summary", path).message
-    if (tail, sums) != (opened.tail, opened.sums):
+    if found != summary:
         yield "the store's summary on the disk is not what was committed"
     yield from _guarded("the journal", _journal(opened, tail), path)
     tables = {name.removeprefix(TABLE) for name in opened.dbs if name.startswith(TABLE)}

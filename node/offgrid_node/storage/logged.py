@@ -3,28 +3,30 @@
 LMDB flushes twice for each transaction and copies each page that it touches; a record of the log is one write to
 blocks that are there already. What lies above is served from memory, and is written below by a checkpoint: when it
 has grown, at the end, and before whatever only LMDB can judge (a new table, a large batch, a store that is nearly
-full). A store that was left with records in its log goes on with them.
+full). A store that was left with records in its log begins with a checkpoint of them.
 """
 
 from __future__ import annotations
 
+import os
 import threading
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from offgrid_node.protocol.errors import Fault
+from offgrid_node.protocol.errors import Exhausted, Fault
 from offgrid_node.storage.disk import disk_fault
 from offgrid_node.storage.lmdb import INITIAL_MAP_BYTES, LmdbStore
-from offgrid_node.storage.redo_log import RECORD_BYTES_MAX, RedoLog, body_of
+from offgrid_node.storage.redo_log import LOG_ID_BYTES, RECORD_BYTES_MAX, RedoLog, body_of
 from offgrid_node.storage.rows import KeyRange, check_batch, check_key
 from offgrid_node.storage.store import Batch
 
 OVERLAY_BYTES_MAX = 1024 * 1024  # in memory; a checkpoint of it takes some ten milliseconds
 OVERLAY_ROWS_MAX = 2_048
-# What a checkpoint may need of the file at most: a path of pages copied for each row, and the values. With less left
-# every batch goes to LMDB itself, which says in time that it is full.
+# What a checkpoint may need of the file at most: a path of pages copied for each row, and the values; of rows there
+# are less than twice OVERLAY_ROWS_MAX. With less left every batch goes to LMDB itself, which says in time that it is
+# full.
 SPARE_BYTES = 64 * 1024 * 1024
 
 Row = tuple[bytes, bytes]
@@ -36,19 +38,28 @@ class _Overlay:
 
     Only grows, so that a reader in another thread sees each row as it was or as it is."""
 
-    __slots__ = ("_sorted", "base_seq", "batch", "size_bytes", "version")
+    __slots__ = ("_keys", "_sorted", "base_seq", "batch", "size_bytes", "version")
 
     def __init__(self, base_seq: int) -> None:
         self.base_seq = base_seq
         self.batch = Batch()
         self.size_bytes = self.version = 0
-        self._sorted: dict[str, tuple[int, list[bytes]]] = {}  # the keys of tables that were scanned, as of a version
+        self._keys: dict[str, list[bytes]] = {}  # of each table, as they came
+        self._sorted: dict[str, list[bytes]] = {}  # of the tables that were scanned: the first so many of them in order
 
     def lay(self, batch: Batch, size_bytes: int) -> None:
-        self.batch.writes.update(batch.writes)
+        writes = self.batch.writes
+        fresh = [name for name in batch.writes if name not in writes]
+        writes.update(batch.writes)
+        for table, key in fresh:
+            self._keys.setdefault(table, []).append(key)
         self.batch.events += batch.events
         self.size_bytes += size_bytes
         self.version += 1
+
+    @property
+    def journal_seq(self) -> int:
+        return self.base_seq + len(self.batch.events)
 
     @property
     def is_full(self) -> bool:
@@ -56,11 +67,9 @@ class _Overlay:
 
     def keys(self, table: str, span: KeyRange, *, reverse: bool) -> list[bytes]:
         """Those of the table that are in `span`."""
-        version = self.version
-        known, keys = self._sorted.get(table, (-1, []))
-        if known != version:
-            keys = sorted(key for name, key in list(self.batch.writes) if name == table)
-            self._sorted[table] = version, keys
+        came, keys = self._keys.get(table, ()), self._sorted.get(table, [])
+        if len(keys) < len(came):
+            keys = self._sorted[table] = sorted(keys + sorted(came[len(keys) :]))  # two runs: merged, not sorted
         end = len(keys) if span.end is None else bisect_left(keys, span.end)
         found = keys[bisect_left(keys, span.low) : end]
         return found[::-1] if reverse else found
@@ -80,13 +89,10 @@ class LoggedStore:
 
     @classmethod
     def open(cls, path: Path, *, limit_bytes: int, initial_map_bytes: int = INITIAL_MAP_BYTES) -> LoggedStore:
-        """As `LmdbStore.open`. Also raises `Unavailable` (DiskError) when the log cannot be opened."""
+        """As `LmdbStore.open`, which also says what is raised for the log: it is part of the store."""
         store = cls(path, LmdbStore.open(path, limit_bytes=limit_bytes, initial_map_bytes=initial_map_bytes))
         try:
-            store._log = RedoLog(path)
-            store._begin()
-            for batch in store._log.read():
-                store._overlay.lay(batch, len(body_of(batch)))
+            store._open_log()
         except BaseException as error:
             store._drop_log()
             store._below.close()
@@ -95,11 +101,26 @@ class LoggedStore:
             raise
         return store
 
+    def _open_log(self) -> None:
+        """What a killed process left is written below at once: a record that the disk refused may still be seen in
+        the system's memory and be gone after a power cut ("Can Applications Recover from fsync Failures?")."""
+        log_id = self._below.log_id
+        if log_id:
+            self._log = RedoLog.open(self._path, log_id)
+        else:
+            log_id = os.urandom(LOG_ID_BYTES)
+            self._log = RedoLog.make(self._path, log_id)
+            self._below.move_on(log_id)
+        self._begin()
+        for batch in self._log.read():
+            self._overlay.lay(batch, len(body_of(batch)))
+        self._try_checkpoint()
+
     # ---- reading
 
     def get(self, table: str, key: bytes) -> bytes | None:
         check_key(table, key)
-        writes = self._overlay.batch.writes
+        writes = self._settled().batch.writes
         if (table, key) in writes:
             return writes[table, key]
         return self._below.get(table, key)
@@ -111,7 +132,7 @@ class LoggedStore:
         """Goes on anew wherever a commit came in between, from the last row that was given."""
         last: bytes | None = None
         while True:
-            overlay = self._overlay
+            overlay = self._settled()
             version, above = overlay.version, overlay.keys(table, span, reverse=reverse)
             rows = self._below.span(table, span, reverse=reverse)
             if above:
@@ -129,15 +150,16 @@ class LoggedStore:
 
     @property
     def journal_seq(self) -> int:
-        overlay = self._overlay
-        return overlay.base_seq + len(overlay.batch.events)
+        with suppress(Fault):  # while nothing can be read it is what it was
+            self._settled()
+        return self._overlay.journal_seq
 
     def events(self, after_seq: int = 0, *, reverse: bool = False) -> Iterator[tuple[int, bytes]]:
         return self._events_down(after_seq) if reverse else self._events_up(after_seq)
 
     def _events_up(self, after_seq: int) -> Iterator[tuple[int, bytes]]:
         seq = after_seq
-        while seq < (overlay := self._overlay).base_seq:
+        while seq < (overlay := self._settled()).base_seq:
             for at, event in self._below.events(seq):
                 yield at, event
                 seq = at
@@ -145,13 +167,20 @@ class LoggedStore:
         yield from enumerate(above, seq + 1)
 
     def _events_down(self, after_seq: int) -> Iterator[tuple[int, bytes]]:
-        overlay = self._overlay
+        overlay = self._settled()
         base, above = overlay.base_seq, list(overlay.batch.events)
         for seq in range(base + len(above), max(base, after_seq), -1):
             yield seq, above[seq - base - 1]
         for seq, event in self._below.events(after_seq, reverse=True):
             if seq <= base:
                 yield seq, event
+
+    def _settled(self) -> _Overlay:
+        """What lies over the store below, now that it is known what the store below holds. Raises as reads do."""
+        if self._in_doubt:
+            with self._writer:
+                self._look_below()
+        return self._overlay
 
     # ---- writing
 
@@ -163,11 +192,13 @@ class LoggedStore:
                 self._below.commit(batch)  # says when the store is closed
             elif not self._append(batch):
                 self._pass_down(batch)
-            return self.journal_seq
+            return self._overlay.journal_seq
 
     def _append(self, batch: Batch) -> bool:
         """Whether the batch went to the log; it belongs below otherwise."""
         if self._log is None or not self._spacious or not self._knows_tables(batch):
+            return False
+        if len(batch.writes) > OVERLAY_ROWS_MAX:
             return False
         body = body_of(batch)
         if len(body) > RECORD_BYTES_MAX:
@@ -178,31 +209,33 @@ class LoggedStore:
                 return False
         try:
             self._log.append(batch, body)
-        except OSError as error:
+        except BaseException as error:
             self._broken = True
             with suppress(Fault):
                 self._mend()
-            raise disk_fault(self._path, f"the disk under {self._path} refused a write", error) from error
+            if isinstance(error, OSError):
+                raise disk_fault(self._path, f"the disk under {self._path} refused a write", error) from error
+            raise
         self._overlay.lay(batch, len(body))
         return True
 
     def _knows_tables(self, batch: Batch) -> bool:
         return all(table in self._tables for table, _ in batch.writes)
 
+    def _look_below(self) -> None:
+        """A transaction that failed may be there or not: its number tells, once the store below can be read."""
+        if self._in_doubt and self._below.txn != self._txn:
+            self._begin()
+
     def _mend(self) -> None:
         """Nobody knows whether a record that failed is on the disk; once the store below has moved on, it is void.
 
-        Likewise a transaction that failed may be there or not: its number tells. Nothing is written before both are
+        So is, whatever it was, a transaction of which the disk may have kept more than it said: should it come back
+        after a power cut, records behind the one before it would be void instead. Nothing is written before both are
         settled."""
-        if self._in_doubt and self._below.txn != self._txn:
-            self._begin()
-        self._in_doubt = False
-        if self._broken and self._overlay.batch:
-            self._checkpoint()
-        elif self._broken:
-            self._in_doubt = True
-            self._below.move_on()
-            self._begin()
+        self._look_below()
+        if self._in_doubt or self._broken:
+            self._commit_below(self._overlay.batch)
 
     def _pass_down(self, batch: Batch) -> None:
         self._checkpoint()
@@ -210,7 +243,7 @@ class LoggedStore:
             self._commit_below(batch)
         except Fault:
             with suppress(Fault):
-                self._mend()  # should it be there after all, nobody is to find half of it
+                self._look_below()  # should it be there after all, nobody is to find half of it
             raise
 
     def _checkpoint(self) -> None:
@@ -223,27 +256,46 @@ class LoggedStore:
             self._checkpoint()
 
     def _commit_below(self, batch: Batch) -> None:
-        self._in_doubt = True
-        self._below.commit(batch)
-        self._begin()
+        """With an empty batch the store below moves on all the same."""
+        try:
+            if batch:
+                self._below.commit(batch)
+            else:
+                self._below.move_on()
+            self._begin()
+        except Exhausted:  # nothing was tried
+            raise
+        except BaseException:
+            self._in_doubt = True
+            raise
 
     def _begin(self) -> None:
         """The store below has moved on: all that lay above is in it."""
-        self._txn, seal = self._below.txn, self._below.seal
+        txn, tables = self._below.txn, self._below.tables
+        spare_bytes = self._below.limit_bytes() - self._below.size_bytes()
         if self._log is not None:
-            self._log.begin(self._txn, seal)
-        self._tables = self._below.tables
-        self._spacious = self._below.limit_bytes() - self._below.size_bytes() >= SPARE_BYTES
+            self._log.begin(txn, self._below.seal)
+        self._txn, self._tables, self._spacious = txn, tables, spare_bytes >= SPARE_BYTES
         self._overlay = _Overlay(self._below.journal_seq)
         self._in_doubt = self._broken = False
 
     # ---- the rest
 
     def verify(self) -> Sequence[str]:
-        """As `Store.verify`, of what is below, after a checkpoint if the disk takes one; the log checks itself."""
+        """As `Store.verify`, after a checkpoint if the disk takes one; then of the log, which may hold what is not
+        below yet, and of the store below."""
         with self._writer:
             self._try_checkpoint()
-            return self._below.verify()
+            return [*self._verify_log(), *self._below.verify()]
+
+    def _verify_log(self) -> Iterator[str]:
+        try:
+            if self._log is not None:
+                self._log.check()
+        except Fault as fault:
+            yield fault.message
+        except OSError as error:
+            yield disk_fault(self._path, f"cannot read the store's log in {self._path}", error).message
 
     def size_bytes(self) -> int:
         return self._below.size_bytes()

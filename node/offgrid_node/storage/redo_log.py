@@ -1,10 +1,18 @@
 """The redo log: batches that are durable and not in the store's own file yet, in one file of a fixed length.
 
-A record is a batch with the number of the transaction that it comes after, its place behind it, and a digest over all
-that and over the record before. So a record counts only behind the very store that it was written for: once the store
-has moved on, all that stands in the file is void, and writing begins at its start again. Records start at blocks of
-their own; nothing that is durable is ever written over. (Write-ahead logging as in ARIES, Mohan et al. 1992; blocks
-written before they are needed, as by PostgreSQL and etcd: an overwrite changes no size, so it is one flush.)
+    head, one block: magic 4 | id of the log 16 | digest 16
+    records, each in blocks of its own: magic 4 | transaction 8 | place 4 | bytes of the body 4 | events 4 | rows 4
+        | digest over the record before, this header and the body 16 | check over all before it 8 | body
+
+Numbers are big-endian; digests are BLAKE2b (RFC 7693) under the log's id as key, so that nobody's data looks like a
+record. A record counts only behind the very store that it was written for: once the store has moved on, all that
+stands in the file is void, and writing begins at its start again. Nothing that is durable is ever written over.
+(Write-ahead logging as in ARIES, Mohan et al. 1992; blocks written before they are needed, as by PostgreSQL and etcd:
+an overwrite changes no size, so it is one flush.)
+
+A record is appended only once the one before it is durable. So where the log ends too early, whatever follows of the
+same transaction shows it ("Protocol-Aware Recovery", Alagappan et al. 2018). Only of the very last record nobody can
+say whether it was damaged or never finished: it counts as not finished.
 """
 
 from __future__ import annotations
@@ -13,72 +21,120 @@ import hashlib
 import os
 import struct
 import sys
-from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
+from offgrid_node.protocol.errors import Corrupt
 from offgrid_node.storage.disk import sync_file, sync_folder
 from offgrid_node.storage.store import Batch
 
 LOG_FILE = "redo.log"
-LOG_BYTES = 2 * 1024 * 1024  # 512 small batches
+LOG_ID_BYTES = 16
 BLOCK_BYTES = 4096  # what a disk writes whole or, cut off, leaves in doubt
+RECORDS_BYTES = 2 * 1024 * 1024  # 512 small batches
+LOG_BYTES = BLOCK_BYTES + RECORDS_BYTES
 RECORD_BYTES_MAX = 256 * 1024  # a larger batch is no dearer in the store's own file
 
 _HEADER = struct.Struct(">4sQIIII")  # magic, transaction, place, bytes of the body, events, rows
-_MAGIC = b"OGR1"
-_DIGEST_BYTES = 16
-_PERSON = b"og.redo.v1"
+_HEAD_MAGIC, _MAGIC = b"OGRL", b"OGR2"
+_DIGEST_BYTES, _CHECK_BYTES = 16, 8
+_FRAME_BYTES = _HEADER.size + _DIGEST_BYTES + _CHECK_BYTES
+_PERSON = b"og.redo.v2"
 _LENGTH = struct.Struct(">I")
 _ROW = struct.Struct(">BHI")  # bytes of the table's name, of the key, of the value
 _DELETED = 0xFFFF_FFFF  # in place of a value's length
 _WRITTEN_THROUGH = getattr(os, "O_DSYNC", 0) if sys.platform == "linux" else 0
+_FLAGS = os.O_RDWR | _WRITTEN_THROUGH | getattr(os, "O_BINARY", 0)
+
+
+class _End(NamedTuple):
+    """Where the next record belongs, and what it follows."""
+
+    previous: bytes
+    place: int = 0
+    at: int = BLOCK_BYTES
 
 
 class RedoLog:
     """The file, and where in it the next record belongs. One thread at a time; methods raise OSError."""
 
-    def __init__(self, folder: Path) -> None:
-        """Opens the log in `folder`, making it if need be."""
-        path = folder / LOG_FILE
-        flags = os.O_RDWR | os.O_CREAT | _WRITTEN_THROUGH | getattr(os, "O_BINARY", 0)
-        self._fd = os.open(path, flags, 0o600)
-        try:
-            size = os.fstat(self._fd).st_size
-            if size < LOG_BYTES:
-                self._write(bytes(LOG_BYTES - size), size)
-                sync_file(self._fd)
-                sync_folder(folder)
-        except BaseException:
-            self.close()
-            raise
+    def __init__(self, path: Path, log_id: bytes, fd: int) -> None:
+        """Use `make` or `open`."""
+        self._path, self._id, self._fd = path, log_id, fd
         self.begin(0, b"")
+
+    @classmethod
+    def make(cls, folder: Path, log_id: bytes) -> RedoLog:
+        """A new and empty log in `folder`, durable under its name; whatever had this name is gone."""
+        path = folder / LOG_FILE
+        log = cls(path, log_id, os.open(path, _FLAGS | os.O_CREAT | os.O_TRUNC, 0o600))
+        try:
+            log._write(_head(log_id) + bytes(RECORDS_BYTES), 0)
+            sync_file(log._fd)
+            sync_folder(folder)
+        except BaseException:
+            log.close()
+            raise
+        return log
+
+    @classmethod
+    def open(cls, folder: Path, log_id: bytes) -> RedoLog:
+        """The log that was made in `folder` under this id; raises `Corrupt` (StoreMissing, StoreDamaged)."""
+        path = folder / LOG_FILE
+        try:
+            log = cls(path, log_id, os.open(path, _FLAGS))
+        except FileNotFoundError:
+            raise _refused(path, "is missing", reason="StoreMissing") from None
+        try:
+            log._check_head(log._read_all())
+        except BaseException:
+            log.close()
+            raise
+        return log
 
     def begin(self, txn: int, seal: bytes) -> None:
         """Records from here on come after transaction `txn` of the store whose end `seal` names."""
-        self._txn, self._place, self._at = txn, 0, 0
-        self._previous = _digest(b"", b"%d" % txn, seal)
+        self._txn = txn
+        self._first = self._end = _End(_digest(self._id, b"%d" % txn, seal))
 
     def has_room(self, body: bytes) -> bool:
-        return self._at + _blocks(body) <= LOG_BYTES
+        return self._end.at + _blocks(body) <= LOG_BYTES
 
     def append(self, batch: Batch, body: bytes) -> None:
-        """Makes the batch, whose `body_of` is given, durable; there must be room."""
-        header = _HEADER.pack(_MAGIC, self._txn, self._place, len(body), len(batch.events), len(batch.writes))
-        digest = _digest(self._previous, header, body)
-        self._write(header + digest + body, self._at)
+        """Makes the batch, whose `body_of` is given, durable; there must be room.
+
+        After an OSError nobody knows whether it is there: `begin` behind a later transaction before the next one."""
+        previous, place, at = self._end
+        header = _HEADER.pack(_MAGIC, self._txn, place, len(body), len(batch.events), len(batch.writes))
+        digest = _digest(self._id, previous, header, body)
+        self._write(header + digest + _check(self._id, header, digest) + body, at)
         if not _WRITTEN_THROUGH:
             sync_file(self._fd)
-        self._went_on(digest, body)
+        self._end = _End(digest, place + 1, at + _blocks(body))
 
-    def read(self) -> Iterator[Batch]:
-        """What is there from `begin` on, durable from the first look on; what is appended comes behind it."""
+    def read(self) -> list[Batch]:
+        """What is there from `begin` on; what is appended comes behind it. Raises `Corrupt` (StoreDamaged) when it
+        shows that there was more, or that the store is older than its log."""
         data = self._read_all()
-        found = self._next(data)
-        if found is not None:
+        batches, self._end = self._walk(data)
+        self._check_behind(data)
+        if batches:
             sync_file(self._fd)  # a process that was killed may have left it in the system's memory alone
-        while found is not None:
-            yield found
-            found = self._next(data)
+        return batches
+
+    def check(self) -> None:
+        """Raises `Corrupt` unless the file is in its place and holds all that was appended since `begin`."""
+        try:
+            same = os.path.samestat(os.stat(self._path), os.fstat(self._fd))
+        except FileNotFoundError:
+            same = False
+        if not same:
+            raise _refused(self._path, "was taken away", reason="StoreMissing")
+        data = self._read_all()
+        self._check_head(data)
+        end = self._walk(data)[1]
+        if end != self._end:
+            raise self._damaged(end.place)
 
     def close(self) -> None:
         if self._fd >= 0:
@@ -87,22 +143,58 @@ class RedoLog:
 
     # ---- inside
 
-    def _went_on(self, digest: bytes, body: bytes) -> None:
-        self._previous, self._place, self._at = digest, self._place + 1, self._at + _blocks(body)
+    def _check_head(self, data: bytes) -> None:
+        head = _head(self._id)
+        if data[: len(head)] != head:
+            raise _refused(self._path, "is damaged at its head, or another store's")
+        if len(data) != LOG_BYTES:
+            raise _refused(self._path, f"has {len(data)} of its {LOG_BYTES} bytes")
 
-    def _next(self, data: bytes) -> Batch | None:
-        start = self._at + _HEADER.size + _DIGEST_BYTES
-        if start > len(data):
+    def _walk(self, data: bytes) -> tuple[list[Batch], _End]:
+        batches: list[Batch] = []
+        end = self._first
+        while (found := self._next(data, end)) is not None:
+            batch, end = found
+            batches.append(batch)
+        return batches, end
+
+    def _next(self, data: bytes, end: _End) -> tuple[Batch, _End] | None:
+        frame = self._frame(data, end.at)
+        if frame is None or frame[:2] != (self._txn, end.place):
             return None
-        header = data[self._at : self._at + _HEADER.size]
-        magic, txn, place, size, events, rows = _HEADER.unpack(header)
-        if (magic, txn, place) != (_MAGIC, self._txn, self._place) or start + size > len(data):
+        _, place, size, events, rows = frame
+        start = end.at + _FRAME_BYTES
+        header, body = data[end.at : end.at + _HEADER.size], data[start : start + size]
+        digest = _digest(self._id, end.previous, header, body)
+        if data[end.at + _HEADER.size :][:_DIGEST_BYTES] != digest:
             return None
-        digest, body = data[start - _DIGEST_BYTES : start], data[start : start + size]
-        if digest != _digest(self._previous, header, body):
+        return _batch_of(body, events, rows), _End(digest, place + 1, end.at + _blocks(body))
+
+    def _frame(self, data: bytes, at: int) -> tuple[int, int, int, int, int] | None:
+        """Transaction, place, size, events and rows, if a record begins at this block."""
+        if data[at : at + len(_MAGIC)] != _MAGIC:
             return None
-        self._went_on(digest, body)
-        return _batch_of(body, events, rows)
+        header, rest = data[at : at + _HEADER.size], data[at + _HEADER.size : at + _FRAME_BYTES]
+        digest, check = rest[:_DIGEST_BYTES], rest[_DIGEST_BYTES:]
+        if check != _check(self._id, header, digest):
+            return None
+        _, txn, place, size, events, rows = _HEADER.unpack(header)
+        return (txn, place, size, events, rows) if at + _FRAME_BYTES + size <= len(data) else None
+
+    def _check_behind(self, data: bytes) -> None:
+        """What an earlier transaction left is void. Of this one at most a last record is there, not finished."""
+        for at in range(self._end.at, len(data), BLOCK_BYTES):
+            frame = self._frame(data, at)
+            if frame is None or frame[0] < self._txn:
+                continue
+            if frame[0] > self._txn:
+                what = f"follows transaction {frame[0]} of a store that is at {self._txn}: the store's file is older"
+                raise _refused(self._path, what)
+            if (at, frame[1]) != (self._end.at, self._end.place):
+                raise self._damaged(self._end.place)
+
+    def _damaged(self, place: int) -> Corrupt:
+        return _refused(self._path, f"is damaged at its record {place}, and others follow")
 
     def _read_all(self) -> bytes:
         os.lseek(self._fd, 0, os.SEEK_SET)
@@ -153,12 +245,26 @@ def _batch_of(body: bytes, events: int, rows: int) -> Batch:
 
 def _blocks(body: bytes) -> int:
     """The bytes that a record takes up."""
-    size = _HEADER.size + _DIGEST_BYTES + len(body)
+    size = _FRAME_BYTES + len(body)
     return size + -size % BLOCK_BYTES
 
 
-def _digest(*parts: bytes) -> bytes:
-    state = hashlib.blake2b(digest_size=_DIGEST_BYTES, person=_PERSON)
+def _head(log_id: bytes) -> bytes:
+    head = _HEAD_MAGIC + log_id
+    return (head + _digest(log_id, head)).ljust(BLOCK_BYTES, b"\0")
+
+
+def _digest(log_id: bytes, *parts: bytes) -> bytes:
+    state = hashlib.blake2b(digest_size=_DIGEST_BYTES, key=log_id, person=_PERSON)
     for part in parts:
         state.update(part)
     return state.digest()
+
+
+def _check(log_id: bytes, header: bytes, digest: bytes) -> bytes:
+    return hashlib.blake2b(header + digest, digest_size=_CHECK_BYTES, key=log_id, person=_PERSON).digest()
+
+
+def _refused(path: Path, what: str, *, reason: str = "StoreDamaged") -> Corrupt:
+    text = f"the store's log {path} {what}: commits would be lost; restore the whole folder from a backup"
+    return Corrupt(text, reason=reason)

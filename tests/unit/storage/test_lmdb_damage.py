@@ -21,7 +21,7 @@ import pytest
 from offgrid_node.protocol.errors import Corrupt, FailedPrecondition, Fault
 from offgrid_node.storage.journal import Tail, encode_packs, journal_key
 from offgrid_node.storage.lmdb import LmdbStore
-from offgrid_node.storage.lmdb_env import TAIL_KEY, tail_value
+from offgrid_node.storage.lmdb_env import LAYOUT_VERSION, TAIL_KEY, tail_value
 from offgrid_node.storage.rows import RowSeal
 from offgrid_node.storage.store import Batch
 
@@ -295,11 +295,11 @@ def test_a_store_whose_end_does_not_fit_is_refused_at_open(
 
 
 def test_a_store_of_a_later_layout_is_refused_at_open(folder: Path) -> None:
-    later = RowSeal("\0meta").wrap(TAIL_KEY, bytes([2]) + bytes(24))
+    later = RowSeal("\0meta").wrap(TAIL_KEY, bytes([LAYOUT_VERSION + 1]) + bytes(24))
     edit(folder, b"meta", lambda txn: txn.put(TAIL_KEY, later))
     fault = refused_at_open(folder)
     assert (type(fault), fault.reason) == (FailedPrecondition, "WrongFormat")
-    assert "layout 2" in fault.message
+    assert f"layout {LAYOUT_VERSION + 1}" in fault.message
 
 
 def test_findings_are_bounded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

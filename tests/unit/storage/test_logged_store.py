@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from offgrid_node.protocol.errors import Fault, Unavailable
+from offgrid_node.protocol.errors import Corrupt, Fault, Unavailable
 from offgrid_node.storage.lmdb import LmdbStore
 from offgrid_node.storage.logged import OVERLAY_BYTES_MAX, OVERLAY_ROWS_MAX, SPARE_BYTES, LoggedStore
-from offgrid_node.storage.redo_log import LOG_BYTES, LOG_FILE, RECORD_BYTES_MAX, RedoLog
+from offgrid_node.storage.redo_log import BLOCK_BYTES, LOG_BYTES, LOG_FILE, RECORD_BYTES_MAX, RedoLog
 from offgrid_node.storage.store import Batch
 
 MIB = 1024 * 1024
@@ -165,11 +165,11 @@ class Refusing:
             if self.log_before_writing:
                 self.log_before_writing -= 1
                 raise OSError(errno.EIO, os.strerror(errno.EIO))
+            end = log._end
             append(log, batch, body)
             if self.log_after_writing:
                 self.log_after_writing -= 1
-                log._place -= 1  # as if it had not been told
-                log._at -= 4096
+                log._end = end  # as if it had not been told
                 raise OSError(errno.EIO, os.strerror(errno.EIO))
 
         def refusing(call: Callable[..., object]) -> Callable[..., object]:
@@ -276,11 +276,136 @@ def test_a_close_that_cannot_write_below_leaves_it_to_the_log(folder: Path, refu
 
 
 def test_a_log_that_cannot_be_opened_is_said_and_gives_the_folder_back(folder: Path) -> None:
-    (folder / LOG_FILE).unlink()
+    (folder / LOG_FILE).rename(folder / "kept")
     (folder / LOG_FILE).mkdir()
     with pytest.raises(Unavailable, match="log") as caught:
         LoggedStore.open(folder, limit_bytes=LIMIT_BYTES)
     assert caught.value.reason == "DiskError"
     (folder / LOG_FILE).rmdir()
+    (folder / "kept").rename(folder / LOG_FILE)
     with opened(folder) as store:
         assert_holds(store, 1)
+
+
+# ---- damage, and files that do not belong together
+
+
+@pytest.fixture
+def killed(folder: Path, tmp_path: Path) -> Path:
+    """As a killed process left it: batch 0 below, three more in the log."""
+    with opened(folder) as store:
+        for number in range(1, 4):
+            store.commit(batch(number))
+        return left_by_a_killed_process(folder, tmp_path / "killed")
+
+
+def refused_at_open(folder: Path) -> Corrupt:
+    with pytest.raises(Corrupt, match="backup") as caught:
+        LoggedStore.open(folder, limit_bytes=LIMIT_BYTES)
+    return caught.value
+
+
+def test_acknowledged_batches_behind_a_damaged_record_are_missed(killed: Path) -> None:
+    log = killed / LOG_FILE
+    data = bytearray(log.read_bytes())
+    data[2 * BLOCK_BYTES + 100] ^= 1
+    log.write_bytes(data)
+    fault = refused_at_open(killed)
+    assert fault.reason == "StoreDamaged"
+    assert "record 1" in fault.message
+    data[2 * BLOCK_BYTES + 100] ^= 1
+    log.write_bytes(data)
+    with opened(killed) as store:
+        assert_holds(store, 4)
+
+
+def test_a_store_without_its_log_is_refused(killed: Path) -> None:
+    (killed / LOG_FILE).unlink()
+    assert refused_at_open(killed).reason == "StoreMissing"
+    assert refused_at_open(killed).reason == "StoreMissing"
+
+
+def test_another_stores_log_is_refused(killed: Path, tmp_path: Path) -> None:
+    with opened(tmp_path / "other") as store:
+        store.commit(batch(0))
+    shutil.copy(tmp_path / "other" / LOG_FILE, killed / LOG_FILE)
+    assert "another store's" in refused_at_open(killed).message
+
+
+def test_a_store_that_is_older_than_its_log_is_refused(folder: Path, tmp_path: Path) -> None:
+    old = left_by_a_killed_process(folder, tmp_path / "old")
+    with opened(folder) as store:
+        store.commit(batch(1))
+        store.verify()  # a checkpoint
+        store.commit(batch(2))
+        shutil.copy(folder / LOG_FILE, old / LOG_FILE)
+    assert "older" in refused_at_open(old).message
+
+
+def test_what_a_killed_process_left_is_written_below_at_once(killed: Path, tmp_path: Path) -> None:
+    with opened(killed) as store:
+        assert below(killed, tmp_path / "raw") == 4
+        assert_holds(store, 4)
+
+
+def test_a_store_whose_log_was_never_finished_makes_it_anew(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(fd: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr("offgrid_node.storage.redo_log.sync_file", full)
+        with pytest.raises(Unavailable, match="log") as caught:
+            LoggedStore.open(tmp_path / "fresh", limit_bytes=LIMIT_BYTES)
+    assert caught.value.reason == "DiskError"
+    with opened(tmp_path / "fresh") as store:
+        store.commit(batch(0))
+        assert_holds(store, 1)
+
+
+def test_verify_looks_at_the_log_while_it_holds_what_is_not_below(folder: Path, refusing: Refusing) -> None:
+    with opened(folder) as store:
+        store.commit(batch(1))
+        store.commit(batch(2))
+        with (folder / LOG_FILE).open("r+b") as file:
+            file.seek(BLOCK_BYTES + 100)
+            file.write(b"?")
+        refusing.below = 1
+        assert [finding for finding in store.verify() if "record 0" in finding]
+        assert store.verify() == []  # a checkpoint has written below what memory still knew
+        assert_holds(store, 3)
+
+
+def test_a_batch_that_is_there_all_the_same_is_seen_whole_once_the_store_can_be_read(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit, txn = LmdbStore.commit, LmdbStore.txn
+    refused = Unavailable("the disk refused", reason="DiskError")
+
+    def unreadable(store: LmdbStore) -> int:
+        raise refused
+
+    def late(store: LmdbStore, batch: Batch) -> int:
+        commit(store, batch)
+        monkeypatch.setattr(LmdbStore, "txn", property(unreadable))
+        raise refused
+
+    with opened(folder) as store:
+        large = Batch([bytes(RECORD_BYTES_MAX)], {("jobs", b"large"): b"v"})
+        monkeypatch.setattr(LmdbStore, "commit", late)
+        with pytest.raises(Unavailable):
+            store.commit(large)
+        with pytest.raises(Unavailable):
+            store.get("jobs", b"large")
+        monkeypatch.setattr(LmdbStore, "txn", txn)
+        assert store.get("jobs", b"large") == b"v"
+        assert [seq for seq, _ in store.events()] == [1, 2]
+        assert store.journal_seq == 2
+
+
+def test_a_batch_of_very_many_rows_goes_below(folder: Path, tmp_path: Path) -> None:
+    with opened(folder) as store:
+        store.commit(batch(1))
+        store.commit(Batch(writes={("jobs", b"+%06d" % n): b"" for n in range(OVERLAY_ROWS_MAX + 1)}))
+        assert below(folder, tmp_path / "raw") == 2

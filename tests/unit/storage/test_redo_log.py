@@ -10,7 +10,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from offgrid_node.storage.redo_log import BLOCK_BYTES, LOG_BYTES, LOG_FILE, RECORD_BYTES_MAX, RedoLog, body_of
+from offgrid_node.protocol.errors import Corrupt
+from offgrid_node.storage.redo_log import (
+    BLOCK_BYTES,
+    LOG_BYTES,
+    LOG_FILE,
+    RECORD_BYTES_MAX,
+    RECORDS_BYTES,
+    RedoLog,
+    body_of,
+)
 from offgrid_node.storage.store import Batch
 
 ROWS = st.dictionaries(
@@ -20,11 +29,13 @@ ROWS = st.dictionaries(
 )
 BATCHES = st.builds(Batch, st.lists(st.binary(max_size=5_000), max_size=4), ROWS)
 SEAL = b"the end"
+LOG_ID = b"sixteen bytes id"
 
 
 @contextlib.contextmanager
 def opened(folder: Path, txn: int = 7, seal: bytes = SEAL) -> Iterator[RedoLog]:
-    with contextlib.closing(RedoLog(folder)) as log:
+    made = (folder / LOG_FILE).exists()
+    with contextlib.closing(RedoLog.open(folder, LOG_ID) if made else RedoLog.make(folder, LOG_ID)) as log:
         log.begin(txn, seal)
         yield log
 
@@ -36,7 +47,7 @@ def append(log: RedoLog, *batches: Batch) -> None:
 
 def held(folder: Path, txn: int = 7, seal: bytes = SEAL) -> list[Batch]:
     with opened(folder, txn, seal) as log:
-        return list(log.read())
+        return log.read()
 
 
 def numbered(number: int, size: int = 10) -> Batch:
@@ -62,38 +73,130 @@ def test_what_is_appended_to_what_was_read_comes_behind_it(tmp_path: Path) -> No
     with opened(tmp_path) as log:
         append(log, numbered(1), numbered(2))
     with opened(tmp_path) as log:
-        assert len(list(log.read())) == 2
+        assert len(log.read()) == 2
         append(log, numbered(3))
     assert held(tmp_path) == [numbered(1), numbered(2), numbered(3)]
 
 
-def test_records_of_another_transaction_or_another_history_are_void(tmp_path: Path) -> None:
+def test_records_of_an_earlier_transaction_are_void(tmp_path: Path) -> None:
+    with opened(tmp_path) as log:
+        append(log, numbered(1), numbered(2))
+    assert held(tmp_path, txn=8) == []
+    assert held(tmp_path) == [numbered(1), numbered(2)]
+
+
+def refusal(folder: Path, txn: int = 7, seal: bytes = SEAL) -> Corrupt:
+    with pytest.raises(Corrupt, match=r"backup") as caught:
+        held(folder, txn, seal)
+    assert str(folder / LOG_FILE) in caught.value.message
+    return caught.value
+
+
+def test_a_store_that_is_older_than_its_log_is_refused(tmp_path: Path) -> None:
     with opened(tmp_path) as log:
         append(log, numbered(1))
-    assert held(tmp_path, txn=8) == []
-    assert held(tmp_path, seal=b"another end") == []
-    assert held(tmp_path) == [numbered(1)]
+        log.begin(9, SEAL)
+        append(log, numbered(2))
+    fault = refusal(tmp_path)
+    assert fault.reason == "StoreDamaged"
+    assert "transaction 9 of a store that is at 7" in fault.message
 
 
-def test_the_rest_of_an_older_log_does_not_follow_a_newer_one(tmp_path: Path) -> None:
+def test_records_behind_another_history_are_refused(tmp_path: Path) -> None:
+    with opened(tmp_path) as log:
+        append(log, numbered(1), numbered(2))
+    assert refusal(tmp_path, seal=b"another end").reason == "StoreDamaged"
+
+
+@pytest.mark.parametrize("damaged_block", [1, 2])
+def test_a_record_of_which_any_byte_has_changed_is_refused_where_others_follow(
+    tmp_path: Path, damaged_block: int
+) -> None:
     with opened(tmp_path) as log:
         append(log, numbered(1), numbered(2), numbered(3))
-        log.begin(7, b"restored from a backup")  # the same number once more, with another past
-        append(log, numbered(4))
-    assert held(tmp_path, seal=b"restored from a backup") == [numbered(4)]
+        path = tmp_path / LOG_FILE
+        whole = path.read_bytes()
+        start = damaged_block * BLOCK_BYTES
+        for at in range(len(whole[start : start + BLOCK_BYTES].rstrip(b"\0"))):
+            damaged = bytearray(whole)
+            damaged[start + at] ^= 0x10
+            path.write_bytes(damaged)
+            assert f"record {damaged_block - 1}," in refusal(tmp_path).message
+            with pytest.raises(Corrupt, match=f"record {damaged_block - 1},"):
+                log.check()
+        path.write_bytes(whole)
+        log.check()
 
 
-def test_a_record_of_which_any_byte_has_changed_ends_the_log(tmp_path: Path) -> None:
+def test_a_last_record_that_is_damaged_counts_as_not_finished_but_not_for_who_wrote_it(tmp_path: Path) -> None:
     with opened(tmp_path) as log:
-        append(log, numbered(1), numbered(2), numbered(3))
+        append(log, numbered(1), numbered(2))
+        path = tmp_path / LOG_FILE
+        whole = path.read_bytes()
+        for at in range(2 * BLOCK_BYTES, len(whole.rstrip(b"\0"))):
+            damaged = bytearray(whole)
+            damaged[at] ^= 0x10
+            path.write_bytes(damaged)
+            assert held(tmp_path) == [numbered(1)]
+            with pytest.raises(Corrupt, match="record 1,"):
+                log.check()
+
+
+def test_what_somebody_stores_is_never_taken_for_a_record(tmp_path: Path) -> None:
+    """The blocks of a large value look just like records, of another log."""
+    (tmp_path / "other").mkdir()
+    with contextlib.closing(RedoLog.make(tmp_path / "other", bytes(16))) as other:
+        other.begin(7, SEAL)
+        append(other, numbered(1), numbered(2), numbered(3))
+    blocks = (tmp_path / "other" / LOG_FILE).read_bytes()[BLOCK_BYTES : 4 * BLOCK_BYTES]
+    sly = Batch([bytes(BLOCK_BYTES - 60 - n) + blocks for n in range(8)])
+    with opened(tmp_path) as log:
+        append(log, sly)
     path = tmp_path / LOG_FILE
-    whole = path.read_bytes()
-    record = len(whole[BLOCK_BYTES : 2 * BLOCK_BYTES].rstrip(b"\0"))
-    for at in range(record):
-        damaged = bytearray(whole)
-        damaged[BLOCK_BYTES + at] ^= 0x10
-        path.write_bytes(damaged)
-        assert held(tmp_path) == [numbered(1)]
+    data = bytearray(path.read_bytes())
+    data[BLOCK_BYTES : BLOCK_BYTES + 512] = bytes(512)  # its header was not written in time
+    path.write_bytes(data)
+    assert held(tmp_path) == []
+
+
+@pytest.mark.parametrize("at", [0, 4, 20, 35, BLOCK_BYTES - 1])
+def test_a_damaged_head_is_refused(tmp_path: Path, at: int) -> None:
+    assert held(tmp_path) == []
+    path = tmp_path / LOG_FILE
+    data = bytearray(path.read_bytes())
+    data[at] ^= 1
+    path.write_bytes(data)
+    assert "another store's" in refusal(tmp_path).message
+
+
+def test_a_log_that_is_not_there_whole_is_refused(tmp_path: Path) -> None:
+    assert held(tmp_path) == []
+    path = tmp_path / LOG_FILE
+    path.write_bytes(path.read_bytes()[:-1])
+    assert f"has {LOG_BYTES - 1} of its {LOG_BYTES} bytes" in refusal(tmp_path).message
+    path.unlink()
+    with pytest.raises(Corrupt, match="is missing") as caught:
+        RedoLog.open(tmp_path, LOG_ID)
+    assert caught.value.reason == "StoreMissing"
+
+
+def test_a_log_that_was_taken_away_while_in_use_is_said(tmp_path: Path) -> None:
+    with opened(tmp_path) as log:
+        log.check()
+        (tmp_path / LOG_FILE).rename(tmp_path / "away")
+        with pytest.raises(Corrupt, match="taken away"):
+            log.check()
+        (tmp_path / LOG_FILE).write_bytes((tmp_path / "away").read_bytes())
+        with pytest.raises(Corrupt, match="taken away"):
+            log.check()
+
+
+def test_making_a_log_goes_over_one_that_was_not_finished(tmp_path: Path) -> None:
+    (tmp_path / LOG_FILE).write_bytes(bytes(5_000))
+    with contextlib.closing(RedoLog.make(tmp_path, LOG_ID)) as log:
+        log.begin(7, SEAL)
+        append(log, numbered(1))
+    assert held(tmp_path) == [numbered(1)]
 
 
 def test_a_record_that_was_cut_off_is_none_and_the_next_takes_its_place(tmp_path: Path) -> None:
@@ -101,10 +204,10 @@ def test_a_record_that_was_cut_off_is_none_and_the_next_takes_its_place(tmp_path
         append(log, numbered(1), numbered(2, size=3 * BLOCK_BYTES))
     path = tmp_path / LOG_FILE
     data = bytearray(path.read_bytes())
-    data[3 * BLOCK_BYTES :] = bytes(len(data) - 3 * BLOCK_BYTES)
+    data[4 * BLOCK_BYTES :] = bytes(len(data) - 4 * BLOCK_BYTES)
     path.write_bytes(data)
     with opened(tmp_path) as log:
-        assert list(log.read()) == [numbered(1)]
+        assert log.read() == [numbered(1)]
         append(log, numbered(3))
     assert held(tmp_path) == [numbered(1), numbered(3)]
 
@@ -126,18 +229,9 @@ def test_it_has_room_for_a_bounded_number_of_records(tmp_path: Path) -> None:
         while log.has_room(body_of(numbered(0))):
             append(log, numbered(count))
             count += 1
-        assert count == LOG_BYTES // BLOCK_BYTES
+        assert count == RECORDS_BYTES // BLOCK_BYTES
         log.begin(8, SEAL)
         assert log.has_room(bytes(RECORD_BYTES_MAX))
-        assert list(log.read()) == []
+        assert log.read() == []
     assert (tmp_path / LOG_FILE).stat().st_size == LOG_BYTES
     assert len(held(tmp_path)) == count  # as long as the store has not moved on they count
-
-
-def test_a_log_that_is_too_short_is_made_whole_and_keeps_what_it_has(tmp_path: Path) -> None:
-    with opened(tmp_path) as log:
-        append(log, numbered(1))
-    path = tmp_path / LOG_FILE
-    path.write_bytes(path.read_bytes()[: 2 * BLOCK_BYTES])
-    assert held(tmp_path) == [numbered(1)]
-    assert path.stat().st_size == LOG_BYTES
