@@ -219,7 +219,9 @@ def with_barred(bids: Iterable[Bid]) -> Iterator[tuple[Bid, Barred]]:
     """Those of a host's bids for one class that have slots, each with the cores that it is not for. `bids` are in the
     order of their numbers: one without slots denies those behind it."""
     bids = list(bids)
-    named = tuple(bid.owners for bid in bids if bid.owners and bid.slots) if len(bids) > 1 else ()
+    named: Barred = ()
+    if len(bids) > 1:  # who has had the share that is named is left to the offers for all
+        named = tuple(_served(bid) for bid in bids if bid.owners and bid.slots)
     denied: Barred = ()
     for bid in bids:
         if bid.slots:
@@ -227,6 +229,11 @@ def with_barred(bids: Iterable[Bid]) -> Iterator[tuple[Bid, Barred]]:
             yield bid, (*barred, bid.barred) if bid.barred else barred
         elif bid.owners:
             denied = (*denied, bid.owners)
+
+
+def _served(bid: Bid) -> frozenset[str]:
+    """Whom an offer for named cores is for now."""
+    return bid.owners - bid.barred if bid.barred else bid.owners
 
 
 def _whole(kind: str, needs: str, standings: Iterable[Standing], changes: int) -> Bucket:

@@ -32,6 +32,7 @@ from offgrid_node.protocol.jobs.renewals import Renewals
 from offgrid_node.protocol.jobs.reports import Reports
 from offgrid_node.protocol.jobs.settings import JobsSettings
 from offgrid_node.protocol.jobs.stops import Stops
+from offgrid_node.protocol.jobs.story import held_up
 from offgrid_node.protocol.jobs.submitting import Submitting
 from offgrid_node.protocol.jobs.table import AWARDED, CREATED, QUEUED, RUNNING
 from offgrid_node.protocol.rng import Rng
@@ -164,7 +165,7 @@ class Core:
         for job_id in self._jobs.deadlines.take_passed(now):
             if (late := self._jobs.get(job_id)) is not None:
                 self._stop(late, now)
-                self._jobs.expire(late, now)
+                self._jobs.expire(late, held_up(late, self._jobs), now)
 
     def on_wake(self, now: Now, rng: Rng) -> None:
         self._return_to_mesh(now, rng)

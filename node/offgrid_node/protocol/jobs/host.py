@@ -124,6 +124,7 @@ class Host:
         state = describe(self.duty, self.slots_busy, len(self._unsettled), idle=self.idle)
         state.profile.CopyFrom(profile_of(self._settings, self._peers))
         state.offers.extend(offers_of(self.rules.offers(now), self._settings))
+        state.rules.extend(self.rules.describe(now))
         return state
 
     def deadline_ms(self) -> int | None:

@@ -240,6 +240,7 @@ def offers_of(standings: Sequence[Standing], settings: JobsSettings) -> list[job
             slots=each.slots,
             owners=each.owners,
             barred=each.barred,
+            barred_until_us=each.barred_until_us,
             expiry_ms=OFFER_STANDS_MS,
         )
         for each in standings

@@ -34,6 +34,7 @@ class Open:
     job: jobs_pb2.Job
     tries: int = 0
     refusals: int = 0
+    unfound: str = ""  # why no host was found for it, as was last said; empty once its order waits for one, or is won
     avoided: frozenset[str] = frozenset()
     payload: bytes | None = None  # a small one; a large one until it is committed
     confirmed: bool = False  # its host has said, to this very process, that it runs the present attempt

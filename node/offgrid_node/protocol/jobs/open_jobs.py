@@ -227,7 +227,7 @@ class OpenJobs:
         again, who gives the same answer or none at all; without one the attempt is over.
         """
         job = entry.job
-        entry.tries, entry.doubtful = 0, False
+        entry.tries, entry.unfound, entry.doubtful = 0, "", False
         entry.avoided = frozenset()
         self.leave_broker(job)
         move(job, event)
@@ -312,9 +312,10 @@ class OpenJobs:
         self._end_otherwise(entry, "cancel", "Cancelled", why, now)
         self._end(entry, now, EventType.JOB_CANCELLED)
 
-    def expire(self, entry: Open, now: Now) -> None:
+    def expire(self, entry: Open, why: str, now: Now) -> None:
+        """`why`: what it waited for, where that is known."""
         late_ms = (now.utc_us - entry.job.deadline_us) // 1_000
-        detail = f"its deadline passed {late_ms} ms ago, before it had ended"
+        detail = f"its deadline passed {late_ms} ms ago, before it had ended" + (f": {why}" if why else "")
         self._end_otherwise(entry, "expire", "DeadlinePassed", detail, now)
         self._end(entry, now, EventType.JOB_FAILED)
 

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.effects import Rows
 from offgrid_node.protocol.ids import NODE_ID
@@ -27,6 +28,7 @@ from offgrid_node.protocol.jobs.settings import ANYBODY, JobsSettings, Rule
 QUOTAS = "host_quotas"
 QUOTAS_MAX = 4_096  # owners, times rules with a quota, that are counted in a day; beyond it their work is refused
 OWNERS_MAX = 256  # that one offer names
+USES_SHOWN = 20  # of one rule, to the host's owner
 DAY_S, DAY_MINUTES = 86_400, 1_440
 BUSY = "busy"
 UNLIMITED = 2**64
@@ -43,6 +45,7 @@ class Standing(NamedTuple):
     slots: int
     owners: tuple[str, ...]
     barred: tuple[str, ...] = ()
+    barred_until_us: int = 0
 
 
 @dataclass(slots=True)
@@ -97,9 +100,24 @@ class Rules:
                 label for label in self._settings.executors if covers(rule, label) and label not in denied
             )
             if executors and within(rule, minute):
-                standings += self._standing(number, rule, executors)
+                standings += self._standing(number, rule, executors, now)
                 denied.update(executors if rule.deny and ANYBODY in rule.owners else ())
         return standings
+
+    def describe(self, now: Now) -> Iterator[jobs_pb2.HostRule]:
+        """Each rule and its use, for the host's owner; of who uses it, those first that have used most."""
+        day, minute = self._local(now)
+        self._turn_day(day, now)
+        for rule in self._rules:
+            said = jobs_pb2.HostRule(name=rule.name, owners=rule.owners, executors=rule.executors, deny=rule.deny)
+            said.price_micro, said.slots, said.slots_busy = rule.price_micro, rule.slots, self._busy[rule.name]
+            said.jobs_per_day, said.tokens_per_day = rule.jobs_per_day, rule.tokens_per_day
+            said.hours, said.holds = "-".join(map(clock, rule.hours)), within(rule, minute)
+            mine = [(used, core) for (name, core), used in self._used.items() if name == rule.name]
+            mine.sort(key=lambda each: (-each[0].jobs, -each[0].tokens, each[1]))
+            for used, core in mine[:USES_SHOWN]:
+                said.today.add(core=core, jobs=used.jobs, tokens=used.tokens, used_up=self._is_exhausted(rule, core))
+            yield said
 
     # ---- inputs
 
@@ -188,30 +206,46 @@ class Rules:
             return f"rule {rule.name!r} takes {rule.tokens_per_day} tokens of an owner a day; {left} are left for today"
         return ""
 
-    def _standing(self, number: int, rule: Rule, executors: tuple[str, ...]) -> Iterator[Standing]:
+    def _standing(self, number: int, rule: Rule, executors: tuple[str, ...], now: Now) -> Iterator[Standing]:
         """What stands by the rule, which holds now."""
         owners = self._named(rule)
         if rule.deny and owners:
             yield Standing(number, executors, 0, 0, owners)
         elif not rule.deny and owners != ():
             slots = min(rule.slots or self._settings.slots, self._settings.slots)
-            barred = self._exhausted(rule) if owners is None else ()
-            yield Standing(number, executors, rule.price_micro, slots, owners or (), barred)
+            barred = self._exhausted(rule)
+            if owners is not None:
+                barred = tuple(core for core in barred if core in owners)
+            until_us = self._day_end_us(now) if barred else 0
+            yield Standing(number, executors, rule.price_micro, slots, owners or (), barred, until_us)
 
     def _exhausted(self, rule: Rule) -> tuple[str, ...]:
         """Who has had the day's share under the rule."""
-        jobs, tokens = rule.jobs_per_day or UNLIMITED, rule.tokens_per_day or UNLIMITED
-        mine = ((core, used) for (name, core), used in self._used.items() if name == rule.name)
-        return tuple(sorted(core for core, used in mine if used.jobs >= jobs or used.tokens >= tokens)[:OWNERS_MAX])
+        if not (rule.jobs_per_day or rule.tokens_per_day):
+            return ()
+        mine = (core for name, core in self._used if name == rule.name)
+        return tuple(sorted(core for core in mine if self._is_exhausted(rule, core))[:OWNERS_MAX])
+
+    def _is_exhausted(self, rule: Rule, core: str) -> bool:
+        used = self._used.get((rule.name, core))
+        return used is not None and (
+            used.jobs >= (rule.jobs_per_day or UNLIMITED) or used.tokens >= (rule.tokens_per_day or UNLIMITED)
+        )
+
+    def _day_end_us(self, now: Now) -> int:
+        """When the day ends here, in UTC; where the clocks change that day, as its offset is now."""
+        here_us = now.utc_us + self._settings.utc_offset_s(now.utc_us // 1_000_000) * 1_000_000
+        return now.utc_us + DAY_S * 1_000_000 - here_us % (DAY_S * 1_000_000)
 
     def _named(self, rule: Rule) -> tuple[str, ...] | None:
-        """Node ids of those whom the rule is for, as far as they are known and have not had their share; None: all."""
+        """Node ids of those whom the rule is for, as far as they are known; None: all. Where they are too many, who has
+        had its share goes unnamed first."""
         if ANYBODY in rule.owners:
             return None
-        ids = {node_id for owner in rule.owners for node_id in self._ids_of(owner, deny=rule.deny)}.difference(
-            self._exhausted(rule)
-        )
-        return tuple(sorted(ids)[:OWNERS_MAX])
+        ids = {node_id for owner in rule.owners for node_id in self._ids_of(owner, deny=rule.deny)}
+        if len(ids) > OWNERS_MAX:
+            ids = set(sorted(ids, key=lambda node_id: (self._is_exhausted(rule, node_id), node_id))[:OWNERS_MAX])
+        return tuple(sorted(ids))
 
     def _is_for(self, rule: Rule, core: str) -> bool:
         return ANYBODY in rule.owners or any(core in self._ids_of(owner, deny=rule.deny) for owner in rule.owners)

@@ -33,6 +33,22 @@ def story_of(job: jobs_pb2.Job, jobs: OpenJobs, now: Now) -> str:
     return _told(_under_way(entry, now), _attempts(job.attempts[:-1]))
 
 
+def held_up(entry: Open, jobs: OpenJobs) -> str:
+    """What keeps an open job from having a host, as far as is known; empty of one that has one."""
+    job = entry.job
+    if job.state == CREATED and (missing := jobs.dependencies.missing(job.job_id)):
+        return f"it waited for {len(missing)} other jobs, {missing[0]} among them"
+    if job.state != QUEUED:
+        return ""
+    if entry.unfound:
+        return f"no host was found for it: {entry.unfound}"
+    if jobs.waiting.holds(job.broker, job.job_id):
+        return f"its order waited at broker {job.broker} for a free slot"
+    if jobs.pacing.standing(job.broker, job.job_id, job.priority):
+        return f"broker {job.broker} took no more orders"
+    return ""
+
+
 def _end_of(job: jobs_pb2.Job) -> str:
     if job.state == COMPLETED:
         after_s = max(0, job.updated_us - job.created_us) / 1e6
@@ -61,7 +77,8 @@ def _queued(entry: Open, jobs: OpenJobs, now: Now) -> str:
         why = f": {job.route_reason}" if job.route_reason else ""
         return f"It waits in this node's own queue{why}."
     if entry.tries:
-        return f"No host was found for it; try {entry.tries} of {len(RETRY_DELAYS_MS)} follows{in_s}."
+        why = f" ({entry.unfound})" if entry.unfound else ""
+        return f"No host was found for it{why}; try {entry.tries} of {len(RETRY_DELAYS_MS)} follows{in_s}."
     if entry.doubtful:
         return f"This core has restarted, and asks broker {job.broker} whether it has awarded attempt {job.attempt}."
     if standing := jobs.pacing.standing(job.broker, job.job_id, job.priority):

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.events import BROKER
+from offgrid_node.protocol.jobs.bounds import DETAIL_CHARS_MAX
 from offgrid_node.protocol.jobs.doubts import Doubts
 from offgrid_node.protocol.jobs.open_job import Open
 from offgrid_node.protocol.jobs.open_jobs import OpenJobs
@@ -73,6 +74,7 @@ class Submitting:
         self._turning.on_answer(entry, now, awarded=False)
         self.turn_from_broker(entry)
         self._jobs.leave_broker(entry.job)
+        entry.unfound = detail[:DETAIL_CHARS_MAX]
         if entry.tries < len(RETRY_DELAYS_MS):
             self._jobs.timers.set(entry.job_id, now.mono_ms + RETRY_DELAYS_MS[entry.tries])
             entry.tries += 1
@@ -98,7 +100,7 @@ class Submitting:
         """Its broker holds the order in its queue. If it has only just learnt of it, though we thought it knew, it may
         have forgotten others as well."""
         self._turning.on_answer(entry, now, awarded=False)
-        entry.doubtful, entry.tries, entry.avoided = False, 0, frozenset()
+        entry.doubtful, entry.tries, entry.unfound, entry.avoided = False, 0, "", frozenset()
         job, waiting = entry.job, self._jobs.waiting
         if fresh and waiting.holds(job.broker, entry.job_id):
             waiting.hurry(job.broker, now.mono_ms)

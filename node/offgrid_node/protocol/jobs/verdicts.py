@@ -15,6 +15,7 @@ from offgrid_node.protocol.jobs.clearing import Group, first_and_price
 from offgrid_node.protocol.jobs.orders import JobOrder
 from offgrid_node.protocol.jobs.reputation import SHUNNED
 from offgrid_node.protocol.jobs.requirements import parse
+from offgrid_node.protocol.jobs.rules import DAY_MINUTES, clock
 
 VERDICTS_MAX = 256
 
@@ -71,10 +72,18 @@ def _against(standing: Standing, order: JobOrder, group: Group) -> Iterator[str]
     if why:
         yield why
     seats = [Seat(bid.score, bid.standing.host, bid.offer.offer_id, bid, barred) for bid, barred in with_barred(bids)]
+    until_us = max((bid.offer.barred_until_us for bid in bids if order.core in bid.barred), default=None)
     bids = [seat.bid for seat in seats if seat.takes(order.core)]
+    if not bids and until_us is not None:
+        yield "this core has used up its day's quota there" + (f", until {_time_of(until_us)} UTC" if until_us else "")
     if not bids:
         yield "takes no jobs of this core"
     reserve = order.price_max_micro
     if reserve and all(bid.ask_micro > reserve for bid in bids):
         ask = min(bid.ask_micro for bid in bids)
         yield f"asks {ask / 1e6:g} per million tokens; the job pays {reserve / 1e6:g} at most"
+
+
+def _time_of(utc_us: int) -> str:
+    """Of the day: quotas begin anew within one."""
+    return clock(utc_us // 60_000_000 % DAY_MINUTES)

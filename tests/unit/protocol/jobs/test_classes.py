@@ -261,9 +261,10 @@ class TestWhomABidIsFor:
 
     @given(OFFERS)
     def test_is_what_its_offers_say(self, offers: list[jobs_pb2.Offer]) -> None:
-        """Denied by one before it, named by another one, or barred."""
+        """Denied by one before it, named by another one that is not used up, or barred."""
         found = {(seat.offer_id, core) for seat in self.seats(offers) for core in self.CORES if seat.takes(core)}
-        named = {core for offer in offers if offer.slots for core in offer.owners} if len(offers) > 1 else set()
+        named = {core for offer in offers if offer.slots for core in {*offer.owners} - {*offer.barred}}
+        named = named if len(offers) > 1 else set()
         expected, denied = set(), set()
         for offer in offers:
             denied |= set(offer.owners) if not offer.slots else set()

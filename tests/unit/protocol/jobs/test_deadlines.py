@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
-from job_bench import WORKER, CoreBench, award
+from job_bench import MARKET, WORKER, CoreBench, award
 from test_cancelling import FROM, stopped
 from test_core import report_of
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.jobs.deadlines import PASSED_MAX, RECHECK_MS, Deadlines
+from offgrid_node.protocol.jobs.settings import RETRY_DELAYS_MS
 from offgrid_node.protocol.jobs.table import AWARDED, EXPIRED
 
 HOUR_MS = 3_600_000
@@ -26,6 +29,38 @@ def test_a_job_that_has_not_ended_by_then_is_expired_and_its_host_told() -> None
     job = bench.row(job_id)
     assert (job.state, job.error) == (EXPIRED, "DeadlinePassed")
     assert stopped(bench) == [(WORKER.node_id, job_id, 1)]
+
+
+def no_host(job_id: str) -> jobs_pb2.Clearing:
+    return jobs_pb2.Clearing(
+        job_id=job_id, attempt=1, kind=jobs_pb2.CLEARING_KIND_NO_HOST, detail="no live host offers it"
+    )
+
+
+def queued(job_id: str) -> jobs_pb2.Clearing:
+    return jobs_pb2.Clearing(job_id=job_id, attempt=1, kind=jobs_pb2.CLEARING_KIND_QUEUED)
+
+
+@pytest.mark.parametrize(
+    ("clearings", "why"),
+    [
+        ([], "its deadline passed 0 ms ago, before it had ended"),
+        ([no_host], "before it had ended: no host was found for it: no live host offers it"),
+        ([queued], f"before it had ended: its order waited at broker {MARKET.node_id} for a free slot"),
+        ([no_host, queued], f"before it had ended: its order waited at broker {MARKET.node_id} for a free slot"),
+        ([no_host, award], "its deadline passed 0 ms ago, before it had ended"),
+    ],
+)
+def test_it_says_what_the_job_waited_for(clearings: list[Callable[[str], jobs_pb2.Clearing]], why: str) -> None:
+    bench = CoreBench()
+    job_id = bench.submitted(deadline_us=3_000_000)
+    for clearing in clearings:
+        bench.clears(clearing(job_id))
+        bench.wait(RETRY_DELAYS_MS[0] if clearing is no_host else 0)
+    bench.wait(3_000 - bench.now_ms)
+    job = bench.row(job_id)
+    assert job.state == EXPIRED
+    assert job.error_detail.endswith(why)
 
 
 def test_a_result_that_comes_past_it_is_refused_though_nothing_has_looked_at_the_clock_yet() -> None:

@@ -17,6 +17,7 @@ from offgrid_node.protocol.jobs.host import Host
 from offgrid_node.protocol.jobs.offering import offers_of
 from offgrid_node.protocol.jobs.rules import DAY_MINUTES, QUOTAS, Rules, Standing, covers, within
 from offgrid_node.protocol.jobs.settings import JobsSettings, Rule
+from offgrid_node.protocol.jobs.verdicts import explain
 from offgrid_tools.sim.crypto import SimSigner
 
 HOUR_US = 3_600 * 1_000_000
@@ -254,10 +255,22 @@ class TestOffers:
     def test_leave_out_who_has_had_its_share(self) -> None:
         named, everybody = House(Rule("few", owners=("attic", "barn"), jobs_per_day=1)), House(TestQuotas.JOBS)
         named.take()
-        assert [offer.owners for offer in named.rules.offers(NOON)] == [(B,)]
+        assert [(offer.owners, offer.barred) for offer in named.rules.offers(NOON)] == [(tuple(sorted((A, B))), (A,))]
         everybody.take(job_id="1")
         everybody.take(job_id="2")
         assert [(offer.owners, offer.barred) for offer in everybody.rules.offers(NOON)] == [((), (A,))]
+
+    def test_say_until_when_it_has(self) -> None:
+        house = House(Rule("few", owners=("attic",), jobs_per_day=1), offset_s=3_600)
+        assert house.rules.offers(NOON)[0].barred_until_us == 0
+        house.take()
+        assert house.rules.offers(NOON)[0].barred_until_us == at(23).utc_us
+
+    def test_name_first_who_has_not_had_its_share(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(module, "OWNERS_MAX", 1)
+        house = House(Rule("few", owners=("attic", "barn"), jobs_per_day=1))
+        house.take(min(OWNER, RIVAL, key=lambda each: each.node_id))
+        assert [offer.owners for offer in house.rules.offers(NOON)] == [(max(A, B),)]
 
     def test_of_a_rule_that_denies_all_leave_nothing_behind_it(self) -> None:
         house = House(Rule("own", owners=("attic",)), Rule("no", executors=("process:*",), deny=True), Rule("all"))
@@ -289,8 +302,44 @@ class TestOffers:
             house.rules.release((core.node_id, f"j-{number}", 1))
             market.close(core, f"j-{number}", 1)
 
+    @pytest.mark.parametrize("owners", [("attic",), ("*",)])
+    def test_of_which_a_core_has_had_its_share_say_so_to_who_asks(self, owners: tuple[str, ...]) -> None:
+        house, market = House(Rule("few", owners=owners, jobs_per_day=1)), BrokerBench()
+        house.take()
+        market.say(WORKER, seq=1, slots=4, offers=offers_of(house.rules.offers(NOON), house.settings))
+        order = order_of(OWNER)
+        (said,) = explain(market.broker.book, order, market.broker.group_of(order)).verdicts
+        assert said.reason == "this core has used up its day's quota there, until 00:00 UTC"
+
     def test_never_say_more_slots_than_the_host_has(self) -> None:
         assert House(Rule("all", slots=99)).rules.offers(NOON)[0].slots == 4
+
+
+class TestWhatTheOwnerSees:
+    def test_is_each_rule_and_who_has_used_how_much_of_it(self) -> None:
+        house = House(
+            Rule("few", owners=("attic",), jobs_per_day=1, tokens_per_day=5), Rule("night", hours=(1_320, 360), slots=2)
+        )
+        house.take(tokens=3)
+        few, night = house.rules.describe(NOON)
+        assert (few.name, list(few.owners), few.jobs_per_day, few.tokens_per_day) == ("few", ["attic"], 1, 5)
+        assert (few.slots_busy, few.hours, few.holds) == (1, "", True)
+        assert [(each.core, each.jobs, each.tokens, each.used_up) for each in few.today] == [(A, 1, 3, True)]
+        assert (night.hours, night.holds, night.slots, list(night.today)) == ("22:00-06:00", False, 2, [])
+
+    def test_is_of_today(self) -> None:
+        house = House(Rule("few", jobs_per_day=1))
+        house.take()
+        (few,) = house.rules.describe(at(12, day=101))
+        assert list(few.today) == []
+
+    def test_shows_those_first_that_have_used_most(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(module, "USES_SHOWN", 1)
+        house = House(Rule("few", jobs_per_day=3))
+        for core, job_id in ((OWNER, "1"), (RIVAL, "1"), (RIVAL, "2")):
+            house.take(core, job_id)
+        (few,) = house.rules.describe(NOON)
+        assert [(each.core, each.jobs) for each in few.today] == [(B, 2)]
 
 
 @given(st.text("ab:*", max_size=4), st.text("ab:", max_size=4))

@@ -54,7 +54,7 @@ def test_of_one_that_is_queued() -> None:
     bench.restart()
     assert "This core has restarted, and asks broker" in story(bench, job_id)
     bench.clears(jobs_pb2.Clearing(job_id=job_id, attempt=1, kind=jobs_pb2.CLEARING_KIND_NO_HOST, detail="nobody"))
-    assert story(bench, job_id) == "No host was found for it; try 1 of 3 follows in 2.0 s."
+    assert story(bench, job_id) == "No host was found for it (nobody); try 1 of 3 follows in 2.0 s."
 
 
 def test_of_one_in_this_nodes_own_queue() -> None:
