@@ -35,7 +35,7 @@ from offgrid_node.protocol.jobs.postings import Postings
 from offgrid_node.protocol.jobs.prices import price_of
 from offgrid_node.protocol.jobs.reputation import Reputation
 from offgrid_node.protocol.jobs.settings import JobsSettings
-from offgrid_node.protocol.jobs.verdicts import explain
+from offgrid_node.protocol.jobs.verdicts import against, explain
 from offgrid_node.protocol.timers import Timers
 
 CORE_GRACE_MS = 60_000  # the orders of a core that is not alive wait so long; once it is back it says them again
@@ -272,10 +272,11 @@ class Broker:
 
     def _no_host(self, order: JobOrder) -> jobs_pb2.Clearing:
         detail = f"no live host offers {order.needs!r} for kind {order.kind!r}"
-        if self.book.seats(order._replace(requirements="")):
+        if seats := self.book.seats(order._replace(requirements="")):
             reserve = order.price_max_micro
             asked = f"where {order.requirements}" if order.requirements else "to this core, of those that it may have"
             detail += f" {asked}" + (f", at {reserve / 1e6:g} per million tokens or less" if reserve else "")
+            detail += "".join(f"; {said}" for said in against(seats, order, self.group_of(order)))
         return _clearing(order, jobs_pb2.CLEARING_KIND_NO_HOST, detail=detail)
 
     def _enqueue(self, order: JobOrder, now: Now) -> jobs_pb2.Clearing:

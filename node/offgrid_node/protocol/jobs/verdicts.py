@@ -6,7 +6,8 @@ Nothing is awarded.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import islice
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.jobs.book import Book, Standing
@@ -18,6 +19,8 @@ from offgrid_node.protocol.jobs.requirements import parse
 from offgrid_node.protocol.jobs.rules import DAY_MINUTES, clock
 
 VERDICTS_MAX = 256
+HOSTS_NAMED = 3  # to a core for whose job there is none
+WHY_CHARS_MAX = 200  # of each of them: a call may bring many such orders
 
 
 def explain(book: Book, order: JobOrder, group: Group) -> jobs_pb2.ExplainOrderResponse:
@@ -31,6 +34,14 @@ def explain(book: Book, order: JobOrder, group: Group) -> jobs_pb2.ExplainOrderR
     verdicts = [_verdict(standing, order, group, best.get(standing.host), winner) for standing in book]
     verdicts.sort(key=lambda each: (not each.wins, not each.able, each.score, each.host))
     return jobs_pb2.ExplainOrderResponse(verdicts=verdicts[:VERDICTS_MAX], price_micro=price_micro)
+
+
+def against(seats: Iterable[Seat], order: JobOrder, group: Group) -> Iterator[str]:
+    """What stands against the first few hosts, of such as offer what the order needs."""
+    standings = {seat.host: seat.bid.standing for seat in islice(seats, HOSTS_NAMED)}
+    for host, standing in standings.items():
+        if why := next(_against(standing, order, group), ""):
+            yield f"{host}: {why[:WHY_CHARS_MAX]}"
 
 
 def _verdict(

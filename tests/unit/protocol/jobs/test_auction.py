@@ -7,6 +7,7 @@ from job_bench import MARKET, OTHER, OWNER, RIVAL, WORKER, BrokerBench, order_of
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.events import HOST
+from offgrid_node.protocol.jobs import verdicts
 from offgrid_node.protocol.jobs.closing import BROKEN, DISAGREED, SERVED
 from offgrid_node.protocol.jobs.commands import SubmitJobs
 from offgrid_node.protocol.jobs.reputation import KEEP_MS
@@ -191,6 +192,17 @@ class TestTheVerdicts:
             MARKET.node_id: "takes no jobs of kind compute",
         }
         assert bench.slots_free(WORKER) == 1, "nothing is awarded"
+
+    def test_come_with_the_word_that_there_is_no_host(self, bench: BrokerBench) -> None:
+        bench.offer(MARKET, kinds=["llm_call"])
+        said = bench.submit(OWNER, "j-1", requirements="cpus > 8")
+        assert said.kind == NO_HOST
+        against = "; ".join(f"{host}: cpus > 8 is false: it has 0" for host in (WORKER.node_id, OTHER.node_id))
+        assert said.detail == f"no live host offers 'wasm' for kind 'compute' where cpus > 8; {against}"
+
+    def test_are_then_no_more_than_a_few(self, bench: BrokerBench, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(verdicts, "HOSTS_NAMED", 1)
+        assert bench.submit(OWNER, "j-1", requirements="cpus > 8").detail.count("is false") == 1
 
     @pytest.mark.parametrize(
         ("terms", "why"),
