@@ -55,6 +55,7 @@ class Run:
         self.plan = plan = draw(seed, mesh)
         self.cluster = cluster = Cluster(seed, plan.layout, trace=trace)
         self._healed = False
+        self._judged = 0  # of the jobs that ended for want of hosts or brokers
         self.crowd = Crowd(cluster, plan)
         self.nemesis = Nemesis(cluster, plan, self._on_healed)
         self.cluster.start()
@@ -81,18 +82,23 @@ class Run:
 
     def _until_settled(self) -> None:
         """Until the misfortunes are over and everybody has what they wanted."""
-        engine, monitor, judged = self.cluster.engine, self.cluster.monitor, 0
+        engine = self.cluster.engine
         end_us = max(engine.now_us, self.nemesis.until_us) + FINISH_US
         while True:
             engine.run_until(engine.now_us + LOOK_US)
-            for job_id, error in monitor.jobs.excused[judged:]:
-                if not self.nemesis.excuses(error):
-                    raise Violation(f"job {job_id} ended with {error}, and nothing had happened that explains it")
-            judged = len(monitor.jobs.excused)
+            self._judge()
             if self._healed and self._unfinished() == "":
                 break
             if engine.now_us >= end_us:
                 raise Violation(f"{FINISH_US // SECOND} s after everything healed {self._unfinished()}")
+
+    def _judge(self) -> None:
+        """Each job that ended for want of hosts or brokers, once, and by what had happened until then."""
+        excused = self.cluster.monitor.jobs.excused
+        for job_id, error in excused[self._judged :]:
+            if not self.nemesis.excuses(error):
+                raise Violation(f"job {job_id} ended with {error}, and nothing had happened that explains it")
+        self._judged = len(excused)
 
     def _unfinished(self) -> str:
         restored = (self.cluster.processes[name].node_id for name in self.plan.having(RESTORED))
