@@ -366,6 +366,22 @@ def test_a_host_that_was_lost_and_comes_back_is_neither_believed_nor_waited_for(
     assert (town.look(job).host, town.look(job).attempt) == (done.host, done.attempt)
 
 
+def test_an_award_to_a_host_that_died_before_anybody_heard_of_it_is_not_made_anew_under_its_number() -> None:
+    """Neither core nor broker can know whether the host had begun."""
+    town = Town()
+    job = town.create()
+    core, broker = town["core"].node_id, town["broker"].node_id
+    town.cluster.network.faults.cuts = {(broker, core): True}
+    town.dispatch(job)
+    town.run_for(0.5)
+    town["host-a"].crash()
+    town.run_for(15)
+    town.cluster.network.faults.cuts = {}
+    done = town.until(job, COMPLETED, within_s=60)
+    assert [(each.number, town.cluster.name_of(each.host)) for each in done.attempts] == [(1, "host-a"), (2, "host-b")]
+    assert town.runs_of(job) == [("host-b", 2)]
+
+
 def test_a_core_that_cannot_reach_the_winner_turns_to_others() -> None:
     town = Town()
     job = town.create()

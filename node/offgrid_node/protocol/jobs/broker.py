@@ -167,11 +167,10 @@ class Broker:
         self._clear_due = True
 
     def on_peer_down(self, node_id: str, now: Now) -> None:
-        """A dead host's leases are the core's to award again, with a new number; its offer is void."""
+        """A dead host's offers are void. Its leases stay until their cores close them: whoever asks again hears of the
+        same host, for that one may have begun, and numbers the next attempt anew."""
         self._await_core(node_id, now)
         self.postings.on_peer_down(node_id)
-        for key in self._leases.at_host(node_id):
-            self._drop_lease(key)
 
     def on_wake(self, now: Now) -> None:
         self._now_ms = now.mono_ms

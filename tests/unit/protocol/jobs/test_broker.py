@@ -13,8 +13,9 @@ from offgrid_node.protocol.events import CORE, HOST
 from offgrid_node.protocol.jobs.awards import LEASE_MARGIN_MS, QUEUE, Lease
 from offgrid_node.protocol.jobs.broker import CORE_GRACE_MS, Broker
 from offgrid_node.protocol.jobs.clearing import Group
-from offgrid_node.protocol.jobs.closing import DISAGREED, EXCUSED, SERVED
+from offgrid_node.protocol.jobs.closing import BROKEN, DISAGREED, EXCUSED, SERVED
 from offgrid_node.protocol.jobs.orders import JobOrder
+from offgrid_node.protocol.jobs.postings import LEASE_GRACE_MS
 
 AWARDED, QUEUED, NO_HOST, REFUSED, FORGOTTEN = (
     jobs_pb2.CLEARING_KIND_AWARDED,
@@ -159,12 +160,35 @@ def test_a_price_beyond_all_bounds_is_cut_to_what_can_be_carried() -> None:
     assert bench.submit(OWNER).kind == AWARDED
 
 
-def test_a_lease_of_a_host_that_died_is_gone() -> None:
-    bench = BrokerBench()
-    bench.offer()
-    bench.submit(OWNER)
-    bench.down(WORKER)
-    assert bench.submit(OWNER).kind == NO_HOST
+class TestALeaseOfAHostThatDied:
+    """It may have begun: nobody else does the same attempt."""
+
+    @pytest.fixture
+    def bench(self) -> BrokerBench:
+        bench = BrokerBench()
+        bench.offer(WORKER)
+        bench.submit(OWNER)
+        bench.offer(OTHER)
+        bench.down(WORKER)
+        return bench
+
+    @pytest.mark.parametrize("doubtful", [False, True])
+    def test_is_named_again_to_whoever_asks_again(self, bench: BrokerBench, doubtful: bool) -> None:
+        clearing = bench.submit(OWNER, doubtful=doubtful)
+        assert (clearing.kind, clearing.host) == (AWARDED, WORKER.node_id)
+
+    def test_is_over_when_its_core_says_so_and_the_next_attempt_goes_elsewhere(self, bench: BrokerBench) -> None:
+        bench.close(OWNER, "j-1", 1, BROKEN)
+        assert bench.submit(OWNER, attempt=2).host == OTHER.node_id
+
+    def test_is_over_with_the_next_attempt(self, bench: BrokerBench) -> None:
+        assert bench.submit(OWNER, attempt=2).host == OTHER.node_id
+
+    def test_holds_none_of_its_slots_once_it_is_back_and_says_what_it_holds(self, bench: BrokerBench) -> None:
+        bench.up(WORKER, HOST)
+        bench.wait(LEASE_GRACE_MS)
+        bench.offer(WORKER, seq=1 << 32)
+        assert bench.slots_free(WORKER) == 1
 
 
 def test_the_queue_is_bounded_and_says_so() -> None:

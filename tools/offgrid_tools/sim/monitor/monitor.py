@@ -27,6 +27,7 @@ from offgrid_tools.sim.monitor.rules import Journaled, Passed, Rules, Written
 from offgrid_tools.sim.monitor.schedules import ScheduleRules
 from offgrid_tools.sim.monitor.stops import StopRules
 from offgrid_tools.sim.monitor.takeovers import TakeoverRules
+from offgrid_tools.sim.monitor.winners import WinnerRules
 
 Kind = TypeVar("Kind")
 Seen = ParamSpec("Seen")
@@ -45,7 +46,7 @@ class Monitor:
         self.deadly = DeadlyRules(self.evidence)
         self._losses, self._takeovers = LossRules(self.evidence, now_us), TakeoverRules(self.evidence)
         self.schedules = ScheduleRules(self.evidence)
-        self.met = Met(self.evidence)
+        self.met, self._winners = Met(self.evidence), WinnerRules(self.evidence)
         self.stops = StopRules(self.evidence)
         self.quorum = QuorumRules(self.evidence)
         self.objects = ObjectRules(self.evidence, self.quorum)
@@ -58,6 +59,7 @@ class Monitor:
             self.jobs,
             self.market,
             LineRules(self.evidence, now_us),
+            self._winners,
             self.duty,
             self.deadly,
             self._losses,
@@ -121,6 +123,7 @@ class Monitor:
         """Its machines are built anew from its disk: what they had not written is forgotten."""
         self.stops.on_start(node)
         self._losses.forget(node)
+        self._winners.on_start(node)
 
     def on_commit(self, node: str, writes: Mapping[tuple[str, bytes], bytes | None]) -> None:
         """Whatever the journal has gained, and the rows that were written with it. A commit that failed may have been

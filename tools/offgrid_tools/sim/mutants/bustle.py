@@ -105,6 +105,15 @@ def _same_epoch(sound: Sound) -> Sound:
     return load
 
 
+def _dead_ones_leases_too(sound: Sound) -> Sound:
+    def on_peer_down(self: Any, node_id: str, now: Any) -> None:
+        sound(self, node_id, now)
+        for key in self._leases.at_host(node_id):
+            self._drop_lease(key)
+
+    return on_peer_down
+
+
 def _by_timer(sound: Sound) -> Sound:
     def begin(self: Any, now: Any) -> None:
         due_ms = self._jobs.deadlines.deadline_ms()
@@ -183,6 +192,11 @@ MUTANTS: dict[str, Mutant] = {
     "schedule-made-up-for": Mutant(
         "what was long missed is made up for, wanted or not",
         (Patch(schedules, "LATE_US", _for_ever),),
+        MARKET_MESH,
+    ),
+    "dead-forgotten": Mutant(
+        "a broker awards anew, under the same number, what a host had that is dead by now",
+        (Patch(Broker, "on_peer_down", _dead_ones_leases_too),),
         MARKET_MESH,
     ),
     "pause-ignored": Mutant("a paused schedule goes on", (Patch(Schedules, "on_wake", _paused_too),), MARKET_MESH),
