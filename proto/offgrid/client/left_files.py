@@ -7,11 +7,10 @@ that stays within the folder; anything else is refused before a single one is wr
 from __future__ import annotations
 
 import hashlib
-import io
-import tarfile
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
+from offgrid.archive import files_in
 from offgrid.client.errors import OffgridError
 from offgrid.client.targets import Target, replaced
 from offgrid.v1 import jobs_pb2
@@ -25,16 +24,12 @@ def unpacked(archive: bytes, job: jobs_pb2.Job) -> dict[str, bytes]:
     wanted = {file.name: file for file in job.result.files}
     found: dict[str, bytes] = {}
     try:
-        with tarfile.open(fileobj=io.BytesIO(archive), mode="r:") as tar:
-            for about in tar:
-                # A sparse file of a few bytes would unfold into as many as it likes.
-                plain = about.isreg() and not about.issparse() and about.name in wanted and about.name not in found
-                content = tar.extractfile(about) if plain and _stays(about.name) else None
-                if content is None:
-                    raise _damaged(job, f"it holds {about.name[:80]!r}, which the result does not list")
-                found[about.name] = content.read()
-    except (tarfile.TarError, EOFError, ValueError) as error:
-        raise _damaged(job, f"it cannot be read: {error}") from error
+        for name, data in files_in(archive):
+            if name not in wanted or name in found or not _stays(name):
+                raise ValueError(f"it holds {name[:80]!r}, which the result does not list")
+            found[name] = data
+    except ValueError as error:
+        raise _damaged(job, str(error)) from error
     for name, file in wanted.items():
         if name not in found or _digest(found[name]) != file.digest:
             raise _damaged(job, f"{name!r} in it is not the file that the result lists")

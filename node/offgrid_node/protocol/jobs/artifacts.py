@@ -11,6 +11,7 @@ import io
 import tarfile
 from collections.abc import Iterable, Sequence
 
+from offgrid.archive import files_in
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.errors import Corrupt, FieldViolation
 
@@ -84,18 +85,15 @@ def unpack(archive: bytes) -> list[tuple[str, bytes]]:
     """The files of an archive that `pack` made. Raises Corrupt for one that it would not have made."""
     if not archive:
         return []
-    files: list[tuple[str, bytes]] = []
     try:
-        with tarfile.open(fileobj=io.BytesIO(archive), mode="r:") as tar:
-            for about in tar:
-                # A sparse file of a few bytes would unfold into as many as it likes.
-                if not about.isreg() or about.issparse() or check_file_name(about.name) or len(files) == FILES_MAX:
-                    raise Corrupt(f"the archive holds {about.name[:80]!r}, which no result has")
-                file = tar.extractfile(about)
-                assert file is not None
-                files.append((about.name, file.read()))
-    except (tarfile.TarError, EOFError, ValueError) as error:
+        files = files_in(archive)
+    except ValueError as error:
         raise Corrupt(f"the archive of a result's files cannot be read: {error}") from error
+    for name, _ in files:
+        if check_file_name(name):
+            raise Corrupt(f"the archive holds {name[:80]!r}, which no result has")
+    if len(files) > FILES_MAX or len(dict(files)) < len(files) or pack(files) != archive:
+        raise Corrupt("the archive of a result's files is not packed as it should be")
     return files
 
 
