@@ -11,11 +11,12 @@ from offgrid.v1 import mesh_pb2
 from offgrid_node.protocol.errors import Fault
 from offgrid_node.protocol.mesh.swim import ALIVE
 from offgrid_tools.sim.engine import MS, SECOND, Engine, Trace
+from offgrid_tools.sim.executions import Work
 from offgrid_tools.sim.founding import Joiner, found
 from offgrid_tools.sim.monitor import Monitor
 from offgrid_tools.sim.network import Network
 from offgrid_tools.sim.plan import FIVE, JOINER
-from offgrid_tools.sim.process import Process, Spec, Work
+from offgrid_tools.sim.process import Process, Spec
 from offgrid_tools.sim.reload import check_reload
 
 START_WITHIN_US = 400 * MS

@@ -15,14 +15,11 @@ from google.protobuf.message import Message
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.executors.executor import Outcome
-from offgrid_node.executors.running import executed
 from offgrid_node.node import Node, Parts
-from offgrid_node.protocol.effects import Execute, Executed, Signer, Stop
+from offgrid_node.protocol.effects import Signer
 from offgrid_node.protocol.errors import Fault, Internal, Unavailable
 from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.events import HOST
-from offgrid_node.protocol.jobs.needs import leaves_traces, needs_of
-from offgrid_node.protocol.jobs.orders import ClaimKey
 from offgrid_node.protocol.jobs.settings import JobsSettings, Rule
 from offgrid_node.protocol.mesh.commands import RoadLost
 from offgrid_node.protocol.mesh.machine import MeshSettings
@@ -44,16 +41,14 @@ from offgrid_tools.sim.crypto import (
     sim_verify,
 )
 from offgrid_tools.sim.engine import MS, Engine, VirtualClock
+from offgrid_tools.sim.executions import Executions, Work
 from offgrid_tools.sim.monitor import Monitor, Violation
 from offgrid_tools.sim.network import DELAY_MIN_US, Network, Respond, SimRoad
 from offgrid_tools.sim.reload import check_reload
-from offgrid_tools.sim.work import DEADLY_NAME, outcome_of
 
 FSYNC_MIN_US, FSYNC_MAX_US = 100, 3 * MS
 DISK_MIN_US, DISK_MAX_US = 50, 2 * MS
 STRIPE_BYTES, PIECE_BYTES = 1_024, 600  # small, so that small objects have several; neither divides the other
-WORK_MIN_US, WORK_MAX_US = 2 * MS, 3_000 * MS
-QUICK_CHANCE = 0.2  # of work that is over at once
 DOOR = "offgrid.v1.JoinService/Join"
 NODE_PROBE_MS = 2_000
 RELOAD_AGAIN_US = 50 * MS
@@ -100,9 +95,6 @@ class WatchedBlobs(MemoryBlobs):
         super().delete(name)
 
 
-Work = Callable[[jobs_pb2.JobPayload], tuple[int, Outcome]]
-
-
 class Process:
     """A machine with a disk on which a node runs, dies and runs again."""
 
@@ -134,9 +126,8 @@ class Process:
         self.port = 1
         self._clock_sets = self._halts = 0
         self._frozen: list[Callable[[], None]] | None = None  # what waits until it is thawed
-        self._executing: dict[ClaimKey, Callable[[Executed], None]] = {}
         self._engine, self._network, self._monitor = engine, network, monitor
-        self._work = work or self._usual_work
+        self._executions = Executions(engine, monitor, self, work)
         self.finished: Callable[[Outcome], Outcome] = lambda outcome: outcome  # what it makes of what came of its work
         self._clock = VirtualClock(engine, skew_us, 0)
         self._turning = False
@@ -166,7 +157,8 @@ class Process:
         boot = self.boots
         self._engine.note(f"start {self.spec.name} {boot}")
         self._clock = VirtualClock(self._engine, self.skew_us, self._engine.now_us - boot * 7_000_000)
-        self._turning, self._alarm_us, self._executing = False, -1, {}
+        self._turning, self._alarm_us = False, -1
+        self._executions.begin()
         self._monitor.evidence.executors[self.node_id] = self.spec.executors if HOST in self.spec.roles else ()
         self._monitor.on_start(self.node_id)
 
@@ -186,8 +178,8 @@ class Process:
                 open_sealed=sim_open,
                 letters=SimLetters(self.signer),
                 roads=[SimRoad(self._network, self.node_id, lambda: self.running.directory, alive)],
-                execute=lambda work: self._execute(work, alive),
-                stop=lambda work: self._stop(work, alive),
+                execute=lambda work: self._executions.execute(work, alive),
+                stop=lambda work: self._executions.stop(work, alive),
                 on_input=self._poke,
                 facts=lambda: NodeFacts("sim", 0, "", 0.0, "virtual"),
                 mesh=MeshSettings(spec.roles, (self.address,), (), "sim", NODE_PROBE_MS),
@@ -223,7 +215,7 @@ class Process:
             self._engine.note(f"crash {self.spec.name}")
             self.node, self.refuses, self.trap, self._frozen = None, refuses, "", None
             self.store.crash()  # before anybody reads what it leaves: a disk that refused its node opens again
-            self._monitor.met.on_crash(self.node_id, at_work=bool(self._executing))
+            self._monitor.met.on_crash(self.node_id, at_work=self.at_work)
             self.blobs.crash(self._engine.rng)
             self._monitor.check_store(self.node_id)
             if refuses:
@@ -233,7 +225,7 @@ class Process:
         """SIGSTOP: it does nothing more, and what is sent to it waits; what its executors do goes on."""
         if self.node is not None and self._frozen is None:
             self._engine.note(f"freeze {self.spec.name}")
-            self._monitor.met.on_freeze(at_work=bool(self._executing))
+            self._monitor.met.on_freeze(at_work=self.at_work)
             self._frozen = []
             self._halts += 1
 
@@ -250,7 +242,7 @@ class Process:
     @property
     def at_work(self) -> bool:
         """Whether its executors have anything to do."""
-        return bool(self._executing)
+        return bool(self._executions)
 
     def restore(self, store: MemoryStore) -> None:
         """Somebody puts an older copy of the disk in its place, while the process is down."""
@@ -268,6 +260,16 @@ class Process:
     def life(self) -> tuple[int, int, int]:
         """Changes with each start, each halt and its end, and each setting of the clock."""
         return self.boots, self._clock_sets, self._halts
+
+    @property
+    def clock_sets(self) -> int:
+        """How often its wall clock was set."""
+        return self._clock_sets
+
+    def when_thawed(self, step: Callable[[], None]) -> None:
+        """Of a frozen one: does it then, should this life last."""
+        assert self._frozen is not None, "only who halts goes on"
+        self._frozen.append(self._if_up(step))
 
     def step_clock(self, skew_us: int) -> None:
         """Somebody sets the wall clock."""
@@ -288,7 +290,7 @@ class Process:
     def on_request(self, source: str, method: str, request: bytes, respond: Respond) -> None:
         """From the network: TLS first (members only, but for the door), then the router."""
         if self._frozen is not None:
-            self._frozen.append(self._if_up(lambda: self.on_request(source, method, request, respond)))
+            self.when_thawed(lambda: self.on_request(source, method, request, respond))
             return
         node = self.running
         try:
@@ -308,7 +310,7 @@ class Process:
         if self.node is None:
             respond(Unavailable("no daemon is running here", reason="NotSent"))
         elif self._frozen is not None:
-            self._frozen.append(self._if_up(lambda: self.admin(method, request, respond)))
+            self.when_thawed(lambda: self.admin(method, request, respond))
         else:
             # As bytes: whoever repeats the call says the same again, whatever a handler did with the request.
             self._dispatch(self.node, ADMIN, method, request.SerializeToString(), respond)
@@ -423,51 +425,3 @@ class Process:
 
     def _disk_us(self) -> int:
         return DISK_MIN_US + int(self._engine.rng.random() * (DISK_MAX_US - DISK_MIN_US))
-
-    # ---- executions
-
-    def _execute(self, work: Execute, alive: Callable[[], bool]) -> None:
-        self._monitor.jobs.on_execute(self.node_id, (work.job_id, work.attempt), traces=leaves_traces(work.payload))
-        key = work.core, work.job_id, work.attempt
-        self._monitor.duty.on_execute(self.node_id, self.spec.rules, key, needs_of(work.payload), self._executing)
-
-        def ended(how: Executed) -> None:
-            if alive() and self._executing.pop(key, None) is not None:
-                self.running.on_executed(how)
-
-        self._executing[key] = ended
-        if len(self._executing) > self.spec.slots:
-            many = len(self._executing)
-            raise Violation(f"{self.spec.name} has {self.spec.slots} slots and does {many} things at once")
-        self._monitor.deadly.on_execute(self.node_id, self._clock_sets, work.payload)
-        if work.payload.input_name == DEADLY_NAME:
-            self._engine.after(WORK_MIN_US, lambda: self._kill(work, key) if alive() else None)
-            return
-        took_us, outcome = self._work(work.payload)
-        outcome = self.finished(outcome)
-        if outcome.error == "JobTimeout":
-            took_us = work.timeout_ms * MS
-        end = executed(work, outcome, took_us)
-        self._engine.after(took_us, lambda: ended(end))
-
-    def _kill(self, work: Execute, key: ClaimKey) -> None:
-        """By its work, unless that was stopped before; a process that halts does it when it goes on."""
-        if self._frozen is not None:
-            self._frozen.append(self._if_up(lambda: self._kill(work, key)))
-        elif key in self._executing:
-            self._monitor.deadly.on_died(self.node_id, self._clock_sets, work.payload)
-            self.on_killed()
-
-    def _stop(self, work: Stop, alive: Callable[[], bool]) -> None:
-        """Killed: that takes a moment, in which it may end by itself."""
-        key = work.core, work.job_id, work.attempt
-        end = Executed(*key, b"", b"", -1, "Cancelled", "it was stopped", 0, "sim/1")
-        killed = self._executing.get(key)
-        if killed is not None:
-            self._engine.after(WORK_MIN_US, lambda: killed(end) if alive() else None)
-
-    def _usual_work(self, payload: jobs_pb2.JobPayload) -> tuple[int, Outcome]:
-        draw = self._engine.rng.random()
-        if draw < QUICK_CHANCE:
-            return 0, outcome_of(payload)
-        return WORK_MIN_US + int(draw * draw * (WORK_MAX_US - WORK_MIN_US)), outcome_of(payload)
