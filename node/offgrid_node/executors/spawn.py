@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -22,6 +23,9 @@ from offgrid_node.executors.job_object import CREATE_SUSPENDED, JobObject
 
 STDOUT, STDERR = 1, 2
 READ_BYTES = 64 * 1024
+# What is made of a program's words takes the loop's time, which is everybody's: after so much of it, the program is not
+# heard for REST times as long, and waits once its pipe is full. Words of a few bytes each would take all of it.
+SPENT_S, REST = 0.005, 7
 
 
 class Heard(Protocol):
@@ -129,9 +133,10 @@ class PosixChild:
         assert self._popen.stdout is not None
         assert self._popen.stderr is not None
         self._open = {STDOUT: self._popen.stdout, STDERR: self._popen.stderr}
-        for stream, pipe in self._open.items():
+        self._spent_s = 0.0
+        for pipe in self._open.values():
             confine.never_block(pipe.fileno())
-            self._loop.add_reader(pipe.fileno(), self._readable, stream)
+        self._listen()
         self._await_exit()
 
     async def feed(self, data: bytes) -> None:
@@ -167,10 +172,24 @@ class PosixChild:
             return
         except OSError:
             data = b""
-        if data:
-            self._heard.on_data(stream, data)
-        else:
+        if not data:
             self._close(stream)
+            return
+        began_s = time.thread_time()
+        self._heard.on_data(stream, data)
+        self._spent_s += time.thread_time() - began_s
+        if self._spent_s > SPENT_S and not self._exited:
+            self._rest()
+
+    def _listen(self) -> None:
+        for stream, pipe in self._open.items():
+            self._loop.add_reader(pipe.fileno(), self._readable, stream)
+
+    def _rest(self) -> None:
+        for pipe in self._open.values():
+            self._loop.remove_reader(pipe.fileno())
+        self._loop.call_later(REST * self._spent_s, self._listen)
+        self._spent_s = 0.0
 
     def _close(self, stream: int) -> None:
         pipe = self._open.pop(stream, None)
@@ -219,6 +238,7 @@ class PosixChild:
         self._popen.returncode = code
         if sys.platform != "linux":
             confine.kill_tree(self.pid)
+        self._listen()  # what it has left in its pipes is all that comes
         self._heard.on_exit(code, cpu_us, peak_bytes)
 
 
