@@ -4,6 +4,7 @@ kills     a real mesh under load; core, broker and hosts die by kill -9 at rando
 sim       seeds of the simulator, five machines that do everything
 market    seeds of the simulator, three brokers and ten hosts, some of whom lie
 mutants   bugs planted in the simulator, each of which must be found
+floods    a member that floods a real mesh, role by role, while honest jobs go on
 configs   damaged configuration files
 auctions  hosts that misreport what their work costs, none of whom may gain by it
 """
@@ -21,11 +22,12 @@ from pathlib import Path
 from offgrid_tools.sim.plan import MARKET_MESH
 from offgrid_tools.soak.auctions import soak_auctions
 from offgrid_tools.soak.configs import soak_configs
+from offgrid_tools.soak.floods import soak_floods
 from offgrid_tools.soak.kills import Plan, soak_kills
 from offgrid_tools.soak.mutants import soak_mutants
 from offgrid_tools.soak.seeds import soak_seeds
 
-ROUNDS = {"kills": 50, "sim": 1_000, "market": 500, "mutants": 100, "configs": 20_000, "auctions": 100_000}
+ROUNDS = {"kills": 50, "sim": 1_000, "market": 500, "mutants": 100, "floods": 1, "configs": 20_000, "auctions": 100_000}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("part", nargs="?", choices=[*ROUNDS, "all"], default="all")
     parser.add_argument("--rounds", type=int, help=f"how often; by part: {ROUNDS}")
     parser.add_argument("--seed", type=int, default=None, help="the first seed; by the clock unless given")
-    parser.add_argument("--dir", type=Path, default=None, help="where the mesh of `kills` lives, and stays")
+    parser.add_argument("--dir", type=Path, default=None, help="where a mesh of `kills` or `floods` lives, and stays")
     parser.add_argument("--json", type=Path, default=None, help="a file for the figures of `kills`")
     chosen = parser.parse_args(argv)
     seed = chosen.seed if chosen.seed is not None else time.time_ns() // 1_000_000_000
@@ -43,6 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "sim": lambda rounds: soak_seeds(seed, rounds, say),
         "market": lambda rounds: soak_seeds(seed, rounds, say, MARKET_MESH),
         "mutants": lambda rounds: soak_mutants(0 if chosen.seed is None else seed, rounds, say),
+        "floods": lambda rounds: soak_floods(rounds, say, chosen.dir),
         "configs": lambda rounds: soak_configs(seed, rounds, say),
         "auctions": lambda rounds: soak_auctions(seed, rounds, say),
     }
