@@ -88,10 +88,10 @@ def clean(env: Environment, rest: Sequence[str]) -> int:
 
 
 SOAK_OPTIONS = """
-  PART                         kills, sim, market, mutants, configs, auctions; all unless given
+  PART                         kills, sim, market, mutants, floods, configs, auctions; all unless given
   --rounds N                   how often
   --seed N                     the first seed; by the clock unless given
-  --dir DIR                    where the mesh of `kills` lives, and stays
+  --dir DIR                    where a mesh of `kills` or `floods` lives, and stays
   --json FILE                  a file for the figures of `kills`
 """
 BENCH_OPTIONS = """
