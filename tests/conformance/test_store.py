@@ -223,6 +223,15 @@ def test_a_full_store_refuses_keeps_what_it_has_and_can_be_emptied(kind: str, tm
 NAMES = [b"a", b"a\x00", b"a\xff", b"a\xff\xff", b"ab", b"b", b"ba", b"\xff", b"\xff\xff", b"\xff\xffz"]
 
 
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("end", sorted(NAMES))
+def test_a_scan_ends_below_its_end(store: Store, end: bytes, reverse: bool) -> None:
+    put(store, "jobs", *NAMES)
+    for prefix in (b"", end[:1]):
+        expected = sorted((k for k in NAMES if k.startswith(prefix) and k < end), reverse=reverse)
+        assert keys(store.scan("jobs", prefix=prefix, end=end, reverse=reverse)) == expected
+
+
 @pytest.mark.parametrize("prefix", [b"", b"a", b"a\xff", b"b", b"c", b"\xff", b"\xff\xff", b"\x00"])
 @pytest.mark.parametrize("start", [b"", b"a", b"aa", b"a\xff", b"b", b"z", b"\xff\xff\xff"])
 @pytest.mark.parametrize("reverse", [False, True])

@@ -277,6 +277,7 @@ class SmallNode:
 
     def on_ListJobs(self, request):
         found = [j for j in self.jobs.values() if request.task_id in ("", j.task_id)]
+        found = found[::-1] if request.newest_first else found
         jobs, token = _page([j for j in found if not request.states or j.state in request.states], request)
         return jobs_pb2.ListJobsResponse(jobs=jobs, next_page_token=token)
 

@@ -221,9 +221,12 @@ async def _until_its_end(
 
 
 def held(kind: str, sandbox: Sandbox | None, workplace: Workplace) -> dict[str, str]:
-    """What holds work of this kind back, as it is advertised: alone, and all of a job's processes together."""
+    """What holds work of this kind back, as it is advertised: alone, and all of a job's processes together.
+
+    Only a sandbox holds them in their group: what runs as the node's user may write where the node may, and so leave.
+    """
     alone = BWRAP if sandbox else RLIMITS if confine.POSIX else "none"
-    together = workplace.limits or (WATCHED if sandbox else confine.TOGETHER)
+    together = (workplace.limits or WATCHED) if sandbox else confine.TOGETHER
     return {kind: alone, f"{kind}_limits": together}
 
 

@@ -124,9 +124,9 @@ class LmdbStore:
         return None
 
     def scan(
-        self, table: str, start: bytes = b"", *, prefix: bytes = b"", reverse: bool = False
+        self, table: str, start: bytes = b"", *, prefix: bytes = b"", end: bytes = b"", reverse: bool = False
     ) -> Iterator[tuple[bytes, bytes]]:
-        return self.span(table, KeyRange.of(table, start, prefix), reverse=reverse)
+        return self.span(table, KeyRange.of(table, start, prefix, end), reverse=reverse)
 
     def span(self, table: str, span: KeyRange, *, reverse: bool) -> Iterator[tuple[bytes, bytes]]:
         """As `scan`, of the keys in `span`."""

@@ -125,8 +125,10 @@ class LoggedStore:
             return writes[table, key]
         return self._below.get(table, key)
 
-    def scan(self, table: str, start: bytes = b"", *, prefix: bytes = b"", reverse: bool = False) -> Iterator[Row]:
-        return self._scan(table, KeyRange.of(table, start, prefix), reverse)
+    def scan(
+        self, table: str, start: bytes = b"", *, prefix: bytes = b"", end: bytes = b"", reverse: bool = False
+    ) -> Iterator[Row]:
+        return self._scan(table, KeyRange.of(table, start, prefix, end), reverse)
 
     def _scan(self, table: str, span: KeyRange, reverse: bool) -> Iterator[Row]:
         """Goes on anew wherever a commit came in between, from the last row that was given."""

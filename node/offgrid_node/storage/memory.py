@@ -69,9 +69,9 @@ class MemoryStore:
         return None if rows is None else rows.rows.get(key)
 
     def scan(
-        self, table: str, start: bytes = b"", *, prefix: bytes = b"", reverse: bool = False
+        self, table: str, start: bytes = b"", *, prefix: bytes = b"", end: bytes = b"", reverse: bool = False
     ) -> Iterator[tuple[bytes, bytes]]:
-        return self._scan(table, KeyRange.of(table, start, prefix), reverse)
+        return self._scan(table, KeyRange.of(table, start, prefix, end), reverse)
 
     def _scan(self, table: str, span: KeyRange, reverse: bool) -> Iterator[tuple[bytes, bytes]]:
         while chunk := self._chunk(table, span, reverse):

@@ -125,12 +125,13 @@ class KeyRange:
     end: bytes | None
 
     @classmethod
-    def of(cls, table: str, start: bytes, prefix: bytes) -> KeyRange:
-        """Keys with `prefix` that are not below `start`."""
-        for bound in (start, prefix):
+    def of(cls, table: str, start: bytes, prefix: bytes, end: bytes = b"") -> KeyRange:
+        """Keys with `prefix` that are not below `start`, and below `end` if that is one."""
+        for bound in (start, prefix, end):
             if bound:
                 check_key(table, bound)
-        return cls(max(start, prefix), _after_prefix(prefix))
+        after = _after_prefix(prefix)
+        return cls(max(start, prefix), min(filter(None, (after, end)), default=None))
 
     def __contains__(self, key: bytes) -> bool:
         return self.low <= key and (self.end is None or key < self.end)

@@ -37,10 +37,11 @@ class Store(Protocol):
     def get(self, table: str, key: bytes) -> bytes | None: ...
 
     def scan(
-        self, table: str, start: bytes = b"", *, prefix: bytes = b"", reverse: bool = False
+        self, table: str, start: bytes = b"", *, prefix: bytes = b"", end: bytes = b"", reverse: bool = False
     ) -> Iterator[tuple[bytes, bytes]]:
-        """Rows whose key has `prefix`, from `start` on (inclusive), ascending; with `reverse`, from the last such
-        row down to `start`. The snapshot is held only while a bounded chunk is read, never between two chunks."""
+        """Rows whose key has `prefix`, from `start` on (inclusive) and below `end`, ascending; with
+        `reverse`, from the last such row down to `start`. The snapshot is held only while a bounded chunk is read,
+        never between two chunks."""
         ...
 
     @property

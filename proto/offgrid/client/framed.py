@@ -62,7 +62,8 @@ class Wire:
         except BaseException as error:
             if sent:
                 self.close()
-                raise ConnectionAbortedError(LOST) from error
+                if isinstance(error, Exception):  # an interrupt stays one
+                    raise ConnectionAbortedError(LOST) from error
             raise
 
     def receive(self, deadline: float | None) -> lane_pb2.CarryResponse:

@@ -205,6 +205,7 @@ class Jobs:
         task_id: str = "",
         states: Iterable[str] = (),
         include_executions: bool = False,
+        newest_first: bool = False,
         limit: int | None = None,
     ) -> Iterator[jobs_pb2.Job]:
         """Every job, or those of one task or in one of some states ("running", "failed", …), without outputs and logs.
@@ -219,6 +220,7 @@ class Jobs:
                 task_id=task_id,
                 states=wanted,
                 include_executions=include_executions,
+                newest_first=newest_first,
             )
             page = self._calls.unary("JobService/ListJobs", request, jobs_pb2.ListJobsResponse)
             return [*page.jobs], page.next_page_token

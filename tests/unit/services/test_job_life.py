@@ -166,6 +166,12 @@ class TestWhy:
         assert {verdict.host for verdict in answer.verdicts} >= {bench.host.node_id}
         assert all(verdict.reason and not verdict.wins for verdict in answer.verdicts)
 
+    def test_says_of_an_ended_job_that_hosts_are_told_as_of_now(self, bench: Bench) -> None:
+        made = bench.job()
+        bench.cluster.monitor.jobs.terms.on_cancel(bench.core.node_id, "", [made.job_id])
+        bench.own("CancelJobs", jobs_pb2.CancelJobsRequest(job_ids=[made.job_id]))
+        assert "What is said of hosts is of now" in self.why(bench, made.job_id).story
+
     def test_says_so_when_the_broker_does_not_answer(self, monkeypatch: pytest.MonkeyPatch) -> None:
         bench = Bench()
         made = bench.job()

@@ -216,6 +216,28 @@ def test_a_filtered_list_reads_its_own_rows_and_no_others(bench: Bench, monkeypa
     assert not bench.own("ListJobs", jobs_pb2.ListJobsRequest(task_id="t-none")).jobs
 
 
+def test_the_newest_first_is_the_list_backwards_in_pages_of_any_size(bench: Bench) -> None:
+    first = bench.job()
+    bench.own("RunJobs", jobs_pb2.RunJobsRequest(task_id=first.task_id, jobs=[SPEC] * 5))
+    bench.own("CreateJob", jobs_pb2.CreateJobRequest(task_id=first.task_id, job=SPEC))
+
+    def listed(task_id: str, size: int, newest_first: bool) -> list[str]:
+        found, token = [], "?"
+        while token:
+            request = jobs_pb2.ListJobsRequest(task_id=task_id, page_size=size, newest_first=newest_first)
+            request.page_token = "" if token == "?" else token
+            page = bench.own("ListJobs", request)
+            found += [job.job_id for job in page.jobs]
+            token = page.next_page_token
+        return found
+
+    for task_id in ("", first.task_id):
+        oldest_first = listed(task_id, 0, newest_first=False)
+        assert len(oldest_first) >= 7
+        for size in (1, 2, 3, 100):
+            assert listed(task_id, size, newest_first=True) == oldest_first[::-1]
+
+
 def test_a_token_of_another_filter_is_refused(bench: Bench) -> None:
     first, second = bench.job(), bench.job()
     bench.own("CreateJob", jobs_pb2.CreateJobRequest(task_id=first.task_id, job=SPEC))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from cli_run import Run
-from small_node import SmallNode
+from small_node import OTHER_ID, SmallNode
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.errors import FailedPrecondition
@@ -29,6 +29,19 @@ def test_what_it_is_has_and_offers(og: Run, node: SmallNode) -> None:
     told = og.json("host", "show")
     assert isinstance(told, dict)
     assert told["host"]["profile"]["labels"] == {"room": "barn"}
+
+
+def test_its_rules_are_shown_and_who_has_used_them_up(og: Run, node: SmallNode) -> None:
+    few = node.host.rules.add(
+        name="few", owners=["barn"], executors=["*"], price_micro=2_000_000, slots=2, slots_busy=1
+    )
+    few.jobs_per_day, few.tokens_per_day, few.holds, few.hours = 1, 50, False, "22:00-06:00"
+    few.today.add(core=OTHER_ID, jobs=1, tokens=30, used_up=True)
+    node.host.rules.add(name="none", owners=["*"], executors=["*"], deny=True, holds=True)
+    out = og("host", "show")[1]
+    for said in ("few", "1 of 2", "22:00-06:00, not now", "1 jobs, 50 tokens", "barn 1 jobs, 30 tokens, used up",
+                 "denied", "always"):  # fmt: skip
+        assert said in out
 
 
 def test_it_is_switched(og: Run, node: SmallNode) -> None:

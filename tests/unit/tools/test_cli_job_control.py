@@ -13,8 +13,11 @@ import pytest
 from cli_run import OFFGRID, Run
 from small_node import NODE_ID, OTHER_ID, SmallNode
 
+from offgrid.client.jobs import Jobs
 from offgrid.v1 import common_pb2, jobs_pb2
 from offgrid_tools.cli import exits
+from offgrid_tools.cli.jobs import LIST_LIMIT
+from offgrid_tools.cli.saying import MarkedLines
 
 
 @pytest.fixture
@@ -50,7 +53,7 @@ class TestWhy:
         assert "It waits." in out
         rows = [line.split() for line in out.splitlines()]
         assert ["barn", "wins", "1.32", "0.001", "it", "wins"] in rows
-        assert ["attic", "unable", "0", "does", "not", "offer", "process:wc"] in rows
+        assert ["attic", "unable", "does", "not", "offer", "process:wc"] in rows
         told = og.json("job", "why", "j-1")
         assert isinstance(told, dict)
         assert [verdict["wins"] for verdict in told["verdicts"]] == [True, False]
@@ -114,7 +117,7 @@ class TestList:
     def test_only_those_in_a_state(self, og: Run, jobs: list[str]) -> None:
         told = og.json("job", "list", "--state", "running", "--state", "queued")
         assert isinstance(told, dict)
-        assert [job["job_id"] for job in told["jobs"]] == ["j-1", "j-2"]
+        assert [job["job_id"] for job in told["jobs"]] == ["j-2", "j-1"]
         assert og("job", "list", "--state", "sleeping")[0] == exits.USAGE
 
     def test_a_job_that_was_cancelled_ends_watch_with_one(self, og: Run, jobs: list[str]) -> None:
@@ -192,6 +195,79 @@ class TestShow:
         assert "execution 3  no host: queued" in out
 
 
+class TestTheList:
+    def ids(self, out: str) -> list[str]:
+        return [line.split()[0] for line in out.splitlines()[1:]]
+
+    def test_is_newest_first_unless_asked_otherwise(self, og: Run, jobs: list[str]) -> None:
+        assert self.ids(og("job", "list")[1]) == jobs[::-1]
+        assert self.ids(og("job", "list", "--oldest-first")[1]) == jobs
+        told = og.json("job", "list")
+        assert isinstance(told, dict)
+        assert [job["job_id"] for job in told["jobs"]] == jobs[::-1]
+
+    def test_says_when_there_are_more(self, og: Run, jobs: list[str]) -> None:
+        code, out, err = og("job", "list", "--limit", "2")
+        assert (code, self.ids(out)) == (0, jobs[:0:-1])
+        assert err == "there are more than these 2: --limit says how many are shown\n"
+        assert og("job", "list", "--limit", "3")[2] == ""
+
+    def test_is_short_for_people_and_whole_for_scripts(self, og: Run, node: SmallNode) -> None:
+        for number in range(LIST_LIMIT + 1):
+            node.jobs[f"j-{number}"] = jobs_pb2.Job(job_id=f"j-{number}")
+        assert len(self.ids(og("job", "list")[1])) == LIST_LIMIT
+        assert len(self.ids(og("job", "list", "--limit", "0")[1])) == LIST_LIMIT + 1
+        told = og.json("job", "list")
+        assert isinstance(told, dict)
+        assert len(told["jobs"]) == LIST_LIMIT + 1
+
+
+class TestMarkedLines:
+    LOG = b"one\n::progress 0.5 half\nnot ::progress 1\n::progress" + b" x" * 300 + b"\nend ::progress"
+
+    @pytest.mark.parametrize("size", [1, 2, 7, 10_000])
+    def test_are_left_out_however_the_log_comes(self, size: int) -> None:
+        marks = MarkedLines()
+        pieces = [self.LOG[at : at + size] for at in range(0, len(self.LOG), size)]
+        assert b"".join([*map(marks.without, pieces), marks.end()]) == self.LOG.replace(b"::progress 0.5 half\n", b"")
+
+    def test_one_that_never_ends_is_no_such_line(self) -> None:
+        marks = MarkedLines()
+        assert (marks.without(b"::progress 1"), marks.end()) == (b"", b"::progress 1")
+
+    def test_are_shown_once_by_a_run_that_follows(self, og: Run, node: SmallNode, text: str) -> None:
+        told = jobs_pb2.JobProgress(attempt=1, fraction=0.5, message="half", log=b"one\n::progress 0.5 half\n")
+        node.on_WatchProgress = lambda request, context: iter(
+            [
+                jobs_pb2.WatchProgressResponse(progress=told),
+                jobs_pb2.WatchProgressResponse(job=node.jobs[request.job_id]),
+            ]
+        )
+        err = subprocess.run(
+            [*OFFGRID, "--socket", node.address, "job", "run", text, "--command", "wc", "--follow"],
+            stderr=subprocess.PIPE, check=False,
+        ).stderr  # fmt: skip
+        assert (err.count(b"half"), err.count(b"one\n")) == (1, 1)
+
+
+def test_an_interrupt_that_a_library_turned_into_something_else_is_one(
+    og: Run, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def beginning(*args: object, **kwargs: object) -> Iterator[jobs_pb2.JobProgress]:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            raise SystemError("returned a result with an exception set") from None
+        yield jobs_pb2.JobProgress()
+
+    monkeypatch.setattr(Jobs, "progress", beginning)
+    code, _, err = og("job", "run", text, "--command", "wc", "--follow")
+    assert code == exits.INTERRUPTED
+    assert "goes on: `offgrid job watch" in err
+    assert "defect" not in err
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
 @pytest.mark.parametrize("extra", [[], ["--follow"]])
 def test_interrupted_a_run_says_that_the_job_goes_on(node: SmallNode, text: str, extra: list[str]) -> None:
     def silent(request: object, context: object) -> Iterator[jobs_pb2.WatchJobResponse]:
@@ -206,7 +282,6 @@ def test_interrupted_a_run_says_that_the_job_goes_on(node: SmallNode, text: str,
         first = waiting.stderr.readline()
         while not node.calls["WatchProgress" if extra else "WatchJob"]:
             assert waiting.poll() is None
-        time.sleep(0.2)  # it is to wait for the stream, not to begin it
         waiting.send_signal(signal.SIGINT)
         assert waiting.wait(10) == exits.INTERRUPTED
         job_id = next(iter(node.jobs))

@@ -127,11 +127,11 @@ class TestAnArray:
 
     def test_all_its_jobs_run_the_module_as_it_was_at_the_start(self, tmp_path: Path) -> None:
         module = tmp_path / "count.wasm"
-        module.write_bytes(b"first")
+        module.write_bytes(b"(first)")
         said = dict.fromkeys(("command", "model", "builtin", "max_tokens", "temperature"))
         program = program_of((), {**said, "module": str(module), "more_args": (), "system": ""})
         module.write_bytes(b"second")
-        assert [program(data, "n").wasm.module for data in (b"a", b"b")] == [b"first", b"first"]
+        assert [program(data, "n").wasm.module for data in (b"a", b"b")] == [b"(first)", b"(first)"]
 
     def test_names_what_failed_and_ends_with_one(self, og: Run, texts: list[str]) -> None:
         code, out, err = og("job", "array", *texts, "--command", "false")
@@ -162,3 +162,18 @@ def test_help_does_not_wait_for_the_client(node: SmallNode) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "False"
     assert json.dumps(node.calls) == "{}"
+
+
+@pytest.mark.parametrize("code", [b"", b"hello", b";; (module)", b"(; (module)", b"asm\0", b"module ()"])
+def test_what_is_no_webassembly_is_named_before_it_leaves(og: Run, node: SmallNode, text: str, code: bytes) -> None:
+    Path(text).with_name("m.wasm").write_bytes(code)
+    exit_code, _, err = og("job", "run", text, "--wasm", str(Path(text).with_name("m.wasm")))
+    assert (exit_code, node.calls["RunJobs"]) == (exits.USAGE, [])
+    assert "m.wasm is no WebAssembly" in err
+
+
+@pytest.mark.parametrize("code", [b"\0asm\1", b"(module)", b" ;; x\n(; y ;)\n(module)"])
+def test_what_may_be_webassembly_is_sent(og: Run, node: SmallNode, text: str, code: bytes) -> None:
+    Path(text).with_name("m.wasm").write_bytes(code)
+    assert og("job", "run", text, "--wasm", str(Path(text).with_name("m.wasm")))[0] == 0
+    assert node.calls["RunJobs"][0].jobs[0].payload.wasm.module == code

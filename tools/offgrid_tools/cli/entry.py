@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import click
@@ -14,6 +17,8 @@ from offgrid_tools.cli.root import ROOT
 from offgrid_tools.cli.settings import Settings
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from offgrid.client.errors import OffgridError
 
 PROGRAM, COMPLETION = "offgrid", "_OFFGRID_COMPLETE"
@@ -28,13 +33,33 @@ def run(argv: Sequence[str]) -> int:
     args = list(argv)
     settings = Settings(json="--json" in args[: args.index("--") if "--" in args else None])
     try:
-        code = _carry_out(args, settings)
+        with _noticing_interrupts(settings):
+            code = _carry_out(args, settings)
         sys.stdout.flush()
     except BrokenPipeError:
         # What is left in the buffer would be written again at exit, and fail again, loudly.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return exits.PIPE_CLOSED
     return code
+
+
+@contextmanager
+def _noticing_interrupts(settings: Settings) -> Iterator[None]:
+    """A KeyboardInterrupt that hits a library at a bad moment may leave it as something else: the run remembers it."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        settings.interrupted = True
+        raise KeyboardInterrupt
+
+    ours = threading.current_thread() is threading.main_thread()
+    if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:  # somebody else's matter
+        yield
+        return
+    signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _carry_out(args: list[str], settings: Settings) -> int:
@@ -54,6 +79,8 @@ def _carry_out(args: list[str], settings: Settings) -> int:
     except BrokenPipeError:
         raise
     except Exception as error:  # noqa: BLE001 - the last resort: people get a sentence, not a traceback
+        if settings.interrupted:
+            return exits.INTERRUPTED
         return _failed(settings, error)
     return returned if isinstance(returned, int) else exits.OK
 

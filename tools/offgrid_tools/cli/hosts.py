@@ -11,17 +11,19 @@ from offgrid_tools.cli.numbers import FiniteRange
 from offgrid_tools.cli.settings import common, settings
 
 if TYPE_CHECKING:
-    from offgrid.v1.jobs_pb2 import HostState
+    from offgrid.v1.jobs_pb2 import HostRule, HostState
 
 
 @click.command()
 @common
 def show() -> None:
     """Show what this host is and has, what it offers, and what it is at."""
-    host = settings().connect().host.show()
+    client = settings().connect()
+    host = client.host.show()
     if settings().json:
         _emit(host)
         return
+    from offgrid_tools.cli.jobs import node_names
     from offgrid_tools.cli.output import facts, number, table
 
     profile = host.profile
@@ -46,6 +48,30 @@ def show() -> None:
         for offer in host.offers
     )
     table(("executors", "kinds", "slots", "price"), offers, empty="it offers nothing")
+    names = node_names(client)
+    table(
+        ("rule", "for", "executors", "price", "busy", "when", "a day", "used today"),
+        (_rule(rule, names) for rule in host.rules),
+        empty="it has no rules",
+    )
+
+
+def _rule(rule: HostRule, names: dict[str, str]) -> tuple[str, ...]:
+    from offgrid_tools.cli.jobs import named
+    from offgrid_tools.cli.output import number
+
+    price = "denied" if rule.deny else number(rule.price_micro / 1e6)
+    busy = f"{rule.slots_busy} of {rule.slots}" if rule.slots else str(rule.slots_busy)
+    hours = rule.hours and rule.hours + ("" if rule.holds else ", not now")
+    used = (f"{named(each.core, names)} {_share(each.jobs, each.tokens)}{', used up' * each.used_up}"
+            for each in rule.today)  # fmt: skip
+    a_day = _share(rule.jobs_per_day, rule.tokens_per_day)
+    what = " ".join(rule.owners), " ".join(rule.executors)
+    return rule.name, *what, price, busy, hours or "always", a_day, "; ".join(used)
+
+
+def _share(jobs: int, tokens: int) -> str:
+    return ", ".join([*([f"{jobs} jobs"] if jobs else []), *([f"{tokens} tokens"] if tokens else [])])
 
 
 @click.command()

@@ -76,8 +76,8 @@ def _verdict(verdict: HostVerdict, names: dict[str, str]) -> tuple[str, ...]:
     from offgrid_tools.cli.output import number
 
     word = "wins" if verdict.wins else "able" if verdict.able else "unable"
-    score = number(verdict.score / 1e6) if verdict.able else ""
-    return named(verdict.host, names), word, score, number(verdict.ask_micro / 1e6), verdict.reason
+    score, ask = (number(verdict.score / 1e6), number(verdict.ask_micro / 1e6)) if verdict.able else ("", "")
+    return named(verdict.host, names), word, score, ask, verdict.reason
 
 
 @click.command()
@@ -99,7 +99,7 @@ def logs(job_id: str, follow: bool) -> int:
         saying.on_progress(told)
     job = client.jobs.get(job_id)
     if job.HasField("result") and not settings().json:
-        write(job.result.log[saying.log_bytes :])  # what came last, or was not told on the way
+        saying.end(job.result.log[saying.log_bytes :])  # what came last, or was not told on the way
     return exit_code_of(job)
 
 

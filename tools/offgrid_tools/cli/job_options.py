@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 INPUT_NAME_CHARS_MAX = 255
 READ_BYTES_MAX = 64 * 1024 * 1024  # more than any node takes inline; it says how much it does
+WASM_MAGIC = b"\0asm"
 WHAT_TO_RUN = "say what to run: --wasm MODULE, --command NAME, --llm MODEL or --builtin NAME"
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -95,7 +96,21 @@ def program_of(args: tuple[str, ...], said: Mapping[str, Any]) -> Program:
             model, system=system, input=data, input_name=name, max_tokens=most, temperature=warmth
         )
     code = read(module)
+    if not _may_be_wasm(code):
+        text = 'is no WebAssembly: neither a module, which begins with "\\0asm", nor its text, which begins with "("'
+        raise click.UsageError(f"--wasm: {module} {text}")
     return lambda data, name: payloads.wasm(code, args, input=data, input_name=name)
+
+
+def _may_be_wasm(code: bytes) -> bool:
+    """Whether it begins as a module does, or a module's text behind blanks and comments."""
+    if code.startswith(WASM_MAGIC):
+        return True
+    text = code.lstrip()
+    while text.startswith((b";;", b"(;")):
+        end = b"\n" if text.startswith(b";;") else b";)"
+        text = text.partition(end)[2].lstrip()
+    return text.startswith(b"(")
 
 
 def _check_program(args: tuple[str, ...], said: Mapping[str, Any]) -> None:

@@ -134,8 +134,9 @@ def _left_going() -> Iterator[set[str]]:
     made: set[str] = set()
     try:
         yield made
-    except KeyboardInterrupt:
-        for job_id in made if not settings().json else ():
+    except BaseException as error:
+        interrupted = settings().interrupted or isinstance(error, KeyboardInterrupt)
+        for job_id in made if interrupted and not settings().json else ():
             click.echo(f"{job_id} goes on: `offgrid job watch {job_id}`, `offgrid job cancel {job_id}`", err=True)
         raise
 
@@ -157,6 +158,7 @@ def _followed(client: Client, payload: JobPayload, task_id: str, mode: str, opti
     saying = Saying(sys.stderr)
     for told in client.jobs.progress(job_id):
         saying.on_progress(told)
+    saying.end()
     click.echo(err=True)
     return client.jobs.get(job_id)
 

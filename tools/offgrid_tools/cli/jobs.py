@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import click
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from offgrid.v1.jobs_pb2 import Job
 
 STATES = click.Choice(["created", "queued", "awarded", "running", "completed", "failed", "cancelled", "expired"])
+LIST_LIMIT = 100  # jobs that somebody who looks is shown
 MODES = click.Choice(["auto", "offgrid", "disabled"])
 
 
@@ -64,16 +66,23 @@ def watch(job_id: str) -> int:
 @click.option("--task", "task_id", default="", help="Those of one task.")
 @click.option("--state", "states", multiple=True, type=STATES, help="Those in this state; repeat it for more.")
 @click.option("--executions", is_flag=True, help="The executions of redundant jobs as well.")
-@click.option("--limit", type=click.IntRange(0), default=0, help="At most so many. [default: all]")
+@click.option("--oldest-first", is_flag=True, help="In the order in which they were made.")
+@click.option("--limit", type=click.IntRange(0), help="At most so many; 0: all. [default: 100; with --json all]")
 @common
-def list_(task_id: str, states: tuple[str, ...], executions: bool, limit: int) -> None:
-    """List jobs, the oldest first."""
+def list_(task_id: str, states: tuple[str, ...], executions: bool, oldest_first: bool, limit: int | None) -> None:
+    """List jobs, the newest first."""
     client = settings().connect()
-    found = client.jobs.list(task_id=task_id, states=states, include_executions=executions, limit=limit or None)
+    if limit is None:
+        limit = 0 if settings().json else LIST_LIMIT
+    found = client.jobs.list(
+        task_id=task_id, states=states, include_executions=executions, newest_first=not oldest_first,
+        limit=limit + 1 if limit else None,
+    )  # fmt: skip
+    shown = islice(found, limit or None)
     if settings().json:
         from offgrid_tools.cli.json_form import emit, json_of
 
-        emit({"jobs": [json_of(job) for job in found]})
+        emit({"jobs": [json_of(job) for job in shown]})
         return
     from offgrid_tools.cli.output import cut, table, when
 
@@ -83,10 +92,12 @@ def list_(task_id: str, states: tuple[str, ...], executions: bool, limit: int) -
         (
             (j.job_id, state_of(j), j.attempt, named(j.host, names), j.needs, when(j.created_us), cut(j.input_name),
              j.error)
-            for j in found
+            for j in shown
         ),
         empty="there are no jobs",
     )  # fmt: skip
+    if next(found, None) is not None:
+        click.echo(f"there are more than these {limit}: --limit says how many are shown", err=True)
 
 
 @click.command()

@@ -21,6 +21,7 @@ class Settings:
         self.json = json
         self.socket = ""
         self.node_dir = ""
+        self.interrupted = False  # by Ctrl-C: whatever was raised then, or what became of it on its way
 
     def connect(self) -> Client:
         """The client of the node that was meant; closed when the command ends. Raises OffgridError."""

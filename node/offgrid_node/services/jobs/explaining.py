@@ -13,6 +13,7 @@ from offgrid_node.protocol.jobs.bounds import DETAIL_CHARS_MAX, ID_CHARS_MAX
 from offgrid_node.protocol.jobs.index import JOBS
 from offgrid_node.protocol.jobs.machine import JobsMachine
 from offgrid_node.protocol.jobs.story import story_of
+from offgrid_node.protocol.jobs.table import ENDED
 from offgrid_node.runtime import Runtime
 from offgrid_node.services.flow import Flow
 from offgrid_node.services.shelf import Shelf
@@ -40,6 +41,7 @@ class Explaining:
         """Raises NotFound for a job that is none. A broker that does not answer is named in the story."""
         job = self._shelf.get("job_id", JOBS, jobs_pb2.Job, job_id)
         core, now = self._runtime.machine("jobs", JobsMachine).core, self._runtime.clock.now()
+        ended = job.state in ENDED
         job.ClearField("kept_payload")
         answer = jobs_pb2.ExplainJobResponse(job=job, story=story_of(job, core.jobs, now))
         answer.broker = core.broker_to_ask(job)
@@ -58,6 +60,8 @@ class Explaining:
             answer.story += f" Broker {answer.broker} does not say more: {fault.message}"
             return answer
         assert isinstance(said, jobs_pb2.ExplainOrderResponse)
+        if ended and said.verdicts:
+            answer.story += " What is said of hosts is of now: who would get such a job if it were sent again."
         for verdict in said.verdicts[:VERDICTS_MAX]:
             verdict.host, verdict.reason = verdict.host[:ID_CHARS_MAX], verdict.reason[:DETAIL_CHARS_MAX]
             answer.verdicts.append(verdict)

@@ -158,9 +158,12 @@ class JobHandlers:
             return (not states or job.state in states) and (request.include_executions or not job.parent_id)
 
         if request.task_id:
-            jobs, token = self._shelf.page_of(request.task_id, TASK_JOBS, JOBS, row, size, token, wanted)
+            task_id = request.task_id
+            jobs, token = self._shelf.page_of(
+                task_id, TASK_JOBS, JOBS, row, size, token, wanted, reverse=request.newest_first
+            )
         else:
-            jobs, token = self._shelf.page(JOBS, row, size, token, wanted)
+            jobs, token = self._shelf.page(JOBS, row, size, token, wanted, reverse=request.newest_first)
         for job in jobs:
             job.ClearField("kept_payload")
             if job.result_bytes:
