@@ -21,7 +21,6 @@ from pathlib import Path
 from offgrid.client import Client, payloads
 from offgrid.v1 import jobs_pb2
 from offgrid_node.local_mesh import LocalMesh
-from offgrid_tools.bench.processes import resident_mib
 from offgrid_tools.soak.flooder import FRAMED, GRPC, Outcome, Siege
 
 NODES = {"core": ["core"], "broker": ["broker"], "host": ["host"], "flooder": ["core", "broker", "host"]}
@@ -140,6 +139,15 @@ def _job(client: Client, violations: list[str]) -> float:
         if job.state != jobs_pb2.JOB_STATE_COMPLETED:
             violations.append(f"an honest job ended as {jobs_pb2.JobState.Name(job.state)}: {job.error}")
     return 1_000 * (time.monotonic() - began_s)
+
+
+def resident_mib(pid: int) -> float:
+    """The memory that a process has in use, as POSIX's ps(1) says; 0 where there is none."""
+    ps = shutil.which("ps")
+    if ps is None:
+        return 0.0
+    said = subprocess.run([ps, "-o", "rss=", "-p", str(pid)], check=False, capture_output=True).stdout
+    return int(said or 0) / 1_024
 
 
 def _judged(outcome: Outcome) -> list[str]:
