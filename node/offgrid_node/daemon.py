@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING
 from offgrid_node import __version__
 from offgrid_node.access_files import write_access_files
 from offgrid_node.banner import banner
-from offgrid_node.driver import COMMIT_INLINE_MAX_MS, Driver
+from offgrid_node.commit_place import INLINE_MAX_MS
+from offgrid_node.driver import Driver
 from offgrid_node.drop_watch import DropWatch
 from offgrid_node.event_log import log_events
 from offgrid_node.executors.running import Running
@@ -121,7 +122,7 @@ class Daemon:
         self._cleanup.append(store.close)
         self._pool = make_executors(config)  # they empty their part of the folder
         self._problems += check_store(store)
-        threaded = measure_fsync_ms(config.storage.memory_db) > COMMIT_INLINE_MAX_MS
+        threaded = measure_fsync_ms(config.storage.memory_db) > INLINE_MAX_MS
         self._driver = Driver(asyncio.get_running_loop(), threaded=threaded, on_commit=self._on_commit)
         return store
 

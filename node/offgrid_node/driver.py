@@ -1,7 +1,8 @@
 """Drives the runtime from an asyncio loop: one turn per loop tick while there is input, one timer for deadlines.
 
-Where fsync is fast the commit runs inline (a thread beside a busy interpreter costs more than it saves); where it is
-slow, on SD cards, the packed commit goes to one worker thread and the inbox fills meanwhile.
+While the disk is quick the commit runs inline (a thread beside a busy interpreter costs more than it saves); while it
+is slow, the packed commit goes to one worker thread and the inbox fills meanwhile. Which it is, the commits themselves
+tell (`commit_place.py`).
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+from offgrid_node.commit_place import CommitPlace
 from offgrid_node.protocol.errors import Fault, Internal
 from offgrid_node.runtime import Pending, Runtime
 
-COMMIT_INLINE_MAX_MS = 5.0  # an fsync slower than this would be felt by everything else in the loop
 COMMIT_SAMPLES = 256  # for the median that status reports
 PAUSE_MS, PAUSE_MAX_MS = 50, 1_000  # after a lost batch or a failed load, doubling: no busy loop on a full disk
 
@@ -30,13 +31,16 @@ class Driver:
         threaded: bool,
         on_commit: Callable[[int, float], None] | None = None,
     ) -> None:
-        """`on_commit` is told, in the loop's thread, how many inputs shared a transaction and how long it took."""
+        """`threaded` says where the first commits run.
+
+        `on_commit` is told, in the loop's thread, how many inputs shared a transaction and how long it took."""
         self._loop = loop
         self._on_commit = on_commit
         self._runtime: Runtime | None = None
         self._scheduled = False
         self._timer: asyncio.TimerHandle | None = None
-        self._thread = ThreadPoolExecutor(1, "commit") if threaded else None
+        self._place = CommitPlace(threaded=threaded)
+        self._thread = ThreadPoolExecutor(1, "commit")  # begins with its first commit
         self._commit_ms: deque[float] = deque(maxlen=COMMIT_SAMPLES)
         self._failures = 0
         self._pause_ms = 0
@@ -44,7 +48,7 @@ class Driver:
 
     @property
     def mode(self) -> str:
-        return "thread" if self._thread else "inline"
+        return "thread" if self._place.threaded else "inline"
 
     @property
     def commit_ms_p50(self) -> float:
@@ -76,9 +80,11 @@ class Driver:
             if not runtime.committing:
                 self._rest()
             return
-        if self._thread is None and pending.batch and pending.early:
+        if not pending.batch:
+            self._commit_inline(pending)
+        elif not self._place.threaded and pending.early:
             self._loop.call_soon(self._commit_inline, pending)  # after the carriers' tick: others work while we wait
-        elif self._thread is None or not pending.batch:
+        elif not self._place.threaded:
             self._commit_inline(pending)
         else:
             future = self._loop.run_in_executor(self._thread, self._commit, pending)
@@ -98,13 +104,16 @@ class Driver:
             return fault
         except Exception as error:  # noqa: BLE001 - an unknown failure of the disk must not be taken for a commit
             return Internal(f"the store failed: {type(error).__name__}: {error}", reason="StoreFailed")
-        pending.commit_s = time.perf_counter() - began
+        finally:
+            pending.commit_s = time.perf_counter() - began
         return None
 
     def _finish(self, pending: Pending, fault: Fault | None) -> None:
         assert self._runtime is not None
         if self._closed:
             return
+        if pending.batch:
+            self._place.took(pending.commit_s * 1000)  # of one that failed as well: the loop waits for it no less
         try:
             if fault is None:
                 if pending.batch:
@@ -146,5 +155,4 @@ class Driver:
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
-        if self._thread is not None:
-            await self._loop.run_in_executor(None, self._thread.shutdown)
+        await self._loop.run_in_executor(None, self._thread.shutdown)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
 from collections.abc import Sequence
 from random import Random
 
@@ -10,6 +12,7 @@ import pytest
 from google.protobuf.message import Message
 
 from offgrid.v1 import mesh_pb2, state_pb2
+from offgrid_node.commit_place import STALL_MS
 from offgrid_node.driver import Driver
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.effects import Asked, Call, Effect, Execute, Record, Reply, Rows
@@ -53,9 +56,13 @@ class CountingStore(MemoryStore):
     def __init__(self) -> None:
         super().__init__()
         self.commits, self.broken = 0, False
+        self.takes_ms = 0.0
+        self.threads: list[int] = []  # each commit's
 
     def commit(self, batch: Batch) -> int:
         self.commits += 1
+        self.threads.append(threading.get_ident())
+        time.sleep(self.takes_ms / 1000)
         if self.broken:
             raise Unavailable("the disk is full", reason="DiskError")
         return super().commit(batch)
@@ -125,6 +132,23 @@ def test_what_may_leave_early_is_on_its_way_before_the_disk_is_waited_for(thread
         assert rig.store.commits == 1
         if not threaded:  # there the disk keeps nothing else waiting
             assert rig.carrier.sent_after == [0]
+        await rig.driver.close()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_disk_that_stalls_keeps_the_loop_waiting_once(fails: bool) -> None:
+    async def run() -> None:
+        rig = Rig()
+        await outcome(rig.ask())
+        rig.store.takes_ms, rig.store.broken = 2 * STALL_MS, fails
+        assert isinstance(await outcome(rig.ask()), Fault) == fails
+        assert rig.driver.mode == "thread"
+        rig.store.takes_ms, rig.store.broken = 0, False
+        assert await outcome(rig.ask()) == mesh_pb2.PingResponse()
+        here = threading.get_ident()
+        assert [thread == here for thread in rig.store.threads] == [True, True, False]
         await rig.driver.close()
 
     asyncio.run(run())
