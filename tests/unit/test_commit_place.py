@@ -30,6 +30,7 @@ def test_a_disk_that_has_become_slow_is_left_to_a_thread() -> None:
     after(place, *[QUICK_MS] * QUICK_COMMITS)
     assert not after(place, *[SLOW_MS] * (SLOW_COMMITS // 2))
     assert after(place, SLOW_MS)
+    assert after(place, *[QUICK_MS] * (QUICK_COMMITS - 1)), "what was before the change is no proof that it is over"
 
 
 def test_a_few_slow_ones_at_the_very_start_prove_nothing() -> None:
