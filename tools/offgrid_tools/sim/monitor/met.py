@@ -15,6 +15,10 @@ from offgrid_node.protocol.jobs.table import ENDED
 from offgrid_tools.sim.monitor.evidence import Evidence
 from offgrid_tools.sim.monitor.rules import Passed, Rules
 
+MOVES = {  # by the routes of two rows of a job that waits
+    (jobs_pb2.ROUTE_OFFGRID, jobs_pb2.ROUTE_FILE_QUEUE): "takeovers by the local queue",
+    (jobs_pb2.ROUTE_FILE_QUEUE, jobs_pb2.ROUTE_OFFGRID): "returns from the local queue",
+}
 LATE = ("is over", "has ended", "another host")  # in why a core refuses a report
 
 
@@ -26,6 +30,7 @@ class Met(Rules):
         self.counts: Counter[str] = Counter()
         self._reports: set[tuple[str, str, int]] = set()  # (host, job, attempt) that were reported in earnest
         self._asked: dict[tuple[str, str, int], set[str]] = {}  # brokers, by core and attempt
+        self._routes: dict[str, jobs_pb2.Route.ValueType] = {}  # of open jobs
 
     def requests(self) -> Mapping[type[Message], Passed]:
         return {jobs_pb2.SubmitJobsRequest: self._submitted, jobs_pb2.ReportResultsRequest: self._reported}
@@ -87,8 +92,13 @@ class Met(Rules):
 
     def on_job(self, job: jobs_pb2.Job) -> None:
         """A row of a job is durable."""
+        move = self._routes.get(job.job_id, job.route), job.route
+        if move in MOVES:
+            self.counts[MOVES[move]] += 1
         if job.state not in ENDED:
+            self._routes[job.job_id] = job.route
             return
+        self._routes.pop(job.job_id, None)
         name = jobs_pb2.JobState.Name(job.state).removeprefix("JOB_STATE_").lower()
         self.counts[f"jobs {name}"] += 1
         self.counts["jobs of more than one attempt"] += job.attempt > 1
