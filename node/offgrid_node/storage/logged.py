@@ -102,8 +102,9 @@ class LoggedStore:
         return store
 
     def _open_log(self) -> None:
-        """What a killed process left is written below at once: a record that the disk refused may still be seen in
-        the system's memory and be gone after a power cut ("Can Applications Recover from fsync Failures?")."""
+        """A killed process knew what this one cannot: of a record or a transaction that the disk refused, the system's
+        memory may show what a power cut takes away, or the other way about ("Can Applications Recover from fsync
+        Failures?"). So nothing is appended before a transaction has come after whatever was left."""
         log_id = self._below.log_id
         if log_id:
             self._log = RedoLog.open(self._path, log_id)
@@ -114,6 +115,7 @@ class LoggedStore:
         self._begin()
         for batch in self._log.read():
             self._overlay.lay(batch, len(body_of(batch)))
+        self._in_doubt = self._spacious or bool(self._overlay.batch)
         self._try_checkpoint()
 
     # ---- reading
