@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, ExitStack
@@ -32,6 +33,7 @@ from offgrid_node.services.router import Router
 from offgrid_node.services.stream import Stream
 
 WRITE_BUFFER_BYTES = 256 * 1024  # beyond it a caller that does not read is sent nothing more
+TURN_S = 0.005  # of the loop's time, at most one call more: then others have their turn
 TOKEN_TIMEOUT_S = 2.0  # from the connection to the message with the token
 
 _log = logging.getLogger(__name__)
@@ -169,8 +171,11 @@ class Connection(asyncio.Protocol):
 
     def _pump(self) -> None:
         """Serves some of what has come, and the rest when others in the loop have had their turn."""
-        self._pump_due = False
+        self._pump_due, until_s = False, time.thread_time() + TURN_S
         for _ in range(CALLS_IN_A_ROW):
+            if time.thread_time() > until_s:
+                self._pump_soon()
+                break
             if not (self._may_serve() and (self._calls or self._next_message())):
                 break
             if self._calls and self._serving is not None:

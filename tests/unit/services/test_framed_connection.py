@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import nullcontext
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
 from offgrid.v1 import lane_pb2, mesh_pb2
 from offgrid_node.protocol.errors import Unavailable
+from offgrid_node.services import framed_connection
 from offgrid_node.services.budget import Limits
 from offgrid_node.services.caller import Caller, Kind
-from offgrid_node.services.framed_connection import Connection
+from offgrid_node.services.framed_connection import TURN_S, Connection
 from offgrid_node.services.frames import Frames, frame
 from offgrid_node.services.grpc_gate import Gate, Running
 from offgrid_node.services.packet_methods import METHOD_NUMBERS
@@ -68,16 +70,21 @@ class Network(asyncio.Transport):
 
 
 class Answering:
-    """Of a router only this is asked."""
+    """Of a router only this is asked; what it takes is told to `clock`."""
+
+    def __init__(self, clock: list[float] | None = None) -> None:
+        self.clock = clock
 
     def dispatch(self, caller: Caller, method: str, request: object) -> mesh_pb2.PingResponse:
+        if self.clock is not None:
+            self.clock.append(self.clock[-1] + TURN_S * 0.6)
         return ANSWER
 
 
-def connected() -> tuple[Network, Gate]:
+def connected(clock: list[float] | None = None) -> tuple[Network, Gate]:
     network = Network()
     gate = Gate(lambda _: lambda: Caller(Kind.MEMBER, "alice"), Limits(bytes_in_flight=BUDGET_BYTES))
-    router = cast("Router", Answering())
+    router = cast("Router", Answering(clock))
     network.connection = Connection(gate, router, Running(), lambda _: nullcontext(), None, {})
     network.connection.connection_made(network)
     return network, gate
@@ -155,3 +162,22 @@ def test_a_connection_at_its_end_is_closed_once_whatever_comes_then() -> None:
         assert network.closed == 1
 
     asyncio.run(scenario())
+
+
+def test_calls_that_take_long_give_the_loop_back_between_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many come in one message, and others wait for the same loop."""
+    clock = [0.0]
+    monkeypatch.setattr(framed_connection, "time", SimpleNamespace(thread_time=lambda: clock[-1]))
+
+    async def scenario() -> list[int]:
+        network, _ = connected(clock)
+        request = mesh_pb2.PingRequest().SerializeToString()
+        calls = [lane_pb2.LaneCall(number=number, method=PING, request=request) for number in range(1, 6)]
+        network.connection.data_received(frame(lane_pb2.CarryRequest(calls=calls).SerializeToString()))
+        served = [len(clock) - 1]
+        for _ in range(3):
+            await asyncio.sleep(0)
+            served.append(len(clock) - 1)
+        return served
+
+    assert asyncio.run(scenario()) == [2, 4, 5, 5]
