@@ -123,7 +123,8 @@ class RedoLog:
         return batches
 
     def check(self) -> None:
-        """Raises `Corrupt` unless the file is in its place and holds all that was appended since `begin`."""
+        """Raises `Corrupt` unless the file is in its place and holds all that was appended since `begin`; a record that
+        the disk refused may stand behind it."""
         try:
             same = os.path.samestat(os.stat(self._path), os.fstat(self._fd))
         except FileNotFoundError:
@@ -133,7 +134,7 @@ class RedoLog:
         data = self._read_all()
         self._check_head(data)
         end = self._walk(data)[1]
-        if end != self._end:
+        if end.place < self._end.place:
             raise self._damaged(end.place)
 
     def close(self) -> None:

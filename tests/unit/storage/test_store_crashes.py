@@ -184,6 +184,7 @@ def is_settled(store: LoggedStore) -> bool:
 
 @settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @example(steps=[("ghost", 0), ("checkpoint", 0), ("kill", 0), ("commit", 10)], seed=1)
+@example(steps=[("commit", 10), ("fail log", 0), ("lost", 0), ("commit", 10), ("lost", 0), ("checkpoint", 0)], seed=0)
 @given(steps=st.lists(STEPS, max_size=14), seed=st.integers(0, 2**32))
 def test_a_power_cut_at_any_point_leaves_what_was_acknowledged(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, int]], seed: int
