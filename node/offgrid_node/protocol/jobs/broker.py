@@ -125,6 +125,10 @@ class Broker:
 
     # ---- inputs
 
+    def begin(self, now: Now) -> None:
+        """Before anything else in a step."""
+        self.postings.begin(now)
+
     def on_offers(self, ticket: int, command: PostOffers, now: Now) -> None:
         self._post.reply(ticket, self.postings.on_offers(command.request, now))
         self._clear_due = True
@@ -178,7 +182,6 @@ class Broker:
             self._clear_ms, self._clear_due = None, True
         for core in self._timers.take_due(now.mono_ms):
             self._drop_orders_of(core)
-        self.postings.on_wake(now)
         self.reputation.on_wake(now)
         for key in self._leases.take_dead(now):
             self._drop_lease(key)

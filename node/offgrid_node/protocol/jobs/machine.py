@@ -58,6 +58,7 @@ class JobsMachine:
 
     def step(self, inputs: Sequence[object], now: Now, rng: Rng) -> list[Effect]:
         self.core.begin(now)
+        self.broker.begin(now)
         self.intake.releases.begin_step(now)
         # Before anything wakes: a lease whose work ended while the machines were replaced must not be given back.
         self.host.on_executed([event for event in inputs if isinstance(event, Executed)], now)

@@ -124,7 +124,8 @@ class Postings:
         self._credits.pop(host, None)
         self.drop(host)
 
-    def on_wake(self, now: Now) -> None:
+    def begin(self, now: Now) -> None:
+        """Offers that ran out while the process stood still are none, whatever comes first when it goes on."""
         for host in self._stands.take_due(now.mono_ms):
             self.drop(host)  # it has not said a word for as long as its offers stand
 

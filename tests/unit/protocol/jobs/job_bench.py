@@ -209,6 +209,7 @@ class BrokerBench(Bench):
 
     def wait(self, ms: int) -> None:
         self.now_ms += ms
+        self.broker.begin(self.now)
         self.broker.on_wake(self.now)
         self.close_step()
 

@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
-from job_bench import OTHER, OWNER, RIVAL, WORKER, BrokerBench, order_of
+from job_bench import MARKET, OTHER, OWNER, RIVAL, WORKER, Bench, BrokerBench, order_of
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.clock import Now
-from offgrid_node.protocol.events import CORE, HOST
+from offgrid_node.protocol.effects import Asked
+from offgrid_node.protocol.events import CORE, HOST, PeerUp
 from offgrid_node.protocol.jobs.awards import LEASE_MARGIN_MS, QUEUE, Lease
 from offgrid_node.protocol.jobs.broker import CORE_GRACE_MS, Broker
 from offgrid_node.protocol.jobs.clearing import Group
 from offgrid_node.protocol.jobs.closing import BROKEN, DISAGREED, EXCUSED, SERVED
+from offgrid_node.protocol.jobs.commands import PostOffers, SubmitJobs
+from offgrid_node.protocol.jobs.machine import JobsMachine
+from offgrid_node.protocol.jobs.offering import OFFER_STANDS_MS
 from offgrid_node.protocol.jobs.orders import JobOrder
 from offgrid_node.protocol.jobs.postings import LEASE_GRACE_MS
 
@@ -362,3 +366,25 @@ class TestAWordThatComesLater:
         bench.close(OWNER, "j-1", 1, EXCUSED)
         bench.close(RIVAL, "j-1", 1, DISAGREED)
         assert bench.broker.reputation.of(WORKER.node_id) == 0.5
+
+
+@pytest.mark.parametrize("stood_still_ms", [OFFER_STANDS_MS - 1, OFFER_STANDS_MS])
+def test_offers_that_ran_out_while_the_broker_stood_still_are_none(stood_still_ms: int) -> None:
+    """A frozen process finds what came meanwhile before any timer of its own rings."""
+    bench = Bench(MARKET)
+    machine = JobsMachine(bench.settings)
+    machine.load(bench.disk, bench.now)
+    peers = [PeerUp(OWNER.node_id, "", frozenset({CORE})), PeerUp(WORKER.node_id, "", frozenset({HOST}))]
+    machine.step(peers, bench.now, bench.rng)
+    request = jobs_pb2.PostOffersRequest(
+        host=WORKER.node_id,
+        seq=1,
+        profile=jobs_pb2.HostProfile(host=WORKER.node_id, slots=1),
+        offers=[jobs_pb2.Offer(offer_id=1, slots=1, executors=["wasm"], kinds=["compute"], expiry_ms=OFFER_STANDS_MS)],
+    )
+    machine.step([Asked(1, WORKER.node_id, PostOffers(request))], bench.now, bench.rng)
+    bench.now_ms += stood_still_ms
+    order = Asked(2, OWNER.node_id, SubmitJobs(OWNER.node_id, (order_of(OWNER),)))
+    bench.effects += machine.step([order], bench.now, bench.rng)
+    stands = stood_still_ms < OFFER_STANDS_MS
+    assert bench.replied(jobs_pb2.SubmitJobsResponse).clearings[0].kind == (AWARDED if stands else NO_HOST)
