@@ -113,6 +113,12 @@ class TestTheCommand:
 
     def test_refuses_what_is_no_module(self, mesh: LocalMesh, text: Path) -> None:
         done = offgrid(mesh["core"], "job", "run", text, "--wasm", text)
+        assert done.code == 2, done.said
+        assert f"--wasm: {text} is no WebAssembly" in done.err, done.said
+
+    def test_tells_what_its_host_found_wrong_with_a_module(self, mesh: LocalMesh, text: Path, tmp_path: Path) -> None:
+        (tmp_path / "broken.wasm").write_bytes(b"\0asm and nothing of the kind")
+        done = offgrid(mesh["core"], "job", "run", text, "--wasm", tmp_path / "broken.wasm")
         assert done.code == 1, done.said
         assert "ExecutionFailed" in done.out, done.said
 

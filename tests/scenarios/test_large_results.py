@@ -175,7 +175,7 @@ def test_work_that_fails_with_a_large_output_has_it_kept_too(town: Town) -> None
         return 1_000, Outcome(bytes(32) * LARGE_REPEATS, b"why", 3, "", "", "sim/1")
 
     for process in town.cluster.processes.values():
-        process._work = fails
+        process._executions._work = fails
     job = town.create(input_name=LARGE_NAME)
     town.cluster.monitor.jobs.on_cost = lambda core, job: None
     town.cluster.monitor.jobs._check_end = lambda core, job: None  # type: ignore[method-assign]  # it knows no such work

@@ -21,6 +21,7 @@ JOBS, MARKET = "offgrid.v1.JobService", "offgrid.v1.MarketService"
 WASM = jobs_pb2.WasmTask(module=b"(module)")
 PAYLOAD = jobs_pb2.JobPayload(wasm=WASM, input=b"x")
 SPEC = jobs_pb2.JobSpec(payload=PAYLOAD)
+SETTLED_S = 8.0  # until all know who is alive and what hosts offer
 
 
 def spec(**fields: Any) -> jobs_pb2.JobSpec:
@@ -39,7 +40,7 @@ class Bench:
         for payload in (PAYLOAD, builtin("echo")):
             self.cluster.monitor.jobs.expect(payload)
         self.cluster.start()
-        self.cluster.run_for(8)
+        self.cluster.run_for(SETTLED_S)
         self.core, self.broker, self.host = (self.cluster.processes[n] for n in ("core", "broker", "host-a"))
         self.salt = self.core.running.directory.salt
 
