@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -191,6 +192,9 @@ def later(tickets: list[Ticket]) -> Callable[[Caller, Message], Ticket]:
     return answer
 
 
+RECEIVE_BYTES = 64 * 1024  # else a kernel may take 32 MiB that nobody has read
+
+
 class FramedStream:
     """A connection of BOB's as a raw stream of messages, in the words of gRPC's."""
 
@@ -200,8 +204,10 @@ class FramedStream:
     @classmethod
     async def open(cls, world: World, key: NodeKey = BOB) -> FramedStream:
         target = Target(TLS[key.node_id], TLS[SERVER.node_id].identity_der)
-        port = world.server.framed_port
-        return cls(*await asyncio.open_connection("127.0.0.1", port, ssl=target.context, server_hostname=target.name))
+        end = socket.create_connection(("127.0.0.1", world.server.framed_port))
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BYTES)
+        end.setblocking(False)
+        return cls(*await asyncio.open_connection(sock=end, ssl=target.context, server_hostname=target.name))
 
     @classmethod
     async def owner(cls, world: World) -> FramedStream:

@@ -122,7 +122,8 @@ class TestBounds:
                 world.answers[PING] = lambda caller, request: large
                 request = mesh_pb2.PingRequest(members_digest=bytes(100)).SerializeToString()
                 call = lane_pb2.LaneCall(method=METHOD_NUMBERS[f"offgrid.v1.{PING}"], request=request)
-                await stream.write(lane_pb2.CarryRequest(calls=[call] * 3).SerializeToString())
+                # The kernel takes some megabytes before anybody has to wait.
+                await stream.write(lane_pb2.CarryRequest(calls=[call] * 12).SerializeToString())
                 await until(lambda: world.refused)
                 assert world.refused[0].reason == "TooManyBytes"
 
