@@ -20,8 +20,8 @@ pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or sandbox.find()[0] is None, reason="bubblewrap does not work here"
 )
 
-# A host that starts a job as process.py does and is killed before bubblewrap has asked to die with it: the shell between
-# them waits for that.
+# A host that starts a job as process.py does and is killed before bubblewrap has asked to die with it: the shell
+# between them waits for that.
 HOST = """
 import os, signal, sys
 from pathlib import Path
