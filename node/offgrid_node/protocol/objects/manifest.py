@@ -1,8 +1,9 @@
 """What an object is: sizes, code and the roots of its shards, under its owner's signature.
 
-Encrypt, then encode, then hash. A shard is the row of its sealed stripes; its root is the Merkle root over their
-digests (`protocol/merkle.py`). The object's id is a hash over the shard roots, so whoever holds the id can check the
-rest. A full copy is the code k = m = 1: one root, and every host holds that same shard.
+Encrypt, then encode, then hash. Each sealed stripe is cut into k rows of equal length (zeros fill the last one up) and
+encoded to n; a shard is its rows of all stripes, its root the Merkle root over their digests (`protocol/merkle.py`).
+The object's id is a hash over the shard roots, so whoever holds the id can check the rest. A full copy is the code
+k = n = 1: one root, and every host holds that same shard.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from offgrid_node.protocol.signing import BodyReader, BodyWriter, decode_body, d
 
 MANIFEST_KIND, STRIPE_KIND, OBJECT_KIND = b"og.manifest.v1", b"og.stripe.v1", b"og.object.v1"
 VERSION = 1
-COPY = 0  # the codec of full copies; others come with erasure coding
+COPY, REED_SOLOMON = 0, 1  # codecs: full copies; zfec's systematic code over GF(256) (`coding/`)
+SHARDS_MAX = 128  # of one object: half of what the code has
 NONCE_BYTES, TAG_BYTES = 16, 16
 STRIPE_BYTES = 1 << 20  # of plaintext; the last one may be shorter
 STRIPE_BYTES_MAX = 16 << 20
@@ -28,7 +30,8 @@ OBJECT_ID = re.compile(r"o-[a-z2-7]{32}\Z")
 
 @dataclass(frozen=True)
 class Manifest:
-    """`size_bytes` is the plaintext's; `k` shards of the `len(roots)` give the object back."""
+    """`size_bytes` is the plaintext's; `k` shards of the `len(roots)` give the object back. `expires_us`: from when on
+    hosts may drop it, UTC; 0 for never."""
 
     owner: str
     nonce: bytes
@@ -38,6 +41,7 @@ class Manifest:
     codec: int
     roots: tuple[bytes, ...]
     created_us: int
+    expires_us: int = 0
 
     @cached_property
     def object_id(self) -> str:
@@ -55,8 +59,24 @@ class Manifest:
 
     @property
     def sealed_bytes(self) -> int:
-        """Of one full copy."""
+        """Of one full copy: all sealed stripes, one behind the other."""
         return self.size_bytes + self.stripes * TAG_BYTES
+
+    @property
+    def n(self) -> int:
+        """How many shards there are."""
+        return len(self.roots)
+
+    @property
+    def row_bytes(self) -> int:
+        """Of each shard's part of a stripe; the last stripe's may be shorter."""
+        return -(-(self.stripe_bytes + TAG_BYTES) // self.k)
+
+    @property
+    def shard_bytes(self) -> int:
+        """Of one shard: its rows of all stripes, one behind the other. Of a copy, `sealed_bytes`."""
+        last = self.sealed_bytes - (self.stripes - 1) * (self.stripe_bytes + TAG_BYTES)
+        return (self.stripes - 1) * self.row_bytes + -(-last // self.k)
 
     def encode(self) -> bytes:
         writer = BodyWriter().uint(VERSION, 1).fixed(node_id_bytes(self.owner), NODE_ID_BYTES)
@@ -64,7 +84,7 @@ class Manifest:
         writer.uint(self.k, 1).uint(self.codec, 1).uint(len(self.roots), 1)
         for root in self.roots:
             writer.fixed(root, DIGEST_BYTES)
-        return writer.uint(self.created_us, 8).done()
+        return writer.uint(self.created_us, 8).uint(self.expires_us, 8).done()
 
     @classmethod
     def decode(cls, body: bytes) -> Manifest:
@@ -79,9 +99,10 @@ class Manifest:
         size, stripe, k, codec, count = reader.uint(8), reader.uint(4), reader.uint(1), reader.uint(1), reader.uint(1)
         if not 0 < stripe <= STRIPE_BYTES_MAX:
             raise ValueError(f"stripes of {stripe} bytes, 1 to {STRIPE_BYTES_MAX} are allowed")
-        if codec != COPY or (k, count) != (1, 1):
+        if not (codec == COPY and k == count == 1) and not (codec == REED_SOLOMON and 0 < k < count <= SHARDS_MAX):
             raise ValueError(f"codec {codec} with {k} of {count} shards is not known")
-        return cls(owner, nonce, size, stripe, k, codec, tuple(reader.fixed(32) for _ in range(count)), reader.uint(8))
+        roots = tuple(reader.fixed(DIGEST_BYTES) for _ in range(count))
+        return cls(owner, nonce, size, stripe, k, codec, roots, reader.uint(8), reader.uint(8))
 
 
 def stripe_digest(salt: bytes, sealed: bytes) -> bytes:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from offgrid_node.protocol.quorum.enough import enough
@@ -56,6 +56,24 @@ def choose(
         chosen.append(host)
         weights[host.node_id], count = host.weight_milli, count + 1
     return chosen
+
+
+def assign(object_id: str, hosts: Sequence[Host], shards: int, held: Mapping[int, str]) -> tuple[str, ...]:
+    """For each shard the host that is to hold it, "" where there is no host at all. What is `held` by one of `hosts`
+    stays; the rest goes where the domain, then the host, has fewest shards of the object, then by score."""
+    known = {host.node_id: host for host in hosts}
+    laid = {shard: node for shard, node in held.items() if node in known and shard < shards}
+    at_host = Counter(laid.values())
+    in_domain = Counter(_domain(known[node]) for node in laid.values())
+    ranked = sorted(hosts, key=lambda host: _score(object_id, host.node_id))
+    for shard in range(shards):
+        if shard in laid or not ranked:
+            continue
+        best = min(ranked, key=lambda host: (in_domain[_domain(host)], at_host[host.node_id]))
+        laid[shard] = best.node_id
+        at_host[best.node_id] += 1
+        in_domain[_domain(best)] += 1
+    return tuple(laid.get(shard, "") for shard in range(shards))
 
 
 def outgrown(

@@ -21,9 +21,14 @@ Read = Callable[[int, int], bytes]
 
 
 def stripe_span(manifest: Manifest, index: int) -> tuple[int, int]:
-    """Where a sealed stripe begins in the shard, and its length."""
+    """Where a sealed stripe begins in a full copy, and its length."""
     offset = index * (manifest.stripe_bytes + TAG_BYTES)
     return offset, min(manifest.stripe_bytes + TAG_BYTES, manifest.sealed_bytes - offset)
+
+
+def row_span(manifest: Manifest, index: int) -> tuple[int, int]:
+    """Where a stripe's row begins in a shard, and its length. Of a copy, `stripe_span`."""
+    return index * manifest.row_bytes, -(-stripe_span(manifest, index)[1] // manifest.k)
 
 
 class Possession:

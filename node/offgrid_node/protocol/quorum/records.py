@@ -21,6 +21,7 @@ EPOCH_KIND, ACK_KIND = b"og.epoch.v1", b"og.ack.v1"
 VERSION = 1
 DIGEST_BYTES = 32
 MEMBERS_MAX = 64
+NOBODY = 255  # in a layout: a shard that no member holds
 EPOCHS_REMEMBERED = 256
 QUORUM_ID_BYTES_MAX = 128
 QUORUM_ID = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._:-]{{0,{QUORUM_ID_BYTES_MAX - 1}}}\Z")
@@ -33,15 +34,21 @@ NOTHING = bytes(
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """Who counts in an epoch, and for how much."""
+    """Who counts in an epoch, and for how much. `since` is the first epoch that asked the member for what this one
+    asks it for: acks of that one and of all later ones count. 0: this very epoch's alone."""
 
     node_id: str
     weight_milli: int
+    since: int = 0
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """What the owner signs. `subject` is what is acked: an object's root, or 32 zeros where the id says it all."""
+    """What the owner signs. `subject` is what is acked: an object's root, or 32 zeros where the id says it all.
+
+    Of a coded object, `needed` shards give it back, and `layout` says for each shard which of the members, by index,
+    is to hold it (NOBODY: none). Of all else every member holds all of it: one is needed, and the layout is empty.
+    """
 
     owner: str
     quorum_id: str
@@ -50,10 +57,23 @@ class Epoch:
     size_bytes: int
     required_milli: int
     members: tuple[Member, ...]
+    needed: int = 1
+    layout: tuple[int, ...] = ()
 
     @cached_property
     def weights(self) -> Mapping[str, int]:
         return {member.node_id: member.weight_milli for member in self.members}
+
+    @cached_property
+    def shards(self) -> Mapping[str, tuple[int, ...]]:
+        """What each member is to hold, in ascending order; (0,) where it is all of it."""
+        if not self.layout:
+            return {member.node_id: (0,) for member in self.members}
+        held: dict[str, list[int]] = {member.node_id: [] for member in self.members}
+        for shard, index in enumerate(self.layout):
+            if index != NOBODY:
+                held[self.members[index].node_id].append(shard)
+        return {node_id: tuple(shards) for node_id, shards in held.items()}
 
     def encode(self) -> bytes:
         writer = BodyWriter().uint(VERSION, 1).fixed(node_id_bytes(self.owner), NODE_ID_BYTES).text(self.quorum_id)
@@ -61,11 +81,16 @@ class Epoch:
         writer.uint(self.required_milli, 4).uint(len(self.members), 1)
         for member in self.members:
             writer.fixed(node_id_bytes(member.node_id), NODE_ID_BYTES).uint(member.weight_milli, 4)
+            writer.uint(member.since, 4)
+        writer.uint(self.needed, 1).uint(len(self.layout), 1)
+        for index in self.layout:
+            writer.uint(index, 1)
         return writer.done()
 
     @classmethod
     def decode(cls, body: bytes) -> Epoch:
-        """Raises PeerFault for anything that `encode` would not have written, or that names a member twice."""
+        """Raises PeerFault for anything that `encode` would not have written, that names a member twice, or whose
+        layout cannot be."""
         return _decoded(body)
 
     @classmethod
@@ -76,10 +101,19 @@ class Epoch:
         count = reader.uint(1)
         if count > MEMBERS_MAX:
             raise ValueError(f"{count} members, at most {MEMBERS_MAX} allowed")
-        members = tuple(Member(node_id_from(reader.fixed(NODE_ID_BYTES)), reader.uint(4)) for _ in range(count))
+        members = tuple(
+            Member(node_id_from(reader.fixed(NODE_ID_BYTES)), reader.uint(4), reader.uint(4)) for _ in range(count)
+        )
         if len({member.node_id for member in members}) < count:
             raise ValueError("a member is named twice")
-        return cls(owner, quorum_id, number, subject, size, required, members)
+        if any(member.since > number for member in members):
+            raise ValueError(f"a member since an epoch after {number}")
+        needed, layout = reader.uint(1), tuple(reader.uint(1) for _ in range(reader.uint(1)))
+        if not (needed == 1 and not layout) and not 0 < needed <= len(layout):
+            raise ValueError(f"{needed} of {len(layout)} shards are needed")
+        if any(index != NOBODY and index >= count for index in layout):
+            raise ValueError("a shard is laid at a member that is not named")
+        return cls(owner, quorum_id, number, subject, size, required, members, needed, layout)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +147,17 @@ class Ack:
         return cls(node, owner, quorum_id, epoch, subject, reader.uint(8), reader.fixed(DIGEST_BYTES))
 
     def is_for(self, epoch: Epoch) -> bool:
-        """Whether it vouches for just what the epoch asks."""
-        mine = self.owner, self.quorum_id, self.epoch, self.subject, self.size_bytes
-        return mine == (epoch.owner, epoch.quorum_id, epoch.epoch, epoch.subject, epoch.size_bytes)
+        """Whether it vouches for just what this very epoch asks."""
+        return self.epoch == epoch.epoch and self._is_of(epoch)
+
+    def counts_in(self, epoch: Epoch) -> bool:
+        """Whether what it vouches for is what the epoch asks its node for, even if an earlier one was the first to."""
+        since = next((member.since or epoch.epoch for member in epoch.members if member.node_id == self.node), None)
+        return since is not None and since <= self.epoch <= epoch.epoch and self._is_of(epoch)
+
+    def _is_of(self, epoch: Epoch) -> bool:
+        mine = self.owner, self.quorum_id, self.subject, self.size_bytes
+        return mine == (epoch.owner, epoch.quorum_id, epoch.subject, epoch.size_bytes)
 
 
 @lru_cache(EPOCHS_REMEMBERED)

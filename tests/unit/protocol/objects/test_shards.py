@@ -9,8 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from offgrid_node.protocol.ids import base32
-from offgrid_node.protocol.objects.manifest import TAG_BYTES, Manifest, object_id_of, shard_root, stripe_digest
-from offgrid_node.protocol.objects.shards import hash_shard, stripe_span
+from offgrid_node.protocol.objects.manifest import (
+    REED_SOLOMON,
+    TAG_BYTES,
+    Manifest,
+    object_id_of,
+    shard_root,
+    stripe_digest,
+)
+from offgrid_node.protocol.objects.shards import hash_shard, row_span, stripe_span
 
 OWNER, HOST, OTHER = base32(bytes(20)), base32(b"h" * 20), base32(b"o" * 20)
 SALT = bytes(range(16))
@@ -36,6 +43,23 @@ def test_its_stripes_lie_one_behind_the_other_and_end_with_it(size: int, stripe:
     assert all(offset + length == after for (offset, length), (after, _) in pairwise(spans))
     assert sum(spans[-1]) == body.sealed_bytes == size + TAG_BYTES * body.stripes
     assert all(length == stripe + TAG_BYTES for _, length in spans[:-1])
+
+
+@given(size=st.integers(0, 1_000), stripe=st.integers(1, 100), k=st.integers(1, 13))
+def test_a_shard_has_a_row_of_each_stripe_and_k_of_them_hold_it_all(size: int, stripe: int, k: int) -> None:
+    body = Manifest(OWNER, bytes(16), size, stripe, k, REED_SOLOMON, (bytes(32),) * (k + 1), 1)
+    rows = [row_span(body, index) for index in range(body.stripes)]
+    assert rows[0][0] == 0
+    assert all(offset + length == after for (offset, length), (after, _) in pairwise(rows))
+    assert sum(rows[-1]) == body.shard_bytes
+    for index, (_, length) in enumerate(rows):
+        assert 0 <= length * k - stripe_span(body, index)[1] < k
+
+
+def test_of_a_copy_rows_are_its_stripes() -> None:
+    body = manifest(150)
+    assert [row_span(body, index) for index in range(3)] == [stripe_span(body, index) for index in range(3)]
+    assert body.shard_bytes == body.sealed_bytes
 
 
 def test_golden_vectors() -> None:

@@ -10,11 +10,20 @@ from hypothesis import strategies as st
 
 from offgrid_node.protocol.errors import PeerFault
 from offgrid_node.protocol.ids import base32
-from offgrid_node.protocol.objects.manifest import COPY, MANIFEST_KIND, STRIPE_BYTES, STRIPE_BYTES_MAX, Manifest
+from offgrid_node.protocol.objects.manifest import (
+    COPY,
+    MANIFEST_KIND,
+    REED_SOLOMON,
+    SHARDS_MAX,
+    STRIPE_BYTES,
+    STRIPE_BYTES_MAX,
+    Manifest,
+)
 from offgrid_node.protocol.quorum.records import (
     ACK_KIND,
     EPOCH_KIND,
     MEMBERS_MAX,
+    NOBODY,
     Ack,
     Epoch,
     Member,
@@ -31,6 +40,16 @@ OWNER, HOST = base32(b"\x01" * 20), base32(b"\x02" * 20)
 EPOCH = Epoch(OWNER, "test123", 3, b"\x03" * 32, 0x0102030405, 2_000, (Member(HOST, 1_500), Member(OWNER, 500)))
 ACK = Ack(HOST, OWNER, "test123", 3, b"\x03" * 32, 0x0102030405, b"\x04" * 32)
 MANIFEST = Manifest(OWNER, b"\x05" * 16, 3_000_000, STRIPE_BYTES, 1, COPY, (b"\x06" * 32,), 1_700_000_000_000_000)
+CODED_EPOCH = dataclasses.replace(
+    EPOCH, members=(Member(HOST, 1_500, 2), Member(OWNER, 500)), needed=2, layout=(0, NOBODY, 1, 0)
+)
+CODED = dataclasses.replace(
+    MANIFEST,
+    k=2,
+    codec=REED_SOLOMON,
+    roots=(b"\x06" * 32, b"\x07" * 32, b"\x08" * 32),
+    expires_us=1_800_000_000_000_000,
+)
 GOLDEN = {
     "epoch": (
         EPOCH,
@@ -38,9 +57,19 @@ GOLDEN = {
         (
             "010101010101010101010101010101010101010101000774657374313233000000030303030303030303030303030303"
             "0303030303030303030303030303030303030000000102030405000007d0020202020202020202020202020202020202"
-            "020202000005dc0101010101010101010101010101010101010101000001f4"
+            "020202000005dc000000000101010101010101010101010101010101010101000001f4000000000100"
         ),
-        "054d09bc27358393eb40237f4ab328a70978b05d7d65f2bbcebefecd3097758f",
+        "ce0607e2b7a4e654c2d8ff968b1efa8c28bb56b6d5176014ad5a5fcf3b9e0708",
+    ),
+    "coded epoch": (
+        CODED_EPOCH,
+        EPOCH_KIND,
+        (
+            "010101010101010101010101010101010101010101000774657374313233000000030303030303030303030303030303"
+            "0303030303030303030303030303030303030000000102030405000007d0020202020202020202020202020202020202"
+            "020202000005dc000000020101010101010101010101010101010101010101000001f400000000020400ff0100"
+        ),
+        "642fb4a896318e4499f231879b7ea79b47abed9b68c45e91a6afb91b5bc2c72d",
     ),
     "ack": (
         ACK,
@@ -57,9 +86,21 @@ GOLDEN = {
         MANIFEST_KIND,
         (
             "0101010101010101010101010101010101010101010505050505050505050505050505050500000000002dc6c0001000"
-            "00010001060606060606060606060606060606060606060606060606060606060606060600060a24181e4000"
+            "00010001060606060606060606060606060606060606060606060606060606060606060600060a24181e400000000000"
+            "00000000"
         ),
-        "af49c02086752a581f3176ea500aa6cd55115990817d3f14ed0059ad84c917ea",
+        "93b84c8c375f231fe31bfe0a2b84c30e5190f975145427b2373c4815240ef242",
+    ),
+    "coded manifest": (
+        CODED,
+        MANIFEST_KIND,
+        (
+            "0101010101010101010101010101010101010101010505050505050505050505050505050500000000002dc6c0001000"
+            "000201030606060606060606060606060606060606060606060606060606060606060606070707070707070707070707"
+            "070707070707070707070707070707070707070708080808080808080808080808080808080808080808080808080808"
+            "0808080800060a24181e40000006651728988000"
+        ),
+        "6d604204f6d89aae1d7deffb5d5783a0ec545703637f364381b18ae575c6d14e",
     ),
 }
 
@@ -67,16 +108,32 @@ node_ids = st.binary(min_size=20, max_size=20).map(base32)
 digests = st.binary(min_size=32, max_size=32)
 quorum_ids = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}\Z", fullmatch=True)
 u32, u64 = st.integers(0, 2**32 - 1), st.integers(0, 2**64 - 1)
-epochs = st.builds(
-    Epoch, node_ids, quorum_ids, u32, digests, u64, u32,
-    st.lists(st.builds(Member, node_ids, u32), max_size=MEMBERS_MAX, unique_by=lambda m: m.node_id).map(tuple),
-)  # fmt: skip
+
+
+@st.composite
+def epochs(draw: st.DrawFn) -> Epoch:
+    number = draw(u32)
+    member = st.builds(Member, node_ids, u32, st.integers(0, number))
+    members = draw(st.lists(member, max_size=MEMBERS_MAX, unique_by=lambda made: made.node_id).map(tuple))
+    places = st.one_of(st.just(NOBODY), st.integers(0, max(0, len(members) - 1))) if members else st.just(NOBODY)
+    layout = draw(st.lists(places, max_size=SHARDS_MAX).map(tuple))
+    needed = draw(st.integers(1, len(layout))) if layout else 1
+    return Epoch(
+        draw(node_ids), draw(quorum_ids), number, draw(digests), draw(u64), draw(u32), members, needed, layout
+    )  # fmt: skip
+
+
+@st.composite
+def manifests(draw: st.DrawFn) -> Manifest:
+    nonce = draw(st.binary(min_size=16, max_size=16))
+    roots = draw(st.lists(digests, min_size=1, max_size=SHARDS_MAX).map(tuple))
+    k, codec = (1, COPY) if len(roots) == 1 else (draw(st.integers(1, len(roots) - 1)), REED_SOLOMON)
+    stripe = draw(st.integers(1, STRIPE_BYTES_MAX))
+    return Manifest(draw(node_ids), nonce, draw(u64), stripe, k, codec, roots, draw(u64), draw(u64))
+
+
 acks = st.builds(Ack, node_ids, node_ids, quorum_ids, u32, digests, u64, digests)
-manifests = st.builds(
-    Manifest, node_ids, st.binary(min_size=16, max_size=16), u64, st.integers(1, STRIPE_BYTES_MAX), st.just(1),
-    st.just(COPY), digests.map(lambda root: (root,)), u64,
-)  # fmt: skip
-bodies = st.one_of(epochs, acks, manifests)
+bodies = st.one_of(epochs(), acks, manifests())
 
 
 @pytest.mark.parametrize("name", GOLDEN)
