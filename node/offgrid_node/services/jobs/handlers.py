@@ -33,6 +33,7 @@ from offgrid_node.services.jobs.explaining import Explaining
 from offgrid_node.services.jobs.inputs import InputPlacing, is_large
 from offgrid_node.services.jobs.progress import ProgressHub
 from offgrid_node.services.jobs.schedules import ScheduleHandlers, check_mode
+from offgrid_node.services.paging import take_page
 from offgrid_node.services.shelf import Shelf
 from offgrid_node.services.stream import Stream
 
@@ -72,7 +73,8 @@ class JobHandlers:
         return jobs_pb2.GetMissionResponse(mission=mission)
 
     def list_missions(self, caller: Caller, request: jobs_pb2.ListMissionsRequest) -> Message:
-        missions, token = self._shelf.page(MISSIONS, jobs_pb2.Mission, request.page_size, request.page_token)
+        rows = self._shelf.rows(MISSIONS, jobs_pb2.Mission, request.page_token)
+        missions, token = take_page(rows, request.page_size)
         return jobs_pb2.ListMissionsResponse(missions=missions, next_page_token=token)
 
     def update_mission(self, caller: Caller, request: jobs_pb2.UpdateMissionRequest) -> Ticket:
@@ -100,11 +102,12 @@ class JobHandlers:
         return self._ask(caller, commands.CountJobs(task), request)
 
     def list_tasks(self, caller: Caller, request: jobs_pb2.ListTasksRequest) -> Message:
-        row, size, token = jobs_pb2.Task, request.page_size, request.page_token
+        row, token = jobs_pb2.Task, request.page_token
         if request.mission_id:
-            tasks, token = self._shelf.page_of(request.mission_id, MISSION_TASKS, TASKS, row, size, token)
+            rows = self._shelf.rows_of(request.mission_id, MISSION_TASKS, TASKS, row, token)
         else:
-            tasks, token = self._shelf.page(TASKS, row, size, token)
+            rows = self._shelf.rows(TASKS, row, token)
+        tasks, token = take_page(rows, request.page_size)
         return jobs_pb2.ListTasksResponse(tasks=tasks, next_page_token=token)
 
     def create_job(self, caller: Caller, request: jobs_pb2.CreateJobRequest) -> Ticket:
@@ -149,7 +152,7 @@ class JobHandlers:
         return jobs_pb2.GetJobResponse(job=job, executions=executions_of(job, self._shelf))
 
     def list_jobs(self, caller: Caller, request: jobs_pb2.ListJobsRequest) -> Message:
-        row, size, token, states = jobs_pb2.Job, request.page_size, request.page_token, frozenset(request.states)
+        row, token, states = jobs_pb2.Job, request.page_token, frozenset(request.states)
         if unknown := sorted(states - KNOWN_STATES):
             text = f"{unknown[0]} is not known; allowed: {min(KNOWN_STATES)} to {max(KNOWN_STATES)}"
             raise InvalidRequest.field("states", text)
@@ -158,12 +161,11 @@ class JobHandlers:
             return (not states or job.state in states) and (request.include_executions or not job.parent_id)
 
         if request.task_id:
-            task_id = request.task_id
-            jobs, token = self._shelf.page_of(
-                task_id, TASK_JOBS, JOBS, row, size, token, wanted, reverse=request.newest_first
-            )
+            rows = self._shelf.rows_of(request.task_id, TASK_JOBS, JOBS, row, token, reverse=request.newest_first)
         else:
-            jobs, token = self._shelf.page(JOBS, row, size, token, wanted, reverse=request.newest_first)
+            rows = self._shelf.rows(JOBS, row, token, reverse=request.newest_first)
+        page = ((key, job if wanted(job) else None) for key, job in rows)
+        jobs, token = take_page(page, request.page_size)
         for job in jobs:
             job.ClearField("kept_payload")
             if job.result_bytes:

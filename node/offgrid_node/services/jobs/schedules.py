@@ -15,6 +15,7 @@ from offgrid_node.runtime import Runtime, Ticket
 from offgrid_node.services.caller import Caller
 from offgrid_node.services.checks import check_text, digest_of_request
 from offgrid_node.services.jobs.cron import check_cron, check_timezone
+from offgrid_node.services.paging import take_page
 from offgrid_node.services.shelf import Shelf
 
 NAME_CHARS_MAX = 256
@@ -51,13 +52,14 @@ class ScheduleHandlers:
         return self._place(spec, caller, request.request_id, digest, create)
 
     def list(self, caller: Caller, request: jobs_pb2.ListSchedulesRequest) -> Message:
-        rows, token = self._shelf.page(SCHEDULES, jobs_pb2.Schedule, request.page_size, request.page_token)
-        for schedule in rows:
+        rows = self._shelf.rows(SCHEDULES, jobs_pb2.Schedule, request.page_token)
+        schedules, token = take_page(rows, request.page_size)
+        for schedule in schedules:
             kept = self._shelf.find(SCHEDULE_JOBS, jobs_pb2.ScheduledJob, schedule.schedule_id)
             if kept is not None:
                 kept.job.ClearField("payload")
                 schedule.job.CopyFrom(kept.job)
-        return jobs_pb2.ListSchedulesResponse(schedules=rows, next_page_token=token)
+        return jobs_pb2.ListSchedulesResponse(schedules=schedules, next_page_token=token)
 
     def update(self, caller: Caller, request: jobs_pb2.UpdateScheduleRequest) -> Ticket:
         self._shelf.get("schedule_id", SCHEDULES, jobs_pb2.Schedule, request.schedule_id)

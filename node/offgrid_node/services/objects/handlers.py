@@ -72,7 +72,7 @@ class ObjectHandlers:
         return objects_pb2.GetObjectResponse(object=self._told(self._find(request.object)))
 
     def list_objects(self, caller: Caller, request: objects_pb2.ListObjectsRequest) -> objects_pb2.ListObjectsResponse:
-        rows, token = self._shelf.page(OBJECTS, objects_pb2.ObjectRow, request.page_size, request.page_token)
+        rows, token = take_page(self._shelf.rows(OBJECTS, objects_pb2.ObjectRow, request.page_token), request.page_size)
         return objects_pb2.ListObjectsResponse(objects=[self._told(row) for row in rows], next_page_token=token)
 
     def _told(self, row: objects_pb2.ObjectRow) -> objects_pb2.Object:
