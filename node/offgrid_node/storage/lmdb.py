@@ -4,25 +4,25 @@ One thread at a time commits (any thread); reads may run beside it on others. A 
 for whatever replaces the map (growing, reopening), never across an fsync. After a failed write LMDB would go on as if
 nothing had happened, so the environment is closed, opened again and checked before anything is served (the lesson of
 "Can Applications Recover from fsync Failures?", Rebello et al. 2020). Reading, writing and recovering stand in one file
-because they share gate, writer and environment.
+because they share gate, writer and environment; `lmdb_events.py` walks the journal, `lmdb_tables.py` changes rows.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import lmdb
 
-from offgrid_node.protocol.errors import Corrupt, Exhausted, Fault, Internal, InvalidRequest, Unavailable
+from offgrid_node.protocol.errors import Corrupt, Exhausted, Fault, InvalidRequest, Unavailable
 from offgrid_node.storage.disk import FolderOwner, make_folder
-from offgrid_node.storage.journal import Tail, check_follows, decode_pack, encode_packs, gap, journal_key
+from offgrid_node.storage.journal import Tail, encode_packs
 from offgrid_node.storage.lmdb_env import (
     JOURNAL,
     LOG_KEY,
     META,
-    OWN_DATABASES,
     SEEN_MAX,
     TABLE,
     TAIL_KEY,
@@ -34,10 +34,11 @@ from offgrid_node.storage.lmdb_env import (
     sum_value,
     tail_value,
 )
+from offgrid_node.storage.lmdb_events import events_down, events_up
 from offgrid_node.storage.lmdb_read import Chunk, Tally, check_edges, read_down, read_up
+from offgrid_node.storage.lmdb_tables import TableWrites
 from offgrid_node.storage.lmdb_verify import verify_environment
 from offgrid_node.storage.rows import (
-    CHECKSUM_BYTES,
     CHUNK_ROWS,
     TABLES_MAX,
     KeyRange,
@@ -45,7 +46,6 @@ from offgrid_node.storage.rows import (
     TableSum,
     check_batch,
     check_key,
-    check_table,
     damaged_order,
 )
 from offgrid_node.storage.store import Batch
@@ -160,57 +160,10 @@ class LmdbStore:
         return self._tail.seq
 
     def events(self, after_seq: int = 0, *, reverse: bool = False) -> Iterator[tuple[int, bytes]]:
-        return self._events_down(after_seq) if reverse else self._events_up(after_seq)
-
-    def _events_up(self, after_seq: int) -> Iterator[tuple[int, bytes]]:
-        if after_seq >= self._tail.seq:
-            return
-        start = self._chunk(JOURNAL, KeyRange(b"", journal_key(after_seq + 2)), None, reverse=True, rows_max=1)
-        span = KeyRange(start.rows[0][0] if start.rows else b"", None)
-        tail: Tail | None = None
-        last: bytes | None = None
-        next_seq = after_seq + 1
-        newest = 0
-        more = True
-        while more:
-            newest = self._tail.seq
-            chunk = self._chunk(JOURNAL, span, last)
-            for key, stored in chunk.rows:
-                pack = decode_pack(key, stored)
-                if tail is not None:
-                    check_follows(pack, tail)
-                elif pack.first_seq > next_seq:
-                    raise gap(next_seq, pack.first_seq - 1)
-                tail, last = pack.tail, key
-                yield from enumerate(pack.events[next_seq - pack.first_seq :], next_seq)
-                next_seq = max(next_seq, pack.last_seq + 1)
-            more = chunk.more
-        if next_seq <= newest:
-            raise gap(next_seq, newest)
-
-    def _events_down(self, after_seq: int) -> Iterator[tuple[int, bytes]]:
-        span = KeyRange(b"", None)
-        wanted: int | None = None
-        newest = self._tail.seq
-        more = after_seq < newest
-        while more:
-            chunk = self._chunk(JOURNAL, span, None, reverse=True)
-            for key, stored in chunk.rows:
-                pack = decode_pack(key, stored)
-                if wanted is None and pack.last_seq < newest:
-                    raise gap(pack.last_seq + 1, newest)
-                if wanted is not None and pack.last_seq != wanted:
-                    raise gap(pack.last_seq + 1, wanted)
-                for at in range(pack.last_seq, max(after_seq, pack.first_seq - 1), -1):
-                    yield at, pack.events[at - pack.first_seq]
-                wanted = pack.first_seq - 1
-                if wanted <= after_seq:
-                    return
-                span = KeyRange(b"", key)
-            more = chunk.more
-        missing = newest if wanted is None else wanted
-        if missing > after_seq:
-            raise gap(after_seq + 1, missing)
+        read = partial(self._chunk, JOURNAL)
+        if reverse:
+            return events_down(read, self._tail.seq, after_seq)
+        return events_up(read, lambda: self._tail.seq, after_seq)
 
     def _chunk(
         self, name: str, span: KeyRange, after: bytes | None, *, reverse: bool = False, rows_max: int = CHUNK_ROWS
@@ -286,7 +239,7 @@ class LmdbStore:
     ) -> bool:
         """One try at the transaction; False when the map is full and nothing was written."""
         number = 0
-        tables = _Tables(opened)
+        tables = TableWrites(opened)
         try:
             with opened.env.begin(write=True, buffers=True) as txn:
                 number = txn.id()
@@ -433,46 +386,3 @@ class LmdbStore:
             self._closed = True
             self._shut()
             self._owner.release()
-
-
-class _Tables:
-    """The row changes of one transaction: handles and sums that count only once it has committed."""
-
-    def __init__(self, opened: Opened) -> None:
-        self._opened = opened
-        self.made: dict[str, lmdb._Database] = {}
-        self.sums: dict[str, TableSum] = {}
-
-    def write(
-        self,
-        txn: lmdb.Transaction[memoryview],
-        table: str,
-        rows: list[tuple[bytes, bytes | None]],
-        seal: RowSeal,
-    ) -> None:
-        db = self._database(txn, table)
-        before = self._opened.sums.get(table, TableSum())
-        count, total = before.rows, before.total
-        for key, value in rows:
-            old = txn.get(key, db=db)
-            if old is not None:
-                count -= 1
-                total -= int.from_bytes(old[:CHECKSUM_BYTES], "big")
-            if value is not None:
-                stored = seal.wrap(key, value)
-                txn.put(key, stored, db=db)
-                count += 1
-                total += int.from_bytes(stored[:CHECKSUM_BYTES], "big")
-            elif old is not None:
-                txn.delete(key, db=db)
-        self.sums[table] = TableSum(count, total % 2**64)
-
-    def _database(self, txn: lmdb.Transaction[memoryview], table: str) -> lmdb._Database:
-        name = TABLE + table
-        db = self._opened.dbs.get(name)
-        if db is None:
-            check_table(table)
-            if len(self._opened.dbs) + len(self.made) >= TABLES_MAX + OWN_DATABASES:
-                raise Internal(f"{table}: a store has at most {TABLES_MAX} tables", reason="TooManyTables")
-            db = self.made[name] = self._opened.env.open_db(name.encode("ascii"), txn=txn)
-        return db
