@@ -1,6 +1,6 @@
-"""A shard as it lies on a disk: sealed stripes, one behind the other; how they are found, hashed and vouched for.
+"""A shard as it lies on a disk: its rows of all stripes, one behind the other; how they are found, hashed, vouched for.
 
-The root says that the bytes are the manifest's. The possession digest says that the host had all of them when it
+A shard's root says that the bytes are the manifest's. The possession digest says that the host had all of them when it
 signed: it covers the host's own id and the epoch, so that no host can take it from another, or from last time (after
 the per-prover challenge of "PORs: Proofs of Retrievability", Juels and Kaliski, 2007, without a challenger). The owner,
 who has the bytes, works it out for each host and compares: an ack without them counts for nothing.
@@ -9,15 +9,28 @@ who has the bytes, works it out for each host and compares: an ack without them 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from offgrid_node.protocol.ids import node_id_bytes
-from offgrid_node.protocol.objects.manifest import TAG_BYTES, Manifest, shard_root, stripe_digest
+from offgrid_node.protocol.objects.manifest import COPY, TAG_BYTES, Manifest, shard_root, stripe_digest
 
 POSSESSION_KIND = b"og.possession.v1"
 
-Read = Callable[[int, int], bytes]
-"""Offset and length → exactly so many bytes."""
+Read = Callable[[str, int, int], bytes]
+"""A blob's name, offset and length → exactly so many bytes."""
+Rows = Callable[[int], Sequence[bytes]]
+"""A stripe's index → its rows of the shards in question, in the ascending order of those."""
+
+
+def blob_name(manifest: Manifest, shard: int) -> str:
+    """What a shard is called at the host that keeps it. A copy has the object's id, as the owner's sealed copy has."""
+    return manifest.object_id if manifest.codec == COPY else f"{manifest.object_id}.{shard}"
+
+
+def object_and_shard(name: str) -> tuple[str, int | None]:
+    """The inverse of `blob_name`; no shard where the name says none, or is of some other kind."""
+    object_id, _, shard = name.partition(".")
+    return object_id, int(shard) if shard.isdecimal() else None
 
 
 def stripe_span(manifest: Manifest, index: int) -> tuple[int, int]:
@@ -32,32 +45,45 @@ def row_span(manifest: Manifest, index: int) -> tuple[int, int]:
 
 
 class Possession:
-    """The digest that only the shard's bytes give, for one host and one epoch."""
+    """The digest that only the bytes of a host's shards give, for that host and one epoch."""
 
     def __init__(self, salt: bytes, node_id: str, epoch: int) -> None:
         self._state = hashlib.blake2b(digest_size=32, person=POSSESSION_KIND, salt=salt)
         self._state.update(node_id_bytes(node_id) + epoch.to_bytes(4, "big"))
 
-    def add(self, sealed: bytes) -> None:
-        self._state.update(sealed)
+    def add(self, row: bytes) -> None:
+        self._state.update(row)
 
     def digest(self) -> bytes:
         return self._state.digest()
 
 
-def possession_of(manifest: Manifest, read: Read, salt: bytes, node_id: str, epoch: int) -> bytes:
-    """What `node_id` must sign if it has all the bytes that `read` gives."""
+def rows_at(manifest: Manifest, shards: Sequence[int], read: Read) -> Rows:
+    """The rows of shards that lie under their names."""
+    names = [blob_name(manifest, shard) for shard in shards]
+    return lambda index: [read(name, *row_span(manifest, index)) for name in names]
+
+
+def possession_of(manifest: Manifest, rows: Rows, salt: bytes, node_id: str, epoch: int) -> bytes:
+    """What `node_id` must sign if it has all of its shards: their rows of the first stripe, then of the next."""
     possession = Possession(salt, node_id, epoch)
     for index in range(manifest.stripes):
-        possession.add(read(*stripe_span(manifest, index)))
+        for row in rows(index):
+            possession.add(row)
     return possession.digest()
 
 
-def hash_shard(manifest: Manifest, read: Read, salt: bytes, node_id: str, epoch: int) -> tuple[bytes, bytes]:
-    """The root over the bytes as they are read, and this node's possession digest of them."""
-    digests, possession = [], Possession(salt, node_id, epoch)
+def hash_shards(manifest: Manifest, rows: Rows, salt: bytes, node_id: str, epoch: int) -> tuple[list[bytes], bytes]:
+    """The roots over the bytes as they are read, and this node's possession digest of them all."""
+    digests, possession = list[list[bytes]](), Possession(salt, node_id, epoch)
     for index in range(manifest.stripes):
-        sealed = read(*stripe_span(manifest, index))
-        digests.append(stripe_digest(salt, sealed))
-        possession.add(sealed)
-    return shard_root(digests), possession.digest()
+        digests.append([])
+        for row in rows(index):
+            digests[-1].append(stripe_digest(salt, row))
+            possession.add(row)
+    return [shard_root(column) for column in zip(*digests, strict=True)], possession.digest()
+
+
+def wrong_shards(manifest: Manifest, shards: Sequence[int], roots: Sequence[bytes]) -> list[int]:
+    """Those whose root is not the manifest's."""
+    return [shard for shard, root in zip(shards, roots, strict=True) if manifest.roots[shard] != root]

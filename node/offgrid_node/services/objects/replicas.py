@@ -28,7 +28,7 @@ from offgrid_node.protocol.merkle import LEAVES_MAX
 from offgrid_node.protocol.objects.commands import KeepReplica
 from offgrid_node.protocol.objects.manifest import MANIFEST_KIND, OBJECT_ID, STRIPE_BYTES, TAG_BYTES, Manifest
 from offgrid_node.protocol.objects.replicas import check_epoch
-from offgrid_node.protocol.objects.shards import hash_shard
+from offgrid_node.protocol.objects.shards import hash_shards, rows_at, wrong_shards
 from offgrid_node.protocol.objects.tables import KEPT_BYTES, OBJECTS, REPLICAS, number_of, replica_key
 from offgrid_node.protocol.quorum.records import EPOCH_KIND, Epoch
 from offgrid_node.protocol.signing import digest_of
@@ -196,10 +196,9 @@ class Replicas:
         blobs, manifest, epoch = self._blobs, claim.manifest, claim.epoch.epoch
         name, staged = manifest.object_id, _staged_name(manifest)
         if not anew and blobs.size(name) == manifest.sealed_bytes:
-            root, possession = hash_shard(
-                manifest, lambda *at: self._going(blobs.read(name, *at)), salt, self._self_id, epoch
-            )
-            if (root,) != manifest.roots:
+            rows = rows_at(manifest, (0,), lambda _, *at: self._going(blobs.read(name, *at)))
+            roots, possession = hash_shards(manifest, rows, salt, self._self_id, epoch)
+            if wrong_shards(manifest, (0,), roots):
                 raise Corrupt(f"what is kept of {name} is not what its manifest says", reason="WrongRoot")
             blobs.sync(name)
             return possession
@@ -207,10 +206,9 @@ class Replicas:
         if size != manifest.sealed_bytes:
             here = f"{size} of {manifest.sealed_bytes} bytes are here"
             raise FailedPrecondition(here, reason="ReplicaIncomplete", metadata={"offset": str(size)})
-        root, possession = hash_shard(
-            manifest, lambda *at: self._going(blobs.read_staged(staged, *at)), salt, self._self_id, epoch
-        )
-        if (root,) != manifest.roots:
+        rows = rows_at(manifest, (0,), lambda _, *at: self._going(blobs.read_staged(staged, *at)))
+        roots, possession = hash_shards(manifest, rows, salt, self._self_id, epoch)
+        if wrong_shards(manifest, (0,), roots):
             blobs.discard(staged)
             raise FailedPrecondition(
                 f"the bytes that came are not those of {name}; begin again at 0", reason="WrongRoot"

@@ -18,7 +18,7 @@ from offgrid_node.protocol.effects import DropBlob, Ship, Shipped, Verifier
 from offgrid_node.protocol.errors import Corrupt, FailedPrecondition, Fault, NotFound, PeerFault
 from offgrid_node.protocol.jobs.post import CALL_TIMEOUT_MS, transfer_ms
 from offgrid_node.protocol.objects.manifest import Manifest
-from offgrid_node.protocol.objects.shards import possession_of
+from offgrid_node.protocol.objects.shards import possession_of, stripe_span
 from offgrid_node.protocol.quorum.records import ACK_KIND, Ack, Epoch
 from offgrid_node.protocol.signing import digest_of
 from offgrid_node.runtime import Runtime
@@ -167,12 +167,12 @@ class Shipping:
     def _possession(self, manifest: Manifest, node: str, epoch: Epoch) -> Step[bytes]:
         name, salt = manifest.object_id, self._members().salt
 
-        def read(offset: int, length: int) -> bytes:
+        def rows(index: int) -> list[bytes]:
             self._bulk.check_going()
-            return self._read(name, offset, length)
+            return [self._read(name, *stripe_span(manifest, index))]
 
         # One lane for all: however large the objects, other work finds a thread.
-        return self._bulk.run(lambda: possession_of(manifest, read, salt, node, epoch.epoch), key=POSSESSION_LANE)
+        return self._bulk.run(lambda: possession_of(manifest, rows, salt, node, epoch.epoch), key=POSSESSION_LANE)
 
     def _read(self, name: str, offset: int, length: int) -> bytes:
         try:

@@ -17,7 +17,16 @@ from offgrid_node.protocol.objects.manifest import (
     shard_root,
     stripe_digest,
 )
-from offgrid_node.protocol.objects.shards import hash_shard, row_span, stripe_span
+from offgrid_node.protocol.objects.shards import (
+    blob_name,
+    hash_shards,
+    object_and_shard,
+    possession_of,
+    row_span,
+    rows_at,
+    stripe_span,
+    wrong_shards,
+)
 
 OWNER, HOST, OTHER = base32(bytes(20)), base32(b"h" * 20), base32(b"o" * 20)
 SALT = bytes(range(16))
@@ -32,7 +41,10 @@ def shard(body: Manifest) -> bytes:
 
 
 def hashed(body: Manifest, data: bytes, host: str = HOST, epoch: int = 1, salt: bytes = SALT) -> tuple[bytes, bytes]:
-    return hash_shard(body, lambda offset, length: data[offset : offset + length], salt, host, epoch)
+    rows = rows_at(body, (0,), lambda _, offset, length: data[offset : offset + length])
+    (root,), possession = hash_shards(body, rows, salt, host, epoch)
+    assert possession_of(body, rows, salt, host, epoch) == possession
+    return root, possession
 
 
 @given(size=st.integers(0, 1_000), stripe=st.integers(1, 100))
@@ -94,3 +106,41 @@ def test_possession_is_of_one_host_in_one_epoch_and_mesh(change: dict[str, objec
     body = manifest(150)
     data = shard(body)
     assert hashed(body, data)[1] != hashed(body, data, **change)[1]  # type: ignore[arg-type]
+
+
+class TestOfACodedObject:
+    """Three of five: a host holds shards 1 and 4."""
+
+    @pytest.fixture
+    def body(self) -> Manifest:
+        roots = tuple(bytes([shard]) * 32 for shard in range(5))
+        return Manifest(OWNER, bytes(16), 150, 64, 3, REED_SOLOMON, roots, 1)
+
+    def test_each_shard_has_a_name_of_its_own(self, body: Manifest) -> None:
+        assert [blob_name(body, shard) for shard in (0, 4)] == [f"{body.object_id}.0", f"{body.object_id}.4"]
+        assert blob_name(manifest(150), 0) == manifest(150).object_id
+
+    def test_a_name_says_object_and_shard(self, body: Manifest) -> None:
+        assert object_and_shard(blob_name(body, 4)) == (body.object_id, 4)
+        assert object_and_shard(body.object_id) == (body.object_id, None)
+        assert object_and_shard(f"{body.object_id}.x") == (body.object_id, None)
+
+    def test_all_its_shards_here_are_hashed_in_one_pass(self, body: Manifest) -> None:
+        data = {blob_name(body, shard): bytes([shard]) * body.shard_bytes for shard in (1, 4)}
+        seen: list[tuple[str, int]] = []
+
+        def read(name: str, offset: int, length: int) -> bytes:
+            seen.append((name, offset))
+            return data[name][offset : offset + length]
+
+        roots, possession = hash_shards(body, rows_at(body, (1, 4), read), SALT, HOST, 1)
+        assert seen == [(name, index * body.row_bytes) for index in range(body.stripes) for name in data]
+        for root, of in zip(roots, data.values(), strict=True):
+            rows = [of[offset : offset + length] for offset, length in (row_span(body, i) for i in range(3))]
+            assert root == shard_root([stripe_digest(SALT, row) for row in rows])
+        one = hash_shards(body, rows_at(body, (1,), read), SALT, HOST, 1)[1]
+        assert possession != one, "it is of all the shards"
+
+    def test_a_shard_with_another_root_is_wrong(self, body: Manifest) -> None:
+        assert wrong_shards(body, (1, 4), (body.roots[1], body.roots[4])) == []
+        assert wrong_shards(body, (1, 4), (body.roots[1], body.roots[1])) == [4]

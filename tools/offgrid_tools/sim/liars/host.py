@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 from offgrid.v1 import common_pb2, objects_pb2
 from offgrid_node.protocol.errors import Fault
 from offgrid_node.protocol.objects.manifest import TAG_BYTES, Manifest
-from offgrid_node.protocol.objects.shards import possession_of
+from offgrid_node.protocol.objects.shards import possession_of, rows_at
 from offgrid_node.protocol.quorum.records import ACK_KIND, Ack, Epoch
 from offgrid_node.protocol.signing import digest_of
 from offgrid_tools.sim.cluster import Cluster
@@ -52,7 +52,8 @@ class LyingHost:
             self._process.node_id, owner, epoch.quorum_id, epoch.epoch, epoch.subject, epoch.size_bytes, NOTHING
         )
         others = [member.node_id for member in epoch.members if member.node_id != honest.node]
-        holding = replace(honest, possession=self._possession(request, epoch.epoch))
+        shards = epoch.shards[self._process.node_id]
+        holding = replace(honest, possession=self._possession(request, shards, epoch.epoch))
         lies: list[Callable[[], Ack]] = [
             lambda: honest,  # of bytes that were never stored
             lambda: honest,
@@ -66,14 +67,13 @@ class LyingHost:
         signature = self._process.signer.sign(digest_of(ACK_KIND, salt, body))
         return objects_pb2.CommitReplicaResponse(ack=common_pb2.Signed(body=body, signature=signature))
 
-    def _possession(self, request: objects_pb2.CommitReplicaRequest, epoch: int) -> bytes:
+    def _possession(self, request: objects_pb2.CommitReplicaRequest, shards: tuple[int, ...], epoch: int) -> bytes:
         """The right one if all bytes have come, so that nothing but the lie is wrong with the ack."""
         manifest, blobs = Manifest.decode(request.manifest.signed.body), self._process.blobs
-        name, staged = manifest.object_id, f"{manifest.owner}.{manifest.object_id}"
         salt, node_id = self._process.running.directory.salt, self._process.node_id
-        for read in (lambda *at: blobs.read(name, *at), lambda *at: blobs.read_staged(staged, *at)):
+        for read in (blobs.read, lambda name, *at: blobs.read_staged(f"{manifest.owner}.{name}", *at)):
             with suppress(Fault):
-                return possession_of(manifest, read, salt, node_id, epoch)
+                return possession_of(manifest, rows_at(manifest, shards, read), salt, node_id, epoch)
         return NOTHING
 
     def _serve(self, request: objects_pb2.ReadReplicaRequest) -> Message | None:

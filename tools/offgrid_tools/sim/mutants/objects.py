@@ -39,13 +39,6 @@ def _each_time(sound: Sound) -> Sound:
     return lambda signers, weights: sum(weights.get(node, 0) for node in signers)
 
 
-def _whatever_came(sound: Sound) -> Sound:
-    def hashed(manifest: Any, *rest: Any) -> tuple[bytes, bytes]:
-        return manifest.roots[0], sound(manifest, *rest)[1]
-
-    return hashed
-
-
 def _whatever_it_says(sound: Sound) -> Sound:
     def check(self: Any, work: Any, epoch: Any, possession: bytes, signed: Any) -> None:
         sound(self, work, epoch, Ack.decode(signed.body).possession, signed)
@@ -95,7 +88,7 @@ MUTANTS: dict[str, Mutant] = {
         (Patch(member, "ack_before", never(None)), Patch(replica_rows, "ack_before", never(None))),
     ),
     "root-unchecked": Mutant(
-        "a host keeps whatever has the right length", (Patch(replica_bytes, "hash_shard", _whatever_came),)
+        "a host keeps whatever has the right length", (Patch(replica_bytes, "wrong_shards", never([])),)
     ),
     "possession-unchecked": Mutant(
         "the owner counts an ack whatever its possession digest is", (Patch(Shipping, "_check", _whatever_it_says),)
