@@ -260,6 +260,9 @@ class JobRules(Rules):
         if job.error in EXCUSES:
             self.excused.append((job.job_id, job.error))
             return
+        if job.error == "ResultsDisagree":
+            self.excused.append((job.job_id, self.executions_of.why_split(job, self.false_hosts, EXCUSES)))
+            return
         if self._is_deceived(job) or self.terms.judges(core, job):
             return
         verdict = self._verdicts[job.payload_digest]

@@ -1,16 +1,18 @@
 """Rules of redundant jobs: what is accepted is the honest result while liars are fewer than the quorum; the executions
-that agree with it are paid, and no other one ever is.
+that agree with it are paid, and no other one ever is. Hosts are said to disagree only where one of them lied, too few
+honest ones were heard for a quorum, and no further one could be asked.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.jobs.naming import execution_id
 from offgrid_node.protocol.jobs.receipts import ReceiptBody
 from offgrid_node.protocol.jobs.trust import TRUST, TRUSTED_FROM
+from offgrid_node.protocol.jobs.votes import vote_of
 from offgrid_node.protocol.ledger.tables import BOOKINGS
 from offgrid_tools.sim.monitor.evidence import Evidence, Violation
 
@@ -75,6 +77,21 @@ class Executions:
         for execution in self._ended.get(parent.job_id, {}).values():
             if _digest_of(execution) == digest:
                 self._unpaid.discard((core, execution.job_id))
+
+    def why_split(self, parent: jobs_pb2.Job, false_hosts: Collection[str], excuses: Collection[str]) -> str:
+        """Which of the `excuses` kept a quorum from this job, whose hosts are said to disagree: that of an execution
+        for which nobody was found. Whether the run explains that in turn is asked as of any other job."""
+        ended = self._ended.get(parent.job_id, {}).values()
+        heard = [(each.host in false_hosts, vote) for each in ended if (vote := vote_of(each))]
+        honest = sum(not lies for lies, _ in heard)
+        if honest == len(heard) or len({vote for _, vote in heard}) < 2:
+            raise Violation(f"job {parent.job_id}: its hosts are said to disagree, and none of them lied")
+        if honest >= parent.quorum:
+            raise Violation(f"job {parent.job_id}: {honest} honest hosts agree, and its hosts are said to disagree")
+        why = next((each.error for each in ended if each.error in excuses), "")
+        if not why:
+            raise Violation(f"job {parent.job_id}: its hosts are said to disagree before others were asked")
+        return why
 
     def check_store(self, core: str) -> None:
         if self._alone >= ALONE_MAX and not self._checked:

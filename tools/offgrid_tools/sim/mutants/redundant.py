@@ -7,7 +7,7 @@ from typing import Any
 from offgrid_node.protocol.events import CostIncurred
 from offgrid_node.protocol.jobs import redundant
 from offgrid_node.protocol.jobs.open_jobs import OpenJobs
-from offgrid_node.protocol.jobs.redundant import Redundant
+from offgrid_node.protocol.jobs.redundant import Parent, Redundant
 from offgrid_node.protocol.jobs.votes import has_result
 from offgrid_tools.sim.mutants.patches import Mutant, Patch, Sound, never
 
@@ -33,6 +33,17 @@ def _pay_all(sound: Sound) -> Sound:
     return judge
 
 
+def _call_it_split(sound: Sound) -> Sound:
+    def give_up(self: Any, parent: Any, now: Any) -> None:
+        self._jobs.fail(self._jobs.get(parent.job.job_id), "ResultsDisagree", "", now)
+
+    return give_up
+
+
+def _as_few_as_agree(sound: Any) -> Any:
+    return property(lambda self: self.job.quorum)
+
+
 def _one_more(sound: Sound) -> Sound:
     def leading(executions: Any) -> tuple[bytes, int]:
         vote, count = sound(executions)
@@ -54,6 +65,13 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "executions-forgotten": Mutant(
         "a restarted core forgets what its redundant jobs have under way", (Patch(Redundant, "load", never(None)),)
+    ),
+    "split-by-name": Mutant(
+        "a redundant job that found too few hosts says that they disagree",
+        (Patch(Redundant, "_give_up", _call_it_split),),
+    ),
+    "split-too-early": Mutant(
+        "hosts that disagree are believed to, and no further one is asked", (Patch(Parent, "most", _as_few_as_agree),)
     ),
     "late-execution-unpaid": Mutant(
         "an execution that agrees after its job has ended is not paid", (Patch(Redundant, "_look_late", never(None)),)
