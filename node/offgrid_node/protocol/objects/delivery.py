@@ -19,7 +19,8 @@ from offgrid_node.protocol.objects.hosts import Hosts
 from offgrid_node.protocol.objects.manifest import Manifest
 from offgrid_node.protocol.objects.outbox import DELIVERING, PENDING, Outbox
 from offgrid_node.protocol.objects.parcels import Parcel
-from offgrid_node.protocol.objects.placement import Host, choose, members_of, outgrown
+from offgrid_node.protocol.objects.placement import choose, members_of, outgrown
+from offgrid_node.protocol.objects.preference import Host
 from offgrid_node.protocol.objects.tables import SPREADING, quorum_id_of
 from offgrid_node.protocol.quorum.enough import decimal, enough, weight_of
 from offgrid_node.protocol.quorum.records import Member

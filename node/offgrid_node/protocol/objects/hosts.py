@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from offgrid_node.protocol.events import HOST, PeerUp
-from offgrid_node.protocol.objects.placement import Host
+from offgrid_node.protocol.objects.preference import Host
 
 
 class Hosts:

@@ -1,28 +1,19 @@
-"""Which hosts hold an object: hosts that fail apart first, then by rendezvous hashing.
+"""Which hosts hold an object: those that fail apart first, then by the policy.
 
-Every host has a score for every object, made of both names; the best come first (Thaler and Ravishankar 1998, highest
-random weight). So copies spread evenly, every node works out the same order, and a host more or less moves no others.
+No domain, and within it no host, gets more of an object than the least that the room of all allows; what is held
+already stays where it is. So a host more moves nothing, a host less what it held. `preference.py` says who is
+preferred and who gets nothing new.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from math import inf
 
+from offgrid_node.protocol.objects.preference import Host, Policy, Preference, refusal
 from offgrid_node.protocol.quorum.enough import enough
 from offgrid_node.protocol.quorum.records import MEMBERS_MAX, Member
-
-
-@dataclass(frozen=True, slots=True)
-class Host:
-    """`domain` names what it fails together with; "" is nothing but itself."""
-
-    node_id: str
-    weight_milli: int
-    domain: str
-    alive: bool
 
 
 def members_of(hosts: Iterable[Host]) -> tuple[Member, ...]:
@@ -31,26 +22,38 @@ def members_of(hosts: Iterable[Host]) -> tuple[Member, ...]:
     return tuple(Member(host.node_id, host.weight_milli) for host in sorted(named, key=lambda host: host.node_id))
 
 
-def order(object_id: str, candidates: Iterable[Host], held: Iterable[Host]) -> list[Host]:
-    """The candidates, the next to take first: those whose domain holds fewest copies so far, then by score."""
-    copies = Counter(_domain(host) for host in held)
-    ranked: list[tuple[int, bytes, Host]] = []
-    for host in sorted(candidates, key=lambda host: _score(object_id, host.node_id)):
-        domain = _domain(host)
-        ranked.append((copies[domain], _score(object_id, host.node_id), host))
-        copies[domain] += 1
+def order(
+    object_id: str, candidates: Iterable[Host], held: Iterable[Host], policy: Policy = Policy.BALANCED
+) -> list[Host]:
+    """The candidates, the next to take first: those whose domain holds fewest copies so far, then by policy."""
+    copies = Counter(host.fails_with for host in held)
+    among = list(candidates)
+    preference = Preference(policy, object_id, among)
+    ranked: list[tuple[int, tuple[float, float], Host]] = []
+    for rank, _, host in sorted((preference.rank(host), host.node_id, host) for host in among):
+        ranked.append((copies[host.fails_with], rank, host))
+        copies[host.fails_with] += 1
     return [host for _, _, host in sorted(ranked, key=lambda entry: entry[:2])]
 
 
 def choose(
-    object_id: str, candidates: Iterable[Host], held: Sequence[Host], required_milli: int, copies: int
+    object_id: str,
+    candidates: Iterable[Host],
+    held: Sequence[Host],
+    required_milli: int,
+    copies: int,
+    *,
+    copy_bytes: int = 0,
+    policy: Policy = Policy.BALANCED,
 ) -> list[Host]:
     """Candidates to be given a copy now, beside those that hold one or are being given one: as many as it takes to
-    weigh `required_milli` and to be `copies`, or all."""
+    weigh `required_milli` and to be `copies`, or all that can take one. What a drained host holds is to go elsewhere,
+    so it is none of the copies; it weighs while it is there."""
+    able = [host for host in candidates if refusal(host, copy_bytes) is None]
     weights = {host.node_id: host.weight_milli for host in held}
-    count = len(held)
+    count = sum(not host.facts.drained for host in held)
     chosen = []
-    for host in order(object_id, candidates, held):
+    for host in order(object_id, able, held, policy):
         if count >= copies and enough(weights, weights, required_milli):
             break
         chosen.append(host)
@@ -58,22 +61,62 @@ def choose(
     return chosen
 
 
-def assign(object_id: str, hosts: Sequence[Host], shards: int, held: Mapping[int, str]) -> tuple[str, ...]:
-    """For each shard the host that is to hold it, "" where there is no host at all. What is `held` by one of `hosts`
-    stays; the rest goes where the domain, then the host, has fewest shards of the object, then by score."""
+def assign(
+    object_id: str,
+    hosts: Sequence[Host],
+    shards: int,
+    held: Mapping[int, str],
+    *,
+    shard_bytes: int = 0,
+    policy: Policy = Policy.BALANCED,
+) -> tuple[str, ...]:
+    """For each shard the host that is to hold it, "" where no host can take it.
+
+    Of `hosts` at most MEMBERS_MAX are used. What is `held` by one of them stays, unless that one is drained and
+    another can take it. The rest goes where the domain, then the host, has fewest shards of the object, then by policy;
+    to none that gets nothing new, and to each only as many as it has room for.
+    """
     known = {host.node_id: host for host in hosts}
-    laid = {shard: node for shard, node in held.items() if node in known and shard < shards}
-    at_host = Counter(laid.values())
-    in_domain = Counter(_domain(known[node]) for node in laid.values())
-    ranked = sorted(hosts, key=lambda host: _score(object_id, host.node_id))
-    for shard in range(shards):
-        if shard in laid or not ranked:
-            continue
-        best = min(ranked, key=lambda host: (in_domain[_domain(host)], at_host[host.node_id]))
-        laid[shard] = best.node_id
+    held = {shard: node for shard, node in held.items() if node in known and shard < shards}
+    laid = {shard: node for shard, node in held.items() if not known[node].facts.drained}
+    take = _taker(object_id, hosts, Counter(laid.values()), shard_bytes, policy)
+    open_shards = [shard for shard in range(shards) if shard not in laid]
+    for shard in sorted(open_shards, key=lambda shard: shard in held):  # what nobody has before what only moves
+        laid[shard] = take() or held.get(shard, "")
+    return tuple(laid[shard] for shard in range(shards))
+
+
+def _taker(
+    object_id: str, hosts: Sequence[Host], at_host: Counter[str], shard_bytes: int, policy: Policy
+) -> Callable[[], str]:
+    """Each call names the host that is to take one shard more; "" when none can."""
+    room = {host.node_id: _room(host, shard_bytes) for host in hosts}
+    in_domain: Counter[str] = Counter()
+    for host in hosts:
+        in_domain[host.fails_with] += at_host[host.node_id]
+    preference = Preference(policy, object_id, hosts)
+    ranked = sorted(hosts, key=lambda host: (preference.rank(host), host.node_id))
+
+    def take() -> str:
+        full = len(+at_host) >= MEMBERS_MAX  # an epoch names no more
+        able = [host for host in ranked if room[host.node_id] > 0 and (at_host[host.node_id] or not full)]
+        if not able:
+            return ""
+        best = min(able, key=lambda host: (in_domain[host.fails_with], at_host[host.node_id]))
+        room[best.node_id] -= 1
         at_host[best.node_id] += 1
-        in_domain[_domain(best)] += 1
-    return tuple(laid.get(shard, "") for shard in range(shards))
+        in_domain[best.fails_with] += 1
+        return best.node_id
+
+    return take
+
+
+def _room(host: Host, shard_bytes: int) -> float:
+    """How many shards more it can take."""
+    if refusal(host, 0) is not None:
+        return 0
+    room = host.facts.room_bytes
+    return inf if room is None or not shard_bytes else room // shard_bytes
 
 
 def outgrown(
@@ -91,11 +134,3 @@ def outgrown(
     now = {member.node_id: member.weight_milli for member in members}
     anew = {member.node_id: member.weight_milli for member in members_of(hosts)}
     return not enough(able.union(acked), now, required) and enough(able, anew, required)
-
-
-def _domain(host: Host) -> str:
-    return f"domain {host.domain}" if host.domain else host.node_id
-
-
-def _score(object_id: str, node_id: str) -> bytes:
-    return hashlib.blake2b(f"{object_id}/{node_id}".encode(), digest_size=8, person=b"og.place.v1").digest()

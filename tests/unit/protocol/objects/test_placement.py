@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from offgrid_node.protocol.objects.placement import Host, choose, members_of, order, outgrown
+from offgrid_node.protocol.objects.placement import choose, members_of, order, outgrown
+from offgrid_node.protocol.objects.preference import Facts, Host, Policy, refusal
 from offgrid_node.protocol.quorum.records import MEMBERS_MAX, Member
 
 
@@ -19,9 +20,24 @@ def host(name: str, weight: int = 1_000, domain: str = "", *, alive: bool = True
 
 A, B, C, D = host("a", domain="attic"), host("b", domain="attic"), host("c", domain="barn"), host("d")
 some_hosts = st.lists(
-    st.builds(Host, st.sampled_from("abcdefgh"), st.integers(0, 3_000), st.sampled_from(["", "x", "y"]), st.booleans()),
+    st.builds(
+        Host,
+        st.sampled_from("abcdefgh"),
+        st.integers(0, 3_000),
+        st.sampled_from(["", "x", "y"]),
+        st.booleans(),
+        st.builds(
+            Facts,
+            st.booleans(),
+            st.booleans(),
+            st.none() | st.integers(0, 9),
+            st.none() | st.integers(0, 900),
+            st.none() | st.integers(0, 10**9),
+        ),
+    ),
     unique_by=lambda host: host.node_id,
 )
+policies = st.sampled_from(Policy)
 
 
 @pytest.mark.parametrize("number", range(50))
@@ -35,24 +51,29 @@ def test_what_is_held_counts_by_domain() -> None:
     assert [order(f"o-{n}", [B, C], [A])[0] for n in range(20)] == [C] * 20
 
 
-@given(some_hosts, some_hosts, st.text(min_size=1))
+@given(some_hosts, some_hosts, st.text(min_size=1), policies)
 def test_the_order_is_a_permutation_and_asks_nothing_of_its_input(
-    candidates: list[Host], held: list[Host], object_id: str
+    candidates: list[Host], held: list[Host], object_id: str, policy: Policy
 ) -> None:
-    found = order(object_id, candidates, held)
+    found = order(object_id, candidates, held, policy)
     assert sorted(found, key=lambda h: h.node_id) == sorted(candidates, key=lambda h: h.node_id)
-    assert order(object_id, reversed(candidates), reversed(held)) == found
+    assert order(object_id, reversed(candidates), reversed(held), policy) == found
 
 
-@given(some_hosts, some_hosts, st.integers(0, 9_000), st.integers(0, 6))
-def test_no_more_are_chosen_than_it_takes(candidates: list[Host], held: list[Host], required: int, copies: int) -> None:
-    chosen = choose("o-1", candidates, held, required, copies)
+@given(some_hosts, some_hosts, st.integers(0, 9_000), st.integers(0, 6), st.integers(0, 9), policies)
+def test_no_more_are_chosen_than_it_takes(
+    candidates: list[Host], held: list[Host], required: int, copies: int, size: int, policy: Policy
+) -> None:
+    chosen = choose("o-1", candidates, held, required, copies, copy_bytes=size, policy=policy)
+    able = [h for h in candidates if refusal(h, size) is None]
 
     def suffices(hosts: list[Host]) -> bool:
         weights = {h.node_id: h.weight_milli for h in (*held, *hosts)}  # a node counts once
-        return sum(weights.values()) >= required and len(held) + len(hosts) >= copies
+        staying = sum(not h.facts.drained for h in held)
+        return sum(weights.values()) >= required and staying + len(hosts) >= copies
 
-    assert suffices(chosen) or len(chosen) == len(candidates)
+    assert all(refusal(h, size) is None for h in chosen)
+    assert suffices(chosen) or len(chosen) == len(able)
     assert not chosen or not suffices(chosen[:-1])
 
 
