@@ -8,6 +8,7 @@ import statistics
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -25,10 +26,15 @@ PID_FILE = "owner.pid"
 
 
 def make_folder(path: Path) -> None:
-    """Makes `path` and its parents, closed to other users; raises `Unavailable` (reason DiskError)."""
+    """Makes `path` and its parents, closed to other users, and durable: what is kept inside would be lost with their
+    names. Raises `Unavailable` (reason DiskError)."""
+    fresh = [folder for folder in path.parents if not folder.exists()]
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.chmod(0o700)
+        for folder in (path, *fresh):  # this one even if it is there: whoever made it may have been killed
+            with suppress(PermissionError):  # of a folder that others made: they have seen to it
+                sync_folder(folder.parent)
     except OSError as error:
         raise disk_fault(path, f"cannot make the folder {path}", error) from error
 
