@@ -1,0 +1,248 @@
+"""Rateless set reconciliation: a set as an endless row of coded symbols, of which the other needs as many as differ.
+
+After Yang, Gilad and Alizadeh, "Practical Rateless Set Reconciliation" (SIGCOMM 2024). An id stands in symbol 0, and in
+symbol i with probability 1 / (1 + i/2); which they are follows from the id and a key. What two sets share cancels when
+their symbols are subtracted; a symbol in which one id is left gives that away, and with it all its other symbols. Some
+1.35 symbols for each difference suffice, however large the sets are.
+
+A symbol is a plain sum here, not an exclusive or: of (id, check) modulo 2^(8·(id_bytes + 4)), and of ones, which count.
+So an id that is there twice does not vanish, and one addition of a long number serves all three.
+
+What can go wrong, with the key drawn at random by whoever decodes, once the other's set stands: a symbol of several ids
+passes for one of a single id with probability 2^-32 a look (the check's width; a few looks a symbol), which ends in
+SYMBOLS_MAX reached, not in a wrong answer: `complete` needs symbol 0, over every id of both sets, to be all zero (2^-96
+for ids of 8 bytes). Two ids of one set that are equal once shortened (2^-64 a pair) hide each other: see `shorten`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from heapq import heappop, heappush
+from math import ceil, sqrt
+
+from offgrid_node.protocol.errors import PeerFault
+
+KEY_BYTES = 16
+CHECK_BYTES = 4
+ID_BYTES_MIN, ID_BYTES_MAX = 8, 32
+SYMBOLS_MAX = 1 << 16  # that one session asks for: some 48,000 differences; beyond that a list of all is no dearer
+FIRST_SYMBOLS = 32  # with the first answer: enough for some 20 differences
+SYMBOLS_PER_DIFFERENCE = 1.35
+STEP_LEAST, STEP_MOST = 0.15, 4.0  # what is asked for next, by what has come so far
+ITEMS_MAX = 1 << 31  # in one set: the count of a symbol stays below it
+TRACE_KIND, SHORT_KIND = b"og.symbol.v1", b"og.shortid.v1"
+
+_SEED_BYTES, _COUNT_BITS = 8, 32
+_STEP, _MASK = 0xDA942042E4DD58B5, (1 << 64) - 1
+_COUNT_MASK, _COUNT_HALF = (1 << _COUNT_BITS) - 1, 1 << (_COUNT_BITS - 1)
+_VARINT_BYTES_MAX = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Symbol:
+    """`total` is the sum of ids with their checks, `count` that of ones."""
+
+    total: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """How ids become symbols: `id_bytes` wide, under a session's `key`."""
+
+    key: bytes
+    id_bytes: int
+
+    @property
+    def word_bytes(self) -> int:
+        return self.id_bytes + CHECK_BYTES
+
+    def shorten(self, item: bytes) -> int:
+        """An item of any length as an id of this code. What is made of the same items under another key collides
+        elsewhere."""
+        return int.from_bytes(
+            hashlib.blake2b(item, digest_size=self.id_bytes, key=self.key, person=SHORT_KIND).digest(), "big"
+        )
+
+    def trace(self, id_: int) -> tuple[int, int]:
+        """Where its row of symbols begins, an odd number, and its check."""
+        raw = id_.to_bytes(self.id_bytes, "big")
+        drawn = hashlib.blake2b(raw, digest_size=_SEED_BYTES + CHECK_BYTES, key=self.key, person=TRACE_KIND).digest()
+        return int.from_bytes(drawn[:_SEED_BYTES], "big") | 1, int.from_bytes(drawn[_SEED_BYTES:], "big")
+
+
+def following(index: int, state: int) -> tuple[int, int]:
+    """The next symbol after `index` in which an id stands; correctly rounded floats give the same everywhere."""
+    state = state * _STEP & _MASK
+    return index + ceil((index + 1.5) * (4294967296.0 / sqrt(state + 1.0) - 1.0)), state
+
+
+class Sketch:
+    """The symbols `first` to `first + count` of a set, kept while ids come and go."""
+
+    def __init__(self, code: Code, first: int, count: int) -> None:
+        self._code, self._first = code, first
+        self._cells = [0] * count  # the sum of ids with checks above, that of ones in the lowest bits
+
+    def add(self, ids: Iterable[int], sign: int = 1) -> None:
+        """Some 10 µs an id; whoever has many hands them over in parts. `sign` -1 takes them out again."""
+        cells, first, end, trace = self._cells, self._first, self._first + len(self._cells), self._code.trace
+        for id_ in ids:
+            state, check = trace(id_)
+            word, index = sign * ((((id_ << 32) | check) << _COUNT_BITS) + 1), 0
+            while index < end:
+                if index >= first:
+                    cells[index - first] += word
+                state = state * _STEP & _MASK  # `following`, without the call
+                index += ceil((index + 1.5) * (4294967296.0 / sqrt(state + 1.0) - 1.0))
+
+    def symbols(self) -> list[Symbol]:
+        modulus = (1 << 8 * self._code.word_bytes) - 1
+        counts = [((cell + _COUNT_HALF) & _COUNT_MASK) - _COUNT_HALF for cell in self._cells]
+        return [
+            Symbol((cell - count >> _COUNT_BITS) & modulus, count)
+            for cell, count in zip(self._cells, counts, strict=True)
+        ]
+
+
+class Decoder:
+    """Takes the difference of two sets out of both their symbols, fed in order from symbol 0.
+
+    `there` are ids that only the other has, `here` those that only this side has; so it says. Whoever uses them checks
+    that `here` are his own. Work and memory follow the symbols fed: each gives away one id at most.
+    """
+
+    def __init__(self, code: Code) -> None:
+        self._code = code
+        self._modulus = 1 << 8 * code.word_bytes
+        self._totals: list[int] = []
+        self._counts: list[int] = []
+        self._coming: list[tuple[int, int, int, int]] = []  # next symbol, state, word, sign of each id found
+        self.there: set[int] = set()
+        self.here: set[int] = set()
+
+    @property
+    def fed(self) -> int:
+        return len(self._totals)
+
+    @property
+    def complete(self) -> bool:
+        """Symbol 0 sums every id: nothing is left when nothing is left there."""
+        return bool(self._totals) and not self._totals[0] and not self._counts[0]
+
+    def feed(self, theirs: Sequence[Symbol], ours: Sequence[Symbol]) -> None:
+        for other, own in zip(theirs, ours, strict=True):
+            if self.complete:
+                return
+            self._feed((other.total - own.total) % self._modulus, other.count - own.count)
+
+    def _feed(self, total: int, count: int) -> None:
+        index = self.fed
+        while self._coming and self._coming[0][0] == index:
+            _, state, word, sign = heappop(self._coming)
+            total, count = (total - sign * word) % self._modulus, count - sign
+            following_index, state = following(index, state)
+            heappush(self._coming, (following_index, state, word, sign))
+        self._totals.append(total)
+        self._counts.append(count)
+        self._peel([index])
+
+    def _peel(self, looks: list[int]) -> None:
+        """Every symbol that one id is left in, until there is none."""
+        while looks:
+            index = looks.pop()
+            sign = self._counts[index]
+            if sign not in (1, -1):
+                continue
+            word = self._totals[index] * sign % self._modulus
+            id_ = word >> 8 * CHECK_BYTES
+            state, check = self._code.trace(id_)
+            if check != word & 0xFFFFFFFF or id_ in self.there or id_ in self.here:
+                continue  # several ids, or what a liar made: no id is found twice, so this ends
+            (self.there if sign > 0 else self.here).add(id_)
+            looks += self._take_out(state, word, sign)
+
+    def _take_out(self, state: int, word: int, sign: int) -> Iterator[int]:
+        """Out of all symbols that were fed, and out of those to come."""
+        index, touched = 0, []
+        while index < self.fed:
+            self._totals[index] = (self._totals[index] - sign * word) % self._modulus
+            self._counts[index] -= sign
+            touched.append(index)
+            index, state = following(index, state)
+        heappush(self._coming, (index, state, word, sign))
+        return iter(touched)
+
+    def next_count(self) -> int:
+        """How many symbols to ask for next: as many as the counts so far let one expect, within bounds, so that few
+        round trips are needed and few symbols are asked for in vain. Raises PeerFault (reason NoEnd) when so many have
+        come that what the other sends cannot be the symbols of a set, or a list of all of it is no dearer."""
+        fed = self.fed
+        if fed >= SYMBOLS_MAX:
+            text = f"{fed} symbols told {len(self.there) + len(self.here)} differences, and there are more"
+            raise PeerFault(text, reason="NoEnd")
+        if not fed:
+            return FIRST_SYMBOLS
+        differences = self._left() + len(self.there) + len(self.here)
+        wanted = ceil(SYMBOLS_PER_DIFFERENCE * differences) - fed
+        return min(max(wanted, ceil(fed * STEP_LEAST)), ceil(fed * STEP_MOST), SYMBOLS_MAX - fed)
+
+    def _left(self) -> float:
+        """About how many ids the symbols still hold: of d ids the count of symbol i strays by d·p·(1 - p) in the
+        square, p = 1 / (1 + i/2), from what symbol 0 lets one expect."""
+        whole = self._counts[0]
+        strays = ((count * (2 + i) - 2 * whole) ** 2 / (2 * i) for i, count in enumerate(self._counts) if i)
+        return max(sum(strays) / max(1, self.fed - 1), abs(whole))
+
+
+# ---- as they travel
+
+
+def encode_symbols(code: Code, symbols: Sequence[Symbol], first: int, items: int) -> bytes:
+    """Each as its total, and as how far its count is from the one to expect of a set of `items` ids."""
+    out = bytearray()
+    for index, symbol in enumerate(symbols, first):
+        out += symbol.total.to_bytes(code.word_bytes, "big")
+        stray = symbol.count - _expected(items, index)
+        out += _varint(stray << 1 if stray >= 0 else (-stray << 1) - 1)
+    return bytes(out)
+
+
+def decode_symbols(code: Code, raw: bytes, first: int, count: int, items: int) -> list[Symbol]:
+    """Exactly `count` of them. Raises PeerFault (reason BadSymbols)."""
+    symbols, at = list[Symbol](), 0
+    for index in range(first, first + count):
+        total = int.from_bytes(raw[at : at + code.word_bytes], "big")
+        zigzag, at = _read_varint(raw, at + code.word_bytes)
+        stray = zigzag >> 1 if not zigzag & 1 else -((zigzag + 1) >> 1)
+        symbols.append(Symbol(total, _expected(items, index) + stray))
+    if at != len(raw):
+        raise PeerFault(f"{len(raw)} bytes of symbols; {count} of them end at {at}", reason="BadSymbols")
+    return symbols
+
+
+def _expected(items: int, index: int) -> int:
+    return (2 * items) // (index + 2)
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value >= 0x80:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def _read_varint(raw: bytes, at: int) -> tuple[int, int]:
+    value = 0
+    for place in range(_VARINT_BYTES_MAX):
+        if at + place >= len(raw):
+            break
+        byte = raw[at + place]
+        value |= (byte & 0x7F) << 7 * place
+        if byte < 0x80:
+            return value, at + place + 1
+    raise PeerFault(f"symbols end or go astray at byte {at} of {len(raw)}", reason="BadSymbols")
