@@ -4,44 +4,56 @@ XChaCha20-Poly1305 (draft-irtf-cfrg-xchacha) under a random key of the object's 
 nonce and the stripe's number; number, and whether it is the last, are bound in again as associated data
 (`manifest.stripe_aad`): a stripe that was moved, swapped, left out or put last does not open (the STREAM construction,
 Hoang, Reyhanitabar, Rogaway and Vizár 2015).
+
+The object's nonce is the part of XChaCha20's that HChaCha20 takes in, so an object has one subkey, under which each
+stripe is ChaCha20-Poly1305 (RFC 8439): OpenSSL does that at three times the rate of libsodium's XChaCha20.
 """
 
 from __future__ import annotations
 
+import struct
 from collections import deque
 
-from nacl.bindings import crypto_aead_xchacha20poly1305_ietf_decrypt, crypto_aead_xchacha20poly1305_ietf_encrypt
-from nacl.exceptions import CryptoError
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers import Cipher
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+from cryptography.hazmat.primitives.ciphers.algorithms import ChaCha20
 
 from offgrid_node.protocol.errors import Corrupt
-from offgrid_node.protocol.objects.manifest import NONCE_BYTES, TAG_BYTES, stripe_aad
+from offgrid_node.protocol.objects.manifest import NONCE_BYTES, stripe_aad
 
 OBJECT_KEY_BYTES = 32
+BLOCK_BYTES = 64  # of ChaCha20: sixteen words
+CONSTANTS = struct.unpack("<4I", b"expand 32-byte k")  # its first four words
 
 
 def seal_stripe(key: bytes, nonce: bytes, index: int, last: bool, plaintext: bytes) -> bytes:
     """TAG_BYTES longer than the plaintext. One key and nonce seal one object, once."""
-    return crypto_aead_xchacha20poly1305_ietf_encrypt(
-        plaintext, stripe_aad(nonce, index, last), _stripe_nonce(nonce, index), key
-    )
+    return _cipher(key, nonce).encrypt(_stripe_nonce(index), plaintext, stripe_aad(nonce, index, last))
 
 
 def open_stripe(key: bytes, nonce: bytes, index: int, last: bool, sealed: bytes) -> bytes:
     """The plaintext. Raises Corrupt (reason SealBroken) for anything but this very stripe."""
-    if len(sealed) >= TAG_BYTES:
-        try:
-            return crypto_aead_xchacha20poly1305_ietf_decrypt(
-                sealed, stripe_aad(nonce, index, last), _stripe_nonce(nonce, index), key
-            )
-        except CryptoError:
-            pass
-    raise Corrupt(f"stripe {index} does not open: it is damaged, or another one", reason="SealBroken")
+    try:
+        return _cipher(key, nonce).decrypt(_stripe_nonce(index), sealed, stripe_aad(nonce, index, last))
+    except InvalidTag:
+        text = f"stripe {index} does not open: it is damaged, or another one"
+        raise Corrupt(text, reason="SealBroken") from None
 
 
-def _stripe_nonce(nonce: bytes, index: int) -> bytes:
+def _cipher(key: bytes, nonce: bytes) -> ChaCha20Poly1305:
+    """Under HChaCha20 of key and nonce. That is ChaCha20's block without its last step, which adds the words that it
+    began with: for eight of the sixteen those are known, so they are taken off again."""
     if len(nonce) != NONCE_BYTES:
         raise ValueError(f"an object's nonce has {NONCE_BYTES} bytes, got {len(nonce)}")
-    return nonce + index.to_bytes(8, "big")
+    block = Cipher(ChaCha20(key, nonce), mode=None).encryptor().update(bytes(BLOCK_BYTES))
+    words, added = struct.unpack("<16I", block), (*CONSTANTS, *struct.unpack("<4I", nonce))
+    rounds = ((word - more) & 0xFFFFFFFF for word, more in zip((*words[:4], *words[12:]), added, strict=True))
+    return ChaCha20Poly1305(struct.pack("<8I", *rounds))
+
+
+def _stripe_nonce(index: int) -> bytes:
+    return bytes(4) + index.to_bytes(8, "big")
 
 
 class StripeSealer:

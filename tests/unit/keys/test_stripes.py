@@ -8,10 +8,11 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from nacl.bindings import crypto_aead_xchacha20poly1305_ietf_encrypt
 
 from offgrid_node.keys.stripes import StripeSealer, open_stripe, seal_stripe
 from offgrid_node.protocol.errors import Corrupt
-from offgrid_node.protocol.objects.manifest import TAG_BYTES
+from offgrid_node.protocol.objects.manifest import TAG_BYTES, stripe_aad
 
 KEY, NONCE = bytes(range(32)), bytes(range(16))
 STRIPE = 16
@@ -40,6 +41,14 @@ def test_golden_vectors() -> None:
         hashlib.sha256(b"".join(stripes)).hexdigest()
         == "e9a3f8de7b5153072b5cca808a1a72c5e61bfac3019170b72b5338db0905f4e0"
     )
+
+
+@given(key=st.binary(min_size=32, max_size=32), nonce=st.binary(min_size=16, max_size=16), data=st.binary(max_size=80))
+def test_a_stripe_is_what_libsodium_seals(key: bytes, nonce: bytes, data: bytes) -> None:
+    theirs = crypto_aead_xchacha20poly1305_ietf_encrypt(
+        data, stripe_aad(nonce, 5, True), nonce + (5).to_bytes(8, "big"), key
+    )
+    assert seal_stripe(key, nonce, 5, True, data) == theirs
 
 
 @given(data=st.binary(max_size=100), cuts=st.lists(st.integers(0, 100)))

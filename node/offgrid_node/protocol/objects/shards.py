@@ -3,13 +3,17 @@
 A shard's root says that the bytes are the manifest's. The possession digest says that the host had all of them when it
 signed: it covers the host's own id and the epoch, so that no host can take it from another, or from last time (after
 the per-prover challenge of "PORs: Proofs of Retrievability", Juels and Kaliski, 2007, without a challenger). The owner,
-who has the bytes, works it out for each host and compares: an ack without them counts for nothing.
+who has the bytes, works it out for each host and compares: an ack without them counts for nothing. It is a hash over
+the rows' Poly1305 tags (RFC 8439) under a key of mesh, host and epoch: everybody may know that key, for nobody is to be
+kept from finding other bytes with the same tag; but the tag of these takes all of these.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+
+from cryptography.hazmat.primitives.poly1305 import Poly1305
 
 from offgrid_node.protocol.ids import node_id_bytes
 from offgrid_node.protocol.objects.manifest import COPY, TAG_BYTES, Manifest, shard_root, stripe_digest
@@ -50,9 +54,10 @@ class Possession:
     def __init__(self, salt: bytes, node_id: str, epoch: int) -> None:
         self._state = hashlib.blake2b(digest_size=32, person=POSSESSION_KIND, salt=salt)
         self._state.update(node_id_bytes(node_id) + epoch.to_bytes(4, "big"))
+        self._key = self._state.digest()
 
     def add(self, row: bytes) -> None:
-        self._state.update(row)
+        self._state.update(Poly1305.generate_tag(self._key, row))
 
     def digest(self) -> bytes:
         return self._state.digest()

@@ -79,7 +79,7 @@ def test_golden_vectors() -> None:
     body = manifest(150)
     root, possession = hashed(body, shard(body))
     assert root.hex() == "dc154da608f311677d59b271947027c549d9d340ae978a9a8895dae8a37064bd"
-    assert possession.hex() == "0f079ae8a927e0218a661ead932e1e884a3d8b22512d2e1764dff664739cf558"
+    assert possession.hex() == "2d2d5be2798f8848c63bafd9ca8a1ab97a5d78a1ded5ebf1eb16e4ee5244febe"
     assert object_id_of((root,)) == "o-o76mbieycs3yi67jbbgkhgua65s4hts5"
 
 
