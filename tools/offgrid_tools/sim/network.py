@@ -99,7 +99,7 @@ class Network:
     """All nodes by id, and the faults that befall what they send."""
 
     def __init__(self, engine: Engine, tap: Tap, name_of: Callable[[str], str]) -> None:
-        self._engine, self._tap, self._name_of = engine, tap, name_of
+        self._engine, self.tap, self._name_of = engine, tap, name_of
         self.faults = Faults()
         self.nodes: dict[str, Listener] = {}
         self.liars: dict[str, LyingListener] = {}
@@ -134,65 +134,22 @@ class Network:
         A liar's requests are not `honest`: nobody vouches for them.
         """
         if honest:
-            self._tap.on_request(source, target, method, request)
+            self.tap.on_request(source, target, method, request)
             for ear in self._ears.get(type(request), ()):
                 ear(source, target, request)
         else:
-            self._tap.on_lie(source, target, method, request)
-        data = request.SerializeToString(deterministic=True)
-        self._engine.note(f"> {self._name_of(source)} {self._name_of(target)} {method}", data)
-        ended = vanished = False
-
-        def finish(outcome: Message | Fault) -> None:
-            nonlocal ended
-            if not ended:
-                ended = True
-                over()
-                done(outcome)
-
-        def on_broken(may_arrive: bool) -> None:
-            nonlocal vanished
-            vanished = not may_arrive
-            finish(OutcomeUnknown(f"the connection was reset under {method}", reason="ConnectionLost"))
-
-        over = self._connections.open(source, target, on_broken)
-
-        def respond(outcome: Message | Fault, *, honest: bool = True) -> None:
-            known: Message | Fault
-            if isinstance(outcome, Fault):
-                self._engine.note(f"! {self._name_of(target)} {self._name_of(source)} {method} {outcome.reason}")
-                answer, known = b"", outcome
-            else:
-                answer = _bytes(outcome)
-                self._engine.note(f"< {self._name_of(target)} {self._name_of(source)} {method}", answer)
-                known = METHODS[method].response.FromString(answer)
-            if honest:
-                self._tap.on_reply(target, source, method, known)
-                self._tap.on_answered(target, source, request, known)
-            elif not isinstance(known, Fault):
-                self._tap.on_lie(target, source, method, known)
-            self._carry(target, source, len(answer), lambda: finish(known))
-
-        def arrive() -> None:
-            if vanished:
-                return
-            listener = self.nodes.get(target)
-            if listener is not None and listener.up:
-                liar = self.liars.get(target)
-                lie = liar.answer(source, method, data) if liar else None
-                if lie is not None:
-                    respond(lie, honest=False)
-                    return
-                listener.on_request(source, method, data, respond)
-            elif listener is None or listener.refuses:
-                refused = Unavailable("connection refused", reason=CONNECTION_REFUSED)
-                self._carry(target, source, 0, lambda: finish(refused))
-
+            self.tap.on_lie(source, target, method, request)
+        call = _Call(self, source, target, method, request, done)
+        call.over = self._connections.open(source, target, call.on_broken)
         if self.cut(source, target):
-            self._tap.on_parted(request)
-        self._carry(source, target, len(data), arrive)
+            self.tap.on_parted(request)
+        self.carry(source, target, len(call.data), call.arrive)
         late = OutcomeUnknown(f"no answer to {method} within {timeout_ms} ms")
-        self._engine.after(timeout_ms * 1000, lambda: finish(late))
+        self._engine.after(timeout_ms * 1000, lambda: call.finish(late))
+
+    def note(self, mark: str, source: str, target: str, said: str, data: bytes = b"") -> None:
+        """For the trace."""
+        self._engine.note(f"{mark} {self._name_of(source)} {self._name_of(target)} {said}", data)
 
     def reset(self, one: str, other: str) -> None:
         """The connection between them breaks, and both ends see it."""
@@ -213,7 +170,7 @@ class Network:
                 self._break(node, other, lambda: True)
 
     def _break(self, one: str, other: str, may_arrive: Callable[[], bool]) -> None:
-        self._tap.on_reset(self._connections.reset(one, other, may_arrive))
+        self.tap.on_reset(self._connections.reset(one, other, may_arrive))
         for node, peer in ((one, other), (other, one)):
             self._tell_lost(node, peer)
 
@@ -226,7 +183,8 @@ class Network:
         """A call to an address where its node is no longer."""
         self._engine.after(DELAY_MIN_US, lambda: done(Unavailable("nobody listens there", reason=CONNECTION_REFUSED)))
 
-    def _carry(self, source: str, target: str, size_bytes: int, arrive: Callable[[], None]) -> None:
+    def carry(self, source: str, target: str, size_bytes: int, arrive: Callable[[], None]) -> None:
+        """A message, or two of it, or none, with all that may befall it."""
         rng, faults = self._engine.rng, self.faults
         transfer_us = size_bytes * 1_000_000 // faults.bytes_per_s if faults.bytes_per_s else 0
         copies = 2 if faults.duplicate and rng.random() < faults.duplicate else 1
@@ -242,6 +200,68 @@ class Network:
                 delay_us += int(rng.random() * faults.duplicate_late_us)
             # Whether the link is cut is asked on arrival: what was under way when it was cut is lost.
             self._engine.after(delay_us, lambda: None if self.cut(source, target) else arrive())
+
+
+class _Call:
+    """One request, until its caller has an outcome."""
+
+    def __init__(self, network: Network, source: str, target: str, method: str, request: Message, done: Done) -> None:
+        self._network, self._source, self._target, self._method = network, source, target, method
+        self._request, self._done = request, done
+        self.data = request.SerializeToString(deterministic=True)
+        self.over: Callable[[], None] = lambda: None  # the connection has one call less
+        self._ended = self._vanished = False
+        network.note(">", source, target, method, self.data)
+
+    def finish(self, outcome: Message | Fault) -> None:
+        """The first outcome is the one."""
+        if not self._ended:
+            self._ended = True
+            self.over()
+            self._done(outcome)
+
+    def on_broken(self, may_arrive: bool) -> None:
+        self._vanished = not may_arrive
+        self.finish(OutcomeUnknown(f"the connection was reset under {self._method}", reason="ConnectionLost"))
+
+    def arrive(self) -> None:
+        """At its target, should it still be there."""
+        if self._vanished:
+            return
+        network, listener = self._network, self._network.nodes.get(self._target)
+        if listener is not None and listener.up:
+            liar = network.liars.get(self._target)
+            lie = liar.answer(self._source, self._method, self.data) if liar else None
+            if lie is not None:
+                self._lie(lie)
+            else:
+                listener.on_request(self._source, self._method, self.data, self._respond)
+        elif listener is None or listener.refuses:
+            self._answer(Unavailable("connection refused", reason=CONNECTION_REFUSED), 0)
+
+    def _respond(self, outcome: Message | Fault) -> None:
+        known, size_bytes = self._as_sent(outcome)
+        self._network.tap.on_reply(self._target, self._source, self._method, known)
+        self._network.tap.on_answered(self._target, self._source, self._request, known)
+        self._answer(known, size_bytes)
+
+    def _lie(self, lie: Message) -> None:
+        known, size_bytes = self._as_sent(lie)
+        if not isinstance(known, Fault):
+            self._network.tap.on_lie(self._target, self._source, self._method, known)
+        self._answer(known, size_bytes)
+
+    def _as_sent(self, outcome: Message | Fault) -> tuple[Message | Fault, int]:
+        """What the caller will read, and how many bytes that takes."""
+        if isinstance(outcome, Fault):
+            self._network.note("!", self._target, self._source, f"{self._method} {outcome.reason}")
+            return outcome, 0
+        answer = _bytes(outcome)
+        self._network.note("<", self._target, self._source, self._method, answer)
+        return METHODS[self._method].response.FromString(answer), len(answer)
+
+    def _answer(self, known: Message | Fault, size_bytes: int) -> None:
+        self._network.carry(self._target, self._source, size_bytes, lambda: self.finish(known))
 
 
 def _bytes(message: Message) -> bytes:

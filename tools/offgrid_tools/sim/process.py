@@ -162,52 +162,51 @@ class Process:
         self._monitor.evidence.executors[self.node_id] = self.spec.executors if HOST in self.spec.roles else ()
         self._monitor.on_start(self.node_id)
 
-        def alive() -> bool:
-            return self.boots == boot and self.node is not None
-
-        spec = self.spec
-        node = Node(
-            Parts(
-                store=self.store,
-                clock=self._clock,
-                rng=Random(f"{self._engine.rng.random()} {spec.name} {boot}"),  # noqa: S311 - to be repeatable
-                signer=self.signer,
-                verify=sim_verify,
-                check_certificate=sim_check_certificate,
-                seal=sim_seal,
-                open_sealed=sim_open,
-                letters=SimLetters(self.signer),
-                roads=[SimRoad(self._network, self.node_id, lambda: self.running.directory, alive)],
-                execute=lambda work: self._executions.execute(work, alive),
-                stop=lambda work: self._executions.stop(work, alive),
-                on_input=self._poke,
-                facts=lambda: NodeFacts("sim", 0, "", 0.0, "virtual"),
-                mesh=MeshSettings(spec.roles, (self.address,), (), "sim", NODE_PROBE_MS),
-                jobs=JobsSettings(
-                    signer=self.pen,
-                    salt=b"",
-                    mode=spec.mode,
-                    slots=spec.slots,
-                    price_micro=spec.price_micro,
-                    executors=spec.executors,
-                    rules=spec.rules,
-                    drop=spec.drop,
-                ),
-                objects=ObjectParts(
-                    self.blobs,
-                    Bulk(lambda work, ended: self._carry(work, ended, alive)),
-                    SimWraps(self.signer),
-                    stripe_bytes=STRIPE_BYTES,
-                    piece_bytes=PIECE_BYTES,
-                ),
-                data_dir=Path(),
-                economy=spec.economy,
-                monitor=self._monitor.on_runtime_fault,
-            )
-        )
-        check_reload(spec.name, node, self.store)
+        node = Node(self._parts(lambda: self.boots == boot and self.node is not None))
+        check_reload(self.spec.name, node, self.store)
         self.node = node
         self._poke()
+
+    def _parts(self, alive: Callable[[], bool]) -> Parts:
+        """Those of a node that lives as long as it is `alive`."""
+        spec = self.spec
+        return Parts(
+            store=self.store,
+            clock=self._clock,
+            rng=Random(f"{self._engine.rng.random()} {spec.name} {self.boots}"),  # noqa: S311 - to be repeatable
+            signer=self.signer,
+            verify=sim_verify,
+            check_certificate=sim_check_certificate,
+            seal=sim_seal,
+            open_sealed=sim_open,
+            letters=SimLetters(self.signer),
+            roads=[SimRoad(self._network, self.node_id, lambda: self.running.directory, alive)],
+            execute=lambda work: self._executions.execute(work, alive),
+            stop=lambda work: self._executions.stop(work, alive),
+            on_input=self._poke,
+            facts=lambda: NodeFacts("sim", 0, "", 0.0, "virtual"),
+            mesh=MeshSettings(spec.roles, (self.address,), (), "sim", NODE_PROBE_MS),
+            jobs=JobsSettings(
+                signer=self.pen,
+                salt=b"",
+                mode=spec.mode,
+                slots=spec.slots,
+                price_micro=spec.price_micro,
+                executors=spec.executors,
+                rules=spec.rules,
+                drop=spec.drop,
+            ),
+            objects=ObjectParts(
+                self.blobs,
+                Bulk(lambda work, ended: self._carry(work, ended, alive)),
+                SimWraps(self.signer),
+                stripe_bytes=STRIPE_BYTES,
+                piece_bytes=PIECE_BYTES,
+            ),
+            data_dir=Path(),
+            economy=spec.economy,
+            monitor=self._monitor.on_runtime_fault,
+        )
 
     def crash(self, *, refuses: bool = True) -> None:
         """The process is gone with all that it had not committed. `refuses`: its machine still answers."""
