@@ -121,7 +121,8 @@ class TestAReplica:
         assert ack.is_for(parcel.epoch_body)
         assert ack.node == parcel.host.node_id
         possession = Possession(SALT, parcel.host.node_id, 1)
-        possession.add(parcel.sealed)
+        for offset in range(0, len(parcel.sealed), STRIPE + TAG_BYTES):
+            possession.add(parcel.sealed[offset : offset + STRIPE + TAG_BYTES])
         assert ack.possession == possession.digest()
         parcel.host.blobs.crash(parcel.world.rng)
         assert parcel.host.blobs.read(parcel.object_id, 0, len(parcel.sealed)) == parcel.sealed
