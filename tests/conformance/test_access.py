@@ -59,8 +59,8 @@ EVERY_RPC = {
     "ObjectService": {
         f"{MEMBERS}, {OWNER}": "GetCapacity",
         OWNER: "OpenUpload WriteUpload CommitUpload Enqueue GetObject ListObjects ReadObject ListOutbox "
-        "CancelOutboxEntry",
-        MEMBERS: "OpenReplica WriteReplica CommitReplica ReadReplica",
+        "CancelOutboxEntry DeleteObject ListDeletions",
+        MEMBERS: "OpenReplica WriteReplica CommitReplica ReadReplica DeliverNotices",
     },
     "QuorumService": {
         f"{MEMBERS}, {OWNER}": "ListWeights",

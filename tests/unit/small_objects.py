@@ -22,6 +22,7 @@ class ObjectNode(SmallNode):
         self.held: dict[str, bytes] = {}
         self.objects: dict[str, objects_pb2.Object] = {}
         self.entries: list[objects_pb2.OutboxEntry] = []
+        self.deletions: list[objects_pb2.Deletion] = []
         self.acking = True
         self.troubles: list[str] = []
         super().__init__()
@@ -95,6 +96,23 @@ class ObjectNode(SmallNode):
         entry.status = objects_pb2.OUTBOX_STATUS_CANCELLED
         self.objects[entry.object_id].state = objects_pb2.OBJECT_STATE_LOCAL
         return objects_pb2.CancelOutboxEntryResponse(entry=entry)
+
+    def on_DeleteObject(self, request):
+        found = [o for o in self.objects.values() if request.object in (o.object_id, o.name)]
+        if not found:
+            raise NotFound(f"there is no object {request.object}", reason="ObjectNotFound")
+        made = self.objects.pop(found[-1].object_id)
+        mark = objects_pb2.Deletion(
+            object_id=made.object_id, name=made.name, size_bytes=made.size_bytes, deleted_us=made.created_us,
+            untold=[NODE_ID, OTHER_ID],
+        )  # fmt: skip
+        self.deletions.append(mark)
+        return objects_pb2.DeleteObjectResponse(deletion=mark)
+
+    def on_ListDeletions(self, request):
+        marks = [mark for mark in self.deletions if mark.untold or not request.untold_only]
+        page, token = _page(marks, request)
+        return objects_pb2.ListDeletionsResponse(deletions=page, next_page_token=token)
 
     def on_ReadObject(self, request):
         data = self.held[request.object]

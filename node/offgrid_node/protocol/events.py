@@ -53,6 +53,13 @@ class QuorumOpened:
 
 
 @dataclass(frozen=True, slots=True)
+class CloseQuorum:
+    """objects → quorum: what was to be acked is deleted. This node forgets the quorum; brokers keep what they know."""
+
+    quorum_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class AckArrived:
     """objects → quorum: a host's ack, its signature checked, what it says not yet."""
 

@@ -28,6 +28,7 @@ BEGINNINGS_MAX = 8  # of one put, while the node restarts
 PAUSE_S, PAUSE_MAX_S = 0.1, 2.0  # between them, doubling
 LOST = frozenset({"UploadNotFound", "UploadLost"})  # what was under way went with the node's process: begin again
 COMMIT_S, COMMIT_BYTES_PER_S = 30.0, 5_000_000  # what the slowest card may take to make it durable
+DELETE_S = 60.0  # a node with very many open jobs looks at each of them
 READ_S = 120.0  # one stripe, when several hosts do not answer
 PATIENCE_S = 30.0  # how long it goes on asking for a part that no host gives
 ASK_AGAIN_S, SILENT_S = 2.0, 3.0  # between two such questions; before it is said that nothing comes
@@ -200,6 +201,26 @@ class Objects:
         return self._calls.unary(
             "ObjectService/CancelOutboxEntry", request, objects_pb2.CancelOutboxEntryResponse
         ).entry
+
+    def delete(self, wanted: str) -> objects_pb2.Deletion:
+        """Deletes an object for good: it is gone here when this returns, and its hosts are told until each has heard.
+
+        Safe to repeat by the object's id. Raises OffgridError (ObjectNotFound, ObjectInUse while a job needs it).
+        """
+        request = objects_pb2.DeleteObjectRequest(object=wanted)
+        return self._calls.unary(
+            "ObjectService/DeleteObject", request, objects_pb2.DeleteObjectResponse, timeout_s=DELETE_S
+        ).deletion
+
+    def deletions(self, *, untold_only: bool = False, limit: int | None = None) -> Iterator[objects_pb2.Deletion]:
+        """What was deleted; of that, what some host has not heard of yet."""
+
+        def fetch(size: int, token: str) -> tuple[list[objects_pb2.Deletion], str]:
+            request = objects_pb2.ListDeletionsRequest(page_size=size, page_token=token, untold_only=untold_only)
+            page = self._calls.unary("ObjectService/ListDeletions", request, objects_pb2.ListDeletionsResponse)
+            return [*page.deletions], page.next_page_token
+
+        return pages(fetch, limit)
 
     # ---- out
 

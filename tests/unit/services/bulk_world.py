@@ -126,7 +126,7 @@ class Node:
             owner_share_percent=self.owner_share_percent,
             piece_bytes=self.piece_bytes,
         )
-        self.handlers = ObjectHandlers(self.runtime, self.uploads, self.reading, self.replicas, Path(), 1)
+        self.handlers = ObjectHandlers(self.runtime, self.uploads, self.reading, self.replicas, self.bulk, Path(), 1)
         for other in world.by_id.values():
             self.meet(other)
             other.meet(self)

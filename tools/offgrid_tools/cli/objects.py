@@ -129,10 +129,16 @@ def _free_name(made: Object) -> str:
 
 @click.command()
 @click.option("--limit", type=click.IntRange(0), default=0, help="At most so many. [default: all]")
+@click.option("--deleted", is_flag=True, help="What was deleted, and which hosts have yet to hear of it.")
 @common
-def ls(limit: int) -> None:
+def ls(limit: int, deleted: bool) -> None:
     """List this node's own objects."""
     client = settings().connect()
+    if deleted:
+        from offgrid_tools.cli.removing import show_deleted
+
+        show_deleted(client, limit or None)
+        return
     found = client.objects.list(limit=limit or None)
     if settings().json:
         from offgrid_tools.cli.json_form import emit, json_of

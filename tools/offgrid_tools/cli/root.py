@@ -60,6 +60,7 @@ ROOT = LazyGroup(
         "put": Entry("objects:put", "Store a file sealed in the mesh."),
         "get": Entry("objects:get", "Read an object back."),
         "ls": Entry("objects:ls", "List this node's own objects."),
+        "rm": Entry("removing:rm", "Delete objects, for good."),
         "info": Entry("objects:info", "Show one object, and which hosts acked it."),
         "outbox": Entry("objects:outbox", "What is on its way to its hosts."),
         "quorum": Entry("root:QUORUM", "Create, ack, show and list quorums."),

@@ -37,12 +37,7 @@ class Index:
     def load(self, rows: Rows) -> Iterator[bytes]:
         """The rows of the jobs that may be open: one that has ended may be among those it was made with."""
         self._rows = rows
-        for key, value in rows.scan(OPEN_JOBS):
-            if value == PREFIXED:
-                yield from (row for _, row in rows.scan(JOBS, prefix=key + b"-"))
-            elif (row := rows.get(JOBS, key)) is not None:
-                yield row
-                yield from (each for _, each in rows.scan(JOBS, prefix=key + EXECUTION.encode()))
+        return maybe_open(rows)
 
     # ---- questions
 
@@ -109,3 +104,13 @@ class Index:
         value = self._rows.get(TASK_ENDS, task_id.encode()) if self._rows is not None else None
         row = jobs_pb2.TaskEnds.FromString(value or b"")
         return Counter({count.state: count.jobs for count in row.ended})
+
+
+def maybe_open(rows: Rows) -> Iterator[bytes]:
+    """The rows of all open jobs, and of some that have ended."""
+    for key, value in rows.scan(OPEN_JOBS):
+        if value == PREFIXED:
+            yield from (row for _, row in rows.scan(JOBS, prefix=key + b"-"))
+        elif (row := rows.get(JOBS, key)) is not None:
+            yield row
+            yield from (each for _, each in rows.scan(JOBS, prefix=key + EXECUTION.encode()))

@@ -47,6 +47,23 @@ class CancelEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class DeleteObject:
+    """From this node's owner: the object is to go, for good. Answered with DeleteObjectResponse, a repeated one with
+    the same again."""
+
+    object_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class TakeNotices:
+    """From an owner to whoever keeps its objects: `deleted` are ids of such, checked to be that. Answered with
+    DeliverNoticesResponse."""
+
+    owner: str
+    deleted: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class KeepReplica:
     """From an owner to this host: all bytes are here, hashed against the manifest's root and fsynced.
 

@@ -88,7 +88,7 @@ class Delivery:
 
     def on_opened(self, object_id: str, epoch: common_pb2.Signed) -> None:
         parcel = self._find(object_id)
-        if parcel is not None and self._outbox.opened(parcel, epoch):
+        if parcel is not None and not parcel.given_up and self._outbox.opened(parcel, epoch):
             self._ready[object_id] = None
 
     def on_acked(self, object_id: str, event: QuorumAcked, now: Now) -> None:
@@ -112,7 +112,9 @@ class Delivery:
         epoch = parcel.flights.pop(node_id, None) if parcel else None
         if epoch is not None:
             self._at_host[node_id] -= 1
-        if event.ack is None:
+        if parcel is not None and parcel.given_up and self._outbox.find(object_id) is None:
+            self._ready[object_id] = None  # deleted meanwhile
+        elif event.ack is None:
             self._fails(object_id, node_id, event.fault.message if event.fault else "", now)
         elif parcel is None or epoch is None or epoch == parcel.epoch:
             self._claims.add((object_id, node_id))
@@ -137,11 +139,16 @@ class Delivery:
         """Gives an open entry up; what is under way for it is waited for, and nothing else begins. Raises NotFound
         (EntryNotFound), FailedPrecondition (EntryCompleted)."""
         entry = self._outbox.cancel(number, now)
-        object_id = self._open.pop(number, "")
-        if (parcel := self._find(object_id)) is not None:
+        self.give_up(number, entry.object_id)
+        return entry
+
+    def give_up(self, number: int, object_id: str) -> None:
+        """No way of the object's begins any more; what is under way is waited for."""
+        parcel = self._find(object_id)
+        self._open.pop(number, None)
+        if parcel is not None:
             parcel.given_up = True
             self._ready[object_id] = None
-        return entry
 
     def on_hosts_changed(self, now: Now, *, came: bool) -> None:
         """Every parcel may have another way now."""
@@ -254,7 +261,7 @@ class Delivery:
         if self._at_host.total() >= SHIPS_MAX:
             self._ready[parcel.object_id] = None
             return False
-        row = self._outbox.get(parcel.object_id)
+        row = self._outbox.ask(parcel.object_id, node_id)
         parcel.flights[node_id] = parcel.epoch
         self._at_host[node_id] += 1
         self._draft.send(Ship(parcel.object_id, node_id, row.object.manifest, row.epoch))

@@ -7,12 +7,15 @@ from collections.abc import Sequence
 from offgrid.v1 import objects_pb2
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.draft import Draft
-from offgrid_node.protocol.effects import Asked, DropBlob, Effect, Rows, Shipped, Woke
+from offgrid_node.protocol.effects import Answered, Asked, DropBlob, Effect, Rows, Shipped, Woke
 from offgrid_node.protocol.errors import Exhausted, Fault, Internal
 from offgrid_node.protocol.events import AckRefused, ObjectAdded, PeerDown, PeerUp, QuorumAcked, QuorumOpened
-from offgrid_node.protocol.objects.commands import AddObject, CancelEntry, KeepReplica
+from offgrid_node.protocol.objects.commands import AddObject, CancelEntry, DeleteObject, KeepReplica, TakeNotices
+from offgrid_node.protocol.objects.deletion import Deletion, was_deleted
 from offgrid_node.protocol.objects.delivery import Delivery
+from offgrid_node.protocol.objects.dropping import Dropping
 from offgrid_node.protocol.objects.hosts import Hosts
+from offgrid_node.protocol.objects.notices import Notices, NoticeTag
 from offgrid_node.protocol.objects.outbox import Outbox
 from offgrid_node.protocol.objects.replicas import Replicas
 from offgrid_node.protocol.objects.settings import ObjectsSettings
@@ -32,13 +35,17 @@ class ObjectsMachine:
         self._outbox = Outbox(settings, self._draft)
         self._requests = Requests(self._draft, OBJECT_REQUESTS)
         self._delivery = Delivery(self._hosts, self._outbox, self._draft)
-        self._replicas = Replicas(settings, self._draft)
+        self._deletion = Deletion(self._outbox, self._delivery, self._draft)
+        self._notices = Notices(settings.node_id, self._draft, self._notice_of, self._deletion.on_told)
+        self._dropping = Dropping(self._draft)
+        self._replicas = Replicas(settings, self._draft, self._dropping)
         self._stepped_ms = 0
 
     def load(self, rows: Rows, now: Now) -> None:
         self._draft.load(rows)
         self._requests.load(rows)
         self._delivery.load(rows)
+        self._notices.load(rows)
         self._stepped_ms = now.mono_ms
 
     # ---- questions
@@ -54,7 +61,8 @@ class ObjectsMachine:
         return max(0, now.utc_us - oldest_us) // 1_000 if oldest_us is not None else 0
 
     def deadline_ms(self) -> int | None:
-        return self._delivery.deadline_ms(self._stepped_ms)
+        due = self._delivery.deadline_ms(self._stepped_ms), self._notices.deadline_ms()
+        return min((due_ms for due_ms in due if due_ms is not None), default=None)
 
     # ---- inputs
 
@@ -80,10 +88,14 @@ class ObjectsMachine:
                     self._delivery.on_acked(object_of(quorum_id), event, now)
                 case AckRefused(quorum_id, node_id, why):
                     self._delivery.on_refused(object_of(quorum_id), node_id, why, now)
+                case Answered(NoticeTag() as tag):
+                    self._notices.on_answered(tag, event, now)
                 case PeerUp():
+                    self._notices.on_up(event.node_id, now)
                     if self._hosts.on_up(event):
                         self._delivery.on_hosts_changed(now, came=True)
                 case PeerDown(node_id):
+                    self._notices.on_down(node_id)
                     if self._hosts.on_down(node_id):
                         self._delivery.on_hosts_changed(now, came=False)
                 case Woke():
@@ -91,6 +103,7 @@ class ObjectsMachine:
                 case _:
                     raise Internal(f"the objects machine does not know {type(event).__name__}")
         self._delivery.close_step(now)
+        self._notices.close_step(now)
         return self._draft.take()
 
     def _ask(self, ticket: int, command: object, now: Now) -> None:
@@ -100,6 +113,13 @@ class ObjectsMachine:
             case CancelEntry(number):
                 entry = self._delivery.cancel(number, now)
                 self._draft.reply(ticket, objects_pb2.CancelOutboxEntryResponse(entry=entry))
+            case DeleteObject(object_id):
+                mark = self._deletion.on_delete(object_id, self._notices.add, now)
+                self._draft.reply(ticket, objects_pb2.DeleteObjectResponse(deletion=mark))
+            case TakeNotices(owner, deleted):
+                for object_id in deleted:
+                    self._dropping.on_deleted(owner, object_id, now)
+                self._draft.reply(ticket, objects_pb2.DeliverNoticesResponse())
             case KeepReplica():
                 self._replicas.on_keep(ticket, command, now)
             case _:
@@ -111,6 +131,8 @@ class ObjectsMachine:
         try:
             made = self._requests.made(command.request_id, command.digest)
             row = self._outbox.find(made or object_id)
+            if row is None and made:
+                raise was_deleted(made)
             if row is None:
                 self._check_room(command)
         except Fault:
@@ -128,6 +150,9 @@ class ObjectsMachine:
             self._draft.reply(ticket, objects_pb2.CommitUploadResponse(object=row.object))
         else:
             self._draft.reply(ticket, objects_pb2.EnqueueResponse(entry=self._outbox.entry(row.outbox_id)))
+
+    def _notice_of(self, node_id: str, object_ids: Sequence[str]) -> objects_pb2.DeliverNoticesRequest:
+        return objects_pb2.DeliverNoticesRequest(deleted=object_ids)
 
     def _check_room(self, command: AddObject) -> None:
         """What jobs leave has a bound of its own: it never takes the room of what is put."""

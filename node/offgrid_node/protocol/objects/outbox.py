@@ -163,8 +163,10 @@ class Outbox:
         return True
 
     def acked(self, object_id: str, event: QuorumAcked, now: Now) -> bool:
-        """One ack more; whether the object is durable by it."""
-        row = self.get(object_id)
+        """One ack more; whether the object is durable by it. One that was deleted meanwhile stays so."""
+        row = self.find(object_id)
+        if row is None:
+            return False
         made, key = row.object, outbox_key(row.outbox_id)
         if event.node_id in (ack.node_id for ack in made.acks):
             return False
@@ -211,6 +213,29 @@ class Outbox:
         event = self._event(row.object, "cancelled", number)
         self._draft.record(EventType.OBJECT_STORED, entry.object_id, object=event)
         return entry
+
+    def delete(self, row: objects_pb2.ObjectRow, now: Now) -> None:
+        """The object's rows and its name go; its outbox entry stays, given up where it is open."""
+        made, number, key = row.object, row.outbox_id, outbox_key(row.outbox_id)
+        entry = self.entry(number)
+        if entry.status not in (COMPLETED, CANCELLED):
+            entry.status, entry.completed_us, entry.trouble = CANCELLED, now.utc_us, "deleted"
+            self._close(entry)
+            self._draft.put(OUTBOX, key, entry)
+        self._draft.delete(OBJECTS, made.object_id.encode())
+        self._draft.delete(SPREADING, key)
+        if made.name:
+            self._draft.delete(OBJECT_NAMES, name_key(made.name, number))
+        event = self._event(made, "deleted", number)
+        self._draft.record(EventType.OBJECT_DELETED, made.object_id, object=event)
+
+    def ask(self, object_id: str, node_id: str) -> objects_pb2.ObjectRow:
+        """The object's row, which says from now on that the node was asked to keep it."""
+        row = self.get(object_id)
+        if node_id not in row.asked:
+            row.asked.append(node_id)
+            self._draft.put(OBJECTS, object_id.encode(), row)
+        return row
 
     def _close(self, entry: objects_pb2.OutboxEntry) -> None:
         self._draft.delete(OUTBOX_OPEN, outbox_key(entry.id))

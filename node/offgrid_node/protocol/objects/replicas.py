@@ -8,6 +8,7 @@ from offgrid_node.protocol.draft import Draft
 from offgrid_node.protocol.errors import FailedPrecondition, PeerFault
 from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.objects.commands import KeepReplica
+from offgrid_node.protocol.objects.dropping import Dropping
 from offgrid_node.protocol.objects.manifest import Manifest
 from offgrid_node.protocol.objects.settings import ObjectsSettings
 from offgrid_node.protocol.objects.tables import KEPT_BYTES, REPLICAS, number_key, number_of, quorum_id_of, replica_key
@@ -29,12 +30,14 @@ def check_epoch(body: Manifest, epoch: Epoch, host: str) -> None:
 class Replicas:
     """Rows of replicas. Each holds the ack of its highest epoch: that is the fence of its quorum here."""
 
-    def __init__(self, settings: ObjectsSettings, draft: Draft) -> None:
-        self._settings, self._draft = settings, draft
+    def __init__(self, settings: ObjectsSettings, draft: Draft, dropping: Dropping) -> None:
+        self._settings, self._draft, self._dropping = settings, draft, dropping
 
     def on_keep(self, ticket: int, command: KeepReplica, now: Now) -> None:
-        """Raises PeerFault (WrongEpoch, EpochForked), FailedPrecondition (NoMember, EpochOver)."""
+        """Raises PeerFault (WrongEpoch, EpochForked), FailedPrecondition (NoMember, EpochOver,
+        ReplicaDropped)."""
         body, epoch, node_id = command.body, command.epoch_body, self._settings.node_id
+        self._dropping.check(body.object_id, body.owner)
         check_epoch(body, epoch, node_id)
         key = replica_key(body.object_id, body.owner)
         row = self._draft.row(REPLICAS, key, objects_pb2.ReplicaRow)

@@ -15,9 +15,13 @@ OUTBOX = "outbox"  # number (8 bytes, big-endian) → OutboxEntry
 OUTBOX_OPEN = "outbox_open"  # number → object id, of what is not completed
 SPREADING = "objects_spreading"  # number → object id, of what is durable and still short of its copies
 REPLICAS = "replicas"  # object id "/" owner → ReplicaRow, at a host
+DELETED = "objects_deleted"  # object id → Deletion, of this node's own: the mark that stays
+NOTICES = "object_notices"  # node "/" object id → number of the notice that the node has yet to hear (notices.py)
+DROPPED = "replicas_dropped"  # object id "/" owner → when (8 bytes): the fence that stays at a host (dropping.py)
 KEPT_BYTES = "replica_bytes"  # owner → how many bytes this host keeps for it (8 bytes, big-endian)
 OBJECT_REQUESTS = "object_requests"  # see protocol/requests.py
 META, LAST_NUMBER = "meta", b"outbox"  # the last number given
+LAST_NOTICE = b"object_notice"  # in META: likewise of notices
 JOBS_OPEN = b"outbox_jobs"  # in META: how many of OUTBOX_OPEN are inputs and results of jobs
 
 NUMBER_BYTES, NUMBER_MAX = 8, 2**64 - 1
@@ -53,6 +57,14 @@ def replica_key(object_id: str, owner: str) -> bytes:
 
 def replica_prefix(object_id: str) -> bytes:
     return f"{object_id}/".encode()
+
+
+def notice_key(node_id: str, object_id: str) -> bytes:
+    return notice_prefix(node_id) + object_id.encode()
+
+
+def notice_prefix(node_id: str) -> bytes:
+    return f"{node_id}/".encode()
 
 
 def quorum_id_of(object_id: str) -> str:

@@ -9,7 +9,7 @@ from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.draft import Draft
 from offgrid_node.protocol.effects import Answered, Asked, Effect, Rows, Woke
 from offgrid_node.protocol.errors import Fault, Internal
-from offgrid_node.protocol.events import AckArrived, OpenQuorum, PeerDown, PeerUp
+from offgrid_node.protocol.events import AckArrived, CloseQuorum, OpenQuorum, PeerDown, PeerUp
 from offgrid_node.protocol.quorum import commands
 from offgrid_node.protocol.quorum.member import Signing
 from offgrid_node.protocol.quorum.owner import Owner
@@ -53,6 +53,8 @@ class QuorumMachine:
                     self._telling.on_told(tag, event, now)
                 case OpenQuorum():
                     self._owner.on_open(event, now)
+                case CloseQuorum(quorum_id):
+                    self._owner.on_close(quorum_id)
                 case AckArrived():
                     self._owner.on_arrived(event, now)
                 case PeerUp():

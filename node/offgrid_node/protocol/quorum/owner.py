@@ -28,7 +28,7 @@ from offgrid_node.protocol.quorum.enough import decimal
 from offgrid_node.protocol.quorum.member import Signing
 from offgrid_node.protocol.quorum.records import NOTHING, Epoch, Member, sign_epoch
 from offgrid_node.protocol.quorum.settings import QuorumSettings
-from offgrid_node.protocol.quorum.tables import QUORUMS, quorum_key
+from offgrid_node.protocol.quorum.tables import CHANGES, QUORUMS, number_key, quorum_key
 from offgrid_node.protocol.quorum.tally import Tally
 
 WAITING_MAX = 1_000  # requests that wait for another node's ack
@@ -121,6 +121,13 @@ class Owner:
             epoch = Epoch(owner, event.quorum_id, number, event.subject, event.size_bytes, required, members)
             tally = self._open(epoch, created_us, now)
         self._draft.tell("objects", QuorumOpened(event.quorum_id, tally.row.epoch))
+
+    def on_close(self, quorum_id: str) -> None:
+        """One that is not known is closed."""
+        tally = self._find(quorum_id)
+        if tally is not None:
+            self._draft.delete(CHANGES, number_key(tally.row.change))
+            self._draft.delete(QUORUMS, quorum_key(self._settings.node_id, quorum_id))
 
     def on_arrived(self, event: AckArrived, now: Now) -> None:
         try:

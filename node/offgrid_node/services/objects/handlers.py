@@ -13,17 +13,28 @@ from pathlib import Path
 from google.protobuf.message import Message
 
 from offgrid.v1 import objects_pb2
-from offgrid_node.protocol.errors import InvalidRequest, NotFound, Unavailable
-from offgrid_node.protocol.objects.commands import CancelEntry
+from offgrid_node.protocol.errors import FailedPrecondition, InvalidRequest, NotFound, Unavailable
+from offgrid_node.protocol.objects.commands import CancelEntry, DeleteObject
+from offgrid_node.protocol.objects.deletion import was_deleted
 from offgrid_node.protocol.objects.manifest import OBJECT_ID, Manifest
-from offgrid_node.protocol.objects.tables import OBJECT_NAMES, OBJECTS, OUTBOX, OUTBOX_OPEN, name_prefix, outbox_key
+from offgrid_node.protocol.objects.tables import (
+    DELETED,
+    OBJECT_NAMES,
+    OBJECTS,
+    OUTBOX,
+    OUTBOX_OPEN,
+    name_prefix,
+    outbox_key,
+)
 from offgrid_node.protocol.quorum.records import Epoch
 from offgrid_node.runtime import Runtime, Ticket
+from offgrid_node.services.bulk import Bulk
 from offgrid_node.services.caller import Caller
-from offgrid_node.services.flow import Flow, ticket_of
+from offgrid_node.services.flow import Flow, asked, ticket_of
 from offgrid_node.services.objects.reading import Reading
 from offgrid_node.services.objects.replicas import Replicas
 from offgrid_node.services.objects.uploads import NAME_CHARS_MAX, Uploads
+from offgrid_node.services.objects.uses import user_of
 from offgrid_node.services.paging import decode_token, take_page
 from offgrid_node.services.shelf import Shelf
 from offgrid_node.storage.store import Store
@@ -41,12 +52,14 @@ class ObjectHandlers:
         uploads: Uploads,
         reading: Reading,
         replicas: Replicas,
+        bulk: Bulk,
         data_dir: Path,
         inline_limit_bytes: int,
     ) -> None:
         """`inline_limit_bytes` is the largest payload that travels inside a job."""
         self._runtime, self._shelf = runtime, Shelf(runtime.store)
         self._uploads, self._reading, self._replicas = uploads, reading, replicas
+        self._bulk = bulk
         self._data_dir, self._inline_limit_bytes = data_dir, inline_limit_bytes
 
     def get_capacity(self, caller: Caller, request: objects_pb2.GetCapacityRequest) -> objects_pb2.GetCapacityResponse:
@@ -74,6 +87,27 @@ class ObjectHandlers:
     def list_objects(self, caller: Caller, request: objects_pb2.ListObjectsRequest) -> objects_pb2.ListObjectsResponse:
         rows, token = take_page(self._shelf.rows(OBJECTS, objects_pb2.ObjectRow, request.page_token), request.page_size)
         return objects_pb2.ListObjectsResponse(objects=[self._told(row) for row in rows], next_page_token=token)
+
+    def delete_object(self, caller: Caller, request: objects_pb2.DeleteObjectRequest) -> Message | Ticket:
+        if (mark := self._shelf.find(DELETED, objects_pb2.Deletion, request.object)) is not None:
+            return objects_pb2.DeleteObjectResponse(deletion=mark)
+        return ticket_of(self._delete(self._find(request.object).object, str(caller)))
+
+    def _delete(self, made: objects_pb2.Object, caller: str) -> Flow[Message]:
+        used_by = yield self._bulk.run(lambda: user_of(self._runtime.store, made))
+        if used_by:
+            text = f"{used_by} needs {made.object_id}; it can be deleted when that has ended"
+            raise FailedPrecondition(text, reason="ObjectInUse", metadata={"object": made.object_id})
+        answer: Message = yield asked(self._runtime.ask("objects", caller, DeleteObject(made.object_id)))
+        return answer
+
+    def list_deletions(
+        self, caller: Caller, request: objects_pb2.ListDeletionsRequest
+    ) -> objects_pb2.ListDeletionsResponse:
+        rows = self._shelf.rows(DELETED, objects_pb2.Deletion, request.page_token)
+        wanted = ((key, None if request.untold_only and not mark.untold else mark) for key, mark in rows)
+        marks, token = take_page(wanted, request.page_size)
+        return objects_pb2.ListDeletionsResponse(deletions=marks, next_page_token=token)
 
     def _told(self, row: objects_pb2.ObjectRow) -> objects_pb2.Object:
         """The object with its outbox entry's trouble, while it has that on its way."""
@@ -112,6 +146,8 @@ class ObjectHandlers:
         found = found or self._named(text)
         if found is None and text.startswith("o-") and len(text) >= PREFIX_CHARS_MIN:
             found = self._beginning(text)
+        if found is None and self._shelf.find(DELETED, objects_pb2.Deletion, text) is not None:
+            raise was_deleted(text)
         if found is None:
             raise NotFound(f"there is no object {text!r}", reason="ObjectNotFound", metadata={"object": text})
         return found
@@ -165,6 +201,9 @@ class ObjectHandlers:
 
     def commit_replica(self, caller: Caller, request: objects_pb2.CommitReplicaRequest) -> Ticket:
         return self._replicas.commit(caller, request)
+
+    def deliver_notices(self, caller: Caller, request: objects_pb2.DeliverNoticesRequest) -> Ticket:
+        return self._replicas.take_notices(caller, request)
 
     def read_replica(self, caller: Caller, request: objects_pb2.ReadReplicaRequest) -> Ticket:
         return self._replicas.read(caller, request)

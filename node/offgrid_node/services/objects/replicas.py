@@ -25,11 +25,13 @@ from offgrid_node.protocol.errors import (
     PeerFault,
 )
 from offgrid_node.protocol.merkle import LEAVES_MAX
-from offgrid_node.protocol.objects.commands import KeepReplica
+from offgrid_node.protocol.objects.commands import KeepReplica, TakeNotices
+from offgrid_node.protocol.objects.dropping import was_dropped
 from offgrid_node.protocol.objects.manifest import MANIFEST_KIND, OBJECT_ID, STRIPE_BYTES, TAG_BYTES, Manifest
+from offgrid_node.protocol.objects.notices import PAGE_NOTICES
 from offgrid_node.protocol.objects.replicas import check_epoch
 from offgrid_node.protocol.objects.shards import hash_shards, rows_at, wrong_shards
-from offgrid_node.protocol.objects.tables import KEPT_BYTES, OBJECTS, REPLICAS, number_of, replica_key
+from offgrid_node.protocol.objects.tables import DROPPED, KEPT_BYTES, OBJECTS, REPLICAS, number_of, replica_key
 from offgrid_node.protocol.quorum.records import EPOCH_KIND, Epoch
 from offgrid_node.protocol.signing import digest_of
 from offgrid_node.runtime import Runtime, Ticket
@@ -111,7 +113,11 @@ class Replicas:
     # ---- what comes in
 
     def open(self, caller: Caller, request: objects_pb2.OpenReplicaRequest) -> Ticket:
-        return ticket_of(self._open(self._claim(caller, request.manifest, request.epoch)))
+        claim = self._claim(caller, request.manifest, request.epoch)
+        key = replica_key(claim.manifest.object_id, claim.manifest.owner)
+        if self._runtime.store.get(DROPPED, key) is not None:
+            raise was_dropped(claim.manifest.object_id)
+        return ticket_of(self._open(claim))
 
     def write(self, caller: Caller, request: objects_pb2.WriteReplicaRequest) -> Ticket:
         self._check_enabled()
@@ -182,7 +188,12 @@ class Replicas:
             self._doubted.pop(claim.key, None)
             command = KeepReplica(request.manifest, manifest, request.epoch, claim.epoch, possession)
             ticket = self._runtime.ask("objects", manifest.owner, command, size_bytes=request.manifest.ByteSize())
-            answer: Message = yield asked(ticket)
+            try:
+                answer: Message = yield asked(ticket)
+            except FailedPrecondition as fault:
+                if fault.reason == "ReplicaDropped":  # while it was hashed; nobody else would drop the bytes
+                    self._keeping.drop(name)
+                raise
         return answer
 
     def _keep(self, claim: _Claim, salt: bytes, *, anew: bool) -> bytes:
@@ -231,6 +242,23 @@ class Replicas:
         value = self._runtime.store.get(REPLICAS, replica_key(claim.manifest.object_id, claim.manifest.owner))
         row = objects_pb2.ReplicaRow.FromString(value) if value is not None else None
         return row.ack if row is not None and row.epoch.body == epoch.body and row.HasField("ack") else None
+
+    # ---- what becomes of it
+
+    def take_notices(self, caller: Caller, request: objects_pb2.DeliverNoticesRequest) -> Ticket:
+        """What is coming in of what was deleted stops here; the rest is the machine's."""
+        if len(request.deleted) > PAGE_NOTICES:
+            raise InvalidRequest.field("deleted", f"{len(request.deleted)} ids; at most {PAGE_NOTICES} are allowed")
+        for index, object_id in enumerate(request.deleted):
+            if not OBJECT_ID.match(object_id):
+                raise InvalidRequest.field(f"deleted[{index}]", f"{object_id[:64]!r} is no object id")
+        for object_id in request.deleted:
+            key = caller.node_id, object_id
+            self._doubted.pop(key, None)
+            if (incoming := self._incoming.pop(key, None)) is not None:
+                self._bulk.run(_discard(self._blobs, incoming.staged), key=object_id)(lambda outcome: None)
+        command = TakeNotices(caller.node_id, tuple(request.deleted))
+        return self._runtime.ask("objects", caller.node_id, command, size_bytes=request.ByteSize())
 
     # ---- what goes out
 

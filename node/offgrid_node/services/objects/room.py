@@ -107,6 +107,7 @@ class ObjectRoom:
                 owner_share_percent=parts.owner_share_percent,
                 piece_bytes=parts.piece_bytes,
             ),
+            bulk,
             data_dir,
             inline_limit_bytes,
         )

@@ -23,6 +23,7 @@ from offgrid_node.protocol.errors import (
 )
 from offgrid_node.protocol.mesh.records import WEIGHT_MILLI_MAX
 from offgrid_node.protocol.objects.commands import AddObject, Enqueue
+from offgrid_node.protocol.objects.deletion import was_deleted
 from offgrid_node.protocol.objects.tables import OBJECT_REQUESTS, OBJECTS, OUTBOX, outbox_key
 from offgrid_node.protocol.quorum.enough import decimal
 from offgrid_node.protocol.requests import committed, request_digest
@@ -108,15 +109,24 @@ class Uploads:
             if upload.request.request_id == request.request_id:
                 if upload.request != request:
                     raise _reused(request.request_id, "began a put of another name, weight or size")
+                if upload.object_id:
+                    self._made(upload.object_id)  # unless that has been deleted
                 upload.shared = True
                 return self._get(upload.upload_id)
         object_id = committed(self._runtime.store, OBJECT_REQUESTS, request.request_id, request_digest(request))
         if not object_id:
             return None
-        row = self._shelf.get("request_id", OBJECTS, objects_pb2.ObjectRow, object_id)
+        row = self._made(object_id)
         upload = self._remember(request)
         upload.object_id, upload.size_bytes, upload.shared = object_id, row.object.size_bytes, True
         return upload
+
+    def _made(self, object_id: str) -> objects_pb2.ObjectRow:
+        """What an earlier call made. Raises NotFound (ObjectDeleted)."""
+        row = self._shelf.find(OBJECTS, objects_pb2.ObjectRow, object_id)
+        if row is None:
+            raise was_deleted(object_id)
+        return row
 
     def _begin(self, request: objects_pb2.OpenUploadRequest) -> _Upload:
         upload = self._remember(request)
@@ -173,7 +183,7 @@ class Uploads:
                 raise _reused(request.request_id, f"began another put: {have}")
             raise InvalidRequest.field("size_bytes", have)
         if sealing is None:
-            row = self._shelf.get("upload_id", OBJECTS, objects_pb2.ObjectRow, upload.object_id)
+            row = self._made(upload.object_id)
             if said and row.digest and said != row.digest:
                 raise _reused(request.request_id, f"made {upload.object_id} of other bytes")
             return objects_pb2.CommitUploadResponse(object=row.object)
@@ -225,7 +235,7 @@ class Uploads:
         digest, enqueue = request_digest(request), Enqueue(request.key, request.etype)
         made = committed(self._runtime.store, OBJECT_REQUESTS, request.request_id, digest)
         if made:
-            row = self._shelf.get("request_id", OBJECTS, objects_pb2.ObjectRow, made)
+            row = self._made(made)
             value = self._runtime.store.get(OUTBOX, outbox_key(row.outbox_id)) or b""
             return objects_pb2.EnqueueResponse(entry=objects_pb2.OutboxEntry.FromString(value))
         sealing = self._sealer.begin()

@@ -20,7 +20,14 @@ from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.effects import Answered, Call, DropBlob, Execute, Machine, Ship, Shipped
 from offgrid_node.protocol.errors import Fault, Unavailable
 from offgrid_node.protocol.events import BROKER, HOST, PeerDown, PeerUp
-from offgrid_node.protocol.objects.commands import AddObject, CancelEntry, Enqueue, KeepReplica
+from offgrid_node.protocol.objects.commands import (
+    AddObject,
+    CancelEntry,
+    DeleteObject,
+    Enqueue,
+    KeepReplica,
+    TakeNotices,
+)
 from offgrid_node.protocol.objects.machine import ObjectsMachine
 from offgrid_node.protocol.objects.manifest import COPY, MANIFEST_KIND, STRIPE_BYTES, Manifest, shard_root
 from offgrid_node.protocol.objects.settings import ObjectsSettings
@@ -246,6 +253,14 @@ class World:
             if not isinstance(ticket.outcome, Unavailable):
                 return ticket.outcome
 
+    def delete(self, object_id: str) -> Message | Fault | None:
+        """Asked until the owner's disk does not refuse."""
+        while True:
+            ticket = self.owner.runtime.ask("objects", "admin", DeleteObject(object_id))
+            self.turn_owner()
+            if not isinstance(ticket.outcome, Unavailable):
+                return ticket.outcome
+
     def put(self, number: int, required_milli: int = 2_000) -> str:
         """Asks until it is answered, as users do; the object's id."""
         for _ in range(100):
@@ -313,18 +328,22 @@ class World:
             ended = True
             if owner.life == life:
                 owner.runtime.deliver("objects", Shipped(work.object_id, work.node, ack, fault))
-                self.check_completed(work.object_id)
+                if self.object(work.object_id) is not None:  # else it was deleted meanwhile
+                    self.check_completed(work.object_id)
 
         def arrive() -> None:
             if not host.up or host.refuses:
                 return
             body = Manifest.decode(work.manifest.signed.body)
             epoch = verify_epoch(work.epoch, owner.signer.public_key, sim_verify, SALT)
+            before = set(host.blobs)
             host.blobs.add(work.object_id)
             possession = body.roots[0]
             command = KeepReplica(work.manifest, body, work.epoch, epoch, possession)
             ticket = host.runtime.ask("objects", owner.node_id, command)
             host.turn()
+            if isinstance(ticket.outcome, Fault):
+                host.blobs &= before
             answered(ticket.outcome)
 
         def answered(outcome: Message | Fault | None) -> None:
@@ -353,23 +372,35 @@ class World:
         self.at(TIMEOUT_MS, give_up)
 
     def call(self, site: Site, life: int, call: Call) -> None:
-        """Only brokers are called here."""
-        assert call.method.endswith("/TrackQuorums")
-        assert isinstance(call.request, quorum_pb2.TrackQuorumsRequest)
+        """Brokers are told of quorums, hosts of what has become of objects."""
+        target, command = self._heard(site, call)
         late = self._leg()
 
         def arrive() -> None:
-            command = TrackQuorums(site.node_id, tuple(call.request.quorums))  # type: ignore[attr-defined]
-            ticket = self.broker.runtime.ask("quorum", site.node_id, command)
-            self.broker.turn()
+            if not target.up:
+                self.at(TIMEOUT_MS, lost)
+                return
+            ticket = target.runtime.ask(call.domain, site.node_id, command)
+            target.turn()
             assert ticket.outcome is not None
-            if site.life == life:
-                reply = None if isinstance(ticket.outcome, Fault) else ticket.outcome
-                fault = ticket.outcome if isinstance(ticket.outcome, Fault) else None
-                site.runtime.deliver("quorum", Answered(call.tag, call.node, reply, fault))
+            fault = ticket.outcome if isinstance(ticket.outcome, Fault) else None
+            end(Answered(call.tag, call.node, None if fault else ticket.outcome, fault))
+
+        def end(answer: Answered) -> None:
+            if self.rng.random() < self.chaos.lost:
+                self.at(TIMEOUT_MS, lost)
+            elif site.life == life:
+                site.runtime.deliver(call.domain, answer)
 
         def lost() -> None:
             if site.life == life:
-                site.runtime.deliver("quorum", Answered(call.tag, call.node, None, Unavailable("lost")))
+                site.runtime.deliver(call.domain, Answered(call.tag, call.node, None, Unavailable("lost")))
 
         self.at(TIMEOUT_MS if late is None else late, lost if late is None else arrive)
+
+    def _heard(self, site: Site, call: Call) -> tuple[Site, object]:
+        if isinstance(call.request, quorum_pb2.TrackQuorumsRequest):
+            return self.broker, TrackQuorums(site.node_id, tuple(call.request.quorums))
+        assert isinstance(call.request, objects_pb2.DeliverNoticesRequest)
+        host = next(host for host in self.hosts if host.node_id == call.node)
+        return host, TakeNotices(site.node_id, tuple(call.request.deleted))

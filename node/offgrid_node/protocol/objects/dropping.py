@@ -1,0 +1,56 @@
+"""A host drops what its owner has deleted. The fence that stays says that nothing of that owner's object is taken here
+any more: a piece, or an epoch, that comes late brings nothing back.
+"""
+
+from __future__ import annotations
+
+from offgrid.v1 import objects_pb2
+from offgrid_node.protocol.clock import Now
+from offgrid_node.protocol.draft import Draft
+from offgrid_node.protocol.effects import DropBlob
+from offgrid_node.protocol.errors import FailedPrecondition
+from offgrid_node.protocol.etypes import EventType
+from offgrid_node.protocol.objects.manifest import Manifest
+from offgrid_node.protocol.objects.tables import DROPPED, KEPT_BYTES, REPLICAS, number_key, number_of, replica_key
+from offgrid_node.protocol.quorum.quota import Quota
+
+FENCES_MAX = 1_000_000  # of one owner; each takes some 100 bytes, whether anything of the object was here or not
+
+
+class Dropping:
+    """Rows of replicas go, fences come."""
+
+    def __init__(self, draft: Draft) -> None:
+        self._draft = draft
+        self._quota = Quota(draft, "drops", FENCES_MAX)
+
+    def check(self, object_id: str, owner: str) -> None:
+        """Raises FailedPrecondition (ReplicaDropped)."""
+        if self._draft.get(DROPPED, replica_key(object_id, owner)) is not None:
+            raise was_dropped(object_id)
+
+    def on_deleted(self, owner: str, object_id: str, now: Now) -> None:
+        """Safe to repeat. Raises Exhausted (QuotaFull)."""
+        key = replica_key(object_id, owner)
+        if self._draft.get(DROPPED, key) is not None:
+            return
+        self._quota.take(owner)
+        self._draft.put_bytes(DROPPED, key, number_key(now.utc_us))
+        row = self._draft.row(REPLICAS, key, objects_pb2.ReplicaRow)
+        if row is None:
+            return
+        body = Manifest.decode(row.manifest.signed.body)
+        self._draft.delete(REPLICAS, key)
+        kept = number_of(self._draft.get(KEPT_BYTES, owner.encode()) or b"") - body.sealed_bytes
+        self._draft.put_bytes(KEPT_BYTES, owner.encode(), number_key(max(0, kept)))
+        event = objects_pb2.ObjectEvent(
+            object_id=object_id, size_bytes=body.size_bytes, owner=owner, outcome="replica dropped"
+        )
+        self._draft.record(EventType.OBJECT_DELETED, object_id, object=event)
+        self._draft.send(DropBlob(object_id))
+
+
+def was_dropped(object_id: str) -> FailedPrecondition:
+    return FailedPrecondition(
+        f"its owner has deleted {object_id}: nothing of it is taken here any more", reason="ReplicaDropped"
+    )

@@ -1,0 +1,135 @@
+"""What nodes have yet to hear about objects of this node's own: each is told until it has answered, if it takes weeks.
+
+A row says that a node has something to hear of an object, not what: that follows from what is so of the object when the
+call leaves. So a node that was long away hears only how things stand, in pages, and a call may come twice. The row's
+number tells whether anything has happened since the call left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from google.protobuf.message import Message
+
+from offgrid_node.protocol.clock import Now
+from offgrid_node.protocol.draft import Draft
+from offgrid_node.protocol.effects import Answered, Call, Rows
+from offgrid_node.protocol.objects.tables import (
+    LAST_NOTICE,
+    META,
+    NOTICES,
+    notice_key,
+    notice_prefix,
+    number_key,
+    number_of,
+)
+
+GATHER_MS = 50  # what is to be told is in committed rows by then, and much of it goes in one call
+PAGE_NOTICES = 256  # in one call; a host writes some rows for each of them
+RETRY_MS, RETRY_MAX_MS = 1_000, 60_000
+NOTICE_TIMEOUT_MS = 30_000
+DELIVER = "offgrid.v1.ObjectService/DeliverNotices"
+NO_MEMBER = "NotAMember"  # the client's word for a node that was removed: it can never be told
+
+
+@dataclass(frozen=True, slots=True)
+class NoticeTag:
+    """Of a DeliverNotices under way: the objects, each with the number that its notice had."""
+
+    node_id: str
+    told: tuple[tuple[str, int], ...]
+
+
+@dataclass(slots=True)
+class _Listener:
+    """A node with something to hear. `due_ms` is None while a call is under way."""
+
+    due_ms: int | None
+    delay_ms: int = RETRY_MS
+
+
+class Notices:
+    """Notes down who has to hear of what, and tells those who are alive."""
+
+    def __init__(
+        self,
+        self_id: str,
+        draft: Draft,
+        make: Callable[[str, Sequence[str]], Message],
+        on_told: Callable[[str, str, Now], None],
+    ) -> None:
+        """`make`: the request that tells a node how things stand with these objects. `on_told` hears that a node knows
+        of an object, with nothing newer to tell it, or that it is no member any more."""
+        self._self_id, self._draft, self._make, self._on_told = self_id, draft, make, on_told
+        self._alive: set[str] = set()
+        self._listeners: dict[str, _Listener] = {}
+        self._last = 0
+
+    def load(self, rows: Rows) -> None:
+        """Finds who has something to hear, by a look at one row of each."""
+        self._last = number_of(rows.get(META, LAST_NOTICE) or b"")
+        start = b""
+        while (found := next(iter(rows.scan(NOTICES, start)), None)) is not None:
+            node_id = found[0].decode().partition("/")[0]
+            self._listeners[node_id] = _Listener(0)
+            start = notice_prefix(node_id)[:-1] + b"0"  # the first key behind all of this node's: "0" follows "/"
+
+    def add(self, node_id: str, object_id: str, now: Now) -> None:
+        """From now on `node_id` has to hear how things stand with the object."""
+        self._last += 1
+        self._draft.put_bytes(NOTICES, notice_key(node_id, object_id), number_key(self._last))
+        self._draft.put_bytes(META, LAST_NOTICE, number_key(self._last))
+        self._listeners.setdefault(node_id, _Listener(now.mono_ms + GATHER_MS))
+
+    # ---- inputs
+
+    def on_up(self, node_id: str, now: Now) -> None:
+        if node_id == self._self_id:
+            return
+        self._alive.add(node_id)
+        listener = self._listeners.get(node_id)
+        if listener is not None and listener.due_ms is not None:
+            listener.due_ms, listener.delay_ms = now.mono_ms, RETRY_MS
+
+    def on_down(self, node_id: str) -> None:
+        self._alive.discard(node_id)
+
+    def on_answered(self, tag: NoticeTag, answer: Answered, now: Now) -> None:
+        listener = self._listeners.setdefault(tag.node_id, _Listener(None))
+        if answer.fault is not None and answer.fault.reason != NO_MEMBER:
+            listener.due_ms = now.mono_ms + listener.delay_ms
+            listener.delay_ms = min(RETRY_MAX_MS, 2 * listener.delay_ms)
+            return
+        for object_id, number in tag.told:
+            key = notice_key(tag.node_id, object_id)
+            if number_of(self._draft.get(NOTICES, key) or b"") == number:
+                self._draft.delete(NOTICES, key)
+                self._on_told(tag.node_id, object_id, now)
+        listener.due_ms, listener.delay_ms = now.mono_ms + GATHER_MS, RETRY_MS
+
+    # ---- time
+
+    def deadline_ms(self) -> int | None:
+        due = (listener.due_ms for node_id, listener in self._listeners.items() if node_id in self._alive)
+        return min((due_ms for due_ms in due if due_ms is not None), default=None)
+
+    def close_step(self, now: Now) -> None:
+        for node_id, listener in [*self._listeners.items()]:
+            if node_id in self._alive and listener.due_ms is not None and listener.due_ms <= now.mono_ms:
+                self._tell(node_id, listener)
+
+    def _tell(self, node_id: str, listener: _Listener) -> None:
+        """Of what this very batch writes the next call tells, GATHER_MS after."""
+        prefix, told = notice_prefix(node_id), list[tuple[str, int]]()
+        for key, value in self._draft.committed(NOTICES, b"", prefix=prefix):
+            if self._draft.get(NOTICES, key) == value:
+                told.append((key[len(prefix) :].decode(), number_of(value)))
+            if len(told) == PAGE_NOTICES:
+                break
+        if not told:
+            del self._listeners[node_id]
+            return
+        listener.due_ms = None
+        request = self._make(node_id, [object_id for object_id, _ in told])
+        self._draft.send(Call("objects", node_id, DELIVER, request, NoticeTag(node_id, tuple(told)), NOTICE_TIMEOUT_MS))
