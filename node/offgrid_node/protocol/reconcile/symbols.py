@@ -23,11 +23,12 @@ from heapq import heappop, heappush
 from math import ceil, sqrt
 
 from offgrid_node.protocol.errors import PeerFault
+from offgrid_node.protocol.reconcile.varints import read_varint, varint
 
 KEY_BYTES = 16
 CHECK_BYTES = 4
 ID_BYTES_MIN, ID_BYTES_MAX = 8, 32
-SYMBOLS_MAX = 1 << 16  # that one session asks for: some 48,000 differences; beyond that a list of all is no dearer
+SYMBOLS_MAX = 1 << 18  # that one session asks for: some 190,000 differences, in 4 MB and tens of MB of memory
 FIRST_SYMBOLS = 32  # with the first answer: enough for some 20 differences
 SYMBOLS_PER_DIFFERENCE = 1.35
 STEP_LEAST, STEP_MOST = 0.15, 4.0  # what is asked for next, by what has come so far
@@ -37,7 +38,6 @@ TRACE_KIND, SHORT_KIND = b"og.symbol.v1", b"og.shortid.v1"
 _SEED_BYTES, _COUNT_BITS = 8, 32
 _STEP, _MASK = 0xDA942042E4DD58B5, (1 << 64) - 1
 _COUNT_MASK, _COUNT_HALF = (1 << _COUNT_BITS) - 1, 1 << (_COUNT_BITS - 1)
-_VARINT_BYTES_MAX = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +111,8 @@ class Decoder:
     """Takes the difference of two sets out of both their symbols, fed in order from symbol 0.
 
     `there` are ids that only the other has, `here` those that only this side has; so it says. Whoever uses them checks
-    that `here` are his own. Work and memory follow the symbols fed: each gives away one id at most.
+    that `here` are his own. Work and memory follow the symbols fed: each gives away one id at most, and an id stands in
+    some 2·ln(n) of n symbols.
     """
 
     def __init__(self, code: Code) -> None:
@@ -178,7 +179,7 @@ class Decoder:
     def next_count(self) -> int:
         """How many symbols to ask for next: as many as the counts so far let one expect, within bounds, so that few
         round trips are needed and few symbols are asked for in vain. Raises PeerFault (reason NoEnd) when so many have
-        come that what the other sends cannot be the symbols of a set, or a list of all of it is no dearer."""
+        come that what the other sends can hardly be the symbols of a set."""
         fed = self.fed
         if fed >= SYMBOLS_MAX:
             text = f"{fed} symbols told {len(self.there) + len(self.here)} differences, and there are more"
@@ -206,7 +207,7 @@ def encode_symbols(code: Code, symbols: Sequence[Symbol], first: int, items: int
     for index, symbol in enumerate(symbols, first):
         out += symbol.total.to_bytes(code.word_bytes, "big")
         stray = symbol.count - _expected(items, index)
-        out += _varint(stray << 1 if stray >= 0 else (-stray << 1) - 1)
+        out += varint(stray << 1 if stray >= 0 else (-stray << 1) - 1)
     return bytes(out)
 
 
@@ -215,7 +216,10 @@ def decode_symbols(code: Code, raw: bytes, first: int, count: int, items: int) -
     symbols, at = list[Symbol](), 0
     for index in range(first, first + count):
         total = int.from_bytes(raw[at : at + code.word_bytes], "big")
-        zigzag, at = _read_varint(raw, at + code.word_bytes)
+        try:
+            zigzag, at = read_varint(raw, at + code.word_bytes)
+        except ValueError as error:
+            raise PeerFault(f"symbols: {error}", reason="BadSymbols") from error
         stray = zigzag >> 1 if not zigzag & 1 else -((zigzag + 1) >> 1)
         symbols.append(Symbol(total, _expected(items, index) + stray))
     if at != len(raw):
@@ -225,24 +229,3 @@ def decode_symbols(code: Code, raw: bytes, first: int, count: int, items: int) -
 
 def _expected(items: int, index: int) -> int:
     return (2 * items) // (index + 2)
-
-
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value >= 0x80:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
-def _read_varint(raw: bytes, at: int) -> tuple[int, int]:
-    value = 0
-    for place in range(_VARINT_BYTES_MAX):
-        if at + place >= len(raw):
-            break
-        byte = raw[at + place]
-        value |= (byte & 0x7F) << 7 * place
-        if byte < 0x80:
-            return value, at + place + 1
-    raise PeerFault(f"symbols end or go astray at byte {at} of {len(raw)}", reason="BadSymbols")

@@ -1,0 +1,48 @@
+"""A session by coded symbols: windows asked for and answered, until both differences are known."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from offgrid_node.protocol.errors import PeerFault
+from offgrid_node.protocol.reconcile import sessions
+from offgrid_node.protocol.reconcile.sessions import Asking, answer, sketched
+from offgrid_node.protocol.reconcile.symbols import Code, Symbol, encode_symbols
+
+CODE = Code(bytes(16), 8)
+IDS = st.sets(st.integers(0, 2**64 - 1), max_size=40)
+
+
+def reconcile(here: set[int], there: set[int]) -> Asking:
+    asking = Asking(CODE, here)
+    while not asking.complete:
+        first, count = asking.window
+        assert 0 < count <= sessions.WINDOW_SYMBOLS_MAX
+        asking.on_answer(answer(CODE, there, first, count, len(there)), len(there))
+    return asking
+
+
+@given(IDS, IDS, IDS)
+def test_any_two_sets_are_told_apart(shared: set[int], here: set[int], there: set[int]) -> None:
+    here, there = here | shared, there | shared
+    asking = reconcile(here, there)
+    assert (asking.here, asking.there) == (here - there, there - here)
+
+
+def test_windows_have_a_largest_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sessions, "WINDOW_SYMBOLS_MAX", 50)
+    many = {Random(n).getrandbits(64) for n in range(500)}
+    assert reconcile(set(), many).there == many
+
+
+def test_who_takes_ids_away_that_were_never_here_is_refused() -> None:
+    """Symbols of less than nothing."""
+    asking = Asking(CODE, {7})
+    negative = [Symbol(-s.total % (1 << 8 * CODE.word_bytes), -s.count) for s in sketched(CODE, {1}, 0, 32)]
+    with pytest.raises(PeerFault, match="never here") as error:
+        asking.on_answer(encode_symbols(CODE, negative, 0, 0), 0)
+    assert error.value.reason == "BadSymbols"
