@@ -34,22 +34,34 @@ class PeerDown:
 
 @dataclass(frozen=True, slots=True)
 class OpenQuorum:
-    """objects → quorum: this node needs acks of `subject`. Said again it is answered again; with other members it opens
-    the next epoch, whose acks begin anew, unless the present one has been reached."""
+    """objects → quorum: this node needs acks of `subject`. Said again it is answered again; with other members, another
+    layout or something `lost` it opens the next epoch, in which acks count on as far as they are for what it asks. A
+    quorum that is reached gets one only where `though_reached`.
+
+    `layout` names for each shard of a coded object the member that is to hold it ("": none), `needed` of them give it
+    back; it is empty for all else. Whoever is named in `lost` with a shard (0 for a copy) has to ack that anew."""
 
     quorum_id: str
     subject: bytes
     size_bytes: int
     required_milli: int
     members: tuple[tuple[str, int], ...]  # node id, weight in thousandths
+    needed: int = 1
+    layout: tuple[str, ...] = ()
+    lost: frozenset[tuple[str, int]] = frozenset()
+    though_reached: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class QuorumOpened:
-    """quorum → objects: the epoch as signed, for hosts to sign their acks for."""
+    """quorum → objects: the epoch as signed, for hosts to sign their acks for; who has acked already what of it, and
+    whether that is enough."""
 
     quorum_id: str
     epoch: common_pb2.Signed
+    held: tuple[tuple[str, tuple[int, ...]], ...]  # node id, shards
+    acked_milli: int
+    reached: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +82,11 @@ class AckArrived:
 
 @dataclass(frozen=True, slots=True)
 class QuorumAcked:
-    """quorum → objects: an ack counted. `reached` once the weight is enough; all acks so far with it."""
+    """quorum → objects: an ack counts, for these shards, (0,) for a copy; `reached` once all so far are enough."""
 
     quorum_id: str
     node_id: str
+    shards: tuple[int, ...]
     acked_milli: int
     reached: bool
 

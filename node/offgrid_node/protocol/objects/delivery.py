@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from collections import Counter
 
-from offgrid.v1 import common_pb2, objects_pb2
+from offgrid.v1 import objects_pb2
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.draft import Draft
 from offgrid_node.protocol.effects import Rows, Ship, Shipped
-from offgrid_node.protocol.events import AckArrived, OpenQuorum, QuorumAcked
+from offgrid_node.protocol.events import AckArrived, OpenQuorum, QuorumAcked, QuorumOpened
 from offgrid_node.protocol.objects.hosts import Hosts
 from offgrid_node.protocol.objects.manifest import Manifest
 from offgrid_node.protocol.objects.outbox import DELIVERING, PENDING, Outbox
@@ -86,41 +86,40 @@ class Delivery:
         self._parcels[parcel.object_id] = parcel
         self._open_quorum(parcel, body.subject, body.sealed_bytes, members_of(self._hosts.all()))
 
-    def on_opened(self, object_id: str, epoch: common_pb2.Signed) -> None:
+    def on_opened(self, object_id: str, event: QuorumOpened, now: Now) -> None:
         parcel = self._find(object_id)
-        if parcel is not None and not parcel.given_up and self._outbox.opened(parcel, epoch):
-            self._ready[object_id] = None
+        if parcel is not None and not parcel.given_up:
+            self._settle(parcel, self._outbox.opened(parcel, event, now))
 
     def on_acked(self, object_id: str, event: QuorumAcked, now: Now) -> None:
         self._claims.discard((object_id, event.node_id))
         parcel = self._find(object_id)
         durable_now = self._outbox.acked(object_id, event, now)
-        if parcel is None:
-            return
-        parcel.acked.add(event.node_id)
-        parcel.failed.pop(event.node_id, None)
+        if parcel is not None:
+            parcel.held[event.node_id] = event.shards
+            parcel.failed.pop(event.node_id, None)
+            self._settle(parcel, durable_now)
+
+    def _settle(self, parcel: Parcel, durable_now: bool) -> None:
         if durable_now:
             parcel.durable = True
             del self._open[parcel.number]
-            self._spreading[object_id] = None
-        self._ready[object_id] = None
+            self._spreading[parcel.object_id] = None
+        self._ready[parcel.object_id] = None
 
     def on_shipped(self, event: Shipped, now: Now) -> None:
-        """The ack that it brought goes to the quorum, unless the epoch has changed meanwhile."""
+        """The ack that it brought goes to the quorum, which knows whether it still counts."""
         object_id, node_id = event.object_id, event.node
         parcel = self._find(object_id)
-        epoch = parcel.flights.pop(node_id, None) if parcel else None
-        if epoch is not None:
+        if parcel is not None and parcel.flights.pop(node_id, None) is not None:
             self._at_host[node_id] -= 1
         if parcel is not None and parcel.given_up and self._outbox.find(object_id) is None:
             self._ready[object_id] = None  # deleted meanwhile
         elif event.ack is None:
             self._fails(object_id, node_id, event.fault.message if event.fault else "", now)
-        elif parcel is None or epoch is None or epoch == parcel.epoch:
+        else:
             self._claims.add((object_id, node_id))
             self._draft.tell("quorum", AckArrived(quorum_id_of(object_id), node_id, event.ack))
-        else:
-            self._ready[object_id] = None
 
     def on_refused(self, object_id: str, node_id: str, why: str, now: Now) -> None:
         self._claims.discard((object_id, node_id))
@@ -128,7 +127,7 @@ class Delivery:
 
     def _fails(self, object_id: str, node_id: str, why: str, now: Now) -> None:
         parcel = self._find(object_id)
-        if parcel is None or node_id in parcel.acked:
+        if parcel is None or node_id in parcel.held:
             return
         parcel.fails(node_id, now.mono_ms, self._hosts)
         if not parcel.durable and not parcel.given_up:
@@ -229,7 +228,7 @@ class Delivery:
             return
         if not parcel.epoch:
             return  # the quorum domain answers in this very batch
-        vouched = {*parcel.acked, *(n for n in parcel.weights if (parcel.object_id, n) in self._claims)}
+        vouched = {*parcel.held, *(n for n in parcel.weights if (parcel.object_id, n) in self._claims)}
         taken = {*vouched, *parcel.flights}
         held = [self._host(parcel, node) for node in taken if node in vouched or self._host(parcel, node).alive]
         able = [
@@ -242,7 +241,7 @@ class Delivery:
         chosen = choose(parcel.object_id, able, held, parcel.required_milli, parcel.copies)
         shipped = sum(self._ship(parcel, host.node_id) for host in chosen)
         if parcel.durable:
-            self._look_further(parcel, bool(chosen) or len(vouched) > len(parcel.acked), now)
+            self._look_further(parcel, bool(chosen) or len(vouched) > len(parcel.held), now)
             return
         if shipped:
             self._outbox.note(parcel.number, DELIVERING, shipped, "")
@@ -271,7 +270,7 @@ class Delivery:
         """Whether the next epoch was asked for, because the present one has too few members that could ack."""
         members = [Member(node, weight) for node, weight in parcel.weights.items()]
         failing = parcel.failing(self._hosts)
-        if not outgrown(members, self._hosts.all(), parcel.acked, failing, parcel.required_milli):
+        if not outgrown(members, self._hosts.all(), parcel.held, failing, parcel.required_milli):
             return False
         body = Manifest.decode(self._outbox.get(parcel.object_id).object.manifest.signed.body)
         self._open_quorum(parcel, body.subject, body.sealed_bytes, members_of(self._hosts.all()))
@@ -295,7 +294,7 @@ class Delivery:
         known = sum(member.weight_milli for member in members_of(hosts))
         if known < parcel.required_milli:
             return f"required {required}, but the hosts known weigh {decimal(known)} altogether"
-        return f"no further host is alive: acked {decimal(weight_of(parcel.acked, parcel.weights))} of {required}"
+        return f"no further host is alive: acked {decimal(weight_of(parcel.held, parcel.weights))} of {required}"
 
     def _look_further(self, parcel: Parcel, busy: bool, now: Now) -> None:
         """A durable parcel with nothing under way leaves memory: it has its copies, or waits for a host. One that waits
@@ -303,7 +302,7 @@ class Delivery:
         room = len(self._spreading) <= SPREADING_MAX
         if parcel.flights or (busy and room):
             return
-        if len(parcel.acked) >= parcel.copies or parcel.acked.issuperset(parcel.weights):
+        if len(parcel.held) >= parcel.copies or parcel.weights.keys() <= parcel.held.keys():
             self._outbox.spread(parcel)
         elif busy or parcel.failed:
             self._walk_later(now)

@@ -82,8 +82,8 @@ class ObjectsMachine:
                     self._on_added(event, now)
                 case Shipped():
                     self._delivery.on_shipped(event, now)
-                case QuorumOpened(quorum_id, epoch):
-                    self._delivery.on_opened(object_of(quorum_id), epoch)
+                case QuorumOpened(quorum_id):
+                    self._delivery.on_opened(object_of(quorum_id), event, now)
                 case QuorumAcked(quorum_id):
                     self._delivery.on_acked(object_of(quorum_id), event, now)
                 case AckRefused(quorum_id, node_id, why):

@@ -14,7 +14,7 @@ from offgrid_node.protocol.draft import Draft
 from offgrid_node.protocol.effects import DropBlob, Rows
 from offgrid_node.protocol.errors import Corrupt, FailedPrecondition, NotFound
 from offgrid_node.protocol.etypes import EventType
-from offgrid_node.protocol.events import QuorumAcked
+from offgrid_node.protocol.events import QuorumAcked, QuorumOpened
 from offgrid_node.protocol.objects.commands import AddObject
 from offgrid_node.protocol.objects.parcels import Parcel
 from offgrid_node.protocol.objects.settings import ObjectsSettings
@@ -87,7 +87,7 @@ class Outbox:
             row.object.required_milli,
             row.copies_wanted,
             durable=row.object.state == DURABLE,
-            acked={ack.node_id for ack in row.object.acks},
+            held={ack.node_id: tuple(ack.shards) or (0,) for ack in row.object.acks},
         )
         if row.HasField("epoch"):
             self._set_epoch(parcel, row.epoch)
@@ -148,45 +148,62 @@ class Outbox:
         self._draft.record(entry.etype, enqueue.key if enqueue else object_id, object=event)
         return self.parcel(object_id)
 
-    def opened(self, parcel: Parcel, signed: common_pb2.Signed) -> bool:
-        """The quorum's epoch; whether it is another one than before. Acks begin anew with it."""
-        if Epoch.decode(signed.body).epoch <= parcel.epoch:
+    def opened(self, parcel: Parcel, event: QuorumOpened, now: Now) -> bool:
+        """The quorum's epoch; whether the object is durable by the acks that count in it."""
+        epoch = Epoch.decode(event.epoch.body)
+        if epoch.epoch <= parcel.epoch:
             return False
-        self._set_epoch(parcel, signed)
-        parcel.acked.clear()
-        row, entry = self.get(parcel.object_id), self.entry(parcel.number)
-        row.epoch.CopyFrom(signed)
+        self._set_epoch(parcel, event.epoch)
+        parcel.held = dict(event.held)
+        row = self.get(parcel.object_id)
+        row.epoch.CopyFrom(event.epoch)
+        acked_us = {ack.node_id: ack.acked_us for ack in row.object.acks}
         del row.object.acks[:]
-        row.object.acked_milli = entry.acked_milli = 0
-        self._draft.put(OBJECTS, parcel.object_id.encode(), row)
-        self._draft.put(OUTBOX, outbox_key(parcel.number), entry)
-        return True
+        for node_id, shards in event.held:
+            self._add_ack(row.object, epoch, node_id, shards, acked_us.get(node_id, now.utc_us))
+        return self._weigh(row, event.acked_milli, event.reached, now)
 
     def acked(self, object_id: str, event: QuorumAcked, now: Now) -> bool:
         """One ack more; whether the object is durable by it. One that was deleted meanwhile stays so."""
         row = self.find(object_id)
         if row is None:
             return False
+        epoch = Epoch.decode(row.epoch.body)
+        known = {ack.node_id: index for index, ack in enumerate(row.object.acks)}
+        if event.node_id in known:
+            if tuple(row.object.acks[known[event.node_id]].shards) == (event.shards if epoch.layout else ()):
+                return False
+            del row.object.acks[known[event.node_id]]
+        self._add_ack(row.object, epoch, event.node_id, event.shards, now.utc_us)
+        return self._weigh(row, event.acked_milli, event.reached, now)
+
+    def _add_ack(
+        self, made: objects_pb2.Object, epoch: Epoch, node_id: str, shards: tuple[int, ...], acked_us: int
+    ) -> None:
+        made.acks.add(
+            node_id=node_id,
+            weight_milli=epoch.weights[node_id],
+            acked_us=acked_us,
+            shards=shards if epoch.layout else (),
+        )
+
+    def _weigh(self, row: objects_pb2.ObjectRow, acked_milli: int, reached: bool, now: Now) -> bool:
+        """Writes the row with what its acks weigh now; whether it is durable by that."""
         made, key = row.object, outbox_key(row.outbox_id)
-        if event.node_id in (ack.node_id for ack in made.acks):
-            return False
-        weight_milli = Epoch.decode(row.epoch.body).weights[event.node_id]
-        made.acks.add(node_id=event.node_id, weight_milli=weight_milli, acked_us=now.utc_us)
-        made.acked_milli = event.acked_milli
-        durable_now = event.reached and made.state == ACCEPTED
+        made.acked_milli = acked_milli
+        durable_now = reached and made.state == ACCEPTED
         if made.state == ACCEPTED:
             entry = self.entry(row.outbox_id)
-            entry.acked_milli = event.acked_milli
+            entry.acked_milli = acked_milli
             if durable_now:
                 entry.status, entry.completed_us, entry.trouble = COMPLETED, now.utc_us, ""
                 made.state = DURABLE
                 self._close(entry)
-                self._draft.put_bytes(SPREADING, key, object_id.encode())
-                self._draft.record(
-                    EventType.OBJECT_STORED, object_id, object=self._event(made, "durable", row.outbox_id)
-                )
+                self._draft.put_bytes(SPREADING, key, made.object_id.encode())
+                event = self._event(made, "durable", row.outbox_id)
+                self._draft.record(EventType.OBJECT_STORED, made.object_id, object=event)
             self._draft.put(OUTBOX, key, entry)
-        self._draft.put(OBJECTS, object_id.encode(), row)
+        self._draft.put(OBJECTS, made.object_id.encode(), row)
         return durable_now
 
     def cancel(self, number: int, now: Now) -> objects_pb2.OutboxEntry:
@@ -258,7 +275,7 @@ class Outbox:
     def spread(self, parcel: Parcel) -> None:
         """No more copies are to come. With all that are wanted there, this node need not keep its own."""
         self._draft.delete(SPREADING, outbox_key(parcel.number))
-        if len(parcel.acked) < parcel.copies:
+        if len(parcel.held) < parcel.copies:
             return
         row = self.get(parcel.object_id)
         row.object.local = False

@@ -33,7 +33,7 @@ class Parcel:
     given_up: bool = False
     epoch: int = 0
     weights: Mapping[str, int] = field(default_factory=dict)
-    acked: set[str] = field(default_factory=set)
+    held: dict[str, tuple[int, ...]] = field(default_factory=dict)  # who has acked, and what
     flights: dict[str, int] = field(default_factory=dict)
     failed: dict[str, Failed] = field(default_factory=dict)
 

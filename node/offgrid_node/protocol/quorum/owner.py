@@ -1,7 +1,7 @@
 """The owner's part: it opens quorums, signs their epochs, and counts the acks that come.
 
-An epoch's number only rises. A reached quorum keeps its epoch; one that cannot be reached with its members may get
-others by the next epoch, for which acks begin anew. No quorum is kept in memory: a row is read when an ack comes.
+An epoch's number only rises. A quorum that cannot be reached with its members, or lost what one of them held, gets the
+next epoch (`succession.py`). No quorum is kept in memory: a row is read when an ack comes.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from offgrid_node.protocol.quorum.enough import decimal
 from offgrid_node.protocol.quorum.member import Signing
 from offgrid_node.protocol.quorum.records import NOTHING, Epoch, Member, sign_epoch
 from offgrid_node.protocol.quorum.settings import QuorumSettings
+from offgrid_node.protocol.quorum.succession import successor, wants_another
 from offgrid_node.protocol.quorum.tables import CHANGES, QUORUMS, number_key, quorum_key
 from offgrid_node.protocol.quorum.tally import Tally
 
@@ -61,7 +62,7 @@ class Owner:
                 raise InvalidRequest.field("required_milli", text)
             owner, required = self._settings.node_id, command.required_milli
             epoch = Epoch(owner, command.quorum_id, 1, NOTHING, 0, required, command.members)
-            tally = self._open(epoch, now.utc_us, now)
+            tally = self._open(epoch, None, now)
         elif _differs(tally.epoch, command.required_milli, command.members if command.named else None):
             raise AlreadyExists(
                 f"quorum {command.quorum_id} exists, with {decimal(tally.epoch.required_milli)} required of "
@@ -76,7 +77,7 @@ class Owner:
         tally, node_id = self._get(command.quorum_id), command.node_id
         if node_id not in tally.epoch.weights:
             raise FailedPrecondition(f"{node_id} is no member of {command.quorum_id}", reason="NoMember")
-        if node_id in tally.ackers:
+        if node_id in tally.held:
             self._draft.reply(ticket, quorum_pb2.AckQuorumResponse(quorum=tally.message()))
         elif node_id == self._settings.node_id:
             self._count(tally, node_id, self._signing.ack(tally.epoch), now)
@@ -112,15 +113,14 @@ class Owner:
     # ---- from objects
 
     def on_open(self, event: OpenQuorum, now: Now) -> None:
-        members = tuple(Member(node_id, weight) for node_id, weight in event.members)
         tally = self._find(event.quorum_id)
-        outgrown = tally is not None and _differs(tally.epoch, event.required_milli, members)
-        if tally is None or (outgrown and not tally.reached):
-            number, created_us = (tally.epoch.epoch + 1, tally.row.created_us) if tally else (1, now.utc_us)
-            owner, required = self._settings.node_id, event.required_milli
-            epoch = Epoch(owner, event.quorum_id, number, event.subject, event.size_bytes, required, members)
-            tally = self._open(epoch, created_us, now)
-        self._draft.tell("objects", QuorumOpened(event.quorum_id, tally.row.epoch))
+        if tally is None:
+            tally = self._open(successor(self._settings.node_id, None, event), None, now)
+        elif wants_another(tally.epoch, event) and (event.though_reached or not tally.reached):
+            tally = self._open(successor(self._settings.node_id, tally.epoch, event), tally.row, now)
+        held = tuple(tally.held.items())
+        opened = QuorumOpened(event.quorum_id, tally.row.epoch, held, tally.acked_milli, tally.reached)
+        self._draft.tell("objects", opened)
 
     def on_close(self, quorum_id: str) -> None:
         """One that is not known is closed."""
@@ -136,7 +136,8 @@ class Owner:
         except (NotFound, PeerFault) as fault:
             self._draft.tell("objects", AckRefused(event.quorum_id, event.node_id, fault.message))
             return
-        acked = QuorumAcked(event.quorum_id, event.node_id, tally.acked_milli, tally.reached)
+        shards = tally.held[event.node_id]
+        acked = QuorumAcked(event.quorum_id, event.node_id, shards, tally.acked_milli, tally.reached)
         self._draft.tell("objects", acked)
 
     # ---- inside
@@ -152,8 +153,11 @@ class Owner:
         row = self._draft.row(QUORUMS, quorum_key(self._settings.node_id, quorum_id), quorum_pb2.QuorumRow)
         return Tally(row) if row is not None else None
 
-    def _open(self, epoch: Epoch, created_us: int, now: Now) -> Tally:
-        tally = Tally.opened(sign_epoch(epoch, self._settings.signer, self._settings.salt), created_us)
+    def _open(self, epoch: Epoch, before: quorum_pb2.QuorumRow | None, now: Now) -> Tally:
+        created_us = before.created_us if before is not None else now.utc_us
+        tally = Tally.opened(sign_epoch(epoch, self._settings.signer, self._settings.salt), created_us, before)
+        if before is not None:
+            tally.row.change = before.change
         self._keep(tally, now)
         self._record(EventType.QUORUM_CREATED, tally, "")
         return tally

@@ -34,8 +34,8 @@ NOTHING = bytes(
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """Who counts in an epoch, and for how much. `since` is the first epoch that asked the member for what this one
-    asks it for: acks of that one and of all later ones count. 0: this very epoch's alone."""
+    """Who counts in an epoch, and for how much. `since` is the first epoch that asked the member for all of it: acks of
+    that one and of all later ones count. 0: this very epoch's alone, and wherever an epoch has a layout."""
 
     node_id: str
     weight_milli: int
@@ -47,7 +47,8 @@ class Epoch:
     """What the owner signs. `subject` is what is acked: an object's root, or 32 zeros where the id says it all.
 
     Of a coded object, `needed` shards give it back, and `layout` says for each shard which of the members, by index,
-    is to hold it (NOBODY: none). Of all else every member holds all of it: one is needed, and the layout is empty.
+    is to hold it (NOBODY: none), `sinces` from which epoch on (0: this one). Of all else every member holds all of it:
+    one is needed, and both are empty.
     """
 
     owner: str
@@ -59,6 +60,7 @@ class Epoch:
     members: tuple[Member, ...]
     needed: int = 1
     layout: tuple[int, ...] = ()
+    sinces: tuple[int, ...] = ()
 
     @cached_property
     def weights(self) -> Mapping[str, int]:
@@ -83,8 +85,8 @@ class Epoch:
             writer.fixed(node_id_bytes(member.node_id), NODE_ID_BYTES).uint(member.weight_milli, 4)
             writer.uint(member.since, 4)
         writer.uint(self.needed, 1).uint(len(self.layout), 1)
-        for index in self.layout:
-            writer.uint(index, 1)
+        for index, since in zip(self.layout, self.sinces, strict=True):
+            writer.uint(index, 1).uint(since, 4)
         return writer.done()
 
     @classmethod
@@ -106,14 +108,17 @@ class Epoch:
         )
         if len({member.node_id for member in members}) < count:
             raise ValueError("a member is named twice")
-        if any(member.since > number for member in members):
-            raise ValueError(f"a member since an epoch after {number}")
-        needed, layout = reader.uint(1), tuple(reader.uint(1) for _ in range(reader.uint(1)))
+        needed, laid = reader.uint(1), [(reader.uint(1), reader.uint(4)) for _ in range(reader.uint(1))]
+        layout, sinces = tuple(index for index, _ in laid), tuple(since for _, since in laid)
+        if any(since > number for since in (*sinces, *(member.since for member in members))):
+            raise ValueError(f"a member or a shard since an epoch after {number}")
+        if layout and any(member.since for member in members):
+            raise ValueError("a member's own since beside those of the shards")
         if not (needed == 1 and not layout) and not 0 < needed <= len(layout):
             raise ValueError(f"{needed} of {len(layout)} shards are needed")
         if any(index != NOBODY and index >= count for index in layout):
             raise ValueError("a shard is laid at a member that is not named")
-        return cls(owner, quorum_id, number, subject, size, required, members, needed, layout)
+        return cls(owner, quorum_id, number, subject, size, required, members, needed, layout, sinces)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,10 +155,16 @@ class Ack:
         """Whether it vouches for just what this very epoch asks."""
         return self.epoch == epoch.epoch and self._is_of(epoch)
 
-    def counts_in(self, epoch: Epoch) -> bool:
-        """Whether what it vouches for is what the epoch asks its node for, even if an earlier one was the first to."""
-        since = next((member.since or epoch.epoch for member in epoch.members if member.node_id == self.node), None)
-        return since is not None and since <= self.epoch <= epoch.epoch and self._is_of(epoch)
+    def shards_in(self, epoch: Epoch) -> tuple[int, ...]:
+        """Which of its node's shards in `epoch` it vouches for: those that the node was to hold when it signed, and is
+        since then; (0,) where it is all of it."""
+        if not self._is_of(epoch) or self.epoch > epoch.epoch:
+            return ()
+        if not epoch.layout:
+            since = next((member.since or epoch.epoch for member in epoch.members if member.node_id == self.node), None)
+            return (0,) if since is not None and since <= self.epoch else ()
+        mine = epoch.shards.get(self.node, ())
+        return tuple(shard for shard in mine if (epoch.sinces[shard] or epoch.epoch) <= self.epoch)
 
     def _is_of(self, epoch: Epoch) -> bool:
         mine = self.owner, self.quorum_id, self.subject, self.size_bytes

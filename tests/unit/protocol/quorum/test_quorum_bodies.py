@@ -40,9 +40,8 @@ OWNER, HOST = base32(b"\x01" * 20), base32(b"\x02" * 20)
 EPOCH = Epoch(OWNER, "test123", 3, b"\x03" * 32, 0x0102030405, 2_000, (Member(HOST, 1_500), Member(OWNER, 500)))
 ACK = Ack(HOST, OWNER, "test123", 3, b"\x03" * 32, 0x0102030405, b"\x04" * 32)
 MANIFEST = Manifest(OWNER, b"\x05" * 16, 3_000_000, STRIPE_BYTES, 1, COPY, (b"\x06" * 32,), 1_700_000_000_000_000)
-CODED_EPOCH = dataclasses.replace(
-    EPOCH, members=(Member(HOST, 1_500, 2), Member(OWNER, 500)), needed=2, layout=(0, NOBODY, 1, 0)
-)
+CODED_EPOCH = dataclasses.replace(EPOCH, needed=2, layout=(0, NOBODY, 1, 0), sinces=(2, 0, 1, 0))
+LATER_EPOCH = dataclasses.replace(EPOCH, members=(Member(HOST, 1_500, 2), Member(OWNER, 500)))
 CODED = dataclasses.replace(
     MANIFEST,
     k=2,
@@ -67,9 +66,20 @@ GOLDEN = {
         (
             "010101010101010101010101010101010101010101000774657374313233000000030303030303030303030303030303"
             "0303030303030303030303030303030303030000000102030405000007d0020202020202020202020202020202020202"
-            "020202000005dc000000020101010101010101010101010101010101010101000001f400000000020400ff0100"
+            "020202000005dc000000000101010101010101010101010101010101010101000001f40000000002040000000002ff00"
+            "00000001000000010000000000"
         ),
-        "642fb4a896318e4499f231879b7ea79b47abed9b68c45e91a6afb91b5bc2c72d",
+        "27877829cc4175a8a25c75c965ddc9743b836a48b36ae2ebed262f7106755a7e",
+    ),
+    "later epoch": (
+        LATER_EPOCH,
+        EPOCH_KIND,
+        (
+            "010101010101010101010101010101010101010101000774657374313233000000030303030303030303030303030303"
+            "0303030303030303030303030303030303030000000102030405000007d0020202020202020202020202020202020202"
+            "020202000005dc000000020101010101010101010101010101010101010101000001f4000000000100"
+        ),
+        "2379ab1b19b4cab25557906902977a751b027a0f750cca694433c45937264e67",
     ),
     "ack": (
         ACK,
@@ -113,13 +123,15 @@ u32, u64 = st.integers(0, 2**32 - 1), st.integers(0, 2**64 - 1)
 @st.composite
 def epochs(draw: st.DrawFn) -> Epoch:
     number = draw(u32)
-    member = st.builds(Member, node_ids, u32, st.integers(0, number))
+    coded, since = draw(st.booleans()), st.integers(0, number)
+    member = st.builds(Member, node_ids, u32, st.just(0) if coded else since)
     members = draw(st.lists(member, max_size=MEMBERS_MAX, unique_by=lambda made: made.node_id).map(tuple))
     places = st.one_of(st.just(NOBODY), st.integers(0, max(0, len(members) - 1))) if members else st.just(NOBODY)
-    layout = draw(st.lists(places, max_size=SHARDS_MAX).map(tuple))
+    layout = draw(st.lists(places, min_size=1, max_size=SHARDS_MAX).map(tuple)) if coded else ()
+    sinces = draw(st.tuples(*[since] * len(layout)))
     needed = draw(st.integers(1, len(layout))) if layout else 1
     return Epoch(
-        draw(node_ids), draw(quorum_ids), number, draw(digests), draw(u64), draw(u32), members, needed, layout
+        draw(node_ids), draw(quorum_ids), number, draw(digests), draw(u64), draw(u32), members, needed, layout, sinces
     )  # fmt: skip
 
 
@@ -185,6 +197,9 @@ def test_noise_is_refused_as_the_peers_fault(noise: bytes, kind: type[Epoch | Ac
     [
         ({"members": tuple(Member(base32(bytes([n]) * 20), 1) for n in range(MEMBERS_MAX + 1))}, "65 members"),
         ({"members": (Member(HOST, 1), Member(HOST, 2))}, "named twice"),
+        ({"members": (Member(HOST, 1, 4),)}, "since an epoch after 3"),
+        ({"needed": 1, "layout": (0,), "sinces": (4,)}, "since an epoch after 3"),
+        ({"members": (Member(HOST, 1, 1),), "layout": (0,), "sinces": (0,)}, "beside those of the shards"),
         ({"quorum_id": ""}, "quorum id"),
         ({"quorum_id": "q" * 129}, "quorum id"),
         ({"quorum_id": "a/b"}, "quorum id"),
@@ -210,6 +225,25 @@ def test_an_epoch_that_breaks_a_rule_is_refused(change: dict[str, object], why: 
 def test_an_ack_is_for_just_one_epoch(change: dict[str, object]) -> None:
     assert ACK.is_for(EPOCH)
     assert not ACK.is_for(dataclasses.replace(EPOCH, **change))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("change", [{"owner": HOST}, {"quorum_id": "q"}, {"subject": bytes(32)}, {"size_bytes": 1}])
+def test_an_ack_counts_in_no_epoch_of_something_else(change: dict[str, object]) -> None:
+    for epoch in (LATER_EPOCH, CODED_EPOCH):
+        assert ACK.shards_in(epoch)
+        assert ACK.shards_in(dataclasses.replace(epoch, **change)) == ()  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("number", "whole", "coded"), [(1, (), ()), (2, (0,), (0,)), (3, (0,), (0, 3)), (4, (), ())])
+def test_an_ack_counts_for_what_its_node_was_to_hold_when_it_signed(
+    number: int, whole: tuple[int, ...], coded: tuple[int, ...]
+) -> None:
+    ack = dataclasses.replace(ACK, epoch=number)
+    assert ack.shards_in(EPOCH) == ((0,) if number == 3 else ()), "of no other epoch, where it does not say since when"
+    assert ack.shards_in(LATER_EPOCH) == whole
+    assert ack.shards_in(CODED_EPOCH) == coded
+    stranger = dataclasses.replace(ack, node=base32(b"\x09" * 20))
+    assert (stranger.shards_in(LATER_EPOCH), stranger.shards_in(CODED_EPOCH)) == ((), ())
 
 
 def test_signatures_stand_in_one_mesh_for_one_kind_under_one_key() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from random import Random
 
@@ -135,24 +136,46 @@ class TestForObjects:
         assert self.open(owner, town["b"], town["a"]) == first
         assert first.epoch == 1
 
-    def test_other_members_open_the_next_epoch_for_which_acks_begin_anew(self, town: Town, owner: Place) -> None:
-        first = self.open(owner, town["a"])
-        assert self.arrive(owner, town["a"], first) == QuorumAcked("object:o-1", town["a"].node_id, 1_000, False)
+    def test_other_members_open_the_next_epoch_in_which_acks_count_on(self, town: Town, owner: Place) -> None:
+        first = self.open(owner, town["a"], town["c"])
+        acked = QuorumAcked("object:o-1", town["a"].node_id, (0,), 1_000, False)
+        assert self.arrive(owner, town["a"], first) == acked
         second = self.open(owner, town["a"], town["b"])
         assert (second.epoch, second.weights) == (2, {town["a"].node_id: 1_000, town["b"].node_id: 1_000})
-        late = self.arrive(owner, town["b"], first)
-        assert isinstance(late, AckRefused), "the first epoch is over"
-        self.arrive(owner, town["a"], second)
-        assert self.arrive(owner, town["b"], second) == QuorumAcked("object:o-1", town["b"].node_id, 2_000, True)
+        opened = owner.heard[-1]
+        assert isinstance(opened, QuorumOpened)
+        assert (opened.held, opened.acked_milli, opened.reached) == (((town["a"].node_id, (0,)),), 1_000, False)
+        assert isinstance(self.arrive(owner, town["b"], first), AckRefused), "the first epoch did not ask it"
+        assert isinstance(self.arrive(owner, town["c"], first), AckRefused), "the second does not"
+        assert self.arrive(owner, town["b"], second) == QuorumAcked("object:o-1", town["b"].node_id, (0,), 2_000, True)
 
-    def test_a_reached_quorum_keeps_its_epoch(self, town: Town, owner: Place) -> None:
+    def test_a_reached_quorum_keeps_its_epoch_unless_it_is_asked_for_another(self, town: Town, owner: Place) -> None:
         first = self.open(owner, town["a"], required=1_000)
         self.arrive(owner, town["a"], first)
         assert self.open(owner, town["a"], town["b"], required=1_000) == first
+        named = tuple((town[name].node_id, 1_000) for name in "ab")
+        owner.told(OpenQuorum("object:o-1", SUBJECT, 7, 1_000, named, though_reached=True))
+        opened = owner.heard[-1]
+        assert isinstance(opened, QuorumOpened)
+        assert (Epoch.decode(opened.epoch.body).epoch, opened.reached) == (2, True)
+
+    def test_what_was_lost_has_to_be_acked_anew(self, town: Town, owner: Place) -> None:
+        node = town["a"].node_id
+        event = OpenQuorum("object:o-1", SUBJECT, 7, 1_000, ((node, 1_000),))
+        owner.told(event)
+        first = self.open(owner, town["a"], required=1_000)
+        self.arrive(owner, town["a"], first)
+        owner.told(dataclasses.replace(event, lost=frozenset({(node, 0)}), though_reached=True))
+        opened = owner.heard[-1]
+        assert isinstance(opened, QuorumOpened)
+        assert (opened.held, opened.reached) == ((), False)
+        assert isinstance(self.arrive(owner, town["a"], first), AckRefused)
+        second = Epoch.decode(opened.epoch.body)
+        assert self.arrive(owner, town["a"], second) == QuorumAcked("object:o-1", node, (0,), 1_000, True)
 
     def test_every_ack_is_answered(self, town: Town, owner: Place) -> None:
         epoch = self.open(owner, town["a"], town["b"])
-        acked = QuorumAcked("object:o-1", town["a"].node_id, 1_000, False)
+        acked = QuorumAcked("object:o-1", town["a"].node_id, (0,), 1_000, False)
         assert self.arrive(owner, town["a"], epoch) == acked
         assert self.arrive(owner, town["a"], epoch) == acked, "again, though it counts already"
         assert isinstance(self.arrive(owner, town["c"], epoch), AckRefused)
@@ -360,7 +383,7 @@ def test_rows_that_are_told_in_any_order_come_to_the_same(town: Town, owner: Pla
     assert held is not None
     newest = max(Epoch.decode(row.epoch.body).epoch for row in told)
     of_newest = [row for row in told if Epoch.decode(row.epoch.body).epoch == newest]
-    assert set(Tally(held).ackers) == {node for row in of_newest for node in Tally(row).ackers}
+    assert set(Tally(held).held) == {node for row in of_newest for node in Tally(row).held}
     assert all(merged(held, row) is None for row in told), "nothing is new any more"
 
 
