@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 
 from google.protobuf.message import Message
@@ -68,7 +69,7 @@ class QuorumRules(Rules):
         epoch = Epoch.decode(row.epoch.body)
         if epoch.owner == node:
             self._evidence.sign("epoch", node, epoch.quorum_id, epoch.epoch, row.epoch.body)
-        counted: dict[str, int] = {}
+        counted: dict[str, set[int]] = {}
         for signed in row.acks:
             ack = Ack.decode(signed.body)
             if ack.node == node:  # its own, for a quorum of which it is a member itself
@@ -77,10 +78,10 @@ class QuorumRules(Rules):
                 raise Violation(f"{self._evidence.name_of(node)} counts a lie about {ack.quorum_id}")
             if signed.body not in self._acks:
                 raise Violation(f"{self._evidence.name_of(node)} counts an ack of {ack.quorum_id} that nobody signed")
-            if ack.node in counted or ack.node not in epoch.weights or _asked(epoch) != _vouched(ack):
+            if ack.node in counted or not (shards := _vouched(ack, epoch)):
                 raise Violation(f"{self._evidence.name_of(node)} counts what does not count for {ack.quorum_id}")
-            counted[ack.node] = epoch.weights[ack.node]
-        self._weight[node, epoch.quorum_id] = sum(counted.values())
+            counted[ack.node] = shards
+        self._weight[node, epoch.quorum_id] = _least_loss(counted, epoch)
 
     def acked_milli(self, owner: str, quorum_id: str) -> int:
         """What really was signed for the quorum's present epoch, by the owner's disk."""
@@ -95,9 +96,21 @@ class QuorumRules(Rules):
             raise Violation(f"{quorum.quorum_id} was shown as reached with {weight} of {quorum.required_milli}")
 
 
-def _asked(epoch: Epoch) -> tuple[object, ...]:
-    return epoch.owner, epoch.quorum_id, epoch.epoch, epoch.subject, epoch.size_bytes
+def _vouched(ack: Ack, epoch: Epoch) -> set[int]:
+    """What it says of the epoch's shards at its node, 0 of a copy: nothing of those that it got later."""
+    mine = ack.owner, ack.quorum_id, ack.subject, ack.size_bytes
+    if mine != (epoch.owner, epoch.quorum_id, epoch.subject, epoch.size_bytes) or ack.epoch > epoch.epoch:
+        return set()
+    asked = [(0, member.since) for member in epoch.members if member.node_id == ack.node]
+    if epoch.layout:
+        asked = [(shard, epoch.sinces[shard]) for shard in epoch.shards.get(ack.node, ())]
+    return {shard for shard, since in asked if (since or epoch.epoch) <= ack.epoch}
 
 
-def _vouched(ack: Ack) -> tuple[object, ...]:
-    return ack.owner, ack.quorum_id, ack.epoch, ack.subject, ack.size_bytes
+def _least_loss(counted: Mapping[str, set[int]], epoch: Epoch) -> int:
+    """The least weight of hosts without which too few shards are left, by trying all sets of them."""
+    least = []
+    for lost in itertools.chain.from_iterable(itertools.combinations(counted, n) for n in range(len(counted) + 1)):
+        if sum(len(shards) for node, shards in counted.items() if node not in lost) < epoch.needed:
+            least.append(sum(epoch.weights[node] for node in lost))
+    return min(least)

@@ -20,8 +20,8 @@ from offgrid_node.storage.memory_blobs import MemoryBlobs
 from offgrid_tools.sim.mutants.patches import Mutant, Patch, Sound, never
 
 
-def _half_is_enough(sound: Sound) -> Sound:
-    return lambda signers, weights, required_milli: sound(signers, weights, required_milli // 2)
+def _weighs_double(sound: Sound) -> Sound:
+    return lambda ackers, weights, shards, needed: 2 * sound(ackers, weights, shards, needed)
 
 
 def _every_ack(sound: Sound) -> Sound:
@@ -29,14 +29,16 @@ def _every_ack(sound: Sound) -> Sound:
         if not sound(self, node_id, signed, acked_us):
             self.row.acks.append(signed)
             self.row.acked_us.append(acked_us)
-            self.ackers.append(node_id)
         return True
 
     return add
 
 
-def _each_time(sound: Sound) -> Sound:
-    return lambda signers, weights: sum(weights.get(node, 0) for node in signers)
+def _each_time(sound: Any) -> Any:
+    def acked_milli(self: Any) -> int:
+        return sum(self.epoch.weights[Ack.decode(signed.body).node] for signed in self.row.acks)
+
+    return property(acked_milli)
 
 
 def _whatever_it_says(sound: Sound) -> Sound:
@@ -75,13 +77,14 @@ MUTANTS: dict[str, Mutant] = {
     "ack-before-fsync": Mutant(
         "a host acks a replica that is not synced to its disk", (Patch(MemoryBlobs, "_sync", never(None)),)
     ),
-    "ack-too-little": Mutant("half of the weight is enough", (Patch(tally, "enough", _half_is_enough),)),
+    "ack-too-little": Mutant("half of the weight is enough", (Patch(tally, "survival_milli", _weighs_double),)),
     "ack-counted-twice": Mutant(
         "an ack counts each time that it comes",
-        (Patch(Tally, "add", _every_ack), Patch(tally, "weight_of", _each_time)),
+        (Patch(Tally, "add", _every_ack), Patch(Tally, "acked_milli", _each_time)),
     ),
     "ack-of-something-else": Mutant(
-        "an ack counts for whatever the owner waits for", (Patch(Ack, "is_for", never(True)),)
+        "an ack counts for whatever the owner waits for",
+        (Patch(Ack, "is_for", never(True)), Patch(Ack, "shards_in", never((0,)))),
     ),
     "epoch-fence-missing": Mutant(
         "a member acks an epoch that is over",
