@@ -11,8 +11,10 @@ from offgrid_node.protocol.effects import DropBlob
 from offgrid_node.protocol.errors import FailedPrecondition
 from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.objects.manifest import Manifest
+from offgrid_node.protocol.objects.shards import blob_name
 from offgrid_node.protocol.objects.tables import DROPPED, KEPT_BYTES, REPLICAS, number_key, number_of, replica_key
 from offgrid_node.protocol.quorum.quota import Quota
+from offgrid_node.protocol.quorum.records import Ack, Epoch
 
 FENCES_MAX = 1_000_000  # of one owner; each takes some 100 bytes, whether anything of the object was here or not
 
@@ -39,15 +41,26 @@ class Dropping:
         row = self._draft.row(REPLICAS, key, objects_pb2.ReplicaRow)
         if row is None:
             return
-        body = Manifest.decode(row.manifest.signed.body)
+        body, shards = Manifest.decode(row.manifest.signed.body), shards_of(row)
         self._draft.delete(REPLICAS, key)
-        kept = number_of(self._draft.get(KEPT_BYTES, owner.encode()) or b"") - body.sealed_bytes
-        self._draft.put_bytes(KEPT_BYTES, owner.encode(), number_key(max(0, kept)))
+        count_kept(self._draft, owner, -len(shards) * body.shard_bytes)
         event = objects_pb2.ObjectEvent(
             object_id=object_id, size_bytes=body.size_bytes, owner=owner, outcome="replica dropped"
         )
         self._draft.record(EventType.OBJECT_DELETED, object_id, object=event)
-        self._draft.send(DropBlob(object_id))
+        for shard in shards:
+            self._draft.send(DropBlob(blob_name(body, shard)))
+
+
+def shards_of(row: objects_pb2.ReplicaRow) -> tuple[int, ...]:
+    """What this host vouched for with the row's ack, in ascending order; (0,) of a copy."""
+    return Epoch.decode(row.epoch.body).shards[Ack.decode(row.ack.body).node]
+
+
+def count_kept(draft: Draft, owner: str, more_bytes: int) -> None:
+    """This host keeps so many bytes more for `owner`, or fewer."""
+    kept = number_of(draft.get(KEPT_BYTES, owner.encode()) or b"") + more_bytes
+    draft.put_bytes(KEPT_BYTES, owner.encode(), number_key(max(0, kept)))
 
 
 def was_dropped(object_id: str) -> FailedPrecondition:

@@ -5,26 +5,31 @@ from __future__ import annotations
 from offgrid.v1 import objects_pb2
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.draft import Draft
+from offgrid_node.protocol.effects import DropBlob
 from offgrid_node.protocol.errors import FailedPrecondition, PeerFault
 from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.objects.commands import KeepReplica
-from offgrid_node.protocol.objects.dropping import Dropping
-from offgrid_node.protocol.objects.manifest import Manifest
+from offgrid_node.protocol.objects.dropping import Dropping, count_kept, shards_of
+from offgrid_node.protocol.objects.manifest import COPY, Manifest
 from offgrid_node.protocol.objects.settings import ObjectsSettings
-from offgrid_node.protocol.objects.tables import KEPT_BYTES, REPLICAS, number_key, number_of, quorum_id_of, replica_key
+from offgrid_node.protocol.objects.shards import blob_name
+from offgrid_node.protocol.objects.tables import REPLICAS, quorum_id_of, replica_key
 from offgrid_node.protocol.quorum.fence import ack_before
 from offgrid_node.protocol.quorum.records import Ack, Epoch, sign_ack
 
 
 def check_epoch(body: Manifest, epoch: Epoch, host: str) -> None:
-    """That the epoch asks `host` for acks of this very object. Raises PeerFault (WrongEpoch), FailedPrecondition
-    (NoMember)."""
+    """That the epoch asks `host` for an ack of this very object, or of shards of it. Raises PeerFault (WrongEpoch),
+    FailedPrecondition (NoMember)."""
     wanted = body.owner, quorum_id_of(body.object_id), body.subject, body.sealed_bytes
     if (epoch.owner, epoch.quorum_id, epoch.subject, epoch.size_bytes) != wanted:
         text = f"epoch {epoch.epoch} of {epoch.quorum_id} is not for object {body.object_id} of {body.owner}"
         raise PeerFault(text, reason="WrongEpoch")
-    if host not in epoch.weights:
-        raise FailedPrecondition(f"{host} is no member of {epoch.quorum_id}", reason="NoMember")
+    if (epoch.needed, len(epoch.layout)) != ((1, 0) if body.codec == COPY else (body.k, body.n)):
+        text = f"epoch {epoch.epoch} of {epoch.quorum_id} lays {epoch.needed} of {len(epoch.layout)} shards"
+        raise PeerFault(f"{text}, the object has {body.k} of {body.n}", reason="WrongEpoch")
+    if not epoch.shards.get(host):
+        raise FailedPrecondition(f"{host} is to hold nothing of {epoch.quorum_id}", reason="NoMember")
 
 
 class Replicas:
@@ -52,11 +57,16 @@ class Replicas:
                 manifest=command.manifest, epoch=command.epoch, ack=signed, stored_us=stored_us
             )
             self._draft.put(REPLICAS, key, made)
+            self._change(body, shards_of(row) if row is not None else (), shards_of(made))
         if row is None:
-            kept = number_of(self._draft.get(KEPT_BYTES, body.owner.encode()) or b"") + body.sealed_bytes
-            self._draft.put_bytes(KEPT_BYTES, body.owner.encode(), number_key(kept))
             event = objects_pb2.ObjectEvent(
                 object_id=body.object_id, size_bytes=body.size_bytes, owner=body.owner, outcome="replica kept"
             )
             self._draft.record(EventType.OBJECT_STORED, body.object_id, object=event)
         self._draft.reply(ticket, objects_pb2.CommitReplicaResponse(ack=signed))
+
+    def _change(self, body: Manifest, before: tuple[int, ...], after: tuple[int, ...]) -> None:
+        """What a newer epoch takes away goes."""
+        count_kept(self._draft, body.owner, (len(after) - len(before)) * body.shard_bytes)
+        for shard in sorted({*before}.difference(after)):
+            self._draft.send(DropBlob(blob_name(body, shard)))

@@ -11,13 +11,21 @@ from google.protobuf.message import Message
 
 from offgrid.v1 import common_pb2, objects_pb2
 from offgrid_node.protocol.clock import Now
-from offgrid_node.protocol.effects import Asked, Effect, Put, Record, Reply
+from offgrid_node.protocol.effects import Asked, DropBlob, Effect, Put, Record, Reply
 from offgrid_node.protocol.errors import Fault
 from offgrid_node.protocol.objects.commands import KeepReplica
 from offgrid_node.protocol.objects.machine import ObjectsMachine
-from offgrid_node.protocol.objects.manifest import COPY, STRIPE_BYTES, Manifest
+from offgrid_node.protocol.objects.manifest import COPY, REED_SOLOMON, STRIPE_BYTES, Manifest
 from offgrid_node.protocol.objects.settings import ObjectsSettings
-from offgrid_node.protocol.objects.tables import REPLICAS, quorum_id_of, replica_key, replica_prefix
+from offgrid_node.protocol.objects.shards import blob_name
+from offgrid_node.protocol.objects.tables import (
+    KEPT_BYTES,
+    REPLICAS,
+    number_of,
+    quorum_id_of,
+    replica_key,
+    replica_prefix,
+)
 from offgrid_node.protocol.quorum.records import Ack, Epoch, Member, sign_epoch, verify_ack
 from offgrid_node.storage.memory import MemoryStore
 from offgrid_node.storage.store import Batch
@@ -135,6 +143,46 @@ def test_the_journal_says_once_that_it_is_kept(keeper: Keeper) -> None:
 def test_an_epoch_of_something_else_is_refused(keeper: Keeper, change: dict[str, object]) -> None:
     body = body_of()
     assert reason(keeper.keep(body, epoch_of(body, **change))) == "WrongEpoch"
+    assert keeper.row(body) is None
+
+
+def coded_of(shards: int = 3) -> Manifest:
+    return dataclasses.replace(body_of(), k=2, codec=REED_SOLOMON, roots=tuple(bytes([n]) * 32 for n in range(shards)))
+
+
+def laid(body: Manifest, number: int, *mine: int, needed: int = 2, n: int = 3) -> Epoch:
+    members = (Member(OTHER.node_id, 1_000), Member(HOST.node_id, 1_000))
+    layout = tuple(int(shard in mine) for shard in range(n))
+    return epoch_of(body, number, members=members, needed=needed, layout=layout, sinces=(0,) * n)
+
+
+def test_shards_come_and_go_with_the_epochs(keeper: Keeper) -> None:
+    body = coded_of()
+    for number, mine in ((1, (0, 1)), (2, (1, 2)), (3, (2,)), (3, (2,))):
+        assert ack_in(keeper.keep(body, laid(body, number, *mine))).epoch == number
+        kept = number_of(keeper.store.get(KEPT_BYTES, OWNER.node_id.encode()) or b"")
+        assert kept == len(mine) * body.shard_bytes
+    dropped = [effect.object_id for effect in keeper.effects if isinstance(effect, DropBlob)]
+    assert dropped == [blob_name(body, 0), blob_name(body, 1)]
+
+
+@pytest.mark.parametrize(
+    ("body", "epoch"),
+    [
+        (coded_of(), {"needed": 3}),
+        (coded_of(), {"n": 4}),
+        (body_of(), {"needed": 1, "n": 1}),
+        (body_of(), {"needed": 2}),
+    ],
+)
+def test_an_epoch_of_another_code_is_refused(keeper: Keeper, body: Manifest, epoch: dict[str, int]) -> None:
+    assert reason(keeper.keep(body, laid(body, 1, 0, **epoch))) == "WrongEpoch"
+    assert reason(keeper.keep(coded_of(), epoch_of(coded_of()))) == "WrongEpoch", "a copy of what is coded"
+
+
+def test_who_is_to_hold_no_shard_vouches_for_none(keeper: Keeper) -> None:
+    body = coded_of()
+    assert reason(keeper.keep(body, laid(body, 1))) == "NoMember"
     assert keeper.row(body) is None
 
 
