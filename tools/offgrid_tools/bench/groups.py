@@ -46,5 +46,7 @@ GROUPS = {
     "faults": Group("hosts that are killed, frozen or cut off under a job", "offgrid_tools.bench.faults"),
     "hosted": Group("functions, models and clusters at a host, by themselves", "offgrid_tools.bench.hosted"),
     "memory": Group("what each role has in use with 100,000 jobs in flight", "offgrid_tools.bench.memory"),
+    "storage": Group("objects on ten hosts, beside Tahoe-LAFS", "offgrid_tools.bench.storage"),
+    "storage1gb": Group("what each process has in use for 1 GB up and down", "offgrid_tools.bench.storage_memory"),
     "state": Group("appends to the journal, beside raw LMDB", "offgrid_tools.bench.state"),
 }

@@ -71,6 +71,22 @@ class Processes:
                 raise RuntimeError(f"{name} did not start:\n{log[-2000:]}")
             time.sleep(POLL_S)
 
+    def finish(self, name: str) -> None:
+        """Until it has ended by itself; RuntimeError with what it has logged when it failed."""
+        if self._running.pop(name).wait(START_S_MAX):
+            raise RuntimeError(f"{name} failed:\n{self.log_of(name)[-2000:]}")
+
+    def kill(self, name: str) -> None:
+        """At once, without a word."""
+        process = self._running.pop(name)
+        process.kill()
+        process.wait()
+
+    @property
+    def pids(self) -> dict[str, int]:
+        """Of those that were started and not ended here."""
+        return {name: process.pid for name, process in self._running.items()}
+
     def log_of(self, name: str) -> str:
         return (self.folder / f"{name}.log").read_text(errors="replace")
 

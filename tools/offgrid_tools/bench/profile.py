@@ -23,7 +23,9 @@ WAITS = frozenset({
 SYNCS = frozenset({"fdatasync", "fsync", "mdb_env_write_meta"})  # LMDB writes its meta page with O_DSYNC
 LEAF_FRAMES = 3  # how deep a waiting call may hide below frames that often have no names
 DISK, OTHER = "waits for the disk", "the rest"
-RULES: tuple[tuple[str, tuple[str, ...]], ...] = (
+Rules = tuple[tuple[str, tuple[str, ...]], ...]
+"""Names, and what a frame has in it that belongs to one."""
+RULES: Rules = (
     ("LMDB", ("mdb.c", "lmdb/", "offgrid_node/storage/")),
     ("signing and digests", ("nacl/", "_sodium", "cryptography/", "_rust", "blake2", "hashlib", "offgrid_node/keys/")),
     ("protobuf", ("_upb", "google/protobuf")),
@@ -54,7 +56,9 @@ class CannotLook(Exception):
     """py-spy was refused; the message is its own."""
 
 
-def profile(pids: Mapping[str, int], folder: Path, seconds: int, work: Callable[[], object]) -> dict[str, Counter[str]]:
+def profile(
+    pids: Mapping[str, int], folder: Path, seconds: int, work: Callable[[], object], rules: Rules = RULES
+) -> dict[str, Counter[str]]:
     """Repeats `work` while py-spy looks; samples by process and name. Raises CannotLook."""
     watchers = {name: _watch(pid, folder / f"{name}.stacks", seconds) for name, pid in pids.items()}
     while any(watcher.poll() is None for watcher in watchers.values()):
@@ -64,7 +68,7 @@ def profile(pids: Mapping[str, int], folder: Path, seconds: int, work: Callable[
         stacks = folder / f"{name}.stacks"
         if watcher.returncode or not stacks.exists():
             raise CannotLook((folder / f"{name}.stacks.log").read_text(errors="replace").strip())
-        counts[name] = sort_stacks(stacks.read_text(errors="replace").splitlines())
+        counts[name] = sort_stacks(stacks.read_text(errors="replace").splitlines(), rules)
     return counts
 
 
@@ -77,18 +81,18 @@ def _watch(pid: int, stacks: Path, seconds: int) -> subprocess.Popen[bytes]:
         )
 
 
-def sort_stacks(lines: Iterable[str]) -> Counter[str]:
+def sort_stacks(lines: Iterable[str], rules: Rules = RULES) -> Counter[str]:
     """Samples by name, of lines "outermost (file:line);…;innermost (file:line) count"; those that wait are left out."""
     counts: Counter[str] = Counter()
     for line in lines:
         stack, _, count = line.rpartition(" ")
-        name = name_of(stack.split(";"))
+        name = name_of(stack.split(";"), rules)
         if name is not None:
             counts[name] += int(count)
     return counts
 
 
-def name_of(frames: list[str]) -> str | None:
+def name_of(frames: list[str], rules: Rules = RULES) -> str | None:
     """What a stack belongs to, outermost frame first; None when it waits."""
     leaf = {frame.partition(" ")[0] for frame in frames[-LEAF_FRAMES:]}
     if leaf & SYNCS:
@@ -96,19 +100,25 @@ def name_of(frames: list[str]) -> str | None:
     if leaf & WAITS:
         return None
     for frame in reversed(frames):
-        for name, marks in RULES:
+        for name, marks in rules:
             if any(mark in frame for mark in marks):
                 return name
     return OTHER
 
 
-def table(counts: Mapping[str, Counter[str]], us_per_job: Mapping[str, float], seconds: int) -> str:
-    """Markdown: microseconds of processor time a job, by name and process, and the share of the time at the disk."""
+def table(
+    counts: Mapping[str, Counter[str]],
+    us_each: Mapping[str, float],
+    seconds: int,
+    rules: Rules = RULES,
+    unit: str = "µs a job",
+) -> str:
+    """Markdown: microseconds of processor time for one, by name and process, and the share of the time at the disk."""
     roles = [*counts]
     busy = {role: sum(count for name, count in counts[role].items() if name != DISK) or 1 for role in roles}
-    rows = [("µs a job", roles), ("---", ["---:"] * len(roles))]
-    for name in (*(name for name, _ in RULES), OTHER):
-        rows.append((name, [f"{us_per_job[role] * counts[role][name] / busy[role]:.0f}" for role in roles]))
-    rows.append(("**all that computes**", [f"**{us_per_job[role]:.0f}**" for role in roles]))
+    rows = [(unit, roles), ("---", ["---:"] * len(roles))]
+    for name in (*(name for name, _ in rules), OTHER):
+        rows.append((name, [f"{us_each[role] * counts[role][name] / busy[role]:.0f}" for role in roles]))
+    rows.append(("**all that computes**", [f"**{us_each[role]:.0f}**" for role in roles]))
     rows.append((DISK, [f"{counts[role][DISK] / (RATE * seconds):.0%} of the time" for role in roles]))
     return "\n".join(f"| {name} | {' | '.join(cells)} |" for name, cells in rows)
