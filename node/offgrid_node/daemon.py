@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from offgrid_node import __version__
 from offgrid_node.access_files import write_access_files
 from offgrid_node.banner import banner
+from offgrid_node.coding import choose
 from offgrid_node.commit_place import INLINE_MAX_MS
 from offgrid_node.driver import Driver
 from offgrid_node.drop_watch import DropWatch
@@ -78,6 +79,10 @@ class Daemon:
         self._problems = tuple(problems)
         for sentence in self._problems:
             _log.warning("%s", sentence)
+        self._coding = choose()
+        for sentence in self._coding.refused:
+            _log.warning("%s", sentence)
+        _log.info("coder %s", self._coding.coder.name)
         self._cleanup: list[Callable[[], Awaitable[None] | None]] = []
         self._meters = make_meters() if config.metrics.listen else None
         self._store_trouble = StoreTrouble(lambda: time.monotonic_ns() // 1_000_000)
@@ -191,6 +196,7 @@ class Daemon:
                 blobs=self._blobs,
                 bulk=self._bulk,
                 wraps=KeyWraps(key),
+                coder=self._coding.coder,
                 keeps_replicas=config.storage.enabled,
                 owner_share_percent=config.storage.owner_share_percent,
             ),
@@ -235,6 +241,7 @@ class Daemon:
             slots_busy=self.node.jobs.host.slots_busy,
             notices=(
                 *self._problems,
+                *self._coding.refused,
                 *self._pool.problems,
                 *unheld_notices(self._pool.isolation),
                 *self._store_trouble.notices,
@@ -245,6 +252,7 @@ class Daemon:
                 *self.node.ledger.notices,
             ),
             ledger=ledger_summary(self.node.runtime.store),
+            coder=self._coding.coder.name,
         )
 
 

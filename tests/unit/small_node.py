@@ -128,7 +128,7 @@ class SmallNode:
             roles=[common_pb2.ROLE_CORE, common_pb2.ROLE_HOST],
             uptime_ms=90_000, peers_alive=2, peers_total=2, journal_seq=len(self.events),
             commit_ms_p50=0.25, commit_mode="inline", data_dir=str(self.folder), slots_total=4,
-            notices=["the clock is 3 s behind"], ledger="4 witnesses, 1 pending",
+            notices=["the clock is 3 s behind"], ledger="4 witnesses, 1 pending", coder="isa-l",
         )  # fmt: skip
 
     def on_ListPeers(self, request):

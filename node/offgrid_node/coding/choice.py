@@ -23,24 +23,29 @@ GOLDEN = "e52ffd34d512321fd07b663cb9146e43"
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """`refused` says of each faster coder why it is not used."""
+    """`absent` says of each faster coder that is not here what is missing, `refused` of one that is why it is not
+    used."""
 
     coder: Coder
+    absent: tuple[str, ...]
     refused: tuple[str, ...]
 
 
 def choose(makers: Sequence[Callable[[], Coder]] = FASTEST_FIRST) -> Choice:
     """Raises RuntimeError where not even the last one passes."""
+    absent: list[str] = []
     refused: list[str] = []
     for maker in makers:
         try:
             coder = maker()
             self_test(coder)
+        except ImportError as error:
+            absent.append(str(error))
         except Exception as error:  # noqa: BLE001  whatever a library does on a strange machine, another is there
-            refused.append(f"{maker.__name__}: {error}")
+            refused.append(f"coder {maker.__name__} is not used: {error}")
         else:
-            return Choice(coder, tuple(refused))
-    raise RuntimeError(f"no coder works: {'; '.join(refused)}")
+            return Choice(coder, tuple(absent), tuple(refused))
+    raise RuntimeError(f"no coder works: {'; '.join((*absent, *refused))}")
 
 
 def self_test(coder: Coder) -> None:

@@ -37,6 +37,7 @@ class NodeFacts:
     slots_busy: int = 0
     notices: tuple[str, ...] = ()
     ledger: str = ""
+    coder: str = ""
 
 
 def mesh_of(runtime: Runtime) -> MeshMachine:
@@ -77,6 +78,7 @@ class MeshHandlers:
             removed=mesh.removed,
             notices=[*facts.notices, *mesh.notices],
             ledger=facts.ledger,
+            coder=facts.coder,
         )
 
     def list_peers(self, caller: Caller, request: mesh_pb2.ListPeersRequest) -> mesh_pb2.ListPeersResponse:

@@ -39,22 +39,22 @@ class Blind(Fallback):
 
 def test_the_first_that_works_is_taken():
     choice = choose([Fallback, Absent])
-    assert (choice.coder.name, choice.refused) == ("python", ())
+    assert (choice.coder.name, choice.absent, choice.refused) == ("python", (), ())
 
 
 def test_what_is_not_there_or_wrong_is_named_and_passed_over():
     choice = choose([Absent, Wrong, Forgetful, Blind, Fallback])
     assert choice.coder.name == "python"
+    assert choice.absent == ("no such library",)
     assert choice.refused == (
-        "Absent: no such library",
-        "Wrong: it makes other shards than zfec",
-        "Forgetful: it does not give lost rows back",
-        "Blind: a row and itself are not nothing to it",
+        "coder Wrong is not used: it makes other shards than zfec",
+        "coder Forgetful is not used: it does not give lost rows back",
+        "coder Blind is not used: a row and itself are not nothing to it",
     )
 
 
 def test_none_that_works_is_an_error():
-    with pytest.raises(RuntimeError, match="no coder works: Wrong: it makes other shards"):
+    with pytest.raises(RuntimeError, match="no coder works: coder Wrong is not used: it makes other shards"):
         choose([Wrong])
 
 

@@ -60,7 +60,7 @@ class House:
 
         self.runtime = Runtime(build, self.store, self, Random(5), self)
         self.turn()
-        facts = NodeFacts("0.1.0", 12, "/data", 0.5, "inline", jobs_open=3, notices=("the disk is slow",))
+        facts = NodeFacts("0.1.0", 12, "/data", 0.5, "inline", jobs_open=3, notices=("the disk is slow",), coder="zfec")
         self.mesh = MeshHandlers(self.runtime, NODE.node_id, lambda: facts)
         self.door = JoinHandlers(
             self.runtime,
@@ -128,6 +128,7 @@ def test_status_says_what_the_node_is_and_keeps_paths_from_other_machines(house:
     status = house.mesh.get_status(ADMIN, mesh_pb2.GetStatusRequest())
     assert (status.node_id, status.name, status.mesh) == (NODE.node_id, "hub", "home")
     assert (list(status.roles), status.peers_alive, status.peers_total) == ([1, 2, 3], 1, 1)
+    assert status.coder == "zfec"
     assert (status.jobs_open, status.data_dir, list(status.notices)) == (3, "/data", ["the disk is slow"])
     assert status.journal_seq == house.store.journal_seq > 0
     assert not status.removed

@@ -87,6 +87,7 @@ class TestForPeople:
         assert "node     attic (aaaa" in out
         assert "2 of 2 alive" in out
         assert "ledger   4 witnesses, 1 pending" in out
+        assert "coder    isa-l" in out
         assert "the clock is 3 s behind" in out
 
     def test_tables_are_plain_columns_where_there_is_no_terminal(self, og: Run) -> None:

@@ -43,6 +43,7 @@ def status() -> None:
             ("jobs", f"{answer.jobs_open} open, {answer.slots_busy} of {answer.slots_total} slots busy"),
             ("journal", f"{answer.journal_seq} events, commit {answer.commit_ms_p50:.2f} ms {answer.commit_mode}"),
             ("ledger", answer.ledger),
+            ("coder", answer.coder),
             ("inbox", answer.inbox_depth),
             ("up", f"{duration(answer.uptime_ms)}, version {answer.version}"),
             ("data", answer.data_dir),

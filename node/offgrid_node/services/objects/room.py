@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
 from offgrid.v1 import objects_pb2
+from offgrid_node.coding.coder import Coder
+from offgrid_node.coding.fallback import Fallback
 from offgrid_node.protocol.effects import Signer, Verifier
 from offgrid_node.protocol.errors import Corrupt
 from offgrid_node.protocol.jobs.held import HELD
@@ -49,6 +51,7 @@ class ObjectParts:
     owner_share_percent: int = OWNER_SHARE_PERCENT
     stripe_bytes: int = STRIPE_BYTES
     piece_bytes: int = PIECE_BYTES_MAX  # of a replica that comes in
+    coder: Coder = field(default_factory=Fallback)
 
 
 class ObjectRoom:
