@@ -17,6 +17,13 @@ if TYPE_CHECKING:
     from small_node import SmallNode
 
 
+@pytest.fixture(autouse=True)
+def _state_folder(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What the command keeps of puts that were cut off is none of the user's own."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.getbasetemp() / "state"))
+    monkeypatch.setenv("LOCALAPPDATA", str(tmp_path_factory.getbasetemp() / "state"))
+
+
 @pytest.fixture
 def node() -> Iterator[SmallNode]:
     from small_node import SmallNode

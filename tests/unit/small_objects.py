@@ -84,7 +84,8 @@ class ObjectNode(SmallNode):
         return objects_pb2.GetObjectResponse(object=made)
 
     def on_ListObjects(self, request):
-        objects, token = _page([*self.objects.values()], request)
+        named = [made for made in self.objects.values() if made.name.startswith(request.name_prefix)]
+        objects, token = _page(named, request)
         return objects_pb2.ListObjectsResponse(objects=objects, next_page_token=token)
 
     def on_ListOutbox(self, request):

@@ -14,6 +14,7 @@ from small_objects import PIECE, ObjectNode
 
 import offgrid
 from offgrid.client import Client, OffgridError
+from offgrid.client import object_parts as parts_module
 from offgrid.client import objects as objects_module
 from offgrid_node.protocol.errors import NotFound, Unavailable
 
@@ -126,7 +127,7 @@ class TestFetch:
     def test_writes_all_of_it_in_order_with_reads_ahead(
         self, client: Client, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
-        monkeypatch.setattr(objects_module, "RANGE_BYTES", 7)  # ranges and stripes do not meet
+        monkeypatch.setattr(parts_module, "RANGE_BYTES", 7)  # ranges and stripes do not meet
         made = client.objects.put(DATA, name="n")
         seen: list[int] = []
         assert client.objects.fetch("n", tmp_path / "out", on_progress=lambda done, total: seen.append(done)) == 50
@@ -138,8 +139,8 @@ class TestFetch:
     def test_asks_again_for_what_no_host_gives_and_says_why(
         self, client: Client, node: ObjectNode, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(objects_module, "ASK_AGAIN_S", 0.2)
-        monkeypatch.setattr(objects_module, "SILENT_S", 0.05)
+        monkeypatch.setattr(parts_module, "ASK_AGAIN_S", 0.2)
+        monkeypatch.setattr(parts_module, "SILENT_S", 0.05)
         made, said, out = client.objects.put(DATA), [], io.BytesIO()
         away = Unavailable("barn is not alive", reason="NoReplica", retry_ms=5_000)
         node.stumble("ReadObject", away, away)
@@ -157,8 +158,8 @@ class TestFetch:
     def test_gives_up_when_its_time_is_over(
         self, client: Client, node: ObjectNode, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(objects_module, "ASK_AGAIN_S", 0.1)
-        monkeypatch.setattr(objects_module, "SILENT_S", 0.05)
+        monkeypatch.setattr(parts_module, "ASK_AGAIN_S", 0.1)
+        monkeypatch.setattr(parts_module, "SILENT_S", 0.05)
         made, began = client.objects.put(DATA), time.monotonic()
         node.stumble("ReadObject", *[Unavailable("barn is not alive", reason="NoReplica", retry_ms=5_000)] * 1_000)
         with pytest.raises(OffgridError, match="barn is not alive") as caught:
@@ -170,11 +171,11 @@ class TestFetch:
     def test_says_that_nothing_comes_while_the_node_is_asking(
         self, client: Client, node: ObjectNode, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(objects_module, "SILENT_S", 0.05)
+        monkeypatch.setattr(parts_module, "SILENT_S", 0.05)
         made, said, on_read = client.objects.put(DATA), [], node.on_ReadObject
         monkeypatch.setattr(node, "on_ReadObject", lambda request: time.sleep(0.1) or on_read(request))
         client.objects.fetch(made.object_id, io.BytesIO(), on_wait=said.append)
-        assert set(said) == {objects_module.NOTHING_COMES}
+        assert set(said) == {parts_module.NOTHING_COMES}
 
     def test_of_an_empty_object_makes_an_empty_file(self, client: Client, tmp_path: Path) -> None:
         client.objects.put(b"", name="empty")
@@ -225,3 +226,47 @@ def test_lists_come_whole(client: Client) -> None:
     assert [entry.key for entry in client.objects.outbox()] == [f"k{index}" for index in range(5)]
     assert len(list(client.objects.list())) == 5
     assert len(list(client.objects.list(limit=3))) == 3
+
+
+class TestParts:
+    """A range, and a file to read in: the same plaintext by other doors."""
+
+    DATA = bytes(range(256)) * 3
+
+    @pytest.fixture(autouse=True)
+    def _small(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(parts_module, "RANGE_BYTES", 12)  # two of the small node's stripes
+
+    @pytest.mark.parametrize(("offset", "length"), [(0, 0), (0, 1), (5, 7), (11, 2), (12, 12), (700, None), (768, 0)])
+    def test_a_range_is_just_that(self, client: Client, node: ObjectNode, offset: int, length: int | None) -> None:
+        node._make(self.DATA, "x")
+        end = None if length is None else offset + length
+        assert client.objects.read("x", offset=offset, length=length) == self.DATA[offset:end]
+
+    @pytest.mark.parametrize(("offset", "length"), [(-1, 1), (0, 769), (769, None), (768, 1), (0, -1)])
+    def test_a_range_that_is_not_there_is_refused(
+        self, client: Client, node: ObjectNode, offset: int, length: int | None
+    ) -> None:
+        node._make(self.DATA, "x")
+        with pytest.raises(ValueError, match="not within"):
+            client.objects.read("x", offset=offset, length=length)
+
+    def test_a_reader_reads_on_seeks_and_reads_on(self, client: Client, node: ObjectNode) -> None:
+        node._make(self.DATA, "x")
+        with client.objects.open("x") as file:
+            assert file.read(100) == self.DATA[:100]
+            assert file.read(1) == self.DATA[100:101]
+            file.seek(-10, 2)
+            assert file.read() == self.DATA[-10:]
+            file.seek(3)
+            assert file.read(5) == self.DATA[3:8]
+            file.seek(1_000)
+            assert file.read() == b""
+            with pytest.raises(ValueError, match="before the beginning"):
+                file.seek(-1)
+
+    def test_a_reader_asks_ahead_and_no_further(self, client: Client, node: ObjectNode) -> None:
+        node._make(self.DATA * 100, "x")
+        with client.objects.open("x") as file:
+            file.read(1)
+        assert len(node.calls["ReadObject"]) < 2 * 8_192 / 6 + 100, "a buffer, and some parts ahead: never all of it"

@@ -5,36 +5,25 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from offgrid.client.calls import Calls, fresh_request_id
 from offgrid.client.errors import OffgridError
+from offgrid.client.object_parts import PATIENCE_S, Parts, Progress, reader_of
 from offgrid.client.paging import pages
 from offgrid.client.targets import replaced
 from offgrid.v1 import objects_pb2
 
 Source = str | os.PathLike[str] | bytes | BinaryIO
-Progress = Callable[[int, int], None]
-"""Bytes done, and of how many (0 where that is not known yet)."""
 
 BEGINNINGS_MAX = 8  # of one put, while the node restarts
 PAUSE_S, PAUSE_MAX_S = 0.1, 2.0  # between them, doubling
 LOST = frozenset({"UploadNotFound", "UploadLost"})  # what was under way went with the node's process: begin again
 COMMIT_S, COMMIT_BYTES_PER_S = 30.0, 5_000_000  # what the slowest card may take to make it durable
 DELETE_S = 60.0  # a node with very many open jobs looks at each of them
-READ_S = 120.0  # one stripe, when several hosts do not answer
-PATIENCE_S = 30.0  # how long it goes on asking for a part that no host gives
-ASK_AGAIN_S, SILENT_S = 2.0, 3.0  # between two such questions; before it is said that nothing comes
-NOTHING_COMES = "no host has given the next part yet"
-READS_AHEAD = 3  # while one is written, the node and a host work on others
-RANGE_BYTES = 1 << 20  # as a node's stripes are
 POLL_S, POLL_MAX_S = 0.01, 0.2
 DIGEST_BYTES = 32
 DURABLE, LOCAL = objects_pb2.OBJECT_STATE_DURABLE, objects_pb2.OBJECT_STATE_LOCAL
@@ -174,11 +163,11 @@ class Objects:
         request = objects_pb2.GetObjectRequest(object=wanted)
         return self._calls.unary("ObjectService/GetObject", request, objects_pb2.GetObjectResponse).object
 
-    def list(self, *, limit: int | None = None) -> Iterator[objects_pb2.Object]:
-        """Every object of this node's own."""
+    def list(self, prefix: str = "", *, limit: int | None = None) -> Iterator[objects_pb2.Object]:
+        """Every object of this node's own whose name begins with `prefix`."""
 
         def fetch(size: int, token: str) -> tuple[list[objects_pb2.Object], str]:
-            request = objects_pb2.ListObjectsRequest(page_size=size, page_token=token)
+            request = objects_pb2.ListObjectsRequest(page_size=size, page_token=token, name_prefix=prefix)
             page = self._calls.unary("ObjectService/ListObjects", request, objects_pb2.ListObjectsResponse)
             return [*page.objects], page.next_page_token
 
@@ -224,112 +213,53 @@ class Objects:
 
     # ---- out
 
-    def read(self, wanted: str, *, on_progress: Progress = _silent, timeout_s: float = PATIENCE_S) -> bytes:
-        """The whole object in memory; as `fetch`."""
+    def read(
+        self,
+        wanted: str,
+        *,
+        offset: int = 0,
+        length: int | None = None,
+        on_progress: Progress = _silent,
+        timeout_s: float = PATIENCE_S,
+    ) -> bytes:
+        """The object, or a range of it, in memory; as `fetch`."""
         held = io.BytesIO()
-        self.fetch(wanted, held, on_progress=on_progress, timeout_s=timeout_s)
+        self.fetch(wanted, held, offset=offset, length=length, on_progress=on_progress, timeout_s=timeout_s)
         return held.getvalue()
+
+    def open(self, wanted: str, *, timeout_s: float = PATIENCE_S) -> io.BufferedReader:
+        """The object as a binary file to read and to seek in; close it when done. It reads ahead of a reader that goes
+        from front to back, and holds some MiB at most."""
+        return reader_of(self._calls, self.get(wanted), timeout_s)
 
     def fetch(
         self,
         wanted: str,
         target: str | os.PathLike[str] | BinaryIO,
         *,
+        offset: int = 0,
+        length: int | None = None,
         on_progress: Progress = _silent,
         on_wait: Callable[[str], None] = _silent,
         timeout_s: float = PATIENCE_S,
     ) -> int:
-        """Writes an object to a file (by its path) or a binary stream; returns its size.
+        """Writes an object, or `length` bytes of it from `offset` on, to a file (by its path) or a binary stream;
+        returns how much.
 
         A file appears whole, or not at all: what was there before stays until then. A device or pipe is written to.
         A part that no host gives is asked for again for `timeout_s`, and `on_wait` is told why it does not come; then
         OffgridError (NoReplica) names the hosts.
         """
-        if not isinstance(target, str | os.PathLike):
-            return self._fetch(wanted, target, on_progress, on_wait, timeout_s)
-        with replaced(target) as file:
-            return self._fetch(wanted, file, on_progress, on_wait, timeout_s)
-
-    def _fetch(
-        self, wanted: str, target: BinaryIO, on_progress: Progress, on_wait: Callable[[str], None], timeout_s: float
-    ) -> int:
         made = self.get(wanted)
-        total, written, stopped = made.size_bytes, 0, threading.Event()
-        troubles: dict[int, str] = {}  # what is in the way of the part that begins there
-
-        def part(start: int) -> Sequence[bytes]:
-            def ask(request: objects_pb2.ReadObjectRequest) -> objects_pb2.ReadObjectResponse:
-                return self._patiently(request, timeout_s, stopped, lambda why: troubles.update({start: why}))
-
-            return self._range(made.object_id, start, min(start + RANGE_BYTES, total), ask)
-
-        on_progress(0, total)
-        with ThreadPoolExecutor(READS_AHEAD, "offgrid-read") as pool:
-            starts, ahead = iter(range(0, total, RANGE_BYTES)), deque[tuple[int, Future[Sequence[bytes]]]]()
-            try:
-                while True:
-                    for start in islice(starts, READS_AHEAD - len(ahead)):
-                        ahead.append((start, pool.submit(part, start)))
-                    if not ahead:
-                        return written
-                    start, reading = ahead.popleft()
-                    for data in _awaited(reading, lambda at=start: on_wait(troubles.get(at, NOTHING_COMES))):  # type: ignore[misc]
-                        target.write(data)
-                        written += len(data)
-                    on_progress(written, total)
-            finally:
-                stopped.set()
-                for _, reading in ahead:
-                    reading.cancel()
-
-    def _patiently(
-        self,
-        request: objects_pb2.ReadObjectRequest,
-        timeout_s: float,
-        stopped: threading.Event,
-        on_trouble: Callable[[str], None],
-    ) -> objects_pb2.ReadObjectResponse:
-        """One call, repeated while no host gives what is asked for."""
-        deadline = time.monotonic() + timeout_s
-        while True:
-            try:
-                return self._calls.unary(
-                    "ObjectService/ReadObject", request, objects_pb2.ReadObjectResponse, timeout_s=READ_S
-                )
-            except OffgridError as error:
-                if error.reason != "NoReplica" or time.monotonic() + ASK_AGAIN_S > deadline:
-                    raise
-                on_trouble(error.message)
-                if stopped.wait(ASK_AGAIN_S):
-                    raise
-
-    def _range(
-        self,
-        object_id: str,
-        offset: int,
-        end: int,
-        ask: Callable[[objects_pb2.ReadObjectRequest], objects_pb2.ReadObjectResponse],
-    ) -> Sequence[bytes]:
-        """The plaintext from `offset` to `end`, in as many parts as the node gives it in."""
-        parts = []
-        while offset < end:
-            request = objects_pb2.ReadObjectRequest(object=object_id, offset=offset, length=end - offset)
-            data = ask(request).data  # protobuf copies it each time it is asked
-            if not 0 < len(data) <= end - offset:
-                raise OffgridError("DATA_LOSS", "WrongRead", f"{object_id} at {offset}: {len(data)} bytes came")
-            parts.append(data)
-            offset += len(data)
-        return parts
-
-
-def _awaited(reading: Future[Sequence[bytes]], on_silence: Callable[[], None]) -> Sequence[bytes]:
-    while True:
-        try:
-            return reading.result(timeout=SILENT_S)
-        except TimeoutError:
-            if reading.done():
-                raise
-            on_silence()
+        size = made.size_bytes
+        if not 0 <= offset <= size or (length is not None and not 0 <= length <= size - offset):
+            raise ValueError(f"{length} bytes from {offset} on are not within {made.object_id}, which has {size}")
+        parts = Parts(self._calls, made.object_id, timeout_s)
+        end = size if length is None else offset + length
+        if not isinstance(target, str | os.PathLike):
+            return parts.copy(offset, end, target, on_progress, on_wait)
+        with replaced(target) as file:
+            return parts.copy(offset, end, file, on_progress, on_wait)
 
 
 def _read(stream: BinaryIO, size: int) -> bytes:

@@ -14,18 +14,19 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("objects", metavar="OBJECT...", nargs=-1, required=True)
+@click.option("-r", "--recursive", is_flag=True, help="A name that ends with / is all objects below it.")
 @common
-def rm(objects: tuple[str, ...]) -> None:
+def rm(objects: tuple[str, ...], recursive: bool) -> None:
     """Delete each OBJECT (an id, its first characters, or a name), for good.
 
     It is gone here at once. Hosts that are away hear of it when they are back; `offgrid ls --deleted` shows which.
 
     \b
     offgrid rm notes.txt
-    offgrid rm o-4f7k2a o-77bqzc
+    offgrid rm -r photos/
     """
     client = settings().connect()
-    marks = [client.objects.delete(wanted) for wanted in objects]
+    marks = [client.objects.delete(each) for wanted in objects for each in _meant(client, wanted, recursive)]
     if settings().json:
         from offgrid_tools.cli.json_form import emit, json_of
 
@@ -37,6 +38,17 @@ def rm(objects: tuple[str, ...]) -> None:
         name = f" ({clean(mark.name)})" if mark.name else ""
         told = f"; {len(mark.untold)} hosts are told" if mark.untold else ""
         click.echo(f"{mark.object_id}{name} is deleted{told}")
+
+
+def _meant(client: Client, wanted: str, recursive: bool) -> list[str]:
+    if not wanted.endswith("/"):
+        return [wanted]
+    if not recursive:
+        raise click.UsageError(f"{wanted} is a folder; -r deletes all that is below it")
+    found = [made.object_id for made in client.objects.list(wanted)]
+    if not found:
+        raise click.UsageError(f"there are no objects whose names begin with {wanted}")
+    return found
 
 
 def show_deleted(client: Client, limit: int | None) -> None:

@@ -30,6 +30,7 @@ from offgrid_node.protocol.quorum.records import Epoch
 from offgrid_node.runtime import Runtime, Ticket
 from offgrid_node.services.bulk import Bulk
 from offgrid_node.services.caller import Caller
+from offgrid_node.services.checks import check_text
 from offgrid_node.services.flow import Flow, asked, ticket_of
 from offgrid_node.services.objects.reading import Reading
 from offgrid_node.services.objects.replicas import Replicas
@@ -85,7 +86,10 @@ class ObjectHandlers:
         return objects_pb2.GetObjectResponse(object=self._told(self._find(request.object)))
 
     def list_objects(self, caller: Caller, request: objects_pb2.ListObjectsRequest) -> objects_pb2.ListObjectsResponse:
-        rows, token = take_page(self._shelf.rows(OBJECTS, objects_pb2.ObjectRow, request.page_token), request.page_size)
+        check_text("name_prefix", request.name_prefix, NAME_CHARS_MAX, empty=True)
+        found = self._shelf.rows(OBJECTS, objects_pb2.ObjectRow, request.page_token)
+        wanted = ((key, row if row.object.name.startswith(request.name_prefix) else None) for key, row in found)
+        rows, token = take_page(wanted, request.page_size)
         return objects_pb2.ListObjectsResponse(objects=[self._told(row) for row in rows], next_page_token=token)
 
     def delete_object(self, caller: Caller, request: objects_pb2.DeleteObjectRequest) -> Message | Ticket:

@@ -1,0 +1,70 @@
+"""What an object survives, in words: what they say is checked against every set of hosts that could be lost."""
+
+from __future__ import annotations
+
+import re
+from itertools import combinations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from offgrid.v1 import objects_pb2
+from offgrid_tools.cli.losses import survives, words_of
+
+NAMES = {f"n{index}": f"host{index}" for index in range(64)}
+
+
+def held(*shards: int) -> dict[str, int]:
+    return {f"n{index}": count for index, count in enumerate(shards)}
+
+
+@pytest.mark.parametrize(
+    ("shards", "needed", "words"),
+    [
+        ((1, 1, 1), 1, "loss of any 2 of its 3 hosts"),
+        ((1, 1), 1, "loss of any 1 of its 2 hosts"),
+        ((1,), 1, "no loss: one host keeps it"),
+        ((2,) * 10, 12, "loss of any 4 of its 10 hosts"),
+        ((1,) * 20, 12, "loss of any 8 of its 20 hosts"),
+        ((2, 2, 1, 1, 1), 4, "loss of any 1 of its 5 hosts; not of host0 and host1 together"),
+        ((3, 3, 1), 4, "loss of any 1 of its 3 hosts"),
+        ((4, 1, 1, 1), 4, "loss of none of its 4 hosts for sure; not of host0"),
+        ((2, 2, 2, 1, 1, 1), 4, "loss of any 2 of its 6 hosts; not of host0, host1 and host2 together"),
+        ((2,) * 40 + (1,) * 24, 60, "loss of any 22 of its 64 hosts"),
+        ((1, 1), 4, "no loss: its hosts hold 2 shards, and 4 are needed"),
+    ],
+)
+def test_the_words(shards: tuple[int, ...], needed: int, words: str) -> None:
+    assert words_of(held(*shards), needed, NAMES) == words
+
+
+@given(st.lists(st.integers(1, 5), min_size=2, max_size=8), st.integers(1, 12))
+def test_what_is_promised_is_so_whichever_hosts_are_lost(shards: list[int], needed: int) -> None:
+    has = held(*shards)
+    words = words_of(has, needed, NAMES)
+    said = re.match(r"loss of (?:any (\d+)|none) of", words)
+    if said is None:
+        assert sum(shards) < needed
+        return
+    sure = int(said[1] or 0)
+
+    def left(lost: tuple[str, ...]) -> int:
+        return sum(count for node, count in has.items() if node not in lost)
+
+    assert all(left(lost) >= needed for lost in combinations(has, sure))
+    fatal = [lost for lost in combinations(has, sure + 1) if left(lost) < needed]
+    assert fatal, "one more would have been promised as well"
+    for nodes in re.findall(r"; not of ([a-z0-9, ]+)", words):
+        lost = tuple(f"n{name[4:]}" for name in re.findall(r"host\d+", nodes))
+        assert lost in fatal or tuple(sorted(lost)) in [tuple(sorted(each)) for each in fatal]
+
+
+def test_before_any_ack_nothing_is_promised_and_its_own_copy_counts_for_itself() -> None:
+    made = objects_pb2.Object(local=True)
+    assert survives(made, {}) == "no loss yet: no host has acked"
+    made.acks.add(node_id="n0")
+    made.acks.add(node_id="n1")
+    assert survives(made, {}).startswith("loss of any 1 of its 2 hosts; of all of them, while this node")
+    made.local = False
+    assert survives(made, {}) == "loss of any 1 of its 2 hosts"

@@ -1,0 +1,26 @@
+"""How far reading or writing has come, on standard error, where that is a terminal."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from offgrid_tools.cli.settings import settings
+
+Advance = Callable[[int, int], None]
+"""Bytes done, and of how many; 0 where that is not known."""
+
+
+@contextmanager
+def bar(doing: str) -> Iterator[Advance]:
+    if settings().json or not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    columns = TextColumn(doing), BarColumn(), DownloadColumn(), TransferSpeedColumn()
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(doing, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total or None)

@@ -1,0 +1,67 @@
+"""What an object survives, in words: the loss of so many hosts, or of which of them, as its acks vouch for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import combinations
+from math import comb
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from offgrid.v1.objects_pb2 import Object
+
+FATAL_SHOWN = 3  # sets of hosts whose loss loses it
+SETS_MAX = 10_000  # that are looked through for those
+
+
+def survives(made: Object, names: Mapping[str, str]) -> str:
+    """Of those hosts that have acked: only they have vouched."""
+    held = {ack.node_id: 1 for ack in made.acks}
+    words = words_of(held, 1, names) if held else "no loss yet: no host has acked"
+    return f"{words}; of all of them, while this node keeps its own copy" if held and made.local else words
+
+
+def words_of(held: Mapping[str, int], needed: int, names: Mapping[str, str]) -> str:
+    """`held`: how many shards each host has; `needed` of all shards give the object back."""
+    if sum(held.values()) < needed:
+        return f"no loss: its hosts hold {sum(held.values())} shards, and {needed} are needed"
+    sure = _any(held, needed)
+    hosts = f"{len(held)} hosts" if len(held) > 1 else "one host"
+    if not sure and len(held) == 1:
+        return "no loss: one host keeps it"
+    said = f"loss of any {sure} of its {hosts}" if sure else f"loss of none of its {hosts} for sure"
+    if sure == len(held) - 1 and needed == 1:
+        return said
+    together = comb(len(held), sure + 1)
+    if together > SETS_MAX:
+        return said
+    fatal = _fatal(held, needed, sure + 1)
+    if len(fatal) == together or len(fatal) > FATAL_SHOWN:
+        return said
+    return said + "".join(f"; not of {_listed(sorted(names.get(node, node) for node in nodes))}" for nodes in fatal)
+
+
+def _any(held: Mapping[str, int], needed: int) -> int:
+    """So many hosts may go, whichever they are."""
+    left, sure = sum(held.values()), 0
+    for shards in sorted(held.values(), reverse=True):
+        left -= shards
+        if left < needed:
+            break
+        sure += 1
+    return sure
+
+
+def _fatal(held: Mapping[str, int], needed: int, count: int) -> list[tuple[str, ...]]:
+    """Sets of `count` hosts whose loss loses it; no more are looked for than can be shown."""
+    total, found = sum(held.values()), list[tuple[str, ...]]()
+    for nodes in combinations(sorted(held, key=lambda node: (-held[node], node)), count):
+        if total - sum(held[node] for node in nodes) < needed:
+            found.append(nodes)
+        if len(found) > FATAL_SHOWN:
+            break
+    return found
+
+
+def _listed(names: list[str]) -> str:
+    return f"{', '.join(names[:-1])} and {names[-1]} together" if len(names) > 1 else names[0]

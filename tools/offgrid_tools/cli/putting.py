@@ -1,0 +1,128 @@
+"""`offgrid put`: files, folders and a pipe on their way into the mesh."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from offgrid_tools.cli.amounts import Weight
+from offgrid_tools.cli.bars import Advance, bar
+from offgrid_tools.cli.files import opened, plain
+from offgrid_tools.cli.numbers import FiniteRange
+from offgrid_tools.cli.settings import common, settings
+from offgrid_tools.cli.trees import Found, found_in
+from offgrid_tools.cli.unfinished import seed_for
+from offgrid_tools.cli.waiting import waiting
+
+if TYPE_CHECKING:
+    from offgrid.client import Client
+    from offgrid.v1.objects_pb2 import Object
+
+STALE = frozenset({"RequestIdReused", "ObjectDeleted"})  # a kept request id made something else, or what is gone
+
+
+@click.command()
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path(exists=True, allow_dash=True))
+@click.option("--name", help="What to call it, or its folder. [default: its own name]")
+@click.option(
+    "--required",
+    "required_milli",
+    type=Weight(),
+    metavar="WEIGHT",
+    help="The weight of acks that makes it durable, such as 2.0. [default: as configured]",
+)
+@click.option("--wait/--no-wait", default=True, help="Wait until so much has acked. [default: wait]")
+@click.option("--timeout", type=FiniteRange(0.001, 4_000_000), metavar="SECONDS", help="Wait no longer.")
+@click.option(
+    "--request-id", default="", help="Makes the put safe to repeat. [default: one that is kept until it ends]"
+)
+@common
+def put(
+    paths: tuple[str, ...],
+    name: str | None,
+    required_milli: int | None,
+    wait: bool,
+    timeout: float | None,
+    request_id: str,
+) -> None:
+    """Store files, and all files of folders, sealed in the mesh; - is standard input.
+
+    A folder's files are called as their paths below it: photos/2026/a.jpg. When a put is cut off, the same command goes
+    on where it was.
+
+    \b
+    offgrid put notes.txt
+    offgrid put photos letters/*.txt
+    tar c photos | offgrid put - --name photos.tar --required 3.0
+    """
+    if name is not None and len(paths) > 1:
+        raise click.UsageError("--name names one file or folder, and several are given")
+    if name is not None and plain(name) != name:
+        raise click.BadParameter(f"{plain(name)} has characters that are no text", param_hint="'--name'")
+    files = found_in(paths, name)
+    several = len(paths) > 1 or Path(paths[0]).is_dir()
+    if request_id and several:
+        raise click.UsageError("--request-id is that of one object, and several are put")
+    client = settings().connect()
+    putting = _Putting(client, required_milli or 0)
+    with nullcontext("") if request_id else seed_for(files, f"{required_milli}") as seed:
+        made = putting.all_of(files, seed) if several else [putting.one(files[0], request_id or f"{seed}-0")]
+    if wait:
+        with waiting() as on_change:
+            made = [client.objects.wait_durable(m.object_id, timeout_s=timeout, on_change=on_change) for m in made]
+    _show(made, several)
+
+
+class _Putting:
+    """One put of however many files."""
+
+    def __init__(self, client: Client, required_milli: int) -> None:
+        self._client, self._required_milli = client, required_milli
+
+    def one(self, file: Found, request_id: str) -> Object:
+        with bar("sealing") as on_progress:
+            return self._put(file, request_id, on_progress)
+
+    def all_of(self, files: Sequence[Found], seed: str) -> list[Object]:
+        total, done, made = sum(Path(file.path).stat().st_size for file in files if file.path != "-"), 0, []
+        with bar(f"sealing {len(files)} files") as on_progress:
+            for index, file in enumerate(files):
+                made.append(self._put(file, f"{seed}-{index}", _beyond(done, total, on_progress)))
+                done += made[-1].size_bytes
+        return made
+
+    def _put(self, file: Found, request_id: str, on_progress: Advance) -> Object:
+        from offgrid.client.calls import fresh_request_id
+        from offgrid.client.errors import OffgridError
+
+        for said in (request_id, fresh_request_id()):
+            try:
+                with opened(file.path) as stream:
+                    return self._client.objects.put(
+                        stream,
+                        name=file.name,
+                        required_milli=self._required_milli,
+                        request_id=said,
+                        on_progress=on_progress,
+                    )
+            except OffgridError as error:
+                if error.reason not in STALE or file.path == "-" or said != request_id:
+                    raise
+        raise AssertionError("the second try ends in either way")
+
+
+def _beyond(done: int, total: int, on_progress: Advance) -> Advance:
+    return lambda at, of: on_progress(done + at, total)
+
+
+def _show(made: list[Object], several: bool) -> None:
+    from offgrid_tools.cli.objects import show, show_list
+
+    if several:
+        show_list(made, empty="")
+    else:
+        show(made[0])
