@@ -232,9 +232,10 @@ class Ship:
 
 @dataclass(frozen=True, slots=True)
 class DropBlob:
-    """Delete the sealed bytes of an object here; a missing one is no error."""
+    """Delete a blob here unless a row wants it: an object's sealed copy, a shard of another's; a missing one is no
+    error."""
 
-    object_id: str
+    name: str
 
 
 class Raise(NamedTuple):

@@ -45,6 +45,16 @@ def tree_of(leaves: Sequence[bytes]) -> tuple[bytes, list[list[bytes]]]:
     return level[0], paths
 
 
+def path_of(leaves: Sequence[bytes], place: int) -> list[bytes]:
+    """One leaf's path, from its sibling upwards."""
+    level, path = list(leaves), []
+    while len(level) > 1:
+        if (sibling := place ^ 1) < len(level):
+            path.append(level[sibling])
+        level, place = _above(level), place >> 1
+    return path
+
+
 def root_by_path(leaf: bytes, index: int, count: int, path: Sequence[bytes]) -> bytes:
     """The root that a leaf and its path lead to; raises PathError where there can be no such path."""
     if not 0 <= index < count <= LEAVES_MAX:

@@ -16,6 +16,7 @@ from typing import Any
 from google.protobuf.message import Message
 
 from offgrid.v1 import objects_pb2
+from offgrid_node.coding.fallback import Fallback
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.effects import Answered, Call, DropBlob, Execute, Machine, Ship
 from offgrid_node.protocol.errors import Fault, OutcomeUnknown, Unavailable
@@ -33,7 +34,9 @@ from offgrid_node.services.objects.reading import Reading
 from offgrid_node.services.objects.replicas import PIECE_BYTES_MAX, Replicas
 from offgrid_node.services.objects.room import is_known
 from offgrid_node.services.objects.sealing import Sealer
+from offgrid_node.services.objects.serving import Serving
 from offgrid_node.services.objects.shipping import Shipping
+from offgrid_node.services.objects.source import ShardSource
 from offgrid_node.services.objects.uploads import Uploads
 from offgrid_node.services.router import snake
 from offgrid_node.storage.memory import MemoryStore
@@ -112,7 +115,8 @@ class Node:
             self.runtime, self.node_id, self, lambda node: world.by_id[node].up, wraps, self.blobs, self.bulk
         )
         keeping = Keeping(self.blobs, self.bulk, lambda name: is_known(self.store, name))
-        self.shipping = Shipping(self.runtime, self, members, sim_verify, self.blobs, self.bulk, keeping)
+        source = ShardSource(self.blobs, Fallback())
+        self.shipping = Shipping(self.runtime, self, members, sim_verify, source, self.bulk, keeping)
         self.uploads = Uploads(self.runtime, self.sealer, self.bulk, keeping)
         self.replicas = Replicas(
             self.runtime,
@@ -126,7 +130,10 @@ class Node:
             owner_share_percent=self.owner_share_percent,
             piece_bytes=self.piece_bytes,
         )
-        self.handlers = ObjectHandlers(self.runtime, self.uploads, self.reading, self.replicas, self.bulk, Path(), 1)
+        serving = Serving(self.runtime, members, self.blobs, source, self.bulk)
+        self.handlers = ObjectHandlers(
+            self.runtime, self.uploads, self.reading, self.replicas, serving, self.bulk, Path(), 1
+        )
         for other in world.by_id.values():
             self.meet(other)
             other.meet(self)

@@ -32,6 +32,11 @@ def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shipping, "PIECE_BYTES_MAX", 100)
 
 
+def opened(offset: int) -> objects_pb2.OpenReplicaResponse:
+    progress = objects_pb2.ShardProgress(shard=0, offset=offset)
+    return objects_pb2.OpenReplicaResponse(shards=[progress], piece_bytes_max=100)
+
+
 def put(world: World, required_milli: int = 1_000) -> objects_pb2.Object:
     made = world.owner.put(DATA, required_milli=required_milli)
     world.pass_ms(2_000)
@@ -199,7 +204,7 @@ class TestAnAckThatIsNone:
 
         def bend(letter: Letter) -> object:
             if letter.short == "OpenReplica":
-                return objects_pb2.OpenReplicaResponse(offset=SEALED, piece_bytes_max=100)
+                return opened(SEALED)
             if letter.short != "CommitReplica":
                 return None
             claimed = possession(letter.request.object_id)
@@ -232,7 +237,7 @@ class TestAnAckThatIsNone:
 def test_a_host_that_claims_more_than_there_is_is_no_host_for_it(offset: int) -> None:
     world = World(1)
     world.bend = lambda letter: (  # type: ignore[assignment,return-value]
-        objects_pb2.OpenReplicaResponse(offset=offset, piece_bytes_max=100) if letter.short == "OpenReplica" else None
+        opened(offset) if letter.short == "OpenReplica" else None
     )
     assert put(world).acked_milli == 0
 

@@ -31,12 +31,6 @@ def blob_name(manifest: Manifest, shard: int) -> str:
     return manifest.object_id if manifest.codec == COPY else f"{manifest.object_id}.{shard}"
 
 
-def object_and_shard(name: str) -> tuple[str, int | None]:
-    """The inverse of `blob_name`; no shard where the name says none, or is of some other kind."""
-    object_id, _, shard = name.partition(".")
-    return object_id, int(shard) if shard.isdecimal() else None
-
-
 def stripe_span(manifest: Manifest, index: int) -> tuple[int, int]:
     """Where a sealed stripe begins in a full copy, and its length."""
     offset = index * (manifest.stripe_bytes + TAG_BYTES)
@@ -46,6 +40,27 @@ def stripe_span(manifest: Manifest, index: int) -> tuple[int, int]:
 def row_span(manifest: Manifest, index: int) -> tuple[int, int]:
     """Where a stripe's row begins in a shard, and its length. Of a copy, `stripe_span`."""
     return index * manifest.row_bytes, -(-stripe_span(manifest, index)[1] // manifest.k)
+
+
+def data_row_span(manifest: Manifest, index: int, shard: int) -> tuple[int, int]:
+    """Where a data row's bytes begin in a full copy, and how many of them there are: fewer than the row has where the
+    stripe ends before it does."""
+    offset, length = stripe_span(manifest, index)
+    row_bytes = row_span(manifest, index)[1]
+    begin = min(shard * row_bytes, length)
+    return offset + begin, min(row_bytes, length - begin)
+
+
+def rows_of(stripe: bytes, k: int) -> list[memoryview]:
+    """A sealed stripe as its k data rows; only those that are filled up with zeros are copied."""
+    row_bytes, view = -(-len(stripe) // k), memoryview(stripe)
+    rows = [view[at : at + row_bytes] for at in range(0, row_bytes * k, row_bytes)]
+    return [row if len(row) == row_bytes else memoryview(bytes(row).ljust(row_bytes, b"\0")) for row in rows]
+
+
+def stripe_of(manifest: Manifest, index: int, rows: Sequence[bytes]) -> bytes:
+    """The inverse of `rows_of`."""
+    return b"".join(rows)[: stripe_span(manifest, index)[1]]
 
 
 class Possession:

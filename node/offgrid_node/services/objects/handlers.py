@@ -1,7 +1,7 @@
 """Handlers of ObjectService: what an owner puts, lists and reads, and what owner and hosts say to each other.
 
 Questions are answered from committed rows. `uploads.py` has the way in, `reading.py` the way back, `replicas.py` what a
-host keeps for others.
+host keeps for others, `serving.py` what it gives of that.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from offgrid_node.services.checks import check_text
 from offgrid_node.services.flow import Flow, asked, ticket_of
 from offgrid_node.services.objects.reading import Reading
 from offgrid_node.services.objects.replicas import Replicas
+from offgrid_node.services.objects.serving import Serving
 from offgrid_node.services.objects.uploads import NAME_CHARS_MAX, Uploads
 from offgrid_node.services.objects.uses import user_of
 from offgrid_node.services.paging import decode_token, take_page
@@ -53,13 +54,14 @@ class ObjectHandlers:
         uploads: Uploads,
         reading: Reading,
         replicas: Replicas,
+        serving: Serving,
         bulk: Bulk,
         data_dir: Path,
         inline_limit_bytes: int,
     ) -> None:
         """`inline_limit_bytes` is the largest payload that travels inside a job."""
         self._runtime, self._shelf = runtime, Shelf(runtime.store)
-        self._uploads, self._reading, self._replicas = uploads, reading, replicas
+        self._uploads, self._reading, self._replicas, self._serving = uploads, reading, replicas, serving
         self._bulk = bulk
         self._data_dir, self._inline_limit_bytes = data_dir, inline_limit_bytes
 
@@ -210,7 +212,7 @@ class ObjectHandlers:
         return self._replicas.take_notices(caller, request)
 
     def read_replica(self, caller: Caller, request: objects_pb2.ReadReplicaRequest) -> Ticket:
-        return self._replicas.read(caller, request)
+        return self._serving.read(caller, request)
 
 
 def capacity_of(store: Store, data_dir: Path, inline_limit_bytes: int) -> objects_pb2.GetCapacityResponse:

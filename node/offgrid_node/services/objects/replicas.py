@@ -1,5 +1,5 @@
-"""What a host keeps for others: pieces of a sealed shard come in, are hashed against the owner's manifest, made
-durable, and vouched for.
+"""What a host keeps for others: pieces of sealed shards come in, are hashed against the owner's manifest, made durable,
+and vouched for, all shards that the epoch lays here by one ack. `serving.py` has what goes out.
 
 A host cannot read any of it. What it checks: that the manifest and the epoch are their owner's, that the epoch counts
 this node, that the bytes are the manifest's. Only then does the machine sign the ack.
@@ -8,8 +8,10 @@ this node, that the bytes are the manifest's. Only then does the machine sign th
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from google.protobuf.message import Message
@@ -17,11 +19,9 @@ from google.protobuf.message import Message
 from offgrid.v1 import common_pb2, objects_pb2
 from offgrid_node.protocol.effects import Verifier
 from offgrid_node.protocol.errors import (
-    Corrupt,
     Exhausted,
     FailedPrecondition,
     InvalidRequest,
-    NotFound,
     PeerFault,
 )
 from offgrid_node.protocol.merkle import LEAVES_MAX
@@ -30,8 +30,8 @@ from offgrid_node.protocol.objects.dropping import was_dropped
 from offgrid_node.protocol.objects.manifest import MANIFEST_KIND, OBJECT_ID, STRIPE_BYTES, TAG_BYTES, Manifest
 from offgrid_node.protocol.objects.notices import PAGE_NOTICES
 from offgrid_node.protocol.objects.replicas import check_epoch
-from offgrid_node.protocol.objects.shards import hash_shards, rows_at, wrong_shards
-from offgrid_node.protocol.objects.tables import DROPPED, KEPT_BYTES, OBJECTS, REPLICAS, number_of, replica_key
+from offgrid_node.protocol.objects.shards import blob_name, hash_shards, rows_at, wrong_shards
+from offgrid_node.protocol.objects.tables import DROPPED, KEPT_BYTES, REPLICAS, number_of, replica_key
 from offgrid_node.protocol.quorum.records import EPOCH_KIND, Epoch
 from offgrid_node.protocol.signing import digest_of
 from offgrid_node.runtime import Runtime, Ticket
@@ -39,7 +39,6 @@ from offgrid_node.services.bulk import Bulk
 from offgrid_node.services.caller import Caller
 from offgrid_node.services.flow import Flow, asked, ticket_of
 from offgrid_node.services.objects.keeping import Keeping
-from offgrid_node.services.objects.reading import HOLDERS
 from offgrid_node.storage.blobs import BlobStore
 
 PIECE_BYTES_MAX = STRIPE_BYTES + TAG_BYTES  # a sealed stripe as this version makes them; far below gRPC's 4 MiB
@@ -49,7 +48,6 @@ OWNER_SHARE_PERCENT = 50  # of the room for replicas
 IDLE_MS_MAX = 600_000  # one that its owner does not go on with for so long makes room for its next
 WRAPS_MAX, WRAP_BYTES_MAX = 64, 256
 DOUBTED_MAX = 1_024  # remembered; one that falls off is found out again
-HOLDERS_TOLD_MAX = 5  # as many node ids as fit the metadata of a fault
 RETRY_MS, FULL_RETRY_MS = 5_000, 60_000
 
 
@@ -66,25 +64,38 @@ class Members(Protocol):
 class _Incoming:
     """A replica that is on its way here."""
 
-    manifest: Manifest
-    staged: str
-    used_ms: int
+    claim: _Claim
+    used_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class _Claim:
-    """A manifest and an epoch that belong together, signed by the caller, checked."""
+    """A manifest and an epoch that belong together, signed by the caller, checked; `shards` are this host's."""
 
     manifest: Manifest
     epoch: Epoch
+    shards: tuple[int, ...]
 
     @property
     def key(self) -> tuple[str, str]:
         return self.manifest.owner, self.manifest.object_id
 
+    @property
+    def size_bytes(self) -> int:
+        return len(self.shards) * self.manifest.shard_bytes
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the blobs that they are kept as."""
+        return tuple(blob_name(self.manifest, shard) for shard in self.shards)
+
+    def staged(self, name: str) -> str:
+        """Two owners may bring the same object id; what comes from one never disturbs the other's."""
+        return f"{self.manifest.owner}.{name}"
+
 
 class Replicas:
-    """The handlers of OpenReplica, WriteReplica, CommitReplica and ReadReplica."""
+    """The handlers of OpenReplica, WriteReplica and CommitReplica."""
 
     def __init__(
         self,
@@ -129,12 +140,15 @@ class Replicas:
             raise FailedPrecondition(
                 f"no replica of {request.object_id[:64]!r} is open here (any more); open it again", reason="NotOpened"
             )
-        end = request.offset + len(data)
-        if end > incoming.manifest.sealed_bytes:
-            said = f"the piece ends at {end}, the object at {incoming.manifest.sealed_bytes}"
+        claim, end = incoming.claim, request.offset + len(data)
+        if request.shard not in claim.shards:
+            said = f"{request.shard}; the epoch that was opened lays {_listed(claim.shards)} here"
+            raise InvalidRequest.field("shard", said)
+        if end > claim.manifest.shard_bytes:
+            said = f"the piece ends at {end}, the shard at {claim.manifest.shard_bytes}"
             raise InvalidRequest.field("offset", said)
-        self._touch((caller.node_id, request.object_id), incoming)
-        return ticket_of(self._write(incoming, request.offset, data))
+        self._touch(incoming)
+        return ticket_of(self._write(claim, request.shard, request.offset, data))
 
     def commit(self, caller: Caller, request: objects_pb2.CommitReplicaRequest) -> Ticket:
         claim = self._claim(caller, request.manifest, request.epoch)
@@ -143,49 +157,53 @@ class Replicas:
         return ticket_of(self._commit(claim, request))
 
     def _open(self, claim: _Claim) -> Flow[Message]:
-        manifest, staged = claim.manifest, _staged_name(claim.manifest)
-        kept, have, free = yield self._bulk.run(
-            lambda: (
-                self._blobs.size(manifest.object_id),
-                self._blobs.staged_bytes(staged),
-                self._blobs.free_bytes(),
-            ),
-            key=manifest.object_id,
-        )
-        if kept == manifest.sealed_bytes and claim.key not in self._doubted:
-            have = kept
-        else:
-            self._make_room(claim, max(0, manifest.sealed_bytes - have), free)
-            self._touch(claim.key, _Incoming(manifest, staged, 0))
-        return objects_pb2.OpenReplicaResponse(offset=have, piece_bytes_max=self._piece_bytes)
+        doubted = self._doubted_of(claim)
 
-    def _write(self, incoming: _Incoming, offset: int, data: bytes) -> Flow[Message]:
+        def look() -> tuple[list[int], bool, int]:
+            kept = [name not in doubted and self._is_kept(claim, name) for name in claim.names]
+            staged = [self._blobs.staged_bytes(claim.staged(name)) for name in claim.names]
+            have = [claim.manifest.shard_bytes if k else s for k, s in zip(kept, staged, strict=True)]
+            return have, all(kept), self._blobs.free_bytes()
+
+        have, complete, free = yield self._bulk.run(look, key=claim.manifest.object_id)
+        if not complete:
+            self._make_room(claim, max(0, claim.size_bytes - sum(have)), free)
+            self._touch(_Incoming(claim))
+        progress = [
+            objects_pb2.ShardProgress(shard=shard, offset=here) for shard, here in zip(claim.shards, have, strict=True)
+        ]
+        return objects_pb2.OpenReplicaResponse(shards=progress, piece_bytes_max=self._piece_bytes)
+
+    def _write(self, claim: _Claim, shard: int, offset: int, data: bytes) -> Flow[Message]:
+        staged = claim.staged(blob_name(claim.manifest, shard))
+
         def append() -> int:
             try:
-                return self._blobs.append(incoming.staged, offset, data)
+                return self._blobs.append(staged, offset, data)
             except FailedPrecondition:  # a gap: an earlier piece is late or lost; the answer says where to go on
-                return self._blobs.staged_bytes(incoming.staged)
+                return self._blobs.staged_bytes(staged)
 
-        size = yield self._bulk.run(append, key=incoming.manifest.object_id, size_bytes=len(data))
+        size = yield self._bulk.run(append, key=claim.manifest.object_id, size_bytes=len(data))
         return objects_pb2.WriteReplicaResponse(offset=size)
 
     def _commit(self, claim: _Claim, request: objects_pb2.CommitReplicaRequest) -> Flow[Message]:
-        manifest, salt, doubted = claim.manifest, self._members().salt, claim.key in self._doubted
-        name, ack = manifest.object_id, self._ack_given(claim, request.epoch)
-        with self._keeping.vouch(name):  # until the row says that it is wanted
+        manifest, salt, doubted = claim.manifest, self._members().salt, self._doubted_of(claim)
+        lane, ack = manifest.object_id, self._ack_given(claim, request.epoch)
+        with ExitStack() as vouched:
+            for name in claim.names:  # until the row says that it is wanted
+                vouched.enter_context(self._keeping.vouch(name))
             if ack is not None and not doubted:
-                size = yield self._bulk.run(lambda: self._blobs.size(name), key=name)
-                if size == manifest.sealed_bytes:  # else it is lost, and brought again under the same epoch
+                kept = yield self._bulk.run(lambda: all(self._is_kept(claim, name) for name in claim.names), key=lane)
+                if kept:  # else it is lost, and brought again under the same epoch
                     return objects_pb2.CommitReplicaResponse(ack=ack)
-            try:
-                possession = yield self._bulk.run(lambda: self._keep(claim, salt, anew=doubted), key=name)
-            except Corrupt as fault:
-                self._doubt(claim)
-                raise FailedPrecondition(
-                    f"{fault.message}; bring {manifest.object_id} again", reason="ReplicaDamaged"
-                ) from fault
+            possession, damaged = yield self._bulk.run(lambda: self._keep(claim, salt, doubted), key=lane)
+            if damaged:
+                self._doubt(claim, damaged)
+                text = f"what is kept of {', '.join(damaged)} is not what its manifest says; bring it again"
+                raise FailedPrecondition(text, reason="ReplicaDamaged")
             self._incoming.pop(claim.key, None)
-            self._doubted.pop(claim.key, None)
+            for name in claim.names:
+                self._doubted.pop((manifest.owner, name), None)
             command = KeepReplica(request.manifest, manifest, request.epoch, claim.epoch, possession)
             ticket = self._runtime.ask("objects", manifest.owner, command, size_bytes=request.manifest.ByteSize())
             try:
@@ -196,46 +214,60 @@ class Replicas:
                 raise
         return answer
 
-    def _keep(self, claim: _Claim, salt: bytes, *, anew: bool) -> bytes:
-        """In a thread: the bytes hashed, refused if they are others, and durable; the possession digest of them.
+    def _keep(self, claim: _Claim, salt: bytes, doubted: frozenset[str]) -> tuple[bytes, list[str]]:
+        """In a thread: all shards hashed in one pass, refused if they are others, and durable; the possession digest
+        of them, or the names of those that are kept and prove damaged.
 
-        A replica that is here already is read again: the digest of a new epoch needs every byte. Should it prove
-        damaged (Corrupt), it stays all the same: whoever claims so may be another than who brought it, with a manifest
-        of his own over the same root. What is brought `anew` takes its place once it has proved right. That its name
-        is there says nothing of the disk: it is synced before it is vouched for again.
+        One that is kept already is read again: the digest of a new epoch needs every byte. Should it prove damaged, it
+        stays all the same: whoever claims so may be another than who brought it, with a manifest of his own over the
+        same root. What is brought in place of a `doubted` one takes its name once it has proved right. That a name is
+        there says nothing of the disk: it is synced before it is vouched for again.
         """
-        blobs, manifest, epoch = self._blobs, claim.manifest, claim.epoch.epoch
-        name, staged = manifest.object_id, _staged_name(manifest)
-        if not anew and blobs.size(name) == manifest.sealed_bytes:
-            rows = rows_at(manifest, (0,), lambda _, *at: self._going(blobs.read(name, *at)))
-            roots, possession = hash_shards(manifest, rows, salt, self._self_id, epoch)
-            if wrong_shards(manifest, (0,), roots):
-                raise Corrupt(f"what is kept of {name} is not what its manifest says", reason="WrongRoot")
-            blobs.sync(name)
-            return possession
-        size = blobs.staged_bytes(staged)
-        if size != manifest.sealed_bytes:
-            here = f"{size} of {manifest.sealed_bytes} bytes are here"
-            raise FailedPrecondition(here, reason="ReplicaIncomplete", metadata={"offset": str(size)})
-        rows = rows_at(manifest, (0,), lambda _, *at: self._going(blobs.read_staged(staged, *at)))
-        roots, possession = hash_shards(manifest, rows, salt, self._self_id, epoch)
-        if wrong_shards(manifest, (0,), roots):
-            blobs.discard(staged)
-            raise FailedPrecondition(
-                f"the bytes that came are not those of {name}; begin again at 0", reason="WrongRoot"
-            )
-        blobs.finish(staged, name)
-        return possession
+        blobs, manifest = self._blobs, claim.manifest
+        kept = {name for name in claim.names if name not in doubted and self._is_kept(claim, name)}
+        self._check_complete(claim, [name for name in claim.names if name not in kept])
 
-    def _going(self, data: bytes) -> bytes:
-        """To hash a large replica takes long; a node that stops does not wait for it."""
-        self._bulk.check_going()
-        return data
+        def read(name: str, offset: int, length: int) -> bytes:
+            self._bulk.check_going()  # to hash a large one takes long; a node that stops does not wait for it
+            if name in kept:
+                return blobs.read(name, offset, length)
+            return blobs.read_staged(claim.staged(name), offset, length)
 
-    def _doubt(self, claim: _Claim) -> None:
-        self._doubted[claim.key] = None
-        if len(self._doubted) > DOUBTED_MAX:
-            self._doubted.popitem(last=False)
+        rows = rows_at(manifest, claim.shards, read)
+        roots, possession = hash_shards(manifest, rows, salt, self._self_id, claim.epoch.epoch)
+        wrong = [blob_name(manifest, shard) for shard in wrong_shards(manifest, claim.shards, roots)]
+        if refused := [name for name in wrong if name not in kept]:
+            for name in refused:
+                blobs.discard(claim.staged(name))
+            text = f"the bytes that came are not those of {', '.join(refused)}; begin again at 0"
+            raise FailedPrecondition(text, reason="WrongRoot")
+        if wrong:
+            return possession, wrong
+        for name in claim.names:
+            if name in kept:
+                blobs.sync(name)
+            else:
+                blobs.finish(claim.staged(name), name)
+        return possession, []
+
+    def _check_complete(self, claim: _Claim, coming: Sequence[str]) -> None:
+        for name in coming:
+            size, whole = self._blobs.staged_bytes(claim.staged(name)), claim.manifest.shard_bytes
+            if size != whole:
+                text = f"{size} of {whole} bytes of {name} are here"
+                raise FailedPrecondition(text, reason="ReplicaIncomplete", metadata={"offset": str(size)})
+
+    def _is_kept(self, claim: _Claim, name: str) -> bool:
+        return self._blobs.size(name) == claim.manifest.shard_bytes
+
+    def _doubted_of(self, claim: _Claim) -> frozenset[str]:
+        return frozenset(name for name in claim.names if (claim.manifest.owner, name) in self._doubted)
+
+    def _doubt(self, claim: _Claim, names: Sequence[str]) -> None:
+        for name in names:
+            self._doubted[claim.manifest.owner, name] = None
+            if len(self._doubted) > DOUBTED_MAX:
+                self._doubted.popitem(last=False)
 
     def _ack_given(self, claim: _Claim, epoch: common_pb2.Signed) -> common_pb2.Signed | None:
         """The ack that this node gave for this very epoch; its bytes were durable before."""
@@ -253,45 +285,10 @@ class Replicas:
             if not OBJECT_ID.match(object_id):
                 raise InvalidRequest.field(f"deleted[{index}]", f"{object_id[:64]!r} is no object id")
         for object_id in request.deleted:
-            key = caller.node_id, object_id
-            self._doubted.pop(key, None)
-            if (incoming := self._incoming.pop(key, None)) is not None:
-                self._bulk.run(_discard(self._blobs, incoming.staged), key=object_id)(lambda outcome: None)
+            if (incoming := self._incoming.pop((caller.node_id, object_id), None)) is not None:
+                self._bulk.run(partial(self._discard, incoming.claim), key=object_id)(lambda outcome: None)
         command = TakeNotices(caller.node_id, tuple(request.deleted))
         return self._runtime.ask("objects", caller.node_id, command, size_bytes=request.ByteSize())
-
-    # ---- what goes out
-
-    def read(self, caller: Caller, request: objects_pb2.ReadReplicaRequest) -> Ticket:
-        if not OBJECT_ID.match(request.object_id):
-            raise InvalidRequest.field("object_id", f"{request.object_id[:64]!r} is no object id")
-        if not 0 < request.length <= PIECE_BYTES_MAX:
-            raise InvalidRequest.field("length", f"{request.length} bytes; 1 to {PIECE_BYTES_MAX} are allowed")
-        return ticket_of(self._read(request))
-
-    def _read(self, request: objects_pb2.ReadReplicaRequest) -> Flow[Message]:
-        def read() -> objects_pb2.ReadReplicaResponse:
-            size = self._blobs.size(request.object_id)
-            if size is None:
-                raise NotFound(
-                    f"no replica of {request.object_id} is here",
-                    reason="ReplicaNotFound",
-                    metadata=self._holders(request),
-                )
-            if request.offset >= size:
-                raise InvalidRequest.field("offset", f"{request.offset}; the replica has {size} bytes")
-            data = self._blobs.read(request.object_id, request.offset, min(request.length, size - request.offset))
-            return objects_pb2.ReadReplicaResponse(data=data, size_bytes=size)
-
-        answer: Message = yield self._bulk.run(read, size_bytes=request.length)
-        return answer
-
-    def _holders(self, request: objects_pb2.ReadReplicaRequest) -> dict[str, str]:
-        """Who has it instead, when it is an object of this node's own that it has given away."""
-        value = self._runtime.store.get(OBJECTS, request.object_id.encode())
-        acks = objects_pb2.ObjectRow.FromString(value).object.acks if value is not None else ()
-        holders = ",".join(ack.node_id for ack in acks[:HOLDERS_TOLD_MAX])
-        return {HOLDERS: holders} if holders else {}
 
     # ---- checks
 
@@ -310,7 +307,7 @@ class Replicas:
             if not self._verify(key, digest_of(kind, members.salt, signed.body), signed.signature):
                 raise PeerFault(f"{what}: the signature is not {owner}'s", reason="BadSignature")
         check_epoch(body, epoch_body, self._self_id)
-        return _Claim(body, epoch_body)
+        return _Claim(body, epoch_body, epoch_body.shards[self._self_id])
 
     def _check_enabled(self) -> None:
         if not self._enabled:
@@ -325,8 +322,8 @@ class Replicas:
         for key, incoming in others.copy().items():
             if len(others) >= OPEN_PER_OWNER_MAX and now_ms - incoming.used_ms >= IDLE_MS_MAX:
                 del self._incoming[key], others[key]
-                self._bulk.run(_discard(self._blobs, incoming.staged), key=key[1])(lambda outcome: None)
-        coming = sum(incoming.manifest.sealed_bytes for incoming in others.values())
+                self._bulk.run(partial(self._discard, incoming.claim), key=key[1])(lambda outcome: None)
+        coming = sum(incoming.claim.size_bytes for incoming in others.values())
         if len(others) >= OPEN_PER_OWNER_MAX or coming + more_bytes > STAGED_BYTES_PER_OWNER_MAX:
             raise Exhausted(
                 f"{owner} has {len(others)} replicas of {coming} bytes coming in here; at most {OPEN_PER_OWNER_MAX} of "
@@ -340,7 +337,7 @@ class Replicas:
                 reason="DiskFull",
                 retry_ms=FULL_RETRY_MS,
             )
-        self._check_share(owner, coming + claim.manifest.sealed_bytes, free_bytes)
+        self._check_share(owner, coming + claim.size_bytes, free_bytes)
 
     def _check_share(self, owner: str, coming_bytes: int, free_bytes: int) -> None:
         """The room is what is kept for all and what is free. What was let in counts until it is kept, so no owner gets
@@ -356,10 +353,14 @@ class Replicas:
                 retry_ms=FULL_RETRY_MS,
             )
 
-    def _touch(self, key: tuple[str, str], incoming: _Incoming) -> None:
+    def _touch(self, incoming: _Incoming) -> None:
         incoming.used_ms = self._runtime.clock.now().mono_ms
-        self._incoming[key] = incoming
-        self._incoming.move_to_end(key)
+        self._incoming[incoming.claim.key] = incoming
+        self._incoming.move_to_end(incoming.claim.key)
+
+    def _discard(self, claim: _Claim) -> None:
+        for name in claim.names:
+            self._blobs.discard(claim.staged(name))
 
 
 def _check_bounds(manifest: objects_pb2.Manifest, body: Manifest) -> None:
@@ -374,10 +375,5 @@ def _check_bounds(manifest: objects_pb2.Manifest, body: Manifest) -> None:
             )
 
 
-def _staged_name(manifest: Manifest) -> str:
-    """Two owners may bring the same object id; what comes from one never disturbs the other's."""
-    return f"{manifest.owner}.{manifest.object_id}"
-
-
-def _discard(blobs: BlobStore, staged: str) -> Callable[[], None]:
-    return lambda: blobs.discard(staged)
+def _listed(shards: Sequence[int]) -> str:
+    return ", ".join(map(str, shards)) or "none"

@@ -8,16 +8,20 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
+from google.protobuf.message import DecodeError
+
 from offgrid.v1 import objects_pb2
 from offgrid_node.coding.coder import Coder
 from offgrid_node.coding.fallback import Fallback
 from offgrid_node.protocol.effects import Signer, Verifier
-from offgrid_node.protocol.errors import Corrupt
+from offgrid_node.protocol.errors import Corrupt, PeerFault
 from offgrid_node.protocol.jobs.held import HELD
 from offgrid_node.protocol.jobs.host import RESULT_BLOBS
 from offgrid_node.protocol.mesh.directory import Directory
 from offgrid_node.protocol.mesh.swim import ALIVE
-from offgrid_node.protocol.objects.manifest import STRIPE_BYTES
+from offgrid_node.protocol.objects.dropping import shards_of
+from offgrid_node.protocol.objects.manifest import STRIPE_BYTES, Manifest
+from offgrid_node.protocol.objects.shards import blob_name
 from offgrid_node.protocol.objects.tables import OBJECTS, REPLICAS, replica_prefix
 from offgrid_node.protocol.rng import Rng
 from offgrid_node.runtime import Runtime
@@ -29,7 +33,9 @@ from offgrid_node.services.objects.keeping import Keeping
 from offgrid_node.services.objects.reading import Carrier, Reading
 from offgrid_node.services.objects.replicas import OWNER_SHARE_PERCENT, PIECE_BYTES_MAX, Replicas
 from offgrid_node.services.objects.sealing import UPLOAD_PREFIX, Sealer, Wraps
+from offgrid_node.services.objects.serving import Serving
 from offgrid_node.services.objects.shipping import Shipping
+from offgrid_node.services.objects.source import ShardSource
 from offgrid_node.services.objects.uploads import Uploads
 from offgrid_node.storage.blobs import BlobStore, sweep
 from offgrid_node.storage.store import Store
@@ -92,7 +98,8 @@ class ObjectRoom:
             lambda node: name_of(directory(), node),
         )
         self.keeping = Keeping(blobs, bulk, lambda name: is_known(runtime.store, name))
-        self.shipping = Shipping(runtime, carrier, directory, verify, blobs, bulk, self.keeping)
+        source = ShardSource(blobs, parts.coder)
+        self.shipping = Shipping(runtime, carrier, directory, verify, source, bulk, self.keeping)
         self.uploads = Uploads(runtime, self.sealer, bulk, self.keeping)
         self.handlers = ObjectHandlers(
             runtime,
@@ -110,6 +117,7 @@ class ObjectRoom:
                 owner_share_percent=parts.owner_share_percent,
                 piece_bytes=parts.piece_bytes,
             ),
+            Serving(runtime, directory, blobs, source, bulk),
             bulk,
             data_dir,
             inline_limit_bytes,
@@ -133,6 +141,12 @@ def is_known(store: Store, name: str) -> bool:
             return True
         if any(store.get(table, name.encode()) is not None for table in (RESULT_BLOBS, HELD)):
             return True
-        return any(True for _ in store.scan(REPLICAS, prefix=replica_prefix(name)))
-    except Corrupt:
+        rows = store.scan(REPLICAS, prefix=replica_prefix(name.partition(".")[0]))
+        return any(name in _names_of(objects_pb2.ReplicaRow.FromString(value)) for _, value in rows)
+    except (Corrupt, PeerFault, DecodeError):
         return True
+
+
+def _names_of(row: objects_pb2.ReplicaRow) -> list[str]:
+    manifest = Manifest.decode(row.manifest.signed.body)
+    return [blob_name(manifest, shard) for shard in shards_of(row)]

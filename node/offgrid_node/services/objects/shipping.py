@@ -1,23 +1,25 @@
-"""Carries out Ship: this node's sealed copy of an object brought to one host, piece by piece, until its ack is here.
+"""Carries out Ship: an object's shards brought to one host, piece by piece, until the host's ack of them is here.
 
-A few pieces are under way at once; the host says how far it has come, and whatever got lost goes again from there. What
-a broken connection left at the host is not sent twice, now or at the next Ship.
+They are cut and worked out of this node's sealed copy as they go (`source.py`). A few pieces are under way at once; the
+host says how far it has come, and whatever got lost goes again from there. What a broken connection left at the host is
+not sent twice, now or at the next Ship.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, TypeVar
 
 from google.protobuf.message import Message
 
 from offgrid.v1 import common_pb2, objects_pb2
 from offgrid_node.protocol.effects import DropBlob, Ship, Shipped, Verifier
-from offgrid_node.protocol.errors import Corrupt, FailedPrecondition, Fault, NotFound, PeerFault
+from offgrid_node.protocol.errors import FailedPrecondition, Fault, PeerFault
 from offgrid_node.protocol.jobs.post import CALL_TIMEOUT_MS, transfer_ms
-from offgrid_node.protocol.objects.manifest import Manifest
+from offgrid_node.protocol.objects.manifest import COPY, Manifest
 from offgrid_node.protocol.objects.shards import possession_of, stripe_span
 from offgrid_node.protocol.quorum.records import ACK_KIND, Ack, Epoch
 from offgrid_node.protocol.signing import digest_of
@@ -27,7 +29,7 @@ from offgrid_node.services.flow import Flow, Step, run, together
 from offgrid_node.services.objects.keeping import Keeping
 from offgrid_node.services.objects.reading import Carrier
 from offgrid_node.services.objects.replicas import PIECE_BYTES_MAX, Members
-from offgrid_node.storage.blobs import BlobStore
+from offgrid_node.services.objects.source import ShardSource
 
 SERVICE = "offgrid.v1.ObjectService"
 WINDOW = 3  # pieces of one Ship under way: enough for a far host
@@ -49,6 +51,11 @@ class _Shipment:
     manifest: Manifest
     epoch: Epoch
 
+    @property
+    def shards(self) -> tuple[int, ...]:
+        """Of this object, what the host is to hold."""
+        return self.epoch.shards[self.work.node]
+
 
 class Shipping:
     """Ships that are under way, one for each object and host."""
@@ -59,12 +66,12 @@ class Shipping:
         carrier: Carrier,
         members: Callable[[], Members],
         verify: Verifier,
-        blobs: BlobStore,
+        source: ShardSource,
         bulk: Bulk,
         keeping: Keeping,
     ) -> None:
         self._runtime, self._carrier, self._members, self._verify = runtime, carrier, members, verify
-        self._blobs, self._bulk, self._keeping = blobs, bulk, keeping
+        self._source, self._bulk, self._keeping = source, bulk, keeping
         self._shipments: dict[tuple[str, str], _Shipment] = {}
         self._flying: Counter[str] = Counter()  # pieces under way, by host
 
@@ -92,7 +99,7 @@ class Shipping:
 
     def drop_blob(self, work: DropBlob) -> None:
         """Deletes this node's own copy, unless a row still wants these bytes, its own or another owner's."""
-        self._keeping.drop(work.object_id)
+        self._keeping.drop(work.name)
 
     # ---- one of them
 
@@ -108,52 +115,65 @@ class Shipping:
                     raise
 
     def _fill(self, shipment: _Shipment) -> Flow[None]:
-        """Until the host has all bytes."""
-        work, total = shipment.work, shipment.manifest.sealed_bytes
+        """Until the host has all bytes of its shards."""
+        work, total, shards = shipment.work, shipment.manifest.shard_bytes, shipment.shards
         request = objects_pb2.OpenReplicaRequest(manifest=work.manifest, epoch=work.epoch)
         opened = yield self._call(work.node, "OpenReplica", request, objects_pb2.OpenReplicaResponse, CALL_TIMEOUT_MS)
-        offset, stumbles = opened.offset, 0
+        reached, stumbles = {told.shard: told.offset for told in opened.shards}, 0
+        if tuple(reached) != shards:
+            raise PeerFault(f"{work.node} wants other shards than it is to have", reason="WrongShards")
         piece = min(opened.piece_bytes_max or PIECE_BYTES_MAX, PIECE_BYTES_MAX)
-        while offset < total:
+        while True:
+            _check_offsets(work.node, reached, total)
             room = max(1, min(WINDOW, PIECES_PER_HOST_MAX - self._flying[work.node]))
-            starts = range(offset, min(total, offset + room * piece), piece)
-            self._flying[work.node] += len(starts)
-            answers = yield together([self._piece(shipment, start, min(piece, total - start)) for start in starts])
-            self._flying[work.node] -= len(starts)
-            reached = max((answer.offset for answer in answers if not isinstance(answer, Fault)), default=offset)
-            if reached > total:
-                raise PeerFault(f"{work.node} says that it has {reached} bytes of {total}", reason="WrongOffset")
-            stumbles = 0 if reached > offset else stumbles + 1
+            spans = list(islice(_pieces(reached, total, piece), room))
+            if not spans:
+                return
+            self._flying[work.node] += len(spans)
+            answers = yield together([self._piece(shipment, *span) for span in spans])
+            self._flying[work.node] -= len(spans)
+            before, further = reached, _reached([span[0] for span in spans], answers)
+            reached = before | further
+            came = any(reached[shard] > before[shard] for shard in further)
+            stumbles = 0 if came else stumbles + 1
             fault = next((answer for answer in answers if isinstance(answer, Fault)), None)
-            if stumbles > STUMBLES_MAX or (fault is not None and reached <= offset):
-                raise fault or PeerFault(f"{work.node} takes nothing beyond {offset}", reason="NoProgress")
-            offset = reached
+            if stumbles > STUMBLES_MAX or (fault is not None and not came):
+                raise fault or PeerFault(f"{work.node} takes nothing beyond {before}", reason="NoProgress")
 
-    def _piece(self, shipment: _Shipment, offset: int, length: int) -> Step[objects_pb2.WriteReplicaResponse]:
+    def _piece(
+        self, shipment: _Shipment, shard: int, offset: int, length: int
+    ) -> Step[objects_pb2.WriteReplicaResponse]:
         def send() -> Flow[objects_pb2.WriteReplicaResponse]:
-            name = shipment.work.object_id
-            data = yield self._bulk.run(lambda: self._read(name, offset, length), size_bytes=length)
-            request = objects_pb2.WriteReplicaRequest(object_id=name, offset=offset, data=data)
+            manifest, work = shipment.manifest, shipment.work
+            data = yield self._bulk.run(
+                lambda: self._source.read(manifest, shard, offset, length), size_bytes=self._held(manifest, length)
+            )
+            request = objects_pb2.WriteReplicaRequest(object_id=work.object_id, shard=shard, offset=offset, data=data)
             timeout_ms = CALL_TIMEOUT_MS + WINDOW * transfer_ms(length)  # they share the link
             answer: objects_pb2.WriteReplicaResponse = yield self._call(
-                shipment.work.node, "WriteReplica", request, objects_pb2.WriteReplicaResponse, timeout_ms
+                work.node, "WriteReplica", request, objects_pb2.WriteReplicaResponse, timeout_ms
             )
             return answer
 
         return lambda done: run(send(), done)
 
+    def _held(self, manifest: Manifest, length: int) -> int:
+        """What a piece takes in memory while it is made: of parity also the stripe that its rows come from."""
+        return length if manifest.codec == COPY else 2 * length + 2 * stripe_span(manifest, 0)[1]
+
     def _commit(self, shipment: _Shipment) -> Flow[common_pb2.Signed]:
         """The host's ack, which is checked: it is the host's, of this epoch, of no other thing, and of one who has read
         every byte of it. While the host reads them, so does this node, where they lie."""
         while True:
-            work, epoch, size_bytes = shipment.work, shipment.epoch, shipment.manifest.sealed_bytes
+            work, epoch = shipment.work, shipment.epoch
+            size_bytes = len(shipment.shards) * shipment.manifest.shard_bytes
             request = objects_pb2.CommitReplicaRequest(
                 object_id=work.object_id, manifest=work.manifest, epoch=work.epoch
             )
             timeout_ms = CALL_TIMEOUT_MS + size_bytes * 1_000 // COMMIT_BYTES_PER_S
             steps: list[Step[Any]] = [
                 self._call(work.node, "CommitReplica", request, objects_pb2.CommitReplicaResponse, timeout_ms),
-                self._possession(shipment.manifest, work.node, epoch),
+                self._possession(shipment),
             ]
             answer, possession = yield together(steps)
             if isinstance(answer, Fault):
@@ -164,21 +184,16 @@ class Shipping:
                 self._check(work, epoch, possession, answer.ack)
                 return answer.ack  # type: ignore[no-any-return]
 
-    def _possession(self, manifest: Manifest, node: str, epoch: Epoch) -> Step[bytes]:
-        name, salt = manifest.object_id, self._members().salt
+    def _possession(self, shipment: _Shipment) -> Step[bytes]:
+        manifest, shards, salt = shipment.manifest, shipment.shards, self._members().salt
+        node, epoch = shipment.work.node, shipment.epoch.epoch
 
         def rows(index: int) -> list[bytes]:
             self._bulk.check_going()
-            return [self._read(name, *stripe_span(manifest, index))]
+            return self._source.rows(manifest, index, shards)
 
         # One lane for all: however large the objects, other work finds a thread.
-        return self._bulk.run(lambda: possession_of(manifest, rows, salt, node, epoch.epoch), key=POSSESSION_LANE)
-
-    def _read(self, name: str, offset: int, length: int) -> bytes:
-        try:
-            return self._blobs.read(name, offset, length)
-        except NotFound as fault:
-            raise Corrupt(f"this node's copy of {name} is gone", reason="BlobLost") from fault
+        return self._bulk.run(lambda: possession_of(manifest, rows, salt, node, epoch), key=POSSESSION_LANE)
 
     def _check(self, work: Ship, epoch: Epoch, possession: bytes, signed: common_pb2.Signed) -> None:
         members, ack = self._members(), Ack.decode(signed.body)
@@ -204,3 +219,25 @@ class Shipping:
             self._carrier.request(node, f"{SERVICE}/{method}", request, timeout_ms, ended)
 
         return start
+
+
+def _pieces(reached: Mapping[int, int], total: int, piece: int) -> Iterator[tuple[int, int, int]]:
+    """What is to go, shard by shard: shard, offset and length."""
+    for shard, offset in reached.items():
+        for start in range(offset, total, piece):
+            yield shard, start, min(piece, total - start)
+
+
+def _reached(shards: Sequence[int], answers: Sequence[objects_pb2.WriteReplicaResponse | Fault]) -> dict[int, int]:
+    """How far each shard has come, as far as there are answers; it may be less far than before."""
+    further: dict[int, int] = {}
+    for shard, answer in zip(shards, answers, strict=True):
+        if not isinstance(answer, Fault):
+            further[shard] = max(further.get(shard, 0), answer.offset)
+    return further
+
+
+def _check_offsets(node: str, reached: Mapping[int, int], total: int) -> None:
+    for shard, offset in reached.items():
+        if offset > total:
+            raise PeerFault(f"{node} says that it has {offset} bytes of {total} of shard {shard}", reason="WrongOffset")

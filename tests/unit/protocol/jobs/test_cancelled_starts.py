@@ -121,7 +121,7 @@ def test_a_report_that_was_under_way_is_not_repeated_and_its_output_goes() -> No
     cancel(bench)
     bench.wait(100 * REPORT_RETRY_MS)
     assert len(bench.calls("ReportResults")) == 1
-    assert [effect.object_id for effect in bench.effects if isinstance(effect, DropBlob)] != []
+    assert [effect.name for effect in bench.effects if isinstance(effect, DropBlob)] != []
     assert stops(bench) == []
 
 

@@ -33,7 +33,7 @@ def objects_made(world: World) -> list[ObjectAdded]:
 
 
 def dropped(world: World) -> list[str]:
-    return [effect.object_id for effect in world.effects if isinstance(effect, DropBlob)]
+    return [effect.name for effect in world.effects if isinstance(effect, DropBlob)]
 
 
 def held(world: World) -> list[str]:

@@ -170,7 +170,7 @@ class TestWorkThatIsOverWithinAMoment:
         [work] = bench.executions()
         bench.restart(still_at_work=[(OWNER.node_id, "j-1", 1)])
         bench.finish(work, blob=BLOB)
-        assert [effect.object_id for effect in bench.effects if isinstance(effect, DropBlob)] == [
+        assert [effect.name for effect in bench.effects if isinstance(effect, DropBlob)] == [
             Manifest.decode(BLOB).object_id
         ]
 

@@ -35,7 +35,7 @@ def finished(bench: HostBench, job_id: str = "j-1", **fields: object) -> None:
 
 
 def dropped(bench: HostBench | CoreBench) -> list[str]:
-    return [effect.object_id for effect in bench.effects if isinstance(effect, DropBlob)]
+    return [effect.name for effect in bench.effects if isinstance(effect, DropBlob)]
 
 
 def blob_rows(bench: HostBench) -> list[bytes]:

@@ -115,8 +115,8 @@ class Outlet:
         self._world.ship(self._site, self._life, work)
 
     def drop_blob(self, work: DropBlob) -> None:
-        self._world.check_drop(work.object_id)
-        self._site.blobs.discard(work.object_id)
+        self._world.check_drop(work.name)
+        self._site.blobs.discard(work.name)
 
 
 @dataclass

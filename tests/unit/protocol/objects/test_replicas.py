@@ -162,7 +162,7 @@ def test_shards_come_and_go_with_the_epochs(keeper: Keeper) -> None:
         assert ack_in(keeper.keep(body, laid(body, number, *mine))).epoch == number
         kept = number_of(keeper.store.get(KEPT_BYTES, OWNER.node_id.encode()) or b"")
         assert kept == len(mine) * body.shard_bytes
-    dropped = [effect.object_id for effect in keeper.effects if isinstance(effect, DropBlob)]
+    dropped = [effect.name for effect in keeper.effects if isinstance(effect, DropBlob)]
     assert dropped == [blob_name(body, 0), blob_name(body, 1)]
 
 

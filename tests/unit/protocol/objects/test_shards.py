@@ -20,7 +20,6 @@ from offgrid_node.protocol.objects.manifest import (
 from offgrid_node.protocol.objects.shards import (
     blob_name,
     hash_shards,
-    object_and_shard,
     possession_of,
     row_span,
     rows_at,
@@ -119,11 +118,6 @@ class TestOfACodedObject:
     def test_each_shard_has_a_name_of_its_own(self, body: Manifest) -> None:
         assert [blob_name(body, shard) for shard in (0, 4)] == [f"{body.object_id}.0", f"{body.object_id}.4"]
         assert blob_name(manifest(150), 0) == manifest(150).object_id
-
-    def test_a_name_says_object_and_shard(self, body: Manifest) -> None:
-        assert object_and_shard(blob_name(body, 4)) == (body.object_id, 4)
-        assert object_and_shard(body.object_id) == (body.object_id, None)
-        assert object_and_shard(f"{body.object_id}.x") == (body.object_id, None)
 
     def test_all_its_shards_here_are_hashed_in_one_pass(self, body: Manifest) -> None:
         data = {blob_name(body, shard): bytes([shard]) * body.shard_bytes for shard in (1, 4)}

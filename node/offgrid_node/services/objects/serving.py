@@ -1,0 +1,129 @@
+"""ReadReplica: sealed bytes of a shard that is kept here, or of an object of this node's own, to any member.
+
+They are worth nothing without the object's key. Whoever has a doubt may ask for the proof that a row is the manifest's:
+of k rows that do not open together, it tells which one was made up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from google.protobuf.message import Message
+
+from offgrid.v1 import objects_pb2
+from offgrid_node.protocol.errors import InvalidRequest, NotFound
+from offgrid_node.protocol.merkle import path_of
+from offgrid_node.protocol.objects.manifest import COPY, OBJECT_ID, SHARDS_MAX, Manifest, stripe_digest
+from offgrid_node.protocol.objects.shards import blob_name, row_span
+from offgrid_node.protocol.objects.tables import OBJECTS, REPLICAS, replica_prefix
+from offgrid_node.protocol.quorum.records import Epoch
+from offgrid_node.runtime import Runtime, Ticket
+from offgrid_node.services.bulk import Bulk
+from offgrid_node.services.caller import Caller
+from offgrid_node.services.flow import Flow, ticket_of
+from offgrid_node.services.objects.reading import HOLDERS
+from offgrid_node.services.objects.replicas import PIECE_BYTES_MAX, Members
+from offgrid_node.services.objects.source import ShardSource
+from offgrid_node.storage.blobs import BlobStore
+
+HOLDERS_TOLD_MAX = 5  # as many node ids as fit the metadata of a fault
+PROOFS_LANE = "proofs"  # no object's name: each reads a whole shard, so one at a time
+
+
+class Serving:
+    """The handler of ReadReplica."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        members: Callable[[], Members],
+        blobs: BlobStore,
+        source: ShardSource,
+        bulk: Bulk,
+    ) -> None:
+        self._runtime, self._members, self._blobs = runtime, members, blobs
+        self._source, self._bulk = source, bulk
+
+    def read(self, caller: Caller, request: objects_pb2.ReadReplicaRequest) -> Ticket:
+        if not OBJECT_ID.match(request.object_id):
+            raise InvalidRequest.field("object_id", f"{request.object_id[:64]!r} is no object id")
+        if not 0 < request.length <= PIECE_BYTES_MAX:
+            raise InvalidRequest.field("length", f"{request.length} bytes; 1 to {PIECE_BYTES_MAX} are allowed")
+        if request.shard >= SHARDS_MAX:
+            raise InvalidRequest.field("shard", f"{request.shard}; 0 to {SHARDS_MAX - 1} are allowed")
+        if request.prove and not request.HasField("shard"):
+            raise InvalidRequest.field("prove", "only rows of shards are proved; a copy's stripe opens or does not")
+        return ticket_of(self._read(request))
+
+    def _read(self, request: objects_pb2.ReadReplicaRequest) -> Flow[Message]:
+        answer: objects_pb2.ReadReplicaResponse = yield self._bulk.run(
+            lambda: self._found(request), size_bytes=request.length
+        )
+        if request.prove:
+            answer.path.extend((yield self._bulk.run(lambda: self._path(request), key=PROOFS_LANE)))
+        return answer
+
+    def _found(self, request: objects_pb2.ReadReplicaRequest) -> objects_pb2.ReadReplicaResponse:
+        """In a thread. Raises NotFound (reason ReplicaNotFound), InvalidRequest."""
+        name = f"{request.object_id}.{request.shard}" if request.HasField("shard") else request.object_id
+        size, own = self._blobs.size(name), None
+        if size is None and request.HasField("shard") and (own := self._own(request)) is not None:
+            size = own.shard_bytes
+        if size is None:
+            raise NotFound(f"no replica of {name} is here", reason="ReplicaNotFound", metadata=self._holders(request))
+        if request.offset >= size:
+            raise InvalidRequest.field("offset", f"{request.offset}; the replica has {size} bytes")
+        length = min(request.length, size - request.offset)
+        if own is not None:
+            data = self._source.read(own, request.shard, request.offset, length)
+        else:
+            data = self._blobs.read(name, request.offset, length)
+        return objects_pb2.ReadReplicaResponse(data=data, size_bytes=size)
+
+    def _own(self, request: objects_pb2.ReadReplicaRequest) -> Manifest | None:
+        """Of a coded object of this node's whose sealed copy is here still: any shard can be worked out from that."""
+        row = self._row(request.object_id)
+        manifest = Manifest.decode(row.object.manifest.signed.body) if row is not None else None
+        if manifest is None or manifest.codec == COPY or request.shard >= manifest.n or not self._source.has(manifest):
+            return None
+        return manifest
+
+    def _path(self, request: objects_pb2.ReadReplicaRequest) -> list[bytes]:
+        """In a thread. Raises InvalidRequest where the range is not just one row."""
+        own = self._own(request)
+        manifest = own or self._kept_for(request)
+        index = min(request.offset // manifest.row_bytes, manifest.stripes - 1)
+        if (request.offset, request.length) != row_span(manifest, index):
+            raise InvalidRequest.field("offset", f"{request.length} bytes at {request.offset} are not one row")
+        name, shard = blob_name(manifest, request.shard), request.shard
+        salt, digests = self._members().salt, []
+        for stripe in range(manifest.stripes):
+            self._bulk.check_going()
+            span = row_span(manifest, stripe)
+            row = self._source.rows(manifest, stripe, (shard,))[0] if own else self._blobs.read(name, *span)
+            digests.append(stripe_digest(salt, row))
+        return path_of(digests, index)
+
+    def _kept_for(self, request: objects_pb2.ReadReplicaRequest) -> Manifest:
+        """Owners who claim the same object id name the same roots; how its rows lie, the first one says."""
+        for _, value in self._runtime.store.scan(REPLICAS, prefix=replica_prefix(request.object_id)):
+            manifest = Manifest.decode(objects_pb2.ReplicaRow.FromString(value).manifest.signed.body)
+            if request.shard < manifest.n:
+                return manifest
+        raise NotFound(f"no replica of {request.object_id} is here", reason="ReplicaNotFound")
+
+    def _holders(self, request: objects_pb2.ReadReplicaRequest) -> dict[str, str]:
+        """Who has it instead, when it is an object of this node's own that it has given away."""
+        row = self._row(request.object_id)
+        if row is None:
+            return {}
+        acked = [ack.node_id for ack in row.object.acks]
+        if request.HasField("shard"):
+            laid = Epoch.decode(row.epoch.body).shards
+            acked = [node for node in acked if request.shard in laid.get(node, ())]
+        holders = ",".join(acked[:HOLDERS_TOLD_MAX])
+        return {HOLDERS: holders} if holders else {}
+
+    def _row(self, object_id: str) -> objects_pb2.ObjectRow | None:
+        value = self._runtime.store.get(OBJECTS, object_id.encode())
+        return objects_pb2.ObjectRow.FromString(value) if value is not None else None
