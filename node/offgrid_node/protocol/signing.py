@@ -21,7 +21,7 @@ BODY_BYTES_MAX = 4096
 T = TypeVar("T")
 
 
-def digest_of(kind: bytes, salt: bytes, body: bytes) -> bytes:
+def digest_of(kind: bytes, salt: bytes, body: bytes | memoryview) -> bytes:
     """The 32 bytes that are signed for `body`. `kind` is at most 16 bytes, `salt` the mesh id's 16 (or empty)."""
     return hashlib.blake2b(body, digest_size=32, person=kind, salt=salt).digest()
 

@@ -24,7 +24,8 @@ class AddObject:
     `body` is what `manifest` carries signed, by this node. `required_milli` 0 is what the config says; `digest` is 16
     bytes of all that the request says but its id, `plaintext` the digest of what was sealed, where it is known.
     Answered with CommitUploadResponse, or with EnqueueResponse where `enqueue` is given; a repeated one (same request
-    id and digest, or same object) with the same again. `for_job`: it is a job's input or result.
+    id and digest, or same object) with the same again. `for_job`: it is a job's input or result. `copies`
+    0 is what the config says.
     """
 
     manifest: objects_pb2.Manifest
@@ -36,6 +37,7 @@ class AddObject:
     enqueue: Enqueue | None = None
     plaintext: bytes = b""
     for_job: bool = False
+    copies: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 from offgrid_node.protocol.ids import NODE_ID_BYTES, base32, node_id_bytes
 from offgrid_node.protocol.merkle import DIGEST_BYTES, root_of
@@ -26,6 +27,16 @@ NONCE_BYTES, TAG_BYTES = 16, 16
 STRIPE_BYTES = 1 << 20  # of plaintext; the last one may be shorter
 STRIPE_BYTES_MAX = 16 << 20
 OBJECT_ID = re.compile(r"o-[a-z2-7]{32}\Z")
+
+
+class Code(NamedTuple):
+    """`needed` shards of `total` give an object back."""
+
+    needed: int
+    total: int
+
+
+FULL_COPIES = Code(1, 1)
 
 
 @dataclass(frozen=True)
@@ -105,7 +116,7 @@ class Manifest:
         return cls(owner, nonce, size, stripe, k, codec, roots, reader.uint(8), reader.uint(8))
 
 
-def stripe_digest(salt: bytes, sealed: bytes) -> bytes:
+def stripe_digest(salt: bytes, sealed: bytes | memoryview) -> bytes:
     """A leaf of a shard's tree."""
     return digest_of(STRIPE_KIND, salt, sealed)
 

@@ -122,7 +122,7 @@ class Outbox:
         row = objects_pb2.ObjectRow(
             object=made,
             outbox_id=number,
-            copies_wanted=self._settings.copies,
+            copies_wanted=command.copies or self._settings.copies,
             request_id=command.request_id,
             digest=command.plaintext,
         )

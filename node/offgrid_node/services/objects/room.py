@@ -28,6 +28,7 @@ from offgrid_node.runtime import Runtime
 from offgrid_node.services.bulk import Bulk
 from offgrid_node.services.jobs.results import PULL_PREFIX
 from offgrid_node.services.mesh import mesh_of
+from offgrid_node.services.objects.codes import NEVER_CODED, CodePolicy
 from offgrid_node.services.objects.handlers import ObjectHandlers
 from offgrid_node.services.objects.keeping import Keeping
 from offgrid_node.services.objects.reading import Carrier, Reading
@@ -58,6 +59,7 @@ class ObjectParts:
     stripe_bytes: int = STRIPE_BYTES
     piece_bytes: int = PIECE_BYTES_MAX  # of a replica that comes in
     coder: Coder = field(default_factory=Fallback)
+    coding: CodePolicy = NEVER_CODED
 
 
 class ObjectRoom:
@@ -86,7 +88,7 @@ class ObjectRoom:
         if swept:
             _log.info("deleted %d blobs that an earlier life of this node left half done", swept)
         self.salt = cache(lambda: directory().salt)  # it never changes, and is needed while machines are loaded anew
-        self.sealer = Sealer(blobs, parts.wraps, signer, rng, runtime.clock, self.salt, parts.stripe_bytes)
+        self.sealer = Sealer(blobs, parts.wraps, signer, rng, runtime.clock, self.salt, parts.stripe_bytes, parts.coder)
         self.reading = Reading(
             runtime,
             self_id,
@@ -100,7 +102,7 @@ class ObjectRoom:
         self.keeping = Keeping(blobs, bulk, lambda name: is_known(runtime.store, name))
         source = ShardSource(blobs, parts.coder)
         self.shipping = Shipping(runtime, carrier, directory, verify, source, bulk, self.keeping)
-        self.uploads = Uploads(runtime, self.sealer, bulk, self.keeping)
+        self.uploads = Uploads(runtime, self.sealer, bulk, self.keeping, parts.coding)
         self.handlers = ObjectHandlers(
             runtime,
             self.uploads,

@@ -11,6 +11,8 @@ from dataclasses import replace
 from typing import Protocol
 
 from offgrid.v1 import common_pb2, objects_pb2
+from offgrid_node.coding.coder import Coder
+from offgrid_node.coding.fallback import Fallback
 from offgrid_node.keys.stripes import OBJECT_KEY_BYTES, StripeSealer
 from offgrid_node.protocol.clock import Clock
 from offgrid_node.protocol.effects import Signer
@@ -19,14 +21,19 @@ from offgrid_node.protocol.ids import fresh_id
 from offgrid_node.protocol.merkle import LEAVES_MAX
 from offgrid_node.protocol.objects.manifest import (
     COPY,
+    FULL_COPIES,
     MANIFEST_KIND,
     NONCE_BYTES,
+    REED_SOLOMON,
     STRIPE_BYTES,
+    TAG_BYTES,
+    Code,
     Manifest,
     object_id_of,
     shard_root,
     stripe_digest,
 )
+from offgrid_node.protocol.objects.shards import rows_of
 from offgrid_node.protocol.rng import Rng
 from offgrid_node.protocol.signing import digest_of
 from offgrid_node.storage.blobs import BlobStore
@@ -46,20 +53,31 @@ class Wraps(Protocol):
 class Sealing:
     """`add` and `close` block and belong into a thread, one at a time. `broken`: a write failed, begin a new one."""
 
-    def __init__(self, blobs: BlobStore, staged: str, key: bytes, nonce: bytes, salt: bytes, stripe_bytes: int) -> None:
-        self.staged, self.key, self.nonce, self.stripe_bytes = staged, key, nonce, stripe_bytes
-        self._blobs, self._salt = blobs, salt
+    def __init__(
+        self,
+        blobs: BlobStore,
+        staged: str,
+        key: bytes,
+        nonce: bytes,
+        salt: bytes,
+        stripe_bytes: int,
+        coder: Coder,
+        code: Code,
+    ) -> None:
+        """`code`: what it will most likely be closed with; another one then costs a second pass over its bytes."""
+        self.staged, self.key, self.nonce, self.stripe_bytes, self.code = staged, key, nonce, stripe_bytes, code
+        self._blobs, self._salt, self._coder = blobs, salt, coder
         self._sealer = StripeSealer(key, nonce, stripe_bytes)
-        self._digests: list[bytes] = []
+        self._digests: list[list[bytes]] = []  # of each stripe, by shard
         self._sealed_bytes = 0
         self.broken = False
         self.size_bytes = 0  # of plaintext that is sealed, or held to be
-        self.root = b""  # once it is closed
+        self.roots: tuple[bytes, ...] = ()  # once it is closed
 
     @property
     def object_id(self) -> str:
         """Only once it is closed."""
-        return object_id_of((self.root,))
+        return object_id_of(self.roots)
 
     def add(self, data: bytes) -> int:
         """The size so far. Raises Exhausted when an object cannot be larger, and what the disk raises."""
@@ -73,20 +91,23 @@ class Sealing:
         self.size_bytes = self._sealer.size_bytes
         return self.size_bytes
 
-    def close(self) -> None:
+    def close(self, code: Code | None = None) -> None:
         """Seals the rest; the blob is durable under the object's id when this returns. A second time it looks whether
-        that is still so."""
-        if self.root:
+        that is still so. `code`: other than was thought at first."""
+        if self.roots:
             if self._blobs.size(self.object_id) != self._sealed_bytes:
                 self.broken = True
                 raise _lost()
             return
         self._check()
         self._write([self._sealer.finish()])
-        root = shard_root(self._digests)
         self.broken = True
-        self._blobs.finish(self.staged, object_id_of((root,)))
-        self.root, self.broken = root, False
+        if code is not None and code != self.code:
+            self.code = code
+            self._hash_again()
+        roots = tuple(shard_root(digests) for digests in zip(*self._digests, strict=True))
+        self._blobs.finish(self.staged, object_id_of(roots))
+        self.roots, self.broken = roots, False
 
     def discard(self) -> None:
         """Deletes what is staged of it; what is kept, `Keeping` deletes."""
@@ -95,12 +116,29 @@ class Sealing:
     def _write(self, stripes: list[bytes]) -> None:
         self.broken = True
         for stripe in stripes:
-            self._digests.append(stripe_digest(self._salt, stripe))
+            self._digests.append(self._hashed(stripe))
             self._sealed_bytes = self._blobs.append(self.staged, self._sealed_bytes, stripe)
         self.broken = False
 
+    def _hashed(self, stripe: bytes) -> list[bytes]:
+        """The digest of each shard's row."""
+        needed, total = self.code
+        rows = rows_of(stripe, needed)
+        digests = [stripe_digest(self._salt, row) for row in rows]
+        if total > needed:
+            parity = self._coder.encode(needed, total, rows, range(needed, total))
+            digests += [stripe_digest(self._salt, row) for row in parity]
+        return digests
+
+    def _hash_again(self) -> None:
+        """Of what is staged, under another code."""
+        sealed, self._digests = self.stripe_bytes + TAG_BYTES, []
+        for offset in range(0, self._sealed_bytes, sealed):
+            stripe = self._blobs.read_staged(self.staged, offset, min(sealed, self._sealed_bytes - offset))
+            self._digests.append(self._hashed(stripe))
+
     def _check(self) -> None:
-        if self.root:
+        if self.roots:
             raise FailedPrecondition("it is whole already; nothing can be added", reason="UploadClosed")
         if self.broken:
             raise _lost()
@@ -122,13 +160,15 @@ class Sealer:
         clock: Clock,
         salt: Callable[[], bytes],
         stripe_bytes: int = STRIPE_BYTES,
+        coder: Coder | None = None,
     ) -> None:
+        self._coder = coder or Fallback()
         self._blobs, self._wraps, self._signer, self._rng, self._clock = blobs, wraps, signer, rng, clock
         self._salt, self._stripe_bytes = salt, stripe_bytes
 
-    def begin(self) -> Sealing:
+    def begin(self, code: Code = FULL_COPIES) -> Sealing:
         key, nonce = self._rng.randbytes(OBJECT_KEY_BYTES), self._rng.randbytes(NONCE_BYTES)
-        return Sealing(self._blobs, self.fresh_id(), key, nonce, self._salt(), self._stripe_bytes)
+        return Sealing(self._blobs, self.fresh_id(), key, nonce, self._salt(), self._stripe_bytes, self._coder, code)
 
     def fresh_id(self) -> str:
         """A name for an upload."""
@@ -151,9 +191,9 @@ class Sealer:
             nonce=sealing.nonce,
             size_bytes=sealing.size_bytes,
             stripe_bytes=sealing.stripe_bytes,
-            k=1,
-            codec=COPY,
-            roots=(sealing.root,),
+            k=sealing.code.needed,
+            codec=COPY if sealing.code == FULL_COPIES else REED_SOLOMON,
+            roots=sealing.roots,
             created_us=self._clock.now().utc_us,
         )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from functools import partial
 
 from google.protobuf.message import Message
 
@@ -32,6 +33,7 @@ from offgrid_node.services.bulk import Bulk
 from offgrid_node.services.caller import Caller
 from offgrid_node.services.checks import check_request_id, check_text
 from offgrid_node.services.flow import Flow, asked, ticket_of
+from offgrid_node.services.objects.codes import NEVER_CODED, CodePolicy, check_code
 from offgrid_node.services.objects.keeping import Keeping
 from offgrid_node.services.objects.sealing import Sealer, Sealing
 from offgrid_node.services.shelf import Shelf
@@ -68,7 +70,10 @@ class _Upload:
 class Uploads:
     """The handlers of OpenUpload, WriteUpload, CommitUpload and Enqueue."""
 
-    def __init__(self, runtime: Runtime, sealer: Sealer, bulk: Bulk, keeping: Keeping) -> None:
+    def __init__(
+        self, runtime: Runtime, sealer: Sealer, bulk: Bulk, keeping: Keeping, coding: CodePolicy = NEVER_CODED
+    ) -> None:
+        self._coding = coding
         self._runtime, self._sealer, self._bulk, self._keeping = runtime, sealer, bulk, keeping
         self._shelf = Shelf(runtime.store)
         self._uploads: OrderedDict[str, _Upload] = OrderedDict()  # by upload id, the longest unused first
@@ -79,6 +84,7 @@ class Uploads:
         check_text("name", request.name, NAME_CHARS_MAX, empty=True)
         check_request_id(request.request_id)
         _check_required("required_milli", request.required_milli)
+        check_code(request)
         upload = self._known(request) or self._begin(request)
         return objects_pb2.OpenUploadResponse(
             upload_id=upload.upload_id, offset=upload.size_bytes, piece_bytes_max=PIECE_BYTES_MAX
@@ -130,7 +136,7 @@ class Uploads:
 
     def _begin(self, request: objects_pb2.OpenUploadRequest) -> _Upload:
         upload = self._remember(request)
-        upload.sealing = self._sealer.begin()
+        upload.sealing = self._sealer.begin(self._coding.code_for(request, request.size_bytes))
         return upload
 
     def _remember(self, request: objects_pb2.OpenUploadRequest) -> _Upload:
@@ -188,7 +194,8 @@ class Uploads:
                 raise _reused(request.request_id, f"made {upload.object_id} of other bytes")
             return objects_pb2.CommitUploadResponse(object=row.object)
         try:
-            yield self._bulk.run(sealing.close, key=sealing.staged)  # what another client still sends comes too late
+            close = partial(sealing.close, self._coding.code_for(request, size_bytes))
+            yield self._bulk.run(close, key=sealing.staged)  # what another client still sends comes too late
             digest = upload.plaintext.digest()
             if sealing.size_bytes != size_bytes or (said and said != digest):
                 raise self._other_bytes(upload, digest)
@@ -201,6 +208,7 @@ class Uploads:
                 request_digest(request),
                 None,
                 digest,
+                request.copies,
                 for_job=False,
             )
         except Fault as fault:
@@ -261,6 +269,7 @@ class Uploads:
         digest: bytes,
         enqueue: Enqueue | None,
         plaintext: bytes = b"",
+        copies: int = 0,
         *,
         for_job: bool = True,
     ) -> Flow[Message]:
@@ -272,7 +281,9 @@ class Uploads:
             yield self._bulk.run(sealing.close, key=sealing.staged)
             manifest, body = self._sealer.manifest(sealing, {})
             said = digest if request_id else b""
-            command = AddObject(manifest, body, name, required_milli, request_id, said, enqueue, plaintext, for_job)
+            command = AddObject(
+                manifest, body, name, required_milli, request_id, said, enqueue, plaintext, for_job, copies
+            )
             ticket = self._runtime.ask("objects", caller, command, size_bytes=manifest.ByteSize())
             answer: objects_pb2.EnqueueResponse | objects_pb2.CommitUploadResponse = yield asked(ticket)
         made = answer.entry if isinstance(answer, objects_pb2.EnqueueResponse) else answer.object
@@ -285,7 +296,7 @@ class Uploads:
         start."""
 
         def discarded(outcome: Fault | None) -> None:
-            if sealing.root:
+            if sealing.roots:
                 self._keeping.drop(sealing.object_id)
 
         self._bulk.run(sealing.discard, key=sealing.staged)(discarded)

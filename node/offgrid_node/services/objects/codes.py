@@ -1,0 +1,41 @@
+"""Which code an object gets: what its put asks for, else what the config says for its size."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from offgrid.v1 import objects_pb2
+from offgrid_node.protocol.errors import InvalidRequest
+from offgrid_node.protocol.objects.manifest import FULL_COPIES, SHARDS_MAX, Code
+from offgrid_node.protocol.quorum.records import MEMBERS_MAX
+
+
+@dataclass(frozen=True, slots=True)
+class CodePolicy:
+    """Objects of at least `from_bytes` are coded, smaller ones are kept as full copies."""
+
+    code: Code
+    from_bytes: int
+
+    def code_for(self, request: objects_pb2.OpenUploadRequest, size_bytes: int) -> Code:
+        """The request's is checked already."""
+        if request.HasField("code"):
+            return Code(request.code.needed, request.code.total)
+        return self.code if size_bytes >= self.from_bytes and not request.copies else FULL_COPIES
+
+
+NEVER_CODED = CodePolicy(FULL_COPIES, 0)
+
+
+def check_code(request: objects_pb2.OpenUploadRequest) -> None:
+    """Raises InvalidRequest."""
+    if request.copies > MEMBERS_MAX:
+        raise InvalidRequest.field("copies", f"{request.copies}; at most {MEMBERS_MAX} are allowed")
+    if not request.HasField("code"):
+        return
+    needed, total = request.code.needed, request.code.total
+    if request.copies:
+        raise InvalidRequest.field("copies", "a coded object has no full copies; say only one of code and copies")
+    if not 0 < needed < total <= SHARDS_MAX:
+        text = f"{needed} of {total} shards; 1 to {SHARDS_MAX} in all are allowed, of which fewer are needed"
+        raise InvalidRequest.field("code", text)
