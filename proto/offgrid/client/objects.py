@@ -24,7 +24,7 @@ PAUSE_S, PAUSE_MAX_S = 0.1, 2.0  # between them, doubling
 LOST = frozenset({"UploadNotFound", "UploadLost"})  # what was under way went with the node's process: begin again
 COMMIT_S, COMMIT_BYTES_PER_S = 30.0, 5_000_000  # what the slowest card may take to make it durable
 DELETE_S = 60.0  # a node with very many open jobs looks at each of them
-POLL_S, POLL_MAX_S = 0.01, 0.2
+POLL_S, POLL_MAX_S, POLL_GROWTH = 0.002, 0.2, 1.25  # what is small is durable within milliseconds
 DIGEST_BYTES = 32
 DURABLE, LOCAL = objects_pb2.OBJECT_STATE_DURABLE, objects_pb2.OBJECT_STATE_LOCAL
 
@@ -154,7 +154,7 @@ class Objects:
                 why = f": {made.trouble}" if made.trouble else ""
                 raise TimeoutError(f"object {object_id} has acks of {have} after {timeout_s:g} s{why}")
             time.sleep(pause_s)
-            pause_s = min(POLL_MAX_S, 1.5 * pause_s)
+            pause_s = min(POLL_MAX_S, POLL_GROWTH * pause_s)
 
     # ---- what there is
 
