@@ -41,6 +41,7 @@ from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.errors import Fault
 from offgrid_node.protocol.jobs.commands import StopHost
 from offgrid_node.protocol.mesh.commands import RoadLost
+from offgrid_node.protocol.objects.preference import Policy
 from offgrid_node.services.bulk import Bulk, Threads
 from offgrid_node.services.client import Road
 from offgrid_node.services.framed_road import FramedRoad
@@ -204,6 +205,7 @@ class Daemon:
             job_timeout_ms=config.jobs.timeout_ms,
             copies=config.storage.copies,
             required_milli=config.storage.required_milli,
+            placement=Policy(config.storage.placement),
             economy=config.economy.enabled,
             monitor=self._on_fault,
             meters=self._meters,

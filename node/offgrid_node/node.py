@@ -29,6 +29,7 @@ from offgrid_node.protocol.mesh.directory import Directory
 from offgrid_node.protocol.mesh.machine import MeshMachine, MeshSettings
 from offgrid_node.protocol.mesh.roll import CheckCertificate
 from offgrid_node.protocol.objects.machine import ObjectsMachine
+from offgrid_node.protocol.objects.preference import Policy
 from offgrid_node.protocol.objects.settings import COPIES, REQUIRED_MILLI, ObjectsSettings
 from offgrid_node.protocol.quorum.machine import QuorumMachine
 from offgrid_node.protocol.quorum.settings import QuorumSettings
@@ -97,6 +98,7 @@ class Parts:
     job_timeout_ms: int = TIMEOUT_MS
     copies: int = COPIES
     required_milli: int = REQUIRED_MILLI
+    placement: Policy = Policy.BALANCED
     economy: bool = True  # False: the ledger's machine is silent
     at_death: Callable[[], Collection[bytes]] = frozenset  # payloads under which the process before this one died
     monitor: Monitor = log_nothing
@@ -233,7 +235,9 @@ class Node:
         return {
             "mesh": mesh,
             "jobs": JobsMachine(jobs, self._executing, CronTimes(), parts.at_death),
-            "objects": ObjectsMachine(ObjectsSettings(parts.signer, salt, parts.copies, parts.required_milli)),
+            "objects": ObjectsMachine(
+                ObjectsSettings(parts.signer, salt, parts.copies, parts.required_milli, placement=parts.placement)
+            ),
             "quorum": QuorumMachine(QuorumSettings(parts.signer, salt)),
             "ledger": LedgerMachine(LedgerSettings(parts.signer, salt, parts.economy)),
         }

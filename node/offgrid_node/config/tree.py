@@ -272,6 +272,10 @@ class Storage(Section):
         description="most of the room for them that one owner's may take, 100 = all of it",
     )
     copies: int = Field(default=3, ge=1, le=64, description="hosts that an object of this node's is brought to")
+    placement: f.Placement = Field(
+        default="balanced",
+        description="among hosts that fail apart: by free space, the nearest, or the fastest",
+    )
     required_milli: int = Field(
         default=2000,
         ge=1,

@@ -101,12 +101,15 @@ class Filled(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Shipped:
-    """The end of a Ship: the host's ack, its signature checked, or the fault that kept it from coming."""
+    """The end of a Ship: the host's ack, its signature checked, or the fault that kept it from coming. `sent_bytes` it
+    took of this Ship, in `took_ms`."""
 
     object_id: str
     node: str
     ack: common_pb2.Signed | None
     fault: Fault | None
+    sent_bytes: int = 0
+    took_ms: int = 0
 
 
 # ---- effects

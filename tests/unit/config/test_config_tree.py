@@ -8,6 +8,7 @@ import pickle
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from hypothesis import given, settings
@@ -16,9 +17,10 @@ from pydantic import ValidationError
 
 from offgrid_node.config import Config, ConfigError, Problem, load
 from offgrid_node.config.addresses import admin_socket
-from offgrid_node.config.fields import UNIX_PATH_BYTES_MAX, fit_name
+from offgrid_node.config.fields import UNIX_PATH_BYTES_MAX, Placement, fit_name
 from offgrid_node.config.tree import settings as all_settings
 from offgrid_node.protocol.ids import NAME
+from offgrid_node.protocol.objects.preference import Policy
 
 
 def loaded(folder: Path, text: str = "") -> Config:
@@ -45,6 +47,8 @@ def test_the_defaults(tmp_path: Path) -> None:
     assert (config.host.wasm.enabled, config.host.wasm.memory_mb, config.host.process.commands) == (True, 256, {})
     assert (config.storage.enabled, config.storage.hosts, config.storage.limit_mb) == (True, (), 4096)
     assert (config.storage.copies, config.storage.required_milli) == (3, 2_000)
+    assert [Policy(word) for word in get_args(Placement)] == list(Policy)
+    assert Policy(config.storage.placement) is Policy.BALANCED
     assert config.storage.chunk_threshold == 1_048_576
     assert (config.storage.retention_base_mb, config.storage.retention_token_level) == (128, 0)
     assert (config.storage.compaction_interval, config.economy.settlement_interval) == (1800, 3600)

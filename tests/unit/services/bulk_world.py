@@ -28,6 +28,7 @@ from offgrid_node.protocol.quorum.settings import QuorumSettings
 from offgrid_node.runtime import Runtime, Ticket
 from offgrid_node.services.bulk import Bulk, inline
 from offgrid_node.services.caller import ADMIN, Caller, Kind
+from offgrid_node.services.objects.capacity import Capacity
 from offgrid_node.services.objects.handlers import ObjectHandlers
 from offgrid_node.services.objects.keeping import Keeping
 from offgrid_node.services.objects.reading import Reading
@@ -95,7 +96,7 @@ class Node:
         self.owner_share_percent, self.piece_bytes = 100, PIECE_BYTES_MAX
         self.node_id = self.signer.node_id
         self.store, self.blobs = MemoryStore(), MemoryBlobs()
-        self.up, self.lives, self.outbox_max = True, 0, OUTBOX_MAX
+        self.up, self.lives, self.outbox_max, self.drains = True, 0, OUTBOX_MAX, False
         self.restart()
 
     def restart(self) -> None:
@@ -131,8 +132,9 @@ class Node:
             piece_bytes=self.piece_bytes,
         )
         serving = Serving(self.runtime, members, self.blobs, source, self.bulk)
+        capacity = Capacity(self.runtime, self.replicas, self.blobs, self.bulk, lambda: self.drains, Path(), 1)
         self.handlers = ObjectHandlers(
-            self.runtime, self.uploads, self.reading, self.replicas, serving, self.bulk, Path(), 1
+            self.runtime, self.uploads, self.reading, self.replicas, serving, self.bulk, capacity
         )
         for other in world.by_id.values():
             self.meet(other)

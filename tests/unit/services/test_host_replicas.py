@@ -497,6 +497,55 @@ class TestBounds:
             parcel.ask("ReadReplica", Read(object_id=parcel.object_id, offset=len(parcel.sealed), length=1))
 
 
+class TestWhatAnOwnerMayStillBring:
+    """What GetCapacity answers is what OpenReplica would let in."""
+
+    def asked(self, host: Node, owner: Node) -> objects_pb2.GetCapacityResponse:
+        return host.ask_as(owner, "GetCapacity", objects_pb2.GetCapacityRequest())
+
+    @pytest.mark.parametrize("percent", [30, 50, 100])
+    def test_is_what_is_free_within_its_share(self, world: World, percent: int) -> None:
+        host, parcel = world.hosts[0], Parcel(world)
+        size = parcel.body.sealed_bytes
+        host.owner_share_percent, host.blobs = percent, MemoryBlobs(limit_bytes=5 * size)
+        host.restart()
+        share = 5 * size * percent // 100
+        assert self.asked(host, world.owner).owner_free_bytes == share
+        parcel.open()
+        assert self.asked(host, world.owner).owner_free_bytes == share - size
+        parcel.write(0, parcel.sealed)
+        parcel.commit()
+        assert self.asked(host, world.owner).owner_free_bytes == share - size
+        assert self.asked(host, world.hosts[1]).owner_free_bytes == min(4 * size, share)
+
+    def test_is_never_less_than_nothing(self, world: World) -> None:
+        host, parcel = world.hosts[0], Parcel(world)
+        parcel.open()
+        parcel.write(0, parcel.sealed)
+        parcel.commit()
+        host.owner_share_percent = 1
+        host.restart()
+        host.blobs._limit = 0
+        assert self.asked(host, world.owner).owner_free_bytes == 0
+
+    def test_says_whether_anything_is_taken_at_all(self, world: World) -> None:
+        host = world.hosts[0]
+        said = self.asked(host, world.owner)
+        assert (said.keeps_replicas, said.drained) == (True, False)
+        host.enabled, host.drains = False, True
+        host.restart()
+        said = self.asked(host, world.owner)
+        assert (said.keeps_replicas, said.drained) == (False, True)
+
+    def test_disk_and_store_are_for_the_nodes_own_admin(self, world: World) -> None:
+        host = world.hosts[0]
+        told, own = self.asked(host, world.owner), host.ask("GetCapacity", objects_pb2.GetCapacityRequest())
+        assert (told.disk_total_bytes, told.store_limit_bytes) == (0, 0)
+        assert own.disk_total_bytes
+        assert own.store_limit_bytes
+        assert own.owner_free_bytes == host.blobs.free_bytes()
+
+
 def test_a_node_that_keeps_nothing_for_others_says_so(world: World) -> None:
     host = world.hosts[0]
     host.enabled = False

@@ -21,7 +21,7 @@ from offgrid_node.protocol.rng import Rng
 from offgrid_node.runtime import Pending, Runtime
 from offgrid_node.services import state
 from offgrid_node.services.caller import ADMIN
-from offgrid_node.services.objects.handlers import capacity_of
+from offgrid_node.services.objects.capacity import disk_and_store
 from offgrid_node.services.paging import PAGE_BYTES_MAX
 from offgrid_node.services.state import StateHandlers
 from offgrid_node.services.stream import STREAM_BACKLOG_MAX, Stream
@@ -350,14 +350,14 @@ def test_a_damaged_journal_ends_the_watch_with_its_fault(monkeypatch: pytest.Mon
 
 def test_capacity_is_what_the_disk_and_the_store_say(tmp_path: Path) -> None:
     journal = Journal()
-    empty = capacity_of(journal.store, tmp_path, 2 * 1024 * 1024)
+    empty = disk_and_store(journal.store, tmp_path)
     journal.record(job_event(output=bytes(10_000)))
-    held = capacity_of(journal.store, tmp_path, 2 * 1024 * 1024)
+    held = disk_and_store(journal.store, tmp_path)
     assert held.store_bytes >= empty.store_bytes + 10_000
     assert 0 < held.disk_free_bytes <= held.disk_total_bytes
-    assert (held.store_limit_bytes, held.inline_limit_bytes) == (journal.store.limit_bytes(), 2 * 1024 * 1024)
+    assert held.store_limit_bytes == journal.store.limit_bytes()
 
 
 def test_capacity_of_a_folder_that_has_gone_is_a_clear_fault(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match="gone"):
-        capacity_of(Journal().store, tmp_path / "gone", 1)
+        disk_and_store(Journal().store, tmp_path / "gone")

@@ -20,7 +20,7 @@ from offgrid_node.protocol.objects.manifest import Manifest
 from offgrid_node.protocol.objects.outbox import DELIVERING, PENDING, Outbox
 from offgrid_node.protocol.objects.parcels import Parcel
 from offgrid_node.protocol.objects.placement import choose, members_of, outgrown
-from offgrid_node.protocol.objects.preference import Host
+from offgrid_node.protocol.objects.preference import Host, Policy, refusal
 from offgrid_node.protocol.objects.tables import SPREADING, quorum_id_of
 from offgrid_node.protocol.quorum.enough import decimal, enough, weight_of
 from offgrid_node.protocol.quorum.records import Member
@@ -31,19 +31,21 @@ LOOKS_MAX = 256  # parcels looked at in one step; the others in the next
 WALK_ROWS = 256  # rows of SPREADING read in one step
 WALK_PAUSE_MS, WALK_AGAIN_MS = 20, 60_000
 SPREADING_MAX = 1_000  # durable parcels in memory
+PLACEMENT_SAYS = "`offgrid placement explain` says of each why"
 
 
 class Delivery:
     """Parcels, and what is under way."""
 
-    def __init__(self, hosts: Hosts, outbox: Outbox, draft: Draft) -> None:
-        self._hosts, self._outbox, self._draft = hosts, outbox, draft
+    def __init__(self, hosts: Hosts, outbox: Outbox, draft: Draft, policy: Policy = Policy.BALANCED) -> None:
+        self._hosts, self._outbox, self._draft, self._policy = hosts, outbox, draft, policy
         self._open: dict[int, str] = {}  # everything that is not completed, in the order of numbers
         self._unread: set[str] = set()  # what of it nobody has looked at since the start
         self._parcels: dict[str, Parcel] = {}
         self._spreading: dict[str, None] = {}  # the durable ones among them
         self._ready: dict[str, None] = {}
         self._blocked: dict[str, dict[str, None]] = {}  # host → parcels that wait for one of its slots
+        self._roomless: dict[str, None] = {}  # parcels for which living hosts have no room
         self._claims: set[tuple[str, str]] = set()  # acks that the quorum domain answers in this very batch
         self._timers: Timers[str] = Timers()
         self._at_host: Counter[str] = Counter()
@@ -156,6 +158,11 @@ class Delivery:
         if came:
             self._walk, self._walk_ms = b"", now.mono_ms
 
+    def on_room(self) -> None:
+        """Some host takes more than it did."""
+        self._ready.update(self._roomless)
+        self._roomless.clear()
+
     def close_step(self, now: Now) -> None:
         for object_id in self._timers.take_due(now.mono_ms):
             self._ready[object_id] = None
@@ -238,7 +245,14 @@ class Delivery:
             and (host := self._host(parcel, node)).alive
             and parcel.waits(node, now.mono_ms, self._hosts) is None
         ]
-        chosen = choose(parcel.object_id, able, held, parcel.required_milli, parcel.copies)
+        size, policy = parcel.size_bytes, self._policy
+        chosen = choose(
+            parcel.object_id, able, held, parcel.required_milli, parcel.copies, copy_bytes=size, policy=policy
+        )
+        if any(refusal(host, size) for host in able):
+            self._roomless[parcel.object_id] = None
+        else:
+            self._roomless.pop(parcel.object_id, None)
         shipped = sum(self._ship(parcel, host.node_id) for host in chosen)
         if parcel.durable:
             self._look_further(parcel, bool(chosen) or len(vouched) > len(parcel.held), now)
@@ -269,8 +283,9 @@ class Delivery:
     def _outgrow(self, parcel: Parcel) -> bool:
         """Whether the next epoch was asked for, because the present one has too few members that could ack."""
         members = [Member(node, weight) for node, weight in parcel.weights.items()]
-        failing = parcel.failing(self._hosts)
-        if not outgrown(members, self._hosts.all(), parcel.held, failing, parcel.required_milli):
+        hosts = self._hosts.all()
+        useless = parcel.failing(self._hosts).union(h.node_id for h in hosts if refusal(h, parcel.size_bytes))
+        if not outgrown(members, hosts, parcel.held, useless, parcel.required_milli):
             return False
         body = Manifest.decode(self._outbox.get(parcel.object_id).object.manifest.signed.body)
         self._open_quorum(parcel, body.subject, body.sealed_bytes, members_of(self._hosts.all()))
@@ -294,6 +309,8 @@ class Delivery:
         known = sum(member.weight_milli for member in members_of(hosts))
         if known < parcel.required_milli:
             return f"required {required}, but the hosts known weigh {decimal(known)} altogether"
+        if parcel.object_id in self._roomless:
+            return f"hosts have no room for {parcel.size_bytes} bytes, keep nothing or are drained; " + PLACEMENT_SAYS
         return f"no further host is alive: acked {decimal(weight_of(parcel.held, parcel.weights))} of {required}"
 
     def _look_further(self, parcel: Parcel, busy: bool, now: Now) -> None:
@@ -304,7 +321,7 @@ class Delivery:
             return
         if len(parcel.held) >= parcel.copies or parcel.weights.keys() <= parcel.held.keys():
             self._outbox.spread(parcel)
-        elif busy or parcel.failed:
+        elif busy or parcel.failed or parcel.object_id in self._roomless:
             self._walk_later(now)
         self._forget(parcel)
 
@@ -312,6 +329,7 @@ class Delivery:
         """It leaves memory; what is so of it stands in its rows."""
         del self._parcels[parcel.object_id]
         self._spreading.pop(parcel.object_id, None)
+        self._roomless.pop(parcel.object_id, None)
         self._timers.cancel(parcel.object_id)
 
     def _open_quorum(self, parcel: Parcel, subject: bytes, size_bytes: int, members: tuple[Member, ...]) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import inf
 
 from offgrid_node.protocol.events import HOST, PeerUp
-from offgrid_node.protocol.objects.preference import Host
+from offgrid_node.protocol.objects.preference import UNKNOWN, Facts, Host, refusal
 
 
 class Hosts:
@@ -23,7 +24,9 @@ class Hosts:
         if HOST not in event.roles:
             self.on_down(event.node_id)
             return False
-        self._hosts[event.node_id] = Host(event.node_id, event.weight_milli, event.failure_domain, alive=True)
+        before = self._hosts.get(event.node_id)
+        facts = before.facts if before is not None and before.alive else UNKNOWN
+        self._hosts[event.node_id] = Host(event.node_id, event.weight_milli, event.failure_domain, True, facts)
         self._lives[event.node_id] = self.lives(event.node_id) + 1
         return True
 
@@ -35,6 +38,14 @@ class Hosts:
         self._hosts[node_id] = replace(host, alive=False)
         return True
 
+    def on_facts(self, node_id: str, facts: Facts) -> bool:
+        """What a living host was found to be. Whether it takes more than it did, as far as was known."""
+        host = self._hosts.get(node_id)
+        if host is None or not host.alive:
+            return False
+        self._hosts[node_id] = found = replace(host, facts=facts)
+        return _takes(found) > _takes(host)
+
     def all(self) -> list[Host]:
         return list(self._hosts.values())
 
@@ -45,3 +56,10 @@ class Hosts:
 
     def lives(self, node_id: str) -> int:
         return self._lives.get(node_id, 0)
+
+
+def _takes(host: Host) -> float:
+    """Bytes more."""
+    if refusal(host, 0) is not None:
+        return 0
+    return inf if host.facts.room_bytes is None else host.facts.room_bytes

@@ -15,8 +15,10 @@ from offgrid_node.protocol.objects.deletion import Deletion, was_deleted
 from offgrid_node.protocol.objects.delivery import Delivery
 from offgrid_node.protocol.objects.dropping import Dropping
 from offgrid_node.protocol.objects.hosts import Hosts
+from offgrid_node.protocol.objects.measuring import AskTag, Measuring
 from offgrid_node.protocol.objects.notices import Notices, NoticeTag
 from offgrid_node.protocol.objects.outbox import Outbox
+from offgrid_node.protocol.objects.preference import Host
 from offgrid_node.protocol.objects.replicas import Replicas
 from offgrid_node.protocol.objects.settings import ObjectsSettings
 from offgrid_node.protocol.objects.tables import OBJECT_REQUESTS, object_of
@@ -34,7 +36,8 @@ class ObjectsMachine:
         self._hosts = Hosts(settings.node_id)
         self._outbox = Outbox(settings, self._draft)
         self._requests = Requests(self._draft, OBJECT_REQUESTS)
-        self._delivery = Delivery(self._hosts, self._outbox, self._draft)
+        self._delivery = Delivery(self._hosts, self._outbox, self._draft, settings.placement)
+        self._measuring = Measuring(self._hosts, self._draft)
         self._deletion = Deletion(self._outbox, self._delivery, self._draft)
         self._notices = Notices(settings.node_id, self._draft, self._notice_of, self._deletion.on_told)
         self._dropping = Dropping(self._draft)
@@ -51,6 +54,11 @@ class ObjectsMachine:
     # ---- questions
 
     @property
+    def hosts(self) -> list[Host]:
+        """All that this node has heard of since it started, with what it knows of them."""
+        return self._hosts.all()
+
+    @property
     def outbox_depth(self) -> int:
         """Entries that are not completed."""
         return self._delivery.depth
@@ -61,7 +69,8 @@ class ObjectsMachine:
         return max(0, now.utc_us - oldest_us) // 1_000 if oldest_us is not None else 0
 
     def deadline_ms(self) -> int | None:
-        due = self._delivery.deadline_ms(self._stepped_ms), self._notices.deadline_ms()
+        parts = self._notices, self._measuring
+        due = self._delivery.deadline_ms(self._stepped_ms), *(part.deadline_ms() for part in parts)
         return min((due_ms for due_ms in due if due_ms is not None), default=None)
 
     # ---- inputs
@@ -81,7 +90,11 @@ class ObjectsMachine:
                 case ObjectAdded():
                     self._on_added(event, now)
                 case Shipped():
+                    self._measuring.on_shipped(event, now)
                     self._delivery.on_shipped(event, now)
+                case Answered(AskTag() as asked):
+                    if self._measuring.on_answered(asked, event, now):
+                        self._delivery.on_room()
                 case QuorumOpened(quorum_id):
                     self._delivery.on_opened(object_of(quorum_id), event, now)
                 case QuorumAcked(quorum_id):
@@ -93,10 +106,14 @@ class ObjectsMachine:
                 case PeerUp():
                     self._notices.on_up(event.node_id, now)
                     if self._hosts.on_up(event):
+                        self._measuring.on_up(event.node_id, now, rng)
                         self._delivery.on_hosts_changed(now, came=True)
+                    else:
+                        self._measuring.on_down(event.node_id)
                 case PeerDown(node_id):
                     self._notices.on_down(node_id)
                     if self._hosts.on_down(node_id):
+                        self._measuring.on_down(node_id)
                         self._delivery.on_hosts_changed(now, came=False)
                 case Woke():
                     pass  # what is due is looked at when the step closes
@@ -104,6 +121,7 @@ class ObjectsMachine:
                     raise Internal(f"the objects machine does not know {type(event).__name__}")
         self._delivery.close_step(now)
         self._notices.close_step(now)
+        self._measuring.close_step(now, rng)
         return self._draft.take()
 
     def _ask(self, ticket: int, command: object, now: Now) -> None:

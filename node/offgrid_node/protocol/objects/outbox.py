@@ -86,6 +86,7 @@ class Outbox:
             object_id,
             row.object.required_milli,
             row.copies_wanted,
+            row.object.size_bytes,
             durable=row.object.state == DURABLE,
             held={ack.node_id: tuple(ack.shards) or (0,) for ack in row.object.acks},
         )

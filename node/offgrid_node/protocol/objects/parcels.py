@@ -22,13 +22,15 @@ class Failed:
 
 @dataclass(slots=True)
 class Parcel:
-    """`epoch` is 0 until the quorum is open; `weights` are its members'. `flights` are Ships under way, with the epoch
-    whose ack they will bring. One that is given up is remembered for these alone."""
+    """`size_bytes` is what a host needs for its part, nearly. `epoch` is 0 until the quorum is open; `weights` are its
+    members'. `flights` are Ships under way, with the epoch whose ack they will bring. One that is given up is
+    remembered for these alone."""
 
     number: int
     object_id: str
     required_milli: int
     copies: int
+    size_bytes: int
     durable: bool
     given_up: bool = False
     epoch: int = 0

@@ -123,14 +123,14 @@ def outgrown(
     members: Collection[Member],
     hosts: Collection[Host],
     acked: Collection[str],
-    failing: Collection[str],
+    useless: Collection[str],
     required: int,
 ) -> bool:
     """Whether `members` cannot bring the acks that are required while the hosts of now can: time for the next epoch.
 
-    A host that keeps failing is not counted on, whether it is a member or not.
+    A host that keeps failing or can take nothing is not counted on, whether it is a member or not.
     """
-    able = {host.node_id for host in hosts if host.alive and host.node_id not in failing}
+    able = {host.node_id for host in hosts if host.alive and host.node_id not in useless}
     now = {member.node_id: member.weight_milli for member in members}
     anew = {member.node_id: member.weight_milli for member in members_of(hosts)}
     return not enough(able.union(acked), now, required) and enough(able, anew, required)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from offgrid_node.protocol.effects import Signer
+from offgrid_node.protocol.objects.preference import Policy
 
 COPIES = 3
 REQUIRED_MILLI = 2_000
@@ -23,6 +24,7 @@ class ObjectsSettings:
     copies: int = COPIES
     required_milli: int = REQUIRED_MILLI
     outbox_max: int = OUTBOX_MAX
+    placement: Policy = Policy.BALANCED
 
     @property
     def node_id(self) -> str:

@@ -6,14 +6,12 @@ host keeps for others, `serving.py` what it gives of that.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
-from pathlib import Path
 
 from google.protobuf.message import Message
 
 from offgrid.v1 import objects_pb2
-from offgrid_node.protocol.errors import FailedPrecondition, InvalidRequest, NotFound, Unavailable
+from offgrid_node.protocol.errors import FailedPrecondition, InvalidRequest, NotFound
 from offgrid_node.protocol.objects.commands import CancelEntry, DeleteObject
 from offgrid_node.protocol.objects.deletion import was_deleted
 from offgrid_node.protocol.objects.manifest import OBJECT_ID, Manifest
@@ -32,6 +30,7 @@ from offgrid_node.services.bulk import Bulk
 from offgrid_node.services.caller import Caller
 from offgrid_node.services.checks import check_text
 from offgrid_node.services.flow import Flow, asked, ticket_of
+from offgrid_node.services.objects.capacity import Capacity
 from offgrid_node.services.objects.reading import Reading
 from offgrid_node.services.objects.replicas import Replicas
 from offgrid_node.services.objects.serving import Serving
@@ -39,7 +38,6 @@ from offgrid_node.services.objects.uploads import NAME_CHARS_MAX, Uploads
 from offgrid_node.services.objects.uses import user_of
 from offgrid_node.services.paging import decode_token, take_page
 from offgrid_node.services.shelf import Shelf
-from offgrid_node.storage.store import Store
 
 ACCEPTED = objects_pb2.OBJECT_STATE_ACCEPTED
 PREFIX_CHARS_MIN = 6  # "o-" and four more
@@ -56,17 +54,14 @@ class ObjectHandlers:
         replicas: Replicas,
         serving: Serving,
         bulk: Bulk,
-        data_dir: Path,
-        inline_limit_bytes: int,
+        capacity: Capacity,
     ) -> None:
-        """`inline_limit_bytes` is the largest payload that travels inside a job."""
         self._runtime, self._shelf = runtime, Shelf(runtime.store)
         self._uploads, self._reading, self._replicas, self._serving = uploads, reading, replicas, serving
-        self._bulk = bulk
-        self._data_dir, self._inline_limit_bytes = data_dir, inline_limit_bytes
+        self._bulk, self._capacity = bulk, capacity
 
-    def get_capacity(self, caller: Caller, request: objects_pb2.GetCapacityRequest) -> objects_pb2.GetCapacityResponse:
-        return capacity_of(self._runtime.store, self._data_dir, self._inline_limit_bytes)
+    def get_capacity(self, caller: Caller, request: objects_pb2.GetCapacityRequest) -> Ticket:
+        return ticket_of(self._capacity.answer(caller))
 
     # ---- in
 
@@ -213,18 +208,3 @@ class ObjectHandlers:
 
     def read_replica(self, caller: Caller, request: objects_pb2.ReadReplicaRequest) -> Ticket:
         return self._serving.read(caller, request)
-
-
-def capacity_of(store: Store, data_dir: Path, inline_limit_bytes: int) -> objects_pb2.GetCapacityResponse:
-    """The figures of now, of the file system that holds the data folder. Raises Unavailable (reason DiskError)."""
-    try:
-        disk = shutil.disk_usage(data_dir)
-    except OSError as error:
-        raise Unavailable(f"{data_dir}: {error.strerror}", reason="DiskError") from error
-    return objects_pb2.GetCapacityResponse(
-        disk_free_bytes=disk.free,
-        disk_total_bytes=disk.total,
-        store_bytes=store.size_bytes(),
-        store_limit_bytes=store.limit_bytes(),
-        inline_limit_bytes=inline_limit_bytes,
-    )

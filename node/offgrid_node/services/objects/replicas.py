@@ -115,11 +115,17 @@ class Replicas:
         of the room for it one owner may take (storage.owner_share_percent); `piece_bytes`: the most that one
         WriteReplica may bring."""
         self._runtime, self._self_id, self._members, self._verify = runtime, self_id, members, verify
-        self._blobs, self._bulk, self._keeping, self._enabled = blobs, bulk, keeping, enabled
+        self._blobs, self._bulk, self._keeping, self.enabled = blobs, bulk, keeping, enabled
         self._owner_share_percent, self._piece_bytes = owner_share_percent, piece_bytes
         self._incoming: OrderedDict[tuple[str, str], _Incoming] = OrderedDict()  # the longest unused first
         self._doubted: OrderedDict[tuple[str, str], None] = OrderedDict()  # kept ones that proved damaged
         # At the disk an object id is one lane: owners who claim the same one end up under the same name.
+
+    def room_for(self, owner: str, free_bytes: int) -> int:
+        """What an owner may still bring here; what is coming in counts as kept."""
+        coming = sum(incoming.claim.size_bytes for key, incoming in self._incoming.items() if key[0] == owner)
+        kept, most = self._share(owner, free_bytes)
+        return min(free_bytes, max(0, most - kept - coming))
 
     # ---- what comes in
 
@@ -310,7 +316,7 @@ class Replicas:
         return _Claim(body, epoch_body, epoch_body.shards[self._self_id])
 
     def _check_enabled(self) -> None:
-        if not self._enabled:
+        if not self.enabled:
             raise FailedPrecondition(
                 "this node keeps nothing for others: storage.enabled is off in its offgrid.toml", reason="StorageOff"
             )
@@ -342,16 +348,19 @@ class Replicas:
     def _check_share(self, owner: str, coming_bytes: int, free_bytes: int) -> None:
         """The room is what is kept for all and what is free. What was let in counts until it is kept, so no owner gets
         more by asking for much at once."""
-        kept = {key.decode(): number_of(value) for key, value in self._runtime.store.scan(KEPT_BYTES)}
-        room = free_bytes + sum(kept.values())
-        most = room * self._owner_share_percent // 100
-        if self._owner_share_percent < 100 and kept.get(owner, 0) + coming_bytes > most:
+        kept, most = self._share(owner, free_bytes)
+        if self._owner_share_percent < 100 and kept + coming_bytes > most:
             raise Exhausted(
-                f"this host keeps {kept.get(owner, 0)} bytes for {owner}, and {coming_bytes} more would be above its "
+                f"this host keeps {kept} bytes for {owner}, and {coming_bytes} more would be above its "
                 f"share, {most}: storage.owner_share_percent is {self._owner_share_percent} there",
                 reason="OwnerShareFull",
                 retry_ms=FULL_RETRY_MS,
             )
+
+    def _share(self, owner: str, free_bytes: int) -> tuple[int, int]:
+        """What is kept for an owner, and the most that may be."""
+        kept = {key.decode(): number_of(value) for key, value in self._runtime.store.scan(KEPT_BYTES)}
+        return kept.get(owner, 0), (free_bytes + sum(kept.values())) * self._owner_share_percent // 100
 
     def _touch(self, incoming: _Incoming) -> None:
         incoming.used_ms = self._runtime.clock.now().mono_ms

@@ -15,8 +15,10 @@ from offgrid_node.coding.coder import Coder
 from offgrid_node.coding.fallback import Fallback
 from offgrid_node.protocol.effects import Signer, Verifier
 from offgrid_node.protocol.errors import Corrupt, PeerFault
+from offgrid_node.protocol.jobs.duty import DRAIN
 from offgrid_node.protocol.jobs.held import HELD
 from offgrid_node.protocol.jobs.host import RESULT_BLOBS
+from offgrid_node.protocol.jobs.machine import JobsMachine
 from offgrid_node.protocol.mesh.directory import Directory
 from offgrid_node.protocol.mesh.swim import ALIVE
 from offgrid_node.protocol.objects.dropping import shards_of
@@ -28,6 +30,7 @@ from offgrid_node.runtime import Runtime
 from offgrid_node.services.bulk import Bulk
 from offgrid_node.services.jobs.results import PULL_PREFIX
 from offgrid_node.services.mesh import mesh_of
+from offgrid_node.services.objects.capacity import Capacity
 from offgrid_node.services.objects.codes import NEVER_CODED, CodePolicy
 from offgrid_node.services.objects.handlers import ObjectHandlers
 from offgrid_node.services.objects.keeping import Keeping
@@ -103,27 +106,26 @@ class ObjectRoom:
         source = ShardSource(blobs, parts.coder)
         self.shipping = Shipping(runtime, carrier, directory, verify, source, bulk, self.keeping)
         self.uploads = Uploads(runtime, self.sealer, bulk, self.keeping, parts.coding)
-        self.handlers = ObjectHandlers(
+        replicas = Replicas(
             runtime,
-            self.uploads,
-            self.reading,
-            Replicas(
-                runtime,
-                self_id,
-                directory,
-                verify,
-                blobs,
-                bulk,
-                self.keeping,
-                enabled=parts.keeps_replicas,
-                owner_share_percent=parts.owner_share_percent,
-                piece_bytes=parts.piece_bytes,
-            ),
-            Serving(runtime, directory, blobs, source, bulk),
+            self_id,
+            directory,
+            verify,
+            blobs,
             bulk,
-            data_dir,
-            inline_limit_bytes,
+            self.keeping,
+            enabled=parts.keeps_replicas,
+            owner_share_percent=parts.owner_share_percent,
+            piece_bytes=parts.piece_bytes,
         )
+        serving = Serving(runtime, directory, blobs, source, bulk)
+        capacity = Capacity(runtime, replicas, blobs, bulk, lambda: drains(runtime), data_dir, inline_limit_bytes)
+        self.handlers = ObjectHandlers(runtime, self.uploads, self.reading, replicas, serving, bulk, capacity)
+
+
+def drains(runtime: Runtime) -> bool:
+    """Whether this host's owner empties it."""
+    return runtime.machine("jobs", JobsMachine).host.duty.asked == DRAIN
 
 
 def name_of(directory: Directory, node_id: str) -> str:

@@ -50,6 +50,8 @@ class _Shipment:
     work: Ship
     manifest: Manifest
     epoch: Epoch
+    sent_bytes: int = 0
+    took_ms: int = 0
 
     @property
     def shards(self) -> tuple[int, ...]:
@@ -93,7 +95,8 @@ class Shipping:
         def ended(outcome: common_pb2.Signed | Fault) -> None:
             del self._shipments[key]
             ack, fault = (None, outcome) if isinstance(outcome, Fault) else (outcome, None)
-            self._runtime.deliver("objects", Shipped(work.object_id, work.node, ack, fault))
+            end = Shipped(work.object_id, work.node, ack, fault, shipment.sent_bytes, shipment.took_ms)
+            self._runtime.deliver("objects", end)
 
         run(self._carry(shipment), ended)
 
@@ -108,7 +111,9 @@ class Shipping:
         while True:
             begun += 1
             try:
+                began_ms = self._now_ms()
                 yield from self._fill(shipment)
+                shipment.took_ms += self._now_ms() - began_ms
                 return (yield from self._commit(shipment))
             except FailedPrecondition as fault:
                 if fault.reason not in BEGIN_AGAIN or begun == BEGINNINGS_MAX:
@@ -134,11 +139,15 @@ class Shipping:
             self._flying[work.node] -= len(spans)
             before, further = reached, _reached([span[0] for span in spans], answers)
             reached = before | further
+            shipment.sent_bytes += max(0, sum(reached.values()) - sum(before.values()))
             came = any(reached[shard] > before[shard] for shard in further)
             stumbles = 0 if came else stumbles + 1
             fault = next((answer for answer in answers if isinstance(answer, Fault)), None)
             if stumbles > STUMBLES_MAX or (fault is not None and not came):
                 raise fault or PeerFault(f"{work.node} takes nothing beyond {before}", reason="NoProgress")
+
+    def _now_ms(self) -> int:
+        return self._runtime.clock.now().mono_ms
 
     def _piece(
         self, shipment: _Shipment, shard: int, offset: int, length: int

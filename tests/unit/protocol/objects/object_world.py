@@ -30,6 +30,7 @@ from offgrid_node.protocol.objects.commands import (
 )
 from offgrid_node.protocol.objects.machine import ObjectsMachine
 from offgrid_node.protocol.objects.manifest import COPY, MANIFEST_KIND, STRIPE_BYTES, Manifest, shard_root
+from offgrid_node.protocol.objects.measuring import GET_CAPACITY
 from offgrid_node.protocol.objects.settings import ObjectsSettings
 from offgrid_node.protocol.objects.tables import OBJECTS, OUTBOX, REPLICAS, outbox_key, quorum_id_of, replica_key
 from offgrid_node.protocol.quorum.commands import TrackQuorums
@@ -61,6 +62,9 @@ class Chaos:
 class HostSpec:
     weight_milli: int = 1_000
     domain: str = ""
+    capacity: objects_pb2.GetCapacityResponse = field(
+        default_factory=lambda: objects_pb2.GetCapacityResponse(keeps_replicas=True, owner_free_bytes=10**12)
+    )
 
 
 class Site:
@@ -371,8 +375,24 @@ class World:
 
         self.at(TIMEOUT_MS, give_up)
 
+    def _ask_capacity(self, site: Site, life: int, call: Call) -> None:
+        """It is answered by the host's spec, or lost."""
+        place = next(place for place, host in enumerate(self.hosts) if host.node_id == call.node)
+        legs, capacity = [self._leg(), self._leg()], self.specs[place].capacity
+        lost = None in legs or not self.hosts[place].up
+        reply, fault = (None, Unavailable("lost")) if lost else (capacity, None)
+
+        def arrive() -> None:
+            if site.life == life:
+                site.runtime.deliver("objects", Answered(call.tag, call.node, reply, fault))
+
+        self.at(TIMEOUT_MS if lost else sum(leg for leg in legs if leg), arrive)
+
     def call(self, site: Site, life: int, call: Call) -> None:
-        """Brokers are told of quorums, hosts of what has become of objects."""
+        """Brokers are told of quorums, hosts of what has become of objects, and asked for their room."""
+        if call.method == GET_CAPACITY:
+            self._ask_capacity(site, life, call)
+            return
         target, command = self._heard(site, call)
         late = self._leg()
 
