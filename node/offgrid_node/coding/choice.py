@@ -58,7 +58,7 @@ def self_test(coder: Coder) -> None:
     have = dict(enumerate([*rows, *parity]))
     if coder.rebuild(NEEDED, TOTAL, {i: have[i] for i in have if i not in lost}, lost) != rows[: len(lost)]:
         raise ValueError("it does not give lost rows back")
-    if coder.combine([1, 1], [rows[0], rows[0]]) != bytes(ROW_BYTES):
+    if coder.combine([b"\1\1"], [rows[0], rows[0]]) != [bytes(ROW_BYTES)]:
         raise ValueError("a row and itself are not nothing to it")
 
 

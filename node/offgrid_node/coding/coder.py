@@ -25,8 +25,8 @@ class Coder(Protocol):
         """Of any k rows, by their numbers, any of the n."""
         ...
 
-    def combine(self, coefficients: Sequence[int], rows: Sequence[Buffer]) -> bytes:
-        """Σ coefficient · row over GF(256), of at least one row."""
+    def combine(self, sums: Sequence[bytes], rows: Sequence[Buffer]) -> list[bytes]:
+        """For each list of coefficients Σ coefficient · row over GF(256), of at least one row."""
         ...
 
 
@@ -45,9 +45,9 @@ class SummingCoder:
         made = self._made(rows_for(k, n, tuple(used), missing), list(used.values()))
         return [bytes(used[row]) if row in used else next(made) for row in wanted]
 
-    def combine(self, coefficients: Sequence[int], rows: Sequence[Buffer]) -> bytes:
-        check_sum(coefficients, rows)
-        return self._sums((bytes(coefficients),), rows)[0]
+    def combine(self, sums: Sequence[bytes], rows: Sequence[Buffer]) -> list[bytes]:
+        check_sums(sums, rows)
+        return self._sums(tuple(sums), rows) if sums else []
 
     def _made(self, sums: tuple[bytes, ...], rows: Sequence[Buffer]) -> Iterator[bytes]:
         return iter(self._sums(sums, rows) if sums else ())
@@ -77,9 +77,10 @@ def check_rows(k: int, n: int, rows: Sequence[Buffer], numbers: Sequence[int]) -
     check_lengths(rows)
 
 
-def check_sum(coefficients: Sequence[int], rows: Sequence[Buffer]) -> None:
-    if not rows or len(coefficients) != len(rows):
-        raise ValueError(f"{len(coefficients)} coefficients for {len(rows)} rows: as many as rows, at least one")
+def check_sums(sums: Sequence[bytes], rows: Sequence[Buffer]) -> None:
+    wrong = next((len(coefficients) for coefficients in sums if len(coefficients) != len(rows)), None)
+    if wrong is not None or not rows:
+        raise ValueError(f"{wrong or 0} coefficients for {len(rows)} rows: as many as rows, at least one")
     check_lengths(rows)
 
 

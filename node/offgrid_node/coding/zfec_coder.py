@@ -33,5 +33,5 @@ class Zfec:
         data = self._zfec.Decoder(k, n).decode(list(used.values()), list(used))
         return self.encode(k, n, data, wanted)
 
-    def combine(self, coefficients: Sequence[int], rows: Sequence[Buffer]) -> bytes:
-        return self._sums.combine(coefficients, rows)
+    def combine(self, sums: Sequence[bytes], rows: Sequence[Buffer]) -> list[bytes]:
+        return self._sums.combine(sums, rows)

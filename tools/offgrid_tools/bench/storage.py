@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from offgrid_tools.bench import profile
+from offgrid_tools.bench.coders import ROUNDS, ROUNDS_QUICK, measure_coders
 from offgrid_tools.bench.figures import Figure
 from offgrid_tools.bench.groups import Plan
 from offgrid_tools.bench.harness import conditions_noted, quantile, side_by_side, timed
@@ -54,6 +55,7 @@ def measure(plan: Plan) -> list[Figure]:
     plan.say(f"storage: each step of a put alone, {CODE}")
     bounds = measure_bounds(plan.folder, CODE, size, HOSTS)
     figures = [Figure(f"bound_{name}_mb_per_s", rate) for name, rate in bounds.items()]
+    figures += measure_coders(plan.rounds(ROUNDS, ROUNDS_QUICK))
     plan.say(f"storage: starting an owner and {HOSTS} hosts ({CODE})")
     with OurStorage(plan.folder / "ours", HOSTS, CODE) as ours:
         absent = TahoeGrid.missing()

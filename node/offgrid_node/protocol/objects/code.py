@@ -84,12 +84,6 @@ def rows_for(k: int, n: int, have: tuple[int, ...], wanted: tuple[int, ...]) -> 
     return tuple(combination(code[row], back) for row in wanted)
 
 
-def is_code_word(k: int, rows: Sequence[bytes]) -> bool:
-    """Whether n short rows are what the first k of them make."""
-    code = matrix(k, len(rows))
-    return all(combination(code[row], rows[:k]) == rows[row] for row in range(k, len(rows)))
-
-
 def _identity(size: int) -> list[bytes]:
     return [bytes(int(row == column) for column in range(size)) for row in range(size)]
 
