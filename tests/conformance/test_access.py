@@ -59,7 +59,8 @@ EVERY_RPC = {
     "ObjectService": {
         f"{MEMBERS}, {OWNER}": "GetCapacity",
         OWNER: "OpenUpload WriteUpload CommitUpload Enqueue GetObject ListObjects ReadObject ListOutbox "
-        "CancelOutboxEntry DeleteObject ListDeletions",
+        "CancelOutboxEntry DeleteObject ListDeletions "
+        "ShareObject UnshareObject",
         MEMBERS: "OpenReplica WriteReplica CommitReplica ReadReplica DeliverNotices",
     },
     "QuorumService": {

@@ -23,6 +23,7 @@ class ObjectNode(SmallNode):
         self.objects: dict[str, objects_pb2.Object] = {}
         self.entries: list[objects_pb2.OutboxEntry] = []
         self.deletions: list[objects_pb2.Deletion] = []
+        self.shared: dict[str, objects_pb2.Object] = {}
         self.acking = True
         self.troubles: list[str] = []
         super().__init__()
@@ -84,7 +85,8 @@ class ObjectNode(SmallNode):
         return objects_pb2.GetObjectResponse(object=made)
 
     def on_ListObjects(self, request):
-        named = [made for made in self.objects.values() if made.name.startswith(request.name_prefix)]
+        found = self.shared if request.shared else self.objects
+        named = [made for made in found.values() if made.name.startswith(request.name_prefix)]
         objects, token = _page(named, request)
         return objects_pb2.ListObjectsResponse(objects=objects, next_page_token=token)
 
@@ -97,6 +99,16 @@ class ObjectNode(SmallNode):
         entry.status = objects_pb2.OUTBOX_STATUS_CANCELLED
         self.objects[entry.object_id].state = objects_pb2.OBJECT_STATE_LOCAL
         return objects_pb2.CancelOutboxEntryResponse(entry=entry)
+
+    def on_ShareObject(self, request):
+        made = self.on_GetObject(objects_pb2.GetObjectRequest(object=request.object)).object
+        self.objects[made.object_id].manifest.wraps.add(node_id=OTHER_ID)
+        return objects_pb2.ShareObjectResponse(object=self.objects[made.object_id])
+
+    def on_UnshareObject(self, request):
+        made = self.on_GetObject(objects_pb2.GetObjectRequest(object=request.object)).object
+        self.objects[made.object_id].ClearField("manifest")
+        return objects_pb2.UnshareObjectResponse(object=self.objects[made.object_id])
 
     def on_DeleteObject(self, request):
         found = [o for o in self.objects.values() if request.object in (o.object_id, o.name)]

@@ -81,6 +81,8 @@ ACCESS: dict[str, Row] = {
     "offgrid.v1.ObjectService/ReadObject": Row(ADMINS),
     "offgrid.v1.ObjectService/DeleteObject": Row(ADMINS),
     "offgrid.v1.ObjectService/ListDeletions": Row(ADMINS),
+    "offgrid.v1.ObjectService/ShareObject": Row(ADMINS),
+    "offgrid.v1.ObjectService/UnshareObject": Row(ADMINS),
     "offgrid.v1.ObjectService/ListOutbox": Row(ADMINS),
     "offgrid.v1.ObjectService/CancelOutboxEntry": Row(ADMINS),
     "offgrid.v1.ObjectService/OpenReplica": Row(MEMBERS, HOST),

@@ -163,11 +163,13 @@ class Objects:
         request = objects_pb2.GetObjectRequest(object=wanted)
         return self._calls.unary("ObjectService/GetObject", request, objects_pb2.GetObjectResponse).object
 
-    def list(self, prefix: str = "", *, limit: int | None = None) -> Iterator[objects_pb2.Object]:
-        """Every object of this node's own whose name begins with `prefix`."""
+    def list(self, prefix: str = "", *, shared: bool = False, limit: int | None = None) -> Iterator[objects_pb2.Object]:
+        """Every object of this node's own whose name begins with `prefix`; with `shared` what others let it read."""
 
         def fetch(size: int, token: str) -> tuple[list[objects_pb2.Object], str]:
-            request = objects_pb2.ListObjectsRequest(page_size=size, page_token=token, name_prefix=prefix)
+            request = objects_pb2.ListObjectsRequest(
+                page_size=size, page_token=token, name_prefix=prefix, shared=shared
+            )
             page = self._calls.unary("ObjectService/ListObjects", request, objects_pb2.ListObjectsResponse)
             return [*page.objects], page.next_page_token
 
@@ -210,6 +212,17 @@ class Objects:
             return [*page.deletions], page.next_page_token
 
         return pages(fetch, limit)
+
+    def share(self, wanted: str, node: str) -> objects_pb2.Object:
+        """Lets a member (its id, the first characters of it, or its name) read the object. It hears of it as soon as it
+        is alive."""
+        request = objects_pb2.ShareObjectRequest(object=wanted, node=node)
+        return self._calls.unary("ObjectService/ShareObject", request, objects_pb2.ShareObjectResponse).object
+
+    def unshare(self, wanted: str, node: str) -> objects_pb2.Object:
+        """The member is told of the object no more; what it has read, and the key that it had, stay with it."""
+        request = objects_pb2.UnshareObjectRequest(object=wanted, node=node)
+        return self._calls.unary("ObjectService/UnshareObject", request, objects_pb2.UnshareObjectResponse).object
 
     # ---- out
 

@@ -19,7 +19,7 @@ from offgrid.v1 import objects_pb2
 from offgrid_node.coding.fallback import Fallback
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.effects import Answered, Call, DropBlob, Execute, Machine, Ship
-from offgrid_node.protocol.errors import Fault, OutcomeUnknown, Unavailable
+from offgrid_node.protocol.errors import Fault, NotFound, OutcomeUnknown, Unavailable
 from offgrid_node.protocol.events import CORE, HOST, PeerUp
 from offgrid_node.protocol.objects.machine import ObjectsMachine
 from offgrid_node.protocol.objects.settings import OUTBOX_MAX, ObjectsSettings
@@ -36,6 +36,7 @@ from offgrid_node.services.objects.replicas import PIECE_BYTES_MAX, Replicas
 from offgrid_node.services.objects.room import is_known
 from offgrid_node.services.objects.sealing import Sealer
 from offgrid_node.services.objects.serving import Serving
+from offgrid_node.services.objects.sharing import Sharing
 from offgrid_node.services.objects.shipping import Shipping
 from offgrid_node.services.objects.source import ShardSource
 from offgrid_node.services.objects.uploads import Uploads
@@ -75,7 +76,14 @@ class Members:
     salt = SALT
 
     def __init__(self, signers: Mapping[str, SimSigner]) -> None:
+        self._names = {name: signer.node_id for name, signer in signers.items()}
+        self._names |= {signer.node_id: signer.node_id for signer in signers.values()}
         self._keys = {signer.node_id: signer.public_key for signer in signers.values()}
+
+    def resolve(self, text: str) -> str:
+        if text not in self._names:
+            raise NotFound(f"no member is called {text!r}", reason="NodeNotFound")
+        return self._names[text]
 
     def current_key(self, node_id: str) -> bytes | None:
         return self._keys.get(node_id)
@@ -133,8 +141,9 @@ class Node:
         )
         serving = Serving(self.runtime, members, self.blobs, source, self.bulk)
         capacity = Capacity(self.runtime, self.replicas, self.blobs, self.bulk, lambda: self.drains, Path(), 1)
+        sharing = Sharing(self.runtime, self.node_id, members, sim_verify, wraps, world.rng, self.bulk)
         self.handlers = ObjectHandlers(
-            self.runtime, self.uploads, self.reading, self.replicas, serving, self.bulk, capacity
+            self.runtime, self.uploads, self.reading, self.replicas, serving, sharing, self.bulk, capacity
         )
         for other in world.by_id.values():
             self.meet(other)

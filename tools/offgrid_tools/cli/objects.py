@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 @click.argument("prefix", default="")
 @click.option("--limit", type=click.IntRange(0), default=0, help="At most so many. [default: all]")
 @click.option("--deleted", is_flag=True, help="What was deleted, and which hosts have yet to hear of it.")
+@click.option("--shared", is_flag=True, help="What other nodes let this one read, in place of its own.")
 @click.option("-l", "--long", is_flag=True, help="Also what may be lost before each of them is.")
 @common
-def ls(prefix: str, limit: int, deleted: bool, long: bool) -> None:
+def ls(prefix: str, limit: int, deleted: bool, shared: bool, long: bool) -> None:
     """List this node's own objects, or those whose names begin with PREFIX.
 
     \b
@@ -34,7 +35,12 @@ def ls(prefix: str, limit: int, deleted: bool, long: bool) -> None:
 
         show_deleted(client, limit or None)
         return
-    found = [*client.objects.list(prefix, limit=limit or None)]
+    found = [*client.objects.list(prefix, shared=shared, limit=limit or None)]
+    if shared and not settings().json:
+        from offgrid_tools.cli.sharing import show_shared
+
+        show_shared(client, found)
+        return
     show_list(found, empty=f"there are no objects{' whose names begin so' if prefix else ''}", long=long)
 
 
@@ -122,10 +128,13 @@ def show(made: Object) -> None:
     from offgrid_tools.cli.output import facts, size, when, word
 
     names = node_names(settings().connect())
+    readers = [named(wrap.node_id, names) for wrap in made.manifest.wraps if wrap.node_id != made.owner]
     facts(
         [
             ("object", made.object_id),
             ("name", made.name),
+            ("owner", named(made.owner, names)),
+            ("readers", ", ".join(sorted(readers))),
             ("size", size(made.size_bytes)),
             ("state", word(ObjectState, made.state)),
             ("acks", acks_of(made)),

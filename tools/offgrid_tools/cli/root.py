@@ -60,6 +60,8 @@ ROOT = LazyGroup(
         "put": Entry("putting:put", "Store a file sealed in the mesh."),
         "get": Entry("getting:get", "Read an object back."),
         "ls": Entry("objects:ls", "List this node's own objects."),
+        "share": Entry("sharing:share", "Let another member read an object."),
+        "unshare": Entry("sharing:unshare", "Tell a reader of an object no more."),
         "rm": Entry("removing:rm", "Delete objects, for good."),
         "info": Entry("objects:info", "Show one object, and which hosts acked it."),
         "outbox": Entry("objects:outbox", "What is on its way to its hosts."),

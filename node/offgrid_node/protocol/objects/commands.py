@@ -57,12 +57,32 @@ class DeleteObject:
 
 
 @dataclass(frozen=True, slots=True)
+class ShareObject:
+    """From this node's owner: another node may read the object, whose key is sealed for it. Answered with
+    ShareObjectResponse."""
+
+    object_id: str
+    node_id: str
+    sealed_key: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class UnshareObject:
+    """From this node's owner: the node is told of the object no more. Answered with UnshareObjectResponse."""
+
+    object_id: str
+    node_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class TakeNotices:
-    """From an owner to whoever keeps its objects: `deleted` are ids of such, checked to be that. Answered with
-    DeliverNoticesResponse."""
+    """From an owner to whoever keeps or reads its objects: `deleted` and `unshared` are ids of such, checked to be
+    that; what is `shared`, by its id, is signed by the owner. Answered with DeliverNoticesResponse."""
 
     owner: str
     deleted: tuple[str, ...]
+    shared: tuple[tuple[str, objects_pb2.SharedObject], ...] = ()
+    unshared: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,5 @@
 """An owner deletes an object, for good: rows and name go in one transaction, a mark stays, and every host that was ever
-asked to keep it is told.
+asked to keep it is told, and whoever may read it.
 
 The mark is what makes it final: a repeated call finds it, and so does a late request under the id that once made it.
 An object's id depends on a random key, so nothing else ever has it.
@@ -18,6 +18,7 @@ from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.events import CloseQuorum
 from offgrid_node.protocol.objects.delivery import Delivery
 from offgrid_node.protocol.objects.outbox import Outbox
+from offgrid_node.protocol.objects.sharing import readers_of
 from offgrid_node.protocol.objects.tables import DELETED, quorum_id_of
 
 Tell = Callable[[str, str, Now], None]
@@ -43,7 +44,10 @@ class Deletion:
         if row is None or mark is not None:
             assert mark is not None
             return mark
-        made, hosts = row.object, sorted({*row.asked, *(ack.node_id for ack in row.object.acks)})
+        made, hosts = (
+            row.object,
+            sorted({*row.asked, *readers_of(row.object), *(ack.node_id for ack in row.object.acks)}),
+        )
         mark = objects_pb2.Deletion(
             object_id=object_id, name=made.name, size_bytes=made.size_bytes, deleted_us=now.utc_us, untold=hosts
         )

@@ -21,6 +21,7 @@ from offgrid_node.protocol.objects.outbox import DELIVERING, PENDING, Outbox
 from offgrid_node.protocol.objects.parcels import Parcel
 from offgrid_node.protocol.objects.placement import choose, members_of, outgrown
 from offgrid_node.protocol.objects.preference import Host, Policy, refusal
+from offgrid_node.protocol.objects.sharing import only_for
 from offgrid_node.protocol.objects.tables import SPREADING, quorum_id_of
 from offgrid_node.protocol.quorum.enough import decimal, enough, weight_of
 from offgrid_node.protocol.quorum.records import Member
@@ -277,7 +278,7 @@ class Delivery:
         row = self._outbox.ask(parcel.object_id, node_id)
         parcel.flights[node_id] = parcel.epoch
         self._at_host[node_id] += 1
-        self._draft.send(Ship(parcel.object_id, node_id, row.object.manifest, row.epoch))
+        self._draft.send(Ship(parcel.object_id, node_id, only_for(row.object.manifest, row.object.owner), row.epoch))
         return True
 
     def _outgrow(self, parcel: Parcel) -> bool:

@@ -10,7 +10,15 @@ from offgrid_node.protocol.draft import Draft
 from offgrid_node.protocol.effects import Answered, Asked, DropBlob, Effect, Rows, Shipped, Woke
 from offgrid_node.protocol.errors import Exhausted, Fault, Internal
 from offgrid_node.protocol.events import AckRefused, ObjectAdded, PeerDown, PeerUp, QuorumAcked, QuorumOpened
-from offgrid_node.protocol.objects.commands import AddObject, CancelEntry, DeleteObject, KeepReplica, TakeNotices
+from offgrid_node.protocol.objects.commands import (
+    AddObject,
+    CancelEntry,
+    DeleteObject,
+    KeepReplica,
+    ShareObject,
+    TakeNotices,
+    UnshareObject,
+)
 from offgrid_node.protocol.objects.deletion import Deletion, was_deleted
 from offgrid_node.protocol.objects.delivery import Delivery
 from offgrid_node.protocol.objects.dropping import Dropping
@@ -21,6 +29,7 @@ from offgrid_node.protocol.objects.outbox import Outbox
 from offgrid_node.protocol.objects.preference import Host
 from offgrid_node.protocol.objects.replicas import Replicas
 from offgrid_node.protocol.objects.settings import ObjectsSettings
+from offgrid_node.protocol.objects.sharing import Shared, Sharing, told_to
 from offgrid_node.protocol.objects.tables import OBJECT_REQUESTS, object_of
 from offgrid_node.protocol.requests import Requests
 from offgrid_node.protocol.rng import Rng
@@ -40,6 +49,7 @@ class ObjectsMachine:
         self._measuring = Measuring(self._hosts, self._draft)
         self._deletion = Deletion(self._outbox, self._delivery, self._draft)
         self._notices = Notices(settings.node_id, self._draft, self._notice_of, self._deletion.on_told)
+        self._sharing, self._shared = Sharing(self._outbox, self._draft, self._notices.add), Shared(self._draft)
         self._dropping = Dropping(self._draft)
         self._replicas = Replicas(settings, self._draft, self._dropping)
         self._stepped_ms = 0
@@ -97,6 +107,7 @@ class ObjectsMachine:
                         self._delivery.on_room()
                 case QuorumOpened(quorum_id):
                     self._delivery.on_opened(object_of(quorum_id), event, now)
+                    self._sharing.on_moved(object_of(quorum_id), now)
                 case QuorumAcked(quorum_id):
                     self._delivery.on_acked(object_of(quorum_id), event, now)
                 case AckRefused(quorum_id, node_id, why):
@@ -134,9 +145,14 @@ class ObjectsMachine:
             case DeleteObject(object_id):
                 mark = self._deletion.on_delete(object_id, self._notices.add, now)
                 self._draft.reply(ticket, objects_pb2.DeleteObjectResponse(deletion=mark))
-            case TakeNotices(owner, deleted):
-                for object_id in deleted:
-                    self._dropping.on_deleted(owner, object_id, now)
+            case ShareObject(object_id, node_id, sealed_key):
+                made = self._sharing.on_share(object_id, node_id, sealed_key, now)
+                self._draft.reply(ticket, objects_pb2.ShareObjectResponse(object=made))
+            case UnshareObject(object_id, node_id):
+                made = self._sharing.on_unshare(object_id, node_id, now)
+                self._draft.reply(ticket, objects_pb2.UnshareObjectResponse(object=made))
+            case TakeNotices():
+                self._take_notices(command, now)
                 self._draft.reply(ticket, objects_pb2.DeliverNoticesResponse())
             case KeepReplica():
                 self._replicas.on_keep(ticket, command, now)
@@ -170,7 +186,26 @@ class ObjectsMachine:
             self._draft.reply(ticket, objects_pb2.EnqueueResponse(entry=self._outbox.entry(row.outbox_id)))
 
     def _notice_of(self, node_id: str, object_ids: Sequence[str]) -> objects_pb2.DeliverNoticesRequest:
-        return objects_pb2.DeliverNoticesRequest(deleted=object_ids)
+        """How things stand with these objects for that node."""
+        notices = objects_pb2.DeliverNoticesRequest()
+        for object_id in object_ids:
+            row = self._outbox.find(object_id)
+            shared = told_to(row, node_id) if row is not None else None
+            if row is None:
+                notices.deleted.append(object_id)
+            elif shared is not None:
+                notices.shared.append(shared)
+            else:
+                notices.unshared.append(object_id)
+        return notices
+
+    def _take_notices(self, notices: TakeNotices, now: Now) -> None:
+        for object_id in notices.deleted:
+            self._dropping.on_deleted(notices.owner, object_id, now)
+        for object_id, shared in notices.shared:
+            self._shared.on_shared(notices.owner, shared, object_id, now)
+        for object_id in (*notices.unshared, *notices.deleted):
+            self._shared.on_unshared(notices.owner, object_id)
 
     def _check_room(self, command: AddObject) -> None:
         """What jobs leave has a bound of its own: it never takes the room of what is put."""

@@ -18,6 +18,7 @@ REPLICAS = "replicas"  # object id "/" owner → ReplicaRow, at a host
 DELETED = "objects_deleted"  # object id → Deletion, of this node's own: the mark that stays
 NOTICES = "object_notices"  # node "/" object id → number of the notice that the node has yet to hear (notices.py)
 DROPPED = "replicas_dropped"  # object id "/" owner → when (8 bytes): the fence that stays at a host (dropping.py)
+SHARED = "objects_shared"  # object id "/" owner → SharedRow, of what others let this node read
 KEPT_BYTES = "replica_bytes"  # owner → how many bytes this host keeps for it (8 bytes, big-endian)
 OBJECT_REQUESTS = "object_requests"  # see protocol/requests.py
 META, LAST_NUMBER = "meta", b"outbox"  # the last number given

@@ -8,7 +8,7 @@ from offgrid_node.protocol.quorum.tables import COUNTS, number_key, number_of
 
 
 class Quota:
-    """Counts rows of one kind by owner; nothing of that kind is ever deleted yet."""
+    """Counts rows of one kind by owner."""
 
     def __init__(self, draft: Draft, what: str, most: int) -> None:
         self._draft, self._what, self._most = draft, what, most
@@ -21,3 +21,8 @@ class Quota:
             text = f"this node keeps {kept} {self._what} of {owner} and takes no more"
             raise Exhausted(text, reason="QuotaFull", metadata={"owner": owner})
         self._draft.put_bytes(COUNTS, key, number_key(kept + 1))
+
+    def give_back(self, owner: str) -> None:
+        """One row fewer."""
+        key = f"{self._what}/{owner}".encode()
+        self._draft.put_bytes(COUNTS, key, number_key(max(0, number_of(self._draft.get(COUNTS, key)) - 1)))

@@ -11,17 +11,14 @@ from collections.abc import Iterator
 from google.protobuf.message import Message
 
 from offgrid.v1 import objects_pb2
-from offgrid_node.protocol.errors import FailedPrecondition, InvalidRequest, NotFound
+from offgrid_node.protocol.errors import FailedPrecondition, InvalidRequest
 from offgrid_node.protocol.objects.commands import CancelEntry, DeleteObject
-from offgrid_node.protocol.objects.deletion import was_deleted
-from offgrid_node.protocol.objects.manifest import OBJECT_ID, Manifest
+from offgrid_node.protocol.objects.manifest import Manifest
 from offgrid_node.protocol.objects.tables import (
     DELETED,
-    OBJECT_NAMES,
     OBJECTS,
     OUTBOX,
     OUTBOX_OPEN,
-    name_prefix,
     outbox_key,
 )
 from offgrid_node.protocol.quorum.records import Epoch
@@ -31,16 +28,17 @@ from offgrid_node.services.caller import Caller
 from offgrid_node.services.checks import check_text
 from offgrid_node.services.flow import Flow, asked, ticket_of
 from offgrid_node.services.objects.capacity import Capacity
+from offgrid_node.services.objects.finding import Finding
 from offgrid_node.services.objects.reading import Reading
 from offgrid_node.services.objects.replicas import Replicas
 from offgrid_node.services.objects.serving import Serving
+from offgrid_node.services.objects.sharing import Sharing
 from offgrid_node.services.objects.uploads import NAME_CHARS_MAX, Uploads
 from offgrid_node.services.objects.uses import user_of
 from offgrid_node.services.paging import decode_token, take_page
 from offgrid_node.services.shelf import Shelf
 
 ACCEPTED = objects_pb2.OBJECT_STATE_ACCEPTED
-PREFIX_CHARS_MIN = 6  # "o-" and four more
 
 
 class ObjectHandlers:
@@ -53,11 +51,13 @@ class ObjectHandlers:
         reading: Reading,
         replicas: Replicas,
         serving: Serving,
+        sharing: Sharing,
         bulk: Bulk,
         capacity: Capacity,
     ) -> None:
         self._runtime, self._shelf = runtime, Shelf(runtime.store)
         self._uploads, self._reading, self._replicas, self._serving = uploads, reading, replicas, serving
+        self._sharing, self._finding = sharing, Finding(runtime.store, sharing)
         self._bulk, self._capacity = bulk, capacity
 
     def get_capacity(self, caller: Caller, request: objects_pb2.GetCapacityRequest) -> Ticket:
@@ -80,11 +80,14 @@ class ObjectHandlers:
     # ---- what there is
 
     def get_object(self, caller: Caller, request: objects_pb2.GetObjectRequest) -> objects_pb2.GetObjectResponse:
-        return objects_pb2.GetObjectResponse(object=self._told(self._find(request.object)))
+        return objects_pb2.GetObjectResponse(object=self._told(self._finding.find(request.object)))
 
     def list_objects(self, caller: Caller, request: objects_pb2.ListObjectsRequest) -> objects_pb2.ListObjectsResponse:
         check_text("name_prefix", request.name_prefix, NAME_CHARS_MAX, empty=True)
-        found = self._shelf.rows(OBJECTS, objects_pb2.ObjectRow, request.page_token)
+        if request.shared:
+            found = self._sharing.rows(decode_token(request.page_token))
+        else:
+            found = self._shelf.rows(OBJECTS, objects_pb2.ObjectRow, request.page_token)
         wanted = ((key, row if row.object.name.startswith(request.name_prefix) else None) for key, row in found)
         rows, token = take_page(wanted, request.page_size)
         return objects_pb2.ListObjectsResponse(objects=[self._told(row) for row in rows], next_page_token=token)
@@ -92,7 +95,7 @@ class ObjectHandlers:
     def delete_object(self, caller: Caller, request: objects_pb2.DeleteObjectRequest) -> Message | Ticket:
         if (mark := self._shelf.find(DELETED, objects_pb2.Deletion, request.object)) is not None:
             return objects_pb2.DeleteObjectResponse(deletion=mark)
-        return ticket_of(self._delete(self._find(request.object).object, str(caller)))
+        return ticket_of(self._delete(self._finding.own(request.object).object, str(caller)))
 
     def _delete(self, made: objects_pb2.Object, caller: str) -> Flow[Message]:
         used_by = yield self._bulk.run(lambda: user_of(self._runtime.store, made))
@@ -109,6 +112,12 @@ class ObjectHandlers:
         wanted = ((key, None if request.untold_only and not mark.untold else mark) for key, mark in rows)
         marks, token = take_page(wanted, request.page_size)
         return objects_pb2.ListDeletionsResponse(deletions=marks, next_page_token=token)
+
+    def share_object(self, caller: Caller, request: objects_pb2.ShareObjectRequest) -> Ticket:
+        return self._sharing.share(self._finding.own(request.object).object, request.node, str(caller))
+
+    def unshare_object(self, caller: Caller, request: objects_pb2.UnshareObjectRequest) -> Ticket:
+        return self._sharing.unshare(self._finding.own(request.object).object, request.node, str(caller))
 
     def _told(self, row: objects_pb2.ObjectRow) -> objects_pb2.Object:
         """The object with its outbox entry's trouble, while it has that on its way."""
@@ -138,41 +147,10 @@ class ObjectHandlers:
             if value is not None:
                 yield key, objects_pb2.OutboxEntry.FromString(value)
 
-    def _find(self, text: str) -> objects_pb2.ObjectRow:
-        """By id, by name (the newest of that name), or by the first characters of an id. Raises NotFound, and
-        InvalidRequest when several fit."""
-        if not 0 < len(text) <= NAME_CHARS_MAX:
-            raise InvalidRequest.field("object", "an id, its first characters, or a name is needed")
-        found = self._shelf.find(OBJECTS, objects_pb2.ObjectRow, text) if OBJECT_ID.match(text) else None
-        found = found or self._named(text)
-        if found is None and text.startswith("o-") and len(text) >= PREFIX_CHARS_MIN:
-            found = self._beginning(text)
-        if found is None and self._shelf.find(DELETED, objects_pb2.Deletion, text) is not None:
-            raise was_deleted(text)
-        if found is None:
-            raise NotFound(f"there is no object {text!r}", reason="ObjectNotFound", metadata={"object": text})
-        return found
-
-    def _named(self, name: str) -> objects_pb2.ObjectRow | None:
-        for _, object_id in self._runtime.store.scan(OBJECT_NAMES, prefix=name_prefix(name)):
-            row = self._shelf.find(OBJECTS, objects_pb2.ObjectRow, object_id.decode())
-            if row is not None and row.object.name == name:
-                return row
-        return None
-
-    def _beginning(self, text: str) -> objects_pb2.ObjectRow | None:
-        rows = [
-            objects_pb2.ObjectRow.FromString(value)
-            for (_, value), _ in zip(self._runtime.store.scan(OBJECTS, prefix=text.encode()), range(2), strict=False)
-        ]
-        if len(rows) > 1:
-            raise InvalidRequest.field("object", f"{text!r} fits several objects; give more of the id")
-        return rows[0] if rows else None
-
     # ---- out
 
     def read_object(self, caller: Caller, request: objects_pb2.ReadObjectRequest) -> Ticket:
-        row = self._find(request.object)
+        row = self._finding.find(request.object)
         if request.offset > row.object.size_bytes:
             raise InvalidRequest.field("offset", f"{request.offset}; the object has {row.object.size_bytes} bytes")
         return ticket_of(self._read(row, request.offset, request.length))
@@ -185,7 +163,7 @@ class ObjectHandlers:
             return objects_pb2.ReadObjectResponse(size_bytes=manifest.size_bytes)
         # Those that acked first; before they have, and while a new epoch is asked to, whoever is asked to.
         asked = Epoch.decode(row.epoch.body).weights if row.HasField("epoch") else {}
-        hosts = [*(ack.node_id for ack in row.object.acks), *asked]
+        hosts = [*(ack.node_id for ack in row.object.acks), *asked, row.object.owner]
         stripe, source = yield from self._reading.stripe(
             manifest, self._reading.key_of(row.object.manifest), index, hosts
         )
@@ -204,7 +182,10 @@ class ObjectHandlers:
         return self._replicas.commit(caller, request)
 
     def deliver_notices(self, caller: Caller, request: objects_pb2.DeliverNoticesRequest) -> Ticket:
-        return self._replicas.take_notices(caller, request)
+        notices = self._sharing.checked(caller, request)
+        for object_id in notices.deleted:
+            self._replicas.stop(caller.node_id, object_id)
+        return self._runtime.ask("objects", caller.node_id, notices, size_bytes=request.ByteSize())
 
     def read_replica(self, caller: Caller, request: objects_pb2.ReadReplicaRequest) -> Ticket:
         return self._serving.read(caller, request)

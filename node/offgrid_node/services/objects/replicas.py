@@ -25,10 +25,9 @@ from offgrid_node.protocol.errors import (
     PeerFault,
 )
 from offgrid_node.protocol.merkle import LEAVES_MAX
-from offgrid_node.protocol.objects.commands import KeepReplica, TakeNotices
+from offgrid_node.protocol.objects.commands import KeepReplica
 from offgrid_node.protocol.objects.dropping import was_dropped
-from offgrid_node.protocol.objects.manifest import MANIFEST_KIND, OBJECT_ID, STRIPE_BYTES, TAG_BYTES, Manifest
-from offgrid_node.protocol.objects.notices import PAGE_NOTICES
+from offgrid_node.protocol.objects.manifest import MANIFEST_KIND, STRIPE_BYTES, TAG_BYTES, Manifest
 from offgrid_node.protocol.objects.replicas import check_epoch
 from offgrid_node.protocol.objects.shards import blob_name, hash_shards, rows_at, wrong_shards
 from offgrid_node.protocol.objects.tables import DROPPED, KEPT_BYTES, REPLICAS, number_of, replica_key
@@ -283,18 +282,10 @@ class Replicas:
 
     # ---- what becomes of it
 
-    def take_notices(self, caller: Caller, request: objects_pb2.DeliverNoticesRequest) -> Ticket:
-        """What is coming in of what was deleted stops here; the rest is the machine's."""
-        if len(request.deleted) > PAGE_NOTICES:
-            raise InvalidRequest.field("deleted", f"{len(request.deleted)} ids; at most {PAGE_NOTICES} are allowed")
-        for index, object_id in enumerate(request.deleted):
-            if not OBJECT_ID.match(object_id):
-                raise InvalidRequest.field(f"deleted[{index}]", f"{object_id[:64]!r} is no object id")
-        for object_id in request.deleted:
-            if (incoming := self._incoming.pop((caller.node_id, object_id), None)) is not None:
-                self._bulk.run(partial(self._discard, incoming.claim), key=object_id)(lambda outcome: None)
-        command = TakeNotices(caller.node_id, tuple(request.deleted))
-        return self._runtime.ask("objects", caller.node_id, command, size_bytes=request.ByteSize())
+    def stop(self, owner: str, object_id: str) -> None:
+        """What is coming in of an object that is deleted stops here."""
+        if (incoming := self._incoming.pop((owner, object_id), None)) is not None:
+            self._bulk.run(partial(self._discard, incoming.claim), key=object_id)(lambda outcome: None)
 
     # ---- checks
 

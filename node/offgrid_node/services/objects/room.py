@@ -38,6 +38,7 @@ from offgrid_node.services.objects.reading import Carrier, Reading
 from offgrid_node.services.objects.replicas import OWNER_SHARE_PERCENT, PIECE_BYTES_MAX, Replicas
 from offgrid_node.services.objects.sealing import UPLOAD_PREFIX, Sealer, Wraps
 from offgrid_node.services.objects.serving import Serving
+from offgrid_node.services.objects.sharing import Sharing
 from offgrid_node.services.objects.shipping import Shipping
 from offgrid_node.services.objects.source import ShardSource
 from offgrid_node.services.objects.uploads import Uploads
@@ -120,7 +121,8 @@ class ObjectRoom:
         )
         serving = Serving(runtime, directory, blobs, source, bulk)
         capacity = Capacity(runtime, replicas, blobs, bulk, lambda: drains(runtime), data_dir, inline_limit_bytes)
-        self.handlers = ObjectHandlers(runtime, self.uploads, self.reading, replicas, serving, bulk, capacity)
+        sharing = Sharing(runtime, self_id, directory, verify, parts.wraps, rng, bulk)
+        self.handlers = ObjectHandlers(runtime, self.uploads, self.reading, replicas, serving, sharing, bulk, capacity)
 
 
 def drains(runtime: Runtime) -> bool:

@@ -1,0 +1,119 @@
+"""Who may read an object besides its owner. Its key is wrapped for each reader, beside what the owner has signed; a
+reader is told where it lies (notices.py), keeps that as a row, and reads straight from the hosts.
+
+To take a reader away keeps nothing from him that he has read, or his key: it says that he is told no more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from offgrid.v1 import common_pb2, objects_pb2
+from offgrid_node.protocol.clock import Now
+from offgrid_node.protocol.draft import Draft
+from offgrid_node.protocol.errors import Exhausted, InvalidRequest, NotFound
+from offgrid_node.protocol.etypes import EventType
+from offgrid_node.protocol.objects.outbox import Outbox
+from offgrid_node.protocol.objects.tables import OBJECTS, SHARED, replica_key
+from offgrid_node.protocol.quorum.quota import Quota
+
+READERS_MAX = 63  # of one object, besides its owner
+SHARED_MAX = 100_000  # objects of one owner that a reader keeps rows of; each takes some 5 kB at most
+
+Tell = Callable[[str, str, Now], None]
+"""A node has to hear of an object from now on."""
+
+
+class Sharing:
+    """At the owner: wraps come and go."""
+
+    def __init__(self, outbox: Outbox, draft: Draft, tell: Tell) -> None:
+        self._outbox, self._draft, self._tell = outbox, draft, tell
+
+    def on_share(self, object_id: str, node_id: str, sealed_key: bytes, now: Now) -> objects_pb2.Object:
+        """Shared again, he is told again. Raises NotFound (ObjectNotFound), Exhausted (TooManyReaders)."""
+        row = self._get(object_id)
+        wraps = {wrap.node_id: wrap for wrap in row.object.manifest.wraps}
+        if node_id not in wraps and len(readers_of(row.object)) >= READERS_MAX:
+            raise Exhausted(f"{object_id} has {READERS_MAX} readers, and can have no more", reason="TooManyReaders")
+        wraps[node_id] = objects_pb2.KeyWrap(node_id=node_id, sealed_key=sealed_key)
+        return self._change(row, wraps, node_id, "shared", now)
+
+    def on_unshare(self, object_id: str, node_id: str, now: Now) -> objects_pb2.Object:
+        """One who is no reader stays none. Raises NotFound (ObjectNotFound), InvalidRequest."""
+        row = self._get(object_id)
+        if node_id == row.object.owner:
+            raise InvalidRequest.field("node", "its owner reads it always")
+        wraps = {wrap.node_id: wrap for wrap in row.object.manifest.wraps}
+        if wraps.pop(node_id, None) is None:
+            return row.object
+        return self._change(row, wraps, node_id, "unshared", now)
+
+    def on_moved(self, object_id: str, now: Now) -> None:
+        """Another epoch says where it lies: its readers have to know."""
+        row = self._outbox.find(object_id)
+        for node_id in readers_of(row.object) if row is not None else ():
+            self._tell(node_id, object_id, now)
+
+    def _get(self, object_id: str) -> objects_pb2.ObjectRow:
+        row = self._outbox.find(object_id)
+        if row is None:
+            raise NotFound(f"there is no object {object_id!r}", reason="ObjectNotFound", metadata={"object": object_id})
+        return row
+
+    def _change(
+        self, row: objects_pb2.ObjectRow, wraps: dict[str, objects_pb2.KeyWrap], node_id: str, outcome: str, now: Now
+    ) -> objects_pb2.Object:
+        made = row.object
+        del made.manifest.wraps[:]
+        made.manifest.wraps.extend(wrap for _, wrap in sorted(wraps.items()))
+        self._draft.put(OBJECTS, made.object_id.encode(), row)
+        self._tell(node_id, made.object_id, now)
+        event = objects_pb2.ObjectEvent(
+            object_id=made.object_id, size_bytes=made.size_bytes, owner=made.owner, outcome=outcome, reader=node_id
+        )
+        self._draft.record(EventType.OBJECT_STORED, made.object_id, object=event)
+        return made
+
+
+class Shared:
+    """At a reader: rows of what others share with this node."""
+
+    def __init__(self, draft: Draft) -> None:
+        self._draft = draft
+        self._quota = Quota(draft, "shared", SHARED_MAX)
+
+    def on_shared(self, owner: str, shared: objects_pb2.SharedObject, object_id: str, now: Now) -> None:
+        """The newest word stands. Raises Exhausted (QuotaFull)."""
+        key = replica_key(object_id, owner)
+        before = self._draft.row(SHARED, key, objects_pb2.SharedRow)
+        if before is None:
+            self._quota.take(owner)
+        since_us = before.since_us if before is not None else now.utc_us
+        self._draft.put(SHARED, key, objects_pb2.SharedRow(shared=shared, since_us=since_us))
+
+    def on_unshared(self, owner: str, object_id: str) -> None:
+        key = replica_key(object_id, owner)
+        if self._draft.get(SHARED, key) is not None:
+            self._draft.delete(SHARED, key)
+            self._quota.give_back(owner)
+
+
+def readers_of(made: objects_pb2.Object) -> list[str]:
+    """Its owner apart."""
+    return [wrap.node_id for wrap in made.manifest.wraps if wrap.node_id != made.owner]
+
+
+def told_to(row: objects_pb2.ObjectRow, node_id: str) -> objects_pb2.SharedObject | None:
+    """What a reader is told: his own wrap and no other's. None for one who is none."""
+    manifest = only_for(row.object.manifest, node_id)
+    if node_id == row.object.owner or not manifest.wraps:
+        return None
+    epoch = row.epoch if row.HasField("epoch") else common_pb2.Signed()
+    return objects_pb2.SharedObject(name=row.object.name, manifest=manifest, epoch=epoch)
+
+
+def only_for(manifest: objects_pb2.Manifest, node_id: str) -> objects_pb2.Manifest:
+    """With one node's wrap alone: a host does not learn who reads."""
+    wraps = [wrap for wrap in manifest.wraps if wrap.node_id == node_id]
+    return objects_pb2.Manifest(signed=manifest.signed, wraps=wraps)

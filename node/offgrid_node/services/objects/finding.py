@@ -1,0 +1,68 @@
+"""Which object is meant: by id, by the first characters of one, or by name; this node's own before what others share
+with it."""
+
+from __future__ import annotations
+
+from offgrid.v1 import objects_pb2
+from offgrid_node.protocol.errors import InvalidRequest, NotFound
+from offgrid_node.protocol.objects.deletion import was_deleted
+from offgrid_node.protocol.objects.manifest import OBJECT_ID
+from offgrid_node.protocol.objects.tables import DELETED, OBJECT_NAMES, OBJECTS, name_prefix
+from offgrid_node.services.objects.sharing import NAME_CHARS_MAX, Sharing
+from offgrid_node.services.shelf import Shelf
+from offgrid_node.storage.store import Store
+
+PREFIX_CHARS_MIN = 6  # "o-" and four more
+
+
+class Finding:
+    """Looks in committed rows."""
+
+    def __init__(self, store: Store, sharing: Sharing) -> None:
+        self._store, self._sharing, self._shelf = store, sharing, Shelf(store)
+
+    def find(self, text: str) -> objects_pb2.ObjectRow:
+        """As `own`, and then among what others share with this node. Raises NotFound, and InvalidRequest when several
+        fit."""
+        try:
+            return self.own(text)
+        except NotFound:
+            shared = self._sharing.find(text) if len(text) >= PREFIX_CHARS_MIN or not text.startswith("o-") else []
+            if not shared:
+                raise
+            return _only(text, shared)
+
+    def own(self, text: str) -> objects_pb2.ObjectRow:
+        """By id, by name (the newest of that name), or by the first characters of an id. Raises NotFound, and
+        InvalidRequest when several fit."""
+        if not 0 < len(text) <= NAME_CHARS_MAX:
+            raise InvalidRequest.field("object", "an id, its first characters, or a name is needed")
+        found = self._shelf.find(OBJECTS, objects_pb2.ObjectRow, text) if OBJECT_ID.match(text) else None
+        found = found or self._named(text)
+        if found is None and text.startswith("o-") and len(text) >= PREFIX_CHARS_MIN:
+            found = self._beginning(text)
+        if found is None and self._shelf.find(DELETED, objects_pb2.Deletion, text) is not None:
+            raise was_deleted(text)
+        if found is None:
+            raise NotFound(f"there is no object {text!r}", reason="ObjectNotFound", metadata={"object": text})
+        return found
+
+    def _named(self, name: str) -> objects_pb2.ObjectRow | None:
+        for _, object_id in self._store.scan(OBJECT_NAMES, prefix=name_prefix(name)):
+            row = self._shelf.find(OBJECTS, objects_pb2.ObjectRow, object_id.decode())
+            if row is not None and row.object.name == name:
+                return row
+        return None
+
+    def _beginning(self, text: str) -> objects_pb2.ObjectRow | None:
+        rows = [
+            objects_pb2.ObjectRow.FromString(value)
+            for (_, value), _ in zip(self._store.scan(OBJECTS, prefix=text.encode()), range(2), strict=False)
+        ]
+        return _only(text, rows) if rows else None
+
+
+def _only(text: str, rows: list[objects_pb2.ObjectRow]) -> objects_pb2.ObjectRow:
+    if len(rows) > 1:
+        raise InvalidRequest.field("object", f"{text!r} fits several objects; give more of the id")
+    return rows[0]

@@ -1,0 +1,157 @@
+"""Sharing an object, and what others share with this node.
+
+The owner opens the object's key and seals it for the reader; nothing of the object itself moves. A reader believes
+nothing that its owner has not signed, and reads from the hosts as the owner does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+from google.protobuf.message import Message
+
+from offgrid.v1 import common_pb2, objects_pb2
+from offgrid_node.protocol.effects import Verifier
+from offgrid_node.protocol.errors import InvalidRequest, PeerFault
+from offgrid_node.protocol.objects.commands import ShareObject, TakeNotices, UnshareObject
+from offgrid_node.protocol.objects.manifest import MANIFEST_KIND, OBJECT_ID, Manifest
+from offgrid_node.protocol.objects.notices import PAGE_NOTICES
+from offgrid_node.protocol.objects.tables import SHARED, quorum_id_of
+from offgrid_node.protocol.quorum.records import verify_epoch
+from offgrid_node.protocol.rng import Rng
+from offgrid_node.protocol.signing import digest_of
+from offgrid_node.runtime import Runtime, Ticket
+from offgrid_node.services.bulk import Bulk
+from offgrid_node.services.caller import Caller
+from offgrid_node.services.checks import check_text
+from offgrid_node.services.flow import Flow, asked, ticket_of
+from offgrid_node.services.objects.sealing import ENTROPY_BYTES, Wraps
+
+NAME_CHARS_MAX = 256
+DURABLE = objects_pb2.OBJECT_STATE_DURABLE
+
+
+class Members(Protocol):
+    """What sharing needs to know of members."""
+
+    @property
+    def salt(self) -> bytes: ...
+
+    def current_key(self, node_id: str) -> bytes | None: ...
+
+    def resolve(self, text: str) -> str: ...
+
+
+class Sharing:
+    """The handlers of ShareObject and UnshareObject, and what a reader takes of DeliverNotices."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        self_id: str,
+        members: Callable[[], Members],
+        verify: Verifier,
+        wraps: Wraps,
+        rng: Rng,
+        bulk: Bulk,
+    ) -> None:
+        self._runtime, self._self_id, self._members, self._verify = runtime, self_id, members, verify
+        self._wraps, self._rng, self._bulk = wraps, rng, bulk
+
+    # ---- at the owner
+
+    def share(self, made: objects_pb2.Object, node: str, caller: str) -> Ticket:
+        node_id = self._reader(node)
+        public_key = self._members().current_key(node_id)
+        if public_key is None:
+            raise InvalidRequest.field("node", f"{node!r} is no member of this mesh any more")
+        return ticket_of(self._share(made, node_id, public_key, caller))
+
+    def unshare(self, made: objects_pb2.Object, node: str, caller: str) -> Ticket:
+        """One who was removed from the mesh is named by what the object's wraps say."""
+        wrapped = [wrap.node_id for wrap in made.manifest.wraps if wrap.node_id == node]
+        node_id = wrapped[0] if wrapped else self._reader(node)
+        return self._runtime.ask("objects", caller, UnshareObject(made.object_id, node_id))
+
+    def _reader(self, node: str) -> str:
+        node_id = self._members().resolve(node)
+        if node_id == self._self_id:
+            raise InvalidRequest.field("node", "this node reads its own objects always")
+        return node_id
+
+    def _share(self, made: objects_pb2.Object, node_id: str, public_key: bytes, caller: str) -> Flow[Message]:
+        """The wrap is made in a thread: the curve's arithmetic takes a tenth of a millisecond."""
+        own = next((wrap.sealed_key for wrap in made.manifest.wraps if wrap.node_id == self._self_id), b"")
+        entropy = self._rng.randbytes(ENTROPY_BYTES)
+        sealed_key = yield self._bulk.run(lambda: self._wraps.wrap(public_key, self._wraps.unwrap(own), entropy))
+        ticket = self._runtime.ask("objects", caller, ShareObject(made.object_id, node_id, sealed_key))
+        answer: Message = yield asked(ticket)
+        return answer
+
+    # ---- at whoever is told
+
+    def checked(self, caller: Caller, notices: objects_pb2.DeliverNoticesRequest) -> TakeNotices:
+        """Raises InvalidRequest and PeerFault for what no owner would say."""
+        count = len(notices.deleted) + len(notices.shared) + len(notices.unshared)
+        if count > PAGE_NOTICES:
+            raise InvalidRequest.field("deleted", f"{count} notices of all kinds; at most {PAGE_NOTICES} are allowed")
+        for field, object_ids in (("deleted", notices.deleted), ("unshared", notices.unshared)):
+            for index, object_id in enumerate(object_ids):
+                if not OBJECT_ID.match(object_id):
+                    raise InvalidRequest.field(f"{field}[{index}]", f"{object_id[:64]!r} is no object id")
+        shared = tuple((self._check(caller.node_id, each), each) for each in notices.shared)
+        return TakeNotices(caller.node_id, tuple(notices.deleted), shared, tuple(notices.unshared))
+
+    def _check(self, owner: str, shared: objects_pb2.SharedObject) -> str:
+        """The object's id."""
+        check_text("shared.name", shared.name, NAME_CHARS_MAX, empty=True)
+        members, body = self._members(), Manifest.decode(shared.manifest.signed.body)
+        key, signed = members.current_key(owner) or b"", shared.manifest.signed
+        if body.owner != owner:
+            raise PeerFault(f"{owner} shares an object of {body.owner}", reason="ForgedManifest")
+        if not self._verify(key, digest_of(MANIFEST_KIND, members.salt, signed.body), signed.signature):
+            raise PeerFault(f"manifest: the signature is not {owner}'s", reason="BadSignature")
+        if [wrap.node_id for wrap in shared.manifest.wraps] != [self._self_id]:
+            raise PeerFault(f"{owner} shares {body.object_id} without a key for this node", reason="NotForUs")
+        if shared.HasField("epoch") and shared.epoch != common_pb2.Signed():
+            epoch = verify_epoch(shared.epoch, key, self._verify, members.salt)
+            if (epoch.owner, epoch.quorum_id) != (owner, quorum_id_of(body.object_id)):
+                raise PeerFault(f"the epoch is not {body.object_id}'s", reason="WrongEpoch")
+        return body.object_id
+
+    # ---- what is shared with this node
+
+    def rows(self, start: bytes) -> Iterator[tuple[bytes, objects_pb2.ObjectRow]]:
+        """From a page's beginning on."""
+        for key, value in self._runtime.store.scan(SHARED, start):
+            yield key, _row_of(objects_pb2.SharedRow.FromString(value))
+
+    def find(self, text: str) -> list[objects_pb2.ObjectRow]:
+        """Those of that id, or of ids that begin so; else the newest of that name. Two at most."""
+        found = []
+        if text.startswith("o-"):
+            values = (value for _, value in self._runtime.store.scan(SHARED, prefix=text.encode()))
+            found = [
+                _row_of(objects_pb2.SharedRow.FromString(value)) for value, _ in zip(values, range(2), strict=False)
+            ]
+        if not found:
+            named = [row for _, row in self.rows(b"") if row.object.name == text]
+            found = sorted(named, key=lambda row: -row.object.created_us)[:1]
+        return found
+
+
+def _row_of(row: objects_pb2.SharedRow) -> objects_pb2.ObjectRow:
+    """As if it were this node's own; it has its owner, and that no copy is here."""
+    body = Manifest.decode(row.shared.manifest.signed.body)
+    made = objects_pb2.Object(
+        object_id=body.object_id,
+        name=row.shared.name,
+        size_bytes=body.size_bytes,
+        state=DURABLE,
+        quorum_id=quorum_id_of(body.object_id),
+        created_us=body.created_us,
+        owner=body.owner,
+        manifest=row.shared.manifest,
+    )
+    return objects_pb2.ObjectRow(object=made, epoch=row.shared.epoch or None)

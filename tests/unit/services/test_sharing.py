@@ -1,0 +1,217 @@
+"""Sharing over real handlers: who is told reads it, nobody else does, and no byte of the object moves for that."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from bulk_world import SALT, Node, World
+
+from offgrid.v1 import common_pb2, objects_pb2
+from offgrid_node.protocol.errors import Exhausted, InvalidRequest, NotFound, PeerFault
+from offgrid_node.protocol.objects import sharing
+from offgrid_node.protocol.objects.manifest import MANIFEST_KIND, Manifest
+from offgrid_node.protocol.objects.notices import GATHER_MS, PAGE_NOTICES
+from offgrid_node.protocol.objects.tables import NOTICES, OBJECTS, REPLICAS, SHARED
+from offgrid_node.protocol.quorum.records import Epoch, sign_epoch
+from offgrid_node.protocol.signing import digest_of
+
+DATA = b"what was written" * 20
+Share, Unshare, List, Notices = (
+    objects_pb2.ShareObjectRequest,
+    objects_pb2.UnshareObjectRequest,
+    objects_pb2.ListObjectsRequest,
+    objects_pb2.DeliverNoticesRequest,
+)
+
+
+@pytest.fixture
+def world() -> World:
+    return World(4)
+
+
+@pytest.fixture
+def made(world: World) -> objects_pb2.Object:
+    return world.owner.put(DATA, name="notes")
+
+
+def share(world: World, node: str = "host-0") -> objects_pb2.Object:
+    answer = world.owner.ask("ShareObject", Share(object="notes", node=node)).object
+    world.pass_ms(GATHER_MS)
+    return answer  # type: ignore[no-any-return]
+
+
+def shared_with(node: Node) -> list[objects_pb2.Object]:
+    return [*node.ask("ListObjects", List(shared=True)).objects]
+
+
+class TestTheWay:
+    def test_the_reader_finds_it_with_its_owner_and_reads_it(self, world: World, made: objects_pb2.Object) -> None:
+        reader = world.hosts[0]
+        share(world)
+        (seen,) = shared_with(reader)
+        assert (seen.object_id, seen.name, seen.owner, seen.size_bytes) == (
+            made.object_id, "notes", world.owner.node_id, len(DATA),
+        )  # fmt: skip
+        for wanted in (made.object_id, made.object_id[:8], "notes"):
+            assert reader.read(wanted) == DATA
+        assert reader.ask("ListObjects", List()).objects == []
+
+    def test_no_byte_of_the_object_moves_and_a_wrap_is_small(self, world: World, made: objects_pb2.Object) -> None:
+        before = made.manifest.ByteSize()
+        world.log.clear()
+        after = share(world).manifest.ByteSize()
+        assert set(world.log) == {"DeliverNotices"}
+        assert after - before <= 150
+
+    def test_nobody_else_can(self, world: World, made: objects_pb2.Object) -> None:
+        share(world)
+        for other in world.hosts[1:]:
+            with pytest.raises(NotFound):
+                other.read("notes")
+
+    def test_the_reader_reads_from_the_hosts_when_the_owner_is_away(
+        self, world: World, made: objects_pb2.Object
+    ) -> None:
+        (reader,) = [host for host in world.hosts if made.object_id not in host.blobs.names()]
+        share(world, reader.name)
+        world.owner.up = False
+        assert reader.read("notes") == DATA
+
+    def test_hosts_do_not_learn_who_reads(self, world: World, made: objects_pb2.Object) -> None:
+        world.hosts[0].up = world.hosts[1].up = False
+        waiting = world.owner.put(DATA, name="waiting", required_milli=4_000)
+        world.owner.ask("ShareObject", Share(object="waiting", node="host-3"))
+        for host in world.hosts:
+            host.up = True
+            world.owner.meet(host)
+        world.pass_ms(120_000)
+        for host in world.hosts:
+            for _, value in host.store.scan(REPLICAS, prefix=waiting.object_id.encode()):
+                row = objects_pb2.ReplicaRow.FromString(value)
+                assert [wrap.node_id for wrap in row.manifest.wraps] == [world.owner.node_id]
+
+    def test_one_that_is_away_hears_of_it_when_it_is_back(self, world: World, made: objects_pb2.Object) -> None:
+        reader = world.hosts[0]
+        reader.up = False
+        share(world)
+        world.owner.restart()
+        reader.up = True
+        reader.restart()
+        world.settle()
+        assert [seen.name for seen in shared_with(reader)] == ["notes"]
+        assert list(world.owner.store.scan(NOTICES)) == []
+
+    def test_another_epoch_is_told_to_readers(self, world: World, made: objects_pb2.Object) -> None:
+        share(world)
+        epoch = Epoch.decode(objects_pb2.ObjectRow.FromString(
+            world.owner.store.get(OBJECTS, made.object_id.encode()) or b"").epoch.body)  # fmt: skip
+        ((_, value),) = world.hosts[0].store.scan(SHARED)
+        assert Epoch.decode(objects_pb2.SharedRow.FromString(value).shared.epoch.body) == epoch
+
+
+class TestAnEnd:
+    def test_unshared_it_is_gone_from_the_readers_list(self, world: World, made: objects_pb2.Object) -> None:
+        reader = world.hosts[0]
+        share(world)
+        answer = world.owner.ask("UnshareObject", Unshare(object="notes", node="host-0")).object
+        assert [wrap.node_id for wrap in answer.manifest.wraps] == [world.owner.node_id]
+        world.pass_ms(GATHER_MS)
+        assert shared_with(reader) == []
+        with pytest.raises(NotFound):
+            reader.read("notes")
+
+    def test_shared_and_unshared_while_it_was_away_it_hears_the_last_word(
+        self, world: World, made: objects_pb2.Object
+    ) -> None:
+        reader = world.hosts[0]
+        reader.up = False
+        share(world)
+        world.owner.ask("UnshareObject", Unshare(object="notes", node="host-0"))
+        reader.up = True
+        world.pass_ms(120_000)
+        assert shared_with(reader) == []
+        assert list(world.owner.store.scan(NOTICES)) == []
+
+    def test_deleted_by_its_owner_it_is_gone_for_readers_too(self, world: World, made: objects_pb2.Object) -> None:
+        share(world, "host-3")
+        world.owner.ask("DeleteObject", objects_pb2.DeleteObjectRequest(object="notes"))
+        world.pass_ms(GATHER_MS)
+        assert shared_with(world.hosts[3]) == []
+        (mark,) = world.owner.ask("ListDeletions", objects_pb2.ListDeletionsRequest()).deletions
+        assert mark.untold == []
+
+    def test_a_reader_deletes_and_shares_nothing_of_anothers(self, world: World, made: objects_pb2.Object) -> None:
+        reader = world.hosts[0]
+        share(world)
+        for method, request in (
+            ("DeleteObject", objects_pb2.DeleteObjectRequest(object="notes")),
+            ("ShareObject", Share(object="notes", node="host-1")),
+        ):
+            with pytest.raises(NotFound):
+                reader.ask(method, request)
+
+
+class TestRefused:
+    def test_itself_and_strangers(self, world: World, made: objects_pb2.Object) -> None:
+        with pytest.raises(InvalidRequest, match="reads its own objects always"):
+            share(world, "owner")
+        with pytest.raises(NotFound, match="no member is called"):
+            share(world, "stranger")
+
+    def test_more_readers_than_there_may_be(
+        self, world: World, made: objects_pb2.Object, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(sharing, "READERS_MAX", 1)
+        share(world)
+        share(world)
+        with pytest.raises(Exhausted, match="1 readers"):
+            share(world, "host-1")
+
+    def test_one_owner_fills_no_readers_disk(
+        self, world: World, made: objects_pb2.Object, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(sharing, "SHARED_MAX", 1)
+        world.hosts[0].restart()
+        world.owner.put(b"more", name="more")
+        share(world)
+        world.owner.ask("ShareObject", Share(object="more", node="host-0"))
+        world.pass_ms(GATHER_MS)
+        assert len(shared_with(world.hosts[0])) == 1
+        world.owner.ask("UnshareObject", Unshare(object="notes", node="host-0"))
+        world.pass_ms(120_000)
+        assert len(shared_with(world.hosts[0])) <= 1
+
+    @pytest.mark.parametrize("how", ["owner", "signature", "wrap", "epoch", "name", "many"])
+    def test_what_no_owner_would_say(self, world: World, made: objects_pb2.Object, how: str) -> None:
+        reader, owner = world.hosts[0], world.owner
+        share(world)
+        ((_, value),) = reader.store.scan(SHARED)
+        said = objects_pb2.SharedRow.FromString(value).shared
+        notices = Notices(shared=[said])
+        said = notices.shared[0]
+        body = Manifest.decode(said.manifest.signed.body)
+        match how:
+            case "owner":
+                encoded = replace(body, owner=world.hosts[1].node_id).encode()
+                signature = owner.signer.sign(digest_of(MANIFEST_KIND, SALT, encoded))
+                said.manifest.signed.CopyFrom(common_pb2.Signed(body=encoded, signature=signature))
+            case "signature":
+                said.manifest.signed.signature = bytes(64)
+            case "wrap":
+                said.manifest.wraps[0].node_id = owner.node_id
+            case "epoch":
+                other = replace(Epoch.decode(said.epoch.body), quorum_id="object:o-" + "a" * 32)
+                said.epoch.CopyFrom(sign_epoch(other, owner.signer, SALT))
+            case "name":
+                said.name = "\x1b[2J"
+            case "many":
+                notices.unshared.extend([body.object_id] * PAGE_NOTICES)
+        with pytest.raises((PeerFault, InvalidRequest)):
+            reader.ask_as(owner, "DeliverNotices", notices)
+
+    def test_another_member_unshares_nothing(self, world: World, made: objects_pb2.Object) -> None:
+        share(world)
+        reader = world.hosts[0]
+        reader.ask_as(world.hosts[1], "DeliverNotices", Notices(unshared=[made.object_id]))
+        assert len(shared_with(reader)) == 1

@@ -1,0 +1,57 @@
+"""`offgrid share`, `unshare` and `ls --shared`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+
+import pytest
+from small_node import NODE_ID, OTHER_ID
+from small_objects import ObjectNode
+
+from offgrid_tools.cli import exits, run
+
+Command = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def node() -> Iterator[ObjectNode]:
+    running = ObjectNode()
+    running._make(b"some", "notes.txt").manifest.wraps.add(node_id=NODE_ID)
+    yield running
+    running.close()
+
+
+@pytest.fixture
+def og(capsys: pytest.CaptureFixture[str], node: ObjectNode) -> Command:
+    def command(*argv: str) -> tuple[int, str, str]:
+        code = run(["--socket", node.address, *argv])
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return command
+
+
+def test_an_object_is_shared_by_name_and_info_says_with_whom(og: Command, node: ObjectNode) -> None:
+    assert og("share", "notes.txt", "barn") == (exits.OK, "o-1 may be read by barn\n", "")
+    assert "readers    barn\n" in og("info", "notes.txt")[1]
+    assert "owner      attic\n" in og("info", "notes.txt")[1]
+    code, out, _ = og("unshare", "notes.txt", "barn")
+    assert code == exits.OK
+    assert "what it has read stays with it" in out
+    assert "readers" not in og("info", "notes.txt")[1]
+
+
+def test_scripts_get_the_object(og: Command) -> None:
+    (own, reader) = json.loads(og("--json", "share", "notes.txt", "barn")[1])["object"]["manifest"]["wraps"]
+    assert (own["node_id"], reader["node_id"]) == (NODE_ID, OTHER_ID)
+
+
+def test_ls_tells_whose_it_is(og: Command, node: ObjectNode) -> None:
+    assert og("ls", "--shared")[1] == "nobody shares anything with this node\n"
+    made = node._make(b"theirs", "their notes")
+    made.owner = OTHER_ID
+    node.shared[made.object_id] = made
+    (line,) = og("ls", "--shared")[1].splitlines()[1:]
+    assert line.split()[:4] == ["o-2", "barn", "their", "notes"]
+    assert [o["name"] for o in json.loads(og("--json", "ls", "--shared")[1])["objects"]] == ["their notes"]
