@@ -62,6 +62,15 @@ class TestPut:
         stream.seek(10)
         assert node.held[client.objects.put(stream).object_id] == DATA[10:]
 
+    def test_asks_for_a_code_or_for_copies_and_else_for_neither(self, client: Client, node: ObjectNode) -> None:
+        client.objects.put(DATA)
+        client.objects.put(DATA, code=(12, 20))
+        client.objects.put(DATA, copies=5)
+        plain, coded, copied = node.calls["OpenUpload"]
+        assert (plain.HasField("code"), plain.copies) == (False, 0)
+        assert (coded.code.needed, coded.code.total, coded.copies) == (12, 20, 0)
+        assert (copied.HasField("code"), copied.copies) == (False, 5)
+
     def test_tells_how_far_it_is(self, client: Client) -> None:
         seen: list[tuple[int, int]] = []
         client.objects.put(DATA, on_progress=lambda done, total: seen.append((done, total)))

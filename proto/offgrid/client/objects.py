@@ -53,30 +53,35 @@ class Objects:
         *,
         name: str = "",
         required_milli: int = 0,
+        code: tuple[int, int] | None = None,
+        copies: int = 0,
         request_id: str = "",
         on_progress: Progress = _silent,
     ) -> objects_pb2.Object:
         """Seals a file (by its path), bytes or a binary stream into an object that is durable on this node when this
         returns, and on its way to its hosts; `wait_durable` waits for those.
 
-        `required_milli` is the weight of acks in thousandths (0: as the node's config says). The same request id never
-        makes a second object; for other data it is refused (RequestIdReused). A node that restarts has lost what was
-        under way: what can be read again (a file, bytes, a stream that can seek) is then put from its beginning; for
-        anything else OffgridError is raised.
+        `required_milli` is the weight of acks in thousandths, `code` (12, 20) for 20 shards of which any 12 give the
+        object back, `copies` a number of full copies: at most one of these two, and as the node's config says what is
+        left out. The same request id never makes a second object; for other data it is refused (RequestIdReused). A
+        node that restarts has lost what was under way: what can be read again (a file, bytes, a stream that can seek)
+        is then put from its beginning; for anything else OffgridError is raised.
         """
+        request = objects_pb2.OpenUploadRequest(
+            name=name, required_milli=required_milli, copies=copies, request_id=request_id or fresh_request_id()
+        )
+        if code is not None:
+            request.code.needed, request.code.total = code
         if isinstance(source, bytes):
-            return self._put(io.BytesIO(source), name, required_milli, request_id, on_progress)
+            return self._put(io.BytesIO(source), request, on_progress)
         if isinstance(source, str | os.PathLike):
             with Path(source).open("rb") as file:
-                return self._put(file, name, required_milli, request_id, on_progress)
-        return self._put(source, name, required_milli, request_id, on_progress)
+                return self._put(file, request, on_progress)
+        return self._put(source, request, on_progress)
 
     def _put(
-        self, stream: BinaryIO, name: str, required_milli: int, request_id: str, on_progress: Progress
+        self, stream: BinaryIO, request: objects_pb2.OpenUploadRequest, on_progress: Progress
     ) -> objects_pb2.Object:
-        request = objects_pb2.OpenUploadRequest(
-            name=name, required_milli=required_milli, request_id=request_id or fresh_request_id()
-        )
         start = stream.tell() if stream.seekable() else None
         if start is not None:
             request.size_bytes = _size_of(stream)

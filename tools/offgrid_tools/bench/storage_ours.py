@@ -22,6 +22,8 @@ CALL_S_MAX = 300.0
 POLL_S = 0.005
 OWNER = "owner"
 REQUIRED_MILLI = 2_000
+COPIES = 3  # of what is too small to be coded
+CODED_FROM_BYTES = 10_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +53,7 @@ class OurStorage:
         names = [f"host{number}" for number in range(hosts)]
         roles = {OWNER: ["core"], **{name: ["host"] for name in names}}
         self.code, self._hosts = code, names
-        self._mesh = LocalMesh(
-            folder, "bench", roles, storage__copies=code.total, storage__required_milli=REQUIRED_MILLI
-        )
+        self._mesh = LocalMesh(folder, "bench", roles, storage__required_milli=REQUIRED_MILLI)
 
     def __enter__(self) -> OurStorage:
         try:
@@ -82,8 +82,12 @@ class OurStorage:
     # ---- what people do
 
     def put(self, data: bytes | Path) -> objects_pb2.Object:
-        """Until it is durable."""
-        made = self._client.objects.put(data)
+        """Until it is durable. What is small is copied, as nodes do by themselves."""
+        size = data.stat().st_size if isinstance(data, Path) else len(data)
+        if size < CODED_FROM_BYTES or self.code.needed == 1:
+            made = self._client.objects.put(data, copies=COPIES if self.code.needed > 1 else self.code.total)
+        else:
+            made = self._client.objects.put(data, code=(self.code.needed, self.code.total))
         return self._client.objects.wait_durable(made.object_id, timeout_s=CALL_S_MAX)
 
     def wait_spread(self, object_id: str) -> objects_pb2.Object:
