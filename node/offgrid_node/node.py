@@ -17,7 +17,19 @@ from google.protobuf.message import Message
 from offgrid.v1 import jobs_pb2
 from offgrid_node.executors.executor import Progress
 from offgrid_node.protocol.clock import Clock
-from offgrid_node.protocol.effects import Call, DropBlob, Execute, Executed, Fill, Machine, Ship, Signer, Stop, Verifier
+from offgrid_node.protocol.effects import (
+    Call,
+    Compare,
+    DropBlob,
+    Execute,
+    Executed,
+    Fill,
+    Machine,
+    Ship,
+    Signer,
+    Stop,
+    Verifier,
+)
 from offgrid_node.protocol.errors import Fault
 from offgrid_node.protocol.jobs.large import INLINE_BYTES_MAX
 from offgrid_node.protocol.jobs.machine import JobsMachine
@@ -174,6 +186,9 @@ class Node:
 
     def drop_blob(self, work: DropBlob) -> None:
         self.objects.shipping.drop_blob(work)
+
+    def compare(self, work: Compare) -> None:
+        self.objects.inventories.compare(work)
 
     # ---- questions
 

@@ -25,6 +25,7 @@ from offgrid_node.protocol.effects import (
     DOMAINS,
     Asked,
     Call,
+    Compare,
     Delete,
     DropBlob,
     Effect,
@@ -103,6 +104,8 @@ class Outlet(Protocol):
     def ship(self, work: Ship) -> None: ...
 
     def drop_blob(self, work: DropBlob) -> None: ...
+
+    def compare(self, work: Compare) -> None: ...
 
 
 class Watcher(Protocol):
@@ -337,6 +340,8 @@ class Runtime:
                 self._outlet.ship(effect)
             case DropBlob():
                 self._outlet.drop_blob(effect)
+            case Compare():
+                self._outlet.compare(effect)
 
     def _guard(self, step: Callable[[M], None], value: M) -> None:
         try:

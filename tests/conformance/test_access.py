@@ -61,7 +61,7 @@ EVERY_RPC = {
         OWNER: "OpenUpload WriteUpload CommitUpload Enqueue GetObject ListObjects ReadObject ListOutbox "
         "CancelOutboxEntry DeleteObject ListDeletions "
         "ShareObject UnshareObject",
-        MEMBERS: "OpenReplica WriteReplica CommitReplica ReadReplica DeliverNotices",
+        MEMBERS: "OpenReplica WriteReplica CommitReplica ReadReplica DeliverNotices CompareInventory NameInventory",
     },
     "QuorumService": {
         f"{MEMBERS}, {OWNER}": "ListWeights",

@@ -14,7 +14,7 @@ from offgrid_node.gateway.metrics import MetricsPage
 from offgrid_node.keys import NodeKey, check_identity_certificate, identity_certificate, verify
 from offgrid_node.meters import Meters
 from offgrid_node.protocol.clock import Now
-from offgrid_node.protocol.effects import Call, DropBlob, Execute, Machine, Ship, Stop
+from offgrid_node.protocol.effects import Call, Compare, DropBlob, Execute, Machine, Ship, Stop
 from offgrid_node.protocol.errors import Unavailable
 from offgrid_node.protocol.mesh.founding import found_mesh
 from offgrid_node.protocol.mesh.machine import MeshMachine, MeshSettings
@@ -69,6 +69,8 @@ class House:
     def ship(self, work: Ship) -> None: ...
 
     def drop_blob(self, work: DropBlob) -> None: ...
+
+    def compare(self, work: Compare) -> None: ...
 
     def families(self, accept: str, parse: Parse) -> dict[str, Metric]:
         _, body = self.page.render(accept)

@@ -241,6 +241,12 @@ class DropBlob:
     name: str
 
 
+class Compare(NamedTuple):
+    """Compare what a host keeps for this node with what it has acked; its end comes back as Compared."""
+
+    node: str
+
+
 class Raise(NamedTuple):
     """Hand an event to another domain's machine, in this very batch."""
 
@@ -248,7 +254,7 @@ class Raise(NamedTuple):
     event: object
 
 
-Outgoing = Call | Reply | Execute | Stop | Fill | Ship | DropBlob
+Outgoing = Call | Reply | Execute | Stop | Fill | Ship | DropBlob | Compare
 Effect = Record | Put | Delete | Outgoing | Raise
 
 

@@ -18,7 +18,7 @@ from google.protobuf.message import Message
 from offgrid.v1 import objects_pb2
 from offgrid_node.coding.fallback import Fallback
 from offgrid_node.protocol.clock import Now
-from offgrid_node.protocol.effects import Answered, Call, DropBlob, Execute, Machine, Ship
+from offgrid_node.protocol.effects import Answered, Call, Compare, DropBlob, Execute, Machine, Ship
 from offgrid_node.protocol.errors import Fault, NotFound, OutcomeUnknown, Unavailable
 from offgrid_node.protocol.events import CORE, HOST, PeerUp
 from offgrid_node.protocol.objects.machine import ObjectsMachine
@@ -30,6 +30,7 @@ from offgrid_node.services.bulk import Bulk, inline
 from offgrid_node.services.caller import ADMIN, Caller, Kind
 from offgrid_node.services.objects.capacity import Capacity
 from offgrid_node.services.objects.handlers import ObjectHandlers
+from offgrid_node.services.objects.inventories import Inventories, replicas_lost
 from offgrid_node.services.objects.keeping import Keeping
 from offgrid_node.services.objects.reading import Reading
 from offgrid_node.services.objects.replicas import PIECE_BYTES_MAX, Replicas
@@ -139,11 +140,22 @@ class Node:
             owner_share_percent=self.owner_share_percent,
             piece_bytes=self.piece_bytes,
         )
+        self.inventories = Inventories(self.runtime, self, world.rng, self.bulk)
+        for lost in replicas_lost(self.store, self.blobs):
+            self.runtime.deliver("objects", lost)
         serving = Serving(self.runtime, members, self.blobs, source, self.bulk)
         capacity = Capacity(self.runtime, self.replicas, self.blobs, self.bulk, lambda: self.drains, Path(), 1)
         sharing = Sharing(self.runtime, self.node_id, members, sim_verify, wraps, world.rng, self.bulk)
         self.handlers = ObjectHandlers(
-            self.runtime, self.uploads, self.reading, self.replicas, serving, sharing, self.bulk, capacity
+            self.runtime,
+            self.uploads,
+            self.reading,
+            self.replicas,
+            serving,
+            sharing,
+            self.bulk,
+            capacity,
+            self.inventories,
         )
         for other in world.by_id.values():
             self.meet(other)
@@ -177,6 +189,9 @@ class Node:
 
     def drop_blob(self, work: DropBlob) -> None:
         self.shipping.drop_blob(work)
+
+    def compare(self, work: Compare) -> None:
+        self.inventories.compare(work)
 
     def request(
         self, node: str, method: str, request: Message, timeout_ms: int, done: Callable[[Message | Fault], None]
@@ -253,6 +268,7 @@ class World:
             node.meet(node)
         self.owner, *self.hosts = self.by_id.values()
         self.settle()
+        self.log.clear()  # of what they said when they met
 
     def settle(self) -> None:
         """Until nobody has anything to do at this moment."""

@@ -19,7 +19,20 @@ import lmdb
 
 from offgrid.v1 import jobs_pb2, state_pb2
 from offgrid_node.protocol.clock import Now
-from offgrid_node.protocol.effects import Asked, Call, DropBlob, Effect, Execute, Fill, Record, Reply, Rows, Ship, Stop
+from offgrid_node.protocol.effects import (
+    Asked,
+    Call,
+    Compare,
+    DropBlob,
+    Effect,
+    Execute,
+    Fill,
+    Record,
+    Reply,
+    Rows,
+    Ship,
+    Stop,
+)
 from offgrid_node.protocol.errors import Fault
 from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.rng import Rng
@@ -159,6 +172,8 @@ class NoOutlet:
     def ship(self, work: Ship) -> None: ...
 
     def drop_blob(self, work: DropBlob) -> None: ...
+
+    def compare(self, work: Compare) -> None: ...
 
 
 class SystemClock:

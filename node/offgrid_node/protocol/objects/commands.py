@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from offgrid.v1 import common_pb2, objects_pb2
+from offgrid_node.protocol.errors import Fault
+from offgrid_node.protocol.objects.inventory import Holding
 from offgrid_node.protocol.objects.manifest import Manifest
 from offgrid_node.protocol.quorum.records import Epoch
 
@@ -98,3 +100,22 @@ class KeepReplica:
     epoch: common_pb2.Signed
     epoch_body: Epoch
     possession: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """The end of a Compare: what the host has acked and keeps no more, and what it keeps and has not acked, as it says;
+    or the fault that kept it from being known."""
+
+    node: str
+    lost: tuple[Holding, ...] = ()
+    strays: tuple[Holding, ...] = ()
+    fault: Fault | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicasLost:
+    """Found at this host: its disk has them no more."""
+
+    owner: str
+    lost: tuple[Holding, ...]

@@ -16,6 +16,7 @@ from offgrid_node.protocol.draft import Draft
 from offgrid_node.protocol.effects import Rows, Ship, Shipped
 from offgrid_node.protocol.events import AckArrived, OpenQuorum, QuorumAcked, QuorumOpened
 from offgrid_node.protocol.objects.hosts import Hosts
+from offgrid_node.protocol.objects.inventory import Holding
 from offgrid_node.protocol.objects.manifest import Manifest
 from offgrid_node.protocol.objects.outbox import DELIVERING, PENDING, Outbox
 from offgrid_node.protocol.objects.parcels import Parcel
@@ -24,7 +25,8 @@ from offgrid_node.protocol.objects.preference import Host, Policy, refusal
 from offgrid_node.protocol.objects.sharing import only_for
 from offgrid_node.protocol.objects.tables import SPREADING, quorum_id_of
 from offgrid_node.protocol.quorum.enough import decimal, enough, weight_of
-from offgrid_node.protocol.quorum.records import Member
+from offgrid_node.protocol.quorum.records import Epoch, Member
+from offgrid_node.protocol.quorum.succession import asked_anew
 from offgrid_node.protocol.timers import Timers
 
 SHIPS_MAX, SHIPS_PER_HOST_MAX = 32, 8  # under way at once
@@ -136,6 +138,21 @@ class Delivery:
         if not parcel.durable and not parcel.given_up:
             self._outbox.note(parcel.number, DELIVERING if parcel.flights else PENDING, 0, f"{node_id}: {why}")
         self._ready[object_id] = None
+
+    def on_lost(self, node_id: str, holding: Holding, now: Now) -> None:
+        """A host keeps no more what it has acked: the next epoch, of the same members, asks it for that anew. What is
+        being brought to it now is what it will keep."""
+        object_id = holding.object_id
+        parcel = self._find(object_id)
+        if parcel is None and self._outbox.find(object_id) is not None:
+            parcel = self._parcels[object_id] = self._outbox.parcel(object_id)
+        if parcel is None or parcel.given_up or node_id in parcel.flights or node_id not in parcel.held:
+            return
+        if parcel.durable:
+            self._spreading[object_id] = None
+            self._outbox.short(parcel)
+        epoch = Epoch.decode(self._outbox.get(object_id).epoch.body)
+        self._draft.tell("quorum", asked_anew(epoch, frozenset((node_id, shard) for shard in holding.shards)))
 
     def cancel(self, number: int, now: Now) -> objects_pb2.OutboxEntry:
         """Gives an open entry up; what is under way for it is waited for, and nothing else begins. Raises NotFound

@@ -10,9 +10,10 @@ from offgrid_node.protocol.draft import Draft
 from offgrid_node.protocol.effects import DropBlob
 from offgrid_node.protocol.errors import FailedPrecondition
 from offgrid_node.protocol.etypes import EventType
+from offgrid_node.protocol.objects.inventory import Inventory
 from offgrid_node.protocol.objects.manifest import Manifest
 from offgrid_node.protocol.objects.shards import blob_name
-from offgrid_node.protocol.objects.tables import DROPPED, KEPT_BYTES, REPLICAS, number_key, number_of, replica_key
+from offgrid_node.protocol.objects.tables import DROPPED, KEPT, KEPT_BYTES, REPLICAS, number_key, number_of, replica_key
 from offgrid_node.protocol.quorum.quota import Quota
 from offgrid_node.protocol.quorum.records import Ack, Epoch
 
@@ -24,6 +25,7 @@ class Dropping:
 
     def __init__(self, draft: Draft) -> None:
         self._draft = draft
+        self._kept = Inventory(draft, KEPT)
         self._quota = Quota(draft, "drops", FENCES_MAX)
 
     def check(self, object_id: str, owner: str) -> None:
@@ -44,6 +46,7 @@ class Dropping:
         body, shards = Manifest.decode(row.manifest.signed.body), shards_of(row)
         self._draft.delete(REPLICAS, key)
         count_kept(self._draft, owner, -len(shards) * body.shard_bytes)
+        self._kept.put(owner, object_id, ())
         event = objects_pb2.ObjectEvent(
             object_id=object_id, size_bytes=body.size_bytes, owner=owner, outcome="replica dropped"
         )

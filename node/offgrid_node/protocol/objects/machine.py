@@ -13,16 +13,20 @@ from offgrid_node.protocol.events import AckRefused, ObjectAdded, PeerDown, Peer
 from offgrid_node.protocol.objects.commands import (
     AddObject,
     CancelEntry,
+    Compared,
     DeleteObject,
     KeepReplica,
+    ReplicasLost,
     ShareObject,
     TakeNotices,
     UnshareObject,
 )
+from offgrid_node.protocol.objects.comparing import Comparing
 from offgrid_node.protocol.objects.deletion import Deletion, was_deleted
 from offgrid_node.protocol.objects.delivery import Delivery
 from offgrid_node.protocol.objects.dropping import Dropping
 from offgrid_node.protocol.objects.hosts import Hosts
+from offgrid_node.protocol.objects.inventory import Holding, Inventory
 from offgrid_node.protocol.objects.measuring import AskTag, Measuring
 from offgrid_node.protocol.objects.notices import Notices, NoticeTag
 from offgrid_node.protocol.objects.outbox import Outbox
@@ -30,7 +34,7 @@ from offgrid_node.protocol.objects.preference import Host
 from offgrid_node.protocol.objects.replicas import Replicas
 from offgrid_node.protocol.objects.settings import ObjectsSettings
 from offgrid_node.protocol.objects.sharing import Shared, Sharing, told_to
-from offgrid_node.protocol.objects.tables import OBJECT_REQUESTS, object_of
+from offgrid_node.protocol.objects.tables import GIVEN, OBJECT_REQUESTS, object_of
 from offgrid_node.protocol.requests import Requests
 from offgrid_node.protocol.rng import Rng
 
@@ -52,6 +56,7 @@ class ObjectsMachine:
         self._sharing, self._shared = Sharing(self._outbox, self._draft, self._notices.add), Shared(self._draft)
         self._dropping = Dropping(self._draft)
         self._replicas = Replicas(settings, self._draft, self._dropping)
+        self._comparing = Comparing(self._draft, Inventory(self._draft, GIVEN), self._delivery.on_lost, self._on_stray)
         self._stepped_ms = 0
 
     def load(self, rows: Rows, now: Now) -> None:
@@ -79,8 +84,12 @@ class ObjectsMachine:
         return max(0, now.utc_us - oldest_us) // 1_000 if oldest_us is not None else 0
 
     def deadline_ms(self) -> int | None:
-        parts = self._notices, self._measuring
-        due = self._delivery.deadline_ms(self._stepped_ms), *(part.deadline_ms() for part in parts)
+        stepped_ms, parts = self._stepped_ms, (self._notices, self._measuring)
+        due = (
+            self._delivery.deadline_ms(stepped_ms),
+            self._comparing.deadline_ms(stepped_ms),
+            *(part.deadline_ms() for part in parts),
+        )
         return min((due_ms for due_ms in due if due_ms is not None), default=None)
 
     # ---- inputs
@@ -114,15 +123,22 @@ class ObjectsMachine:
                     self._delivery.on_refused(object_of(quorum_id), node_id, why, now)
                 case Answered(NoticeTag() as tag):
                     self._notices.on_answered(tag, event, now)
+                case Compared():
+                    self._comparing.on_compared(event, now)
+                case ReplicasLost():
+                    self._replicas.on_lost(event)
                 case PeerUp():
                     self._notices.on_up(event.node_id, now)
                     if self._hosts.on_up(event):
                         self._measuring.on_up(event.node_id, now, rng)
                         self._delivery.on_hosts_changed(now, came=True)
+                        self._comparing.on_up(event.node_id, now)
                     else:
                         self._measuring.on_down(event.node_id)
+                        self._comparing.on_down(event.node_id)
                 case PeerDown(node_id):
                     self._notices.on_down(node_id)
+                    self._comparing.on_down(node_id)
                     if self._hosts.on_down(node_id):
                         self._measuring.on_down(node_id)
                         self._delivery.on_hosts_changed(now, came=False)
@@ -130,6 +146,7 @@ class ObjectsMachine:
                     pass  # what is due is looked at when the step closes
                 case _:
                     raise Internal(f"the objects machine does not know {type(event).__name__}")
+        self._comparing.close_step(now)
         self._delivery.close_step(now)
         self._notices.close_step(now)
         self._measuring.close_step(now, rng)
@@ -184,6 +201,11 @@ class ObjectsMachine:
             self._draft.reply(ticket, objects_pb2.CommitUploadResponse(object=row.object))
         else:
             self._draft.reply(ticket, objects_pb2.EnqueueResponse(entry=self._outbox.entry(row.outbox_id)))
+
+    def _on_stray(self, node_id: str, holding: Holding, now: Now) -> None:
+        """What was deleted here is deleted there: it has come back from a backup. Of anything else nothing follows."""
+        if self._deletion.mark(holding.object_id) is not None:
+            self._notices.add(node_id, holding.object_id, now)
 
     def _notice_of(self, node_id: str, object_ids: Sequence[str]) -> objects_pb2.DeliverNoticesRequest:
         """How things stand with these objects for that node."""

@@ -16,9 +16,11 @@ from offgrid_node.protocol.errors import Corrupt, FailedPrecondition, NotFound
 from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.events import QuorumAcked, QuorumOpened
 from offgrid_node.protocol.objects.commands import AddObject
+from offgrid_node.protocol.objects.inventory import Inventory
 from offgrid_node.protocol.objects.parcels import Parcel
 from offgrid_node.protocol.objects.settings import ObjectsSettings
 from offgrid_node.protocol.objects.tables import (
+    GIVEN,
     JOBS_OPEN,
     LAST_NUMBER,
     META,
@@ -48,6 +50,7 @@ class Outbox:
 
     def __init__(self, settings: ObjectsSettings, draft: Draft) -> None:
         self._settings, self._draft = settings, draft
+        self._given = Inventory(draft, GIVEN)
         self._last = 0
         self.jobs_open = 0  # open entries that are inputs and results of jobs
         self._shared: dict[tuple[Member, ...], Mapping[str, int]] = {}
@@ -88,7 +91,7 @@ class Outbox:
             row.copies_wanted,
             row.object.size_bytes,
             durable=row.object.state == DURABLE,
-            held={ack.node_id: tuple(ack.shards) or (0,) for ack in row.object.acks},
+            held=dict(_held(row.object)),
         )
         if row.HasField("epoch"):
             self._set_epoch(parcel, row.epoch)
@@ -191,6 +194,7 @@ class Outbox:
     def _weigh(self, row: objects_pb2.ObjectRow, acked_milli: int, reached: bool, now: Now) -> bool:
         """Writes the row with what its acks weigh now; whether it is durable by that."""
         made, key = row.object, outbox_key(row.outbox_id)
+        self._given.change(made.object_id, _held(self.get(made.object_id).object), _held(made))
         made.acked_milli = acked_milli
         durable_now = reached and made.state == ACCEPTED
         if made.state == ACCEPTED:
@@ -240,6 +244,7 @@ class Outbox:
             entry.status, entry.completed_us, entry.trouble = CANCELLED, now.utc_us, "deleted"
             self._close(entry)
             self._draft.put(OUTBOX, key, entry)
+        self._given.change(made.object_id, _held(made), {})
         self._draft.delete(OBJECTS, made.object_id.encode())
         self._draft.delete(SPREADING, key)
         if made.name:
@@ -273,6 +278,10 @@ class Outbox:
         entry.status, entry.trouble, entry.tries = status, trouble, entry.tries + tries
         self._draft.put(OUTBOX, outbox_key(number), entry)
 
+    def short(self, parcel: Parcel) -> None:
+        """It is short of copies again."""
+        self._draft.put_bytes(SPREADING, outbox_key(parcel.number), parcel.object_id.encode())
+
     def spread(self, parcel: Parcel) -> None:
         """No more copies are to come. With all that are wanted there, this node need not keep its own."""
         self._draft.delete(SPREADING, outbox_key(parcel.number))
@@ -287,3 +296,8 @@ class Outbox:
         return objects_pb2.ObjectEvent(
             object_id=made.object_id, size_bytes=made.size_bytes, owner=made.owner, outcome=outcome, outbox_id=number
         )
+
+
+def _held(made: objects_pb2.Object) -> Mapping[str, tuple[int, ...]]:
+    """Who has acked, and which of its shards; (0,) for a copy."""
+    return {ack.node_id: tuple(ack.shards) or (0,) for ack in made.acks}

@@ -8,12 +8,13 @@ from offgrid_node.protocol.draft import Draft
 from offgrid_node.protocol.effects import DropBlob
 from offgrid_node.protocol.errors import FailedPrecondition, PeerFault
 from offgrid_node.protocol.etypes import EventType
-from offgrid_node.protocol.objects.commands import KeepReplica
+from offgrid_node.protocol.objects.commands import KeepReplica, ReplicasLost
 from offgrid_node.protocol.objects.dropping import Dropping, count_kept, shards_of
+from offgrid_node.protocol.objects.inventory import Inventory
 from offgrid_node.protocol.objects.manifest import COPY, Manifest
 from offgrid_node.protocol.objects.settings import ObjectsSettings
 from offgrid_node.protocol.objects.shards import blob_name
-from offgrid_node.protocol.objects.tables import REPLICAS, quorum_id_of, replica_key
+from offgrid_node.protocol.objects.tables import KEPT, REPLICAS, quorum_id_of, replica_key
 from offgrid_node.protocol.quorum.fence import ack_before
 from offgrid_node.protocol.quorum.records import Ack, Epoch, sign_ack
 
@@ -37,6 +38,7 @@ class Replicas:
 
     def __init__(self, settings: ObjectsSettings, draft: Draft, dropping: Dropping) -> None:
         self._settings, self._draft, self._dropping = settings, draft, dropping
+        self._kept = Inventory(draft, KEPT)
 
     def on_keep(self, ticket: int, command: KeepReplica, now: Now) -> None:
         """Raises PeerFault (WrongEpoch, EpochForked), FailedPrecondition (NoMember, EpochOver,
@@ -58,12 +60,19 @@ class Replicas:
             )
             self._draft.put(REPLICAS, key, made)
             self._change(body, shards_of(row) if row is not None else (), shards_of(made))
+        self._kept.put(body.owner, body.object_id, epoch.shards[node_id])
         if row is None:
             event = objects_pb2.ObjectEvent(
                 object_id=body.object_id, size_bytes=body.size_bytes, owner=body.owner, outcome="replica kept"
             )
             self._draft.record(EventType.OBJECT_STORED, body.object_id, object=event)
         self._draft.reply(ticket, objects_pb2.CommitReplicaResponse(ack=signed))
+
+    def on_lost(self, event: ReplicasLost) -> None:
+        """This node's disk has them no more. What was promised stays in the rows, as the fence; its owner finds out
+        when it compares, and brings them again."""
+        for holding in event.lost:
+            self._kept.put(event.owner, holding.object_id, ())
 
     def _change(self, body: Manifest, before: tuple[int, ...], after: tuple[int, ...]) -> None:
         """What a newer epoch takes away goes."""

@@ -36,6 +36,22 @@ def successor(owner: str, before: Epoch | None, event: OpenQuorum) -> Epoch:
     )
 
 
+def asked_anew(epoch: Epoch, lost: frozenset[tuple[str, int]]) -> OpenQuorum:
+    """What asks for the next epoch where some of what was acked in this one is lost, and nothing else changes."""
+    members = tuple((member.node_id, member.weight_milli) for member in epoch.members)
+    return OpenQuorum(
+        epoch.quorum_id,
+        epoch.subject,
+        epoch.size_bytes,
+        epoch.required_milli,
+        members,
+        epoch.needed,
+        laid(epoch),
+        lost,
+        though_reached=True,
+    )
+
+
 def laid(epoch: Epoch) -> tuple[str, ...]:
     """For each shard the node that is to hold it; "" for none."""
     return tuple(epoch.members[index].node_id if index != NOBODY else "" for index in epoch.layout)

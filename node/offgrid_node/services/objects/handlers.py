@@ -29,6 +29,7 @@ from offgrid_node.services.checks import check_text
 from offgrid_node.services.flow import Flow, asked, ticket_of
 from offgrid_node.services.objects.capacity import Capacity
 from offgrid_node.services.objects.finding import Finding
+from offgrid_node.services.objects.inventories import Inventories
 from offgrid_node.services.objects.reading import Reading
 from offgrid_node.services.objects.replicas import Replicas
 from offgrid_node.services.objects.serving import Serving
@@ -54,11 +55,12 @@ class ObjectHandlers:
         sharing: Sharing,
         bulk: Bulk,
         capacity: Capacity,
+        inventories: Inventories,
     ) -> None:
         self._runtime, self._shelf = runtime, Shelf(runtime.store)
         self._uploads, self._reading, self._replicas, self._serving = uploads, reading, replicas, serving
         self._sharing, self._finding = sharing, Finding(runtime.store, sharing)
-        self._bulk, self._capacity = bulk, capacity
+        self._bulk, self._capacity, self._inventories = bulk, capacity, inventories
 
     def get_capacity(self, caller: Caller, request: objects_pb2.GetCapacityRequest) -> Ticket:
         return ticket_of(self._capacity.answer(caller))
@@ -189,3 +191,9 @@ class ObjectHandlers:
 
     def read_replica(self, caller: Caller, request: objects_pb2.ReadReplicaRequest) -> Ticket:
         return self._serving.read(caller, request)
+
+    def compare_inventory(self, caller: Caller, request: objects_pb2.CompareInventoryRequest) -> Ticket:
+        return self._inventories.answer(caller, request)
+
+    def name_inventory(self, caller: Caller, request: objects_pb2.NameInventoryRequest) -> Ticket:
+        return self._inventories.name(caller, request)

@@ -33,6 +33,7 @@ from offgrid_node.services.mesh import mesh_of
 from offgrid_node.services.objects.capacity import Capacity
 from offgrid_node.services.objects.codes import NEVER_CODED, CodePolicy
 from offgrid_node.services.objects.handlers import ObjectHandlers
+from offgrid_node.services.objects.inventories import Inventories, replicas_lost
 from offgrid_node.services.objects.keeping import Keeping
 from offgrid_node.services.objects.reading import Carrier, Reading
 from offgrid_node.services.objects.replicas import OWNER_SHARE_PERCENT, PIECE_BYTES_MAX, Replicas
@@ -82,7 +83,8 @@ class ObjectRoom:
         data_dir: Path,
         inline_limit_bytes: int,
     ) -> None:
-        """Sweeps what an earlier life left half done. Raises what the disk raises."""
+        """Sweeps what an earlier life left half done, and finds what is gone that should be here. Raises what the disk
+        raises."""
         blobs, bulk, self_id = parts.blobs, parts.bulk, signer.node_id
         swept = sweep(
             blobs,
@@ -91,6 +93,8 @@ class ObjectRoom:
         )
         if swept:
             _log.info("deleted %d blobs that an earlier life of this node left half done", swept)
+        for lost in replicas_lost(runtime.store, blobs):
+            runtime.deliver("objects", lost)
         self.salt = cache(lambda: directory().salt)  # it never changes, and is needed while machines are loaded anew
         self.sealer = Sealer(blobs, parts.wraps, signer, rng, runtime.clock, self.salt, parts.stripe_bytes, parts.coder)
         self.reading = Reading(
@@ -107,6 +111,7 @@ class ObjectRoom:
         source = ShardSource(blobs, parts.coder)
         self.shipping = Shipping(runtime, carrier, directory, verify, source, bulk, self.keeping)
         self.uploads = Uploads(runtime, self.sealer, bulk, self.keeping, parts.coding)
+        self.inventories = Inventories(runtime, carrier, rng, bulk)
         replicas = Replicas(
             runtime,
             self_id,
@@ -122,7 +127,9 @@ class ObjectRoom:
         serving = Serving(runtime, directory, blobs, source, bulk)
         capacity = Capacity(runtime, replicas, blobs, bulk, lambda: drains(runtime), data_dir, inline_limit_bytes)
         sharing = Sharing(runtime, self_id, directory, verify, parts.wraps, rng, bulk)
-        self.handlers = ObjectHandlers(runtime, self.uploads, self.reading, replicas, serving, sharing, bulk, capacity)
+        self.handlers = ObjectHandlers(
+            runtime, self.uploads, self.reading, replicas, serving, sharing, bulk, capacity, self.inventories
+        )
 
 
 def drains(runtime: Runtime) -> bool:

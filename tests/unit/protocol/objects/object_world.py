@@ -17,22 +17,33 @@ from google.protobuf.message import Message
 
 from offgrid.v1 import common_pb2, objects_pb2, quorum_pb2
 from offgrid_node.protocol.clock import Now
-from offgrid_node.protocol.effects import Answered, Call, DropBlob, Execute, Machine, Ship, Shipped
+from offgrid_node.protocol.effects import Answered, Call, Compare, DropBlob, Execute, Machine, Ship, Shipped
 from offgrid_node.protocol.errors import Fault, Unavailable
 from offgrid_node.protocol.events import BROKER, HOST, PeerDown, PeerUp
 from offgrid_node.protocol.objects.commands import (
     AddObject,
     CancelEntry,
+    Compared,
     DeleteObject,
     Enqueue,
     KeepReplica,
     TakeNotices,
 )
+from offgrid_node.protocol.objects.inventory import Holding, holdings_of
 from offgrid_node.protocol.objects.machine import ObjectsMachine
 from offgrid_node.protocol.objects.manifest import COPY, MANIFEST_KIND, STRIPE_BYTES, Manifest, shard_root
 from offgrid_node.protocol.objects.measuring import GET_CAPACITY
 from offgrid_node.protocol.objects.settings import ObjectsSettings
-from offgrid_node.protocol.objects.tables import OBJECTS, OUTBOX, REPLICAS, outbox_key, quorum_id_of, replica_key
+from offgrid_node.protocol.objects.tables import (
+    GIVEN,
+    KEPT,
+    OBJECTS,
+    OUTBOX,
+    REPLICAS,
+    outbox_key,
+    quorum_id_of,
+    replica_key,
+)
 from offgrid_node.protocol.quorum.commands import TrackQuorums
 from offgrid_node.protocol.quorum.enough import weight_of
 from offgrid_node.protocol.quorum.machine import QuorumMachine
@@ -122,6 +133,9 @@ class Outlet:
         self._world.check_drop(work.name)
         self._site.blobs.discard(work.name)
 
+    def compare(self, work: Compare) -> None:
+        self._world.compare(self._site, self._life, work)
+
 
 @dataclass
 class World:
@@ -138,6 +152,7 @@ class World:
         self._heap: list[tuple[int, int, Callable[[], None]]] = []
         self._count = itertools.count()
         self.ships: list[tuple[str, str]] = []
+        self.compared: list[tuple[tuple[Holding, ...], tuple[Holding, ...]]] = []  # what was lost, what was astray
         self.acked: dict[str, int] = {}  # object id → required weight: what the user was promised
         self.given_up: set[str] = set()  # objects whose entries were cancelled
         self.known: set[int] = set()  # places of hosts that the owner has heard of
@@ -321,6 +336,26 @@ class World:
 
     def _leg(self) -> int | None:
         return None if self.rng.random() < self.chaos.lost else self.rng.randint(1, self.chaos.late_ms)
+
+    def compare(self, owner: Site, life: int, work: Compare) -> None:
+        """What the owner has acks for now, with what the host keeps when it is asked."""
+        host = next(host for host in self.hosts if host.node_id == work.node)
+        given = set(holdings_of(owner.store, GIVEN, work.node))
+
+        def end(event: Compared) -> None:
+            if owner.life == life:
+                owner.runtime.deliver("objects", event)
+
+        def arrive() -> None:
+            if not host.up:
+                end(Compared(work.node, fault=Unavailable("nobody listens there", reason="NotConnected")))
+                return
+            kept = set(holdings_of(host.store, KEPT, owner.node_id))
+            lost, strays = (tuple(sorted(some, key=lambda each: each.item)) for some in (given - kept, kept - given))
+            self.compared.append((lost, strays))
+            self.at(1, partial(end, Compared(work.node, lost, strays)))
+
+        self.at(1, arrive)
 
     def ship(self, owner: Site, life: int, work: Ship) -> None:
         host = next(host for host in self.hosts if host.node_id == work.node)

@@ -1,0 +1,73 @@
+"""When an owner asks its hosts whether they still keep what they acked, and what follows from the answers.
+
+It asks a host that comes up, if that has ever acked anything, and each living one now and then. What a host has lost (a
+disk, or a backup restored that is older than the ack) does not count any more, so it is brought again. What it keeps
+and should not it is told to drop, but only on evidence: that this node knows nothing of an object may as well be this
+node's own loss.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from offgrid_node.protocol.clock import Now
+from offgrid_node.protocol.draft import Draft
+from offgrid_node.protocol.effects import Compare
+from offgrid_node.protocol.objects.commands import Compared
+from offgrid_node.protocol.objects.inventory import Holding, Inventory
+
+COMPARING_MAX = 4  # hosts at once: each difference is worked out in memory
+AGAIN_MS, RETRY_MS = 3_600_000, 60_000
+TAKEN_MAX = 64  # losses and strays that one step works on
+
+Found = Callable[[str, Holding, Now], None]
+"""What is to be done about a host and an item of its."""
+
+
+class Comparing:
+    """`lose` is told of what a host has lost, `stray` of what it keeps unasked."""
+
+    def __init__(self, draft: Draft, given: Inventory, lose: Found, stray: Found) -> None:
+        self._draft, self._given, self._lose, self._stray = draft, given, lose, stray
+        self._due: dict[str, int] = {}  # living hosts, and when each is asked next
+        self._under_way: set[str] = set()
+        self._found: deque[tuple[str, Holding, bool]] = deque()  # host, item, whether it is lost
+
+    def deadline_ms(self, now_ms: int) -> int | None:
+        """`now_ms` is the last step's instant."""
+        if self._found:
+            return now_ms
+        idle = (due_ms for node, due_ms in self._due.items() if node not in self._under_way)
+        return min(idle, default=None) if len(self._under_way) < COMPARING_MAX else None
+
+    def on_up(self, node_id: str, now: Now) -> None:
+        self._due[node_id] = now.mono_ms
+
+    def on_down(self, node_id: str) -> None:
+        self._due.pop(node_id, None)
+
+    def on_compared(self, event: Compared, now: Now) -> None:
+        self._under_way.discard(event.node)
+        if event.node in self._due:
+            self._due[event.node] = now.mono_ms + (RETRY_MS if event.fault is not None else AGAIN_MS)
+        self._found.extend((event.node, holding, True) for holding in event.lost)
+        self._found.extend((event.node, holding, False) for holding in event.strays)
+
+    def close_step(self, now: Now) -> None:
+        for _ in range(min(TAKEN_MAX, len(self._found))):
+            node_id, holding, lost = self._found.popleft()
+            if not lost:
+                self._stray(node_id, holding, now)
+            elif self._given.has(node_id, holding):  # else another ack has come, or it is deleted
+                self._lose(node_id, holding, now)
+        for node_id, due_ms in self._due.items():
+            if len(self._under_way) >= COMPARING_MAX:
+                return
+            if due_ms > now.mono_ms or node_id in self._under_way:
+                continue
+            if self._given.knows(node_id):
+                self._under_way.add(node_id)
+                self._draft.send(Compare(node_id))
+            else:
+                self._due[node_id] = now.mono_ms + AGAIN_MS

@@ -1,0 +1,233 @@
+"""Owner and host compare what the one has acks for with what the other keeps: nobody reads an object for it.
+
+The owner's side carries out Compare: one small call where both agree; else coded symbols, window after window, until
+the difference is known, then the names of what only the host has. Sets are read, and symbols worked out, in threads.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from functools import partial, reduce
+from typing import TypeVar
+
+from google.protobuf.message import Message
+
+from offgrid.v1 import objects_pb2
+from offgrid_node.protocol.effects import Compare
+from offgrid_node.protocol.errors import Fault, InvalidRequest, PeerFault, Unavailable
+from offgrid_node.protocol.objects.commands import Compared, ReplicasLost
+from offgrid_node.protocol.objects.inventory import (
+    NOTHING_KEPT,
+    SUMMARY_BYTES,
+    Holding,
+    count_of,
+    counted,
+    holdings_of,
+    summary_of,
+)
+from offgrid_node.protocol.objects.manifest import OBJECT_ID
+from offgrid_node.protocol.objects.tables import GIVEN, KEPT
+from offgrid_node.protocol.reconcile.sessions import WINDOW_SYMBOLS_MAX, Asking, answer
+from offgrid_node.protocol.reconcile.symbols import ITEMS_MAX, KEY_BYTES, SYMBOLS_MAX, Code
+from offgrid_node.protocol.rng import Rng
+from offgrid_node.runtime import Runtime, Ticket
+from offgrid_node.services.bulk import Bulk
+from offgrid_node.services.caller import Caller
+from offgrid_node.services.flow import Flow, Step, run, ticket_of
+from offgrid_node.services.objects.reading import Carrier
+from offgrid_node.storage.blobs import BlobStore
+from offgrid_node.storage.store import Store
+
+SERVICE = "offgrid.v1.ObjectService"
+ID_BYTES = 8  # of shortened items: two of a million hide each other once in 30 million comparisons
+NAMES_MAX = 1_000  # asked for in one call
+STRAYS_MAX = 10_000  # named in one comparison; the next names others
+LOST_MAX = 1_000  # told to the machine at once
+LOOK_ITEMS = 1_024  # read between two looks at whether this node stops
+SHARDS_MAX = 256  # as an epoch's layout may have
+TRIES_MAX = 3  # of one comparison, when the host's set changes meanwhile
+CALL_TIMEOUT_MS = 30_000  # a host works through all it keeps for one owner: some seconds where that is a million
+LANE = "inventory"  # no object's name; one at a time, so that other work finds a thread
+
+M = TypeVar("M", bound=Message)
+_log = logging.getLogger(__name__)
+
+
+class _Changed(Exception):
+    """The host's set is another one than before."""
+
+
+class Inventories:
+    """The handlers of CompareInventory and NameInventory, and the carrier of Compare."""
+
+    def __init__(self, runtime: Runtime, carrier: Carrier, rng: Rng, bulk: Bulk) -> None:
+        self._runtime, self._carrier, self._rng, self._bulk = runtime, carrier, rng, bulk
+        self._under_way: set[str] = set()
+
+    # ---- a host's side
+
+    def answer(self, caller: Caller, request: objects_pb2.CompareInventoryRequest) -> Ticket:
+        if request.count > WINDOW_SYMBOLS_MAX:
+            raise InvalidRequest.field("count", f"{request.count} symbols; at most {WINDOW_SYMBOLS_MAX} are allowed")
+        if request.first + request.count > SYMBOLS_MAX:
+            said = f"up to symbol {request.first + request.count}; none from {SYMBOLS_MAX} on is made"
+            raise InvalidRequest.field("first", said)
+        if not request.count:
+            summary = summary_of(self._runtime.store, KEPT, caller.node_id)
+            return ticket_of(_at_once(objects_pb2.CompareInventoryResponse(summary=summary)))
+        return ticket_of(self._answer(caller.node_id, _code(request.key), request.first, request.count))
+
+    def _answer(self, owner: str, code: Code, first: int, count: int) -> Flow[Message]:
+        def work() -> Message:
+            kept = _read(self._runtime.store, KEPT, owner, code, self._bulk)
+            symbols = answer(code, kept, first, count, len(kept))
+            return objects_pb2.CompareInventoryResponse(summary=_summary(kept.values()), symbols=symbols)
+
+        response: Message = yield self._bulk.run(work, key=LANE)
+        return response
+
+    def name(self, caller: Caller, request: objects_pb2.NameInventoryRequest) -> Ticket:
+        if len(request.ids) > NAMES_MAX:
+            raise InvalidRequest.field("ids", f"{len(request.ids)} of them; at most {NAMES_MAX} are named in one call")
+        return ticket_of(self._name(caller.node_id, _code(request.key), tuple(request.ids)))
+
+    def _name(self, owner: str, code: Code, ids: Sequence[int]) -> Flow[Message]:
+        def work() -> Message:
+            items = _read(self._runtime.store, KEPT, owner, code, self._bulk)
+            named = (items[id_] for id_ in ids if id_ in items)
+            holdings = [objects_pb2.Holding(object_id=each.object_id, shards=each.shards) for each in named]
+            return objects_pb2.NameInventoryResponse(holdings=holdings)
+
+        response: Message = yield self._bulk.run(work, key=LANE)
+        return response
+
+    # ---- an owner's side
+
+    def compare(self, work: Compare) -> None:
+        """Its end enters the runtime as Compared. Machines that were loaded anew say it again: it goes on as it is."""
+        if work.node in self._under_way:
+            return
+        self._under_way.add(work.node)
+
+        def ended(outcome: Compared | Fault) -> None:
+            self._under_way.discard(work.node)
+            end = Compared(work.node, fault=outcome) if isinstance(outcome, Fault) else outcome
+            self._runtime.deliver("objects", end)
+
+        run(self._compare(work.node), ended)
+
+    def _compare(self, node: str) -> Flow[Compared]:
+        request = objects_pb2.CompareInventoryRequest()
+        told = yield self._call(node, "CompareInventory", request, objects_pb2.CompareInventoryResponse)
+        if told.summary == summary_of(self._runtime.store, GIVEN, node):
+            return Compared(node)
+        for _ in range(TRIES_MAX):
+            try:
+                return (yield from self._find_out(node, Code(self._rng.randbytes(KEY_BYTES), ID_BYTES)))
+            except _Changed:
+                continue
+        raise Unavailable(f"what {node} keeps changed {TRIES_MAX} times while it was compared", reason="InventoryMoves")
+
+    def _find_out(self, node: str, code: Code) -> Flow[Compared]:
+        # What is read now was acked before the host is asked again: what it lacks then, it has lost.
+        given = yield self._bulk.run(lambda: _read(self._runtime.store, GIVEN, node, code, self._bulk), key=LANE)
+        asking = yield from self._ask(node, code, given)
+        lost = tuple(given[id_] for id_ in sorted(asking.here))
+        strays = yield from self._names(node, code, sorted(asking.there)[:STRAYS_MAX])
+        if lost or strays:
+            _log.info("%s has lost %d items of this node's, and keeps %d unasked", node, len(lost), len(asking.there))
+        return Compared(node, lost, strays)
+
+    def _ask(self, node: str, code: Code, given: Mapping[int, Holding]) -> Flow[Asking]:
+        """Windows of symbols until the difference is known."""
+        asking, summary = Asking(code, given), b""
+        while not asking.complete:
+            first, count = asking.window
+            request = objects_pb2.CompareInventoryRequest(key=code.key, first=first, count=count)
+            told = yield self._call(node, "CompareInventory", request, objects_pb2.CompareInventoryResponse)
+            items = count_of(told.summary)
+            if len(told.summary) != SUMMARY_BYTES or items > ITEMS_MAX:
+                said = told.summary[:SUMMARY_BYTES].hex()
+                raise PeerFault(f"{node} says that what it keeps is {said!r}", reason="BadSummary")
+            if summary and told.summary != summary:
+                raise _Changed
+            summary, symbols = told.summary, told.symbols
+            yield self._bulk.run(partial(asking.on_answer, symbols, items), key=LANE)
+        return asking
+
+    def _names(self, node: str, code: Code, ids: Sequence[int]) -> Flow[tuple[Holding, ...]]:
+        """What those items are, as the host says; what it says is no evidence of anything but what it keeps."""
+        named = list[Holding]()
+        for at in range(0, len(ids), NAMES_MAX):
+            asked = ids[at : at + NAMES_MAX]
+            request = objects_pb2.NameInventoryRequest(key=code.key, ids=asked)
+            told = yield self._call(node, "NameInventory", request, objects_pb2.NameInventoryResponse)
+            for holding in told.holdings[: len(asked)]:
+                if OBJECT_ID.match(holding.object_id) and all(shard < SHARDS_MAX for shard in holding.shards):
+                    named.append(Holding(holding.object_id, tuple(holding.shards[:SHARDS_MAX])))
+        return tuple(named)
+
+    def _call(self, node: str, method: str, request: Message, answer: type[M]) -> Step[M]:
+        """Raises PeerFault for an answer of another kind, which only a packet link could bring."""
+
+        def start(done: Callable[[M | Fault], None]) -> None:
+            def ended(outcome: Message | Fault) -> None:
+                if isinstance(outcome, Fault | answer):
+                    done(outcome)
+                else:
+                    done(PeerFault(f"{node} answered {method} with something else", reason="MalformedAnswer"))
+
+            self._carrier.request(node, f"{SERVICE}/{method}", request, CALL_TIMEOUT_MS, ended)
+
+        return start
+
+
+def _code(key: bytes) -> Code:
+    if len(key) != KEY_BYTES:
+        raise InvalidRequest.field("key", f"{len(key)} bytes; {KEY_BYTES} are needed")
+    return Code(key, ID_BYTES)
+
+
+def _at_once(response: Message) -> Flow[Message]:
+    yield from ()
+    return response
+
+
+def _read(store: Store, table: str, node: str, code: Code, bulk: Bulk) -> dict[int, Holding]:
+    """In a thread: the items of one node, as the key shortens them."""
+    items = dict[int, Holding]()
+    for count, holding in enumerate(holdings_of(store, table, node)):
+        items[code.shorten(holding.item)] = holding
+        if not count % LOOK_ITEMS:
+            bulk.check_going()
+    return items
+
+
+def _summary(items: Iterable[Holding]) -> bytes:
+    return reduce(lambda summary, holding: counted(summary, holding, 1), items, NOTHING_KEPT)
+
+
+# ---- at a host's start
+
+
+def replicas_lost(store: Store, blobs: BlobStore) -> list[ReplicasLost]:
+    """What rows say that this host keeps, and its disk does not have: some of it or all, after somebody emptied a
+    folder or the disk is a new one. Whether what is there is right, only who reads it knows."""
+    names, lost = set(blobs.names()), dict[str, list[Holding]]()
+    for key, value in store.scan(KEPT):
+        owner, _, object_id = key.decode().partition("/")
+        holding = Holding(object_id, tuple(value))
+        if not _is_there(holding, names):
+            lost.setdefault(owner, []).append(holding)
+    return [
+        ReplicasLost(owner, tuple(holdings[at : at + LOST_MAX]))
+        for owner, holdings in lost.items()
+        for at in range(0, len(holdings), LOST_MAX)
+    ]
+
+
+def _is_there(holding: Holding, names: Container[str]) -> bool:
+    """Shard 0 alone may as well be a copy, which has the object's own name."""
+    copied = holding.shards == (0,) and holding.object_id in names
+    return copied or all(f"{holding.object_id}.{shard}" in names for shard in holding.shards)

@@ -1,0 +1,195 @@
+"""An owner and its hosts compare what they keep: what a host lost is brought again, what came back from a backup though
+it was deleted goes again, and nobody reads an object for it."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+
+import pytest
+from bulk_world import Letter, Node, World
+from google.protobuf.message import Message
+
+from offgrid.v1 import objects_pb2
+from offgrid_node.protocol.errors import Fault, InvalidRequest
+from offgrid_node.protocol.objects import comparing
+from offgrid_node.protocol.objects.inventory import SUMMARY_BYTES, count_of, holdings_of, summary_of
+from offgrid_node.protocol.objects.tables import GIVEN, KEPT
+from offgrid_node.protocol.reconcile.sessions import WINDOW_SYMBOLS_MAX
+from offgrid_node.protocol.reconcile.symbols import SYMBOLS_MAX
+from offgrid_node.storage.memory import MemoryStore
+from offgrid_node.storage.memory_blobs import MemoryBlobs
+
+DATA = bytes(range(256)) * 2
+
+
+def put(world: World, name: str, data: bytes = DATA) -> str:
+    object_id = world.owner.put(data, name=name, required_milli=1_000).object_id
+    world.pass_ms(1_000)
+    return object_id
+
+
+def return_(world: World, host: Node) -> None:
+    """Its process has begun anew; it hears of everybody, and they of it."""
+    host.restart()
+    world.log.clear()
+    world.settle()
+    world.pass_ms(1_000)
+
+
+def agree(world: World, host: Node) -> bool:
+    return summary_of(world.owner.store, GIVEN, host.node_id) == summary_of(host.store, KEPT, world.owner.node_id)
+
+
+def said(world: World) -> list[str]:
+    """Of inventories; hosts are asked for their room as well."""
+    return [method for method in world.log if method.endswith("Inventory")]
+
+
+def holders(world: World, object_id: str) -> set[str]:
+    return {ack.node_id for ack in world.owner.info(object_id).acks}
+
+
+class TestInSync:
+    def test_is_told_in_one_call_of_few_bytes(self) -> None:
+        world = World(2)
+        for n in range(20):
+            put(world, f"object {n}")
+        sizes: list[int] = []
+
+        def weigh(letter: Letter) -> None:
+            if letter.short == "CompareInventory":
+                sizes.append(letter.request.ByteSize())
+
+        world.bend = weigh
+        return_(world, world.hosts[0])
+        assert said(world) == ["CompareInventory"]
+        assert len(sizes) == 1
+        assert sizes[0] + SUMMARY_BYTES < 50
+        assert count_of(summary_of(world.owner.store, GIVEN, world.hosts[0].node_id)) == 20
+
+    def test_is_asked_again_now_and_then(self) -> None:
+        world = World(1)
+        put(world, "one")
+        world.log.clear()
+        world.pass_ms(comparing.AGAIN_MS)
+        assert said(world) == ["CompareInventory"]
+
+
+class TestAHostThatLost:
+    @pytest.mark.parametrize("whole_disk", [False, True])
+    def test_everything_is_filled_again(self, whole_disk: bool) -> None:
+        world = World(2)
+        made = [put(world, f"object {n}") for n in range(5)]
+        host = world.hosts[0]
+        host.blobs = MemoryBlobs()
+        if whole_disk:
+            host.store = MemoryStore()
+        return_(world, host)
+        assert sorted(host.blobs.names()) == sorted(made)
+        assert all(holders(world, object_id) == {each.node_id for each in world.hosts} for object_id in made)
+        assert agree(world, host)
+        assert not {"ReadReplica", "ReadObject"} & set(world.log)
+
+    def test_one_of_many_gets_just_that_one(self) -> None:
+        world = World(2)
+        made = [put(world, f"object {n}", b"x" * 10) for n in range(50)]
+        host = world.hosts[0]
+        host.blobs.delete(made[17])
+        return_(world, host)
+        assert made[17] in host.blobs.names()
+        assert world.log.count("OpenReplica") == 1
+        assert agree(world, host)
+
+    def test_does_not_count_until_it_has_it_again(self) -> None:
+        world = World(2)
+        object_id = put(world, "one")
+        host = world.hosts[0]
+        host.blobs = MemoryBlobs()
+        refused = InvalidRequest("not now")
+        world.bend = lambda letter: refused if letter.short == "OpenReplica" else None
+        return_(world, host)
+        assert holders(world, object_id) == {world.hosts[1].node_id}
+        assert world.owner.info(object_id).state == objects_pb2.OBJECT_STATE_DURABLE
+        world.bend = lambda letter: None
+        world.pass_ms(120_000)
+        assert holders(world, object_id) == {each.node_id for each in world.hosts}
+
+    def test_what_was_put_since_its_backup_gets_that(self) -> None:
+        world = World(2)
+        first = put(world, "first")
+        host = world.hosts[0]
+        backup = deepcopy(host.store._tables), deepcopy(host.blobs)
+        second = put(world, "second")
+        host.store = MemoryStore()
+        host.store._tables, host.blobs = backup
+        return_(world, host)
+        assert sorted(host.blobs.names()) == sorted([first, second])
+        assert agree(world, host)
+
+
+class TestAHostThatKeepsMore:
+    def test_what_was_deleted_meanwhile_is_dropped(self) -> None:
+        world = World(2)
+        object_id, host = put(world, "one"), world.hosts[0]
+        backup = deepcopy(host.store._tables), deepcopy(host.blobs)
+        world.owner.ask("DeleteObject", objects_pb2.DeleteObjectRequest(object=object_id))
+        world.pass_ms(1_000)
+        assert list(host.blobs.names()) == []
+        host.store = MemoryStore()
+        host.store._tables, host.blobs = backup
+        return_(world, host)
+        assert list(host.blobs.names()) == []
+        assert agree(world, host)
+
+    def test_than_its_owner_knows_keeps_it(self) -> None:
+        """The owner may be the one who lost something."""
+        world = World(2)
+        object_id, host = put(world, "one"), world.hosts[0]
+        world.owner.store = MemoryStore()
+        world.owner.restart()
+        world.settle()
+        world.pass_ms(1_000)
+        assert object_id in host.blobs.names()
+        assert [each.object_id for each in holdings_of(host.store, KEPT, world.owner.node_id)] == [object_id]
+
+
+class TestALiar:
+    @pytest.mark.parametrize(
+        "answer",
+        [
+            objects_pb2.CompareInventoryResponse(),
+            objects_pb2.CompareInventoryResponse(summary=bytes(SUMMARY_BYTES - 1), symbols=b"x"),
+            objects_pb2.CompareInventoryResponse(summary=b"\xff" * SUMMARY_BYTES, symbols=b"x"),
+            objects_pb2.CompareInventoryResponse(summary=b"\0" * 7 + b"\1" + b"x" * 32, symbols=b"nonsense"),
+            objects_pb2.NameInventoryResponse(),
+        ],
+    )
+    def test_is_asked_again_later_and_costs_nothing_else(self, answer: Message) -> None:
+        world = World(1)
+        object_id = put(world, "one")
+        world.bend = lambda letter: answer if letter.short == "CompareInventory" else None
+        return_(world, world.hosts[0])
+        assert holders(world, object_id) == {world.hosts[0].node_id}
+        world.bend = lambda letter: None
+        world.log.clear()
+        world.pass_ms(comparing.RETRY_MS)
+        assert said(world) == ["CompareInventory"]
+
+
+class TestWhatAHostRefuses:
+    @pytest.mark.parametrize(
+        ("field", "request_"),
+        [
+            ("key", objects_pb2.CompareInventoryRequest(key=b"x", count=1)),
+            ("count", objects_pb2.CompareInventoryRequest(key=bytes(16), count=WINDOW_SYMBOLS_MAX + 1)),
+            ("first", objects_pb2.CompareInventoryRequest(key=bytes(16), first=SYMBOLS_MAX, count=1)),
+            ("key", objects_pb2.NameInventoryRequest(ids=[1])),
+            ("ids", objects_pb2.NameInventoryRequest(key=bytes(16), ids=range(1_001))),
+        ],
+    )
+    def test_is_named_by_its_field(self, field: str, request_: Message) -> None:
+        world = World(1)
+        method = type(request_).__name__.removesuffix("Request")
+        with pytest.raises(Fault) as error:
+            world.hosts[0].ask_as(world.owner, method, request_)
+        assert [violation.field for violation in error.value.violations] == [field]
