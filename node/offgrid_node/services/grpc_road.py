@@ -33,7 +33,7 @@ from offgrid_node.services import grpc_options
 from offgrid_node.services.client import Done
 from offgrid_node.services.grpc_lane import Lane
 from offgrid_node.services.lane_calls import LANE_CALL_BYTES_MAX
-from offgrid_node.services.router import METHODS
+from offgrid_node.services.router import METHODS, Method
 from offgrid_node.services.status import fault_of
 from offgrid_node.services.tls import channel_credentials
 
@@ -126,18 +126,15 @@ class GrpcRoad:
 
     def call(self, node: str, method: str, request: Message, timeout_ms: int, done: Done) -> None:
         """As Road has it: `done` is called exactly once, in the loop's thread."""
+        known = METHODS.get(method)
         if self._closed:
             done(Unavailable("this node is stopping", reason="Stopping"))
+        elif known is None or known.streaming:
+            done(InvalidRequest(f"{method} is no unary method", reason="UnknownMethod"))
         elif len(self._calls) >= CALLS_MAX:
             done(Unavailable(f"{CALLS_MAX} calls are under way already", reason="RoadBusy", retry_ms=RETRY_MS))
-        elif self._by_lane(node, method, request, timeout_ms / 1000, done):
-            pass
-        elif self._calls_of[node] >= CALLS_OF_NODE_MAX:
-            text = f"{CALLS_OF_NODE_MAX} calls to {node} are under way already"
-            done(Unavailable(text, reason="RoadBusy", retry_ms=RETRY_MS))
         else:
-            self._calls_of[node] += 1
-            self._keep(self._calls, self._carry(node, method, request, timeout_ms / 1000, done))
+            self._bring(node, known, request.SerializeToString(), timeout_ms / 1000, done)
 
     def refresh(self) -> None:
         """Closes connections to members that are gone, or whose certificate or addresses have changed."""
@@ -168,50 +165,52 @@ class GrpcRoad:
 
     # ---- one call
 
-    def _by_lane(self, node: str, method: str, request: Message, timeout_s: float, done: Done) -> bool:
+    def _bring(self, node: str, method: Method, data: bytes, timeout_s: float, done: Done) -> None:
+        """Over an open lane, else by itself."""
+        if len(data) <= LANE_CALL_BYTES_MAX and self._by_lane(node, method, data, timeout_s, done):
+            return
+        if len(data) > grpc_options.MESSAGE_BYTES_MAX:
+            said = f"{len(data)} bytes, a message has at most {grpc_options.MESSAGE_BYTES_MAX}"
+            done(Exhausted(f"{method.name}: {said}", reason="RequestTooLarge"))
+        elif self._calls_of[node] >= CALLS_OF_NODE_MAX:
+            text = f"{CALLS_OF_NODE_MAX} calls to {node} are under way already"
+            done(Unavailable(text, reason="RoadBusy", retry_ms=RETRY_MS))
+        else:
+            self._calls_of[node] += 1
+            self._keep(self._calls, self._carry(node, method, data, timeout_s, done))
+
+    def _by_lane(self, node: str, method: Method, data: bytes, timeout_s: float, done: Done) -> bool:
         """Whether an open lane has taken the call."""
-        key, known = self._lane_of.get(node, (node, "")), METHODS.get(method)
+        key = self._lane_of.get(node, (node, ""))
         lane = self._lanes.get(key)
-        if key not in self._links or lane is None or not lane.has_room or known is None or known.streaming:
-            return False
-        data = request.SerializeToString()
-        if len(data) > LANE_CALL_BYTES_MAX:
+        if key not in self._links or lane is None or not lane.has_room:
             return False
         self._links[key] = self._links.pop(key)  # it is in use
-        lane.call(known, data, timeout_s, done)
+        lane.call(method, data, timeout_s, done)
         return True
 
-    async def _carry(self, node: str, method: str, request: Message, timeout_s: float, done: Done) -> None:
+    async def _carry(self, node: str, method: Method, data: bytes, timeout_s: float, done: Done) -> None:
         outcome: Message | Fault
         try:
-            outcome = await self._answer(node, method, request, timeout_s)
+            outcome = await self._answer(node, method, data, timeout_s)
         except Fault as fault:
             outcome = fault
         except Exception as error:  # noqa: BLE001 - the caller is owed an end, whatever broke
-            _log.exception("%s to %s failed", method, node)
-            outcome = Internal(f"{method} to {node} failed: {type(error).__name__}", reason="RoadFailed")
+            _log.exception("%s to %s failed", method.name, node)
+            outcome = Internal(f"{method.name} to {node} failed: {type(error).__name__}", reason="RoadFailed")
         finally:
             self._calls_of[node] -= 1
             if not self._calls_of[node]:
                 del self._calls_of[node]
         done(outcome)
 
-    async def _answer(self, node: str, method: str, request: Message, timeout_s: float) -> Message:
-        known = METHODS.get(method)
-        if known is None or known.streaming:
-            raise InvalidRequest(f"{method} is no unary method", reason="UnknownMethod")
-        data = request.SerializeToString()
-        if len(data) > grpc_options.MESSAGE_BYTES_MAX:
-            raise Exhausted(
-                f"{method}: {len(data)} bytes, a message has at most {grpc_options.MESSAGE_BYTES_MAX}",
-                reason="RequestTooLarge",
-            )
+    async def _answer(self, node: str, method: Method, data: bytes, timeout_s: float) -> Message:
         deadline_s = time.monotonic() + timeout_s
         link = await self._ready_link(node, deadline_s)
         self._closed_to_us.discard(node)
         link.calls += 1
         try:
-            raw = await _unary(link.channel, f"/{method}", data, max(0.001, deadline_s - time.monotonic()))
+            raw = await _unary(link.channel, f"/{method.name}", data, max(0.001, deadline_s - time.monotonic()))
         except grpc.aio.AioRpcError as error:
             raise fault_of(error) from error
         except grpc.aio.UsageError as error:
@@ -225,7 +224,7 @@ class GrpcRoad:
         finally:
             link.calls -= 1
         self._open_lane(node, link)
-        return _decode(method, known.response, raw)
+        return _decode(method.name, method.response, raw)
 
     async def _ready_link(self, node: str, deadline_s: float) -> _Link:
         """A connection that is ready, by the best address that answers. Raises Unavailable: nothing was sent."""
