@@ -10,7 +10,8 @@ import sys
 from pathlib import Path
 
 from offgrid_tools.sim.main import run, simulate, sweep
-from offgrid_tools.sim.plan import LIES, draw
+from offgrid_tools.sim.plan import draw
+from offgrid_tools.sim.vices import LIES
 
 PROGRAM = "import sys; from offgrid_tools.sim.main import run; sys.exit(run(seed=int(sys.argv[1]), json=True))"
 

@@ -18,6 +18,7 @@ from offgrid_tools.sim.mutants import (
     redundant,
     runtime,
     terms,
+    vault,
 )
 
 SEEDS = 12
@@ -60,6 +61,9 @@ SAMPLE = (
     "expired-paid",
     "cancel-forgotten",
     "epoch-stays",
+    "kept-in-clear",
+    "replicas-swept",
+    "deletion-half-told",
 )
 
 
@@ -72,7 +76,8 @@ def test_a_planted_bug_is_found(mutant: str) -> None:
 
 def test_no_two_domains_plant_bugs_of_one_name() -> None:
     assert len(MUTANTS) == sum(
-        len(room.MUTANTS) for room in (runtime, jobs, market, redundant, terms, bustle, perils, mesh, objects, ledger)
+        len(room.MUTANTS)
+        for room in (runtime, jobs, market, redundant, terms, bustle, perils, mesh, objects, vault, ledger)
     )
 
 

@@ -189,6 +189,11 @@ class MemoryStore:
         held = self._tables.get(table)
         return None if held is None else held.rows.get(key)
 
+    def dump(self) -> Iterator[bytes]:
+        """Every row, key and value together."""
+        for table in self._tables.values():
+            yield from (key + value for key, value in table.rows.items())
+
     def copy(self) -> MemoryStore:
         """An independent store with the same contents, as a backup restored elsewhere would be."""
         twin = MemoryStore(limit_bytes=self._limit)

@@ -6,7 +6,7 @@ gone, cut short, or of the right length and wrong content, as file systems leave
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from random import Random
 
@@ -139,9 +139,36 @@ class MemoryBlobs:
         """Whether it is kept and would survive a power cut."""
         return name in self._kept and self._kept[name].durable
 
+    def fill(self, limit_bytes: int = LIMIT_BYTES) -> None:
+        """Another limit from now on; one below what is there stands for a disk that something else has filled."""
+        self._limit = limit_bytes
+
+    def mend(self) -> None:
+        """No fault that was planned for this disk comes any more, and it has room."""
+        self._refusal = self._syncs_left = None
+        self.fill()
+
+    def contents(self) -> Iterator[bytes]:
+        """Of everything that is here, staged or kept."""
+        for pool in (self._staged, self._kept):
+            yield from (bytes(blob.data) for blob in pool.values())
+
+    def backup(self) -> dict[str, bytes]:
+        """What is kept and durable, as a copy of the disk has it."""
+        return {name: bytes(blob.data) for name, blob in self._kept.items() if blob.durable}
+
+    def restore(self, kept: Mapping[str, bytes]) -> None:
+        """An older copy of the disk is put in its place."""
+        self._staged.clear()
+        self._kept = {name: _Blob(bytearray(data), durable=True) for name, data in kept.items()}
+
     def lose(self, name: str) -> None:
         """A kept blob is gone, as after a repair of the file system."""
         del self._kept[name]
+
+    def cut(self, name: str, size: int) -> None:
+        """A kept blob ends early."""
+        del self._kept[name].data[size:]
 
     def flip(self, name: str, at: int) -> None:
         """A bit of a kept blob rots."""

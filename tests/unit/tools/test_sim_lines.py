@@ -13,7 +13,8 @@ from offgrid_node.protocol.ids import node_id_from
 from offgrid_node.protocol.jobs.orders import JobOrder
 from offgrid_tools.sim.monitor.evidence import Evidence, Violation
 from offgrid_tools.sim.monitor.lines import STEP_US, LineRules
-from offgrid_tools.sim.plan import MESHES, REMOVED, draw
+from offgrid_tools.sim.plan import MESHES, draw
+from offgrid_tools.sim.vices import REMOVED
 
 CORE, BROKER, A_HOST = (node_id_from(bytes([number]) * 20) for number in (1, 2, 3))
 RESERVE_MICRO = 1_000_000  # for a million tokens, which each job here has

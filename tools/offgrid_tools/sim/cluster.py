@@ -100,13 +100,15 @@ class Cluster:
 
     def disagreement(self, bad: Collection[str] = ()) -> str:
         """What the live members do not agree on yet, all but the `bad` ones of money; empty when nothing."""
-        live = [self.processes[name] for name in self.members]
+        live = [process for name in self.members if not (process := self.processes[name]).dead]
         if down := [process.spec.name for process in live if not process.up]:
             return f"{down[0]} is down"
         if loading := [process for process in live if not process.running.runtime.machines]:
             return f"{loading[0].spec.name} cannot read its disk"
         if stuck := next(filter(None, (self.monitor.objects.stuck(process.node_id) for process in live)), ""):
             return stuck
+        if left := self.monitor.deletions.left(process.node_id for process in live):
+            return left
         honest = [process.node_id for process in live if process.spec.name not in bad]
         if unsettled := self.monitor.ledger.unsettled(honest):
             return unsettled

@@ -12,7 +12,7 @@ from offgrid_tools.sim.cluster import Cluster
 from offgrid_tools.sim.engine import SECOND
 from offgrid_tools.sim.folder import DropHelper
 from offgrid_tools.sim.liars import FalseWorker, Forger, JobLiar, LedgerLiar, LyingBroker, LyingHost, LyingOwner
-from offgrid_tools.sim.plan import FORKS, JOBS_MAX, JOBS_MIN, LIES, REMOVED, REQUIRED_MILLI, STORM_JOBS, Plan
+from offgrid_tools.sim.plan import JOBS_MAX, JOBS_MIN, REQUIRED_MILLI, STORM_JOBS, Plan
 from offgrid_tools.sim.process import Process
 from offgrid_tools.sim.users import (
     DeadlyUser,
@@ -28,10 +28,13 @@ from offgrid_tools.sim.users import (
     SchedulingUser,
     TrustingUser,
 )
+from offgrid_tools.sim.vault import Vault
+from offgrid_tools.sim.vices import FORKS, LIES, REMOVED
 
 USERS_PER_CORE = 2
 SOUND_HOSTS = REQUIRED_MILLI // 1_000  # that every owner of objects needs beside itself
 TRUSTING_CALLS = 5
+DELETES_CHANCE = 0.4
 COME_WITHIN_US = 2 * SECOND
 RICH_MICRO, POOR_MICRO, AMOUNT_MAX_MICRO = 10**9, 40_000, 10**6
 
@@ -89,12 +92,26 @@ class Crowd:
     def _keepers(self) -> Iterator[ObjectUser]:
         """At the founder, and at any node that leaves enough sound hosts to it."""
         cluster, plan = self._cluster, self._plan
+        if plan.vault is not None:
+            yield from self._vault_keepers(plan.vault)
+            return
         hosts = [process for process in self._sound() if HOST in process.spec.roles]
         able = [process for process in self._sound() if len(hosts) - (process in hosts) >= SOUND_HOSTS]
         owners = {process.spec.name: process for process in (cluster.founder, self._rng.choice(able))}
         required = (REQUIRED_MILLI,) if plan.vices else (REQUIRED_MILLI, REQUIRED_MILLI // 2)
         for name, owner in owners.items():
             yield ObjectUser(cluster.engine, cluster.monitor, owner, plan.things, required, name)
+
+    def _vault_keepers(self, vault: Vault) -> Iterator[ObjectUser]:
+        """Of secrets: neither what they keep nor how they call it may be heard of elsewhere."""
+        engine, monitor = self._cluster.engine, self._cluster.monitor
+        for name in vault.owners:
+            owner, called = self._cluster.processes[name], f"secret-of-{name}:"
+            mark = f"({called})".encode()
+            monitor.secrets.plant(called.encode(), owner.node_id)
+            yield ObjectUser(
+                engine, monitor, owner, vault.things, vault.required, called, mark=mark, deletes=DELETES_CHANCE
+            )
 
     def _payers(self) -> Iterator[Payer]:
         """At sound nodes that take part in the economy."""
@@ -123,7 +140,7 @@ class Crowd:
 
     def _others(self) -> Iterator[Person]:
         cluster, founder = self._cluster, self._cluster.founder
-        if self._plan.things:
+        if self._plan.things and self._plan.vault is None:
             weight = 1_000 * (len(self._sound()) - 1)
             everybody = list(cluster.processes.values())
             yield QuorumUser(cluster.engine, cluster.monitor, founder, everybody, weight)

@@ -50,13 +50,16 @@ def found(processes: Sequence[Process]) -> Directory:
     directory = Directory(genesis, sim_verify, sim_check_certificate)
     directory.accept_member(mesh_pb2.MemberProof.FromString(rows["members", founder.node_id.encode()] or b""))
     for process in processes[1:]:
-        record = MemberRecord(process.node_id, process.spec.name, process.signer.public_key, ROLES_ALL, 1_000, "", 1)
+        record = MemberRecord(
+            process.node_id, process.spec.name, process.signer.public_key, ROLES_ALL, 1_000, process.spec.domain, 1
+        )
         directory.accept_member(issue_member(directory.genesis, record, sim_certificate(process.signer), root))
     for process in processes:
         peer = PeerRecord(process.node_id, 1, process.spec.roles, (process.address,), "sim")
         directory.accept_peer(signed(PEER_KIND, directory.salt, peer.body, process.signer))
     for process in processes:
         process.store.commit(Batch(writes=all_rows(directory)))
+        process.born = process.store.copy()
     return directory
 
 

@@ -18,7 +18,8 @@ from offgrid_tools.sim.engine import MS, SECOND, Spinning, Trace
 from offgrid_tools.sim.monitor import Violation
 from offgrid_tools.sim.mutants import MUTANTS
 from offgrid_tools.sim.nemesis import Nemesis
-from offgrid_tools.sim.plan import HOME, RESTORED, draw
+from offgrid_tools.sim.plan import HOME, draw
+from offgrid_tools.sim.vices import RESTORED
 
 LOOK_US = 500 * MS
 FINISH_US = 150 * SECOND  # after the last misfortune everything must have come to its end by then

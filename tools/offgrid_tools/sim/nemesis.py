@@ -16,12 +16,15 @@ from offgrid_node.protocol.jobs.terms import LOSSES_MAX
 from offgrid_node.protocol.ledger.tables import LOG, SLOTS, TRANSFERS
 from offgrid_node.protocol.objects.tables import OBJECTS, REPLICAS
 from offgrid_node.protocol.quorum.tables import FENCES, QUORUMS
+from offgrid_tools.sim.breakage import Breakage
 from offgrid_tools.sim.cluster import Cluster
+from offgrid_tools.sim.echo import Echo
 from offgrid_tools.sim.engine import MS, SECOND
 from offgrid_tools.sim.network import Faults
-from offgrid_tools.sim.plan import CORE_PRICE, FORKS, PRICES, REMOVED, RESTORED, ROTS, Plan
+from offgrid_tools.sim.plan import CORE_PRICE, PRICES, Plan
 from offgrid_tools.sim.process import AFTER_COMMIT, BEFORE_COMMIT, Process, says_of_jobs, writes_to
 from offgrid_tools.sim.unrest import Unrest
+from offgrid_tools.sim.vices import FORKS, REMOVED
 
 CHAOS_US, STORM_US = (8 * SECOND, 24 * SECOND), (40 * SECOND, 60 * SECOND)
 GAP_MAX_US, STORM_GAP_MAX_US = 2_500 * MS, 1_200 * MS
@@ -31,8 +34,6 @@ CHANGE_CHANCE = 0.2
 UNREADABLE_CHANCE, UNREADABLE_MAX_US = 0.5, 1_000 * MS
 BYTES_PER_S = (0, 0, 0, 1_000_000, 100_000, 10_000)  # 0: a message's size costs nothing; the last is a slow radio link
 RESETS, RESET_ALL_CHANCE = (0.0, 0.0, 0.002, 0.01), 0.3
-BACKUP_US, RESTORE_US = (SECOND, 8 * SECOND), (5 * MS, 1_500 * MS)
-ROT_CHANCE, ROT_US = 0.4, (300 * MS, 3 * SECOND)
 CLOCK_STEP_MAX_US = 86_400 * SECOND
 # What a crash may wait for: jobs as often as all else, but what a witness says where one forks.
 VOTES = writes_to(frozenset({SLOTS, LOG, TRANSFERS}))
@@ -81,17 +82,17 @@ class Nemesis:
         self.last_us = self._felled = 0
         self._over = False
         self._lying_broker = bool(plan.broker_liar)
-        self._unrest = Unrest(cluster, self._mend, lambda: self._over) if plan.bustle.unrest else None
         cluster.network.faults = self.weather.faults()
         self._engine.after(self.until_us, self.heal)
         for process in cluster.processes.values():
             process.on_killed = partial(self._killed, process)
         self._change_members(plan.joins, plan.having(REMOVED))
-        for name in plan.having(RESTORED):
-            self._engine.after(rng.randint(*BACKUP_US), partial(self._back_up, name))
-        for name in plan.having(ROTS):
-            cluster.monitor.evidence.rotten.add(cluster.processes[name].node_id)
-            self._engine.after(rng.randint(*ROT_US), partial(self._count, "rot", partial(self._rot, name)))
+        breakage = Breakage(cluster, self._count, self._mend, lambda: self._over)
+        breakage.begin(plan)
+        if plan.vault is not None:
+            Echo(cluster)
+        unrest = Unrest(cluster, self._mend, lambda: self._over)
+        self._more = breakage.misfortunes if plan.vault else unrest.misfortunes if plan.bustle.unrest else ()
         self._next()
 
     def excuses(self, error: str) -> bool:
@@ -108,34 +109,6 @@ class Nemesis:
         for name in removed:
             self._at_some_time("remove", partial(cluster.remove, name))
 
-    def _back_up(self, name: str) -> None:
-        """A copy of this disk is put aside, and some time later in its place."""
-        process, rng = self._cluster.processes[name], self._engine.rng
-        copy = process.store.copy()
-
-        def restore() -> None:
-            if self._over:
-                return
-            if process.up:
-                process.crash(refuses=True)
-            process.restore(copy)
-            self._engine.after(rng.randint(*RESTORE_US), lambda: None if process.up else process.start())
-
-        self._engine.after(rng.randint(*BACKUP_US), lambda: self._count("restore", restore))
-
-    def _rot(self, name: str) -> None:
-        """The disk of this host loses some of what it keeps for others, or flips a bit of it, again and again."""
-        rng, blobs = self._engine.rng, self._cluster.processes[name].blobs
-        for blob in list(blobs.names()):
-            size = blobs.size(blob)
-            if rng.random() < ROT_CHANCE and size:
-                if rng.random() < 0.5:
-                    blobs.flip(blob, rng.randrange(size))
-                else:
-                    blobs.lose(blob)
-        if not self._over:
-            self._engine.after(rng.randint(*ROT_US), partial(self._rot, name))
-
     def _at_some_time(self, what: str, misfortune: Callable[[], None]) -> None:
         self._engine.after(self._engine.rng.randint(0, self.until_us), lambda: self._count(what, misfortune))
 
@@ -147,8 +120,7 @@ class Nemesis:
             return
         mild = (self._crash, self._trap, self._trap, self._trap, self._commit_failure, self._clock_step, self._reset)
         wild = (self._partition, self._one_way, self._slow, self._lossy)
-        unrest = self._unrest.misfortunes if self._unrest is not None else ()
-        misfortune = self._engine.rng.choice(mild if self.weather.mild else (*mild, *wild, *unrest))
+        misfortune = self._engine.rng.choice(mild if self.weather.mild else (*mild, *wild, *self._more))
         self._count(misfortune.__name__.strip("_"), misfortune)
         self._next()
 
@@ -268,6 +240,7 @@ class Nemesis:
             process.trap, process.unreadable_us = "", 0
             process.thaw()
             process.store.refuse(None)
+            process.blobs.mend()
             if not process.up and process.boots:
                 process.start()
         self._on_healed()

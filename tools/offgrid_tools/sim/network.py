@@ -56,6 +56,10 @@ class Tap(Protocol):
         """As on_reply, with what it answers."""
         ...
 
+    def on_bytes(self, source: str, target: str, data: bytes) -> None:
+        """A request or a reply as it is on the road."""
+        ...
+
     def on_parted(self, request: Message) -> None:
         """A request is lost between nodes that are parted."""
         ...
@@ -143,6 +147,7 @@ class Network:
         call.over = self._connections.open(source, target, call.on_broken)
         if self.cut(source, target):
             self.tap.on_parted(request)
+        self.tap.on_bytes(source, target, call.data)
         self.carry(source, target, len(call.data), call.arrive)
         late = OutcomeUnknown(f"no answer to {method} within {timeout_ms} ms")
         self._engine.after(timeout_ms * 1000, lambda: call.finish(late))
@@ -258,6 +263,7 @@ class _Call:
             return outcome, 0
         answer = _bytes(outcome)
         self._network.note("<", self._target, self._source, self._method, answer)
+        self._network.tap.on_bytes(self._target, self._source, answer)
         return METHODS[self._method].response.FromString(answer), len(answer)
 
     def _answer(self, known: Message | Fault, size_bytes: int) -> None:

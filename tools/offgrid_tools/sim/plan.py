@@ -17,6 +17,8 @@ from offgrid_tools.sim.bustle import CALM, Bustle, draw_bustle
 from offgrid_tools.sim.engine import SECOND
 from offgrid_tools.sim.process import Spec
 from offgrid_tools.sim.users.jobs import Redundancy
+from offgrid_tools.sim.vault import Vault, draw_vault
+from offgrid_tools.sim.vices import FORKS, LIES, PENNILESS, REMOVED, RESTORED, ROTS
 
 PRICES = (900, 1_500, 2_200)
 CORE_PRICE = 5_000
@@ -63,8 +65,8 @@ MARKETS = (
     with_roles(MARKET, "host-a", BROKER, CORE),
 )
 
-HOME, MARKET_MESH = "home", "market"
-MESHES = (HOME, MARKET_MESH)
+HOME, MARKET_MESH, VAULT_MESH = "home", "market", "vault"
+MESHES = (HOME, MARKET_MESH, VAULT_MESH)
 
 JOBS_MIN, JOBS_MAX = 2, 6  # per user
 STORM_CHANCE, STORM_JOBS = 0.08, 4  # some seeds are longer and busier, with so many times the jobs
@@ -75,7 +77,6 @@ PAYERS_MAX, PAYMENTS_MAX = 3, 4
 POOR_CHANCE = 0.2  # seeds in which accounts run dry
 REQUIRED_MILLI = 2_000  # of three hosts, one of which may be bad
 
-REMOVED, LIES, ROTS, FORKS, RESTORED, PENNILESS = "removed", "lies", "rots", "forks", "restored", "penniless"
 HOST_VICES = ("", "", REMOVED, REMOVED, LIES, LIES, LIES, ROTS, FORKS, FORKS, FORKS, PENNILESS)
 WITNESS_VICES = (FORKS, FORKS, RESTORED, RESTORED, PENNILESS)
 WITNESS_CHANCE = 0.2
@@ -106,6 +107,7 @@ class Plan:
     redundancy: Redundancy | None = None  # of some of the jobs
     arrays: int = 0  # of jobs on terms (deadlines, dependencies, some taken back), per core
     bustle: Bustle = CALM
+    vault: Vault | None = None
     false_hosts: tuple[str, ...] = ()  # that do their work wrong; fewer than the quorum of redundant jobs
 
     @property
@@ -119,6 +121,8 @@ class Plan:
 
 def draw(seed: int, mesh: str = HOME) -> Plan:
     """The same for the same seed, of each of the `MESHES`."""
+    if mesh == VAULT_MESH:
+        return _vault(seed)
     plan = _with_redundancy(_market(seed) if mesh == MARKET_MESH else _home(seed), mesh, seed)
     if plan.bustle.chains and plan.false_hosts:  # what a false host puts out, and is believed, nobody can foresee
         plan = replace(plan, bustle=replace(plan.bustle, chains=False))
@@ -126,6 +130,25 @@ def draw(seed: int, mesh: str = HOME) -> Plan:
         plan = replace(plan, bustle=replace(plan.bustle, trusting=False))
     rng = Random(f"terms {seed}")  # noqa: S311 - as above
     return replace(plan, arrays=rng.randint(1, ARRAYS_MAX) if rng.random() < ARRAYS_CHANCE else 0)
+
+
+def _vault(seed: int) -> Plan:
+    """Nothing but objects."""
+    vault, layout, vices = draw_vault(seed)
+    return Plan(
+        layout=layout,
+        vault=vault,
+        storm=False,
+        job_liars=0,
+        joins=False,
+        vices=vices,
+        weights_milli={},
+        things=vault.things,
+        open_us=None,
+        poor=False,
+        payers=0,
+        payments=0,
+    )
 
 
 def _with_redundancy(plan: Plan, mesh: str, seed: int) -> Plan:

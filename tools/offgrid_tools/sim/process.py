@@ -6,7 +6,7 @@ an fsync takes), settle. Whatever an earlier life of the process had scheduled c
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -79,6 +79,7 @@ class Spec:
     mode: jobs_pb2.DispatchMode.ValueType = jobs_pb2.DISPATCH_MODE_AUTO
     economy: bool = True
     rules: tuple[Rule, ...] = ()
+    domain: str = ""  # what it fails together with
     drop: str = ""  # which jobs of its local queue lie in its drop folder
 
 
@@ -113,7 +114,8 @@ class Process:
         self.node_id = self.signer.node_id
         self.pen: Signer = self.signer  # what its orders and receipts are signed with
         self.on_killed: Callable[[], None] = self.crash  # its own work has killed it
-        self.store = MemoryStore()
+        self.store = self.born = MemoryStore()  # `born`: as its mesh made it, before it first ran
+        self.dead = False  # it never comes back
         self.blobs = WatchedBlobs(lambda name: monitor.objects.on_deleted(self.node_id, name))
         self.node: Node | None = None
         self.refuses = True
@@ -152,7 +154,9 @@ class Process:
     # ---- life and death
 
     def start(self) -> None:
-        """A new process on the disk as it is."""
+        """A new process on the disk as it is, unless the machine is dead."""
+        if self.dead:
+            return
         self.boots += 1
         boot = self.boots
         self._engine.note(f"start {self.spec.name} {boot}")
@@ -220,6 +224,11 @@ class Process:
             if refuses:
                 self._engine.after(DELAY_MIN_US, lambda: self._network.hang_up(self.node_id))
 
+    def die(self, *, refuses: bool) -> None:
+        """For good."""
+        self.dead = True
+        self.crash(refuses=refuses)
+
     def freeze(self) -> None:
         """SIGSTOP: it does nothing more, and what is sent to it waits; what its executors do goes on."""
         if self.node is not None and self._frozen is None:
@@ -243,11 +252,12 @@ class Process:
         """Whether its executors have anything to do."""
         return bool(self._executions)
 
-    def restore(self, store: MemoryStore) -> None:
-        """Somebody puts an older copy of the disk in its place, while the process is down."""
+    def restore(self, store: MemoryStore, kept: Mapping[str, bytes]) -> None:
+        """Somebody puts an older copy of the disk in its place, rows and kept blobs, while the process is down."""
         assert not self.up, "a running node's disk is not replaced"
         self._engine.note(f"restore {self.spec.name}")
         self.store = store
+        self.blobs.restore(kept)
         self._monitor.on_restored(self.node_id, store)
 
     @property

@@ -21,6 +21,7 @@ from offgrid_node.protocol.effects import Verifier
 from offgrid_node.protocol.errors import (
     Exhausted,
     FailedPrecondition,
+    Fault,
     InvalidRequest,
     PeerFault,
 )
@@ -213,9 +214,8 @@ class Replicas:
             ticket = self._runtime.ask("objects", manifest.owner, command, size_bytes=request.manifest.ByteSize())
             try:
                 answer: Message = yield asked(ticket)
-            except FailedPrecondition as fault:
-                if fault.reason == "ReplicaDropped":  # while it was hashed; nobody else would drop the bytes
-                    self._keeping.drop(name)
+            except Fault:  # its row is not there: deleted while it was hashed, or refused by the disk
+                self._keeping.drop(name)
                 raise
         return answer
 

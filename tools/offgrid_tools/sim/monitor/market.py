@@ -77,6 +77,8 @@ class MarketRules(Rules):
                 self._asks[host] = min(offer.ask_micro, self._asks.get(host, offer.ask_micro))
 
     def _check_epoch(self, broker: str, epoch: int) -> None:
+        if broker in self._evidence.dishonest:  # it has forgotten its former lives
+            return
         last, anew = self._epochs.get(broker, 0), broker in self._anew
         if epoch < last or (anew and epoch == last):
             name = self._evidence.name_of(broker)

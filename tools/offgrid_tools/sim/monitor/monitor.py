@@ -12,6 +12,7 @@ from offgrid_node.protocol.errors import Fault
 from offgrid_node.storage.memory import MemoryStore
 from offgrid_node.storage.memory_blobs import MemoryBlobs
 from offgrid_tools.sim.monitor.deadly import DeadlyRules
+from offgrid_tools.sim.monitor.deletions import DeletionRules
 from offgrid_tools.sim.monitor.duty import DutyRules
 from offgrid_tools.sim.monitor.evidence import Evidence, Violation
 from offgrid_tools.sim.monitor.jobs import JobRules
@@ -25,6 +26,7 @@ from offgrid_tools.sim.monitor.objects import ObjectRules
 from offgrid_tools.sim.monitor.quorum import QuorumRules
 from offgrid_tools.sim.monitor.rules import Journaled, Passed, Rules, Written
 from offgrid_tools.sim.monitor.schedules import ScheduleRules
+from offgrid_tools.sim.monitor.secrets import SecretRules
 from offgrid_tools.sim.monitor.stops import StopRules
 from offgrid_tools.sim.monitor.takeovers import TakeoverRules
 from offgrid_tools.sim.monitor.winners import WinnerRules
@@ -49,7 +51,9 @@ class Monitor:
         self.met, self._winners = Met(self.evidence), WinnerRules(self.evidence)
         self.stops = StopRules(self.evidence)
         self.quorum = QuorumRules(self.evidence)
-        self.objects = ObjectRules(self.evidence, self.quorum)
+        self.deletions = DeletionRules(self.evidence)
+        self.objects = ObjectRules(self.evidence, self.quorum, self.deletions)
+        self.secrets = SecretRules(self.evidence)
         self.ledger = LedgerRules(self.evidence)
         self.jobs.on_cost = self.ledger.on_cost
         self.jobs.on_row = self._on_job
@@ -66,7 +70,9 @@ class Monitor:
             self.schedules,
             self.stops,
             self.quorum,
+            self.deletions,
             self.objects,
+            self.secrets,
             self.ledger,
             self.met,
         )
@@ -102,6 +108,9 @@ class Monitor:
         if isinstance(request, jobs_pb2.CancelStartsRequest) and not isinstance(reply, Fault):
             self.stops.on_stopped(source, target, request)
 
+    def on_bytes(self, source: str, target: str, data: bytes) -> None:
+        self.secrets.on_bytes(source, target, data)
+
     def on_parted(self, request: Message) -> None:
         self.met.on_parted(request)
 
@@ -122,6 +131,7 @@ class Monitor:
     def on_reload(self, node: str) -> None:
         """Its machines are built anew from its disk: what they had not written is forgotten."""
         self.stops.on_start(node)
+        self.deletions.on_reload(node)
         self._losses.forget(node)
         self._winners.on_start(node)
 

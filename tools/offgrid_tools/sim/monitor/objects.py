@@ -4,7 +4,9 @@
   enough honest hosts hold them;
 - held: a host acks only bytes that are durable with it, whole, under a row that is durable too;
 - one transaction: an outbox row and its journal event are durable together;
-- enough: an entry is completed, an object durable, by the required weight of different members and nothing less.
+- kept: what a host has acked stays with it, whole, until its owner deletes it;
+- enough: an entry is completed, an object durable, by the required weight of different members and nothing less, and an
+  object that was durable once stays so.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from offgrid_node.protocol.objects.tables import (
     replica_key,
 )
 from offgrid_node.protocol.quorum.records import Ack
+from offgrid_tools.sim.monitor.deletions import DeletionRules
 from offgrid_tools.sim.monitor.evidence import Evidence, Violation
 from offgrid_tools.sim.monitor.quorum import QuorumRules
 from offgrid_tools.sim.monitor.rules import Journaled, Passed, Rules, Written
@@ -37,8 +40,8 @@ MADE = ("accepted", "enqueued")  # what the journal says of an entry's beginning
 class ObjectRules(Rules):
     """Of owners' rows and of hosts' replicas."""
 
-    def __init__(self, evidence: Evidence, quorum: QuorumRules) -> None:
-        self._evidence, self._quorum = evidence, quorum
+    def __init__(self, evidence: Evidence, quorum: QuorumRules, deletions: DeletionRules) -> None:
+        self._evidence, self._quorum, self._deletions = evidence, quorum, deletions
         self._acked: dict[str, dict[str, int]] = {}  # owner → object → required weight
         self._durable: dict[str, set[str]] = {}
         self._holders: dict[str, set[str]] = {}  # object → hosts that vouched, honestly
@@ -103,10 +106,14 @@ class ObjectRules(Rules):
 
     def _on_object(self, node: str, key: bytes, value: bytes | None) -> None:
         if value is None:
-            raise Violation(f"{self._evidence.name_of(node)} forgets object {key.decode()}")
+            if not self._deletions.may_be_gone(node, key.decode()):
+                raise Violation(f"{self._evidence.name_of(node)} forgets object {key.decode()}")
+            return
         row = objects_pb2.ObjectRow.FromString(value)
         if row.object.state == DURABLE:
             self._check_enough(node, row.object.object_id, row.object.required_milli)
+        elif row.object.object_id in self._durable.get(node, set()):
+            raise Violation(f"{row.object.object_id} was durable, and is so no more")
 
     def _check_enough(self, owner: str, object_id: str, required_milli: int) -> None:
         if object_id in self._durable.setdefault(owner, set()):
@@ -118,6 +125,8 @@ class ObjectRules(Rules):
 
     def on_deleted(self, node: str, object_id: str) -> None:
         """A node deletes bytes of its own accord."""
+        if self._deletions.may_be_gone(node, object_id):
+            return
         if object_id in self._acked.get(node, {}) and object_id not in self._durable.get(node, set()):
             raise Violation(f"{self._evidence.name_of(node)} drops {object_id} before others hold it")
 
@@ -136,8 +145,18 @@ class ObjectRules(Rules):
     def check_store(self, node: str) -> None:
         for object_id in self._acked.get(node, {}):
             self._check_acked(node, object_id)
+        if node not in self._evidence.rotten:
+            self._check_kept(node)
+
+    def _check_kept(self, host: str) -> None:
+        for key, value in self._evidence.stores[host].scan(REPLICAS):
+            row = objects_pb2.ReplicaRow.FromString(value)
+            if row.HasField("ack") and not self.holds(host, row.manifest):
+                raise Violation(f"{self._evidence.name_of(host)} has acked {key.decode()}, and has its bytes no more")
 
     def _check_acked(self, owner: str, object_id: str) -> None:
+        if self._deletions.may_be_gone(owner, object_id):
+            return
         value = self._evidence.row(owner, OBJECTS, object_id.encode())
         if value is None:
             raise Violation(f"{object_id} was acked and is not in the store")

@@ -3,7 +3,19 @@
 `MUTANTS` names them all; `soak mutants` demands each within a hundred seeds.
 """
 
-from offgrid_tools.sim.mutants import bustle, jobs, ledger, market, mesh, objects, perils, redundant, runtime, terms
+from offgrid_tools.sim.mutants import (
+    bustle,
+    jobs,
+    ledger,
+    market,
+    mesh,
+    objects,
+    perils,
+    redundant,
+    runtime,
+    terms,
+    vault,
+)
 from offgrid_tools.sim.mutants.patches import Mutant
 
 MUTANTS: dict[str, Mutant] = {
@@ -16,6 +28,7 @@ MUTANTS: dict[str, Mutant] = {
     **perils.MUTANTS,
     **mesh.MUTANTS,
     **objects.MUTANTS,
+    **vault.MUTANTS,
     **ledger.MUTANTS,
 }
 

@@ -100,7 +100,7 @@ MUTANTS: dict[str, Mutant] = {
         "a stripe opens in any place of its object",
         (
             Patch(stripes, "stripe_aad", lambda sound: lambda nonce, index, last: sound(nonce, 0, False)),
-            Patch(stripes, "_stripe_nonce", lambda sound: lambda nonce, index: sound(nonce, 0)),
+            Patch(stripes, "_stripe_nonce", lambda sound: lambda index: sound(0)),
         ),
     ),
     "blob-dropped-early": Mutant(

@@ -10,7 +10,7 @@ from functools import partial
 from google.protobuf.message import Message
 
 from offgrid.v1 import objects_pb2
-from offgrid_node.protocol.errors import Exhausted, Fault, OutcomeUnknown, Unavailable
+from offgrid_node.protocol.errors import Exhausted, Fault, NotFound, OutcomeUnknown, Unavailable
 from offgrid_node.protocol.etypes import EventType
 from offgrid_node.services.objects.uploads import DIGEST_BYTES
 from offgrid_tools.sim.engine import SECOND, Engine
@@ -23,6 +23,8 @@ POLL_US = SECOND
 PAUSE_MAX_US = 4 * SECOND
 PIECE_BYTES_MAX = 700  # no divisor of a stripe: pieces and stripes are two things
 SIZES = (0, 100, STRIPE_BYTES, STRIPE_BYTES + 1, 2 * STRIPE_BYTES, 3 * STRIPE_BYTES + 17, 4 * STRIPE_BYTES)
+MARK_EVERY = 256  # bytes
+EARLY_CHANCE = 0.5  # that what is to be deleted is so before it was read, or durable
 AGAIN_CHANCE = 0.2  # a client that has forgotten that it was answered
 
 
@@ -35,8 +37,14 @@ class Thing:
     required_milli: int
     enqueued: bool
     object_id: str = ""
-    durable: bool = False
+    leaves: bool = False  # it is to be deleted, once it was answered for or later
+    leaving: bool = False  # that has been asked for
+    deleted: bool = False
     read: bool = False
+
+    @property
+    def done(self) -> bool:
+        return self.deleted or (self.read and not self.leaves)
 
 
 class ObjectUser(Person):
@@ -45,24 +53,35 @@ class ObjectUser(Person):
     wants = "objects"
 
     def __init__(
-        self, engine: Engine, monitor: Monitor, owner: Process, things: int, required: Sequence[int], name: str
+        self,
+        engine: Engine,
+        monitor: Monitor,
+        owner: Process,
+        things: int,
+        required: Sequence[int],
+        name: str,
+        *,
+        mark: bytes = b"",
+        deletes: float = 0.0,
     ) -> None:
-        """`required`: the weights that may be asked for."""
+        """`required`: the weights that may be asked for. `mark` stands again and again in what is kept; with the chance
+        `deletes` a thing is deleted in the end."""
         super().__init__(engine, monitor, owner)
         rng = engine.rng
         self._things = [
             Thing(
                 f"{name}-{number}",
-                rng.randbytes(rng.choice(SIZES)),
+                _marked(rng.randbytes(rng.choice(SIZES)), mark),
                 rng.choice(required),
                 enqueued=rng.random() < 0.5,
+                leaves=bool(deletes) and rng.random() < deletes,
             )
             for number in range(things)
         ]
 
     @property
     def content(self) -> bool:
-        return all(thing.read for thing in self._things)
+        return all(thing.done for thing in self._things)
 
     @property
     def kept(self) -> int:
@@ -82,7 +101,9 @@ class ObjectUser(Person):
                 required_acks_milli=thing.required_milli,
                 request_id=thing.request_id,
             )
-            self._call("ObjectService/Enqueue", request, lambda reply: self._on_enqueued(thing, reply))
+            self._call(
+                "ObjectService/Enqueue", request, lambda reply: self._on_enqueued(thing, reply), self._gone(thing)
+            )
         else:
             _Upload(self, thing).open()
 
@@ -96,19 +117,22 @@ class ObjectUser(Person):
         first, thing.object_id = not thing.object_id, object_id
         self._monitor.objects.on_acked(self.node, object_id, thing.required_milli)
         if first:
+            if thing.leaves and self._engine.rng.random() < EARLY_CHANCE:
+                at_once = self._engine.rng.random() ** 4  # or nearly so: while it is on its way to its hosts
+                self._engine.after(int(at_once * PAUSE_MAX_US), partial(self._delete, thing))
             if self._engine.rng.random() < AGAIN_CHANCE:
                 self._keep(thing)
             self._poll(thing)
 
     def _poll(self, thing: Thing) -> None:
         request = objects_pb2.GetObjectRequest(object=thing.object_id)
-        self._call("ObjectService/GetObject", request, lambda reply: self._on_state(thing, reply))
+        self._call("ObjectService/GetObject", request, lambda reply: self._on_state(thing, reply), self._gone(thing))
 
     def _on_state(self, thing: Thing, reply: Message) -> None:
         assert isinstance(reply, objects_pb2.GetObjectResponse)
         if reply.object.state == objects_pb2.OBJECT_STATE_DURABLE:
-            thing.durable = True
-            self._monitor.objects.on_durable(self.node, thing.object_id)
+            if not thing.leaving:
+                self._monitor.objects.on_durable(self.node, thing.object_id)
             self.read(thing)
         else:
             self._engine.after(POLL_US, lambda: self._poll(thing))
@@ -116,7 +140,9 @@ class ObjectUser(Person):
     def read(self, thing: Thing, got: bytes = b"") -> None:
         """From the beginning to the end; whatever comes must be what was put in."""
         request = objects_pb2.ReadObjectRequest(object=thing.object_id, offset=len(got))
-        self._call("ObjectService/ReadObject", request, lambda reply: self._on_read(thing, got, reply))
+        self._call(
+            "ObjectService/ReadObject", request, lambda reply: self._on_read(thing, got, reply), self._gone(thing)
+        )
 
     def _on_read(self, thing: Thing, got: bytes, reply: Message) -> None:
         assert isinstance(reply, objects_pb2.ReadObjectResponse)
@@ -125,14 +151,38 @@ class ObjectUser(Person):
             raise Violation(f"{thing.object_id} was read and is not what was put")
         if len(got) == len(thing.data):
             thing.read = True
+            if thing.leaves:
+                self._delete(thing)
         else:
             self.read(thing, got)
+
+    # ---- and is rid of it
+
+    def _delete(self, thing: Thing) -> None:
+        thing.leaving = True
+        self._monitor.deletions.on_asked(self.node, thing.object_id)
+        request = objects_pb2.DeleteObjectRequest(object=thing.object_id)
+        self._call("ObjectService/DeleteObject", request, lambda reply: self._on_deleted(thing))
+
+    def _on_deleted(self, thing: Thing) -> None:
+        thing.deleted = True
+        self._monitor.deletions.on_told(self.node, thing.object_id)
+
+    def _gone(self, thing: Thing) -> Callable[[Fault], bool]:
+        """Whether a fault says what was to be expected of a thing that is deleted."""
+        return lambda fault: thing.leaving and isinstance(fault, NotFound)
 
     def read_again(self) -> None:
         """All things once more, from wherever they are by now."""
         for thing in self._things:
-            thing.read = False
-            self.read(thing)
+            if not thing.leaving:
+                thing.read = False
+                self.read(thing)
+
+
+def _marked(data: bytes, mark: bytes) -> bytes:
+    """With the mark in every part of it."""
+    return b"".join(mark + data[at + len(mark) : at + MARK_EVERY] for at in range(0, len(data), MARK_EVERY))
 
 
 class _Upload:
@@ -177,6 +227,8 @@ class _Upload:
         self._person._call(f"ObjectService/{method}", request, done, self._refused)
 
     def _refused(self, fault: Fault) -> bool:
+        if self._thing.leaving and isinstance(fault, NotFound):
+            return True
         if isinstance(fault, Unavailable | OutcomeUnknown | Exhausted):
             return False
         self._person._engine.after(RETRY_US, self.open)

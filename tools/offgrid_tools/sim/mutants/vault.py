@@ -1,0 +1,78 @@
+"""Planted bugs that it takes a vault to see: of what is kept for long, deleted, and nobody else's to know."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from offgrid_node.keys import stripes
+from offgrid_node.protocol.objects.deletion import Deletion
+from offgrid_node.protocol.objects.dropping import Dropping
+from offgrid_node.protocol.objects.manifest import TAG_BYTES
+from offgrid_node.protocol.objects.notices import Notices
+from offgrid_node.protocol.objects.outbox import ACCEPTED, DURABLE, Outbox
+from offgrid_node.protocol.objects.tables import DROPPED, OBJECTS
+from offgrid_node.services.objects import room
+from offgrid_tools.sim.mutants.patches import Mutant, Patch, Sound, never
+from offgrid_tools.sim.plan import VAULT_MESH
+
+
+def _in_clear(sound: Sound) -> Sound:
+    return lambda key, nonce, index, last, plaintext: plaintext + bytes(TAG_BYTES)
+
+
+def _own_only(sound: Sound) -> Sound:
+    return lambda store, name: store.get(OBJECTS, name.encode()) is not None
+
+
+def _accepted_again(sound: Sound) -> Sound:
+    def spread(self: Any, parcel: Any) -> None:
+        sound(self, parcel)
+        row = self.get(parcel.object_id)
+        if row.object.state == DURABLE:
+            row.object.state = ACCEPTED
+            self._draft.put(OBJECTS, parcel.object_id.encode(), row)
+
+    return spread
+
+
+def _no_fence(sound: Sound) -> Sound:
+    def on_deleted(self: Any, *args: Any) -> None:
+        sound(self, *args)
+        owner, object_id, _ = args
+        self._draft.delete(DROPPED, f"{object_id}/{owner}".encode())
+
+    return on_deleted
+
+
+def _to_the_first(sound: Sound) -> Sound:
+    def on_delete(self: Any, object_id: str, tell: Any, now: Any) -> Any:
+        told: list[str] = []
+
+        def tell_one(host: str, *rest: Any) -> None:
+            told.append(host)
+            if len(told) == 1:
+                tell(host, *rest)
+
+        return sound(self, object_id, tell_one, now)
+
+    return on_delete
+
+
+MUTANTS: dict[str, Mutant] = {
+    "kept-in-clear": Mutant("what is kept is not encrypted", (Patch(stripes, "seal_stripe", _in_clear),), VAULT_MESH),
+    "replicas-swept": Mutant(
+        "a host that begins anew sweeps what it keeps for others", (Patch(room, "is_known", _own_only),), VAULT_MESH
+    ),
+    "durable-no-more": Mutant(
+        "an object that has all its copies is accepted again", (Patch(Outbox, "spread", _accepted_again),), VAULT_MESH
+    ),
+    "deleted-without-fence": Mutant(
+        "a host that has dropped a replica takes it again", (Patch(Dropping, "on_deleted", _no_fence),), VAULT_MESH
+    ),
+    "deletion-half-told": Mutant(
+        "one host alone hears that an object is deleted", (Patch(Deletion, "on_delete", _to_the_first),), VAULT_MESH
+    ),
+    "deletion-forgotten": Mutant(
+        "a restarted owner forgets who has to hear what it deleted", (Patch(Notices, "load", never(None)),), VAULT_MESH
+    ),
+}
