@@ -60,7 +60,7 @@ EVERY_RPC = {
         f"{MEMBERS}, {OWNER}": "GetCapacity",
         OWNER: "OpenUpload WriteUpload CommitUpload Enqueue GetObject ListObjects ReadObject ListOutbox "
         "CancelOutboxEntry DeleteObject ListDeletions "
-        "ShareObject UnshareObject",
+        "ShareObject UnshareObject ExplainPlacement",
         MEMBERS: "OpenReplica WriteReplica CommitReplica ReadReplica DeliverNotices CompareInventory NameInventory",
     },
     "QuorumService": {

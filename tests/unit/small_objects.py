@@ -110,6 +110,22 @@ class ObjectNode(SmallNode):
         self.objects[made.object_id].ClearField("manifest")
         return objects_pb2.UnshareObjectResponse(object=self.objects[made.object_id])
 
+    def on_ExplainPlacement(self, request):
+        said = [
+            objects_pb2.PlacementVerdict(
+                node_id=NODE_ID, name="attic", failure_domain="home", weight_milli=1_000, alive=True,
+                outcome=objects_pb2.PLACEMENT_OUTCOME_GETS, gets=range(8), room_bytes=5_000_000, round_trip_ms=12,
+                bytes_per_s=3_000_000, reason="in domain home, with 8 of 20 shards; 5000000 bytes free for this node",
+            ),
+            objects_pb2.PlacementVerdict(
+                node_id=OTHER_ID, outcome=objects_pb2.PLACEMENT_OUTCOME_NOT_ALIVE, holds=[9], reason="not alive"
+            ),
+        ]  # fmt: skip
+        return objects_pb2.ExplainPlacementResponse(
+            object_id=request.object, code=request.code, copies=request.copies, part_bytes=request.size_bytes,
+            policy=request.policy, hosts=said, unplaced=11, hosts_left_out=3,
+        )  # fmt: skip
+
     def on_DeleteObject(self, request):
         found = [o for o in self.objects.values() if request.object in (o.object_id, o.name)]
         if not found:

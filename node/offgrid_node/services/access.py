@@ -72,6 +72,7 @@ ACCESS: dict[str, Row] = {
     "offgrid.v1.HostService/GetHost": Row(ADMINS, HOST),
     "offgrid.v1.HostService/WatchDrain": Row(ADMINS, HOST),
     "offgrid.v1.ObjectService/GetCapacity": Row(MEMBERS | ADMINS),
+    "offgrid.v1.ObjectService/ExplainPlacement": Row(ADMINS),
     "offgrid.v1.ObjectService/OpenUpload": Row(ADMINS),
     "offgrid.v1.ObjectService/WriteUpload": Row(ADMINS),
     "offgrid.v1.ObjectService/CommitUpload": Row(ADMINS),

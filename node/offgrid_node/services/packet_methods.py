@@ -64,6 +64,7 @@ METHOD_NUMBERS: Mapping[str, int] = {
     "offgrid.v1.ObjectService/CommitReplica": 0x050C,
     "offgrid.v1.ObjectService/ReadReplica": 0x050D,
     "offgrid.v1.ObjectService/CancelOutboxEntry": 0x050E,
+    "offgrid.v1.ObjectService/ExplainPlacement": 0x0510,
     "offgrid.v1.ObjectService/DeleteObject": 0x0520,
     "offgrid.v1.ObjectService/ListDeletions": 0x0521,
     "offgrid.v1.ObjectService/DeliverNotices": 0x0522,

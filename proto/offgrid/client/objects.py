@@ -45,6 +45,25 @@ class Objects:
             "ObjectService/GetCapacity", objects_pb2.GetCapacityRequest(), objects_pb2.GetCapacityResponse
         )
 
+    def explain_placement(
+        self,
+        wanted: str = "",
+        *,
+        size_bytes: int = 0,
+        code: tuple[int, int] | None = None,
+        copies: int = 0,
+        policy: str = "",
+    ) -> objects_pb2.ExplainPlacementResponse:
+        """What every host holds of an object or would get of it now, and why; or, with `wanted` "", of one of
+        `size_bytes` that might be put, `code` (needed, total) or `copies` (as the config says where neither is given).
+        `policy` is "balanced", "latency", "bandwidth" or "" for the config's; ValueError for any other."""
+        request = objects_pb2.ExplainPlacementRequest(object=wanted, size_bytes=size_bytes, copies=copies)
+        if code is not None:
+            request.code.needed, request.code.total = code
+        if policy:
+            request.policy = objects_pb2.PlacementPolicy.Value(f"PLACEMENT_POLICY_{policy.upper()}")
+        return self._calls.unary("ObjectService/ExplainPlacement", request, objects_pb2.ExplainPlacementResponse)
+
     # ---- in
 
     def put(

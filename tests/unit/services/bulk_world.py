@@ -22,6 +22,7 @@ from offgrid_node.protocol.effects import Answered, Call, Compare, DropBlob, Exe
 from offgrid_node.protocol.errors import Fault, NotFound, OutcomeUnknown, Unavailable
 from offgrid_node.protocol.events import CORE, HOST, PeerUp
 from offgrid_node.protocol.objects.machine import ObjectsMachine
+from offgrid_node.protocol.objects.manifest import Code
 from offgrid_node.protocol.objects.settings import OUTBOX_MAX, ObjectsSettings
 from offgrid_node.protocol.quorum.machine import QuorumMachine
 from offgrid_node.protocol.quorum.settings import QuorumSettings
@@ -29,9 +30,11 @@ from offgrid_node.runtime import Runtime, Ticket
 from offgrid_node.services.bulk import Bulk, inline
 from offgrid_node.services.caller import ADMIN, Caller, Kind
 from offgrid_node.services.objects.capacity import Capacity
+from offgrid_node.services.objects.codes import CodePolicy
 from offgrid_node.services.objects.handlers import ObjectHandlers
 from offgrid_node.services.objects.inventories import Inventories, replicas_lost
 from offgrid_node.services.objects.keeping import Keeping
+from offgrid_node.services.objects.placing import Placing
 from offgrid_node.services.objects.reading import Reading
 from offgrid_node.services.objects.replicas import PIECE_BYTES_MAX, Replicas
 from offgrid_node.services.objects.room import is_known
@@ -90,6 +93,9 @@ class Members:
         return self._keys.get(node_id)
 
 
+CODING = CodePolicy(Code(4, 7), 1_000_000)  # of what is only asked about
+
+
 class Clock:
     mono_ms = 1_000
 
@@ -145,6 +151,7 @@ class Node:
             self.runtime.deliver("objects", lost)
         serving = Serving(self.runtime, members, self.blobs, source, self.bulk)
         capacity = Capacity(self.runtime, self.replicas, self.blobs, self.bulk, lambda: self.drains, Path(), 1)
+        placing = Placing(self.runtime, self.node_id, CODING, lambda node: world.by_id[node].name)
         sharing = Sharing(self.runtime, self.node_id, members, sim_verify, wraps, world.rng, self.bulk)
         self.handlers = ObjectHandlers(
             self.runtime,
@@ -156,6 +163,7 @@ class Node:
             self.bulk,
             capacity,
             self.inventories,
+            placing,
         )
         for other in world.by_id.values():
             self.meet(other)

@@ -65,6 +65,7 @@ ROOT = LazyGroup(
         "rm": Entry("removing:rm", "Delete objects, for good."),
         "info": Entry("objects:info", "Show one object, and which hosts acked it."),
         "outbox": Entry("objects:outbox", "What is on its way to its hosts."),
+        "placement": Entry("root:PLACEMENT", "Why objects lie where they do."),
         "quorum": Entry("root:QUORUM", "Create, ack, show and list quorums."),
         "events": Entry("events:events", "What the journal says happened."),
         "sim": Entry("sim:sim", "Replay one seed of the simulator."),
@@ -150,6 +151,12 @@ SCHEDULE = LazyGroup(
         "rm": Entry("schedules:rm", "Remove a schedule."),
     },
     "Add, list, pause, resume and remove schedules of jobs.",
+    common_options(),
+)
+PLACEMENT = LazyGroup(
+    "placement",
+    {"explain": Entry("placement:explain", "What every host holds of an object, or would get, and why.")},
+    "Why objects lie where they do.",
     common_options(),
 )
 QUORUM = LazyGroup(

@@ -69,6 +69,10 @@ class ObjectsMachine:
     # ---- questions
 
     @property
+    def settings(self) -> ObjectsSettings:
+        return self._settings
+
+    @property
     def hosts(self) -> list[Host]:
         """All that this node has heard of since it started, with what it knows of them."""
         return self._hosts.all()

@@ -30,6 +30,7 @@ from offgrid_node.services.flow import Flow, asked, ticket_of
 from offgrid_node.services.objects.capacity import Capacity
 from offgrid_node.services.objects.finding import Finding
 from offgrid_node.services.objects.inventories import Inventories
+from offgrid_node.services.objects.placing import Placing
 from offgrid_node.services.objects.reading import Reading
 from offgrid_node.services.objects.replicas import Replicas
 from offgrid_node.services.objects.serving import Serving
@@ -56,14 +57,21 @@ class ObjectHandlers:
         bulk: Bulk,
         capacity: Capacity,
         inventories: Inventories,
+        placing: Placing,
     ) -> None:
         self._runtime, self._shelf = runtime, Shelf(runtime.store)
         self._uploads, self._reading, self._replicas, self._serving = uploads, reading, replicas, serving
         self._sharing, self._finding = sharing, Finding(runtime.store, sharing)
         self._bulk, self._capacity, self._inventories = bulk, capacity, inventories
+        self._placing = placing
 
     def get_capacity(self, caller: Caller, request: objects_pb2.GetCapacityRequest) -> Ticket:
         return ticket_of(self._capacity.answer(caller))
+
+    def explain_placement(
+        self, caller: Caller, request: objects_pb2.ExplainPlacementRequest
+    ) -> objects_pb2.ExplainPlacementResponse:
+        return self._placing.explain(request, self._finding.own(request.object) if request.object else None)
 
     # ---- in
 

@@ -35,6 +35,7 @@ from offgrid_node.services.objects.codes import NEVER_CODED, CodePolicy
 from offgrid_node.services.objects.handlers import ObjectHandlers
 from offgrid_node.services.objects.inventories import Inventories, replicas_lost
 from offgrid_node.services.objects.keeping import Keeping
+from offgrid_node.services.objects.placing import Placing
 from offgrid_node.services.objects.reading import Carrier, Reading
 from offgrid_node.services.objects.replicas import OWNER_SHARE_PERCENT, PIECE_BYTES_MAX, Replicas
 from offgrid_node.services.objects.sealing import UPLOAD_PREFIX, Sealer, Wraps
@@ -126,15 +127,22 @@ class ObjectRoom:
         )
         serving = Serving(runtime, directory, blobs, source, bulk)
         capacity = Capacity(runtime, replicas, blobs, bulk, lambda: drains(runtime), data_dir, inline_limit_bytes)
+        placing = Placing(runtime, self_id, parts.coding, lambda node: called(directory(), node))
         sharing = Sharing(runtime, self_id, directory, verify, parts.wraps, rng, bulk)
         self.handlers = ObjectHandlers(
-            runtime, self.uploads, self.reading, replicas, serving, sharing, bulk, capacity, self.inventories
+            runtime, self.uploads, self.reading, replicas, serving, sharing, bulk, capacity, self.inventories, placing
         )
 
 
 def drains(runtime: Runtime) -> bool:
     """Whether this host's owner empties it."""
     return runtime.machine("jobs", JobsMachine).host.duty.asked == DRAIN
+
+
+def called(directory: Directory, node_id: str) -> str:
+    """What people call a member; "" where they call it nothing."""
+    record = directory.member(node_id)
+    return record.name if record is not None else ""
 
 
 def name_of(directory: Directory, node_id: str) -> str:
