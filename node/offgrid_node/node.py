@@ -266,6 +266,7 @@ class Node:
             parts.verify,
             parts.rng,
             lambda: self.directory,
+            parts.later,
             parts.data_dir,
             INLINE_BYTES_MAX,
         )

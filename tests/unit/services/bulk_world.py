@@ -32,6 +32,7 @@ from offgrid_node.services.caller import ADMIN, Caller, Kind
 from offgrid_node.services.objects.capacity import Capacity
 from offgrid_node.services.objects.codes import CodePolicy
 from offgrid_node.services.objects.handlers import ObjectHandlers
+from offgrid_node.services.objects.holders import Trust
 from offgrid_node.services.objects.inventories import Inventories, replicas_lost
 from offgrid_node.services.objects.keeping import Keeping
 from offgrid_node.services.objects.placing import Placing
@@ -126,10 +127,9 @@ class Node:
         self.bulk = Bulk(inline)
         self.runtime = Runtime(build, self.store, world.clock, world.rng, self)
         wraps = SimWraps(signer)
-        self.sealer = Sealer(self.blobs, wraps, signer, world.rng, world.clock, lambda: SALT, STRIPE)
-        self.reading = Reading(
-            self.runtime, self.node_id, self, lambda node: world.by_id[node].up, wraps, self.blobs, self.bulk
-        )
+        self.sealer = Sealer(self.blobs, wraps, signer, world.rng, world.clock, lambda: SALT, STRIPE, Fallback())
+        self.trust = Trust(self.runtime, self.node_id, lambda node: world.by_id[node].up)
+        self.reading = Reading(self.trust, self, world.later, wraps, self.blobs, self.bulk, Fallback(), lambda: SALT)
         keeping = Keeping(self.blobs, self.bulk, lambda name: is_known(self.store, name))
         source = ShardSource(self.blobs, Fallback())
         self.shipping = Shipping(self.runtime, self, members, sim_verify, source, self.bulk, keeping)
@@ -268,6 +268,7 @@ class World:
         self.members = Members(self.signers)
         self.letters: deque[Letter] = deque()
         self.log: list[str] = []
+        self.timers: list[tuple[int, Callable[[], None]]] = []
         self.bend: Bend = lambda letter: None
         self.by_id: dict[str, Node] = {}
         for name in names:
@@ -291,8 +292,15 @@ class World:
                 return
         raise AssertionError("they never come to rest")
 
+    def later(self, delay_ms: int, callback: Callable[[], None]) -> None:
+        self.timers.append((self.clock.mono_ms + delay_ms, callback))
+
     def pass_ms(self, span_ms: int) -> None:
         self.clock.mono_ms += span_ms
+        due = [timer for timer in self.timers if timer[0] <= self.clock.mono_ms]
+        self.timers = [timer for timer in self.timers if timer[0] > self.clock.mono_ms]
+        for _, callback in due:
+            callback()
         self.settle()
 
     def _carry(self, letter: Letter) -> None:

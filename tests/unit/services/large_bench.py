@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from google.protobuf.message import Message
 
 from offgrid.v1 import objects_pb2
+from offgrid_node.coding.fallback import Fallback
 from offgrid_node.keys import NodeKey
 from offgrid_node.keys.letters import Letters
 from offgrid_node.keys.wraps import KeyWraps
@@ -18,6 +19,7 @@ from offgrid_node.protocol.errors import Fault, NotFound
 from offgrid_node.services.bulk import Bulk, inline
 from offgrid_node.services.jobs.adoption import Adoption
 from offgrid_node.services.jobs.results import Results
+from offgrid_node.services.objects.holders import Trust
 from offgrid_node.services.objects.keeping import Keeping
 from offgrid_node.services.objects.reading import Reading
 from offgrid_node.services.objects.room import is_known
@@ -77,15 +79,9 @@ class Side:
         self.runtime = SimpleNamespace(store=self.store, clock=clock, deliver=deliver, machine=machine)
         self.letters = Letters(self.key, rng.randbytes)
         self.sealer = Sealer(self.blobs, self.wraps, self.key, rng, clock, lambda: SALT, STRIPE_BYTES)
-        self.reading = Reading(
-            self.runtime,
-            self.node_id,
-            network,
-            lambda node: True,
-            self.wraps,
-            self.blobs,
-            self.bulk,  # type: ignore[arg-type]
-        )
+        trust = Trust(self.runtime, self.node_id, lambda node: True)  # type: ignore[arg-type]
+        never = lambda delay_ms, callback: None  # noqa: E731 - no clock ticks here
+        self.reading = Reading(trust, network, never, self.wraps, self.blobs, self.bulk, Fallback(), lambda: SALT)
         self.adoption = Adoption(
             self.runtime,
             self.node_id,

@@ -18,6 +18,7 @@ from offgrid_node.services.flow import Flow, run
 from offgrid_node.services.jobs import inputs as module
 from offgrid_node.services.jobs.inputs import InputFetching, InputPlacing
 from offgrid_node.services.jobs.work import INPUT_UNAVAILABLE, Work
+from offgrid_node.services.objects.holders import Holders
 from offgrid_node.services.objects.sealing import Sealing
 from offgrid_node.services.shelf import Shelf
 from offgrid_node.storage.store import Batch
@@ -129,7 +130,7 @@ def test_a_large_input_becomes_an_object_and_a_reference(house: House) -> None:
     manifest = Manifest.decode(payload.input_object.manifest.signed.body)
     parts: list[object] = []
     for index in range(manifest.stripes):
-        run(house.core.reading.stripe(manifest, payload.input_object.key, index, []), parts.append)
+        run(house.core.reading.stripe(manifest, payload.input_object.key, index, Holders()), parts.append)
     assert b"".join(part[0] for part in parts if isinstance(part, tuple)) == LARGE
 
 

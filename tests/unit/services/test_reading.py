@@ -13,7 +13,8 @@ from offgrid.client.silence import PAUSE_MS_MAX
 from offgrid.v1 import objects_pb2
 from offgrid_node.protocol.errors import Fault, InvalidRequest, NotFound, OutcomeUnknown, PermissionDenied, Unavailable
 from offgrid_node.protocol.objects.manifest import TAG_BYTES
-from offgrid_node.services.objects.reading import ASKING_MS_MAX, AWAY_MS, LYING_MS
+from offgrid_node.services.objects.gathering import ASKING_MS_MAX
+from offgrid_node.services.objects.holders import AWAY_MS, LYING_MS
 
 DATA = bytes(range(256)) * 2
 Reply = objects_pb2.ReadReplicaResponse
@@ -139,7 +140,7 @@ class TestWhenNobodyGivesIt:
         return caught.value
 
     def test_dead_hosts_are_asked_once_and_named_in_one_sentence(self, world: World) -> None:
-        world.owner.reading._name_of = lambda node: world.by_id[node].name
+        world.owner.trust.name_of = lambda node: world.by_id[node].name
         for host in world.hosts:
             host.up = False
         said = self.read(world).message

@@ -17,6 +17,7 @@ from offgrid_node.protocol.jobs.receipts import digest_with_files, result_digest
 from offgrid_node.protocol.objects.manifest import Manifest
 from offgrid_node.services.flow import run
 from offgrid_node.services.jobs import results as results_module
+from offgrid_node.services.objects.holders import Holders
 
 MARKER = b"a marker that no host may keep"
 FILES = (("b/x", MARKER), ("a", bytes(100_000)))
@@ -80,7 +81,7 @@ def test_files_become_an_object_of_the_core_and_the_digest_covers_them(host: Sid
     assert result.output == (b"" if output is LARGE else output)
     body, read = added[-1].body, list[object]()
     for index in range(body.stripes):
-        run(core.reading.stripe(body, core.reading.key_of(added[-1].manifest), index, []), read.append)
+        run(core.reading.stripe(body, core.reading.key_of(added[-1].manifest), index, Holders()), read.append)
     assert unpack(b"".join(part[0] for part in read)) == sorted(FILES)  # type: ignore[index]
 
 

@@ -21,6 +21,7 @@ from offgrid_node.protocol.signing import digest_of
 from offgrid_node.services.flow import run
 from offgrid_node.services.jobs import adoption as adoption_module
 from offgrid_node.services.jobs import results as results_module
+from offgrid_node.services.objects.holders import Holders
 from offgrid_node.storage.store import Batch
 
 MARKER = b"a marker that no host may keep"
@@ -141,7 +142,7 @@ def test_a_large_output_is_sealed_at_the_host_and_an_object_of_the_core(host: Si
     assert MARKER not in core.everything()
     stripes: list[object] = []
     for index in range(body.stripes):
-        run(core.reading.stripe(body, core.reading.key_of(added.manifest), index, []), stripes.append)
+        run(core.reading.stripe(body, core.reading.key_of(added.manifest), index, Holders()), stripes.append)
     assert b"".join(part[0] for part in stripes if isinstance(part, tuple)) == LARGE
 
 

@@ -49,8 +49,8 @@ from offgrid_node.services.bulk import Bulk
 from offgrid_node.services.flow import Flow
 from offgrid_node.services.jobs.pulls import ArchiveSink, OutputSink, Pulled, Pulls, Sink
 from offgrid_node.services.jobs.results import Letters, files_name, output_name
+from offgrid_node.services.objects.holders import Carrier
 from offgrid_node.services.objects.keeping import Keeping
-from offgrid_node.services.objects.reading import Carrier
 from offgrid_node.services.objects.replicas import PIECE_BYTES_MAX
 from offgrid_node.services.objects.sealing import Sealer
 from offgrid_node.storage.blobs import BlobStore

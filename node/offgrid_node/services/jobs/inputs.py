@@ -20,6 +20,7 @@ from offgrid_node.protocol.objects.shards import stripe_span
 from offgrid_node.protocol.objects.tables import OBJECTS
 from offgrid_node.services.bulk import Bulk
 from offgrid_node.services.flow import Flow, run, settled, together
+from offgrid_node.services.objects.holders import Holders
 from offgrid_node.services.objects.reading import Reading
 from offgrid_node.services.objects.replicas import PIECE_BYTES_MAX
 from offgrid_node.services.objects.sealing import Sealer
@@ -182,17 +183,17 @@ class InputFetching:
         return Execute(work.core, work.job_id, work.attempt, payload, work.timeout_ms, tuple(files))
 
     def _read(self, ref: jobs_pb2.ObjectRef, core: str) -> Flow[bytes]:
-        manifest, hosts = Manifest.decode(ref.manifest.signed.body), [core]
+        manifest, holders = Manifest.decode(ref.manifest.signed.body), Holders([core])
         parts: list[bytes] = []
         for start in range(0, manifest.stripes, STRIPES_AT_ONCE):
             indexes = range(start, min(manifest.stripes, start + STRIPES_AT_ONCE))
-            read = yield together([settled(self._reading.stripe(manifest, ref.key, index, hosts)) for index in indexes])
+            read = yield together(
+                [settled(self._reading.stripe(manifest, ref.key, index, holders)) for index in indexes]
+            )
             for part in read:
                 if isinstance(part, Fault):
                     raise part
                 parts.append(part[0])
-                if part[1] not in hosts:
-                    hosts.insert(0, part[1])  # who had one stripe has the others
         return b"".join(parts)
 
 

@@ -18,7 +18,7 @@ from offgrid_node.executors.executor import Progress
 from offgrid_node.protocol.errors import Fault
 from offgrid_node.protocol.jobs.bounds import LOG_BYTES_MAX, MESSAGE_CHARS_MAX
 from offgrid_node.protocol.jobs.orders import ClaimKey
-from offgrid_node.services.objects.reading import Carrier
+from offgrid_node.services.objects.holders import Carrier
 
 REPORT_PROGRESS = "offgrid.v1.MarketService/ReportProgress"
 GATHER_MS = 100

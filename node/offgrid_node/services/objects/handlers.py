@@ -21,7 +21,6 @@ from offgrid_node.protocol.objects.tables import (
     OUTBOX_OPEN,
     outbox_key,
 )
-from offgrid_node.protocol.quorum.records import Epoch
 from offgrid_node.runtime import Runtime, Ticket
 from offgrid_node.services.bulk import Bulk
 from offgrid_node.services.caller import Caller
@@ -29,6 +28,7 @@ from offgrid_node.services.checks import check_text
 from offgrid_node.services.flow import Flow, asked, ticket_of
 from offgrid_node.services.objects.capacity import Capacity
 from offgrid_node.services.objects.finding import Finding
+from offgrid_node.services.objects.holders import holders_of
 from offgrid_node.services.objects.inventories import Inventories
 from offgrid_node.services.objects.placing import Placing
 from offgrid_node.services.objects.reading import Reading
@@ -171,11 +171,8 @@ class ObjectHandlers:
         index, within = divmod(offset, manifest.stripe_bytes)
         if index == manifest.stripes:  # the end of an object that fills its last stripe
             return objects_pb2.ReadObjectResponse(size_bytes=manifest.size_bytes)
-        # Those that acked first; before they have, and while a new epoch is asked to, whoever is asked to.
-        asked = Epoch.decode(row.epoch.body).weights if row.HasField("epoch") else {}
-        hosts = [*(ack.node_id for ack in row.object.acks), *asked, row.object.owner]
         stripe, source = yield from self._reading.stripe(
-            manifest, self._reading.key_of(row.object.manifest), index, hosts
+            manifest, self._reading.key_of(row.object.manifest), index, holders_of(row)
         )
         data = stripe[within : within + length] if length else stripe[within:]
         return objects_pb2.ReadObjectResponse(data=data, size_bytes=manifest.size_bytes, read_from=source)

@@ -35,7 +35,7 @@ from offgrid_node.runtime import Runtime, Ticket
 from offgrid_node.services.bulk import Bulk
 from offgrid_node.services.caller import Caller
 from offgrid_node.services.flow import Flow, Step, run, ticket_of
-from offgrid_node.services.objects.reading import Carrier
+from offgrid_node.services.objects.holders import Carrier
 from offgrid_node.storage.blobs import BlobStore
 from offgrid_node.storage.store import Store
 

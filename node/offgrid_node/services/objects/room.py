@@ -32,11 +32,13 @@ from offgrid_node.services.jobs.results import PULL_PREFIX
 from offgrid_node.services.mesh import mesh_of
 from offgrid_node.services.objects.capacity import Capacity
 from offgrid_node.services.objects.codes import NEVER_CODED, CodePolicy
+from offgrid_node.services.objects.gathering import Later
 from offgrid_node.services.objects.handlers import ObjectHandlers
+from offgrid_node.services.objects.holders import Carrier, Trust
 from offgrid_node.services.objects.inventories import Inventories, replicas_lost
 from offgrid_node.services.objects.keeping import Keeping
 from offgrid_node.services.objects.placing import Placing
-from offgrid_node.services.objects.reading import Carrier, Reading
+from offgrid_node.services.objects.reading import Reading
 from offgrid_node.services.objects.replicas import OWNER_SHARE_PERCENT, PIECE_BYTES_MAX, Replicas
 from offgrid_node.services.objects.sealing import UPLOAD_PREFIX, Sealer, Wraps
 from offgrid_node.services.objects.serving import Serving
@@ -81,6 +83,7 @@ class ObjectRoom:
         verify: Verifier,
         rng: Rng,
         directory: Callable[[], Directory],
+        later: Later,
         data_dir: Path,
         inline_limit_bytes: int,
     ) -> None:
@@ -98,16 +101,13 @@ class ObjectRoom:
             runtime.deliver("objects", lost)
         self.salt = cache(lambda: directory().salt)  # it never changes, and is needed while machines are loaded anew
         self.sealer = Sealer(blobs, parts.wraps, signer, rng, runtime.clock, self.salt, parts.stripe_bytes, parts.coder)
-        self.reading = Reading(
+        trust = Trust(
             runtime,
             self_id,
-            carrier,
             lambda node: mesh_of(runtime).liveness(node) == ALIVE,
-            parts.wraps,
-            blobs,
-            bulk,
             lambda node: name_of(directory(), node),
         )
+        self.reading = Reading(trust, carrier, later, parts.wraps, blobs, bulk, parts.coder, self.salt)
         self.keeping = Keeping(blobs, bulk, lambda name: is_known(runtime.store, name))
         source = ShardSource(blobs, parts.coder)
         self.shipping = Shipping(runtime, carrier, directory, verify, source, bulk, self.keeping)

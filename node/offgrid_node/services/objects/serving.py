@@ -21,7 +21,7 @@ from offgrid_node.runtime import Runtime, Ticket
 from offgrid_node.services.bulk import Bulk
 from offgrid_node.services.caller import Caller
 from offgrid_node.services.flow import Flow, ticket_of
-from offgrid_node.services.objects.reading import HOLDERS
+from offgrid_node.services.objects.holders import HOLDERS
 from offgrid_node.services.objects.replicas import PIECE_BYTES_MAX, Members
 from offgrid_node.services.objects.source import ShardSource
 from offgrid_node.storage.blobs import BlobStore

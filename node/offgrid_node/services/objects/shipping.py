@@ -26,8 +26,8 @@ from offgrid_node.protocol.signing import digest_of
 from offgrid_node.runtime import Runtime
 from offgrid_node.services.bulk import Bulk
 from offgrid_node.services.flow import Flow, Step, run, together
+from offgrid_node.services.objects.holders import Carrier
 from offgrid_node.services.objects.keeping import Keeping
-from offgrid_node.services.objects.reading import Carrier
 from offgrid_node.services.objects.replicas import PIECE_BYTES_MAX, Members
 from offgrid_node.services.objects.source import ShardSource
 

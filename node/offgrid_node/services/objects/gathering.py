@@ -1,0 +1,187 @@
+"""Gathering k shards of n: the same stripes of as many shards as give them back, from whichever hosts have them.
+
+Data rows of trusted, living hosts are asked for first, since they need not be worked out; others where one fails, and
+where one is slow (a hedged request: Dean and Barroso, "The Tail at Scale", 2013). First each gets a short time, so that
+a frozen one costs little; only when there is nobody else to ask, a long one.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from google.protobuf.message import Message
+
+from offgrid.v1 import objects_pb2
+from offgrid_node.protocol.errors import Fault, PeerFault
+from offgrid_node.protocol.objects.manifest import Manifest
+from offgrid_node.protocol.objects.shards import row_span
+from offgrid_node.services.objects.holders import AWAY_MS, Carrier, Holders, Trust
+
+READ_REPLICA = "offgrid.v1.ObjectService/ReadReplica"
+QUICK_MS, QUICK_BYTES_PER_S = 1_000, 1_000_000
+PATIENT_MS, PATIENT_BYTES_PER_S = 5_000, 50_000
+PROOF_BYTES_PER_S = 20_000_000  # the slowest disk and hash that a host's proof is given time for
+ASKING_MS_MAX = 20_000  # after so long nobody else is asked
+HEDGE_MS, HEDGE_BYTES_PER_S = 300, 10_000_000  # what takes longer is asked of others as well
+
+Later = Callable[[int, Callable[[], None]], None]
+"""Calls back after so many milliseconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Rows of one shard, one behind the other, and who gave them."""
+
+    data: bytes
+    host: str
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """`count` stripes from `first` on, of every shard alike."""
+
+    manifest: Manifest
+    first: int
+    count: int
+    prove: bool = False
+
+    @property
+    def bytes(self) -> tuple[int, int]:
+        """Where it begins in a shard, and its length."""
+        begin, (offset, length) = row_span(self.manifest, self.first)[0], row_span(self.manifest, self.last)
+        return begin, offset + length - begin
+
+    @property
+    def last(self) -> int:
+        return self.first + self.count - 1
+
+
+Check = Callable[[int, objects_pb2.ReadReplicaResponse], None]
+"""Of a shard's answer of the right length; raises PeerFault."""
+
+
+@dataclass(slots=True)
+class Gathered:
+    """What there is at the end: k pieces, or fewer, and then why not more, by shard."""
+
+    pieces: dict[int, Piece]
+    refused: dict[tuple[int, str], str]
+
+
+class Gathering:
+    """One span; `done` is called once."""
+
+    def __init__(
+        self,
+        span: Span,
+        holders: Holders,
+        trust: Trust,
+        carrier: Carrier,
+        later: Later,
+        check: Check,
+        done: Callable[[Gathered], None],
+    ) -> None:
+        self._span, self._holders, self._trust, self._carrier = span, holders, trust, carrier
+        self._later, self._check, self._done = later, check, done
+        self._gathered, self._ended = Gathered({}, {}), False
+        self._flying: dict[tuple[int, str], None] = {}
+        self._asked: set[tuple[int, str]] = set()
+        self._patient: deque[tuple[int, str]] = deque()  # who may answer if he gets more time
+        self._hedges = 0  # requests beyond those that are needed
+        self._until_ms = trust.now_ms() + ASKING_MS_MAX
+        n = span.manifest.n
+        self._waiting = deque(
+            sorted(((s, host) for s in range(n) for host in holders.of(s) if host != trust.self_id), key=self._order)
+        )
+
+    def start(self) -> None:
+        length = self._span.bytes[1]
+        self._ask_more()
+        self._later(HEDGE_MS + length * 1_000 // HEDGE_BYTES_PER_S, self._hedge)
+
+    def _order(self, candidate: tuple[int, str]) -> tuple[tuple[bool, bool], bool, int]:
+        shard, host = candidate
+        return self._trust.rank(host), shard >= self._span.manifest.k, shard
+
+    def _ask_more(self) -> None:
+        k = self._span.manifest.k
+        while not self._ended and len(self._gathered.pieces) + len(self._flying) < k + self._hedges:
+            following = self._next()
+            if following is None:
+                break
+            self._ask(*following)
+        if not self._ended and (len(self._gathered.pieces) >= k or not self._flying):
+            self._end()
+
+    def _next(self) -> tuple[tuple[int, str], int] | None:
+        """Whom to ask now, and how long he gets; None when there is nobody."""
+        if self._trust.now_ms() >= self._until_ms:
+            for candidate in self._waiting:
+                self._gathered.refused.setdefault(candidate, "was not asked any more")
+            return None
+        length, busy = self._span.bytes[1], {shard for shard, _ in self._flying}
+        for queue, base_ms, bytes_per_s in (
+            (self._waiting, QUICK_MS, QUICK_BYTES_PER_S),
+            (self._patient, PATIENT_MS, PATIENT_BYTES_PER_S),
+        ):
+            for candidate in queue:
+                if candidate[0] not in busy and candidate[0] not in self._gathered.pieces:
+                    queue.remove(candidate)
+                    return candidate, base_ms + length * 1_000 // bytes_per_s
+        return None
+
+    def _ask(self, candidate: tuple[int, str], timeout_ms: int) -> None:
+        shard, host = candidate
+        patient = candidate in self._asked
+        self._asked.add(candidate)
+        self._flying[candidate] = None
+        (offset, length), span = self._span.bytes, self._span
+        request = objects_pb2.ReadReplicaRequest(
+            object_id=span.manifest.object_id, shard=shard, offset=offset, length=length, prove=span.prove
+        )
+        if span.prove:
+            timeout_ms += span.manifest.shard_bytes * 1_000 // PROOF_BYTES_PER_S
+        self._carrier.request(
+            host, READ_REPLICA, request, timeout_ms, lambda answer: self._on_answer(candidate, answer, patient=patient)
+        )
+
+    def _on_answer(self, candidate: tuple[int, str], answer: Message | Fault, *, patient: bool) -> None:
+        shard, host = candidate
+        self._flying.pop(candidate, None)
+        if self._ended:
+            return
+        try:
+            self._gathered.pieces.setdefault(shard, Piece(self._checked(shard, answer), host))
+            self._holders.learn(shard, host)
+        except Fault as fault:
+            self._trust.on_fault(host, fault)
+            self._gathered.refused[candidate] = self._trust.why(host, fault)
+            for named in self._trust.named(fault, [node for at, node in self._asked if at == shard]):
+                self._waiting.appendleft((shard, named))
+            if not patient and self._trust.may_answer_later(host, fault):
+                self._patient.append(candidate)
+        self._ask_more()
+
+    def _checked(self, shard: int, answer: Message | Fault) -> bytes:
+        if isinstance(answer, Fault):
+            raise answer
+        data = answer.data if isinstance(answer, objects_pb2.ReadReplicaResponse) else b""
+        if not isinstance(answer, objects_pb2.ReadReplicaResponse) or len(data) != self._span.bytes[1]:
+            raise PeerFault("an answer of another kind or length", reason="WrongRow")
+        self._check(shard, answer)
+        return data
+
+    def _hedge(self) -> None:
+        """As many others are asked as have not answered yet, and those are asked last for a while."""
+        if self._ended:
+            return
+        self._hedges = len(self._flying)
+        for _, host in self._flying:
+            self._trust.shun(host, AWAY_MS)
+        self._ask_more()
+
+    def _end(self) -> None:
+        self._ended = True
+        self._done(self._gathered)

@@ -1,0 +1,205 @@
+"""Stripes of coded objects, read ahead: a reader that goes on from stripe to stripe gets large pieces of every shard.
+
+A first read fetches one row of each of k shards; whoever reads on gets windows that double, up to a piece of about a
+mebibyte of each shard, and the next window is under way while he reads the last. What is held is bounded, whoever
+reads however many objects.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+
+from offgrid.v1 import objects_pb2
+from offgrid_node.coding.coder import Coder
+from offgrid_node.keys.stripes import open_stripe
+from offgrid_node.protocol.errors import Corrupt, PeerFault
+from offgrid_node.protocol.merkle import PathError, root_by_path
+from offgrid_node.protocol.objects.manifest import Manifest, stripe_digest
+from offgrid_node.protocol.objects.shards import row_span, stripe_of
+from offgrid_node.services.bulk import Bulk
+from offgrid_node.services.flow import Flow
+from offgrid_node.services.objects.gathering import Gathered, Gathering, Later, Piece, Span
+from offgrid_node.services.objects.holders import LYING_MS, Carrier, Holders, Trust
+
+PIECE_BYTES_MAX = 1 << 20  # of one shard in one answer
+WINDOWS_BYTES_MAX = 32 << 20  # held or under way, of all objects
+READERS_MAX = 256  # objects of which it is remembered how far they were read
+NEAR = 4  # stripes: several are asked for at once, in any order
+
+Waiting = Callable[[Gathered], None]
+
+
+@dataclass(slots=True)
+class _Window:
+    """Of one object; `gathered` comes when it has ended."""
+
+    span: Span
+    waiting: list[Waiting] = field(default_factory=list)
+    gathered: Gathered | None = None
+
+    @property
+    def size_bytes(self) -> int:
+        return self.span.manifest.k * self.span.bytes[1]
+
+
+class Windows:
+    """Reads coded stripes."""
+
+    def __init__(
+        self, trust: Trust, carrier: Carrier, later: Later, bulk: Bulk, coder: Coder, salt: Callable[[], bytes]
+    ) -> None:
+        self._trust, self._carrier, self._later = trust, carrier, later
+        self._bulk, self._coder, self._salt = bulk, coder, salt
+        self._windows: OrderedDict[tuple[str, int], _Window] = OrderedDict()  # the longest unused first
+        self._reached: OrderedDict[str, tuple[int, int]] = OrderedDict()  # the last stripe asked for; its window's size
+
+    @property
+    def held_bytes(self) -> int:
+        return sum(window.size_bytes for window in self._windows.values())
+
+    def stripe(
+        self, manifest: Manifest, key: bytes, index: int, holders: Holders
+    ) -> Flow[tuple[bytes, str] | Gathered]:
+        """The plaintext and who gave it, or what there is of fewer shards than it takes.
+
+        Of k rows that do not open together at least one was made up: then rows are asked for with proofs, and who
+        gave other bytes before is found out.
+        """
+        window = self._window(manifest, index, holders)
+        gathered: Gathered = yield partial(_when_gathered, window)
+        if len(gathered.pieces) >= manifest.k:
+            try:
+                return (yield from self._opened(manifest, key, index, gathered, window.span))
+            except Corrupt:
+                self._windows.pop((manifest.object_id, window.span.first), None)
+        proved: Gathered = yield partial(self._gather, Span(manifest, index, 1, prove=True), holders)
+        self._find_liars(window, gathered, index, proved)
+        if len(proved.pieces) < manifest.k:
+            return Gathered(proved.pieces, gathered.refused | proved.refused)
+        return (yield from self._opened(manifest, key, index, proved, Span(manifest, index, 1)))
+
+    def _opened(
+        self, manifest: Manifest, key: bytes, index: int, gathered: Gathered, span: Span
+    ) -> Flow[tuple[bytes, str]]:
+        opened: bytes = yield self._bulk.run(
+            partial(self._open, manifest, key, index, gathered, span), size_bytes=3 * manifest.stripe_bytes
+        )
+        return opened, ",".join(sorted({piece.host for piece in gathered.pieces.values()}))
+
+    def _open(self, manifest: Manifest, key: bytes, index: int, gathered: Gathered, span: Span) -> bytes:
+        """In a thread. Raises Corrupt (reason SealBroken)."""
+        have = {shard: _row(span, index, piece) for shard, piece in gathered.pieces.items()}
+        rows = self._coder.rebuild(manifest.k, manifest.n, have, range(manifest.k))
+        sealed = stripe_of(manifest, index, rows)
+        return open_stripe(key, manifest.nonce, index, index == manifest.stripes - 1, sealed)
+
+    def _find_liars(self, window: _Window, gathered: Gathered, index: int, proved: Gathered) -> None:
+        for shard, piece in gathered.pieces.items():
+            true = proved.pieces.get(shard)
+            if true is not None and true.data != _row(window.span, index, piece):
+                self._trust.shun(piece.host, LYING_MS)
+
+    # ---- windows
+
+    def _window(self, manifest: Manifest, index: int, holders: Holders) -> _Window:
+        reached, size = self._reached.get(manifest.object_id, (-NEAR, 0))
+        goes_on = index == 0 or abs(index - reached) <= NEAR
+        found = self._find(manifest.object_id, index)
+        if found is None:
+            size = min(2 * size, _stripes_max(manifest)) if goes_on and size else 1
+            found = self._begin(manifest, index, size, holders)
+        self._remember(manifest.object_id, (max(index, reached) if goes_on else index, found.span.count))
+        if goes_on and index:
+            self._read_ahead(found.span, index, holders)
+        return found
+
+    def _read_ahead(self, span: Span, index: int, holders: Holders) -> None:
+        """Whoever reads on has no more use for what lies behind him; the next window may come in its place."""
+        manifest, following = span.manifest, span.last + 1
+        for (object_id, first), window in list(self._windows.items()):
+            if object_id == manifest.object_id and window.span.last < index - NEAR and window.gathered is not None:
+                del self._windows[object_id, first]
+        size = min(2 * span.count, _stripes_max(manifest))
+        room = self.held_bytes + size * manifest.k * manifest.row_bytes <= WINDOWS_BYTES_MAX
+        if following < manifest.stripes and room and self._find(manifest.object_id, following) is None:
+            self._begin(manifest, following, size, holders)
+
+    def _begin(self, manifest: Manifest, first: int, count: int, holders: Holders) -> _Window:
+        """One that fails is forgotten, so that the next read asks again."""
+        window = _Window(Span(manifest, first, min(count, manifest.stripes - first)))
+        key = manifest.object_id, first
+        self._windows[key] = window
+        while self.held_bytes > WINDOWS_BYTES_MAX and self._make_room():
+            pass
+
+        def ended(gathered: Gathered) -> None:
+            window.gathered = gathered
+            if len(gathered.pieces) < manifest.k and self._windows.get(key) is window:
+                del self._windows[key]
+            for waiting in window.waiting:
+                waiting(gathered)
+
+        self._gather(window.span, holders, ended)
+        return window
+
+    def _find(self, object_id: str, index: int) -> _Window | None:
+        for (owner, first), window in self._windows.items():
+            if owner == object_id and first <= index <= window.span.last:
+                self._windows.move_to_end((owner, first))
+                return window
+        return None
+
+    def _make_room(self) -> bool:
+        """Forgets the longest unused one that has come; those under way are waited for."""
+        for key, window in self._windows.items():
+            if window.gathered is not None:
+                del self._windows[key]
+                return True
+        return False
+
+    def _remember(self, object_id: str, reached: tuple[int, int]) -> None:
+        self._reached[object_id] = reached
+        self._reached.move_to_end(object_id)
+        if len(self._reached) > READERS_MAX:
+            self._reached.popitem(last=False)
+
+    def _gather(self, span: Span, holders: Holders, done: Waiting) -> None:
+        check = partial(_check_proof, span, self._salt()) if span.prove else _unchecked
+        Gathering(span, holders, self._trust, self._carrier, self._later, check, done).start()
+
+
+def _when_gathered(window: _Window, done: Waiting) -> None:
+    if window.gathered is not None:
+        done(window.gathered)
+    else:
+        window.waiting.append(done)
+
+
+def _row(span: Span, index: int, piece: Piece) -> memoryview:
+    offset, length = row_span(span.manifest, index)
+    begin = offset - span.bytes[0]
+    return memoryview(piece.data)[begin : begin + length]
+
+
+def _stripes_max(manifest: Manifest) -> int:
+    """Of a window: of three of them one is read, one is held and one is under way."""
+    together = WINDOWS_BYTES_MAX // 3 // (manifest.k * manifest.row_bytes)
+    return max(1, min(PIECE_BYTES_MAX // manifest.row_bytes, together))
+
+
+def _unchecked(shard: int, answer: objects_pb2.ReadReplicaResponse) -> None:
+    """The seal tells, once k rows are here."""
+
+
+def _check_proof(span: Span, salt: bytes, shard: int, answer: objects_pb2.ReadReplicaResponse) -> None:
+    """Raises PeerFault where the row is not the manifest's."""
+    manifest, leaf = span.manifest, stripe_digest(salt, answer.data)
+    try:
+        proved = root_by_path(leaf, span.first, manifest.stripes, answer.path) == manifest.roots[shard]
+    except PathError:
+        proved = False
+    if not proved:
+        raise PeerFault(f"the row is not that of shard {shard}", reason="WrongRow")

@@ -1,0 +1,323 @@
+"""A coded object on its way to hosts and back: any k of n shards give it back, whoever lies, sleeps or is gone."""
+
+from __future__ import annotations
+
+import pytest
+from bulk_world import SALT, Letter, Node, World
+
+from offgrid.v1 import objects_pb2
+from offgrid_node.protocol.effects import Ship
+from offgrid_node.protocol.errors import Fault, InvalidRequest, NotFound, OutcomeUnknown, Unavailable
+from offgrid_node.protocol.objects.manifest import Code, Manifest
+from offgrid_node.protocol.objects.shards import blob_name, row_span
+from offgrid_node.protocol.objects.tables import quorum_id_of
+from offgrid_node.protocol.quorum.records import Epoch, Member, sign_epoch
+from offgrid_node.services.flow import run
+from offgrid_node.services.objects import shipping
+from offgrid_node.services.objects.codes import CodePolicy
+from offgrid_node.services.objects.gathering import HEDGE_MS
+from offgrid_node.services.objects.holders import LYING_MS, Holders, holders_of
+
+K, N = 3, 5
+DATA = bytes(range(256)) * 3 + b"and a little more"
+Read, Reply = objects_pb2.ReadReplicaRequest, objects_pb2.ReadReplicaResponse
+
+
+class Coded:
+    """DATA as 3 of 5, put at the owner while no host could be reached; `spread` brings shard i to host i."""
+
+    def __init__(self, size_known: bool = True) -> None:
+        self.world = World(N)
+        self.owner, self.hosts = self.world.owner, self.world.hosts
+        for host in self.hosts:
+            host.up = False
+        code = objects_pb2.Code(needed=K, total=N)
+        request = objects_pb2.OpenUploadRequest(name="data", code=code)
+        if size_known:
+            request.size_bytes = len(DATA)
+        opened = self.owner.ask("OpenUpload", request)
+        self.owner.ask("WriteUpload", objects_pb2.WriteUploadRequest(upload_id=opened.upload_id, data=DATA))
+        commit = objects_pb2.CommitUploadRequest(upload_id=opened.upload_id, size_bytes=len(DATA))
+        self.made: objects_pb2.Object = self.owner.ask("CommitUpload", commit).object
+        self.body = Manifest.decode(self.made.manifest.signed.body)
+        self.layout = tuple(range(N))
+        self.number = 1
+        for host in self.hosts:
+            host.up = True
+
+    def epoch(self) -> objects_pb2.Signed:  # type: ignore[name-defined]
+        members = tuple(Member(host.node_id, 1_000) for host in self.hosts)
+        body, owner = self.body, self.owner
+        epoch = Epoch(
+            owner.node_id,
+            quorum_id_of(body.object_id),
+            self.number,
+            body.subject,
+            body.sealed_bytes,
+            2_000,
+            members,
+            K,
+            self.layout,
+            (0,) * N,
+        )
+        return sign_epoch(epoch, owner.signer, SALT)
+
+    def spread(self) -> Coded:
+        for host in self.hosts:
+            self.ship(host)
+        self.world.log.clear()
+        return self
+
+    def ship(self, host: Node) -> None:
+        self.owner.ship(Ship(self.body.object_id, host.node_id, self.made.manifest, self.epoch()))
+        self.world.settle()
+
+    def held(self, host: Node) -> list[int]:
+        names = {blob_name(self.body, shard): shard for shard in range(N)}
+        return [names[name] for name in host.blobs.names()]
+
+    @property
+    def holders(self) -> Holders:
+        return Holders(shards={shard: [self.hosts[at].node_id] for shard, at in enumerate(self.layout)})
+
+    def read(self, holders: Holders | None = None, reader: Node | None = None) -> bytes:
+        """From hosts alone; raises the fault."""
+        self.owner.blobs.delete(self.body.object_id)
+        self.owner.reading._windows._windows.clear()
+        holders, node = holders or self.holders, reader or self.owner
+        key, data = self.owner.reading.key_of(self.made.manifest), b""
+        for index in range(self.body.stripes):
+            ends: list[object] = []
+            run(node.reading.stripe(self.body, key, index, holders), ends.append)
+            self.world.settle()
+            for _ in range(10):
+                if not ends:
+                    self.world.pass_ms(1_000)
+            (end,) = ends
+            if isinstance(end, Fault):
+                raise end
+            assert isinstance(end, tuple)
+            data += end[0]
+        return data
+
+
+@pytest.fixture
+def coded() -> Coded:
+    return Coded().spread()
+
+
+class TestItsWayOut:
+    def test_each_host_gets_its_shards_and_nothing_else(self) -> None:
+        coded = Coded()
+        coded.layout = (0, 1, 2, 1, 0)
+        coded.spread()
+        assert [coded.held(host) for host in coded.hosts] == [[0, 4], [1, 3], [2], [], []]
+        for host in coded.hosts[:3]:
+            for shard in coded.held(host):
+                assert host.blobs.size(blob_name(coded.body, shard)) == coded.body.shard_bytes
+
+    def test_a_host_goes_on_where_it_stopped_in_each_shard(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(shipping, "PIECE_BYTES_MAX", 50)
+        coded = Coded()
+        coded.layout = (0, 0, 0, 0, 0)
+        taken = 0
+
+        def bend(letter: Letter) -> Fault | None:
+            nonlocal taken
+            taken += letter.short == "WriteReplica"
+            return Unavailable("the link is gone") if taken > 12 else None
+
+        coded.world.bend = bend
+        coded.ship(coded.hosts[0])
+        assert coded.held(coded.hosts[0]) == []
+        coded.world.bend = lambda letter: None
+        coded.ship(coded.hosts[0])
+        assert coded.held(coded.hosts[0]) == [0, 1, 2, 3, 4]
+        pieces = N * -(-coded.body.shard_bytes // 50)
+        assert coded.world.log.count("WriteReplica") <= pieces + 3, "what was there was not sent again"
+
+    def test_a_newer_epoch_brings_what_is_new_and_drops_what_went(self, coded: Coded) -> None:
+        coded.layout, coded.number = (1, 0, 2, 0, 4), 2
+        coded.ship(coded.hosts[0])
+        assert coded.held(coded.hosts[0]) == [1, 3]
+
+    def test_whatever_was_flipped_on_its_way_is_not_kept(self) -> None:
+        coded = Coded()
+
+        def bend(letter: Letter) -> None:
+            if letter.short == "WriteReplica" and letter.target == coded.hosts[4].node_id:
+                letter.request.data = bytes([letter.request.data[0] ^ 1]) + letter.request.data[1:]
+
+        coded.world.bend = bend  # type: ignore[assignment]
+        coded.spread()
+        assert [coded.held(host) for host in coded.hosts] == [[0], [1], [2], [3], []]
+
+    def test_a_shard_that_is_not_this_hosts_is_refused(self, coded: Coded) -> None:
+        host = coded.hosts[0]
+        host.blobs.delete(blob_name(coded.body, 0))
+        request = objects_pb2.OpenReplicaRequest(manifest=coded.made.manifest, epoch=coded.epoch())
+        host.ask_as(coded.owner, "OpenReplica", request)
+        write = objects_pb2.WriteReplicaRequest(object_id=coded.body.object_id, shard=1, data=b"x")
+        with pytest.raises(InvalidRequest, match=r"shard: 1; .* 0 here"):
+            host.ask_as(coded.owner, "WriteReplica", write)
+
+    def test_the_code_may_show_only_at_the_end(self) -> None:
+        first = Coded(size_known=False).spread()
+        assert (first.body.k, first.body.n) == (K, N)
+        assert first.read() == DATA
+
+
+class TestItsWayBack:
+    @pytest.mark.parametrize("gone", [(), (0, 1), (3, 4), (1, 3)])
+    def test_any_k_shards_are_enough(self, coded: Coded, gone: tuple[int, ...]) -> None:
+        for at in gone:
+            coded.hosts[at].up = False
+        assert coded.read() == DATA
+
+    def test_data_rows_of_living_hosts_are_read_when_all_is_well(self, coded: Coded) -> None:
+        targets: set[str] = set()
+        coded.world.bend = lambda letter: targets.add(letter.target)  # type: ignore[func-returns-value]
+        coded.read()
+        assert targets == {host.node_id for host in coded.hosts[:K]}
+
+    def test_whoever_reads_on_gets_windows_that_double(self, coded: Coded) -> None:
+        lengths: list[int] = []
+        first = coded.hosts[0].node_id
+
+        def bend(letter: Letter) -> None:
+            if letter.target == first:
+                lengths.append(letter.request.length)
+
+        coded.world.bend = bend  # type: ignore[assignment]
+        coded.read()
+        row = coded.body.row_bytes
+        assert lengths[:3] == [row, 2 * row, 4 * row]
+        assert sum(lengths) == coded.body.shard_bytes, "nothing is read twice"
+
+    def test_one_shard_too_few_is_a_clear_error(self, coded: Coded) -> None:
+        for at in (0, 2, 4):
+            coded.hosts[at].up = False
+        with pytest.raises(Unavailable, match="3 are needed, 2 can be had") as caught:
+            coded.read()
+        assert caught.value.reason == "NoReplica"
+        for at in (0, 2, 4):
+            assert f"shard {at}: {coded.hosts[at].node_id} is not alive" in caught.value.message
+
+    def test_a_liar_is_found_by_proofs_and_asked_last_from_then_on(self, coded: Coded) -> None:
+        liar, asked = coded.hosts[1].node_id, 0
+
+        def bend(letter: Letter) -> Reply | None:
+            nonlocal asked
+            if letter.short != "ReadReplica" or letter.target != liar:
+                return None
+            asked += 1
+            return Reply(data=b"\0" * letter.request.length, size_bytes=coded.body.shard_bytes)
+
+        coded.world.bend = bend
+        assert coded.read() == DATA
+        before = asked
+        assert coded.read() == DATA
+        assert asked == before, "four honest ones are enough"
+        coded.world.pass_ms(LYING_MS)
+        coded.read()
+        assert asked > before
+
+    def test_a_liar_that_is_needed_is_an_error_that_names_it(self, coded: Coded) -> None:
+        for at in (3, 4):
+            coded.hosts[at].up = False
+        liar = coded.hosts[1].node_id
+        coded.world.bend = lambda letter: (
+            Reply(data=b"\0" * letter.request.length, size_bytes=1) if letter.target == liar else None
+        )
+        with pytest.raises(Unavailable, match=f"shard 1: {liar} gave other bytes"):
+            coded.read()
+
+    def test_a_slow_host_costs_a_moment_and_no_more(self, coded: Coded) -> None:
+        frozen, held = coded.hosts[0].node_id, list[Letter]()
+        carry = coded.world._carry
+        coded.world._carry = lambda letter: (  # type: ignore[method-assign]
+            held.append(letter) if (letter.target, letter.short) == (frozen, "ReadReplica") else carry(letter)
+        )
+        started = coded.world.clock.mono_ms
+        assert coded.read() == DATA
+        assert len(held) == 1, "it is asked last from then on"
+        assert coded.world.clock.mono_ms - started <= 1_000 + HEDGE_MS
+
+    def test_whoever_does_not_know_the_hosts_is_told_by_the_owner(self, coded: Coded) -> None:
+        """A host that runs a job on it knows nobody but its core."""
+        owner = coded.owner.node_id
+
+        def bend(letter: Letter) -> Fault | None:
+            if letter.target != owner or letter.short != "ReadReplica":
+                return None
+            return NotFound("gone", metadata={"holders": coded.hosts[letter.request.shard].node_id})
+
+        coded.world.bend = bend
+        assert coded.read(Holders([owner]), reader=coded.hosts[4]) == DATA
+
+    def test_an_owner_gives_any_shard_while_its_sealed_copy_is_there(self) -> None:
+        coded = Coded()
+        shards = [
+            coded.hosts[0].ask_as
+            and coded.owner.ask_as(
+                coded.hosts[0],
+                "ReadReplica",
+                Read(object_id=coded.body.object_id, shard=shard, offset=0, length=coded.body.shard_bytes),
+            ).data
+            for shard in range(N)
+        ]
+        coded.spread()
+        for shard, host in enumerate(coded.hosts):
+            assert host.blobs.read(blob_name(coded.body, shard), 0, coded.body.shard_bytes) == shards[shard]
+
+    def test_no_answer_in_time_is_no_end_while_there_are_others(self, coded: Coded) -> None:
+        late = coded.hosts[0].node_id
+        coded.world.bend = lambda letter: OutcomeUnknown("too late") if letter.target == late else None
+        assert coded.read() == DATA
+
+
+class TestAProof:
+    def ask(self, coded: Coded, **changes: int) -> Reply:
+        offset, length = row_span(coded.body, 2)
+        request = Read(object_id=coded.body.object_id, shard=1, offset=offset, length=length, prove=True)
+        for name, value in changes.items():
+            setattr(request, name, value)
+        reply: Reply = coded.hosts[1].ask_as(coded.owner, "ReadReplica", request)
+        return reply
+
+    def test_comes_with_the_row(self, coded: Coded) -> None:
+        assert len(self.ask(coded).path) > 0
+
+    def test_is_of_one_row_alone(self, coded: Coded) -> None:
+        with pytest.raises(InvalidRequest, match="not one row"):
+            self.ask(coded, length=5)
+
+    def test_is_not_there_for_what_is_not_kept(self, coded: Coded) -> None:
+        with pytest.raises(NotFound):
+            self.ask(coded, shard=2)
+
+
+class TestTheCode:
+    @pytest.mark.parametrize(("needed", "total"), [(0, 3), (3, 3), (4, 3), (1, 129)])
+    def test_must_be_possible(self, needed: int, total: int) -> None:
+        request = objects_pb2.OpenUploadRequest(code=objects_pb2.Code(needed=needed, total=total))
+        with pytest.raises(InvalidRequest, match="code"):
+            World(0).owner.ask("OpenUpload", request)
+
+    def test_is_not_asked_for_together_with_copies(self) -> None:
+        code = objects_pb2.Code(needed=3, total=5)
+        with pytest.raises(InvalidRequest, match="copies"):
+            World(0).owner.ask("OpenUpload", objects_pb2.OpenUploadRequest(code=code, copies=2))
+
+    def test_is_by_size_where_nothing_is_asked_for(self) -> None:
+        policy, request = CodePolicy(Code(12, 20), 100), objects_pb2.OpenUploadRequest()
+        assert policy.code_for(request, 99) == (1, 1)
+        assert policy.code_for(request, 100) == (12, 20)
+        request.copies = 3
+        assert policy.code_for(request, 100) == (1, 1)
+
+
+def test_holders_are_those_that_the_epoch_lays_the_shards_at() -> None:
+    coded = Coded()
+    row = objects_pb2.ObjectRow(epoch=coded.epoch())
+    assert [holders_of(row).of(shard)[0] for shard in range(N)] == [host.node_id for host in coded.hosts]
