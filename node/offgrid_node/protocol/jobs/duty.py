@@ -1,7 +1,7 @@
 """Whether a host takes work, as its owner says: on, off, or draining. Durable, and what runs goes on in any case.
 
 A drained host holds no lease and no report that its core has not settled. Of the copies of objects that it keeps,
-nothing is said here: they stay where they are.
+nothing is said here: owners hear of the drain and bring it no more.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ REFUSALS = {OFF: "paused: its owner has switched this host off", DRAIN: "drainin
 DETAILS = {
     "on": "takes work by its rules",
     "off": "takes no new work; what runs goes on",
-    "draining": "takes no new work, and waits until what runs has ended and is settled; copies of objects stay here",
-    "drained": "holds no work; copies of objects that it keeps for others are still here and are not moved",
+    "draining": "takes no new work, and waits until what runs has ended and is settled; it gets no new copies",
+    "drained": "holds no work, and gets no new copies; those that it keeps for others are still here",
 }
 
 
