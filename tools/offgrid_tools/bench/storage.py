@@ -18,6 +18,7 @@ from offgrid_tools.bench.figures import Figure
 from offgrid_tools.bench.groups import Plan
 from offgrid_tools.bench.harness import conditions_noted, quantile, side_by_side, timed
 from offgrid_tools.bench.processes import Meter, own_pid, resident_mib
+from offgrid_tools.bench.reconciling import ITEMS, ITEMS_QUICK, SEEDS, SEEDS_QUICK, measure_reconciling
 from offgrid_tools.bench.storage_bounds import MB, measure_bounds, slowest
 from offgrid_tools.bench.storage_ours import OWNER, Code, OurStorage
 from offgrid_tools.bench.storage_tahoe import TahoeGrid
@@ -56,6 +57,7 @@ def measure(plan: Plan) -> list[Figure]:
     bounds = measure_bounds(plan.folder, CODE, size, HOSTS)
     figures = [Figure(f"bound_{name}_mb_per_s", rate) for name, rate in bounds.items()]
     figures += measure_coders(plan.rounds(ROUNDS, ROUNDS_QUICK))
+    figures += measure_reconciling(plan.rounds(ITEMS, ITEMS_QUICK), plan.rounds(SEEDS, SEEDS_QUICK))
     plan.say(f"storage: starting an owner and {HOSTS} hosts ({CODE})")
     with OurStorage(plan.folder / "ours", HOSTS, CODE) as ours:
         absent = TahoeGrid.missing()
