@@ -74,6 +74,7 @@ class Objects:
         required_milli: int = 0,
         code: tuple[int, int] | None = None,
         copies: int = 0,
+        expires_after_ms: int = 0,
         request_id: str = "",
         on_progress: Progress = _silent,
     ) -> objects_pb2.Object:
@@ -82,12 +83,17 @@ class Objects:
 
         `required_milli` is the weight of acks in thousandths, `code` (12, 20) for 20 shards of which any 12 give the
         object back, `copies` a number of full copies: at most one of these two, and as the node's config says what is
-        left out. The same request id never makes a second object; for other data it is refused (RequestIdReused). A
-        node that restarts has lost what was under way: what can be read again (a file, bytes, a stream that can seek)
-        is then put from its beginning; for anything else OffgridError is raised.
+        left out. It expires `expires_after_ms` after it is made (0: never), by the node's clock. The same request id
+        never makes a second object; for other data it is refused (RequestIdReused). A node that restarts has lost what
+        was under way: what can be read again (a file, bytes, a stream that can seek) is then put from its beginning;
+        for anything else OffgridError is raised.
         """
         request = objects_pb2.OpenUploadRequest(
-            name=name, required_milli=required_milli, copies=copies, request_id=request_id or fresh_request_id()
+            name=name,
+            required_milli=required_milli,
+            copies=copies,
+            expires_after_ms=expires_after_ms,
+            request_id=request_id or fresh_request_id(),
         )
         if code is not None:
             request.code.needed, request.code.total = code

@@ -23,11 +23,13 @@ from offgrid_node.protocol.errors import (
     NotFound,
     Unavailable,
 )
+from offgrid_node.protocol.objects.manifest import Manifest
 from offgrid_node.services.bulk import inline
 from offgrid_node.services.flow import ticket_of
 from offgrid_node.services.objects.uploads import (
     DIGEST_BYTES,
     ENQUEUE_BYTES_MAX,
+    EXPIRES_AFTER_MS_MAX,
     IDLE_MS_MAX,
     NAME_CHARS_MAX,
     PIECE_BYTES_MAX,
@@ -436,3 +438,17 @@ def test_the_newest_of_a_name_is_found_and_ids_by_their_beginning(world: World) 
     assert world.owner.info(old.object_id[:12]).object_id == old.object_id
     with pytest.raises(NotFound):
         world.owner.info("o-")
+
+
+class TestExpiry:
+    def test_its_time_is_signed_counted_from_when_it_is_made(self, world: World) -> None:
+        upload_id = opened(world, expires_after_ms=60_000).upload_id
+        world.pass_ms(5_000)
+        made = world.owner.ask("CommitUpload", commit_of(upload_id, b"")).object
+        body = Manifest.decode(made.manifest.signed.body)
+        assert made.expires_us == body.expires_us == body.created_us + 60_000_000
+        assert body.created_us == world.clock.now().utc_us
+
+    def test_what_lasts_more_than_a_century_is_refused(self, world: World) -> None:
+        with pytest.raises(InvalidRequest, match="100 years"):
+            opened(world, expires_after_ms=EXPIRES_AFTER_MS_MAX + 1)

@@ -106,6 +106,31 @@ class TestPut:
         assert node.objects == {}
 
 
+class TestHowItIsKept:
+    def test_code_copies_and_time_to_live_reach_the_node(self, og: Command, node: ObjectNode, home: Path) -> None:
+        assert og("put", "photos/a.jpg", "--code", "4/7", "--expires", "30d")[0] == exits.OK
+        assert og("put", "photos/a.jpg", "--copies", "5")[0] == exits.OK
+        coded, copied = node.calls["OpenUpload"]
+        assert (coded.code.needed, coded.code.total, coded.copies) == (4, 7, 0)
+        assert coded.expires_after_ms == 30 * 24 * 3_600_000
+        assert (copied.HasField("code"), copied.copies, copied.expires_after_ms) == (False, 5, 0)
+
+    @pytest.mark.parametrize(
+        "options",
+        [("--code", "7/4"), ("--code", "0/4"), ("--code", "4"), ("--code", "4/129"), ("--copies", "0"),
+         ("--code", "4/7", "--copies", "3"), ("--expires", "30"), ("--expires", "0d"), ("--expires", "101000000d")],
+    )  # fmt: skip
+    def test_what_makes_no_sense_is_a_usage_error(
+        self, og: Command, node: ObjectNode, home: Path, options: tuple[str, ...]
+    ) -> None:
+        assert og("put", "photos/a.jpg", *options)[0] == exits.USAGE
+        assert node.objects == {}
+
+    def test_info_says_until_when(self, og: Command, node: ObjectNode, home: Path) -> None:
+        node._make(b"x", "x").expires_us = 1_700_000_000_000_000
+        assert "expires    2023-11-1" in og("info", "x")[1]
+
+
 class TestCutOff:
     def test_the_same_command_makes_no_second_object(self, og: Command, node: ObjectNode, home: Path) -> None:
         begun = iter([None, None, Unavailable("the node is restarting", reason="NotNow")])

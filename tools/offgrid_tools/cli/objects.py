@@ -144,6 +144,7 @@ def show(made: Object) -> None:
             ),
             ("survives", survives(made, names)),
             ("trouble", made.trouble),
+            ("expires", when(made.expires_us) if made.expires_us else ""),
             ("kept here", "yes" if made.local else "no"),
             ("created", when(made.created_us)),
         ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ import click
 from offgrid_tools.cli.amounts import Weight
 from offgrid_tools.cli.bars import Advance, bar
 from offgrid_tools.cli.files import opened, plain
+from offgrid_tools.cli.keeping import Code, Span
 from offgrid_tools.cli.numbers import FiniteRange
 from offgrid_tools.cli.settings import common, settings
 from offgrid_tools.cli.trees import Found, found_in
@@ -35,6 +37,11 @@ STALE = frozenset({"RequestIdReused", "ObjectDeleted"})  # a kept request id mad
     metavar="WEIGHT",
     help="The weight of acks that makes it durable, such as 2.0. [default: as configured]",
 )
+@click.option(
+    "--code", type=Code(), metavar="K/N", help="N shards, of which any K give it back. [default: by its size]"
+)
+@click.option("--copies", type=click.IntRange(1, 64), help="So many full copies, whatever its size.")
+@click.option("--expires", "expires_after_ms", type=Span(), metavar="TIME", help="Delete it after 90m, 12h, 30d, 52w.")
 @click.option("--wait/--no-wait", default=True, help="Wait until so much has acked. [default: wait]")
 @click.option("--timeout", type=FiniteRange(0.001, 4_000_000), metavar="SECONDS", help="Wait no longer.")
 @click.option(
@@ -45,6 +52,9 @@ def put(
     paths: tuple[str, ...],
     name: str | None,
     required_milli: int | None,
+    code: tuple[int, int] | None,
+    copies: int | None,
+    expires_after_ms: int | None,
     wait: bool,
     timeout: float | None,
     request_id: str,
@@ -59,6 +69,8 @@ def put(
     offgrid put photos letters/*.txt
     tar c photos | offgrid put - --name photos.tar --required 3.0
     """
+    if code is not None and copies is not None:
+        raise click.UsageError("--code and --copies are two ways to keep it; give one of them")
     if name is not None and len(paths) > 1:
         raise click.UsageError("--name names one file or folder, and several are given")
     if name is not None and plain(name) != name:
@@ -68,8 +80,9 @@ def put(
     if request_id and several:
         raise click.UsageError("--request-id is that of one object, and several are put")
     client = settings().connect()
-    putting = _Putting(client, required_milli or 0)
-    with nullcontext("") if request_id else seed_for(files, f"{required_milli}") as seed:
+    options = _Options(required_milli or 0, code, copies or 0, expires_after_ms or 0)
+    putting = _Putting(client, options)
+    with nullcontext("") if request_id else seed_for(files, repr(options)) as seed:
         made = putting.all_of(files, seed) if several else [putting.one(files[0], request_id or f"{seed}-0")]
     if wait:
         with waiting() as on_change:
@@ -77,11 +90,21 @@ def put(
     _show(made, several)
 
 
+@dataclass(frozen=True, slots=True)
+class _Options:
+    """How all of them are kept; 0 and None: as the node's config says, and for ever."""
+
+    required_milli: int
+    code: tuple[int, int] | None
+    copies: int
+    expires_after_ms: int
+
+
 class _Putting:
     """One put of however many files."""
 
-    def __init__(self, client: Client, required_milli: int) -> None:
-        self._client, self._required_milli = client, required_milli
+    def __init__(self, client: Client, options: _Options) -> None:
+        self._client, self._options = client, options
 
     def one(self, file: Found, request_id: str) -> Object:
         with bar("sealing") as on_progress:
@@ -105,7 +128,10 @@ class _Putting:
                     return self._client.objects.put(
                         stream,
                         name=file.name,
-                        required_milli=self._required_milli,
+                        required_milli=self._options.required_milli,
+                        code=self._options.code,
+                        copies=self._options.copies,
+                        expires_after_ms=self._options.expires_after_ms,
                         request_id=said,
                         on_progress=on_progress,
                     )

@@ -13,7 +13,17 @@ from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.objects.inventory import Inventory
 from offgrid_node.protocol.objects.manifest import Manifest
 from offgrid_node.protocol.objects.shards import blob_name
-from offgrid_node.protocol.objects.tables import DROPPED, KEPT, KEPT_BYTES, REPLICAS, number_key, number_of, replica_key
+from offgrid_node.protocol.objects.tables import (
+    DROPPED,
+    KEPT,
+    KEPT_BYTES,
+    REPLICAS,
+    REPLICAS_EXPIRING,
+    expiring_key,
+    number_key,
+    number_of,
+    replica_key,
+)
 from offgrid_node.protocol.quorum.quota import Quota
 from offgrid_node.protocol.quorum.records import Ack, Epoch
 
@@ -45,6 +55,8 @@ class Dropping:
             return
         body, shards = Manifest.decode(row.manifest.signed.body), shards_of(row)
         self._draft.delete(REPLICAS, key)
+        if body.expires_us:
+            self._draft.delete(REPLICAS_EXPIRING, expiring_key(body.expires_us, key.decode()))
         count_kept(self._draft, owner, -len(shards) * body.shard_bytes)
         self._kept.put(owner, object_id, ())
         event = objects_pb2.ObjectEvent(
@@ -53,6 +65,11 @@ class Dropping:
         self._draft.record(EventType.OBJECT_DELETED, object_id, object=event)
         for shard in shards:
             self._draft.send(DropBlob(blob_name(body, shard)))
+
+    def on_expired(self, name: str, now: Now) -> None:
+        """`name` is a replica's key, as text. Its owner was not heard of by then."""
+        object_id, _, owner = name.partition("/")
+        self.on_deleted(owner, object_id, now)
 
 
 def shards_of(row: objects_pb2.ReplicaRow) -> tuple[int, ...]:

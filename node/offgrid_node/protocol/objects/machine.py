@@ -25,6 +25,7 @@ from offgrid_node.protocol.objects.comparing import Comparing
 from offgrid_node.protocol.objects.deletion import Deletion, was_deleted
 from offgrid_node.protocol.objects.delivery import Delivery
 from offgrid_node.protocol.objects.dropping import Dropping
+from offgrid_node.protocol.objects.expiry import HOST_LATE_US, Expiry, TrustedClock
 from offgrid_node.protocol.objects.hosts import Hosts
 from offgrid_node.protocol.objects.inventory import Holding, Inventory
 from offgrid_node.protocol.objects.measuring import AskTag, Measuring
@@ -34,7 +35,7 @@ from offgrid_node.protocol.objects.preference import Host
 from offgrid_node.protocol.objects.replicas import Replicas
 from offgrid_node.protocol.objects.settings import ObjectsSettings
 from offgrid_node.protocol.objects.sharing import Shared, Sharing, told_to
-from offgrid_node.protocol.objects.tables import GIVEN, OBJECT_REQUESTS, object_of
+from offgrid_node.protocol.objects.tables import EXPIRING, GIVEN, OBJECT_REQUESTS, REPLICAS_EXPIRING, object_of
 from offgrid_node.protocol.requests import Requests
 from offgrid_node.protocol.rng import Rng
 
@@ -57,6 +58,11 @@ class ObjectsMachine:
         self._dropping = Dropping(self._draft)
         self._replicas = Replicas(settings, self._draft, self._dropping)
         self._comparing = Comparing(self._draft, Inventory(self._draft, GIVEN), self._delivery.on_lost, self._on_stray)
+        clock = self._clock = TrustedClock(self._draft)
+        self._expiries = (
+            Expiry(self._draft, clock, EXPIRING, 0, self._on_expired),
+            Expiry(self._draft, clock, REPLICAS_EXPIRING, HOST_LATE_US, self._dropping.on_expired),
+        )
         self._stepped_ms = 0
 
     def load(self, rows: Rows, now: Now) -> None:
@@ -64,6 +70,9 @@ class ObjectsMachine:
         self._requests.load(rows)
         self._delivery.load(rows)
         self._notices.load(rows)
+        self._clock.load(rows)
+        for expiry in self._expiries:
+            expiry.load(rows, now)
         self._stepped_ms = now.mono_ms
 
     # ---- questions
@@ -88,7 +97,7 @@ class ObjectsMachine:
         return max(0, now.utc_us - oldest_us) // 1_000 if oldest_us is not None else 0
 
     def deadline_ms(self) -> int | None:
-        stepped_ms, parts = self._stepped_ms, (self._notices, self._measuring)
+        stepped_ms, parts = self._stepped_ms, (self._notices, self._measuring, *self._expiries)
         due = (
             self._delivery.deadline_ms(stepped_ms),
             self._comparing.deadline_ms(stepped_ms),
@@ -152,6 +161,8 @@ class ObjectsMachine:
                     raise Internal(f"the objects machine does not know {type(event).__name__}")
         self._comparing.close_step(now)
         self._delivery.close_step(now)
+        for expiry in self._expiries:
+            expiry.close_step(now)
         self._notices.close_step(now)
         self._measuring.close_step(now, rng)
         return self._draft.take()
@@ -177,6 +188,8 @@ class ObjectsMachine:
                 self._draft.reply(ticket, objects_pb2.DeliverNoticesResponse())
             case KeepReplica():
                 self._replicas.on_keep(ticket, command, now)
+                if command.body.expires_us:
+                    self._expiries[1].arm(now)
             case _:
                 raise Internal(f"the objects machine does not know {type(command).__name__}")
 
@@ -197,6 +210,8 @@ class ObjectsMachine:
         if row is None:
             parcel = self._outbox.add(command, now)
             self._requests.remember(command.request_id, command.digest, object_id)
+            if command.body.expires_us:
+                self._expiries[0].arm(now)
             self._delivery.on_added(parcel, command.body)
             row = self._outbox.get(object_id)
         elif row.object.object_id != object_id:
@@ -224,6 +239,9 @@ class ObjectsMachine:
             else:
                 notices.unshared.append(object_id)
         return notices
+
+    def _on_expired(self, object_id: str, now: Now) -> None:
+        self._deletion.on_delete(object_id, self._notices.add, now)
 
     def _take_notices(self, notices: TakeNotices, now: Now) -> None:
         for object_id in notices.deleted:

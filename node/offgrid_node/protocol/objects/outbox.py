@@ -20,6 +20,7 @@ from offgrid_node.protocol.objects.inventory import Inventory
 from offgrid_node.protocol.objects.parcels import Parcel
 from offgrid_node.protocol.objects.settings import ObjectsSettings
 from offgrid_node.protocol.objects.tables import (
+    EXPIRING,
     GIVEN,
     JOBS_OPEN,
     LAST_NUMBER,
@@ -29,6 +30,7 @@ from offgrid_node.protocol.objects.tables import (
     OUTBOX,
     OUTBOX_OPEN,
     SPREADING,
+    expiring_key,
     name_key,
     number_key,
     number_of,
@@ -119,6 +121,7 @@ class Outbox:
             required_milli=required_milli,
             quorum_id=quorum_id_of(object_id),
             created_us=now.utc_us,
+            expires_us=command.body.expires_us,
             owner=command.body.owner,
             local=True,
             manifest=command.manifest,
@@ -144,6 +147,8 @@ class Outbox:
         self._draft.put(OUTBOX, key, entry)
         self._draft.put_bytes(OUTBOX_OPEN, key, object_id.encode())
         self._draft.put_bytes(META, LAST_NUMBER, key)
+        if made.expires_us:
+            self._draft.put_bytes(EXPIRING, expiring_key(made.expires_us, object_id), b"")
         self._count_job(entry, 1)
         if command.name:
             self._draft.put_bytes(OBJECT_NAMES, name_key(command.name, number), object_id.encode())
@@ -247,6 +252,8 @@ class Outbox:
         self._given.change(made.object_id, _held(made), {})
         self._draft.delete(OBJECTS, made.object_id.encode())
         self._draft.delete(SPREADING, key)
+        if made.expires_us:
+            self._draft.delete(EXPIRING, expiring_key(made.expires_us, made.object_id))
         if made.name:
             self._draft.delete(OBJECT_NAMES, name_key(made.name, number))
         event = self._event(made, "deleted", number)

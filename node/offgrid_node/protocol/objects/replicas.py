@@ -14,7 +14,14 @@ from offgrid_node.protocol.objects.inventory import Inventory
 from offgrid_node.protocol.objects.manifest import COPY, Manifest
 from offgrid_node.protocol.objects.settings import ObjectsSettings
 from offgrid_node.protocol.objects.shards import blob_name
-from offgrid_node.protocol.objects.tables import KEPT, REPLICAS, quorum_id_of, replica_key
+from offgrid_node.protocol.objects.tables import (
+    KEPT,
+    REPLICAS,
+    REPLICAS_EXPIRING,
+    expiring_key,
+    quorum_id_of,
+    replica_key,
+)
 from offgrid_node.protocol.quorum.fence import ack_before
 from offgrid_node.protocol.quorum.records import Ack, Epoch, sign_ack
 
@@ -62,6 +69,8 @@ class Replicas:
             self._change(body, shards_of(row) if row is not None else (), shards_of(made))
         self._kept.put(body.owner, body.object_id, epoch.shards[node_id])
         if row is None:
+            if body.expires_us:
+                self._draft.put_bytes(REPLICAS_EXPIRING, expiring_key(body.expires_us, key.decode()), b"")
             event = objects_pb2.ObjectEvent(
                 object_id=body.object_id, size_bytes=body.size_bytes, owner=body.owner, outcome="replica kept"
             )

@@ -19,12 +19,15 @@ DELETED = "objects_deleted"  # object id → Deletion, of this node's own: the m
 NOTICES = "object_notices"  # node "/" object id → number of the notice that the node has yet to hear (notices.py)
 DROPPED = "replicas_dropped"  # object id "/" owner → when (8 bytes): the fence that stays at a host (dropping.py)
 SHARED = "objects_shared"  # object id "/" owner → SharedRow, of what others let this node read
+EXPIRING = "objects_expiring"  # time (8 bytes, µs UTC), object id → nothing, of this node's own
+REPLICAS_EXPIRING = "replicas_expiring"  # likewise object id "/" owner, at a host
 KEPT_BYTES = "replica_bytes"  # owner → how many bytes this host keeps for it (8 bytes, big-endian)
 GIVEN = "objects_given"  # host "/" object id → its shards that the host has acked, a byte each; see inventory.py
 KEPT = "replicas_kept"  # owner "/" object id → its shards that lie here, a byte each
 INVENTORY_SUMS = "inventory_sums"  # one of the two tables "/" node → how many rows it has of it, and their sum
 OBJECT_REQUESTS = "object_requests"  # see protocol/requests.py
 META, LAST_NUMBER = "meta", b"outbox"  # the last number given
+SEEN_CLOCK = b"expiry_clock"  # in META: what the wall clock said when it was last believed (expiry.py)
 LAST_NOTICE = b"object_notice"  # in META: likewise of notices
 JOBS_OPEN = b"outbox_jobs"  # in META: how many of OUTBOX_OPEN are inputs and results of jobs
 
@@ -69,6 +72,10 @@ def notice_key(node_id: str, object_id: str) -> bytes:
 
 def notice_prefix(node_id: str) -> bytes:
     return f"{node_id}/".encode()
+
+
+def expiring_key(expires_us: int, name: str) -> bytes:
+    return number_key(expires_us) + name.encode()
 
 
 def quorum_id_of(object_id: str) -> str:

@@ -71,6 +71,7 @@ class Sealing:
         self._digests: list[list[bytes]] = []  # of each stripe, by shard
         self._sealed_bytes = 0
         self.broken = False
+        self.expires_after_ms = 0  # never
         self.size_bytes = 0  # of plaintext that is sealed, or held to be
         self.roots: tuple[bytes, ...] = ()  # once it is closed
 
@@ -194,12 +195,13 @@ class Sealer:
             k=sealing.code.needed,
             codec=COPY if sealing.code == FULL_COPIES else REED_SOLOMON,
             roots=sealing.roots,
-            created_us=self._clock.now().utc_us,
+            created_us=(now_us := self._clock.now().utc_us),
+            expires_us=now_us + sealing.expires_after_ms * 1_000 if sealing.expires_after_ms else 0,
         )
 
     def adopt(self, found: Manifest, key: bytes) -> tuple[objects_pb2.Manifest, Manifest]:
         """What another node has sealed, as this node's own: the same bytes, so the same id, under its own signature."""
-        body = replace(found, owner=self._signer.node_id, created_us=self._clock.now().utc_us)
+        body = replace(found, owner=self._signer.node_id, created_us=self._clock.now().utc_us, expires_us=0)
         return self._signed(body, key, {}), body
 
     def _signed(self, body: Manifest, key: bytes, readers: Mapping[str, bytes]) -> objects_pb2.Manifest:

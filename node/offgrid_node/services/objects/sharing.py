@@ -151,6 +151,7 @@ def _row_of(row: objects_pb2.SharedRow) -> objects_pb2.ObjectRow:
         state=DURABLE,
         quorum_id=quorum_id_of(body.object_id),
         created_us=body.created_us,
+        expires_us=body.expires_us,
         owner=body.owner,
         manifest=row.shared.manifest,
     )

@@ -45,6 +45,7 @@ ENQUEUE_BYTES_MAX = 1024 * 1024
 NAME_CHARS_MAX = 256
 ETYPE_MIN, ETYPE_MAX = 10, 30
 DIGEST_BYTES = 32  # of a plaintext
+EXPIRES_AFTER_MS_MAX = 100 * 366 * 86_400_000
 RETRY_MS = 1_000
 REFUSALS = frozenset({"OutboxFull", "RequestIdReused"})  # of the objects machine; all else may end well another time
 
@@ -85,6 +86,9 @@ class Uploads:
         check_request_id(request.request_id)
         _check_required("required_milli", request.required_milli)
         check_code(request)
+        if request.expires_after_ms > EXPIRES_AFTER_MS_MAX:
+            text = f"{request.expires_after_ms}; at most {EXPIRES_AFTER_MS_MAX} (100 years) are allowed, and 0 is never"
+            raise InvalidRequest.field("expires_after_ms", text)
         upload = self._known(request) or self._begin(request)
         return objects_pb2.OpenUploadResponse(
             upload_id=upload.upload_id, offset=upload.size_bytes, piece_bytes_max=PIECE_BYTES_MAX
@@ -137,6 +141,7 @@ class Uploads:
     def _begin(self, request: objects_pb2.OpenUploadRequest) -> _Upload:
         upload = self._remember(request)
         upload.sealing = self._sealer.begin(self._coding.code_for(request, request.size_bytes))
+        upload.sealing.expires_after_ms = request.expires_after_ms
         return upload
 
     def _remember(self, request: objects_pb2.OpenUploadRequest) -> _Upload:

@@ -156,6 +156,8 @@ class World:
         self.acked: dict[str, int] = {}  # object id → required weight: what the user was promised
         self.given_up: set[str] = set()  # objects whose entries were cancelled
         self.known: set[int] = set()  # places of hosts that the owner has heard of
+        self.expires_us: dict[int, int] = {}  # of objects by number; others never do
+        self.skew_us = 0  # how far the wall clock is from what it should say
         self.turns = 0
         self.crash_at = -1  # the owner's turn after which it dies
         self.owner = Site(self, "owner", self._owner)
@@ -170,7 +172,7 @@ class World:
         return {"objects": ObjectsMachine(ObjectsSettings(signer, SALT))}
 
     def now(self) -> Now:
-        return Now(self.now_ms, self.now_ms * 1_000)
+        return Now(self.now_ms, self.now_ms * 1_000 + self.skew_us)
 
     @property
     def machine(self) -> ObjectsMachine:
@@ -249,7 +251,8 @@ class World:
 
     def manifest(self, number: int) -> tuple[objects_pb2.Manifest, Manifest]:
         root = shard_root([number.to_bytes(32, "big")])
-        body = Manifest(self.owner.node_id, number.to_bytes(16, "big"), 10, STRIPE_BYTES, 1, COPY, (root,), 1)
+        nonce, expires_us = number.to_bytes(16, "big"), self.expires_us.get(number, 0)
+        body = Manifest(self.owner.node_id, nonce, 10, STRIPE_BYTES, 1, COPY, (root,), 1, expires_us)
         encoded = body.encode()
         signature = self.owner.signer.sign(digest_of(MANIFEST_KIND, SALT, encoded))
         return objects_pb2.Manifest(signed=common_pb2.Signed(body=encoded, signature=signature)), body
