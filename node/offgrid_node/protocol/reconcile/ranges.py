@@ -9,7 +9,7 @@ The key is the session's, drawn by the side that begins: items that make two fin
 beforehand (Wagner's generalised birthday would find such for plain sums). Every message is bounded by
 MESSAGE_BYTES_MAX: what does not fit is told by one fingerprint, and comes in a later round. An honest peer cuts or
 lists every range that differs, so a few rounds do for sets of any size; ROUNDS_MAX ends what a liar begins, or what
-differs by some 500,000.
+differs by some 150,000.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ FINGERPRINT_BYTES = 16
 BRANCHES, LEAF_ITEMS = 16, 32
 LIST_ITEMS_MAX = 128  # that are listed to one who listed his; more are cut
 MESSAGE_BYTES_MAX = 64 * 1024
-ROUNDS_MAX = 256  # 16 MB of messages
+ROUNDS_MAX = 64  # 4 MB of messages, and some tens of MB of items
 ITEM_KIND, RANGE_KIND = b"og.rangeitem.v1", b"og.range.v1"
 
 _SKIP, _FINGERPRINT, _LIST, _LAST = 0, 1, 2, 4

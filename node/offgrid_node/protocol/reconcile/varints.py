@@ -16,12 +16,13 @@ def varint(value: int) -> bytes:
 
 
 def read_varint(raw: bytes, at: int) -> tuple[int, int]:
-    """The value, and where it ends. Raises ValueError where there is none of at most 64 bits."""
+    """The value, and where it ends. Raises ValueError where there is none of at most 64 bits, in as few bytes as it
+    takes."""
     value = 0
     for place, byte in enumerate(raw[at : at + _BYTES_MAX]):
         value |= (byte & 0x7F) << 7 * place
-        if byte < 0x80 and value <= VALUE_MAX:
-            return value, at + place + 1
         if byte < 0x80:
-            break
+            if value > VALUE_MAX or (place and not byte):
+                break
+            return value, at + place + 1
     raise ValueError(f"no number at byte {at} of {len(raw)}")
