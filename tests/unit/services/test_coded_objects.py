@@ -83,7 +83,6 @@ class Coded:
     def read(self, holders: Holders | None = None, reader: Node | None = None) -> bytes:
         """From hosts alone; raises the fault."""
         self.owner.blobs.delete(self.body.object_id)
-        self.owner.reading._windows._windows.clear()
         holders, node = holders or self.holders, reader or self.owner
         key, data = self.owner.reading.key_of(self.made.manifest), b""
         for index in range(self.body.stripes):
@@ -193,6 +192,14 @@ class TestItsWayBack:
         row = coded.body.row_bytes
         assert lengths[:3] == [row, 2 * row, 4 * row]
         assert sum(lengths) == coded.body.shard_bytes, "nothing is read twice"
+        first_time = lengths.copy()
+        lengths.clear()
+        coded.read()
+        assert lengths == first_time, "a reader that begins anew does not begin in the middle"
+
+    def test_nothing_is_held_once_all_is_read(self, coded: Coded) -> None:
+        coded.read()
+        assert coded.owner.reading._windows.held_bytes == 0
 
     def test_one_shard_too_few_is_a_clear_error(self, coded: Coded) -> None:
         for at in (0, 2, 4):

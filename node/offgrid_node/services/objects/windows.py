@@ -37,6 +37,7 @@ class _Window:
     """Of one object; `gathered` comes when it has ended."""
 
     span: Span
+    served: set[int] = field(default_factory=set)  # stripes; when all are, it goes
     waiting: list[Waiting] = field(default_factory=list)
     gathered: Gathered | None = None
 
@@ -72,9 +73,14 @@ class Windows:
         gathered: Gathered = yield partial(_when_gathered, window)
         if len(gathered.pieces) >= manifest.k:
             try:
-                return (yield from self._opened(manifest, key, index, gathered, window.span))
+                opened = yield from self._opened(manifest, key, index, gathered, window.span)
             except Corrupt:
-                self._windows.pop((manifest.object_id, window.span.first), None)
+                self._forget(window)
+            else:
+                window.served.add(index)
+                if len(window.served) == window.span.count:
+                    self._forget(window)
+                return opened
         proved: Gathered = yield partial(self._gather, Span(manifest, index, 1, prove=True), holders)
         self._find_liars(window, gathered, index, proved)
         if len(proved.pieces) < manifest.k:
@@ -106,10 +112,10 @@ class Windows:
 
     def _window(self, manifest: Manifest, index: int, holders: Holders) -> _Window:
         reached, size = self._reached.get(manifest.object_id, (-NEAR, 0))
-        goes_on = index == 0 or abs(index - reached) <= NEAR
+        goes_on = abs(index - reached) <= NEAR
         found = self._find(manifest.object_id, index)
         if found is None:
-            size = min(2 * size, _stripes_max(manifest)) if goes_on and size else 1
+            size = min(2 * size, _stripes_max(manifest)) if goes_on and size and index > reached else 1
             found = self._begin(manifest, index, size, holders)
         self._remember(manifest.object_id, (max(index, reached) if goes_on else index, found.span.count))
         if goes_on and index:
@@ -130,15 +136,14 @@ class Windows:
     def _begin(self, manifest: Manifest, first: int, count: int, holders: Holders) -> _Window:
         """One that fails is forgotten, so that the next read asks again."""
         window = _Window(Span(manifest, first, min(count, manifest.stripes - first)))
-        key = manifest.object_id, first
-        self._windows[key] = window
+        self._windows[manifest.object_id, first] = window
         while self.held_bytes > WINDOWS_BYTES_MAX and self._make_room():
             pass
 
         def ended(gathered: Gathered) -> None:
             window.gathered = gathered
-            if len(gathered.pieces) < manifest.k and self._windows.get(key) is window:
-                del self._windows[key]
+            if len(gathered.pieces) < manifest.k:
+                self._forget(window)
             for waiting in window.waiting:
                 waiting(gathered)
 
@@ -151,6 +156,11 @@ class Windows:
                 self._windows.move_to_end((owner, first))
                 return window
         return None
+
+    def _forget(self, window: _Window) -> None:
+        key = window.span.manifest.object_id, window.span.first
+        if self._windows.get(key) is window:
+            del self._windows[key]
 
     def _make_room(self) -> bool:
         """Forgets the longest unused one that has come; those under way are waited for."""
