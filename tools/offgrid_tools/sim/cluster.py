@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from google.protobuf.message import Message
 
@@ -18,6 +19,7 @@ from offgrid_tools.sim.network import Network
 from offgrid_tools.sim.plan import FIVE, JOINER
 from offgrid_tools.sim.process import Process, Spec
 from offgrid_tools.sim.reload import check_reload
+from offgrid_tools.sim.vices import LIES, ROTS
 
 START_WITHIN_US = 400 * MS
 SKEW_MAX_US = 3600 * SECOND
@@ -98,7 +100,7 @@ class Cluster:
 
     # ---- what must hold at last
 
-    def disagreement(self, bad: Collection[str] = ()) -> str:
+    def disagreement(self, bad: Mapping[str, str] = MappingProxyType({})) -> str:
         """What the live members do not agree on yet, all but the `bad` ones of money; empty when nothing."""
         live = [process for name in self.members if not (process := self.processes[name]).dead]
         if down := [process.spec.name for process in live if not process.up]:
@@ -107,6 +109,8 @@ class Cluster:
             return f"{loading[0].spec.name} cannot read its disk"
         if stuck := next(filter(None, (self.monitor.objects.stuck(process.node_id) for process in live)), ""):
             return stuck
+        if unbacked := self._unbacked(live, bad):
+            return unbacked
         if left := self.monitor.deletions.left(process.node_id for process in live):
             return left
         honest = [process.node_id for process in live if process.spec.name not in bad]
@@ -124,6 +128,11 @@ class Cluster:
                 if mesh.directory.is_member(self.processes[name].node_id):
                     return f"{process.spec.name} still counts {name} as a member"
         return ""
+
+    def _unbacked(self, live: Sequence[Process], bad: Mapping[str, str]) -> str:
+        """What a live host lost has come back to it, unless it loses it again and again, or lies."""
+        hosts = {process.node_id for process in live if bad.get(process.spec.name) not in (LIES, ROTS)}
+        return next(filter(None, (self.monitor.objects.unbacked(process.node_id, hosts) for process in live)), "")
 
     def check_end(self) -> None:
         """Nothing acked is lost, and whoever reloads comes to what it was."""

@@ -110,7 +110,15 @@ class Crowd:
             mark = f"({called})".encode()
             monitor.secrets.plant(called.encode(), owner.node_id)
             yield ObjectUser(
-                engine, monitor, owner, vault.things, vault.required, called, mark=mark, deletes=DELETES_CHANCE
+                engine,
+                monitor,
+                owner,
+                vault.things,
+                vault.required,
+                called,
+                mark=mark,
+                deletes=DELETES_CHANCE,
+                codes=vault.codes,
             )
 
     def _payers(self) -> Iterator[Payer]:

@@ -9,6 +9,7 @@ from random import Random
 
 from offgrid_node.protocol.events import HOST
 from offgrid_tools.sim.process import Spec
+from offgrid_tools.sim.users.objects import COPIES, Code
 from offgrid_tools.sim.vices import DEAD, LIES, REMOVED, RESTORED, ROTS, WIPED
 
 HOSTS = "abcdefgh"
@@ -19,15 +20,18 @@ BAD_MAX = 2
 OWNERS = ("owner", "owner-2")
 TWO_OWNERS_CHANCE, OWNER_HOSTS_CHANCE = 0.4, 0.3
 THINGS_MAX = 4
+CODES = (COPIES, (3, 5), (3, 6), (2, 7), (4, 12))
 
 
 @dataclass(frozen=True, slots=True)
 class Vault:
-    """`owners` keep things, by name; each thing must outlive the loss of what weighs less than one of `required`."""
+    """`owners` keep things, by name; each thing must outlive the loss of what weighs less than one of `required`. Those
+    under a `code` are needed and total shards; (1, 1) is a copy."""
 
     owners: tuple[str, ...]
     things: int
     required: tuple[int, ...]
+    codes: tuple[Code, ...] = (COPIES,)
 
 
 def draw_vault(seed: int) -> tuple[Vault, tuple[Spec, ...], Mapping[str, str]]:

@@ -78,6 +78,8 @@ class LyingHost:
 
     def _serve(self, request: objects_pb2.ReadReplicaRequest) -> Message | None:
         blobs, name = self._process.blobs, request.object_id
+        if request.HasField("shard"):
+            name = f"{name}.{request.shard}"
         size = blobs.size(name)
         length = min(request.length, size - request.offset) if size else 0
         if size is None or length <= 0:

@@ -11,13 +11,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 
 from google.protobuf.message import Message
 
 from offgrid.v1 import objects_pb2, state_pb2
+from offgrid_node.coding.fallback import Fallback
+from offgrid_node.protocol.objects.dropping import shards_of
 from offgrid_node.protocol.objects.manifest import Manifest, shard_root, stripe_digest
-from offgrid_node.protocol.objects.shards import stripe_span
+from offgrid_node.protocol.objects.shards import blob_name, row_span, rows_of, stripe_span
 from offgrid_node.protocol.objects.tables import (
     OBJECTS,
     OUTBOX,
@@ -42,9 +44,10 @@ class ObjectRules(Rules):
 
     def __init__(self, evidence: Evidence, quorum: QuorumRules, deletions: DeletionRules) -> None:
         self._evidence, self._quorum, self._deletions = evidence, quorum, deletions
+        self._coder = Fallback()
         self._acked: dict[str, dict[str, int]] = {}  # owner → object → required weight
         self._durable: dict[str, set[str]] = {}
-        self._holders: dict[str, set[str]] = {}  # object → hosts that vouched, honestly
+        self._vouchers: dict[tuple[str, str], set[int]] = {}  # (object, host) → epochs for which it vouched, honestly
         self._entries: dict[tuple[str, bytes], str] = {}
 
     def replies(self) -> Mapping[type[Message], Passed]:
@@ -67,19 +70,33 @@ class ObjectRules(Rules):
         row = objects_pb2.ReplicaRow.FromString(value or b"")
         if value is None or Ack.decode(row.ack.body).epoch < ack.epoch:
             raise Violation(f"{self._evidence.name_of(host)} acks {object_id}, and its disk has no row of that")
-        sure = host in self._holders.setdefault(object_id, set()) or host in self._evidence.rotten
-        if not sure and not self.holds(host, row.manifest):
+        sure = ack.epoch in self._vouchers.setdefault((object_id, host), set()) or host in self._evidence.rotten
+        if not sure and not self._holds_shards(host, row):
             raise Violation(f"{self._evidence.name_of(host)} acks {object_id}, and its bytes are not on its disk")
-        self._holders[object_id].add(host)
+        self._vouchers[object_id, host].add(ack.epoch)
         self._quorum.on_ack(host, reply.ack)
 
-    def holds(self, host: str, manifest: objects_pb2.Manifest) -> bool:
-        """Whether the very bytes are on that disk, durable and whole."""
-        body, blobs = Manifest.decode(manifest.signed.body), self._evidence.blobs[host]
+    def _holds_shards(self, host: str, row: objects_pb2.ReplicaRow) -> bool:
+        """Whether the very bytes of all that it vouched for are on that disk, durable and whole."""
+        body, blobs, salt = Manifest.decode(row.manifest.signed.body), self._evidence.blobs[host], self._evidence.salt
+        for shard in shards_of(row):
+            name = blob_name(body, shard)
+            if not blobs.is_durable(name) or blobs.size(name) != body.shard_bytes:
+                return False
+            rows = (blobs.read(name, *row_span(body, index)) for index in range(body.stripes))
+            if shard_root([stripe_digest(salt, row) for row in rows]) != body.roots[shard]:
+                return False
+        return True
+
+    def _holds_sealed(self, owner: str, manifest: objects_pb2.Manifest) -> bool:
+        """Whether an owner's sealed copy is, from which every shard can be made."""
+        body, blobs, salt = Manifest.decode(manifest.signed.body), self._evidence.blobs[owner], self._evidence.salt
         if not blobs.is_durable(body.object_id) or blobs.size(body.object_id) != body.sealed_bytes:
             return False
-        stripes = (blobs.read(body.object_id, *stripe_span(body, index)) for index in range(body.stripes))
-        return (shard_root([stripe_digest(self._evidence.salt, stripe) for stripe in stripes]),) == body.roots
+        stripes = [blobs.read(body.object_id, *stripe_span(body, index)) for index in range(body.stripes)]
+        rows = (self._coder.encode(body.k, body.n, rows_of(stripe, body.k), range(body.n)) for stripe in stripes)
+        shards = zip(*([stripe_digest(salt, row) for row in of_stripe] for of_stripe in rows), strict=True)
+        return body.roots == tuple(shard_root(digests) for digests in shards)
 
     # ---- owners
 
@@ -151,7 +168,7 @@ class ObjectRules(Rules):
     def _check_kept(self, host: str) -> None:
         for key, value in self._evidence.stores[host].scan(REPLICAS):
             row = objects_pb2.ReplicaRow.FromString(value)
-            if row.HasField("ack") and not self.holds(host, row.manifest):
+            if row.HasField("ack") and not self._holds_shards(host, row):
                 raise Violation(f"{self._evidence.name_of(host)} has acked {key.decode()}, and has its bytes no more")
 
     def _check_acked(self, owner: str, object_id: str) -> None:
@@ -161,7 +178,7 @@ class ObjectRules(Rules):
         if value is None:
             raise Violation(f"{object_id} was acked and is not in the store")
         row = objects_pb2.ObjectRow.FromString(value)
-        if row.object.state != DURABLE and not self.holds(owner, row.object.manifest):
+        if row.object.state != DURABLE and not self._holds_sealed(owner, row.object.manifest):
             raise Violation(f"{object_id} was acked, is not durable elsewhere, and its owner's bytes are gone")
 
     # ---- the end
@@ -170,4 +187,14 @@ class ObjectRules(Rules):
         """An outbox entry that is still open; empty when none is."""
         for key, object_id in self._evidence.stores[node].scan(OUTBOX_OPEN):
             return f"outbox entry {number_of(key)} of {self._evidence.name_of(node)} ({object_id.decode()}) is open"
+        return ""
+
+    def unbacked(self, owner: str, hosts: Container[str]) -> str:
+        """An ack of one of these hosts that counts at its owner and is not backed by bytes; empty without any."""
+        for key, value in self._evidence.stores[owner].scan(OBJECTS):
+            for ack in objects_pb2.ObjectRow.FromString(value).object.acks:
+                row = self._evidence.row(ack.node_id, REPLICAS, replica_key(key.decode(), owner))
+                kept = row is not None and self._holds_shards(ack.node_id, objects_pb2.ReplicaRow.FromString(row))
+                if ack.node_id in hosts and not kept:
+                    return f"{key.decode()} counts on {self._evidence.name_of(ack.node_id)}, which does not keep it"
         return ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from offgrid_node.keys import stripes
+from offgrid_node.protocol.objects.comparing import Comparing
 from offgrid_node.protocol.objects.deletion import Deletion
 from offgrid_node.protocol.objects.dropping import Dropping
 from offgrid_node.protocol.objects.manifest import TAG_BYTES
@@ -71,6 +72,11 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "deletion-half-told": Mutant(
         "one host alone hears that an object is deleted", (Patch(Deletion, "on_delete", _to_the_first),), VAULT_MESH
+    ),
+    "losses-unseen": Mutant(
+        "owners never ask what a host that comes back still keeps",
+        (Patch(Comparing, "on_up", never(None)),),
+        VAULT_MESH,
     ),
     "deletion-forgotten": Mutant(
         "a restarted owner forgets who has to hear what it deleted", (Patch(Notices, "load", never(None)),), VAULT_MESH

@@ -28,6 +28,10 @@ EARLY_CHANCE = 0.5  # that what is to be deleted is so before it was read, or du
 AGAIN_CHANCE = 0.2  # a client that has forgotten that it was answered
 
 
+Code = tuple[int, int]  # shards needed, and in total
+COPIES = (1, 1)
+
+
 @dataclass(slots=True)
 class Thing:
     """What is to be kept, and how far that has come."""
@@ -36,6 +40,7 @@ class Thing:
     data: bytes
     required_milli: int
     enqueued: bool
+    code: Code = COPIES
     object_id: str = ""
     leaves: bool = False  # it is to be deleted, once it was answered for or later
     leaving: bool = False  # that has been asked for
@@ -63,9 +68,11 @@ class ObjectUser(Person):
         *,
         mark: bytes = b"",
         deletes: float = 0.0,
+        codes: Sequence[Code] = (),
     ) -> None:
         """`required`: the weights that may be asked for. `mark` stands again and again in what is kept; with the chance
-        `deletes` a thing is deleted in the end."""
+        `deletes` a thing is deleted in the end. What is uploaded is under one of the `codes`, should there be any, and
+        then has to weigh as little as may be asked for."""
         super().__init__(engine, monitor, owner)
         rng = engine.rng
         self._things = [
@@ -78,6 +85,10 @@ class ObjectUser(Person):
             )
             for number in range(things)
         ]
+        for thing in self._things if codes else ():
+            thing.code = COPIES if thing.enqueued else rng.choice(codes)
+            if thing.code != COPIES:
+                thing.required_milli = min(required)
 
     @property
     def content(self) -> bool:
@@ -197,6 +208,8 @@ class _Upload:
             required_milli=self._thing.required_milli,
             request_id=self._thing.request_id,
         )
+        if self._thing.code != COPIES:
+            request.code.needed, request.code.total = self._thing.code
         self._call("OpenUpload", request, self._on_open)
 
     def _on_open(self, reply: Message) -> None:
