@@ -15,7 +15,7 @@ from offgrid_node.storage.store import Batch
 
 KEY_BYTES_MAX = 511  # LMDB 0.9's bound; 1.0 takes more, but a store must open with either
 TABLE_CHARS_MAX = 64
-TABLES_MAX = 62  # LMDB wants the number of named databases up front: 64 with the store's own two
+TABLES_MAX = 126  # LMDB wants the number of named databases up front: 128 with the store's own two; a node has some 70
 VALUE_BYTES_MAX = 16 * 1024 * 1024  # four times the largest message that a node sends
 EVENT_BYTES_MAX = 16 * 1024 * 1024
 BATCH_BYTES_MAX = 128 * 1024 * 1024  # far below the 512 MiB of dirty pages at which LMDB gives up
