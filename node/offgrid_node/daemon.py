@@ -50,6 +50,7 @@ from offgrid_node.services.jobs.speech import Later
 from offgrid_node.services.ledger.reads import ledger_summary
 from offgrid_node.services.mesh import NodeFacts
 from offgrid_node.services.objects.room import ObjectParts
+from offgrid_node.services.objects.scrub import Pace
 from offgrid_node.storage.blobs import FileBlobs
 from offgrid_node.storage.disk import measure_fsync_ms
 from offgrid_node.storage.store import Store
@@ -106,6 +107,8 @@ class Daemon:
         await self._listen(tls, road, framed)
         self._driver.start(self.node.runtime)
         self._drops = self._watch_drops()
+        self.node.objects.scrub.start()
+        self._cleanup.append(self.node.objects.scrub.close)
         await self._finding.start()
         self._heap.start()
         self._cleanup.append(self._heap.close)
@@ -198,6 +201,7 @@ class Daemon:
                 bulk=self._bulk,
                 wraps=KeyWraps(key),
                 coder=self._coding.coder,
+                scrub=Pace(config.storage.scrub_bytes_per_s, config.storage.scrub_days),
                 keeps_replicas=config.storage.enabled,
                 owner_share_percent=config.storage.owner_share_percent,
             ),
@@ -251,6 +255,7 @@ class Daemon:
                 *self._finding.notices,
                 *(self._drops.notices if self._drops else ()),
                 *self.node.adoption.notices,
+                *self.node.objects.scrub.notices,
                 *self.node.ledger.notices,
             ),
             ledger=ledger_summary(self.node.runtime.store),

@@ -61,7 +61,8 @@ EVERY_RPC = {
         OWNER: "OpenUpload WriteUpload CommitUpload Enqueue GetObject ListObjects ReadObject ListOutbox "
         "CancelOutboxEntry DeleteObject ListDeletions "
         "ShareObject UnshareObject ExplainPlacement",
-        MEMBERS: "OpenReplica WriteReplica CommitReplica ReadReplica DeliverNotices CompareInventory NameInventory",
+        MEMBERS: "OpenReplica WriteReplica CommitReplica ReadReplica DeliverNotices CompareInventory NameInventory "
+        "ReportDamage",
     },
     "QuorumService": {
         f"{MEMBERS}, {OWNER}": "ListWeights",

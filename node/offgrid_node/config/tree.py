@@ -282,6 +282,15 @@ class Storage(Section):
         le=_WEIGHT_MILLI_MAX,
         description="weight of acks that makes it durable, unless it says otherwise, in thousandths",
     )
+    scrub_bytes_per_s: int = Field(
+        default=10_000_000,
+        ge=1_000,
+        le=2**40,
+        description="most that is read a second to find faults in what is kept for others",
+    )
+    scrub_days: int = Field(
+        default=14, ge=1, le=365, description="all of it is read once within so many days, if that rate allows"
+    )
     memory_db: f.FilePath = Field(default=Path("data/memory.db"), description="the node's store")
     chunk_dir: f.FilePath = Field(default=Path("data/chunks"), description="folder of objects, sealed")
     chunk_threshold: int = Field(

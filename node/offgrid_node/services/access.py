@@ -93,6 +93,7 @@ ACCESS: dict[str, Row] = {
     "offgrid.v1.ObjectService/DeliverNotices": Row(MEMBERS),
     "offgrid.v1.ObjectService/CompareInventory": Row(MEMBERS),
     "offgrid.v1.ObjectService/NameInventory": Row(MEMBERS),
+    "offgrid.v1.ObjectService/ReportDamage": Row(MEMBERS),
     "offgrid.v1.QuorumService/ListWeights": Row(MEMBERS | ADMINS),
     "offgrid.v1.QuorumService/CreateQuorum": Row(ADMINS),
     "offgrid.v1.QuorumService/AckQuorum": Row(ADMINS),

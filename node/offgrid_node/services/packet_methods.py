@@ -72,6 +72,7 @@ METHOD_NUMBERS: Mapping[str, int] = {
     "offgrid.v1.ObjectService/UnshareObject": 0x0524,
     "offgrid.v1.ObjectService/CompareInventory": 0x0530,
     "offgrid.v1.ObjectService/NameInventory": 0x0531,
+    "offgrid.v1.ObjectService/ReportDamage": 0x0532,
     "offgrid.v1.QuorumService/ListWeights": 0x0601,
     "offgrid.v1.QuorumService/CreateQuorum": 0x0602,
     "offgrid.v1.QuorumService/AckQuorum": 0x0603,

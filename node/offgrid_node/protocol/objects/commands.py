@@ -114,6 +114,13 @@ class Compared:
 
 
 @dataclass(frozen=True, slots=True)
+class DamageReported:
+    """A host says that it has lost something that it kept for this node."""
+
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
 class ReplicasLost:
     """Found at this host: its disk has them no more."""
 

@@ -19,6 +19,7 @@ from offgrid_node.protocol.objects.inventory import Holding, Inventory
 
 COMPARING_MAX = 4  # hosts at once: each difference is worked out in memory
 AGAIN_MS, RETRY_MS = 3_600_000, 60_000
+REPORT_GAP_MS = 10_000  # after a comparison, whatever the host reports: it cannot keep this node at work
 TAKEN_MAX = 64  # losses and strays that one step works on
 
 Found = Callable[[str, Holding, Now], None]
@@ -31,6 +32,8 @@ class Comparing:
     def __init__(self, draft: Draft, given: Inventory, lose: Found, stray: Found) -> None:
         self._draft, self._given, self._lose, self._stray = draft, given, lose, stray
         self._due: dict[str, int] = {}  # living hosts, and when each is asked next
+        self._rests: dict[str, int] = {}  # of those, until when each is left alone, whatever it reports
+        self._reported: set[str] = set()  # who has lost something since the comparison that is under way began
         self._under_way: set[str] = set()
         self._found: deque[tuple[str, Holding, bool]] = deque()  # host, item, whether it is lost
 
@@ -46,11 +49,23 @@ class Comparing:
 
     def on_down(self, node_id: str) -> None:
         self._due.pop(node_id, None)
+        self._rests.pop(node_id, None)
+        self._reported.discard(node_id)
+
+    def on_reported(self, node_id: str, now: Now) -> None:
+        """The host has lost something, it says: it is asked sooner."""
+        if node_id in self._under_way:
+            self._reported.add(node_id)
+        elif node_id in self._due:
+            self._due[node_id] = min(self._due[node_id], max(now.mono_ms, self._rests.get(node_id, 0)))
 
     def on_compared(self, event: Compared, now: Now) -> None:
         self._under_way.discard(event.node)
         if event.node in self._due:
-            self._due[event.node] = now.mono_ms + (RETRY_MS if event.fault is not None else AGAIN_MS)
+            later_ms = REPORT_GAP_MS if event.node in self._reported else AGAIN_MS
+            self._due[event.node] = now.mono_ms + (RETRY_MS if event.fault is not None else later_ms)
+            self._rests[event.node] = now.mono_ms + REPORT_GAP_MS
+        self._reported.discard(event.node)
         self._found.extend((event.node, holding, True) for holding in event.lost)
         self._found.extend((event.node, holding, False) for holding in event.strays)
 

@@ -14,6 +14,7 @@ from offgrid_node.protocol.objects.commands import (
     AddObject,
     CancelEntry,
     Compared,
+    DamageReported,
     DeleteObject,
     KeepReplica,
     ReplicasLost,
@@ -32,7 +33,7 @@ from offgrid_node.protocol.objects.measuring import AskTag, Measuring
 from offgrid_node.protocol.objects.notices import Notices, NoticeTag
 from offgrid_node.protocol.objects.outbox import Outbox
 from offgrid_node.protocol.objects.preference import Host
-from offgrid_node.protocol.objects.replicas import Replicas
+from offgrid_node.protocol.objects.replicas import DamageTag, Replicas
 from offgrid_node.protocol.objects.settings import ObjectsSettings
 from offgrid_node.protocol.objects.sharing import Shared, Sharing, told_to
 from offgrid_node.protocol.objects.tables import EXPIRING, GIVEN, OBJECT_REQUESTS, REPLICAS_EXPIRING, object_of
@@ -138,6 +139,10 @@ class ObjectsMachine:
                     self._notices.on_answered(tag, event, now)
                 case Compared():
                     self._comparing.on_compared(event, now)
+                case DamageReported(node_id):
+                    self._comparing.on_reported(node_id, now)
+                case Answered(DamageTag()):
+                    pass  # an owner that was not reached compares in time
                 case ReplicasLost():
                     self._replicas.on_lost(event)
                 case PeerUp():

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from offgrid.v1 import objects_pb2
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.draft import Draft
-from offgrid_node.protocol.effects import DropBlob
+from offgrid_node.protocol.effects import Call, DropBlob
 from offgrid_node.protocol.errors import FailedPrecondition, PeerFault
 from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.objects.commands import KeepReplica, ReplicasLost
@@ -24,6 +26,14 @@ from offgrid_node.protocol.objects.tables import (
 )
 from offgrid_node.protocol.quorum.fence import ack_before
 from offgrid_node.protocol.quorum.records import Ack, Epoch, sign_ack
+
+REPORT = "offgrid.v1.ObjectService/ReportDamage"
+REPORT_TIMEOUT_MS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class DamageTag:
+    """Of a ReportDamage under way."""
 
 
 def check_epoch(body: Manifest, epoch: Epoch, host: str) -> None:
@@ -78,10 +88,12 @@ class Replicas:
         self._draft.reply(ticket, objects_pb2.CommitReplicaResponse(ack=signed))
 
     def on_lost(self, event: ReplicasLost) -> None:
-        """This node's disk has them no more. What was promised stays in the rows, as the fence; its owner finds out
-        when it compares, and brings them again."""
+        """This node's disk has them no more. What was promised stays in the rows, as the fence; its owner is told once
+        that is durable, or finds out when it compares, and brings them again."""
         for holding in event.lost:
             self._kept.put(event.owner, holding.object_id, ())
+        request = objects_pb2.ReportDamageRequest()
+        self._draft.send(Call("objects", event.owner, REPORT, request, DamageTag(), REPORT_TIMEOUT_MS))
 
     def _change(self, body: Manifest, before: tuple[int, ...], after: tuple[int, ...]) -> None:
         """What a newer epoch takes away goes."""

@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 
 from offgrid.v1 import objects_pb2
 from offgrid_node.protocol.errors import FailedPrecondition, InvalidRequest
-from offgrid_node.protocol.objects.commands import CancelEntry, DeleteObject
+from offgrid_node.protocol.objects.commands import CancelEntry, DamageReported, DeleteObject
 from offgrid_node.protocol.objects.manifest import Manifest
 from offgrid_node.protocol.objects.tables import (
     DELETED,
@@ -199,6 +199,12 @@ class ObjectHandlers:
 
     def compare_inventory(self, caller: Caller, request: objects_pb2.CompareInventoryRequest) -> Ticket:
         return self._inventories.answer(caller, request)
+
+    def report_damage(
+        self, caller: Caller, request: objects_pb2.ReportDamageRequest
+    ) -> objects_pb2.ReportDamageResponse:
+        self._runtime.deliver("objects", DamageReported(caller.node_id))
+        return objects_pb2.ReportDamageResponse()
 
     def name_inventory(self, caller: Caller, request: objects_pb2.NameInventoryRequest) -> Ticket:
         return self._inventories.name(caller, request)

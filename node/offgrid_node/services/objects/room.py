@@ -40,6 +40,7 @@ from offgrid_node.services.objects.keeping import Keeping
 from offgrid_node.services.objects.placing import Placing
 from offgrid_node.services.objects.reading import Reading
 from offgrid_node.services.objects.replicas import OWNER_SHARE_PERCENT, PIECE_BYTES_MAX, Replicas
+from offgrid_node.services.objects.scrub import Pace, Scrub
 from offgrid_node.services.objects.sealing import UPLOAD_PREFIX, Sealer, Wraps
 from offgrid_node.services.objects.serving import Serving
 from offgrid_node.services.objects.sharing import Sharing
@@ -68,11 +69,12 @@ class ObjectParts:
     piece_bytes: int = PIECE_BYTES_MAX  # of a replica that comes in
     coder: Coder = field(default_factory=Fallback)
     coding: CodePolicy = NEVER_CODED
+    scrub: Pace = field(default_factory=Pace)
 
 
 class ObjectRoom:
     """`handlers` for the router, `shipping` for the runtime's outlet; `sealer`, `uploads` and `reading` for the jobs'
-    inputs and results."""
+    inputs and results; `scrub` for whoever has a clock that ticks by itself."""
 
     def __init__(
         self,
@@ -125,6 +127,7 @@ class ObjectRoom:
             owner_share_percent=parts.owner_share_percent,
             piece_bytes=parts.piece_bytes,
         )
+        self.scrub = Scrub(runtime, self.salt, blobs, bulk, later, rng, parts.scrub)
         serving = Serving(runtime, directory, blobs, source, bulk)
         capacity = Capacity(runtime, replicas, blobs, bulk, lambda: drains(runtime), data_dir, inline_limit_bytes)
         placing = Placing(runtime, self_id, parts.coding, lambda node: called(directory(), node))

@@ -1,0 +1,210 @@
+"""A host finds what its disk has damaged or lost, tells the owner, and has it again while another keeps it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+
+import pytest
+from bulk_world import SALT, Node, World
+
+from offgrid.v1 import objects_pb2
+from offgrid_node.services.objects.scrub import DAY_MS, OBJECT_BYTES, PAUSE_MS_MAX, TURN_BYTES, Pace, Scrub
+from offgrid_node.storage.blobs import KEPT, FileBlobs
+
+DATA = bytes(range(256)) * 2
+
+
+class Turns:
+    """A Later whose time comes when the test says so."""
+
+    def __init__(self) -> None:
+        self.pauses: list[int] = []
+        self._next: Callable[[], None] | None = None
+
+    def __call__(self, delay_ms: int, callback: Callable[[], None]) -> None:
+        assert self._next is None, "one turn at a time"
+        self.pauses.append(delay_ms)
+        self._next = callback
+
+    def take(self) -> None:
+        following, self._next = self._next, None
+        assert following is not None
+        following()
+
+
+class Checked:
+    """A host whose files are real, and its scrub."""
+
+    def __init__(self, world: World, folder: Path, seed: int = 1, pace: Pace | None = None) -> None:
+        self.world, self.folder, self.host = world, folder, world.hosts[0]
+        self.host.blobs = FileBlobs(folder)
+        self.host.restart()
+        world.settle()
+        self.turns = Turns()
+        self.scrub = scrub_of(self.host, self.turns, seed, pace or Pace())
+        self.scrub.start()
+
+    def round(self) -> None:
+        """Whatever place the scrub begins at, all is read once between two ends."""
+        for _ in range(2):
+            rounds = self.scrub.rounds
+            while self.scrub.rounds == rounds:
+                self.turns.take()
+                self.world.settle()
+        self.world.pass_ms(60_000)
+
+    def file(self, object_id: str) -> Path:
+        return self.folder / KEPT / object_id
+
+
+def scrub_of(host: Node, turns: Turns, seed: int, pace: Pace) -> Scrub:
+    return Scrub(host.runtime, lambda: SALT, host.blobs, host.bulk, turns, Random(seed), pace)
+
+
+def put(world: World, name: str, data: bytes = DATA) -> str:
+    """In memory of its owner as long as no host has the other copies that are wanted."""
+    object_id = world.owner.put(data, name=name, required_milli=1_000).object_id
+    world.pass_ms(1_000)
+    return object_id
+
+
+def flip(file: Path, place: int) -> None:
+    data = bytearray(file.read_bytes())
+    data[place] ^= 0x10
+    file.write_bytes(data)
+
+
+@pytest.fixture
+def checked(tmp_path: Path) -> Checked:
+    return Checked(World(2), tmp_path)
+
+
+class TestAShard:
+    @pytest.mark.parametrize("place", [0, 200, -1])
+    def test_with_one_flipped_bit_is_found_and_brought_again(self, checked: Checked, place: int) -> None:
+        object_id = put(checked.world, "one")
+        sound = checked.file(object_id).read_bytes()
+        flip(checked.file(object_id), place)
+        checked.round()
+        assert checked.file(object_id).read_bytes() == sound
+        assert checked.scrub.damaged == 1
+        assert {ack.node_id for ack in checked.world.owner.info(object_id).acks} == {
+            each.node_id for each in checked.world.hosts
+        }
+
+    def test_that_is_gone_or_cut_off_is_brought_again(self, checked: Checked) -> None:
+        gone, cut = put(checked.world, "gone"), put(checked.world, "cut")
+        sound = {object_id: checked.file(object_id).read_bytes() for object_id in (gone, cut)}
+        checked.file(gone).unlink()
+        checked.file(cut).write_bytes(sound[cut][:-1])
+        checked.round()
+        assert {object_id: checked.file(object_id).read_bytes() for object_id in sound} == sound
+        assert checked.scrub.damaged == 2
+
+    def test_does_not_count_from_then_on_until_it_is_back(self, checked: Checked) -> None:
+        world, host = checked.world, checked.host
+        object_id = put(world, "one")
+        flip(checked.file(object_id), 7)
+        world.bend = lambda letter: (
+            objects_pb2.OpenReplicaResponse() if letter.short == "OpenReplica" else None
+        )  # the host never says that it has the shard open
+        checked.round()
+        assert host.node_id not in {ack.node_id for ack in world.owner.info(object_id).acks}
+
+    def test_that_is_sound_is_left_alone(self, checked: Checked) -> None:
+        made = [put(checked.world, f"object {n}") for n in range(5)]
+        checked.world.log.clear()
+        checked.round()
+        assert (checked.scrub.damaged, checked.scrub.notices) == (0, ())
+        assert not {"ReportDamage", "OpenReplica"} & set(checked.world.log)
+        assert all(checked.file(object_id).exists() for object_id in made)
+
+    def test_that_is_being_deleted_is_none_that_is_lost(self, checked: Checked) -> None:
+        object_id = put(checked.world, "one")
+        checked.turns.take()
+        checked.world.owner.ask("DeleteObject", objects_pb2.DeleteObjectRequest(object=object_id))
+        checked.world.pass_ms(1_000)
+        checked.round()
+        assert checked.scrub.damaged == 0
+
+    def test_larger_than_a_turn_is_read_in_several(self, checked: Checked, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("offgrid_node.services.objects.scrub.TURN_BYTES", 100)
+        object_id = put(checked.world, "one")
+        flip(checked.file(object_id), -1)
+        checked.round()
+        assert len(checked.turns.pauses) > 2 * len(DATA) // 100
+        assert checked.scrub.damaged == 1
+
+
+class TestTheOwner:
+    def test_is_told_at_once(self, checked: Checked) -> None:
+        object_id = put(checked.world, "one")
+        flip(checked.file(object_id), 3)
+        checked.world.log.clear()
+        checked.round()
+        said = [method for method in checked.world.log if method in ("ReportDamage", "CompareInventory", "OpenReplica")]
+        assert said[:2] == ["ReportDamage", "CompareInventory"]
+        assert "OpenReplica" in said
+
+    def test_that_was_away_finds_it_when_it_compares(self, checked: Checked) -> None:
+        world = checked.world
+        object_id = put(world, "one")
+        sound = checked.file(object_id).read_bytes()
+        flip(checked.file(object_id), 3)
+        world.owner.up = False
+        checked.round()
+        world.owner.up = True
+        world.pass_ms(3_600_000)
+        world.pass_ms(60_000)
+        assert checked.file(object_id).read_bytes() == sound
+
+    def test_is_not_kept_at_work_by_a_host_that_reports_all_the_time(self, checked: Checked) -> None:
+        world = checked.world
+        put(world, "one")
+        world.pass_ms(60_000)
+        world.log.clear()
+        for _ in range(50):
+            world.owner.ask_as(checked.host, "ReportDamage", objects_pb2.ReportDamageRequest())
+            world.pass_ms(100)
+        assert world.log.count("CompareInventory") <= 2
+
+
+def test_people_are_told_of_a_disk_that_fails(checked: Checked) -> None:
+    object_id = put(checked.world, "one")
+    flip(checked.file(object_id), 3)
+    checked.round()
+    assert checked.scrub.notices == (
+        "a shard that is kept here for others was damaged or gone, once so far; the disk may be failing",
+    )
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_round_begins_anywhere_and_leaves_nothing_out(tmp_path: Path, seed: int) -> None:
+    checked = Checked(World(1), tmp_path, seed)
+    for object_id in [put(checked.world, f"object {n}") for n in range(6)]:
+        flip(checked.file(object_id), 1)
+    checked.round()
+    assert checked.scrub.damaged == 6
+
+
+def test_a_node_that_stops_reads_no_more(checked: Checked) -> None:
+    put(checked.world, "one")
+    checked.scrub.close()
+    checked.turns.take()
+    assert len(checked.turns.pauses) == 1
+
+
+class TestPace:
+    def test_goes_as_slow_as_the_days_allow(self) -> None:
+        kept = 1 << 40
+        turns = kept // TURN_BYTES
+        assert Pace(10_000_000, 14).pause_ms(TURN_BYTES, kept) * turns <= 14 * DAY_MS
+
+    def test_is_never_above_its_rate(self) -> None:
+        assert Pace(1_000_000, 14).pause_ms(TURN_BYTES, 1 << 60) == TURN_BYTES * 1_000 // 1_000_000
+
+    def test_reads_the_little_that_is_kept_more_often(self) -> None:
+        assert Pace().pause_ms(OBJECT_BYTES, 0) == PAUSE_MS_MAX
+        assert Pace().pause_ms(TURN_BYTES, TURN_BYTES) == PAUSE_MS_MAX
