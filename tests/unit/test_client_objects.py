@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import time
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ import offgrid
 from offgrid.client import Client, OffgridError
 from offgrid.client import object_parts as parts_module
 from offgrid.client import objects as objects_module
+from offgrid.plaintext import checksum_of
 from offgrid_node.protocol.errors import NotFound, Unavailable
 
 DATA = bytes(range(50))
@@ -102,7 +102,7 @@ class TestPut:
             client.objects.put(source)  # type: ignore[arg-type]
         assert [call.size_bytes for call in node.calls["OpenUpload"]] == [len(DATA), 0]
         assert [call.HasField("size_bytes") for call in node.calls["OpenUpload"]] == [True, False]
-        assert {call.digest for call in node.calls["CommitUpload"]} == {hashlib.blake2b(DATA, digest_size=32).digest()}
+        assert {call.checksum for call in node.calls["CommitUpload"]} == {checksum_of(DATA)}
 
     def test_begins_again_when_the_node_has_lost_it(self, client: Client, node: ObjectNode) -> None:
         lost = NotFound("open it again", reason="UploadNotFound")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 import time
@@ -15,6 +14,7 @@ from offgrid.client.errors import OffgridError
 from offgrid.client.object_parts import PATIENCE_S, Parts, Progress, reader_of
 from offgrid.client.paging import pages
 from offgrid.client.targets import replaced
+from offgrid.plaintext import PlaintextChecksum
 from offgrid.v1 import objects_pb2
 
 Source = str | os.PathLike[str] | bytes | BinaryIO
@@ -25,7 +25,6 @@ LOST = frozenset({"UploadNotFound", "UploadLost"})  # what was under way went wi
 COMMIT_S, COMMIT_BYTES_PER_S = 30.0, 5_000_000  # what the slowest card may take to make it durable
 DELETE_S = 60.0  # a node with very many open jobs looks at each of them
 POLL_S, POLL_MAX_S, POLL_GROWTH = 0.002, 0.2, 1.25  # what is small is durable within milliseconds
-DIGEST_BYTES = 32
 DURABLE, LOCAL = objects_pb2.OBJECT_STATE_DURABLE, objects_pb2.OBJECT_STATE_LOCAL
 
 
@@ -126,16 +125,18 @@ class Objects:
         self, stream: BinaryIO, request: objects_pb2.OpenUploadRequest, on_progress: Progress
     ) -> objects_pb2.Object:
         opened = self._calls.unary("ObjectService/OpenUpload", request, objects_pb2.OpenUploadResponse)
-        total, offset, digest = _size_of(stream), 0, hashlib.blake2b(digest_size=DIGEST_BYTES)
+        total, offset, checksum = _size_of(stream), 0, PlaintextChecksum()
         while piece := _read(stream, opened.piece_bytes_max):
             end = offset + len(piece)
-            digest.update(piece)
+            checksum.update(piece)
             if end > opened.offset:  # otherwise an earlier call has brought it
                 part = objects_pb2.WriteUploadRequest(upload_id=opened.upload_id, offset=offset, data=piece)
                 self._calls.unary("ObjectService/WriteUpload", part, objects_pb2.WriteUploadResponse)
             offset = end
             on_progress(offset, max(total, offset))
-        commit = objects_pb2.CommitUploadRequest(upload_id=opened.upload_id, size_bytes=offset, digest=digest.digest())
+        commit = objects_pb2.CommitUploadRequest(
+            upload_id=opened.upload_id, size_bytes=offset, checksum=checksum.value()
+        )
         return self._calls.unary(
             "ObjectService/CommitUpload",
             commit,

@@ -5,13 +5,12 @@ Long, since it is the whole specification of one machine part, case by case, ove
 
 from __future__ import annotations
 
-import hashlib
-
 import pytest
 from bulk_world import STRIPE, World
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from offgrid.plaintext import checksum_of
 from offgrid.v1 import objects_pb2
 from offgrid_node.protocol.errors import (
     AlreadyExists,
@@ -27,7 +26,6 @@ from offgrid_node.protocol.objects.manifest import Manifest
 from offgrid_node.services.bulk import inline
 from offgrid_node.services.flow import ticket_of
 from offgrid_node.services.objects.uploads import (
-    DIGEST_BYTES,
     ENQUEUE_BYTES_MAX,
     EXPIRES_AFTER_MS_MAX,
     IDLE_MS_MAX,
@@ -54,12 +52,8 @@ def opened(world: World, **fields: object) -> objects_pb2.OpenUploadResponse:
     return answer
 
 
-def digest_of(data: bytes) -> bytes:
-    return hashlib.blake2b(data, digest_size=DIGEST_BYTES).digest()
-
-
 def commit_of(upload_id: str, data: bytes) -> objects_pb2.CommitUploadRequest:
-    return Commit(upload_id=upload_id, size_bytes=len(data), digest=digest_of(data))
+    return Commit(upload_id=upload_id, size_bytes=len(data), checksum=checksum_of(data))
 
 
 @settings(deadline=None, max_examples=50)
@@ -127,7 +121,7 @@ class TestARequestId:
         for _ in range(2):
             again = opened(world, name="n", request_id="r")
             assert again.offset == 4
-            commit = Commit(upload_id=again.upload_id, size_bytes=4, digest=digest_of(b"once"))
+            commit = Commit(upload_id=again.upload_id, size_bytes=4, checksum=checksum_of(b"once"))
             assert world.owner.ask("CommitUpload", commit).object.object_id == made.object_id
             world.owner.restart()
         assert len(world.owner.ask("ListObjects", objects_pb2.ListObjectsRequest()).objects) == 1
@@ -177,7 +171,7 @@ class TestTwoClientsUnderOneRequestId:
 
     def test_must_say_what_they_sent(self, world: World) -> None:
         upload_id = self.mixed(world)
-        with pytest.raises(InvalidRequest, match="digest: missing"):
+        with pytest.raises(InvalidRequest, match="checksum: missing"):
             world.owner.ask("CommitUpload", Commit(upload_id=upload_id, size_bytes=len(self.MINE)))
 
     def test_begin_anew_and_the_first_to_end_has_it(self, world: World) -> None:

@@ -131,7 +131,7 @@ class Outbox:
             outbox_id=number,
             copies_wanted=command.copies or self._settings.copies,
             request_id=command.request_id,
-            digest=command.plaintext,
+            checksum=command.plaintext,
         )
         entry = objects_pb2.OutboxEntry(
             id=number,

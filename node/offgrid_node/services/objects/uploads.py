@@ -6,13 +6,13 @@ was under way, and the same request id begins again at 0. What is committed is f
 
 from __future__ import annotations
 
-import hashlib
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from functools import partial
 
 from google.protobuf.message import Message
 
+from offgrid.plaintext import CHECKSUM_BYTES, PlaintextChecksum
 from offgrid.v1 import objects_pb2
 from offgrid_node.protocol.errors import (
     AlreadyExists,
@@ -44,7 +44,6 @@ PIECE_BYTES_MAX = 1024 * 1024  # far below gRPC's 4 MiB message
 ENQUEUE_BYTES_MAX = 1024 * 1024
 NAME_CHARS_MAX = 256
 ETYPE_MIN, ETYPE_MAX = 10, 30
-DIGEST_BYTES = 32  # of a plaintext
 EXPIRES_AFTER_MS_MAX = 100 * 366 * 86_400_000
 RETRY_MS = 1_000
 REFUSALS = frozenset({"OutboxFull", "RequestIdReused"})  # of the objects machine; all else may end well another time
@@ -55,7 +54,7 @@ class _Upload:
     """Of one OpenUpload. `sealing` goes and `object_id` comes when the object is committed.
 
     `shared`: more than one OpenUpload was answered with it. They may be one client's, or two clients' whose bytes get
-    mixed; the digest that each must say at the end tells.
+    mixed; the checksum that each must say at the end tells.
     """
 
     upload_id: str
@@ -65,7 +64,7 @@ class _Upload:
     object_id: str = ""
     size_bytes: int = 0
     shared: bool = False
-    plaintext: hashlib.blake2b = field(default_factory=lambda: hashlib.blake2b(digest_size=DIGEST_BYTES))
+    plaintext: PlaintextChecksum = field(default_factory=PlaintextChecksum)
 
 
 class Uploads:
@@ -103,12 +102,12 @@ class Uploads:
 
     def commit(self, caller: Caller, request: objects_pb2.CommitUploadRequest) -> Ticket:
         upload = self._get(request.upload_id)
-        if len(request.digest) not in (0, DIGEST_BYTES):
-            raise InvalidRequest.field("digest", f"{len(request.digest)} bytes; a BLAKE2b-256 has {DIGEST_BYTES}")
-        if upload.shared and not request.digest:
-            text = "missing; who opens what an earlier call began says the BLAKE2b-256 of all the bytes"
-            raise InvalidRequest.field("digest", text)
-        return ticket_of(self._commit(upload, request.size_bytes, request.digest, str(caller)))
+        if len(request.checksum) not in (0, CHECKSUM_BYTES):
+            raise InvalidRequest.field("checksum", f"{len(request.checksum)} bytes; it has {CHECKSUM_BYTES}")
+        if upload.shared and not request.checksum:
+            text = "missing; who opens what an earlier call began says the checksum of all the bytes"
+            raise InvalidRequest.field("checksum", text)
+        return ticket_of(self._commit(upload, request.size_bytes, request.checksum, str(caller)))
 
     def _known(self, request: objects_pb2.OpenUploadRequest) -> _Upload | None:
         """What the same request id began: under way here, or committed. Raises AlreadyExists (RequestIdReused) when
@@ -185,8 +184,8 @@ class Uploads:
         return objects_pb2.WriteUploadResponse(offset=upload.size_bytes)
 
     def _commit(self, upload: _Upload, size_bytes: int, said: bytes, caller: str) -> Flow[Message]:
-        """`said` is the digest of the plaintext, or nothing. Bytes of two clients under one request id become no
-        object: neither digest is theirs, and both must begin anew."""
+        """`said` is the checksum of the plaintext, or nothing. Bytes of two clients under one request id become no
+        object: neither checksum is theirs, and both must begin anew."""
         sealing, request = upload.sealing, upload.request
         if size_bytes != upload.size_bytes:
             have = f"{size_bytes} were said, {upload.size_bytes} are here"
@@ -195,15 +194,15 @@ class Uploads:
             raise InvalidRequest.field("size_bytes", have)
         if sealing is None:
             row = self._made(upload.object_id)
-            if said and row.digest and said != row.digest:
+            if said and row.checksum and said != row.checksum:
                 raise _reused(request.request_id, f"made {upload.object_id} of other bytes")
             return objects_pb2.CommitUploadResponse(object=row.object)
         try:
             close = partial(sealing.close, self._coding.code_for(request, size_bytes))
             yield self._bulk.run(close, key=sealing.staged)  # what another client still sends comes too late
-            digest = upload.plaintext.digest()
-            if sealing.size_bytes != size_bytes or (said and said != digest):
-                raise self._other_bytes(upload, digest)
+            checksum = upload.plaintext.value()
+            if sealing.size_bytes != size_bytes or (said and said != checksum):
+                raise self._other_bytes(upload, checksum)
             answer = yield from self.add(
                 sealing,
                 caller,
@@ -212,7 +211,7 @@ class Uploads:
                 request.request_id,
                 request_digest(request),
                 None,
-                digest,
+                checksum,
                 request.copies,
                 for_job=False,
             )
@@ -224,13 +223,13 @@ class Uploads:
         upload.sealing, upload.object_id = None, answer.object.object_id
         return answer
 
-    def _other_bytes(self, upload: _Upload, digest: bytes) -> Fault:
+    def _other_bytes(self, upload: _Upload, checksum: bytes) -> Fault:
         """The upload is given up: whoever puts it again begins anew."""
         self._forget(upload)
         if upload.shared:
             return _reused(upload.request.request_id, "began a put of other bytes, which is given up")
-        text = f"not that of the {upload.size_bytes} bytes that came, {digest.hex()}; put them again"
-        return InvalidRequest.field("digest", text)
+        text = f"not that of the {upload.size_bytes} bytes that came, {checksum.hex()}; put them again"
+        return InvalidRequest.field("checksum", text)
 
     # ---- in one call
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from google.protobuf.message import Message
 
+from offgrid.plaintext import checksum_of
 from offgrid.v1 import objects_pb2
 from offgrid_node.protocol.errors import Exhausted, Fault, NotFound, OutcomeUnknown, Unavailable
 from offgrid_node.protocol.etypes import EventType
-from offgrid_node.services.objects.uploads import DIGEST_BYTES
 from offgrid_tools.sim.engine import SECOND, Engine
 from offgrid_tools.sim.monitor import Monitor
 from offgrid_tools.sim.monitor.evidence import Violation
@@ -219,8 +218,9 @@ class _Upload:
     def _go_on(self, upload_id: str, offset: int) -> None:
         data = self._thing.data
         if offset >= len(data):
-            digest = hashlib.blake2b(data, digest_size=DIGEST_BYTES).digest()
-            request = objects_pb2.CommitUploadRequest(upload_id=upload_id, size_bytes=len(data), digest=digest)
+            request = objects_pb2.CommitUploadRequest(
+                upload_id=upload_id, size_bytes=len(data), checksum=checksum_of(data)
+            )
             self._call("CommitUpload", request, self._on_commit)
             return
         piece = data[offset : offset + PIECE_BYTES_MAX]
