@@ -8,10 +8,14 @@ from random import Random
 
 import pytest
 from bulk_world import SALT, Node, World
+from test_coded_objects import Coded
 
 from offgrid.v1 import objects_pb2
+from offgrid_node.protocol.objects.inventory import holdings_of
+from offgrid_node.protocol.objects.shards import blob_name
+from offgrid_node.protocol.objects.tables import KEPT
 from offgrid_node.services.objects.scrub import DAY_MS, OBJECT_BYTES, PAUSE_MS_MAX, TURN_BYTES, Pace, Scrub
-from offgrid_node.storage.blobs import KEPT, FileBlobs
+from offgrid_node.storage import blobs
 
 DATA = bytes(range(256)) * 2
 
@@ -39,7 +43,7 @@ class Checked:
 
     def __init__(self, world: World, folder: Path, seed: int = 1, pace: Pace | None = None) -> None:
         self.world, self.folder, self.host = world, folder, world.hosts[0]
-        self.host.blobs = FileBlobs(folder)
+        self.host.blobs = blobs.FileBlobs(folder)
         self.host.restart()
         world.settle()
         self.turns = Turns()
@@ -56,7 +60,7 @@ class Checked:
         self.world.pass_ms(60_000)
 
     def file(self, object_id: str) -> Path:
-        return self.folder / KEPT / object_id
+        return self.folder / blobs.KEPT / object_id
 
 
 def scrub_of(host: Node, turns: Turns, seed: int, pace: Pace) -> Scrub:
@@ -169,6 +173,21 @@ class TestTheOwner:
             world.owner.ask_as(checked.host, "ReportDamage", objects_pb2.ReportDamageRequest())
             world.pass_ms(100)
         assert world.log.count("CompareInventory") <= 2
+
+
+class TestShardsOfACodedObject:
+    @pytest.mark.parametrize("shard", [0, 4])
+    def test_are_checked_each_against_its_own_root(self, tmp_path: Path, shard: int) -> None:
+        coded = Coded()
+        coded.layout = (0, 1, 2, 1, 0)
+        checked = Checked(coded.world, tmp_path)
+        coded.spread()
+        checked.round()
+        assert checked.scrub.damaged == 0
+        flip(checked.file(blob_name(coded.body, shard)), 30)
+        checked.round()
+        assert checked.scrub.damaged == 1
+        assert list(holdings_of(checked.host.store, KEPT, coded.owner.node_id)) == []
 
 
 def test_people_are_told_of_a_disk_that_fails(checked: Checked) -> None:
