@@ -23,6 +23,7 @@ from offgrid_node.protocol.effects import (
     DropBlob,
     Execute,
     Executed,
+    Fetch,
     Fill,
     Machine,
     Ship,
@@ -183,6 +184,9 @@ class Node:
 
     def ship(self, work: Ship) -> None:
         self.objects.shipping.ship(work)
+
+    def fetch(self, work: Fetch) -> None:
+        self.objects.fetching.fetch(work)
 
     def drop_blob(self, work: DropBlob) -> None:
         self.objects.shipping.drop_blob(work)

@@ -30,6 +30,7 @@ from offgrid_node.protocol.effects import (
     DropBlob,
     Effect,
     Execute,
+    Fetch,
     Fill,
     Machine,
     Outgoing,
@@ -102,6 +103,8 @@ class Outlet(Protocol):
     def fill(self, work: Fill) -> None: ...
 
     def ship(self, work: Ship) -> None: ...
+
+    def fetch(self, work: Fetch) -> None: ...
 
     def drop_blob(self, work: DropBlob) -> None: ...
 
@@ -338,6 +341,8 @@ class Runtime:
                 self._outlet.fill(effect)
             case Ship():
                 self._outlet.ship(effect)
+            case Fetch():
+                self._outlet.fetch(effect)
             case DropBlob():
                 self._outlet.drop_blob(effect)
             case Compare():

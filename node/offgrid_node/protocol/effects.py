@@ -112,6 +112,14 @@ class Shipped:
     took_ms: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """The end of a Fetch: the sealed bytes are fsynced in this node's blob store again, unless there is a fault."""
+
+    object_id: str
+    fault: Fault | None
+
+
 # ---- effects
 
 
@@ -234,6 +242,15 @@ class Ship:
 
 
 @dataclass(frozen=True, slots=True)
+class Fetch:
+    """Bring an object's sealed bytes back to this node from the hosts that have acked it, to be brought to others; its
+    end comes back as Fetched."""
+
+    object_id: str
+    manifest: objects_pb2.Manifest
+
+
+@dataclass(frozen=True, slots=True)
 class DropBlob:
     """Delete a blob here unless a row wants it: an object's sealed copy, a shard of another's; a missing one is no
     error."""
@@ -254,7 +271,7 @@ class Raise(NamedTuple):
     event: object
 
 
-Outgoing = Call | Reply | Execute | Stop | Fill | Ship | DropBlob | Compare
+Outgoing = Call | Reply | Execute | Stop | Fill | Ship | Fetch | DropBlob | Compare
 Effect = Record | Put | Delete | Outgoing | Raise
 
 

@@ -18,7 +18,7 @@ from google.protobuf.message import Message
 from offgrid.v1 import objects_pb2
 from offgrid_node.coding.fallback import Fallback
 from offgrid_node.protocol.clock import Now
-from offgrid_node.protocol.effects import Answered, Call, Compare, DropBlob, Execute, Machine, Ship
+from offgrid_node.protocol.effects import Answered, Call, Compare, DropBlob, Execute, Fetch, Machine, Ship
 from offgrid_node.protocol.errors import Fault, NotFound, OutcomeUnknown, Unavailable
 from offgrid_node.protocol.events import CORE, HOST, PeerUp
 from offgrid_node.protocol.objects.machine import ObjectsMachine
@@ -31,6 +31,7 @@ from offgrid_node.services.bulk import Bulk, inline
 from offgrid_node.services.caller import ADMIN, Caller, Kind
 from offgrid_node.services.objects.capacity import Capacity
 from offgrid_node.services.objects.codes import CodePolicy
+from offgrid_node.services.objects.fetching import Fetching
 from offgrid_node.services.objects.handlers import ObjectHandlers
 from offgrid_node.services.objects.holders import Trust
 from offgrid_node.services.objects.inventories import Inventories, replicas_lost
@@ -165,6 +166,7 @@ class Node:
             self.inventories,
             placing,
         )
+        self.fetching = Fetching(self.runtime, self.reading, self.blobs, self.bulk, keeping)
         for other in world.by_id.values():
             self.meet(other)
             other.meet(self)
@@ -194,6 +196,9 @@ class Node:
 
     def ship(self, work: Ship) -> None:
         self.shipping.ship(work)
+
+    def fetch(self, work: Fetch) -> None:
+        self.fetching.fetch(work)
 
     def drop_blob(self, work: DropBlob) -> None:
         self.shipping.drop_blob(work)

@@ -26,6 +26,7 @@ from offgrid_node.protocol.effects import (
     DropBlob,
     Effect,
     Execute,
+    Fetch,
     Fill,
     Record,
     Reply,
@@ -170,6 +171,8 @@ class NoOutlet:
     def fill(self, work: Fill) -> None: ...
 
     def ship(self, work: Ship) -> None: ...
+
+    def fetch(self, work: Fetch) -> None: ...
 
     def drop_blob(self, work: DropBlob) -> None: ...
 

@@ -16,8 +16,8 @@ SETS_MAX = 10_000  # that are looked through for those
 
 def survives(made: Object, names: Mapping[str, str]) -> str:
     """Of those hosts that have acked: only they have vouched."""
-    held = {ack.node_id: 1 for ack in made.acks}
-    words = words_of(held, 1, names) if held else "no loss yet: no host has acked"
+    held = {ack.node_id: len(ack.shards) or 1 for ack in made.acks}
+    words = words_of(held, made.shards_needed or 1, names) if held else "no loss yet: no host has acked"
     return f"{words}; of all of them, while this node keeps its own copy" if held and made.local else words
 
 

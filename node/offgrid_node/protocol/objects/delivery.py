@@ -1,9 +1,8 @@
 """The outbox's worker: it brings every open object to hosts until its quorum has acked, and then to as many as wanted.
 
-A parcel is looked at when something changed for it: it is new, a Ship of it has ended, a host came or went, a delay is
-over. A look decides anew, from what is so now: who is to be given a copy, whether the quorum needs another epoch, or
-that there is nothing to do but wait. What is open is in memory; what is durable and still short of its copies stays
-on disk, and is walked over when a host comes up.
+A parcel is looked at when something changed for it: it is new, a Ship of it has ended, a host came, went or is lost, a
+delay is over. A look (`looks.py`) decides anew, from what is so now. What is open is in memory; what is durable and
+still short of its copies or shards stays on disk, and is walked over when a host comes up (`walks.py`).
 """
 
 from __future__ import annotations
@@ -13,26 +12,28 @@ from collections import Counter
 from offgrid.v1 import objects_pb2
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.draft import Draft
-from offgrid_node.protocol.effects import Rows, Ship, Shipped
+from offgrid_node.protocol.effects import DropBlob, Fetch, Fetched, Rows, Ship, Shipped
 from offgrid_node.protocol.events import AckArrived, OpenQuorum, QuorumAcked, QuorumOpened
 from offgrid_node.protocol.objects.hosts import Hosts
 from offgrid_node.protocol.objects.inventory import Holding
+from offgrid_node.protocol.objects.looks import Look, Looks, Wanted
 from offgrid_node.protocol.objects.manifest import Manifest
 from offgrid_node.protocol.objects.outbox import DELIVERING, PENDING, Outbox
 from offgrid_node.protocol.objects.parcels import Parcel
-from offgrid_node.protocol.objects.placement import choose, members_of, outgrown
-from offgrid_node.protocol.objects.preference import Host, Policy, refusal
+from offgrid_node.protocol.objects.placement import members_of
+from offgrid_node.protocol.objects.preference import Policy
 from offgrid_node.protocol.objects.sharing import only_for
-from offgrid_node.protocol.objects.tables import SPREADING, quorum_id_of
-from offgrid_node.protocol.quorum.enough import decimal, enough, weight_of
-from offgrid_node.protocol.quorum.records import Epoch, Member
+from offgrid_node.protocol.objects.tables import quorum_id_of
+from offgrid_node.protocol.objects.walks import Walks
+from offgrid_node.protocol.quorum.enough import decimal, weight_of
+from offgrid_node.protocol.quorum.records import Epoch
 from offgrid_node.protocol.quorum.succession import asked_anew
 from offgrid_node.protocol.timers import Timers
 
 SHIPS_MAX, SHIPS_PER_HOST_MAX = 32, 8  # under way at once
+FETCHES_MAX = 2  # under way at once
+HERE = ""  # as a host that parcels wait for: this node itself, for a Fetch
 LOOKS_MAX = 256  # parcels looked at in one step; the others in the next
-WALK_ROWS = 256  # rows of SPREADING read in one step
-WALK_PAUSE_MS, WALK_AGAIN_MS = 20, 60_000
 SPREADING_MAX = 1_000  # durable parcels in memory
 PLACEMENT_SAYS = "`offgrid placement explain` says of each why"
 
@@ -41,7 +42,8 @@ class Delivery:
     """Parcels, and what is under way."""
 
     def __init__(self, hosts: Hosts, outbox: Outbox, draft: Draft, policy: Policy = Policy.BALANCED) -> None:
-        self._hosts, self._outbox, self._draft, self._policy = hosts, outbox, draft, policy
+        self._hosts, self._outbox, self._draft = hosts, outbox, draft
+        self._looks, self._walks = Looks(hosts, policy), Walks(outbox, draft)
         self._open: dict[int, str] = {}  # everything that is not completed, in the order of numbers
         self._unread: set[str] = set()  # what of it nobody has looked at since the start
         self._parcels: dict[str, Parcel] = {}
@@ -52,12 +54,10 @@ class Delivery:
         self._claims: set[tuple[str, str]] = set()  # acks that the quorum domain answers in this very batch
         self._timers: Timers[str] = Timers()
         self._at_host: Counter[str] = Counter()
-        self._walk: bytes | None = None  # where the walk over SPREADING goes on, at `_walk_ms`
-        self._walk_ms = 0
-        self._walk_twice = False  # what it passed may be worth another try later
         self._again = False  # a step has left something to be looked at
 
-    def load(self, rows: Rows) -> None:
+    def load(self, rows: Rows, now: Now) -> None:
+        self._hosts.load(self._outbox.holders(rows), now)
         self._open.update(self._outbox.load(rows))
         self._unread.update(self._open.values())
         self._ready.update(dict.fromkeys(self._open.values()))
@@ -76,20 +76,21 @@ class Delivery:
 
     def deadline_ms(self, now_ms: int) -> int | None:
         """`now_ms` is the last step's instant."""
-        due = [self._walk_ms] if self._walk is not None else []
-        if self._again:
-            due.append(now_ms)
-        if (timer := self._timers.next_ms()) is not None:
-            due.append(timer)
-        return min(due, default=None)
+        due = (
+            self._walks.deadline_ms(),
+            self._hosts.deadline_ms(),
+            self._timers.next_ms(),
+            now_ms if self._again else None,
+        )
+        return min((due_ms for due_ms in due if due_ms is not None), default=None)
 
     # ---- inputs
 
-    def on_added(self, parcel: Parcel, body: Manifest) -> None:
+    def on_added(self, parcel: Parcel) -> None:
         """Its quorum is asked for, with the hosts of now."""
         self._open[parcel.number] = parcel.object_id
         self._parcels[parcel.object_id] = parcel
-        self._open_quorum(parcel, body.subject, body.sealed_bytes, members_of(self._hosts.all()))
+        self._open_quorum(parcel, self._looks.first(parcel))
 
     def on_opened(self, object_id: str, event: QuorumOpened, now: Now) -> None:
         parcel = self._find(object_id)
@@ -132,12 +133,30 @@ class Delivery:
 
     def _fails(self, object_id: str, node_id: str, why: str, now: Now) -> None:
         parcel = self._find(object_id)
-        if parcel is None or node_id in parcel.held:
+        if parcel is None:
+            return
+        self._ready[object_id] = None
+        if not parcel.lacks(node_id):
             return
         parcel.fails(node_id, now.mono_ms, self._hosts)
         if not parcel.durable and not parcel.given_up:
             self._outbox.note(parcel.number, DELIVERING if parcel.flights else PENDING, 0, f"{node_id}: {why}")
-        self._ready[object_id] = None
+
+    def on_fetched(self, event: Fetched, now: Now) -> None:
+        """Bytes that nobody waits for any more are dropped."""
+        parcel = self._find(event.object_id)
+        if parcel is None or parcel.given_up or not parcel.fetching:
+            self._draft.send(DropBlob(event.object_id))
+        if parcel is None or not parcel.fetching:
+            return
+        parcel.fetching = False
+        self._at_host[HERE] -= 1
+        self._ready[event.object_id] = None
+        if event.fault is not None:
+            parcel.fails(HERE, now.mono_ms, self._hosts)
+        elif not parcel.given_up:
+            parcel.failed.pop(HERE, None)
+            self._outbox.fetched(parcel)
 
     def on_lost(self, node_id: str, holding: Holding, now: Now) -> None:
         """A host keeps no more what it has acked: the next epoch, of the same members, asks it for that anew. What is
@@ -150,7 +169,7 @@ class Delivery:
             return
         if parcel.durable:
             self._spreading[object_id] = None
-            self._outbox.short(parcel)
+            self._outbox.mark_short(object_id)
         epoch = Epoch.decode(self._outbox.get(object_id).epoch.body)
         self._draft.tell("quorum", asked_anew(epoch, frozenset((node_id, shard) for shard in holding.shards)))
 
@@ -174,7 +193,7 @@ class Delivery:
         self._ready.update(dict.fromkeys(self._open.values()))
         self._ready.update(self._spreading)
         if came:
-            self._walk, self._walk_ms = b"", now.mono_ms
+            self._walks.begin(now.mono_ms)
 
     def on_room(self) -> None:
         """Some host takes more than it did."""
@@ -182,10 +201,16 @@ class Delivery:
         self._roomless.clear()
 
     def close_step(self, now: Now) -> None:
+        if lost := self._hosts.take_lost(now):
+            self.on_hosts_changed(now, came=False)
+            self._walks.on_lost(lost, now.mono_ms)
         for object_id in self._timers.take_due(now.mono_ms):
             self._ready[object_id] = None
-        if self._walk is not None and self._walk_ms <= now.mono_ms:
-            self._walk_on(self._walk, now)
+        for object_id in self._walks.take(now.mono_ms, room=len(self._spreading) < SPREADING_MAX):
+            if object_id not in self._parcels:
+                self._parcels[object_id] = self._outbox.parcel(object_id)
+                self._spreading[object_id] = None
+            self._ready[object_id] = None
         for _ in range(LOOKS_MAX):
             following = self._next()
             if following is None:
@@ -206,7 +231,7 @@ class Delivery:
     def _next(self) -> str | None:
         if self._at_host.total() >= SHIPS_MAX:
             return None
-        free = (w for n, w in self._blocked.items() if w and self._at_host[n] < SHIPS_PER_HOST_MAX)
+        free = (waiting for node, waiting in self._blocked.items() if waiting and self._has_slot(node))
         waiting = self._ready or next(free, {})
         if not waiting:
             return None
@@ -215,78 +240,63 @@ class Delivery:
         return object_id
 
     def _has_next(self) -> bool:
-        free = any(w and self._at_host[n] < SHIPS_PER_HOST_MAX for n, w in self._blocked.items())
+        free = any(waiting and self._has_slot(node) for node, waiting in self._blocked.items())
         return self._at_host.total() < SHIPS_MAX and (bool(self._ready) or free)
 
-    def _walk_on(self, start: bytes, now: Now) -> None:
-        """The next rows of SPREADING, while memory has room for them."""
-        self._walk_ms = now.mono_ms + WALK_PAUSE_MS
-        if len(self._spreading) >= SPREADING_MAX:
-            return
-        self._walk = None
-        for count, (key, value) in enumerate(self._draft.committed(SPREADING, start)):
-            if count == WALK_ROWS:
-                self._walk = key
-                return
-            object_id = value.decode()
-            if object_id not in self._parcels and self._draft.get(SPREADING, key) is not None:
-                self._parcels[object_id] = self._outbox.parcel(object_id)
-                self._spreading[object_id] = None
-            self._ready[object_id] = None
-
-        if self._walk_twice:
-            self._walk_twice = False
-            self._walk_later(now)
-
-    def _walk_later(self, now: Now) -> None:
-        if self._walk is None:
-            self._walk, self._walk_ms = b"", now.mono_ms + WALK_AGAIN_MS
-        else:
-            self._walk_twice = True
+    def _has_slot(self, node_id: str) -> bool:
+        return self._at_host[node_id] < (SHIPS_PER_HOST_MAX if node_id != HERE else FETCHES_MAX)
 
     # ---- a look
 
     def _look(self, parcel: Parcel, now: Now) -> None:
         if parcel.given_up:
-            if not parcel.flights:
+            if not parcel.flights and not parcel.fetching:
                 self._forget(parcel)
             return
         if not parcel.epoch:
             return  # the quorum domain answers in this very batch
-        vouched = {*parcel.held, *(n for n in parcel.weights if (parcel.object_id, n) in self._claims)}
-        taken = {*vouched, *parcel.flights}
-        held = [self._host(parcel, node) for node in taken if node in vouched or self._host(parcel, node).alive]
-        able = [
-            host
-            for node in parcel.weights
-            if node not in taken
-            and (host := self._host(parcel, node)).alive
-            and parcel.waits(node, now.mono_ms, self._hosts) is None
-        ]
-        size, policy = parcel.size_bytes, self._policy
-        chosen = choose(
-            parcel.object_id, able, held, parcel.required_milli, parcel.copies, copy_bytes=size, policy=policy
-        )
-        if any(refusal(host, size) for host in able):
+        claimed = {node for node in parcel.weights if (parcel.object_id, node) in self._claims}
+        look = self._looks.look(parcel, claimed, now.mono_ms)
+        if look.roomless:
             self._roomless[parcel.object_id] = None
         else:
             self._roomless.pop(parcel.object_id, None)
-        shipped = sum(self._ship(parcel, host.node_id) for host in chosen)
-        if parcel.durable:
-            self._look_further(parcel, bool(chosen) or len(vouched) > len(parcel.held), now)
+        if look.epoch is not None and self._move(parcel, look.epoch, now):
             return
-        if shipped:
-            self._outbox.note(parcel.number, DELIVERING, shipped, "")
-        weights = {host.node_id: host.weight_milli for host in (*held, *chosen)}
-        if not enough(weights, weights, parcel.required_milli) and not self._outgrow(parcel):
+        busy, shipped = bool(claimed), 0
+        if look.ship:
+            busy = self._has_bytes(parcel, now)
+            shipped = sum(self._ship(parcel, node) for node in look.ship) if parcel.local else 0
+        if parcel.durable:
+            self._look_further(parcel, look, busy, now)
+        elif not look.hopeful:
             self._wait(parcel, shipped > 0, now)
 
-    def _host(self, parcel: Parcel, node_id: str) -> Host:
-        return self._hosts.get(node_id, parcel.weights.get(node_id, 0))
+    def _move(self, parcel: Parcel, wanted: Wanted, now: Now) -> bool:
+        """Whether the next epoch was asked for."""
+        if parcel.may_move(now.mono_ms):
+            self._open_quorum(parcel, wanted)
+            return True
+        self._timers.set(parcel.object_id, parcel.move_ms)
+        return False
+
+    def _has_bytes(self, parcel: Parcel, now: Now) -> bool:
+        """Whether the sealed bytes are here, or are being fetched; False while that has to wait."""
+        if parcel.local or parcel.fetching:
+            return True
+        if parcel.waits(HERE, now.mono_ms, self._hosts) is not None:
+            return False
+        if not self._has_slot(HERE):
+            self._blocked.setdefault(HERE, {})[parcel.object_id] = None
+            return True
+        parcel.fetching = True
+        self._at_host[HERE] += 1
+        self._draft.send(Fetch(parcel.object_id, self._outbox.get(parcel.object_id).object.manifest))
+        return True
 
     def _ship(self, parcel: Parcel, node_id: str) -> bool:
         """Whether it leaves now, not once the host has a slot."""
-        if self._at_host[node_id] >= SHIPS_PER_HOST_MAX:
+        if not self._has_slot(node_id):
             self._blocked.setdefault(node_id, {})[parcel.object_id] = None
             return False
         if self._at_host.total() >= SHIPS_MAX:
@@ -296,17 +306,8 @@ class Delivery:
         parcel.flights[node_id] = parcel.epoch
         self._at_host[node_id] += 1
         self._draft.send(Ship(parcel.object_id, node_id, only_for(row.object.manifest, row.object.owner), row.epoch))
-        return True
-
-    def _outgrow(self, parcel: Parcel) -> bool:
-        """Whether the next epoch was asked for, because the present one has too few members that could ack."""
-        members = [Member(node, weight) for node, weight in parcel.weights.items()]
-        hosts = self._hosts.all()
-        useless = parcel.failing(self._hosts).union(h.node_id for h in hosts if refusal(h, parcel.size_bytes))
-        if not outgrown(members, hosts, parcel.held, useless, parcel.required_milli):
-            return False
-        body = Manifest.decode(self._outbox.get(parcel.object_id).object.manifest.signed.body)
-        self._open_quorum(parcel, body.subject, body.sealed_bytes, members_of(self._hosts.all()))
+        if not parcel.durable:
+            self._outbox.note(parcel.number, DELIVERING, 1, "")
         return True
 
     def _wait(self, parcel: Parcel, shipped: bool, now: Now) -> None:
@@ -315,7 +316,7 @@ class Delivery:
         waits = (parcel.waits(node, now.mono_ms, self._hosts) for node in parcel.failed)
         due_ms = min((due for due in waits if due is not None), default=None)
         if due_ms is not None:
-            self._timers.set(parcel.object_id, due_ms)
+            self._timers.set(parcel.object_id, min(due_ms, self._timers.due_ms(parcel.object_id) or due_ms))
         elif not shipped and not parcel.flights:
             self._outbox.note(parcel.number, PENDING, 0, self._lack(parcel))
 
@@ -329,18 +330,21 @@ class Delivery:
             return f"required {required}, but the hosts known weigh {decimal(known)} altogether"
         if parcel.object_id in self._roomless:
             return f"hosts have no room for {parcel.size_bytes} bytes, keep nothing or are drained; " + PLACEMENT_SAYS
+        if parcel.coded and parcel.terms.promised_milli < parcel.required_milli:
+            promised = decimal(parcel.terms.promised_milli)
+            return f"required {required}, but as its shards can lie on the hosts of now, {promised} lost would lose it"
         return f"no further host is alive: acked {decimal(weight_of(parcel.held, parcel.weights))} of {required}"
 
-    def _look_further(self, parcel: Parcel, busy: bool, now: Now) -> None:
+    def _look_further(self, parcel: Parcel, look: Look, busy: bool, now: Now) -> None:
         """A durable parcel with nothing under way leaves memory: it has its copies, or waits for a host. One that waits
         for a slot leaves it too when there are many."""
         room = len(self._spreading) <= SPREADING_MAX
-        if parcel.flights or (busy and room):
+        if parcel.flights or parcel.fetching or (busy and room):
             return
-        if len(parcel.held) >= parcel.copies or parcel.weights.keys() <= parcel.held.keys():
+        if look.complete:
             self._outbox.spread(parcel)
-        elif busy or parcel.failed or parcel.object_id in self._roomless:
-            self._walk_later(now)
+        elif busy or parcel.failed or look.epoch is not None or look.roomless:
+            self._walks.begin_later(now.mono_ms)
         self._forget(parcel)
 
     def _forget(self, parcel: Parcel) -> None:
@@ -350,7 +354,18 @@ class Delivery:
         self._roomless.pop(parcel.object_id, None)
         self._timers.cancel(parcel.object_id)
 
-    def _open_quorum(self, parcel: Parcel, subject: bytes, size_bytes: int, members: tuple[Member, ...]) -> None:
-        named = tuple((member.node_id, member.weight_milli) for member in members)
-        event = OpenQuorum(quorum_id_of(parcel.object_id), subject, size_bytes, parcel.required_milli, named)
-        self._draft.tell("quorum", event)
+    def _open_quorum(self, parcel: Parcel, wanted: Wanted) -> None:
+        body = Manifest.decode(self._outbox.get(parcel.object_id).object.manifest.signed.body)
+        self._draft.tell(
+            "quorum",
+            OpenQuorum(
+                quorum_id_of(parcel.object_id),
+                body.subject,
+                body.sealed_bytes,
+                parcel.required_milli,
+                wanted.members,
+                parcel.shards_needed,
+                wanted.layout,
+                though_reached=parcel.durable,
+            ),
+        )

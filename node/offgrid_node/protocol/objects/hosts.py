@@ -2,40 +2,54 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from math import inf
 
+from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.events import HOST, PeerUp
 from offgrid_node.protocol.objects.preference import UNKNOWN, Facts, Host, refusal
+from offgrid_node.protocol.timers import Timers
 
 
 class Hosts:
-    """Each with how often it has come up, so that what failed before is forgiven then."""
+    """Each with how often it has come up, so that what failed before is forgiven then, and since when it is dead. One
+    that is dead for `repair_after_ms` is lost: what it holds is to be held by others too."""
 
-    def __init__(self, self_id: str) -> None:
-        self._self_id = self_id
+    def __init__(self, self_id: str, repair_after_ms: int) -> None:
+        self._self_id, self._repair_after_ms = self_id, repair_after_ms
+        self._lost_ms: dict[str, int] = {}  # dead hosts: from when on they are lost
+        self._waits: Timers[str] = Timers()  # for those that are not yet
         self._hosts: dict[str, Host] = {}
         self._lives: dict[str, int] = {}
 
-    def on_up(self, event: PeerUp) -> bool:
+    def load(self, holders: Iterable[str], now: Now) -> None:
+        """Whoever holds something and is not heard of from now on is dead since now."""
+        for node_id in holders:
+            self._dies(node_id, now)
+
+    def on_up(self, event: PeerUp, now: Now) -> bool:
         """Whether it is a host. One that is none any more is as good as dead."""
         if event.node_id == self._self_id:
             return False
         if HOST not in event.roles:
-            self.on_down(event.node_id)
+            self.on_down(event.node_id, now)
             return False
         before = self._hosts.get(event.node_id)
         facts = before.facts if before is not None and before.alive else UNKNOWN
         self._hosts[event.node_id] = Host(event.node_id, event.weight_milli, event.failure_domain, True, facts)
         self._lives[event.node_id] = self.lives(event.node_id) + 1
+        self._lost_ms.pop(event.node_id, None)
+        self._waits.cancel(event.node_id)
         return True
 
-    def on_down(self, node_id: str) -> bool:
+    def on_down(self, node_id: str, now: Now) -> bool:
         """Whether that changes anything."""
         host = self._hosts.get(node_id)
         if host is None or not host.alive:
             return False
         self._hosts[node_id] = replace(host, alive=False)
+        self._dies(node_id, now)
         return True
 
     def on_facts(self, node_id: str, facts: Facts) -> bool:
@@ -45,6 +59,21 @@ class Hosts:
             return False
         self._hosts[node_id] = found = replace(host, facts=facts)
         return _takes(found) > _takes(host)
+
+    def _dies(self, node_id: str, now: Now) -> None:
+        self._lost_ms[node_id] = now.mono_ms + self._repair_after_ms
+        self._waits.set(node_id, self._lost_ms[node_id])
+
+    def deadline_ms(self) -> int | None:
+        return self._waits.next_ms()
+
+    def take_lost(self, now: Now) -> list[str]:
+        """Those that are lost from now on."""
+        return self._waits.take_due(now.mono_ms)
+
+    def is_lost(self, node_id: str, now_ms: int) -> bool:
+        lost_ms = self._lost_ms.get(node_id)
+        return lost_ms is not None and lost_ms <= now_ms
 
     def all(self) -> list[Host]:
         return list(self._hosts.values())

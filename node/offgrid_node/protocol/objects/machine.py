@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from offgrid.v1 import objects_pb2
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.draft import Draft
-from offgrid_node.protocol.effects import Answered, Asked, DropBlob, Effect, Rows, Shipped, Woke
+from offgrid_node.protocol.effects import Answered, Asked, DropBlob, Effect, Fetched, Rows, Shipped, Woke
 from offgrid_node.protocol.errors import Exhausted, Fault, Internal
 from offgrid_node.protocol.events import AckRefused, ObjectAdded, PeerDown, PeerUp, QuorumAcked, QuorumOpened
 from offgrid_node.protocol.objects.commands import (
@@ -48,7 +48,7 @@ class ObjectsMachine:
 
     def __init__(self, settings: ObjectsSettings) -> None:
         self._settings, self._draft = settings, Draft()
-        self._hosts = Hosts(settings.node_id)
+        self._hosts = Hosts(settings.node_id, settings.repair_after_ms)
         self._outbox = Outbox(settings, self._draft)
         self._requests = Requests(self._draft, OBJECT_REQUESTS)
         self._delivery = Delivery(self._hosts, self._outbox, self._draft, settings.placement)
@@ -69,7 +69,7 @@ class ObjectsMachine:
     def load(self, rows: Rows, now: Now) -> None:
         self._draft.load(rows)
         self._requests.load(rows)
-        self._delivery.load(rows)
+        self._delivery.load(rows, now)
         self._notices.load(rows)
         self._clock.load(rows)
         for expiry in self._expiries:
@@ -128,6 +128,8 @@ class ObjectsMachine:
                 case Answered(AskTag() as asked):
                     if self._measuring.on_answered(asked, event, now):
                         self._delivery.on_room()
+                case Fetched():
+                    self._delivery.on_fetched(event, now)
                 case QuorumOpened(quorum_id):
                     self._delivery.on_opened(object_of(quorum_id), event, now)
                     self._sharing.on_moved(object_of(quorum_id), now)
@@ -147,7 +149,7 @@ class ObjectsMachine:
                     self._replicas.on_lost(event)
                 case PeerUp():
                     self._notices.on_up(event.node_id, now)
-                    if self._hosts.on_up(event):
+                    if self._hosts.on_up(event, now):
                         self._measuring.on_up(event.node_id, now, rng)
                         self._delivery.on_hosts_changed(now, came=True)
                         self._comparing.on_up(event.node_id, now)
@@ -157,7 +159,7 @@ class ObjectsMachine:
                 case PeerDown(node_id):
                     self._notices.on_down(node_id)
                     self._comparing.on_down(node_id)
-                    if self._hosts.on_down(node_id):
+                    if self._hosts.on_down(node_id, now):
                         self._measuring.on_down(node_id)
                         self._delivery.on_hosts_changed(now, came=False)
                 case Woke():
@@ -217,7 +219,7 @@ class ObjectsMachine:
             self._requests.remember(command.request_id, command.digest, object_id)
             if command.body.expires_us:
                 self._expiries[0].arm(now)
-            self._delivery.on_added(parcel, command.body)
+            self._delivery.on_added(parcel)
             row = self._outbox.get(object_id)
         elif row.object.object_id != object_id:
             self._draft.send(DropBlob(object_id))
@@ -272,4 +274,4 @@ class ObjectsMachine:
         """What a job left behind is taken in any case: the jobs domain has bounds of its own."""
         if self._outbox.find(event.body.object_id) is None:
             command = AddObject(event.manifest, event.body, event.name, event.required_milli, "", b"", for_job=True)
-            self._delivery.on_added(self._outbox.add(command, now), event.body)
+            self._delivery.on_added(self._outbox.add(command, now))

@@ -17,7 +17,8 @@ from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.events import QuorumAcked, QuorumOpened
 from offgrid_node.protocol.objects.commands import AddObject
 from offgrid_node.protocol.objects.inventory import Inventory
-from offgrid_node.protocol.objects.parcels import Parcel
+from offgrid_node.protocol.objects.manifest import COPY
+from offgrid_node.protocol.objects.parcels import Parcel, Terms
 from offgrid_node.protocol.objects.settings import ObjectsSettings
 from offgrid_node.protocol.objects.tables import (
     EXPIRING,
@@ -37,7 +38,9 @@ from offgrid_node.protocol.objects.tables import (
     outbox_key,
     quorum_id_of,
 )
-from offgrid_node.protocol.quorum.records import Epoch, Member
+from offgrid_node.protocol.quorum.records import Epoch
+from offgrid_node.protocol.quorum.succession import laid
+from offgrid_node.protocol.quorum.survival import survival_milli
 
 ACCEPTED, DURABLE = objects_pb2.OBJECT_STATE_ACCEPTED, objects_pb2.OBJECT_STATE_DURABLE
 LOCAL, CANCELLED = objects_pb2.OBJECT_STATE_LOCAL, objects_pb2.OUTBOX_STATUS_CANCELLED
@@ -55,7 +58,7 @@ class Outbox:
         self._given = Inventory(draft, GIVEN)
         self._last = 0
         self.jobs_open = 0  # open entries that are inputs and results of jobs
-        self._shared: dict[tuple[Member, ...], Mapping[str, int]] = {}
+        self._shared: dict[tuple[object, ...], Terms] = {}
 
     def load(self, rows: Rows) -> Iterator[tuple[int, str]]:
         """Number and object of everything that is open, the oldest first."""
@@ -91,8 +94,11 @@ class Outbox:
             object_id,
             row.object.required_milli,
             row.copies_wanted,
-            row.object.size_bytes,
+            -(-row.object.size_bytes // max(1, row.object.shards_needed)),
             durable=row.object.state == DURABLE,
+            shards_needed=row.object.shards_needed or 1,
+            shards_total=row.object.shards_total,
+            local=row.object.local,
             held=dict(_held(row.object)),
         )
         if row.HasField("epoch"):
@@ -103,7 +109,20 @@ class Outbox:
         epoch = Epoch.decode(signed.body)
         if len(self._shared) >= SHARED_MAX:
             self._shared.clear()
-        parcel.epoch, parcel.weights = epoch.epoch, self._shared.setdefault(epoch.members, epoch.weights)
+        key = epoch.members, epoch.needed, epoch.layout
+        terms = self._shared.get(key)
+        if terms is None:
+            promised_milli = survival_milli(epoch.weights, epoch.weights, epoch.shards, epoch.needed)
+            terms = self._shared[key] = Terms(epoch.weights, laid(epoch), promised_milli)
+        parcel.epoch, parcel.terms = epoch.epoch, terms
+
+    def holders(self, rows: Rows) -> Iterator[str]:
+        """Every host that has acked something, in one step each."""
+        start = b""
+        while (found := next(iter(rows.scan(GIVEN, start)), None)) is not None:
+            node_id = found[0].partition(b"/")[0]
+            yield node_id.decode()
+            start = node_id + b"0"  # the next after "/"
 
     # ---- changes
 
@@ -112,7 +131,7 @@ class Outbox:
         self._last += 1
         number, object_id, enqueue = self._last, command.body.object_id, command.enqueue
         required_milli = command.required_milli or self._settings.required_milli
-        key = outbox_key(number)
+        key, coded = outbox_key(number), command.body.codec != COPY
         made = objects_pb2.Object(
             object_id=object_id,
             name=command.name,
@@ -125,6 +144,8 @@ class Outbox:
             owner=command.body.owner,
             local=True,
             manifest=command.manifest,
+            shards_needed=command.body.k if coded else 0,
+            shards_total=command.body.n if coded else 0,
         )
         row = objects_pb2.ObjectRow(
             object=made,
@@ -285,19 +306,26 @@ class Outbox:
         entry.status, entry.trouble, entry.tries = status, trouble, entry.tries + tries
         self._draft.put(OUTBOX, outbox_key(number), entry)
 
-    def short(self, parcel: Parcel) -> None:
-        """It is short of copies again."""
-        self._draft.put_bytes(SPREADING, outbox_key(parcel.number), parcel.object_id.encode())
-
     def spread(self, parcel: Parcel) -> None:
-        """No more copies are to come. With all that are wanted there, this node need not keep its own."""
+        """All that is wanted was acked, so this node need not keep its own copy."""
         self._draft.delete(SPREADING, outbox_key(parcel.number))
-        if len(parcel.held) < parcel.copies:
-            return
-        row = self.get(parcel.object_id)
-        row.object.local = False
-        self._draft.put(OBJECTS, parcel.object_id.encode(), row)
+        self._set_local(parcel, local=False)
         self._draft.send(DropBlob(parcel.object_id))
+
+    def fetched(self, parcel: Parcel) -> None:
+        """The sealed bytes are here again."""
+        self._set_local(parcel, local=True)
+
+    def _set_local(self, parcel: Parcel, *, local: bool) -> None:
+        row = self.get(parcel.object_id)
+        parcel.local = row.object.local = local
+        self._draft.put(OBJECTS, parcel.object_id.encode(), row)
+
+    def mark_short(self, object_id: str) -> None:
+        """A durable object may have lost something: it is among those that are looked at."""
+        row = self.find(object_id)
+        if row is not None and row.object.state == DURABLE:
+            self._draft.put_bytes(SPREADING, outbox_key(row.outbox_id), object_id.encode())
 
     def _event(self, made: objects_pb2.Object, outcome: str, number: int) -> objects_pb2.ObjectEvent:
         return objects_pb2.ObjectEvent(

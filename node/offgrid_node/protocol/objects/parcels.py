@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from offgrid_node.protocol.objects.hosts import Hosts
 
 RETRY_MS, RETRY_MAX_MS = 1_000, 60_000
+MOVES_AT_ONCE, MOVE_PAUSE_MS = 4, 10_000  # epochs of one object
 FAILING = 3  # tries in a row that failed: the host is not counted on any more
 
 
@@ -20,11 +21,24 @@ class Failed:
     life: int
 
 
+@dataclass(frozen=True)
+class Terms:
+    """What an epoch says of a parcel, shared by all whose epochs say the same."""
+
+    weights: Mapping[str, int]
+    layout: tuple[str, ...]  # the host of each shard; empty for copies
+    promised_milli: int  # what must be lost before the object is, once all is acked
+
+
+NO_TERMS = Terms({}, (), 0)
+
+
 @dataclass(slots=True)
 class Parcel:
-    """`size_bytes` is what a host needs for its part, nearly. `epoch` is 0 until the quorum is open; `weights` are its
-    members'. `flights` are Ships under way, with the epoch whose ack they will bring. One that is given up is
-    remembered for these alone."""
+    """`size_bytes` is what a host needs for its part, nearly; `shards_total` is 0 for copies. `epoch` is 0 until the
+    quorum is open. `held` says who has acked what of it. `flights` are Ships under way, with the epoch whose ack they
+    will bring. One that is given up is remembered for these alone. `local`: this node has the sealed bytes, or else it
+    may be `fetching` them."""
 
     number: int
     object_id: str
@@ -32,12 +46,46 @@ class Parcel:
     copies: int
     size_bytes: int
     durable: bool
+    shards_needed: int = 1
+    shards_total: int = 0
+    local: bool = True
     given_up: bool = False
     epoch: int = 0
-    weights: Mapping[str, int] = field(default_factory=dict)
-    held: dict[str, tuple[int, ...]] = field(default_factory=dict)  # who has acked, and what
+    terms: Terms = NO_TERMS
+    held: dict[str, tuple[int, ...]] = field(default_factory=dict)
     flights: dict[str, int] = field(default_factory=dict)
     failed: dict[str, Failed] = field(default_factory=dict)
+    fetching: bool = False
+    moves: int = 0  # epochs asked for since it is in memory
+    move_ms: int = 0  # before then no further one, when there were many
+
+    @property
+    def coded(self) -> bool:
+        return self.shards_total > 0
+
+    @property
+    def weights(self) -> Mapping[str, int]:
+        return self.terms.weights
+
+    @property
+    def layout(self) -> tuple[str, ...]:
+        return self.terms.layout
+
+    def lacks(self, node_id: str) -> bool:
+        """Whether the node is to hold something that it has not acked."""
+        mine = self.held.get(node_id, ())
+        if not self.coded:
+            return not mine
+        return any(node == node_id and shard not in mine for shard, node in enumerate(self.layout))
+
+    def may_move(self, now_ms: int) -> bool:
+        """Whether the next epoch may be asked for; it counts as asked for then. The first few times at once, as hosts
+        come one by one, and then now and again: each costs a signature and a row, and hosts may come and go for ever.
+        """
+        if self.moves >= MOVES_AT_ONCE and now_ms < self.move_ms:
+            return False
+        self.moves, self.move_ms = self.moves + 1, now_ms + MOVE_PAUSE_MS
+        return True
 
     def fails(self, node_id: str, now_ms: int, hosts: Hosts) -> None:
         """The same host is tried again after a delay that doubles."""

@@ -9,6 +9,7 @@ from offgrid_node.protocol.objects.preference import Policy
 
 COPIES = 3
 REQUIRED_MILLI = 2_000
+REPAIR_AFTER_MS = 600_000
 OUTBOX_MAX = (
     100_000  # open entries of what was put, and as many that jobs left; each some 70 MB once all were looked at
 )
@@ -17,12 +18,14 @@ OUTBOX_MAX = (
 @dataclass(frozen=True, slots=True)
 class ObjectsSettings:
     """`salt` is the mesh's; `copies` are wanted where so many hosts exist, `required_milli` is the weight of acks that
-    makes an object durable, unless it says otherwise."""
+    makes an object durable, unless it says otherwise; what a host held that is dead for `repair_after_ms` is brought to
+    others."""
 
     signer: Signer
     salt: bytes
     copies: int = COPIES
     required_milli: int = REQUIRED_MILLI
+    repair_after_ms: int = REPAIR_AFTER_MS
     outbox_max: int = OUTBOX_MAX
     placement: Policy = Policy.BALANCED
 

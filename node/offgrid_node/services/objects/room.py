@@ -32,6 +32,7 @@ from offgrid_node.services.jobs.results import PULL_PREFIX
 from offgrid_node.services.mesh import mesh_of
 from offgrid_node.services.objects.capacity import Capacity
 from offgrid_node.services.objects.codes import NEVER_CODED, CodePolicy
+from offgrid_node.services.objects.fetching import STAGED_PREFIX, Fetching
 from offgrid_node.services.objects.gathering import Later
 from offgrid_node.services.objects.handlers import ObjectHandlers
 from offgrid_node.services.objects.holders import Carrier, Trust
@@ -73,8 +74,8 @@ class ObjectParts:
 
 
 class ObjectRoom:
-    """`handlers` for the router, `shipping` for the runtime's outlet; `sealer`, `uploads` and `reading` for the jobs'
-    inputs and results; `scrub` for whoever has a clock that ticks by itself."""
+    """`handlers` for the router, `shipping` and `fetching` for the runtime's outlet; `sealer`, `uploads` and `reading`
+    for the jobs' inputs and results; `scrub` for whoever has a clock that ticks by itself."""
 
     def __init__(
         self,
@@ -95,7 +96,7 @@ class ObjectRoom:
         swept = sweep(
             blobs,
             lambda name: is_known(runtime.store, name),
-            lambda staged: staged.startswith((UPLOAD_PREFIX, PULL_PREFIX)),
+            lambda staged: staged.startswith((UPLOAD_PREFIX, PULL_PREFIX, STAGED_PREFIX)),
         )
         if swept:
             _log.info("deleted %d blobs that an earlier life of this node left half done", swept)
@@ -135,6 +136,7 @@ class ObjectRoom:
         self.handlers = ObjectHandlers(
             runtime, self.uploads, self.reading, replicas, serving, sharing, bulk, capacity, self.inventories, placing
         )
+        self.fetching = Fetching(runtime, self.reading, blobs, bulk, self.keeping)
 
 
 def drains(runtime: Runtime) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from random import Random
@@ -17,7 +17,18 @@ from google.protobuf.message import Message
 
 from offgrid.v1 import common_pb2, objects_pb2, quorum_pb2
 from offgrid_node.protocol.clock import Now
-from offgrid_node.protocol.effects import Answered, Call, Compare, DropBlob, Execute, Machine, Ship, Shipped
+from offgrid_node.protocol.effects import (
+    Answered,
+    Call,
+    Compare,
+    DropBlob,
+    Execute,
+    Fetch,
+    Fetched,
+    Machine,
+    Ship,
+    Shipped,
+)
 from offgrid_node.protocol.errors import Fault, Unavailable
 from offgrid_node.protocol.events import BROKER, HOST, PeerDown, PeerUp
 from offgrid_node.protocol.objects.commands import (
@@ -31,9 +42,10 @@ from offgrid_node.protocol.objects.commands import (
 )
 from offgrid_node.protocol.objects.inventory import Holding, holdings_of
 from offgrid_node.protocol.objects.machine import ObjectsMachine
-from offgrid_node.protocol.objects.manifest import COPY, MANIFEST_KIND, STRIPE_BYTES, Manifest, shard_root
+from offgrid_node.protocol.objects.manifest import COPY, MANIFEST_KIND, REED_SOLOMON, STRIPE_BYTES, Manifest, shard_root
 from offgrid_node.protocol.objects.measuring import GET_CAPACITY
 from offgrid_node.protocol.objects.settings import ObjectsSettings
+from offgrid_node.protocol.objects.shards import blob_name
 from offgrid_node.protocol.objects.tables import (
     GIVEN,
     KEPT,
@@ -45,10 +57,10 @@ from offgrid_node.protocol.objects.tables import (
     replica_key,
 )
 from offgrid_node.protocol.quorum.commands import TrackQuorums
-from offgrid_node.protocol.quorum.enough import weight_of
 from offgrid_node.protocol.quorum.machine import QuorumMachine
 from offgrid_node.protocol.quorum.records import Ack, sign_ack, verify_ack, verify_epoch
 from offgrid_node.protocol.quorum.settings import QuorumSettings
+from offgrid_node.protocol.quorum.survival import survival_milli
 from offgrid_node.protocol.quorum.tables import QUORUMS, quorum_key
 from offgrid_node.protocol.signing import digest_of
 from offgrid_node.runtime import Runtime, Ticket
@@ -129,6 +141,9 @@ class Outlet:
         self._world.ships.append((work.object_id, work.node))
         self._world.ship(self._site, self._life, work)
 
+    def fetch(self, work: Fetch) -> None:
+        self._world.fetch(self._site, self._life, work)
+
     def drop_blob(self, work: DropBlob) -> None:
         self._world.check_drop(work.name)
         self._site.blobs.discard(work.name)
@@ -145,6 +160,7 @@ class World:
     chaos: Chaos = field(default_factory=Chaos)
     copies: int = 3
     outbox_max: int = 1_000
+    code: tuple[int, int] | None = None  # shards needed and made of what is put; copies without
     seed: int = 1
 
     def __post_init__(self) -> None:
@@ -153,7 +169,9 @@ class World:
         self._count = itertools.count()
         self.ships: list[tuple[str, str]] = []
         self.compared: list[tuple[tuple[Holding, ...], tuple[Holding, ...]]] = []  # what was lost, what was astray
+        self.fetches: list[str] = []
         self.acked: dict[str, int] = {}  # object id → required weight: what the user was promised
+        self.durable: set[str] = set()  # objects that were called that
         self.given_up: set[str] = set()  # objects whose entries were cancelled
         self.known: set[int] = set()  # places of hosts that the owner has heard of
         self.expires_us: dict[int, int] = {}  # of objects by number; others never do
@@ -190,6 +208,9 @@ class World:
 
     def turn_owner(self) -> None:
         self.owner.turn()
+        for object_id in self.acked.keys() - self.durable:
+            if self.object(object_id) is not None:
+                self.check_completed(object_id)
         self.turns += 1
         if self.turns == self.crash_at:
             self.restart_owner()
@@ -240,7 +261,9 @@ class World:
         self.meet(place)
 
     def restart_owner(self) -> None:
-        """Kill -9: what it had not committed is gone; then it hears anew who is alive."""
+        """Kill -9: what it had not committed is gone, bytes that no row wants are swept; then it hears anew who is
+        alive."""
+        self.owner.blobs = {name for name in self.owner.blobs if (row := self.object(name)) and row.object.local}
         self.owner.start()
         for place in sorted(self.known):
             if self.hosts[place].up:
@@ -250,19 +273,23 @@ class World:
     # ---- the user
 
     def manifest(self, number: int) -> tuple[objects_pb2.Manifest, Manifest]:
-        root = shard_root([number.to_bytes(32, "big")])
-        nonce, expires_us = number.to_bytes(16, "big"), self.expires_us.get(number, 0)
-        body = Manifest(self.owner.node_id, nonce, 10, STRIPE_BYTES, 1, COPY, (root,), 1, expires_us)
+        k, n = self.code or (1, 1)
+        roots = tuple(shard_root([number.to_bytes(16, "big") + shard.to_bytes(16, "big")]) for shard in range(n))
+        codec, nonce = REED_SOLOMON if self.code else COPY, number.to_bytes(16, "big")
+        expires_us = self.expires_us.get(number, 0)
+        body = Manifest(self.owner.node_id, nonce, 10, STRIPE_BYTES, k, codec, roots, 1, expires_us)
         encoded = body.encode()
         signature = self.owner.signer.sign(digest_of(MANIFEST_KIND, SALT, encoded))
         return objects_pb2.Manifest(signed=common_pb2.Signed(body=encoded, signature=signature)), body
 
     def ask(self, number: int, required_milli: int = 2_000, *, name: str = "", key: str = "", request_id: str = "",
-            digest: bytes = b"", for_job: bool = False) -> Ticket:  # fmt: skip
+            digest: bytes = b"", for_job: bool = False, copies: int = 0) -> Ticket:  # fmt: skip
         manifest, body = self.manifest(number)
         self.owner.blobs.add(body.object_id)
         enqueue = Enqueue(key, 15) if key else None
-        command = AddObject(manifest, body, name, required_milli, request_id, digest, enqueue, for_job=for_job)
+        command = AddObject(
+            manifest, body, name, required_milli, request_id, digest, enqueue, for_job=for_job, copies=copies
+        )
         ticket = self.owner.runtime.ask("objects", "admin", command)
         self.turn_owner()
         return ticket
@@ -308,32 +335,47 @@ class World:
     def holders(self, object_id: str) -> set[str]:
         return {host.node_id for host in self.hosts if object_id in host.blobs}
 
+    def shards_at(self, place: int, object_id: str) -> list[int]:
+        """What is really there of a coded object."""
+        return sorted(int(name.partition(".")[2]) for name in self.hosts[place].blobs if name.startswith(object_id))
+
+    def can_be_read(self, object_id: str, among: Iterable[Site]) -> bool:
+        """Whether these hosts have enough of it."""
+        held = {name for host in among for name in host.blobs if name.partition(".")[0] == object_id}
+        return len(held) >= (self.code[0] if self.code else 1)
+
     # ---- what must hold
 
     def really_acked(self, object_id: str) -> int:
-        """The weight of distinct hosts that signed the present epoch and hold bytes and row."""
+        """The weight of hosts that must be lost before the object is, of those that signed what the present epoch asks
+        and hold bytes and row."""
         row, by_id = self.quorum(object_id), {host.node_id: host for host in self.hosts}
         epoch = verify_epoch(row.epoch, self.owner.signer.public_key, sim_verify, SALT)
-        holding = set()
+        holding: dict[str, tuple[int, ...]] = {}
         for signed in row.acks:
             host = by_id[Ack.decode(signed.body).node]
             verify_ack(signed, host.signer.public_key, sim_verify, SALT)
             key = replica_key(object_id, self.owner.node_id)
-            if object_id in host.blobs and host.find(REPLICAS, key, objects_pb2.ReplicaRow) is not None:
-                holding.add(host.node_id)
-        return weight_of(holding, epoch.weights)
+            names = {0: object_id} if not self.code else {n: f"{object_id}.{n}" for n in range(self.code[1])}
+            if host.find(REPLICAS, key, objects_pb2.ReplicaRow) is not None:
+                shards = Ack.decode(signed.body).shards_in(epoch)
+                holding[host.node_id] = tuple(shard for shard in shards if names[shard] in host.blobs)
+        return survival_milli(holding, epoch.weights, holding, epoch.needed)
 
     def check_completed(self, object_id: str) -> None:
         entry = self.entry(object_id)
         ackers = [ack.node_id for ack in self.object(object_id).object.acks]
         assert len(set(ackers)) == len(ackers)
-        if entry.status == objects_pb2.OUTBOX_STATUS_COMPLETED:
+        assert self.object(object_id).object.acked_milli <= self.really_acked(object_id), object_id
+        if entry.status == objects_pb2.OUTBOX_STATUS_COMPLETED and object_id not in self.durable:
             assert self.really_acked(object_id) >= self.acked.get(object_id, 0), object_id
+            self.durable.add(object_id)
 
     def check_drop(self, object_id: str) -> None:
         """A node's own copy goes only after enough others."""
         if self.object(object_id) is not None:
-            assert len(self.holders(object_id)) >= self.copies
+            held = {name for host in self.hosts for name in host.blobs if name.startswith(object_id)}
+            assert len(held) == self.code[1] if self.code else len(self.holders(object_id)) >= self.copies
 
     # ---- network
 
@@ -379,7 +421,7 @@ class World:
             body = Manifest.decode(work.manifest.signed.body)
             epoch = verify_epoch(work.epoch, owner.signer.public_key, sim_verify, SALT)
             before = set(host.blobs)
-            host.blobs.add(work.object_id)
+            host.blobs |= {blob_name(body, shard) for shard in epoch.shards.get(host.node_id, ())}
             possession = body.roots[0]
             command = KeepReplica(work.manifest, body, work.epoch, epoch, possession)
             ticket = host.runtime.ask("objects", owner.node_id, command)
@@ -425,6 +467,22 @@ class World:
                 site.runtime.deliver("objects", Answered(call.tag, call.node, reply, fault))
 
         self.at(TIMEOUT_MS if lost else sum(leg for leg in legs if leg), arrive)
+
+    def fetch(self, owner: Site, life: int, work: Fetch) -> None:
+        """From the hosts that are up, all at once."""
+        self.fetches.append(work.object_id)
+
+        def end() -> None:
+            if owner.life != life:
+                return
+            fault = None
+            if self.can_be_read(work.object_id, [host for host in self.hosts if host.up]):
+                owner.blobs.add(work.object_id)
+            else:
+                fault = Unavailable("too few shards are left", reason="NoReplica")
+            owner.runtime.deliver("objects", Fetched(work.object_id, fault))
+
+        self.at(self.rng.randint(1, self.chaos.late_ms), end)
 
     def call(self, site: Site, life: int, call: Call) -> None:
         """Brokers are told of quorums, hosts of what has become of objects, and asked for their room."""

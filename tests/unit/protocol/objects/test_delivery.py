@@ -14,7 +14,7 @@ from offgrid.v1 import objects_pb2, state_pb2
 from offgrid_node.protocol.errors import AlreadyExists, Exhausted, FailedPrecondition, NotFound, Unavailable
 from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.events import ObjectAdded
-from offgrid_node.protocol.objects import delivery
+from offgrid_node.protocol.objects import delivery, walks
 from offgrid_node.protocol.objects.tables import (
     OBJECT_NAMES,
     OUTBOX_OPEN,
@@ -224,8 +224,8 @@ class TestEpochs:
         home.run(100)
         assert home.entry(object_id).status == COMPLETED
 
-    def test_an_epoch_that_can_be_reached_stays(self) -> None:
-        home = world()
+    def test_an_epoch_that_can_be_reached_stays_until_it_is(self) -> None:
+        home = world(copies=2)
         home.meet(0, 1)
         home.hosts[0].refuses = True
         object_id = home.put(1)
@@ -246,17 +246,24 @@ class TestEpochs:
         assert home.entry(object_id).status == COMPLETED
         assert self.epoch(home, object_id).epoch == 2
 
-    def test_a_reached_quorum_keeps_its_epoch(self) -> None:
+    def test_hosts_that_come_later_bring_the_copies_that_are_wanted(self) -> None:
         home = world()
         home.meet(0, 1)
         object_id = home.put(1)
         home.run()
-        home.lose(0)
-        home.lose(1)
+        assert (self.epoch(home, object_id).epoch, home.object(object_id).object.local) == (1, True)
         home.meet(2, 3)
+        home.run(10_000)
+        assert (self.epoch(home, object_id).epoch, home.object(object_id).object.local) == (2, False)
+        assert home.object(object_id).object.acked_milli == home.really_acked(object_id) == 3_000
+        assert home.ships.count((object_id, home.hosts[0].node_id)) == 1, "its ack counts on"
+
+    def test_its_own_number_of_copies_may_be_asked_for(self) -> None:
+        home = world()
+        home.meet(0, 1, 2, 3)
+        home.ask(1, 1_000, copies=4)
         home.run()
-        assert self.epoch(home, object_id).epoch == 1
-        assert home.entry(object_id).acked_milli == 2_000
+        assert len(home.holders(home.manifest(1)[1].object_id)) == 4
 
     def test_more_than_all_hosts_weigh_stays_open_and_says_so(self) -> None:
         home = world(1_000, 1_500)
@@ -482,7 +489,7 @@ class TestBounds:
 
     @pytest.mark.parametrize("most", [1, 3])
     def test_the_walk_over_them_goes_in_steps(self, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(delivery, "WALK_ROWS", most)
+        monkeypatch.setattr(walks, "WALK_ROWS", most)
         monkeypatch.setattr(delivery, "SPREADING_MAX", 2)
         home = world()
         home.meet(0, 1, 2)
@@ -502,7 +509,7 @@ class TestBounds:
         home.run(10_000)
         assert home.entry(object_id).status == COMPLETED
         home.hosts[2].refuses = False
-        home.run(delivery.WALK_AGAIN_MS + 10_000)
+        home.run(walks.WALK_AGAIN_MS + 10_000)
         assert len(home.holders(object_id)) == 3
 
     def test_after_a_restart_what_is_open_is_looked_at_though_nobody_comes(self) -> None:

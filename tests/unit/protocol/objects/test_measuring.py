@@ -27,6 +27,7 @@ from offgrid_node.protocol.objects.measuring import (
     Measuring,
 )
 from offgrid_node.protocol.objects.preference import UNKNOWN, Facts
+from offgrid_node.protocol.objects.settings import REPAIR_AFTER_MS
 
 ROOM = objects_pb2.GetCapacityResponse(keeps_replicas=True, owner_free_bytes=1_000)
 FULL = objects_pb2.GetCapacityResponse(keeps_replicas=True, owner_free_bytes=0)
@@ -37,7 +38,7 @@ class Owner:
 
     def __init__(self, hosts: int = 1) -> None:
         self.draft, self.rng, self.now_ms = Draft(), Random(1), 0
-        self.hosts = Hosts("owner")
+        self.hosts = Hosts("owner", REPAIR_AFTER_MS)
         self.measuring = Measuring(self.hosts, self.draft)
         for number in range(hosts):
             self.meet(f"h{number}")
@@ -47,11 +48,11 @@ class Owner:
         return Now(self.now_ms, 0)
 
     def meet(self, node: str) -> None:
-        assert self.hosts.on_up(PeerUp(node, "", frozenset({HOST}), 1_000, ""))
+        assert self.hosts.on_up(PeerUp(node, "", frozenset({HOST}), 1_000, ""), self.now)
         self.measuring.on_up(node, self.now, self.rng)
 
     def lose(self, node: str) -> None:
-        assert self.hosts.on_down(node)
+        assert self.hosts.on_down(node, self.now)
         self.measuring.on_down(node)
 
     def facts(self, node: str = "h0") -> Facts:
@@ -197,5 +198,5 @@ def test_one_that_says_something_new_of_itself_keeps_what_is_known() -> None:
     owner.ask(ROOM)
     owner.meet("h0")
     assert owner.facts().room_bytes == 1_000
-    assert not owner.hosts.on_up(PeerUp("h0", "", frozenset({BROKER}), 1_000, ""))
+    assert not owner.hosts.on_up(PeerUp("h0", "", frozenset({BROKER}), 1_000, ""), owner.now)
     assert not owner.hosts.get("h0", 0).alive
