@@ -8,7 +8,8 @@ preferred and who gets nothing new.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from heapq import heapify, heappop, heappush
 from math import inf
 
 from offgrid_node.protocol.objects.preference import Host, Policy, Preference, refusal
@@ -79,36 +80,51 @@ def assign(
     known = {host.node_id: host for host in hosts}
     held = {shard: node for shard, node in held.items() if node in known and shard < shards}
     laid = {shard: node for shard, node in held.items() if not known[node].facts.drained}
-    take = _taker(object_id, hosts, Counter(laid.values()), shard_bytes, policy)
+    turns = _Turns(object_id, hosts, Counter(laid.values()), shard_bytes, policy)
     open_shards = [shard for shard in range(shards) if shard not in laid]
     for shard in sorted(open_shards, key=lambda shard: shard in held):  # what nobody has before what only moves
-        laid[shard] = take() or held.get(shard, "")
+        laid[shard] = turns.take() or held.get(shard, "")
     return tuple(laid[shard] for shard in range(shards))
 
 
-def _taker(
-    object_id: str, hosts: Sequence[Host], at_host: Counter[str], shard_bytes: int, policy: Policy
-) -> Callable[[], str]:
-    """Each call names the host that is to take one shard more; "" when none can."""
-    room = {host.node_id: _room(host, shard_bytes) for host in hosts}
-    in_domain: Counter[str] = Counter()
-    for host in hosts:
-        in_domain[host.fails_with] += at_host[host.node_id]
-    preference = Preference(policy, object_id, hosts)
-    ranked = sorted(hosts, key=lambda host: (preference.rank(host), host.node_id))
+class _Turns:
+    """Whose turn it is to take one shard more. In a heap each domain stands by how many it has, then by what its next
+    host has and where that one ranks; in the domain's own heap its hosts, while they have room."""
 
-    def take() -> str:
-        full = len(+at_host) >= MEMBERS_MAX  # an epoch names no more
-        able = [host for host in ranked if room[host.node_id] > 0 and (at_host[host.node_id] or not full)]
-        if not able:
-            return ""
-        best = min(able, key=lambda host: (in_domain[host.fails_with], at_host[host.node_id]))
-        room[best.node_id] -= 1
-        at_host[best.node_id] += 1
-        in_domain[best.fails_with] += 1
-        return best.node_id
+    def __init__(
+        self, object_id: str, hosts: Sequence[Host], at_host: Mapping[str, int], shard_bytes: int, policy: Policy
+    ) -> None:
+        self._room = {host.node_id: _room(host, shard_bytes) for host in hosts}
+        self._used = sum(1 for count in at_host.values() if count)
+        preference = Preference(policy, object_id, hosts)
+        ranked = sorted(hosts, key=lambda host: (preference.rank(host), host.node_id))
+        in_domain: Counter[str] = Counter()
+        self._hosts: dict[str, list[tuple[int, int, str]]] = {}
+        for place, host in enumerate(ranked):
+            domain, count = host.fails_with, at_host.get(host.node_id, 0)
+            in_domain[domain] += count
+            if self._room[host.node_id] > 0:
+                heappush(self._hosts.setdefault(domain, []), (count, place, host.node_id))
+        self._domains = [(in_domain[domain], queue[0], domain) for domain, queue in self._hosts.items()]
+        heapify(self._domains)
 
-    return take
+    def take(self) -> str:
+        """The host; "" when none can."""
+        while self._domains:
+            in_domain, (count, place, node_id), domain = heappop(self._domains)
+            queue = self._hosts[domain]
+            heappop(queue)
+            takes = count > 0 or self._used < MEMBERS_MAX  # an epoch names no more
+            if takes:
+                self._used += count == 0
+                self._room[node_id] -= 1
+                if self._room[node_id] > 0:
+                    heappush(queue, (count + 1, place, node_id))
+            if queue:
+                heappush(self._domains, (in_domain + takes, queue[0], domain))
+            if takes:
+                return node_id
+        return ""
 
 
 def _room(host: Host, shard_bytes: int) -> float:

@@ -142,6 +142,11 @@ def test_a_host_that_goes_moves_only_what_it_held_and_one_that_comes_moves_nothi
     assert assign("o-1", [*hosts, host("new")], 20, held) == laid
 
 
+def test_what_nobody_has_goes_before_what_only_moves() -> None:
+    hosts = [replace(host("a"), facts=Facts(drained=True)), host("b", room=1)]
+    assert assign("o-1", hosts, 3, {0: "a", 1: "a"}, shard_bytes=1) == ("a", "a", "b")
+
+
 def test_an_epoch_has_names_for_all_who_hold_a_shard() -> None:
     hosts = [host(f"h{n:03}") for n in range(100)]
     laid = assign("o-1", hosts, 200, {0: "h099"})
