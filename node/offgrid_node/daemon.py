@@ -41,6 +41,7 @@ from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.errors import Fault
 from offgrid_node.protocol.jobs.commands import StopHost
 from offgrid_node.protocol.mesh.commands import RoadLost
+from offgrid_node.protocol.objects.manifest import Code
 from offgrid_node.protocol.objects.preference import Policy
 from offgrid_node.services.bulk import Bulk, Threads
 from offgrid_node.services.client import Road
@@ -49,6 +50,7 @@ from offgrid_node.services.grpc_road import GrpcRoad
 from offgrid_node.services.jobs.speech import Later
 from offgrid_node.services.ledger.reads import ledger_summary
 from offgrid_node.services.mesh import NodeFacts
+from offgrid_node.services.objects.codes import CodePolicy
 from offgrid_node.services.objects.room import ObjectParts
 from offgrid_node.services.objects.scrub import Pace
 from offgrid_node.storage.blobs import FileBlobs
@@ -202,6 +204,9 @@ class Daemon:
                 wraps=KeyWraps(key),
                 coder=self._coding.coder,
                 scrub=Pace(config.storage.scrub_bytes_per_s, config.storage.scrub_days),
+                coding=CodePolicy(
+                    Code(config.storage.shards_needed, config.storage.shards_total), config.storage.coded_from_bytes
+                ),
                 keeps_replicas=config.storage.enabled,
                 owner_share_percent=config.storage.owner_share_percent,
             ),

@@ -11,7 +11,17 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 
 from . import fields as f
@@ -272,6 +282,20 @@ class Storage(Section):
         description="most of the room for them that one owner's may take, 100 = all of it",
     )
     copies: int = Field(default=3, ge=1, le=64, description="hosts that an object of this node's is brought to")
+    coded_from_bytes: int = Field(
+        default=10_000_000,
+        ge=0,
+        le=2**63 - 1,
+        description="objects of at least this are not copied but coded, unless their put says otherwise",
+    )
+    shards_needed: int = Field(default=12, ge=1, le=127, description="shards that give a coded object back")
+    shards_total: int = Field(
+        default=20,
+        ge=2,
+        le=128,
+        validate_default=True,
+        description="shards that it has, more than are needed; a host may hold several",
+    )
     placement: f.Placement = Field(
         default="balanced",
         description="among hosts that fail apart: by free space, the nearest, or the fastest",
@@ -314,6 +338,14 @@ class Storage(Section):
         default=1800, ge=1, le=_YEAR_S, description="seconds between compactions", json_schema_extra=RESERVED
     )
     limit_mb: int = Field(default=4096, ge=16, le=2**24, description="largest size of the store's file, in MiB")
+
+    @field_validator("shards_total")
+    @classmethod
+    def _check_total(cls, total: int, info: ValidationInfo) -> int:
+        needed = info.data.get("shards_needed", 0)
+        if total <= needed:
+            raise f.wrong(f"{total} shards, of which {needed} are needed: more must be made than are needed")
+        return total
 
 
 class Economy(Section):

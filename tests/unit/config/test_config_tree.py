@@ -200,3 +200,8 @@ def test_no_file_throws_anything_but_a_config_error(
     for problem in problems(file, {}):
         assert problem.line <= text.count("\n") + 1
         assert str(problem).isprintable()
+
+
+def test_more_shards_are_made_than_are_needed(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"storage\.shards_total.*20 shards, of which 20 are needed"):
+        loaded(tmp_path, "storage.shards_needed = 20")
