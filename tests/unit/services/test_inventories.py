@@ -141,16 +141,22 @@ class TestAHostThatKeepsMore:
         assert list(host.blobs.names()) == []
         assert agree(world, host)
 
-    def test_than_its_owner_knows_keeps_it(self) -> None:
-        """The owner may be the one who lost something."""
+    @pytest.mark.parametrize("backup", [False, True])
+    def test_than_its_owner_knows_keeps_it(self, backup: bool) -> None:
+        """The owner is the one who lost something, all or what it put since its backup."""
         world = World(2)
-        object_id, host = put(world, "one"), world.hosts[0]
-        world.owner.store = MemoryStore()
-        world.owner.restart()
+        made, host, owner = {put(world, "one")}, world.hosts[0], world.owner
+        tables = deepcopy(owner.store._tables) if backup else {}
+        made.add(put(world, "two"))
+        owner.store = MemoryStore()
+        owner.store._tables = tables
+        world.log.clear()
+        owner.restart()
         world.settle()
         world.pass_ms(1_000)
-        assert object_id in host.blobs.names()
-        assert [each.object_id for each in holdings_of(host.store, KEPT, world.owner.node_id)] == [object_id]
+        assert ("NameInventory" in world.log) == backup
+        assert set(host.blobs.names()) == made
+        assert {each.object_id for each in holdings_of(host.store, KEPT, owner.node_id)} == made
 
 
 class TestALiar:
