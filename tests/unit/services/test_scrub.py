@@ -8,12 +8,8 @@ from random import Random
 
 import pytest
 from bulk_world import SALT, Node, World
-from test_coded_objects import Coded
 
 from offgrid.v1 import objects_pb2
-from offgrid_node.protocol.objects.inventory import holdings_of
-from offgrid_node.protocol.objects.shards import blob_name
-from offgrid_node.protocol.objects.tables import KEPT
 from offgrid_node.services.objects.scrub import DAY_MS, OBJECT_BYTES, PAUSE_MS_MAX, TURN_BYTES, Pace, Scrub
 from offgrid_node.storage import blobs
 
@@ -176,18 +172,26 @@ class TestTheOwner:
 
 
 class TestShardsOfACodedObject:
-    @pytest.mark.parametrize("shard", [0, 4])
-    def test_are_checked_each_against_its_own_root(self, tmp_path: Path, shard: int) -> None:
-        coded = Coded()
-        coded.layout = (0, 1, 2, 1, 0)
-        checked = Checked(coded.world, tmp_path)
-        coded.spread()
+    @pytest.mark.parametrize("place", [0, 30, -1])
+    def test_are_checked_each_against_its_own_root_and_brought_again(self, tmp_path: Path, place: int) -> None:
+        world = World(2)
+        checked = Checked(world, tmp_path)
+        code = objects_pb2.Code(needed=3, total=5)
+        request = objects_pb2.OpenUploadRequest(name="coded", size_bytes=len(DATA), code=code, required_milli=1_000)
+        opened = world.owner.ask("OpenUpload", request)
+        world.owner.ask("WriteUpload", objects_pb2.WriteUploadRequest(upload_id=opened.upload_id, data=DATA))
+        commit = objects_pb2.CommitUploadRequest(upload_id=opened.upload_id, size_bytes=len(DATA))
+        object_id = world.owner.ask("CommitUpload", commit).object.object_id
+        world.pass_ms(60_000)
+        files = sorted((tmp_path / blobs.KEPT).glob(f"{object_id}.*"))
+        assert len(files) >= 2
+        sound = [file.read_bytes() for file in files]
         checked.round()
         assert checked.scrub.damaged == 0
-        flip(checked.file(blob_name(coded.body, shard)), 30)
+        flip(files[1], place)
         checked.round()
         assert checked.scrub.damaged == 1
-        assert list(holdings_of(checked.host.store, KEPT, coded.owner.node_id)) == []
+        assert [file.read_bytes() for file in files] == sound
 
 
 def test_people_are_told_of_a_disk_that_fails(checked: Checked) -> None:
