@@ -214,6 +214,7 @@ class Daemon:
             job_timeout_ms=config.jobs.timeout_ms,
             copies=config.storage.copies,
             required_milli=config.storage.required_milli,
+            repair_after_ms=config.storage.repair_after_ms,
             placement=Policy(config.storage.placement),
             economy=config.economy.enabled,
             monitor=self._on_fault,

@@ -43,7 +43,7 @@ from offgrid_node.protocol.mesh.machine import MeshMachine, MeshSettings
 from offgrid_node.protocol.mesh.roll import CheckCertificate
 from offgrid_node.protocol.objects.machine import ObjectsMachine
 from offgrid_node.protocol.objects.preference import Policy
-from offgrid_node.protocol.objects.settings import COPIES, REQUIRED_MILLI, ObjectsSettings
+from offgrid_node.protocol.objects.settings import COPIES, REPAIR_AFTER_MS, REQUIRED_MILLI, ObjectsSettings
 from offgrid_node.protocol.quorum.machine import QuorumMachine
 from offgrid_node.protocol.quorum.settings import QuorumSettings
 from offgrid_node.runtime import Monitor, Runtime
@@ -111,6 +111,7 @@ class Parts:
     job_timeout_ms: int = TIMEOUT_MS
     copies: int = COPIES
     required_milli: int = REQUIRED_MILLI
+    repair_after_ms: int = REPAIR_AFTER_MS
     placement: Policy = Policy.BALANCED
     economy: bool = True  # False: the ledger's machine is silent
     at_death: Callable[[], Collection[bytes]] = frozenset  # payloads under which the process before this one died
@@ -255,7 +256,14 @@ class Node:
             "mesh": mesh,
             "jobs": JobsMachine(jobs, self._executing, CronTimes(), parts.at_death),
             "objects": ObjectsMachine(
-                ObjectsSettings(parts.signer, salt, parts.copies, parts.required_milli, placement=parts.placement)
+                ObjectsSettings(
+                    parts.signer,
+                    salt,
+                    parts.copies,
+                    parts.required_milli,
+                    parts.repair_after_ms,
+                    placement=parts.placement,
+                )
             ),
             "quorum": QuorumMachine(QuorumSettings(parts.signer, salt)),
             "ledger": LedgerMachine(LedgerSettings(parts.signer, salt, parts.economy)),

@@ -306,6 +306,12 @@ class Storage(Section):
         le=_WEIGHT_MILLI_MAX,
         description="weight of acks that makes it durable, unless it says otherwise, in thousandths",
     )
+    repair_after_ms: int = Field(
+        default=600_000,
+        ge=1_000,
+        le=1_000 * _YEAR_S,
+        description="what a host held that is dead for so long is brought to others, in milliseconds",
+    )
     scrub_bytes_per_s: int = Field(
         default=10_000_000,
         ge=1_000,
