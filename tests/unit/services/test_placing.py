@@ -7,7 +7,7 @@ from bulk_world import World
 
 from offgrid.v1 import objects_pb2
 from offgrid_node.protocol.errors import InvalidRequest, NotFound
-from offgrid_node.protocol.objects.measuring import EVERY_MS, FIRST_MS_MAX
+from offgrid_node.protocol.objects.measuring import EVERY_MS, FIRST_MS_MAX, SPEED_BYTES_MIN
 from offgrid_node.services.objects.placing import SIZE_BYTES_MAX
 from offgrid_node.storage.memory_blobs import MemoryBlobs
 
@@ -93,3 +93,13 @@ def test_what_cannot_be_is_refused(world: World, request_: Request, field: str) 
 def test_an_object_that_there_is_not(world: World) -> None:
     with pytest.raises(NotFound):
         asked(world, Request(object="nothing"))
+
+
+def test_what_is_shipped_shows_how_fast_a_host_is_and_takes_its_room(world: World) -> None:
+    before = {host.node_id: host.room_bytes for host in asked(world, Request(size_bytes=1)).hosts}
+    world.owner.put(bytes(SPEED_BYTES_MIN))
+    *hosts, _ = asked(world, Request(size_bytes=1)).hosts
+    assert len(hosts) == 3
+    for host in hosts:
+        assert host.bytes_per_s >= SPEED_BYTES_MIN
+        assert before[host.node_id] - host.room_bytes >= SPEED_BYTES_MIN
