@@ -115,7 +115,7 @@ class Process:
         self.pen: Signer = self.signer  # what its orders and receipts are signed with
         self.on_killed: Callable[[], None] = self.crash  # its own work has killed it
         self.store = self.born = MemoryStore()  # `born`: as its mesh made it, before it first ran
-        self.dead = False  # it never comes back
+        self.dead = self.away = False  # it never comes back; it does not yet
         self.blobs = WatchedBlobs(lambda name: monitor.objects.on_deleted(self.node_id, name))
         self.node: Node | None = None
         self.refuses = True
@@ -154,8 +154,8 @@ class Process:
     # ---- life and death
 
     def start(self) -> None:
-        """A new process on the disk as it is, unless the machine is dead."""
-        if self.dead:
+        """A new process on the disk as it is, unless the machine is dead or away."""
+        if self.dead or self.away:
             return
         self.boots += 1
         boot = self.boots

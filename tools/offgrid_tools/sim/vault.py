@@ -31,7 +31,7 @@ class Vault:
     owners: tuple[str, ...]
     things: int
     required: tuple[int, ...]
-    codes: tuple[Code, ...] = (COPIES,)
+    codes: tuple[Code, ...] = CODES
 
 
 def draw_vault(seed: int) -> tuple[Vault, tuple[Spec, ...], Mapping[str, str]]:

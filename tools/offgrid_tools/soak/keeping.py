@@ -1,4 +1,6 @@
-"""Clients that keep things: small and middling objects put or enqueued one after the other, each to be read back."""
+"""Clients that keep things: small and middling objects put, as copies or under a code, or enqueued, one after the
+other; each is to be read back.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +13,7 @@ from offgrid_tools.soak.clients import Writer
 SIZES = (0, 1, 1_000, 70_000, 300_000)
 PAUSE_S = 0.2
 REQUIRED_MILLI = 2_000
+CODES = (None, (2, 3), (2, 5))  # three hosts at least lose two of them before such an object is lost
 
 
 @dataclass(slots=True)
@@ -32,14 +35,16 @@ class Keeping(Writer):
         if number % 2:
             object_id = self.insist(lambda: self._enqueue(client, data, request_id))
         else:
-            object_id = self.insist(lambda: self._put(client, data, request_id))
+            code = self.rng.choice(CODES)
+            object_id = self.insist(lambda: self._put(client, data, code, request_id))
         if object_id is not None:
             self.kept.append(Kept(object_id, data))
         self._stop.wait(PAUSE_S)
 
-    def _put(self, client: Client, data: bytes, request_id: str) -> str:
-        made = client.objects.put(data, name=request_id, required_milli=REQUIRED_MILLI, request_id=request_id)
-        return made.object_id
+    def _put(self, client: Client, data: bytes, code: tuple[int, int] | None, request_id: str) -> str:
+        return client.objects.put(
+            data, name=request_id, required_milli=REQUIRED_MILLI, code=code, request_id=request_id
+        ).object_id
 
     def _enqueue(self, client: Client, data: bytes, request_id: str) -> str:
         etype = EventType.OBJECT_STORED

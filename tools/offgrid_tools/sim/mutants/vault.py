@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from offgrid_node.coding.fallback import Fallback
 from offgrid_node.keys import stripes
 from offgrid_node.protocol.objects.comparing import Comparing
 from offgrid_node.protocol.objects.deletion import Deletion
@@ -45,6 +46,20 @@ def _no_fence(sound: Sound) -> Sound:
     return on_deleted
 
 
+def _all_the_same(sound: Sound) -> Sound:
+    def encode(self: Any, k: int, n: int, rows: Any, wanted: Any) -> Any:
+        return sound(self, k, n, rows, [min(shard, k) for shard in wanted])
+
+    return encode
+
+
+def _nothing_much(sound: Sound) -> Sound:
+    def rebuild(self: Any, k: int, n: int, have: Any, wanted: Any) -> Any:
+        return [bytes(len(row)) for row in sound(self, k, n, have, wanted)]
+
+    return rebuild
+
+
 def _to_the_first(sound: Sound) -> Sound:
     def on_delete(self: Any, object_id: str, tell: Any, now: Any) -> Any:
         told: list[str] = []
@@ -61,6 +76,10 @@ def _to_the_first(sound: Sound) -> Sound:
 
 MUTANTS: dict[str, Mutant] = {
     "kept-in-clear": Mutant("what is kept is not encrypted", (Patch(stripes, "seal_stripe", _in_clear),), VAULT_MESH),
+    "parity-all-the-same": Mutant(
+        "all parity shards are the first of them", (Patch(Fallback, "encode", _all_the_same),), VAULT_MESH
+    ),
+    "rebuilt-wrong": Mutant("rows are rebuilt as zeros", (Patch(Fallback, "rebuild", _nothing_much),), VAULT_MESH),
     "replicas-swept": Mutant(
         "a host that begins anew sweeps what it keeps for others", (Patch(room, "is_known", _own_only),), VAULT_MESH
     ),
