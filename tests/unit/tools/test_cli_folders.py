@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from small_node import NODE_ID
 from small_objects import ObjectNode
 
 from offgrid_node.protocol.errors import Unavailable
@@ -129,6 +130,16 @@ class TestHowItIsKept:
     def test_info_says_until_when(self, og: Command, node: ObjectNode, home: Path) -> None:
         node._make(b"x", "x").expires_us = 1_700_000_000_000_000
         assert "expires    2023-11-1" in og("info", "x")[1]
+
+    def test_info_says_how_and_where(self, og: Command, node: ObjectNode, home: Path) -> None:
+        made = node._make(b"x", "x")
+        assert "kept as    full copies\n" in og("info", "x")[1]
+        made.shards_needed, made.shards_total = 2, 3
+        del made.acks[:]
+        made.acks.add(node_id=NODE_ID, weight_milli=1_000, shards=[0, 2])
+        out = og("info", "x")[1]
+        assert "kept as    any 2 of 3 shards\n" in out
+        assert ", shards 0, 2\n" in out
 
 
 class TestCutOff:

@@ -68,3 +68,13 @@ def test_before_any_ack_nothing_is_promised_and_its_own_copy_counts_for_itself()
     assert survives(made, {}).startswith("loss of any 1 of its 2 hosts; of all of them, while this node")
     made.local = False
     assert survives(made, {}) == "loss of any 1 of its 2 hosts"
+
+
+def test_of_a_coded_object_shards_count() -> None:
+    made = objects_pb2.Object(shards_needed=4, shards_total=7)
+    for node, shards in (("n0", [0, 4]), ("n1", [1, 5]), ("n2", [2, 6]), ("n3", [3])):
+        made.acks.add(node_id=node, shards=shards)
+    assert survives(made, NAMES) == (
+        "loss of any 1 of its 4 hosts; not of host0 and host1 together; not of host0 and host2 together; "
+        "not of host1 and host2 together"
+    )

@@ -12,7 +12,7 @@ from offgrid_tools.cli.settings import common, settings
 from offgrid_tools.cli.waiting import acks_of
 
 if TYPE_CHECKING:
-    from offgrid.v1.objects_pb2 import Object
+    from offgrid.v1.objects_pb2 import Object, ReplicaAck
 
 
 @click.command()
@@ -137,9 +137,16 @@ def show(made: Object) -> None:
             ("readers", ", ".join(sorted(readers))),
             ("size", size(made.size_bytes)),
             ("state", word(ObjectState, made.state)),
+            (
+                "kept as",
+                f"any {made.shards_needed} of {made.shards_total} shards" if made.shards_needed else "full copies",
+            ),
             ("acks", acks_of(made)),
             *(
-                (f"  {named(ack.node_id, names)}", f"{weight_of(ack.weight_milli)} at {when(ack.acked_us)}")
+                (
+                    f"  {named(ack.node_id, names)}",
+                    f"{weight_of(ack.weight_milli)} at {when(ack.acked_us)}{_shards(ack)}",
+                )
                 for ack in made.acks
             ),
             ("survives", survives(made, names)),
@@ -149,3 +156,8 @@ def show(made: Object) -> None:
             ("created", when(made.created_us)),
         ]
     )
+
+
+def _shards(ack: ReplicaAck) -> str:
+    numbers = ", ".join(map(str, ack.shards))
+    return f", shard{'s' if len(ack.shards) > 1 else ''} {numbers}" if numbers else ""

@@ -239,8 +239,10 @@ class ObjectsMachine:
         for object_id in object_ids:
             row = self._outbox.find(object_id)
             shared = told_to(row, node_id) if row is not None else None
-            if row is None:
+            if row is None and self._deletion.mark(object_id) is not None:
                 notices.deleted.append(object_id)
+            elif row is None:
+                continue  # it is not known here: nobody deletes anything for that
             elif shared is not None:
                 notices.shared.append(shared)
             else:

@@ -15,7 +15,7 @@ from offgrid.v1 import common_pb2, objects_pb2
 from offgrid_node.protocol.effects import Verifier
 from offgrid_node.protocol.errors import InvalidRequest, PeerFault
 from offgrid_node.protocol.objects.commands import ShareObject, TakeNotices, UnshareObject
-from offgrid_node.protocol.objects.manifest import MANIFEST_KIND, OBJECT_ID, Manifest
+from offgrid_node.protocol.objects.manifest import COPY, MANIFEST_KIND, OBJECT_ID, Manifest
 from offgrid_node.protocol.objects.notices import PAGE_NOTICES
 from offgrid_node.protocol.objects.tables import SHARED, quorum_id_of
 from offgrid_node.protocol.quorum.records import verify_epoch
@@ -152,6 +152,8 @@ def _row_of(row: objects_pb2.SharedRow) -> objects_pb2.ObjectRow:
         quorum_id=quorum_id_of(body.object_id),
         created_us=body.created_us,
         expires_us=body.expires_us,
+        shards_needed=body.k if body.codec != COPY else 0,
+        shards_total=body.n if body.codec != COPY else 0,
         owner=body.owner,
         manifest=row.shared.manifest,
     )
