@@ -96,16 +96,7 @@ class Client:
             done(fault)
             return
 
-        def attempt(index: int) -> None:
-            def ended(outcome: Message | Fault) -> None:
-                if isinstance(outcome, Unavailable) and index + 1 < len(roads):
-                    attempt(index + 1)
-                else:
-                    done(outcome)
-
-            roads[index].call(node, method, request, timeout_ms, ended)
-
-        attempt(0)
+        _attempt(roads, node, method, request, timeout_ms, done)
 
     def _roads_to(self, node: str) -> list[Road]:
         """At least one. Raises NotFound (NotAMember), Unavailable (NoRoad, Reloading)."""
@@ -141,3 +132,17 @@ class Client:
             done(Internal(f"{method} is a stream; nodes do not stream to themselves"))
         else:
             done(outcome)
+
+
+def _attempt(roads: Sequence[Road], node: str, method: str, request: Message, timeout_ms: int, done: Done) -> None:
+    """By the first road; on Unavailable by those behind it. No closure that knows itself: what it held, a piece of a
+    large object perhaps, would stay in memory until the collector of cycles looks."""
+    road, others = roads[0], roads[1:]
+
+    def ended(outcome: Message | Fault) -> None:
+        if isinstance(outcome, Unavailable) and others:
+            _attempt(others, node, method, request, timeout_ms, done)
+        else:
+            done(outcome)
+
+    road.call(node, method, request, timeout_ms, ended)
