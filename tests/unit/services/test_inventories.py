@@ -90,6 +90,17 @@ class TestAHostThatLost:
         assert agree(world, host)
         assert not {"ReadReplica", "ReadObject"} & set(world.log)
 
+    def test_is_filled_from_the_others_where_its_owner_has_no_copy(self) -> None:
+        world = World(3)
+        object_id, host = put(world, "one"), world.hosts[0]
+        assert not world.owner.info(object_id).local
+        host.blobs = MemoryBlobs()
+        return_(world, host)
+        world.pass_ms(60_000)
+        assert object_id in host.blobs.names()
+        assert holders(world, object_id) == {each.node_id for each in world.hosts}
+        assert agree(world, host)
+
     def test_one_of_many_gets_just_that_one(self) -> None:
         world = World(2)
         made = [put(world, f"object {n}", b"x" * 10) for n in range(50)]
