@@ -24,8 +24,7 @@ from offgrid_tools.bench.storage_ours import OWNER, Code, OurStorage
 from offgrid_tools.bench.storage_tahoe import TahoeGrid
 
 HOSTS = 10
-TAHOE_CODE = Code(12, 20)
-CODE = Code(1, 3)
+CODE = Code(12, 20)  # on both sides
 LARGE_BYTES, LARGE_BYTES_QUICK = 100 * MB, 20 * MB
 SMALL_BYTES = 1_000
 PAIRS, PAIRS_QUICK = 3, 1
@@ -64,8 +63,8 @@ def measure(plan: Plan) -> list[Figure]:
         if absent:
             plan.say(f"storage: without {TahoeGrid.name}: {absent}")
         else:
-            plan.say(f"storage: starting {TahoeGrid.name}, {HOSTS} servers ({TAHOE_CODE})")
-            code = TAHOE_CODE.needed, TAHOE_CODE.total
+            plan.say(f"storage: starting {TahoeGrid.name}, {HOSTS} servers ({CODE})")
+            code = CODE.needed, CODE.total
             with TahoeGrid(plan.folder / "tahoe", HOSTS, *code) as theirs:
                 figures += beside(plan, ours, theirs, size)
         figures += alone(plan, ours, size, slowest(bounds))
