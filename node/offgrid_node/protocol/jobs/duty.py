@@ -21,7 +21,7 @@ DETAILS = {
     "on": "takes work by its rules",
     "off": "takes no new work; what runs goes on",
     "draining": "takes no new work, and waits until what runs has ended and is settled; it gets no new copies",
-    "drained": "holds no work, and gets no new copies; those that it keeps for others are still here",
+    "drained": "holds no work, and gets no new copies; owners bring what it keeps to others, where there are any",
 }
 
 

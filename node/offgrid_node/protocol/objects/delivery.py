@@ -201,9 +201,9 @@ class Delivery:
         self._roomless.clear()
 
     def close_step(self, now: Now) -> None:
-        if lost := self._hosts.take_lost(now):
+        if leaving := [*self._hosts.take_lost(now), *self._hosts.take_drained()]:
             self.on_hosts_changed(now, came=False)
-            self._walks.on_lost(lost, now.mono_ms)
+            self._walks.on_lost(leaving, now.mono_ms)
         for object_id in self._timers.take_due(now.mono_ms):
             self._ready[object_id] = None
         for object_id in self._walks.take(now.mono_ms, room=len(self._spreading) < SPREADING_MAX):

@@ -21,6 +21,7 @@ class Hosts:
         self._lost_ms: dict[str, int] = {}  # dead hosts: from when on they are lost
         self._waits: Timers[str] = Timers()  # for those that are not yet
         self._hosts: dict[str, Host] = {}
+        self._drained: list[str] = []
         self._lives: dict[str, int] = {}
 
     def load(self, holders: Iterable[str], now: Now) -> None:
@@ -57,6 +58,8 @@ class Hosts:
         host = self._hosts.get(node_id)
         if host is None or not host.alive:
             return False
+        if facts.drained and not host.facts.drained:
+            self._drained.append(node_id)
         self._hosts[node_id] = found = replace(host, facts=facts)
         return _takes(found) > _takes(host)
 
@@ -70,6 +73,11 @@ class Hosts:
     def take_lost(self, now: Now) -> list[str]:
         """Those that are lost from now on."""
         return self._waits.take_due(now.mono_ms)
+
+    def take_drained(self) -> list[str]:
+        """Hosts that say since the last question that they are drained."""
+        drained, self._drained = self._drained, []
+        return drained
 
     def is_lost(self, node_id: str, now_ms: int) -> bool:
         lost_ms = self._lost_ms.get(node_id)

@@ -77,3 +77,14 @@ def test_a_copy_at_a_host_that_is_drained_is_none_of_the_wanted_ones() -> None:
     world.return_(3)
     world.run(FACTS_AGAIN_MS)
     assert len(world.holders(object_id)) == 4
+
+
+def test_what_a_drained_host_holds_of_what_was_long_done_goes_to_another() -> None:
+    world = town(hosts=3, copies=2)
+    object_id = world.put(1)
+    world.run(FACTS_AGAIN_MS)
+    (spare,) = {host.node_id for host in world.hosts} - world.holders(object_id)
+    drained = next(place for place, host in enumerate(world.hosts) if host.node_id != spare)
+    say(world, drained, REFUSING["drained"])
+    world.run()
+    assert spare in world.holders(object_id)
