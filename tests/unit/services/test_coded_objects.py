@@ -8,10 +8,12 @@ from bulk_world import SALT, Letter, Node, World
 from offgrid.v1 import objects_pb2
 from offgrid_node.protocol.effects import Ship
 from offgrid_node.protocol.errors import Fault, InvalidRequest, NotFound, OutcomeUnknown, Unavailable
+from offgrid_node.protocol.events import CORE
 from offgrid_node.protocol.objects.manifest import Code, Manifest
 from offgrid_node.protocol.objects.shards import blob_name, row_span
 from offgrid_node.protocol.objects.tables import quorum_id_of
 from offgrid_node.protocol.quorum.records import Epoch, Member, sign_epoch
+from offgrid_node.services.caller import Caller, Kind
 from offgrid_node.services.flow import run
 from offgrid_node.services.objects import shipping
 from offgrid_node.services.objects.codes import CodePolicy
@@ -134,6 +136,24 @@ class TestItsWayOut:
         assert coded.held(coded.hosts[0]) == [0, 1, 2, 3, 4]
         pieces = N * -(-coded.body.shard_bytes // 50)
         assert coded.world.log.count("WriteReplica") <= pieces + 3, "what was there was not sent again"
+
+    def test_nothing_stays_of_one_that_is_deleted_while_it_is_committed(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        coded = Coded()
+        coded.layout = (0, 0, 1, 2, 3)
+        host, finished = coded.hosts[0], []
+        finish = host.blobs.finish
+
+        def last_moment(staged: str, name: str) -> None:
+            finish(staged, name)
+            finished.append(name)
+            if len(finished) == 2:
+                notices = objects_pb2.DeliverNoticesRequest(deleted=[coded.body.object_id])
+                host.begin("DeliverNotices", notices, Caller(Kind.MEMBER, coded.owner.node_id, frozenset({CORE})))
+
+        monkeypatch.setattr(host.blobs, "finish", last_moment)
+        coded.ship(host)
+        assert finished == [blob_name(coded.body, shard) for shard in (0, 1)]
+        assert (coded.held(host), host.blobs.all_staged()) == ([], [])
 
     def test_a_newer_epoch_brings_what_is_new_and_drops_what_went(self, coded: Coded) -> None:
         coded.layout, coded.number = (1, 0, 2, 0, 4), coded.number + 1

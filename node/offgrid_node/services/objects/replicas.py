@@ -215,7 +215,8 @@ class Replicas:
             try:
                 answer: Message = yield asked(ticket)
             except Fault:  # its row is not there: deleted while it was hashed, or refused by the disk
-                self._keeping.drop(name)
+                for name in claim.names:
+                    self._keeping.drop(name)
                 raise
         return answer
 
