@@ -347,7 +347,15 @@ FORGED: dict[str, tuple[Callable[[Parcel], objects_pb2.OpenReplicaRequest], type
             manifest=objects_pb2.Manifest(
                 signed=signed(
                     MANIFEST_KIND, replace(p.body, owner=p.host.node_id).encode(), p.host.signer)), epoch=p.epoch),
+        PeerFault, "BadSignature"),
+    "a manifest in another's name": (
+        lambda p: Open(
+            manifest=objects_pb2.Manifest(
+                signed=signed(
+                    MANIFEST_KIND, replace(p.body, owner=p.host.node_id).encode(), p.owner.signer)), epoch=p.epoch),
         PeerFault, "ForgedManifest"),
+    "an epoch in another's name": (
+        lambda p: Open(manifest=p.manifest, epoch=p.in_epoch(owner=p.host.node_id)), PeerFault, "ForgedEpoch"),
     "the epoch of another quorum": (
         lambda p: Open(manifest=p.manifest, epoch=p.in_epoch(quorum_id="mission:1")), PeerFault, "WrongEpoch"),
     "the epoch of another thing": (

@@ -13,11 +13,16 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+from offgrid.v1 import common_pb2
+from offgrid_node.protocol.errors import PeerFault
 from offgrid_node.protocol.ids import NODE_ID_BYTES, base32, node_id_bytes
 from offgrid_node.protocol.merkle import DIGEST_BYTES, root_of
 from offgrid_node.protocol.signing import BodyReader, BodyWriter, decode_body, digest_of
+
+if TYPE_CHECKING:
+    from offgrid_node.protocol.effects import Verifier  # which names manifests in its turn
 
 MANIFEST_KIND, STRIPE_KIND, OBJECT_KIND = b"og.manifest.v1", b"og.stripe.v1", b"og.object.v1"
 VERSION = 1
@@ -114,6 +119,16 @@ class Manifest:
             raise ValueError(f"codec {codec} with {k} of {count} shards is not known")
         roots = tuple(reader.fixed(DIGEST_BYTES) for _ in range(count))
         return cls(owner, nonce, size, stripe, k, codec, roots, reader.uint(8), reader.uint(8))
+
+
+def verify_manifest(signed: common_pb2.Signed, public_key: bytes, verify: Verifier, salt: bytes) -> Manifest:
+    """The manifest, if `public_key` signed it in this mesh; whether that key is its owner's, the caller knows. Raises
+    PeerFault."""
+    manifest = Manifest.decode(signed.body)
+    if not verify(public_key, digest_of(MANIFEST_KIND, salt, signed.body), signed.signature):
+        text = f"manifest of {manifest.object_id}: the signature is not {manifest.owner}'s"
+        raise PeerFault(text, reason="BadSignature")
+    return manifest
 
 
 def stripe_digest(salt: bytes, sealed: bytes | memoryview) -> bytes:

@@ -28,12 +28,11 @@ from offgrid_node.protocol.errors import (
 from offgrid_node.protocol.merkle import LEAVES_MAX
 from offgrid_node.protocol.objects.commands import KeepReplica
 from offgrid_node.protocol.objects.dropping import was_dropped
-from offgrid_node.protocol.objects.manifest import MANIFEST_KIND, STRIPE_BYTES, TAG_BYTES, Manifest
+from offgrid_node.protocol.objects.manifest import STRIPE_BYTES, TAG_BYTES, Manifest, verify_manifest
 from offgrid_node.protocol.objects.replicas import check_epoch
 from offgrid_node.protocol.objects.shards import blob_name, hash_shards, rows_at, wrong_shards
 from offgrid_node.protocol.objects.tables import DROPPED, KEPT_BYTES, REPLICAS, number_of, replica_key
-from offgrid_node.protocol.quorum.records import EPOCH_KIND, Epoch
-from offgrid_node.protocol.signing import digest_of
+from offgrid_node.protocol.quorum.records import Epoch, verify_epoch
 from offgrid_node.runtime import Runtime, Ticket
 from offgrid_node.services.bulk import Bulk
 from offgrid_node.services.caller import Caller
@@ -293,17 +292,15 @@ class Replicas:
     def _claim(self, caller: Caller, manifest: objects_pb2.Manifest, epoch: common_pb2.Signed) -> _Claim:
         """Raises PeerFault for anything forged or ill-matched, FailedPrecondition where it is not for this node."""
         self._check_enabled()
-        body, epoch_body, members = Manifest.decode(manifest.signed.body), Epoch.decode(epoch.body), self._members()
+        owner, salt = caller.node_id, self._members().salt
+        key = self._members().current_key(owner) or b""
+        body = verify_manifest(manifest.signed, key, self._verify, salt)
+        if body.owner != owner:
+            raise PeerFault(f"{owner} brought a manifest of {body.owner}", reason="ForgedManifest")
         _check_bounds(manifest, body)
-        key = members.current_key(caller.node_id) or b""
-        for what, kind, owner, signed in (
-            ("manifest", MANIFEST_KIND, body.owner, manifest.signed),
-            ("epoch", EPOCH_KIND, epoch_body.owner, epoch),
-        ):
-            if owner != caller.node_id:
-                raise PeerFault(f"{caller.node_id} brought a {what} of {owner}", reason="ForgedManifest")
-            if not self._verify(key, digest_of(kind, members.salt, signed.body), signed.signature):
-                raise PeerFault(f"{what}: the signature is not {owner}'s", reason="BadSignature")
+        epoch_body = verify_epoch(epoch, key, self._verify, salt)
+        if epoch_body.owner != owner:
+            raise PeerFault(f"{owner} brought an epoch of {epoch_body.owner}", reason="ForgedEpoch")
         check_epoch(body, epoch_body, self._self_id)
         return _Claim(body, epoch_body, epoch_body.shards[self._self_id])
 

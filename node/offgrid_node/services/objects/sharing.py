@@ -15,12 +15,11 @@ from offgrid.v1 import common_pb2, objects_pb2
 from offgrid_node.protocol.effects import Verifier
 from offgrid_node.protocol.errors import InvalidRequest, PeerFault
 from offgrid_node.protocol.objects.commands import ShareObject, TakeNotices, UnshareObject
-from offgrid_node.protocol.objects.manifest import COPY, MANIFEST_KIND, OBJECT_ID, Manifest
+from offgrid_node.protocol.objects.manifest import COPY, OBJECT_ID, Manifest, verify_manifest
 from offgrid_node.protocol.objects.notices import PAGE_NOTICES
 from offgrid_node.protocol.objects.tables import SHARED, quorum_id_of
 from offgrid_node.protocol.quorum.records import verify_epoch
 from offgrid_node.protocol.rng import Rng
-from offgrid_node.protocol.signing import digest_of
 from offgrid_node.runtime import Runtime, Ticket
 from offgrid_node.services.bulk import Bulk
 from offgrid_node.services.caller import Caller
@@ -106,12 +105,11 @@ class Sharing:
     def _check(self, owner: str, shared: objects_pb2.SharedObject) -> str:
         """The object's id."""
         check_text("shared.name", shared.name, NAME_CHARS_MAX, empty=True)
-        members, body = self._members(), Manifest.decode(shared.manifest.signed.body)
-        key, signed = members.current_key(owner) or b"", shared.manifest.signed
+        members = self._members()
+        key = members.current_key(owner) or b""
+        body = verify_manifest(shared.manifest.signed, key, self._verify, members.salt)
         if body.owner != owner:
             raise PeerFault(f"{owner} shares an object of {body.owner}", reason="ForgedManifest")
-        if not self._verify(key, digest_of(MANIFEST_KIND, members.salt, signed.body), signed.signature):
-            raise PeerFault(f"manifest: the signature is not {owner}'s", reason="BadSignature")
         if [wrap.node_id for wrap in shared.manifest.wraps] != [self._self_id]:
             raise PeerFault(f"{owner} shares {body.object_id} without a key for this node", reason="NotForUs")
         if shared.HasField("epoch") and shared.epoch != common_pb2.Signed():
