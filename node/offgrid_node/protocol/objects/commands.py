@@ -79,12 +79,14 @@ class UnshareObject:
 @dataclass(frozen=True, slots=True)
 class TakeNotices:
     """From an owner to whoever keeps or reads its objects: `deleted` and `unshared` are ids of such, checked to be
-    that; what is `shared`, by its id, is signed by the owner. Answered with DeliverNoticesResponse."""
+    that; what is `shared`, by its id, is signed by the owner, and so are the epochs that have `moved` something.
+    Answered with DeliverNoticesResponse."""
 
     owner: str
     deleted: tuple[str, ...]
     shared: tuple[tuple[str, objects_pb2.SharedObject], ...] = ()
     unshared: tuple[str, ...] = ()
+    moved: tuple[Epoch, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,8 @@
 
 It asks a host that comes up, if that has ever acked anything, and each living one now and then. What a host has lost (a
 disk, or a backup restored that is older than the ack) does not count any more, so it is brought again. What it keeps
-and should not it is told to drop, but only on evidence: that this node knows nothing of an object may as well be this
-node's own loss.
+and should not it is told to drop, but only on evidence (`strays.py`): that this node knows nothing of an object may as
+well be this node's own loss.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ class Comparing:
         self._rests: dict[str, int] = {}  # of those, until when each is left alone, whatever it reports
         self._reported: set[str] = set()  # who has lost something since the comparison that is under way began
         self._under_way: set[str] = set()
-        self._found: deque[tuple[str, Holding, bool]] = deque()  # host, item, whether it is lost
+        self._sure: set[str] = set()  # living hosts of whose losses this node knows, by a comparison since they came up
+        self._found: deque[tuple[str, Holding | None, bool]] = deque()  # host, item, whether it is lost; None: no more
 
     def deadline_ms(self, now_ms: int) -> int | None:
         """`now_ms` is the last step's instant."""
@@ -44,16 +45,23 @@ class Comparing:
         idle = (due_ms for node, due_ms in self._due.items() if node not in self._under_way)
         return min(idle, default=None) if len(self._under_way) < COMPARING_MAX else None
 
+    def is_sure(self, node_id: str) -> bool:
+        """Whether the host is alive and keeps what it has acked, as far as it says."""
+        return node_id in self._sure
+
     def on_up(self, node_id: str, now: Now) -> None:
         self._due[node_id] = now.mono_ms
+        self._sure.discard(node_id)
 
     def on_down(self, node_id: str) -> None:
         self._due.pop(node_id, None)
         self._rests.pop(node_id, None)
         self._reported.discard(node_id)
+        self._sure.discard(node_id)
 
     def on_reported(self, node_id: str, now: Now) -> None:
         """The host has lost something, it says: it is asked sooner."""
+        self._sure.discard(node_id)
         if node_id in self._under_way:
             self._reported.add(node_id)
         elif node_id in self._due:
@@ -65,14 +73,19 @@ class Comparing:
             later_ms = REPORT_GAP_MS if event.node in self._reported else AGAIN_MS
             self._due[event.node] = now.mono_ms + (RETRY_MS if event.fault is not None else later_ms)
             self._rests[event.node] = now.mono_ms + REPORT_GAP_MS
-        self._reported.discard(event.node)
         self._found.extend((event.node, holding, True) for holding in event.lost)
+        if event.fault is None and event.node in self._due and event.node not in self._reported:
+            self._found.append((event.node, None, True))
+        self._reported.discard(event.node)
         self._found.extend((event.node, holding, False) for holding in event.strays)
 
     def close_step(self, now: Now) -> None:
         for _ in range(min(TAKEN_MAX, len(self._found))):
             node_id, holding, lost = self._found.popleft()
-            if not lost:
+            if holding is None:
+                if node_id in self._due:
+                    self._sure.add(node_id)
+            elif not lost:
                 self._stray(node_id, holding, now)
             elif self._given.has(node_id, holding):  # else another ack has come, or it is deleted
                 self._lose(node_id, holding, now)
@@ -86,3 +99,4 @@ class Comparing:
                 self._draft.send(Compare(node_id))
             else:
                 self._due[node_id] = now.mono_ms + AGAIN_MS
+                self._sure.add(node_id)  # whatever it acks from now on

@@ -1,5 +1,6 @@
-"""A host drops what its owner has deleted. The fence that stays says that nothing of that owner's object is taken here
-any more: a piece, or an epoch, that comes late brings nothing back.
+"""A host drops what its owner has deleted, or laid elsewhere. A fence stays: nothing of an object that was deleted is
+taken here any more, and of one that lies elsewhere nothing under an epoch below the one that took it away. So a piece,
+or an epoch, that comes late brings nothing back.
 """
 
 from __future__ import annotations
@@ -10,20 +11,23 @@ from offgrid_node.protocol.draft import Draft
 from offgrid_node.protocol.effects import DropBlob
 from offgrid_node.protocol.errors import FailedPrecondition
 from offgrid_node.protocol.etypes import EventType
-from offgrid_node.protocol.objects.inventory import Inventory
+from offgrid_node.protocol.objects.inventory import Inventory, inventory_key
 from offgrid_node.protocol.objects.manifest import Manifest
 from offgrid_node.protocol.objects.shards import blob_name
 from offgrid_node.protocol.objects.tables import (
     DROPPED,
     KEPT,
     KEPT_BYTES,
+    MOVED,
     REPLICAS,
     REPLICAS_EXPIRING,
     expiring_key,
     number_key,
     number_of,
+    object_of,
     replica_key,
 )
+from offgrid_node.protocol.quorum.fence import check_above
 from offgrid_node.protocol.quorum.quota import Quota
 from offgrid_node.protocol.quorum.records import Ack, Epoch
 
@@ -36,33 +40,71 @@ class Dropping:
     def __init__(self, draft: Draft) -> None:
         self._draft = draft
         self._kept = Inventory(draft, KEPT)
-        self._quota = Quota(draft, "drops", FENCES_MAX)
+        self._drops, self._moves = Quota(draft, "drops", FENCES_MAX), Quota(draft, "moves", FENCES_MAX)
 
-    def check(self, object_id: str, owner: str) -> None:
-        """Raises FailedPrecondition (ReplicaDropped)."""
-        if self._draft.get(DROPPED, replica_key(object_id, owner)) is not None:
+    def check(self, object_id: str, epoch: Epoch) -> None:
+        """Raises FailedPrecondition (ReplicaDropped, EpochOver)."""
+        key = replica_key(object_id, epoch.owner)
+        if self._draft.get(DROPPED, key) is not None:
             raise was_dropped(object_id)
+        check_above(number_of(self._draft.get(MOVED, key) or b""), epoch)
+
+    def on_kept(self, object_id: str, owner: str) -> None:
+        """The ack of a newer epoch is the fence again."""
+        key = replica_key(object_id, owner)
+        if self._draft.get(MOVED, key) is not None:
+            self._draft.delete(MOVED, key)
+            self._moves.give_back(owner)
 
     def on_deleted(self, owner: str, object_id: str, now: Now) -> None:
         """Safe to repeat. Raises Exhausted (QuotaFull)."""
         key = replica_key(object_id, owner)
         if self._draft.get(DROPPED, key) is not None:
             return
-        self._quota.take(owner)
+        self._drops.take(owner)
         self._draft.put_bytes(DROPPED, key, number_key(now.utc_us))
+        self.on_kept(object_id, owner)  # that fence is a lower one
         row = self._draft.row(REPLICAS, key, objects_pb2.ReplicaRow)
         if row is None:
             return
-        body, shards = Manifest.decode(row.manifest.signed.body), shards_of(row)
-        self._draft.delete(REPLICAS, key)
-        if body.expires_us:
-            self._draft.delete(REPLICAS_EXPIRING, expiring_key(body.expires_us, key.decode()))
+        self._drop(row, shards_of(row))
+
+    def on_moved(self, epoch: Epoch) -> None:
+        """By an epoch of its owner's above all that this host has acked, it keeps shards that lie with others now. What
+        the epoch leaves here stays under the ack that was given for it. Raises Exhausted (QuotaFull)."""
+        object_id = object_of(epoch.quorum_id)
+        key = replica_key(object_id, epoch.owner)
+        row = self._draft.row(REPLICAS, key, objects_pb2.ReplicaRow)
+        fence = self._draft.get(MOVED, key)
+        if row is None or not _is_newer(epoch, row) or epoch.epoch <= number_of(fence or b""):
+            return
+        wanted = epoch.shards.get(Ack.decode(row.ack.body).node, ())
+        if not (moved := tuple(shard for shard in shards_of(row) if shard not in wanted)):
+            return
+        if fence is None:
+            self._moves.take(epoch.owner)
+        self._draft.put_bytes(MOVED, key, number_key(epoch.epoch))
+        self._drop(row, moved)
+
+    def _drop(self, row: objects_pb2.ReplicaRow, shards: tuple[int, ...]) -> None:
+        """Some of what the row says is here, or all."""
+        body = Manifest.decode(row.manifest.signed.body)
+        object_id, owner = body.object_id, body.owner
+        key, inventory = replica_key(object_id, owner), inventory_key(owner, object_id)
+        kept = self._draft.get(KEPT, inventory) or b""
         count_kept(self._draft, owner, -len(shards) * body.shard_bytes)
-        self._kept.put(owner, object_id, ())
-        event = objects_pb2.ObjectEvent(
-            object_id=object_id, size_bytes=body.size_bytes, owner=owner, outcome="replica dropped"
-        )
-        self._draft.record(EventType.OBJECT_DELETED, object_id, object=event)
+        self._kept.put(owner, object_id, (shard for shard in kept if shard not in shards))
+        if shards == shards_of(row):
+            self._draft.delete(REPLICAS, key)
+            if body.expires_us:
+                self._draft.delete(REPLICAS_EXPIRING, expiring_key(body.expires_us, key.decode()))
+            event = objects_pb2.ObjectEvent(
+                object_id=object_id, size_bytes=body.size_bytes, owner=owner, outcome="replica dropped"
+            )
+            self._draft.record(EventType.OBJECT_DELETED, object_id, object=event)
+        else:
+            row.moved.extend(shards)
+            self._draft.put(REPLICAS, key, row)
         for shard in shards:
             self._draft.send(DropBlob(blob_name(body, shard)))
 
@@ -73,8 +115,17 @@ class Dropping:
 
 
 def shards_of(row: objects_pb2.ReplicaRow) -> tuple[int, ...]:
-    """What this host vouched for with the row's ack, in ascending order; (0,) of a copy."""
-    return Epoch.decode(row.epoch.body).shards[Ack.decode(row.ack.body).node]
+    """What this host vouched for with the row's ack and its owner has not taken away since, in ascending order; (0,) of
+    a copy."""
+    acked = Epoch.decode(row.epoch.body).shards[Ack.decode(row.ack.body).node]
+    return tuple(shard for shard in acked if shard not in row.moved)
+
+
+def _is_newer(epoch: Epoch, row: objects_pb2.ReplicaRow) -> bool:
+    """Whether it lays the very object of the row anew."""
+    body, before = Manifest.decode(row.manifest.signed.body), Epoch.decode(row.epoch.body)
+    said = epoch.subject, epoch.size_bytes, epoch.needed, len(epoch.layout)
+    return before.epoch < epoch.epoch and said == (body.subject, body.sealed_bytes, before.needed, len(before.layout))
 
 
 def count_kept(draft: Draft, owner: str, more_bytes: int) -> None:

@@ -36,6 +36,7 @@ from offgrid_node.protocol.objects.preference import Host
 from offgrid_node.protocol.objects.replicas import DamageTag, Replicas
 from offgrid_node.protocol.objects.settings import ObjectsSettings
 from offgrid_node.protocol.objects.sharing import Shared, Sharing, told_to
+from offgrid_node.protocol.objects.strays import moved_by
 from offgrid_node.protocol.objects.tables import EXPIRING, GIVEN, OBJECT_REQUESTS, REPLICAS_EXPIRING, object_of
 from offgrid_node.protocol.requests import Requests
 from offgrid_node.protocol.rng import Rng
@@ -229,15 +230,23 @@ class ObjectsMachine:
             self._draft.reply(ticket, objects_pb2.EnqueueResponse(entry=self._outbox.entry(row.outbox_id)))
 
     def _on_stray(self, node_id: str, holding: Holding, now: Now) -> None:
-        """What was deleted here is deleted there: it has come back from a backup. Of anything else nothing follows."""
-        if self._deletion.mark(holding.object_id) is not None:
-            self._notices.add(node_id, holding.object_id, now)
+        """What was deleted here is deleted there: it has come back from a backup; and what lies with others by now is
+        dropped. Of an object that is not known here nothing follows."""
+        object_id, row = holding.object_id, self._outbox.find(holding.object_id)
+        if row is not None and moved_by(row, node_id, self._comparing.is_sure) is not None:
+            self._outbox.ask(object_id, node_id)  # it has it, whoever brought it there
+            self._notices.add(node_id, object_id, now)
+        elif row is None and self._deletion.mark(object_id) is not None:
+            self._notices.add(node_id, object_id, now)
 
     def _notice_of(self, node_id: str, object_ids: Sequence[str]) -> objects_pb2.DeliverNoticesRequest:
         """How things stand with these objects for that node."""
         notices = objects_pb2.DeliverNoticesRequest()
         for object_id in object_ids:
             row = self._outbox.find(object_id)
+            if row is not None and node_id in row.asked:
+                epoch = moved_by(row, node_id, self._comparing.is_sure)
+                notices.moved.extend([epoch] if epoch is not None else [])
             shared = told_to(row, node_id) if row is not None else None
             if row is None and self._deletion.mark(object_id) is not None:
                 notices.deleted.append(object_id)
@@ -255,6 +264,8 @@ class ObjectsMachine:
     def _take_notices(self, notices: TakeNotices, now: Now) -> None:
         for object_id in notices.deleted:
             self._dropping.on_deleted(notices.owner, object_id, now)
+        for epoch in notices.moved:
+            self._dropping.on_moved(epoch)
         for object_id, shared in notices.shared:
             self._shared.on_shared(notices.owner, shared, object_id, now)
         for object_id in (*notices.unshared, *notices.deleted):

@@ -61,8 +61,8 @@ class Replicas:
         """Raises PeerFault (WrongEpoch, EpochForked), FailedPrecondition (NoMember, EpochOver,
         ReplicaDropped)."""
         body, epoch, node_id = command.body, command.epoch_body, self._settings.node_id
-        self._dropping.check(body.object_id, body.owner)
         check_epoch(body, epoch, node_id)
+        self._dropping.check(body.object_id, epoch)
         key = replica_key(body.object_id, body.owner)
         row = self._draft.row(REPLICAS, key, objects_pb2.ReplicaRow)
         signed = ack_before(row.ack if row is not None else None, epoch)
@@ -76,6 +76,7 @@ class Replicas:
                 manifest=command.manifest, epoch=command.epoch, ack=signed, stored_us=stored_us
             )
             self._draft.put(REPLICAS, key, made)
+            self._dropping.on_kept(body.object_id, body.owner)
             self._change(body, shards_of(row) if row is not None else (), shards_of(made))
         self._kept.put(body.owner, body.object_id, epoch.shards[node_id])
         if row is None:

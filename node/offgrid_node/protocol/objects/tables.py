@@ -18,6 +18,7 @@ REPLICAS = "replicas"  # object id "/" owner → ReplicaRow, at a host
 DELETED = "objects_deleted"  # object id → Deletion, of this node's own: the mark that stays
 NOTICES = "object_notices"  # node "/" object id → number of the notice that the node has yet to hear (notices.py)
 DROPPED = "replicas_dropped"  # object id "/" owner → when (8 bytes): the fence that stays at a host (dropping.py)
+MOVED = "replicas_moved"  # object id "/" owner → the epoch that took shards away from this host (moving.py)
 SHARED = "objects_shared"  # object id "/" owner → SharedRow, of what others let this node read
 EXPIRING = "objects_expiring"  # time (8 bytes, µs UTC), object id → nothing, of this node's own
 REPLICAS_EXPIRING = "replicas_expiring"  # likewise object id "/" owner, at a host

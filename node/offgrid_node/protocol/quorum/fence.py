@@ -11,6 +11,16 @@ from offgrid_node.protocol.errors import FailedPrecondition, PeerFault
 from offgrid_node.protocol.quorum.records import Ack, Epoch
 
 
+def check_above(fence: int, epoch: Epoch) -> None:
+    """Raises FailedPrecondition (EpochOver) for an epoch below the fence."""
+    if epoch.epoch < fence:
+        raise FailedPrecondition(
+            f"{epoch.quorum_id} is at epoch {fence} here; epoch {epoch.epoch} is over",
+            reason="EpochOver",
+            metadata={"quorum_id": epoch.quorum_id, "epoch": str(fence)},
+        )
+
+
 def ack_before(held: common_pb2.Signed | None, epoch: Epoch) -> common_pb2.Signed | None:
     """The ack given before for this very epoch, to be given again; None when a new one may be signed.
 
@@ -22,12 +32,7 @@ def ack_before(held: common_pb2.Signed | None, epoch: Epoch) -> common_pb2.Signe
     ack = Ack.decode(held.body)
     if ack.epoch < epoch.epoch:
         return None
-    if ack.epoch > epoch.epoch:
-        raise FailedPrecondition(
-            f"{epoch.quorum_id} is at epoch {ack.epoch} here; epoch {epoch.epoch} is over",
-            reason="EpochOver",
-            metadata={"quorum_id": epoch.quorum_id, "epoch": str(ack.epoch)},
-        )
+    check_above(ack.epoch, epoch)
     if not ack.is_for(epoch):
         text = f"{epoch.owner} asks for acks of two things under epoch {epoch.epoch} of {epoch.quorum_id}"
         raise PeerFault(text, reason="EpochForked")

@@ -17,8 +17,8 @@ from offgrid_node.protocol.errors import InvalidRequest, PeerFault
 from offgrid_node.protocol.objects.commands import ShareObject, TakeNotices, UnshareObject
 from offgrid_node.protocol.objects.manifest import COPY, OBJECT_ID, Manifest, verify_manifest
 from offgrid_node.protocol.objects.notices import PAGE_NOTICES
-from offgrid_node.protocol.objects.tables import SHARED, quorum_id_of
-from offgrid_node.protocol.quorum.records import verify_epoch
+from offgrid_node.protocol.objects.tables import SHARED, object_of, quorum_id_of
+from offgrid_node.protocol.quorum.records import Epoch, verify_epoch
 from offgrid_node.protocol.rng import Rng
 from offgrid_node.runtime import Runtime, Ticket
 from offgrid_node.services.bulk import Bulk
@@ -95,12 +95,22 @@ class Sharing:
         count = len(notices.deleted) + len(notices.shared) + len(notices.unshared)
         if count > PAGE_NOTICES:
             raise InvalidRequest.field("deleted", f"{count} notices of all kinds; at most {PAGE_NOTICES} are allowed")
+        if len(notices.moved) > PAGE_NOTICES:
+            raise InvalidRequest.field("moved", f"{len(notices.moved)} epochs; at most {PAGE_NOTICES} are allowed")
         for field, object_ids in (("deleted", notices.deleted), ("unshared", notices.unshared)):
             for index, object_id in enumerate(object_ids):
                 if not OBJECT_ID.match(object_id):
                     raise InvalidRequest.field(f"{field}[{index}]", f"{object_id[:64]!r} is no object id")
         shared = tuple((self._check(caller.node_id, each), each) for each in notices.shared)
-        return TakeNotices(caller.node_id, tuple(notices.deleted), shared, tuple(notices.unshared))
+        moved = tuple(self._check_epoch(caller.node_id, each) for each in notices.moved)
+        return TakeNotices(caller.node_id, tuple(notices.deleted), shared, tuple(notices.unshared), moved)
+
+    def _check_epoch(self, owner: str, signed: common_pb2.Signed) -> Epoch:
+        members = self._members()
+        epoch = verify_epoch(signed, members.current_key(owner) or b"", self._verify, members.salt)
+        if epoch.owner != owner or not OBJECT_ID.match(object_of(epoch.quorum_id)):
+            raise PeerFault(f"{owner} tells of epoch {epoch.epoch} of {epoch.quorum_id}", reason="WrongEpoch")
+        return epoch
 
     def _check(self, owner: str, shared: objects_pb2.SharedObject) -> str:
         """The object's id."""

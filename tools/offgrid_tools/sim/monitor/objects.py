@@ -22,6 +22,7 @@ from offgrid_node.protocol.objects.manifest import Manifest, shard_root, stripe_
 from offgrid_node.protocol.objects.shards import blob_name, row_span, rows_of, stripe_span
 from offgrid_node.protocol.objects.tables import (
     DROPPED,
+    MOVED,
     OBJECTS,
     OUTBOX,
     OUTBOX_OPEN,
@@ -70,6 +71,8 @@ class ObjectRules(Rules):
         value = self._evidence.row(host, REPLICAS, replica_key(object_id, ack.owner))
         if self._evidence.row(host, DROPPED, replica_key(object_id, ack.owner)) is not None:
             return  # it said so once before, while it had it; its owner wants it no more
+        if number_of(self._evidence.row(host, MOVED, replica_key(object_id, ack.owner)) or b"") > ack.epoch:
+            return  # likewise; others have it now
         row = objects_pb2.ReplicaRow.FromString(value or b"")
         if value is None or Ack.decode(row.ack.body).epoch < ack.epoch:
             raise Violation(f"{self._evidence.name_of(host)} acks {object_id}, and its disk has no row of that")
