@@ -116,7 +116,8 @@ class Node:
         self.up, self.lives, self.outbox_max, self.drains = True, 0, OUTBOX_MAX, False
         self.restart()
 
-    def restart(self) -> None:
+    def restart(self, *, seen: bool = True) -> None:
+        """Unless it is `seen`, the others take it for what it was before."""
         self.lives += 1
         signer = self.signer
 
@@ -151,7 +152,9 @@ class Node:
         for lost in replicas_lost(self.store, self.blobs):
             self.runtime.deliver("objects", lost)
         serving = Serving(self.runtime, members, self.blobs, source, self.bulk)
-        capacity = Capacity(self.runtime, self.replicas, self.blobs, self.bulk, lambda: self.drains, Path(), 1)
+        capacity = Capacity(
+            self.runtime, self.replicas, self.blobs, self.bulk, lambda: self.drains, Path(), 1, world.rng
+        )
         placing = Placing(self.runtime, self.node_id, CODING, lambda node: world.by_id[node].name)
         sharing = Sharing(self.runtime, self.node_id, members, sim_verify, wraps, world.rng, self.bulk)
         self.handlers = ObjectHandlers(
@@ -169,7 +172,8 @@ class Node:
         self.fetching = Fetching(self.runtime, self.reading, self.blobs, self.bulk, keeping)
         for other in world.by_id.values():
             self.meet(other)
-            other.meet(self)
+            if seen:
+                other.meet(self)
 
     def meet(self, other: Node) -> None:
         roles = frozenset({CORE if other.name == "owner" else HOST})

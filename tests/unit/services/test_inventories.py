@@ -90,6 +90,22 @@ class TestAHostThatLost:
         assert agree(world, host)
         assert not {"ReadReplica", "ReadObject"} & set(world.log)
 
+    @pytest.mark.parametrize("backup", [False, True])
+    def test_with_its_disk_and_was_back_before_anybody_saw_it_gone(self, backup: bool) -> None:
+        world = World(2)
+        host, tables, blobs = world.hosts[0], MemoryStore()._tables, MemoryBlobs()
+        made = [put(world, "one")]
+        if backup:
+            tables, blobs = deepcopy(host.store._tables), deepcopy(host.blobs)
+        made.append(put(world, "two"))
+        host.store, host.blobs = MemoryStore(), blobs
+        host.store._tables = tables
+        host.restart(seen=False)
+        for _ in range(90):
+            world.pass_ms(1_000)
+        assert sorted(host.blobs.names()) == sorted(made)
+        assert agree(world, host)
+
     def test_is_filled_from_the_others_where_its_owner_has_no_copy(self) -> None:
         world = World(3)
         object_id, host = put(world, "one"), world.hosts[0]

@@ -61,7 +61,7 @@ class TestTheWay:
         before = made.manifest.ByteSize()
         world.log.clear()
         after = share(world).manifest.ByteSize()
-        assert set(world.log) == {"DeliverNotices"}
+        assert set(world.log) - {"GetCapacity"} == {"DeliverNotices"}
         assert after - before <= 150
 
     def test_nobody_else_can(self, world: World, made: objects_pb2.Object) -> None:

@@ -15,7 +15,6 @@ from offgrid_tools.sim.vices import DEAD, FORGETFUL, RESTORED, ROTS, WIPED
 BACKUP_US, RESTORE_US = (SECOND, 8 * SECOND), (5 * MS, 1_500 * MS)
 ROT_CHANCE, ROT_US = 0.4, (300 * MS, 3 * SECOND)
 LOST_US = (SECOND, 12 * SECOND)
-AWAY_US = (30 * SECOND, 40 * SECOND)  # a new disk takes its time: all others have seen the machine gone by then
 FREEZE_US = (200 * MS, 12 * SECOND)
 REMOVED_AFTERWARDS_CHANCE = 0.3
 SYNCS = 3  # of one blob
@@ -53,17 +52,15 @@ class Breakage:
     def _back_up(self, process: Process) -> None:
         """A copy of this disk is put aside, and some time later in its place."""
         rows, kept = process.store.copy(), process.blobs.backup()
-        keeps = HOST in process.spec.roles
-        within_us = AWAY_US if keeps else RESTORE_US
-        restore = partial(self._replace, process, within_us, lambda: process.restore(rows, kept))
+        restore = partial(self._replace, process, lambda: process.restore(rows, kept))
         self._engine.after(self._rng.randint(*BACKUP_US), lambda: self._count("restore", restore))
 
     def _wipe(self, process: Process) -> None:
         """A new disk, with nothing on it but what the mesh began with."""
-        replace = partial(self._replace, process, AWAY_US, lambda: process.restore(process.born.copy(), {}))
+        replace = partial(self._replace, process, lambda: process.restore(process.born.copy(), {}))
         self._count("wipe", replace)
 
-    def _replace(self, process: Process, within_us: tuple[int, int], replace: Callable[[], None]) -> None:
+    def _replace(self, process: Process, replace: Callable[[], None]) -> None:
         if self._over():
             return
         if process.up:
@@ -75,7 +72,7 @@ class Breakage:
             process.away = False
             process.start()
 
-        self._engine.after(self._rng.randint(*within_us), come_back)
+        self._engine.after(self._rng.randint(*RESTORE_US), come_back)
 
     def _die(self, process: Process) -> None:
         """And somebody may end its membership for that."""

@@ -1,9 +1,9 @@
 """When an owner asks its hosts whether they still keep what they acked, and what follows from the answers.
 
-It asks a host that comes up, if that has ever acked anything, and each living one now and then. What a host has lost (a
-disk, or a backup restored that is older than the ack) does not count any more, so it is brought again. What it keeps
-and should not it is told to drop, but only on evidence (`strays.py`): that this node knows nothing of an object may as
-well be this node's own loss.
+It asks a host that comes up or has begun anew, if that has ever acked anything, and each living one now and then. What
+a host has lost (a disk, or a backup restored that is older than the ack) does not count any more, so it is brought
+again. What it keeps and should not it is told to drop, but only on evidence (`strays.py`): that this node knows
+nothing of an object may as well be this node's own loss.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Comparing:
         self._sure.discard(node_id)
 
     def on_reported(self, node_id: str, now: Now) -> None:
-        """The host has lost something, it says: it is asked sooner."""
+        """The host has lost something, it says, or may have with its last life: it is asked sooner."""
         self._sure.discard(node_id)
         if node_id in self._under_way:
             self._reported.add(node_id)

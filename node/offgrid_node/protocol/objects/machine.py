@@ -53,13 +53,13 @@ class ObjectsMachine:
         self._outbox = Outbox(settings, self._draft)
         self._requests = Requests(self._draft, OBJECT_REQUESTS)
         self._delivery = Delivery(self._hosts, self._outbox, self._draft, settings.placement)
-        self._measuring = Measuring(self._hosts, self._draft)
         self._deletion = Deletion(self._outbox, self._delivery, self._draft)
         self._notices = Notices(settings.node_id, self._draft, self._notice_of, self._deletion.on_told)
         self._sharing, self._shared = Sharing(self._outbox, self._draft, self._notices.add), Shared(self._draft)
         self._dropping = Dropping(self._draft)
         self._replicas = Replicas(settings, self._draft, self._dropping)
         self._comparing = Comparing(self._draft, Inventory(self._draft, GIVEN), self._delivery.on_lost, self._on_stray)
+        self._measuring = Measuring(self._hosts, self._draft, self._comparing.on_reported)
         clock = self._clock = TrustedClock(self._draft)
         self._expiries = (
             Expiry(self._draft, clock, EXPIRING, 0, self._on_expired),

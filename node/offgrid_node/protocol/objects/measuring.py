@@ -1,5 +1,6 @@
 """What an owner finds out about its hosts, for placement: each is asked, now and then, what it still takes of this
-owner, and how long its answer took is its distance; how fast it is shows when something is shipped to it.
+owner, and how long its answer took is its distance; how fast it is shows when something is shipped to it. Its answer
+tells as well whether it has begun anew.
 
 Nothing of it is durable, all of it grows old, and a host of which nothing is known is a host all the same.
 """
@@ -7,6 +8,7 @@ Nothing of it is durable, all of it grows old, and a host of which nothing is kn
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from statistics import median_low
 
@@ -29,6 +31,7 @@ SAMPLES_MAX = 5  # the middle one of so many counts
 SILENT_ROUNDS_MAX = 3  # a host that has not answered so often is one of which nothing is known
 SPEED_BYTES_MIN = 262_144  # what is smaller says how far a host is, not how fast
 SPEED_AGE_MAX_MS = 3_600_000
+LIFE_BYTES_MAX = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +54,10 @@ class _Seen:
 class Measuring:
     """Asks, and tells `hosts`."""
 
-    def __init__(self, hosts: Hosts, draft: Draft) -> None:
-        self._hosts, self._draft = hosts, draft
+    def __init__(self, hosts: Hosts, draft: Draft, on_anew: Callable[[str, Now], None]) -> None:
+        """`on_anew` hears of a host whose process is another one than before, though it may never have seemed gone."""
+        self._hosts, self._draft, self._on_anew = hosts, draft, on_anew
+        self._lives: dict[str, bytes] = {}  # host → the life that it last told, those of dead ones too
         self._seen: dict[str, _Seen] = {}
         self._due: Timers[str] = Timers()
         self._under_way: dict[str, int] = {}  # host → when it was asked
@@ -82,6 +87,7 @@ class Measuring:
             seen.unanswered = 0
             seen.round_trips_ms.append(max(0, now.mono_ms - tag.sent_ms))
             seen.facts = _facts(answer.reply)
+            self._heed_life(answer.node, answer.reply.life[:LIFE_BYTES_MAX], now)
         else:
             seen.unanswered += 1
             if seen.unanswered >= SILENT_ROUNDS_MAX:
@@ -109,6 +115,11 @@ class Measuring:
             self._draft.send(Call("objects", node_id, GET_CAPACITY, request, tag, ASK_TIMEOUT_MS, early=True))
 
     # ---- inside
+
+    def _heed_life(self, node_id: str, life: bytes, now: Now) -> None:
+        if self._lives.get(node_id, life) != life:
+            self._on_anew(node_id, now)
+        self._lives[node_id] = life
 
     def _tell(self, node_id: str, seen: _Seen, now: Now) -> bool:
         speeds = [speed for at_ms, speed in seen.speeds if now.mono_ms - at_ms <= SPEED_AGE_MAX_MS]

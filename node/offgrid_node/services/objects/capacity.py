@@ -10,6 +10,7 @@ from google.protobuf.message import Message
 
 from offgrid.v1 import objects_pb2
 from offgrid_node.protocol.errors import Unavailable
+from offgrid_node.protocol.rng import Rng
 from offgrid_node.runtime import Runtime
 from offgrid_node.services.bulk import Bulk
 from offgrid_node.services.caller import Caller, Kind
@@ -17,6 +18,8 @@ from offgrid_node.services.flow import Flow
 from offgrid_node.services.objects.replicas import Replicas
 from offgrid_node.storage.blobs import BlobStore
 from offgrid_node.storage.store import Store
+
+LIFE_BYTES = 16
 
 
 class Capacity:
@@ -31,11 +34,13 @@ class Capacity:
         drains: Callable[[], bool],
         data_dir: Path,
         inline_limit_bytes: int,
+        rng: Rng,
     ) -> None:
         """`drains`: whether this host is being emptied; `inline_limit_bytes` is the largest payload that travels inside
         a job."""
         self._runtime, self._replicas, self._blobs, self._bulk = runtime, replicas, blobs, bulk
         self._drains, self._data_dir, self._inline_limit_bytes = drains, data_dir, inline_limit_bytes
+        self._life = rng.randbytes(LIFE_BYTES)
 
     def answer(self, caller: Caller) -> Flow[Message]:
         """Raises Unavailable (reason DiskError)."""
@@ -46,6 +51,7 @@ class Capacity:
             owner_free_bytes=free_bytes if own else self._replicas.room_for(caller.node_id, free_bytes),
             keeps_replicas=self._replicas.enabled,
             drained=self._drains(),
+            life=self._life,
         )
         if own:
             made.MergeFrom(disk_and_store(self._runtime.store, self._data_dir))

@@ -130,7 +130,7 @@ class ObjectRoom:
         )
         self.scrub = Scrub(runtime, self.salt, blobs, bulk, later, rng, parts.scrub)
         serving = Serving(runtime, directory, blobs, source, bulk)
-        capacity = Capacity(runtime, replicas, blobs, bulk, lambda: drains(runtime), data_dir, inline_limit_bytes)
+        capacity = Capacity(runtime, replicas, blobs, bulk, lambda: drains(runtime), data_dir, inline_limit_bytes, rng)
         placing = Placing(runtime, self_id, parts.coding, lambda node: called(directory(), node))
         sharing = Sharing(runtime, self_id, directory, verify, parts.wraps, rng, bulk)
         self.handlers = ObjectHandlers(

@@ -39,7 +39,8 @@ class Owner:
     def __init__(self, hosts: int = 1) -> None:
         self.draft, self.rng, self.now_ms = Draft(), Random(1), 0
         self.hosts = Hosts("owner", REPAIR_AFTER_MS)
-        self.measuring = Measuring(self.hosts, self.draft)
+        self.anew: list[str] = []  # hosts that were found to have begun anew
+        self.measuring = Measuring(self.hosts, self.draft, lambda node, now: self.anew.append(node))
         for number in range(hosts):
             self.meet(f"h{number}")
 
@@ -106,6 +107,23 @@ def test_of_many_hosts_each_is_asked_less_often_and_few_at_once() -> None:
     assert len(calls) == UNDER_WAY_MAX
     silent.answer(calls[0], Unavailable("away"))
     assert len(silent.next_calls()) == 1
+
+
+def test_a_host_with_another_life_has_begun_anew_whether_it_seemed_gone_or_not() -> None:
+    owner = Owner()
+    for life in (b"a", b"a"):
+        owner.ask(objects_pb2.GetCapacityResponse(life=life))
+    assert owner.anew == []
+    owner.ask(objects_pb2.GetCapacityResponse(life=b"b"))
+    assert owner.anew == ["h0"]
+    owner.lose("h0")
+    owner.meet("h0")
+    owner.ask(objects_pb2.GetCapacityResponse(life=b"b"))
+    assert owner.anew == ["h0"]
+    owner.lose("h0")
+    owner.meet("h0")
+    owner.ask(objects_pb2.GetCapacityResponse(life=b"c"))
+    assert owner.anew == ["h0", "h0"]
 
 
 def test_what_a_host_says_and_how_long_that_took() -> None:
