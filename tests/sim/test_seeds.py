@@ -8,21 +8,21 @@ import pytest
 from offgrid_tools.sim.main import simulate, sweep
 from offgrid_tools.sim.plan import MARKET_MESH, VAULT_MESH, draw
 
-SEEDS, SHARD = 40, 10
+SEEDS, BATCH = 40, 10
 MARKET_SEEDS = 8
 VAULT_SEEDS = 20
 
 
-@pytest.mark.parametrize("first", range(0, SEEDS, SHARD))
+@pytest.mark.parametrize("first", range(0, SEEDS, BATCH))
 def test_no_seed_breaks_an_invariant_and_each_repeats_itself(first: int) -> None:
-    summary = sweep(range(first, first + SHARD), twice=True)
+    summary = sweep(range(first, first + BATCH), twice=True)
     assert summary.violations == {}
     assert summary.unequal == []
-    assert summary.seeds == SHARD
-    assert summary.jobs > SHARD
-    assert summary.kept > SHARD / 2
-    assert summary.paid > SHARD / 2
-    assert summary.faults > SHARD
+    assert summary.seeds == BATCH
+    assert summary.jobs > BATCH
+    assert summary.kept > BATCH / 2
+    assert summary.paid > BATCH / 2
+    assert summary.faults > BATCH
 
 
 def test_three_brokers_and_ten_hosts_some_of_whom_lie_break_no_invariant_either() -> None:
@@ -34,13 +34,13 @@ def test_three_brokers_and_ten_hosts_some_of_whom_lie_break_no_invariant_either(
     assert summary.faults > MARKET_SEEDS
 
 
-@pytest.mark.parametrize("first", range(0, VAULT_SEEDS, SHARD))
+@pytest.mark.parametrize("first", range(0, VAULT_SEEDS, BATCH))
 def test_owners_and_hosts_of_a_vault_two_of_which_may_be_lost_break_no_invariant_either(first: int) -> None:
-    summary = sweep(range(first, first + SHARD), mesh=VAULT_MESH, twice=True)
+    summary = sweep(range(first, first + BATCH), mesh=VAULT_MESH, twice=True)
     assert summary.violations == {}
     assert summary.unequal == []
-    assert summary.kept > 2 * SHARD
-    assert summary.faults > SHARD
+    assert summary.kept > 2 * BATCH
+    assert summary.faults > BATCH
 
 
 def test_a_broker_of_the_market_may_lie() -> None:
