@@ -281,7 +281,9 @@ class Storage(Section):
         le=100,
         description="most of the room for them that one owner's may take, 100 = all of it",
     )
-    copies: int = Field(default=3, ge=1, le=64, description="hosts that an object of this node's is brought to")
+    copies: int = Field(
+        default=3, ge=1, le=64, description="hosts that an object of this node's is brought to, if it is not coded"
+    )
     coded_from_bytes: int = Field(
         default=10_000_000,
         ge=0,
