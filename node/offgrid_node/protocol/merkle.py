@@ -31,6 +31,29 @@ def root_of(leaves: Sequence[bytes]) -> bytes:
     return level[0]
 
 
+class Peaks:
+    """The root over leaves that come one by one: of so many only the roots of whole trees are kept, one of each size
+    (the peaks of a Merkle mountain range)."""
+
+    def __init__(self) -> None:
+        self._peaks: list[bytes] = []
+        self._count = 0
+
+    def add(self, leaf: bytes) -> None:
+        node, count = leaf, self._count
+        while count & 1:
+            node, count = join(self._peaks.pop(), node), count >> 1
+        self._peaks.append(node)
+        self._count += 1
+
+    def root(self) -> bytes:
+        """Over at least one leaf; as `root_of`."""
+        node = self._peaks[-1]
+        for peak in reversed(self._peaks[:-1]):
+            node = join(peak, node)
+        return node
+
+
 def tree_of(leaves: Sequence[bytes]) -> tuple[bytes, list[list[bytes]]]:
     """The root over at least one leaf, and each leaf's path, from its sibling upwards."""
     level, places = list(leaves), list(range(len(leaves)))

@@ -25,6 +25,7 @@ from offgrid_node.protocol.errors import (
 )
 from offgrid_node.protocol.objects.manifest import (
     MANIFEST_KIND,
+    REED_SOLOMON,
     TAG_BYTES,
     Manifest,
     object_id_of,
@@ -35,12 +36,12 @@ from offgrid_node.protocol.objects.shards import Possession
 from offgrid_node.protocol.objects.tables import quorum_id_of
 from offgrid_node.protocol.quorum.records import ACK_KIND, EPOCH_KIND, Ack, Epoch, Member
 from offgrid_node.protocol.signing import digest_of
+from offgrid_node.services.objects.bounds import ROW_BYTES_MIN, SMALL_ROWS_MAX, WRAPS_MAX
 from offgrid_node.services.objects.replicas import (
     IDLE_MS_MAX,
     OPEN_PER_OWNER_MAX,
     PIECE_BYTES_MAX,
     STAGED_BYTES_PER_OWNER_MAX,
-    WRAPS_MAX,
 )
 from offgrid_node.storage.memory_blobs import MemoryBlobs
 from offgrid_tools.sim.crypto import SimSigner, sim_verify
@@ -414,6 +415,15 @@ class TestBounds:
     def test_an_object_of_too_many_stripes(self, world: World) -> None:
         with pytest.raises(InvalidRequest, match="stripes"):
             Parcel(world, size_bytes=2**40, stripe_bytes=1).open()
+
+    def test_an_object_of_many_tiny_rows(self, world: World) -> None:
+        """126 MB of rows of a byte would be 126 million digests."""
+        roots = tuple(bytes([shard]) * 32 for shard in range(120))
+        with pytest.raises(InvalidRequest, match=f"at most {SMALL_ROWS_MAX} rows"):
+            Parcel(world, size_bytes=2**20, stripe_bytes=1, k=119, codec=REED_SOLOMON, roots=roots).open()
+        with pytest.raises(InvalidRequest, match=f"fewer than {ROW_BYTES_MIN} bytes"):
+            Parcel(world, size_bytes=64 * SMALL_ROWS_MAX + 1, stripe_bytes=64).open()
+        Parcel(world, size_bytes=64 * SMALL_ROWS_MAX, stripe_bytes=64).open()
 
     def test_an_object_that_the_disk_cannot_hold(self, world: World) -> None:
         world.hosts[0].blobs = MemoryBlobs(limit_bytes=100)

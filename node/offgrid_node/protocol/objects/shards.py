@@ -16,7 +16,8 @@ from collections.abc import Callable, Sequence
 from cryptography.hazmat.primitives.poly1305 import Poly1305
 
 from offgrid_node.protocol.ids import node_id_bytes
-from offgrid_node.protocol.objects.manifest import COPY, TAG_BYTES, Manifest, shard_root, stripe_digest
+from offgrid_node.protocol.merkle import Peaks
+from offgrid_node.protocol.objects.manifest import COPY, TAG_BYTES, Manifest, stripe_digest
 
 POSSESSION_KIND = b"og.possession.v1"
 
@@ -93,15 +94,17 @@ def possession_of(manifest: Manifest, rows: Rows, salt: bytes, node_id: str, epo
     return possession.digest()
 
 
-def hash_shards(manifest: Manifest, rows: Rows, salt: bytes, node_id: str, epoch: int) -> tuple[list[bytes], bytes]:
-    """The roots over the bytes as they are read, and this node's possession digest of them all."""
-    digests, possession = list[list[bytes]](), Possession(salt, node_id, epoch)
+def hash_shards(
+    manifest: Manifest, shards: Sequence[int], rows: Rows, salt: bytes, node_id: str, epoch: int
+) -> tuple[list[bytes], bytes]:
+    """The roots over the bytes as they are read, and this node's possession digest of them all. What it keeps of a row
+    is gone with the next: as many as there are, it needs no more memory."""
+    peaks, possession = [Peaks() for _ in shards], Possession(salt, node_id, epoch)
     for index in range(manifest.stripes):
-        digests.append([])
-        for row in rows(index):
-            digests[-1].append(stripe_digest(salt, row))
+        for peak, row in zip(peaks, rows(index), strict=True):
+            peak.add(stripe_digest(salt, row))
             possession.add(row)
-    return [shard_root(column) for column in zip(*digests, strict=True)], possession.digest()
+    return [peak.root() for peak in peaks], possession.digest()
 
 
 def wrong_shards(manifest: Manifest, shards: Sequence[int], roots: Sequence[bytes]) -> list[int]:

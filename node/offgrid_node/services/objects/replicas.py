@@ -25,7 +25,6 @@ from offgrid_node.protocol.errors import (
     InvalidRequest,
     PeerFault,
 )
-from offgrid_node.protocol.merkle import LEAVES_MAX
 from offgrid_node.protocol.objects.commands import KeepReplica
 from offgrid_node.protocol.objects.dropping import was_dropped
 from offgrid_node.protocol.objects.manifest import STRIPE_BYTES, TAG_BYTES, Manifest, verify_manifest
@@ -37,6 +36,7 @@ from offgrid_node.runtime import Runtime, Ticket
 from offgrid_node.services.bulk import Bulk
 from offgrid_node.services.caller import Caller
 from offgrid_node.services.flow import Flow, asked, ticket_of
+from offgrid_node.services.objects.bounds import check_bounds
 from offgrid_node.services.objects.keeping import Keeping
 from offgrid_node.storage.blobs import BlobStore
 
@@ -45,7 +45,6 @@ OPEN_PER_OWNER_MAX = 64  # replicas that one owner may have coming in at once
 STAGED_BYTES_PER_OWNER_MAX = 64 << 30  # of them together
 OWNER_SHARE_PERCENT = 50  # of the room for replicas
 IDLE_MS_MAX = 600_000  # one that its owner does not go on with for so long makes room for its next
-WRAPS_MAX, WRAP_BYTES_MAX = 64, 256
 DOUBTED_MAX = 1_024  # remembered; one that falls off is found out again
 RETRY_MS, FULL_RETRY_MS = 5_000, 60_000
 
@@ -239,7 +238,7 @@ class Replicas:
             return blobs.read_staged(claim.staged(name), offset, length)
 
         rows = rows_at(manifest, claim.shards, read)
-        roots, possession = hash_shards(manifest, rows, salt, self._self_id, claim.epoch.epoch)
+        roots, possession = hash_shards(manifest, claim.shards, rows, salt, self._self_id, claim.epoch.epoch)
         wrong = [blob_name(manifest, shard) for shard in wrong_shards(manifest, claim.shards, roots)]
         if refused := [name for name in wrong if name not in kept]:
             for name in refused:
@@ -297,7 +296,7 @@ class Replicas:
         body = verify_manifest(manifest.signed, key, self._verify, salt)
         if body.owner != owner:
             raise PeerFault(f"{owner} brought a manifest of {body.owner}", reason="ForgedManifest")
-        _check_bounds(manifest, body)
+        check_bounds(manifest, body)
         epoch_body = verify_epoch(epoch, key, self._verify, salt)
         if epoch_body.owner != owner:
             raise PeerFault(f"{owner} brought an epoch of {epoch_body.owner}", reason="ForgedEpoch")
@@ -359,18 +358,6 @@ class Replicas:
     def _discard(self, claim: _Claim) -> None:
         for name in claim.names:
             self._blobs.discard(claim.staged(name))
-
-
-def _check_bounds(manifest: objects_pb2.Manifest, body: Manifest) -> None:
-    if body.stripes > LEAVES_MAX:
-        raise InvalidRequest.field("manifest", f"{body.stripes} stripes; at most {LEAVES_MAX} are allowed")
-    if len(manifest.wraps) > WRAPS_MAX:
-        raise InvalidRequest.field("manifest.wraps", f"{len(manifest.wraps)} wraps; at most {WRAPS_MAX} are allowed")
-    for index, wrap in enumerate(manifest.wraps):
-        if len(wrap.sealed_key) > WRAP_BYTES_MAX or len(wrap.node_id) > 64:
-            raise InvalidRequest.field(
-                f"manifest.wraps[{index}]", f"at most {WRAP_BYTES_MAX} bytes for a node id of 64 characters"
-            )
 
 
 def _listed(shards: Sequence[int]) -> str:

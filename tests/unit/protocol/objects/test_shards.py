@@ -41,7 +41,7 @@ def shard(body: Manifest) -> bytes:
 
 def hashed(body: Manifest, data: bytes, host: str = HOST, epoch: int = 1, salt: bytes = SALT) -> tuple[bytes, bytes]:
     rows = rows_at(body, (0,), lambda _, offset, length: data[offset : offset + length])
-    (root,), possession = hash_shards(body, rows, salt, host, epoch)
+    (root,), possession = hash_shards(body, (0,), rows, salt, host, epoch)
     assert possession_of(body, rows, salt, host, epoch) == possession
     return root, possession
 
@@ -127,12 +127,12 @@ class TestOfACodedObject:
             seen.append((name, offset))
             return data[name][offset : offset + length]
 
-        roots, possession = hash_shards(body, rows_at(body, (1, 4), read), SALT, HOST, 1)
+        roots, possession = hash_shards(body, (1, 4), rows_at(body, (1, 4), read), SALT, HOST, 1)
         assert seen == [(name, index * body.row_bytes) for index in range(body.stripes) for name in data]
         for root, of in zip(roots, data.values(), strict=True):
             rows = [of[offset : offset + length] for offset, length in (row_span(body, i) for i in range(3))]
             assert root == shard_root([stripe_digest(SALT, row) for row in rows])
-        one = hash_shards(body, rows_at(body, (1,), read), SALT, HOST, 1)[1]
+        one = hash_shards(body, (1,), rows_at(body, (1,), read), SALT, HOST, 1)[1]
         assert possession != one, "it is of all the shards"
 
     def test_a_shard_with_another_root_is_wrong(self, body: Manifest) -> None:
