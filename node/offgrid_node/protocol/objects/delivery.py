@@ -16,7 +16,7 @@ from offgrid_node.protocol.effects import DropBlob, Fetch, Fetched, Rows, Ship, 
 from offgrid_node.protocol.events import AckArrived, OpenQuorum, QuorumAcked, QuorumOpened
 from offgrid_node.protocol.objects.hosts import Hosts
 from offgrid_node.protocol.objects.inventory import Holding
-from offgrid_node.protocol.objects.looks import Look, Looks, Wanted
+from offgrid_node.protocol.objects.looks import Look, Looks, NextEpoch
 from offgrid_node.protocol.objects.manifest import Manifest
 from offgrid_node.protocol.objects.outbox import DELIVERING, PENDING, Outbox
 from offgrid_node.protocol.objects.parcels import Parcel
@@ -69,6 +69,10 @@ class Delivery:
     def depth(self) -> int:
         """Entries that are not completed."""
         return len(self._open)
+
+    def parcel(self, object_id: str) -> Parcel:
+        """As the next look at it finds it; nobody changes it. Raises Corrupt."""
+        return self._parcels.get(object_id) or self._outbox.parcel(object_id)
 
     def oldest_us(self) -> int | None:
         """When the oldest entry that is not completed was made."""
@@ -272,7 +276,7 @@ class Delivery:
         elif not look.hopeful:
             self._wait(parcel, shipped > 0, now)
 
-    def _move(self, parcel: Parcel, wanted: Wanted, now: Now) -> bool:
+    def _move(self, parcel: Parcel, wanted: NextEpoch, now: Now) -> bool:
         """Whether the next epoch was asked for."""
         if parcel.may_move(now.mono_ms):
             self._open_quorum(parcel, wanted)
@@ -354,7 +358,7 @@ class Delivery:
         self._roomless.pop(parcel.object_id, None)
         self._timers.cancel(parcel.object_id)
 
-    def _open_quorum(self, parcel: Parcel, wanted: Wanted) -> None:
+    def _open_quorum(self, parcel: Parcel, wanted: NextEpoch) -> None:
         body = Manifest.decode(self._outbox.get(parcel.object_id).object.manifest.signed.body)
         self._draft.tell(
             "quorum",

@@ -1,14 +1,15 @@
-"""Why an object lies, or would lie, where it does: what is said of every host, by the very functions that place it."""
+"""Why an object lies, or would lie, where it does: what is said of every host, by the looks that place it."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from enum import IntEnum
 
-from offgrid_node.protocol.objects.manifest import Code
-from offgrid_node.protocol.objects.placement import assign, choose
+from offgrid_node.protocol.objects.hosts import Hosts
+from offgrid_node.protocol.objects.looks import Looks
+from offgrid_node.protocol.objects.parcels import Parcel
 from offgrid_node.protocol.objects.preference import Facts, Host, Policy, Refusal, refusal
 
 
@@ -34,22 +35,18 @@ REFUSED = {
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """An object, or one that might be put: `object_id` is "" then. `part_bytes` is what a copy or a shard takes at a
-    host. `laid` says for shards which host is to hold them, `held` who has acked which; of copies all are shard 0."""
+class Placed:
+    """An object as delivery sees it, or one that might be put: without id and epoch then. `part_bytes` is what a copy
+    or a shard takes at a host."""
 
-    object_id: str
-    code: Code
+    parcel: Parcel
     part_bytes: int
-    copies: int
-    required_milli: int
     policy: Policy
-    laid: Mapping[int, str] = field(default_factory=dict)
-    held: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     @property
-    def coded(self) -> bool:
-        return self.code.total > 1
+    def parts(self) -> str:
+        """How many are wanted, for people."""
+        return f"{self.parcel.shards_total} shards" if self.parcel.coded else f"{self.parcel.copies} copies"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,64 +60,42 @@ class Verdict:
     reason: str
 
 
-def explain(wanted: Wanted, hosts: Sequence[Host]) -> list[Verdict]:
+def explain(placed: Placed, hosts: Hosts, now_ms: int) -> list[Verdict]:
     """Of every host: first those that hold it or would get something, then by what they are called."""
-    known = {host.node_id: host for host in hosts}
-    unheard = (Host(node, 0, "", alive=False) for node in wanted.held if node not in known)
-    among = [*hosts, *unheard]
-    gets = _shards(wanted, among) if wanted.coded else _copies(wanted, among)
-    parts = Counter(host.fails_with for host in among for _ in (*gets.get(host.node_id, ()), *_held(wanted, host)))
-    verdicts = [_verdict(wanted, host, gets.get(host.node_id, ()), parts[host.fails_with]) for host in among]
+    parcel, known = placed.parcel, hosts.all()
+    heard = {host.node_id for host in known}
+    among = [*known, *(hosts.get(node, 0) for node in parcel.held if node not in heard)]
+    gets = Looks(hosts, placed.policy).plan(parcel, now_ms)
+    left = parcel.failing(hosts).union(n for n in parcel.failed if parcel.waits(n, now_ms, hosts) is not None)
+    parts: Counter[str] = Counter()
+    for host in among:
+        parts[host.fails_with] += len({*gets.get(host.node_id, ()), *_held(placed, host)})
+    verdicts = [
+        _verdict(placed, host, gets.get(host.node_id, ()), parts[host.fails_with], host.node_id in left)
+        for host in among
+    ]
     return sorted(verdicts, key=lambda said: (not said.holds, not said.gets, said.outcome, said.host.node_id))
 
 
-def _held(wanted: Wanted, host: Host) -> tuple[int, ...]:
-    return wanted.held.get(host.node_id, ())
-
-
-def _copies(wanted: Wanted, hosts: Sequence[Host]) -> dict[str, tuple[int, ...]]:
-    held = [host for host in hosts if _held(wanted, host)]
-    others = [host for host in hosts if not _held(wanted, host)]
-    chosen = choose(
-        wanted.object_id,
-        others,
-        held,
-        wanted.required_milli,
-        wanted.copies,
-        copy_bytes=wanted.part_bytes,
-        policy=wanted.policy,
-    )
-    return {host.node_id: (0,) for host in chosen}
-
-
-def _shards(wanted: Wanted, hosts: Sequence[Host]) -> dict[str, tuple[int, ...]]:
-    """What a living host is to hold stays there, and what was acked too."""
-    alive = {host.node_id for host in hosts if host.alive}
-    acked = {shard: node for node, shards in wanted.held.items() for shard in shards}
-    stays = {shard: node for shard, node in wanted.laid.items() if node in alive} | acked
-    laid = assign(
-        wanted.object_id, hosts, wanted.code.total, stays, shard_bytes=wanted.part_bytes, policy=wanted.policy
-    )
-    gets: dict[str, list[int]] = {}
-    for shard, node in enumerate(laid):
-        if node and acked.get(shard) != node:
-            gets.setdefault(node, []).append(shard)
-    return {node: tuple(shards) for node, shards in gets.items()}
+def _held(placed: Placed, host: Host) -> tuple[int, ...]:
+    return placed.parcel.held.get(host.node_id, ())
 
 
 # ---- in words
 
 
-def _verdict(wanted: Wanted, host: Host, gets: tuple[int, ...], parts: int) -> Verdict:
-    holds, refused = _held(wanted, host), refusal(host, wanted.part_bytes)
+def _verdict(placed: Placed, host: Host, gets: tuple[int, ...], parts: int, left: bool) -> Verdict:
+    holds, refused = _held(placed, host), refusal(host, placed.part_bytes)
     if gets:
-        outcome, reason = Outcome.GETS, f"{_where(wanted, host, parts)}; {_PREFERRED[wanted.policy](host.facts)}"
+        outcome, reason = Outcome.GETS, f"{_where(placed, host, parts)}; {_PREFERRED[placed.policy](host.facts)}"
     elif refused:
-        outcome, reason = REFUSED[refused], _why_refused(wanted, host, refused)
+        outcome, reason = REFUSED[refused], _why_refused(placed, host, refused)
     elif holds:
-        outcome, reason = Outcome.HOLDS, f"{_where(wanted, host, parts)}; what is held stays"
+        outcome, reason = Outcome.HOLDS, f"{_where(placed, host, parts)}; what is held stays"
+    elif left:
+        outcome, reason = Outcome.NOT_NEEDED, "what was brought there failed; it is tried again later"
     else:
-        outcome, reason = Outcome.NOT_NEEDED, _why_not(wanted, host, parts)
+        outcome, reason = Outcome.NOT_NEEDED, _why_not(placed, host, parts)
     if holds and outcome not in (Outcome.HOLDS, Outcome.GETS):
         reason = f"{reason}; {_stays(outcome)}"
     return Verdict(host, gets, holds, outcome, reason)
@@ -132,17 +107,16 @@ def _stays(outcome: Outcome) -> str:
     return "what it holds counts" if outcome is not Outcome.NOT_ALIVE else "what it holds is out of reach"
 
 
-def _where(wanted: Wanted, host: Host, parts: int) -> str:
+def _where(placed: Placed, host: Host, parts: int) -> str:
     if not host.domain:
         return "fails with no other host"
-    of_all = f" of {wanted.code.total} shards" if wanted.coded else f" of {wanted.copies} copies"
-    return f"in domain {host.domain}, with {parts}{of_all}"
+    return f"in domain {host.domain}, with {parts} of {placed.parts}"
 
 
-def _why_refused(wanted: Wanted, host: Host, refused: Refusal) -> str:
+def _why_refused(placed: Placed, host: Host, refused: Refusal) -> str:
     if refused is Refusal.NO_ROOM:
-        what = "a shard" if wanted.coded else "a copy"
-        return f"no room: {what} needs {wanted.part_bytes} bytes, it has {host.facts.room_bytes} for this node"
+        what = "a shard" if placed.parcel.coded else "a copy"
+        return f"no room: {what} needs {placed.part_bytes} bytes, it has {host.facts.room_bytes} for this node"
     return _REFUSED[refused]
 
 
@@ -153,11 +127,11 @@ _REFUSED = {
 }
 
 
-def _why_not(wanted: Wanted, host: Host, parts: int) -> str:
+def _why_not(placed: Placed, host: Host, parts: int) -> str:
     if host.domain and parts:
         return f"domain {host.domain} has its part already: {parts}"
-    what = f"{wanted.code.total} shards" if wanted.coded else f"{wanted.copies} copies"
-    return f"{what} are laid, and others come first by {_BY[wanted.policy]}; {_PREFERRED[wanted.policy](host.facts)}"
+    preferred = _PREFERRED[placed.policy](host.facts)
+    return f"{placed.parts} are laid, and others come first by {_BY[placed.policy]}; {preferred}"
 
 
 def _room(facts: Facts) -> str:

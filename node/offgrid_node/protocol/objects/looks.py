@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from offgrid_node.protocol.objects.hosts import Hosts
 from offgrid_node.protocol.objects.layouts import laid_anew
-from offgrid_node.protocol.objects.parcels import Parcel
+from offgrid_node.protocol.objects.parcels import Parcel, Terms
 from offgrid_node.protocol.objects.placement import choose, members_of, outgrown
 from offgrid_node.protocol.objects.preference import Host, Policy, refusal
 from offgrid_node.protocol.quorum.enough import enough
@@ -20,8 +20,8 @@ from offgrid_node.protocol.quorum.records import MEMBERS_MAX, Member
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """The next epoch: its members with their weights and, of a coded object, the host of each shard."""
+class NextEpoch:
+    """Its members with their weights and, of a coded object, the host of each shard."""
 
     members: tuple[tuple[str, int], ...]
     layout: tuple[str, ...] = ()
@@ -33,7 +33,7 @@ class Look:
     hosts take nothing of it. `complete`: all that is wanted was acked, by hosts that are not lost and weigh enough."""
 
     ship: tuple[str, ...] = ()
-    epoch: Wanted | None = None
+    epoch: NextEpoch | None = None
     hopeful: bool = False
     roomless: bool = False
     complete: bool = False
@@ -45,7 +45,7 @@ class Looks:
     def __init__(self, hosts: Hosts, policy: Policy) -> None:
         self._hosts, self._policy = hosts, policy
 
-    def first(self, parcel: Parcel) -> Wanted:
+    def first(self, parcel: Parcel) -> NextEpoch:
         """The first epoch, with the hosts of now."""
         hosts = self._hosts.all()
         if not parcel.coded:
@@ -55,6 +55,22 @@ class Looks:
     def look(self, parcel: Parcel, claimed: Set[str], now_ms: int) -> Look:
         """`claimed`: hosts whose acks are being counted in this very batch."""
         return (self._look_at_shards if parcel.coded else self._look_at_copies)(parcel, claimed, now_ms)
+
+    def plan(self, parcel: Parcel, now_ms: int) -> dict[str, tuple[int, ...]]:
+        """What each living host would be brought now, or is being brought: of copies shard 0. Where another epoch comes
+        first, under that one; a parcel that has none yet gets its first."""
+        following = self.look(parcel, frozenset(), now_ms).epoch if parcel.epoch else self.first(parcel)
+        if following is not None:
+            terms = Terms(dict(following.members), following.layout, parcel.terms.promised_milli)
+            parcel = replace(parcel, terms=terms)
+        if not parcel.coded:
+            coming = (node for node in parcel.flights if self._host(parcel, node).alive and parcel.lacks(node))
+            return dict.fromkeys((*self.look(parcel, frozenset(), now_ms).ship, *coming), (0,))
+        gets: dict[str, tuple[int, ...]] = {}
+        for shard, node in enumerate(parcel.layout):
+            if node and shard not in parcel.held.get(node, ()) and self._host(parcel, node).alive:
+                gets[node] = (*gets.get(node, ()), shard)
+        return gets
 
     # ---- shards
 
@@ -79,7 +95,7 @@ class Looks:
             and parcel.terms.promised_milli >= parcel.required_milli,
         )
 
-    def _other_layout(self, parcel: Parcel, stays: dict[int, str]) -> Wanted | None:
+    def _other_layout(self, parcel: Parcel, stays: dict[int, str]) -> NextEpoch | None:
         wanted = self._shards_at(parcel, self._laid(parcel, stays))
         heavier = not parcel.durable and dict(wanted.members) != parcel.weights
         return wanted if wanted.layout != parcel.layout or heavier else None
@@ -116,9 +132,9 @@ class Looks:
             policy=self._policy,
         )
 
-    def _shards_at(self, parcel: Parcel, layout: tuple[str, ...]) -> Wanted:
+    def _shards_at(self, parcel: Parcel, layout: tuple[str, ...]) -> NextEpoch:
         nodes = sorted({*layout} - {""})
-        return Wanted(tuple((node, self._weight_now(parcel, node)) for node in nodes), layout)
+        return NextEpoch(tuple((node, self._weight_now(parcel, node)) for node in nodes), layout)
 
     # ---- copies
 
@@ -149,7 +165,7 @@ class Looks:
 
     def _other_members(
         self, parcel: Parcel, vouched: Set[str], sound: Set[str], copies: int, here: int
-    ) -> Wanted | None:
+    ) -> NextEpoch | None:
         """Those of now, where the present ones cannot bring what is required, or not as many copies as are wanted. What
         lost hosts acked counts until as many others have."""
         size, hosts = parcel.size_bytes, self._hosts.all()
@@ -185,8 +201,8 @@ class Looks:
         return alive and parcel.waits(node_id, now_ms, self._hosts) is None
 
 
-def _copies_at(members: Collection[Member]) -> Wanted:
-    return Wanted(tuple((member.node_id, member.weight_milli) for member in members))
+def _copies_at(members: Collection[Member]) -> NextEpoch:
+    return NextEpoch(tuple((member.node_id, member.weight_milli) for member in members))
 
 
 def _with(members: Collection[Member], kept: Collection[Member]) -> list[Member]:

@@ -32,7 +32,7 @@ from offgrid_node.protocol.objects.inventory import Holding, Inventory
 from offgrid_node.protocol.objects.measuring import AskTag, Measuring
 from offgrid_node.protocol.objects.notices import Notices, NoticeTag
 from offgrid_node.protocol.objects.outbox import Outbox
-from offgrid_node.protocol.objects.preference import Host
+from offgrid_node.protocol.objects.parcels import Parcel
 from offgrid_node.protocol.objects.replicas import DamageTag, Replicas
 from offgrid_node.protocol.objects.settings import ObjectsSettings
 from offgrid_node.protocol.objects.sharing import Shared, Sharing, told_to
@@ -84,9 +84,13 @@ class ObjectsMachine:
         return self._settings
 
     @property
-    def hosts(self) -> list[Host]:
-        """All that this node has heard of since it started, with what it knows of them."""
-        return self._hosts.all()
+    def hosts(self) -> Hosts:
+        """All that this node has heard of since it started, with what it knows of them; nobody changes them."""
+        return self._hosts
+
+    def parcel(self, object_id: str) -> Parcel:
+        """An object as delivery sees it; nobody changes it. Raises Corrupt where there is none."""
+        return self._delivery.parcel(object_id)
 
     @property
     def outbox_depth(self) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from offgrid.v1 import objects_pb2
 from offgrid_node.protocol.errors import InvalidRequest
 from offgrid_node.protocol.merkle import DIGEST_BYTES
-from offgrid_node.protocol.objects.explaining import Outcome, Verdict, Wanted, explain
+from offgrid_node.protocol.objects.explaining import Outcome, Placed, Verdict, explain
 from offgrid_node.protocol.objects.machine import ObjectsMachine
 from offgrid_node.protocol.objects.manifest import (
     COPY,
@@ -16,8 +16,8 @@ from offgrid_node.protocol.objects.manifest import (
     Code,
     Manifest,
 )
+from offgrid_node.protocol.objects.parcels import Parcel
 from offgrid_node.protocol.objects.preference import Facts, Host, Policy
-from offgrid_node.protocol.quorum.records import NOBODY, Epoch
 from offgrid_node.runtime import Runtime
 from offgrid_node.services.objects.codes import CodePolicy, check_code
 
@@ -43,18 +43,19 @@ class Placing:
     ) -> objects_pb2.ExplainPlacementResponse:
         """Of the object of `row`, or of one as the request says. Raises InvalidRequest."""
         policy = self._policy(request)
-        wanted = self._of_row(row, policy) if row is not None else self._of_size(request, policy)
-        verdicts = explain(wanted, self._machine.hosts)
+        placed = self._of_row(row, policy) if row is not None else self._of_size(request, policy)
+        parcel, now_ms = placed.parcel, self._runtime.clock.now().mono_ms
+        verdicts = explain(placed, self._machine.hosts, now_ms)
         own = Verdict(Host(self._self_id, 0, "", alive=True), (), (), Outcome.OWNER, OWNER_REASON)
         return objects_pb2.ExplainPlacementResponse(
-            object_id=wanted.object_id,
-            code=objects_pb2.Code(needed=wanted.code.needed, total=wanted.code.total),
-            copies=0 if wanted.coded else wanted.copies,
-            part_bytes=wanted.part_bytes,
+            object_id=parcel.object_id,
+            code=objects_pb2.Code(needed=parcel.shards_needed, total=parcel.shards_total or 1),
+            copies=0 if parcel.coded else parcel.copies,
+            part_bytes=placed.part_bytes,
             policy=POLICY_VALUES[policy],
             hosts=[self._told(said) for said in [*verdicts[:VERDICTS_MAX], own]],
             hosts_left_out=max(0, len(verdicts) - VERDICTS_MAX),
-            unplaced=unplaced(wanted, verdicts),
+            unplaced=unplaced(parcel, verdicts),
         )
 
     @property
@@ -69,7 +70,7 @@ class Placing:
             raise InvalidRequest.field("policy", f"{request.policy}; allowed: {', '.join(Policy)}")
         return policy
 
-    def _of_size(self, request: objects_pb2.ExplainPlacementRequest, policy: Policy) -> Wanted:
+    def _of_size(self, request: objects_pb2.ExplainPlacementRequest, policy: Policy) -> Placed:
         if request.size_bytes > SIZE_BYTES_MAX:
             text = f"{request.size_bytes} bytes; at most {SIZE_BYTES_MAX} are allowed"
             raise InvalidRequest.field("size_bytes", text)
@@ -80,24 +81,13 @@ class Placing:
         settings, code = self._machine.settings, self._coding.code_for(upload, request.size_bytes)
         copies = request.copies or settings.copies
         part_bytes = _imagined(request.size_bytes, code).shard_bytes
-        return Wanted("", code, part_bytes, copies, settings.required_milli, policy)
+        total = code.total if code.total > 1 else 0
+        parcel = Parcel(0, "", settings.required_milli, copies, part_bytes, False, code.needed, total)
+        return Placed(parcel, part_bytes, policy)
 
-    def _of_row(self, row: objects_pb2.ObjectRow, policy: Policy) -> Wanted:
-        made = row.object
-        body = Manifest.decode(made.manifest.signed.body)
-        epoch = Epoch.decode(row.epoch.body) if row.HasField("epoch") else None
-        layout = enumerate(epoch.layout) if epoch is not None else ()
-        laid = {shard: epoch.members[at].node_id for shard, at in layout if epoch is not None and at != NOBODY}
-        return Wanted(
-            made.object_id,
-            Code(body.k, body.n),
-            body.shard_bytes,
-            row.copies_wanted,
-            made.required_milli,
-            policy,
-            laid,
-            {ack.node_id: tuple(ack.shards) or (0,) for ack in made.acks},
-        )
+    def _of_row(self, row: objects_pb2.ObjectRow, policy: Policy) -> Placed:
+        body = Manifest.decode(row.object.manifest.signed.body)
+        return Placed(self._machine.parcel(row.object.object_id), body.shard_bytes, policy)
 
     def _told(self, said: Verdict) -> objects_pb2.PlacementVerdict:
         host = said.host
@@ -119,12 +109,12 @@ class Placing:
 OWNER_REASON = "is this node itself, whose own copy does not count"
 
 
-def unplaced(wanted: Wanted, verdicts: list[Verdict]) -> int:
+def unplaced(parcel: Parcel, verdicts: list[Verdict]) -> int:
     """How many shards, or copies, no host can take now."""
     placed = {(shard, said.host.node_id) for said in verdicts for shard in (*said.gets, *said.holds)}
-    if wanted.coded:
-        return wanted.code.total - len({shard for shard, _ in placed})
-    return max(0, wanted.copies - len(placed))
+    if parcel.coded:
+        return parcel.shards_total - len({shard for shard, _ in placed})
+    return max(0, parcel.copies - len(placed))
 
 
 def _add_facts(told: objects_pb2.PlacementVerdict, facts: Facts) -> None:
