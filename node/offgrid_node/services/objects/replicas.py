@@ -47,6 +47,7 @@ OWNER_SHARE_PERCENT = 50  # of the room for replicas
 IDLE_MS_MAX = 600_000  # one that its owner does not go on with for so long makes room for its next
 DOUBTED_MAX = 1_024  # remembered; one that falls off is found out again
 RETRY_MS, FULL_RETRY_MS = 5_000, 60_000
+NAMES_TOLD = 3  # of shards in one message, so that it is not cut off midway
 
 
 class Members(Protocol):
@@ -203,7 +204,7 @@ class Replicas:
             possession, damaged = yield self._bulk.run(lambda: self._keep(claim, salt, doubted), key=lane)
             if damaged:
                 self._doubt(claim, damaged)
-                text = f"what is kept of {', '.join(damaged)} is not what its manifest says; bring it again"
+                text = f"what is kept of {_some(damaged)} is not what its manifest says; bring it again"
                 raise FailedPrecondition(text, reason="ReplicaDamaged")
             self._incoming.pop(claim.key, None)
             for name in claim.names:
@@ -243,7 +244,7 @@ class Replicas:
         if refused := [name for name in wrong if name not in kept]:
             for name in refused:
                 blobs.discard(claim.staged(name))
-            text = f"the bytes that came are not those of {', '.join(refused)}; begin again at 0"
+            text = f"the bytes that came are not those of {_some(refused)}; begin again at 0"
             raise FailedPrecondition(text, reason="WrongRoot")
         if wrong:
             return possession, wrong
@@ -362,3 +363,8 @@ class Replicas:
 
 def _listed(shards: Sequence[int]) -> str:
     return ", ".join(map(str, shards)) or "none"
+
+
+def _some(names: Sequence[str]) -> str:
+    said = [*names[:NAMES_TOLD], *([f"{len(names) - NAMES_TOLD} more"] if len(names) > NAMES_TOLD else ())]
+    return " and ".join(filter(None, (", ".join(said[:-1]), said[-1])))
