@@ -82,7 +82,8 @@ class BlobStore(Protocol):
         ...
 
     def read(self, name: str, offset: int, length: int) -> bytes:
-        """Exactly so many bytes. Raises NotFound when it is not kept here, Corrupt when it ends before."""
+        """Exactly so many bytes. Raises NotFound when it is not kept here, Corrupt when it ends before or when the disk
+        has lost them (reason UnreadableBlob)."""
         ...
 
     def names(self) -> Iterator[str]:
@@ -205,6 +206,8 @@ class FileBlobs:
         except FileNotFoundError as error:
             raise blob_missing(path.name) from error
         except OSError as error:
+            if error.errno == errno.EIO:
+                raise blob_unreadable(path.name) from error
             raise self._fault(f"cannot read {path}", error) from error
         if len(data) != length:
             raise blob_short(path.name, offset + len(data), offset + length)
@@ -271,6 +274,10 @@ def blob_missing(name: str) -> NotFound:
 
 def blob_short(name: str, end: int, wanted: int) -> Corrupt:
     return Corrupt(f"blob {name} ends at {end}, {wanted} bytes were to be read", reason="BlobTruncated")
+
+
+def blob_unreadable(name: str) -> Corrupt:
+    return Corrupt(f"the disk has lost bytes of blob {name}", reason="UnreadableBlob")
 
 
 def _size_of(path: Path) -> int | None:

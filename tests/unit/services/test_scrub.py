@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
@@ -10,7 +11,8 @@ import pytest
 from bulk_world import SALT, Node, World
 
 from offgrid.v1 import objects_pb2
-from offgrid_node.services.objects.scrub import DAY_MS, OBJECT_BYTES, PAUSE_MS_MAX, TURN_BYTES, Pace, Scrub
+from offgrid_node.protocol.errors import Unavailable
+from offgrid_node.services.objects.scrub import DAY_MS, OBJECT_BYTES, PAUSE_MS, PAUSE_MS_MAX, TURN_BYTES, Pace, Scrub
 from offgrid_node.storage import blobs
 
 DATA = bytes(range(256)) * 2
@@ -76,6 +78,10 @@ def flip(file: Path, place: int) -> None:
     file.write_bytes(data)
 
 
+def _refuse(name: str, offset: int, length: int) -> bytes:
+    raise Unavailable("too many open files", reason="DiskError")
+
+
 @pytest.fixture
 def checked(tmp_path: Path) -> Checked:
     return Checked(World(2), tmp_path)
@@ -120,6 +126,40 @@ class TestAShard:
         assert (checked.scrub.damaged, checked.scrub.notices) == (0, ())
         assert not {"ReportDamage", "OpenReplica"} & set(checked.world.log)
         assert all(checked.file(object_id).exists() for object_id in made)
+
+    def test_that_the_disk_cannot_read_is_lost_and_one_that_it_refuses_for_now_is_not(
+        self, checked: Checked, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        object_id, opened = put(checked.world, "one"), Path.open
+
+        def refuse(code: int) -> None:
+            def refused(path: Path, *args: object, **options: object) -> object:
+                if path == checked.file(object_id):
+                    raise OSError(code, "refused")
+                return opened(path, *args, **options)  # type: ignore[call-overload]
+
+            monkeypatch.setattr(Path, "open", refused)
+
+        refuse(errno.EMFILE)
+        checked.round()
+        assert checked.scrub.damaged == 0
+        assert checked.turns.pauses.count(PAUSE_MS) > 1, "it waits before it goes on"
+        refuse(errno.EIO)
+        checked.round()
+        assert checked.scrub.damaged > 0
+
+    def test_that_is_refused_for_now_is_checked_in_the_next_round(
+        self, checked: Checked, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        object_id = put(checked.world, "one")
+        sound = checked.file(object_id).read_bytes()
+        flip(checked.file(object_id), 3)
+        with monkeypatch.context() as patched:
+            patched.setattr(checked.host.blobs, "read", _refuse)
+            checked.round()
+        assert checked.scrub.damaged == 0
+        checked.round()
+        assert checked.file(object_id).read_bytes() == sound
 
     def test_that_is_being_deleted_is_none_that_is_lost(self, checked: Checked) -> None:
         object_id = put(checked.world, "one")

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from offgrid.v1 import objects_pb2
-from offgrid_node.protocol.errors import Fault
+from offgrid_node.protocol.errors import Corrupt, Fault, NotFound
 from offgrid_node.protocol.ids import base32
 from offgrid_node.protocol.objects.commands import ReplicasLost
 from offgrid_node.protocol.objects.inventory import Holding, inventory_key
@@ -134,14 +134,19 @@ class Scrub:
         return self._pace.pause_ms(max(read_bytes, OBJECT_BYTES), kept_bytes), lost
 
     def _read(self, shard: _Shard) -> tuple[int, _Shard | None]:
+        """A disk that refuses says nothing of the shard: the fault is passed on, and the next round reads it again, so
+        that one that is always refused does not hold up the others."""
         read_bytes = 0
         try:
             while len(shard.digests) < shard.manifest.stripes and read_bytes < TURN_BYTES:
                 row = self._blobs.read(shard.name, *row_span(shard.manifest, len(shard.digests)))
                 shard.digests.append(stripe_digest(self._salt(), row))
                 read_bytes += len(row)
-        except Fault:  # gone, too short, or the disk does not give it
+        except (NotFound, Corrupt):
             wrong = True
+        except Fault:
+            self._waiting.popleft()
+            raise
         else:
             if len(shard.digests) < shard.manifest.stripes:
                 return read_bytes, None
