@@ -15,6 +15,7 @@ from offgrid_node.protocol.objects.notices import GATHER_MS, PAGE_NOTICES
 from offgrid_node.protocol.objects.tables import NOTICES, OBJECTS, REPLICAS, SHARED
 from offgrid_node.protocol.quorum.records import Epoch, sign_epoch
 from offgrid_node.protocol.signing import digest_of
+from offgrid_node.services.objects.bounds import WRAP_BYTES_MAX
 
 DATA = b"what was written" * 20
 Share, Unshare, List, Notices = (
@@ -182,7 +183,9 @@ class TestRefused:
         world.pass_ms(120_000)
         assert len(shared_with(world.hosts[0])) <= 1
 
-    @pytest.mark.parametrize("how", ["owner", "signature", "wrap", "epoch", "name", "many"])
+    @pytest.mark.parametrize(
+        "how", ["owner", "signature", "wrap", "epoch", "name", "many", "wrap too large", "unknown fields"]
+    )
     def test_what_no_owner_would_say(self, world: World, made: objects_pb2.Object, how: str) -> None:
         reader, owner = world.hosts[0], world.owner
         share(world)
@@ -200,6 +203,10 @@ class TestRefused:
                 said.manifest.signed.signature = bytes(64)
             case "wrap":
                 said.manifest.wraps[0].node_id = owner.node_id
+            case "wrap too large":
+                said.manifest.wraps[0].sealed_key = bytes(WRAP_BYTES_MAX + 1)
+            case "unknown fields":
+                said.MergeFromString(b"\xfa\x3e\x80\x80\x02" + bytes(1 << 15))  # field 1007, kept as it came
             case "epoch":
                 other = replace(Epoch.decode(said.epoch.body), quorum_id="object:o-" + "a" * 32)
                 said.epoch.CopyFrom(sign_epoch(other, owner.signer, SALT))

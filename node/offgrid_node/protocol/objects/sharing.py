@@ -18,7 +18,8 @@ from offgrid_node.protocol.objects.tables import OBJECTS, SHARED, replica_key
 from offgrid_node.protocol.quorum.quota import Quota
 
 READERS_MAX = 63  # of one object, besides its owner
-SHARED_MAX = 100_000  # objects of one owner that a reader keeps rows of; each takes some 5 kB at most
+SHARED_MAX = 50_000  # objects of one owner that a reader keeps rows of, most of them of 1 to 2 kB
+SHARED_BYTES_MAX = 12 << 10  # of each: two signed bodies of 4 KiB at most, a wrap and a name
 
 Tell = Callable[[str, str, Now], None]
 """A node has to hear of an object from now on."""

@@ -17,6 +17,7 @@ from offgrid_node.protocol.errors import InvalidRequest, PeerFault
 from offgrid_node.protocol.objects.commands import ShareObject, TakeNotices, UnshareObject
 from offgrid_node.protocol.objects.manifest import COPY, OBJECT_ID, Manifest, verify_manifest
 from offgrid_node.protocol.objects.notices import PAGE_NOTICES
+from offgrid_node.protocol.objects.sharing import SHARED_BYTES_MAX
 from offgrid_node.protocol.objects.tables import SHARED, object_of, quorum_id_of
 from offgrid_node.protocol.quorum.records import Epoch, verify_epoch
 from offgrid_node.protocol.rng import Rng
@@ -25,6 +26,7 @@ from offgrid_node.services.bulk import Bulk
 from offgrid_node.services.caller import Caller
 from offgrid_node.services.checks import check_text
 from offgrid_node.services.flow import Flow, asked, ticket_of
+from offgrid_node.services.objects.bounds import check_bounds
 from offgrid_node.services.objects.sealing import ENTROPY_BYTES, Wraps
 
 NAME_CHARS_MAX = 256
@@ -114,12 +116,15 @@ class Sharing:
 
     def _check(self, owner: str, shared: objects_pb2.SharedObject) -> str:
         """The object's id."""
+        if shared.ByteSize() > SHARED_BYTES_MAX:
+            raise InvalidRequest.field("shared", f"{shared.ByteSize()} bytes; at most {SHARED_BYTES_MAX} are allowed")
         check_text("shared.name", shared.name, NAME_CHARS_MAX, empty=True)
         members = self._members()
         key = members.current_key(owner) or b""
         body = verify_manifest(shared.manifest.signed, key, self._verify, members.salt)
         if body.owner != owner:
             raise PeerFault(f"{owner} shares an object of {body.owner}", reason="ForgedManifest")
+        check_bounds(shared.manifest, body)
         if [wrap.node_id for wrap in shared.manifest.wraps] != [self._self_id]:
             raise PeerFault(f"{owner} shares {body.object_id} without a key for this node", reason="NotForUs")
         if shared.HasField("epoch") and shared.epoch != common_pb2.Signed():
