@@ -29,7 +29,12 @@ Rows = Callable[[int], Sequence[bytes]]
 
 def blob_name(manifest: Manifest, shard: int) -> str:
     """What a shard is called at the host that keeps it. A copy has the object's id, as the owner's sealed copy has."""
-    return manifest.object_id if manifest.codec == COPY else f"{manifest.object_id}.{shard}"
+    return manifest.object_id if manifest.codec == COPY else shard_name(manifest.object_id, shard)
+
+
+def shard_name(object_id: str, shard: int) -> str:
+    """Of a coded object."""
+    return f"{object_id}.{shard}"
 
 
 def stripe_span(manifest: Manifest, index: int) -> tuple[int, int]:

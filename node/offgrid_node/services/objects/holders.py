@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from google.protobuf.message import Message
 
@@ -11,10 +11,14 @@ from offgrid.v1 import objects_pb2
 from offgrid_node.protocol.errors import Corrupt, Exhausted, Fault, NotFound, OutcomeUnknown, PeerFault, Unavailable
 from offgrid_node.protocol.quorum.records import Epoch
 from offgrid_node.runtime import Runtime
+from offgrid_node.services.flow import Step
 
+SERVICE = "offgrid.v1.ObjectService"
 LYING_MS, AWAY_MS = 600_000, 15_000  # for so long a host is asked last
 HOLDERS = "holders"  # in the metadata of a NotFound: who has it instead, as an owner knows, parted by commas
 ASKED_MAX = 64  # hosts that are asked for one shard, those among them that others named
+
+M = TypeVar("M", bound=Message)
 
 
 class Carrier(Protocol):
@@ -23,6 +27,21 @@ class Carrier(Protocol):
     def request(
         self, node: str, method: str, request: Message, timeout_ms: int, done: Callable[[Message | Fault], None]
     ) -> None: ...
+
+
+def call(carrier: Carrier, node: str, method: str, request: Message, answer: type[M], *, timeout_ms: int) -> Step[M]:
+    """One of ObjectService. Raises PeerFault for an answer of another kind, which only a packet link could bring."""
+
+    def start(done: Callable[[M | Fault], None]) -> None:
+        def ended(outcome: Message | Fault) -> None:
+            if isinstance(outcome, Fault | answer):
+                done(outcome)
+            else:
+                done(PeerFault(f"{node} answered {method} with something else", reason="MalformedAnswer"))
+
+        carrier.request(node, f"{SERVICE}/{method}", request, timeout_ms, ended)
+
+    return start
 
 
 class Holders:

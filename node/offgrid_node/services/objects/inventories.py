@@ -7,7 +7,7 @@ the difference is known, then the names of what only the host has. Sets are read
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from functools import partial, reduce
 from typing import TypeVar
 
@@ -26,7 +26,8 @@ from offgrid_node.protocol.objects.inventory import (
     holdings_of,
     summary_of,
 )
-from offgrid_node.protocol.objects.manifest import OBJECT_ID
+from offgrid_node.protocol.objects.manifest import OBJECT_ID, SHARDS_MAX
+from offgrid_node.protocol.objects.shards import shard_name
 from offgrid_node.protocol.objects.tables import GIVEN, KEPT
 from offgrid_node.protocol.reconcile.sessions import WINDOW_SYMBOLS_MAX, Asking, answer
 from offgrid_node.protocol.reconcile.symbols import ITEMS_MAX, KEY_BYTES, SYMBOLS_MAX, Code
@@ -35,17 +36,15 @@ from offgrid_node.runtime import Runtime, Ticket
 from offgrid_node.services.bulk import Bulk
 from offgrid_node.services.caller import Caller
 from offgrid_node.services.flow import Flow, Step, run, ticket_of
-from offgrid_node.services.objects.holders import Carrier
+from offgrid_node.services.objects.holders import Carrier, call
 from offgrid_node.storage.blobs import BlobStore
 from offgrid_node.storage.store import Store
 
-SERVICE = "offgrid.v1.ObjectService"
 ID_BYTES = 8  # of shortened items: two of a million hide each other once in 30 million comparisons
 NAMES_MAX = 1_000  # asked for in one call
 STRAYS_MAX = 10_000  # named in one comparison; the next names others
 LOST_MAX = 1_000  # told to the machine at once
 LOOK_ITEMS = 1_024  # read between two looks at whether this node stops
-SHARDS_MAX = 256  # as an epoch's layout may have
 TRIES_MAX = 3  # of one comparison, when the host's set changes meanwhile
 CALL_TIMEOUT_MS = 30_000  # a host works through all it keeps for one owner: some seconds where that is a million
 LANE = "inventory"  # no object's name; one at a time, so that other work finds a thread
@@ -169,18 +168,7 @@ class Inventories:
         return tuple(named)
 
     def _call(self, node: str, method: str, request: Message, answer: type[M]) -> Step[M]:
-        """Raises PeerFault for an answer of another kind, which only a packet link could bring."""
-
-        def start(done: Callable[[M | Fault], None]) -> None:
-            def ended(outcome: Message | Fault) -> None:
-                if isinstance(outcome, Fault | answer):
-                    done(outcome)
-                else:
-                    done(PeerFault(f"{node} answered {method} with something else", reason="MalformedAnswer"))
-
-            self._carrier.request(node, f"{SERVICE}/{method}", request, CALL_TIMEOUT_MS, ended)
-
-        return start
+        return call(self._carrier, node, method, request, answer, timeout_ms=CALL_TIMEOUT_MS)
 
 
 def _code(key: bytes) -> Code:
@@ -230,4 +218,4 @@ def replicas_lost(store: Store, blobs: BlobStore) -> list[ReplicasLost]:
 def _is_there(holding: Holding, names: Container[str]) -> bool:
     """Shard 0 alone may as well be a copy, which has the object's own name."""
     copied = holding.shards == (0,) and holding.object_id in names
-    return copied or all(f"{holding.object_id}.{shard}" in names for shard in holding.shards)
+    return copied or all(shard_name(holding.object_id, shard) in names for shard in holding.shards)

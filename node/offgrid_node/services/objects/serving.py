@@ -14,7 +14,7 @@ from offgrid.v1 import objects_pb2
 from offgrid_node.protocol.errors import InvalidRequest, NotFound
 from offgrid_node.protocol.merkle import path_of
 from offgrid_node.protocol.objects.manifest import COPY, OBJECT_ID, SHARDS_MAX, Manifest, stripe_digest
-from offgrid_node.protocol.objects.shards import blob_name, row_span
+from offgrid_node.protocol.objects.shards import blob_name, row_span, shard_name
 from offgrid_node.protocol.objects.tables import OBJECTS, REPLICAS, replica_prefix
 from offgrid_node.protocol.quorum.records import Epoch
 from offgrid_node.runtime import Runtime, Ticket
@@ -65,7 +65,7 @@ class Serving:
 
     def _found(self, request: objects_pb2.ReadReplicaRequest) -> objects_pb2.ReadReplicaResponse:
         """In a thread. Raises NotFound (reason ReplicaNotFound), InvalidRequest."""
-        name = f"{request.object_id}.{request.shard}" if request.HasField("shard") else request.object_id
+        name = shard_name(request.object_id, request.shard) if request.HasField("shard") else request.object_id
         size, own = self._blobs.size(name), None
         if size is None and request.HasField("shard") and (own := self._own(request)) is not None:
             size = own.shard_bytes

@@ -26,12 +26,11 @@ from offgrid_node.protocol.signing import digest_of
 from offgrid_node.runtime import Runtime
 from offgrid_node.services.bulk import Bulk
 from offgrid_node.services.flow import Flow, Step, run, together
-from offgrid_node.services.objects.holders import Carrier
+from offgrid_node.services.objects.holders import Carrier, call
 from offgrid_node.services.objects.keeping import Keeping
 from offgrid_node.services.objects.replicas import PIECE_BYTES_MAX, Members
 from offgrid_node.services.objects.source import ShardSource
 
-SERVICE = "offgrid.v1.ObjectService"
 WINDOW = 3  # pieces of one Ship under way: enough for a far host
 PIECES_PER_HOST_MAX = 8  # of all Ships, but one for each: what a host's budget for one peer has room for
 STUMBLES_MAX = 4  # answers in a row that brought a Ship no further
@@ -123,7 +122,14 @@ class Shipping:
         """Until the host has all bytes of its shards."""
         work, total, shards = shipment.work, shipment.manifest.shard_bytes, shipment.shards
         request = objects_pb2.OpenReplicaRequest(manifest=work.manifest, epoch=work.epoch)
-        opened = yield self._call(work.node, "OpenReplica", request, objects_pb2.OpenReplicaResponse, CALL_TIMEOUT_MS)
+        opened = yield call(
+            self._carrier,
+            work.node,
+            "OpenReplica",
+            request,
+            objects_pb2.OpenReplicaResponse,
+            timeout_ms=CALL_TIMEOUT_MS,
+        )
         reached, stumbles = {told.shard: told.offset for told in opened.shards}, 0
         if tuple(reached) != shards:
             raise PeerFault(f"{work.node} wants other shards than it is to have", reason="WrongShards")
@@ -159,8 +165,13 @@ class Shipping:
             )
             request = objects_pb2.WriteReplicaRequest(object_id=work.object_id, shard=shard, offset=offset, data=data)
             timeout_ms = CALL_TIMEOUT_MS + WINDOW * transfer_ms(length)  # they share the link
-            answer: objects_pb2.WriteReplicaResponse = yield self._call(
-                work.node, "WriteReplica", request, objects_pb2.WriteReplicaResponse, timeout_ms
+            answer: objects_pb2.WriteReplicaResponse = yield call(
+                self._carrier,
+                work.node,
+                "WriteReplica",
+                request,
+                objects_pb2.WriteReplicaResponse,
+                timeout_ms=timeout_ms,
             )
             return answer
 
@@ -181,7 +192,14 @@ class Shipping:
             )
             timeout_ms = CALL_TIMEOUT_MS + size_bytes * 1_000 // COMMIT_BYTES_PER_S
             steps: list[Step[Any]] = [
-                self._call(work.node, "CommitReplica", request, objects_pb2.CommitReplicaResponse, timeout_ms),
+                call(
+                    self._carrier,
+                    work.node,
+                    "CommitReplica",
+                    request,
+                    objects_pb2.CommitReplicaResponse,
+                    timeout_ms=timeout_ms,
+                ),
                 self._possession(shipment),
             ]
             answer, possession = yield together(steps)
@@ -214,20 +232,6 @@ class Shipping:
         if ack.possession != possession:
             text = f"{work.node} acked other bytes than those of {work.object_id} that lie here"
             raise PeerFault(text, reason="WrongPossession")
-
-    def _call(self, node: str, method: str, request: Message, answer: type[M], timeout_ms: int) -> Step[M]:
-        """Raises PeerFault for an answer of another kind, which only a packet link could bring."""
-
-        def start(done: Callable[[M | Fault], None]) -> None:
-            def ended(outcome: Message | Fault) -> None:
-                if isinstance(outcome, Fault | answer):
-                    done(outcome)
-                else:
-                    done(PeerFault(f"{node} answered {method} with something else", reason="MalformedAnswer"))
-
-            self._carrier.request(node, f"{SERVICE}/{method}", request, timeout_ms, ended)
-
-        return start
 
 
 def _pieces(reached: Mapping[int, int], total: int, piece: int) -> Iterator[tuple[int, int, int]]:
