@@ -15,7 +15,7 @@ from offgrid_node.protocol.objects.tables import quorum_id_of
 from offgrid_node.protocol.quorum.records import Epoch, Member, sign_epoch
 from offgrid_node.services.caller import Caller, Kind
 from offgrid_node.services.flow import run
-from offgrid_node.services.objects import shipping
+from offgrid_node.services.objects import shipping, windows
 from offgrid_node.services.objects.codes import CodePolicy
 from offgrid_node.services.objects.gathering import HEDGE_MS
 from offgrid_node.services.objects.holders import LYING_MS, Holders, holders_of
@@ -220,6 +220,26 @@ class TestItsWayBack:
     def test_nothing_is_held_once_all_is_read(self, coded: Coded) -> None:
         coded.read()
         assert coded.owner.reading._windows.held_bytes == 0
+
+    def test_whoever_finds_no_room_is_served_stripe_by_stripe(
+        self, coded: Coded, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        reading, stripe_bytes, ends = coded.owner.reading, K * coded.body.row_bytes, []
+        monkeypatch.setattr(windows, "WINDOWS_BYTES_MAX", 6 * stripe_bytes)
+        coded.owner.blobs.delete(coded.body.object_id)
+        key = reading.key_of(coded.made.manifest)
+        assert coded.body.stripes > 8
+        for index in range(coded.body.stripes):  # all under way at once: nobody has answered yet
+            run(reading.stripe(coded.body, key, index, coded.holders), ends.append)
+            coded.owner.runtime.turn()
+            assert reading._windows.held_bytes <= 6 * stripe_bytes + (index + 1) * stripe_bytes
+        asked = [letter.request for letter in coded.world.letters if letter.short == "ReadReplica"]
+        lengths = [request.length for request in asked if request.shard == 0]
+        last = max(at for at, length in enumerate(lengths, 1) if length > coded.body.row_bytes)
+        assert K * sum(lengths[:last]) <= 6 * stripe_bytes, "only where there was room"
+        coded.world.settle()
+        assert b"".join(end[0] for end in ends) == DATA
+        assert reading._windows.held_bytes <= 6 * stripe_bytes
 
     def test_one_shard_too_few_is_a_clear_error(self, coded: Coded) -> None:
         for at in (0, 2, 4):

@@ -1,8 +1,8 @@
 """Stripes of coded objects, read ahead: a reader that goes on from stripe to stripe gets large pieces of every shard.
 
 A first read fetches one row of each of k shards; whoever reads on gets windows that double, up to a piece of about a
-mebibyte of each shard, and the next window is under way while he reads the last. What is held is bounded, whoever
-reads however many objects.
+mebibyte of each shard, and the next window is under way while he reads the last. What all of them hold is bounded; a
+reader who finds no room is served stripe by stripe, and adds no more than the one stripe that he waits for.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from offgrid_node.services.objects.gathering import Gathered, Gathering, Later, 
 from offgrid_node.services.objects.holders import LYING_MS, Carrier, Holders, Trust
 
 PIECE_BYTES_MAX = 1 << 20  # of one shard in one answer
-WINDOWS_BYTES_MAX = 32 << 20  # held or under way, of all objects
+WINDOWS_BYTES_MAX = 32 << 20  # held or under way, of all objects; beyond it one stripe for each that is waited for
 READERS_MAX = 256  # objects of which it is remembered how far they were read
 NEAR = 4  # stripes: several are asked for at once, in any order
 
@@ -136,9 +136,9 @@ class Windows:
     def _begin(self, manifest: Manifest, first: int, count: int, holders: Holders) -> _Window:
         """One that fails is forgotten, so that the next read asks again."""
         window = _Window(Span(manifest, first, min(count, manifest.stripes - first)))
+        if not self._make_room(window.size_bytes):
+            window.span = Span(manifest, first, 1)
         self._windows[manifest.object_id, first] = window
-        while self.held_bytes > WINDOWS_BYTES_MAX and self._make_room():
-            pass
 
         def ended(gathered: Gathered) -> None:
             window.gathered = gathered
@@ -162,13 +162,14 @@ class Windows:
         if self._windows.get(key) is window:
             del self._windows[key]
 
-    def _make_room(self) -> bool:
-        """Forgets the longest unused one that has come; those under way are waited for."""
-        for key, window in self._windows.items():
+    def _make_room(self, more_bytes: int) -> bool:
+        """Forgets the longest unused ones that have come; those under way are waited for."""
+        for key, window in list(self._windows.items()):
+            if self.held_bytes + more_bytes <= WINDOWS_BYTES_MAX:
+                break
             if window.gathered is not None:
                 del self._windows[key]
-                return True
-        return False
+        return self.held_bytes + more_bytes <= WINDOWS_BYTES_MAX
 
     def _remember(self, object_id: str, reached: tuple[int, int]) -> None:
         self._reached[object_id] = reached
