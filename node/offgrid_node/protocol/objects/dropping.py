@@ -16,22 +16,27 @@ from offgrid_node.protocol.objects.manifest import Manifest
 from offgrid_node.protocol.objects.shards import blob_name
 from offgrid_node.protocol.objects.tables import (
     DROPPED,
+    DROPPED_AGES,
     KEPT,
     KEPT_BYTES,
     MOVED,
     REPLICAS,
     REPLICAS_EXPIRING,
+    age_key,
+    age_prefix,
     expiring_key,
     number_key,
     number_of,
     object_of,
+    object_of_age,
     replica_key,
 )
 from offgrid_node.protocol.quorum.fence import check_above
 from offgrid_node.protocol.quorum.quota import Quota
 from offgrid_node.protocol.quorum.records import Ack, Epoch
 
-FENCES_MAX = 1_000_000  # of one owner; each takes some 100 bytes, whether anything of the object was here or not
+FENCES_MAX = 1_000_000  # of one owner; each takes some 200 bytes, whether anything of the object was here or not.
+# A fence is for what is late: a million deletions later the oldest one gives way to the newest.
 
 
 class Dropping:
@@ -57,17 +62,39 @@ class Dropping:
             self._moves.give_back(owner)
 
     def on_deleted(self, owner: str, object_id: str, now: Now) -> None:
-        """Safe to repeat. Raises Exhausted (QuotaFull)."""
+        """Safe to repeat. Raises Exhausted (QuotaFull) where more than FENCES_MAX come in one step."""
         key = replica_key(object_id, owner)
         if self._draft.get(DROPPED, key) is not None:
             return
-        self._drops.take(owner)
-        self._draft.put_bytes(DROPPED, key, number_key(now.utc_us))
-        self.on_kept(object_id, owner)  # that fence is a lower one
+        self._fence(owner, object_id, now)
+        self._forget(key, owner)
+
+    def on_expired(self, name: str, now: Now) -> None:
+        """`name` is a replica's key, as text. Its owner was not heard of by then. It leaves no fence: what comes late
+        expires as well."""
+        _, _, owner = name.partition("/")
+        self._forget(name.encode(), owner)
+
+    def _forget(self, key: bytes, owner: str) -> None:
+        self.on_kept(key.decode().partition("/")[0], owner)  # that fence is a lower one, or of no use any more
         row = self._draft.row(REPLICAS, key, objects_pb2.ReplicaRow)
-        if row is None:
-            return
-        self._drop(row, shards_of(row))
+        if row is not None:
+            self._drop(row, shards_of(row))
+
+    def _fence(self, owner: str, object_id: str, now: Now) -> None:
+        if self._drops.full(owner):
+            self._take_oldest(owner)
+        self._drops.take(owner)
+        self._draft.put_bytes(DROPPED, replica_key(object_id, owner), number_key(now.utc_us))
+        self._draft.put_bytes(DROPPED_AGES, age_key(owner, now.utc_us, object_id), b"")
+
+    def _take_oldest(self, owner: str) -> None:
+        for key, _ in self._draft.committed(DROPPED_AGES, b"", prefix=age_prefix(owner)):
+            if self._draft.get(DROPPED_AGES, key) is not None:
+                self._draft.delete(DROPPED_AGES, key)
+                self._draft.delete(DROPPED, replica_key(object_of_age(key, owner), owner))
+                self._drops.give_back(owner)
+                return
 
     def on_moved(self, epoch: Epoch) -> None:
         """By an epoch of its owner's above all that this host has acked, it keeps shards that lie with others now. What
@@ -107,11 +134,6 @@ class Dropping:
             self._draft.put(REPLICAS, key, row)
         for shard in shards:
             self._draft.send(DropBlob(blob_name(body, shard)))
-
-    def on_expired(self, name: str, now: Now) -> None:
-        """`name` is a replica's key, as text. Its owner was not heard of by then."""
-        object_id, _, owner = name.partition("/")
-        self.on_deleted(owner, object_id, now)
 
 
 def shards_of(row: objects_pb2.ReplicaRow) -> tuple[int, ...]:

@@ -95,5 +95,5 @@ class Expiry:
             try:
                 self._act(key[NUMBER_BYTES:].decode(), now)
             except Fault:
-                return  # no room for it at the moment: looked at again
+                continue  # looked at again; others do not wait for it
             acts += 1

@@ -18,6 +18,7 @@ REPLICAS = "replicas"  # object id "/" owner → ReplicaRow, at a host
 DELETED = "objects_deleted"  # object id → Deletion, of this node's own: the mark that stays
 NOTICES = "object_notices"  # node "/" object id → number of the notice that the node has yet to hear (notices.py)
 DROPPED = "replicas_dropped"  # object id "/" owner → when (8 bytes): the fence that stays at a host (dropping.py)
+DROPPED_AGES = "replicas_dropped_ages"  # owner "/" when, object id → nothing: the same fences, an owner's oldest first
 MOVED = "replicas_moved"  # object id "/" owner → the epoch that took shards away from this host (moving.py)
 SHARED = "objects_shared"  # object id "/" owner → SharedRow, of what others let this node read
 EXPIRING = "objects_expiring"  # time (8 bytes, µs UTC), object id → nothing, of this node's own
@@ -77,6 +78,19 @@ def notice_prefix(node_id: str) -> bytes:
 
 def expiring_key(expires_us: int, name: str) -> bytes:
     return number_key(expires_us) + name.encode()
+
+
+def age_key(owner: str, utc_us: int, object_id: str) -> bytes:
+    return age_prefix(owner) + number_key(utc_us) + object_id.encode()
+
+
+def age_prefix(owner: str) -> bytes:
+    return f"{owner}/".encode()
+
+
+def object_of_age(key: bytes, owner: str) -> str:
+    """The object id in an `age_key`."""
+    return key[len(age_prefix(owner)) + NUMBER_BYTES :].decode()
 
 
 def quorum_id_of(object_id: str) -> str:

@@ -13,6 +13,10 @@ class Quota:
     def __init__(self, draft: Draft, what: str, most: int) -> None:
         self._draft, self._what, self._most = draft, what, most
 
+    def full(self, owner: str) -> bool:
+        """Whether `take` would raise."""
+        return number_of(self._draft.get(COUNTS, f"{self._what}/{owner}".encode())) >= self._most
+
     def take(self, owner: str) -> None:
         """One row more. Raises Exhausted (QuotaFull)."""
         key = f"{self._what}/{owner}".encode()

@@ -18,6 +18,7 @@ from offgrid_node.protocol.objects.manifest import Manifest
 from offgrid_node.protocol.objects.tables import (
     DELETED,
     DROPPED,
+    DROPPED_AGES,
     KEPT_BYTES,
     NOTICES,
     OBJECT_NAMES,
@@ -272,9 +273,23 @@ class TestTheFence:
         home.run()
         for object_id in ids:
             home.delete(object_id)
+            home.run()
+            assert not mark_of(home, object_id).untold, "one more is never refused"
+        fences = {key.decode().partition("/")[0] for key, _ in home.hosts[0].store.scan(DROPPED)}
+        assert fences == {*ids[1:]}, "the oldest gives way"
+        assert len(list(home.hosts[0].store.scan(DROPPED_AGES))) == 2
+
+    def test_more_at_once_than_there_may_be_fences_are_told_again(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(dropping, "FENCES_MAX", 2)
+        home = world(1, copies=1)
+        ids = [home.put(n, 1_000) for n in range(3)]
+        home.run()
+        home.lose(0)
+        for object_id in ids:
+            home.delete(object_id)
+        home.return_(0)
         home.run()
         assert len(list(home.hosts[0].store.scan(DROPPED))) == 2
-        assert sum(bool(mark_of(home, object_id).untold) for object_id in ids) > 0, "it is asked again"
 
     def test_another_owner_of_the_same_bytes_keeps_them(self) -> None:
         home = world(1, copies=1)

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from object_world import HostSpec, World
 
 from offgrid.v1 import objects_pb2
+from offgrid_node.protocol.errors import Exhausted
 from offgrid_node.protocol.objects import expiry
+from offgrid_node.protocol.objects.deletion import Deletion
 from offgrid_node.protocol.objects.expiry import AWAY_MAX_US, DAY_MS, HOUR_MS, LOOK_MS, PROBATION_MS
-from offgrid_node.protocol.objects.tables import DELETED, EXPIRING, META, REPLICAS, REPLICAS_EXPIRING, SEEN_CLOCK
+from offgrid_node.protocol.objects.tables import (
+    DELETED,
+    DROPPED,
+    EXPIRING,
+    META,
+    REPLICAS,
+    REPLICAS_EXPIRING,
+    SEEN_CLOCK,
+)
 
 DAY_US, YEAR_US = DAY_MS * 1_000, 365 * DAY_MS * 1_000
 
@@ -69,6 +81,23 @@ class TestAtItsTime:
         home.run(10 * DAY_MS + LOOK_MS + 1_000)
         assert all(gone(home, object_id) for object_id in ids)
 
+    def test_one_that_cannot_go_keeps_no_other_waiting(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        home = world()
+        home.expires_us[2] = 10 * DAY_US
+        stuck, free = sorted((home.put(1, 1_000), home.put(2, 1_000)))
+        home.run(1_000)
+        on_delete = Deletion.on_delete
+
+        def refuse(self: Deletion, object_id: str, *more: Any) -> objects_pb2.Deletion:
+            if object_id == stuck:
+                raise Exhausted("not now", reason="QuotaFull")
+            return on_delete(self, object_id, *more)
+
+        monkeypatch.setattr(Deletion, "on_delete", refuse)
+        home.run(10 * DAY_MS + LOOK_MS)
+        assert not gone(home, stuck)
+        assert gone(home, free)
+
     def test_a_node_with_nothing_to_expire_never_looks(self) -> None:
         home = world(0)
         put(home)
@@ -97,6 +126,14 @@ class TestAHost:
         self.look(home, 11 * DAY_MS + HOUR_MS)
         assert object_id not in host.blobs
         assert list(host.store.scan(REPLICAS)) == list(host.store.scan(REPLICAS_EXPIRING)) == []
+
+    def test_keeps_no_fence_for_what_expired(self) -> None:
+        """Nobody deleted it: what comes late expires as well."""
+        home, object_id = self.keep()
+        for hour in range(1, 11 * 24 + 2):
+            self.look(home, hour * HOUR_MS)
+        assert object_id not in home.hosts[0].blobs
+        assert list(home.hosts[0].store.scan(DROPPED)) == []
 
     @pytest.mark.parametrize("ahead_hours", [1, 23])
     def test_whose_clock_is_hours_ahead_drops_nothing_too_early(self, ahead_hours: int) -> None:
