@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -53,8 +54,10 @@ def test_any_four_of_seven_give_it_back_and_a_liar_is_found(mesh: LocalMesh) -> 
             mesh[host].kill()
         assert client.objects.read("coded") == data
 
-        # A fourth is one too many, and it is said which shards are missing.
+        # A third is one too many: the liar is needed now, is found out, and it is said which shards are missing.
         mesh[next(host for host in HOSTS if host not in (liar, *dead))].kill()
         with pytest.raises(OffgridError, match="4 are needed, 3 can be had") as caught:
             client.objects.read("coded", timeout_s=0)
         assert caught.value.reason == "NoReplica"
+        found_out = rf"shard 0: {liar} \(\w+\) gave other bytes"
+        assert re.search(found_out, str(caught.value)), caught.value
