@@ -368,3 +368,12 @@ def test_holders_are_those_that_the_epoch_lays_the_shards_at() -> None:
     coded = Coded()
     row = objects_pb2.ObjectRow(epoch=coded.epoch())
     assert [holders_of(row).of(shard)[0] for shard in range(N)] == [host.node_id for host in coded.hosts]
+
+
+def test_shards_that_an_epoch_moved_too_soon_are_found_where_they_lay(coded: Coded) -> None:
+    coded.layout, coded.number = (0,) * N, 101  # nothing of it has been brought there yet
+    row = objects_pb2.ObjectRow(object=coded.made, epoch=coded.epoch(), asked=[host.node_id for host in coded.hosts])
+    del row.object.acks[:]
+    assert coded.hosts[1].node_id not in holders_of(row).of(1)
+    assert coded.read(holders_of(row)) == DATA
+    assert not any(coded.owner.trust.rank(host.node_id)[0] for host in coded.hosts[1:]), "they never said they have it"

@@ -265,10 +265,11 @@ class Delivery:
             self._roomless[parcel.object_id] = None
         else:
             self._roomless.pop(parcel.object_id, None)
-        if look.epoch is not None and self._move(parcel, look.epoch, now):
+        fetched_first = look.epoch is not None and parcel.coded and parcel.durable and not parcel.local
+        if look.epoch is not None and not fetched_first and self._move(parcel, look.epoch, now):
             return
         busy, shipped = bool(claimed), 0
-        if look.ship:
+        if look.ship or fetched_first:  # the next epoch forgets who holds what it moves, and that may be all there is
             busy = self._has_bytes(parcel, now)
             shipped = sum(self._ship(parcel, node) for node in look.ship) if parcel.local else 0
         if parcel.durable:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from google.protobuf.message import Message
 
 from offgrid.v1 import objects_pb2
-from offgrid_node.protocol.errors import Fault, PeerFault
+from offgrid_node.protocol.errors import Fault, NotFound, PeerFault
 from offgrid_node.protocol.objects.manifest import Manifest
 from offgrid_node.protocol.objects.shards import row_span
 from offgrid_node.services.objects.holders import AWAY_MS, Carrier, Holders, Trust
@@ -91,15 +91,17 @@ class Gathering:
         self._patient: deque[tuple[int, str]] = deque()  # who may answer if he gets more time
         self._hedges = 0  # requests beyond those that are needed
         self._until_ms = trust.now_ms() + ASKING_MS_MAX
-        n = span.manifest.n
-        self._waiting = deque(
-            sorted(((s, host) for s in range(n) for host in holders.of(s) if host != trust.self_id), key=self._order)
-        )
+        self._waiting = self._candidates(holders.of)
+        self._former: set[tuple[int, str]] | None = None  # who may have it still, once nobody else is left to ask
 
     def start(self) -> None:
         length = self._span.bytes[1]
         self._ask_more()
         self._later(HEDGE_MS + length * 1_000 // HEDGE_BYTES_PER_S, self._hedge)
+
+    def _candidates(self, of: Callable[[int], list[str]]) -> deque[tuple[int, str]]:
+        shards, self_id = range(self._span.manifest.n), self._trust.self_id
+        return deque(sorted(((s, host) for s in shards for host in of(s) if host != self_id), key=self._order))
 
     def _order(self, candidate: tuple[int, str]) -> tuple[tuple[bool, bool], bool, int]:
         shard, host = candidate
@@ -130,6 +132,10 @@ class Gathering:
                 if candidate[0] not in busy and candidate[0] not in self._gathered.pieces:
                     queue.remove(candidate)
                     return candidate, base_ms + length * 1_000 // bytes_per_s
+        if self._former is None:
+            self._waiting += (each for each in self._candidates(self._holders.formerly) if each not in self._asked)
+            self._former = set(self._waiting)
+            return self._next()
         return None
 
     def _ask(self, candidate: tuple[int, str], timeout_ms: int) -> None:
@@ -156,7 +162,8 @@ class Gathering:
             self._gathered.pieces.setdefault(shard, Piece(self._checked(shard, answer), host))
             self._holders.learn(shard, host)
         except Fault as fault:
-            self._trust.on_fault(host, fault)
+            if not (isinstance(fault, NotFound) and candidate in (self._former or ())):  # it never said that it has it
+                self._trust.on_fault(host, fault)
             self._gathered.refused[candidate] = self._trust.why(host, fault)
             for named in self._trust.named(fault, [node for at, node in self._asked if at == shard]):
                 self._waiting.appendleft((shard, named))

@@ -45,15 +45,25 @@ def call(carrier: Carrier, node: str, method: str, request: Message, answer: typ
 
 
 class Holders:
-    """Of one object, by shard (a copy is shard 0). `anyone` may have any of it, or know who has. Grows as a read goes
-    on: who was named, and gave it, is asked first for the next stripe."""
+    """Of one object, by shard (a copy is shard 0). `anyone` may have any of it, or know who has; `formerly` held some,
+    and may have it still. Grows as a read goes on: who was named, and gave it, is asked first for the next stripe."""
 
-    def __init__(self, anyone: Iterable[str] = (), shards: Mapping[int, Sequence[str]] | None = None) -> None:
-        self._anyone = list(dict.fromkeys(anyone))
+    def __init__(
+        self,
+        anyone: Iterable[str] = (),
+        shards: Mapping[int, Sequence[str]] | None = None,
+        formerly: Iterable[str] = (),
+    ) -> None:
+        self._anyone, self._formerly = list(dict.fromkeys(anyone)), list(dict.fromkeys(formerly))
         self._shards = {shard: list(nodes) for shard, nodes in (shards or {}).items()}
 
     def of(self, shard: int) -> list[str]:
         return list(dict.fromkeys((*self._shards.get(shard, ()), *self._anyone)))
+
+    def formerly(self, shard: int) -> list[str]:
+        """Whom to ask when none of the others gives it."""
+        known = {*self.of(shard)}
+        return [node for node in self._formerly if node not in known][:ASKED_MAX]
 
     def learn(self, shard: int, node: str) -> None:
         known = self._shards.setdefault(shard, [])
@@ -64,7 +74,7 @@ class Holders:
 
 def holders_of(row: objects_pb2.ObjectRow) -> Holders:
     """Those that acked first; before they have, and while a new epoch is asked to, whoever is asked to. Of an object
-    that another has shared, its owner knows."""
+    that another has shared, its owner knows. Shards that an epoch moved may lie where they lay before."""
     acked = [ack.node_id for ack in row.object.acks]
     epoch = Epoch.decode(row.epoch.body) if row.HasField("epoch") else None
     if epoch is None or not epoch.layout:
@@ -73,7 +83,7 @@ def holders_of(row: objects_pb2.ObjectRow) -> Holders:
     for node in dict.fromkeys([*acked, *epoch.weights]):
         for shard in epoch.shards.get(node, ()):
             laid.setdefault(shard, []).append(node)
-    return Holders([row.object.owner], laid)
+    return Holders([row.object.owner], laid, row.asked)
 
 
 class Trust:

@@ -29,7 +29,7 @@ from offgrid_node.protocol.effects import (
     Ship,
     Shipped,
 )
-from offgrid_node.protocol.errors import Fault, Unavailable
+from offgrid_node.protocol.errors import Fault, NotFound, Unavailable
 from offgrid_node.protocol.events import BROKER, HOST, PeerDown, PeerUp
 from offgrid_node.protocol.objects.commands import (
     AddObject,
@@ -64,6 +64,7 @@ from offgrid_node.protocol.quorum.survival import survival_milli
 from offgrid_node.protocol.quorum.tables import QUORUMS, quorum_key
 from offgrid_node.protocol.signing import digest_of
 from offgrid_node.runtime import Runtime, Ticket
+from offgrid_node.services.objects.holders import holders_of
 from offgrid_node.storage.memory import MemoryStore
 from offgrid_tools.sim.crypto import SimSigner, sim_verify
 
@@ -468,15 +469,29 @@ class World:
 
         self.at(TIMEOUT_MS if lost else sum(leg for leg in legs if leg), arrive)
 
+    def findable(self, object_id: str, *, formerly: bool = False) -> set[int]:
+        """Shards that a reader finds where the object's row says; or also with whoever `formerly` held some."""
+        holders, up = holders_of(self.object(object_id)), {host.node_id: host for host in self.hosts if host.up}
+        body = Manifest.decode(self.object(object_id).object.manifest.signed.body)
+        return {
+            shard
+            for shard in range(body.n)
+            for node in (*holders.of(shard), *(holders.formerly(shard) if formerly else ()))
+            if node in up and blob_name(body, shard) in up[node].blobs
+        }
+
     def fetch(self, owner: Site, life: int, work: Fetch) -> None:
-        """From the hosts that are up, all at once."""
+        """From the hosts that are up and that a reader would ask, all at once."""
         self.fetches.append(work.object_id)
 
         def end() -> None:
             if owner.life != life:
                 return
             fault = None
-            if self.can_be_read(work.object_id, [host for host in self.hosts if host.up]):
+            needed = Manifest.decode(work.manifest.signed.body).k
+            if self.object(work.object_id) is None:
+                fault = NotFound("it was deleted meanwhile", reason="ObjectDeleted")
+            elif len(self.findable(work.object_id, formerly=True)) >= needed:
                 owner.blobs.add(work.object_id)
             else:
                 fault = Unavailable("too few shards are left", reason="NoReplica")

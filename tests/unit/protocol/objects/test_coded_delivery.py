@@ -225,6 +225,58 @@ class TestWhatMoves:
         assert (home.machine._delivery._at_host.total(), home.machine._delivery._parcels) == (0, {})
 
 
+class TestNothingMovesBeforeItsBytesAreHere:
+    """The next epoch forgets who holds what it moves: it is asked for only once this node can ship."""
+
+    def stored(self, hosts: int, required_milli: int) -> tuple[World, str]:
+        home = World([HostSpec() for _ in range(hosts)], code=(12, 20))
+        home.meet(*range(hosts))
+        object_id = home.put(1, required_milli)
+        home.run(5_000)
+        settled(home, object_id)
+        return home, object_id
+
+    def test_an_owner_that_was_cut_off_finds_all_again(self) -> None:
+        home, object_id = self.stored(10, 2_000)
+        for place in range(10):
+            home.lose(place)
+        home.run(REPAIR_AFTER_MS + 60_000)
+        for place in range(10):
+            home.return_(place)
+            home.run(3_000)
+            assert len(home.findable(object_id)) >= min(12, 2 * (place + 1)) or object_id in home.owner.blobs
+        home.run(REPAIR_AFTER_MS)
+        settled(home, object_id)
+        assert home.findable(object_id) == {*range(20)}
+
+    def test_so_does_one_whose_hosts_were_dark_by_half(self) -> None:
+        home, object_id = self.stored(10, 2_000)
+        for place in range(5):
+            home.lose(place)
+        home.run(REPAIR_AFTER_MS + 60_000)
+        assert epoch(home, object_id).epoch == 1, "ten shards of the twelve that it takes: nothing can be shipped"
+        for place in range(5):
+            home.return_(place)
+        home.run(WALK_AGAIN_MS)
+        settled(home, object_id)
+        assert home.findable(object_id) == {*range(20)}
+
+    def test_what_a_drained_host_holds_is_fetched_before_it_moves(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        home, object_id = self.stored(2, 1_000)
+        fetch, findable = home.fetch, []
+
+        def watched(*fetched: object) -> None:
+            findable.append(home.findable(object_id))
+            fetch(*fetched)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(home, "fetch", watched)
+        home.specs[0].capacity.drained = True
+        home.run()
+        assert findable == [{*range(20)}]
+        settled(home, object_id)
+        assert counts(home, object_id) == [0, 20]
+
+
 def eventful(home: World, rng: Random) -> None:
     """Puts, deaths, returns and failing disks; whenever something is called durable, it is (`check_completed`)."""
     number = 0
