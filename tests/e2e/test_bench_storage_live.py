@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from offgrid.v1 import objects_pb2
-from offgrid_tools.bench.storage_ours import OWNER, Code, OurStorage
+from offgrid_node.protocol.objects.manifest import Code
+from offgrid_tools.bench.storage_ours import OWNER, OurStorage
 
 pytestmark = pytest.mark.e2e
 

@@ -14,7 +14,7 @@ from random import Random
 from offgrid.v1 import objects_pb2
 from offgrid_node.protocol.objects.inventory import NOTHING_KEPT
 from offgrid_node.protocol.reconcile.sessions import Asking, answer
-from offgrid_node.protocol.reconcile.symbols import KEY_BYTES, Code
+from offgrid_node.protocol.reconcile.symbols import KEY_BYTES, SymbolCode
 from offgrid_node.services.objects.inventories import ID_BYTES
 from offgrid_tools.bench.figures import Figure
 
@@ -50,7 +50,7 @@ def measure_reconciling(items: int, seeds: int) -> list[Figure]:
 def reconcile(items: int, differences: int, seed: int) -> Session:
     """Two sets of `items`, made equal as far as the asking side learns."""
     rng = Random(seed)  # noqa: S311 - the same sets every time
-    code = Code(rng.randbytes(KEY_BYTES), ID_BYTES)
+    code = SymbolCode(rng.randbytes(KEY_BYTES), ID_BYTES)
     shared = [rng.randbytes(ITEM_BYTES) for _ in range(items - differences // 2)]
     here, there = (shared + [rng.randbytes(ITEM_BYTES) for _ in range(differences // 2)] for _ in range(2))
     began = time.process_time()

@@ -12,6 +12,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 
+from offgrid_node.protocol.objects.manifest import Code
 from offgrid_tools.bench import profile
 from offgrid_tools.bench.coders import ROUNDS, ROUNDS_QUICK, measure_coders
 from offgrid_tools.bench.figures import Figure
@@ -20,7 +21,7 @@ from offgrid_tools.bench.harness import conditions_noted, quantile, side_by_side
 from offgrid_tools.bench.processes import Meter, own_pid, resident_mib
 from offgrid_tools.bench.reconciling import ITEMS, ITEMS_QUICK, SEEDS, SEEDS_QUICK, measure_reconciling
 from offgrid_tools.bench.storage_bounds import MB, measure_bounds, slowest
-from offgrid_tools.bench.storage_ours import OWNER, Code, OurStorage
+from offgrid_tools.bench.storage_ours import OWNER, OurStorage, in_words
 from offgrid_tools.bench.storage_tahoe import TahoeGrid
 
 HOSTS = 10
@@ -52,18 +53,18 @@ FLOORS: profile.Rules = (
 def measure(plan: Plan) -> list[Figure]:
     """All figures of the group."""
     size = plan.rounds(LARGE_BYTES, LARGE_BYTES_QUICK)
-    plan.say(f"storage: each step of a put alone, {CODE}")
+    plan.say(f"storage: each step of a put alone, {in_words(CODE)}")
     bounds = measure_bounds(plan.folder, CODE, size, HOSTS)
     figures = [Figure(f"bound_{name}_mb_per_s", rate) for name, rate in bounds.items()]
     figures += measure_coders(plan.rounds(ROUNDS, ROUNDS_QUICK))
     figures += measure_reconciling(plan.rounds(ITEMS, ITEMS_QUICK), plan.rounds(SEEDS, SEEDS_QUICK))
-    plan.say(f"storage: starting an owner and {HOSTS} hosts ({CODE})")
+    plan.say(f"storage: starting an owner and {HOSTS} hosts ({in_words(CODE)})")
     with OurStorage(plan.folder / "ours", HOSTS, CODE) as ours:
         absent = TahoeGrid.missing()
         if absent:
             plan.say(f"storage: without {TahoeGrid.name}: {absent}")
         else:
-            plan.say(f"storage: starting {TahoeGrid.name}, {HOSTS} servers ({CODE})")
+            plan.say(f"storage: starting {TahoeGrid.name}, {HOSTS} servers ({in_words(CODE)})")
             code = CODE.needed, CODE.total
             with TahoeGrid(plan.folder / "tahoe", HOSTS, *code) as theirs:
                 figures += beside(plan, ours, theirs, size)
@@ -151,8 +152,8 @@ def alone(plan: Plan, ours: OurStorage, size: int, bound: tuple[str, float]) -> 
     step, rate = bound
     vs_bound = size / MB / statistics.median(durable) / rate
     figures = [
-        Figure("put_vs_bound", vs_bound, f"{step} alone, MB/s", rate, str(ours.code)),
-        Figure("put_until_spread_mb_per_s", size / MB / statistics.median(spread), note=str(ours.code)),
+        Figure("put_vs_bound", vs_bound, f"{step} alone, MB/s", rate, in_words(ours.code)),
+        Figure("put_until_spread_mb_per_s", size / MB / statistics.median(spread), note=in_words(ours.code)),
         *(Figure(f"{CPU}{role}", statistics.median(values)) for role, values in spent.items()),
     ]
     if plan.profile:

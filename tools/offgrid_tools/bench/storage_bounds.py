@@ -20,12 +20,12 @@ from offgrid_node.coding.choice import choose
 from offgrid_node.keys.leaf import issue_leaf
 from offgrid_node.keys.store import SEED_BYTES, NodeKey
 from offgrid_node.keys.stripes import OBJECT_KEY_BYTES, seal_stripe
-from offgrid_node.protocol.objects.manifest import NONCE_BYTES, STRIPE_BYTES, stripe_digest
+from offgrid_node.protocol.objects.manifest import NONCE_BYTES, STRIPE_BYTES, Code, stripe_digest
 from offgrid_node.services.grpc_options import MESSAGE_BYTES_MAX
 from offgrid_node.services.tls import channel_credentials, server_credentials
 from offgrid_node.storage.disk import sync_file
 from offgrid_tools.bench.harness import timed
-from offgrid_tools.bench.storage_ours import Code
+from offgrid_tools.bench.storage_ours import stretch
 
 MB = 1_000_000
 SALT = bytes(16)
@@ -90,7 +90,7 @@ def write_and_sync(folder: Path, stripes: Sequence[bytes], code: Code, hosts: in
 
 def rows_of(stripes: Sequence[bytes], code: Code) -> list[bytes]:
     """As many bytes as hosts take in, in pieces as large as a stripe."""
-    return [stripes[number % len(stripes)] for number in range(round(len(stripes) * code.stretch))]
+    return [stripes[number % len(stripes)] for number in range(round(len(stripes) * stretch(code)))]
 
 
 def cut(stripe: bytes, needed: int) -> list[memoryview]:

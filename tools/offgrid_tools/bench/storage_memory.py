@@ -17,7 +17,7 @@ from offgrid_tools.bench.groups import Plan
 from offgrid_tools.bench.processes import own_pid, resident_mib
 from offgrid_tools.bench.storage import CODE, HOSTS
 from offgrid_tools.bench.storage_bounds import MB
-from offgrid_tools.bench.storage_ours import OurStorage
+from offgrid_tools.bench.storage_ours import OurStorage, in_words
 
 SIZE, SIZE_QUICK = 1_000 * MB, 100 * MB
 LOOK_S = 0.05
@@ -32,7 +32,7 @@ def measure(plan: Plan) -> list[Figure]:
         ours.wait_spread(ours.put(os.urandom(MB)).object_id)  # whatever is imported late is no one's growth
         idle = {name: resident_mib(pid) for name, pid in pids.items()}
         made = list[str]()
-        plan.say(f"storage1gb: {source.stat().st_size // MB} MB up, {CODE}")
+        plan.say(f"storage1gb: {source.stat().st_size // MB} MB up, {in_words(CODE)}")
 
         def put() -> None:
             made.append(ours.put(source).object_id)

@@ -12,11 +12,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from offgrid.v1 import objects_pb2
 from offgrid_node.local_mesh import LocalMesh, LocalNode
+from offgrid_node.protocol.objects.manifest import Code
 
 CALL_S_MAX = 300.0
 POLL_S = 0.005
@@ -26,24 +26,18 @@ COPIES = 3  # of what is too small to be coded
 CODED_FROM_BYTES = 10_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class Code:
-    """`needed` of `total` shards; 1 of N are full copies."""
+def stretch(code: Code) -> float:
+    """Bytes that hosts keep for one of the owner's; 1 of N are full copies."""
+    return code.total / code.needed
 
-    needed: int
-    total: int
 
-    @property
-    def stretch(self) -> float:
-        """Bytes that hosts keep for one of the owner's."""
-        return self.total / self.needed
+def losable(code: Code, hosts: int) -> int:
+    """How many hosts may be lost together, when shards are spread evenly over so many."""
+    return (code.total - code.needed) // -(-code.total // min(hosts, code.total))
 
-    def losable(self, hosts: int) -> int:
-        """How many hosts may be lost together, when shards are spread evenly over so many."""
-        return (self.total - self.needed) // -(-self.total // min(hosts, self.total))
 
-    def __str__(self) -> str:
-        return f"{self.total} copies" if self.needed == 1 else f"{self.needed} of {self.total}"
+def in_words(code: Code) -> str:
+    return f"{code.total} copies" if code.needed == 1 else f"{code.needed} of {code.total}"
 
 
 class OurStorage:
@@ -105,7 +99,7 @@ class OurStorage:
     def lost(self, object_id: str) -> Iterator[int]:
         """As many hosts that hold it are killed as may be, and come back in the end."""
         holders = [self._mesh.by_id(ack.node_id) for ack in self._client.objects.get(object_id).acks]
-        doomed = holders[: self.code.losable(len(holders))]
+        doomed = holders[: losable(self.code, len(holders))]
         for host in doomed:
             host.kill()
         try:

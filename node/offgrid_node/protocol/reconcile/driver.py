@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from offgrid_node.protocol.errors import PeerFault
 from offgrid_node.protocol.reconcile import ranges, sessions
 from offgrid_node.protocol.reconcile.ranges import END, FINGERPRINT_BYTES, Item, Ordered
-from offgrid_node.protocol.reconcile.symbols import ITEMS_MAX, KEY_BYTES, SYMBOLS_MAX, Code
+from offgrid_node.protocol.reconcile.symbols import ITEMS_MAX, KEY_BYTES, SYMBOLS_MAX, SymbolCode
 from offgrid_node.protocol.reconcile.varints import read_varint, varint
 from offgrid_node.protocol.reconcile.vectors import (
     DIGEST_BYTES,
@@ -54,7 +54,7 @@ class Asking:
         self._by_ranges: ranges.Asking | None = None
         self._by_symbols: sessions.Asking | None = None
         self._short: dict[int, Item] = {}
-        self.code = Code(key, ID_BYTES)
+        self.code = SymbolCode(key, ID_BYTES)
         self.complete = False
         self.gap = Gap({}, {})
         self.here: set[Item] = set()
@@ -143,10 +143,10 @@ class Answering:
                 raise ValueError(f"{count} symbols from {first} on")
         except ValueError as error:
             raise PeerFault(f"reconciliation: {error}", reason="BadQuestion") from error
-        short = _shortened(Code(key, ID_BYTES), ordered.items)
-        return varint(len(short)) + sessions.answer(Code(key, ID_BYTES), short, first, count, len(short))
+        short = _shortened(SymbolCode(key, ID_BYTES), ordered.items)
+        return varint(len(short)) + sessions.answer(SymbolCode(key, ID_BYTES), short, first, count, len(short))
 
-    def named(self, code: Code, ids: Iterable[int]) -> set[Item]:
+    def named(self, code: SymbolCode, ids: Iterable[int]) -> set[Item]:
         """Those of the ids that are items here."""
         short = _shortened(code, self._ordered(code.key).items)
         return {short[id_] for id_ in ids if id_ in short}
@@ -186,5 +186,5 @@ def _tail(key: bytes, ordered: Ordered, since: int) -> Ordered:
     return Ordered(key, ordered.items[ordered.place(Item(since, b"")) :])
 
 
-def _shortened(code: Code, items: Iterable[Item]) -> dict[int, Item]:
+def _shortened(code: SymbolCode, items: Iterable[Item]) -> dict[int, Item]:
     return {code.shorten(item.time.to_bytes(8, "big") + item.id): item for item in items}

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from offgrid_node.protocol.errors import PeerFault
-from offgrid_node.protocol.reconcile.symbols import Code, Decoder, Sketch, Symbol, decode_symbols, encode_symbols
+from offgrid_node.protocol.reconcile.symbols import Decoder, Sketch, Symbol, SymbolCode, decode_symbols, encode_symbols
 
 WINDOW_SYMBOLS_MAX = 1 << 15  # in one answer: half a megabyte, of ids of 8 bytes
 
@@ -17,7 +17,7 @@ WINDOW_SYMBOLS_MAX = 1 << 15  # in one answer: half a megabyte, of ids of 8 byte
 class Asking:
     """The side that learns the difference; `ids` are its own."""
 
-    def __init__(self, code: Code, ids: Iterable[int]) -> None:
+    def __init__(self, code: SymbolCode, ids: Iterable[int]) -> None:
         self._code, self._ids = code, frozenset(ids)
         self._decoder = Decoder(code)
         self._window = 0, min(self._decoder.next_count(), WINDOW_SYMBOLS_MAX)
@@ -54,12 +54,12 @@ class Asking:
             self._window = self._decoder.fed, min(self._decoder.next_count(), WINDOW_SYMBOLS_MAX)
 
 
-def answer(code: Code, ids: Iterable[int], first: int, count: int, items: int) -> bytes:
+def answer(code: SymbolCode, ids: Iterable[int], first: int, count: int, items: int) -> bytes:
     """A window of symbols of a set of `items` ids, as it travels."""
     return encode_symbols(code, sketched(code, ids, first, count), first, items)
 
 
-def sketched(code: Code, ids: Iterable[int], first: int, count: int) -> list[Symbol]:
+def sketched(code: SymbolCode, ids: Iterable[int], first: int, count: int) -> list[Symbol]:
     sketch = Sketch(code, first, count)
     sketch.add(ids)
     return sketch.symbols()

@@ -49,7 +49,7 @@ class Symbol:
 
 
 @dataclass(frozen=True, slots=True)
-class Code:
+class SymbolCode:
     """How ids become symbols: `id_bytes` wide, under a session's `key`."""
 
     key: bytes
@@ -82,7 +82,7 @@ def following(index: int, state: int) -> tuple[int, int]:
 class Sketch:
     """The symbols `first` to `first + count` of a set, kept while ids come and go."""
 
-    def __init__(self, code: Code, first: int, count: int) -> None:
+    def __init__(self, code: SymbolCode, first: int, count: int) -> None:
         self._code, self._first = code, first
         self._cells = [0] * count  # the sum of ids with checks above, that of ones in the lowest bits
 
@@ -115,7 +115,7 @@ class Decoder:
     some 2·ln(n) of n symbols.
     """
 
-    def __init__(self, code: Code) -> None:
+    def __init__(self, code: SymbolCode) -> None:
         self._code = code
         self._modulus = 1 << 8 * code.word_bytes
         self._totals: list[int] = []
@@ -201,7 +201,7 @@ class Decoder:
 # ---- as they travel
 
 
-def encode_symbols(code: Code, symbols: Sequence[Symbol], first: int, items: int) -> bytes:
+def encode_symbols(code: SymbolCode, symbols: Sequence[Symbol], first: int, items: int) -> bytes:
     """Each as its total, and as how far its count is from the one to expect of a set of `items` ids."""
     out = bytearray()
     for index, symbol in enumerate(symbols, first):
@@ -211,7 +211,7 @@ def encode_symbols(code: Code, symbols: Sequence[Symbol], first: int, items: int
     return bytes(out)
 
 
-def decode_symbols(code: Code, raw: bytes, first: int, count: int, items: int) -> list[Symbol]:
+def decode_symbols(code: SymbolCode, raw: bytes, first: int, count: int, items: int) -> list[Symbol]:
     """Exactly `count` of them. Raises PeerFault (reason BadSymbols)."""
     symbols, at = list[Symbol](), 0
     for index in range(first, first + count):

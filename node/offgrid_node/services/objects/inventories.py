@@ -30,7 +30,7 @@ from offgrid_node.protocol.objects.manifest import OBJECT_ID, SHARDS_MAX
 from offgrid_node.protocol.objects.shards import shard_name
 from offgrid_node.protocol.objects.tables import GIVEN, KEPT
 from offgrid_node.protocol.reconcile.sessions import WINDOW_SYMBOLS_MAX, Asking, answer
-from offgrid_node.protocol.reconcile.symbols import ITEMS_MAX, KEY_BYTES, SYMBOLS_MAX, Code
+from offgrid_node.protocol.reconcile.symbols import ITEMS_MAX, KEY_BYTES, SYMBOLS_MAX, SymbolCode
 from offgrid_node.protocol.rng import Rng
 from offgrid_node.runtime import Runtime, Ticket
 from offgrid_node.services.bulk import Bulk
@@ -77,7 +77,7 @@ class Inventories:
             return ticket_of(_at_once(objects_pb2.CompareInventoryResponse(summary=summary)))
         return ticket_of(self._answer(caller.node_id, _code(request.key), request.first, request.count))
 
-    def _answer(self, owner: str, code: Code, first: int, count: int) -> Flow[Message]:
+    def _answer(self, owner: str, code: SymbolCode, first: int, count: int) -> Flow[Message]:
         def work() -> Message:
             kept = _read(self._runtime.store, KEPT, owner, code, self._bulk)
             symbols = answer(code, kept, first, count, len(kept))
@@ -91,7 +91,7 @@ class Inventories:
             raise InvalidRequest.field("ids", f"{len(request.ids)} of them; at most {NAMES_MAX} are named in one call")
         return ticket_of(self._name(caller.node_id, _code(request.key), tuple(request.ids)))
 
-    def _name(self, owner: str, code: Code, ids: Sequence[int]) -> Flow[Message]:
+    def _name(self, owner: str, code: SymbolCode, ids: Sequence[int]) -> Flow[Message]:
         def work() -> Message:
             items = _read(self._runtime.store, KEPT, owner, code, self._bulk)
             named = (items[id_] for id_ in ids if id_ in items)
@@ -123,12 +123,12 @@ class Inventories:
             return Compared(node)
         for _ in range(TRIES_MAX):
             try:
-                return (yield from self._find_out(node, Code(self._rng.randbytes(KEY_BYTES), ID_BYTES)))
+                return (yield from self._find_out(node, SymbolCode(self._rng.randbytes(KEY_BYTES), ID_BYTES)))
             except _Changed:
                 continue
         raise Unavailable(f"what {node} keeps changed {TRIES_MAX} times while it was compared", reason="InventoryMoves")
 
-    def _find_out(self, node: str, code: Code) -> Flow[Compared]:
+    def _find_out(self, node: str, code: SymbolCode) -> Flow[Compared]:
         # What is read now was acked before the host is asked again: what it lacks then, it has lost.
         given = yield self._bulk.run(lambda: _read(self._runtime.store, GIVEN, node, code, self._bulk), key=LANE)
         asking = yield from self._ask(node, code, given)
@@ -138,7 +138,7 @@ class Inventories:
             _log.info("%s has lost %d items of this node's, and keeps %d unasked", node, len(lost), len(asking.there))
         return Compared(node, lost, strays)
 
-    def _ask(self, node: str, code: Code, given: Mapping[int, Holding]) -> Flow[Asking]:
+    def _ask(self, node: str, code: SymbolCode, given: Mapping[int, Holding]) -> Flow[Asking]:
         """Windows of symbols until the difference is known."""
         asking, summary = Asking(code, given), b""
         while not asking.complete:
@@ -155,7 +155,7 @@ class Inventories:
             yield self._bulk.run(partial(asking.on_answer, symbols, items), key=LANE)
         return asking
 
-    def _names(self, node: str, code: Code, ids: Sequence[int]) -> Flow[tuple[Holding, ...]]:
+    def _names(self, node: str, code: SymbolCode, ids: Sequence[int]) -> Flow[tuple[Holding, ...]]:
         """What those items are, as the host says; what it says is no evidence of anything but what it keeps."""
         named = list[Holding]()
         for at in range(0, len(ids), NAMES_MAX):
@@ -171,10 +171,10 @@ class Inventories:
         return call(self._carrier, node, method, request, answer, timeout_ms=CALL_TIMEOUT_MS)
 
 
-def _code(key: bytes) -> Code:
+def _code(key: bytes) -> SymbolCode:
     if len(key) != KEY_BYTES:
         raise InvalidRequest.field("key", f"{len(key)} bytes; {KEY_BYTES} are needed")
-    return Code(key, ID_BYTES)
+    return SymbolCode(key, ID_BYTES)
 
 
 def _at_once(response: Message) -> Flow[Message]:
@@ -182,7 +182,7 @@ def _at_once(response: Message) -> Flow[Message]:
     return response
 
 
-def _read(store: Store, table: str, node: str, code: Code, bulk: Bulk) -> dict[int, Holding]:
+def _read(store: Store, table: str, node: str, code: SymbolCode, bulk: Bulk) -> dict[int, Holding]:
     """In a thread: the items of one node, as the key shortens them."""
     items = dict[int, Holding]()
     for count, holding in enumerate(holdings_of(store, table, node)):

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from offgrid_node.protocol.errors import PeerFault
 from offgrid_node.protocol.reconcile import sessions
 from offgrid_node.protocol.reconcile.sessions import Asking, answer, sketched
-from offgrid_node.protocol.reconcile.symbols import Code, Symbol, encode_symbols
+from offgrid_node.protocol.reconcile.symbols import Symbol, SymbolCode, encode_symbols
 
-CODE = Code(bytes(16), 8)
+CODE = SymbolCode(bytes(16), 8)
 IDS = st.sets(st.integers(0, 2**64 - 1), max_size=40)
 
 

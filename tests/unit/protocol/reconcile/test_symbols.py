@@ -13,25 +13,25 @@ from offgrid_node.protocol.errors import PeerFault
 from offgrid_node.protocol.reconcile import symbols as module
 from offgrid_node.protocol.reconcile.symbols import (
     FIRST_SYMBOLS,
-    Code,
     Decoder,
     Sketch,
     Symbol,
+    SymbolCode,
     decode_symbols,
     encode_symbols,
 )
 
 KEY = bytes(range(16))
-CODE = Code(KEY, 8)
+CODE = SymbolCode(KEY, 8)
 
 
-def sketch(code: Code, ids: set[int], first: int, count: int) -> list[Symbol]:
+def sketch(code: SymbolCode, ids: set[int], first: int, count: int) -> list[Symbol]:
     made = Sketch(code, first, count)
     made.add(ids)
     return made.symbols()
 
 
-def reconcile(code: Code, here: set[int], there: set[int]) -> tuple[Decoder, int]:
+def reconcile(code: SymbolCode, here: set[int], there: set[int]) -> tuple[Decoder, int]:
     """To the end, over the wire form; how many bytes of symbols that took."""
     decoder, size = Decoder(code), 0
     while not decoder.complete:
@@ -50,14 +50,14 @@ class TestAnyTwoSets:
     @given(IDS, IDS, IDS, st.binary(min_size=16, max_size=16))
     def test_are_told_apart(self, shared: set[int], here: set[int], there: set[int], key: bytes) -> None:
         here, there = here | shared, there | shared
-        decoder, _ = reconcile(Code(key, 8), here, there)
+        decoder, _ = reconcile(SymbolCode(key, 8), here, there)
         assert decoder.there == there - here
         assert decoder.here == here - there
 
     @settings(max_examples=20, deadline=None)
     @given(st.sets(st.integers(0, 2**256 - 1), max_size=20), st.sets(st.integers(0, 2**256 - 1), max_size=20))
     def test_of_wide_ids_too(self, here: set[int], there: set[int]) -> None:
-        decoder, _ = reconcile(Code(KEY, 32), here, there)
+        decoder, _ = reconcile(SymbolCode(KEY, 32), here, there)
         assert (decoder.there, decoder.here) == (there - here, here - there)
 
     def test_all_small_ones(self) -> None:
@@ -188,5 +188,5 @@ class TestTheWireForm:
 
 
 def test_items_are_shortened_by_a_key_that_nobody_knows_beforehand() -> None:
-    assert Code(KEY, 8).shorten(b"item") != Code(bytes(16), 8).shorten(b"item")
-    assert Code(KEY, 8).shorten(b"item") < 2**64
+    assert SymbolCode(KEY, 8).shorten(b"item") != SymbolCode(bytes(16), 8).shorten(b"item")
+    assert SymbolCode(KEY, 8).shorten(b"item") < 2**64

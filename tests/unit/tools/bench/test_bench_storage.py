@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 
 from offgrid_node.coding.choice import choose
+from offgrid_node.protocol.objects.manifest import Code
 from offgrid_tools.bench import storage, storage_bounds, storage_memory
 from offgrid_tools.bench.document import DOCUMENT
 from offgrid_tools.bench.figures import read_goals
 from offgrid_tools.bench.processes import own_pid
 from offgrid_tools.bench.profile import name_of
 from offgrid_tools.bench.storage_bounds import cut, measure_bounds, rows_of, slowest
-from offgrid_tools.bench.storage_ours import Code
+from offgrid_tools.bench.storage_ours import losable as losable_of
 
 BULK = ["_worker (concurrent/futures/thread.py:81)", "run (offgrid_node/services/bulk.py:90)"]
 
@@ -32,7 +33,7 @@ BULK = ["_worker (concurrent/futures/thread.py:81)", "run (offgrid_node/services
     ],
 )
 def test_as_many_hosts_may_be_lost_as_leave_enough_shards(code: Code, hosts: int, losable: int) -> None:
-    assert code.losable(hosts) == losable
+    assert losable_of(code, hosts) == losable
 
 
 def test_rows_are_the_stripe_filled_up() -> None:
