@@ -12,27 +12,28 @@ MS_OF = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 7 * 86_4
 SPAN_MS_MAX = 100 * 366 * 86_400_000
 
 
-class Code(click.ParamType["tuple[int, int]"]):
+class CodeParam(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.2 only; 8.1 is allowed
     """Such as 4/7: needed and total."""
 
     name = "K/N"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
-        said = re.fullmatch(r"(\d{1,3})/(\d{1,3})", str(value))
+        said = re.fullmatch(r"([0-9]{1,3})/([0-9]{1,3})", str(value))
         needed, total = (int(said[1]), int(said[2])) if said else (0, 0)
         if not 0 < needed < total <= SHARDS_MAX:
-            self.fail(f"{value!r} is no code; such is 4/7, the second the larger and at most {SHARDS_MAX}", param, ctx)
+            such = f"such is 4/7, the second the larger and at most {SHARDS_MAX}"
+            self.fail(f"{value[:40]!r} is no code; {such}", param, ctx)
         return needed, total
 
 
-class Span(click.ParamType[int]):
+class Span(click.ParamType):  # type: ignore[type-arg]  # as above
     """Such as 90m, 12h, 30d: in milliseconds."""
 
     name = "TIME"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        said = re.fullmatch(r"(\d{1,12})([smhdw])", str(value))
+        said = re.fullmatch(r"([0-9]{1,12})([smhdw])", str(value))
         span_ms = int(said[1]) * MS_OF[said[2]] if said else 0
         if not 0 < span_ms <= SPAN_MS_MAX:
-            self.fail(f"{value!r} is no time; such are 90m, 12h, 30d and 52w, up to 100 years", param, ctx)
+            self.fail(f"{value[:40]!r} is no time; such are 90m, 12h, 30d and 52w, up to 100 years", param, ctx)
         return span_ms

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from offgrid_tools.cli.codes import Code, CodeParam
+from offgrid_tools.cli.keeping import CodeParam
 from offgrid_tools.cli.settings import common, settings
 
 if TYPE_CHECKING:
@@ -25,7 +25,13 @@ SHARDS_SHOWN = 6  # of one host; --json has all
 @click.option("--copies", type=click.IntRange(1, 64), help="It would have so many full copies.")
 @click.option("--policy", type=click.Choice(POLICIES), help="What to prefer. [default: as configured]")
 @common
-def explain(object: str, size_bytes: int | None, code: Code | None, copies: int | None, policy: str | None) -> None:  # noqa: A002 - what the wire calls it
+def explain(
+    object: str,  # noqa: A002 - what the wire calls it
+    size_bytes: int | None,
+    code: tuple[int, int] | None,
+    copies: int | None,
+    policy: str | None,
+) -> None:
     """What every host holds of OBJECT or would get of it now, and why; or of one that might be put.
 
     \b

@@ -13,7 +13,7 @@ import click
 from offgrid_tools.cli.amounts import Weight
 from offgrid_tools.cli.bars import Advance, bar
 from offgrid_tools.cli.files import opened, plain
-from offgrid_tools.cli.keeping import Code, Span
+from offgrid_tools.cli.keeping import CodeParam, Span
 from offgrid_tools.cli.numbers import FiniteRange
 from offgrid_tools.cli.settings import common, settings
 from offgrid_tools.cli.trees import Found, found_in
@@ -38,7 +38,7 @@ STALE = frozenset({"RequestIdReused", "ObjectDeleted"})  # a kept request id mad
     help="The weight of acks that makes it durable, such as 2.0. [default: as configured]",
 )
 @click.option(
-    "--code", type=Code(), metavar="K/N", help="N shards, of which any K give it back. [default: by its size]"
+    "--code", type=CodeParam(), metavar="K/N", help="N shards, of which any K give it back. [default: by its size]"
 )
 @click.option("--copies", type=click.IntRange(1, 64), help="So many full copies, whatever its size.")
 @click.option("--expires", "expires_after_ms", type=Span(), metavar="TIME", help="Delete it after 90m, 12h, 30d, 52w.")
