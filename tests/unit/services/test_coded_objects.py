@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import deque
+from typing import Any
+
 import pytest
 from bulk_world import SALT, Letter, Node, World
 
 from offgrid.v1 import objects_pb2
 from offgrid_node.protocol.effects import Ship
-from offgrid_node.protocol.errors import Fault, InvalidRequest, NotFound, OutcomeUnknown, Unavailable
+from offgrid_node.protocol.errors import Exhausted, Fault, InvalidRequest, NotFound, OutcomeUnknown, Unavailable
 from offgrid_node.protocol.events import CORE
 from offgrid_node.protocol.objects.manifest import Code, Manifest
 from offgrid_node.protocol.objects.shards import blob_name, row_span
@@ -19,6 +22,7 @@ from offgrid_node.services.objects import shipping, windows
 from offgrid_node.services.objects.codes import CodePolicy
 from offgrid_node.services.objects.gathering import HEDGE_MS
 from offgrid_node.services.objects.holders import LYING_MS, Holders, holders_of
+from offgrid_node.services.objects.serving import PROOFS_PER_CALLER_MAX
 
 K, N = 3, 5
 DATA = bytes(range(256)) * 3 + b"and a little more"
@@ -334,6 +338,26 @@ class TestAProof:
 
     def test_comes_with_the_row(self, coded: Coded) -> None:
         assert len(self.ask(coded).path) > 0
+
+    def test_is_under_way_a_few_times_for_one_caller(self, coded: Coded) -> None:
+        """Each reads a whole shard: to hang up and ask again fills no pool."""
+        coded.spread()
+        held, host = deque[tuple[Any, Any]](), coded.hosts[1]
+        offset, length = row_span(coded.body, 2)
+        request = Read(object_id=coded.body.object_id, shard=1, offset=offset, length=length, prove=True)
+        host.bulk._carry = lambda work, ended: held.append((work, ended))
+        asked = [
+            host.begin("ReadReplica", request, Caller(Kind.MEMBER, coded.owner.node_id, frozenset({CORE})))
+            for _ in range(PROOFS_PER_CALLER_MAX + 1)
+        ]
+        for _ in asked:  # the row itself, read beside the others
+            work, ended = held.popleft()
+            ended(work())
+        assert [isinstance(each.outcome, Exhausted) for each in asked] == [False] * PROOFS_PER_CALLER_MAX + [True]
+        while held:
+            work, ended = held.popleft()
+            ended(work())
+        assert all(each.outcome.path for each in asked[:-1])
 
     def test_is_of_one_row_alone(self, coded: Coded) -> None:
         with pytest.raises(InvalidRequest, match="not one row"):

@@ -4,22 +4,44 @@ it was deleted goes again, and nobody reads an object for it."""
 from __future__ import annotations
 
 from copy import deepcopy
+from typing import Any
 
 import pytest
 from bulk_world import Letter, Node, World
 from google.protobuf.message import Message
 
 from offgrid.v1 import objects_pb2
-from offgrid_node.protocol.errors import Fault, InvalidRequest
+from offgrid_node.protocol.errors import Exhausted, Fault, InvalidRequest
+from offgrid_node.protocol.events import CORE
 from offgrid_node.protocol.objects import comparing
 from offgrid_node.protocol.objects.inventory import SUMMARY_BYTES, count_of, holdings_of, summary_of
 from offgrid_node.protocol.objects.tables import GIVEN, KEPT
 from offgrid_node.protocol.reconcile.sessions import WINDOW_SYMBOLS_MAX
-from offgrid_node.protocol.reconcile.symbols import SYMBOLS_MAX
+from offgrid_node.protocol.reconcile.symbols import KEY_BYTES, SYMBOLS_MAX
+from offgrid_node.services.bulk import inline
+from offgrid_node.services.caller import Caller, Kind
 from offgrid_node.storage.memory import MemoryStore
 from offgrid_node.storage.memory_blobs import MemoryBlobs
 
 DATA = bytes(range(256)) * 2
+
+
+class Held:
+    """Work that begins when the test says so."""
+
+    def __init__(self) -> None:
+        self._waiting: list[tuple[Any, Any]] = []
+
+    def __call__(self, work: Any, ended: Any) -> None:
+        self._waiting.append((work, ended))
+
+    def end(self) -> None:
+        work, ended = self._waiting.pop(0)
+        ended(work())
+
+
+def member(node: Node) -> Caller:
+    return Caller(Kind.MEMBER, node.node_id, frozenset({CORE}))
 
 
 def put(world: World, name: str, data: bytes = DATA) -> str:
@@ -73,6 +95,25 @@ class TestInSync:
         world.log.clear()
         world.pass_ms(comparing.AGAIN_MS)
         assert said(world) == ["CompareInventory"]
+
+
+class TestWorkForAMember:
+    def test_is_under_way_once_until_it_ends(self) -> None:
+        world = World(2)
+        put(world, "one")
+        (host, other), held = world.hosts, Held()
+        host.bulk._carry = held
+        request = objects_pb2.CompareInventoryRequest(key=bytes(KEY_BYTES), first=0, count=8)
+        names = objects_pb2.NameInventoryRequest(key=bytes(KEY_BYTES), ids=[1])
+        host.begin("CompareInventory", request, member(world.owner))
+        for method, again in (("CompareInventory", request), ("NameInventory", names)):
+            with pytest.raises(Exhausted, match="at most 1"):
+                host.ask(method, again, member(world.owner))
+        assert host.begin("CompareInventory", request, member(other)).outcome is None, "others wait for their turn"
+        held.end()
+        held.end()
+        host.bulk._carry = inline
+        assert host.ask("NameInventory", names, member(world.owner)) is not None
 
 
 class TestAHostThatLost:

@@ -37,6 +37,7 @@ from offgrid_node.services.bulk import Bulk
 from offgrid_node.services.caller import Caller
 from offgrid_node.services.flow import Flow, Step, run, ticket_of
 from offgrid_node.services.objects.holders import Carrier, call
+from offgrid_node.services.turns import Turns
 from offgrid_node.storage.blobs import BlobStore
 from offgrid_node.storage.store import Store
 
@@ -63,6 +64,7 @@ class Inventories:
     def __init__(self, runtime: Runtime, carrier: Carrier, rng: Rng, bulk: Bulk) -> None:
         self._runtime, self._carrier, self._rng, self._bulk = runtime, carrier, rng, bulk
         self._under_way: set[str] = set()
+        self._turns = Turns("comparisons", 1)  # each reads all that is kept for the caller, who asks for one at a time
 
     # ---- a host's side
 
@@ -83,7 +85,7 @@ class Inventories:
             symbols = answer(code, kept, first, count, len(kept))
             return objects_pb2.CompareInventoryResponse(summary=_summary(kept.values()), symbols=symbols)
 
-        response: Message = yield self._bulk.run(work, key=LANE)
+        response: Message = yield self._turns.take(owner, self._bulk.run(work, key=LANE))
         return response
 
     def name(self, caller: Caller, request: objects_pb2.NameInventoryRequest) -> Ticket:
@@ -98,7 +100,7 @@ class Inventories:
             holdings = [objects_pb2.Holding(object_id=each.object_id, shards=each.shards) for each in named]
             return objects_pb2.NameInventoryResponse(holdings=holdings)
 
-        response: Message = yield self._bulk.run(work, key=LANE)
+        response: Message = yield self._turns.take(owner, self._bulk.run(work, key=LANE))
         return response
 
     # ---- an owner's side

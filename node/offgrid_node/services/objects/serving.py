@@ -24,10 +24,12 @@ from offgrid_node.services.flow import Flow, ticket_of
 from offgrid_node.services.objects.holders import HOLDERS
 from offgrid_node.services.objects.replicas import PIECE_BYTES_MAX, Members
 from offgrid_node.services.objects.source import ShardSource
+from offgrid_node.services.turns import Turns
 from offgrid_node.storage.blobs import BlobStore
 
 HOLDERS_TOLD_MAX = 5  # as many node ids as fit the metadata of a fault
 PROOFS_LANE = "proofs"  # no object's name: each reads a whole shard, so one at a time
+PROOFS_PER_CALLER_MAX = 32  # waiting or running: a reader asks at once for one of each shard that is here
 
 
 class Serving:
@@ -43,6 +45,7 @@ class Serving:
     ) -> None:
         self._runtime, self._members, self._blobs = runtime, members, blobs
         self._source, self._bulk = source, bulk
+        self._proofs = Turns("proofs", PROOFS_PER_CALLER_MAX)
 
     def read(self, caller: Caller, request: objects_pb2.ReadReplicaRequest) -> Ticket:
         if not OBJECT_ID.match(request.object_id):
@@ -53,14 +56,15 @@ class Serving:
             raise InvalidRequest.field("shard", f"{request.shard}; 0 to {SHARDS_MAX - 1} are allowed")
         if request.prove and not request.HasField("shard"):
             raise InvalidRequest.field("prove", "only rows of shards are proved; a copy's stripe opens or does not")
-        return ticket_of(self._read(request))
+        return ticket_of(self._read(caller.node_id, request))
 
-    def _read(self, request: objects_pb2.ReadReplicaRequest) -> Flow[Message]:
+    def _read(self, caller: str, request: objects_pb2.ReadReplicaRequest) -> Flow[Message]:
         answer: objects_pb2.ReadReplicaResponse = yield self._bulk.run(
             lambda: self._found(request), size_bytes=request.length
         )
         if request.prove:
-            answer.path.extend((yield self._bulk.run(lambda: self._path(request), key=PROOFS_LANE)))
+            proof = self._bulk.run(lambda: self._path(request), key=PROOFS_LANE)
+            answer.path.extend((yield self._proofs.take(caller, proof)))
         return answer
 
     def _found(self, request: objects_pb2.ReadReplicaRequest) -> objects_pb2.ReadReplicaResponse:
