@@ -45,9 +45,9 @@ from offgrid_node.protocol.objects.manifest import Code
 from offgrid_node.protocol.objects.preference import Policy
 from offgrid_node.services.bulk import Bulk, Threads
 from offgrid_node.services.client import Road
+from offgrid_node.services.flow import Later
 from offgrid_node.services.framed_road import FramedRoad
 from offgrid_node.services.grpc_road import GrpcRoad
-from offgrid_node.services.jobs.speech import Later
 from offgrid_node.services.ledger.reads import ledger_summary
 from offgrid_node.services.mesh import NodeFacts
 from offgrid_node.services.objects.codes import CodePolicy

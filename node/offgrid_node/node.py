@@ -49,6 +49,7 @@ from offgrid_node.protocol.quorum.settings import QuorumSettings
 from offgrid_node.runtime import Monitor, Runtime
 from offgrid_node.services.caller import Caller, Kind
 from offgrid_node.services.client import Client, Road
+from offgrid_node.services.flow import Later
 from offgrid_node.services.jobs.adoption import Adoption
 from offgrid_node.services.jobs.cron import CronTimes
 from offgrid_node.services.jobs.envelopes import Envelopes
@@ -60,7 +61,7 @@ from offgrid_node.services.jobs.inputs import InputFetching, InputPlacing
 from offgrid_node.services.jobs.market import MarketHandlers, check_answer
 from offgrid_node.services.jobs.progress import ProgressHub
 from offgrid_node.services.jobs.results import Letters, Results
-from offgrid_node.services.jobs.speech import Later, Speech
+from offgrid_node.services.jobs.speech import Speech
 from offgrid_node.services.jobs.work import Work
 from offgrid_node.services.join import JoinHandlers, Seal
 from offgrid_node.services.ledger.handlers import LedgerHandlers

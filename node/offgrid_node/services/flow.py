@@ -18,6 +18,8 @@ from offgrid_node.runtime import Ticket
 T = TypeVar("T")
 Step: TypeAlias = "Callable[[Callable[[T | Fault], None]], None]"
 Flow: TypeAlias = "Generator[Step[Any], Any, T]"
+Later = Callable[[int, Callable[[], None]], None]
+"""Calls it in the runtime's thread, so many milliseconds later; may itself be called in any thread."""
 
 _WAITING = object()
 _log = logging.getLogger(__name__)

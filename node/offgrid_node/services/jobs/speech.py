@@ -18,6 +18,7 @@ from offgrid_node.executors.executor import Progress
 from offgrid_node.protocol.errors import Fault
 from offgrid_node.protocol.jobs.bounds import LOG_BYTES_MAX, MESSAGE_CHARS_MAX
 from offgrid_node.protocol.jobs.orders import ClaimKey
+from offgrid_node.services.flow import Later
 from offgrid_node.services.objects.holders import Carrier
 
 REPORT_PROGRESS = "offgrid.v1.MarketService/ReportProgress"
@@ -27,9 +28,6 @@ CALL_TIMEOUT_MS = 5_000
 OUTPUT_BYTES_MAX = 256 * 1024  # of what is written to standard output bit by bit; what follows is in the result
 CALL_BYTES_MAX, CALL_ITEMS_MAX = 64 * 1024, 64
 SPOKEN_MAX = 4096  # jobs that say something at a time
-
-Later = Callable[[int, Callable[[], None]], None]
-"""Calls it in the runtime's thread, so many milliseconds later; may itself be called in any thread."""
 
 
 @dataclass(slots=True)

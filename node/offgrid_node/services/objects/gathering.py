@@ -17,6 +17,7 @@ from offgrid.v1 import objects_pb2
 from offgrid_node.protocol.errors import Fault, NotFound, PeerFault
 from offgrid_node.protocol.objects.manifest import Manifest
 from offgrid_node.protocol.objects.shards import row_span
+from offgrid_node.services.flow import Later
 from offgrid_node.services.objects.holders import AWAY_MS, Carrier, Holders, Trust
 
 READ_REPLICA = "offgrid.v1.ObjectService/ReadReplica"
@@ -25,9 +26,6 @@ PATIENT_MS, PATIENT_BYTES_PER_S = 5_000, 50_000
 PROOF_BYTES_PER_S = 20_000_000  # the slowest disk and hash that a host's proof is given time for
 ASKING_MS_MAX = 20_000  # after so long nobody else is asked
 HEDGE_MS, HEDGE_BYTES_PER_S = 300, 10_000_000  # what takes longer is asked of others as well
-
-Later = Callable[[int, Callable[[], None]], None]
-"""Calls back after so many milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)

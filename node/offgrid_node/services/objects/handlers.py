@@ -34,8 +34,8 @@ from offgrid_node.services.objects.placing import Placing
 from offgrid_node.services.objects.reading import Reading
 from offgrid_node.services.objects.replicas import Replicas
 from offgrid_node.services.objects.serving import Serving
-from offgrid_node.services.objects.sharing import Sharing
-from offgrid_node.services.objects.uploads import NAME_CHARS_MAX, Uploads
+from offgrid_node.services.objects.sharing import NAME_CHARS_MAX, Sharing
+from offgrid_node.services.objects.uploads import Uploads
 from offgrid_node.services.objects.uses import user_of
 from offgrid_node.services.paging import decode_token, take_page
 from offgrid_node.services.shelf import Shelf

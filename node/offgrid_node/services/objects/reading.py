@@ -18,7 +18,7 @@ from offgrid_node.protocol.errors import Corrupt, Fault, NotFound, Unavailable
 from offgrid_node.protocol.objects.manifest import COPY, Manifest
 from offgrid_node.protocol.objects.shards import stripe_span
 from offgrid_node.services.bulk import Bulk
-from offgrid_node.services.flow import Flow, Step
+from offgrid_node.services.flow import Flow, Later, Step
 from offgrid_node.services.objects.gathering import (
     ASKING_MS_MAX,
     PATIENT_BYTES_PER_S,
@@ -27,7 +27,6 @@ from offgrid_node.services.objects.gathering import (
     QUICK_MS,
     READ_REPLICA,
     Gathered,
-    Later,
 )
 from offgrid_node.services.objects.holders import Carrier, Holders, Trust
 from offgrid_node.services.objects.sealing import Wraps

@@ -28,12 +28,12 @@ from offgrid_node.protocol.objects.tables import OBJECTS, REPLICAS, replica_pref
 from offgrid_node.protocol.rng import Rng
 from offgrid_node.runtime import Runtime
 from offgrid_node.services.bulk import Bulk
+from offgrid_node.services.flow import Later
 from offgrid_node.services.jobs.results import PULL_PREFIX
 from offgrid_node.services.mesh import mesh_of
 from offgrid_node.services.objects.capacity import Capacity
 from offgrid_node.services.objects.codes import NEVER_CODED, CodePolicy
 from offgrid_node.services.objects.fetching import STAGED_PREFIX, Fetching
-from offgrid_node.services.objects.gathering import Later
 from offgrid_node.services.objects.handlers import ObjectHandlers
 from offgrid_node.services.objects.holders import Carrier, Trust
 from offgrid_node.services.objects.inventories import Inventories, replicas_lost

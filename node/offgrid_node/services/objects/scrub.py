@@ -25,8 +25,7 @@ from offgrid_node.protocol.objects.tables import KEPT, KEPT_BYTES, REPLICAS, num
 from offgrid_node.protocol.rng import Rng
 from offgrid_node.runtime import Runtime
 from offgrid_node.services.bulk import Bulk
-from offgrid_node.services.flow import Flow, run
-from offgrid_node.services.objects.gathering import Later
+from offgrid_node.services.flow import Flow, Later, run
 from offgrid_node.storage.blobs import BlobStore
 
 TURN_BYTES = 1 << 20  # read at once, with one pause after it

@@ -36,13 +36,13 @@ from offgrid_node.services.flow import Flow, asked, ticket_of
 from offgrid_node.services.objects.codes import NEVER_CODED, CodePolicy, check_code
 from offgrid_node.services.objects.keeping import Keeping
 from offgrid_node.services.objects.sealing import Sealer, Sealing
+from offgrid_node.services.objects.sharing import NAME_CHARS_MAX
 from offgrid_node.services.shelf import Shelf
 
 UPLOADS_MAX = 32  # remembered at once; each holds up to a stripe and a piece in memory
 IDLE_MS_MAX = 600_000  # one that nobody goes on with for so long makes room for another
 PIECE_BYTES_MAX = 1024 * 1024  # far below gRPC's 4 MiB message
 ENQUEUE_BYTES_MAX = 1024 * 1024
-NAME_CHARS_MAX = 256
 ETYPE_MIN, ETYPE_MAX = 10, 30
 EXPIRES_AFTER_MS_MAX = 100 * 366 * 86_400_000
 RETRY_MS = 1_000

@@ -20,8 +20,8 @@ from offgrid_node.protocol.merkle import PathError, root_by_path
 from offgrid_node.protocol.objects.manifest import Manifest, stripe_digest
 from offgrid_node.protocol.objects.shards import row_span, stripe_of
 from offgrid_node.services.bulk import Bulk
-from offgrid_node.services.flow import Flow
-from offgrid_node.services.objects.gathering import Gathered, Gathering, Later, Piece, Span
+from offgrid_node.services.flow import Flow, Later
+from offgrid_node.services.objects.gathering import Gathered, Gathering, Piece, Span
 from offgrid_node.services.objects.holders import LYING_MS, Carrier, Holders, Trust
 
 PIECE_BYTES_MAX = 1 << 20  # of one shard in one answer
