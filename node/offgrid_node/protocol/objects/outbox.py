@@ -17,7 +17,7 @@ from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.events import QuorumAcked, QuorumOpened
 from offgrid_node.protocol.objects.commands import AddObject
 from offgrid_node.protocol.objects.inventory import Inventory
-from offgrid_node.protocol.objects.manifest import COPY
+from offgrid_node.protocol.objects.manifest import COPY, Manifest
 from offgrid_node.protocol.objects.parcels import Parcel, Terms
 from offgrid_node.protocol.objects.settings import ObjectsSettings
 from offgrid_node.protocol.objects.tables import (
@@ -131,22 +131,9 @@ class Outbox:
         self._last += 1
         number, object_id, enqueue = self._last, command.body.object_id, command.enqueue
         required_milli = command.required_milli or self._settings.required_milli
-        key, coded = outbox_key(number), command.body.codec != COPY
-        made = objects_pb2.Object(
-            object_id=object_id,
-            name=command.name,
-            size_bytes=command.body.size_bytes,
-            state=ACCEPTED,
-            required_milli=required_milli,
-            quorum_id=quorum_id_of(object_id),
-            created_us=now.utc_us,
-            expires_us=command.body.expires_us,
-            owner=command.body.owner,
-            local=True,
-            manifest=command.manifest,
-            shards_needed=command.body.k if coded else 0,
-            shards_total=command.body.n if coded else 0,
-        )
+        key = outbox_key(number)
+        made = described(command.manifest, command.body, command.name)
+        made.state, made.required_milli, made.local, made.created_us = ACCEPTED, required_milli, True, now.utc_us
         row = objects_pb2.ObjectRow(
             object=made,
             outbox_id=number,
@@ -336,3 +323,20 @@ class Outbox:
 def _held(made: objects_pb2.Object) -> Mapping[str, tuple[int, ...]]:
     """Who has acked, and which of its shards; (0,) for a copy."""
     return {ack.node_id: tuple(ack.shards) or (0,) for ack in made.acks}
+
+
+def described(manifest: objects_pb2.Manifest, body: Manifest, name: str) -> objects_pb2.Object:
+    """What a manifest, whose signed bytes say `body`, says of its object."""
+    coded = body.codec != COPY
+    return objects_pb2.Object(
+        object_id=body.object_id,
+        name=name,
+        size_bytes=body.size_bytes,
+        quorum_id=quorum_id_of(body.object_id),
+        created_us=body.created_us,
+        expires_us=body.expires_us,
+        shards_needed=body.k if coded else 0,
+        shards_total=body.n if coded else 0,
+        owner=body.owner,
+        manifest=manifest,
+    )

@@ -15,8 +15,9 @@ from offgrid.v1 import common_pb2, objects_pb2
 from offgrid_node.protocol.effects import Verifier
 from offgrid_node.protocol.errors import InvalidRequest, PeerFault
 from offgrid_node.protocol.objects.commands import ShareObject, TakeNotices, UnshareObject
-from offgrid_node.protocol.objects.manifest import COPY, OBJECT_ID, Manifest, verify_manifest
+from offgrid_node.protocol.objects.manifest import OBJECT_ID, Manifest, verify_manifest
 from offgrid_node.protocol.objects.notices import PAGE_NOTICES
+from offgrid_node.protocol.objects.outbox import described
 from offgrid_node.protocol.objects.sharing import SHARED_BYTES_MAX
 from offgrid_node.protocol.objects.tables import SHARED, object_of, quorum_id_of
 from offgrid_node.protocol.quorum.records import Epoch, verify_epoch
@@ -157,17 +158,6 @@ class Sharing:
 def _row_of(row: objects_pb2.SharedRow) -> objects_pb2.ObjectRow:
     """As if it were this node's own; it has its owner, and that no copy is here."""
     body = Manifest.decode(row.shared.manifest.signed.body)
-    made = objects_pb2.Object(
-        object_id=body.object_id,
-        name=row.shared.name,
-        size_bytes=body.size_bytes,
-        state=DURABLE,
-        quorum_id=quorum_id_of(body.object_id),
-        created_us=body.created_us,
-        expires_us=body.expires_us,
-        shards_needed=body.k if body.codec != COPY else 0,
-        shards_total=body.n if body.codec != COPY else 0,
-        owner=body.owner,
-        manifest=row.shared.manifest,
-    )
+    made = described(row.shared.manifest, body, row.shared.name)
+    made.state = DURABLE
     return objects_pb2.ObjectRow(object=made, epoch=row.shared.epoch or None)
