@@ -164,13 +164,16 @@ class Delivery:
 
     def on_lost(self, node_id: str, holding: Holding, now: Now) -> None:
         """A host keeps no more what it has acked: the next epoch, of the same members, asks it for that anew. What is
-        being brought to it now is what it will keep."""
+        being brought to it now is what it will keep. What was given up is not brought again."""
         object_id = holding.object_id
         parcel = self._find(object_id)
         if parcel is None and self._outbox.find(object_id) is not None:
-            parcel = self._parcels[object_id] = self._outbox.parcel(object_id)
+            parcel = self._outbox.parcel(object_id)
         if parcel is None or parcel.given_up or node_id in parcel.flights or node_id not in parcel.held:
             return
+        if not parcel.durable and parcel.number not in self._open:
+            return
+        self._parcels[object_id] = parcel
         if parcel.durable:
             self._spreading[object_id] = None
             self._outbox.mark_short(object_id)

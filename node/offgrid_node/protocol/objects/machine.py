@@ -288,7 +288,10 @@ class ObjectsMachine:
             raise Exhausted(text, reason="OutboxFull", retry_ms=FULL_RETRY_MS)
 
     def _on_added(self, event: ObjectAdded, now: Now) -> None:
-        """What a job left behind is taken in any case: the jobs domain has bounds of its own."""
-        if self._outbox.find(event.body.object_id) is None:
+        """What a job left behind is taken in any case: the jobs domain has bounds of its own. What was deleted stays
+        so."""
+        if self._deletion.mark(event.body.object_id) is not None:
+            self._draft.send(DropBlob(event.body.object_id))
+        elif self._outbox.find(event.body.object_id) is None:
             command = AddObject(event.manifest, event.body, event.name, event.required_milli, "", b"", for_job=True)
             self._delivery.on_added(self._outbox.add(command, now))

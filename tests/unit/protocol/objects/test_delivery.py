@@ -15,6 +15,8 @@ from offgrid_node.protocol.errors import AlreadyExists, Exhausted, FailedPrecond
 from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.events import ObjectAdded
 from offgrid_node.protocol.objects import delivery, walks
+from offgrid_node.protocol.objects.commands import Compared
+from offgrid_node.protocol.objects.inventory import Holding
 from offgrid_node.protocol.objects.tables import (
     OBJECT_NAMES,
     OUTBOX_OPEN,
@@ -390,6 +392,23 @@ class TestACancelledEntry:
         assert (home.entry(object_id).status, home.entry(object_id).trouble) == (CANCELLED, "")
         assert home.object(object_id).object.state == LOCAL
 
+    def test_is_not_undone_by_a_host_that_has_lost_its_copy(self) -> None:
+        home = world()
+        home.meet(0, 1)
+        home.ask(1, 9_000, for_job=True)
+        home.run(2_000)
+        home.cancel(1)
+        home.run(2_000)
+        object_id, host = home.manifest(1)[1].object_id, home.hosts[0]
+        ships = len(home.ships)
+        home.owner.runtime.deliver("objects", Compared(host.node_id, (Holding(object_id, (0,)),)))
+        home.turn_owner()
+        home.run(5_000)
+        assert (home.entry(object_id).status, len(home.ships)) == (CANCELLED, ships)
+        assert home.machine._delivery._parcels == {}
+        home.delete(object_id)
+        assert home.machine._outbox.jobs_open == 0
+
     def test_makes_room_for_another(self) -> None:
         home = world(outbox_max=1)
         home.put(1)
@@ -406,6 +425,17 @@ class TestWhatJobsLeave:
         home.owner.runtime.deliver("objects", ObjectAdded(manifest, body, f"j-{number}.output", 0))
         home.turn_owner()
         return body.object_id
+
+    def test_stays_deleted_when_it_is_said_again(self) -> None:
+        home = world()
+        object_id = self.result(home, 1)
+        home.delete(object_id)
+        home.owner.blobs.add(object_id)
+        assert self.result(home, 1) == object_id
+        home.run(1_000)
+        assert home.object(object_id) is None
+        assert object_id not in home.owner.blobs
+        assert home.machine._outbox.jobs_open == 0
 
     def test_takes_no_room_of_what_is_put(self) -> None:
         home = world(outbox_max=2)
