@@ -1,13 +1,15 @@
 """Objects that may expire: their owner deletes them at their time, a host drops them by itself a day later.
 
 A time of day is only as good as the clock that tells it, and clocks off the grid leap. So nothing expires by a clock
-that has just leapt ahead: it is believed again once the node has run a day under it, or when it has been set back. A
-host is a day late in any case, so clocks that are hours apart lose nothing.
+that has just leapt ahead: it is believed again once the node has run a day under it, in however many lives and without
+another leap, or when it has been set back. A host is a day late in any case, so clocks that are hours apart lose
+nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.draft import Draft
@@ -22,6 +24,7 @@ LEAP_MAX_US = HOUR_MS * 1_000  # ahead of what the running node's own time says;
 AWAY_MAX_US = 60 * DAY_MS * 1_000  # a node may well have been off for so long
 PROBATION_MS = DAY_MS  # how long a clock that leapt has to go on by itself
 NOTE_MS = HOUR_MS  # how often what the clock says is noted
+DOUBT_NOTE_MS = 600_000  # how often likewise how long it has gone on since it leapt: what a start may lose of that
 ACTS_MAX = 256  # in one step; the others in the next
 
 
@@ -30,30 +33,58 @@ class TrustedClock:
 
     def __init__(self, draft: Draft) -> None:
         self._draft = draft
-        self._noted_us = 0  # what it said when it was last believed, as a row says; 0 before there is any
-        self._noted_ms: int | None = None  # when that was, in this life
-        self._probation_ms: int | None = None  # since when it has been wrong, in this life
+        self._noted, self._doubted = _Reading(), _Reading()  # as it was last believed; as it says since it leapt
+        self._served_ms = 0  # how long the node has run since it leapt, in all its lives
+        self._written_ms = 0  # of that, as the row says
 
     def load(self, rows: Rows) -> None:
-        self._noted_us = number_of(rows.get(META, SEEN_CLOCK) or b"")
-        self._noted_ms = self._probation_ms = None
+        row = rows.get(META, SEEN_CLOCK) or b""
+        noted_us, doubted_us, self._served_ms = (
+            number_of(row[at : at + NUMBER_BYTES]) for at in range(0, 3 * NUMBER_BYTES, NUMBER_BYTES)
+        )
+        self._noted, self._doubted, self._written_ms = _Reading(noted_us), _Reading(doubted_us), self._served_ms
 
     def believed(self, now: Now) -> bool:
-        if self._noted_us and self._leap_us(now) > 0:
-            self._probation_ms = now.mono_ms if self._probation_ms is None else self._probation_ms
-            if now.mono_ms < self._probation_ms + PROBATION_MS:
-                return False
-        self._probation_ms = None
-        if self._noted_ms is None or now.mono_ms >= self._noted_ms + NOTE_MS or self._leap_us(now) > 0:
-            self._noted_us, self._noted_ms = max(1, now.utc_us), now.mono_ms
-            self._draft.put_bytes(META, SEEN_CLOCK, number_key(self._noted_us))
+        if self._noted.utc_us and self._noted.leap_us(now) > 0 and not self._has_served(now):
+            return False
+        doubted = bool(self._doubted.utc_us)
+        if doubted or self._noted.mono_ms is None or now.mono_ms >= self._noted.mono_ms + NOTE_MS:
+            self._noted, self._doubted, self._served_ms = _Reading(max(1, now.utc_us), now.mono_ms), _Reading(), 0
+            self._write()
         return True
 
-    def _leap_us(self, now: Now) -> int:
-        """How far it is beyond what it may say; not above 0 where it is not."""
-        if self._noted_ms is None:
-            return now.utc_us - self._noted_us - AWAY_MAX_US
-        return now.utc_us - self._noted_us - (now.mono_ms - self._noted_ms) * 1_000 - LEAP_MAX_US
+    def _has_served(self, now: Now) -> bool:
+        """Whether a clock that leapt has gone on by itself for long enough. Another leap begins that anew, a start of
+        the node does not: many run for some hours a day."""
+        before = self._doubted
+        fresh = not before.utc_us or before.leap_us(now) > 0
+        if fresh:
+            self._served_ms = 0
+        elif before.mono_ms is not None:
+            self._served_ms += now.mono_ms - before.mono_ms
+        self._doubted = _Reading(max(1, now.utc_us), now.mono_ms)
+        if fresh or self._served_ms >= self._written_ms + DOUBT_NOTE_MS:
+            self._write()
+        return self._served_ms >= PROBATION_MS
+
+    def _write(self) -> None:
+        self._written_ms = self._served_ms
+        said = self._noted.utc_us, self._doubted.utc_us, self._served_ms
+        self._draft.put_bytes(META, SEEN_CLOCK, b"".join(map(number_key, said)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """What the clock said, 0 before it has said anything; and when that was, in this life."""
+
+    utc_us: int = 0
+    mono_ms: int | None = None
+
+    def leap_us(self, now: Now) -> int:
+        """How far the clock is beyond what it may say by now; not above 0 where it is not."""
+        if self.mono_ms is None:
+            return now.utc_us - self.utc_us - AWAY_MAX_US
+        return now.utc_us - self.utc_us - (now.mono_ms - self.mono_ms) * 1_000 - LEAP_MAX_US
 
 
 class Expiry:

@@ -170,9 +170,31 @@ class TestAClockThatLeaps:
     def test_a_restart_is_no_way_around(self) -> None:
         home, object_id = self.leapt()
         for _ in range(5):
-            home.run(PROBATION_MS - 2 * HOUR_MS)
+            home.run(2 * HOUR_MS)
             home.restart_owner()
-            assert not gone(home, object_id)
+        home.run(PROBATION_MS - 11 * HOUR_MS)
+        assert not gone(home, object_id)
+
+    def test_a_node_that_runs_some_hours_a_day_believes_it_in_the_end(self) -> None:
+        home, object_id = self.leapt()
+        for _ in range(4):
+            home.run(8 * HOUR_MS)
+            home.skew_us += 16 * HOUR_MS * 1_000  # it is off meanwhile
+            home.restart_owner()
+        home.run(2 * LOOK_MS)
+        assert gone(home, object_id)
+
+    @pytest.mark.parametrize("restarts", [False, True])
+    def test_that_leaps_once_more_has_to_run_a_day_from_then_on(self, restarts: bool) -> None:
+        home, object_id = self.leapt()
+        home.run(PROBATION_MS - 2 * HOUR_MS)
+        if restarts:
+            home.restart_owner()
+        home.skew_us += 50 * YEAR_US
+        home.run(PROBATION_MS - 2 * HOUR_MS)
+        assert not gone(home, object_id)
+        home.run(3 * HOUR_MS)
+        assert gone(home, object_id)
 
     def test_a_node_that_comes_back_years_later_waits_a_day_too(self) -> None:
         home, object_id = self.leapt(AWAY_MAX_US + 2 * DAY_US)
