@@ -260,6 +260,17 @@ def test_a_node_that_stops_reads_no_more(checked: Checked) -> None:
 
 
 class TestPace:
+    def test_of_many_small_objects_a_round_takes_the_days_as_well(self, tmp_path: Path) -> None:
+        checked = Checked(World(1), tmp_path, pace=Pace(days=1))
+        for n in range(40):
+            put(checked.world, f"object {n}", b"small")
+        checked.round()
+        rounds, before = checked.scrub.rounds, len(checked.turns.pauses)
+        while checked.scrub.rounds == rounds:
+            checked.turns.take()
+            checked.world.settle()
+        assert DAY_MS // 2 < sum(checked.turns.pauses[before:]) <= DAY_MS
+
     def test_goes_as_slow_as_the_days_allow(self) -> None:
         kept = 1 << 40
         turns = kept // TURN_BYTES

@@ -18,10 +18,10 @@ from offgrid.v1 import objects_pb2
 from offgrid_node.protocol.errors import Corrupt, Fault, NotFound
 from offgrid_node.protocol.ids import base32
 from offgrid_node.protocol.objects.commands import ReplicasLost
-from offgrid_node.protocol.objects.inventory import Holding, inventory_key
+from offgrid_node.protocol.objects.inventory import Holding, count_of, inventory_key, sum_key
 from offgrid_node.protocol.objects.manifest import Manifest, shard_root, stripe_digest
 from offgrid_node.protocol.objects.shards import blob_name, row_span
-from offgrid_node.protocol.objects.tables import KEPT, KEPT_BYTES, REPLICAS, number_of
+from offgrid_node.protocol.objects.tables import INVENTORY_SUMS, KEPT, KEPT_BYTES, REPLICAS, number_of
 from offgrid_node.protocol.rng import Rng
 from offgrid_node.runtime import Runtime
 from offgrid_node.services.bulk import Bulk
@@ -129,8 +129,14 @@ class Scrub:
         if not self._waiting:
             self._take_row()
         read_bytes, lost = self._read(self._waiting[0]) if self._waiting else (0, None)
+        looked_bytes = OBJECT_BYTES if not self._waiting else 0  # a row is done with, or the round
+        return self._pace.pause_ms(read_bytes + looked_bytes, self._round_bytes()), lost
+
+    def _round_bytes(self) -> int:
+        """What a whole round comes to, counted as each turn counts."""
         kept_bytes = sum(number_of(value) for _, value in self._runtime.store.scan(KEPT_BYTES))
-        return self._pace.pause_ms(max(read_bytes, OBJECT_BYTES), kept_bytes), lost
+        sums = self._runtime.store.scan(INVENTORY_SUMS, prefix=sum_key(KEPT, ""))
+        return kept_bytes + OBJECT_BYTES * (1 + sum(count_of(value) for _, value in sums))
 
     def _read(self, shard: _Shard) -> tuple[int, _Shard | None]:
         """A disk that refuses says nothing of the shard: the fault is passed on, and the next round reads it again, so
