@@ -4,6 +4,7 @@ it was deleted goes again, and nobody reads an object for it."""
 from __future__ import annotations
 
 from copy import deepcopy
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -11,11 +12,12 @@ from bulk_world import Letter, Node, World
 from google.protobuf.message import Message
 
 from offgrid.v1 import objects_pb2
-from offgrid_node.protocol.errors import Exhausted, Fault, InvalidRequest
+from offgrid_node.protocol.errors import Exhausted, Fault, InvalidRequest, Unavailable
 from offgrid_node.protocol.events import CORE
 from offgrid_node.protocol.objects import comparing
 from offgrid_node.protocol.objects.inventory import SUMMARY_BYTES, count_of, holdings_of, summary_of
 from offgrid_node.protocol.objects.tables import GIVEN, KEPT
+from offgrid_node.protocol.reconcile import symbols
 from offgrid_node.protocol.reconcile.sessions import WINDOW_SYMBOLS_MAX
 from offgrid_node.protocol.reconcile.symbols import KEY_BYTES, SYMBOLS_MAX
 from offgrid_node.services.bulk import inline
@@ -157,6 +159,34 @@ class TestAHostThatLost:
         assert object_id in host.blobs.names()
         assert holders(world, object_id) == {each.node_id for each in world.hosts}
         assert agree(world, host)
+
+    def test_everything_needs_no_symbols_for_that(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """However much it was: symbols end somewhere."""
+        monkeypatch.setattr(symbols, "SYMBOLS_MAX", 32)
+        world = World(1)
+        made = [put(world, f"object {n}") for n in range(60)]
+        world.hosts[0].blobs = MemoryBlobs()
+        return_(world, world.hosts[0])
+        world.pass_ms(1_000)
+        assert sorted(world.hosts[0].blobs.names()) == sorted(made)
+        assert agree(world, world.hosts[0])
+
+    def test_and_cannot_be_compared_is_asked_less_and_less(self) -> None:
+        world, asked = World(1), list[int]()
+        put(world, "one")
+
+        def refuse(letter: Letter) -> Fault | None:
+            if letter.short != "CompareInventory":
+                return None
+            asked.append(world.clock.mono_ms)
+            return Unavailable("busy")
+
+        world.bend = refuse
+        for _ in range(comparing.AGAIN_MS * 4 // comparing.RETRY_MS):
+            world.pass_ms(comparing.RETRY_MS)
+        pauses = [later - sooner for sooner, later in pairwise(asked)]
+        assert pauses[:4] == [comparing.RETRY_MS << times for times in range(4)]
+        assert max(pauses) == comparing.AGAIN_MS
 
     def test_one_of_many_gets_just_that_one(self) -> None:
         world = World(2)

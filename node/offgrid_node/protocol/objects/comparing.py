@@ -18,7 +18,7 @@ from offgrid_node.protocol.objects.commands import Compared
 from offgrid_node.protocol.objects.inventory import Holding, Inventory
 
 COMPARING_MAX = 4  # hosts at once: each difference is worked out in memory
-AGAIN_MS, RETRY_MS = 3_600_000, 60_000
+AGAIN_MS, RETRY_MS = 3_600_000, 60_000  # after one that failed: doubled with each that follows, up to AGAIN_MS
 REPORT_GAP_MS = 10_000  # after a comparison, whatever the host reports: it cannot keep this node at work
 TAKEN_MAX = 64  # losses and strays that one step works on
 
@@ -34,6 +34,7 @@ class Comparing:
         self._due: dict[str, int] = {}  # living hosts, and when each is asked next
         self._rests: dict[str, int] = {}  # of those, until when each is left alone, whatever it reports
         self._reported: set[str] = set()  # who has lost something since the comparison that is under way began
+        self._retries: dict[str, int] = {}  # of those whose last comparison failed: how long they wait after the next
         self._under_way: set[str] = set()
         self._sure: set[str] = set()  # living hosts of whose losses this node knows, by a comparison since they came up
         self._found: deque[tuple[str, Holding | None, bool]] = deque()  # host, item, whether it is lost; None: no more
@@ -56,6 +57,7 @@ class Comparing:
     def on_down(self, node_id: str) -> None:
         self._due.pop(node_id, None)
         self._rests.pop(node_id, None)
+        self._retries.pop(node_id, None)
         self._reported.discard(node_id)
         self._sure.discard(node_id)
 
@@ -71,7 +73,12 @@ class Comparing:
         self._under_way.discard(event.node)
         if event.node in self._due:
             later_ms = REPORT_GAP_MS if event.node in self._reported else AGAIN_MS
-            self._due[event.node] = now.mono_ms + (RETRY_MS if event.fault is not None else later_ms)
+            if event.fault is not None:
+                later_ms = self._retries.get(event.node, RETRY_MS)
+                self._retries[event.node] = min(2 * later_ms, AGAIN_MS)
+            else:
+                self._retries.pop(event.node, None)
+            self._due[event.node] = now.mono_ms + later_ms
             self._rests[event.node] = now.mono_ms + REPORT_GAP_MS
         self._found.extend((event.node, holding, True) for holding in event.lost)
         if event.fault is None and event.node in self._due and event.node not in self._reported:

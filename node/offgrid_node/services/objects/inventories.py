@@ -123,12 +123,26 @@ class Inventories:
         told = yield self._call(node, "CompareInventory", request, objects_pb2.CompareInventoryResponse)
         if told.summary == summary_of(self._runtime.store, GIVEN, node):
             return Compared(node)
+        empty = told.summary == NOTHING_KEPT
         for _ in range(TRIES_MAX):
             try:
+                if empty:
+                    return (yield from self._all_lost(node))
                 return (yield from self._find_out(node, SymbolCode(self._rng.randbytes(KEY_BYTES), ID_BYTES)))
             except _Changed:
-                continue
+                empty = False
         raise Unavailable(f"what {node} keeps changed {TRIES_MAX} times while it was compared", reason="InventoryMoves")
+
+    def _all_lost(self, node: str) -> Flow[Compared]:
+        """A host that keeps nothing: no symbols are needed, however much it was. What is read now was acked before it
+        says so again."""
+        given = yield self._bulk.run(lambda: tuple(holdings_of(self._runtime.store, GIVEN, node)), key=LANE)
+        request = objects_pb2.CompareInventoryRequest()
+        told = yield self._call(node, "CompareInventory", request, objects_pb2.CompareInventoryResponse)
+        if told.summary != NOTHING_KEPT:
+            raise _Changed
+        _log.info("%s has lost all %d items of this node's", node, len(given))
+        return Compared(node, given)
 
     def _find_out(self, node: str, code: SymbolCode) -> Flow[Compared]:
         # What is read now was acked before the host is asked again: what it lacks then, it has lost.
