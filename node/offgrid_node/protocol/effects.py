@@ -102,7 +102,7 @@ class Filled(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Shipped:
     """The end of a Ship: the host's ack, its signature checked, or the fault that kept it from coming. `sent_bytes` it
-    took of this Ship, in `took_ms`."""
+    took of this Ship, in `took_ms`. `source_bad`: it failed because this node's own copy is gone or rotten."""
 
     object_id: str
     node: str
@@ -110,6 +110,7 @@ class Shipped:
     fault: Fault | None
     sent_bytes: int = 0
     took_ms: int = 0
+    source_bad: bool = False
 
 
 @dataclass(frozen=True, slots=True)

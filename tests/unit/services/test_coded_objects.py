@@ -9,8 +9,16 @@ import pytest
 from bulk_world import SALT, Letter, Node, World
 
 from offgrid.v1 import objects_pb2
-from offgrid_node.protocol.effects import Ship
-from offgrid_node.protocol.errors import Exhausted, Fault, InvalidRequest, NotFound, OutcomeUnknown, Unavailable
+from offgrid_node.protocol.effects import Ship, Shipped
+from offgrid_node.protocol.errors import (
+    Exhausted,
+    FailedPrecondition,
+    Fault,
+    InvalidRequest,
+    NotFound,
+    OutcomeUnknown,
+    Unavailable,
+)
 from offgrid_node.protocol.events import CORE
 from offgrid_node.protocol.objects.manifest import Code, Manifest
 from offgrid_node.protocol.objects.shards import blob_name, row_span
@@ -401,3 +409,36 @@ def test_shards_that_an_epoch_moved_too_soon_are_found_where_they_lay(coded: Cod
     assert coded.hosts[1].node_id not in holders_of(row).of(1)
     assert coded.read(holders_of(row)) == DATA
     assert not any(coded.owner.trust.rank(host.node_id)[0] for host in coded.hosts[1:]), "they never said they have it"
+
+
+class TestAnOwnersBadCopy:
+    def shipped(self, coded: Coded, host: Node, monkeypatch: pytest.MonkeyPatch) -> Shipped:
+        ends: list[Shipped] = []
+        monkeypatch.setattr(coded.owner.runtime, "deliver", lambda domain, event: ends.append(event))
+        coded.ship(host)
+        (end,) = ends
+        return end
+
+    @pytest.mark.parametrize("shard", [0, N - 1])
+    def test_is_found_out_when_it_is_rotten(self, shard: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        coded = Coded()
+        blobs, name = coded.owner.blobs, coded.body.object_id
+        sealed = bytearray(blobs.read(name, 0, coded.body.sealed_bytes))
+        sealed[0] ^= 1
+        blobs.append("rotten", 0, bytes(sealed))
+        blobs.finish("rotten", name)
+        end = self.shipped(coded, coded.hosts[shard], monkeypatch)
+        assert (end.ack, end.source_bad) == (None, True)
+
+    def test_is_found_out_when_it_is_gone(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        coded = Coded()
+        coded.owner.blobs.delete(coded.body.object_id)
+        assert self.shipped(coded, coded.hosts[0], monkeypatch).source_bad
+
+    @pytest.mark.parametrize("reason", ["WrongRoot", "BlobLost"])
+    def test_is_never_believed_of_a_host(self, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        coded = Coded()
+        refused = FailedPrecondition("other bytes", reason=reason)
+        coded.world.bend = lambda letter: refused if letter.short == "CommitReplica" else None
+        end = self.shipped(coded, coded.hosts[0], monkeypatch)
+        assert (end.ack, end.source_bad) == (None, False)

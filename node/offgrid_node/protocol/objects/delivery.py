@@ -123,6 +123,9 @@ class Delivery:
         parcel = self._find(object_id)
         if parcel is not None and parcel.flights.pop(node_id, None) is not None:
             self._at_host[node_id] -= 1
+        if event.source_bad and parcel is not None and parcel.durable and not parcel.given_up:
+            parcel.local = False  # its row says so only of bytes that are not needed: these are better than none
+            self._has_bytes(parcel, now)
         if parcel is not None and parcel.given_up and self._outbox.find(object_id) is None:
             self._ready[object_id] = None  # deleted meanwhile
         elif event.ack is None:

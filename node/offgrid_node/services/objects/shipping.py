@@ -17,10 +17,10 @@ from google.protobuf.message import Message
 
 from offgrid.v1 import common_pb2, objects_pb2
 from offgrid_node.protocol.effects import DropBlob, Ship, Shipped, Verifier
-from offgrid_node.protocol.errors import FailedPrecondition, Fault, PeerFault
+from offgrid_node.protocol.errors import Corrupt, FailedPrecondition, Fault, PeerFault
 from offgrid_node.protocol.jobs.post import CALL_TIMEOUT_MS, transfer_ms
 from offgrid_node.protocol.objects.manifest import COPY, Manifest
-from offgrid_node.protocol.objects.shards import possession_of, stripe_span
+from offgrid_node.protocol.objects.shards import hash_shards, possession_of, stripe_span, wrong_shards
 from offgrid_node.protocol.quorum.records import ACK_KIND, Ack, Epoch
 from offgrid_node.protocol.signing import digest_of
 from offgrid_node.runtime import Runtime
@@ -51,6 +51,7 @@ class _Shipment:
     epoch: Epoch
     sent_bytes: int = 0
     took_ms: int = 0
+    source_bad: bool = False
 
     @property
     def shards(self) -> tuple[int, ...]:
@@ -94,7 +95,8 @@ class Shipping:
         def ended(outcome: common_pb2.Signed | Fault) -> None:
             del self._shipments[key]
             ack, fault = (None, outcome) if isinstance(outcome, Fault) else (outcome, None)
-            end = Shipped(work.object_id, work.node, ack, fault, shipment.sent_bytes, shipment.took_ms)
+            sent_bytes, took_ms = shipment.sent_bytes, shipment.took_ms
+            end = Shipped(work.object_id, work.node, ack, fault, sent_bytes, took_ms, shipment.source_bad)
             self._runtime.deliver("objects", end)
 
         run(self._carry(shipment), ended)
@@ -116,7 +118,28 @@ class Shipping:
                 return (yield from self._commit(shipment))
             except FailedPrecondition as fault:
                 if fault.reason not in BEGIN_AGAIN or begun == BEGINNINGS_MAX:
+                    shipment.source_bad = fault.reason == "WrongRoot" and (yield self._is_bad(shipment))
                     raise
+            except Corrupt:
+                shipment.source_bad = yield self._is_bad(shipment)
+                raise
+
+    def _is_bad(self, shipment: _Shipment) -> Step[bool]:
+        """Whether what lies here is not what the manifest says: no host is believed in that."""
+        manifest, shards, members = shipment.manifest, shipment.shards, self._members()
+
+        def rows(index: int) -> list[bytes]:
+            self._bulk.check_going()
+            return self._source.rows(manifest, index, shards)
+
+        def check() -> bool:
+            try:
+                roots, _ = hash_shards(manifest, shards, rows, members.salt, shipment.work.node, 0)
+            except Corrupt:
+                return True
+            return bool(wrong_shards(manifest, shards, roots))
+
+        return self._bulk.run(check, key=POSSESSION_LANE)
 
     def _fill(self, shipment: _Shipment) -> Flow[None]:
         """Until the host has all bytes of its shards."""

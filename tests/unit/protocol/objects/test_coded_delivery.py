@@ -9,7 +9,8 @@ import pytest
 from object_world import TIMEOUT_MS, Chaos, HostSpec, World
 
 from offgrid.v1 import objects_pb2
-from offgrid_node.protocol.errors import Unavailable
+from offgrid_node.protocol.effects import Shipped
+from offgrid_node.protocol.errors import Corrupt, Unavailable
 from offgrid_node.protocol.objects.parcels import MOVES_AT_ONCE
 from offgrid_node.protocol.objects.settings import REPAIR_AFTER_MS
 from offgrid_node.protocol.objects.tables import GIVEN, SPREADING
@@ -275,6 +276,23 @@ class TestNothingMovesBeforeItsBytesAreHere:
         assert findable == [{*range(20)}]
         settled(home, object_id)
         assert counts(home, object_id) == [0, 20]
+
+
+def test_a_bad_copy_of_the_owners_is_fetched_from_the_hosts() -> None:
+    home = world(5)
+    home.hosts[4].refuses = True
+    home.meet(*range(5))
+    object_id = home.put(1)
+    home.run(1_000)
+    home.owner.blobs.discard(object_id)
+    fault, node = Corrupt("gone", reason="BlobLost"), home.hosts[4].node_id
+    home.owner.runtime.deliver("objects", Shipped(object_id, node, None, fault, source_bad=True))
+    home.turn_owner()
+    assert home.object(object_id).object.local, "what is left of it is better than nothing"
+    home.hosts[4].refuses = False
+    home.run(WALK_AGAIN_MS + 10_000)
+    assert home.fetches == [object_id]
+    settled(home, object_id)
 
 
 def eventful(home: World, rng: Random) -> None:
