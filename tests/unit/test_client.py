@@ -15,7 +15,7 @@ import offgrid
 from offgrid.client import Client, NoNode, OffgridError, find, payloads
 from offgrid.client.calls import REPEATS_MAX, pause_ms
 from offgrid.client.events import EVENT_TYPES
-from offgrid.client.grpc_calls import REPLY_BYTES_MAX
+from offgrid.client.grpc_calls import CLOSING_S, REPLY_BYTES_MAX, GrpcCalls
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.errors import Exhausted, NotFound, OutcomeUnknown, PermissionDenied, Unavailable
 from offgrid_node.protocol.etypes import EventType
@@ -153,6 +153,20 @@ class TestCalls:
         release.set()
         assert caught.value.code == "DEADLINE_EXCEEDED"
         assert "0.2 s" in caught.value.message
+
+
+def test_closes_though_a_signal_struck_the_start_of_a_call(node: SmallNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    def struck(state: object) -> None:
+        raise KeyboardInterrupt
+
+    calls = GrpcCalls(find(node.address))
+    monkeypatch.setattr("grpc._channel._run_channel_spin_thread", struck)
+    with pytest.raises(KeyboardInterrupt):
+        next(calls.stream("JobService/WatchProgress", b"", None, lambda cancel: None))
+    closing = threading.Thread(target=calls.close, daemon=True)
+    closing.start()
+    closing.join(3 * CLOSING_S)
+    assert not closing.is_alive()
 
 
 class TestErrors:

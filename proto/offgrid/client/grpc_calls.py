@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 
 import grpc
@@ -11,6 +12,7 @@ from offgrid.client.errors import from_rpc
 
 REPLY_BYTES_MAX = 4 * 1024 * 1024  # what a node sends at most; outputs and logs are bounded far below it
 RECONNECT_MS, RECONNECT_MS_MAX = 50, 1_000
+CLOSING_S = 1.0
 
 
 class GrpcCalls:
@@ -52,4 +54,8 @@ class GrpcCalls:
             call.cancel()
 
     def close(self) -> None:
-        self._channel.close()
+        """Ends what is under way. A channel waits for its calls to end, and a call whose start was struck by a signal
+        has nobody who would see it end: such a channel is left behind."""
+        closing = threading.Thread(target=self._channel.close, name="closing", daemon=True)
+        closing.start()
+        closing.join(CLOSING_S)
