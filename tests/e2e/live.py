@@ -7,12 +7,13 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
 from offgrid.v1 import jobs_pb2
-from offgrid_node.local_mesh import LocalNode
+from offgrid_node.local_mesh import LocalMesh, LocalNode
 
 BIN = Path(sys.executable).parent
 REMOVED_WITHIN_S = 5.0  # promised: so long after the command a removed member is out
@@ -102,3 +103,16 @@ def log_of(node: LocalNode) -> str:
     text = node.log_path.read_text(errors="replace")
     assert "Traceback" not in text, text
     return text
+
+
+@contextmanager
+def mesh_of(folder: Path, nodes: Mapping[str, Sequence[str]]) -> Iterator[LocalMesh]:
+    """A started mesh of nodes with these roles; in the end all have stopped in order, none with a traceback."""
+    with LocalMesh(folder, "t", {name: list(roles) for name, roles in nodes.items()}) as mesh:
+        mesh.start()
+        mesh.wait_alive()
+        yield mesh
+        stopped = mesh.stop()
+        for node in mesh.nodes.values():
+            log_of(node)
+    assert set(stopped.values()) == {0}, stopped

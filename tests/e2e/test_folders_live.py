@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from live import eventually, log_of, offgrid
+from live import eventually, mesh_of, offgrid
 
 from offgrid_node.local_mesh import LocalMesh, LocalNode
 
@@ -20,14 +20,8 @@ FILES = {"photos/a.jpg": os.urandom(3_000_000), "photos/2026/b.txt": b"small", "
 def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalMesh]:
     """An owner, three hosts and somebody to share with, whom nobody kills."""
     nodes = {"friend": ["broker"], "owner": ["core"], **{host: ["host"] for host in HOSTS}}
-    with LocalMesh(tmp_path_factory.mktemp("folders"), "t", nodes) as mesh:
-        mesh.start()
-        mesh.wait_alive()
+    with mesh_of(tmp_path_factory.mktemp("folders"), nodes) as mesh:
         yield mesh
-        stopped = mesh.stop()
-        for node in mesh.nodes.values():
-            log_of(node)
-    assert set(stopped.values()) == {0}, stopped
 
 
 def blobs(node: LocalNode) -> list[Path]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from live import eventually, log_of
+from live import eventually, mesh_of
 
 from offgrid_node.local_mesh import LocalMesh
 
@@ -19,14 +19,8 @@ OBJECTS = 4
 def mesh(tmp_path: Path) -> Iterator[LocalMesh]:
     """An owner with two hosts: short of a third copy, it keeps its own."""
     nodes = {"owner": ["core", "broker"], "host-a": ["host"], "host-b": ["host"]}
-    with LocalMesh(tmp_path, "t", nodes) as mesh:
-        mesh.start()
-        mesh.wait_alive()
+    with mesh_of(tmp_path, nodes) as mesh:
         yield mesh
-        stopped = mesh.stop()
-        for node in mesh.nodes.values():
-            log_of(node)
-    assert set(stopped.values()) == {0}, stopped
 
 
 def test_a_host_whose_blobs_are_gone_is_filled_again(mesh: LocalMesh) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from live import BIN, eventually, log_of, offgrid
+from live import BIN, eventually, mesh_of, offgrid
 
 from offgrid.client import OffgridError
 from offgrid.v1 import objects_pb2
@@ -28,14 +28,8 @@ def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalMesh]:
     """An owner and three hosts, which tests may kill and must start again; and a node that nobody kills, so that those
     who come back on another port are found."""
     nodes = {"stays": ["broker"], "owner": ["core"], **{host: ["host"] for host in HOSTS}}
-    with LocalMesh(tmp_path_factory.mktemp("objects"), "t", nodes) as mesh:
-        mesh.start()
-        mesh.wait_alive()
+    with mesh_of(tmp_path_factory.mktemp("objects"), nodes) as mesh:
         yield mesh
-        stopped = mesh.stop()
-        for node in mesh.nodes.values():
-            log_of(node)
-    assert set(stopped.values()) == {0}, stopped
 
 
 @pytest.fixture

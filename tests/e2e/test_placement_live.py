@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from live import eventually, log_of, offgrid
+from live import eventually, mesh_of, offgrid
 
 from offgrid_node.local_mesh import LocalMesh
 
@@ -17,14 +17,8 @@ HOSTS = ("host-a", "host-b", "host-c")
 @pytest.fixture(scope="module")
 def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalMesh]:
     nodes = {"owner": ["core", "broker"], **{host: ["host"] for host in HOSTS}}
-    with LocalMesh(tmp_path_factory.mktemp("placement"), "t", nodes) as mesh:
-        mesh.start()
-        mesh.wait_alive()
+    with mesh_of(tmp_path_factory.mktemp("placement"), nodes) as mesh:
         yield mesh
-        stopped = mesh.stop()
-        for node in mesh.nodes.values():
-            log_of(node)
-    assert set(stopped.values()) == {0}, stopped
 
 
 def explained(mesh: LocalMesh, *argv: str) -> dict[str, dict[str, object]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 
 import pytest
 from small_node import SmallNode
@@ -19,8 +20,8 @@ class Run:
     def __init__(self, capsys: pytest.CaptureFixture[str], node: SmallNode) -> None:
         self._capsys, self._node = capsys, node
 
-    def __call__(self, *argv: str) -> tuple[int, str, str]:
-        code = run(["--socket", self._node.address, *argv])
+    def __call__(self, *argv: str | Path) -> tuple[int, str, str]:
+        code = run(["--socket", self._node.address, *map(str, argv)])
         said = self._capsys.readouterr()
         return code, said.out, said.err
 

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from cli_run import Run
 from small_node import NODE_ID
 from small_objects import ObjectNode
 
 from offgrid_node.protocol.errors import Unavailable
-from offgrid_tools.cli import exits, run, unfinished
+from offgrid_tools.cli import exits, unfinished
 from offgrid_tools.cli.trees import NAME_CHARS_MAX
 
-Command = Callable[..., tuple[int, str, str]]
 FILES = {"photos/a.jpg": b"aaa", "photos/2026/b.jpg": b"bbbbbbbbbb", "photos/2026/empty": b""}
 
 
@@ -24,16 +24,6 @@ def node() -> Iterator[ObjectNode]:
     running = ObjectNode()
     yield running
     running.close()
-
-
-@pytest.fixture
-def og(capsys: pytest.CaptureFixture[str], node: ObjectNode) -> Command:
-    def command(*argv: str | Path) -> tuple[int, str, str]:
-        code = run(["--socket", node.address, *map(str, argv)])
-        said = capsys.readouterr()
-        return code, said.out, said.err
-
-    return command
 
 
 @pytest.fixture
@@ -53,7 +43,7 @@ def names(node: ObjectNode) -> dict[str, bytes]:
 
 
 class TestPut:
-    def test_a_folder_is_all_its_files_by_their_paths(self, og: Command, node: ObjectNode, home: Path) -> None:
+    def test_a_folder_is_all_its_files_by_their_paths(self, og: Run, node: ObjectNode, home: Path) -> None:
         code, out, _ = og("put", "photos")
         assert code == exits.OK
         assert names(node) == FILES
@@ -61,21 +51,21 @@ class TestPut:
                                                                       "photos/a.jpg"]  # fmt: skip
 
     @pytest.mark.parametrize("said", ["photos/", "./photos", "photos/../photos"])
-    def test_however_it_is_said_its_name_is_its_own(self, og: Command, node: ObjectNode, home: Path, said: str) -> None:
+    def test_however_it_is_said_its_name_is_its_own(self, og: Run, node: ObjectNode, home: Path, said: str) -> None:
         assert og("put", said)[0] == exits.OK
         assert set(names(node)) == set(FILES)
 
-    def test_a_folder_may_be_called_otherwise(self, og: Command, node: ObjectNode, home: Path) -> None:
+    def test_a_folder_may_be_called_otherwise(self, og: Run, node: ObjectNode, home: Path) -> None:
         assert og("put", "photos/2026", "--name", "old")[0] == exits.OK
         assert set(names(node)) == {"old/b.jpg", "old/empty"}
 
-    def test_several_at_once(self, og: Command, node: ObjectNode, home: Path) -> None:
+    def test_several_at_once(self, og: Run, node: ObjectNode, home: Path) -> None:
         (home / "notes").write_bytes(b"n")
         code, out, _ = og("put", "notes", "photos/a.jpg", "--json")
         assert code == exits.OK
         assert [made["name"] for made in json.loads(out)["objects"]] == ["notes", "a.jpg"]
 
-    def test_what_is_no_file_is_refused_before_anything_is_put(self, og: Command, node: ObjectNode, home: Path) -> None:
+    def test_what_is_no_file_is_refused_before_anything_is_put(self, og: Run, node: ObjectNode, home: Path) -> None:
         (home / "photos" / "link").symlink_to("a.jpg")
         code, _, err = og("put", "photos")
         assert (code, node.objects) == (exits.USAGE, {})
@@ -86,12 +76,12 @@ class TestPut:
         assert (code, node.objects) == (exits.USAGE, {})
         assert "photos/2026/pipe is a pipe" in err
 
-    def test_two_files_of_one_name_are_refused(self, og: Command, node: ObjectNode, home: Path) -> None:
+    def test_two_files_of_one_name_are_refused(self, og: Run, node: ObjectNode, home: Path) -> None:
         code, _, err = og("put", "photos/a.jpg", "photos/../photos/a.jpg")
         assert (code, node.objects) == (exits.USAGE, {})
         assert "would both be called a.jpg" in err
 
-    def test_a_path_that_is_too_long_for_a_name_is_refused(self, og: Command, node: ObjectNode, home: Path) -> None:
+    def test_a_path_that_is_too_long_for_a_name_is_refused(self, og: Run, node: ObjectNode, home: Path) -> None:
         deep = home / "photos" / ("d" * 200)
         deep.mkdir()
         (deep / ("f" * 60)).write_bytes(b"x")
@@ -101,14 +91,14 @@ class TestPut:
 
     @pytest.mark.parametrize("options", [("--name", "x", "photos", "photos/a.jpg"), ("--request-id", "r", "photos")])
     def test_what_is_meant_for_one_is_refused_for_several(
-        self, og: Command, node: ObjectNode, home: Path, options: tuple[str, ...]
+        self, og: Run, node: ObjectNode, home: Path, options: tuple[str, ...]
     ) -> None:
         assert og("put", *options)[0] == exits.USAGE
         assert node.objects == {}
 
 
 class TestHowItIsKept:
-    def test_code_copies_and_time_to_live_reach_the_node(self, og: Command, node: ObjectNode, home: Path) -> None:
+    def test_code_copies_and_time_to_live_reach_the_node(self, og: Run, node: ObjectNode, home: Path) -> None:
         assert og("put", "photos/a.jpg", "--code", "4/7", "--expires", "30d")[0] == exits.OK
         assert og("put", "photos/a.jpg", "--copies", "5")[0] == exits.OK
         coded, copied = node.calls["OpenUpload"]
@@ -122,16 +112,16 @@ class TestHowItIsKept:
          ("--code", "4/7", "--copies", "3"), ("--expires", "30"), ("--expires", "0d"), ("--expires", "101000000d")],
     )  # fmt: skip
     def test_what_makes_no_sense_is_a_usage_error(
-        self, og: Command, node: ObjectNode, home: Path, options: tuple[str, ...]
+        self, og: Run, node: ObjectNode, home: Path, options: tuple[str, ...]
     ) -> None:
         assert og("put", "photos/a.jpg", *options)[0] == exits.USAGE
         assert node.objects == {}
 
-    def test_info_says_until_when(self, og: Command, node: ObjectNode, home: Path) -> None:
+    def test_info_says_until_when(self, og: Run, node: ObjectNode, home: Path) -> None:
         node._make(b"x", "x").expires_us = 1_700_000_000_000_000
         assert "expires    2023-11-1" in og("info", "x")[1]
 
-    def test_info_says_how_and_where(self, og: Command, node: ObjectNode, home: Path) -> None:
+    def test_info_says_how_and_where(self, og: Run, node: ObjectNode, home: Path) -> None:
         made = node._make(b"x", "x")
         assert "kept as    full copies\n" in og("info", "x")[1]
         made.shards_needed, made.shards_total = 2, 3
@@ -143,7 +133,7 @@ class TestHowItIsKept:
 
 
 class TestCutOff:
-    def test_the_same_command_makes_no_second_object(self, og: Command, node: ObjectNode, home: Path) -> None:
+    def test_the_same_command_makes_no_second_object(self, og: Run, node: ObjectNode, home: Path) -> None:
         begun = iter([None, None, Unavailable("the node is restarting", reason="NotNow")])
         write = node.on_WriteUpload
 
@@ -195,7 +185,7 @@ class TestCutOff:
             assert second not in (first, kept.decode("latin-1"))
 
     def test_where_nothing_can_be_kept_a_put_goes_all_the_same(
-        self, og: Command, node: ObjectNode, home: Path, monkeypatch: pytest.MonkeyPatch
+        self, og: Run, node: ObjectNode, home: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         (home / "file").write_bytes(b"")
         monkeypatch.setenv("XDG_STATE_HOME", str(home / "file"))
@@ -204,14 +194,14 @@ class TestCutOff:
 
 
 class TestGet:
-    def test_a_folder_comes_back_as_it_was(self, og: Command, node: ObjectNode, home: Path) -> None:
+    def test_a_folder_comes_back_as_it_was(self, og: Run, node: ObjectNode, home: Path) -> None:
         og("put", "photos")
         code, out, _ = og("get", "photos/", "-o", "back")
         assert (code, out) == (exits.OK, "3 files, 13 bytes in back\n")
         assert {f"photos/{path.relative_to(home / 'back').as_posix()}": path.read_bytes()
                 for path in (home / "back").rglob("*") if path.is_file()} == FILES  # fmt: skip
 
-    def test_without_a_place_its_own_must_be_free(self, og: Command, node: ObjectNode, home: Path) -> None:
+    def test_without_a_place_its_own_must_be_free(self, og: Run, node: ObjectNode, home: Path) -> None:
         og("put", "photos")
         code, _, err = og("get", "photos/")
         assert code == exits.USAGE
@@ -221,7 +211,7 @@ class TestGet:
         assert code == exits.OK
         assert {file["name"]: Path(file["path"]).read_bytes() for file in json.loads(out)["files"]} == FILES
 
-    def test_of_two_of_one_name_it_is_the_newest(self, og: Command, node: ObjectNode, home: Path) -> None:
+    def test_of_two_of_one_name_it_is_the_newest(self, og: Run, node: ObjectNode, home: Path) -> None:
         for when, data in ((2, b"newer"), (1, b"older")):
             node._make(data, "d/x").created_us = when
         assert og("get", "d/", "-o", "back")[0] == exits.OK
@@ -229,7 +219,7 @@ class TestGet:
 
     @pytest.mark.parametrize("name", ["d/../../x", "d//x", "d/./x", "d/c:x", "d/a\\b"])
     def test_a_name_that_leads_elsewhere_is_refused_before_anything_is_written(
-        self, og: Command, node: ObjectNode, home: Path, name: str
+        self, og: Run, node: ObjectNode, home: Path, name: str
     ) -> None:
         node._make(b"x", "d/good")
         node._make(b"x", name)
@@ -238,7 +228,7 @@ class TestGet:
         assert "is no name for a file here" in err
         assert not (home / "back").exists()
 
-    def test_nothing_is_written_through_a_link(self, og: Command, node: ObjectNode, home: Path) -> None:
+    def test_nothing_is_written_through_a_link(self, og: Run, node: ObjectNode, home: Path) -> None:
         node._make(b"x", "d/inner/x")
         (home / "elsewhere").mkdir()
         (home / "back").mkdir()
@@ -247,7 +237,7 @@ class TestGet:
         assert list((home / "elsewhere").iterdir()) == []
 
     def test_a_folder_that_is_not_there_or_cannot_be_meant_is_a_usage_error(
-        self, og: Command, node: ObjectNode, home: Path
+        self, og: Run, node: ObjectNode, home: Path
     ) -> None:
         assert "there are no objects whose names begin with none/" in og("get", "none/")[2]
         node._make(b"x", "d/x")
@@ -265,22 +255,20 @@ class TestGet:
             ("0-", b"0123456789abcdef"),
         ],
     )
-    def test_a_range_is_just_that(self, og: Command, node: ObjectNode, home: Path, wanted: str, got: bytes) -> None:
+    def test_a_range_is_just_that(self, og: Run, node: ObjectNode, home: Path, wanted: str, got: bytes) -> None:
         node._make(b"0123456789abcdef", "sixteen")
         code, _, err = og("get", "sixteen", f"--range={wanted}", "-o", "out")
         assert (code, err) == (exits.OK, "")
         assert (home / "out").read_bytes() == got
 
     @pytest.mark.parametrize("wanted", ["", "-", "a-b", "5", "4-2", "0x1-2", "16-", "99-100"])
-    def test_a_range_that_is_none_is_a_usage_error(
-        self, og: Command, node: ObjectNode, home: Path, wanted: str
-    ) -> None:
+    def test_a_range_that_is_none_is_a_usage_error(self, og: Run, node: ObjectNode, home: Path, wanted: str) -> None:
         node._make(b"0123456789abcdef", "sixteen")
         assert og("get", "sixteen", f"--range={wanted}", "-o", "out")[0] == exits.USAGE
         assert not (home / "out").exists()
 
 
-def test_ls_tells_those_of_a_folder_and_in_full(og: Command, node: ObjectNode, home: Path) -> None:
+def test_ls_tells_those_of_a_folder_and_in_full(og: Run, node: ObjectNode, home: Path) -> None:
     og("put", "photos")
     node._make(b"x", "notes")
     assert len(og("ls")[1].splitlines()) == 5
@@ -290,7 +278,7 @@ def test_ls_tells_those_of_a_folder_and_in_full(og: Command, node: ObjectNode, h
     assert line.endswith("loss of any 1 of its 2 hosts; of all of them, while this node keeps its own copy")
 
 
-def test_rm_takes_a_folder_only_if_it_is_told_to(og: Command, node: ObjectNode, home: Path) -> None:
+def test_rm_takes_a_folder_only_if_it_is_told_to(og: Run, node: ObjectNode, home: Path) -> None:
     og("put", "photos")
     code, _, err = og("rm", "photos/")
     assert code == exits.USAGE

@@ -6,11 +6,12 @@ import io
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from cli_run import Run
 from small_objects import ObjectNode
 
 import offgrid
@@ -18,8 +19,6 @@ from offgrid.client import object_parts as parts_module
 from offgrid_node.protocol.errors import Unavailable
 from offgrid_tools.cli import exits, run
 from offgrid_tools.cli.waiting import HINT
-
-Command = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
@@ -30,23 +29,13 @@ def node() -> Iterator[ObjectNode]:
 
 
 @pytest.fixture
-def og(capsys: pytest.CaptureFixture[str], node: ObjectNode) -> Command:
-    def command(*argv: str | Path) -> tuple[int, str, str]:
-        code = run(["--socket", node.address, *map(str, argv)])
-        said = capsys.readouterr()
-        return code, said.out, said.err
-
-    return command
-
-
-@pytest.fixture
 def notes(tmp_path: Path) -> Path:
     file = tmp_path / "notes.txt"
     file.write_text("what I wrote")
     return file
 
 
-def test_put_waits_for_its_acks_and_shows_who_gave_them(og: Command, node: ObjectNode, notes: Path) -> None:
+def test_put_waits_for_its_acks_and_shows_who_gave_them(og: Run, node: ObjectNode, notes: Path) -> None:
     code, out, err = og("put", notes, "--required", "2.0")
     assert code == exits.OK
     (opened,) = node.calls["OpenUpload"]
@@ -58,7 +47,7 @@ def test_put_waits_for_its_acks_and_shows_who_gave_them(og: Command, node: Objec
     assert "o-1 is kept here; acks: 0.0 of 2.0" in err
 
 
-def test_put_says_what_it_waits_for_once_and_how_not_to(og: Command, node: ObjectNode, notes: Path) -> None:
+def test_put_says_what_it_waits_for_once_and_how_not_to(og: Run, node: ObjectNode, notes: Path) -> None:
     weak, away = "the hosts known weigh 0.0", "no host\x1b[2J is alive"
     node.troubles = ["", weak, weak, "", weak, away, ""]
     code, out, err = og("put", notes)
@@ -75,7 +64,7 @@ def test_put_says_what_it_waits_for_once_and_how_not_to(og: Command, node: Objec
     assert "weigh" not in out
 
 
-def test_put_tells_scripts_of_it_beside_their_document(og: Command, node: ObjectNode, notes: Path) -> None:
+def test_put_tells_scripts_of_it_beside_their_document(og: Run, node: ObjectNode, notes: Path) -> None:
     node.acking, node.troubles = False, ["weak"] * 100
     code, out, err = og("--json", "put", notes, "--timeout", "0.05")
     waits, failed = map(json.loads, err.splitlines())
@@ -85,14 +74,14 @@ def test_put_tells_scripts_of_it_beside_their_document(og: Command, node: Object
     assert failed["error"]["message"].endswith(": weak")
 
 
-def test_put_need_not_wait(og: Command, node: ObjectNode, notes: Path) -> None:
+def test_put_need_not_wait(og: Run, node: ObjectNode, notes: Path) -> None:
     node.acking = False
     code, out, _ = og("put", notes, "--no-wait")
     assert code == exits.OK
     assert "state      accepted" in out
 
 
-def test_put_waits_no_longer_than_it_may_and_says_what_is_there(og: Command, node: ObjectNode, notes: Path) -> None:
+def test_put_waits_no_longer_than_it_may_and_says_what_is_there(og: Run, node: ObjectNode, notes: Path) -> None:
     node.acking = False
     code, _, err = og("put", notes, "--timeout", "0.05")
     assert code == exits.FAILED
@@ -101,13 +90,13 @@ def test_put_waits_no_longer_than_it_may_and_says_what_is_there(og: Command, nod
 
 
 @pytest.mark.parametrize("wrong", ["0", "-1", "nan", "2.0001", "much"])
-def test_a_weight_that_is_none_is_a_usage_error(og: Command, node: ObjectNode, notes: Path, wrong: str) -> None:
+def test_a_weight_that_is_none_is_a_usage_error(og: Run, node: ObjectNode, notes: Path, wrong: str) -> None:
     code, _, _ = og("put", notes, f"--required={wrong}")
     assert code == exits.USAGE
     assert not node.calls["OpenUpload"]
 
 
-def test_put_of_no_file_is_a_usage_error(og: Command, node: ObjectNode, tmp_path: Path) -> None:
+def test_put_of_no_file_is_a_usage_error(og: Run, node: ObjectNode, tmp_path: Path) -> None:
     for path, why in ((tmp_path / "none", "does not exist"), (tmp_path, "there is no file")):
         code, _, err = og("put", path)
         assert code == exits.USAGE
@@ -115,7 +104,7 @@ def test_put_of_no_file_is_a_usage_error(og: Command, node: ObjectNode, tmp_path
     assert not node.calls
 
 
-def test_put_reads_a_pipe(og: Command, node: ObjectNode, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_put_reads_a_pipe(og: Run, node: ObjectNode, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"from a pipe"), isatty=lambda: False))
     code, out, _ = og("put", "-", "--name", "piped", "--json")
     assert code == exits.OK
@@ -124,7 +113,7 @@ def test_put_reads_a_pipe(og: Command, node: ObjectNode, monkeypatch: pytest.Mon
 
 
 def test_get_writes_a_file_under_its_own_name_unless_that_is_taken(
-    og: Command, notes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    og: Run, notes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     og("put", notes)
     (tmp_path / "elsewhere").mkdir()
@@ -139,7 +128,7 @@ def test_get_writes_a_file_under_its_own_name_unless_that_is_taken(
 
 @pytest.mark.parametrize("name", ["", "../notes.txt", "/etc/notes.txt", ".profile", "a\x1b[2J/b"])
 def test_get_takes_no_name_from_the_mesh_that_leads_elsewhere(
-    og: Command, node: ObjectNode, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    og: Run, node: ObjectNode, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with offgrid.connect(node.address) as client:
@@ -157,14 +146,14 @@ def test_get_writes_a_pipe_and_nothing_else(node: ObjectNode, capsysbinary: pyte
     assert capsysbinary.readouterr().out == bytes(range(256))
 
 
-def test_get_of_nothing_leaves_nothing(og: Command, tmp_path: Path) -> None:
+def test_get_of_nothing_leaves_nothing(og: Run, tmp_path: Path) -> None:
     code, _, err = og("get", "none", "-o", tmp_path / "out")
     assert code == exits.NOT_FOUND
     assert "there is no object none" in err
     assert list(tmp_path.iterdir()) == []
 
 
-def test_ls_and_info(og: Command, notes: Path) -> None:
+def test_ls_and_info(og: Run, notes: Path) -> None:
     assert og("ls")[1] == "there are no objects\n"
     og("put", notes)
     out = og("ls")[1]
@@ -174,14 +163,14 @@ def test_ls_and_info(og: Command, notes: Path) -> None:
     assert [made["name"] for made in json.loads(og("ls", "--json")[1])["objects"]] == ["notes.txt"]
 
 
-def test_info_says_what_an_object_waits_for(og: Command, node: ObjectNode, notes: Path) -> None:
+def test_info_says_what_an_object_waits_for(og: Run, node: ObjectNode, notes: Path) -> None:
     node.troubles = ["no host is there"]
     og("put", notes, "--no-wait")
     assert "trouble    no host is there\n" in og("info", "notes.txt")[1]
     assert "trouble" not in og("info", "notes.txt")[1]
 
 
-def test_outbox_says_what_keeps_an_entry_waiting(og: Command, node: ObjectNode) -> None:
+def test_outbox_says_what_keeps_an_entry_waiting(og: Run, node: ObjectNode) -> None:
     assert og("outbox", "--open")[1] == "nothing waits\n"
     with offgrid.connect(node.address) as client:
         client.objects.enqueue("order-17", b"x", 15, 2_000)
@@ -196,7 +185,7 @@ def test_outbox_says_what_keeps_an_entry_waiting(og: Command, node: ObjectNode) 
 
 
 def test_get_says_whom_it_waits_for_and_not_for_ever(
-    og: Command, node: ObjectNode, notes: Path, monkeypatch: pytest.MonkeyPatch
+    og: Run, node: ObjectNode, notes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(parts_module, "SILENT_S", 0.1)
     monkeypatch.setattr(parts_module, "ASK_AGAIN_S", 0.4)
@@ -216,7 +205,7 @@ def test_get_says_whom_it_waits_for_and_not_for_ever(
     assert json.loads(err.splitlines()[-1])["error"]["reason"] == "NoReplica"
 
 
-def test_outbox_cancel_gives_an_entry_up(og: Command, node: ObjectNode) -> None:
+def test_outbox_cancel_gives_an_entry_up(og: Run, node: ObjectNode) -> None:
     with offgrid.connect(node.address) as client:
         made = client.objects.enqueue("order-17", b"x", 15, 9_000)
         assert og("outbox", "cancel", "1") == (
@@ -233,42 +222,40 @@ def test_outbox_cancel_gives_an_entry_up(og: Command, node: ObjectNode) -> None:
 NOT_TEXT = os.fsdecode(b"caf\xe9\n.txt")
 
 
-def test_a_file_whose_name_is_no_text_is_put_under_one_that_is(og: Command, node: ObjectNode, tmp_path: Path) -> None:
+def test_a_file_whose_name_is_no_text_is_put_under_one_that_is(og: Run, node: ObjectNode, tmp_path: Path) -> None:
     (tmp_path / NOT_TEXT).write_bytes(b"x")
     assert og("put", tmp_path / NOT_TEXT)[0] == exits.OK
     assert node.calls["OpenUpload"][0].name == "caf��.txt"
 
 
 @pytest.mark.parametrize("name", [NOT_TEXT, "a\tb", "a\x1b[2J"])
-def test_a_name_that_is_no_text_is_a_usage_error(og: Command, node: ObjectNode, notes: Path, name: str) -> None:
+def test_a_name_that_is_no_text_is_a_usage_error(og: Run, node: ObjectNode, notes: Path, name: str) -> None:
     code, _, err = og("put", notes, "--name", name)
     assert (code, node.calls["OpenUpload"]) == (exits.USAGE, [])
     assert "�" in err
 
 
-def test_what_is_asked_for_in_bytes_that_are_no_text_is_a_usage_error(og: Command) -> None:
+def test_what_is_asked_for_in_bytes_that_are_no_text_is_a_usage_error(og: Run) -> None:
     code, _, err = og("info", NOT_TEXT)
     assert code == exits.USAGE
     assert "UTF-8" in err
 
 
-def test_a_file_to_write_may_have_any_name(og: Command, notes: Path, tmp_path: Path) -> None:
+def test_a_file_to_write_may_have_any_name(og: Run, notes: Path, tmp_path: Path) -> None:
     og("put", notes)
     for argv in (["get", "notes.txt"], ["--json", "get", "notes.txt"]):
         assert og(*argv, "-o", tmp_path / NOT_TEXT)[0] == exits.OK
     assert (tmp_path / NOT_TEXT).read_text() == "what I wrote"
 
 
-def test_a_closed_standard_input_is_a_usage_error(
-    og: Command, node: ObjectNode, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_closed_standard_input_is_a_usage_error(og: Run, node: ObjectNode, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", None)
     code, _, err = og("put", "-", "--name", "piped")
     assert (code, node.calls["OpenUpload"]) == (exits.USAGE, [])
     assert "standard input is closed" in err
 
 
-def test_an_object_called_dash_is_not_poured_out(og: Command, node: ObjectNode, notes: Path) -> None:
+def test_an_object_called_dash_is_not_poured_out(og: Run, node: ObjectNode, notes: Path) -> None:
     og("put", notes, "--name", "-")
     code, out, err = og("get", "--", "-")
     assert (code, out) == (exits.USAGE, "")
@@ -276,7 +263,7 @@ def test_an_object_called_dash_is_not_poured_out(og: Command, node: ObjectNode, 
 
 
 def test_get_follows_no_link_that_it_was_not_told_of(
-    og: Command, notes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    og: Run, notes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     og("put", notes)
     (tmp_path / "here").mkdir()
@@ -286,13 +273,13 @@ def test_get_follows_no_link_that_it_was_not_told_of(
     assert not (tmp_path / "elsewhere").exists()
 
 
-def test_get_says_at_once_that_it_cannot_write(og: Command, node: ObjectNode, tmp_path: Path) -> None:
+def test_get_says_at_once_that_it_cannot_write(og: Run, node: ObjectNode, tmp_path: Path) -> None:
     code, _, err = og("get", "anything", "-o", tmp_path / "none" / "out")
     assert (code, node.calls["GetObject"]) == (exits.USAGE, [])
     assert f"{tmp_path}/none/out: No such file or directory" in err
 
 
-def test_long_names_are_cut_in_tables_and_nowhere_else(og: Command, node: ObjectNode, notes: Path) -> None:
+def test_long_names_are_cut_in_tables_and_nowhere_else(og: Run, node: ObjectNode, notes: Path) -> None:
     long = "n" * 256
     og("put", notes, "--name", long)
     with offgrid.connect(node.address) as client:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
+from cli_run import Run
 from small_objects import ObjectNode
 
-from offgrid_tools.cli import exits, run
-
-Command = Callable[..., tuple[int, str, str]]
+from offgrid_tools.cli import exits
 
 
 @pytest.fixture
@@ -22,17 +21,7 @@ def node() -> Iterator[ObjectNode]:
     running.close()
 
 
-@pytest.fixture
-def og(capsys: pytest.CaptureFixture[str], node: ObjectNode) -> Command:
-    def command(*argv: str) -> tuple[int, str, str]:
-        code = run(["--socket", node.address, *argv])
-        said = capsys.readouterr()
-        return code, said.out, said.err
-
-    return command
-
-
-def test_rm_deletes_each_and_says_whom_that_concerns(og: Command, node: ObjectNode) -> None:
+def test_rm_deletes_each_and_says_whom_that_concerns(og: Run, node: ObjectNode) -> None:
     code, out, _ = og("rm", "notes.txt", "o-2")
     assert code == exits.OK
     assert out.splitlines() == [
@@ -42,14 +31,14 @@ def test_rm_deletes_each_and_says_whom_that_concerns(og: Command, node: ObjectNo
     assert node.objects == {}
 
 
-def test_rm_says_what_is_not_there_and_stops(og: Command, node: ObjectNode) -> None:
+def test_rm_says_what_is_not_there_and_stops(og: Run, node: ObjectNode) -> None:
     code, _, err = og("rm", "nothing", "notes.txt")
     assert code == exits.NOT_FOUND
     assert "there is no object nothing" in err
     assert len(node.objects) == 2
 
 
-def test_ls_shows_which_hosts_have_yet_to_hear(og: Command, node: ObjectNode) -> None:
+def test_ls_shows_which_hosts_have_yet_to_hear(og: Run, node: ObjectNode) -> None:
     og("rm", "notes.txt", "more.txt")
     node.deletions[1].ClearField("untold")
     code, out, _ = og("ls", "--deleted")
@@ -59,11 +48,11 @@ def test_ls_shows_which_hosts_have_yet_to_hear(og: Command, node: ObjectNode) ->
     assert line.endswith("attic, barn")
 
 
-def test_ls_says_so_when_there_are_none(og: Command) -> None:
+def test_ls_says_so_when_there_are_none(og: Run) -> None:
     assert "every host knows what was deleted" in og("ls", "--deleted")[1]
 
 
-def test_scripts_get_documents(og: Command) -> None:
+def test_scripts_get_documents(og: Run) -> None:
     deleted = json.loads(og("--json", "rm", "notes.txt")[1])
     assert deleted["deletions"][0]["object_id"] == "o-1"
     assert json.loads(og("--json", "ls", "--deleted")[1]) == deleted

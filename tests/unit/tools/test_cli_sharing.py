@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
+from cli_run import Run
 from small_node import NODE_ID, OTHER_ID
 from small_objects import ObjectNode
 
-from offgrid_tools.cli import exits, run
-
-Command = Callable[..., tuple[int, str, str]]
+from offgrid_tools.cli import exits
 
 
 @pytest.fixture
@@ -22,17 +21,7 @@ def node() -> Iterator[ObjectNode]:
     running.close()
 
 
-@pytest.fixture
-def og(capsys: pytest.CaptureFixture[str], node: ObjectNode) -> Command:
-    def command(*argv: str) -> tuple[int, str, str]:
-        code = run(["--socket", node.address, *argv])
-        said = capsys.readouterr()
-        return code, said.out, said.err
-
-    return command
-
-
-def test_an_object_is_shared_by_name_and_info_says_with_whom(og: Command, node: ObjectNode) -> None:
+def test_an_object_is_shared_by_name_and_info_says_with_whom(og: Run, node: ObjectNode) -> None:
     assert og("share", "notes.txt", "barn") == (exits.OK, "o-1 may be read by barn\n", "")
     assert "readers    barn\n" in og("info", "notes.txt")[1]
     assert "owner      attic\n" in og("info", "notes.txt")[1]
@@ -42,12 +31,12 @@ def test_an_object_is_shared_by_name_and_info_says_with_whom(og: Command, node: 
     assert "readers" not in og("info", "notes.txt")[1]
 
 
-def test_scripts_get_the_object(og: Command) -> None:
+def test_scripts_get_the_object(og: Run) -> None:
     (own, reader) = json.loads(og("--json", "share", "notes.txt", "barn")[1])["object"]["manifest"]["wraps"]
     assert (own["node_id"], reader["node_id"]) == (NODE_ID, OTHER_ID)
 
 
-def test_ls_tells_whose_it_is(og: Command, node: ObjectNode) -> None:
+def test_ls_tells_whose_it_is(og: Run, node: ObjectNode) -> None:
     assert og("ls", "--shared")[1] == "nobody shares anything with this node\n"
     made = node._make(b"theirs", "their notes")
     made.owner = OTHER_ID

@@ -153,31 +153,40 @@ class ObjectsMachine:
                 case ReplicasLost():
                     self._replicas.on_lost(event)
                 case PeerUp():
-                    self._notices.on_up(event.node_id, now)
-                    if self._hosts.on_up(event, now):
-                        self._measuring.on_up(event.node_id, now, rng)
-                        self._delivery.on_hosts_changed(now, came=True)
-                        self._comparing.on_up(event.node_id, now)
-                    else:
-                        self._measuring.on_down(event.node_id)
-                        self._comparing.on_down(event.node_id)
+                    self._on_up(event, now, rng)
                 case PeerDown(node_id):
-                    self._notices.on_down(node_id)
-                    self._comparing.on_down(node_id)
-                    if self._hosts.on_down(node_id, now):
-                        self._measuring.on_down(node_id)
-                        self._delivery.on_hosts_changed(now, came=False)
+                    self._on_down(node_id, now)
                 case Woke():
                     pass  # what is due is looked at when the step closes
                 case _:
                     raise Internal(f"the objects machine does not know {type(event).__name__}")
+        self._close_step(now, rng)
+        return self._draft.take()
+
+    def _close_step(self, now: Now, rng: Rng) -> None:
         self._comparing.close_step(now)
         self._delivery.close_step(now)
         for expiry in self._expiries:
             expiry.close_step(now)
         self._notices.close_step(now)
         self._measuring.close_step(now, rng)
-        return self._draft.take()
+
+    def _on_up(self, event: PeerUp, now: Now, rng: Rng) -> None:
+        self._notices.on_up(event.node_id, now)
+        if self._hosts.on_up(event, now):
+            self._measuring.on_up(event.node_id, now, rng)
+            self._delivery.on_hosts_changed(now, came=True)
+            self._comparing.on_up(event.node_id, now)
+        else:
+            self._measuring.on_down(event.node_id)
+            self._comparing.on_down(event.node_id)
+
+    def _on_down(self, node_id: str, now: Now) -> None:
+        self._notices.on_down(node_id)
+        self._comparing.on_down(node_id)
+        if self._hosts.on_down(node_id, now):
+            self._measuring.on_down(node_id)
+            self._delivery.on_hosts_changed(now, came=False)
 
     def _ask(self, ticket: int, command: object, now: Now) -> None:
         match command:
