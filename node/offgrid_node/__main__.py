@@ -11,13 +11,16 @@ import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 import click
 
 from offgrid_node import __version__
 
-EXIT_CONFIG, EXIT_REFUSED, EXIT_INTERRUPTED = 2, 4, 130
+if TYPE_CHECKING:
+    from offgrid_node.keys import NodeKey
+
+EXIT_CONFIG, EXIT_REFUSED, EXIT_UNAVAILABLE, EXIT_INTERRUPTED = 2, 4, 5, 130
 ROLES = click.Choice(["core", "broker", "host"])
 T = TypeVar("T")
 
@@ -107,9 +110,181 @@ def join(
 
 @cli.command()
 @FOLDER
-def run(folder: Path) -> None:
+@click.option("--root", is_flag=True, help="The mesh's root key, where the mesh was founded here.")
+@click.option("--enter", is_flag=True, help="Asks for the words instead, and writes the key's file that is lost.")
+def words(folder: Path, root: bool, enter: bool) -> None:
+    """Shows this node's key as 24 recovery words, to be written down and kept where no fire or thief finds both."""
+    if enter:
+        _enter(folder, root)
+        return
+    from offgrid_node.folder import Folder
+    from offgrid_node.keys import NodeKey
+    from offgrid_node.rotating_root import load_root
+
+    key = load_root(Folder(folder)) if root else NodeKey.load(Folder(folder).keys_path)
+    click.echo(key.recovery_words())
+    if root:
+        click.echo(
+            "of the mesh's root key; whoever has them names admins: offgrid-node rotate identity --root-words", err=True
+        )
+    else:
+        click.echo(f"of node {key.node_id}; whoever has them is this node: offgrid-node restore --words", err=True)
+
+
+def _enter(folder: Path, root: bool) -> None:
+    from offgrid_node.keys.words import seed_of
+    from offgrid_node.regaining import regain
+
+    seed = seed_of(click.prompt("recovery words", hide_input=sys.stdin.isatty(), err=True))
+    click.echo(f"written: {regain(folder, seed, root=root)}")
+
+
+@cli.command()
+@FOLDER
+@click.option("--via", "address", required=True, metavar="HOST:PORT", help="Where any member of the mesh listens.")
+@click.option(
+    "--key",
+    "key_file",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="A copy of the lost node's keys/node.key.",
+)
+@click.option("--words", is_flag=True, help="Asks for the 24 recovery words in place of a key file.")
+@click.option("--dry-run", is_flag=True, help="Only say what would come back.")
+@ROLE
+@SETTINGS
+def restore(
+    folder: Path,
+    address: str,
+    key_file: Path | None,
+    words: bool,
+    dry_run: bool,
+    roles: tuple[str, ...],
+    settings: tuple[str, ...],
+) -> None:
+    """Brings a node that has lost its disk back into an empty folder, from what other members keep of its journal."""
+    from offgrid_node.keys import NodeKey
+    from offgrid_node.keys.words import seed_of
+    from offgrid_node.restoring import restore as bring_back
+
+    if (key_file is None) == (not words):
+        raise click.UsageError("say whose node it is: --key FILE or --words, one of them")
+    if key_file is not None:
+        key = NodeKey.read(key_file)
+    else:
+        key = NodeKey(seed_of(click.prompt("recovery words", hide_input=sys.stdin.isatty(), err=True)))
+    chosen = roles or ("core", "broker", "host")
+    made = bring_back(folder, key, address, chosen, parse_settings(settings), dry_run=dry_run, say=click.echo)
+    newest = made.chain.newest
+    click.echo(f"{'would come back' if dry_run else 'restored'}: {made.name} ({made.node_id}) of mesh {made.mesh}")
+    click.echo(f"  journal   up to event {newest.events}, {len(made.chain.heads)} segments at {made.hosts} hosts")
+    for head in made.chain.beyond:
+        click.echo(f"  lost      segment {head.number}, to event {head.events}: not all before it could be found")
+    if made.silent:
+        click.echo(f"  silent    {', '.join(made.silent)}: they may keep newer ones")
+    if not dry_run:
+        click.echo(f"next: offgrid-node run --dir {shlex.quote(str(folder))}")
+
+
+@cli.command()
+@FOLDER
+@click.option(
+    "--accept-stale",
+    is_flag=True,
+    help="Go on with a store that is older than what hosts know of this node, and give up what came after.",
+)
+def run(folder: Path, accept_stale: bool) -> None:
     """Runs the node of this folder until Ctrl-C or SIGTERM."""
+    if accept_stale:
+        from offgrid_node.restoring import accept_stale as accept
+
+        newer = accept(folder)
+        click.echo(f"given up: what this node did up to segment {newer.number} of life {newer.life} of its journal")
     _run(folder)
+
+
+@cli.group()
+def rotate() -> None:
+    """Replaces keys of this node, while it stands still."""
+
+
+ROOT_KEY = click.option(
+    "--root-key",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="The mesh's root key signs: its file.",
+)
+ROOT_WORDS = click.option("--root-words", is_flag=True, help="Likewise, by its recovery words, which are asked for.")
+
+
+@rotate.command("identity")
+@FOLDER
+@ROOT_KEY
+@ROOT_WORDS
+def rotate_identity(folder: Path, root_key: Path | None, root_words: bool) -> None:
+    """Gives this node another identity key; it stays the node that it is.
+
+    The node must not run. Members learn the next key from it once it does, and refuse the one of before from then on.
+    The one of before signs; where it is lost or in wrong hands, the mesh's root.
+    """
+    from offgrid_node.rotating import rotate_identity as rotate_now
+
+    made = rotate_now(folder, _root_given(root_key, root_words))
+    click.echo(f"{made.key.node_id} has its key number {made.number}, in {made.key_path}")
+    click.echo(f"  words     offgrid-node words --dir {shlex.quote(str(folder))}   write them down anew")
+    if made.change_path is not None:
+        click.echo(
+            f"  change    {made.change_path}   if members do not know the node any more, since a thief of its key"
+        )
+        click.echo(
+            "            told them first: give it to one of them, and there, stopped: offgrid-node rotate take FILE"
+        )
+    click.echo(f"next: offgrid-node run --dir {shlex.quote(str(folder))}")
+
+
+def _root_given(root_key: Path | None, root_words: bool) -> NodeKey | None:
+    from offgrid_node.keys import NodeKey
+    from offgrid_node.keys.words import seed_of
+
+    if root_words:
+        return NodeKey(seed_of(click.prompt("the root key's 24 words", hide_input=sys.stdin.isatty(), err=True)))
+    return NodeKey.read(root_key) if root_key is not None else None
+
+
+@rotate.command("root")
+@FOLDER
+@ROOT_KEY
+@ROOT_WORDS
+def rotate_root(folder: Path, root_key: Path | None, root_words: bool) -> None:
+    """Gives the mesh another root key, on any member's machine; keys/mesh_root.key signs unless another is given.
+
+    The node must not run. Members learn of it from this one once it does. The old key, and its words, sign nothing from
+    then on; what they had signed stands.
+    """
+    from offgrid_node.rotating_root import rotate_root as rotate_now
+
+    made = rotate_now(folder, _root_given(root_key, root_words))
+    place = shlex.quote(str(folder))
+    click.echo(f"mesh {made.mesh} has its root key number {made.number}, in {made.key_path}   keep a copy offline")
+    click.echo(f"  words     offgrid-node words --root --dir {place}   write them down; the old ones are worth nothing")
+    click.echo(f"  change    {made.change_path}   for a member that does not hear of it: there, stopped:")
+    click.echo("            offgrid-node rotate take FILE")
+    click.echo(f"next: offgrid-node run --dir {place}")
+
+
+@rotate.command("take")
+@click.argument("change", type=click.File("rb"))
+@FOLDER
+@click.option("--instead", is_flag=True, help="In place of another change of the root's key, which was a thief's.")
+def rotate_take(change: BinaryIO, folder: Path, instead: bool) -> None:
+    """Tells this node, which must not run, of another's key change that the mesh's root has signed, or of the root's.
+
+    It is for when members do not know a node any more, since a thief of its key told them first, or where a thief of
+    the root's key did; whoever takes it tells the others.
+    """
+    from offgrid_node.rotating import take_change
+
+    names = take_change(folder, change.read(), instead=instead)
+    click.echo(f"taken: the key of {', '.join(names)}" if names else "nothing new")
+    click.echo(f"next: offgrid-node run --dir {shlex.quote(str(folder))}")
 
 
 @cli.group()
@@ -130,13 +305,22 @@ def check(file: Path) -> None:
 
 
 @cli.command()
-@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False), required=False)
+@click.argument("file", type=click.Path(path_type=Path, exists=True), required=False)
+@click.option("--storage", is_flag=True, help="Keep a folder, FILE, while hosts die, instead of doing jobs.")
+@click.option("--hosts", type=click.IntRange(4, 20), default=10, show_default=True, help="With --storage: how many.")
 @click.option("--keep", is_flag=True, help="Leave the mesh running and print how to talk to it.")
 @click.option("--dir", "folder", type=click.Path(path_type=Path), help="Where; a temporary folder unless given.")
-def demo(file: Path | None, keep: bool, folder: Path | None) -> None:
-    """Shows everything at work: five nodes, a job on FILE, a host killed in the middle of another job."""
-    from offgrid_node.demo import demonstrate
+def demo(file: Path | None, storage: bool, hosts: int, keep: bool, folder: Path | None) -> None:
+    """Shows everything at work: five nodes, a job on FILE, a host killed in the middle of another job.
 
+    With --storage an owner and ten hosts: a folder put, three of its hosts killed, and the folder got back."""
+    from offgrid_node.demo import demonstrate, demonstrate_storage
+
+    if file is not None and file.is_dir() != storage:
+        why = "is not a directory, as --storage wants" if storage else "is a directory, which only --storage takes"
+        raise click.UsageError(f"{file} {why}")
+    if storage:
+        sys.exit(demonstrate_storage(file, hosts, keep=keep, folder=folder))
     sys.exit(demonstrate(file, keep=keep, folder=folder))
 
 
@@ -200,7 +384,7 @@ def main() -> None:
 def _explain(error: Exception) -> int | None:
     """Prints what an expected error says and returns the exit code; None for a defect of ours."""
     from offgrid_node.config import ConfigError
-    from offgrid_node.protocol.errors import Fault, Internal
+    from offgrid_node.protocol.errors import Fault, Internal, OutcomeUnknown, Unavailable
 
     if isinstance(error, ConfigError):
         for problem in error.problems:
@@ -208,7 +392,8 @@ def _explain(error: Exception) -> int | None:
         return EXIT_CONFIG
     if isinstance(error, Fault) and not isinstance(error, Internal):
         click.echo(f"offgrid-node: {error.message}", err=True)
-        return EXIT_REFUSED
+        away = isinstance(error, Unavailable | OutcomeUnknown) and error.reason != "DiskError"
+        return EXIT_UNAVAILABLE if away else EXIT_REFUSED
     if isinstance(error, OSError) and error.strerror:
         place = f"{error.filename}: " if error.filename else ""
         click.echo(f"offgrid-node: {place}{error.strerror}", err=True)

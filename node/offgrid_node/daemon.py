@@ -29,20 +29,22 @@ from offgrid_node.finding import Finding
 from offgrid_node.folder import Folder, check_store, open_store
 from offgrid_node.full_disk import StoreTrouble, chunk_notices
 from offgrid_node.heap import Heap
-from offgrid_node.keys import NodeKey, NodeTls, check_identity_certificate, issue_leaf, open_sealed, seal, verify
+from offgrid_node.keys import NodeTls, check_identity_certificate, issue_leaf, open_sealed, seal, verify
 from offgrid_node.keys.letters import Letters
 from offgrid_node.keys.wraps import KeyWraps
 from offgrid_node.listeners import Listeners
 from offgrid_node.machine_facts import unheld_notices
 from offgrid_node.node import Node, Parts
 from offgrid_node.node_executors import make_executors, open_at_work
-from offgrid_node.node_settings import jobs_settings, mesh_settings
+from offgrid_node.node_settings import jobs_settings, mesh_settings, object_parts
 from offgrid_node.protocol.clock import Now
-from offgrid_node.protocol.errors import Fault
+from offgrid_node.protocol.errors import FailedPrecondition, Fault
 from offgrid_node.protocol.jobs.commands import StopHost
 from offgrid_node.protocol.mesh.commands import RoadLost
-from offgrid_node.protocol.objects.manifest import Code
 from offgrid_node.protocol.objects.preference import Policy
+from offgrid_node.protocol.objects.verified import count_of, oldest_us
+from offgrid_node.rotating import ring_of
+from offgrid_node.rotating_root import end_root_rotation
 from offgrid_node.services.bulk import Bulk, Threads
 from offgrid_node.services.client import Road
 from offgrid_node.services.flow import Later
@@ -50,9 +52,6 @@ from offgrid_node.services.framed_road import FramedRoad
 from offgrid_node.services.grpc_road import GrpcRoad
 from offgrid_node.services.ledger.reads import ledger_summary
 from offgrid_node.services.mesh import NodeFacts
-from offgrid_node.services.objects.codes import CodePolicy
-from offgrid_node.services.objects.room import ObjectParts
-from offgrid_node.services.objects.scrub import Pace
 from offgrid_node.storage.blobs import FileBlobs
 from offgrid_node.storage.disk import measure_fsync_ms
 from offgrid_node.storage.store import Store
@@ -79,7 +78,7 @@ class Daemon:
     def __init__(self, folder: Folder, config: Config, problems: Sequence[str]) -> None:
         self._config = config
         self._began_ns = time.monotonic_ns()
-        self._key = NodeKey.load(folder.keys_path)
+        self._folder = folder
         self._problems = tuple(problems)
         for sentence in self._problems:
             _log.warning("%s", sentence)
@@ -93,19 +92,39 @@ class Daemon:
         self._drops: DropWatch | None = None
         self._heap = Heap(asyncio.get_running_loop())
         self.banner = ""
+        self.outdated = asyncio.Event()
+        """This node must not go on: see `check_newest`."""
+
+    def check_newest(self) -> None:
+        """Raises FailedPrecondition (reason StoreOutdated) when a host has shown that this node's store is an old one,
+        or that another process goes on as this node."""
+        newer = self.node.journal_newer
+        if newer is not None:
+            raise FailedPrecondition(
+                f"{self._config.storage.memory_db} is not this node's newest store: a host shows something of its "
+                f"life {newer.life} that it knows nothing of (segments of its journal came to {newer.number}). Was "
+                "it put back from a backup, or does this node run elsewhere? Restore it from the mesh "
+                "(offgrid-node restore), or go on with the old one and lose what came after: "
+                "offgrid-node run --accept-stale",
+                reason="StoreOutdated",
+            )
 
     async def start(self) -> None:
         """Everything up, or the Fault that says why not; `stop` is due in both cases."""
-        tls, loop = issue_leaf(self._key), asyncio.get_running_loop()
-        store = self._open()
+        loop, store = asyncio.get_running_loop(), self._open()
+        ring = self._ring = ring_of(self._folder, store)
+        end_root_rotation(self._folder, store)
+        tls = issue_leaf(ring.key)
         running = self._executions()
         framed = FramedRoad(tls, lambda: self.node.directory)
-        road = GrpcRoad(tls, lambda: self.node.directory, framed.learn, self._on_lost)
+        before = issue_leaf(ring.before) if ring.before is not None else None
+        road = GrpcRoad(tls, lambda: self.node.directory, framed.learn, self._on_lost, before)
         threads = Threads(loop.call_soon_threadsafe)
         self._bulk = Bulk(threads)
         self._cleanup += [self._driver.close, road.close, framed.close, running.close, threads.close, self._bulk.stop]
         self.node = Node(self._parts(store, [framed, road], running))
         self.node.runtime.watch(log_events)
+        self.check_newest()
         await self._listen(tls, road, framed)
         self._driver.start(self.node.runtime)
         self._drops = self._watch_drops()
@@ -160,11 +179,14 @@ class Daemon:
 
     async def _listen_metrics(self, meters: Meters) -> str:
         # Only where somebody asks for them: its library takes a tenth of a second to import.
+        from offgrid_node.discovery.gateways import ABOUT_PATH
+        from offgrid_node.gateway.about import AboutPage
         from offgrid_node.gateway.http import HttpServer
         from offgrid_node.gateway.metrics import MetricsPage
 
         page = MetricsPage(meters, self.node.runtime, self._facts)
-        http = HttpServer({"/metrics": page.render}, self._config.metrics.hosts)
+        about = AboutPage(self._config.node.name, self.node.node_id, lambda: self._finding.addresses)
+        http = HttpServer({"/metrics": page.render, ABOUT_PATH: about.render}, self._config.metrics.hosts)
         self._cleanup.append(http.close)
         return await http.listen(self._config.metrics.listen)
 
@@ -177,7 +199,7 @@ class Daemon:
                 await asyncio.wait_for(noted.wait(), STOPPING_S)
 
     def _parts(self, store: Store, roads: Sequence[Road], running: Running) -> Parts:
-        config, key = self._config, self._key
+        config, key = self._config, self._ring.key
         self._blobs = FileBlobs(config.storage.chunk_dir)
         return Parts(
             store=store,
@@ -188,7 +210,7 @@ class Daemon:
             check_certificate=check_identity_certificate,
             seal=seal,
             open_sealed=open_sealed,
-            letters=Letters(key, os.urandom),
+            letters=Letters(key, os.urandom, self._ring.older),
             roads=roads,
             execute=running.start,
             stop=running.stop,
@@ -198,24 +220,16 @@ class Daemon:
             mesh=mesh_settings(config),
             at_death=self._at_work.take_left if self._at_work is not None else frozenset,
             jobs=jobs_settings(config, key, self._pool),
-            objects=ObjectParts(
-                blobs=self._blobs,
-                bulk=self._bulk,
-                wraps=KeyWraps(key),
-                coder=self._coding.coder,
-                scrub=Pace(config.storage.scrub_bytes_per_s, config.storage.scrub_days),
-                coding=CodePolicy(
-                    Code(config.storage.shards_needed, config.storage.shards_total), config.storage.coded_from_bytes
-                ),
-                keeps_replicas=config.storage.enabled,
-                owner_share_percent=config.storage.owner_share_percent,
-            ),
+            objects=object_parts(config, self._blobs, self._bulk, KeyWraps(key, self._ring.older), self._coding.coder),
             data_dir=config.node.data_dir,
             job_timeout_ms=config.jobs.timeout_ms,
             copies=config.storage.copies,
             required_milli=config.storage.required_milli,
             repair_after_ms=config.storage.repair_after_ms,
+            audit_days=config.storage.audit_days,
+            journal_interval_ms=config.storage.journal_interval_ms,
             placement=Policy(config.storage.placement),
+            only_chosen_hosts=bool(config.storage.hosts),
             economy=config.economy.enabled,
             monitor=self._on_fault,
             meters=self._meters,
@@ -237,11 +251,16 @@ class Daemon:
         self._heap.thaw()  # the machines, with all that they hold, are built anew
 
     def _on_commit(self, inputs: int, commit_s: float) -> None:
+        with suppress(Fault):  # while machines are loaded anew
+            if self.node.journal_newer is not None:
+                self.outdated.set()
         self._store_trouble.on_commit(inputs, commit_s)
         if self._meters:
             self._meters.on_commit(inputs, commit_s)
 
     def _facts(self) -> NodeFacts:
+        objects, store = self.node.objects, self.node.runtime.store
+        repairs, checking, auditing = objects.repair_pace, objects.checking, objects.auditing
         return NodeFacts(
             version=__version__,
             uptime_ms=(time.monotonic_ns() - self._began_ns) // 1_000_000,
@@ -261,11 +280,24 @@ class Daemon:
                 *self._finding.notices,
                 *(self._drops.notices if self._drops else ()),
                 *self.node.adoption.notices,
-                *self.node.objects.scrub.notices,
+                *checking.notices,
                 *self.node.ledger.notices,
+                *self.node.object_notices,
+                *self.node.journal_notices,
+                *self.node.ledger.mute_notices,
             ),
-            ledger=ledger_summary(self.node.runtime.store),
+            ledger=ledger_summary(store),
             coder=self._coding.coder.name,
+            journal_safe_seq=self.node.journal_safe_seq,
+            repair_bytes_per_s=repairs.bytes_per_s,
+            repair_pulled_bytes=repairs.pulled_bytes,
+            repair_given_bytes=repairs.given_bytes,
+            scrub_read_bytes=checking.read_bytes,
+            scrub_damaged=checking.damaged,
+            audit_verified=count_of(store),
+            audit_oldest_us=oldest_us(store),
+            audit_wrong=auditing.wrong_shards,
+            audit_read_bytes=auditing.read_bytes,
         )
 
 

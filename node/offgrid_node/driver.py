@@ -39,6 +39,7 @@ class Driver:
         self._runtime: Runtime | None = None
         self._scheduled = False
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_ms = 0  # when it fires
         self._place = CommitPlace(threaded=threaded)
         self._thread = ThreadPoolExecutor(1, "commit")  # begins with its first commit
         self._commit_ms: deque[float] = deque(maxlen=COMMIT_SAMPLES)
@@ -142,13 +143,17 @@ class Driver:
 
     def _arm(self) -> None:
         assert self._runtime is not None
+        due = self._runtime.deadline_ms()
+        if due is None or (self._timer is not None and self._timer_ms <= due):
+            return  # a turn in vain when it fires costs less than a timer for each turn
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
-        due = self._runtime.deadline_ms()
-        if due is not None:
-            delay_ms = max(0, due - self._runtime.clock.now().mono_ms)
-            self._timer = self._loop.call_later(delay_ms / 1000, self.poke)
+        delay_ms = max(0, due - self._runtime.clock.now().mono_ms)
+        self._timer, self._timer_ms = self._loop.call_later(delay_ms / 1000, self._on_time), due
+
+    def _on_time(self) -> None:
+        self._timer = None
+        self.poke()
 
     async def close(self) -> None:
         """Lets a running commit end; nothing leaves the node any more."""

@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING
 from offgrid_node import __version__
 from offgrid_node.config import split_address
 from offgrid_node.discovery.addresses import advertised, ip_addresses, join_address
+from offgrid_node.discovery.gateways import Gateways
 from offgrid_node.discovery.hints import Hint
 from offgrid_node.discovery.hosts_file import HostsFile
 from offgrid_node.keys import fingerprint_in_leaf
 from offgrid_node.node import Node
 from offgrid_node.protocol.errors import FailedPrecondition, InvalidRequest, Unavailable
 from offgrid_node.protocol.mesh.commands import AddressesChanged, AddressSeen
+from offgrid_node.protocol.objects.commands import HostsChosen
 
 if TYPE_CHECKING:
     from offgrid_node.config import Config
@@ -69,6 +71,7 @@ class Finding:
         self._closed_to_us = closed_to_us
         self._mesh_port, self._door_port = mesh_port, door_port
         self._hosts_file = HostsFile(config.mesh.hosts_file)
+        self._gateways = Gateways(config.storage.hosts) if config.storage.hosts else None
         self._mesh_tag = node.directory.genesis.mesh_tag
         self._addresses: tuple[str, ...] = ()
         self._fault = ""
@@ -82,7 +85,13 @@ class Finding:
         alone = not any(self._node.mesh.liveness(node_id) == 1 for node_id in others)
         looking = ("no other member is in reach; still looking",) if alone else ()
         removed = ("no member accepts this node: was it removed?",) if alone and self._closed_to_us() else ()
-        return (*((self._fault,) if self._fault else ()), *looking, *removed)
+        gateways = self._gateways.notices if self._gateways is not None else ()
+        return (*((self._fault,) if self._fault else ()), *gateways, *looking, *removed)
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Where this node says that the mesh reaches it."""
+        return self._addresses
 
     async def start(self) -> None:
         self._advertise()
@@ -133,8 +142,18 @@ class Finding:
         while True:
             self._advertise()
             addresses = [a for a in dict.fromkeys(self._listed()) if a not in self._addresses][:PEEKS_MAX]
-            await asyncio.gather(*map(self._peek, addresses))
+            await asyncio.gather(*map(self._peek, addresses), self._ask_gateways())
             await asyncio.sleep(LOOK_EVERY_S)
+
+    async def _ask_gateways(self) -> None:
+        """The hosts that the config names are where their gateways say, and are the only ones for what is new."""
+        if self._gateways is None:
+            return
+        known = await asyncio.to_thread(self._gateways.ask)
+        for about in known:
+            for address in about.addresses:
+                self._node.runtime.deliver("mesh", AddressSeen(about.node_id, address))
+        self._node.runtime.deliver("objects", HostsChosen(frozenset(about.node_id for about in known)))
 
     def _listed(self) -> Sequence[str]:
         try:

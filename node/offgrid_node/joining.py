@@ -7,6 +7,7 @@ it, and the grant is checked from the mesh tag in the token upwards, so whoever 
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,7 +26,7 @@ from offgrid_node.keys import (
     seal,
     verify,
 )
-from offgrid_node.protocol.errors import Fault, NotFound, OutcomeUnknown, PeerFault, Unavailable
+from offgrid_node.protocol.errors import Exhausted, Fault, NotFound, OutcomeUnknown, PeerFault, Unavailable
 from offgrid_node.protocol.mesh.directory import Directory
 from offgrid_node.protocol.mesh.founding import adopt_grant, held_directory, store_not_empty
 from offgrid_node.protocol.mesh.joining import ask_context, grant_context, join_ask
@@ -37,6 +38,7 @@ from offgrid_node.storage.store import Batch
 MESH_UNKNOWN = "unknown"  # in the draft of the config, until the grant says which mesh it is
 ATTEMPT_TIMEOUT_S = 5.0
 PAUSE_S = 0.5
+CROWDED_MS_MAX = 1_000  # a door that says so has too many before it at once; one that says more will not have us
 
 
 def join(
@@ -89,7 +91,9 @@ async def _ask_until(token: InviteToken, key: NodeKey, name: str, timeout_s: flo
         for address in addresses:
             try:
                 return await _ask(address, token, key, name)
-            except (Unavailable, OutcomeUnknown) as fault:
+            except (Unavailable, OutcomeUnknown, Exhausted) as fault:
+                if isinstance(fault, Exhausted) and (fault.retry_ms or math.inf) > CROWDED_MS_MAX:
+                    raise
                 tried[address] = fault.message
         addresses = [*token.addresses, *await _look_around(token, deadline)]
         if time.monotonic() >= deadline:

@@ -29,6 +29,7 @@ LOCAL: Mapping[str, object] = {
     "mesh.door": "127.0.0.1:0",
     "mesh.mdns": False,
     "mesh.probe_interval_ms": 300,
+    "storage.journal_interval_ms": 0,  # nobody restores a node of such a mesh, but for the test of that
 }
 
 

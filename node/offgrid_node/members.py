@@ -35,9 +35,10 @@ class Members:
         changed = [event for event in events if event.etype in CHANGES]
         if not changed:
             return
-        self._certificates = tuple(self._node.directory.certificates())
+        before, self._certificates = set(self._certificates), tuple(self._node.directory.certificates())
         self._road.refresh()
         self._framed.refresh()
         for event in changed:
-            if event.etype == EventType.MEMBER_REMOVED:
-                self._server.disconnect(event.subject)
+            is_new = self._node.directory.certificate(event.subject) not in before
+            if event.etype == EventType.MEMBER_REMOVED or is_new:
+                self._server.disconnect(event.subject)  # what is open was opened by a key of before

@@ -18,6 +18,7 @@ from offgrid.v1 import jobs_pb2
 from offgrid_node.executors.executor import Progress
 from offgrid_node.protocol.clock import Clock
 from offgrid_node.protocol.effects import (
+    Audit,
     Call,
     Compare,
     DropBlob,
@@ -25,7 +26,12 @@ from offgrid_node.protocol.effects import (
     Executed,
     Fetch,
     Fill,
+    KeepSegment,
     Machine,
+    Rebuild,
+    Regain,
+    Reseal,
+    Rewrap,
     Ship,
     Signer,
     Stop,
@@ -39,13 +45,15 @@ from offgrid_node.protocol.jobs.settings import TIMEOUT_MS, JobsSettings
 from offgrid_node.protocol.ledger.machine import LedgerMachine
 from offgrid_node.protocol.ledger.settings import LedgerSettings
 from offgrid_node.protocol.mesh.directory import Directory
+from offgrid_node.protocol.mesh.held import CheckCertificate
 from offgrid_node.protocol.mesh.machine import MeshMachine, MeshSettings
-from offgrid_node.protocol.mesh.roll import CheckCertificate
 from offgrid_node.protocol.objects.machine import ObjectsMachine
 from offgrid_node.protocol.objects.preference import Policy
-from offgrid_node.protocol.objects.settings import COPIES, REPAIR_AFTER_MS, REQUIRED_MILLI, ObjectsSettings
+from offgrid_node.protocol.objects.settings import AUDIT_DAYS, COPIES, REPAIR_AFTER_MS, REQUIRED_MILLI, ObjectsSettings
 from offgrid_node.protocol.quorum.machine import QuorumMachine
 from offgrid_node.protocol.quorum.settings import QuorumSettings
+from offgrid_node.protocol.state.machine import INTERVAL_MS, StateMachine, StateSettings
+from offgrid_node.protocol.state.tables import Newer
 from offgrid_node.runtime import Monitor, Runtime
 from offgrid_node.services.caller import Caller, Kind
 from offgrid_node.services.client import Client, Road
@@ -66,12 +74,14 @@ from offgrid_node.services.jobs.work import Work
 from offgrid_node.services.join import JoinHandlers, Seal
 from offgrid_node.services.ledger.handlers import LedgerHandlers
 from offgrid_node.services.mesh import MeshHandlers, NodeFacts
-from offgrid_node.services.objects.room import ObjectParts, ObjectRoom
+from offgrid_node.services.objects.room import ObjectRoom
+from offgrid_node.services.objects.sides import ObjectParts
 from offgrid_node.services.quorum import QuorumHandlers
 from offgrid_node.services.quorum import check_answer as check_quorum_answer
 from offgrid_node.services.router import Router
 from offgrid_node.services.shelf import Shelf
 from offgrid_node.services.state import StateHandlers
+from offgrid_node.storage.noting import NotingStore
 from offgrid_node.storage.store import Store
 
 if TYPE_CHECKING:
@@ -113,7 +123,10 @@ class Parts:
     copies: int = COPIES
     required_milli: int = REQUIRED_MILLI
     repair_after_ms: int = REPAIR_AFTER_MS
+    audit_days: int = AUDIT_DAYS
+    journal_interval_ms: int = INTERVAL_MS
     placement: Policy = Policy.BALANCED
+    only_chosen_hosts: bool = False
     economy: bool = True  # False: the ledger's machine is silent
     at_death: Callable[[], Collection[bytes]] = frozenset  # payloads under which the process before this one died
     monitor: Monitor = log_nothing
@@ -127,8 +140,11 @@ class Node:
     def __init__(self, parts: Parts) -> None:
         """Raises FailedPrecondition (NoMesh) when the store knows no mesh, Corrupt when its rows are damaged."""
         self.node_id = parts.signer.node_id
+        self._noting = NotingStore(parts.store) if parts.objects.cuts_journal else None
+        parts = replace(parts, store=self._noting or parts.store)
         self._asked_roles = parts.mesh.roles
         self._jobs_settings: JobsSettings | None = None
+        self._key_number = 0
         self._work: Work | None = None
         meters = parts.meters
         self._client = Client(
@@ -187,14 +203,32 @@ class Node:
     def ship(self, work: Ship) -> None:
         self.objects.shipping.ship(work)
 
+    def rebuild(self, work: Rebuild) -> None:
+        self.objects.repairing.rebuild(work)
+
     def fetch(self, work: Fetch) -> None:
         self.objects.fetching.fetch(work)
 
     def drop_blob(self, work: DropBlob) -> None:
         self.objects.shipping.drop_blob(work)
 
+    def keep_segment(self, work: KeepSegment) -> None:
+        self.objects.segments.keep(work)
+
     def compare(self, work: Compare) -> None:
         self.objects.inventories.compare(work)
+
+    def audit(self, work: Audit) -> None:
+        self.objects.auditing.audit(work)
+
+    def rewrap(self, work: Rewrap) -> None:
+        self.objects.rewrapping.rewrap(work)
+
+    def reseal(self, work: Reseal) -> None:
+        self.objects.resealing.reseal(work)
+
+    def regain(self, work: Regain) -> None:
+        self.objects.regaining.regain(work)
 
     # ---- questions
 
@@ -214,6 +248,38 @@ class Node:
     @property
     def ledger(self) -> LedgerMachine:
         return self.runtime.machine("ledger", LedgerMachine)
+
+    @property
+    def journal_safe_seq(self) -> int | None:
+        """Up to which event this node would come back if it lost its disk now; 0: not yet, None: it never would."""
+        return self.runtime.machine("state", StateMachine).safe_events if self._noting is not None else None
+
+    @property
+    def journal_notices(self) -> tuple[str, ...]:
+        if self._noting is None:
+            return ()
+        state, said = self.runtime.machine("state", StateMachine), list[str]()
+        if state.trouble:
+            said.append(f"the journal is not brought to hosts: {state.trouble}")
+        if state.lost is not None:
+            said.append(f"segment {state.lost} of the journal is lost at its hosts: all of it is brought there anew")
+        return tuple(said)
+
+    @property
+    def object_notices(self) -> tuple[str, ...]:
+        notices, objects = [], self.runtime.machine("objects", ObjectsMachine)
+        if count := objects.damaged:
+            what = "an object that was" if count == 1 else f"{count} objects that were"
+            notices.append(f"{what} never durable are damaged here; `offgrid outbox --open` names them")
+        if count := objects.left_to_reseal:
+            what = "an object is" if count == 1 else f"{count} objects are"
+            notices.append(f"{what} still to be sealed anew; `offgrid keys show` says how far that is")
+        return tuple(notices)
+
+    @property
+    def journal_newer(self) -> Newer | None:
+        """What shows that this node's store is an old one, or not the only one: see StateMachine."""
+        return self.runtime.machine("state", StateMachine).newer if self._noting is not None else None
 
     def own_roles(self) -> frozenset[int]:
         """What the config asks for and the membership record allows. That is in force from the first moment, while
@@ -247,12 +313,16 @@ class Node:
     # ---- put together
 
     def _machines(self, parts: Parts) -> Mapping[str, Machine]:
-        """Anew for each load; the mesh's salt, which never changes, is looked up once."""
+        """Anew for each load; what never changes while it runs is looked up once: the mesh's salt,
+        and how often this node's key was replaced."""
         mesh = MeshMachine(parts.mesh, parts.signer, parts.verify, parts.check_certificate)
         if self._jobs_settings is None:
-            salt = Directory.load(parts.store, parts.verify, parts.check_certificate).salt
-            self._jobs_settings = replace(parts.jobs, salt=salt)
+            directory = Directory.load(parts.store, parts.verify, parts.check_certificate)
+            self._jobs_settings = replace(parts.jobs, salt=directory.salt)
+            self._key_number = directory.key_number(parts.signer.node_id)
         jobs, salt = self._jobs_settings, self._jobs_settings.salt
+        required_milli, interval_ms = parts.required_milli, parts.journal_interval_ms
+        state = StateSettings(parts.signer, parts.verify, salt, required_milli, interval_ms, self._key_number)
         return {
             "mesh": mesh,
             "jobs": JobsMachine(jobs, self._executing, CronTimes(), parts.at_death),
@@ -264,10 +334,13 @@ class Node:
                     parts.required_milli,
                     parts.repair_after_ms,
                     placement=parts.placement,
+                    only_chosen=parts.only_chosen_hosts,
+                    audit_days=parts.audit_days,
                 )
             ),
             "quorum": QuorumMachine(QuorumSettings(parts.signer, salt)),
             "ledger": LedgerMachine(LedgerSettings(parts.signer, salt, parts.economy)),
+            **({"state": StateMachine(state, self._noting)} if self._noting is not None else {}),
         }
 
     def _object_room(self, parts: Parts) -> ObjectRoom:
@@ -321,7 +394,8 @@ class Node:
     def _handlers(self, parts: Parts) -> dict[str, object]:
         runtime, self_id, objects = self.runtime, self.node_id, self.objects
         shelf, bulk = Shelf(runtime.store), parts.objects.bulk
-        inputs = InputPlacing(shelf, objects.uploads, objects.reading, objects.sealer, bulk)
+        padded = parts.objects.coding.padded
+        inputs = InputPlacing(shelf, objects.uploads, objects.reading, objects.sealer, bulk, padded=padded)
         self._filling = Filling(shelf, inputs, lambda end: runtime.deliver("jobs", end))
         explaining = Explaining(runtime, shelf, self._client)
         return {

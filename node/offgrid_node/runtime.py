@@ -24,6 +24,7 @@ from offgrid_node.protocol.clock import Clock, Now
 from offgrid_node.protocol.effects import (
     DOMAINS,
     Asked,
+    Audit,
     Call,
     Compare,
     Delete,
@@ -32,12 +33,17 @@ from offgrid_node.protocol.effects import (
     Execute,
     Fetch,
     Fill,
+    KeepSegment,
     Machine,
     Outgoing,
     Put,
     Raise,
+    Rebuild,
     Record,
+    Regain,
     Reply,
+    Reseal,
+    Rewrap,
     Ship,
     Stop,
     Woke,
@@ -104,11 +110,23 @@ class Outlet(Protocol):
 
     def ship(self, work: Ship) -> None: ...
 
+    def rebuild(self, work: Rebuild) -> None: ...
+
     def fetch(self, work: Fetch) -> None: ...
 
     def drop_blob(self, work: DropBlob) -> None: ...
 
+    def keep_segment(self, work: KeepSegment) -> None: ...
+
     def compare(self, work: Compare) -> None: ...
+
+    def audit(self, work: Audit) -> None: ...
+
+    def rewrap(self, work: Rewrap) -> None: ...
+
+    def reseal(self, work: Reseal) -> None: ...
+
+    def regain(self, work: Regain) -> None: ...
 
 
 class Watcher(Protocol):
@@ -166,6 +184,7 @@ class Runtime:
         self._tickets: dict[int, Ticket] = {}
         self._numbers = itertools.count(1)
         self._watchers: list[Watcher] = []
+        self._row_watchers: dict[tuple[str, bytes], list[Callable[[], None]]] = {}
         self._in_commit: Pending | None = None
         self._dues: dict[str, int] = {}  # of machines that have a deadline; only a step or a load moves one
         self._absent: Fault | None = None  # why there are no machines
@@ -234,6 +253,19 @@ class Runtime:
         self._watchers.append(watcher)
         return lambda: self._watchers.remove(watcher) if watcher in self._watchers else None
 
+    def watch_row(self, table: str, key: bytes, changed: Callable[[], None]) -> Callable[[], None]:
+        """`changed` is called after each commit that writes the row. Returns what ends that."""
+        watchers = self._row_watchers.setdefault((table, key), [])
+        watchers.append(changed)
+
+        def remove() -> None:
+            if changed in watchers:
+                watchers.remove(changed)
+            if not watchers and self._row_watchers.get((table, key)) is watchers:
+                del self._row_watchers[table, key]
+
+        return remove
+
     # ---- the turn
 
     def turn(self) -> None:
@@ -280,16 +312,19 @@ class Runtime:
         return pending
 
     def _step(self, queues: dict[str, list[object]], pending: Pending, now: Now) -> None:
+        stepped: dict[str, Machine] = {}
         for _ in range(ROUNDS_MAX):
             if not any(queues.values()):
-                return
-            for domain in DOMAINS:
-                inputs, machine = queues[domain], self.machines.get(domain)
-                if inputs:
-                    queues[domain] = []
-                if inputs and machine is not None:
-                    self._collect(machine.step(inputs, now, self._rng), queues, pending, now)
+                for domain, machine in stepped.items():
                     self._note_due(domain, machine)
+                return
+            for domain, inputs in queues.items():
+                if not inputs:
+                    continue
+                queues[domain], known = [], self.machines.get(domain)
+                if known is not None:
+                    stepped[domain] = known
+                    self._collect(known.step(inputs, now, self._rng), queues, pending, now)
         raise RuntimeError(f"domains raised events to each other for {ROUNDS_MAX} rounds")
 
     def _collect(self, effects: Sequence[Effect], queues: dict[str, list[object]], pending: Pending, now: Now) -> None:
@@ -322,8 +357,15 @@ class Runtime:
                 event.seq = seq
             for watcher in tuple(self._watchers):
                 self._guard(watcher, pending.events)
+        if self._row_watchers:
+            self._tell_of_rows(pending.batch)
         for effect in pending.outgoing:
             self._guard(self._release, effect)
+
+    def _tell_of_rows(self, batch: Batch) -> None:
+        for name in self._row_watchers.keys() & batch.writes.keys():
+            for changed in tuple(self._row_watchers.get(name, ())):
+                self._guard(lambda changed: changed(), changed)
 
     def _release(self, effect: Outgoing) -> None:
         match effect:
@@ -341,12 +383,24 @@ class Runtime:
                 self._outlet.fill(effect)
             case Ship():
                 self._outlet.ship(effect)
+            case Rebuild():
+                self._outlet.rebuild(effect)
             case Fetch():
                 self._outlet.fetch(effect)
             case DropBlob():
                 self._outlet.drop_blob(effect)
+            case KeepSegment():
+                self._outlet.keep_segment(effect)
             case Compare():
                 self._outlet.compare(effect)
+            case Audit():
+                self._outlet.audit(effect)
+            case Rewrap():
+                self._outlet.rewrap(effect)
+            case Reseal():
+                self._outlet.reseal(effect)
+            case Regain():
+                self._outlet.regain(effect)
 
     def _guard(self, step: Callable[[M], None], value: M) -> None:
         try:

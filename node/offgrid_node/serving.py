@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from offgrid_node import arena
 from offgrid_node.daemon import Daemon
 from offgrid_node.folder import Folder
 
@@ -37,6 +38,7 @@ def serve(path: Path, reading: ConfigReading) -> None:
     # It shows a traceback for each interface that is down; what matters of mDNS is said in the node's notices.
     logging.getLogger("zeroconf").setLevel(logging.ERROR)
     logging.getLogger("grpc._cython.cygrpc").addFilter(hide_broken_off)
+    arena.share_one()
     sys.setswitchinterval(0.0005)  # the default lets a computing thread hold up the loop for 5 ms at a time
     asyncio.run(_serve(folder, config, unused))
 
@@ -49,10 +51,20 @@ async def _serve(folder: Folder, config: Config, unused: Sequence[str]) -> None:
     try:
         await daemon.start()
         print(daemon.banner, flush=True)  # noqa: T201 - what the person at the terminal asked for
-        await stopping.wait()
+        await _first(stopping, daemon.outdated)
         _log.info("stopping")
+        if daemon.outdated.is_set():
+            daemon.check_newest()
     finally:
         await daemon.stop()
+
+
+async def _first(*events: asyncio.Event) -> None:
+    """Waits for one of them."""
+    waiting = [asyncio.ensure_future(event.wait()) for event in events]
+    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    for wait in waiting:
+        wait.cancel()
 
 
 def _on_signals(loop: asyncio.AbstractEventLoop, stopping: asyncio.Event) -> None:

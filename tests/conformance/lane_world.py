@@ -13,6 +13,7 @@ import grpc
 from carrier_world import ALICE, BOB, SERVER, TLS, World, world_in
 from google.protobuf.message import Message
 
+from offgrid.frames import HEAD_BYTES, frame
 from offgrid.v1 import lane_pb2, mesh_pb2
 from offgrid_node.keys import NodeKey
 from offgrid_node.protocol.errors import Fault
@@ -23,7 +24,6 @@ from offgrid_node.services.client import Client
 from offgrid_node.services.framed_road import FramedLane, FramedRoad
 from offgrid_node.services.framed_server import SUFFIX
 from offgrid_node.services.framed_tls import Target
-from offgrid_node.services.frames import HEAD_BYTES, frame
 from offgrid_node.services.grpc_calls import RpcHandler
 from offgrid_node.services.grpc_gate import Context
 from offgrid_node.services.grpc_lane import Lane

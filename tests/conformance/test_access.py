@@ -59,10 +59,12 @@ EVERY_RPC = {
     "ObjectService": {
         f"{MEMBERS}, {OWNER}": "GetCapacity",
         OWNER: "OpenUpload WriteUpload CommitUpload Enqueue GetObject ListObjects ReadObject ListOutbox "
-        "CancelOutboxEntry DeleteObject ListDeletions "
-        "ShareObject UnshareObject ExplainPlacement",
+        "PutObject WatchObject CancelOutboxEntry DeleteObject ListDeletions "
+        "ShareObject UnshareObject ExplainPlacement AuditObject ScrubReplicas RotateDataKeys "
+        "GetDataKeys ReencryptObjects StopReencryption",
         MEMBERS: "OpenReplica WriteReplica CommitReplica ReadReplica DeliverNotices CompareInventory NameInventory "
-        "ReportDamage",
+        "ShowReplica "
+        "RebuildReplica CombineRows PutReplica ReportChange AuditReplicas ListSegments BeginLife",
     },
     "QuorumService": {
         f"{MEMBERS}, {OWNER}": "ListWeights",
@@ -95,7 +97,8 @@ OWN_ROLE = {
     "MarketService/ExplainOrder QuorumService/TrackQuorums",
     HOST: "HostService/ToggleHost HostService/GetHost HostService/WatchDrain "
     "MarketService/StartJobs MarketService/CancelStarts "
-    "ObjectService/OpenReplica ObjectService/WriteReplica ObjectService/CommitReplica",
+    "ObjectService/OpenReplica ObjectService/WriteReplica ObjectService/CommitReplica ObjectService/RebuildReplica "
+    "ObjectService/PutReplica",
 }
 REASONS = {CORE: "NotACore", BROKER: "NotABroker", HOST: "NotAHost"}
 
@@ -204,3 +207,10 @@ async def is_let_in(channel: grpc.aio.Channel, method: str) -> bool:
     code = await answer.code()
     assert code in (grpc.StatusCode.OK, grpc.StatusCode.PERMISSION_DENIED), f"{method}: {code}"
     return code is grpc.StatusCode.OK
+
+
+def test_what_a_member_adds_to_a_request_is_not_handed_to_whoever_keeps_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    got, router, method = list[Message](), yes_to_all(), "offgrid.v1.MeshService/SyncMembers"
+    monkeypatch.setitem(router._handlers, method, lambda caller, request: got.append(request) or request)
+    router.dispatch(CALLERS["host"], method, bytes((0xFA, 0x3F, 4)) + b"more")  # of field 1,023
+    assert [request.ByteSize() for request in got] == [0]

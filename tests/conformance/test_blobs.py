@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from offgrid_node.protocol.errors import Corrupt, Exhausted, FailedPrecondition, Internal, NotFound, Unavailable
 from offgrid_node.storage import blobs as blobs_module
 from offgrid_node.storage.blobs import STAGED_AGE_MAX_S, BlobStore, FileBlobs, sweep
+from offgrid_node.storage.disk import start_writing
 from offgrid_node.storage.memory_blobs import MemoryBlobs
 
 Make = Callable[[Path], BlobStore]
@@ -116,6 +117,27 @@ class TestASyncThatFails:
         keep(blobs, "o-a", b"abc")
         assert blobs.size("o-a") == 3
 
+    @pytest.mark.parametrize("nth", range(5))
+    def test_leaves_nothing_of_several_either(
+        self, blobs: BlobStore, fail_sync: Callable[[int], None], nth: int
+    ) -> None:
+        keep(blobs, "o-b", b"older")
+        for staged in ("u-1", "u-2", "u-3"):
+            blobs.append(staged, 0, staged.encode())
+        fail_sync(nth)
+        with pytest.raises(Unavailable):
+            blobs.finish_all({"u-1": "o-a", "u-2": "o-b", "u-3": "o-c"})
+        assert list(blobs.names()) == (["o-b"] if nth < 3 else [])
+        assert nth >= 3 or blobs.read("o-b", 0, 5) == b"older", "it was not to be replaced yet"
+        assert blobs.all_staged() == []
+
+    def test_there_are_two_more_than_blobs(self, blobs: BlobStore, fail_sync: Callable[[int], None]) -> None:
+        for staged in ("u-1", "u-2", "u-3"):
+            blobs.append(staged, 0, staged.encode())
+        fail_sync(5)
+        blobs.finish_all({"u-1": "o-a", "u-2": "o-b", "u-3": "o-c"})
+        assert [blobs.read(name, 0, 3) for name in blobs.names()] == [b"u-1", b"u-2", b"u-3"]
+
     @pytest.mark.parametrize("nth", range(2))
     def test_is_said_of_a_kept_one_too(self, blobs: BlobStore, fail_sync: Callable[[int], None], nth: int) -> None:
         keep(blobs, "o-a", b"abc")
@@ -134,6 +156,12 @@ class TestKeptBlobs:
         assert blobs.read("o-a", 9, 1) == b"9"
         assert list(blobs.names()) == ["o-a"]
         assert blobs.all_staged() == [], "what is kept is not staged any more"
+
+    def test_several_of_which_one_is_missing_stay_staged(self, blobs: BlobStore) -> None:
+        blobs.append("u-1", 0, b"abc")
+        with pytest.raises(NotFound):
+            blobs.finish_all({"u-1": "o-a", "u-none": "o-b"})
+        assert (list(blobs.names()), blobs.staged_bytes("u-1")) == ([], 3)
 
     def test_a_finish_of_nothing_is_refused(self, blobs: BlobStore) -> None:
         with pytest.raises(NotFound):
@@ -178,7 +206,7 @@ def test_a_name_that_is_none_never_reaches_the_disk(blobs: BlobStore, name: str)
             call()
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(pieces=st.lists(st.tuples(st.integers(0, 12), st.binary(max_size=8))))
 def test_whatever_pieces_come_the_bytes_are_those_that_came_first(
     tmp_path_factory: pytest.TempPathFactory, pieces: list[tuple[int, bytes]]
@@ -227,6 +255,21 @@ class TestFiles:
         monkeypatch.setattr(blobs_module, "sync_folder", lambda path: said.append((path.name, kept.exists())))
         keep(FileBlobs(tmp_path), "o-a", b"abc")
         assert said == [("file", False), ("kept", True), ("staged", True)]
+
+    def test_begin_to_be_written_while_they_come(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(blobs_module, "WRITING_BYTES", 100)
+        begun: list[tuple[int, int]] = []
+
+        def begin(fd: int, offset: int, length: int) -> None:
+            begun.append((offset, length))
+            start_writing(fd, offset, length)
+
+        monkeypatch.setattr(blobs_module, "start_writing", begin)
+        blobs, data = FileBlobs(tmp_path), bytes(range(250)) * 2
+        for start, end in ((0, 99), (99, 100), (100, 350), (350, 500)):
+            blobs.append("coming", start, data[start:end])
+        assert begun == [(0, 100), (100, 200), (300, 200)], "whole ones, each once"
+        assert blobs.read_staged("coming", 0, 500) == data
 
     def test_a_full_disk_leaves_no_part_of_a_piece(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         blobs, write = FileBlobs(tmp_path), os.write

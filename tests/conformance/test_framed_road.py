@@ -66,7 +66,7 @@ def test_a_member_that_speaks_another_protocol_is_not_let_in(tmp_path: Path, mon
             monkeypatch.setattr("offgrid_node.services.framed_tls.PROTOCOL", "h2")
             road.learn(SERVER.node_id, "127.0.0.1", world.server.framed_port)
             place = road._places[SERVER.node_id]
-            await until(lambda: place.dialling is None)
+            await until(lambda: place.small.dialling is None)
             await asyncio.sleep(0.05)
             assert not road.reaches(SERVER.node_id)
             assert [fault.reason for fault in world.refused] == ["Unauthenticated"]

@@ -168,9 +168,9 @@ class TestAMemberThatDoesNotAnswer:
                 big = bytes(LANE_CALL_BYTES_MAX)
                 late: list[Message | Fault] = []
                 for _ in range(100):
-                    lane.call(METHODS[f"offgrid.v1.{PING}"], big, 0.2, late.append)
+                    lane.call(METHODS[f"offgrid.v1.{PING}"], (big, b""), 0.2, late.append)
                 open_ended: list[Message | Fault] = []
-                lane.call(METHODS[f"offgrid.v1.{PING}"], big, 60, open_ended.append)
+                lane.call(METHODS[f"offgrid.v1.{PING}"], (big, b""), 60, open_ended.append)
                 await until(lambda: len(late) == 100)
                 assert Counter(type(end) for end in late)[Unavailable] > 10, "the rest fitted into gRPC's own buffers"
                 await until(lambda: open_ended)
@@ -197,7 +197,7 @@ class TestAMemberThatAnswersWrongly:
         async def scenario() -> None:
             async with deaf_lane(lane_pb2.CarryResponse(answers=answers).SerializeToString(), framed=framed) as lane:
                 ended: list[Message | Fault] = []
-                lane.call(METHODS[f"offgrid.v1.{PING}"], b"", 10, ended.append)
+                lane.call(METHODS[f"offgrid.v1.{PING}"], (b"", b""), 10, ended.append)
                 await until(lambda: ended)
                 assert isinstance(ended[0], OutcomeUnknown | mesh_pb2.PingResponse)
                 await until(lambda: not lane.is_open)

@@ -301,3 +301,37 @@ def test_what_is_under_way_when_the_node_stops_is_still_answered(folder: Path) -
             await closing
 
     run(scenario())
+
+
+def test_no_task_of_a_call_is_left_to_the_end_of_the_loop() -> None:
+    """gRPC's server has stopped some turns before; a loop that ended under them would print a traceback for each."""
+
+    def of_calls() -> int:
+        names = [getattr(task.get_coro(), "__qualname__", "") for task in asyncio.all_tasks()]
+        return sum(name in ("_schedule_rpc_coro", "_handle_exceptions") for name in names)
+
+    async def scenario() -> None:
+        entered = asyncio.Event()
+
+        async def slow_to_end(_: object, __: object) -> None:
+            entered.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                await asyncio.sleep(0.05)
+
+        server = grpc.aio.server()
+        handlers = {"Slow": grpc.stream_stream_rpc_method_handler(slow_to_end)}
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("of.Tests", handlers),))
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            call = channel.stream_stream("/of.Tests/Slow")()
+            await entered.wait()
+            await server.stop(None)
+            assert of_calls()
+            await grpc_server._calls_end()
+            assert not of_calls()
+            call.cancel()
+
+    run(scenario())

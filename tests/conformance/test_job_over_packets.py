@@ -27,7 +27,7 @@ from offgrid_node.runtime import Ticket
 from offgrid_node.services.bulk import Bulk, inline
 from offgrid_node.services.caller import ADMIN, Caller
 from offgrid_node.services.mesh import NodeFacts
-from offgrid_node.services.objects.room import ObjectParts
+from offgrid_node.services.objects.sides import ObjectParts
 from offgrid_node.services.packet_link import PacketLink
 from offgrid_node.services.packet_road import PacketRoad
 from offgrid_node.services.packet_server import PacketServer

@@ -14,7 +14,19 @@ from offgrid_node.gateway.metrics import MetricsPage
 from offgrid_node.keys import NodeKey, check_identity_certificate, identity_certificate, verify
 from offgrid_node.meters import Meters
 from offgrid_node.protocol.clock import Now
-from offgrid_node.protocol.effects import Call, Compare, DropBlob, Execute, Machine, Ship, Stop
+from offgrid_node.protocol.effects import (
+    Audit,
+    Call,
+    Compare,
+    DropBlob,
+    Execute,
+    Machine,
+    Regain,
+    Reseal,
+    Rewrap,
+    Ship,
+    Stop,
+)
 from offgrid_node.protocol.errors import Unavailable
 from offgrid_node.protocol.mesh.founding import found_mesh
 from offgrid_node.protocol.mesh.machine import MeshMachine, MeshSettings
@@ -29,8 +41,12 @@ from offgrid_node.storage.store import Batch
 ROOT, NODE = NodeKey(b"r" * 32), NodeKey(b"n" * 32)
 PROMISED = {"offgrid_jobs_total", "offgrid_job_duration_seconds", "offgrid_broker_errors_total"}
 # Base units, and things that are counted: a name ends with what its number is a number of.
-UNITS = ("seconds", "bytes", "inputs", "peers", "jobs", "slots", "info", "total", "fds", "entries")
-FACTS = NodeFacts('1"0\\\n', 12, "/data", 0.5, "inline", jobs_open=3, slots_total=4, slots_busy=1)
+UNITS = ("seconds", "bytes", "inputs", "peers", "jobs", "slots", "info", "total", "fds", "entries", "objects")
+CHECKS = {
+    "scrub_read_bytes": 5_000, "scrub_damaged": 2, "audit_verified": 7, "audit_oldest_us": 1_700_000_000_500_000,
+    "audit_wrong": 3, "audit_read_bytes": 900,
+}  # fmt: skip
+FACTS = NodeFacts('1"0\\\n', 12, "/data", 0.5, "inline", jobs_open=3, slots_total=4, slots_busy=1, **CHECKS)
 
 Parse = Callable[[str], Iterator[Metric]]
 
@@ -71,6 +87,13 @@ class House:
     def drop_blob(self, work: DropBlob) -> None: ...
 
     def compare(self, work: Compare) -> None: ...
+    def audit(self, work: Audit) -> None: ...
+
+    def rewrap(self, work: Rewrap) -> None: ...
+
+    def reseal(self, work: Reseal) -> None: ...
+
+    def regain(self, work: Regain) -> None: ...
 
     def families(self, accept: str, parse: Parse) -> dict[str, Metric]:
         _, body = self.page.render(accept)
@@ -117,6 +140,21 @@ def test_buckets_are_cumulative_and_end_with_the_count(accept: str, parse: Parse
     assert dict(buckets)[10.0] == 1
     assert dict(buckets)[float("inf")] == samples["count", None] == 2
     assert samples["sum", None] == pytest.approx(20.003)
+
+
+@FORMS
+def test_what_scrub_and_audits_found_is_told(accept: str, parse: Parse) -> None:
+    families = House().families(accept, parse)
+    told = {
+        name: {sample.labels.get("by", ""): sample.value for sample in families[f"offgrid_{name}"].samples}
+        for name in ("check_read_bytes", "wrong_shards", "verified_objects", "verified_oldest_timestamp_seconds")
+    }
+    assert told == {
+        "check_read_bytes": {"scrub": 5_000, "audit": 900},
+        "wrong_shards": {"scrub": 2, "audit": 3},
+        "verified_objects": {"": 7},
+        "verified_oldest_timestamp_seconds": {"": 1_700_000_000.5},
+    }
 
 
 @FORMS

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from offgrid_node.protocol.errors import Exhausted, Fault, Internal, Unavailable
@@ -361,7 +361,7 @@ def outcome(store: Store, batch: Batch) -> object:
         return type(fault), fault.reason
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60)
 @given(on_disk=st.sampled_from(["lmdb", "logged"]), steps=st.lists(st.tuples(BATCHES, READS), max_size=8))
 def test_stores_on_disk_and_in_memory_answer_alike(
     tmp_path_factory: pytest.TempPathFactory, on_disk: str, steps: list[tuple[Batch, tuple[bytes, bytes, bool, int]]]

@@ -106,9 +106,9 @@ def log_of(node: LocalNode) -> str:
 
 
 @contextmanager
-def mesh_of(folder: Path, nodes: Mapping[str, Sequence[str]]) -> Iterator[LocalMesh]:
+def mesh_of(folder: Path, nodes: Mapping[str, Sequence[str]], **settings: object) -> Iterator[LocalMesh]:
     """A started mesh of nodes with these roles; in the end all have stopped in order, none with a traceback."""
-    with LocalMesh(folder, "t", {name: list(roles) for name, roles in nodes.items()}) as mesh:
+    with LocalMesh(folder, "t", {name: list(roles) for name, roles in nodes.items()}, **settings) as mesh:
         mesh.start()
         mesh.wait_alive()
         yield mesh

@@ -12,7 +12,7 @@ from live import eventually, mesh_of
 
 from offgrid_node.local_mesh import LocalMesh
 
-OBJECTS = 4
+OBJECTS, SIZE = 4, 20_000  # too large for rows
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def mesh(tmp_path: Path) -> Iterator[LocalMesh]:
 def test_a_host_whose_blobs_are_gone_is_filled_again(mesh: LocalMesh) -> None:
     owner, emptied, other = mesh["owner"], mesh["host-a"], mesh["host-b"]
     with owner.client() as client:
-        made = [client.objects.put(os.urandom(10_000), required_milli=2_000).object_id for _ in range(OBJECTS)]
+        made = [client.objects.put(os.urandom(SIZE), required_milli=2_000).object_id for _ in range(OBJECTS)]
         for object_id in made:
             client.objects.wait_durable(object_id, timeout_s=30)
     kept = [host.folder / "data" / "chunks" / "kept" for host in (emptied, other)]

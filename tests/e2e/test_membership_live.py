@@ -200,7 +200,7 @@ class TestJoining:
 
     def test_nobody_at_the_door(self, tmp_path: Path) -> None:
         done = offgrid_node("join", str(NOBODYS), "--dir", tmp_path / "a", "--no-run", "--timeout", "1", *LOOPBACK)
-        assert done.code == 4, done.said
+        assert done.code == 5, done.said
         assert "is the inviter running" in done.err, done.said
 
 
@@ -229,7 +229,7 @@ class TestWhatALostPartSays:
         folder = self.lives(tmp_path / "n")
         shutil.rmtree(folder / "keys")
         said = self.refused("run", "--dir", folder)
-        assert "Restore it from a backup, or start anew in another folder" in said
+        assert "Restore it from a backup or by its recovery words" in said
         assert not (folder / "keys").exists()
 
     @pytest.mark.skipif(os.name != "posix", reason="file modes are POSIX")

@@ -33,11 +33,11 @@ def soak(*arguments: str | Path) -> str:
 
 
 @pytest.mark.timeout(240)  # a dozen processes that start again and again: seconds, but not on a machine that is busy
-def test_three_kills_of_each_role_lose_nothing(tmp_path: Path) -> None:
+def test_a_kill_of_each_role_loses_nothing(tmp_path: Path) -> None:
     figures = tmp_path / "figures.json"
-    out = soak("kills", "--rounds", "3", "--seed", "1", "--dir", tmp_path / "m", "--json", figures)
+    out = soak("kills", "--rounds", "1", "--seed", "1", "--dir", tmp_path / "m", "--json", figures)
     for role in ("core", "broker", "host"):
-        assert re.search(rf"kills of {role} +3$", out, re.MULTILINE), out
+        assert re.search(rf"kills of {role} +1$", out, re.MULTILINE), out
     assert "6 stores verified" in out, out
     assert re.search(r"kills of clients +[1-9]", out), out
     told = json.loads(figures.read_text())["figures"]

@@ -329,7 +329,7 @@ class TestRunningOutOfRoom:
             ballast.write_bytes(bytes(8 * 1024 * 1024))
             node.run("run")
             socket_path = f"unix:{disk / 'data' / 'offgrid.sock'}"
-            eventually(lambda: (disk / "data" / "offgrid.sock").exists() or not node.alive, 10, "it is up")
+            eventually(lambda: (disk / "data" / "offgrid.sock").exists() or not node.alive, 30, "it is up")
             assert node.alive, node.log_tail()
             acked, error = self.submit_until_refused_at(socket_path)
             assert error.code in ("UNAVAILABLE", "RESOURCE_EXHAUSTED"), error

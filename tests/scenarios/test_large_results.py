@@ -5,13 +5,14 @@ from __future__ import annotations
 import pytest
 from road_town import Town
 
+from offgrid.pieces import as_a
 from offgrid.v1 import jobs_pb2, objects_pb2
 from offgrid_node.executors.executor import Outcome
 from offgrid_node.protocol.errors import Exhausted, Fault
-from offgrid_node.protocol.jobs.host import RESULT_BLOBS
 from offgrid_node.protocol.jobs.index import JOBS
 from offgrid_node.protocol.jobs.machine import JobsMachine
 from offgrid_node.protocol.jobs.pages import LEASES
+from offgrid_node.protocol.jobs.result_blobs import RESULT_BLOBS
 from offgrid_node.protocol.objects.tables import OBJECTS
 from offgrid_tools.sim.process import AFTER_COMMIT, BEFORE_COMMIT, Process
 from offgrid_tools.sim.work import LARGE_NAME, LARGE_REPEATS
@@ -32,7 +33,7 @@ def output_of(town: Town, job: jobs_pb2.Job) -> bytes:
     while sum(map(len, parts)) < job.result.output_bytes:
         request = objects_pb2.ReadObjectRequest(object=job.result.output_object, offset=sum(map(len, parts)))
         answer = town.ask("offgrid.v1.ObjectService/ReadObject", request)
-        assert isinstance(answer, objects_pb2.ReadObjectResponse), answer
+        assert as_a(objects_pb2.ReadObjectResponse, answer), answer
         parts.append(answer.data)
     return b"".join(parts)
 

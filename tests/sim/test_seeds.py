@@ -6,11 +6,11 @@ from __future__ import annotations
 import pytest
 
 from offgrid_tools.sim.main import simulate, sweep
-from offgrid_tools.sim.plan import MARKET_MESH, VAULT_MESH, draw
+from offgrid_tools.sim.plan import CUTS_MESH, MARKET_MESH, VAULT_MESH, draw
 
-SEEDS, BATCH = 40, 10
-MARKET_SEEDS = 8
-VAULT_SEEDS = 20
+SEEDS, BATCH = 16, 8
+MARKET_SEEDS = 5
+VAULT_SEEDS, CUT_SEEDS = 16, 2
 
 
 @pytest.mark.parametrize("first", range(0, SEEDS, BATCH))
@@ -41,6 +41,15 @@ def test_owners_and_hosts_of_a_vault_two_of_which_may_be_lost_break_no_invariant
     assert summary.unequal == []
     assert summary.kept > 2 * BATCH
     assert summary.faults > BATCH
+
+
+def test_no_power_cut_at_a_write_loses_what_was_acked() -> None:
+    """`soak cuts` counts a thousand."""
+    summary = sweep(range(CUT_SEEDS), mesh=CUTS_MESH, twice=True)
+    assert summary.violations == {}
+    assert summary.unequal == []
+    assert summary.met["power cuts at a write of hosts"] > 10 * CUT_SEEDS
+    assert summary.met["power cuts at a write of owners"] > CUT_SEEDS
 
 
 def test_a_broker_of_the_market_may_lie() -> None:

@@ -3,6 +3,10 @@
 
 from __future__ import annotations
 
+import time
+from collections import deque
+
+import grpc
 from small_node import NODE_ID, OTHER_ID, SmallNode, _page
 
 from offgrid.v1 import objects_pb2
@@ -25,11 +29,25 @@ class ObjectNode(SmallNode):
         self.deletions: list[objects_pb2.Deletion] = []
         self.shared: dict[str, objects_pb2.Object] = {}
         self.acking = True
+        self.outcomes = [objects_pb2.AUDIT_OUTCOME_WHOLE] * 2
+        self.read_bytes = 0
         self.troubles: list[str] = []
+        self.key_number = 4
+        self.told = deque([objects_pb2.Reencryption()] * 2)  # how far sealing anew is, at each look
+        self.rotten: list[objects_pb2.DamagedShard] = []
+        self.unread = 0
+        self.scrubs: list[objects_pb2.ScrubReplicasRequest] = []
         super().__init__()
 
     def restart(self) -> None:
         self.uploads.clear()
+
+    def on_PutObject(self, request):
+        made = self.objects.get(self.made.get(request.request_id, "")) or self._make(request.data, request.name)
+        self.made[request.request_id], made.request_id = made.object_id, request.request_id
+        if request.wait_ms:
+            self._look(made)
+        return objects_pb2.PutObjectResponse(object=made)
 
     def on_OpenUpload(self, request):
         made = self.made.get(request.request_id)
@@ -78,11 +96,33 @@ class ObjectNode(SmallNode):
         made.CopyFrom(found[-1])
         if self.troubles:
             made.trouble = self.troubles.pop(0)
-        elif self.acking and found[-1].state == ACCEPTED:
-            found[-1].state, found[-1].acked_milli = DURABLE, 2_000
-            found[-1].acks.add(node_id=NODE_ID, weight_milli=500)
-            found[-1].acks.add(node_id=OTHER_ID, weight_milli=1_500)
+        else:
+            self._look(found[-1])
         return objects_pb2.GetObjectResponse(object=made)
+
+    def on_WatchObject(self, request, context):
+        (made,) = [o for o in self.objects.values() if request.object in (o.object_id, o.name)]
+        while True:
+            told = objects_pb2.Object()
+            told.CopyFrom(made)
+            told.trouble = self.troubles[0] if self.troubles else ""
+            del self.troubles[: self.acking or len(self.troubles) > 1]
+            yield objects_pb2.WatchObjectResponse(object=told)
+            if self.cuts:  # the connection is lost
+                self.cuts -= 1
+                self._fail(context, grpc.StatusCode.UNAVAILABLE)
+            if made.state != ACCEPTED or not context.is_active():
+                return
+            if (not self.troubles or not self.acking) and not self._look(made):
+                time.sleep(0.01)
+
+    def _look(self, made):
+        """Whether its acks have come."""
+        if self.acking and made.state == ACCEPTED:
+            made.state, made.acked_milli = DURABLE, 2_000
+            made.acks.add(node_id=NODE_ID, weight_milli=500)
+            made.acks.add(node_id=OTHER_ID, weight_milli=1_500)
+        return made.state != ACCEPTED
 
     def on_ListObjects(self, request):
         found = self.shared if request.shared else self.objects
@@ -105,6 +145,24 @@ class ObjectNode(SmallNode):
         self.objects[made.object_id].manifest.wraps.add(node_id=OTHER_ID)
         return objects_pb2.ShareObjectResponse(object=self.objects[made.object_id])
 
+    def on_GetDataKeys(self, request):
+        return objects_pb2.GetDataKeysResponse(
+            number=self.key_number, objects_looked_at=7, wraps_written=9,
+            reencryption=self.told.popleft() if len(self.told) > 1 else self.told[0],
+        )  # fmt: skip
+
+    def on_ReencryptObjects(self, request):
+        self.told.popleft()
+        return objects_pb2.ReencryptObjectsResponse(reencryption=self.told[0])
+
+    def on_StopReencryption(self, request):
+        self.told = deque([self.told[-1]])
+        return objects_pb2.StopReencryptionResponse(reencryption=self.told[0])
+
+    def on_RotateDataKeys(self, request):
+        self.key_number = request.number + 1
+        return objects_pb2.RotateDataKeysResponse(number=self.key_number)
+
     def on_UnshareObject(self, request):
         made = self.on_GetObject(objects_pb2.GetObjectRequest(object=request.object)).object
         self.objects[made.object_id].ClearField("manifest")
@@ -124,6 +182,27 @@ class ObjectNode(SmallNode):
         return objects_pb2.ExplainPlacementResponse(
             object_id=request.object, code=request.code, copies=request.copies, part_bytes=request.size_bytes,
             policy=request.policy, hosts=said, unplaced=11, hosts_left_out=3,
+        )  # fmt: skip
+
+    def on_AuditObject(self, request):
+        """The hosts that acked, the first whole; a second, when there is one, as `outcome` says."""
+        made = self.on_GetObject(objects_pb2.GetObjectRequest(object=request.object)).object
+        hosts = [
+            objects_pb2.HostAudit(node_id=NODE_ID, outcome=self.outcomes[0], shards=[0, 4]),
+            objects_pb2.HostAudit(node_id=OTHER_ID, outcome=self.outcomes[1], reason="what\x1b[2J it says"),
+        ]
+        made.verified_us = 1_700_000_000_000_000 if {*self.outcomes} == {objects_pb2.AUDIT_OUTCOME_WHOLE} else 0
+        return objects_pb2.AuditObjectResponse(hosts=hosts, traffic_bytes=640, read_bytes=self.read_bytes, object=made)
+
+    def on_ScrubReplicas(self, request, context):
+        """Two shards of 1 kB, what is `rotten` found in the first."""
+        self.scrubs.append(request)
+        answer = objects_pb2.ScrubReplicasResponse
+        yield answer(total_bytes=2_000)
+        yield answer(read_bytes=1_000, total_bytes=2_000, shards=1, damaged=self.rotten, damaged_total=len(self.rotten))
+        yield answer(
+            read_bytes=2_000, total_bytes=2_000, shards=2, damaged_total=len(self.rotten), unread_total=self.unread,
+            done=True,
         )  # fmt: skip
 
     def on_DeleteObject(self, request):
@@ -149,11 +228,12 @@ class ObjectNode(SmallNode):
         return objects_pb2.ReadObjectResponse(data=data[request.offset : end], size_bytes=len(data))
 
     def _make(self, data: bytes, name: str) -> objects_pb2.Object:
-        object_id = f"o-{len(self.objects) + 1}"
+        number = len(self.held)
+        object_id = f"o-{number + 1}"
         self.held[object_id] = data
         self.objects[object_id] = made = objects_pb2.Object(
             object_id=object_id, name=name, size_bytes=len(data), state=ACCEPTED, required_milli=2_000, owner=NODE_ID,
-            local=True, created_us=1_700_000_000_000_000,
+            local=True, created_us=1_700_000_000_000_000 + number,
         )  # fmt: skip
         return made
 

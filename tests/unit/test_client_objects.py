@@ -12,13 +12,14 @@ import pytest
 from small_objects import PIECE, ObjectNode
 
 import offgrid
-from offgrid.client import Client, OffgridError
+from offgrid.client import Client, OffgridError, putting
 from offgrid.client import object_parts as parts_module
-from offgrid.client import objects as objects_module
 from offgrid.plaintext import checksum_of
+from offgrid.v1 import objects_pb2
 from offgrid_node.protocol.errors import NotFound, Unavailable
 
 DATA = bytes(range(50))
+ACCEPTED, DURABLE = objects_pb2.OBJECT_STATE_ACCEPTED, objects_pb2.OBJECT_STATE_DURABLE
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def node() -> Iterator[ObjectNode]:
 
 @pytest.fixture
 def client(node: ObjectNode, monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
-    monkeypatch.setattr(objects_module, "PAUSE_S", 0.001)
+    monkeypatch.setattr(putting, "PAUSE_S", 0.001)
     with offgrid.connect(node.address) as connected:
         yield connected
 
@@ -48,7 +49,13 @@ class Pipe(io.RawIOBase):
         return self._rest.read(min(3, size))
 
 
-class TestPut:
+class TestAPutInPieces:
+    """Of more than one call takes; here that is little."""
+
+    @pytest.fixture(autouse=True)
+    def little(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(putting, "PUT_BYTES_MAX", 2 * PIECE)
+
     def test_takes_a_path_bytes_and_streams(self, client: Client, node: ObjectNode, tmp_path: Path) -> None:
         path = tmp_path / "data.bin"
         path.write_bytes(DATA)
@@ -70,6 +77,13 @@ class TestPut:
         assert (plain.HasField("code"), plain.copies) == (False, 0)
         assert (coded.code.needed, coded.code.total, coded.copies) == (12, 20, 0)
         assert (copied.HasField("code"), copied.copies) == (False, 5)
+
+    @pytest.mark.parametrize("data", [b"x", DATA])
+    def test_pads_as_asked_and_else_as_the_config_says(self, data: bytes, client: Client, node: ObjectNode) -> None:
+        for padded in (None, True, False):
+            client.objects.put(data, padded=padded)
+        calls = [*node.calls["PutObject"], *node.calls["OpenUpload"]]
+        assert [call.padded if call.HasField("padded") else None for call in calls] == [None, True, False]
 
     def test_tells_how_far_it_is(self, client: Client) -> None:
         seen: list[tuple[int, int]] = []
@@ -123,13 +137,48 @@ class TestPut:
         node.stumble("WriteUpload", *[NotFound("open it again", reason="UploadNotFound")] * 20)
         with pytest.raises(OffgridError):
             client.objects.put(DATA)
-        assert len(node.calls["OpenUpload"]) == objects_module.BEGINNINGS_MAX
+        assert len(node.calls["OpenUpload"]) == putting.BEGINNINGS_MAX
 
     def test_does_not_repeat_what_is_refused(self, client: Client, node: ObjectNode) -> None:
         node.stumble("OpenUpload", NotFound("no", reason="Whatever"))
         with pytest.raises(OffgridError):
             client.objects.put(DATA)
         assert len(node.calls["OpenUpload"]) == 1
+
+
+class TestAPutInOneCall:
+    def test_takes_a_path_bytes_and_streams(self, client: Client, node: ObjectNode, tmp_path: Path) -> None:
+        path = tmp_path / "data.bin"
+        path.write_bytes(DATA)
+        for source in (path, DATA, io.BytesIO(DATA), Pipe(DATA), b""):
+            made = client.objects.put(source, name="n")  # type: ignore[arg-type]
+            assert node.held[made.object_id] == (DATA if source != b"" else b"")
+        assert {call.checksum for call in node.calls["PutObject"]} == {checksum_of(DATA), checksum_of(b"")}
+        assert not node.calls["OpenUpload"]
+
+    def test_says_all_that_is_asked_for(self, client: Client, node: ObjectNode) -> None:
+        client.objects.put(DATA, name="n", required_milli=2_000, code=(4, 7), expires_after_ms=5, request_id="r")
+        client.objects.put(DATA, copies=5, wait_s=1.5)
+        coded, copied = node.calls["PutObject"]
+        assert (coded.name, coded.required_milli, coded.expires_after_ms, coded.request_id) == ("n", 2_000, 5, "r")
+        assert (coded.code.needed, coded.code.total, coded.wait_ms) == (4, 7, 0)
+        assert (copied.HasField("code"), copied.copies, copied.wait_ms) == (False, 5, 1_500)
+
+    def test_may_wait_until_it_is_durable(self, client: Client) -> None:
+        assert client.objects.put(DATA).state == ACCEPTED
+        assert client.objects.put(DATA, wait_s=5).state == DURABLE
+
+    def test_tells_that_it_is_done(self, client: Client) -> None:
+        seen: list[tuple[int, int]] = []
+        client.objects.put(DATA, on_progress=lambda done, total: seen.append((done, total)))
+        assert seen == [(len(DATA), len(DATA))]
+
+    @pytest.mark.parametrize("source", [DATA, Pipe(DATA)], ids=["bytes", "pipe"])
+    def test_is_sent_again_while_the_node_restarts(self, client: Client, node: ObjectNode, source: bytes) -> None:
+        node.stumble("PutObject", *[grpc.StatusCode.UNAVAILABLE] * 6)
+        made = client.objects.put(source)
+        assert node.held == {made.object_id: DATA}
+        assert len({call.request_id for call in node.calls["PutObject"]}) == 1
 
 
 class TestFetch:
@@ -220,6 +269,14 @@ def test_waiting_tells_of_trouble_that_comes_and_goes(client: Client, node: Obje
     node.troubles, seen = ["", "away", "away", "slow", ""], []
     client.objects.wait_durable(made.object_id, timeout_s=10, on_change=lambda o: seen.append(o.trouble))
     assert seen == ["", "away", "slow", "", ""], "the last for its acks"
+
+
+def test_watching_goes_on_after_a_broken_connection(client: Client, node: ObjectNode) -> None:
+    made = client.objects.put(DATA)
+    node.cuts = 1
+    seen = [each.state for each in client.objects.watch(made.object_id)]
+    assert seen == [ACCEPTED, DURABLE]
+    assert len(node.calls["WatchObject"]) == 2
 
 
 def test_waiting_ends_in_time(client: Client, node: ObjectNode) -> None:

@@ -134,8 +134,7 @@ def test_a_future_outlives_its_node_and_says_what_it_waits_for(
     node._run = lambda job: (let_go.wait(10), run(job))
     with offgrid.connect(node.address) as client, caplog.at_level(logging.WARNING, "offgrid"):
         future = client.jobs.submit(payloads.command("wc", input=b"a b"))
-        while not node.jobs:
-            pass
+        future.wait_sent(10)  # a submission without its answer would be repeated, and fail in other words
         node.stop()
         while not caplog.messages:
             pass
@@ -153,8 +152,7 @@ def test_a_future_whose_node_stays_away_fails_and_says_so(node: SmallNode) -> No
     said: list[str] = []
     with offgrid.connect(node.address, reconnect_s=0.2, on_silence=said.append) as client:
         future = client.jobs.submit(payloads.command("wc", input=b"a b"))
-        while not node.jobs:
-            pass
+        future.wait_sent(10)  # a submission without its answer would be repeated, and fail in other words
         node.stop()
         with pytest.raises(OffgridError, match=r"silent for 0\.2 s") as caught:
             future.result(10)

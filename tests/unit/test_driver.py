@@ -25,7 +25,8 @@ from offgrid_node.storage.store import Batch
 
 
 class Echo:
-    """Answers what it is asked after one journal record; due again `period_ms` after each step."""
+    """Answers what it is asked after one journal record; due again `period_ms` after each step, or in as many
+    milliseconds as it was asked."""
 
     def __init__(self, clock: Wall, period_ms: int | None) -> None:
         self._clock, self._period_ms = clock, period_ms
@@ -39,6 +40,9 @@ class Echo:
 
     def step(self, inputs: Sequence[object], now: Now, rng: Rng) -> list[Effect]:
         self._due = now.mono_ms + self._period_ms if self._period_ms is not None else None
+        for event in inputs:
+            if isinstance(event, Asked) and isinstance(event.command, int):
+                self._due = now.mono_ms + event.command
         effects: list[Effect] = [Record(state_pb2.Event(etype=EventType.NODE_STARTED))]
         if any(isinstance(e, Asked) and e.command == "call early" for e in inputs):
             effects.append(Call("jobs", "peer", "method", mesh_pb2.PingRequest(), "tag", 100, early=True))
@@ -99,7 +103,7 @@ class Rig:
         )
         self.driver.start(self.runtime)
 
-    def ask(self, command: str = "hello") -> Ticket:
+    def ask(self, command: str | int = "hello") -> Ticket:
         return self.runtime.ask("jobs", "me", command)
 
 
@@ -254,5 +258,35 @@ def test_a_machine_is_woken_at_its_deadline() -> None:
         seen = rig.store.commits
         await asyncio.sleep(0.1)
         assert rig.store.commits == seen  # closed: nothing leaves any more
+
+    asyncio.run(asyncio.wait_for(run(), 5))
+
+
+def test_a_deadline_that_comes_nearer_is_not_missed_for_a_later_one() -> None:
+    async def run() -> None:
+        rig, woken = Rig(), asyncio.Event()
+        await outcome(rig.ask(60_000))
+        await outcome(rig.ask(20))
+        rig.runtime.watch(lambda events: woken.set())
+        await woken.wait()
+        await rig.driver.close()
+
+    asyncio.run(asyncio.wait_for(run(), 5))
+
+
+def test_a_timer_that_is_soon_enough_is_not_set_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run() -> None:
+        rig, loop = Rig(), asyncio.get_running_loop()
+        await outcome(rig.ask(30_000))
+        await asyncio.sleep(0)
+        set_anew = list[float]()
+        monkeypatch.setattr(loop, "call_later", lambda delay_s, *rest: set_anew.append(delay_s))
+        for _ in range(5):
+            answered = asyncio.Event()
+            rig.ask(60_000).when_done(lambda answer, answered=answered: answered.set())  # type: ignore[misc]
+            await answered.wait()
+        monkeypatch.undo()
+        await rig.driver.close()
+        assert set_anew == []
 
     asyncio.run(asyncio.wait_for(run(), 5))

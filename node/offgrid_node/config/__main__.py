@@ -14,7 +14,7 @@ from .apart import Answer, Secret
 from .loading import load
 from .problems import ConfigError
 from .reserved import unused_settings
-from .tree import Section
+from .sections import Section
 
 
 def answer_of(path: Path) -> Answer:

@@ -15,8 +15,9 @@ from pydantic_core import ErrorDetails
 
 from .fields import Allowed
 from .problems import SHOWN_CHARS_MAX, nearest, shown
+from .sections import Section, row_section_of, section_of
 from .toml_scan import Path
-from .tree import Config, Keys, Section, row_section_of, section_of
+from .tree import Config, Keys
 
 Shape = Literal["integer", "boolean", "text", "list", "table"]
 

@@ -45,6 +45,8 @@ EXECUTORS_RULE = (
     'a list of labels such as "wasm" or "process:wc", or beginnings of them, "process:*", "*"; at least one'
 )
 HOURS_RULE = '"" = always, or local times of the day such as "22:00-06:00"'
+RATE_MIN, RATE_MAX = 1_000, 2**40  # bytes a second, of repair and of sealing anew: slower never ends
+RATE_RULE = f"0 = no limit, or {RATE_MIN} to {RATE_MAX}"
 COMMANDS_RULE = f"names of {WORD_RULE}; values are absolute paths of programs"
 
 _WORD = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}\Z")
@@ -271,6 +273,12 @@ def _some(values: tuple[_T, ...]) -> tuple[_T, ...]:
     return values
 
 
+def _rate(value: int) -> int:
+    if 0 < value < RATE_MIN:
+        raise wrong(f"{value} bytes a second, too slow to ever come to an end")
+    return value
+
+
 def _distinct(values: tuple[_T, ...]) -> tuple[_T, ...]:
     for index, value in enumerate(values):
         if value in values[:index]:
@@ -284,6 +292,7 @@ Placement = Literal["balanced", "latency", "bandwidth"]
 Mode = Literal["auto", "offgrid", "disabled"]
 Isolation = Literal["auto", "bwrap", "rlimits"]
 
+
 Name = Annotated[str, AfterValidator(_name), Allowed(NAME_RULE)]
 Listen = Annotated[str, AfterValidator(_listen), Allowed(LISTEN_RULE)]
 OptionalListen = Annotated[str, AfterValidator(_door), Allowed(f'{LISTEN_RULE}; "" = off')]
@@ -293,6 +302,8 @@ OptionalUrl = Annotated[str, AfterValidator(_optional_url), Allowed(f'{URL_RULE}
 OptionalPath = Annotated[str, AfterValidator(_optional_path), Allowed(f'{PATH_RULE}; "" = off')]
 FilePath = Annotated[Path, BeforeValidator(_path), Allowed(PATH_RULE)]
 Secret = Annotated[SecretStr, AfterValidator(_secret), Allowed("printable characters")]
+
+OptionalRate = Annotated[int, Field(ge=0, le=RATE_MAX), AfterValidator(_rate), Allowed(RATE_RULE)]
 
 _Several = Annotated[tuple[_T, ...], Field(max_length=LIST_MAX), BeforeValidator(as_tuple), AfterValidator(_distinct)]
 Roles = Annotated[_Several[Role], AfterValidator(_some), Allowed("a list of core, broker, host, at least one")]

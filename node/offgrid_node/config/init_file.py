@@ -18,7 +18,8 @@ from pydantic_core import PydanticUndefined
 
 from .explain import allowed, dotted, explain
 from .problems import ConfigError, Problem
-from .tree import Config, Keys, Section, is_reserved, section_of, settings
+from .sections import Section, section_of
+from .tree import Config, Keys, is_reserved, settings
 
 _HEAD = """\
 # The configuration of one offgrid-node. Check it with: offgrid-node config check FILE

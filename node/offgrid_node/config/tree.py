@@ -1,4 +1,5 @@
-"""The configuration as one frozen tree of validated values: every section, key, default and bound stands here.
+"""The configuration as one frozen tree of validated values: every section, key, default and bound stands here, those
+of `[storage]` in `storage.py`.
 
 Loading (`loading.py`), the environment's names (`env.py`) and the template (`init_file.py`) read their knowledge of the
 keys off these classes. Sizes and times carry their unit in the name or the description.
@@ -9,17 +10,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin
+from typing import Annotated, Any
 
 from pydantic import (
     AfterValidator,
     BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     SecretStr,
-    ValidationInfo,
-    field_validator,
     model_validator,
 )
 from pydantic.fields import FieldInfo
@@ -27,20 +25,11 @@ from pydantic.fields import FieldInfo
 from . import fields as f
 from .addresses import admin_socket
 from .fields import Allowed
-
-RESERVED: dict[str, Any] = {"reserved": True}
-"""Marks a key that is checked but that nothing reads yet; the template says so."""
+from .sections import RESERVED, YEAR_S, Section, section_of
+from .storage import Storage
 
 _DAY_MS = 86_400_000
-_YEAR_S = 31_536_000
 _MONEY_MAX = 10**15
-_WEIGHT_MILLI_MAX = 10**9
-
-
-class Section(BaseModel):
-    """One table: frozen, strict about types, closed to unknown keys; defaults pass the same rules."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, validate_default=True)
 
 
 class Node(Section):
@@ -271,91 +260,6 @@ class Host(Section):
     dask: Dask = Field(default_factory=Dask)
 
 
-class Storage(Section):
-    """What is kept here. Paths that are not given lie in node.data_dir."""
-
-    enabled: bool = Field(default=True, description="keep copies of others' objects")
-    owner_share_percent: int = Field(
-        default=50,
-        ge=1,
-        le=100,
-        description="most of the room for them that one owner's may take, 100 = all of it",
-    )
-    copies: int = Field(
-        default=3, ge=1, le=64, description="hosts that an object of this node's is brought to, if it is not coded"
-    )
-    coded_from_bytes: int = Field(
-        default=10_000_000,
-        ge=0,
-        le=2**63 - 1,
-        description="objects of at least this are not copied but coded, unless their put says otherwise",
-    )
-    shards_needed: int = Field(default=12, ge=1, le=127, description="shards that give a coded object back")
-    shards_total: int = Field(
-        default=20,
-        ge=2,
-        le=128,
-        validate_default=True,
-        description="shards that it has, more than are needed; a host may hold several",
-    )
-    placement: f.Placement = Field(
-        default="balanced",
-        description="among hosts that fail apart: by free space, the nearest, or the fastest",
-    )
-    required_milli: int = Field(
-        default=2000,
-        ge=1,
-        le=_WEIGHT_MILLI_MAX,
-        description="weight of acks that makes it durable, unless it says otherwise, in thousandths",
-    )
-    repair_after_ms: int = Field(
-        default=600_000,
-        ge=1_000,
-        le=1_000 * _YEAR_S,
-        description="what a host held that is dead for so long is brought to others, in milliseconds",
-    )
-    scrub_bytes_per_s: int = Field(
-        default=10_000_000,
-        ge=1_000,
-        le=2**40,
-        description="most that is read a second to find faults in what is kept for others",
-    )
-    scrub_days: int = Field(
-        default=14, ge=1, le=365, description="all of it is read once within so many days, if that rate allows"
-    )
-    memory_db: f.FilePath = Field(default=Path("data/memory.db"), description="the node's store")
-    chunk_dir: f.FilePath = Field(default=Path("data/chunks"), description="folder of objects, sealed")
-    chunk_threshold: int = Field(
-        default=1_048_576,
-        ge=1,
-        le=2**40,
-        description="data above this goes to chunk_dir, in bytes",
-        json_schema_extra=RESERVED,
-    )
-    summary_dir: f.FilePath = Field(
-        default=Path("data/summaries"), description="folder of summaries", json_schema_extra=RESERVED
-    )
-    hosts: f.Urls = Field(default=(), description="gateways of storage hosts", json_schema_extra=RESERVED)
-    retention_base_mb: int = Field(
-        default=128, ge=0, le=2**30, description="events kept in any case, in MiB", json_schema_extra=RESERVED
-    )
-    retention_token_level: int = Field(
-        default=0, ge=0, le=2**30, description="raises what is kept", json_schema_extra=RESERVED
-    )
-    compaction_interval: int = Field(
-        default=1800, ge=1, le=_YEAR_S, description="seconds between compactions", json_schema_extra=RESERVED
-    )
-    limit_mb: int = Field(default=4096, ge=16, le=2**24, description="largest size of the store's file, in MiB")
-
-    @field_validator("shards_total")
-    @classmethod
-    def _check_total(cls, total: int, info: ValidationInfo) -> int:
-        needed = info.data.get("shards_needed", 0)
-        if total <= needed:
-            raise f.wrong(f"{total} shards, of which {needed} are needed: more must be made than are needed")
-        return total
-
-
 class Economy(Section):
     """Accounts and payment."""
 
@@ -363,7 +267,7 @@ class Economy(Section):
         default=True, description="take part in the mesh's ledger, once an admin has opened it, and pay for jobs"
     )
     settlement_interval: int = Field(
-        default=3600, ge=1, le=_YEAR_S, description="seconds between settlements", json_schema_extra=RESERVED
+        default=3600, ge=1, le=YEAR_S, description="seconds between settlements", json_schema_extra=RESERVED
     )
 
 
@@ -412,18 +316,6 @@ def is_reserved(info: FieldInfo) -> bool:
     """Whether nothing reads the key yet."""
     extra = info.json_schema_extra
     return isinstance(extra, dict) and bool(extra.get("reserved"))
-
-
-def section_of(info: FieldInfo) -> type[Section] | None:
-    """The section behind a field that is one."""
-    kind = info.annotation
-    return kind if isinstance(kind, type) and issubclass(kind, Section) else None
-
-
-def row_section_of(info: FieldInfo) -> type[Section] | None:
-    """The section that each row of an array of tables is; None where the field is none."""
-    kind = get_args(info.annotation)[0] if get_origin(info.annotation) is tuple else None
-    return kind if isinstance(kind, type) and issubclass(kind, Section) else None
 
 
 def clashes(config: Config) -> Iterator[tuple[Keys, str, str]]:

@@ -2,7 +2,8 @@
 
 One core, one broker and three hosts, each a process of its own. Jobs count a real text and are paid; the host that won
 one is killed (kill -9) in the middle and another finishes it; a large result is read back from other machines after the
-host that made it was killed. Then the demo says where everything went and stops. `story.py` tells it, `show.py` prints.
+host that made it was killed. Then the demo says where everything went and stops. `story.py` tells it. With `--storage`
+`kept.py` tells of a folder that is kept while hosts die. `show.py` prints.
 """
 
 from __future__ import annotations
@@ -11,10 +12,12 @@ import shutil
 import signal
 import sys
 import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 
 from offgrid.client import OffgridError
+from offgrid_node.demo.kept import SETTINGS, Kept, files_of, made_folder, nodes_of
 from offgrid_node.demo.show import Show
 from offgrid_node.demo.story import Story
 from offgrid_node.local_mesh import LocalMesh
@@ -29,15 +32,39 @@ EXIT_TERMINATED = 143  # 128 + SIGTERM, as shells have it
 def demonstrate(file: Path | None, *, keep: bool, folder: Path | None) -> int:
     """Returns the exit code: 0 when everything went as it should. Raises a Fault for a file that cannot be used."""
     name, text = read_input(file)
+    prices = {"host__price_micro": PRICE_MICRO, "jobs__price_max_micro": PRICE_MICRO}
+    return _shown(NODES, prices, lambda mesh, show: Story(mesh, show).tell(name, text), keep=keep, folder=folder)
+
+
+def demonstrate_storage(given: Path | None, hosts: int, *, keep: bool, folder: Path | None) -> int:
+    """As `demonstrate`; `given` is the folder to put."""
+    if given is not None:
+        files_of(given)  # before anything starts
+
+    def tell(mesh: LocalMesh, show: Show) -> bool:
+        put = given or made_folder(mesh.founder.folder.parent / "folder", read_input(None)[1])
+        return Kept(mesh, show).tell(put)
+
+    return _shown(nodes_of(hosts), SETTINGS, tell, keep=keep, folder=folder)
+
+
+def _shown(
+    nodes: Mapping[str, Sequence[str]],
+    settings: Mapping[str, object],
+    tell: Callable[[LocalMesh, Show], bool],
+    *,
+    keep: bool,
+    folder: Path | None,
+) -> int:
+    """A mesh of these nodes, what there is to tell of it, and its end."""
     home = folder or Path(tempfile.mkdtemp(prefix="offgrid-demo-"))
     show = Show()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))  # through the `with`: nodes are stopped first
     well = False
     try:
-        prices = {"host__price_micro": PRICE_MICRO, "jobs__price_max_micro": PRICE_MICRO}
-        with LocalMesh(home, "demo", NODES, **prices) as mesh:
+        with LocalMesh(home, "demo", nodes, **settings) as mesh:
             try:
-                well = Story(mesh, show).tell(name, text)
+                well = tell(mesh, show)
             except (Unavailable, OffgridError, TimeoutError) as error:
                 show.line(str(error))
             if keep and well:
@@ -79,7 +106,7 @@ def _stopped(mesh: LocalMesh, show: Show) -> bool:
 
 def _keep(mesh: LocalMesh, show: Show, home: Path) -> None:
     """Leaves the mesh running, with lines to copy."""
-    core = mesh["core"]
+    core = mesh.founder
     pids = [str(node.process.pid) for node in mesh.nodes.values() if node.process is not None and node.alive]
     socket = core.socket.removeprefix("unix:")
     show.title("the mesh stays up; try")

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from functools import partial
-from typing import TypeVar
 
 from offgrid.client import Client, payloads
 from offgrid.v1 import jobs_pb2, ledger_pb2, objects_pb2
 from offgrid_node.demo.show import Show, in_credits
+from offgrid_node.demo.waiting import PATIENCE_S, until
 from offgrid_node.executors import programs
 from offgrid_node.local_mesh import LocalMesh, LocalNode
-from offgrid_node.protocol.errors import Unavailable
 from offgrid_node.protocol.quorum.enough import decimal
 
 LONG_JOB_S = 4.0  # long enough to be killed in the middle on a fast machine
@@ -21,12 +19,8 @@ BYTES_PER_S = 370_000_000  # what the program counts a second on a laptop, rough
 PASS_BYTES = 4  # what beginning a pass costs, in bytes counted: an empty file takes time too
 LARGE_NAME = "the text, many times over"
 LARGE_BYTES = 300_000  # over the 64 KiB at which inputs and results become objects
-PATIENCE_S = 20.0
-POLL_S = 0.03
 RUNNING, COMPLETED = jobs_pb2.JOB_STATE_RUNNING, jobs_pb2.JOB_STATE_COMPLETED
 FINAL = ledger_pb2.TX_STATE_FINAL
-
-T = TypeVar("T")
 
 
 class Story:
@@ -70,7 +64,7 @@ class Story:
         genesis = core.ledger.open()
         for node in self._mesh.nodes.values():
             with node.client() as client:
-                _until(partial(_knows_ledger, client), f"{node.name} knows the ledger")
+                until(partial(_knows_ledger, client), f"{node.name} knows the ledger")
         self._show.line(
             f"    five witnesses; final is what {decimal(genesis.quorum_milli)} of 5.0 have confirmed: "
             f"{genesis.faults_survived} may lie or die"
@@ -92,7 +86,7 @@ class Story:
         payload = payloads.wasm(programs.load("textstats"), [str(passes)], input=text, input_name=name)
         job = core.jobs.create(first.task_id, payload, timeout_ms=LONG_JOB_TIMEOUT_MS)
         core.jobs.dispatch(job.job_id)
-        job = _until(lambda: _at_work(core.jobs.get(job.job_id)), "job 2 runs")
+        job = until(lambda: _at_work(core.jobs.get(job.job_id)), "job 2 runs")
         if job.state > RUNNING:
             return job
         winner = self._mesh.by_id(job.host)
@@ -124,7 +118,7 @@ class Story:
         winner = self._mesh.by_id(job.host)
         self._receipt(job)
         for what, wanted in (("input", LARGE_NAME), ("result", job.result.output_object)):
-            self._acked(what, _until(partial(_spread, core, wanted), f"{what} is durable"))
+            self._acked(what, until(partial(_spread, core, wanted), f"{what} is durable"))
         self._payment(core, job)
         self._kill(winner, "made the result")
         same = core.objects.read(job.result.output_object) == large.upper()
@@ -197,7 +191,7 @@ class Story:
         )
 
     def _payment(self, core: Client, job: jobs_pb2.Job) -> bool:
-        booking = _until(lambda: _booked(core, job.job_id), f"{job.job_id} is booked")
+        booking = until(lambda: _booked(core, job.job_id), f"{job.job_id} is booked")
         tx = core.ledger.settled(booking.tx_id, PATIENCE_S)
         self._show.line(
             f"    paid     {in_credits(booking.amount_micro)} to {self._mesh.by_id(booking.payee).name} for "
@@ -213,16 +207,6 @@ class Story:
             f"    balances {', '.join(f'{name} {in_credits(micro)}' for name, micro in sorted(found.items()))}"
         )
         return found
-
-
-def _until(question: Callable[[], T | None], what: str) -> T:
-    """The first answer that is one; raises Unavailable naming `what` after a while."""
-    deadline = time.monotonic() + PATIENCE_S
-    while not (answer := question()):
-        if time.monotonic() > deadline:
-            raise Unavailable(f"not within {PATIENCE_S:g} s: {what}", reason="NotInTime")
-        time.sleep(POLL_S)
-    return answer
 
 
 def _at_work(job: jobs_pb2.Job) -> jobs_pb2.Job | None:

@@ -90,12 +90,42 @@ class _NodeCollector(Collector):
         slots.add_metric(["busy"], facts.slots_busy)
         slots.add_metric(["free"], max(0, facts.slots_total - facts.slots_busy))
         yield slots
+        repairs = CounterMetricFamily(
+            "offgrid_repair_bytes_total", "Bytes of shards made anew: pulled here, given for others'.", labels=["way"]
+        )
+        repairs.add_metric(["pulled"], facts.repair_pulled_bytes)
+        repairs.add_metric(["given"], facts.repair_given_bytes)
+        yield repairs
+        yield from _of_checks(facts)
 
     def _of_outbox(self) -> Iterator[Metric]:
         machine = self._runtime.machine("objects", ObjectsMachine)
         age_s = machine.outbox_age_ms(self._runtime.clock.now()) / 1000
         yield GaugeMetricFamily("offgrid_outbox_entries", "Objects whose quorum has not acked.", machine.outbox_depth)
         yield GaugeMetricFamily("offgrid_outbox_age_seconds", "How long the oldest of them has waited.", age_s)
+
+
+def _of_checks(facts: NodeFacts) -> Iterator[Metric]:
+    read = CounterMetricFamily(
+        "offgrid_check_read_bytes_total",
+        "Bytes read to check shards: others' here (scrub), and this node's own at hosts (audit).",
+        labels=["by"],
+    )
+    wrong = CounterMetricFamily("offgrid_wrong_shards_total", "Shards found damaged, wrong or gone.", labels=["by"])
+    for by, read_bytes, found in (
+        ("scrub", facts.scrub_read_bytes, facts.scrub_damaged),
+        ("audit", facts.audit_read_bytes, facts.audit_wrong),
+    ):
+        read.add_metric([by], read_bytes)
+        wrong.add_metric([by], found)
+    yield read
+    yield wrong
+    yield GaugeMetricFamily("offgrid_verified_objects", "This node's objects that are verified.", facts.audit_verified)
+    if facts.audit_oldest_us:
+        oldest_s = facts.audit_oldest_us / 1_000_000
+        yield GaugeMetricFamily(
+            "offgrid_verified_oldest_timestamp_seconds", "When that of them was which was so the longest ago.", oldest_s
+        )
 
 
 def _counter(instrument: Counter) -> Metric:

@@ -2,7 +2,7 @@
 
 `verifying.py` checks signatures and public keys, `store.py` keeps the secret, `certificates.py` holds the identity's
 one canonical form, `leaf.py` what TLS shows of it, `sealing.py` what the join door uses before there is any TLS,
-`private.py` who else may use a file.
+`private.py` who else may use a file, `words.py` how a seed is written down.
 """
 
 from offgrid_node.keys.certificates import check_identity_certificate, identity_certificate, tls_name_of

@@ -6,19 +6,25 @@ touches the disk, and the identity signs it. Its dates say nothing: whom to trus
 
 from __future__ import annotations
 
+import socket
 import ssl
+import sys
+import tempfile
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from offgrid_node.keys.certificates import identity_certificate, tls_name_of
+from offgrid_node.keys.certificates import check_identity_certificate, identity_certificate, tls_name_of
 from offgrid_node.keys.store import NodeKey
+from offgrid_node.protocol.errors import InvalidRequest, PeerFault, Unavailable
 from offgrid_node.protocol.ids import NODE_ID, node_id_bytes, node_id_of
 
+_ENCODING_DER = 2  # of Python's own certificate objects
 _NOT_BEFORE = datetime(1970, 1, 1, tzinfo=UTC)
 _NOT_AFTER = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
 
@@ -68,6 +74,45 @@ def issue_leaf(key: NodeKey) -> NodeTls:
         chain_pem=leaf.public_bytes(serialization.Encoding.PEM) + pem_of(identity_der),
         identity_der=identity_der,
     )
+
+
+def identity_at(address: str, tls: NodeTls, timeout_s: float = 10.0) -> bytes:
+    """The identity certificate (DER) that whoever listens at "host:port" shows, believed for nothing yet: for whoever
+    knows nobody and has to begin with somebody. Raises Unavailable where nobody answers, PeerFault where it is none."""
+    host, _, port = address.rpartition(":")
+    try:
+        plain = socket.create_connection((host.strip("[]"), int(port)), timeout_s)
+        with plain, _blind_context(tls).wrap_socket(plain) as secure:
+            chain = _chain_of(secure)
+    except OSError as error:
+        why = error.strerror or error
+        raise Unavailable(f"no member answers at {address}: {why}", reason="NotConnected") from error
+    for der in reversed(chain):
+        try:
+            check_identity_certificate(der)
+        except InvalidRequest:
+            continue
+        return der
+    raise PeerFault(f"{address}: who listens there is no node of a mesh", reason="NoIdentity")
+
+
+def _blind_context(tls: NodeTls) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.set_alpn_protocols(["h2"])
+    with tempfile.TemporaryDirectory() as folder:  # 0700; Python's TLS reads a key from a file alone
+        path = Path(folder) / "own.pem"
+        path.write_bytes(tls.chain_pem + tls.key_pem)
+        context.load_cert_chain(path)
+    return context
+
+
+def _chain_of(secure: ssl.SSLSocket) -> list[bytes]:
+    """As it was sent, the leaf first. Python 3.13 has a method for it; before, its own object has one."""
+    if sys.version_info >= (3, 13):
+        return list(secure.get_unverified_chain())
+    shown = secure._sslobj.get_unverified_chain() or []  # type: ignore[attr-defined]
+    return [certificate.public_bytes(_ENCODING_DER) for certificate in shown]
 
 
 def pem_of(certificate_der: bytes) -> bytes:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from cryptography.exceptions import InvalidTag
@@ -43,12 +43,12 @@ class _Agreed:
 class Letters:
     """Seals for others, opens what was sealed for this node's key. Belongs to one thread."""
 
-    def __init__(self, key: NodeKey, randbytes: Callable[[int], bytes]) -> None:
-        self._secret = key.exchange_secret()
-        self._public = crypto_scalarmult_base(self._secret)
+    def __init__(self, key: NodeKey, randbytes: Callable[[int], bytes], older: Sequence[NodeKey] = ()) -> None:
+        """`older`: identity keys of this node's before; letters that are on their way open under them still."""
+        self._secrets = [each.exchange_secret() for each in (key, *older)]
         self._randbytes = randbytes
         self._outgoing: OrderedDict[bytes, _Agreed] = OrderedDict()
-        self._incoming: OrderedDict[bytes, AESGCM] = OrderedDict()
+        self._incoming: OrderedDict[tuple[bytes, int], AESGCM] = OrderedDict()
 
     def seal(self, public_key: bytes, context: bytes, plaintext: bytes) -> bytes:
         """LETTER_OVERHEAD_BYTES longer than the plaintext, for the holder of an Ed25519 key. `context` says what it is
@@ -67,11 +67,12 @@ class Letters:
         """Raises PermissionDenied (reason NotForUs) for anything that was not sealed for this node and this context."""
         if len(letter) >= LETTER_OVERHEAD_BYTES and letter[:1] == VERSION:
             public, number = letter[1 : 1 + PUBLIC_BYTES], letter[1 + PUBLIC_BYTES : HEAD_BYTES]
-            try:
-                cipher = self._incoming.get(public) or self._meet(public)
-                return cipher.decrypt(NONCE_START + number, letter[HEAD_BYTES:], context)
-            except (InvalidTag, SodiumError):
-                pass
+            for place in range(len(self._secrets)):
+                try:
+                    cipher = self._incoming.get((public, place)) or self._meet(public, place)
+                    return cipher.decrypt(NONCE_START + number, letter[HEAD_BYTES:], context)
+                except (InvalidTag, SodiumError):
+                    pass
         raise PermissionDenied(
             "this node's key does not open the letter: it is for another, or damaged", reason="NotForUs"
         )
@@ -85,8 +86,11 @@ class Letters:
         public = crypto_scalarmult_base(secret)
         return _Agreed(public, _derive(crypto_scalarmult(secret, reader), public, reader))
 
-    def _meet(self, public: bytes) -> AESGCM:
-        cipher = self._incoming[public] = _derive(crypto_scalarmult(self._secret, public), public, self._public)
+    def _meet(self, public: bytes, place: int) -> AESGCM:
+        """`place`: of this node's keys, the one of now first."""
+        secret = self._secrets[place]
+        cipher = _derive(crypto_scalarmult(secret, public), public, crypto_scalarmult_base(secret))
+        self._incoming[public, place] = cipher
         if len(self._incoming) > KEYS_MAX:
             self._incoming.popitem(last=False)
         return cipher

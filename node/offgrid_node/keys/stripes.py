@@ -7,6 +7,8 @@ Hoang, Reyhanitabar, Rogaway and Vizár 2015).
 
 The object's nonce is the part of XChaCha20's that HChaCha20 takes in, so an object has one subkey, under which each
 stripe is ChaCha20-Poly1305 (RFC 8439): OpenSSL does that at three times the rate of libsodium's XChaCha20.
+
+The own size of what is padded is sealed likewise, under the last number there is, which no stripe has.
 """
 
 from __future__ import annotations
@@ -20,9 +22,10 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from cryptography.hazmat.primitives.ciphers.algorithms import ChaCha20
 
 from offgrid_node.protocol.errors import Corrupt
-from offgrid_node.protocol.objects.manifest import NONCE_BYTES, stripe_aad
+from offgrid_node.protocol.objects.manifest import NONCE_BYTES, Manifest, size_aad, stripe_aad
 
 OBJECT_KEY_BYTES = 32
+SIZE_NUMBER = (1 << 64) - 1  # stripes are far fewer: protocol/merkle.py
 BLOCK_BYTES = 64  # of ChaCha20: sixteen words
 CONSTANTS = struct.unpack("<4I", b"expand 32-byte k")  # its first four words
 
@@ -32,13 +35,34 @@ def seal_stripe(key: bytes, nonce: bytes, index: int, last: bool, plaintext: byt
     return _cipher(key, nonce).encrypt(_stripe_nonce(index), plaintext, stripe_aad(nonce, index, last))
 
 
-def open_stripe(key: bytes, nonce: bytes, index: int, last: bool, sealed: bytes) -> bytes:
+def open_stripe(key: bytes, nonce: bytes, index: int, last: bool, sealed: bytes | bytearray | memoryview) -> bytes:
     """The plaintext. Raises Corrupt (reason SealBroken) for anything but this very stripe."""
     try:
         return _cipher(key, nonce).decrypt(_stripe_nonce(index), sealed, stripe_aad(nonce, index, last))
     except InvalidTag:
         text = f"stripe {index} does not open: it is damaged, or another one"
         raise Corrupt(text, reason="SealBroken") from None
+
+
+def seal_size(key: bytes, nonce: bytes, padded_bytes: int, size_bytes: int) -> bytes:
+    """Of an object that is filled up to `padded_bytes`."""
+    aad = size_aad(nonce, padded_bytes)
+    return _cipher(key, nonce).encrypt(_stripe_nonce(SIZE_NUMBER), size_bytes.to_bytes(8, "big"), aad)
+
+
+def open_size(key: bytes, manifest: Manifest) -> int:
+    """The object's own size. Raises Corrupt (reason SealBroken) where its owner has not sealed one."""
+    if not manifest.sealed_size:
+        return manifest.size_bytes
+    aad = size_aad(manifest.nonce, manifest.size_bytes)
+    try:
+        opened = _cipher(key, manifest.nonce).decrypt(_stripe_nonce(SIZE_NUMBER), manifest.sealed_size, aad)
+    except InvalidTag:
+        raise Corrupt("the object's size does not open: it is another's", reason="SealBroken") from None
+    if (size_bytes := int.from_bytes(opened, "big")) > manifest.size_bytes:
+        text = f"an object of {size_bytes} bytes in {manifest.size_bytes} is none"
+        raise Corrupt(text, reason="SealBroken")
+    return size_bytes
 
 
 def _cipher(key: bytes, nonce: bytes) -> ChaCha20Poly1305:

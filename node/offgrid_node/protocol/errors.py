@@ -20,9 +20,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 CONNECTION_REFUSED = "ConnectionRefused"
 """Reason of an Unavailable: the other machine has answered that nobody listens there."""
+NO_ROAD = "NoRoad"
+"""Reason of an Unavailable: this node knows no way to the one that it would call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,12 @@ class Fault(Exception):
         self.violations = tuple(violations)
         self.retry_ms = retry_ms
         self.metadata = dict(metadata or {})
+
+    def bare(self) -> Self:
+        """As the end of a call: without the frames that it passed through. They hold the request, a mebibyte perhaps,
+        and where one of them holds the fault too, all of it stays until the collector of cycles looks."""
+        self.__traceback__ = self.__cause__ = self.__context__ = None
+        return self
 
 
 class InvalidRequest(Fault):

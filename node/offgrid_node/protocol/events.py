@@ -15,7 +15,7 @@ CORE, BROKER, HOST = 1, 2, 3  # the values of offgrid.v1.Role
 class PeerUp:
     """mesh → all others: a member is alive, with the roles that its config asks for and its record allows.
 
-    Said again whenever the roles change, and for this node itself at start.
+    Said again whenever one of these changes, and for this node itself at start.
     """
 
     node_id: str
@@ -23,13 +23,15 @@ class PeerUp:
     roles: frozenset[int]
     weight_milli: int = 0
     failure_domain: str = ""
+    wrap_label: bytes = b""  # of the key for which objects are wrapped for it (mesh/wrapping.py)
 
 
 @dataclass(frozen=True, slots=True)
 class PeerDown:
-    """mesh → all others: a member is dead, or was removed."""
+    """mesh → all others: a member is dead, or was `removed` and comes back under that name no more."""
 
     node_id: str
+    removed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,7 @@ class OpenQuorum:
     layout: tuple[str, ...] = ()
     lost: frozenset[tuple[str, int]] = frozenset()
     though_reached: bool = False
+    quiet: bool = False  # of a segment of the journal, of which the journal says nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +69,8 @@ class QuorumOpened:
 
 @dataclass(frozen=True, slots=True)
 class CloseQuorum:
-    """objects → quorum: what was to be acked is deleted. This node forgets the quorum; brokers keep what they know."""
+    """objects → quorum: what was to be acked is deleted. This node forgets the quorum, and brokers do when they hear
+    it."""
 
     quorum_id: str
 
@@ -110,6 +114,34 @@ class ObjectAdded:
     body: Manifest
     name: str
     required_milli: int
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentDurable:
+    """objects → state: a segment of this node's journal has its acks."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentLost:
+    """objects → state: a segment of this node's journal is damaged or gone wherever it was."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class DropSegment:
+    """state → objects: a segment that nobody needs any more is to be deleted, everywhere."""
+
+    object_id: str
+
+
+class SegmentAstray(NamedTuple):
+    """→ state: a host keeps a segment of this node's journal of which nothing is known here, of that life."""
+
+    object_id: str
+    life: int
 
 
 class CostIncurred(NamedTuple):

@@ -21,6 +21,7 @@ NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,62})\Z")
 NODE_IDS_REMEMBERED = 4_096  # in both forms; those of the mesh come again and again
 _TIME_BYTES, _CHANCE_BYTES = 6, 9  # milliseconds since 1970 modulo 2^48, which lasts for 8,900 years, and 72 bits
 _ORDERED = bytes.maketrans(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", b"234567abcdefghijklmnopqrstuvwxyz")
+ID_BYTES = 10  # of chance in an id of `fresh_id`
 NAME_RULE = "1 to 63 characters of a-z, 0-9 and '-', the first not '-'"
 
 
@@ -61,7 +62,7 @@ def node_id_from(data: bytes) -> str:
 
 def fresh_id(prefix: str, rng: Rng) -> str:
     """A new id such as `j-4rk2…`: 80 bits of `rng` behind `prefix`."""
-    return f"{prefix}-{base32(rng.randbytes(10))}"
+    return f"{prefix}-{base32(rng.randbytes(ID_BYTES))}"
 
 
 def fresh_timely_id(prefix: str, utc_us: int, rng: Rng) -> str:

@@ -70,12 +70,17 @@ def committed(rows: Rows, table: str, request_id: str, digest: bytes) -> str:
 
 def _same(request_id: str, digest: bytes, known: bytes, made: str) -> str:
     if known != digest:
-        raise AlreadyExists(
-            f"request_id {request_id!r} made {made} for another request; take a new one",
-            reason="RequestIdReused",
-            metadata={"request_id": request_id, "made": made},
-        )
+        raise reused(request_id, made)
     return made
+
+
+def reused(request_id: str, made: str) -> AlreadyExists:
+    """The fault of a call with the id of another one."""
+    return AlreadyExists(
+        f"request_id {request_id!r} made {made} for another request; take a new one",
+        reason="RequestIdReused",
+        metadata={"request_id": request_id, "made": made},
+    )
 
 
 def request_digest(request: Message) -> bytes:

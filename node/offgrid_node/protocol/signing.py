@@ -8,11 +8,14 @@ that were signed; decoding refuses anything that would not encode to the same by
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from struct import Struct
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from offgrid_node.protocol.errors import PeerFault
+
+if TYPE_CHECKING:
+    from offgrid_node.protocol.effects import Verifier
 
 SALT_BYTES = 16
 SIGNATURE_BYTES = 64
@@ -24,6 +27,12 @@ T = TypeVar("T")
 def digest_of(kind: bytes, salt: bytes, body: bytes | memoryview) -> bytes:
     """The 32 bytes that are signed for `body`. `kind` is at most 16 bytes, `salt` the mesh id's 16 (or empty)."""
     return hashlib.blake2b(body, digest_size=32, person=kind, salt=salt).digest()
+
+
+def check_version(version: int, known: int) -> None:
+    """Raises ValueError for the form of a body that is not known here."""
+    if version != known:
+        raise ValueError(f"version {version}, only {known} is known")
 
 
 class BodyWriter:
@@ -106,3 +115,8 @@ def decode_body(
     except (ValueError, OverflowError) as error:
         raise PeerFault(f"{what}: {error}", reason="MalformedBody") from error
     return value
+
+
+def signed_by(keys: Sequence[bytes], digest: bytes, signature: bytes, verify: Verifier) -> bool:
+    """Whether one of a node's keys, of now or of before, made the signature: for what may have been signed long ago."""
+    return any(verify(key, digest, signature) for key in keys)

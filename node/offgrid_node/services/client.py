@@ -12,7 +12,7 @@ from typing import Protocol
 from google.protobuf.message import Message
 
 from offgrid_node.protocol.effects import Answered, Call
-from offgrid_node.protocol.errors import Fault, Internal, InvalidRequest, NotFound, PeerFault, Unavailable
+from offgrid_node.protocol.errors import NO_ROAD, Fault, Internal, InvalidRequest, NotFound, PeerFault, Unavailable
 from offgrid_node.runtime import Runtime, Ticket
 from offgrid_node.services.caller import Caller, Kind
 from offgrid_node.services.router import Router
@@ -104,7 +104,7 @@ class Client:
         if not roads and not self._members().is_member(node):
             raise NotFound(f"{node} is no member of this mesh", reason="NotAMember")
         if not roads:
-            raise Unavailable(f"no road to {node}: no address is known", reason="NoRoad", retry_ms=1000)
+            raise Unavailable(f"no road to {node}: no address is known", reason=NO_ROAD, retry_ms=1000)
         return roads
 
     def _checked(self, call: Call, outcome: Message | Fault) -> object | Fault:

@@ -27,41 +27,51 @@ _log = logging.getLogger(__name__)
 
 def run(flow: Flow[T], done: Callable[[T | Fault], None]) -> None:
     """Runs it to its first wait, and on from there as steps end; `done` is called once, with what it returns."""
+    _Running(flow, done).advance(None)
 
-    def advance(value: Any) -> None:
+
+class _Running:
+    """Nothing in it refers back to it: what a flow held, and what came of it, goes when nobody holds it any more, not
+    when the collector of cycles comes by."""
+
+    __slots__ = ("_done", "_flow")
+
+    def __init__(self, flow: Flow[Any], done: Callable[[Any], None]) -> None:
+        self._flow, self._done = flow, done
+
+    def advance(self, value: Any) -> None:
+        flow = self._flow
         while True:
             try:
                 step = flow.throw(value) if isinstance(value, Fault) else flow.send(value)
             except StopIteration as stopped:
-                done(stopped.value)
+                self._done(stopped.value)
                 return
             except Fault as fault:
-                done(fault)
+                self._done(fault.bare())
                 return
             except Exception as error:  # noqa: BLE001 - whoever waits for the end must be told
                 _log.exception("a flow failed")
-                done(Internal(f"a defect of this node: {type(error).__name__}: {error}", reason="FlowFailed"))
+                self._done(Internal(f"a defect of this node: {type(error).__name__}: {error}", reason="FlowFailed"))
                 return
-            value = begin(step)
+            value = self._begin(step)
             if value is _WAITING:
                 return
 
-    def begin(step: Step[Any]) -> Any:
+    def _begin(self, step: Step[Any]) -> Any:
         """The step's value where it is there at once: steps that end at once must not deepen the stack."""
         held: list[Any] = []
         waiting = False
 
         def ended(value: Any) -> None:
             if waiting:
-                advance(value)
+                self.advance(value)
             else:
                 held.append(value)
 
         step(ended)
         waiting = True
         return held[0] if held else _WAITING
-
-    advance(None)
 
 
 def ticket_of(flow: Flow[Message]) -> Ticket:

@@ -13,26 +13,27 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, ExitStack
 
+from offgrid.frames import Frames, FrameTooLong, Outgoing, frame
+from offgrid.lanes import Call
 from offgrid.v1 import lane_pb2
 from offgrid_node.protocol.errors import Exhausted, Fault, InvalidRequest, PermissionDenied
 from offgrid_node.services.budget import Visit
 from offgrid_node.services.caller import Caller
-from offgrid_node.services.frames import Frames, FrameTooLong, frame
 from offgrid_node.services.grpc_gate import Gate, Running
 from offgrid_node.services.lane_serving import (
     ANSWERS_MAX,
     CALLS_IN_A_ROW,
-    LANE_MESSAGE_BYTES_MAX,
+    FRAMED_MESSAGE_BYTES_MAX,
+    Answer,
     Answers,
     LaneServing,
-    leave,
     next_message,
     request_in,
 )
 from offgrid_node.services.router import Router
 from offgrid_node.services.stream import Stream
 
-WRITE_BUFFER_BYTES = 256 * 1024  # beyond it a caller that does not read is sent nothing more
+WRITE_BUFFER_BYTES = 128 * 1024  # beyond it a caller that does not read is sent nothing more
 TURN_S = 0.005  # of the loop's time, at most one call more: then others have their turn
 TOKEN_TIMEOUT_S = 2.0  # from the connection to the message with the token
 
@@ -41,7 +42,7 @@ _log = logging.getLogger(__name__)
 OneOf = Callable[[Caller], AbstractContextManager[None]]  # raises Exhausted when the caller has too many connections
 
 
-class Connection(asyncio.Protocol):
+class Connection(asyncio.BufferedProtocol):
     """Made by the listener for each connection; `end` is its orderly end from this side."""
 
     def __init__(
@@ -63,10 +64,11 @@ class Connection(asyncio.Protocol):
         self._awaits_token = awaits_token
         self._token, self._leaf, self._peer = "", b"", ""
         self._loop = asyncio.get_running_loop()
-        self._frames = Frames(LANE_MESSAGE_BYTES_MAX)
-        self._calls: deque[lane_pb2.LaneCall] = deque()
+        self._frames = Frames(FRAMED_MESSAGE_BYTES_MAX)
+        self._calls: deque[Call] = deque()
         self._answers: Answers = deque()
-        self._leaving: list[Visit | None] = []  # of what was written and is not gone yet
+        self._outgoing = Outgoing()
+        self._leaving: list[Answer] = []  # what was written and is not gone yet
         self._streams: dict[int, tuple[Stream, ExitStack]] = {}
         self._ready: dict[int, None] = {}  # streams with something to say
         self._owed = ExitStack()
@@ -101,16 +103,20 @@ class Connection(asyncio.Protocol):
         else:
             self._let_in()
 
-    def data_received(self, data: bytes) -> None:
-        self._frames.feed(data)
-        self._pump()
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._frames.room
+
+    def buffer_updated(self, nbytes: int) -> None:
+        if self._frames.came(nbytes):
+            self._pump()
 
     def pause_writing(self) -> None:
         self._paused = True
 
     def resume_writing(self) -> None:
         self._paused = False
-        self._all_gone()
+        if not self._outgoing:
+            self._all_gone()
         self._flush_soon()
 
     def eof_received(self) -> None:
@@ -119,8 +125,8 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         self._closed = True
         self._all_gone()
-        for _, visit in self._answers:
-            leave(visit)
+        for answer in self._answers:
+            answer.left()
         self._answers.clear()
         self._calls.clear()
         for number in list(self._streams):
@@ -180,7 +186,7 @@ class Connection(asyncio.Protocol):
                 break
             if self._calls and self._serving is not None:
                 self._unanswered += 1
-                self._hold(self._serving.serve(self._calls.popleft()))
+                self._hold(self._serving.serve(*self._calls.popleft()))
         else:
             self._pump_soon()
         self._set_reading()
@@ -194,8 +200,8 @@ class Connection(asyncio.Protocol):
             raw = self._frames.next()
             if raw is None:
                 return False
-            request = request_in(raw)
-            if not request.calls and not request.cancels and not request.token:
+            request, calls = request_in(raw)
+            if not calls and not request.cancels and not request.token:
                 raise InvalidRequest.field("calls", "a message without any")
         except (FrameTooLong, InvalidRequest) as error:
             _log.info("%s has lost its place: %s", self._peer, error)
@@ -206,8 +212,8 @@ class Connection(asyncio.Protocol):
             self._let_in()
             if self._serving is None:
                 return False
-        if request.calls:
-            self._calls.extend(request.calls)
+        if calls:
+            self._calls.extend(calls)
         else:
             self._hold(self._serving.rate())
         for number in request.cancels:
@@ -243,11 +249,11 @@ class Connection(asyncio.Protocol):
 
     # ---- answers
 
-    def _on_answer(self, answer: lane_pb2.LaneAnswer, visit: Visit | None) -> None:
+    def _on_answer(self, answer: Answer) -> None:
         if self._closed:
-            leave(visit)
+            answer.left()
             return
-        self._answers.append((answer, visit))
+        self._answers.append(answer)
         self._flush_soon()
 
     def _flush_soon(self) -> None:
@@ -259,22 +265,27 @@ class Connection(asyncio.Protocol):
         self._flush_due = False
         if self._closed:
             return
-        while not self._paused and (self._answers or self._take_streams()):
-            message, visits = next_message(self._answers)
-            self._unanswered -= sum(not answer.more for answer in message.answers)
-            self._leaving += visits
-            self._transport.write(frame(message.SerializeToString()))
-            if not self._paused:
+        while not self._paused and (self._outgoing or self._answers or self._take_streams()):
+            if not self._outgoing:
+                self._put_next()
+            self._transport.write(self._outgoing.take())
+            if not self._paused and not self._outgoing:
                 self._all_gone()
-        if self._fault is not None and not self._unanswered and not self._answers:
+        if self._fault is not None and not self._unanswered and not self._answers and not self._outgoing:
             if not self._transport.is_closing():  # closed twice, asyncio's TLS cannot be aborted any more
                 self._transport.close()
         elif self._reading_off:
             self._pump_soon()
 
+    def _put_next(self) -> None:
+        parts, taken = next_message(self._answers)
+        self._unanswered -= sum(not answer.head.more for answer in taken)
+        self._leaving += taken
+        self._outgoing.put(parts)
+
     def _all_gone(self) -> None:
-        for visit in self._leaving:
-            leave(visit)
+        for answer in self._leaving:
+            answer.left()
         self._leaving.clear()
 
     # ---- streams
@@ -313,7 +324,7 @@ class Connection(asyncio.Protocol):
             if end is not None:
                 self._serving.answer(number, end, None)
             else:
-                self._on_answer(lane_pb2.LaneAnswer(number=number), None)
+                self._on_answer(Answer(lane_pb2.LaneAnswer(number=number)))
             self._forget(number)
 
     def _forget(self, number: int) -> None:

@@ -37,9 +37,9 @@ async def answer_faults(method: str, context: Context, work: Awaitable[T]) -> T:
     try:
         return await work
     except Fault as fault:
-        await context.abort_with_status(to_rpc_status(fault))
-    except grpc.aio.AbortError:
-        raise  # the status is on its way already
+        await context.abort_with_status(to_rpc_status(fault.bare()))
+    except (grpc.aio.AbortError, grpc.aio.InternalError):
+        raise  # the status is on its way already, or the caller has gone and nothing reaches it any more
     except Exception:  # noqa: BLE001 - at the edge: whatever it was, the caller gets an answer and the node goes on
         _log.exception("%s failed", method)
         defect = Internal(f"{method} failed: a defect of this node, its log says more", reason="HandlerFailed")

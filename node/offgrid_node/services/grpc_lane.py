@@ -38,7 +38,7 @@ class Lane(LaneCalls):
             stream = channel.stream_stream(CARRY)()
             self.give_up = stream.cancel
             while (raw := await stream.read()) is not grpc.aio.EOF:
-                self.on_message(raw)
+                self.on_message(raw if isinstance(raw, bytes) else b"")
                 if writing is None:
                     self.is_open = True
                     self.on_open()
@@ -64,8 +64,8 @@ class Lane(LaneCalls):
         while True:
             await self._some.wait()
             self._some.clear()
-            while data := self.take():
+            while parts := self.take():
                 try:
-                    await stream.write(data)
+                    await stream.write(b"".join(parts))
                 except (grpc.aio.AioRpcError, grpc.aio.UsageError, asyncio.InvalidStateError):
                     return  # the reader sees the same end

@@ -11,7 +11,6 @@ import grpc
 
 from offgrid.v1 import lane_pb2
 from offgrid_node.protocol.errors import Exhausted, Fault, PermissionDenied
-from offgrid_node.services.budget import Visit
 from offgrid_node.services.grpc_calls import Handlers, answer_faults
 from offgrid_node.services.grpc_gate import Context, Gate, Running
 from offgrid_node.services.grpc_lane import CARRY
@@ -19,11 +18,11 @@ from offgrid_node.services.lane_serving import (
     ANSWERS_MAX,
     CALLS_IN_A_ROW,
     LANES_MAX,
+    Answer,
     Answers,
     LaneServing,
     OnAnswer,
     calls_in,
-    leave,
     next_message,
 )
 from offgrid_node.services.router import Router
@@ -95,8 +94,8 @@ class _Lane:
             self._closed = True
             for task in (reading, writing, ending):
                 task.cancel()
-            for _, visit in self._answers:
-                leave(visit)
+            for answer in self._answers:
+                answer.left()
             self._answers.clear()
 
     # ---- inside
@@ -111,19 +110,19 @@ class _Lane:
     async def _on_message(self, raw: object) -> None:
         """Raises InvalidRequest for what is no message of calls: whoever writes such has lost its place."""
         pause_ms = 0
-        for index, call in enumerate(calls_in(raw), 1):
+        for index, (call, request) in enumerate(calls_in(raw), 1):
             if index % CALLS_IN_A_ROW == 0:
                 await asyncio.sleep(0)
             self._unanswered += 1
-            pause_ms = max(pause_ms, self._serving.serve(call))
+            pause_ms = max(pause_ms, self._serving.serve(call, request))
         if pause_ms:  # nobody is refused faster than it may come back
             await asyncio.sleep(pause_ms / 1000)
 
-    def _answer(self, answer: lane_pb2.LaneAnswer, visit: Visit | None) -> None:
+    def _answer(self, answer: Answer) -> None:
         if self._closed:
-            leave(visit)
+            answer.left()
             return
-        self._answers.append((answer, visit))
+        self._answers.append(answer)
         self._some.set()
 
     async def _write(self) -> None:
@@ -131,14 +130,14 @@ class _Lane:
             await self._some.wait()
             self._some.clear()
             while self._answers:
-                message, visits = next_message(self._answers)
+                parts, taken = next_message(self._answers)
                 try:
-                    await self._context.write(message.SerializeToString())
+                    await self._context.write(b"".join(parts))
                 finally:
-                    for visit in visits:
-                        leave(visit)
+                    for answer in taken:
+                        answer.left()
                 self._room.set()
-                self._unanswered -= len(visits)
+                self._unanswered -= len(taken)
             if not self._unanswered:
                 self._all_answered.set()
 

@@ -17,10 +17,12 @@ from typing import Any, Protocol
 import grpc
 from google.protobuf.message import DecodeError, Message
 
+from offgrid.pieces import read_known
 from offgrid_node.config import split_address
 from offgrid_node.keys import NodeTls
 from offgrid_node.protocol.errors import (
     CONNECTION_REFUSED,
+    NO_ROAD,
     Exhausted,
     Fault,
     Internal,
@@ -88,10 +90,14 @@ class GrpcRoad:
         directory: Callable[[], DirectoryView],
         on_framed: Callable[[str, str, int], object] = lambda node, host, port: None,
         on_lost: Callable[[str], object] = lambda node: None,
+        before: NodeTls | None = None,
     ) -> None:
         """`directory` is asked at each call, but for those on lanes; say `refresh` when it changed, so that old
         connections go at once. `on_framed` is told of the host and port where a node says that it takes calls too,
-        `on_lost` of a node whose lane has ended though this side goes on."""
+        `on_lost` of a node whose lane has ended though this side goes on. `before`: what this node showed before its
+        identity key was replaced; whoever hangs up may not have heard of that, and is shown it in turns."""
+        self._tls_before = before
+        self._shown_before: set[str] = set()
         self._tls = tls
         self._directory = directory
         self._on_framed, self._on_lost = on_framed, on_lost
@@ -186,7 +192,7 @@ class GrpcRoad:
         if key not in self._links or lane is None or not lane.has_room:
             return False
         self._links[key] = self._links.pop(key)  # it is in use
-        lane.call(method, data, timeout_s, done)
+        lane.call(method, (data, b""), timeout_s, done)
         return True
 
     async def _carry(self, node: str, method: Method, data: bytes, timeout_s: float, done: Done) -> None:
@@ -194,7 +200,7 @@ class GrpcRoad:
         try:
             outcome = await self._answer(node, method, data, timeout_s)
         except Fault as fault:
-            outcome = fault
+            outcome = fault.bare()
         except Exception as error:  # noqa: BLE001 - the caller is owed an end, whatever broke
             _log.exception("%s to %s failed", method.name, node)
             outcome = Internal(f"{method.name} to {node} failed: {type(error).__name__}", reason="RoadFailed")
@@ -231,7 +237,7 @@ class GrpcRoad:
         view = self._directory()
         certificate, addresses = view.certificate(node), view.addresses(node)[:ADDRESSES_MAX]
         if certificate is None or not addresses:
-            raise Unavailable(f"no address of {node} is known", reason="NoRoad", retry_ms=RETRY_MS)
+            raise Unavailable(f"no address of {node} is known", reason=NO_ROAD, retry_ms=RETRY_MS)
         for address in addresses:
             link = self._links.get((node, address))
             if link is not None and link.certificate == certificate and link.channel.get_state() is _READY:
@@ -248,6 +254,7 @@ class GrpcRoad:
             why = await _why(link.channel)
             if why.startswith(HUNG_UP):
                 self._closed_to_us.add(node)
+                self._show_other(node)
             gone = gone and why.startswith(NOBODY_LISTENS)
             refusals.append(f"{address}: {why}")
         raise Unavailable(
@@ -266,11 +273,20 @@ class GrpcRoad:
             link = None
         if link is None:
             self._make_room()
-            credentials, options = channel_credentials(self._tls, certificate)
+            shown = self._tls_before if self._tls_before and node in self._shown_before else self._tls
+            credentials, options = channel_credentials(shown, certificate)
             channel = grpc.aio.secure_channel(address, credentials, (*grpc_options.CHANNEL, *options))
             link = _Link(certificate, channel)
         self._links[key] = link
         return link
+
+    def _show_other(self, node: str) -> None:
+        """At the next try the node sees this one's other identity."""
+        if self._tls_before is None:
+            return
+        self._shown_before ^= {node}
+        for key in [key for key in self._links if key[0] == node]:
+            self._drop(key)
 
     def _open_lane(self, node: str, link: _Link) -> None:
         """For the calls that follow, over a connection that has just worked."""
@@ -361,7 +377,7 @@ def _closed(node: str) -> Unavailable:
 
 def _decode(method: str, response: type[Message], raw: bytes) -> Message:
     try:
-        return response.FromString(raw)
+        return read_known(response, raw)
     except DecodeError as error:
         what = response.DESCRIPTOR.full_name
         raise PeerFault(f"{method}: the answer is no {what}", reason="MalformedResponse") from error

@@ -162,6 +162,7 @@ class GrpcServer:
             for stop in late:
                 _log.warning("a gRPC server did not stop within %s s", grace_s + CLOSE_HARD_S)
                 stop.cancel()
+        await _calls_end()
         for remove in self._remove:
             remove()
         self._remove.clear()
@@ -177,6 +178,15 @@ class GrpcServer:
         await server.start()
         self._servers.append(server)
         await self._standard.serving()
+
+
+async def _calls_end() -> None:
+    """gRPC's server has stopped some turns of the loop before the tasks of its last calls have ended; if the loop goes
+    first, it prints a traceback for each of them."""
+    calls = "_schedule_rpc_coro"
+    last = [task for task in asyncio.all_tasks() if getattr(task.get_coro(), "__qualname__", "") == calls]
+    if last:
+        await asyncio.wait(last, timeout=CLOSE_HARD_S)
 
 
 def _bind(server: grpc.aio.Server, address: str, credentials: grpc.ServerCredentials | None) -> int:

@@ -16,9 +16,9 @@ from offgrid.v1 import mesh_pb2
 from offgrid_node.protocol.effects import Verifier
 from offgrid_node.protocol.errors import Exhausted, Fault, InvalidRequest, PermissionDenied
 from offgrid_node.protocol.mesh.commands import AdmitMember
+from offgrid_node.protocol.mesh.held import CheckCertificate
 from offgrid_node.protocol.mesh.invites import find_invite, refused
 from offgrid_node.protocol.mesh.joining import ask_context, check_ask, grant_context
-from offgrid_node.protocol.mesh.roll import CheckCertificate
 from offgrid_node.runtime import Runtime, Ticket
 from offgrid_node.services.caller import Caller
 from offgrid_node.services.mesh import mesh_of

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 from google.protobuf.message import DecodeError, Message
 
+from offgrid.lanes import call_parts, read_answers
+from offgrid.pieces import Buffer, Parts, read_known
 from offgrid.v1 import lane_pb2
 from offgrid_node.protocol.errors import Fault, OutcomeUnknown, PeerFault, Unavailable
 from offgrid_node.services.client import Done
@@ -51,7 +53,7 @@ class LaneCalls:
         self._late_in_a_row = 0
         self._loop = asyncio.get_running_loop()
         self._waiting: dict[int, _Waiting] = {}
-        self._unsent: dict[int, lane_pb2.LaneCall] = {}
+        self._unsent: dict[int, tuple[lane_pb2.LaneCall, Parts]] = {}  # and the request
         self.give_up: Callable[[], object] = lambda: None
         self.on_unsent: Callable[[], object] = lambda: None
         self.on_open: Callable[[], object] = lambda: None
@@ -67,29 +69,34 @@ class LaneCalls:
     def has_room(self) -> bool:
         return self.is_open and len(self._waiting) < LANE_CALLS_MAX
 
-    def call(self, method: Method, data: bytes, timeout_s: float, done: Done) -> None:
-        """As Road has it, while the lane `has_room`; `data` is the request, LANE_CALL_BYTES_MAX at most."""
+    def call(self, method: Method, request: Parts, timeout_s: float, done: Done) -> None:
+        """As Road has it, while the lane `has_room`; what the request may have, the carrier knows."""
         self._number = number = self._number + 1
         timer = self._loop.call_later(timeout_s, self._late, number)
         self._waiting[number] = _Waiting(method, done, timer)
-        self._unsent[number] = lane_pb2.LaneCall(number=number, method=METHOD_NUMBERS[method.name], request=data)
+        self._unsent[number] = lane_pb2.LaneCall(number=number, method=METHOD_NUMBERS[method.name]), request
         if len(self._unsent) == 1:
             self.on_unsent()
 
-    def take(self) -> bytes:
-        """The next message to send; empty when there is none."""
+    def take(self) -> Parts | None:
+        """The next message to send; None when there is none. A call with a piece has one for itself."""
         message, room = lane_pb2.CarryRequest(), MESSAGE_BYTES
         while self._unsent and room > 0 and len(message.calls) < ITEMS_MAX:
-            call = self._unsent.pop(next(iter(self._unsent)))
-            room -= len(call.request)
+            call, request = next(iter(self._unsent.values()))
+            if request[1]:
+                if message.calls:
+                    break
+                del self._unsent[call.number]
+                return call_parts(call, request)
+            del self._unsent[call.number]
+            call.request = request[0]
+            room -= len(request[0])
             message.calls.append(call)
-        data: bytes = message.SerializeToString()
-        return data
+        return (message.SerializeToString(), b"") if message.calls else None
 
-    def on_message(self, raw: object) -> None:
+    def on_message(self, raw: Buffer) -> None:
         """Raises DecodeError, and PeerFault for answers to what was never asked."""
-        message = lane_pb2.CarryResponse.FromString(raw) if isinstance(raw, bytes) else lane_pb2.CarryResponse()
-        answers = message.answers
+        message, answers = read_answers(raw)
         self._answers += len(answers)
         if len(answers) > ITEMS_MAX or self._answers > self._number:
             raise PeerFault(f"{self._answers} answers to {self._number} calls, {len(answers)} of them in one message")
@@ -98,12 +105,12 @@ class LaneCalls:
         if not self._messages:
             self.framed_port = message.framed_port
         self._messages, self._late_in_a_row = self._messages + 1, 0
-        for answer in answers:
+        for answer, response in answers:
             if not 0 < answer.number <= self._number:
                 raise PeerFault(f"an answer to call {answer.number}, and the last one was {self._number}")
             waiting = self._waiting.get(answer.number)
             if waiting is not None:
-                self._end(answer.number, _outcome(waiting.method, answer))
+                self._end(answer.number, _outcome(waiting.method, answer, response))
 
     def end_all(self) -> None:
         """What never left was surely not carried out; the outcome of all else is unknown."""
@@ -142,11 +149,11 @@ class LaneCalls:
             _log.exception("the end of %s to %s failed", waiting.method.name, self._node)
 
 
-def _outcome(method: Method, answer: lane_pb2.LaneAnswer) -> Message | Fault:
+def _outcome(method: Method, answer: lane_pb2.LaneAnswer, response: Buffer) -> Message | Fault:
     if answer.status:
         return fault_from_bytes(answer.status)
     try:
-        return method.response.FromString(answer.response)
+        return read_known(method.response, response)
     except DecodeError:
         what = method.response.DESCRIPTOR.full_name
         return PeerFault(f"{method.name}: the answer is no {what}", reason="MalformedResponse")

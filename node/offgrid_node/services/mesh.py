@@ -38,6 +38,16 @@ class NodeFacts:
     notices: tuple[str, ...] = ()
     ledger: str = ""
     coder: str = ""
+    journal_safe_seq: int | None = None
+    repair_bytes_per_s: int = 0
+    repair_pulled_bytes: int = 0
+    repair_given_bytes: int = 0
+    scrub_read_bytes: int = 0
+    scrub_damaged: int = 0
+    audit_verified: int = 0
+    audit_oldest_us: int = 0
+    audit_wrong: int = 0
+    audit_read_bytes: int = 0
 
 
 def mesh_of(runtime: Runtime) -> MeshMachine:
@@ -79,6 +89,16 @@ class MeshHandlers:
             notices=[*facts.notices, *mesh.notices],
             ledger=facts.ledger,
             coder=facts.coder,
+            journal_safe_seq=facts.journal_safe_seq,
+            repair_bytes_per_s=facts.repair_bytes_per_s,
+            repair_pulled_bytes=facts.repair_pulled_bytes,
+            repair_given_bytes=facts.repair_given_bytes,
+            scrub_read_bytes=facts.scrub_read_bytes,
+            scrub_damaged=facts.scrub_damaged,
+            audit_verified=facts.audit_verified,
+            audit_oldest_us=facts.audit_oldest_us,
+            audit_wrong=facts.audit_wrong,
+            audit_read_bytes=facts.audit_read_bytes,
         )
 
     def list_peers(self, caller: Caller, request: mesh_pb2.ListPeersRequest) -> mesh_pb2.ListPeersResponse:
@@ -103,8 +123,9 @@ class MeshHandlers:
         return mesh_pb2.GetMemberProofResponse(
             genesis=directory.signed_genesis,
             records=directory.vouchers(node_id),
-            member=member_message(record),
+            member=member_message(record, directory.key_number(node_id)),
             mesh_id=directory.mesh_id,
+            root=mesh_pb2.RootChanges(changes=directory.root.changes),
         )
 
     def create_invite(self, caller: Caller, request: mesh_pb2.CreateInviteRequest) -> Ticket:

@@ -10,7 +10,16 @@ from collections.abc import Callable
 
 from google.protobuf.message import DecodeError, Message
 
-from offgrid_node.protocol.errors import Exhausted, Fault, InvalidRequest, OutcomeUnknown, PeerFault, Unavailable
+from offgrid.pieces import read_known
+from offgrid_node.protocol.errors import (
+    NO_ROAD,
+    Exhausted,
+    Fault,
+    InvalidRequest,
+    OutcomeUnknown,
+    PeerFault,
+    Unavailable,
+)
 from offgrid_node.services.client import Done
 from offgrid_node.services.packet_link import PacketLink
 from offgrid_node.services.packet_methods import METHOD_NUMBERS
@@ -49,7 +58,7 @@ class PacketRoad:
         if known is None or known.streaming:
             raise InvalidRequest(f"{method} is no unary method", reason="UnknownMethod")
         if address is None or self._link.closed:
-            raise Unavailable(f"no packet link leads to {node}", reason="NoRoad", retry_ms=RETRY_MS)
+            raise Unavailable(f"no packet link leads to {node}", reason=NO_ROAD, retry_ms=RETRY_MS)
         body, room = self._closed(node, request).SerializeToString(), self._link.endpoint.body_bytes_max
         if len(body) > room:
             raise Exhausted(f"{method}: {len(body)} bytes, this link takes {room}", reason="RequestTooLarge")
@@ -76,7 +85,7 @@ def _outcome(method: Method, reply: Reply) -> Message | Fault:
         case End.OK:
             pass
     try:
-        return method.response.FromString(reply.body)
+        return read_known(method.response, reply.body)
     except DecodeError:
         what = method.response.DESCRIPTOR.full_name
         return PeerFault(f"{method.name}: the answer is no {what}", reason="MalformedResponse")

@@ -6,16 +6,17 @@ members are by name is the mesh's to say, so answers are filled in on their way 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
 from google.protobuf.message import Message
 
-from offgrid.v1 import common_pb2, quorum_pb2
+from offgrid.v1 import common_pb2, objects_pb2, quorum_pb2
 from offgrid_node.protocol.effects import Verifier
 from offgrid_node.protocol.errors import InvalidRequest, NotFound, PeerFault
 from offgrid_node.protocol.mesh.directory import Directory
 from offgrid_node.protocol.mesh.swim import ALIVE
+from offgrid_node.protocol.objects.tables import OBJECTS, object_of
 from offgrid_node.protocol.quorum import commands
 from offgrid_node.protocol.quorum.records import (
     MEMBERS_MAX,
@@ -49,6 +50,8 @@ class Members(Protocol):
     def salt(self) -> bytes: ...
 
     def current_key(self, node_id: str) -> bytes | None: ...
+
+    def keys(self, node_id: str) -> Sequence[bytes]: ...
 
 
 class QuorumHandlers:
@@ -119,11 +122,17 @@ class QuorumHandlers:
 
     def track_quorums(self, caller: Caller, request: quorum_pb2.TrackQuorumsRequest) -> Ticket:
         """An ack of somebody whom this node does not know yet is left out; its owner tells more when more changes."""
-        if len(request.quorums) > PAGE_ROWS:
-            text = f"{len(request.quorums)} entries; at most {PAGE_ROWS} are allowed in one call"
-            raise InvalidRequest.field("quorums", text)
+        for field, count in (("quorums", len(request.quorums)), ("closed", len(request.closed))):
+            if count > PAGE_ROWS:
+                raise InvalidRequest.field(field, f"{count} entries; at most {PAGE_ROWS} are allowed in one call")
         rows = tuple(self._tracked(f"quorums[{n}]", row, caller.node_id) for n, row in enumerate(request.quorums))
-        return self._ask(caller, commands.TrackQuorums(caller.node_id, rows), request)
+        return self._ask(
+            caller,
+            commands.TrackQuorums(
+                caller.node_id, rows, tuple(map(_quorum_id, request.closed)), request.life, request.number
+            ),
+            request,
+        )
 
     def _tracked(self, field: str, row: quorum_pb2.QuorumRow, owner: str) -> quorum_pb2.QuorumRow:
         if len(row.acks) > MEMBERS_MAX or len(row.acks) != len(row.acked_us):
@@ -133,9 +142,9 @@ class QuorumHandlers:
         known = quorum_pb2.QuorumRow(epoch=row.epoch, created_us=row.created_us)
         members = self._directory()
         for signed, acked_us in zip(row.acks, row.acked_us, strict=True):
-            key = members.current_key(Ack.decode(signed.body).node)
-            if key is not None:
-                verify_ack(signed, key, self._verify, members.salt)
+            keys = members.keys(Ack.decode(signed.body).node)
+            if keys:
+                verify_ack(signed, keys, self._verify, members.salt)
                 known.acks.append(signed)
                 known.acked_us.append(acked_us)
         return known
@@ -143,7 +152,7 @@ class QuorumHandlers:
     def _epoch(self, signed: common_pb2.Signed, owner: str) -> Epoch:
         """The caller's own, signed by its key in this mesh."""
         members = self._directory()
-        epoch = verify_epoch(signed, members.current_key(owner) or b"", self._verify, members.salt)
+        epoch = verify_epoch(signed, members.keys(owner), self._verify, members.salt)
         if epoch.owner != owner:
             raise PeerFault(f"{owner} brought an epoch of {epoch.owner}", reason="ForgedEpoch")
         return epoch
@@ -188,6 +197,13 @@ class QuorumHandlers:
     def _fill(self, quorum: quorum_pb2.Quorum) -> None:
         for member in quorum.members:
             self._known(member)
+        object_id = object_of(quorum.quorum_id) if quorum.owner == self._self_id else ""
+        value = self._runtime.store.get(OBJECTS, object_id.encode()) if object_id else None
+        if value is not None:
+            acks = objects_pb2.ObjectRow.FromString(value).object.acks
+            verified_us = {ack.node_id: ack.verified_us for ack in acks}
+            for ack in quorum.acks:
+                ack.verified_us = verified_us.get(ack.node_id, 0)
 
     def _known(self, member: quorum_pb2.NodeWeight) -> quorum_pb2.NodeWeight:
         """Its name, its failure domain, and whether it is alive; a removed one keeps its name."""
@@ -205,7 +221,7 @@ def check_answer(answer: Message, members: Members, verify: Verifier) -> None:
     """Raises PeerFault for an ack that its node has not signed; whose ack was asked for, the machine knows."""
     if isinstance(answer, quorum_pb2.SignAckResponse):
         key = members.current_key(Ack.decode(answer.ack.body).node)
-        verify_ack(answer.ack, key or b"", verify, members.salt)
+        verify_ack(answer.ack, [key or b""], verify, members.salt)
 
 
 def _quorum_id(text: str) -> str:

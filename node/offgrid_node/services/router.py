@@ -13,6 +13,7 @@ from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.unknown_fields import UnknownFieldSet
 
+from offgrid.pieces import Buffer, Piece, read, read_known
 from offgrid.v1 import jobs_pb2, ledger_pb2, mesh_pb2, objects_pb2, quorum_pb2, state_pb2
 from offgrid_node.protocol.errors import Fault, InvalidRequest, NotFound
 from offgrid_node.runtime import Ticket
@@ -92,7 +93,7 @@ class Router:
                 raise ValueError(f"no handler for {name}")
             self._handlers[name] = handler
 
-    def dispatch(self, caller: Caller, method: str, request: Message | bytes) -> Outcome:
+    def dispatch(self, caller: Caller, method: str, request: Message | Buffer) -> Outcome:
         """Checks access, decodes and calls. Raises Fault; the outcome of a Ticket may be one too."""
         known = METHODS.get(method)
         if known is None:
@@ -101,7 +102,7 @@ class Router:
             return self._handle(caller, known, request)
         return self._metered(self._meter, caller, known, request)
 
-    def _metered(self, meter: RpcMeter, caller: Caller, method: Method, request: Message | bytes) -> Outcome:
+    def _metered(self, meter: RpcMeter, caller: Caller, method: Method, request: Message | Buffer) -> Outcome:
         began, kind = time.perf_counter(), str(caller.kind)
         try:
             outcome = self._handle(caller, method, request)
@@ -118,21 +119,21 @@ class Router:
             meter(method.name, kind, time.perf_counter() - began, None)
         return outcome
 
-    def _handle(self, caller: Caller, known: Method, request: Message | bytes) -> Outcome:
+    def _handle(self, caller: Caller, known: Method, request: Message | Buffer) -> Outcome:
         method = known.name
         check_access(method, caller)
         check_own_role(method, self._own_roles())
-        if isinstance(request, bytes):
+        if not isinstance(request, Message):
             try:
-                request = known.request.FromString(request)
+                request = (read_known if caller.kind is Kind.MEMBER else read)(known.request, request)
             except DecodeError as error:
                 raise InvalidRequest(
                     f"{method}: the request is no {known.request.DESCRIPTOR.full_name}",
                     reason="MalformedRequest",
                 ) from error
         if caller.kind is not Kind.MEMBER:
-            # Members of another version may know fields that we do not; a person who sends one has mistyped.
-            refuse_unknown_fields(request)
+            # Members of another version may know fields that we do not, and go without; a person has mistyped.
+            refuse_unknown_fields(request.head if isinstance(request, Piece) else request)
         return self._handlers[method](caller, request)
 
 

@@ -10,6 +10,7 @@ from google.protobuf.message import Message
 from offgrid_node.protocol.errors import InvalidRequest, NotFound
 from offgrid_node.protocol.jobs.bounds import ID_CHARS_MAX
 from offgrid_node.protocol.jobs.naming import PREFIXED, stem_of
+from offgrid_node.protocol.objects.deletion import place_of
 from offgrid_node.services.paging import decode_token
 from offgrid_node.storage.rows import KEY_BYTES_MAX
 from offgrid_node.storage.store import Store
@@ -28,6 +29,10 @@ class Shelf:
             return None
         value = self._store.get(table, row_id.encode())
         return row.FromString(value) if value is not None else None
+
+    def place_of(self, object_id: str) -> str:
+        """The id that an object has by now: another one if it was sealed anew."""
+        return place_of(self._store, object_id) if len(object_id) <= ID_CHARS_MAX else object_id
 
     def get(self, field: str, table: str, row: type[M], row_id: str) -> M:
         """Raises NotFound with the field and the id."""

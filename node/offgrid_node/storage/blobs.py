@@ -11,19 +11,29 @@ import errno
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from offgrid.pieces import Buffer
 from offgrid_node.protocol.errors import Corrupt, Exhausted, FailedPrecondition, Fault, Internal, NotFound
-from offgrid_node.storage.disk import disk_fault, free_bytes, make_folder, sync_file, sync_folder
+from offgrid_node.storage.disk import (
+    TO_ITS_END,
+    disk_fault,
+    free_bytes,
+    make_folder,
+    start_writing,
+    sync_file,
+    sync_folder,
+)
 
 NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]|\.(?!\.)){0,126}\Z")
 DISK_RESERVE_BYTES = 64 * 1024 * 1024  # never filled with blobs: the store on the same disk must be able to commit
 STAGED_AGE_MAX_S = 7 * 24 * 3600  # what nobody went on with for so long is swept at start
 RETRY_MS = 60_000  # a full disk does not empty itself at once
+WRITING_BYTES = 2 << 20  # that much of a file has come, and the disk begins with it before the fsync
 STAGED, KEPT = "staged", "kept"
 
 
@@ -36,6 +46,14 @@ class Staged:
     age_s: float
 
 
+class ReadableBlobs(Protocol):
+    """What a `BlobStore` is to those who only read what is kept."""
+
+    def size(self, name: str) -> int | None: ...
+
+    def read(self, name: str, offset: int, length: int) -> bytes: ...
+
+
 class BlobStore(Protocol):
     """Named blobs. Calls block: they belong into threads. One caller at a time for one name.
 
@@ -44,7 +62,7 @@ class BlobStore(Protocol):
     DiskFull); nothing half done is visible afterwards.
     """
 
-    def append(self, staged: str, offset: int, data: bytes) -> int:
+    def append(self, staged: str, offset: int, data: Buffer) -> int:
         """Adds a piece at the end of a staged blob, which the first piece (of offset 0) makes; returns its new size.
 
         What is there already is not written again, so a piece may come twice. Raises FailedPrecondition (reason Gap,
@@ -64,6 +82,11 @@ class BlobStore(Protocol):
         When the disk refuses, what was staged is gone, and is not visible under its name either: a second fsync would
         find nothing left to write and succeed (fsyncgate, PostgreSQL 2018).
         """
+        ...
+
+    def finish_all(self, names: Mapping[str, str]) -> None:
+        """The same for several, staged → final name: all that waits for the disk is waited for together. When it
+        refuses one of them, none is there."""
         ...
 
     def sync(self, name: str) -> None:
@@ -108,7 +131,7 @@ class FileBlobs:
         for place in (folder, folder / STAGED, folder / KEPT):
             make_folder(place)
 
-    def append(self, staged: str, offset: int, data: bytes) -> int:
+    def append(self, staged: str, offset: int, data: Buffer) -> int:
         path = self._path(STAGED, staged)
         size = _size_of(path) or 0
         fresh = fresh_part(staged, size, offset, data)
@@ -129,27 +152,33 @@ class FileBlobs:
         return self._read(self._path(STAGED, staged), offset, length)
 
     def finish(self, staged: str, name: str) -> None:
-        source, target = self._path(STAGED, staged), self._path(KEPT, name)
-        visible = source
+        self.finish_all({staged: name})
+
+    def finish_all(self, names: Mapping[str, str]) -> None:
+        moves = [(self._path(STAGED, staged), self._path(KEPT, name)) for staged, name in names.items()]
+        visible = [source for source, _ in moves]
         try:
-            with source.open("r+b") as file:
-                sync_file(file.fileno())
-            source.replace(target)
-            visible = target
-            sync_folder(target.parent)
-            sync_folder(source.parent)
+            for source in visible:
+                _with_file(source, lambda fd: start_writing(fd, 0, TO_ITS_END))
+            for source in visible:
+                _with_file(source, sync_file)
+            for place, (source, target) in enumerate(moves):
+                source.replace(target)
+                visible[place] = target
+            for folder in (KEPT, STAGED):
+                sync_folder(self._folder / folder)
         except FileNotFoundError as error:
-            raise NotFound(f"{source} is not there", reason="BlobNotFound") from error
+            raise NotFound(f"{error.filename} is not there", reason="BlobNotFound") from error
         except OSError as error:
-            with suppress(OSError):
-                visible.unlink(missing_ok=True)
-            raise self._fault(f"cannot make {target} durable", error) from error
+            for path in visible:
+                with suppress(OSError):
+                    path.unlink(missing_ok=True)
+            raise self._fault(f"cannot make {', '.join(names.values())} durable", error) from error
 
     def sync(self, name: str) -> None:
         path = self._path(KEPT, name)
         try:
-            with path.open("r+b") as file:
-                sync_file(file.fileno())
+            _with_file(path, sync_file)
             sync_folder(path.parent)
         except FileNotFoundError as error:
             raise blob_missing(name) from error
@@ -248,7 +277,7 @@ def check_name(name: str) -> None:
         raise Internal(f"{name!r} is no name for a blob", reason="BadBlobName")
 
 
-def fresh_part(staged: str, size: int, offset: int, data: bytes) -> bytes:
+def fresh_part(staged: str, size: int, offset: int, data: Buffer) -> Buffer:
     """What of a piece is not there yet. Raises FailedPrecondition (reason Gap)."""
     if offset > size:
         raise FailedPrecondition(
@@ -289,7 +318,12 @@ def _size_of(path: Path) -> int | None:
         raise disk_fault(path, f"cannot look at {path}", error) from error
 
 
-def _write_at(path: Path, size: int, data: bytes) -> None:
+def _with_file(path: Path, work: Callable[[int], None]) -> None:
+    with path.open("r+b") as file:
+        work(file.fileno())
+
+
+def _write_at(path: Path, size: int, data: Buffer) -> None:
     """All of it behind `size`, or nothing."""
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o600)
     try:
@@ -297,6 +331,9 @@ def _write_at(path: Path, size: int, data: bytes) -> None:
         rest = memoryview(data)
         while rest:
             rest = rest[os.write(fd, rest) :]
+        begun, end = (at - at % WRITING_BYTES for at in (size, size + len(data)))
+        if end > begun:
+            start_writing(fd, begun, end - begun)
     except OSError:
         os.ftruncate(fd, size)
         raise

@@ -88,7 +88,7 @@ def open_environment(path: Path, map_bytes: int, synced_txn: int = -1) -> Opened
             env.sync(True)
         _load(opened)
         if not made:
-            write_durably(path / _MARKER, f"offgrid-node store, layout {LAYOUT_VERSION}\n")
+            write_durably(path / _MARKER, f"offgrid-node store, layout {LAYOUT_VERSION}\n".encode())
     except BaseException as error:
         if runway is not None:
             runway.close()

@@ -153,6 +153,11 @@ class LoggedStore:
             span = KeyRange(span.low, last) if reverse else KeyRange(last, span.end)
 
     @property
+    def tables(self) -> frozenset[str]:
+        """What lies above is in tables that the store below has."""
+        return self._below.tables
+
+    @property
     def journal_seq(self) -> int:
         with suppress(Fault):  # while nothing can be read it is what it was
             self._settled()

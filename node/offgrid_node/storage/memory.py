@@ -60,6 +60,11 @@ class MemoryStore:
 
     # ---- the Store protocol
 
+    @property
+    def tables(self) -> frozenset[str]:
+        self._check_open()
+        return frozenset(self._tables)
+
     def get(self, table: str, key: bytes) -> bytes | None:
         check_key(table, key)
         self._check_open()

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from random import Random
 
+from offgrid.pieces import Buffer
 from offgrid_node.protocol.errors import Fault, Unavailable
 from offgrid_node.storage.blobs import KEPT, STAGED, Staged, blob_missing, blob_short, check_name, disk_full, fresh_part
 
@@ -37,7 +38,7 @@ class MemoryBlobs:
 
     # ---- the BlobStore protocol
 
-    def append(self, staged: str, offset: int, data: bytes) -> int:
+    def append(self, staged: str, offset: int, data: Buffer) -> int:
         self._check(staged)
         blob = self._staged.get(staged)
         size = len(blob.data) if blob else 0
@@ -57,21 +58,28 @@ class MemoryBlobs:
         return _read(self._staged, staged, offset, length)
 
     def finish(self, staged: str, name: str) -> None:
-        self._check(staged, name)
-        blob = self._staged.get(staged)
-        if blob is None:
-            raise blob_missing(staged)
-        pool, visible = self._staged, staged
+        self.finish_all({staged: name})
+
+    def finish_all(self, names: Mapping[str, str]) -> None:
+        self._check(*names, *names.values())
+        for staged in names:
+            if staged not in self._staged:
+                raise blob_missing(staged)
+        visible = [(self._staged, staged) for staged in names]
         try:
-            self._sync_one()
-            self._kept[name] = self._staged.pop(staged)
-            pool, visible = self._kept, name
+            for _ in names:
+                self._sync_one()
+            for place, (staged, name) in enumerate(names.items()):
+                self._kept[name] = self._staged.pop(staged)
+                visible[place] = self._kept, name
             for _ in FOLDERS:
                 self._sync_one()
         except Fault:
-            del pool[visible]
+            for pool, name in visible:
+                del pool[name]
             raise
-        self._sync(blob)
+        for name in names.values():
+            self._sync(self._kept[name])
 
     def sync(self, name: str) -> None:
         self._check(name)

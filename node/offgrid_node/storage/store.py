@@ -45,6 +45,11 @@ class Store(Protocol):
         ...
 
     @property
+    def tables(self) -> frozenset[str]:
+        """The names of all tables that ever had a row. Raises as reads do."""
+        ...
+
+    @property
     def journal_seq(self) -> int:
         """Sequence number of the newest journal event; 0 when there is none."""
         ...

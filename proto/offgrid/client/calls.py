@@ -19,6 +19,8 @@ from offgrid.client.address import Address
 from offgrid.client.errors import OffgridError
 from offgrid.client.framed import CALL_BYTES_MAX, FramedCalls
 from offgrid.client.silence import PAUSE_MS, PAUSE_MS_MAX, RECONNECT_S, Outages, Say, Silence
+from offgrid.lanes import PIECE_CALL_BYTES_MAX
+from offgrid.pieces import BULK, Buffer, Parts, Piece, parts_of, read
 
 if TYPE_CHECKING:
     from offgrid.client.grpc_calls import GrpcCalls
@@ -44,6 +46,10 @@ def pause_ms(repeats: int, error: OffgridError) -> int | None:
     return wished if worth_it else None
 
 
+def _is_piece(request: Message, answer: type[Message]) -> bool:
+    return isinstance(request, Piece) or answer in BULK
+
+
 class Calls:
     """Carries messages to the node's services; thread-safe."""
 
@@ -54,7 +60,7 @@ class Calls:
         self.timeout_s = timeout_s
         self.reconnect_s = reconnect_s
         self._outages = Outages(address.target, on_silence)
-        self._framed = FramedCalls(address)
+        self._framed, self._pieces = FramedCalls(address), FramedCalls(address)  # no small call waits behind a piece
         self._grpc: GrpcCalls | None = None
         self._lock = threading.Lock()
         self._closed = False
@@ -68,18 +74,36 @@ class Calls:
     ) -> R:
         """One call to "Service/Method" within the client's `timeout_s`, repetitions included, or within the one given
         where that is longer. Raises OffgridError."""
-        data = request.SerializeToString()
+        is_piece, parts = _is_piece(request, answer), parts_of(request)
         within_s, repeats = max(self.timeout_s, timeout_s), 0
         deadline = time.monotonic() + within_s
         while True:
             try:
-                return answer.FromString(self._once(method, data, max(0.0, deadline - time.monotonic())))
+                begun = self._begin(method, parts, max(0.0, deadline - time.monotonic()), is_piece=is_piece)
+                return read(answer, begun())
             except OffgridError as error:
                 wait = pause_ms(repeats, error) if repeatable else None
                 if wait is None or time.monotonic() + wait / 1000 >= deadline:
                     raise self._explained(method, error, within_s) from None
             time.sleep(wait / 1000)
             repeats += 1
+
+    def begin(self, method: str, request: Message, answer: type[R]) -> Callable[[], R]:
+        """As `unary`, but that others may be made while it is under way: what is returned waits for its end."""
+        try:
+            begun = self._begin(method, parts_of(request), self.timeout_s, is_piece=_is_piece(request, answer))
+        except OffgridError:
+            return lambda: self.unary(method, request, answer)
+
+        def end() -> R:
+            try:
+                return read(answer, begun())
+            except OffgridError as error:
+                if pause_ms(0, error) is None:
+                    raise self._explained(method, error, self.timeout_s) from None
+                return self.unary(method, request, answer)
+
+        return end
 
     def stream(
         self,
@@ -102,11 +126,12 @@ class Calls:
         except OffgridError as error:
             raise self._explained(method, error, timeout_s) from None
 
-    def _once(self, method: str, data: bytes, timeout_s: float) -> bytes:
-        wire = self._framed.wire() if len(data) <= CALL_BYTES_MAX else None
+    def _begin(self, method: str, request: Parts, timeout_s: float, *, is_piece: bool) -> Callable[[], Buffer]:
+        calls, most = (self._pieces, PIECE_CALL_BYTES_MAX) if is_piece else (self._framed, CALL_BYTES_MAX)
+        wire = calls.wire() if sum(map(len, request)) <= most else None
         if wire is not None:
-            return self._framed.unary(wire, method, data, timeout_s)
-        return self._over_grpc().unary(method, data, timeout_s)
+            return calls.begin(wire, method, request, timeout_s)
+        return lambda: self._over_grpc().unary(method, b"".join(request), timeout_s)
 
     def _over_grpc(self) -> GrpcCalls:
         """Its library takes a tenth of a second to load, and few need it."""
@@ -149,6 +174,7 @@ class Calls:
     def close(self) -> None:
         """Ends what is under way."""
         self._framed.close()
+        self._pieces.close()
         with self._lock:
             self._closed, grpc = True, self._grpc
         if grpc is not None:

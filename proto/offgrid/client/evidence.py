@@ -32,8 +32,14 @@ def document(job: jobs_pb2.Job, proof: mesh_pb2.GetMemberProofResponse) -> dict[
             "path": [step.hex() for step in receipt.path],
             "root_signature": receipt.root_signature.hex(),
         },
-        "host": {"name": proof.member.name, "records": [_signed(record) for record in proof.records]},
-        "mesh": {"id": proof.mesh_id, "genesis": _signed(proof.genesis)},
+        "host": {"name": proof.member.name, "records": [_record(record) for record in proof.records]},
+        "mesh": {
+            "id": proof.mesh_id,
+            "genesis": _signed(proof.genesis),
+            "root_changes": [
+                {**_change(change), "kept": [digest.hex() for digest in change.kept]} for change in proof.root.changes
+            ],
+        },
     }
 
 
@@ -56,6 +62,15 @@ def _facts(job: jobs_pb2.Job) -> dict[str, Any]:
         "output_bytes": facts.output_bytes,
         "price_micro": facts.price_micro,
     }
+
+
+def _record(proof: mesh_pb2.MemberProof) -> dict[str, Any]:
+    """The keys that followed the record's, without their certificates: those are for who meets the node."""
+    return {**_signed(proof.record), "key_changes": [_change(change) for change in proof.key_changes]}
+
+
+def _change(message: mesh_pb2.KeyChange | mesh_pb2.RootChange) -> dict[str, Any]:
+    return {**_signed(message.change), "next_signature": message.next_signature.hex()}
 
 
 def _signed(message: common_pb2.Signed) -> dict[str, str]:

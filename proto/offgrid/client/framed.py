@@ -1,8 +1,8 @@
 """Calls to the node over its framed carrier (lane.proto): a plain socket beside gRPC's, for half of what a call costs.
 
-Who waits for an answer reads the socket; there is no thread between. A stream has a connection of its own, so that
-whoever reads it slowly keeps nobody else waiting. Where the node has no such socket, or does not let us in, there is
-None of all this, and gRPC is used.
+Who waits for an answer reads the socket; there is no thread between. Pieces of objects are not copied on their way. A
+stream has a connection of its own, so that whoever reads it slowly keeps nobody else waiting. Where the node has no
+such socket, or does not let us in, there is None of all this, and gRPC is used.
 """
 
 from __future__ import annotations
@@ -13,27 +13,24 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from weakref import WeakValueDictionary
 
 from google.protobuf.message import DecodeError
 
 from offgrid.client.address import Address
 from offgrid.client.errors import OffgridError, from_status
+from offgrid.frames import Frames, FrameTooLong, Outgoing
+from offgrid.lanes import Answer, call_parts, read_answers
+from offgrid.pieces import Buffer, Parts
 from offgrid.v1 import lane_pb2
 
 SUFFIX = ".framed"
 CALL_BYTES_MAX = 128 * 1024  # larger requests go by gRPC, as the node wants it
 FRAME_BYTES_MAX = 4 * 1024 * 1024
-READ_BYTES = 256 * 1024
-HEAD_BYTES = 4
 CONNECT_S = 2.0  # until the node has let us in
 RETRY_S = 1.0  # after it did not
 LOST = "the connection was lost"
-
-
-def frame(request: lane_pb2.CarryRequest) -> bytes:
-    data: bytes = request.SerializeToString()
-    return len(data).to_bytes(HEAD_BYTES, "big") + data
 
 
 class Wire:
@@ -42,39 +39,52 @@ class Wire:
     def __init__(self, address: Address) -> None:
         """Raises OSError unless the node is there and lets us in."""
         self._sock = _connect(address)
-        self._data = bytearray()
+        self._frames = Frames(FRAME_BYTES_MAX)
         try:
             if address.token:
-                self.send(lane_pb2.CarryRequest(token=address.token), time.monotonic() + CONNECT_S)
-            if self.receive(time.monotonic() + CONNECT_S).answers:
+                token = lane_pb2.CarryRequest(token=address.token)
+                self.send((token.SerializeToString(), b""), time.monotonic() + CONNECT_S)
+            if self.receive(time.monotonic() + CONNECT_S):
                 raise OSError("it answers what was not asked")
         except BaseException:
             self.close()
             raise
 
-    def send(self, request: lane_pb2.CarryRequest, deadline: float) -> None:
-        """What is broken off in its midst breaks the connection."""
-        data, sent = frame(request), 0
+    def send(self, message: Parts, deadline: float) -> None:
+        """A CarryRequest. What is broken off in its midst breaks the connection."""
+        outgoing, begun = Outgoing(), False
+        outgoing.put(message)
         try:
-            while sent < len(data):
-                _wait(self._sock, deadline, writing=True)
-                sent += self._sock.send(data[sent:])
+            while rest := memoryview(outgoing.take()):
+                while rest:
+                    try:
+                        rest, begun = rest[self._sock.send(rest) :], True
+                    except BlockingIOError:
+                        _wait(self._sock, deadline, writing=True)
         except BaseException as error:
-            if sent:
+            if begun:
                 self.close()
                 if isinstance(error, Exception):  # an interrupt stays one
                     raise ConnectionAbortedError(LOST) from error
             raise
 
-    def receive(self, deadline: float | None) -> lane_pb2.CarryResponse:
+    def receive(self, deadline: float | None) -> list[Answer]:
         """The next message; one thread at a time."""
-        while (message := self._next()) is None:
-            _wait(self._sock, deadline)
-            read = self._sock.recv(READ_BYTES)
-            if not read:
-                raise ConnectionResetError(LOST)
-            self._data += read
-        return message
+        try:
+            while (message := self._frames.next()) is None:
+                try:
+                    read = self._sock.recv_into(self._frames.room)
+                except BlockingIOError:
+                    _wait(self._sock, deadline)
+                    continue
+                if not read:
+                    raise ConnectionResetError(LOST)
+                self._frames.came(read)
+            return read_answers(message)[1]
+        except FrameTooLong:
+            raise OSError("a message longer than any that a node sends") from None
+        except DecodeError:
+            raise OSError("a message that is none") from None
 
     def close(self) -> None:
         """From any thread; who is waiting gets an OSError."""
@@ -82,30 +92,16 @@ class Wire:
             self._sock.shutdown(socket.SHUT_RDWR)
         self._sock.close()
 
-    def _next(self) -> lane_pb2.CarryResponse | None:
-        if len(self._data) < HEAD_BYTES:
-            return None
-        end = HEAD_BYTES + int.from_bytes(self._data[:HEAD_BYTES], "big")
-        if end - HEAD_BYTES > FRAME_BYTES_MAX:
-            raise OSError("a message longer than any that a node sends")
-        if len(self._data) < end:
-            return None
-        try:
-            message = lane_pb2.CarryResponse.FromString(bytes(self._data[HEAD_BYTES:end]))
-        except DecodeError:
-            raise OSError("a message that is none") from None
-        del self._data[:end]
-        return message
-
 
 class _Slot:
     """A call without an answer; its thread waits for `woken` while another one reads."""
 
-    __slots__ = ("answer", "error", "woken")
+    __slots__ = ("__weakref__", "answer", "awaited", "error", "woken")
 
     def __init__(self) -> None:
         self.woken = threading.Event()
-        self.answer: lane_pb2.LaneAnswer | None = None
+        self.awaited = False  # by a thread, which may read for all
+        self.answer: Answer | None = None
         self.error: OffgridError | None = None
 
     @property
@@ -114,7 +110,9 @@ class _Slot:
 
 
 class FramedCalls:
-    """Unary calls of any number of threads on one connection, which is opened when it is needed. Thread-safe."""
+    """Unary calls of any number of threads on one connection, which is opened when it is needed. Thread-safe.
+
+    Whoever has begun several waits for them one after the other."""
 
     def __init__(self, address: Address) -> None:
         self._address = address
@@ -122,7 +120,7 @@ class FramedCalls:
         self._wire: Wire | None = None
         self._not_before = 0.0
         self._number = 0
-        self._slots: dict[int, _Slot] = {}
+        self._slots = WeakValueDictionary[int, _Slot]()  # who has given up waiting has forgotten his
         self._sending, self._reading = threading.Lock(), threading.Lock()
 
     def wire(self) -> Wire | None:
@@ -132,33 +130,28 @@ class FramedCalls:
                 self._wire = self._open()
             return self._wire
 
-    def unary(self, wire: Wire, name: str, data: bytes, timeout_s: float) -> bytes:
-        """Raises OffgridError, UNAVAILABLE for a connection that was lost."""
+    def begin(self, wire: Wire, name: str, request: Parts, timeout_s: float) -> Callable[[], Buffer]:
+        """Sends it; what is returned waits for the answer, once, and raises OffgridError, as this does: UNAVAILABLE for
+        a connection that was lost."""
         deadline, slot = time.monotonic() + timeout_s, _Slot()
         with self._lock:
             self._number = number = self._number + 1
             self._slots[number] = slot
-        try:
-            with self._sending:
-                wire.send(
-                    lane_pb2.CarryRequest(calls=[lane_pb2.LaneCall(number=number, name=name, request=data)]), deadline
-                )
-            self._await(wire, slot, deadline)
-        except TimeoutError:
-            raise OffgridError("DEADLINE_EXCEEDED", "", "no answer in time") from None
-        except (OSError, ValueError) as error:  # ValueError: closed by another thread just now
-            self._lost(wire)
-            raise OffgridError("UNAVAILABLE", "", str(error) or LOST) from None
-        finally:
-            with self._lock:
-                self._slots.pop(number, None)
-        if slot.error is not None:
-            raise slot.error
-        assert slot.answer is not None
-        if slot.answer.status:
-            raise from_status(slot.answer.status)
-        answered: bytes = slot.answer.response
-        return answered
+        with self._faults(wire), self._sending:
+            wire.send(call_parts(lane_pb2.LaneCall(number=number, name=name), request), deadline)
+
+        def end() -> Buffer:
+            with self._faults(wire):
+                self._await(wire, slot, deadline)
+            if slot.error is not None:
+                raise slot.error
+            assert slot.answer is not None
+            answer, response = slot.answer
+            if answer.status:
+                raise from_status(answer.status)
+            return response
+
+        return end
 
     def stream(
         self, name: str, data: bytes, timeout_s: float | None, on_start: Callable[[Callable[[], object]], None]
@@ -175,6 +168,17 @@ class FramedCalls:
 
     # ---- inside
 
+    @contextmanager
+    def _faults(self, wire: Wire) -> Iterator[None]:
+        """What goes wrong inside, as OffgridError."""
+        try:
+            yield
+        except TimeoutError:
+            raise OffgridError("DEADLINE_EXCEEDED", "", "no answer in time") from None
+        except (OSError, ValueError) as error:  # ValueError: closed by another thread just now
+            self._lost(wire)
+            raise OffgridError("UNAVAILABLE", "", str(error) or LOST) from None
+
     def _open(self) -> Wire | None:
         try:
             return Wire(self._address)
@@ -184,6 +188,7 @@ class FramedCalls:
 
     def _await(self, wire: Wire, slot: _Slot, deadline: float) -> None:
         """Whoever comes first reads for all; when its answer is there, the next one does."""
+        slot.awaited = True
         while not slot.ended:
             if self._reading.acquire(blocking=False):
                 try:
@@ -200,10 +205,10 @@ class FramedCalls:
                 if time.monotonic() > deadline and not slot.ended:
                     raise TimeoutError
 
-    def _told(self, message: lane_pb2.CarryResponse) -> None:
+    def _told(self, answers: list[Answer]) -> None:
         with self._lock:
-            for answer in message.answers:
-                slot = self._slots.get(answer.number)
+            for answer in answers:
+                slot = self._slots.get(answer[0].number)
                 if slot is not None:
                     slot.answer = answer
                     slot.woken.set()
@@ -211,7 +216,7 @@ class FramedCalls:
     def _wake_one(self) -> None:
         """Somebody must go on reading."""
         with self._lock:
-            slot = next((slot for slot in self._slots.values() if not slot.ended), None)
+            slot = next((slot for slot in self._slots.values() if slot.awaited and not slot.ended), None)
         if slot is not None:
             slot.woken.set()
 
@@ -238,18 +243,15 @@ def _stream(
         wire.close()
 
     try:
-        wire.send(
-            lane_pb2.CarryRequest(calls=[lane_pb2.LaneCall(number=1, name=name, request=data)]),
-            time.monotonic() + CONNECT_S,
-        )
+        wire.send(call_parts(lane_pb2.LaneCall(number=1, name=name), (data, b"")), time.monotonic() + CONNECT_S)
         on_start(cancel)
         while True:
-            for answer in wire.receive(deadline).answers:
+            for answer, response in wire.receive(deadline):
                 if answer.status:
                     raise from_status(answer.status)
                 if not answer.more:
                     return
-                yield answer.response
+                yield bytes(response)
     except TimeoutError:
         raise OffgridError("DEADLINE_EXCEEDED", "", "the time of the stream is over") from None
     except (OSError, ValueError) as error:  # ValueError: closed by another thread just now

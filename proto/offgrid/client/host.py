@@ -22,8 +22,8 @@ class Host:
         return self._calls.unary("HostService/GetHost", jobs_pb2.GetHostRequest(), jobs_pb2.GetHostResponse).host
 
     def toggle(self, state: str) -> jobs_pb2.HostState:
-        """ "on" takes work, "off" takes no more while what runs goes on, "drain" is "off" until the host is idle and
-        all that it owes is settled. It outlives restarts."""
+        """ "on" takes work, "off" takes no more while what runs goes on, "drain" is "off" until the host is idle, all
+        that it owes is settled, and what it keeps for others is acked elsewhere. It outlives restarts."""
         request = jobs_pb2.ToggleHostRequest(state=state)
         return self._calls.unary("HostService/ToggleHost", request, jobs_pb2.ToggleHostResponse).host
 

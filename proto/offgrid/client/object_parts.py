@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from itertools import islice
-from typing import BinaryIO
+from typing import Protocol
 
 from offgrid.client.calls import Calls
 from offgrid.client.errors import OffgridError
@@ -34,15 +34,19 @@ def _silent(why: str) -> None:
     """Nobody looks."""
 
 
+class Sink(Protocol):
+    """A file, as far as a download asks."""
+
+    def write(self, data: bytes, /) -> object: ...
+
+
 class Parts:
     """Of one object."""
 
     def __init__(self, calls: Calls, object_id: str, timeout_s: float) -> None:
         self._calls, self._object_id, self._timeout_s = calls, object_id, timeout_s
 
-    def copy(
-        self, offset: int, end: int, target: BinaryIO, on_progress: Progress, on_wait: Callable[[str], None]
-    ) -> int:
+    def copy(self, offset: int, end: int, target: Sink, on_progress: Progress, on_wait: Callable[[str], None]) -> int:
         """From `offset` to `end` into a stream; returns how much that was."""
         written, total = 0, end - offset
         on_progress(0, total)

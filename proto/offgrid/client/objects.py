@@ -4,28 +4,28 @@ from __future__ import annotations
 
 import io
 import os
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from offgrid.client.calls import Calls, fresh_request_id
 from offgrid.client.errors import OffgridError
+from offgrid.client.following import follow
 from offgrid.client.object_parts import PATIENCE_S, Parts, Progress, reader_of
 from offgrid.client.paging import pages
+from offgrid.client.putting import Putting
+from offgrid.client.resuming import resumed
 from offgrid.client.targets import replaced
-from offgrid.plaintext import PlaintextChecksum
 from offgrid.v1 import objects_pb2
 
 Source = str | os.PathLike[str] | bytes | BinaryIO
 
-BEGINNINGS_MAX = 8  # of one put, while the node restarts
-PAUSE_S, PAUSE_MAX_S = 0.1, 2.0  # between them, doubling
-LOST = frozenset({"UploadNotFound", "UploadLost"})  # what was under way went with the node's process: begin again
-COMMIT_S, COMMIT_BYTES_PER_S = 30.0, 5_000_000  # what the slowest card may take to make it durable
+AUDIT_S = 3_600.0  # where answers do not tell, whole shards are read
+REENCRYPT_S = 120.0  # all objects are counted
 DELETE_S = 60.0  # a node with very many open jobs looks at each of them
-POLL_S, POLL_MAX_S, POLL_GROWTH = 0.002, 0.2, 1.25  # what is small is durable within milliseconds
+ACCEPTED = objects_pb2.OBJECT_STATE_ACCEPTED
 DURABLE, LOCAL = objects_pb2.OBJECT_STATE_DURABLE, objects_pb2.OBJECT_STATE_LOCAL
+DAMAGED = objects_pb2.OBJECT_STATE_DAMAGED
 
 
 def _silent(*said: object) -> None:
@@ -36,7 +36,7 @@ class Objects:
     """ObjectService."""
 
     def __init__(self, calls: Calls) -> None:
-        self._calls = calls
+        self._calls, self._putting = calls, Putting(calls)
 
     def capacity(self) -> objects_pb2.GetCapacityResponse:
         """What this node's disk can hold."""
@@ -51,12 +51,16 @@ class Objects:
         size_bytes: int = 0,
         code: tuple[int, int] | None = None,
         copies: int = 0,
+        padded: bool | None = None,
         policy: str = "",
     ) -> objects_pb2.ExplainPlacementResponse:
         """What every host holds of an object or would get of it now, and why; or, with `wanted` "", of one of
-        `size_bytes` that might be put, `code` (needed, total) or `copies` (as the config says where neither is given).
+        `size_bytes` that might be put, `code` (needed, total) or `copies` (as the config says where neither is given),
+        filled up to its size's class where `padded` (None: as the config says).
         `policy` is "balanced", "latency", "bandwidth" or "" for the config's; ValueError for any other."""
-        request = objects_pb2.ExplainPlacementRequest(object=wanted, size_bytes=size_bytes, copies=copies)
+        request = objects_pb2.ExplainPlacementRequest(
+            object=wanted, size_bytes=size_bytes, copies=copies, padded=padded
+        )
         if code is not None:
             request.code.needed, request.code.total = code
         if policy:
@@ -74,15 +78,19 @@ class Objects:
         code: tuple[int, int] | None = None,
         copies: int = 0,
         expires_after_ms: int = 0,
+        padded: bool | None = None,
         request_id: str = "",
         on_progress: Progress = _silent,
+        wait_s: float = 0.0,
     ) -> objects_pb2.Object:
         """Seals a file (by its path), bytes or a binary stream into an object that is durable on this node when this
-        returns, and on its way to its hosts; `wait_durable` waits for those.
+        returns, and on its way to its hosts; `wait_durable` waits for those. What fits one call (1 MiB) waits for them
+        by itself, `wait_s` and a minute at most: its state says whether it is durable.
 
         `required_milli` is the weight of acks in thousandths, `code` (12, 20) for 20 shards of which any 12 give the
         object back, `copies` a number of full copies: at most one of these two, and as the node's config says what is
-        left out. It expires `expires_after_ms` after it is made (0: never), by the node's clock. The same request id
+        left out. It expires `expires_after_ms` after it is made (0: never), by the node's clock. `padded`: zeros fill
+        it up to its size's class, which is all that hosts learn of it; None: as the config says. The same request id
         never makes a second object; for other data it is refused (RequestIdReused). A node that restarts has lost what
         was under way: what can be read again (a file, bytes, a stream that can seek) is then put from its beginning;
         for anything else OffgridError is raised.
@@ -92,57 +100,17 @@ class Objects:
             required_milli=required_milli,
             copies=copies,
             expires_after_ms=expires_after_ms,
+            padded=padded,
             request_id=request_id or fresh_request_id(),
         )
         if code is not None:
             request.code.needed, request.code.total = code
         if isinstance(source, bytes):
-            return self._put(io.BytesIO(source), request, on_progress)
+            return self._putting.put(io.BytesIO(source), request, on_progress, wait_s)
         if isinstance(source, str | os.PathLike):
             with Path(source).open("rb") as file:
-                return self._put(file, request, on_progress)
-        return self._put(source, request, on_progress)
-
-    def _put(
-        self, stream: BinaryIO, request: objects_pb2.OpenUploadRequest, on_progress: Progress
-    ) -> objects_pb2.Object:
-        start = stream.tell() if stream.seekable() else None
-        if start is not None:
-            request.size_bytes = _size_of(stream)
-        beginning, pause_s = 1, PAUSE_S
-        while True:
-            try:
-                return self._upload(stream, request, on_progress)
-            except OffgridError as error:
-                again = error.reason in LOST or error.outcome_unknown
-                if not again or start is None or beginning == BEGINNINGS_MAX:
-                    raise
-                stream.seek(start)
-            time.sleep(pause_s)
-            beginning, pause_s = beginning + 1, min(PAUSE_MAX_S, 2 * pause_s)
-
-    def _upload(
-        self, stream: BinaryIO, request: objects_pb2.OpenUploadRequest, on_progress: Progress
-    ) -> objects_pb2.Object:
-        opened = self._calls.unary("ObjectService/OpenUpload", request, objects_pb2.OpenUploadResponse)
-        total, offset, checksum = _size_of(stream), 0, PlaintextChecksum()
-        while piece := _read(stream, opened.piece_bytes_max):
-            end = offset + len(piece)
-            checksum.update(piece)
-            if end > opened.offset:  # otherwise an earlier call has brought it
-                part = objects_pb2.WriteUploadRequest(upload_id=opened.upload_id, offset=offset, data=piece)
-                self._calls.unary("ObjectService/WriteUpload", part, objects_pb2.WriteUploadResponse)
-            offset = end
-            on_progress(offset, max(total, offset))
-        commit = objects_pb2.CommitUploadRequest(
-            upload_id=opened.upload_id, size_bytes=offset, checksum=checksum.value()
-        )
-        return self._calls.unary(
-            "ObjectService/CommitUpload",
-            commit,
-            objects_pb2.CommitUploadResponse,
-            timeout_s=COMMIT_S + offset / COMMIT_BYTES_PER_S,
-        ).object
+                return self._putting.put(file, request, on_progress, wait_s)
+        return self._putting.put(source, request, on_progress, wait_s)
 
     def enqueue(
         self, key: str, data: bytes, etype: int, required_acks_milli: int = 0, *, request_id: str = ""
@@ -166,26 +134,40 @@ class Objects:
     ) -> objects_pb2.Object:
         """Until the quorum has acked. `on_change` gets the object at first, and when its acks or its trouble change.
         Raises TimeoutError; the object goes on its way all the same. Raises OffgridError (Cancelled) when that is given
-        up.
+        up, ObjectDamaged when its bytes were lost before enough had acked.
         """
-        deadline, pause_s = None if timeout_s is None else time.monotonic() + timeout_s, POLL_S
-        seen: tuple[int, str] | None = None
-        while True:
-            made = self.get(object_id)
-            if (made.acked_milli, made.trouble) != seen:
-                seen = made.acked_milli, made.trouble
+        made, seen = objects_pb2.Object(), ""
+        for made in self.watch(object_id, within_s=timeout_s):
+            if (said := f"{made.acked_milli} {made.trouble}") != seen:
+                seen = said
                 on_change(made)
-            if made.state == DURABLE:
-                return made
-            if made.state == LOCAL:
-                text = f"the way of {object_id} to its hosts was given up; it is kept at its owner's node alone"
-                raise OffgridError("FAILED_PRECONDITION", "Cancelled", text)
-            if deadline is not None and time.monotonic() >= deadline:
-                have = f"{made.acked_milli / 1000} of {made.required_milli / 1000}"
-                why = f": {made.trouble}" if made.trouble else ""
-                raise TimeoutError(f"object {object_id} has acks of {have} after {timeout_s:g} s{why}")
-            time.sleep(pause_s)
-            pause_s = min(POLL_MAX_S, POLL_GROWTH * pause_s)
+        if made.state == DURABLE:
+            return made
+        if made.state == LOCAL:
+            text = f"the way of {object_id} to its hosts was given up; it is kept at its owner's node alone"
+            raise OffgridError("FAILED_PRECONDITION", "Cancelled", text)
+        if made.state == DAMAGED:
+            raise OffgridError("DATA_LOSS", "ObjectDamaged", f"{object_id} cannot become durable: {made.trouble}")
+        have = f"{made.acked_milli / 1000} of {made.required_milli / 1000}"
+        why = f": {made.trouble}" if made.trouble else ""
+        raise TimeoutError(f"object {object_id} has acks of {have} after {timeout_s or 0:g} s{why}")
+
+    def watch(self, wanted: str, *, within_s: float | None = None) -> Iterator[objects_pb2.Object]:
+        """An object of this node's own, now and whenever its acks or its trouble have changed; ends once it is durable
+        or its way is given up, or after `within_s`.
+
+        A node that restarts meanwhile is waited for, the client's `reconnect_s` long; then OffgridError WatchEnded.
+        """
+        request = objects_pb2.WatchObjectRequest(object=wanted)
+
+        def states(for_s: float | None) -> Iterator[objects_pb2.Object]:
+            answers = self._calls.stream(
+                "ObjectService/WatchObject", request, objects_pb2.WatchObjectResponse, timeout_s=for_s
+            )
+            return (answer.object for answer in answers)
+
+        silence = self._calls.silence(f"object {wanted}")
+        return follow(states, lambda made: made.state != ACCEPTED, silence, within_s)
 
     # ---- what there is
 
@@ -255,6 +237,52 @@ class Objects:
         request = objects_pb2.UnshareObjectRequest(object=wanted, node=node)
         return self._calls.unary("ObjectService/UnshareObject", request, objects_pb2.UnshareObjectResponse).object
 
+    def scrub(self, wanted: str = "", *, bytes_per_s: int = 0) -> Iterator[objects_pb2.ScrubReplicasResponse]:
+        """Has this node read all that it keeps for others now, or one object (by its id, or the first characters of
+        it), and says how far it is; the last message has `done`. What is damaged or gone its owner is told.
+
+        `bytes_per_s` is the most that it reads, 0 as much as the disk gives while other work goes first. It ends when
+        nobody takes its messages any more, and with the node: OffgridError, and nothing is read again by itself.
+        """
+        request = objects_pb2.ScrubReplicasRequest(object=wanted, bytes_per_s=bytes_per_s)
+        return self._calls.stream("ObjectService/ScrubReplicas", request, objects_pb2.ScrubReplicasResponse)
+
+    def audit(self, wanted: str) -> objects_pb2.AuditObjectResponse:
+        """Asks all hosts of an object of this node's own to show that they have what they acked; what they have not is
+        brought anew. A few bytes of each, unless their answers do not tell who is right: then the shards are read."""
+        request = objects_pb2.AuditObjectRequest(object=wanted)
+        return self._calls.unary(
+            "ObjectService/AuditObject", request, objects_pb2.AuditObjectResponse, timeout_s=AUDIT_S
+        )
+
+    def rotate_keys(self) -> int:
+        """Begins a new data key and answers its number: wraps are rewritten from then on (`data_keys` says how far that
+        has come), and no byte of an object moves. Not repeated by itself: each rotates once more."""
+        request = objects_pb2.RotateDataKeysRequest(number=self.data_keys().number)
+        answer = self._calls.unary("ObjectService/RotateDataKeys", request, objects_pb2.RotateDataKeysResponse)
+        return answer.number
+
+    def data_keys(self) -> objects_pb2.GetDataKeysResponse:
+        """Which data key is in use, and how far objects are wrapped for it, or sealed anew."""
+        request = objects_pb2.GetDataKeysRequest()
+        return self._calls.unary("ObjectService/GetDataKeys", request, objects_pb2.GetDataKeysResponse)
+
+    def reencrypt(self) -> objects_pb2.Reencryption:
+        """Has the node seal each object anew, under another key of its own, that was sealed before the data key of now.
+        It does so in the background, whoever goes or comes; `data_keys` says how far it is. An object has another id by
+        that, and is found by those of before as well. Safe to repeat."""
+        request = objects_pb2.ReencryptObjectsRequest()
+        answer = self._calls.unary(
+            "ObjectService/ReencryptObjects", request, objects_pb2.ReencryptObjectsResponse, timeout_s=REENCRYPT_S
+        )
+        return answer.reencryption
+
+    def stop_reencryption(self) -> objects_pb2.Reencryption:
+        """What has been sealed anew stays so, the others as they are. Safe to repeat."""
+        request = objects_pb2.StopReencryptionRequest()
+        answer = self._calls.unary("ObjectService/StopReencryption", request, objects_pb2.StopReencryptionResponse)
+        return answer.reencryption
+
     # ---- out
 
     def read(
@@ -286,13 +314,15 @@ class Objects:
         on_progress: Progress = _silent,
         on_wait: Callable[[str], None] = _silent,
         timeout_s: float = PATIENCE_S,
+        resume: bool = False,
     ) -> int:
         """Writes an object, or `length` bytes of it from `offset` on, to a file (by its path) or a binary stream;
         returns how much.
 
         A file appears whole, or not at all: what was there before stays until then. A device or pipe is written to.
         A part that no host gives is asked for again for `timeout_s`, and `on_wait` is told why it does not come; then
-        OffgridError (NoReplica) names the hosts.
+        OffgridError (NoReplica) names the hosts. With `resume` a file that is broken off leaves what came of it, hidden
+        beside it, and the same call goes on behind what of that proves right.
         """
         made = self.get(wanted)
         size = made.size_bytes
@@ -302,23 +332,9 @@ class Objects:
         end = size if length is None else offset + length
         if not isinstance(target, str | os.PathLike):
             return parts.copy(offset, end, target, on_progress, on_wait)
-        with replaced(target) as file:
-            return parts.copy(offset, end, file, on_progress, on_wait)
-
-
-def _read(stream: BinaryIO, size: int) -> bytes:
-    """A full piece, but for the last one: pipes give what they have."""
-    data = stream.read(size)
-    while 0 < len(data) < size and (more := stream.read(size - len(data))):
-        data += more
-    return data
-
-
-def _size_of(stream: BinaryIO) -> int:
-    """What is still to be read of it; 0 where that cannot be known."""
-    if not stream.seekable():
-        return 0
-    here = stream.tell()
-    end = stream.seek(0, os.SEEK_END)
-    stream.seek(here)
-    return end - here
+        if not resume:
+            with replaced(target) as file:
+                return parts.copy(offset, end, file, on_progress, on_wait)
+        with resumed(target, made.object_id, offset, end) as (partial, here):
+            parts.copy(offset + here, end, partial, lambda done, _: on_progress(here + done, end - offset), on_wait)
+        return end - offset

@@ -25,8 +25,8 @@ def replaced(target: Target) -> Iterator[BinaryIO]:
     The place is at the end of symbolic links, which stay; the new file has the old one's mode. Whatever is there and
     is no regular file is opened and written to: it cannot be taken back. OSError names `target`, whatever step failed.
     """
-    with _naming(target):
-        old = _status(target)
+    with naming(target):
+        old = status(target)
         if old is not None and not stat.S_ISREG(old.st_mode):
             with os.fdopen(os.open(target, os.O_WRONLY | OPENED), "wb") as device:
                 yield device
@@ -50,8 +50,8 @@ def check_target(target: Target) -> None:
 
     No device is opened: that would wait for whoever reads a pipe. What is there stays as it is.
     """
-    with _naming(target):
-        old = _status(target)
+    with naming(target):
+        old = status(target)
         if old is None or stat.S_ISREG(old.st_mode):
             part = _part_of(Path(os.path.realpath(target)))
             os.close(os.open(part, NEW_PART, 0o600))
@@ -62,7 +62,8 @@ def check_target(target: Target) -> None:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
-def _status(target: Target) -> os.stat_result | None:
+def status(target: Target) -> os.stat_result | None:
+    """None when nothing is there."""
     try:
         return Path(target).stat()
     except FileNotFoundError:
@@ -75,7 +76,7 @@ def _part_of(path: Path) -> Path:
 
 
 @contextmanager
-def _naming(target: Target) -> Iterator[None]:
+def naming(target: Target) -> Iterator[None]:
     """Errors of the system name the path that was asked for: a part's is nothing that anybody knows."""
     try:
         yield

@@ -143,7 +143,7 @@ def problems(file: Path, environ: dict[str, str]) -> list[Problem]:
     return []
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.dictionaries(
         st.sampled_from(sorted(f"OFFGRID_{'__'.join(path).upper()}" for path, _ in all_settings())),
@@ -184,7 +184,7 @@ TOML_VALUES = st.sampled_from(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.lists(
         st.tuples(st.sampled_from([".".join(path) for path, _ in all_settings()] + ["", "x", "node"]), TOML_VALUES),
@@ -200,6 +200,16 @@ def test_no_file_throws_anything_but_a_config_error(
     for problem in problems(file, {}):
         assert problem.line <= text.count("\n") + 1
         assert str(problem).isprintable()
+
+
+@pytest.mark.parametrize("rate", [1, 999])
+@pytest.mark.parametrize("key", ["repair_bytes_per_s", "reencrypt_bytes_per_s"])
+def test_a_rate_at_which_nothing_ends_is_refused(tmp_path: Path, key: str, rate: int) -> None:
+    with pytest.raises(ConfigError, match=rf"storage\.{key}.*{rate} bytes a second") as refused:
+        loaded(tmp_path, f"storage.{key} = {rate}")
+    assert "0 = no limit, or 1000 to " in str(refused.value)
+    for allowed in (0, 1_000):
+        loaded(tmp_path, f"storage.{key} = {allowed}")
 
 
 def test_more_shards_are_made_than_are_needed(tmp_path: Path) -> None:

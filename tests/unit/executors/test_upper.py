@@ -21,7 +21,7 @@ PAGE = 65_536
 @example(b"")
 @example(b"z" * PAGE + b"a")
 @example(b"`az{" * (3 * PAGE))
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_it_makes_capitals_of_ascii_and_leaves_all_else(data: bytes) -> None:
     task = jobs_pb2.WasmTask(module=programs.load("upper"))
     outcome = asyncio.run(EXECUTOR.run(Work(jobs_pb2.JobPayload(wasm=task, input=data), 30_000)))

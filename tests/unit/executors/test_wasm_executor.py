@@ -342,7 +342,7 @@ def test_every_slot_has_room_to_run_at_once() -> None:
 
     async def fill() -> None:
         tasks = [asyncio.create_task(executor.run(Work(wasm(module(SPIN)), 60_000))) for _ in range(slots)]
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(100):
             while executor.running < slots:  # noqa: ASYNC110 - threads begin, and set no event
                 await asyncio.sleep(0.005)
         for task in tasks:

@@ -111,7 +111,9 @@ def test_a_failed_sync_leaves_nothing_behind(folder: Path, monkeypatch: pytest.M
 
 
 def test_a_missing_key_says_where_one_may_come_from(folder: Path) -> None:
-    with pytest.raises(NotFound, match="Restore it from a backup, or start anew in another folder"):
+    with pytest.raises(
+        NotFound, match=r"Restore it from a backup or by its recovery words.*start anew in another folder"
+    ):
         NodeKey.load(folder)
 
 

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nacl.bindings import crypto_aead_xchacha20poly1305_ietf_encrypt
 
-from offgrid_node.keys.stripes import StripeSealer, open_stripe, seal_stripe
+from offgrid_node.keys.stripes import StripeSealer, open_size, open_stripe, seal_size, seal_stripe
 from offgrid_node.protocol.errors import Corrupt
-from offgrid_node.protocol.objects.manifest import TAG_BYTES, stripe_aad
+from offgrid_node.protocol.objects.manifest import COPY, SEALED_SIZE_BYTES, TAG_BYTES, Manifest, stripe_aad
 
 KEY, NONCE = bytes(range(32)), bytes(range(16))
 STRIPE = 16
@@ -100,3 +100,30 @@ def test_the_place_is_bound_twice() -> None:
     for index, last in ((2, True), (4, True), (3, False)):
         with pytest.raises(Corrupt):
             open_stripe(KEY, NONCE, index, last, stripe)
+
+
+class TestTheSizeOfWhatIsPadded:
+    def of(self, padded_bytes: int, sealed_size: bytes, nonce: bytes = NONCE) -> Manifest:
+        return Manifest("", nonce, padded_bytes, STRIPE, 1, COPY, (bytes(32),), 1, sealed_size=sealed_size)
+
+    def test_golden_vector(self) -> None:
+        sealed_size = seal_size(KEY, NONCE, 1_024, 1_000)
+        assert sealed_size.hex() == "add4caa95d5913c93a940d51384457a5ecf1913afb44685d"
+        assert len(sealed_size) == SEALED_SIZE_BYTES
+
+    def test_opens_with_its_key_in_its_place_alone(self) -> None:
+        sealed_size = seal_size(KEY, NONCE, 1_024, 1_000)
+        assert open_size(KEY, self.of(1_024, sealed_size)) == 1_000
+        wrong = [(bytes(32), 1_024, NONCE, sealed_size), (KEY, 1_056, NONCE, sealed_size),
+                 (KEY, 1_024, bytes(16), sealed_size), (KEY, 1_024, NONCE, bytes(24))]  # fmt: skip
+        for key, padded_bytes, nonce, said in wrong:
+            with pytest.raises(Corrupt, match="does not open"):
+                open_size(key, self.of(padded_bytes, said, nonce))
+
+    def test_is_no_larger_than_what_it_is_filled_up_to(self) -> None:
+        assert open_size(KEY, self.of(1_024, seal_size(KEY, NONCE, 1_024, 1_024))) == 1_024
+        with pytest.raises(Corrupt, match="1025 bytes in 1024"):
+            open_size(KEY, self.of(1_024, seal_size(KEY, NONCE, 1_024, 1_025)))
+
+    def test_of_what_is_not_padded_is_in_the_manifest(self) -> None:
+        assert open_size(b"whatever", self.of(1_000, b"")) == 1_000

@@ -6,7 +6,7 @@ place, change the request, or lose call or answer.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +18,24 @@ from google.protobuf.message import Message
 from offgrid.v1 import objects_pb2
 from offgrid_node.coding.fallback import Fallback
 from offgrid_node.protocol.clock import Now
-from offgrid_node.protocol.effects import Answered, Call, Compare, DropBlob, Execute, Fetch, Machine, Ship
+from offgrid_node.protocol.effects import (
+    Answered,
+    Audit,
+    Call,
+    Compare,
+    DropBlob,
+    Execute,
+    Fetch,
+    Machine,
+    Rebuild,
+    Regain,
+    Reseal,
+    Rewrap,
+    Ship,
+)
 from offgrid_node.protocol.errors import Fault, NotFound, OutcomeUnknown, Unavailable
 from offgrid_node.protocol.events import CORE, HOST, PeerUp
+from offgrid_node.protocol.mesh.wrapping import WrappingKey
 from offgrid_node.protocol.objects.machine import ObjectsMachine
 from offgrid_node.protocol.objects.manifest import Code
 from offgrid_node.protocol.objects.settings import OUTBOX_MAX, ObjectsSettings
@@ -29,26 +44,44 @@ from offgrid_node.protocol.quorum.settings import QuorumSettings
 from offgrid_node.runtime import Runtime, Ticket
 from offgrid_node.services.bulk import Bulk, inline
 from offgrid_node.services.caller import ADMIN, Caller, Kind
+from offgrid_node.services.objects.auditing import Auditing
 from offgrid_node.services.objects.capacity import Capacity
-from offgrid_node.services.objects.codes import CodePolicy
+from offgrid_node.services.objects.checking import Checking
+from offgrid_node.services.objects.codes import NEVER_CODED, CodePolicy
+from offgrid_node.services.objects.combining import Combining
 from offgrid_node.services.objects.fetching import Fetching
 from offgrid_node.services.objects.handlers import ObjectHandlers
 from offgrid_node.services.objects.holders import Trust
 from offgrid_node.services.objects.inventories import Inventories, replicas_lost
 from offgrid_node.services.objects.keeping import Keeping
+from offgrid_node.services.objects.patience import Patience
 from offgrid_node.services.objects.placing import Placing
+from offgrid_node.services.objects.proving import Proving
+from offgrid_node.services.objects.pulling import Pulling
+from offgrid_node.services.objects.puts import Puts
 from offgrid_node.services.objects.reading import Reading
+from offgrid_node.services.objects.regaining import Regaining
+from offgrid_node.services.objects.repair_pace import RepairPace
+from offgrid_node.services.objects.repairing import Repairing
 from offgrid_node.services.objects.replicas import PIECE_BYTES_MAX, Replicas
+from offgrid_node.services.objects.resealing import Resealing
+from offgrid_node.services.objects.rewrapping import Rewrapping
 from offgrid_node.services.objects.room import is_known
+from offgrid_node.services.objects.scrub_now import ScrubNow
 from offgrid_node.services.objects.sealing import Sealer
+from offgrid_node.services.objects.segments import Segments
 from offgrid_node.services.objects.serving import Serving
 from offgrid_node.services.objects.sharing import Sharing
 from offgrid_node.services.objects.shipping import Shipping
+from offgrid_node.services.objects.small_replicas import SmallReplicas
+from offgrid_node.services.objects.small_shipping import SmallShipping
 from offgrid_node.services.objects.source import ShardSource
 from offgrid_node.services.objects.uploads import Uploads
-from offgrid_node.services.router import snake
+from offgrid_node.services.objects.watching import Watching
+from offgrid_node.services.router import METHODS, snake
 from offgrid_node.storage.memory import MemoryStore
 from offgrid_node.storage.memory_blobs import MemoryBlobs
+from offgrid_node.storage.row_blobs import RowBlobs
 from offgrid_tools.sim.crypto import SimSigner, SimWraps, sim_verify
 
 SALT = b"object-world-16b"
@@ -84,6 +117,8 @@ class Members:
     def __init__(self, signers: Mapping[str, SimSigner]) -> None:
         self._names = {name: signer.node_id for name, signer in signers.items()}
         self._names |= {signer.node_id: signer.node_id for signer in signers.values()}
+        self._signers = {signer.node_id: signer for signer in signers.values()}
+        self.wrap_numbers: Counter[str] = Counter()
         self._keys = {signer.node_id: signer.public_key for signer in signers.values()}
 
     def resolve(self, text: str) -> str:
@@ -93,6 +128,16 @@ class Members:
 
     def current_key(self, node_id: str) -> bytes | None:
         return self._keys.get(node_id)
+
+    def keys(self, node_id: str) -> list[bytes]:
+        return [self._keys[node_id]] if node_id in self._keys else []
+
+    def live(self) -> list[str]:
+        return [*self._keys]
+
+    def wrapping_key(self, node_id: str) -> WrappingKey | None:
+        signer = self._signers.get(node_id)
+        return signer.wrapping_key(self.wrap_numbers[node_id]) if signer is not None else None
 
 
 CODING = CodePolicy(Code(4, 7), 1_000_000)  # of what is only asked about
@@ -110,9 +155,13 @@ class Node:
 
     def __init__(self, world: World, name: str, *, enabled: bool = True) -> None:
         self.world, self.name, self.signer, self.enabled = world, name, world.signers[name], enabled
-        self.owner_share_percent, self.piece_bytes = 100, PIECE_BYTES_MAX
+        self.owner_share_percent, self.piece_bytes, self.repair_bytes_per_s = 100, PIECE_BYTES_MAX, 0
+        self.reencrypt_bytes_per_s = 0
+        self.safe_seq: int | None = None  # as if its journal were kept by no host
         self.node_id = self.signer.node_id
         self.store, self.blobs = MemoryStore(), MemoryBlobs()
+        self.small_bytes = self.one_call_bytes = self.hold_ms = 0
+        self.coding = NEVER_CODED  # of what is put
         self.up, self.lives, self.outbox_max, self.drains = True, 0, OUTBOX_MAX, False
         self.restart()
 
@@ -128,14 +177,31 @@ class Node:
         world, members = self.world, lambda: self.world.members
         self.bulk = Bulk(inline)
         self.runtime = Runtime(build, self.store, world.clock, world.rng, self)
+        self.kept = RowBlobs(self.blobs, self.store, self.node_id, self.small_bytes)
         wraps = SimWraps(signer)
-        self.sealer = Sealer(self.blobs, wraps, signer, world.rng, world.clock, lambda: SALT, STRIPE, Fallback())
+        own_key = lambda: world.members.wrapping_key(self.node_id)  # noqa: E731 - of now
+        self.sealer = Sealer(
+            self.blobs, wraps, signer, world.rng, world.clock, lambda: SALT, STRIPE, Fallback(), own_key
+        )
         self.trust = Trust(self.runtime, self.node_id, lambda node: world.by_id[node].up)
-        self.reading = Reading(self.trust, self, world.later, wraps, self.blobs, self.bulk, Fallback(), lambda: SALT)
+        self.reading = Reading(self.trust, self, world.later, wraps, self.kept, self.bulk, Fallback(), lambda: SALT)
         keeping = Keeping(self.blobs, self.bulk, lambda name: is_known(self.store, name))
-        source = ShardSource(self.blobs, Fallback())
-        self.shipping = Shipping(self.runtime, self, members, sim_verify, source, self.bulk, keeping)
-        self.uploads = Uploads(self.runtime, self.sealer, self.bulk, keeping)
+        source = ShardSource(self.kept, Fallback())
+        small = SmallShipping(self, source, self.bulk, self.kept.own, self.one_call_bytes)
+        self.shipping = Shipping(
+            self.runtime,
+            self,
+            members,
+            sim_verify,
+            source,
+            self.bulk,
+            keeping,
+            small,
+            Patience(self.runtime, world.later, self.hold_ms),
+        )
+        self.uploads = Uploads(self.runtime, self.sealer, self.bulk, keeping, self.coding)
+        watching = Watching(self.runtime, world.later)
+        puts = Puts(self.runtime, self.sealer, self.bulk, self.uploads, watching, self.kept.takes, self.coding)
         self.replicas = Replicas(
             self.runtime,
             self.node_id,
@@ -151,12 +217,42 @@ class Node:
         self.inventories = Inventories(self.runtime, self, world.rng, self.bulk)
         for lost in replicas_lost(self.store, self.blobs):
             self.runtime.deliver("objects", lost)
-        serving = Serving(self.runtime, members, self.blobs, source, self.bulk)
+        serving = Serving(self.runtime, members, self.kept, source, self.bulk)
         capacity = Capacity(
             self.runtime, self.replicas, self.blobs, self.bulk, lambda: self.drains, Path(), 1, world.rng
         )
         placing = Placing(self.runtime, self.node_id, CODING, lambda node: world.by_id[node].name)
         sharing = Sharing(self.runtime, self.node_id, members, sim_verify, wraps, world.rng, self.bulk)
+        self.auditing = Auditing(self.runtime, self, self.trust, world.rng, source, Fallback(), self.bulk, lambda: SALT)
+        self.rewrapping = Rewrapping(self.runtime, self.node_id, members, wraps, world.rng, self.bulk)
+        self.resealing = Resealing(
+            self.runtime,
+            self.node_id,
+            members,
+            self.sealer,
+            self.uploads,
+            self.reading,
+            wraps,
+            world.rng,
+            self.bulk,
+            world.later,
+            lambda: self.safe_seq,
+            self.reencrypt_bytes_per_s,
+        )
+        self.pace = RepairPace(lambda: world.clock.mono_ms, world.later, self.repair_bytes_per_s)
+        combining = Combining(self.node_id, self, self.kept, Fallback(), self.bulk, self.pace)
+        self.segments = Segments(
+            self.runtime,
+            self.sealer,
+            signer,
+            self.bulk,
+            lambda: SALT,
+            lambda node: members().current_key(node),
+            lambda node: 0,
+            sim_verify,
+            cuts=False,
+        )
+        self.checking = Checking(self.runtime, lambda: SALT, self.kept.of, self.bulk)
         self.handlers = ObjectHandlers(
             self.runtime,
             self.uploads,
@@ -168,8 +264,33 @@ class Node:
             capacity,
             self.inventories,
             placing,
+            self.auditing,
+            Proving(self.runtime, self.kept.of, self.bulk, Fallback()),
+            self.rewrapping,
+            combining,
+            Pulling(self.runtime, self.replicas, combining, self.pace),
+            puts,
+            watching,
+            SmallReplicas(self.runtime, self.node_id, self.replicas, lambda: SALT, self.blobs, self.kept.takes),
+            self.segments,
+            ScrubNow(self.runtime, self.checking, self.bulk, world.later),
+            self.resealing,
         )
-        self.fetching = Fetching(self.runtime, self.reading, self.blobs, self.bulk, keeping)
+        self.fetching = Fetching(self.runtime, self.reading, self.blobs, self.bulk, keeping, self.pace)
+        self.regaining = Regaining(
+            self.runtime,
+            self.node_id,
+            self,
+            members,
+            sim_verify,
+            self.reading,
+            self.fetching,
+            source,
+            self.bulk,
+            keeping,
+            cuts=False,
+        )
+        self.repairing = Repairing(self.runtime, self, members, sim_verify, world.later)
         for other in world.by_id.values():
             self.meet(other)
             if seen:
@@ -178,7 +299,8 @@ class Node:
     def meet(self, other: Node) -> None:
         roles = frozenset({CORE if other.name == "owner" else HOST})
         for domain in ("objects", "quorum"):
-            self.runtime.deliver(domain, PeerUp(other.node_id, other.name, roles, 1_000, ""))
+            label = self.world.members.wrapping_key(other.node_id).label
+            self.runtime.deliver(domain, PeerUp(other.node_id, other.name, roles, 1_000, "", label))
 
     # ---- Outlet and Carrier
 
@@ -201,6 +323,9 @@ class Node:
     def ship(self, work: Ship) -> None:
         self.shipping.ship(work)
 
+    def rebuild(self, work: Rebuild) -> None:
+        self.repairing.rebuild(work)
+
     def fetch(self, work: Fetch) -> None:
         self.fetching.fetch(work)
 
@@ -209,6 +334,18 @@ class Node:
 
     def compare(self, work: Compare) -> None:
         self.inventories.compare(work)
+
+    def audit(self, work: Audit) -> None:
+        self.auditing.audit(work)
+
+    def rewrap(self, work: Rewrap) -> None:
+        self.world.on_rewrap(self, work)
+
+    def reseal(self, work: Reseal) -> None:
+        self.world.on_reseal(self, work)
+
+    def regain(self, work: Regain) -> None:
+        self.regaining.regain(work)
 
     def request(
         self, node: str, method: str, request: Message, timeout_ms: int, done: Callable[[Message | Fault], None]
@@ -219,7 +356,7 @@ class Node:
             if self.lives == life:  # what comes back to a process that has died is nobody's
                 done(end)
 
-        self.world.letters.append(Letter(self.node_id, node, method, type(request).FromString(data), ended))
+        self.world.letters.append(Letter(self.node_id, node, method, METHODS[method].request.FromString(data), ended))
 
     # ---- calls
 
@@ -243,11 +380,19 @@ class Node:
 
     # ---- an owner's ways
 
-    def put(self, data: bytes, *, name: str = "", required_milli: int = 0, request_id: str = "") -> objects_pb2.Object:
-        opened = self.ask(
-            "OpenUpload",
-            objects_pb2.OpenUploadRequest(name=name, required_milli=required_milli, request_id=request_id),
-        )
+    def put(
+        self,
+        data: bytes,
+        *,
+        name: str = "",
+        required_milli: int = 0,
+        request_id: str = "",
+        code: tuple[int, int] | None = None,
+    ) -> objects_pb2.Object:
+        request = objects_pb2.OpenUploadRequest(name=name, required_milli=required_milli, request_id=request_id)
+        if code:
+            request.size_bytes, (request.code.needed, request.code.total) = len(data), code
+        opened = self.ask("OpenUpload", request)
         self.ask("WriteUpload", objects_pb2.WriteUploadRequest(upload_id=opened.upload_id, data=data))
         commit = objects_pb2.CommitUploadRequest(upload_id=opened.upload_id, size_bytes=len(data))
         made: objects_pb2.Object = self.ask("CommitUpload", commit).object
@@ -277,6 +422,8 @@ class World:
         self.members = Members(self.signers)
         self.letters: deque[Letter] = deque()
         self.log: list[str] = []
+        self.on_rewrap: Callable[[Node, Rewrap], None] = lambda node, work: node.rewrapping.rewrap(work)
+        self.on_reseal: Callable[[Node, Reseal], None] = lambda node, work: node.resealing.reseal(work)
         self.timers: list[tuple[int, Callable[[], None]]] = []
         self.bend: Bend = lambda letter: None
         self.by_id: dict[str, Node] = {}

@@ -102,7 +102,7 @@ class Side:
         sealing = self.sealer.begin()
         sealing.add(data)
         sealing.close()
-        return self.sealer.manifest(sealing, {})[0], sealing.key
+        return self.sealer.manifest(sealing)[0], sealing.key
 
     def everything(self) -> bytes:
         """All that a thief would find on this node's disk."""

@@ -37,11 +37,15 @@ VOTE = Statement(False, 0, bytes(20), 0, 0, bytes(32))
 class Members:
     """Two members, the first an admin."""
 
-    keys: dict[str, bytes] = field(default_factory=lambda: {k.node_id: k.public_key for k in (ATTIC, BARN)})
+    known: dict[str, bytes] = field(default_factory=lambda: {k.node_id: k.public_key for k in (ATTIC, BARN)})
     salt: bytes = SALT
 
-    def current_key(self, node_id: str) -> bytes | None:
-        return self.keys.get(node_id)
+    def keys(self, node_id: str) -> list[bytes]:
+        return [self.known[node_id]] if node_id in self.known else []
+
+    def key_at(self, node_id: str, *, height: int | None = None, seq: int | None = None) -> bytes | None:
+        assert (height is None) is not (seq is None), "each claim says which of its signer's keys it is by"
+        return self.known.get(node_id)
 
     def is_admin(self, node_id: str) -> bool:
         return node_id == ATTIC.node_id
@@ -160,7 +164,7 @@ def test_whose_signer_is_not_known_yet_is_left_out_without_blame() -> None:
     asked = Asked(members=members)
     assert asked.blocks("x", sent[:2]) == ()
     assert asked.blocks("x", sent) == (good,)
-    members.keys[STRANGER.node_id] = STRANGER.public_key
+    members.known[STRANGER.node_id] = STRANGER.public_key
     assert asked.blocks("x", sent) == (by_stranger, about_stranger, good), "once it is a member they count"
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from bulk_world import SALT, Letter, Node, World
+from bulk_world import Letter, Node, World
+from coded_world import DATA, Coded, K, N
 
 from offgrid.v1 import objects_pb2
-from offgrid_node.protocol.effects import Ship, Shipped
+from offgrid_node.protocol.effects import Shipped
 from offgrid_node.protocol.errors import (
     Exhausted,
     FailedPrecondition,
@@ -20,10 +22,8 @@ from offgrid_node.protocol.errors import (
     Unavailable,
 )
 from offgrid_node.protocol.events import CORE
-from offgrid_node.protocol.objects.manifest import Code, Manifest
+from offgrid_node.protocol.objects.manifest import Code
 from offgrid_node.protocol.objects.shards import blob_name, row_span
-from offgrid_node.protocol.objects.tables import quorum_id_of
-from offgrid_node.protocol.quorum.records import Epoch, Member, sign_epoch
 from offgrid_node.services.caller import Caller, Kind
 from offgrid_node.services.flow import run
 from offgrid_node.services.objects import shipping, windows
@@ -32,86 +32,7 @@ from offgrid_node.services.objects.gathering import HEDGE_MS
 from offgrid_node.services.objects.holders import LYING_MS, Holders, holders_of
 from offgrid_node.services.objects.serving import PROOFS_PER_CALLER_MAX
 
-K, N = 3, 5
-DATA = bytes(range(256)) * 3 + b"and a little more"
 Read, Reply = objects_pb2.ReadReplicaRequest, objects_pb2.ReadReplicaResponse
-
-
-class Coded:
-    """DATA as 3 of 5, put at the owner while no host could be reached; `spread` brings shard i to host i."""
-
-    def __init__(self, size_known: bool = True) -> None:
-        self.world = World(N)
-        self.owner, self.hosts = self.world.owner, self.world.hosts
-        for host in self.hosts:
-            host.up = False
-        code = objects_pb2.Code(needed=K, total=N)
-        request = objects_pb2.OpenUploadRequest(name="data", code=code)
-        if size_known:
-            request.size_bytes = len(DATA)
-        opened = self.owner.ask("OpenUpload", request)
-        self.owner.ask("WriteUpload", objects_pb2.WriteUploadRequest(upload_id=opened.upload_id, data=DATA))
-        commit = objects_pb2.CommitUploadRequest(upload_id=opened.upload_id, size_bytes=len(DATA))
-        self.made: objects_pb2.Object = self.owner.ask("CommitUpload", commit).object
-        self.body = Manifest.decode(self.made.manifest.signed.body)
-        self.layout = tuple(range(N))
-        self.number = 100  # of the epoch: tests lay the shards, and what the owner's machine asks for is over
-        for host in self.hosts:
-            host.up = True
-
-    def epoch(self) -> objects_pb2.Signed:  # type: ignore[name-defined]
-        members = tuple(Member(host.node_id, 1_000) for host in self.hosts)
-        body, owner = self.body, self.owner
-        epoch = Epoch(
-            owner.node_id,
-            quorum_id_of(body.object_id),
-            self.number,
-            body.subject,
-            body.sealed_bytes,
-            2_000,
-            members,
-            K,
-            self.layout,
-            (0,) * N,
-        )
-        return sign_epoch(epoch, owner.signer, SALT)
-
-    def spread(self) -> Coded:
-        for host in self.hosts:
-            self.ship(host)
-        self.world.log.clear()
-        return self
-
-    def ship(self, host: Node) -> None:
-        self.owner.ship(Ship(self.body.object_id, host.node_id, self.made.manifest, self.epoch()))
-        self.world.settle()
-
-    def held(self, host: Node) -> list[int]:
-        names = {blob_name(self.body, shard): shard for shard in range(N)}
-        return [names[name] for name in host.blobs.names()]
-
-    @property
-    def holders(self) -> Holders:
-        return Holders(shards={shard: [self.hosts[at].node_id] for shard, at in enumerate(self.layout)})
-
-    def read(self, holders: Holders | None = None, reader: Node | None = None) -> bytes:
-        """From hosts alone; raises the fault."""
-        self.owner.blobs.delete(self.body.object_id)
-        holders, node = holders or self.holders, reader or self.owner
-        key, data = self.owner.reading.key_of(self.made.manifest), b""
-        for index in range(self.body.stripes):
-            ends: list[object] = []
-            run(node.reading.stripe(self.body, key, index, holders), ends.append)
-            self.world.settle()
-            for _ in range(10):
-                if not ends:
-                    self.world.pass_ms(1_000)
-            (end,) = ends
-            if isinstance(end, Fault):
-                raise end
-            assert isinstance(end, tuple)
-            data += end[0]
-        return data
 
 
 @pytest.fixture
@@ -152,20 +73,30 @@ class TestItsWayOut:
     def test_nothing_stays_of_one_that_is_deleted_while_it_is_committed(self, monkeypatch: pytest.MonkeyPatch) -> None:
         coded = Coded()
         coded.layout = (0, 0, 1, 2, 3)
-        host, finished = coded.hosts[0], []
-        finish = host.blobs.finish
+        host, finished = coded.hosts[0], list[str]()
+        finish_all = host.blobs.finish_all
 
-        def last_moment(staged: str, name: str) -> None:
-            finish(staged, name)
-            finished.append(name)
-            if len(finished) == 2:
-                notices = objects_pb2.DeliverNoticesRequest(deleted=[coded.body.object_id])
-                host.begin("DeliverNotices", notices, Caller(Kind.MEMBER, coded.owner.node_id, frozenset({CORE})))
+        def last_moment(names: Mapping[str, str]) -> None:
+            finish_all(names)
+            finished.extend(names.values())
+            notices = objects_pb2.DeliverNoticesRequest(deleted=[coded.body.object_id])
+            host.begin("DeliverNotices", notices, Caller(Kind.MEMBER, coded.owner.node_id, frozenset({CORE})))
 
-        monkeypatch.setattr(host.blobs, "finish", last_moment)
+        monkeypatch.setattr(host.blobs, "finish_all", last_moment)
         coded.ship(host)
         assert finished == [blob_name(coded.body, shard) for shard in (0, 1)]
         assert (coded.held(host), host.blobs.all_staged()) == ([], [])
+
+    @pytest.mark.parametrize("nth", range(4))
+    def test_nothing_stays_of_one_whose_disk_refuses_it_midway(self, nth: int) -> None:
+        """Else it would stay, though it is deleted meanwhile: no row knows of it."""
+        coded = Coded()
+        coded.layout = (0, 0, 1, 2, 3)
+        coded.hosts[0].blobs.fail_sync(nth)  # two files and two folders
+        coded.ship(coded.hosts[0])
+        assert coded.held(coded.hosts[0]) == []
+        coded.ship(coded.hosts[0])
+        assert coded.held(coded.hosts[0]) == [0, 1]
 
     def test_a_newer_epoch_brings_what_is_new_and_drops_what_went(self, coded: Coded) -> None:
         coded.layout, coded.number = (1, 0, 2, 0, 4), coded.number + 1
@@ -261,6 +192,24 @@ class TestItsWayBack:
         assert caught.value.reason == "NoReplica"
         for at in (0, 2, 4):
             assert f"shard {at}: {coded.hosts[at].node_id} is not alive" in caught.value.message
+
+    def test_a_host_that_has_several_is_told_of_once(self) -> None:
+        world = World(2)
+        opened = world.owner.ask(
+            "OpenUpload", objects_pb2.OpenUploadRequest(code=objects_pb2.Code(needed=2, total=6), required_milli=1)
+        )
+        world.owner.ask("WriteUpload", objects_pb2.WriteUploadRequest(upload_id=opened.upload_id, data=DATA))
+        commit = objects_pb2.CommitUploadRequest(upload_id=opened.upload_id, size_bytes=len(DATA))
+        object_id = world.owner.ask("CommitUpload", commit).object.object_id
+        world.pass_ms(1_000)
+        shards = {ack.node_id: ", ".join(map(str, ack.shards)) for ack in world.owner.info(object_id).acks}
+        assert not world.owner.info(object_id).local
+        for host in world.hosts:
+            host.up = False
+        with pytest.raises(Unavailable, match="2 are needed, 0 can be had") as caught:
+            world.owner.read(object_id)
+        for node, listed in shards.items():
+            assert caught.value.message.count(f"shards {listed}: {node} is not alive") == 1
 
     def test_a_liar_is_found_by_proofs_and_asked_last_from_then_on(self, coded: Coded) -> None:
         liar, asked = coded.hosts[1].node_id, 0
@@ -428,6 +377,14 @@ class TestAnOwnersBadCopy:
         blobs.append("rotten", 0, bytes(sealed))
         blobs.finish("rotten", name)
         end = self.shipped(coded, coded.hosts[shard], monkeypatch)
+        assert (end.ack, end.source_bad) == (None, True)
+
+    def test_is_found_out_when_its_host_has_the_right_bytes_already(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        coded = Coded().spread()
+        name = coded.body.object_id
+        coded.owner.blobs.flip(name, 0)
+        coded.number += 1
+        end = self.shipped(coded, coded.hosts[0], monkeypatch)
         assert (end.ack, end.source_bad) == (None, True)
 
     def test_is_found_out_when_it_is_gone(self, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from collections.abc import Callable
 from queue import Queue
 from typing import Any
@@ -122,6 +124,35 @@ class TestTogether:
         ends: list[Any] = []
         together([])(ends.append)
         assert ends == [[]]
+
+
+class Waiter:
+    """For a flow's end, which it keeps."""
+
+    end: object = None
+
+    def take(self, end: object) -> None:
+        self.end = end
+
+
+def test_what_a_flow_has_ended_with_is_not_kept_until_the_collector_of_cycles_comes_by() -> None:
+    """A piece of an object is a mebibyte."""
+    waiter, first = Waiter(), Later()
+
+    def flow() -> Flow[Any]:
+        return (yield first)
+
+    gc.disable()
+    try:
+        run(flow(), waiter.take)
+        first.end("a piece")
+        first.end = lambda value: None
+        held = weakref.ref(waiter)
+        assert waiter.end == "a piece"
+        del waiter
+        assert held() is None
+    finally:
+        gc.enable()
 
 
 class Parked:

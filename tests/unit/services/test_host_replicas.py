@@ -23,6 +23,7 @@ from offgrid_node.protocol.errors import (
     PeerFault,
     Unavailable,
 )
+from offgrid_node.protocol.objects.hashing import Possession
 from offgrid_node.protocol.objects.manifest import (
     MANIFEST_KIND,
     REED_SOLOMON,
@@ -32,25 +33,22 @@ from offgrid_node.protocol.objects.manifest import (
     shard_root,
     stripe_digest,
 )
-from offgrid_node.protocol.objects.shards import Possession
+from offgrid_node.protocol.objects.small import SMALL, SMALL_BYTES_MAX, small_key
 from offgrid_node.protocol.objects.tables import quorum_id_of
 from offgrid_node.protocol.quorum.records import ACK_KIND, EPOCH_KIND, Ack, Epoch, Member
 from offgrid_node.protocol.signing import digest_of
 from offgrid_node.services.objects.bounds import ROW_BYTES_MIN, SMALL_ROWS_MAX, WRAPS_MAX
-from offgrid_node.services.objects.replicas import (
-    IDLE_MS_MAX,
-    OPEN_PER_OWNER_MAX,
-    PIECE_BYTES_MAX,
-    STAGED_BYTES_PER_OWNER_MAX,
-)
+from offgrid_node.services.objects.incoming import IDLE_MS_MAX, OPEN_PER_OWNER_MAX, STAGED_BYTES_PER_OWNER_MAX
+from offgrid_node.services.objects.replicas import PIECE_BYTES_MAX
 from offgrid_node.storage.memory_blobs import MemoryBlobs
 from offgrid_tools.sim.crypto import SimSigner, sim_verify
 
-Open, Write, Commit, Read = (
+Open, Write, Commit, Read, Put = (
     objects_pb2.OpenReplicaRequest,
     objects_pb2.WriteReplicaRequest,
     objects_pb2.CommitReplicaRequest,
     objects_pb2.ReadReplicaRequest,
+    objects_pb2.PutReplicaRequest,
 )
 
 
@@ -107,6 +105,19 @@ def signed(kind: bytes, body: bytes, signer: SimSigner) -> common_pb2.Signed:
     return common_pb2.Signed(body=body, signature=signer.sign(digest_of(kind, SALT, body)))
 
 
+def lost_at(host: Node) -> set[str]:
+    """Of whom a scrub finds something lost there."""
+    walk, lost = host.checking.walk(), set[str]()
+    while not (turn := walk.read_on()).ended:
+        if turn.lost is not None:
+            lost.add(turn.lost.manifest.owner)
+    return lost
+
+
+def _unreadable(name: str, offset: int, length: int) -> bytes:
+    raise AssertionError("what came is read again")
+
+
 @pytest.fixture
 def world() -> World:
     return World()
@@ -124,9 +135,8 @@ class TestAReplica:
         ack = parcel.commit()
         assert ack.is_for(parcel.epoch_body)
         assert ack.node == parcel.host.node_id
-        possession = Possession(SALT, parcel.host.node_id, 1)
-        for offset in range(0, len(parcel.sealed), STRIPE + TAG_BYTES):
-            possession.add(parcel.sealed[offset : offset + STRIPE + TAG_BYTES])
+        possession = Possession(parcel.body, (0,), SALT, parcel.host.node_id, 1)
+        possession.add(0, parcel.sealed)
         assert ack.possession == possession.digest()
         parcel.host.blobs.crash(parcel.world.rng)
         assert parcel.host.blobs.read(parcel.object_id, 0, len(parcel.sealed)) == parcel.sealed
@@ -148,6 +158,26 @@ class TestAReplica:
         assert caught.value.reason == "NotOpened"
         assert parcel.open() == 100
         parcel.write(100, parcel.sealed[100:])
+        parcel.commit()
+
+    def test_is_hashed_as_it_comes_and_not_read_again(self, parcel: Parcel, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(parcel.host.blobs, "read_staged", _unreadable)
+        parcel.open()
+        parcel.write(0, parcel.sealed[:100])
+        assert parcel.open() == 100, "the owner's connection broke"
+        parcel.write(50, parcel.sealed[50:])
+        parcel.commit()
+
+    def test_whose_first_bytes_were_of_an_earlier_life_is_read(self, parcel: Parcel) -> None:
+        parcel.open()
+        parcel.write(0, b"y" + parcel.sealed[1:100])
+        parcel.host.restart()
+        assert parcel.open() == 100
+        parcel.write(0, parcel.sealed)
+        with pytest.raises(FailedPrecondition) as caught:
+            parcel.commit()
+        assert caught.value.reason == "WrongRoot", "what is on the disk counts, not what came last"
+        assert parcel.write(0, parcel.sealed) == len(parcel.sealed)
         parcel.commit()
 
     def test_is_acked_the_same_again_without_being_read_again(self, parcel: Parcel) -> None:
@@ -310,6 +340,20 @@ class TestTwoOwnersOfOneObjectId:
         honest.write(100, honest.sealed[100:])
         honest.commit()
         assert honest.host.blobs.read(honest.object_id, 0, len(honest.sealed)) == honest.sealed
+
+    @pytest.mark.parametrize("damaged", [0, 1])
+    def test_each_have_rows_of_their_own_and_one_stands_for_no_other(self, world: World, damaged: int) -> None:
+        claims = Parcel(world), self.thief(world)
+        host, object_id = world.hosts[0], claims[0].object_id
+        host.small_bytes = SMALL_BYTES_MAX
+        host.restart()
+        for claim in claims:
+            claim.ask("PutReplica", Put(manifest=claim.manifest, epoch=claim.epoch, shards=[claim.sealed]))
+        owner = claims[damaged].owner.node_id
+        host.store.damage(SMALL, small_key(object_id, owner))
+        assert lost_at(host) == {owner}, "the other's row shows nothing of it, and has lost nothing"
+        read = claims[0].ask("ReadReplica", Read(object_id=object_id, length=len(claims[0].sealed)))
+        assert read.data == claims[0].sealed
 
     @pytest.mark.parametrize("changes", [{"size_bytes": 5}, {"size_bytes": 2**20}, {"stripe_bytes": 70}])
     def test_nobody_makes_a_host_drop_what_another_brought(self, world: World, changes: dict[str, int]) -> None:
@@ -583,3 +627,19 @@ def test_the_object_is_durable_by_others_when_one_keeps_nothing(world: World) ->
     made = world.owner.info(made.object_id)
     assert made.state == objects_pb2.OBJECT_STATE_DURABLE
     assert host.node_id not in {ack.node_id for ack in made.acks}
+
+
+def test_nothing_is_written_for_a_claim_in_whose_place_another_was_opened() -> None:
+    """A slow rebuild would write beside what the other has hashed."""
+    world = World()
+    parcel, host, ends = Parcel(world), world.hosts[0], list[object]()
+    parcel.open()
+    old = host.replicas.coming(world.owner.node_id, parcel.object_id)
+    newer = parcel.in_epoch(epoch=2)
+    host.ask_as(world.owner, "OpenReplica", Open(manifest=parcel.manifest, epoch=newer))
+    host.replicas.append(old, 0, 0, parcel.sealed)(ends.append)
+    world.settle()
+    (end,) = ends
+    assert isinstance(end, FailedPrecondition)
+    assert end.reason == "NotOpened"
+    assert not host.blobs.all_staged()

@@ -13,7 +13,7 @@ from offgrid_node.protocol.effects import Execute, Executed, Stop
 from offgrid_node.protocol.errors import Fault, InvalidRequest, NotFound, Unavailable
 from offgrid_node.protocol.jobs.large import INLINE_BYTES_MAX, LARGE_INPUT_BYTES_MAX
 from offgrid_node.protocol.objects.manifest import Manifest
-from offgrid_node.protocol.objects.tables import OBJECTS
+from offgrid_node.protocol.objects.tables import DELETED, OBJECTS
 from offgrid_node.services.flow import Flow, run
 from offgrid_node.services.jobs import inputs as module
 from offgrid_node.services.jobs.inputs import InputFetching, InputPlacing
@@ -25,6 +25,11 @@ from offgrid_node.storage.store import Batch
 
 MARKER = b"a marker that no host may keep"
 LARGE = MARKER + bytes(INLINE_BYTES_MAX) + MARKER
+
+
+def write(side: Side, table: str, row_id: str, row: Message | None) -> None:
+    value = row.SerializeToString() if row is not None else None
+    side.store.commit(Batch(writes={(table, row_id.encode()): value}))
 
 
 class AddsObjects:
@@ -51,9 +56,11 @@ class AddsObjects:
         if self.fault is not None:
             raise self.fault
         self.asked.append((name, request_id, digest))
-        manifest, body = self._side.sealer.manifest(sealing, {})
-        fresh = objects_pb2.Object(object_id=body.object_id, size_bytes=body.size_bytes, manifest=manifest)
-        return objects_pb2.CommitUploadResponse(object=self.made.setdefault(request_id or body.object_id, fresh))
+        manifest, body = self._side.sealer.manifest(sealing)
+        fresh = objects_pb2.Object(object_id=body.object_id, size_bytes=sealing.size_bytes, manifest=manifest)
+        made = self.made.setdefault(request_id or body.object_id, fresh)
+        write(self._side, OBJECTS, made.object_id, objects_pb2.ObjectRow(object=made))
+        return objects_pb2.CommitUploadResponse(object=made)
 
     def drop(self, sealing: Sealing) -> None:
         self.dropped.append(sealing.staged)
@@ -91,7 +98,12 @@ class House:
 
     def place(self, payload: jobs_pb2.JobPayload, request_id: str = "") -> int | Fault:
         outcomes: list[int | Fault] = []
-        run(self.placing.place(payload, "admin", request_id, b"d" * 16), outcomes.append)
+
+        def placed() -> Flow[int]:
+            yield from self.placing.place(payload, "admin", request_id, b"d" * 16)
+            return self.placing.refer(payload)
+
+        run(placed(), outcomes.append)
         [outcome] = outcomes
         return outcome
 
@@ -163,6 +175,50 @@ def test_an_object_of_ones_own_can_be_the_input(house: House) -> None:
     refused = house.place(jobs_pb2.JobPayload(input_object_id=body.object_id))
     assert isinstance(refused, InvalidRequest)
     assert "payload.input_object_id" in refused.message
+
+
+def stored(side: Side, data: bytes, replaces: str = "") -> str:
+    manifest, _ = side.object(data)
+    made = objects_pb2.Object(
+        object_id=Manifest.decode(manifest.signed.body).object_id, size_bytes=len(data), manifest=manifest
+    )
+    write(side, OBJECTS, made.object_id, objects_pb2.ObjectRow(object=made, replaces=replaces))
+    return made.object_id
+
+
+def id_of(ref: jobs_pb2.ObjectRef) -> str:
+    return Manifest.decode(ref.manifest.signed.body).object_id
+
+
+def test_what_is_sealed_anew_while_the_input_is_uploaded_is_read_by_its_next_id(house: House) -> None:
+    core = house.core
+    old = stored(core, b"a file")
+    new = stored(core, b"a file", replaces=old)
+    payload = jobs_pb2.JobPayload(input=LARGE, files=[jobs_pb2.JobFile(name="f", object_id=old)])
+    run(house.placing.place(payload, "admin", "", b"d" * 16), lambda end: None)
+    write(core, OBJECTS, old, None)
+    write(core, DELETED, old, objects_pb2.Deletion(object_id=old, moved_to=new))
+    row = objects_pb2.ObjectRow.FromString(core.store.get(OBJECTS, new.encode()) or b"")
+    write(core, OBJECTS, new, objects_pb2.ObjectRow(object=row.object))
+    assert house.placing.refer(payload) == len(LARGE) + len(b"a file")
+    assert id_of(payload.files[0].object) == new
+    assert (payload.input, payload.input_object_id, payload.files[0].object_id) == (b"", "", "")
+
+
+def test_what_is_not_in_its_place_yet_stands_for_the_object_that_it_replaces(house: House) -> None:
+    old = stored(house.core, LARGE)
+    payload = jobs_pb2.JobPayload(input_object_id=stored(house.core, LARGE, replaces=old))
+    assert house.place(payload) == len(LARGE)
+    assert id_of(payload.input_object) == old
+
+
+def test_what_is_deleted_while_the_input_is_uploaded_is_named(house: House) -> None:
+    old = stored(house.core, b"a file")
+    payload = jobs_pb2.JobPayload(input=LARGE, files=[jobs_pb2.JobFile(name="f", object_id=old)])
+    run(house.placing.place(payload, "admin", "", b"d" * 16), lambda end: None)
+    write(house.core, OBJECTS, old, None)
+    with pytest.raises(NotFound, match=old):
+        house.placing.refer(payload)
 
 
 # ---- at the host
@@ -280,3 +336,13 @@ def test_one_that_is_larger_than_all_the_memory_runs_alone(house: House, monkeyp
     monkeypatch.setattr(module, "FETCHED_BYTES_MAX", 10)
     house.work.begin(house.order(LARGE))
     assert len(house.executed) == 1
+
+
+def test_a_padded_input_arrives_as_it_was(house: House) -> None:
+    core = house.core
+    house.placing = InputPlacing(Shelf(core.store), house.uploads, core.reading, core.sealer, core.bulk, padded=True)  # type: ignore[arg-type]
+    work = house.order(LARGE)
+    manifest = Manifest.decode(work.payload.input_object.manifest.signed.body)
+    assert manifest.size_bytes > len(LARGE), "hosts know its class"
+    house.work.begin(work)
+    assert house.executed[0].payload.input == LARGE

@@ -16,12 +16,14 @@ from offgrid_node.protocol.errors import Exhausted, Fault, InvalidRequest, Unava
 from offgrid_node.protocol.events import CORE
 from offgrid_node.protocol.objects import comparing
 from offgrid_node.protocol.objects.inventory import SUMMARY_BYTES, count_of, holdings_of, summary_of
+from offgrid_node.protocol.objects.measuring import FIRST_MS_MAX
 from offgrid_node.protocol.objects.tables import GIVEN, KEPT
 from offgrid_node.protocol.reconcile import symbols
 from offgrid_node.protocol.reconcile.sessions import WINDOW_SYMBOLS_MAX
 from offgrid_node.protocol.reconcile.symbols import KEY_BYTES, SYMBOLS_MAX
 from offgrid_node.services.bulk import inline
 from offgrid_node.services.caller import Caller, Kind
+from offgrid_node.services.objects import inventories
 from offgrid_node.storage.memory import MemoryStore
 from offgrid_node.storage.memory_blobs import MemoryBlobs
 
@@ -53,11 +55,12 @@ def put(world: World, name: str, data: bytes = DATA) -> str:
 
 
 def return_(world: World, host: Node) -> None:
-    """Its process has begun anew; it hears of everybody, and they of it."""
+    """Its process has begun anew; it hears of everybody, and they of it, and of the life that it lives now."""
     host.restart()
     world.log.clear()
     world.settle()
-    world.pass_ms(1_000)
+    for _ in range(3):
+        world.pass_ms(FIRST_MS_MAX)
 
 
 def agree(world: World, host: Node) -> bool:
@@ -149,6 +152,22 @@ class TestAHostThatLost:
         assert sorted(host.blobs.names()) == sorted(made)
         assert agree(world, host)
 
+    def test_with_its_disk_and_was_back_before_it_had_named_its_life(self) -> None:
+        """Its owner has begun anew, and has compared where it could."""
+        world = World(2)
+        made, host = [put(world, "one")], world.hosts[0]
+        world.bend = lambda letter: Unavailable("late") if letter.short == "GetCapacity" else None
+        world.owner.restart()
+        world.pass_ms(comparing.UNNAMED_MS)
+        made.append(put(world, "two"))
+        host.store, host.blobs = MemoryStore(), MemoryBlobs()
+        host.restart(seen=False)
+        world.bend = lambda letter: None
+        for _ in range(90):
+            world.pass_ms(1_000)
+        assert sorted(host.blobs.names()) == sorted(made)
+        assert agree(world, host)
+
     def test_is_filled_from_the_others_where_its_owner_has_no_copy(self) -> None:
         world = World(3)
         object_id, host = put(world, "one"), world.hosts[0]
@@ -158,6 +177,18 @@ class TestAHostThatLost:
         world.pass_ms(60_000)
         assert object_id in host.blobs.names()
         assert holders(world, object_id) == {each.node_id for each in world.hosts}
+        assert agree(world, host)
+
+    def test_what_is_not_durable_yet_gets_that_as_well(self) -> None:
+        world = World(1)
+        object_id, host = world.owner.put(DATA, required_milli=2_000).object_id, world.hosts[0]
+        world.pass_ms(1_000)
+        assert world.owner.info(object_id).state == objects_pb2.OBJECT_STATE_ACCEPTED
+        host.blobs.delete(object_id)
+        return_(world, host)
+        world.pass_ms(20_000)
+        assert object_id in host.blobs.names()
+        assert holders(world, object_id) == {host.node_id}
         assert agree(world, host)
 
     def test_everything_needs_no_symbols_for_that(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,6 +201,36 @@ class TestAHostThatLost:
         world.pass_ms(1_000)
         assert sorted(world.hosts[0].blobs.names()) == sorted(made)
         assert agree(world, world.hosts[0])
+
+    def test_more_than_is_worked_out_together_is_compared_part_by_part(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What is there more is found as well; what is the same is not touched."""
+        monkeypatch.setattr(inventories, "TOGETHER_MAX", 8)
+        world = World(1)
+        made = [put(world, f"object {n}", b"x") for n in range(70)]
+        host = world.hosts[0]
+        for object_id in made[:60]:
+            host.blobs.delete(object_id)
+        return_(world, host)
+        for _ in range(10):
+            world.pass_ms(1_000)
+        assert agree(world, host)
+        assert sorted(each.object_id for each in holdings_of(host.store, KEPT, world.owner.node_id)) == sorted(made)
+        assert len(said(world)) > 33, "a part for each next character"
+
+    def test_whose_answers_never_end_is_given_up_soon(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(inventories, "TOGETHER_MAX", 0)
+        world = World(1)
+        made = [put(world, f"object {n}") for n in range(3)]
+        world.hosts[0].blobs.delete(made[0])
+
+        def garble(letter: Letter) -> None:
+            if letter.short == "CompareInventory" and letter.request.count:
+                letter.request.key, letter.request.prefix = b"another key here", ""
+
+        world.bend = garble
+        return_(world, world.hosts[0])
+        assert said(world) == ["CompareInventory"] * 4, "the sum, all, the first part, the first part of that"
+        assert holders(world, made[0]), "nothing follows from it"
 
     def test_and_cannot_be_compared_is_asked_less_and_less(self) -> None:
         world, asked = World(1), list[int]()

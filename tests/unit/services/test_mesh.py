@@ -24,6 +24,7 @@ from offgrid_node.protocol.mesh.founding import adopt_grant, found_mesh
 from offgrid_node.protocol.mesh.joining import ask_context, grant_context, join_ask
 from offgrid_node.protocol.mesh.machine import MeshMachine, MeshSettings
 from offgrid_node.protocol.mesh.records import ROLES_ALL, open_genesis
+from offgrid_node.protocol.mesh.root import open_root
 from offgrid_node.protocol.mesh.token import InviteToken
 from offgrid_node.protocol.mesh.vouching import vouched
 from offgrid_node.runtime import Runtime, Ticket
@@ -170,7 +171,8 @@ def test_whose_key_is_whose_can_be_shown_far_away(house: House) -> None:
     for name in ("hub", "n0", "n1"):
         proof = house.mesh.get_member_proof(ADMIN, mesh_pb2.GetMemberProofRequest(node=name))
         genesis = open_genesis(proof.genesis, verify)
-        record = vouched(genesis, proof.records, proof.member.node_id, verify)
+        root = open_root(genesis, proof.root.changes, verify)
+        record = vouched(root, proof.records, proof.member.node_id, verify).record
         assert (genesis.mesh_id, record.name, record.removed) == (proof.mesh_id, name, name == "n1")
     for wrong, fault in (("", InvalidRequest), ("nobody", NotFound)):
         with pytest.raises(fault):

@@ -36,7 +36,7 @@ def test_a_negative_page_size_is_refused_by_name() -> None:
     sizes=st.lists(st.sampled_from([0, 10, 900_000, 2_000_000, 5_000_000]), max_size=12),
     page_size=st.integers(min_value=0, max_value=4),
 )
-@settings(deadline=None, max_examples=30)  # megabytes are moved
+@settings(max_examples=30)  # megabytes are moved
 def test_pages_hold_every_row_once_within_count_and_bytes(sizes: list[int], page_size: int) -> None:
     rows = [(bytes([place]), BytesValue(value=bytes(size))) for place, size in enumerate(sizes)]
     seen, token = [], ""

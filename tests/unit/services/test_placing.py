@@ -7,7 +7,9 @@ from bulk_world import World
 
 from offgrid.v1 import objects_pb2
 from offgrid_node.protocol.errors import InvalidRequest, NotFound
+from offgrid_node.protocol.events import PeerDown
 from offgrid_node.protocol.objects.measuring import EVERY_MS, FIRST_MS_MAX, SPEED_BYTES_MIN
+from offgrid_node.protocol.objects.sizes import size_class
 from offgrid_node.services.objects.placing import SIZE_BYTES_MAX
 from offgrid_node.storage.memory_blobs import MemoryBlobs
 
@@ -51,6 +53,23 @@ def test_of_a_size_it_says_who_would_get_it_and_what_hosts_that_filled_up_lack(w
     assert outcomes[full.node_id].reason == f"no room: a copy needs {answer.part_bytes} bytes, it has 500 for this node"
     assert sum(host.outcome == GETS for host in answer.hosts) == 2
     assert answer.unplaced == 1
+
+
+def test_an_object_says_which_of_its_hosts_are_away(world: World) -> None:
+    made, gone = world.owner.put(b"notes" * 100, name="notes"), world.hosts[1]
+    assert not any(ack.away for ack in made.acks)
+    gone.up = False
+    world.owner.runtime.deliver("objects", PeerDown(gone.node_id))
+    world.settle()
+    listed = world.owner.ask("ListObjects", objects_pb2.ListObjectsRequest()).objects[0]
+    for told in (world.owner.info("notes"), listed):
+        assert {ack.node_id: ack.away for ack in told.acks} == {host.node_id: host is gone for host in world.hosts}
+
+
+def test_padded_it_is_asked_for_with_its_size_class(world: World) -> None:
+    plain, padded = (asked(world, Request(size_bytes=10_001, padded=padded)) for padded in (False, True))
+    assert padded.part_bytes - plain.part_bytes == size_class(10_001) - 10_001
+    assert size_class(10_001) > 10_001
 
 
 def test_the_code_is_the_configs_for_that_size_or_the_one_that_is_asked_for(world: World) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from large_bench import SALT, STRIPE_BYTES, Network, Side
@@ -324,10 +325,11 @@ def test_what_is_not_the_reported_output_is_refused(lie: str, host: Side, core: 
         ({"size_bytes": OUTPUT_BYTES_MAX + 1}, InvalidRequest),
         ({"stripe_bytes": 2 << 20, "size_bytes": 3 << 20}, InvalidRequest),
         ({"stripe_bytes": 1, "size_bytes": 1 << 25}, InvalidRequest),
+        ({"sealed_size": bytes(24)}, InvalidRequest),  # a result is not padded
     ],
 )
 def test_blobs_out_of_bounds_are_not_pulled(
-    change: dict[str, int], fault: type[Fault], host: Side, core: Side, network: Network
+    change: dict[str, Any], fault: type[Fault], host: Side, core: Side, network: Network
 ) -> None:
     end = sealed(host, core, end_for(core, LARGE))
     [outcome] = taken(core, host, report_of(end._replace(blob=replace(Manifest.decode(end.blob), **change).encode())))

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import pytest
-from bulk_world import SALT, Node, World
+from bulk_world import SALT, Letter, Node, World
 
 from offgrid.v1 import common_pb2, objects_pb2
-from offgrid_node.protocol.errors import Exhausted, InvalidRequest, NotFound, PeerFault
-from offgrid_node.protocol.objects import sharing
+from offgrid_node.protocol.errors import (
+    Exhausted,
+    FailedPrecondition,
+    Fault,
+    InvalidRequest,
+    NotFound,
+    OutcomeUnknown,
+    PeerFault,
+)
+from offgrid_node.protocol.objects import notices, sharing
 from offgrid_node.protocol.objects.manifest import MANIFEST_KIND, Manifest
 from offgrid_node.protocol.objects.notices import GATHER_MS, PAGE_NOTICES
 from offgrid_node.protocol.objects.tables import NOTICES, OBJECTS, REPLICAS, SHARED
 from offgrid_node.protocol.quorum.records import Epoch, sign_epoch
 from offgrid_node.protocol.signing import digest_of
 from offgrid_node.services.objects.bounds import WRAP_BYTES_MAX
+from offgrid_node.storage.store import Batch
 
 DATA = b"what was written" * 20
 Share, Unshare, List, Notices = (
@@ -142,6 +152,43 @@ class TestAnEnd:
         (mark,) = world.owner.ask("ListDeletions", objects_pb2.ListDeletionsRequest()).deletions
         assert mark.untold == []
 
+    def test_the_word_that_it_is_shared_comes_late_and_brings_nothing_back(
+        self, world: World, made: objects_pb2.Object
+    ) -> None:
+        share(world, "host-3")
+        reader = world.hosts[3]
+        ((_, value),) = reader.store.scan(SHARED)
+        world.owner.ask("DeleteObject", objects_pb2.DeleteObjectRequest(object="notes"))
+        world.pass_ms(GATHER_MS)
+        late = Notices(shared=[objects_pb2.SharedRow.FromString(value).shared])
+        reader.ask_as(world.owner, "DeliverNotices", late)
+        assert shared_with(reader) == []
+
+    def test_a_late_word_that_it_is_shared_gives_nobody_back_what_was_taken(
+        self, world: World, made: objects_pb2.Object
+    ) -> None:
+        reader, said = world.hosts[0], list[Notices]()
+
+        def lost(letter: Letter) -> Fault | None:
+            """Each of them is still on its way, and its sender waits no longer."""
+            if letter.short != "DeliverNotices":
+                return None
+            said.append(copy.deepcopy(letter.request))
+            return OutcomeUnknown("no answer came", reason="NoAnswer")
+
+        world.bend = lost
+        share(world)
+        world.bend = lambda letter: None
+        world.owner.ask("UnshareObject", Unshare(object="notes", node="host-0"))
+        world.pass_ms(60_000)
+        assert shared_with(reader) == []
+        (late,) = said
+        assert late.shared
+        with pytest.raises(FailedPrecondition) as refused:
+            reader.ask_as(world.owner, "DeliverNotices", late)
+        assert refused.value.reason == "CameLate"
+        assert shared_with(reader) == []
+
     def test_a_reader_deletes_and_shares_nothing_of_anothers(self, world: World, made: objects_pb2.Object) -> None:
         reader = world.hosts[0]
         share(world)
@@ -151,6 +198,64 @@ class TestAnEnd:
         ):
             with pytest.raises(NotFound):
                 reader.ask(method, request)
+
+
+class TestAnothersId:
+    """Mallory, host-1, shares an object of its own and says that it had the id of another's."""
+
+    def pass_off(self, world: World, object_id: str, *, name: str = "x") -> None:
+        mallory, reader = world.hosts[1], world.hosts[0]
+        if not any(seen.owner == mallory.node_id for seen in shared_with(reader)):
+            mallory.put(b"what Mallory made", name="x")
+            mallory.ask("ShareObject", Share(object="x", node="host-0"))
+            world.pass_ms(GATHER_MS)
+        rows = [objects_pb2.SharedRow.FromString(value).shared for _, value in reader.store.scan(SHARED)]
+        (said,) = [each for each in rows if Manifest.decode(each.manifest.signed.body).owner == mallory.node_id]
+        said.formerly.append(object_id)
+        said.name = name
+        reader.ask_as(mallory, "DeliverNotices", Notices(shared=[said]))
+
+    def check_gone(self, world: World, object_id: str) -> None:
+        for method, request in (
+            ("GetObject", objects_pb2.GetObjectRequest(object=object_id)),
+            ("ReadObject", objects_pb2.ReadObjectRequest(object=object_id, offset=1)),
+        ):
+            with pytest.raises(NotFound):
+                world.hosts[0].ask(method, request)
+
+    @pytest.mark.parametrize("end", ["DeleteObject", "UnshareObject"])
+    @pytest.mark.parametrize("late", [False, True])
+    def test_nobody_gets_it_once_the_others_is_gone(
+        self, world: World, made: objects_pb2.Object, end: str, late: bool
+    ) -> None:
+        share(world)
+        if not late:
+            self.pass_off(world, made.object_id)
+        request = Unshare(object="notes", node="host-0")
+        world.owner.ask(end, request if end == "UnshareObject" else objects_pb2.DeleteObjectRequest(object="notes"))
+        world.pass_ms(GATHER_MS)
+        self.pass_off(world, made.object_id)
+        self.check_gone(world, made.object_id)
+
+    def test_not_by_a_word_that_it_was_deleted_either(self, world: World, made: objects_pb2.Object) -> None:
+        world.hosts[0].ask_as(world.hosts[1], "DeliverNotices", Notices(deleted=[made.object_id]))
+        self.pass_off(world, made.object_id)
+        self.check_gone(world, made.object_id)
+
+    def test_nor_by_its_name(self, world: World, made: objects_pb2.Object) -> None:
+        self.pass_off(world, made.object_id, name=made.object_id)
+        self.check_gone(world, made.object_id)
+
+    def test_what_was_the_readers_own_and_is_deleted_is_nobody_elses(self, world: World) -> None:
+        reader = world.hosts[0]
+        own = reader.put(b"its own", name="own")
+        reader.ask("DeleteObject", objects_pb2.DeleteObjectRequest(object="own"))
+        self.pass_off(world, own.object_id)
+        ((key, value),) = reader.store.scan(SHARED)
+        row = objects_pb2.SharedRow.FromString(value)
+        row.shared.formerly.append(own.object_id)  # had it ever been believed
+        reader.store.commit(Batch(writes={(SHARED, key): row.SerializeToString()}))
+        self.check_gone(world, own.object_id)
 
 
 class TestRefused:
@@ -183,6 +288,26 @@ class TestRefused:
         world.pass_ms(120_000)
         assert len(shared_with(world.hosts[0])) <= 1
 
+    def test_a_full_reader_hears_first_of_what_makes_room(
+        self, world: World, made: objects_pb2.Object, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """In one page with what needs it, or in the one behind."""
+        monkeypatch.setattr(sharing, "SHARED_MAX", 1)
+        world.hosts[0].restart()
+        share(world)
+        world.owner.put(b"more", name="more")
+        for page_notices in (PAGE_NOTICES, 1):
+            monkeypatch.setattr(notices, "PAGE_NOTICES", page_notices)
+            for given, taken in (("more", "notes"), ("notes", "more")):
+                world.hosts[0].up = False
+                world.owner.ask("ShareObject", Share(object=given, node="host-0"))
+                world.owner.ask("UnshareObject", Unshare(object=taken, node="host-0"))
+                world.hosts[0].up = True
+                for _ in range(6):
+                    world.pass_ms(60_000)
+                assert [seen.name for seen in shared_with(world.hosts[0])] == [given]
+        assert list(world.owner.store.scan(NOTICES)) == []
+
     @pytest.mark.parametrize(
         "how", ["owner", "signature", "wrap", "epoch", "name", "many", "wrap too large", "unknown fields"]
     )
@@ -191,8 +316,8 @@ class TestRefused:
         share(world)
         ((_, value),) = reader.store.scan(SHARED)
         said = objects_pb2.SharedRow.FromString(value).shared
-        notices = Notices(shared=[said])
-        said = notices.shared[0]
+        told = Notices(shared=[said])
+        said = told.shared[0]
         body = Manifest.decode(said.manifest.signed.body)
         match how:
             case "owner":
@@ -213,9 +338,9 @@ class TestRefused:
             case "name":
                 said.name = "\x1b[2J"
             case "many":
-                notices.unshared.extend([body.object_id] * PAGE_NOTICES)
+                told.unshared.extend([body.object_id] * PAGE_NOTICES)
         with pytest.raises((PeerFault, InvalidRequest)):
-            reader.ask_as(owner, "DeliverNotices", notices)
+            reader.ask_as(owner, "DeliverNotices", told)
 
     def test_another_member_unshares_nothing(self, world: World, made: objects_pb2.Object) -> None:
         share(world)

@@ -25,8 +25,8 @@ from offgrid_node.protocol.errors import (
 from offgrid_node.protocol.objects.manifest import Manifest
 from offgrid_node.services.bulk import inline
 from offgrid_node.services.flow import ticket_of
+from offgrid_node.services.objects.puts import ENQUEUE_BYTES_MAX
 from offgrid_node.services.objects.uploads import (
-    ENQUEUE_BYTES_MAX,
     EXPIRES_AFTER_MS_MAX,
     IDLE_MS_MAX,
     NAME_CHARS_MAX,
@@ -56,7 +56,7 @@ def commit_of(upload_id: str, data: bytes) -> objects_pb2.CommitUploadRequest:
     return Commit(upload_id=upload_id, size_bytes=len(data), checksum=checksum_of(data))
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(data=st.binary(max_size=5 * STRIPE), cuts=st.lists(st.integers(0, 5 * STRIPE), max_size=6))
 def test_whatever_the_pieces_the_object_reads_back(data: bytes, cuts: list[int]) -> None:
     world = World(1)

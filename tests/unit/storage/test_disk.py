@@ -66,7 +66,7 @@ def test_what_is_made_is_private(tmp_path: Path) -> None:
     try:
         make_folder(folder)
         owner = FolderOwner(folder)
-        write_durably(folder / "file", "text")
+        write_durably(folder / "file", b"text")
         modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in [folder, *folder.iterdir()]}
         owner.release()
     finally:

@@ -15,6 +15,7 @@ import pytest
 from cli_run import OFFGRID, Run
 from small_node import OTHER_ID, SmallNode
 
+from offgrid.v1 import mesh_pb2
 from offgrid_tools.cli import exits, run
 from offgrid_tools.cli.events import since_us
 from offgrid_tools.cli.output import clean, duration, number, size
@@ -89,6 +90,25 @@ class TestForPeople:
         assert "ledger   4 witnesses, 1 pending" in out
         assert "coder    isa-l" in out
         assert "the clock is 3 s behind" in out
+
+    @pytest.mark.parametrize(("seq", "said"), [(None, ""), (0, "nothing yet: hosts"), (7, "up to event 7")])
+    def test_status_says_up_to_where_the_node_would_come_back(
+        self, og: Run, node: SmallNode, seq: int | None, said: str
+    ) -> None:
+        node.on_GetStatus = lambda request: mesh_pb2.GetStatusResponse(journal_safe_seq=seq)
+        out = og("status")[1]
+        assert f"restores  {said}" in out if said else "restores" not in out
+
+    def test_status_tells_what_scrub_and_audits_found(self, og: Run, node: SmallNode) -> None:
+        assert "scrub" not in og("status")[1]
+        node.on_GetStatus = lambda request: mesh_pb2.GetStatusResponse(
+            scrub_read_bytes=3_000_000, scrub_damaged=1, audit_verified=12, audit_oldest_us=1_700_000_000_000_000,
+            audit_wrong=2, audit_read_bytes=900,
+        )  # fmt: skip
+        out = og("status")[1]
+        assert "scrub    3.0 MB read, shards damaged or gone: 1" in out
+        assert "audits   objects verified: 12, the longest ago 2023-11-1" in out
+        assert ", shards wrong or gone: 2, 900 bytes read" in out
 
     def test_tables_are_plain_columns_where_there_is_no_terminal(self, og: Run) -> None:
         _, out, _ = og("peers")

@@ -101,7 +101,7 @@ class TestHowItIsKept:
     def test_code_copies_and_time_to_live_reach_the_node(self, og: Run, node: ObjectNode, home: Path) -> None:
         assert og("put", "photos/a.jpg", "--code", "4/7", "--expires", "30d")[0] == exits.OK
         assert og("put", "photos/a.jpg", "--copies", "5")[0] == exits.OK
-        coded, copied = node.calls["OpenUpload"]
+        coded, copied = node.calls["PutObject"]
         assert (coded.code.needed, coded.code.total, coded.copies) == (4, 7, 0)
         assert coded.expires_after_ms == 30 * 24 * 3_600_000
         assert (copied.HasField("code"), copied.copies, copied.expires_after_ms) == (False, 5, 0)
@@ -116,6 +116,14 @@ class TestHowItIsKept:
     ) -> None:
         assert og("put", "photos/a.jpg", *options)[0] == exits.USAGE
         assert node.objects == {}
+
+    def test_whether_hosts_learn_its_size_reaches_the_node(self, og: Run, node: ObjectNode, home: Path) -> None:
+        for options, said in (((), None), (("--padded",), True), (("--exact",), False)):
+            assert og("put", "photos/a.jpg", *options)[0] == exits.OK
+            request = node.calls["PutObject"][-1]
+            assert (request.padded if request.HasField("padded") else None) == said
+        node._make(b"x", "x").padded_bytes = 1_024
+        assert "padded to  1.0 kB" in og("info", "x")[1]
 
     def test_info_says_until_when(self, og: Run, node: ObjectNode, home: Path) -> None:
         node._make(b"x", "x").expires_us = 1_700_000_000_000_000
@@ -236,10 +244,17 @@ class TestGet:
         assert og("get", "d/", "-o", "back")[0] == exits.USAGE
         assert list((home / "elsewhere").iterdir()) == []
 
-    def test_a_folder_that_is_not_there_or_cannot_be_meant_is_a_usage_error(
-        self, og: Run, node: ObjectNode, home: Path
-    ) -> None:
-        assert "there are no objects whose names begin with none/" in og("get", "none/")[2]
+    def test_a_folder_that_is_not_there_is_not_found(self, og: Run, node: ObjectNode, home: Path) -> None:
+        code, _, err = og("get", "none/")
+        assert code == exits.NOT_FOUND
+        assert "there are no objects whose names begin with none/" in err
+        assert "`offgrid ls` shows" in err
+
+    def test_one_file_is_called_one(self, og: Run, node: ObjectNode, home: Path) -> None:
+        node._make(b"xy", "d/x")
+        assert og("get", "d/", "-o", "back")[1] == "1 file, 2 bytes in back\n"
+
+    def test_a_folder_cannot_go_into_a_pipe_or_in_part(self, og: Run, node: ObjectNode, home: Path) -> None:
         node._make(b"x", "d/x")
         assert og("get", "d/", "-o", "-")[0] == og("get", "d/", "--range", "0-1")[0] == exits.USAGE
 
@@ -285,4 +300,4 @@ def test_rm_takes_a_folder_only_if_it_is_told_to(og: Run, node: ObjectNode, home
     assert "-r" in err
     assert og("rm", "-r", "photos/2026/")[0] == exits.OK
     assert set(names(node)) == {"photos/a.jpg"}
-    assert og("rm", "-r", "none/")[0] == exits.USAGE
+    assert og("rm", "-r", "none/")[0] == exits.NOT_FOUND

@@ -44,6 +44,17 @@ def test_its_rules_are_shown_and_who_has_used_them_up(og: Run, node: SmallNode) 
         assert said in out
 
 
+def test_what_it_keeps_for_whom(og: Run, node: SmallNode) -> None:
+    assert "it keeps nothing for others" in og("host", "show")[1]
+    node.host.kept.add(owner=OTHER_ID, objects=3, bytes=5_000_000, alive=True)
+    node.host.kept.add(owner="gone", objects=1, bytes=7, removed=True)
+    node.host.kept.add(owner="late", objects=2, bytes=8)
+    lines = [line.split() for line in og("host", "show")[1].splitlines()]
+    assert ["barn", "3", "5.0", "MB", "alive"] in lines
+    assert ["gone", "1", "7", "bytes", "removed", "from", "the", "mesh"] in lines
+    assert ["late", "2", "8", "bytes", "away"] in lines
+
+
 def test_it_is_switched(og: Run, node: SmallNode) -> None:
     assert og("host", "toggle", "off") == (0, "off (2 at work, 1 unsettled)\n", "")
     assert node.host.state == "off"
@@ -71,7 +82,9 @@ def test_a_drain_that_takes_too_long_ends_with_five(og: Run, node: SmallNode) ->
             node.watchers.release()
 
     node.on_WatchDrain = for_ever
-    assert og("host", "drain", "--timeout", "0.3")[0] == exits.UNAVAILABLE
+    code, _, err = og("host", "drain", "--timeout", "0.3")
+    assert code == exits.UNAVAILABLE
+    assert err == "offgrid: not drained within 0.3 s; the drain goes on\n"
 
 
 def test_a_node_that_is_no_host_says_so(og: Run, node: SmallNode) -> None:

@@ -70,6 +70,23 @@ def test_before_any_ack_nothing_is_promised_and_its_own_copy_counts_for_itself()
     assert survives(made, {}) == "loss of any 1 of its 2 hosts"
 
 
+def test_of_hosts_that_are_away_nothing_is_promised() -> None:
+    made = objects_pb2.Object()
+    for node in ("n0", "n1", "n2"):
+        made.acks.add(node_id=node)
+    made.acks[0].away = True
+    assert survives(made, {}) == "loss of any 1 of its 2 hosts; 1 more is away"
+    made.acks[1].away = True
+    assert survives(made, {}) == "no loss: one host keeps it; 2 more are away"
+    made.acks[2].away = True
+    assert survives(made, {}) == "no loss: all of its hosts are away"
+
+
+def test_what_is_damaged_and_was_never_durable_survives_nothing() -> None:
+    made = objects_pb2.Object(state=objects_pb2.OBJECT_STATE_DAMAGED, local=True)
+    assert survives(made, {}).startswith("no loss: the copy here is damaged")
+
+
 def test_of_a_coded_object_shards_count() -> None:
     made = objects_pb2.Object(shards_needed=4, shards_total=7)
     for node, shards in (("n0", [0, 4]), ("n1", [1, 5]), ("n2", [2, 6]), ("n3", [3])):

@@ -38,7 +38,7 @@ def notes(tmp_path: Path) -> Path:
 def test_put_waits_for_its_acks_and_shows_who_gave_them(og: Run, node: ObjectNode, notes: Path) -> None:
     code, out, err = og("put", notes, "--required", "2.0")
     assert code == exits.OK
-    (opened,) = node.calls["OpenUpload"]
+    (opened,) = node.calls["PutObject"]
     assert (opened.name, opened.required_milli) == ("notes.txt", 2_000)
     assert "state      durable" in out
     assert "acks       2.0 of 2.0" in out
@@ -93,7 +93,7 @@ def test_put_waits_no_longer_than_it_may_and_says_what_is_there(og: Run, node: O
 def test_a_weight_that_is_none_is_a_usage_error(og: Run, node: ObjectNode, notes: Path, wrong: str) -> None:
     code, _, _ = og("put", notes, f"--required={wrong}")
     assert code == exits.USAGE
-    assert not node.calls["OpenUpload"]
+    assert not node.calls["PutObject"]
 
 
 def test_put_of_no_file_is_a_usage_error(og: Run, node: ObjectNode, tmp_path: Path) -> None:
@@ -163,6 +163,13 @@ def test_ls_and_info(og: Run, notes: Path) -> None:
     assert [made["name"] for made in json.loads(og("ls", "--json")[1])["objects"]] == ["notes.txt"]
 
 
+def test_info_says_what_an_object_was_called_before_it_was_sealed_anew(og: Run, node: ObjectNode, notes: Path) -> None:
+    og("put", notes)
+    assert "formerly" not in og("info", "notes.txt")[1]
+    next(iter(node.objects.values())).formerly.extend(["o-8", "o-9"])
+    assert "o-8, o-9\n" in og("info", "notes.txt")[1]
+
+
 def test_info_says_what_an_object_waits_for(og: Run, node: ObjectNode, notes: Path) -> None:
     node.troubles = ["no host is there"]
     og("put", notes, "--no-wait")
@@ -175,6 +182,7 @@ def test_outbox_says_what_keeps_an_entry_waiting(og: Run, node: ObjectNode) -> N
     with offgrid.connect(node.address) as client:
         client.objects.enqueue("order-17", b"x", 15, 2_000)
     out = og("outbox")[1]
+    assert "JOB_DISPATCHED" in out
     assert "order-17" in out
     assert "no host is there" in out
     assert "0.0 of 2.0" in out
@@ -225,13 +233,13 @@ NOT_TEXT = os.fsdecode(b"caf\xe9\n.txt")
 def test_a_file_whose_name_is_no_text_is_put_under_one_that_is(og: Run, node: ObjectNode, tmp_path: Path) -> None:
     (tmp_path / NOT_TEXT).write_bytes(b"x")
     assert og("put", tmp_path / NOT_TEXT)[0] == exits.OK
-    assert node.calls["OpenUpload"][0].name == "caf��.txt"
+    assert node.calls["PutObject"][0].name == "caf��.txt"
 
 
 @pytest.mark.parametrize("name", [NOT_TEXT, "a\tb", "a\x1b[2J"])
 def test_a_name_that_is_no_text_is_a_usage_error(og: Run, node: ObjectNode, notes: Path, name: str) -> None:
     code, _, err = og("put", notes, "--name", name)
-    assert (code, node.calls["OpenUpload"]) == (exits.USAGE, [])
+    assert (code, node.calls["PutObject"]) == (exits.USAGE, [])
     assert "�" in err
 
 
@@ -251,7 +259,7 @@ def test_a_file_to_write_may_have_any_name(og: Run, notes: Path, tmp_path: Path)
 def test_a_closed_standard_input_is_a_usage_error(og: Run, node: ObjectNode, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", None)
     code, _, err = og("put", "-", "--name", "piped")
-    assert (code, node.calls["OpenUpload"]) == (exits.USAGE, [])
+    assert (code, node.calls["PutObject"]) == (exits.USAGE, [])
     assert "standard input is closed" in err
 
 

@@ -31,10 +31,11 @@ def og(capsys: pytest.CaptureFixture[str], objects: ObjectNode):  # type: ignore
 
 
 def test_of_an_object_that_might_be_put(og, objects: ObjectNode) -> None:  # type: ignore[no-untyped-def]
-    code, out, _ = og("--size", "100", "--code", "12/20", "--policy", "bandwidth")
+    code, out, _ = og("--size", "100", "--code", "12/20", "--policy", "bandwidth", "--padded")
     assert code == exits.OK
     (asked,) = objects.calls["ExplainPlacement"]
     assert (asked.object, asked.size_bytes, asked.copies) == ("", 100, 0)
+    assert asked.padded
     assert (asked.code.needed, asked.code.total) == (12, 20)
     assert asked.policy == objects_pb2.PLACEMENT_POLICY_BANDWIDTH
     lines = out.splitlines()
@@ -70,6 +71,7 @@ def test_scripts_get_all_of_it(og) -> None:  # type: ignore[no-untyped-def]
         (),
         ("notes", "--size", "1"),
         ("notes", "--copies", "1"),
+        ("notes", "--no-padded"),
         ("notes", "--code", "1/2"),
         ("--size", "1", "--code", "1/2", "--copies", "2"),
         ("--size", "-1"),

@@ -44,3 +44,14 @@ def test_ls_tells_whose_it_is(og: Run, node: ObjectNode) -> None:
     (line,) = og("ls", "--shared")[1].splitlines()[1:]
     assert line.split()[:4] == ["o-2", "barn", "their", "notes"]
     assert [o["name"] for o in json.loads(og("--json", "ls", "--shared")[1])["objects"]] == ["their notes"]
+
+
+def test_of_what_another_shares_nothing_is_said_that_only_its_owner_knows(og: Run, node: ObjectNode) -> None:
+    made = node._make(b"theirs", "their notes")
+    made.owner, made.required_milli, made.local = OTHER_ID, 0, False
+    del made.acks[:]
+    code, out, _ = og("info", "their notes")
+    assert code == exits.OK
+    assert "owner      barn" in out
+    assert "kept as" in out
+    assert not {"state", "acks", "survives"} & {line.split()[0] for line in out.splitlines()}

@@ -48,6 +48,16 @@ def build_editable(wheel_directory, config_settings=None, metadata_directory=Non
 """
 
 
+GROUPED = """
+import os, pathlib, pytest
+
+@pytest.mark.parametrize("n", [pytest.param(n, marks=pytest.mark.xdist_group(f"g{n % 3}")) for n in range(12)])
+def test_it(n):
+    with (pathlib.Path(__file__).parent / f"{n % 3}.pids").open("a") as file:
+        file.write(f"{os.getpid()} ")
+"""
+
+
 def small_wheel(folder: Path, version: str) -> str:
     """A wheel of one module, and the line of a lock that asks for it."""
     path = folder / f"small_thing-{version}-py3-none-any.whl"
@@ -326,6 +336,14 @@ class TestCheck:
         assert pytest_command(env, ["-k", "x"])[3:] == ["-n", "2", "--dist", "loadgroup", "-k", "x"]
         assert pytest_command(env, ["-n0"])[3:] == ["-n0"]
         assert pytest_command(env, ["--pdb"])[3:] == ["--pdb"]
+
+    def test_a_groups_tests_share_a_process(self, tmp_path: Path) -> None:
+        (tmp_path / "test_them.py").write_text(GROUPED)
+        command = [*pytest_command(Environment(ROOT), []), "-p", "no:cacheprovider", "-c", os.devnull, str(tmp_path)]
+        command += ["--basetemp", str(tmp_path / "base")]  # to close the folder of all bases to others is not its work
+        command[0] = sys.executable
+        subprocess.run(command, cwd=tmp_path, capture_output=True, check=True)
+        assert [len(set(file.read_text().split())) for file in tmp_path.glob("*.pids")] == [1, 1, 1]
 
     def test_ci_runs_the_checks_and_the_readmes_test_command(self) -> None:
         readme, script = ((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", ".ci/run"))

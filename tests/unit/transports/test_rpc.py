@@ -276,7 +276,7 @@ FIELDS = st.builds(
 PATIENT = b" " + bytes(7) + b"\x00\x01"  # a REQUEST of two fragments whose caller would wait for twelve days
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @example([("a", PATIENT + bytes(4), 0), ("a", PATIENT + b"\x00\x00\x00\x01\x00\x00\x3b\x9a\x54\xd1", 0)])
 @given(
     st.lists(st.tuples(st.sampled_from("abc"), FIELDS | st.binary(max_size=40), st.integers(0, 40_000)), max_size=60)
@@ -301,7 +301,7 @@ def test_whatever_comes_in_nothing_breaks_and_nothing_grows(steps: list[tuple[st
     assert endpoint.answers_open == 0, "everything begun is given up in time"
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 2**32), st.lists(st.binary(max_size=60) | FIELDS, max_size=30))
 def test_forged_frames_cannot_double_a_call(seed: int, forged: list[bytes]) -> None:
     world = VirtualTime()

@@ -21,6 +21,7 @@ from offgrid.v1 import jobs_pb2, state_pb2
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.effects import (
     Asked,
+    Audit,
     Call,
     Compare,
     DropBlob,
@@ -28,8 +29,13 @@ from offgrid_node.protocol.effects import (
     Execute,
     Fetch,
     Fill,
+    KeepSegment,
+    Rebuild,
     Record,
+    Regain,
     Reply,
+    Reseal,
+    Rewrap,
     Rows,
     Ship,
     Stop,
@@ -172,11 +178,23 @@ class NoOutlet:
 
     def ship(self, work: Ship) -> None: ...
 
+    def rebuild(self, work: Rebuild) -> None: ...
+
     def fetch(self, work: Fetch) -> None: ...
 
     def drop_blob(self, work: DropBlob) -> None: ...
 
+    def keep_segment(self, work: KeepSegment) -> None: ...
+
     def compare(self, work: Compare) -> None: ...
+
+    def audit(self, work: Audit) -> None: ...
+
+    def rewrap(self, work: Rewrap) -> None: ...
+
+    def reseal(self, work: Reseal) -> None: ...
+
+    def regain(self, work: Regain) -> None: ...
 
 
 class SystemClock:

@@ -10,16 +10,22 @@ import os
 import statistics
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from offgrid.v1 import objects_pb2
 from offgrid_node.protocol.objects.manifest import Code
 from offgrid_tools.bench import profile
+from offgrid_tools.bench.audits import READ_BYTES, READ_BYTES_QUICK, measure_audits
+from offgrid_tools.bench.carriers import PIECES, PIECES_QUICK, measure_carriers
+from offgrid_tools.bench.carriers import ROUNDS as CARRIED
+from offgrid_tools.bench.carriers import ROUNDS_QUICK as CARRIED_QUICK
 from offgrid_tools.bench.coders import ROUNDS, ROUNDS_QUICK, measure_coders
 from offgrid_tools.bench.figures import Figure
 from offgrid_tools.bench.groups import Plan
 from offgrid_tools.bench.harness import conditions_noted, quantile, side_by_side, timed
 from offgrid_tools.bench.processes import Meter, own_pid, resident_mib
 from offgrid_tools.bench.reconciling import ITEMS, ITEMS_QUICK, SEEDS, SEEDS_QUICK, measure_reconciling
+from offgrid_tools.bench.rotation import OBJECTS_MADE, OBJECTS_QUICK, measure_rotation
 from offgrid_tools.bench.storage_bounds import MB, measure_bounds, slowest
 from offgrid_tools.bench.storage_ours import OWNER, OurStorage, in_words
 from offgrid_tools.bench.storage_tahoe import TahoeGrid
@@ -28,6 +34,7 @@ HOSTS = 10
 CODE = Code(12, 20)  # on both sides
 LARGE_BYTES, LARGE_BYTES_QUICK = 100 * MB, 20 * MB
 SMALL_BYTES = 1_000
+REPAIR_AFTER_MS = 2_000  # of hosts that are killed for good
 PAIRS, PAIRS_QUICK = 3, 1
 LOST_READS, LOST_READS_QUICK = 3, 1
 SMALL, SMALL_QUICK = 30, 5  # a sample
@@ -37,7 +44,7 @@ CPU = "cpu_ms_per_mb_"
 
 FLOORS: profile.Rules = (
     ("seal and open", ("offgrid_node/keys/stripes.py",)),
-    ("row digests", ("stripe_digest (", "offgrid_node/protocol/merkle.py", "digest_of (")),
+    ("row digests", ("blake3", "stripe_digest (", "offgrid_node/protocol/merkle.py", "digest_of (")),
     ("possession", ("Possession.add", "add (offgrid_node/protocol/objects/shards.py")),
     (
         "digest of the plaintext",
@@ -57,6 +64,9 @@ def measure(plan: Plan) -> list[Figure]:
     bounds = measure_bounds(plan.folder, CODE, size, HOSTS)
     figures = [Figure(f"bound_{name}_mb_per_s", rate) for name, rate in bounds.items()]
     figures += measure_coders(plan.rounds(ROUNDS, ROUNDS_QUICK))
+    figures += measure_carriers(plan.rounds(PIECES, PIECES_QUICK), plan.rounds(CARRIED, CARRIED_QUICK))
+    figures += measure_audits(plan.rounds(3, 1), plan.rounds(READ_BYTES, READ_BYTES_QUICK))
+    figures += measure_rotation(plan.rounds(OBJECTS_MADE, OBJECTS_QUICK))
     figures += measure_reconciling(plan.rounds(ITEMS, ITEMS_QUICK), plan.rounds(SEEDS, SEEDS_QUICK))
     plan.say(f"storage: starting an owner and {HOSTS} hosts ({in_words(CODE)})")
     with OurStorage(plan.folder / "ours", HOSTS, CODE) as ours:
@@ -69,7 +79,7 @@ def measure(plan: Plan) -> list[Figure]:
             with TahoeGrid(plan.folder / "tahoe", HOSTS, *code) as theirs:
                 figures += beside(plan, ours, theirs, size)
         figures += alone(plan, ours, size, slowest(bounds))
-    return figures
+    return [*figures, *repaired(plan, size, figures)]
 
 
 def beside(plan: Plan, ours: OurStorage, theirs: TahoeGrid, size: int) -> list[Figure]:
@@ -158,7 +168,42 @@ def alone(plan: Plan, ours: OurStorage, size: int, bound: tuple[str, float]) -> 
     ]
     if plan.profile:
         add_profile(plan, ours, size, {role: statistics.median(values) for role, values in spent.items()})
-    return [*figures, *with_one_frozen(plan, ours)]
+    return [*figures, *audited(plan, ours, size), *with_one_frozen(plan, ours)]
+
+
+def audited(plan: Plan, ours: OurStorage, size: int) -> list[Figure]:
+    """One object, all of whose shards are read at their hosts and nowhere else. Raises RuntimeError if it is not found
+    whole."""
+    plan.say(f"storage: an audit of {size // MB} MB")
+    object_id = ours.put(os.urandom(size)).object_id
+    ours.wait_spread(object_id)
+    meter, answers = Meter(ours.pids), list[objects_pb2.AuditObjectResponse]()
+    took_s = timed(lambda: answers.append(ours.audit(object_id)))
+    used = meter.read()
+    hosts_s = sum(seconds for name, seconds in used.items() if name != OWNER)
+    if {host.outcome for host in answers[0].hosts} != {objects_pb2.AUDIT_OUTCOME_WHOLE} or answers[0].read_bytes:
+        raise RuntimeError(f"{object_id} was not found whole: {answers[0]}")
+    note = f"{answers[0].traffic_bytes} bytes of questions and answers"
+    return [
+        Figure("audit_s", took_s, note=note),
+        Figure("audit_cpu_ms_per_mb_hosts", 1_000 * hosts_s * MB / size, note="of the object, 20 shards of it"),
+    ]
+
+
+def repaired(plan: Plan, size: int, known: Sequence[Figure]) -> list[Figure]:
+    """One object on a mesh of its own, of which nothing else is to be mended."""
+    theirs_s = next((figure.value for figure in known if figure.name == "tahoe_repair_s"), None)
+    with OurStorage(plan.folder / "mended", HOSTS, CODE, repair_after_ms=REPAIR_AFTER_MS) as ours:
+        plan.say(f"storage: {size // MB} MB, hosts lost for good, what they held rebuilt at others")
+        object_id = ours.put(os.urandom(size)).object_id
+        ours.wait_spread(object_id)
+        found = ours.repair(object_id)
+    traffic = found.pulled_bytes * CODE.needed / (found.shards * size)
+    note = f"{found.shards} shards of {in_words(CODE)}, {found.owner_bytes} bytes into the owner"
+    figures = [Figure("repair_s", found.took_s, note=note), Figure("repair_traffic_shards", traffic, note=note)]
+    if theirs_s is not None:
+        figures.append(Figure("repair_vs_tahoe", found.took_s / theirs_s, f"{TahoeGrid.name}, s", theirs_s))
+    return figures
 
 
 def with_one_frozen(plan: Plan, ours: OurStorage) -> list[Figure]:

@@ -6,33 +6,21 @@ is hashed, carried and fsynced. One thread each, but for the transfer: a process
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Callable, Mapping, Sequence
-from multiprocessing import get_context
-from multiprocessing.connection import Connection
 from pathlib import Path
 
-import grpc
-
-from offgrid.v1 import objects_pb2
 from offgrid_node.coding.choice import choose
-from offgrid_node.keys.leaf import issue_leaf
-from offgrid_node.keys.store import SEED_BYTES, NodeKey
 from offgrid_node.keys.stripes import OBJECT_KEY_BYTES, seal_stripe
 from offgrid_node.protocol.objects.manifest import NONCE_BYTES, STRIPE_BYTES, Code, stripe_digest
-from offgrid_node.services.grpc_options import MESSAGE_BYTES_MAX
-from offgrid_node.services.tls import channel_credentials, server_credentials
 from offgrid_node.storage.disk import sync_file
+from offgrid_tools.bench.carriers import transfer
 from offgrid_tools.bench.harness import timed
 from offgrid_tools.bench.storage_ours import stretch
 
 MB = 1_000_000
 SALT = bytes(16)
-METHOD = "/offgrid.v1.ObjectService/WriteReplica"
-WINDOW = 3  # pieces under way, as in shipping
 ROUNDS = 3  # the quickest stands: a bound is what the machine can do
-OPTIONS = (("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),)
 
 
 def measure_bounds(folder: Path, code: Code, size_bytes: int, hosts: int) -> dict[str, float]:
@@ -46,7 +34,7 @@ def measure_bounds(folder: Path, code: Code, size_bytes: int, hosts: int) -> dic
     if code.needed > 1:
         steps["encode"] = lambda: encode(stripes, code)
     took = {name: min(timed(step) for _ in range(ROUNDS)) for name, step in steps.items()}
-    took["transfer"] = min(transfer(rows_of(stripes, code)) for _ in range(ROUNDS))
+    took["transfer"] = min(transfer(rows_of(stripes, code)).seconds for _ in range(ROUNDS))
     return {name: len(stripes) * STRIPE_BYTES / MB / seconds for name, seconds in took.items()}
 
 
@@ -97,66 +85,3 @@ def cut(stripe: bytes, needed: int) -> list[memoryview]:
     length = -(-len(stripe) // needed)
     padded = memoryview(stripe.ljust(length * needed, b"\0"))
     return [padded[at : at + length] for at in range(0, len(padded), length)]
-
-
-# ---- mutual TLS between two processes: gRPC with nodes' credentials and their message, and nothing else
-
-
-def transfer(pieces: Sequence[bytes]) -> float:
-    """Seconds."""
-    context = get_context("spawn")
-    here, there = context.Pipe()
-    sender = NodeKey(os.urandom(SEED_BYTES))
-    taker = context.Process(target=take, args=(there, issue_leaf(sender).identity_der), daemon=True)
-    taker.start()
-    try:
-        port, identity = here.recv()
-        return asyncio.run(_send(sender, port, identity, pieces))
-    finally:
-        taker.terminate()
-        taker.join()
-
-
-async def _send(sender: NodeKey, port: int, identity: bytes, pieces: Sequence[bytes]) -> float:
-    credentials, options = channel_credentials(issue_leaf(sender), identity)
-    async with grpc.aio.secure_channel(f"127.0.0.1:{port}", credentials, options) as channel:
-        write = channel.unary_unary(
-            METHOD,
-            request_serializer=objects_pb2.WriteReplicaRequest.SerializeToString,
-            response_deserializer=objects_pb2.WriteReplicaResponse.FromString,
-        )
-        await write(objects_pb2.WriteReplicaRequest(data=pieces[0]))
-        left = iter(pieces)
-
-        async def carry() -> None:
-            for piece in left:
-                await write(objects_pb2.WriteReplicaRequest(data=piece))
-
-        loop = asyncio.get_running_loop()
-        began = loop.time()
-        await asyncio.gather(*(carry() for _ in range(WINDOW)))
-        return loop.time() - began
-
-
-def take(pipe: Connection, trusted: bytes) -> None:
-    """The other process: takes pieces until it is ended."""
-    asyncio.run(_take(pipe, trusted))
-
-
-async def _take(pipe: Connection, trusted: bytes) -> None:
-    async def write(request: objects_pb2.WriteReplicaRequest, _: object) -> objects_pb2.WriteReplicaResponse:
-        return objects_pb2.WriteReplicaResponse(offset=len(request.data))
-
-    handler = grpc.unary_unary_rpc_method_handler(
-        write,
-        request_deserializer=objects_pb2.WriteReplicaRequest.FromString,
-        response_serializer=objects_pb2.WriteReplicaResponse.SerializeToString,
-    )
-    server = grpc.aio.server(options=OPTIONS)
-    service, _, method = METHOD.strip("/").partition("/")
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {method: handler}),))
-    tls = issue_leaf(NodeKey(os.urandom(SEED_BYTES)))
-    port = server.add_secure_port("127.0.0.1:0", server_credentials(tls, lambda: [trusted]))
-    await server.start()
-    pipe.send((port, tls.identity_der))
-    await server.wait_for_termination()

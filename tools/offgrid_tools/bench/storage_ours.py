@@ -12,14 +12,19 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from offgrid.v1 import objects_pb2
 from offgrid_node.local_mesh import LocalMesh, LocalNode
+from offgrid_node.protocol.mesh.machine import PROBE_INTERVAL_MS
 from offgrid_node.protocol.objects.manifest import Code
+from offgrid_node.protocol.objects.settings import REPAIR_AFTER_MS
 
 CALL_S_MAX = 300.0
 POLL_S = 0.005
+WAIT_S = 10.0  # within the put's own call, of what is small
+DURABLE = objects_pb2.OBJECT_STATE_DURABLE
 OWNER = "owner"
 REQUIRED_MILLI = 2_000
 COPIES = 3  # of what is too small to be coded
@@ -40,14 +45,31 @@ def in_words(code: Code) -> str:
     return f"{code.total} copies" if code.needed == 1 else f"{code.needed} of {code.total}"
 
 
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """`pulled_bytes` came into those who made the shards anew, `owner_bytes` into the owner."""
+
+    shards: int
+    took_s: float
+    pulled_bytes: int
+    owner_bytes: int
+
+
 class OurStorage:
     """Use it in a `with` block."""
 
-    def __init__(self, folder: Path, hosts: int, code: Code) -> None:
+    def __init__(self, folder: Path, hosts: int, code: Code, *, repair_after_ms: int = REPAIR_AFTER_MS) -> None:
         names = [f"host{number}" for number in range(hosts)]
         roles = {OWNER: ["core"], **{name: ["host"] for name in names}}
         self.code, self._hosts = code, names
-        self._mesh = LocalMesh(folder, "bench", roles, storage__required_milli=REQUIRED_MILLI)
+        self._mesh = LocalMesh(
+            folder,
+            "bench",
+            roles,
+            mesh__probe_interval_ms=PROBE_INTERVAL_MS,
+            storage__required_milli=REQUIRED_MILLI,
+            storage__repair_after_ms=repair_after_ms,
+        )
 
     def __enter__(self) -> OurStorage:
         try:
@@ -79,13 +101,19 @@ class OurStorage:
         """Until it is durable. What is small is copied, as nodes do by themselves."""
         size = data.stat().st_size if isinstance(data, Path) else len(data)
         if size < CODED_FROM_BYTES or self.code.needed == 1:
-            made = self._client.objects.put(data, copies=COPIES if self.code.needed > 1 else self.code.total)
+            copies = COPIES if self.code.needed > 1 else self.code.total
+            made = self._client.objects.put(data, copies=copies, wait_s=WAIT_S)
         else:
             made = self._client.objects.put(data, code=(self.code.needed, self.code.total))
+        if made.state == DURABLE:
+            return made
         return self._client.objects.wait_durable(made.object_id, timeout_s=CALL_S_MAX)
 
     def wait_spread(self, object_id: str) -> objects_pb2.Object:
         return eventually(lambda: self._client.objects.get(object_id), lambda seen: not seen.local)
+
+    def audit(self, object_id: str) -> objects_pb2.AuditObjectResponse:
+        return self._client.objects.audit(object_id)
 
     def get(self, object_id: str) -> bytes:
         return self._client.objects.read(object_id)
@@ -110,6 +138,36 @@ class OurStorage:
             for host in doomed:
                 host.wait_ready()
             self._mesh.wait_alive()
+
+    def repair(self, object_id: str) -> Repair:
+        """As many hosts that hold it are killed for good as may be. Timed is from when the owner has given the first of
+        them up until all that they held is acked elsewhere."""
+        made = self._client.objects.get(object_id)
+        doomed = [self._mesh.by_id(ack.node_id) for ack in made.acks][: losable(self.code, len(made.acks))]
+        gone = {host.node_id for host in doomed}
+        shards = sum(len(ack.shards) for ack in made.acks if ack.node_id in gone)
+        left = [name for name in self.alive if name not in {host.name for host in doomed}]
+        before = {name: self._pulled(name) for name in left}
+        for host in doomed:
+            host.kill()
+        self._wait(object_id, lambda held: not gone <= held.keys())
+        began_s = time.monotonic()
+        self._wait(object_id, lambda held: gone.isdisjoint(held) and sum(held.values()) == self.code.total)
+        took_s = time.monotonic() - began_s
+        pulled = {name: self._pulled(name) - before[name] for name in left}
+        return Repair(shards, took_s, sum(pulled.values()), pulled[OWNER])
+
+    def _wait(self, object_id: str, reached: Callable[[Mapping[str, int]], bool]) -> None:
+        """Until so many shards of it are acked by whom."""
+
+        def held(seen: objects_pb2.Object) -> Mapping[str, int]:
+            return {ack.node_id: len(ack.shards) for ack in seen.acks}
+
+        eventually(lambda: self._client.objects.get(object_id), lambda seen: reached(held(seen)))
+
+    def _pulled(self, name: str) -> int:
+        with self._mesh[name].client() as client:
+            return client.mesh.status().repair_pulled_bytes
 
     @contextmanager
     def frozen(self) -> Iterator[None]:

@@ -88,7 +88,7 @@ def clean(env: Environment, rest: Sequence[str]) -> int:
 
 
 SOAK_OPTIONS = """
-  PART                         kills, sim, market, vault, mutants, floods, configs, auctions; all unless given
+  PART                         kills, sim, market, vault, cuts, mutants, floods, configs, auctions; all unless given
   --rounds N                   how often
   --seed N                     the first seed; by the clock unless given
   --dir DIR                    where a mesh of `kills` or `floods` lives, and stays
@@ -103,7 +103,7 @@ BENCH_OPTIONS = """
   --dir DIR    on the disk to measure; ./data unless given
 """
 COMMANDS: dict[str, Command] = {
-    "demo": Command("[FILE] [--keep]", "five nodes on this machine, a job, a killed host", "runtime",
+    "demo": Command("[FILE] [--keep] [--storage]", "nodes on this machine, a job or a folder, killed hosts", "runtime",
                     script("offgrid-node", "demo"), explains=True),
     "test": Command("[PYTEST ARGS]", "the tests", "dev", test, explains=True),
     "lint": Command("", "format, lint, types, import floors, proto lint", "dev", lint),

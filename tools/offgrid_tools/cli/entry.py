@@ -173,6 +173,7 @@ def _hint(error: object) -> str:
         "LedgerNotOpen": "an admin's node opens it, once: `offgrid ledger open`",
         "EconomyOff": "economy.enabled in offgrid.toml turns it on",
         "InsufficientFunds": "`offgrid balance` shows what there is",
+        "ObjectNotFound": "`offgrid ls` shows this node's own, `offgrid ls --shared` what it may read and no more",
     }
     by_code = {
         "NOT_FOUND": "the matching `list` command shows what there is",

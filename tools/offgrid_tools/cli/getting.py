@@ -14,7 +14,7 @@ from offgrid_tools.cli.bars import bar
 from offgrid_tools.cli.files import TargetFile
 from offgrid_tools.cli.numbers import FiniteRange
 from offgrid_tools.cli.settings import common, settings
-from offgrid_tools.cli.trees import place_in
+from offgrid_tools.cli.trees import none_below, place_in
 from offgrid_tools.cli.waiting import reading_waits
 
 if TYPE_CHECKING:
@@ -79,6 +79,8 @@ def get(
 ) -> None:
     """Read OBJECT (an id, its first characters, or a name) back, verified; a name that ends with / is a folder.
 
+    When a get is cut off, the same command goes on behind what of it has come and is right.
+
     \b
     offgrid get notes.txt -o copy.txt
     offgrid get photos/ -o restored
@@ -93,8 +95,12 @@ def get(
     if output is not None:
         (target,) = (parameter for parameter in context.command.params if parameter.name == "output")
         output = TargetFile().convert(output, target, context)
+    _get_one(object, output, wanted, timeout)
+
+
+def _get_one(name: str, output: str | None, wanted: Span | None, timeout: float) -> None:
     client = settings().connect()
-    made = client.objects.get(object)
+    made = client.objects.get(name)
     path = output or _free_name(made)
     offset, length = span_of(wanted, made.size_bytes) if wanted else (0, None)
     with bar("reading") as on_progress:
@@ -106,10 +112,15 @@ def get(
             on_progress=on_progress,
             on_wait=reading_waits(made, timeout),
             timeout_s=timeout,
+            resume=True,
         )
     if path == "-":
         sys.stdout.flush()
-        return
+    else:
+        _tell(made, size, path)
+
+
+def _tell(made: Object, size: int, path: str) -> None:
     if settings().json:
         from offgrid_tools.cli.json_form import emit
 
@@ -129,7 +140,7 @@ def _get_folder(prefix: str, output: str | None, timeout: float) -> None:
         if made.name not in newest or newest[made.name].created_us < made.created_us:
             newest[made.name] = made
     if not newest:
-        raise click.UsageError(f"there are no objects whose names begin with {prefix}")
+        raise none_below(prefix)
     places = {
         name: place_in(".", name) if output is None else place_in(output, name.removeprefix(prefix)) for name in newest
     }
@@ -149,14 +160,20 @@ def _get_folder(prefix: str, output: str | None, timeout: float) -> None:
     from offgrid_tools.cli.output import clean
     from offgrid_tools.cli.output import size as size_of
 
-    click.echo(f"{len(told)} files, {size_of(total)} in {clean(output or prefix)}")
+    files = "1 file" if len(told) == 1 else f"{len(told)} files"
+    click.echo(f"{files}, {size_of(total)} in {clean(output or prefix)}")
 
 
 def _fetch_into(client: Client, made: Object, place: Path, timeout: float) -> int:
     place.parent.mkdir(parents=True, exist_ok=True)
     with bar(f"reading {made.name}") as on_progress:
         return client.objects.fetch(
-            made.object_id, place, on_progress=on_progress, on_wait=reading_waits(made, timeout), timeout_s=timeout
+            made.object_id,
+            place,
+            on_progress=on_progress,
+            on_wait=reading_waits(made, timeout),
+            timeout_s=timeout,
+            resume=True,
         )
 
 

@@ -11,7 +11,7 @@ from offgrid_tools.cli.numbers import FiniteRange
 from offgrid_tools.cli.settings import common, settings
 
 if TYPE_CHECKING:
-    from offgrid.v1.jobs_pb2 import HostRule, HostState
+    from offgrid.v1.jobs_pb2 import HostRule, HostState, KeptFor
 
 
 @click.command()
@@ -23,8 +23,8 @@ def show() -> None:
     if settings().json:
         _emit(host)
         return
-    from offgrid_tools.cli.jobs import node_names
-    from offgrid_tools.cli.output import facts, number, table
+    from offgrid_tools.cli.jobs import named, node_names
+    from offgrid_tools.cli.output import facts, number, size, table
 
     profile = host.profile
     gpus = ", ".join(f"{gpu.model} ({gpu.memory_mb} MiB)" for gpu in profile.gpus)
@@ -50,10 +50,19 @@ def show() -> None:
     table(("executors", "kinds", "slots", "price"), offers, empty="it offers nothing")
     names = node_names(client)
     table(
+        ("keeps for", "objects", "bytes", "owner is"),
+        ((named(kept.owner, names), kept.objects, size(kept.bytes), _there(kept)) for kept in host.kept),
+        empty="it keeps nothing for others",
+    )
+    table(
         ("rule", "for", "executors", "price", "busy", "when", "a day", "used today"),
         (_rule(rule, names) for rule in host.rules),
         empty="it has no rules",
     )
+
+
+def _there(kept: KeptFor) -> str:
+    return "removed from the mesh" if kept.removed else "alive" if kept.alive else "away"
 
 
 def _rule(rule: HostRule, names: dict[str, str]) -> tuple[str, ...]:
@@ -96,7 +105,11 @@ def toggle(state: str) -> None:
 @click.option("--no-wait", is_flag=True, help="Do not wait until it is drained.")
 @common  # fmt: skip
 def drain(timeout: float | None, no_wait: bool) -> int:
-    """Drain this host: no new work, and wait until all that runs is over and settled; 5 if --timeout passed before."""
+    """Drain this host: no new work, and wait until all that runs is over and settled, and all that it keeps for others
+    is acked by other hosts; 5 if --timeout passed before.
+
+    Owners that are away move theirs when they are back; `offgrid host show` says whose is left.
+    """
     client = settings().connect()
     host = client.host.toggle("drain")
     if no_wait:
@@ -104,7 +117,11 @@ def drain(timeout: float | None, no_wait: bool) -> int:
         return exits.OK
     for host in client.host.watch_drain(within_s=timeout):
         _say(host)
-    return exits.OK if host.state == "drained" else exits.UNAVAILABLE
+    if host.state == "drained":
+        return exits.OK
+    from offgrid.client import OffgridError
+
+    raise OffgridError("UNAVAILABLE", "NotDrained", f"not drained within {timeout} s; the drain goes on")
 
 
 def _say(host: HostState) -> None:

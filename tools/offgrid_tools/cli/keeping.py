@@ -21,7 +21,7 @@ class CodeParam(click.ParamType):  # type: ignore[type-arg]  # generic since cli
         said = re.fullmatch(r"([0-9]{1,3})/([0-9]{1,3})", str(value))
         needed, total = (int(said[1]), int(said[2])) if said else (0, 0)
         if not 0 < needed < total <= SHARDS_MAX:
-            such = f"such is 4/7, the second the larger and at most {SHARDS_MAX}"
+            such = f"such is 4/7, the first at least 1, the second the larger and at most {SHARDS_MAX}"
             self.fail(f"{value[:40]!r} is no code; {such}", param, ctx)
         return needed, total
 

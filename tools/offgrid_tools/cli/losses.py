@@ -15,9 +15,17 @@ SETS_MAX = 10_000  # that are looked through for those
 
 
 def survives(made: Object, names: Mapping[str, str]) -> str:
-    """Of those hosts that have acked: only they have vouched."""
-    held = {ack.node_id: len(ack.shards) or 1 for ack in made.acks}
-    words = words_of(held, made.shards_needed or 1, names) if held else "no loss yet: no host has acked"
+    """Of those hosts that have acked, since only they have vouched, and are alive: others may be lost already."""
+    from offgrid.v1.objects_pb2 import OBJECT_STATE_DAMAGED
+
+    if made.state == OBJECT_STATE_DAMAGED:
+        return "no loss: the copy here is damaged, and its hosts have too little to make it anew"
+    held = {ack.node_id: len(ack.shards) or 1 for ack in made.acks if not ack.away}
+    away = len(made.acks) - len(held)
+    none = "no loss: all of its hosts are away" if away else "no loss yet: no host has acked"
+    words = words_of(held, made.shards_needed or 1, names) if held else none
+    if held and away:
+        words = f"{words}; {away} more {'is' if away == 1 else 'are'} away"
     return f"{words}; of all of them, while this node keeps its own copy" if held and made.local else words
 
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from offgrid.v1.common_pb2 import Role
+    from offgrid.v1.mesh_pb2 import GetStatusResponse
 
 
 def role_words(roles: Iterable[Role.ValueType]) -> str:
@@ -42,8 +43,12 @@ def status() -> None:
             ("peers", f"{answer.peers_alive} of {answer.peers_total} alive"),
             ("jobs", f"{answer.jobs_open} open, {answer.slots_busy} of {answer.slots_total} slots busy"),
             ("journal", f"{answer.journal_seq} events, commit {answer.commit_ms_p50:.2f} ms {answer.commit_mode}"),
+            ("restores", _restores(answer)),
             ("ledger", answer.ledger),
             ("coder", answer.coder),
+            ("repairs", _repairs(answer)),
+            ("scrub", _scrub(answer)),
+            ("audits", _audits(answer)),
             ("inbox", answer.inbox_depth),
             ("up", f"{duration(answer.uptime_ms)}, version {answer.version}"),
             ("data", answer.data_dir),
@@ -51,6 +56,48 @@ def status() -> None:
             *(("notice", notice) for notice in answer.notices),
         ]
     )
+
+
+def _restores(answer: GetStatusResponse) -> str:
+    """Up to where it would come back without its disk."""
+    if not answer.HasField("journal_safe_seq"):
+        return ""
+    seq = answer.journal_safe_seq
+    return f"up to event {seq}" if seq else "nothing yet: hosts have acked none of its journal"
+
+
+def _repairs(answer: GetStatusResponse) -> str:
+    """What it pulled and gave since its start, and what it may; "" where there is nothing to say."""
+    from offgrid_tools.cli.output import size
+
+    most = f"at most {size(answer.repair_bytes_per_s)}/s" if answer.repair_bytes_per_s else ""
+    if not answer.repair_pulled_bytes and not answer.repair_given_bytes:
+        return most
+    moved = f"{size(answer.repair_pulled_bytes)} pulled, {size(answer.repair_given_bytes)} given"
+    return f"{moved}, {most}" if most else moved
+
+
+def _scrub(answer: GetStatusResponse) -> str:
+    """Of others' shards here, since its start."""
+    from offgrid_tools.cli.output import size
+
+    if not answer.scrub_read_bytes and not answer.scrub_damaged:
+        return ""
+    return f"{size(answer.scrub_read_bytes)} read, shards damaged or gone: {answer.scrub_damaged}"
+
+
+def _audits(answer: GetStatusResponse) -> str:
+    """Of its own objects at their hosts: what is verified now, and what was found since its start."""
+    from offgrid_tools.cli.output import size, when
+
+    said = []
+    if answer.audit_verified:
+        said.append(f"objects verified: {answer.audit_verified}, the longest ago {when(answer.audit_oldest_us)}")
+    if answer.audit_wrong:
+        said.append(f"shards wrong or gone: {answer.audit_wrong}")
+    if answer.audit_read_bytes:
+        said.append(f"{size(answer.audit_read_bytes)} read")
+    return ", ".join(said)
 
 
 @click.command()

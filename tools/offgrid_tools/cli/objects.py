@@ -51,14 +51,13 @@ def show_list(found: list[Object], *, empty: str, long: bool = False) -> None:
 
         emit({"objects": [json_of(made) for made in found]})
         return
-    from offgrid.v1.objects_pb2 import ObjectState
-    from offgrid_tools.cli.output import cut, size, table, when, word
+    from offgrid_tools.cli.output import cut, size, table, when
 
     table(
         ("object", "name", "size", "state", "acks", "hosts", "created", *(("survives",) if long else ())),
         (
-            (o.object_id, o.name if long else cut(o.name), size(o.size_bytes), word(ObjectState, o.state), acks_of(o),
-             len(o.acks), when(o.created_us), *((survives(o, {}),) if long else ()))
+            (o.object_id, o.name if long else cut(o.name), size(o.size_bytes), _state_of(o), acks_of(o),
+             _hosts_of(o), when(o.created_us), *((survives(o, {}),) if long else ()))
             for o in sorted(found, key=lambda o: o.created_us)
         ),
         empty=empty,
@@ -89,14 +88,16 @@ def outbox(context: click.Context, open_only: bool, limit: int) -> None:
 
         emit({"entries": [json_of(entry) for entry in found]})
         return
+    from offgrid.client.events import EVENT_TYPES
     from offgrid.v1.objects_pb2 import OutboxStatus
     from offgrid_tools.cli.output import cut, table, when, word
 
+    names = {number: name for name, number in EVENT_TYPES.items()}
     table(
         ("id", "key", "type", "status", "acks", "tries", "object", "created", "trouble"),
         (
-            (e.id, cut(e.key), e.etype, word(OutboxStatus, e.status), acks_of(e), e.tries, e.object_id,
-             when(e.created_us), e.trouble)
+            (e.id, cut(e.key), names.get(e.etype, e.etype), word(OutboxStatus, e.status), acks_of(e), e.tries,
+             e.object_id, when(e.created_us), e.trouble)
             for e in found
         ),
         empty="nothing waits" if open_only else "the outbox is empty",
@@ -123,39 +124,71 @@ def show(made: Object) -> None:
 
         emit({"object": json_of(made)})
         return
-    from offgrid.v1.objects_pb2 import ObjectState
     from offgrid_tools.cli.jobs import named, node_names
-    from offgrid_tools.cli.output import facts, size, when, word
+    from offgrid_tools.cli.output import facts, size, when
 
     names = node_names(settings().connect())
     readers = [named(wrap.node_id, names) for wrap in made.manifest.wraps if wrap.node_id != made.owner]
+    coded = f"any {made.shards_needed} of {made.shards_total} shards"
     facts(
         [
             ("object", made.object_id),
+            ("formerly", ", ".join(made.formerly)),
             ("name", made.name),
             ("owner", named(made.owner, names)),
             ("readers", ", ".join(sorted(readers))),
             ("size", size(made.size_bytes)),
-            ("state", word(ObjectState, made.state)),
-            (
-                "kept as",
-                f"any {made.shards_needed} of {made.shards_total} shards" if made.shards_needed else "full copies",
-            ),
-            ("acks", acks_of(made)),
-            *(
-                (
-                    f"  {named(ack.node_id, names)}",
-                    f"{weight_of(ack.weight_milli)} at {when(ack.acked_us)}{_shards(ack)}",
-                )
-                for ack in made.acks
-            ),
-            ("survives", survives(made, names)),
-            ("trouble", made.trouble),
+            ("padded to", size(made.padded_bytes) if made.padded_bytes else ""),
+            *([] if _is_anothers(made) else [("state", _state_of(made)), ("verified", when(made.verified_us))]),
+            ("kept as", coded if made.shards_needed else "full copies"),
+            *([] if _is_anothers(made) else _safety(made, names)),
             ("expires", when(made.expires_us) if made.expires_us else ""),
-            ("kept here", "yes" if made.local else "no"),
+            ("kept here", _kept_here(made)),
             ("created", when(made.created_us)),
         ]
     )
+
+
+def _is_anothers(made: Object) -> bool:
+    """Shared with this node: how safe it is its owner alone knows, and no node is told of another's acks."""
+    return not made.required_milli
+
+
+def _state_of(made: Object) -> str:
+    from offgrid.v1.objects_pb2 import OBJECT_STATE_DURABLE, ObjectState
+    from offgrid_tools.cli.output import word
+
+    verified = made.state == OBJECT_STATE_DURABLE and made.verified_us
+    return "verified" if verified else word(ObjectState, made.state)
+
+
+def _safety(made: Object, names: dict[str, str]) -> list[tuple[str, object]]:
+    """Who has acked it, and what may be lost."""
+    from offgrid_tools.cli.jobs import named
+    from offgrid_tools.cli.output import when
+
+    acks = [
+        (
+            f"  {named(ack.node_id, names)}",
+            f"{weight_of(ack.weight_milli)} at {when(ack.acked_us)}{_shards(ack)}"
+            + (f", verified {when(ack.verified_us)}" if ack.verified_us else "")
+            + (", away" if ack.away else ""),
+        )
+        for ack in made.acks
+    ]
+    return [("acks", acks_of(made)), *acks, ("survives", survives(made, names)), ("trouble", made.trouble)]
+
+
+def _hosts_of(made: Object) -> str:
+    """How many have acked, and how many of them are not alive."""
+    away = sum(ack.away for ack in made.acks)
+    return f"{len(made.acks)}, {away} away" if away else f"{len(made.acks)}"
+
+
+def _kept_here(made: Object) -> str:
+    from offgrid.v1.objects_pb2 import OBJECT_STATE_DAMAGED
+
+    return ("damaged" if made.state == OBJECT_STATE_DAMAGED else "yes") if made.local else "no"
 
 
 def _shards(ack: ReplicaAck) -> str:

@@ -23,6 +23,8 @@ SHARDS_SHOWN = 6  # of one host; --json has all
               help="Instead of an object: of one of this size that might be put.")  # fmt: skip
 @click.option("--code", type=CodeParam(), metavar="K/N", help="It would be coded so. [default: as configured]")
 @click.option("--copies", type=click.IntRange(1, 64), help="It would have so many full copies.")
+@click.option("--padded/--no-padded", default=None, help="It would be filled up to its size's class. "
+              "[default: as configured]")  # fmt: skip
 @click.option("--policy", type=click.Choice(POLICIES), help="What to prefer. [default: as configured]")
 @common
 def explain(
@@ -30,6 +32,7 @@ def explain(
     size_bytes: int | None,
     code: tuple[int, int] | None,
     copies: int | None,
+    padded: bool | None,
     policy: str | None,
 ) -> None:
     """What every host holds of OBJECT or would get of it now, and why; or of one that might be put.
@@ -38,8 +41,9 @@ def explain(
     offgrid placement explain notes.txt
     offgrid placement explain --size 100000000 --code 12/20 --policy bandwidth
     """
-    if object and (size_bytes is not None or code or copies):
-        raise click.UsageError("--size, --code and --copies are for an object that might be put, not for one that is")
+    if object and (size_bytes is not None or code or copies or padded is not None):
+        text = "--size, --code, --copies and --padded are for an object that might be put, not for one that is"
+        raise click.UsageError(text)
     if not object and size_bytes is None:
         raise click.UsageError("name an OBJECT, or say --size BYTES of one that might be put")
     if code and copies:
@@ -48,7 +52,7 @@ def explain(
         settings()
         .connect()
         .objects.explain_placement(
-            object, size_bytes=size_bytes or 0, code=code, copies=copies or 0, policy=policy or ""
+            object, size_bytes=size_bytes or 0, code=code, copies=copies or 0, padded=padded, policy=policy or ""
         )
     )
     if settings().json:

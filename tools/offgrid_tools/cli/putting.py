@@ -42,6 +42,9 @@ STALE = frozenset({"RequestIdReused", "ObjectDeleted"})  # a kept request id mad
 )
 @click.option("--copies", type=click.IntRange(1, 64), help="So many full copies, whatever its size.")
 @click.option("--expires", "expires_after_ms", type=Span(), metavar="TIME", help="Delete it after 90m, 12h, 30d, 52w.")
+@click.option(
+    "--padded/--exact", default=None, help="Whether hosts learn the class of its size alone. [default: as configured]"
+)
 @click.option("--wait/--no-wait", default=True, help="Wait until so much has acked. [default: wait]")
 @click.option("--timeout", type=FiniteRange(0.001, 4_000_000), metavar="SECONDS", help="Wait no longer.")
 @click.option(
@@ -55,6 +58,7 @@ def put(
     code: tuple[int, int] | None,
     copies: int | None,
     expires_after_ms: int | None,
+    padded: bool | None,
     wait: bool,
     timeout: float | None,
     request_id: str,
@@ -80,7 +84,7 @@ def put(
     if request_id and several:
         raise click.UsageError("--request-id is that of one object, and several are put")
     client = settings().connect()
-    options = _Options(required_milli or 0, code, copies or 0, expires_after_ms or 0)
+    options = _Options(required_milli or 0, code, copies or 0, expires_after_ms or 0, padded)
     putting = _Putting(client, options)
     with nullcontext("") if request_id else seed_for(files, repr(options)) as seed:
         made = putting.all_of(files, seed) if several else [putting.one(files[0], request_id or f"{seed}-0")]
@@ -98,6 +102,7 @@ class _Options:
     code: tuple[int, int] | None
     copies: int
     expires_after_ms: int
+    padded: bool | None
 
 
 class _Putting:
@@ -132,6 +137,7 @@ class _Putting:
                         code=self._options.code,
                         copies=self._options.copies,
                         expires_after_ms=self._options.expires_after_ms,
+                        padded=self._options.padded,
                         request_id=said,
                         on_progress=on_progress,
                     )

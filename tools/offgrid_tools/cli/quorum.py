@@ -26,6 +26,7 @@ def _show(quorum: Quorum) -> None:
         return
     from offgrid_tools.cli.output import ID_CHARS, facts, table, when
 
+    verified_us = {ack.node_id: ack.verified_us for ack in quorum.acks}
     acked_us = {ack.node_id: ack.acked_us for ack in quorum.acks}
     total = sum(member.weight_milli for member in quorum.members)
     facts(
@@ -39,7 +40,7 @@ def _show(quorum: Quorum) -> None:
         ]
     )
     table(
-        ("member", "id", "weight", "domain", "state", "acked"),
+        ("member", "id", "weight", "domain", "state", "acked", *(("verified",) if any(verified_us.values()) else ())),
         (
             (
                 member.name,
@@ -48,6 +49,7 @@ def _show(quorum: Quorum) -> None:
                 member.failure_domain,
                 "alive" if member.alive else "not alive",
                 when(acked_us.get(member.node_id, 0)),
+                *((when(verified_us.get(member.node_id, 0)),) if any(verified_us.values()) else ()),
             )
             for member in quorum.members
         ),

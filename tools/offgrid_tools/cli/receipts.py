@@ -93,6 +93,8 @@ def _document(
             "problems": problems,
             "facts": facts,
             "host": verdict.host.name if verdict.host else None,
+            "key_number": verdict.key_number,
+            "keys_replaced": verdict.keys - 1,
             "mesh": {"id": verdict.mesh_id, "name": verdict.mesh_name},
             "checked": checked,
         }
@@ -104,10 +106,12 @@ def _show(verdict: Any, signed: Mapping[str, Any], *, mesh: bool, result: bool) 
 
     click.echo("valid")
     removed = ", removed since" if verdict.host.removed else ""
+    replaced = verdict.key_number < verdict.keys - 1
+    key = f", by its key number {verdict.key_number}, which was replaced since" if replaced else ""
     facts(
         [
             ("job", f"{signed['job_id']}, attempt {signed['attempt']}"),
-            ("host", f"{verdict.host.name} ({signed['node']}){removed}"),
+            ("host", f"{verdict.host.name} ({signed['node']}){removed}{key}"),
             ("core", signed["core"]),
             ("mesh", f"{verdict.mesh_name} ({verdict.mesh_id}), {'as asked' if mesh else 'compare its id'}"),
             ("status", f"{signed['status']}, {signed['executor']}"),

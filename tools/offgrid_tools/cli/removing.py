@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from offgrid_tools.cli.settings import common, settings
+from offgrid_tools.cli.trees import none_below
 
 if TYPE_CHECKING:
     from offgrid.client import Client
@@ -47,7 +48,7 @@ def _meant(client: Client, wanted: str, recursive: bool) -> list[str]:
         raise click.UsageError(f"{wanted} is a folder; -r deletes all that is below it")
     found = [made.object_id for made in client.objects.list(wanted)]
     if not found:
-        raise click.UsageError(f"there are no objects whose names begin with {wanted}")
+        raise none_below(wanted)
     return found
 
 

@@ -62,8 +62,11 @@ ROOT = LazyGroup(
         "ls": Entry("objects:ls", "List this node's own objects."),
         "share": Entry("sharing:share", "Let another member read an object."),
         "unshare": Entry("sharing:unshare", "Tell a reader of an object no more."),
+        "keys": Entry("root:KEYS", "Show and rotate the keys of this node's data."),
         "rm": Entry("removing:rm", "Delete objects, for good."),
         "info": Entry("objects:info", "Show one object, and which hosts acked it."),
+        "audit": Entry("auditing:audit", "Ask an object's hosts to show that they have it."),
+        "scrub": Entry("scrubbing:scrub", "Read what is kept here for others, now, and find what is damaged."),
         "outbox": Entry("objects:outbox", "What is on its way to its hosts."),
         "placement": Entry("root:PLACEMENT", "Why objects lie where they do."),
         "quorum": Entry("root:QUORUM", "Create, ack, show and list quorums."),
@@ -87,6 +90,20 @@ MESH = LazyGroup(
         "remove": Entry("mesh:remove", "Revoke a membership."),
     },
     "Invite, remove and list members.",
+    common_options(),
+)
+KEYS = LazyGroup(
+    "keys",
+    {
+        "show": Entry(
+            "data_keys:show", "Which data key is in use, and how far objects are wrapped for it, or sealed anew."
+        ),
+        "rotate": Entry("data_keys:rotate", "Begin a new data key: wraps are rewritten, no object moves."),
+        "reencrypt": Entry(
+            "data_keys:reencrypt", "Have what is older than the data key sealed anew, object by object."
+        ),
+    },
+    "Show and rotate the keys of this node's data.",
     common_options(),
 )
 MISSION = LazyGroup(

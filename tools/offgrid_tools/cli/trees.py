@@ -7,10 +7,14 @@ import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 import click
 
 from offgrid_tools.cli.files import plain
+
+if TYPE_CHECKING:
+    from offgrid.client import OffgridError
 
 NAME_CHARS_MAX = 256  # as the node takes them
 SPECIAL = {
@@ -45,6 +49,13 @@ def found_in(paths: Iterable[str], name: str | None) -> list[Found]:
             shown = click.format_filename(taken[each.name]), click.format_filename(each.path)
             raise click.UsageError(f"{shown[0]} and {shown[1]} would both be called {each.name}")
     return found
+
+
+def none_below(prefix: str) -> OffgridError:
+    """What is said of a folder that no object lies in."""
+    from offgrid.client import OffgridError
+
+    return OffgridError("NOT_FOUND", "ObjectNotFound", f"there are no objects whose names begin with {prefix}")
 
 
 def _found(path: str, name: str | None) -> Iterator[Found]:

@@ -18,6 +18,7 @@ LOST_US = (SECOND, 12 * SECOND)
 FREEZE_US = (200 * MS, 12 * SECOND)
 REMOVED_AFTERWARDS_CHANCE = 0.3
 SYNCS = 3  # of one blob
+WRITES_MAX = 12  # that still come through: those of some pieces, or of a commit with all its fsyncs
 
 Mend = Callable[[Callable[[], object]], None]
 Count = Callable[[str, Callable[[], None]], None]
@@ -45,7 +46,7 @@ class Breakage:
     @property
     def misfortunes(self) -> tuple[Callable[[], None], ...]:
         """Those that pass."""
-        return self.freeze, self.freeze, self.sync_failure, self.disk_full, self.host_reset
+        return self.freeze, self.freeze, self.sync_failure, self.disk_full, self.host_reset, self.power_cut
 
     # ---- for good
 
@@ -115,6 +116,10 @@ class Breakage:
     def sync_failure(self) -> None:
         """One of the next fsyncs of a blob fails."""
         self._host().blobs.fail_sync(self._rng.randrange(2 * SYNCS))
+
+    def power_cut(self) -> None:
+        """The power of an owner or a host fails at one of its next writes."""
+        self._rng.choice(list(self._cluster.processes.values())).power.fail_in(self._rng.randrange(WRITES_MAX))
 
     def disk_full(self) -> None:
         """Something else fills the disk of a host for a while."""

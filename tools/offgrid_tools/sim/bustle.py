@@ -13,7 +13,6 @@ from offgrid_node.protocol.jobs.settings import DROP_ALL, DROP_REST, Rule
 from offgrid_tools.sim.process import Spec
 
 RARE = "rare"  # a program of one host
-ELSEWHERE = "elsewhere"  # a program that no host has: what needs it goes to the drop folder
 RUSH_CHANCE, RUSHES_MAX, CHAINS_CHANCE = 0.5, 2, 0.5
 RULES_CHANCE, RULED_MAX = 0.6, 4
 TOGGLES_CHANCE, TOGGLED_MAX = 0.6, 3

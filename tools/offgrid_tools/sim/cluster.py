@@ -10,6 +10,7 @@ from google.protobuf.message import Message
 
 from offgrid.v1 import mesh_pb2
 from offgrid_node.protocol.errors import Fault
+from offgrid_node.protocol.events import HOST
 from offgrid_node.protocol.mesh.swim import ALIVE
 from offgrid_tools.sim.engine import MS, SECOND, Engine, Trace
 from offgrid_tools.sim.executions import Work
@@ -19,7 +20,7 @@ from offgrid_tools.sim.network import Network
 from offgrid_tools.sim.plan import FIVE, JOINER
 from offgrid_tools.sim.process import Process, Spec
 from offgrid_tools.sim.reload import check_reload
-from offgrid_tools.sim.vices import LIES, ROTS
+from offgrid_tools.sim.vices import LIES
 
 START_WITHIN_US = 400 * MS
 SKEW_MAX_US = 3600 * SECOND
@@ -57,6 +58,7 @@ class Cluster:
         self.processes[spec.name] = process
         self._names[process.node_id] = spec.name
         self.monitor.evidence.keys[process.node_id] = process.signer.public_key
+        self.monitor.evidence.latest_us[process.node_id] = lambda: process.latest_us
         return process
 
     def name_of(self, node_id: str) -> str:
@@ -68,6 +70,10 @@ class Cluster:
 
     def with_role(self, role: int) -> list[Process]:
         return [process for process in self.processes.values() if role in process.spec.roles]
+
+    @property
+    def hosts(self) -> list[Process]:
+        return self.with_role(HOST)
 
     def start(self) -> None:
         """All of them, within a moment."""
@@ -111,11 +117,21 @@ class Cluster:
             return stuck
         if unbacked := self._unbacked(live, bad):
             return unbacked
+        everybody = [process.node_id for process in live]
+        if outdated := next(filter(None, (self.monitor.comebacks.outdated(node, everybody) for node in everybody)), ""):
+            return outdated
+        hosts = [node for node in everybody if node not in self.monitor.evidence.rotten]
+        if forgotten := next(filter(None, (self.monitor.comebacks.forgotten(node, hosts) for node in everybody)), ""):
+            return forgotten
         if left := self.monitor.deletions.left(process.node_id for process in live):
             return left
         honest = [process.node_id for process in live if process.spec.name not in bad]
         if unsettled := self.monitor.ledger.unsettled(honest):
             return unsettled
+        keys = {process.node_id: process.running.directory.wrapping_key(process.node_id) for process in live}
+        labels = {node: key.label for node, key in keys.items() if key is not None}
+        if outdated := self.monitor.access.outdated(labels):
+            return outdated
         digests = [process.running.directory.digest() for process in live]
         for process, digest in zip(live, digests, strict=True):
             if digest != digests[0]:
@@ -130,8 +146,8 @@ class Cluster:
         return ""
 
     def _unbacked(self, live: Sequence[Process], bad: Mapping[str, str]) -> str:
-        """What a live host lost has come back to it, unless it loses it again and again, or lies."""
-        hosts = {process.node_id for process in live if bad.get(process.spec.name) not in (LIES, ROTS)}
+        """What a live host lost, or its disk spoiled, has come back to it, unless it lies."""
+        hosts = {process.node_id for process in live if bad.get(process.spec.name) != LIES}
         return next(filter(None, (self.monitor.objects.unbacked(process.node_id, hosts) for process in live)), "")
 
     def check_end(self) -> None:

@@ -19,6 +19,8 @@ from offgrid_tools.sim.users import (
     DemandingUser,
     HostOwner,
     JobUser,
+    KeyOwner,
+    LeavingOwner,
     LedgerOpener,
     ObjectUser,
     Payer,
@@ -107,8 +109,9 @@ class Crowd:
         engine, monitor = self._cluster.engine, self._cluster.monitor
         for name in vault.owners:
             owner, called = self._cluster.processes[name], f"secret-of-{name}:"
-            mark = f"({called})".encode()
-            monitor.secrets.plant(called.encode(), owner.node_id)
+            mark, reader = f"({called})".encode(), vault.readers.get(name)
+            there = self._cluster.processes[reader] if reader else None
+            monitor.secrets.plant(called.encode(), owner.node_id, *([there.node_id] if there else ()))
             yield ObjectUser(
                 engine,
                 monitor,
@@ -119,6 +122,8 @@ class Crowd:
                 mark=mark,
                 deletes=DELETES_CHANCE,
                 codes=vault.codes,
+                reader=there,
+                expires=vault.expires,
             )
 
     def _payers(self) -> Iterator[Payer]:
@@ -148,6 +153,8 @@ class Crowd:
 
     def _others(self) -> Iterator[Person]:
         cluster, founder = self._cluster, self._cluster.founder
+        if self._plan.vault is not None:
+            yield from self._changing(self._plan.vault)
         if self._plan.things and self._plan.vault is None:
             weight = 1_000 * (len(self._sound()) - 1)
             everybody = list(cluster.processes.values())
@@ -155,6 +162,13 @@ class Crowd:
         if self._plan.open_us is not None:
             witnesses, balances = self._witnesses(), self._balances()
             yield LedgerOpener(cluster.engine, cluster.monitor, founder, witnesses, balances, self._plan.open_us)
+
+    def _changing(self, vault: Vault) -> Iterator[Person]:
+        engine, monitor, processes = self._cluster.engine, self._cluster.monitor, self._cluster.processes
+        for name in vault.rotates:
+            yield KeyOwner(engine, monitor, processes[name])
+        if vault.leaves:
+            yield LeavingOwner(engine, monitor, processes[vault.leaves])
 
     def _liars(self) -> Iterator[Liar]:
         cluster, plan = self._cluster, self._plan

@@ -6,9 +6,11 @@ A node that lies (`liar.py`) signs with its own key only, so they hold as well a
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 from offgrid_node.protocol.errors import InvalidRequest, PermissionDenied
 from offgrid_node.protocol.ids import node_id_of
+from offgrid_node.protocol.mesh.wrapping import LABEL_BYTES, NUMBER_BYTES, WrappingKey
 
 SEAL_BYTES = 16
 _CERTIFICATE = b"sim-cert:"
@@ -27,6 +29,13 @@ class SimSigner:
 
     def sign(self, digest: bytes) -> bytes:
         return _tag(self.public_key, digest)
+
+    def wrapping_key(self, number: int) -> WrappingKey:
+        if number == 0:
+            return WrappingKey(0, self.public_key)
+        salt = number.to_bytes(16, "big")
+        key = hashlib.blake2b(self.public_key, digest_size=32, salt=salt, person=b"og.sim.wrapkey").digest()
+        return WrappingKey(number, key)
 
 
 def sim_verify(public_key: bytes, digest: bytes, signature: bytes) -> bool:
@@ -59,20 +68,17 @@ def _seal_tag(secret: bytes, context: bytes, data: bytes) -> bytes:
 
 
 class SimWraps:
-    """Key wraps that only the holder of a public key opens, as far as anybody here plays by the rules."""
+    """Key wraps that only the holder of a wrapping key opens, as far as anybody here plays by the rules."""
 
     def __init__(self, signer: SimSigner) -> None:
-        self._public_key = signer.public_key
+        self._signer = signer
 
-    def wrap(self, public_key: bytes, secret: bytes, entropy: bytes) -> bytes:
-        nonce = entropy[:SEAL_BYTES]
-        hidden = bytes(a ^ b for a, b in zip(secret, _stream(public_key, nonce, len(secret)), strict=True))
-        return nonce + sim_seal(public_key, nonce, hidden)
+    def wrap(self, reader: WrappingKey, secrets: Sequence[tuple[bytes, bytes]], entropy: bytes) -> list[bytes]:
+        return [reader.label + entropy + sim_seal(reader.key, use, secret[::-1]) for secret, use in secrets]
 
-    def unwrap(self, wrapped: bytes) -> bytes:
-        nonce = wrapped[:SEAL_BYTES]
-        hidden = sim_open(self._public_key, nonce, wrapped[SEAL_BYTES:])
-        return bytes(a ^ b for a, b in zip(hidden, _stream(self._public_key, nonce, len(hidden)), strict=True))
+    def unwrap(self, wrapped: bytes, use: bytes) -> bytes:
+        own = self._signer.wrapping_key(int.from_bytes(wrapped[:NUMBER_BYTES], "big"))
+        return sim_open(own.key, use, wrapped[LABEL_BYTES + 32 :])[::-1]
 
 
 class SimLetters:
@@ -86,7 +92,3 @@ class SimLetters:
 
     def open(self, letter: bytes, context: bytes) -> bytes:
         return sim_open(self._public_key, context, letter)[::-1]
-
-
-def _stream(public_key: bytes, nonce: bytes, size: int) -> bytes:
-    return hashlib.blake2b(nonce, digest_size=size, key=public_key, person=b"og.sim.wrap").digest()

@@ -18,6 +18,7 @@ METHODS = {
     objects_pb2.OpenReplicaRequest: "OpenReplica",
     objects_pb2.WriteReplicaRequest: "WriteReplica",
     objects_pb2.CommitReplicaRequest: "CommitReplica",
+    objects_pb2.PutReplicaRequest: "PutReplica",
 }
 
 
@@ -31,11 +32,16 @@ class Echo:
             self._network.overhear(kind, self._hear)
 
     def _hear(self, owner: str, host: str, request: Message) -> None:
+        if isinstance(request, objects_pb2.PutReplicaRequest):
+            self._say_again(owner, host, [request])
+            return
         self._heard.setdefault((owner, host), []).append(request)
         if isinstance(request, objects_pb2.CommitReplicaRequest):
-            said = self._heard.pop((owner, host))
-            if self._rng.random() < AGAIN_CHANCE:
-                self._engine.after(self._rng.randint(*LATE_US), partial(self._say, owner, host, said))
+            self._say_again(owner, host, self._heard.pop((owner, host)))
+
+    def _say_again(self, owner: str, host: str, said: list[Message]) -> None:
+        if self._rng.random() < AGAIN_CHANCE:
+            self._engine.after(self._rng.randint(*LATE_US), partial(self._say, owner, host, said))
 
     def _say(self, owner: str, host: str, said: list[Message]) -> None:
         """The next of them, and the others after it."""

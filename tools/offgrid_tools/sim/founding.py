@@ -10,9 +10,9 @@ from offgrid.v1 import common_pb2, mesh_pb2
 from offgrid_node.protocol.errors import Fault
 from offgrid_node.protocol.mesh.directory import Directory
 from offgrid_node.protocol.mesh.founding import adopt_grant, all_rows, found_mesh, issue_member
+from offgrid_node.protocol.mesh.held import GENESIS_KEY
 from offgrid_node.protocol.mesh.joining import ask_context, grant_context, join_ask
 from offgrid_node.protocol.mesh.records import PEER_KIND, ROLES_ALL, MemberRecord, PeerRecord, signed
-from offgrid_node.protocol.mesh.roll import GENESIS_KEY
 from offgrid_node.protocol.mesh.token import InviteToken
 from offgrid_node.storage.memory import MemoryStore
 from offgrid_node.storage.store import Batch

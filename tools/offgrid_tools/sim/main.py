@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from json import dumps
 from pathlib import Path
 from typing import TextIO
 
+from offgrid_tools.sim.aftermath import Aftermath
 from offgrid_tools.sim.cluster import Cluster
 from offgrid_tools.sim.crowd import Crowd
 from offgrid_tools.sim.engine import MS, SECOND, Spinning, Trace
@@ -55,6 +57,7 @@ class Run:
         self.seed, self.mesh = seed, mesh
         self.plan = plan = draw(seed, mesh)
         self.cluster = cluster = Cluster(seed, plan.layout, trace=trace)
+        cluster.monitor.evidence.bad.update(cluster.processes[name].node_id for name in plan.vices)
         self._healed = False
         self._judged = 0  # of the jobs that ended for want of hosts or brokers
         self.crowd = Crowd(cluster, plan)
@@ -80,18 +83,36 @@ class Run:
         self.crowd.ask_again()
         self._until_settled()
         self.cluster.check_end()
+        if self.plan.vault is not None:
+            self._outlive()
+
+    def _outlive(self) -> None:
+        """What is promised of objects holds, and beyond that nobody is told anything false."""
+        cluster = self.cluster
+        left = (process.spec.name for process in cluster.processes.values() if process.dead)
+        bad = {*self.plan.vices, *left}
+        gone = {cluster.processes[name].node_id for name in bad}
+        for keeper in self.crowd.keepers:
+            cluster.monitor.promises.check(keeper.node, gone)
+        aftermath = Aftermath(cluster, self.crowd.keepers, bad)
+        for lose in (aftermath.lose_what_may_be_lost, aftermath.lose_more):
+            lose()
+            self._until(self.crowd.wanting)
 
     def _until_settled(self) -> None:
         """Until the misfortunes are over and everybody has what they wanted."""
+        self._until(self._unfinished)
+
+    def _until(self, unfinished: Callable[[], str]) -> None:
         engine = self.cluster.engine
         end_us = max(engine.now_us, self.nemesis.until_us) + FINISH_US
         while True:
             engine.run_until(engine.now_us + LOOK_US)
             self._judge()
-            if self._healed and self._unfinished() == "":
+            if self._healed and unfinished() == "":
                 break
             if engine.now_us >= end_us:
-                raise Violation(f"{FINISH_US // SECOND} s after everything healed {self._unfinished()}")
+                raise Violation(f"{FINISH_US // SECOND} s after everything healed {unfinished()}")
 
     def _judge(self) -> None:
         """Each job that ended for want of hosts or brokers, once, and by what had happened until then."""
@@ -136,8 +157,20 @@ def simulate(seed: int, *, mesh: str = HOME, mutant: str | None = None, trace: P
     """Runs one seed of one of the `MESHES`. `mutant` plants one of `MUTANTS`; `trace` is a file for what happened, line
     by line."""
     planted = MUTANTS[mutant].planted() if mutant else nullcontext()
-    with trace.open("w", encoding="utf-8") if trace else nullcontext() as out, planted:
+    with trace.open("w", encoding="utf-8") if trace else nullcontext() as out, planted, _silence():
         return Run(seed, Trace(out), mesh).execute()
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Simulated nodes log to nobody: what they would warn of is what befalls them."""
+    log = logging.getLogger("offgrid_node")
+    level = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
 
 
 def run(

@@ -21,13 +21,15 @@ from offgrid_tools.sim.cluster import Cluster
 from offgrid_tools.sim.echo import Echo
 from offgrid_tools.sim.engine import MS, SECOND
 from offgrid_tools.sim.network import Faults
+from offgrid_tools.sim.owners_disks import OwnersDisks
 from offgrid_tools.sim.plan import CORE_PRICE, PRICES, Plan
 from offgrid_tools.sim.process import AFTER_COMMIT, BEFORE_COMMIT, Process, says_of_jobs, writes_to
 from offgrid_tools.sim.unrest import Unrest
 from offgrid_tools.sim.vices import FORKS, REMOVED
 
 CHAOS_US, STORM_US = (8 * SECOND, 24 * SECOND), (40 * SECOND, 60 * SECOND)
-GAP_MAX_US, STORM_GAP_MAX_US = 2_500 * MS, 1_200 * MS
+GAP_MAX_US, STORM_GAP_MAX_US, CUT_GAP_MAX_US = 2_500 * MS, 1_200 * MS, 200 * MS
+CUT_AGAIN_CHANCE = 0.2
 TRAP_PATIENCE_US = 3 * SECOND
 EXCUSE_US = 60 * SECOND  # retries of 2, 4 and 8 s, lost calls of 5 s each, and time-outs between them
 CHANGE_CHANCE = 0.2
@@ -77,6 +79,8 @@ class Nemesis:
             self.weather = replace(self.weather, loss=0.0, delay_max_us=20 * MS, bytes_per_s=0, reset=0.0)
         self.until_us = rng.randint(*(STORM_US if plan.storm else CHAOS_US))
         self._gap_max_us = STORM_GAP_MAX_US if plan.storm else GAP_MAX_US
+        if plan.vault and plan.vault.cuts:
+            self._gap_max_us = CUT_GAP_MAX_US
         self._baits = (*BAITS, VOTES, VOTES, VOTES) if plan.having(FORKS) else BAITS
         self.counts: dict[str, int] = {}
         self.last_us = self._felled = 0
@@ -86,13 +90,16 @@ class Nemesis:
         self._engine.after(self.until_us, self.heal)
         for process in cluster.processes.values():
             process.on_killed = partial(self._killed, process)
+            process.on_cut = partial(self._cut, process)
         self._change_members(plan.joins, plan.having(REMOVED))
         breakage = Breakage(cluster, self._count, self._mend, lambda: self._over)
         breakage.begin(plan)
         if plan.vault is not None:
             Echo(cluster)
+            OwnersDisks(cluster, self._count, lambda: self._over).begin(plan.vault)
         unrest = Unrest(cluster, self._mend, lambda: self._over)
         self._more = breakage.misfortunes if plan.vault else unrest.misfortunes if plan.bustle.unrest else ()
+        self._only = (breakage.power_cut,) if plan.vault and plan.vault.cuts else ()
         self._next()
 
     def excuses(self, error: str) -> bool:
@@ -120,7 +127,8 @@ class Nemesis:
             return
         mild = (self._crash, self._trap, self._trap, self._trap, self._commit_failure, self._clock_step, self._reset)
         wild = (self._partition, self._one_way, self._slow, self._lossy)
-        misfortune = self._engine.rng.choice(mild if self.weather.mild else (*mild, *wild, *self._more))
+        all_of_them = mild if self.weather.mild else (*mild, *wild, *self._more)
+        misfortune = self._engine.rng.choice(self._only or all_of_them)
         self._count(misfortune.__name__.strip("_"), misfortune)
         self._next()
 
@@ -168,6 +176,17 @@ class Nemesis:
     def _killed(self, process: Process) -> None:
         """By what its own executors do."""
         self._count("deadly work", partial(self._fell, process))
+
+    def _cut(self, process: Process) -> None:
+        """Its power has failed amid a write; now and then it fails once more while it starts."""
+        rng, role = self._engine.rng, "hosts" if HOST in process.spec.roles else "owners"
+        self._cluster.monitor.met.counts[f"power cuts at a write of {role}"] += 1
+        if process.up:
+            self._fell(process)
+        else:
+            self._engine.after(rng.randint(5 * MS, 1_500 * MS), lambda: None if process.up else process.start())
+        if rng.random() < CUT_AGAIN_CHANCE and not self._over:
+            process.power.fail_in(0)
 
     def _change(self, process: Process) -> None:
         """Its owner uses the pause: another address, another price, one role more or less."""
@@ -241,6 +260,7 @@ class Nemesis:
             process.thaw()
             process.store.refuse(None)
             process.blobs.mend()
+            process.power.mend()
             if not process.up and process.boots:
                 process.start()
         self._on_healed()

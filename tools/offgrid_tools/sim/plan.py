@@ -65,8 +65,8 @@ MARKETS = (
     with_roles(MARKET, "host-a", BROKER, CORE),
 )
 
-HOME, MARKET_MESH, VAULT_MESH = "home", "market", "vault"
-MESHES = (HOME, MARKET_MESH, VAULT_MESH)
+HOME, MARKET_MESH, VAULT_MESH, CUTS_MESH = "home", "market", "vault", "cuts"
+MESHES = (HOME, MARKET_MESH, VAULT_MESH, CUTS_MESH)
 
 JOBS_MIN, JOBS_MAX = 2, 6  # per user
 STORM_CHANCE, STORM_JOBS = 0.08, 4  # some seeds are longer and busier, with so many times the jobs
@@ -121,8 +121,8 @@ class Plan:
 
 def draw(seed: int, mesh: str = HOME) -> Plan:
     """The same for the same seed, of each of the `MESHES`."""
-    if mesh == VAULT_MESH:
-        return _vault(seed)
+    if mesh in (VAULT_MESH, CUTS_MESH):
+        return _vault(seed, cuts=mesh == CUTS_MESH)
     plan = _with_redundancy(_market(seed) if mesh == MARKET_MESH else _home(seed), mesh, seed)
     if plan.bustle.chains and plan.false_hosts:  # what a false host puts out, and is believed, nobody can foresee
         plan = replace(plan, bustle=replace(plan.bustle, chains=False))
@@ -132,9 +132,12 @@ def draw(seed: int, mesh: str = HOME) -> Plan:
     return replace(plan, arrays=rng.randint(1, ARRAYS_MAX) if rng.random() < ARRAYS_CHANCE else 0)
 
 
-def _vault(seed: int) -> Plan:
+def _vault(seed: int, *, cuts: bool) -> Plan:
     """Nothing but objects."""
     vault, layout, vices = draw_vault(seed)
+    if cuts:
+        vault, vices = replace(vault, cuts=True, leaves="", expires=False, struck={}), {}
+        layout = tuple(replace(spec, journal_milli=0) for spec in layout)
     return Plan(
         layout=layout,
         vault=vault,

@@ -23,14 +23,15 @@ from offgrid_node.protocol.events import HOST
 from offgrid_node.protocol.jobs.settings import JobsSettings, Rule
 from offgrid_node.protocol.mesh.commands import RoadLost
 from offgrid_node.protocol.mesh.machine import MeshSettings
+from offgrid_node.protocol.objects.settings import REQUIRED_MILLI
 from offgrid_node.runtime import Pending, Ticket
 from offgrid_node.services.bulk import Bulk, Ended
 from offgrid_node.services.caller import ADMIN, ANONYMOUS, Caller
 from offgrid_node.services.mesh import NodeFacts
-from offgrid_node.services.objects.room import ObjectParts
+from offgrid_node.services.objects.scrub import Pace
+from offgrid_node.services.objects.sides import ObjectParts
 from offgrid_node.services.stream import Stream
 from offgrid_node.storage.memory import MemoryStore
-from offgrid_node.storage.memory_blobs import MemoryBlobs
 from offgrid_tools.sim.crypto import (
     SimLetters,
     SimSigner,
@@ -44,11 +45,14 @@ from offgrid_tools.sim.engine import MS, Engine, VirtualClock
 from offgrid_tools.sim.executions import Executions, Work
 from offgrid_tools.sim.monitor import Monitor, Violation
 from offgrid_tools.sim.network import DELAY_MIN_US, Network, Respond, SimRoad
+from offgrid_tools.sim.power import Power, PowerCut, PoweredBlobs
 from offgrid_tools.sim.reload import check_reload
 
 FSYNC_MIN_US, FSYNC_MAX_US = 100, 3 * MS
 DISK_MIN_US, DISK_MAX_US = 50, 2 * MS
 STRIPE_BYTES, PIECE_BYTES = 1_024, 600  # small, so that small objects have several; neither divides the other
+SCRUB_PACE = Pace(bytes_per_s=4_000, days=0)  # a round is over while a seed lasts
+SMALL_BYTES, ONE_CALL_BYTES = 300, 1_200  # rows, files that come in one call, files that come in pieces
 DOOR = "offgrid.v1.JoinService/Join"
 NODE_PROBE_MS = 2_000
 RELOAD_AGAIN_US = 50 * MS
@@ -81,19 +85,7 @@ class Spec:
     rules: tuple[Rule, ...] = ()
     domain: str = ""  # what it fails together with
     drop: str = ""  # which jobs of its local queue lie in its drop folder
-
-
-class WatchedBlobs(MemoryBlobs):
-    """Tells of every blob that its node deletes."""
-
-    def __init__(self, on_deleted: Callable[[str], None]) -> None:
-        super().__init__()
-        self._on_deleted = on_deleted
-
-    def delete(self, name: str) -> None:
-        if self.size(name) is not None:
-            self._on_deleted(name)
-        super().delete(name)
+    journal_milli: int = 0  # its journal is brought to hosts, and bears the loss of what weighs less
 
 
 class Process:
@@ -116,7 +108,9 @@ class Process:
         self.on_killed: Callable[[], None] = self.crash  # its own work has killed it
         self.store = self.born = MemoryStore()  # `born`: as its mesh made it, before it first ran
         self.dead = self.away = False  # it never comes back; it does not yet
-        self.blobs = WatchedBlobs(lambda name: monitor.objects.on_deleted(self.node_id, name))
+        self.power = Power()
+        self.on_cut: Callable[[], None] = self.crash  # its power has failed amid a write
+        self.blobs = PoweredBlobs(self.power, lambda name: monitor.objects.on_deleted(self.node_id, name))
         self.node: Node | None = None
         self.refuses = True
         self.boots = 0
@@ -127,6 +121,9 @@ class Process:
         self.skew_us = skew_us
         self.port = 1
         self._clock_sets = self._halts = 0
+        self._latest_us = 0  # what the wall clock has shown before it was set
+        self.on_outdated: Callable[[], None] = self.crash  # it was shown that its disk is an old one
+        self.when_back: list[Callable[[], None]] = []  # of whoever has to know that it goes on with another disk
         self._frozen: list[Callable[[], None]] | None = None  # what waits until it is thawed
         self._engine, self._network, self._monitor = engine, network, monitor
         self._executions = Executions(engine, monitor, self, work)
@@ -166,9 +163,15 @@ class Process:
         self._monitor.evidence.executors[self.node_id] = self.spec.executors if HOST in self.spec.roles else ()
         self._monitor.on_start(self.node_id)
 
-        node = Node(self._parts(lambda: self.boots == boot and self.node is not None))
+        try:
+            node = Node(self._parts(lambda: self.boots == boot and self.node is not None))
+        except PowerCut:  # while it swept what its former life had left
+            self.blobs.crash(self._engine.rng)
+            self.on_cut()
+            return
         check_reload(self.spec.name, node, self.store)
         self.node = node
+        node.objects.scrub.start()
         self._poke()
 
     def _parts(self, alive: Callable[[], bool]) -> Parts:
@@ -206,10 +209,16 @@ class Process:
                 SimWraps(self.signer),
                 stripe_bytes=STRIPE_BYTES,
                 piece_bytes=PIECE_BYTES,
+                scrub=SCRUB_PACE,
+                small_bytes=SMALL_BYTES,
+                one_call_bytes=ONE_CALL_BYTES,
+                cuts_journal=bool(spec.journal_milli),
             ),
             data_dir=Path(),
+            required_milli=spec.journal_milli or REQUIRED_MILLI,
             economy=spec.economy,
             monitor=self._monitor.on_runtime_fault,
+            later=lambda delay_ms, step: self._later(delay_ms * MS, step),
         )
 
     def crash(self, *, refuses: bool = True) -> None:
@@ -254,16 +263,31 @@ class Process:
 
     def restore(self, store: MemoryStore, kept: Mapping[str, bytes]) -> None:
         """Somebody puts an older copy of the disk in its place, rows and kept blobs, while the process is down."""
+        self._replace(store, kept)
+        self._monitor.on_restored(self.node_id, store)
+
+    def come_back(self, store: MemoryStore, kept: Mapping[str, bytes], safe_seq: int) -> None:
+        """Likewise, where the node has its journal cut: what it was told up to that event must be there."""
+        self._replace(store, kept)
+        self._monitor.on_comeback(self.node_id, store, safe_seq)
+        for step in self.when_back:
+            step()
+
+    def _replace(self, store: MemoryStore, kept: Mapping[str, bytes]) -> None:
         assert not self.up, "a running node's disk is not replaced"
         self._engine.note(f"restore {self.spec.name}")
         self.store = store
         self.blobs.restore(kept)
-        self._monitor.on_restored(self.node_id, store)
 
     @property
     def utc_us(self) -> int:
         """What its wall clock shows."""
         return self._clock.now().utc_us
+
+    @property
+    def latest_us(self) -> int:
+        """The latest that its wall clock has ever shown."""
+        return max(self._latest_us, self.utc_us)
 
     @property
     def life(self) -> tuple[int, int, int]:
@@ -283,6 +307,7 @@ class Process:
     def step_clock(self, skew_us: int) -> None:
         """Somebody sets the wall clock."""
         self._clock_sets += 1
+        self._latest_us = self.latest_us
         self.skew_us = self._clock.skew_us = skew_us
 
     def on_road_lost(self, node: str) -> None:
@@ -359,7 +384,15 @@ class Process:
     def _if_up(self, step: Callable[[], None]) -> Callable[[], None]:
         """The step, in this life only."""
         boot = self.boots
-        return lambda: step() if self.boots == boot and self.node is not None else None
+
+        def mine() -> None:
+            if self.boots == boot and self.node is not None:
+                try:
+                    step()
+                except PowerCut:
+                    self.on_cut()
+
+        return mine
 
     def _turn(self) -> None:
         self._turning = False
@@ -380,6 +413,7 @@ class Process:
 
     def _commit(self, pending: Pending) -> None:
         runtime = self.running.runtime
+        self.power.write()
         try:
             runtime.commit(pending)
         except Fault as fault:
@@ -394,12 +428,17 @@ class Process:
             return
         self._engine.note(f"commit {self.spec.name} {self.store.journal_seq}", b"".join(pending.batch.events))
         self._monitor.on_commit(self.node_id, pending.batch.writes)
+        self.power.write()
         if not self._trapped(AFTER_COMMIT, pending):
             self._later(0, lambda: self._settle(pending))
 
     def _settle(self, pending: Pending) -> None:
-        self.running.runtime.settle(pending)
-        self._poke()
+        runtime = self.running.runtime
+        runtime.settle(pending)
+        if self.spec.journal_milli and runtime.machines and self.running.journal_newer is not None:
+            self.on_outdated()
+        else:
+            self._poke()
 
     def _arm(self) -> None:
         due_ms = self.running.runtime.deadline_ms()
@@ -425,7 +464,11 @@ class Process:
 
         def carry() -> None:
             if alive():
-                outcome = work()
+                try:
+                    outcome = work()
+                except PowerCut:
+                    self.on_cut()
+                    return
                 if isinstance(outcome, Internal):
                     raise Violation(outcome.message)
                 self._engine.after(self._disk_us(), lambda: ended(outcome) if alive() else None)

@@ -4,6 +4,7 @@ kills     a real mesh under load; core, broker and hosts die by kill -9 at rando
 sim       seeds of the simulator, five machines that do everything
 market    seeds of the simulator, three brokers and ten hosts, some of whom lie
 vault     seeds of the simulator, owners of objects and eight hosts, two of which may be lost
+cuts      seeds of the simulator in which the power of owners and hosts fails at random writes, and nothing else
 mutants   bugs planted in the simulator, each of which must be found
 floods    a member that floods a real mesh, role by role, while honest jobs go on
 configs   damaged configuration files
@@ -23,16 +24,18 @@ from pathlib import Path
 from offgrid_tools.sim.plan import MARKET_MESH, VAULT_MESH
 from offgrid_tools.soak.auctions import soak_auctions
 from offgrid_tools.soak.configs import soak_configs
+from offgrid_tools.soak.cuts import soak_cuts
 from offgrid_tools.soak.floods import soak_floods
 from offgrid_tools.soak.kills import Plan, soak_kills
 from offgrid_tools.soak.mutants import soak_mutants
 from offgrid_tools.soak.seeds import soak_seeds
 
 ROUNDS = {
-    "kills": 50,
+    "kills": 70,
     "sim": 1_000,
     "market": 500,
     "vault": 1_000,
+    "cuts": 1_000,
     "mutants": 100,
     "floods": 1,
     "configs": 20_000,
@@ -55,6 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "sim": lambda rounds: soak_seeds(seed, rounds, say),
         "market": lambda rounds: soak_seeds(seed, rounds, say, MARKET_MESH),
         "vault": lambda rounds: soak_seeds(seed, rounds, say, VAULT_MESH),
+        "cuts": lambda rounds: soak_cuts(seed, rounds, say),
         "mutants": lambda rounds: soak_mutants(0 if chosen.seed is None else seed, rounds, say),
         "floods": lambda rounds: soak_floods(rounds, say, chosen.dir),
         "configs": lambda rounds: soak_configs(seed, rounds, say),

@@ -1,4 +1,6 @@
-"""What must be true of objects when the killing is over: all that was acknowledged is durable and reads back."""
+"""What must be true of objects when the killing is over: all that was acknowledged is durable and reads back, with its
+owner and with whoever it is shared with, and what was deleted is gone.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +26,38 @@ def settle_outboxes(mesh: LocalMesh, deadline: float) -> list[str]:
                 stuck[name] = [f"{entry.id} ({entry.trouble})" for entry in client.objects.outbox(open_only=True)]
         time.sleep(POLL_S if any(stuck.values()) else 0)
     return [f"{name}: outbox entry {entry} is open" for name, entries in stuck.items() for entry in entries]
+
+
+def audit_deleted(owner: LocalNode, deleted: Iterable[str]) -> list[str]:
+    """None of it comes back."""
+    broken = []
+    with owner.client(60) as client:
+        for object_id in deleted:
+            try:
+                client.objects.get(object_id)
+                broken.append(f"object {object_id} of {owner.name} was deleted, and is there")
+            except OffgridError as error:
+                if error.reason != "ObjectDeleted":
+                    broken.append(f"object {object_id} of {owner.name} was deleted, and it says {error.message}")
+    return broken
+
+
+def audit_shared(mesh: LocalMesh, kept: Iterable[Kept], deadline: float) -> list[str]:
+    """Whoever was let read an object can, once he has heard of it."""
+    return [
+        f"object {thing.object_id} is shared with {thing.reader}, and is not read there"
+        for thing in kept
+        if thing.reader and not _reads(mesh[thing.reader], thing, deadline)
+    ]
+
+
+def _reads(reader: LocalNode, thing: Kept, deadline: float) -> bool:
+    while True:
+        with suppress(OffgridError), reader.client(60) as client:
+            return client.objects.read(thing.object_id) == thing.data
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(POLL_S)
 
 
 def audit_objects(owner: LocalNode, kept: Iterable[Kept]) -> list[str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import os
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -22,7 +23,9 @@ from typing import Any
 import grpc
 from google.protobuf.message import Message
 
-from offgrid.v1 import jobs_pb2, lane_pb2, mesh_pb2
+from offgrid.frames import HEAD_BYTES, frame
+from offgrid.lanes import PIECE_BYTES_MAX
+from offgrid.v1 import jobs_pb2, lane_pb2, mesh_pb2, objects_pb2
 from offgrid_node.folder import KEYS_NAME
 from offgrid_node.keys import NodeKey, issue_leaf
 from offgrid_node.protocol.ids import unbase32
@@ -32,8 +35,7 @@ from offgrid_node.protocol.jobs.post import CALL_ITEMS_MAX
 from offgrid_node.protocol.jobs.receipts import COMPLETED, RECEIPTS, ReceiptBody, result_digest
 from offgrid_node.protocol.signing import SALT_BYTES
 from offgrid_node.services.framed_tls import Target
-from offgrid_node.services.frames import HEAD_BYTES, frame
-from offgrid_node.services.lane_serving import LANE_MESSAGE_BYTES_MAX
+from offgrid_node.services.lane_serving import FRAMED_MESSAGE_BYTES_MAX
 from offgrid_node.services.packet_status import fault_from_bytes
 from offgrid_node.services.status import described_fault
 from offgrid_node.services.tls import channel_credentials
@@ -43,6 +45,7 @@ IN_FLIGHT = 64  # calls, of each connection
 CONNECTIONS = 4  # framed ones: as many as one member may have
 IDLE_CONNECTIONS = 600  # more than a node takes
 PREPARED = 256  # words, said over and over: making and signing them takes longer than hearing them
+PREPARED_PIECES = 8  # of those: the flooder has to hold them
 TIMEOUT_S = 10.0
 TASK_MS = 60_000
 LABELS = "x" * 100
@@ -157,6 +160,11 @@ class Words:
         attempts = [jobs_pb2.LeaseKey(job_id=f"j-{number}", attempt=1) for number in self._some()]
         return jobs_pb2.CancelStartsRequest(attempts=attempts)
 
+    def piece(self) -> objects_pb2.WriteReplicaRequest:
+        """Of an object that was never announced."""
+        object_id = f"o-{next(self._numbers)}"
+        return objects_pb2.WriteReplicaRequest(object_id=object_id, data=os.urandom(PIECE_BYTES_MAX))
+
     # ---- inside
 
     def _some(self) -> Iterator[int]:
@@ -188,6 +196,7 @@ SAYINGS: dict[str, tuple[str, Callable[[Words], Message]]] = {
     "renewals": ("MarketService/RenewLeases", Words.renewals),
     "starts": ("MarketService/StartJobs", Words.starts),
     "cancels": ("MarketService/CancelStarts", Words.cancels),
+    "pieces": ("ObjectService/WriteReplica", Words.piece),
     "pings": ("MeshService/Ping", lambda words: mesh_pb2.PingRequest()),
 }
 
@@ -214,7 +223,8 @@ class Flooder:
             await special[self._siege.name]()
             return
         method, words = SAYINGS[self._siege.name]
-        said = itertools.cycle([words(self._words).SerializeToString() for _ in range(PREPARED)])
+        prepared = PREPARED_PIECES if self._siege.name == "pieces" else PREPARED
+        said = itertools.cycle([words(self._words).SerializeToString() for _ in range(prepared)])
         say = partial(next, said)
         self._until_s = time.monotonic() + self._siege.seconds
         if self._siege.carrier == GRPC:
@@ -339,7 +349,9 @@ class Flooder:
             while not self._is_over:
                 try:
                     reader, writer = await self._connect(port)
-                    writer.write(LANE_MESSAGE_BYTES_MAX.to_bytes(HEAD_BYTES, "big") + bytes(LANE_MESSAGE_BYTES_MAX - 1))
+                    writer.write(
+                        FRAMED_MESSAGE_BYTES_MAX.to_bytes(HEAD_BYTES, "big") + bytes(FRAMED_MESSAGE_BYTES_MAX - 1)
+                    )
                     await writer.drain()
                     self._outcome.answered += 1
                     with suppress(TimeoutError):

@@ -51,6 +51,7 @@ FLOODS = (
     Flood("renewals", "core"),
     Flood("starts", "host"),
     Flood("cancels", "host"),
+    Flood("pieces", "host"),
     Flood("offers", "broker"),
     Flood("closings", "broker"),
     Flood("explanations", "broker"),

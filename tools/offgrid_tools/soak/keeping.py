@@ -1,9 +1,10 @@
 """Clients that keep things: small and middling objects put, as copies or under a code, or enqueued, one after the
-other; each is to be read back.
+other; meanwhile those that are kept are read, shared and deleted. What is not deleted is to be read back.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 from offgrid.client import Client
@@ -11,6 +12,7 @@ from offgrid_node.protocol.etypes import EventType
 from offgrid_tools.soak.clients import Writer
 
 SIZES = (0, 1, 1_000, 70_000, 300_000)
+USES = ("read", "read", "share", "delete", "")
 PAUSE_S = 0.2
 REQUIRED_MILLI = 2_000
 CODES = (None, (2, 3), (2, 5))  # three hosts at least lose two of them before such an object is lost
@@ -22,13 +24,18 @@ class Kept:
 
     object_id: str
     data: bytes
+    reader: str = ""  # the name of a node that may read it
 
 
 @dataclass(slots=True)
 class Keeping(Writer):
-    """One client at one node."""
+    """One client at one node. `readers` are other nodes, by name; `deleted` are the ids of what the node has said to be
+    so."""
 
+    readers: tuple[str, ...] = ()
     kept: list[Kept] = field(default_factory=list)
+    deleted: list[str] = field(default_factory=list)
+    used: Counter[str] = field(default_factory=Counter)
 
     def step(self, client: Client, number: int) -> None:
         data, request_id = self.rng.randbytes(self.rng.choice(SIZES)), f"{self.name}-{number}"
@@ -39,7 +46,27 @@ class Keeping(Writer):
             object_id = self.insist(lambda: self._put(client, data, code, request_id))
         if object_id is not None:
             self.kept.append(Kept(object_id, data))
+        if self.kept:
+            self._use(client, self.rng.choice(self.kept))
         self._stop.wait(PAUSE_S)
+
+    def _use(self, client: Client, thing: Kept) -> None:
+        """What was asked for and not answered may be so or not: nothing is demanded of that."""
+        match self.rng.choice(USES):
+            case "read":
+                data = self.insist(lambda: client.objects.read(thing.object_id))
+                self.used["reads"] += data is not None
+                if data not in (None, thing.data):
+                    self.violations.append(f"{self.name}: {thing.object_id} was read as something else")
+            case "share":
+                reader, thing.reader = self.rng.choice(self.readers), ""
+                if self.insist(lambda: client.objects.share(thing.object_id, reader)) is not None:
+                    self.used["shares"] += 1
+                    thing.reader = reader
+            case "delete":
+                self.kept.remove(thing)
+                if self.insist(lambda: client.objects.delete(thing.object_id)) is not None:
+                    self.deleted.append(thing.object_id)
 
     def _put(self, client: Client, data: bytes, code: tuple[int, int] | None, request_id: str) -> str:
         return client.objects.put(

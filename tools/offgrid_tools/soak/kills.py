@@ -21,9 +21,10 @@ from offgrid.client import Client, OffgridError
 from offgrid_node.local_mesh import LocalMesh, LocalNode
 from offgrid_node.protocol.errors import Unavailable
 from offgrid_node.protocol.jobs.table import ENDED
-from offgrid_tools.soak.audit import audit_jobs, audit_stores
-from offgrid_tools.soak.audit_money import audit_money, settle_money
-from offgrid_tools.soak.audit_objects import audit_objects, settle_outboxes
+from offgrid_node.storage.blobs import KEPT
+from offgrid_tools.soak.audit import Stores, audit_jobs, audit_stores
+from offgrid_tools.soak.audit_money import Money, audit_money, settle_money
+from offgrid_tools.soak.audit_objects import audit_deleted, audit_objects, audit_shared, settle_outboxes
 from offgrid_tools.soak.chance import chance
 from offgrid_tools.soak.clients import Writer
 from offgrid_tools.soak.clockwork import Clockwork
@@ -49,6 +50,7 @@ SETTINGS = {
     "node__log_level": "warning",
 }
 VICTIMS = {"core": ["core"], "broker": ["broker", "broker-2"], "host": ["host-a", "host-b", "host-c"]}
+SPOILT = "host-c"  # the one whose disk loses something at each death: every object may lose one host
 CLIENTS, MORTALS = 3, 1
 KEEPERS, PAYERS = ("core", "broker"), ("core", "broker", "host-a")
 LIFE_S, DEATH_S = (0.0, 2.5), (0.0, 1.0)
@@ -81,6 +83,7 @@ class Killer:
     rng: Random
     say: Say
     done: int = 0
+    spoilt: int = 0
     violations: list[str] = field(default_factory=list)
 
     def run(self, until: int) -> None:
@@ -96,6 +99,8 @@ class Killer:
         time.sleep(self.rng.uniform(*LIFE_S))
         node.kill()
         self.done += 1
+        if node.name == SPOILT:
+            self.spoilt += _lose_one(node, self.rng)
         time.sleep(self.rng.uniform(*DEATH_S))
         node.run("run")
         while self.done < until and self.rng.random() < UNBORN_CHANCE:
@@ -106,6 +111,15 @@ class Killer:
         node.wait_ready()
         if self.done // 10 > tens:
             self.say(f"   {self.done:4} of {self.rounds} kills of {self.role}")
+
+
+def _lose_one(node: LocalNode, rng: Random) -> bool:
+    """Its disk loses one of the shards that it keeps for others: it is to be brought again."""
+    kept = sorted(node.folder.glob(f"**/{KEPT}/o-*.*"))
+    if not kept:
+        return False
+    rng.choice(kept).unlink()
+    return True
 
 
 @dataclass(slots=True)
@@ -124,7 +138,15 @@ class Crowd:
             return lambda: mesh[name].client(5.0)
 
         self.loads = [Load(f"c{n}", chance(f"{seed}/load/{n}"), connect("core")) for n in range(CLIENTS)]
-        self.keepings = [Keeping(f"k-{name}", chance(f"{seed}/keep/{name}"), connect(name)) for name in KEEPERS]
+        self.keepings = [
+            Keeping(
+                f"k-{name}",
+                chance(f"{seed}/keep/{name}"),
+                connect(name),
+                readers=tuple(other for other in NODES if other != name),
+            )
+            for name in KEEPERS
+        ]
         self.payings = [
             Paying(name, chance(f"{seed}/pay/{name}"), connect(name), payees=[to for to in NODES if to != name])
             for name in PAYERS
@@ -188,7 +210,8 @@ def _soak(plan: Plan, home: Path, say: Say) -> Toll:
         settled_s = time.monotonic() - began - killing_s
         toll.violations += unsettled + audit_jobs(mesh["core"], crowd.acked)
         for name, keeping in zip(KEEPERS, crowd.keepings, strict=True):
-            toll.violations += audit_objects(mesh[name], keeping.kept)
+            toll.violations += audit_objects(mesh[name], keeping.kept) + audit_deleted(mesh[name], keeping.deleted)
+            toll.violations += audit_shared(mesh, keeping.kept, deadline)
         codes = mesh.stop()
         toll.violations += [
             f"{name} did not stop in order: exit code {code}" for name, code in codes.items() if code != 0
@@ -197,8 +220,22 @@ def _soak(plan: Plan, home: Path, say: Say) -> Toll:
     toll.violations += stores.broken + audit_money(money, crowd.paid, stores.accepted)
     toll.figures = {
         **{f"kills of {killer.role}": killer.done for killer in killers},
+        "shards lost at a dead host": sum(killer.spoilt for killer in killers),
         "seconds of killing": round(killing_s, 1),
         "seconds to settle": round(settled_s, 1),
+        **_figures(crowd, stores, money),
+        "violations": len(toll.violations),
+    }
+    for what, count in toll.figures.items():
+        say(f"   {what:26} {count:>10,}")
+    say(f"   {stores.figures}")
+    return toll
+
+
+def _figures(crowd: Crowd, stores: Stores, money: Money) -> dict[str, float]:
+    """Of what clients had done, and what came of it."""
+    keepings = crowd.keepings
+    return {
         "kills of clients": sum(mortal.deaths for mortal in crowd.mortals),
         "calls repeated": sum(writer.repeats for writer in crowd.writers),
         "jobs acknowledged": len(crowd.acked),
@@ -206,17 +243,15 @@ def _soak(plan: Plan, home: Path, say: Say) -> Toll:
         "jobs dropped and answered": crowd.outside.answered,
         "jobs accepted": len(stores.accepted),
         "jobs booked": len(money.bookings.bookings),
-        "objects acknowledged": sum(len(keeping.kept) for keeping in crowd.keepings),
-        "bytes read back": sum(len(kept.data) for keeping in crowd.keepings for kept in keeping.kept),
+        "objects acknowledged": sum(len(keeping.kept) + len(keeping.deleted) for keeping in keepings),
+        "objects deleted": sum(len(keeping.deleted) for keeping in keepings),
+        "objects shared": sum(bool(kept.reader) for keeping in keepings for kept in keeping.kept),
+        "reads amid kills": sum(keeping.used["reads"] for keeping in keepings),
+        "bytes read back": sum(len(kept.data) for keeping in keepings for kept in keeping.kept),
         "transfers acknowledged": len(crowd.paid),
         "transfers final": len(money.final),
         "nodes that agree on money": len(money.balances) if money.equal else 0,
-        "violations": len(toll.violations),
     }
-    for what, count in toll.figures.items():
-        say(f"   {what:26} {count:>10,}")
-    say(f"   {stores.figures}")
-    return toll
 
 
 def _open_ledger(mesh: LocalMesh) -> None:

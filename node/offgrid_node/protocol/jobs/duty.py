@@ -1,7 +1,7 @@
 """Whether a host takes work, as its owner says: on, off, or draining. Durable, and what runs goes on in any case.
 
-A drained host holds no lease and no report that its core has not settled. Of the copies of objects that it keeps,
-nothing is said here: owners hear of the drain and bring it no more.
+A drained host holds no lease and no report that its core has not settled. What it keeps of objects their owners bring
+to others; whoever describes the host (services/jobs/host_service.py) waits for that as well.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ REFUSALS = {OFF: "paused: its owner has switched this host off", DRAIN: "drainin
 DETAILS = {
     "on": "takes work by its rules",
     "off": "takes no new work; what runs goes on",
-    "draining": "takes no new work, and waits until what runs has ended and is settled; it gets no new copies",
-    "drained": "holds no work, and gets no new copies; owners bring what it keeps to others, where there are any",
+    "draining": "takes no new work and no new copies, and waits until what runs has ended and is settled",
+    "drained": "holds no work, and keeps nothing that is not kept by others as well: it may stop",
 }
 
 

@@ -2,8 +2,9 @@
 
 The file is the JSON that `offgrid.client.evidence` writes. Nothing in it is believed: the mesh id is a hash of the
 genesis, the genesis names the root key, the root (or an admin that it named) signed the host's record, the record has
-the key that signed the receipt's root, and the facts are what the signed body says. What the file cannot show is which
-mesh is meant: who checks it compares the mesh id with one that he knows.
+the key that signed the receipt's root or the one that it was followed by, and the facts are what the signed body says.
+Wherever one key followed another (the root's, the admin's, the host's) the changes are in the file. What the file
+cannot show is which mesh is meant: who checks it compares the mesh id with one that he knows.
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from offgrid.v1 import common_pb2, jobs_pb2
+from offgrid.v1 import common_pb2, jobs_pb2, mesh_pb2
 from offgrid_node.protocol.effects import Verifier
 from offgrid_node.protocol.errors import PeerFault
 from offgrid_node.protocol.jobs.receipts import COMPLETED, ReceiptBody, digest_with_files, result_digest, verify_receipt
+from offgrid_node.protocol.mesh.keychange import CHANGES_MAX
 from offgrid_node.protocol.mesh.records import Genesis, MemberRecord, open_genesis
-from offgrid_node.protocol.mesh.vouching import LINKS_MAX, vouched
+from offgrid_node.protocol.mesh.root import KEPT_MAX, ROOT_CHANGES_MAX, Root, open_root
+from offgrid_node.protocol.mesh.vouching import LINKS_MAX, Vouched, vouched
 
 VERSION = 1
 FILE_BYTES_MAX = 1024 * 1024  # a receipt under the largest tree, with the longest records, has some 20 kB
@@ -38,13 +41,16 @@ class Problem:
 
 @dataclass(slots=True)
 class Verdict:
-    """`problems` is empty where everything holds. `body` and `host` are there as far as they could be read."""
+    """`problems` is empty where everything holds. `body` and `host` are there as far as they could be read. The host
+    has had `keys` keys so far; the one of `key_number`, counted from 0, signed."""
 
     problems: list[Problem] = field(default_factory=list)
     body: ReceiptBody | None = None
     host: MemberRecord | None = None
     mesh_id: str = ""
     mesh_name: str = ""
+    key_number: int = 0
+    keys: int = 1
 
     @property
     def valid(self) -> bool:
@@ -75,16 +81,17 @@ def check_file(data: bytes, verify: Verifier, *, mesh: str = "", result: bytes |
 def _check(verdict: Verdict, whole: Mapping[str, Any], verify: Verifier, mesh: str, result: bytes | None) -> None:
     receipt = _try(verdict, lambda: _receipt(_part(whole, "receipt", dict)))
     body = verdict.body = _try(verdict, lambda: _body(receipt)) if receipt is not None else None
-    genesis = _try(verdict, lambda: _genesis(_part(whole, "mesh", dict), verify, mesh))
-    if genesis is not None:
-        verdict.mesh_id, verdict.mesh_name = genesis.mesh_id, genesis.mesh_name
+    root = _try(verdict, lambda: _root(_part(whole, "mesh", dict), verify, mesh))
+    if root is not None:
+        verdict.mesh_id, verdict.mesh_name = root.genesis.mesh_id, root.genesis.mesh_name
     if body is not None:
         verdict.problems += _facts_that_differ(whole, body)
         _try(verdict, lambda: _result(_part(whole, "result", dict), body, result))
-    if body is not None and genesis is not None:
-        host = verdict.host = _try(verdict, lambda: _host(_part(whole, "host", dict), genesis, body.node, verify))
+    if body is not None and root is not None:
+        host = _try(verdict, lambda: _host(_part(whole, "host", dict), root, body.node, verify))
         if host is not None and receipt is not None:
-            _try(verdict, lambda: _signature(receipt, host, genesis, verify))
+            verdict.host, verdict.keys = host.record, len(host.keys)
+            verdict.key_number = _try(verdict, lambda: _signer(receipt, host, root.genesis, verify)) or 0
 
 
 # ---- each part
@@ -131,29 +138,54 @@ def _body(receipt: jobs_pb2.Receipt) -> ReceiptBody:
     return _blaming("receipt.body", lambda: ReceiptBody.decode(receipt.body))
 
 
-def _genesis(part: Mapping[str, Any], verify: Verifier, mesh: str) -> Genesis:
-    _names(part, "mesh", ("id", "genesis"))
+def _root(part: Mapping[str, Any], verify: Verifier, mesh: str) -> Root:
+    _names(part, "mesh", ("id", "genesis", "root_changes"))
     message = _signed(part["genesis"], "mesh.genesis")
     genesis = _blaming("mesh.genesis", lambda: open_genesis(message, verify))
     if part["id"] != genesis.mesh_id:
         raise _Wrong("mesh.id", f"{part['id']!r}, but the genesis is that of {genesis.mesh_id}")
     if mesh and (len(mesh) < MESH_CHARS_MIN or not genesis.mesh_id.startswith(mesh)):
         raise _Wrong("mesh.id", f"{genesis.mesh_id} is another mesh than {mesh}")
-    return genesis
+    changes = _each(part["root_changes"], "mesh.root_changes", ROOT_CHANGES_MAX, _root_change)
+    return _blaming("mesh.root_changes", lambda: open_root(genesis, changes, verify))
 
 
-def _host(part: Mapping[str, Any], genesis: Genesis, node_id: str, verify: Verifier) -> MemberRecord:
+def _root_change(value: object, name: str) -> mesh_pb2.RootChange:
+    change, next_signature = _change(value, name, "kept")
+    kept = _each(_typed(value, name, dict)["kept"], f"{name}.kept", KEPT_MAX, _hex)
+    return mesh_pb2.RootChange(change=change, next_signature=next_signature, kept=kept)
+
+
+def _host(part: Mapping[str, Any], root: Root, node_id: str, verify: Verifier) -> Vouched:
     _names(part, "host", ("name", "records"))
-    records = _typed(part["records"], "host.records", list)
-    chain = [_signed(record, f"host.records[{place}]") for place, record in enumerate(records[: LINKS_MAX + 1])]
-    host = _blaming("host.records", lambda: vouched(genesis, chain, node_id, verify))
-    if part["name"] != host.name:
-        raise _Wrong("host.name", f"{part['name']!r}, but its record says {host.name!r}")
+    chain = _each(part["records"], "host.records", LINKS_MAX, _record)
+    host = _blaming("host.records", lambda: vouched(root, chain, node_id, verify))
+    if part["name"] != host.record.name:
+        raise _Wrong("host.name", f"{part['name']!r}, but its record says {host.record.name!r}")
     return host
 
 
-def _signature(receipt: jobs_pb2.Receipt, host: MemberRecord, genesis: Genesis, verify: Verifier) -> ReceiptBody:
-    return _blaming("receipt.root_signature", lambda: verify_receipt(receipt, host.public_key, verify, genesis.salt))
+def _record(value: object, name: str) -> mesh_pb2.MemberProof:
+    record = _signed(value, name, "key_changes")
+    changes = _each(_typed(value, name, dict)["key_changes"], f"{name}.key_changes", CHANGES_MAX, _key_change)
+    return mesh_pb2.MemberProof(record=record, key_changes=changes)
+
+
+def _key_change(value: object, name: str) -> mesh_pb2.KeyChange:
+    change, next_signature = _change(value, name)
+    return mesh_pb2.KeyChange(change=change, next_signature=next_signature)
+
+
+def _signer(receipt: jobs_pb2.Receipt, host: Vouched, genesis: Genesis, verify: Verifier) -> int:
+    """The number of the host's key that signed; a file cannot show when that was."""
+    for before, key in enumerate(host.keys[:-1]):
+        try:
+            verify_receipt(receipt, key, verify, genesis.salt)
+        except PeerFault:
+            continue
+        return len(host.keys) - 1 - before
+    _blaming("receipt.root_signature", lambda: verify_receipt(receipt, host.keys[-1], verify, genesis.salt))
+    return 0
 
 
 def _facts_that_differ(whole: Mapping[str, Any], body: ReceiptBody) -> list[Problem]:
@@ -238,9 +270,22 @@ def _names(part: Mapping[str, Any], where: str, wanted: Sequence[str]) -> None:
         raise _Wrong(where, f"unknown: {', '.join(extra)}; there are {', '.join(wanted)}")
 
 
-def _signed(value: object, name: str) -> common_pb2.Signed:
+def _each(value: object, name: str, most: int, read: Callable[[object, str], T]) -> list[T]:
+    items = _typed(value, name, list)
+    if len(items) > most:
+        raise _Wrong(name, f"{len(items)}, at most {most} are possible")
+    return [read(item, f"{name}[{place}]") for place, item in enumerate(items)]
+
+
+def _change(value: object, name: str, *more: str) -> tuple[common_pb2.Signed, bytes]:
+    """What both kinds of changes of keys have."""
+    signed = _signed(value, name, "next_signature", *more)
+    return signed, _hex(_typed(value, name, dict)["next_signature"], f"{name}.next_signature")
+
+
+def _signed(value: object, name: str, *more: str) -> common_pb2.Signed:
     part = _typed(value, name, dict)
-    _names(part, name, ("body", "signature"))
+    _names(part, name, ("body", "signature", *more))
     body, signature = _hex(part["body"], f"{name}.body"), _hex(part["signature"], f"{name}.signature")
     return common_pb2.Signed(body=body, signature=signature)
 

@@ -16,13 +16,13 @@ from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.effects import Answered, Execute, Executed, Rows, Stop
 from offgrid_node.protocol.errors import InvalidRequest, NotFound, PermissionDenied
 from offgrid_node.protocol.etypes import EventType
-from offgrid_node.protocol.events import ObjectAdded
 from offgrid_node.protocol.jobs.commands import CancelStarts, Start, StartJobs, ToggleHost
 from offgrid_node.protocol.jobs.duty import Duty, describe
 from offgrid_node.protocol.jobs.ended import event_of, not_run, report_of
 from offgrid_node.protocol.jobs.fence import Fence
 from offgrid_node.protocol.jobs.heartbeat import Heartbeat
 from offgrid_node.protocol.jobs.leases import Lease, Unsettled
+from offgrid_node.protocol.jobs.local_reports import LocalReports
 from offgrid_node.protocol.jobs.needs import has_references, leaves_traces
 from offgrid_node.protocol.jobs.offering import Offering, offers_of, profile_of, unmet
 from offgrid_node.protocol.jobs.orders import AttemptKey, ClaimKey, JobOrder
@@ -30,16 +30,12 @@ from offgrid_node.protocol.jobs.pages import Pages
 from offgrid_node.protocol.jobs.peers import Peers
 from offgrid_node.protocol.jobs.post import CALL_TIMEOUT_MAX_MS, Post, Tag
 from offgrid_node.protocol.jobs.quarantine import Quarantine
-from offgrid_node.protocol.jobs.receipts import sign_receipts
+from offgrid_node.protocol.jobs.result_blobs import ResultBlobs
 from offgrid_node.protocol.jobs.rules import BUSY, Rules
 from offgrid_node.protocol.jobs.settings import JobsSettings
 from offgrid_node.protocol.jobs.starts import Starts
-from offgrid_node.protocol.objects.manifest import Manifest
 from offgrid_node.protocol.timers import Timers
 
-RESULT_BLOBS = (
-    "host_result_blobs"  # object id, empty: large outputs that lie here, sealed, until their core has answered
-)
 REPORT_RETRY_MS, REPORT_RETRY_MAX_MS = 500, 30_000
 
 
@@ -73,7 +69,8 @@ class Host:
         self._starts = Starts(post, self._tell_taken)
         self._unsettled = Unsettled()
         self._heartbeat = Heartbeat(settings.node_id, peers, post)
-        self._local: list[tuple[jobs_pb2.AttemptReport, tuple[ObjectAdded, ...]]] = []
+        self._blobs = ResultBlobs(post)
+        self.local_reports = LocalReports(settings.signer, settings.salt)
 
     def load(self, rows: Rows, now: Now) -> None:
         self.offering.load(rows, now)
@@ -224,17 +221,13 @@ class Host:
         lease = self._leases.get(key)
         self._free(key, now)
         if lease is None or lease.report is not None:
-            reported = lease.blobs if lease is not None else ()
-            for blob in (end.blob, end.files_blob):
-                if blob and blob not in reported:
-                    self._post.drop_blob(_blob_id(blob))
+            self._blobs.refuse(end, lease)
             return None
         report = lease.report = report_of(end, lease, self._settings.node_id)
         lease.added = tuple(added for added in (end.added, end.files_added) if added is not None)
         self._quarantine.clear(lease.order.payload_digest, now)
         self._unsettled.add(key[0], report)
-        for blob in lease.blobs:
-            self._post.put_bytes(RESULT_BLOBS, _blob_id(blob).encode(), b"")
+        self._blobs.keep(lease)
         self._event(EventType.JOB_EXECUTED, lease, report.error or report.result.status)
         return lease
 
@@ -352,21 +345,9 @@ class Host:
         self._retries.pop(key, None)
         self._timers.cancel(key)
         self._pages.settle(lease, now)
-        for blob in lease.blobs:
-            self._post.delete(RESULT_BLOBS, _blob_id(blob).encode())  # else it would still be wanted
-            self._post.drop_blob(_blob_id(blob))
+        self._blobs.drop(lease)
 
     # ---- ends of a step
-
-    def take_local_reports(self) -> list[tuple[jobs_pb2.AttemptReport, tuple[ObjectAdded, ...]]]:
-        """Reports for this very node's core, which stands in the same machine; their receipts stand alone."""
-        reports, self._local = self._local, []
-        done = [report.result.receipt for report, _ in reports if report.HasField("result")]
-        settings = self._settings
-        signed = sign_receipts([receipt.body for receipt in done], settings.signer, settings.salt)
-        for receipt, whole in zip(done, signed, strict=True):
-            receipt.CopyFrom(whole)
-        return reports
 
     def say_offer(self, now: Now) -> None:
         """Closes the step."""
@@ -417,12 +398,7 @@ class Host:
             lost = not_run(lease, "ResultNotKept", "the node restarted before its output had become an object")
             report.CopyFrom(lost)
             self._pages.keep(lease)
-        self._local.append((report, lease.added))
+        self.local_reports.add(report, lease.added)
 
     def _event(self, etype: EventType, lease: Lease, outcome: str) -> None:
         self._post.tell_of(event_of(etype, lease, self._settings.node_id, outcome))
-
-
-def _blob_id(blob: bytes) -> str:
-    """The object's that a Manifest body is of."""
-    return Manifest.decode(blob).object_id

@@ -169,7 +169,7 @@ class JobsMachine:
             self.core.redundant.pump(now, rng)
             self.intake.releases.pump(now, rng)
             self.core.local.pump(now)
-            reports = self.host.take_local_reports()
+            reports = self.host.local_reports.take()
             for report, added in reports:
                 self.core.reports.on_local_report(report, added, now, rng)
             if not reports and not self.intake.releases.goes_on and not self.core.redundant.goes_on:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from offgrid_node.protocol.ids import NODE_ID_BYTES, node_id_bytes, node_id_from
 from offgrid_node.protocol.jobs.batch import BatchKind
-from offgrid_node.protocol.signing import BODY_BYTES_MAX, BodyReader, decode_body
+from offgrid_node.protocol.signing import BODY_BYTES_MAX, BodyReader, check_version, decode_body
 
 ORDERS = BatchKind(b"og.order.v2", b"og.orders.v2")
 VERSION = 2
@@ -124,8 +124,7 @@ class JobOrder(NamedTuple):
     @classmethod
     def _read(cls, reader: BodyReader) -> JobOrder:
         version, core, length = reader.unpack(_HEAD)
-        if version != VERSION:
-            raise ValueError(f"version {version}, only {VERSION} is known")
+        check_version(version, VERSION)
         if length > JOB_ID_BYTES_MAX:
             raise ValueError(f"a job id of more than {JOB_ID_BYTES_MAX} bytes")
         job_id = reader.fixed(length).decode()

@@ -18,7 +18,7 @@ from offgrid_node.protocol.errors import PeerFault
 from offgrid_node.protocol.ids import node_id_bytes, node_id_from
 from offgrid_node.protocol.jobs.batch import BatchKind
 from offgrid_node.protocol.merkle import PathError, root_by_path, tree_of
-from offgrid_node.protocol.signing import BODY_BYTES_MAX, BodyReader, decode_body
+from offgrid_node.protocol.signing import BODY_BYTES_MAX, BodyReader, check_version, decode_body
 
 RECEIPTS = BatchKind(b"og.receipt.v1", b"og.receipts.v1")
 VERSION = 2
@@ -105,8 +105,7 @@ class ReceiptBody(NamedTuple):
     @classmethod
     def _read(cls, reader: BodyReader) -> ReceiptBody:
         version, node, core, length = reader.unpack(_HEAD)
-        if version != VERSION:
-            raise ValueError(f"version {version}, only {VERSION} is known")
+        check_version(version, VERSION)
         job_id = reader.fixed(length).decode()
         attempt, payload, result, status, tokens, latency, price, *used, length = reader.unpack(_TAIL)
         if status not in _STATUS_NAMES:

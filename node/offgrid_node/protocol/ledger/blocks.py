@@ -44,7 +44,7 @@ class CheckedBlock:
 
 
 def check_block(block: ledger_pb2.Block, salt: bytes, holds: Holds) -> CheckedBlock:
-    """The block, if it is one. `holds` says whether a claim's signature is by the signer's present key.
+    """The block, if it is one. `holds` says whether a claim's signature is by the signer's key of then.
 
     Raises PeerFault that names the block and what is wrong with it.
     """
@@ -61,7 +61,7 @@ def check_block(block: ledger_pb2.Block, salt: bytes, holds: Holds) -> CheckedBl
         )
     if (len(block.items), root_of(leaves(block.items, salt))) != (header.items_count, header.items_root):
         raise PeerFault(f"{name}: its items are not those that were signed", reason="WrongItems")
-    if not holds(Claim(header.author_id, digest, signed.signature)):
+    if not holds(Claim(header.author_id, digest, signed.signature, height=header.height)):
         raise PeerFault(f"{name}: the signature is not its author's", reason="BadSignature")
     try:
         items = tuple(decode_item(item, salt) for item in block.items)

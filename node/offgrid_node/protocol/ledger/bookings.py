@@ -17,7 +17,7 @@ from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.draft import Draft
 from offgrid_node.protocol.events import CostIncurred
 from offgrid_node.protocol.ids import NODE_ID_BYTES, node_id_bytes
-from offgrid_node.protocol.ledger.records import OUTPUTS_MAX, booking_digest, encode_meta, meta_text
+from offgrid_node.protocol.ledger.records import OUTPUTS_MAX, Tx, booking_digest, decode_meta, encode_meta, meta_text
 from offgrid_node.protocol.ledger.tables import (
     BOOKING_INDEX,
     BOOKINGS,
@@ -124,20 +124,30 @@ class Bookings:
         nothing is owed or nothing fits."""
         if not self._window and self._last_held < self._last_owed:
             self._refill()
-        sums: dict[bytes, int] = {}
+        payees: set[bytes] = set()
         chosen: list[Owed] = []
         for owed in self._window.values():
-            new_payee = owed.payee not in sums
-            if owed.amount_micro > room_micro or (new_payee and len(sums) == OUTPUTS_MAX):
+            if owed.amount_micro > room_micro or (owed.payee not in payees and len(payees) == OUTPUTS_MAX):
                 continue
-            sums[owed.payee] = sums.get(owed.payee, 0) + owed.amount_micro
+            payees.add(owed.payee)
             room_micro -= owed.amount_micro
             chosen.append(owed)
             if len(chosen) == PAYMENT_BOOKINGS_MAX:
                 break
-        if not chosen:
-            return None
-        return Payment(tuple(sums.items()), self._meta(chosen), tuple(chosen))
+        return self._payment(chosen) if chosen else None
+
+    def payment_in(self, tx: Tx) -> Payment | None:
+        """What this node's transaction pays, of what is still owed as far as its rows say: it was signed by a life of
+        this node of which they are not. None where it pays something else, or bookings that are not in the rows."""
+        said, payees = decode_meta(tx.meta), {account for account, _ in tx.outputs}
+        owed = [owed for owed in self._window.values() if owed.payee in payees]
+        if "job_id" in said:
+            chosen = [one for one in owed if one.job_id == said["job_id"]]
+        else:
+            count = said.get("bookings", "")
+            chosen = owed[: int(count)] if count.isdecimal() else []
+        payment = self._payment(chosen) if chosen else None
+        return payment if payment is not None and (payment.outputs, payment.meta) == (tx.outputs, tx.meta) else None
 
     def paid(self, payment: Payment, tx_id: str, fee_micro: int) -> None:
         """The transaction is signed in this very batch; its fee is shared among the bookings."""
@@ -152,6 +162,12 @@ class Bookings:
             del self._window[owed.number]
 
     # ---- inside
+
+    def _payment(self, chosen: Sequence[Owed]) -> Payment:
+        sums: dict[bytes, int] = {}
+        for owed in chosen:
+            sums[owed.payee] = sums.get(owed.payee, 0) + owed.amount_micro
+        return Payment(tuple(sums.items()), self._meta(chosen), tuple(chosen))
 
     def _meta(self, bookings: Sequence[Owed]) -> bytes:
         if len(bookings) == 1:

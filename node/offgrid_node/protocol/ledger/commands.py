@@ -34,8 +34,8 @@ class OpenLedger:
 
 @dataclass(frozen=True, slots=True)
 class CreateTransfer:
-    """`outputs` are (account's 20 bytes, amount); `fee_micro` 0 is the ledger's least fee; `digest` is 16 bytes of all
-    that the request says but its id.
+    """`outputs` are (account's 20 bytes, amount); `fee_micro` 0 is the ledger's least fee. A repeated `request_id` is
+    answered with what it made.
 
     Answered with CreateTransferResponse. Its transaction is SIGNED, or QUEUED behind another of this account: then
     `tx_id` is the transfer's own id (`t-…`), by which it is found before and after it is signed. Faults:
@@ -47,7 +47,6 @@ class CreateTransfer:
     fee_micro: int
     meta: bytes
     request_id: str
-    digest: bytes
 
 
 @dataclass(frozen=True, slots=True)

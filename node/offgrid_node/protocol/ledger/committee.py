@@ -23,6 +23,7 @@ class Committee:
         self._bits = {node_id_bytes(node): 1 << index for index, node in enumerate(self._nodes)}
         self._weights = dict(witnesses)
         self._known: dict[int, bool] = {}
+        self.all = (1 << len(self._nodes)) - 1
         self.quorum_milli = byzantine_quorum(self._weights)
 
     def bit_of(self, account: bytes) -> int:

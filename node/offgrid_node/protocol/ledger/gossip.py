@@ -203,9 +203,9 @@ class Gossip:
     def _compare_own(self, node: str, heads: Mapping[bytes, tuple[int, bytes]], now: Now) -> None:
         """What the other holds of this node is nothing new, or it is asked for: see voice.py."""
         _, own = heads.get(self._own, (0, self._genesis_digest))
-        if self._chains.holds(own):
-            self._voice.on_greeted(node_id_bytes(node))
-        else:
+        held = self._chains.holds(own)
+        self._voice.on_shown(node_id_bytes(node), own, held=held, now_ms=now.mono_ms)
+        if not held:
             self._orphans.want([own], node_id_bytes(node), node, now.mono_ms)
 
     def _meet(self, peer: _Peer, node: str, heads: Mapping[bytes, tuple[int, bytes]]) -> None:

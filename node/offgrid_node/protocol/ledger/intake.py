@@ -104,7 +104,9 @@ class Intake:
             return False
         author = chains.author(header.author)
         if header.author == self._own:
-            self._voice.mute(f"{sender} has a block that this node signed and does not have: was it restored?")
+            self._voice.learning.on_came(block.digest, header.height)
+            if not self._voice.learning.at_work:
+                self._voice.mute(f"{sender} has a block that this node signed and does not have: was it restored?")
         if not author.frozen and header.height <= author.height:
             self._on_fork(block)
             author = chains.author(header.author)
@@ -113,6 +115,9 @@ class Intake:
         missing = [digest for digest in (header.prev, *header.parents) if not chains.holds(digest)]
         if missing:
             self._orphans.add(block, sender, missing, now.mono_ms)
+            if header.author == self._own:  # this node is silent until it is here
+                wanted_too = [block.digest, *missing]
+                self._orphans.want(wanted_too, header.author, sender, now.mono_ms, named=True)
             return False
         if not chains.extends(header) and not (author.frozen and chains.follows(header)):
             return False
@@ -121,6 +126,8 @@ class Intake:
             self._orphans.ask_soon(sender, now.mono_ms)
             return False
         chains.append(block)
+        if header.author == self._own:
+            self._voice.learning.on_learnt(block.digest, now.mono_ms)
         for item in block.items:
             self._on_item(item, header.author, bit, sender, now)
         return True

@@ -30,11 +30,14 @@ _SEEN = struct.Struct(">B20s32s")
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A signature that whoever takes an item in has to check: `signer` (a node id) signed `digest`."""
+    """A signature that whoever takes an item in has to check: `signer` (a node id) signed `digest`, its block of that
+    height or its transaction of that number: by them its key of then is found."""
 
     signer: str
     digest: bytes
     signature: bytes
+    height: int | None = None
+    seq: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,13 +134,13 @@ def claims(item: Item) -> Iterator[Claim]:
     """The signatures within an item."""
     match item:
         case TxItem(tx, _, signature, digest):
-            yield Claim(base32(tx.src), digest, signature)
+            yield Claim(base32(tx.src), digest, signature, seq=tx.seq)
         case Double(first, second):
             yield from claims(first)
             yield from claims(second)
         case Fork(first, second):
             for header in (first, second):
-                yield Claim(header.header.author_id, header.digest, header.signature)
+                yield Claim(header.header.author_id, header.digest, header.signature, height=header.header.height)
         case _:
             pass
 

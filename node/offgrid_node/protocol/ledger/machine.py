@@ -72,7 +72,6 @@ class LedgerMachine:
     def load(self, rows: Rows, now: Now) -> None:
         self._draft.load(rows)
         self._bookings.load()
-        self._wallet.load_requests(rows)
         row = rows.get(META, GENESIS_KEY)
         if row is None:
             return
@@ -131,8 +130,12 @@ class LedgerMachine:
 
     @property
     def muted_why(self) -> str:
-        """Why this node signs nothing; empty when it does."""
-        return self._voice.muted_why
+        """Why this node signs nothing, for good or until it has learnt what it signed; empty when it does."""
+        return self._voice.muted_why or self._voice.learning.why
+
+    @property
+    def mute_notices(self) -> tuple[str, ...]:
+        return (f"this node signs nothing in the ledger: {self.muted_why}",) if self.muted_why else ()
 
     def witness_state(self, node: str) -> ledger_pb2.WitnessState.ValueType:
         """What this node knows of a witness: as far as it is up, and has been, since this machine was loaded."""
@@ -230,12 +233,17 @@ class LedgerMachine:
                 part.trim()
 
     def _close_step(self, now: Now, rng: Rng) -> None:
-        self._voice.on_time(now.mono_ms)
+        for known in self._witness.take_learnt():
+            self._wallet.on_learnt(known)
+        learnt_all = self._voice.on_time(now.mono_ms)
         self._gossip.on_time(now, rng)
         while True:
             self._witness.settle(now)
             for known in self._witness.take_ended():
                 self._wallet.on_ended(known)
+            if learnt_all:
+                self._wallet.on_learnt_all()
+                learnt_all = False
             if not self._wallet.pump(now):
                 break
         self._intake.tell_of_forks()

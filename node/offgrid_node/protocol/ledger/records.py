@@ -5,7 +5,7 @@ mesh's id (RFC 7693, section 2.5). Inside the ledger an account is the 20 bytes 
 must be valid on every node for ever, so no rule leans on tables that change, such as Unicode's.
 
     genesis   ver1 | issuer20 | epoch4 | fee8 | created8 | n2 x (witness20 weight4) | n2 x (account20 amount8)
-    tx        ver1 | src20 | seq8 | prev32 | fee8 | n1 x (dst20 amount8) | metalen2 | meta
+    tx        ver1 | src20 | seq8 | prev32 | fee8 | n1 x (dst20 amount8) | metalen2 | meta | request16
     meta      (keylen1 key vallen2 value)*, keys ascending
     header    ver1 | author20 | height8 | prev32 | n1 x parent32 | epoch4 | root32 | items4 | created8
     booking   ver1 | job (len2) | attempt4 | payee20 | amount8 | action (len2)
@@ -20,10 +20,10 @@ from functools import cached_property
 
 from offgrid_node.protocol.errors import PeerFault
 from offgrid_node.protocol.ids import NODE_ID_BYTES, base32, node_id_bytes
-from offgrid_node.protocol.signing import BodyReader, BodyWriter, decode_body, digest_of
+from offgrid_node.protocol.signing import BodyReader, BodyWriter, check_version, decode_body, digest_of
 
 GENESIS_KIND, TX_KIND, HEADER_KIND = b"og.ledger.v1", b"og.tx.v1", b"og.block.v1"
-ITEM_KIND, BOOKING_KIND = b"og.item.v1", b"og.booking.v1"
+ITEM_KIND, BOOKING_KIND, REQUEST_KIND = b"og.item.v1", b"og.booking.v1", b"og.tx.request.v1"
 VERSION = 1
 DIGEST_BYTES = 32
 AMOUNT_MAX = 2**63 - 1  # of any amount that a body may name
@@ -39,6 +39,8 @@ META_BYTES_MAX = 1_024
 META_VALUE_BYTES_MAX = 256
 PARENTS_MAX = 4
 SEQ_MAX = 2**63 - 1
+REQUEST_BYTES = 16
+NO_REQUEST = bytes(REQUEST_BYTES)
 
 _META_KEY = re.compile(r"[a-z][a-z0-9_.-]{0,31}\Z")
 META_KEY_RULE = "1 to 32 of a-z 0-9 _ . -, a letter first"
@@ -96,7 +98,7 @@ class LedgerGenesis:
 
     @classmethod
     def _read(cls, reader: BodyReader) -> LedgerGenesis:
-        _check_version(reader)
+        check_version(reader.uint(1), VERSION)
         issuer, epoch, fee, created = (
             base32(reader.fixed(NODE_ID_BYTES)),
             reader.uint(4),
@@ -135,7 +137,8 @@ class LedgerGenesis:
 @dataclass(frozen=True)
 class Tx:
     """Moves money of `src` in its slot `seq`; `prev` is the digest of the transaction in the slot before, or of the
-    genesis: the slots of an account are a chain."""
+    genesis: the slots of an account are a chain. `request` is what `request_mark` makes of the id under which it was
+    asked for: by it an owner that was restored knows a repeated call."""
 
     src: bytes
     seq: int
@@ -143,6 +146,7 @@ class Tx:
     fee_micro: int
     outputs: tuple[tuple[bytes, int], ...]
     meta: bytes = b""
+    request: bytes = NO_REQUEST
 
     @cached_property
     def total_micro(self) -> int:
@@ -156,7 +160,7 @@ class Tx:
         ]  # fmt: skip
         for account, amount in self.outputs:
             parts += account, amount.to_bytes(8, "big")
-        parts += len(self.meta).to_bytes(2, "big"), self.meta
+        parts += len(self.meta).to_bytes(2, "big"), self.meta, self.request
         return b"".join(parts)
 
     @classmethod
@@ -166,11 +170,11 @@ class Tx:
 
     @classmethod
     def _read(cls, reader: BodyReader) -> Tx:
-        _check_version(reader)
+        check_version(reader.uint(1), VERSION)
         src, seq, prev, fee = reader.fixed(NODE_ID_BYTES), reader.uint(8), reader.fixed(DIGEST_BYTES), reader.uint(8)
         count = _count(reader.uint(1), 1, OUTPUTS_MAX, "outputs")
         outputs = tuple((reader.fixed(NODE_ID_BYTES), reader.uint(8)) for _ in range(count))
-        tx = cls(src, seq, prev, fee, outputs, reader.blob())
+        tx = cls(src, seq, prev, fee, outputs, reader.blob(), reader.fixed(REQUEST_BYTES))
         tx.check()
         return tx
 
@@ -191,6 +195,11 @@ class Tx:
 def tx_id_of(digest: bytes) -> str:
     """How people and programs name a transaction: 52 characters."""
     return base32(digest)
+
+
+def request_mark(request_id: str, salt: bytes) -> bytes:
+    """What a transaction says of the request id under which its owner asked for it; NO_REQUEST for none."""
+    return digest_of(REQUEST_KIND, salt, request_id.encode())[:REQUEST_BYTES] if request_id else NO_REQUEST
 
 
 def encode_meta(meta: Mapping[str, str]) -> bytes:
@@ -271,7 +280,7 @@ class Header:
 
     @classmethod
     def _read(cls, reader: BodyReader) -> Header:
-        _check_version(reader)
+        check_version(reader.uint(1), VERSION)
         author, height, prev = reader.fixed(NODE_ID_BYTES), reader.uint(8), reader.fixed(DIGEST_BYTES)
         count = _count(reader.uint(1), 0, PARENTS_MAX, "parents")
         parents = tuple(reader.fixed(DIGEST_BYTES) for _ in range(count))
@@ -295,11 +304,6 @@ def booking_digest(salt: bytes, job_id: str, attempt: int, payee: bytes, amount_
     """A leaf of the tree whose root a payment of many bookings names."""
     writer = BodyWriter().uint(VERSION, 1).text(job_id).uint(attempt, 4).fixed(payee, NODE_ID_BYTES)
     return digest_of(BOOKING_KIND, salt, writer.uint(amount_micro, 8).text(action).done())
-
-
-def _check_version(reader: BodyReader) -> None:
-    if (version := reader.uint(1)) != VERSION:
-        raise ValueError(f"version {version}, only {VERSION} is known")
 
 
 def _count(count: int, least: int, most: int, what: str) -> int:

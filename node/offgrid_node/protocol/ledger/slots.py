@@ -62,6 +62,13 @@ class Slot:
             tally = self.tallies[tx_digest] = Tally()
         return tally
 
+    def bind(self, tx_digest: bytes, *, confirms: bool) -> None:
+        """This node has said so, and said nothing else before as far as it knows."""
+        if confirms and self.confirmed == NOTHING:
+            self.confirmed = tx_digest
+        elif not confirms and self.voted == NOTHING:
+            self.voted = tx_digest
+
     def encode(self) -> bytes:
         inline = [*self.tallies.items()][:INLINE_TALLIES]
         flags = (2 if len(self.tallies) > INLINE_TALLIES else 0) | self.doubled

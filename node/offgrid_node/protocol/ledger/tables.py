@@ -27,9 +27,10 @@ FORKS = "ledger_forks"  # author → the first `Fork` of it that was seen
 EVIDENCE = "ledger_evidence"  # account → the newest `Double` of it
 NAMED = "ledger_named"  # digest → the author who said so, of blocks that a `Seen` names and that are not here yet
 UNTOLD = "ledger_untold"  # digest → its author, of blocks beside their chain that nothing held here leans on yet
-REQUESTS = "ledger_requests"  # see protocol/requests.py
+REQUESTS = "ledger_requests"  # records.request_mark → transfer id
 
 GENESIS_KEY, TOTALS_KEY, MUTE_KEY, IN_FLIGHT_KEY = b"genesis", b"totals", b"mute", b"in_flight"
+LEARN_KEY = b"learn"  # there from a restore until the node has learnt what it signed before: see learning.py
 
 EVERYBODY = bytes(NODE_ID_BYTES)  # in TX_INDEX
 NUMBER_BYTES, NUMBER_MAX = 8, 2**64 - 1

@@ -40,7 +40,7 @@ class Transactions:
             known = self._held[digest] = Known(TxItem(Tx.decode(body), body, signature, digest), row)
         return known
 
-    def add(self, item: TxItem, now: Now, *, transfer_id: str = "", bookings: int = 0) -> None:
+    def add(self, item: TxItem, now: Now, *, transfer_id: str = "", bookings: int = 0) -> Known:
         """One that is not known yet."""
         row = ledger_pb2.TxRow(
             signed=common_pb2.Signed(body=item.body, signature=item.signature),
@@ -49,9 +49,15 @@ class Transactions:
             transfer_id=transfer_id,
             bookings=bookings,
         )
-        self._held[item.digest] = Known(item, row)
+        known = self._held[item.digest] = Known(item, row)
         self._draft.put(TXS, item.digest, row)
         self._list(item.digest, {EVERYBODY, item.tx.src})
+        return known
+
+    def explain(self, known: Known, *, transfer_id: str = "", bookings: int = 0) -> None:
+        """What an own one was for."""
+        known.row.transfer_id, known.row.bookings = transfer_id, bookings
+        self._draft.put(TXS, known.item.digest, known.row)
 
     def end(self, known: Known, state: ledger_pb2.TxState.ValueType, tally: Tally, now: Now) -> None:
         """Final or void, for ever."""

@@ -6,7 +6,8 @@ only once witnesses that together with it weigh a quorum have shown what they ho
 peer that holds nothing, or says so, proves nothing, while a quorum has an honest witness in common with every other.
 And once it sees anything with its own signature that it does not have, it goes mute, durably, as witness, as author and
 as owner, until its key is changed (research/ledger.md; etcd and TigerBeetle have members that lost data leave and join
-anew for the same reason).
+anew for the same reason). A node that knows that it came back from its journal has a third: it says nothing at all
+before it has learnt what it said (learning.py).
 
 Whatever is no vote waits QUIET_MS at most, so an owner signs offline too. One that was restored and is alone for so
 long may sign a second transaction for a slot, or a second block for a height: that costs its own account and chain
@@ -21,6 +22,7 @@ from typing import TypeVar
 from offgrid_node.protocol.draft import Draft
 from offgrid_node.protocol.ledger.committee import Committee
 from offgrid_node.protocol.ledger.items import Item, Statement
+from offgrid_node.protocol.ledger.learning import Learning
 from offgrid_node.protocol.ledger.tables import META, MUTE_KEY
 
 QUIET_MS = 2_000  # after a start, while no quorum of witnesses has shown what it holds
@@ -38,6 +40,7 @@ class Voice:
         self._quiet_until_ms: int | None = 0
         self._committee = Committee(())
         self._greeted = 0  # who has shown what it holds of this node since the start, and this node
+        self.learning = Learning(draft)
         self.muted_why = ""
         self._notices: dict[str, str] = {}  # by what they are about
         self._accused: dict[bytes, str] = {}  # one notice of each liar
@@ -47,13 +50,14 @@ class Voice:
         row = self._draft.get(META, MUTE_KEY)
         self.muted_why = row.decode() if row is not None else ""
         self._quiet_until_ms = now_ms + QUIET_MS
+        self.learning.load(committee, own, now_ms)
 
     # ---- questions
 
     @property
     def free(self) -> bool:
         """Whether it may say anything that is no vote."""
-        return self._quiet_until_ms is None and not self.muted_why
+        return self._quiet_until_ms is None and not self.learning.at_work and not self.muted_why
 
     @property
     def may_witness(self) -> bool:
@@ -67,22 +71,29 @@ class Voice:
     def unheard(self, account: bytes) -> bool:
         """Whether this node waits for that one to show what it holds."""
         bit = self._committee.bit_of(account)
-        return bool(bit & ~self._greeted) and not self._committee.enough(self._greeted)
+        unheard = bool(bit & ~self._greeted) and not self._committee.enough(self._greeted)
+        return unheard or self.learning.lacks(account)
 
     def deadline_ms(self) -> int | None:
-        return self._quiet_until_ms
+        due = (self._quiet_until_ms, self.learning.deadline_ms())
+        return min((at for at in due if at is not None), default=None)
 
     # ---- inputs
 
-    def on_greeted(self, account: bytes) -> None:
-        """This peer has shown what it holds of this node, and it is nothing new."""
-        self._greeted |= self._committee.bit_of(account)
-        if self._committee.enough(self._greeted):
-            self._quiet_until_ms = None
+    def on_shown(self, account: bytes, digest: bytes, *, held: bool, now_ms: int) -> None:
+        """This peer has shown its newest block of this node's; `held`: it is nothing new."""
+        self.learning.on_shown(account, digest, held=held, now_ms=now_ms)
+        if held:
+            self._greet(self._committee.bit_of(account))
 
-    def on_time(self, now_ms: int) -> None:
+    def on_time(self, now_ms: int) -> bool:
+        """Whether this node has just learnt all that it had forgotten."""
         if self._quiet_until_ms is not None and self._quiet_until_ms <= now_ms:
             self._quiet_until_ms = None
+        learnt_all = self.learning.on_time(now_ms)
+        if learnt_all:
+            self._greet(self.learning.answered)
+        return learnt_all
 
     def mute(self, why: str) -> None:
         """For ever, as far as this key goes. What was to be said in this step stays unsaid."""
@@ -112,6 +123,11 @@ class Voice:
         """What is to go out now: nothing, if this step has found out that this node must be mute."""
         items, self._items = self._items, []
         return [] if self.muted_why else items
+
+    def _greet(self, mask: int) -> None:
+        self._greeted |= mask
+        if self._committee.enough(self._greeted):
+            self._quiet_until_ms = None
 
 
 def _remember(held: dict[K, str], key: K, value: str) -> None:

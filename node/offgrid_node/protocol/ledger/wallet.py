@@ -13,15 +13,14 @@ from collections import OrderedDict
 from offgrid.v1 import ledger_pb2
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.draft import Draft
-from offgrid_node.protocol.effects import Rows
-from offgrid_node.protocol.errors import Exhausted, FailedPrecondition
+from offgrid_node.protocol.errors import Exhausted, FailedPrecondition, Unavailable
 from offgrid_node.protocol.etypes import EventType
-from offgrid_node.protocol.ids import fresh_id
+from offgrid_node.protocol.ids import ID_BYTES, base32, fresh_id
 from offgrid_node.protocol.ledger.accounts import Accounts
 from offgrid_node.protocol.ledger.bookings import Bookings
 from offgrid_node.protocol.ledger.commands import CreateTransfer
 from offgrid_node.protocol.ledger.items import TxItem
-from offgrid_node.protocol.ledger.records import TX_KIND, Tx, tx_id_of
+from offgrid_node.protocol.ledger.records import NO_REQUEST, TX_KIND, Tx, request_mark, tx_id_of
 from offgrid_node.protocol.ledger.refusals import wrong_amount
 from offgrid_node.protocol.ledger.settings import LedgerSettings
 from offgrid_node.protocol.ledger.tables import (
@@ -36,11 +35,12 @@ from offgrid_node.protocol.ledger.tables import (
 from offgrid_node.protocol.ledger.transactions import Known, Transactions
 from offgrid_node.protocol.ledger.voice import Voice
 from offgrid_node.protocol.ledger.witness import Witness, ledger_event
-from offgrid_node.protocol.requests import Requests
+from offgrid_node.protocol.requests import reused
 from offgrid_node.protocol.rng import Rng
 from offgrid_node.protocol.signing import digest_of
 
 QUEUE_MAX = 1_000  # transfers that are not signed yet
+LEARN_RETRY_MS = 1_000
 
 
 class Wallet:
@@ -58,17 +58,12 @@ class Wallet:
     ) -> None:
         self._settings, self._draft, self._accounts = settings, draft, accounts
         self._transactions, self._witness, self._voice, self._bookings = transactions, witness, voice, bookings
-        self._requests = Requests(draft, REQUESTS)
         self._queue: OrderedDict[int, ledger_pb2.TransferRow] = OrderedDict()
         self._queued_micro = 0
         self._last = 0
         self._in_flight = b""
         self._bookings_next = False
         self._fee_micro = 0
-
-    def load_requests(self, rows: Rows) -> None:
-        """Needed before the ledger is open as well: it may be opened while this machine runs."""
-        self._requests.load(rows)
 
     def load(self) -> None:
         self._in_flight = self._draft.get(META, IN_FLIGHT_KEY) or b""
@@ -93,11 +88,11 @@ class Wallet:
 
     def on_create(self, command: CreateTransfer, now: Now, rng: Rng) -> ledger_pb2.TransferRow:
         """The transfer, signed if its turn is now. Raises the faults that commands.CreateTransfer names."""
-        made = self._requests.made(command.request_id, command.digest)
-        if made:
-            row = self._draft.row(TRANSFERS, made.encode(), ledger_pb2.TransferRow)
-            assert row is not None, "what a request made is kept"
-            return row
+        request = request_mark(command.request_id, self._settings.salt)
+        if (made := self._made(request)) is not None:
+            if (_outputs(made), made.fee_micro, made.meta) != (command.outputs, self._fee(command), command.meta):
+                raise reused(command.request_id, made.transfer_id)
+            return made
         self._check(command)
         self._last += 1
         row = ledger_pb2.TransferRow(
@@ -105,17 +100,41 @@ class Wallet:
             number=self._last,
             src=self._settings.account,
             outputs=[ledger_pb2.RawOutput(account=name, amount_micro=amount) for name, amount in command.outputs],
-            fee_micro=command.fee_micro or self._fee_micro,
+            fee_micro=self._fee(command),
             meta=command.meta,
             created_us=now.utc_us,
+            request=request,
         )
-        self._requests.remember(command.request_id, command.digest, row.transfer_id)
         self._queue[row.number] = row
         self._queued_micro += _total(row)
-        self._draft.put(TRANSFERS, row.transfer_id.encode(), row)
+        self._keep(row)
         self._draft.put_bytes(TRANSFERS_OPEN, number_key(row.number), row.transfer_id.encode())
         self.pump(now)
         return row
+
+    def on_learnt(self, known: Known) -> None:
+        """A transaction of this node's own that it had forgotten: what was to be paid by it is paid, and not again.
+        Transfers are signed in the order in which they were made."""
+        tx, digest = known.item.tx, known.item.digest
+        if (payment := self._bookings.payment_in(tx)) is not None:
+            self._bookings.paid(payment, tx_id_of(digest), tx.fee_micro)
+            self._transactions.explain(known, bookings=len(payment.bookings))
+            return
+        for row in self._queue.values():
+            if (_outputs(row), row.fee_micro, row.meta, row.request) == (tx.outputs, tx.fee_micro, tx.meta, tx.request):
+                self._transactions.explain(known, transfer_id=row.transfer_id)
+                self._signed(row, digest)
+                return
+        if tx.request != NO_REQUEST:
+            self._remember(known)
+
+    def on_learnt_all(self) -> None:
+        """The one that was in flight, if any, is so again: nothing else may take its slot."""
+        self._in_flight = self._witness.standing(self._settings.account) or b""
+        if self._in_flight:
+            self._draft.put_bytes(META, IN_FLIGHT_KEY, self._in_flight)
+        else:
+            self._draft.delete(META, IN_FLIGHT_KEY)
 
     def on_ended(self, known: Known) -> None:
         """A transaction, of whichever account, became final or void."""
@@ -145,7 +164,9 @@ class Wallet:
     def _check(self, command: CreateTransfer) -> None:
         if self._voice.muted_why:
             raise FailedPrecondition(f"this node signs nothing: {self._voice.muted_why}", reason="Muted")
-        fee = command.fee_micro or self._fee_micro
+        if why := self._voice.learning.why:  # among what it learns may be this very transfer
+            raise Unavailable(f"this node signs nothing yet: {why}", reason="StillLearning", retry_ms=LEARN_RETRY_MS)
+        fee = self._fee(command)
         if fee < self._fee_micro:
             allowed = f"{fee}; this ledger takes no less than {self._fee_micro}"
             raise wrong_amount("fee_micro", allowed, "FeeTooLow", fee_micro=fee, least_micro=self._fee_micro)
@@ -165,6 +186,39 @@ class Wallet:
                 metadata={"needed_micro": str(needed), "available_micro": str(max(0, free))},
             )
 
+    def _fee(self, command: CreateTransfer) -> int:
+        return command.fee_micro or self._fee_micro
+
+    def _made(self, request: bytes) -> ledger_pb2.TransferRow | None:
+        """What was asked for under this mark, if it is one."""
+        made = self._draft.get(REQUESTS, request) if request != NO_REQUEST else None
+        if made is None:
+            return None
+        row = self._draft.row(TRANSFERS, made, ledger_pb2.TransferRow)
+        assert row is not None, "what a request made is kept"
+        return row
+
+    def _keep(self, row: ledger_pb2.TransferRow) -> None:
+        self._draft.put(TRANSFERS, row.transfer_id.encode(), row)
+        if row.request != NO_REQUEST:
+            self._draft.put_bytes(REQUESTS, row.request, row.transfer_id.encode())
+
+    def _remember(self, known: Known) -> None:
+        """A transfer that was asked for in what this node has lost: whoever asks for it again finds it."""
+        tx, digest = known.item.tx, known.item.digest
+        row = ledger_pb2.TransferRow(
+            transfer_id=f"t-{base32(digest[:ID_BYTES])}",
+            src=tx.src,
+            outputs=[ledger_pb2.RawOutput(account=name, amount_micro=amount) for name, amount in tx.outputs],
+            fee_micro=tx.fee_micro,
+            meta=tx.meta,
+            created_us=known.row.created_us,
+            tx_digest=digest,
+            request=tx.request,
+        )
+        self._transactions.explain(known, transfer_id=row.transfer_id)
+        self._keep(row)
+
     def _free_micro(self) -> int:
         """Final funds without what is in flight."""
         flying = self._transactions.get(self._in_flight) if self._in_flight else None
@@ -175,14 +229,20 @@ class Wallet:
         row = next(iter(self._queue.values()), None)
         if row is None or _total(row) > self._free_micro():
             return False
-        del self._queue[row.number]
-        self._queued_micro -= _total(row)
-        outputs = tuple((output.account, output.amount_micro) for output in row.outputs)
-        row.tx_digest = self._sign(outputs, row.fee_micro, row.meta, now, transfer_id=row.transfer_id)
-        self._draft.put(TRANSFERS, row.transfer_id.encode(), row)
-        self._draft.delete(TRANSFERS_OPEN, number_key(row.number))
+        digest = self._sign(
+            _outputs(row), row.fee_micro, row.meta, now, transfer_id=row.transfer_id, request=row.request
+        )
+        self._signed(row, digest)
         self._bookings_next = True
         return True
+
+    def _signed(self, row: ledger_pb2.TransferRow, digest: bytes) -> None:
+        """It waits no more."""
+        del self._queue[row.number]
+        self._queued_micro -= _total(row)
+        row.tx_digest = digest
+        self._draft.put(TRANSFERS, row.transfer_id.encode(), row)
+        self._draft.delete(TRANSFERS_OPEN, number_key(row.number))
 
     def _pay_bookings(self, now: Now) -> bool:
         if not self._bookings.owed_micro:
@@ -204,11 +264,12 @@ class Wallet:
         now: Now,
         *,
         transfer_id: str = "",
+        request: bytes = NO_REQUEST,
         bookings: int = 0,
     ) -> bytes:
         """Signs the account's next transaction; it leaves in the block that this step ends with."""
         account = self._accounts.get(self._settings.account)
-        tx = Tx(self._settings.account, account.next_seq, account.head, fee_micro, outputs, meta)
+        tx = Tx(self._settings.account, account.next_seq, account.head, fee_micro, outputs, meta, request)
         body = tx.encode()
         digest = digest_of(TX_KIND, self._settings.salt, body)
         item = TxItem(tx, body, self._settings.signer.sign(digest), digest)
@@ -219,6 +280,10 @@ class Wallet:
         self._voice.say(item)
         self._witness.follow(item)
         return digest
+
+
+def _outputs(row: ledger_pb2.TransferRow) -> tuple[tuple[bytes, int], ...]:
+    return tuple((output.account, output.amount_micro) for output in row.outputs)
 
 
 def _total(row: ledger_pb2.TransferRow) -> int:

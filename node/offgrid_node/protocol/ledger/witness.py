@@ -61,6 +61,7 @@ class Witness:
         self._touched: dict[bytes, None] = {}  # accounts whose next slot is to be examined
         self._unheard: dict[bytes, None] = {}  # … once this node may speak
         self._ended: list[Known] = []
+        self._learnt: list[Known] = []
 
     def load(self) -> None:
         """Whatever could be done was done in the step that made it possible, unless this node had to be quiet."""
@@ -98,6 +99,11 @@ class Witness:
                 return False
         return True
 
+    def standing(self, name: bytes) -> bytes | None:
+        """The transaction seen first for the account's next slot."""
+        slot = self._slots.get(name, self._accounts.get(name).next_seq)
+        return slot.first if slot is not None and slot.first != NOTHING else None
+
     # ---- inputs
 
     def on_tx(self, item: TxItem, now: Now, *, told: bool = False) -> None:
@@ -106,9 +112,11 @@ class Witness:
         if tx.fee_micro < self._fee_micro or tx.seq < self._accounts.get(tx.src).next_seq:
             return
         if self._transactions.get(digest) is None:
+            known = self._transactions.add(item, now)
             if tx.src == self._own:
+                self._learnt.append(known)
+            if tx.src == self._own and not self._voice.learning.at_work:
                 self._voice.mute("a transaction came that this node signed and does not have: was it restored?")
-            self._transactions.add(item, now)
         self.follow(item, told=told)
 
     def follow(self, item: TxItem, *, told: bool = False) -> None:
@@ -129,6 +137,8 @@ class Witness:
         if statement.seq < (account := self._accounts.get(statement.account)).next_seq:
             return
         slot = self._slots.make(statement.account, statement.seq)
+        if bit == self._own_bit:
+            slot.bind(statement.tx_digest, confirms=statement.confirms)
         if self._too_many(slot, statement.tx_digest, bit):
             return
         if self._slots.state(slot, statement.tx_digest, bit, confirms=statement.confirms) and (
@@ -148,6 +158,11 @@ class Witness:
             del self._touched[account]
             while self._advance(account, now):
                 pass
+
+    def take_learnt(self) -> list[Known]:
+        """Own transactions that came from others since it was asked last: this node had forgotten them."""
+        learnt, self._learnt = self._learnt, []
+        return learnt
 
     def take_ended(self) -> list[Known]:
         """Transactions that became final or void since it was asked last."""

@@ -136,7 +136,12 @@ class Admission:
         for other in [*first, *(n for n in self._directory.all_ids() if n not in first)]:
             if not parcel.add(other):
                 break
-        return mesh_pb2.JoinGrant(genesis=self._directory.signed_genesis, members=parcel.members, peers=parcel.peers)
+        return mesh_pb2.JoinGrant(
+            genesis=self._directory.signed_genesis,
+            members=parcel.members,
+            peers=parcel.peers,
+            root=self._directory.root_changes(),
+        )
 
 
 def _reissued(record: MemberRecord, issuer: str) -> MemberRecord:

@@ -38,6 +38,14 @@ class RemoveMember:
 
 
 @dataclass(frozen=True, slots=True)
+class RotateWrappingKey:
+    """From this node's owner: objects are to be wrapped for the key that follows the one of this number; where that was
+    done already nothing happens. Answer: RotateDataKeysResponse."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
 class AddressesChanged:
     """Where this node is reached now, best first: its mesh port, and its door for joiners."""
 

@@ -1,6 +1,6 @@
 """What the rest of the node asks about the mesh: who is a member, by which key, at which address, in which role.
 
-Pure questions over the merged records of `roll.py`; every answer has been verified, address hints apart.
+Pure questions over the merged records of `roll.py` and `rooted.py`; every answer is verified, address hints apart.
 """
 
 from __future__ import annotations
@@ -12,14 +12,21 @@ from offgrid.v1 import common_pb2, mesh_pb2
 from offgrid_node.protocol.effects import Rows, Verifier
 from offgrid_node.protocol.errors import InvalidRequest, NotFound
 from offgrid_node.protocol.ids import node_id_of
-from offgrid_node.protocol.mesh.records import MemberRecord, PeerRecord
-from offgrid_node.protocol.mesh.roll import CheckCertificate, Roll
-from offgrid_node.protocol.mesh.stored import StoredRecords, read_genesis
+from offgrid_node.protocol.mesh.held import CheckCertificate
+from offgrid_node.protocol.mesh.keychange import KEY_CHANGE_KIND, Chain, key_at, mark
+from offgrid_node.protocol.mesh.records import MEMBER_KIND, MemberRecord, PeerRecord
+from offgrid_node.protocol.mesh.roll import forked
+from offgrid_node.protocol.mesh.rooted import ROOT_FORKED, RootedRoll
+from offgrid_node.protocol.mesh.stored import StoredRecords, read_genesis, read_root
+from offgrid_node.protocol.mesh.wrapping import WrappingKey
+from offgrid_node.protocol.signing import digest_of
 
 PREFIX_CHARS_MIN = 4
 
+FRAME_BYTES = 8  # at most, around a record in a message
 
-class Directory(Roll):
+
+class Directory(RootedRoll):
     """The members of one mesh, as this node knows them."""
 
     @classmethod
@@ -28,11 +35,16 @@ class Directory(Roll):
         FailedPrecondition (reason NoMesh) on a node that belongs to none, Corrupt when the genesis is no good."""
         genesis = read_genesis(rows, verify)
         directory = cls(genesis, verify, check_certificate)
-        stored = StoredRecords.read(rows, genesis, verify, check_certificate)
+        directory.root, directory._rival_root = read_root(rows, directory.genesis, verify)
+        if directory._rival_root is not None:
+            directory.notice(ROOT_FORKED)
+        stored = StoredRecords.read(rows, directory.root, verify, check_certificate)
         directory._admins, directory._members, directory._peers = stored.admins, stored.members, stored.peers
         directory.notices.extend(stored.refused)
+        directory._chains, directory._rivals = stored.chains, stored.rivals
+        directory.notices.extend(map(forked, stored.rivals))
         for node_id in directory.live():
-            directory._fingerprints[node_id_of(directory._members[node_id].record.public_key)] = node_id
+            directory._fingerprints[node_id_of(directory.current_key(node_id) or b"")] = node_id
         return directory
 
     @property
@@ -54,9 +66,12 @@ class Directory(Roll):
 
     def resolve(self, text: str, *, removed: bool = False) -> str:
         """The live member (with `removed`: or removed one) that a person means by its id, its name, or the first
-        characters of its id. Raises NotFound, and InvalidRequest when several fit or the prefix is too short."""
+        characters of its id; the fingerprint of its present key will do as well. Raises NotFound, and InvalidRequest
+        when several fit or the prefix is too short."""
         if self.is_member(text):
             return text
+        if text in self._fingerprints:
+            return self._fingerprints[text]
         for pool in (self.live(), [n for n in self.all_ids() if not self.is_member(n)] if removed else []):
             found = [n for n in pool if self._members[n].record.name == text]
             if not found and len(text) >= PREFIX_CHARS_MIN:
@@ -75,17 +90,78 @@ class Directory(Roll):
 
     def certificates(self) -> list[bytes]:
         """Identity certificates (DER) of the live members: whom this node trusts."""
-        return [self._members[node_id].proof.certificate for node_id in self.live()]
+        return [self._certificate(node_id) for node_id in self.live()]
 
     def certificate(self, node_id: str) -> bytes | None:
         """A live member's identity certificate; also a lately removed one's, so that it can be told."""
         if self.is_member(node_id):
-            return self._members[node_id].proof.certificate
+            return self._certificate(node_id)
         return self._departed[node_id][0] if node_id in self._departed else None
 
-    def current_key(self, node_id: str) -> bytes | None:
+    def _certificate(self, node_id: str) -> bytes:
+        chain = self._chains.get(node_id)
+        return chain[-1].message.certificate if chain else self._members[node_id].proof.certificate
+
+    def first_certificate(self, node_id: str) -> bytes:
+        """Of the key that a live member's record names."""
+        return self._members[node_id].proof.certificate
+
+    def keys(self, node_id: str) -> tuple[bytes, ...]:
+        """All that a node has ever signed with, the newest first: for what was signed in its time."""
+        held, chain = self._members.get(node_id), self._chains.get(node_id, ())
+        if held is None:
+            return ()
+        return (*(each.change.public_key for each in reversed(chain)), held.record.public_key)
+
+    def key_at(self, node_id: str, *, height: int | None = None, seq: int | None = None) -> bytes | None:
+        """The key of a node's block of that height, or of its transaction of that number."""
         held = self._members.get(node_id)
-        return held.record.public_key if held else None
+        if held is None:
+            return None
+        return key_at(held.record.public_key, self._chains.get(node_id, ()), height=height, seq=seq)
+
+    def key_number(self, node_id: str) -> int:
+        """How often its identity key was replaced."""
+        return len(self._chains.get(node_id, ()))
+
+    def chain(self, node_id: str) -> Chain:
+        """How its identity keys follow one another."""
+        return self._chains.get(node_id, ())
+
+    def key_changes(self, node_id: str) -> list[mesh_pb2.KeyChange]:
+        return [held.message for held in self._chains.get(node_id, ())]
+
+    def root_changes(self, bytes_max: int | None = None) -> mesh_pb2.RootChanges:
+        """What convinces another node of the root's key of now, and those whom the root itself made members, as far as
+        they fit."""
+        made = self._root_row()
+        left = bytes_max - made.ByteSize() if bytes_max is not None else None
+        for node_id, held in self._members.items() if made.changes else ():
+            if held.record.issuer:
+                continue
+            proofs = self.proofs(node_id)
+            if left is not None and (left := left - sum(proof.ByteSize() + FRAME_BYTES for proof in proofs)) < 0:
+                break
+            made.members.extend(proofs)
+        return made
+
+    def has_rival(self, node_id: str) -> bool:
+        """Whether two follow one key of it, and the root has not said which."""
+        return node_id in self._rivals
+
+    def kept_by_root(self) -> list[bytes]:
+        """Digests of all that stands here by the root's word, for the next root key to stand by."""
+        held = (*self._members.values(), *self._admins.values())
+        kept = [digest_of(MEMBER_KIND, self.salt, each.record.body) for each in held if not each.record.issuer]
+        changes = (held.change for chain in self._chains.values() for held in chain)
+        return [*kept, *(digest_of(KEY_CHANGE_KIND, self.salt, change.body) for change in changes if change.by_root)]
+
+    def wrapping_key(self, node_id: str) -> WrappingKey | None:
+        """For which key objects are wrapped that a live member may read; None for anyone else."""
+        peer, key = self.peer(node_id), self.current_key(node_id)
+        if key is None or not self.is_member(node_id):
+            return None
+        return WrappingKey(peer.wrap_number, peer.wrap_key) if peer and peer.wrap_number else WrappingKey(0, key)
 
     def addresses(self, node_id: str) -> list[str]:
         """ "host:port", best first: what the node itself signed, then unproved hints."""
@@ -113,16 +189,22 @@ class Directory(Roll):
         """What convinces another node: the record that stands, behind it the admin record it may lean on."""
         current, admin = self._members.get(node_id), self._admins.get(node_id)
         found = [admin.proof] if admin and (current is None or admin.record.body != current.record.body) else []
-        return [*found, current.proof] if current else found
+        found = [*found, current.proof] if current else found
+        if found and node_id in self._chains:
+            found[0] = _with_changes(found[0], self.key_changes(node_id))
+        if found and node_id in self._rivals:
+            found.append(_with_changes(found[0], [held.message for held in self._rivals[node_id]]))
+        return found
 
-    def vouchers(self, node_id: str) -> list[common_pb2.Signed]:
-        """What shows a stranger whose key a node's is (`vouching.vouched`): its record, then that of the admin who
-        issued it; empty for a node that nothing is known of."""
+    def vouchers(self, node_id: str) -> list[mesh_pb2.MemberProof]:
+        """What shows a stranger whose keys a node's are (`vouching.vouched`): its record, then that of the admin who
+        issued it, each with the keys that followed; empty for a node that nothing is known of."""
         current = self._members.get(node_id)
         if current is None:
             return []
         issuer = self._admins.get(current.record.issuer)
-        return [held.proof.record for held in (current, issuer) if held is not None]
+        held = (each for each in (current, issuer) if each is not None)
+        return [_with_changes(each.proof, self.key_changes(each.record.node_id)) for each in held]
 
     def signed_peer(self, node_id: str) -> common_pb2.Signed | None:
         held = self._peers.get(node_id)
@@ -137,6 +219,7 @@ class Directory(Roll):
                 member_epoch=record.epoch,
                 removed=record.removed,
                 peer_version=peer.record.version if peer else 0,
+                key_number=self.key_number(node_id),
             )
 
     def digest(self) -> bytes:
@@ -144,7 +227,14 @@ class Directory(Roll):
         if self._digest[0] != self.revision:
             state = hashlib.blake2b(digest_size=16, person=b"og.members.v1", salt=self.salt)
             for node_id in self.all_ids():
-                peer = self._peers.get(node_id)
+                rivalled = node_id in self._rivals  # where its peer record is another's by another key
+                peer = None if rivalled else self._peers.get(node_id)
                 state.update(self._members[node_id].record.body_hash + (peer.record.body_hash if peer else bytes(32)))
+                state.update(mark(self._chains.get(node_id, ()), rivalled=rivalled))
+            state.update(self.root_digest())
             self._digest = (self.revision, state.digest())
         return self._digest[1]
+
+
+def _with_changes(proof: mesh_pb2.MemberProof, changes: list[mesh_pb2.KeyChange]) -> mesh_pb2.MemberProof:
+    return mesh_pb2.MemberProof(record=proof.record, certificate=proof.certificate, key_changes=changes)

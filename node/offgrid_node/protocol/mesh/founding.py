@@ -11,6 +11,7 @@ from offgrid_node.protocol.effects import Rows, Signer, Verifier
 from offgrid_node.protocol.errors import FailedPrecondition, Fault, InvalidRequest, PeerFault
 from offgrid_node.protocol.ids import NAME, NAME_RULE
 from offgrid_node.protocol.mesh.directory import Directory
+from offgrid_node.protocol.mesh.held import GENESIS_KEY, CheckCertificate, RowKey
 from offgrid_node.protocol.mesh.records import (
     GENESIS_KIND,
     MEMBER_KIND,
@@ -21,7 +22,6 @@ from offgrid_node.protocol.mesh.records import (
     open_genesis,
     signed,
 )
-from offgrid_node.protocol.mesh.roll import GENESIS_KEY, CheckCertificate, RowKey
 
 MeshRows = dict[RowKey, bytes | None]
 
@@ -85,7 +85,8 @@ def adopt_grant(
     if genesis.mesh_tag != mesh_tag:
         raise PeerFault("the inviter's genesis is not that of the mesh in the token", reason="WrongMesh")
     directory = Directory(grant.genesis, verify, check_certificate)
-    for proof in grant.members:
+    directory.accept_root(grant.root)
+    for proof in sorted(grant.members, key=lambda proof: not proof.key_changes):  # others are checked by these keys
         directory.accept_member(proof)
     for message in grant.peers:
         try:
@@ -100,6 +101,7 @@ def adopt_grant(
 def all_rows(directory: Directory) -> MeshRows:
     """Every row of a mesh, for an empty store."""
     rows: MeshRows = {("mesh", GENESIS_KEY): directory.signed_genesis.SerializeToString()}
+    rows |= directory.take_root_row()
     for node_id in directory.all_ids():
         rows |= {key: value for key, value in directory.rows(node_id).items() if value is not None}
     return rows

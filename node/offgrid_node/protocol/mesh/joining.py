@@ -10,8 +10,8 @@ from offgrid.v1 import mesh_pb2
 from offgrid_node.protocol.effects import Signer, Verifier
 from offgrid_node.protocol.errors import InvalidRequest
 from offgrid_node.protocol.ids import NAME, NAME_RULE
+from offgrid_node.protocol.mesh.held import CheckCertificate
 from offgrid_node.protocol.mesh.records import join_proof_digest
-from offgrid_node.protocol.mesh.roll import CheckCertificate
 
 
 def ask_context(invite_id: bytes) -> bytes:

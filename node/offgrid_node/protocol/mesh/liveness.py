@@ -11,15 +11,14 @@ from dataclasses import dataclass
 from offgrid.v1 import common_pb2, mesh_pb2
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.effects import Answered, Call, Effect, Reply
-from offgrid_node.protocol.errors import CONNECTION_REFUSED, Exhausted
+from offgrid_node.protocol.errors import CONNECTION_REFUSED, NO_ROAD, Exhausted
 from offgrid_node.protocol.mesh.probing import HELPERS, Prober
-from offgrid_node.protocol.mesh.swim import ALIVE, DEAD, NEWS_ACCEPTED_MAX, SUSPECT, News, Swim
+from offgrid_node.protocol.mesh.swim import ALIVE, DEAD, NEWS_ACCEPTED_MAX, WATCHED, News, Swim
 from offgrid_node.protocol.rng import Rng
 
 PING = "offgrid.v1.MeshService/Ping"
 PING_VIA = "offgrid.v1.MeshService/PingVia"
 RELAYS_MAX = 256  # probes under way for others
-WATCHED = (ALIVE, SUSPECT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +94,8 @@ class LivenessCalls:
 
     def asked_ping(self, caller: str, request: mesh_pb2.PingRequest, digest: bytes, now: Now) -> mesh_pb2.PingResponse:
         """A member probes us, which shows that it lives itself."""
-        told = self._swim.news_for(caller)  # before we believe it alive, so that it hears of any doubt and refutes it
         self._hear(caller, request.news, now)
-        return mesh_pb2.PingResponse(news=to_wire(told), members_digest=digest)
+        return mesh_pb2.PingResponse(news=to_wire(self._swim.news_for(caller)), members_digest=digest)
 
     def asked_ping_via(self, ticket: int, request: mesh_pb2.PingViaRequest, digest: bytes, now: Now) -> list[Effect]:
         """A member asks us to probe another. Raises Exhausted at RELAYS_MAX."""
@@ -107,7 +105,7 @@ class LivenessCalls:
         self._relays[ticket] = now.mono_ms + 2 * timeout_ms
         return [self._ping(request.target, digest, RelayTag(ticket), timeout_ms)]
 
-    def answered(self, answer: Answered, now: Now, rng: Rng) -> list[Effect]:
+    def answered(self, answer: Answered, digest: bytes, now: Now, rng: Rng) -> list[Effect]:
         """The end of a Ping or PingVia of ours; late and unknown ones still show that somebody lives."""
         if isinstance(answer.reply, mesh_pb2.PingResponse):
             self._hear(answer.node, answer.reply.news, now)
@@ -116,7 +114,9 @@ class LivenessCalls:
                 self._prober.end(number)
                 self._prober.known(answer.node)
             case ProbeTag(number) if self._prober.is_open(number):
-                return self._direct_failed(number, answer.node, now, rng, refused=_is_refused(answer))
+                instead = self._swim.instead_of(answer.node, rng) if _has_no_road(answer) else []
+                effects = self._direct_failed(number, answer.node, now, rng, refused=_is_refused(answer))
+                return [*effects, *(call for target in instead for call in self._probe(target, digest, now))]
             case HelpTag(number, target):
                 self._helped(number, target, answer.node, answer.reply, now)
             case RelayTag(ticket) if self._relays.pop(ticket, None) is not None:
@@ -174,3 +174,7 @@ class LivenessCalls:
 
 def _is_refused(answer: Answered) -> bool:
     return answer.fault is not None and answer.fault.reason == CONNECTION_REFUSED
+
+
+def _has_no_road(answer: Answered) -> bool:
+    return answer.fault is not None and answer.fault.reason == NO_ROAD

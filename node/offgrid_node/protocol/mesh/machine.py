@@ -7,10 +7,10 @@ step it says nothing: a boot counter is made durable together with whatever that
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from offgrid.v1 import mesh_pb2, state_pb2
+from offgrid.v1 import mesh_pb2, objects_pb2, state_pb2
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.effects import (
     Answered,
@@ -24,7 +24,7 @@ from offgrid_node.protocol.effects import (
     Signer,
     Verifier,
 )
-from offgrid_node.protocol.errors import Fault, InvalidRequest, PermissionDenied, Unavailable
+from offgrid_node.protocol.errors import FailedPrecondition, Fault, InvalidRequest, PermissionDenied, Unavailable
 from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.events import PeerUp
 from offgrid_node.protocol.mesh.admission import Admission
@@ -35,9 +35,11 @@ from offgrid_node.protocol.mesh.commands import (
     CreateInvite,
     RemoveMember,
     RoadLost,
+    RotateWrappingKey,
 )
 from offgrid_node.protocol.mesh.directory import Directory
 from offgrid_node.protocol.mesh.exchange import answer
+from offgrid_node.protocol.mesh.held import Change, CheckCertificate, RowKey
 from offgrid_node.protocol.mesh.liveness import LivenessCalls
 from offgrid_node.protocol.mesh.reach import Reach, reach_row, read_reach
 from offgrid_node.protocol.mesh.records import (
@@ -48,11 +50,11 @@ from offgrid_node.protocol.mesh.records import (
     is_address,
     signed,
 )
-from offgrid_node.protocol.mesh.roll import Change, CheckCertificate
-from offgrid_node.protocol.mesh.spreading import FarewellTag, PushTag, Spreader, SyncTag
+from offgrid_node.protocol.mesh.spreading import FarewellTag, PushTag, RootTag, Spreader, SyncTag
 from offgrid_node.protocol.mesh.standing import Standing
 from offgrid_node.protocol.mesh.swim import Swim
 from offgrid_node.protocol.mesh.views import member_message, peer_message
+from offgrid_node.protocol.mesh.wrapping import BEGUN_BYTES, BEGUN_KEY, WRAP_NUMBER_MAX
 from offgrid_node.protocol.rng import Rng
 
 PROBE_INTERVAL_MS = 1_000
@@ -104,6 +106,8 @@ class MeshMachine:
         self._addresses, self._doors = self._settings.addresses, self._settings.door_addresses
         if not self._addresses and not self._doors:
             self._addresses, self._doors = read_reach(rows.get("meta", REACH_KEY))
+        own = self.directory.peer(self._self_id)
+        self._wrap_number = own.wrap_number if own else 0
         for node_id in self.directory.live():
             self._swim.watch(node_id, now.mono_ms)
 
@@ -191,6 +195,8 @@ class MeshMachine:
             case RemoveMember():
                 response, effects = self._admission.remove(command)
                 return [*effects, Reply(ticket, response), *self._spreader.removed(response.member.node_id)]
+            case RotateWrappingKey(number):
+                return self._rotate_wrapping_key(ticket, number, now)
         self._check_takes_part(caller)
         digest = self.directory.digest()
         match command:
@@ -205,6 +211,19 @@ class MeshMachine:
                 return [Reply(ticket, answer(self.directory, command))]
         raise InvalidRequest(f"the mesh knows no command {type(command).__name__}", reason="UnknownCommand")
 
+    def _rotate_wrapping_key(self, ticket: int, number: int, now: Now) -> list[Effect]:
+        """Once for a number; `_settle` signs what others are to know of it."""
+        effects: list[Effect] = []
+        if number > self._wrap_number:
+            raise InvalidRequest.field("number", f"{number}; the key of now is number {self._wrap_number}")
+        if number == self._wrap_number:
+            if number == WRAP_NUMBER_MAX:
+                text = f"{number} keys were there; offgrid-node rotate identity begins anew"
+                raise FailedPrecondition(text, reason="NoKeysLeft")
+            self._wrap_number += 1
+            effects.append(Put("meta", BEGUN_KEY, now.utc_us.to_bytes(BEGUN_BYTES, "big")))
+        return [*effects, Reply(ticket, objects_pb2.RotateDataKeysResponse(number=self._wrap_number))]
+
     def _check_takes_part(self, caller: str) -> None:
         if self.removed:
             raise Unavailable("this node was removed from the mesh", reason="NodeRemoved")
@@ -212,16 +231,12 @@ class MeshMachine:
             raise PermissionDenied(f"{caller[:64]} is no member of this mesh", reason="NotAMember")
 
     def _answered(self, answered: Answered, now: Now, rng: Rng) -> list[Effect]:
-        if isinstance(answered.tag, PushTag | FarewellTag | SyncTag):
+        if isinstance(answered.tag, PushTag | RootTag | FarewellTag | SyncTag):
             self._sources.add(answered.node)
-            try:
-                return self._spreader.answered(answered, now)
-            except Fault as fault:
-                self.directory.notice(f"{answered.node} sent a record that was refused: {fault.message}")
-                return []
+            return self._spreader.answered(answered, now)
         if not self.directory.is_member(answered.node):
             return []
-        effects = self._liveness.answered(answered, now, rng)
+        effects = self._liveness.answered(answered, self.directory.digest(), now, rng)
         if isinstance(answered.reply, mesh_pb2.PingResponse):
             effects += self._spreader.digest_seen(answered.node, answered.reply.members_digest, now)
         return effects
@@ -232,7 +247,7 @@ class MeshMachine:
         """Everything that follows from what has changed, in the order: rows, records, other domains, pushes."""
         self._sign_own_record()
         changes = self.directory.take_changes()
-        effects: list[Effect] = []
+        effects: list[Effect] = _written(self.directory.take_root_row())
         for change in changes:
             effects += self._write(change)
             if self.directory.is_member(change.node_id):
@@ -253,31 +268,41 @@ class MeshMachine:
         if not directory.is_member(self._self_id):
             return
         known, addresses = directory.peer(self._self_id), tuple(filter(is_address, self._addresses))[:ADDRESSES_MAX]
-        if known and (known.roles, known.addresses, known.software) == (settings.roles, addresses, settings.version):
+        self._wrap_number = max(self._wrap_number, known.wrap_number if known else 0)
+        wanted = settings.roles, addresses, settings.version, self._wrap_number
+        if known and (known.roles, known.addresses, known.software, known.wrap_number) == wanted:
             return
         version = min(known.version + 1, PEER_VERSION_MAX) if known else 1
-        record = PeerRecord(self._self_id, version, settings.roles, addresses, settings.version)
+        key = self._signer.wrapping_key(self._wrap_number).key if self._wrap_number else b""
+        record = PeerRecord(self._self_id, version, settings.roles, addresses, settings.version, self._wrap_number, key)
         directory.accept_peer(signed(PEER_KIND, directory.salt, record.body, self._signer))
 
     def _write(self, change: Change) -> list[Effect]:
-        effects: list[Effect] = [
-            Delete(table, key) if value is None else Put(table, key, value)
-            for (table, key), value in self.directory.rows(change.node_id).items()
-        ]
+        effects = _written(self.directory.rows(change.node_id))
         was = change.before is not None and not change.before.removed
         is_now = change.after is not None and not change.after.removed
         if change.member_changed and (was or is_now):
             etype = EventType.MEMBER_ADMITTED if is_now else EventType.MEMBER_REMOVED
             record = change.after or change.before
             assert record is not None
-            event = state_pb2.Event(etype=etype, subject=change.node_id, member=member_message(record))
+            event = state_pb2.Event(
+                etype=etype,
+                subject=change.node_id,
+                member=member_message(record, self.directory.key_number(change.node_id)),
+            )
             effects.append(Record(event))
         return effects
 
     def _tell_others(self, node_id: str) -> list[Effect]:
         record = self.directory.member(node_id)
         if record is None or record.removed or self.removed:
-            return self._standing.gone(node_id)
+            return self._standing.gone(node_id, removed=not self.removed)
         roles = self.directory.roles_in_force(node_id)
-        up = PeerUp(node_id, record.name, roles, record.weight_milli, record.failure_domain)
+        key = self.directory.wrapping_key(node_id)
+        label = key.label if key is not None else b""
+        up = PeerUp(node_id, record.name, roles, record.weight_milli, record.failure_domain, label)
         return self._standing.report(up, self._swim.liveness(node_id), self._swim.boot_of(node_id))
+
+
+def _written(rows: Mapping[RowKey, bytes | None]) -> list[Effect]:
+    return [Delete(table, key) if value is None else Put(table, key, value) for (table, key), value in rows.items()]

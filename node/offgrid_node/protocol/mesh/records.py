@@ -167,13 +167,16 @@ def _read_member(reader: BodyReader) -> MemberRecord:
 
 @dataclass(frozen=True)
 class PeerRecord:
-    """What a member says of itself: the roles its config asks for, where its mesh port is, what it runs."""
+    """What a member says of itself: the roles its config asks for, where its mesh port is, what it runs, and for which
+    key objects are wrapped for it (`wrapping.py`); of number 0 that is its identity key, and the field empty."""
 
     node_id: str
     version: int
     roles: frozenset[int]
     addresses: tuple[str, ...]
     software: str
+    wrap_number: int = 0
+    wrap_key: bytes = b""
 
     @cached_property
     def body(self) -> bytes:
@@ -181,7 +184,7 @@ class PeerRecord:
         writer.uint(roles_mask(self.roles), 1).uint(len(self.addresses), 1)
         for address in self.addresses:
             writer.text(address)
-        return writer.text(self.software).done()
+        return writer.text(self.software).uint(self.wrap_number, 2).blob(self.wrap_key).done()
 
     @cached_property
     def body_hash(self) -> bytes:
@@ -196,7 +199,10 @@ def _read_peer(reader: BodyReader) -> PeerRecord:
     addresses = tuple(reader.text() for _ in range(count))
     if not all(map(is_address, addresses)):
         raise ValueError("an address is not host:port")
-    return PeerRecord(node_id, version, roles, addresses, check_text("version", reader.text(), VERSION_CHARS_MAX))
+    software, number, key = check_text("version", reader.text(), VERSION_CHARS_MAX), reader.uint(2), reader.blob()
+    if len(key) != (KEY_BYTES if number else 0):
+        raise ValueError(f"wrapping key {number} has {len(key)} bytes")
+    return PeerRecord(node_id, version, roles, addresses, software, number, key)
 
 
 def decode_genesis(body: bytes) -> Genesis:

@@ -4,7 +4,8 @@ The merge is a function of the set of records seen, in whatever order and howeve
 al. 2011). For one node, from strongest to weakest: a tombstone; a record signed by the root; the higher epoch; the
 smaller hash. A live record stands while its issuer is the root or an admin in force, and an admin is in force by a
 root-signed record only, so that chains are two links long. A tombstone stands for ever, even when the admin that
-issued it is removed later: when in doubt, out.
+issued it is removed later: when in doubt, out. What the root signed by a key of before counts while the root stands by
+it (`root.py`).
 
 What cannot be decided yet, or lost to an issuer that may lapse, waits on a bounded shelf; anti-entropy brings again
 whatever falls off it.
@@ -13,23 +14,39 @@ whatever falls off it.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
 from offgrid.v1 import common_pb2, mesh_pb2
 from offgrid_node.protocol.effects import Verifier
-from offgrid_node.protocol.errors import Exhausted, Fault, InvalidRequest, PeerFault
+from offgrid_node.protocol.errors import Exhausted, Fault, PeerFault
 from offgrid_node.protocol.ids import node_id_of
+from offgrid_node.protocol.mesh.held import (
+    Change,
+    CheckCertificate,
+    Held,
+    HeldMember,
+    HeldPeer,
+    RowKey,
+    check_form,
+    rank,
+)
+from offgrid_node.protocol.mesh.keychange import (
+    Chain,
+    are_rivals,
+    check_chain,
+    forks,
+    outranks,
+)
 from offgrid_node.protocol.mesh.records import (
     MEMBER_KIND,
     PEER_KIND,
     Genesis,
     MemberRecord,
-    PeerRecord,
     decode_genesis,
     decode_member,
     decode_peer,
 )
+from offgrid_node.protocol.mesh.root import Root
 from offgrid_node.protocol.signing import digest_of
 
 MEMBERS_MAX = 4_096  # tombstones included: they are kept for ever, so they count
@@ -38,64 +55,14 @@ DEPARTED_MAX = 64  # removed members whose last address is remembered, to tell t
 HINTS_MAX = 4  # unproved addresses per member
 NOTICES_MAX = 32
 
-GENESIS_KEY = b"genesis"
-RowKey = tuple[str, bytes]
-CheckCertificate = Callable[[bytes], bytes]
 
-
-@dataclass(frozen=True, slots=True)
-class HeldMember:
-    """A decoded membership record and the proof that it came in."""
-
-    record: MemberRecord
-    proof: mesh_pb2.MemberProof
-
-
-@dataclass(frozen=True, slots=True)
-class HeldPeer:
-    """A decoded peer record and the signed message that it came in."""
-
-    record: PeerRecord
-    message: common_pb2.Signed
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """What became of one node since changes were last taken; `before` and `after` are None when not a member.
-
-    With neither flag set only the rows have changed.
-    """
-
-    node_id: str
-    before: MemberRecord | None
-    after: MemberRecord | None
-    member_changed: bool
-    peer_changed: bool
-
-
-def rank(record: MemberRecord) -> tuple[bool, bool, int, int]:
-    """Of two records of one node the one of higher rank stands."""
-    return record.removed, not record.issuer, record.epoch, -int.from_bytes(record.body_hash, "big")
-
-
-def check_form(record: MemberRecord, certificate: bytes, check_certificate: CheckCertificate) -> None:
-    """What needs no issuer: the certificate is the record's key, and keys of the powerful are their first.
-
-    Raises PeerFault.
-    """
-    if record.removed:
-        return
-    try:
-        if check_certificate(certificate) != record.public_key:
-            raise PeerFault(f"member {record.node_id}: certificate of another key", reason="BadCertificate")
-    except InvalidRequest as error:
-        raise PeerFault(f"member {record.node_id}: {error.message}", reason="BadCertificate") from error
-    if (record.admin or record.issuer) and node_id_of(record.public_key) != record.node_id:
-        raise PeerFault(f"member {record.node_id}: only the root may give a node another key", reason="KeyOfAnother")
+def forked(node_id: str) -> str:
+    return f"the key of {node_id} was replaced twice: an old key of it is in wrong hands, or a backup's"
 
 
 class Roll:
-    """The records of one mesh, merged. `Directory` adds the questions that others ask."""
+    """The records of one mesh, merged. `RootedRoll` adds what follows from another root key, `Directory` the questions
+    that others ask."""
 
     def __init__(self, genesis: common_pb2.Signed, verify: Verifier, check_certificate: CheckCertificate) -> None:
         """`genesis` has been checked (`records.open_genesis`). `check_certificate` returns an identity certificate's
@@ -110,10 +77,13 @@ class Roll:
         self._admins: dict[str, HeldMember] = {}  # the best root-signed admin record ever seen, demoted ones too
         self._peers: dict[str, HeldPeer] = {}
         self._shelf: dict[bytes, mesh_pb2.MemberProof] = {}
+        self._chains: dict[str, Chain] = {}  # of those whose key was ever replaced, removed ones too
+        self._rivals: dict[str, Chain] = {}  # another one than that, by a key of before that is in wrong hands
+        self.root = Root(self.genesis)
         self._fingerprints: dict[str, str] = {}
         self._departed: dict[str, tuple[bytes, tuple[str, ...]]] = {}
         self._hints: dict[str, tuple[str, ...]] = {}
-        self._before: dict[str, tuple[HeldMember | None, HeldPeer | None, HeldMember | None]] = {}
+        self._before: dict[str, Held] = {}
         self._digest: tuple[int, bytes] = (-1, b"")
 
     @property
@@ -154,11 +124,27 @@ class Roll:
         A record whose issuer is not known yet is kept aside and decided when it is.
         """
         record = decode_member(proof.record.body)
+        changed = self._accept_record(record, proof)
+        return self._accept_chain(record.node_id, proof.key_changes) or changed
+
+    def current_key(self, node_id: str) -> bytes | None:
+        """The key by which a member, or one that was removed, signs what is new; None for a stranger."""
+        held = self._members.get(node_id) or self._admins.get(node_id)
+        if held is None:
+            return None
+        chain = self._chains.get(node_id)
+        return chain[-1].change.public_key if chain else held.record.public_key
+
+    def _accept_record(self, record: MemberRecord, proof: mesh_pb2.MemberProof) -> bool:
         known = self._members.get(record.node_id)
         if known is not None and known.record.body == record.body:
             return False
         check_form(record, proof.certificate, self._check_certificate)
-        held = HeldMember(record, proof if not record.removed else mesh_pb2.MemberProof(record=proof.record))
+        kept = mesh_pb2.MemberProof(record=proof.record, certificate=b"" if record.removed else proof.certificate)
+        held = HeldMember(record, kept)
+        outranked = known is not None and rank(record) < rank(known.record)
+        if outranked and self.current_key(record.issuer) is not None and not self._signed_by_issuer(held):
+            return False  # from somebody who has not heard that its issuer said it anew, by another key
         if not self._check_issuer(held):
             return False
         if record.admin:
@@ -182,7 +168,7 @@ class Roll:
             return False
         if not self.is_member(record.node_id):
             raise PeerFault(f"peer record: {record.node_id} is no member", reason="NotAMember")
-        key = self._members[record.node_id].record.public_key
+        key = self.current_key(record.node_id) or b""
         if not self._verify(key, digest_of(PEER_KIND, self.salt, message.body), message.signature):
             raise PeerFault(f"peer record of {record.node_id}: bad signature", reason="BadSignature")
         if known is not None:
@@ -199,11 +185,12 @@ class Roll:
     def take_changes(self) -> list[Change]:
         """What has changed since the last call, one entry per node, sorted; what was undone meanwhile is left out."""
         changes = []
-        for node_id, (member, peer, admin) in sorted(self._before.items()):
-            now_member, now_peer = self._members.get(node_id), self._peers.get(node_id)
-            moved, peer_moved = now_member is not member, now_peer is not peer
-            if moved or peer_moved or self._admins.get(node_id) is not admin:
-                before, after = member.record if member else None, now_member.record if now_member else None
+        for node_id, was in sorted(self._before.items()):
+            held = self._held(node_id)
+            moved = held.member is not was.member or held.chain is not was.chain
+            peer_moved = held.peer is not was.peer
+            if moved or peer_moved or held.admin is not was.admin or held.rival is not was.rival:
+                before, after = (each.member.record if each.member else None for each in (was, held))
                 changes.append(Change(node_id, before, after, moved, peer_moved))
         self._before = {}
         return changes
@@ -216,6 +203,7 @@ class Roll:
             ("members", key): member.proof.SerializeToString() if member else None,
             ("admins", key): admin.proof.SerializeToString() if admin else None,
             ("peers", key): peer.message.SerializeToString() if peer else None,
+            ("key_changes", key): self._chain_row(node_id),
         }
 
     # ---- the merge
@@ -227,12 +215,7 @@ class Roll:
         if record.issuer and admin is None and issuer is None:
             self._shelve(held)
             return False
-        key = self.genesis.root_key
-        if record.issuer:
-            source = admin or issuer
-            assert source is not None
-            key = source.record.public_key
-        if not self._verify(key, digest_of(MEMBER_KIND, self.salt, record.body), held.proof.record.signature):
+        if not self._signed_by_issuer(held):
             raise PeerFault(f"member {record.node_id}: bad signature", reason="BadSignature")
         if record.issuer and record.admin:
             raise PeerFault(f"member {record.node_id}: only the root names admins", reason="NotRootSigned")
@@ -243,6 +226,50 @@ class Roll:
             self._shelve(held)
             return False
         return True
+
+    def _signed_by_issuer(self, held: HeldMember) -> bool:
+        record, signature = held.record, held.proof.record.signature
+        if not record.issuer:
+            return self.root.said(MEMBER_KIND, record.body, signature, self._verify)
+        key = self.current_key(record.issuer) or b""
+        return self._verify(key, digest_of(MEMBER_KIND, self.salt, record.body), signature)
+
+    def _accept_chain(self, node_id: str, messages: Sequence[mesh_pb2.KeyChange]) -> bool:
+        held, known = self._members.get(node_id) or self._admins.get(node_id), self._chains.get(node_id, ())
+        if held is None or not messages:
+            return False
+        bodies, rival = [message.change.body for message in messages], self._rivals.get(node_id, ())
+        if any(bodies == [each.change.body for each in chain[: len(bodies)]] for chain in (known, rival)):
+            return False
+        chain = check_chain(self.root, node_id, held.record.public_key, messages, self._verify, self._check_certificate)
+        if forks(chain, known):
+            self.notice(forked(node_id))
+        if outranks(chain, known):
+            self._put_chain(node_id, chain)
+            return True
+        if are_rivals(chain, known) and not rival:
+            self._touch(node_id)
+            self._rivals[node_id] = chain
+        return False
+
+    def _put_chain(self, node_id: str, chain: Chain) -> None:
+        self._touch(node_id)
+        self._fingerprints.pop(node_id_of(self.current_key(node_id) or b""), None)
+        self._chains[node_id] = chain
+        if not chain:
+            del self._chains[node_id]
+        if not are_rivals(self._rivals.get(node_id, ()), chain):
+            self._rivals.pop(node_id, None)
+        self._peers.pop(node_id, None)  # signed with a key that is no longer the node's
+        if self.is_member(node_id):
+            self._fingerprints[node_id_of(self.current_key(node_id) or b"")] = node_id
+
+    def _chain_row(self, node_id: str) -> bytes | None:
+        chain, rival = self._chains.get(node_id), self._rivals.get(node_id, ())
+        if not chain:
+            return None
+        changes, others = ([held.message for held in each] for each in (chain, rival))
+        return mesh_pb2.KeyChangesRow(changes=changes, rival=others).SerializeToString()
 
     def _learn_admin(self, held: HeldMember) -> None:
         known = self._admins.get(held.record.node_id)
@@ -257,7 +284,10 @@ class Roll:
         before, was_admin = self._members.get(node_id), self.is_admin(node_id)
         self._touch(node_id)
         if before is not None:
-            self._fingerprints.pop(node_id_of(before.record.public_key), None)
+            self._fingerprints.pop(node_id_of(self.current_key(node_id) or b""), None)
+            if held is not None and before.record.public_key != held.record.public_key:
+                self._chains.pop(node_id, None)  # the root has begun anew
+                self._rivals.pop(node_id, None)
         if held is None:
             del self._members[node_id]
         else:
@@ -266,7 +296,7 @@ class Roll:
             self._depart(node_id, before)
         else:
             self._departed.pop(node_id, None)
-            self._fingerprints[node_id_of(held.record.public_key)] = node_id
+            self._fingerprints[node_id_of(self.current_key(node_id) or b"")] = node_id
             if before is not None and before.record.public_key != held.record.public_key:
                 self._peers.pop(node_id, None)  # signed with a key that is no longer the node's
         if was_admin and not self.is_admin(node_id):
@@ -278,7 +308,9 @@ class Roll:
         if before is not None and not before.record.removed:
             peer = self._peers.get(node_id)
             addresses = peer.record.addresses if peer else self._hints.get(node_id, ())
-            self._departed[node_id] = (before.proof.certificate, addresses)
+            chain = self._chains.get(node_id)
+            certificate = chain[-1].message.certificate if chain else before.proof.certificate
+            self._departed[node_id] = (certificate, addresses)
             if len(self._departed) > DEPARTED_MAX:
                 del self._departed[next(iter(self._departed))]
         self._peers.pop(node_id, None)
@@ -315,8 +347,15 @@ class Roll:
 
     def _touch(self, node_id: str) -> None:
         self.revision += 1
-        self._before.setdefault(
-            node_id, (self._members.get(node_id), self._peers.get(node_id), self._admins.get(node_id))
+        self._before.setdefault(node_id, self._held(node_id))
+
+    def _held(self, node_id: str) -> Held:
+        return Held(
+            self._members.get(node_id),
+            self._peers.get(node_id),
+            self._admins.get(node_id),
+            self._chains.get(node_id, ()),
+            self._rivals.get(node_id, ()),
         )
 
     def notice(self, sentence: str) -> None:

@@ -31,6 +31,11 @@ class PushTag:
 
 
 @dataclass(frozen=True, slots=True)
+class RootTag:
+    """What is known of the root's keys, told to a member who knows something else of them."""
+
+
+@dataclass(frozen=True, slots=True)
 class FarewellTag:
     """A tombstone pushed to the member that it ends."""
 
@@ -52,6 +57,9 @@ class Spreader:
         self._syncing: dict[str, int] = {}  # node → monotonic ms by which its exchange is over
         self._farewells: dict[str, int] = {}  # removed node → tries left
         self._settle_after_ms = 0
+        # member → digests of what it and this node knew of the root when this one told it, and when it told this one
+        self._root_told: dict[str, tuple[bytes, bytes]] = {}
+        self._root_heard: dict[str, tuple[bytes, bytes]] = {}
 
     def digest_seen(self, node_id: str, digest: bytes, now: Now) -> list[Effect]:
         """A member that we pinged holds records with this digest."""
@@ -60,7 +68,11 @@ class Spreader:
         if digest == ours or node_id in self._syncing or len(self._syncing) >= SYNCS_MAX:
             return []
         self._syncing[node_id] = now.mono_ms + 2 * SYNC_TIMEOUT_MS
-        return [self._call(node_id, full_request(self._directory), SyncTag(digest, ours))]
+        heard, ours_of_root = self._root_heard.get(node_id), self._directory.root_digest()
+        request = full_request(self._directory)
+        if heard is not None and heard[1] == ours_of_root:
+            request.root_digest = heard[0]  # told again, it would bring nothing
+        return [self._call(node_id, request, SyncTag(digest, ours))]
 
     def push(self, changed: Sequence[str], alive: Sequence[str], sources: set[str], rng: Rng) -> list[Effect]:
         """Tells a few of the members that are alive, those apart that it came from."""
@@ -87,24 +99,42 @@ class Spreader:
         return effects
 
     def answered(self, answer: Answered, now: Now) -> list[Effect]:
-        """The end of a SyncMembers of ours. Raises the Fault of a record that was refused, after merging the rest."""
+        """The end of a SyncMembers of ours; a record that is refused keeps nothing else back."""
         reply = answer.reply if isinstance(answer.reply, mesh_pb2.SyncMembersResponse) else None
         if isinstance(answer.tag, SyncTag):
             self._syncing.pop(answer.node, None)
         if isinstance(answer.tag, FarewellTag) and reply is not None:
             self._farewells.pop(answer.node, None)
+        if isinstance(answer.tag, RootTag) and reply is None:
+            self._root_told.pop(answer.node, None)
         if reply is None or not self._directory.is_member(answer.node):
             return []
         before = self._directory.revision
-        refusal = merge(self._directory, reply.members, reply.peers)
+        refusal = merge(self._directory, reply)
         if refusal is not None:
-            raise refusal
+            self._directory.notice(f"{answer.node} sent a record that was refused: {refusal.message}")
+        wanted = [node_id for node_id in reply.wanted if self._directory.member(node_id)]
+        if self._tells_root(answer, reply.root_digest):
+            return [self._call(answer.node, push_request(self._directory, wanted, root=True), RootTag())]
         if reply.wanted:
-            wanted = [node_id for node_id in reply.wanted if self._directory.member(node_id)]
             return [self._call(answer.node, push_request(self._directory, wanted), PushTag())]
         if isinstance(answer.tag, SyncTag) and self._directory.revision == before:
             return self._settle(answer.node, answer.tag, now)
         return []
+
+    def _tells_root(self, answer: Answered, theirs: bytes) -> bool:
+        """Once for what both know: where the root's key is in two hands, members may know different things for good."""
+        node_id, pair = answer.node, (theirs, self._directory.root_digest())
+        if theirs == pair[1]:
+            self._root_told.pop(node_id, None)
+            self._root_heard.pop(node_id, None)
+            return False
+        if isinstance(answer.tag, SyncTag):
+            self._root_heard[node_id] = pair
+        if isinstance(answer.tag, RootTag) or self._root_told.get(node_id) == pair:
+            return False
+        self._root_told[node_id] = pair
+        return True
 
     def _settle(self, node_id: str, tag: SyncTag, now: Now) -> list[Effect]:
         """Versions agree and digests do not: two records of one version are about. Show all of ours."""
@@ -116,7 +146,7 @@ class Spreader:
         return [self._call(node_id, push_request(self._directory, ids[start:] + ids[:start]), PushTag())]
 
     def _farewell(self, node_id: str) -> list[Effect]:
-        return [self._call(node_id, push_request(self._directory, [self._self_id, node_id]), FarewellTag())]
+        return [self._call(node_id, push_request(self._directory, [self._self_id, node_id], root=True), FarewellTag())]
 
     def _call(self, node_id: str, request: mesh_pb2.SyncMembersRequest, tag: object) -> Call:
         return Call("mesh", node_id, SYNC_MEMBERS, request, tag, SYNC_TIMEOUT_MS)

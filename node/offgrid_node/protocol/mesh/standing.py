@@ -16,13 +16,14 @@ from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.events import PeerDown, PeerUp
 from offgrid_node.protocol.mesh.swim import ALIVE, DEAD, SUSPECT
 
-AUDIENCE = ("jobs", "objects", "quorum", "ledger")
+AUDIENCE = ("jobs", "objects", "quorum", "ledger", "state")
 
 
 @dataclass(frozen=True, slots=True)
 class _Said:
     up: PeerUp | None
     boot: int
+    removed: bool = False
 
 
 class Standing:
@@ -55,14 +56,14 @@ class Standing:
         told: list[Effect] = [] if same_life or up.node_id == self._self_id else [_record(up.node_id, ALIVE)]
         return [*told, *_tell(up)]
 
-    def gone(self, node_id: str) -> list[Effect]:
-        """It is no member any more, or this node takes part no longer. Said once, and also of a member of which nothing
-        was said since this node started: others may hold rows of it."""
+    def gone(self, node_id: str, *, removed: bool) -> list[Effect]:
+        """It is no member any more (`removed`), or this node takes part no longer. Said once, and also of a member of
+        which nothing was said since this node started: others may hold rows of it."""
         said = self._said.get(node_id)
-        if said is not None and said.up is None:
+        if said is not None and said.up is None and said.removed >= removed:
             return []
-        self._said[node_id] = _Said(None, 0)
-        return _tell(PeerDown(node_id))
+        self._said[node_id] = _Said(None, 0, removed)
+        return _tell(PeerDown(node_id, removed))
 
 
 def _tell(news: PeerUp | PeerDown) -> list[Effect]:

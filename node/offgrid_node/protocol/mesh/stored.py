@@ -7,7 +7,7 @@ a laptop). What does not belong here is left out and said; anti-entropy brings a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from google.protobuf.message import DecodeError
@@ -15,16 +15,24 @@ from google.protobuf.message import DecodeError
 from offgrid.v1 import common_pb2, mesh_pb2
 from offgrid_node.protocol.effects import Rows, Verifier
 from offgrid_node.protocol.errors import Corrupt, FailedPrecondition, PeerFault
+from offgrid_node.protocol.mesh.held import (
+    GENESIS_KEY,
+    ROOT_CHANGES_KEY,
+    CheckCertificate,
+    HeldMember,
+    HeldPeer,
+    check_form,
+)
+from offgrid_node.protocol.mesh.keychange import Chain, are_rivals, check_chain
 from offgrid_node.protocol.mesh.records import (
     MEMBER_KIND,
     PEER_KIND,
     Genesis,
-    decode_genesis,
     decode_member,
     decode_peer,
     open_genesis,
 )
-from offgrid_node.protocol.mesh.roll import GENESIS_KEY, CheckCertificate, HeldMember, HeldPeer, check_form
+from offgrid_node.protocol.mesh.root import Root, open_root
 from offgrid_node.protocol.signing import digest_of
 
 
@@ -46,26 +54,41 @@ def read_genesis(rows: Rows, verify: Verifier) -> common_pb2.Signed:
     return message
 
 
+def read_root(rows: Rows, genesis: Genesis, verify: Verifier) -> tuple[Root, Root | None]:
+    """The root as it is now, and another one by a root key that is in two hands. Raises Corrupt (reason RootDamaged):
+    without that row a key of before would be in force again."""
+    try:
+        row = mesh_pb2.RootChanges.FromString(rows.get("mesh", ROOT_CHANGES_KEY) or b"")
+        root, rival = (open_root(genesis, changes, verify) for changes in (row.changes, row.rival))
+    except (DecodeError, PeerFault) as error:
+        raise Corrupt(
+            f"what this store has of the mesh's root keys is damaged: {error}", reason="RootDamaged"
+        ) from error
+    return root, rival if rival.number else None
+
+
 @dataclass(slots=True)
 class StoredRecords:
     """The rows that stand up to checking, and in `refused` a sentence on each kind of which some do not."""
 
-    genesis: Genesis
+    root: Root
     verify: Verifier
     check_certificate: CheckCertificate
     admins: dict[str, HeldMember] = field(default_factory=dict)
     members: dict[str, HeldMember] = field(default_factory=dict)
     peers: dict[str, HeldPeer] = field(default_factory=dict)
+    chains: dict[str, Chain] = field(default_factory=dict)
+    rivals: dict[str, Chain] = field(default_factory=dict)
     refused: list[str] = field(default_factory=list)
 
     @classmethod
-    def read(
-        cls, rows: Rows, genesis: common_pb2.Signed, verify: Verifier, check_certificate: CheckCertificate
-    ) -> StoredRecords:
-        """`genesis` as `read_genesis` returned it. Admins come first: they vouch for members, and those for peers."""
-        stored = cls(decode_genesis(genesis.body), verify, check_certificate)
+    def read(cls, rows: Rows, root: Root, verify: Verifier, check_certificate: CheckCertificate) -> StoredRecords:
+        """`root` as `read_root` returned it. Admins come first: they vouch for members, and those for peers."""
+        stored = cls(root, verify, check_certificate)
         stored._read(rows, "admins", stored._take_admin)
+        stored._read_chains(rows, stored.admins)
         stored._read(rows, "members", stored._take_member)
+        stored._read_chains(rows, stored.members)
         stored._drop_lapsed()
         stored._read(rows, "peers", stored._take_peer)
         return stored
@@ -83,6 +106,32 @@ class StoredRecords:
         if refused:
             self.refused.append(f"{refused} rows of {table} in this node's store are not of this mesh; left out")
 
+    def _read_chains(self, rows: Rows, holders: dict[str, HeldMember]) -> None:
+        """Of those whose record is known by now: an admin's are needed for what it has issued."""
+        refused = 0
+        for key, value in rows.scan("key_changes"):
+            node_id = key.decode("ascii", "replace")
+            held = holders.get(node_id)
+            if held is None or node_id in self.chains:
+                continue
+            try:
+                row, first = mesh_pb2.KeyChangesRow.FromString(value), held.record.public_key
+                chain, rival = (
+                    check_chain(self.root, node_id, first, changes, self.verify, self.check_certificate)
+                    for changes in (row.changes, row.rival)
+                )
+                self.chains[node_id] = chain
+                if are_rivals(rival, chain):
+                    self.rivals[node_id] = rival
+            except (DecodeError, PeerFault):
+                refused += 1
+        self._say(refused, "key_changes")
+
+    def _keys(self, held: HeldMember) -> list[bytes]:
+        """The newest first."""
+        chain = self.chains.get(held.record.node_id, ())
+        return [*(each.change.public_key for each in reversed(chain)), held.record.public_key]
+
     def _take_admin(self, node_id: str, value: bytes) -> None:
         held = self._open(node_id, value)
         if not held.record.admin:
@@ -97,7 +146,7 @@ class StoredRecords:
         peer, member = decode_peer(message.body), self.members.get(node_id)
         if member is None or member.record.removed or peer.node_id != node_id:
             raise PeerFault(f"peer record: {node_id} is no member", reason="NotAMember")
-        self._check(member.record.public_key, PEER_KIND, message)
+        self._check(self._keys(member)[:1], PEER_KIND, message)
         self.peers[node_id] = HeldPeer(peer, message)
 
     def _open(self, node_id: str, value: bytes) -> HeldMember:
@@ -108,11 +157,16 @@ class StoredRecords:
         if record.node_id != node_id or (record.issuer and (issuer is None or record.admin)):
             raise PeerFault(f"member {node_id}: not issued by an admin of this mesh", reason="NotAnAdmin")
         check_form(record, proof.certificate, self.check_certificate)
-        self._check(issuer.record.public_key if issuer else self.genesis.root_key, MEMBER_KIND, proof.record)
+        if issuer is not None:
+            # What this node took in before an admin's key was replaced stays, until the admin's new word comes.
+            self._check(self._keys(issuer), MEMBER_KIND, proof.record)
+        elif not self.root.said(MEMBER_KIND, proof.record.body, proof.record.signature, self.verify):
+            raise PeerFault("bad signature", reason="BadSignature")
         return HeldMember(record, proof)
 
-    def _check(self, public_key: bytes, kind: bytes, message: common_pb2.Signed) -> None:
-        if not self.verify(public_key, digest_of(kind, self.genesis.salt, message.body), message.signature):
+    def _check(self, keys: Sequence[bytes], kind: bytes, message: common_pb2.Signed) -> None:
+        digest = digest_of(kind, self.root.genesis.salt, message.body)
+        if not any(self.verify(key, digest, message.signature) for key in keys):
             raise PeerFault("bad signature", reason="BadSignature")
 
     def _drop_lapsed(self) -> None:

@@ -3,11 +3,13 @@
 News about a node are ordered by (incarnation, liveness); the later in that order wins, and only the node itself raises
 its incarnation. An incarnation starts at the durable boot counter, so that a restarted node outranks its former self.
 What a node itself says over an authenticated call is believed before anybody's news, and who has only just said it is
-not dead for hearsay: whoever comes back from a partition calls everybody dead. Two more habits are ours: suspects are
-probed every interval, so that one that lives hears of it soon, and the dead are probed now and then, so that a healed
-partition is noticed (as memberlist does). Who is slow itself is slow to judge (Lifeguard, Dadgar et al. 2018): a node
-that was paused gives its suspects that time back, and one whose ticks come late lets probes and suspicions take longer,
-for its peers may well share its machine.
+not dead for hearsay: whoever comes back from a partition calls everybody dead. Suspects are probed every interval, so
+that one that lives hears of it soon. The dead are probed too, so that a healed partition is noticed: the more often the
+fewer are alive (as Serf does), for a node that hears nobody is itself the one that is lost. Who was not alive and is
+heard is welcomed with the names of all who are (memberlist's push-pull): what was spread before it came is not said
+again. Of whom it is told that they live while it holds them dead, it asks first. Who is slow itself is slow to judge
+(Lifeguard, Dadgar et al. 2018): a node that was paused gives its suspects that time back, and one whose ticks come late
+lets probes and suspicions take longer, for its peers may well share its machine.
 """
 
 from __future__ import annotations
@@ -19,12 +21,16 @@ from typing import NamedTuple
 from offgrid_node.protocol.rng import Rng
 
 ALIVE, SUSPECT, DEAD = 1, 2, 3  # the values of offgrid.v1.Liveness; of one incarnation the greater wins
+WATCHED = (ALIVE, SUSPECT)
 
 BOOT_SHIFT = 20  # an incarnation is the boot counter followed by this many bits of refutations
 INCARNATION_MAX = 2**62
 BOOTS_AHEAD_MAX = 2**16  # hearsay of a later life is not believed; the node itself is, whenever it is heard
 PROBES_PER_INTERVAL = 3  # members, and as many suspects
-DEAD_PROBE_INTERVALS = 5
+DEAD_PROBE_INTERVALS = 5  # at least one of the dead in so many, however many live
+REDRAWS_PER_INTERVAL = (
+    32  # in the stead of members to whom no road leads: that costs no message, but a turn of the node
+)
 SUSPICION_INTERVALS, SUSPICION_EXTRA_MS = 2, 300  # the latter for short intervals: a busy machine stalls as long
 # Of a process that is surely gone, unless everybody's road to it is broken in the same way: enough to hear of that.
 REFUSED_SUSPICION_INTERVALS = 0.5
@@ -33,6 +39,7 @@ LAG_FACTOR = 4  # a question and its answer each wait for two busy nodes
 LAG_LEFT = 0.75  # of a lag, an interval later, when the ticks come in time again
 LAG_FREE_INTERVALS = 0.05  # every machine is so late now and then, and a probe waits ten times as long
 NEWS_PER_MESSAGE = 16
+WELCOME_PER_MESSAGE = 32  # who is alive, besides
 NEWS_ACCEPTED_MAX = 64  # of one message
 SPREAD_FACTOR = 3  # the paper's λ: a piece of news is sent λ·log2(n) times
 
@@ -43,6 +50,14 @@ class News(NamedTuple):
     node_id: str
     liveness: int
     incarnation: int
+
+
+@dataclass(slots=True)
+class _Welcome:
+    """What one that is alive again is still to be told."""
+
+    doubt: News | None  # of itself, for it to refute: others may hold it too
+    told_up_to: str = ""  # who is alive, sorted
 
 
 @dataclass(slots=True)
@@ -69,7 +84,11 @@ class Swim:
         self._order: list[str] = []
         self._suspect_order: list[str] = []
         self._dead_order: list[str] = []
-        self._rounds = 0
+        self._fresh: dict[str, None] = {}  # to be probed like the others from the next interval on
+        self._named: dict[str, None] = {}  # dead to us, and somebody says that they live
+        self._welcomes: dict[str, _Welcome] = {}
+        self._dead_share = 0.0  # of probes for the dead, left from intervals before
+        self._redraws = 0
         self._next_tick_ms = now_ms
         self._due_ms: int | None = None
 
@@ -115,6 +134,7 @@ class Swim:
         """A member to watch: suspect until it is heard of, dead when it is not."""
         if node_id != self._self_id and node_id not in self._peers:
             self._peers[node_id] = _Peer(SUSPECT, 0, now_ms + self._suspicion_ms)
+            self._fresh[node_id] = None
             self._due_ms = None
             self._changed[node_id] = None
 
@@ -122,7 +142,8 @@ class Swim:
         """It is no member any more."""
         self._peers.pop(node_id, None)
         self._due_ms = None
-        self._news.pop(node_id, None)
+        for book in (self._news, self._named, self._welcomes):
+            book.pop(node_id, None)
 
     def tick(self, now_ms: int, rng: Rng) -> list[str]:
         """Lets suspicions run out and returns whom to probe now (none before the interval is over)."""
@@ -137,13 +158,20 @@ class Swim:
         if late_ms < 0:
             return []
         self._note_lag(late_ms)
-        self._next_tick_ms = now_ms + self._interval_ms
-        self._rounds += 1
-        targets = self._draw(self._order, (ALIVE, SUSPECT), PROBES_PER_INTERVAL, rng)
+        self._next_tick_ms, self._redraws = now_ms + self._interval_ms, REDRAWS_PER_INTERVAL
+        self._mix_in_fresh(rng)
+        targets = self._draw(self._order, WATCHED, PROBES_PER_INTERVAL, rng)
         targets += self._draw(self._suspect_order, (SUSPECT,), PROBES_PER_INTERVAL, rng)
-        if self._rounds % DEAD_PROBE_INTERVALS == 0:
-            targets += self._draw(self._dead_order, (DEAD,), 1, rng)
-        return list(dict.fromkeys(targets))
+        return list(dict.fromkeys([*targets, *self._draw_dead(rng)]))
+
+    def instead_of(self, node_id: str, rng: Rng) -> list[str]:
+        """Whom to probe now, since no road leads to this one: nothing was sent."""
+        if not self._redraws:
+            return []
+        self._redraws -= 1
+        if self.liveness(node_id) == DEAD:
+            return self._draw(self._dead_order, (DEAD,), 1, rng)
+        return self._draw(self._order, WATCHED, 1, rng)
 
     def heard(self, node_id: str, incarnation: int, now_ms: int) -> None:
         """The node itself, over an authenticated call, says that it lives and in which incarnation."""
@@ -151,6 +179,8 @@ class Swim:
         if peer is None or not 0 < incarnation <= INCARNATION_MAX:
             return
         peer.heard_ms = now_ms
+        if peer.liveness != ALIVE or incarnation >> BOOT_SHIFT > peer.incarnation >> BOOT_SHIFT:
+            self._welcome(node_id, peer, incarnation)
         if peer.liveness != ALIVE or incarnation > peer.incarnation:
             self._set(node_id, peer, ALIVE, incarnation, now_ms)
 
@@ -177,17 +207,24 @@ class Swim:
             liveness = SUSPECT if item.liveness == DEAD and self._heard_lately(peer, now_ms) else item.liveness
             if (item.incarnation, liveness) > (peer.incarnation, peer.liveness):
                 self._set(item.node_id, peer, liveness, item.incarnation, now_ms)
+            elif peer.liveness == DEAD and item[1:] == (ALIVE, peer.incarnation):
+                self._named[item.node_id] = None
 
     # ---- outputs
 
     def news_for(self, target: str) -> list[News]:
-        """What to tell `target` with the next message: ourselves, it when we doubt it, and the freshest news."""
+        """What to tell `target` with the next message: ourselves, it when we doubt it, and the freshest news; before
+        them, where it has come to life, a part of those who are alive."""
         told = [News(self._self_id, ALIVE, self.incarnation)]
         peer = self._peers.get(target)
         if peer is not None and peer.liveness != ALIVE and peer.incarnation:
             told.append(News(target, peer.liveness, peer.incarnation))
+        return told + self._take_welcome(target) + self._take_news(target, NEWS_PER_MESSAGE - len(told))
+
+    def _take_news(self, target: str, count: int) -> list[News]:
+        told: list[News] = []
         limit = SPREAD_FACTOR * (len(self._peers) + 1).bit_length()
-        for news, sent in sorted(self._news.values(), key=lambda entry: entry[1])[: NEWS_PER_MESSAGE - len(told)]:
+        for news, sent in sorted(self._news.values(), key=lambda entry: entry[1])[:count]:
             if news.node_id != target:
                 told.append(news)
             if sent + 1 < limit:
@@ -209,6 +246,9 @@ class Swim:
             self._changed[node_id] = None
         if liveness == SUSPECT and peer.liveness != SUSPECT:
             peer.suspect_until_ms = now_ms + self._suspicion_ms + LAG_FACTOR * self._lag_ms
+        if peer.liveness == DEAD and liveness != DEAD:
+            self._fresh[node_id] = None
+            self._named.pop(node_id, None)
         peer.liveness, peer.incarnation = liveness, incarnation
         if incarnation:
             self._spread(News(node_id, liveness, incarnation))
@@ -235,6 +275,43 @@ class Swim:
     def _spread(self, news: News) -> None:
         self._news.pop(news.node_id, None)
         self._news[news.node_id] = (news, 0)
+
+    def _welcome(self, node_id: str, peer: _Peer, incarnation: int) -> None:
+        """It is heard and was not alive until now: what was spread meanwhile it may have missed."""
+        doubted = peer.liveness != ALIVE and incarnation <= peer.incarnation
+        self._welcomes[node_id] = _Welcome(News(node_id, peer.liveness, peer.incarnation) if doubted else None)
+
+    def _take_welcome(self, target: str) -> list[News]:
+        welcome = self._welcomes.get(target)
+        if welcome is None:
+            return []
+        told, welcome.doubt = [welcome.doubt] if welcome.doubt else [], None
+        living = [node_id for node_id in self.alive() if node_id > welcome.told_up_to and node_id != target]
+        for node_id in living[:WELCOME_PER_MESSAGE]:
+            told.append(News(node_id, ALIVE, self._peers[node_id].incarnation))
+            welcome.told_up_to = node_id
+        if len(living) <= WELCOME_PER_MESSAGE:
+            del self._welcomes[target]
+        return told
+
+    def _mix_in_fresh(self, rng: Rng) -> None:
+        """Into the round that is under way, anywhere, lest all probe one that comes at once (section 4.3)."""
+        for node_id in self._fresh:
+            if node_id not in self._order:
+                self._order.insert(rng.randrange(0, len(self._order) + 1), node_id)
+        self._fresh.clear()
+
+    def _draw_dead(self, rng: Rng) -> list[str]:
+        """Those first of whom somebody says that they live; all in all no more than of the living."""
+        named = list(self._named)[:PROBES_PER_INTERVAL]
+        for node_id in named:
+            del self._named[node_id]
+        dead = sum(peer.liveness == DEAD for peer in self._peers.values())
+        alive = sum(peer.liveness == ALIVE for peer in self._peers.values())
+        share = self._dead_share + max(dead / (alive + 1), 1 / DEAD_PROBE_INTERVALS)
+        count = min(int(share), PROBES_PER_INTERVAL)
+        self._dead_share = min(share - count, 1.0) if dead else 0.0
+        return named + self._draw(self._dead_order, (DEAD,), max(0, count - len(named)), rng)
 
     def _draw(self, order: list[str], wanted: tuple[int, ...], count: int, rng: Rng) -> list[str]:
         """The next `count` nodes in one of `wanted` states: round robin over a shuffled order (section 4.3)."""

@@ -14,7 +14,7 @@ def role_list(roles: frozenset[int]) -> Roles:
     return [common_pb2.Role.ValueType(role) for role in sorted(roles)]
 
 
-def member_message(record: MemberRecord) -> mesh_pb2.Member:
+def member_message(record: MemberRecord, key_number: int = 0) -> mesh_pb2.Member:
     return mesh_pb2.Member(
         node_id=record.node_id,
         name=record.name,
@@ -24,6 +24,7 @@ def member_message(record: MemberRecord) -> mesh_pb2.Member:
         epoch=record.epoch,
         admin=record.admin,
         removed=record.removed,
+        key_number=key_number,
     )
 
 
@@ -35,7 +36,7 @@ def peer_message(
     if record is None:
         return None
     return mesh_pb2.Peer(
-        member=member_message(record),
+        member=member_message(record, directory.key_number(node_id)),
         liveness=common_pb2.Liveness.ValueType(liveness),
         incarnation=incarnation,
         roles_in_force=role_list(directory.roles_in_force(node_id)),
@@ -51,6 +52,6 @@ def genesis_message(directory: Directory) -> ledger_pb2.GetGenesisResponse:
     return ledger_pb2.GetGenesisResponse(
         mesh=genesis.mesh_name,
         mesh_id=genesis.mesh_id,
-        root_key=genesis.root_key,
+        root_key=directory.root.key,
         genesis=directory.signed_genesis,
     )

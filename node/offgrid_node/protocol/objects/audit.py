@@ -1,6 +1,6 @@
 """Whether all shards of an object are whole, asked in a few bytes each.
 
-The auditor draws a nonce; it says, for each place in a shard, sixteen factors. A host answers with the sixteen sums of
+The auditor draws a nonce; it says, for each place in a shard, seven factors. A host answers with the seven sums of
 its bytes, each times its factor, over the code's own field. Such sums commute with the code: the answers of all shards
 are a code word as the shards are, whatever the nonce, so whoever holds no shard at all can check them (after Ateniese
 et al., "Provable Data Possession", 2007, and the homomorphic tags of Shacham and Waters, 2008, without keys). Copies
@@ -8,11 +8,14 @@ are the code of one needed: their answers are the same.
 
 The factors are products of three, drawn from 1 to 255 with no value likelier than another: of the window and piece that
 a byte is in, of its line there, and of its place in the line. So one wrong byte cannot be missed at all; any other
-damage is missed by one sum with a probability of at most 3/255, by all sixteen below 2⁻¹⁰². Hosts who collude can
-answer for one another, and any k of them for all.
+damage is missed by one sum with a probability of at most 3/255, by all seven below 2⁻⁴⁴. Who has not the bytes guesses
+an answer with 2⁻⁵⁶, and to have one ready for each nonce he would keep eight terabytes a shard. Hosts who collude can
+answer for one another, and any k of them for all. More sums would be worth their bytes only if audits cost nothing: one
+object of twenty shards on ten hosts takes 1,000 bytes on the wire, 710 of them for ten questions and answers that say
+nothing.
 
 Which answers are wrong is told after Metzner and Kapturowski ("A general decoding technique applicable to replicated
-file disagreement location and concatenated code decoding", 1990): the sixteen symbols of an answer go wrong together,
+file disagreement location and concatenated code decoding", 1990): the seven symbols of an answer go wrong together,
 so the wrong shards' columns of the parity check are those inside the space that the syndromes span.
 """
 
@@ -21,7 +24,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
+from offgrid_node.protocol.errors import PeerFault
 from offgrid_node.protocol.objects.code import (
     added,
     combination,
@@ -31,7 +36,8 @@ from offgrid_node.protocol.objects.code import (
     scaled,
 )
 
-NONCE_BYTES = ANSWER_BYTES = 16
+NONCE_BYTES, ANSWER_BYTES = 5, 7
+NAME_BYTES = 4  # of an object's id, in a question: who keeps more than one of that name says so, and is asked by ids
 WINDOW_BYTES = 1 << 20  # read and summed at a time
 PIECE_BYTES = 8 << 10
 LINE_BYTES = 64
@@ -84,11 +90,43 @@ def judge(k: int, n: int, answers: Mapping[int, bytes]) -> Verdict:
     return Verdict(whole=False, wrong=wrong, told_apart=told_apart)
 
 
+# ---- answers as they travel
+
+
+def encode_answers(objects: Sequence[Mapping[int, bytes]], asked: int) -> bytes:
+    """Of each object in turn, as far as they go of those `asked` for, which shards, and their answers; how many stands
+    before them, where more than one was asked for."""
+    parts = list[bytes]()
+    for answers in objects:
+        shards = sorted(answers)
+        count = bytes([len(shards)]) if asked > 1 else b""
+        parts += [count, bytes(shards), *(answers[shard] for shard in shards)]
+    return b"".join(parts)
+
+
+def decode_answers(raw: bytes, asked: int) -> list[dict[int, bytes]]:
+    """Raises PeerFault (BadAnswers) for anything that `encode_answers` would not have written, or of more objects."""
+    if asked == 1:
+        count = min(len(raw) // (1 + ANSWER_BYTES), 255)
+        raw = bytes([count]) + raw
+    found, at = list[dict[int, bytes]](), 0
+    while at < len(raw):
+        count = raw[at]
+        begin, end = at + 1 + count, at + 1 + count * (1 + ANSWER_BYTES)
+        shards = raw[at + 1 : begin]
+        if len(found) == asked or end > len(raw) or any(a >= b for a, b in pairwise(shards)):
+            raise PeerFault("answers to an audit that cannot be read", reason="BadAnswers")
+        sums = (raw[place : place + ANSWER_BYTES] for place in range(begin, end, ANSWER_BYTES))
+        found.append(dict(zip(shards, sums, strict=True)))
+        at = end
+    return found
+
+
 # ---- a host's sums
 
 
 def _factors(nonce: bytes, number: int, count: int) -> list[bytes]:
-    """For each of the sixteen sums as many factors; none is 0."""
+    """For each sum as many factors; none is 0."""
     wanted, drawn = ANSWER_BYTES * count, ANSWER_BYTES * count * 65 // 64 + 64
     factors = b""
     while len(factors) < wanted:

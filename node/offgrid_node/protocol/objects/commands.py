@@ -21,13 +21,15 @@ class Enqueue:
 
 @dataclass(frozen=True, slots=True)
 class AddObject:
-    """From this node's owner: the sealed bytes are fsynced in this node's blob store under `body.object_id`.
+    """From this node's owner: the sealed bytes are fsynced in this node's blob store under `body.object_id`, or, where
+    they are small, they are `sealed`.
 
     `body` is what `manifest` carries signed, by this node. `required_milli` 0 is what the config says; `digest` is 16
     bytes of all that the request says but its id, `plaintext` the digest of what was sealed, where it is known.
     Answered with CommitUploadResponse, or with EnqueueResponse where `enqueue` is given; a repeated one (same request
     id and digest, or same object) with the same again. `for_job`: it is a job's input or result. `copies`
-    0 is what the config says.
+    0 is what the config says. `size_bytes`: of what was put,
+    where `body` may say more of it. It `replaces` the object of this id, which was sealed anew as it.
     """
 
     manifest: objects_pb2.Manifest
@@ -40,6 +42,17 @@ class AddObject:
     plaintext: bytes = b""
     for_job: bool = False
     copies: int = 0
+    sealed: bytes = b""
+    size_bytes: int | None = None
+    replaces: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class HostsChosen:
+    """This node's config names its hosts, and these are they, as far as is known; no other is given anything new. Said
+    again and again: machines that were loaded anew know none."""
+
+    node_ids: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,18 +93,23 @@ class UnshareObject:
 class TakeNotices:
     """From an owner to whoever keeps or reads its objects: `deleted` and `unshared` are ids of such, checked to be
     that; what is `shared`, by its id, is signed by the owner, and so are the epochs that have `moved` something.
-    Answered with DeliverNoticesResponse."""
+    `rewrapped` are new wraps, by object, for what this node reads already. `life` and `number` say what of the owner's
+    it comes after (`protocol/latecomers.py`). Answered with DeliverNoticesResponse."""
 
     owner: str
     deleted: tuple[str, ...]
     shared: tuple[tuple[str, objects_pb2.SharedObject], ...] = ()
     unshared: tuple[str, ...] = ()
     moved: tuple[Epoch, ...] = ()
+    rewrapped: tuple[tuple[str, bytes], ...] = ()
+    life: int = 0
+    number: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class KeepReplica:
-    """From an owner to this host: all bytes are here, hashed against the manifest's root and fsynced.
+    """From an owner to this host: all bytes are here, hashed against the manifest's root, and fsynced; or they are in
+    `shards`, where they are small, in ascending order.
 
     Manifest and epoch are signed by `body.owner`; that they belong together and name this node is checked by the
     machine. `possession` is 32 bytes that only the replica's bytes give. Answered with CommitReplicaResponse.
@@ -102,6 +120,7 @@ class KeepReplica:
     epoch: common_pb2.Signed
     epoch_body: Epoch
     possession: bytes
+    shards: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,10 +135,72 @@ class Compared:
 
 
 @dataclass(frozen=True, slots=True)
-class DamageReported:
-    """A host says that it has lost something that it kept for this node."""
+class Unreadable:
+    """The end of a Regain: this node knows nothing of the object any more, every member has said what it keeps of it,
+    and that is too little ever to read it."""
+
+    object_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class NewWrap:
+    """An object's key for one who may read it, in place of the wrap of before."""
+
+    node_id: str
+    before: bytes
+    sealed_key: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Rewrapped:
+    """The end of a Rewrap: new wraps by object, and from which object on it goes on ("": that was the last), with how
+    many objects were looked at and how many of them this node's key did not open; or the fault that kept it from being
+    done."""
+
+    start: str
+    next: str = ""
+    wraps: tuple[tuple[str, tuple[NewWrap, ...]], ...] = ()
+    looked: int = 0
+    unopened: int = 0
+    fault: Fault | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reencrypt:
+    """From this node's owner: all objects that were sealed before then are to be sealed anew, of which there are so
+    many. Answered with ReencryptObjectsResponse."""
+
+    before_us: int
+    objects: int
+
+
+@dataclass(frozen=True, slots=True)
+class StopReencryption:
+    """From this node's owner: no more of them. Answered with StopReencryptionResponse."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resealed:
+    """The end of a Reseal. Of one with `new_id`: for whom its key is wrapped now, of these readers of the old one;
+    whoever is no member any more has no wrap."""
+
+    object_id: str
+    new_id: str = ""
+    readers: frozenset[str] = frozenset()
+    wraps: tuple[tuple[str, bytes], ...] = ()
+    fault: Fault | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeReported:
+    """A host says that it has lost something that it kept for this node, or that it is emptied from now on."""
 
     node: str
+
+
+@dataclass(frozen=True, slots=True)
+class HostDrains:
+    """This host's owner empties it: those for whom it keeps something are to hear of it at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,3 +209,40 @@ class ReplicasLost:
 
     owner: str
     lost: tuple[Holding, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AuditSoon:
+    """Some host's newest ack of the object is for bytes that this node could not check: an audit has to."""
+
+    object_id: str
+
+
+Shown = tuple[tuple[str, tuple[int, ...]], ...]
+"""Hosts, and which shards of each; (0,) of a copy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What an audit has shown of an object under an epoch: who has what, who has other bytes or none. Of others nothing
+    is known. `own_bad`: this node's own copy, which its row says is here, is damaged or gone."""
+
+    object_id: str
+    epoch: int
+    whole: Shown = ()
+    lost: Shown = ()
+    own_bad: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Audited:
+    """The end of an Audit."""
+
+    findings: tuple[Findings, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TakeFindings:
+    """Of an audit that this node's owner has asked for. Answered with AuditObjectResponse: the object as it is then."""
+
+    findings: Findings

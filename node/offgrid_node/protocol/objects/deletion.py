@@ -2,24 +2,35 @@
 asked to keep it is told, and whoever may read it.
 
 The mark is what makes it final: a repeated call finds it, and so does a late request under the id that once made it.
+Of an object that was sealed anew it says where it went, for as long as this node has its store.
 An object's id depends on a random key, so nothing else ever has it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from offgrid.v1 import objects_pb2
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.draft import Draft
-from offgrid_node.protocol.effects import DropBlob
 from offgrid_node.protocol.errors import NotFound
 from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.events import CloseQuorum
 from offgrid_node.protocol.objects.delivery import Delivery
 from offgrid_node.protocol.objects.outbox import Outbox
+from offgrid_node.protocol.objects.segments import is_segment
 from offgrid_node.protocol.objects.sharing import readers_of
 from offgrid_node.protocol.objects.tables import DELETED, quorum_id_of
+
+OBJECT_DELETED = "ObjectDeleted"
+
+
+class Getting(Protocol):
+    """Rows by their keys."""
+
+    def get(self, table: str, key: bytes) -> bytes | None: ...
+
 
 Tell = Callable[[str, str, Now], None]
 """A node has to hear of an object from now on."""
@@ -35,8 +46,11 @@ class Deletion:
         """None for what was never deleted."""
         return self._draft.row(DELETED, object_id.encode(), objects_pb2.Deletion)
 
-    def on_delete(self, object_id: str, tell: Tell, now: Now) -> objects_pb2.Deletion:
-        """A repeated one changes nothing. Raises NotFound (ObjectNotFound)."""
+    def place_of(self, object_id: str) -> str:
+        return place_of(self._draft, object_id) if object_id else ""
+
+    def on_delete(self, object_id: str, tell: Tell, now: Now, *, moved_to: str = "") -> objects_pb2.Deletion:
+        """A repeated one changes nothing. `moved_to`: what has taken its place. Raises NotFound (ObjectNotFound)."""
         row, mark = self._outbox.find(object_id), self.mark(object_id)
         if row is None and mark is None:
             text = f"there is no object {object_id!r}"
@@ -44,12 +58,16 @@ class Deletion:
         if row is None or mark is not None:
             assert mark is not None
             return mark
-        made, hosts = (
-            row.object,
-            sorted({*row.asked, *readers_of(row.object), *(ack.node_id for ack in row.object.acks)}),
-        )
+        made = row.object
+        hosts = sorted({*row.asked, *readers_of(made), *(ack.node_id for ack in made.acks)})
         mark = objects_pb2.Deletion(
-            object_id=object_id, name=made.name, size_bytes=made.size_bytes, deleted_us=now.utc_us, untold=hosts
+            object_id=object_id,
+            name=made.name,
+            size_bytes=made.size_bytes,
+            deleted_us=now.utc_us,
+            untold=hosts,
+            is_segment=is_segment(made.manifest),
+            moved_to=moved_to,
         )
         self._draft.put(DELETED, object_id.encode(), mark)
         for host in hosts:
@@ -57,10 +75,35 @@ class Deletion:
         self._delivery.give_up(row.outbox_id, object_id)
         self._outbox.delete(row, now)
         self._draft.tell("quorum", CloseQuorum(quorum_id_of(object_id)))
-        self._draft.send(DropBlob(object_id))
         if not hosts:
             self._record_gone(mark)
         return mark
+
+    def on_segment(self, object_id: str, hosts: Sequence[str], tell: Tell, now: Now) -> None:
+        """Of the journal. A node that was restored from the last ones has no rows of those: any of the `hosts` that it
+        has heard of may keep them."""
+        if self._outbox.find(object_id) is not None:
+            self.on_delete(object_id, tell, now)
+        else:
+            self._mark_unknown(object_id, hosts, tell, now, segment=True)
+
+    def on_unreadable(self, object_id: str, hosts: Sequence[str], tell: Tell, now: Now) -> None:
+        """Nobody knows what it was, and too little of it is left: the `hosts` may drop that."""
+        if self._outbox.find(object_id) is None and self._mark_unknown(object_id, hosts, tell, now, segment=False):
+            event = objects_pb2.ObjectEvent(object_id=object_id, outcome="unreadable")
+            self._draft.record(EventType.OBJECT_DELETED, object_id, object=event)
+
+    def _mark_unknown(self, object_id: str, hosts: Sequence[str], tell: Tell, now: Now, *, segment: bool) -> bool:
+        """Whether it was not marked before."""
+        if self.mark(object_id) is not None or not hosts:
+            return False
+        mark = objects_pb2.Deletion(
+            object_id=object_id, deleted_us=now.utc_us, untold=sorted(hosts), is_segment=segment
+        )
+        self._draft.put(DELETED, object_id.encode(), mark)
+        for host in hosts:
+            tell(host, object_id, now)
+        return True
 
     def on_told(self, node_id: str, object_id: str, now: Now) -> None:
         """The node keeps nothing of it any more, and takes nothing of it."""
@@ -73,9 +116,21 @@ class Deletion:
             self._record_gone(mark)
 
     def _record_gone(self, mark: objects_pb2.Deletion) -> None:
+        """Of a segment not even the mark stays: there are many, and nobody asks for one again."""
+        if mark.is_segment:
+            self._draft.delete(DELETED, mark.object_id.encode())
+            return
         event = objects_pb2.ObjectEvent(object_id=mark.object_id, size_bytes=mark.size_bytes, outcome="gone")
         self._draft.record(EventType.OBJECT_DELETED, mark.object_id, object=event)
 
 
+def place_of(rows: Getting, object_id: str) -> str:
+    """The id that an object has by now: another one than `object_id` if it was sealed anew since."""
+    value = rows.get(DELETED, object_id.encode())
+    while value is not None and (moved_to := objects_pb2.Deletion.FromString(value).moved_to):
+        object_id, value = moved_to, rows.get(DELETED, moved_to.encode())
+    return object_id
+
+
 def was_deleted(object_id: str) -> NotFound:
-    return NotFound(f"object {object_id} has been deleted", reason="ObjectDeleted", metadata={"object": object_id})
+    return NotFound(f"object {object_id} has been deleted", reason=OBJECT_DELETED, metadata={"object": object_id})

@@ -8,20 +8,24 @@ from __future__ import annotations
 from offgrid.v1 import objects_pb2
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.draft import Draft
-from offgrid_node.protocol.effects import DropBlob
 from offgrid_node.protocol.errors import FailedPrecondition
 from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.objects.inventory import Inventory, inventory_key
 from offgrid_node.protocol.objects.manifest import Manifest
+from offgrid_node.protocol.objects.segments import is_segment, key_in
 from offgrid_node.protocol.objects.shards import blob_name
+from offgrid_node.protocol.objects.small import drop
 from offgrid_node.protocol.objects.tables import (
     DROPPED,
     DROPPED_AGES,
     KEPT,
     KEPT_BYTES,
     MOVED,
+    NUMBER_BYTES,
     REPLICAS,
     REPLICAS_EXPIRING,
+    SEGMENTS_KEPT,
+    SHARED,
     age_key,
     age_prefix,
     expiring_key,
@@ -35,6 +39,7 @@ from offgrid_node.protocol.quorum.fence import check_above
 from offgrid_node.protocol.quorum.quota import Quota
 from offgrid_node.protocol.quorum.records import Ack, Epoch
 
+READ_MARK = b"r"  # behind a fence's time: the object was shared with this node when its owner deleted it
 FENCES_MAX = 1_000_000  # of one owner; each takes some 200 bytes, whether anything of the object was here or not.
 # A fence is for what is late: a million deletions later the oldest one gives way to the newest.
 
@@ -49,10 +54,18 @@ class Dropping:
 
     def check(self, object_id: str, epoch: Epoch) -> None:
         """Raises FailedPrecondition (ReplicaDropped, EpochOver)."""
-        key = replica_key(object_id, epoch.owner)
-        if self._draft.get(DROPPED, key) is not None:
+        if self.is_dropped(object_id, epoch.owner):
             raise was_dropped(object_id)
-        check_above(number_of(self._draft.get(MOVED, key) or b""), epoch)
+        check_above(number_of(self._draft.get(MOVED, replica_key(object_id, epoch.owner)) or b""), epoch)
+
+    def is_dropped(self, object_id: str, owner: str) -> bool:
+        """Whether this node has heard that it is deleted."""
+        return self._draft.get(DROPPED, replica_key(object_id, owner)) is not None
+
+    def was_read(self, object_id: str, owner: str) -> bool:
+        """Whether it was shared with this node when its owner deleted it, as far as fences go back."""
+        fence = self._draft.get(DROPPED, replica_key(object_id, owner)) or b""
+        return fence[NUMBER_BYTES:] == READ_MARK
 
     def on_kept(self, object_id: str, owner: str) -> None:
         """The ack of a newer epoch is the fence again."""
@@ -63,11 +76,10 @@ class Dropping:
 
     def on_deleted(self, owner: str, object_id: str, now: Now) -> None:
         """Safe to repeat. Raises Exhausted (QuotaFull) where more than FENCES_MAX come in one step."""
-        key = replica_key(object_id, owner)
-        if self._draft.get(DROPPED, key) is not None:
+        if self.is_dropped(object_id, owner):
             return
         self._fence(owner, object_id, now)
-        self._forget(key, owner)
+        self._forget(replica_key(object_id, owner), owner)
 
     def on_expired(self, name: str, now: Now) -> None:
         """`name` is a replica's key, as text. Its owner was not heard of by then. It leaves no fence: what comes late
@@ -85,7 +97,9 @@ class Dropping:
         if self._drops.full(owner):
             self._take_oldest(owner)
         self._drops.take(owner)
-        self._draft.put_bytes(DROPPED, replica_key(object_id, owner), number_key(now.utc_us))
+        key = replica_key(object_id, owner)
+        mark = READ_MARK if self._draft.get(SHARED, key) is not None else b""
+        self._draft.put_bytes(DROPPED, key, number_key(now.utc_us) + mark)
         self._draft.put_bytes(DROPPED_AGES, age_key(owner, now.utc_us, object_id), b"")
 
     def _take_oldest(self, owner: str) -> None:
@@ -98,7 +112,8 @@ class Dropping:
 
     def on_moved(self, epoch: Epoch) -> None:
         """By an epoch of its owner's above all that this host has acked, it keeps shards that lie with others now. What
-        the epoch leaves here stays under the ack that was given for it. Raises Exhausted (QuotaFull)."""
+        the epoch leaves here stays under the ack that was given for it. Beyond FENCES_MAX of one owner no fence
+        is left: what a late epoch brings back is astray, and goes with the next comparison."""
         object_id = object_of(epoch.quorum_id)
         key = replica_key(object_id, epoch.owner)
         row = self._draft.row(REPLICAS, key, objects_pb2.ReplicaRow)
@@ -108,9 +123,11 @@ class Dropping:
         wanted = epoch.shards.get(Ack.decode(row.ack.body).node, ())
         if not (moved := tuple(shard for shard in shards_of(row) if shard not in wanted)):
             return
-        if fence is None:
+        if fence is None and not self._moves.full(epoch.owner):
             self._moves.take(epoch.owner)
-        self._draft.put_bytes(MOVED, key, number_key(epoch.epoch))
+            fence = b""
+        if fence is not None:
+            self._draft.put_bytes(MOVED, key, number_key(epoch.epoch))
         self._drop(row, moved)
 
     def _drop(self, row: objects_pb2.ReplicaRow, shards: tuple[int, ...]) -> None:
@@ -125,15 +142,21 @@ class Dropping:
             self._draft.delete(REPLICAS, key)
             if body.expires_us:
                 self._draft.delete(REPLICAS_EXPIRING, expiring_key(body.expires_us, key.decode()))
-            event = objects_pb2.ObjectEvent(
-                object_id=object_id, size_bytes=body.size_bytes, owner=owner, outcome="replica dropped"
-            )
-            self._draft.record(EventType.OBJECT_DELETED, object_id, object=event)
+            self._tell_dropped(row, body)
         else:
             row.moved.extend(shards)
             self._draft.put(REPLICAS, key, row)
         for shard in shards:
-            self._draft.send(DropBlob(blob_name(body, shard)))
+            drop(self._draft, blob_name(body, shard), owner)
+
+    def _tell_dropped(self, row: objects_pb2.ReplicaRow, body: Manifest) -> None:
+        if is_segment(row.manifest):
+            self._draft.delete(SEGMENTS_KEPT, key_in(row.manifest))
+            return
+        event = objects_pb2.ObjectEvent(
+            object_id=body.object_id, size_bytes=body.size_bytes, owner=body.owner, outcome="replica dropped"
+        )
+        self._draft.record(EventType.OBJECT_DELETED, body.object_id, object=event)
 
 
 def shards_of(row: objects_pb2.ReplicaRow) -> tuple[int, ...]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import NamedTuple
 
 from offgrid_node.protocol.objects.hosts import Hosts
 from offgrid_node.protocol.objects.looks import Looks
@@ -24,10 +25,13 @@ class Outcome(IntEnum):
     DRAINED = 6
     NO_ROOM = 7
     OWNER = 8
+    NOT_CHOSEN = 9
+    FAILING = 10
 
 
 REFUSED = {
     Refusal.NOT_ALIVE: Outcome.NOT_ALIVE,
+    Refusal.NOT_CHOSEN: Outcome.NOT_CHOSEN,
     Refusal.STORAGE_OFF: Outcome.STORAGE_OFF,
     Refusal.DRAINED: Outcome.DRAINED,
     Refusal.NO_ROOM: Outcome.NO_ROOM,
@@ -60,6 +64,11 @@ class Verdict:
     reason: str
 
 
+class _Failure(NamedTuple):
+    of_this: bool
+    why: str
+
+
 def explain(placed: Placed, hosts: Hosts, now_ms: int) -> list[Verdict]:
     """Of every host: first those that hold it or would get something, then by what they are called."""
     parcel, known = placed.parcel, hosts.all()
@@ -71,10 +80,17 @@ def explain(placed: Placed, hosts: Hosts, now_ms: int) -> list[Verdict]:
     for host in among:
         parts[host.fails_with] += len({*gets.get(host.node_id, ()), *_held(placed, host)})
     verdicts = [
-        _verdict(placed, host, gets.get(host.node_id, ()), parts[host.fails_with], host.node_id in left)
+        _verdict(placed, host, gets.get(host.node_id, ()), parts[host.fails_with], _failure(placed, host, hosts, left))
         for host in among
     ]
     return sorted(verdicts, key=lambda said: (not said.holds, not said.gets, said.outcome, said.host.node_id))
+
+
+def _failure(placed: Placed, host: Host, hosts: Hosts, left: Set[str]) -> _Failure | None:
+    """The last that was brought there; `left` are hosts that are not tried now, since this very object failed there."""
+    object_id, why = hosts.failure(host.node_id) or ("", "")
+    of_this = host.node_id in left or (bool(why) and object_id == placed.parcel.object_id)
+    return _Failure(of_this, why) if of_this or why else None
 
 
 def _held(placed: Placed, host: Host) -> tuple[int, ...]:
@@ -84,7 +100,7 @@ def _held(placed: Placed, host: Host) -> tuple[int, ...]:
 # ---- in words
 
 
-def _verdict(placed: Placed, host: Host, gets: tuple[int, ...], parts: int, left: bool) -> Verdict:
+def _verdict(placed: Placed, host: Host, gets: tuple[int, ...], parts: int, failure: _Failure | None) -> Verdict:
     holds, refused = _held(placed, host), refusal(host, placed.part_bytes)
     if gets:
         outcome, reason = Outcome.GETS, f"{_where(placed, host, parts)}; {_PREFERRED[placed.policy](host.facts)}"
@@ -92,13 +108,19 @@ def _verdict(placed: Placed, host: Host, gets: tuple[int, ...], parts: int, left
         outcome, reason = REFUSED[refused], _why_refused(placed, host, refused)
     elif holds:
         outcome, reason = Outcome.HOLDS, f"{_where(placed, host, parts)}; what is held stays"
-    elif left:
-        outcome, reason = Outcome.NOT_NEEDED, "what was brought there failed; it is tried again later"
+    elif failure is not None and failure.of_this:
+        outcome, reason = Outcome.FAILING, f"{_failed(failure)}; it is tried again later"
     else:
         outcome, reason = Outcome.NOT_NEEDED, _why_not(placed, host, parts)
+    if failure is not None and outcome is Outcome.NOT_NEEDED:
+        reason = f"{reason}; the last that was brought there failed: {failure.why}"
     if holds and outcome not in (Outcome.HOLDS, Outcome.GETS):
         reason = f"{reason}; {_stays(outcome)}"
     return Verdict(host, gets, holds, outcome, reason)
+
+
+def _failed(failure: _Failure) -> str:
+    return f"what was brought there failed: {failure.why}" if failure.why else "what was brought there failed"
 
 
 def _stays(outcome: Outcome) -> str:
@@ -122,6 +144,7 @@ def _why_refused(placed: Placed, host: Host, refused: Refusal) -> str:
 
 _REFUSED = {
     Refusal.NOT_ALIVE: "not alive",
+    Refusal.NOT_CHOSEN: "not among this node's storage.hosts, as far as those have answered",
     Refusal.STORAGE_OFF: "keeps nothing for others: storage.enabled is off there",
     Refusal.DRAINED: "drained: its owner empties it",
 }

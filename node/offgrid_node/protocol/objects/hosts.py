@@ -11,23 +11,30 @@ from offgrid_node.protocol.events import HOST, PeerUp
 from offgrid_node.protocol.objects.preference import UNKNOWN, Facts, Host, refusal
 from offgrid_node.protocol.timers import Timers
 
+WHY_CHARS_MAX = 256
+
 
 class Hosts:
     """Each with how often it has come up, so that what failed before is forgiven then, and since when it is dead. One
-    that is dead for `repair_after_ms` is lost: what it holds is to be held by others too."""
+    that is dead for `repair_after_ms`, or was removed, is lost: what it holds is to be held by others too."""
 
-    def __init__(self, self_id: str, repair_after_ms: int) -> None:
+    def __init__(self, self_id: str, repair_after_ms: int, *, only_chosen: bool = False) -> None:
+        """`only_chosen`: nothing new for any host before `choose` has said for which."""
         self._self_id, self._repair_after_ms = self_id, repair_after_ms
+        self._chosen: frozenset[str] | None = frozenset() if only_chosen else None
         self._lost_ms: dict[str, int] = {}  # dead hosts: from when on they are lost
         self._waits: Timers[str] = Timers()  # for those that are not yet
         self._hosts: dict[str, Host] = {}
         self._drained: list[str] = []
         self._lives: dict[str, int] = {}
+        self._failures: dict[
+            str, tuple[str, str]
+        ] = {}  # of each, in its present life: of which object the last was, why
 
     def load(self, holders: Iterable[str], now: Now) -> None:
         """Whoever holds something and is not heard of from now on is dead since now."""
         for node_id in holders:
-            self._dies(node_id, now)
+            self._dies(node_id, now, self._repair_after_ms)
 
     def on_up(self, event: PeerUp, now: Now) -> bool:
         """Whether it is a host. One that is none any more is as good as dead."""
@@ -42,15 +49,17 @@ class Hosts:
         self._lives[event.node_id] = self.lives(event.node_id) + 1
         self._lost_ms.pop(event.node_id, None)
         self._waits.cancel(event.node_id)
+        self._failures.pop(event.node_id, None)
         return True
 
-    def on_down(self, node_id: str, now: Now) -> bool:
-        """Whether that changes anything."""
+    def on_down(self, node_id: str, now: Now, *, removed: bool = False) -> bool:
+        """Whether that changes anything. One that was `removed` does not come back."""
         host = self._hosts.get(node_id)
-        if host is None or not host.alive:
+        if host is not None and host.alive:
+            self._hosts[node_id] = replace(host, alive=False)
+        elif not removed:
             return False
-        self._hosts[node_id] = replace(host, alive=False)
-        self._dies(node_id, now)
+        self._dies(node_id, now, 0 if removed else self._repair_after_ms)
         return True
 
     def on_facts(self, node_id: str, facts: Facts) -> bool:
@@ -63,9 +72,25 @@ class Hosts:
         self._hosts[node_id] = found = replace(host, facts=facts)
         return _takes(found) > _takes(host)
 
-    def _dies(self, node_id: str, now: Now) -> None:
-        self._lost_ms[node_id] = now.mono_ms + self._repair_after_ms
+    def on_failed(self, node_id: str, object_id: str, why: str) -> None:
+        """What was brought there was not taken."""
+        self._failures[node_id] = object_id, why[:WHY_CHARS_MAX]
+
+    def on_took(self, node_id: str) -> None:
+        self._failures.pop(node_id, None)
+
+    def failure(self, node_id: str) -> tuple[str, str] | None:
+        """Of which object the host has failed since it last took anything, the last time, and why."""
+        return self._failures.get(node_id)
+
+    def _dies(self, node_id: str, now: Now, lost_after_ms: int) -> None:
+        self._lost_ms[node_id] = now.mono_ms + lost_after_ms
         self._waits.set(node_id, self._lost_ms[node_id])
+
+    def choose(self, node_ids: frozenset[str]) -> bool:
+        """Only these are given anything new. Whether that is more than before."""
+        before, self._chosen = self._chosen, node_ids
+        return before is None or bool(node_ids - before)
 
     def deadline_ms(self) -> int | None:
         return self._waits.next_ms()
@@ -84,12 +109,30 @@ class Hosts:
         return lost_ms is not None and lost_ms <= now_ms
 
     def all(self) -> list[Host]:
-        return list(self._hosts.values())
+        return [self._as_chosen(host) for host in self._hosts.values()]
 
     def get(self, node_id: str, weight_milli: int) -> Host:
         """With the weight that it has in some epoch; one not heard of is taken for dead."""
         host = self._hosts.get(node_id)
-        return replace(host, weight_milli=weight_milli) if host else Host(node_id, weight_milli, "", alive=False)
+        if host is None:
+            return Host(node_id, weight_milli, "", alive=False)
+        return self._as_chosen(host if host.weight_milli == weight_milli else replace(host, weight_milli=weight_milli))
+
+    def is_alive(self, node_id: str) -> bool:
+        host = self._hosts.get(node_id)
+        return host is not None and host.alive
+
+    def is_drained(self, node_id: str) -> bool:
+        """As it last said."""
+        return self.get(node_id, 0).facts.drained
+
+    def weight_milli(self, node_id: str) -> int | None:
+        """Of now; None of one not heard of."""
+        host = self._hosts.get(node_id)
+        return host.weight_milli if host is not None else None
+
+    def _as_chosen(self, host: Host) -> Host:
+        return host if self._chosen is None or host.node_id in self._chosen else replace(host, chosen=False)
 
     def lives(self, node_id: str) -> int:
         return self._lives.get(node_id, 0)

@@ -91,11 +91,11 @@ def summary_of(rows: Rows, table: str, node: str) -> bytes:
     return rows.get(INVENTORY_SUMS, sum_key(table, node)) or NOTHING_KEPT
 
 
-def holdings_of(rows: Rows, table: str, node: str) -> Iterator[Holding]:
-    """Of committed rows."""
-    prefix = inventory_key(node, "")
-    for key, value in rows.scan(table, prefix=prefix):
-        yield Holding(key[len(prefix) :].decode(), tuple(value))
+def holdings_of(rows: Rows, table: str, node: str, prefix: str = "") -> Iterator[Holding]:
+    """Of committed rows; only objects whose ids begin so."""
+    skipped = len(inventory_key(node, ""))
+    for key, value in rows.scan(table, prefix=inventory_key(node, prefix)):
+        yield Holding(key[skipped:].decode(), tuple(value))
 
 
 def inventory_key(node: str, object_id: str) -> bytes:

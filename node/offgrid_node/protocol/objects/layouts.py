@@ -28,9 +28,10 @@ def laid_anew(
 ) -> tuple[str, ...]:
     """For each shard the host that is to hold it. `stays` names shards that need not move; of `hosts` those that are
     alive may take more. A shard that no host can take is left where it is."""
-    best, survived = tuple(present), -1
-    for among, kept in _attempts(stays, hosts, len(present)):
-        other = _filled(assign(object_id, among, len(present), kept, shard_bytes=shard_bytes, policy=policy), present)
+    best, survived, shards = tuple(present), -1, len(present)
+    for together, among, kept in _attempts(stays, hosts, shards, needed):
+        laid = assign(object_id, among, shards, kept, together=together, shard_bytes=shard_bytes, policy=policy)
+        other = _filled(laid, present)
         if (weight := survived_milli(other, needed, hosts)) > survived:
             best, survived = other, weight
         if survived >= required_milli:
@@ -39,15 +40,18 @@ def laid_anew(
 
 
 def _attempts(
-    stays: Mapping[int, str], hosts: Sequence[Host], shards: int
-) -> Iterator[tuple[list[Host], Mapping[int, str]]]:
-    """Hosts, and what stays with them: whatever moves least first, in the end heavier and heavier hosts alone."""
-    for least in sorted({host.weight_milli for host in hosts} or {0}):
-        among = [host for host in hosts if host.weight_milli >= least]
-        named = {host.node_id for host in among}
-        kept = {shard: node for shard, node in stays.items() if node in named}
-        for fewer in (kept, _fair(kept, among, shards), {}):
-            yield among, fewer
+    stays: Mapping[int, str], hosts: Sequence[Host], shards: int, needed: int
+) -> Iterator[tuple[int, list[Host], Mapping[int, str]]]:
+    """How many shards may lie together in a domain, hosts, and what stays with them: whatever moves least first, then
+    heavier and heavier hosts alone. Where few of the hosts fail apart, as many to a domain as may be lost; in the end
+    each host for itself, since it is hosts that have to weigh what is required."""
+    for together in sorted({1, max(1, shards - needed), shards}):
+        for least in sorted({host.weight_milli for host in hosts} or {0}):
+            among = [host for host in hosts if host.weight_milli >= least]
+            named = {host.node_id for host in among}
+            kept = {shard: node for shard, node in stays.items() if node in named}
+            for fewer in (kept, _fair(kept, among, shards), {}):
+                yield together, among, fewer
 
 
 def survived_milli(layout: Sequence[str], needed: int, hosts: Sequence[Host]) -> int:

@@ -64,11 +64,11 @@ class Looks:
             terms = Terms(dict(following.members), following.layout, parcel.terms.promised_milli)
             parcel = replace(parcel, terms=terms)
         if not parcel.coded:
-            coming = (node for node in parcel.flights if self._host(parcel, node).alive and parcel.lacks(node))
+            coming = (node for node in parcel.flights if self._hosts.is_alive(node) and parcel.lacks(node))
             return dict.fromkeys((*self.look(parcel, frozenset(), now_ms).ship, *coming), (0,))
         gets: dict[str, tuple[int, ...]] = {}
         for shard, node in enumerate(parcel.layout):
-            if node and shard not in parcel.held.get(node, ()) and self._host(parcel, node).alive:
+            if node and shard not in parcel.held.get(node, ()) and self._hosts.is_alive(node):
                 gets[node] = (*gets.get(node, ()), shard)
         return gets
 
@@ -141,7 +141,7 @@ class Looks:
     def _look_at_copies(self, parcel: Parcel, claimed: Set[str], now_ms: int) -> Look:
         vouched = {*parcel.held, *(claimed & parcel.weights.keys())}
         sound = {node for node in vouched if not self._hosts.is_lost(node, now_ms)}
-        coming = {node for node in parcel.flights if self._host(parcel, node).alive}
+        coming = {node for node in parcel.flights if self._hosts.is_alive(node)}
         held = [self._host(parcel, node) for node in sorted(sound | coming)]
         taken = vouched | parcel.flights.keys()
         able = [
@@ -153,36 +153,51 @@ class Looks:
         chosen = choose(
             parcel.object_id, able, held, parcel.required_milli, parcel.copies, copy_bytes=size, policy=policy
         )
-        copies = sum(not host.facts.drained for host in held) + len(chosen)
-        here = sum(not self._host(parcel, node).facts.drained for node in sound & parcel.held.keys())
+        staying = {node for node in sound if not self._host(parcel, node).facts.drained}
+        placed = {host.node_id for host in (*held, *chosen) if not host.facts.drained}
+        here = len(staying & parcel.held.keys())
         return Look(
             ship=tuple(host.node_id for host in chosen),
-            epoch=self._other_members(parcel, vouched, sound, copies, here),
+            epoch=self._other_members(parcel, vouched, staying, placed, here),
             roomless=any(refusal(host, size) for host in able),
             hopeful=_enough((*held, *chosen), parcel.required_milli),
-            complete=here >= parcel.copies and self._weighs_enough(parcel, sound),
+            complete=here >= parcel.copies and self._weighs_enough(parcel, staying),
         )
 
     def _other_members(
-        self, parcel: Parcel, vouched: Set[str], sound: Set[str], copies: int, here: int
+        self, parcel: Parcel, vouched: Set[str], staying: Set[str], placed: Set[str], here: int
     ) -> NextEpoch | None:
         """Those of now, where the present ones cannot bring what is required, or not as many copies as are wanted. What
-        lost hosts acked counts until as many others have."""
-        size, hosts = parcel.size_bytes, self._hosts.all()
-        useless = parcel.failing(self._hosts).union(host.node_id for host in hosts if refusal(host, size))
+        lost and drained hosts acked counts until as many others have."""
+        hosts = self._hosts.all()
         members = [Member(node, weight) for node, weight in parcel.weights.items()]
         if not parcel.durable:
-            if not outgrown(members, hosts, vouched, useless, parcel.required_milli):
+            if not outgrown(members, hosts, vouched, self._useless(parcel, hosts), parcel.required_milli):
                 return None
-        elif here >= parcel.copies and vouched != sound:
-            kept = [member for member in members if member.node_id in sound or member.node_id not in vouched]
-            return _copies_at(kept) if self._weighs_enough(parcel, sound) else None
-        else:
-            able = {host.node_id for host in hosts} - useless
-            if copies >= parcel.copies or able <= parcel.weights.keys():
-                return None
+        elif here >= parcel.copies and self._weighs_enough(parcel, staying):
+            leaving = (vouched - staying) | self._drained_unasked(parcel)
+            kept = [member for member in members if member.node_id not in leaving]
+            return _copies_at(kept) if len(kept) < len(members) else None
+        elif self._are_enough(parcel, placed) or not self._others(parcel, hosts):
+            return None
         anew = _with(members_of(hosts), [member for member in members if member.node_id in vouched])
         return _copies_at(anew) if {member.node_id for member in anew} != {*parcel.weights} else None
+
+    def _drained_unasked(self, parcel: Parcel) -> set[str]:
+        """Hosts that keep it, have never acked it and are drained: no epoch that names them lets them drop it."""
+        drained = {node for node in parcel.unasked if self._host(parcel, node).facts.drained}
+        return drained - parcel.flights.keys() - parcel.held.keys()
+
+    def _useless(self, parcel: Parcel, hosts: Collection[Host]) -> set[str]:
+        """Those that keep failing, or take nothing of it."""
+        return parcel.failing(self._hosts).union(host.node_id for host in hosts if refusal(host, parcel.size_bytes))
+
+    def _others(self, parcel: Parcel, hosts: Collection[Host]) -> set[str]:
+        """Those that may take some of it and are no members."""
+        return {host.node_id for host in hosts} - self._useless(parcel, hosts) - parcel.weights.keys()
+
+    def _are_enough(self, parcel: Parcel, nodes: Set[str]) -> bool:
+        return len(nodes) >= parcel.copies and self._weighs_enough(parcel, nodes)
 
     def _weighs_enough(self, parcel: Parcel, nodes: Set[str]) -> bool:
         return enough(nodes, parcel.weights, parcel.required_milli)
@@ -193,11 +208,11 @@ class Looks:
         return self._hosts.get(node_id, parcel.weights.get(node_id, 0))
 
     def _weight_now(self, parcel: Parcel, node_id: str) -> int:
-        known = (host.weight_milli for host in self._hosts.all() if host.node_id == node_id)
-        return next(known, parcel.weights.get(node_id, 0))
+        known = self._hosts.weight_milli(node_id)
+        return parcel.weights.get(node_id, 0) if known is None else known
 
     def _may_try(self, parcel: Parcel, node_id: str, now_ms: int) -> bool:
-        alive = self._host(parcel, node_id).alive and node_id not in parcel.flights
+        alive = self._hosts.is_alive(node_id) and node_id not in parcel.flights
         return alive and parcel.waits(node_id, now_ms, self._hosts) is None
 
 

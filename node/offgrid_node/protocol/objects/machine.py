@@ -2,24 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from offgrid.v1 import objects_pb2
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.draft import Draft
-from offgrid_node.protocol.effects import Answered, Asked, DropBlob, Effect, Fetched, Rows, Shipped, Woke
+from offgrid_node.protocol.effects import Answered, Asked, DropBlob, Effect, Fetched, Regain, Rows, Shipped, Woke
 from offgrid_node.protocol.errors import Exhausted, Fault, Internal
-from offgrid_node.protocol.events import AckRefused, ObjectAdded, PeerDown, PeerUp, QuorumAcked, QuorumOpened
+from offgrid_node.protocol.events import (
+    AckRefused,
+    DropSegment,
+    ObjectAdded,
+    PeerDown,
+    PeerUp,
+    QuorumAcked,
+    QuorumOpened,
+)
+from offgrid_node.protocol.latecomers import Latecomers
+from offgrid_node.protocol.objects.audits import Audits
 from offgrid_node.protocol.objects.commands import (
     AddObject,
+    Audited,
+    AuditSoon,
     CancelEntry,
+    ChangeReported,
     Compared,
-    DamageReported,
     DeleteObject,
+    Findings,
+    HostDrains,
+    HostsChosen,
     KeepReplica,
+    Reencrypt,
     ReplicasLost,
+    Resealed,
+    Rewrapped,
     ShareObject,
+    StopReencryption,
+    TakeFindings,
     TakeNotices,
+    Unreadable,
     UnshareObject,
 )
 from offgrid_node.protocol.objects.comparing import Comparing
@@ -28,20 +50,29 @@ from offgrid_node.protocol.objects.delivery import Delivery
 from offgrid_node.protocol.objects.dropping import Dropping
 from offgrid_node.protocol.objects.expiry import HOST_LATE_US, Expiry, TrustedClock
 from offgrid_node.protocol.objects.hosts import Hosts
-from offgrid_node.protocol.objects.inventory import Holding, Inventory
+from offgrid_node.protocol.objects.inventory import Inventory
+from offgrid_node.protocol.objects.lives import BeginLife, note_life
 from offgrid_node.protocol.objects.measuring import AskTag, Measuring
 from offgrid_node.protocol.objects.notices import Notices, NoticeTag
-from offgrid_node.protocol.objects.outbox import Outbox
+from offgrid_node.protocol.objects.outbox import Outbox, put_number
 from offgrid_node.protocol.objects.parcels import Parcel
-from offgrid_node.protocol.objects.replicas import DamageTag, Replicas
+from offgrid_node.protocol.objects.replicas import Replicas, ReportTag
+from offgrid_node.protocol.objects.resealing import Resealing
+from offgrid_node.protocol.objects.rewrapping import Rewrapping
+from offgrid_node.protocol.objects.segments import is_segment
 from offgrid_node.protocol.objects.settings import ObjectsSettings
-from offgrid_node.protocol.objects.sharing import Shared, Sharing, told_to
-from offgrid_node.protocol.objects.strays import moved_by
-from offgrid_node.protocol.objects.tables import EXPIRING, GIVEN, OBJECT_REQUESTS, REPLICAS_EXPIRING, object_of
+from offgrid_node.protocol.objects.sharing import Shared, Sharing
+from offgrid_node.protocol.objects.standing import Standing
+from offgrid_node.protocol.objects.tables import EXPIRING, GIVEN, META, OBJECT_REQUESTS, REPLICAS_EXPIRING, object_of
+from offgrid_node.protocol.quorum.tables import LIFE
 from offgrid_node.protocol.requests import Requests
 from offgrid_node.protocol.rng import Rng
 
 FULL_RETRY_MS = 5_000
+
+
+def _nothing(event: object, now: Now) -> None:
+    """What it tells is of no use here."""
 
 
 class ObjectsMachine:
@@ -49,30 +80,88 @@ class ObjectsMachine:
 
     def __init__(self, settings: ObjectsSettings) -> None:
         self._settings, self._draft = settings, Draft()
-        self._hosts = Hosts(settings.node_id, settings.repair_after_ms)
+        self._hosts = Hosts(settings.node_id, settings.repair_after_ms, only_chosen=settings.only_chosen)
         self._outbox = Outbox(settings, self._draft)
         self._requests = Requests(self._draft, OBJECT_REQUESTS)
-        self._delivery = Delivery(self._hosts, self._outbox, self._draft, settings.placement)
+        self._standing = Standing(
+            self._outbox,
+            self._hosts,
+            self._tell,
+            self._is_deleted,
+            self._is_unproved,
+            self._is_sure,
+            self._on_unasked,
+            self._regain,
+        )
+        self._delivery = Delivery(self._hosts, self._outbox, self._draft, settings.placement, self._standing.on_spread)
         self._deletion = Deletion(self._outbox, self._delivery, self._draft)
-        self._notices = Notices(settings.node_id, self._draft, self._notice_of, self._deletion.on_told)
-        self._sharing, self._shared = Sharing(self._outbox, self._draft, self._notices.add), Shared(self._draft)
-        self._dropping = Dropping(self._draft)
+        self._notices = Notices(settings.node_id, self._draft, self._standing.notice_of, self._deletion.on_told)
+        self._rewrapping = Rewrapping(settings.node_id, self._outbox, self._draft, self._notices.add_wrap)
+        self._sharing = Sharing(self._outbox, self._draft, self._tell, self._rewrapping.on_wrapped)
+        self._resealing = Resealing(
+            settings.node_id, self._outbox, self._draft, self._replace, self._tell, self._rewrapping.on_wrapped
+        )
+        self._dropping, self._latecomers = Dropping(self._draft), Latecomers()
+        self._shared = Shared(self._draft, self._dropping.was_read)
         self._replicas = Replicas(settings, self._draft, self._dropping)
-        self._comparing = Comparing(self._draft, Inventory(self._draft, GIVEN), self._delivery.on_lost, self._on_stray)
+        given, on_lost = Inventory(self._draft, GIVEN), self._delivery.on_lost
+        self._comparing = Comparing(
+            self._draft, given, on_lost, self._standing.on_stray, self._hosts.is_drained, self._is_restored
+        )
+        self._audits = Audits(self._draft, self._outbox, self._hosts, on_lost, settings.audit_days)
         self._measuring = Measuring(self._hosts, self._draft, self._comparing.on_reported)
         clock = self._clock = TrustedClock(self._draft)
         self._expiries = (
             Expiry(self._draft, clock, EXPIRING, 0, self._on_expired),
             Expiry(self._draft, clock, REPLICAS_EXPIRING, HOST_LATE_US, self._dropping.on_expired),
         )
+        self._timed = (
+            self._notices,
+            self._measuring,
+            self._rewrapping,
+            self._resealing,
+            self._standing.leaving,
+            *self._expiries,
+        )
         self._stepped_ms = 0
+        self._on = self._by_input()
+
+    def _by_input(self) -> dict[type, Callable[[Any, Now], None]]:
+        """Who takes an input, by its type, and an answer by its tag's. Commands and PeerUp go roads of their own."""
+        return {
+            ObjectAdded: self._on_added,
+            DropSegment: self._on_drop_segment,
+            Unreadable: self._on_unreadable,
+            Shipped: self._on_shipped,
+            Fetched: self._delivery.on_fetched,
+            QuorumOpened: self._on_opened,
+            QuorumAcked: self._on_acked,
+            AckRefused: self._on_refused,
+            Compared: self._comparing.on_compared,
+            Audited: self._on_audited,
+            AuditSoon: lambda event, now: self._audits.on_soon(event.object_id, now),
+            Rewrapped: self._rewrapping.on_rewrapped,
+            Resealed: self._resealing.on_resealed,
+            ChangeReported: self._on_reported,
+            HostDrains: lambda event, now: self._replicas.on_drains(),
+            ReplicasLost: lambda event, now: self._replicas.on_lost(event),
+            HostsChosen: self._on_chosen,
+            PeerDown: self._on_down,
+            AskTag: self._on_measured,
+            NoticeTag: lambda answer, now: self._notices.on_answered(answer.tag, answer, now),
+            ReportTag: _nothing,  # an owner that was not reached compares in time
+            Woke: _nothing,  # what is due is looked at when the step closes
+        }
 
     def load(self, rows: Rows, now: Now) -> None:
         self._draft.load(rows)
         self._requests.load(rows)
         self._delivery.load(rows, now)
-        self._notices.load(rows)
+        self._notices.load(rows, now)
+        self._rewrapping.load(rows)
+        self._resealing.load(rows, now)
         self._clock.load(rows)
+        self._audits.load(rows, now)
         for expiry in self._expiries:
             expiry.load(rows, now)
         self._stepped_ms = now.mono_ms
@@ -97,16 +186,27 @@ class ObjectsMachine:
         """Entries that are not completed."""
         return self._delivery.depth
 
+    @property
+    def damaged(self) -> int:
+        """How many of them wait in vain: their bytes are damaged here, and hosts have too few."""
+        return self._delivery.damaged
+
+    @property
+    def left_to_reseal(self) -> int:
+        """How many objects are still to be sealed anew."""
+        return self._resealing.left
+
     def outbox_age_ms(self, now: Now) -> int:
         """How long the oldest of them has waited; 0 when there is none."""
         oldest_us = self._delivery.oldest_us()
         return max(0, now.utc_us - oldest_us) // 1_000 if oldest_us is not None else 0
 
     def deadline_ms(self) -> int | None:
-        stepped_ms, parts = self._stepped_ms, (self._notices, self._measuring, *self._expiries)
+        stepped_ms, parts = self._stepped_ms, self._timed
         due = (
             self._delivery.deadline_ms(stepped_ms),
             self._comparing.deadline_ms(stepped_ms),
+            self._audits.deadline_ms(stepped_ms),
             *(part.deadline_ms() for part in parts),
         )
         return min((due_ms for due_ms in due if due_ms is not None), default=None)
@@ -119,60 +219,35 @@ class ObjectsMachine:
         for event in inputs:
             match event:
                 case Asked(ticket, _, command):
-                    try:
-                        self._ask(ticket, command, now)
-                    except Internal:
-                        raise
-                    except Fault as fault:
-                        self._draft.reply(ticket, fault)
-                case ObjectAdded():
-                    self._on_added(event, now)
-                case Shipped():
-                    self._measuring.on_shipped(event, now)
-                    self._delivery.on_shipped(event, now)
-                case Answered(AskTag() as asked):
-                    if self._measuring.on_answered(asked, event, now):
-                        self._delivery.on_room()
-                case Fetched():
-                    self._delivery.on_fetched(event, now)
-                case QuorumOpened(quorum_id):
-                    self._delivery.on_opened(object_of(quorum_id), event, now)
-                    self._sharing.on_moved(object_of(quorum_id), now)
-                case QuorumAcked(quorum_id):
-                    self._delivery.on_acked(object_of(quorum_id), event, now)
-                case AckRefused(quorum_id, node_id, why):
-                    self._delivery.on_refused(object_of(quorum_id), node_id, why, now)
-                case Answered(NoticeTag() as tag):
-                    self._notices.on_answered(tag, event, now)
-                case Compared():
-                    self._comparing.on_compared(event, now)
-                case DamageReported(node_id):
-                    self._comparing.on_reported(node_id, now)
-                case Answered(DamageTag()):
-                    pass  # an owner that was not reached compares in time
-                case ReplicasLost():
-                    self._replicas.on_lost(event)
+                    self._try(ticket, command, now)
                 case PeerUp():
                     self._on_up(event, now, rng)
-                case PeerDown(node_id):
-                    self._on_down(node_id, now)
-                case Woke():
-                    pass  # what is due is looked at when the step closes
                 case _:
-                    raise Internal(f"the objects machine does not know {type(event).__name__}")
+                    self._take(event, now)
         self._close_step(now, rng)
         return self._draft.take()
+
+    def _take(self, event: object, now: Now) -> None:
+        kind = type(event.tag if isinstance(event, Answered) else event)
+        if (on := self._on.get(kind)) is None:
+            raise Internal(f"the objects machine does not know {kind.__name__}")
+        on(event, now)
 
     def _close_step(self, now: Now, rng: Rng) -> None:
         self._comparing.close_step(now)
         self._delivery.close_step(now)
+        self._audits.close_step(now)
+        self._standing.leaving.close_step(now)
         for expiry in self._expiries:
             expiry.close_step(now)
+        self._rewrapping.close_step(now)
+        self._resealing.close_step(now)
         self._notices.close_step(now)
         self._measuring.close_step(now, rng)
 
     def _on_up(self, event: PeerUp, now: Now, rng: Rng) -> None:
         self._notices.on_up(event.node_id, now)
+        self._rewrapping.on_label(event.node_id, event.wrap_label, now)
         if self._hosts.on_up(event, now):
             self._measuring.on_up(event.node_id, now, rng)
             self._delivery.on_hosts_changed(now, came=True)
@@ -181,12 +256,63 @@ class ObjectsMachine:
             self._measuring.on_down(event.node_id)
             self._comparing.on_down(event.node_id)
 
-    def _on_down(self, node_id: str, now: Now) -> None:
+    def _on_drop_segment(self, event: DropSegment, now: Now) -> None:
+        hosts = [host.node_id for host in self._hosts.all()]
+        self._deletion.on_segment(event.object_id, hosts, self._tell, now)
+
+    def _on_unreadable(self, event: Unreadable, now: Now) -> None:
+        hosts = [host.node_id for host in self._hosts.all()]
+        self._deletion.on_unreadable(event.object_id, hosts, self._tell, now)
+
+    def _on_shipped(self, event: Shipped, now: Now) -> None:
+        self._measuring.on_shipped(event, now)
+        self._delivery.on_shipped(event, now)
+
+    def _on_measured(self, answer: Answered, now: Now) -> None:
+        assert isinstance(answer.tag, AskTag)
+        was_drained = self._hosts.is_drained(answer.node)
+        if self._measuring.on_answered(answer.tag, answer, now):
+            self._delivery.on_room()
+        if self._hosts.is_drained(answer.node) and not was_drained:
+            self._comparing.on_reported(answer.node, now)  # what it keeps unasked has to go as well
+
+    def _on_opened(self, event: QuorumOpened, now: Now) -> None:
+        object_id = object_of(event.quorum_id)
+        self._delivery.on_opened(object_id, event, now)
+        self._sharing.on_moved(object_id, now)
+        self._resealing.on_changed(object_id, now)
+
+    def _on_acked(self, event: QuorumAcked, now: Now) -> None:
+        object_id = object_of(event.quorum_id)
+        self._delivery.on_acked(object_id, event, now)
+        self._resealing.on_changed(object_id, now)
+
+    def _on_refused(self, event: AckRefused, now: Now) -> None:
+        self._delivery.on_refused(object_of(event.quorum_id), event.node_id, event.why, now)
+
+    def _on_reported(self, event: ChangeReported, now: Now) -> None:
+        self._comparing.on_reported(event.node, now)
+        self._measuring.on_reported(event.node, now)
+
+    def _on_chosen(self, event: HostsChosen, now: Now) -> None:
+        if self._hosts.choose(event.node_ids):
+            self._delivery.on_room()
+
+    def _on_down(self, event: PeerDown, now: Now) -> None:
+        node_id = event.node_id
         self._notices.on_down(node_id)
         self._comparing.on_down(node_id)
-        if self._hosts.on_down(node_id, now):
+        if self._hosts.on_down(node_id, now, removed=event.removed):
             self._measuring.on_down(node_id)
             self._delivery.on_hosts_changed(now, came=False)
+
+    def _try(self, ticket: int, command: object, now: Now) -> None:
+        try:
+            self._ask(ticket, command, now)
+        except Internal:
+            raise
+        except Fault as fault:
+            self._draft.reply(ticket, fault)
 
     def _ask(self, ticket: int, command: object, now: Now) -> None:
         match command:
@@ -196,14 +322,25 @@ class ObjectsMachine:
                 entry = self._delivery.cancel(number, now)
                 self._draft.reply(ticket, objects_pb2.CancelOutboxEntryResponse(entry=entry))
             case DeleteObject(object_id):
-                mark = self._deletion.on_delete(object_id, self._notices.add, now)
+                mark = self._delete(self._deletion.place_of(object_id), now)
                 self._draft.reply(ticket, objects_pb2.DeleteObjectResponse(deletion=mark))
             case ShareObject(object_id, node_id, sealed_key):
                 made = self._sharing.on_share(object_id, node_id, sealed_key, now)
                 self._draft.reply(ticket, objects_pb2.ShareObjectResponse(object=made))
             case UnshareObject(object_id, node_id):
-                made = self._sharing.on_unshare(object_id, node_id, now)
+                made = self._sharing.on_unshare(self._deletion.place_of(object_id), node_id, now)
                 self._draft.reply(ticket, objects_pb2.UnshareObjectResponse(object=made))
+            case Reencrypt():
+                told = self._resealing.on_begin(command, now)
+                self._draft.reply(ticket, objects_pb2.ReencryptObjectsResponse(reencryption=told))
+            case StopReencryption():
+                told = self._resealing.on_stop(now)
+                self._draft.reply(ticket, objects_pb2.StopReencryptionResponse(reencryption=told))
+            case TakeFindings(findings):
+                self._audits.on_findings(findings, now)
+                self._on_findings(findings, now)
+                audited = self._outbox.find(findings.object_id) or objects_pb2.ObjectRow()
+                self._draft.reply(ticket, objects_pb2.AuditObjectResponse(object=audited.object))
             case TakeNotices():
                 self._take_notices(command, now)
                 self._draft.reply(ticket, objects_pb2.DeliverNoticesResponse())
@@ -211,6 +348,9 @@ class ObjectsMachine:
                 self._replicas.on_keep(ticket, command, now)
                 if command.body.expires_us:
                     self._expiries[1].arm(now)
+            case BeginLife():
+                note_life(self._draft, command)
+                self._draft.reply(ticket, objects_pb2.BeginLifeResponse())
             case _:
                 raise Internal(f"the objects machine does not know {type(command).__name__}")
 
@@ -218,77 +358,106 @@ class ObjectsMachine:
         """Bytes that end up as nobody's object are dropped: those of a repeated or refused request."""
         object_id = command.body.object_id
         try:
-            made = self._requests.made(command.request_id, command.digest)
+            made = self._deletion.place_of(self._requests.made(command.request_id, command.digest))
             row = self._outbox.find(made or object_id)
             if row is None and made:
                 raise was_deleted(made)
             if row is None:
+                self._resealing.check(command.replaces)
                 self._check_room(command)
         except Fault:
-            if self._outbox.find(object_id) is None:
+            if self._outbox.find(object_id) is None and not command.sealed:
                 self._draft.send(DropBlob(object_id))
             raise
         if row is None:
-            parcel = self._outbox.add(command, now)
+            parcel = self._add(command, now)
             self._requests.remember(command.request_id, command.digest, object_id)
             if command.body.expires_us:
                 self._expiries[0].arm(now)
             self._delivery.on_added(parcel)
+            self._resealing.on_added(command.replaces, object_id, now)
             row = self._outbox.get(object_id)
-        elif row.object.object_id != object_id:
+        elif row.object.object_id != object_id and not command.sealed:
             self._draft.send(DropBlob(object_id))
         if command.enqueue is None:
             self._draft.reply(ticket, objects_pb2.CommitUploadResponse(object=row.object))
         else:
-            self._draft.reply(ticket, objects_pb2.EnqueueResponse(entry=self._outbox.entry(row.outbox_id)))
+            entry = self._outbox.entries.get(put_number(row))
+            self._draft.reply(ticket, objects_pb2.EnqueueResponse(entry=entry))
 
-    def _on_stray(self, node_id: str, holding: Holding, now: Now) -> None:
-        """What was deleted here is deleted there: it has come back from a backup; and what lies with others by now is
-        dropped. Of an object that is not known here nothing follows."""
-        object_id, row = holding.object_id, self._outbox.find(holding.object_id)
-        if row is not None and moved_by(row, node_id, self._comparing.is_sure) is not None:
-            self._outbox.ask(object_id, node_id)  # it has it, whoever brought it there
-            self._notices.add(node_id, object_id, now)
-        elif row is None and self._deletion.mark(object_id) is not None:
-            self._notices.add(node_id, object_id, now)
+    def _add(self, command: AddObject, now: Now) -> Parcel:
+        for wrap in command.manifest.wraps:
+            self._rewrapping.on_wrapped(wrap.node_id, wrap.sealed_key, now)
+        return self._outbox.add(command, now)
 
-    def _notice_of(self, node_id: str, object_ids: Sequence[str]) -> objects_pb2.DeliverNoticesRequest:
-        """How things stand with these objects for that node."""
-        notices = objects_pb2.DeliverNoticesRequest()
-        for object_id in object_ids:
-            row = self._outbox.find(object_id)
-            if row is not None and node_id in row.asked:
-                epoch = moved_by(row, node_id, self._comparing.is_sure)
-                notices.moved.extend([epoch] if epoch is not None else [])
-            shared = told_to(row, node_id) if row is not None else None
-            if row is None and self._deletion.mark(object_id) is not None:
-                notices.deleted.append(object_id)
-            elif row is None:
-                continue  # it is not known here: nobody deletes anything for that
-            elif shared is not None:
-                notices.shared.append(shared)
-            else:
-                notices.unshared.append(object_id)
-        return notices
+    def _on_audited(self, event: Audited, now: Now) -> None:
+        self._audits.on_audited(event, now)
+        for findings in event.findings:
+            self._on_findings(findings, now)
+
+    def _on_findings(self, findings: Findings, now: Now) -> None:
+        """What follows from an audit that the audits have taken in, whoever asked for it."""
+        if findings.own_bad:
+            self._delivery.on_source_bad(findings.object_id, now)
+        if self._outbox.find(findings.object_id) is not None:
+            self._standing.on_spread(findings.object_id, now)
+
+    def _tell(self, node_id: str, object_id: str, now: Now) -> None:
+        """The node has to hear how things stand with the object."""
+        self._notices.add(node_id, object_id, now)
+
+    def _is_deleted(self, object_id: str) -> bool:
+        return self._deletion.mark(object_id) is not None
+
+    def _is_unproved(self, object_id: str) -> bool:
+        return self._audits.wants(object_id)
+
+    def _on_unasked(self, node_id: str, object_id: str) -> None:
+        self._delivery.on_unasked(node_id, object_id)
+
+    def _is_sure(self, node_id: str) -> bool:
+        return self._comparing.is_sure(node_id)
+
+    def _regain(self, object_id: str, node_id: str) -> bool:
+        """Whether the object is asked for: only who was restored may have forgotten what is its own."""
+        if restored := self._is_restored():
+            self._draft.send(Regain(object_id, node_id))
+        return restored
+
+    def _is_restored(self) -> bool:
+        return self._draft.get(META, LIFE) is not None
 
     def _on_expired(self, object_id: str, now: Now) -> None:
-        self._deletion.on_delete(object_id, self._notices.add, now)
+        self._delete(object_id, now)
+
+    def _delete(self, object_id: str, now: Now) -> objects_pb2.Deletion:
+        mark = self._deletion.on_delete(object_id, self._tell, now)
+        self._resealing.on_changed(object_id, now)
+        return mark
+
+    def _replace(self, object_id: str, moved_to: str, now: Now) -> None:
+        self._deletion.on_delete(object_id, self._tell, now, moved_to=moved_to)
 
     def _take_notices(self, notices: TakeNotices, now: Now) -> None:
+        """Raises FailedPrecondition (CameLate): what its owner has said since is not undone."""
+        self._latecomers.check(notices.owner, notices.life, notices.number, now.mono_ms)
         for object_id in notices.deleted:
             self._dropping.on_deleted(notices.owner, object_id, now)
+        for object_id in (*notices.unshared, *notices.deleted):  # before what is shared, which may need their room
+            self._shared.on_unshared(notices.owner, object_id)
         for epoch in notices.moved:
             self._dropping.on_moved(epoch)
         for object_id, shared in notices.shared:
-            self._shared.on_shared(notices.owner, shared, object_id, now)
-        for object_id in (*notices.unshared, *notices.deleted):
-            self._shared.on_unshared(notices.owner, object_id)
+            if not self._dropping.is_dropped(object_id, notices.owner):  # else it comes late
+                self._shared.on_shared(notices.owner, shared, object_id, now)
+        for object_id, sealed_key in notices.rewrapped:
+            self._shared.on_rewrapped(notices.owner, object_id, sealed_key)
 
     def _check_room(self, command: AddObject) -> None:
         """What jobs leave has a bound of its own: it never takes the room of what is put."""
-        waiting, what = self._delivery.depth - self._outbox.jobs_open, "objects put here"
+        waiting, what = self._delivery.depth - self._outbox.entries.jobs_open, "objects put here"
         if command.for_job:
-            waiting, what = self._outbox.jobs_open, "inputs and results of jobs"
+            waiting, what = self._outbox.entries.jobs_open, "inputs and results of jobs"
         if waiting >= self._settings.outbox_max:
             text = (
                 f"{waiting} {what} still wait for their acks, and this node holds no more at once; "
@@ -302,5 +471,6 @@ class ObjectsMachine:
         if self._deletion.mark(event.body.object_id) is not None:
             self._draft.send(DropBlob(event.body.object_id))
         elif self._outbox.find(event.body.object_id) is None:
-            command = AddObject(event.manifest, event.body, event.name, event.required_milli, "", b"", for_job=True)
-            self._delivery.on_added(self._outbox.add(command, now))
+            for_job = not is_segment(event.manifest)
+            command = AddObject(event.manifest, event.body, event.name, event.required_milli, "", b"", for_job=for_job)
+            self._delivery.on_added(self._add(command, now))

@@ -1,6 +1,6 @@
 """What an owner finds out about its hosts, for placement: each is asked, now and then, what it still takes of this
 owner, and how long its answer took is its distance; how fast it is shows when something is shipped to it. Its answer
-tells as well whether it has begun anew.
+names its life as well: what it has acked before it named this one may be lost.
 
 Nothing of it is durable, all of it grows old, and a host of which nothing is known is a host all the same.
 """
@@ -26,6 +26,7 @@ ASK_TIMEOUT_MS = 5_000
 EVERY_MS = 60_000  # each host, a quarter sooner or later
 APART_MS = 1_000  # from one question to the next on average: of more hosts each is asked less often
 FIRST_MS_MAX = 1_000  # a host that comes is asked within it, not by all owners at once
+REPORT_GAP_MS = 1_000  # however often it reports something
 UNDER_WAY_MAX = 8
 SAMPLES_MAX = 5  # the middle one of so many counts
 SILENT_ROUNDS_MAX = 3  # a host that has not answered so often is one of which nothing is known
@@ -46,6 +47,7 @@ class _Seen:
     """Of one life of a host. `speeds` in bytes a second, each with its instant."""
 
     facts: Facts = UNKNOWN
+    life: bytes | None = None  # as it last said
     unanswered: int = 0
     round_trips_ms: deque[int] = field(default_factory=lambda: deque(maxlen=SAMPLES_MAX))
     speeds: deque[tuple[int, int]] = field(default_factory=lambda: deque(maxlen=SAMPLES_MAX))
@@ -55,11 +57,12 @@ class Measuring:
     """Asks, and tells `hosts`."""
 
     def __init__(self, hosts: Hosts, draft: Draft, on_anew: Callable[[str, Now], None]) -> None:
-        """`on_anew` hears of a host whose process is another one than before, though it may never have seemed gone."""
+        """`on_anew` hears of a host that names the life it lives for the first time, though it may never have seemed
+        gone."""
         self._hosts, self._draft, self._on_anew = hosts, draft, on_anew
-        self._lives: dict[str, bytes] = {}  # host → the life that it last told, those of dead ones too
         self._seen: dict[str, _Seen] = {}
         self._due: Timers[str] = Timers()
+        self._asked_ms: dict[str, int] = {}  # living hosts, and when each was asked last
         self._under_way: dict[str, int] = {}  # host → when it was asked
 
     def deadline_ms(self) -> int | None:
@@ -72,7 +75,14 @@ class Measuring:
         self._seen.setdefault(node_id, _Seen())
         self._due.set(node_id, now.mono_ms + rng.randrange(0, FIRST_MS_MAX))
 
+    def on_reported(self, node_id: str, now: Now) -> None:
+        """The host says that something has changed there; it is asked a second after the last time at the earliest."""
+        if node_id in self._seen:
+            asked_ms = self._asked_ms.get(node_id, now.mono_ms - REPORT_GAP_MS)
+            self._due.set(node_id, max(now.mono_ms, asked_ms + REPORT_GAP_MS))
+
     def on_down(self, node_id: str) -> None:
+        self._asked_ms.pop(node_id, None)
         self._seen.pop(node_id, None)
         self._due.cancel(node_id)
 
@@ -87,7 +97,7 @@ class Measuring:
             seen.unanswered = 0
             seen.round_trips_ms.append(max(0, now.mono_ms - tag.sent_ms))
             seen.facts = _facts(answer.reply)
-            self._heed_life(answer.node, answer.reply.life[:LIFE_BYTES_MAX], now)
+            self._heed_life(answer.node, seen, answer.reply.life[:LIFE_BYTES_MAX], now)
         else:
             seen.unanswered += 1
             if seen.unanswered >= SILENT_ROUNDS_MAX:
@@ -110,16 +120,16 @@ class Measuring:
         every_ms = max(EVERY_MS, APART_MS * len(self._seen))
         for node_id in self._due.take_due(now.mono_ms, UNDER_WAY_MAX - len(self._under_way)):
             self._due.set(node_id, now.mono_ms + rng.randrange(every_ms * 3 // 4, every_ms * 5 // 4))
-            self._under_way[node_id] = now.mono_ms
+            self._under_way[node_id] = self._asked_ms[node_id] = now.mono_ms
             request, tag = objects_pb2.GetCapacityRequest(), AskTag(now.mono_ms)
             self._draft.send(Call("objects", node_id, GET_CAPACITY, request, tag, ASK_TIMEOUT_MS, early=True))
 
     # ---- inside
 
-    def _heed_life(self, node_id: str, life: bytes, now: Now) -> None:
-        if self._lives.get(node_id, life) != life:
+    def _heed_life(self, node_id: str, seen: _Seen, life: bytes, now: Now) -> None:
+        if seen.life != life:
+            seen.life = life
             self._on_anew(node_id, now)
-        self._lives[node_id] = life
 
     def _tell(self, node_id: str, seen: _Seen, now: Now) -> bool:
         speeds = [speed for at_ms, speed in seen.speeds if now.mono_ms - at_ms <= SPEED_AGE_MAX_MS]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from offgrid_node.protocol.objects.hosts import Hosts
 
 RETRY_MS, RETRY_MAX_MS = 1_000, 60_000
 MOVES_AT_ONCE, MOVE_PAUSE_MS = 4, 10_000  # epochs of one object
+UNFIT_MS, UNFIT_MAX_MS = 500, 16_000  # one that did not give its part is not asked for another: doubling, at most
+SPOILT_MAX = 2  # sums that were not the shard: then this node fetches the object, which finds out who gave other bytes
 FAILING = 3  # tries in a row that failed: the host is not counted on any more
 
 
@@ -36,9 +39,14 @@ NO_TERMS = Terms({}, (), 0)
 @dataclass(slots=True)
 class Parcel:
     """`size_bytes` is what a host needs for its part, nearly; `shards_total` is 0 for copies. `epoch` is 0 until the
-    quorum is open. `held` says who has acked what of it. `flights` are Ships under way, with the epoch whose ack they
-    will bring. One that is given up is remembered for these alone. `local`: this node has the sealed bytes, or else it
-    may be `fetching` them."""
+    quorum is open; while it is `asking` for the next one, what is known of it is over. `held` says who has acked what
+    of it. `flights` are Ships under way, with the epoch whose ack they will bring. One that is given up is remembered
+    for these alone. `local`: this node has the sealed bytes, or else it may be `fetching` them.
+
+    Else its hosts make from each other's what is missing: those that are `rebuilding`, with whose parts they add, each
+    as often as it gives one. `former` is who held a shard before it was laid elsewhere, `unfit` until when a host is
+    not asked for its part, and how often it did not give one, `suspects` who gave parts of sums that came out wrong,
+    and how often. `unasked` are hosts that have been found to keep some of it, though they have acked none."""
 
     number: int
     object_id: str
@@ -51,11 +59,18 @@ class Parcel:
     local: bool = True
     given_up: bool = False
     epoch: int = 0
+    asking: bool = False
     terms: Terms = NO_TERMS
     held: dict[str, tuple[int, ...]] = field(default_factory=dict)
     flights: dict[str, int] = field(default_factory=dict)
     failed: dict[str, Failed] = field(default_factory=dict)
     fetching: bool = False
+    rebuilding: dict[str, Counter[str]] = field(default_factory=dict)
+    former: dict[int, str] = field(default_factory=dict)
+    unfit: dict[str, tuple[int, int]] = field(default_factory=dict)
+    suspects: Counter[str] = field(default_factory=Counter)
+    spoilt: int = 0
+    unasked: set[str] = field(default_factory=set)
     moves: int = 0  # epochs asked for since it is in memory
     move_ms: int = 0  # before then no further one, when there were many
 
@@ -70,6 +85,11 @@ class Parcel:
     @property
     def layout(self) -> tuple[str, ...]:
         return self.terms.layout
+
+    @property
+    def shards_held(self) -> int:
+        """How many of those that are needed somebody has acked."""
+        return len({shard for shards in self.held.values() for shard in shards})
 
     def lacks(self, node_id: str) -> bool:
         """Whether the node is to hold something that it has not acked."""
@@ -86,6 +106,27 @@ class Parcel:
             return False
         self.moves, self.move_ms = self.moves + 1, now_ms + MOVE_PAUSE_MS
         return True
+
+    def moves_to(self, layout: Sequence[str]) -> None:
+        """Its shards are to be laid so: who held what moves may have it still."""
+        for shard, (before, after) in enumerate(zip(self.layout, layout, strict=True)):
+            if before != after and shard in self.held.get(before, ()):
+                self.former[shard] = before
+
+    def distrust(self, node_id: str, unfit: str, spoilt: bool, now_ms: int) -> bool:
+        """A rebuild at the node has failed. Whether that was for those who gave it parts: whom it was not told to ask
+        it cannot blame."""
+        asked = self.rebuilding.get(node_id, Counter())
+        if unfit in asked:
+            _, times = self.unfit.get(unfit, (0, 0))
+            delay_ms = min(UNFIT_MAX_MS, UNFIT_MS << min(times, 10))
+            self.unfit[unfit] = now_ms + delay_ms, times + 1
+            return True
+        if spoilt and asked:
+            self.spoilt += 1
+            self.suspects += asked
+            return True
+        return False
 
     def fails(self, node_id: str, now_ms: int, hosts: Hosts) -> None:
         """The same host is tried again after a delay that doubles."""

@@ -49,11 +49,12 @@ def choose(
 ) -> list[Host]:
     """Candidates to be given a copy now, beside those that hold one or are being given one: as many as it takes to
     weigh `required_milli` and to be `copies`, or all that can take one. What a drained host holds is to go elsewhere,
-    so it is none of the copies; it weighs while it is there."""
-    able = [host for host in candidates if refusal(host, copy_bytes) is None]
-    weights = {host.node_id: host.weight_milli for host in held}
-    count = sum(not host.facts.drained for host in held)
-    chosen = []
+    so it is none of the copies, and weighs nothing."""
+    weights = {host.node_id: host.weight_milli for host in held if not host.facts.drained}
+    count = len(weights)
+    if count >= copies and enough(weights, weights, required_milli):
+        return []
+    able, chosen = [host for host in candidates if refusal(host, copy_bytes) is None], []
     for host in order(object_id, able, held, policy):
         if count >= copies and enough(weights, weights, required_milli):
             break
@@ -68,6 +69,7 @@ def assign(
     shards: int,
     held: Mapping[int, str],
     *,
+    together: int = 1,
     shard_bytes: int = 0,
     policy: Policy = Policy.BALANCED,
 ) -> tuple[str, ...]:
@@ -75,12 +77,13 @@ def assign(
 
     Of `hosts` at most MEMBERS_MAX are used. What is `held` by one of them stays, unless that one is drained and
     another can take it. The rest goes where the domain, then the host, has fewest shards of the object, then by policy;
-    to none that gets nothing new, and to each only as many as it has room for.
+    to none that gets nothing new, and to each only as many as it has room for. So many shards may lie `together` in a
+    domain before it matters how many do.
     """
     known = {host.node_id: host for host in hosts}
     held = {shard: node for shard, node in held.items() if node in known and shard < shards}
     laid = {shard: node for shard, node in held.items() if not known[node].facts.drained}
-    turns = _Turns(object_id, hosts, Counter(laid.values()), shard_bytes, policy)
+    turns = _Turns(object_id, hosts, Counter(laid.values()), together, shard_bytes, policy)
     open_shards = [shard for shard in range(shards) if shard not in laid]
     for shard in sorted(open_shards, key=lambda shard: shard in held):  # what nobody has before what only moves
         laid[shard] = turns.take() or held.get(shard, "")
@@ -88,12 +91,20 @@ def assign(
 
 
 class _Turns:
-    """Whose turn it is to take one shard more. In a heap each domain stands by how many it has, then by what its next
-    host has and where that one ranks; in the domain's own heap its hosts, while they have room."""
+    """Whose turn it is to take one shard more. In a heap each domain stands by how many it would have, from `together`
+    on, then by what its next host has and where that one ranks; in the domain's own heap its hosts, while they have
+    room."""
 
     def __init__(
-        self, object_id: str, hosts: Sequence[Host], at_host: Mapping[str, int], shard_bytes: int, policy: Policy
+        self,
+        object_id: str,
+        hosts: Sequence[Host],
+        at_host: Mapping[str, int],
+        together: int,
+        shard_bytes: int,
+        policy: Policy,
     ) -> None:
+        self._together = together
         self._room = {host.node_id: _room(host, shard_bytes) for host in hosts}
         self._used = sum(1 for count in at_host.values() if count)
         preference = Preference(policy, object_id, hosts)
@@ -105,26 +116,31 @@ class _Turns:
             in_domain[domain] += count
             if self._room[host.node_id] > 0:
                 heappush(self._hosts.setdefault(domain, []), (count, place, host.node_id))
-        self._domains = [(in_domain[domain], queue[0], domain) for domain, queue in self._hosts.items()]
+        self._has = in_domain
+        self._domains = [(self._would_have(domain), queue[0], domain) for domain, queue in self._hosts.items()]
         heapify(self._domains)
 
     def take(self) -> str:
         """The host; "" when none can."""
         while self._domains:
-            in_domain, (count, place, node_id), domain = heappop(self._domains)
+            _, (count, place, node_id), domain = heappop(self._domains)
             queue = self._hosts[domain]
             heappop(queue)
             takes = count > 0 or self._used < MEMBERS_MAX  # an epoch names no more
             if takes:
                 self._used += count == 0
+                self._has[domain] += 1
                 self._room[node_id] -= 1
                 if self._room[node_id] > 0:
                     heappush(queue, (count + 1, place, node_id))
             if queue:
-                heappush(self._domains, (in_domain + takes, queue[0], domain))
+                heappush(self._domains, (self._would_have(domain), queue[0], domain))
             if takes:
                 return node_id
         return ""
+
+    def _would_have(self, domain: str) -> int:
+        return max(self._has[domain] + 1, self._together)
 
 
 def _room(host: Host, shard_bytes: int) -> float:
@@ -147,6 +163,6 @@ def outgrown(
     A host that keeps failing or can take nothing is not counted on, whether it is a member or not.
     """
     able = {host.node_id for host in hosts if host.alive and host.node_id not in useless}
-    now = {member.node_id: member.weight_milli for member in members}
-    anew = {member.node_id: member.weight_milli for member in members_of(hosts)}
-    return not enough(able.union(acked), now, required) and enough(able, anew, required)
+    if enough(able.union(acked), {member.node_id: member.weight_milli for member in members}, required):
+        return False
+    return enough(able, {member.node_id: member.weight_milli for member in members_of(hosts)}, required)

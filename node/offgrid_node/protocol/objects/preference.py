@@ -30,6 +30,7 @@ class Refusal(StrEnum):
     """Why a host gets nothing new."""
 
     NOT_ALIVE = "not alive"
+    NOT_CHOSEN = "not chosen"
     STORAGE_OFF = "storage off"
     DRAINED = "drained"
     NO_ROOM = "no room"
@@ -53,13 +54,15 @@ UNKNOWN = Facts()
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """`domain` names what it fails together with; "" is nothing but itself."""
+    """`domain` names what it fails together with; "" is nothing but itself. `chosen`: this node's config lets it hold
+    objects of this node's."""
 
     node_id: str
     weight_milli: int
     domain: str
     alive: bool
     facts: Facts = UNKNOWN
+    chosen: bool = True
 
     @property
     def fails_with(self) -> str:
@@ -72,6 +75,8 @@ def refusal(host: Host, size_bytes: int) -> Refusal | None:
     facts = host.facts
     if not host.alive:
         return Refusal.NOT_ALIVE
+    if not host.chosen:
+        return Refusal.NOT_CHOSEN
     if not facts.takes:
         return Refusal.STORAGE_OFF
     if facts.drained:

@@ -7,19 +7,23 @@ from dataclasses import dataclass
 from offgrid.v1 import objects_pb2
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.draft import Draft
-from offgrid_node.protocol.effects import Call, DropBlob
+from offgrid_node.protocol.effects import Call
 from offgrid_node.protocol.errors import FailedPrecondition, PeerFault
 from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.objects.commands import KeepReplica, ReplicasLost
 from offgrid_node.protocol.objects.dropping import Dropping, count_kept, shards_of
-from offgrid_node.protocol.objects.inventory import Inventory
+from offgrid_node.protocol.objects.inventory import Inventory, count_of, sum_key
 from offgrid_node.protocol.objects.manifest import COPY, Manifest
+from offgrid_node.protocol.objects.segments import is_segment, key_in
 from offgrid_node.protocol.objects.settings import ObjectsSettings
 from offgrid_node.protocol.objects.shards import blob_name
+from offgrid_node.protocol.objects.small import drop, forget, keep
 from offgrid_node.protocol.objects.tables import (
+    INVENTORY_SUMS,
     KEPT,
     REPLICAS,
     REPLICAS_EXPIRING,
+    SEGMENTS_KEPT,
     expiring_key,
     quorum_id_of,
     replica_key,
@@ -27,13 +31,13 @@ from offgrid_node.protocol.objects.tables import (
 from offgrid_node.protocol.quorum.fence import ack_before
 from offgrid_node.protocol.quorum.records import Ack, Epoch, sign_ack
 
-REPORT = "offgrid.v1.ObjectService/ReportDamage"
+REPORT = "offgrid.v1.ObjectService/ReportChange"
 REPORT_TIMEOUT_MS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
-class DamageTag:
-    """Of a ReportDamage under way."""
+class ReportTag:
+    """Of a ReportChange under way."""
 
 
 def check_epoch(body: Manifest, epoch: Epoch, host: str) -> None:
@@ -64,7 +68,7 @@ class Replicas:
         check_epoch(body, epoch, node_id)
         self._dropping.check(body.object_id, epoch)
         key = replica_key(body.object_id, body.owner)
-        row = self._draft.row(REPLICAS, key, objects_pb2.ReplicaRow)
+        row, mine = self._draft.row(REPLICAS, key, objects_pb2.ReplicaRow), epoch.shards[node_id]
         signed = ack_before(row.ack if row is not None else None, epoch)
         if signed is None:
             ack = Ack(
@@ -77,27 +81,56 @@ class Replicas:
             )
             self._draft.put(REPLICAS, key, made)
             self._dropping.on_kept(body.object_id, body.owner)
-            self._change(body, shards_of(row) if row is not None else (), shards_of(made))
-        self._kept.put(body.owner, body.object_id, epoch.shards[node_id])
+            self._change(body, shards_of(row) if row is not None else (), mine)
+        self._keep_bytes(body, mine, command.shards)
+        self._kept.put(body.owner, body.object_id, mine)
+        if row is not None and is_segment(row.manifest):
+            self._draft.delete(SEGMENTS_KEPT, key_in(row.manifest))  # its owner may have signed another head
+        if is_segment(command.manifest):
+            self._draft.put_bytes(SEGMENTS_KEPT, key_in(command.manifest), b"")
         if row is None:
             if body.expires_us:
                 self._draft.put_bytes(REPLICAS_EXPIRING, expiring_key(body.expires_us, key.decode()), b"")
-            event = objects_pb2.ObjectEvent(
-                object_id=body.object_id, size_bytes=body.size_bytes, owner=body.owner, outcome="replica kept"
-            )
-            self._draft.record(EventType.OBJECT_STORED, body.object_id, object=event)
+            self._tell_kept(command)
         self._draft.reply(ticket, objects_pb2.CommitReplicaResponse(ack=signed))
+
+    def _tell_kept(self, command: KeepReplica) -> None:
+        """Of a segment the journal says nothing: two cores that keep each other's would tell each other for ever."""
+        body = command.body
+        if is_segment(command.manifest):
+            return
+        event = objects_pb2.ObjectEvent(
+            object_id=body.object_id, size_bytes=body.size_bytes, owner=body.owner, outcome="replica kept"
+        )
+        self._draft.record(EventType.OBJECT_STORED, body.object_id, object=event)
+
+    def _keep_bytes(self, body: Manifest, shards: tuple[int, ...], rows: tuple[bytes, ...]) -> None:
+        """As rows, or without any they are files."""
+        for shard in shards if not rows else ():
+            forget(self._draft, blob_name(body, shard), body.owner)
+        for shard, sealed in zip(shards, rows, strict=True) if rows else ():
+            keep(self._draft, blob_name(body, shard), body.owner, sealed)
 
     def on_lost(self, event: ReplicasLost) -> None:
         """This node's disk has them no more. What was promised stays in the rows, as the fence; its owner is told once
         that is durable, or finds out when it compares, and brings them again."""
         for holding in event.lost:
             self._kept.put(event.owner, holding.object_id, ())
-        request = objects_pb2.ReportDamageRequest()
-        self._draft.send(Call("objects", event.owner, REPORT, request, DamageTag(), REPORT_TIMEOUT_MS))
+        self._report(event.owner)
+
+    def on_drains(self) -> None:
+        """Each owner of something here is told; whoever is not reached hears it when he asks for this host's room."""
+        prefix = sum_key(KEPT, "")
+        for key, summary in self._draft.committed(INVENTORY_SUMS, b"", prefix=prefix):
+            if count_of(summary):
+                self._report(key[len(prefix) :].decode())
+
+    def _report(self, owner: str) -> None:
+        request = objects_pb2.ReportChangeRequest()
+        self._draft.send(Call("objects", owner, REPORT, request, ReportTag(), REPORT_TIMEOUT_MS))
 
     def _change(self, body: Manifest, before: tuple[int, ...], after: tuple[int, ...]) -> None:
         """What a newer epoch takes away goes."""
         count_kept(self._draft, body.owner, (len(after) - len(before)) * body.shard_bytes)
         for shard in sorted({*before}.difference(after)):
-            self._draft.send(DropBlob(blob_name(body, shard)))
+            drop(self._draft, blob_name(body, shard), body.owner)

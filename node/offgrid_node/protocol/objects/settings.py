@@ -10,6 +10,7 @@ from offgrid_node.protocol.objects.preference import Policy
 COPIES = 3
 REQUIRED_MILLI = 2_000
 REPAIR_AFTER_MS = 600_000
+AUDIT_DAYS = 30
 OUTBOX_MAX = (
     100_000  # open entries of what was put, and as many that jobs left; each some 70 MB once all were looked at
 )
@@ -19,7 +20,7 @@ OUTBOX_MAX = (
 class ObjectsSettings:
     """`salt` is the mesh's; `copies` are wanted where so many hosts exist, `required_milli` is the weight of acks that
     makes an object durable, unless it says otherwise; what a host held that is dead for `repair_after_ms` is brought to
-    others."""
+    others; each durable object is audited within `audit_days`, 0: only where a host's ack could not be checked."""
 
     signer: Signer
     salt: bytes
@@ -28,6 +29,8 @@ class ObjectsSettings:
     repair_after_ms: int = REPAIR_AFTER_MS
     outbox_max: int = OUTBOX_MAX
     placement: Policy = Policy.BALANCED
+    only_chosen: bool = False  # hosts, by HostsChosen
+    audit_days: int = AUDIT_DAYS
 
     @property
     def node_id(self) -> str:

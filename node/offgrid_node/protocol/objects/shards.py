@@ -1,30 +1,15 @@
-"""A shard as it lies on a disk: its rows of all stripes, one behind the other; how they are found, hashed, vouched for.
+"""A shard as it lies on a disk: its rows of all stripes, one behind the other, and how they are found.
 
-A shard's root says that the bytes are the manifest's. The possession digest says that the host had all of them when it
-signed: it covers the host's own id and the epoch, so that no host can take it from another, or from last time (after
-the per-prover challenge of "PORs: Proofs of Retrievability", Juels and Kaliski, 2007, without a challenger). The owner,
-who has the bytes, works it out for each host and compares: an ack without them counts for nothing. It is a hash over
-the rows' Poly1305 tags (RFC 8439) under a key of mesh, host and epoch: everybody may know that key, for nobody is to be
-kept from finding other bytes with the same tag; but the tag of these takes all of these.
+What they hash to is in `hashing.py`.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Iterator
 
-from cryptography.hazmat.primitives.poly1305 import Poly1305
+from offgrid_node.protocol.objects.manifest import COPY, TAG_BYTES, Manifest
 
-from offgrid_node.protocol.ids import node_id_bytes
-from offgrid_node.protocol.merkle import Peaks
-from offgrid_node.protocol.objects.manifest import COPY, TAG_BYTES, Manifest, stripe_digest
-
-POSSESSION_KIND = b"og.possession.v1"
-
-Read = Callable[[str, int, int], bytes]
-"""A blob's name, offset and length → exactly so many bytes."""
-Rows = Callable[[int], Sequence[bytes]]
-"""A stripe's index → its rows of the shards in question, in the ascending order of those."""
+Buffer = bytes | bytearray | memoryview
 
 
 def blob_name(manifest: Manifest, shard: int) -> str:
@@ -48,6 +33,22 @@ def row_span(manifest: Manifest, index: int) -> tuple[int, int]:
     return index * manifest.row_bytes, -(-stripe_span(manifest, index)[1] // manifest.k)
 
 
+def row_parts(
+    manifest: Manifest, offset: int, data: bytes | bytearray | memoryview
+) -> Iterator[tuple[memoryview, bool]]:
+    """Bytes of a shard, from `offset` on, as parts of its rows; of each whether it ends its row. Raises ValueError for
+    more than the shard has."""
+    view = memoryview(data)
+    while view:
+        if offset >= manifest.shard_bytes:
+            raise ValueError(f"a shard has {manifest.shard_bytes} bytes, {len(view)} more came")
+        begin, length = row_span(manifest, min(offset // manifest.row_bytes, manifest.stripes - 1))
+        part = view[: begin + length - offset]
+        offset += len(part)
+        yield part, offset == begin + length
+        view = view[len(part) :]
+
+
 def data_row_span(manifest: Manifest, index: int, shard: int) -> tuple[int, int]:
     """Where a data row's bytes begin in a full copy, and how many of them there are: fewer than the row has where the
     stripe ends before it does."""
@@ -64,54 +65,10 @@ def rows_of(stripe: bytes, k: int) -> list[memoryview]:
     return [row if len(row) == row_bytes else memoryview(bytes(row).ljust(row_bytes, b"\0")) for row in rows]
 
 
-def stripe_of(manifest: Manifest, index: int, rows: Sequence[bytes]) -> bytes:
-    """The inverse of `rows_of`."""
-    return b"".join(rows)[: stripe_span(manifest, index)[1]]
-
-
-class Possession:
-    """The digest that only the bytes of a host's shards give, for that host and one epoch."""
-
-    def __init__(self, salt: bytes, node_id: str, epoch: int) -> None:
-        self._state = hashlib.blake2b(digest_size=32, person=POSSESSION_KIND, salt=salt)
-        self._state.update(node_id_bytes(node_id) + epoch.to_bytes(4, "big"))
-        self._key = self._state.digest()
-
-    def add(self, row: bytes) -> None:
-        self._state.update(Poly1305.generate_tag(self._key, row))
-
-    def digest(self) -> bytes:
-        return self._state.digest()
-
-
-def rows_at(manifest: Manifest, shards: Sequence[int], read: Read) -> Rows:
-    """The rows of shards that lie under their names."""
-    names = [blob_name(manifest, shard) for shard in shards]
-    return lambda index: [read(name, *row_span(manifest, index)) for name in names]
-
-
-def possession_of(manifest: Manifest, rows: Rows, salt: bytes, node_id: str, epoch: int) -> bytes:
-    """What `node_id` must sign if it has all of its shards: their rows of the first stripe, then of the next."""
-    possession = Possession(salt, node_id, epoch)
-    for index in range(manifest.stripes):
-        for row in rows(index):
-            possession.add(row)
-    return possession.digest()
-
-
-def hash_shards(
-    manifest: Manifest, shards: Sequence[int], rows: Rows, salt: bytes, node_id: str, epoch: int
-) -> tuple[list[bytes], bytes]:
-    """The roots over the bytes as they are read, and this node's possession digest of them all. What it keeps of a row
-    is gone with the next: as many as there are, it needs no more memory."""
-    peaks, possession = [Peaks() for _ in shards], Possession(salt, node_id, epoch)
-    for index in range(manifest.stripes):
-        for peak, row in zip(peaks, rows(index), strict=True):
-            peak.add(stripe_digest(salt, row))
-            possession.add(row)
-    return [peak.root() for peak in peaks], possession.digest()
-
-
-def wrong_shards(manifest: Manifest, shards: Sequence[int], roots: Sequence[bytes]) -> list[int]:
-    """Those whose root is not the manifest's."""
-    return [shard for shard, root in zip(shards, roots, strict=True) if manifest.roots[shard] != root]
+def stripe_of(manifest: Manifest, index: int, rows: Iterable[Buffer]) -> bytes:
+    """The inverse of `rows_of`: data rows as a sealed stripe, each byte copied once."""
+    left, parts = stripe_span(manifest, index)[1], []
+    for row in rows:
+        parts.append(memoryview(row)[:left])
+        left -= len(parts[-1])
+    return b"".join(parts)

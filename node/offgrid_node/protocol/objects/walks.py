@@ -1,14 +1,13 @@
 """Walks over rows of objects that may need something, a page at a time: those short of copies or shards once a host
-comes up, and first those that a lost host held, which are short from then on.
+comes up, the nearest to loss first, and before that those that a lost host held, which are short from then on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from offgrid_node.protocol.draft import Draft
 from offgrid_node.protocol.objects.inventory import inventory_key
-from offgrid_node.protocol.objects.outbox import Outbox
 from offgrid_node.protocol.objects.tables import GIVEN, SPREADING
 
 WALK_ROWS = 256  # rows read in one step
@@ -18,8 +17,8 @@ WALK_PAUSE_MS, WALK_AGAIN_MS = 20, 60_000
 class Walks:
     """One over SPREADING, at `_walk_ms` on from `_walk`; and one over what each lost host held."""
 
-    def __init__(self, outbox: Outbox, draft: Draft) -> None:
-        self._outbox, self._draft = outbox, draft
+    def __init__(self, mark_short: Callable[[str], None], draft: Draft) -> None:
+        self._mark_short, self._draft = mark_short, draft
         self._walk: bytes | None = None
         self._walk_ms = 0
         self._twice = False  # what it passed may be worth another try later
@@ -62,7 +61,7 @@ class Walks:
             if count == WALK_ROWS:
                 self._lost[node_id] = key
                 return
-            self._outbox.mark_short(key[len(prefix) :].decode())
+            self._mark_short(key[len(prefix) :].decode())
         self._walk = b""
 
     def _page(self, now_ms: int) -> list[str]:

@@ -38,10 +38,14 @@ class SignAck:
 
 @dataclass(frozen=True, slots=True)
 class TrackQuorums:
-    """Rows of quorums that `owner` owns, every signature in them checked."""
+    """Rows of quorums that `owner` owns, every signature in them checked, and ids of those that it has closed. `life`
+    and `number` say what of the owner's it comes after (`protocol/latecomers.py`)."""
 
     owner: str
     rows: tuple[quorum_pb2.QuorumRow, ...]
+    closed: tuple[str, ...] = ()
+    life: int = 0
+    number: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,12 +26,12 @@ class QuorumMachine:
         self._draft = Draft()
         self._signing = Signing(settings, self._draft)
         self._telling = Telling(settings.node_id, self._draft)
-        self._owner = Owner(settings, self._signing, self._draft, self._telling.on_change)
+        self._owner = Owner(settings, self._signing, self._draft, self._telling.on_change, self._telling.on_closed)
         self._tracking = Tracking(settings, self._draft)
 
     def load(self, rows: Rows, now: Now) -> None:
         self._draft.load(rows)
-        self._telling.load()
+        self._telling.load(now)
 
     def deadline_ms(self) -> int | None:
         return self._telling.deadline_ms()
@@ -54,7 +54,7 @@ class QuorumMachine:
                 case OpenQuorum():
                     self._owner.on_open(event, now)
                 case CloseQuorum(quorum_id):
-                    self._owner.on_close(quorum_id)
+                    self._owner.on_close(quorum_id, now)
                 case AckArrived():
                     self._owner.on_arrived(event, now)
                 case PeerUp():
@@ -77,6 +77,6 @@ class QuorumMachine:
             case commands.SignAck():
                 self._draft.reply(ticket, quorum_pb2.SignAckResponse(ack=self._signing.ack(command.epoch)))
             case commands.TrackQuorums():
-                self._tracking.on_track(ticket, command)
+                self._tracking.on_track(ticket, command, now)
             case _:
                 raise Internal(f"the quorum machine does not know {type(command).__name__}")

@@ -28,8 +28,8 @@ from offgrid_node.protocol.quorum.enough import decimal
 from offgrid_node.protocol.quorum.member import Signing
 from offgrid_node.protocol.quorum.records import NOTHING, Epoch, Member, sign_epoch
 from offgrid_node.protocol.quorum.settings import QuorumSettings
-from offgrid_node.protocol.quorum.succession import successor, wants_another
-from offgrid_node.protocol.quorum.tables import CHANGES, QUORUMS, number_key, quorum_key
+from offgrid_node.protocol.quorum.succession import number_after, successor, wants_another
+from offgrid_node.protocol.quorum.tables import LIFE, META, QUORUMS, number_of, quorum_key
 from offgrid_node.protocol.quorum.tally import Tally
 
 WAITING_MAX = 1_000  # requests that wait for another node's ack
@@ -38,7 +38,8 @@ SIGN_ACK = "offgrid.v1.QuorumService/SignAck"
 
 
 class Owner:
-    """This node's own quorums. `on_change` numbers a row's change before it is written, for the brokers."""
+    """This node's own quorums. For the brokers `on_change` numbers a row's change before it is written, `on_closed` its
+    end before it is deleted."""
 
     def __init__(
         self,
@@ -46,8 +47,10 @@ class Owner:
         signing: Signing,
         draft: Draft,
         on_change: Callable[[quorum_pb2.QuorumRow, str, Now], None],
+        on_closed: Callable[[quorum_pb2.QuorumRow, str, Now], None],
     ) -> None:
-        self._settings, self._signing, self._draft, self._on_change = settings, signing, draft, on_change
+        self._settings, self._signing, self._draft = settings, signing, draft
+        self._on_change, self._on_closed = on_change, on_closed
         self._waiting: dict[AckTag, list[int]] = {}
 
     # ---- from this node's owner
@@ -61,7 +64,8 @@ class Owner:
                 text = f"{decimal(command.required_milli)}; the members weigh {decimal(total)} altogether"
                 raise InvalidRequest.field("required_milli", text)
             owner, required = self._settings.node_id, command.required_milli
-            epoch = Epoch(owner, command.quorum_id, 1, NOTHING, 0, required, command.members)
+            number = number_after(0, self._life())
+            epoch = Epoch(owner, command.quorum_id, number, NOTHING, 0, required, command.members)
             tally = self._open(epoch, None, now)
         elif _differs(tally.epoch, command.required_milli, command.members if command.named else None):
             raise AlreadyExists(
@@ -115,18 +119,20 @@ class Owner:
     def on_open(self, event: OpenQuorum, now: Now) -> None:
         tally = self._find(event.quorum_id)
         if tally is None:
-            tally = self._open(successor(self._settings.node_id, None, event), None, now)
+            first = successor(self._settings.node_id, None, event, self._life())
+            tally = self._open(first, None, now, quiet=event.quiet)
         elif wants_another(tally.epoch, event) and (event.though_reached or not tally.reached):
-            tally = self._open(successor(self._settings.node_id, tally.epoch, event), tally.row, now)
+            epoch = successor(self._settings.node_id, tally.epoch, event, self._life())
+            tally = self._open(epoch, tally.row, now, quiet=tally.row.quiet)
         held = tuple(tally.held.items())
         opened = QuorumOpened(event.quorum_id, tally.row.epoch, held, tally.acked_milli, tally.reached)
         self._draft.tell("objects", opened)
 
-    def on_close(self, quorum_id: str) -> None:
+    def on_close(self, quorum_id: str, now: Now) -> None:
         """One that is not known is closed."""
         tally = self._find(quorum_id)
         if tally is not None:
-            self._draft.delete(CHANGES, number_key(tally.row.change))
+            self._on_closed(tally.row, quorum_id, now)
             self._draft.delete(QUORUMS, quorum_key(self._settings.node_id, quorum_id))
 
     def on_arrived(self, event: AckArrived, now: Now) -> None:
@@ -149,13 +155,17 @@ class Owner:
             raise NotFound(text, reason="QuorumNotFound", metadata=metadata)
         return tally
 
+    def _life(self) -> int:
+        return number_of(self._draft.get(META, LIFE))
+
     def _find(self, quorum_id: str) -> Tally | None:
         row = self._draft.row(QUORUMS, quorum_key(self._settings.node_id, quorum_id), quorum_pb2.QuorumRow)
         return Tally(row) if row is not None else None
 
-    def _open(self, epoch: Epoch, before: quorum_pb2.QuorumRow | None, now: Now) -> Tally:
+    def _open(self, epoch: Epoch, before: quorum_pb2.QuorumRow | None, now: Now, *, quiet: bool = False) -> Tally:
         created_us = before.created_us if before is not None else now.utc_us
         tally = Tally.opened(sign_epoch(epoch, self._settings.signer, self._settings.salt), created_us, before)
+        tally.row.quiet = quiet
         if before is not None:
             tally.row.change = before.change
         self._keep(tally, now)
@@ -171,10 +181,13 @@ class Owner:
 
     def _keep(self, tally: Tally, now: Now) -> None:
         quorum_id = tally.epoch.quorum_id
-        self._on_change(tally.row, quorum_id, now)
+        if not tally.row.quiet:
+            self._on_change(tally.row, quorum_id, now)
         self._draft.put(QUORUMS, quorum_key(self._settings.node_id, quorum_id), tally.row)
 
     def _record(self, etype: EventType, tally: Tally, node_id: str) -> None:
+        if tally.row.quiet:
+            return
         event = quorum_pb2.QuorumEvent(
             quorum_id=tally.epoch.quorum_id,
             epoch=tally.epoch.epoch,

@@ -7,25 +7,32 @@ Bodies are the fixed big-endian form of protocol/signing.py.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from struct import Struct
 
 from offgrid.v1 import common_pb2
 from offgrid_node.protocol.effects import Signer, Verifier
 from offgrid_node.protocol.errors import PeerFault
 from offgrid_node.protocol.ids import NODE_ID_BYTES, node_id_bytes, node_id_from
-from offgrid_node.protocol.signing import BodyReader, BodyWriter, decode_body, digest_of
+from offgrid_node.protocol.signing import BodyReader, check_version, decode_body, digest_of, signed_by
 
 EPOCH_KIND, ACK_KIND = b"og.epoch.v1", b"og.ack.v1"
 VERSION = 1
 DIGEST_BYTES = 32
 MEMBERS_MAX = 64
 NOBODY = 255  # in a layout: a shard that no member holds
-EPOCHS_REMEMBERED = 256
+EPOCHS_REMEMBERED, ACKS_REMEMBERED = 256, 1_024
 QUORUM_ID_BYTES_MAX = 128
 QUORUM_ID = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._:-]{{0,{QUORUM_ID_BYTES_MAX - 1}}}\Z")
 QUORUM_ID_RULE = f"1 to {QUORUM_ID_BYTES_MAX} characters of A-Z a-z 0-9 . _ : -, the first a letter or digit"
+_EPOCH_HEAD = Struct(f">B{NODE_ID_BYTES}sH")  # version, owner, how long the id is
+_TERMS = Struct(f">I{DIGEST_BYTES}sQIB")  # number, subject, size, required weight, how many members
+_MEMBER = Struct(f">{NODE_ID_BYTES}sII")
+_SHARD = Struct(">BI")
+_ACK_HEAD = Struct(f">B{NODE_ID_BYTES}s{NODE_ID_BYTES}sH")
+_ACK_TAIL = Struct(f">I{DIGEST_BYTES}sQ{DIGEST_BYTES}s")
 OBJECT_PREFIX = "object:"  # before an object's id: quorums that objects open for themselves
 NOTHING = bytes(
     DIGEST_BYTES
@@ -78,37 +85,36 @@ class Epoch:
         return {node_id: tuple(shards) for node_id, shards in held.items()}
 
     def encode(self) -> bytes:
-        writer = BodyWriter().uint(VERSION, 1).fixed(node_id_bytes(self.owner), NODE_ID_BYTES).text(self.quorum_id)
-        writer.uint(self.epoch, 4).fixed(self.subject, DIGEST_BYTES).uint(self.size_bytes, 8)
-        writer.uint(self.required_milli, 4).uint(len(self.members), 1)
-        for member in self.members:
-            writer.fixed(node_id_bytes(member.node_id), NODE_ID_BYTES).uint(member.weight_milli, 4)
-            writer.uint(member.since, 4)
-        writer.uint(self.needed, 1).uint(len(self.layout), 1)
-        for index, since in zip(self.layout, self.sinces, strict=True):
-            writer.uint(index, 1).uint(since, 4)
-        return writer.done()
+        quorum_id, members = self.quorum_id.encode(), self.members
+        parts = [
+            _EPOCH_HEAD.pack(VERSION, node_id_bytes(self.owner), len(quorum_id)),
+            quorum_id,
+            _TERMS.pack(self.epoch, self.subject, self.size_bytes, self.required_milli, len(members)),
+            *(_MEMBER.pack(node_id_bytes(member.node_id), member.weight_milli, member.since) for member in members),
+            bytes((self.needed, len(self.layout))),
+            *(_SHARD.pack(index, since) for index, since in zip(self.layout, self.sinces, strict=True)),
+        ]
+        return b"".join(parts)
 
     @classmethod
     def decode(cls, body: bytes) -> Epoch:
         """Raises PeerFault for anything that `encode` would not have written, that names a member twice, or whose
         layout cannot be."""
-        return _decoded(body)
+        return _epoch_of(body)
 
     @classmethod
     def _read(cls, reader: BodyReader) -> Epoch:
-        _check_version(reader)
-        owner, quorum_id = node_id_from(reader.fixed(NODE_ID_BYTES)), _quorum_id(reader)
-        number, subject, size, required = reader.uint(4), reader.fixed(DIGEST_BYTES), reader.uint(8), reader.uint(4)
-        count = reader.uint(1)
+        version, owner, length = reader.unpack(_EPOCH_HEAD)
+        check_version(version, VERSION)
+        quorum_id = _quorum_id(reader.fixed(length))
+        number, subject, size, required, count = reader.unpack(_TERMS)
         if count > MEMBERS_MAX:
             raise ValueError(f"{count} members, at most {MEMBERS_MAX} allowed")
-        members = tuple(
-            Member(node_id_from(reader.fixed(NODE_ID_BYTES)), reader.uint(4), reader.uint(4)) for _ in range(count)
-        )
+        told = [reader.unpack(_MEMBER) for _ in range(count)]
+        members = tuple([Member(node_id_from(node), weight, since) for node, weight, since in told])
         if len({member.node_id for member in members}) < count:
             raise ValueError("a member is named twice")
-        needed, laid = reader.uint(1), [(reader.uint(1), reader.uint(4)) for _ in range(reader.uint(1))]
+        needed, laid = reader.uint(1), [reader.unpack(_SHARD) for _ in range(reader.uint(1))]
         layout, sinces = tuple(index for index, _ in laid), tuple(since for _, since in laid)
         if any(since > number for since in (*sinces, *(member.since for member in members))):
             raise ValueError(f"a member or a shard since an epoch after {number}")
@@ -118,7 +124,7 @@ class Epoch:
             raise ValueError(f"{needed} of {len(layout)} shards are needed")
         if any(index != NOBODY and index >= count for index in layout):
             raise ValueError("a shard is laid at a member that is not named")
-        return cls(owner, quorum_id, number, subject, size, required, members, needed, layout, sinces)
+        return cls(node_id_from(owner), quorum_id, number, subject, size, required, members, needed, layout, sinces)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,22 +140,21 @@ class Ack:
     possession: bytes
 
     def encode(self) -> bytes:
-        writer = BodyWriter().uint(VERSION, 1).fixed(node_id_bytes(self.node), NODE_ID_BYTES)
-        writer.fixed(node_id_bytes(self.owner), NODE_ID_BYTES).text(self.quorum_id).uint(self.epoch, 4)
-        writer.fixed(self.subject, DIGEST_BYTES).uint(self.size_bytes, 8).fixed(self.possession, DIGEST_BYTES)
-        return writer.done()
+        quorum_id = self.quorum_id.encode()
+        head = _ACK_HEAD.pack(VERSION, node_id_bytes(self.node), node_id_bytes(self.owner), len(quorum_id))
+        return head + quorum_id + _ACK_TAIL.pack(self.epoch, self.subject, self.size_bytes, self.possession)
 
     @classmethod
     def decode(cls, body: bytes) -> Ack:
         """Raises PeerFault for anything that `encode` would not have written."""
-        return decode_body("quorum ack", body, cls._read, cls.encode)
+        return _ack_of(body)
 
     @classmethod
     def _read(cls, reader: BodyReader) -> Ack:
-        _check_version(reader)
-        node, owner = node_id_from(reader.fixed(NODE_ID_BYTES)), node_id_from(reader.fixed(NODE_ID_BYTES))
-        quorum_id, epoch, subject = _quorum_id(reader), reader.uint(4), reader.fixed(DIGEST_BYTES)
-        return cls(node, owner, quorum_id, epoch, subject, reader.uint(8), reader.fixed(DIGEST_BYTES))
+        version, node, owner, length = reader.unpack(_ACK_HEAD)
+        check_version(version, VERSION)
+        quorum_id = _quorum_id(reader.fixed(length))
+        return cls(node_id_from(node), node_id_from(owner), quorum_id, *reader.unpack(_ACK_TAIL))
 
     def is_for(self, epoch: Epoch) -> bool:
         """Whether it vouches for just what this very epoch asks."""
@@ -172,18 +177,19 @@ class Ack:
 
 
 @lru_cache(EPOCHS_REMEMBERED)
-def _decoded(body: bytes) -> Epoch:
+def _epoch_of(body: bytes) -> Epoch:
     """An epoch is read again with every ack of it."""
-    return decode_body("quorum epoch", body, Epoch._read, Epoch.encode)
+    return decode_body("quorum epoch", body, Epoch._read)
 
 
-def _check_version(reader: BodyReader) -> None:
-    if (version := reader.uint(1)) != VERSION:
-        raise ValueError(f"version {version}, only {VERSION} is known")
+@lru_cache(ACKS_REMEMBERED)
+def _ack_of(body: bytes) -> Ack:
+    """An ack is read when it comes, and again with each that comes after it."""
+    return decode_body("quorum ack", body, Ack._read)
 
 
-def _quorum_id(reader: BodyReader) -> str:
-    quorum_id = reader.text()
+def _quorum_id(text: bytes) -> str:
+    quorum_id = text.decode()
     if not QUORUM_ID.match(quorum_id):
         raise ValueError(f"quorum id {quorum_id[:QUORUM_ID_BYTES_MAX]!r}: {QUORUM_ID_RULE} are allowed")
     return quorum_id
@@ -200,20 +206,20 @@ def sign_ack(ack: Ack, signer: Signer, salt: bytes) -> common_pb2.Signed:
     return _signed(ACK_KIND, ack.encode(), signer, salt)
 
 
-def verify_epoch(signed: common_pb2.Signed, public_key: bytes, verify: Verifier, salt: bytes) -> Epoch:
-    """The epoch, if `public_key` signed it in this mesh; whether that key is its owner's, the caller knows. Raises
+def verify_epoch(signed: common_pb2.Signed, keys: Sequence[bytes], verify: Verifier, salt: bytes) -> Epoch:
+    """The epoch, if one of the keys signed it in this mesh; whether they are its owner's, the caller knows. Raises
     PeerFault."""
     epoch = Epoch.decode(signed.body)
-    if not verify(public_key, digest_of(EPOCH_KIND, salt, signed.body), signed.signature):
+    if not signed_by(keys, digest_of(EPOCH_KIND, salt, signed.body), signed.signature, verify):
         what = f"epoch {epoch.epoch} of {epoch.quorum_id}"
         raise PeerFault(f"{what}: the signature is not {epoch.owner}'s", reason="BadSignature")
     return epoch
 
 
-def verify_ack(signed: common_pb2.Signed, public_key: bytes, verify: Verifier, salt: bytes) -> Ack:
+def verify_ack(signed: common_pb2.Signed, keys: Sequence[bytes], verify: Verifier, salt: bytes) -> Ack:
     """As `verify_epoch`, of a member's ack."""
     ack = Ack.decode(signed.body)
-    if not verify(public_key, digest_of(ACK_KIND, salt, signed.body), signed.signature):
+    if not signed_by(keys, digest_of(ACK_KIND, salt, signed.body), signed.signature, verify):
         raise PeerFault(f"ack of {ack.quorum_id}: the signature is not {ack.node}'s", reason="BadSignature")
     return ack
 

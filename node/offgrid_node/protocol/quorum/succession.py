@@ -19,13 +19,22 @@ def wants_another(epoch: Epoch, event: OpenQuorum) -> bool:
     )
 
 
-def successor(owner: str, before: Epoch | None, event: OpenQuorum) -> Epoch:
+EPOCHS_OF_LIFE = 1 << 16
+
+
+def number_after(epoch: int, life: int) -> int:
+    """Of the next epoch. In a later `life` it is above all that were signed in the one before and are known here no
+    more: the quorum itself may be known no more, and its `epoch` be 0."""
+    return max(epoch, life * EPOCHS_OF_LIFE) + 1
+
+
+def successor(owner: str, before: Epoch | None, event: OpenQuorum, life: int = 0) -> Epoch:
     """The epoch that asks for what is wanted now; the first without one `before`."""
     places = {node_id: index for index, (node_id, _) in enumerate(event.members)}
     return Epoch(
         owner,
         event.quorum_id,
-        before.epoch + 1 if before is not None else 1,
+        number_after(before.epoch if before is not None else 0, life),
         event.subject,
         event.size_bytes,
         event.required_milli,

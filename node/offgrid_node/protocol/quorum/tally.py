@@ -21,6 +21,7 @@ class Tally:
         acks = [Ack.decode(signed.body) for signed in row.acks]
         self.held = {ack.node: ack.shards_in(self.epoch) for ack in acks}
         """Who has acked, in the order in which they did, and which of its shards."""
+        self._acked_milli: int | None = None  # once it was asked for
 
     @classmethod
     def opened(cls, epoch: common_pb2.Signed, created_us: int, before: quorum_pb2.QuorumRow | None = None) -> Tally:
@@ -33,7 +34,9 @@ class Tally:
 
     @property
     def acked_milli(self) -> int:
-        return survival_milli(self.held, self.epoch.weights, self.held, self.epoch.needed)
+        if self._acked_milli is None:
+            self._acked_milli = survival_milli(self.held, self.epoch.weights, self.held, self.epoch.needed)
+        return self._acked_milli
 
     @property
     def reached(self) -> bool:
@@ -58,7 +61,7 @@ class Tally:
                 return False
             self.row.acks[index].CopyFrom(signed)
             self.row.acked_us[index] = acked_us
-        self.held[node_id] = shards
+        self.held[node_id], self._acked_milli = shards, None
         return True
 
     def message(self) -> quorum_pb2.Quorum:

@@ -32,6 +32,11 @@ class Asking:
         return self._window
 
     @property
+    def differences(self) -> float:
+        """About how many there are, as far as the answers tell."""
+        return self._decoder.differences
+
+    @property
     def here(self) -> set[int]:
         """Ids that only this side has."""
         return self._decoder.here

@@ -186,9 +186,13 @@ class Decoder:
             raise PeerFault(text, reason="NoEnd")
         if not fed:
             return FIRST_SYMBOLS
-        differences = self._left() + len(self.there) + len(self.here)
-        wanted = ceil(SYMBOLS_PER_DIFFERENCE * differences) - fed
+        wanted = ceil(SYMBOLS_PER_DIFFERENCE * self.differences) - fed
         return min(max(wanted, ceil(fed * STEP_LEAST)), ceil(fed * STEP_MOST), SYMBOLS_MAX - fed)
+
+    @property
+    def differences(self) -> float:
+        """About how many there are, once some symbols were fed."""
+        return self._left() + len(self.there) + len(self.here)
 
     def _left(self) -> float:
         """About how many ids the symbols still hold: of d ids the count of symbol i strays by d·p·(1 - p) in the

@@ -226,6 +226,8 @@ def _manifest_of(host: str, field: str, blob: bytes, least: int, most: int) -> M
         raise PeerFault(f"{host} reported a blob of {manifest.owner}", reason="ForgedManifest")
     if not least <= manifest.size_bytes <= most:
         raise InvalidRequest.field(field, f"{manifest.size_bytes} bytes; {least} to {most} are allowed")
+    if manifest.sealed_size:
+        raise InvalidRequest.field(field, "it is padded; a result has its own size")
     if manifest.stripes > LEAVES_MAX or stripe_span(manifest, 0)[1] > PIECE_BYTES_MAX:
         raise InvalidRequest.field(field, f"stripes of {manifest.stripe_bytes} bytes cannot be read in one piece")
     return manifest

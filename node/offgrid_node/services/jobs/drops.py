@@ -63,7 +63,7 @@ class DropFolder:
 
     def put(self, job: jobs_pb2.Job, payload: bytes) -> None:
         """Raises OSError."""
-        write_durably(self._path / f"{job.job_id}{JOB}", job_text(self._node_id, job, payload))
+        write_durably(self._path / f"{job.job_id}{JOB}", job_text(self._node_id, job, payload).encode())
         _log.info("job %s (%s) lies in %s; a %s file there ends it", job.job_id, job.needs, self._path, RESULT)
 
     def look(self, wanted: Set[str]) -> Seen:

@@ -42,5 +42,6 @@ class Filling:
             payload.input_object_id = result.output_object
         else:
             payload.input = result.output
-        size = yield from self._inputs.place(payload, "", "", b"")
+        yield from self._inputs.place(payload, "", "", b"")
+        size = self._inputs.refer(payload)
         return Filled(work.job_id, payload.SerializeToString(deterministic=True), size)

@@ -276,11 +276,10 @@ class JobHandlers:
         check()
 
         def place() -> Flow[Message]:
-            sizes = []
             for index, spec in enumerate(specs):
                 name = f"{request_id}/{index}" if request_id else ""
-                sizes.append((yield from self._inputs.place(spec.payload, str(caller), name, digest)))
-            answer: Message = yield asked(ask(sizes))
+                yield from self._inputs.place(spec.payload, str(caller), name, digest)
+            answer: Message = yield asked(ask([self._inputs.refer(spec.payload) for spec in specs]))
             return answer
 
         return ticket_of(place())

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable
 
 from offgrid.v1 import jobs_pb2, objects_pb2
+from offgrid_node.keys.stripes import open_size
 from offgrid_node.protocol.effects import Execute
 from offgrid_node.protocol.errors import Fault, InvalidRequest, PeerFault
 from offgrid_node.protocol.jobs.artifacts import FILES_BYTES_MAX
@@ -17,6 +18,7 @@ from offgrid_node.protocol.jobs.large import INLINE_BYTES_MAX, KEY_BYTES, LARGE_
 from offgrid_node.protocol.merkle import LEAVES_MAX
 from offgrid_node.protocol.objects.manifest import Manifest
 from offgrid_node.protocol.objects.shards import stripe_span
+from offgrid_node.protocol.objects.sizes import stored_bytes
 from offgrid_node.protocol.objects.tables import OBJECTS
 from offgrid_node.services.bulk import Bulk
 from offgrid_node.services.flow import Flow, run, settled, together
@@ -72,26 +74,30 @@ def check_reference(ref: jobs_pb2.ObjectRef, core: str, field: str = "payload.in
 class InputPlacing:
     """At the core."""
 
-    def __init__(self, shelf: Shelf, uploads: Uploads, reading: Reading, sealer: Sealer, bulk: Bulk) -> None:
+    def __init__(
+        self, shelf: Shelf, uploads: Uploads, reading: Reading, sealer: Sealer, bulk: Bulk, *, padded: bool = False
+    ) -> None:
+        """`padded`: hosts of an input are to know the class of its size alone; who gets the job knows it."""
+        self._padded = padded
         self._shelf, self._uploads, self._reading = shelf, uploads, reading
         self._sealer, self._bulk = sealer, bulk
 
-    def place(self, payload: jobs_pb2.JobPayload, caller: str, request_id: str, digest: bytes) -> Flow[int]:
-        """Makes of the payload what is stored and sent: a large input, or a named object, becomes a reference. Returns
-        the input's size. `digest` is that of the request, 16 bytes; with the same `request_id` and digest it finds the
-        object that the first call made. It is an object like any other and stays one: whatever would keep the job from
-        being made is to be looked at before (`Intake.check`). Should the machine refuse the job all the same, a repeat
-        under the same request id takes the object up again; without one it is left in the owner's list.
+    def place(self, payload: jobs_pb2.JobPayload, caller: str, request_id: str, digest: bytes) -> Flow[None]:
+        """Makes an object of a large input, and checks what is named; then the payload names objects alone, by their
+        ids: `refer` is next. `digest` is that of the request, 16 bytes; with the same `request_id` and digest it finds
+        the object that the first call made. It is an object like any other and stays one: whatever would keep the job
+        from being made is to be looked at before (`Intake.check`). Should the machine refuse the job all the same, a
+        repeat under the same request id takes the object up again; without one it is left in the owner's list.
 
         Raises InvalidRequest naming the field, and what sealing and committing raise.
         """
-        files_bytes = self._refer_files(payload)
+        self._files(payload)
         if payload.input_object_id:
-            found = self._named("payload.input_object_id", payload.input_object_id)
-            return files_bytes + self._refer(payload, found.object, self._reading.key_of(found.object.manifest))
+            self._named("payload.input_object_id", payload.input_object_id)
+            return
         size = len(payload.input)
         if size > INLINE_BYTES_MAX:
-            sealing, data = self._sealer.begin(), payload.input
+            sealing, data = self._sealer.begin(padded=self._padded), payload.input
             try:
                 yield self._bulk.run(lambda: sealing.add(data), key=sealing.staged, size_bytes=size)
                 request_id = f"{REQUEST_PREFIX}{request_id}" if request_id else ""
@@ -102,39 +108,52 @@ class InputPlacing:
                 self._uploads.drop(sealing)
                 raise
             assert isinstance(answer, objects_pb2.CommitUploadResponse)
-            same = answer.object.object_id == sealing.object_id
-            key = sealing.key if same else self._reading.key_of(answer.object.manifest)
-            self._refer(payload, answer.object, key)
-        return size + files_bytes
+            payload.ClearField("input")
+            payload.input_object_id = answer.object.object_id
 
-    def _refer_files(self, payload: jobs_pb2.JobPayload) -> int:
-        """Each named object becomes a reference. Returns their size. Raises InvalidRequest naming the field."""
+    def refer(self, payload: jobs_pb2.JobPayload) -> int:
+        """Makes of what `place` left what is stored and sent: named objects become references. Returns the size of
+        input and files. No time may pass before the job is made with it: an object that is sealed anew meanwhile is
+        another one, and the reference leads nowhere.
+
+        Raises InvalidRequest naming the field, NotFound.
+        """
         size_bytes = 0
+        for file, found in zip(payload.files, self._files(payload), strict=True):
+            size_bytes += stored_bytes(found)
+            file.ClearField("object_id")
+            self._set(file.object, found)
+        if not payload.input_object_id:
+            return size_bytes + len(payload.input)
+        made = self._named("payload.input_object_id", payload.input_object_id)
+        payload.ClearField("input_object_id")
+        self._set(payload.input_object, made)
+        return size_bytes + made.size_bytes
+
+    def _files(self, payload: jobs_pb2.JobPayload) -> list[objects_pb2.Object]:
+        """Raises InvalidRequest naming the field, NotFound."""
+        found = []
         for index, file in enumerate(payload.files):
             if not file.object_id:
                 raise InvalidRequest.field(f"payload.files[{index}].object_id", "is empty; put the file first, by id")
-            found = self._named(f"payload.files[{index}].object_id", file.object_id).object
-            size_bytes += found.size_bytes
-            file.ClearField("object_id")
-            file.object.manifest.signed.CopyFrom(found.manifest.signed)
-            file.object.key = self._reading.key_of(found.manifest)
-        if size_bytes > FILES_BYTES_MAX:
+            found.append(self._named(f"payload.files[{index}].object_id", file.object_id))
+        if (size_bytes := sum(stored_bytes(each) for each in found)) > FILES_BYTES_MAX:
             raise InvalidRequest.field("payload.files", _too_large(size_bytes))
-        return size_bytes
+        return found
 
-    def _named(self, field: str, object_id: str) -> objects_pb2.ObjectRow:
-        row = self._shelf.get(field, OBJECTS, objects_pb2.ObjectRow, object_id)
+    def _named(self, field: str, object_id: str) -> objects_pb2.Object:
+        """As it is now: not what is sealed anew and not in its place yet."""
+        row = self._shelf.get(field, OBJECTS, objects_pb2.ObjectRow, self._shelf.place_of(object_id))
+        if row.replaces:
+            row = self._shelf.get(field, OBJECTS, objects_pb2.ObjectRow, row.replaces)
         if row.object.size_bytes > LARGE_INPUT_BYTES_MAX:
             text = f"object {object_id} has {row.object.size_bytes} bytes; at most {LARGE_INPUT_BYTES_MAX} are allowed"
             raise InvalidRequest.field(field, text)
-        return row
+        return row.object
 
-    def _refer(self, payload: jobs_pb2.JobPayload, found: objects_pb2.Object, key: bytes) -> int:
-        payload.ClearField("input")
-        payload.ClearField("input_object_id")
-        payload.input_object.manifest.signed.CopyFrom(found.manifest.signed)
-        payload.input_object.key = key
-        return found.size_bytes
+    def _set(self, ref: jobs_pb2.ObjectRef, found: objects_pb2.Object) -> None:
+        ref.manifest.signed.CopyFrom(found.manifest.signed)
+        ref.key = self._reading.key_of(found.manifest)
 
 
 class InputFetching:
@@ -194,7 +213,7 @@ class InputFetching:
                 if isinstance(part, Fault):
                     raise part
                 parts.append(part[0])
-        return b"".join(parts)
+        return b"".join(parts)[: open_size(ref.key, manifest)]
 
 
 def _references(payload: jobs_pb2.JobPayload) -> list[jobs_pb2.ObjectRef]:

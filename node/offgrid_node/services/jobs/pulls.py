@@ -13,6 +13,7 @@ from typing import Protocol, TypeVar
 
 from google.protobuf.message import Message
 
+from offgrid.pieces import as_a
 from offgrid.v1 import jobs_pb2, objects_pb2
 from offgrid_node.keys.stripes import open_stripe
 from offgrid_node.protocol.errors import Corrupt, Exhausted, Fault, NotFound, PeerFault
@@ -215,6 +216,7 @@ def _stripe_of(host: str, manifest: Manifest, index: int, answer: object) -> byt
         raise PeerFault(f"{host} has lost the output that it reported", reason="OutputLost") from answer
     if isinstance(answer, Fault):
         raise answer
-    if not isinstance(answer, objects_pb2.ReadReplicaResponse) or len(answer.data) != stripe_span(manifest, index)[1]:
+    found = as_a(objects_pb2.ReadReplicaResponse, answer)
+    if found is None or len(found.data) != stripe_span(manifest, index)[1]:
         raise PeerFault(f"{host} gave a stripe of another length", reason="WrongStripe")
-    return answer.data
+    return found.data

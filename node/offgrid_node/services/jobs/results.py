@@ -103,10 +103,10 @@ class Results:
 
     def _as_own(self, end: Executed, output: Sealing | None, files: Sealing | None, files_digest: bytes) -> Executed:
         if output is not None:
-            manifest, body = self._sealer.manifest(output, {})
+            manifest, body = self._sealer.manifest(output)
             end = end._replace(output=b"", added=ObjectAdded(manifest, body, output_name(end.job_id), 0))
         if files is not None:
-            manifest, body = self._sealer.manifest(files, {})
+            manifest, body = self._sealer.manifest(files)
             added = ObjectAdded(manifest, body, files_name(end.job_id), 0)
             listing = tuple(listed(end.files))
             end = end._replace(files=(), files_added=added, files_digest=files_digest, result_files=listing)

@@ -1,6 +1,6 @@
 """What peers send of the ledger, bounded and checked before it may reach the machine: blocks, heads, a genesis.
 
-A signature is checked against the signer's present key in the directory. One bad block does not stop the good ones
+A signature is checked against the key that the signer had by then. One bad block does not stop the good ones
 beside it, or a liar's block, passed on, would cut off whoever relays it; a call of nothing but bad blocks is refused.
 Gossip brings a block from several peers, so the last ones that were found good are remembered.
 
@@ -29,7 +29,7 @@ from offgrid_node.protocol.ledger.commands import (
 )
 from offgrid_node.protocol.ledger.items import Claim, SignedHeader
 from offgrid_node.protocol.ledger.records import DIGEST_BYTES, GENESIS_KIND, SEQ_MAX, LedgerGenesis
-from offgrid_node.protocol.signing import digest_of
+from offgrid_node.protocol.signing import digest_of, signed_by
 from offgrid_node.services.bulk import Bulk
 from offgrid_node.services.flow import Flow
 
@@ -47,7 +47,9 @@ class Members(Protocol):
     @property
     def salt(self) -> bytes: ...
 
-    def current_key(self, node_id: str) -> bytes | None: ...
+    def keys(self, node_id: str) -> Sequence[bytes]: ...
+
+    def key_at(self, node_id: str, *, height: int | None = None, seq: int | None = None) -> bytes | None: ...
 
     def is_admin(self, node_id: str) -> bool: ...
 
@@ -109,7 +111,7 @@ class BlockChecks:
         if not members.is_admin(genesis.issuer):
             raise PeerFault(f"ledger genesis: {genesis.issuer} is no admin of the mesh", reason="NotAnAdmin")
         digest = digest_of(GENESIS_KIND, members.salt, message.body)
-        if not self._verify(members.current_key(genesis.issuer) or b"", digest, message.signature):
+        if not signed_by(members.keys(genesis.issuer), digest, message.signature, self._verify):
             raise PeerFault(f"ledger genesis: the signature is not {genesis.issuer}'s", reason="BadSignature")
         return genesis
 
@@ -132,7 +134,7 @@ class BlockChecks:
             known = self._remembered(blocks[place])
             if known is not None:
                 ends[place] = known
-            elif members.current_key(headers[place].header.author_id) is not None:
+            elif members.keys(headers[place].header.author_id):
                 unchecked[place] = blocks[place]
         if unchecked:
             size = sum(block.ByteSize() for block in unchecked.values())
@@ -149,7 +151,7 @@ class BlockChecks:
         """In another thread: of the members only keys are asked for, each a single look into a dictionary."""
 
         def holds(claim: Claim) -> bool:
-            key = members.current_key(claim.signer)
+            key = members.key_at(claim.signer, height=claim.height, seq=claim.seq)
             if key is None:
                 raise Unavailable(f"{claim.signer} is not known here yet", reason="UnknownSigner")
             return self._verify(key, claim.digest, claim.signature)

@@ -24,7 +24,7 @@ from offgrid_node.protocol.mesh.records import signed
 from offgrid_node.runtime import Runtime, Ticket
 from offgrid_node.services.bulk import Bulk
 from offgrid_node.services.caller import Caller
-from offgrid_node.services.checks import digest_of_request
+from offgrid_node.services.checks import check_request_id
 from offgrid_node.services.flow import Flow, asked, ticket_of
 from offgrid_node.services.ledger.blocks import BlockChecks, check_digest
 from offgrid_node.services.ledger.opening import check_admin, genesis_of, resolve
@@ -107,8 +107,8 @@ class LedgerHandlers:
         except ValueError as error:
             raise InvalidRequest.field("meta", str(error)) from error
         outputs = ((node_id_bytes(dst), request.amount_micro),)
-        digest = digest_of_request(request)
-        command = commands.CreateTransfer(outputs, request.fee_micro, meta, request.request_id, digest)
+        request_id = check_request_id(request.request_id)
+        command = commands.CreateTransfer(outputs, request.fee_micro, meta, request_id)
         return self._ask(caller, command, request).map(self._with_names)
 
     def get_transaction(self, caller: Caller, request: ledger_pb2.GetTransactionRequest) -> Message:

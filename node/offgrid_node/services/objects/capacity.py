@@ -48,7 +48,7 @@ class Capacity:
         own = caller.kind is Kind.ADMIN
         made = objects_pb2.GetCapacityResponse(
             inline_limit_bytes=self._inline_limit_bytes,
-            owner_free_bytes=free_bytes if own else self._replicas.room_for(caller.node_id, free_bytes),
+            owner_free_bytes=free_bytes if own else self._replicas.admission.room_for(caller.node_id, free_bytes),
             keeps_replicas=self._replicas.enabled,
             drained=self._drains(),
             life=self._life,

@@ -6,6 +6,8 @@ it was. A few stripes are under way at once; nothing of it lies in the clear on 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from offgrid.v1 import objects_pb2
 from offgrid_node.keys.stripes import seal_stripe
 from offgrid_node.protocol.effects import Fetch, Fetched
@@ -16,12 +18,14 @@ from offgrid_node.protocol.objects.tables import OBJECTS
 from offgrid_node.runtime import Runtime
 from offgrid_node.services.bulk import Bulk
 from offgrid_node.services.flow import Flow, Step, run, settled, together
-from offgrid_node.services.objects.holders import holders_of
+from offgrid_node.services.objects.holders import Holders, holders_of
 from offgrid_node.services.objects.keeping import Keeping
 from offgrid_node.services.objects.reading import Reading
+from offgrid_node.services.objects.repair_pace import RepairPace
 from offgrid_node.storage.blobs import BlobStore
 
 WINDOW = 3  # stripes under way of one object: what a read-ahead is worth, and 3 MiB
+PACED_MS_MAX = 3_600_000  # what others repair meanwhile is waited for
 STAGED_PREFIX = "fetch-"
 
 
@@ -35,8 +39,9 @@ class Fetching:
         blobs: BlobStore,
         bulk: Bulk,
         keeping: Keeping,
+        pace: RepairPace,
     ) -> None:
-        self._runtime, self._reading = runtime, reading
+        self._runtime, self._reading, self._pace = runtime, reading, pace
         self._blobs, self._bulk, self._keeping = blobs, bulk, keeping
         self._under_way: set[str] = set()
 
@@ -54,22 +59,25 @@ class Fetching:
         run(self._fetch(work), ended)
 
     def _fetch(self, work: Fetch) -> Flow[None]:
-        manifest, key = Manifest.decode(work.manifest.signed.body), self._reading.key_of(work.manifest)
-        staged = f"{STAGED_PREFIX}{work.object_id}"
         with self._keeping.vouch(work.object_id):
-            yield self._bulk.run(lambda: self._blobs.discard(staged), key=staged)
-            for start in range(0, manifest.stripes, WINDOW):
-                indexes = range(start, min(manifest.stripes, start + WINDOW))
-                answers = yield together([self._stripe(work, manifest, key, index) for index in indexes])
-                for index, answer in zip(indexes, answers, strict=True):
-                    if isinstance(answer, Fault):
-                        yield self._bulk.run(lambda: self._blobs.discard(staged), key=staged)
-                        raise answer
-                    yield self._write(staged, manifest, key, index, answer[0])
-            yield self._bulk.run(lambda: self._finish(staged, manifest), key=staged)
+            yield from self.bring(work.manifest, lambda: holders_of(self._row(work)))
 
-    def _stripe(self, work: Fetch, manifest: Manifest, key: bytes, index: int) -> Step[tuple[bytes, str]]:
-        return settled(self._reading.stripe(manifest, key, index, holders_of(self._row(work))))
+    def bring(self, wrapped: objects_pb2.Manifest, holders: Callable[[], Holders]) -> Flow[None]:
+        """The sealed bytes of an object come here from those who hold it at that moment. Whoever calls vouches for its
+        blob."""
+        manifest, key = Manifest.decode(wrapped.signed.body), self._reading.key_of(wrapped)
+        staged = f"{STAGED_PREFIX}{manifest.object_id}"
+        yield self._bulk.run(lambda: self._blobs.discard(staged), key=staged)
+        for start in range(0, manifest.stripes, WINDOW):
+            indexes = range(start, min(manifest.stripes, start + WINDOW))
+            yield from self._pace.pull(sum(stripe_span(manifest, index)[1] for index in indexes), PACED_MS_MAX)
+            stripes = [settled(self._reading.stripe(manifest, key, index, holders())) for index in indexes]
+            for index, answer in zip(indexes, (yield together(stripes)), strict=True):
+                if isinstance(answer, Fault):
+                    yield self._bulk.run(lambda: self._blobs.discard(staged), key=staged)
+                    raise answer
+                yield self._write(staged, manifest, key, index, answer[0])
+        yield self._bulk.run(lambda: self._finish(staged, manifest), key=staged)
 
     def _row(self, work: Fetch) -> objects_pb2.ObjectRow:
         """As it is now: hosts come and go while a large object is fetched."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from offgrid.v1 import objects_pb2
 from offgrid_node.protocol.errors import InvalidRequest, NotFound
-from offgrid_node.protocol.objects.deletion import was_deleted
+from offgrid_node.protocol.objects.deletion import OBJECT_DELETED, was_deleted
 from offgrid_node.protocol.objects.manifest import OBJECT_ID
 from offgrid_node.protocol.objects.tables import DELETED, OBJECT_NAMES, OBJECTS, name_prefix
 from offgrid_node.services.objects.sharing import NAME_CHARS_MAX, Sharing
@@ -22,19 +22,22 @@ class Finding:
         self._store, self._sharing, self._shelf = store, sharing, Shelf(store)
 
     def find(self, text: str) -> objects_pb2.ObjectRow:
-        """As `own`, and then among what others share with this node. Raises NotFound, and InvalidRequest when several
-        fit."""
+        """As `own`, and then among what others share with this node; what was this node's own and is deleted is nobody
+        else's. Raises NotFound, and InvalidRequest when several fit."""
         try:
             return self.own(text)
-        except NotFound:
+        except NotFound as fault:
+            if fault.reason == OBJECT_DELETED:
+                raise
             shared = self._sharing.find(text) if len(text) >= PREFIX_CHARS_MIN or not text.startswith("o-") else []
             if not shared:
                 raise
-            return _only(text, shared)
+            return self._sharing.opened(_only(text, shared))
 
     def own(self, text: str) -> objects_pb2.ObjectRow:
-        """By id, by name (the newest of that name), or by the first characters of an id. Raises NotFound, and
-        InvalidRequest when several fit."""
+        """By id, also one that it had before it was sealed anew, by name (the newest of that name), or by the first
+        characters of an id. What is sealed anew and not in its place yet is the object that it replaces. Raises
+        NotFound, and InvalidRequest when several fit."""
         if not 0 < len(text) <= NAME_CHARS_MAX:
             raise InvalidRequest.field("object", "an id, its first characters, or a name is needed")
         found = self._shelf.find(OBJECTS, objects_pb2.ObjectRow, text) if OBJECT_ID.match(text) else None
@@ -42,7 +45,11 @@ class Finding:
         if found is None and text.startswith("o-") and len(text) >= PREFIX_CHARS_MIN:
             found = self._beginning(text)
         if found is None and self._shelf.find(DELETED, objects_pb2.Deletion, text) is not None:
-            raise was_deleted(text)
+            found = self._shelf.find(OBJECTS, objects_pb2.ObjectRow, self._shelf.place_of(text))
+            if found is None:
+                raise was_deleted(text)
+        if found is not None and found.replaces:
+            found = self._shelf.find(OBJECTS, objects_pb2.ObjectRow, found.replaces)
         if found is None:
             raise NotFound(f"there is no object {text!r}", reason="ObjectNotFound", metadata={"object": text})
         return found

@@ -1,4 +1,5 @@
-"""Gathering k shards of n: the same stripes of as many shards as give them back, from whichever hosts have them.
+"""Gathering k shards of n: the same stripes of as many shards as give them back, from whichever hosts have them. Of
+copies one is enough, and the stripes are spread over the hosts.
 
 Data rows of trusted, living hosts are asked for first, since they need not be worked out; others where one fails, and
 where one is slow (a hedged request: Dean and Barroso, "The Tail at Scale", 2013). First each gets a short time, so that
@@ -13,11 +14,12 @@ from dataclasses import dataclass
 
 from google.protobuf.message import Message
 
+from offgrid.pieces import Buffer, as_a
 from offgrid.v1 import objects_pb2
 from offgrid_node.protocol.errors import Fault, NotFound, PeerFault
-from offgrid_node.protocol.objects.manifest import Manifest
+from offgrid_node.protocol.objects.manifest import COPY, Manifest
 from offgrid_node.protocol.objects.shards import row_span
-from offgrid_node.services.flow import Later
+from offgrid_node.services.flow import Later, Step
 from offgrid_node.services.objects.holders import AWAY_MS, Carrier, Holders, Trust
 
 READ_REPLICA = "offgrid.v1.ObjectService/ReadReplica"
@@ -32,7 +34,7 @@ HEDGE_MS, HEDGE_BYTES_PER_S = 300, 10_000_000  # what takes longer is asked of o
 class Piece:
     """Rows of one shard, one behind the other, and who gave them."""
 
-    data: bytes
+    data: Buffer
     host: str
 
 
@@ -52,12 +54,17 @@ class Span:
         return begin, offset + length - begin
 
     @property
+    def is_copy(self) -> bool:
+        return self.manifest.codec == COPY
+
+    @property
     def last(self) -> int:
         return self.first + self.count - 1
 
 
-Check = Callable[[int, objects_pb2.ReadReplicaResponse], None]
-"""Of a shard's answer of the right length; raises PeerFault."""
+Check = Callable[[int, objects_pb2.ReadReplicaResponse], "Step[Buffer]"]
+"""What is taken of a shard's answer of the right length: its bytes, or what they turn out to be. The step may end with
+a Fault; then they are not what was asked for."""
 
 
 @dataclass(slots=True)
@@ -99,7 +106,9 @@ class Gathering:
 
     def _candidates(self, of: Callable[[int], list[str]]) -> deque[tuple[int, str]]:
         shards, self_id = range(self._span.manifest.n), self._trust.self_id
-        return deque(sorted(((s, host) for s in shards for host in of(s) if host != self_id), key=self._order))
+        candidates = [(s, host) for s in shards for host in of(s) if host != self_id]
+        turn = self._span.first % len(candidates) if candidates and self._span.is_copy else 0
+        return deque(sorted(candidates[turn:] + candidates[:turn], key=self._order))
 
     def _order(self, candidate: tuple[int, str]) -> tuple[tuple[bool, bool], bool, int]:
         shard, host = candidate
@@ -121,7 +130,8 @@ class Gathering:
             for candidate in self._waiting:
                 self._gathered.refused.setdefault(candidate, "was not asked any more")
             return None
-        length, busy = self._span.bytes[1], {shard for shard, _ in self._flying}
+        length = self._span.bytes[1]
+        busy = {shard for shard, _ in self._flying} if not (self._span.is_copy and self._hedges) else set()
         for queue, base_ms, bytes_per_s in (
             (self._waiting, QUICK_MS, QUICK_BYTES_PER_S),
             (self._patient, PATIENT_MS, PATIENT_BYTES_PER_S),
@@ -143,7 +153,11 @@ class Gathering:
         self._flying[candidate] = None
         (offset, length), span = self._span.bytes, self._span
         request = objects_pb2.ReadReplicaRequest(
-            object_id=span.manifest.object_id, shard=shard, offset=offset, length=length, prove=span.prove
+            object_id=span.manifest.object_id,
+            shard=None if span.is_copy else shard,
+            offset=offset,
+            length=length,
+            prove=span.prove,
         )
         if span.prove:
             timeout_ms += span.manifest.shard_bytes * 1_000 // PROOF_BYTES_PER_S
@@ -152,31 +166,34 @@ class Gathering:
         )
 
     def _on_answer(self, candidate: tuple[int, str], answer: Message | Fault, *, patient: bool) -> None:
-        shard, host = candidate
-        self._flying.pop(candidate, None)
-        if self._ended:
-            return
-        try:
-            self._gathered.pieces.setdefault(shard, Piece(self._checked(shard, answer), host))
-            self._holders.learn(shard, host)
-        except Fault as fault:
-            if not (isinstance(fault, NotFound) and candidate in (self._former or ())):  # it never said that it has it
-                self._trust.on_fault(host, fault)
-            self._gathered.refused[candidate] = self._trust.why(host, fault)
-            for named in self._trust.named(fault, [node for at, node in self._asked if at == shard]):
-                self._waiting.appendleft((shard, named))
-            if not patient and self._trust.may_answer_later(host, fault):
-                self._patient.append(candidate)
-        self._ask_more()
+        def taken(outcome: Buffer | Fault) -> None:
+            self._flying.pop(candidate, None)
+            if not self._ended:
+                self._on_taken(candidate, outcome, patient=patient)
 
-    def _checked(self, shard: int, answer: Message | Fault) -> bytes:
+        found = None if isinstance(answer, Fault) else as_a(objects_pb2.ReadReplicaResponse, answer)
         if isinstance(answer, Fault):
-            raise answer
-        data = answer.data if isinstance(answer, objects_pb2.ReadReplicaResponse) else b""
-        if not isinstance(answer, objects_pb2.ReadReplicaResponse) or len(data) != self._span.bytes[1]:
-            raise PeerFault("an answer of another kind or length", reason="WrongRow")
-        self._check(shard, answer)
-        return data
+            taken(answer)
+        elif found is None or len(found.data) != self._span.bytes[1]:
+            taken(PeerFault("an answer of another kind or length", reason="WrongRow"))
+        else:
+            self._check(candidate[0], found)(taken)
+
+    def _on_taken(self, candidate: tuple[int, str], outcome: Buffer | Fault, *, patient: bool) -> None:
+        shard, host = candidate
+        if isinstance(outcome, Fault):
+            # Of former ones nobody ever said that they have it.
+            if not (isinstance(outcome, NotFound) and candidate in (self._former or ())):
+                self._trust.on_fault(host, outcome)
+            self._gathered.refused[candidate] = self._trust.why(host, outcome)
+            for named in self._trust.named(outcome, [node for at, node in self._asked if at == shard]):
+                self._waiting.appendleft((shard, named))
+            if not patient and self._trust.may_answer_later(host, outcome):
+                self._patient.append(candidate)
+        else:
+            self._gathered.pieces.setdefault(shard, Piece(outcome, host))
+            self._holders.learn(shard, host)
+        self._ask_more()
 
     def _hedge(self) -> None:
         """As many others are asked as have not answered yet, and those are asked last for a while."""
@@ -189,4 +206,11 @@ class Gathering:
 
     def _end(self) -> None:
         self._ended = True
-        self._done(self._gathered)
+        # The hedge's timer keeps this for a while yet: not the pieces, nor who waited for them and has them now.
+        gathered, self._gathered = self._gathered, Gathered({}, {})
+        done, self._done = self._done, _nobody
+        done(gathered)
+
+
+def _nobody(gathered: Gathered) -> None:
+    """Nobody waits for it any more."""

@@ -1,7 +1,7 @@
 """Handlers of ObjectService: what an owner puts, lists and reads, and what owner and hosts say to each other.
 
-Questions are answered from committed rows. `uploads.py` has the way in, `reading.py` the way back, `replicas.py` what a
-host keeps for others, `serving.py` what it gives of that.
+Questions are answered from committed rows. `puts.py` and `uploads.py` have the way in, `reading.py` the way back,
+`replicas.py` and `small_replicas.py` what a host keeps for others, `serving.py` what it gives of that.
 """
 
 from __future__ import annotations
@@ -10,37 +10,50 @@ from collections.abc import Iterator
 
 from google.protobuf.message import Message
 
+from offgrid.pieces import Piece
 from offgrid.v1 import objects_pb2
 from offgrid_node.protocol.errors import FailedPrecondition, InvalidRequest
-from offgrid_node.protocol.objects.commands import CancelEntry, DamageReported, DeleteObject
+from offgrid_node.protocol.mesh.commands import RotateWrappingKey
+from offgrid_node.protocol.objects.commands import CancelEntry, ChangeReported, DeleteObject
 from offgrid_node.protocol.objects.manifest import Manifest
+from offgrid_node.protocol.objects.segments import is_segment
 from offgrid_node.protocol.objects.tables import (
     DELETED,
     OBJECTS,
     OUTBOX,
     OUTBOX_OPEN,
-    outbox_key,
 )
 from offgrid_node.runtime import Runtime, Ticket
 from offgrid_node.services.bulk import Bulk
 from offgrid_node.services.caller import Caller
 from offgrid_node.services.checks import check_text
 from offgrid_node.services.flow import Flow, asked, ticket_of
+from offgrid_node.services.objects.auditing import Auditing
 from offgrid_node.services.objects.capacity import Capacity
+from offgrid_node.services.objects.combining import Combining
 from offgrid_node.services.objects.finding import Finding
 from offgrid_node.services.objects.holders import holders_of
 from offgrid_node.services.objects.inventories import Inventories
 from offgrid_node.services.objects.placing import Placing
+from offgrid_node.services.objects.proving import Proving
+from offgrid_node.services.objects.pulling import Pulling
+from offgrid_node.services.objects.puts import Puts
 from offgrid_node.services.objects.reading import Reading
+from offgrid_node.services.objects.regaining import shown
 from offgrid_node.services.objects.replicas import Replicas
+from offgrid_node.services.objects.resealing import Resealing
+from offgrid_node.services.objects.rewrapping import Rewrapping
+from offgrid_node.services.objects.scrub_now import ScrubNow
+from offgrid_node.services.objects.segments import Segments
 from offgrid_node.services.objects.serving import Serving
 from offgrid_node.services.objects.sharing import NAME_CHARS_MAX, Sharing
+from offgrid_node.services.objects.small_replicas import SmallReplicas
 from offgrid_node.services.objects.uploads import Uploads
 from offgrid_node.services.objects.uses import user_of
+from offgrid_node.services.objects.watching import Watching
 from offgrid_node.services.paging import decode_token, take_page
 from offgrid_node.services.shelf import Shelf
-
-ACCEPTED = objects_pb2.OBJECT_STATE_ACCEPTED
+from offgrid_node.services.stream import Stream
 
 
 class ObjectHandlers:
@@ -58,12 +71,27 @@ class ObjectHandlers:
         capacity: Capacity,
         inventories: Inventories,
         placing: Placing,
+        auditing: Auditing,
+        proving: Proving,
+        rewrapping: Rewrapping,
+        combining: Combining,
+        pulling: Pulling,
+        puts: Puts,
+        watching: Watching,
+        small: SmallReplicas,
+        segments: Segments,
+        scrub_now: ScrubNow,
+        resealing: Resealing,
     ) -> None:
         self._runtime, self._shelf = runtime, Shelf(runtime.store)
         self._uploads, self._reading, self._replicas, self._serving = uploads, reading, replicas, serving
         self._sharing, self._finding = sharing, Finding(runtime.store, sharing)
         self._bulk, self._capacity, self._inventories = bulk, capacity, inventories
-        self._placing = placing
+        self._placing, self._auditing, self._proving = placing, auditing, proving
+        self._rewrapping, self._resealing = rewrapping, resealing
+        self._combining, self._pulling = combining, pulling
+        self._puts, self._watching, self._small = puts, watching, small
+        self._segments, self._scrub_now = segments, scrub_now
 
     def get_capacity(self, caller: Caller, request: objects_pb2.GetCapacityRequest) -> Ticket:
         return ticket_of(self._capacity.answer(caller))
@@ -75,6 +103,9 @@ class ObjectHandlers:
 
     # ---- in
 
+    def put_object(self, caller: Caller, request: objects_pb2.PutObjectRequest) -> Ticket:
+        return self._puts.put(caller, request)
+
     def open_upload(self, caller: Caller, request: objects_pb2.OpenUploadRequest) -> Message:
         return self._uploads.open(caller, request)
 
@@ -85,12 +116,15 @@ class ObjectHandlers:
         return self._uploads.commit(caller, request)
 
     def enqueue(self, caller: Caller, request: objects_pb2.EnqueueRequest) -> Ticket:
-        return self._uploads.enqueue(caller, request)
+        return self._puts.enqueue(caller, request)
 
     # ---- what there is
 
     def get_object(self, caller: Caller, request: objects_pb2.GetObjectRequest) -> objects_pb2.GetObjectResponse:
-        return objects_pb2.GetObjectResponse(object=self._told(self._finding.find(request.object)))
+        return objects_pb2.GetObjectResponse(object=self._watching.told(self._finding.find(request.object)))
+
+    def watch_object(self, caller: Caller, request: objects_pb2.WatchObjectRequest) -> Stream:
+        return self._watching.watch(self._finding.own(request.object))
 
     def list_objects(self, caller: Caller, request: objects_pb2.ListObjectsRequest) -> objects_pb2.ListObjectsResponse:
         check_text("name_prefix", request.name_prefix, NAME_CHARS_MAX, empty=True)
@@ -98,12 +132,14 @@ class ObjectHandlers:
             found = self._sharing.rows(decode_token(request.page_token))
         else:
             found = self._shelf.rows(OBJECTS, objects_pb2.ObjectRow, request.page_token)
-        wanted = ((key, row if row.object.name.startswith(request.name_prefix) else None) for key, row in found)
+        wanted = ((key, row if _is_listed(row, request.name_prefix) else None) for key, row in found)
         rows, token = take_page(wanted, request.page_size)
-        return objects_pb2.ListObjectsResponse(objects=[self._told(row) for row in rows], next_page_token=token)
+        objects = [self._watching.told(self._sharing.opened(row) if request.shared else row) for row in rows]
+        return objects_pb2.ListObjectsResponse(objects=objects, next_page_token=token)
 
     def delete_object(self, caller: Caller, request: objects_pb2.DeleteObjectRequest) -> Message | Ticket:
-        if (mark := self._shelf.find(DELETED, objects_pb2.Deletion, request.object)) is not None:
+        mark = self._shelf.find(DELETED, objects_pb2.Deletion, self._shelf.place_of(request.object))
+        if mark is not None:
             return objects_pb2.DeleteObjectResponse(deletion=mark)
         return ticket_of(self._delete(self._finding.own(request.object).object, str(caller)))
 
@@ -129,13 +165,20 @@ class ObjectHandlers:
     def unshare_object(self, caller: Caller, request: objects_pb2.UnshareObjectRequest) -> Ticket:
         return self._sharing.unshare(self._finding.own(request.object).object, request.node, str(caller))
 
-    def _told(self, row: objects_pb2.ObjectRow) -> objects_pb2.Object:
-        """The object with its outbox entry's trouble, while it has that on its way."""
-        made = row.object
-        if made.state == ACCEPTED:
-            value = self._runtime.store.get(OUTBOX, outbox_key(row.outbox_id))
-            made.trouble = objects_pb2.OutboxEntry.FromString(value or b"").trouble
-        return made
+    def rotate_data_keys(self, caller: Caller, request: objects_pb2.RotateDataKeysRequest) -> Ticket:
+        return self._runtime.ask("mesh", str(caller), RotateWrappingKey(request.number))
+
+    def get_data_keys(self, caller: Caller, request: objects_pb2.GetDataKeysRequest) -> Message:
+        return self._rewrapping.how_far(self._resealing.told())
+
+    def reencrypt_objects(self, caller: Caller, request: objects_pb2.ReencryptObjectsRequest) -> Ticket:
+        return self._resealing.begin(str(caller))
+
+    def stop_reencryption(self, caller: Caller, request: objects_pb2.StopReencryptionRequest) -> Ticket:
+        return self._resealing.stop(str(caller))
+
+    def audit_object(self, caller: Caller, request: objects_pb2.AuditObjectRequest) -> Ticket:
+        return ticket_of(self._auditing.now(str(caller), self._finding.own(request.object)))
 
     def list_outbox(self, caller: Caller, request: objects_pb2.ListOutboxRequest) -> objects_pb2.ListOutboxResponse:
         """In the order of its numbers, the oldest first."""
@@ -167,17 +210,21 @@ class ObjectHandlers:
 
     def _read(self, row: objects_pb2.ObjectRow, offset: int, length: int) -> Flow[Message]:
         """What the stripe at `offset` has of the range: an answer never crosses into the next one."""
-        manifest = Manifest.decode(row.object.manifest.signed.body)
+        manifest, size_bytes = Manifest.decode(row.object.manifest.signed.body), row.object.size_bytes
         index, within = divmod(offset, manifest.stripe_bytes)
-        if index == manifest.stripes:  # the end of an object that fills its last stripe
-            return objects_pb2.ReadObjectResponse(size_bytes=manifest.size_bytes)
+        if 0 < offset == size_bytes:
+            return objects_pb2.ReadObjectResponse(size_bytes=size_bytes)
         stripe, source = yield from self._reading.stripe(
             manifest, self._reading.key_of(row.object.manifest), index, holders_of(row)
         )
-        data = stripe[within : within + length] if length else stripe[within:]
-        return objects_pb2.ReadObjectResponse(data=data, size_bytes=manifest.size_bytes, read_from=source)
+        view = memoryview(stripe)[: size_bytes - index * manifest.stripe_bytes]  # zeros may fill it up
+        data = view[within : within + length] if length else view[within:]
+        return Piece(objects_pb2.ReadObjectResponse(size_bytes=size_bytes, read_from=source), data)
 
     # ---- for others
+
+    def put_replica(self, caller: Caller, request: objects_pb2.PutReplicaRequest) -> Ticket:
+        return self._small.put(caller, request)
 
     def open_replica(self, caller: Caller, request: objects_pb2.OpenReplicaRequest) -> Ticket:
         return self._replicas.open(caller, request)
@@ -188,10 +235,16 @@ class ObjectHandlers:
     def commit_replica(self, caller: Caller, request: objects_pb2.CommitReplicaRequest) -> Ticket:
         return self._replicas.commit(caller, request)
 
+    def rebuild_replica(self, caller: Caller, request: objects_pb2.RebuildReplicaRequest) -> Ticket:
+        return self._pulling.rebuild(caller, request)
+
+    def combine_rows(self, caller: Caller, request: objects_pb2.CombineRowsRequest) -> Ticket:
+        return self._combining.combine(caller, request)
+
     def deliver_notices(self, caller: Caller, request: objects_pb2.DeliverNoticesRequest) -> Ticket:
         notices = self._sharing.checked(caller, request)
         for object_id in notices.deleted:
-            self._replicas.stop(caller.node_id, object_id)
+            self._replicas.admission.stop(caller.node_id, object_id)
         return self._runtime.ask("objects", caller.node_id, notices, size_bytes=request.ByteSize())
 
     def read_replica(self, caller: Caller, request: objects_pb2.ReadReplicaRequest) -> Ticket:
@@ -200,11 +253,34 @@ class ObjectHandlers:
     def compare_inventory(self, caller: Caller, request: objects_pb2.CompareInventoryRequest) -> Ticket:
         return self._inventories.answer(caller, request)
 
-    def report_damage(
-        self, caller: Caller, request: objects_pb2.ReportDamageRequest
-    ) -> objects_pb2.ReportDamageResponse:
-        self._runtime.deliver("objects", DamageReported(caller.node_id))
-        return objects_pb2.ReportDamageResponse()
+    def report_change(
+        self, caller: Caller, request: objects_pb2.ReportChangeRequest
+    ) -> objects_pb2.ReportChangeResponse:
+        self._runtime.deliver("objects", ChangeReported(caller.node_id))
+        return objects_pb2.ReportChangeResponse()
 
     def name_inventory(self, caller: Caller, request: objects_pb2.NameInventoryRequest) -> Ticket:
         return self._inventories.name(caller, request)
+
+    def show_replica(self, caller: Caller, request: objects_pb2.ShowReplicaRequest) -> objects_pb2.ShowReplicaResponse:
+        return shown(self._runtime.store, caller.node_id, request.object_id)
+
+    def audit_replicas(self, caller: Caller, request: objects_pb2.AuditReplicasRequest) -> Ticket:
+        return self._proving.answer(caller, request)
+
+    def scrub_replicas(self, caller: Caller, request: objects_pb2.ScrubReplicasRequest) -> Stream:
+        return self._scrub_now.begin(request)
+
+    def list_segments(
+        self, caller: Caller, request: objects_pb2.ListSegmentsRequest
+    ) -> objects_pb2.ListSegmentsResponse:
+        return self._segments.list(caller, request)
+
+    def begin_life(self, caller: Caller, request: objects_pb2.BeginLifeRequest) -> Ticket:
+        return self._segments.begin_life(caller, request)
+
+
+def _is_listed(row: objects_pb2.ObjectRow, name_prefix: str) -> bool:
+    """Segments of the journal, and what has not taken its place yet, are the node's own affair."""
+    made = row.object
+    return made.name.startswith(name_prefix) and not row.replaces and not is_segment(made.manifest)

@@ -7,8 +7,11 @@ from typing import Protocol, TypeVar
 
 from google.protobuf.message import Message
 
+from offgrid.pieces import as_a
 from offgrid.v1 import objects_pb2
+from offgrid_node.protocol.effects import Rebuild, Ship
 from offgrid_node.protocol.errors import Corrupt, Exhausted, Fault, NotFound, OutcomeUnknown, PeerFault, Unavailable
+from offgrid_node.protocol.jobs.post import CALL_TIMEOUT_MS
 from offgrid_node.protocol.quorum.records import Epoch
 from offgrid_node.runtime import Runtime
 from offgrid_node.services.flow import Step
@@ -34,14 +37,19 @@ def call(carrier: Carrier, node: str, method: str, request: Message, answer: typ
 
     def start(done: Callable[[M | Fault], None]) -> None:
         def ended(outcome: Message | Fault) -> None:
-            if isinstance(outcome, Fault | answer):
-                done(outcome)
-            else:
-                done(PeerFault(f"{node} answered {method} with something else", reason="MalformedAnswer"))
+            other = PeerFault(f"{node} answered {method} with something else", reason="MalformedAnswer")
+            done(outcome if isinstance(outcome, Fault) else as_a(answer, outcome) or other)
 
         carrier.request(node, f"{SERVICE}/{method}", request, timeout_ms, ended)
 
     return start
+
+
+def opening(carrier: Carrier, work: Ship | Rebuild) -> Step[objects_pb2.OpenReplicaResponse]:
+    """Tells the host of a Ship or a Rebuild what it is to keep; it says how much of that it has."""
+    request = objects_pb2.OpenReplicaRequest(manifest=work.manifest, epoch=work.epoch)
+    answer = objects_pb2.OpenReplicaResponse
+    return call(carrier, work.node, "OpenReplica", request, answer, timeout_ms=CALL_TIMEOUT_MS)
 
 
 class Holders:

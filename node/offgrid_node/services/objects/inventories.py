@@ -7,7 +7,9 @@ the difference is known, then the names of what only the host has. Sets are read
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Container, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial, reduce
 from typing import TypeVar
 
@@ -15,7 +17,7 @@ from google.protobuf.message import Message
 
 from offgrid.v1 import objects_pb2
 from offgrid_node.protocol.effects import Compare
-from offgrid_node.protocol.errors import Fault, InvalidRequest, PeerFault, Unavailable
+from offgrid_node.protocol.errors import Corrupt, Fault, InvalidRequest, PeerFault, Unavailable
 from offgrid_node.protocol.objects.commands import Compared, ReplicasLost
 from offgrid_node.protocol.objects.inventory import (
     NOTHING_KEPT,
@@ -28,6 +30,7 @@ from offgrid_node.protocol.objects.inventory import (
 )
 from offgrid_node.protocol.objects.manifest import OBJECT_ID, SHARDS_MAX
 from offgrid_node.protocol.objects.shards import shard_name
+from offgrid_node.protocol.objects.small import SMALL, small_key
 from offgrid_node.protocol.objects.tables import GIVEN, KEPT
 from offgrid_node.protocol.reconcile.sessions import WINDOW_SYMBOLS_MAX, Asking, answer
 from offgrid_node.protocol.reconcile.symbols import ITEMS_MAX, KEY_BYTES, SYMBOLS_MAX, SymbolCode
@@ -46,8 +49,12 @@ NAMES_MAX = 1_000  # asked for in one call
 STRAYS_MAX = 10_000  # named in one comparison; the next names others
 LOST_MAX = 1_000  # told to the machine at once
 LOOK_ITEMS = 1_024  # read between two looks at whether this node stops
-TRIES_MAX = 3  # of one comparison, when the host's set changes meanwhile
+TOGETHER_MAX = 100_000  # differences; of more, objects are compared in parts, by the next character of their ids
+PREFIX = re.compile(r"(o-[a-z2-7]{0,2})?\Z")
+PREFIX_CHARS_MAX = 4  # "o-" and two more: a thousand parts
+TRIES_MAX = 3  # of one part, when the host's set changes meanwhile
 CALL_TIMEOUT_MS = 30_000  # a host works through all it keeps for one owner: some seconds where that is a million
+BASE32 = "abcdefghijklmnopqrstuvwxyz234567"
 LANE = "inventory"  # no object's name; one at a time, so that other work finds a thread
 
 M = TypeVar("M", bound=Message)
@@ -56,6 +63,10 @@ _log = logging.getLogger(__name__)
 
 class _Changed(Exception):
     """The host's set is another one than before."""
+
+
+class _TooMany(Exception):
+    """More differences than are worked out together."""
 
 
 class Inventories:
@@ -77,11 +88,12 @@ class Inventories:
         if not request.count:
             summary = summary_of(self._runtime.store, KEPT, caller.node_id)
             return ticket_of(_at_once(objects_pb2.CompareInventoryResponse(summary=summary)))
-        return ticket_of(self._answer(caller.node_id, _code(request.key), request.first, request.count))
+        code, prefix = _code(request.key), _prefix(request.prefix)
+        return ticket_of(self._answer(caller.node_id, code, prefix, request.first, request.count))
 
-    def _answer(self, owner: str, code: SymbolCode, first: int, count: int) -> Flow[Message]:
+    def _answer(self, owner: str, code: SymbolCode, prefix: str, first: int, count: int) -> Flow[Message]:
         def work() -> Message:
-            kept = _read(self._runtime.store, KEPT, owner, code, self._bulk)
+            kept = _read(self._runtime.store, KEPT, owner, prefix, code, self._bulk)
             symbols = answer(code, kept, first, count, len(kept))
             return objects_pb2.CompareInventoryResponse(summary=_summary(kept.values()), symbols=symbols)
 
@@ -91,11 +103,12 @@ class Inventories:
     def name(self, caller: Caller, request: objects_pb2.NameInventoryRequest) -> Ticket:
         if len(request.ids) > NAMES_MAX:
             raise InvalidRequest.field("ids", f"{len(request.ids)} of them; at most {NAMES_MAX} are named in one call")
-        return ticket_of(self._name(caller.node_id, _code(request.key), tuple(request.ids)))
+        code, prefix = _code(request.key), _prefix(request.prefix)
+        return ticket_of(self._name(caller.node_id, code, prefix, tuple(request.ids)))
 
-    def _name(self, owner: str, code: SymbolCode, ids: Sequence[int]) -> Flow[Message]:
+    def _name(self, owner: str, code: SymbolCode, prefix: str, ids: Sequence[int]) -> Flow[Message]:
         def work() -> Message:
-            items = _read(self._runtime.store, KEPT, owner, code, self._bulk)
+            items = _read(self._runtime.store, KEPT, owner, prefix, code, self._bulk)
             named = (items[id_] for id_ in ids if id_ in items)
             holdings = [objects_pb2.Holding(object_id=each.object_id, shards=each.shards) for each in named]
             return objects_pb2.NameInventoryResponse(holdings=holdings)
@@ -123,15 +136,37 @@ class Inventories:
         told = yield self._call(node, "CompareInventory", request, objects_pb2.CompareInventoryResponse)
         if told.summary == summary_of(self._runtime.store, GIVEN, node):
             return Compared(node)
-        empty = told.summary == NOTHING_KEPT
+        if told.summary == NOTHING_KEPT:
+            with suppress(_Changed):
+                return (yield from self._all_lost(node))
+        compared = yield from self._compare_part(node, "")
+        if compared.lost or compared.strays:
+            lost, strays = len(compared.lost), len(compared.strays)
+            _log.info("%s has lost %d items of this node's, and keeps %d unasked", node, lost, strays)
+        return compared
+
+    def _compare_part(self, node: str, prefix: str) -> Flow[Compared]:
+        """Objects whose ids begin so; where they differ in too much, a part of them at a time."""
         for _ in range(TRIES_MAX):
             try:
-                if empty:
-                    return (yield from self._all_lost(node))
-                return (yield from self._find_out(node, SymbolCode(self._rng.randbytes(KEY_BYTES), ID_BYTES)))
+                return (yield from self._find_out(node, prefix, SymbolCode(self._rng.randbytes(KEY_BYTES), ID_BYTES)))
             except _Changed:
-                empty = False
+                continue
+            except _TooMany:
+                return (yield from self._compare_parts(node, prefix))
         raise Unavailable(f"what {node} keeps changed {TRIES_MAX} times while it was compared", reason="InventoryMoves")
+
+    def _compare_parts(self, node: str, prefix: str) -> Flow[Compared]:
+        """Raises PeerFault (NoEnd) where the parts are as small as they get: so much nobody keeps."""
+        if len(prefix) == PREFIX_CHARS_MAX:
+            text = f"{node} differs in more than {TOGETHER_MAX} objects whose ids begin with {prefix}"
+            raise PeerFault(text, reason="NoEnd")
+        lost, strays = list[Holding](), list[Holding]()
+        for character in BASE32:
+            compared = yield from self._compare_part(node, (prefix or "o-") + character)
+            lost += compared.lost
+            strays += compared.strays[: STRAYS_MAX - len(strays)]
+        return Compared(node, tuple(lost), tuple(strays))
 
     def _all_lost(self, node: str) -> Flow[Compared]:
         """A host that keeps nothing: no symbols are needed, however much it was. What is read now was acked before it
@@ -144,22 +179,22 @@ class Inventories:
         _log.info("%s has lost all %d items of this node's", node, len(given))
         return Compared(node, given)
 
-    def _find_out(self, node: str, code: SymbolCode) -> Flow[Compared]:
+    def _find_out(self, node: str, prefix: str, code: SymbolCode) -> Flow[Compared]:
         # What is read now was acked before the host is asked again: what it lacks then, it has lost.
-        given = yield self._bulk.run(lambda: _read(self._runtime.store, GIVEN, node, code, self._bulk), key=LANE)
-        asking = yield from self._ask(node, code, given)
+        given = yield self._bulk.run(
+            lambda: _read(self._runtime.store, GIVEN, node, prefix, code, self._bulk), key=LANE
+        )
+        asking = yield from self._ask(node, prefix, code, given)
         lost = tuple(given[id_] for id_ in sorted(asking.here))
-        strays = yield from self._names(node, code, sorted(asking.there)[:STRAYS_MAX])
-        if lost or strays:
-            _log.info("%s has lost %d items of this node's, and keeps %d unasked", node, len(lost), len(asking.there))
+        strays = yield from self._names(node, prefix, code, sorted(asking.there)[:STRAYS_MAX])
         return Compared(node, lost, strays)
 
-    def _ask(self, node: str, code: SymbolCode, given: Mapping[int, Holding]) -> Flow[Asking]:
-        """Windows of symbols until the difference is known."""
+    def _ask(self, node: str, prefix: str, code: SymbolCode, given: Mapping[int, Holding]) -> Flow[Asking]:
+        """Windows of symbols until the difference is known, or known to be too much."""
         asking, summary = Asking(code, given), b""
         while not asking.complete:
             first, count = asking.window
-            request = objects_pb2.CompareInventoryRequest(key=code.key, first=first, count=count)
+            request = objects_pb2.CompareInventoryRequest(key=code.key, first=first, count=count, prefix=prefix)
             told = yield self._call(node, "CompareInventory", request, objects_pb2.CompareInventoryResponse)
             items = count_of(told.summary)
             if len(told.summary) != SUMMARY_BYTES or items > ITEMS_MAX:
@@ -169,14 +204,16 @@ class Inventories:
                 raise _Changed
             summary, symbols = told.summary, told.symbols
             yield self._bulk.run(partial(asking.on_answer, symbols, items), key=LANE)
+            if not asking.complete and asking.differences > TOGETHER_MAX:
+                raise _TooMany
         return asking
 
-    def _names(self, node: str, code: SymbolCode, ids: Sequence[int]) -> Flow[tuple[Holding, ...]]:
+    def _names(self, node: str, prefix: str, code: SymbolCode, ids: Sequence[int]) -> Flow[tuple[Holding, ...]]:
         """What those items are, as the host says; what it says is no evidence of anything but what it keeps."""
         named = list[Holding]()
         for at in range(0, len(ids), NAMES_MAX):
             asked = ids[at : at + NAMES_MAX]
-            request = objects_pb2.NameInventoryRequest(key=code.key, ids=asked)
+            request = objects_pb2.NameInventoryRequest(key=code.key, ids=asked, prefix=prefix)
             told = yield self._call(node, "NameInventory", request, objects_pb2.NameInventoryResponse)
             for holding in told.holdings[: len(asked)]:
                 if OBJECT_ID.match(holding.object_id) and all(shard < SHARDS_MAX for shard in holding.shards):
@@ -193,15 +230,22 @@ def _code(key: bytes) -> SymbolCode:
     return SymbolCode(key, ID_BYTES)
 
 
+def _prefix(text: str) -> str:
+    if not PREFIX.match(text):
+        said = f"{text[:40]!r}; an object id's first {PREFIX_CHARS_MAX} characters at most"
+        raise InvalidRequest.field("prefix", said)
+    return text
+
+
 def _at_once(response: Message) -> Flow[Message]:
     yield from ()
     return response
 
 
-def _read(store: Store, table: str, node: str, code: SymbolCode, bulk: Bulk) -> dict[int, Holding]:
+def _read(store: Store, table: str, node: str, prefix: str, code: SymbolCode, bulk: Bulk) -> dict[int, Holding]:
     """In a thread: the items of one node, as the key shortens them."""
     items = dict[int, Holding]()
-    for count, holding in enumerate(holdings_of(store, table, node)):
+    for count, holding in enumerate(holdings_of(store, table, node, prefix)):
         items[code.shorten(holding.item)] = holding
         if not count % LOOK_ITEMS:
             bulk.check_going()
@@ -222,13 +266,23 @@ def replicas_lost(store: Store, blobs: BlobStore) -> list[ReplicasLost]:
     for key, value in store.scan(KEPT):
         owner, _, object_id = key.decode().partition("/")
         holding = Holding(object_id, tuple(value))
-        if not _is_there(holding, names):
+        if not _is_there(holding, names) and not _in_rows(store, owner, holding):
             lost.setdefault(owner, []).append(holding)
     return [
         ReplicasLost(owner, tuple(holdings[at : at + LOST_MAX]))
         for owner, holdings in lost.items()
         for at in range(0, len(holdings), LOST_MAX)
     ]
+
+
+def _in_rows(store: Store, owner: str, holding: Holding) -> bool:
+    """What is small came in one transaction with the row that says so; whether it is right, only who reads it knows."""
+    names = [holding.object_id] if holding.shards == (0,) else []
+    names += [shard_name(holding.object_id, shard) for shard in holding.shards]
+    try:
+        return any(store.get(SMALL, small_key(name, owner)) is not None for name in names)
+    except Corrupt:
+        return True
 
 
 def _is_there(holding: Holding, names: Container[str]) -> bool:

@@ -18,6 +18,7 @@ from offgrid_node.protocol.objects.manifest import (
 )
 from offgrid_node.protocol.objects.parcels import Parcel
 from offgrid_node.protocol.objects.preference import Facts, Host, Policy
+from offgrid_node.protocol.objects.sizes import size_class
 from offgrid_node.runtime import Runtime
 from offgrid_node.services.objects.codes import CodePolicy, check_code
 
@@ -74,13 +75,15 @@ class Placing:
         if request.size_bytes > SIZE_BYTES_MAX:
             text = f"{request.size_bytes} bytes; at most {SIZE_BYTES_MAX} are allowed"
             raise InvalidRequest.field("size_bytes", text)
-        upload = objects_pb2.OpenUploadRequest(copies=request.copies)
+        padded = request.padded if request.HasField("padded") else None
+        upload = objects_pb2.OpenUploadRequest(copies=request.copies, padded=padded)
         if request.HasField("code"):
             upload.code.CopyFrom(request.code)
         check_code(upload)
         settings, code = self._machine.settings, self._coding.code_for(upload, request.size_bytes)
         copies = request.copies or settings.copies
-        part_bytes = _imagined(request.size_bytes, code).shard_bytes
+        size_bytes = size_class(request.size_bytes) if self._coding.pads(upload) else request.size_bytes
+        part_bytes = _imagined(size_bytes, code).shard_bytes
         total = code.total if code.total > 1 else 0
         parcel = Parcel(0, "", settings.required_milli, copies, part_bytes, False, code.needed, total)
         return Placed(parcel, part_bytes, policy)

@@ -7,34 +7,25 @@ together from rows of k shards (`windows.py`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-
-from google.protobuf.message import Message
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from offgrid.v1 import objects_pb2
 from offgrid_node.coding.coder import Coder
 from offgrid_node.keys.stripes import open_stripe
-from offgrid_node.protocol.errors import Corrupt, Fault, NotFound, Unavailable
+from offgrid_node.protocol.errors import Corrupt, NotFound, Unavailable
 from offgrid_node.protocol.objects.manifest import COPY, Manifest
-from offgrid_node.protocol.objects.shards import stripe_span
+from offgrid_node.protocol.objects.shards import Buffer, stripe_span
 from offgrid_node.services.bulk import Bulk
 from offgrid_node.services.flow import Flow, Later, Step
-from offgrid_node.services.objects.gathering import (
-    ASKING_MS_MAX,
-    PATIENT_BYTES_PER_S,
-    PATIENT_MS,
-    QUICK_BYTES_PER_S,
-    QUICK_MS,
-    READ_REPLICA,
-    Gathered,
-)
+from offgrid_node.services.objects.gathering import Gathered, Gathering, Span
 from offgrid_node.services.objects.holders import Carrier, Holders, Trust
 from offgrid_node.services.objects.sealing import Wraps
 from offgrid_node.services.objects.windows import Windows
-from offgrid_node.storage.blobs import BlobStore
+from offgrid_node.storage.blobs import ReadableBlobs
 
 TRIES_TOLD = 8  # hosts that a fault names
-SHARDS_TOLD = 20
+SHARDS_TOLD = 8  # of each of them
 RETRY_MS = 5_000  # longer than a client waits by itself: all hosts have just been asked
 
 
@@ -47,34 +38,33 @@ class Reading:
         carrier: Carrier,
         later: Later,
         wraps: Wraps,
-        blobs: BlobStore,
+        blobs: ReadableBlobs,
         bulk: Bulk,
         coder: Coder,
         salt: Callable[[], bytes],
     ) -> None:
         self._trust, self._carrier, self._wraps = trust, carrier, wraps
-        self._blobs, self._bulk = blobs, bulk
+        self._blobs, self._bulk, self._later = blobs, bulk, later
         self._windows = Windows(trust, carrier, later, bulk, coder, salt)
 
     def key_of(self, manifest: objects_pb2.Manifest) -> bytes:
         """The object's key. Raises PermissionDenied (reason NotForUs) when it is not wrapped for this node."""
-        for wrap in manifest.wraps:
-            if wrap.node_id == self._trust.self_id:
-                return self._wraps.unwrap(wrap.sealed_key)
-        return self._wraps.unwrap(b"")
+        own = next((wrap.sealed_key for wrap in manifest.wraps if wrap.node_id == self._trust.self_id), b"")
+        return self._wraps.unwrap(own, Manifest.decode(manifest.signed.body).object_id.encode())
 
     def stripe(self, manifest: Manifest, key: bytes, index: int, holders: Holders) -> Flow[tuple[bytes, str]]:
         """The plaintext of one stripe, and who gave it: of a coded object all hosts, parted by commas. Whoever has it
         no more may name others, who are asked as well. Raises Unavailable (reason NoReplica) naming who was tried."""
         own = "no copy is here"
-        try:
-            opened = yield self._bulk.run(
-                lambda: self._open_own(manifest, key, index), size_bytes=manifest.stripe_bytes
-            )
-            return opened, self._trust.self_id
-        except (NotFound, Corrupt) as fault:  # a damaged copy of one's own is no reason to give up
-            if isinstance(fault, Corrupt):
-                own = f"this node: {fault.message}"
+        if not self._windows.holds(manifest.object_id, index):  # else it was not here a moment ago
+            try:
+                opened = yield self._bulk.run(
+                    lambda: self._open_own(manifest, key, index), size_bytes=manifest.stripe_bytes
+                )
+                return opened, self._trust.self_id
+            except (NotFound, Corrupt) as fault:  # a damaged copy of one's own is no reason to give up
+                if isinstance(fault, Corrupt):
+                    own = f"this node: {fault.message}"
         if manifest.codec == COPY:
             return (yield from self._copy(manifest, key, index, holders, own))
         found = yield from self._windows.stripe(manifest, key, index, holders)
@@ -83,70 +73,53 @@ class Reading:
         return found
 
     def _copy(self, manifest: Manifest, key: bytes, index: int, holders: Holders, own: str) -> Flow[tuple[bytes, str]]:
-        refused: dict[str, str] = {}
-        trust, now_ms = self._trust, self._trust.now_ms
-        asked, until_ms = list(self._order(holders.of(0), index)), now_ms() + ASKING_MS_MAX
-        for base_ms, bytes_per_s in ((QUICK_MS, QUICK_BYTES_PER_S), (PATIENT_MS, PATIENT_BYTES_PER_S)):
-            timeout_ms = base_ms + stripe_span(manifest, index)[1] * 1_000 // bytes_per_s
-            waiting = []
-            for host in asked:
-                if now_ms() >= until_ms:
-                    refused.setdefault(host, "was not asked any more")
-                    continue
-                try:
-                    opened = yield from self._from_host(host, manifest, key, index, timeout_ms)
-                except Fault as fault:
-                    trust.on_fault(host, fault)
-                    refused[host] = trust.why(host, fault)
-                    asked += trust.named(fault, asked)
-                    if trust.may_answer_later(host, fault):
-                        waiting.append(host)
-                else:
-                    holders.learn(0, host)
-                    return opened, host
-            asked = waiting
-        raise _no_replica(manifest.object_id, index, own, {trust.name_of(host): refused[host] for host in refused})
+        """Whichever host's bytes open first."""
 
-    def _from_host(self, host: str, manifest: Manifest, key: bytes, index: int, timeout_ms: int) -> Flow[bytes]:
-        offset, length = stripe_span(manifest, index)
-        request = objects_pb2.ReadReplicaRequest(object_id=manifest.object_id, offset=offset, length=length)
-        answer = yield self._call(host, request, timeout_ms)
-        sealed = answer.data if isinstance(answer, objects_pb2.ReadReplicaResponse) else b""
-        opened: bytes = yield self._bulk.run(lambda: self._open(manifest, key, index, sealed), size_bytes=2 * length)
-        return opened
+        def check(shard: int, answer: objects_pb2.ReadReplicaResponse) -> Step[bytes]:
+            work = partial(self._open, manifest, key, index, answer.data)
+            return self._bulk.run(work, size_bytes=2 * manifest.stripe_bytes)
 
-    def _call(self, host: str, request: Message, timeout_ms: int) -> Step[Message]:
-        return lambda done: self._carrier.request(host, READ_REPLICA, request, timeout_ms, done)
+        def gather(done: Callable[[Gathered], None]) -> None:
+            span = Span(manifest, index, 1)
+            Gathering(span, holders, self._trust, self._carrier, self._later, check, done).start()
+
+        gathered: Gathered = yield gather
+        for piece in gathered.pieces.values():
+            return bytes(piece.data), piece.host
+        refused = {self._trust.name_of(host): why for (_, host), why in gathered.refused.items()}
+        raise _no_replica(manifest.object_id, index, own, refused)
 
     def _open_own(self, manifest: Manifest, key: bytes, index: int) -> bytes:
         sealed = self._blobs.read(manifest.object_id, *stripe_span(manifest, index))
         return self._open(manifest, key, index, sealed)
 
-    def _open(self, manifest: Manifest, key: bytes, index: int, sealed: bytes) -> bytes:
+    def _open(self, manifest: Manifest, key: bytes, index: int, sealed: Buffer) -> bytes:
         return open_stripe(key, manifest.nonce, index, index == manifest.stripes - 1, sealed)
 
-    def _order(self, hosts: Iterable[str], index: int) -> Sequence[str]:
-        """Who is asked first; the stripes are spread over them."""
-        known = [host for host in dict.fromkeys(hosts) if host != self._trust.self_id]
-        turn = index % len(known) if known else 0
-        return sorted(known[turn:] + known[:turn], key=self._trust.rank)
-
     def _too_few(self, manifest: Manifest, index: int, holders: Holders, found: Gathered, own: str) -> Unavailable:
-        """What is missing where."""
-        missing = [shard for shard in range(manifest.n) if shard not in found.pieces]
-        said = []
-        for shard in missing:
+        """What is missing where, host by host."""
+        by_why: dict[str, list[int]] = {}
+        for shard in range(manifest.n):
+            if shard in found.pieces:
+                continue
             hosts = [host for host in holders.of(shard) if host != self._trust.self_id]
             whys = {host: found.refused.get((shard, host), "was not asked") for host in hosts}
             why = " and ".join(f"{self._trust.name_of(host)} {why}" for host, why in whys.items())
-            said.append(f"shard {shard}: {why or 'no host is known to keep it'}")
-        if len(said) > SHARDS_TOLD:
-            said[SHARDS_TOLD:] = [f"and {len(said) - SHARDS_TOLD} shards more"]
+            by_why.setdefault(why or "no host is known to keep it", []).append(shard)
+        said = [f"shard{'s' * (len(shards) > 1)} {_listed(shards)}: {why}" for why, shards in by_why.items()]
+        if len(said) > TRIES_TOLD:
+            said[TRIES_TOLD:] = [f"and {sum(map(len, list(by_why.values())[TRIES_TOLD:]))} shards more"]
         text = (
             f"stripe {index} of {manifest.object_id} cannot be read: {own}, and of its {manifest.n} shards "
             f"{manifest.k} are needed, {len(found.pieces)} can be had; {'; '.join(said)}"
         )
         return Unavailable(text, reason="NoReplica", retry_ms=RETRY_MS)
+
+
+def _listed(shards: Sequence[int]) -> str:
+    """At most SHARDS_TOLD of them."""
+    more = f" and {len(shards) - SHARDS_TOLD} more" if len(shards) > SHARDS_TOLD else ""
+    return ", ".join(map(str, shards[:SHARDS_TOLD])) + more
 
 
 def _no_replica(object_id: str, index: int, own: str, refused: Mapping[str, str]) -> Unavailable:

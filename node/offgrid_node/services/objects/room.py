@@ -4,51 +4,42 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
 from google.protobuf.message import DecodeError
 
 from offgrid.v1 import objects_pb2
-from offgrid_node.coding.coder import Coder
-from offgrid_node.coding.fallback import Fallback
 from offgrid_node.protocol.effects import Signer, Verifier
 from offgrid_node.protocol.errors import Corrupt, PeerFault
 from offgrid_node.protocol.jobs.duty import DRAIN
 from offgrid_node.protocol.jobs.held import HELD
-from offgrid_node.protocol.jobs.host import RESULT_BLOBS
 from offgrid_node.protocol.jobs.machine import JobsMachine
+from offgrid_node.protocol.jobs.result_blobs import RESULT_BLOBS
 from offgrid_node.protocol.mesh.directory import Directory
 from offgrid_node.protocol.mesh.swim import ALIVE
 from offgrid_node.protocol.objects.dropping import shards_of
-from offgrid_node.protocol.objects.manifest import STRIPE_BYTES, Manifest
+from offgrid_node.protocol.objects.manifest import Manifest
 from offgrid_node.protocol.objects.shards import blob_name
+from offgrid_node.protocol.objects.small import SMALL, small_key
 from offgrid_node.protocol.objects.tables import OBJECTS, REPLICAS, replica_prefix
+from offgrid_node.protocol.quorum.records import Epoch
 from offgrid_node.protocol.rng import Rng
 from offgrid_node.runtime import Runtime
 from offgrid_node.services.bulk import Bulk
 from offgrid_node.services.flow import Later
 from offgrid_node.services.jobs.results import PULL_PREFIX
 from offgrid_node.services.mesh import mesh_of
-from offgrid_node.services.objects.capacity import Capacity
-from offgrid_node.services.objects.codes import NEVER_CODED, CodePolicy
-from offgrid_node.services.objects.fetching import STAGED_PREFIX, Fetching
+from offgrid_node.services.objects.fetching import STAGED_PREFIX
 from offgrid_node.services.objects.handlers import ObjectHandlers
 from offgrid_node.services.objects.holders import Carrier, Trust
 from offgrid_node.services.objects.inventories import Inventories, replicas_lost
 from offgrid_node.services.objects.keeping import Keeping
-from offgrid_node.services.objects.placing import Placing
-from offgrid_node.services.objects.reading import Reading
-from offgrid_node.services.objects.replicas import OWNER_SHARE_PERCENT, PIECE_BYTES_MAX, Replicas
-from offgrid_node.services.objects.scrub import Pace, Scrub
-from offgrid_node.services.objects.sealing import UPLOAD_PREFIX, Sealer, Wraps
-from offgrid_node.services.objects.serving import Serving
-from offgrid_node.services.objects.sharing import Sharing
-from offgrid_node.services.objects.shipping import Shipping
-from offgrid_node.services.objects.source import ShardSource
-from offgrid_node.services.objects.uploads import Uploads
+from offgrid_node.services.objects.repair_pace import RepairPace
+from offgrid_node.services.objects.sealing import UPLOAD_PREFIX
+from offgrid_node.services.objects.sides import Ground, HostSide, ObjectParts, OwnerSide
 from offgrid_node.storage.blobs import BlobStore, sweep
+from offgrid_node.storage.row_blobs import RowBlobs
 from offgrid_node.storage.store import Store
 
 ID_CHARS = 12
@@ -56,26 +47,9 @@ ID_CHARS = 12
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class ObjectParts:
-    """What objects need besides a node's other parts. `keeps_replicas`: whether anything new is kept for others, and of
-    the room for that one owner may take `owner_share_percent`."""
-
-    blobs: BlobStore
-    bulk: Bulk
-    wraps: Wraps
-    keeps_replicas: bool = True
-    owner_share_percent: int = OWNER_SHARE_PERCENT
-    stripe_bytes: int = STRIPE_BYTES
-    piece_bytes: int = PIECE_BYTES_MAX  # of a replica that comes in
-    coder: Coder = field(default_factory=Fallback)
-    coding: CodePolicy = NEVER_CODED
-    scrub: Pace = field(default_factory=Pace)
-
-
 class ObjectRoom:
-    """`handlers` for the router, `shipping` and `fetching` for the runtime's outlet; `sealer`, `uploads` and `reading`
-    for the jobs' inputs and results; `scrub` for whoever has a clock that ticks by itself."""
+    """`handlers` for the router; `shipping`, `repairing` and `fetching` for the runtime's outlet; `sealer`, `uploads`
+    and `reading` for the jobs' inputs and results; `scrub` for whoever has a clock that ticks by itself."""
 
     def __init__(
         self,
@@ -92,51 +66,89 @@ class ObjectRoom:
     ) -> None:
         """Sweeps what an earlier life left half done, and finds what is gone that should be here. Raises what the disk
         raises."""
-        blobs, bulk, self_id = parts.blobs, parts.bulk, signer.node_id
-        swept = sweep(
-            blobs,
-            lambda name: is_known(runtime.store, name),
-            lambda staged: staged.startswith((UPLOAD_PREFIX, PULL_PREFIX, STAGED_PREFIX)),
-        )
-        if swept:
-            _log.info("deleted %d blobs that an earlier life of this node left half done", swept)
-        for lost in replicas_lost(runtime.store, blobs):
-            runtime.deliver("objects", lost)
+        files, self_id = parts.blobs, signer.node_id
+        _clear_up(runtime, files)
         self.salt = cache(lambda: directory().salt)  # it never changes, and is needed while machines are loaded anew
-        self.sealer = Sealer(blobs, parts.wraps, signer, rng, runtime.clock, self.salt, parts.stripe_bytes, parts.coder)
-        trust = Trust(
+        self.keeping = Keeping(files, parts.bulk, lambda name: is_known(runtime.store, name))
+        self.repair_pace = RepairPace(lambda: runtime.clock.now().mono_ms, later, parts.repair_bytes_per_s)
+        ground = Ground(
+            parts,
             runtime,
-            self_id,
-            lambda node: mesh_of(runtime).liveness(node) == ALIVE,
-            lambda node: name_of(directory(), node),
-        )
-        self.reading = Reading(trust, carrier, later, parts.wraps, blobs, bulk, parts.coder, self.salt)
-        self.keeping = Keeping(blobs, bulk, lambda name: is_known(runtime.store, name))
-        source = ShardSource(blobs, parts.coder)
-        self.shipping = Shipping(runtime, carrier, directory, verify, source, bulk, self.keeping)
-        self.uploads = Uploads(runtime, self.sealer, bulk, self.keeping, parts.coding)
-        self.inventories = Inventories(runtime, carrier, rng, bulk)
-        replicas = Replicas(
-            runtime,
-            self_id,
-            directory,
+            carrier,
+            signer,
             verify,
-            blobs,
-            bulk,
-            self.keeping,
-            enabled=parts.keeps_replicas,
-            owner_share_percent=parts.owner_share_percent,
-            piece_bytes=parts.piece_bytes,
+            rng,
+            directory,
+            later,
+            called=lambda node: called(directory(), node),
+            salt=self.salt,
+            trust=_trust_of(runtime, self_id, directory),
+            kept=RowBlobs(files, runtime.store, self_id, parts.small_bytes),
+            keeping=self.keeping,
+            pace=self.repair_pace,
         )
-        self.scrub = Scrub(runtime, self.salt, blobs, bulk, later, rng, parts.scrub)
-        serving = Serving(runtime, directory, blobs, source, bulk)
-        capacity = Capacity(runtime, replicas, blobs, bulk, lambda: drains(runtime), data_dir, inline_limit_bytes, rng)
-        placing = Placing(runtime, self_id, parts.coding, lambda node: called(directory(), node))
-        sharing = Sharing(runtime, self_id, directory, verify, parts.wraps, rng, bulk)
-        self.handlers = ObjectHandlers(
-            runtime, self.uploads, self.reading, replicas, serving, sharing, bulk, capacity, self.inventories, placing
+        owner = OwnerSide(ground)
+        host = HostSide(ground, owner.source, lambda: drains(runtime), data_dir, inline_limit_bytes)
+        self.inventories = Inventories(runtime, carrier, rng, parts.bulk)
+        self.handlers = _handlers(runtime, parts.bulk, owner, host, self.inventories)
+        self.sealer, self.uploads, self.reading, self.segments = (
+            owner.sealer,
+            owner.uploads,
+            owner.reading,
+            owner.segments,
         )
-        self.fetching = Fetching(runtime, self.reading, blobs, bulk, self.keeping)
+        self.shipping, self.repairing, self.fetching = owner.shipping, owner.repairing, owner.fetching
+        self.auditing, self.rewrapping, self.resealing = owner.auditing, owner.rewrapping, owner.resealing
+        self.regaining = owner.regaining
+        self.checking, self.scrub = host.checking, host.scrub
+
+
+def _handlers(
+    runtime: Runtime, bulk: Bulk, owner: OwnerSide, host: HostSide, inventories: Inventories
+) -> ObjectHandlers:
+    return ObjectHandlers(
+        runtime,
+        owner.uploads,
+        owner.reading,
+        host.replicas,
+        host.serving,
+        owner.sharing,
+        bulk,
+        host.capacity,
+        inventories,
+        owner.placing,
+        owner.auditing,
+        host.proving,
+        owner.rewrapping,
+        host.combining,
+        host.pulling,
+        owner.puts,
+        owner.watching,
+        host.small,
+        owner.segments,
+        host.scrub_now,
+        owner.resealing,
+    )
+
+
+def _clear_up(runtime: Runtime, files: BlobStore) -> None:
+    """After an earlier life."""
+    swept = sweep(
+        files,
+        lambda name: is_known(runtime.store, name),
+        lambda staged: staged.startswith((UPLOAD_PREFIX, PULL_PREFIX, STAGED_PREFIX)),
+    )
+    if swept:
+        _log.info("deleted %d blobs that an earlier life of this node left half done", swept)
+    for lost in replicas_lost(runtime.store, files):
+        runtime.deliver("objects", lost)
+
+
+def _trust_of(runtime: Runtime, self_id: str, directory: Callable[[], Directory]) -> Trust:
+    def is_alive(node: str) -> bool:
+        return mesh_of(runtime).liveness(node) == ALIVE
+
+    return Trust(runtime, self_id, is_alive, lambda node: name_of(directory(), node))
 
 
 def drains(runtime: Runtime) -> bool:
@@ -168,9 +180,14 @@ def is_known(store: Store, name: str) -> bool:
         if any(store.get(table, name.encode()) is not None for table in (RESULT_BLOBS, HELD)):
             return True
         rows = store.scan(REPLICAS, prefix=replica_prefix(name.partition(".")[0]))
-        return any(name in _names_of(objects_pb2.ReplicaRow.FromString(value)) for _, value in rows)
+        return any(_is_file_of(store, name, objects_pb2.ReplicaRow.FromString(value)) for _, value in rows)
     except (Corrupt, PeerFault, DecodeError):
         return True
+
+
+def _is_file_of(store: Store, name: str, row: objects_pb2.ReplicaRow) -> bool:
+    """Of two owners of the same bytes one may have them here as a row: that wants no file."""
+    return name in _names_of(row) and store.get(SMALL, small_key(name, Epoch.decode(row.epoch.body).owner)) is None
 
 
 def _names_of(row: objects_pb2.ReplicaRow) -> list[str]:

@@ -6,19 +6,20 @@ memory wrapped, for each who may read (`keys/wraps.py`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Protocol
 
 from offgrid.v1 import common_pb2, objects_pb2
 from offgrid_node.coding.coder import Coder
 from offgrid_node.coding.fallback import Fallback
-from offgrid_node.keys.stripes import OBJECT_KEY_BYTES, StripeSealer
+from offgrid_node.keys.stripes import OBJECT_KEY_BYTES, StripeSealer, seal_size
 from offgrid_node.protocol.clock import Clock
 from offgrid_node.protocol.effects import Signer
 from offgrid_node.protocol.errors import Exhausted, FailedPrecondition
 from offgrid_node.protocol.ids import fresh_id
 from offgrid_node.protocol.merkle import LEAVES_MAX
+from offgrid_node.protocol.mesh.wrapping import WrappingKey
 from offgrid_node.protocol.objects.manifest import (
     COPY,
     FULL_COPIES,
@@ -34,20 +35,22 @@ from offgrid_node.protocol.objects.manifest import (
     stripe_digest,
 )
 from offgrid_node.protocol.objects.shards import rows_of
+from offgrid_node.protocol.objects.sizes import size_class
 from offgrid_node.protocol.rng import Rng
 from offgrid_node.protocol.signing import digest_of
 from offgrid_node.storage.blobs import BlobStore
 
 ENTROPY_BYTES = 32
+PADDING_BYTES = 1 << 20  # sealed at once
 UPLOAD_PREFIX = "u-"  # of what is staged while it is sealed
 
 
 class Wraps(Protocol):
     """Seals keys for others and opens what was sealed for this node."""
 
-    def wrap(self, public_key: bytes, secret: bytes, entropy: bytes) -> bytes: ...
+    def wrap(self, reader: WrappingKey, secrets: Sequence[tuple[bytes, bytes]], entropy: bytes) -> list[bytes]: ...
 
-    def unwrap(self, wrapped: bytes) -> bytes: ...
+    def unwrap(self, wrapped: bytes, use: bytes) -> bytes: ...
 
 
 class Sealing:
@@ -63,8 +66,12 @@ class Sealing:
         stripe_bytes: int,
         coder: Coder,
         code: Code,
+        padded: bool = False,
+        like: Manifest | None = None,
     ) -> None:
-        """`code`: what it will most likely be closed with; another one then costs a second pass over its bytes."""
+        """`code`: what it will most likely be closed with; another one then costs a second pass over its bytes.
+        `padded`: zeros fill it up to its class, sealed as what comes before them. `like`: what is sealed anew; it
+        keeps its times."""
         self.staged, self.key, self.nonce, self.stripe_bytes, self.code = staged, key, nonce, stripe_bytes, code
         self._blobs, self._salt, self._coder = blobs, salt, coder
         self._sealer = StripeSealer(key, nonce, stripe_bytes)
@@ -72,6 +79,7 @@ class Sealing:
         self._sealed_bytes = 0
         self.broken = False
         self.expires_after_ms = 0  # never
+        self.padded, self.like = padded, like
         self.size_bytes = 0  # of plaintext that is sealed, or held to be
         self.roots: tuple[bytes, ...] = ()  # once it is closed
 
@@ -79,6 +87,11 @@ class Sealing:
     def object_id(self) -> str:
         """Only once it is closed."""
         return object_id_of(self.roots)
+
+    @property
+    def padded_bytes(self) -> int:
+        """What it takes when it is closed."""
+        return size_class(self.size_bytes) if self.padded else self.size_bytes
 
     def add(self, data: bytes) -> int:
         """The size so far. Raises Exhausted when an object cannot be larger, and what the disk raises."""
@@ -101,6 +114,8 @@ class Sealing:
                 raise _lost()
             return
         self._check()
+        while missing := self.padded_bytes - self._sealer.size_bytes:
+            self._write(self._sealer.feed(bytes(min(missing, PADDING_BYTES))))
         self._write([self._sealer.finish()])
         self.broken = True
         if code is not None and code != self.code:
@@ -162,14 +177,28 @@ class Sealer:
         salt: Callable[[], bytes],
         stripe_bytes: int = STRIPE_BYTES,
         coder: Coder | None = None,
+        own_key: Callable[[], WrappingKey] | None = None,
     ) -> None:
+        """`own_key`: for which of this node's keys objects are wrapped; its first, unless given."""
         self._coder = coder or Fallback()
+        self._own_key = own_key or (lambda: signer.wrapping_key(0))
         self._blobs, self._wraps, self._signer, self._rng, self._clock = blobs, wraps, signer, rng, clock
         self._salt, self._stripe_bytes = salt, stripe_bytes
 
-    def begin(self, code: Code = FULL_COPIES) -> Sealing:
+    def begin(
+        self,
+        code: Code = FULL_COPIES,
+        blobs: BlobStore | None = None,
+        *,
+        padded: bool = False,
+        like: Manifest | None = None,
+    ) -> Sealing:
+        """`blobs`: where its bytes are to go, if not to this node's disk."""
         key, nonce = self._rng.randbytes(OBJECT_KEY_BYTES), self._rng.randbytes(NONCE_BYTES)
-        return Sealing(self._blobs, self.fresh_id(), key, nonce, self._salt(), self._stripe_bytes, self._coder, code)
+        place = self._blobs if blobs is None else blobs
+        return Sealing(
+            place, self.fresh_id(), key, nonce, self._salt(), self._stripe_bytes, self._coder, code, padded, like
+        )
 
     def fresh_id(self) -> str:
         """A name for an upload."""
@@ -179,40 +208,40 @@ class Sealer:
         """What a closed sealing has become, and no row names or ever will. Blocks, as `Sealing.close` does."""
         self._blobs.delete(object_id)
 
-    def manifest(self, sealing: Sealing, readers: Mapping[str, bytes]) -> tuple[objects_pb2.Manifest, Manifest]:
-        """Of a closed sealing, signed by this node. `readers`: the public keys, by node id, of those who may read it
-        besides this node."""
+    def manifest(self, sealing: Sealing) -> tuple[objects_pb2.Manifest, Manifest]:
+        """Of a closed sealing, signed by this node, with its key wrapped for this node alone."""
         body = self.body(sealing)
-        return self._signed(body, sealing.key, readers), body
+        return self._signed(body, sealing.key), body
 
     def body(self, sealing: Sealing) -> Manifest:
         """What a closed sealing is, with this node as its owner."""
+        now_us = self._clock.now().utc_us
+        expires_us = now_us + sealing.expires_after_ms * 1_000 if sealing.expires_after_ms else 0
         return Manifest(
             owner=self._signer.node_id,
             nonce=sealing.nonce,
-            size_bytes=sealing.size_bytes,
+            size_bytes=(padded_bytes := sealing.padded_bytes),
             stripe_bytes=sealing.stripe_bytes,
             k=sealing.code.needed,
             codec=COPY if sealing.code == FULL_COPIES else REED_SOLOMON,
             roots=sealing.roots,
-            created_us=(now_us := self._clock.now().utc_us),
-            expires_us=now_us + sealing.expires_after_ms * 1_000 if sealing.expires_after_ms else 0,
+            created_us=sealing.like.created_us if sealing.like else now_us,
+            expires_us=sealing.like.expires_us if sealing.like else expires_us,
+            sealed_size=(
+                seal_size(sealing.key, sealing.nonce, padded_bytes, sealing.size_bytes) if sealing.padded else b""
+            ),
         )
 
     def adopt(self, found: Manifest, key: bytes) -> tuple[objects_pb2.Manifest, Manifest]:
         """What another node has sealed, as this node's own: the same bytes, so the same id, under its own signature."""
         body = replace(found, owner=self._signer.node_id, created_us=self._clock.now().utc_us, expires_us=0)
-        return self._signed(body, key, {}), body
+        return self._signed(body, key), body
 
-    def _signed(self, body: Manifest, key: bytes, readers: Mapping[str, bytes]) -> objects_pb2.Manifest:
-        keys = {self._signer.node_id: self._signer.public_key, **readers}
-        wraps = [
-            objects_pb2.KeyWrap(
-                node_id=node_id, sealed_key=self._wraps.wrap(public_key, key, self._rng.randbytes(ENTROPY_BYTES))
-            )
-            for node_id, public_key in sorted(keys.items())
-        ]
-        return objects_pb2.Manifest(signed=sign_manifest(body, self._signer, self._salt()), wraps=wraps)
+    def _signed(self, body: Manifest, key: bytes) -> objects_pb2.Manifest:
+        secrets, entropy = [(key, body.object_id.encode())], self._rng.randbytes(ENTROPY_BYTES)
+        (sealed_key,) = self._wraps.wrap(self._own_key(), secrets, entropy)
+        wrap = objects_pb2.KeyWrap(node_id=self._signer.node_id, sealed_key=sealed_key)
+        return objects_pb2.Manifest(signed=sign_manifest(body, self._signer, self._salt()), wraps=[wrap])
 
 
 def sign_manifest(body: Manifest, signer: Signer, salt: bytes) -> common_pb2.Signed:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from google.protobuf.message import Message
 
+from offgrid.pieces import Piece
 from offgrid.v1 import objects_pb2
 from offgrid_node.protocol.errors import InvalidRequest, NotFound
 from offgrid_node.protocol.merkle import path_of
@@ -25,7 +26,7 @@ from offgrid_node.services.objects.holders import HOLDERS
 from offgrid_node.services.objects.replicas import PIECE_BYTES_MAX, Members
 from offgrid_node.services.objects.source import ShardSource
 from offgrid_node.services.turns import Turns
-from offgrid_node.storage.blobs import BlobStore
+from offgrid_node.storage.blobs import ReadableBlobs
 
 HOLDERS_TOLD_MAX = 5  # as many node ids as fit the metadata of a fault
 PROOFS_LANE = "proofs"  # no object's name: each reads a whole shard, so one at a time
@@ -39,7 +40,7 @@ class Serving:
         self,
         runtime: Runtime,
         members: Callable[[], Members],
-        blobs: BlobStore,
+        blobs: ReadableBlobs,
         source: ShardSource,
         bulk: Bulk,
     ) -> None:
@@ -59,15 +60,13 @@ class Serving:
         return ticket_of(self._read(caller.node_id, request))
 
     def _read(self, caller: str, request: objects_pb2.ReadReplicaRequest) -> Flow[Message]:
-        answer: objects_pb2.ReadReplicaResponse = yield self._bulk.run(
-            lambda: self._found(request), size_bytes=request.length
-        )
+        answer: Piece = yield self._bulk.run(lambda: self._found(request), size_bytes=request.length)
         if request.prove:
             proof = self._bulk.run(lambda: self._path(request), key=PROOFS_LANE)
             answer.path.extend((yield self._proofs.take(caller, proof)))
         return answer
 
-    def _found(self, request: objects_pb2.ReadReplicaRequest) -> objects_pb2.ReadReplicaResponse:
+    def _found(self, request: objects_pb2.ReadReplicaRequest) -> Piece:
         """In a thread. Raises NotFound (reason ReplicaNotFound), InvalidRequest."""
         name = shard_name(request.object_id, request.shard) if request.HasField("shard") else request.object_id
         size, own = self._blobs.size(name), None
@@ -82,7 +81,7 @@ class Serving:
             data = self._source.read(own, request.shard, request.offset, length)
         else:
             data = self._blobs.read(name, request.offset, length)
-        return objects_pb2.ReadReplicaResponse(data=data, size_bytes=size)
+        return Piece(objects_pb2.ReadReplicaResponse(size_bytes=size), data)
 
     def _own(self, request: objects_pb2.ReadReplicaRequest) -> Manifest | None:
         """Of a coded object of this node's whose sealed copy is here still: any shard can be worked out from that."""
@@ -104,7 +103,7 @@ class Serving:
         for stripe in range(manifest.stripes):
             self._bulk.check_going()
             span = row_span(manifest, stripe)
-            row = self._source.rows(manifest, stripe, (shard,))[0] if own else self._blobs.read(name, *span)
+            row = self._source.cut(manifest, stripe, 1, (shard,))[shard] if own else self._blobs.read(name, *span)
             digests.append(stripe_digest(salt, row))
         return path_of(digests, index)
 

@@ -6,20 +6,24 @@ nothing that its owner has not signed, and reads from the hosts as the owner doe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import Protocol
 
 from google.protobuf.message import Message
 
 from offgrid.v1 import common_pb2, objects_pb2
+from offgrid_node.keys.stripes import open_size
 from offgrid_node.protocol.effects import Verifier
-from offgrid_node.protocol.errors import InvalidRequest, PeerFault
+from offgrid_node.protocol.errors import Corrupt, InvalidRequest, NotFound, PeerFault, PermissionDenied
+from offgrid_node.protocol.mesh.wrapping import WrappingKey
 from offgrid_node.protocol.objects.commands import ShareObject, TakeNotices, UnshareObject
 from offgrid_node.protocol.objects.manifest import OBJECT_ID, Manifest, verify_manifest
 from offgrid_node.protocol.objects.notices import PAGE_NOTICES
 from offgrid_node.protocol.objects.outbox import described
-from offgrid_node.protocol.objects.sharing import SHARED_BYTES_MAX
-from offgrid_node.protocol.objects.tables import SHARED, object_of, quorum_id_of
+from offgrid_node.protocol.objects.resealing import FORMERLY_MAX
+from offgrid_node.protocol.objects.sharing import SHARED_BYTES_MAX, WRAP_ITEM_BYTES, wraps_in
+from offgrid_node.protocol.objects.tables import OBJECTS, SHARED, object_of, quorum_id_of
 from offgrid_node.protocol.quorum.records import Epoch, verify_epoch
 from offgrid_node.protocol.rng import Rng
 from offgrid_node.runtime import Runtime, Ticket
@@ -29,6 +33,7 @@ from offgrid_node.services.checks import check_text
 from offgrid_node.services.flow import Flow, asked, ticket_of
 from offgrid_node.services.objects.bounds import check_bounds
 from offgrid_node.services.objects.sealing import ENTROPY_BYTES, Wraps
+from offgrid_node.services.shelf import Shelf
 
 NAME_CHARS_MAX = 256
 DURABLE = objects_pb2.OBJECT_STATE_DURABLE
@@ -40,7 +45,9 @@ class Members(Protocol):
     @property
     def salt(self) -> bytes: ...
 
-    def current_key(self, node_id: str) -> bytes | None: ...
+    def keys(self, node_id: str) -> Sequence[bytes]: ...
+
+    def wrapping_key(self, node_id: str) -> WrappingKey | None: ...
 
     def resolve(self, text: str) -> str: ...
 
@@ -59,16 +66,16 @@ class Sharing:
         bulk: Bulk,
     ) -> None:
         self._runtime, self._self_id, self._members, self._verify = runtime, self_id, members, verify
-        self._wraps, self._rng, self._bulk = wraps, rng, bulk
+        self._wraps, self._rng, self._bulk, self._shelf = wraps, rng, bulk, Shelf(runtime.store)
 
     # ---- at the owner
 
     def share(self, made: objects_pb2.Object, node: str, caller: str) -> Ticket:
         node_id = self._reader(node)
-        public_key = self._members().current_key(node_id)
-        if public_key is None:
+        key = self._members().wrapping_key(node_id)
+        if key is None:
             raise InvalidRequest.field("node", f"{node!r} is no member of this mesh any more")
-        return ticket_of(self._share(made, node_id, public_key, caller))
+        return ticket_of(self._share(made, node_id, key, caller))
 
     def unshare(self, made: objects_pb2.Object, node: str, caller: str) -> Ticket:
         """One who was removed from the mesh is named by what the object's wraps say."""
@@ -82,13 +89,22 @@ class Sharing:
             raise InvalidRequest.field("node", "this node reads its own objects always")
         return node_id
 
-    def _share(self, made: objects_pb2.Object, node_id: str, public_key: bytes, caller: str) -> Flow[Message]:
-        """The wrap is made in a thread: the curve's arithmetic takes a tenth of a millisecond."""
+    def _share(self, made: objects_pb2.Object, node_id: str, key: WrappingKey, caller: str) -> Flow[Message]:
+        """The wrap is made in a thread: the curve's arithmetic takes a tenth of a millisecond. Of one that was sealed
+        anew meanwhile another one is."""
         own = next((wrap.sealed_key for wrap in made.manifest.wraps if wrap.node_id == self._self_id), b"")
-        entropy = self._rng.randbytes(ENTROPY_BYTES)
-        sealed_key = yield self._bulk.run(lambda: self._wraps.wrap(public_key, self._wraps.unwrap(own), entropy))
+        entropy, use = self._rng.randbytes(ENTROPY_BYTES), made.object_id.encode()
+        (sealed_key,) = yield self._bulk.run(
+            lambda: self._wraps.wrap(key, [(self._wraps.unwrap(own, use), use)], entropy)
+        )
         ticket = self._runtime.ask("objects", caller, ShareObject(made.object_id, node_id, sealed_key))
-        answer: Message = yield asked(ticket)
+        try:
+            answer: Message = yield asked(ticket)
+        except NotFound:
+            moved = self._shelf.find(OBJECTS, objects_pb2.ObjectRow, self._shelf.place_of(made.object_id))
+            if moved is None:
+                raise
+            answer = yield from self._share(moved.object, node_id, key, caller)
         return answer
 
     # ---- at whoever is told
@@ -106,11 +122,13 @@ class Sharing:
                     raise InvalidRequest.field(f"{field}[{index}]", f"{object_id[:64]!r} is no object id")
         shared = tuple((self._check(caller.node_id, each), each) for each in notices.shared)
         moved = tuple(self._check_epoch(caller.node_id, each) for each in notices.moved)
-        return TakeNotices(caller.node_id, tuple(notices.deleted), shared, tuple(notices.unshared), moved)
+        rewrapped = _rewrapped(notices)
+        deleted, unshared = tuple(notices.deleted), tuple(notices.unshared)
+        return TakeNotices(caller.node_id, deleted, shared, unshared, moved, rewrapped, notices.life, notices.number)
 
     def _check_epoch(self, owner: str, signed: common_pb2.Signed) -> Epoch:
         members = self._members()
-        epoch = verify_epoch(signed, members.current_key(owner) or b"", self._verify, members.salt)
+        epoch = verify_epoch(signed, members.keys(owner), self._verify, members.salt)
         if epoch.owner != owner or not OBJECT_ID.match(object_of(epoch.quorum_id)):
             raise PeerFault(f"{owner} tells of epoch {epoch.epoch} of {epoch.quorum_id}", reason="WrongEpoch")
         return epoch
@@ -121,28 +139,42 @@ class Sharing:
             raise InvalidRequest.field("shared", f"{shared.ByteSize()} bytes; at most {SHARED_BYTES_MAX} are allowed")
         check_text("shared.name", shared.name, NAME_CHARS_MAX, empty=True)
         members = self._members()
-        key = members.current_key(owner) or b""
-        body = verify_manifest(shared.manifest.signed, key, self._verify, members.salt)
+        keys = members.keys(owner)
+        body = verify_manifest(shared.manifest.signed, keys, self._verify, members.salt)
         if body.owner != owner:
             raise PeerFault(f"{owner} shares an object of {body.owner}", reason="ForgedManifest")
         check_bounds(shared.manifest, body)
+        if len(shared.formerly) > FORMERLY_MAX or not all(map(OBJECT_ID.match, shared.formerly)):
+            raise InvalidRequest.field("shared.formerly", f"at most {FORMERLY_MAX} ids of objects are allowed")
         if [wrap.node_id for wrap in shared.manifest.wraps] != [self._self_id]:
             raise PeerFault(f"{owner} shares {body.object_id} without a key for this node", reason="NotForUs")
         if shared.HasField("epoch") and shared.epoch != common_pb2.Signed():
-            epoch = verify_epoch(shared.epoch, key, self._verify, members.salt)
+            epoch = verify_epoch(shared.epoch, keys, self._verify, members.salt)
             if (epoch.owner, epoch.quorum_id) != (owner, quorum_id_of(body.object_id)):
                 raise PeerFault(f"the epoch is not {body.object_id}'s", reason="WrongEpoch")
         return body.object_id
 
     # ---- what is shared with this node
 
+    def opened(self, row: objects_pb2.ObjectRow) -> objects_pb2.ObjectRow:
+        """With the object's own size, which this node's key opens: it is on no reader's disk. Where that fails the
+        size of its class stays; its bytes cannot be read then either."""
+        made = row.object
+        if made.padded_bytes:
+            own = next((wrap.sealed_key for wrap in made.manifest.wraps if wrap.node_id == self._self_id), b"")
+            with suppress(PermissionDenied, Corrupt):
+                key = self._wraps.unwrap(own, made.object_id.encode())
+                made.size_bytes = open_size(key, Manifest.decode(made.manifest.signed.body))
+        return row
+
     def rows(self, start: bytes) -> Iterator[tuple[bytes, objects_pb2.ObjectRow]]:
-        """From a page's beginning on."""
+        """From a page's beginning on; `opened` has their own sizes."""
         for key, value in self._runtime.store.scan(SHARED, start):
             yield key, _row_of(objects_pb2.SharedRow.FromString(value))
 
     def find(self, text: str) -> list[objects_pb2.ObjectRow]:
-        """Those of that id, or of ids that begin so; else the newest of that name. Two at most."""
+        """Those of that id, or of ids that begin so; else what had that id before it was sealed anew, or the newest of
+        that name. A whole id is nobody's name: others choose names. Two at most."""
         found = []
         if text.startswith("o-"):
             values = (value for _, value in self._runtime.store.scan(SHARED, prefix=text.encode()))
@@ -150,9 +182,23 @@ class Sharing:
                 _row_of(objects_pb2.SharedRow.FromString(value)) for value, _ in zip(values, range(2), strict=False)
             ]
         if not found:
-            named = [row for _, row in self.rows(b"") if row.object.name == text]
+            is_id = OBJECT_ID.match(text) is not None
+            rows = (row for _, row in self.rows(b""))
+            named = [row for row in rows if (text in row.object.formerly if is_id else row.object.name == text)]
             found = sorted(named, key=lambda row: -row.object.created_us)[:1]
         return found
+
+
+def _rewrapped(notices: objects_pb2.DeliverNoticesRequest) -> tuple[tuple[str, bytes], ...]:
+    """Raises InvalidRequest for more of them than a page has, and for what is no wrap."""
+    if len(notices.rewrapped) > PAGE_NOTICES or sum(len(each.items) for each in notices.rewrapped) > (
+        PAGE_NOTICES * WRAP_ITEM_BYTES
+    ):
+        raise InvalidRequest.field("rewrapped", f"at most {PAGE_NOTICES} wraps are allowed")
+    try:
+        return tuple(wrap for each in notices.rewrapped for wrap in wraps_in(each))
+    except ValueError as error:
+        raise InvalidRequest.field("rewrapped", str(error)) from error
 
 
 def _row_of(row: objects_pb2.SharedRow) -> objects_pb2.ObjectRow:
@@ -160,4 +206,5 @@ def _row_of(row: objects_pb2.SharedRow) -> objects_pb2.ObjectRow:
     body = Manifest.decode(row.shared.manifest.signed.body)
     made = described(row.shared.manifest, body, row.shared.name)
     made.state = DURABLE
+    made.formerly.extend(row.shared.formerly)
     return objects_pb2.ObjectRow(object=made, epoch=row.shared.epoch or None)

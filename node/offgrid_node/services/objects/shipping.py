@@ -1,8 +1,8 @@
 """Carries out Ship: an object's shards brought to one host, piece by piece, until the host's ack of them is here.
 
-They are cut and worked out of this node's sealed copy as they go (`source.py`). A few pieces are under way at once; the
-host says how far it has come, and whatever got lost goes again from there. What a broken connection left at the host is
-not sent twice, now or at the next Ship.
+They are cut and worked out of this node's sealed copy as they go (`cutting.py`). A few pieces are under way at once;
+the host says how far it has come, and whatever got lost goes again from there. What a broken connection left at the
+host is not sent twice, now or at the next Ship.
 """
 
 from __future__ import annotations
@@ -15,27 +15,33 @@ from typing import Any, TypeVar
 
 from google.protobuf.message import Message
 
+from offgrid.pieces import Piece
 from offgrid.v1 import common_pb2, objects_pb2
 from offgrid_node.protocol.effects import DropBlob, Ship, Shipped, Verifier
 from offgrid_node.protocol.errors import Corrupt, FailedPrecondition, Fault, PeerFault
 from offgrid_node.protocol.jobs.post import CALL_TIMEOUT_MS, transfer_ms
-from offgrid_node.protocol.objects.manifest import COPY, Manifest
-from offgrid_node.protocol.objects.shards import hash_shards, possession_of, stripe_span, wrong_shards
-from offgrid_node.protocol.quorum.records import ACK_KIND, Ack, Epoch
-from offgrid_node.protocol.signing import digest_of
+from offgrid_node.protocol.objects.hashing import Possession, possession_of, wrong_shards
+from offgrid_node.protocol.objects.manifest import Manifest
+from offgrid_node.protocol.objects.shards import row_span
+from offgrid_node.protocol.quorum.records import Ack, Epoch, verify_ack
 from offgrid_node.runtime import Runtime
 from offgrid_node.services.bulk import Bulk
-from offgrid_node.services.flow import Flow, Step, run, together
-from offgrid_node.services.objects.holders import Carrier, call
+from offgrid_node.services.flow import Flow, Step, run, settled, together
+from offgrid_node.services.objects.cutting import Cutting, Drawing
+from offgrid_node.services.objects.holders import Carrier, call, opening
 from offgrid_node.services.objects.keeping import Keeping
+from offgrid_node.services.objects.patience import Patience
 from offgrid_node.services.objects.replicas import PIECE_BYTES_MAX, Members
-from offgrid_node.services.objects.source import ShardSource
+from offgrid_node.services.objects.small_shipping import SmallShipping
+from offgrid_node.services.objects.source import ShardSource, stripes_together
 
 WINDOW = 3  # pieces of one Ship under way: enough for a far host
+PIECES_PER_PASS = 64  # then it is looked again how many may be under way
 PIECES_PER_HOST_MAX = 8  # of all Ships, but one for each: what a host's budget for one peer has room for
 STUMBLES_MAX = 4  # answers in a row that brought a Ship no further
 BEGINNINGS_MAX = 3  # of one Ship: after a host's restart, or when what lay there was damaged
 BEGIN_AGAIN = frozenset({"NotOpened", "ReplicaIncomplete", "ReplicaDamaged", "WrongRoot"})
+WRONG_POSSESSION = "WrongPossession"
 POSSESSION_LANE = "possession"  # no object's name
 COMMIT_BYTES_PER_S = 20_000_000  # the slowest disk and hash that a host's commit is given time for
 
@@ -52,11 +58,23 @@ class _Shipment:
     sent_bytes: int = 0
     took_ms: int = 0
     source_bad: bool = False
+    drawing: Drawing | None = None
+    drawn_in: int = 0  # the epoch that its possession is for
 
     @property
     def shards(self) -> tuple[int, ...]:
         """Of this object, what the host is to hold."""
         return self.epoch.shards[self.work.node]
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """Of a shard, up to `end`; of the cut that begins with stripe `first`."""
+
+    first: int
+    shard: int
+    offset: int
+    end: int
 
 
 class Shipping:
@@ -71,9 +89,13 @@ class Shipping:
         source: ShardSource,
         bulk: Bulk,
         keeping: Keeping,
+        small: SmallShipping,
+        patience: Patience,
     ) -> None:
         self._runtime, self._carrier, self._members, self._verify = runtime, carrier, members, verify
-        self._source, self._bulk, self._keeping = source, bulk, keeping
+        self._source, self._bulk, self._keeping, self._small = source, bulk, keeping, small
+        self._patience = patience
+        self._cutting = Cutting(source, bulk)
         self._shipments: dict[tuple[str, str], _Shipment] = {}
         self._flying: Counter[str] = Counter()  # pieces under way, by host
 
@@ -97,7 +119,7 @@ class Shipping:
             ack, fault = (None, outcome) if isinstance(outcome, Fault) else (outcome, None)
             sent_bytes, took_ms = shipment.sent_bytes, shipment.took_ms
             end = Shipped(work.object_id, work.node, ack, fault, sent_bytes, took_ms, shipment.source_bad)
-            self._runtime.deliver("objects", end)
+            self._patience.deliver(end, [node for object_id, node in self._shipments if object_id == work.object_id])
 
         run(self._carry(shipment), ended)
 
@@ -112,6 +134,8 @@ class Shipping:
         while True:
             begun += 1
             try:
+                if self._small.takes(shipment.manifest, shipment.epoch, shipment.work.node):
+                    return (yield from self._put(shipment))
                 began_ms = self._now_ms()
                 yield from self._fill(shipment)
                 shipment.took_ms += self._now_ms() - began_ms
@@ -120,89 +144,114 @@ class Shipping:
                 if fault.reason not in BEGIN_AGAIN or begun == BEGINNINGS_MAX:
                     shipment.source_bad = fault.reason == "WrongRoot" and (yield self._is_bad(shipment))
                     raise
-            except Corrupt:
-                shipment.source_bad = yield self._is_bad(shipment)
+            except (Corrupt, PeerFault) as fault:
+                if isinstance(fault, Corrupt) or fault.reason == WRONG_POSSESSION:
+                    shipment.source_bad = yield self._is_bad(shipment)
                 raise
+
+    def _put(self, shipment: _Shipment) -> Flow[common_pb2.Signed]:
+        """All of it in one call."""
+        while True:
+            work, epoch = shipment.work, shipment.epoch
+            possession, ack = yield from self._small.put(work, shipment.manifest, epoch, self._members().salt)
+            shipment.sent_bytes = len(epoch.shards[work.node]) * shipment.manifest.shard_bytes
+            if shipment.work is work:  # else a newer epoch is wanted by now
+                self._check(work, epoch, possession, ack)
+                return ack
 
     def _is_bad(self, shipment: _Shipment) -> Step[bool]:
         """Whether what lies here is not what the manifest says: no host is believed in that."""
-        manifest, shards, members = shipment.manifest, shipment.shards, self._members()
-
-        def rows(index: int) -> list[bytes]:
-            self._bulk.check_going()
-            return self._source.rows(manifest, index, shards)
+        manifest, shards, salt = shipment.manifest, shipment.shards, self._members().salt
 
         def check() -> bool:
             try:
-                roots, _ = hash_shards(manifest, shards, rows, members.salt, shipment.work.node, 0)
+                return bool(wrong_shards(manifest, shards, self._pieces(manifest, shards), salt))
             except Corrupt:
                 return True
-            return bool(wrong_shards(manifest, shards, roots))
 
         return self._bulk.run(check, key=POSSESSION_LANE)
 
     def _fill(self, shipment: _Shipment) -> Flow[None]:
         """Until the host has all bytes of its shards."""
-        work, total, shards = shipment.work, shipment.manifest.shard_bytes, shipment.shards
-        request = objects_pb2.OpenReplicaRequest(manifest=work.manifest, epoch=work.epoch)
-        opened = yield call(
-            self._carrier,
-            work.node,
-            "OpenReplica",
-            request,
-            objects_pb2.OpenReplicaResponse,
-            timeout_ms=CALL_TIMEOUT_MS,
-        )
+        manifest, shards, salt = shipment.manifest, shipment.shards, self._members().salt
+        possession = Possession(manifest, shards, salt, shipment.work.node, shipment.epoch.epoch)
+        shipment.drawing, shipment.drawn_in = Drawing(manifest, shards, possession), shipment.epoch.epoch
+        self._cutting.join(drawing := shipment.drawing)
+        try:
+            yield from self._send(shipment, drawing)
+        finally:
+            self._cutting.leave(drawing)
+
+    def _send(self, shipment: _Shipment, drawing: Drawing) -> Flow[None]:
+        work, manifest, shards = shipment.work, drawing.manifest, drawing.shards
+        opened = yield opening(self._carrier, work)
         reached, stumbles = {told.shard: told.offset for told in opened.shards}, 0
-        if tuple(reached) != shards:
+        if tuple(reached) != tuple(shards):
             raise PeerFault(f"{work.node} wants other shards than it is to have", reason="WrongShards")
         piece = min(opened.piece_bytes_max or PIECE_BYTES_MAX, PIECE_BYTES_MAX)
         while True:
-            _check_offsets(work.node, reached, total)
-            room = max(1, min(WINDOW, PIECES_PER_HOST_MAX - self._flying[work.node]))
-            spans = list(islice(_pieces(reached, total, piece), room))
-            if not spans:
+            _check_offsets(work.node, reached, manifest.shard_bytes)
+            left = islice(_pieces(manifest, reached, piece), PIECES_PER_PASS)
+            before, further = reached, dict[int, int]()
+            ends = yield from self._pass(shipment, drawing, left, further)
+            faults = [end for end in ends if end is not None]
+            if not further and not faults:
                 return
-            self._flying[work.node] += len(spans)
-            answers = yield together([self._piece(shipment, *span) for span in spans])
-            self._flying[work.node] -= len(spans)
-            before, further = reached, _reached([span[0] for span in spans], answers)
             reached = before | further
             shipment.sent_bytes += max(0, sum(reached.values()) - sum(before.values()))
             came = any(reached[shard] > before[shard] for shard in further)
             stumbles = 0 if came else stumbles + 1
-            fault = next((answer for answer in answers if isinstance(answer, Fault)), None)
-            if stumbles > STUMBLES_MAX or (fault is not None and not came):
-                raise fault or PeerFault(f"{work.node} takes nothing beyond {before}", reason="NoProgress")
+            if stumbles > STUMBLES_MAX or (faults and (not came or len(faults) == len(ends))):
+                raise next(iter(faults), PeerFault(f"{work.node} takes nothing beyond {before}", reason="NoProgress"))
+
+    def _pass(
+        self, shipment: _Shipment, drawing: Drawing, left: Iterator[_Piece], further: dict[int, int]
+    ) -> Flow[Sequence[Fault | None]]:
+        """As many pieces as go without a stumble; `further` is how far each shard has come, as far as there are
+        answers: it may be less far than before. How each of those that went side by side ended."""
+        node = shipment.work.node
+        going = True
+
+        def one_by_one() -> Flow[None]:
+            nonlocal going
+            while going and (piece := next(left, None)) is not None:
+                self._flying[node] += 1
+                try:
+                    offset = yield from self._piece(shipment, drawing, piece)
+                except Fault:
+                    going = False
+                    raise
+                finally:
+                    self._flying[node] -= 1
+                further[piece.shard] = max(further.get(piece.shard, 0), offset)
+                going = going and offset >= piece.end
+
+        room = max(1, min(WINDOW, PIECES_PER_HOST_MAX - self._flying[node]))
+        ends: Sequence[Fault | None] = yield together([settled(one_by_one()) for _ in range(room)])
+        return ends
 
     def _now_ms(self) -> int:
         return self._runtime.clock.now().mono_ms
 
-    def _piece(
-        self, shipment: _Shipment, shard: int, offset: int, length: int
-    ) -> Step[objects_pb2.WriteReplicaResponse]:
-        def send() -> Flow[objects_pb2.WriteReplicaResponse]:
-            manifest, work = shipment.manifest, shipment.work
-            data = yield self._bulk.run(
-                lambda: self._source.read(manifest, shard, offset, length), size_bytes=self._held(manifest, length)
-            )
-            request = objects_pb2.WriteReplicaRequest(object_id=work.object_id, shard=shard, offset=offset, data=data)
-            timeout_ms = CALL_TIMEOUT_MS + WINDOW * transfer_ms(length)  # they share the link
-            answer: objects_pb2.WriteReplicaResponse = yield call(
-                self._carrier,
-                work.node,
-                "WriteReplica",
-                request,
-                objects_pb2.WriteReplicaResponse,
-                timeout_ms=timeout_ms,
-            )
-            return answer
-
-        return lambda done: run(send(), done)
-
-    def _held(self, manifest: Manifest, length: int) -> int:
-        """What a piece takes in memory while it is made: of parity also the stripe that its rows come from."""
-        return length if manifest.codec == COPY else 2 * length + 2 * stripe_span(manifest, 0)[1]
+    def _piece(self, shipment: _Shipment, drawing: Drawing, piece: _Piece) -> Flow[int]:
+        """How far the host has come with the shard."""
+        rows = yield self._cutting.rows(drawing, piece.first)
+        begin = row_span(drawing.manifest, piece.first)[0]
+        data = rows[piece.shard][piece.offset - begin : piece.end - begin]
+        head = objects_pb2.WriteReplicaRequest(
+            object_id=shipment.work.object_id, shard=piece.shard, offset=piece.offset
+        )
+        request = Piece(head, data)
+        timeout_ms = CALL_TIMEOUT_MS + WINDOW * transfer_ms(len(data))  # they share the link
+        answer: objects_pb2.WriteReplicaResponse = yield call(
+            self._carrier,
+            shipment.work.node,
+            "WriteReplica",
+            request,
+            objects_pb2.WriteReplicaResponse,
+            timeout_ms=timeout_ms,
+        )
+        return answer.offset
 
     def _commit(self, shipment: _Shipment) -> Flow[common_pb2.Signed]:
         """The host's ack, which is checked: it is the host's, of this epoch, of no other thing, and of one who has read
@@ -235,42 +284,48 @@ class Shipping:
                 return answer.ack  # type: ignore[no-any-return]
 
     def _possession(self, shipment: _Shipment) -> Step[bytes]:
+        """Worked out as the pieces were cut, unless some of them had gone before or an epoch has come since."""
         manifest, shards, salt = shipment.manifest, shipment.shards, self._members().salt
-        node, epoch = shipment.work.node, shipment.epoch.epoch
+        node, epoch, drawing = shipment.work.node, shipment.epoch.epoch, shipment.drawing
+        if drawing is not None and shipment.drawn_in == epoch and drawing.possession.is_whole:
+            digest = drawing.possession.digest()
+            return lambda done: done(digest)
 
-        def rows(index: int) -> list[bytes]:
-            self._bulk.check_going()
-            return self._source.rows(manifest, index, shards)
+        def work() -> bytes:
+            return possession_of(manifest, shards, self._pieces(manifest, shards), salt, node, epoch)
 
         # One lane for all: however large the objects, other work finds a thread.
-        return self._bulk.run(lambda: possession_of(manifest, rows, salt, node, epoch), key=POSSESSION_LANE)
+        return self._bulk.run(work, key=POSSESSION_LANE)
+
+    def _pieces(self, manifest: Manifest, shards: Sequence[int]) -> Iterator[tuple[int, bytes]]:
+        for piece in self._source.pieces(manifest, shards):
+            self._bulk.check_going()
+            yield piece
 
     def _check(self, work: Ship, epoch: Epoch, possession: bytes, signed: common_pb2.Signed) -> None:
-        members, ack = self._members(), Ack.decode(signed.body)
-        digest = digest_of(ACK_KIND, members.salt, signed.body)
-        if not self._verify(members.current_key(work.node) or b"", digest, signed.signature):
-            raise PeerFault(f"the ack of {work.object_id} is not signed by {work.node}", reason="BadSignature")
-        if ack.node != work.node or not ack.is_for(epoch):
-            raise PeerFault(f"{work.node} acked something else than {work.object_id}", reason="WrongAck")
+        ack = checked_ack(signed, work.node, epoch, self._members(), self._verify)
         if ack.possession != possession:
             text = f"{work.node} acked other bytes than those of {work.object_id} that lie here"
-            raise PeerFault(text, reason="WrongPossession")
+            raise PeerFault(text, reason=WRONG_POSSESSION)
 
 
-def _pieces(reached: Mapping[int, int], total: int, piece: int) -> Iterator[tuple[int, int, int]]:
-    """What is to go, shard by shard: shard, offset and length."""
-    for shard, offset in reached.items():
-        for start in range(offset, total, piece):
-            yield shard, start, min(piece, total - start)
+def checked_ack(signed: common_pb2.Signed, node: str, epoch: Epoch, members: Members, verify: Verifier) -> Ack:
+    """The node's ack of just what the epoch asks; its possession is for the caller to judge. Raises PeerFault."""
+    ack = verify_ack(signed, [members.current_key(node) or b""], verify, members.salt)
+    if ack.node != node or not ack.is_for(epoch):
+        raise PeerFault(f"{node} acked something else than {epoch.quorum_id}", reason="WrongAck")
+    return ack
 
 
-def _reached(shards: Sequence[int], answers: Sequence[objects_pb2.WriteReplicaResponse | Fault]) -> dict[int, int]:
-    """How far each shard has come, as far as there are answers; it may be less far than before."""
-    further: dict[int, int] = {}
-    for shard, answer in zip(shards, answers, strict=True):
-        if not isinstance(answer, Fault):
-            further[shard] = max(further.get(shard, 0), answer.offset)
-    return further
+def _pieces(manifest: Manifest, reached: Mapping[int, int], piece_bytes: int) -> Iterator[_Piece]:
+    """What is to go, cut by cut, so that all who draw from one want it at about the same time."""
+    together = stripes_together(manifest)
+    for first in range(0, manifest.stripes, together):
+        begin = row_span(manifest, first)[0]
+        offset, length = row_span(manifest, min(first + together, manifest.stripes) - 1)
+        for shard, at in reached.items():
+            for start in range(max(at, begin), offset + length, piece_bytes):
+                yield _Piece(first, shard, start, min(start + piece_bytes, offset + length))
 
 
 def _check_offsets(node: str, reached: Mapping[int, int], total: int) -> None:

@@ -25,7 +25,7 @@ from offgrid_node.protocol.errors import (
 from offgrid_node.protocol.mesh.records import WEIGHT_MILLI_MAX
 from offgrid_node.protocol.objects.commands import AddObject, Enqueue
 from offgrid_node.protocol.objects.deletion import was_deleted
-from offgrid_node.protocol.objects.tables import OBJECT_REQUESTS, OBJECTS, OUTBOX, outbox_key
+from offgrid_node.protocol.objects.tables import OBJECT_REQUESTS, OBJECTS
 from offgrid_node.protocol.quorum.enough import decimal
 from offgrid_node.protocol.requests import committed, request_digest
 from offgrid_node.runtime import Runtime, Ticket
@@ -42,8 +42,6 @@ from offgrid_node.services.shelf import Shelf
 UPLOADS_MAX = 32  # remembered at once; each holds up to a stripe and a piece in memory
 IDLE_MS_MAX = 600_000  # one that nobody goes on with for so long makes room for another
 PIECE_BYTES_MAX = 1024 * 1024  # far below gRPC's 4 MiB message
-ENQUEUE_BYTES_MAX = 1024 * 1024
-ETYPE_MIN, ETYPE_MAX = 10, 30
 EXPIRES_AFTER_MS_MAX = 100 * 366 * 86_400_000
 RETRY_MS = 1_000
 REFUSALS = frozenset({"OutboxFull", "RequestIdReused"})  # of the objects machine; all else may end well another time
@@ -68,7 +66,7 @@ class _Upload:
 
 
 class Uploads:
-    """The handlers of OpenUpload, WriteUpload, CommitUpload and Enqueue."""
+    """The handlers of OpenUpload, WriteUpload and CommitUpload; `puts.py` has what comes in one call."""
 
     def __init__(
         self, runtime: Runtime, sealer: Sealer, bulk: Bulk, keeping: Keeping, coding: CodePolicy = NEVER_CODED
@@ -83,11 +81,9 @@ class Uploads:
     def open(self, caller: Caller, request: objects_pb2.OpenUploadRequest) -> Message:
         check_text("name", request.name, NAME_CHARS_MAX, empty=True)
         check_request_id(request.request_id)
-        _check_required("required_milli", request.required_milli)
+        check_required("required_milli", request.required_milli)
         check_code(request)
-        if request.expires_after_ms > EXPIRES_AFTER_MS_MAX:
-            text = f"{request.expires_after_ms}; at most {EXPIRES_AFTER_MS_MAX} (100 years) are allowed, and 0 is never"
-            raise InvalidRequest.field("expires_after_ms", text)
+        check_expiry(request.expires_after_ms)
         upload = self._known(request) or self._begin(request)
         return objects_pb2.OpenUploadResponse(
             upload_id=upload.upload_id, offset=upload.size_bytes, piece_bytes_max=PIECE_BYTES_MAX
@@ -132,14 +128,15 @@ class Uploads:
 
     def _made(self, object_id: str) -> objects_pb2.ObjectRow:
         """What an earlier call made. Raises NotFound (ObjectDeleted)."""
-        row = self._shelf.find(OBJECTS, objects_pb2.ObjectRow, object_id)
+        row = self._shelf.find(OBJECTS, objects_pb2.ObjectRow, self._shelf.place_of(object_id))
         if row is None:
             raise was_deleted(object_id)
         return row
 
     def _begin(self, request: objects_pb2.OpenUploadRequest) -> _Upload:
         upload = self._remember(request)
-        upload.sealing = self._sealer.begin(self._coding.code_for(request, request.size_bytes))
+        code, padded = self._coding.code_for(request, request.size_bytes), self._coding.pads(request)
+        upload.sealing = self._sealer.begin(code, padded=padded)
         upload.sealing.expires_after_ms = request.expires_after_ms
         return upload
 
@@ -231,37 +228,7 @@ class Uploads:
         text = f"not that of the {upload.size_bytes} bytes that came, {checksum.hex()}; put them again"
         return InvalidRequest.field("checksum", text)
 
-    # ---- in one call
-
-    def enqueue(self, caller: Caller, request: objects_pb2.EnqueueRequest) -> Ticket:
-        check_text("key", request.key, NAME_CHARS_MAX)
-        check_request_id(request.request_id)
-        _check_required("required_acks_milli", request.required_acks_milli)
-        if len(request.data) > ENQUEUE_BYTES_MAX:
-            raise InvalidRequest.field("data", f"{len(request.data)} bytes; at most {ENQUEUE_BYTES_MAX} are allowed")
-        if not ETYPE_MIN <= request.etype <= ETYPE_MAX:
-            raise InvalidRequest.field("etype", f"{request.etype}; {ETYPE_MIN} to {ETYPE_MAX} are allowed")
-        return ticket_of(self._enqueue(request, str(caller)))
-
-    def _enqueue(self, request: objects_pb2.EnqueueRequest, caller: str) -> Flow[Message]:
-        digest, enqueue = request_digest(request), Enqueue(request.key, request.etype)
-        made = committed(self._runtime.store, OBJECT_REQUESTS, request.request_id, digest)
-        if made:
-            row = self._made(made)
-            value = self._runtime.store.get(OUTBOX, outbox_key(row.outbox_id)) or b""
-            return objects_pb2.EnqueueResponse(entry=objects_pb2.OutboxEntry.FromString(value))
-        sealing = self._sealer.begin()
-        try:
-            yield self._bulk.run(lambda: sealing.add(request.data), key=sealing.staged, size_bytes=len(request.data))
-            required_milli, request_id = request.required_acks_milli, request.request_id
-            return (
-                yield from self.add(sealing, caller, "", required_milli, request_id, digest, enqueue, for_job=False)
-            )
-        except Fault:
-            self.drop(sealing)
-            raise
-
-    # ---- both
+    # ---- whatever is to become an object
 
     def add(
         self,
@@ -276,17 +243,29 @@ class Uploads:
         copies: int = 0,
         *,
         for_job: bool = True,
+        replaces: str = "",
     ) -> Flow[Message]:
         """The sealing's bytes made durable, then its row; safe to repeat. What an earlier call made is answered in its
         place where there was one. `digest` is the request's, `plaintext` that of the bytes where it is known;
-        `for_job`: nobody put it, a job needs it."""
+        `for_job`: nobody put it, a job needs it; `replaces`: what is sealed anew."""
         yield self._bulk.run(sealing.close, key=sealing.staged)
         with self._keeping.vouch(sealing.object_id):  # a repeated call may be refused meanwhile, and drop it
             yield self._bulk.run(sealing.close, key=sealing.staged)
-            manifest, body = self._sealer.manifest(sealing, {})
+            manifest, body = self._sealer.manifest(sealing)
             said = digest if request_id else b""
             command = AddObject(
-                manifest, body, name, required_milli, request_id, said, enqueue, plaintext, for_job, copies
+                manifest,
+                body,
+                name,
+                required_milli,
+                request_id,
+                said,
+                enqueue,
+                plaintext,
+                for_job,
+                copies,
+                size_bytes=sealing.size_bytes,
+                replaces=replaces,
             )
             ticket = self._runtime.ask("objects", caller, command, size_bytes=manifest.ByteSize())
             answer: objects_pb2.EnqueueResponse | objects_pb2.CommitUploadResponse = yield asked(ticket)
@@ -326,11 +305,17 @@ class Uploads:
         return self._runtime.clock.now().mono_ms
 
 
-def _check_required(field: str, required_milli: int) -> None:
+def check_required(field: str, required_milli: int) -> None:
     """Hosts that weigh so much may still come; above what a weight may be, nobody means it."""
     if required_milli > WEIGHT_MILLI_MAX:
         text = f"{decimal(required_milli)}; at most {decimal(WEIGHT_MILLI_MAX)} may be required"
         raise InvalidRequest.field(field, text)
+
+
+def check_expiry(expires_after_ms: int) -> None:
+    if expires_after_ms > EXPIRES_AFTER_MS_MAX:
+        text = f"{expires_after_ms}; at most {EXPIRES_AFTER_MS_MAX} (100 years) are allowed, and 0 is never"
+        raise InvalidRequest.field("expires_after_ms", text)
 
 
 def _reused(request_id: str, what: str) -> AlreadyExists:

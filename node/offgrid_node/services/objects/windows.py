@@ -8,19 +8,19 @@ reader who finds no room is served stripe by stripe, and adds no more than the o
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
 from offgrid.v1 import objects_pb2
 from offgrid_node.coding.coder import Coder
 from offgrid_node.keys.stripes import open_stripe
-from offgrid_node.protocol.errors import Corrupt, PeerFault
+from offgrid_node.protocol.errors import Corrupt, Fault, PeerFault
 from offgrid_node.protocol.merkle import PathError, root_by_path
 from offgrid_node.protocol.objects.manifest import Manifest, stripe_digest
-from offgrid_node.protocol.objects.shards import row_span, stripe_of
+from offgrid_node.protocol.objects.shards import Buffer, row_span, stripe_of
 from offgrid_node.services.bulk import Bulk
-from offgrid_node.services.flow import Flow, Later
+from offgrid_node.services.flow import Flow, Later, Step
 from offgrid_node.services.objects.gathering import Gathered, Gathering, Piece, Span
 from offgrid_node.services.objects.holders import LYING_MS, Carrier, Holders, Trust
 
@@ -29,7 +29,7 @@ WINDOWS_BYTES_MAX = 32 << 20  # held or under way, of all objects; beyond it one
 READERS_MAX = 256  # objects of which it is remembered how far they were read
 NEAR = 4  # stripes: several are asked for at once, in any order
 
-Waiting = Callable[[Gathered], None]
+Waiting = Callable[["Gathered | Fault"], None]
 
 
 @dataclass(slots=True)
@@ -39,11 +39,17 @@ class _Window:
     span: Span
     served: set[int] = field(default_factory=set)  # stripes; when all are, it goes
     waiting: list[Waiting] = field(default_factory=list)
-    gathered: Gathered | None = None
+    gathered: Gathered | Fault | None = None
+    rows: Mapping[int, Buffer] = field(default_factory=dict)  # of the data, those that are worked out among them
 
     @property
     def size_bytes(self) -> int:
-        return self.span.manifest.k * self.span.bytes[1]
+        made = sum(row >= self.span.manifest.k for row in self.pieces)
+        return (self.span.manifest.k + made) * self.span.bytes[1]
+
+    @property
+    def pieces(self) -> Mapping[int, Piece]:
+        return self.gathered.pieces if isinstance(self.gathered, Gathered) else {}
 
 
 class Windows:
@@ -73,7 +79,7 @@ class Windows:
         gathered: Gathered = yield partial(_when_gathered, window)
         if len(gathered.pieces) >= manifest.k:
             try:
-                opened = yield from self._opened(manifest, key, index, gathered, window.span)
+                opened = yield from self._opened(manifest, key, index, gathered, window.span, window.rows)
             except Corrupt:
                 self._forget(window)
             else:
@@ -85,27 +91,36 @@ class Windows:
         self._find_liars(window, gathered, index, proved)
         if len(proved.pieces) < manifest.k:
             return Gathered(proved.pieces, gathered.refused | proved.refused)
-        return (yield from self._opened(manifest, key, index, proved, Span(manifest, index, 1)))
+        span = Span(manifest, index, 1)
+        rows = yield self._bulk.run(partial(self._data_rows, span, proved), size_bytes=2 * manifest.stripe_bytes)
+        return (yield from self._opened(manifest, key, index, proved, span, rows))
+
+    def holds(self, object_id: str, index: int) -> bool:
+        """Whether the stripe is here or on its way: it was asked for ahead."""
+        return self._find(object_id, index) is not None
 
     def _opened(
-        self, manifest: Manifest, key: bytes, index: int, gathered: Gathered, span: Span
+        self, manifest: Manifest, key: bytes, index: int, gathered: Gathered, span: Span, rows: Mapping[int, Buffer]
     ) -> Flow[tuple[bytes, str]]:
-        opened: bytes = yield self._bulk.run(
-            partial(self._open, manifest, key, index, gathered, span), size_bytes=3 * manifest.stripe_bytes
-        )
+        def work() -> bytes:
+            sealed = stripe_of(manifest, index, (_row(span, index, rows[row]) for row in range(manifest.k)))
+            return open_stripe(key, manifest.nonce, index, index == manifest.stripes - 1, sealed)
+
+        opened: bytes = yield self._bulk.run(work, size_bytes=2 * manifest.stripe_bytes)
         return opened, ",".join(sorted({piece.host for piece in gathered.pieces.values()}))
 
-    def _open(self, manifest: Manifest, key: bytes, index: int, gathered: Gathered, span: Span) -> bytes:
-        """In a thread. Raises Corrupt (reason SealBroken)."""
-        have = {shard: _row(span, index, piece) for shard, piece in gathered.pieces.items()}
-        rows = self._coder.rebuild(manifest.k, manifest.n, have, range(manifest.k))
-        sealed = stripe_of(manifest, index, rows)
-        return open_stripe(key, manifest.nonce, index, index == manifest.stripes - 1, sealed)
+    def _data_rows(self, span: Span, gathered: Gathered) -> Mapping[int, Buffer]:
+        """In a thread: the missing ones of all stripes by one call of the coder, since it sums byte by byte."""
+        k, n = span.manifest.k, span.manifest.n
+        have: dict[int, Buffer] = {shard: piece.data for shard, piece in gathered.pieces.items()}
+        missing = [row for row in range(k) if row not in have]
+        made = self._coder.rebuild(k, n, have, missing) if missing else []
+        return {row: have[row] for row in range(k) if row in have} | dict(zip(missing, made, strict=True))
 
     def _find_liars(self, window: _Window, gathered: Gathered, index: int, proved: Gathered) -> None:
         for shard, piece in gathered.pieces.items():
             true = proved.pieces.get(shard)
-            if true is not None and true.data != _row(window.span, index, piece):
+            if true is not None and true.data != _row(window.span, index, piece.data):
                 self._trust.shun(piece.host, LYING_MS)
 
     # ---- windows
@@ -140,15 +155,27 @@ class Windows:
             window.span = Span(manifest, first, 1)
         self._windows[manifest.object_id, first] = window
 
-        def ended(gathered: Gathered) -> None:
-            window.gathered = gathered
-            if len(gathered.pieces) < manifest.k:
-                self._forget(window)
-            for waiting in window.waiting:
-                waiting(gathered)
-
-        self._gather(window.span, holders, ended)
+        self._gather(window.span, holders, lambda gathered: self._complete(window, gathered))
         return window
+
+    def _complete(self, window: _Window, gathered: Gathered) -> None:
+        """What was lost of the data is worked out, for all its stripes."""
+
+        def ended(outcome: Mapping[int, Buffer] | Fault) -> None:
+            window.gathered = outcome if isinstance(outcome, Fault) else gathered
+            if isinstance(outcome, Fault) or len(gathered.pieces) < window.span.manifest.k:
+                self._forget(window)
+            else:
+                window.rows = outcome
+            for waiting in window.waiting:
+                waiting(window.gathered)
+
+        manifest = window.span.manifest
+        if len(gathered.pieces) < manifest.k or all(row in gathered.pieces for row in range(manifest.k)):
+            ended({row: piece.data for row, piece in gathered.pieces.items()})
+        else:
+            work = partial(self._data_rows, window.span, gathered)
+            self._bulk.run(work, size_bytes=manifest.k * window.span.bytes[1])(ended)
 
     def _find(self, object_id: str, index: int) -> _Window | None:
         for (owner, first), window in self._windows.items():
@@ -177,7 +204,7 @@ class Windows:
         if len(self._reached) > READERS_MAX:
             self._reached.popitem(last=False)
 
-    def _gather(self, span: Span, holders: Holders, done: Waiting) -> None:
+    def _gather(self, span: Span, holders: Holders, done: Callable[[Gathered], None]) -> None:
         check = partial(_check_proof, span, self._salt()) if span.prove else _unchecked
         Gathering(span, holders, self._trust, self._carrier, self._later, check, done).start()
 
@@ -189,10 +216,11 @@ def _when_gathered(window: _Window, done: Waiting) -> None:
         window.waiting.append(done)
 
 
-def _row(span: Span, index: int, piece: Piece) -> memoryview:
+def _row(span: Span, index: int, rows: Buffer) -> memoryview:
+    """One stripe's of those of a shard."""
     offset, length = row_span(span.manifest, index)
     begin = offset - span.bytes[0]
-    return memoryview(piece.data)[begin : begin + length]
+    return memoryview(rows)[begin : begin + length]
 
 
 def _stripes_max(manifest: Manifest) -> int:
@@ -201,16 +229,17 @@ def _stripes_max(manifest: Manifest) -> int:
     return max(1, min(PIECE_BYTES_MAX // manifest.row_bytes, together))
 
 
-def _unchecked(shard: int, answer: objects_pb2.ReadReplicaResponse) -> None:
+def _unchecked(shard: int, answer: objects_pb2.ReadReplicaResponse) -> Step[Buffer]:
     """The seal tells, once k rows are here."""
+    return lambda done: done(answer.data)
 
 
-def _check_proof(span: Span, salt: bytes, shard: int, answer: objects_pb2.ReadReplicaResponse) -> None:
-    """Raises PeerFault where the row is not the manifest's."""
+def _check_proof(span: Span, salt: bytes, shard: int, answer: objects_pb2.ReadReplicaResponse) -> Step[Buffer]:
+    """Whether the row is the manifest's."""
     manifest, leaf = span.manifest, stripe_digest(salt, answer.data)
     try:
         proved = root_by_path(leaf, span.first, manifest.stripes, answer.path) == manifest.roots[shard]
     except PathError:
         proved = False
-    if not proved:
-        raise PeerFault(f"the row is not that of shard {shard}", reason="WrongRow")
+    wrong = PeerFault(f"the row is not that of shard {shard}", reason="WrongRow")
+    return lambda done: done(answer.data if proved else wrong)

@@ -379,7 +379,7 @@ class CoreBench(Bench):
         self._hand_over()
 
     def _hand_over(self) -> None:
-        for report, added in self.host.take_local_reports():
+        for report, added in self.host.local_reports.take():
             self.core.reports.on_local_report(report, added, self.now, self.rng)
         self.settle()
 

@@ -81,7 +81,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(STEPS, st.sampled_from([1, 2, 100]))
 def test_a_class_holds_whom_it_would_hold_were_it_made_just_now(
     steps: list[tuple[str, str, object]], most: int

@@ -95,7 +95,7 @@ class TestADrain:
         bench.acknowledge(OWNER, "j-1", 1)
         close(bench)
         assert bench.host.describe(bench.now).state == "drained"
-        assert "gets no new copies" in bench.host.describe(bench.now).detail
+        assert "it may stop" in bench.host.describe(bench.now).detail
         assert told(bench, EventType.HOST_DRAINED) == ["drained"]
         close(bench)
         assert len(told(bench, EventType.HOST_DRAINED)) == 1

@@ -10,14 +10,16 @@ from typing import Any
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from signed_receipts import ADMIN, BY_ADMIN, BY_ROOT, GENESIS, HOST, OTHER, OUTPUT, ROOT, file_of, link, record
+from signed_receipts import ADMIN, BY_ADMIN, BY_ROOT, GENESIS, HOST, OTHER, OUTPUT, ROOT, file_of, follow, link, record
 
-from offgrid.v1 import common_pb2
-from offgrid_node.keys import verify
+from offgrid.v1 import common_pb2, mesh_pb2
+from offgrid_node.keys import NodeKey, verify
 from offgrid_node.protocol.errors import PeerFault
 from offgrid_node.protocol.jobs.evidence import FILE_BYTES_MAX, Verdict, check_file
-from offgrid_node.protocol.mesh.records import Genesis
+from offgrid_node.protocol.mesh.records import MEMBER_KIND, Genesis
+from offgrid_node.protocol.mesh.root import Root, sign_root_change
 from offgrid_node.protocol.mesh.vouching import vouched
+from offgrid_node.protocol.signing import digest_of
 
 
 def checked(whole: object, **wanted: Any) -> Verdict:
@@ -36,7 +38,7 @@ BYTES = json.dumps(WHOLE, indent=1).encode()
 
 
 @pytest.mark.parametrize("chain", [BY_ADMIN, BY_ROOT])
-def test_a_receipt_of_a_member_holds(chain: list[common_pb2.Signed]) -> None:
+def test_a_receipt_of_a_member_holds(chain: list[mesh_pb2.MemberProof]) -> None:
     verdict = checked(file_of(chain), mesh=GENESIS.mesh_id, result=OUTPUT)
     assert verdict.problems == []
     assert verdict.body is not None
@@ -65,6 +67,71 @@ def test_the_mesh_may_be_named_by_its_beginning() -> None:
     assert checked(WHOLE, mesh=GENESIS.mesh_id[:12]).valid
     for other in (GENESIS.mesh_id[:11], "a" * 12, GENESIS.mesh_id + "a"):
         assert fields(checked(WHOLE, mesh=other)) == ["mesh.id"]
+
+
+# ---- where keys followed one another
+
+NEXT_HOST, NEXT_ADMIN = (NodeKey(letter * 32, key.node_id) for letter, key in ((b"i", HOST), (b"b", ADMIN)))
+NEXT_ROOT, LAST_ROOT = NodeKey(b"s" * 32), NodeKey(b"t" * 32)
+HOSTS = [follow(HOST, NEXT_HOST)]
+BY_BOTH = [
+    link(record(HOST, "barn", issuer=ADMIN.node_id), NEXT_ADMIN, changes=HOSTS),
+    link(record(ADMIN, "hub", admin=True), changes=[follow(ADMIN, NEXT_ADMIN)]),
+]
+
+
+def root_changes(*kept: mesh_pb2.MemberProof) -> list[mesh_pb2.RootChange]:
+    """Two, the second of which stands by these records of the first root's."""
+    first = sign_root_change(Root(GENESIS), ROOT, NEXT_ROOT, (), 7)
+    digests = [digest_of(MEMBER_KIND, GENESIS.salt, proof.record.body) for proof in kept]
+    return sign_root_change(Root(GENESIS, first), NEXT_ROOT, LAST_ROOT, digests, 8)
+
+
+@pytest.mark.parametrize(("signer", "number"), [(NEXT_HOST, 1), (HOST, 0)])
+def test_a_receipt_by_any_of_the_hosts_keys_holds_and_the_verdict_says_which(signer: NodeKey, number: int) -> None:
+    verdict = checked(file_of(BY_BOTH, by=signer), result=OUTPUT)
+    assert verdict.problems == []
+    assert (verdict.key_number, verdict.keys) == (number, 2)
+
+
+def test_a_key_that_the_file_does_not_lead_to_is_nobodys() -> None:
+    assert fields(checked(file_of(BY_ADMIN, by=NEXT_HOST))) == ["receipt.root_signature"]
+    forged = mesh_pb2.KeyChange()
+    forged.CopyFrom(HOSTS[0])
+    forged.change.signature = bytes(64)
+    chain = [link(record(HOST, "barn"), changes=[forged])]
+    assert fields(checked(file_of(chain, by=NEXT_HOST))) == ["host.records"]
+
+
+def test_what_the_first_root_said_holds_while_the_one_of_now_stands_by_it() -> None:
+    by_root = [link(record(HOST, "barn"), changes=[follow(HOST, NEXT_HOST, by=LAST_ROOT)])]
+    assert checked(file_of(by_root, by=NEXT_HOST, root=root_changes(*by_root))).problems == []
+    assert fields(checked(file_of(by_root, by=NEXT_HOST, root=root_changes()))) == ["host.records"]
+    old = [link(record(HOST, "barn"), changes=[follow(HOST, NEXT_HOST, by=ROOT)])]
+    assert fields(checked(file_of(old, by=NEXT_HOST, root=root_changes(*old)))) == ["host.records"]
+    anew = [link(record(HOST, "barn"), LAST_ROOT)]
+    assert checked(file_of(anew, root=root_changes())).valid
+
+
+def test_root_changes_are_believed_for_their_signatures_alone() -> None:
+    good = root_changes(*BY_ROOT)
+    dropped = [good[1]]
+    widened = mesh_pb2.RootChange()
+    widened.CopyFrom(good[1])
+    widened.kept.append(b"x" * 32)
+    for wrong in (dropped, [good[0], widened], [good[1], good[0]]):
+        assert fields(checked(file_of(BY_ROOT, root=wrong))) == ["mesh.root_changes"]
+
+
+FOLLOWED = json.dumps(file_of(BY_BOTH, by=NEXT_HOST, root=root_changes(BY_BOTH[1])), indent=1).encode()
+
+
+@given(st.integers(0, len(FOLLOWED) - 1), st.integers(0, 7))
+def test_any_flipped_bit_of_such_a_file_is_refused_too(place: int, bit: int) -> None:
+    assert check_file(FOLLOWED, verify, result=OUTPUT).valid
+    damaged = bytearray(FOLLOWED)
+    damaged[place] ^= 1 << bit
+    assert not check_file(bytes(damaged), verify, result=OUTPUT).valid
 
 
 # ---- any change is seen
@@ -194,12 +261,12 @@ BAD_CHAINS = {
         link(record(HOST, "barn", public_key=OTHER.public_key, issuer=ADMIN.node_id), ADMIN),
         ADMIN_LINK,
     ],
-    "no record": [common_pb2.Signed(body=b"junk")],
+    "no record": [mesh_pb2.MemberProof(record=common_pb2.Signed(body=b"junk"))],
 }
 
 
 @pytest.mark.parametrize("name", BAD_CHAINS)
 def test_a_chain_that_the_root_did_not_make_is_refused(name: str) -> None:
     with pytest.raises(PeerFault):
-        vouched(GENESIS, BAD_CHAINS[name], HOST.node_id, verify)
+        vouched(Root(GENESIS), BAD_CHAINS[name], HOST.node_id, verify)
     assert fields(checked(file_of(BAD_CHAINS[name]))) == ["host.records"]

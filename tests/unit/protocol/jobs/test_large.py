@@ -12,11 +12,11 @@ from offgrid_node.protocol.effects import Answered, Delete, DropBlob, Executed, 
 from offgrid_node.protocol.events import ObjectAdded
 from offgrid_node.protocol.jobs.closing import EXCUSED
 from offgrid_node.protocol.jobs.commands import Arriving, Report
-from offgrid_node.protocol.jobs.host import RESULT_BLOBS
 from offgrid_node.protocol.jobs.large import OUTPUT_LOST
 from offgrid_node.protocol.jobs.patience import AGAIN_PATIENCE_MS, RUN_GRACE_MS
 from offgrid_node.protocol.jobs.post import Tag, transfer_ms
 from offgrid_node.protocol.jobs.receipts import ReceiptBody
+from offgrid_node.protocol.jobs.result_blobs import RESULT_BLOBS
 from offgrid_node.protocol.objects.manifest import COPY, Manifest
 
 MANIFEST = Manifest(WORKER.node_id, b"n" * 16, 100_000, 40_000, 1, COPY, (b"r" * 32,), 5)

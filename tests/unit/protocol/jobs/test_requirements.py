@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from offgrid.v1 import jobs_pb2
@@ -210,7 +210,6 @@ profiles = st.builds(
 )
 
 
-@settings(deadline=None)
 @given(expressions)
 def test_its_written_form_means_the_same_and_stays(text: str) -> None:
     if len(text) > REQUIREMENTS_CHARS_MAX:
@@ -222,7 +221,6 @@ def test_its_written_form_means_the_same_and_stays(text: str) -> None:
             assert parse(written).holds(profile) == parse(text).holds(profile)
 
 
-@settings(deadline=None)
 @given(expressions, profiles)
 def test_it_holds_when_there_is_no_reason_why_not(text: str, profile: jobs_pb2.HostProfile) -> None:
     if len(text) <= REQUIREMENTS_CHARS_MAX:
@@ -236,7 +234,6 @@ words = st.sampled_from(
 )  # fmt: skip
 
 
-@settings(deadline=None)
 @given(st.one_of(st.text(max_size=80), st.lists(words, max_size=30).map(" ".join), st.lists(words).map("".join)))
 def test_no_text_does_anything_but_be_read_or_refused(text: str) -> None:
     try:

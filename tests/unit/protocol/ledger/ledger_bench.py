@@ -183,11 +183,9 @@ class Bench:
         calls, self.calls = self.calls, []
         return [call for call in calls if call.method.endswith(method)]
 
-    def transfer(
-        self, amount: int, to: str = PAYEE, *, fee: int = 0, request_id: str = "", digest: bytes = bytes(16)
-    ) -> Message | Fault:
+    def transfer(self, amount: int, to: str = PAYEE, *, fee: int = 0, request_id: str = "") -> Message | Fault:
         meta = encode_meta({"note": "hello"})
-        return self.ask(CreateTransfer(((node_id_bytes(to), amount),), fee, meta, request_id, digest))
+        return self.ask(CreateTransfer(((node_id_bytes(to), amount),), fee, meta, request_id))
 
     @property
     def views(self) -> Surveys:

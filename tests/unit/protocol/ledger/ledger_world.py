@@ -30,6 +30,7 @@ from offgrid_node.protocol.ledger.machine import LedgerMachine
 from offgrid_node.protocol.ledger.records import GENESIS_KIND, LedgerGenesis
 from offgrid_node.protocol.ledger.settings import LedgerSettings
 from offgrid_node.protocol.ledger.tables import LOG
+from offgrid_node.protocol.mesh.wrapping import WrappingKey
 from offgrid_node.protocol.signing import digest_of
 from offgrid_node.storage.memory import MemoryStore
 from offgrid_node.storage.store import Batch
@@ -56,6 +57,9 @@ class Key:
     @property
     def public_key(self) -> bytes:
         return node_id_bytes(self.node_id)
+
+    def wrapping_key(self, number: int) -> WrappingKey:
+        return WrappingKey(number, self.public_key)
 
     def sign(self, digest: bytes) -> bytes:
         return blake2b(digest, digest_size=64, key=node_id_bytes(self.node_id)).digest()
@@ -261,7 +265,7 @@ class Node:
     # ---- what tests ask
 
     def transfer(self, to: str, amount: int, request_id: str = "", fee: int = 0) -> None:
-        self.ask(CreateTransfer(((node_id_bytes(to), amount),), fee, b"", request_id, bytes(16)))
+        self.ask(CreateTransfer(((node_id_bytes(to), amount),), fee, b"", request_id))
 
     def balances(self) -> dict[str, tuple[int, int]]:
         return {node: (account.balance_micro, account.next_seq) for node, account in accounts(self.store)}

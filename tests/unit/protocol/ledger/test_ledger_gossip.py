@@ -615,7 +615,7 @@ def test_what_was_signed_in_the_very_step_that_makes_it_mute_does_not_go_out() -
     bench = Bench()
     bench.up(W1)
     synced(bench)
-    transfer = CreateTransfer(((node_id_bytes(PAYEE), 5),), 0, b"", "", bytes(16))
+    transfer = CreateTransfer(((node_id_bytes(PAYEE), 5),), 0, b"", "")
     lost = PushBlocks(W1, (bench.block(SELF, vote(bench.tx())),))
     bench.step(Asked(1, "owner", transfer), Asked(2, W1, lost))
     assert bench.machine.muted_why

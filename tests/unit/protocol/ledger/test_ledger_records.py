@@ -25,6 +25,7 @@ from offgrid_node.protocol.ledger.records import (
     decode_meta,
     encode_meta,
     meta_text,
+    request_mark,
     tx_id_of,
 )
 from offgrid_node.protocol.signing import digest_of
@@ -34,7 +35,9 @@ NINES = bytes([9]) * 32
 GENESIS = LedgerGenesis(
     base32(A), ((base32(A), 1_000), (base32(B), 2_500)), ((base32(B), 10**12),), 1_000, 1_700_000_000_000_000
 )
-TX = Tx(A, 7, NINES, 1_000, ((B, 250_000),), encode_meta({"job_id": "j-1", "action": "compute"}))
+TX = Tx(
+    A, 7, NINES, 1_000, ((B, 250_000),), encode_meta({"job_id": "j-1", "action": "compute"}), request_mark("may", SALT)
+)
 HEADER = Header(A, 3, bytes([1]) * 32, (bytes([2]) * 32,), 0, bytes([3]) * 32, 2, 1_700_000_000_000_000)
 
 ids = st.binary(min_size=20, max_size=20)
@@ -85,10 +88,10 @@ def test_a_transaction_has_this_body_digest_and_id() -> None:
     assert TX.encode().hex() == (
         "01000102030405060708090a0b0c0d0e0f10111213" + "0000000000000007" + "09" * 32 + "00000000000003e8"
         "011415161718191a1b1c1d1e1f2021222324252627000000000003d090"
-        "001c06616374696f6e0007636f6d70757465066a6f625f696400036a2d31"
+        "001c06616374696f6e0007636f6d70757465066a6f625f696400036a2d31" + "68428ac6386e18ab50930446672eadac"
     )
-    assert TX.digest(SALT).hex() == "c036df4ca9e1d0d166c15b1fa2b49be07bfdd0c041b20243eb670200943ff765"
-    assert tx_id_of(TX.digest(SALT)) == "ya3n6tfj4hinczwblmp2fne34b573ugaigzaeq7lm4babfb765sq"
+    assert TX.digest(SALT).hex() == "7efcc04e93c0ab392d0b33a7d5eae0c02f27a8b1a8dc3ae054764e7584bb5b7f"
+    assert tx_id_of(TX.digest(SALT)) == "p36matutycvtslilgot5l2xayaxspkfrvdodvycuozhhlbf3ln7q"
 
 
 def test_a_block_header_has_this_body_and_digest() -> None:

@@ -90,7 +90,7 @@ def test_one_request_makes_one_transfer_through_restarts() -> None:
     bench.calm()
     assert created(bench.transfer(500, request_id="r1")) == bench.views.transaction(first.transfer_id)
     assert len(own_txs(bench)) == 1
-    refused = bench.transfer(600, request_id="r1", digest=bytes([1]) * 16)
+    refused = bench.transfer(600, request_id="r1")
     assert isinstance(refused, AlreadyExists)
     assert refused.reason == "RequestIdReused"
 
@@ -110,7 +110,7 @@ def test_a_restart_signs_no_second_transaction_for_the_slot_in_flight() -> None:
 
 def test_a_step_that_was_not_committed_signed_nothing() -> None:
     bench = Bench()
-    command = CreateTransfer(((node_id_bytes(PAYEE), 5),), 0, b"", "", bytes(16))
+    command = CreateTransfer(((node_id_bytes(PAYEE), 5),), 0, b"", "")
     bench.step(Asked(1, "owner", command), commit=False)
     bench.calm()
     assert bench.machine.queued_micro == 0

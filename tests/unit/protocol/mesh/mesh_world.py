@@ -9,16 +9,19 @@ from google.protobuf.message import Message
 from virtual_time import VirtualTime
 
 from offgrid.v1 import mesh_pb2
-from offgrid_node.keys import NodeKey, check_identity_certificate, identity_certificate, verify
+from offgrid_node.keys import NodeKey, check_identity_certificate, fingerprint_of, identity_certificate, verify
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.effects import Answered, Call, Effect, Execute, Machine, Rows
-from offgrid_node.protocol.errors import Fault, OutcomeUnknown, PermissionDenied
+from offgrid_node.protocol.errors import NO_ROAD, Fault, OutcomeUnknown, PermissionDenied, Unavailable
 from offgrid_node.protocol.events import PeerDown, PeerUp
 from offgrid_node.protocol.mesh.commands import AdmitMember, CreateInvite
+from offgrid_node.protocol.mesh.directory import Directory
 from offgrid_node.protocol.mesh.founding import MeshRows, adopt_grant, found_mesh
 from offgrid_node.protocol.mesh.machine import MeshMachine, MeshSettings
 from offgrid_node.protocol.mesh.records import ROLES_ALL
 from offgrid_node.protocol.mesh.token import InviteToken
+from offgrid_node.rotating import changed_rows
+from offgrid_node.rotating_root import changed_root_rows
 from offgrid_node.runtime import Runtime
 from offgrid_node.storage.memory import MemoryStore
 from offgrid_node.storage.store import Batch
@@ -52,12 +55,13 @@ class Node:
         self.world, self.key, self.node_id = world, key, key.node_id
         self.store = MemoryStore()
         self.store.commit(Batch(writes=rows))
-        self.up, self.life = False, 0
+        self.up, self.life, self.port = False, 0, 7000
         self.heard: list[PeerUp | PeerDown] = []
+        self.older: list[NodeKey] = []  # identities that it may still show
         self.start()
 
     def start(self) -> None:
-        addresses, doors = ((f"{self.node_id[:8]}:7000",), ("door:7001",)) if self.world.addresses else ((), ())
+        addresses, doors = ((self.address,), ("door:7001",)) if self.world.addresses else ((), ())
         settings = MeshSettings(ROLES_ALL, addresses, doors, "test")
         self.up, self.life, self.pump_ms = True, self.life + 1, 0
 
@@ -70,6 +74,10 @@ class Node:
 
     def crash(self) -> None:
         self.up, self.life = False, self.life + 1
+
+    @property
+    def address(self) -> str:
+        return f"{self.node_id[:8]}:{self.port}"
 
     @property
     def mesh(self) -> MeshMachine:
@@ -143,8 +151,10 @@ class World(VirtualTime):
     # ---- network
 
     def carry(self, sender: Node, call: Call) -> None:
-        """Each way may be lost or cut; the caller then learns it by its timeout."""
+        """Each way may be lost or cut; the caller then learns it by its timeout. Without an address it learns at once
+        that there is no road."""
         self.calls += 1
+        known = sender.mesh.directory.addresses(call.node)
         life, ended = sender.life, [False]
 
         def end(reply: Message | None, fault: Fault | None) -> None:
@@ -155,7 +165,9 @@ class World(VirtualTime):
 
         def arrive() -> None:
             target = self.nodes.get(call.node)
-            if target is None or not target.up or self.cut(sender.node_id, call.node):
+            if target is None or not target.up or (self.addresses and target.address not in known):
+                return
+            if self.cut(sender.node_id, call.node) or not self.meets(sender, target):
                 return
             if not target.mesh.directory.is_member(sender.node_id):
                 self.later(lambda: end(None, PermissionDenied("no member")))
@@ -171,9 +183,37 @@ class World(VirtualTime):
             if not self.cut(sender.node_id, call.node):
                 self.later(lambda: end(None, outcome) if isinstance(outcome, Fault) else end(outcome, None))
 
+        if self.addresses and not known:
+            self.after(0, lambda: end(None, Unavailable(f"no address of {call.node}", reason=NO_ROAD)))
+            return
         self.later(arrive)
         if self.timeouts:
             self.after(call.timeout_ms, lambda: end(None, OutcomeUnknown("no answer")))
+
+    def meets(self, sender: Node, target: Node) -> bool:
+        """TLS: the sender means the identity that the target has now, and shows one that the target knows."""
+        meant = sender.mesh.directory.certificate(target.node_id) or identity_certificate(target.key)
+        known = {fingerprint_of(key.public_key) for key in (sender.key, *sender.older)}
+        directory = target.mesh.directory
+        shown = any(directory.node_of_fingerprint(each) == sender.node_id for each in known)
+        return meant == identity_certificate(target.key) and (shown or not directory.is_member(sender.node_id))
+
+    def rotate(self, node: Node, following: NodeKey, *, by_root: bool = False) -> None:
+        """Another identity key, as `offgrid-node rotate identity` gives it to a node that stands still."""
+        node.crash()
+        directory = Directory.load(node.store, verify, check_identity_certificate)
+        root = self.root if by_root else None
+        node.store.commit(Batch(writes=changed_rows(node.store, directory, node.key, following, root, 7)))
+        node.key, node.older = following, [node.key, *node.older][:1]
+        node.start()
+
+    def rotate_root(self, node: Node, following: NodeKey) -> None:
+        """Another root key, as `offgrid-node rotate root` gives it to the mesh at a node that stands still."""
+        node.crash()
+        directory = Directory.load(node.store, verify, check_identity_certificate)
+        node.store.commit(Batch(writes=changed_root_rows(directory, self.root, following, 9)))
+        self.root = following
+        node.start()
 
     def later(self, action: Callable[[], None]) -> None:
         delay_ms = self.rng.randint(*LATENCY_MS)

@@ -37,12 +37,12 @@ class Town:
 
     def answer(self, call: Call, outcome: Fault | mesh_pb2.PingViaResponse, now_ms: int = 10) -> list[Call]:
         reply, fault = (None, outcome) if isinstance(outcome, Fault) else (outcome, None)
-        return _calls(self.calls.answered(Answered(call.tag, call.node, reply, fault), Now(now_ms, 0), self.rng))
+        return _calls(self.calls.answered(Answered(call.tag, call.node, reply, fault), b"", Now(now_ms, 0), self.rng))
 
     def begin(self) -> None:
         """The first interval: all are probed, and answer."""
         for call in _calls(self.calls.tick(b"", Now(0, 0), self.rng)):
-            self.calls.answered(Answered(call.tag, call.node, pong(call.node), None), Now(0, 0), self.rng)
+            self.calls.answered(Answered(call.tag, call.node, pong(call.node), None), b"", Now(0, 0), self.rng)
 
     def looks(self, now_ms: int) -> list[Call]:
         """Probes of it that are due by then, before any of the others is."""
@@ -128,7 +128,7 @@ def test_where_somebody_was_not_refused_it_has_its_whole_time(
 def test_one_that_merely_hung_up_stays_alive() -> None:
     town = Town()
     [probe] = town.lose_road()
-    town.calls.answered(Answered(probe.tag, "it", pong("it"), None), Now(20, 0), town.rng)
+    town.calls.answered(Answered(probe.tag, "it", pong("it"), None), b"", Now(20, 0), town.rng)
     assert town.swim.liveness("it") == ALIVE
 
 
@@ -142,7 +142,7 @@ def test_a_suspect_that_is_refused_later_waits_no_longer_than_that() -> None:
 def test_a_helper_says_that_it_was_refused() -> None:
     town = Town()
     town.calls.asked_ping_via(7, mesh_pb2.PingViaRequest(target="it", timeout_ms=100), b"", Now(10, 0))
-    replies = town.calls.answered(Answered(RelayTag(7), "it", None, REFUSED), Now(20, 0), town.rng)
+    replies = town.calls.answered(Answered(RelayTag(7), "it", None, REFUSED), b"", Now(20, 0), town.rng)
     assert [effect.outcome for effect in replies if isinstance(effect, Reply)] == [
         mesh_pb2.PingViaResponse(answered=False, refused=True)
     ]
@@ -179,7 +179,7 @@ class TestWhoseConnectionBrokeAndNobodyKnowsMore:
     def test_is_left_alone_once_it_is_heard(self) -> None:
         town = town_where_it_broke()
         [probe] = town.looks(10 + LOOK_MS)
-        town.calls.answered(Answered(probe.tag, "it", pong("it"), None), Now(120, 0), town.rng)
+        town.calls.answered(Answered(probe.tag, "it", pong("it"), None), b"", Now(120, 0), town.rng)
         assert town.swim.liveness("it") == ALIVE
         assert town.looks(120 + LOOK_MS) == []
 
@@ -202,9 +202,9 @@ def town_where_it_broke() -> Town:
 def test_a_helper_that_is_refused_looks_for_itself_at_once() -> None:
     town = Town()
     town.begin()
-    town.calls.answered(Answered(RelayTag(7), "it", None, REFUSED), Now(20, 0), town.rng)
+    town.calls.answered(Answered(RelayTag(7), "it", None, REFUSED), b"", Now(20, 0), town.rng)
     assert town.looks(20) == [], "nobody had asked"
     for ticket, wanted in ((7, 1), (8, 0)):
         town.calls.asked_ping_via(ticket, mesh_pb2.PingViaRequest(target="it", timeout_ms=100), b"", Now(20, 0))
-        town.calls.answered(Answered(RelayTag(ticket), "it", None, REFUSED), Now(20, 0), town.rng)
+        town.calls.answered(Answered(RelayTag(ticket), "it", None, REFUSED), b"", Now(20, 0), town.rng)
         assert len(town.looks(20)) == wanted, "one look, however many ask"

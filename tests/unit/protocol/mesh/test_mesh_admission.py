@@ -175,7 +175,7 @@ def test_a_removal_reaches_all_within_five_seconds(seed: int, nodes: int, loss: 
     )
     if not loss:
         assert took_ms <= 1_000
-    assert all(PeerDown(victim.node_id) in node.heard for node in rest)
+    assert all(PeerDown(victim.node_id, removed=True) in node.heard for node in rest)
 
 
 def test_a_removal_is_told_to_the_other_domains_though_the_member_was_never_heard_of_since_the_start() -> None:
@@ -190,7 +190,9 @@ def test_a_removal_is_told_to_the_other_domains_though_the_member_was_never_hear
     late.heard.clear()
     late.start()
     world.run_until(lambda: not late.mesh.directory.is_member(victim.node_id), within_ms=5_000)
-    assert [event for event in late.heard if event.node_id == victim.node_id] == [PeerDown(victim.node_id)]
+    assert [event for event in late.heard if event.node_id == victim.node_id] == [
+        PeerDown(victim.node_id, removed=True)
+    ]
 
 
 def test_a_removed_node_learns_it_and_falls_silent() -> None:

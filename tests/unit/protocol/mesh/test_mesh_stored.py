@@ -10,8 +10,8 @@ from offgrid_node.keys import NodeKey, check_identity_certificate, identity_cert
 from offgrid_node.protocol.errors import Corrupt, FailedPrecondition
 from offgrid_node.protocol.mesh.directory import Directory
 from offgrid_node.protocol.mesh.founding import MeshRows, all_rows, found_mesh, issue_member
+from offgrid_node.protocol.mesh.held import GENESIS_KEY
 from offgrid_node.protocol.mesh.records import PEER_KIND, ROLES_ALL, MemberRecord, PeerRecord, signed
-from offgrid_node.protocol.mesh.roll import GENESIS_KEY
 from offgrid_node.storage.memory import MemoryStore
 from offgrid_node.storage.store import Batch
 

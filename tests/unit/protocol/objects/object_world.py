@@ -19,6 +19,7 @@ from offgrid.v1 import common_pb2, objects_pb2, quorum_pb2
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.effects import (
     Answered,
+    Audit,
     Call,
     Compare,
     DropBlob,
@@ -26,17 +27,20 @@ from offgrid_node.protocol.effects import (
     Fetch,
     Fetched,
     Machine,
+    Rebuild,
     Ship,
     Shipped,
 )
-from offgrid_node.protocol.errors import Fault, NotFound, Unavailable
+from offgrid_node.protocol.errors import FailedPrecondition, Fault, NotFound, Unavailable
 from offgrid_node.protocol.events import BROKER, HOST, PeerDown, PeerUp
 from offgrid_node.protocol.objects.commands import (
     AddObject,
+    Audited,
     CancelEntry,
     Compared,
     DeleteObject,
     Enqueue,
+    Findings,
     KeepReplica,
     TakeNotices,
 )
@@ -52,13 +56,14 @@ from offgrid_node.protocol.objects.tables import (
     OBJECTS,
     OUTBOX,
     REPLICAS,
+    object_of,
     outbox_key,
     quorum_id_of,
     replica_key,
 )
 from offgrid_node.protocol.quorum.commands import TrackQuorums
 from offgrid_node.protocol.quorum.machine import QuorumMachine
-from offgrid_node.protocol.quorum.records import Ack, sign_ack, verify_ack, verify_epoch
+from offgrid_node.protocol.quorum.records import Ack, Epoch, sign_ack, verify_ack, verify_epoch
 from offgrid_node.protocol.quorum.settings import QuorumSettings
 from offgrid_node.protocol.quorum.survival import survival_milli
 from offgrid_node.protocol.quorum.tables import QUORUMS, quorum_key
@@ -68,6 +73,7 @@ from offgrid_node.services.objects.holders import holders_of
 from offgrid_node.storage.memory import MemoryStore
 from offgrid_tools.sim.crypto import SimSigner, sim_verify
 
+MINUTE_MS, DAY_MS = 60_000, 86_400_000
 SALT = b"s" * 16
 TIMEOUT_MS = 2_000
 QUIET_MS = 600_000  # of virtual time: whatever can come to its end has come to it by then
@@ -98,7 +104,7 @@ class Site:
         self.world, self.signer, self.store, self._build = world, SimSigner(name), MemoryStore(), build
         self.life, self.up = 0, True
         self.blobs: set[str] = set()
-        self.refuses = self.lies = False
+        self.refuses = self.lies = self.spoils = False
         self.start()
 
     @property
@@ -142,6 +148,10 @@ class Outlet:
         self._world.ships.append((work.object_id, work.node))
         self._world.ship(self._site, self._life, work)
 
+    def rebuild(self, work: Rebuild) -> None:
+        self._world.rebuilds.append((work.object_id, work.node))
+        self._world.rebuild(self._site, self._life, work)
+
     def fetch(self, work: Fetch) -> None:
         self._world.fetch(self._site, self._life, work)
 
@@ -149,8 +159,20 @@ class Outlet:
         self._world.check_drop(work.name)
         self._site.blobs.discard(work.name)
 
+    def audit(self, work: Audit) -> None:
+        self._world.audit(self._site, self._life, work)
+
     def compare(self, work: Compare) -> None:
         self._world.compare(self._site, self._life, work)
+
+    def rewrap(self, work: object) -> None:
+        raise AssertionError(work)
+
+    def reseal(self, work: object) -> None:
+        raise AssertionError(work)
+
+    def regain(self, work: object) -> None:
+        raise AssertionError(work)
 
 
 @dataclass
@@ -161,6 +183,7 @@ class World:
     chaos: Chaos = field(default_factory=Chaos)
     copies: int = 3
     outbox_max: int = 1_000
+    audit_days: int = 30
     code: tuple[int, int] | None = None  # shards needed and made of what is put; copies without
     seed: int = 1
 
@@ -171,6 +194,9 @@ class World:
         self.ships: list[tuple[str, str]] = []
         self.compared: list[tuple[tuple[Holding, ...], tuple[Holding, ...]]] = []  # what was lost, what was astray
         self.fetches: list[str] = []
+        self.moved: set[tuple[str, str]] = set()  # objects and hosts that were told that others have them now
+        self.audits: list[tuple[str, ...]] = []
+        self.rebuilds: list[tuple[str, str]] = []
         self.acked: dict[str, int] = {}  # object id → required weight: what the user was promised
         self.durable: set[str] = set()  # objects that were called that
         self.given_up: set[str] = set()  # objects whose entries were cancelled
@@ -184,7 +210,9 @@ class World:
         self.hosts = [Site(self, f"host-{n}", self._host) for n in range(len(self.specs))]
 
     def _owner(self, signer: SimSigner) -> dict[str, Machine]:
-        settings = ObjectsSettings(signer, SALT, copies=self.copies, outbox_max=self.outbox_max)
+        settings = ObjectsSettings(
+            signer, SALT, copies=self.copies, outbox_max=self.outbox_max, audit_days=self.audit_days
+        )
         return {"objects": ObjectsMachine(settings), "quorum": QuorumMachine(QuorumSettings(signer, SALT))}
 
     def _host(self, signer: SimSigner) -> dict[str, Machine]:
@@ -230,6 +258,13 @@ class World:
                 heapq.heappop(self._heap)[2]()
             self.turn_owner()
             self.broker.turn()
+
+    def pass_days(self, days: int) -> None:
+        """Of each day only its last minute is looked at, by when all that was due in it is overdue: in each other
+        minute every host would be asked for its room, and nothing else would happen."""
+        for _ in range(days):
+            self.now_ms += DAY_MS - MINUTE_MS
+            self.run(MINUTE_MS)
 
     # ---- who is there
 
@@ -351,11 +386,11 @@ class World:
         """The weight of hosts that must be lost before the object is, of those that signed what the present epoch asks
         and hold bytes and row."""
         row, by_id = self.quorum(object_id), {host.node_id: host for host in self.hosts}
-        epoch = verify_epoch(row.epoch, self.owner.signer.public_key, sim_verify, SALT)
+        epoch = verify_epoch(row.epoch, [self.owner.signer.public_key], sim_verify, SALT)
         holding: dict[str, tuple[int, ...]] = {}
         for signed in row.acks:
             host = by_id[Ack.decode(signed.body).node]
-            verify_ack(signed, host.signer.public_key, sim_verify, SALT)
+            verify_ack(signed, [host.signer.public_key], sim_verify, SALT)
             key = replica_key(object_id, self.owner.node_id)
             names = {0: object_id} if not self.code else {n: f"{object_id}.{n}" for n in range(self.code[1])}
             if host.find(REPLICAS, key, objects_pb2.ReplicaRow) is not None:
@@ -403,7 +438,50 @@ class World:
 
         self.at(1, arrive)
 
-    def ship(self, owner: Site, life: int, work: Ship) -> None:
+    def audit(self, owner: Site, life: int, work: Audit) -> None:
+        """Every host that is up shows what it has of what it acked."""
+        self.audits.append(work.object_ids)
+        up = {host.node_id: host for host in self.hosts if host.up}
+
+        def findings(row: objects_pb2.ObjectRow) -> Findings:
+            body = Manifest.decode(row.object.manifest.signed.body)
+            held = {ack.node_id: tuple(ack.shards) or (0,) for ack in row.object.acks if ack.node_id in up}
+            whole = {
+                node: tuple(shard for shard in shards if blob_name(body, shard) in up[node].blobs)
+                for node, shards in held.items()
+            }
+            lost = {node: tuple(shard for shard in shards if shard not in whole[node]) for node, shards in held.items()}
+            some = (tuple((node, shards) for node, shards in each.items() if shards) for each in (whole, lost))
+            return Findings(body.object_id, Epoch.decode(row.epoch.body).epoch, *some)
+
+        rows = [row for object_id in work.object_ids if (row := self.object(object_id)) is not None]
+        end = Audited(tuple(findings(row) for row in rows))
+        self.at(1, lambda: owner.runtime.deliver("objects", end) if owner.life == life else None)
+
+    def rebuild(self, owner: Site, life: int, work: Rebuild) -> None:
+        """As a Ship, where all whose parts it takes are up and have them."""
+        body = Manifest.decode(work.manifest.signed.body)
+        up = {host.node_id: host for host in self.hosts if host.up}
+        for parts in work.sums.values():
+            for part in parts:
+                names = [blob_name(body, shard) for shard in part.shards or (0,)]
+                if part.node not in up or not {*names} <= up[part.node].blobs:
+                    fault = Unavailable("it gives nothing", reason="PartMissing")
+                    end = Shipped(work.object_id, work.node, None, fault, unfit=part.node)
+                elif up[part.node].spoils:
+                    fault = FailedPrecondition("another root", reason="WrongRoot")
+                    end = Shipped(work.object_id, work.node, None, fault, spoilt=True)
+                else:
+                    continue
+                self.at(self.rng.randint(1, self.chaos.late_ms), partial(self._end_rebuild, owner, life, end))
+                return
+        self.ship(owner, life, Ship(work.object_id, work.node, work.manifest, work.epoch), rebuilt=True)
+
+    def _end_rebuild(self, owner: Site, life: int, end: Shipped) -> None:
+        if owner.life == life:
+            owner.runtime.deliver("objects", end)
+
+    def ship(self, owner: Site, life: int, work: Ship, *, rebuilt: bool = False) -> None:
         host = next(host for host in self.hosts if host.node_id == work.node)
 
         ended = False
@@ -412,7 +490,7 @@ class World:
             nonlocal ended
             ended = True
             if owner.life == life:
-                owner.runtime.deliver("objects", Shipped(work.object_id, work.node, ack, fault))
+                owner.runtime.deliver("objects", Shipped(work.object_id, work.node, ack, fault, rebuilt=rebuilt))
                 if self.object(work.object_id) is not None:  # else it was deleted meanwhile
                     self.check_completed(work.object_id)
 
@@ -420,7 +498,7 @@ class World:
             if not host.up or host.refuses:
                 return
             body = Manifest.decode(work.manifest.signed.body)
-            epoch = verify_epoch(work.epoch, owner.signer.public_key, sim_verify, SALT)
+            epoch = verify_epoch(work.epoch, [owner.signer.public_key], sim_verify, SALT)
             before = set(host.blobs)
             host.blobs |= {blob_name(body, shard) for shard in epoch.shards.get(host.node_id, ())}
             possession = body.roots[0]
@@ -440,7 +518,7 @@ class World:
                     self.at(late, lambda: end(None, outcome))
                 else:
                     assert isinstance(outcome, objects_pb2.CommitReplicaResponse)
-                    body, ack = verify_ack(outcome.ack, host.signer.public_key, sim_verify, SALT), outcome.ack
+                    body, ack = verify_ack(outcome.ack, [host.signer.public_key], sim_verify, SALT), outcome.ack
                     if host.lies:
                         ack = sign_ack(replace(body, size_bytes=body.size_bytes + 1), host.signer, SALT)
                     self.at(late, partial(end, ack, None))
@@ -531,7 +609,12 @@ class World:
 
     def _heard(self, site: Site, call: Call) -> tuple[Site, object]:
         if isinstance(call.request, quorum_pb2.TrackQuorumsRequest):
-            return self.broker, TrackQuorums(site.node_id, tuple(call.request.quorums))
+            told = call.request
+            rows, closed = tuple(told.quorums), tuple(told.closed)
+            return self.broker, TrackQuorums(site.node_id, rows, closed, told.life, told.number)
         assert isinstance(call.request, objects_pb2.DeliverNoticesRequest)
         host = next(host for host in self.hosts if host.node_id == call.node)
-        return host, TakeNotices(site.node_id, tuple(call.request.deleted))
+        said = call.request
+        epochs = (Epoch.decode(signed.body) for signed in said.moved)
+        self.moved.update((object_of(epoch.quorum_id), host.node_id) for epoch in epochs)
+        return host, TakeNotices(site.node_id, tuple(said.deleted), life=said.life, number=said.number)

@@ -11,6 +11,7 @@ from object_world import TIMEOUT_MS, Chaos, HostSpec, World
 from offgrid.v1 import objects_pb2
 from offgrid_node.protocol.effects import Shipped
 from offgrid_node.protocol.errors import Corrupt, Unavailable
+from offgrid_node.protocol.objects import slots
 from offgrid_node.protocol.objects.parcels import MOVES_AT_ONCE
 from offgrid_node.protocol.objects.settings import REPAIR_AFTER_MS
 from offgrid_node.protocol.objects.tables import GIVEN, SPREADING
@@ -163,12 +164,12 @@ class TestWhatMoves:
         if restarted:
             home.restart_owner()
         home.run(REPAIR_AFTER_MS + 60_000)
-        assert sorted(home.fetches) == sorted(lost)
+        assert (sorted({object_id for object_id, _ in home.rebuilds}), home.fetches) == (sorted(lost), [])
         for object_id in lost:
             assert (epoch(home, object_id).epoch, counts(home, object_id)[0]) == (2, 0)
             assert home.can_be_read(object_id, home.hosts[1:4]) or home.really_acked(object_id) == 3_000
         assert object_id not in home.owner.blobs
-        assert len(home.ships) == 5 * len(object_ids) + len(lost), "only what was lost travels"
+        assert (len(home.ships), len(home.rebuilds)) == (5 * len(object_ids), len(lost)), "only what was lost travels"
 
     def test_the_hosts_that_are_left_take_several_where_there_is_no_other(self) -> None:
         home = world(5)
@@ -217,13 +218,32 @@ class TestWhatMoves:
         victim = next(place for place, count in enumerate(counts(home, object_id)) if count)
         home.lose(victim)
         home.chaos = Chaos(late_ms=1_000)
+        for host in home.hosts:
+            host.spoils = True
         while not home.fetches:
             home.run(1_000)
         home.delete(object_id)
         home.run()
         assert home.object(object_id) is None
         assert not any(name.startswith(object_id) for name in home.owner.blobs)
-        assert (home.machine._delivery._at_host.total(), home.machine._delivery._parcels) == (0, {})
+        assert (home.machine._delivery._slots.at_host.total(), home.machine._delivery._parcels) == (0, {})
+
+
+def test_what_is_nearest_to_loss_is_rebuilt_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    home = world(9)
+    home.meet(*range(9))
+    object_ids = [home.put(number) for number in range(12)]
+    home.run(2_000)
+    lost = {each: sum(counts(home, each)[:2]) for each in object_ids}
+    assert {*lost.values()} >= {1, 2}
+    monkeypatch.setattr(slots, "SHIPS_MAX", 1)
+    home.chaos = Chaos(late_ms=200)
+    for place in (0, 1):
+        home.lose(place)
+    home.run(REPAIR_AFTER_MS + 120_000)
+    order = [lost[object_id] for object_id, _ in home.rebuilds]
+    assert len(order) == sum(lost.values())
+    assert order[: order.count(2)] == [2] * order.count(2), "whatever was put first"
 
 
 class TestNothingMovesBeforeItsBytesAreHere:
@@ -340,7 +360,7 @@ def test_whatever_happens_what_is_called_durable_is(seed: int) -> None:
     home.meet_broker()
     eventful(home, rng)
     assert home.machine.outbox_depth == 0
-    assert home.machine._delivery._at_host.total() == 0
+    assert home.machine._delivery._slots.at_host.total() == 0
     for object_id, required in home.acked.items():
         kept = home.object(object_id).object
         assert kept.state == DURABLE

@@ -187,7 +187,7 @@ class TestAway:
         assert list(mark_of(home, object_id).untold) == [home.hosts[0].node_id]
         assert home.holders(object_id) == {home.hosts[0].node_id}
         home.restart_owner()
-        home.run(30 * 24 * 3_600_000)
+        home.pass_days(30)
         assert home.holders(object_id) == {home.hosts[0].node_id}
         home.return_(0)
         home.run()
@@ -230,6 +230,19 @@ class TestAway:
         for object_id in ids:
             check_gone(home, object_id)
 
+    def test_what_is_to_be_told_in_the_very_step_that_has_told_all_is_told_all_the_same(self) -> None:
+        """Once nothing is left, a node is not thought of any more: it had better be nothing."""
+        home = world(1, copies=1)
+        first, second = home.put(1, 1_000), home.put(2, 1_000)
+        home.run()
+        home.delete(first)
+        while [*home.owner.store.scan(NOTICES)]:
+            home.run(1)
+        home.now_ms += notices.GATHER_MS  # when it is looked at again
+        home.delete(second)
+        home.run(10_000)
+        check_gone(home, second)
+
     def test_one_that_does_not_answer_is_asked_less_and_less(self) -> None:
         home, calls = world(1, copies=1), list[int]()
         object_id = home.put(1, 1_000)
@@ -256,7 +269,7 @@ class TestTheFence:
         home.delete(object_id)
         home.run()
         host, body = home.hosts[0], Manifest.decode(row.object.manifest.signed.body)
-        epoch = verify_epoch(row.epoch, home.owner.signer.public_key, sim_verify, SALT)
+        epoch = verify_epoch(row.epoch, [home.owner.signer.public_key], sim_verify, SALT)
         for _ in range(2):
             command = KeepReplica(row.object.manifest, body, row.epoch, epoch, body.roots[0])
             ticket = host.runtime.ask("objects", home.owner.node_id, command)

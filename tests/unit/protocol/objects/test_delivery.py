@@ -14,7 +14,7 @@ from offgrid.v1 import objects_pb2, state_pb2
 from offgrid_node.protocol.errors import AlreadyExists, Exhausted, FailedPrecondition, NotFound, Unavailable
 from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.events import ObjectAdded
-from offgrid_node.protocol.objects import delivery, walks
+from offgrid_node.protocol.objects import delivery, slots, walks
 from offgrid_node.protocol.objects.commands import Compared
 from offgrid_node.protocol.objects.inventory import Holding
 from offgrid_node.protocol.objects.tables import (
@@ -25,6 +25,7 @@ from offgrid_node.protocol.objects.tables import (
     outbox_key,
     quorum_id_of,
 )
+from offgrid_node.protocol.objects.urgency import Urgent
 from offgrid_node.protocol.quorum.records import Epoch
 from offgrid_node.protocol.quorum.tables import QUORUMS, quorum_key
 
@@ -385,10 +386,10 @@ class TestACancelledEntry:
         home.hosts[0].refuses = refuses
         home.meet(0)
         object_id = home.put(1, 9_000)
-        assert home.machine._delivery._at_host.total() == 1
+        assert home.machine._delivery._slots.at_host.total() == 1
         home.cancel(1)
         home.run()
-        assert (home.machine._delivery._at_host.total(), home.machine._delivery._parcels) == (0, {})
+        assert (home.machine._delivery._slots.at_host.total(), home.machine._delivery._parcels) == (0, {})
         assert (home.entry(object_id).status, home.entry(object_id).trouble) == (CANCELLED, "")
         assert home.object(object_id).object.state == LOCAL
 
@@ -407,7 +408,7 @@ class TestACancelledEntry:
         assert (home.entry(object_id).status, len(home.ships)) == (CANCELLED, ships)
         assert home.machine._delivery._parcels == {}
         home.delete(object_id)
-        assert home.machine._outbox.jobs_open == 0
+        assert home.machine._outbox.entries.jobs_open == 0
 
     def test_makes_room_for_another(self) -> None:
         home = world(outbox_max=1)
@@ -435,7 +436,7 @@ class TestWhatJobsLeave:
         home.run(1_000)
         assert home.object(object_id) is None
         assert object_id not in home.owner.blobs
-        assert home.machine._outbox.jobs_open == 0
+        assert home.machine._outbox.entries.jobs_open == 0
 
     def test_takes_no_room_of_what_is_put(self) -> None:
         home = world(outbox_max=2)
@@ -478,11 +479,23 @@ class TestBounds:
         for number in range(100):
             home.put(number)
         home.meet(0, 1, 2, 3)
-        under_way = home.machine._delivery._at_host
-        assert under_way.total() == delivery.SHIPS_MAX
-        assert max(under_way.values()) <= delivery.SHIPS_PER_HOST_MAX
+        under_way = home.machine._delivery._slots.at_host
+        assert under_way.total() == slots.SHIPS_MAX
+        assert max(under_way.values()) <= slots.SHIPS_PER_HOST_MAX
         home.run()
         assert all(home.entry(object_id).status == COMPLETED for object_id in home.acked)
+
+    def test_what_last_failed_at_a_host_is_known_until_it_takes_something_or_comes_anew(self) -> None:
+        home = world(copies=1)
+        home.meet(0)
+        host = home.hosts[0]
+        host.refuses = True
+        object_id = home.put(1, 1_000)
+        home.run(3_000)
+        assert home.machine.hosts.failure(host.node_id) == (object_id, "no answer")
+        host.refuses = False
+        home.run(60_000)
+        assert home.machine.hosts.failure(host.node_id) is None
 
     def test_one_slow_host_keeps_no_others_waiting(self) -> None:
         home = world(copies=1)
@@ -492,6 +505,16 @@ class TestBounds:
             home.put(number, 1_000)
         home.run(30_000)
         assert all(home.entry(object_id).status == COMPLETED for object_id in home.acked)
+
+    @pytest.mark.parametrize(("waits", "comes", "first"), [(1, 2, "waits"), (2, 1, "comes"), (1, 1, "waits")])
+    def test_a_free_slot_is_for_the_most_urgent_and_of_equals_for_who_waited(
+        self, waits: int, comes: int, first: str
+    ) -> None:
+        urgency = {"comes": comes, "waits": waits}.__getitem__
+        ready, turns = Urgent(urgency), slots.Slots(urgency)
+        ready.add("comes")
+        turns.wait("host", "waits")
+        assert [turns.next(ready) == first, turns.next(ready) != first, turns.next(ready)] == [True, True, None]
 
     def test_more_than_one_step_looks_at_is_looked_at_in_the_next(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(delivery, "LOOKS_MAX", 3)
@@ -548,7 +571,8 @@ class TestBounds:
         home.owner.start()
         assert home.machine.deadline_ms() == home.now_ms
         home.run()
-        assert home.machine.deadline_ms() is None
+        quiet_ms = home.machine.deadline_ms() or 0
+        assert quiet_ms > home.now_ms + 3_600_000, "nothing but the walk over what is due for an audit"
 
     def test_indexes_hold_only_what_is_open(self) -> None:
         home = world()
@@ -599,7 +623,7 @@ def eventful(home: World, rng: Random) -> None:
 def check_all_came_to_their_end(home: World) -> None:
     home.run(QUIET_MS)
     assert home.machine.outbox_depth == 0
-    assert home.machine._delivery._at_host.total() == 0
+    assert home.machine._delivery._slots.at_host.total() == 0
     for object_id in home.given_up:
         assert (home.entry(object_id).status, home.object(object_id).object.state) == (CANCELLED, LOCAL)
         assert object_id in home.owner.blobs

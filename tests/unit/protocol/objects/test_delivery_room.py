@@ -6,6 +6,8 @@ import pytest
 from object_world import HostSpec, World
 
 from offgrid.v1 import objects_pb2
+from offgrid_node.protocol.objects.commands import Findings, HostsChosen, TakeFindings
+from offgrid_node.protocol.quorum.records import Epoch
 
 FACTS_MS = 2_000  # by then hosts that came were asked once
 FACTS_AGAIN_MS = 80_000
@@ -79,6 +81,18 @@ def test_a_copy_at_a_host_that_is_drained_is_none_of_the_wanted_ones() -> None:
     assert len(world.holders(object_id)) == 4
 
 
+def test_what_a_drained_host_holds_weighs_nothing_where_more_is_required_than_copies_are_wanted() -> None:
+    world = town(hosts=4, copies=2)
+    object_id = world.put(1, 3_000)
+    world.run(FACTS_AGAIN_MS)
+    assert len(world.holders(object_id)) == 3
+    (spare,) = {host.node_id for host in world.hosts} - world.holders(object_id)
+    drained = next(place for place, host in enumerate(world.hosts) if host.node_id != spare)
+    say(world, drained, REFUSING["drained"])
+    world.run(FACTS_AGAIN_MS)
+    assert spare in world.holders(object_id)
+
+
 def test_what_a_drained_host_holds_of_what_was_long_done_goes_to_another() -> None:
     world = town(hosts=3, copies=2)
     object_id = world.put(1)
@@ -88,3 +102,71 @@ def test_what_a_drained_host_holds_of_what_was_long_done_goes_to_another() -> No
     say(world, drained, REFUSING["drained"])
     world.run()
     assert spare in world.holders(object_id)
+
+
+def test_a_drained_host_may_go_once_a_user_has_the_others_audited(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = town(hosts=3, copies=2)
+    object_id = world.put(1)
+    world.run(FACTS_AGAIN_MS)
+    drained = next(place for place, host in enumerate(world.hosts) if host.node_id in world.holders(object_id))
+    monkeypatch.setattr(world, "audit", lambda *audit: None)
+    say(world, drained, REFUSING["drained"])
+    world.run(FACTS_AGAIN_MS)
+    row = world.object(object_id)
+    assert len(world.holders(object_id)) == 3
+    assert not world.moved
+    whole = tuple((ack.node_id, (0,)) for ack in row.object.acks)
+    found = Findings(object_id, Epoch.decode(row.epoch.body).epoch, whole, ())
+    world.owner.runtime.ask("objects", "admin", TakeFindings(found))
+    world.turn_owner()
+    world.run(FACTS_MS)
+    assert world.moved == {(object_id, world.hosts[drained].node_id)}
+
+
+def unasked(world: World, place: int, number: int) -> str:
+    """An object that this host keeps, though no ack of it ever counted; two others have it."""
+    host = world.hosts[place]
+    for _ in range(20):
+        host.lies = True
+        object_id = world.put(number)
+        world.run(FACTS_AGAIN_MS)
+        host.lies, number = False, number + 1
+        if object_id in host.blobs:
+            assert len(world.object(object_id).object.acks) == 2
+            assert host.node_id in Epoch.decode(world.object(object_id).epoch.body).weights
+            return object_id
+    raise AssertionError("it was never chosen")
+
+
+def test_what_a_drained_host_keeps_and_never_acked_goes_too() -> None:
+    world = town(hosts=3, copies=2)
+    object_id, host = unasked(world, 0, 1), world.hosts[0]
+    say(world, 0, REFUSING["drained"])
+    world.run()
+    assert (object_id, host.node_id) in world.moved
+    assert host.node_id not in Epoch.decode(world.object(object_id).epoch.body).weights
+    assert len(world.object(object_id).object.acks) == 2
+
+
+def test_who_keeps_unasked_what_others_have_is_left_alone_while_it_stays() -> None:
+    world = town(hosts=3, copies=2)
+    object_id = unasked(world, 0, 1)
+    epoch = world.object(object_id).epoch.body
+    world.run()
+    assert world.object(object_id).epoch.body == epoch
+    assert not world.moved
+
+
+def test_an_owner_that_names_its_hosts_gives_no_other_anything_new() -> None:
+    world = town(hosts=3, copies=3)
+    kept = world.put(1)
+    world.run(FACTS_AGAIN_MS)
+    world.owner.runtime.deliver("objects", HostsChosen(frozenset({world.hosts[2].node_id})))
+    world.run(FACTS_MS)
+    object_id = world.put(2, 2_000)
+    world.run(FACTS_AGAIN_MS)
+    assert world.holders(object_id) == {world.hosts[2].node_id}
+    assert len(world.holders(kept)) == 3, "what others hold stays"
+    world.owner.runtime.deliver("objects", HostsChosen(frozenset(host.node_id for host in world.hosts)))
+    world.run(FACTS_AGAIN_MS)
+    assert world.entry(object_id).status == objects_pb2.OUTBOX_STATUS_COMPLETED

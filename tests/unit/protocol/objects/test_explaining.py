@@ -102,6 +102,23 @@ def test_why_a_host_gets_nothing(refused: Host, outcome: Outcome, reason: str) -
     assert holding.reason.startswith(f"{reason}; what it holds ")
 
 
+def test_a_host_that_failed_says_so_after_the_object_has_left_memory() -> None:
+    hosts = met([host("a"), host("b"), host("h")])
+    parcel = in_epoch(COPIES, members=["a", "b"], held={"a": (0,), "b": (0,)}, durable=True)
+    hosts.on_failed("h", "o-1", "its disk refuses")
+    said = {each.host.node_id: each for each in explain(Placed(parcel, 10, Policy.BALANCED), hosts, 0)}
+    assert (said["h"].outcome, said["a"].outcome) == (Outcome.FAILING, Outcome.HOLDS)
+    assert said["h"].reason == "what was brought there failed: its disk refuses; it is tried again later"
+    other = replace(parcel, object_id="o-2")
+    said = {each.host.node_id: each for each in explain(Placed(other, 10, Policy.BALANCED), hosts, 0)}
+    assert said["h"].outcome is Outcome.NOT_NEEDED
+    assert said["h"].reason.endswith("; the last that was brought there failed: its disk refuses")
+    hosts.on_took("h")
+    said = {each.host.node_id: each for each in explain(Placed(parcel, 10, Policy.BALANCED), hosts, 0)}
+    assert said["h"].outcome is Outcome.NOT_NEEDED
+    assert "failed" not in said["h"].reason
+
+
 def test_a_domain_that_has_its_part_and_hosts_that_come_later() -> None:
     said = said_of(COPIES, host("a", "x"), host("b", "x"), host("c", room_bytes=20))
     assert said["c"].outcome is Outcome.GETS
@@ -150,7 +167,7 @@ def test_a_host_that_keeps_failing_gets_nothing_where_another_can_take_it() -> N
     failed = {"a": Failed(FAILING, 60_000, 1)}
     for parcel in (in_epoch(SHARDS, *"aabb", failed=failed), in_epoch(COPIES, members="abc", failed=failed)):
         said = said_of(parcel, *(host(name) for name in "abc"))
-        assert (said["a"].outcome, said["a"].gets) == (Outcome.NOT_NEEDED, ())
+        assert (said["a"].outcome, said["a"].gets) == (Outcome.FAILING, ())
         assert said["a"].reason == "what was brought there failed; it is tried again later"
         assert said["b"].gets
         assert said["c"].gets

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from offgrid_node.protocol.clock import Now
@@ -44,7 +44,6 @@ def written(steps: list[tuple[str, str, set[int]]], table: str = KEPT) -> Memory
 
 
 class TestTheSum:
-    @settings(deadline=None)
     @given(STEPS)
     def test_is_that_of_what_is_there(self, steps: list[tuple[str, str, set[int]]]) -> None:
         store = written(steps)

@@ -53,6 +53,18 @@ def test_what_began_on_one_host_goes_on_to_others() -> None:
     assert layout.count("host-0") == 2, "no more moves than must"
 
 
+def test_a_domain_gets_more_than_its_part_where_nothing_else_weighs_enough() -> None:
+    """No more than may be lost, should that do: with the domain nothing is lost then."""
+    hosts = [Host(f"host-{place}", 1_000, "attic" if place < 5 else "", alive=True) for place in range(7)]
+    spread = laid_anew("o-1", 3, ("",) * 6, {}, hosts, 2_000)
+    assert sum(spread.count(f"host-{place}") for place in range(5)) == 2
+    full = laid_anew("o-1", 3, spread, dict(enumerate(spread)), hosts, 3_000)
+    assert survived_milli(full, 3, hosts) == 3_000
+    assert sum(full.count(f"host-{place}") for place in range(5)) == 3
+    apart = laid_anew("o-1", 3, full, dict(enumerate(full)), hosts, 4_000)
+    assert survived_milli(apart, 3, hosts) == 4_000
+
+
 def test_light_hosts_are_passed_over_where_only_heavy_ones_weigh_enough() -> None:
     hosts = [Host(f"host-{place}", weight, "", alive=True) for place, weight in enumerate([100] * 5 + [1_000] * 3)]
     layout = laid_anew("o-1", 3, ("",) * SHARDS, {}, hosts, 2_000)

@@ -109,21 +109,23 @@ def test_of_many_hosts_each_is_asked_less_often_and_few_at_once() -> None:
     assert len(silent.next_calls()) == 1
 
 
-def test_a_host_with_another_life_has_begun_anew_whether_it_seemed_gone_or_not() -> None:
-    owner = Owner()
-    for life in (b"a", b"a"):
+def test_a_host_that_names_its_life_for_the_first_time_has_begun_anew_whether_it_seemed_gone_or_not() -> None:
+    owner, named = Owner(), list[int]()
+
+    def says(life: bytes) -> None:
         owner.ask(objects_pb2.GetCapacityResponse(life=life))
-    assert owner.anew == []
-    owner.ask(objects_pb2.GetCapacityResponse(life=b"b"))
-    assert owner.anew == ["h0"]
+        named.append(len(owner.anew))
+
+    for life in (b"a", b"a", b"b", b"b"):
+        says(life)
+    assert named == [1, 1, 2, 2]
+    owner.meet("h0")
+    says(b"b")
+    assert named[-1] == 2, "it said something new of itself, and is the same"
     owner.lose("h0")
     owner.meet("h0")
-    owner.ask(objects_pb2.GetCapacityResponse(life=b"b"))
-    assert owner.anew == ["h0"]
-    owner.lose("h0")
-    owner.meet("h0")
-    owner.ask(objects_pb2.GetCapacityResponse(life=b"c"))
-    assert owner.anew == ["h0", "h0"]
+    says(b"b")
+    assert named[-1] == 3, "it was away, and what it had acked until now may be of an earlier life"
 
 
 def test_what_a_host_says_and_how_long_that_took() -> None:

@@ -68,9 +68,10 @@ def test_no_more_are_chosen_than_it_takes(
     able = [h for h in candidates if refusal(h, size) is None]
 
     def suffices(hosts: list[Host]) -> bool:
-        weights = {h.node_id: h.weight_milli for h in (*held, *hosts)}  # a node counts once
-        staying = sum(not h.facts.drained for h in held)
-        return sum(weights.values()) >= required and staying + len(hosts) >= copies
+        staying = [h for h in held if not h.facts.drained]
+        weights = {h.node_id: h.weight_milli for h in (*staying, *hosts)}  # a node counts once
+        places = len({h.node_id for h in staying}) + len(hosts)
+        return sum(weights.values()) >= required and places >= copies
 
     assert all(refusal(h, size) is None for h in chosen)
     assert suffices(chosen) or len(chosen) == len(able)

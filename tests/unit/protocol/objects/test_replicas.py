@@ -82,7 +82,7 @@ def keeper() -> Keeper:
 
 def ack_in(outcome: Message | Fault) -> Ack:
     assert isinstance(outcome, objects_pb2.CommitReplicaResponse), outcome
-    return verify_ack(outcome.ack, HOST.public_key, sim_verify, SALT)
+    return verify_ack(outcome.ack, [HOST.public_key], sim_verify, SALT)
 
 
 def reason(outcome: Message | Fault) -> str:

@@ -144,4 +144,5 @@ class Town:
         if isinstance(request, quorum_pb2.SignAckRequest):
             return SignAck(Epoch.decode(request.epoch.body))
         assert isinstance(request, quorum_pb2.TrackQuorumsRequest)
-        return TrackQuorums(source.node_id, tuple(request.quorums))
+        rows, closed = tuple(request.quorums), tuple(request.closed)
+        return TrackQuorums(source.node_id, rows, closed, request.life, request.number)

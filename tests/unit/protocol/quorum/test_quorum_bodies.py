@@ -14,6 +14,7 @@ from offgrid_node.protocol.objects.manifest import (
     COPY,
     MANIFEST_KIND,
     REED_SOLOMON,
+    SEALED_SIZE_BYTES,
     SHARDS_MAX,
     STRIPE_BYTES,
     STRIPE_BYTES_MAX,
@@ -49,6 +50,7 @@ CODED = dataclasses.replace(
     roots=(b"\x06" * 32, b"\x07" * 32, b"\x08" * 32),
     expires_us=1_800_000_000_000_000,
 )
+PADDED = dataclasses.replace(MANIFEST, size_bytes=3_014_656, sealed_size=b"\x09" * SEALED_SIZE_BYTES)
 GOLDEN = {
     "epoch": (
         EPOCH,
@@ -112,6 +114,16 @@ GOLDEN = {
         ),
         "6d604204f6d89aae1d7deffb5d5783a0ec545703637f364381b18ae575c6d14e",
     ),
+    "padded manifest": (
+        PADDED,
+        MANIFEST_KIND,
+        (
+            "0201010101010101010101010101010101010101010505050505050505050505050505050500000000002e0000001000"
+            "00010001060606060606060606060606060606060606060606060606060606060606060600060a24181e400000000000"
+            "00000000090909090909090909090909090909090909090909090909"
+        ),
+        "304b15f915c2d64f48140e82ed287c192b1f7b44290f6f7e92ebff55b22f945e",
+    ),
 }
 
 node_ids = st.binary(min_size=20, max_size=20).map(base32)
@@ -141,7 +153,8 @@ def manifests(draw: st.DrawFn) -> Manifest:
     roots = draw(st.lists(digests, min_size=1, max_size=SHARDS_MAX).map(tuple))
     k, codec = (1, COPY) if len(roots) == 1 else (draw(st.integers(1, len(roots) - 1)), REED_SOLOMON)
     stripe = draw(st.integers(1, STRIPE_BYTES_MAX))
-    return Manifest(draw(node_ids), nonce, draw(u64), stripe, k, codec, roots, draw(u64), draw(u64))
+    sealed_size = draw(st.sampled_from((b"", b"\x09" * SEALED_SIZE_BYTES)))
+    return Manifest(draw(node_ids), nonce, draw(u64), stripe, k, codec, roots, draw(u64), draw(u64), sealed_size)
 
 
 acks = st.builds(Ack, node_ids, node_ids, quorum_ids, u32, digests, u64, digests)
@@ -249,13 +262,13 @@ def test_an_ack_counts_for_what_its_node_was_to_hold_when_it_signed(
 def test_signatures_stand_in_one_mesh_for_one_kind_under_one_key() -> None:
     signer, other = SimSigner("a"), SimSigner("b")
     epoch, ack = sign_epoch(EPOCH, signer, SALT), sign_ack(ACK, signer, SALT)
-    assert verify_epoch(epoch, signer.public_key, sim_verify, SALT) == EPOCH
-    assert verify_ack(ack, signer.public_key, sim_verify, SALT) == ACK
+    assert verify_epoch(epoch, [signer.public_key], sim_verify, SALT) == EPOCH
+    assert verify_ack(ack, [signer.public_key], sim_verify, SALT) == ACK
     for key, salt in ((other.public_key, SALT), (signer.public_key, bytes(16)), (b"", SALT)):
         with pytest.raises(PeerFault, match="signature"):
-            verify_epoch(epoch, key, sim_verify, salt)
+            verify_epoch(epoch, [key], sim_verify, salt)
         with pytest.raises(PeerFault, match="signature"):
-            verify_ack(ack, key, sim_verify, salt)
+            verify_ack(ack, [key], sim_verify, salt)
     ack.signature = signer.sign(digest_of(EPOCH_KIND, SALT, ack.body))
     with pytest.raises(PeerFault, match="signature"):
-        verify_ack(ack, signer.public_key, sim_verify, SALT)
+        verify_ack(ack, [signer.public_key], sim_verify, SALT)

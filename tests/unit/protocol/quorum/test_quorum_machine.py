@@ -11,14 +11,32 @@ from quorum_town import SALT, Place, Town
 
 from offgrid.v1 import common_pb2, quorum_pb2
 from offgrid_node.protocol.effects import Answered
-from offgrid_node.protocol.errors import AlreadyExists, Exhausted, Fault, InvalidRequest, NotFound
-from offgrid_node.protocol.events import HOST, AckArrived, AckRefused, OpenQuorum, QuorumAcked, QuorumOpened
+from offgrid_node.protocol.errors import (
+    AlreadyExists,
+    Exhausted,
+    FailedPrecondition,
+    Fault,
+    InvalidRequest,
+    NotFound,
+    Unavailable,
+)
+from offgrid_node.protocol.events import (
+    HOST,
+    AckArrived,
+    AckRefused,
+    CloseQuorum,
+    OpenQuorum,
+    QuorumAcked,
+    QuorumOpened,
+)
 from offgrid_node.protocol.quorum import owner as owner_part
 from offgrid_node.protocol.quorum import telling
 from offgrid_node.protocol.quorum.commands import SignAck
 from offgrid_node.protocol.quorum.records import NOTHING, Ack, Epoch, Member, sign_ack, sign_epoch
-from offgrid_node.protocol.quorum.tables import CHANGES, FENCES, quorum_key
+from offgrid_node.protocol.quorum.tables import CHANGES, CLOSED, FENCES, LIFE, META, number_key, quorum_key
 from offgrid_node.protocol.quorum.tally import Tally, merged
+from offgrid_node.storage.memory import MemoryStore
+from offgrid_node.storage.store import Batch
 
 SUBJECT = b"r" * 32
 
@@ -64,6 +82,22 @@ class TestOwner:
         assert owner.create("q", 1_000, owner, named=False) == first, "every member of now would do as well"
         assert isinstance(owner.create("q", 2_000, owner, town["a"]), AlreadyExists)
         assert isinstance(owner.create("q", 1_000, owner), AlreadyExists)
+
+    def test_no_ack_of_one_that_a_restored_owner_has_forgotten_counts(self, town: Town, owner: Place) -> None:
+        """It may have had other members, and another meaning."""
+        owner.create("test123", 2_000, owner, town["a"])
+        former = owner.ack("test123", town["a"])
+        town.carry(owner)
+        owner.store = MemoryStore()
+        owner.store.commit(Batch(writes={(META, LIFE): number_key(1)}))
+        owner.start()
+        owner.create("test123", 1_000, town["a"])
+        ticket = owner.ack("test123", town["a"])
+        town.carry(owner)
+        assert isinstance(former.outcome, quorum_pb2.AckQuorumResponse)
+        assert isinstance(ticket.outcome, quorum_pb2.AckQuorumResponse)
+        assert ticket.outcome.quorum.reached
+        assert ticket.outcome.quorum.epoch > former.outcome.quorum.epoch
 
     def test_more_than_its_members_weigh_is_refused(self, owner: Place) -> None:
         fault = owner.create("q", 1_001, owner)
@@ -341,6 +375,111 @@ class TestBrokers:
         town.carry(owner)
         assert broker.row("q1", owner) is not None
         assert broker.row("q2", owner) is None
+
+    def test_what_is_closed_is_forgotten_at_every_broker_and_then_here(self, town: Town, owner: Place) -> None:
+        first, second = town["first"], town["second"]
+        for broker in (first, second):
+            town.up(owner, broker)
+        owner.create("q", 1_000, owner)
+        owner.create("r", 1_000, owner)
+        self.told(town, owner, first)
+        town.down(owner, second)
+        owner.told(CloseQuorum("q"))
+        owner.told(CloseQuorum("q"))
+        self.told(town, owner, first)
+        assert first.row("q", owner) is None
+        assert first.row("r", owner) is not None
+        assert second.row("q", owner) is not None
+        assert len([*owner.store.scan(CLOSED)]) == 1, "one of them has yet to hear"
+        owner.start()
+        town.up(owner, second)
+        town.up(owner, first)
+        self.told(town, owner, second)
+        assert second.row("q", owner) is None
+        assert not [*owner.store.scan(CLOSED)]
+
+    def test_a_late_call_brings_back_nothing_that_is_closed(self, town: Town, owner: Place) -> None:
+        town.up(owner, town["broker"])
+        owner.create("q", 1_000, owner)
+        town.wait(telling.GATHER_MS)
+        (late,) = owner.calls
+        owner.calls.clear()
+        owner.told(Answered(late.tag, late.node, None, Unavailable("no answer came")))
+        owner.told(CloseQuorum("q"))
+        town.wait(telling.RETRY_MS)
+        assert town.carry(owner) == 1
+        outcome = town["broker"].ask(town._command(owner, late.request)).outcome
+        assert isinstance(outcome, FailedPrecondition)
+        assert town["broker"].row("q", owner) is None
+
+    def test_a_broker_that_was_told_and_did_not_answer_hears_the_end_after_a_restart(
+        self, town: Town, owner: Place
+    ) -> None:
+        town.up(owner, town["broker"])
+        owner.create("q", 1_000, owner)
+        town.wait(telling.GATHER_MS)
+        town.carry(owner, lose_answer=True)
+        assert town["broker"].row("q", owner) is not None
+        owner.start()
+        owner.told(CloseQuorum("q"))
+        town.up(owner, town["broker"])
+        town.wait(telling.GATHER_MS)
+        while town.carry(owner):
+            town.wait(telling.GATHER_MS)
+        assert town["broker"].row("q", owner) is None
+
+    def test_without_a_broker_nothing_is_noted_of_what_is_closed(self, town: Town, owner: Place) -> None:
+        owner.create("q", 1_000, owner)
+        owner.told(CloseQuorum("q"))
+        assert not [*owner.store.scan(CLOSED)]
+        assert not [*owner.store.scan(CHANGES)]
+
+    def test_what_is_closed_makes_room_at_a_full_broker(self) -> None:
+        town = Town(tracked_max=2)
+        owner, broker = town["owner"], town["broker"]
+        town.up(owner, broker)
+        for number in range(3):
+            owner.create(f"q{number}", 1_000, owner)
+        self.told(town, owner, broker)
+        assert broker.row("q2", owner) is None
+        owner.told(CloseQuorum("q0"))
+        for _ in range(70):
+            town.wait(1_000)
+            town.carry(owner)
+        assert broker.row("q0", owner) is None
+        assert broker.row("q2", owner) is not None
+
+    def test_pages_of_what_is_closed_follow_each_other(
+        self, town: Town, owner: Place, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(telling, "PAGE_ROWS", 2)
+        broker = town["broker"]
+        town.up(owner, broker)
+        for number in range(9):
+            owner.create(f"q{number}", 1_000, owner)
+        self.told(town, owner, broker)
+        for number in (0, 1, 2, 3, 4):
+            owner.told(CloseQuorum(f"q{number}"))
+            owner.create(f"r{number}", 1_000, owner)
+        self.told(town, owner, broker)
+        assert [number for number in range(9) if broker.row(f"q{number}", owner)] == [5, 6, 7, 8]
+        assert all(broker.row(f"r{number}", owner) for number in range(5))
+        self.told(town, owner, broker)
+        assert not [*owner.store.scan(CLOSED)]
+
+    def test_a_broker_that_missed_too_much_keeps_the_oldest(
+        self, town: Town, owner: Place, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(telling, "CLOSED_MAX", 3)
+        broker = town["broker"]
+        town.up(owner, broker)
+        for number in range(20):
+            owner.create(f"q{number}", 1_000, owner)
+        self.told(town, owner, broker)
+        town.down(owner, broker)
+        for number in range(20):
+            owner.told(CloseQuorum(f"q{number}"))
+        assert len([*owner.store.scan(CLOSED)]) <= 4
 
     def test_a_failing_commit_tells_it_again(self, town: Town, owner: Place) -> None:
         """Memory is ahead of the disk when it fails; the numbers of changes must not be."""

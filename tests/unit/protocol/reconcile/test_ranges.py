@@ -35,14 +35,13 @@ def reconcile(here: set[Item], there: set[Item]) -> tuple[Asking, int, int]:
 
 
 class TestAnyTwoSets:
-    @settings(deadline=None)
     @given(ITEMS, ITEMS, ITEMS)
     def test_are_told_apart(self, shared: set[Item], here: set[Item], there: set[Item]) -> None:
         here, there = here | shared, there | shared
         asking, _, _ = reconcile(here, there)
         assert (asking.here, asking.there) == (here - there, there - here)
 
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=25)
     @given(st.integers(0, 3_000), st.integers(0, 3_000), st.integers(0, 2_000), st.integers(0, 2**32))
     def test_large_ones_too(self, here_only: int, there_only: int, shared: int, seed: int) -> None:
         rng = Random(seed)
@@ -75,7 +74,6 @@ class TestBytes:
 
 
 class TestALiar:
-    @settings(deadline=None)
     @given(st.binary(max_size=200))
     def test_who_sends_anything_is_refused_or_answered(self, raw: bytes) -> None:
         ordered = Ordered(KEY, made(Random(3), 100))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from random import Random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from offgrid_node.protocol.errors import PeerFault
@@ -39,7 +39,6 @@ def made(rng: Random, count: int, start: int = 0) -> frozenset[Item]:
 
 
 class TestAnyTwoNodes:
-    @settings(deadline=None)
     @given(ITEMS, ITEMS, ITEMS, HEIGHTS, HEIGHTS)
     def test_learn_where_they_differ(
         self,
@@ -53,7 +52,6 @@ class TestAnyTwoNodes:
         asking = reconcile(one, other)
         assert (asking.here, asking.there) == (one.items - other.items, other.items - one.items)
 
-    @settings(deadline=None)
     @given(ITEMS, ITEMS, ITEMS, st.integers(1, 30))
     def test_whatever_counts_as_recent(
         self, shared: frozenset[Item], here: frozenset[Item], there: frozenset[Item], recent: int
@@ -98,7 +96,6 @@ class TestTheWay:
 
 
 class TestALiar:
-    @settings(deadline=None)
     @given(st.binary(max_size=120))
     def test_who_asks_anything_is_answered_or_refused(self, raw: bytes) -> None:
         other = Answering(view(made(Random(4), 50), ann=50))
@@ -108,7 +105,6 @@ class TestALiar:
             except PeerFault as fault:
                 assert fault.reason in ("BadQuestion", "BadRanges")  # noqa: PT017 - some bytes are questions
 
-    @settings(deadline=None)
     @given(st.lists(st.binary(max_size=120), min_size=1, max_size=4), st.sampled_from([b"", b"\1", b"\2", b"\3"]))
     def test_who_answers_anything_is_refused_or_leads_nowhere(self, answers: list[bytes], first: bytes) -> None:
         asking = Asking(view(made(Random(5), 50), ann=50), KEY)

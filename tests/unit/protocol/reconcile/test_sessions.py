@@ -5,7 +5,7 @@ from __future__ import annotations
 from random import Random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from offgrid_node.protocol.errors import PeerFault
@@ -26,7 +26,6 @@ def reconcile(here: set[int], there: set[int]) -> Asking:
     return asking
 
 
-@settings(deadline=None)
 @given(IDS, IDS, IDS)
 def test_any_two_sets_are_told_apart(shared: set[int], here: set[int], there: set[int]) -> None:
     here, there = here | shared, there | shared

@@ -46,7 +46,6 @@ IDS = st.sets(st.integers(0, 2**64 - 1), max_size=60)
 
 
 class TestAnyTwoSets:
-    @settings(deadline=None)
     @given(IDS, IDS, IDS, st.binary(min_size=16, max_size=16))
     def test_are_told_apart(self, shared: set[int], here: set[int], there: set[int], key: bytes) -> None:
         here, there = here | shared, there | shared
@@ -54,7 +53,7 @@ class TestAnyTwoSets:
         assert decoder.there == there - here
         assert decoder.here == here - there
 
-    @settings(max_examples=20, deadline=None)
+    @settings(max_examples=20)
     @given(st.sets(st.integers(0, 2**256 - 1), max_size=20), st.sets(st.integers(0, 2**256 - 1), max_size=20))
     def test_of_wide_ids_too(self, here: set[int], there: set[int]) -> None:
         decoder, _ = reconcile(SymbolCode(KEY, 32), here, there)
@@ -122,7 +121,6 @@ class TestALiar:
         decoder.feed(theirs, sketch(CODE, here, 0, len(theirs)))
         return decoder
 
-    @settings(deadline=None)
     @given(st.lists(st.tuples(st.integers(0, 2**96 - 1), st.integers(-3, 3)), min_size=1, max_size=64))
     def test_who_makes_symbols_up_costs_no_more_than_them(self, made_up: list[tuple[int, int]]) -> None:
         decoder = self.feed([Symbol(*each) for each in made_up], {1, 2, 3})
@@ -163,14 +161,12 @@ class TestTheWireForm:
             "000000000000000000000001ffffffffffffffffee5ee90a0000000000000000000000000000"
         )
 
-    @settings(deadline=None)
     @given(IDS, st.integers(0, 500), st.integers(1, 64))
     def test_is_read_as_it_was_written(self, ids: set[int], first: int, count: int) -> None:
         symbols = sketch(CODE, ids, first, count)
         raw = encode_symbols(CODE, symbols, first, len(ids))
         assert decode_symbols(CODE, raw, first, count, len(ids)) == symbols
 
-    @settings(deadline=None)
     @given(st.binary(max_size=100), st.integers(1, 8))
     def test_of_anything_else_is_refused(self, raw: bytes, count: int) -> None:
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from offgrid_node.protocol.errors import PeerFault
@@ -20,7 +20,6 @@ def test_the_gap_is_by_origin_and_number() -> None:
     assert gap.here == {BOB: (1, 2)}
 
 
-@settings(deadline=None)
 @given(HEIGHTS, HEIGHTS)
 def test_the_gap_of_two_sides_is_the_same_seen_from_either(one: dict[bytes, int], other: dict[bytes, int]) -> None:
     gap, mirrored = gap_between(one, other), gap_between(other, one)
@@ -28,13 +27,11 @@ def test_the_gap_of_two_sides_is_the_same_seen_from_either(one: dict[bytes, int]
     assert (digest_of(one) == digest_of(other)) == (not gap.here and not gap.there)
 
 
-@settings(deadline=None)
 @given(HEIGHTS)
 def test_a_vector_is_read_as_it_was_written(heights: dict[bytes, int]) -> None:
     assert decode_vector(encode_vector(heights)) == heights
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=80))
 def test_what_is_read_is_written_so_again(raw: bytes) -> None:
     try:

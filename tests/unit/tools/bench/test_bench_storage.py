@@ -11,6 +11,7 @@ import pytest
 from offgrid_node.coding.choice import choose
 from offgrid_node.protocol.objects.manifest import Code
 from offgrid_tools.bench import storage, storage_bounds, storage_memory
+from offgrid_tools.bench.carriers import measure_carriers
 from offgrid_tools.bench.document import DOCUMENT
 from offgrid_tools.bench.figures import read_goals
 from offgrid_tools.bench.processes import own_pid
@@ -55,6 +56,13 @@ def test_each_step_is_measured_alone(code: Code, tmp_path: Path, monkeypatch: py
     assert all(rate > 0 for rate in bounds.values())
     assert [*tmp_path.iterdir()] == [], "nothing is left over"
     assert {f"bound_{name}_mb_per_s" for name in bounds} <= read_goals()["storage"].keys()
+
+
+def test_pieces_are_carried_by_what_nodes_use_and_by_grpc() -> None:
+    (figure,) = measure_carriers(pieces=2, rounds=1)
+    assert figure.value > 0
+    assert figure.peer_value is not None
+    assert figure.name in read_goals()["storage"]
 
 
 def test_the_parity_that_is_timed_is_the_coders() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from random import Random
 
 from offgrid_node.protocol.effects import Signer
+from offgrid_node.protocol.mesh.wrapping import WrappingKey
 from offgrid_tools.sim.cluster import Cluster
 from offgrid_tools.sim.process import Process
 
@@ -20,6 +21,9 @@ class Forger:
         self.node_id, self.public_key = self._signer.node_id, self._signer.public_key
         self.lies = 0
         process.pen = self
+
+    def wrapping_key(self, number: int) -> WrappingKey:
+        return self._signer.wrapping_key(number)
 
     def sign(self, digest: bytes) -> bytes:
         honest = self._signer.sign(digest)

@@ -1,9 +1,11 @@
 """Rules of what owners delete: it is gone for good, here at once and in the end at every host, and nothing comes back.
 
+- in its time: nothing is deleted that nobody has asked to be, or that expires later, by its owner's own clock;
 - for good: once a user was told, the owner's rows of it are gone and its mark is there, after any crash;
 - never again: a host that has dropped a replica has no row of it any more, whatever comes late;
-- everywhere: in the end no row of it is left at any member, and no blob either. Two are let off: whose disk loses what
-  it keeps, and who was told that a commit had failed, which may have been applied: the next start sweeps what is left.
+- everywhere: in the end no row of it is left at any member, its readers among them, and no blob either. Two are let
+  off: whose disk loses what it keeps, and who was told that a commit had failed, which may have been applied: the next
+  start sweeps what is left.
 """
 
 from __future__ import annotations
@@ -11,7 +13,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from offgrid.v1 import objects_pb2
-from offgrid_node.protocol.objects.tables import DELETED, DROPPED, OBJECTS, REPLICAS
+from offgrid_node.protocol.objects.small import SMALL
+from offgrid_node.protocol.objects.tables import DELETED, DROPPED, OBJECTS, REPLICAS, SHARED
 from offgrid_tools.sim.monitor.evidence import Evidence, Violation
 from offgrid_tools.sim.monitor.rules import Rules, Written
 
@@ -23,6 +26,7 @@ class DeletionRules(Rules):
         self._evidence = evidence
         self._asked: dict[str, set[str]] = {}  # owner → objects whose deletion a user has asked for
         self._told: dict[str, set[str]] = {}  # and was told of
+        self._expires_us: dict[tuple[str, str], int] = {}  # by owner and object, of those that expire
         self._to_sweep: set[str] = set()
 
     def rows(self) -> Mapping[str, Written]:
@@ -35,6 +39,15 @@ class DeletionRules(Rules):
         """A commit has failed there, or was said to."""
         self._to_sweep.add(node)
 
+    def on_comeback(self, node: str) -> None:
+        marked = self._evidence.stores[node]
+        told = self._told.get(node, set())
+        self._told[node] = {object_id for object_id in told if marked.peek(DELETED, object_id.encode()) is not None}
+
+    def is_told(self, owner: str, object_id: str) -> bool:
+        """Whether it must not come back."""
+        return object_id in self._told.get(owner, ())
+
     def on_asked(self, owner: str, object_id: str) -> None:
         """A user is about to ask: from now on it may be gone."""
         self._asked.setdefault(owner, set()).add(object_id)
@@ -44,8 +57,18 @@ class DeletionRules(Rules):
         self._told.setdefault(owner, set()).add(object_id)
         self._check_told(owner, object_id)
 
+    def on_made(self, owner: str, made: objects_pb2.Object) -> None:
+        """Its owner's row says what it is."""
+        if made.expires_us:
+            self._expires_us[owner, made.object_id] = made.expires_us
+
     def may_be_gone(self, owner: str, object_id: str) -> bool:
-        return object_id in self._asked.get(owner, ())
+        """For good, by its owner's will: a user has asked for that, or its time has come by the owner's clock."""
+        return object_id in self._asked.get(owner, ()) or self.has_expired(owner, object_id)
+
+    def has_expired(self, owner: str, object_id: str) -> bool:
+        expires_us = self._expires_us.get((owner, object_id))
+        return expires_us is not None and expires_us <= self._evidence.latest_us[owner]()
 
     def _on_replica(self, host: str, key: bytes, value: bytes | None) -> None:
         if value is not None and self._evidence.row(host, DROPPED, key) is not None:
@@ -76,6 +99,9 @@ class DeletionRules(Rules):
 
     def _keeps(self, node: str, object_id: str) -> bool:
         names = () if node in self._to_sweep else self._evidence.blobs[node].names()
+        store = self._evidence.stores[node]
         return any(name.partition(".")[0] == object_id for name in names) or any(
-            True for _ in self._evidence.stores[node].scan(REPLICAS, prefix=f"{object_id}/".encode())
+            True
+            for table, prefix in ((REPLICAS, f"{object_id}/"), (SHARED, f"{object_id}/"), (SMALL, object_id))
+            for _ in store.scan(table, prefix=prefix.encode())
         )

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 
+from offgrid_node.protocol.objects.small import SMALL, small_key
 from offgrid_node.storage.memory import MemoryStore
 from offgrid_node.storage.memory_blobs import MemoryBlobs
+
+STAGED_FOR = re.compile(r"o-[a-z2-7]{32}(\.\d+)?\Z")  # which blob staged bytes are to be, whoever brings them
 
 
 class Violation(Exception):
@@ -24,12 +28,28 @@ class Evidence:
         self.salt = b""  # the mesh's
         self.dishonest: set[str] = set()  # nobody vouches for them; what they signed is signed all the same
         self.rotten: set[str] = set()  # their disks lose what they kept
+        self.bad: set[str] = set()  # hosts that are not counted on: liars, and those that lose things or are lost
+        self.latest_us: dict[str, Callable[[], int]] = {}  # the latest that a node's wall clock has shown
         self._signed: dict[tuple[str, str, str, int], bytes] = {}
         self._durable: dict[tuple[str, str, str, int], set[str]] = {}  # with all details that were ever said
 
     def row(self, node: str, table: str, key: bytes) -> bytes | None:
         """What is durable at that node now."""
         return self.stores[node].peek(table, key)
+
+    def kept(self, node: str, name: str, owner: str) -> bytes | None:
+        """What is durable there, as a row or a file, of what `owner` wants kept under the name."""
+        row = self.row(node, SMALL, small_key(name, owner))
+        blobs = self.blobs[node]
+        size = blobs.size(name) if row is None and blobs.is_durable(name) else None
+        return blobs.read(name, 0, size) if size is not None else row
+
+    def names(self, node: str) -> Iterator[str]:
+        """Of all that is kept there, in rows and in files, or is to be: what has come in whole needs nobody else."""
+        yield from self.blobs[node].names()
+        staged = (STAGED_FOR.search(each.name) for each in self.blobs[node].all_staged())
+        yield from (found[0] for found in staged if found is not None)
+        yield from (key.decode().partition("/")[0] for key, _ in self.stores[node].copy().scan(SMALL))
 
     def sign(self, what: str, signer: str, subject: str, number: int, body: bytes) -> None:
         """The signer lets go of this body. Raises Violation when it let go of another one for the same thing, unless it

@@ -11,10 +11,14 @@ from offgrid.v1 import jobs_pb2, state_pb2
 from offgrid_node.protocol.errors import Fault
 from offgrid_node.storage.memory import MemoryStore
 from offgrid_node.storage.memory_blobs import MemoryBlobs
+from offgrid_tools.sim.monitor.access import AccessRules
+from offgrid_tools.sim.monitor.audits import AuditRules
+from offgrid_tools.sim.monitor.comebacks import ComebackRules
 from offgrid_tools.sim.monitor.deadly import DeadlyRules
 from offgrid_tools.sim.monitor.deletions import DeletionRules
 from offgrid_tools.sim.monitor.duty import DutyRules
 from offgrid_tools.sim.monitor.evidence import Evidence, Violation
+from offgrid_tools.sim.monitor.handovers import HandOverRules
 from offgrid_tools.sim.monitor.jobs import JobRules
 from offgrid_tools.sim.monitor.ledger import LedgerRules
 from offgrid_tools.sim.monitor.lines import LineRules
@@ -23,6 +27,7 @@ from offgrid_tools.sim.monitor.market import MarketRules
 from offgrid_tools.sim.monitor.mesh import MeshRules
 from offgrid_tools.sim.monitor.met import Met
 from offgrid_tools.sim.monitor.objects import ObjectRules
+from offgrid_tools.sim.monitor.promises import PromiseRules
 from offgrid_tools.sim.monitor.quorum import QuorumRules
 from offgrid_tools.sim.monitor.rules import Journaled, Passed, Rules, Written
 from offgrid_tools.sim.monitor.schedules import ScheduleRules
@@ -53,7 +58,10 @@ class Monitor:
         self.quorum = QuorumRules(self.evidence)
         self.deletions = DeletionRules(self.evidence)
         self.objects = ObjectRules(self.evidence, self.quorum, self.deletions)
-        self.secrets = SecretRules(self.evidence)
+        self.promises = PromiseRules(self.evidence, self.objects)
+        self.handovers = HandOverRules(self.evidence, self.promises)
+        self.audits, self.access = AuditRules(self.evidence, self.objects), AccessRules(self.evidence)
+        self.secrets, self.comebacks = SecretRules(self.evidence), ComebackRules(self.evidence)
         self.ledger = LedgerRules(self.evidence)
         self.jobs.on_cost = self.ledger.on_cost
         self.jobs.on_row = self._on_job
@@ -72,7 +80,11 @@ class Monitor:
             self.quorum,
             self.deletions,
             self.objects,
+            self.handovers,
+            self.audits,
+            self.access,
             self.secrets,
+            self.comebacks,
             self.ledger,
             self.met,
         )
@@ -86,7 +98,7 @@ class Monitor:
             _join(self._replies, rules.replies())
             _join(self._lies, rules.lies())
             _join(self._events, rules.events())
-            self._rows |= rules.rows()
+            _join(self._rows, rules.rows())
         self._seen_seq: dict[str, int] = {}
 
     def watch(self, node: str, store: MemoryStore, blobs: MemoryBlobs) -> None:
@@ -166,6 +178,13 @@ class Monitor:
         for rules in self._rules:
             rules.on_restored(node)
 
+    def on_comeback(self, node: str, store: MemoryStore, safe_seq: int) -> None:
+        """A store that was to have the journal up to `safe_seq` takes the place of the node's disk."""
+        self.comebacks.check(node, store, safe_seq)
+        self.watch(node, store, self.evidence.blobs[node])
+        for rules in self._rules:
+            rules.on_comeback(node)
+
     def on_runtime_fault(self, fault: Fault, cause: BaseException | None) -> None:
         if isinstance(cause, Violation):  # found by what an effect or a callback set off
             raise cause
@@ -179,7 +198,7 @@ class Monitor:
 
 
 def _join(lookers: dict[Kind, Callable[Seen, None]], more: Mapping[Kind, Callable[Seen, None]]) -> None:
-    """Several rules may look at messages, or events, of one kind."""
+    """Several rules may look at messages, or events, of one kind, or at rows of one table."""
     for kind, look in more.items():
         first = lookers.get(kind)
         lookers[kind] = look if first is None else _both(first, look)

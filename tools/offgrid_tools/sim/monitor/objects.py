@@ -5,6 +5,7 @@
 - held: a host acks only bytes that are durable with it, whole, under a row that is durable too;
 - one transaction: an outbox row and its journal event are durable together;
 - kept: what a host has acked stays with it, whole, until its owner deletes it;
+- promised: what an owner says may be lost before an object is, is what acks of its present epoch say;
 - enough: an entry is completed, an object durable, by the required weight of different members and nothing less, and an
   object that was durable once stays so.
 """
@@ -15,10 +16,11 @@ from collections.abc import Container, Mapping
 
 from google.protobuf.message import Message
 
-from offgrid.v1 import objects_pb2, state_pb2
+from offgrid.v1 import common_pb2, objects_pb2, state_pb2
 from offgrid_node.coding.fallback import Fallback
 from offgrid_node.protocol.objects.dropping import shards_of
 from offgrid_node.protocol.objects.manifest import Manifest, shard_root, stripe_digest
+from offgrid_node.protocol.objects.segments import is_segment
 from offgrid_node.protocol.objects.shards import blob_name, row_span, rows_of, stripe_span
 from offgrid_node.protocol.objects.tables import (
     DROPPED,
@@ -51,10 +53,12 @@ class ObjectRules(Rules):
         self._durable: dict[str, set[str]] = {}
         self._vouchers: dict[tuple[str, str], set[int]] = {}  # (object, host) → epochs for which it vouched, honestly
         self._entries: dict[tuple[str, bytes], str] = {}
+        self._segments: set[str] = set()  # of journals: of these no journal says anything
 
     def replies(self) -> Mapping[type[Message], Passed]:
         return {
-            objects_pb2.CommitReplicaResponse: lambda source, _, reply: self._vouched(source, reply),
+            objects_pb2.CommitReplicaResponse: lambda source, _, reply: self._vouched(source, reply.ack),
+            objects_pb2.PutReplicaResponse: lambda source, _, reply: self._vouched(source, reply.ack),
         }
 
     def events(self) -> Mapping[str, Journaled]:
@@ -65,8 +69,8 @@ class ObjectRules(Rules):
 
     # ---- hosts
 
-    def _vouched(self, host: str, reply: objects_pb2.CommitReplicaResponse) -> None:
-        ack = Ack.decode(reply.ack.body)
+    def _vouched(self, host: str, signed: common_pb2.Signed) -> None:
+        ack = Ack.decode(signed.body)
         object_id = ack.quorum_id.partition(":")[2]
         value = self._evidence.row(host, REPLICAS, replica_key(object_id, ack.owner))
         if self._evidence.row(host, DROPPED, replica_key(object_id, ack.owner)) is not None:
@@ -80,26 +84,32 @@ class ObjectRules(Rules):
         if not sure and not self._holds_shards(host, row):
             raise Violation(f"{self._evidence.name_of(host)} acks {object_id}, and its bytes are not on its disk")
         self._vouchers[object_id, host].add(ack.epoch)
-        self._quorum.on_ack(host, reply.ack)
+        self._quorum.on_ack(host, signed)
 
     def _holds_shards(self, host: str, row: objects_pb2.ReplicaRow) -> bool:
-        """Whether the very bytes of all that it vouched for are on that disk, durable and whole."""
-        body, blobs, salt = Manifest.decode(row.manifest.signed.body), self._evidence.blobs[host], self._evidence.salt
-        for shard in shards_of(row):
-            name = blob_name(body, shard)
-            if not blobs.is_durable(name) or blobs.size(name) != body.shard_bytes:
-                return False
-            rows = (blobs.read(name, *row_span(body, index)) for index in range(body.stripes))
-            if shard_root([stripe_digest(salt, row) for row in rows]) != body.roots[shard]:
-                return False
-        return True
+        """Whether all that it vouched for is whole."""
+        return self.whole_shards(host, row) == {*shards_of(row)}
+
+    def whole_shards(self, host: str, row: objects_pb2.ReplicaRow) -> frozenset[int]:
+        """Of what it vouched for, those whose very bytes are on that disk, durable and whole."""
+        body = Manifest.decode(row.manifest.signed.body)
+        return frozenset(shard for shard in shards_of(row) if self._is_whole(host, body, shard))
+
+    def _is_whole(self, host: str, body: Manifest, shard: int) -> bool:
+        held, salt = self._evidence.kept(host, blob_name(body, shard), body.owner), self._evidence.salt
+        if held is None or len(held) != body.shard_bytes:
+            return False
+        spans = (row_span(body, index) for index in range(body.stripes))
+        return shard_root([stripe_digest(salt, held[at : at + length]) for at, length in spans]) == body.roots[shard]
 
     def _holds_sealed(self, owner: str, manifest: objects_pb2.Manifest) -> bool:
         """Whether an owner's sealed copy is, from which every shard can be made."""
-        body, blobs, salt = Manifest.decode(manifest.signed.body), self._evidence.blobs[owner], self._evidence.salt
-        if not blobs.is_durable(body.object_id) or blobs.size(body.object_id) != body.sealed_bytes:
+        body, salt = Manifest.decode(manifest.signed.body), self._evidence.salt
+        held = self._evidence.kept(owner, body.object_id, owner)
+        if held is None or len(held) != body.sealed_bytes:
             return False
-        stripes = [blobs.read(body.object_id, *stripe_span(body, index)) for index in range(body.stripes)]
+        spans = (stripe_span(body, index) for index in range(body.stripes))
+        stripes = [held[at : at + length] for at, length in spans]
         rows = (self._coder.encode(body.k, body.n, rows_of(stripe, body.k), range(body.n)) for stripe in stripes)
         shards = zip(*([stripe_digest(salt, row) for row in of_stripe] for of_stripe in rows), strict=True)
         return body.roots == tuple(shard_root(digests) for digests in shards)
@@ -114,13 +124,19 @@ class ObjectRules(Rules):
                 raise Violation(f"outbox entry {number} has an event and no row")
 
     def _on_entry(self, node: str, key: bytes, value: bytes | None) -> None:
-        if value is None:
-            raise Violation(f"{self._evidence.name_of(node)} forgets an outbox entry")
-        entry = objects_pb2.OutboxEntry.FromString(value)
         known = self._entries.get((node, key))
+        if value is None:
+            if known not in self._segments:
+                raise Violation(f"{self._evidence.name_of(node)} forgets an outbox entry")
+            return
+        entry = objects_pb2.OutboxEntry.FromString(value)
         if known is None:
-            if not any(self._evidence.is_durable(what, node, entry.object_id, number_of(key)) for what in MADE):
+            if entry.object_id not in self._segments and not any(
+                self._evidence.is_durable(what, node, entry.object_id, number_of(key)) for what in MADE
+            ):
                 raise Violation(f"outbox entry {number_of(key)} is durable without its event")
+            self._entries[node, key] = entry.object_id
+        elif node in self._evidence.dishonest:
             self._entries[node, key] = entry.object_id
         elif known != entry.object_id:
             raise Violation(f"outbox entry {number_of(key)} was {known} and is {entry.object_id}")
@@ -129,10 +145,17 @@ class ObjectRules(Rules):
 
     def _on_object(self, node: str, key: bytes, value: bytes | None) -> None:
         if value is None:
-            if not self._deletions.may_be_gone(node, key.decode()):
+            if key.decode() not in self._segments and not self._deletions.may_be_gone(node, key.decode()):
                 raise Violation(f"{self._evidence.name_of(node)} forgets object {key.decode()}")
             return
         row = objects_pb2.ObjectRow.FromString(value)
+        if is_segment(row.object.manifest):
+            self._segments.add(row.object.object_id)
+        self._deletions.on_made(node, row.object)
+        signed_milli = self._quorum.acked_milli(node, f"object:{key.decode()}")
+        if row.object.acked_milli > signed_milli:
+            said = f"so much may be lost before it is: {row.object.acked_milli}; by what was signed, {signed_milli}"
+            raise Violation(f"{self._evidence.name_of(node)} says of {key.decode()} that {said}")
         if row.object.state == DURABLE:
             self._check_enough(node, row.object.object_id, row.object.required_milli)
         elif row.object.object_id in self._durable.get(node, set()):
@@ -152,6 +175,19 @@ class ObjectRules(Rules):
             return
         if object_id in self._acked.get(node, {}) and object_id not in self._durable.get(node, set()):
             raise Violation(f"{self._evidence.name_of(node)} drops {object_id} before others hold it")
+
+    def on_comeback(self, node: str) -> None:
+        """What was not durable elsewhere went with the disk that its owner had."""
+        self._durable[node] = set()
+        for key, value in self._evidence.stores[node].scan(OBJECTS):
+            if objects_pb2.ObjectRow.FromString(value).object.state == DURABLE:
+                self._durable[node].add(key.decode())
+        acked = self._acked.get(node, {})
+        self._acked[node] = {object_id: milli for object_id, milli in acked.items() if self._is_there(node, object_id)}
+
+    def is_acked(self, owner: str, object_id: str) -> bool:
+        """Whether it must not get lost."""
+        return object_id in self._acked.get(owner, ())
 
     # ---- what users were told
 
@@ -180,12 +216,16 @@ class ObjectRules(Rules):
     def _check_acked(self, owner: str, object_id: str) -> None:
         if self._deletions.may_be_gone(owner, object_id):
             return
-        value = self._evidence.row(owner, OBJECTS, object_id.encode())
-        if value is None:
+        if self._evidence.row(owner, OBJECTS, object_id.encode()) is None:
             raise Violation(f"{object_id} was acked and is not in the store")
-        row = objects_pb2.ObjectRow.FromString(value)
-        if row.object.state != DURABLE and not self._holds_sealed(owner, row.object.manifest):
+        if not self._is_there(owner, object_id):
             raise Violation(f"{object_id} was acked, is not durable elsewhere, and its owner's bytes are gone")
+
+    def _is_there(self, owner: str, object_id: str) -> bool:
+        """Durable elsewhere, or with its owner."""
+        value = self._evidence.row(owner, OBJECTS, object_id.encode())
+        made = objects_pb2.ObjectRow.FromString(value or b"").object
+        return value is not None and (made.state == DURABLE or self._holds_sealed(owner, made.manifest))
 
     # ---- the end
 

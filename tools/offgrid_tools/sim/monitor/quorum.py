@@ -3,7 +3,8 @@
 - fence: no member signs an ack of a lower epoch than it signed before, nor two acks for one epoch that differ, and each
   is durable before it leaves;
 - enough: what counts as acked was signed by members of the epoch, each counted once;
-- lies: no ack counts that a liar made up, of bytes that it does not have or of something else.
+- lies: no ack counts that a liar made up, of bytes that it does not have or of something else; but where its
+  owner has not the bytes, and so cannot check before it audits.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Mapping
 from google.protobuf.message import Message
 
 from offgrid.v1 import common_pb2, objects_pb2, quorum_pb2
+from offgrid_node.protocol.objects.tables import OBJECTS, object_of
 from offgrid_node.protocol.quorum.records import Ack, Epoch
 from offgrid_node.protocol.quorum.tables import FENCES, QUORUMS, quorum_key
 from offgrid_tools.sim.monitor.evidence import Evidence, Violation
@@ -34,7 +36,8 @@ class QuorumRules(Rules):
         return {quorum_pb2.SignAckResponse: lambda source, _, reply: self._signed(source, reply.ack)}
 
     def lies(self) -> Mapping[type[Message], Passed]:
-        return {objects_pb2.CommitReplicaResponse: lambda source, _, reply: self._on_lie(reply.ack)}
+        kinds = objects_pb2.CommitReplicaResponse, objects_pb2.PutReplicaResponse
+        return dict.fromkeys(kinds, lambda source, _, reply: self._on_lie(reply.ack))
 
     def _signed(self, node: str, signed: common_pb2.Signed) -> None:
         ack = Ack.decode(signed.body)
@@ -72,16 +75,34 @@ class QuorumRules(Rules):
         counted: dict[str, set[int]] = {}
         for signed in row.acks:
             ack = Ack.decode(signed.body)
-            if ack.node == node:  # its own, for a quorum of which it is a member itself
+            if ack.node == epoch.owner == node:  # its own, for a quorum of its own
                 self.on_ack(node, signed)
-            if signed.body in self._lies:
+            made_up = signed.body in self._lies
+            if made_up and self._may_check(node, epoch):
                 raise Violation(f"{self._evidence.name_of(node)} counts a lie about {ack.quorum_id}")
-            if signed.body not in self._acks:
+            if not made_up and signed.body not in self._acks:
                 raise Violation(f"{self._evidence.name_of(node)} counts an ack of {ack.quorum_id} that nobody signed")
             if ack.node in counted or not (shards := _vouched(ack, epoch)):
                 raise Violation(f"{self._evidence.name_of(node)} counts what does not count for {ack.quorum_id}")
             counted[ack.node] = shards
-        self._weight[node, epoch.quorum_id] = _least_loss(counted, epoch)
+        self._weight[node, epoch.quorum_id] = least_loss(counted, epoch.weights, epoch.needed)
+
+    def on_comeback(self, node: str) -> None:
+        """What these rows count was looked at when they were written; its own acks in them are those of then."""
+        self._highest = {key: epoch for key, epoch in self._highest.items() if key[0] != node}
+        for _, value in self._evidence.stores[node].scan(QUORUMS):
+            row = quorum_pb2.QuorumRow.FromString(value)
+            epoch, acks = Epoch.decode(row.epoch.body), (Ack.decode(signed.body) for signed in row.acks)
+            counted = {ack.node: _vouched(ack, epoch) for ack in acks}
+            self._weight[node, epoch.quorum_id] = least_loss(counted, epoch.weights, epoch.needed)
+
+    def _may_check(self, node: str, epoch: Epoch) -> bool:
+        """An owner that has the bytes. Others take its word for whom it counts."""
+        object_id = object_of(epoch.quorum_id)
+        if object_id and node != epoch.owner:
+            return False
+        value = self._evidence.row(epoch.owner, OBJECTS, object_id.encode())
+        return value is None or objects_pb2.ObjectRow.FromString(value).object.local
 
     def acked_milli(self, owner: str, quorum_id: str) -> int:
         """What really was signed for the quorum's present epoch, by the owner's disk."""
@@ -107,10 +128,10 @@ def _vouched(ack: Ack, epoch: Epoch) -> set[int]:
     return {shard for shard, since in asked if (since or epoch.epoch) <= ack.epoch}
 
 
-def _least_loss(counted: Mapping[str, set[int]], epoch: Epoch) -> int:
-    """The least weight of hosts without which too few shards are left, by trying all sets of them."""
+def least_loss(counted: Mapping[str, set[int]], weights: Mapping[str, int], needed: int) -> int:
+    """The least weight of hosts without which fewer than the shards needed are left, by trying all sets of them."""
     least = []
     for lost in itertools.chain.from_iterable(itertools.combinations(counted, n) for n in range(len(counted) + 1)):
-        if sum(len(shards) for node, shards in counted.items() if node not in lost) < epoch.needed:
-            least.append(sum(epoch.weights[node] for node in lost))
+        if sum(len(shards) for node, shards in counted.items() if node not in lost) < needed:
+            least.append(sum(weights[node] for node in lost))
     return min(least)

@@ -47,5 +47,9 @@ class Rules:
     def on_restored(self, node: str) -> None:
         """The node's disk is an older one from now on."""
 
+    def on_comeback(self, node: str) -> None:
+        """Likewise, and it goes on as honest as it was: what it was to know again is on that disk, all else is
+        forgotten."""
+
     def check_store(self, node: str) -> None:
         """After each crash and at the end: whether the disk keeps what was promised."""

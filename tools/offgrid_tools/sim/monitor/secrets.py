@@ -17,24 +17,24 @@ class SecretRules(Rules):
 
     def __init__(self, evidence: Evidence) -> None:
         self._evidence = evidence
-        self._owner_of: dict[bytes, str] = {}
+        self._knowing: dict[bytes, tuple[str, ...]] = {}
 
-    def plant(self, mark: bytes, owner: str) -> None:
-        """A user at `owner` keeps, or calls something by, what holds this mark."""
-        self._owner_of[mark] = owner
+    def plant(self, mark: bytes, owner: str, *readers: str) -> None:
+        """A user at `owner` keeps, or calls something by, what holds this mark. `readers` may be told by what name."""
+        self._knowing[mark] = owner, *readers
 
     def on_bytes(self, source: str, target: str, data: bytes) -> None:
         """A message leaves a node."""
-        for mark in self._owner_of:
-            if mark in data:
+        for mark, (owner, *readers) in self._knowing.items():
+            if mark in data and not (source == owner and target in readers):
                 raise Violation(f"{self._evidence.name_of(source)} says {mark!r} to {self._evidence.name_of(target)}")
 
     def check_store(self, node: str) -> None:
-        if not self._owner_of:
+        if not self._knowing:
             return
         for place, data in self._everything(node):
-            for mark, owner in self._owner_of.items():
-                if mark in data and (owner != node or place == "blob"):
+            for mark, knowing in self._knowing.items():
+                if mark in data and (node not in knowing or place == "blob"):
                     raise Violation(f"{self._evidence.name_of(node)} has {mark!r} in clear, in a {place}")
 
     def _everything(self, node: str) -> Iterator[tuple[str, bytes]]:

@@ -5,15 +5,19 @@
 
 from offgrid_tools.sim.mutants import (
     bustle,
+    changes,
+    comebacks,
     jobs,
     ledger,
     market,
     mesh,
     objects,
+    outlived,
     perils,
     redundant,
     runtime,
     terms,
+    upkeep,
     vault,
 )
 from offgrid_tools.sim.mutants.patches import Mutant
@@ -29,6 +33,10 @@ MUTANTS: dict[str, Mutant] = {
     **mesh.MUTANTS,
     **objects.MUTANTS,
     **vault.MUTANTS,
+    **outlived.MUTANTS,
+    **upkeep.MUTANTS,
+    **changes.MUTANTS,
+    **comebacks.MUTANTS,
     **ledger.MUTANTS,
 }
 

@@ -5,19 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 from offgrid_node.keys import stripes
-from offgrid_node.protocol.effects import DropBlob, Put
+from offgrid_node.protocol.effects import DropBlob
 from offgrid_node.protocol.objects import replicas as replica_rows
 from offgrid_node.protocol.objects.delivery import Delivery
+from offgrid_node.protocol.objects.hashing import ShardHashes
 from offgrid_node.protocol.objects.machine import ObjectsMachine
 from offgrid_node.protocol.objects.outbox import Outbox
 from offgrid_node.protocol.objects.tables import OBJECTS, OUTBOX
 from offgrid_node.protocol.quorum import member, tally
 from offgrid_node.protocol.quorum.records import Ack
 from offgrid_node.protocol.quorum.tally import Tally
-from offgrid_node.services.objects import replicas as replica_bytes
 from offgrid_node.services.objects.shipping import Shipping
 from offgrid_node.storage.memory_blobs import MemoryBlobs
-from offgrid_tools.sim.mutants.patches import Mutant, Patch, Sound, never
+from offgrid_tools.sim.mutants.patches import Mutant, Patch, Sound, a_batch_later, never
 
 
 def _weighs_double(sound: Sound) -> Sound:
@@ -60,19 +60,6 @@ def _drop_at_once(sound: Sound) -> Sound:
     return add
 
 
-def _entry_a_batch_later(sound: Sound) -> Sound:
-    def step(self: Any, inputs: Any, now: Any, rng: Any) -> Any:
-        held, since = getattr(self, "held_back", ([], now))
-        kept: list[Any] = held if since != now else []
-        late: list[Any] = [] if since != now else held
-        for effect in sound(self, inputs, now, rng):
-            (late if isinstance(effect, Put) and effect.table == OUTBOX else kept).append(effect)
-        self.held_back = late, now
-        return kept
-
-    return step
-
-
 MUTANTS: dict[str, Mutant] = {
     "ack-before-fsync": Mutant(
         "a host acks a replica that is not synced to its disk", (Patch(MemoryBlobs, "_sync", never(None)),)
@@ -90,9 +77,7 @@ MUTANTS: dict[str, Mutant] = {
         "a member acks an epoch that is over",
         (Patch(member, "ack_before", never(None)), Patch(replica_rows, "ack_before", never(None))),
     ),
-    "root-unchecked": Mutant(
-        "a host keeps whatever has the right length", (Patch(replica_bytes, "wrong_shards", never([])),)
-    ),
+    "root-unchecked": Mutant("a host keeps whatever has the right length", (Patch(ShardHashes, "wrong", never([])),)),
     "possession-unchecked": Mutant(
         "the owner counts an ack whatever its possession digest is", (Patch(Shipping, "_check", _whatever_it_says),)
     ),
@@ -108,7 +93,7 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "outbox-row-later": Mutant(
         "an outbox row is written in a later transaction than its event",
-        (Patch(ObjectsMachine, "step", _entry_a_batch_later),),
+        (Patch(ObjectsMachine, "step", a_batch_later(OUTBOX)),),
     ),
     "outbox-forgotten": Mutant("a restarted owner forgets what is open", (Patch(Delivery, "load", never(None)),)),
 }

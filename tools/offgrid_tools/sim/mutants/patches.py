@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from offgrid_node.protocol.effects import Put
 from offgrid_tools.sim.plan import HOME
 
 Sound = Callable[..., Any]  # the method as it is
@@ -76,5 +77,23 @@ def early(hasty_one: Callable[[object], bool]) -> Break:
             return pending
 
         return gather_and_release
+
+    return breaks
+
+
+def a_batch_later(table: str) -> Break:
+    """Rows of this table are written in the transaction after the one to which they belong."""
+
+    def breaks(sound: Sound) -> Sound:
+        def step(self: Any, inputs: Any, now: Any, rng: Any) -> Any:
+            held, since = getattr(self, "held_back", ([], now))
+            kept: list[Any] = held if since != now else []
+            late: list[Any] = [] if since != now else held
+            for effect in sound(self, inputs, now, rng):
+                (late if isinstance(effect, Put) and effect.table == table else kept).append(effect)
+            self.held_back = late, now
+            return kept
+
+        return step
 
     return breaks

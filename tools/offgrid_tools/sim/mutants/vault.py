@@ -19,7 +19,7 @@ from offgrid_tools.sim.plan import VAULT_MESH
 
 
 def _in_clear(sound: Sound) -> Sound:
-    return lambda key, nonce, index, last, plaintext: plaintext + bytes(TAG_BYTES)
+    return lambda key, nonce, index, last, plaintext: bytes(plaintext) + bytes(TAG_BYTES)
 
 
 def _own_only(sound: Sound) -> Sound:

@@ -1,9 +1,11 @@
 """Who asks the nodes of a cluster for anything, a file per kind of person: `person.py` is what all of them do alike."""
 
+from offgrid_tools.sim.users.data_keys import KeyOwner
 from offgrid_tools.sim.users.deadly import DeadlyUser
 from offgrid_tools.sim.users.demands import DemandingUser
 from offgrid_tools.sim.users.jobs import JobUser
 from offgrid_tools.sim.users.landlord import HostOwner
+from offgrid_tools.sim.users.leaving import LeavingOwner
 from offgrid_tools.sim.users.ledger import LedgerOpener, Payer
 from offgrid_tools.sim.users.objects import ObjectUser
 from offgrid_tools.sim.users.person import Person
@@ -17,6 +19,8 @@ __all__ = [
     "DemandingUser",
     "HostOwner",
     "JobUser",
+    "KeyOwner",
+    "LeavingOwner",
     "LedgerOpener",
     "ObjectUser",
     "Payer",

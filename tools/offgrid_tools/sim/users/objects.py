@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from google.protobuf.message import Message
 
-from offgrid.plaintext import checksum_of
+from offgrid.pieces import as_a
 from offgrid.v1 import objects_pb2
-from offgrid_node.protocol.errors import Exhausted, Fault, NotFound, OutcomeUnknown, Unavailable
+from offgrid_node.protocol.errors import Fault, NotFound
 from offgrid_node.protocol.etypes import EventType
 from offgrid_tools.sim.engine import SECOND, Engine
 from offgrid_tools.sim.monitor import Monitor
 from offgrid_tools.sim.monitor.evidence import Violation
 from offgrid_tools.sim.process import STRIPE_BYTES, Process
 from offgrid_tools.sim.users.person import RETRY_US, Person
+from offgrid_tools.sim.users.putting import PUT_BYTES_MAX, Put, Upload
 
-POLL_US = SECOND
+POLL_US, LOOK_US = SECOND, 3 * SECOND
 PAUSE_MAX_US = 4 * SECOND
-PIECE_BYTES_MAX = 700  # no divisor of a stripe: pieces and stripes are two things
 SIZES = (0, 100, STRIPE_BYTES, STRIPE_BYTES + 1, 2 * STRIPE_BYTES, 3 * STRIPE_BYTES + 17, 4 * STRIPE_BYTES)
 MARK_EVERY = 256  # bytes
 EARLY_CHANCE = 0.5  # that what is to be deleted is so before it was read, or durable
+SHARES_CHANCE = 0.5
 AGAIN_CHANCE = 0.2  # a client that has forgotten that it was answered
-
+AUDITS_CHANCE = 0.5  # of what was read
+GONE = ("ObjectNotFound", "ObjectDeleted")  # reasons of faults
+EXPIRES_MS = (15_000, 45_000)
 
 Code = tuple[int, int]  # shards needed, and in total
 COPIES = (1, 1)
@@ -40,15 +44,28 @@ class Thing:
     required_milli: int
     enqueued: bool
     code: Code = COPIES
+    expires_after_ms: int = 0
+    expires: bool = False  # so that it can be seen
     object_id: str = ""
     leaves: bool = False  # it is to be deleted, once it was answered for or later
     leaving: bool = False  # that has been asked for
     deleted: bool = False
     read: bool = False
+    shares: bool = False  # somebody else is to read it
+    shared: bool = False  # he has
+
+    @property
+    def is_coded(self) -> bool:
+        return self.code != COPIES
+
+    @property
+    def passes(self) -> bool:
+        """It is gone in the end."""
+        return self.leaves or self.expires
 
     @property
     def done(self) -> bool:
-        return self.deleted or (self.read and not self.leaves)
+        return self.deleted or (self.read and self.shared == self.shares and not self.passes)
 
 
 class ObjectUser(Person):
@@ -68,10 +85,13 @@ class ObjectUser(Person):
         mark: bytes = b"",
         deletes: float = 0.0,
         codes: Sequence[Code] = (),
+        reader: Process | None = None,
+        expires: bool = False,
     ) -> None:
         """`required`: the weights that may be asked for. `mark` stands again and again in what is kept; with the chance
         `deletes` a thing is deleted in the end. What is uploaded is under one of the `codes`, should there be any, and
-        then has to weigh as little as may be asked for."""
+        then has to weigh as little as may be asked for. Some of it is shared with `reader`; the first thing `expires`,
+        maybe."""
         super().__init__(engine, monitor, owner)
         rng = engine.rng
         self._things = [
@@ -84,10 +104,22 @@ class ObjectUser(Person):
             )
             for number in range(things)
         ]
+        self._there = Person(engine, monitor, reader) if reader else None
+        self._audits = bool(codes)
+        for thing in self._things if reader else ():
+            thing.shares = rng.random() < SHARES_CHANCE
         for thing in self._things if codes else ():
             thing.code = COPIES if thing.enqueued else rng.choice(codes)
-            if thing.code != COPIES:
+            if thing.is_coded:
                 thing.required_milli = min(required)
+        if expires:
+            self._let_expire(self._things[0])
+        owner.when_back.append(self._on_back)
+
+    def _let_expire(self, thing: Thing) -> None:
+        """No client deletes, enqueues or shares it."""
+        thing.expires, thing.expires_after_ms = True, self._engine.rng.randint(*EXPIRES_MS)
+        thing.leaves = thing.enqueued = thing.shares = False
 
     @property
     def content(self) -> bool:
@@ -111,17 +143,31 @@ class ObjectUser(Person):
                 required_acks_milli=thing.required_milli,
                 request_id=thing.request_id,
             )
-            self._call(
-                "ObjectService/Enqueue", request, lambda reply: self._on_enqueued(thing, reply), self._gone(thing)
-            )
+            done = partial(self._on_enqueued, thing, thing.request_id)
+            self._call("ObjectService/Enqueue", request, done, self.gone(thing))
+        elif len(thing.data) <= PUT_BYTES_MAX:
+            Put(self, thing).put()
         else:
-            _Upload(self, thing).open()
+            Upload(self, thing).open()
 
-    def _on_enqueued(self, thing: Thing, reply: Message) -> None:
+    def call(
+        self, method: str, request: Message, done: Callable[[Message], None], refused: Callable[[Fault], bool]
+    ) -> None:
+        """As everything that this person asks for."""
+        self._call(method, request, done, refused)
+
+    def later(self, step: Callable[[], None]) -> None:
+        """After the pause of whoever was refused."""
+        self._engine.after(RETRY_US, step)
+
+    def _on_enqueued(self, thing: Thing, request_id: str, reply: Message) -> None:
         assert isinstance(reply, objects_pb2.EnqueueResponse)
-        self._kept(thing, reply.entry.object_id)
+        self.on_kept(thing, reply.entry.object_id, request_id)
 
-    def _kept(self, thing: Thing, object_id: str) -> None:
+    def on_kept(self, thing: Thing, object_id: str, request_id: str) -> None:
+        """The node has answered for it, asked by this id."""
+        if request_id != thing.request_id:
+            return  # it went on with another disk meanwhile, and the thing was put anew
         if thing.object_id and thing.object_id != object_id:
             raise Violation(f"request {thing.request_id} made two objects: {thing.object_id} and {object_id}")
         first, thing.object_id = not thing.object_id, object_id
@@ -133,13 +179,19 @@ class ObjectUser(Person):
             if self._engine.rng.random() < AGAIN_CHANCE:
                 self._keep(thing)
             self._poll(thing)
+            if thing.expires_after_ms:
+                self._engine.after(1_000 * thing.expires_after_ms, partial(self._look_whether_gone, thing))
 
     def _poll(self, thing: Thing) -> None:
+        if not thing.object_id:
+            return  # it is being put anew, and then asked about
         request = objects_pb2.GetObjectRequest(object=thing.object_id)
-        self._call("ObjectService/GetObject", request, lambda reply: self._on_state(thing, reply), self._gone(thing))
+        self._call("ObjectService/GetObject", request, lambda reply: self._on_state(thing, reply), self.gone(thing))
 
     def _on_state(self, thing: Thing, reply: Message) -> None:
         assert isinstance(reply, objects_pb2.GetObjectResponse)
+        if reply.object.object_id != thing.object_id:
+            return  # it was put anew meanwhile
         if reply.object.state == objects_pb2.OBJECT_STATE_DURABLE:
             if not thing.leaving:
                 self._monitor.objects.on_durable(self.node, thing.object_id)
@@ -151,98 +203,189 @@ class ObjectUser(Person):
         """From the beginning to the end; whatever comes must be what was put in."""
         request = objects_pb2.ReadObjectRequest(object=thing.object_id, offset=len(got))
         self._call(
-            "ObjectService/ReadObject", request, lambda reply: self._on_read(thing, got, reply), self._gone(thing)
+            "ObjectService/ReadObject", request, lambda reply: self._on_read(thing, got, reply), self.gone(thing)
         )
 
     def _on_read(self, thing: Thing, got: bytes, reply: Message) -> None:
-        assert isinstance(reply, objects_pb2.ReadObjectResponse)
-        got += reply.data
-        if reply.size_bytes != len(thing.data) or got != thing.data[: len(got)]:
+        part = as_a(objects_pb2.ReadObjectResponse, reply)
+        assert part is not None
+        got += part.data
+        if part.size_bytes != len(thing.data) or got != thing.data[: len(got)]:
             raise Violation(f"{thing.object_id} was read and is not what was put")
         if len(got) == len(thing.data):
             thing.read = True
-            if thing.leaves:
+            if self._audits and self._engine.rng.random() < AUDITS_CHANCE:
+                self._audit(thing)
+            if thing.shares and not thing.shared:
+                self._share(thing)
+            elif thing.leaves:
                 self._delete(thing)
         else:
             self.read(thing, got)
 
+    # ---- lets somebody else read it
+
+    def _share(self, thing: Thing) -> None:
+        assert self._there is not None, "there is somebody to share it with"
+        request = objects_pb2.ShareObjectRequest(object=thing.object_id, node=self._there.node)
+        self._call("ObjectService/ShareObject", request, lambda _: self._on_shared(thing), self.gone(thing))
+
+    def _on_shared(self, thing: Thing) -> None:
+        assert self._there is not None, "there is somebody to share it with"
+        if not thing.leaving:
+            self._monitor.access.on_shared(self.node, thing.object_id, self._there.node)
+        self._read_there(thing)
+
+    def _read_there(self, thing: Thing, got: bytes = b"") -> None:
+        """As at the owner. Until he has heard of it, it is not found."""
+        assert self._there is not None, "there is somebody to share it with"
+        request = objects_pb2.ReadObjectRequest(object=thing.object_id, offset=len(got))
+        self._there._call(
+            "ObjectService/ReadObject",
+            request,
+            lambda reply: self._on_read_there(thing, got, reply),
+            lambda fault: thing.leaving,
+        )
+
+    def _on_read_there(self, thing: Thing, got: bytes, reply: Message) -> None:
+        answer = as_a(objects_pb2.ReadObjectResponse, reply)
+        assert answer is not None
+        got += bytes(answer.data)
+        if got != thing.data[: len(got)]:
+            raise Violation(f"{thing.object_id} was read by who it is shared with, and is not what was put")
+        if len(got) < len(thing.data):
+            self._read_there(thing, got)
+            return
+        thing.shared = True
+        self._monitor.met.counts["objects read by others"] += 1
+        if thing.leaves and not thing.leaving:
+            self._delete(thing)
+
     # ---- and is rid of it
 
     def _delete(self, thing: Thing) -> None:
+        if not thing.object_id:
+            self.later(partial(self._delete, thing))
+            return
         thing.leaving = True
         self._monitor.deletions.on_asked(self.node, thing.object_id)
         request = objects_pb2.DeleteObjectRequest(object=thing.object_id)
-        self._call("ObjectService/DeleteObject", request, lambda reply: self._on_deleted(thing))
+        self._call(
+            "ObjectService/DeleteObject", request, lambda _: self._on_deleted(thing), partial(self._unknown, thing)
+        )
+
+    def _unknown(self, thing: Thing, fault: Fault) -> bool:
+        """Its node goes on with a disk that has never had it."""
+        thing.deleted = thing.deleted or isinstance(fault, NotFound)
+        return isinstance(fault, NotFound)
 
     def _on_deleted(self, thing: Thing) -> None:
         thing.deleted = True
         self._monitor.deletions.on_told(self.node, thing.object_id)
 
-    def _gone(self, thing: Thing) -> Callable[[Fault], bool]:
-        """Whether a fault says what was to be expected of a thing that is deleted."""
-        return lambda fault: thing.leaving and isinstance(fault, NotFound)
+    def _look_whether_gone(self, thing: Thing) -> None:
+        """Until it is, by its node's clock; that is not for a long time where somebody has set that."""
+        if self._process.clock_sets:
+            thing.expires = False
+        elif not thing.deleted:
+            request = objects_pb2.GetObjectRequest(object=thing.object_id)
+            again = partial(self._engine.after, LOOK_US, partial(self._look_whether_gone, thing))
+            self._call("ObjectService/GetObject", request, lambda reply: again(), self.gone(thing))
 
-    def read_again(self) -> None:
-        """All things once more, from wherever they are by now."""
+    def gone(self, thing: Thing) -> Callable[[Fault], bool]:
+        """Whether a fault says what was to be expected of a thing that is deleted, has expired, or was put anew."""
+        asked = thing.object_id
+
+        def is_gone(fault: Fault) -> bool:
+            if asked and asked != thing.object_id:
+                return True
+            if not isinstance(fault, NotFound):
+                return False
+            if thing.leaving or fault.reason not in GONE:
+                return thing.leaving
+            if not self._monitor.deletions.has_expired(self.node, thing.object_id):
+                return False
+            self._on_deleted(thing)
+            return True
+
+        return is_gone
+
+    # ---- whose node goes on with another disk
+
+    def _on_back(self) -> None:
+        """What that disk does not know is said to it again."""
         for thing in self._things:
-            if not thing.leaving:
+            if thing.deleted and not self._monitor.deletions.is_told(self.node, thing.object_id):
+                thing.deleted = False
+                self._delete(thing)
+            elif (
+                thing.object_id and not thing.leaving and not self._monitor.objects.is_acked(self.node, thing.object_id)
+            ):
+                self._put_anew(thing)
+            elif thing.shares and thing.read:
+                thing.shared = False
+                self.read(thing)
+
+    def _put_anew(self, thing: Thing) -> None:
+        """By another id: of the first one the node may know still, and has lost the bytes."""
+        self._monitor.deletions.on_asked(self.node, thing.object_id)
+        lost = objects_pb2.DeleteObjectRequest(object=thing.object_id)
+        self._call("ObjectService/DeleteObject", lost, lambda _: None, lambda fault: isinstance(fault, NotFound))
+        self._monitor.met.counts["objects put anew"] += 1
+        thing.request_id += "."
+        thing.object_id, thing.read, thing.shared = "", False, False
+        self._keep(thing)
+
+    # ---- asks whether all of it is there
+
+    def _audit(self, thing: Thing, times: int = 2) -> None:
+        """And at once anew. Whoever gets no answer asks no more."""
+        before = self._monitor.audits.whole(self.node, thing.object_id)
+
+        def ended(outcome: Message | Fault) -> None:
+            if isinstance(outcome, objects_pb2.AuditObjectResponse):
+                self._monitor.met.counts["audits answered"] += 1
+                self._monitor.audits.on_audited(self.node, before, outcome)
+                if times > 1:
+                    self._audit(thing, times - 1)
+
+        request = objects_pb2.AuditObjectRequest(object=thing.object_id)
+        self._process.admin("offgrid.v1.ObjectService/AuditObject", request, ended)
+
+    # ---- and once more
+
+    def read_again(self, wanted: Container[str] | None = None, lost: Container[str] = ()) -> None:
+        """All things once more, or those `wanted`, from wherever they are by now; what is `lost` cannot be, and that
+        must be said."""
+        for thing in self._things:
+            if thing.leaving or thing.deleted or thing.expires_after_ms:
+                continue
+            if thing.object_id in lost:
+                thing.read = False
+                self._miss(thing)
+            elif wanted is None or thing.object_id in wanted:
                 thing.read = False
                 self.read(thing)
+
+    def _miss(self, thing: Thing) -> None:
+        request = objects_pb2.ReadObjectRequest(object=thing.object_id)
+        self._process.admin("offgrid.v1.ObjectService/ReadObject", request, lambda end: self._on_missed(thing, end))
+
+    def _on_missed(self, thing: Thing, end: Message | Fault) -> None:
+        if not isinstance(end, Fault) or end.reason != "NoReplica" or not _names_what_is_missing(thing, end.message):
+            raise Violation(f"{thing.object_id} has too few shards left to be read, and its owner says: {end!r}")
+        thing.read = True
+
+
+def _names_what_is_missing(thing: Thing, said: str) -> bool:
+    """The object, the hosts and, of a coded one, shards, of which fewer can be had than are needed."""
+    needed, total = thing.code
+    if thing.object_id not in said or "host-" not in said:
+        return False
+    counted = re.search(rf"of its {total} shards {needed} are needed, (\d+) can be had; shards? \d", said)
+    return thing.code == COPIES or (counted is not None and int(counted[1]) < needed)
 
 
 def _marked(data: bytes, mark: bytes) -> bytes:
     """With the mark in every part of it."""
     return b"".join(mark + data[at + len(mark) : at + MARK_EVERY] for at in range(0, len(data), MARK_EVERY))
-
-
-class _Upload:
-    """One put, from its opening on; begins anew whenever the node no longer knows the upload."""
-
-    def __init__(self, person: ObjectUser, thing: Thing) -> None:
-        self._person, self._thing = person, thing
-
-    def open(self) -> None:
-        request = objects_pb2.OpenUploadRequest(
-            name=self._thing.request_id,
-            required_milli=self._thing.required_milli,
-            request_id=self._thing.request_id,
-        )
-        if self._thing.code != COPIES:
-            request.code.needed, request.code.total = self._thing.code
-        self._call("OpenUpload", request, self._on_open)
-
-    def _on_open(self, reply: Message) -> None:
-        assert isinstance(reply, objects_pb2.OpenUploadResponse)
-        self._go_on(reply.upload_id, reply.offset)
-
-    def _go_on(self, upload_id: str, offset: int) -> None:
-        data = self._thing.data
-        if offset >= len(data):
-            request = objects_pb2.CommitUploadRequest(
-                upload_id=upload_id, size_bytes=len(data), checksum=checksum_of(data)
-            )
-            self._call("CommitUpload", request, self._on_commit)
-            return
-        piece = data[offset : offset + PIECE_BYTES_MAX]
-        write = objects_pb2.WriteUploadRequest(upload_id=upload_id, offset=offset, data=piece)
-
-        def written(reply: Message) -> None:
-            assert isinstance(reply, objects_pb2.WriteUploadResponse)
-            self._go_on(upload_id, reply.offset)
-
-        self._call("WriteUpload", write, written)
-
-    def _on_commit(self, reply: Message) -> None:
-        assert isinstance(reply, objects_pb2.CommitUploadResponse)
-        self._person._kept(self._thing, reply.object.object_id)
-
-    def _call(self, method: str, request: Message, done: Callable[[Message], None]) -> None:
-        self._person._call(f"ObjectService/{method}", request, done, self._refused)
-
-    def _refused(self, fault: Fault) -> bool:
-        if self._thing.leaving and isinstance(fault, NotFound):
-            return True
-        if isinstance(fault, Unavailable | OutcomeUnknown | Exhausted):
-            return False
-        self._person._engine.after(RETRY_US, self.open)
-        return True

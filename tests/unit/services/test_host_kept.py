@@ -1,0 +1,82 @@
+"""What a host's owner is told of what it keeps for others, and when a drain is over."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from offgrid.v1 import jobs_pb2
+from offgrid_node.protocol.jobs.machine import JobsMachine
+from offgrid_node.protocol.mesh.machine import MeshMachine
+from offgrid_node.protocol.mesh.swim import ALIVE, DEAD
+from offgrid_node.protocol.objects.inventory import NOTHING_KEPT, Holding, counted, sum_key
+from offgrid_node.protocol.objects.tables import GIVEN, INVENTORY_SUMS, KEPT, KEPT_BYTES, number_key
+from offgrid_node.services.caller import ADMIN
+from offgrid_node.services.jobs.host_service import HostHandlers
+from offgrid_node.storage.memory import MemoryStore
+from offgrid_node.storage.store import Batch
+
+SOME = counted(NOTHING_KEPT, Holding("o-1", (0,)), 1)
+
+
+class House:
+    """A host as its machines tell of it, with a store of its own; `alive` and `members` are whom it knows."""
+
+    def __init__(self, state: str) -> None:
+        self.store, self.clock, self.state = MemoryStore(), SimpleNamespace(now=lambda: None), state
+        self.alive, self.members = {"here"}, {"here", "away"}
+
+    def machine(self, domain: str, kind: type) -> Any:
+        if kind is JobsMachine:
+            described = jobs_pb2.HostState(state=self.state, detail="as it is")
+            return SimpleNamespace(host=SimpleNamespace(describe=lambda now: described))
+        assert kind is MeshMachine
+        directory = SimpleNamespace(is_member=lambda node: node in self.members)
+        return SimpleNamespace(directory=directory, liveness=lambda node: ALIVE if node in self.alive else DEAD)
+
+    def keeps(self, owner: str, size_bytes: int, summary: bytes = SOME) -> None:
+        writes: dict[tuple[str, bytes], bytes | None] = {
+            (INVENTORY_SUMS, sum_key(KEPT, owner)): summary,
+            (INVENTORY_SUMS, sum_key(GIVEN, owner)): SOME,
+            (KEPT_BYTES, owner.encode()): number_key(size_bytes),
+        }
+        self.store.commit(Batch(writes=writes))
+
+    def shown(self) -> jobs_pb2.HostState:
+        handlers = HostHandlers(self)  # type: ignore[arg-type]
+        answer = handlers.get_host(ADMIN, jobs_pb2.GetHostRequest())
+        assert isinstance(answer, jobs_pb2.GetHostResponse)
+        return answer.host
+
+
+def test_it_is_told_for_whom_and_who_is_there() -> None:
+    house = House("on")
+    house.keeps("here", 10)
+    house.keeps("away", 20)
+    house.keeps("none", 0, NOTHING_KEPT)
+    state = house.shown()
+    assert [(kept.owner, kept.objects, kept.bytes, kept.alive) for kept in state.kept] == [
+        ("away", 1, 20, False),
+        ("here", 1, 10, True),
+    ]
+    assert (state.state, state.detail) == ("on", "as it is")
+
+
+@pytest.mark.parametrize("state", ["draining", "drained"])
+def test_a_drain_goes_on_while_a_member_has_something_here(state: str) -> None:
+    house = House(state)
+    house.keeps("here", 10)
+    house.keeps("away", 20)
+    shown = house.shown()
+    assert shown.state == "draining"
+    assert shown.detail.endswith("; objects left: 2, 30 bytes; owners that are away: away")
+
+
+def test_a_drain_does_not_wait_for_whoever_was_removed() -> None:
+    house = House("drained")
+    house.keeps("gone", 10)
+    shown = house.shown()
+    assert shown.state == "drained"
+    assert [kept.removed for kept in shown.kept] == [True]

@@ -1,0 +1,144 @@
+"""Rules of nodes that go on with another disk: one that was lost, put together from what hosts keep of its journal, or
+an old copy of it.
+
+- safe: the journal comes back at least to where its node said that it was safe, event by event as it was;
+- whole: what these events say was made durable, shared or deleted is so in the rows;
+- never twice: no life begins twice, and no number of before is given again (that is for all the other rules to find:
+  whoever comes back is as honest to them as it was);
+- all of it: in the end it knows of all that hosts keep for it, what it put after its last segment among it;
+- one at last: in the end nobody goes on in a life that is over, nor beside a segment of it that it knows nothing of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from google.protobuf.message import Message
+
+from offgrid.v1 import common_pb2, objects_pb2, state_pb2
+from offgrid_node.protocol.objects.lives import Life
+from offgrid_node.protocol.objects.sharing import readers_of
+from offgrid_node.protocol.objects.tables import (
+    DELETED,
+    LIVES,
+    META,
+    OBJECTS,
+    REPLICAS,
+    SEGMENTS_KEPT,
+    age_prefix,
+    number_of,
+    object_of_segment,
+)
+from offgrid_node.protocol.quorum.tables import LIFE
+from offgrid_node.protocol.state.tables import JOURNAL, NUMBER_BYTES, PAST, STATE_KEY, number_key
+from offgrid_node.storage.memory import MemoryStore
+from offgrid_tools.sim.monitor.evidence import Evidence, Violation
+from offgrid_tools.sim.monitor.rules import Passed, Rules
+
+
+@dataclass(slots=True)
+class Told:
+    """What a journal says of an object."""
+
+    durable: bool = False
+    deleted: bool = False
+    readers: set[str] = field(default_factory=set)
+
+    def hear(self, event: objects_pb2.ObjectEvent) -> None:
+        match event.outcome:
+            case "durable":
+                self.durable = True
+            case "deleted":
+                self.deleted = True
+            case "shared":
+                self.readers.add(event.reader)
+            case "unshared":
+                self.readers.discard(event.reader)
+
+
+class ComebackRules(Rules):
+    """Of journals, of what they say, and of lives."""
+
+    def __init__(self, evidence: Evidence) -> None:
+        self._evidence = evidence
+
+    def requests(self) -> Mapping[type[Message], Passed]:
+        return {objects_pb2.BeginLifeRequest: self._on_life}
+
+    def _on_life(self, source: str, target: str, request: objects_pb2.BeginLifeRequest) -> None:
+        life = Life.decode(request.life.body)
+        self._evidence.sign("life", source, "itself", life.life, life.token)  # its journal goes on in it
+
+    def check(self, node: str, store: MemoryStore, safe_seq: int) -> None:
+        """The node begins anew with this store instead of the one that it had. `safe_seq`: to which event it was to
+        come back, at least."""
+        name, told = self._evidence.name_of(node), dict[str, Told]()
+        if store.journal_seq < safe_seq:
+            raise Violation(f"{name} comes back to event {store.journal_seq}, and had said that {safe_seq} were safe")
+        before = self._evidence.stores[node].copy()
+        for (seq, data), (_, former) in zip(store.events(), before.events(), strict=False):
+            if data != former:
+                raise Violation(f"event {seq} of {name} is another than it was before its disk was lost")
+            event = state_pb2.Event.FromString(data)
+            if event.WhichOneof("data") == "object" and event.object.owner == node:
+                told.setdefault(event.object.object_id, Told()).hear(event.object)
+        for object_id, what in told.items():
+            if lacking := self._lacking(store, object_id.encode(), what):
+                raise Violation(
+                    f"{object_id} {lacking}, says the journal with which {name} comes back; its rows do not"
+                )
+
+    def _lacking(self, store: MemoryStore, key: bytes, told: Told) -> str:
+        value = store.get(OBJECTS, key)
+        if told.deleted:
+            return "" if value is None and store.get(DELETED, key) is not None else "was deleted"
+        if value is None:
+            return "was accepted"
+        made = objects_pb2.ObjectRow.FromString(value).object
+        if told.durable and made.state != objects_pb2.OBJECT_STATE_DURABLE:
+            return "was durable"
+        return "" if {*readers_of(made)} == told.readers else "was shared otherwise"
+
+    # ---- the end
+
+    def forgotten(self, node: str, hosts: Iterable[str]) -> str:
+        """What one of the hosts keeps for it, of which it knows nothing, though it has begun another life; empty when
+        nothing."""
+        if self._evidence.row(node, META, LIFE) is None:
+            return ""
+        for host in hosts:
+            for key, _ in self._evidence.stores[host].scan(REPLICAS):
+                object_id, _, owner = key.decode().partition("/")
+                rows = (self._evidence.row(node, table, object_id.encode()) for table in (OBJECTS, DELETED))
+                if owner == node and all(held is None for held in rows):
+                    name, whose = self._evidence.name_of(host), self._evidence.name_of(node)
+                    return f"{name} keeps {object_id}, and {whose} knows nothing of it"
+        return ""
+
+    def outdated(self, node: str, members: Iterable[str]) -> str:
+        """That it goes on though members know of more; empty when it does not."""
+        value = self._evidence.row(node, JOURNAL, STATE_KEY)
+        life = state_pb2.JournalRow.FromString(value or b"").life
+        shown = (known for member in members for known in self._known(node, member)) if value else ()
+        for known, number, object_id in shown:
+            if known > life or (known == life and not self._is_own(node, number, object_id)):
+                name, what = self._evidence.name_of(node), f"segment {number}, {object_id}," if object_id else "nothing"
+                return f"{name} goes on in life {life}, and is shown {what} of its life {known}"
+        return ""
+
+    def _is_own(self, node: str, number: int, object_id: str) -> bool:
+        """Whether it knows of the segment, or of its end."""
+        key, row = object_id.encode(), self._evidence.row
+        rows = (row(node, table, key) for table in (OBJECTS, DELETED))
+        return not key or any(held is not None for held in rows) or key == row(node, PAST, number_key(number))
+
+    def _known(self, node: str, member: str) -> Iterator[tuple[int, int, str]]:
+        """The node's life, and the segments of its journal with theirs and their numbers."""
+        noted = self._evidence.row(member, LIVES, node.encode())
+        if noted is not None:
+            yield Life.decode(common_pb2.Signed.FromString(noted).body).life, 0, ""
+        prefix = age_prefix(node)
+        for key, _ in self._evidence.stores[member].copy().scan(SEGMENTS_KEPT, prefix=prefix):
+            life, number = key[len(prefix) :][:NUMBER_BYTES], key[len(prefix) + NUMBER_BYTES :][:NUMBER_BYTES]
+            yield number_of(life), number_of(number), object_of_segment(key, node)
