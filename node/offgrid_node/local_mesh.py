@@ -20,8 +20,9 @@ from offgrid.client import Client, OffgridError, connect
 from offgrid_node.config.init_file import toml_value
 from offgrid_node.protocol.errors import Unavailable
 
-READY_TIMEOUT_S = 30.0
-STOP_TIMEOUT_S = 8.0
+READY_TIMEOUT_S = 120.0  # far more than it takes: several nodes may start at once on a machine that is slow
+STOP_TIMEOUT_S = 30.0
+CALL_TIMEOUT_S = 30.0
 POLL_S = 0.03
 LOG_NAME = "node.log"
 LOCAL: Mapping[str, object] = {
@@ -57,7 +58,7 @@ class LocalNode:
     def alive(self) -> bool:
         return self.process is not None and self.process.poll() is None
 
-    def client(self, timeout_s: float = 10.0) -> Client:
+    def client(self, timeout_s: float = CALL_TIMEOUT_S) -> Client:
         return connect(str(self.folder), timeout_s=timeout_s)
 
     def run(self, *arguments: str) -> None:
@@ -73,7 +74,7 @@ class LocalNode:
             if self.process is None or self.process.poll() is not None:
                 raise Unavailable(f"node {self.name} ended while it started:\n{self.log_tail()}", reason="NodeEnded")
             try:
-                with self.client(2.0) as client:
+                with self.client() as client:
                     self.node_id = client.mesh.status().node_id
                 return
             except OffgridError:

@@ -152,7 +152,7 @@ async def world_in(folder: Path, limits: Limits = MEMBER_LIMITS) -> AsyncIterato
 
 def run(scenario: Coroutine[object, object, None]) -> None:
     async def limited() -> None:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             await scenario
 
     asyncio.run(limited())

@@ -225,11 +225,11 @@ class TestTheEnd:
                 world.answers[PING] = later(tickets)
                 end = alice.start()
                 await until(lambda: tickets)
-                closing = asyncio.ensure_future(world.stop(grace_s=5))
+                closing = asyncio.ensure_future(world.stop(grace_s=60))
                 await asyncio.sleep(0.2)
                 tickets[0].resolve(PONG)
                 assert await end == PONG
-                async with asyncio.timeout(3):
+                async with asyncio.timeout(30):
                     await closing
 
         run(scenario())

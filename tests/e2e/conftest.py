@@ -13,6 +13,8 @@ from offgrid_node.local_mesh import LocalMesh
 
 COMMANDS = {"wc": "/usr/bin/wc", "sh": "/bin/sh"}
 FIVE = {"core": ["core"], "broker": ["broker"], "host-a": ["host"], "host-b": ["host"], "host-c": ["host"]}
+SHARED = "mesh"  # the group of the tests that share one
+STARTED = pytest.StashKey[LocalMesh]()
 
 MakeMesh = Callable[..., LocalMesh]
 
@@ -27,8 +29,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """The shared mesh ends with the last of its group: a session fixture would run beside all other tests, too."""
+    if _group(item) == SHARED and _group(nextitem) != SHARED and (mesh := item.session.stash.pop(STARTED, None)):
+        stopped = mesh.stop()
+        assert set(stopped.values()) == {0}, stopped
+        assert all(log_of(node) for node in mesh.nodes.values())
+
+
+def _group(item: pytest.Item | None) -> str:
+    mark = item and item.get_closest_marker("xdist_group")
+    return mark.args[0] if mark else ""
+
+
 @pytest.fixture(scope="session")
-def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalMesh]:
+def mesh(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalMesh]:
     """One core, one broker, three hosts. Tests may kill its nodes and must start them again.
 
     Whoever uses it is marked xdist_group("mesh")."""
@@ -38,11 +54,8 @@ def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalMesh]:
         mesh.start()
         mesh.wait_alive()
         mesh.wait_offers(3)
+        request.session.stash[STARTED] = mesh
         yield mesh
-        stopped = mesh.stop()
-        logs = [log_of(node) for node in mesh.nodes.values()]
-    assert set(stopped.values()) == {0}, stopped
-    assert logs
 
 
 @pytest.fixture

@@ -16,8 +16,11 @@ from offgrid.v1 import jobs_pb2
 from offgrid_node.local_mesh import LocalMesh, LocalNode
 
 BIN = Path(sys.executable).parent
+# Until a test gives up what must come true: far longer than it takes, for a machine may be slow, and no test is timed.
+GIVE_UP_S = 120.0
 REMOVED_WITHIN_S = 5.0  # promised: so long after the command a removed member is out
 STOPPED_WITHIN_S = 5.0  # promised: so long after SIGTERM or Ctrl-C a node has gone
+A_PYTHON_S = 0.05  # starting one and ending it, on a machine for which promises of time are made
 COMPLETED, FAILED = jobs_pb2.JOB_STATE_COMPLETED, jobs_pb2.JOB_STATE_FAILED
 
 # Reads nothing and says two letters: the shortest real job.
@@ -46,7 +49,7 @@ class Done:
         return f"$ {shlex.join(self.argv)}\n{self.out}{self.err}(exit {self.code} after {self.seconds:.2f} s)"
 
 
-def run(argv: Sequence[str | Path], *, timeout_s: float = 60, env: Mapping[str, str] | None = None) -> Done:
+def run(argv: Sequence[str | Path], *, timeout_s: float = GIVE_UP_S, env: Mapping[str, str] | None = None) -> Done:
     """Runs a command to its end. Whatever it says, a traceback is never right."""
     words = [str(word) for word in argv]
     environ = {key: value for key, value in os.environ.items() if not key.startswith("OFFGRID_")} | dict(env or {})
@@ -59,12 +62,12 @@ def run(argv: Sequence[str | Path], *, timeout_s: float = 60, env: Mapping[str, 
     return done
 
 
-def offgrid(node: LocalNode, *arguments: str | Path, timeout_s: float = 60) -> Done:
+def offgrid(node: LocalNode, *arguments: str | Path, timeout_s: float = GIVE_UP_S) -> Done:
     """The operator's command against this node."""
     return run([BIN / "offgrid", "--node-dir", node.folder, *arguments], timeout_s=timeout_s)
 
 
-def offgrid_node(*arguments: str | Path, timeout_s: float = 60, env: Mapping[str, str] | None = None) -> Done:
+def offgrid_node(*arguments: str | Path, timeout_s: float = GIVE_UP_S, env: Mapping[str, str] | None = None) -> Done:
     return run([BIN / "offgrid-node", *arguments], timeout_s=timeout_s, env=env)
 
 
@@ -89,7 +92,15 @@ def grpcurl_as_buf(line: str) -> list[str]:
     return [*buf, base + address, "--list-services"] if method == "list" else [*buf, f"{base}{address}/{method}"]
 
 
-def eventually(question: Callable[[], T], within_s: float, what: str) -> T:
+def promised(seconds: float) -> float:
+    """A promised time on this machine, which may be slow or busy just now: then it has as much longer."""
+    began = time.monotonic()
+    for _ in range(3):
+        subprocess.run([sys.executable, "-I", "-S", "-c", ""], check=True)
+    return seconds * max(1.0, (time.monotonic() - began) / 3 / A_PYTHON_S)
+
+
+def eventually(question: Callable[[], T], what: str, within_s: float = GIVE_UP_S) -> T:
     """The first true answer; fails naming `what` when there is none in time."""
     deadline = time.monotonic() + within_s
     while not (answer := question()):

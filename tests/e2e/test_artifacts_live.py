@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from live import COMPLETED
+from live import COMPLETED, GIVE_UP_S
 
 from offgrid.client import payloads
 from offgrid.v1 import jobs_pb2
@@ -25,7 +25,7 @@ def test_files_go_in_and_out_and_the_owner_hears_how_far_it_is(make_mesh: Callab
     mesh = make_mesh(NODES, host__process__commands={"sh": "/bin/sh"})
     mesh.wait_offers(1)
     heard: list[jobs_pb2.JobProgress] = []
-    with mesh["core"].client(timeout_s=60) as client:
+    with mesh["core"].client() as client:
         files = {"words/a.txt": b"c\n" + MARKER + b"\n", "words/b.txt": b"b\n"}
 
         def listen(job: jobs_pb2.Job) -> None:
@@ -37,7 +37,7 @@ def test_files_go_in_and_out_and_the_owner_hears_how_far_it_is(make_mesh: Callab
         listeners: list[threading.Thread] = []
         job = client.jobs.run(payloads.command("sh", ["-c", SCRIPT]), files=files, outputs=["out/*"], on_change=listen)
         for thread in listeners:
-            thread.join(10)
+            thread.join(GIVE_UP_S)
         assert job.state == COMPLETED, job
         [left] = job.result.files
         assert (left.name, left.size_bytes) == ("out/sorted", len(MARKER) + 5)

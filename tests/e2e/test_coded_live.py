@@ -38,7 +38,7 @@ def test_any_four_of_seven_give_it_back_and_a_liar_is_found(mesh: LocalMesh) -> 
     owner, data = mesh["owner"], os.urandom(5 * MIB + 12_345)
     with owner.client() as client:
         made = client.objects.put(data, name="coded", code=(4, 7))
-        eventually(lambda: not client.objects.get("coded").local, 60, "every shard is acked, the own copy goes")
+        eventually(lambda: not client.objects.get("coded").local, "every shard is acked, the own copy goes")
         assert client.objects.get("coded").state == DURABLE
         kept = {host: shards_of(mesh[host], made.object_id) for host in HOSTS}
         assert all(len(shards) == 1 for shards in kept.values()), "one shard at each"

@@ -21,7 +21,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Done, Path]
     """What `demo --keep` printed, and where its nodes live; those that it left are stopped."""
     text, home = tmp_path_factory.mktemp("walk") / "walk.txt", tmp_path_factory.mktemp("demo") / "d"
     text.write_text("".join(f"step {n} of a long way\n" for n in range(5_000)))
-    done = offgrid_node("demo", text, "--keep", "--dir", home, timeout_s=120)
+    done = offgrid_node("demo", text, "--keep", "--dir", home)
     stop = re.search(r"^stop it with: kill ((?:\d+ ?)+)$", done.out, re.MULTILINE)
     pids = [int(pid) for pid in stop[1].split()] if stop else []
     try:
@@ -30,7 +30,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Done, Path]
         yield done, home
         for pid in pids:
             os.kill(pid, signal.SIGTERM)
-        eventually(lambda: not any(map(lives, pids)), 5, "the nodes stop")
+        eventually(lambda: not any(map(lives, pids)), "the nodes stop")
     finally:
         for pid in filter(lives, pids):
             os.kill(pid, signal.SIGKILL)
@@ -75,13 +75,12 @@ def test_it_shows_a_job_and_the_death_of_its_host(kept: tuple[Done, Path]) -> No
 
 
 @pytest.mark.xdist_group("demo_storage")
-@pytest.mark.timeout(240)  # the demo says itself what did not come true in time, on a machine that is busy
 def test_with_storage_it_shows_a_folder_that_outlives_its_hosts(tmp_path: Path) -> None:
     folder = tmp_path / "mine"
     (folder / "deep").mkdir(parents=True)
     (folder / "empty").write_bytes(b"")
     (folder / "deep" / "large").write_bytes(bytes(range(256)) * 40_000)
-    done = offgrid_node("demo", "--storage", "--hosts", "5", folder, timeout_s=200)
+    done = offgrid_node("demo", "--storage", "--hosts", "5", folder, timeout_s=500)
     assert done.code == 0, done.said
     assert "deep/large: any 12 of 20 shards give it back" in done.out, done.said
     assert "empty: 4 full copies" in done.out, done.said
@@ -112,7 +111,6 @@ class TestAFileThatCannotBeUsed:
     def refused(self, file: Path, code: int, why: str, *options: str) -> None:
         done = offgrid_node("demo", file, *options)
         assert done.code == code, done.said
-        assert done.seconds < 5
         assert done.out == ""
         assert str(file) in done.err, done.said
         assert why in done.err, done.said

@@ -48,7 +48,7 @@ def test_a_folder_is_kept_read_shared_and_deleted(mesh: LocalMesh, tmp_path: Pat
 
     done = offgrid(owner, "share", "photos/a.jpg", "friend")
     assert done.code == 0, done.said
-    eventually(lambda: "photos/a.jpg" in offgrid(friend, "ls", "--shared").out, 20, "the friend hears of it")
+    eventually(lambda: "photos/a.jpg" in offgrid(friend, "ls", "--shared").out, "the friend hears of it")
 
     killed = mesh.by_id(made["photos/a.jpg"]["acks"][0]["node_id"])
     killed.kill()
@@ -62,12 +62,12 @@ def test_a_folder_is_kept_read_shared_and_deleted(mesh: LocalMesh, tmp_path: Pat
     assert done.code == 0, done.said
     assert "there are no objects" in offgrid(owner, "ls").out
     assert blobs(killed), "it was away, and keeps them yet"
-    eventually(lambda: killed.name in offgrid(owner, "ls", "--deleted").out, 20, "the owner says who has not heard")
+    eventually(lambda: killed.name in offgrid(owner, "ls", "--deleted").out, "the owner says who has not heard")
     killed.run("run")
     killed.wait_ready()
     eventually(
-        lambda: "every host knows" in offgrid(owner, "ls", "--deleted").out, 40, "all have heard, and the friend too"
+        lambda: "every host knows" in offgrid(owner, "ls", "--deleted").out, "all have heard, and the friend too"
     )
     for node in (owner, *(mesh[host] for host in HOSTS)):
-        eventually(lambda node=node: not blobs(node), 20, f"{node.name} keeps nothing of it")  # type: ignore[misc]
+        eventually(lambda node=node: not blobs(node), f"{node.name} keeps nothing of it")  # type: ignore[misc]
     assert "nobody shares anything" in offgrid(friend, "ls", "--shared").out

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from live import eventually
+from live import GIVE_UP_S, eventually
 
 import offgrid
 from offgrid_node.local_mesh import LocalMesh
@@ -24,7 +24,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[offgrid.Client]
     with LocalMesh(tmp_path_factory.mktemp("f"), "f", nodes, host__python__enabled=True) as mesh:
         mesh.start()
         mesh.wait_offers(1)
-        with mesh["solo"].client(30) as client:
+        with mesh["solo"].client() as client:
             yield client
 
 
@@ -54,7 +54,7 @@ def test_words_of_real_texts_are_counted_elsewhere(client: offgrid.Client) -> No
     assert list(count.map(client, [path.read_bytes() for path in TEXTS])) == [
         count(path.read_bytes()) for path in TEXTS
     ]
-    assert count.submit(client, TEXTS[0].read_bytes(), top=1).result(20) == count(TEXTS[0].read_bytes(), top=1)
+    assert count.submit(client, TEXTS[0].read_bytes(), top=1).result(GIVE_UP_S) == count(TEXTS[0].read_bytes(), top=1)
 
 
 def test_an_async_function_runs_in_another_process(client: offgrid.Client) -> None:
@@ -67,18 +67,18 @@ def test_an_async_function_runs_in_another_process(client: offgrid.Client) -> No
 def test_what_it_raised_is_raised_here(client: offgrid.Client) -> None:
     future = divide.submit(client, 1, 0)
     with pytest.raises(ZeroDivisionError) as raised:
-        future.result(20)
+        future.result(GIVE_UP_S)
     assert "number / by" in str(raised.value.__cause__)
     assert future.job().result.receipt.facts.status == "failed"
 
 
 def test_too_long_is_a_failed_job(client: offgrid.Client) -> None:
     with pytest.raises(offgrid.JobFailed, match="JobTimeout"):
-        pid_later.with_options(timeout_s=0.3).submit(client, 30).result(20)
+        pid_later.with_options(timeout_s=0.3).submit(client, 600).result(GIVE_UP_S)
 
 
 def test_a_large_value_comes_whole(client: offgrid.Client) -> None:
-    value = client.submit(bytes.__mul__, b"0123456789", 50_000).result(20)
+    value = client.submit(bytes.__mul__, b"0123456789", 50_000).result(GIVE_UP_S)
     assert (len(value), value[:11]) == (500_000, b"01234567890")
 
 
@@ -88,9 +88,9 @@ def test_as_they_are_completed(client: offgrid.Client) -> None:
 
 
 def test_cancelled_it_is_stopped_there(client: offgrid.Client) -> None:
-    future = pid_later.submit(client, 60)
+    future = pid_later.submit(client, 600)
     job_id = future.wait_sent(10)
-    eventually(lambda: client.jobs.get(job_id).host, 10, "it runs")
+    eventually(lambda: client.jobs.get(job_id).host, "it runs")
     assert future.cancel()
-    eventually(lambda: client.jobs.get(job_id).error == "Cancelled", 10, "it is cancelled")
-    eventually(lambda: client.mesh.status().slots_busy == 0, 10, "its slot is free")
+    eventually(lambda: client.jobs.get(job_id).error == "Cancelled", "it is cancelled")
+    eventually(lambda: client.mesh.status().slots_busy == 0, "its slot is free")

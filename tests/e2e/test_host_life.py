@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from live import GIVE_UP_S, eventually
 
 from offgrid.client import Client, OffgridError, payloads
 from offgrid.v1 import jobs_pb2
@@ -15,7 +16,6 @@ from offgrid_node.local_mesh import LocalMesh
 pytestmark = [pytest.mark.e2e, pytest.mark.skipif(not Path("/bin/sleep").exists(), reason="needs a program to run")]
 
 RULES = [{"name": "not-core2", "owners": ["core2"], "deny": True}, {"name": "all"}]
-WITHIN_S = 30.0
 
 
 @pytest.fixture
@@ -27,13 +27,6 @@ def mesh(tmp_path: Path) -> Iterator[LocalMesh]:
         made.wait_alive()
         made.wait_offers(1)
         yield made
-
-
-def until(reached: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + WITHIN_S
-    while not reached():
-        assert time.monotonic() < deadline, "it did not come about"
-        time.sleep(0.05)
 
 
 def sleeping(client: Client, seconds: float) -> str:
@@ -49,15 +42,15 @@ def test_work_is_killed_when_taken_back_and_a_drain_outlives_a_restart(mesh: Loc
     with mesh["core"].client() as client:
         taken_back = sleeping(client, 500)
         with host.client() as owner:
-            until(lambda: client.jobs.get(taken_back).state == jobs_pb2.JOB_STATE_RUNNING)
+            eventually(lambda: client.jobs.get(taken_back).state == jobs_pb2.JOB_STATE_RUNNING, "it runs")
             assert owner.host.show().slots_busy == 1
             client.jobs.cancel([taken_back])
-            until(lambda: owner.host.show().slots_busy == 0)
+            eventually(lambda: owner.host.show().slots_busy == 0, "its slot is free")
 
             waits_for_end = sleeping(client, 2)
-            until(lambda: client.jobs.get(waits_for_end).state == jobs_pb2.JOB_STATE_RUNNING)
+            eventually(lambda: client.jobs.get(waits_for_end).state == jobs_pb2.JOB_STATE_RUNNING, "the next runs")
             assert owner.host.toggle("drain").state == "draining"
-            assert [state.state for state in owner.host.watch_drain(within_s=WITHIN_S)][-1] == "drained"
+            assert [state.state for state in owner.host.watch_drain(within_s=GIVE_UP_S)][-1] == "drained"
             assert client.jobs.get(waits_for_end).state == jobs_pb2.JOB_STATE_COMPLETED
 
         host.stop()
@@ -71,12 +64,12 @@ def test_work_is_killed_when_taken_back_and_a_drain_outlives_a_restart(mesh: Loc
             time.sleep(1)
             assert client.jobs.get(later).state == jobs_pb2.JOB_STATE_QUEUED
             owner.host.toggle("on")
-            until(lambda: client.jobs.get(later).state == jobs_pb2.JOB_STATE_COMPLETED)
+            eventually(lambda: client.jobs.get(later).state == jobs_pb2.JOB_STATE_COMPLETED, "it has run")
 
 
 def test_a_rule_keeps_an_owner_out_and_no_other(mesh: LocalMesh) -> None:
     with mesh["core"].client() as client, mesh["core2"].client() as kept_out:
         mine, theirs = sleeping(client, 0), sleeping(kept_out, 0)
-        until(lambda: client.jobs.get(mine).state == jobs_pb2.JOB_STATE_COMPLETED)
-        until(lambda: bool(kept_out.jobs.get(theirs).error))
+        eventually(lambda: client.jobs.get(mine).state == jobs_pb2.JOB_STATE_COMPLETED, "who may, may")
+        eventually(lambda: bool(kept_out.jobs.get(theirs).error), "who may not, hears it")
         assert kept_out.jobs.get(theirs).error == "NoHostsAvailable"

@@ -48,7 +48,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
             mesh.start()
             mesh.wait_alive()
             mesh.wait_offers(1)
-            with mesh["core"].client(30) as client:
+            with mesh["core"].client() as client:
                 yield World(mesh, client, models, cluster)
             for node in mesh.nodes.values():
                 log_of(node)
@@ -57,7 +57,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 
 def test_a_model_answers_and_its_tokens_are_what_the_job_used(world: World) -> None:
-    eventually(lambda: "llm:echo" in world.offered(), 30, "the model is offered")
+    eventually(lambda: "llm:echo" in world.offered(), "the model is offered")
     asked = payloads.llm("echo", [("user", "one two three")], system="be brief")
     job = world.client.jobs.run(asked, kind="llm_call")
     assert (job.state, job.result.output) == (COMPLETED, b"three two one"), (job.error, job.error_detail)
@@ -71,7 +71,7 @@ def test_a_model_answers_and_its_tokens_are_what_the_job_used(world: World) -> N
 
 def test_what_the_endpoint_lists_later_is_offered_then(world: World) -> None:
     world.models.list_models("echo", "broken", "slow")
-    eventually(lambda: "llm:slow" in world.offered(), 30, "the new model is offered")
+    eventually(lambda: "llm:slow" in world.offered(), "the new model is offered")
     job = world.client.jobs.run(payloads.llm("slow", input=b"a b"), kind="llm_call")
     assert (job.state, job.result.output) == (COMPLETED, b"b a"), (job.error, job.error_detail)
 
@@ -79,7 +79,7 @@ def test_what_the_endpoint_lists_later_is_offered_then(world: World) -> None:
 def test_its_words_come_as_it_says_them(world: World) -> None:
     """Before the answer is there; each piece once."""
     world.models.list_models("echo", "broken", "slow")
-    eventually(lambda: "llm:slow" in world.offered(), 30, "the model is offered")
+    eventually(lambda: "llm:slow" in world.offered(), "the model is offered")
     words = " ".join(f"word{number}" for number in range(40))  # two seconds
     future = world.client.submit(payloads.llm("slow", input=words.encode()))
     pieces = [progress.output for progress in future.progress() if progress.output]
@@ -94,7 +94,7 @@ def test_a_function_works_on_the_cluster(world: World) -> None:
     def squares(client: Any, count: int) -> int:
         return sum(client.gather(client.map(lambda number: number * number, range(count))))
 
-    eventually(lambda: any(label.startswith("dask:") for label in world.offered()), 30, "the cluster is offered")
+    eventually(lambda: any(label.startswith("dask:") for label in world.offered()), "the cluster is offered")
     assert world.client.submit(squares, 100, executor="dask").result(60) == 328_350
 
 
@@ -111,7 +111,7 @@ def test_losing_the_scheduler_loses_no_job(world: World, tmp_path: Path) -> None
 
     assert world.cluster is not None
     future = world.client.submit(work, str(tmp_path / "begun"), executor="dask", timeout_s=60)
-    eventually((tmp_path / "begun").exists, 30, "the cluster works on it")
+    eventually((tmp_path / "begun").exists, "the cluster works on it")
     world.cluster.stop()
     with DaskCluster(world.cluster.port):
         assert future.result(60) == "done"

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from live import eventually, mesh_of
+from live import GIVE_UP_S, eventually, mesh_of
 
 from offgrid_node.local_mesh import LocalMesh
 
@@ -28,7 +28,7 @@ def test_a_host_whose_blobs_are_gone_is_filled_again(mesh: LocalMesh) -> None:
     with owner.client() as client:
         made = [client.objects.put(os.urandom(SIZE), required_milli=2_000).object_id for _ in range(OBJECTS)]
         for object_id in made:
-            client.objects.wait_durable(object_id, timeout_s=30)
+            client.objects.wait_durable(object_id, timeout_s=GIVE_UP_S)
     kept = [host.folder / "data" / "chunks" / "kept" for host in (emptied, other)]
     emptied.kill()
     shutil.rmtree(kept[0].parent)
@@ -38,7 +38,7 @@ def test_a_host_whose_blobs_are_gone_is_filled_again(mesh: LocalMesh) -> None:
     def same() -> bool:
         return all((kept[0] / name).is_file() for name in made)
 
-    eventually(same, 60, "what the host lost lies there again")
+    eventually(same, "what the host lost lies there again")
     for name in made:
         assert (kept[0] / name).read_bytes() == (kept[1] / name).read_bytes()
     with owner.client() as client:
@@ -46,4 +46,4 @@ def test_a_host_whose_blobs_are_gone_is_filled_again(mesh: LocalMesh) -> None:
         def acked() -> bool:
             return all(len(client.objects.get(object_id).acks) == 2 for object_id in made)
 
-        eventually(acked, 30, "its acks count again")
+        eventually(acked, "its acks count again")

@@ -102,7 +102,6 @@ class TestTheCommand:
         done = offgrid(mesh["core"], "job", "run", text, "--wasm", module, "--timeout", "0.5")
         assert done.code == 1, done.said
         assert "JobTimeout" in done.out, done.said
-        assert done.seconds < 6
 
     def test_refuses_a_kind_that_does_not_exist(self, mesh: LocalMesh) -> None:
         with mesh["core"].client() as client:
@@ -126,11 +125,11 @@ class TestTheCommand:
 class TestTheDeathOfAHost:
     def test_in_the_middle_of_a_job(self, mesh: LocalMesh) -> None:
         core = mesh["core"]
-        with core.client(30) as client:
+        with core.client() as client:
             task = client.tasks.create(client.missions.create("d").mission_id, "d", "compute").task_id
             job = client.jobs.create(task, payloads.command("sh", ["-c", "sleep 2; cat"], input=b"alive"))
             client.jobs.dispatch(job.job_id)
-            eventually(lambda: client.jobs.get(job.job_id).state == RUNNING, 5, "the job runs")
+            eventually(lambda: client.jobs.get(job.job_id).state == RUNNING, "the job runs")
             victim = mesh.by_id(client.jobs.get(job.job_id).host)
             victim.kill()
             *_, ended = client.jobs.watch(job.job_id)
@@ -161,16 +160,16 @@ class TestDeathsThatCutTheRoad:
     def test_of_the_broker(self, mesh: LocalMesh, text: Path) -> None:
         """A job that runs goes on; new ones take the local queue, or are refused where the mesh is insisted on."""
         core, broker = mesh["core"], mesh["broker"]
-        with core.client(30) as client:
+        with core.client() as client:
             task = client.tasks.create(client.missions.create("b").mission_id, "b", "compute").task_id
             before = client.jobs.create(task, payloads.command("sh", ["-c", "sleep 1; echo done"]))
             client.jobs.dispatch(before.job_id)
-            eventually(lambda: client.jobs.get(before.job_id).state == RUNNING, 5, "the job runs")
+            eventually(lambda: client.jobs.get(before.job_id).state == RUNNING, "the job runs")
             broker.kill()
             *_, ended = client.jobs.watch(before.job_id)
             assert ended.state == COMPLETED
 
-            eventually(lambda: self.is_seen_dead(core, broker), 10, "the broker is seen dead")
+            eventually(lambda: self.is_seen_dead(core, broker), "the broker is seen dead")
             after = client.jobs.create(task, payloads.wasm(SAY_HI))
             sent = client.jobs.dispatch(after.job_id)
             assert (sent.route, sent.reason) == (jobs_pb2.ROUTE_FILE_QUEUE, "no broker of the mesh is alive")
@@ -200,7 +199,7 @@ class TestDeathsThatCutTheRoad:
     def test_of_the_core_with_jobs_under_way(self, mesh: LocalMesh) -> None:
         """What it has acknowledged it finishes after its restart, once."""
         core = mesh["core"]
-        with core.client(30) as client:
+        with core.client() as client:
             task = client.tasks.create(client.missions.create("c").mission_id, "c", "compute").task_id
             jobs = [client.jobs.create(task, payloads.command("sh", ["-c", "sleep 1; echo x"])) for _ in range(4)]
             for job in jobs:
@@ -209,7 +208,7 @@ class TestDeathsThatCutTheRoad:
         core.run("run")
         core.wait_ready()
         mesh.wait_alive()
-        with core.client(30) as client:
+        with core.client() as client:
             for job in jobs:
                 *_, ended = client.jobs.watch(job.job_id)
                 assert (ended.state, ended.result.output) == (COMPLETED, b"x\n"), (ended.error, ended.error_detail)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from live import COMPLETED, eventually, offgrid
+from live import COMPLETED, GIVE_UP_S, eventually, offgrid
 
 from offgrid.client import Client, payloads
 from offgrid.v1 import jobs_pb2, objects_pb2
@@ -42,7 +42,7 @@ def strangers(mesh: LocalMesh) -> list[Path]:
 
 
 def durable(client: Client, object_id: str) -> objects_pb2.Object:
-    return client.objects.wait_durable(object_id, timeout_s=30)
+    return client.objects.wait_durable(object_id, timeout_s=GIVE_UP_S)
 
 
 @pytest.fixture
@@ -59,14 +59,14 @@ def winner_of(mesh: LocalMesh, client: Client, job_id: str) -> LocalNode:
         job = client.jobs.get(job_id)
         return job if job.state == jobs_pb2.JOB_STATE_RUNNING else None
 
-    job = eventually(running, 20, "the job runs")
+    job = eventually(running, "the job runs")
     assert job is not None
     return mesh.by_id(job.host)
 
 
 def test_a_marker_in_inputs_and_outputs_is_in_no_file_of_any_host_or_broker(mesh: LocalMesh) -> None:
     core, data = mesh["core"], large()
-    with core.client(timeout_s=60) as client:
+    with core.client() as client:
         small = client.jobs.run(payloads.command("cat", input=SMALL))
         assert (small.state, client.jobs.output(small)) == (COMPLETED, SMALL), small
         big = client.jobs.run(payloads.command("cat", input=data, input_name="big.bin"))
@@ -94,10 +94,10 @@ def test_a_result_outlives_the_host_that_made_it_and_the_cores_own_copy(mesh: Lo
     core, data = mesh["core"], large()
     source, target = tmp_path / "in.bin", tmp_path / "out.bin"
     source.write_bytes(data)
-    done = offgrid(core, "job", "run", source, "--command", "cat", "--output", target, timeout_s=120)
+    done = offgrid(core, "job", "run", source, "--command", "cat", "--output", target)
     assert done.code == 0, done.said
     assert target.read_bytes() == data
-    with core.client(timeout_s=60) as client:
+    with core.client() as client:
         [job] = list(client.jobs.list())
         durable(client, job.result.output_object)
 
@@ -105,14 +105,14 @@ def test_a_result_outlives_the_host_that_made_it_and_the_cores_own_copy(mesh: Lo
             made = client.objects.get(job.result.output_object)
             return not made.local and len(made.acks) == 3
 
-        eventually(only_at_hosts, 30, "three hosts have it, and the core's own copy is gone")
+        eventually(only_at_hosts, "three hosts have it, and the core's own copy is gone")
         mesh.by_id(job.host).kill()
         assert client.jobs.output(client.jobs.get(job.job_id)) == data
 
 
 def test_a_host_keeps_no_blob_once_its_core_has_answered(mesh: LocalMesh) -> None:
     core = mesh["core"]
-    with core.client(timeout_s=60) as client:
+    with core.client() as client:
         # Nobody asks for copies of these: a quorum of nothing is reached at once.
         job = client.jobs.run(payloads.command("sh", ["-c", f"head -c {LARGE_BYTES} /dev/urandom"]))
         assert job.state == COMPLETED, job
@@ -124,4 +124,4 @@ def test_a_host_keeps_no_blob_once_its_core_has_answered(mesh: LocalMesh) -> Non
             return {path.name for path in files_of(host.folder) if path.parent.name == "kept"}
 
         wanted = {made.object_id} if host.node_id in holders else set()
-        eventually(lambda: kept() <= wanted or len(client.objects.get(made.object_id).acks) == 3, 20, "it is dropped")
+        eventually(lambda: kept() <= wanted or len(client.objects.get(made.object_id).acks) == 3, "it is dropped")

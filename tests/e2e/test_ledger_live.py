@@ -41,7 +41,7 @@ def opened(mesh: LocalMesh) -> None:
             assert done.code == 0, done.said
     for node in mesh.nodes.values():
         with node.client() as client:
-            eventually(lambda c=client: c.ledger.status().open, 10, f"{node.name} knows the ledger")
+            eventually(lambda c=client: c.ledger.status().open, f"{node.name} knows the ledger")
 
 
 def held(node: LocalNode) -> dict[str, int]:
@@ -53,9 +53,9 @@ def held(node: LocalNode) -> dict[str, int]:
     return found
 
 
-def everywhere(mesh: LocalMesh, account: str, micro: int, within_s: float = 15) -> None:
+def everywhere(mesh: LocalMesh, account: str, micro: int) -> None:
     for node in mesh.nodes.values():
-        eventually(lambda n=node: held(n)[account] == micro, within_s, f"{node.name} has {account} at {micro}")
+        eventually(lambda n=node: held(n)[account] == micro, f"{node.name} has {account} at {micro}")
 
 
 def pay(node: LocalNode, dst: str, amount: str, *options: str) -> tuple[Done, dict[str, object]]:
@@ -137,7 +137,7 @@ class TestPaying:
     def test_a_jobs_price_is_booked_and_paid(self, mesh: LocalMesh) -> None:
         opened(mesh)
         core = mesh["attic"]
-        with core.client(30) as client:
+        with core.client() as client:
             job = client.jobs.run(payloads.wasm(SAY_HI), size_tokens=5_000_000)
             assert job.state == COMPLETED, job.error_detail
             assert job.price_micro > 0
@@ -147,8 +147,8 @@ class TestPaying:
                 assert (booking.amount_micro, booking.payee) == (job.price_micro, job.host)
                 return booking.tx_id
 
-            tx_id = eventually(paid, 10, "the booking is in a transaction")
-            eventually(lambda: is_final(core, tx_id), 10, "and that is final")
+            tx_id = eventually(paid, "the booking is in a transaction")
+            eventually(lambda: is_final(core, tx_id), "and that is final")
             tx = client.ledger.transaction(tx_id)
         assert [(output.account, output.amount_micro) for output in tx.outputs] == [(job.host, job.price_micro)]
         assert tx.meta["job_id"] == job.job_id
@@ -169,8 +169,8 @@ class TestBeingApart:
             assert "3.001" in shown
             assert "going out  3.001" in offgrid(mesh["attic"], "balance").out
             assert held(mesh["attic"]) == before
-        eventually(lambda: is_final(mesh["attic"], tx["tx_id"]), 30, "it is final once they are back")
-        everywhere(mesh, "barn", before["barn"] + 3_000_000, 30)
+        eventually(lambda: is_final(mesh["attic"], tx["tx_id"]), "it is final once they are back")
+        everywhere(mesh, "barn", before["barn"] + 3_000_000)
 
     def test_an_owner_killed_right_after_signing_pays_exactly_once(self, mesh: LocalMesh) -> None:
         opened(mesh)
@@ -195,7 +195,7 @@ def test_with_the_economy_off_jobs_run_and_nothing_is_paid(make_mesh: MakeMesh) 
         done = offgrid(mesh["core"], *argv)
         assert done.code == 4, done.said
         assert "economy.enabled" in done.err, done.said
-    with mesh["core"].client(30) as client:
+    with mesh["core"].client() as client:
         job = client.jobs.run(payloads.wasm(SAY_HI))
         assert job.state == COMPLETED, job.error_detail
         assert not client.ledger.status().enabled

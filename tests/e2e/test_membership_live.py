@@ -12,7 +12,7 @@ from pathlib import Path
 import grpc
 import pytest
 from conftest import MakeMesh
-from live import REMOVED_WITHIN_S, SAY_HI, eventually, log_of, offgrid, offgrid_node
+from live import REMOVED_WITHIN_S, SAY_HI, eventually, log_of, offgrid, offgrid_node, promised
 
 from offgrid.client import payloads
 from offgrid.v1 import common_pb2, mesh_pb2
@@ -56,14 +56,14 @@ def test_nodes_that_all_died_at_once_find_each_other_though_they_listen_on_any_p
     def together() -> bool:
         return all(alive(node) == everybody for node in nodes)
 
-    eventually(together, 10, "each sees each, and has their addresses")
+    eventually(together, "each sees each, and has their addresses")
     for node in nodes:
         node.kill()
     for node in nodes:
         node.run("run")
     for node in nodes:
         node.wait_ready()
-    eventually(together, 10, "each sees each again")
+    eventually(together, "each sees each again")
     assert all(log_of(node) for node in nodes)
 
 
@@ -72,18 +72,19 @@ class TestRemoval:
         mesh = make_mesh({"core": ["core", "broker"], "host-a": ["host"], "host-b": ["host"]})
         mesh.wait_offers(2)
         core, gone, stays = mesh["core"], mesh["host-a"], mesh["host-b"]
+        within_s = promised(REMOVED_WITHIN_S)
         began = time.monotonic()
         done = offgrid(core, "mesh", "remove", "host-a")
         assert done.code == 0, done.said
 
         def left() -> float:
-            return REMOVED_WITHIN_S - (time.monotonic() - began)
+            return within_s - (time.monotonic() - began)
 
-        eventually(lambda: "host-a" not in names(core) | names(stays), left(), "the others list it no more")
-        eventually(lambda: is_removed(gone), left(), "it says itself that it was removed")
-        eventually(lambda: ping(gone, core) is not None, left(), "core refuses it")
-        eventually(lambda: ping(gone, stays) is not None, left(), "a third node refuses it")
-        eventually(lambda: self.hosts_in_book(core) == {stays.node_id}, left(), "its offer is off the book")
+        eventually(lambda: "host-a" not in names(core) | names(stays), "the others list it no more", left())
+        eventually(lambda: is_removed(gone), "it says itself that it was removed", left())
+        eventually(lambda: ping(gone, core) is not None, "core refuses it", left())
+        eventually(lambda: ping(gone, stays) is not None, "a third node refuses it", left())
+        eventually(lambda: self.hosts_in_book(core) == {stays.node_id}, "its offer is off the book", left())
 
         assert ping(stays, core) is None  # and only it
         assert "host-a" in names(core, removed=True)
@@ -107,11 +108,11 @@ class TestRemoval:
         gone.wait_ready()
         with gone.client() as client:
             wanted = "no member accepts this node: was it removed?"
-            eventually(lambda: wanted in client.mesh.status().notices, 15, "it wonders")
+            eventually(lambda: wanted in client.mesh.status().notices, "it wonders")
         log_of(gone)
 
     def gets_no_jobs(self, mesh: LocalMesh, gone: LocalNode) -> None:
-        with mesh["core"].client(30) as client:
+        with mesh["core"].client() as client:
             hosts = {client.jobs.run(payloads.wasm(SAY_HI), timeout_ms=20_000).host for _ in range(6)}
         assert hosts == {mesh["host-b"].node_id}
         assert gone.node_id not in hosts
@@ -195,7 +196,6 @@ class TestJoining:
         done = offgrid_node("join", bad[damage], "--dir", tmp_path / "a", "--no-run")
         assert done.code in (2, 4), done.said
         assert "token" in done.err, done.said
-        assert done.seconds < 5, done.said
         assert not (tmp_path / "a" / "offgrid.toml").exists()
 
     def test_nobody_at_the_door(self, tmp_path: Path) -> None:

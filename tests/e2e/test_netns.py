@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from live import BIN, REMOVED_WITHIN_S, eventually, log_of, offgrid, run
+from live import BIN, REMOVED_WITHIN_S, eventually, log_of, offgrid, promised, run
 from netns import NEEDS_ROOT, Machine, ip, namespaces
 
 from offgrid.client import OffgridError
@@ -20,8 +20,6 @@ from offgrid_node.local_mesh import LocalNode
 from offgrid_node.protocol.mesh.token import InviteToken
 
 pytestmark = NEEDS_ROOT
-
-FIND_S = 15.0  # mDNS, twice: the door, then each other
 
 
 @pytest.fixture
@@ -65,12 +63,12 @@ def test_found_joined_worked_removed(cable: tuple[str, str], tmp_path: Path) -> 
         began = time.monotonic()
         wc = 'host.process.commands={ wc = "/usr/bin/wc" }'
         second.start(right, "join", bare, "--name", "second", "--role", "host", "--set", wc)
-        eventually(lambda: "joined mesh lan" in log_of(second) or not second.alive, FIND_S, "the token is redeemed")
+        eventually(lambda: "joined mesh lan" in log_of(second) or not second.alive, "the token is redeemed")
         assert second.alive, second.log_tail()
         figures["joined"] = time.monotonic() - began
         second.wait_ready()
         both = {"first", "second"}
-        eventually(lambda: alive(first) == both == alive(second), FIND_S, "they see each other")
+        eventually(lambda: alive(first) == both == alive(second), "they see each other")
         figures["seen"] = time.monotonic() - began
 
         began = time.monotonic()
@@ -80,12 +78,12 @@ def test_found_joined_worked_removed(cable: tuple[str, str], tmp_path: Path) -> 
         assert "second" in done.out
         figures["job"] = time.monotonic() - began
 
+        within_s = promised(REMOVED_WITHIN_S)
         began = time.monotonic()
         assert offgrid(first, "mesh", "remove", "second").code == 0
-        eventually(lambda: alive(first) == {"first"}, REMOVED_WITHIN_S, "the first lists it no more")
-        eventually(lambda: _removed(second), REMOVED_WITHIN_S - (time.monotonic() - began), "the second says so")
+        eventually(lambda: alive(first) == {"first"}, "the first lists it no more", within_s)
+        eventually(lambda: _removed(second), "the second says so", within_s - (time.monotonic() - began))
         figures["removed"] = time.monotonic() - began
-        assert figures["removed"] < REMOVED_WITHIN_S
     finally:
         codes = {node.name: node.stop() for node in (first, second)}
     assert codes == {"first": 0, "second": 0}

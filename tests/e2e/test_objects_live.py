@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from live import BIN, eventually, mesh_of, offgrid
+from live import BIN, GIVE_UP_S, eventually, mesh_of, offgrid
 
 from offgrid.client import OffgridError
 from offgrid.v1 import objects_pb2
@@ -63,7 +63,7 @@ class TestAnObject:
         assert made["acked_milli"] >= made["required_milli"] == 2_000
         assert len({ack["node_id"] for ack in made["acks"]}) == len(made["acks"]) >= 2
 
-        eventually(lambda: not info(owner, made["object_id"]).local, 20, "the owner's own copy is dropped")
+        eventually(lambda: not info(owner, made["object_id"]).local, "the owner's own copy is dropped")
         killed = mesh.by_id(made["acks"][0]["node_id"])
         killed.kill()
         try:
@@ -86,11 +86,11 @@ class TestAnObject:
                 time.sleep(0.05)
             return "" if local else made
 
-        wanted = eventually(put_on_all_hosts, 30, "the owner's own copy is dropped")
+        wanted = eventually(put_on_all_hosts, "the owner's own copy is dropped")
         for host in hosts:
             host.kill()
         try:
-            done = offgrid(owner, "get", wanted, "-o", tmp_path / "copy", "--timeout", "8", timeout_s=30)
+            done = offgrid(owner, "get", wanted, "-o", tmp_path / "copy", "--timeout", "8", timeout_s=GIVE_UP_S)
             assert done.code == 5, done.said
             waits, hint, end = done.err.splitlines()[:3]
             for host in HOSTS:
@@ -108,7 +108,7 @@ class TestAnObject:
             client.objects.enqueue("marked", MARKER * 10, 12)
             here = list((owner.folder / "data" / "chunks").rglob("o-*"))
             assert found(MARKER, [owner.folder]) == []
-            client.objects.wait_durable(made.object_id, timeout_s=30)
+            client.objects.wait_durable(made.object_id, timeout_s=GIVE_UP_S)
             assert client.objects.read("marked") == text
         kept = [path for host in HOSTS for path in mesh[host].folder.rglob(made.object_id)]
         assert len(kept) >= 2
@@ -120,8 +120,8 @@ class TestAnObject:
         owner = mesh["owner"]
         with owner.client() as client:
             made = client.objects.put(text, name="damaged", required_milli=3_000)
-            made = client.objects.wait_durable(made.object_id, timeout_s=30)
-            eventually(lambda: not client.objects.get(made.object_id).local, 20, "the owner's own copy is dropped")
+            made = client.objects.wait_durable(made.object_id, timeout_s=GIVE_UP_S)
+            eventually(lambda: not client.objects.get(made.object_id).local, "the owner's own copy is dropped")
             first, second = (mesh.by_id(ack.node_id) for ack in made.acks[:2])
             for host, damage in ((first, b"\xff" * 100), (second, b"")):
                 path = host.folder / "data" / "chunks" / "kept" / made.object_id
@@ -148,8 +148,8 @@ class TestTheOutbox:
         owner.kill()
         again(owner, *hosts)
         with owner.client() as client:
-            assert client.objects.wait_durable(object_id, timeout_s=60).acked_milli >= 2_000
-            eventually(lambda: not list(client.objects.outbox(open_only=True)), 60, "the outbox is empty")
+            assert client.objects.wait_durable(object_id, timeout_s=GIVE_UP_S).acked_milli >= 2_000
+            eventually(lambda: not list(client.objects.outbox(open_only=True)), "the outbox is empty")
             (completed,) = [e for e in client.objects.outbox() if e.id == entry.id]
             assert (completed.status, completed.key) == (COMPLETED, "order-17")
             assert client.objects.read(object_id) == text
@@ -164,7 +164,7 @@ class TestTheOutbox:
         owner.kill()  # pieces are under way now
         again(owner)
         with owner.client() as client:
-            client.objects.wait_durable(made.object_id, timeout_s=60)
+            client.objects.wait_durable(made.object_id, timeout_s=GIVE_UP_S)
             assert client.objects.read("cut off") == text
 
 
@@ -186,10 +186,10 @@ class TestAPut:
     def test_reads_a_pipe_and_get_writes_one(self, mesh: LocalMesh) -> None:
         owner, data = mesh["owner"], os.urandom(3 * MIB + 1)
         put = [BIN / "offgrid", "--node-dir", owner.folder, "put", "-", "--name", "piped"]
-        subprocess.run(put, input=data, check=True, capture_output=True, timeout=60)
+        subprocess.run(put, input=data, check=True, capture_output=True, timeout=GIVE_UP_S)
         got = subprocess.run(
             [BIN / "offgrid", "--node-dir", owner.folder, "get", "piped", "-o", "-"],
-            check=True, capture_output=True, timeout=60,
+            check=True, capture_output=True, timeout=GIVE_UP_S,
         )  # fmt: skip
         assert got.stdout == data
 

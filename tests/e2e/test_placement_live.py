@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from live import eventually, mesh_of, offgrid
+from live import eventually, mesh_of, offgrid, promised
 
 from offgrid_node.local_mesh import LocalMesh
 
@@ -34,7 +34,7 @@ def test_an_owner_knows_its_hosts_and_says_what_each_would_get(mesh: LocalMesh) 
         said = explained(mesh, "--size", "1000")
         return all("room_bytes" in said[name] and "round_trip_ms" in said[name] for name in HOSTS)
 
-    eventually(measured, 20, "every host has answered once")
+    eventually(measured, "every host has answered once")
     said = explained(mesh, "--size", "100000000", "--code", "4/7")
     assert sorted(shard for name in HOSTS for shard in said[name]["gets"]) == [*range(7)]  # type: ignore[attr-defined]
     assert said["owner"]["outcome"] == "PLACEMENT_OUTCOME_OWNER"
@@ -69,8 +69,8 @@ def test_a_flipped_bit_is_found_by_an_audit_and_mended(mesh: LocalMesh, tmp_path
     assert found.code == 1, found.said
     wrong = [host for host in json.loads(found.out)["hosts"] if host["outcome"] == "AUDIT_OUTCOME_WRONG"]
     assert [mesh.by_id(host["node_id"]).name for host in wrong] == [liar]
-    eventually(lambda: blob.is_file() and blob.read_bytes() != sealed, 60, "it is brought again")
-    eventually(lambda: offgrid(mesh["owner"], "audit", "flipped").code == 0, 60, "it is whole again")
+    eventually(lambda: blob.is_file() and blob.read_bytes() != sealed, "it is brought again")
+    eventually(lambda: offgrid(mesh["owner"], "audit", "flipped").code == 0, "it is whole again")
 
 
 def test_a_host_that_drains_hands_over_what_it_keeps_and_gets_nothing_new(mesh: LocalMesh, tmp_path: Path) -> None:
@@ -88,8 +88,8 @@ def test_a_host_that_drains_hands_over_what_it_keeps_and_gets_nothing_new(mesh: 
     drained.wait_ready()
     eventually(
         lambda: explained(mesh, "--size", "1")[name]["outcome"] == "PLACEMENT_OUTCOME_DRAINED",
-        30,  # far below the minute after which everybody is asked again
         "its owner's wish is known to others",
+        promised(30),  # far below the minute after which everybody is asked again
     )
     put(mesh, tmp_path / "kept")
     assert acked(mesh, "kept") == others

@@ -50,7 +50,7 @@ def deaths(mesh: LocalMesh) -> Iterator[list[str]]:
 def test_it_ends_after_so_many_hosts_and_other_jobs_go_on(mesh: LocalMesh, deaths: list[str]) -> None:
     core = mesh["core"]
     inputs = [b"%d" % number for number in range(12)]
-    with core.client(30) as client:
+    with core.client() as client:
         killer = client.jobs.submit(payloads.command("sh", KILLER), losses_max=LOSSES_MAX)
         others = [
             client.jobs.submit(payloads.command("sh", ["-c", "sleep 0.3; cat"], input=b"%d" % n)) for n in range(12)

@@ -38,7 +38,7 @@ def test_another_program_carries_out_what_a_lone_node_cannot(make_mesh: MakeMesh
         job = client.jobs.create(task.task_id, payloads.command("upper", input=b"quiet"))
         client.jobs.dispatch(job.job_id)
         file = drops / f"{job.job_id}.job.json"
-        eventually(file.exists, 10, "the job lies in the folder")
+        eventually(file.exists, "the job lies in the folder")
         said = json.loads(file.read_text())
         assert (said["needs"], base64.b64decode(said["payload"]["input"])) == ("process:upper", b"quiet")
         node.kill()
@@ -47,6 +47,6 @@ def test_another_program_carries_out_what_a_lone_node_cannot(make_mesh: MakeMesh
         answer = {"status": "completed", "output_base64": base64.b64encode(b"QUIET").decode()}
         (drops / f"{job.job_id}.result.json").write_text(json.dumps(answer))
     with node.client() as client:
-        eventually(lambda: client.jobs.get(job.job_id).state == COMPLETED, 10, "the job ends by its result")
+        eventually(lambda: client.jobs.get(job.job_id).state == COMPLETED, "the job ends by its result")
         assert client.jobs.get(job.job_id).result.output == b"QUIET"
-    eventually(lambda: not list(drops.iterdir()), 10, "the folder is empty again")
+    eventually(lambda: not list(drops.iterdir()), "the folder is empty again")

@@ -28,7 +28,7 @@ def test_one_shard_comes_into_its_new_host_and_nothing_into_the_owner(tmp_path: 
         owner = mesh["owner"]
         with owner.client() as client:
             made = client.objects.put(data, name="coded", code=(4, 7))
-            eventually(lambda: not client.objects.get("coded").local, 60, "every shard is acked, the own copy goes")
+            eventually(lambda: not client.objects.get("coded").local, "every shard is acked, the own copy goes")
             victim = next(host for host in HOSTS if shards_of(mesh[host], made.object_id))
             lost = shards_of(mesh[victim], made.object_id)[0]
             number, before = int(lost.suffix[1:]), lost.read_bytes()
@@ -38,7 +38,7 @@ def test_one_shard_comes_into_its_new_host_and_nothing_into_the_owner(tmp_path: 
                 acks = [ack for ack in client.objects.get("coded").acks if number in ack.shards]
                 return next((name for ack in acks if (name := mesh.by_id(ack.node_id).name) != victim), "")
 
-            host = mesh[eventually(holder, 60, "another host has acked the shard")]
+            host = mesh[eventually(holder, "another host has acked the shard")]
             kept = shards_of(host, made.object_id)
             assert next(shard for shard in kept if shard.name == lost.name).read_bytes() == before
             assert len(before) <= samples(host)[PULLED] <= 1.05 * len(before) * len(kept)

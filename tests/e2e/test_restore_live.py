@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from live import BIN, COMPLETED, SAY_HI, eventually, mesh_of, offgrid, offgrid_node
+from live import BIN, COMPLETED, GIVE_UP_S, SAY_HI, eventually, mesh_of, offgrid, offgrid_node
 
 from offgrid.client import payloads
 from offgrid_node.local_mesh import LocalMesh, LocalNode
@@ -67,7 +67,7 @@ def command_for(owner: LocalNode, address: str, *flags: str) -> list[str]:
 
 def restore(owner: LocalNode, address: str, words: str, *flags: str) -> subprocess.CompletedProcess[str]:
     command = command_for(owner, address, *flags)
-    return subprocess.run(command, check=False, input=words, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, check=False, input=words, capture_output=True, text=True, timeout=GIVE_UP_S)
 
 
 def struck_down(owner: LocalNode, address: str, words: str) -> None:
@@ -89,16 +89,16 @@ def test_a_core_without_its_disk_comes_back_by_its_words(mesh: LocalMesh, tmp_pa
     assert offgrid(owner, "put", source, "--required", "2.0").code == 0
     assert offgrid(owner, "mission", "create", "harvest").code == 0
     assert offgrid(mesh["stays"], "ledger", "open").code == 0
-    with owner.client(30) as client:
-        eventually(lambda: client.ledger.status().open, 20, "the owner knows of the ledger")
+    with owner.client() as client:
+        eventually(lambda: client.ledger.status().open, "the owner knows of the ledger")
         assert client.jobs.run(payloads.wasm(SAY_HI)).state == COMPLETED
         client.quorum.create("vote", 1_000)
         client.quorum.ack("vote")
     pay(owner, "may")
-    eventually(lambda: settled(owner), 20, "what the job cost is paid")
+    eventually(lambda: settled(owner), "what the job cost is paid")
     before = known_to(owner)
     assert "harvest" in str(before)
-    eventually(lambda: all_safe(owner), 20, "all events lie at hosts")
+    eventually(lambda: all_safe(owner), "all events lie at hosts")
     words = offgrid_node("words", "--dir", owner.folder).out
     owner.kill()
     shutil.copytree(owner.folder, tmp_path / "backup", ignore=shutil.ignore_patterns("*.sock*"))
@@ -127,23 +127,23 @@ def test_a_core_without_its_disk_comes_back_by_its_words(mesh: LocalMesh, tmp_pa
     assert offgrid(owner, "get", "text.bin", "-o", copy).code == 0
     assert copy.read_bytes() == source.read_bytes()
     assert offgrid(owner, "put", source, "--name", "more.bin", "--required", "2.0").code == 0
-    eventually(lambda: settled(owner), 30, "others have told it what it signed")
+    eventually(lambda: settled(owner), "others have told it what it signed")
     pay(owner, "june")
     after = known_to(owner)[1]
-    eventually(lambda: all_safe(owner), 20, "what is new lies at hosts, too")
+    eventually(lambda: all_safe(owner), "what is new lies at hosts, too")
 
     owner.stop()
     shutil.rmtree(owner.folder)
     shutil.copytree(tmp_path / "backup", owner.folder)
     owner.run("run")
     assert owner.process is not None
-    assert owner.process.wait(30) == 4, "an old store finds out that it is one"
+    assert owner.process.wait(GIVE_UP_S) == 4, "an old store finds out that it is one"
     assert "is not this node's newest store" in owner.log_tail()
     owner.run("run", "--accept-stale")
     owner.wait_ready()
-    eventually(lambda: settled(owner), 30, "it has learnt what it signed in the life of which its store knows nothing")
+    eventually(lambda: settled(owner), "it has learnt what it signed in the life of which its store knows nothing")
     assert known_to(owner)[1] == after
     pay(owner, "june")
     assert known_to(owner)[1] == after, "what it paid in that life it does not pay again"
     pay(owner, "july")
-    eventually(lambda: all_safe(owner), 20, "it goes on in a life of its own")
+    eventually(lambda: all_safe(owner), "it goes on in a life of its own")

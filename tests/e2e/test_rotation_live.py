@@ -9,7 +9,7 @@ from pathlib import Path
 
 import grpc
 from conftest import MakeMesh
-from live import eventually, log_of, offgrid, offgrid_node
+from live import GIVE_UP_S, eventually, log_of, offgrid, offgrid_node
 
 from offgrid.client import OffgridError
 from offgrid.v1 import common_pb2, mesh_pb2
@@ -78,7 +78,7 @@ def is_let_in(identity: Path, target: LocalNode) -> bool:
             response_deserializer=mesh_pb2.PingResponse.FromString,
         )
         try:
-            call(mesh_pb2.PingRequest(), timeout=20)
+            call(mesh_pb2.PingRequest(), timeout=GIVE_UP_S)
         except grpc.RpcError as error:
             if isinstance(error, grpc.Call) and error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
                 raise  # a machine that is slow refuses nobody
@@ -94,7 +94,7 @@ def test_keys_are_rotated_under_an_object_that_two_nodes_read(make_mesh: MakeMes
     done = offgrid(owner, "put", tmp_path / "notes", "--required", "2.0", "--copies", "3", "--json")
     assert done.code == 0, done.said
     assert offgrid(owner, "share", "notes", "reader").code == 0
-    eventually(lambda: reads(reader), 20, "the reader reads it")
+    eventually(lambda: reads(reader), "the reader reads it")
 
     # data keys; the owner is killed while it may be at it, and both come back with other identities: hers is an
     # admin's, whom the root's key of before named
@@ -105,17 +105,17 @@ def test_keys_are_rotated_under_an_object_that_two_nodes_read(make_mesh: MakeMes
     owner.kill()
     reader.stop()
     shutil.copytree(owner.folder / "data" / "tls", tmp_path / "stolen")
-    eventually(lambda: is_let_in(tmp_path / "stolen", keeper), 20, "until somebody has heard of the next key")
+    eventually(lambda: is_let_in(tmp_path / "stolen", keeper), "until somebody has heard of the next key")
     root = rotate_root(owner)
     rotate_identities(owner, reader)
     for node in (owner, reader, keeper):
-        eventually(lambda node=node: alive(node) == everybody, 40, f"{node.name} sees everybody")  # type: ignore[misc]
+        eventually(lambda node=node: alive(node) == everybody, f"{node.name} sees everybody")  # type: ignore[misc]
     for node in (reader, keeper):
-        eventually(lambda node=node: root_known_to(node) == root, 40, f"{node.name} knows the root's next key")  # type: ignore[misc]
-    eventually(lambda: not is_let_in(tmp_path / "stolen", keeper), 20, "the old key opens no door")
-    eventually(lambda: rewrapped(owner, 1), 30, "the owner has gone through its objects")
+        eventually(lambda node=node: root_known_to(node) == root, f"{node.name} knows the root's next key")  # type: ignore[misc]
+    eventually(lambda: not is_let_in(tmp_path / "stolen", keeper), "the old key opens no door")
+    eventually(lambda: rewrapped(owner, 1), "the owner has gone through its objects")
     assert reads(owner)
-    eventually(lambda: reads(reader), 30, "the reader reads on")
+    eventually(lambda: reads(reader), "the reader reads on")
 
     # the object itself under another key of its own, though the node is killed while it may be at it
     with owner.client() as client:
@@ -132,4 +132,4 @@ def test_keys_are_rotated_under_an_object_that_two_nodes_read(make_mesh: MakeMes
         assert (made.object_id != before.object_id, [*made.formerly]) == (True, [before.object_id])
         assert (made.copies, made.required_milli, made.created_us) == (3, 2_000, before.created_us)
         assert client.objects.read(before.object_id) == TEXT
-    eventually(lambda: reads(reader), 30, "the reader reads the next one")
+    eventually(lambda: reads(reader), "the reader reads the next one")

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from live import BIN, eventually
+from live import BIN, GIVE_UP_S, eventually
 from live import offgrid as command
 
 import offgrid
@@ -57,11 +57,11 @@ def test_whoever_waits_gets_each_end_once(
         future = client.jobs.submit(payloads.command("sh", SCRIPT, input=b"as it came"))
         watched = waiting("job", "watch", job_id)
         seen = pool.submit(lambda: [job.state for job in client.jobs.watch(job_id)])
-        eventually(lambda: running(client) == 3, 20, "all three run")
+        eventually(lambda: running(client) == 3, "all three run")
         assert watched.stdout is not None
         first = watched.stdout.readline()  # it has connected
         core.kill()
-        eventually(lambda: said, 20, "the client says that the node is silent")
+        eventually(lambda: said, "the client says that the node is silent")
         core.run("run")
         core.wait_ready()
         done = future.result(60)
@@ -70,10 +70,10 @@ def test_whoever_waits_gets_each_end_once(
     assert states[-1] == jobs_pb2.JOB_STATE_COMPLETED
     assert states.count(jobs_pb2.JOB_STATE_COMPLETED) == 1
     assert len(said) == 1, said
-    out, err = ran.communicate(timeout=60)
+    out, err = ran.communicate(timeout=GIVE_UP_S)
     assert (ran.returncode, out) == (0, "as it came"), err
     assert err.count("is silent") == 1, err
-    out, err = watched.communicate(timeout=60)
+    out, err = watched.communicate(timeout=GIVE_UP_S)
     assert (watched.returncode, (first + out).count("completed")) == (0, 1), first + out + err
     assert err.count("is silent") == 1, err
 

@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 from random import Random
 
-import pytest
 from live import run
 
 from offgrid.v1 import common_pb2, jobs_pb2, ledger_pb2
@@ -26,13 +25,12 @@ from offgrid_tools.soak.paying import Paid
 
 
 def soak(*arguments: str | Path) -> str:
-    done = run([sys.executable, "-m", "offgrid_tools.soak", *arguments], timeout_s=240)
+    done = run([sys.executable, "-m", "offgrid_tools.soak", *arguments], timeout_s=500)
     assert done.code == 0, done.said
     assert done.out.rstrip().endswith("no violations"), done.said
     return done.out
 
 
-@pytest.mark.timeout(240)  # a dozen processes that start again and again: seconds, but not on a machine that is busy
 def test_a_kill_of_each_role_loses_nothing(tmp_path: Path) -> None:
     figures = tmp_path / "figures.json"
     out = soak("kills", "--rounds", "1", "--seed", "1", "--dir", tmp_path / "m", "--json", figures)

@@ -9,13 +9,25 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from live import COMPLETED, FAILED, SAY_HI, STOPPED_WITHIN_S, Done, eventually, log_of, offgrid, offgrid_node, run
+from live import (
+    COMPLETED,
+    FAILED,
+    GIVE_UP_S,
+    SAY_HI,
+    STOPPED_WITHIN_S,
+    Done,
+    eventually,
+    log_of,
+    offgrid,
+    offgrid_node,
+    promised,
+    run,
+)
 
 from offgrid.client import Client, OffgridError, connect, payloads
 from offgrid.v1 import jobs_pb2
@@ -76,7 +88,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def refused(node: Alone) -> Done:
     """What `run` says when it does not start."""
-    done = offgrid_node("run", "--dir", node.folder, timeout_s=20)
+    done = offgrid_node("run", "--dir", node.folder)
     assert done.code != 0, done.said
     assert len(done.err.strip().splitlines()) <= 3, done.said
     return done
@@ -90,7 +102,7 @@ class TestStopping:
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
     def test_in_the_middle_of_a_job_with_a_watcher(self, running: Alone, number: signal.Signals) -> None:
         assert running.process is not None
-        with running.client(30) as client:
+        with running.client() as client:
             seen = threading.Event()
 
             def watch() -> None:
@@ -100,27 +112,25 @@ class TestStopping:
 
             watcher = threading.Thread(target=watch, daemon=True)
             watcher.start()
-            sleep = f"sleep 60.{running.process.pid}"  # known from every other process of this machine
-            job = client.jobs.create(task_of(client), payloads.command("sh", ["-c", sleep]), timeout_ms=60_000)
+            sleep = f"sleep 600.{running.process.pid}"  # known from every other process of this machine
+            job = client.jobs.create(task_of(client), payloads.command("sh", ["-c", sleep]), timeout_ms=600_000)
             client.jobs.dispatch(job.job_id, "disabled")
-            eventually(lambda: client.jobs.get(job.job_id).state == RUNNING, 5, "the job runs")
-            assert seen.wait(5)
-            eventually(lambda: processes_of(sleep), 5, "its process runs")
-            began = time.monotonic()
+            eventually(lambda: client.jobs.get(job.job_id).state == RUNNING, "the job runs")
+            assert seen.wait(GIVE_UP_S)
+            eventually(lambda: processes_of(sleep), "its process runs")
+            within_s = promised(STOPPED_WITHIN_S)
             running.process.send_signal(number)
-            code = running.process.wait(2 * STOPPED_WITHIN_S)
-            assert time.monotonic() - began < STOPPED_WITHIN_S
-            assert code == 0
+            assert running.process.wait(within_s) == 0
         assert not (running.folder / "data" / "offgrid.sock").exists()
         assert "Traceback" not in log_of(running)
-        eventually(lambda: not processes_of(sleep), 2, "the job's processes have gone too")
+        eventually(lambda: not processes_of(sleep), "the job's processes have gone too")
 
     def test_and_starting_again_gives_the_job_back(self, running: Alone) -> None:
         """Nothing acknowledged is lost: what was cut off runs again as a new attempt."""
         with running.client() as client:
             job = client.jobs.create(task_of(client), payloads.command("sh", ["-c", "sleep 1; echo done"]))
             client.jobs.dispatch(job.job_id, "disabled")
-            eventually(lambda: client.jobs.get(job.job_id).state == RUNNING, 5, "the job runs")
+            eventually(lambda: client.jobs.get(job.job_id).state == RUNNING, "the job runs")
         assert running.stop() == 0
         running.run("run")
         running.wait_ready()
@@ -131,9 +141,9 @@ class TestStopping:
     def test_a_second_signal_ends_it_at_once(self, running: Alone) -> None:
         assert running.process is not None
         running.process.send_signal(signal.SIGTERM)
-        eventually(lambda: "stopping" in log_of(running), 5, "it has begun to stop")
+        eventually(lambda: "stopping" in log_of(running), "it has begun to stop")
         running.process.send_signal(signal.SIGTERM)
-        assert running.process.wait(5) in (0, -signal.SIGTERM)  # 0: it was quicker
+        assert running.process.wait(GIVE_UP_S) in (0, -signal.SIGTERM)  # 0: it was quicker
         running.run("run")
         running.wait_ready()
 
@@ -329,17 +339,17 @@ class TestRunningOutOfRoom:
             ballast.write_bytes(bytes(8 * 1024 * 1024))
             node.run("run")
             socket_path = f"unix:{disk / 'data' / 'offgrid.sock'}"
-            eventually(lambda: (disk / "data" / "offgrid.sock").exists() or not node.alive, 30, "it is up")
+            eventually(lambda: (disk / "data" / "offgrid.sock").exists() or not node.alive, "it is up")
             assert node.alive, node.log_tail()
             acked, error = self.submit_until_refused_at(socket_path)
             assert error.code in ("UNAVAILABLE", "RESOURCE_EXHAUSTED"), error
             assert acked
             ballast.unlink()
-            eventually(lambda: self.takes_more(socket_path), 15, "with room again it takes jobs again")
+            eventually(lambda: self.takes_more(socket_path), "with room again it takes jobs again")
             self.all_listed(socket_path, acked)
             assert node.stop() == 0
             node.run("run")
-            eventually((disk / "data" / "offgrid.sock").exists, 10, "it is up")
+            eventually((disk / "data" / "offgrid.sock").exists, "it is up")
             self.all_listed(socket_path, acked)
             assert node.stop() == 0
             log_of(node)
@@ -377,4 +387,4 @@ def half_a_megabyte() -> jobs_pb2.JobPayload:
 
 
 def connected(address: str) -> Client:
-    return connect(address, timeout_s=5)
+    return connect(address, timeout_s=GIVE_UP_S)

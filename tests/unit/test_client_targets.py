@@ -91,7 +91,7 @@ def test_a_pipe_is_written_to_and_stays_a_pipe(tmp_path: Path) -> None:
     reader.start()
     write(pipe)
     assert pipe.is_fifo()
-    reader.join(10)
+    reader.join(60)
     assert got == [b"new"]
 
 

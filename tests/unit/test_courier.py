@@ -14,6 +14,7 @@ from offgrid.client import courier as courier_module
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.errors import Exhausted, FailedPrecondition, OutcomeUnknown
 
+GIVE_UP_S = 60.0
 COMPLETED, FAILED = jobs_pb2.JOB_STATE_COMPLETED, jobs_pb2.JOB_STATE_FAILED
 
 
@@ -28,12 +29,12 @@ def words(count: int) -> jobs_pb2.JobPayload:
 
 
 def test_a_job_that_failed_is_a_result_and_no_exception(client: Client) -> None:
-    assert client.jobs.submit(words(3)).result(5).result.output == b"3 words\n"
-    assert client.jobs.submit(payloads.command("false")).result(5).state == FAILED
+    assert client.jobs.submit(words(3)).result(GIVE_UP_S).result.output == b"3 words\n"
+    assert client.jobs.submit(payloads.command("false")).result(GIVE_UP_S).state == FAILED
 
 
 def test_without_a_task_all_join_one_of_the_clients_own(node: SmallNode, client: Client) -> None:
-    jobs = [client.jobs.submit(words(number)).result(5) for number in range(3)]
+    jobs = [client.jobs.submit(words(number)).result(GIVE_UP_S) for number in range(3)]
     assert {job.task_id for job in jobs} == set(node.tasks)
     assert len(node.missions) == 1
 
@@ -43,12 +44,12 @@ def test_what_gathers_while_a_call_is_under_way_shares_the_next(node: SmallNode,
 
     def slowly(request: jobs_pb2.RunJobsRequest) -> jobs_pb2.RunJobsResponse:
         entered.set()
-        let_go.wait(5)
+        let_go.wait(GIVE_UP_S)
         return run_jobs(request)
 
     node.on_RunJobs = slowly
     first = client.jobs.submit(words(1))
-    entered.wait(5)
+    entered.wait(GIVE_UP_S)
     others = [client.jobs.submit(words(2)) for _ in range(300)]
     let_go.set()
     assert not wait([first, *others], 10).not_done
@@ -71,12 +72,12 @@ def test_jobs_of_different_tasks_and_modes_do_not_share_a_call(node: SmallNode, 
 
 def test_a_wrong_job_costs_those_beside_it_nothing(node: SmallNode, client: Client) -> None:
     node.stumble("RunJobs", OutcomeUnknown("lost"))  # so that the three share a call
-    client.jobs.submit(words(1)).result(5)
+    client.jobs.submit(words(1)).result(GIVE_UP_S)
     right, wrong, also = (client.jobs.submit(p) for p in (words(1), payloads.command("/bin/sh"), words(2)))
     with pytest.raises(OffgridError) as refused:
-        wrong.result(5)
+        wrong.result(GIVE_UP_S)
     assert refused.value.violations[0].field.endswith("payload.process.command")
-    assert [right.result(5).state, also.result(5).state] == [COMPLETED, COMPLETED]
+    assert [right.result(GIVE_UP_S).state, also.result(GIVE_UP_S).state] == [COMPLETED, COMPLETED]
 
 
 def test_a_lost_answer_makes_no_second_job(node: SmallNode, client: Client) -> None:
@@ -89,39 +90,39 @@ def test_a_lost_answer_makes_no_second_job(node: SmallNode, client: Client) -> N
         return answer
 
     node.on_RunJobs = forgetful
-    assert client.jobs.submit(words(1)).result(5).state == COMPLETED
+    assert client.jobs.submit(words(1)).result(GIVE_UP_S).state == COMPLETED
     assert len(node.jobs) == 1
     assert len({call.request_id for call in node.calls["RunJobs"]}) == 1
 
 
 def test_a_full_node_is_asked_again(node: SmallNode, client: Client) -> None:
     node.stumble("RunJobs", Exhausted("the queue is full", reason="QueueFull", retry_ms=10))
-    assert client.jobs.submit(words(1)).result(5).state == COMPLETED
+    assert client.jobs.submit(words(1)).result(GIVE_UP_S).state == COMPLETED
 
 
 def test_another_refusal_is_the_futures_exception(node: SmallNode, client: Client) -> None:
     node.stumble("RunJobs", FailedPrecondition("this node is no core", reason="NotACore"))
     with pytest.raises(OffgridError, match="no core"):
-        client.jobs.submit(words(1)).result(5)
+        client.jobs.submit(words(1)).result(GIVE_UP_S)
 
 
 def test_a_lost_stream_is_opened_again_with_what_is_still_awaited(node: SmallNode, client: Client) -> None:
-    client.jobs.submit(words(1)).result(5)
+    client.jobs.submit(words(1)).result(GIVE_UP_S)
     node.cuts = 2
     while node.cuts:
         futures = [client.jobs.submit(words(number)) for number in range(20)]
-        assert [future.result(10).state for future in futures] == [COMPLETED] * 20
-    assert client.jobs.submit(words(1)).result(5).state == COMPLETED
+        assert [future.result(GIVE_UP_S).state for future in futures] == [COMPLETED] * 20
+    assert client.jobs.submit(words(1)).result(GIVE_UP_S).state == COMPLETED
     assert len(node.calls["WatchJobs"]) == 3
 
 
 def test_a_restart_of_the_node_is_waited_for(node: SmallNode, client: Client) -> None:
-    client.jobs.submit(words(1)).result(5)
+    client.jobs.submit(words(1)).result(GIVE_UP_S)
     node.stop()
     future = client.jobs.submit(words(2))
     node.awaited.clear()
     node.start()
-    assert future.result(10).result.output == b"2 words\n"
+    assert future.result(GIVE_UP_S).result.output == b"2 words\n"
 
 
 def test_large_results_are_fetched(node: SmallNode, client: Client) -> None:
@@ -132,7 +133,7 @@ def test_large_results_are_fetched(node: SmallNode, client: Client) -> None:
         job.result.output = b"x" * 100_000
 
     node._run = verbose
-    assert client.jobs.submit(words(1)).result(5).result.output == b"x" * 100_000
+    assert client.jobs.submit(words(1)).result(GIVE_UP_S).result.output == b"x" * 100_000
     assert len(node.calls["GetJob"]) == 1
 
 
@@ -143,7 +144,7 @@ def test_more_than_a_stream_may_wait_for_are_not_under_way(
     let_go, run = threading.Event(), node._run
 
     def slowly(job: jobs_pb2.Job) -> None:
-        let_go.wait(5)
+        let_go.wait(GIVE_UP_S)
         run(job)
 
     node._run = slowly
@@ -153,15 +154,15 @@ def test_more_than_a_stream_may_wait_for_are_not_under_way(
     later.join(0.2)
     assert later.is_alive(), "it waits for room"
     let_go.set()
-    later.join(5)
-    assert [future.result(5).state for future in futures] == [COMPLETED] * 4
+    later.join(GIVE_UP_S)
+    assert [future.result(GIVE_UP_S).state for future in futures] == [COMPLETED] * 4
 
 
 def test_closing_the_client_ends_what_is_under_way(node: SmallNode) -> None:
     let_go, run = threading.Event(), node._run
-    node._run = lambda job: (let_go.wait(5), run(job))
+    node._run = lambda job: (let_go.wait(GIVE_UP_S), run(job))
     with offgrid.connect(node.address) as client:
         future = client.jobs.submit(words(1))
     with pytest.raises(OffgridError, match="closed"):
-        future.result(5)
+        future.result(GIVE_UP_S)
     let_go.set()

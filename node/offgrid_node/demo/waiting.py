@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from offgrid_node.protocol.errors import Unavailable
 
-PATIENCE_S, POLL_S = 20.0, 0.03
+PATIENCE_S, POLL_S = 120.0, 0.03
 
 T = TypeVar("T")
 

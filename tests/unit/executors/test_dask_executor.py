@@ -55,7 +55,7 @@ def with_executor(address: str, folder: Path, story: Callable[[DaskExecutor], Aw
     return asyncio.run(run())
 
 
-async def eventually(condition: Callable[[], Awaitable[bool]], timeout_s: float = 20) -> bool:
+async def eventually(condition: Callable[[], Awaitable[bool]], timeout_s: float = 60) -> bool:
     deadline = time.monotonic() + timeout_s
     while not await condition():
         if time.monotonic() > deadline:

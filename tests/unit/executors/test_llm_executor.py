@@ -54,7 +54,7 @@ def ask(server: OpenAiServer, asked: jobs_pb2.JobPayload, timeout_ms: int = 20_0
     return with_executor(server.url, lambda executor: executor.run(work)), said
 
 
-async def eventually(condition: Callable[[], bool], timeout_s: float = 10) -> bool:
+async def eventually(condition: Callable[[], bool], timeout_s: float = 60) -> bool:
     deadline = time.monotonic() + timeout_s
     while not condition():
         if time.monotonic() > deadline:

@@ -70,7 +70,7 @@ def alive(pid: int) -> bool:
         return False
 
 
-async def eventually(condition: Callable[[], bool], timeout_s: float = 5) -> bool:
+async def eventually(condition: Callable[[], bool], timeout_s: float = 60) -> bool:
     deadline = time.monotonic() + timeout_s
     while not condition():
         if time.monotonic() > deadline:
@@ -187,15 +187,15 @@ def test_arguments_are_bounded(args: tuple[str, ...]) -> None:
 
 def test_a_timeout_kills_the_whole_group(executor: ProcessExecutor) -> None:
     started = time.monotonic()
-    outcome = run(executor, shell("sleep 60 & echo $! >&2; sleep 60"), 300)
+    outcome = run(executor, shell("sleep 600 & echo $! >&2; sleep 600"), 300)
     assert outcome.error == "JobTimeout"
-    assert 0.3 <= time.monotonic() - started < 1.1
+    assert time.monotonic() - started >= 0.3
     assert asyncio.run(eventually(lambda: not alive(int(outcome.log))))
 
 
 def test_cancelling_the_task_kills_the_grandchild(executor: ProcessExecutor, temporary_folder: Path) -> None:
     async def cancel() -> int:
-        task = asyncio.create_task(executor.run(Work(shell("sh -c 'echo $$ > pid; sleep 60; :'; :"), 60_000)))
+        task = asyncio.create_task(executor.run(Work(shell("sh -c 'echo $$ > pid; sleep 600; :'; :"), 600_000)))
         pids: list[str] = []
 
         def started() -> bool:
@@ -215,10 +215,8 @@ def test_cancelling_the_task_kills_the_grandchild(executor: ProcessExecutor, tem
 
 
 def test_what_is_left_running_goes_with_its_parent(executor: ProcessExecutor) -> None:
-    started = time.monotonic()
-    outcome = run(executor, shell("sleep 60 & echo $!"))
+    outcome = run(executor, shell("sleep 600 & echo $!"), 60_000)
     assert (outcome.exit_code, outcome.error) == (0, "")
-    assert time.monotonic() - started < 2
     assert asyncio.run(eventually(lambda: not alive(int(outcome.output))))
 
 
@@ -227,13 +225,11 @@ def test_a_stray_in_a_session_of_its_own_does_not_hold_up_the_result(executor: P
         "import os, sys, time\n"
         "r, w = os.pipe()\n"
         "if os.fork() == 0:\n"
-        "    os.setsid(); os.write(w, b'x'); time.sleep(3); os._exit(0)\n"
+        "    os.setsid(); os.write(w, b'x'); time.sleep(600); os._exit(0)\n"
         "os.read(r, 1); print('done', flush=True)\n"
     )
-    started = time.monotonic()
-    outcome = run(executor, process("python", "-I", "-c", script))
+    outcome = run(executor, process("python", "-I", "-c", script), 60_000)
     assert (outcome.output, outcome.error) == (b"done\n", "")
-    assert time.monotonic() - started < 2
 
 
 GETS_AWAY = (
@@ -243,8 +239,8 @@ GETS_AWAY = (
     "    if os.fork() == 0:\n"
     "        print(os.getpid(), file=sys.stderr, flush=True)\n"
     "        if os.fork() == 0:\n"
-    "            os.execve('/bin/sh', ['sh', '-c', 'echo $$ >&2; exec sleep 60'], {})\n"
-    "        time.sleep(60)\n"
+    "            os.execve('/bin/sh', ['sh', '-c', 'echo $$ >&2; exec sleep 600'], {})\n"
+    "        time.sleep(600)\n"
     "    os._exit(0)\n"
 )
 
@@ -253,11 +249,11 @@ GETS_AWAY = (
 @pytest.mark.parametrize("ends", ["by itself", "by its time", "by cancelling"])
 def test_who_leaves_its_session_ends_with_its_job(executor: ProcessExecutor, temporary_folder: Path, ends: str) -> None:
     """One by its HOME, and one that has cast that off by its session."""
-    script = GETS_AWAY + ("time.sleep(0.5)" if ends == "by itself" else "time.sleep(60)")
+    script = GETS_AWAY + ("time.sleep(0.5)" if ends == "by itself" else "time.sleep(600)")
     log = bytearray()
 
     async def until_its_end() -> None:
-        work = Work(process("python", "-I", "-c", script), 1_000 if ends == "by its time" else 60_000, say=heard)
+        work = Work(process("python", "-I", "-c", script), 1_000 if ends == "by its time" else 600_000, say=heard)
         task = asyncio.create_task(executor.run(work))
         assert await eventually(lambda: log.count(b"\n") == 2)
         if ends == "by cancelling":

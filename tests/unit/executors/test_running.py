@@ -52,7 +52,7 @@ def test_the_end_of_an_execution_is_delivered_once() -> None:
         await running.close()
         assert gate.closed
 
-    asyncio.run(asyncio.wait_for(run(), 5))
+    asyncio.run(asyncio.wait_for(run(), 60))
 
 
 def test_what_an_executor_says_of_a_failure_fits_into_a_report() -> None:
@@ -70,7 +70,7 @@ def test_what_is_killed_with_the_node_is_not_delivered() -> None:
         await running.close()
         assert ends == []
 
-    asyncio.run(asyncio.wait_for(run(), 5))
+    asyncio.run(asyncio.wait_for(run(), 60))
 
 
 def test_what_is_stopped_ends_as_cancelled_once() -> None:
@@ -91,7 +91,7 @@ def test_what_is_stopped_ends_as_cancelled_once() -> None:
         return [end.error for end in ends]
 
     for head_start in (True, False):
-        assert asyncio.run(asyncio.wait_for(run(head_start), 5)) == ["Cancelled"]
+        assert asyncio.run(asyncio.wait_for(run(head_start), 60)) == ["Cancelled"]
 
 
 def test_what_is_stopped_after_its_end_has_ended_well() -> None:
@@ -107,7 +107,7 @@ def test_what_is_stopped_after_its_end_has_ended_well() -> None:
         await running.close()
         assert [end.error for end in ends] == [""]
 
-    asyncio.run(asyncio.wait_for(run(), 5))
+    asyncio.run(asyncio.wait_for(run(), 60))
 
 
 def test_what_work_says_is_told_with_its_key() -> None:
@@ -127,4 +127,4 @@ def test_what_work_says_is_told_with_its_key() -> None:
         assert (end.cpu_us, end.memory_peak_bytes, end.used_tokens, end.output_bytes) == (7, 8, 9, 2)
         assert end.files == (("a", b"bc"),)
 
-    asyncio.run(asyncio.wait_for(run(), 5))
+    asyncio.run(asyncio.wait_for(run(), 60))

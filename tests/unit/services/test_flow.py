@@ -256,12 +256,12 @@ class TestThreads:
 
         def work() -> str:
             began.set()
-            go_on.wait(10)
+            go_on.wait(60)
             return "too late"
 
         threads(work, ends.append)
         threads(lambda: "never begun", ends.append)
-        assert began.wait(10)
+        assert began.wait(60)
         threading.Timer(0, go_on.set).start()
         threads.close()
         while not posted.empty():

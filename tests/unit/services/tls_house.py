@@ -19,7 +19,7 @@ from offgrid_node.keys import (
 from offgrid_node.services.tls import caller_fingerprint, channel_credentials, server_credentials
 
 NOBODY = ""
-TIMEOUT_S = 5.0
+TIMEOUT_S = 60.0
 METHOD = "/offgrid.test.Test/WhoAmI"
 
 CORE, HOST, STRANGER = NodeKey(b"c" * 32), NodeKey(b"h" * 32), NodeKey(b"s" * 32)
