@@ -20,32 +20,20 @@ from typing import Protocol, TypeVar
 from google.protobuf.message import Message
 
 from offgrid_node.inbox import INBOX_BYTES_MAX, INBOX_MAX, RETRY_MS, Inbox
+from offgrid_node.outlet import Outlet, let_out
 from offgrid_node.protocol.clock import Clock, Now
 from offgrid_node.protocol.effects import (
     DOMAINS,
     Asked,
-    Audit,
     Call,
-    Compare,
     Delete,
-    DropBlob,
     Effect,
-    Execute,
-    Fetch,
-    Fill,
-    KeepSegment,
     Machine,
     Outgoing,
     Put,
     Raise,
-    Rebuild,
     Record,
-    Regain,
     Reply,
-    Reseal,
-    Rewrap,
-    Ship,
-    Stop,
     Woke,
 )
 from offgrid_node.protocol.errors import Fault, Internal, OutcomeUnknown, Unavailable
@@ -95,38 +83,6 @@ class Ticket:
         callbacks, self._callbacks = self._callbacks, []
         for callback in callbacks:
             callback(outcome)
-
-
-class Outlet(Protocol):
-    """Where effects leave the node, after the commit. Ends come back through `Runtime.deliver`."""
-
-    def call(self, call: Call) -> None: ...
-
-    def execute(self, work: Execute) -> None: ...
-
-    def stop(self, work: Stop) -> None: ...
-
-    def fill(self, work: Fill) -> None: ...
-
-    def ship(self, work: Ship) -> None: ...
-
-    def rebuild(self, work: Rebuild) -> None: ...
-
-    def fetch(self, work: Fetch) -> None: ...
-
-    def drop_blob(self, work: DropBlob) -> None: ...
-
-    def keep_segment(self, work: KeepSegment) -> None: ...
-
-    def compare(self, work: Compare) -> None: ...
-
-    def audit(self, work: Audit) -> None: ...
-
-    def rewrap(self, work: Rewrap) -> None: ...
-
-    def reseal(self, work: Reseal) -> None: ...
-
-    def regain(self, work: Regain) -> None: ...
 
 
 class Watcher(Protocol):
@@ -368,39 +324,10 @@ class Runtime:
                 self._guard(lambda changed: changed(), changed)
 
     def _release(self, effect: Outgoing) -> None:
-        match effect:
-            case Reply(number, outcome):
-                ticket = self._tickets.pop(number, None)
-                if ticket is not None:
-                    ticket.resolve(outcome)
-            case Call():
-                self._outlet.call(effect)
-            case Execute():
-                self._outlet.execute(effect)
-            case Stop():
-                self._outlet.stop(effect)
-            case Fill():
-                self._outlet.fill(effect)
-            case Ship():
-                self._outlet.ship(effect)
-            case Rebuild():
-                self._outlet.rebuild(effect)
-            case Fetch():
-                self._outlet.fetch(effect)
-            case DropBlob():
-                self._outlet.drop_blob(effect)
-            case KeepSegment():
-                self._outlet.keep_segment(effect)
-            case Compare():
-                self._outlet.compare(effect)
-            case Audit():
-                self._outlet.audit(effect)
-            case Rewrap():
-                self._outlet.rewrap(effect)
-            case Reseal():
-                self._outlet.reseal(effect)
-            case Regain():
-                self._outlet.regain(effect)
+        if not isinstance(effect, Reply):
+            let_out(self._outlet, effect)
+        elif (ticket := self._tickets.pop(effect.ticket, None)) is not None:
+            ticket.resolve(effect.outcome)
 
     def _guard(self, step: Callable[[M], None], value: M) -> None:
         try:

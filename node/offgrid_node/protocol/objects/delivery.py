@@ -12,7 +12,7 @@ from collections.abc import Callable
 from offgrid.v1 import objects_pb2
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.draft import Draft
-from offgrid_node.protocol.effects import DropBlob, Fetched, Rebuild, Rows, Ship, Shipped
+from offgrid_node.protocol.effects import DropBlob, Fetched, Rows, Shipped
 from offgrid_node.protocol.events import AckArrived, OpenQuorum, QuorumAcked, QuorumOpened
 from offgrid_node.protocol.objects.commands import AuditSoon
 from offgrid_node.protocol.objects.entries import DELIVERING, PENDING
@@ -23,12 +23,11 @@ from offgrid_node.protocol.objects.looks import Look, Looks, NextEpoch
 from offgrid_node.protocol.objects.manifest import Manifest
 from offgrid_node.protocol.objects.outbox import Outbox
 from offgrid_node.protocol.objects.own_copy import OwnCopy
-from offgrid_node.protocol.objects.parcels import SPOILT_MAX, Parcel
+from offgrid_node.protocol.objects.parcels import Parcel
 from offgrid_node.protocol.objects.preference import Policy
 from offgrid_node.protocol.objects.segments import is_segment
-from offgrid_node.protocol.objects.sharing import only_for
+from offgrid_node.protocol.objects.sending import Sending
 from offgrid_node.protocol.objects.slots import Slots
-from offgrid_node.protocol.objects.sources import Sources, suspected
 from offgrid_node.protocol.objects.tables import quorum_id_of
 from offgrid_node.protocol.objects.urgency import NOT_DURABLE_MILLI, Urgent, spare_milli
 from offgrid_node.protocol.objects.walks import Walks
@@ -50,7 +49,6 @@ class Delivery:
         self._on_spread = on_spread
         self._hosts, self._outbox, self._draft = hosts, outbox, draft
         self._looks, self._walks = Looks(hosts, policy), Walks(self._mark_short, draft)
-        self._sources = Sources(hosts)
         self._open: dict[int, str] = {}  # everything that is not completed, in the order of numbers
         self._unread: set[str] = set()  # what of it nobody has looked at since the start
         self._parcels: dict[str, Parcel] = {}
@@ -62,6 +60,7 @@ class Delivery:
         self._slots = Slots(self._urgency)
         self._is_alive = hosts.is_alive
         self._own = OwnCopy(hosts, outbox, draft, self._slots, self._timers)
+        self._sending = Sending(hosts, outbox, draft, self._slots, self._ready)
         self._again = False  # a step has left something to be looked at
 
     def load(self, rows: Rows, now: Now) -> None:
@@ -312,13 +311,13 @@ class Delivery:
             self._roomless[parcel.object_id] = None
         else:
             self._roomless.pop(parcel.object_id, None)
-        fetched_first = look.epoch is not None and not self._may_lay(parcel, look.epoch, now)
+        fetched_first = look.epoch is not None and not self._sending.may_lay(parcel, look.epoch, now)
         if look.epoch is not None and not fetched_first and self._move(parcel, look.epoch, now):
             return
         busy, shipped = bool(claimed or look.ship), 0
         if parcel.local:
-            shipped = sum(self._ship(parcel, node) for node in look.ship)
-        elif sum(self._rebuild(parcel, node, now) for node in look.ship) < len(look.ship) or fetched_first:
+            shipped = sum(self._sending.ship(parcel, node) for node in look.ship)
+        elif sum(self._sending.rebuild(parcel, node, now) for node in look.ship) < len(look.ship) or fetched_first:
             busy = self._own.is_here(parcel, now) or bool(claimed)
         if parcel.durable:
             self._look_further(parcel, look, busy, now)
@@ -329,13 +328,6 @@ class Delivery:
         """Its members whose acks are being counted in this very batch."""
         return {node for node in parcel.weights if (parcel.object_id, node) in self._claims} if self._claims else set()
 
-    def _may_lay(self, parcel: Parcel, wanted: NextEpoch, now: Now) -> bool:
-        """The next epoch forgets who holds what it moves, and that may be all there is: then this node has the bytes
-        first."""
-        if parcel.local or not (parcel.coded and parcel.durable):
-            return True
-        return parcel.spoilt < SPOILT_MAX and self._sources.suffice(parcel, wanted.layout, now.mono_ms)
-
     def _move(self, parcel: Parcel, wanted: NextEpoch, now: Now) -> bool:
         """Whether the next epoch was asked for."""
         if parcel.may_move(now.mono_ms):
@@ -344,42 +336,6 @@ class Delivery:
             return True
         self._timers.set(parcel.object_id, parcel.move_ms)
         return False
-
-    def _ship(self, parcel: Parcel, node_id: str) -> bool:
-        """Whether it leaves now, not once the host has a slot."""
-        row = self._take_slot(parcel, node_id)
-        if row is None:
-            return False
-        self._draft.send(Ship(parcel.object_id, node_id, only_for(row.object.manifest, row.object.owner), row.epoch))
-        if not parcel.durable:
-            self._outbox.entries.note(parcel.number, DELIVERING, 1, "")
-        return True
-
-    def _rebuild(self, parcel: Parcel, node_id: str, now: Now) -> bool:
-        """Whether the host makes it from what others keep, now or once it has a slot; or this node fetches it."""
-        if parcel.fetching:
-            return True
-        sums = self._sources.sums(parcel, node_id, now.mono_ms) if parcel.spoilt < SPOILT_MAX else None
-        if sums is None:
-            return False
-        row = self._take_slot(parcel, node_id)
-        if row is not None:
-            parcel.rebuilding[node_id] = suspected(sums)
-            manifest = only_for(row.object.manifest, row.object.owner)
-            self._draft.send(Rebuild(parcel.object_id, node_id, manifest, row.epoch, sums))
-        return True
-
-    def _take_slot(self, parcel: Parcel, node_id: str) -> objects_pb2.ObjectRow | None:
-        """The object's row, which says that the host was asked; None while nothing may leave for it."""
-        if not self._slots.has(node_id):
-            self._slots.wait(node_id, parcel.object_id)
-            return None
-        if self._slots.full:
-            self._ready.add(parcel.object_id)
-            return None
-        parcel.flights[node_id] = parcel.epoch
-        self._slots.take(node_id)
-        return self._outbox.ask(parcel.object_id, node_id)
 
     def _wait(self, parcel: Parcel, shipped: bool, now: Now) -> None:
         """Hosts that failed are tried again in time; beyond that only a host that comes can help. One may come however

@@ -8,8 +8,8 @@ from typing import Any
 from offgrid.v1 import objects_pb2
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.draft import Draft
-from offgrid_node.protocol.effects import Answered, Asked, DropBlob, Effect, Fetched, Regain, Rows, Shipped, Woke
-from offgrid_node.protocol.errors import Exhausted, Fault, Internal
+from offgrid_node.protocol.effects import Answered, Asked, Effect, Fetched, Regain, Rows, Shipped, Woke
+from offgrid_node.protocol.errors import Fault, Internal
 from offgrid_node.protocol.events import (
     AckRefused,
     DropSegment,
@@ -19,7 +19,7 @@ from offgrid_node.protocol.events import (
     QuorumAcked,
     QuorumOpened,
 )
-from offgrid_node.protocol.latecomers import Latecomers
+from offgrid_node.protocol.objects.adding import Adding
 from offgrid_node.protocol.objects.audits import Audits
 from offgrid_node.protocol.objects.commands import (
     AddObject,
@@ -45,30 +45,27 @@ from offgrid_node.protocol.objects.commands import (
     UnshareObject,
 )
 from offgrid_node.protocol.objects.comparing import Comparing
-from offgrid_node.protocol.objects.deletion import Deletion, was_deleted
+from offgrid_node.protocol.objects.deletion import Deletion
 from offgrid_node.protocol.objects.delivery import Delivery
 from offgrid_node.protocol.objects.dropping import Dropping
 from offgrid_node.protocol.objects.expiry import HOST_LATE_US, Expiry, TrustedClock
+from offgrid_node.protocol.objects.heeding import Heeding
 from offgrid_node.protocol.objects.hosts import Hosts
 from offgrid_node.protocol.objects.inventory import Inventory
 from offgrid_node.protocol.objects.lives import BeginLife, note_life
 from offgrid_node.protocol.objects.measuring import AskTag, Measuring
 from offgrid_node.protocol.objects.notices import Notices, NoticeTag
-from offgrid_node.protocol.objects.outbox import Outbox, put_number
+from offgrid_node.protocol.objects.outbox import Outbox
 from offgrid_node.protocol.objects.parcels import Parcel
 from offgrid_node.protocol.objects.replicas import Replicas, ReportTag
 from offgrid_node.protocol.objects.resealing import Resealing
 from offgrid_node.protocol.objects.rewrapping import Rewrapping
-from offgrid_node.protocol.objects.segments import is_segment
 from offgrid_node.protocol.objects.settings import ObjectsSettings
-from offgrid_node.protocol.objects.sharing import Shared, Sharing
+from offgrid_node.protocol.objects.sharing import Sharing
 from offgrid_node.protocol.objects.standing import Standing
-from offgrid_node.protocol.objects.tables import EXPIRING, GIVEN, META, OBJECT_REQUESTS, REPLICAS_EXPIRING, object_of
+from offgrid_node.protocol.objects.tables import EXPIRING, GIVEN, META, REPLICAS_EXPIRING, object_of
 from offgrid_node.protocol.quorum.tables import LIFE
-from offgrid_node.protocol.requests import Requests
 from offgrid_node.protocol.rng import Rng
-
-FULL_RETRY_MS = 5_000
 
 
 def _nothing(event: object, now: Now) -> None:
@@ -82,7 +79,6 @@ class ObjectsMachine:
         self._settings, self._draft = settings, Draft()
         self._hosts = Hosts(settings.node_id, settings.repair_after_ms, only_chosen=settings.only_chosen)
         self._outbox = Outbox(settings, self._draft)
-        self._requests = Requests(self._draft, OBJECT_REQUESTS)
         self._standing = Standing(
             self._outbox,
             self._hosts,
@@ -101,9 +97,8 @@ class ObjectsMachine:
         self._resealing = Resealing(
             settings.node_id, self._outbox, self._draft, self._replace, self._tell, self._rewrapping.on_wrapped
         )
-        self._dropping, self._latecomers = Dropping(self._draft), Latecomers()
-        self._shared = Shared(self._draft, self._dropping.was_read)
-        self._replicas = Replicas(settings, self._draft, self._dropping)
+        dropping = Dropping(self._draft)
+        self._replicas, self._heeding = Replicas(settings, self._draft, dropping), Heeding(self._draft, dropping)
         given, on_lost = Inventory(self._draft, GIVEN), self._delivery.on_lost
         self._comparing = Comparing(
             self._draft, given, on_lost, self._standing.on_stray, self._hosts.is_drained, self._is_restored
@@ -113,7 +108,17 @@ class ObjectsMachine:
         clock = self._clock = TrustedClock(self._draft)
         self._expiries = (
             Expiry(self._draft, clock, EXPIRING, 0, self._on_expired),
-            Expiry(self._draft, clock, REPLICAS_EXPIRING, HOST_LATE_US, self._dropping.on_expired),
+            Expiry(self._draft, clock, REPLICAS_EXPIRING, HOST_LATE_US, dropping.on_expired),
+        )
+        self._adding = Adding(
+            settings.outbox_max,
+            self._draft,
+            self._outbox,
+            self._delivery,
+            self._deletion,
+            self._rewrapping,
+            self._resealing,
+            self._expiries[0].arm,
         )
         self._timed = (
             self._notices,
@@ -129,7 +134,7 @@ class ObjectsMachine:
     def _by_input(self) -> dict[type, Callable[[Any, Now], None]]:
         """Who takes an input, by its type, and an answer by its tag's. Commands and PeerUp go roads of their own."""
         return {
-            ObjectAdded: self._on_added,
+            ObjectAdded: self._adding.on_added,
             DropSegment: self._on_drop_segment,
             Unreadable: self._on_unreadable,
             Shipped: self._on_shipped,
@@ -155,7 +160,7 @@ class ObjectsMachine:
 
     def load(self, rows: Rows, now: Now) -> None:
         self._draft.load(rows)
-        self._requests.load(rows)
+        self._adding.load(rows)
         self._delivery.load(rows, now)
         self._notices.load(rows, now)
         self._rewrapping.load(rows)
@@ -317,7 +322,7 @@ class ObjectsMachine:
     def _ask(self, ticket: int, command: object, now: Now) -> None:
         match command:
             case AddObject():
-                self._on_add(ticket, command, now)
+                self._adding.on_add(ticket, command, now)
             case CancelEntry(number):
                 entry = self._delivery.cancel(number, now)
                 self._draft.reply(ticket, objects_pb2.CancelOutboxEntryResponse(entry=entry))
@@ -342,7 +347,7 @@ class ObjectsMachine:
                 audited = self._outbox.find(findings.object_id) or objects_pb2.ObjectRow()
                 self._draft.reply(ticket, objects_pb2.AuditObjectResponse(object=audited.object))
             case TakeNotices():
-                self._take_notices(command, now)
+                self._heeding.on_notices(command, now)
                 self._draft.reply(ticket, objects_pb2.DeliverNoticesResponse())
             case KeepReplica():
                 self._replicas.on_keep(ticket, command, now)
@@ -353,42 +358,6 @@ class ObjectsMachine:
                 self._draft.reply(ticket, objects_pb2.BeginLifeResponse())
             case _:
                 raise Internal(f"the objects machine does not know {type(command).__name__}")
-
-    def _on_add(self, ticket: int, command: AddObject, now: Now) -> None:
-        """Bytes that end up as nobody's object are dropped: those of a repeated or refused request."""
-        object_id = command.body.object_id
-        try:
-            made = self._deletion.place_of(self._requests.made(command.request_id, command.digest))
-            row = self._outbox.find(made or object_id)
-            if row is None and made:
-                raise was_deleted(made)
-            if row is None:
-                self._resealing.check(command.replaces)
-                self._check_room(command)
-        except Fault:
-            if self._outbox.find(object_id) is None and not command.sealed:
-                self._draft.send(DropBlob(object_id))
-            raise
-        if row is None:
-            parcel = self._add(command, now)
-            self._requests.remember(command.request_id, command.digest, object_id)
-            if command.body.expires_us:
-                self._expiries[0].arm(now)
-            self._delivery.on_added(parcel)
-            self._resealing.on_added(command.replaces, object_id, now)
-            row = self._outbox.get(object_id)
-        elif row.object.object_id != object_id and not command.sealed:
-            self._draft.send(DropBlob(object_id))
-        if command.enqueue is None:
-            self._draft.reply(ticket, objects_pb2.CommitUploadResponse(object=row.object))
-        else:
-            entry = self._outbox.entries.get(put_number(row))
-            self._draft.reply(ticket, objects_pb2.EnqueueResponse(entry=entry))
-
-    def _add(self, command: AddObject, now: Now) -> Parcel:
-        for wrap in command.manifest.wraps:
-            self._rewrapping.on_wrapped(wrap.node_id, wrap.sealed_key, now)
-        return self._outbox.add(command, now)
 
     def _on_audited(self, event: Audited, now: Now) -> None:
         self._audits.on_audited(event, now)
@@ -437,40 +406,3 @@ class ObjectsMachine:
 
     def _replace(self, object_id: str, moved_to: str, now: Now) -> None:
         self._deletion.on_delete(object_id, self._tell, now, moved_to=moved_to)
-
-    def _take_notices(self, notices: TakeNotices, now: Now) -> None:
-        """Raises FailedPrecondition (CameLate): what its owner has said since is not undone."""
-        self._latecomers.check(notices.owner, notices.life, notices.number, now.mono_ms)
-        for object_id in notices.deleted:
-            self._dropping.on_deleted(notices.owner, object_id, now)
-        for object_id in (*notices.unshared, *notices.deleted):  # before what is shared, which may need their room
-            self._shared.on_unshared(notices.owner, object_id)
-        for epoch in notices.moved:
-            self._dropping.on_moved(epoch)
-        for object_id, shared in notices.shared:
-            if not self._dropping.is_dropped(object_id, notices.owner):  # else it comes late
-                self._shared.on_shared(notices.owner, shared, object_id, now)
-        for object_id, sealed_key in notices.rewrapped:
-            self._shared.on_rewrapped(notices.owner, object_id, sealed_key)
-
-    def _check_room(self, command: AddObject) -> None:
-        """What jobs leave has a bound of its own: it never takes the room of what is put."""
-        waiting, what = self._delivery.depth - self._outbox.entries.jobs_open, "objects put here"
-        if command.for_job:
-            waiting, what = self._outbox.entries.jobs_open, "inputs and results of jobs"
-        if waiting >= self._settings.outbox_max:
-            text = (
-                f"{waiting} {what} still wait for their acks, and this node holds no more at once; "
-                "`offgrid outbox --open` says for what they wait, `offgrid outbox cancel` gives one up"
-            )
-            raise Exhausted(text, reason="OutboxFull", retry_ms=FULL_RETRY_MS)
-
-    def _on_added(self, event: ObjectAdded, now: Now) -> None:
-        """What a job left behind is taken in any case: the jobs domain has bounds of its own. What was deleted stays
-        so."""
-        if self._deletion.mark(event.body.object_id) is not None:
-            self._draft.send(DropBlob(event.body.object_id))
-        elif self._outbox.find(event.body.object_id) is None:
-            for_job = not is_segment(event.manifest)
-            command = AddObject(event.manifest, event.body, event.name, event.required_milli, "", b"", for_job=for_job)
-            self._delivery.on_added(self._add(command, now))
