@@ -44,7 +44,8 @@ from offgrid_tools.sim.crypto import (
 )
 from offgrid_tools.sim.engine import MS, SECOND, Engine, VirtualClock
 from offgrid_tools.sim.founding import found
-from offgrid_tools.sim.process import Process, Spec
+from offgrid_tools.sim.process import Process
+from offgrid_tools.sim.spec import Spec
 from offgrid_transports.memory import Faults, MemoryNetwork
 
 SPECS = (

@@ -12,9 +12,11 @@ from offgrid_node.executors.executor import Outcome
 from offgrid_node.protocol.errors import Fault
 from offgrid_node.protocol.jobs.table import ENDED
 from offgrid_tools.sim.cluster import Cluster
+from offgrid_tools.sim.driver import writes_to
 from offgrid_tools.sim.engine import SECOND, Trace
 from offgrid_tools.sim.plan import FIVE
-from offgrid_tools.sim.process import Process, Spec, writes_to
+from offgrid_tools.sim.process import Process
+from offgrid_tools.sim.spec import Spec
 from offgrid_tools.sim.work import outcome_of, verdict_of
 
 WARM_UP_S = 8.0

@@ -19,8 +19,9 @@ from offgrid_node.protocol.jobs.machine import JobsMachine
 from offgrid_node.protocol.jobs.receipts import verify_receipt
 from offgrid_node.protocol.jobs.settings import JobsSettings
 from offgrid_tools.sim.crypto import sim_verify
+from offgrid_tools.sim.driver import AFTER_COMMIT, BEFORE_COMMIT
 from offgrid_tools.sim.plan import FIVE, PRICES
-from offgrid_tools.sim.process import AFTER_COMMIT, BEFORE_COMMIT, Process
+from offgrid_tools.sim.process import Process
 
 RUNNING, COMPLETED, FAILED = jobs_pb2.JOB_STATE_RUNNING, jobs_pb2.JOB_STATE_COMPLETED, jobs_pb2.JOB_STATE_FAILED
 AUTO, OFFGRID, DISABLED = (

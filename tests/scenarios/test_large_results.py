@@ -14,7 +14,8 @@ from offgrid_node.protocol.jobs.machine import JobsMachine
 from offgrid_node.protocol.jobs.pages import LEASES
 from offgrid_node.protocol.jobs.result_blobs import RESULT_BLOBS
 from offgrid_node.protocol.objects.tables import OBJECTS
-from offgrid_tools.sim.process import AFTER_COMMIT, BEFORE_COMMIT, Process
+from offgrid_tools.sim.driver import AFTER_COMMIT, BEFORE_COMMIT
+from offgrid_tools.sim.process import Process
 from offgrid_tools.sim.work import LARGE_NAME, LARGE_REPEATS
 
 COMPLETED = jobs_pb2.JOB_STATE_COMPLETED

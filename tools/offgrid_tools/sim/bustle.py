@@ -10,7 +10,7 @@ from random import Random
 
 from offgrid_node.protocol.events import CORE, HOST
 from offgrid_node.protocol.jobs.settings import DROP_ALL, DROP_REST, Rule
-from offgrid_tools.sim.process import Spec
+from offgrid_tools.sim.spec import Spec
 
 RARE = "rare"  # a program of one host
 RUSH_CHANCE, RUSHES_MAX, CHAINS_CHANCE = 0.5, 2, 0.5

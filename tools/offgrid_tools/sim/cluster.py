@@ -18,8 +18,9 @@ from offgrid_tools.sim.founding import Joiner, found
 from offgrid_tools.sim.monitor import Monitor
 from offgrid_tools.sim.network import Network
 from offgrid_tools.sim.plan import FIVE, JOINER
-from offgrid_tools.sim.process import Process, Spec
+from offgrid_tools.sim.process import Process
 from offgrid_tools.sim.reload import check_reload
+from offgrid_tools.sim.spec import Spec
 from offgrid_tools.sim.vices import LIES
 
 START_WITHIN_US = 400 * MS

@@ -18,12 +18,13 @@ from offgrid_node.protocol.objects.tables import OBJECTS, REPLICAS
 from offgrid_node.protocol.quorum.tables import FENCES, QUORUMS
 from offgrid_tools.sim.breakage import Breakage
 from offgrid_tools.sim.cluster import Cluster
+from offgrid_tools.sim.driver import AFTER_COMMIT, BEFORE_COMMIT, says_of_jobs, writes_to
 from offgrid_tools.sim.echo import Echo
 from offgrid_tools.sim.engine import MS, SECOND
 from offgrid_tools.sim.network import Faults
 from offgrid_tools.sim.owners_disks import OwnersDisks
 from offgrid_tools.sim.plan import CORE_PRICE, PRICES, Plan
-from offgrid_tools.sim.process import AFTER_COMMIT, BEFORE_COMMIT, Process, says_of_jobs, writes_to
+from offgrid_tools.sim.process import Process
 from offgrid_tools.sim.unrest import Unrest
 from offgrid_tools.sim.vices import FORKS, REMOVED
 

@@ -15,7 +15,7 @@ from random import Random
 from offgrid_node.protocol.events import BROKER, CORE, HOST
 from offgrid_tools.sim.bustle import CALM, Bustle, draw_bustle
 from offgrid_tools.sim.engine import SECOND
-from offgrid_tools.sim.process import Spec
+from offgrid_tools.sim.spec import Spec
 from offgrid_tools.sim.users.jobs import Redundancy
 from offgrid_tools.sim.vault import Vault, draw_vault
 from offgrid_tools.sim.vices import FORKS, LIES, PENNILESS, REMOVED, RESTORED, ROTS

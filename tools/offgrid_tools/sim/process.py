@@ -1,37 +1,33 @@
-"""One node's process: what `daemon.py` and `driver.py` are in the world, in virtual time.
-
-A turn has three moments, scheduled apart so that a crash can fall between any two: gather, commit (after the time that
-an fsync takes), settle. Whatever an earlier life of the process had scheduled comes to nothing.
+"""One node's process: what `daemon.py` is in the world, in virtual time. Each start begins another life of it, with an
+agenda and a driver of its own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
 from google.protobuf.message import Message
 
-from offgrid.v1 import jobs_pb2
 from offgrid_node.executors.executor import Outcome
 from offgrid_node.node import Node, Parts
 from offgrid_node.protocol.effects import Signer
 from offgrid_node.protocol.errors import Fault, Internal, Unavailable
-from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.events import HOST
-from offgrid_node.protocol.jobs.settings import JobsSettings, Rule
+from offgrid_node.protocol.jobs.settings import JobsSettings
 from offgrid_node.protocol.mesh.commands import RoadLost
 from offgrid_node.protocol.mesh.machine import MeshSettings
 from offgrid_node.protocol.objects.settings import REQUIRED_MILLI
-from offgrid_node.runtime import Pending, Ticket
-from offgrid_node.services.bulk import Bulk, Ended
+from offgrid_node.runtime import Ticket
+from offgrid_node.services.bulk import Bulk
 from offgrid_node.services.caller import ADMIN, ANONYMOUS, Caller
 from offgrid_node.services.mesh import NodeFacts
 from offgrid_node.services.objects.scrub import Pace
 from offgrid_node.services.objects.sides import ObjectParts
 from offgrid_node.services.stream import Stream
 from offgrid_node.storage.memory import MemoryStore
+from offgrid_tools.sim.agenda import Agenda
 from offgrid_tools.sim.crypto import (
     SimLetters,
     SimSigner,
@@ -41,51 +37,20 @@ from offgrid_tools.sim.crypto import (
     sim_seal,
     sim_verify,
 )
+from offgrid_tools.sim.driver import Driver, Springs, says_of_jobs
 from offgrid_tools.sim.engine import MS, Engine, VirtualClock
 from offgrid_tools.sim.executions import Executions, Work
-from offgrid_tools.sim.monitor import Monitor, Violation
+from offgrid_tools.sim.monitor import Monitor
 from offgrid_tools.sim.network import DELAY_MIN_US, Network, Respond, SimRoad
 from offgrid_tools.sim.power import Power, PowerCut, PoweredBlobs
 from offgrid_tools.sim.reload import check_reload
+from offgrid_tools.sim.spec import Spec
 
-FSYNC_MIN_US, FSYNC_MAX_US = 100, 3 * MS
-DISK_MIN_US, DISK_MAX_US = 50, 2 * MS
 STRIPE_BYTES, PIECE_BYTES = 1_024, 600  # small, so that small objects have several; neither divides the other
 SCRUB_PACE = Pace(bytes_per_s=4_000, days=0)  # a round is over while a seed lasts
 SMALL_BYTES, ONE_CALL_BYTES = 300, 1_200  # rows, files that come in one call, files that come in pieces
 DOOR = "offgrid.v1.JoinService/Join"
 NODE_PROBE_MS = 2_000
-RELOAD_AGAIN_US = 50 * MS
-BEFORE_COMMIT, AFTER_COMMIT = "before the commit", "after the commit"
-
-Springs = Callable[[Pending], bool]
-
-
-def says_of_jobs(pending: Pending) -> bool:
-    """A batch that the job road waits for."""
-    return any(EventType.MISSION_CREATED <= event.etype <= EventType.JOB_CANCELLED for event in pending.events)
-
-
-def writes_to(tables: frozenset[str]) -> Springs:
-    """A batch that writes a row of these tables."""
-    return lambda pending: any(table in tables for table, _ in pending.batch.writes)
-
-
-@dataclass(frozen=True, slots=True)
-class Spec:
-    """What a node's config file would say."""
-
-    name: str
-    roles: frozenset[int]
-    slots: int
-    price_micro: int
-    executors: tuple[str, ...] = ("wasm", "process:tool")
-    mode: jobs_pb2.DispatchMode.ValueType = jobs_pb2.DISPATCH_MODE_AUTO
-    economy: bool = True
-    rules: tuple[Rule, ...] = ()
-    domain: str = ""  # what it fails together with
-    drop: str = ""  # which jobs of its local queue lie in its drop folder
-    journal_milli: int = 0  # its journal is brought to hosts, and bears the loss of what weighs less
 
 
 class Process:
@@ -124,13 +89,11 @@ class Process:
         self._latest_us = 0  # what the wall clock has shown before it was set
         self.on_outdated: Callable[[], None] = self.crash  # it was shown that its disk is an old one
         self.when_back: list[Callable[[], None]] = []  # of whoever has to know that it goes on with another disk
-        self._frozen: list[Callable[[], None]] | None = None  # what waits until it is thawed
         self._engine, self._network, self._monitor = engine, network, monitor
         self._executions = Executions(engine, monitor, self, work)
         self.finished: Callable[[Outcome], Outcome] = lambda outcome: outcome  # what it makes of what came of its work
         self._clock = VirtualClock(engine, skew_us, 0)
-        self._turning = False
-        self._alarm_us = -1
+        self._agenda = Agenda(engine, self.on_cut)
         network.nodes[self.node_id] = self
 
     @property
@@ -158,25 +121,27 @@ class Process:
         boot = self.boots
         self._engine.note(f"start {self.spec.name} {boot}")
         self._clock = VirtualClock(self._engine, self.skew_us, self._engine.now_us - boot * 7_000_000)
-        self._turning, self._alarm_us = False, -1
+        agenda = self._agenda = Agenda(self._engine, self.on_cut)
+        driver = Driver(self._engine, self._monitor, self, agenda)
         self._executions.begin()
         self._monitor.evidence.executors[self.node_id] = self.spec.executors if HOST in self.spec.roles else ()
         self._monitor.on_start(self.node_id)
 
         try:
-            node = Node(self._parts(lambda: self.boots == boot and self.node is not None))
+            node = Node(self._parts(driver, lambda: self.boots == boot and self.node is not None))
         except PowerCut:  # while it swept what its former life had left
+            agenda.end()
             self.blobs.crash(self._engine.rng)
             self.on_cut()
             return
         check_reload(self.spec.name, node, self.store)
         self.node = node
         node.objects.scrub.start()
-        self._poke()
+        driver.poke()
 
-    def _parts(self, alive: Callable[[], bool]) -> Parts:
+    def _parts(self, driver: Driver, alive: Callable[[], bool]) -> Parts:
         """Those of a node that lives as long as it is `alive`."""
-        spec = self.spec
+        spec, agenda = self.spec, self._agenda
         return Parts(
             store=self.store,
             clock=self._clock,
@@ -190,7 +155,7 @@ class Process:
             roads=[SimRoad(self._network, self.node_id, lambda: self.running.directory, alive)],
             execute=lambda work: self._executions.execute(work, alive),
             stop=lambda work: self._executions.stop(work, alive),
-            on_input=self._poke,
+            on_input=driver.poke,
             facts=lambda: NodeFacts("sim", 0, "", 0.0, "virtual"),
             mesh=MeshSettings(spec.roles, (self.address,), (), "sim", NODE_PROBE_MS),
             jobs=JobsSettings(
@@ -205,7 +170,7 @@ class Process:
             ),
             objects=ObjectParts(
                 self.blobs,
-                Bulk(lambda work, ended: self._carry(work, ended, alive)),
+                Bulk(lambda work, ended: driver.carry(work, ended, alive)),
                 SimWraps(self.signer),
                 stripe_bytes=STRIPE_BYTES,
                 piece_bytes=PIECE_BYTES,
@@ -218,14 +183,15 @@ class Process:
             required_milli=spec.journal_milli or REQUIRED_MILLI,
             economy=spec.economy,
             monitor=self._monitor.on_runtime_fault,
-            later=lambda delay_ms, step: self._later(delay_ms * MS, step),
+            later=lambda delay_ms, step: agenda.later(delay_ms * MS, step),
         )
 
     def crash(self, *, refuses: bool = True) -> None:
         """The process is gone with all that it had not committed. `refuses`: its machine still answers."""
         if self.node is not None:
             self._engine.note(f"crash {self.spec.name}")
-            self.node, self.refuses, self.trap, self._frozen = None, refuses, "", None
+            self.node, self.refuses, self.trap = None, refuses, ""
+            self._agenda.end()
             self.store.crash()  # before anybody reads what it leaves: a disk that refused its node opens again
             self._monitor.met.on_crash(self.node_id, at_work=self.at_work)
             self.blobs.crash(self._engine.rng)
@@ -240,21 +206,19 @@ class Process:
 
     def freeze(self) -> None:
         """SIGSTOP: it does nothing more, and what is sent to it waits; what its executors do goes on."""
-        if self.node is not None and self._frozen is None:
+        if self.node is not None and not self.frozen:
             self._engine.note(f"freeze {self.spec.name}")
             self._monitor.met.on_freeze(at_work=self.at_work)
-            self._frozen = []
+            self._agenda.freeze()
             self._halts += 1
 
     def thaw(self) -> None:
-        waiting, self._frozen = self._frozen or [], None
+        self._agenda.thaw()
         self._halts += 1
-        for step in waiting:
-            self._engine.after(0, step)
 
     @property
     def frozen(self) -> bool:
-        return self._frozen is not None
+        return self._agenda.frozen
 
     @property
     def at_work(self) -> bool:
@@ -285,6 +249,11 @@ class Process:
         return self._clock.now().utc_us
 
     @property
+    def mono_ms(self) -> int:
+        """What its other clock shows, which nobody sets."""
+        return self._clock.now().mono_ms
+
+    @property
     def latest_us(self) -> int:
         """The latest that its wall clock has ever shown."""
         return max(self._latest_us, self.utc_us)
@@ -301,8 +270,7 @@ class Process:
 
     def when_thawed(self, step: Callable[[], None]) -> None:
         """Of a frozen one: does it then, should this life last."""
-        assert self._frozen is not None, "only who halts goes on"
-        self._frozen.append(self._if_up(step))
+        self._agenda.when_thawed(step)
 
     def step_clock(self, skew_us: int) -> None:
         """Somebody sets the wall clock."""
@@ -317,13 +285,13 @@ class Process:
             if self.running.runtime.machines:
                 self.running.runtime.deliver("mesh", RoadLost(node))
 
-        self._later(0, hear)
+        self._agenda.later(0, hear)
 
     # ---- requests
 
     def on_request(self, source: str, method: str, request: bytes, respond: Respond) -> None:
         """From the network: TLS first (members only, but for the door), then the router."""
-        if self._frozen is not None:
+        if self.frozen:
             self.when_thawed(lambda: self.on_request(source, method, request, respond))
             return
         node = self.running
@@ -343,7 +311,7 @@ class Process:
         """From a person at this machine, over its own socket."""
         if self.node is None:
             respond(Unavailable("no daemon is running here", reason="NotSent"))
-        elif self._frozen is not None:
+        elif self.frozen:
             self.when_thawed(lambda: self.admin(method, request, respond))
         else:
             # As bytes: whoever repeats the call says the same again, whatever a handler did with the request.
@@ -362,118 +330,3 @@ class Process:
             respond(Internal("streams are not simulated"))
         else:
             respond(outcome)
-
-    # ---- the driver
-
-    def _poke(self) -> None:
-        if not self._turning:
-            self._turning = True
-            self._later(0, self._turn)
-
-    def _later(self, delay_us: int, step: Callable[[], None]) -> None:
-        mine = self._if_up(step)
-
-        def due() -> None:
-            if self._frozen is None:
-                mine()
-            else:
-                self._frozen.append(mine)
-
-        self._engine.after(delay_us, due)
-
-    def _if_up(self, step: Callable[[], None]) -> Callable[[], None]:
-        """The step, in this life only."""
-        boot = self.boots
-
-        def mine() -> None:
-            if self.boots == boot and self.node is not None:
-                try:
-                    step()
-                except PowerCut:
-                    self.on_cut()
-
-        return mine
-
-    def _turn(self) -> None:
-        self._turning = False
-        runtime = self.running.runtime
-        runtime.wake()
-        pending = runtime.gather()
-        if pending is None:
-            if not runtime.machines:
-                self._later(RELOAD_AGAIN_US, self._poke)
-            elif not runtime.committing:
-                self._arm()
-        elif not pending.batch:
-            runtime.settle(pending)
-            self._poke()
-        elif not self._trapped(BEFORE_COMMIT, pending):
-            fsync_us = FSYNC_MIN_US + int(self._engine.rng.random() * (FSYNC_MAX_US - FSYNC_MIN_US))
-            self._later(fsync_us, lambda: self._commit(pending))
-
-    def _commit(self, pending: Pending) -> None:
-        runtime = self.running.runtime
-        self.power.write()
-        try:
-            runtime.commit(pending)
-        except Fault as fault:
-            self._engine.note(f"commit failed {self.spec.name} {fault.reason}")
-            self._monitor.on_commit(self.node_id, pending.batch.writes)
-            if self.unreadable_us:
-                self.store.refuse(fault)
-                self._later(self.unreadable_us, lambda: self.store.refuse(None))
-            self._monitor.on_reload(self.node_id)
-            runtime.fail(pending, fault)
-            self._poke()
-            return
-        self._engine.note(f"commit {self.spec.name} {self.store.journal_seq}", b"".join(pending.batch.events))
-        self._monitor.on_commit(self.node_id, pending.batch.writes)
-        self.power.write()
-        if not self._trapped(AFTER_COMMIT, pending):
-            self._later(0, lambda: self._settle(pending))
-
-    def _settle(self, pending: Pending) -> None:
-        runtime = self.running.runtime
-        runtime.settle(pending)
-        if self.spec.journal_milli and runtime.machines and self.running.journal_newer is not None:
-            self.on_outdated()
-        else:
-            self._poke()
-
-    def _arm(self) -> None:
-        due_ms = self.running.runtime.deadline_ms()
-        if due_ms is None:
-            return
-        delay_us = max(0, (due_ms - self._clock.now().mono_ms) * MS)
-        alarm_us = self._engine.now_us + delay_us
-        if not self._engine.now_us < self._alarm_us <= alarm_us:
-            self._alarm_us = alarm_us
-            self._later(delay_us, self._ring)
-
-    def _ring(self) -> None:
-        self._poke()
-
-    def _trapped(self, moment: str, pending: Pending) -> bool:
-        if self.trap != moment or not self.trap_on(pending):
-            return False
-        self.on_trapped()
-        return True
-
-    def _carry(self, work: Callable[[], object], ended: Ended, alive: Callable[[], bool]) -> None:
-        """What a thread would do at the disk: done some time later, told of later still, and a crash may come first."""
-
-        def carry() -> None:
-            if alive():
-                try:
-                    outcome = work()
-                except PowerCut:
-                    self.on_cut()
-                    return
-                if isinstance(outcome, Internal):
-                    raise Violation(outcome.message)
-                self._engine.after(self._disk_us(), lambda: ended(outcome) if alive() else None)
-
-        self._engine.after(self._disk_us(), carry)
-
-    def _disk_us(self) -> int:
-        return DISK_MIN_US + int(self._engine.rng.random() * (DISK_MAX_US - DISK_MIN_US))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from random import Random
 
 from offgrid_node.protocol.events import HOST
-from offgrid_tools.sim.process import Spec
+from offgrid_tools.sim.spec import Spec
 from offgrid_tools.sim.users.objects import COPIES, Code
 from offgrid_tools.sim.vices import DEAD, LIES, REMOVED, RESTORED, ROTS, WIPED
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import ParamSpec, TypeVar
 
 from google.protobuf.message import Message
 
@@ -22,6 +21,7 @@ from offgrid_tools.sim.monitor.handovers import HandOverRules
 from offgrid_tools.sim.monitor.jobs import JobRules
 from offgrid_tools.sim.monitor.ledger import LedgerRules
 from offgrid_tools.sim.monitor.lines import LineRules
+from offgrid_tools.sim.monitor.lookers import Lookers
 from offgrid_tools.sim.monitor.losses import LossRules
 from offgrid_tools.sim.monitor.market import MarketRules
 from offgrid_tools.sim.monitor.mesh import MeshRules
@@ -29,77 +29,39 @@ from offgrid_tools.sim.monitor.met import Met
 from offgrid_tools.sim.monitor.objects import ObjectRules
 from offgrid_tools.sim.monitor.promises import PromiseRules
 from offgrid_tools.sim.monitor.quorum import QuorumRules
-from offgrid_tools.sim.monitor.rules import Journaled, Passed, Rules, Written
+from offgrid_tools.sim.monitor.rules import Rules
 from offgrid_tools.sim.monitor.schedules import ScheduleRules
 from offgrid_tools.sim.monitor.secrets import SecretRules
 from offgrid_tools.sim.monitor.stops import StopRules
 from offgrid_tools.sim.monitor.takeovers import TakeoverRules
 from offgrid_tools.sim.monitor.winners import WinnerRules
 
-Kind = TypeVar("Kind")
-Seen = ParamSpec("Seen")
-
 
 class Monitor:
     """Every method raises Violation the moment an invariant breaks."""
 
     def __init__(self, name_of: Callable[[str], str], now_us: Callable[[], int] = lambda: 0) -> None:
-        """`now_us` is the cluster's one true time."""
-        self.evidence = Evidence(name_of)
-        self.mesh = MeshRules(self.evidence)
-        self.jobs = JobRules(self.evidence)
-        self.market = MarketRules(self.evidence, now_us)
-        self.duty = DutyRules(self.evidence)
-        self.deadly = DeadlyRules(self.evidence)
-        self._losses, self._takeovers = LossRules(self.evidence, now_us), TakeoverRules(self.evidence)
-        self.schedules = ScheduleRules(self.evidence)
-        self.met, self._winners = Met(self.evidence), WinnerRules(self.evidence)
-        self.stops = StopRules(self.evidence)
-        self.quorum = QuorumRules(self.evidence)
-        self.deletions = DeletionRules(self.evidence)
-        self.objects = ObjectRules(self.evidence, self.quorum, self.deletions)
-        self.promises = PromiseRules(self.evidence, self.objects)
-        self.handovers = HandOverRules(self.evidence, self.promises)
-        self.audits, self.access = AuditRules(self.evidence, self.objects), AccessRules(self.evidence)
-        self.secrets, self.comebacks = SecretRules(self.evidence), ComebackRules(self.evidence)
-        self.ledger = LedgerRules(self.evidence)
-        self.jobs.on_cost = self.ledger.on_cost
-        self.jobs.on_row = self._on_job
-        self.jobs.deadly = self.deadly
-        self._rules: tuple[Rules, ...] = (
-            self.mesh,
-            self.jobs,
-            self.market,
-            LineRules(self.evidence, now_us),
-            self._winners,
-            self.duty,
-            self.deadly,
-            self._losses,
-            self.schedules,
-            self.stops,
-            self.quorum,
-            self.deletions,
-            self.objects,
-            self.handovers,
-            self.audits,
-            self.access,
-            self.secrets,
-            self.comebacks,
-            self.ledger,
-            self.met,
-        )
-        self._requests: dict[type[Message], Passed] = {}
-        self._replies: dict[type[Message], Passed] = {}
-        self._lies: dict[type[Message], Passed] = {}
-        self._events: dict[str, Journaled] = {}
-        self._rows: dict[str, Written] = {}
-        for rules in self._rules:
-            _join(self._requests, rules.requests())
-            _join(self._replies, rules.replies())
-            _join(self._lies, rules.lies())
-            _join(self._events, rules.events())
-            _join(self._rows, rules.rows())
+        """`now_us` is the cluster's one true time. Rules look at what happens in the order in which they stand here."""
+        evidence = self.evidence = Evidence(name_of)
+        self.mesh = MeshRules(evidence)
+        self.jobs = JobRules(evidence)
+        self.market = MarketRules(evidence, now_us)
+        self._lines, self._winners = LineRules(evidence, now_us), WinnerRules(evidence)
+        self.duty, self.deadly = DutyRules(evidence), DeadlyRules(evidence)
+        self._losses, self._takeovers = LossRules(evidence, now_us), TakeoverRules(evidence)
+        self.schedules, self.stops = ScheduleRules(evidence), StopRules(evidence)
+        self.quorum, self.deletions = QuorumRules(evidence), DeletionRules(evidence)
+        self.objects = ObjectRules(evidence, self.quorum, self.deletions)
+        self.promises = PromiseRules(evidence, self.objects)
+        self.handovers = HandOverRules(evidence, self.promises)
+        self.audits, self.access = AuditRules(evidence, self.objects), AccessRules(evidence)
+        self.secrets, self.comebacks = SecretRules(evidence), ComebackRules(evidence)
+        self.ledger = LedgerRules(evidence)
+        self.met = Met(evidence)
+        self._rules = [each for each in vars(self).values() if isinstance(each, Rules)]
+        self._lookers = Lookers(self._rules)
         self._seen_seq: dict[str, int] = {}
+        self.jobs.on_cost, self.jobs.on_row, self.jobs.deadly = self.ledger.on_cost, self._on_job, self.deadly
 
     def watch(self, node: str, store: MemoryStore, blobs: MemoryBlobs) -> None:
         """A node's disk, with what its mesh began with on it."""
@@ -109,11 +71,11 @@ class Monitor:
     # ---- what leaves a node (network.Tap)
 
     def on_request(self, source: str, target: str, method: str, request: Message) -> None:
-        if look := self._requests.get(type(request)):
+        if look := self._lookers.requests.get(type(request)):
             look(source, target, request)
 
     def on_reply(self, source: str, target: str, method: str, reply: Message | Fault) -> None:
-        if not isinstance(reply, Fault) and (look := self._replies.get(type(reply))):
+        if not isinstance(reply, Fault) and (look := self._lookers.replies.get(type(reply))):
             look(source, target, reply)
 
     def on_answered(self, source: str, target: str, request: Message, reply: Message | Fault) -> None:
@@ -130,7 +92,7 @@ class Monitor:
         self.met.counts["calls broken by a reset"] += calls
 
     def on_lie(self, source: str, target: str, method: str, lie: Message) -> None:
-        if look := self._lies.get(type(lie)):
+        if look := self._lookers.lies.get(type(lie)):
             look(source, target, lie)
 
     # ---- what a node does
@@ -153,13 +115,13 @@ class Monitor:
         for seq, data in self.evidence.stores[node].events(self._seen_seq[node]):
             self._seen_seq[node] = seq
             event = state_pb2.Event.FromString(data)
-            if look := self._events.get(event.WhichOneof("data") or ""):
+            if look := self._lookers.events.get(event.WhichOneof("data") or ""):
                 look(node, event)
         by_table: dict[str, list[tuple[bytes, bytes | None]]] = {}
         for (table, key), value in writes.items():
-            if table in self._rows and self.evidence.row(node, table, key) == value:
+            if table in self._lookers.rows and self.evidence.row(node, table, key) == value:
                 by_table.setdefault(table, []).append((key, value))
-        for table, on_row in self._rows.items() if by_table else ():
+        for table, on_row in self._lookers.rows.items() if by_table else ():
             for key, value in by_table.get(table, ()):
                 on_row(node, key, value)
         for rules in self._rules:
@@ -195,18 +157,3 @@ class Monitor:
         """Nothing acked is lost, nor taken back. Called after each crash and at the end."""
         for rules in self._rules:
             rules.check_store(node)
-
-
-def _join(lookers: dict[Kind, Callable[Seen, None]], more: Mapping[Kind, Callable[Seen, None]]) -> None:
-    """Several rules may look at messages, or events, of one kind, or at rows of one table."""
-    for kind, look in more.items():
-        first = lookers.get(kind)
-        lookers[kind] = look if first is None else _both(first, look)
-
-
-def _both(first: Callable[Seen, None], second: Callable[Seen, None]) -> Callable[Seen, None]:
-    def look(*args: Seen.args, **kwargs: Seen.kwargs) -> None:
-        first(*args, **kwargs)
-        second(*args, **kwargs)
-
-    return look

@@ -1,0 +1,25 @@
+"""What a simulated node's config file would say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from offgrid.v1 import jobs_pb2
+from offgrid_node.protocol.jobs.settings import Rule
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """One machine's."""
+
+    name: str
+    roles: frozenset[int]
+    slots: int
+    price_micro: int
+    executors: tuple[str, ...] = ("wasm", "process:tool")
+    mode: jobs_pb2.DispatchMode.ValueType = jobs_pb2.DISPATCH_MODE_AUTO
+    economy: bool = True
+    rules: tuple[Rule, ...] = ()
+    domain: str = ""  # what it fails together with
+    drop: str = ""  # which jobs of its local queue lie in its drop folder
+    journal_milli: int = 0  # its journal is brought to hosts, and bears the loss of what weighs less
