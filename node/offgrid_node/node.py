@@ -81,7 +81,7 @@ from offgrid_node.services.quorum import check_answer as check_quorum_answer
 from offgrid_node.services.router import Router
 from offgrid_node.services.shelf import Shelf
 from offgrid_node.services.state import StateHandlers
-from offgrid_node.storage.noting import NotingStore
+from offgrid_node.storage.noting import NotingStore, end_noting
 from offgrid_node.storage.store import Store
 
 if TYPE_CHECKING:
@@ -138,9 +138,12 @@ class Node:
     """A node, whole but for its carriers: they bring requests to `router` and drive `runtime`."""
 
     def __init__(self, parts: Parts) -> None:
-        """Raises FailedPrecondition (NoMesh) when the store knows no mesh, Corrupt when its rows are damaged."""
+        """Raises FailedPrecondition (NoMesh) when the store knows no mesh, Corrupt when its rows are damaged, and what
+        a commit raises."""
         self.node_id = parts.signer.node_id
         self._noting = NotingStore(parts.store) if parts.objects.cuts_journal else None
+        if self._noting is None:
+            end_noting(parts.store)
         parts = replace(parts, store=self._noting or parts.store)
         self._asked_roles = parts.mesh.roles
         self._jobs_settings: JobsSettings | None = None

@@ -126,6 +126,12 @@ class NotingStore:
         self._below.close()
 
 
+def end_noting(store: Store) -> None:
+    """For a node that goes on without noting down what it changes: when that begins again, it begins with all rows."""
+    if store.get(JOURNAL, NOTING_KEY) is not None:
+        store.commit(Batch(writes={(JOURNAL, NOTING_KEY): None}))
+
+
 def _packed(table: str, key: bytes) -> bytes:
     name = table.encode("ascii")
     return _HEAD.pack(len(name), len(key)) + name + key

@@ -7,7 +7,7 @@ import pytest
 from offgrid_node.protocol.errors import Exhausted, Unavailable
 from offgrid_node.protocol.state.tables import CHANGES, JOURNAL, NOTING_KEY
 from offgrid_node.storage.memory import MemoryStore
-from offgrid_node.storage.noting import NotingStore
+from offgrid_node.storage.noting import NotingStore, end_noting
 from offgrid_node.storage.store import Batch
 
 
@@ -89,3 +89,17 @@ def test_a_full_store_still_takes_deletions() -> None:
             break
     change(store, b"a", value=None)
     assert below.get("jobs", b"a") is None
+
+
+def test_whoever_goes_on_without_noting_says_so_durably() -> None:
+    below = MemoryStore()
+    store = noting(below)
+    change(store, b"a")
+    end_noting(below)
+    below.commit(Batch(writes={("jobs", b"b"): b"unnoted"}))
+    again = NotingStore(below)
+    again.find_notes()
+    assert not again.noting
+    seq = below.journal_seq
+    end_noting(below)
+    assert below.journal_seq == seq

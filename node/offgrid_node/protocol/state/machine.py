@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from offgrid.v1 import state_pb2
+from offgrid.v1 import objects_pb2, state_pb2
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.draft import Draft
 from offgrid_node.protocol.effects import (
@@ -44,6 +44,7 @@ from offgrid_node.protocol.events import (
     SegmentLost,
 )
 from offgrid_node.protocol.objects.segments import SegmentHead
+from offgrid_node.protocol.objects.tables import OBJECTS
 from offgrid_node.protocol.rng import Rng
 from offgrid_node.protocol.state.newest import HeadTag, LifeTag, Newest
 from offgrid_node.protocol.state.tables import (
@@ -70,6 +71,7 @@ SINCE_MAX_LARGE = 4_096  # at most
 RETRY_MS, TROUBLE_RETRY_MS = 5_000, 60_000
 ASTRAY_MAX = 1_000  # segments that wait for this life's first base
 TOKEN_BYTES = 8
+DURABLE = objects_pb2.OBJECT_STATE_DURABLE
 
 RowName = tuple[str, bytes]
 
@@ -128,6 +130,12 @@ class _Cut:
     scanned: bool
 
 
+def _became_durable(rows: Rows, segment: state_pb2.SegmentRow) -> bool:
+    """While this node ran without this machine, which was not told."""
+    row = rows.get(OBJECTS, segment.object_id.encode()) if not segment.lost else None
+    return row is not None and objects_pb2.ObjectRow.FromString(row).object.state == DURABLE
+
+
 class StateMachine:
     """The journal's replication at one node."""
 
@@ -147,6 +155,8 @@ class StateMachine:
         self._history.find_notes()
         self._row = self._draft.row(JOURNAL, STATE_KEY, state_pb2.JournalRow) or state_pb2.JournalRow(life=1)
         self._segments = {number_of(key): state_pb2.SegmentRow.FromString(value) for key, value in rows.scan(SEGMENTS)}
+        for segment in self._segments.values():
+            segment.durable = segment.durable or _became_durable(rows, segment)
         self._due_ms = now.mono_ms + self._settings.interval_ms
         self._newest.load(rows)
 

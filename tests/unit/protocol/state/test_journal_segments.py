@@ -22,6 +22,7 @@ from offgrid_node.protocol.mesh.keychange import CHANGES_MAX
 from offgrid_node.protocol.objects.lives import Life, last_life, sign_life
 from offgrid_node.protocol.objects.manifest import COPY, Manifest
 from offgrid_node.protocol.objects.segments import MARKS_MAX, KnownSegments, SegmentHead, sign_head
+from offgrid_node.protocol.objects.tables import OBJECTS
 from offgrid_node.protocol.state import machine as machine_module
 from offgrid_node.protocol.state import newest as newest_module
 from offgrid_node.protocol.state.chain import newest_chain
@@ -50,7 +51,7 @@ from offgrid_node.protocol.state.tables import (
 from offgrid_node.restoring import beginning, behind
 from offgrid_node.services.objects.sealing import sign_manifest
 from offgrid_node.storage.memory import MemoryStore
-from offgrid_node.storage.noting import NotingStore
+from offgrid_node.storage.noting import NotingStore, end_noting
 from offgrid_node.storage.store import Batch
 from offgrid_tools.sim.crypto import SimSigner
 
@@ -726,3 +727,34 @@ class TestAFence:
         assert life_after(last_life(0) - 2, 7, 0) <= last_life(0)
         begun = [int.from_bytes(dict(fenced(store, OWNER, life))["meta", b"outbox"] or b"", "big") for life in lives]
         assert all(abs(one - other) >= NUMBERS_AHEAD for one, other in combinations(begun, 2))
+
+
+class TestANodeThatWasNoCoreForAWhile:
+    def test_tells_hosts_all_that_it_did_meanwhile(self) -> None:
+        world = grown()
+        end_noting(world.below)
+        world.below.commit(Batch([b"meanwhile"], {("jobs", b"meanwhile"): b"done"}))
+        world.start()
+        world.see_host()
+        world.settle()
+        restored = MemoryStore()
+        world.hosts.restore(restored)
+        assert restored.get("jobs", b"meanwhile") == b"done"
+
+    def test_hears_which_segments_became_durable_meanwhile(self) -> None:
+        world = grown()
+        for number in range(OPEN_MAX):
+            world.write(("jobs", b"open %d" % number, b"1"), events=1)
+            world.wait()
+            world.seal()
+        assert world.machine.waiting == OPEN_MAX
+        for head in world.unacked:
+            row = objects_pb2.ObjectRow(object=objects_pb2.Object(state=objects_pb2.OBJECT_STATE_DURABLE))
+            world.below.commit(Batch(writes={(OBJECTS, head.object_id.encode()): row.SerializeToString()}))
+        world.unacked.clear()
+        end_noting(world.below)
+        world.start()
+        world.see_host()
+        assert world.machine.waiting == 0
+        world.settle()
+        assert world.machine.safe_events == world.store.journal_seq, "it is cut again"
