@@ -250,6 +250,7 @@ class Node:
             lambda node: members().current_key(node),
             lambda node: 0,
             sim_verify,
+            keeping.drop,
             cuts=False,
         )
         self.checking = Checking(self.runtime, lambda: SALT, self.kept.of, self.bulk)

@@ -251,3 +251,29 @@ class TestALife:
         assert Life.decode(host.ask_as(world.owner, "ListSegments", List()).life.body) == life
         with pytest.raises(FailedPrecondition, match="has begun elsewhere"):
             self.begun(world, replace(life, life=3))
+
+
+def test_one_that_became_no_object_leaves_nothing_on_the_disk_when_the_next_is_cut(world: World) -> None:
+    work = KeepSegment(b"token", SEGMENT, SegmentHead(world.owner.node_id, 1, 1, 1, 10, "", ""))
+    world.owner.runtime.machines = {}  # nobody takes what is sealed: its commit failed
+    for _ in range(5):
+        world.owner.segments.keep(work)
+        assert len(list(world.owner.blobs.names())) == 1
+
+
+def test_one_that_became_an_object_stays_when_the_next_is_cut(world: World) -> None:
+    for host in world.hosts:
+        host.up = False
+    end = added(world, 1)
+    assert end.body is not None
+    world.owner.segments.keep(KeepSegment(b"2", SEGMENT, SegmentHead(world.owner.node_id, 1, 2, 1, 10, "", "")))
+    assert world.owner.blobs.size(end.body.object_id) == end.body.sealed_bytes
+
+
+def test_nobody_deletes_one_by_hand(world: World) -> None:
+    end = added(world, 1)
+    assert end.body is not None
+    with pytest.raises(FailedPrecondition, match="journal") as refused:
+        world.owner.ask("DeleteObject", objects_pb2.DeleteObjectRequest(object=end.body.object_id))
+    assert refused.value.reason == "JournalSegment"
+    assert world.owner.store.get(OBJECTS, end.body.object_id.encode()) is not None

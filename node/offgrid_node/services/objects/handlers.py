@@ -141,7 +141,11 @@ class ObjectHandlers:
         mark = self._shelf.find(DELETED, objects_pb2.Deletion, self._shelf.place_of(request.object))
         if mark is not None:
             return objects_pb2.DeleteObjectResponse(deletion=mark)
-        return ticket_of(self._delete(self._finding.own(request.object).object, str(caller)))
+        made = self._finding.own(request.object).object
+        if is_segment(made.manifest):
+            text = f"{made.object_id} is a segment of this node's journal, without which the node could not be restored"
+            raise FailedPrecondition(text, reason="JournalSegment", metadata={"object": made.object_id})
+        return ticket_of(self._delete(made, str(caller)))
 
     def _delete(self, made: objects_pb2.Object, caller: str) -> Flow[Message]:
         used_by = yield self._bulk.run(lambda: user_of(self._runtime.store, made))

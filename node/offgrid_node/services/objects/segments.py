@@ -46,12 +46,15 @@ class Segments:
         current_key: Callable[[str], bytes | None],
         key_number: Callable[[str], int],
         verify: Verifier,
+        drop: Callable[[str], None],
         *,
         cuts: bool,
     ) -> None:
-        """`current_key` of a member, and how many went before it; `cuts`: whether this node's own journal is cut."""
+        """`current_key` of a member, and how many went before it; `drop` deletes a blob that no row names; `cuts`:
+        whether this node's own journal is cut."""
         self._runtime, self._sealer, self._signer, self._bulk, self._salt = runtime, sealer, signer, bulk, salt
         self._current_key, self._key_number, self._verify = current_key, key_number, verify
+        self._drop, self._sealed = drop, list[str]()
         self._stirred = False
         if cuts:
             runtime.watch(lambda events: self._stir())
@@ -65,8 +68,12 @@ class Segments:
             self._runtime.deliver("state", Stirred())
 
     def keep(self, work: KeepSegment) -> None:
-        """Its end enters the runtime as SegmentKept."""
+        """Its end enters the runtime as SegmentKept. One of before that became no object, since a commit failed, goes:
+        while a store is full there is one every few seconds."""
         self._stirred = False
+        sealed, self._sealed = self._sealed, []
+        for object_id in sealed:
+            self._drop(object_id)
 
         def ended(outcome: SegmentKept | Fault) -> None:
             end = SegmentKept(work.token, fault=outcome) if isinstance(outcome, Fault) else outcome
@@ -87,6 +94,7 @@ class Segments:
             return self._sealer.manifest(sealing)
 
         manifest, body = yield self._bulk.run(seal, size_bytes=2 * work.segment.ByteSize())
+        self._sealed.append(body.object_id)
         head = replace(work.head, object_id=body.object_id)
         manifest.segment.CopyFrom(sign_head(head, self._signer, self._salt()))
         return SegmentKept(work.token, manifest, body, body.sealed_bytes)

@@ -192,6 +192,7 @@ def _segments(ground: Ground, sealer: Sealer) -> Segments:
         lambda node: directory().current_key(node),
         lambda node: directory().key_number(node),
         ground.verify,
+        ground.keeping.drop,
         cuts=parts.cuts_journal,
     )
 
