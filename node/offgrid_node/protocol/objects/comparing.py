@@ -80,22 +80,27 @@ class Comparing:
     def on_up(self, node_id: str, now: Now) -> None:
         self._due[node_id] = now.mono_ms + UNNAMED_MS
         self._rests.pop(node_id, None)
-        self._sure.discard(node_id)
+        self._doubt(node_id)
 
     def on_down(self, node_id: str) -> None:
         self._due.pop(node_id, None)
         self._rests.pop(node_id, None)
         self._retries.pop(node_id, None)
         self._reported.discard(node_id)
-        self._sure.discard(node_id)
+        self._doubt(node_id)
 
     def on_reported(self, node_id: str, now: Now) -> None:
         """The host has lost something, it says, or may have before the life that it names: it is asked sooner."""
-        self._sure.discard(node_id)
+        self._doubt(node_id)
         if node_id in self._under_way:
             self._reported.add(node_id)
         elif node_id in self._due:
             self._due[node_id] = min(self._due[node_id], max(now.mono_ms, self._rests.get(node_id, 0)))
+
+    def _doubt(self, node_id: str) -> None:
+        """Nor does a comparison of before make it sure, of which not all is worked on yet."""
+        self._sure.discard(node_id)
+        self._found = deque(each for each in self._found if each != (node_id, None, True))
 
     def on_compared(self, event: Compared, now: Now) -> None:
         self._under_way.discard(event.node)

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import pytest
+
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.draft import Draft
 from offgrid_node.protocol.effects import Compare
 from offgrid_node.protocol.errors import Unavailable
 from offgrid_node.protocol.objects.commands import Compared
-from offgrid_node.protocol.objects.comparing import AGAIN_MS, RELAPSE_MS, REPORT_GAP_MS, RETRY_MS, UNNAMED_MS, Comparing
+from offgrid_node.protocol.objects.comparing import (
+    AGAIN_MS,
+    RELAPSE_MS,
+    REPORT_GAP_MS,
+    RETRY_MS,
+    TAKEN_MAX,
+    UNNAMED_MS,
+    Comparing,
+)
 from offgrid_node.protocol.objects.inventory import Holding, Inventory
 from offgrid_node.protocol.objects.tables import GIVEN
 from offgrid_node.storage.memory import MemoryStore
@@ -140,3 +150,23 @@ def test_and_where_this_node_was_restored_and_may_have_forgotten_that() -> None:
     owner = Owner()
     owner.given.empty = owner.restored = True
     assert owner.waits_ms() == UNNAMED_MS
+
+
+@pytest.mark.parametrize("what", ["reported", "down and up"])
+def test_a_host_that_has_lost_something_since_it_answered_is_not_sure_by_that_answer(what: str) -> None:
+    owner = Owner()
+    owner.waits_ms()
+    owner.draft.begin(owner.now)
+    owner.comparing.on_compared(Compared("h", (HOLDING,) * (TAKEN_MAX + 1)), owner.now)
+    owner.comparing.close_step(owner.now)
+    if what == "reported":
+        owner.comparing.on_reported("h", owner.now)
+    else:
+        owner.comparing.on_down("h")
+        owner.comparing.on_up("h", owner.now)
+    owner.comparing.close_step(owner.now)
+    assert not owner.comparing.is_sure("h")
+    owner.waits_ms()
+    owner.compared()
+    owner.comparing.close_step(owner.now)
+    assert owner.comparing.is_sure("h")
