@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 from bulk_world import SALT, STRIPE, Letter, World
+from google.protobuf.message import Message
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -255,6 +256,27 @@ def test_a_host_that_takes_nothing_is_given_up_after_a_few_tries() -> None:
     made = world.owner.put(DATA, required_milli=1_000)
     assert world.log.count("WriteReplica") <= WINDOW * (shipping.STUMBLES_MAX + 1)
     assert world.owner.shipping.under_way == 0
+    assert world.owner.info(made.object_id).state != DURABLE
+
+
+@pytest.mark.parametrize("further", [1, 150])
+def test_a_host_that_takes_a_little_of_each_piece_is_given_up_after_a_few_tries(further: int) -> None:
+    """A byte at a time, or forth and back."""
+    world, reached = World(1), 0
+
+    def bend(letter: Letter) -> Message | None:
+        nonlocal reached
+        if letter.short == "OpenReplica":
+            return opened(0)
+        if letter.short != "WriteReplica":
+            return None
+        reached = letter.request.offset + further if letter.request.offset < 400 else 0
+        return objects_pb2.WriteReplicaResponse(offset=reached)
+
+    world.bend = bend
+    made = world.owner.put(DATA, required_milli=1_000)
+    assert world.owner.shipping.under_way == 0
+    assert world.log.count("WriteReplica") <= 100
     assert world.owner.info(made.object_id).state != DURABLE
 
 

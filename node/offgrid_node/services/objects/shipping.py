@@ -186,29 +186,37 @@ class Shipping:
         work, manifest, shards = shipment.work, drawing.manifest, drawing.shards
         opened = yield opening(self._carrier, work)
         reached, stumbles = {told.shard: told.offset for told in opened.shards}, 0
+        furthest = dict(reached)
         if tuple(reached) != tuple(shards):
             raise PeerFault(f"{work.node} wants other shards than it is to have", reason="WrongShards")
         piece = min(opened.piece_bytes_max or PIECE_BYTES_MAX, PIECE_BYTES_MAX)
         while True:
             _check_offsets(work.node, reached, manifest.shard_bytes)
             left = islice(_pieces(manifest, reached, piece), PIECES_PER_PASS)
-            before, further = reached, dict[int, int]()
-            ends = yield from self._pass(shipment, drawing, left, further)
+            before, further, whole = reached, dict[int, int](), dict[int, int]()
+            ends = yield from self._pass(shipment, drawing, left, further, whole)
             faults = [end for end in ends if end is not None]
             if not further and not faults:
                 return
             reached = before | further
             shipment.sent_bytes += max(0, sum(reached.values()) - sum(before.values()))
-            came = any(reached[shard] > before[shard] for shard in further)
+            came = any(offset > furthest[shard] for shard, offset in whole.items())
+            furthest |= {shard: max(offset, furthest[shard]) for shard, offset in whole.items()}
             stumbles = 0 if came else stumbles + 1
             if stumbles > STUMBLES_MAX or (faults and (not came or len(faults) == len(ends))):
                 raise next(iter(faults), PeerFault(f"{work.node} takes nothing beyond {before}", reason="NoProgress"))
 
     def _pass(
-        self, shipment: _Shipment, drawing: Drawing, left: Iterator[_Piece], further: dict[int, int]
+        self,
+        shipment: _Shipment,
+        drawing: Drawing,
+        left: Iterator[_Piece],
+        further: dict[int, int],
+        whole: dict[int, int],
     ) -> Flow[Sequence[Fault | None]]:
         """As many pieces as go without a stumble; `further` is how far each shard has come, as far as there are
-        answers: it may be less far than before. How each of those that went side by side ended."""
+        answers: it may be less far than before. `whole` is the same of pieces that were taken to their ends: whoever
+        takes a byte of each comes on, and never to an end. How each of those that went side by side ended."""
         node = shipment.work.node
         going = True
 
@@ -224,6 +232,8 @@ class Shipping:
                 finally:
                     self._flying[node] -= 1
                 further[piece.shard] = max(further.get(piece.shard, 0), offset)
+                if offset >= piece.end:
+                    whole[piece.shard] = max(whole.get(piece.shard, 0), offset)
                 going = going and offset >= piece.end
 
         room = max(1, min(WINDOW, PIECES_PER_HOST_MAX - self._flying[node]))
