@@ -178,7 +178,9 @@ def restore(
     click.echo(f"{'would come back' if dry_run else 'restored'}: {made.name} ({made.node_id}) of mesh {made.mesh}")
     click.echo(f"  journal   up to event {newest.events}, {len(made.chain.heads)} segments at {made.hosts} hosts")
     for head in made.chain.beyond:
-        click.echo(f"  lost      segment {head.number}, to event {head.events}: not all before it could be found")
+        click.echo(
+            f"  lost      segment {head.number}, to event {head.events}: it, or one before it, is not to be had whole"
+        )
     if made.silent:
         click.echo(f"  silent    {', '.join(made.silent)}: they may keep newer ones")
     if not dry_run:

@@ -27,6 +27,7 @@ from offgrid_node.protocol.errors import (
     FailedPrecondition,
     Fault,
     InvalidRequest,
+    NotFound,
     PeerFault,
     Unavailable,
 )
@@ -44,6 +45,7 @@ CALL_TIMEOUT_MS = 10_000
 EXCHANGES_MAX = 1_000  # of members' records, each a message
 PAGES_MAX = 1_000  # of segments, of one host: a hundred thousand of them
 LOOK_TIMEOUT_S = 120.0  # for all of a host's pages: nobody keeps a node from coming back by telling slowly
+DAMAGED = "SegmentDamaged"
 VIA = "via"  # what the member at the given address is called until it has said who it is
 
 M = TypeVar("M", bound=Message)
@@ -93,6 +95,7 @@ class Mesh:
         self.heads: dict[str, SegmentHead] = {}
         self.noted: Life | None = None  # the newest that members tell of
         self.silent: list[str] = []
+        self.damaged: set[str] = set()  # of what was found, what nobody has whole
         self._failed: Counter[str] = Counter()
 
     async def close(self) -> None:
@@ -213,16 +216,21 @@ class Mesh:
             self.found.setdefault(head.object_id, _Found(body)).hosts[node] = next(wraps, b"")
 
     async def fetch(self, head: SegmentHead) -> state_pb2.Segment:
-        """From whichever host has it whole; who failed before is asked last. Raises Corrupt where none has."""
-        found, whys = self.found[head.object_id], []
+        """From whichever host has it whole; who failed before is asked last. Raises Corrupt where none has: of reason
+        SegmentDamaged if all have said so, and asking again is of no use."""
+        found, faults, whys = self.found[head.object_id], [], []
         for node in sorted(found.hosts, key=lambda node: self._failed[node]):
             try:
                 return self._opened(found, await self._read(node, found.body))
             except Fault as fault:
                 self._failed[node] += 1
+                faults.append(fault)
                 whys.append(f"{self.called(node)}: {fault.message}")
         text = f"segment {head.number} of the journal ({head.object_id}) is not to be had: {'; '.join(whys)}"
-        raise Corrupt(text, reason="SegmentsMissing")
+        if not all(isinstance(fault, Corrupt | NotFound | PeerFault) for fault in faults):
+            raise Corrupt(text, reason="SegmentsMissing")
+        self.damaged.add(head.object_id)
+        raise Corrupt(text, reason=DAMAGED)
 
     async def _read(self, node: str, body: Manifest) -> list[bytes]:
         """Its sealed stripes. Raises PeerFault for other bytes."""

@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING
 
 from offgrid.v1 import state_pb2
 from offgrid_node.folder import MIB, STORE_FILE, Folder, open_store
-from offgrid_node.journal_search import Mesh
+from offgrid_node.journal_search import DAMAGED, Mesh
 from offgrid_node.keys import NodeKey
 from offgrid_node.protocol.effects import Rows
 from offgrid_node.protocol.errors import (
     AlreadyExists,
+    Corrupt,
     FailedPrecondition,
     PeerFault,
 )
@@ -99,17 +100,29 @@ async def _restore(
         await mesh.meet()
         await mesh.look()
         key = mesh.key
-        chain, directory = newest_chain(mesh.heads), mesh.directory
-        hosts = {node for head in chain.heads for node in mesh.found[head.object_id].hosts}
-        made = Restored(
-            key.node_id, mesh.called(key.node_id), directory.mesh_name, chain, len(hosts), tuple(mesh.silent)
-        )
+        chain, mesh_name, name = newest_chain(mesh.heads), mesh.directory.mesh_name, mesh.called(key.node_id)
         if not dry_run:
-            config = folder.draft(directory.mesh_name, made.name, roles, values)
-            await _put_together(config, folder, mesh, chain, say)
+            config = folder.draft(mesh_name, name, roles, values)
+            chain = await _newest_sound(config, folder, mesh, chain, say)
+        hosts = {node for head in chain.heads for node in mesh.found[head.object_id].hosts}
     finally:
         await mesh.close()
-    return made
+    return Restored(key.node_id, name, mesh_name, chain, len(hosts), tuple(mesh.silent))
+
+
+async def _newest_sound(config: Config, folder: Folder, mesh: Mesh, chain: Chain, say: Say) -> Chain:
+    """What came back: where nobody has a segment whole, what lies before it gives rows too, and nobody will ever have
+    more."""
+    while True:
+        try:
+            await _put_together(config, folder, mesh, chain, say)
+        except Corrupt as fault:
+            if fault.reason != DAMAGED:
+                raise
+            say(fault.message)
+            chain = newest_chain(mesh.heads, mesh.damaged)
+        else:
+            return chain
 
 
 async def _put_together(config: Config, folder: Folder, mesh: Mesh, chain: Chain, say: Say) -> None:

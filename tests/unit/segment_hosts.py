@@ -68,6 +68,7 @@ class Hosts(Mesh):
     def __init__(self, members: dict[str, Member]) -> None:
         self.key, self.members, self.asked = KEY, members, list[tuple[str, str]]()
         self.found, self.heads, self.noted, self.silent, self._failed = {}, {}, None, [], Counter()
+        self.damaged = set()
         directory: Any = SimpleNamespace(
             key_number=lambda node: 0,
             live=lambda: [*members],

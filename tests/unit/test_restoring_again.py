@@ -19,12 +19,12 @@ from offgrid_node.journal_search import Mesh
 from offgrid_node.keys import NodeKey, verify
 from offgrid_node.protocol.draft import Draft
 from offgrid_node.protocol.effects import Put
-from offgrid_node.protocol.errors import AlreadyExists, FailedPrecondition, Unavailable
+from offgrid_node.protocol.errors import AlreadyExists, Corrupt, FailedPrecondition, Unavailable
 from offgrid_node.protocol.mesh.held import GENESIS_KEY
 from offgrid_node.protocol.objects.lives import BeginLife, Life, last_life, note_life, sign_life, verify_life
 from offgrid_node.protocol.state.fence import LIVES_APART
 from offgrid_node.protocol.state.tables import JOURNAL, LEFT_OUT, NEWER_KEY, SEGMENTS, STATE_KEY, Newer, number_key
-from offgrid_node.restoring import restore
+from offgrid_node.restoring import Restored, restore
 from offgrid_node.storage.logged import LoggedStore
 from offgrid_node.storage.memory import MemoryStore
 from offgrid_node.storage.store import Batch
@@ -115,6 +115,10 @@ class Home:
 
     def restore(self, name: str = "node") -> None:
         restore(self.path / name, KEY, "there:7500", ["core"], {})
+
+    def restore_saying(self) -> tuple[Restored, list[str]]:
+        said = list[str]()
+        return restore(self.path / "node", KEY, "there:7500", ["core"], {}, say=said.append), said
 
     def state(self, name: str = "node") -> state_pb2.JournalRow:
         return state_pb2.JournalRow.FromString(self.row(JOURNAL, STATE_KEY, name))
@@ -327,3 +331,41 @@ class Chance:
     def token_bytes(self, count: int) -> bytes:
         self._tokens += 1
         return self._tokens.to_bytes(count, "big")
+
+
+THIRD = Sealed(
+    state_pb2.Segment(events=[state_pb2.SegmentEvents(first_seq=4, events=[b"four"])]),
+    number=3,
+    events=4,
+    previous=SECOND.object_id,
+)
+
+
+class Rotten(Host):
+    """Has other bytes of the newest segment than it took; `away` when it is to give them."""
+
+    away = False
+
+    def __call__(self, request: Message) -> Message:
+        if isinstance(request, objects_pb2.ReadReplicaRequest) and request.object_id == THIRD.object_id:
+            if self.away:
+                raise Unavailable("nobody is there", reason="NoRoute")
+            return objects_pb2.ReadReplicaResponse(data=b"rot" * 9)
+        return super().__call__(request)
+
+
+def test_a_segment_that_nobody_has_whole_costs_what_it_said_and_no_more(home: Home) -> None:
+    home.hosts = {"one": Rotten(FIRST, SECOND, THIRD), "two": Host()}
+    made, said = home.restore_saying()
+    home.check()
+    assert made.chain.newest == SECOND.head
+    assert made.chain.beyond == (THIRD.head,)
+    assert any("segment 3 of the journal" in sentence for sentence in said)
+
+
+def test_a_segment_whose_host_went_away_meanwhile_is_waited_for(home: Home) -> None:
+    home.hosts = {"one": Rotten(FIRST, SECOND, THIRD), "two": Rotten(FIRST, SECOND, THIRD)}
+    home.hosts["two"].away = True  # type: ignore[attr-defined]
+    with pytest.raises(Corrupt, match="nobody is there"):
+        home.restore()
+    assert not Folder(home.path / "node").config_path.exists()

@@ -6,7 +6,7 @@ chains may be there, of a node that was restored before: the one whose end is ne
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from offgrid.v1 import state_pb2
@@ -27,14 +27,14 @@ class Chain:
         return self.heads[-1]
 
 
-def newest_chain(heads: Mapping[str, SegmentHead]) -> Chain:
-    """Of heads by their object's id. Raises NotFound (reason NoSegments) where there are none, Corrupt (reason
-    SegmentsMissing) where no chain is whole; it says what is lacking."""
+def newest_chain(heads: Mapping[str, SegmentHead], damaged: Collection[str] = ()) -> Chain:
+    """Of heads by their object's id; of those `damaged` nobody has the bytes. Raises NotFound (reason NoSegments) where
+    there are none, Corrupt (reason SegmentsMissing) where no chain is whole; it says what is lacking."""
     if not heads:
         raise NotFound("nobody who answered keeps a segment of this node's journal", reason="NoSegments")
-    beyond: list[SegmentHead] = []
+    sound, beyond = {each: head for each, head in heads.items() if each not in damaged}, list[SegmentHead]()
     for head in sorted(heads.values(), key=lambda head: head.order, reverse=True):
-        links = _links(head, heads)
+        links = _links(head, sound) if head.object_id in sound else None
         if links is not None:
             return Chain(links, tuple(beyond))
         beyond.append(head)
