@@ -26,7 +26,7 @@ WAIT_S_MAX = 86_400.0
 @click.option("--amount", "amount_micro", type=Amount(), required=True, help="Credits, at most six places.")
 @click.option("--fee", "fee_micro", type=Amount(), help="What it costs besides. [default: the ledger's least]")
 @click.option("--meta", "meta", multiple=True, metavar="NAME=VALUE", help="Goes into the transaction; repeat it.")
-@click.option("--request-id", default="", metavar="ID", help="Repeated with the same one, the command pays once.")
+@click.option("--request-id", default="", metavar="ID", help="Random; repeated with it, the command pays once.")
 @click.option("--no-wait", is_flag=True, help="Do not wait until it is final.")
 @click.option(
     "--timeout",
