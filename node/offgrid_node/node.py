@@ -87,6 +87,8 @@ from offgrid_node.storage.store import Store
 if TYPE_CHECKING:
     from offgrid_node.meters import Meters
 
+BACK_TOLD_US = 30 * 86_400_000_000  # so long status tells what came back from hosts
+
 
 def log_nothing(fault: Fault, cause: BaseException | None) -> None:
     """A Monitor for those who watch otherwise."""
@@ -274,6 +276,18 @@ class Node:
         if count := objects.damaged:
             what = "an object that was" if count == 1 else f"{count} objects that were"
             notices.append(f"{what} never durable are damaged here; `offgrid outbox --open` names them")
+        if count := objects.missing:
+            what = "an object" if count == 1 else f"{count} objects"
+            notices.append(
+                f"{what} that this node had forgotten could not be taken back from hosts yet; `offgrid ls --regained` "
+                "says why"
+            )
+        if count := objects.back_since(self.runtime.clock.now().utc_us - BACK_TOLD_US):
+            what = "an object" if count == 1 else f"{count} objects"
+            notices.append(
+                f"{what} that this node had forgotten with its disk came back from hosts, without those whom it was "
+                "shared with; `offgrid ls --regained` names them"
+            )
         if count := objects.left_to_reseal:
             what = "an object is" if count == 1 else f"{count} objects are"
             notices.append(f"{what} still to be sealed anew; `offgrid keys show` says how far that is")

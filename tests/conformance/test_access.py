@@ -59,7 +59,7 @@ EVERY_RPC = {
     "ObjectService": {
         f"{MEMBERS}, {OWNER}": "GetCapacity",
         OWNER: "OpenUpload WriteUpload CommitUpload Enqueue GetObject ListObjects ReadObject ListOutbox "
-        "PutObject WatchObject CancelOutboxEntry DeleteObject ListDeletions "
+        "PutObject WatchObject CancelOutboxEntry DeleteObject ListDeletions ListRegained "
         "ShareObject UnshareObject ExplainPlacement AuditObject ScrubReplicas RotateDataKeys "
         "GetDataKeys ReencryptObjects StopReencryption",
         MEMBERS: "OpenReplica WriteReplica CommitReplica ReadReplica DeliverNotices CompareInventory NameInventory "

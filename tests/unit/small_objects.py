@@ -27,6 +27,7 @@ class ObjectNode(SmallNode):
         self.objects: dict[str, objects_pb2.Object] = {}
         self.entries: list[objects_pb2.OutboxEntry] = []
         self.deletions: list[objects_pb2.Deletion] = []
+        self.regained: list[objects_pb2.RegainedObject] = []
         self.shared: dict[str, objects_pb2.Object] = {}
         self.acking = True
         self.outcomes = [objects_pb2.AUDIT_OUTCOME_WHOLE] * 2
@@ -221,6 +222,10 @@ class ObjectNode(SmallNode):
         marks = [mark for mark in self.deletions if mark.untold or not request.untold_only]
         page, token = _page(marks, request)
         return objects_pb2.ListDeletionsResponse(deletions=page, next_page_token=token)
+
+    def on_ListRegained(self, request):
+        page, token = _page(self.regained, request)
+        return objects_pb2.ListRegainedResponse(objects=page, next_page_token=token)
 
     def on_ReadObject(self, request):
         data = self.held[request.object]

@@ -86,6 +86,10 @@ class NodeKey:
         salt = number.to_bytes(16, "big")
         return hashlib.blake2b(bytes(self._key), digest_size=32, salt=salt, person=b"og.wrapkey.v1").digest()
 
+    def note_secret(self) -> bytes:
+        """What seals that which this node alone is to know; for `notes.py` alone."""
+        return hashlib.blake2b(bytes(self._key), digest_size=32, person=b"og.notekey.v1").digest()
+
     @lru_cache(NUMBERS_REMEMBERED)  # noqa: B019 - a node has its key for as long as it lives
     def wrapping_key(self, number: int) -> WrappingKey:
         """What others wrap object keys for."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import lru_cache
 
 from cryptography.exceptions import InvalidTag
@@ -19,6 +20,7 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from nacl.bindings import crypto_scalarmult, crypto_scalarmult_base, crypto_sign_ed25519_pk_to_curve25519
 from nacl.exceptions import RuntimeError as SodiumError
 
+from offgrid_node.keys.notes import open_note, seal_note
 from offgrid_node.keys.store import NodeKey
 from offgrid_node.protocol.errors import InvalidRequest, PermissionDenied
 from offgrid_node.protocol.mesh.wrapping import LABEL_BYTES, NUMBER_BYTES, WrappingKey
@@ -38,7 +40,8 @@ def _curve_point(identity_key: bytes) -> bytes:
 
 
 class KeyWraps:
-    """Wraps for others, unwraps what was wrapped for this node's keys. May be used in any thread."""
+    """Wraps for others, unwraps what was wrapped for this node's keys, and seals what it notes down for itself. May be
+    used in any thread."""
 
     def __init__(self, key: NodeKey, older: Sequence[NodeKey] = ()) -> None:
         """`older`: identity keys of this node's before; what was wrapped for them and is not yet rewritten still
@@ -81,6 +84,17 @@ class KeyWraps:
         raise PermissionDenied(
             "this node's key does not open the wrap: it is for another, or damaged", reason="NotForUs"
         )
+
+    def seal_note(self, note: bytes, use: bytes) -> bytes:
+        """For this node alone (`notes.py`)."""
+        return seal_note(self._keys[0].note_secret(), note, use)
+
+    def open_note(self, sealed: bytes, use: bytes) -> bytes:
+        """What this node noted down for this use. Raises PermissionDenied (reason NotForUs)."""
+        for older in self._keys[1:]:
+            with suppress(PermissionDenied):
+                return open_note(older.note_secret(), sealed, use)
+        return open_note(self._keys[0].note_secret(), sealed, use)
 
 
 def _cipher(shared: bytes, ephemeral: bytes, reader: WrappingKey) -> ChaCha20Poly1305:

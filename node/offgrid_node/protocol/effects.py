@@ -343,7 +343,7 @@ class Reseal(NamedTuple):
 
 class Regain(NamedTuple):
     """Take an object of this node's back that a host keeps and this restored node knows nothing of. What comes of it is
-    an object that is added, or Unreadable, or SegmentAstray; else nothing, and it is said again in time."""
+    TakeBack, NotRegained, Unreadable or SegmentAstray; else nothing, and it is said again in time."""
 
     object_id: str
     node: str

@@ -84,6 +84,7 @@ ACCESS: dict[str, Row] = {
     "offgrid.v1.ObjectService/ReadObject": Row(ADMINS),
     "offgrid.v1.ObjectService/DeleteObject": Row(ADMINS),
     "offgrid.v1.ObjectService/ListDeletions": Row(ADMINS),
+    "offgrid.v1.ObjectService/ListRegained": Row(ADMINS),
     "offgrid.v1.ObjectService/ShareObject": Row(ADMINS),
     "offgrid.v1.ObjectService/UnshareObject": Row(ADMINS),
     "offgrid.v1.ObjectService/RotateDataKeys": Row(ADMINS),

@@ -68,6 +68,7 @@ METHOD_NUMBERS: Mapping[str, int] = {
     "offgrid.v1.ObjectService/DeleteObject": 0x0520,
     "offgrid.v1.ObjectService/ListDeletions": 0x0521,
     "offgrid.v1.ObjectService/DeliverNotices": 0x0522,
+    "offgrid.v1.ObjectService/ListRegained": 0x0525,
     "offgrid.v1.ObjectService/ShareObject": 0x0523,
     "offgrid.v1.ObjectService/UnshareObject": 0x0524,
     "offgrid.v1.ObjectService/RebuildReplica": 0x0528,

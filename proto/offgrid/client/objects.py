@@ -226,6 +226,17 @@ class Objects:
 
         return pages(fetch, limit)
 
+    def regained(self, *, limit: int | None = None) -> Iterator[objects_pb2.RegainedObject]:
+        """What the node had forgotten with its disk and hosts were found to keep: what it has taken back, and what not
+        yet. Of the latter `delete` gives one up, by its id."""
+
+        def fetch(size: int, token: str) -> tuple[list[objects_pb2.RegainedObject], str]:
+            request = objects_pb2.ListRegainedRequest(page_size=size, page_token=token)
+            page = self._calls.unary("ObjectService/ListRegained", request, objects_pb2.ListRegainedResponse)
+            return [*page.objects], page.next_page_token
+
+        return pages(fetch, limit)
+
     def share(self, wanted: str, node: str) -> objects_pb2.Object:
         """Lets a member (its id, the first characters of it, or its name) read the object. It hears of it as soon as it
         is alive."""

@@ -284,6 +284,7 @@ class Node:
             self,
             members,
             sim_verify,
+            wraps,
             self.reading,
             self.fetching,
             source,

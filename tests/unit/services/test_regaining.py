@@ -6,12 +6,15 @@ import pytest
 from bulk_world import STRIPE, Letter, Node, World
 from google.protobuf.message import Message
 
+from offgrid.plaintext import checksum_of
 from offgrid.v1 import objects_pb2
 from offgrid_node.keys.stripes import OBJECT_KEY_BYTES, seal_stripe
-from offgrid_node.protocol.errors import Fault, InvalidRequest, NotFound, Unavailable
+from offgrid_node.protocol.errors import AlreadyExists, Fault, InvalidRequest, NotFound, Unavailable
+from offgrid_node.protocol.objects import regaining
 from offgrid_node.protocol.objects.comparing import AGAIN_MS
+from offgrid_node.protocol.objects.machine import ObjectsMachine
 from offgrid_node.protocol.objects.manifest import TAG_BYTES, Manifest
-from offgrid_node.protocol.objects.tables import DELETED, KEPT, META, OBJECTS, REPLICAS, replica_key
+from offgrid_node.protocol.objects.tables import DELETED, KEPT, LAST_NUMBER, META, OBJECTS, REPLICAS, replica_key
 from offgrid_node.protocol.quorum.records import Epoch
 from offgrid_node.protocol.quorum.succession import EPOCHS_OF_LIFE
 from offgrid_node.protocol.quorum.tables import LIFE, number_key
@@ -28,12 +31,19 @@ Show = objects_pb2.ShowReplicaRequest
 
 
 def forgetful(
-    code: tuple[int, int] | None, *, life: int = 2, required_milli: int = 0, also: bytes = b""
+    code: tuple[int, int] | None,
+    *,
+    life: int = 2,
+    required_milli: int = 0,
+    request_id: str = "",
+    also: bytes | objects_pb2.EnqueueRequest = b"",
 ) -> tuple[World, objects_pb2.Object]:
     """An owner whose disk is lost behind its last segment: nothing is left but the life that it begins."""
     world = World(N)
-    made = world.owner.put(DATA, name="data", code=code, required_milli=required_milli)
-    if also:
+    made = world.owner.put(DATA, name="data", code=code, required_milli=required_milli, request_id=request_id)
+    if isinstance(also, objects_pb2.EnqueueRequest):
+        world.owner.ask("Enqueue", also)
+    elif also:
         world.owner.put(also)
     seconds(world, 5)
     made = world.owner.info(made.object_id)
@@ -62,6 +72,14 @@ def row(world: World, object_id: str) -> objects_pb2.ObjectRow | None:
     return objects_pb2.ObjectRow.FromString(value) if value is not None else None
 
 
+def objects(world: World) -> ObjectsMachine:
+    return world.owner.runtime.machine("objects", ObjectsMachine)
+
+
+def regained(world: World) -> list[objects_pb2.RegainedObject]:
+    return [*world.owner.ask("ListRegained", objects_pb2.ListRegainedRequest()).objects]
+
+
 def keepers(world: World) -> list[Node]:
     return [host for host in world.hosts if list(host.blobs.names())]
 
@@ -72,14 +90,77 @@ def kept_ids(world: World) -> set[str]:
 
 class TestARestoredOwner:
     @CODES
-    def test_takes_it_back_as_it_was_but_for_its_name(self, code: tuple[int, int] | None) -> None:
+    def test_takes_it_back_as_it_was(self, code: tuple[int, int] | None) -> None:
         world, made = forgetful(code, required_milli=1_000)
         begin(world)
-        back = world.owner.info(made.object_id)
-        assert world.owner.read(made.object_id) == DATA
+        back = world.owner.info("data")
+        assert back.object_id == made.object_id
+        assert world.owner.read("data") == DATA
         assert (back.state, back.required_milli, back.size_bytes) == (made.state, made.required_milli, len(DATA))
-        assert (back.shards_needed, back.shards_total, back.name) == (made.shards_needed, made.shards_total, "")
+        assert (back.shards_needed, back.shards_total) == (made.shards_needed, made.shards_total)
+        assert back.created_us == Manifest.decode(made.manifest.signed.body).created_us < back.regained_us
         assert not back.local, "all that is wanted was acked anew"
+
+    def test_finds_it_by_the_call_that_made_it(self) -> None:
+        world, made = forgetful(None, request_id="r-1")
+        begin(world)
+        opened = world.owner.ask("OpenUpload", objects_pb2.OpenUploadRequest(name="data", request_id="r-1"))
+        assert opened.offset == len(DATA)
+        commit = objects_pb2.CommitUploadRequest(upload_id=opened.upload_id, size_bytes=len(DATA))
+        commit.checksum = checksum_of(DATA)
+        assert world.owner.ask("CommitUpload", commit).object.object_id == made.object_id
+        with pytest.raises(AlreadyExists):
+            world.owner.put(DATA, name="another", request_id="r-1")
+
+    def test_and_what_was_enqueued_with_its_entry(self) -> None:
+        asked = objects_pb2.EnqueueRequest(key="invoice", data=b"x", etype=20, request_id="e-1")
+        world, _ = forgetful(None, also=asked)
+        begin(world)
+        entry = world.owner.ask("Enqueue", asked).entry
+        assert (entry.key, entry.etype, entry.status) == ("invoice", 20, objects_pb2.OUTBOX_STATUS_COMPLETED)
+        assert len(list(world.owner.store.scan(OBJECTS))) == 2
+
+    def test_says_which_came_back(self) -> None:
+        world, made = forgetful(None)
+        begin(world)
+        (told,) = regained(world)
+        assert (told.object_id, told.back, told.object.name) == (made.object_id, True, "data")
+        assert objects(world).back_since(told.since_us) == 1
+        assert objects(world).back_since(told.since_us + 1) == objects(world).missing == 0
+        world.owner.ask("DeleteObject", objects_pb2.DeleteObjectRequest(object="data"))
+        assert regained(world) == []
+        world.owner.restart()
+        assert objects(world).back_since(0) == 0
+
+    def test_has_what_it_put_since_as_the_newest_of_that_name(self) -> None:
+        world, made = forgetful(None)
+        world.owner.up = True
+        world.bend = lambda letter: Unavailable("not yet") if letter.short == "CompareInventory" else None
+        world.owner.store.commit(Batch(writes={(META, LAST_NUMBER): number_key(2 << 32)}))
+        world.owner.restart()
+        world.settle()
+        newer = world.owner.put(b"newer", name="data")
+        world.bend = lambda letter: None
+        seconds(world, 120)
+        assert world.owner.read(made.object_id) == DATA
+        assert world.owner.info("data").object_id == newer.object_id
+        world.owner.ask("DeleteObject", objects_pb2.DeleteObjectRequest(object="data"))
+        assert world.owner.info("data").object_id == made.object_id
+
+    def test_put_again_meanwhile_by_the_same_call_it_is_one_object(self) -> None:
+        world, made = forgetful(None, request_id="r-1")
+        world.owner.up = True
+        world.bend = lambda letter: Unavailable("not yet") if letter.short == "CompareInventory" else None
+        world.owner.restart()
+        world.settle()
+        again = world.owner.put(DATA, name="data", request_id="r-1")
+        world.bend = lambda letter: None
+        seconds(world, 120)
+        assert [
+            each.object_id for each in world.owner.ask("ListObjects", objects_pb2.ListObjectsRequest()).objects
+        ] == [again.object_id]
+        assert kept_ids(world) == {again.object_id}, "hosts drop the other one"
+        assert made.object_id not in world.owner.blobs.names()
 
     @CODES
     def test_numbers_its_epochs_above_those_of_its_former_life(self, code: tuple[int, int] | None) -> None:
@@ -131,6 +212,44 @@ class TestNobodyElse:
 
 
 class TestWhatIsShownFalsely:
+    @pytest.mark.parametrize("forged", [b"", b"none of this node's", "another's"])
+    def test_a_note_that_is_none_of_this_nodes_gives_no_name(self, forged: bytes | str) -> None:
+        """Any host may write what it likes there."""
+        world, made = forgetful(None)
+        use = made.object_id.encode()
+        note = objects_pb2.ObjectNote(name="passwords").SerializeToString()
+        sealed = forged if isinstance(forged, bytes) else SimWraps(world.hosts[0].signer).seal_note(note, use)
+
+        def bend(letter: Letter) -> objects_pb2.ShowReplicaResponse | None:
+            value = world.by_id[letter.target].store.get(REPLICAS, replica_key(made.object_id, letter.source))
+            if letter.short != "ShowReplica" or value is None:
+                return None
+            kept = objects_pb2.ReplicaRow.FromString(value)
+            kept.manifest.note = sealed
+            return objects_pb2.ShowReplicaResponse(manifest=kept.manifest, epoch=kept.epoch, shards=[0])
+
+        world.bend = bend
+        begin(world)
+        assert world.owner.info(made.object_id).name == ""
+        assert world.owner.read(made.object_id) == DATA
+
+    def test_one_host_that_keeps_the_note_is_enough(self) -> None:
+        world, made = forgetful(None)
+        liar = keepers(world)[0]
+
+        def bend(letter: Letter) -> objects_pb2.ShowReplicaResponse | None:
+            if letter.short != "ShowReplica" or letter.target != liar.node_id:
+                return None
+            kept = objects_pb2.ReplicaRow.FromString(
+                liar.store.get(REPLICAS, replica_key(made.object_id, letter.source)) or b""
+            )
+            kept.manifest.note = b"?"
+            return objects_pb2.ShowReplicaResponse(manifest=kept.manifest, epoch=kept.epoch, shards=[0])
+
+        world.bend = bend
+        begin(world)
+        assert world.owner.info("data").object_id == made.object_id
+
     @pytest.mark.parametrize("what", ["manifest", "epoch", "wrap", "another"])
     def test_is_not_believed(self, what: str) -> None:
         world, made = forgetful(None, also=b"another")
@@ -220,3 +339,67 @@ class TestTooLittleThatIsLeft:
         begin(world)
         assert len(keepers(world)) == 2
         assert world.owner.store.get(DELETED, made.object_id.encode()) is None
+
+
+class TestOneThatHostsClaimToHave:
+    """And do not give."""
+
+    @pytest.fixture
+    def world(self) -> World:
+        self.lying = True
+        world, self.made = forgetful(None)
+
+        def bend(letter: Letter) -> Fault | None:
+            return NotFound("lost", reason="ReplicaNotFound") if self.lying and letter.short == "ReadReplica" else None
+
+        world.bend = bend
+        begin(world)
+        return world
+
+    def hours(self, world: World, count: int) -> None:
+        for _ in range(count):
+            world.pass_ms(AGAIN_MS)
+            seconds(world, 2)
+
+    def test_is_told_with_the_reason(self, world: World) -> None:
+        (told,) = regained(world)
+        assert (told.object_id, told.back, told.hours) == (self.made.object_id, False, 1)
+        assert "none of its hosts gives one" in told.trouble
+        assert told.node in {host.node_id for host in keepers(world)}
+        assert objects(world).missing == 1
+        world.owner.restart()
+        assert objects(world).missing == 1
+
+    def test_is_back_once_they_give_it(self, world: World) -> None:
+        self.lying = False
+        self.hours(world, 1)
+        (told,) = regained(world)
+        assert (told.object_id, told.back, told.hours, told.trouble) == (self.made.object_id, True, 0, "")
+        assert world.owner.read("data") == DATA
+
+    def test_is_given_up_by_its_owners_word(self, world: World) -> None:
+        world.owner.ask("DeleteObject", objects_pb2.DeleteObjectRequest(object=self.made.object_id))
+        seconds(world, 5)
+        assert regained(world) == []
+        assert kept_ids(world) == set()
+        assert world.owner.store.get(DELETED, self.made.object_id.encode()) is not None
+        self.lying = False
+        self.hours(world, 2)
+        assert row(world, self.made.object_id) is None, "and does not come back"
+
+    def test_is_given_up_after_so_many_hours_in_vain(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(regaining, "HOURS_MAX", 4)
+        self.hours(world, 2)
+        assert [told.hours for told in regained(world)] == [3]
+        self.hours(world, 1)
+        assert regained(world) == []
+        assert kept_ids(world) == set()
+
+    def test_is_kept_for_ever_while_one_is_silent(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It may have what the others only claim."""
+        monkeypatch.setattr(regaining, "HOURS_MAX", 4)
+        silent = next(host for host in world.hosts if host not in keepers(world))
+        silent.up = False
+        self.hours(world, 6)
+        assert [told.hours for told in regained(world)] == [1]
+        assert kept_ids(world) == {self.made.object_id}

@@ -102,6 +102,16 @@ class TestTheWay:
                 row = objects_pb2.ReplicaRow.FromString(value)
                 assert [wrap.node_id for wrap in row.manifest.wraps] == [world.owner.node_id]
 
+    def test_readers_do_not_get_what_the_owner_has_noted_down_and_hosts_do(
+        self, world: World, made: objects_pb2.Object
+    ) -> None:
+        assert made.manifest.note
+        share(world)
+        ((_, value),) = world.hosts[0].store.scan(SHARED)
+        assert not objects_pb2.SharedRow.FromString(value).shared.manifest.note
+        kept = [objects_pb2.ReplicaRow.FromString(row) for host in world.hosts for _, row in host.store.scan(REPLICAS)]
+        assert {row.manifest.note for row in kept} == {made.manifest.note}
+
     def test_one_that_is_away_hears_of_it_when_it_is_back(self, world: World, made: objects_pb2.Object) -> None:
         reader = world.hosts[0]
         reader.up = False

@@ -19,10 +19,11 @@ if TYPE_CHECKING:
 @click.argument("prefix", default="")
 @click.option("--limit", type=click.IntRange(0), default=0, help="At most so many. [default: all]")
 @click.option("--deleted", is_flag=True, help="What was deleted, and which hosts have yet to hear of it.")
+@click.option("--regained", is_flag=True, help="What this node forgot with its disk: what is back, and what not yet.")
 @click.option("--shared", is_flag=True, help="What other nodes let this one read, in place of its own.")
 @click.option("-l", "--long", is_flag=True, help="Also what may be lost before each of them is.")
 @common
-def ls(prefix: str, limit: int, deleted: bool, shared: bool, long: bool) -> None:
+def ls(prefix: str, limit: int, deleted: bool, regained: bool, shared: bool, long: bool) -> None:
     """List this node's own objects, or those whose names begin with PREFIX.
 
     \b
@@ -34,6 +35,11 @@ def ls(prefix: str, limit: int, deleted: bool, shared: bool, long: bool) -> None
         from offgrid_tools.cli.removing import show_deleted
 
         show_deleted(client, limit or None)
+        return
+    if regained:
+        from offgrid_tools.cli.regaining import show_regained
+
+        show_regained(client, limit or None)
         return
     found = [*client.objects.list(prefix, shared=shared, limit=limit or None)]
     if shared and not settings().json:
@@ -136,7 +142,7 @@ def show(made: Object) -> None:
             ("formerly", ", ".join(made.formerly)),
             ("name", made.name),
             ("owner", named(made.owner, names)),
-            ("readers", ", ".join(sorted(readers))),
+            ("readers", _readers(made, sorted(readers))),
             ("size", size(made.size_bytes)),
             ("padded to", size(made.padded_bytes) if made.padded_bytes else ""),
             *([] if _is_anothers(made) else [("state", _state_of(made)), ("verified", when(made.verified_us))]),
@@ -145,8 +151,14 @@ def show(made: Object) -> None:
             ("expires", when(made.expires_us) if made.expires_us else ""),
             ("kept here", _kept_here(made)),
             ("created", when(made.created_us)),
+            ("came back", f"{when(made.regained_us)}, after the disk was lost" if made.regained_us else ""),
         ]
     )
+
+
+def _readers(made: Object, readers: list[str]) -> str:
+    said = ", ".join(readers)
+    return f"{said or 'none known'}; those of before it came back are not" if made.regained_us else said
 
 
 def _is_anothers(made: Object) -> bool:

@@ -80,6 +80,12 @@ class SimWraps:
         own = self._signer.wrapping_key(int.from_bytes(wrapped[:NUMBER_BYTES], "big"))
         return sim_open(own.key, use, wrapped[LABEL_BYTES + 32 :])[::-1]
 
+    def seal_note(self, note: bytes, use: bytes) -> bytes:
+        return sim_seal(self._signer.public_key, b"note" + use, note[::-1])
+
+    def open_note(self, sealed: bytes, use: bytes) -> bytes:
+        return sim_open(self._signer.public_key, b"note" + use, sealed)[::-1]
+
 
 class SimLetters:
     """Letters that only the holder of a public key opens, under the same rules; bound to what they are for."""

@@ -59,14 +59,13 @@ class Adding:
             row = self._made(command)
             if row is None:
                 self._resealing.check(command.replaces)
-                self._check_room(command)
+                self.check_room(for_job=command.for_job)
         except Fault:
             if self._outbox.find(object_id) is None and not command.sealed:
                 self._draft.send(DropBlob(object_id))
             raise
         if row is None:
-            self._add(command, now)
-            self._requests.remember(command.request_id, command.digest, object_id)
+            self.add(command, now)
             self._resealing.on_added(command.replaces, object_id, now)
             row = self._outbox.get(object_id)
         elif row.object.object_id != object_id and not command.sealed:
@@ -81,37 +80,28 @@ class Adding:
         elif self._outbox.find(event.body.object_id) is None:
             for_job = not is_segment(event.manifest)
             command = AddObject(event.manifest, event.body, event.name, event.required_milli, "", b"", for_job=for_job)
-            self._add(command, now)
+            self.add(command, now)
 
-    # ---- inside
+    def made(self, request_id: str, digest: bytes) -> str:
+        """The object that an earlier call has made, by its present id; "" for none. Raises AlreadyExists
+        (RequestIdReused)."""
+        return self._deletion.place_of(self._requests.made(request_id, digest))
 
-    def _made(self, command: AddObject) -> objects_pb2.ObjectRow | None:
-        """What the request made before, or the very object if it is known."""
-        made = self._deletion.place_of(self._requests.made(command.request_id, command.digest))
-        row = self._outbox.find(made or command.body.object_id)
-        if row is None and made:
-            raise was_deleted(made)
-        return row
-
-    def _add(self, command: AddObject, now: Now) -> None:
+    def add(self, command: AddObject, now: Now) -> None:
+        """One that there is not yet."""
         for wrap in command.manifest.wraps:
             self._rewrapping.on_wrapped(wrap.node_id, wrap.sealed_key, now)
         parcel = self._outbox.add(command, now)
+        self._requests.remember(command.request_id, command.digest, command.body.object_id)
         if command.body.expires_us:
             self._expires(now)
         self._delivery.on_added(parcel)
 
-    def _answer(self, ticket: int, command: AddObject, row: objects_pb2.ObjectRow) -> None:
-        if command.enqueue is None:
-            self._draft.reply(ticket, objects_pb2.CommitUploadResponse(object=row.object))
-        else:
-            entry = self._outbox.entries.get(put_number(row))
-            self._draft.reply(ticket, objects_pb2.EnqueueResponse(entry=entry))
-
-    def _check_room(self, command: AddObject) -> None:
-        """What jobs leave has a bound of its own: it never takes the room of what is put."""
+    def check_room(self, *, for_job: bool) -> None:
+        """What jobs leave has a bound of its own: it never takes the room of what is put. Raises Exhausted
+        (OutboxFull)."""
         waiting, what = self._delivery.depth - self._outbox.entries.jobs_open, "objects put here"
-        if command.for_job:
+        if for_job:
             waiting, what = self._outbox.entries.jobs_open, "inputs and results of jobs"
         if waiting >= self._outbox_max:
             text = (
@@ -119,3 +109,20 @@ class Adding:
                 "`offgrid outbox --open` says for what they wait, `offgrid outbox cancel` gives one up"
             )
             raise Exhausted(text, reason="OutboxFull", retry_ms=FULL_RETRY_MS)
+
+    # ---- inside
+
+    def _made(self, command: AddObject) -> objects_pb2.ObjectRow | None:
+        """What the request made before, or the very object if it is known."""
+        made = self.made(command.request_id, command.digest)
+        row = self._outbox.find(made or command.body.object_id)
+        if row is None and made:
+            raise was_deleted(made)
+        return row
+
+    def _answer(self, ticket: int, command: AddObject, row: objects_pb2.ObjectRow) -> None:
+        if command.enqueue is None:
+            self._draft.reply(ticket, objects_pb2.CommitUploadResponse(object=row.object))
+        else:
+            entry = self._outbox.entries.get(put_number(row))
+            self._draft.reply(ticket, objects_pb2.EnqueueResponse(entry=entry))

@@ -29,7 +29,8 @@ class AddObject:
     Answered with CommitUploadResponse, or with EnqueueResponse where `enqueue` is given; a repeated one (same request
     id and digest, or same object) with the same again. `for_job`: it is a job's input or result. `copies`
     0 is what the config says. `size_bytes`: of what was put,
-    where `body` may say more of it. It `replaces` the object of this id, which was sealed anew as it.
+    where `body` may say more of it. It `replaces` the object of this id, which was sealed anew as it. `name_number` as
+    in ObjectRow. One that is `regained` was made when `body` says.
     """
 
     manifest: objects_pb2.Manifest
@@ -45,6 +46,8 @@ class AddObject:
     sealed: bytes = b""
     size_bytes: int | None = None
     replaces: str = ""
+    name_number: int = 0
+    regained: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +135,31 @@ class Compared:
     lost: tuple[Holding, ...] = ()
     strays: tuple[Holding, ...] = ()
     fault: Fault | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TakeBack:
+    """The end of a Regain: the sealed bytes of what this node had forgotten are fsynced here under `body.object_id`.
+    `note` is what it noted down of it when it was made; empty where that does not open. `former_whole`: that which
+    `note` says that it replaces is known here, and hosts have enough of it. Answered with CommitUploadResponse."""
+
+    manifest: objects_pb2.Manifest
+    body: Manifest
+    required_milli: int
+    note: objects_pb2.ObjectNote
+    size_bytes: int
+    former_whole: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class NotRegained:
+    """The end of a Regain: the object is this node's own by its signature, and could not be had now. `in_vain`: every
+    member has answered, and those who claim to keep enough of it do not give it."""
+
+    object_id: str
+    node: str
+    why: str
+    in_vain: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,15 +87,15 @@ class Deletion:
         else:
             self._mark_unknown(object_id, hosts, tell, now, segment=True)
 
-    def on_unreadable(self, object_id: str, hosts: Sequence[str], tell: Tell, now: Now) -> None:
-        """Nobody knows what it was, and too little of it is left: the `hosts` may drop that."""
+    def on_forgotten(self, object_id: str, outcome: str, hosts: Sequence[str], tell: Tell, now: Now) -> None:
+        """This node has no rows of it, and is to have none: the `hosts` may drop it. The `outcome` says why."""
         if self._outbox.find(object_id) is None and self._mark_unknown(object_id, hosts, tell, now, segment=False):
-            event = objects_pb2.ObjectEvent(object_id=object_id, outcome="unreadable")
+            event = objects_pb2.ObjectEvent(object_id=object_id, outcome=outcome)
             self._draft.record(EventType.OBJECT_DELETED, object_id, object=event)
 
     def _mark_unknown(self, object_id: str, hosts: Sequence[str], tell: Tell, now: Now, *, segment: bool) -> bool:
         """Whether it was not marked before."""
-        if self.mark(object_id) is not None or not hosts:
+        if self.mark(object_id) is not None or (segment and not hosts):
             return False
         mark = objects_pb2.Deletion(
             object_id=object_id, deleted_us=now.utc_us, untold=sorted(hosts), is_segment=segment

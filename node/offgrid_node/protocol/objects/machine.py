@@ -33,12 +33,14 @@ from offgrid_node.protocol.objects.commands import (
     HostDrains,
     HostsChosen,
     KeepReplica,
+    NotRegained,
     Reencrypt,
     ReplicasLost,
     Resealed,
     Rewrapped,
     ShareObject,
     StopReencryption,
+    TakeBack,
     TakeFindings,
     TakeNotices,
     Unreadable,
@@ -57,6 +59,7 @@ from offgrid_node.protocol.objects.measuring import AskTag, Measuring
 from offgrid_node.protocol.objects.notices import Notices, NoticeTag
 from offgrid_node.protocol.objects.outbox import Outbox
 from offgrid_node.protocol.objects.parcels import Parcel
+from offgrid_node.protocol.objects.regaining import Regaining
 from offgrid_node.protocol.objects.replicas import Replicas, ReportTag
 from offgrid_node.protocol.objects.resealing import Resealing
 from offgrid_node.protocol.objects.rewrapping import Rewrapping
@@ -120,6 +123,9 @@ class ObjectsMachine:
             self._resealing,
             self._expiries[0].arm,
         )
+        self._regaining = Regaining(
+            self._draft, self._outbox, self._deletion, self._adding, self._resealing, self._forget, self._replace
+        )
         self._timed = (
             self._notices,
             self._measuring,
@@ -136,7 +142,8 @@ class ObjectsMachine:
         return {
             ObjectAdded: self._adding.on_added,
             DropSegment: self._on_drop_segment,
-            Unreadable: self._on_unreadable,
+            NotRegained: self._regaining.on_missing,
+            Unreadable: lambda event, now: self._regaining.on_unreadable(event.object_id, now),
             Shipped: self._on_shipped,
             Fetched: self._delivery.on_fetched,
             QuorumOpened: self._on_opened,
@@ -165,6 +172,7 @@ class ObjectsMachine:
         self._notices.load(rows, now)
         self._rewrapping.load(rows)
         self._resealing.load(rows, now)
+        self._regaining.load(rows)
         self._clock.load(rows)
         self._audits.load(rows, now)
         for expiry in self._expiries:
@@ -200,6 +208,15 @@ class ObjectsMachine:
     def left_to_reseal(self) -> int:
         """How many objects are still to be sealed anew."""
         return self._resealing.left
+
+    @property
+    def missing(self) -> int:
+        """How many objects this node had forgotten, and cannot take back yet."""
+        return self._regaining.missing
+
+    def back_since(self, utc_us: int) -> int:
+        """How many of those were taken back from then on."""
+        return self._regaining.back_since(utc_us)
 
     def outbox_age_ms(self, now: Now) -> int:
         """How long the oldest of them has waited; 0 when there is none."""
@@ -265,9 +282,9 @@ class ObjectsMachine:
         hosts = [host.node_id for host in self._hosts.all()]
         self._deletion.on_segment(event.object_id, hosts, self._tell, now)
 
-    def _on_unreadable(self, event: Unreadable, now: Now) -> None:
+    def _forget(self, object_id: str, outcome: str, now: Now) -> None:
         hosts = [host.node_id for host in self._hosts.all()]
-        self._deletion.on_unreadable(event.object_id, hosts, self._tell, now)
+        self._deletion.on_forgotten(object_id, outcome, hosts, self._tell, now)
 
     def _on_shipped(self, event: Shipped, now: Now) -> None:
         self._measuring.on_shipped(event, now)
@@ -323,6 +340,9 @@ class ObjectsMachine:
         match command:
             case AddObject():
                 self._adding.on_add(ticket, command, now)
+            case TakeBack():
+                self._regaining.on_take_back(command, now)
+                self._draft.reply(ticket, objects_pb2.CommitUploadResponse())
             case CancelEntry(number):
                 entry = self._delivery.cancel(number, now)
                 self._draft.reply(ticket, objects_pb2.CancelOutboxEntryResponse(entry=entry))
@@ -400,9 +420,14 @@ class ObjectsMachine:
         self._delete(object_id, now)
 
     def _delete(self, object_id: str, now: Now) -> objects_pb2.Deletion:
+        if self._regaining.is_missing(object_id):
+            return self._regaining.give_up(object_id, now)
         mark = self._deletion.on_delete(object_id, self._tell, now)
+        self._regaining.on_gone(object_id, "")
         self._resealing.on_changed(object_id, now)
         return mark
 
     def _replace(self, object_id: str, moved_to: str, now: Now) -> None:
         self._deletion.on_delete(object_id, self._tell, now, moved_to=moved_to)
+        self._regaining.on_gone(object_id, moved_to)
+        self._resealing.on_changed(object_id, now)

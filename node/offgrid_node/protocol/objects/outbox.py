@@ -122,7 +122,11 @@ class Outbox:
         object_id, enqueue = command.body.object_id, command.enqueue
         required_milli = command.required_milli or self._settings.required_milli
         made = described(command.manifest, command.body, command.name, command.size_bytes)
-        made.state, made.required_milli, made.local, made.created_us = ACCEPTED, required_milli, True, now.utc_us
+        made.state, made.required_milli, made.local = ACCEPTED, required_milli, True
+        if command.regained:
+            made.regained_us = now.utc_us
+        else:
+            made.created_us = now.utc_us
         entry = objects_pb2.OutboxEntry(
             key=enqueue.key if enqueue else command.name or _label(command.manifest) or object_id,
             etype=enqueue.etype if enqueue else EventType.OBJECT_STORED,
@@ -140,6 +144,7 @@ class Outbox:
             request_id=command.request_id,
             checksum=command.plaintext,
             replaces=command.replaces,
+            name_number=command.name_number,
         )
         if command.sealed:
             keep(self._draft, object_id, made.owner, command.sealed)
@@ -147,9 +152,10 @@ class Outbox:
         if made.expires_us:
             self._draft.put_bytes(EXPIRING, expiring_key(made.expires_us, object_id), b"")
         if command.name and not command.replaces:
-            self._draft.put_bytes(OBJECT_NAMES, name_key(command.name, number), object_id.encode())
+            self._draft.put_bytes(OBJECT_NAMES, name_key(command.name, put_number(row)), object_id.encode())
         if not is_segment(command.manifest):
-            event = self._event(made, "enqueued" if enqueue else "accepted", number)
+            outcome = "enqueued" if enqueue else "taken back" if command.regained else "accepted"
+            event = self._event(made, outcome, number)
             event.key = enqueue.key if enqueue else ""
             self._draft.record(entry.etype, enqueue.key if enqueue else object_id, object=event)
         return self.parcel(object_id)

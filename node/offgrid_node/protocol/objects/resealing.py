@@ -171,6 +171,14 @@ class Resealing:
         self._delay_ms, self._due_ms = RETRY_MS, now.mono_ms
         self._sealed(self._row, replaces)
 
+    def on_regained(self, object_id: str, now: Now) -> None:
+        """This pass may have gone by without it."""
+        row = self._row
+        if row is not None and is_due(self._outbox.get(object_id), row.told.before_us):
+            row.told.objects, row.told.left = row.told.objects + 1, row.told.left + 1
+            self._put_off(row, object_id, "it has just come back from hosts", now)
+            self._put(row)
+
     def on_changed(self, object_id: str, now: Now) -> None:
         """An object has other acks, or is gone."""
         for old, pending in self._pending.items():
@@ -327,7 +335,7 @@ class Resealing:
         self._replace(old_id, made.object_id, now)
         new.request_id, new.checksum, new.replaces = old.request_id, old.checksum, ""
         new.name_number, made.name = put_number(old), old.object.name
-        made.created_us = old.object.created_us
+        made.created_us, made.regained_us = old.object.created_us, old.object.regained_us
         made.formerly[:] = [*old.object.formerly, old_id][-FORMERLY_MAX:]
         own = [wrap for wrap in made.manifest.wraps if wrap.node_id == self._self_id]
         readers = [
@@ -335,7 +343,7 @@ class Resealing:
             for reader in readers_of(old.object)
             if reader in wraps
         ]
-        manifest = objects_pb2.Manifest(signed=made.manifest.signed, wraps=[*own, *readers])
+        manifest = objects_pb2.Manifest(signed=made.manifest.signed, wraps=[*own, *readers], note=made.manifest.note)
         made.manifest.CopyFrom(manifest)
         self._draft.put(OBJECTS, made.object_id.encode(), new)
         if made.name:

@@ -13,7 +13,7 @@ from offgrid_node.protocol.objects.hosts import Hosts
 from offgrid_node.protocol.objects.looks import NextEpoch
 from offgrid_node.protocol.objects.outbox import Outbox
 from offgrid_node.protocol.objects.parcels import SPOILT_MAX, Parcel
-from offgrid_node.protocol.objects.sharing import only_for
+from offgrid_node.protocol.objects.sharing import for_host
 from offgrid_node.protocol.objects.slots import Slots
 from offgrid_node.protocol.objects.sources import Sources, suspected
 from offgrid_node.protocol.objects.urgency import Urgent
@@ -38,7 +38,7 @@ class Sending:
         row = self._take_slot(parcel, node_id)
         if row is None:
             return False
-        self._draft.send(Ship(parcel.object_id, node_id, only_for(row.object.manifest, row.object.owner), row.epoch))
+        self._draft.send(Ship(parcel.object_id, node_id, for_host(row.object.manifest, row.object.owner), row.epoch))
         if not parcel.durable:
             self._outbox.entries.note(parcel.number, DELIVERING, 1, "")
         return True
@@ -53,7 +53,7 @@ class Sending:
         row = self._take_slot(parcel, node_id)
         if row is not None:
             parcel.rebuilding[node_id] = suspected(sums)
-            manifest = only_for(row.object.manifest, row.object.owner)
+            manifest = for_host(row.object.manifest, row.object.owner)
             self._draft.send(Rebuild(parcel.object_id, node_id, manifest, row.epoch, sums))
         return True
 

@@ -160,8 +160,15 @@ def wraps_in(rewrapped: objects_pb2.Rewraps) -> list[tuple[str, bytes]]:
     return [(f"o-{base32(part[:OBJECT_ID_BYTES])}", head + part[OBJECT_ID_BYTES:]) for part in parts]
 
 
+def for_host(manifest: objects_pb2.Manifest, owner: str) -> objects_pb2.Manifest:
+    """With the owner's wrap alone, for a host does not learn who reads, and with what the owner has noted down."""
+    told = only_for(manifest, owner)
+    told.note = manifest.note
+    return told
+
+
 def only_for(manifest: objects_pb2.Manifest, node_id: str) -> objects_pb2.Manifest:
-    """With one node's wrap alone: a host does not learn who reads."""
+    """With one node's wrap alone."""
     wraps = [wrap for wrap in manifest.wraps if wrap.node_id == node_id]
     segment = manifest.segment if manifest.HasField("segment") else None
     return objects_pb2.Manifest(signed=manifest.signed, wraps=wraps, segment=segment)

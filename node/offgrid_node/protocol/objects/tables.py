@@ -39,6 +39,7 @@ NOTICE_LIFE = b"object_notice_life"  # in META: the life in which a notice last 
 WRAP_LABELS = "wrap_labels"  # node → label of the key for which this node's objects are wrapped for it (rewrapping.py)
 REWRAPPING = b"rewrapping"  # in META: RewrapRow, how far they are wrapped anew
 RESEALING = b"resealing"  # in META: ResealRow, how far this node's objects are sealed anew (resealing.py)
+REGAINED = "objects_regained"  # object id → RegainedObject, of what this node had forgotten (regaining.py)
 RESEALED = "objects_resealed"  # object id → id of what is to take its place, and is not durable yet
 JOBS_OPEN = b"outbox_jobs"  # in META: how many of OUTBOX_OPEN are inputs and results of jobs
 VERIFIED_COUNT = b"objects_verified"  # in META: how many rows VERIFIED has

@@ -19,7 +19,7 @@ from itertools import islice
 
 from google.protobuf.message import DecodeError
 
-from offgrid.v1 import jobs_pb2
+from offgrid.v1 import jobs_pb2, objects_pb2
 from offgrid_node.protocol.errors import (
     FailedPrecondition,
     Fault,
@@ -172,7 +172,7 @@ class Adoption:
     ) -> Flow[tuple[Pulled, Manifest]]:
         """One blob, fetched and this node's own; what it is to become is put into `added`."""
         pulled = yield self._pulls.pull(host, manifest, key, sink, partial(self._say_refused, attempt, manifest))
-        signed, body = self._sealer.adopt(manifest, key)
+        signed, body = self._sealer.adopt(manifest, key, objects_pb2.ObjectNote(name=name, for_job=True))
         added.append(ObjectAdded(signed, body, name, 0))
         return pulled, body
 

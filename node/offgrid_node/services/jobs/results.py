@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from offgrid.v1 import jobs_pb2
+from offgrid.v1 import jobs_pb2, objects_pb2
 from offgrid_node.protocol.effects import Executed
 from offgrid_node.protocol.errors import Fault
 from offgrid_node.protocol.events import ObjectAdded
@@ -103,11 +103,13 @@ class Results:
 
     def _as_own(self, end: Executed, output: Sealing | None, files: Sealing | None, files_digest: bytes) -> Executed:
         if output is not None:
-            manifest, body = self._sealer.manifest(output)
-            end = end._replace(output=b"", added=ObjectAdded(manifest, body, output_name(end.job_id), 0))
+            name = output_name(end.job_id)
+            manifest, body = self._sealer.manifest(output, objects_pb2.ObjectNote(name=name, for_job=True))
+            end = end._replace(output=b"", added=ObjectAdded(manifest, body, name, 0))
         if files is not None:
-            manifest, body = self._sealer.manifest(files)
-            added = ObjectAdded(manifest, body, files_name(end.job_id), 0)
+            name = files_name(end.job_id)
+            manifest, body = self._sealer.manifest(files, objects_pb2.ObjectNote(name=name, for_job=True))
+            added = ObjectAdded(manifest, body, name, 0)
             listing = tuple(listed(end.files))
             end = end._replace(files=(), files_added=added, files_digest=files_digest, result_files=listing)
         return end

@@ -8,6 +8,7 @@ from offgrid_node.protocol.merkle import LEAVES_MAX
 from offgrid_node.protocol.objects.manifest import Manifest
 
 WRAPS_MAX, WRAP_BYTES_MAX = 64, 256
+NOTE_BYTES_MAX = 4 << 10  # of a name, a key and a request id of 256 characters each
 MANIFEST_BYTES_MAX = 32 << 10  # body, signature and all wraps, with nothing that only a later version knows
 ROW_BYTES_MIN = 4_096  # below it hashing is paid by the row, not by the byte; 127 rows of a stripe of 1 MiB have 8 kB
 SMALL_ROWS_MAX = 1 << 16  # of all shards, below which rows may be as small as they like: half a second's work
@@ -23,6 +24,8 @@ def check_bounds(manifest: objects_pb2.Manifest, body: Manifest) -> None:
         raise InvalidRequest.field("manifest", f"{said}; {wanted}")
     if manifest.ByteSize() > MANIFEST_BYTES_MAX:
         raise InvalidRequest.field("manifest", f"{manifest.ByteSize()} bytes; at most {MANIFEST_BYTES_MAX} are allowed")
+    if len(manifest.note) > NOTE_BYTES_MAX:
+        raise InvalidRequest.field("manifest.note", f"{len(manifest.note)} bytes; at most {NOTE_BYTES_MAX} are allowed")
     if len(manifest.wraps) > WRAPS_MAX:
         raise InvalidRequest.field("manifest.wraps", f"{len(manifest.wraps)} wraps; at most {WRAPS_MAX} are allowed")
     for index, wrap in enumerate(manifest.wraps):

@@ -22,6 +22,7 @@ from offgrid_node.protocol.objects.tables import (
     OBJECTS,
     OUTBOX,
     OUTBOX_OPEN,
+    REGAINED,
 )
 from offgrid_node.runtime import Runtime, Ticket
 from offgrid_node.services.bulk import Bulk
@@ -141,6 +142,9 @@ class ObjectHandlers:
         mark = self._shelf.find(DELETED, objects_pb2.Deletion, self._shelf.place_of(request.object))
         if mark is not None:
             return objects_pb2.DeleteObjectResponse(deletion=mark)
+        missing = self._shelf.find(REGAINED, objects_pb2.RegainedObject, request.object)
+        if missing is not None and not missing.back:
+            return self._runtime.ask("objects", str(caller), DeleteObject(request.object))
         made = self._finding.own(request.object).object
         if is_segment(made.manifest):
             text = f"{made.object_id} is a segment of this node's journal, without which the node could not be restored"
@@ -162,6 +166,16 @@ class ObjectHandlers:
         wanted = ((key, None if request.untold_only and not mark.untold else mark) for key, mark in rows)
         marks, token = take_page(wanted, request.page_size)
         return objects_pb2.ListDeletionsResponse(deletions=marks, next_page_token=token)
+
+    def list_regained(
+        self, caller: Caller, request: objects_pb2.ListRegainedRequest
+    ) -> objects_pb2.ListRegainedResponse:
+        found = self._shelf.rows(REGAINED, objects_pb2.RegainedObject, request.page_token)
+        rows, token = take_page(found, request.page_size)
+        for each in rows:
+            if (row := self._shelf.find(OBJECTS, objects_pb2.ObjectRow, each.object_id)) is not None:
+                each.object.CopyFrom(self._watching.told(row))
+        return objects_pb2.ListRegainedResponse(objects=rows, next_page_token=token)
 
     def share_object(self, caller: Caller, request: objects_pb2.ShareObjectRequest) -> Ticket:
         return self._sharing.share(self._finding.own(request.object).object, request.node, str(caller))

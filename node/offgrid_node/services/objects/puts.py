@@ -27,6 +27,7 @@ from offgrid_node.services.caller import Caller
 from offgrid_node.services.checks import check_request_id, check_text
 from offgrid_node.services.flow import Flow, asked, ticket_of
 from offgrid_node.services.objects.codes import NEVER_CODED, CodePolicy, check_code
+from offgrid_node.services.objects.notes import note_of
 from offgrid_node.services.objects.sealing import Sealer
 from offgrid_node.services.objects.sharing import NAME_CHARS_MAX
 from offgrid_node.services.objects.uploads import PIECE_BYTES_MAX, Uploads, check_expiry, check_required
@@ -182,14 +183,16 @@ class Puts:
         sealing.expires_after_ms = put.expires_after_ms
         sealing.add(put.data)
         sealing.close()
-        manifest, body = self._sealer.manifest(sealing)
+        said = put.digest if put.request_id else b""
+        note = note_of(put.name, put.request_id, said, put.checksum, put.copies, put.enqueue, for_job=False)
+        manifest, body = self._sealer.manifest(sealing, note)
         command = AddObject(
             manifest,
             body,
             put.name,
             put.required_milli,
             put.request_id,
-            put.digest if put.request_id else b"",
+            said,
             put.enqueue,
             put.checksum,
             copies=put.copies,

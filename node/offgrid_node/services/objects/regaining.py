@@ -1,8 +1,8 @@
 """Takes back what a restored node put after its journal's last safe segment: hosts keep it, its rows do not know it.
 
-Manifest and epoch are this node's own word, under its signature, and the object's key lies beside them, sealed for it.
-So it is all there but what hosts never learn: its name, who else may read it, and by which request it came. The bytes
-come here, are compared with the manifest's roots, and then it is an object like any other that was just put. What too
+Manifest and epoch are this node's own word, under its signature, and beside them lie the object's key and this node's
+note of it (name, request), sealed for it alone. So it is all there but who else may read it. The bytes come here, are
+compared with the manifest's roots, and the machine takes the object in (`protocol/objects/regaining.py`). What too
 little is left of, by the word of every member, nobody can ever read: hosts are let drop it.
 """
 
@@ -14,18 +14,28 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
+from google.protobuf.message import DecodeError
+
 from offgrid.v1 import objects_pb2
 from offgrid_node.keys.stripes import open_size
 from offgrid_node.protocol.effects import Regain, Verifier
-from offgrid_node.protocol.errors import Corrupt, Fault, InvalidRequest, NotFound, PeerFault, Unavailable
+from offgrid_node.protocol.errors import (
+    Corrupt,
+    Fault,
+    InvalidRequest,
+    NotFound,
+    PeerFault,
+    PermissionDenied,
+    Unavailable,
+)
 from offgrid_node.protocol.events import SegmentAstray
-from offgrid_node.protocol.objects.commands import AddObject, Unreadable
+from offgrid_node.protocol.objects.commands import NotRegained, TakeBack, Unreadable
 from offgrid_node.protocol.objects.dropping import shards_of
 from offgrid_node.protocol.objects.hashing import wrong_shards
 from offgrid_node.protocol.objects.manifest import OBJECT_ID, Manifest, verify_manifest
 from offgrid_node.protocol.objects.segments import is_segment, verify_head
-from offgrid_node.protocol.objects.sharing import only_for
-from offgrid_node.protocol.objects.tables import REPLICAS, quorum_id_of, replica_key
+from offgrid_node.protocol.objects.sharing import for_host
+from offgrid_node.protocol.objects.tables import OBJECTS, REPLICAS, quorum_id_of, replica_key
 from offgrid_node.protocol.quorum.records import Epoch, verify_epoch
 from offgrid_node.runtime import Runtime
 from offgrid_node.services.bulk import Bulk
@@ -34,6 +44,7 @@ from offgrid_node.services.objects.fetching import Fetching
 from offgrid_node.services.objects.holders import Carrier, Holders, call
 from offgrid_node.services.objects.keeping import Keeping
 from offgrid_node.services.objects.reading import Reading
+from offgrid_node.services.objects.sealing import Wraps
 from offgrid_node.services.objects.source import ShardSource
 from offgrid_node.storage.store import Store
 
@@ -41,6 +52,7 @@ TOGETHER_MAX = 4  # objects at once: each comes here whole
 WAITING_MAX = 10_000  # as many as one comparison names; others are named again
 SHOW_TIMEOUT_MS = 10_000
 NOTHING = "ReplicaNotFound"
+NOT_GIVEN = frozenset({"NoReplica", "WrongRoot"})  # by those who claim to keep it
 
 _log = logging.getLogger(__name__)
 
@@ -58,12 +70,14 @@ class Members(Protocol):
 
 @dataclass(slots=True)
 class _Found:
-    """What members have shown of an object: the wrapped manifest and the newest epoch, who keeps what, and who has not
-    said whether he keeps any."""
+    """What members have shown of an object: the wrapped manifest and the newest epoch, this node's note, who keeps
+    what, and who has not said whether he keeps any."""
 
     object_id: str
     manifest: objects_pb2.Manifest | None = None
     epoch: Epoch | None = None
+    sealed_note: bytes = b""
+    note: objects_pb2.ObjectNote | None = None
     shards: dict[int, list[str]] = field(default_factory=dict)
     asked: set[str] = field(default_factory=set)
     silent: set[str] = field(default_factory=set)
@@ -88,6 +102,7 @@ class Regaining:
         carrier: Carrier,
         members: Callable[[], Members],
         verify: Verifier,
+        wraps: Wraps,
         reading: Reading,
         fetching: Fetching,
         source: ShardSource,
@@ -98,7 +113,8 @@ class Regaining:
     ) -> None:
         """`cuts`: whether this node's own journal is cut."""
         self._runtime, self._self_id, self._carrier = runtime, self_id, carrier
-        self._members, self._verify, self._reading, self._fetching = members, verify, reading, fetching
+        self._members, self._verify, self._wraps = members, verify, wraps
+        self._reading, self._fetching = reading, fetching
         self._source, self._bulk, self._keeping, self._cuts = source, bulk, keeping, cuts
         self._waiting: dict[str, str] = {}  # object → who keeps some of it
         self._under_way: set[str] = set()
@@ -117,17 +133,21 @@ class Regaining:
             object_id = next(iter(self._waiting))
             node = self._waiting.pop(object_id)
             self._under_way.add(object_id)
-            run(self._regain(object_id, node), partial(self._on_end, object_id))
+            found = _Found(object_id)
+            run(self._regain(found, node), partial(self._on_end, found, node))
         self._beginning = False
 
-    def _on_end(self, object_id: str, end: Fault | None) -> None:
-        self._under_way.discard(object_id)
+    def _on_end(self, found: _Found, node: str, end: Fault | None) -> None:
+        """What nobody has shown to be this node's own is not told: a host may claim what it likes."""
+        self._under_way.discard(found.object_id)
         if isinstance(end, Fault):
-            _log.info("%s, which this node has forgotten, is not back yet: %s", object_id, end.message)
+            _log.info("%s, which this node has forgotten, is not back yet: %s", found.object_id, end.message)
+            if found.manifest is not None and not is_segment(found.manifest):
+                in_vain = end.reason in NOT_GIVEN and not found.silent
+                self._runtime.deliver("objects", NotRegained(found.object_id, node, end.message, in_vain))
         self._begin()
 
-    def _regain(self, object_id: str, node: str) -> Flow[None]:
-        found = _Found(object_id)
+    def _regain(self, found: _Found, node: str) -> Flow[None]:
         yield from self._ask(found, [node])
         if found.manifest is None or found.epoch is None:
             raise Unavailable(f"{node} does not show it", reason="NotShown")
@@ -138,12 +158,12 @@ class Regaining:
         if not found.suffices:
             yield from self._ask(found, list(self._members().live()))
         if found.suffices:
-            yield from self._take_back(found.manifest, found.epoch.required_milli, found.shards)
+            yield from self._bring(found)
         elif found.silent:
             raise Unavailable(f"too little of it is found, and {len(found.silent)} do not answer", reason="Silent")
         else:
-            _log.warning("too little is left of %s, which this node has forgotten: hosts drop it", object_id)
-            self._runtime.deliver("objects", Unreadable(object_id))
+            _log.warning("too little is left of %s, which this node has forgotten: hosts drop it", found.object_id)
+            self._runtime.deliver("objects", Unreadable(found.object_id))
 
     # ---- who has what
 
@@ -171,12 +191,22 @@ class Regaining:
         said = epoch.owner, epoch.quorum_id, epoch.subject
         if body.object_id != found.object_id or said != (self._self_id, quorum_id_of(found.object_id), body.subject):
             raise PeerFault(f"{node} shows another object than {found.object_id}", reason="WrongObject")
-        manifest = only_for(answer.manifest, self._self_id)
+        manifest = for_host(answer.manifest, self._self_id)
         self._reading.key_of(manifest)
+        if found.note is None and (note := self._note_in(manifest)) is not None:
+            found.sealed_note, found.note = manifest.note, note
         if found.epoch is None or found.epoch.epoch < epoch.epoch:
             found.manifest, found.epoch = manifest, epoch
         for shard in {*answer.shards[: body.n]} & {*range(body.n)}:
             found.shards.setdefault(shard, []).append(node)
+
+    def _note_in(self, manifest: objects_pb2.Manifest) -> objects_pb2.ObjectNote | None:
+        """None where there is none, or a host has put something else into its place."""
+        use = Manifest.decode(manifest.signed.body).object_id.encode()
+        try:
+            return objects_pb2.ObjectNote.FromString(self._wraps.open_note(manifest.note, use))
+        except (PermissionDenied, DecodeError):
+            return None
 
     def _on_segment(self, manifest: objects_pb2.Manifest) -> None:
         """Raises PeerFault where the head is not this node's."""
@@ -187,22 +217,45 @@ class Regaining:
 
     # ---- back
 
-    def _take_back(
-        self, manifest: objects_pb2.Manifest, required_milli: int, shards: dict[int, list[str]]
-    ) -> Flow[None]:
+    def _bring(self, found: _Found) -> Flow[None]:
+        """If those who were asked do not give it, from whoever else has it."""
+        try:
+            yield from self._take_back(found)
+        except Fault as fault:
+            known = dict(found.shards)
+            yield from self._ask(found, list(self._members().live()))
+            if fault.reason not in NOT_GIVEN or found.shards == known:
+                raise
+            yield from self._take_back(found)
+
+    def _take_back(self, found: _Found) -> Flow[None]:
+        assert found.manifest is not None
+        assert found.epoch is not None
+        manifest, note = found.manifest, found.note or objects_pb2.ObjectNote()
+        manifest.note = found.sealed_note
         body = Manifest.decode(manifest.signed.body)
-        holders = Holders(shards=shards)
+        holders = Holders(shards=found.shards)
+        former_whole = yield from self._is_whole(note.replaces)
         with self._keeping.vouch(body.object_id):
             yield from self._fetching.bring(manifest, lambda: holders)
             if (yield self._bulk.run(lambda: self._is_other(body), key=body.object_id)):
                 self._keeping.drop(body.object_id)
                 raise Corrupt("what hosts keep is not what this node signed", reason="WrongRoot")
             size_bytes = open_size(self._reading.key_of(manifest), body)
-            command = AddObject(manifest, body, "", required_milli, "", b"", size_bytes=size_bytes)
+            command = TakeBack(manifest, body, found.epoch.required_milli, note, size_bytes, former_whole)
             yield asked(self._runtime.ask("objects", self._self_id, command, size_bytes=manifest.ByteSize()))
-        _log.warning(
-            "%s is back from hosts: it was put after the last safe segment of this node's journal", body.object_id
-        )
+        _log.warning("%s is back from hosts: this node had forgotten it with its disk", body.object_id)
+
+    def _is_whole(self, object_id: str) -> Flow[bool]:
+        """Whether members have enough of an object that is known here. Raises Unavailable while somebody may have."""
+        if not object_id or self._runtime.store.get(OBJECTS, object_id.encode()) is None:
+            return False
+        found = _Found(object_id)
+        yield from self._ask(found, list(self._members().live()))
+        if not found.suffices and found.silent:
+            text = f"it was to take the place of {object_id}, of which {len(found.silent)} members have yet to say"
+            raise Unavailable(f"{text} whether they keep any", reason="Silent")
+        return found.suffices
 
     def _is_other(self, body: Manifest) -> bool:
         """In a thread: a host that wraps a key of its own could have had other bytes open."""

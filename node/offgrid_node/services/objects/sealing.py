@@ -46,11 +46,15 @@ UPLOAD_PREFIX = "u-"  # of what is staged while it is sealed
 
 
 class Wraps(Protocol):
-    """Seals keys for others and opens what was sealed for this node."""
+    """Seals keys for others and opens what was sealed for this node; notes are what it seals for itself."""
 
     def wrap(self, reader: WrappingKey, secrets: Sequence[tuple[bytes, bytes]], entropy: bytes) -> list[bytes]: ...
 
     def unwrap(self, wrapped: bytes, use: bytes) -> bytes: ...
+
+    def seal_note(self, note: bytes, use: bytes) -> bytes: ...
+
+    def open_note(self, sealed: bytes, use: bytes) -> bytes: ...
 
 
 class Sealing:
@@ -208,10 +212,13 @@ class Sealer:
         """What a closed sealing has become, and no row names or ever will. Blocks, as `Sealing.close` does."""
         self._blobs.delete(object_id)
 
-    def manifest(self, sealing: Sealing) -> tuple[objects_pb2.Manifest, Manifest]:
-        """Of a closed sealing, signed by this node, with its key wrapped for this node alone."""
+    def manifest(
+        self, sealing: Sealing, note: objects_pb2.ObjectNote | None = None
+    ) -> tuple[objects_pb2.Manifest, Manifest]:
+        """Of a closed sealing, signed by this node, with its key wrapped for this node alone, and what it notes down of
+        it."""
         body = self.body(sealing)
-        return self._signed(body, sealing.key), body
+        return self._signed(body, sealing.key, note), body
 
     def body(self, sealing: Sealing) -> Manifest:
         """What a closed sealing is, with this node as its owner."""
@@ -232,16 +239,18 @@ class Sealer:
             ),
         )
 
-    def adopt(self, found: Manifest, key: bytes) -> tuple[objects_pb2.Manifest, Manifest]:
+    def adopt(self, found: Manifest, key: bytes, note: objects_pb2.ObjectNote) -> tuple[objects_pb2.Manifest, Manifest]:
         """What another node has sealed, as this node's own: the same bytes, so the same id, under its own signature."""
         body = replace(found, owner=self._signer.node_id, created_us=self._clock.now().utc_us, expires_us=0)
-        return self._signed(body, key), body
+        return self._signed(body, key, note), body
 
-    def _signed(self, body: Manifest, key: bytes) -> objects_pb2.Manifest:
-        secrets, entropy = [(key, body.object_id.encode())], self._rng.randbytes(ENTROPY_BYTES)
-        (sealed_key,) = self._wraps.wrap(self._own_key(), secrets, entropy)
+    def _signed(self, body: Manifest, key: bytes, note: objects_pb2.ObjectNote | None) -> objects_pb2.Manifest:
+        use, entropy = body.object_id.encode(), self._rng.randbytes(ENTROPY_BYTES)
+        (sealed_key,) = self._wraps.wrap(self._own_key(), [(key, use)], entropy)
         wrap = objects_pb2.KeyWrap(node_id=self._signer.node_id, sealed_key=sealed_key)
-        return objects_pb2.Manifest(signed=sign_manifest(body, self._signer, self._salt()), wraps=[wrap])
+        sealed_note = self._wraps.seal_note(note.SerializeToString(), use) if note is not None else b""
+        signed = sign_manifest(body, self._signer, self._salt())
+        return objects_pb2.Manifest(signed=signed, wraps=[wrap], note=sealed_note)
 
 
 def sign_manifest(body: Manifest, signer: Signer, salt: bytes) -> common_pb2.Signed:

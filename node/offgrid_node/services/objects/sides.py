@@ -132,6 +132,7 @@ class OwnerSide:
             carrier,
             directory,
             verify,
+            wraps,
             self.reading,
             self.fetching,
             self.source,

@@ -35,6 +35,7 @@ from offgrid_node.services.checks import check_request_id, check_text
 from offgrid_node.services.flow import Flow, asked, ticket_of
 from offgrid_node.services.objects.codes import NEVER_CODED, CodePolicy, check_code
 from offgrid_node.services.objects.keeping import Keeping
+from offgrid_node.services.objects.notes import note_of
 from offgrid_node.services.objects.sealing import Sealer, Sealing
 from offgrid_node.services.objects.sharing import NAME_CHARS_MAX
 from offgrid_node.services.shelf import Shelf
@@ -251,8 +252,9 @@ class Uploads:
         yield self._bulk.run(sealing.close, key=sealing.staged)
         with self._keeping.vouch(sealing.object_id):  # a repeated call may be refused meanwhile, and drop it
             yield self._bulk.run(sealing.close, key=sealing.staged)
-            manifest, body = self._sealer.manifest(sealing)
             said = digest if request_id else b""
+            note = note_of(name, request_id, said, plaintext, copies, enqueue, for_job=for_job, replaces=replaces)
+            manifest, body = self._sealer.manifest(sealing, note)
             command = AddObject(
                 manifest,
                 body,
