@@ -118,7 +118,8 @@ class Kept:
         names = {node.node_id: node.name for node in self._hosts}
         for each in made:
             at = ", ".join(names.get(ack.node_id, ack.node_id) for ack in each.acks if ack.node_id not in killed)
-            self._show.line(f"    {each.name}: {decimal(each.acked_milli)} must go, from now on; it lies at {at}")
+            left_milli = _left_milli(each, killed)
+            self._show.line(f"    {each.name}: {decimal(left_milli)} must go, from now on; it lies at {at}")
         return True
 
 
@@ -174,3 +175,10 @@ def _complete(made: objects_pb2.Object, killed: set[str], copies: int) -> bool:
     if made.shards_total:
         return len({shard for ack in living for shard in ack.shards}) == made.shards_total
     return len(living) == copies
+
+
+def _left_milli(made: objects_pb2.Object, killed: set[str]) -> int:
+    """What must go yet: a dead host's copy counts for nothing, though it may come back with it."""
+    if made.shards_total:
+        return made.acked_milli
+    return sum(ack.weight_milli for ack in made.acks if ack.node_id not in killed)
