@@ -10,10 +10,12 @@ from bulk_world import Letter, Node, World
 from offgrid.v1 import objects_pb2
 from offgrid_node.protocol.effects import Rewrap
 from offgrid_node.protocol.errors import Fault, InvalidRequest, Unavailable
+from offgrid_node.protocol.mesh.commands import RotateWrappingKey
 from offgrid_node.protocol.mesh.wrapping import LABEL_BYTES
 from offgrid_node.protocol.objects.notices import GATHER_MS, PAGE_NOTICES
 from offgrid_node.protocol.objects.rewrapping import RETRY_MS
 from offgrid_node.protocol.objects.tables import NOTICES, OBJECTS, SHARED
+from offgrid_node.runtime import Ticket
 from offgrid_node.services.objects import rewrapping
 
 OBJECTS_PUT, PAGE = 7, 2
@@ -256,3 +258,17 @@ def rewrapping_of(notices: Notices, object_id: str) -> None:
     from offgrid_node.protocol.objects.sharing import add_wrap
 
     add_wrap(notices, object_id, bytes(86))
+
+
+def test_a_key_is_begun_behind_all_that_was_sealed_before(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock that was set back since, what it is for would not seem older than it."""
+    newest_us = max(world.owner.info(name(index)).created_us for index in range(OBJECTS_PUT))
+    asked = list[object]()
+
+    def ask(domain: str, caller: str, command: object) -> Ticket:
+        asked.append(command)
+        return Ticket()
+
+    monkeypatch.setattr(world.owner.runtime, "ask", ask)
+    world.owner.begin("RotateDataKeys", objects_pb2.RotateDataKeysRequest())
+    assert asked == [RotateWrappingKey(0, newest_us)]

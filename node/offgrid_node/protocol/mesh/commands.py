@@ -40,9 +40,11 @@ class RemoveMember:
 @dataclass(frozen=True, slots=True)
 class RotateWrappingKey:
     """From this node's owner: objects are to be wrapped for the key that follows the one of this number; where that was
-    done already nothing happens. Answer: RotateDataKeysResponse."""
+    done already nothing happens. `newest_us`: when the newest of this node's objects was sealed, by the clock of then.
+    Answer: RotateDataKeysResponse."""
 
     number: int
+    newest_us: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -195,8 +195,8 @@ class MeshMachine:
             case RemoveMember():
                 response, effects = self._admission.remove(command)
                 return [*effects, Reply(ticket, response), *self._spreader.removed(response.member.node_id)]
-            case RotateWrappingKey(number):
-                return self._rotate_wrapping_key(ticket, number, now)
+            case RotateWrappingKey():
+                return self._rotate_wrapping_key(ticket, command, now)
         self._check_takes_part(caller)
         digest = self.directory.digest()
         match command:
@@ -211,9 +211,11 @@ class MeshMachine:
                 return [Reply(ticket, answer(self.directory, command))]
         raise InvalidRequest(f"the mesh knows no command {type(command).__name__}", reason="UnknownCommand")
 
-    def _rotate_wrapping_key(self, ticket: int, number: int, now: Now) -> list[Effect]:
-        """Once for a number; `_settle` signs what others are to know of it."""
+    def _rotate_wrapping_key(self, ticket: int, command: RotateWrappingKey, now: Now) -> list[Effect]:
+        """Once for a number; `_settle` signs what others are to know of it. All that was sealed before it is so by the
+        time that is noted, also where the clock was set back since."""
         effects: list[Effect] = []
+        number, begun_us = command.number, max(now.utc_us, command.newest_us + 1)
         if number > self._wrap_number:
             raise InvalidRequest.field("number", f"{number}; the key of now is number {self._wrap_number}")
         if number == self._wrap_number:
@@ -221,7 +223,7 @@ class MeshMachine:
                 text = f"{number} keys were there; offgrid-node rotate identity begins anew"
                 raise FailedPrecondition(text, reason="NoKeysLeft")
             self._wrap_number += 1
-            effects.append(Put("meta", BEGUN_KEY, now.utc_us.to_bytes(BEGUN_BYTES, "big")))
+            effects.append(Put("meta", BEGUN_KEY, begun_us.to_bytes(BEGUN_BYTES, "big")))
         return [*effects, Reply(ticket, objects_pb2.RotateDataKeysResponse(number=self._wrap_number))]
 
     def _check_takes_part(self, caller: str) -> None:

@@ -48,11 +48,15 @@ Wrapped = Callable[[str, bytes, Now], None]
 """A wrap was made for a node."""
 
 
+def sealed_us(row: objects_pb2.ObjectRow) -> int:
+    """When it was, by the clock of then."""
+    return row.resealed_us or row.object.created_us
+
+
 def is_due(row: objects_pb2.ObjectRow, before_us: int) -> bool:
     """Whether it was sealed before then, and is no half of one that is being sealed anew. Segments of the journal have
     keys of their own, and go by themselves."""
-    sealed_us = row.resealed_us or row.object.created_us
-    return sealed_us < before_us and not row.replaces and not is_segment(row.object.manifest)
+    return sealed_us(row) < before_us and not row.replaces and not is_segment(row.object.manifest)
 
 
 @dataclass(slots=True)

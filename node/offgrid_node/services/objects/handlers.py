@@ -13,7 +13,6 @@ from google.protobuf.message import Message
 from offgrid.pieces import Piece
 from offgrid.v1 import objects_pb2
 from offgrid_node.protocol.errors import FailedPrecondition, InvalidRequest
-from offgrid_node.protocol.mesh.commands import RotateWrappingKey
 from offgrid_node.protocol.objects.commands import CancelEntry, ChangeReported, DeleteObject
 from offgrid_node.protocol.objects.manifest import Manifest
 from offgrid_node.protocol.objects.segments import is_segment
@@ -184,7 +183,7 @@ class ObjectHandlers:
         return self._sharing.unshare(self._finding.own(request.object).object, request.node, str(caller))
 
     def rotate_data_keys(self, caller: Caller, request: objects_pb2.RotateDataKeysRequest) -> Ticket:
-        return self._runtime.ask("mesh", str(caller), RotateWrappingKey(request.number))
+        return self._rewrapping.rotate(str(caller), request.number)
 
     def get_data_keys(self, caller: Caller, request: objects_pb2.GetDataKeysRequest) -> Message:
         return self._rewrapping.how_far(self._resealing.told())

@@ -10,16 +10,21 @@ import logging
 from collections.abc import Callable
 from typing import Protocol
 
+from google.protobuf.message import Message
+
 from offgrid.v1 import objects_pb2
 from offgrid_node.protocol.effects import Rewrap
 from offgrid_node.protocol.errors import Fault, InvalidRequest, PermissionDenied
+from offgrid_node.protocol.mesh.commands import RotateWrappingKey
 from offgrid_node.protocol.mesh.wrapping import BEGUN_KEY, LABEL_BYTES, WrappingKey
 from offgrid_node.protocol.objects.commands import NewWrap, Rewrapped
+from offgrid_node.protocol.objects.resealing import sealed_us
 from offgrid_node.protocol.objects.rewrapping import PAGE_OBJECTS
 from offgrid_node.protocol.objects.tables import META, OBJECTS, REWRAPPING
 from offgrid_node.protocol.rng import Rng
-from offgrid_node.runtime import Runtime
+from offgrid_node.runtime import Runtime, Ticket
 from offgrid_node.services.bulk import Bulk
+from offgrid_node.services.flow import Flow, asked, ticket_of
 from offgrid_node.services.objects.sealing import ENTROPY_BYTES, Wraps
 from offgrid_node.storage.store import Store
 
@@ -35,7 +40,7 @@ class Members(Protocol):
 
 
 class Rewrapping:
-    """Carries out Rewrap; its end enters the runtime as Rewrapped."""
+    """Carries out Rewrap; its end enters the runtime as Rewrapped. And the handler of RotateDataKeys."""
 
     def __init__(
         self, runtime: Runtime, self_id: str, members: Callable[[], Members], wraps: Wraps, rng: Rng, bulk: Bulk
@@ -50,6 +55,17 @@ class Rewrapping:
 
         page = _Page(self._self_id, self._members(), self._wraps, self._rng.randbytes(ENTROPY_BYTES))
         self._bulk.run(lambda: page.read(self._runtime.store, work.start), key=LANE)(ended)
+
+    def rotate(self, caller: str, number: int) -> Ticket:
+        return ticket_of(self._rotate(caller, number))
+
+    def _rotate(self, caller: str, number: int) -> Flow[Message]:
+        rows = self._runtime.store.scan
+        newest_us: int = yield self._bulk.run(
+            lambda: max((sealed_us(objects_pb2.ObjectRow.FromString(row)) for _, row in rows(OBJECTS)), default=0)
+        )
+        answer: Message = yield asked(self._runtime.ask("mesh", caller, RotateWrappingKey(number, newest_us)))
+        return answer
 
     def how_far(self, reencryption: objects_pb2.Reencryption) -> objects_pb2.GetDataKeysResponse:
         """Of the round that is under way, or of the last one."""

@@ -56,6 +56,12 @@ def test_when_the_key_of_now_was_begun_is_kept(world: World) -> None:
     assert begun() > first > 0
 
 
+def test_it_is_begun_behind_all_that_was_sealed_whatever_the_clock_says_by_now(world: World) -> None:
+    ahead_us = 2_000_000_000_000_000
+    world.first.ask(RotateWrappingKey(0, ahead_us))
+    assert int.from_bytes(world.first.store.get("meta", BEGUN_KEY) or b"", "big") == ahead_us + 1
+
+
 def test_it_outlives_its_process(world: World) -> None:
     rotate(world, 0)
     world.first.crash()
