@@ -132,9 +132,11 @@ class SegmentLost:
 
 @dataclass(frozen=True, slots=True)
 class DropSegment:
-    """state → objects: a segment that nobody needs any more is to be deleted, everywhere."""
+    """state → objects: a segment that nobody needs any more is to be deleted, everywhere; or at one node, which shows
+    it though it is deleted."""
 
     object_id: str
+    node: str = ""
 
 
 class SegmentAstray(NamedTuple):

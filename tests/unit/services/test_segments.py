@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +19,7 @@ from offgrid_node.protocol.objects.inventory import Holding
 from offgrid_node.protocol.objects.lives import Life, last_life, sign_life
 from offgrid_node.protocol.objects.notices import GATHER_MS
 from offgrid_node.protocol.objects.segments import KnownSegments, SegmentHead, sign_head
-from offgrid_node.protocol.objects.tables import DELETED, LIVES, OBJECTS, OUTBOX, REPLICAS, SEGMENTS_KEPT
+from offgrid_node.protocol.objects.tables import DELETED, LIVES, NOTICES, OBJECTS, OUTBOX, REPLICAS, SEGMENTS_KEPT
 from offgrid_node.protocol.state.segment import unpacked
 from offgrid_node.services.flow import run
 from offgrid_node.storage.store import Batch
@@ -277,3 +278,44 @@ def test_nobody_deletes_one_by_hand(world: World) -> None:
         world.owner.ask("DeleteObject", objects_pb2.DeleteObjectRequest(object=end.body.object_id))
     assert refused.value.reason == "JournalSegment"
     assert world.owner.store.get(OBJECTS, end.body.object_id.encode()) is not None
+
+
+class TestAHostThatWasPutBackFromABackup:
+    """It keeps a segment that its owner has deleted since."""
+
+    @pytest.fixture
+    def host(self, world: World) -> Node:
+        end = added(world, 1)
+        assert end.body is not None
+        self.object_id = end.body.object_id
+        host = next(host for host in world.hosts if list(host.store.scan(SEGMENTS_KEPT)))
+        backup, blobs = copy.deepcopy(host.store), copy.deepcopy(host.blobs)
+        world.owner.runtime.deliver("objects", DropSegment(self.object_id))
+        world.settle()
+        world.pass_ms(GATHER_MS)
+        assert not list(host.store.scan(SEGMENTS_KEPT))
+        host.store, host.blobs = backup, blobs
+        host.restart()
+        world.settle()
+        return host
+
+    @pytest.mark.parametrize("marked", [False, True])
+    def test_drops_it_when_it_shows_it(self, world: World, host: Node, marked: bool) -> None:
+        silent = next(other for other in world.hosts if other is not host)
+        silent.up = False
+        if marked:  # another has yet to hear of that very one
+            mark = objects_pb2.Deletion(object_id=self.object_id, is_segment=True, untold=[silent.node_id])
+            world.owner.store.commit(Batch(writes={(DELETED, self.object_id.encode()): mark.SerializeToString()}))
+            world.pass_ms(1)
+        assert list(host.store.scan(SEGMENTS_KEPT))
+        world.owner.runtime.deliver("objects", DropSegment(self.object_id, host.node_id))
+        world.settle()
+        waiting = list(world.owner.store.scan(NOTICES))
+        world.owner.runtime.deliver("objects", DropSegment(self.object_id, host.node_id))  # shown again
+        world.settle()
+        assert list(world.owner.store.scan(NOTICES)) == waiting, "it waits for the word already"
+        world.pass_ms(GATHER_MS)
+        assert not list(host.store.scan(SEGMENTS_KEPT))
+        assert not list(host.store.scan(REPLICAS))
+        marks = [objects_pb2.Deletion.FromString(value).untold for _, value in world.owner.store.scan(DELETED)]
+        assert marks == ([[silent.node_id]] if marked else [])

@@ -87,6 +87,19 @@ class Deletion:
         else:
             self._mark_unknown(object_id, hosts, tell, now, segment=True)
 
+    def on_segment_shown(self, object_id: str, host: str, tell: Tell, now: Now) -> None:
+        """By a host, though it went long ago: that was put back from a backup. One that waits for the word is not told
+        twice."""
+        mark = self.mark(object_id)
+        if self._outbox.find(object_id) is not None or (mark is not None and host in mark.untold):
+            return
+        if mark is None:
+            self._mark_unknown(object_id, [host], tell, now, segment=True)
+        else:
+            mark.untold.append(host)
+            self._draft.put(DELETED, object_id.encode(), mark)
+            tell(host, object_id, now)
+
     def on_forgotten(self, object_id: str, outcome: str, hosts: Sequence[str], tell: Tell, now: Now) -> None:
         """This node has no rows of it, and is to have none: the `hosts` may drop it. The `outcome` says why."""
         if self._outbox.find(object_id) is None and self._mark_unknown(object_id, hosts, tell, now, segment=False):

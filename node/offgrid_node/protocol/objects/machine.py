@@ -279,6 +279,9 @@ class ObjectsMachine:
             self._comparing.on_down(event.node_id)
 
     def _on_drop_segment(self, event: DropSegment, now: Now) -> None:
+        if event.node:
+            self._deletion.on_segment_shown(event.object_id, event.node, self._tell, now)
+            return
         hosts = [host.node_id for host in self._hosts.all()]
         self._deletion.on_segment(event.object_id, hosts, self._tell, now)
 

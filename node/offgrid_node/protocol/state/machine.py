@@ -141,7 +141,8 @@ class StateMachine:
 
     def __init__(self, settings: StateSettings, history: History) -> None:
         self._settings, self._history, self._draft = settings, history, Draft()
-        self._newest = Newest(settings.signer, settings.verify, settings.salt, settings.key_number, self._draft)
+        signer, verify, number = settings.signer, settings.verify, settings.key_number
+        self._newest = Newest(signer, verify, settings.salt, number, self._draft, self._safe_base, self._drop_at)
         self._row = state_pb2.JournalRow()
         self._segments: dict[int, state_pb2.SegmentRow] = {}
         self._hosts: dict[str, int] = {}  # alive, with their weights
@@ -393,6 +394,14 @@ class StateMachine:
             for object_id in self._astray:
                 self._draft.tell("objects", DropSegment(object_id))
             self._astray.clear()
+
+    def _drop_at(self, object_id: str, host: str) -> None:
+        """It shows it still."""
+        self._draft.tell("objects", DropSegment(object_id, host))
+
+    def _safe_base(self) -> int:
+        safe = self._safe()
+        return safe.base if safe is not None else 0
 
     def _safe(self) -> state_pb2.SegmentRow | None:
         """The newest segment that is durable with all that it needs."""

@@ -8,7 +8,8 @@ keeps something of the other history can: the last of it that lies there has eit
 or one that it gave to a segment of its own.
 
 It proves nothing when a host shows less than it might. One that was put back from a backup itself shows segments that
-went long ago, which PAST still names; and after a restore, or `--accept-stale`, what the node forgot is of a life
+went long ago: PAST names the last of them, others lie before a base of this life that is safe, and it is told to drop
+them. And after a restore, or `--accept-stale`, what the node forgot is of a life
 before its own, which begins behind all numbers that its store has given.
 
 A host that has not heard of this life hears of it (`objects/lives.py`).
@@ -16,7 +17,7 @@ A host that has not heard of this life hears of it (`objects/lives.py`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import count, takewhile
 
@@ -55,9 +56,19 @@ class LifeTag:
 class Newest:
     """`newer`: what this store should know of and does not."""
 
-    def __init__(self, signer: Signer, verify: Verifier, salt: bytes, key_number: int, draft: Draft) -> None:
+    def __init__(
+        self,
+        signer: Signer,
+        verify: Verifier,
+        salt: bytes,
+        key_number: int,
+        draft: Draft,
+        safe_base: Callable[[], int],
+        on_past: Callable[[str, str], None],
+    ) -> None:
+        """Nobody needs what lies before `safe_base` any more; `on_past` hears of such an object and who shows it."""
         self._signer, self._verify, self._salt, self._key_number = signer, verify, salt, key_number
-        self._draft = draft
+        self._draft, self._safe_base, self._on_past = draft, safe_base, on_past
         self.newer: Newer | None = None
         self._alive: set[str] = set()  # of whom it was asked
         self._again_ms: dict[str, int] = {}  # when those of them are asked again that gave no answer
@@ -105,29 +116,42 @@ class Newest:
         if page == 0:
             self._heed_life(answer.node, reply, row)
         for manifest in reply.segments[:PAGE_SIZE]:
-            self._heed_segment(manifest, row, segments)
+            self._heed_segment(answer.node, manifest, row, segments)
         more = reply.next_page_token and page + 1 < PAGES_MAX and answer.node in self._alive
         if more and self.newer is None:
             self.ask(answer.node, row, segments, page + 1, reply.next_page_token)
 
-    def _heed_segment(self, manifest: objects_pb2.Manifest, row: state_pb2.JournalRow, segments: Segments) -> None:
+    def _heed_segment(
+        self, host: str, manifest: objects_pb2.Manifest, row: state_pb2.JournalRow, segments: Segments
+    ) -> None:
         try:
-            if not self._is_anothers(SegmentHead.decode(manifest.segment.body), row, segments):
+            head = SegmentHead.decode(manifest.segment.body)
+            is_anothers = self._is_anothers(head, row, segments)
+            if not is_anothers and not (head.life == row.life and head.number < self._safe_base()):
                 return
-            body = Manifest.decode(manifest.signed.body)
-            head = verify_head(manifest, body, [self._signer.public_key], self._verify, self._salt)
+            if is_anothers or self._past(head.number) != head.object_id:
+                body = Manifest.decode(manifest.signed.body)
+                verify_head(manifest, body, [self._signer.public_key], self._verify, self._salt)
         except PeerFault:
             return  # made up, or signed with a key of before
-        if head.owner == self._signer.node_id and head.life <= last_life(self._key_number):
+        if head.owner != self._signer.node_id or head.life > last_life(self._key_number):
+            return
+        if is_anothers:
             self._on_newer(Newer(head.life, max(head.number, row.number)))
+        else:
+            self._on_past(head.object_id, host)
 
     def _is_anothers(self, head: SegmentHead, row: state_pb2.JournalRow, segments: Segments) -> bool:
         """Whether it was cut by none of the stores from which this one comes."""
         if head.life != row.life or head.number > row.number:
             return head.order > (row.life, row.number)
         held = segments.get(head.number)
-        own = held.object_id if held is not None else (self._draft.get(PAST, number_key(head.number)) or b"").decode()
+        own = held.object_id if held is not None else self._past(head.number)
         return own not in ("", head.object_id)
+
+    def _past(self, number: int) -> str:
+        """The object that a segment was, which has gone; "" for one that nothing is known of."""
+        return (self._draft.get(PAST, number_key(number)) or b"").decode()
 
     def _heed_life(self, host: str, told: objects_pb2.ListSegmentsResponse, own: state_pb2.JournalRow) -> None:
         key, owner, known = self._signer.public_key, self._signer.node_id, 1

@@ -14,7 +14,7 @@ from journal_world import OWNER, SALT, SIGNER, JournalWorld, state_of
 from offgrid.v1 import objects_pb2, state_pb2
 from offgrid_node.protocol.effects import Answered
 from offgrid_node.protocol.errors import Corrupt, FailedPrecondition, InvalidRequest, NotFound, PeerFault, Unavailable
-from offgrid_node.protocol.events import PeerDown, SegmentAstray
+from offgrid_node.protocol.events import PeerDown, SegmentAstray, SegmentLost
 from offgrid_node.protocol.ids import node_id_bytes
 from offgrid_node.protocol.ledger.tables import AUTHORS, LEARN_KEY, MUTE_KEY
 from offgrid_node.protocol.ledger.tables import META as LEDGER
@@ -571,8 +571,41 @@ class TestNoOldStoreIs:
         assert len(heads) > len(world.hosts.heads) + len(past)
         world.start()
         world.see_host()
+        current = {*world.hosts.heads}
+        world.dropped.clear()
         world.step(*(kept(world, head) for head in heads.values()))
         assert world.machine.newer is None
+        assert {*world.dropped} == {*heads} - current, "and the host is let drop it, remembered or not"
+
+    def test_what_went_long_ago_stays_at_hosts_while_no_base_is_safe(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(machine_module, "SINCE_MAX", 4)
+        world = grown(0)
+        for number in range(30):
+            world.write(("jobs", b"%d" % number, b"1"), events=1)
+            world.settle()
+            if number == 3:
+                old = world.hosts.chain().newest
+        assert old.object_id not in world.hosts.heads
+        for lost in sorted(head.number for head in world.hosts.heads.values()):
+            world.step(SegmentLost(lost))
+        world.dropped.clear()
+        world.step(kept(world, old))
+        assert world.dropped == []
+
+    def test_one_of_which_a_host_shows_what_it_never_was(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Made up by the host, of a number that nobody remembers."""
+        monkeypatch.setattr(machine_module, "SINCE_MAX", 4)
+        monkeypatch.setattr(newest_module, "PAST_MAX", 8)
+        world = grown(0)
+        for number in range(30):
+            world.write(("jobs", b"%d" % number, b"1"), events=1)
+            world.settle()
+        head = SegmentHead(OWNER, 1, 2, 1, 2, "", "")
+        world.dropped.clear()
+        world.step(shown(head, SimSigner("another")))
+        assert world.dropped == []
+        world.step(shown(head))
+        assert len(world.dropped) == 1, "what this node did sign it may drop"
 
 
 def test_what_is_known_is_told_within_bounds() -> None:
