@@ -49,8 +49,6 @@ class Members(Protocol):
     @property
     def salt(self) -> bytes: ...
 
-    def current_key(self, node_id: str) -> bytes | None: ...
-
     def keys(self, node_id: str) -> Sequence[bytes]: ...
 
 
@@ -218,10 +216,10 @@ class QuorumHandlers:
 
 
 def check_answer(answer: Message, members: Members, verify: Verifier) -> None:
-    """Raises PeerFault for an ack that its node has not signed; whose ack was asked for, the machine knows."""
+    """Raises PeerFault for an ack that its node has not signed, by any of its keys: it gives the same ack again, though
+    its key was replaced since. Whose ack was asked for, the machine knows."""
     if isinstance(answer, quorum_pb2.SignAckResponse):
-        key = members.current_key(Ack.decode(answer.ack.body).node)
-        verify_ack(answer.ack, [key or b""], verify, members.salt)
+        verify_ack(answer.ack, members.keys(Ack.decode(answer.ack.body).node), verify, members.salt)
 
 
 def _quorum_id(text: str) -> str:

@@ -165,6 +165,26 @@ def _ack_by(world: World, change: Callable[[Ack], Ack], signer: int = 0) -> Call
     return bend
 
 
+def test_an_ack_that_got_lost_counts_when_it_is_given_again_by_a_host_with_another_key_by_then(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World(1)
+    (host,) = world.hosts
+
+    def bend(letter: Letter) -> None:
+        if letter.short == "CommitReplica" and not letter.lose_answer:
+            letter.lose_answer, world.bend = True, lambda letter: None
+
+    world.bend = bend
+    made = world.owner.put(DATA, required_milli=1_000)
+    assert world.owner.info(made.object_id).state != DURABLE
+    monkeypatch.setattr(world.members, "current_key", lambda node: b"next" * 8)
+    monkeypatch.setattr(world.members, "keys", lambda node: [b"next" * 8, world.by_id[node].signer.public_key])
+    world.pass_ms(60_000)
+    assert world.owner.info(made.object_id).state == DURABLE
+    assert host.blobs.size(made.object_id) == SEALED
+
+
 class TestAnAckThatIsNone:
     @pytest.mark.parametrize(
         "change",

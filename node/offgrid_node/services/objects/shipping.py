@@ -320,8 +320,9 @@ class Shipping:
 
 
 def checked_ack(signed: common_pb2.Signed, node: str, epoch: Epoch, members: Members, verify: Verifier) -> Ack:
-    """The node's ack of just what the epoch asks; its possession is for the caller to judge. Raises PeerFault."""
-    ack = verify_ack(signed, [members.current_key(node) or b""], verify, members.salt)
+    """The node's ack of just what the epoch asks; its possession is for the caller to judge. By any of its keys: it
+    gives the same ack again, though its key was replaced since. Raises PeerFault."""
+    ack = verify_ack(signed, members.keys(node), verify, members.salt)
     if ack.node != node or not ack.is_for(epoch):
         raise PeerFault(f"{node} acked something else than {epoch.quorum_id}", reason="WrongAck")
     return ack
