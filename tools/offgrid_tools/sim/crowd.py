@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from offgrid.v1 import ledger_pb2
 from offgrid_node.protocol.events import CORE, HOST
@@ -52,6 +52,7 @@ class Crowd:
         self.keepers = list(self._keepers()) if plan.things else []
         self.payers = list(self._payers()) if plan.open_us is not None else []
         self.demanding = list(self._demanding())
+        self.leaving = list(self._leaving())
         self.people: list[Person] = [*self.workers, *self.demanding, *self.keepers, *self.payers, *self._others()]
         self.people += self._bustling()
         self.liars = list(self._liars())
@@ -167,8 +168,11 @@ class Crowd:
         engine, monitor, processes = self._cluster.engine, self._cluster.monitor, self._cluster.processes
         for name in vault.rotates:
             yield KeyOwner(engine, monitor, processes[name])
-        if vault.leaves:
-            yield LeavingOwner(engine, monitor, processes[vault.leaves])
+
+    def _leaving(self) -> Iterator[LeavingOwner]:
+        if self._plan.vault is not None and self._plan.vault.leaves:
+            host = self._cluster.processes[self._plan.vault.leaves]
+            yield LeavingOwner(self._cluster.engine, self._cluster.monitor, host)
 
     def _liars(self) -> Iterator[Liar]:
         cluster, plan = self._cluster, self._plan
@@ -195,13 +199,16 @@ class Crowd:
         """Everybody, within a moment."""
         for core in self._cluster.with_role(CORE) if self._plan.bustle.drop else ():
             DropHelper(self._cluster, core)
-        for person in self.people:
+        for person in (*self.people, *self.leaving):
             self._cluster.engine.after(self._rng.randint(0, COME_WITHIN_US), person.start)
 
     def wanting(self) -> str:
         """What somebody still waits for; empty when all are content."""
-        waiting = [person.wants for person in self.people if not person.content]
-        return f"{len(waiting)} people still wait, the first for {waiting[0]}" if waiting else ""
+        return _wanting(self.people)
+
+    def staying(self) -> str:
+        """What those still wait for who want their hosts back."""
+        return _wanting(self.leaving)
 
     def ask_again(self) -> None:
         """When all is over: whoever keeps something reads it once more."""
@@ -211,3 +218,8 @@ class Crowd:
     @property
     def lies(self) -> int:
         return sum(liar.lies for liar in self.liars)
+
+
+def _wanting(people: Sequence[Person]) -> str:
+    waiting = [person.wants for person in people if not person.content]
+    return f"{len(waiting)} people still wait, the first for {waiting[0]}" if waiting else ""

@@ -13,6 +13,7 @@ from json import dumps
 from pathlib import Path
 from typing import TextIO
 
+from offgrid_node.protocol.objects.settings import REPAIR_AFTER_MS
 from offgrid_tools.sim.aftermath import Aftermath
 from offgrid_tools.sim.cluster import Cluster
 from offgrid_tools.sim.crowd import Crowd
@@ -25,6 +26,8 @@ from offgrid_tools.sim.vices import RESTORED
 
 LOOK_US = 500 * MS
 FINISH_US = 150 * SECOND  # after the last misfortune everything must have come to its end by then
+# So long a host that is drained may wait: only then is one that has died taken for lost, and what it kept made anew.
+DRAINED_US = REPAIR_AFTER_MS * MS + FINISH_US
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +83,7 @@ class Run:
 
     def _live(self) -> None:
         self._until_settled()
+        self._until(self.crowd.staying, DRAINED_US)
         self.crowd.ask_again()
         self._until_settled()
         self.cluster.check_end()
@@ -103,16 +107,16 @@ class Run:
         """Until the misfortunes are over and everybody has what they wanted."""
         self._until(self._unfinished)
 
-    def _until(self, unfinished: Callable[[], str]) -> None:
+    def _until(self, unfinished: Callable[[], str], within_us: int = FINISH_US) -> None:
         engine = self.cluster.engine
-        end_us = max(engine.now_us, self.nemesis.until_us) + FINISH_US
+        end_us = max(engine.now_us, self.nemesis.until_us) + within_us
         while True:
             engine.run_until(engine.now_us + LOOK_US)
             self._judge()
             if self._healed and unfinished() == "":
                 break
             if engine.now_us >= end_us:
-                raise Violation(f"{FINISH_US // SECOND} s after everything healed {unfinished()}")
+                raise Violation(f"{within_us // SECOND} s after everything healed {unfinished()}")
 
     def _judge(self) -> None:
         """Each job that ended for want of hosts or brokers, once, and by what had happened until then."""

@@ -6,7 +6,9 @@ from typing import Any
 
 from offgrid_node.protocol.objects import machine, standing
 from offgrid_node.protocol.objects.delivery import Delivery
+from offgrid_node.protocol.objects.hosts import Hosts
 from offgrid_node.protocol.objects.rewrapping import Rewrapping
+from offgrid_node.protocol.objects.standing import Standing
 from offgrid_node.protocol.objects.tables import OBJECTS
 from offgrid_node.services.jobs.host_service import HostHandlers
 from offgrid_tools.sim.mutants.patches import Mutant, Patch, Sound, never
@@ -47,6 +49,16 @@ def _at_once(sound: Any) -> Any:
 MUTANTS: dict[str, Mutant] = {
     "drained-too-soon": Mutant(
         "a host is drained while it keeps what is nowhere else", (Patch(HostHandlers, "_kept", never([])),), VAULT_MESH
+    ),
+    "drain-unheeded": Mutant(
+        "owners do not look anew at what a host keeps that is drained",
+        (Patch(Hosts, "take_drained", never([])),),
+        VAULT_MESH,
+    ),
+    "drained-untold": Mutant(
+        "nobody tells a drained host that it may drop what lies elsewhere",
+        (Patch(Standing, "on_spread", never(None)),),
+        VAULT_MESH,
     ),
     "source-dropped-early": Mutant(
         "a host drops what is laid elsewhere before that has come there",

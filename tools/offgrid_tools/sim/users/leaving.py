@@ -1,5 +1,4 @@
-"""Who owns a host and wants it back: drains it, waits until it is empty, and takes the machine away; or leaves it there
-when that takes too long, as it does where others are lost and what is kept here has nowhere to go."""
+"""Who owns a host and wants it back: drains it, waits until it is empty, and takes the machine away."""
 
 from __future__ import annotations
 
@@ -15,7 +14,6 @@ from offgrid_tools.sim.process import Process
 from offgrid_tools.sim.users.person import Person
 
 COME_US, POLL_US = (3 * SECOND, 15 * SECOND), SECOND
-LOOKS_MAX = 40
 
 
 class LeavingOwner(Person):
@@ -25,11 +23,11 @@ class LeavingOwner(Person):
 
     def __init__(self, engine: Engine, monitor: Monitor, host: Process) -> None:
         super().__init__(engine, monitor, host)
-        self._left, self._looks = False, 0
+        self._left = False
 
     @property
     def content(self) -> bool:
-        return self._left or self._looks >= LOOKS_MAX
+        return self._left
 
     def start(self) -> None:
         self._engine.after(self._engine.rng.randint(*COME_US), self._drain)
@@ -44,7 +42,6 @@ class LeavingOwner(Person):
     def _on_host(self, reply: Message) -> None:
         assert isinstance(reply, jobs_pb2.GetHostResponse)
         if reply.host.state != "drained":
-            self._looks += 1
             self._engine.after(POLL_US, self._look)
             return
         self._monitor.handovers.on_drained(self.node)
