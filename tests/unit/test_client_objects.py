@@ -49,6 +49,16 @@ class Pipe(io.RawIOBase):
         return self._rest.read(min(3, size))
 
 
+def test_what_another_shares_is_read_as_its_owners(client: Client, node: ObjectNode) -> None:
+    """An id says nothing of whose object it is."""
+    made = node._make(DATA, "theirs")
+    made.required_milli = 0  # that of others' is not told
+    node.held[f"{made.owner}/{made.object_id}"] = node.held.pop(made.object_id)
+    read = io.BytesIO()
+    assert client.objects.fetch("theirs", read) == len(DATA)
+    assert read.getvalue() == client.objects.open("theirs").read() == DATA
+
+
 class TestAPutInPieces:
     """Of more than one call takes; here that is little."""
 

@@ -174,6 +174,12 @@ class _Reader(io.RawIOBase):
             ahead.close()
 
 
+def exactly(made: objects_pb2.Object) -> str:
+    """What names this very object: of one that is shared with the node its owner too, for an id is nobody's."""
+    is_own = made.required_milli > 0  # that of others' is not told
+    return made.object_id if is_own else f"{made.owner}/{made.object_id}"
+
+
 def reader_of(calls: Calls, made: objects_pb2.Object, timeout_s: float) -> io.BufferedReader:
     """See `Objects.open`."""
-    return io.BufferedReader(_Reader(Parts(calls, made.object_id, timeout_s), made.size_bytes))
+    return io.BufferedReader(_Reader(Parts(calls, exactly(made), timeout_s), made.size_bytes))

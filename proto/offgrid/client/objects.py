@@ -11,7 +11,7 @@ from typing import BinaryIO
 from offgrid.client.calls import Calls, fresh_request_id
 from offgrid.client.errors import OffgridError
 from offgrid.client.following import follow
-from offgrid.client.object_parts import PATIENCE_S, Parts, Progress, reader_of
+from offgrid.client.object_parts import PATIENCE_S, Parts, Progress, exactly, reader_of
 from offgrid.client.paging import pages
 from offgrid.client.putting import Putting
 from offgrid.client.resuming import resumed
@@ -172,7 +172,8 @@ class Objects:
     # ---- what there is
 
     def get(self, wanted: str) -> objects_pb2.Object:
-        """By id, by the first characters of an id, or by name (the newest of that name)."""
+        """By id, by the first characters of an id, or by name (the newest of that name). What others share with this
+        node is named so too, or as `OWNER/ID` and `OWNER/NAME`; where several owners share what fits, only so."""
         request = objects_pb2.GetObjectRequest(object=wanted)
         return self._calls.unary("ObjectService/GetObject", request, objects_pb2.GetObjectResponse).object
 
@@ -339,7 +340,7 @@ class Objects:
         size = made.size_bytes
         if not 0 <= offset <= size or (length is not None and not 0 <= length <= size - offset):
             raise ValueError(f"{length} bytes from {offset} on are not within {made.object_id}, which has {size}")
-        parts = Parts(self._calls, made.object_id, timeout_s)
+        parts = Parts(self._calls, exactly(made), timeout_s)
         end = size if length is None else offset + length
         if not isinstance(target, str | os.PathLike):
             return parts.copy(offset, end, target, on_progress, on_wait)

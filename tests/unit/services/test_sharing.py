@@ -18,13 +18,15 @@ from offgrid_node.protocol.errors import (
     OutcomeUnknown,
     PeerFault,
 )
+from offgrid_node.protocol.mesh.wrapping import BEGUN_KEY
 from offgrid_node.protocol.objects import notices, sharing
 from offgrid_node.protocol.objects.manifest import MANIFEST_KIND, Manifest
 from offgrid_node.protocol.objects.notices import GATHER_MS, PAGE_NOTICES
-from offgrid_node.protocol.objects.tables import NOTICES, OBJECTS, REPLICAS, SHARED
+from offgrid_node.protocol.objects.tables import NOTICES, OBJECTS, READ, REPLICAS, SHARED
 from offgrid_node.protocol.quorum.records import Epoch, sign_epoch
 from offgrid_node.protocol.signing import digest_of
 from offgrid_node.services.objects.bounds import WRAP_BYTES_MAX
+from offgrid_node.services.objects.sealing import sign_manifest
 from offgrid_node.storage.store import Batch
 
 DATA = b"what was written" * 20
@@ -266,6 +268,115 @@ class TestAnothersId:
         row.shared.formerly.append(own.object_id)  # had it ever been believed
         reader.store.commit(Batch(writes={(SHARED, key): row.SerializeToString()}))
         self.check_gone(world, own.object_id)
+
+
+class TestSeveralOwners:
+    """Mallory keeps shards of what the owner has put, and shares them with the reader as an object of its own."""
+
+    @pytest.fixture
+    def reader(self, world: World, made: objects_pb2.Object) -> Node:
+        share(world)
+        self.pass_off(world, made)
+        return world.hosts[0]
+
+    def pass_off(self, world: World, made: objects_pb2.Object) -> None:
+        """The same roots make the same id, whoever signs them."""
+        mallory, reader = world.hosts[1], world.hosts[0]
+        body = replace(Manifest.decode(made.manifest.signed.body), owner=mallory.node_id)
+        manifest = objects_pb2.Manifest(signed=sign_manifest(body, mallory.signer, SALT))
+        manifest.wraps.add(node_id=reader.node_id, sealed_key=bytes(86))
+        said = objects_pb2.SharedObject(name="notes", manifest=manifest)
+        reader.ask_as(mallory, "DeliverNotices", Notices(shared=[said]))
+
+    def test_the_reader_is_told_to_say_whose(self, world: World, made: objects_pb2.Object, reader: Node) -> None:
+        for wanted in (made.object_id, made.object_id[:8], "notes"):
+            with pytest.raises(InvalidRequest) as refused:
+                reader.read(wanted)
+            for owner in (world.owner, world.hosts[1]):
+                assert f"{owner.node_id}/{wanted}" in str(refused.value)
+
+    def test_and_reads_it_by_its_owner(self, world: World, made: objects_pb2.Object, reader: Node) -> None:
+        for owner in (world.owner.node_id, "owner"):
+            for wanted in (made.object_id, made.object_id[:8], "notes"):
+                assert reader.read(f"{owner}/{wanted}") == DATA
+                assert reader.info(f"{owner}/{wanted}").owner == world.owner.node_id
+
+    def test_so_it_is_when_many_do_so(self, world: World, made: objects_pb2.Object, reader: Node) -> None:
+        """Their rows come before the true owner's."""
+        value = next(v for k, v in reader.store.scan(SHARED) if k.decode().endswith(world.hosts[1].node_id))
+        others = {(SHARED, f"{made.object_id}/{index:032}".encode()): value for index in range(20)}
+        reader.store.commit(Batch(writes=others))
+        assert reader.read(f"owner/{made.object_id}") == DATA
+        assert reader.read(f"owner/{made.object_id[:8]}") == DATA
+
+    def test_a_name_with_a_slash_is_a_name_where_its_beginning_is_no_members(self, world: World) -> None:
+        world.owner.put(DATA, name="photos/a")
+        world.owner.ask("ShareObject", Share(object="photos/a", node="host-0"))
+        world.pass_ms(GATHER_MS)
+        assert world.hosts[0].read("photos/a") == world.hosts[0].read("owner/photos/a") == DATA
+        with pytest.raises(NotFound):
+            world.hosts[0].read("host-1/photos/a")
+
+
+class TestAnIdOfBefore:
+    """It was shared with the reader under that, and is another object's by now."""
+
+    def sealed_anew(self, world: World) -> None:
+        world.pass_ms(3_600_000)
+        begun = world.clock.now().utc_us.to_bytes(8, "big")
+        world.owner.store.commit(Batch(writes={("meta", BEGUN_KEY): begun}))
+        world.pass_ms(1)
+        world.owner.ask("ReencryptObjects", objects_pb2.ReencryptObjectsRequest())
+        world.pass_ms(60_000)
+
+    def test_leads_to_it_when_it_was_unshared_meanwhile_and_shared_again(
+        self, world: World, made: objects_pb2.Object
+    ) -> None:
+        reader = world.hosts[0]
+        share(world)
+        world.owner.ask("UnshareObject", Unshare(object="notes", node="host-0"))
+        world.pass_ms(GATHER_MS)
+        self.sealed_anew(world)
+        with pytest.raises(NotFound):
+            reader.read(made.object_id)
+        share(world)
+        assert reader.info(made.object_id).object_id != made.object_id
+        assert reader.read(made.object_id) == DATA
+        assert reader.read(f"owner/{made.object_id}") == DATA
+
+    def test_that_another_has_shared_as_his_own_is_nobodys_without_an_owner(
+        self, world: World, made: objects_pb2.Object
+    ) -> None:
+        reader = world.hosts[0]
+        share(world)
+        TestSeveralOwners().pass_off(world, made)
+        self.sealed_anew(world)
+        with pytest.raises(InvalidRequest, match=f"{world.owner.node_id}/{made.object_id}"):
+            reader.read(made.object_id)
+        assert reader.read(f"owner/{made.object_id}") == DATA
+
+    def test_shared_again_as_it_is_it_leaves_no_mark(
+        self, world: World, made: objects_pb2.Object, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(sharing, "READ_MAX", 1)
+        world.hosts[0].restart()
+        for _ in range(3):
+            share(world)
+            assert list(world.hosts[0].store.scan(READ)) == []
+            world.owner.ask("UnshareObject", Unshare(object="notes", node="host-0"))
+            world.pass_ms(GATHER_MS)
+            assert len(list(world.hosts[0].store.scan(READ))) == 1
+
+    def test_marks_fill_no_readers_disk(
+        self, world: World, made: objects_pb2.Object, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(sharing, "READ_MAX", 0)
+        world.hosts[0].restart()
+        share(world)
+        world.owner.ask("UnshareObject", Unshare(object="notes", node="host-0"))
+        world.pass_ms(GATHER_MS)
+        assert list(world.hosts[0].store.scan(READ)) == []
+        assert shared_with(world.hosts[0]) == []
 
 
 class TestRefused:

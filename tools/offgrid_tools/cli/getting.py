@@ -79,11 +79,14 @@ def get(
 ) -> None:
     """Read OBJECT (an id, its first characters, or a name) back, verified; a name that ends with / is a folder.
 
+    What another node shares with this one may be named as OWNER/ID or OWNER/NAME, and must be where several share it.
+
     When a get is cut off, the same command goes on behind what of it has come and is right.
 
     \b
     offgrid get notes.txt -o copy.txt
     offgrid get photos/ -o restored
+    offgrid get attic/notes.txt -o theirs.txt
     offgrid get o-4f7k -o - | tar t
     offgrid get film.mkv --range 0-999999 -o head.mkv
     """
@@ -99,13 +102,15 @@ def get(
 
 
 def _get_one(name: str, output: str | None, wanted: Span | None, timeout: float) -> None:
+    from offgrid.client.object_parts import exactly
+
     client = settings().connect()
     made = client.objects.get(name)
     path = output or _free_name(made)
     offset, length = span_of(wanted, made.size_bytes) if wanted else (0, None)
     with bar("reading") as on_progress:
         size = client.objects.fetch(
-            made.object_id,
+            exactly(made),
             sys.stdout.buffer if path == "-" else path,
             offset=offset,
             length=length,
@@ -165,10 +170,12 @@ def _get_folder(prefix: str, output: str | None, timeout: float) -> None:
 
 
 def _fetch_into(client: Client, made: Object, place: Path, timeout: float) -> int:
+    from offgrid.client.object_parts import exactly
+
     place.parent.mkdir(parents=True, exist_ok=True)
     with bar(f"reading {made.name}") as on_progress:
         return client.objects.fetch(
-            made.object_id,
+            exactly(made),
             place,
             on_progress=on_progress,
             on_wait=reading_waits(made, timeout),

@@ -22,7 +22,7 @@ class Heeding:
         for object_id in notices.deleted:
             self._dropping.on_deleted(notices.owner, object_id, now)
         for object_id in (*notices.unshared, *notices.deleted):  # before what is shared, which may need their room
-            self._shared.on_unshared(notices.owner, object_id)
+            self._shared.on_unshared(notices.owner, object_id, now)
         for epoch in notices.moved:
             self._dropping.on_moved(epoch)
         for object_id, shared in notices.shared:

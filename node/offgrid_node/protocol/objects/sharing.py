@@ -15,11 +15,12 @@ from offgrid_node.protocol.errors import Exhausted, InvalidRequest, NotFound
 from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.ids import base32, unbase32
 from offgrid_node.protocol.objects.outbox import Outbox
-from offgrid_node.protocol.objects.tables import OBJECTS, SHARED, replica_key, replica_prefix
+from offgrid_node.protocol.objects.tables import OBJECTS, READ, SHARED, number_key, replica_key
 from offgrid_node.protocol.quorum.quota import Quota
 
 WRAP_HEAD_BYTES, WRAP_ITEM_BYTES, OBJECT_ID_BYTES = 38, 68, 20  # keys/wraps.py: what of a wrap its batch shares
 READERS_MAX = 63  # of one object, besides its owner
+READ_MAX = 50_000  # objects of one owner that were unshared and are remembered; of more nothing is
 SHARED_MAX = 50_000  # objects of one owner that a reader keeps rows of, most of them of 1 to 2 kB
 SHARED_BYTES_MAX = 12 << 10  # of each: two signed bodies of 4 KiB at most, a wrap and a name
 
@@ -90,11 +91,12 @@ class Shared:
     def __init__(self, draft: Draft, was_read: Callable[[str, str], bool]) -> None:
         """`was_read`: whether an object was this owner's, and shared with this node, when it was deleted."""
         self._draft, self._was_read = draft, was_read
-        self._quota = Quota(draft, "shared", SHARED_MAX)
+        self._quota, self._marks = Quota(draft, "shared", SHARED_MAX), Quota(draft, "read", READ_MAX)
 
     def on_shared(self, owner: str, shared: objects_pb2.SharedObject, object_id: str, now: Now) -> None:
-        """The newest word stands. Of ids of before those count that it had for this reader: an id says nothing of whose
-        object it is, and whoever asks for one of another's must not get this. Raises Exhausted (QuotaFull)."""
+        """The newest word stands. Of ids of before those count that it had for this reader, if only once: an id says
+        nothing of whose object it is, and whoever asks for one of another's must not get this. Raises Exhausted
+        (QuotaFull)."""
         key = replica_key(object_id, owner)
         before = self._draft.row(SHARED, key, objects_pb2.SharedRow)
         if before is None:
@@ -104,14 +106,15 @@ class Shared:
         known = before.shared.formerly if before is not None else ()
         row.shared.formerly[:] = [each for each in shared.formerly if each in known or self._was(each, owner)]
         self._draft.put(SHARED, key, row)
+        if self._draft.get(READ, key) is not None:
+            self._draft.delete(READ, key)
+            self._marks.give_back(owner)
 
     def _was(self, object_id: str, owner: str) -> bool:
-        """Whether this node knows of that object as the owner's, and of nobody else's."""
+        """Whether this node knows of that object as the owner's; somebody else's it may be too, by his word."""
         key = replica_key(object_id, owner)
-        rows = self._draft.committed(SHARED, b"", prefix=replica_prefix(object_id))
-        if any(each != key for each, _ in rows):
-            return False
-        return self._draft.get(SHARED, key) is not None or self._was_read(object_id, owner)
+        known = any(self._draft.get(table, key) is not None for table in (SHARED, READ))
+        return known or self._was_read(object_id, owner)
 
     def on_rewrapped(self, owner: str, object_id: str, sealed_key: bytes) -> None:
         """Of what was never shared with this node nothing follows."""
@@ -121,11 +124,16 @@ class Shared:
             row.shared.manifest.wraps[0].sealed_key = sealed_key
             self._draft.put(SHARED, key, row)
 
-    def on_unshared(self, owner: str, object_id: str) -> None:
+    def on_unshared(self, owner: str, object_id: str, now: Now) -> None:
+        """It stays known as that owner's: it may be shared again, under another id by then."""
         key = replica_key(object_id, owner)
-        if self._draft.get(SHARED, key) is not None:
-            self._draft.delete(SHARED, key)
-            self._quota.give_back(owner)
+        if self._draft.get(SHARED, key) is None:
+            return
+        self._draft.delete(SHARED, key)
+        self._quota.give_back(owner)
+        if not self._was_read(object_id, owner) and not self._marks.full(owner):
+            self._draft.put_bytes(READ, key, number_key(now.utc_us))
+            self._marks.take(owner)
 
 
 def readers_of(made: objects_pb2.Object) -> list[str]:

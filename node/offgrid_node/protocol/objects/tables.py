@@ -21,6 +21,7 @@ DROPPED = "replicas_dropped"  # object id "/" owner → when (8 bytes), a mark: 
 DROPPED_AGES = "replicas_dropped_ages"  # owner "/" when, object id → nothing: the same fences, an owner's oldest first
 MOVED = "replicas_moved"  # object id "/" owner → the epoch that took shards away from this host (dropping.py)
 SHARED = "objects_shared"  # object id "/" owner → SharedRow, of what others let this node read
+READ = "objects_read"  # object id "/" owner → when (8 bytes): it was shared with this node, and is no more (sharing.py)
 UNPROVED = "objects_unproved"  # object id → nothing, of this node's own: an audit is wanted soon (audits.py)
 VERIFIED = "objects_verified"  # when (8 bytes, µs UTC), object id → nothing, of this node's own (verified.py)
 EXPIRING = "objects_expiring"  # time (8 bytes, µs UTC), object id → nothing, of this node's own

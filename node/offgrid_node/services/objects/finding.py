@@ -8,11 +8,9 @@ from offgrid_node.protocol.errors import InvalidRequest, NotFound
 from offgrid_node.protocol.objects.deletion import OBJECT_DELETED, was_deleted
 from offgrid_node.protocol.objects.manifest import OBJECT_ID
 from offgrid_node.protocol.objects.tables import DELETED, OBJECT_NAMES, OBJECTS, name_prefix
-from offgrid_node.services.objects.sharing import NAME_CHARS_MAX, Sharing
+from offgrid_node.services.objects.sharing import NAME_CHARS_MAX, PREFIX_CHARS_MIN, Sharing
 from offgrid_node.services.shelf import Shelf
 from offgrid_node.storage.store import Store
-
-PREFIX_CHARS_MIN = 6  # "o-" and four more
 
 
 class Finding:
@@ -29,10 +27,9 @@ class Finding:
         except NotFound as fault:
             if fault.reason == OBJECT_DELETED:
                 raise
-            shared = self._sharing.find(text) if len(text) >= PREFIX_CHARS_MIN or not text.startswith("o-") else []
-            if not shared:
+            if (shared := self._sharing.find(text)) is None:
                 raise
-            return self._sharing.opened(_only(text, shared))
+            return self._sharing.opened(shared)
 
     def own(self, text: str) -> objects_pb2.ObjectRow:
         """By id, also one that it had before it was sealed anew, by name (the newest of that name), or by the first
@@ -66,10 +63,6 @@ class Finding:
             objects_pb2.ObjectRow.FromString(value)
             for (_, value), _ in zip(self._store.scan(OBJECTS, prefix=text.encode()), range(2), strict=False)
         ]
-        return _only(text, rows) if rows else None
-
-
-def _only(text: str, rows: list[objects_pb2.ObjectRow]) -> objects_pb2.ObjectRow:
-    if len(rows) > 1:
-        raise InvalidRequest.field("object", f"{text!r} fits several objects; give more of the id")
-    return rows[0]
+        if len(rows) > 1:
+            raise InvalidRequest.field("object", f"{text!r} fits several objects; give more of the id")
+        return rows[0] if rows else None

@@ -17,8 +17,8 @@ from offgrid_node.services.bulk import RETRY_MS, Bulk
 from offgrid_node.services.flow import Flow, Later, run
 from offgrid_node.services.objects.background import let_others, pause
 from offgrid_node.services.objects.checking import Checking, Turn, Walk, kept_shards, manifest_in
-from offgrid_node.services.objects.finding import PREFIX_CHARS_MIN
 from offgrid_node.services.objects.rate import Rate
+from offgrid_node.services.objects.sharing import PREFIX_CHARS_MIN
 from offgrid_node.services.stream import Stream
 
 BYTES_PER_S_MIN = 100_000  # below it there would be no word for longer than ten seconds

@@ -6,8 +6,9 @@ nothing that its owner has not signed, and reads from the hosts as the owner doe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from itertools import islice
 from typing import Protocol
 
 from google.protobuf.message import Message
@@ -18,12 +19,22 @@ from offgrid_node.protocol.effects import Verifier
 from offgrid_node.protocol.errors import Corrupt, InvalidRequest, NotFound, PeerFault, PermissionDenied
 from offgrid_node.protocol.mesh.wrapping import WrappingKey
 from offgrid_node.protocol.objects.commands import ShareObject, TakeNotices, UnshareObject
+from offgrid_node.protocol.objects.dropping import READ_MARK
 from offgrid_node.protocol.objects.manifest import OBJECT_ID, Manifest, verify_manifest
 from offgrid_node.protocol.objects.notices import PAGE_NOTICES
 from offgrid_node.protocol.objects.outbox import described
 from offgrid_node.protocol.objects.resealing import FORMERLY_MAX
 from offgrid_node.protocol.objects.sharing import SHARED_BYTES_MAX, WRAP_ITEM_BYTES, wraps_in
-from offgrid_node.protocol.objects.tables import OBJECTS, SHARED, object_of, quorum_id_of
+from offgrid_node.protocol.objects.tables import (
+    DROPPED,
+    NUMBER_BYTES,
+    OBJECTS,
+    READ,
+    SHARED,
+    object_of,
+    quorum_id_of,
+    replica_prefix,
+)
 from offgrid_node.protocol.quorum.records import Epoch, verify_epoch
 from offgrid_node.protocol.rng import Rng
 from offgrid_node.runtime import Runtime, Ticket
@@ -36,6 +47,8 @@ from offgrid_node.services.objects.sealing import ENTROPY_BYTES, Wraps
 from offgrid_node.services.shelf import Shelf
 
 NAME_CHARS_MAX = 256
+PREFIX_CHARS_MIN = 6  # of an id: "o-" and four more
+TOLD_MAX = 4  # owners that are named where several fit
 DURABLE = objects_pb2.OBJECT_STATE_DURABLE
 
 
@@ -172,21 +185,51 @@ class Sharing:
         for key, value in self._runtime.store.scan(SHARED, start):
             yield key, _row_of(objects_pb2.SharedRow.FromString(value))
 
-    def find(self, text: str) -> list[objects_pb2.ObjectRow]:
-        """Those of that id, or of ids that begin so; else what had that id before it was sealed anew, or the newest of
-        that name. A whole id is nobody's name: others choose names. Two at most."""
-        found = []
-        if text.startswith("o-"):
-            values = (value for _, value in self._runtime.store.scan(SHARED, prefix=text.encode()))
-            found = [
-                _row_of(objects_pb2.SharedRow.FromString(value)) for value, _ in zip(values, range(2), strict=False)
-            ]
+    def find(self, text: str) -> objects_pb2.ObjectRow | None:
+        """By id, its first characters, an id that it had before it was sealed anew, or a name; behind an owner and a
+        "/" among what that owner shares. What several owners share is nobody's without one: a member that keeps an
+        object may well share it as its own, and others choose names. Raises InvalidRequest where several fit."""
+        owner, _, rest = text.partition("/")
+        if rest:
+            with suppress(NotFound, InvalidRequest):
+                found = self._of(rest, self._members().resolve(owner))
+                if found is not None:
+                    return found
+        return self._of(text, "")
+
+    def _of(self, text: str, owner: str) -> objects_pb2.ObjectRow | None:
+        """Of that owner; "": of whomever."""
+        if is_id := OBJECT_ID.match(text) is not None:
+            owners = {owner} if owner else self._owners(text)
+            if len(owners) > 1:
+                raise _ambiguous(text, owners)
+        found = self._beginning(text, owner) if text.startswith("o-") and len(text) >= PREFIX_CHARS_MIN else []
+        if len({row.object.object_id for row in found}) > 1:
+            raise InvalidRequest.field("object", f"{text!r} fits several objects; give more of the id")
         if not found:
-            is_id = OBJECT_ID.match(text) is not None
-            rows = (row for _, row in self.rows(b""))
-            named = [row for row in rows if (text in row.object.formerly if is_id else row.object.name == text)]
-            found = sorted(named, key=lambda row: -row.object.created_us)[:1]
-        return found
+            rows = (row for _, row in self.rows(b"") if owner in ("", row.object.owner))
+            found = [row for row in rows if (text in row.object.formerly if is_id else row.object.name == text)]
+        if len(owners := {row.object.owner for row in found}) > 1:
+            raise _ambiguous(text, owners)
+        return max(found, key=lambda row: row.object.created_us, default=None)
+
+    def _beginning(self, text: str, owner: str) -> list[objects_pb2.ObjectRow]:
+        """Some of those whose ids begin so."""
+        rows = self._runtime.store.scan(SHARED, prefix=text.encode())
+        values = (value for key, value in rows if not owner or key.endswith(f"/{owner}".encode()))
+        return [_row_of(objects_pb2.SharedRow.FromString(value)) for value in islice(values, TOLD_MAX)]
+
+    def _owners(self, object_id: str) -> set[str]:
+        """Whose it is or was, by their own words."""
+        store, prefix = self._runtime.store, replica_prefix(object_id)
+        keys = [key for table in (SHARED, READ) for key, _ in islice(store.scan(table, prefix=prefix), TOLD_MAX)]
+        keys += [key for key, mark in store.scan(DROPPED, prefix=prefix) if mark[NUMBER_BYTES:] == READ_MARK]
+        return {key[len(prefix) :].decode() for key in keys}
+
+
+def _ambiguous(text: str, owners: Iterable[str]) -> InvalidRequest:
+    said = " or ".join(f"{owner}/{text}" for owner in sorted(owners)[:TOLD_MAX])
+    return InvalidRequest.field("object", f"several nodes share {text!r} with this one: say whose, {said}")
 
 
 def _rewrapped(notices: objects_pb2.DeliverNoticesRequest) -> tuple[tuple[str, bytes], ...]:
