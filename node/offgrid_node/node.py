@@ -285,8 +285,8 @@ class Node:
         if count := objects.back_since(self.runtime.clock.now().utc_us - BACK_TOLD_US):
             what = "an object" if count == 1 else f"{count} objects"
             notices.append(
-                f"{what} that this node had forgotten with its disk came back from hosts, without those whom it was "
-                "shared with; `offgrid ls --regained` names them"
+                f"{what} that this node had forgotten with its disk came back from hosts; `offgrid ls --regained` says "
+                "which, and who claims to be a reader"
             )
         if count := objects.left_to_reseal:
             what = "an object is" if count == 1 else f"{count} objects are"

@@ -48,11 +48,15 @@ def forgetful(
     seconds(world, 5)
     made = world.owner.info(made.object_id)
     assert made.state == objects_pb2.OBJECT_STATE_DURABLE
+    lose(world, life)
+    return world, made
+
+
+def lose(world: World, life: int = 2) -> None:
     world.owner.up = False
     world.owner.store, world.owner.blobs = MemoryStore(), MemoryBlobs()
     if life:
         world.owner.store.commit(Batch(writes={(META, LIFE): number_key(life)}))
-    return world, made
 
 
 def seconds(world: World, count: int) -> None:
@@ -131,6 +135,20 @@ class TestARestoredOwner:
         assert regained(world) == []
         world.owner.restart()
         assert objects(world).back_since(0) == 0
+
+    def test_hears_from_its_readers_that_they_are_and_makes_nobody_one(self) -> None:
+        world = World(N)
+        made = world.owner.put(DATA, name="data")
+        readers = [host for host in world.hosts if made.object_id not in host.blobs.names()][:1] + keepers(world)[:1]
+        for reader in readers:
+            world.owner.ask("ShareObject", objects_pb2.ShareObjectRequest(object="data", node=reader.name))
+        seconds(world, 5)
+        lose(world)
+        begin(world)
+        (told,) = regained(world)
+        assert {*told.readers} == {reader.node_id for reader in readers}
+        assert [wrap.node_id for wrap in told.object.manifest.wraps] == [world.owner.node_id]
+        assert all(reader.read("data") == DATA for reader in readers), "they can still"
 
     def test_has_what_it_put_since_as_the_newest_of_that_name(self) -> None:
         world, made = forgetful(None)

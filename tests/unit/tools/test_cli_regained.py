@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 from cli_run import Run
-from small_objects import OTHER_ID, ObjectNode
+from small_objects import NODE_ID, OTHER_ID, ObjectNode
 
 from offgrid.v1 import objects_pb2
 from offgrid_tools.cli import exits
@@ -19,7 +19,9 @@ def node() -> Iterator[ObjectNode]:
     for name in ("notes.txt", ""):
         made = running._make(b"some", name)
         made.regained_us = made.created_us + 1_000_000
+        made.manifest.wraps.add(node_id=NODE_ID)
         back = objects_pb2.RegainedObject(object_id=made.object_id, back=True, since_us=made.regained_us, object=made)
+        back.readers.extend([NODE_ID, OTHER_ID] if name else [])
         running.regained.append(back)
     missing = objects_pb2.RegainedObject(object_id="o-9", since_us=1, trouble="too little", node=OTHER_ID)
     running.regained.append(missing)
@@ -34,8 +36,8 @@ def test_says_what_is_back_and_what_not_and_what_each_lacks(og: Run, node: Objec
     assert missing.split()[:2] == ["o-9", "missing"]
     assert missing.endswith("too little (kept by barn; `offgrid rm` gives it up)")
     assert named.split()[:4] == ["o-1", "notes.txt", "4", "bytes"]
-    assert named.endswith("whom it was shared with")
-    assert nameless.endswith("its name, if it had one, and whom it was shared with")
+    assert named.endswith("readers: barn, by their own word (`offgrid share` names them again)"), "the rest are known"
+    assert nameless.endswith("its name, if it had one")
 
 
 def test_says_so_when_there_are_none(og: Run, node: ObjectNode) -> None:
@@ -51,5 +53,5 @@ def test_scripts_get_a_document(og: Run, node: ObjectNode) -> None:
 def test_info_says_that_its_readers_of_before_are_not_known(og: Run, node: ObjectNode) -> None:
     out = og("info", "notes.txt")[1]
     (readers,) = [line for line in out.splitlines() if line.startswith("readers")]
-    assert readers.endswith("none known; those of before it came back are not")
+    assert readers.endswith("; `offgrid ls --regained` has who else says so")
     assert "came back" in out

@@ -158,7 +158,7 @@ def show(made: Object) -> None:
 
 def _readers(made: Object, readers: list[str]) -> str:
     said = ", ".join(readers)
-    return f"{said or 'none known'}; those of before it came back are not" if made.regained_us else said
+    return f"{said or 'none known'}; `offgrid ls --regained` has who else says so" if made.regained_us else said
 
 
 def _is_anothers(made: Object) -> bool:

@@ -20,6 +20,7 @@ from offgrid_node.protocol.objects.commands import AddObject, Enqueue, NotRegain
 from offgrid_node.protocol.objects.deletion import Deletion
 from offgrid_node.protocol.objects.outbox import Outbox, put_number
 from offgrid_node.protocol.objects.resealing import FORMERLY_MAX, Resealing
+from offgrid_node.protocol.objects.sharing import READERS_MAX
 from offgrid_node.protocol.objects.tables import OBJECT_NAMES, OBJECTS, REGAINED, name_key, name_prefix
 
 HOUR_MS = 3_600_000
@@ -188,7 +189,9 @@ class Regaining:
             row.request_id, row.checksum = former.request_id, former.checksum
             row.object.formerly[:] = [*former.object.formerly, former.object.object_id][-FORMERLY_MAX:]
             self._draft.put(OBJECTS, body.object_id.encode(), row)
-        self._put(objects_pb2.RegainedObject(object_id=body.object_id, back=True, since_us=now.utc_us))
+        back = objects_pb2.RegainedObject(object_id=body.object_id, back=True, since_us=now.utc_us)
+        back.readers.extend(sorted(command.readers)[:READERS_MAX])
+        self._put(back)
 
     def _place(self, name: str, created_us: int) -> int:
         """A number below those of the objects of its name that were made later; 0 where there are none. After a restore

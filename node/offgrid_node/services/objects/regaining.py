@@ -1,9 +1,10 @@
 """Takes back what a restored node put after its journal's last safe segment: hosts keep it, its rows do not know it.
 
 Manifest and epoch are this node's own word, under its signature, and beside them lie the object's key and this node's
-note of it (name, request), sealed for it alone. So it is all there but who else may read it. The bytes come here, are
-compared with the manifest's roots, and the machine takes the object in (`protocol/objects/regaining.py`). What too
-little is left of, by the word of every member, nobody can ever read: hosts are let drop it.
+note of it (name, request), sealed for it alone. Who else may read it they say themselves, and nothing follows from it
+but that people see it. The bytes come here, are compared with the manifest's roots, and the machine takes the object in
+(`protocol/objects/regaining.py`). What too little is left of, by the word of every member, nobody can ever read: hosts
+are let drop it.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from offgrid_node.protocol.objects.hashing import wrong_shards
 from offgrid_node.protocol.objects.manifest import OBJECT_ID, Manifest, verify_manifest
 from offgrid_node.protocol.objects.segments import is_segment, verify_head
 from offgrid_node.protocol.objects.sharing import for_host
-from offgrid_node.protocol.objects.tables import OBJECTS, REPLICAS, quorum_id_of, replica_key
+from offgrid_node.protocol.objects.tables import OBJECTS, REPLICAS, SHARED, quorum_id_of, replica_key
 from offgrid_node.protocol.quorum.records import Epoch, verify_epoch
 from offgrid_node.runtime import Runtime
 from offgrid_node.services.bulk import Bulk
@@ -51,6 +52,7 @@ from offgrid_node.storage.store import Store
 TOGETHER_MAX = 4  # objects at once: each comes here whole
 WAITING_MAX = 10_000  # as many as one comparison names; others are named again
 SHOW_TIMEOUT_MS = 10_000
+READER_TIMEOUT_MS = 2_000  # of whom nothing but that is wanted: many objects wait behind this one
 NOTHING = "ReplicaNotFound"
 NOT_GIVEN = frozenset({"NoReplica", "WrongRoot"})  # by those who claim to keep it
 
@@ -81,6 +83,7 @@ class _Found:
     shards: dict[int, list[str]] = field(default_factory=dict)
     asked: set[str] = field(default_factory=set)
     silent: set[str] = field(default_factory=set)
+    readers: set[str] = field(default_factory=set)  # who say that it is shared with them
 
     @property
     def body(self) -> Manifest | None:
@@ -155,10 +158,10 @@ class Regaining:
             self._on_segment(found.manifest)
             return
         yield from self._ask(found, list(found.epoch.weights))
-        if not found.suffices:
-            yield from self._ask(found, list(self._members().live()))
+        others = list(self._members().live())
+        yield from self._ask(found, others, READER_TIMEOUT_MS if found.suffices else SHOW_TIMEOUT_MS)
         if found.suffices:
-            yield from self._bring(found)
+            yield from self._take_back(found)
         elif found.silent:
             raise Unavailable(f"too little of it is found, and {len(found.silent)} do not answer", reason="Silent")
         else:
@@ -167,12 +170,12 @@ class Regaining:
 
     # ---- who has what
 
-    def _ask(self, found: _Found, nodes: Sequence[str]) -> Flow[None]:
+    def _ask(self, found: _Found, nodes: Sequence[str], timeout_ms: int = SHOW_TIMEOUT_MS) -> Flow[None]:
         fresh = [node for node in dict.fromkeys(nodes) if node not in found.asked and node != self._self_id]
         request, kind = objects_pb2.ShowReplicaRequest(object_id=found.object_id), objects_pb2.ShowReplicaResponse
         found.asked.update(fresh)
         answers = yield together(
-            [call(self._carrier, node, "ShowReplica", request, kind, timeout_ms=SHOW_TIMEOUT_MS) for node in fresh]
+            [call(self._carrier, node, "ShowReplica", request, kind, timeout_ms=timeout_ms) for node in fresh]
         )
         for node, answer in zip(fresh, answers, strict=True):
             try:
@@ -186,6 +189,10 @@ class Regaining:
     def _take(self, found: _Found, node: str, answer: objects_pb2.ShowReplicaResponse) -> None:
         """Raises PeerFault unless this node said all of it, PermissionDenied where the key opens for somebody else."""
         keys, salt = self._members().keys(self._self_id), self._members().salt
+        if answer.reads:
+            found.readers.add(node)
+        if not answer.HasField("manifest"):
+            return
         body = verify_manifest(answer.manifest.signed, keys, self._verify, salt)
         epoch = verify_epoch(answer.epoch, keys, self._verify, salt)
         said = epoch.owner, epoch.quorum_id, epoch.subject
@@ -217,17 +224,6 @@ class Regaining:
 
     # ---- back
 
-    def _bring(self, found: _Found) -> Flow[None]:
-        """If those who were asked do not give it, from whoever else has it."""
-        try:
-            yield from self._take_back(found)
-        except Fault as fault:
-            known = dict(found.shards)
-            yield from self._ask(found, list(self._members().live()))
-            if fault.reason not in NOT_GIVEN or found.shards == known:
-                raise
-            yield from self._take_back(found)
-
     def _take_back(self, found: _Found) -> Flow[None]:
         assert found.manifest is not None
         assert found.epoch is not None
@@ -241,8 +237,9 @@ class Regaining:
             if (yield self._bulk.run(lambda: self._is_other(body), key=body.object_id)):
                 self._keeping.drop(body.object_id)
                 raise Corrupt("what hosts keep is not what this node signed", reason="WrongRoot")
+            readers = tuple(found.readers)
             size_bytes = open_size(self._reading.key_of(manifest), body)
-            command = TakeBack(manifest, body, found.epoch.required_milli, note, size_bytes, former_whole)
+            command = TakeBack(manifest, body, found.epoch.required_milli, note, size_bytes, former_whole, readers)
             yield asked(self._runtime.ask("objects", self._self_id, command, size_bytes=manifest.ByteSize()))
         _log.warning("%s is back from hosts: this node had forgotten it with its disk", body.object_id)
 
@@ -271,7 +268,10 @@ def shown(store: Store, owner: str, object_id: str) -> objects_pb2.ShowReplicaRe
     if not OBJECT_ID.match(object_id):
         raise InvalidRequest.field("object_id", f"{object_id[:64]!r} is no object id")
     value = store.get(REPLICAS, replica_key(object_id, owner))
+    reads = store.get(SHARED, replica_key(object_id, owner)) is not None
+    if value is None and reads:
+        return objects_pb2.ShowReplicaResponse(reads=True)
     if value is None:
         raise NotFound(f"nothing of {object_id} is kept here", reason=NOTHING)
     row = objects_pb2.ReplicaRow.FromString(value)
-    return objects_pb2.ShowReplicaResponse(manifest=row.manifest, epoch=row.epoch, shards=shards_of(row))
+    return objects_pb2.ShowReplicaResponse(manifest=row.manifest, epoch=row.epoch, shards=shards_of(row), reads=reads)
