@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 from offgrid.client.silence import PAUSE_MS_MAX
 from offgrid.v1 import objects_pb2
 from offgrid_node.protocol.errors import Fault, InvalidRequest, NotFound, OutcomeUnknown, PermissionDenied, Unavailable
+from offgrid_node.protocol.mesh.directory import Directory
 from offgrid_node.protocol.objects.manifest import TAG_BYTES
 from offgrid_node.services.objects.gathering import ASKING_MS_MAX, HEDGE_MS
 from offgrid_node.services.objects.holders import AWAY_MS, LYING_MS
+from offgrid_node.services.objects.room import trust_of
 
 DATA = bytes(range(256)) * 2
 Reply = objects_pb2.ReadReplicaResponse
@@ -262,3 +264,17 @@ def test_whom_a_host_names_instead_is_asked_as_well(world: World) -> None:
 
     world.bend = bend
     assert world.owner.read("data") == DATA
+
+
+def test_an_answer_is_judged_while_machines_are_loaded_anew(world: World) -> None:
+    """Else the read that waits for it would never end: a fault of the callback is nobody's."""
+    runtime = world.owner.runtime
+    trust, loaded = trust_of(runtime, world.owner.node_id, no_directory), runtime.machines
+    runtime.machines = {}
+    assert trust.why("a host", Unavailable("refused")) == "is not alive"
+    assert trust.rank("a host") == (False, True)
+    runtime.machines = loaded
+
+
+def no_directory() -> Directory:
+    raise Unavailable("the node is loading what it knows", reason="Reloading")

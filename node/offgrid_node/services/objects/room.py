@@ -82,7 +82,7 @@ class ObjectRoom:
             later,
             called=lambda node: called(directory(), node),
             salt=self.salt,
-            trust=_trust_of(runtime, self_id, directory),
+            trust=trust_of(runtime, self_id, directory),
             kept=RowBlobs(files, runtime.store, self_id, parts.small_bytes),
             keeping=self.keeping,
             pace=self.repair_pace,
@@ -144,9 +144,11 @@ def _clear_up(runtime: Runtime, files: BlobStore) -> None:
         runtime.deliver("objects", lost)
 
 
-def _trust_of(runtime: Runtime, self_id: str, directory: Callable[[], Directory]) -> Trust:
+def trust_of(runtime: Runtime, self_id: str, directory: Callable[[], Directory]) -> Trust:
+    """Answers come, and are judged, while machines are loaded anew as well: then nobody is known to be alive."""
+
     def is_alive(node: str) -> bool:
-        return mesh_of(runtime).liveness(node) == ALIVE
+        return bool(runtime.machines) and mesh_of(runtime).liveness(node) == ALIVE
 
     return Trust(runtime, self_id, is_alive, lambda node: name_of(directory(), node))
 
