@@ -76,7 +76,9 @@ def rotate_identity(path: Path, root: NodeKey | None = None) -> Rotated:
             check_root(directory, root)
         before = _key_of_now(folder, directory, root)
         following = NodeKey.load_or_create(folder.keys_path, NEXT, before.node_id)
-        store.commit(Batch(writes=changed_rows(store, directory, before, following, root, time.time_ns() // 1_000)))
+        now_us, certificate = time.time_ns() // 1_000, identity_certificate(following)
+        rows = changed_rows(store, directory, before, following, certificate, root, now_us)
+        store.commit(Batch(writes=rows))
         number = directory.key_number(before.node_id)
         change_path = _write_change(folder, directory, before.node_id) if root is not None else None
         KeyRing.load(folder.keys_path, following.public_key, number)
@@ -201,9 +203,15 @@ def _key_of_now(folder: Folder, directory: Directory, root: NodeKey | None) -> N
 
 
 def changed_rows(
-    rows: Rows, directory: Directory, before: NodeKey | Lost, following: NodeKey, root: Signer | None, now_us: int
+    rows: Rows,
+    directory: Directory,
+    before: Signer | Lost,
+    following: Signer,
+    certificate: bytes,
+    root: Signer | None,
+    now_us: int,
 ) -> MeshRows:
-    """Every row that a change of this node's key changes; the directory has it then."""
+    """Every row that a change of this node's key changes; the directory has it then. `certificate`: the next key's."""
     node_id, genesis = before.node_id, directory.genesis
     if directory.member(node_id) is None:
         raise FailedPrecondition(f"{node_id} is no member of mesh {directory.mesh_name}", reason="NotAMember")
@@ -219,9 +227,9 @@ def changed_rows(
     changed_us = max(now_us, said.changed_us + 1) if said is not None else now_us
     keys = was, following.public_key
     change = KeyChange(node_id, len(kept) + 1, *keys, height + 1, seq, changed_us, by_root=root is not None)
-    signer = before if root is None and isinstance(before, NodeKey) else root
+    signer = root if root is not None or isinstance(before, Lost) else before
     assert signer is not None, "without the root's word the key of before signs"
-    message = sign_change(genesis, change, signer, following, identity_certificate(following))
+    message = sign_change(genesis, change, signer, following, certificate)
     peer, proofs = directory.peer(node_id), directory.proofs(node_id)
     directory.accept_member(
         mesh_pb2.MemberProof(
@@ -238,7 +246,7 @@ def changed_rows(
     return rows_of(directory, [each.node_id for each in directory.take_changes()])
 
 
-def _issue_anew(directory: Directory, admin: NodeKey) -> None:
+def _issue_anew(directory: Directory, admin: Signer) -> None:
     """Who was admitted or removed by this node's word is so by its next key's: the one of before convinces nobody any
     more."""
     for node_id in directory.all_ids():
@@ -249,7 +257,7 @@ def _issue_anew(directory: Directory, admin: NodeKey) -> None:
             directory.accept_member(issue_member(directory.genesis, anew, certificate, admin))
 
 
-def _own_changes(rows: Rows, directory: Directory, before: NodeKey | Lost, height: int, seq: int) -> Chain:
+def _own_changes(rows: Rows, directory: Directory, before: Signer | Lost, height: int, seq: int) -> Chain:
     """Those that the root goes on from. A thief's may begin where this node has not come to, or before what it signed
     by its own key: with them nothing of this node's would be taken in any more. And whoever used up all changes leaves
     those that the key at hand follows."""

@@ -20,6 +20,7 @@ from offgrid.v1 import mesh_pb2
 from offgrid_node.folder import ROOT_KEY, Folder, open_store
 from offgrid_node.keys import NodeKey
 from offgrid_node.keys.store import fsync_folder, key_path
+from offgrid_node.protocol.effects import Signer
 from offgrid_node.protocol.errors import FailedPrecondition, NotFound
 from offgrid_node.protocol.mesh.directory import Directory
 from offgrid_node.protocol.mesh.founding import MeshRows
@@ -80,7 +81,7 @@ def load_root(folder: Folder) -> NodeKey:
     return _root_in(folder)
 
 
-def changed_root_rows(directory: Directory, root: NodeKey, following: NodeKey, now_us: int) -> MeshRows:
+def changed_root_rows(directory: Directory, root: Signer, following: Signer, now_us: int) -> MeshRows:
     """Every row that a change of the root key changes; the directory has it then."""
     kept = set(directory.kept_by_root())
     if directory.root.number == ROOT_CHANGES_MAX or len(kept) > KEPT_MAX:

@@ -19,6 +19,7 @@ from offgrid_tools.sim.mutants import (
     outlived,
     perils,
     redundant,
+    rotation,
     runtime,
     terms,
     upkeep,
@@ -64,6 +65,10 @@ SAMPLE = (
     "missing-unnamed",
     "parity-never-asked",
     "audit-nonce-repeated",
+    "sealed-anew-under-old-key",
+    "reader-stays",
+    "old-identity-admitted",
+    "old-root-believed",
 )
 
 
@@ -77,7 +82,7 @@ def test_a_planted_bug_is_found(mutant: str) -> None:
 def test_no_two_domains_plant_bugs_of_one_name() -> None:
     assert len(MUTANTS) == sum(
         len(room.MUTANTS) for room in (runtime, jobs, market, redundant, terms, bustle, perils, mesh, ledger)
-    ) + sum(len(room.MUTANTS) for room in (objects, vault, outlived, upkeep, changes, comebacks))
+    ) + sum(len(room.MUTANTS) for room in (objects, vault, outlived, upkeep, changes, rotation, comebacks))
 
 
 def test_what_was_planted_is_gone_afterwards() -> None:

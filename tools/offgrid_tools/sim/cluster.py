@@ -60,6 +60,7 @@ class Cluster:
         self._names[process.node_id] = spec.name
         self.monitor.evidence.keys[process.node_id] = process.signer.public_key
         self.monitor.evidence.latest_us[process.node_id] = lambda: process.latest_us
+        self.monitor.resealing.wraps[process.node_id] = lambda: process.wraps
         return process
 
     def name_of(self, node_id: str) -> str:
@@ -131,7 +132,7 @@ class Cluster:
             return unsettled
         keys = {process.node_id: process.running.directory.wrapping_key(process.node_id) for process in live}
         labels = {node: key.label for node, key in keys.items() if key is not None}
-        if outdated := self.monitor.access.outdated(labels):
+        if outdated := self.monitor.access.outdated(labels) or self.monitor.access.told(everybody):
             return outdated
         digests = [process.running.directory.digest() for process in live]
         for process, digest in zip(live, digests, strict=True):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from offgrid.v1 import ledger_pb2
 from offgrid_node.protocol.events import CORE, HOST
@@ -11,13 +11,24 @@ from offgrid_node.storage.store import Batch
 from offgrid_tools.sim.cluster import Cluster
 from offgrid_tools.sim.engine import SECOND
 from offgrid_tools.sim.folder import DropHelper
-from offgrid_tools.sim.liars import FalseWorker, Forger, JobLiar, LedgerLiar, LyingBroker, LyingHost, LyingOwner
+from offgrid_tools.sim.liars import (
+    FalseWorker,
+    Forger,
+    IdentityThief,
+    JobLiar,
+    LedgerLiar,
+    LyingBroker,
+    LyingHost,
+    LyingOwner,
+    RootThief,
+)
 from offgrid_tools.sim.plan import JOBS_MAX, JOBS_MIN, REQUIRED_MILLI, STORM_JOBS, Plan
 from offgrid_tools.sim.process import Process
 from offgrid_tools.sim.users import (
     DeadlyUser,
     DemandingUser,
     HostOwner,
+    IdentityOwner,
     JobUser,
     KeyOwner,
     LeavingOwner,
@@ -26,6 +37,7 @@ from offgrid_tools.sim.users import (
     Payer,
     Person,
     QuorumUser,
+    RootOwner,
     RushUser,
     SchedulingUser,
     TrustingUser,
@@ -40,7 +52,8 @@ DELETES_CHANCE = 0.4
 COME_WITHIN_US = 2 * SECOND
 RICH_MICRO, POOR_MICRO, AMOUNT_MAX_MICRO = 10**9, 40_000, 10**6
 
-Liar = FalseWorker | Forger | JobLiar | LyingBroker | LyingHost | LyingOwner | LedgerLiar
+Thief = IdentityThief | RootThief
+Liar = Thief | FalseWorker | Forger | JobLiar | LyingBroker | LyingHost | LyingOwner | LedgerLiar
 
 
 class Crowd:
@@ -48,6 +61,7 @@ class Crowd:
 
     def __init__(self, cluster: Cluster, plan: Plan) -> None:
         self._cluster, self._plan, self._rng = cluster, plan, cluster.engine.rng
+        self._thieves: list[Thief] = []
         self.workers = list(self._workers())
         self.keepers = list(self._keepers()) if plan.things else []
         self.payers = list(self._payers()) if plan.open_us is not None else []
@@ -125,6 +139,7 @@ class Crowd:
                 codes=vault.codes,
                 reader=there,
                 expires=vault.expires,
+                unshares=vault.unshares,
             )
 
     def _payers(self) -> Iterator[Payer]:
@@ -167,7 +182,19 @@ class Crowd:
     def _changing(self, vault: Vault) -> Iterator[Person]:
         engine, monitor, processes = self._cluster.engine, self._cluster.monitor, self._cluster.processes
         for name in vault.rotates:
-            yield KeyOwner(engine, monitor, processes[name])
+            yield KeyOwner(engine, monitor, processes[name], reseals=name in vault.reseals)
+
+        for name in vault.rekeyed:
+            yield IdentityOwner(engine, monitor, processes[name], self._stolen(IdentityThief, processes[name]))
+        if vault.reroots:
+            founder = self._cluster.founder
+            yield RootOwner(engine, monitor, founder, self._stolen(RootThief, founder))
+
+    def _stolen(self, kind: type[Thief], victim: Process) -> Callable[[], None]:
+        """Somebody has the key that is replaced; what lets him begin."""
+        thief = kind(self._cluster, victim)
+        self._thieves.append(thief)
+        return thief.begin
 
     def _leaving(self) -> Iterator[LeavingOwner]:
         if self._plan.vault is not None and self._plan.vault.leaves:
@@ -217,7 +244,7 @@ class Crowd:
 
     @property
     def lies(self) -> int:
-        return sum(liar.lies for liar in self.liars)
+        return sum(liar.lies for liar in (*self.liars, *self._thieves))
 
 
 def _wanting(people: Sequence[Person]) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from contextlib import suppress
 
 from offgrid_node.protocol.errors import InvalidRequest, PermissionDenied
 from offgrid_node.protocol.ids import node_id_of
@@ -16,16 +17,20 @@ SEAL_BYTES = 16
 _CERTIFICATE = b"sim-cert:"
 
 
+def _key(name: str) -> bytes:
+    return hashlib.blake2b(name.encode(), digest_size=32, person=b"og.sim.key").digest()
+
+
 def _tag(public_key: bytes, digest: bytes) -> bytes:
     return hashlib.blake2b(digest, digest_size=64, key=public_key, person=b"og.sim.sign").digest()
 
 
 class SimSigner:
-    """A node's key, made from its name."""
+    """A node's key, made from its name and from how often it was replaced."""
 
-    def __init__(self, name: str) -> None:
-        self.public_key = hashlib.blake2b(name.encode(), digest_size=32, person=b"og.sim.key").digest()
-        self.node_id = node_id_of(self.public_key)
+    def __init__(self, name: str, number: int = 0) -> None:
+        self.public_key = _key(f"{name} {number}" if number else name)
+        self.node_id = node_id_of(_key(name))
 
     def sign(self, digest: bytes) -> bytes:
         return _tag(self.public_key, digest)
@@ -70,31 +75,42 @@ def _seal_tag(secret: bytes, context: bytes, data: bytes) -> bytes:
 class SimWraps:
     """Key wraps that only the holder of a wrapping key opens, as far as anybody here plays by the rules."""
 
-    def __init__(self, signer: SimSigner) -> None:
-        self._signer = signer
+    def __init__(self, signer: SimSigner, older: Sequence[SimSigner] = ()) -> None:
+        """`older`: identity keys of the node's before."""
+        self._keys = (signer, *older)
 
     def wrap(self, reader: WrappingKey, secrets: Sequence[tuple[bytes, bytes]], entropy: bytes) -> list[bytes]:
         return [reader.label + entropy + sim_seal(reader.key, use, secret[::-1]) for secret, use in secrets]
 
     def unwrap(self, wrapped: bytes, use: bytes) -> bytes:
-        own = self._signer.wrapping_key(int.from_bytes(wrapped[:NUMBER_BYTES], "big"))
-        return sim_open(own.key, use, wrapped[LABEL_BYTES + 32 :])[::-1]
+        number = int.from_bytes(wrapped[:NUMBER_BYTES], "big")
+        for own in (signer.wrapping_key(number) for signer in self._keys):
+            if own.label == wrapped[:LABEL_BYTES]:
+                return sim_open(own.key, use, wrapped[LABEL_BYTES + 32 :])[::-1]
+        raise PermissionDenied("the seal does not open: it is for another key", reason="BadSeal")
 
     def seal_note(self, note: bytes, use: bytes) -> bytes:
-        return sim_seal(self._signer.public_key, b"note" + use, note[::-1])
+        return sim_seal(self._keys[0].public_key, b"note" + use, note[::-1])
 
     def open_note(self, sealed: bytes, use: bytes) -> bytes:
-        return sim_open(self._signer.public_key, b"note" + use, sealed)[::-1]
+        for older in self._keys[1:]:
+            with suppress(PermissionDenied):
+                return sim_open(older.public_key, b"note" + use, sealed)[::-1]
+        return sim_open(self._keys[0].public_key, b"note" + use, sealed)[::-1]
 
 
 class SimLetters:
     """Letters that only the holder of a public key opens, under the same rules; bound to what they are for."""
 
-    def __init__(self, signer: SimSigner) -> None:
-        self._public_key = signer.public_key
+    def __init__(self, signer: SimSigner, older: Sequence[SimSigner] = ()) -> None:
+        """`older`: as above."""
+        self._public_key, self._older = signer.public_key, [each.public_key for each in older]
 
     def seal(self, public_key: bytes, context: bytes, plaintext: bytes) -> bytes:
         return sim_seal(public_key, context, plaintext[::-1])
 
     def open(self, letter: bytes, context: bytes) -> bytes:
+        for key in self._older:
+            with suppress(PermissionDenied):
+                return sim_open(key, context, letter)[::-1]
         return sim_open(self._public_key, context, letter)[::-1]

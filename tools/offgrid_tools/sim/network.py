@@ -3,7 +3,7 @@ connections that are reset."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
@@ -15,6 +15,7 @@ from offgrid_node.protocol.mesh.directory import Directory
 from offgrid_node.services.client import Done
 from offgrid_node.services.router import METHODS
 from offgrid_tools.sim.connections import Connections
+from offgrid_tools.sim.crypto import SimSigner, sim_certificate
 from offgrid_tools.sim.engine import Engine
 
 DELAY_MIN_US = 50
@@ -32,6 +33,11 @@ class Listener(Protocol):
 
     @property
     def address(self) -> str: ...
+
+    @property
+    def keys(self) -> Sequence[SimSigner]:
+        """Its identities, the newest first."""
+        ...
 
     @property
     def refuses(self) -> bool:
@@ -294,7 +300,10 @@ class SimRoad:
             if self._alive():  # what comes back to a process that has died in the meantime is nobody's
                 done(outcome)
 
-        if self._network.nodes[node].address in self._directory().addresses(node):
+        view, target = self._directory(), self._network.nodes[node]
+        if view.certificate(node) != sim_certificate(target.keys[0]):  # it has another identity since
+            self._network.call_nowhere(ended)
+        elif target.address in view.addresses(node):
             self._network.call(self._self_id, node, method, request, timeout_ms, ended)
         else:
             self._network.call_nowhere(ended)

@@ -136,7 +136,8 @@ def _vault(seed: int, *, cuts: bool) -> Plan:
     """Nothing but objects."""
     vault, layout, vices = draw_vault(seed)
     if cuts:
-        vault, vices = replace(vault, cuts=True, leaves="", expires=False, struck={}), {}
+        vault = replace(vault, cuts=True, leaves="", expires=False, struck={}, rekeyed=(), reroots=False)
+        vices = {}
         layout = tuple(replace(spec, journal_milli=0) for spec in layout)
     return Plan(
         layout=layout,

@@ -10,6 +10,7 @@ from random import Random
 
 from google.protobuf.message import Message
 
+from offgrid.v1 import mesh_pb2
 from offgrid_node.executors.executor import Outcome
 from offgrid_node.node import Node, Parts
 from offgrid_node.protocol.effects import Signer
@@ -67,7 +68,8 @@ class Process:
         work: Work | None = None,
     ) -> None:
         """`work` says how long a payload takes and how it ends; by default the engine's Random and `work.py`."""
-        self.spec, self.signer = spec, SimSigner(spec.name)
+        self.spec = spec
+        self.keys: tuple[SimSigner, ...] = (SimSigner(spec.name),)  # its identities, the newest first
         self.node_id = self.signer.node_id
         self.pen: Signer = self.signer  # what its orders and receipts are signed with
         self.on_killed: Callable[[], None] = self.crash  # its own work has killed it
@@ -97,6 +99,15 @@ class Process:
         network.nodes[self.node_id] = self
 
     @property
+    def signer(self) -> SimSigner:
+        """The identity key in force."""
+        return self.keys[0]
+
+    @property
+    def wraps(self) -> SimWraps:
+        return SimWraps(self.signer, self.keys[1:])
+
+    @property
     def up(self) -> bool:
         return self.node is not None
 
@@ -120,6 +131,7 @@ class Process:
         self.boots += 1
         boot = self.boots
         self._engine.note(f"start {self.spec.name} {boot}")
+        self._take_keys()
         self._clock = VirtualClock(self._engine, self.skew_us, self._engine.now_us - boot * 7_000_000)
         agenda = self._agenda = Agenda(self._engine, self.on_cut)
         driver = Driver(self._engine, self._monitor, self, agenda)
@@ -139,6 +151,14 @@ class Process:
         node.objects.scrub.start()
         driver.poke()
 
+    def _take_keys(self) -> None:
+        """What the mesh's records on the disk say decides which key is in force, as `keys/ring.py` has it."""
+        row = self.store.peek("key_changes", self.node_id.encode()) or b""
+        number = len(mesh_pb2.KeyChangesRow.FromString(row).changes)
+        if number != len(self.keys) - 1:
+            self.keys = tuple(SimSigner(self.spec.name, each) for each in range(number, -1, -1))
+            self.pen = self.signer
+
     def _parts(self, driver: Driver, alive: Callable[[], bool]) -> Parts:
         """Those of a node that lives as long as it is `alive`."""
         spec, agenda = self.spec, self._agenda
@@ -151,7 +171,7 @@ class Process:
             check_certificate=sim_check_certificate,
             seal=sim_seal,
             open_sealed=sim_open,
-            letters=SimLetters(self.signer),
+            letters=SimLetters(self.signer, self.keys[1:]),
             roads=[SimRoad(self._network, self.node_id, lambda: self.running.directory, alive)],
             execute=lambda work: self._executions.execute(work, alive),
             stop=lambda work: self._executions.stop(work, alive),
@@ -171,7 +191,7 @@ class Process:
             objects=ObjectParts(
                 self.blobs,
                 Bulk(lambda work, ended: driver.carry(work, ended, alive)),
-                SimWraps(self.signer),
+                self.wraps,
                 stripe_bytes=STRIPE_BYTES,
                 piece_bytes=PIECE_BYTES,
                 scrub=SCRUB_PACE,
@@ -298,7 +318,7 @@ class Process:
         try:
             if method == DOOR:
                 caller: Caller = ANONYMOUS
-            elif node.directory.is_member(source):
+            elif self._knows(source):
                 caller = node.member_caller(source)
             else:
                 raise Unavailable("the handshake failed: unknown certificate", reason="NotSent")
@@ -306,6 +326,11 @@ class Process:
             respond(fault)
             return
         self._dispatch(node, caller, method, request, respond)
+
+    def _knows(self, source: str) -> bool:
+        """Whoever calls shows the identity of now, or the one before to those who have not heard."""
+        directory, shown = self.running.directory, self._network.nodes[source].keys[:2]
+        return directory.is_member(source) and directory.current_key(source) in {key.public_key for key in shown}
 
     def admin(self, method: str, request: Message, respond: Respond) -> None:
         """From a person at this machine, over its own socket."""

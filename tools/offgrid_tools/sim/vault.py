@@ -25,6 +25,7 @@ LOST, OUTDATED = "lost", "outdated"  # an owner's disk; a copy of it from before
 STRUCK = (LOST, OUTDATED)
 STRUCK_CHANCE = 0.35
 LEAVES_CHANCE, EXPIRES_CHANCE, ROTATES_CHANCE = 0.3, 0.2, 0.4
+RESEALS_CHANCE, UNSHARES_CHANCE, REKEYED_CHANCE, REROOTS_CHANCE = 0.4, 0.5, 0.1, 0.25
 CODES = (COPIES, (3, 5), (3, 6), (2, 7), (4, 12))
 
 
@@ -41,6 +42,10 @@ class Vault:
     leaves: str = ""  # a host that is drained, and taken away
     expires: bool = False  # some of what each of them keeps
     rotates: tuple[str, ...] = ()  # who gets another key for which objects are wrapped for it
+    reseals: tuple[str, ...] = ()  # of them, whose objects are sealed anew then
+    unshares: float = 0.0  # the chance that who was let read a thing is to be no reader any more
+    rekeyed: tuple[str, ...] = ()  # who gets another identity key
+    reroots: bool = False  # the mesh gets another root key
     struck: Mapping[str, str] = field(default_factory=dict)  # by owner, what becomes of its disk
     cuts: bool = False  # nothing befalls them but power cuts, one after the other
 
@@ -59,7 +64,7 @@ def draw_vault(seed: int) -> tuple[Vault, tuple[Spec, ...], Mapping[str, str]]:
     vault, vices = Vault(owners, rng.randint(2, THINGS_MAX), required), {name: rng.choice(VICES) for name in bad}
     vault = replace(vault, readers=_readers(seed, vault, layout, bad))
     vault = _with_changes(seed, vault, bad)
-    struck = _struck(seed, vault)
+    struck = _with_other_keys(seed, _struck(seed, vault), layout, bad)
     return struck, tuple(_cutting(spec, struck) for spec in layout), vices
 
 
@@ -100,6 +105,23 @@ def _with_changes(seed: int, vault: Vault, bad: Sequence[str]) -> Vault:
         leaves=leaving if rng.random() < LEAVES_CHANCE else "",
         expires=rng.random() < EXPIRES_CHANCE,
         rotates=tuple(dict.fromkeys(name for name in concerned if rng.random() < ROTATES_CHANCE)),
+    )
+
+
+def _with_other_keys(seed: int, vault: Vault, layout: Sequence[Spec], bad: Sequence[str]) -> Vault:
+    """An owner's disk that is lost or an old one has forgotten its identity of now, so that stays; and where an old one
+    is put back, of what was sealed anew since nobody knows more than ids."""
+    rng = Random(f"other keys {seed}")  # noqa: S311 - as above
+    staying = [spec.name for spec in layout if spec.name not in (*bad, *vault.struck)]
+    resealing = [owner for owner in vault.owners if vault.struck.get(owner) != OUTDATED]
+    reseals = tuple(owner for owner in resealing if rng.random() < RESEALS_CHANCE)
+    return replace(
+        vault,
+        reseals=reseals,
+        rotates=tuple(dict.fromkeys((*vault.rotates, *reseals))),
+        unshares=UNSHARES_CHANCE if rng.random() < RESEALS_CHANCE else 0.0,
+        rekeyed=tuple(name for name in staying if rng.random() < REKEYED_CHANCE),
+        reroots=vault.owners[0] not in vault.struck and rng.random() < REROOTS_CHANCE,
     )
 
 

@@ -203,7 +203,9 @@ class World(VirtualTime):
         node.crash()
         directory = Directory.load(node.store, verify, check_identity_certificate)
         root = self.root if by_root else None
-        node.store.commit(Batch(writes=changed_rows(node.store, directory, node.key, following, root, 7)))
+        certificate = identity_certificate(following)
+        rows = changed_rows(node.store, directory, node.key, following, certificate, root, 7)
+        node.store.commit(Batch(writes=rows))
         node.key, node.older = following, [node.key, *node.older][:1]
         node.start()
 

@@ -1,16 +1,18 @@
 """Rules of readers: whoever was let read an object stays let, whatever becomes of keys.
 
 - kept: the owner's row has a wrap for each of them, always;
+- ended: once a user was told that one reads it no more, no row of the object, nor of what it is sealed anew as, has a
+  wrap for him, and in the end he knows of neither;
 - renewed: in the end every wrap is for the key that its reader has now, at the owner and at the reader.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 
 from offgrid.v1 import objects_pb2
 from offgrid_node.protocol.mesh.wrapping import LABEL_BYTES
-from offgrid_node.protocol.objects.tables import OBJECTS, SHARED
+from offgrid_node.protocol.objects.tables import OBJECTS, SHARED, replica_key
 from offgrid_tools.sim.monitor.evidence import Evidence, Violation
 from offgrid_tools.sim.monitor.rules import Rules, Written
 
@@ -21,6 +23,7 @@ class AccessRules(Rules):
     def __init__(self, evidence: Evidence) -> None:
         self._evidence = evidence
         self._readers: dict[tuple[str, bytes], set[str]] = {}  # by owner and object
+        self._former: dict[tuple[str, bytes], set[str]] = {}  # likewise, who is none any more
         self._back: set[str] = set()  # owners that go on with another disk
 
     def rows(self) -> Mapping[str, Written]:
@@ -32,13 +35,36 @@ class AccessRules(Rules):
         self._readers.setdefault((owner, key), {owner}).add(reader)
         self._on_object(owner, key, self._evidence.row(owner, OBJECTS, key))
 
+    def on_sharing(self, owner: str, object_id: str, reader: str) -> None:
+        """A user is about to ask that: from now on he may be let read it."""
+        self._former.get((owner, object_id.encode()), set()).discard(reader)
+
+    def on_unsharing(self, owner: str, object_id: str, reader: str) -> None:
+        """A user is about to ask for the end of that: from now on he need not be let read it."""
+        self._readers.get((owner, object_id.encode()), set()).discard(reader)
+
+    def on_unshared(self, owner: str, object_id: str, reader: str) -> None:
+        """A user was told that he is a reader no more."""
+        key = object_id.encode()
+        self._former.setdefault((owner, key), set()).add(reader)
+        self._on_object(owner, key, self._evidence.row(owner, OBJECTS, key))
+
+    def on_replaced(self, owner: str, old_id: str, new_id: str) -> None:
+        """It was sealed anew, for those who read it then."""
+        for known in (self._readers, self._former):
+            known[owner, new_id.encode()] = known.pop((owner, old_id.encode()), set())
+
     def _on_object(self, owner: str, key: bytes, value: bytes | None) -> None:
-        if value is None or (readers := self._readers.get((owner, key))) is None:
+        if value is None:
             return
-        wraps = objects_pb2.ObjectRow.FromString(value).object.manifest.wraps
-        if lacking := readers - {wrap.node_id for wrap in wraps}:
-            names = ", ".join(sorted(map(self._evidence.name_of, lacking)))
-            raise Violation(f"{names} may read {key.decode()}, and has no wrap of its key any more")
+        wrapped = {wrap.node_id for wrap in objects_pb2.ObjectRow.FromString(value).object.manifest.wraps}
+        if lacking := self._readers.get((owner, key), set()) - wrapped:
+            raise Violation(f"{self._names(lacking)} may read {key.decode()}, and has no wrap of its key any more")
+        if left := self._former.get((owner, key), set()) & wrapped:
+            raise Violation(f"{self._names(left)} may read {key.decode()} no more, and has a wrap of its key")
+
+    def _names(self, nodes: set[str]) -> str:
+        return ", ".join(sorted(map(self._evidence.name_of, nodes)))
 
     def on_comeback(self, node: str) -> None:
         """What it shared since, nobody wraps anew any more."""
@@ -47,8 +73,19 @@ class AccessRules(Rules):
             row = self._evidence.row(owner, OBJECTS, key)
             wraps = objects_pb2.ObjectRow.FromString(row or b"").object.manifest.wraps
             self._readers[owner, key] &= {wrap.node_id for wrap in wraps}
+        for owner, key in [place for place in self._former if place[0] == node]:
+            del self._former[owner, key]
 
     # ---- the end
+
+    def told(self, members: Container[str]) -> str:
+        """What a reader who is none any more still has a row of; empty when nothing."""
+        for (owner, key), former in self._former.items():
+            for reader in former:
+                row = self._evidence.row(reader, SHARED, replica_key(key.decode(), owner))
+                if owner in members and reader in members and row is not None:
+                    return f"{self._evidence.name_of(reader)} has not heard that it may read {key.decode()} no more"
+        return ""
 
     def outdated(self, labels: Mapping[str, bytes]) -> str:
         """A wrap for another key than the present one of a node; empty without any. `labels` are those of the present

@@ -45,16 +45,21 @@ class Told:
     deleted: bool = False
     readers: set[str] = field(default_factory=set)
 
-    def hear(self, event: objects_pb2.ObjectEvent) -> None:
-        match event.outcome:
-            case "durable":
-                self.durable = True
-            case "deleted":
-                self.deleted = True
-            case "shared":
-                self.readers.add(event.reader)
-            case "unshared":
-                self.readers.discard(event.reader)
+
+def hear(told: dict[str, Told], event: objects_pb2.ObjectEvent) -> None:
+    """By object; what is sealed anew has the readers of what it replaces."""
+    what = told.setdefault(event.object_id, Told())
+    match event.outcome:
+        case "durable":
+            what.durable = True
+        case "deleted":
+            what.deleted = True
+        case "shared":
+            what.readers.add(event.reader)
+        case "unshared":
+            what.readers.discard(event.reader)
+        case "sealed anew":
+            what.readers = {*told.get(event.former, Told()).readers}
 
 
 class ComebackRules(Rules):
@@ -82,7 +87,7 @@ class ComebackRules(Rules):
                 raise Violation(f"event {seq} of {name} is another than it was before its disk was lost")
             event = state_pb2.Event.FromString(data)
             if event.WhichOneof("data") == "object" and event.object.owner == node:
-                told.setdefault(event.object.object_id, Told()).hear(event.object)
+                hear(told, event.object)
         for object_id, what in told.items():
             if lacking := self._lacking(store, object_id.encode(), what):
                 raise Violation(

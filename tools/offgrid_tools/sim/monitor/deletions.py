@@ -27,6 +27,7 @@ class DeletionRules(Rules):
         self._asked: dict[str, set[str]] = {}  # owner → objects whose deletion a user has asked for
         self._told: dict[str, set[str]] = {}  # and was told of
         self._expires_us: dict[tuple[str, str], int] = {}  # by owner and object, of those that expire
+        self._replaced: dict[tuple[str, str], str] = {}  # by owner and object, what has taken its place
         self._to_sweep: set[str] = set()
 
     def rows(self) -> Mapping[str, Written]:
@@ -49,13 +50,29 @@ class DeletionRules(Rules):
         return object_id in self._told.get(owner, ())
 
     def on_asked(self, owner: str, object_id: str) -> None:
-        """A user is about to ask: from now on it may be gone."""
-        self._asked.setdefault(owner, set()).add(object_id)
+        """A user is about to ask: from now on it may be gone, and what has taken its place or will."""
+        self._asked.setdefault(owner, set()).update(self._places(owner, object_id))
 
     def on_told(self, owner: str, object_id: str) -> None:
         """A user was told that it is deleted."""
-        self._told.setdefault(owner, set()).add(object_id)
-        self._check_told(owner, object_id)
+        for place in self._places(owner, object_id):
+            self._told.setdefault(owner, set()).add(place)
+            self._check_told(owner, place)
+
+    def on_replaced(self, owner: str, old_id: str, new_id: str) -> None:
+        """It was sealed anew: the old one is gone like any that is deleted."""
+        self._replaced[owner, old_id] = new_id
+        if old_id in self._asked.get(owner, ()):
+            self.on_asked(owner, new_id)
+        self._asked.setdefault(owner, set()).add(old_id)
+        self._told.setdefault(owner, set()).add(old_id)
+
+    def _places(self, owner: str, object_id: str) -> list[str]:
+        """Its id, and those that it has had since."""
+        places = [object_id]
+        while (following := self._replaced.get((owner, places[-1]))) is not None:
+            places.append(following)
+        return places
 
     def on_made(self, owner: str, made: objects_pb2.Object) -> None:
         """Its owner's row says what it is."""

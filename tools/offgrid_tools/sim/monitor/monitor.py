@@ -29,6 +29,7 @@ from offgrid_tools.sim.monitor.met import Met
 from offgrid_tools.sim.monitor.objects import ObjectRules
 from offgrid_tools.sim.monitor.promises import PromiseRules
 from offgrid_tools.sim.monitor.quorum import QuorumRules
+from offgrid_tools.sim.monitor.resealing import ResealRules
 from offgrid_tools.sim.monitor.rules import Rules
 from offgrid_tools.sim.monitor.schedules import ScheduleRules
 from offgrid_tools.sim.monitor.secrets import SecretRules
@@ -51,6 +52,7 @@ class Monitor:
         self._losses, self._takeovers = LossRules(evidence, now_us), TakeoverRules(evidence)
         self.schedules, self.stops = ScheduleRules(evidence), StopRules(evidence)
         self.quorum, self.deletions = QuorumRules(evidence), DeletionRules(evidence)
+        self.resealing = ResealRules(evidence, self._on_replaced)
         self.objects = ObjectRules(evidence, self.quorum, self.deletions)
         self.promises = PromiseRules(evidence, self.objects)
         self.handovers = HandOverRules(evidence, self.promises)
@@ -132,6 +134,12 @@ class Monitor:
         self._losses.on_job(core, job)
         self._takeovers.on_job(core, job)
         self.met.on_job(job)
+
+    def _on_replaced(self, owner: str, old_id: str, new_id: str) -> None:
+        self.deletions.on_replaced(owner, old_id, new_id)
+        self.objects.on_replaced(owner, old_id, new_id)
+        self.access.on_replaced(owner, old_id, new_id)
+        self.met.counts["objects sealed anew"] += 1
 
     def on_restored(self, node: str, store: MemoryStore) -> None:
         """A backup was put in the place of its disk: what it says from now on is not vouched for."""

@@ -54,6 +54,7 @@ class ObjectRules(Rules):
         self._vouchers: dict[tuple[str, str], set[int]] = {}  # (object, host) → epochs for which it vouched, honestly
         self._entries: dict[tuple[str, bytes], str] = {}
         self._segments: set[str] = set()  # of journals: of these no journal says anything
+        self._replacing: set[tuple[str, str]] = set()  # by owner, what is to replace something, and may yet be given up
 
     def replies(self) -> Mapping[type[Message], Passed]:
         return {
@@ -145,12 +146,17 @@ class ObjectRules(Rules):
 
     def _on_object(self, node: str, key: bytes, value: bytes | None) -> None:
         if value is None:
-            if key.decode() not in self._segments and not self._deletions.may_be_gone(node, key.decode()):
+            spare = key.decode() in self._segments or (node, key.decode()) in self._replacing
+            if not spare and not self._deletions.may_be_gone(node, key.decode()):
                 raise Violation(f"{self._evidence.name_of(node)} forgets object {key.decode()}")
             return
         row = objects_pb2.ObjectRow.FromString(value)
         if is_segment(row.object.manifest):
             self._segments.add(row.object.object_id)
+        if row.replaces:
+            self._replacing.add((node, key.decode()))
+        else:
+            self._replacing.discard((node, key.decode()))
         self._deletions.on_made(node, row.object)
         signed_milli = self._quorum.acked_milli(node, f"object:{key.decode()}")
         if row.object.acked_milli > signed_milli:
@@ -168,6 +174,12 @@ class ObjectRules(Rules):
         if weight < required_milli:
             raise Violation(f"{object_id} is called durable with acks of {weight}, {required_milli} are required")
         self._durable[owner].add(object_id)
+
+    def on_replaced(self, owner: str, old_id: str, new_id: str) -> None:
+        """It was sealed anew: what must not get lost is the new one."""
+        acked = self._acked.get(owner, {})
+        if old_id in acked:
+            acked[new_id] = acked[old_id]
 
     def on_deleted(self, node: str, object_id: str) -> None:
         """A node deletes bytes of its own accord."""

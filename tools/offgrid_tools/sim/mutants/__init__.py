@@ -15,6 +15,7 @@ from offgrid_tools.sim.mutants import (
     outlived,
     perils,
     redundant,
+    rotation,
     runtime,
     terms,
     upkeep,
@@ -36,6 +37,7 @@ MUTANTS: dict[str, Mutant] = {
     **outlived.MUTANTS,
     **upkeep.MUTANTS,
     **changes.MUTANTS,
+    **rotation.MUTANTS,
     **comebacks.MUTANTS,
     **ledger.MUTANTS,
 }

@@ -8,6 +8,7 @@ from offgrid_tools.sim.users.landlord import HostOwner
 from offgrid_tools.sim.users.leaving import LeavingOwner
 from offgrid_tools.sim.users.ledger import LedgerOpener, Payer
 from offgrid_tools.sim.users.objects import ObjectUser
+from offgrid_tools.sim.users.other_keys import IdentityOwner, RootOwner
 from offgrid_tools.sim.users.person import Person
 from offgrid_tools.sim.users.quorum import QuorumUser
 from offgrid_tools.sim.users.rush import RushUser
@@ -18,6 +19,7 @@ __all__ = [
     "DeadlyUser",
     "DemandingUser",
     "HostOwner",
+    "IdentityOwner",
     "JobUser",
     "KeyOwner",
     "LeavingOwner",
@@ -26,6 +28,7 @@ __all__ = [
     "Payer",
     "Person",
     "QuorumUser",
+    "RootOwner",
     "RushUser",
     "SchedulingUser",
     "TrustingUser",

@@ -1,4 +1,5 @@
-"""Who gives a node another key for which objects are wrapped for it, and waits until those of its own are."""
+"""Who gives a node another key for which objects are wrapped for it, and waits until those of its own are; and maybe
+has them sealed anew as well."""
 
 from __future__ import annotations
 
@@ -14,13 +15,13 @@ COME_US, POLL_US = (2 * SECOND, 18 * SECOND), SECOND
 
 
 class KeyOwner(Person):
-    """At an owner or a reader of objects."""
+    """At an owner or a reader of objects; `reseals`: what was sealed before is sealed anew."""
 
     wants = "objects that are wrapped anew"
 
-    def __init__(self, engine: Engine, monitor: Monitor, process: Process) -> None:
+    def __init__(self, engine: Engine, monitor: Monitor, process: Process, *, reseals: bool = False) -> None:
         super().__init__(engine, monitor, process)
-        self._done = False
+        self._done, self._reseals, self._asked = False, reseals, False
 
     @property
     def content(self) -> bool:
@@ -46,6 +47,14 @@ class KeyOwner(Person):
             self._ask()  # its node goes on with a disk that knows nothing of it
         elif reply.under_way:
             self._engine.after(POLL_US, self._look)
+        elif self._reseals and not (self._asked and reply.reencryption.before_us == reply.begun_us):
+            self._asked = True  # and once more where its node goes on with a disk that knows nothing of that
+            request = objects_pb2.ReencryptObjectsRequest()
+            self._call("ObjectService/ReencryptObjects", request, lambda _: self._look())
+        elif reply.reencryption.under_way:
+            self._engine.after(POLL_US, self._look)
         else:
             self._monitor.met.counts["data keys rotated"] += 1
+            if self._reseals:
+                self._monitor.resealing.on_done(self.node, reply.reencryption)
             self._done = True

@@ -19,6 +19,7 @@ from offgrid_tools.sim.monitor.evidence import Violation
 from offgrid_tools.sim.process import STRIPE_BYTES, Process
 from offgrid_tools.sim.users.person import RETRY_US, Person
 from offgrid_tools.sim.users.putting import PUT_BYTES_MAX, Put, Upload
+from offgrid_tools.sim.users.reader import Reader
 
 POLL_US, LOOK_US = SECOND, 3 * SECOND
 PAUSE_MAX_US = 4 * SECOND
@@ -52,7 +53,8 @@ class Thing:
     deleted: bool = False
     read: bool = False
     shares: bool = False  # somebody else is to read it
-    shared: bool = False  # he has
+    unshares: bool = False  # and to be no reader any more then
+    shared: bool = False  # he has, and is
 
     @property
     def is_coded(self) -> bool:
@@ -87,11 +89,12 @@ class ObjectUser(Person):
         codes: Sequence[Code] = (),
         reader: Process | None = None,
         expires: bool = False,
+        unshares: float = 0.0,
     ) -> None:
         """`required`: the weights that may be asked for. `mark` stands again and again in what is kept; with the chance
         `deletes` a thing is deleted in the end. What is uploaded is under one of the `codes`, should there be any, and
-        then has to weigh as little as may be asked for. Some of it is shared with `reader`; the first thing `expires`,
-        maybe."""
+        then has to weigh as little as may be asked for. Some of it is shared with `reader`, who with the chance
+        `unshares` is to be none any more then; the first thing `expires`, maybe."""
         super().__init__(engine, monitor, owner)
         rng = engine.rng
         self._things = [
@@ -104,10 +107,11 @@ class ObjectUser(Person):
             )
             for number in range(things)
         ]
-        self._there = Person(engine, monitor, reader) if reader else None
+        self._reader = Reader(engine, monitor, reader, self) if reader else None
         self._audits = bool(codes)
         for thing in self._things if reader else ():
             thing.shares = rng.random() < SHARES_CHANCE
+            thing.unshares = bool(unshares) and rng.random() < unshares
         for thing in self._things if codes else ():
             thing.code = COPIES if thing.enqueued else rng.choice(codes)
             if thing.is_coded:
@@ -156,6 +160,10 @@ class ObjectUser(Person):
         """As everything that this person asks for."""
         self._call(method, request, done, refused)
 
+    def _place_of(self, thing: Thing) -> str:
+        """The id that it has by now."""
+        return self._monitor.resealing.place_of(self.node, thing.object_id)
+
     def later(self, step: Callable[[], None]) -> None:
         """After the pause of whoever was refused."""
         self._engine.after(RETRY_US, step)
@@ -168,10 +176,11 @@ class ObjectUser(Person):
         """The node has answered for it, asked by this id."""
         if request_id != thing.request_id:
             return  # it went on with another disk meanwhile, and the thing was put anew
-        if thing.object_id and thing.object_id != object_id:
+        first, place_of = not thing.object_id, partial(self._monitor.resealing.place_of, self.node)
+        if not first and place_of(thing.object_id) != place_of(object_id):
             raise Violation(f"request {thing.request_id} made two objects: {thing.object_id} and {object_id}")
-        first, thing.object_id = not thing.object_id, object_id
-        self._monitor.objects.on_acked(self.node, object_id, thing.required_milli)
+        thing.object_id = thing.object_id or object_id
+        self._monitor.objects.on_acked(self.node, place_of(object_id), thing.required_milli)
         if first:
             if thing.leaves and self._engine.rng.random() < EARLY_CHANCE:
                 at_once = self._engine.rng.random() ** 4  # or nearly so: while it is on its way to its hosts
@@ -185,16 +194,17 @@ class ObjectUser(Person):
     def _poll(self, thing: Thing) -> None:
         if not thing.object_id:
             return  # it is being put anew, and then asked about
-        request = objects_pb2.GetObjectRequest(object=thing.object_id)
-        self._call("ObjectService/GetObject", request, lambda reply: self._on_state(thing, reply), self.gone(thing))
+        request, asked = objects_pb2.GetObjectRequest(object=thing.object_id), thing.request_id
+        done = partial(self._on_state, thing, asked)
+        self._call("ObjectService/GetObject", request, done, self.gone(thing))
 
-    def _on_state(self, thing: Thing, reply: Message) -> None:
+    def _on_state(self, thing: Thing, asked: str, reply: Message) -> None:
         assert isinstance(reply, objects_pb2.GetObjectResponse)
-        if reply.object.object_id != thing.object_id:
+        if asked != thing.request_id:
             return  # it was put anew meanwhile
         if reply.object.state == objects_pb2.OBJECT_STATE_DURABLE:
             if not thing.leaving:
-                self._monitor.objects.on_durable(self.node, thing.object_id)
+                self._monitor.objects.on_durable(self.node, reply.object.object_id)
             self.read(thing)
         else:
             self._engine.after(POLL_US, lambda: self._poll(thing))
@@ -226,38 +236,11 @@ class ObjectUser(Person):
     # ---- lets somebody else read it
 
     def _share(self, thing: Thing) -> None:
-        assert self._there is not None, "there is somebody to share it with"
-        request = objects_pb2.ShareObjectRequest(object=thing.object_id, node=self._there.node)
-        self._call("ObjectService/ShareObject", request, lambda _: self._on_shared(thing), self.gone(thing))
+        assert self._reader is not None, "there is somebody to share it with"
+        self._reader.let_read(thing, self._on_shared)
 
     def _on_shared(self, thing: Thing) -> None:
-        assert self._there is not None, "there is somebody to share it with"
-        if not thing.leaving:
-            self._monitor.access.on_shared(self.node, thing.object_id, self._there.node)
-        self._read_there(thing)
-
-    def _read_there(self, thing: Thing, got: bytes = b"") -> None:
-        """As at the owner. Until he has heard of it, it is not found."""
-        assert self._there is not None, "there is somebody to share it with"
-        request = objects_pb2.ReadObjectRequest(object=thing.object_id, offset=len(got))
-        self._there._call(
-            "ObjectService/ReadObject",
-            request,
-            lambda reply: self._on_read_there(thing, got, reply),
-            lambda fault: thing.leaving,
-        )
-
-    def _on_read_there(self, thing: Thing, got: bytes, reply: Message) -> None:
-        answer = as_a(objects_pb2.ReadObjectResponse, reply)
-        assert answer is not None
-        got += bytes(answer.data)
-        if got != thing.data[: len(got)]:
-            raise Violation(f"{thing.object_id} was read by who it is shared with, and is not what was put")
-        if len(got) < len(thing.data):
-            self._read_there(thing, got)
-            return
         thing.shared = True
-        self._monitor.met.counts["objects read by others"] += 1
         if thing.leaves and not thing.leaving:
             self._delete(thing)
 
@@ -294,16 +277,16 @@ class ObjectUser(Person):
 
     def gone(self, thing: Thing) -> Callable[[Fault], bool]:
         """Whether a fault says what was to be expected of a thing that is deleted, has expired, or was put anew."""
-        asked = thing.object_id
+        asked = thing.request_id
 
         def is_gone(fault: Fault) -> bool:
-            if asked and asked != thing.object_id:
+            if asked != thing.request_id:
                 return True
             if not isinstance(fault, NotFound):
                 return False
             if thing.leaving or fault.reason not in GONE:
                 return thing.leaving
-            if not self._monitor.deletions.has_expired(self.node, thing.object_id):
+            if not self._monitor.deletions.has_expired(self.node, self._place_of(thing)):
                 return False
             self._on_deleted(thing)
             return True
@@ -319,7 +302,9 @@ class ObjectUser(Person):
                 thing.deleted = False
                 self._delete(thing)
             elif (
-                thing.object_id and not thing.leaving and not self._monitor.objects.is_acked(self.node, thing.object_id)
+                thing.object_id
+                and not thing.leaving
+                and not self._monitor.objects.is_acked(self.node, self._place_of(thing))
             ):
                 self._put_anew(thing)
             elif thing.shares and thing.read:
@@ -340,12 +325,14 @@ class ObjectUser(Person):
 
     def _audit(self, thing: Thing, times: int = 2) -> None:
         """And at once anew. Whoever gets no answer asks no more."""
-        before = self._monitor.audits.whole(self.node, thing.object_id)
+        place = self._place_of(thing)
+        before = self._monitor.audits.whole(self.node, place)
 
         def ended(outcome: Message | Fault) -> None:
             if isinstance(outcome, objects_pb2.AuditObjectResponse):
                 self._monitor.met.counts["audits answered"] += 1
-                self._monitor.audits.on_audited(self.node, before, outcome)
+                if outcome.object.object_id == place:
+                    self._monitor.audits.on_audited(self.node, before, outcome)
                 if times > 1:
                     self._audit(thing, times - 1)
 
@@ -360,10 +347,11 @@ class ObjectUser(Person):
         for thing in self._things:
             if thing.leaving or thing.deleted or thing.expires_after_ms:
                 continue
-            if thing.object_id in lost:
+            place = self._place_of(thing)
+            if place in lost:
                 thing.read = False
                 self._miss(thing)
-            elif wanted is None or thing.object_id in wanted:
+            elif wanted is None or place in wanted:
                 thing.read = False
                 self.read(thing)
 
@@ -372,18 +360,19 @@ class ObjectUser(Person):
         self._process.admin("offgrid.v1.ObjectService/ReadObject", request, lambda end: self._on_missed(thing, end))
 
     def _on_missed(self, thing: Thing, end: Message | Fault) -> None:
-        if not isinstance(end, Fault) or end.reason != "NoReplica" or not _names_what_is_missing(thing, end.message):
+        said = end.message if isinstance(end, Fault) and end.reason == "NoReplica" else ""
+        if not _names_what_is_missing(self._place_of(thing), thing.code, said):
             raise Violation(f"{thing.object_id} has too few shards left to be read, and its owner says: {end!r}")
         thing.read = True
 
 
-def _names_what_is_missing(thing: Thing, said: str) -> bool:
+def _names_what_is_missing(object_id: str, code: Code, said: str) -> bool:
     """The object, the hosts and, of a coded one, shards, of which fewer can be had than are needed."""
-    needed, total = thing.code
-    if thing.object_id not in said or "host-" not in said:
+    needed, total = code
+    if object_id not in said or "host-" not in said:
         return False
     counted = re.search(rf"of its {total} shards {needed} are needed, (\d+) can be had; shards? \d", said)
-    return thing.code == COPIES or (counted is not None and int(counted[1]) < needed)
+    return code == COPIES or (counted is not None and int(counted[1]) < needed)
 
 
 def _marked(data: bytes, mark: bytes) -> bytes:
