@@ -40,7 +40,7 @@ from offgrid_tools.sim.monitor.quorum import QuorumRules
 from offgrid_tools.sim.monitor.rules import Journaled, Passed, Rules, Written
 
 COMPLETED, DURABLE = objects_pb2.OUTBOX_STATUS_COMPLETED, objects_pb2.OBJECT_STATE_DURABLE
-MADE = ("accepted", "enqueued")  # what the journal says of an entry's beginning
+MADE = ("accepted", "enqueued", "taken back")  # what the journal says of an entry's beginning
 
 
 class ObjectRules(Rules):
