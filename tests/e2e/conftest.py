@@ -32,10 +32,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
     """The shared mesh ends with the last of its group: a session fixture would run beside all other tests, too."""
-    if _group(item) == SHARED and _group(nextitem) != SHARED and (mesh := item.session.stash.pop(STARTED, None)):
-        stopped = mesh.stop()
-        assert set(stopped.values()) == {0}, stopped
-        assert all(log_of(node) for node in mesh.nodes.values())
+    if _group(item) == SHARED and _group(nextitem) != SHARED and (mesh := item.session.stash.get(STARTED, None)):
+        _end(mesh)
+
+
+def _end(mesh: LocalMesh) -> None:
+    stopped = mesh.stop()
+    assert set(stopped.values()) <= {0}, stopped
+    assert all(log_of(node) for node in mesh.nodes.values())
 
 
 def _group(item: pytest.Item | None) -> str:
@@ -56,6 +60,7 @@ def mesh(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         mesh.wait_offers(3)
         request.session.stash[STARTED] = mesh
         yield mesh
+        _end(mesh)
 
 
 @pytest.fixture

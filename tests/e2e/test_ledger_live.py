@@ -184,8 +184,8 @@ class TestBeingApart:
         again, same = pay(owner, "shed", "7", "--request-id", "once", "--timeout", "30")
         assert again.code == 0, again.said
         assert same["tx_id"] == tx["tx_id"]
-        everywhere(mesh, "shed", before["shed"] + 7_000_000, 30)
-        everywhere(mesh, "barn", before["barn"] - 7_000_000 - FEE_MICRO, 30)
+        everywhere(mesh, "shed", before["shed"] + 7_000_000)
+        everywhere(mesh, "barn", before["barn"] - 7_000_000 - FEE_MICRO)
 
 
 def test_with_the_economy_off_jobs_run_and_nothing_is_paid(make_mesh: MakeMesh) -> None:

@@ -190,7 +190,7 @@ async def main(letter, other, tag):
             done.set()
     mdns = Mdns(lambda: hint, found)
     await mdns.start()
-    async with asyncio.timeout(PATIENCE_S):
+    async with asyncio.timeout(60):
         await done.wait()
         await mdns.announced.wait()
         await asyncio.to_thread(sys.stdin.readline)

@@ -44,8 +44,8 @@ FRAMED, GRPC = "framed", "grpc"
 
 
 @dataclass(frozen=True, slots=True)
-class Carried:
-    """What bringing some pieces took."""
+class Spent:
+    """What some work took."""
 
     seconds: float
     cpu_s: float
@@ -62,7 +62,7 @@ def measure_carriers(pieces: int, rounds: int) -> list[Figure]:
     return [Figure("carrier_cpu_ms_per_mb", best[FRAMED], "gRPC, ms", best[GRPC], "both sides, a MB carried")]
 
 
-def transfer(pieces: Sequence[bytes], carrier: str = FRAMED) -> Carried:
+def transfer(pieces: Sequence[bytes], carrier: str = FRAMED) -> Spent:
     """All of them to another process."""
     context = get_context("spawn")
     here, there = context.Pipe()
@@ -96,7 +96,7 @@ class Target:
         return self.identity_der if node == self.node else None
 
 
-async def _send(tls: NodeTls, target: Target, pieces: Sequence[bytes], carrier: str, pid: int) -> Carried:
+async def _send(tls: NodeTls, target: Target, pieces: Sequence[bytes], carrier: str, pid: int) -> Spent:
     if carrier == GRPC:
         grpc_road = GrpcRoad(tls, lambda: target)
         await _call(grpc_road, target.node, pieces[0])
@@ -113,7 +113,7 @@ async def _send(tls: NodeTls, target: Target, pieces: Sequence[bytes], carrier: 
     return carried
 
 
-async def _bring(road: Road, node: str, pieces: Sequence[bytes], pid: int) -> Carried:
+async def _bring(road: Road, node: str, pieces: Sequence[bytes], pid: int) -> Spent:
     left, meter = iter(pieces), Meter({"taker": pid})
     began_s, began_cpu_s = time.perf_counter(), time.process_time()
 
@@ -123,7 +123,7 @@ async def _bring(road: Road, node: str, pieces: Sequence[bytes], pid: int) -> Ca
 
     await asyncio.gather(*(carry() for _ in range(WINDOW)))
     cpu_s = time.process_time() - began_cpu_s
-    return Carried(time.perf_counter() - began_s, cpu_s + meter.read()["taker"])
+    return Spent(time.perf_counter() - began_s, cpu_s + meter.read()["taker"])
 
 
 async def _call(road: Road, node: str, data: bytes) -> None:
