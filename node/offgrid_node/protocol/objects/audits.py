@@ -173,9 +173,12 @@ class Audits:
     # ---- inside
 
     def _still_lacks(self, row: objects_pb2.ObjectRow) -> bool:
-        """Whether somebody who has lost something of it is still to be brought that."""
-        losers, asked = self._losers.get(row.object.object_id, set()), Epoch.decode(row.epoch.body).shards
-        return any(asked.get(node) for node in losers - {ack.node_id for ack in row.object.acks})
+        """Whether somebody who has lost something of it is still to be brought that; of copies another may have been."""
+        made, epoch = row.object, Epoch.decode(row.epoch.body)
+        if not epoch.layout and len(made.acks) >= row.copies_wanted and made.acked_milli >= made.required_milli:
+            return False
+        losers = self._losers.get(made.object_id, set())
+        return any(epoch.shards.get(node) for node in losers - {ack.node_id for ack in made.acks})
 
     def _on_lost(self, object_id: str, losers: set[str], now: Now) -> None:
         if losers.isdisjoint(self._losers.get(object_id, ())):

@@ -210,6 +210,19 @@ class TestWhatIsLost:
         home.run(7_200_000)
         assert verified_us(home, object_id), "once it is there it is proved"
 
+    def test_of_copies_is_proved_once_another_host_has_it_instead(self) -> None:
+        """Who lost it is brought nothing more then; who may drop theirs only once that is proved would wait for ever."""
+        home = world(4, audit_days=0)
+        (object_id,) = spread(home, 1)
+        victim = next(host for host in home.hosts if object_id in host.blobs)
+        victim.blobs.clear()
+        victim.refuses = True
+        soon(home, object_id)
+        home.run(600_000)
+        assert victim.node_id not in {ack.node_id for ack in home.object(object_id).object.acks}
+        assert len(home.holders(object_id)) == home.copies
+        assert home.owner.store.get(UNPROVED, object_id.encode()) is None
+
     def test_an_ack_that_came_since_is_not_verified_by_what_was_found_before(self) -> None:
         home = world()
         (object_id,) = spread(home, 1)
