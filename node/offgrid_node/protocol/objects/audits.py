@@ -173,7 +173,7 @@ class Audits:
     # ---- inside
 
     def _still_lacks(self, row: objects_pb2.ObjectRow) -> bool:
-        """Whether somebody who has lost something of it is still to be brought that; of copies another may have been."""
+        """Whether somebody who lost something of it is still to be brought that; of copies another may have been."""
         made, epoch = row.object, Epoch.decode(row.epoch.body)
         if not epoch.layout and len(made.acks) >= row.copies_wanted and made.acked_milli >= made.required_milli:
             return False

@@ -211,7 +211,7 @@ class TestWhatIsLost:
         assert verified_us(home, object_id), "once it is there it is proved"
 
     def test_of_copies_is_proved_once_another_host_has_it_instead(self) -> None:
-        """Who lost it is brought nothing more then; who may drop theirs only once that is proved would wait for ever."""
+        """Who lost it is brought nothing more then, and drained hosts wait for the proof."""
         home = world(4, audit_days=0)
         (object_id,) = spread(home, 1)
         victim = next(host for host in home.hosts if object_id in host.blobs)
