@@ -808,3 +808,14 @@ class TestTheAsking:
             objects_pb2.Deletion.FromString(world.owner.store.get(DELETED, old.encode()) or b"").moved_to
             == after.object_id
         )
+
+
+def test_a_row_that_nobody_can_read_is_left_out_and_said(world: World) -> None:
+    ids = sorted(put(world, "a", "b", "c"))
+    world.owner.store.damage(OBJECTS, ids[1].encode())
+    begin(world)
+    for _ in range(3):
+        rest(world)
+    told = far(world)
+    assert (told.under_way, told.sealed, told.left_out) == (False, 2, 1)
+    assert world.owner.runtime.failures == 0

@@ -272,3 +272,12 @@ def test_a_key_is_begun_behind_all_that_was_sealed_before(world: World, monkeypa
     monkeypatch.setattr(world.owner.runtime, "ask", ask)
     world.owner.begin("RotateDataKeys", objects_pb2.RotateDataKeysRequest())
     assert asked == [RotateWrappingKey(0, newest_us)]
+
+
+def test_a_row_that_nobody_can_read_keeps_no_other_from_being_wrapped_anew(world: World) -> None:
+    ids = sorted(key for key, _ in world.owner.store.scan(OBJECTS))
+    world.owner.store.damage(OBJECTS, ids[1])
+    rotate(world, world.owner)
+    world.pass_ms(60_000)
+    told = world.owner.ask("GetDataKeys", objects_pb2.GetDataKeysRequest())
+    assert (told.under_way, told.wraps_written, told.objects_unopened) == (False, OBJECTS_PUT - 1, 1)

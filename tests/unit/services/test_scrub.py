@@ -13,6 +13,7 @@ from rotting import DATA, flip, kept_file, put, with_files
 
 from offgrid.v1 import objects_pb2
 from offgrid_node.protocol.errors import Unavailable
+from offgrid_node.protocol.objects.tables import REPLICAS
 from offgrid_node.services.objects.checking import OBJECT_BYTES, TURN_BYTES
 from offgrid_node.services.objects.scrub import DAY_MS, PAUSE_MS, PAUSE_MS_MAX, Pace, Scrub
 from offgrid_node.storage import blobs
@@ -88,6 +89,15 @@ class TestAShard:
         checked.round()
         assert {object_id: checked.file(object_id).read_bytes() for object_id in sound} == sound
         assert checked.checking.damaged == 2
+
+    def test_is_found_though_the_row_of_another_is_damaged(self, checked: Checked) -> None:
+        made = [put(checked.world, f"object {n}") for n in range(6)]
+        rows = sorted(key for key, _ in checked.host.store.scan(REPLICAS))
+        checked.host.store.damage(REPLICAS, rows[2])
+        for object_id in made:
+            flip(checked.file(object_id), 7)
+        checked.round()
+        assert checked.checking.damaged == len(made) - 1
 
     def test_does_not_count_from_then_on_until_it_is_back(self, checked: Checked) -> None:
         world, host = checked.world, checked.host

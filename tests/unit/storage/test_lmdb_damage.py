@@ -19,6 +19,7 @@ import lmdb
 import pytest
 
 from offgrid_node.protocol.errors import Corrupt, FailedPrecondition, Fault
+from offgrid_node.protocol.sound import sound
 from offgrid_node.storage.journal import Tail, encode_packs, journal_key
 from offgrid_node.storage.lmdb import LmdbStore
 from offgrid_node.storage.lmdb_env import LAYOUT_VERSION, TAIL_KEY, tail_value
@@ -308,3 +309,15 @@ def test_findings_are_bounded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
     findings = verdict(folder)
     assert len(findings) == 6
     assert "more" in findings[-1]
+
+
+def test_a_walk_comes_behind_a_damaged_row(folder: Path) -> None:
+    swap(folder, b"value 150 value 150", b"value 150 value 151")
+    damaged = list[bytes]()
+    with contextlib.closing(LmdbStore.open(folder, limit_bytes=256 * MIB)) as store:
+        found = [key for key, _ in sound(store.scan, "jobs", on_damaged=damaged.append)]
+        found_from = [key for key, _ in sound(store.scan, "jobs", b"job-00151", on_damaged=damaged.append)]
+    assert {*damaged} == {b"job-00150"}
+    assert b"job-00150" not in found
+    assert len(found) > ROWS - 12
+    assert found_from == [key for key in found if key > b"job-00150"]

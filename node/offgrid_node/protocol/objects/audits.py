@@ -22,6 +22,7 @@ from offgrid_node.protocol.objects.outbox import DURABLE, Outbox
 from offgrid_node.protocol.objects.sizes import stored_bytes
 from offgrid_node.protocol.objects.tables import OBJECTS, UNPROVED
 from offgrid_node.protocol.quorum.records import Epoch
+from offgrid_node.protocol.sound import sound
 from offgrid_node.protocol.timers import Timers
 
 TOGETHER_MAX = 32  # objects asked for at once
@@ -151,7 +152,7 @@ class Audits:
             self._walk_ms = now.mono_ms + PAGE_MS
             return
         start, self._walk, self._walk_ms = self._walk, b"", now.mono_ms + WALK_AGAIN_MS
-        for count, (key, _) in enumerate(self._draft.committed(OBJECTS, start)):
+        for count, (key, _) in enumerate(sound(self._draft.committed, OBJECTS, start)):
             if count == PAGE_ROWS:
                 self._walk, self._walk_ms = key, now.mono_ms + PAGE_MS
                 return

@@ -26,6 +26,7 @@ from offgrid_node.protocol.objects.outbox import ACCEPTED, DAMAGED, DURABLE, LOC
 from offgrid_node.protocol.objects.segments import is_segment
 from offgrid_node.protocol.objects.sharing import readers_of
 from offgrid_node.protocol.objects.tables import META, OBJECT_NAMES, OBJECTS, RESEALED, RESEALING, name_key
+from offgrid_node.protocol.sound import sound
 
 PAGE_OBJECTS = 128  # looked at in one step
 PENDING_MIN, PENDING_MAX = 4, 64  # sealed anew and not in their places yet: all the way to hosts, and the journal's
@@ -81,6 +82,7 @@ class Resealing:
         self._replace, self._tell, self._wrapped = replace, tell, wrapped
         self._row: objects_pb2.ResealRow | None = None
         self._sealing = ""
+        self._damaged: set[bytes] = set()  # rows that nobody can read, of this pass
         self._pending: dict[str, _Pending] = {}
         self._due_ms, self._delay_ms, self._pass_ms = 0, RETRY_MS, PASS_MS
 
@@ -223,7 +225,8 @@ class Resealing:
         elif row.passed:
             self._end("reencryption ended")
             return
-        for looked, (key, _) in enumerate(self._draft.committed(OBJECTS, row.next.encode())):
+        rows = sound(self._draft.committed, OBJECTS, row.next.encode(), on_damaged=self._damaged.add)
+        for looked, (key, _) in enumerate(rows):
             object_id = key.decode()
             if looked == PAGE_OBJECTS or self._begin(row, object_id, now):
                 row.next, self._due_ms = object_id, now.mono_ms
@@ -256,6 +259,8 @@ class Resealing:
     def _pass(self, row: objects_pb2.ResealRow, now: Now) -> None:
         """All have been looked at."""
         row.passed, row.next = True, ""
+        row.told.left_out += len(self._damaged)
+        self._damaged.clear()
         row.told.left = row.waiting + len(self._pending) + row.told.left_out
         self._due_ms = now.mono_ms
         if row.waiting:

@@ -18,6 +18,7 @@ from offgrid_node.protocol.objects.inventory import Holding, count_of, inventory
 from offgrid_node.protocol.objects.manifest import Manifest, shard_root, stripe_digest
 from offgrid_node.protocol.objects.shards import blob_name, row_span
 from offgrid_node.protocol.objects.tables import INVENTORY_SUMS, KEPT, KEPT_BYTES, REPLICAS, number_of
+from offgrid_node.protocol.sound import sound
 from offgrid_node.runtime import Runtime
 from offgrid_node.services.bulk import Bulk
 from offgrid_node.services.flow import Flow
@@ -99,7 +100,7 @@ class Walk:
         return Turn(read_bytes, True, not self._waiting, lost, refused)
 
     def _take_row(self) -> bool:
-        found = next(iter(self._store.scan(REPLICAS, self._next, prefix=self._prefix)), None)
+        found = next(sound(self._store.scan, REPLICAS, self._next, prefix=self._prefix), None)
         if found is None:
             return False
         key, value = found

@@ -22,6 +22,7 @@ from offgrid_node.protocol.objects.resealing import IN_USE, is_due
 from offgrid_node.protocol.objects.sharing import readers_of
 from offgrid_node.protocol.objects.tables import META, OBJECTS, OUTBOX, RESEALING, outbox_key
 from offgrid_node.protocol.rng import Rng
+from offgrid_node.protocol.sound import sound
 from offgrid_node.runtime import Runtime, Ticket
 from offgrid_node.services.bulk import Bulk
 from offgrid_node.services.flow import Flow, Later, asked, run, ticket_of
@@ -196,6 +197,6 @@ class Resealing:
 
 
 def _due(store: Store, before_us: int) -> Iterator[bytes]:
-    for key, value in store.scan(OBJECTS):
+    for key, value in sound(store.scan, OBJECTS):
         if is_due(objects_pb2.ObjectRow.FromString(value), before_us):
             yield key

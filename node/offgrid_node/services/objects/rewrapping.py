@@ -22,6 +22,7 @@ from offgrid_node.protocol.objects.resealing import sealed_us
 from offgrid_node.protocol.objects.rewrapping import PAGE_OBJECTS
 from offgrid_node.protocol.objects.tables import META, OBJECTS, REWRAPPING
 from offgrid_node.protocol.rng import Rng
+from offgrid_node.protocol.sound import sound
 from offgrid_node.runtime import Runtime, Ticket
 from offgrid_node.services.bulk import Bulk
 from offgrid_node.services.flow import Flow, asked, ticket_of
@@ -60,10 +61,7 @@ class Rewrapping:
         return ticket_of(self._rotate(caller, number))
 
     def _rotate(self, caller: str, number: int) -> Flow[Message]:
-        rows = self._runtime.store.scan
-        newest_us: int = yield self._bulk.run(
-            lambda: max((sealed_us(objects_pb2.ObjectRow.FromString(row)) for _, row in rows(OBJECTS)), default=0)
-        )
+        newest_us: int = yield self._bulk.run(lambda: _newest_us(self._runtime.store))
         answer: Message = yield asked(self._runtime.ask("mesh", caller, RotateWrappingKey(number, newest_us)))
         return answer
 
@@ -82,6 +80,11 @@ class Rewrapping:
         )
 
 
+def _newest_us(store: Store) -> int:
+    """When the newest of this node's objects was sealed."""
+    return max((sealed_us(objects_pb2.ObjectRow.FromString(row)) for _, row in sound(store.scan, OBJECTS)), default=0)
+
+
 class _Page:
     """One page's work: by reader, the keys of all objects that are wrapped for another key of it than that of now."""
 
@@ -93,13 +96,17 @@ class _Page:
 
     def read(self, store: Store, start: str) -> Rewrapped:
         looked, following = 0, ""
-        for key, value in store.scan(OBJECTS, start.encode()):
+        for key, value in sound(store.scan, OBJECTS, start.encode(), on_damaged=self._on_damaged):
             if looked == PAGE_OBJECTS:
                 following = key.decode()
                 break
             looked += 1
             self._look(objects_pb2.ObjectRow.FromString(value).object)
         return Rewrapped(start, following, self._made(), looked, self._unopened)
+
+    def _on_damaged(self, key: bytes) -> None:
+        _log.error("the row of %s is damaged", key.decode(errors="replace"))
+        self._unopened += 1
 
     def _look(self, made: objects_pb2.Object) -> None:
         outdated = [wrap for wrap in made.manifest.wraps if self._is_outdated(wrap)]

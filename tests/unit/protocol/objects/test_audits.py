@@ -60,6 +60,14 @@ class TestItsTurn:
         assert len(home.audits) > 3
         assert max(map(len, home.audits)) <= audits.TOGETHER_MAX
 
+    def test_each_has_one_though_the_row_of_another_is_damaged(self) -> None:
+        home = world(audit_days=4)
+        ids = sorted(spread(home, 5))
+        home.owner.store.damage(OBJECTS, ids[2].encode())
+        home.run(4 * DAY_MS + SLACK_MS)
+        assert sorted({*asked(home)}) == [*ids[:2], *ids[3:]]
+        assert home.owner.runtime.failures == 0
+
     def test_what_was_found_whole_is_verified_and_comes_again(self) -> None:
         home = world(audit_days=4)
         (object_id,) = spread(home, 1)

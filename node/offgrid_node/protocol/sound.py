@@ -1,0 +1,62 @@
+"""Walks over a large table of which a row may be damaged: one flipped bit is no reason never to come behind it.
+
+A store that cannot read a row says which one (`storage/rows.py`), and as a row that is damaged says nothing sure of its
+neighbours, it may refuse to begin right behind it. So a walk goes on a little farther behind with each try, and passes
+over few rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+from offgrid_node.protocol.errors import Corrupt
+
+DAMAGED = "ChecksumMismatch"
+
+
+class Scan(Protocol):
+    """As `Rows.scan`."""
+
+    def __call__(self, table: str, start: bytes, *, prefix: bytes = b"") -> Iterator[tuple[bytes, bytes]]: ...
+
+
+def sound(
+    scan: Scan,
+    table: str,
+    start: bytes = b"",
+    *,
+    prefix: bytes = b"",
+    on_damaged: Callable[[bytes], None] = lambda key: None,
+) -> Iterator[tuple[bytes, bytes]]:
+    """The rows from `start` on, but for those that are damaged, of each of which `on_damaged` hears. Raises Corrupt for
+    damage of any other kind."""
+    damaged, tries = b"", 0
+    while start.startswith(prefix) or start < prefix:
+        try:
+            yield from scan(table, start, prefix=prefix)
+        except Corrupt as fault:
+            key = _key_in(fault, table)
+            if key != damaged:
+                damaged, tries = key, 0
+                on_damaged(key)
+            start, tries = _behind(key, tries), tries + 1
+            if not start:
+                return
+        else:
+            return
+
+
+def _key_in(fault: Corrupt, table: str) -> bytes:
+    """Of the row that is damaged. Raises the fault where it is of something else."""
+    if fault.reason != DAMAGED or fault.metadata.get("table") != table:
+        raise fault
+    return bytes.fromhex(fault.metadata["key"])
+
+
+def _behind(key: bytes, tries: int) -> bytes:
+    """A place behind the key, and behind all that begin with ever less of it; empty where there is none."""
+    if not tries:
+        return key + b"\0"
+    head = key[: max(0, len(key) - tries + 1)].rstrip(b"\xff")
+    return head[:-1] + bytes([head[-1] + 1]) if head else b""

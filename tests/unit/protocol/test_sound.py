@@ -1,0 +1,76 @@
+"""A walk over rows comes behind a damaged one, in stores that give its neighbours and in those that do not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from offgrid_node.protocol.errors import Corrupt
+from offgrid_node.protocol.sound import sound
+from offgrid_node.storage.memory import MemoryStore
+from offgrid_node.storage.rows import damaged_order, damaged_row
+from offgrid_node.storage.store import Batch
+
+KEYS = st.lists(st.binary(min_size=1, max_size=3), min_size=1, max_size=12, unique=True).map(sorted)
+
+
+class Wary:
+    """Refuses to begin right behind a damaged row too, as a store does that looks at the edges of what it reads."""
+
+    def __init__(self, rows: list[bytes], damaged: set[bytes]) -> None:
+        self.rows, self.damaged = rows, damaged
+
+    def scan(self, table: str, start: bytes, *, prefix: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        below = [key for key in self.rows if key < start]
+        if below and below[-1] in self.damaged:
+            raise damaged_row(table, below[-1])
+        for key in self.rows:
+            if key >= start and key.startswith(prefix):
+                if key in self.damaged:
+                    raise damaged_row(table, key)
+                yield key, b""
+
+
+@given(KEYS, st.data())
+def test_of_a_store_that_gives_all_others_it_misses_none(keys: list[bytes], data: st.DataObject) -> None:
+    store, damaged = MemoryStore(), data.draw(st.sets(st.sampled_from(keys)))
+    store.commit(Batch(writes={("t", key): b"" for key in keys}))
+    for key in damaged:
+        store.damage("t", key)
+    heard = list[bytes]()
+    found = [key for key, _ in sound(store.scan, "t", on_damaged=heard.append)]
+    assert found == [key for key in keys if key not in damaged]
+    assert heard == sorted(damaged)
+
+
+@given(KEYS, st.data())
+def test_it_ends_whatever_the_store_refuses_and_gives_what_lies_before(keys: list[bytes], data: st.DataObject) -> None:
+    damaged = data.draw(st.sets(st.sampled_from(keys)))
+    found = [key for key, _ in sound(Wary(keys, damaged).scan, "t")]
+    assert found == sorted({*found} - damaged)
+    first = min((keys.index(key) for key in damaged), default=len(keys))
+    assert found[:first] == keys[:first]
+
+
+def test_a_wary_store_costs_few_neighbours() -> None:
+    keys = [b"o-%06d" % number for number in range(2_000)]
+    found = [key for key, _ in sound(Wary(keys, {keys[1_234]}).scan, "t")]
+    assert len(keys) - 10 <= len(found) < len(keys)
+
+
+def test_a_prefix_is_kept() -> None:
+    store = MemoryStore()
+    store.commit(Batch(writes={("t", key): b"" for key in (b"a1", b"b1", b"b2", b"b3", b"c1")}))
+    store.damage("t", b"b2")
+    assert [key for key, _ in sound(store.scan, "t", prefix=b"b")] == [b"b1", b"b3"]
+
+
+def test_damage_of_another_kind_is_raised() -> None:
+    def scan(table: str, start: bytes, *, prefix: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        raise damaged_order(table, b"key")
+
+    with pytest.raises(Corrupt, match="out of order"):
+        next(sound(scan, "t"))
