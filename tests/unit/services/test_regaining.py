@@ -344,6 +344,19 @@ class TestTooLittleThatIsLeft:
         mark = objects_pb2.Deletion.FromString(world.owner.store.get(DELETED, made.object_id.encode()) or b"")
         assert (mark.object_id, list(mark.untold)) == (made.object_id, [])
 
+    def test_counts_what_hosts_have_on_their_disks(self) -> None:
+        """Their rows stay, as fences, when they find that it is gone."""
+        world, made = forgetful((K, N))
+        for host in keepers(world)[2:]:
+            for name in list(host.blobs.names()):
+                host.blobs.delete(name)
+            host.restart()
+        assert kept_ids(world) == {made.object_id}
+        assert sum(len(list(host.store.scan(REPLICAS))) for host in world.hosts) == N
+        begin(world)
+        assert not keepers(world)
+        assert world.owner.store.get(DELETED, made.object_id.encode()) is not None
+
     def test_stays_while_one_is_silent(self) -> None:
         world, made = forgetful((K, N))
         self.lost(world)

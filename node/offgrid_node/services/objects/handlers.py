@@ -39,7 +39,6 @@ from offgrid_node.services.objects.proving import Proving
 from offgrid_node.services.objects.pulling import Pulling
 from offgrid_node.services.objects.puts import Puts
 from offgrid_node.services.objects.reading import Reading
-from offgrid_node.services.objects.regaining import shown
 from offgrid_node.services.objects.replicas import Replicas
 from offgrid_node.services.objects.resealing import Resealing
 from offgrid_node.services.objects.rewrapping import Rewrapping
@@ -279,8 +278,8 @@ class ObjectHandlers:
     def name_inventory(self, caller: Caller, request: objects_pb2.NameInventoryRequest) -> Ticket:
         return self._inventories.name(caller, request)
 
-    def show_replica(self, caller: Caller, request: objects_pb2.ShowReplicaRequest) -> objects_pb2.ShowReplicaResponse:
-        return shown(self._runtime.store, caller.node_id, request.object_id)
+    def show_replica(self, caller: Caller, request: objects_pb2.ShowReplicaRequest) -> Ticket:
+        return self._serving.show(caller, request)
 
     def audit_replicas(self, caller: Caller, request: objects_pb2.AuditReplicasRequest) -> Ticket:
         return self._proving.answer(caller, request)

@@ -23,7 +23,6 @@ from offgrid_node.protocol.effects import Regain, Verifier
 from offgrid_node.protocol.errors import (
     Corrupt,
     Fault,
-    InvalidRequest,
     NotFound,
     PeerFault,
     PermissionDenied,
@@ -31,12 +30,11 @@ from offgrid_node.protocol.errors import (
 )
 from offgrid_node.protocol.events import SegmentAstray
 from offgrid_node.protocol.objects.commands import NotRegained, TakeBack, Unreadable
-from offgrid_node.protocol.objects.dropping import shards_of
 from offgrid_node.protocol.objects.hashing import wrong_shards
-from offgrid_node.protocol.objects.manifest import OBJECT_ID, Manifest, verify_manifest
+from offgrid_node.protocol.objects.manifest import Manifest, verify_manifest
 from offgrid_node.protocol.objects.segments import is_segment, verify_head
 from offgrid_node.protocol.objects.sharing import for_host
-from offgrid_node.protocol.objects.tables import OBJECTS, REPLICAS, SHARED, quorum_id_of, replica_key
+from offgrid_node.protocol.objects.tables import OBJECTS, quorum_id_of
 from offgrid_node.protocol.quorum.records import Epoch, verify_epoch
 from offgrid_node.runtime import Runtime
 from offgrid_node.services.bulk import Bulk
@@ -47,7 +45,6 @@ from offgrid_node.services.objects.keeping import Keeping
 from offgrid_node.services.objects.reading import Reading
 from offgrid_node.services.objects.sealing import Wraps
 from offgrid_node.services.objects.source import ShardSource
-from offgrid_node.storage.store import Store
 
 TOGETHER_MAX = 4  # objects at once: each comes here whole
 WAITING_MAX = 10_000  # as many as one comparison names; others are named again
@@ -258,20 +255,3 @@ class Regaining:
         """In a thread: a host that wraps a key of its own could have had other bytes open."""
         shards = range(body.n)
         return bool(wrong_shards(body, shards, self._source.pieces(body, shards), self._members().salt))
-
-
-# ---- at a host
-
-
-def shown(store: Store, owner: str, object_id: str) -> objects_pb2.ShowReplicaResponse:
-    """What is kept here of that owner's object. Raises NotFound (ReplicaNotFound)."""
-    if not OBJECT_ID.match(object_id):
-        raise InvalidRequest.field("object_id", f"{object_id[:64]!r} is no object id")
-    value = store.get(REPLICAS, replica_key(object_id, owner))
-    reads = store.get(SHARED, replica_key(object_id, owner)) is not None
-    if value is None and reads:
-        return objects_pb2.ShowReplicaResponse(reads=True)
-    if value is None:
-        raise NotFound(f"nothing of {object_id} is kept here", reason=NOTHING)
-    row = objects_pb2.ReplicaRow.FromString(value)
-    return objects_pb2.ShowReplicaResponse(manifest=row.manifest, epoch=row.epoch, shards=shards_of(row), reads=reads)

@@ -1,7 +1,8 @@
-"""ReadReplica: sealed bytes of a shard that is kept here, or of an object of this node's own, to any member.
+"""ReadReplica: sealed bytes of a shard that is kept here, or of an object of this node's own, to any member; and
+ShowReplica: what is here of an object of the caller's, to an owner who has forgotten it.
 
-They are worth nothing without the object's key. Whoever has a doubt may ask for the proof that a row is the manifest's:
-of k rows that do not open together, it tells which one was made up.
+The bytes are worth nothing without the object's key. Whoever has a doubt may ask for the proof that a row is the
+manifest's: of k rows that do not open together, it tells which one was made up.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ from offgrid.pieces import Piece
 from offgrid.v1 import objects_pb2
 from offgrid_node.protocol.errors import InvalidRequest, NotFound
 from offgrid_node.protocol.merkle import path_of
+from offgrid_node.protocol.objects.dropping import shards_of
 from offgrid_node.protocol.objects.manifest import COPY, OBJECT_ID, SHARDS_MAX, Manifest, stripe_digest
 from offgrid_node.protocol.objects.shards import blob_name, row_span, shard_name
-from offgrid_node.protocol.objects.tables import OBJECTS, REPLICAS, replica_prefix
+from offgrid_node.protocol.objects.tables import OBJECTS, REPLICAS, SHARED, replica_key, replica_prefix
 from offgrid_node.protocol.quorum.records import Epoch
 from offgrid_node.runtime import Runtime, Ticket
 from offgrid_node.services.bulk import Bulk
@@ -34,7 +36,7 @@ PROOFS_PER_CALLER_MAX = 32  # waiting or running: a reader asks at once for one 
 
 
 class Serving:
-    """The handler of ReadReplica."""
+    """The handlers of ReadReplica and ShowReplica."""
 
     def __init__(
         self,
@@ -58,6 +60,31 @@ class Serving:
         if request.prove and not request.HasField("shard"):
             raise InvalidRequest.field("prove", "only rows of shards are proved; a copy's stripe opens or does not")
         return ticket_of(self._read(caller.node_id, request))
+
+    def show(self, caller: Caller, request: objects_pb2.ShowReplicaRequest) -> Ticket:
+        if not OBJECT_ID.match(request.object_id):
+            raise InvalidRequest.field("object_id", f"{request.object_id[:64]!r} is no object id")
+        return ticket_of(self._show(caller.node_id, request.object_id))
+
+    def _show(self, owner: str, object_id: str) -> Flow[Message]:
+        """Raises NotFound (ReplicaNotFound) where the owner needs to know of nothing."""
+        store, key = self._runtime.store, replica_key(object_id, owner)
+        value, shown = store.get(REPLICAS, key), objects_pb2.ShowReplicaResponse()
+        shown.reads = store.get(SHARED, key) is not None
+        if value is None and not shown.reads:
+            raise NotFound(f"nothing of {object_id} is kept here", reason="ReplicaNotFound")
+        if value is not None:
+            row = objects_pb2.ReplicaRow.FromString(value)
+            shown.manifest.CopyFrom(row.manifest)
+            shown.epoch.CopyFrom(row.epoch)
+            shown.shards.extend((yield self._bulk.run(lambda: self._here(row))))
+        return shown
+
+    def _here(self, row: objects_pb2.ReplicaRow) -> list[int]:
+        """Those of its shards whose bytes the disk has: a row stays as the fence when they are lost."""
+        manifest = Manifest.decode(row.manifest.signed.body)
+        size = manifest.shard_bytes
+        return [shard for shard in shards_of(row) if self._blobs.size(blob_name(manifest, shard)) == size]
 
     def _read(self, caller: str, request: objects_pb2.ReadReplicaRequest) -> Flow[Message]:
         answer: Piece = yield self._bulk.run(lambda: self._found(request), size_bytes=request.length)
