@@ -34,7 +34,7 @@ from offgrid_node.protocol.quorum.tables import LIFE
 from offgrid_node.protocol.state.tables import JOURNAL, NUMBER_BYTES, PAST, STATE_KEY, number_key
 from offgrid_node.storage.memory import MemoryStore
 from offgrid_tools.sim.monitor.evidence import Evidence, Violation
-from offgrid_tools.sim.monitor.rules import Passed, Rules
+from offgrid_tools.sim.monitor.rules import Passed, Rules, Written
 
 
 @dataclass(slots=True)
@@ -67,6 +67,24 @@ class ComebackRules(Rules):
 
     def __init__(self, evidence: Evidence) -> None:
         self._evidence = evidence
+        self._late: set[tuple[str, bytes]] = set()  # by host and replica, what it was given by a life that is over
+
+    def rows(self) -> Mapping[str, Written]:
+        return {REPLICAS: self._on_replica}
+
+    def _on_replica(self, host: str, key: bytes, value: bytes | None) -> None:
+        """What was under way when its owner forgot it, and comes later than that has asked for what is kept, is found
+        when it asks again, an hour later."""
+        if value is None:
+            self._late.discard((host, key))
+        elif self._is_forgotten(key):
+            self._late.add((host, key))
+
+    def _is_forgotten(self, key: bytes) -> bool:
+        """Of a replica: whether its owner has begun another life and knows nothing of it."""
+        object_id, _, owner = key.decode().partition("/")
+        rows = (self._evidence.row(owner, table, object_id.encode()) for table in (OBJECTS, DELETED))
+        return self._evidence.row(owner, META, LIFE) is not None and all(held is None for held in rows)
 
     def requests(self) -> Mapping[type[Message], Passed]:
         return {objects_pb2.BeginLifeRequest: self._on_life}
@@ -110,13 +128,10 @@ class ComebackRules(Rules):
     def forgotten(self, node: str, hosts: Iterable[str]) -> str:
         """What one of the hosts keeps for it, of which it knows nothing, though it has begun another life; empty when
         nothing."""
-        if self._evidence.row(node, META, LIFE) is None:
-            return ""
         for host in hosts:
             for key, _ in self._evidence.stores[host].scan(REPLICAS):
                 object_id, _, owner = key.decode().partition("/")
-                rows = (self._evidence.row(node, table, object_id.encode()) for table in (OBJECTS, DELETED))
-                if owner == node and all(held is None for held in rows):
+                if owner == node and (host, key) not in self._late and self._is_forgotten(key):
                     name, whose = self._evidence.name_of(host), self._evidence.name_of(node)
                     return f"{name} keeps {object_id}, and {whose} knows nothing of it"
         return ""
