@@ -266,6 +266,8 @@ class Delivery:
             self._ready.add(object_id)
         for object_id in self._walks.take(now.mono_ms, room=len(self._spreading) < SPREADING_MAX):
             if object_id not in self._parcels:
+                if self._outbox.find(object_id) is None:
+                    continue
                 self._parcels[object_id] = self._outbox.parcel(object_id)
                 self._spreading[object_id] = None
             self._ready.add(object_id)
@@ -283,7 +285,8 @@ class Delivery:
         """None for one that has its copies, or waits on disk."""
         if object_id in self._unread:
             self._unread.discard(object_id)
-            self._parcels[object_id] = self._outbox.parcel(object_id)
+            if self._outbox.find(object_id) is not None:
+                self._parcels[object_id] = self._outbox.parcel(object_id)
         return self._parcels.get(object_id)
 
     def _urgency(self, object_id: str) -> int:

@@ -68,13 +68,18 @@ class Outbox:
     # ---- questions
 
     def find(self, object_id: str) -> objects_pb2.ObjectRow | None:
-        return self._draft.row(OBJECTS, object_id.encode(), objects_pb2.ObjectRow)
+        """None for one whose row is damaged, too: nothing is done with it, and no other is kept waiting."""
+        try:
+            return self._draft.row(OBJECTS, object_id.encode(), objects_pb2.ObjectRow)
+        except Corrupt:
+            return None
 
     def get(self, object_id: str) -> objects_pb2.ObjectRow:
         """Raises Corrupt."""
         row = self.find(object_id)
         if row is None:
-            raise Corrupt(f"object {object_id} has no row, though the outbox knows it", reason="RowsMissing")
+            text = f"object {object_id}, which the outbox knows, has no row that can be read"
+            raise Corrupt(text, reason="RowsMissing")
         return row
 
     def parcel(self, object_id: str) -> Parcel:
