@@ -21,7 +21,21 @@ from offgrid_node.protocol.objects.deletion import Deletion
 from offgrid_node.protocol.objects.outbox import Outbox, put_number
 from offgrid_node.protocol.objects.resealing import FORMERLY_MAX, Resealing
 from offgrid_node.protocol.objects.sharing import READERS_MAX
-from offgrid_node.protocol.objects.tables import OBJECT_NAMES, OBJECTS, REGAINED, name_key, name_prefix
+from offgrid_node.protocol.objects.tables import (
+    BACK,
+    META,
+    MISSING_PREFIX,
+    NUMBER_BYTES,
+    OBJECT_NAMES,
+    OBJECTS,
+    REGAINED,
+    back_key,
+    missing_key,
+    name_key,
+    name_prefix,
+    number_key,
+    number_of,
+)
 
 HOUR_MS = 3_600_000
 HOURS_MAX = 720  # thirty days: so long who claims to keep it may give nothing
@@ -36,7 +50,7 @@ Replace = Callable[[str, str, Now], None]
 
 
 class Regaining:
-    """At the owner; a row for each object that is back, or is missing."""
+    """At the owner; a row for each object that is back, or is missing. Of those that are missing they are in memory."""
 
     def __init__(
         self,
@@ -50,11 +64,14 @@ class Regaining:
     ) -> None:
         self._draft, self._outbox, self._deletion, self._adding = draft, outbox, deletion, adding
         self._resealing, self._forget, self._replace = resealing, forget, replace
-        self._rows: dict[str, objects_pb2.RegainedObject] = {}
+        self._missing: dict[str, objects_pb2.RegainedObject] = {}
         self._counted_ms: dict[str, int] = {}
 
     def load(self, rows: Rows) -> None:
-        self._rows = {key.decode(): objects_pb2.RegainedObject.FromString(value) for key, value in rows.scan(REGAINED)}
+        found = (
+            objects_pb2.RegainedObject.FromString(value) for _, value in rows.scan(REGAINED, prefix=MISSING_PREFIX)
+        )
+        self._missing = {row.object_id: row for row in found}
         self._counted_ms.clear()
 
     # ---- questions
@@ -62,14 +79,15 @@ class Regaining:
     @property
     def missing(self) -> int:
         """How many could not be taken back yet."""
-        return sum(not row.back for row in self._rows.values())
+        return len(self._missing)
 
     def back_since(self, utc_us: int) -> int:
-        """How many were taken back from then on."""
-        return sum(row.back and row.since_us >= utc_us for row in self._rows.values())
+        """How many were taken back, if any was from then on."""
+        count, last_us = self._back()
+        return count if last_us >= utc_us else 0
 
     def is_missing(self, object_id: str) -> bool:
-        return object_id in self._rows and not self._rows[object_id].back
+        return object_id in self._missing
 
     # ---- inputs
 
@@ -86,7 +104,7 @@ class Regaining:
         self._end(object_id, "superfluous", now)
 
     def on_missing(self, event: NotRegained, now: Now) -> None:
-        object_id, row = event.object_id, self._rows.get(event.object_id)
+        object_id, row = event.object_id, self._missing.get(event.object_id)
         if self._outbox.find(object_id) is not None or self._deletion.mark(object_id) is not None:
             return
         if row is None and self.missing >= MISSING_MAX:
@@ -101,7 +119,8 @@ class Regaining:
         if made.hours >= HOURS_MAX:
             self._end(object_id, "unreadable", now)
         elif made != row:
-            self._put(made)
+            self._missing[object_id] = made
+            self._draft.put(REGAINED, missing_key(object_id), made)
 
     def on_unreadable(self, object_id: str, now: Now) -> None:
         """Every member has said what it keeps, and that is too little."""
@@ -116,10 +135,14 @@ class Regaining:
 
     def on_gone(self, object_id: str, moved_to: str) -> None:
         """One that was this node's own again is deleted, or another one has taken its place."""
-        row = self._drop(object_id)
-        if row is not None and moved_to:
+        row = self._draft.row(REGAINED, back_key(object_id), objects_pb2.RegainedObject)
+        if row is None:
+            return
+        self._draft.delete(REGAINED, back_key(object_id))
+        self._count(-1)
+        if moved_to:
             row.object_id = moved_to
-            self._put(row)
+            self._put_back(row)
 
     # ---- inside
 
@@ -191,7 +214,8 @@ class Regaining:
             self._draft.put(OBJECTS, body.object_id.encode(), row)
         back = objects_pb2.RegainedObject(object_id=body.object_id, back=True, since_us=now.utc_us)
         back.readers.extend(sorted(command.readers)[:READERS_MAX])
-        self._put(back)
+        self._forget_missing(body.object_id)
+        self._put_back(back)
 
     def _place(self, name: str, created_us: int) -> int:
         """A number below those of the objects of its name that were made later; 0 where there are none. After a restore
@@ -212,16 +236,23 @@ class Regaining:
                 yield row
 
     def _end(self, object_id: str, outcome: str, now: Now) -> None:
-        self._drop(object_id)
+        self._forget_missing(object_id)
         self._forget(object_id, outcome, now)
 
-    def _put(self, row: objects_pb2.RegainedObject) -> None:
-        self._rows[row.object_id] = row
-        self._draft.put(REGAINED, row.object_id.encode(), row)
-
-    def _drop(self, object_id: str) -> objects_pb2.RegainedObject | None:
+    def _forget_missing(self, object_id: str) -> None:
         self._counted_ms.pop(object_id, None)
-        row = self._rows.pop(object_id, None)
-        if row is not None:
-            self._draft.delete(REGAINED, object_id.encode())
-        return row
+        if self._missing.pop(object_id, None) is not None:
+            self._draft.delete(REGAINED, missing_key(object_id))
+
+    def _put_back(self, row: objects_pb2.RegainedObject) -> None:
+        self._draft.put(REGAINED, back_key(row.object_id), row)
+        self._count(1, row.since_us)
+
+    def _back(self) -> tuple[int, int]:
+        """How many rows there are of what is back, and when the last came."""
+        value = self._draft.get(META, BACK) or b""
+        return number_of(value[:NUMBER_BYTES]), number_of(value[NUMBER_BYTES:])
+
+    def _count(self, more: int, since_us: int = 0) -> None:
+        count, last_us = self._back()
+        self._draft.put_bytes(META, BACK, number_key(count + more) + number_key(max(last_us, since_us)))

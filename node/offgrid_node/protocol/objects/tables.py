@@ -40,13 +40,15 @@ NOTICE_LIFE = b"object_notice_life"  # in META: the life in which a notice last 
 WRAP_LABELS = "wrap_labels"  # node → label of the key for which this node's objects are wrapped for it (rewrapping.py)
 REWRAPPING = b"rewrapping"  # in META: RewrapRow, how far they are wrapped anew
 RESEALING = b"resealing"  # in META: ResealRow, how far this node's objects are sealed anew (resealing.py)
-REGAINED = "objects_regained"  # object id → RegainedObject, of what this node had forgotten (regaining.py)
+REGAINED = "objects_regained"  # "missing/" or "back/", object id → RegainedObject, of what was forgotten (regaining.py)
 RESEALED = "objects_resealed"  # object id → id of what is to take its place, and is not durable yet
+BACK = b"objects_back"  # in META: how many rows REGAINED has of what is back, and when the last came (8 bytes each)
 JOBS_OPEN = b"outbox_jobs"  # in META: how many of OUTBOX_OPEN are inputs and results of jobs
 VERIFIED_COUNT = b"objects_verified"  # in META: how many rows VERIFIED has
 
 NUMBER_BYTES, NUMBER_MAX = 8, 2**64 - 1
 NAME_DIGEST_BYTES = 16
+MISSING_PREFIX = b"missing/"
 
 
 def number_key(number: int) -> bytes:
@@ -83,6 +85,14 @@ def replica_key(object_id: str, owner: str) -> bytes:
 
 def replica_prefix(object_id: str) -> bytes:
     return f"{object_id}/".encode()
+
+
+def missing_key(object_id: str) -> bytes:
+    return MISSING_PREFIX + object_id.encode()
+
+
+def back_key(object_id: str) -> bytes:
+    return b"back/" + object_id.encode()
 
 
 def notice_key(node_id: str, object_id: str) -> bytes:

@@ -14,7 +14,7 @@ from offgrid.pieces import Piece
 from offgrid.v1 import objects_pb2
 from offgrid_node.protocol.errors import FailedPrecondition, InvalidRequest
 from offgrid_node.protocol.objects.commands import CancelEntry, ChangeReported, DeleteObject
-from offgrid_node.protocol.objects.manifest import Manifest
+from offgrid_node.protocol.objects.manifest import OBJECT_ID, Manifest
 from offgrid_node.protocol.objects.segments import is_segment
 from offgrid_node.protocol.objects.tables import (
     DELETED,
@@ -22,6 +22,7 @@ from offgrid_node.protocol.objects.tables import (
     OUTBOX,
     OUTBOX_OPEN,
     REGAINED,
+    missing_key,
 )
 from offgrid_node.runtime import Runtime, Ticket
 from offgrid_node.services.bulk import Bulk
@@ -140,8 +141,7 @@ class ObjectHandlers:
         mark = self._shelf.find(DELETED, objects_pb2.Deletion, self._shelf.place_of(request.object))
         if mark is not None:
             return objects_pb2.DeleteObjectResponse(deletion=mark)
-        missing = self._shelf.find(REGAINED, objects_pb2.RegainedObject, request.object)
-        if missing is not None and not missing.back:
+        if OBJECT_ID.match(request.object) and self._runtime.store.get(REGAINED, missing_key(request.object)):
             return self._runtime.ask("objects", str(caller), DeleteObject(request.object))
         made = self._finding.own(request.object).object
         if is_segment(made.manifest):
