@@ -319,3 +319,15 @@ class TestAHostThatWasPutBackFromABackup:
         assert not list(host.store.scan(REPLICAS))
         marks = [objects_pb2.Deletion.FromString(value).untold for _, value in world.owner.store.scan(DELETED)]
         assert marks == ([[silent.node_id]] if marked else [])
+
+
+def test_what_has_gone_is_not_among_what_people_have_deleted(world: World) -> None:
+    end = added(world, 1)
+    assert end.body is not None
+    kept = world.owner.put(b"an object like any other")
+    for host in world.hosts:
+        host.up = False
+    world.owner.runtime.deliver("objects", DropSegment(end.body.object_id))
+    world.owner.ask("DeleteObject", objects_pb2.DeleteObjectRequest(object=kept.object_id))
+    told = world.owner.ask("ListDeletions", objects_pb2.ListDeletionsRequest(untold_only=True))
+    assert [mark.object_id for mark in told.deletions] == [kept.object_id]

@@ -45,7 +45,14 @@ def test_ls_shows_which_hosts_have_yet_to_hear(og: Run, node: ObjectNode) -> Non
     assert code == exits.OK
     (line,) = out.splitlines()[1:]
     assert line.split()[:3] == ["o-1", "notes.txt", "4"]
-    assert line.endswith("attic, barn")
+    assert line.split()[-3:] == ["deleted", "attic,", "barn"]
+
+
+def test_ls_tells_what_was_sealed_anew_from_what_was_deleted(og: Run, node: ObjectNode) -> None:
+    og("rm", "notes.txt", "more.txt")
+    node.deletions[0].moved_to = "o-9"
+    lines = og("ls", "--deleted")[1].splitlines()[1:]
+    assert ["sealed anew" in line for line in lines] == [True, False]
 
 
 def test_ls_says_so_when_there_are_none(og: Run) -> None:

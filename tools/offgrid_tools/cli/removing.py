@@ -65,10 +65,10 @@ def show_deleted(client: Client, limit: int | None) -> None:
 
     names = node_names(client)
     table(
-        ("object", "name", "size", "deleted", "not yet told"),
+        ("object", "name", "size", "deleted", "why", "not yet told"),
         (
             (m.object_id, cut(m.name), size(m.size_bytes), when(m.deleted_us),
-             ", ".join(named(node_id, names) for node_id in m.untold))
+             "sealed anew" if m.moved_to else "deleted", ", ".join(named(node_id, names) for node_id in m.untold))
             for m in sorted(marks, key=lambda m: m.deleted_us)
         ),
         empty="every host knows what was deleted",

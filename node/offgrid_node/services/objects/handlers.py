@@ -161,7 +161,7 @@ class ObjectHandlers:
         self, caller: Caller, request: objects_pb2.ListDeletionsRequest
     ) -> objects_pb2.ListDeletionsResponse:
         rows = self._shelf.rows(DELETED, objects_pb2.Deletion, request.page_token)
-        wanted = ((key, None if request.untold_only and not mark.untold else mark) for key, mark in rows)
+        wanted = ((key, mark if _is_told(mark, untold_only=request.untold_only) else None) for key, mark in rows)
         marks, token = take_page(wanted, request.page_size)
         return objects_pb2.ListDeletionsResponse(deletions=marks, next_page_token=token)
 
@@ -294,6 +294,11 @@ class ObjectHandlers:
 
     def begin_life(self, caller: Caller, request: objects_pb2.BeginLifeRequest) -> Ticket:
         return self._segments.begin_life(caller, request)
+
+
+def _is_told(mark: objects_pb2.Deletion, *, untold_only: bool) -> bool:
+    """Segments of the journal go by themselves, and are nobody's affair."""
+    return not mark.is_segment and (bool(mark.untold) or not untold_only)
 
 
 def _is_listed(row: objects_pb2.ObjectRow, name_prefix: str) -> bool:
