@@ -48,6 +48,11 @@ def settled(owner: LocalNode) -> bool:
         return not (status.muted_why or status.pending or status.owed_micro)
 
 
+def came_back(owner: LocalNode) -> list[str]:
+    with owner.client() as client:
+        return [each.object.name for each in client.objects.regained() if each.back]
+
+
 def pay(owner: LocalNode, request_id: str) -> None:
     sum_of = ("--dst", "host", "--amount", "2")
     done = offgrid(owner, "transfer", *sum_of, "--timeout", "30", "--request-id", request_id)
@@ -147,3 +152,7 @@ def test_a_core_without_its_disk_comes_back_by_its_words(mesh: LocalMesh, tmp_pa
     assert known_to(owner)[1] == after, "what it paid in that life it does not pay again"
     pay(owner, "july")
     eventually(lambda: all_safe(owner), "it goes on in a life of its own")
+    eventually(lambda: "more.bin" in came_back(owner), "what it put in that life comes back from its hosts")
+    assert offgrid(owner, "get", "more.bin", "-o", copy).code == 0
+    assert copy.read_bytes() == source.read_bytes()
+    assert "came back from hosts" in offgrid(owner, "status").said
