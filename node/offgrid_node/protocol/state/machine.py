@@ -15,9 +15,8 @@ object travel with the next one, and an idle node falls silent. Without a host i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from offgrid.v1 import objects_pb2, state_pb2
 from offgrid_node.protocol.clock import Now
@@ -46,11 +45,11 @@ from offgrid_node.protocol.events import (
 from offgrid_node.protocol.objects.segments import SegmentHead
 from offgrid_node.protocol.objects.tables import OBJECTS
 from offgrid_node.protocol.rng import Rng
+from offgrid_node.protocol.state.cutting import History, segment_of
 from offgrid_node.protocol.state.newest import HeadTag, LifeTag, Newest
 from offgrid_node.protocol.state.tables import (
     CHANGES,
     JOURNAL,
-    LEFT_OUT,
     NOTING_KEY,
     SEGMENTS,
     STATE_KEY,
@@ -61,8 +60,6 @@ from offgrid_node.protocol.state.tables import (
 
 INTERVAL_MS = 2_000  # from an event to the segment that has it, so that many share one
 SEGMENT_BYTES = 1024 * 1024  # of changed rows, from which on one is cut at once
-SCAN_BYTES, SCAN_ROWS = 1024 * 1024, 8_192  # of all rows, in one segment
-EVENTS_BYTES = 1024 * 1024  # in one segment
 OPEN_MAX = 4  # segments that wait for their acks; then none is cut before one has them
 SINCE_BYTES_MIN = 4 * 1024 * 1024  # behind a base before the next one is worth while
 SINCE_MAX = 256  # segments, likewise, so that a restored node has not too many to ask for
@@ -72,29 +69,6 @@ RETRY_MS, TROUBLE_RETRY_MS = 5_000, 60_000
 ASTRAY_MAX = 1_000  # segments that wait for this life's first base
 TOKEN_BYTES = 8
 DURABLE = objects_pb2.OBJECT_STATE_DURABLE
-
-RowName = tuple[str, bytes]
-
-
-class History(Rows, Protocol):
-    """Committed rows and events, and which rows have changed (`storage/noting.py`)."""
-
-    noting: bool
-    noted_bytes: int
-
-    @property
-    def tables(self) -> frozenset[str]: ...
-
-    @property
-    def journal_seq(self) -> int: ...
-
-    def events(self, after_seq: int = 0, *, reverse: bool = False) -> Iterator[tuple[int, bytes]]: ...
-
-    def find_notes(self) -> None: ...
-
-    def begin(self) -> None: ...
-
-    def take(self) -> tuple[list[RowName], list[int]]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,7 +240,7 @@ class StateMachine:
         row = state_pb2.JournalRow()
         row.CopyFrom(self._row)
         row.number += 1
-        segment = self._segment(row, names)
+        segment = segment_of(self._history, row, names)
         self._cut = _Cut(rng.randbytes(TOKEN_BYTES), row, notes, bool(self._row.scan_base))
         head = SegmentHead(self._settings.node_id, row.life, row.number, row.base, row.events, "", row.object_id)
         self._newest.ask(sorted(self._hosts)[row.number % len(self._hosts)], self._row, self._segments)
@@ -289,49 +263,6 @@ class StateMachine:
     def _is_broken(self) -> bool:
         """Whether one is lost on which the next would lean."""
         return self.lost is not None and self.lost >= (self._row.scan_base or self._row.base or self.lost + 1)
-
-    def _segment(self, row: state_pb2.JournalRow, names: list[RowName]) -> state_pb2.Segment:
-        """What is committed now; `row` then says how far this and the scan have come."""
-        segment, tables = state_pb2.Segment(), dict[str, state_pb2.SegmentTable]()
-        scanned = self._scan(row) if row.scan_base else ()
-        for table, key, value in (*((*name, self._history.get(*name)) for name in names), *scanned):
-            if table not in tables:
-                tables[table] = segment.tables.add(name=table)
-            tables[table].rows.add(key=key, value=value)
-        if row.scan_base:
-            row.scan_events = self._add_events(segment, row.scan_events, row.scan_events_end)
-        row.events = self._add_events(segment, row.events, self._history.journal_seq)
-        if row.scan_base and not row.scan_table and row.scan_events == row.scan_events_end:
-            row.base, row.scan_base = row.scan_base, 0
-        return segment
-
-    def _add_events(self, segment: state_pb2.Segment, after: int, end: int) -> int:
-        """The events behind `after`, to `end` at most; the number of the last one that came in."""
-        if after >= end:
-            return after
-        part, room = segment.events.add(first_seq=after + 1), EVENTS_BYTES
-        for seq, event in self._history.events(after):
-            part.events.append(event)
-            after, room = seq, room - len(event)
-            if room <= 0 or seq >= end:
-                break
-        return after
-
-    def _scan(self, row: state_pb2.JournalRow) -> list[tuple[str, bytes, bytes]]:
-        """The next rows of all; `scan_table` is empty once there are no more."""
-        found, room = list[tuple[str, bytes, bytes]](), SCAN_BYTES
-        if not row.scan_table and row.number > row.scan_base:
-            return found  # only events are still to come
-        for table in sorted(name for name in self._history.tables - LEFT_OUT if name >= row.scan_table):
-            start = row.scan_key + b"\0" if table == row.scan_table else b""
-            for key, value in self._history.scan(table, start):
-                found.append((table, key, value))
-                room -= len(key) + len(value)
-                if room <= 0 or len(found) >= SCAN_ROWS:
-                    row.scan_table, row.scan_key = table, key
-                    return found
-        row.scan_table, row.scan_key = "", b""
-        return found
 
     def _on_kept(self, event: SegmentKept, now: Now) -> None:
         cut = self._cut

@@ -23,6 +23,7 @@ from offgrid_node.protocol.objects.lives import Life, last_life, sign_life
 from offgrid_node.protocol.objects.manifest import COPY, Manifest
 from offgrid_node.protocol.objects.segments import MARKS_MAX, KnownSegments, SegmentHead, sign_head
 from offgrid_node.protocol.objects.tables import OBJECTS
+from offgrid_node.protocol.state import cutting
 from offgrid_node.protocol.state import machine as machine_module
 from offgrid_node.protocol.state import newest as newest_module
 from offgrid_node.protocol.state.chain import newest_chain
@@ -84,8 +85,8 @@ class TestAnyHistory:
     @given(STEPS, st.integers(1, 8))
     def test_gives_the_rows_and_events_of_the_moment_of_a_cut(self, steps: list[tuple], keys_max: int) -> None:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(machine_module, "SCAN_ROWS", 2)
-            patch.setattr(machine_module, "EVENTS_BYTES", 20)
+            patch.setattr(cutting, "SCAN_ROWS", 2)
+            patch.setattr(cutting, "EVENTS_BYTES", 20)
             patch.setattr(machine_module, "SINCE_MAX", 3)
             self._run(steps, keys_max)
 
@@ -184,7 +185,7 @@ class TestASegment:
         world.write(*(("jobs", b"%d" % number, b"old") for number in range(4)), events=1)
         world.settle()
         before = state_of(restored(world))
-        monkeypatch.setattr(machine_module, "SCAN_ROWS", 2)
+        monkeypatch.setattr(cutting, "SCAN_ROWS", 2)
         world.write(*(("jobs", b"%d" % number, b"new") for number in range(8)), events=1)
         assert not world.store.noting
         for _ in range(2):
@@ -242,7 +243,7 @@ class TestALostSegment:
         assert state_of(restored(world)) == state_of(world.below)
 
     def test_of_before_the_base_in_the_making_begins_no_other(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(machine_module, "SCAN_ROWS", 2)
+        monkeypatch.setattr(cutting, "SCAN_ROWS", 2)
         world = grown()
         first = world.hosts.chain().newest.number
         world.lose(first)
