@@ -76,6 +76,7 @@ from offgrid_node.services.ledger.handlers import LedgerHandlers
 from offgrid_node.services.mesh import MeshHandlers, NodeFacts
 from offgrid_node.services.objects.room import ObjectRoom
 from offgrid_node.services.objects.sides import ObjectParts
+from offgrid_node.services.objects.status import object_notices
 from offgrid_node.services.quorum import QuorumHandlers
 from offgrid_node.services.quorum import check_answer as check_quorum_answer
 from offgrid_node.services.router import Router
@@ -86,8 +87,6 @@ from offgrid_node.storage.store import Store
 
 if TYPE_CHECKING:
     from offgrid_node.meters import Meters
-
-BACK_TOLD_US = 30 * 86_400_000_000  # so long status tells what came back from hosts
 
 
 def log_nothing(fault: Fault, cause: BaseException | None) -> None:
@@ -272,26 +271,7 @@ class Node:
 
     @property
     def object_notices(self) -> tuple[str, ...]:
-        notices, objects = [], self.runtime.machine("objects", ObjectsMachine)
-        if count := objects.damaged:
-            what = "an object that was" if count == 1 else f"{count} objects that were"
-            notices.append(f"{what} never durable are damaged here; `offgrid outbox --open` names them")
-        if count := objects.missing:
-            what = "an object" if count == 1 else f"{count} objects"
-            notices.append(
-                f"{what} that this node had forgotten could not be taken back from hosts yet; `offgrid ls --regained` "
-                "says why"
-            )
-        if count := objects.back_since(self.runtime.clock.now().utc_us - BACK_TOLD_US):
-            what = "an object" if count == 1 else f"{count} objects"
-            notices.append(
-                f"{what} that this node had forgotten with its disk came back from hosts; `offgrid ls --regained` says "
-                "which, and who claims to be a reader"
-            )
-        if count := objects.left_to_reseal:
-            what = "an object is" if count == 1 else f"{count} objects are"
-            notices.append(f"{what} still to be sealed anew; `offgrid keys show` says how far that is")
-        return tuple(notices)
+        return object_notices(self.runtime.machine("objects", ObjectsMachine), self.runtime.clock.now().utc_us)
 
     @property
     def journal_newer(self) -> Newer | None:
