@@ -9,7 +9,7 @@ import pytest
 from bulk_world import Letter, World
 
 from offgrid.v1 import objects_pb2
-from offgrid_node.protocol.errors import Fault, Unavailable
+from offgrid_node.protocol.errors import Fault, NotFound, Unavailable
 from offgrid_node.protocol.mesh.wrapping import BEGUN_KEY
 from offgrid_node.protocol.objects.resealing import PASS_MS
 from offgrid_node.protocol.objects.tables import DELETED, META, REPLICAS
@@ -98,6 +98,25 @@ class TestAHalf:
         assert old not in kept_ids(world)
         assert listed(world) == [("notes", old)], "nobody can say that all of it is gone"
         assert new in {key.decode().partition("/")[0] for key, _ in holder.store.scan(REPLICAS)}
+
+    def test_takes_its_place_where_hosts_only_claim_to_have_the_old_one(self, world: World) -> None:
+        old, before = put(world), copy.deepcopy(world.owner.store)
+        liar = next(host for host in world.hosts if old in host.blobs.names())
+        replica, blobs = next(liar.store.scan(REPLICAS, prefix=old.encode())), copy.deepcopy(liar.blobs)
+        reencrypt(world)
+        (new,) = kept_ids(world)
+        liar.store.commit(Batch(writes={(REPLICAS, replica[0]): replica[1]}))
+        liar.blobs = blobs
+
+        def bend(letter: Letter) -> Fault | None:
+            lies = letter.short == "ReadReplica" and letter.request.object_id == old
+            return NotFound("gone", reason="ReplicaNotFound") if lies else None
+
+        world.bend = bend
+        liar.restart()
+        restored(world, before)
+        assert listed(world) == [("notes", new)]
+        assert world.owner.read("notes") == DATA
 
     def test_takes_the_place_of_one_that_hosts_have_dropped(self, world: World) -> None:
         """The rows are older than that: a store put back from a backup."""

@@ -141,7 +141,7 @@ class Compared:
 class TakeBack:
     """The end of a Regain: the sealed bytes of what this node had forgotten are fsynced here under `body.object_id`.
     `note` is what it noted down of it when it was made; empty where that does not open. `former_whole`: that which
-    `note` says that it replaces is known here, and hosts have enough of it. `readers`: who says that he may read it.
+    `note` says that it replaces is known here, and was read from hosts. `readers`: who says that he may read it.
     Answered with CommitUploadResponse."""
 
     manifest: objects_pb2.Manifest

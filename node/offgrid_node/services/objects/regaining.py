@@ -241,15 +241,27 @@ class Regaining:
         _log.warning("%s is back from hosts: this node had forgotten it with its disk", body.object_id)
 
     def _is_whole(self, object_id: str) -> Flow[bool]:
-        """Whether members have enough of an object that is known here. Raises Unavailable while somebody may have."""
-        if not object_id or self._runtime.store.get(OBJECTS, object_id.encode()) is None:
+        """Whether an object that is known here can be read from members. All of it is read: what it leaves superfluous
+        is dropped, so nobody is believed. Raises Unavailable while somebody may have some of it."""
+        value = self._runtime.store.get(OBJECTS, object_id.encode()) if object_id else None
+        if value is None:
             return False
-        found = _Found(object_id)
+        manifest, found = objects_pb2.ObjectRow.FromString(value).object.manifest, _Found(object_id)
         yield from self._ask(found, list(self._members().live()))
         if not found.suffices and found.silent:
             text = f"it was to take the place of {object_id}, of which {len(found.silent)} members have yet to say"
             raise Unavailable(f"{text} whether they keep any", reason="Silent")
-        return found.suffices
+        if not found.suffices:
+            return False
+        body, key = Manifest.decode(manifest.signed.body), self._reading.key_of(manifest)
+        try:
+            for index in range(body.stripes):
+                yield from self._reading.stripe(body, key, index, Holders(shards=found.shards))
+        except Unavailable as fault:
+            if fault.reason not in NOT_GIVEN or found.silent:
+                raise
+            return False
+        return True
 
     def _is_other(self, body: Manifest) -> bool:
         """In a thread: a host that wraps a key of its own could have had other bytes open."""
