@@ -34,13 +34,14 @@ from offgrid_node.protocol.objects.manifest import (
     stripe_digest,
 )
 from offgrid_node.protocol.objects.small import SMALL, SMALL_BYTES_MAX, small_key
-from offgrid_node.protocol.objects.tables import quorum_id_of
+from offgrid_node.protocol.objects.tables import REPLICAS, quorum_id_of, replica_key
 from offgrid_node.protocol.quorum.records import ACK_KIND, EPOCH_KIND, Ack, Epoch, Member
 from offgrid_node.protocol.signing import digest_of
 from offgrid_node.services.objects.bounds import ROW_BYTES_MIN, SMALL_ROWS_MAX, WRAPS_MAX
-from offgrid_node.services.objects.incoming import IDLE_MS_MAX, OPEN_PER_OWNER_MAX, STAGED_BYTES_PER_OWNER_MAX
-from offgrid_node.services.objects.replicas import PIECE_BYTES_MAX
+from offgrid_node.services.objects.incoming import IDLE_MS_MAX, OPEN_PER_OWNER_MAX, STAGED_BYTES_PER_OWNER_MAX, Claim
+from offgrid_node.services.objects.replicas import PIECE_BYTES_MAX, Replicas
 from offgrid_node.storage.memory_blobs import MemoryBlobs
+from offgrid_node.storage.store import Batch
 from offgrid_tools.sim.crypto import SimSigner, sim_verify
 
 Open, Write, Commit, Read, Put = (
@@ -188,6 +189,28 @@ class TestAReplica:
         parcel.host.blobs.flip(parcel.object_id, 0)
         assert parcel.commit() == first, "what was said stays said"
         assert parcel.open() == len(parcel.sealed)
+
+    def test_is_not_acked_again_once_a_later_epoch_was(self, parcel: Parcel, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Though it was not when its disk was asked whether the bytes are there."""
+        parcel.open()
+        parcel.write(0, parcel.sealed)
+        store, key = parcel.host.store, replica_key(parcel.object_id, parcel.owner.node_id)
+        later = replace(parcel.commit(), epoch=2).encode()
+        parcel.world.pass_ms(1)
+        row = objects_pb2.ReplicaRow.FromString(store.get(REPLICAS, key) or b"")
+        row.epoch.CopyFrom(parcel.in_epoch(epoch=2))
+        row.ack.CopyFrom(signed(ACK_KIND, later, parcel.host.signer))
+        is_here = Replicas._is_here
+
+        def meanwhile(self: Replicas, claim: Claim, name: str) -> bool:
+            store.commit(Batch(writes={(REPLICAS, key): row.SerializeToString()}))
+            return is_here(self, claim, name)
+
+        monkeypatch.setattr(Replicas, "_is_here", meanwhile)
+        with pytest.raises(FailedPrecondition) as caught:
+            parcel.commit()
+        assert caught.value.reason == "EpochOver"
+        assert parcel.host.blobs.is_durable(parcel.object_id)
 
     def test_that_was_lost_is_brought_again_under_the_epoch_that_was_acked(self, parcel: Parcel) -> None:
         parcel.open()

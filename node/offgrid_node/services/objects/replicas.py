@@ -171,8 +171,8 @@ class Replicas:
                 vouched.enter_context(self._keeping.vouch(name))
             if ack is not None and not doubted:
                 kept = yield self._bulk.run(lambda: all(self._is_here(claim, name) for name in claim.names), key=lane)
-                if kept:  # else it is lost, and brought again under the same epoch
-                    return objects_pb2.CommitReplicaResponse(ack=ack)
+                if kept and self._ack_given(claim, request.epoch) is not None:  # and not for a later one meanwhile
+                    return objects_pb2.CommitReplicaResponse(ack=ack)  # else it is lost, and brought again under it
             try:
                 size_bytes = sum(map(len, brought.values()))
                 possession, damaged = yield self._bulk.run(
