@@ -22,7 +22,7 @@ from offgrid_tools.sim.monitor import Violation
 from offgrid_tools.sim.mutants import MUTANTS
 from offgrid_tools.sim.nemesis import Nemesis
 from offgrid_tools.sim.plan import HOME, draw
-from offgrid_tools.sim.vices import RESTORED
+from offgrid_tools.sim.vices import LIES, RESTORED, ROTS
 
 LOOK_US = 500 * MS
 FINISH_US = 150 * SECOND  # after the last misfortune everything must have come to its end by then
@@ -60,7 +60,9 @@ class Run:
         self.seed, self.mesh = seed, mesh
         self.plan = plan = draw(seed, mesh)
         self.cluster = cluster = Cluster(seed, plan.layout, trace=trace)
-        cluster.monitor.evidence.bad.update(cluster.processes[name].node_id for name in plan.vices)
+        evidence, ids = cluster.monitor.evidence, {name: node.node_id for name, node in cluster.processes.items()}
+        evidence.bad.update(ids[name] for name in plan.vices)
+        evidence.doubted.update(ids[name] for vice in (LIES, ROTS) for name in plan.having(vice))
         self._healed = False
         self._judged = 0  # of the jobs that ended for want of hosts or brokers
         self.crowd = Crowd(cluster, plan)

@@ -104,7 +104,7 @@ class ComebackRules(Rules):
             if data != former:
                 raise Violation(f"event {seq} of {name} is another than it was before its disk was lost")
             event = state_pb2.Event.FromString(data)
-            if event.WhichOneof("data") == "object" and event.object.owner == node:
+            if event.WhichOneof("data") == "object" and event.object.owner == node and event.object.object_id:
                 hear(told, event.object)
         for object_id, what in told.items():
             if lacking := self._lacking(store, object_id.encode(), what):

@@ -29,6 +29,7 @@ class Evidence:
         self.dishonest: set[str] = set()  # nobody vouches for them; what they signed is signed all the same
         self.rotten: set[str] = set()  # their disks lose what they kept
         self.bad: set[str] = set()  # hosts that are not counted on: liars, and those that lose things or are lost
+        self.doubted: set[str] = set()  # those of them that lie or lose things again and again, and stay
         self.latest_us: dict[str, Callable[[], int]] = {}  # the latest that a node's wall clock has shown
         self._signed: dict[tuple[str, str, str, int], bytes] = {}
         self._durable: dict[tuple[str, str, str, int], set[str]] = {}  # with all details that were ever said

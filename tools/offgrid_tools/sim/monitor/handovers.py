@@ -3,23 +3,27 @@
 - told: what a host has acked goes when its owner has deleted it or laid it elsewhere, or a day after it expires by the
   host's own clock, and for no other reason;
 - for good: of what an epoch has taken away nothing is taken in again under an epoch below that one;
+- complete: nobody is told to, before all who are to hold it instead have acked;
 - in order: by then what is left elsewhere bears the loss that the object was to bear, but for what is lost already by
   hosts that nobody counts on;
-- drained: of a host that says so no owner counts on anything.
+- drained: of a host that says so no owner counts on anything; and in the end it says so, unless what it keeps waits for
+  the proof that others have theirs, of whom one lies or loses it again and again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
+from google.protobuf.message import Message
+
 from offgrid.v1 import objects_pb2
 from offgrid_node.protocol.objects.expiry import HOST_LATE_US
 from offgrid_node.protocol.objects.manifest import Manifest
-from offgrid_node.protocol.objects.tables import DROPPED, MOVED, OBJECTS, REPLICAS, number_of
-from offgrid_node.protocol.quorum.records import Ack
+from offgrid_node.protocol.objects.tables import DROPPED, MOVED, OBJECTS, REPLICAS, UNPROVED, number_of, object_of
+from offgrid_node.protocol.quorum.records import Ack, Epoch
 from offgrid_tools.sim.monitor.evidence import Evidence, Violation
 from offgrid_tools.sim.monitor.promises import PromiseRules
-from offgrid_tools.sim.monitor.rules import Rules, Written
+from offgrid_tools.sim.monitor.rules import Passed, Rules, Written
 
 
 class HandOverRules(Rules):
@@ -29,6 +33,21 @@ class HandOverRules(Rules):
         self._evidence, self._promises = evidence, promises
         self._kept: dict[tuple[str, bytes], objects_pb2.ReplicaRow] = {}
         self._fences: dict[tuple[str, bytes], int] = {}  # the highest epoch that took something away
+
+    def requests(self) -> Mapping[type[Message], Passed]:
+        return {objects_pb2.DeliverNoticesRequest: lambda source, _, request: self._check_complete(source, request)}
+
+    def _check_complete(self, owner: str, notices: objects_pb2.DeliverNoticesRequest) -> None:
+        for signed in notices.moved:
+            epoch = Epoch.decode(signed.body)
+            object_id = object_of(epoch.quorum_id)
+            row = objects_pb2.ObjectRow.FromString(self._evidence.row(owner, OBJECTS, object_id.encode()) or b"")
+            held = {ack.node_id: {*ack.shards} for ack in row.object.acks}
+            laid = {node: {*shards} for node, shards in epoch.shards.items() if shards} if epoch.layout else {}
+            lacking = [node for node, shards in laid.items() if not shards <= held.get(node, set())]
+            if row.epoch != signed or lacking or (not laid and len(held) < row.copies_wanted):
+                name = self._evidence.name_of(owner)
+                raise Violation(f"{name} has {object_id} dropped, and not all who are to hold it have acked")
 
     def rows(self) -> Mapping[str, Written]:
         return {MOVED: self._on_moved, REPLICAS: self._on_replica}
@@ -92,3 +111,13 @@ class HandOverRules(Rules):
                 if any(ack.node_id == host for ack in made.acks):
                     name, whose = self._evidence.name_of(host), self._evidence.name_of(owner)
                     raise Violation(f"{name} is drained, it says, and {whose} counts on it for {key.decode()}")
+
+    def waits_for_proof(self, host: str) -> bool:
+        """Whether all that it still keeps is to be proved first, and cannot be."""
+        for key, _ in self._evidence.stores[host].scan(REPLICAS):
+            object_id, _, owner = key.decode().partition("/")
+            row = objects_pb2.ObjectRow.FromString(self._evidence.row(owner, OBJECTS, object_id.encode()) or b"")
+            doubted = any(ack.node_id in self._evidence.doubted for ack in row.object.acks)
+            if not doubted and self._evidence.row(owner, UNPROVED, object_id.encode()) is None:
+                return False
+        return bool(self._evidence.doubted)

@@ -1,4 +1,5 @@
-"""Who owns a host and wants it back: drains it, waits until it is empty, and takes the machine away."""
+"""Who owns a host and wants it back: drains it, waits until it is empty, and takes the machine away; or leaves it there
+where it is not empty by the time at which one that has died is taken for lost, and waits for what nobody can prove."""
 
 from __future__ import annotations
 
@@ -8,12 +9,14 @@ from google.protobuf.message import Message
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.jobs.duty import DRAIN
-from offgrid_tools.sim.engine import SECOND, Engine
+from offgrid_node.protocol.objects.settings import REPAIR_AFTER_MS
+from offgrid_tools.sim.engine import MS, SECOND, Engine
 from offgrid_tools.sim.monitor import Monitor
 from offgrid_tools.sim.process import Process
 from offgrid_tools.sim.users.person import Person
 
 COME_US, POLL_US = (3 * SECOND, 15 * SECOND), SECOND
+PATIENCE_US = REPAIR_AFTER_MS * MS
 
 
 class LeavingOwner(Person):
@@ -23,16 +26,18 @@ class LeavingOwner(Person):
 
     def __init__(self, engine: Engine, monitor: Monitor, host: Process) -> None:
         super().__init__(engine, monitor, host)
-        self._left = False
+        self._left, self._until_us = False, 0
 
     @property
     def content(self) -> bool:
-        return self._left
+        late = 0 < self._until_us <= self._engine.now_us
+        return self._left or (late and self._monitor.handovers.waits_for_proof(self.node))
 
     def start(self) -> None:
         self._engine.after(self._engine.rng.randint(*COME_US), self._drain)
 
     def _drain(self) -> None:
+        self._until_us = self._engine.now_us + PATIENCE_US
         request = jobs_pb2.ToggleHostRequest(state=DRAIN)
         self._call("HostService/ToggleHost", request, lambda _: self._look())
 
