@@ -819,3 +819,24 @@ def test_a_row_that_nobody_can_read_is_left_out_and_said(world: World) -> None:
     told = far(world)
     assert (told.under_way, told.sealed, told.left_out) == (False, 2, 1)
     assert world.owner.runtime.failures == 0
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_a_row_that_is_damaged_while_its_object_waits_for_acks_keeps_no_other_from_it(
+    world: World, *, half: bool
+) -> None:
+    ids = sorted(put(world, "a", "b", "c"))
+    world.bend = refusing
+    begin(world)
+    rest(world)
+    halves = {old.decode(): new.decode() for old, new in world.owner.store.scan(RESEALED)}
+    damaged = halves[ids[1]] if half else ids[1]
+    world.owner.store.damage(OBJECTS, damaged.encode())
+    world.owner.restart()
+    world.bend = lambda letter: None
+    rest(world)
+    for _ in range(3):
+        world.pass_ms(HOUR_MS)
+    assert world.owner.runtime.failures == 0
+    assert far(world).sealed >= 2
+    assert half or world.owner.store.get(OBJECTS, halves[ids[1]].encode()) is not None, "the half that is sound stays"

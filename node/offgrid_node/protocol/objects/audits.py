@@ -94,7 +94,7 @@ class Audits:
 
     def on_findings(self, findings: Findings, now: Now) -> None:
         """Of another epoch than the present one nothing is known any more."""
-        object_id, row = findings.object_id, self._outbox.find(findings.object_id)
+        object_id, row = findings.object_id, self._outbox.find_sound(findings.object_id)
         if row is None or not row.HasField("epoch") or Epoch.decode(row.epoch.body).epoch != findings.epoch:
             return
         self._outbox.verified(row, dict(findings.whole), now)
@@ -126,7 +126,7 @@ class Audits:
     def _candidates(self, now: Now) -> Iterator[tuple[str, objects_pb2.ObjectRow]]:
         """What is due and can be told, as it is asked for; what cannot waits for its next turn."""
         while found := self._soon.take_due(now.mono_ms, 1):
-            row = self._outbox.find(found[0])
+            row = self._outbox.find_sound(found[0])
             if row is None:
                 self._proved(found[0])
                 continue
@@ -136,7 +136,7 @@ class Audits:
         while self._due:
             object_id = next(iter(self._due))
             del self._due[object_id]
-            row = self._outbox.find(object_id)
+            row = self._outbox.find_sound(object_id)
             if row is not None and self._tells(row):
                 yield object_id, row
 
@@ -156,7 +156,7 @@ class Audits:
             if count == PAGE_ROWS:
                 self._walk, self._walk_ms = key, now.mono_ms + PAGE_MS
                 return
-            row = self._outbox.find(key.decode())
+            row = self._outbox.find_sound(key.decode())
             if row is not None and self._is_due(row, now):
                 self._due[key.decode()] = None
 

@@ -171,7 +171,7 @@ class Delivery:
     def _found(self, object_id: str) -> Parcel | None:
         """Whether it is in memory or not; None for one that was given up, or is not known here."""
         parcel = self._find(object_id)
-        if parcel is None and self._outbox.find(object_id) is not None:
+        if parcel is None and self._outbox.find_sound(object_id) is not None:
             parcel = self._outbox.parcel(object_id)
         if parcel is None or parcel.given_up or not (parcel.durable or parcel.number in self._open):
             return None
@@ -266,7 +266,7 @@ class Delivery:
             self._ready.add(object_id)
         for object_id in self._walks.take(now.mono_ms, room=len(self._spreading) < SPREADING_MAX):
             if object_id not in self._parcels:
-                if self._outbox.find(object_id) is None:
+                if self._outbox.find_sound(object_id) is None:
                     continue
                 self._parcels[object_id] = self._outbox.parcel(object_id)
                 self._spreading[object_id] = None
@@ -285,7 +285,7 @@ class Delivery:
         """None for one that has its copies, or waits on disk."""
         if object_id in self._unread:
             self._unread.discard(object_id)
-            if self._outbox.find(object_id) is not None:
+            if self._outbox.find_sound(object_id) is not None:
                 self._parcels[object_id] = self._outbox.parcel(object_id)
         return self._parcels.get(object_id)
 

@@ -68,11 +68,23 @@ class Outbox:
     # ---- questions
 
     def find(self, object_id: str) -> objects_pb2.ObjectRow | None:
-        """None for one whose row is damaged, too: nothing is done with it, and no other is kept waiting."""
+        """Raises Corrupt for a row that is damaged."""
+        return self._draft.row(OBJECTS, object_id.encode(), objects_pb2.ObjectRow)
+
+    def find_sound(self, object_id: str) -> objects_pb2.ObjectRow | None:
+        """None for one whose row is damaged, too: for what comes by it again and again, and goes on without it."""
         try:
-            return self._draft.row(OBJECTS, object_id.encode(), objects_pb2.ObjectRow)
+            return self.find(object_id)
         except Corrupt:
             return None
+
+    def is_damaged(self, object_id: str) -> bool:
+        """Whether it has a row that nobody can read."""
+        try:
+            self.find(object_id)
+        except Corrupt:
+            return True
+        return False
 
     def get(self, object_id: str) -> objects_pb2.ObjectRow:
         """Raises Corrupt."""
@@ -332,7 +344,7 @@ class Outbox:
 
     def mark_short(self, object_id: str, is_alive: Callable[[str], bool]) -> None:
         """A durable object may have lost something: it is among those that are looked at, the nearest to loss first."""
-        row = self.find(object_id)
+        row = self.find_sound(object_id)
         if row is not None and row.object.state == DURABLE:
             self._set_short(row, spare_milli(self.parcel(object_id), is_alive))
             self._put(row)

@@ -147,7 +147,7 @@ class Resealing:
             value = self._draft.get(META, RESEALING)
             return objects_pb2.ResealRow.FromString(value or b"").told
         for object_id, pending in [*self._pending.items()]:
-            new = self._outbox.find(pending.new_id)
+            new = self._outbox.find_sound(pending.new_id)
             if new is None or new.object.state != DURABLE:
                 self._drop(object_id, now)
         self._sealing = row.told.object_id = ""
@@ -275,8 +275,12 @@ class Resealing:
     # ---- into its place
 
     def _look(self, row: objects_pb2.ResealRow, object_id: str, pending: _Pending, now: Now) -> None:
-        old, new = self._outbox.find(object_id), self._outbox.find(pending.new_id)
-        if old is None:
+        old, new = self._outbox.find_sound(object_id), self._outbox.find_sound(pending.new_id)
+        if old is None and self._outbox.is_damaged(object_id):
+            pending.due_ms = now.mono_ms + PASS_MAX_MS
+            self._note(row, object_id, "sealed anew, it waits for the row of what it replaces, which is damaged")
+            self._put(row)
+        elif old is None:
             self._drop(object_id, now)
             row.told.left -= min(1, row.told.left)
             self._put(row)
@@ -378,14 +382,14 @@ class Resealing:
     # ---- inside
 
     def _new(self, new_id: str, now: Now, delay_ms: int) -> _Pending:
-        row = self._outbox.find(new_id)
+        row = self._outbox.find_sound(new_id)
         size_bytes = row.object.size_bytes if row is not None else 0
         return _Pending(new_id, size_bytes, now.mono_ms + delay_ms, now.mono_ms + LOOK_MS, now.mono_ms + ACKS_MS)
 
     def _drop(self, object_id: str, now: Now) -> None:
         """What was to take its place is not to be."""
         new_id = self._forget(object_id)
-        if self._outbox.find(new_id) is not None:
+        if self._outbox.find_sound(new_id) is not None:
             self._replace(new_id, "", now)
 
     def _forget(self, object_id: str) -> str:

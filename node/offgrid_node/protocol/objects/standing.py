@@ -57,7 +57,7 @@ class Standing:
         """What was deleted here is deleted there: it has come back from a backup; and what lies with others by now is
         dropped. An object that is not known here this node may have lost itself. Whether there may be more to say
         soon."""
-        object_id, row = holding.object_id, self._outbox.find(holding.object_id)
+        object_id, row = holding.object_id, self._outbox.find_sound(holding.object_id)
         moved = self._moved_by(row, node_id) if row is not None else None
         if moved is not None:
             self._outbox.ask(object_id, node_id)  # it has it, whoever brought it there
@@ -68,7 +68,7 @@ class Standing:
             self._outbox.ask(object_id, node_id)  # so it is told once it has no place any more
             self._on_unasked(node_id, object_id)
         elif row is None:
-            return self._regain(object_id, node_id)
+            return not self._outbox.is_damaged(object_id) and self._regain(object_id, node_id)
         return row is not None and moved is None
 
     def notice_of(
@@ -77,7 +77,7 @@ class Standing:
         """How things stand with these objects for that node; of those that are marked, what its wrap is."""
         notices = objects_pb2.DeliverNoticesRequest()
         for object_id, only_wrap in objects:
-            row = self._outbox.find(object_id)
+            row = self._outbox.find_sound(object_id)
             if row is not None:
                 notices.moved.extend(self._moved(row, node_id, now))
                 _add_shared(notices, row, node_id, only_wrap=only_wrap)
