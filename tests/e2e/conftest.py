@@ -19,6 +19,7 @@ STARTED = pytest.StashKey[LocalMesh]()
 MakeMesh = Callable[..., LocalMesh]
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """A file's tests stay on one worker, so that what they share is started once."""
     here = Path(__file__).parent
