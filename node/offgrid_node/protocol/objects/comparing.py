@@ -65,6 +65,7 @@ class Comparing:
         self._under_way: set[str] = set()
         self._sure: set[str] = set()  # living hosts of whose losses this node knows, by a comparison since they came up
         self._found: deque[tuple[str, Holding | None, bool]] = deque()  # host, item, whether it is lost; None: no more
+        self._ending: set[str] = set()  # hosts of which that end is among them
 
     def deadline_ms(self, now_ms: int) -> int | None:
         """`now_ms` is the last step's instant."""
@@ -100,7 +101,9 @@ class Comparing:
     def _doubt(self, node_id: str) -> None:
         """Nor does a comparison of before make it sure, of which not all is worked on yet."""
         self._sure.discard(node_id)
-        self._found = deque(each for each in self._found if each != (node_id, None, True))
+        if node_id in self._ending:
+            self._ending.discard(node_id)
+            self._found = deque(each for each in self._found if each != (node_id, None, True))
 
     def on_compared(self, event: Compared, now: Now) -> None:
         self._under_way.discard(event.node)
@@ -121,6 +124,7 @@ class Comparing:
         self._found.extend((event.node, holding, True) for holding in event.lost)
         if event.fault is None and event.node in self._due and event.node not in self._reported:
             self._found.append((event.node, None, True))
+            self._ending.add(event.node)
         self._reported.discard(event.node)
         self._found.extend((event.node, holding, False) for holding in event.strays)
 
@@ -140,6 +144,7 @@ class Comparing:
         for _ in range(min(TAKEN_MAX, len(self._found))):
             node_id, holding, lost = self._found.popleft()
             if holding is None:
+                self._ending.discard(node_id)
                 if node_id in self._due:
                     self._sure.add(node_id)
             elif not lost:
