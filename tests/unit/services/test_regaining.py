@@ -398,6 +398,11 @@ class TestOneThatHostsClaimToHave:
         assert "none of its hosts gives one" in told.trouble
         assert told.node in {host.node_id for host in keepers(world)}
         assert objects(world).missing == 1
+        with pytest.raises(NotFound, match="none of its hosts gives one") as error:
+            world.owner.read(self.made.object_id)
+        assert error.value.reason == "ObjectMissing"
+        with pytest.raises(NotFound):
+            world.owner.read("ü" * 256)
         world.owner.restart()
         assert objects(world).missing == 1
 

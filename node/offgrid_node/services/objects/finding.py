@@ -7,7 +7,7 @@ from offgrid.v1 import objects_pb2
 from offgrid_node.protocol.errors import InvalidRequest, NotFound
 from offgrid_node.protocol.objects.deletion import OBJECT_DELETED, was_deleted
 from offgrid_node.protocol.objects.manifest import OBJECT_ID
-from offgrid_node.protocol.objects.tables import DELETED, OBJECT_NAMES, OBJECTS, name_prefix
+from offgrid_node.protocol.objects.tables import DELETED, OBJECT_NAMES, OBJECTS, REGAINED, missing_key, name_prefix
 from offgrid_node.services.objects.sharing import NAME_CHARS_MAX, PREFIX_CHARS_MIN, Sharing
 from offgrid_node.services.shelf import Shelf
 from offgrid_node.storage.store import Store
@@ -47,6 +47,8 @@ class Finding:
                 raise was_deleted(text)
         if found is not None and found.replaces:
             found = self._shelf.find(OBJECTS, objects_pb2.ObjectRow, found.replaces)
+        if found is None and OBJECT_ID.match(text) and (missing := self._store.get(REGAINED, missing_key(text))):
+            raise _missing(objects_pb2.RegainedObject.FromString(missing))
         if found is None:
             raise NotFound(f"there is no object {text!r}", reason="ObjectNotFound", metadata={"object": text})
         return found
@@ -66,3 +68,10 @@ class Finding:
         if len(rows) > 1:
             raise InvalidRequest.field("object", f"{text!r} fits several objects; give more of the id")
         return rows[0] if rows else None
+
+
+def _missing(row: objects_pb2.RegainedObject) -> NotFound:
+    text = (
+        f"this node has forgotten {row.object_id} with its disk, and cannot take it back from hosts yet: {row.trouble}"
+    )
+    return NotFound(text, reason="ObjectMissing", metadata={"object": row.object_id})
