@@ -29,6 +29,7 @@ from offgrid_node.services.objects.puts import ENQUEUE_BYTES_MAX
 from offgrid_node.services.objects.uploads import (
     EXPIRES_AFTER_MS_MAX,
     IDLE_MS_MAX,
+    LEFT_MS_MAX,
     NAME_CHARS_MAX,
     PIECE_BYTES_MAX,
     UPLOADS_MAX,
@@ -321,6 +322,18 @@ class TestBounds:
         with pytest.raises(NotFound):
             world.owner.ask("WriteUpload", Write(upload_id=ids[0], offset=2 * STRIPE, data=b"x"))
         assert len(world.owner.blobs.all_staged()) == UPLOADS_MAX - 1, "what made room left nothing on the disk"
+
+    def test_what_nobody_went_on_with_for_a_day_goes_when_the_next_begins(self, world: World) -> None:
+        left = opened(world, request_id="left").upload_id
+        world.owner.ask("WriteUpload", Write(upload_id=left, data=bytes(2 * STRIPE)))
+        world.clock.mono_ms += LEFT_MS_MAX - 1
+        opened(world, request_id="soon")
+        assert len(world.owner.blobs.all_staged()) == 1
+        world.clock.mono_ms += 1
+        opened(world, request_id="later")
+        assert world.owner.blobs.all_staged() == []
+        with pytest.raises(NotFound):
+            world.owner.ask("WriteUpload", Write(upload_id=left, offset=2 * STRIPE, data=b"x"))
 
     def test_committed_ones_make_room_at_once(self, world: World) -> None:
         for index in range(UPLOADS_MAX + 2):

@@ -42,6 +42,7 @@ from offgrid_node.services.shelf import Shelf
 
 UPLOADS_MAX = 32  # remembered at once; each holds up to a stripe and a piece in memory
 IDLE_MS_MAX = 600_000  # one that nobody goes on with for so long makes room for another
+LEFT_MS_MAX = 86_400_000  # and for so long goes when the next begins: what has come of it may fill a disk
 PIECE_BYTES_MAX = 1024 * 1024  # far below gRPC's 4 MiB message
 EXPIRES_AFTER_MS_MAX = 100 * 366 * 86_400_000
 RETRY_MS = 1_000
@@ -143,6 +144,8 @@ class Uploads:
 
     def _remember(self, request: objects_pb2.OpenUploadRequest) -> _Upload:
         now_ms = self._now_ms()
+        for left in [each for each in self._uploads.values() if now_ms - each.used_ms >= LEFT_MS_MAX]:
+            self._forget(left)
         while len(self._uploads) >= UPLOADS_MAX:
             done = (upload for upload in self._uploads.values() if upload.sealing is None)
             oldest = next(done, next(iter(self._uploads.values())))
