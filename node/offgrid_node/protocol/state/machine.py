@@ -105,8 +105,11 @@ class _Cut:
 
 
 def _became_durable(rows: Rows, segment: state_pb2.SegmentRow) -> bool:
-    """While this node ran without this machine, which was not told."""
-    row = rows.get(OBJECTS, segment.object_id.encode()) if not segment.lost else None
+    """While this node ran without this machine, which was not told. Of a row that is damaged nobody can say so."""
+    try:
+        row = rows.get(OBJECTS, segment.object_id.encode()) if not segment.lost else None
+    except Corrupt:
+        return False
     return row is not None and objects_pb2.ObjectRow.FromString(row).object.state == DURABLE
 
 

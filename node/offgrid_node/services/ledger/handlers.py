@@ -1,6 +1,6 @@
 """Handlers of LedgerService: opening, transfers and questions for people, blocks for peers.
 
-Questions are answered from committed rows (`ledger_reads.py`); what peers send is checked in `blocks.py` and what an
+Questions are answered from committed rows (`reads.py`); what peers send is checked in `blocks.py` and what an
 admin opens the ledger with in `opening.py` before the machine sees either.
 """
 

@@ -775,6 +775,17 @@ class TestANodeThatWasNoCoreForAWhile:
         world.hosts.restore(restored)
         assert restored.get("jobs", b"meanwhile") == b"done"
 
+    def test_starts_though_the_row_of_a_segment_is_damaged(self) -> None:
+        world = grown()
+        world.write(("jobs", b"open", b"1"), events=1)
+        world.wait()
+        world.seal()
+        (head,) = world.unacked
+        world.below.commit(Batch(writes={(OBJECTS, head.object_id.encode()): b""}))
+        world.below.damage(OBJECTS, head.object_id.encode())
+        world.start()
+        assert world.machine.waiting == 1
+
     def test_hears_which_segments_became_durable_meanwhile(self) -> None:
         world = grown()
         for number in range(OPEN_MAX):
