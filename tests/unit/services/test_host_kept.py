@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from offgrid.v1 import jobs_pb2
+from offgrid_node.protocol.jobs.duty import DRAIN
 from offgrid_node.protocol.jobs.machine import JobsMachine
 from offgrid_node.protocol.mesh.machine import MeshMachine
 from offgrid_node.protocol.mesh.swim import ALIVE, DEAD
@@ -27,11 +29,13 @@ class House:
     def __init__(self, state: str) -> None:
         self.store, self.clock, self.state = MemoryStore(), SimpleNamespace(now=lambda: None), state
         self.alive, self.members = {"here"}, {"here", "away"}
+        self.watched: dict[tuple[str, bytes], Callable[[], None]] = {}
 
     def machine(self, domain: str, kind: type) -> Any:
         if kind is JobsMachine:
             described = jobs_pb2.HostState(state=self.state, detail="as it is")
-            return SimpleNamespace(host=SimpleNamespace(describe=lambda now: described))
+            duty = SimpleNamespace(asked=DRAIN)
+            return SimpleNamespace(host=SimpleNamespace(describe=lambda now: described, duty=duty))
         assert kind is MeshMachine
         directory = SimpleNamespace(is_member=lambda node: node in self.members)
         return SimpleNamespace(directory=directory, liveness=lambda node: ALIVE if node in self.alive else DEAD)
@@ -43,6 +47,20 @@ class House:
             (KEPT_BYTES, owner.encode()): number_key(size_bytes),
         }
         self.store.commit(Batch(writes=writes))
+        for name in writes.keys() & self.watched.keys():
+            self.watched[name]()
+
+    def watch(self, watcher: object) -> Callable[[], None]:
+        """No event comes."""
+        return lambda: None
+
+    def watch_row(self, table: str, key: bytes, changed: Callable[[], None]) -> Callable[[], None]:
+        self.watched[table, key] = changed
+
+        def end() -> None:
+            del self.watched[table, key]
+
+        return end
 
     def shown(self) -> jobs_pb2.HostState:
         handlers = HostHandlers(self)  # type: ignore[arg-type]
@@ -80,3 +98,16 @@ def test_a_drain_does_not_wait_for_whoever_was_removed() -> None:
     shown = house.shown()
     assert shown.state == "drained"
     assert [kept.removed for kept in shown.kept] == [True]
+
+
+def test_whoever_waits_for_a_drain_hears_its_end_though_no_event_says_so() -> None:
+    house = House("drained")
+    house.keeps("here", 20)
+    house.keeps("away", 10)
+    stream = HostHandlers(house).watch_drain(ADMIN, jobs_pb2.WatchDrainRequest())  # type: ignore[arg-type]
+    house.keeps("here", 0, NOTHING_KEPT)
+    assert not stream.ended
+    house.keeps("away", 0, NOTHING_KEPT)
+    assert [message.host.state for message in stream.take()] == ["draining", "draining", "drained"]
+    assert stream.ended
+    assert not house.watched, "nobody looks any more"

@@ -51,7 +51,8 @@ class HostHandlers:
         return jobs_pb2.GetHostResponse(host=self._describe())
 
     def watch_drain(self, caller: Caller, request: jobs_pb2.WatchDrainRequest) -> Stream:
-        """The host now and when work of it ends or something is moved; ends once it is drained, or drains no more."""
+        """The host now and when work of it ends or something is moved; ends once it is drained, or drains no more. That
+        segments of a journal go, no event says: the rows do."""
         if self._host.duty.asked != DRAIN:
             text = f"this host is {self._host.duty.asked!r}, not draining; toggle it to {DRAIN!r} first"
             raise FailedPrecondition(text, reason="NotDraining")
@@ -67,6 +68,8 @@ class HostHandlers:
                 stream.end()
 
         stream.when_closed(self._runtime.watch(push))
+        for key, _ in self._runtime.store.scan(INVENTORY_SUMS, prefix=sum_key(KEPT, "")):
+            stream.when_closed(self._runtime.watch_row(INVENTORY_SUMS, key, push))
         push()
         return stream
 
