@@ -30,6 +30,8 @@ def _found(mutant: str, seed: int, rounds: int) -> tuple[int, str]:
     report = unmask(mutant, range(seed, seed + rounds))
     if report is None:
         return seed + rounds, f"unseen through {rounds} seeds from {seed}"
+    if "TypeError" in report.violation or "AttributeError" in report.violation:
+        return report.seed, f"it does not fit what it is planted in any more: {report.violation}"
     if sound := simulate(report.seed, mesh=report.mesh).violation:
         return report.seed, f"seed {report.seed} is not sound without it: {sound}"
     return report.seed, ""

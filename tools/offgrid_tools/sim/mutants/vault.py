@@ -61,7 +61,7 @@ def _nothing_much(sound: Sound) -> Sound:
 
 
 def _to_the_first(sound: Sound) -> Sound:
-    def on_delete(self: Any, object_id: str, tell: Any, now: Any) -> Any:
+    def on_delete(self: Any, object_id: str, tell: Any, now: Any, **replaced: Any) -> Any:
         told: list[str] = []
 
         def tell_one(host: str, *rest: Any) -> None:
@@ -69,7 +69,7 @@ def _to_the_first(sound: Sound) -> Sound:
             if len(told) == 1:
                 tell(host, *rest)
 
-        return sound(self, object_id, tell_one, now)
+        return sound(self, object_id, tell_one, now, **replaced)
 
     return on_delete
 
