@@ -49,10 +49,12 @@ class AccessRules(Rules):
         self._former.setdefault((owner, key), set()).add(reader)
         self._on_object(owner, key, self._evidence.row(owner, OBJECTS, key))
 
-    def on_replaced(self, owner: str, old_id: str, new_id: str) -> None:
-        """It was sealed anew, for those who read it then."""
+    def on_replaced(self, owner: str, old_id: str, new_id: str, *, forgotten: bool) -> None:
+        """It was sealed anew, for those who read it then, unless its owner has forgotten that."""
         for known in (self._readers, self._former):
             known[owner, new_id.encode()] = known.pop((owner, old_id.encode()), set())
+        if forgotten:
+            self._readers[owner, new_id.encode()] = {owner}
 
     def _on_object(self, owner: str, key: bytes, value: bytes | None) -> None:
         if value is None:

@@ -24,9 +24,11 @@ from offgrid_node.protocol.objects.tables import (
     LIVES,
     META,
     OBJECTS,
+    REGAINED,
     REPLICAS,
     SEGMENTS_KEPT,
     age_prefix,
+    missing_key,
     number_of,
     object_of_segment,
 )
@@ -67,7 +69,6 @@ class ComebackRules(Rules):
 
     def __init__(self, evidence: Evidence) -> None:
         self._evidence = evidence
-        self._late: set[tuple[str, bytes]] = set()  # by host and replica, what it was given by a life that is over
 
     def rows(self) -> Mapping[str, Written]:
         return {REPLICAS: self._on_replica}
@@ -75,16 +76,21 @@ class ComebackRules(Rules):
     def _on_replica(self, host: str, key: bytes, value: bytes | None) -> None:
         """What was under way when its owner forgot it, and comes later than that has asked for what is kept, is found
         when it asks again, an hour later."""
-        if value is None:
-            self._late.discard((host, key))
-        elif self._is_forgotten(key):
-            self._late.add((host, key))
-
-    def _is_forgotten(self, key: bytes) -> bool:
-        """Of a replica: whether its owner has begun another life and knows nothing of it."""
         object_id, _, owner = key.decode().partition("/")
-        rows = (self._evidence.row(owner, table, object_id.encode()) for table in (OBJECTS, DELETED))
-        return self._evidence.row(owner, META, LIFE) is not None and all(held is None for held in rows)
+        if value is None:
+            self._evidence.late.discard((host, object_id))
+        elif self._is_restored(owner) and self._evidence.row(owner, OBJECTS, object_id.encode()) is None:
+            self._evidence.late.add((host, object_id))
+
+    def _is_restored(self, owner: str) -> bool:
+        """Whether it has begun another life."""
+        return self._evidence.row(owner, META, LIFE) is not None
+
+    def _knows(self, owner: str, object_id: str) -> bool:
+        """That it has it, had it, or misses it."""
+        key, row = object_id.encode(), self._evidence.row
+        rows = row(owner, OBJECTS, key), row(owner, DELETED, key), row(owner, REGAINED, missing_key(object_id))
+        return any(held is not None for held in rows)
 
     def requests(self) -> Mapping[type[Message], Passed]:
         return {objects_pb2.BeginLifeRequest: self._on_life}
@@ -128,10 +134,11 @@ class ComebackRules(Rules):
     def forgotten(self, node: str, hosts: Iterable[str]) -> str:
         """What one of the hosts keeps for it, of which it knows nothing, though it has begun another life; empty when
         nothing."""
-        for host in hosts:
+        for host in hosts if self._is_restored(node) else ():
             for key, _ in self._evidence.stores[host].scan(REPLICAS):
                 object_id, _, owner = key.decode().partition("/")
-                if owner == node and (host, key) not in self._late and self._is_forgotten(key):
+                late = (host, object_id) in self._evidence.late
+                if owner == node and not late and not self._knows(node, object_id):
                     name, whose = self._evidence.name_of(host), self._evidence.name_of(node)
                     return f"{name} keeps {object_id}, and {whose} knows nothing of it"
         return ""

@@ -110,6 +110,8 @@ class DeletionRules(Rules):
             for object_id in told:
                 mark = objects_pb2.Deletion.FromString(self._evidence.row(owner, DELETED, object_id.encode()) or b"")
                 for node in there:
+                    if (node, object_id) in self._evidence.late and node not in mark.untold:
+                        continue  # it will be asked what it keeps
                     if node in mark.untold or self._keeps(node, object_id):
                         return f"{self._evidence.name_of(node)} has not dropped {object_id}"
         return ""

@@ -30,6 +30,9 @@ class Evidence:
         self.rotten: set[str] = set()  # their disks lose what they kept
         self.bad: set[str] = set()  # hosts that are not counted on: liars, and those that lose things or are lost
         self.doubted: set[str] = set()  # those of them that lie or lose things again and again, and stay
+        self.late: set[tuple[str, str]] = (
+            set()
+        )  # hosts, and objects that a life of their owner's that is over brought them
         self.latest_us: dict[str, Callable[[], int]] = {}  # the latest that a node's wall clock has shown
         self._signed: dict[tuple[str, str, str, int], bytes] = {}
         self._durable: dict[tuple[str, str, str, int], set[str]] = {}  # with all details that were ever said

@@ -135,10 +135,10 @@ class Monitor:
         self._takeovers.on_job(core, job)
         self.met.on_job(job)
 
-    def _on_replaced(self, owner: str, old_id: str, new_id: str) -> None:
+    def _on_replaced(self, owner: str, old_id: str, new_id: str, regained: bool) -> None:
         self.deletions.on_replaced(owner, old_id, new_id)
         self.objects.on_replaced(owner, old_id, new_id)
-        self.access.on_replaced(owner, old_id, new_id)
+        self.access.on_replaced(owner, old_id, new_id, forgotten=regained)
         self.met.counts["objects sealed anew"] += 1
 
     def on_restored(self, node: str, store: MemoryStore) -> None:

@@ -1,7 +1,8 @@
 """Rules of what is sealed anew: another object in the old one's place, and nothing lost by that.
 
 - whole: what takes an object's place is durable by then, has its name, size, weight, expiry and readers, and leads back
-  to all its ids;
+  to all its ids; or it is back from hosts, whole with its owner, who had forgotten it with a disk and finds too little
+  of the old one: who reads it has to be let again;
 - for good: the old ids lead to the new object, after any crash;
 - another key: it opens with none that the object ever had;
 - all of it: when the owner is told that it is done, nothing is left that was sealed before.
@@ -17,13 +18,13 @@ from offgrid_node.protocol.errors import PermissionDenied
 from offgrid_node.protocol.objects.deletion import place_of
 from offgrid_node.protocol.objects.resealing import FORMERLY_MAX, is_due
 from offgrid_node.protocol.objects.sharing import readers_of
-from offgrid_node.protocol.objects.tables import DELETED, OBJECTS
+from offgrid_node.protocol.objects.tables import DELETED, OBJECTS, REGAINED, back_key
 from offgrid_tools.sim.monitor.evidence import Evidence, Violation
 from offgrid_tools.sim.monitor.rules import Rules, Written
 
 DURABLE = objects_pb2.OBJECT_STATE_DURABLE
-Replaced = Callable[[str, str, str], None]
-"""Of this owner the first object's place was taken by the second one."""
+Replaced = Callable[[str, str, str, bool], None]
+"""Of this owner the first object's place was taken by the second one; whether that has come back from hosts."""
 
 
 class Wraps(Protocol):
@@ -60,10 +61,11 @@ class ResealRules(Rules):
         new = self._row(owner, mark.moved_to)
         if new is None:
             raise Violation(f"{old_id} leads to {mark.moved_to}, which its owner has not")
-        if lacking := _lacking(old, new):
+        regained = self._evidence.row(owner, REGAINED, back_key(mark.moved_to)) is not None and new.object.local
+        if not regained and (lacking := _lacking(old, new)):
             raise Violation(f"{mark.moved_to} takes the place of {old_id}, and {lacking}")
         self._check_key(owner, old, new)
-        self._on_replaced(owner, old_id, mark.moved_to)
+        self._on_replaced(owner, old_id, mark.moved_to, regained)
 
     def _check_key(self, owner: str, old: objects_pb2.ObjectRow, new: objects_pb2.ObjectRow) -> None:
         old_id, new_id = old.object.object_id, new.object.object_id

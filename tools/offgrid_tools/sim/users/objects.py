@@ -54,7 +54,7 @@ class Thing:
     read: bool = False
     shares: bool = False  # somebody else is to read it
     unshares: bool = False  # and to be no reader any more then
-    shared: bool = False  # he has, and is
+    shared: bool = False  # he has, and is none any more where that was wanted
 
     @property
     def is_coded(self) -> bool:
