@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import pytest
-from bulk_world import STRIPE, Letter, Node, World
+from bulk_world import SALT, STRIPE, Letter, Node, World
 from google.protobuf.message import Message
 
 from offgrid.plaintext import checksum_of
 from offgrid.v1 import objects_pb2
 from offgrid_node.keys.stripes import OBJECT_KEY_BYTES, seal_stripe
 from offgrid_node.protocol.errors import AlreadyExists, Fault, InvalidRequest, NotFound, Unavailable
+from offgrid_node.protocol.events import SegmentAstray
 from offgrid_node.protocol.objects import regaining
 from offgrid_node.protocol.objects.comparing import AGAIN_MS
 from offgrid_node.protocol.objects.machine import ObjectsMachine
 from offgrid_node.protocol.objects.manifest import TAG_BYTES, Manifest
+from offgrid_node.protocol.objects.segments import SegmentHead, sign_head
 from offgrid_node.protocol.objects.tables import DELETED, KEPT, LAST_NUMBER, META, OBJECTS, REPLICAS, replica_key
 from offgrid_node.protocol.quorum.records import Epoch
 from offgrid_node.protocol.quorum.succession import EPOCHS_OF_LIFE
 from offgrid_node.protocol.quorum.tables import LIFE, number_key
+from offgrid_node.runtime import Runtime
 from offgrid_node.services.objects.sealing import ENTROPY_BYTES
 from offgrid_node.storage.memory import MemoryStore
 from offgrid_node.storage.memory_blobs import MemoryBlobs
@@ -268,7 +271,7 @@ class TestWhatIsShownFalsely:
         begin(world)
         assert world.owner.info("data").object_id == made.object_id
 
-    @pytest.mark.parametrize("what", ["manifest", "epoch", "wrap", "another"])
+    @pytest.mark.parametrize("what", ["manifest", "epoch", "wrap", "another", "segment"])
     def test_is_not_believed(self, what: str) -> None:
         world, made = forgetful(None, also=b"another")
         other = next(object_id for object_id in kept_ids(world) if object_id != made.object_id)
@@ -286,6 +289,9 @@ class TestWhatIsShownFalsely:
                     shown.manifest.signed.signature = bytes(64)
                 case "epoch":
                     shown.epoch.signature = bytes(64)
+                case "segment":  # that of another object of this node's
+                    head = SegmentHead(world.owner.node_id, 1, 1, 1, 1, other, "")
+                    shown.manifest.segment.CopyFrom(sign_head(head, world.owner.signer, SALT))
                 case "wrap":
                     shown.manifest.wraps[0].sealed_key = b"another's"
             return shown
@@ -298,6 +304,34 @@ class TestWhatIsShownFalsely:
         world.pass_ms(AGAIN_MS)
         seconds(world, 30)
         assert row(world, made.object_id) is not None, "asked for again, and shown as it is"
+
+    @pytest.mark.parametrize("own", [True, False])
+    def test_it_is_a_segment_only_by_a_head_of_its_own(self, own: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Else a host could have another object of this node's dropped as one."""
+        world, made = forgetful(None, also=b"another")
+        other = next(object_id for object_id in kept_ids(world) if object_id != made.object_id)
+        astray, deliver = list[object](), Runtime.deliver
+
+        def delivered(runtime: Runtime, domain: str, event: object) -> None:
+            if domain == "state":
+                astray.append(event)
+            else:
+                deliver(runtime, domain, event)
+
+        def bend(letter: Letter) -> objects_pb2.ShowReplicaResponse | None:
+            world.owner.regaining._cuts = True
+            value = world.by_id[letter.target].store.get(REPLICAS, replica_key(made.object_id, letter.source))
+            if letter.short != "ShowReplica" or letter.request.object_id != made.object_id or value is None:
+                return None
+            kept = objects_pb2.ReplicaRow.FromString(value)
+            head = SegmentHead(world.owner.node_id, 1, 1, 1, 1, made.object_id if own else other, "")
+            kept.manifest.segment.CopyFrom(sign_head(head, world.owner.signer, SALT))
+            return objects_pb2.ShowReplicaResponse(manifest=kept.manifest, epoch=kept.epoch, shards=[0])
+
+        monkeypatch.setattr(Runtime, "deliver", delivered)
+        world.bend = bend
+        begin(world)
+        assert {*astray} == ({SegmentAstray(made.object_id, 1)} if own else set())
 
     def test_other_bytes_under_a_key_of_the_hosts_become_nothing_of_this_nodes(self) -> None:
         world, made = forgetful(None)

@@ -32,7 +32,7 @@ from offgrid_node.protocol.events import SegmentAstray
 from offgrid_node.protocol.objects.commands import NotRegained, TakeBack, Unreadable
 from offgrid_node.protocol.objects.hashing import wrong_shards
 from offgrid_node.protocol.objects.manifest import Manifest, verify_manifest
-from offgrid_node.protocol.objects.segments import is_segment, verify_head
+from offgrid_node.protocol.objects.segments import SegmentHead, is_segment, verify_head
 from offgrid_node.protocol.objects.sharing import for_host
 from offgrid_node.protocol.objects.tables import OBJECTS, quorum_id_of
 from offgrid_node.protocol.quorum.records import Epoch, verify_epoch
@@ -152,7 +152,9 @@ class Regaining:
         if found.manifest is None or found.epoch is None:
             raise Unavailable(f"{node} does not show it", reason="NotShown")
         if is_segment(found.manifest):
-            self._on_segment(found.manifest)
+            head = SegmentHead.decode(found.manifest.segment.body)
+            if self._cuts:
+                self._runtime.deliver("state", SegmentAstray(head.object_id, head.life))
             return
         yield from self._ask(found, list(found.epoch.weights))
         others = list(self._members().live())
@@ -195,6 +197,8 @@ class Regaining:
         said = epoch.owner, epoch.quorum_id, epoch.subject
         if body.object_id != found.object_id or said != (self._self_id, quorum_id_of(found.object_id), body.subject):
             raise PeerFault(f"{node} shows another object than {found.object_id}", reason="WrongObject")
+        if is_segment(answer.manifest):
+            verify_head(answer.manifest, body, keys, self._verify, salt)
         manifest = for_host(answer.manifest, self._self_id)
         self._reading.key_of(manifest)
         if found.note is None and (note := self._note_in(manifest)) is not None:
@@ -211,13 +215,6 @@ class Regaining:
             return objects_pb2.ObjectNote.FromString(self._wraps.open_note(manifest.note, use))
         except (PermissionDenied, DecodeError):
             return None
-
-    def _on_segment(self, manifest: objects_pb2.Manifest) -> None:
-        """Raises PeerFault where the head is not this node's."""
-        members, body = self._members(), Manifest.decode(manifest.signed.body)
-        head = verify_head(manifest, body, members.keys(self._self_id), self._verify, members.salt)
-        if self._cuts:
-            self._runtime.deliver("state", SegmentAstray(head.object_id, head.life))
 
     # ---- back
 
