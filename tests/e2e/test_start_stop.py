@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
@@ -251,24 +252,23 @@ class TestRefusingToStart:
     @pytest.mark.root
     def test_a_data_folder_that_may_not_be_written(self, node: Alone) -> None:
         """Run as nobody, who owns the folder, while the data in it are another's."""
-        for above in node.folder.parents:  # pytest's own are closed to others
-            if above.stat().st_mode & 0o011 == 0o011:
-                break
-            above.chmod(above.stat().st_mode | 0o011)
-        for path in (node.folder, *node.folder.rglob("*")):
-            os.chown(path, NOBODY, NOBODY)
-        data = node.folder / "data"
-        for path in (data, *data.rglob("*")):
-            os.chown(path, 0, 0)
-            path.chmod(0o755 if path.is_dir() else 0o644)
-        as_nobody = ["/usr/bin/setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
-        probe = [*as_nobody, sys.executable, "-c", "import offgrid_node.serving"]
-        if subprocess.run(probe, capture_output=True, check=False).returncode:
-            pytest.skip("nobody cannot run this checkout")
-        done = run([*as_nobody, sys.executable, "-m", "offgrid_node", "run", "--dir", node.folder])
-        assert done.code == 4, done.said
-        assert str(data) in done.err, done.said
-        assert "ermission" in done.err or "not permitted" in done.err, done.said
+        with tempfile.TemporaryDirectory() as place:  # pytest's own are closed to others
+            os.chmod(place, 0o755)
+            folder = Path(shutil.copytree(node.folder, Path(place) / "n"))
+            data = folder / "data"
+            for path in (folder, *folder.rglob("*")):
+                os.chown(path, NOBODY, NOBODY)
+            for path in (data, *data.rglob("*")):
+                os.chown(path, 0, 0)
+                path.chmod(0o755 if path.is_dir() else 0o644)
+            as_nobody = ["/usr/bin/setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
+            probe = [*as_nobody, sys.executable, "-c", "import offgrid_node.serving"]
+            if subprocess.run(probe, capture_output=True, check=False).returncode:
+                pytest.skip("nobody cannot run this checkout")
+            done = run([*as_nobody, sys.executable, "-m", "offgrid_node", "run", "--dir", folder])
+            assert done.code == 4, done.said
+            assert str(data) in done.err, done.said
+            assert "ermission" in done.err or "not permitted" in done.err, done.said
 
 
 def test_a_setting_that_nothing_uses_yet_is_said_in_status_and_log(tmp_path: Path) -> None:
