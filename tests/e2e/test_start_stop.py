@@ -253,7 +253,7 @@ class TestRefusingToStart:
     def test_a_data_folder_that_may_not_be_written(self, node: Alone) -> None:
         """Run as nobody, who owns the folder, while the data in it are another's."""
         with tempfile.TemporaryDirectory() as place:  # pytest's own are closed to others
-            os.chmod(place, 0o755)
+            Path(place).chmod(0o755)
             folder = Path(shutil.copytree(node.folder, Path(place) / "n"))
             data = folder / "data"
             for path in (folder, *folder.rglob("*")):
