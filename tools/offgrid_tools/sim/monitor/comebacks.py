@@ -11,7 +11,7 @@ an old copy of it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from google.protobuf.message import Message
@@ -79,8 +79,13 @@ class ComebackRules(Rules):
         object_id, _, owner = key.decode().partition("/")
         if value is None:
             self._evidence.late.discard((host, object_id))
-        elif self._is_restored(owner) and self._evidence.row(owner, OBJECTS, object_id.encode()) is None:
+        elif self._is_restored(owner) and host not in self._asked(owner, object_id):
             self._evidence.late.add((host, object_id))
+
+    def _asked(self, owner: str, object_id: str) -> Collection[str]:
+        """Whom the owner knows to have asked to keep it."""
+        value = self._evidence.row(owner, OBJECTS, object_id.encode())
+        return objects_pb2.ObjectRow.FromString(value or b"").asked
 
     def _is_restored(self, owner: str) -> bool:
         """Whether it has begun another life."""

@@ -6,8 +6,8 @@
 - complete: nobody is told to, before all who are to hold it instead have acked;
 - in order: by then what is left elsewhere bears the loss that the object was to bear, but for what is lost already by
   hosts that nobody counts on;
-- drained: of a host that says so no owner counts on anything; and in the end it says so, unless what it keeps waits for
-  the proof that others have theirs, of whom one lies or loses it again and again.
+- drained: of a host that says so no owner counts on anything; and in the end it says so, unless what it keeps is to lie
+  with one that lies or loses it again and again, or came late from a life that is over.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from google.protobuf.message import Message
 from offgrid.v1 import objects_pb2
 from offgrid_node.protocol.objects.expiry import HOST_LATE_US
 from offgrid_node.protocol.objects.manifest import Manifest
-from offgrid_node.protocol.objects.tables import DROPPED, MOVED, OBJECTS, REPLICAS, UNPROVED, number_of, object_of
+from offgrid_node.protocol.objects.tables import DROPPED, MOVED, OBJECTS, REPLICAS, number_of, object_of
 from offgrid_node.protocol.quorum.records import Ack, Epoch
 from offgrid_tools.sim.monitor.evidence import Evidence, Violation
 from offgrid_tools.sim.monitor.promises import PromiseRules
@@ -113,11 +113,14 @@ class HandOverRules(Rules):
                     raise Violation(f"{name} is drained, it says, and {whose} counts on it for {key.decode()}")
 
     def waits_for_proof(self, host: str) -> bool:
-        """Whether all that it still keeps is to be proved first, and cannot be."""
+        """Whether all that it still keeps is to be proved first, and cannot be, or came from a life that is over."""
         for key, _ in self._evidence.stores[host].scan(REPLICAS):
             object_id, _, owner = key.decode().partition("/")
             row = objects_pb2.ObjectRow.FromString(self._evidence.row(owner, OBJECTS, object_id.encode()) or b"")
-            doubted = any(ack.node_id in self._evidence.doubted for ack in row.object.acks)
-            if not doubted and self._evidence.row(owner, UNPROVED, object_id.encode()) is None:
+            if (host, object_id) in self._evidence.late:
+                continue  # its owner does not know yet that it is here
+            layout = Epoch.decode(row.epoch.body).layout if row.HasField("epoch") else ()
+            placed = {*layout, *(ack.node_id for ack in row.object.acks)}
+            if not placed & self._evidence.doubted:
                 return False
-        return bool(self._evidence.doubted)
+        return True
