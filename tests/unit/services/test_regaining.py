@@ -16,7 +16,16 @@ from offgrid_node.protocol.objects.comparing import AGAIN_MS
 from offgrid_node.protocol.objects.machine import ObjectsMachine
 from offgrid_node.protocol.objects.manifest import TAG_BYTES, Manifest
 from offgrid_node.protocol.objects.segments import SegmentHead, sign_head
-from offgrid_node.protocol.objects.tables import DELETED, KEPT, LAST_NUMBER, META, OBJECTS, REPLICAS, replica_key
+from offgrid_node.protocol.objects.tables import (
+    DELETED,
+    KEPT,
+    LAST_NUMBER,
+    META,
+    OBJECTS,
+    REPLICAS,
+    SHARED,
+    replica_key,
+)
 from offgrid_node.protocol.quorum.records import Epoch
 from offgrid_node.protocol.quorum.succession import EPOCHS_OF_LIFE
 from offgrid_node.protocol.quorum.tables import LIFE, number_key
@@ -152,6 +161,9 @@ class TestARestoredOwner:
         assert {*told.readers} == {reader.node_id for reader in readers}
         assert [wrap.node_id for wrap in told.object.manifest.wraps] == [world.owner.node_id]
         assert all(reader.read("data") == DATA for reader in readers), "they can still"
+        world.owner.ask("DeleteObject", objects_pb2.DeleteObjectRequest(object="data"))
+        seconds(world, 5)
+        assert not [row for reader in readers for row in reader.store.scan(SHARED)], "and hear when it is gone"
 
     def test_has_what_it_put_since_as_the_newest_of_that_name(self) -> None:
         world, made = forgetful(None)

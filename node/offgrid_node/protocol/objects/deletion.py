@@ -8,7 +8,7 @@ An object's id depends on a random key, so nothing else ever has it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from offgrid.v1 import objects_pb2
@@ -21,7 +21,7 @@ from offgrid_node.protocol.objects.delivery import Delivery
 from offgrid_node.protocol.objects.outbox import Outbox
 from offgrid_node.protocol.objects.segments import is_segment
 from offgrid_node.protocol.objects.sharing import readers_of
-from offgrid_node.protocol.objects.tables import DELETED, quorum_id_of
+from offgrid_node.protocol.objects.tables import DELETED, REGAINED, back_key, quorum_id_of
 
 OBJECT_DELETED = "ObjectDeleted"
 
@@ -59,7 +59,8 @@ class Deletion:
             assert mark is not None
             return mark
         made = row.object
-        hosts = sorted({*row.asked, *readers_of(made), *(ack.node_id for ack in made.acks)})
+        readers = {*readers_of(made), *self._readers_back(object_id)}
+        hosts = sorted({*row.asked, *readers, *(ack.node_id for ack in made.acks)})
         mark = objects_pb2.Deletion(
             object_id=object_id,
             name=made.name,
@@ -78,6 +79,11 @@ class Deletion:
         if not hosts:
             self._record_gone(mark)
         return mark
+
+    def _readers_back(self, object_id: str) -> Iterable[str]:
+        """Of one that was forgotten and is back: who says that he may read it. No wrap of it says so."""
+        row = self._draft.row(REGAINED, back_key(object_id), objects_pb2.RegainedObject)
+        return row.readers if row is not None else ()
 
     def on_segment(self, object_id: str, hosts: Sequence[str], tell: Tell, now: Now) -> None:
         """Of the journal. A node that was restored from the last ones has no rows of those: any of the `hosts` that it
