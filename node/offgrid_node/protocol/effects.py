@@ -342,8 +342,9 @@ class Reseal(NamedTuple):
 
 
 class Regain(NamedTuple):
-    """Take an object of this node's back that a host keeps and this restored node knows nothing of. What comes of it is
-    TakeBack, NotRegained, Unreadable or SegmentAstray; else nothing, and it is said again in time."""
+    """Take an object of this node's back that a host keeps and this node knows nothing of. What comes of it is
+    TakeBack, NotRegained, Unreadable or SegmentAstray, or ObjectAstray where it was not restored; else nothing, and it
+    is said again in time."""
 
     object_id: str
     node: str

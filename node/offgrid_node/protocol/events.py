@@ -139,6 +139,13 @@ class DropSegment:
     node: str = ""
 
 
+class ObjectAstray(NamedTuple):
+    """→ state: a host keeps an object of this node's own, of which its store knows nothing, though it was not restored:
+    objects leave once they are durable, and leave a mark when they go."""
+
+    object_id: str
+
+
 class SegmentAstray(NamedTuple):
     """→ state: a host keeps a segment of this node's journal of which nothing is known here, of that life."""
 

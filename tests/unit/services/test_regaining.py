@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 from bulk_world import SALT, STRIPE, Letter, Node, World
 from google.protobuf.message import Message
@@ -10,7 +12,7 @@ from offgrid.plaintext import checksum_of
 from offgrid.v1 import objects_pb2
 from offgrid_node.keys.stripes import OBJECT_KEY_BYTES, seal_stripe
 from offgrid_node.protocol.errors import AlreadyExists, Fault, InvalidRequest, NotFound, Unavailable
-from offgrid_node.protocol.events import SegmentAstray
+from offgrid_node.protocol.events import ObjectAstray, SegmentAstray
 from offgrid_node.protocol.objects import regaining
 from offgrid_node.protocol.objects.comparing import AGAIN_MS
 from offgrid_node.protocol.objects.machine import ObjectsMachine
@@ -226,6 +228,41 @@ class TestNobodyElse:
         """An old store that has not begun a life anew, say."""
         world, made = forgetful(None, life=0)
         begin(world)
+        assert row(world, made.object_id) is None
+        assert keepers(world)
+
+    @pytest.mark.parametrize("how", ["shown", "without its note", "key of before"])
+    def test_but_its_store_is_an_old_one_by_that(self, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        world = World(N)
+        world.owner.put(b"before", name="before")
+        seconds(world, 5)
+        backup = copy.deepcopy(world.owner.store)
+        made = world.owner.put(DATA, name="data")
+        seconds(world, 5)
+        world.owner.up, world.owner.store = False, backup
+        told, deliver = list[object](), Runtime.deliver
+
+        def delivered(runtime: Runtime, domain: str, event: object) -> None:
+            if domain == "state":
+                told.append(event)
+            else:
+                deliver(runtime, domain, event)
+
+        def bend(letter: Letter) -> objects_pb2.ShowReplicaResponse | None:
+            world.owner.regaining._cuts = True
+            value = world.by_id[letter.target].store.get(REPLICAS, replica_key(made.object_id, letter.source))
+            if letter.short != "ShowReplica" or value is None or how != "without its note":
+                return None
+            kept = objects_pb2.ReplicaRow.FromString(value)
+            kept.manifest.note = b""
+            return objects_pb2.ShowReplicaResponse(manifest=kept.manifest, epoch=kept.epoch, shards=[0])
+
+        monkeypatch.setattr(Runtime, "deliver", delivered)
+        if how == "key of before":
+            monkeypatch.setattr(world.members, "current_key", lambda node_id: bytes(32))
+        world.bend = bend
+        begin(world)
+        assert {*told} == ({ObjectAstray(made.object_id)} if how == "shown" else set())
         assert row(world, made.object_id) is None
         assert keepers(world)
 

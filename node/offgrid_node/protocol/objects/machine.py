@@ -411,10 +411,9 @@ class ObjectsMachine:
         return self._comparing.is_sure(node_id)
 
     def _regain(self, object_id: str, node_id: str) -> bool:
-        """Whether the object is asked for: only who was restored may have forgotten what is its own."""
-        if restored := self._is_restored():
-            self._draft.send(Regain(object_id, node_id))
-        return restored
+        """Who was restored takes it back; anybody else's store is an old one, if it is its own."""
+        self._draft.send(Regain(object_id, node_id))
+        return True
 
     def _is_restored(self) -> bool:
         return self._draft.get(META, LIFE) is not None

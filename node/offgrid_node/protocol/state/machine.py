@@ -36,6 +36,7 @@ from offgrid_node.protocol.events import (
     HOST,
     DropSegment,
     ObjectAdded,
+    ObjectAstray,
     PeerDown,
     PeerUp,
     SegmentAstray,
@@ -185,6 +186,8 @@ class StateMachine:
                     self._on_durable(number)
                 case SegmentLost(number):
                     self._on_lost(number, now)
+                case ObjectAstray():
+                    self._newest.on_object(self._row)
                 case SegmentAstray():
                     self._on_astray(event)
                 case PeerUp(node_id, _, roles, weight_milli):

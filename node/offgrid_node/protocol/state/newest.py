@@ -12,6 +12,9 @@ went long ago: PAST names the last of them, others lie before a base of this lif
 them. And after a restore, or `--accept-stale`, what the node forgot is of a life
 before its own, which begins behind all numbers that its store has given.
 
+An object of which the store knows nothing proves the same, and may be all that does: what was put last was in no
+segment yet. Its note tells it from a segment whose head a host keeps back (`services/objects/regaining.py`).
+
 A host that has not heard of this life hears of it (`objects/lives.py`).
 """
 
@@ -167,6 +170,11 @@ class Newest:
             begun = sign_life(Life(owner, own.life, own.number, own.token), self._signer, self._salt)
             request = objects_pb2.BeginLifeRequest(life=begun)
             self._draft.send(Call("state", host, BEGIN, request, LifeTag(), ASK_TIMEOUT_MS))
+
+    def on_object(self, row: state_pb2.JournalRow) -> None:
+        """A host has shown an object of this life that this store knows nothing of: no segment needs to say so."""
+        if self.newer is None:
+            self._on_newer(Newer(row.life, row.number))
 
     def _on_newer(self, newer: Newer) -> None:
         """Of all that is shown the latest life and the highest number."""

@@ -28,14 +28,15 @@ from offgrid_node.protocol.errors import (
     PermissionDenied,
     Unavailable,
 )
-from offgrid_node.protocol.events import SegmentAstray
+from offgrid_node.protocol.events import ObjectAstray, SegmentAstray
 from offgrid_node.protocol.objects.commands import NotRegained, TakeBack, Unreadable
 from offgrid_node.protocol.objects.hashing import wrong_shards
 from offgrid_node.protocol.objects.manifest import Manifest, verify_manifest
 from offgrid_node.protocol.objects.segments import SegmentHead, is_segment, verify_head
 from offgrid_node.protocol.objects.sharing import for_host
-from offgrid_node.protocol.objects.tables import OBJECTS, quorum_id_of
+from offgrid_node.protocol.objects.tables import META, OBJECTS, quorum_id_of
 from offgrid_node.protocol.quorum.records import Epoch, verify_epoch
+from offgrid_node.protocol.quorum.tables import LIFE
 from offgrid_node.runtime import Runtime
 from offgrid_node.services.bulk import Bulk
 from offgrid_node.services.flow import Flow, asked, run, together
@@ -63,6 +64,8 @@ class Members(Protocol):
     def salt(self) -> bytes: ...
 
     def keys(self, node_id: str) -> Sequence[bytes]: ...
+
+    def current_key(self, node_id: str) -> bytes | None: ...
 
     def live(self) -> Sequence[str]: ...
 
@@ -156,6 +159,9 @@ class Regaining:
             if self._cuts:
                 self._runtime.deliver("state", SegmentAstray(head.object_id, head.life))
             return
+        if self._runtime.store.get(META, LIFE) is None:
+            self._on_unknown(found)
+            return
         yield from self._ask(found, list(found.epoch.weights))
         others = list(self._members().live())
         yield from self._ask(found, others, READER_TIMEOUT_MS if found.suffices else SHOW_TIMEOUT_MS)
@@ -166,6 +172,15 @@ class Regaining:
         else:
             _log.warning("too little is left of %s, which this node has forgotten: hosts drop it", found.object_id)
             self._runtime.deliver("objects", Unreadable(found.object_id))
+
+    def _on_unknown(self, found: _Found) -> None:
+        """To a node that was not restored. Without its note it may be a segment of its own that went long ago; and who
+        has a key of before could have made it up."""
+        key, salt = self._members().current_key(self._self_id), self._members().salt
+        if self._cuts and found.manifest is not None and found.note is not None and key is not None:
+            verify_manifest(found.manifest.signed, [key], self._verify, salt)
+            _log.warning("%s is this node's, and its store knows nothing of it: that is an old one", found.object_id)
+            self._runtime.deliver("state", ObjectAstray(found.object_id))
 
     # ---- who has what
 

@@ -14,7 +14,7 @@ from journal_world import OWNER, SALT, SIGNER, JournalWorld, state_of
 from offgrid.v1 import objects_pb2, state_pb2
 from offgrid_node.protocol.effects import Answered
 from offgrid_node.protocol.errors import Corrupt, FailedPrecondition, InvalidRequest, NotFound, PeerFault, Unavailable
-from offgrid_node.protocol.events import PeerDown, SegmentAstray, SegmentLost
+from offgrid_node.protocol.events import ObjectAstray, PeerDown, SegmentAstray, SegmentLost
 from offgrid_node.protocol.ids import node_id_bytes
 from offgrid_node.protocol.ledger.tables import AUTHORS, LEARN_KEY, MUTE_KEY
 from offgrid_node.protocol.ledger.tables import META as LEDGER
@@ -501,6 +501,14 @@ class TestAnOldStoreThatCaughtUp:
         last = Answered(HeadTag(PAGES_MAX - 1), HOST, objects_pb2.ListSegmentsResponse(next_page_token="on"), None)
         world.step(last)
         assert not asked(world), "no host shows without end"
+
+    def test_is_found_out_by_an_object_of_which_it_knows_nothing(self) -> None:
+        world = grown()
+        number = world.hosts.chain().newest.number
+        world.step(ObjectAstray("o-" + "a" * 32))
+        assert world.machine.newer == Newer(1, number)
+        world.start()
+        assert world.machine.newer == Newer(1, number), "and that is durable"
 
 
 class TestNoOldStoreIs:
