@@ -197,6 +197,45 @@ class TestARestoredOwner:
         assert kept_ids(world) == {again.object_id}, "hosts drop the other one"
         assert made.object_id not in world.owner.blobs.names()
 
+    @pytest.mark.parametrize("cancelled", [False, True])
+    def test_loses_nothing_for_what_is_put_again_and_lies_nowhere_else_yet(self, *, cancelled: bool) -> None:
+        """What hosts keep was durable; the other may never be."""
+        world, made = forgetful(None, request_id="r-1")
+        world.owner.up = True
+        shut = ["CompareInventory", "OpenReplica", "PutReplica"]
+        world.bend = lambda letter: Unavailable("not yet") if letter.short in shut else None
+        world.owner.restart()
+        world.settle()
+        again = world.owner.put(DATA, name="data", request_id="r-1")
+        if cancelled:
+            (entry,) = world.owner.ask("ListOutbox", objects_pb2.ListOutboxRequest()).entries
+            world.owner.ask("CancelOutboxEntry", objects_pb2.CancelOutboxEntryRequest(id=entry.id))
+        shut.remove("CompareInventory")
+        seconds(world, 120)
+        assert kept_ids(world) == {made.object_id}
+        assert world.owner.store.get(DELETED, made.object_id.encode()) is None
+        assert (made.object_id in world.owner.blobs.names()) == (row(world, made.object_id) is not None)
+        shut.clear()
+        for _ in range(2):
+            world.pass_ms(AGAIN_MS)
+            seconds(world, 5)
+        assert kept_ids(world) == {made.object_id if cancelled else again.object_id}
+
+    def test_waits_for_no_other_of_its_name_whose_row_is_damaged(self) -> None:
+        world, made = forgetful(None)
+        world.owner.up = True
+        world.bend = lambda letter: Unavailable("not yet") if letter.short == "CompareInventory" else None
+        world.owner.store.commit(Batch(writes={(META, LAST_NUMBER): number_key(2 << 32)}))
+        world.owner.restart()
+        world.settle()
+        other = world.owner.put(b"other", name="data")
+        seconds(world, 5)
+        assert isinstance(world.owner.store, MemoryStore)
+        world.owner.store.damage(OBJECTS, other.object_id.encode())
+        world.bend = lambda letter: None
+        seconds(world, 120)
+        assert world.owner.read(made.object_id) == DATA
+
     @CODES
     def test_numbers_its_epochs_above_those_of_its_former_life(self, code: tuple[int, int] | None) -> None:
         world, made = forgetful(code)

@@ -14,11 +14,11 @@ from offgrid.v1 import objects_pb2
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.draft import Draft
 from offgrid_node.protocol.effects import DropBlob, Rows
-from offgrid_node.protocol.errors import AlreadyExists
+from offgrid_node.protocol.errors import AlreadyExists, Unavailable
 from offgrid_node.protocol.objects.adding import Adding
 from offgrid_node.protocol.objects.commands import AddObject, Enqueue, NotRegained, TakeBack
 from offgrid_node.protocol.objects.deletion import Deletion
-from offgrid_node.protocol.objects.outbox import Outbox, put_number
+from offgrid_node.protocol.objects.outbox import ACCEPTED, DURABLE, Outbox, put_number
 from offgrid_node.protocol.objects.resealing import FORMERLY_MAX, Resealing
 from offgrid_node.protocol.objects.sharing import READERS_MAX
 from offgrid_node.protocol.objects.tables import (
@@ -92,7 +92,7 @@ class Regaining:
     # ---- inputs
 
     def on_take_back(self, command: TakeBack, now: Now) -> None:
-        """Its bytes are here. Raises Exhausted (OutboxFull)."""
+        """Its bytes are here. Raises Exhausted (OutboxFull), Unavailable (NotDurable)."""
         object_id = command.body.object_id
         if self._outbox.find(object_id) is not None:
             return
@@ -155,12 +155,15 @@ class Regaining:
         return 1
 
     def _is_superfluous(self, command: TakeBack) -> bool:
-        """Whether what it was to be is there already: it was put once more, by the same call; or it is a half of one
-        that was being sealed anew."""
-        note = command.note
-        made = self._found(self._made(note))
+        """Whether what it was to be is there already: it was put once more, by the same call, and is durable; or it is a
+        half of one that was being sealed anew. Raises Unavailable while the other put may yet become durable."""
+        note, again_id = command.note, self._made(command.note)
+        made = self._outbox.find_sound(again_id) if again_id else None
         if made is not None and note.checksum and made.checksum == note.checksum:
-            return True
+            if made.object.state == ACCEPTED:
+                text = f"it was put again as {made.object.object_id}, which is not durable yet"
+                raise Unavailable(text, reason="NotDurable")
+            return made.object.state == DURABLE
         if not note.replaces:
             return False
         former = self._found(note.replaces)
@@ -231,7 +234,7 @@ class Regaining:
     def _of_name(self, name: str) -> Iterable[objects_pb2.ObjectRow]:
         rows = self._draft.committed(OBJECT_NAMES, b"", prefix=name_prefix(name)) if name else ()
         for (_, object_id), _ in zip(rows, range(SAME_NAME_MAX), strict=False):
-            row = self._outbox.find(object_id.decode())
+            row = self._outbox.find_sound(object_id.decode())
             if row is not None and row.object.name == name:
                 yield row
 

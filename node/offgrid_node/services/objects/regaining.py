@@ -249,7 +249,11 @@ class Regaining:
             readers = tuple(found.readers)
             size_bytes = open_size(self._reading.key_of(manifest), body)
             command = TakeBack(manifest, body, found.epoch.required_milli, note, size_bytes, former_whole, readers)
-            yield asked(self._runtime.ask("objects", self._self_id, command, size_bytes=manifest.ByteSize()))
+            try:
+                yield asked(self._runtime.ask("objects", self._self_id, command, size_bytes=manifest.ByteSize()))
+            except Fault:
+                self._keeping.drop(body.object_id)  # it comes again
+                raise
         _log.warning("%s is back from hosts: this node had forgotten it with its disk", body.object_id)
 
     def _is_whole(self, object_id: str) -> Flow[bool]:
