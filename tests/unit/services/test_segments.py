@@ -22,6 +22,7 @@ from offgrid_node.protocol.objects.segments import KnownSegments, SegmentHead, s
 from offgrid_node.protocol.objects.tables import DELETED, LIVES, NOTICES, OBJECTS, OUTBOX, REPLICAS, SEGMENTS_KEPT
 from offgrid_node.protocol.state.segment import unpacked
 from offgrid_node.services.flow import run
+from offgrid_node.storage.memory import MemoryStore
 from offgrid_node.storage.store import Batch
 from offgrid_tools.sim.crypto import SimSigner
 
@@ -331,3 +332,21 @@ def test_what_has_gone_is_not_among_what_people_have_deleted(world: World) -> No
     world.owner.ask("DeleteObject", objects_pb2.DeleteObjectRequest(object=kept.object_id))
     told = world.owner.ask("ListDeletions", objects_pb2.ListDeletionsRequest(untold_only=True))
     assert [mark.object_id for mark in told.deletions] == [kept.object_id]
+
+
+def test_one_whose_row_is_damaged_goes_like_any_other(world: World) -> None:
+    """In the very step in which a later one becomes durable, which would else never be; nor could all rows be read."""
+    end = added(world, 1)
+    assert end.body is not None
+    assert isinstance(world.owner.store, MemoryStore)
+    world.owner.store.damage(OBJECTS, end.body.object_id.encode())
+    world.owner.restart()
+    world.settle()
+    world.owner.runtime.deliver("objects", DropSegment(end.body.object_id, world.hosts[0].node_id))
+    world.settle()
+    world.owner.runtime.deliver("objects", DropSegment(end.body.object_id))
+    world.settle()
+    world.pass_ms(GATHER_MS)
+    assert world.owner.runtime.failures == 0
+    assert all(not shown(world, host, world.owner) for host in world.hosts)
+    assert [*world.owner.store.scan(OBJECTS)] == [*world.owner.store.scan(DELETED)] == []

@@ -21,7 +21,7 @@ from offgrid_node.protocol.objects.delivery import Delivery
 from offgrid_node.protocol.objects.outbox import Outbox
 from offgrid_node.protocol.objects.segments import is_segment
 from offgrid_node.protocol.objects.sharing import readers_of
-from offgrid_node.protocol.objects.tables import DELETED, REGAINED, back_key, quorum_id_of
+from offgrid_node.protocol.objects.tables import DELETED, OBJECTS, REGAINED, back_key, quorum_id_of
 
 OBJECT_DELETED = "ObjectDeleted"
 
@@ -87,7 +87,10 @@ class Deletion:
 
     def on_segment(self, object_id: str, hosts: Sequence[str], tell: Tell, now: Now) -> None:
         """Of the journal. A node that was restored from the last ones has no rows of those: any of the `hosts` that it
-        has heard of may keep them."""
+        has heard of may keep them. One whose row is damaged goes likewise: as long as that is there no base can be
+        cut."""
+        if self._outbox.is_damaged(object_id):
+            self._draft.delete(OBJECTS, object_id.encode())
         if self._outbox.find(object_id) is not None:
             self.on_delete(object_id, tell, now)
         else:
@@ -96,8 +99,10 @@ class Deletion:
     def on_segment_shown(self, object_id: str, host: str, tell: Tell, now: Now) -> None:
         """By a host, though it went long ago: that was put back from a backup. One that waits for the word is not told
         twice."""
+        if self._outbox.is_damaged(object_id) or self._outbox.find(object_id) is not None:
+            return
         mark = self.mark(object_id)
-        if self._outbox.find(object_id) is not None or (mark is not None and host in mark.untold):
+        if mark is not None and host in mark.untold:
             return
         if mark is None:
             self._mark_unknown(object_id, [host], tell, now, segment=True)

@@ -155,8 +155,8 @@ class Regaining:
         return 1
 
     def _is_superfluous(self, command: TakeBack) -> bool:
-        """Whether what it was to be is there already: it was put once more, by the same call, and is durable; or it is a
-        half of one that was being sealed anew. Raises Unavailable while the other put may yet become durable."""
+        """Whether what it was to be is there already: it was put once more, by the same call, and is durable; or it is
+        a half of one that was being sealed anew. Raises Unavailable while the other put may yet become durable."""
         note, again_id = command.note, self._made(command.note)
         made = self._outbox.find_sound(again_id) if again_id else None
         if made is not None and note.checksum and made.checksum == note.checksum:
