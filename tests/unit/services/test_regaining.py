@@ -302,6 +302,7 @@ class TestNobodyElse:
         world.bend = bend
         begin(world)
         assert {*told} == ({ObjectAstray(made.object_id)} if how == "shown" else set())
+        assert regained(world) == [], "nor is it told as missing"
         assert row(world, made.object_id) is None
         assert keepers(world)
 

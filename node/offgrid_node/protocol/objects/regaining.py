@@ -227,7 +227,7 @@ class Regaining:
         if not later:
             return 0
         number = min(later) - 1
-        while number > 1 and self._draft.get(OBJECT_NAMES, name_key(name, number)) is not None:
+        while number and self._draft.get(OBJECT_NAMES, name_key(name, number)) is not None:
             number -= 1
         return number
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
@@ -177,7 +178,9 @@ class Regaining:
         """To a node that was not restored. Without its note it may be a segment of its own that went long ago; and who
         has a key of before could have made it up."""
         key, salt = self._members().current_key(self._self_id), self._members().salt
-        if self._cuts and found.manifest is not None and found.note is not None and key is not None:
+        if not self._cuts or found.manifest is None or found.note is None or key is None:
+            return
+        with suppress(PeerFault):
             verify_manifest(found.manifest.signed, [key], self._verify, salt)
             _log.warning("%s is this node's, and its store knows nothing of it: that is an old one", found.object_id)
             self._runtime.deliver("state", ObjectAstray(found.object_id))
