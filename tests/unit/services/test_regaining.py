@@ -11,6 +11,7 @@ from google.protobuf.message import Message
 from offgrid.plaintext import checksum_of
 from offgrid.v1 import objects_pb2
 from offgrid_node.keys.stripes import OBJECT_KEY_BYTES, seal_stripe
+from offgrid_node.protocol.effects import Regain
 from offgrid_node.protocol.errors import AlreadyExists, Fault, InvalidRequest, NotFound, Unavailable
 from offgrid_node.protocol.events import ObjectAstray, SegmentAstray
 from offgrid_node.protocol.objects import regaining
@@ -234,6 +235,20 @@ class TestARestoredOwner:
         world.owner.store.damage(OBJECTS, other.object_id.encode())
         world.bend = lambda letter: None
         seconds(world, 120)
+        assert world.owner.read(made.object_id) == DATA
+
+    @pytest.mark.parametrize("silent", [False, True])
+    def test_does_so_though_whoever_is_asked_first_does_not_show_it(self, *, silent: bool) -> None:
+        """That one may be the first each time."""
+        world, made = forgetful(None)
+        first, second = keepers(world)[:2]
+        why = Unavailable("no word") if silent else NotFound("nothing", reason="ReplicaNotFound")
+        mute = {"CompareInventory": world.hosts, "ShowReplica": [first]}
+        world.bend = lambda letter: why if world.by_id[letter.target] in mute.get(letter.short, ()) else None
+        begin(world)
+        for host in (first, second):
+            world.owner.regaining.regain(Regain(made.object_id, host.node_id))
+        world.settle()
         assert world.owner.read(made.object_id) == DATA
 
     @CODES

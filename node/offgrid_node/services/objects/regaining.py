@@ -120,30 +120,35 @@ class Regaining:
         self._members, self._verify, self._wraps = members, verify, wraps
         self._reading, self._fetching = reading, fetching
         self._source, self._bulk, self._keeping, self._cuts = source, bulk, keeping, cuts
-        self._waiting: dict[str, str] = {}  # object → who keeps some of it
+        self._waiting: dict[str, dict[str, None]] = {}  # object → who says that he keeps some of it
         self._under_way: set[str] = set()
         self._beginning = False  # what ends at once must not deepen the stack
 
     def regain(self, work: Regain) -> None:
-        if work.object_id not in self._under_way and len(self._waiting) < WAITING_MAX:
-            self._waiting.setdefault(work.object_id, work.node)
+        """While another is asked who says that he keeps it, this one waits: he may not show it, each time anew."""
+        if work.object_id in self._waiting or len(self._waiting) < WAITING_MAX:
+            self._waiting.setdefault(work.object_id, {})[work.node] = None
         self._begin()
 
     def _begin(self) -> None:
         if self._beginning:
             return
         self._beginning = True
-        while self._waiting and len(self._under_way) < TOGETHER_MAX:
-            object_id = next(iter(self._waiting))
-            node = self._waiting.pop(object_id)
+        while len(self._under_way) < TOGETHER_MAX and (object_id := self._next()):
+            nodes = [*self._waiting.pop(object_id)]
             self._under_way.add(object_id)
             found = _Found(object_id)
-            run(self._regain(found, node), partial(self._on_end, found, node))
+            run(self._regain(found, nodes), partial(self._on_end, found, nodes[0]))
         self._beginning = False
+
+    def _next(self) -> str:
+        return next((object_id for object_id in self._waiting if object_id not in self._under_way), "")
 
     def _on_end(self, found: _Found, node: str, end: Fault | None) -> None:
         """What nobody has shown to be this node's own is not told: a host may claim what it likes."""
         self._under_way.discard(found.object_id)
+        if found.manifest is not None:
+            self._waiting.pop(found.object_id, None)
         if isinstance(end, Fault):
             _log.info("%s, which this node has forgotten, is not back yet: %s", found.object_id, end.message)
             if found.manifest is not None and not is_segment(found.manifest):
@@ -151,10 +156,10 @@ class Regaining:
                 self._runtime.deliver("objects", NotRegained(found.object_id, node, end.message, in_vain))
         self._begin()
 
-    def _regain(self, found: _Found, node: str) -> Flow[None]:
-        yield from self._ask(found, [node])
+    def _regain(self, found: _Found, nodes: Sequence[str]) -> Flow[None]:
+        yield from self._ask(found, nodes)
         if found.manifest is None or found.epoch is None:
-            raise Unavailable(f"{node} does not show it", reason="NotShown")
+            raise Unavailable(f"{', '.join(nodes)} does not show it", reason="NotShown")
         if is_segment(found.manifest):
             head = SegmentHead.decode(found.manifest.segment.body)
             if self._cuts:
