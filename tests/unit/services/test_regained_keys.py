@@ -130,6 +130,25 @@ class TestAHalf:
         assert [*world.owner.info(new).formerly] == [old]
         assert world.owner.read("notes") == world.owner.read(old) == DATA
 
+    def test_tells_who_might_read_the_one_whose_place_it_takes(self, world: World) -> None:
+        """Its key is wrapped for nobody but the owner yet."""
+        old, reader = put(world), world.hosts[0]
+        world.owner.ask("ShareObject", objects_pb2.ShareObjectRequest(object=old, node=reader.name))
+        seconds(world, 2)
+        before = copy.deepcopy(world.owner.store)
+        reencrypt(world)
+
+        def bend(letter: Letter) -> Fault | None:
+            forgot = letter.short == "ShowReplica" and letter.target == reader.node_id
+            return NotFound("nothing", reason="ReplicaNotFound") if forgot else None
+
+        world.bend = bend
+        restored(world, before)
+        seconds(world, 90)
+        assert world.owner.info("notes").object_id != old
+        (back,) = world.owner.ask("ListRegained", objects_pb2.ListRegainedRequest()).objects
+        assert list(back.readers) == [reader.node_id]
+
     def test_goes_with_one_that_is_deleted(self, world: World) -> None:
         old = put(world)
         world.owner.safe_seq = 0

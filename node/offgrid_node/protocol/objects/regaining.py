@@ -20,7 +20,7 @@ from offgrid_node.protocol.objects.commands import AddObject, Enqueue, NotRegain
 from offgrid_node.protocol.objects.deletion import Deletion
 from offgrid_node.protocol.objects.outbox import ACCEPTED, DURABLE, Outbox, put_number
 from offgrid_node.protocol.objects.resealing import FORMERLY_MAX, Resealing
-from offgrid_node.protocol.objects.sharing import READERS_MAX
+from offgrid_node.protocol.objects.sharing import READERS_MAX, readers_of
 from offgrid_node.protocol.objects.tables import (
     BACK,
     META,
@@ -216,7 +216,8 @@ class Regaining:
             row.object.formerly[:] = [*former.object.formerly, former.object.object_id][-FORMERLY_MAX:]
             self._draft.put(OBJECTS, body.object_id.encode(), row)
         back = objects_pb2.RegainedObject(object_id=body.object_id, back=True, since_us=now.utc_us)
-        back.readers.extend(sorted(command.readers)[:READERS_MAX])
+        readers = {*command.readers, *(readers_of(former.object) if former is not None else ())}
+        back.readers.extend(sorted(readers)[:READERS_MAX])
         self._forget_missing(body.object_id)
         self._put_back(back)
 
