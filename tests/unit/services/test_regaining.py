@@ -13,7 +13,7 @@ from offgrid.v1 import objects_pb2
 from offgrid_node.keys.stripes import OBJECT_KEY_BYTES, seal_stripe
 from offgrid_node.protocol.effects import Regain
 from offgrid_node.protocol.errors import AlreadyExists, Fault, InvalidRequest, NotFound, Unavailable
-from offgrid_node.protocol.events import ObjectAstray, SegmentAstray
+from offgrid_node.protocol.events import ObjectAdded, ObjectAstray, SegmentAstray
 from offgrid_node.protocol.objects import regaining
 from offgrid_node.protocol.objects.comparing import AGAIN_MS
 from offgrid_node.protocol.objects.machine import ObjectsMachine
@@ -550,6 +550,18 @@ class TestOneThatHostsClaimToHave:
         (told,) = regained(world)
         assert (told.object_id, told.back, told.hours, told.trouble) == (self.made.object_id, True, 0, "")
         assert world.owner.read("data") == DATA
+
+    def test_is_missing_no_more_once_a_job_has_left_the_very_same(self, world: World) -> None:
+        """A result that is reported again has the id that it had."""
+        manifest = self.made.manifest
+        event = ObjectAdded(manifest, Manifest.decode(manifest.signed.body), "output", 1_000)
+        world.owner.runtime.deliver("objects", event)
+        world.settle()
+        assert regained(world) == []
+        assert objects(world).missing == 0
+        world.owner.ask("DeleteObject", objects_pb2.DeleteObjectRequest(object=self.made.object_id))
+        assert world.owner.runtime.failures == 0
+        assert row(world, self.made.object_id) is None
 
     def test_is_given_up_by_its_owners_word(self, world: World) -> None:
         world.owner.ask("DeleteObject", objects_pb2.DeleteObjectRequest(object=self.made.object_id))

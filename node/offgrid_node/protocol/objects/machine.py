@@ -140,7 +140,7 @@ class ObjectsMachine:
     def _by_input(self) -> dict[type, Callable[[Any, Now], None]]:
         """Who takes an input, by its type, and an answer by its tag's. Commands and PeerUp go roads of their own."""
         return {
-            ObjectAdded: self._adding.on_added,
+            ObjectAdded: self._on_added,
             DropSegment: self._on_drop_segment,
             NotRegained: self._regaining.on_missing,
             Unreadable: lambda event, now: self._regaining.on_unreadable(event.object_id, now),
@@ -277,6 +277,10 @@ class ObjectsMachine:
         else:
             self._measuring.on_down(event.node_id)
             self._comparing.on_down(event.node_id)
+
+    def _on_added(self, event: ObjectAdded, now: Now) -> None:
+        self._adding.on_added(event, now)
+        self._regaining.on_added(event.body.object_id)
 
     def _on_drop_segment(self, event: DropSegment, now: Now) -> None:
         if event.node:

@@ -133,6 +133,10 @@ class Regaining:
         assert mark is not None, "what is missing was not deleted before"
         return mark
 
+    def on_added(self, object_id: str) -> None:
+        """A job has left it behind: what is taken over from its host has the same id each time."""
+        self._forget_missing(object_id)
+
     def on_gone(self, object_id: str, moved_to: str) -> None:
         """One that was this node's own again is deleted, or another one has taken its place."""
         row = self._draft.row(REGAINED, back_key(object_id), objects_pb2.RegainedObject)
