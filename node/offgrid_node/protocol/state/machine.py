@@ -69,7 +69,7 @@ SINCE_MAX_LARGE = 4_096  # at most
 RETRY_MS, TROUBLE_RETRY_MS = 5_000, 60_000
 ASTRAY_MAX = 1_000  # segments that wait for this life's first base
 TOKEN_BYTES = 8
-DURABLE = objects_pb2.OBJECT_STATE_DURABLE
+ACCEPTED, DURABLE = objects_pb2.OBJECT_STATE_ACCEPTED, objects_pb2.OBJECT_STATE_DURABLE
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,13 +105,17 @@ class _Cut:
     scanned: bool
 
 
-def _became_durable(rows: Rows, segment: state_pb2.SegmentRow) -> bool:
-    """While this node ran without this machine, which was not told. Of a row that is damaged nobody can say so."""
+def _hear(rows: Rows, segment: state_pb2.SegmentRow) -> None:
+    """What came of it while this node ran without this machine, which was not told. Of a row that is damaged nobody can
+    say so."""
     try:
         row = rows.get(OBJECTS, segment.object_id.encode()) if not segment.lost else None
     except Corrupt:
-        return False
-    return row is not None and objects_pb2.ObjectRow.FromString(row).object.state == DURABLE
+        return
+    made = objects_pb2.ObjectRow.FromString(row).object if row is not None else None
+    if made is not None and made.state != ACCEPTED:
+        segment.durable = made.state == DURABLE and (made.local or bool(made.acks))
+        segment.lost = not segment.durable
 
 
 class StateMachine:
@@ -135,7 +139,7 @@ class StateMachine:
         self._row = self._draft.row(JOURNAL, STATE_KEY, state_pb2.JournalRow) or state_pb2.JournalRow(life=1)
         self._segments = {number_of(key): state_pb2.SegmentRow.FromString(value) for key, value in rows.scan(SEGMENTS)}
         for segment in self._segments.values():
-            segment.durable = segment.durable or _became_durable(rows, segment)
+            _hear(rows, segment)
         self._due_ms = now.mono_ms + self._settings.interval_ms
         self._newest.load(rows)
 

@@ -794,6 +794,18 @@ class TestANodeThatWasNoCoreForAWhile:
         world.start()
         assert world.machine.waiting == 1
 
+    @pytest.mark.parametrize("state", ["DURABLE", "DAMAGED", "LOCAL"])
+    def test_hears_which_segments_hosts_lost_meanwhile(self, state: str) -> None:
+        """Durable once, and nobody holds it; or given up before it was."""
+        world = grown()
+        safe, newest = world.machine.safe_events, world.hosts.chain().newest
+        made = objects_pb2.Object(state=objects_pb2.ObjectState.Value(f"OBJECT_STATE_{state}"))
+        row = objects_pb2.ObjectRow(object=made)
+        world.below.commit(Batch(writes={(OBJECTS, newest.object_id.encode()): row.SerializeToString()}))
+        world.start()
+        assert world.machine.lost == newest.number
+        assert world.machine.safe_events < safe
+
     def test_hears_which_segments_became_durable_meanwhile(self) -> None:
         world = grown()
         for number in range(OPEN_MAX):
@@ -802,7 +814,8 @@ class TestANodeThatWasNoCoreForAWhile:
             world.seal()
         assert world.machine.waiting == OPEN_MAX
         for head in world.unacked:
-            row = objects_pb2.ObjectRow(object=objects_pb2.Object(state=objects_pb2.OBJECT_STATE_DURABLE))
+            made = objects_pb2.Object(state=objects_pb2.OBJECT_STATE_DURABLE, acks=[objects_pb2.ReplicaAck()])
+            row = objects_pb2.ObjectRow(object=made)
             world.below.commit(Batch(writes={(OBJECTS, head.object_id.encode()): row.SerializeToString()}))
         world.unacked.clear()
         end_noting(world.below)
