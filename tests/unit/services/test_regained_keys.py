@@ -11,6 +11,7 @@ from bulk_world import Letter, World
 from offgrid.v1 import objects_pb2
 from offgrid_node.protocol.errors import Fault, NotFound, Unavailable
 from offgrid_node.protocol.mesh.wrapping import BEGUN_KEY
+from offgrid_node.protocol.objects.machine import ObjectsMachine
 from offgrid_node.protocol.objects.resealing import PASS_MS
 from offgrid_node.protocol.objects.tables import DELETED, META, REPLICAS
 from offgrid_node.protocol.quorum.tables import LIFE, number_key
@@ -148,6 +149,17 @@ class TestAHalf:
         assert world.owner.info("notes").object_id != old
         (back,) = world.owner.ask("ListRegained", objects_pb2.ListRegainedRequest()).objects
         assert list(back.readers) == [reader.node_id]
+
+    def test_counts_once_though_the_one_whose_place_it_takes_had_come_back_too(self, world: World) -> None:
+        old = put(world)
+        empty = MemoryStore()
+        restored(world, empty)
+        before = copy.deepcopy(world.owner.store)
+        reencrypt(world)
+        restored(world, before)
+        assert world.owner.info("notes").object_id != old
+        assert len(world.owner.ask("ListRegained", objects_pb2.ListRegainedRequest()).objects) == 1
+        assert world.owner.runtime.machine("objects", ObjectsMachine).back_since(0) == 1
 
     def test_goes_with_one_that_is_deleted(self, world: World) -> None:
         old = put(world)

@@ -253,8 +253,10 @@ class Regaining:
             self._draft.delete(REGAINED, missing_key(object_id))
 
     def _put_back(self, row: objects_pb2.RegainedObject) -> None:
-        self._draft.put(REGAINED, back_key(row.object_id), row)
-        self._count(1, row.since_us)
+        key = back_key(row.object_id)
+        known = self._draft.get(REGAINED, key) is not None  # the one whose place it takes had come back, too
+        self._draft.put(REGAINED, key, row)
+        self._count(0 if known else 1, row.since_us)
 
     def _back(self) -> tuple[int, int]:
         """How many rows there are of what is back, and when the last came."""
