@@ -296,6 +296,13 @@ class TestCommands:
         imports = [node for node in ast.parse(source).body if isinstance(node, ast.Import | ast.ImportFrom)]
         assert [alias.name for node in imports for alias in node.names] == ["sys"]
 
+    def test_what_is_compiled_is_kept_whatever_the_callers_variables_say(self) -> None:
+        keeps = [sys.executable, "-c", "import sys; print(sys.dont_write_bytecode)"]
+        start = f"from offgrid_tools.checkout.commands import become; become({keeps!r})"
+        env = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(ROOT / "tools")}
+        done = subprocess.run([sys.executable, "-c", start], env=env, capture_output=True, text=True, check=True)
+        assert done.stdout == "False\n"
+
     def test_the_standard_library_is_enough(self) -> None:
         modules = "offgrid_tools.checkout.commands, offgrid_tools.checkout.checks, offgrid_tools.checkout.locks"
         code = f"import sys; sys.path.insert(0, 'tools'); import {modules}"

@@ -35,12 +35,17 @@ class Command:
 
 
 def become(argv: Sequence[str]) -> int:
-    """Runs a command in place of this process, so that signals reach it and nobody else; returns where it cannot."""
+    """Runs a command in place of this process, so that signals reach it and nobody else; returns where it cannot.
+
+    What is compiled is kept, whatever the caller's variables say: nodes, commands and tests start hundreds of
+    processes of this checkout, and each would compile every module anew.
+    """
     sys.stdout.flush()
     sys.stderr.flush()
+    variables = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     if sys.platform != "win32":
-        os.execv(argv[0], [*argv])  # noqa: S606 - a shell is what must not be here
-    with subprocess.Popen([*argv]) as child:  # Windows has no exec: wait, and leave Ctrl-C to the child
+        os.execve(argv[0], [*argv], variables)  # noqa: S606 - a shell is what must not be here
+    with subprocess.Popen([*argv], env=variables) as child:  # Windows has no exec: wait, and leave Ctrl-C to the child
         while True:
             try:
                 return child.wait()
