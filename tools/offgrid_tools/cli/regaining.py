@@ -41,5 +41,9 @@ def _lacks(regained: RegainedObject, names: dict[str, str]) -> str:
         return f"{regained.trouble} (kept by {named(regained.node, names)}; `offgrid rm` gives it up)"
     known = {wrap.node_id for wrap in regained.object.manifest.wraps}
     readers = [named(node, names) for node in regained.readers if node not in known]
-    said = f"readers: {', '.join(readers)}, by their own word (`offgrid share` names them again)" if readers else ""
+    said = (
+        f"readers: {', '.join(readers)}, by their own word or older rows (`offgrid share` names them again)"
+        if readers
+        else ""
+    )
     return "; ".join(filter(None, ("" if regained.object.name else "its name, if it had one", said)))
