@@ -581,6 +581,14 @@ class TestOneThatHostsClaimToHave:
         assert regained(world) == []
         assert kept_ids(world) == set()
 
+    def test_is_kept_for_ever_while_no_bytes_get_through(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Hosts are asked and answer; their pieces are too large for the road."""
+        monkeypatch.setattr(regaining, "HOURS_MAX", 4)
+        world.bend = lambda letter: Unavailable("too late") if letter.short == "ReadReplica" else None
+        self.hours(world, 6)
+        assert [told.hours for told in regained(world)] == [1]
+        assert kept_ids(world) == {self.made.object_id}
+
     def test_is_kept_for_ever_while_one_is_silent(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
         """It may have what the others only claim."""
         monkeypatch.setattr(regaining, "HOURS_MAX", 4)

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from google.protobuf.message import Message
 
 from offgrid.pieces import Buffer, as_a
 from offgrid.v1 import objects_pb2
-from offgrid_node.protocol.errors import Fault, NotFound, PeerFault
+from offgrid_node.protocol.errors import Corrupt, Fault, NotFound, PeerFault
 from offgrid_node.protocol.objects.manifest import COPY, Manifest
 from offgrid_node.protocol.objects.shards import row_span
 from offgrid_node.services.flow import Later, Step
@@ -69,10 +69,12 @@ a Fault; then they are not what was asked for."""
 
 @dataclass(slots=True)
 class Gathered:
-    """What there is at the end: k pieces, or fewer, and then why not more, by shard."""
+    """What there is at the end: k pieces, or fewer, and then why not more, by shard. Those of `silent` have not said
+    that they have it no more, nor given something else: they may give it another time."""
 
     pieces: dict[int, Piece]
     refused: dict[tuple[int, str], str]
+    silent: set[tuple[int, str]] = field(default_factory=set)
 
 
 class Gathering:
@@ -129,6 +131,7 @@ class Gathering:
         if self._trust.now_ms() >= self._until_ms:
             for candidate in self._waiting:
                 self._gathered.refused.setdefault(candidate, "was not asked any more")
+                self._gathered.silent.add(candidate)
             return None
         length = self._span.bytes[1]
         busy = {shard for shard, _ in self._flying} if not (self._span.is_copy and self._hedges) else set()
@@ -186,6 +189,10 @@ class Gathering:
             if not (isinstance(outcome, NotFound) and candidate in (self._former or ())):
                 self._trust.on_fault(host, outcome)
             self._gathered.refused[candidate] = self._trust.why(host, outcome)
+            if isinstance(outcome, NotFound | Corrupt | PeerFault):
+                self._gathered.silent.discard(candidate)
+            else:
+                self._gathered.silent.add(candidate)
             for named in self._trust.named(outcome, [node for at, node in self._asked if at == shard]):
                 self._waiting.appendleft((shard, named))
             if not patient and self._trust.may_answer_later(host, outcome):

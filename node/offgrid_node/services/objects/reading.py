@@ -27,6 +27,7 @@ from offgrid_node.storage.blobs import ReadableBlobs
 TRIES_TOLD = 8  # hosts that a fault names
 SHARDS_TOLD = 8  # of each of them
 RETRY_MS = 5_000  # longer than a client waits by itself: all hosts have just been asked
+SILENT = "silent"  # in the metadata of NoReplica: how many answers are owing
 
 
 class Reading:
@@ -87,7 +88,7 @@ class Reading:
         for piece in gathered.pieces.values():
             return bytes(piece.data), piece.host
         refused = {self._trust.name_of(host): why for (_, host), why in gathered.refused.items()}
-        raise _no_replica(manifest.object_id, index, own, refused)
+        raise _no_replica(manifest.object_id, index, own, refused, gathered)
 
     def _open_own(self, manifest: Manifest, key: bytes, index: int) -> bytes:
         sealed = self._blobs.read(manifest.object_id, *stripe_span(manifest, index))
@@ -113,7 +114,12 @@ class Reading:
             f"stripe {index} of {manifest.object_id} cannot be read: {own}, and of its {manifest.n} shards "
             f"{manifest.k} are needed, {len(found.pieces)} can be had; {'; '.join(said)}"
         )
-        return Unavailable(text, reason="NoReplica", retry_ms=RETRY_MS)
+        return Unavailable(text, reason="NoReplica", metadata=_silent(found), retry_ms=RETRY_MS)
+
+
+def _silent(found: Gathered) -> Mapping[str, str]:
+    """How many may give it another time."""
+    return {SILENT: str(len(found.silent))} if found.silent else {}
 
 
 def _listed(shards: Sequence[int]) -> str:
@@ -122,10 +128,10 @@ def _listed(shards: Sequence[int]) -> str:
     return ", ".join(map(str, shards[:SHARDS_TOLD])) + more
 
 
-def _no_replica(object_id: str, index: int, own: str, refused: Mapping[str, str]) -> Unavailable:
+def _no_replica(object_id: str, index: int, own: str, refused: Mapping[str, str], found: Gathered) -> Unavailable:
     said = [f"{host} {why}" for host, why in list(refused.items())[:TRIES_TOLD]]
     if len(refused) > TRIES_TOLD:
         said.append(f"nor did {len(refused) - TRIES_TOLD} more")
     hosts = f"none of its hosts gives one: {', '.join(said)}" if said else "no host is known to keep one"
     text = f"stripe {index} of {object_id} cannot be read: {own}, and {hosts}"
-    return Unavailable(text, reason="NoReplica", retry_ms=RETRY_MS)
+    return Unavailable(text, reason="NoReplica", metadata=_silent(found), retry_ms=RETRY_MS)

@@ -44,7 +44,7 @@ from offgrid_node.services.flow import Flow, asked, run, together
 from offgrid_node.services.objects.fetching import Fetching
 from offgrid_node.services.objects.holders import Carrier, Holders, call
 from offgrid_node.services.objects.keeping import Keeping
-from offgrid_node.services.objects.reading import Reading
+from offgrid_node.services.objects.reading import SILENT, Reading
 from offgrid_node.services.objects.sealing import Wraps
 from offgrid_node.services.objects.source import ShardSource
 
@@ -152,7 +152,7 @@ class Regaining:
         if isinstance(end, Fault):
             _log.info("%s, which this node has forgotten, is not back yet: %s", found.object_id, end.message)
             if found.manifest is not None and not is_segment(found.manifest):
-                in_vain = end.reason in NOT_GIVEN and not found.silent
+                in_vain = _is_in_vain(end, found)
                 self._runtime.deliver("objects", NotRegained(found.object_id, node, end.message, in_vain))
         self._begin()
 
@@ -282,7 +282,7 @@ class Regaining:
             for index in range(body.stripes):
                 yield from self._reading.stripe(body, key, index, Holders(shards=found.shards))
         except Unavailable as fault:
-            if fault.reason not in NOT_GIVEN or found.silent:
+            if not _is_in_vain(fault, found):
                 raise
             return False
         return True
@@ -291,3 +291,9 @@ class Regaining:
         """In a thread: a host that wraps a key of its own could have had other bytes open."""
         shards = range(body.n)
         return bool(wrong_shards(body, shards, self._source.pieces(body, shards), self._members().salt))
+
+
+def _is_in_vain(fault: Fault, found: _Found) -> bool:
+    """Whether it is of no use to ask again: all have answered, also those who were to give bytes. One whom a slow road
+    keeps from that may give them another time."""
+    return fault.reason in NOT_GIVEN and not found.silent and SILENT not in fault.metadata

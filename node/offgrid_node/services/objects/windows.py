@@ -90,7 +90,7 @@ class Windows:
         proved: Gathered = yield partial(self._gather, Span(manifest, index, 1, prove=True), holders)
         self._find_liars(window, gathered, index, proved)
         if len(proved.pieces) < manifest.k:
-            return Gathered(proved.pieces, gathered.refused | proved.refused)
+            return Gathered(proved.pieces, gathered.refused | proved.refused, gathered.silent | proved.silent)
         span = Span(manifest, index, 1)
         rows = yield self._bulk.run(partial(self._data_rows, span, proved), size_bytes=2 * manifest.stripe_bytes)
         return (yield from self._opened(manifest, key, index, proved, span, rows))
