@@ -264,7 +264,7 @@ class Node:
             return ()
         state, said = self.runtime.machine("state", StateMachine), list[str]()
         if state.trouble:
-            said.append(f"the journal is not brought to hosts: {state.trouble}")
+            said.append(state.trouble)
         if state.lost is not None:
             said.append(f"segment {state.lost} of the journal is lost at its hosts: all of it is brought there anew")
         return tuple(said)

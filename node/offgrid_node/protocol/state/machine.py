@@ -67,6 +67,7 @@ SINCE_MAX = 256  # segments, likewise, so that a restored node has not too many 
 SINCE_EACH_BYTES = 16 * 1024  # of a large base one more for each, so that a base costs no segment more than that; but
 SINCE_MAX_LARGE = 4_096  # at most
 RETRY_MS, TROUBLE_RETRY_MS = 5_000, 60_000
+BASE_RETRY_MS = 3_600_000  # of a base that a damaged row kept from being made
 ASTRAY_MAX = 1_000  # segments that wait for this life's first base
 TOKEN_BYTES = 8
 ACCEPTED, DURABLE = objects_pb2.OBJECT_STATE_ACCEPTED, objects_pb2.OBJECT_STATE_DURABLE
@@ -131,7 +132,8 @@ class StateMachine:
         self._astray: dict[str, None] = {}  # segments of lives before that hosts keep
         self._cut: _Cut | None = None
         self._due_ms: int | None = None
-        self.trouble = ""  # why it could not be cut when that was last tried
+        self._no_base_before_ms = 0
+        self.trouble = ""  # what could not be cut when that was last tried, and why
 
     def load(self, rows: Rows, now: Now) -> None:
         self._draft.load(rows)
@@ -219,16 +221,24 @@ class StateMachine:
     # ---- a segment
 
     def _try_cut(self, now: Now, rng: Rng) -> None:
-        """A row that cannot be read keeps the journal from being cut, and nothing else."""
+        """A row that cannot be read keeps a new base from being made: without that row it would not be whole, and what
+        hosts have of it would go with the old one. What changes goes on behind that. Where there is none, or what has
+        changed cannot be read, the journal is not cut, and nothing else is kept from anything."""
         try:
-            self._begin_cut(rng)
-            self.trouble = ""
+            self._begin_cut(now, rng)
+            if now.mono_ms >= self._no_base_before_ms:
+                self.trouble = ""
         except (Corrupt, Unavailable) as fault:
-            self.trouble = fault.message
+            self.trouble = f"the journal is not brought to hosts: {fault.message}"
             self._cut, self._due_ms = None, now.mono_ms + TROUBLE_RETRY_MS
             self._history.find_notes()
+            if isinstance(fault, Corrupt) and self._row.scan_base and self._row.base:
+                self.trouble = f"what changes is brought to hosts, but the whole journal not anew: {fault.message}"
+                self._end_scan()
+                self._no_base_before_ms = now.mono_ms + BASE_RETRY_MS
+                self._due_ms = now.mono_ms
 
-    def _begin_cut(self, rng: Rng) -> None:
+    def _begin_cut(self, now: Now, rng: Rng) -> None:
         self._due_ms = None
         own = self._settings.signer.public_key
         if not self._history.noting:
@@ -242,7 +252,7 @@ class StateMachine:
         elif self._is_broken:
             self._row.base = 0
             self._begin_scan()
-        elif not self._row.scan_base and self._wants_base():
+        elif not self._row.scan_base and now.mono_ms >= self._no_base_before_ms and self._wants_base():
             self._begin_scan()
         if not self._row.scan_base and self._row.events == self._history.journal_seq:
             return
@@ -261,6 +271,12 @@ class StateMachine:
         row.scan_base, row.scan_table, row.scan_key = row.number + 1, "", b""
         row.scan_events, row.scan_events_end = 0, row.events
         row.base_bytes, row.since_bytes = 0, 0
+        self._draft.put(JOURNAL, STATE_KEY, row)
+
+    def _end_scan(self) -> None:
+        """It came to no end; what it has written lies behind the base of before, like all changes."""
+        row = self._row
+        row.scan_base, row.scan_table, row.scan_key, row.scan_events, row.scan_events_end = 0, "", b"", 0, 0
         self._draft.put(JOURNAL, STATE_KEY, row)
 
     def _wants_base(self) -> bool:

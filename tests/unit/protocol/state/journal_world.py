@@ -11,6 +11,7 @@ from offgrid_node.protocol.errors import Unavailable
 from offgrid_node.protocol.events import HOST, DropSegment, ObjectAdded, PeerUp, SegmentDurable, SegmentLost
 from offgrid_node.protocol.objects.manifest import COPY, Manifest
 from offgrid_node.protocol.objects.segments import SegmentHead
+from offgrid_node.protocol.sound import sound
 from offgrid_node.protocol.state.chain import Chain, Replay, newest_chain, writes_of
 from offgrid_node.protocol.state.machine import INTERVAL_MS, StateMachine, StateSettings, Stirred
 from offgrid_node.protocol.state.segment import packed, unpacked
@@ -28,7 +29,7 @@ State = tuple[Rows, list[bytes]]
 
 def state_of(store: MemoryStore | NotingStore) -> State:
     """The rows that segments are to bring back, and all events."""
-    rows = {(table, key): value for table in store.tables - LEFT_OUT for key, value in store.scan(table)}
+    rows = {(table, key): value for table in store.tables - LEFT_OUT for key, value in sound(store.scan, table)}
     return rows, [event for _, event in store.events()]
 
 

@@ -36,7 +36,7 @@ from offgrid_node.protocol.state.fence import (
     life_after,
     without_blobs,
 )
-from offgrid_node.protocol.state.machine import OPEN_MAX, TROUBLE_RETRY_MS
+from offgrid_node.protocol.state.machine import BASE_RETRY_MS, OPEN_MAX, TROUBLE_RETRY_MS
 from offgrid_node.protocol.state.newest import AGAIN_MS, PAGES_MAX, HeadTag
 from offgrid_node.protocol.state.segment import packed, unpacked
 from offgrid_node.protocol.state.tables import (
@@ -278,6 +278,30 @@ class TestADamagedRow:
         world.wait(TROUBLE_RETRY_MS)
         assert not world.machine.trouble
         world.settle()
+        assert state_of(restored(world)) == state_of(world.below)
+
+    def test_keeps_a_new_base_from_being_made_and_what_changes_goes_on_behind_the_old_one(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(machine_module, "SINCE_MAX", 3)
+        monkeypatch.setattr(cutting, "SCAN_ROWS", 2)
+        world = grown()
+        world.below.damage("jobs", b"4")
+        base = world.hosts.chain().newest.base
+        for number in range(8):
+            world.write(("jobs", b"new", b"%d" % number), events=1)
+            world.settle()
+        assert world.machine.trouble.startswith("what changes is brought to hosts, but the whole journal not anew: row")
+        assert world.hosts.chain().newest.base == base
+        assert world.machine.safe_events == world.below.journal_seq
+        found = restored(world)
+        assert (found.get("jobs", b"new"), found.get("jobs", b"4")) == (b"7", b"made"), "hosts have it still"
+
+        world.write(("jobs", b"4", b"sound again"), events=1)
+        world.wait(BASE_RETRY_MS)
+        world.settle()
+        assert world.hosts.chain().newest.base > base
+        assert not world.machine.trouble
         assert state_of(restored(world)) == state_of(world.below)
 
 
