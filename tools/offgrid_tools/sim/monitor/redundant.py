@@ -16,7 +16,8 @@ from offgrid_node.protocol.jobs.votes import vote_of
 from offgrid_node.protocol.ledger.tables import BOOKINGS
 from offgrid_tools.sim.monitor.evidence import Evidence, Violation
 
-ALONE_MAX = 100  # without one spot check: where one in ten is checked, once in 37,000 runs that have so many
+# Without one spot check that has ended. One in ten is checked, and that ends a little later than what ran alone beside it.
+ALONE_MAX = 110
 
 
 class Executions:

@@ -56,11 +56,11 @@ def _by_the_first(sound: Sound) -> Sound:
 
 
 def _pay_too(sound: Sound) -> Sound:
-    def expire(self: Any, entry: Any, now: Any) -> None:
+    def expire(self: Any, entry: Any, why: str, now: Any) -> None:
         job = entry.job
         if job.host:
             self._post.tell("ledger", CostIncurred(job.job_id, job.attempt, job.host, job.price_micro, job.kind))
-        sound(self, entry, now)
+        sound(self, entry, why, now)
 
     return expire
 
