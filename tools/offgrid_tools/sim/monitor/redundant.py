@@ -16,7 +16,7 @@ from offgrid_node.protocol.jobs.votes import vote_of
 from offgrid_node.protocol.ledger.tables import BOOKINGS
 from offgrid_tools.sim.monitor.evidence import Evidence, Violation
 
-# Without one spot check that has ended. One in ten is checked, and that ends a little later than what ran alone beside it.
+# Without one spot check that has ended. One in ten is checked, which ends a little later than what ran alone beside it.
 ALONE_MAX = 110
 
 
