@@ -107,6 +107,20 @@ def kept_ids(world: World) -> set[str]:
     return {key.decode().partition("/")[0] for host in world.hosts for key, _ in host.store.scan(REPLICAS)}
 
 
+def told_to_state(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """What the state machine is told from now on; there is none in this world."""
+    told, deliver = list[object](), Runtime.deliver
+
+    def delivered(runtime: Runtime, domain: str, event: object) -> None:
+        if domain == "state":
+            told.append(event)
+        else:
+            deliver(runtime, domain, event)
+
+    monkeypatch.setattr(Runtime, "deliver", delivered)
+    return told
+
+
 class TestARestoredOwner:
     @CODES
     def test_takes_it_back_as_it_was(self, code: tuple[int, int] | None) -> None:
@@ -294,13 +308,7 @@ class TestNobodyElse:
         made = world.owner.put(DATA, name="data")
         seconds(world, 5)
         world.owner.up, world.owner.store = False, backup
-        told, deliver = list[object](), Runtime.deliver
-
-        def delivered(runtime: Runtime, domain: str, event: object) -> None:
-            if domain == "state":
-                told.append(event)
-            else:
-                deliver(runtime, domain, event)
+        told = told_to_state(monkeypatch)
 
         def bend(letter: Letter) -> objects_pb2.ShowReplicaResponse | None:
             world.owner.regaining._cuts = True
@@ -311,7 +319,6 @@ class TestNobodyElse:
             kept.manifest.note = b""
             return objects_pb2.ShowReplicaResponse(manifest=kept.manifest, epoch=kept.epoch, shards=[0])
 
-        monkeypatch.setattr(Runtime, "deliver", delivered)
         if how == "key of before":
             monkeypatch.setattr(world.members, "current_key", lambda node_id: bytes(32))
         world.bend = bend
@@ -414,13 +421,7 @@ class TestWhatIsShownFalsely:
         """Else a host could have another object of this node's dropped as one."""
         world, made = forgetful(None, also=b"another")
         other = next(object_id for object_id in kept_ids(world) if object_id != made.object_id)
-        astray, deliver = list[object](), Runtime.deliver
-
-        def delivered(runtime: Runtime, domain: str, event: object) -> None:
-            if domain == "state":
-                astray.append(event)
-            else:
-                deliver(runtime, domain, event)
+        astray = told_to_state(monkeypatch)
 
         def bend(letter: Letter) -> objects_pb2.ShowReplicaResponse | None:
             world.owner.regaining._cuts = True
@@ -432,7 +433,6 @@ class TestWhatIsShownFalsely:
             kept.manifest.segment.CopyFrom(sign_head(head, world.owner.signer, SALT))
             return objects_pb2.ShowReplicaResponse(manifest=kept.manifest, epoch=kept.epoch, shards=[0])
 
-        monkeypatch.setattr(Runtime, "deliver", delivered)
         world.bend = bend
         begin(world)
         assert {*astray} == ({SegmentAstray(made.object_id, 1)} if own else set())

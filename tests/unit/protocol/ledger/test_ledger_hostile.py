@@ -13,7 +13,7 @@ from hostile import play
 from ledger_world import Broken, World
 from planted import PLANTED
 
-SEEDS, PER_TEST = 60, 10
+SEEDS, PER_TEST = 120, 10
 PLANTED_SEEDS_MAX = 60
 
 
