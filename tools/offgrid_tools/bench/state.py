@@ -18,14 +18,27 @@ from random import Random
 import lmdb
 
 from offgrid.v1 import jobs_pb2, state_pb2
-from offgrid_node.outlet import Outlet
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.effects import (
     Asked,
+    Audit,
+    Call,
+    Compare,
+    DropBlob,
     Effect,
+    Execute,
+    Fetch,
+    Fill,
+    KeepSegment,
+    Rebuild,
     Record,
+    Regain,
     Reply,
+    Reseal,
+    Rewrap,
     Rows,
+    Ship,
+    Stop,
 )
 from offgrid_node.protocol.errors import Fault
 from offgrid_node.protocol.etypes import EventType
@@ -152,8 +165,36 @@ class Recorder:
         return None
 
 
-class NoOutlet(Outlet):
+class NoOutlet:
     """The machine asks for nothing that leaves the node."""
+
+    def call(self, call: Call) -> None: ...
+
+    def execute(self, work: Execute) -> None: ...
+
+    def stop(self, work: Stop) -> None: ...
+
+    def fill(self, work: Fill) -> None: ...
+
+    def ship(self, work: Ship) -> None: ...
+
+    def rebuild(self, work: Rebuild) -> None: ...
+
+    def fetch(self, work: Fetch) -> None: ...
+
+    def drop_blob(self, work: DropBlob) -> None: ...
+
+    def keep_segment(self, work: KeepSegment) -> None: ...
+
+    def compare(self, work: Compare) -> None: ...
+
+    def audit(self, work: Audit) -> None: ...
+
+    def rewrap(self, work: Rewrap) -> None: ...
+
+    def reseal(self, work: Reseal) -> None: ...
+
+    def regain(self, work: Regain) -> None: ...
 
 
 class SystemClock:
