@@ -1,4 +1,4 @@
-"""What `bench storage` stands on: a mesh that keeps objects, loses hosts and gets them back, and one that is frozen."""
+"""What `bench storage` stands on: a mesh that keeps objects, loses hosts and gets them back, rests, has one frozen."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import os
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
+from live import eventually
 
 from offgrid.v1 import objects_pb2
 from offgrid_node.protocol.objects.manifest import Code
@@ -27,6 +29,10 @@ def test_objects_go_up_and_come_down_with_hosts_lost_and_frozen(tmp_path: Path) 
             assert (lost, len(ours.alive)) == (2, 2)
             assert ours.get(made.object_id) == data
         assert len(ours.alive) == 4
+        with ours.at_rest():
+            for pid in ours.pids.values():
+                eventually(lambda pid=pid: psutil.Process(pid).status() == psutil.STATUS_STOPPED, "a node at rest")
+        assert ours.get(made.object_id) == data
         if sys.platform != "win32":
             with ours.frozen():
                 assert ours.put(b"small").state == objects_pb2.OBJECT_STATE_DURABLE

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from pathlib import Path
 from offgrid_node.storage.disk import measure_fsync_ms
 
 Sample = Callable[[], float]
+PIECE_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,15 @@ def _on_a_quiet_disk(sample: Sample) -> Sample:
         return sample()
 
     return sampled
+
+
+def memory_at_hand(folder: Path, size: int) -> None:
+    """The system gets hold of as much memory for files as `size`, and has it free. On a virtual machine a page that the
+    machine beneath has not lent yet takes ten times as long to be written to, and whoever comes second pays for it."""
+    piece = bytes(PIECE_BYTES)
+    with tempfile.TemporaryFile(dir=folder, buffering=0) as scratch:
+        for _ in range(-(-size // PIECE_BYTES)):
+            scratch.write(piece)
 
 
 def timed(work: Callable[[], object]) -> float:

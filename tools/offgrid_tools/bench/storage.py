@@ -1,7 +1,9 @@
 """storage: objects on ten hosts, beside Tahoe-LAFS on ten servers, turn about; each step alone; who spends the time.
 
 Ours: durable means that a quorum of hosts has fsynced and signed. Tahoe fsyncs nothing. Both encrypt and spread, and
-both are asked for the same: 100 MB up and down, down again with as many hosts lost as may be, 1 kB at a time.
+both are asked for the same: 100 MB up and down, down again with as many hosts lost as may be, 1 kB at a time. Whose
+turn it is not is stopped (Tahoe's idle processes alone take a sixth of two processors), and before each turn the system
+has as much memory at hand as files of either side will fill.
 """
 
 from __future__ import annotations
@@ -11,6 +13,8 @@ import statistics
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
 
 from offgrid.v1 import objects_pb2
 from offgrid_node.protocol.objects.manifest import Code
@@ -22,7 +26,7 @@ from offgrid_tools.bench.carriers import ROUNDS_QUICK as CARRIED_QUICK
 from offgrid_tools.bench.coders import ROUNDS, ROUNDS_QUICK, measure_coders
 from offgrid_tools.bench.figures import Figure
 from offgrid_tools.bench.groups import Plan
-from offgrid_tools.bench.harness import conditions_noted, quantile, side_by_side, timed
+from offgrid_tools.bench.harness import Pairs, Sample, conditions_noted, memory_at_hand, quantile, side_by_side, timed
 from offgrid_tools.bench.processes import Meter, own_pid, resident_mib
 from offgrid_tools.bench.reconciling import ITEMS, ITEMS_QUICK, SEEDS, SEEDS_QUICK, measure_reconciling
 from offgrid_tools.bench.rotation import OBJECTS_MADE, OBJECTS_QUICK, measure_rotation
@@ -41,6 +45,7 @@ SMALL, SMALL_QUICK = 30, 5  # a sample
 FROZEN_PUTS, FROZEN_PUTS_QUICK = 60, 10
 WATCHED_HOSTS = 2  # that py-spy looks at: each look stops a process, and there are two processors
 CPU = "cpu_ms_per_mb_"
+MEMORY_FACTOR = 5  # so many bytes of memory a put of ours takes from the system for each of its own
 
 FLOORS: profile.Rules = (
     ("seal and open", ("offgrid_node/keys/stripes.py",)),
@@ -83,7 +88,7 @@ def measure(plan: Plan) -> list[Figure]:
 
 
 def beside(plan: Plan, ours: OurStorage, theirs: TahoeGrid, size: int) -> list[Figure]:
-    """Ours and Tahoe's turn about; Tahoe's last, since its servers are lost for good."""
+    """Ours and Tahoe's turn about, the other at rest; Tahoe's last, since its servers are lost for good."""
     capabilities, objects = list[tuple[str, bytes]](), list[tuple[str, bytes]]()
 
     def put_theirs() -> float:
@@ -102,15 +107,27 @@ def beside(plan: Plan, ours: OurStorage, theirs: TahoeGrid, size: int) -> list[F
     pairs_wanted = plan.rounds(PAIRS, PAIRS_QUICK)
     plan.say(f"storage: {size // MB} MB up and down, ours and {theirs.name} turn about")
     with conditions_noted(plan.folder) as conditions:
-        up = side_by_side(put_ours, put_theirs, pairs_wanted)
-        down = side_by_side(
+        up = turn_about(plan.folder, size, ours, theirs, put_ours, put_theirs, pairs_wanted)
+        down = turn_about(
+            plan.folder,
+            size,
+            ours,
+            theirs,
             lambda: size / MB / read(ours.get, *objects[-1]),
             lambda: size / MB / read(theirs.get, *capabilities[-1]),
             pairs_wanted,
         )
         plan.say(f"storage: {SMALL_BYTES} bytes at a time, turn about")
         count = plan.rounds(SMALL, SMALL_QUICK)
-        small = side_by_side(lambda: small_ms(ours.put, count), lambda: small_ms(theirs.put, count), pairs_wanted)
+        small = turn_about(
+            plan.folder,
+            SMALL_BYTES,
+            ours,
+            theirs,
+            lambda: small_ms(ours.put, count),
+            lambda: small_ms(theirs.put, count),
+            pairs_wanted,
+        )
     note = f"{up.spread}; {conditions}"
     figures = [
         Figure("put_mb_per_s", up.our_median, theirs.name, up.their_median, note),
@@ -126,16 +143,24 @@ def with_hosts_lost(
     plan: Plan, ours: OurStorage, theirs: TahoeGrid, mine: tuple[str, bytes], other: tuple[str, bytes]
 ) -> list[Figure]:
     rounds, size = plan.rounds(LOST_READS, LOST_READS_QUICK), len(mine[1])
-    verify_s = timed(lambda: theirs.verify(other[0]))
+    with ours.at_rest():
+        verify_s = timed(lambda: theirs.verify(other[0]))
     with ours.lost(mine[0]) as lost:
         plan.say(f"storage: down again with {lost} hosts lost, and with {theirs.losable_servers()} servers")
         theirs.kill(theirs.losable_servers())
-        down = side_by_side(
-            lambda: size / MB / read(ours.get, *mine), lambda: size / MB / read(theirs.get, *other), rounds
+        down = turn_about(
+            plan.folder,
+            size,
+            ours,
+            theirs,
+            lambda: size / MB / read(ours.get, *mine),
+            lambda: size / MB / read(theirs.get, *other),
+            rounds,
         )
     plan.say(f"storage: {theirs.name} repairs what its lost servers held")
     rss = resident_mib(theirs.client_pid)
-    repair_s = timed(lambda: theirs.repair(other[0]))
+    with ours.at_rest():
+        repair_s = timed(lambda: theirs.repair(other[0]))
     note = f"{lost} of {HOSTS} hosts lost, {theirs.losable_servers()} of {HOSTS} servers; {down.spread}"
     return [
         Figure("get_lost_mb_per_s", down.our_median, theirs.name, down.their_median, note),
@@ -146,6 +171,22 @@ def with_hosts_lost(
     ]
 
 
+def turn_about(
+    folder: Path, size: int, ours: OurStorage, theirs: TahoeGrid, our_turn: Sample, their_turn: Sample, pairs: int
+) -> Pairs:
+    """As `side_by_side`, with objects of `size`; whose turn it is not does nothing."""
+
+    def with_rest(other: Callable[[], AbstractContextManager[None]], turn: Sample) -> Sample:
+        def sampled() -> float:
+            with other():
+                memory_at_hand(folder, MEMORY_FACTOR * size)
+                return turn()
+
+        return sampled
+
+    return side_by_side(with_rest(theirs.at_rest, our_turn), with_rest(ours.at_rest, their_turn), pairs)
+
+
 def alone(plan: Plan, ours: OurStorage, size: int, bounds: Mapping[str, float]) -> list[Figure]:
     """What needs no other beside it: against the bounds of this very run, a frozen host, processor time."""
     plan.say(f"storage: {size // MB} MB by themselves, until durable and until spread")
@@ -153,6 +194,7 @@ def alone(plan: Plan, ours: OurStorage, size: int, bounds: Mapping[str, float]) 
     for _ in range(plan.rounds(PAIRS, PAIRS_QUICK)):
         data, meter = os.urandom(size), Meter({"client": own_pid(), **ours.pids})
         ids = list[str]()
+        memory_at_hand(plan.folder, MEMORY_FACTOR * size)
         durable.append(timed(lambda data=data, ids=ids: ids.append(ours.put(data).object_id)))  # type: ignore[misc]
         spread.append(durable[-1] + timed(lambda ids=ids: ours.wait_spread(ids[0])))  # type: ignore[misc]
         used = meter.read()

@@ -20,6 +20,7 @@ from offgrid_node.local_mesh import LocalMesh, LocalNode
 from offgrid_node.protocol.mesh.machine import PROBE_INTERVAL_MS
 from offgrid_node.protocol.objects.manifest import Code
 from offgrid_node.protocol.objects.settings import REPAIR_AFTER_MS
+from offgrid_tools.bench.processes import at_rest
 
 CALL_S_MAX = 300.0
 POLL_S = 0.005
@@ -87,8 +88,8 @@ class OurStorage:
 
     @property
     def pids(self) -> Mapping[str, int]:
-        """Of owner and hosts; the client is this process."""
-        return {name: process.pid for name, node in self._mesh.nodes.items() if (process := node.process)}
+        """Of owner and hosts that run; the client is this process."""
+        return {name: node.process.pid for name, node in self._mesh.nodes.items() if node.process and node.alive}
 
     @property
     def alive(self) -> list[str]:
@@ -168,6 +169,13 @@ class OurStorage:
     def _pulled(self, name: str) -> int:
         with self._mesh[name].client() as client:
             return client.mesh.status().repair_pulled_bytes
+
+    @contextmanager
+    def at_rest(self) -> Iterator[None]:
+        """None of them does anything; in the end the owner sees all alive."""
+        with at_rest(self.pids.values()):
+            yield
+        self._mesh.wait_alive()
 
     @contextmanager
     def frozen(self) -> Iterator[None]:

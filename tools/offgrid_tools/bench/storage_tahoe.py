@@ -12,12 +12,14 @@ import shutil
 import sys
 import urllib.parse
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from offgrid_tools.bench.peers import Processes, free_port, lacking, listens
+from offgrid_tools.bench.processes import at_rest
 
 CALL_S_MAX = 900.0
 HAPPY_SHARE = 0.7  # of the servers must take something, or Tahoe refuses an upload: 7 of 10, its own proportion
@@ -79,6 +81,13 @@ class TahoeGrid:
             raise RuntimeError("Tahoe could not repair what it can read")
 
     # ---- what befalls it
+
+    @contextmanager
+    def at_rest(self) -> Iterator[None]:
+        """None of them does anything; in the end the client sees all servers."""
+        with at_rest(self.pids.values()):
+            yield
+        self._wait_servers(sum(1 for name in self._servers if name in self.pids))
 
     def losable_servers(self) -> int:
         """How many may be lost together without loss of data; their shares are lost with them."""

@@ -5,14 +5,17 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
+from offgrid_node.demo.waiting import until
 from offgrid_tools.bench import jobs
 from offgrid_tools.bench.figures import Figure, read_goals
 from offgrid_tools.bench.groups import Plan
-from offgrid_tools.bench.harness import Pairs
+from offgrid_tools.bench.harness import Pairs, memory_at_hand
 from offgrid_tools.bench.jobs_ours import OurMesh
 from offgrid_tools.bench.peers import Processes, free_port, lacking, listens
+from offgrid_tools.bench.processes import at_rest
 
 
 def test_what_a_machine_lacks_is_said_in_words() -> None:
@@ -36,6 +39,39 @@ def test_a_process_that_ends_too_early_is_told_with_what_it_said(tmp_path: Path)
     with pytest.raises(RuntimeError, match=r"server did not start:\nno room"):
         processes.wait("server", lambda: False)
     processes.stop()
+
+
+def test_who_is_at_rest_does_nothing_until_the_end_whatever_happens(tmp_path: Path) -> None:
+    processes = Processes(tmp_path / "peer")
+    processes.start("server", [sys.executable, "-c", "import time; time.sleep(60)"])
+    server = psutil.Process(processes.pids["server"])
+
+    def work() -> None:
+        with at_rest(processes.pids.values()):
+            until(lambda: server.status() == psutil.STATUS_STOPPED, "a process at rest")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        work()
+    assert server.status() != psutil.STATUS_STOPPED
+    processes.stop()
+
+
+def test_who_is_gone_leaves_nobody_stopped(tmp_path: Path) -> None:
+    processes = Processes(tmp_path / "peer")
+    for name in ("there", "gone"):
+        processes.start(name, [sys.executable, "-c", "import time; time.sleep(60)"])
+    there, pids = psutil.Process(processes.pids["there"]), list(processes.pids.values())
+    processes.kill("gone")
+    with pytest.raises(psutil.NoSuchProcess), at_rest(pids):
+        pass
+    assert there.status() != psutil.STATUS_STOPPED
+    processes.stop()
+
+
+def test_memory_is_taken_and_nothing_is_left_of_it(tmp_path: Path) -> None:
+    memory_at_hand(tmp_path, 3_000_000)
+    assert not list(tmp_path.iterdir())
 
 
 def test_every_peers_figures_have_goals() -> None:
