@@ -58,7 +58,7 @@ class JobRules(Rules):
         # the order waits still, until somebody else awards it.
         self._misled: set[tuple[str, str, int]] = set()
         self.false_brokers: set[str] = set()  # they award what they like
-        self.executions_of = Executions(evidence)
+        self.executions_of = Executions(evidence, self._job)
         self.terms = Terms(evidence, self._job)
         self.drops = Drops(evidence)
         self.deadly = DeadlyRules(evidence)
@@ -226,6 +226,8 @@ class JobRules(Rules):
                 raise Violation(f"request {job.request_id} made two jobs")
         if not job.parent_id:
             self._note(job)
+        elif event.etype == EventType.JOB_CREATED:
+            self.executions_of.on_made(node, job)
         if job.state in ENDED:
             self._ended.add(job.job_id)
             self._check_signed(job)
