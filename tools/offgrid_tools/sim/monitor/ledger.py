@@ -7,6 +7,7 @@
   counts what was really signed, liars' signatures included;
 - one value: what is final in a slot is so for ever and everywhere, slots follow each other, and nobody spends what
   final slots had not given him by then;
+- void: a transaction is void only where another one is final in its slot;
 - conserved: at every commit of every node all balances and the fees make up the supply;
 - booked once: what a job cost is booked when its result is accepted, at its award's price, and paid at most once;
 - acked: a transfer that was acknowledged moves its money once.
@@ -45,7 +46,7 @@ from offgrid_node.protocol.signing import digest_of
 from offgrid_tools.sim.monitor.evidence import Evidence, Violation
 from offgrid_tools.sim.monitor.rules import Passed, Rules, Written
 
-FINAL = ledger_pb2.TX_STATE_FINAL
+FINAL, VOID = ledger_pb2.TX_STATE_FINAL, ledger_pb2.TX_STATE_VOID
 
 
 class Slot(NamedTuple):
@@ -77,6 +78,7 @@ class LedgerRules(Rules):
         self._signed_for: dict[tuple[str, str], bytes] = {}  # (node, transfer) → transaction
         self._booked: dict[tuple[str, bytes], ledger_pb2.Booking] = {}  # by node and job
         self._moved: set[str] = set()  # nodes whose accounts this transaction has changed
+        self._voided: dict[bytes, Slot] = {}  # transactions that it has made void
         self._accepted: dict[tuple[str, str], ledger_pb2.Transaction] = {}  # (node, request) → as acked
 
     @property
@@ -192,6 +194,9 @@ class LedgerRules(Rules):
         if value is None:
             return
         row = ledger_pb2.TxRow.FromString(value)
+        if row.state == VOID:
+            voided = Tx.decode(row.signed.body)
+            self._voided[key] = Slot(voided.src, voided.seq)
         if row.state != FINAL:
             return
         tx = self._txs.get(key)
@@ -226,7 +231,12 @@ class LedgerRules(Rules):
         self._moved.add(node)
 
     def on_batch(self, node: str) -> None:
-        """Money is conserved at the end of every transaction."""
+        """Whatever is void, another one has its slot; money is conserved at the end of every transaction."""
+        voided, self._voided = self._voided, {}
+        for digest, slot in voided.items():
+            if self._final.get(slot, digest) == digest:
+                name = self._evidence.name_of(node)
+                raise Violation(f"{name} holds {tx_id_of(digest)} void, and no other one is final in slot {slot}")
         if node not in self._moved:
             return
         self._moved.discard(node)
