@@ -77,12 +77,13 @@ class Crowd:
         cores = (core for core in self._cluster.with_role(CORE) for _ in range(USERS_PER_CORE))
         for number, core in enumerate(cores):
             jobs = times * self._rng.randint(JOBS_MIN, JOBS_MAX)
-            yield JobUser(engine, monitor, core, jobs, f"u{number}", self._plan.redundancy)
+            yield JobUser(engine, monitor, core, jobs, f"u{number}", self._plan.redundancy, self._plan.sizes_tokens)
 
     def _demanding(self) -> Iterator[DemandingUser]:
+        engine, monitor, plan = self._cluster.engine, self._cluster.monitor, self._plan
         for number, core in enumerate(self._cluster.with_role(CORE)):
-            if self._plan.arrays:
-                yield DemandingUser(self._cluster.engine, self._cluster.monitor, core, self._plan.arrays, f"d{number}")
+            if plan.arrays:
+                yield DemandingUser(engine, monitor, core, plan.arrays, f"d{number}", plan.sizes_tokens)
 
     def _bustling(self) -> Iterator[Person]:
         cluster, bustle = self._cluster, self._plan.bustle

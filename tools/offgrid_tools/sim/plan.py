@@ -82,6 +82,7 @@ WITNESS_VICES = (FORKS, FORKS, RESTORED, RESTORED, PENNILESS)
 WITNESS_CHANCE = 0.2
 BROKER_LIAR_CHANCE, REMOVED_CHANCE, JOB_LIARS_MAX = 0.5, 0.2, 2  # of a market, where only jobs are looked at
 REDUNDANT_CHANCE, ADAPTIVE_CHANCE = 0.35, 0.5
+SIZES_TOKENS = (0, 250_000, 1_000_000)  # of a market's jobs: the smallest cost the same at any price
 ARRAYS_CHANCE, ARRAYS_MAX = 0.4, 3
 LEAGUE_CHANCE, WEIGHTS_CHANCE = 0.25, 0.4
 EQUAL_MILLI, WEIGHTS_MILLI = 1_000, (250, 1_000, 1_000, 1_500, 4_000)
@@ -108,6 +109,7 @@ class Plan:
     arrays: int = 0  # of jobs on terms (deadlines, dependencies, some taken back), per core
     bustle: Bustle = CALM
     vault: Vault | None = None
+    sizes_tokens: tuple[int, ...] = (0,)  # that jobs may have; 0: what is made of their inputs
     false_hosts: tuple[str, ...] = ()  # that do their work wrong; fewer than the quorum of redundant jobs
 
     @property
@@ -192,6 +194,7 @@ def _market(seed: int) -> Plan:
         payers=0,
         payments=0,
         broker_liar=rng.choice(brokers) if rng.random() < BROKER_LIAR_CHANCE else "",
+        sizes_tokens=SIZES_TOKENS,
     )
 
 

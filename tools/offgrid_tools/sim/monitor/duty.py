@@ -19,7 +19,8 @@ ALL = "*"
 
 
 class DutyRules(Rules):
-    """Told of what owners were answered, and of all that begins. Rules here name members by name, and no hours."""
+    """Told of what owners were answered, and of all that begins. Rules here name members by name, and no hours; of
+    several that are for somebody the first is the cheapest, and has slots of its own."""
 
     def __init__(self, evidence: Evidence) -> None:
         self._evidence = evidence
@@ -59,14 +60,16 @@ class DutyRules(Rules):
         if not own or own[0].deny:
             name = self._evidence.name_of(key[0])
             raise Violation(f"{self._evidence.name_of(host)} does {needs} for {name}, whom its rules deny it")
-        under = sum(1 for other in executing if other != key and self._asked(host, other, key[0], own[-1]))
-        if self._asked(host, key, key[0], own[-1]) and (len(own) == 1 or under >= own[0].slots):
+        asks = [rule.price_micro for rule in own]
+        others = [other for other in executing if other != key and other[0] == key[0]]
+        cheap = sum(self._pays_less(host, other, max(asks)) for other in others)
+        crowded = self._pays_less(host, key, max(asks)) and cheap >= own[0].slots
+        if self._pays_less(host, key, min(asks)) or crowded:
             raise Violation(f"{self._evidence.name_of(host)} does {key[1]}/{key[2]} for less than its rules ask")
 
-    def _asked(self, host: str, key: ClaimKey, core: str, dearest: Rule) -> bool:
-        """Whether this attempt is of that core, and pays less than the last of the rules asks."""
+    def _pays_less(self, host: str, key: ClaimKey, ask_micro: int) -> bool:
         price_micro, size_tokens = self._starts.get((host, key), (0, 0))
-        return key[0] == core and price_micro < price_of(dearest.price_micro, size_tokens)
+        return price_micro < price_of(ask_micro, size_tokens)
 
     def _is_for(self, rule: Rule, core: str, needs: str) -> bool:
         covered = any(needs == each or (each.endswith(ALL) and needs.startswith(each[:-1])) for each in rule.executors)

@@ -3,6 +3,7 @@ who takes some of them back."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 from google.protobuf.message import Message
@@ -29,8 +30,16 @@ class DemandingUser(JobOwner):
     jobs = JOBS_MIN, JOBS_MAX  # of one call
     cancel_chance = CANCEL_CHANCE
 
-    def __init__(self, engine: Engine, monitor: Monitor, core: Process, arrays: int, name: str) -> None:
-        super().__init__(engine, monitor, core, name)
+    def __init__(
+        self,
+        engine: Engine,
+        monitor: Monitor,
+        core: Process,
+        arrays: int,
+        name: str,
+        sizes_tokens: Sequence[int] = (0,),
+    ) -> None:
+        super().__init__(engine, monitor, core, name, sizes_tokens)
         self._left = arrays
         self._open: dict[str, None] = {}
         self._cancelling = 0
@@ -62,6 +71,7 @@ class DemandingUser(JobOwner):
         rng = self._engine.rng
         payload = self._payload(f"{self._name} {number} {rng.random()}".encode(), PROGRAM_CHANCE)
         spec = jobs_pb2.JobSpec(payload=payload, timeout_ms=JOB_TIMEOUT_MS, priority=rng.randint(-100, 100))
+        spec.size_tokens = self._size_tokens()
         if number and rng.random() < AFTER_CHANCE:
             spec.after.append(f"#{rng.randrange(number)}")
         if deadlines and rng.random() < DEADLINE_CHANCE:

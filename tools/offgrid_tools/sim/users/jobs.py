@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from random import Random
 from typing import NamedTuple
 
@@ -43,10 +44,17 @@ class JobUser(JobOwner):
     wants = "jobs"
 
     def __init__(
-        self, engine: Engine, monitor: Monitor, core: Process, jobs: int, name: str, terms: Redundancy | None = None
+        self,
+        engine: Engine,
+        monitor: Monitor,
+        core: Process,
+        jobs: int,
+        name: str,
+        terms: Redundancy | None = None,
+        sizes_tokens: Sequence[int] = (0,),
     ) -> None:
         """With `terms` some of the jobs are redundant."""
-        super().__init__(engine, monitor, core, name)
+        super().__init__(engine, monitor, core, name, sizes_tokens)
         self._terms, self._odds = terms, Random(f"redundant {name}")  # noqa: S311 - to be repeatable
         self._left = jobs
         self._open = jobs
@@ -79,6 +87,7 @@ class JobUser(JobOwner):
 
     def _spec(self, payload: jobs_pb2.JobPayload) -> jobs_pb2.JobSpec:
         spec, terms = jobs_pb2.JobSpec(payload=payload, timeout_ms=JOB_TIMEOUT_MS), self._terms
+        spec.size_tokens = self._size_tokens()
         if terms is not None and self._odds.random() < REDUNDANT_CHANCE:
             spec.replicas, spec.quorum, spec.adaptive = terms
         return spec

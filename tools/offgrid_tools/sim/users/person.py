@@ -3,7 +3,8 @@ library does."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from random import Random
 
 from google.protobuf.message import Message
 
@@ -66,9 +67,13 @@ class Person:
 class JobOwner(Person):
     """A person with a mission and a task for the jobs to come; `_begin` follows once there is one."""
 
-    def __init__(self, engine: Engine, monitor: Monitor, core: Process, name: str) -> None:
+    def __init__(
+        self, engine: Engine, monitor: Monitor, core: Process, name: str, sizes_tokens: Sequence[int] = (0,)
+    ) -> None:
+        """`sizes_tokens` are those that jobs may have; 0: what is made of their inputs."""
         super().__init__(engine, monitor, core)
         self._name, self._task = name, ""
+        self._sizes_tokens, self._dice = sizes_tokens, Random(f"size {name}")  # noqa: S311 - to be repeatable
 
     def start(self) -> None:
         request = jobs_pb2.CreateMissionRequest(title="m", request_id=f"{self._name}-m")
@@ -88,6 +93,10 @@ class JobOwner(Person):
 
     def _begin(self) -> None:
         raise NotImplementedError
+
+    def _size_tokens(self) -> int:
+        """Of the next job."""
+        return self._dice.choice(self._sizes_tokens)
 
     def _payload(self, work: bytes, program_chance: float) -> jobs_pb2.JobPayload:
         """New work, of which the monitor knows what must come: a module, or a program with that chance."""
