@@ -29,6 +29,7 @@ class ObjectNode(SmallNode):
         self.deletions: list[objects_pb2.Deletion] = []
         self.regained: list[objects_pb2.RegainedObject] = []
         self.shared: dict[str, objects_pb2.Object] = {}
+        self.damaged: list[str] = []  # ids of objects whose rows are
         self.acking = True
         self.outcomes = [objects_pb2.AUDIT_OUTCOME_WHOLE] * 2
         self.read_bytes = 0
@@ -129,7 +130,8 @@ class ObjectNode(SmallNode):
         found = self.shared if request.shared else self.objects
         named = [made for made in found.values() if made.name.startswith(request.name_prefix)]
         objects, token = _page(named, request)
-        return objects_pb2.ListObjectsResponse(objects=objects, next_page_token=token)
+        damaged = [] if request.page_token else self.damaged
+        return objects_pb2.ListObjectsResponse(objects=objects, next_page_token=token, damaged=damaged)
 
     def on_ListOutbox(self, request):
         entries, token = _page(self.entries, request)

@@ -7,13 +7,16 @@ from typing import TypeVar
 
 from google.protobuf.message import Message
 
-from offgrid_node.protocol.errors import InvalidRequest, NotFound
+from offgrid_node.protocol.errors import Corrupt, InvalidRequest, NotFound
 from offgrid_node.protocol.jobs.bounds import ID_CHARS_MAX
 from offgrid_node.protocol.jobs.naming import PREFIXED, stem_of
 from offgrid_node.protocol.objects.deletion import place_of
+from offgrid_node.protocol.sound import sound
 from offgrid_node.services.paging import decode_token
 from offgrid_node.storage.rows import KEY_BYTES_MAX
 from offgrid_node.storage.store import Store
+
+DAMAGED_MAX = 1_000  # rows that one page names
 
 M = TypeVar("M", bound=Message)
 
@@ -49,6 +52,12 @@ class Shelf:
         scan = _scan(self._store, table, b"", decode_token(token), reverse=reverse)
         return ((key, row.FromString(value)) for key, value in scan)
 
+    def sound_rows(self, table: str, row: type[M], token: str, damaged: list[bytes]) -> Iterator[tuple[bytes, M]]:
+        """As `rows`, but for those that are damaged: their keys go to `damaged`. Raises Corrupt (reason RowsDamaged)
+        beyond DAMAGED_MAX."""
+        for key, value in sound_on_page(self._store, table, decode_token(token), damaged):
+            yield key, row.FromString(value)
+
     def rows_of(
         self, owner: str, index: str, table: str, row: type[M], token: str, *, reverse: bool = False
     ) -> Iterator[tuple[bytes, M]]:
@@ -71,6 +80,20 @@ class Shelf:
                     yield prefix + name, row.FromString(found)
             elif (reverse or row_id >= first) and (found_one := self._store.get(table, row_id)) is not None:
                 yield key, row.FromString(found_one)
+
+
+def sound_on_page(store: Store, table: str, start: bytes, damaged: list[bytes]) -> Iterator[tuple[bytes, bytes]]:
+    """Rows for one page, but for those that are damaged: their keys go to `damaged`. Raises Corrupt (reason
+    RowsDamaged) beyond DAMAGED_MAX."""
+
+    def note(key: bytes) -> None:
+        if len(damaged) == DAMAGED_MAX:
+            text = f"more than {DAMAGED_MAX} rows of table {table} are damaged: restore the store from a backup"
+            raise Corrupt(text, reason="RowsDamaged")
+        if key >= start:  # else it is of the page before
+            damaged.append(key)
+
+    return sound(store.scan, table, start, on_damaged=note)
 
 
 def _scan(store: Store, table: str, prefix: bytes, position: bytes, *, reverse: bool) -> Iterator[tuple[bytes, bytes]]:

@@ -107,7 +107,8 @@ def _gather(walk: Iterator[Row], chunk: Chunk, span: KeyRange, rows_max: int, fa
 
 
 def check_edges(table: str, seal: RowSeal, span: KeyRange, chunk: Chunk, *, reverse: bool = False) -> None:
-    """Raises `Corrupt` when the chunk may lack rows: OrderBroken or ChecksumMismatch."""
+    """Raises `Corrupt` when the chunk may lack rows: OrderBroken or ChecksumMismatch. Whoever begins right behind a
+    row, at its key and a zero byte, has seen that one and knows what it is worth."""
     keys = [key for key, _ in chunk.rows]
     if reverse:
         keys.reverse()
@@ -116,9 +117,11 @@ def check_edges(table: str, seal: RowSeal, span: KeyRange, chunk: Chunk, *, reve
         if left >= right:
             raise damaged_order(table, right)
     if chunk.below:
-        seal.unwrap(*chunk.below[-1])
-        if chunk.below[-1][0] >= span.low:
-            raise damaged_order(table, chunk.below[-1][0])
+        left, stored = chunk.below[-1]
+        if left + b"\0" != span.low:
+            seal.unwrap(left, stored)
+        if left >= span.low:
+            raise damaged_order(table, left)
     if chunk.above:
         seal.unwrap(*chunk.above[0])
         if chunk.above[0][0] < (span.low if span.end is None else span.end):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -26,10 +26,18 @@ DELETE_S = 60.0  # a node with very many open jobs looks at each of them
 ACCEPTED = objects_pb2.OBJECT_STATE_ACCEPTED
 DURABLE, LOCAL = objects_pb2.OBJECT_STATE_DURABLE, objects_pb2.OBJECT_STATE_LOCAL
 DAMAGED = objects_pb2.OBJECT_STATE_DAMAGED
+ROWS_DAMAGED = "RowsDamaged"
+NAMED_MAX = 10  # objects in one message
 
 
 def _silent(*said: object) -> None:
     """Nobody looks."""
+
+
+def _rows_damaged(damaged: Sequence[str]) -> OffgridError:
+    more = f" and {len(damaged) - NAMED_MAX} more" if len(damaged) > NAMED_MAX else ""
+    text = f"the node's store has damaged rows, and cannot say what these objects are: {', '.join(damaged[:NAMED_MAX])}"
+    return OffgridError("DATA_LOSS", ROWS_DAMAGED, text + more, metadata={"objects": ",".join(damaged)})
 
 
 class Objects:
@@ -178,16 +186,23 @@ class Objects:
         return self._calls.unary("ObjectService/GetObject", request, objects_pb2.GetObjectResponse).object
 
     def list(self, prefix: str = "", *, shared: bool = False, limit: int | None = None) -> Iterator[objects_pb2.Object]:
-        """Every object of this node's own whose name begins with `prefix`; with `shared` what others let it read."""
+        """Every object of this node's own whose name begins with `prefix`; with `shared` what others let it read.
+
+        Where rows of the node's store are damaged it gives all others and then raises OffgridError (RowsDamaged), which
+        names those: whatever they were called."""
+        damaged = list[str]()
 
         def fetch(size: int, token: str) -> tuple[list[objects_pb2.Object], str]:
             request = objects_pb2.ListObjectsRequest(
                 page_size=size, page_token=token, name_prefix=prefix, shared=shared
             )
             page = self._calls.unary("ObjectService/ListObjects", request, objects_pb2.ListObjectsResponse)
+            damaged.extend(page.damaged)
             return [*page.objects], page.next_page_token
 
-        return pages(fetch, limit)
+        yield from pages(fetch, limit)
+        if damaged:
+            raise _rows_damaged(damaged)
 
     def outbox(self, *, open_only: bool = False, limit: int | None = None) -> Iterator[objects_pb2.OutboxEntry]:
         """The outbox, the oldest first."""

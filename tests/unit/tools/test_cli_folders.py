@@ -42,6 +42,33 @@ def names(node: ObjectNode) -> dict[str, bytes]:
     return {made.name: node.held[made.object_id] for made in node.objects.values()}
 
 
+class TestWithADamagedRow:
+    """Which may be of the folder, or not."""
+
+    @pytest.fixture(autouse=True)
+    def damaged(self, og: Run, node: ObjectNode, home: Path) -> None:
+        og("put", "photos")
+        node.damaged = [f"o-bad{number}" for number in range(12)]
+
+    def test_get_brings_what_there_is_and_fails_then(self, og: Run, home: Path) -> None:
+        code, out, err = og("get", "photos/", "-o", "back")
+        assert code == exits.INTERNAL
+        assert out.startswith("3 files")
+        assert (home / "back" / "a.jpg").read_bytes() == FILES["photos/a.jpg"]
+        assert "o-bad9 and 2 more" in err
+
+    def test_rm_deletes_what_there_is_and_fails_then(self, og: Run, node: ObjectNode) -> None:
+        code, out, err = og("rm", "-r", "photos/")
+        assert code == exits.INTERNAL
+        assert out.count("is deleted") == len(FILES)
+        assert "o-bad0" in err
+
+    def test_of_a_folder_with_nothing_else_they_say_so(self, og: Run) -> None:
+        for argv in (("get", "others/"), ("rm", "-r", "others/")):
+            code, out, err = og(*argv)
+            assert (code, out, "o-bad0" in err) == (exits.INTERNAL, "", True)
+
+
 class TestPut:
     def test_a_folder_is_all_its_files_by_their_paths(self, og: Run, node: ObjectNode, home: Path) -> None:
         code, out, _ = og("put", "photos")

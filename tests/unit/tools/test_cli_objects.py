@@ -163,6 +163,23 @@ def test_ls_and_info(og: Run, notes: Path) -> None:
     assert [made["name"] for made in json.loads(og("ls", "--json")[1])["objects"]] == ["notes.txt"]
 
 
+@pytest.mark.parametrize("shared", [False, True])
+def test_ls_shows_what_is_sound_then_names_what_is_damaged_and_fails(
+    og: Run, node: ObjectNode, notes: Path, shared: bool
+) -> None:
+    og("put", notes)
+    node.shared, node.damaged = node.objects, ["o-bad"]
+    options = ["--shared"] if shared else []
+    code, out, err = og("ls", *options)
+    assert code == exits.INTERNAL
+    assert "notes.txt" in out
+    assert err.startswith("offgrid: the node's store has damaged rows, and cannot say what these objects are: o-bad\n")
+    code, out, err = og("ls", "--json", *options)
+    assert code == exits.INTERNAL
+    assert [made["name"] for made in json.loads(out)["objects"]] == ["notes.txt"]
+    assert (json.loads(err)["error"]["reason"], "o-bad" in json.loads(err)["error"]["message"]) == ("RowsDamaged", True)
+
+
 def test_info_says_what_an_object_was_called_before_it_was_sealed_anew(og: Run, node: ObjectNode, notes: Path) -> None:
     og("put", notes)
     assert "formerly" not in og("info", "notes.txt")[1]

@@ -12,6 +12,7 @@ import click
 
 from offgrid_tools.cli.bars import bar
 from offgrid_tools.cli.files import TargetFile
+from offgrid_tools.cli.listing import sound
 from offgrid_tools.cli.numbers import FiniteRange
 from offgrid_tools.cli.settings import common, settings
 from offgrid_tools.cli.trees import none_below, place_in
@@ -141,11 +142,12 @@ def _get_folder(prefix: str, output: str | None, timeout: float) -> None:
     """Of each name the newest. Everything is looked at before anything is written."""
     client = settings().connect()
     newest: dict[str, Object] = {}
-    for made in client.objects.list(prefix):
+    found, damaged = sound(client.objects.list(prefix))
+    for made in found:
         if made.name not in newest or newest[made.name].created_us < made.created_us:
             newest[made.name] = made
     if not newest:
-        raise none_below(prefix)
+        raise damaged or none_below(prefix)
     places = {
         name: place_in(".", name) if output is None else place_in(output, name.removeprefix(prefix)) for name in newest
     }
@@ -157,6 +159,12 @@ def _get_folder(prefix: str, output: str | None, timeout: float) -> None:
         size = _fetch_into(client, made, places[name], timeout)
         told.append(_told(made, size, str(places[name])))
         total += size
+    _tell_all(told, total, output or prefix)
+    if damaged is not None:
+        raise damaged
+
+
+def _tell_all(told: list[dict[str, object]], total: int, folder: str) -> None:
     if settings().json:
         from offgrid_tools.cli.json_form import emit
 
@@ -166,7 +174,7 @@ def _get_folder(prefix: str, output: str | None, timeout: float) -> None:
     from offgrid_tools.cli.output import size as size_of
 
     files = "1 file" if len(told) == 1 else f"{len(told)} files"
-    click.echo(f"{files}, {size_of(total)} in {clean(output or prefix)}")
+    click.echo(f"{files}, {size_of(total)} in {clean(folder)}")
 
 
 def _fetch_into(client: Client, made: Object, place: Path, timeout: float) -> int:

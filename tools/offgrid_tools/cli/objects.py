@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from offgrid_tools.cli.amounts import weight_of
+from offgrid_tools.cli.listing import sound
 from offgrid_tools.cli.losses import survives
 from offgrid_tools.cli.settings import common, settings
 from offgrid_tools.cli.waiting import acks_of
@@ -41,13 +42,15 @@ def ls(prefix: str, limit: int, deleted: bool, regained: bool, shared: bool, lon
 
         show_regained(client, limit or None)
         return
-    found = [*client.objects.list(prefix, shared=shared, limit=limit or None)]
+    found, damaged = sound(client.objects.list(prefix, shared=shared, limit=limit or None))
     if shared and not settings().json:
         from offgrid_tools.cli.sharing import show_shared
 
         show_shared(client, found)
-        return
-    show_list(found, empty=f"there are no objects{' whose names begin so' if prefix else ''}", long=long)
+    else:
+        show_list(found, empty=f"there are no objects{' whose names begin so' if prefix else ''}", long=long)
+    if damaged is not None:
+        raise damaged
 
 
 def show_list(found: list[Object], *, empty: str, long: bool = False) -> None:

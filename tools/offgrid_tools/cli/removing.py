@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING
 
 import click
 
+from offgrid_tools.cli.listing import sound
 from offgrid_tools.cli.settings import common, settings
 from offgrid_tools.cli.trees import none_below
 
 if TYPE_CHECKING:
-    from offgrid.client import Client
+    from offgrid.client import Client, OffgridError
+    from offgrid.v1.objects_pb2 import Deletion
 
 
 @click.command()
@@ -27,7 +29,18 @@ def rm(objects: tuple[str, ...], recursive: bool) -> None:
     offgrid rm -r photos/
     """
     client = settings().connect()
-    marks = [client.objects.delete(each) for wanted in objects for each in _meant(client, wanted, recursive)]
+    marks: list[Deletion] = []
+    damaged: OffgridError | None = None
+    for wanted in objects:
+        meant, unknown = _meant(client, wanted, recursive)
+        marks += map(client.objects.delete, meant)
+        damaged = damaged or unknown
+    _tell(marks)
+    if damaged is not None:
+        raise damaged
+
+
+def _tell(marks: list[Deletion]) -> None:
     if settings().json:
         from offgrid_tools.cli.json_form import emit, json_of
 
@@ -41,15 +54,16 @@ def rm(objects: tuple[str, ...], recursive: bool) -> None:
         click.echo(f"{mark.object_id}{name} is deleted{told}")
 
 
-def _meant(client: Client, wanted: str, recursive: bool) -> list[str]:
+def _meant(client: Client, wanted: str, recursive: bool) -> tuple[list[str], OffgridError | None]:
+    """And what is to be said once that is deleted: which objects may be among them, but their rows are damaged."""
     if not wanted.endswith("/"):
-        return [wanted]
+        return [wanted], None
     if not recursive:
         raise click.UsageError(f"{wanted} is a folder; -r deletes all that is below it")
-    found = [made.object_id for made in client.objects.list(wanted)]
+    found, damaged = sound(client.objects.list(wanted))
     if not found:
-        raise none_below(wanted)
-    return found
+        raise damaged or none_below(wanted)
+    return [made.object_id for made in found], damaged
 
 
 def show_deleted(client: Client, limit: int | None) -> None:

@@ -128,14 +128,16 @@ class ObjectHandlers:
 
     def list_objects(self, caller: Caller, request: objects_pb2.ListObjectsRequest) -> objects_pb2.ListObjectsResponse:
         check_text("name_prefix", request.name_prefix, NAME_CHARS_MAX, empty=True)
+        damaged = list[bytes]()
         if request.shared:
-            found = self._sharing.rows(decode_token(request.page_token))
+            found = self._sharing.sound_rows(decode_token(request.page_token), damaged)
         else:
-            found = self._shelf.rows(OBJECTS, objects_pb2.ObjectRow, request.page_token)
+            found = self._shelf.sound_rows(OBJECTS, objects_pb2.ObjectRow, request.page_token, damaged)
         wanted = ((key, row if _is_listed(row, request.name_prefix) else None) for key, row in found)
         rows, token = take_page(wanted, request.page_size)
         objects = [self._watching.told(self._sharing.opened(row) if request.shared else row) for row in rows]
-        return objects_pb2.ListObjectsResponse(objects=objects, next_page_token=token)
+        names = [key.decode(errors="replace") for key in damaged]
+        return objects_pb2.ListObjectsResponse(objects=objects, next_page_token=token, damaged=names)
 
     def delete_object(self, caller: Caller, request: objects_pb2.DeleteObjectRequest) -> Message | Ticket:
         mark = self._shelf.find(DELETED, objects_pb2.Deletion, self._shelf.place_of(request.object))

@@ -44,7 +44,7 @@ from offgrid_node.services.checks import check_text
 from offgrid_node.services.flow import Flow, asked, ticket_of
 from offgrid_node.services.objects.bounds import check_bounds
 from offgrid_node.services.objects.sealing import ENTROPY_BYTES, Wraps
-from offgrid_node.services.shelf import Shelf
+from offgrid_node.services.shelf import Shelf, sound_on_page
 
 NAME_CHARS_MAX = 256
 PREFIX_CHARS_MIN = 6  # of an id: "o-" and four more
@@ -183,6 +183,11 @@ class Sharing:
     def rows(self, start: bytes) -> Iterator[tuple[bytes, objects_pb2.ObjectRow]]:
         """From a page's beginning on; `opened` has their own sizes."""
         for key, value in self._runtime.store.scan(SHARED, start):
+            yield key, _row_of(objects_pb2.SharedRow.FromString(value))
+
+    def sound_rows(self, start: bytes, damaged: list[bytes]) -> Iterator[tuple[bytes, objects_pb2.ObjectRow]]:
+        """As `rows`, but for those that are damaged: see `Shelf.sound_rows`."""
+        for key, value in sound_on_page(self._runtime.store, SHARED, start, damaged):
             yield key, _row_of(objects_pb2.SharedRow.FromString(value))
 
     def find(self, text: str) -> objects_pb2.ObjectRow | None:

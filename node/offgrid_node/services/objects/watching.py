@@ -9,7 +9,7 @@ import itertools
 from collections.abc import Callable
 
 from offgrid.v1 import objects_pb2
-from offgrid_node.protocol.errors import Fault
+from offgrid_node.protocol.errors import Corrupt, Fault
 from offgrid_node.protocol.objects.deletion import was_deleted
 from offgrid_node.protocol.objects.machine import ObjectsMachine
 from offgrid_node.protocol.objects.tables import OBJECTS, OUTBOX, outbox_key
@@ -41,9 +41,15 @@ class Watching:
         for ack in made.acks:
             ack.away = not hosts.is_alive(ack.node_id)
         if made.state in WITH_TROUBLE:
-            value = self._runtime.store.get(OUTBOX, outbox_key(row.outbox_id))
-            made.trouble = objects_pb2.OutboxEntry.FromString(value or b"").trouble
+            made.trouble = self._trouble(row.outbox_id)
         return made
+
+    def _trouble(self, number: int) -> str:
+        try:
+            value = self._runtime.store.get(OUTBOX, outbox_key(number))
+        except Corrupt as fault:
+            return fault.message
+        return objects_pb2.OutboxEntry.FromString(value or b"").trouble
 
     def watch(self, row: objects_pb2.ObjectRow) -> Stream:
         """Of an object of this node's own, from its row as it is now."""
