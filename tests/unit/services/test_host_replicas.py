@@ -111,7 +111,7 @@ def lost_at(host: Node) -> set[str]:
     walk, lost = host.checking.walk(), set[str]()
     while not (turn := walk.read_on()).ended:
         if turn.lost is not None:
-            lost.add(turn.lost.manifest.owner)
+            lost.add(turn.lost.owner)
     return lost
 
 

@@ -97,7 +97,22 @@ class TestAShard:
         for object_id in made:
             flip(checked.file(object_id), 7)
         checked.round()
-        assert checked.checking.damaged == len(made) - 1
+        assert checked.checking.damaged == len(made), "and the one whose row it is"
+
+    def test_whose_row_is_damaged_is_found_and_vouched_for_anew_without_a_byte(self, checked: Checked) -> None:
+        made = [put(checked.world, f"object {n}") for n in range(3)]
+        rows = sorted(key for key, _ in checked.host.store.scan(REPLICAS))
+        for row in (rows[0], rows[-1]):
+            checked.host.store.damage(REPLICAS, row)
+        checked.world.log.clear()
+        checked.round()
+        assert checked.checking.damaged == 2
+        assert sorted(key for key, _ in checked.host.store.scan(REPLICAS)) == rows
+        assert "WriteReplica" not in checked.world.log
+        checked.round()
+        assert checked.checking.damaged == 2
+        for object_id in made:
+            assert len(checked.world.owner.info(object_id).acks) == 2
 
     def test_does_not_count_from_then_on_until_it_is_back(self, checked: Checked) -> None:
         world, host = checked.world, checked.host

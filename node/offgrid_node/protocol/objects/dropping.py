@@ -8,12 +8,12 @@ from __future__ import annotations
 from offgrid.v1 import objects_pb2
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.draft import Draft
-from offgrid_node.protocol.errors import FailedPrecondition
+from offgrid_node.protocol.errors import Corrupt, FailedPrecondition
 from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.objects.inventory import Inventory, inventory_key
 from offgrid_node.protocol.objects.manifest import Manifest
 from offgrid_node.protocol.objects.segments import is_segment, key_in
-from offgrid_node.protocol.objects.shards import blob_name
+from offgrid_node.protocol.objects.shards import blob_name, shard_name
 from offgrid_node.protocol.objects.small import drop
 from offgrid_node.protocol.objects.tables import (
     DROPPED,
@@ -47,8 +47,8 @@ FENCES_MAX = 1_000_000  # of one owner; each takes some 200 bytes, whether anyth
 class Dropping:
     """Rows of replicas go, fences come."""
 
-    def __init__(self, draft: Draft) -> None:
-        self._draft = draft
+    def __init__(self, node_id: str, draft: Draft) -> None:
+        self._node_id, self._draft = node_id, draft
         self._kept = Inventory(draft, KEPT)
         self._drops, self._moves = Quota(draft, "drops", FENCES_MAX), Quota(draft, "moves", FENCES_MAX)
 
@@ -89,7 +89,11 @@ class Dropping:
 
     def _forget(self, key: bytes, owner: str) -> None:
         self.on_kept(key.decode().partition("/")[0], owner)  # that fence is a lower one, or of no use any more
-        row = self._draft.row(REPLICAS, key, objects_pb2.ReplicaRow)
+        try:
+            row = self._draft.row(REPLICAS, key, objects_pb2.ReplicaRow)
+        except Corrupt:
+            self._drop_unreadable(key)
+            return
         if row is not None:
             self._drop(row, shards_of(row))
 
@@ -113,22 +117,43 @@ class Dropping:
     def on_moved(self, epoch: Epoch) -> None:
         """By an epoch of its owner's above all that this host has acked, it keeps shards that lie with others now. What
         the epoch leaves here stays under the ack that was given for it. Beyond FENCES_MAX of one owner no fence
-        is left: what a late epoch brings back is astray, and goes with the next comparison."""
+        is left: what a late epoch brings back is astray, and goes with the next comparison. What is here by a row that
+        is damaged goes where all of it lies with others; else it is found to be lost, and brought anew."""
         object_id = object_of(epoch.quorum_id)
-        key = replica_key(object_id, epoch.owner)
-        row = self._draft.row(REPLICAS, key, objects_pb2.ReplicaRow)
+        key, wanted = replica_key(object_id, epoch.owner), epoch.shards.get(self._node_id, ())
         fence = self._draft.get(MOVED, key)
-        if row is None or not _is_newer(epoch, row) or epoch.epoch <= number_of(fence or b""):
+        if epoch.epoch <= number_of(fence or b""):
             return
-        wanted = epoch.shards.get(Ack.decode(row.ack.body).node, ())
-        if not (moved := tuple(shard for shard in shards_of(row) if shard not in wanted)):
+        try:
+            row = self._draft.row(REPLICAS, key, objects_pb2.ReplicaRow)
+        except Corrupt:
+            if not wanted:
+                self._leave_fence(key, epoch, fence)
+                self._drop_unreadable(key)
             return
+        if row is None or not _is_newer(epoch, row):
+            return
+        if moved := tuple(shard for shard in shards_of(row) if shard not in wanted):
+            self._leave_fence(key, epoch, fence)
+            self._drop(row, moved)
+
+    def _leave_fence(self, key: bytes, epoch: Epoch, fence: bytes | None) -> None:
         if fence is None and not self._moves.full(epoch.owner):
             self._moves.take(epoch.owner)
             fence = b""
         if fence is not None:
             self._draft.put_bytes(MOVED, key, number_key(epoch.epoch))
-        self._drop(row, moved)
+
+    def _drop_unreadable(self, key: bytes) -> None:
+        """All that the inventory says of it; a file that it does not name is swept at a start. How many bytes it was
+        the row alone said: they are counted on."""
+        object_id, _, owner = key.decode().partition("/")
+        shards = self._kept.shards(owner, object_id)
+        self._kept.put(owner, object_id, ())
+        self._draft.delete(REPLICAS, key)
+        for name in (object_id, *(shard_name(object_id, shard) for shard in shards)):  # shard 0 may be a copy
+            drop(self._draft, name, owner)
+        self._record(object_id, owner, 0, "replica dropped, its row was damaged")
 
     def _drop(self, row: objects_pb2.ReplicaRow, shards: tuple[int, ...]) -> None:
         """Some of what the row says is here, or all."""
@@ -153,10 +178,11 @@ class Dropping:
         if is_segment(row.manifest):
             self._draft.delete(SEGMENTS_KEPT, key_in(row.manifest))
             return
-        event = objects_pb2.ObjectEvent(
-            object_id=body.object_id, size_bytes=body.size_bytes, owner=body.owner, outcome="replica dropped"
-        )
-        self._draft.record(EventType.OBJECT_DELETED, body.object_id, object=event)
+        self._record(body.object_id, body.owner, body.size_bytes, "replica dropped")
+
+    def _record(self, object_id: str, owner: str, size_bytes: int, outcome: str) -> None:
+        event = objects_pb2.ObjectEvent(object_id=object_id, size_bytes=size_bytes, owner=owner, outcome=outcome)
+        self._draft.record(EventType.OBJECT_DELETED, object_id, object=event)
 
 
 def shards_of(row: objects_pb2.ReplicaRow) -> tuple[int, ...]:

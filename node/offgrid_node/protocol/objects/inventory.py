@@ -61,6 +61,10 @@ class Inventory:
     def has(self, node: str, holding: Holding) -> bool:
         return self._draft.get(self._table, inventory_key(node, holding.object_id)) == bytes(holding.shards)
 
+    def shards(self, node: str, object_id: str) -> tuple[int, ...]:
+        """None of what is not kept."""
+        return tuple(self._draft.get(self._table, inventory_key(node, object_id)) or b"")
+
     def knows(self, node: str) -> bool:
         """Whether anything was ever put for the node."""
         return self._draft.get(INVENTORY_SUMS, sum_key(self._table, node)) is not None

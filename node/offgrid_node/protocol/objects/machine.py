@@ -100,7 +100,7 @@ class ObjectsMachine:
         self._resealing = Resealing(
             settings.node_id, self._outbox, self._draft, self._replace, self._tell, self._rewrapping.on_wrapped
         )
-        dropping = Dropping(self._draft)
+        dropping = Dropping(settings.node_id, self._draft)
         self._replicas, self._heeding = Replicas(settings, self._draft, dropping), Heeding(self._draft, dropping)
         given, on_lost = Inventory(self._draft, GIVEN), self._delivery.on_lost
         self._comparing = Comparing(

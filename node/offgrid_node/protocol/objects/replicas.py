@@ -8,7 +8,7 @@ from offgrid.v1 import objects_pb2
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.draft import Draft
 from offgrid_node.protocol.effects import Call
-from offgrid_node.protocol.errors import FailedPrecondition, PeerFault
+from offgrid_node.protocol.errors import Corrupt, FailedPrecondition, PeerFault
 from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.objects.commands import KeepReplica, ReplicasLost
 from offgrid_node.protocol.objects.dropping import Dropping, count_kept, shards_of
@@ -68,7 +68,8 @@ class Replicas:
         check_epoch(body, epoch, node_id)
         self._dropping.check(body.object_id, epoch)
         key = replica_key(body.object_id, body.owner)
-        row, mine = self._draft.row(REPLICAS, key, objects_pb2.ReplicaRow), epoch.shards[node_id]
+        mine = epoch.shards[node_id]
+        row, before = self._before(key, mine)
         signed = ack_before(row.ack if row is not None else None, epoch)
         if signed is None:
             ack = Ack(
@@ -81,7 +82,7 @@ class Replicas:
             )
             self._draft.put(REPLICAS, key, made)
             self._dropping.on_kept(body.object_id, body.owner)
-            self._change(body, shards_of(row) if row is not None else (), mine)
+            self._change(body, before, mine)
         self._keep_bytes(body, mine, command.shards)
         self._kept.put(body.owner, body.object_id, mine)
         if row is not None and is_segment(row.manifest):
@@ -93,6 +94,15 @@ class Replicas:
                 self._draft.put_bytes(REPLICAS_EXPIRING, expiring_key(body.expires_us, key.decode()), b"")
             self._tell_kept(command)
         self._draft.reply(ticket, objects_pb2.CommitReplicaResponse(ack=signed))
+
+    def _before(self, key: bytes, mine: tuple[int, ...]) -> tuple[objects_pb2.ReplicaRow | None, tuple[int, ...]]:
+        """The row and what it vouches for. One that is damaged gives way, and what it forbade is forgotten with it; it
+        is taken to have vouched for as much as is asked for now."""
+        try:
+            row = self._draft.row(REPLICAS, key, objects_pb2.ReplicaRow)
+        except Corrupt:
+            return None, mine
+        return row, shards_of(row) if row is not None else ()
 
     def _tell_kept(self, command: KeepReplica) -> None:
         """Of a segment the journal says nothing: two cores that keep each other's would tell each other for ever."""

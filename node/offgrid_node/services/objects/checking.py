@@ -48,13 +48,22 @@ class Shard:
 
 
 @dataclass(frozen=True, slots=True)
+class Lost:
+    """What is kept here no more: a shard that is damaged or gone, or all of whose row nobody can read (`by_row`)."""
+
+    owner: str
+    holding: Holding
+    by_row: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Turn:
-    """What was read, the shard that it shows to be damaged, and why one cannot be read now; what it was the end of."""
+    """What was read, what it shows to be damaged, and why a shard cannot be read now; what it was the end of."""
 
     read_bytes: int = 0
     shard_done: bool = False
     row_done: bool = False
-    lost: Shard | None = None
+    lost: Lost | None = None
     refused: Fault | None = None
     ended: bool = False
 
@@ -71,12 +80,21 @@ class Walk:
         self._store, self._salt, self._blobs_of = store, salt, blobs_of
         self._next, self._prefix = start, prefix
         self._waiting: deque[Shard] = deque()  # of one row
+        self._unreadable: deque[bytes] = deque()  # keys of rows before that
 
     def read_on(self) -> Turn:
         """The next bytes."""
-        if not self._waiting and not self._take_row():
+        if not self._waiting and not self._unreadable and not self._take_row():
             return Turn(ended=True)
+        if self._unreadable:
+            return Turn(row_done=True, lost=self._lost_with(self._unreadable.popleft()))
         return self._read(self._waiting[0]) if self._waiting else Turn(row_done=True)
+
+    def _lost_with(self, key: bytes) -> Lost | None:
+        """What is kept by a row that is damaged, as the inventory says; None once that is known to be lost."""
+        object_id, _, owner = key.decode(errors="replace").partition("/")
+        shards = self._store.get(KEPT, inventory_key(owner, object_id))
+        return Lost(owner, Holding(object_id, tuple(shards)), by_row=True) if shards else None
 
     def _read(self, shard: Shard) -> Turn:
         """A disk that refuses says nothing of the shard: it is left for another time, so that one that is always
@@ -96,18 +114,25 @@ class Walk:
                 return Turn(read_bytes)
             wrong = shard_root(shard.digests) != shard.manifest.roots[shard.shard]
         self._waiting.popleft()
-        lost = shard if wrong and shard.shard in kept_shards(self._store, shard.manifest) else None
+        lost = None
+        if wrong and shard.shard in kept_shards(self._store, shard.manifest):
+            lost = Lost(shard.manifest.owner, Holding(shard.manifest.object_id, (shard.shard,)))
         return Turn(read_bytes, True, not self._waiting, lost, refused)
 
     def _take_row(self) -> bool:
-        found = next(sound(self._store.scan, REPLICAS, self._next, prefix=self._prefix), None)
+        found = next(sound(self._store.scan, REPLICAS, self._next, prefix=self._prefix, on_damaged=self._pass_by), None)
         if found is None:
-            return False
+            return bool(self._unreadable)
         key, value = found
         self._next = key + b"\0"
         manifest = manifest_in(value)
         self._waiting.extend(Shard(manifest, shard) for shard in kept_shards(self._store, manifest))
         return True
+
+    def _pass_by(self, key: bytes) -> None:
+        if key >= self._next and key.startswith(self._prefix):
+            self._unreadable.append(key)
+            self._next = key + b"\0"
 
 
 class Checking:
@@ -136,11 +161,12 @@ class Checking:
             self._on_lost(turn.lost)
         return turn
 
-    def _on_lost(self, lost: Shard) -> None:
-        self.damaged += 1
-        _log.warning("%s, kept here for %s, is damaged or gone", lost.name, lost.manifest.owner)
-        holding = Holding(lost.manifest.object_id, (lost.shard,))
-        self._runtime.deliver("objects", ReplicasLost(lost.manifest.owner, (holding,)))
+    def _on_lost(self, lost: Lost) -> None:
+        object_id, shards = lost.holding.object_id, lost.holding.shards
+        self.damaged += len(shards)
+        what = "its row in the store is damaged" if lost.by_row else f"shard {shards[0]} is damaged or gone"
+        _log.warning("of %s, kept here for %s, %s", object_id, lost.owner, what)
+        self._runtime.deliver("objects", ReplicasLost(lost.owner, (lost.holding,)))
 
     # ---- how much there is
 

@@ -137,7 +137,10 @@ class Proving:
         """In a thread: by shard; what turns out to be gone or cut off; what it cost. Raises what a disk raises that
         says nothing of the shard."""
         kept = self._runtime.store.get(KEPT, inventory_key(owner, object_id)) or b""
-        value = self._runtime.store.get(REPLICAS, replica_key(object_id, owner))
+        try:
+            value = self._runtime.store.get(REPLICAS, replica_key(object_id, owner))
+        except Corrupt:  # whatever is kept by it, nobody can vouch for
+            return {}, Holding(object_id, tuple(kept)) if kept else None, OBJECT_BYTES
         if not kept or value is None:
             return {}, None, OBJECT_BYTES
         manifest = Manifest.decode(objects_pb2.ReplicaRow.FromString(value).manifest.signed.body)

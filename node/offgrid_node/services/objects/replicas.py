@@ -272,8 +272,12 @@ class Replicas:
                 self._doubted.popitem(last=False)
 
     def _ack_given(self, claim: Claim, epoch: common_pb2.Signed) -> common_pb2.Signed | None:
-        """The ack that this node gave for this very epoch; its bytes were durable before."""
-        value = self._runtime.store.get(REPLICAS, replica_key(claim.manifest.object_id, claim.manifest.owner))
+        """The ack that this node gave for this very epoch; its bytes were durable before. Of a damaged row nobody can
+        say so: another one takes its place."""
+        try:
+            value = self._runtime.store.get(REPLICAS, replica_key(claim.manifest.object_id, claim.manifest.owner))
+        except Corrupt:
+            return None
         row = objects_pb2.ReplicaRow.FromString(value) if value is not None else None
         return row.ack if row is not None and row.epoch.body == epoch.body and row.HasField("ack") else None
 

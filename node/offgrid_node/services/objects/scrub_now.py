@@ -45,9 +45,11 @@ class _Told:
         self.shards += turn.shard_done
         self.unread_total += turn.refused is not None
         if turn.lost is not None:
-            manifest, self.damaged_total = turn.lost.manifest, self.damaged_total + 1
-            self.damaged.append(
-                objects_pb2.DamagedShard(object_id=manifest.object_id, shard=turn.lost.shard, owner=manifest.owner)
+            owner, holding = turn.lost.owner, turn.lost.holding
+            self.damaged_total += len(holding.shards)
+            self.damaged += (
+                objects_pb2.DamagedShard(object_id=holding.object_id, shard=shard, owner=owner)
+                for shard in holding.shards
             )
 
     def say(self, now_ms: int, *, done: bool = False) -> None:
@@ -108,7 +110,7 @@ class ScrubNow:
             if turn.ended:
                 told.say(self._now_ms(), done=True)
                 return
-            if self._now_ms() - told.said_ms >= SAY_MS or len(told.damaged) == DAMAGED_MAX:
+            if self._now_ms() - told.said_ms >= SAY_MS or len(told.damaged) >= DAMAGED_MAX:
                 told.say(self._now_ms())
             rate.take(turn.cost_bytes)
             yield from let_others(rate, self._bulk, self._later)

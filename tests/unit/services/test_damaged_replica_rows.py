@@ -1,0 +1,74 @@
+"""A host whose store has damaged the row of a replica: the owner hears of it, nothing else waits for it, and it goes,
+or is replaced, like any other."""
+
+from __future__ import annotations
+
+import pytest
+from bulk_world import Node, World
+from test_draining import DATA, drain, holder, holders, kept, put, survives
+
+from offgrid.v1 import objects_pb2, state_pb2
+from offgrid_node.protocol.objects.measuring import REPORT_GAP_MS
+from offgrid_node.protocol.objects.notices import GATHER_MS
+from offgrid_node.protocol.objects.tables import DROPPED, KEPT_BYTES, REPLICAS, number_of, replica_key
+
+
+def damage(world: World, host: Node, object_id: str) -> bytes:
+    key = replica_key(object_id, world.owner.node_id)
+    host.store.damage(REPLICAS, key)
+    return key
+
+
+def outcomes(host: Node, object_id: str) -> list[str]:
+    events = [state_pb2.Event.FromString(event) for _, event in host.store.events()]
+    return [event.object.outcome for event in events if event.subject == object_id]
+
+
+@pytest.mark.parametrize("code", [None, (2, 4)])
+def test_a_drain_ends_and_names_it(code: tuple[int, int] | None) -> None:
+    world = World(5)
+    ids = [put(world, f"object {n}", code=code) for n in range(4)]
+    host = holder(world, ids[0])
+    damage(world, host, ids[0])
+    drain(world, host)
+    for _ in range(10):
+        world.pass_ms(REPORT_GAP_MS)
+        assert all(survives(world, object_id) for object_id in ids)
+    assert kept(world, host) == 0
+    assert not [*host.blobs.names()]
+    assert "replica dropped, its row was damaged" in outcomes(host, ids[0])
+    host.up = False
+    for n, object_id in enumerate(ids):
+        assert host.node_id not in holders(world, object_id)
+        assert world.owner.read(f"object {n}") == DATA
+
+
+def test_what_is_deleted_goes_and_keeps_no_other_deletion_from_being_heard() -> None:
+    world = World(2)
+    ids = [put(world, f"object {n}") for n in range(3)]
+    host = world.hosts[0]
+    damage(world, host, ids[1])
+    for object_id in ids:
+        world.owner.ask("DeleteObject", objects_pb2.DeleteObjectRequest(object=object_id))
+    world.pass_ms(2 * GATHER_MS)
+    assert kept(world, host) == 0
+    assert not [*host.blobs.names()]
+    assert not [*host.store.scan(REPLICAS)]
+    assert all(host.store.get(DROPPED, replica_key(object_id, world.owner.node_id)) for object_id in ids)
+
+
+def test_an_audit_finds_it_and_the_owner_has_it_vouched_for_anew() -> None:
+    world = World(2)
+    ids = [put(world, f"object {n}") for n in range(2)]
+    host = world.hosts[0]
+    key = damage(world, host, ids[0])
+    before = number_of(host.store.get(KEPT_BYTES, world.owner.node_id.encode()) or b"")
+    world.log.clear()
+    for object_id in ids:
+        world.owner.ask("AuditObject", objects_pb2.AuditObjectRequest(object=object_id))
+    world.pass_ms(60_000)
+    assert world.log.count("OpenReplica") == 1
+    assert holders(world, ids[0]) == {each.node_id for each in world.hosts}
+    assert host.store.get(REPLICAS, key) is not None
+    assert "WriteReplica" not in world.log, "its bytes were there"
+    assert number_of(host.store.get(KEPT_BYTES, world.owner.node_id.encode()) or b"") == before
