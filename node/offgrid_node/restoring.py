@@ -31,7 +31,7 @@ from offgrid_node.protocol.errors import (
 from offgrid_node.protocol.mesh.held import GENESIS_KEY
 from offgrid_node.protocol.objects.lives import TOKEN_BYTES, Life
 from offgrid_node.protocol.objects.segments import SegmentHead
-from offgrid_node.protocol.state.chain import Chain, Replay, newest_chain, writes_of
+from offgrid_node.protocol.state.chain import Chain, Replay, damaged_rows, newest_chain, writes_of
 from offgrid_node.protocol.state.fence import LIVES_APART, Write, fenced, life_after, without_blobs
 from offgrid_node.protocol.state.tables import (
     JOURNAL,
@@ -199,6 +199,8 @@ async def _fill(aside: Path, limit_bytes: int, mesh: Mesh, chain: Chain, say: Sa
             segment = await mesh.fetch(head)
             store.commit(Batch(events=replay.add(segment), writes=dict(writes_of(segment))))
             say(f"segment {at} of {len(chain.heads)}")
+        for name in damaged_rows(segment):
+            say(f"{name} was damaged in the store that is lost: it is as it was before")
         replay.check_end(chain.newest.events)
         genesis = store.get("mesh", GENESIS_KEY)
         if genesis != mesh.directory.signed_genesis.SerializeToString():

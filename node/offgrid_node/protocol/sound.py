@@ -47,6 +47,12 @@ def sound(
             return
 
 
+def row_name(table: str, key: bytes) -> str:
+    """What a message calls a row."""
+    shown = repr(key)[1:] if key.isascii() and key.decode("ascii").isprintable() else key.hex()
+    return f"row {table}/{shown}"
+
+
 def _key_in(fault: Corrupt, table: str) -> bytes:
     """Of the row that is damaged. Raises the fault where it is of something else."""
     if fault.reason != DAMAGED or fault.metadata.get("table") != table:

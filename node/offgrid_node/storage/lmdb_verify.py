@@ -8,10 +8,11 @@ from pathlib import Path
 import lmdb
 
 from offgrid_node.protocol.errors import Fault
+from offgrid_node.protocol.sound import row_name
 from offgrid_node.storage.journal import EMPTY, Tail, check_follows, decode_pack
 from offgrid_node.storage.lmdb_env import JOURNAL, TABLE, Opened, fault_of, read_meta
 from offgrid_node.storage.lmdb_read import Row, wrong_sum
-from offgrid_node.storage.rows import CHECKSUM_BYTES, RowSeal, TableSum, damaged_order, damaged_row, row_name
+from offgrid_node.storage.rows import CHECKSUM_BYTES, RowSeal, TableSum, damaged_order, damaged_row
 
 FINDINGS_MAX = 1_000
 

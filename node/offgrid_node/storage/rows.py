@@ -11,6 +11,7 @@ import hashlib
 from dataclasses import dataclass
 
 from offgrid_node.protocol.errors import Corrupt, Exhausted, Internal
+from offgrid_node.protocol.sound import row_name
 from offgrid_node.storage.store import Batch
 
 KEY_BYTES_MAX = 511  # LMDB 0.9's bound; 1.0 takes more, but a store must open with either
@@ -62,12 +63,6 @@ def check_table(table: str) -> None:
         raise Internal(
             f"table name {table[:80]!r} is not 1 to {TABLE_CHARS_MAX} printable characters", reason="BadTable"
         )
-
-
-def row_name(table: str, key: bytes) -> str:
-    """What a message calls a row."""
-    shown = repr(key)[1:] if key.isascii() and key.decode("ascii").isprintable() else key.hex()
-    return f"row {table}/{shown}"
 
 
 class RowSeal:

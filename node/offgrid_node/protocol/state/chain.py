@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from offgrid.v1 import state_pb2
 from offgrid_node.protocol.errors import Corrupt, NotFound
 from offgrid_node.protocol.objects.segments import SegmentHead
+from offgrid_node.protocol.sound import row_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,3 +89,8 @@ def writes_of(segment: state_pb2.Segment) -> Iterator[tuple[tuple[str, bytes], b
     for table in segment.tables:
         for row in table.rows:
             yield (table.name, row.key), row.value if row.HasField("value") else None
+
+
+def damaged_rows(segment: state_pb2.Segment) -> list[str]:
+    """Rows that the node could not read any more at the segment's moment: what came before says what they were."""
+    return [row_name(table.name, key) for table in segment.tables for key in table.damaged]

@@ -10,10 +10,13 @@ from typing import Protocol
 
 from offgrid.v1 import state_pb2
 from offgrid_node.protocol.effects import Rows
+from offgrid_node.protocol.errors import Corrupt
+from offgrid_node.protocol.sound import DAMAGED
 from offgrid_node.protocol.state.tables import LEFT_OUT
 
 SCAN_BYTES, SCAN_ROWS = 1024 * 1024, 8_192  # of all rows, in one segment
 EVENTS_BYTES = 1024 * 1024  # in one segment
+DAMAGED_MAX = 64  # rows that hosts have as they were; a store with more is one to be restored
 
 RowName = tuple[str, bytes]
 
@@ -40,13 +43,28 @@ class History(Rows, Protocol):
 
 
 def segment_of(history: History, row: state_pb2.JournalRow, names: list[RowName]) -> state_pb2.Segment:
-    """What is committed now; `row` then says how far this and the scan have come."""
+    """What is committed now; `row` then says how far this and the scan have come, and which rows are left to what hosts
+    have of them behind the base: those that are damaged. Raises Corrupt where there is none, or for too many."""
     segment, tables = state_pb2.Segment(), dict[str, state_pb2.SegmentTable]()
-    scanned = _scan(history, row) if row.scan_base else ()
-    for table, key, value in (*((*name, history.get(*name)) for name in names), *scanned):
+
+    def of(table: str) -> state_pb2.SegmentTable:
         if table not in tables:
             tables[table] = segment.tables.add(name=table)
-        tables[table].rows.add(key=key, value=value)
+        return tables[table]
+
+    names = [*dict.fromkeys((*names, *((each.table, each.key) for each in row.damaged)))]
+    del row.damaged[:]
+    scanned = _scan(history, row) if row.scan_base else ()
+    for table, key in names:
+        try:
+            of(table).rows.add(key=key, value=history.get(table, key))
+        except Corrupt as fault:
+            if fault.reason != DAMAGED or not row.base or len(row.damaged) == DAMAGED_MAX:
+                raise
+            of(table).damaged.append(key)
+            row.damaged.add(table=table, key=key)
+    for table, key, value in scanned:
+        of(table).rows.add(key=key, value=value)
     if row.scan_base:
         row.scan_events = _add_events(history, segment, row.scan_events, row.scan_events_end)
     row.events = _add_events(history, segment, row.events, history.journal_seq)

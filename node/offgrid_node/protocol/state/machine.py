@@ -46,6 +46,7 @@ from offgrid_node.protocol.events import (
 from offgrid_node.protocol.objects.segments import SegmentHead
 from offgrid_node.protocol.objects.tables import OBJECTS
 from offgrid_node.protocol.rng import Rng
+from offgrid_node.protocol.sound import row_name
 from offgrid_node.protocol.state.cutting import History, segment_of
 from offgrid_node.protocol.state.newest import HeadTag, LifeTag, Newest
 from offgrid_node.protocol.state.tables import (
@@ -142,6 +143,7 @@ class StateMachine:
         self._segments = {number_of(key): state_pb2.SegmentRow.FromString(value) for key, value in rows.scan(SEGMENTS)}
         for segment in self._segments.values():
             _hear(rows, segment)
+        self.trouble = self._left_behind(self._row)
         self._due_ms = now.mono_ms + self._settings.interval_ms
         self._newest.load(rows)
 
@@ -222,12 +224,13 @@ class StateMachine:
 
     def _try_cut(self, now: Now, rng: Rng) -> None:
         """A row that cannot be read keeps a new base from being made: without that row it would not be whole, and what
-        hosts have of it would go with the old one. What changes goes on behind that. Where there is none, or what has
-        changed cannot be read, the journal is not cut, and nothing else is kept from anything."""
+        hosts have of it would go with the old one. What changes goes on behind that, and of what has changed and cannot
+        be read hosts have what was before. Where there is no base the journal is not cut, and nothing else is kept from
+        anything."""
         try:
             self._begin_cut(now, rng)
             if now.mono_ms >= self._no_base_before_ms:
-                self.trouble = ""
+                self.trouble = self._left_behind(self._cut.row if self._cut is not None else self._row)
         except (Corrupt, Unavailable) as fault:
             self.trouble = f"the journal is not brought to hosts: {fault.message}"
             self._cut, self._due_ms = None, now.mono_ms + TROUBLE_RETRY_MS
@@ -237,6 +240,14 @@ class StateMachine:
                 self._end_scan()
                 self._no_base_before_ms = now.mono_ms + BASE_RETRY_MS
                 self._due_ms = now.mono_ms
+
+    def _left_behind(self, row: state_pb2.JournalRow) -> str:
+        if not row.damaged:
+            return ""
+        first = row.damaged[0]
+        more = f" and {len(row.damaged) - 1} more" if len(row.damaged) > 1 else ""
+        what = f"{row_name(first.table, first.key)}{more}"
+        return f"the journal is brought to hosts but for damaged rows, which they have as they were before: {what}"
 
     def _begin_cut(self, now: Now, rng: Rng) -> None:
         self._due_ms = None

@@ -26,7 +26,7 @@ from offgrid_node.protocol.objects.tables import OBJECTS
 from offgrid_node.protocol.state import cutting
 from offgrid_node.protocol.state import machine as machine_module
 from offgrid_node.protocol.state import newest as newest_module
-from offgrid_node.protocol.state.chain import newest_chain
+from offgrid_node.protocol.state.chain import damaged_rows, newest_chain
 from offgrid_node.protocol.state.fence import (
     BOOTS_AHEAD,
     LIVES_APART,
@@ -137,6 +137,10 @@ def restored(world: JournalWorld) -> MemoryStore:
     fresh = MemoryStore()
     world.hosts.restore(fresh)
     return fresh
+
+
+def newest_segment(world: JournalWorld) -> state_pb2.Segment:
+    return unpacked(world.hosts.sealed[world.hosts.chain().newest.object_id])
 
 
 class TestASegment:
@@ -268,17 +272,55 @@ class TestAnotherKey:
 
 
 class TestADamagedRow:
-    def test_keeps_the_journal_from_being_cut_and_nothing_else(self) -> None:
-        world = grown()
+    def test_keeps_the_journal_from_being_cut_where_there_is_no_base(self) -> None:
+        world = JournalWorld()
         world.write(("jobs", b"x", b"1"), ("jobs", b"y", b"1"), events=1)
         world.below.damage("jobs", b"x")
+        world.see_host()
         world.wait()
         assert "fails its checksum" in world.machine.trouble
+        assert world.cuts == 0
         world.write(("jobs", b"x", b"2"), events=1)
         world.wait(TROUBLE_RETRY_MS)
         assert not world.machine.trouble
         world.settle()
         assert state_of(restored(world)) == state_of(world.below)
+
+    def test_that_has_just_changed_is_left_to_what_hosts_have_of_it_until_it_is_mended(self) -> None:
+        world = grown()
+        world.write(("jobs", b"x", b"before"), events=1)
+        world.settle()
+        world.write(("jobs", b"x", b"damaged"), ("jobs", b"y", b"1"), events=1)
+        world.below.damage("jobs", b"x")
+        world.settle()
+        assert world.machine.safe_events == world.below.journal_seq
+        assert world.machine.trouble.endswith("which they have as they were before: row jobs/'x'")
+        assert (restored(world).get("jobs", b"x"), restored(world).get("jobs", b"y")) == (b"before", b"1")
+
+        world.start()
+        world.see_host()
+        world.write(("jobs", b"z", b"1"), events=1)
+        world.settle()
+        assert world.machine.trouble.endswith("row jobs/'x'"), "known over a restart"
+        assert damaged_rows(newest_segment(world)) == ["row jobs/'x'"]
+        assert world.machine.safe_events == world.below.journal_seq
+
+        world.write(("jobs", b"x", b"mended"), events=1)
+        world.settle()
+        assert not world.machine.trouble
+        assert damaged_rows(newest_segment(world)) == []
+        assert state_of(restored(world)) == state_of(world.below)
+
+    def test_of_which_there_are_many_keeps_the_journal_from_being_cut(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(cutting, "DAMAGED_MAX", 2)
+        world = grown()
+        keys = [b"a", b"b", b"c"]
+        world.write(*(("jobs", key, b"1") for key in keys), events=1)
+        for key in keys:
+            world.below.damage("jobs", key)
+        world.wait()
+        assert world.machine.trouble.startswith("the journal is not brought to hosts: row jobs/'c'")
+        assert world.machine.safe_events < world.below.journal_seq
 
     def test_keeps_a_new_base_from_being_made_and_what_changes_goes_on_behind_the_old_one(
         self, monkeypatch: pytest.MonkeyPatch
