@@ -130,6 +130,8 @@ class Daemon:
         self._drops = self._watch_drops()
         self.node.objects.scrub.start()
         self._cleanup.append(self.node.objects.scrub.close)
+        self.node.objects.sweeping.start()
+        self._cleanup.append(self.node.objects.sweeping.close)
         await self._finding.start()
         self._heap.start()
         self._cleanup.append(self._heap.close)

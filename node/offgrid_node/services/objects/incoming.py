@@ -130,6 +130,12 @@ class Admission:
             discard = self._bulk.run(lambda: incoming.discard(incoming.claim.shards), key=object_id)
             discard(lambda outcome: None)
 
+    def stop_idle(self, idle_ms: int) -> None:
+        """Those that nobody has gone on with for so long."""
+        now_ms = self._runtime.clock.now().mono_ms
+        for owner, object_id in [key for key, each in self._incoming.items() if now_ms - each.used_ms >= idle_ms]:
+            self.stop(owner, object_id)
+
     # ---- inside
 
     def _of(self, owner: str, but: tuple[str, str] = ("", "")) -> list[Incoming]:

@@ -100,7 +100,7 @@ class ObjectRoom:
         self.shipping, self.repairing, self.fetching = owner.shipping, owner.repairing, owner.fetching
         self.auditing, self.rewrapping, self.resealing = owner.auditing, owner.rewrapping, owner.resealing
         self.regaining = owner.regaining
-        self.checking, self.scrub = host.checking, host.scrub
+        self.checking, self.scrub, self.sweeping = host.checking, host.scrub, host.sweeping
 
 
 def _handlers(

@@ -50,6 +50,7 @@ from offgrid_node.services.objects.shipping import Shipping
 from offgrid_node.services.objects.small_replicas import PUT_REPLICA_BYTES_MAX, SmallReplicas
 from offgrid_node.services.objects.small_shipping import SmallShipping
 from offgrid_node.services.objects.source import ShardSource
+from offgrid_node.services.objects.sweeping import Sweeping
 from offgrid_node.services.objects.uploads import Uploads
 from offgrid_node.services.objects.watching import Watching
 from offgrid_node.storage.blobs import BlobStore
@@ -156,6 +157,7 @@ class HostSide:
         parts, runtime, bulk = ground.parts, ground.runtime, ground.parts.bulk
         files, kept, rng, salt = parts.blobs, ground.kept, ground.rng, ground.salt
         self.replicas = _replicas(ground)
+        self.sweeping = Sweeping(self.replicas.admission, files, bulk, ground.later)
         self.small = SmallReplicas(runtime, ground.self_id, self.replicas, salt, files, kept.takes)
         self.checking = Checking(runtime, salt, kept.of, bulk)
         self.scrub = Scrub(self.checking, ground.later, rng, parts.scrub)
