@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from google.protobuf.message import Message
 
+from offgrid.pieces import Piece
 from offgrid_node.protocol.errors import CONNECTION_REFUSED, Fault, Internal, OutcomeUnknown, Unavailable
 from offgrid_node.protocol.mesh.directory import Directory
 from offgrid_node.services.client import Done
@@ -143,6 +144,8 @@ class Network:
 
         A liar's requests are not `honest`: nobody vouches for them.
         """
+        if isinstance(request, Piece):  # whoever listens knows messages by their types
+            request = METHODS[method].request.FromString(request.SerializeToString())
         if honest:
             self.tap.on_request(source, target, method, request)
             for ear in self._ears.get(type(request), ()):

@@ -1,9 +1,8 @@
-"""Who owns a host and wants it back: drains it, waits until it is empty, and takes the machine away; or leaves it there
-where it is not empty by the time at which one that has died is taken for lost, and waits for what nobody can prove."""
+"""Who owns a host and wants it back: drains it, waits until it is empty, and comes to take the machine away, which is
+on until then; or leaves it there where it is not empty by the time at which one that has died is taken for lost, and
+waits for what nobody can prove."""
 
 from __future__ import annotations
-
-from functools import partial
 
 from google.protobuf.message import Message
 
@@ -16,6 +15,7 @@ from offgrid_tools.sim.process import Process
 from offgrid_tools.sim.users.person import Person
 
 COME_US, POLL_US = (3 * SECOND, 15 * SECOND), SECOND
+FETCH_US = (0, 60 * SECOND)
 PATIENCE_US = REPAIR_AFTER_MS * MS
 
 
@@ -51,6 +51,10 @@ class LeavingOwner(Person):
             return
         self._monitor.handovers.on_drained(self.node)
         self._monitor.met.counts["hosts drained"] += 1
-        self._left = True
+        self._until_us = 0
         # Not within the answer: its node is still at work with the rest of that step.
-        self._engine.after(0, partial(self._process.die, refuses=True))
+        self._engine.after(self._engine.rng.randint(*FETCH_US), self._fetch)
+
+    def _fetch(self) -> None:
+        self._left = True
+        self._process.die(refuses=True)
