@@ -55,7 +55,7 @@ EVERY_RPC = {
         "broker": "DeliverAwards",
         f"{MEMBERS}, {OWNER}": "ListOffers",
     },
-    "HostService": {OWNER: "ToggleHost GetHost WatchDrain"},
+    "HostService": {OWNER: "ToggleHost GetHost WatchDrain DropKept"},
     "ObjectService": {
         f"{MEMBERS}, {OWNER}": "GetCapacity",
         OWNER: "OpenUpload WriteUpload CommitUpload Enqueue GetObject ListObjects ReadObject ListOutbox "
@@ -96,6 +96,7 @@ OWN_ROLE = {
     BROKER: "MarketService/PostOffers MarketService/SubmitJobs MarketService/CloseLeases "
     "MarketService/ExplainOrder QuorumService/TrackQuorums",
     HOST: "HostService/ToggleHost HostService/GetHost HostService/WatchDrain "
+    "HostService/DropKept "
     "MarketService/StartJobs MarketService/CancelStarts "
     "ObjectService/OpenReplica ObjectService/WriteReplica ObjectService/CommitReplica ObjectService/RebuildReplica "
     "ObjectService/PutReplica",

@@ -51,6 +51,7 @@ class SmallNode:
         self.progress_ends = True
         self.schedules: dict[str, jobs_pb2.Schedule] = {}
         self.host = jobs_pb2.HostState(state="on", slots_busy=2, unsettled=1)
+        self.stuck = False  # it drops nothing of what it keeps
         self.proof = mesh_pb2.GetMemberProofResponse()  # of any member
         self.transactions: dict[str, ledger_pb2.Transaction] = {}
         self.quorums: dict[str, quorum_pb2.Quorum] = {}
@@ -364,6 +365,15 @@ class SmallNode:
             raise InvalidRequest.field("state", "allowed: on, off, drain")
         self.host.state = "draining" if request.state == "drain" else request.state
         return jobs_pb2.ToggleHostResponse(host=self.host)
+
+    def on_DropKept(self, request):
+        """A page of them."""
+        (kept,) = [each for each in self.host.kept if each.owner == request.owner] or [jobs_pb2.KeptFor()]
+        dropped = 0 if self.stuck else min(256, kept.objects)
+        kept.objects -= dropped
+        if not kept.objects and kept in self.host.kept:
+            self.host.kept.remove(kept)
+        return jobs_pb2.DropKeptResponse(dropped=dropped, left=kept.objects)
 
     def on_WatchDrain(self, request, context):
         while True:

@@ -71,6 +71,7 @@ ACCESS: dict[str, Row] = {
     "offgrid.v1.HostService/ToggleHost": Row(ADMINS, HOST),
     "offgrid.v1.HostService/GetHost": Row(ADMINS, HOST),
     "offgrid.v1.HostService/WatchDrain": Row(ADMINS, HOST),
+    "offgrid.v1.HostService/DropKept": Row(ADMINS, HOST),
     "offgrid.v1.ObjectService/GetCapacity": Row(MEMBERS | ADMINS),
     "offgrid.v1.ObjectService/ExplainPlacement": Row(ADMINS),
     "offgrid.v1.ObjectService/PutObject": Row(ADMINS),

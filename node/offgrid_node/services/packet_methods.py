@@ -113,6 +113,7 @@ METHOD_NUMBERS: Mapping[str, int] = {
     "offgrid.v1.HostService/ToggleHost": 0x0901,
     "offgrid.v1.HostService/GetHost": 0x0902,
     "offgrid.v1.HostService/WatchDrain": 0x0903,
+    "offgrid.v1.HostService/DropKept": 0x0904,
 }
 METHOD_NAMES: Mapping[int, str] = {number: name for name, number in METHOD_NUMBERS.items()}
 

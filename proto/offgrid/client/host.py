@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from offgrid.client.calls import Calls
+from offgrid.client.errors import OffgridError
 from offgrid.client.following import follow
 from offgrid.v1 import jobs_pb2
 
@@ -26,6 +27,22 @@ class Host:
         that it owes is settled, and what it keeps for others is acked elsewhere. It outlives restarts."""
         request = jobs_pb2.ToggleHostRequest(state=state)
         return self._calls.unary("HostService/ToggleHost", request, jobs_pb2.ToggleHostResponse).host
+
+    def drop_kept(self, owner: str) -> Iterator[jobs_pb2.DropKeptResponse]:
+        """Drops what this host keeps for an owner that was removed from the mesh (its id, the first characters of it,
+        or the name that it had), and says how far it is, until nothing is left. Safe to repeat.
+
+        Raises OffgridError: StillMember, OwnerMayReturn within 30 days of the removal, RowsDamaged where what is left
+        cannot be dropped."""
+        while True:
+            request = jobs_pb2.DropKeptRequest(owner=owner)
+            answer = self._calls.unary("HostService/DropKept", request, jobs_pb2.DropKeptResponse)
+            yield answer
+            if not answer.left:
+                return
+            if not answer.dropped:
+                text = f"{answer.left} objects cannot be dropped: rows of this host's store are damaged"
+                raise OffgridError("DATA_LOSS", "RowsDamaged", text)
 
     def watch_drain(self, *, within_s: float | None = None) -> Iterator[jobs_pb2.HostState]:
         """A draining host now and at each change; ends once it is drained, or after `within_s` seconds."""

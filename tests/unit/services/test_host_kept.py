@@ -9,12 +9,15 @@ from typing import Any
 import pytest
 
 from offgrid.v1 import jobs_pb2
+from offgrid_node.protocol.errors import FailedPrecondition
 from offgrid_node.protocol.jobs.duty import DRAIN
 from offgrid_node.protocol.jobs.machine import JobsMachine
 from offgrid_node.protocol.mesh.machine import MeshMachine
 from offgrid_node.protocol.mesh.swim import ALIVE, DEAD
+from offgrid_node.protocol.objects.commands import DropKept
 from offgrid_node.protocol.objects.inventory import NOTHING_KEPT, Holding, counted, sum_key
-from offgrid_node.protocol.objects.tables import GIVEN, INVENTORY_SUMS, KEPT, KEPT_BYTES, number_key
+from offgrid_node.protocol.objects.tables import GIVEN, GONE, INVENTORY_SUMS, KEPT, KEPT_BYTES, number_key
+from offgrid_node.runtime import Ticket
 from offgrid_node.services.caller import ADMIN
 from offgrid_node.services.jobs.host_service import HostHandlers
 from offgrid_node.storage.memory import MemoryStore
@@ -30,6 +33,7 @@ class House:
         self.store, self.clock, self.state = MemoryStore(), SimpleNamespace(now=lambda: None), state
         self.alive, self.members = {"here"}, {"here", "away"}
         self.watched: dict[tuple[str, bytes], Callable[[], None]] = {}
+        self.asked = list[tuple[str, object]]()
 
     def machine(self, domain: str, kind: type) -> Any:
         if kind is JobsMachine:
@@ -37,7 +41,9 @@ class House:
             duty = SimpleNamespace(asked=DRAIN)
             return SimpleNamespace(host=SimpleNamespace(describe=lambda now: described, duty=duty))
         assert kind is MeshMachine
-        directory = SimpleNamespace(is_member=lambda node: node in self.members)
+        directory = SimpleNamespace(
+            is_member=lambda node: node in self.members, resolve=lambda text, removed: text if removed else ""
+        )
         return SimpleNamespace(directory=directory, liveness=lambda node: ALIVE if node in self.alive else DEAD)
 
     def keeps(self, owner: str, size_bytes: int, summary: bytes = SOME) -> None:
@@ -49,6 +55,10 @@ class House:
         self.store.commit(Batch(writes=writes))
         for name in writes.keys() & self.watched.keys():
             self.watched[name]()
+
+    def ask(self, domain: str, caller: str, command: object) -> Ticket:
+        self.asked.append((domain, command))
+        return Ticket()
 
     def watch(self, watcher: object) -> Callable[[], None]:
         """No event comes."""
@@ -98,6 +108,23 @@ def test_a_drain_does_not_wait_for_whoever_was_removed() -> None:
     shown = house.shown()
     assert shown.state == "drained"
     assert [kept.removed for kept in shown.kept] == [True]
+
+
+def test_since_when_an_owner_is_gone_is_told() -> None:
+    house = House("on")
+    house.keeps("gone", 10)
+    house.store.commit(Batch(writes={(GONE, b"gone"): number_key(77)}))
+    assert [kept.gone_us for kept in house.shown().kept] == [77]
+
+
+def test_only_what_is_kept_for_no_member_is_dropped() -> None:
+    house = House("on")
+    handlers = HostHandlers(house)  # type: ignore[arg-type]
+    with pytest.raises(FailedPrecondition, match="is a member") as caught:
+        handlers.drop_kept(ADMIN, jobs_pb2.DropKeptRequest(owner="away"))
+    assert (caught.value.reason, house.asked) == ("StillMember", [])
+    handlers.drop_kept(ADMIN, jobs_pb2.DropKeptRequest(owner="gone"))
+    assert house.asked == [("objects", DropKept("gone"))]
 
 
 def test_whoever_waits_for_a_drain_hears_its_end_though_no_event_says_so() -> None:

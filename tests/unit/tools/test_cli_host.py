@@ -55,6 +55,22 @@ def test_what_it_keeps_for_whom(og: Run, node: SmallNode) -> None:
     assert ["late", "2", "8", "bytes", "away"] in lines
 
 
+def test_what_it_keeps_for_somebody_who_was_removed_is_dropped_page_by_page(og: Run, node: SmallNode) -> None:
+    node.host.kept.add(owner="gone", objects=700, bytes=7, removed=True, gone_us=1_700_000_000_000_000)
+    assert "removed from the mesh 2023-11-14" in og("host", "show")[1]
+    assert og("host", "drop", "gone") == (exits.OK, "700 objects kept for gone dropped\n", "")
+    node.host.kept.add(owner="gone", objects=1, bytes=7, removed=True)
+    assert og.json("host", "drop", "gone") == {"owner": "gone", "dropped": 1}
+
+
+def test_what_cannot_be_dropped_is_said_and_ends_it(og: Run, node: SmallNode) -> None:
+    node.stuck = True
+    node.host.kept.add(owner="gone", objects=3, bytes=7, removed=True)
+    code, _, err = og("host", "drop", "gone")
+    assert code == exits.INTERNAL
+    assert "3 objects cannot be dropped" in err
+
+
 def test_it_is_switched(og: Run, node: SmallNode) -> None:
     assert og("host", "toggle", "off") == (0, "off (2 at work, 1 unsettled)\n", "")
     assert node.host.state == "off"

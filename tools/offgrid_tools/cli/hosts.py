@@ -1,4 +1,4 @@
-"""`offgrid host show`, `toggle` and `drain`: for the owner of a host."""
+"""`offgrid host show`, `toggle`, `drain` and `drop`: for the owner of a host."""
 
 from __future__ import annotations
 
@@ -62,7 +62,11 @@ def show() -> None:
 
 
 def _there(kept: KeptFor) -> str:
-    return "removed from the mesh" if kept.removed else "alive" if kept.alive else "away"
+    if not kept.removed:
+        return "alive" if kept.alive else "away"
+    from offgrid_tools.cli.output import when
+
+    return f"removed from the mesh{f' {when(kept.gone_us)}' if kept.gone_us else ''}"
 
 
 def _rule(rule: HostRule, names: dict[str, str]) -> tuple[str, ...]:
@@ -122,6 +126,28 @@ def drain(timeout: float | None, no_wait: bool) -> int:
     from offgrid.client import OffgridError
 
     raise OffgridError("UNAVAILABLE", "NotDrained", f"not drained within {timeout} s; the drain goes on")
+
+
+@click.command()
+@click.argument("owner", metavar="OWNER")
+@common
+def drop(owner: str) -> None:
+    """Drop what this host keeps for OWNER, who was removed from the mesh 30 days ago or longer, for good.
+
+    Nobody reads it any more, and nothing goes by itself: `offgrid host show` says how much it is.
+
+    \b
+    offgrid host drop old-laptop
+    """
+    dropped = sum(answer.dropped for answer in settings().connect().host.drop_kept(owner))
+    if settings().json:
+        from offgrid_tools.cli.json_form import emit
+
+        emit({"owner": owner, "dropped": dropped})
+        return
+    from offgrid_tools.cli.output import clean
+
+    click.echo(f"{dropped} {'object' if dropped == 1 else 'objects'} kept for {clean(owner)} dropped")
 
 
 def _say(host: HostState) -> None:

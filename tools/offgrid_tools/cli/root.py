@@ -154,6 +154,7 @@ HOST = LazyGroup(
         "show": Entry("hosts:show", "Show what this host has and offers, and what it is at."),
         "toggle": Entry("hosts:toggle", "Take work, or take no more."),
         "drain": Entry("hosts:drain", "Drain this host, and wait until it is idle."),
+        "drop": Entry("hosts:drop", "Drop what is kept for an owner who was removed."),
     },
     "Show, toggle and drain this host.",
     common_options(),

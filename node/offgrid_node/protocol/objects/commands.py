@@ -229,6 +229,14 @@ class ChangeReported:
 
 
 @dataclass(frozen=True, slots=True)
+class DropKept:
+    """From this host's owner: what is kept here for `owner`, who was removed from the mesh, is to go. Answered with
+    DropKeptResponse, page by page."""
+
+    owner: str
+
+
+@dataclass(frozen=True, slots=True)
 class HostDrains:
     """This host's owner empties it: those for whom it keeps something are to hear of it at once."""
 

@@ -81,6 +81,10 @@ class Dropping:
         self._fence(owner, object_id, now)
         self._forget(replica_key(object_id, owner), owner)
 
+    def on_gone(self, owner: str, object_id: str) -> None:
+        """Its owner was removed from the mesh. It leaves no fence: nobody brings anything in that name."""
+        self._forget(replica_key(object_id, owner), owner)
+
     def on_expired(self, name: str, now: Now) -> None:
         """`name` is a replica's key, as text. Its owner was not heard of by then. It leaves no fence: what comes late
         expires as well."""

@@ -65,6 +65,10 @@ class Inventory:
         """None of what is not kept."""
         return tuple(self._draft.get(self._table, inventory_key(node, object_id)) or b"")
 
+    def count(self, node: str) -> int:
+        """Of objects."""
+        return count_of(self._draft.get(INVENTORY_SUMS, sum_key(self._table, node)) or NOTHING_KEPT)
+
     def knows(self, node: str) -> bool:
         """Whether anything was ever put for the node."""
         return self._draft.get(INVENTORY_SUMS, sum_key(self._table, node)) is not None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from offgrid.v1 import objects_pb2
+from offgrid.v1 import jobs_pb2, objects_pb2
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.draft import Draft
 from offgrid_node.protocol.effects import Answered, Asked, Effect, Fetched, Regain, Rows, Shipped, Woke
@@ -29,6 +29,7 @@ from offgrid_node.protocol.objects.commands import (
     ChangeReported,
     Compared,
     DeleteObject,
+    DropKept,
     Findings,
     HostDrains,
     HostsChosen,
@@ -51,6 +52,7 @@ from offgrid_node.protocol.objects.deletion import Deletion
 from offgrid_node.protocol.objects.delivery import Delivery
 from offgrid_node.protocol.objects.dropping import Dropping
 from offgrid_node.protocol.objects.expiry import HOST_LATE_US, Expiry, TrustedClock
+from offgrid_node.protocol.objects.gone import Gone
 from offgrid_node.protocol.objects.heeding import Heeding
 from offgrid_node.protocol.objects.hosts import Hosts
 from offgrid_node.protocol.objects.inventory import Inventory
@@ -102,6 +104,7 @@ class ObjectsMachine:
         )
         dropping = Dropping(settings.node_id, self._draft)
         self._replicas, self._heeding = Replicas(settings, self._draft, dropping), Heeding(self._draft, dropping)
+        self._gone = Gone(self._draft, dropping.on_gone)
         given, on_lost = Inventory(self._draft, GIVEN), self._delivery.on_lost
         self._comparing = Comparing(
             self._draft, given, on_lost, self._standing.on_stray, self._hosts.is_drained, self._is_restored
@@ -268,6 +271,7 @@ class ObjectsMachine:
         self._measuring.close_step(now, rng)
 
     def _on_up(self, event: PeerUp, now: Now, rng: Rng) -> None:
+        self._gone.on_up(event.node_id)
         self._notices.on_up(event.node_id, now)
         self._rewrapping.on_label(event.node_id, event.wrap_label, now)
         if self._hosts.on_up(event, now):
@@ -331,6 +335,8 @@ class ObjectsMachine:
         node_id = event.node_id
         self._notices.on_down(node_id)
         self._comparing.on_down(node_id)
+        if event.removed:
+            self._gone.on_removed(node_id, now)
         if self._hosts.on_down(node_id, now, removed=event.removed):
             self._measuring.on_down(node_id)
             self._delivery.on_hosts_changed(now, came=False)
@@ -380,6 +386,9 @@ class ObjectsMachine:
                 self._replicas.on_keep(ticket, command, now)
                 if command.body.expires_us:
                     self._expiries[1].arm(now)
+            case DropKept(owner):
+                dropped, left = self._gone.on_drop(owner, now)
+                self._draft.reply(ticket, jobs_pb2.DropKeptResponse(dropped=dropped, left=left))
             case BeginLife():
                 note_life(self._draft, command)
                 self._draft.reply(ticket, objects_pb2.BeginLifeResponse())

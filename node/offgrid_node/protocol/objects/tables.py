@@ -27,6 +27,7 @@ VERIFIED = "objects_verified"  # when (8 bytes, µs UTC), object id → nothing,
 EXPIRING = "objects_expiring"  # time (8 bytes, µs UTC), object id → nothing, of this node's own
 REPLICAS_EXPIRING = "replicas_expiring"  # likewise object id "/" owner, at a host
 KEPT_BYTES = "replica_bytes"  # owner → how many bytes this host keeps for it (8 bytes, big-endian)
+GONE = "owners_gone"  # owner → since when (8 bytes, µs UTC) this host knows that it was removed from the mesh (gone.py)
 GIVEN = "objects_given"  # host "/" object id → its shards that the host has acked, a byte each; see inventory.py
 KEPT = "replicas_kept"  # owner "/" object id → its shards that lie here, a byte each
 SEGMENTS_KEPT = "replicas_segments"  # owner "/" life, number, object id → nothing, at a host: of owners' journals

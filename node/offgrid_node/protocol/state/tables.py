@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from offgrid_node.protocol.objects.small import SMALL
 from offgrid_node.protocol.objects.tables import (
+    GONE,
     KEPT,
     KEPT_BYTES,
     MOVED,
@@ -24,7 +25,7 @@ PAST = "journal_past"  # number (8 bytes, big-endian) → object id of a segment
 OWN_TABLES = frozenset({JOURNAL, CHANGES, SEGMENTS, PAST})
 # Whoever lost its disk keeps nothing for others any more; and of two cores that keep each other's segments, each one's
 # next would have the other's in it.
-OF_REPLICAS = frozenset({REPLICAS, KEPT, KEPT_BYTES, REPLICAS_EXPIRING, SEGMENTS_KEPT, MOVED, SMALL})
+OF_REPLICAS = frozenset({REPLICAS, KEPT, KEPT_BYTES, REPLICAS_EXPIRING, SEGMENTS_KEPT, MOVED, SMALL, GONE})
 LEFT_OUT = OWN_TABLES | OF_REPLICAS
 
 NUMBER_BYTES = 8

@@ -18,9 +18,9 @@ from offgrid_node.protocol.jobs.duty import DRAIN
 from offgrid_node.protocol.jobs.host import Host
 from offgrid_node.protocol.jobs.machine import JobsMachine
 from offgrid_node.protocol.mesh.swim import ALIVE
-from offgrid_node.protocol.objects.commands import HostDrains
+from offgrid_node.protocol.objects.commands import DropKept, HostDrains
 from offgrid_node.protocol.objects.inventory import count_of, sum_key
-from offgrid_node.protocol.objects.tables import INVENTORY_SUMS, KEPT, KEPT_BYTES, number_of
+from offgrid_node.protocol.objects.tables import GONE, INVENTORY_SUMS, KEPT, KEPT_BYTES, number_of
 from offgrid_node.runtime import Runtime, Ticket
 from offgrid_node.services.caller import Caller
 from offgrid_node.services.mesh import mesh_of
@@ -73,6 +73,16 @@ class HostHandlers:
         push()
         return stream
 
+    def drop_kept(self, caller: Caller, request: jobs_pb2.DropKeptRequest) -> Ticket:
+        directory = mesh_of(self._runtime).directory
+        owner = directory.resolve(request.owner, removed=True)
+        if directory.is_member(owner):
+            text = (
+                f"{owner} is a member of the mesh: only it has what is kept for it dropped; a drain moves it elsewhere"
+            )
+            raise FailedPrecondition(text, reason="StillMember", metadata={"node": owner})
+        return self._runtime.ask("objects", str(caller), DropKept(owner))
+
     def _describe(self) -> jobs_pb2.HostState:
         state = self._host.describe(self._runtime.clock.now())
         self._add_kept(state)
@@ -106,6 +116,7 @@ class HostHandlers:
                         bytes=number_of(store.get(KEPT_BYTES, owner) or b""),
                         alive=mesh.liveness(owner.decode()) == ALIVE,
                         removed=not mesh.directory.is_member(owner.decode()),
+                        gone_us=number_of(store.get(GONE, owner) or b""),
                     )
                 )
         return found

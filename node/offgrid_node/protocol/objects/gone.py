@@ -1,0 +1,74 @@
+"""Owners that were removed from the mesh: what this host keeps for them nobody reads, moves or deletes any more.
+
+A removal is final, unless the mesh's root gets another key and takes back what a thief of the last one had said. So
+nothing of theirs goes by itself: the host's owner may have it dropped, once this host has known for a month that they
+are gone. No fence stays; whoever is back all the same finds out by comparing, and brings it again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from offgrid_node.protocol.clock import Now
+from offgrid_node.protocol.draft import Draft
+from offgrid_node.protocol.errors import FailedPrecondition, Fault
+from offgrid_node.protocol.objects.inventory import Inventory, inventory_key
+from offgrid_node.protocol.objects.tables import GONE, KEPT, KEPT_BYTES, number_key, number_of
+
+DAY_US = 86_400_000_000
+GRACE_US = 30 * DAY_US
+PAGE_REPLICAS = 256  # that go in one transaction
+
+Drop = Callable[[str, str], None]
+"""All that is kept of an object for an owner goes."""
+
+
+class Gone:
+    """Since when they are."""
+
+    def __init__(self, draft: Draft, drop: Drop) -> None:
+        self._draft, self._drop = draft, drop
+        self._kept = Inventory(draft, KEPT)
+
+    def on_removed(self, owner: str, now: Now) -> None:
+        if self._kept.count(owner) and self._draft.get(GONE, owner.encode()) is None:
+            self._draft.put_bytes(GONE, owner.encode(), number_key(now.utc_us))
+
+    def on_up(self, owner: str) -> None:
+        """It is a member, or one again."""
+        if self._draft.get(GONE, owner.encode()) is not None:
+            self._draft.delete(GONE, owner.encode())
+
+    def on_drop(self, owner: str, now: Now) -> tuple[int, int]:
+        """Drops a page of what is kept for it; how many objects of it went, and how many are left. Whoever was removed
+        without this host's hearing of it, while it stood still, is gone from now on. Raises FailedPrecondition
+        (reason OwnerMayReturn)."""
+        self.on_removed(owner, now)
+        since = self._draft.get(GONE, owner.encode())
+        if since is None:
+            return 0, 0
+        if (left_us := number_of(since) + GRACE_US - now.utc_us) > 0:
+            text = f"{owner} is not gone for {GRACE_US // DAY_US} days yet: what is kept for it may be dropped in"
+            raise FailedPrecondition(f"{text} {-(-left_us // DAY_US)} days", reason="OwnerMayReturn")
+        dropped = sum(self._try(owner, object_id) for object_id in self._page(owner))
+        left = self._kept.count(owner)
+        if not left:
+            self._draft.delete(GONE, owner.encode())
+            self._draft.put_bytes(KEPT_BYTES, owner.encode(), number_key(0))
+        return dropped, left
+
+    def _page(self, owner: str) -> list[str]:
+        prefix, ids = inventory_key(owner, ""), list[str]()
+        for key, _ in self._draft.committed(KEPT, b"", prefix=prefix):
+            if self._draft.get(KEPT, key) is not None:
+                ids.append(key[len(prefix) :].decode())
+            if len(ids) == PAGE_REPLICAS:
+                break
+        return ids
+
+    def _try(self, owner: str, object_id: str) -> bool:
+        try:
+            self._drop(owner, object_id)
+        except Fault:  # the others do not wait for it
+            return False
+        return True

@@ -1,0 +1,117 @@
+"""What a host keeps for an owner that was removed from the mesh goes by its own owner's word, after a month, and no
+sooner."""
+
+from __future__ import annotations
+
+import pytest
+from bulk_world import Node, World
+from test_draining import kept, put
+
+from offgrid.v1 import jobs_pb2
+from offgrid_node.protocol.errors import FailedPrecondition, Fault
+from offgrid_node.protocol.events import PeerDown
+from offgrid_node.protocol.objects import gone
+from offgrid_node.protocol.objects.commands import DropKept
+from offgrid_node.protocol.objects.gone import GRACE_US
+from offgrid_node.protocol.objects.tables import GONE, KEPT_BYTES, REPLICAS, number_of, replica_key
+
+GRACE_MS = GRACE_US // 1_000
+OBJECTS_PUT = 3
+
+
+@pytest.fixture
+def world() -> World:
+    world = World(2)
+    for number in range(OBJECTS_PUT):
+        put(world, f"object {number}")
+    return world
+
+
+@pytest.fixture
+def host(world: World) -> Node:
+    return world.hosts[0]
+
+
+def remove(world: World, host: Node) -> None:
+    """The owner is a member no more, and says nothing."""
+    world.owner.up = False
+    host.runtime.deliver("objects", PeerDown(world.owner.node_id, removed=True))
+    world.settle()
+
+
+def drop(world: World, host: Node) -> jobs_pb2.DropKeptResponse:
+    ticket = host.runtime.ask("objects", "local admin", DropKept(world.owner.node_id))
+    world.settle()
+    if isinstance(ticket.outcome, Fault):
+        raise ticket.outcome
+    assert isinstance(ticket.outcome, jobs_pb2.DropKeptResponse)
+    return ticket.outcome
+
+
+def is_there(world: World, host: Node) -> bool:
+    assert (kept(world, host) > 0) == bool([*host.blobs.names()]) == bool([*host.store.scan(REPLICAS)])
+    return kept(world, host) > 0
+
+
+def test_nothing_goes_by_itself(world: World, host: Node) -> None:
+    remove(world, host)
+    world.clock.mono_ms += 100 * GRACE_MS
+    host.restart()
+    world.pass_ms(60_000)
+    assert kept(world, host) == OBJECTS_PUT
+
+
+def test_it_goes_page_by_page_once_the_month_is_over(world: World, host: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gone, "PAGE_REPLICAS", 2)
+    remove(world, host)
+    world.clock.mono_ms += GRACE_MS - 1_000
+    with pytest.raises(FailedPrecondition, match="may be dropped in 1 days") as caught:
+        drop(world, host)
+    assert caught.value.reason == "OwnerMayReturn"
+    world.clock.mono_ms += 1_000
+    assert [(each.dropped, each.left) for each in (drop(world, host), drop(world, host))] == [(2, 1), (1, 0)]
+    assert not is_there(world, host)
+    assert number_of(host.store.get(KEPT_BYTES, world.owner.node_id.encode()) or b"") == 0
+    assert not [*host.store.scan(GONE)]
+    assert (drop(world, host).dropped, drop(world, host).left) == (0, 0)
+
+
+def test_of_whom_the_host_did_not_hear_the_month_begins_when_it_is_asked(world: World, host: Node) -> None:
+    world.owner.up = False
+    with pytest.raises(FailedPrecondition):
+        drop(world, host)
+    world.clock.mono_ms += GRACE_MS
+    assert drop(world, host).dropped == OBJECTS_PUT
+
+
+def test_whoever_is_a_member_again_begins_anew(world: World, host: Node) -> None:
+    remove(world, host)
+    world.clock.mono_ms += GRACE_MS
+    world.owner.up = True
+    host.meet(world.owner)
+    world.settle()
+    with pytest.raises(FailedPrecondition):
+        drop(world, host)
+    assert kept(world, host) == OBJECTS_PUT
+
+
+def test_an_owner_that_is_back_all_the_same_brings_it_again(world: World, host: Node) -> None:
+    remove(world, host)
+    world.clock.mono_ms += GRACE_MS
+    drop(world, host)
+    assert not is_there(world, host)
+    world.owner.up = True
+    for _ in range(4):
+        host.meet(world.owner)
+        world.owner.meet(host)
+        world.pass_ms(60_000)
+    assert kept(world, host) == OBJECTS_PUT
+
+
+def test_a_damaged_row_goes_like_any_other(world: World, host: Node) -> None:
+    remove(world, host)
+    world.clock.mono_ms += GRACE_MS
+    (key, _), *_ = host.store.scan(REPLICAS)
+    assert key == replica_key(key.partition(b"/")[0].decode(), world.owner.node_id)
+    host.store.damage(REPLICAS, key)
+    assert (drop(world, host).left, is_there(world, host)) == (0, False)
