@@ -580,6 +580,23 @@ class TestMeanwhile:
         assert world.owner.info("notes").object_id != old
         assert world.owner.ask("ReencryptObjects", asked).reencryption.objects == 0
 
+    def test_a_key_that_was_begun_by_a_clock_far_ahead_has_nothing_sealed_anew_that_came_after_it(
+        self, world: World
+    ) -> None:
+        (old,) = put(world, "before")
+        ahead_us = world.clock.now().utc_us + 1_000 * HOUR_MS * 1_000
+        write(world.owner, "meta", BEGUN_KEY, ahead_us.to_bytes(8, "big"))
+        world.members.wrap_numbers[world.owner.node_id] += 1
+        world.owner.meet(world.owner)
+        world.settle()
+        after = put(world, "after")
+        asked = objects_pb2.ReencryptObjectsRequest()
+        assert world.owner.ask("ReencryptObjects", asked).reencryption.objects == 1
+        rest(world)
+        now = dict(listed(world))
+        assert [now["after"]] == after
+        assert now["before"] != old
+
     def test_asked_for_again_under_a_later_key_all_of_it_begins_anew(self, world: World) -> None:
         made = put(world, "a", "b", "c")
         waiting = list[Reseal]()

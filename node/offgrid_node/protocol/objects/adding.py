@@ -13,14 +13,15 @@ from offgrid_node.protocol.draft import Draft
 from offgrid_node.protocol.effects import DropBlob, Rows
 from offgrid_node.protocol.errors import Exhausted, Fault
 from offgrid_node.protocol.events import ObjectAdded
+from offgrid_node.protocol.mesh.wrapping import BEGUN_KEY
 from offgrid_node.protocol.objects.commands import AddObject
 from offgrid_node.protocol.objects.deletion import Deletion, was_deleted
 from offgrid_node.protocol.objects.delivery import Delivery
 from offgrid_node.protocol.objects.outbox import Outbox, put_number
-from offgrid_node.protocol.objects.resealing import Resealing
+from offgrid_node.protocol.objects.resealing import Resealing, sealed_us
 from offgrid_node.protocol.objects.rewrapping import Rewrapping
 from offgrid_node.protocol.objects.segments import is_segment
-from offgrid_node.protocol.objects.tables import OBJECT_REQUESTS
+from offgrid_node.protocol.objects.tables import META, OBJECT_REQUESTS, OBJECTS, number_of
 from offgrid_node.protocol.requests import Requests
 
 FULL_RETRY_MS = 5_000
@@ -92,10 +93,23 @@ class Adding:
         for wrap in command.manifest.wraps:
             self._rewrapping.on_wrapped(wrap.node_id, wrap.sealed_key, now)
         parcel = self._outbox.add(command, now)
+        self._date(command)
         self._requests.remember(command.request_id, command.digest, command.body.object_id)
         if command.body.expires_us:
             self._expires(now)
         self._delivery.on_added(parcel)
+
+    def _date(self, command: AddObject) -> None:
+        """What is sealed for the data key of now was sealed after that had begun, whatever the clock says by then: one
+        that was far ahead leaves nothing due to be sealed anew that came later."""
+        begun_us = number_of(self._draft.get(META, BEGUN_KEY) or b"")
+        row = self._outbox.get(command.body.object_id) if begun_us and not command.regained else None
+        if row is None or sealed_us(row) >= begun_us:
+            return
+        own = [wrap for wrap in command.manifest.wraps if wrap.node_id == command.body.owner]
+        if own and all(self._rewrapping.is_current(wrap.node_id, wrap.sealed_key) for wrap in own):
+            row.resealed_us = begun_us
+            self._draft.put(OBJECTS, command.body.object_id.encode(), row)
 
     def check_room(self, *, for_job: bool) -> None:
         """What jobs leave has a bound of its own: it never takes the room of what is put. Raises Exhausted

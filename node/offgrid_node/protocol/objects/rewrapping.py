@@ -65,6 +65,10 @@ class Rewrapping:
         elif known != label:
             self._begin(now)
 
+    def is_current(self, node_id: str, sealed_key: bytes) -> bool:
+        """Whether it is wrapped for the node's key of now, as far as this node has heard."""
+        return self._draft.get(WRAP_LABELS, node_id.encode()) == sealed_key[:LABEL_BYTES]
+
     def on_rewrapped(self, event: Rewrapped, now: Now) -> None:
         """A page has come back. What was deleted, unshared or wrapped otherwise meanwhile stays as it is."""
         if event.fault is not None:
