@@ -217,6 +217,21 @@ class TestAHostThatHoldsFewerThanBefore:
         host.restart()
         assert sorted(host.blobs.names()) == [blob_name(body, shard) for shard in shards[1:]]
 
+    def test_takes_none_of_those_again_under_the_epoch_that_laid_them_there(self) -> None:
+        world = Vault(hosts=2)
+        host, epoch, before = world.holder(), world.epoch(), world.row()
+        shards, body = epoch.shards[host.node_id], Manifest.decode(before.object.manifest.signed.body)
+        data = [host.blobs.read(name := blob_name(body, shard), 0, host.blobs.size(name) or 0) for shard in shards]
+        layout = tuple(255 if shard == shards[0] else index for shard, index in enumerate(epoch.layout))
+        world.tell(host, replace(epoch, epoch=epoch.epoch + 1, layout=layout))
+        late = objects_pb2.PutReplicaRequest(manifest=before.object.manifest, epoch=before.epoch, shards=data)
+        with pytest.raises(FailedPrecondition) as error:
+            host.ask_as(world.owner, "PutReplica", late)
+        assert error.value.reason == "EpochOver"
+        world.pass_seconds(1)
+        assert sorted(host.blobs.names()) == [blob_name(body, shard) for shard in shards[1:]]
+        assert [each.shards for each in holdings_of(host.store, KEPT, world.owner.node_id)] == [shards[1:]]
+
 
 def test_too_many_are_refused() -> None:
     world = Vault()
