@@ -11,7 +11,7 @@ from bulk_world import Letter, Node, World
 from offgrid.plaintext import checksum_of
 from offgrid.v1 import jobs_pb2, objects_pb2, state_pb2
 from offgrid_node.protocol.effects import Reseal
-from offgrid_node.protocol.errors import Fault, NotFound, Unavailable
+from offgrid_node.protocol.errors import Corrupt, Fault, NotFound, Unavailable
 from offgrid_node.protocol.jobs.schedules import SCHEDULE_JOBS
 from offgrid_node.protocol.mesh.wrapping import BEGUN_KEY
 from offgrid_node.protocol.objects import resealing
@@ -842,7 +842,8 @@ def test_a_row_that_nobody_can_read_is_left_out_and_said(world: World) -> None:
 def test_a_row_that_is_damaged_while_its_object_waits_for_acks_keeps_no_other_from_it(
     world: World, *, half: bool
 ) -> None:
-    ids = sorted(put(world, "a", "b", "c"))
+    made = put(world, "a", "b", "c")
+    ids = sorted(made)
     world.bend = refusing
     begin(world)
     rest(world)
@@ -856,4 +857,11 @@ def test_a_row_that_is_damaged_while_its_object_waits_for_acks_keeps_no_other_fr
         world.pass_ms(HOUR_MS)
     assert world.owner.runtime.failures == 0
     assert far(world).sealed >= 2
-    assert half or world.owner.store.get(OBJECTS, halves[ids[1]].encode()) is not None, "the half that is sound stays"
+    if half:
+        return
+    assert world.owner.store.get(OBJECTS, halves[ids[1]].encode()) is not None, "the half that is sound stays"
+    index = made.index(ids[1])
+    for wanted in (ids[1], "abc"[index], halves[ids[1]]):
+        assert world.owner.read(wanted) == data(index), "and is read in the place of what nobody can read"
+        with pytest.raises(Corrupt):
+            world.owner.ask("DeleteObject", objects_pb2.DeleteObjectRequest(object=wanted))

@@ -3,14 +3,26 @@ with it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from offgrid.v1 import objects_pb2
-from offgrid_node.protocol.errors import InvalidRequest, NotFound
+from offgrid_node.protocol.errors import Corrupt, InvalidRequest, NotFound
 from offgrid_node.protocol.objects.deletion import OBJECT_DELETED, was_deleted
 from offgrid_node.protocol.objects.manifest import OBJECT_ID
-from offgrid_node.protocol.objects.tables import DELETED, OBJECT_NAMES, OBJECTS, REGAINED, missing_key, name_prefix
+from offgrid_node.protocol.objects.tables import (
+    DELETED,
+    OBJECT_NAMES,
+    OBJECTS,
+    REGAINED,
+    RESEALED,
+    missing_key,
+    name_prefix,
+)
 from offgrid_node.services.objects.sharing import NAME_CHARS_MAX, PREFIX_CHARS_MIN, Sharing
 from offgrid_node.services.shelf import Shelf
 from offgrid_node.storage.store import Store
+
+RowOf = Callable[[str], "objects_pb2.ObjectRow | None"]
 
 
 class Finding:
@@ -23,7 +35,7 @@ class Finding:
         """As `own`, and then among what others share with this node; what was this node's own and is deleted is nobody
         else's. Raises NotFound, and InvalidRequest when several fit."""
         try:
-            return self.own(text)
+            return self.own(text, to_read=True)
         except NotFound as fault:
             if fault.reason == OBJECT_DELETED:
                 raise
@@ -31,31 +43,44 @@ class Finding:
                 raise
             return self._sharing.opened(shared)
 
-    def own(self, text: str) -> objects_pb2.ObjectRow:
+    def own(self, text: str, *, to_read: bool = False) -> objects_pb2.ObjectRow:
         """By id, also one that it had before it was sealed anew, by name (the newest of that name), or by the first
-        characters of an id. What is sealed anew and not in its place yet is the object that it replaces. Raises
-        NotFound, and InvalidRequest when several fit."""
+        characters of an id. What is sealed anew and not in its place yet is the object that it replaces, and stands for
+        that where its row is damaged and it is only `to_read`. Raises NotFound, and InvalidRequest when several fit."""
+        row_of = self._readable if to_read else self._row
         if not 0 < len(text) <= NAME_CHARS_MAX:
             raise InvalidRequest.field("object", "an id, its first characters, or a name is needed")
-        found = self._shelf.find(OBJECTS, objects_pb2.ObjectRow, text) if OBJECT_ID.match(text) else None
-        found = found or self._named(text)
+        found = row_of(text) if OBJECT_ID.match(text) else None
+        found = found or self._named(text, row_of)
         if found is None and text.startswith("o-") and len(text) >= PREFIX_CHARS_MIN:
             found = self._beginning(text)
         if found is None and self._shelf.find(DELETED, objects_pb2.Deletion, text) is not None:
-            found = self._shelf.find(OBJECTS, objects_pb2.ObjectRow, self._shelf.place_of(text))
+            found = row_of(self._shelf.place_of(text))
             if found is None:
                 raise was_deleted(text)
         if found is not None and found.replaces:
-            found = self._shelf.find(OBJECTS, objects_pb2.ObjectRow, found.replaces)
+            found = row_of(found.replaces)
         if found is None and OBJECT_ID.match(text) and (missing := self._store.get(REGAINED, missing_key(text))):
             raise _missing(objects_pb2.RegainedObject.FromString(missing))
         if found is None:
             raise NotFound(f"there is no object {text!r}", reason="ObjectNotFound", metadata={"object": text})
         return found
 
-    def _named(self, name: str) -> objects_pb2.ObjectRow | None:
+    def _row(self, object_id: str) -> objects_pb2.ObjectRow | None:
+        return self._shelf.find(OBJECTS, objects_pb2.ObjectRow, object_id)
+
+    def _readable(self, object_id: str) -> objects_pb2.ObjectRow | None:
+        """Raises Corrupt for one that is damaged, and was not sealed anew."""
+        try:
+            return self._row(object_id)
+        except Corrupt:
+            if (new := self._store.get(RESEALED, object_id.encode())) is None:
+                raise
+            return self._row(new.decode())
+
+    def _named(self, name: str, row_of: RowOf) -> objects_pb2.ObjectRow | None:
         for _, object_id in self._store.scan(OBJECT_NAMES, prefix=name_prefix(name)):
-            row = self._shelf.find(OBJECTS, objects_pb2.ObjectRow, object_id.decode())
+            row = row_of(object_id.decode())
             if row is not None and row.object.name == name:
                 return row
         return None
