@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from offgrid_node.protocol.errors import Exhausted, Fault
+from offgrid_node.protocol.errors import Corrupt, Exhausted, Fault
 from offgrid_node.storage.disk import disk_fault
 from offgrid_node.storage.lmdb import INITIAL_MAP_BYTES, LmdbStore
 from offgrid_node.storage.redo_log import LOG_ID_BYTES, RECORD_BYTES_MAX, RedoLog, body_of
@@ -330,18 +330,26 @@ class LoggedStore:
 
 
 def _merged(above: list[bytes], writes: Writes, table: str, below: Iterator[Row], reverse: bool) -> Iterator[Row]:
-    """The rows below, with those of the keys above in their place; both in the order of the scan."""
+    """The rows below, with those of the keys above in their place; both in the order of the scan. Raises Corrupt where
+    the store below does, with all given that comes before."""
     at = 0
-    for row in below:
-        key = row[0]
-        while at < len(above) and (above[at] > key if reverse else above[at] < key):
-            yield from _written(writes, table, above[at])
-            at += 1
-        if at < len(above) and above[at] == key:
-            yield from _written(writes, table, key)
-            at += 1
-        else:
-            yield row
+    try:
+        for row in below:
+            key = row[0]
+            while at < len(above) and (above[at] > key if reverse else above[at] < key):
+                yield from _written(writes, table, above[at])
+                at += 1
+            if at < len(above) and above[at] == key:
+                yield from _written(writes, table, key)
+                at += 1
+            else:
+                yield row
+    except Corrupt as fault:
+        damaged = bytes.fromhex(fault.metadata.get("key", ""))
+        for key in above[at:]:
+            if damaged and (key > damaged if reverse else key < damaged):
+                yield from _written(writes, table, key)
+        raise
     for key in above[at:]:
         yield from _written(writes, table, key)
 

@@ -9,9 +9,11 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import lmdb
 import pytest
 
 from offgrid_node.protocol.errors import Corrupt, Fault, Unavailable
+from offgrid_node.protocol.sound import sound
 from offgrid_node.storage.lmdb import LmdbStore
 from offgrid_node.storage.logged import OVERLAY_BYTES_MAX, OVERLAY_ROWS_MAX, SPARE_BYTES, LoggedStore
 from offgrid_node.storage.redo_log import BLOCK_BYTES, LOG_BYTES, LOG_FILE, RECORD_BYTES_MAX, RedoLog
@@ -134,6 +136,22 @@ def test_a_scan_sees_above_and_below_as_one(folder: Path) -> None:
         assert list(store.scan("jobs", b"a")) == expected
         assert list(store.scan("jobs", b"a", reverse=True)) == expected[::-1]
         assert list(store.scan("jobs", prefix=b"d")) == [(b"d", b"above")]
+
+
+def test_a_walk_gives_what_lies_above_right_before_and_behind_a_damaged_row(folder: Path) -> None:
+    with opened(folder) as store:
+        for number in (10, 20, 30):
+            store.commit(batch(number))
+    with contextlib.closing(lmdb.open(str(folder), max_dbs=64, map_size=16 * MIB)) as env:
+        table = env.open_db(b"t/jobs", create=False)
+        with env.begin(db=table, write=True) as txn:
+            txn.put(b"000020", b"8 bytes!" + b"a lie")
+    with opened(folder) as store:
+        for number in (5, 15, 19, 25, 35):
+            store.commit(batch(number))
+        damaged = list[bytes]()
+        found = [int(key) for key, _ in sound(store.scan, "jobs", on_damaged=damaged.append)]
+    assert (found, damaged) == ([0, 5, 10, 15, 19, 25, 30, 35], [b"000020"])
 
 
 @pytest.mark.parametrize("reverse", [False, True])
