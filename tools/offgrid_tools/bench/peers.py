@@ -49,7 +49,8 @@ def free_port() -> int:
 
 
 class Processes:
-    """A peer's processes, each with its log in the folder."""
+    """A peer's processes, each with its log in the folder and, like our nodes, in a session of its own: Linux shares
+    processors out by session first."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir()
@@ -59,7 +60,13 @@ class Processes:
     def start(self, name: str, argv: Sequence[str], env: dict[str, str] | None = None) -> None:
         with (self.folder / f"{name}.log").open("wb") as log:
             self._running[name] = subprocess.Popen(
-                argv, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=env, cwd=self.folder
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=env,
+                cwd=self.folder,
+                start_new_session=sys.platform != "win32",
             )
 
     def wait(self, name: str, ready: Callable[[], bool]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -29,6 +30,9 @@ def test_a_process_is_waited_for_and_stopped(tmp_path: Path) -> None:
     serve = f"import socket, time; s = socket.create_server(('127.0.0.1', {port})); time.sleep(60)"
     processes.start("server", [sys.executable, "-c", serve])
     processes.wait("server", lambda: listens(port))
+    if sys.platform != "win32":
+        pid = processes.pids["server"]
+        assert os.getsid(pid) == pid, "as our nodes are: whoever shares a session shares its processor time"
     processes.stop()
     assert not listens(port)
 
