@@ -14,7 +14,7 @@ from offgrid_node.protocol.errors import Unavailable
 from offgrid_node.protocol.events import BROKER, HOST
 from offgrid_node.protocol.jobs.terms import LOSSES_MAX
 from offgrid_node.protocol.ledger.tables import LOG, SLOTS, TRANSFERS
-from offgrid_node.protocol.objects.tables import OBJECTS, REPLICAS
+from offgrid_node.protocol.objects.tables import OBJECTS, REPLICAS, WRAP_LABELS
 from offgrid_node.protocol.quorum.tables import FENCES, QUORUMS
 from offgrid_tools.sim.breakage import Breakage
 from offgrid_tools.sim.cluster import Cluster
@@ -40,7 +40,9 @@ RESETS, RESET_ALL_CHANCE = (0.0, 0.0, 0.002, 0.01), 0.3
 CLOCK_STEP_MAX_US = 86_400 * SECOND
 # What a crash may wait for: jobs as often as all else, but what a witness says where one forks.
 VOTES = writes_to(frozenset({SLOTS, LOG, TRANSFERS}))
-BAITS = (says_of_jobs, says_of_jobs, writes_to(frozenset({OBJECTS, REPLICAS, QUORUMS, FENCES})), VOTES)
+KEEPING = writes_to(frozenset({OBJECTS, REPLICAS, QUORUMS, FENCES}))
+BAITS = (says_of_jobs, says_of_jobs, KEEPING, VOTES)
+VAULT_BAITS = (KEEPING, writes_to(frozenset({WRAP_LABELS})))  # where there are neither jobs nor votes
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,7 @@ class Nemesis:
         self._gap_max_us = STORM_GAP_MAX_US if plan.storm else GAP_MAX_US
         if plan.vault and plan.vault.cuts:
             self._gap_max_us = CUT_GAP_MAX_US
-        self._baits = (*BAITS, VOTES, VOTES, VOTES) if plan.having(FORKS) else BAITS
+        self._baits = (*BAITS, VOTES, VOTES, VOTES) if plan.having(FORKS) else VAULT_BAITS if plan.vault else BAITS
         self.counts: dict[str, int] = {}
         self.last_us = self._felled = 0
         self._over = False
