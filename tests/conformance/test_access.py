@@ -73,8 +73,8 @@ EVERY_RPC = {
     },
     "LedgerService": {
         f"{MEMBERS}, {OWNER}": "GetGenesis",
-        OWNER: "OpenLedger GetBalance ListBalances CreateTransfer GetTransaction WatchTransaction ListTransactions "
-        "ListBookings GetLedgerStatus",
+        OWNER: "OpenLedger GetBalance ListBalances CreateTransfer UnlockSlot GetTransaction WatchTransaction "
+        "ListTransactions ListBookings GetLedgerStatus",
         MEMBERS: "PushBlocks SyncBlocks",
     },
     "StateService": {OWNER: "ListEvents WatchEvents"},

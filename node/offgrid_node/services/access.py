@@ -123,6 +123,7 @@ ACCESS: dict[str, Row] = {
     "offgrid.v1.LedgerService/GetBalance": Row(ADMINS),
     "offgrid.v1.LedgerService/ListBalances": Row(ADMINS),
     "offgrid.v1.LedgerService/CreateTransfer": Row(ADMINS),
+    "offgrid.v1.LedgerService/UnlockSlot": Row(ADMINS),
     "offgrid.v1.LedgerService/GetTransaction": Row(ADMINS),
     "offgrid.v1.LedgerService/WatchTransaction": Row(ADMINS),
     "offgrid.v1.LedgerService/ListTransactions": Row(ADMINS),

@@ -105,6 +105,12 @@ class Ledger:
         )
         return self._calls.unary("LedgerService/CreateTransfer", request, ledger_pb2.CreateTransferResponse).transaction
 
+    def unlock(self) -> ledger_pb2.Transaction:
+        """Asks the witnesses to end this node's open slot, and with it what is under way: it becomes final if it could
+        be final already, else void. OffgridError NothingUnderWay where nothing is."""
+        request = ledger_pb2.UnlockSlotRequest()
+        return self._calls.unary("LedgerService/UnlockSlot", request, ledger_pb2.UnlockSlotResponse).transaction
+
     def transaction(self, tx_id: str) -> ledger_pb2.Transaction:
         """By its id, or the first eight characters of it or more where they are one transaction's alone."""
         request = ledger_pb2.GetTransactionRequest(tx_id=tx_id)

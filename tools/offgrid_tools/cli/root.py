@@ -54,7 +54,7 @@ ROOT = LazyGroup(
         "balance": Entry("accounts:balance", "What an account holds."),
         "history": Entry("accounts:history", "Transactions, newest first."),
         "bookings": Entry("accounts:bookings", "What this node's jobs cost."),
-        "tx": Entry("root:TX", "Show transactions."),
+        "tx": Entry("root:TX", "Show transactions, and end what hangs."),
         "ledger": Entry("root:LEDGER", "Open the ledger and see how it does."),
         "metrics": Entry("metrics:metrics", "What the node counts of itself, as Prometheus reads it."),
         "put": Entry("putting:put", "Store a file sealed in the mesh."),
@@ -190,8 +190,11 @@ QUORUM = LazyGroup(
 )
 TX = LazyGroup(
     "tx",
-    {"show": Entry("transfer:show", "Show one transaction.")},
-    "Show transactions.",
+    {
+        "show": Entry("transfer:show", "Show one transaction."),
+        "unlock": Entry("transfer:unlock", "End what this node's account has under way."),
+    },
+    "Show transactions, and end what hangs.",
     common_options(),
 )
 LEDGER = LazyGroup(

@@ -1,4 +1,4 @@
-"""`offgrid transfer` and `tx show`."""
+"""`offgrid transfer`, `tx show` and `tx unlock`."""
 
 from __future__ import annotations
 
@@ -79,6 +79,32 @@ def show(tx_id: str) -> None:
     _show(settings().connect().ledger.transaction(tx_id))
 
 
+@click.command()
+@click.option(
+    "--timeout",
+    "wait_s",
+    type=FiniteRange(0.001, WAIT_S_MAX),
+    default=WAIT_S,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to wait until it has ended.",
+)
+@common
+def unlock(wait_s: float) -> int:
+    """End what this node's account has under way, if it does not end by itself.
+
+    The witnesses decide: a transaction that may be final somewhere becomes final, any other one is void, and the
+    account goes on. What it was to pay for jobs is owed again; a transfer is not repeated.
+    """
+    client = settings().connect()
+    tx = client.ledger.unlock()
+    if not settings().json:
+        click.echo(f"{tx.tx_id}: waiting until its slot has ended", err=True)
+    tx = client.ledger.settled(tx.tx_id, wait_s)
+    _show(tx)
+    return exits.OK if _ended(tx) else exits.PENDING
+
+
 def exit_code_of(tx: Transaction) -> int:
     """0 once the money has moved, FAILED when it never will, PENDING in between."""
     from offgrid.v1.ledger_pb2 import TxState
@@ -131,5 +157,5 @@ def _risk(tx: Transaction) -> str:
     if tx.state == TxState.TX_STATE_QUEUED:
         return "it waits behind an earlier one of the same account; nothing of it has left this node"
     if tx.state == TxState.TX_STATE_CERTIFIED:
-        return "nothing else can take its place any more; the payee has it once the confirms are enough"
+        return "no other transaction can take its place; the payee has it once the confirms are enough"
     return "the payee has not got it, and an owner who signs another in its place could still take it back"

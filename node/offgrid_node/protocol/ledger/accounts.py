@@ -106,6 +106,13 @@ class Accounts:
         self.totals.fees_micro += tx.fee_micro
         self.totals_changed = True
 
+    def skip(self, account: bytes, seq: int, digest: bytes) -> None:
+        """The account's next slot ends with the no-op of this digest: nothing moves."""
+        held = self.get(account)
+        assert seq == held.next_seq, "slots are applied in their order"
+        held.next_seq, held.head = seq + 1, digest
+        self._changed[account] = held
+
     def flush(self) -> None:
         """The end of a step: what has changed becomes rows."""
         for account, held in self._changed.items():

@@ -161,6 +161,25 @@ class Bookings:
             self.owed_micro -= owed.amount_micro
             del self._window[owed.number]
 
+    def unpaid(self, tx_id: str, count: int) -> None:
+        """This transaction will never be: what it was to pay is owed again, in its old place."""
+        for key, job_id in self._draft.committed(BOOKING_INDEX, b""):
+            if count == 0:
+                break
+            row = self._draft.row(BOOKINGS, job_id, ledger_pb2.Booking)
+            if row is None or row.tx_id != tx_id:
+                continue
+            count -= 1
+            row.tx_id, row.owed, row.fee_micro = "", True, 0
+            self._draft.put(BOOKINGS, job_id, row)
+            payee, number = node_id_bytes(row.payee), NUMBER_MAX - number_of(key)
+            digest = booking_digest(self._salt, row.job_id, row.attempt, payee, row.amount_micro, row.action)
+            owed = Owed(number, row.job_id, payee, row.amount_micro, digest)
+            self._draft.put_bytes(OWED, number_key(number), owed.encode())
+            self.owed_micro += row.amount_micro
+            self._window[number] = owed
+        self._window = OrderedDict(sorted(self._window.items()))
+
     # ---- inside
 
     def _payment(self, chosen: Sequence[Owed]) -> Payment:

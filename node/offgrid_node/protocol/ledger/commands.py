@@ -50,6 +50,15 @@ class CreateTransfer:
 
 
 @dataclass(frozen=True, slots=True)
+class UnlockSlot:
+    """The owner asks that its account's open slot ends. Asked again it changes nothing.
+
+    Answered with UnlockSlotResponse. FailedPrecondition (EconomyOff, LedgerNotOpen, Muted, NothingUnderWay: no
+    transaction of this account is), Unavailable (StillLearning).
+    """
+
+
+@dataclass(frozen=True, slots=True)
 class PushBlocks:
     """Blocks that `sender` holds. Answered with PushBlocksResponse; FailedPrecondition (EconomyOff, LedgerNotOpen)."""
 

@@ -33,6 +33,12 @@ class Committee:
     def nodes_of(self, mask: int) -> Iterator[str]:
         return (node for index, node in enumerate(self._nodes) if mask >> index & 1)
 
+    def leader_of(self, account: bytes, seq: int, ballot: int) -> int:
+        """The bit of the witness whose vote the others follow at this ballot: each in turn, and another first in each
+        slot."""
+        first = int.from_bytes(account[:8], "big") + seq
+        return 1 << (first + ballot) % len(self._nodes)
+
     def weight(self, mask: int) -> int:
         return weight_of(self.nodes_of(mask), self._weights)
 
@@ -43,6 +49,10 @@ class Committee:
                 self._known.clear()
             known = self._known[mask] = enough(self.nodes_of(mask), self._weights, self.quorum_milli)
         return known
+
+    def one_is_honest(self, mask: int) -> bool:
+        """More than a third: liars alone weigh less."""
+        return self.weight(mask) > self.weight(self.all) - self.quorum_milli
 
     @property
     def faults_survived(self) -> int:

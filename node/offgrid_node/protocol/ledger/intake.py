@@ -24,10 +24,12 @@ from offgrid_node.protocol.ledger.items import (
     Double,
     Fork,
     Item,
+    Report,
     Seen,
     SignedHeader,
     Statement,
     TxItem,
+    Unlock,
     decode_item,
     fork_of,
 )
@@ -144,6 +146,10 @@ class Intake:
             case Fork(first):
                 if not self._chains.author(first.header.author).frozen:
                     self._freeze(item)
+            case Report():
+                self._witness.on_report(item, bit)
+            case Unlock():
+                self._witness.on_unlock(item)
             case Seen(name, digest):
                 if self._chains.author(name).frozen and not self._chains.holds(digest):
                     self._orphans.want([digest], author, sender, now.mono_ms, named=True)

@@ -1,7 +1,7 @@
 """What a block carries: signed transactions, votes, confirms, evidence, and what its author has seen of a liar.
 
-An item is a kind byte and a fixed big-endian body; only transactions and evidence carry signatures of their own, all
-else is covered by the block's. Ballots and epochs above 0 are for recovery and for new committees, to come.
+An item is a kind byte and a fixed big-endian body; only transactions, evidence and unlocks carry signatures of their
+own, all else is covered by the block's. Ballots above 0 are recovery.py's; epochs above 0 are to come.
 
     tx          1 | sig64 | tx body
     vote        2 | epoch4 | account20 | seq8 | ballot4 | tx32
@@ -9,6 +9,8 @@ else is covered by the block's. Ballots and epochs above 0 are for recovery and 
     fork        4 | two x (len2 header | sig64), the lesser header first
     double      5 | two x (len2 tx body | sig64), the lesser body first
     seen        6 | author20 | digest32
+    unlock      7 | sig64 | account20 | seq8
+    report      8 | epoch4 | account20 | seq8 | ballot4 | certificate's ballot4 | certificate's tx32
 """
 
 from __future__ import annotations
@@ -19,13 +21,15 @@ from dataclasses import dataclass
 
 from offgrid_node.protocol.errors import PeerFault
 from offgrid_node.protocol.ids import base32
-from offgrid_node.protocol.ledger.records import HEADER_KIND, TX_KIND, Header, Tx
+from offgrid_node.protocol.ledger.records import HEADER_KIND, TX_KIND, Header, Tx, unlock_digest
 from offgrid_node.protocol.signing import SIGNATURE_BYTES, BodyReader, BodyWriter, digest_of
 
-TX, VOTE, CONFIRM, FORK, DOUBLE, SEEN = 1, 2, 3, 4, 5, 6
-SIGNATURES = {TX: 1, FORK: 2, DOUBLE: 2}  # within an item of that kind
+TX, VOTE, CONFIRM, FORK, DOUBLE, SEEN, UNLOCK, REPORT = 1, 2, 3, 4, 5, 6, 7, 8
+SIGNATURES = {TX: 1, FORK: 2, DOUBLE: 2, UNLOCK: 1}  # within an item of that kind
 _STATEMENT = struct.Struct(">BI20sQI32s")
 _SEEN = struct.Struct(">B20s32s")
+_UNLOCK = struct.Struct(">B64s20sQ")
+_REPORT = struct.Struct(">BI20sQII32s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +59,8 @@ class TxItem:
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """A vote (`confirms` False) or a confirm, by the author of the block: for this transaction in this slot."""
+    """A vote (`confirms` False) or a confirm, by the author of the block: for this transaction in this slot, or, at
+    ballots above 0, for the no-op (records.noop_digest)."""
 
     confirms: bool
     epoch: int
@@ -110,7 +115,38 @@ class Seen:
         return _SEEN.pack(SEEN, self.author, self.digest)
 
 
-Item = TxItem | Statement | Fork | Double | Seen
+@dataclass(frozen=True, slots=True)
+class Unlock:
+    """An owner asks that this slot of its account ends: with what may be final there already, else with nothing."""
+
+    account: bytes
+    seq: int
+    signature: bytes
+    digest: bytes
+
+    def encode(self) -> bytes:
+        return _UNLOCK.pack(UNLOCK, self.signature, self.account, self.seq)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The author of the block says no more at lower ballots of this slot. `certified` has, of all that it knows to have
+    a quorum of votes, the highest ballot; 32 zeros: it knows of none."""
+
+    epoch: int
+    account: bytes
+    seq: int
+    ballot: int
+    certified_ballot: int
+    certified: bytes
+
+    def encode(self) -> bytes:
+        return _REPORT.pack(
+            REPORT, self.epoch, self.account, self.seq, self.ballot, self.certified_ballot, self.certified
+        )
+
+
+Item = TxItem | Statement | Fork | Double | Seen | Unlock | Report
 
 
 def decode_item(data: bytes, salt: bytes) -> Item:
@@ -127,6 +163,11 @@ def decode_item(data: bytes, salt: bytes) -> Item:
         return _evidence(kind, data[1:], salt)
     if kind == SEEN and len(data) == _SEEN.size:
         return Seen(data[1:21], data[21:])
+    if kind == UNLOCK and len(data) == _UNLOCK.size:
+        _, signature, account, seq = _UNLOCK.unpack(data)
+        return Unlock(account, seq, signature, unlock_digest(salt, account, seq))
+    if kind == REPORT and len(data) == _REPORT.size:
+        return _report(data)
     raise _malformed("item", f"kind {kind} of {len(data)} bytes is not known")
 
 
@@ -135,6 +176,8 @@ def claims(item: Item) -> Iterator[Claim]:
     match item:
         case TxItem(tx, _, signature, digest):
             yield Claim(base32(tx.src), digest, signature, seq=tx.seq)
+        case Unlock(account, seq, signature, digest):
+            yield Claim(base32(account), digest, signature, seq=seq)
         case Double(first, second):
             yield from claims(first)
             yield from claims(second)
@@ -158,6 +201,15 @@ def double_of(one: TxItem, other: TxItem) -> Double:
 def signatures_in(items: Iterable[bytes]) -> int:
     """How many signatures encoded items carry, by their kinds alone: nothing is decoded for that."""
     return sum(SIGNATURES.get(item[0], 0) for item in items if item)
+
+
+def _report(data: bytes) -> Report:
+    _, epoch, account, seq, ballot, certified_ballot, certified = _REPORT.unpack(data)
+    if ballot <= certified_ballot:
+        raise _malformed("report", f"ballot {ballot} with a certificate of ballot {certified_ballot}")
+    if certified_ballot and not any(certified):
+        raise _malformed("report", f"no certificate, of ballot {certified_ballot}")
+    return Report(epoch, account, seq, ballot, certified_ballot, certified)
 
 
 def _tx_item(body: bytes, signature: bytes, salt: bytes) -> TxItem:

@@ -58,7 +58,7 @@ class LedgerMachine:
         self._chains = Chains(draft, salt)
         self._orphans = Orphans(draft)
         self._bookings = Bookings(own, salt, draft)
-        self._witness = Witness(own, draft, self._accounts, self._slots, self._transactions, self._voice)
+        self._witness = Witness(settings, draft, self._accounts, self._slots, self._transactions, self._voice)
         self._intake = Intake(own, salt, draft, self._chains, self._orphans, self._voice, self._witness)
         self._wallet = Wallet(
             settings, draft, self._accounts, self._transactions, self._witness, self._voice, self._bookings
@@ -88,7 +88,7 @@ class LedgerMachine:
     def deadline_ms(self) -> int | None:
         if not self._settings.enabled or not self._genesis_digest:
             return None
-        due = (self._gossip.deadline_ms(), self._voice.deadline_ms())
+        due = (self._gossip.deadline_ms(), self._voice.deadline_ms(), self._witness.deadline_ms())
         return min((at for at in due if at is not None), default=None)
 
     def step(self, inputs: Sequence[object], now: Now, rng: Rng) -> list[Effect]:
@@ -167,6 +167,7 @@ class LedgerMachine:
     ) -> (
         ledger_pb2.OpenLedgerResponse
         | ledger_pb2.CreateTransferResponse
+        | ledger_pb2.UnlockSlotResponse
         | ledger_pb2.PushBlocksResponse
         | ledger_pb2.SyncBlocksResponse
     ):
@@ -191,6 +192,8 @@ class LedgerMachine:
             case commands.CreateTransfer():
                 row = self._wallet.on_create(command, now, rng)
                 return ledger_pb2.CreateTransferResponse(transaction=self._views.transfer(row))
+            case commands.UnlockSlot():
+                return ledger_pb2.UnlockSlotResponse(transaction=self._views.by_digest(self._wallet.on_unlock()))
         raise Internal(f"the ledger machine does not know {type(command).__name__}")
 
     def _open(self, signed: common_pb2.Signed, genesis: LedgerGenesis, now: Now) -> None:
@@ -229,7 +232,7 @@ class LedgerMachine:
         self._draft.begin(now)
         if now != self._now:  # all steps of a batch see one instant: what came before it is committed
             self._now = now
-            for part in (self._accounts, self._slots, self._transactions, self._chains):
+            for part in (self._accounts, self._slots, self._witness, self._transactions, self._chains):
                 part.trim()
 
     def _close_step(self, now: Now, rng: Rng) -> None:
@@ -237,6 +240,7 @@ class LedgerMachine:
             self._wallet.on_learnt(known)
         learnt_all = self._voice.on_time(now.mono_ms)
         self._gossip.on_time(now, rng)
+        self._witness.on_time(now.mono_ms)
         while True:
             self._witness.settle(now)
             for known in self._witness.take_ended():
@@ -250,6 +254,7 @@ class LedgerMachine:
         for items in _parcels(self._voice.take()):
             self._speak(items, now, rng)
         self._slots.flush()
+        self._witness.flush()
         self._accounts.flush()
         self._gossip.flush(now)
 

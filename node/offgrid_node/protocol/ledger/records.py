@@ -23,6 +23,7 @@ from offgrid_node.protocol.ids import NODE_ID_BYTES, base32, node_id_bytes
 from offgrid_node.protocol.signing import BodyReader, BodyWriter, check_version, decode_body, digest_of
 
 GENESIS_KIND, TX_KIND, HEADER_KIND = b"og.ledger.v1", b"og.tx.v1", b"og.block.v1"
+NOOP_KIND, UNLOCK_KIND = b"og.noop.v1", b"og.unlock.v1"
 ITEM_KIND, BOOKING_KIND, REQUEST_KIND = b"og.item.v1", b"og.booking.v1", b"og.tx.request.v1"
 VERSION = 1
 DIGEST_BYTES = 32
@@ -244,6 +245,23 @@ def _check_meta(key: str, value: str, said: bytes) -> None:
         raise ValueError(f"meta key {key[:32]!r}: {META_KEY_RULE}")
     if len(said) > META_VALUE_BYTES_MAX or _UNSEEN.search(value):
         raise ValueError(f"meta {key}: at most {META_VALUE_BYTES_MAX} bytes of text without control characters")
+
+
+# ---- how a slot ends without a transaction
+
+
+def noop_digest(salt: bytes, account: bytes, seq: int) -> bytes:
+    """The no-op: what stands in a slot in which nothing is moved. The account's next transaction names it as `prev`."""
+    return digest_of(NOOP_KIND, salt, _slot_body(account, seq))
+
+
+def unlock_digest(salt: bytes, account: bytes, seq: int) -> bytes:
+    """What an owner signs who asks that this slot of its account ends, whatever it has signed there."""
+    return digest_of(UNLOCK_KIND, salt, _slot_body(account, seq))
+
+
+def _slot_body(account: bytes, seq: int) -> bytes:
+    return BodyWriter().uint(VERSION, 1).fixed(account, NODE_ID_BYTES).uint(seq, 8).done()
 
 
 # ---- blocks

@@ -42,7 +42,8 @@ class Tally:
 @dataclass(slots=True)
 class Slot:
     """`first` is the transaction seen first, the only one that this node may vote for; `voted` and `confirmed` are this
-    node's own statements at ballot 0. `doubled`: a second transaction was seen."""
+    node's own statements at ballot 0. `doubled`: a second transaction was seen. `disputed`: something was said of it at
+    a higher ballot, or its owner wants it to end (disputes.py)."""
 
     account: bytes
     seq: int
@@ -50,6 +51,7 @@ class Slot:
     voted: bytes = NOTHING
     confirmed: bytes = NOTHING
     doubled: bool = False
+    disputed: bool = False
     tallies: dict[bytes, Tally] = field(default_factory=dict)
 
     @property
@@ -71,7 +73,7 @@ class Slot:
 
     def encode(self) -> bytes:
         inline = [*self.tallies.items()][:INLINE_TALLIES]
-        flags = (2 if len(self.tallies) > INLINE_TALLIES else 0) | self.doubled
+        flags = (self.disputed << 2) | ((len(self.tallies) > INLINE_TALLIES) << 1) | self.doubled
         parts = [_HEAD.pack(VERSION, self.first, self.voted, self.confirmed, flags, len(inline))]
         for digest, tally in inline:
             parts += digest, tally.encode()
@@ -81,7 +83,7 @@ class Slot:
     def decode(cls, key: bytes, row: bytes) -> tuple[Slot, bool]:
         """The slot, and whether it has tallies in rows of their own."""
         _, first, voted, confirmed, flags, count = _HEAD.unpack_from(row)
-        slot = cls(key[:-NUMBER_BYTES], number_of(key), first, voted, confirmed, bool(flags & 1))
+        slot = cls(key[:-NUMBER_BYTES], number_of(key), first, voted, confirmed, bool(flags & 1), bool(flags & 4))
         for index in range(count):
             at = _HEAD.size + index * (32 + _TALLY.size)
             slot.tallies[row[at : at + 32]] = Tally.decode(row[at + 32 : at + 32 + _TALLY.size])
@@ -127,9 +129,13 @@ class Slots:
             tally.confirmed |= bit
         else:
             tally.voted |= bit
-        if len(slot.tallies) > INLINE_TALLIES:
-            self._spilled.setdefault(slot.key, set()).add(tx_digest)
+        self._spill(slot, tx_digest)
         return True
+
+    def name(self, slot: Slot, tx_digest: bytes) -> None:
+        """A transaction of that slot beside the first: it ends with the slot, though nobody votes for it."""
+        slot.tally(tx_digest)
+        self._spill(slot, tx_digest)
 
     def close(self, slot: Slot) -> None:
         """It is final: its rows go."""
@@ -152,6 +158,10 @@ class Slots:
                 self._draft.put_bytes(TALLIES, key + digest, slot.tallies[digest].encode())
         self._changed.clear()
         self._spilled.clear()
+
+    def _spill(self, slot: Slot, tx_digest: bytes) -> None:
+        if len(slot.tallies) > INLINE_TALLIES:
+            self._spilled.setdefault(slot.key, set()).add(tx_digest)
 
     def trim(self) -> None:
         """At a new instant: all that is held is in committed rows."""

@@ -12,6 +12,7 @@ META = "ledger_meta"  # one row each, see below
 ACCOUNTS = "ledger_accounts"  # account → accounts.Account
 SLOTS = "ledger_slots"  # account, seq → slots.Slot; of slots that are not final yet
 TALLIES = "ledger_tallies"  # account, seq, transaction's digest → slots.Tally; beyond those in the slot's own row
+DISPUTES = "ledger_disputes"  # account, seq → DisputeRow; of slots that are not final yet
 TXS = "ledger_txs"  # transaction's digest → TxRow
 TX_INDEX = "ledger_tx_index"  # account (20 zeros: all), number counted down → transaction's digest
 TRANSFERS = "ledger_transfers"  # transfer id → TransferRow, of this node's owner

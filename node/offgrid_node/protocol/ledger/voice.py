@@ -21,7 +21,7 @@ from typing import TypeVar
 
 from offgrid_node.protocol.draft import Draft
 from offgrid_node.protocol.ledger.committee import Committee
-from offgrid_node.protocol.ledger.items import Item, Statement
+from offgrid_node.protocol.ledger.items import Item, Report, Statement
 from offgrid_node.protocol.ledger.learning import Learning
 from offgrid_node.protocol.ledger.tables import META, MUTE_KEY
 
@@ -103,7 +103,7 @@ class Voice:
         self._draft.put_bytes(META, MUTE_KEY, why.encode())
 
     def say(self, item: Item) -> None:
-        assert self.may_witness if isinstance(item, Statement) else self.free, "a quiet node signs nothing"
+        assert self.may_witness if isinstance(item, Statement | Report) else self.free, "a quiet node signs nothing"
         self._items.append(item)
 
     def notice(self, sentence: str, *, about: str = "") -> None:

@@ -19,8 +19,8 @@ from offgrid_node.protocol.ids import ID_BYTES, base32, fresh_id
 from offgrid_node.protocol.ledger.accounts import Accounts
 from offgrid_node.protocol.ledger.bookings import Bookings
 from offgrid_node.protocol.ledger.commands import CreateTransfer
-from offgrid_node.protocol.ledger.items import TxItem
-from offgrid_node.protocol.ledger.records import NO_REQUEST, TX_KIND, Tx, request_mark, tx_id_of
+from offgrid_node.protocol.ledger.items import TxItem, Unlock
+from offgrid_node.protocol.ledger.records import NO_REQUEST, TX_KIND, Tx, request_mark, tx_id_of, unlock_digest
 from offgrid_node.protocol.ledger.refusals import wrong_amount
 from offgrid_node.protocol.ledger.settings import LedgerSettings
 from offgrid_node.protocol.ledger.tables import (
@@ -112,6 +112,24 @@ class Wallet:
         self.pump(now)
         return row
 
+    def on_unlock(self) -> bytes:
+        """The transaction that is in the open slot, by its digest. Raises the faults that commands.UnlockSlot names."""
+        self._check_voice()
+        if not self._voice.free:
+            raise Unavailable("this node has just started and listens", reason="StillLearning", retry_ms=LEARN_RETRY_MS)
+        account = self._settings.account
+        if not self._in_flight:
+            raise FailedPrecondition(
+                "no transaction of this account is under way: there is nothing to end", reason="NothingUnderWay"
+            )
+        seq = self._accounts.get(account).next_seq
+        digest = unlock_digest(self._settings.salt, account, seq)
+        if not self._witness.is_unlocked(account, seq):
+            unlock = Unlock(account, seq, self._settings.signer.sign(digest), digest)
+            self._voice.say(unlock)
+            self._witness.on_unlock(unlock)
+        return self._in_flight
+
     def on_learnt(self, known: Known) -> None:
         """A transaction of this node's own that it had forgotten: what was to be paid by it is paid, and not again.
         Transfers are signed in the order in which they were made."""
@@ -142,7 +160,8 @@ class Wallet:
         if tx.src != self._settings.account:
             return
         if known.row.state == ledger_pb2.TX_STATE_VOID:
-            self._voice.notice(f"transaction {tx_id_of(digest)} of this node will never be: another took its slot")
+            self._voice.notice(f"transaction {tx_id_of(digest)} of this node will never be: its slot ended without it")
+            self._bookings.unpaid(tx_id_of(digest), known.row.bookings)
         elif known.row.bookings:
             outcome = f"{known.row.bookings} bookings"
             self._draft.record(EventType.SETTLED, tx_id_of(digest), ledger=ledger_event(tx, digest, outcome))
@@ -162,10 +181,7 @@ class Wallet:
     # ---- inside
 
     def _check(self, command: CreateTransfer) -> None:
-        if self._voice.muted_why:
-            raise FailedPrecondition(f"this node signs nothing: {self._voice.muted_why}", reason="Muted")
-        if why := self._voice.learning.why:  # among what it learns may be this very transfer
-            raise Unavailable(f"this node signs nothing yet: {why}", reason="StillLearning", retry_ms=LEARN_RETRY_MS)
+        self._check_voice()
         fee = self._fee(command)
         if fee < self._fee_micro:
             allowed = f"{fee}; this ledger takes no less than {self._fee_micro}"
@@ -185,6 +201,12 @@ class Wallet:
                 reason="InsufficientFunds",
                 metadata={"needed_micro": str(needed), "available_micro": str(max(0, free))},
             )
+
+    def _check_voice(self) -> None:
+        if self._voice.muted_why:
+            raise FailedPrecondition(f"this node signs nothing: {self._voice.muted_why}", reason="Muted")
+        if why := self._voice.learning.why:  # among what it learns may be this very transfer
+            raise Unavailable(f"this node signs nothing yet: {why}", reason="StillLearning", retry_ms=LEARN_RETRY_MS)
 
     def _fee(self, command: CreateTransfer) -> int:
         return command.fee_micro or self._fee_micro

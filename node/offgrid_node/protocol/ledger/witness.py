@@ -12,7 +12,8 @@ honest witness behind the certificate had applied all earlier slots of the accou
 only grow. Locks are rows in the batch of the block that carries the statement, so a crash forgets none.
 
 Everything happens in the account's next slot: what comes in for later ones is counted, and looked at when its turn
-comes. Epochs and ballots above 0 are not known yet and count for nothing.
+comes. A slot in which no transaction gets a quorum any more is ended at higher ballots (recovery.py): there, once this
+node has said anything, it says nothing at ballot 0 any more. Epochs above 0 are not known yet and count for nothing.
 
 What is kept of others is bounded. A block that speaks of an account without money, or of a slot SEQ_AHEAD_MAX or more
 beyond the next, is not taken in yet (`within_reach`): an honest author has the money and the slots before final, from
@@ -26,7 +27,7 @@ money may sign many transactions for the slots in reach, and each is kept.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from offgrid.v1 import ledger_pb2
 from offgrid_node.protocol.clock import Now
@@ -35,26 +36,34 @@ from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.ids import base32
 from offgrid_node.protocol.ledger.accounts import Account, Accounts
 from offgrid_node.protocol.ledger.committee import Committee
-from offgrid_node.protocol.ledger.items import Double, Item, Statement, TxItem, double_of
+from offgrid_node.protocol.ledger.disputes import DIGESTS_MAX, Dispute, Disputes
+from offgrid_node.protocol.ledger.items import Double, Item, Report, Statement, TxItem, Unlock, double_of
 from offgrid_node.protocol.ledger.records import LedgerGenesis, Tx, tx_id_of
+from offgrid_node.protocol.ledger.recovery import EPOCH, Recovery
+from offgrid_node.protocol.ledger.settings import LedgerSettings
 from offgrid_node.protocol.ledger.slots import NOTHING, Slot, Slots, Tally
 from offgrid_node.protocol.ledger.tables import EVIDENCE, SLOTS
 from offgrid_node.protocol.ledger.transactions import Known, Transactions
 from offgrid_node.protocol.ledger.voice import Voice
 
-BALLOT, EPOCH = 0, 0
 SEQ_AHEAD_MAX = 128  # slots of one account, beginning with its next
-DIGESTS_MAX = 8  # of one witness in one slot, of transactions that are not here
 
 
 class Witness:
     """Every node follows the slots; only one whom the genesis names votes and confirms."""
 
     def __init__(
-        self, own: bytes, draft: Draft, accounts: Accounts, slots: Slots, transactions: Transactions, voice: Voice
+        self,
+        settings: LedgerSettings,
+        draft: Draft,
+        accounts: Accounts,
+        slots: Slots,
+        transactions: Transactions,
+        voice: Voice,
     ) -> None:
-        self._own, self._draft = own, draft
+        self._own, self._draft = settings.account, draft
         self._accounts, self._slots, self._transactions, self._voice = accounts, slots, transactions, voice
+        self._disputes, self._recovery = Disputes(draft), Recovery(settings.salt)
         self._committee = Committee(())
         self._own_bit = 0
         self._fee_micro = 0
@@ -71,6 +80,7 @@ class Witness:
     def open(self, genesis: LedgerGenesis) -> None:
         self._committee = Committee(genesis.witnesses)
         self._own_bit = self._committee.bit_of(self._own)
+        self._recovery.open(self._committee, self._own_bit)
         self._fee_micro = genesis.fee_micro
 
     # ---- questions
@@ -85,19 +95,33 @@ class Witness:
     def within_reach(self, items: Iterable[Item], bit: int) -> bool:
         """Whether a block with these, by the witness with this bit, is one to take in now."""
         for item in items:
+            ballot = 0
             match item:
-                case Statement() if bit:
-                    name, seq = item.account, item.seq
+                case Statement() | Report() if bit:
+                    name, seq, ballot = item.account, item.seq, item.ballot
                 case TxItem(tx):
                     name, seq = tx.src, tx.seq
                 case Double(first):
                     name, seq = first.tx.src, first.tx.seq
+                case Unlock(name, seq):
+                    pass
                 case _:
                     continue
             account = self._accounts.get(name)
             if seq >= account.next_seq + SEQ_AHEAD_MAX or account.untouched:
                 return False
+            open_slot = ballot > 0 and seq >= account.next_seq
+            if open_slot and not self._recovery.within_reach(self._disputes.get(name, seq), ballot):
+                return False
         return True
+
+    def deadline_ms(self) -> int | None:
+        return self._recovery.deadline_ms()
+
+    def is_unlocked(self, name: bytes, seq: int) -> bool:
+        """Whether the owner has asked that the slot ends."""
+        dispute = self._disputes.get(name, seq)
+        return dispute is not None and dispute.unlocked
 
     def standing(self, name: bytes) -> bytes | None:
         """The transaction seen first for the account's next slot."""
@@ -126,25 +150,46 @@ class Witness:
         if slot is None or slot.first == NOTHING:
             slot = self._slots.make(tx.src, tx.seq)
             slot.first = digest
-        elif slot.first != digest and not slot.doubled:
+        elif slot.first != digest and digest not in slot.tallies:
+            self._slots.name(self._slots.make(tx.src, tx.seq), digest)
+        if slot.first != digest and not slot.doubled:
             self._on_double(self._slots.make(tx.src, tx.seq), item, told)
         self._touched[tx.src] = None
 
     def on_statement(self, statement: Statement, bit: int) -> None:
         """What the witness with this bit says in a block of its own; bit 0 is nobody's."""
-        if not bit or (statement.epoch, statement.ballot) != (EPOCH, BALLOT):
+        if not bit or statement.epoch != EPOCH:
             return
         if statement.seq < (account := self._accounts.get(statement.account)).next_seq:
+            return
+        if statement.ballot:
+            self._on_dispute(statement, bit)
             return
         slot = self._slots.make(statement.account, statement.seq)
         if bit == self._own_bit:
             slot.bind(statement.tx_digest, confirms=statement.confirms)
-        if self._too_many(slot, statement.tx_digest, bit):
+        if self._too_many(slot, slot.tallies, statement.tx_digest, bit):
             return
         if self._slots.state(slot, statement.tx_digest, bit, confirms=statement.confirms) and (
             statement.seq == account.next_seq
         ):
             self._touched[statement.account] = None
+
+    def on_report(self, report: Report, bit: int) -> None:
+        """The witness with this bit says nothing more at lower ballots."""
+        if not bit or report.epoch != EPOCH or report.seq < self._accounts.get(report.account).next_seq:
+            return
+        self._dispute(report.account, report.seq).report(
+            report.ballot, (report.certified_ballot, report.certified), bit
+        )
+
+    def on_unlock(self, unlock: Unlock) -> None:
+        """Signed by the account's owner."""
+        if unlock.seq >= self._accounts.get(unlock.account).next_seq:
+            self._dispute(unlock.account, unlock.seq).unlocked = True
+
+    def on_time(self, now_ms: int) -> None:
+        self._touched.update(dict.fromkeys(self._recovery.on_time(now_ms)))
 
     # ---- the end of a step
 
@@ -158,6 +203,14 @@ class Witness:
             del self._touched[account]
             while self._advance(account, now):
                 pass
+
+    def flush(self) -> None:
+        """The end of a step: what was said of disputes becomes rows."""
+        self._disputes.flush()
+
+    def trim(self) -> None:
+        """At a new instant: all that is held is in committed rows."""
+        self._disputes.trim()
 
     def take_learnt(self) -> list[Known]:
         """Own transactions that came from others since it was asked last: this node had forgotten them."""
@@ -177,20 +230,22 @@ class Witness:
         slot = self._slots.get(name, account.next_seq)
         if slot is None:
             return False
-        for digest, tally in slot.tallies.items():
-            if tally.confirmed and self._committee.enough(tally.confirmed):
-                known = self._known(slot, account, digest)
-                if known is not None:
-                    # Final here by what a liar has shown to nobody else: the others need this node's word.
-                    if self._own_bit and slot.confirmed == NOTHING and self._voice.may_witness:
-                        self._say(slot, digest, confirms=True)
-                    self._apply(slot, known, tally, now)
-                    return True
+        dispute = self._disputes.get(name, slot.seq) if slot.disputed else None
+        if self._end(slot, account, dispute, now):
+            return True
         if not self._own_bit:
             return False
         if not self._voice.may_witness:
             self._unheard[name] = None
             return False
+        if slot.doubled or dispute is not None:
+            dispute = dispute or Dispute(name, slot.seq)
+            word = self._recovery.next_word(slot, dispute, lambda it: self._holds(slot, account, it), now.mono_ms)
+            if word is not None:
+                self._say_above(word)
+                return True
+            if dispute.promised(self._own_bit):
+                return False
         if slot.confirmed == NOTHING and (certified := self._certified(slot, account)) is not None:
             self._say(slot, certified, confirms=True)
             return True
@@ -198,6 +253,50 @@ class Witness:
             self._say(slot, slot.first, confirms=False)
             return True
         return False
+
+    def _end(self, slot: Slot, account: Account, dispute: Dispute | None, now: Now) -> bool:
+        """Whether a quorum has confirmed what the slot ends with, at one ballot."""
+        promised = dispute.promised(self._own_bit) if dispute is not None else 0
+        for digest, tally in slot.tallies.items():
+            if tally.confirmed and self._committee.enough(tally.confirmed) and self._known(slot, account, digest):
+                # Final here by what a liar has shown to nobody else: the others need this node's word.
+                if self._own_bit and slot.confirmed == NOTHING and self._voice.may_witness and not promised:
+                    self._say(slot, digest, confirms=True)
+                self._apply(slot, dispute, digest, tally, now)
+                return True
+        for _, digest, tally in dispute.all_tallies() if dispute is not None else ():
+            if self._committee.enough(tally.confirmed) and self._holds(slot, account, digest):
+                self._apply(slot, dispute, digest, tally, now)
+                return True
+        return False
+
+    def _holds(self, slot: Slot, account: Account, digest: bytes) -> bool:
+        """Whether the slot could end with this."""
+        return digest == self._recovery.noop(slot) or self._known(slot, account, digest) is not None
+
+    def _dispute(self, name: bytes, seq: int) -> Dispute:
+        """The slot's dispute, to change."""
+        self._slots.make(name, seq).disputed = True
+        if seq == self._accounts.get(name).next_seq:
+            self._touched[name] = None
+        return self._disputes.make(name, seq)
+
+    def _on_dispute(self, statement: Statement, bit: int) -> None:
+        """A vote or a confirm at a ballot above 0."""
+        dispute = self._dispute(statement.account, statement.seq)
+        slot = self._slots.make(statement.account, statement.seq)
+        tallies = dispute.tallies.get(statement.ballot, {})
+        noop = statement.tx_digest == self._recovery.noop(slot)
+        if noop or bit == self._own_bit or not self._too_many(slot, tallies, statement.tx_digest, bit):
+            dispute.state(statement.ballot, statement.tx_digest, bit, confirms=statement.confirms)
+
+    def _say_above(self, word: Statement | Report) -> None:
+        """Says it, at a ballot above 0, and is bound by it."""
+        if isinstance(word, Report):
+            self.on_report(word, self._own_bit)
+        else:
+            self._on_dispute(word, self._own_bit)
+        self._voice.say(word)
 
     def _certified(self, slot: Slot, account: Account) -> bytes | None:
         """The transaction that a quorum has voted for."""
@@ -223,11 +322,11 @@ class Witness:
             return None
         return known if (known.item.tx.src, known.item.tx.seq) == (slot.account, slot.seq) else None
 
-    def _too_many(self, slot: Slot, digest: bytes, bit: int) -> bool:
-        """Whether this witness names so many transactions for one slot that one more, not known here, is ignored."""
-        if len(slot.tallies) < DIGESTS_MAX or self._of(slot, digest) is not None:
+    def _too_many(self, slot: Slot, tallies: Mapping[bytes, Tally], digest: bytes, bit: int) -> bool:
+        """Whether this witness names so many transactions at one ballot that one more, not known here, is ignored."""
+        if len(tallies) < DIGESTS_MAX or self._of(slot, digest) is not None:
             return False
-        named = [other for other, tally in slot.tallies.items() if (tally.voted | tally.confirmed) & bit]
+        named = [other for other, tally in tallies.items() if (tally.voted | tally.confirmed) & bit]
         return len(named) >= DIGESTS_MAX and digest not in named
 
     def _say(self, slot: Slot, digest: bytes, *, confirms: bool) -> None:
@@ -237,25 +336,41 @@ class Witness:
         else:
             slot.voted = digest
         self._slots.state(slot, digest, self._own_bit, confirms=confirms)
-        self._voice.say(Statement(confirms, EPOCH, slot.account, slot.seq, BALLOT, digest))
+        self._voice.say(Statement(confirms, EPOCH, slot.account, slot.seq, 0, digest))
 
-    def _apply(self, slot: Slot, known: Known, tally: Tally, now: Now) -> None:
-        tx = known.item.tx
-        self._accounts.apply(tx, known.item.digest)
-        self._transactions.end(known, ledger_pb2.TX_STATE_FINAL, tally, now)
-        self._ended.append(known)
-        for digest in {slot.first: 0, **dict.fromkeys(slot.tallies)}:
-            other = self._of(slot, digest) if digest != known.item.digest else None
+    def _apply(self, slot: Slot, dispute: Dispute | None, digest: bytes, tally: Tally, now: Now) -> None:
+        """The slot ends with this transaction, or with the no-op."""
+        known = self._of(slot, digest)
+        if known is not None:
+            tx = known.item.tx
+            self._accounts.apply(tx, digest)
+            self._transactions.end(known, ledger_pb2.TX_STATE_FINAL, tally, now)
+            self._ended.append(known)
+            self._draft.record(EventType.TX_FINAL, tx_id_of(digest), ledger=ledger_event(tx, digest, "final"))
+            self._touched.update(dict.fromkeys(name for name, _ in tx.outputs))
+        else:
+            self._accounts.skip(slot.account, slot.seq, digest)
+            event = ledger_pb2.LedgerEvent(
+                tx_id=tx_id_of(digest), src=base32(slot.account), seq=slot.seq, outcome="no-op"
+            )
+            self._draft.record(EventType.TX_FINAL, tx_id_of(digest), ledger=event)
+        for named, votes in self._named(slot, dispute):
+            other = self._of(slot, named) if named != digest else None
             if other is not None and other.row.state == ledger_pb2.TX_STATE_SIGNED:
-                self._transactions.end(other, ledger_pb2.TX_STATE_VOID, slot.tally(digest), now)
+                self._transactions.end(other, ledger_pb2.TX_STATE_VOID, votes, now)
                 self._ended.append(other)
         self._slots.close(slot)
-        self._draft.record(
-            EventType.TX_FINAL, tx_id_of(known.item.digest), ledger=ledger_event(tx, known.item.digest, "final")
-        )
-        self._touched[tx.src] = None
-        for name, _ in tx.outputs:
-            self._touched[name] = None
+        if slot.disputed:
+            self._disputes.close(slot.account, slot.seq)
+        self._recovery.forget(slot.account, slot.seq)
+        self._touched[slot.account] = None
+
+    def _named(self, slot: Slot, dispute: Dispute | None) -> list[tuple[bytes, Tally]]:
+        """What was named in the slot, each with who voted for it at ballot 0."""
+        digests = {slot.first: None, **dict.fromkeys(slot.tallies)}
+        for _, digest, _ in dispute.all_tallies() if dispute is not None else ():
+            digests[digest] = None
+        return [(digest, slot.tallies.get(digest) or Tally()) for digest in digests]
 
     def _on_double(self, slot: Slot, item: TxItem, told: bool) -> None:
         """Two transactions of one owner for one slot: the second changes nothing, but all should know."""

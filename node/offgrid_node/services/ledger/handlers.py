@@ -111,6 +111,9 @@ class LedgerHandlers:
         command = commands.CreateTransfer(outputs, request.fee_micro, meta, request_id)
         return self._ask(caller, command, request).map(self._with_names)
 
+    def unlock_slot(self, caller: Caller, request: ledger_pb2.UnlockSlotRequest) -> Ticket:
+        return self._ask(caller, commands.UnlockSlot(), request).map(self._with_names)
+
     def get_transaction(self, caller: Caller, request: ledger_pb2.GetTransactionRequest) -> Message:
         return ledger_pb2.GetTransactionResponse(transaction=self._reads.transaction(request.tx_id))
 
@@ -185,7 +188,7 @@ class LedgerHandlers:
         return resolve(field, text, self._directory(), removed=True) if text else self._signer.node_id
 
     def _with_names(self, response: Message) -> Message:
-        assert isinstance(response, ledger_pb2.CreateTransferResponse)
+        assert isinstance(response, ledger_pb2.CreateTransferResponse | ledger_pb2.UnlockSlotResponse)
         self._reads.named(response.transaction)
         return response
 

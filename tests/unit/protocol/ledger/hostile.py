@@ -12,18 +12,24 @@ from offgrid_node.protocol.ledger.tables import BOOKINGS, TXS
 from offgrid_node.protocol.ledger.views import Views
 
 HOSTILE_MS, PEACE_MS, LOOK_MS = 6_000, 80_000, 4_000
+TORN_MS = 60_000  # liars go on in peace: so long a slot with two transactions may stay open
 
 
-def play(seed: int, *, lying: bool = True) -> World:
-    """Raises Broken, naming what does not hold."""
+def play(seed: int, *, lying: bool = True, tearing: bool = False) -> World:
+    """Raises Broken, naming what does not hold. `tearing`: an owner and its accomplice do nothing but sign two
+    transactions for one slot."""
     size = 4 if seed % 3 else 7
     faults = (size - 1) // 3 if lying else 0
-    world = World(seed, size, 2, lying=faults, weights=weights_of(seed, size, faults))
+    world = World(seed, size, 4 if tearing else 2, lying=faults, weights=weights_of(seed, size, faults))
     rng = world.rng
     world.latency_ms = rng.choice([(1, 5), (1, 60), (1, 1_500)])
     for number in range(faults):
         Liar(world, world.names[number], equivocates=rng.random() < 0.5)
-    if lying and seed % 2:
+    if tearing:
+        owner, accomplice = world.names[size : size + 2]
+        del world.nodes[owner], world.nodes[accomplice]
+        Liar(world, owner, equivocates=True, accomplice=Liar(world, accomplice, equivocates=False))
+    elif lying and seed % 2:
         observer = world.names[size]
         del world.nodes[observer]
         Liar(world, observer, equivocates=True)
@@ -49,11 +55,16 @@ def play(seed: int, *, lying: bool = True) -> World:
                 world.cost(spender_name, f"j-{asked}", payee, rng.randrange(0, 5_000))
     world.heal()
     world.run(LOOK_MS)
+    torn: dict[tuple[bytes, int], int] = {}
     for _ in range(LOOK_MS, PEACE_MS, LOOK_MS):
         world.run(LOOK_MS)
+        torn = {slot: torn.get(slot, world.now_ms) for node in world.honest() for slot in node.torn()}
+        if any(world.now_ms - since_ms > TORN_MS for since_ms in torn.values()):
+            raise Broken(f"slots with two transactions do not end: {torn}")
         try:
             check_settled(world)
-            return world
+            if not torn:
+                return world
         except Broken:
             pass  # not yet
     check_settled(world)

@@ -22,14 +22,16 @@ from offgrid_node.protocol.errors import Fault, Unavailable
 from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.events import CostIncurred, PeerUp
 from offgrid_node.protocol.ids import base32, node_id_bytes, unbase32
+from offgrid_node.protocol.ledger.accounts import Account
 from offgrid_node.protocol.ledger.audit import accounts, sums
 from offgrid_node.protocol.ledger.blocks import CheckedBlock, check_block
 from offgrid_node.protocol.ledger.commands import CreateTransfer, OpenLedger, PushBlocks, SyncBlocks
-from offgrid_node.protocol.ledger.items import Claim, Statement, TxItem
+from offgrid_node.protocol.ledger.items import Claim, Report, Statement, TxItem
 from offgrid_node.protocol.ledger.machine import LedgerMachine
 from offgrid_node.protocol.ledger.records import GENESIS_KIND, LedgerGenesis
 from offgrid_node.protocol.ledger.settings import LedgerSettings
-from offgrid_node.protocol.ledger.tables import LOG
+from offgrid_node.protocol.ledger.slots import Slot
+from offgrid_node.protocol.ledger.tables import ACCOUNTS, LOG, SLOTS
 from offgrid_node.protocol.mesh.wrapping import WrappingKey
 from offgrid_node.protocol.signing import digest_of
 from offgrid_node.storage.memory import MemoryStore
@@ -90,9 +92,10 @@ class Judge:
         self._weights = {node_id_bytes(node): weight for node, weight in genesis.witnesses}
         self.liars: set[str] = set()
         self._seen: set[bytes] = set()
-        self._said: dict[tuple[str, bool, bytes, int], bytes] = {}
-        self._confirms: dict[tuple[bytes, int, bytes], set[bytes]] = {}
-        self._votes: dict[tuple[bytes, int, bytes], set[bytes]] = {}
+        self._said: dict[tuple[str, bool, bytes, int, int], bytes] = {}
+        self._promised: dict[tuple[str, bytes, int], int] = {}
+        self._confirms: dict[tuple[bytes, int, bytes], dict[int, set[bytes]]] = {}  # of slot and digest, by ballot
+        self._votes: dict[tuple[bytes, int, bytes], dict[int, set[bytes]]] = {}
         self._heights: dict[tuple[bytes, int], bytes] = {}
         self.final: dict[tuple[str, int], str] = {}
 
@@ -112,22 +115,34 @@ class Judge:
         for item in block.items:
             if isinstance(item, Statement):
                 self._saw_statement(author, block.header.author, item)
+            elif isinstance(item, Report):
+                self._saw_promise(author, item)
 
     def _saw_statement(self, author: str, name: bytes, said: Statement) -> None:
         slot = said.account, said.seq
         if author not in self.liars:
-            before = self._said.setdefault((author, said.confirms, *slot), said.tx_digest)
+            before = self._said.setdefault((author, said.confirms, *slot, said.ballot), said.tx_digest)
             if before != said.tx_digest:
                 raise Broken(f"{author} said two things of slot {said.seq} of {base32(said.account)}")
-            if said.confirms and not self._enough(self._votes.get((*slot, said.tx_digest), set())):
+            if said.ballot < self._promised.get((author, *slot), 0):
+                raise Broken(f"{author} spoke at ballot {said.ballot}, below its promise")
+            votes = self._votes.get((*slot, said.tx_digest), {})
+            if said.confirms and not self._enough(votes.get(said.ballot, set())):
                 raise Broken(f"{author} confirmed what has no certificate")
         counted = self._confirms if said.confirms else self._votes
-        counted.setdefault((*slot, said.tx_digest), set()).add(name)
+        counted.setdefault((*slot, said.tx_digest), {}).setdefault(said.ballot, set()).add(name)
+
+    def _saw_promise(self, author: str, report: Report) -> None:
+        place = author, report.account, report.seq
+        if author not in self.liars and report.ballot <= self._promised.get(place, 0):
+            raise Broken(f"{author} reported twice at ballot {report.ballot}, or went back to it")
+        self._promised[place] = max(report.ballot, self._promised.get(place, 0))
 
     def called_final(self, src: str, seq: int, tx_id: str) -> None:
         if self.final.setdefault((src, seq), tx_id) != tx_id:
             raise Broken(f"two final transactions in slot {seq} of {src}")
-        if not self._enough(self._confirms.get((node_id_bytes(src), seq, unbase32(tx_id)), set())):
+        confirms = self._confirms.get((node_id_bytes(src), seq, unbase32(tx_id)), {})
+        if not any(self._enough(names) for names in confirms.values()):
             raise Broken("called final without a quorum of confirms")
 
     def _enough(self, names: set[bytes]) -> bool:
@@ -266,6 +281,16 @@ class Node:
 
     def transfer(self, to: str, amount: int, request_id: str = "", fee: int = 0) -> None:
         self.ask(CreateTransfer(((node_id_bytes(to), amount),), fee, b"", request_id))
+
+    def torn(self) -> set[tuple[bytes, int]]:
+        """Slots of which two transactions were seen and whose turn it is: they must end."""
+        torn = set()
+        for key, value in self.store.scan(SLOTS):
+            slot, _ = Slot.decode(key, value)
+            row = self.store.get(ACCOUNTS, slot.account)
+            if slot.doubled and row is not None and Account.decode(row).next_seq == slot.seq:
+                torn.add((slot.account, slot.seq))
+        return torn
 
     def balances(self) -> dict[str, tuple[int, int]]:
         return {node: (account.balance_micro, account.next_seq) for node, account in accounts(self.store)}

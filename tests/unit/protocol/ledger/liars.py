@@ -16,19 +16,24 @@ from offgrid_node.protocol.effects import Call
 from offgrid_node.protocol.errors import Fault, Unavailable
 from offgrid_node.protocol.ids import base32, node_id_bytes, unbase32
 from offgrid_node.protocol.ledger.blocks import CheckedBlock, seal_block
-from offgrid_node.protocol.ledger.items import Double, Item, Seen, Statement, TxItem
-from offgrid_node.protocol.ledger.records import TX_KIND, Tx
+from offgrid_node.protocol.ledger.items import Double, Item, Report, Seen, Statement, TxItem
+from offgrid_node.protocol.ledger.records import TX_KIND, Tx, noop_digest
 from offgrid_node.protocol.signing import digest_of
 
 
 class Liar:
     """A witness, an owner, or both, as the genesis has it."""
 
-    def __init__(self, world: World, name: str, *, equivocates: bool) -> None:
+    def __init__(self, world: World, name: str, *, equivocates: bool, accomplice: Liar | None = None) -> None:
+        """One with an accomplice signs two transactions for one slot again and again, and has each of them told to one
+        half of the mesh, by an author who never forks and so is listened to for ever."""
         self.world, self.name, self.own, self.key = world, name, node_id_bytes(name), Key(name)
         self.equivocates = equivocates
         self.two_faced = equivocates and world.rng.random() < 0.4
         self.forks = self.two_faced or world.rng.random() < 0.5
+        self.accomplice = accomplice
+        if accomplice is not None:
+            self.forks = self.two_faced = accomplice.forks = accomplice.two_faced = False
         genesis = world.genesis.digest(SALT)
         self._tips = [(0, genesis)]
         self._genesis = genesis
@@ -71,10 +76,13 @@ class Liar:
     def tick(self) -> None:
         rng = self.world.rng
         self.world.after(rng.randrange(100, 1_000), self.tick)
+        if self.accomplice is not None and rng.random() < 0.7:
+            self._tear(self.accomplice)
+            return
         if rng.random() < (0.9 if self.two_faced else 0.4):
             self._show_two_faces()
             return
-        items = self._statements()
+        items = [*self._statements(), *self._words_above()]
         if self.equivocates and rng.random() < 0.3:
             pair = [self._tx(rng.randrange(1, rng.choice((900_000, 3_000_000)))) for _ in range(2)]
             if rng.random() < 0.5:  # on two branches, to two halves
@@ -88,6 +96,12 @@ class Liar:
             self._send_all(self._kept.pop(rng.randrange(0, len(self._kept))), self._half())
         if self._blocks and rng.random() < 0.3:  # old ones again, of anybody
             self._send_all(rng.choice([*self._blocks.values()]), self._half())
+
+    def _tear(self, accomplice: Liar) -> None:
+        ones = self._half()
+        others = [name for name in self.world.nodes if name not in ones]
+        for author, to in ((self, ones), (accomplice, others)):
+            author._tell([self._tx(self.world.rng.randrange(1, 9)), *author._words_above()], to)
 
     def _show_two_faces(self) -> None:
         """One transaction and all its approval on one branch to some, another for the same slot to the others."""
@@ -120,6 +134,22 @@ class Liar:
             items.append(Statement(True, 0, rng.randbytes(20), rng.randrange(0, 9), 0, rng.randbytes(32)))
         if rng.random() < 0.1:
             items.append(Seen(node_id_bytes(rng.choice(self.world.names)), rng.randbytes(32)))
+        return items
+
+    def _words_above(self) -> list[Item]:
+        """Of disputed slots: reports that hide or make up a certificate, and votes and confirms for anything."""
+        rng, items = self.world.rng, list[Item]()
+        for (account, seq), txs in [slot for slot in self._txs.items() if len(slot[1]) > 1][-3:]:
+            digests = [*txs, noop_digest(SALT, account, seq)]
+            for ballot in range(1, rng.randrange(2, 5)):
+                if rng.random() < 0.6:
+                    at, certified = (
+                        (0, bytes(32)) if rng.random() < 0.5 else (rng.randrange(0, ballot), rng.choice(digests))
+                    )
+                    items.append(Report(0, account, seq, ballot, at, certified))
+                for confirms in (False, True):
+                    if rng.random() < 0.5:
+                        items.append(Statement(confirms, 0, account, seq, ballot, rng.choice(digests)))
         return items
 
     def _tx(self, amount: int) -> TxItem:

@@ -14,12 +14,20 @@ from offgrid_node.protocol.ledger.accounts import Accounts
 from offgrid_node.protocol.ledger.bookings import Bookings
 from offgrid_node.protocol.ledger.chains import Chains
 from offgrid_node.protocol.ledger.committee import Committee
+from offgrid_node.protocol.ledger.disputes import NO_CERTIFICATE, Dispute, Disputes
 from offgrid_node.protocol.ledger.gossip import Gossip
+from offgrid_node.protocol.ledger.recovery import Recovery
 from offgrid_node.protocol.ledger.slots import NOTHING, Slot
 from offgrid_node.protocol.ledger.wallet import Wallet
 from offgrid_node.protocol.ledger.witness import Witness
 
 PLANTED: dict[str, Callable[[pytest.MonkeyPatch], None]] = {}
+ABOVE: dict[str, Callable[[pytest.MonkeyPatch], None]] = {}  # at ballots above 0
+
+
+def planted_above(plant: Callable[[pytest.MonkeyPatch], None]) -> Callable[[pytest.MonkeyPatch], None]:
+    ABOVE[plant.__name__] = plant
+    return plant
 
 
 def planted(plant: Callable[[pytest.MonkeyPatch], None]) -> Callable[[pytest.MonkeyPatch], None]:
@@ -113,6 +121,39 @@ def owed_stays_owed(patch: pytest.MonkeyPatch) -> None:
             self._draft.put_bytes("ledger_owed", owed.number.to_bytes(8, "big"), owed.encode())
 
     patch.setattr(Bookings, "paid", generous)
+
+
+@planted_above
+def what_was_said_above_ballot_0_in_memory_only(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Disputes, "flush", lambda self: self._changed.clear())
+
+
+@planted_above
+def a_promise_that_does_not_bind(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Dispute, "promised", lambda self, bit: 0)
+
+
+@planted_above
+def reports_without_their_certificate(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Recovery, "_certificate", lambda self, slot, dispute, holds: NO_CERTIFICATE)
+
+
+@planted_above
+def a_vote_for_whatever_the_leader_says(patch: pytest.MonkeyPatch) -> None:
+    def anything(self: Recovery, slot: Slot, dispute: Dispute, ballot: int) -> list[bytes]:
+        return [*slot.tallies, self.noop(slot)]
+
+    patch.setattr(Recovery, "_allowed", anything)
+
+
+@planted_above
+def certificates_believed_unseen(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Recovery, "_is_seen", lambda self, slot, dispute, ballot, digest: True)
+
+
+@planted_above
+def nobody_ends_a_slot(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Recovery, "next_word", lambda self, slot, dispute, holds, now_ms: None)
 
 
 @planted

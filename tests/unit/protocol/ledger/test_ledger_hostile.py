@@ -11,9 +11,9 @@ from __future__ import annotations
 import pytest
 from hostile import play
 from ledger_world import Broken, World
-from planted import PLANTED
+from planted import ABOVE, PLANTED
 
-SEEDS, PER_TEST = 120, 10
+SEEDS, TORN_SEEDS, PER_TEST = 120, 20, 10
 PLANTED_SEEDS_MAX = 60
 
 
@@ -26,15 +26,35 @@ def test_what_must_hold_holds_in_every_seed(first: int) -> None:
             pytest.fail(f"seed {seed}: {broken}")
 
 
+@pytest.mark.parametrize("first", range(0, TORN_SEEDS, PER_TEST))
+def test_slots_with_two_transactions_end_in_every_seed(first: int) -> None:
+    """An owner and its accomplice sign nothing else, while witnesses lie about certificates."""
+    for seed in range(first, first + PER_TEST):
+        try:
+            play(seed, tearing=True)
+        except Broken as broken:
+            pytest.fail(f"seed {seed}: {broken}")
+
+
 @pytest.mark.parametrize("name", sorted(PLANTED))
 def test_a_planted_bug_is_caught(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     PLANTED[name](monkeypatch)
+    assert caught(tearing=False), f"{name} survived {PLANTED_SEEDS_MAX} seeds"
+
+
+@pytest.mark.parametrize("name", sorted(ABOVE))
+def test_a_planted_bug_of_recovery_is_caught(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    ABOVE[name](monkeypatch)
+    assert caught(tearing=True), f"{name} survived {PLANTED_SEEDS_MAX} seeds"
+
+
+def caught(*, tearing: bool) -> bool:
     for seed in range(PLANTED_SEEDS_MAX):
         try:
-            play(seed)
+            play(seed, tearing=tearing)
         except AssertionError:
-            return
-    pytest.fail(f"{name} survived {PLANTED_SEEDS_MAX} seeds")
+            return True
+    return False
 
 
 def test_the_same_seed_gives_the_same_world() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from ledger_bench import OWNER, PAYEE, SELF, W1, W2, W3, Bench, vote
 from ledger_world import FEE, SALT, START_MICRO
@@ -13,9 +15,9 @@ from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.events import CostIncurred
 from offgrid_node.protocol.ids import node_id_bytes
 from offgrid_node.protocol.ledger import bookings, wallet
-from offgrid_node.protocol.ledger.commands import CreateTransfer
-from offgrid_node.protocol.ledger.items import TxItem
-from offgrid_node.protocol.ledger.records import booking_digest, decode_meta
+from offgrid_node.protocol.ledger.commands import CreateTransfer, UnlockSlot
+from offgrid_node.protocol.ledger.items import Statement, TxItem, Unlock
+from offgrid_node.protocol.ledger.records import booking_digest, decode_meta, noop_digest, tx_id_of
 from offgrid_node.protocol.ledger.tables import BOOKING_INDEX, BOOKINGS, OWED
 from offgrid_node.protocol.merkle import root_of
 
@@ -45,6 +47,15 @@ def booking(bench: Bench, job: str) -> ledger_pb2.Booking:
     row = bench.store.get(BOOKINGS, job.encode())
     assert row is not None
     return ledger_pb2.Booking.FromString(row)
+
+
+def end_with_nothing(bench: Bench, seq: int = 0) -> bytes:
+    """The other witnesses end this node's open slot with the no-op."""
+    noop = noop_digest(SALT, node_id_bytes(SELF), seq)
+    statement = Statement(False, 0, node_id_bytes(SELF), seq, 1, noop)
+    for witness in (W1, W2, W3):
+        bench.says(witness, statement, replace(statement, confirms=True))
+    return noop
 
 
 # ---- transfers
@@ -335,3 +346,59 @@ def test_with_the_economy_off_the_machine_is_silent() -> None:
     assert bench.take_calls() == []
     assert [*bench.store.scan(BOOKINGS)] == []
     assert bench.machine.deadline_ms() is None
+
+
+# ---- slots that the owner wants to end
+
+
+def test_an_owner_asks_once_that_its_open_slot_ends() -> None:
+    bench = Bench()
+    assert isinstance(refused := bench.ask(UnlockSlot()), FailedPrecondition)
+    assert refused.reason == "NothingUnderWay"
+    transaction = created(bench.transfer(500))
+    bench.take_said()
+    for _ in range(2):
+        answer = bench.ask(UnlockSlot())
+        assert isinstance(answer, ledger_pb2.UnlockSlotResponse)
+        assert answer.transaction.tx_id == transaction.tx_id
+    bench.restart()
+    bench.calm()
+    bench.ask(UnlockSlot())
+    said = [item for item in bench.take_said() if isinstance(item, Unlock)]
+    assert [(item.account, item.seq) for item in said] == [(node_id_bytes(SELF), 0)]
+
+
+def test_what_ended_without_the_transaction_is_void_and_the_next_is_signed_behind_it() -> None:
+    bench = Bench()
+    transaction, waiting = created(bench.transfer(500)), created(bench.transfer(700))
+    bench.ask(UnlockSlot())
+    bench.take_said()
+    noop = end_with_nothing(bench)
+    found = bench.views.transaction(transaction.transfer_id)
+    assert found is not None
+    assert found.state == ledger_pb2.TX_STATE_VOID
+    (second,) = own_txs(bench)
+    assert (second.tx.seq, second.tx.prev) == (1, noop)
+    bench.finish(second)
+    assert bench.balance(PAYEE) == START_MICRO + 700
+    found = bench.views.transaction(waiting.transfer_id)
+    assert found is not None
+    assert found.state == ledger_pb2.TX_STATE_FINAL
+
+
+def test_what_a_void_payment_was_for_is_owed_again_and_paid_once() -> None:
+    bench = Bench()
+    bench.step(cost("j-1", 300), cost("j-2", 40, W1))
+    (payment,) = own_txs(bench)
+    bench.step(cost("j-3", 5))
+    end_with_nothing(bench)
+    bench.restart()
+    bench.calm()
+    (again,) = own_txs(bench)
+    assert again.tx.seq == 1
+    assert {booking(bench, job).tx_id for job in ("j-1", "j-2", "j-3")} == {tx_id_of(again.digest)}
+    bench.finish(again)
+    assert dict(again.tx.outputs) == {node_id_bytes(PAYEE): 305, node_id_bytes(W1): 40}
+    assert bench.machine.owed_micro == 0
+    assert [*bench.store.scan(OWED)] == []
+    assert payment.digest != again.digest
