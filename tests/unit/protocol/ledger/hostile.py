@@ -22,7 +22,7 @@ def play(seed: int, *, lying: bool = True, tearing: bool = False) -> World:
     faults = (size - 1) // 3 if lying else 0
     world = World(seed, size, 4 if tearing else 2, lying=faults, weights=weights_of(seed, size, faults))
     rng = world.rng
-    world.latency_ms = rng.choice([(1, 5), (1, 60), (1, 1_500)])
+    world.latency_ms = rng.choice([(1, 60), (1, 1_500), (500, 2_500)] if tearing else [(1, 5), (1, 60), (1, 1_500)])
     for number in range(faults):
         Liar(world, world.names[number], equivocates=rng.random() < 0.5)
     if tearing:

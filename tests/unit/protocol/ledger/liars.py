@@ -143,10 +143,9 @@ class Liar:
             digests = [*txs, noop_digest(SALT, account, seq)]
             for ballot in range(1, rng.randrange(2, 5)):
                 if rng.random() < 0.6:
-                    at, certified = (
-                        (0, bytes(32)) if rng.random() < 0.5 else (rng.randrange(0, ballot), rng.choice(digests))
-                    )
-                    items.append(Report(0, account, seq, ballot, at, certified))
+                    at = rng.choice((-1, 0, ballot - 1, ballot - 1))
+                    certificate = (at, rng.choice(digests)) if at >= 0 else (0, bytes(32))
+                    items.append(Report(0, account, seq, ballot, *certificate))
                 for confirms in (False, True):
                     if rng.random() < 0.5:
                         items.append(Statement(confirms, 0, account, seq, ballot, rng.choice(digests)))

@@ -1,6 +1,7 @@
 """Bugs planted on purpose, one patch each: the hostile world must catch every one of them (research/ledger.md, "Be
-wary": a suite that misses `vote before sync` proves nothing). Two more take luck to show here, and test_witness and
-test_ledger_gossip catch them: statements of which only a witness' first counts, and forks that nobody is told of."""
+wary": a suite that misses `vote before sync` proves nothing). Three more take luck to show here, and test_witness,
+test_ledger_gossip and test_recovery catch them: statements of which only a witness' first counts, forks that nobody is
+told of, and certificates that are believed unseen."""
 
 from __future__ import annotations
 
@@ -144,11 +145,6 @@ def a_vote_for_whatever_the_leader_says(patch: pytest.MonkeyPatch) -> None:
         return [*slot.tallies, self.noop(slot)]
 
     patch.setattr(Recovery, "_allowed", anything)
-
-
-@planted_above
-def certificates_believed_unseen(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Recovery, "_is_seen", lambda self, slot, dispute, ballot, digest: True)
 
 
 @planted_above
