@@ -2,10 +2,11 @@
 
 As a witness it votes for both sides, confirms what has no certificate, forks its chain, withholds blocks that its
 others name, skips heights, votes for slots that are not due, names in one slot what belongs to another and repeats old
-blocks. As an owner it signs two transactions for one slot and tells half of the mesh of each, spends what it does not
-have, leaves slots out, and signs what follows nothing. A careful one never forks its chain, so it is listened to for
-long; what it names in its own slot is most often on its way just then. It weighs less than a third, so nothing of it
-may matter to anybody else.
+blocks; of slots with two transactions it makes up certificates, hides them, and votes for both sides. As an owner it
+signs two transactions for one slot and tells half of the mesh of each, spends what it does not have, leaves slots out,
+and signs what follows nothing. A careful one never forks its chain, so it is listened to for long; what it names in
+its own slot is most often on its way just then. It weighs less than a third, so nothing of it may matter to anybody
+else.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ from offgrid.v1 import ledger_pb2
 from offgrid_node.protocol.ids import node_id_bytes
 from offgrid_node.protocol.ledger.accounts import Account
 from offgrid_node.protocol.ledger.blocks import seal_block
-from offgrid_node.protocol.ledger.items import Item, Statement, TxItem, decode_item
-from offgrid_node.protocol.ledger.records import DIGEST_BYTES, HEADER_KIND, TX_KIND, Header, Tx
+from offgrid_node.protocol.ledger.disputes import NO_CERTIFICATE
+from offgrid_node.protocol.ledger.items import Item, Report, Statement, TxItem, decode_item
+from offgrid_node.protocol.ledger.records import DIGEST_BYTES, HEADER_KIND, TX_KIND, Header, Tx, noop_digest
 from offgrid_node.protocol.ledger.tables import ACCOUNTS
 from offgrid_node.protocol.signing import digest_of
 from offgrid_tools.sim.cluster import Cluster
@@ -95,6 +97,8 @@ class LedgerLiar:
             self._name_others,
             self._overspend,
             self._uproot,
+            self._judge,
+            self._judge,
         )
         forging = (
             lambda: self._tell_halves([vote], [replace(vote, tx_digest=self._rng.randbytes(32))]),
@@ -116,6 +120,19 @@ class LedgerLiar:
             mine = self._mine = self._spend(1)
         vote = Statement(False, 0, mine.tx.src, mine.tx.seq, 0, mine.digest)
         self._tell_all([mine, vote, *(replace(vote, tx_digest=other.digest) for other in self._txs[-NEWEST:])])
+
+    def _judge(self) -> None:
+        """At ballots above 0 of one slot, best of one that its owner has torn."""
+        torn = [tx for tx in self._txs if any(_rivals(tx, other) for other in self._txs)]
+        tx, ballots = self._rng.choice(torn[-NEWEST:] or self._txs[-NEWEST:]).tx, self._rng.randint(1, 2)
+        rivals = [each.digest for each in self._txs if (each.tx.src, each.tx.seq) == (tx.src, tx.seq)]
+        ends = [*rivals, noop_digest(self._salt, tx.src, tx.seq)]
+        items: list[Item] = []
+        for ballot in range(1, ballots + 1):
+            certificate = self._rng.choice([NO_CERTIFICATE, *((ballot - 1, end) for end in ends)])
+            vote = Statement(False, 0, tx.src, tx.seq, ballot, self._rng.choice(ends))
+            items += [Report(0, tx.src, tx.seq, ballot, *certificate), vote, replace(vote, confirms=True)]
+        self._tell_all(items)
 
     def _uproot(self) -> None:
         """A payment that follows nothing."""
@@ -201,3 +218,7 @@ class LedgerLiar:
         request, network, me = ledger_pb2.PushBlocksRequest(blocks=blocks), self._cluster.network, self._process.node_id
         for target in targets:
             network.call(me, target, PUSH_BLOCKS, request, CALL_TIMEOUT_MS, lambda outcome: None, honest=False)
+
+
+def _rivals(one: TxItem, other: TxItem) -> bool:
+    return (one.tx.src, one.tx.seq) == (other.tx.src, other.tx.seq) and one.digest != other.digest

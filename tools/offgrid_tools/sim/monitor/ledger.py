@@ -1,13 +1,10 @@
 """Rules of the ledger.
 
-- signed once: no honest node signs two blocks of one height, two votes or two confirms for one slot and ballot; a block
-  is durable at its author before it leaves;
-- locked: what a witness says is in its slot's row by the transaction that makes it say so;
-- certified: nobody confirms without a quorum of votes, nothing is final without a quorum of confirms. The monitor
-  counts what was really signed, liars' signatures included;
-- one value: what is final in a slot is so for ever and everywhere, slots follow each other, and nobody spends what
-  final slots had not given him by then;
-- void: a transaction is void only where another one is final in its slot;
+- signed once: no honest node signs two blocks of one height; a block is durable at its author before it leaves. What
+  witnesses say is ballots.py's;
+- one value: nothing is final without a quorum of confirms at one ballot. What is final in a slot is so for ever and
+  everywhere, slots follow each other, and nobody spends what final slots had not given him by then;
+- void: a transaction is void only where another one, or nothing, is final in its slot;
 - conserved: at every commit of every node all balances and the fees make up the supply;
 - booked once: what a job cost is booked when its result is accepted, at its award's price, and paid at most once;
 - acked: a transfer that was acknowledged moves its money once.
@@ -17,15 +14,13 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 from google.protobuf.message import Message
 
 from offgrid.v1 import common_pb2, jobs_pb2, ledger_pb2
-from offgrid_node.protocol.ids import base32, node_id_bytes, unbase32
-from offgrid_node.protocol.ledger import slots
+from offgrid_node.protocol.ids import node_id_bytes, unbase32
 from offgrid_node.protocol.ledger.accounts import Account, Totals
-from offgrid_node.protocol.ledger.items import Statement, TxItem, decode_item
+from offgrid_node.protocol.ledger.items import Report, Statement, TxItem, decode_item
 from offgrid_node.protocol.ledger.records import HEADER_KIND, Header, LedgerGenesis, Tx, tx_id_of
 from offgrid_node.protocol.ledger.tables import (
     ACCOUNTS,
@@ -35,26 +30,16 @@ from offgrid_node.protocol.ledger.tables import (
     META,
     MUTE_KEY,
     PLACES,
-    SLOTS,
     TOTALS_KEY,
     TRANSFERS,
     TXS,
-    slot_key,
 )
-from offgrid_node.protocol.quorum.enough import byzantine_quorum, weight_of
 from offgrid_node.protocol.signing import digest_of
+from offgrid_tools.sim.monitor.ballots import Ballots, Slot
 from offgrid_tools.sim.monitor.evidence import Evidence, Violation
 from offgrid_tools.sim.monitor.rules import Passed, Rules, Written
 
 FINAL, VOID = ledger_pb2.TX_STATE_FINAL, ledger_pb2.TX_STATE_VOID
-
-
-class Slot(NamedTuple):
-    account: bytes
-    seq: int
-
-    def __str__(self) -> str:
-        return f"{base32(self.account)[:8]}/{self.seq}"
 
 
 class LedgerRules(Rules):
@@ -63,11 +48,9 @@ class LedgerRules(Rules):
     def __init__(self, evidence: Evidence) -> None:
         self._evidence = evidence
         self._genesis: LedgerGenesis | None = None
-        self._weights: dict[str, int] = {}
+        self._ballots = Ballots(evidence)
         self._blocks: dict[bytes, Header] = {}  # by header body: all that were ever signed and seen
         self._digests: dict[bytes, bytes] = {}
-        self._votes: dict[tuple[Slot, int, bytes], set[str]] = {}
-        self._confirms: dict[tuple[Slot, int, bytes], set[str]] = {}
         self._txs: dict[bytes, Tx] = {}
         self._final: dict[Slot, bytes] = {}
         self._next: dict[bytes, int] = {}
@@ -126,7 +109,8 @@ class LedgerRules(Rules):
             if self._genesis is not None and genesis != self._genesis:
                 raise Violation(f"{self._evidence.name_of(node)} holds another ledger's genesis")
             if self._genesis is None:
-                self._genesis, self._weights = genesis, dict(genesis.witnesses)
+                self._genesis = genesis
+                self._ballots.open(genesis)
                 self._balances = {node_id_bytes(account): amount for account, amount in genesis.balances}
         elif key == TOTALS_KEY and value is not None:
             self._fees[node] = Totals.decode(value).fees_micro
@@ -156,39 +140,9 @@ class LedgerRules(Rules):
                     if honest and tx.src == header.author:
                         self._evidence.sign("transaction", author, "", tx.seq, digest)
                 case Statement() as statement:
-                    self._stated(author, statement, honest=honest)
-
-    def _stated(self, witness: str, statement: Statement, *, honest: bool) -> None:
-        slot = Slot(statement.account, statement.seq)
-        key = slot, statement.ballot, statement.tx_digest
-        if honest:
-            what = "confirm" if statement.confirms else "vote"
-            self._evidence.sign(what, witness, str(slot), statement.ballot, statement.tx_digest)
-            self._check_lock(witness, slot, statement)
-        if not statement.confirms:
-            self._votes.setdefault(key, set()).add(witness)
-            return
-        if honest and not self._is_quorum(self._votes.get(key, set())):
-            raise Violation(f"{self._evidence.name_of(witness)} confirms in slot {slot} what has no certificate")
-        self._confirms.setdefault(key, set()).add(witness)
-
-    def _check_lock(self, witness: str, slot: Slot, statement: Statement) -> None:
-        """What a witness says is in the slot's row by the same transaction, unless the slot is final by it."""
-        key = slot_key(slot.account, slot.seq)
-        if (row := self._evidence.row(witness, SLOTS, key)) is not None:
-            lock, _ = slots.Slot.decode(key, row)
-            held = lock.confirmed if statement.confirms else lock.voted
-        else:
-            account = self._evidence.row(witness, ACCOUNTS, slot.account)
-            final = account is not None and Account.decode(account).next_seq > slot.seq
-            held = statement.tx_digest if final else b""
-        if held != statement.tx_digest:
-            raise Violation(
-                f"{self._evidence.name_of(witness)} speaks for slot {slot}, and its disk has no lock of that"
-            )
-
-    def _is_quorum(self, signers: set[str]) -> bool:
-        return weight_of(signers, self._weights) >= byzantine_quorum(self._weights)
+                    self._ballots.stated(author, statement, honest=honest)
+                case Report() as report:
+                    self._ballots.reported(author, report, honest=honest)
 
     def _on_tx(self, node: str, key: bytes, value: bytes | None) -> None:
         if value is None:
@@ -210,9 +164,9 @@ class LedgerRules(Rules):
             raise Violation(f"two transactions are final in slot {slot}: {tx_id_of(known)} and {tx_id_of(key)}")
 
     def _become_final(self, slot: Slot, digest: bytes, tx: Tx) -> None:
-        signers = self._confirms.get((slot, 0, digest), set())
-        if not self._is_quorum(signers):
-            raise Violation(f"slot {slot} is final by {weight_of(signers, self._weights)} of weight")
+        if not self._ballots.is_final(slot, digest):
+            raise Violation(f"slot {slot} is final without a quorum of confirms at one ballot")
+        self._skip_to(slot)
         if tx.seq != self._next.get(tx.src, 0):
             raise Violation(f"slot {slot} is final before the one that comes first")
         if tx.total_micro > self._balances.get(tx.src, 0):
@@ -223,9 +177,24 @@ class LedgerRules(Rules):
         for account, amount in tx.outputs:
             self._balances[account] = self._balances.get(account, 0) + amount
 
+    def _skip_to(self, slot: Slot) -> None:
+        """The account's slots before this one in which nothing moved."""
+        while (seq := self._next.get(slot.account, 0)) < slot.seq:
+            before = Slot(slot.account, seq)
+            noop = self._ballots.noop(before)
+            if not self._ballots.is_final(before, noop):
+                return
+            self._final[before], self._next[slot.account] = noop, seq + 1
+
     def _on_account(self, node: str, key: bytes, value: bytes | None) -> None:
         held = self._held.setdefault(node, {})
-        balance = Account.decode(value).balance_micro if value is not None else 0
+        account = Account.decode(value) if value is not None else None
+        balance = account.balance_micro if account is not None else 0
+        if account is not None:
+            self._skip_to(Slot(key, account.next_seq))
+            if self._next.get(key, 0) < account.next_seq:
+                slot = Slot(key, self._next.get(key, 0))
+                raise Violation(f"{self._evidence.name_of(node)} is past slot {slot}, and nothing is final there")
         self._sums[node] = self._sums.get(node, 0) + balance - held.get(key, 0)
         held[key] = balance
         self._moved.add(node)
@@ -320,6 +289,8 @@ class LedgerRules(Rules):
         """What the honest nodes do not agree on yet, or still owe though they could pay; empty when nothing."""
         if self._genesis is None:
             return ""
+        if torn := next(filter(None, (self._ballots.torn(node) for node in nodes)), ""):
+            return f"slot {torn} has two transactions and does not end"
         expected = {account: balance for account, balance in self._balances.items() if balance}
         for node in nodes:
             if {account: balance for account, balance in self._held.get(node, {}).items() if balance} != expected:

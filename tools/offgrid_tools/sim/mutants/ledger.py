@@ -1,4 +1,4 @@
-"""Planted bugs of the ledger: locks, certificates, funds, bookings, and blocks that do not get round."""
+"""Planted bugs of the ledger: locks, certificates, recovery, funds, bookings, and blocks that do not get round."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from offgrid_node.protocol.ledger.accounts import Accounts
 from offgrid_node.protocol.ledger.bookings import Bookings, Owed
 from offgrid_node.protocol.ledger.chains import Chains
 from offgrid_node.protocol.ledger.committee import Committee
+from offgrid_node.protocol.ledger.disputes import NO_CERTIFICATE, Dispute, Disputes
+from offgrid_node.protocol.ledger.recovery import Recovery
 from offgrid_node.protocol.ledger.slots import NOTHING, Slot, Slots
 from offgrid_node.protocol.ledger.tables import OWED, number_key
 from offgrid_node.protocol.ledger.voice import Voice
@@ -32,6 +34,17 @@ def _the_newest_counts(sound: Sound) -> Sound:
         sound(self, item, told=told)
 
     return follow
+
+
+def _whatever_the_leader_says(sound: Sound) -> Sound:
+    def allowed(self: Any, slot: Any, dispute: Any, ballot: int) -> list[bytes]:
+        return [*slot.tallies, self.noop(slot)]
+
+    return allowed
+
+
+def _unwritten(sound: Sound) -> Sound:
+    return lambda disputes: disputes._changed.clear()
 
 
 def _half_is_enough(sound: Sound) -> Sound:
@@ -133,6 +146,24 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "void-whosever": Mutant(
         "what was named in a slot is void with it, of whatever slot it is", (Patch(Witness, "_of", _whosever_it_is),)
+    ),
+    "torn-for-ever": Mutant(
+        "a slot of two transactions hangs when neither gets a quorum", (Patch(Recovery, "next_word", never(None)),)
+    ),
+    "promise-not-kept": Mutant(
+        "a witness goes on at ballots below one that it has reported", (Patch(Dispute, "promised", never(0)),)
+    ),
+    "promise-not-durable": Mutant(
+        "what a witness has said above ballot 0 is in no row",
+        (Patch(Disputes, "flush", _unwritten),),
+    ),
+    "vote-unbound": Mutant(
+        "a witness follows its leader whatever the reports allow",
+        (Patch(Recovery, "_allowed", _whatever_the_leader_says),),
+    ),
+    "certificate-hidden": Mutant(
+        "witnesses report without the certificate that they know",
+        (Patch(Recovery, "_certificate", never(NO_CERTIFICATE)),),
     ),
     "credited-twice": Mutant("a final slot is applied twice", (Patch(Accounts, "apply", _credit_twice),)),
     "in-flight-forgotten": Mutant(

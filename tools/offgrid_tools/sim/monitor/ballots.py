@@ -1,0 +1,163 @@
+"""Rules of what witnesses say, ballot by ballot, counted from what was really signed, liars' signatures included.
+
+- signed once: no honest witness says two things of one kind for one slot and ballot, and at lower ballots than one at
+  which it has spoken it says nothing more;
+- certified: nobody confirms without a quorum of votes at that ballot;
+- bound: above ballot 0 nobody votes but for what the reports of a quorum at that ballot allow;
+- locked: what a witness says is in its rows by the transaction that makes it say so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from offgrid.v1 import ledger_pb2
+from offgrid_node.protocol.ids import base32
+from offgrid_node.protocol.ledger import slots
+from offgrid_node.protocol.ledger.accounts import Account
+from offgrid_node.protocol.ledger.disputes import NO_CERTIFICATE, Dispute
+from offgrid_node.protocol.ledger.items import Report, Statement
+from offgrid_node.protocol.ledger.records import LedgerGenesis, noop_digest
+from offgrid_node.protocol.ledger.tables import ACCOUNTS, DISPUTES, SLOTS, slot_key
+from offgrid_node.protocol.quorum.enough import byzantine_quorum, weight_of
+from offgrid_tools.sim.monitor.evidence import Evidence, Violation
+
+
+class Slot(NamedTuple):
+    account: bytes
+    seq: int
+
+    def __str__(self) -> str:
+        return f"{base32(self.account)[:8]}/{self.seq}"
+
+
+class Ballots:
+    """Of all slots."""
+
+    def __init__(self, evidence: Evidence) -> None:
+        self._evidence = evidence
+        self._weights: Mapping[str, int] = {}
+        self._bits: dict[str, int] = {}
+        self._votes: dict[tuple[Slot, int, bytes], set[str]] = {}
+        self._confirms: dict[tuple[Slot, bytes], dict[int, set[str]]] = {}  # by ballot
+        self._reports: dict[tuple[Slot, int], dict[str, set[tuple[int, bytes]]]] = {}
+        self._promised: dict[tuple[str, Slot], int] = {}
+
+    def open(self, genesis: LedgerGenesis) -> None:
+        self._weights = dict(genesis.witnesses)
+        self._bits = {node: 1 << number for number, (node, _) in enumerate(genesis.witnesses)}
+
+    # ---- questions
+
+    def noop(self, slot: Slot) -> bytes:
+        return noop_digest(self._evidence.salt, *slot)
+
+    def is_final(self, slot: Slot, digest: bytes) -> bool:
+        """Whether a quorum has confirmed it at one ballot."""
+        return any(self._is_quorum(signers) for signers in self._confirms.get((slot, digest), {}).values())
+
+    def torn(self, node: str) -> str:
+        """A slot of two transactions whose turn it is and that has not ended at this node; empty when there is none."""
+        for key, value in self._evidence.stores[node].scan(SLOTS):
+            lock, _ = slots.Slot.decode(key, value)
+            row = self._evidence.row(node, ACCOUNTS, lock.account)
+            if lock.doubled and row is not None and Account.decode(row).next_seq == lock.seq:
+                return str(Slot(lock.account, lock.seq))
+        return ""
+
+    # ---- what is signed
+
+    def stated(self, witness: str, statement: Statement, *, honest: bool) -> None:
+        slot = Slot(statement.account, statement.seq)
+        if honest:
+            what = "confirm" if statement.confirms else "vote"
+            self._evidence.sign(what, witness, str(slot), statement.ballot, statement.tx_digest)
+            self._promise(witness, slot, statement.ballot)
+            self._check_lock(witness, slot, statement)
+        votes = self._votes.setdefault((slot, statement.ballot, statement.tx_digest), set())
+        if not statement.confirms:
+            if honest and statement.ballot:
+                self._check_bound(witness, slot, statement)
+            votes.add(witness)
+            return
+        if honest and not self._is_quorum(votes):
+            raise Violation(f"{self._evidence.name_of(witness)} confirms in slot {slot} what has no certificate")
+        confirms = self._confirms.setdefault((slot, statement.tx_digest), {})
+        confirms.setdefault(statement.ballot, set()).add(witness)
+
+    def reported(self, witness: str, report: Report, *, honest: bool) -> None:
+        slot, certificate = Slot(report.account, report.seq), (report.certified_ballot, report.certified)
+        if honest:
+            self._evidence.sign("report", witness, str(slot), report.ballot, report.encode())
+            self._promise(witness, slot, report.ballot)
+            dispute = self._dispute(witness, slot)
+            told = dispute is not None and dispute.reports.get(report.ballot, {}).get(certificate, 0)
+            if not told & self._bits[witness] and not self._is_past(witness, slot):
+                raise Violation(f"{self._evidence.name_of(witness)} reports of slot {slot} what its disk does not have")
+        self._reports.setdefault((slot, report.ballot), {}).setdefault(witness, set()).add(certificate)
+
+    # ---- inside
+
+    def _promise(self, witness: str, slot: Slot, ballot: int) -> None:
+        promised = self._promised.get((witness, slot), 0)
+        if ballot < promised:
+            raise Violation(
+                f"{self._evidence.name_of(witness)} speaks at ballot {ballot} of slot {slot}, after ballot {promised}"
+            )
+        self._promised[witness, slot] = ballot
+
+    def _check_bound(self, witness: str, slot: Slot, vote: Statement) -> None:
+        reports = self._reports.get((slot, vote.ballot), {})
+
+        def allow(certificate: tuple[int, bytes]) -> bool:
+            at, _ = certificate
+            signers = {
+                name
+                for name, told in reports.items()
+                if any(each in (certificate, NO_CERTIFICATE) or each[0] < at for each in told)
+            }
+            return self._is_quorum(signers)
+
+        told = {certificate for certificates in reports.values() for certificate in certificates}
+        real = (at for at, digest in told if digest == vote.tx_digest and self._is_certificate(slot, at, digest))
+        if any(allow((at, vote.tx_digest)) for at in real):
+            return
+        if vote.tx_digest != self.noop(slot) or not allow(NO_CERTIFICATE):
+            name = self._evidence.name_of(witness)
+            raise Violation(f"{name} votes at ballot {vote.ballot} of slot {slot} for what no reports allow")
+
+    def _is_certificate(self, slot: Slot, ballot: int, digest: bytes) -> bool:
+        return any(digest) and self._is_quorum(self._votes.get((slot, ballot, digest), set()))
+
+    def _check_lock(self, witness: str, slot: Slot, statement: Statement) -> None:
+        """What a witness says is in the slot's rows by the same transaction, unless the slot is final by it."""
+        if self._is_past(witness, slot):
+            return
+        if statement.ballot:
+            dispute = self._dispute(witness, slot)
+            held = (
+                dispute is not None
+                and dispute.said(statement.ballot, self._bits[witness], confirms=statement.confirms)
+                and statement.tx_digest in dispute.tallies[statement.ballot]
+            )
+        else:
+            row = self._evidence.row(witness, SLOTS, slot_key(*slot))
+            lock = slots.Slot.decode(slot_key(*slot), row)[0] if row is not None else None
+            held = lock is not None and statement.tx_digest == (lock.confirmed if statement.confirms else lock.voted)
+        if not held:
+            raise Violation(
+                f"{self._evidence.name_of(witness)} speaks for slot {slot}, and its disk has no lock of that"
+            )
+
+    def _is_past(self, witness: str, slot: Slot) -> bool:
+        """Whether the slot is final there."""
+        account = self._evidence.row(witness, ACCOUNTS, slot.account)
+        return account is not None and Account.decode(account).next_seq > slot.seq
+
+    def _dispute(self, witness: str, slot: Slot) -> Dispute | None:
+        row = self._evidence.row(witness, DISPUTES, slot_key(*slot))
+        return Dispute.decode(*slot, ledger_pb2.DisputeRow.FromString(row)) if row is not None else None
+
+    def _is_quorum(self, signers: Iterable[str]) -> bool:
+        return weight_of(signers, self._weights) >= byzantine_quorum(self._weights)
