@@ -131,7 +131,12 @@ def what_was_said_above_ballot_0_in_memory_only(patch: pytest.MonkeyPatch) -> No
 
 @planted_above
 def a_promise_that_does_not_bind(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Dispute, "promised", lambda self, bit: 0)
+    confirm = Recovery._confirm
+
+    def faithless(self: Recovery, slot: Slot, dispute: Dispute, promised: int, holds: Any) -> Any:
+        return confirm(self, slot, dispute, 0, holds)
+
+    patch.setattr(Recovery, "_confirm", faithless)
 
 
 @planted_above

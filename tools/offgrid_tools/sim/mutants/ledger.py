@@ -10,7 +10,7 @@ from offgrid_node.protocol.ledger.accounts import Accounts
 from offgrid_node.protocol.ledger.bookings import Bookings, Owed
 from offgrid_node.protocol.ledger.chains import Chains
 from offgrid_node.protocol.ledger.committee import Committee
-from offgrid_node.protocol.ledger.disputes import NO_CERTIFICATE, Dispute, Disputes
+from offgrid_node.protocol.ledger.disputes import NO_CERTIFICATE, Disputes
 from offgrid_node.protocol.ledger.recovery import Recovery
 from offgrid_node.protocol.ledger.slots import NOTHING, Slot, Slots
 from offgrid_node.protocol.ledger.tables import OWED, number_key
@@ -41,6 +41,10 @@ def _whatever_the_leader_says(sound: Sound) -> Sound:
         return [*slot.tallies, self.noop(slot)]
 
     return allowed
+
+
+def _whatever_promised(sound: Sound) -> Sound:
+    return lambda self, slot, dispute, promised, holds: sound(self, slot, dispute, 0, holds)
 
 
 def _unwritten(sound: Sound) -> Sound:
@@ -151,7 +155,8 @@ MUTANTS: dict[str, Mutant] = {
         "a slot of two transactions hangs when neither gets a quorum", (Patch(Recovery, "next_word", never(None)),)
     ),
     "promise-not-kept": Mutant(
-        "a witness goes on at ballots below one that it has reported", (Patch(Dispute, "promised", never(0)),)
+        "a witness confirms at ballots below one that it has reported",
+        (Patch(Recovery, "_confirm", _whatever_promised),),
     ),
     "promise-not-durable": Mutant(
         "what a witness has said above ballot 0 is in no row",
