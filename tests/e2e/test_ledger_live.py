@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import pytest
 from conftest import MakeMesh
-from live import COMPLETED, SAY_HI, Done, eventually, log_of, offgrid
+from live import COMPLETED, GIVE_UP_S, SAY_HI, Done, eventually, log_of, offgrid
 
 from offgrid.client import payloads
 from offgrid.v1.ledger_pb2 import TxState
@@ -171,6 +171,24 @@ class TestBeingApart:
             assert held(mesh["attic"]) == before
         eventually(lambda: is_final(mesh["attic"], tx["tx_id"]), "it is final once they are back")
         everywhere(mesh, "barn", before["barn"] + 3_000_000)
+
+    def test_what_hangs_is_ended_by_its_owner_and_the_account_goes_on(self, mesh: LocalMesh) -> None:
+        opened(mesh)
+        owner, before = mesh["attic"], held(mesh["attic"])
+        with stopped(mesh["mill"], mesh["shed"]):
+            _, tx = pay(owner, "barn", "3", "--timeout", "1")
+            done = offgrid(owner, "tx", "unlock", "--timeout", "2")
+            assert done.code == 7, done.said
+        with owner.client() as client:
+            ended = client.ledger.settled(str(tx["tx_id"]), GIVE_UP_S)
+        paid = ended.state == FINAL  # or void, as the witnesses saw it
+        assert paid or ended.state == TxState.TX_STATE_VOID
+        done = offgrid(owner, "transfer", "--dst", "barn", "--amount", "1", "--timeout", str(GIVE_UP_S))
+        assert done.code == 0, done.said
+        everywhere(mesh, "barn", before["barn"] + (4 if paid else 1) * 1_000_000)
+        nothing = offgrid(owner, "tx", "unlock")
+        assert nothing.code == 4, nothing.said
+        assert "under way" in nothing.err, nothing.said
 
     def test_an_owner_killed_right_after_signing_pays_exactly_once(self, mesh: LocalMesh) -> None:
         opened(mesh)

@@ -20,7 +20,7 @@ import grpc
 from google.protobuf.message import Message
 
 from offgrid.v1 import common_pb2, jobs_pb2, ledger_pb2, mesh_pb2, objects_pb2, quorum_pb2, state_pb2
-from offgrid_node.protocol.errors import Fault, InvalidRequest, NotFound
+from offgrid_node.protocol.errors import FailedPrecondition, Fault, InvalidRequest, NotFound
 from offgrid_node.services.status import to_rpc_status
 
 PAGE = 2
@@ -492,6 +492,11 @@ class SmallNode:
             outputs=[ledger_pb2.Output(account=OTHER_ID, name=request.dst, amount_micro=request.amount_micro)],
         )  # fmt: skip
         return ledger_pb2.CreateTransferResponse(transaction=self.transactions.setdefault(tx.tx_id, tx))
+
+    def on_UnlockSlot(self, request):
+        if not self.transactions:
+            raise FailedPrecondition("no transaction of this account is under way", reason="NothingUnderWay")
+        return ledger_pb2.UnlockSlotResponse(transaction=[*self.transactions.values()][-1])
 
     def on_GetTransaction(self, request):
         return ledger_pb2.GetTransactionResponse(transaction=_get(self.transactions, "transaction", request.tx_id))

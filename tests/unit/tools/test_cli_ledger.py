@@ -126,6 +126,22 @@ class TestTransfer:
         assert code == exits.REFUSED
         assert "offgrid ledger open" in err
 
+    def test_what_hangs_can_be_ended(self, og: Run, node: SmallNode) -> None:
+        code, _, err = og("tx", "unlock")
+        assert (code, "under way" in err) == (exits.REFUSED, True), err
+        og("transfer", "--dst", "barn", "--amount", "1", "--no-wait")
+        code, out, err = og("tx", "unlock")
+        assert code == 0
+        assert "waiting until its slot has ended" in err
+        assert "state     final" in out
+        assert len(node.calls["UnlockSlot"]) == 2
+
+    def test_what_does_not_end_in_time_goes_on(self, og: Run, node: SmallNode) -> None:
+        og("transfer", "--dst", "nobody", "--amount", "1", "--no-wait")
+        code, out, _ = og("tx", "unlock", "--timeout", "0.05")
+        assert code == exits.PENDING
+        assert "at risk" in out
+
     def test_for_scripts(self, og: Run) -> None:
         tx = og.json("transfer", "--dst", "barn", "--amount", "0.05")["transaction"]
         assert isinstance(tx, dict)
