@@ -4,14 +4,16 @@ sooner."""
 from __future__ import annotations
 
 import pytest
-from bulk_world import Node, World
+from bulk_world import Clock, Node, World
 from test_draining import kept, put
 
 from offgrid.v1 import jobs_pb2
+from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.errors import FailedPrecondition, Fault
 from offgrid_node.protocol.events import PeerDown
 from offgrid_node.protocol.objects import gone
 from offgrid_node.protocol.objects.commands import DropKept
+from offgrid_node.protocol.objects.expiry import DAY_MS, HOUR_MS
 from offgrid_node.protocol.objects.gone import GRACE_US
 from offgrid_node.protocol.objects.tables import GONE, KEPT_BYTES, REPLICAS, number_of, replica_key
 
@@ -46,6 +48,19 @@ def drop(world: World, host: Node) -> jobs_pb2.DropKeptResponse:
         raise ticket.outcome
     assert isinstance(ticket.outcome, jobs_pb2.DropKeptResponse)
     return ticket.outcome
+
+
+def refusal(world: World, host: Node) -> str:
+    with pytest.raises(FailedPrecondition) as caught:
+        drop(world, host)
+    assert kept(world, host) == OBJECTS_PUT
+    return caught.value.reason
+
+
+def set_ahead(monkeypatch: pytest.MonkeyPatch, by_us: int) -> None:
+    """The wall clock alone."""
+    right = Clock.now
+    monkeypatch.setattr(Clock, "now", lambda self: Now(self.mono_ms, right(self).utc_us + by_us))
 
 
 def is_there(world: World, host: Node) -> bool:
@@ -93,6 +108,37 @@ def test_whoever_is_a_member_again_begins_anew(world: World, host: Node) -> None
     with pytest.raises(FailedPrecondition):
         drop(world, host)
     assert kept(world, host) == OBJECTS_PUT
+
+
+def test_whoever_is_a_member_again_and_away_begins_anew_when_removed_again(world: World, host: Node) -> None:
+    remove(world, host)
+    world.clock.mono_ms += GRACE_MS
+    host.runtime.deliver("objects", PeerDown(world.owner.node_id))
+    remove(world, host)
+    assert refusal(world, host) == "OwnerMayReturn"
+
+
+def test_a_clock_that_leaps_a_month_ahead_has_nothing_go(
+    world: World, host: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remove(world, host)
+    set_ahead(monkeypatch, GRACE_US)
+    assert refusal(world, host) == "ClockLeapt"
+    world.clock.mono_ms += DAY_MS - HOUR_MS
+    assert refusal(world, host) == "ClockLeapt"
+    world.clock.mono_ms += HOUR_MS
+    assert drop(world, host).dropped == OBJECTS_PUT, "it has gone on by itself for a day"
+
+
+def test_a_clock_that_was_ahead_at_the_removal_makes_nobody_wait_for_longer_than_a_month(
+    world: World, host: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as ahead:
+        set_ahead(ahead, 20 * 365 * DAY_MS * 1_000)
+        remove(world, host)
+    assert refusal(world, host) == "OwnerMayReturn"
+    world.clock.mono_ms += GRACE_MS
+    assert drop(world, host).dropped == OBJECTS_PUT
 
 
 def test_an_owner_that_is_back_all_the_same_brings_it_again(world: World, host: Node) -> None:

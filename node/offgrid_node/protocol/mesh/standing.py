@@ -44,7 +44,7 @@ class Standing:
         if liveness == SUSPECT and not was_up:
             return []
         if liveness == DEAD:
-            if said is not None and not was_up:
+            if said is not None and not was_up and not said.removed:
                 return []
             self._said[up.node_id] = _Said(None, boot)
             died = [_record(up.node_id, DEAD)] if boot else []

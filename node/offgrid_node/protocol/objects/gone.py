@@ -12,6 +12,7 @@ from collections.abc import Callable
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.draft import Draft
 from offgrid_node.protocol.errors import FailedPrecondition, Fault
+from offgrid_node.protocol.objects.expiry import TrustedClock
 from offgrid_node.protocol.objects.inventory import Inventory, inventory_key
 from offgrid_node.protocol.objects.tables import GONE, KEPT, KEPT_BYTES, number_key, number_of
 
@@ -26,28 +27,35 @@ Drop = Callable[[str, str], None]
 class Gone:
     """Since when they are."""
 
-    def __init__(self, draft: Draft, drop: Drop) -> None:
-        self._draft, self._drop = draft, drop
+    def __init__(self, draft: Draft, clock: TrustedClock, drop: Drop) -> None:
+        self._draft, self._clock, self._drop = draft, clock, drop
         self._kept = Inventory(draft, KEPT)
 
     def on_removed(self, owner: str, now: Now) -> None:
+        self._clock.believed(now)  # whatever it says: from here on it is seen to leap
         if self._kept.count(owner) and self._draft.get(GONE, owner.encode()) is None:
             self._draft.put_bytes(GONE, owner.encode(), number_key(now.utc_us))
 
-    def on_up(self, owner: str) -> None:
-        """It is a member, or one again."""
+    def on_member(self, owner: str) -> None:
+        """It is one, or one again, up or down."""
         if self._draft.get(GONE, owner.encode()) is not None:
             self._draft.delete(GONE, owner.encode())
 
     def on_drop(self, owner: str, now: Now) -> tuple[int, int]:
         """Drops a page of what is kept for it; how many objects of it went, and how many are left. Whoever was removed
-        without this host's hearing of it, while it stood still, is gone from now on. Raises FailedPrecondition
-        (reason OwnerMayReturn)."""
+        without this host's hearing of it, while it stood still, is gone from now on; so is whoever was by a clock that
+        has been set back since. Raises FailedPrecondition (reasons OwnerMayReturn, ClockLeapt)."""
         self.on_removed(owner, now)
         since = self._draft.get(GONE, owner.encode())
         if since is None:
             return 0, 0
-        if (left_us := number_of(since) + GRACE_US - now.utc_us) > 0:
+        if not self._clock.believed(now):
+            text = "this host's clock has leapt ahead: it is believed once the node has run under it for a day"
+            raise FailedPrecondition(f"{text}; try again then", reason="ClockLeapt")
+        if (since_us := number_of(since)) > now.utc_us:
+            since_us = now.utc_us
+            self._draft.put_bytes(GONE, owner.encode(), number_key(since_us))
+        if (left_us := since_us + GRACE_US - now.utc_us) > 0:
             text = f"{owner} is not gone for {GRACE_US // DAY_US} days yet: what is kept for it may be dropped in"
             raise FailedPrecondition(f"{text} {-(-left_us // DAY_US)} days", reason="OwnerMayReturn")
         dropped = sum(self._try(owner, object_id) for object_id in self._page(owner))

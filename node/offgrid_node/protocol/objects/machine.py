@@ -104,7 +104,6 @@ class ObjectsMachine:
         )
         dropping = Dropping(settings.node_id, self._draft)
         self._replicas, self._heeding = Replicas(settings, self._draft, dropping), Heeding(self._draft, dropping)
-        self._gone = Gone(self._draft, dropping.on_gone)
         given, on_lost = Inventory(self._draft, GIVEN), self._delivery.on_lost
         self._comparing = Comparing(
             self._draft, given, on_lost, self._standing.on_stray, self._hosts.is_drained, self._is_restored
@@ -112,6 +111,7 @@ class ObjectsMachine:
         self._audits = Audits(self._draft, self._outbox, self._hosts, on_lost, settings.audit_days)
         self._measuring = Measuring(self._hosts, self._draft, self._comparing.on_reported)
         clock = self._clock = TrustedClock(self._draft)
+        self._gone = Gone(self._draft, clock, dropping.on_gone)
         self._expiries = (
             Expiry(self._draft, clock, EXPIRING, 0, self._on_expired),
             Expiry(self._draft, clock, REPLICAS_EXPIRING, HOST_LATE_US, dropping.on_expired),
@@ -271,7 +271,7 @@ class ObjectsMachine:
         self._measuring.close_step(now, rng)
 
     def _on_up(self, event: PeerUp, now: Now, rng: Rng) -> None:
-        self._gone.on_up(event.node_id)
+        self._gone.on_member(event.node_id)
         self._notices.on_up(event.node_id, now)
         self._rewrapping.on_label(event.node_id, event.wrap_label, now)
         if self._hosts.on_up(event, now):
@@ -337,6 +337,8 @@ class ObjectsMachine:
         self._comparing.on_down(node_id)
         if event.removed:
             self._gone.on_removed(node_id, now)
+        else:
+            self._gone.on_member(node_id)
         if self._hosts.on_down(node_id, now, removed=event.removed):
             self._measuring.on_down(node_id)
             self._delivery.on_hosts_changed(now, came=False)

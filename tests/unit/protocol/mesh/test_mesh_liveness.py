@@ -6,8 +6,10 @@ import pytest
 from mesh_world import Node, World
 
 from offgrid.v1 import common_pb2, mesh_pb2
+from offgrid_node.protocol.effects import Raise
 from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.events import PeerDown, PeerUp
+from offgrid_node.protocol.mesh.standing import AUDIENCE, Standing
 from offgrid_node.protocol.mesh.swim import (
     ALIVE,
     BOOT_SHIFT,
@@ -258,3 +260,13 @@ def test_losing_a_third_of_all_messages_buries_hardly_anybody(seed: int) -> None
     world.run(60_000)
     buried = {event.node_id for node in world.running() for event in node.heard if isinstance(event, PeerDown)}
     assert len(buried) <= 1
+
+
+def test_who_is_a_member_again_is_told_of_though_it_is_down_and_so_is_its_next_removal() -> None:
+    standing, up = Standing("self"), PeerUp("other", "other", frozenset(), 1_000, "")
+    for _ in range(2):
+        gone = [Raise(domain, PeerDown("other", removed=True)) for domain in AUDIENCE]
+        assert (standing.gone("other", removed=True), standing.gone("other", removed=True)) == (gone, [])
+        assert standing.report(up, SUSPECT, 0) == []
+        down = [Raise(domain, PeerDown("other")) for domain in AUDIENCE]
+        assert (standing.report(up, DEAD, 0), standing.report(up, DEAD, 0)) == (down, [])
