@@ -2,7 +2,8 @@
 
 A store that cannot read a row says which one (`storage/rows.py`), and as a row that is damaged says nothing sure of its
 neighbours, it may refuse to begin right behind it. So a walk goes on a little farther behind with each try, and passes
-over few rows.
+over few rows. The row may also lie outside of what is read, beside it: then a walk begins there, and gives nothing
+that it was not asked for.
 """
 
 from __future__ import annotations
@@ -31,15 +32,24 @@ def sound(
 ) -> Iterator[tuple[bytes, bytes]]:
     """The rows from `start` on, but for those that are damaged, of each of which `on_damaged` hears. Raises Corrupt for
     damage of any other kind."""
-    damaged, tries = b"", 0
+    first = floor = start = max(start, prefix)
+    damaged, tries, within = b"", 0, prefix
     while start.startswith(prefix) or start < prefix:
         try:
-            yield from scan(table, start, prefix=prefix)
+            for key, value in scan(table, start, prefix=within):
+                if not key.startswith(prefix) and key > prefix:
+                    return
+                if key >= floor:
+                    yield key, value
+                    floor, tries = key + b"\0", 0
         except Corrupt as fault:
             key = _key_in(fault, table)
             if key != damaged:
                 damaged, tries = key, 0
-                on_damaged(key)
+                if key >= first and key.startswith(prefix):
+                    on_damaged(key)
+            if key < prefix:
+                within = b""  # which would begin at the prefix again
             start, tries = _behind(key, tries), tries + 1
             if not start:
                 return

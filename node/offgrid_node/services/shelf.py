@@ -90,8 +90,7 @@ def sound_on_page(store: Store, table: str, start: bytes, damaged: list[bytes]) 
         if len(damaged) == DAMAGED_MAX:
             text = f"more than {DAMAGED_MAX} rows of table {table} are damaged: restore the store from a backup"
             raise Corrupt(text, reason="RowsDamaged")
-        if key >= start:  # else it is of the page before
-            damaged.append(key)
+        damaged.append(key)
 
     return sound(store.scan, table, start, on_damaged=note)
 

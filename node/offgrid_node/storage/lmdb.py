@@ -35,7 +35,7 @@ from offgrid_node.storage.lmdb_env import (
     tail_value,
 )
 from offgrid_node.storage.lmdb_events import events_down, events_up
-from offgrid_node.storage.lmdb_read import Chunk, Tally, check_edges, read_down, read_up
+from offgrid_node.storage.lmdb_read import Chunk, Tally, check_above, check_below, check_order, read_down, read_up
 from offgrid_node.storage.lmdb_tables import TableWrites
 from offgrid_node.storage.lmdb_verify import verify_environment
 from offgrid_node.storage.rows import (
@@ -118,7 +118,9 @@ class LmdbStore:
         if stored is not None:
             return seal.unwrap(key, stored)
         if around is not None:
-            check_edges(table, seal, span, around)
+            check_order(table, around)
+            check_below(table, seal, span, around)
+            check_above(table, seal, span, around)
             if around.rows:
                 raise damaged_order(table, key)
         return None
@@ -129,7 +131,7 @@ class LmdbStore:
         return self.span(table, KeyRange.of(table, start, prefix, end), reverse=reverse)
 
     def span(self, table: str, span: KeyRange, *, reverse: bool) -> Iterator[tuple[bytes, bytes]]:
-        """As `scan`, of the keys in `span`."""
+        """As `scan`, of the keys in `span`. Rows come before what lies beyond them is looked at."""
         seal = self._seal(table)
         tally = self._tally(table) if span == KeyRange(b"", None) else None
         last: bytes | None = None
@@ -138,12 +140,15 @@ class LmdbStore:
             if last is not None:
                 span = KeyRange(span.low, last) if reverse else KeyRange(last, span.end)
             chunk = self._chunk(TABLE + table, span, None if reverse else last, reverse=reverse)
-            check_edges(table, seal, span, chunk, reverse=reverse)
+            check_order(table, chunk, reverse=reverse)
+            near, far = (check_above, check_below) if reverse else (check_below, check_above)
+            near(table, seal, span, chunk)
             for key, stored in chunk.rows:
                 if key == last:
                     raise damaged_order(table, key)
                 yield key, seal.unwrap(key, stored)
                 last = key
+            far(table, seal, span, chunk)
             more = chunk.more
             if tally is not None:
                 tally.add(chunk)

@@ -106,9 +106,8 @@ def _gather(walk: Iterator[Row], chunk: Chunk, span: KeyRange, rows_max: int, fa
         size += len(row[1])
 
 
-def check_edges(table: str, seal: RowSeal, span: KeyRange, chunk: Chunk, *, reverse: bool = False) -> None:
-    """Raises `Corrupt` when the chunk may lack rows: OrderBroken or ChecksumMismatch. Whoever begins right behind a
-    row, at its key and a zero byte, has seen that one and knows what it is worth."""
+def check_order(table: str, chunk: Chunk, *, reverse: bool = False) -> None:
+    """Raises `Corrupt` (OrderBroken) when the chunk may lack rows."""
     keys = [key for key, _ in chunk.rows]
     if reverse:
         keys.reverse()
@@ -116,16 +115,26 @@ def check_edges(table: str, seal: RowSeal, span: KeyRange, chunk: Chunk, *, reve
     for left, right in pairwise(keys):
         if left >= right:
             raise damaged_order(table, right)
+
+
+def check_below(table: str, seal: RowSeal, span: KeyRange, chunk: Chunk) -> None:
+    """Raises `Corrupt` when the chunk may lack rows at its lower edge: OrderBroken or ChecksumMismatch. Whoever begins
+    right behind a row, at its key and a zero byte, has seen that one and knows what it is worth."""
     if chunk.below:
         left, stored = chunk.below[-1]
         if left + b"\0" != span.low:
             seal.unwrap(left, stored)
         if left >= span.low:
             raise damaged_order(table, left)
+
+
+def check_above(table: str, seal: RowSeal, span: KeyRange, chunk: Chunk) -> None:
+    """As `check_below`, at its upper edge."""
     if chunk.above:
-        seal.unwrap(*chunk.above[0])
-        if chunk.above[0][0] < (span.low if span.end is None else span.end):
-            raise damaged_order(table, chunk.above[0][0])
+        right, stored = chunk.above[0]
+        seal.unwrap(right, stored)
+        if right < (span.low if span.end is None else span.end):
+            raise damaged_order(table, right)
 
 
 class Tally:

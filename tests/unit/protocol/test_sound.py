@@ -34,6 +34,23 @@ class Wary:
                 yield key, b""
 
 
+class Edged(Wary):
+    """Refuses to begin behind a damaged row, unless right behind it, and to end before one, as LMDB's rows do."""
+
+    def scan(self, table: str, start: bytes, *, prefix: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        low = max(start, prefix)
+        below = [key for key in self.rows if key < low]
+        if below and below[-1] in self.damaged and below[-1] + b"\0" != low:
+            raise damaged_row(table, below[-1])
+        for key in self.rows:
+            if key >= low:
+                if key in self.damaged:
+                    raise damaged_row(table, key)
+                if not key.startswith(prefix):
+                    return
+                yield key, b""
+
+
 @given(KEYS, st.data())
 def test_of_a_store_that_gives_all_others_it_misses_none(keys: list[bytes], data: st.DataObject) -> None:
     store, damaged = MemoryStore(), data.draw(st.sets(st.sampled_from(keys)))
@@ -66,6 +83,26 @@ def test_a_prefix_is_kept() -> None:
     store.commit(Batch(writes={("t", key): b"" for key in (b"a1", b"b1", b"b2", b"b3", b"c1")}))
     store.damage("t", b"b2")
     assert [key for key, _ in sound(store.scan, "t", prefix=b"b")] == [b"b1", b"b3"]
+
+
+@pytest.mark.parametrize("damaged", [b"a1", b"b2", b"c1"])
+def test_damage_beside_what_is_asked_for_hides_nothing_of_it_and_is_not_told(damaged: bytes) -> None:
+    rows = Edged([b"a1", b"b1", b"b2", b"b3", b"c1"], {damaged})
+    heard = list[bytes]()
+    found = [key for key, _ in sound(rows.scan, "t", prefix=b"b", on_damaged=heard.append)]
+    assert found == [key for key in (b"b1", b"b2", b"b3") if key != damaged]
+    assert heard == [damaged] * damaged.startswith(b"b")
+
+
+@given(KEYS, st.data())
+def test_a_walk_that_resumes_gives_nothing_that_lies_before_its_start(keys: list[bytes], data: st.DataObject) -> None:
+    damaged = data.draw(st.sets(st.sampled_from(keys)))
+    start, prefix = data.draw(st.sampled_from(keys)), data.draw(st.sampled_from(keys))[:1]
+    heard = list[bytes]()
+    found = [key for key, _ in sound(Edged(keys, damaged).scan, "t", start, prefix=prefix, on_damaged=heard.append)]
+    asked = [key for key in keys if key >= start and key.startswith(prefix)]
+    assert found == [key for key in asked if key not in damaged]
+    assert heard == [key for key in asked if key in damaged]
 
 
 def test_damage_of_another_kind_is_raised() -> None:

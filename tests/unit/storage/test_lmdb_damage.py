@@ -320,3 +320,12 @@ def test_a_walk_comes_behind_a_damaged_row(folder: Path) -> None:
     assert {*damaged} == {b"job-00150"}
     assert found == [b"job-%05d" % n for n in range(ROWS) if n != 150]
     assert found_from == [key for key in found if key > b"job-00150"]
+
+
+@pytest.mark.parametrize("number", [129, 140])
+def test_a_walk_over_a_part_gives_all_of_it_where_a_row_beside_it_is_damaged(folder: Path, number: int) -> None:
+    swap(folder, b"value %d value %d" % (number, number), b"value %d value 999" % number)
+    damaged = list[bytes]()
+    with contextlib.closing(LmdbStore.open(folder, limit_bytes=256 * MIB)) as store:
+        found = [key for key, _ in sound(store.scan, "jobs", prefix=b"job-0013", on_damaged=damaged.append)]
+    assert (found, damaged) == ([b"job-%05d" % n for n in range(130, 140)], [])

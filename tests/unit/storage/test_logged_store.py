@@ -138,20 +138,54 @@ def test_a_scan_sees_above_and_below_as_one(folder: Path) -> None:
         assert list(store.scan("jobs", prefix=b"d")) == [(b"d", b"above")]
 
 
+def damage(folder: Path, key: bytes) -> None:
+    """In LMDB's own file."""
+    with contextlib.closing(lmdb.open(str(folder), max_dbs=64, map_size=16 * MIB)) as env:
+        table = env.open_db(b"t/jobs", create=False)
+        with env.begin(db=table, write=True) as txn:
+            txn.put(key, b"8 bytes!" + b"a lie")
+
+
 def test_a_walk_gives_what_lies_above_right_before_and_behind_a_damaged_row(folder: Path) -> None:
     with opened(folder) as store:
         for number in (10, 20, 30):
             store.commit(batch(number))
-    with contextlib.closing(lmdb.open(str(folder), max_dbs=64, map_size=16 * MIB)) as env:
-        table = env.open_db(b"t/jobs", create=False)
-        with env.begin(db=table, write=True) as txn:
-            txn.put(b"000020", b"8 bytes!" + b"a lie")
+    damage(folder, b"000020")
     with opened(folder) as store:
         for number in (5, 15, 19, 25, 35):
             store.commit(batch(number))
         damaged = list[bytes]()
         found = [int(key) for key, _ in sound(store.scan, "jobs", on_damaged=damaged.append)]
     assert (found, damaged) == ([0, 5, 10, 15, 19, 25, 30, 35], [b"000020"])
+
+
+@pytest.mark.parametrize("start", [22, 25])
+def test_a_walk_goes_on_at_a_row_above_though_the_one_below_it_is_damaged(folder: Path, start: int) -> None:
+    with opened(folder) as store:
+        for number in (10, 20, 30):
+            store.commit(batch(number))
+    damage(folder, b"000020")
+    with opened(folder) as store:
+        for number in (22, 23, 25, 26):
+            store.commit(batch(number))
+        damaged = list[bytes]()
+        found = [int(key) for key, _ in sound(store.scan, "jobs", b"%06d" % start, on_damaged=damaged.append)]
+    assert (found, damaged) == ([number for number in (22, 23, 25, 26, 30) if number >= start], [])
+
+
+def test_a_walk_misses_nothing_where_commits_come_between_its_rows(folder: Path) -> None:
+    with opened(folder) as store:
+        for number in range(1, 60):
+            store.commit(batch(number))
+    damage(folder, b"000020")
+    with opened(folder) as store:
+        found = list[int]()
+        for key, _ in sound(store.scan, "jobs"):
+            found.append(int(key))
+            store.commit(batch(100 + len(found)))
+            if len(found) > 80:
+                break
+    assert found[:59] == [number for number in range(60) if number != 20]
 
 
 @pytest.mark.parametrize("reverse", [False, True])

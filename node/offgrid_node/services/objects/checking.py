@@ -130,9 +130,8 @@ class Walk:
         return True
 
     def _pass_by(self, key: bytes) -> None:
-        if key >= self._next and key.startswith(self._prefix):
-            self._unreadable.append(key)
-            self._next = key + b"\0"
+        self._unreadable.append(key)
+        self._next = key + b"\0"
 
 
 class Checking:
