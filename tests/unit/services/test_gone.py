@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import pytest
 from bulk_world import Clock, Node, World
-from test_draining import kept, put
+from test_draining import DATA, kept, put
 
-from offgrid.v1 import jobs_pb2
+from offgrid.v1 import jobs_pb2, objects_pb2
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.errors import FailedPrecondition, Fault
 from offgrid_node.protocol.events import PeerDown
@@ -15,6 +15,7 @@ from offgrid_node.protocol.objects import gone
 from offgrid_node.protocol.objects.commands import DropKept
 from offgrid_node.protocol.objects.expiry import DAY_MS, HOUR_MS
 from offgrid_node.protocol.objects.gone import GRACE_US
+from offgrid_node.protocol.objects.notices import GATHER_MS
 from offgrid_node.protocol.objects.tables import GONE, KEPT_BYTES, REPLICAS, number_of, replica_key
 
 GRACE_MS = GRACE_US // 1_000
@@ -89,6 +90,22 @@ def test_it_goes_page_by_page_once_the_month_is_over(world: World, host: Node, m
     assert number_of(host.store.get(KEPT_BYTES, world.owner.node_id.encode()) or b"") == 0
     assert not [*host.store.scan(GONE)]
     assert (drop(world, host).dropped, drop(world, host).left) == (0, 0)
+
+
+def test_whom_it_was_shared_with_reads_it_until_then() -> None:
+    world = World(4)
+    object_id = put(world, "n")
+    reader = next(each for each in world.hosts if not kept(world, each))
+    world.owner.ask("ShareObject", objects_pb2.ShareObjectRequest(object="n", node=reader.node_id))
+    world.pass_ms(2 * GATHER_MS)
+    for host in world.hosts:
+        remove(world, host)
+    world.clock.mono_ms += GRACE_MS
+    assert reader.read(object_id) == DATA
+    for host in world.hosts:
+        drop(world, host)
+    with pytest.raises(Fault):
+        reader.read(object_id)
 
 
 def test_of_whom_the_host_did_not_hear_the_month_begins_when_it_is_asked(world: World, host: Node) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
+import sys
 
+import pytest
 from cli_run import Run
 from small_node import OTHER_ID, SmallNode
 
@@ -51,22 +54,43 @@ def test_what_it_keeps_for_whom(og: Run, node: SmallNode) -> None:
     node.host.kept.add(owner="late", objects=2, bytes=8)
     lines = [line.split() for line in og("host", "show")[1].splitlines()]
     assert ["barn", "3", "5.0", "MB", "alive"] in lines
-    assert ["gone", "1", "7", "bytes", "removed", "from", "the", "mesh"] in lines
+    assert "gone 1 7 bytes removed from the mesh; its readers still read" in map(" ".join, lines)
     assert ["late", "2", "8", "bytes", "away"] in lines
 
 
 def test_what_it_keeps_for_somebody_who_was_removed_is_dropped_page_by_page(og: Run, node: SmallNode) -> None:
     node.host.kept.add(owner="gone", objects=700, bytes=7, removed=True, gone_us=1_700_000_000_000_000)
     assert "removed from the mesh 2023-11-14" in og("host", "show")[1]
-    assert og("host", "drop", "gone") == (exits.OK, "700 objects kept for gone dropped\n", "")
+    assert og("host", "drop", "gone", "--yes") == (exits.OK, "700 objects kept for gone dropped\n", "")
     node.host.kept.add(owner="gone", objects=1, bytes=7, removed=True)
-    assert og.json("host", "drop", "gone") == {"owner": "gone", "dropped": 1}
+    assert og.json("host", "drop", "gone", "--yes") == {"owner": "gone", "dropped": 1}
+
+
+@pytest.mark.parametrize(("answer", "code", "left"), [("y", exits.OK, 0), ("n", exits.INTERRUPTED, 3)])
+def test_before_anything_is_dropped_it_asks(
+    og: Run, node: SmallNode, monkeypatch: pytest.MonkeyPatch, answer: str, code: int, left: int
+) -> None:
+    node.host.kept.add(owner="gone", objects=3, bytes=7, removed=True)
+    terminal = io.StringIO(f"{answer}\n")
+    terminal.isatty = lambda: True  # type: ignore[method-assign]
+    monkeypatch.setattr(sys, "stdin", terminal)
+    ended, _, asked = og("host", "drop", "gone")
+    assert (ended, sum(kept.objects for kept in node.host.kept)) == (code, left)
+    assert "cannot read it any more" in asked
+
+
+@pytest.mark.parametrize("more", [[], ["--json"]])
+def test_where_nobody_can_be_asked_it_takes_a_yes(og: Run, node: SmallNode, more: list[str]) -> None:
+    node.host.kept.add(owner="gone", objects=3, bytes=7, removed=True)
+    code, _, err = og("host", "drop", "gone", *more)
+    assert (code, node.host.kept[0].objects) == (exits.USAGE, 3)
+    assert "--yes" in err
 
 
 def test_what_cannot_be_dropped_is_said_and_ends_it(og: Run, node: SmallNode) -> None:
     node.stuck = True
     node.host.kept.add(owner="gone", objects=3, bytes=7, removed=True)
-    code, _, err = og("host", "drop", "gone")
+    code, _, err = og("host", "drop", "gone", "--yes")
     assert code == exits.INTERNAL
     assert "3 objects cannot be dropped" in err
 

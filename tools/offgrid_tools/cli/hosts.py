@@ -66,7 +66,7 @@ def _there(kept: KeptFor) -> str:
         return "alive" if kept.alive else "away"
     from offgrid_tools.cli.output import when
 
-    return f"removed from the mesh{f' {when(kept.gone_us)}' if kept.gone_us else ''}"
+    return f"removed from the mesh{f' {when(kept.gone_us)}' if kept.gone_us else ''}; its readers still read"
 
 
 def _rule(rule: HostRule, names: dict[str, str]) -> tuple[str, ...]:
@@ -130,15 +130,19 @@ def drain(timeout: float | None, no_wait: bool) -> int:
 
 @click.command()
 @click.argument("owner", metavar="OWNER")
+@click.option("--yes", is_flag=True, help="Do not ask first.")
 @common
-def drop(owner: str) -> None:
+def drop(owner: str, yes: bool) -> None:
     """Drop what this host keeps for OWNER, who was removed from the mesh 30 days ago or longer, for good.
 
-    Nobody reads it any more, and nothing goes by itself: `offgrid host show` says how much it is.
+    Members it was shared with read it for as long as it is here (`offgrid ls --shared` there), and lose it too: have them
+    `offgrid get` it first. Nothing goes by itself; `offgrid host show` says how much it is.
 
     \b
     offgrid host drop old-laptop
     """
+    if not yes:
+        _ask(owner)
     dropped = sum(answer.dropped for answer in settings().connect().host.drop_kept(owner))
     if settings().json:
         from offgrid_tools.cli.json_form import emit
@@ -148,6 +152,17 @@ def drop(owner: str) -> None:
     from offgrid_tools.cli.output import clean
 
     click.echo(f"{dropped} {'object' if dropped == 1 else 'objects'} kept for {clean(owner)} dropped")
+
+
+def _ask(owner: str) -> None:
+    import sys
+
+    from offgrid_tools.cli.output import clean
+
+    if settings().json or sys.stdin is None or not sys.stdin.isatty():
+        raise click.UsageError("what is dropped is gone for good, for its readers too; --yes drops it without asking")
+    text = f"Drop what is kept for {clean(owner)}, for good? Members it was shared with cannot read it any more"
+    click.confirm(text, abort=True, err=True)
 
 
 def _say(host: HostState) -> None:

@@ -1,4 +1,5 @@
-"""Owners that were removed from the mesh: what this host keeps for them nobody reads, moves or deletes any more.
+"""Owners that were removed from the mesh: what this host keeps for them nobody moves or deletes any more. Whom they
+have shared it with still reads it.
 
 A removal is final, unless the mesh's root gets another key and takes back what a thief of the last one had said. So
 nothing of theirs goes by itself: the host's owner may have it dropped, once this host has known for a month that they
