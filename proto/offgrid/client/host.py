@@ -32,8 +32,8 @@ class Host:
         """Drops what this host keeps for an owner that was removed from the mesh (its id, the first characters of it,
         or the name that it had), and says how far it is, until nothing is left. Safe to repeat.
 
-        Raises OffgridError: StillMember, OwnerMayReturn within 30 days of the removal, ClockLeapt while its clock cannot
-        be believed, RowsDamaged where what is left cannot be dropped."""
+        Raises OffgridError: StillMember, OwnerMayReturn within 30 days of the removal, ClockLeapt while its clock may
+        not be believed, RowsDamaged where what is left cannot be dropped."""
         while True:
             request = jobs_pb2.DropKeptRequest(owner=owner)
             answer = self._calls.unary("HostService/DropKept", request, jobs_pb2.DropKeptResponse)

@@ -135,8 +135,8 @@ def drain(timeout: float | None, no_wait: bool) -> int:
 def drop(owner: str, yes: bool) -> None:
     """Drop what this host keeps for OWNER, who was removed from the mesh 30 days ago or longer, for good.
 
-    Members it was shared with read it for as long as it is here (`offgrid ls --shared` there), and lose it too: have them
-    `offgrid get` it first. Nothing goes by itself; `offgrid host show` says how much it is.
+    Members it was shared with read it for as long as it is here (`offgrid ls --shared` there), and lose it too: have
+    them `offgrid get` it first. Nothing goes by itself; `offgrid host show` says how much it is.
 
     \b
     offgrid host drop old-laptop
