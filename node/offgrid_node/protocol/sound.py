@@ -43,7 +43,7 @@ def sound(
                     yield key, value
                     floor, tries = key + b"\0", 0
         except Corrupt as fault:
-            key = _key_in(fault, table)
+            key = key_in(fault, table)
             if key != damaged:
                 damaged, tries = key, 0
                 if key >= first and key.startswith(prefix):
@@ -63,7 +63,7 @@ def row_name(table: str, key: bytes) -> str:
     return f"row {table}/{shown}"
 
 
-def _key_in(fault: Corrupt, table: str) -> bytes:
+def key_in(fault: Corrupt, table: str) -> bytes:
     """Of the row that is damaged. Raises the fault where it is of something else."""
     if fault.reason != DAMAGED or fault.metadata.get("table") != table:
         raise fault

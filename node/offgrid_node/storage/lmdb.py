@@ -141,7 +141,7 @@ class LmdbStore:
                 span = KeyRange(span.low, last) if reverse else KeyRange(last, span.end)
             chunk = self._chunk(TABLE + table, span, None if reverse else last, reverse=reverse)
             check_order(table, chunk, reverse=reverse)
-            near, far = (check_above, check_below) if reverse else (check_below, check_above)
+            near, far = (partial(check_above, seen=True), check_below) if reverse else (check_below, check_above)
             near(table, seal, span, chunk)
             for key, stored in chunk.rows:
                 if key == last:

@@ -128,11 +128,13 @@ def check_below(table: str, seal: RowSeal, span: KeyRange, chunk: Chunk) -> None
             raise damaged_order(table, left)
 
 
-def check_above(table: str, seal: RowSeal, span: KeyRange, chunk: Chunk) -> None:
-    """As `check_below`, at its upper edge."""
+def check_above(table: str, seal: RowSeal, span: KeyRange, chunk: Chunk, *, seen: bool = False) -> None:
+    """As `check_below`, at its upper edge. `seen`: of a row right at the range's end the caller knows what it is worth,
+    as whoever comes down from it does."""
     if chunk.above:
         right, stored = chunk.above[0]
-        seal.unwrap(right, stored)
+        if not seen or right != span.end:
+            seal.unwrap(right, stored)
         if right < (span.low if span.end is None else span.end):
             raise damaged_order(table, right)
 

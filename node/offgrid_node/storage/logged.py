@@ -16,6 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from offgrid_node.protocol.errors import Corrupt, Exhausted, Fault
+from offgrid_node.protocol.sound import key_in
 from offgrid_node.storage.disk import disk_fault
 from offgrid_node.storage.lmdb import INITIAL_MAP_BYTES, LmdbStore
 from offgrid_node.storage.redo_log import LOG_ID_BYTES, RECORD_BYTES_MAX, RedoLog, body_of
@@ -137,10 +138,10 @@ class LoggedStore:
         last: bytes | None = None
         while True:
             overlay = self._settled()
-            version, above = overlay.version, overlay.keys(table, span, reverse=reverse)
-            rows = self._below.span(table, span, reverse=reverse)
+            version, above, writes = overlay.version, overlay.keys(table, span, reverse=reverse), overlay.batch.writes
+            rows = self._rows_below(table, span, above, writes, reverse)
             if above:
-                rows = _merged(above, overlay.batch.writes, table, rows, reverse)
+                rows = _merged(above, writes, table, rows, reverse)
             for key, value in rows:
                 if key == last:
                     continue
@@ -151,6 +152,27 @@ class LoggedStore:
             else:
                 return
             span = KeyRange(span.low, last) if reverse else KeyRange(last, span.end)
+
+    def _rows_below(
+        self, table: str, span: KeyRange, above: list[bytes], writes: Writes, reverse: bool
+    ) -> Iterator[Row]:
+        """Those that are damaged are left out where one of the keys above, or beside the range a write, stands in their
+        place."""
+        asked = span
+        while True:
+            try:
+                yield from self._below.span(table, span, reverse=reverse)
+            except Corrupt as fault:
+                key = key_in(fault, table)
+                rest = KeyRange(span.low, key) if reverse else KeyRange(key + b"\0", span.end)
+                is_above = key in above if key in asked else (table, key) in writes
+                if not is_above or rest == span:
+                    raise
+                span = rest
+                if span.end is not None and span.low >= span.end:
+                    return
+            else:
+                return
 
     @property
     def tables(self) -> frozenset[str]:

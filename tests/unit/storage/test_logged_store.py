@@ -173,6 +173,27 @@ def test_a_walk_goes_on_at_a_row_above_though_the_one_below_it_is_damaged(folder
     assert (found, damaged) == ([number for number in (22, 23, 25, 26, 30) if number >= start], [])
 
 
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("start", [b"", b"000020", b"000025"])
+@pytest.mark.parametrize("deleted", [False, True])
+def test_a_damaged_row_that_was_written_anew_above_is_damaged_no_more(
+    folder: Path, start: bytes, reverse: bool, deleted: bool
+) -> None:
+    numbers = [0, 10, 20, 30, 40]
+    with opened(folder) as store:
+        for number in numbers[1:]:
+            store.commit(batch(number))
+    damage(folder, b"000020")
+    with opened(folder) as store:
+        store.commit(Batch(writes={("jobs", b"000020"): None}) if deleted else batch(20))
+        store.commit(batch(25))
+        found = [int(key) for key, _ in store.scan("jobs", start, reverse=reverse)]
+        before = [int(key) for key, _ in store.scan("jobs", end=b"000020", reverse=reverse)]
+    expected = [n for n in (0, 10, 20, 25, 30, 40) if n >= int(start or b"0") and not (deleted and n == 20)]
+    assert found == (expected[::-1] if reverse else expected)
+    assert before == ([10, 0] if reverse else [0, 10])
+
+
 def test_a_walk_misses_nothing_where_commits_come_between_its_rows(folder: Path) -> None:
     with opened(folder) as store:
         for number in range(1, 60):
