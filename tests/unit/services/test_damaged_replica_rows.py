@@ -8,9 +8,20 @@ from bulk_world import Node, World
 from test_draining import DATA, drain, holder, holders, kept, put, survives
 
 from offgrid.v1 import objects_pb2, state_pb2
+from offgrid_node.protocol.objects import expiry
+from offgrid_node.protocol.objects.expiry import DAY_MS, HOUR_MS, LOOK_MS
 from offgrid_node.protocol.objects.measuring import REPORT_GAP_MS
 from offgrid_node.protocol.objects.notices import GATHER_MS
-from offgrid_node.protocol.objects.tables import DROPPED, KEPT_BYTES, REPLICAS, number_of, replica_key
+from offgrid_node.protocol.objects.tables import (
+    DROPPED,
+    KEPT_BYTES,
+    REPLICAS,
+    REPLICAS_EXPIRING,
+    expiring_key,
+    number_of,
+    replica_key,
+)
+from offgrid_node.storage.store import Batch
 
 
 def damage(world: World, host: Node, object_id: str) -> bytes:
@@ -55,6 +66,43 @@ def test_what_is_deleted_goes_and_keeps_no_other_deletion_from_being_heard() -> 
     assert not [*host.blobs.names()]
     assert not [*host.store.scan(REPLICAS)]
     assert all(host.store.get(DROPPED, replica_key(object_id, world.owner.node_id)) for object_id in ids)
+
+
+def put_for(world: World, name: str, days: int) -> str:
+    """It expires after so many."""
+    request = objects_pb2.OpenUploadRequest(name=name, expires_after_ms=days * DAY_MS)
+    opened = world.owner.ask("OpenUpload", request)
+    world.owner.ask("WriteUpload", objects_pb2.WriteUploadRequest(upload_id=opened.upload_id, data=name.encode()))
+    commit = objects_pb2.CommitUploadRequest(upload_id=opened.upload_id, size_bytes=len(name))
+    object_id: str = world.owner.ask("CommitUpload", commit).object.object_id
+    world.pass_ms(60_000)
+    return object_id
+
+
+def test_when_it_would_have_expired_nobody_says_so_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(expiry, "ACTS_MAX", 2)
+    world = World(2)
+    host, ids = world.hosts[0], [put_for(world, "a", 1), put_for(world, "b", 1), put_for(world, "c", 2)]
+    for object_id in ids[:2]:
+        damage(world, host, object_id)
+    world.owner.up = False
+    for _ in range(4 * 24):
+        world.pass_ms(HOUR_MS)
+    assert not [*host.store.scan(REPLICAS)]
+    assert not [*host.store.scan(REPLICAS_EXPIRING)]
+    assert not [*host.blobs.names()]
+
+
+def test_what_came_back_under_its_id_goes_at_its_own_time() -> None:
+    world = World(2)
+    host, object_id = world.hosts[0], put_for(world, "a", 30)
+    stale = expiring_key(1, replica_key(object_id, world.owner.node_id).decode())
+    host.store.commit(Batch(writes={(REPLICAS_EXPIRING, stale): b""}))
+    host.restart()
+    world.pass_ms(2 * LOOK_MS)
+    assert kept(world, host) == 1
+    assert host.store.get(REPLICAS_EXPIRING, stale) is None
+    assert len([*host.store.scan(REPLICAS_EXPIRING)]) == 1
 
 
 def test_an_audit_finds_it_and_the_owner_has_it_vouched_for_anew() -> None:

@@ -19,7 +19,16 @@ from offgrid_node.protocol.objects.inventory import Holding
 from offgrid_node.protocol.objects.lives import Life, last_life, sign_life
 from offgrid_node.protocol.objects.notices import GATHER_MS
 from offgrid_node.protocol.objects.segments import KnownSegments, SegmentHead, sign_head
-from offgrid_node.protocol.objects.tables import DELETED, LIVES, NOTICES, OBJECTS, OUTBOX, REPLICAS, SEGMENTS_KEPT
+from offgrid_node.protocol.objects.tables import (
+    DELETED,
+    LIVES,
+    NOTICES,
+    OBJECTS,
+    OUTBOX,
+    REPLICAS,
+    SEGMENTS_KEPT,
+    replica_key,
+)
 from offgrid_node.protocol.state.segment import unpacked
 from offgrid_node.services.flow import run
 from offgrid_node.storage.memory import MemoryStore
@@ -120,9 +129,12 @@ def test_what_its_owner_does_not_know_comes_page_by_page_the_newest_first(world:
     assert shown(world, host, world.owner, known=KnownSegments(2, 0, b"").message()) == [], "of lives before"
 
 
-def test_one_that_is_dropped_leaves_nothing_behind_at_its_owner(world: World) -> None:
+@pytest.mark.parametrize("damaged", [False, True])
+def test_one_that_is_dropped_leaves_nothing_behind(world: World, *, damaged: bool) -> None:
     end = added(world, 1)
     assert end.body is not None
+    for host in world.hosts if damaged else []:
+        host.store.damage(REPLICAS, replica_key(end.body.object_id, world.owner.node_id))
     world.owner.runtime.deliver("objects", DropSegment(end.body.object_id))
     world.settle()
     world.pass_ms(GATHER_MS)

@@ -5,6 +5,8 @@ or an epoch, that comes late brings nothing back.
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from offgrid.v1 import objects_pb2
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.draft import Draft
@@ -33,11 +35,13 @@ from offgrid_node.protocol.objects.tables import (
     number_of,
     object_of,
     object_of_age,
+    object_of_segment,
     replica_key,
 )
 from offgrid_node.protocol.quorum.fence import check_above
 from offgrid_node.protocol.quorum.quota import Quota
 from offgrid_node.protocol.quorum.records import Ack, Epoch
+from offgrid_node.protocol.sound import sound
 
 READ_MARK = b"r"  # behind a fence's time: the object was shared with this node when its owner deleted it
 FENCES_MAX = 1_000_000  # of one owner; each takes some 200 bytes, whether anything of the object was here or not.
@@ -85,10 +89,14 @@ class Dropping:
         """Its owner was removed from the mesh. It leaves no fence: nobody brings anything in that name."""
         self._forget(replica_key(object_id, owner), owner)
 
-    def on_expired(self, name: str, now: Now) -> None:
+    def on_expired(self, name: str, expires_us: int, now: Now) -> None:
         """`name` is a replica's key, as text. Its owner was not heard of by then. It leaves no fence: what comes late
-        expires as well."""
+        expires as well. Of a row that says another time it was not said, but of one before it."""
         _, _, owner = name.partition("/")
+        with suppress(Corrupt):
+            row = self._draft.row(REPLICAS, name.encode(), objects_pb2.ReplicaRow)
+            if row is not None and Manifest.decode(row.manifest.signed.body).expires_us != expires_us:
+                return
         self._forget(name.encode(), owner)
 
     def _forget(self, key: bytes, owner: str) -> None:
@@ -152,12 +160,19 @@ class Dropping:
         """All that the inventory says of it; a file that it does not name is swept at a start. How many bytes it was
         the row alone said: they are counted on."""
         object_id, _, owner = key.decode().partition("/")
+        self._forget_segment(object_id, owner)
         shards = self._kept.shards(owner, object_id)
         self._kept.put(owner, object_id, ())
         self._draft.delete(REPLICAS, key)
         for name in (object_id, *(shard_name(object_id, shard) for shard in shards)):  # shard 0 may be a copy
             drop(self._draft, name, owner)
         self._record(object_id, owner, 0, "replica dropped, its row was damaged")
+
+    def _forget_segment(self, object_id: str, owner: str) -> None:
+        """Whether it is one, its row alone said."""
+        for key, _ in sound(self._draft.committed, SEGMENTS_KEPT, prefix=age_prefix(owner)):
+            if object_of_segment(key, owner) == object_id:
+                self._draft.delete(SEGMENTS_KEPT, key)
 
     def _drop(self, row: objects_pb2.ReplicaRow, shards: tuple[int, ...]) -> None:
         """Some of what the row says is here, or all."""

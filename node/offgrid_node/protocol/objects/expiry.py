@@ -91,9 +91,10 @@ class Expiry:
     """What expires when: a table whose keys are a time (8 bytes, big-endian, µs UTC) and a name."""
 
     def __init__(
-        self, draft: Draft, clock: TrustedClock, table: str, late_us: int, act: Callable[[str, Now], None]
+        self, draft: Draft, clock: TrustedClock, table: str, late_us: int, act: Callable[[str, int, Now], None]
     ) -> None:
-        """`act` is told a name whose time has been over for `late_us`; it removes the row as well."""
+        """`act` is told a name, and its time, which has been over for `late_us`. The row goes with that; it may be all
+        that is left of what it spoke of."""
         self._draft, self._clock, self._table, self._late_us, self._act = draft, clock, table, late_us, act
         self._look_ms: int | None = None
 
@@ -116,7 +117,8 @@ class Expiry:
             return
         acts = 0
         for key, _ in self._draft.committed(self._table, b""):
-            if number_of(key[:NUMBER_BYTES]) + self._late_us > now.utc_us:
+            expires_us = number_of(key[:NUMBER_BYTES])
+            if expires_us + self._late_us > now.utc_us:
                 return
             if self._draft.get(self._table, key) is None:
                 continue
@@ -124,7 +126,9 @@ class Expiry:
                 self._look_ms = now.mono_ms + 1
                 return
             try:
-                self._act(key[NUMBER_BYTES:].decode(), now)
+                self._act(key[NUMBER_BYTES:].decode(), expires_us, now)
             except Fault:
                 continue  # looked at again; others do not wait for it
+            if self._draft.get(self._table, key) is not None:
+                self._draft.delete(self._table, key)
             acts += 1

@@ -433,7 +433,7 @@ class ObjectsMachine:
     def _is_restored(self) -> bool:
         return self._draft.get(META, LIFE) is not None
 
-    def _on_expired(self, object_id: str, now: Now) -> None:
+    def _on_expired(self, object_id: str, expires_us: int, now: Now) -> None:
         self._delete(object_id, now)
 
     def _delete(self, object_id: str, now: Now) -> objects_pb2.Deletion:
