@@ -38,9 +38,9 @@ class Host:
             request = jobs_pb2.DropKeptRequest(owner=owner)
             answer = self._calls.unary("HostService/DropKept", request, jobs_pb2.DropKeptResponse)
             yield answer
-            if not answer.left:
+            if not (answer.left or answer.more):
                 return
-            if not answer.dropped:
+            if answer.left and not answer.dropped:
                 text = f"{answer.left} objects cannot be dropped: rows of this host's store are damaged"
                 raise OffgridError("DATA_LOSS", "RowsDamaged", text)
 

@@ -12,9 +12,10 @@ from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.errors import FailedPrecondition, Fault
 from offgrid_node.protocol.events import PeerDown
 from offgrid_node.protocol.objects import gone
-from offgrid_node.protocol.objects.commands import DropKept
+from offgrid_node.protocol.objects.commands import DropKept, ReplicasLost
 from offgrid_node.protocol.objects.expiry import DAY_MS, HOUR_MS
 from offgrid_node.protocol.objects.gone import GRACE_US
+from offgrid_node.protocol.objects.inventory import Holding
 from offgrid_node.protocol.objects.notices import GATHER_MS
 from offgrid_node.protocol.objects.tables import GONE, KEPT_BYTES, REPLICAS, number_of, replica_key
 
@@ -169,6 +170,28 @@ def test_an_owner_that_is_back_all_the_same_brings_it_again(world: World, host: 
         world.owner.meet(host)
         world.pass_ms(60_000)
     assert kept(world, host) == OBJECTS_PUT
+
+
+@pytest.mark.parametrize("lost", [1, OBJECTS_PUT])
+@pytest.mark.parametrize("damaged", [False, True])
+def test_what_is_known_to_be_lost_goes_too(
+    world: World, host: Node, monkeypatch: pytest.MonkeyPatch, lost: int, damaged: bool
+) -> None:
+    monkeypatch.setattr(gone, "LOOK_ROWS", 1)
+    keys = [key for key, _ in host.store.scan(REPLICAS)][:lost]
+    holdings = tuple(Holding(key.decode().partition("/")[0], (0,)) for key in keys)
+    host.runtime.deliver("objects", ReplicasLost(world.owner.node_id, holdings))
+    for key in keys if damaged else []:
+        host.store.damage(REPLICAS, key)
+    remove(world, host)
+    world.clock.mono_ms += GRACE_MS
+    answers = [drop(world, host)]
+    while answers[-1].more:
+        answers.append(drop(world, host))
+    assert sum(answer.dropped for answer in answers) == OBJECTS_PUT
+    assert not [*host.store.scan(REPLICAS)]
+    assert not [*host.blobs.names()]
+    assert drop(world, host) == jobs_pb2.DropKeptResponse()
 
 
 def test_a_damaged_row_goes_like_any_other(world: World, host: Node) -> None:

@@ -66,6 +66,12 @@ def test_what_it_keeps_for_somebody_who_was_removed_is_dropped_page_by_page(og: 
     assert og.json("host", "drop", "gone", "--yes") == {"owner": "gone", "dropped": 1}
 
 
+def test_it_goes_on_while_what_was_lost_is_looked_through(og: Run, node: SmallNode) -> None:
+    said = [{"dropped": 2}, {"more": True}, {"dropped": 1, "more": True}, {"dropped": 256, "left": 2}]
+    node.on_DropKept = lambda request: jobs_pb2.DropKeptResponse(**said.pop())
+    assert og("host", "drop", "gone", "--yes") == (exits.OK, "259 objects kept for gone dropped\n", "")
+
+
 @pytest.mark.parametrize(("answer", "code", "left"), [("y", exits.OK, 0), ("n", exits.INTERRUPTED, 3)])
 def test_before_anything_is_dropped_it_asks(
     og: Run, node: SmallNode, monkeypatch: pytest.MonkeyPatch, answer: str, code: int, left: int

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from offgrid.v1 import jobs_pb2, objects_pb2
+from offgrid.v1 import objects_pb2
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.draft import Draft
 from offgrid_node.protocol.effects import Answered, Asked, Effect, Fetched, Regain, Rows, Shipped, Woke
@@ -389,8 +389,7 @@ class ObjectsMachine:
                 if command.body.expires_us:
                     self._expiries[1].arm(now)
             case DropKept(owner):
-                dropped, left = self._gone.on_drop(owner, now)
-                self._draft.reply(ticket, jobs_pb2.DropKeptResponse(dropped=dropped, left=left))
+                self._draft.reply(ticket, self._gone.on_drop(owner, now))
             case BeginLife():
                 note_life(self._draft, command)
                 self._draft.reply(ticket, objects_pb2.BeginLifeResponse())
