@@ -6,12 +6,17 @@ from __future__ import annotations
 import pytest
 from bulk_world import Node, World
 from test_draining import DATA, drain, holder, holders, kept, put, survives
+from test_small_objects import SmallWorld, rows_of
 
 from offgrid.v1 import objects_pb2, state_pb2
+from offgrid_node.protocol.errors import NotFound
 from offgrid_node.protocol.objects import expiry
+from offgrid_node.protocol.objects.commands import ReplicasLost
 from offgrid_node.protocol.objects.expiry import DAY_MS, HOUR_MS, LOOK_MS
+from offgrid_node.protocol.objects.inventory import Holding
 from offgrid_node.protocol.objects.measuring import REPORT_GAP_MS
 from offgrid_node.protocol.objects.notices import GATHER_MS
+from offgrid_node.protocol.objects.small import SMALL
 from offgrid_node.protocol.objects.tables import (
     DROPPED,
     KEPT_BYTES,
@@ -120,3 +125,24 @@ def test_an_audit_finds_it_and_the_owner_has_it_vouched_for_anew() -> None:
     assert host.store.get(REPLICAS, key) is not None
     assert "WriteReplica" not in world.log, "its bytes were there"
     assert number_of(host.store.get(KEPT_BYTES, world.owner.node_id.encode()) or b"") == before
+
+
+@pytest.mark.parametrize("rotten", [False, True])
+def test_small_shards_that_were_found_to_be_lost_go_with_it(*, rotten: bool) -> None:
+    world = SmallWorld(3)
+    request = objects_pb2.PutObjectRequest(data=DATA, name="n", code=objects_pb2.Code(needed=2, total=3))
+    object_id = world.owner.ask("PutObject", request).object.object_id
+    world.pass_ms(60_000)
+    host = next(each for each in world.hosts if rows_of(each))
+    owner = world.owner.node_id
+    shards = tuple(int(row.partition("/")[0].rpartition(".")[2]) for row in rows_of(host))
+    damage(world, host, object_id)
+    for key, _ in [*host.store.scan(SMALL)] if rotten else []:
+        host.store.damage(SMALL, key)
+    world.bend = lambda letter: NotFound("away") if letter.short in ("PutReplica", "OpenReplica") else None
+    host.runtime.deliver("objects", ReplicasLost(owner, (Holding(object_id, shards),)))
+    world.settle()
+    world.owner.ask("DeleteObject", objects_pb2.DeleteObjectRequest(object=object_id))
+    world.pass_ms(2 * GATHER_MS)
+    assert rows_of(host) == []
+    assert number_of(host.store.get(KEPT_BYTES, owner.encode()) or b"") == 0

@@ -16,7 +16,7 @@ from offgrid_node.protocol.objects.inventory import Inventory, inventory_key
 from offgrid_node.protocol.objects.manifest import Manifest
 from offgrid_node.protocol.objects.segments import is_segment, key_in
 from offgrid_node.protocol.objects.shards import blob_name, shard_name
-from offgrid_node.protocol.objects.small import drop
+from offgrid_node.protocol.objects.small import drop, drop_rows
 from offgrid_node.protocol.objects.tables import (
     DROPPED,
     DROPPED_AGES,
@@ -158,7 +158,7 @@ class Dropping:
 
     def _drop_unreadable(self, key: bytes) -> None:
         """All that the inventory says of it; a file that it does not name is swept at a start. How many bytes it was
-        the row alone said: they are counted on."""
+        the row alone said: they are counted on, until nothing is kept for the owner."""
         object_id, _, owner = key.decode().partition("/")
         self._forget_segment(object_id, owner)
         shards = self._kept.shards(owner, object_id)
@@ -166,6 +166,9 @@ class Dropping:
         self._draft.delete(REPLICAS, key)
         for name in (object_id, *(shard_name(object_id, shard) for shard in shards)):  # shard 0 may be a copy
             drop(self._draft, name, owner)
+        drop_rows(self._draft, object_id, owner)  # the inventory does not name what was found to be lost
+        if not self._kept.count(owner):
+            self._draft.put_bytes(KEPT_BYTES, owner.encode(), number_key(0))
         self._record(object_id, owner, 0, "replica dropped, its row was damaged")
 
     def _forget_segment(self, object_id: str, owner: str) -> None:

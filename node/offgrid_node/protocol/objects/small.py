@@ -10,6 +10,7 @@ from __future__ import annotations
 from offgrid_node.protocol.draft import Draft
 from offgrid_node.protocol.effects import DropBlob
 from offgrid_node.protocol.errors import Corrupt
+from offgrid_node.protocol.sound import sound
 
 SMALL = "small_blobs"  # name of the blob "/" owner → its sealed bytes
 SMALL_BYTES_MAX = 16 * 1024  # beyond, to write it twice (log and store) costs more than a file's flushes
@@ -38,6 +39,15 @@ def drop(draft: Draft, name: str, owner: str) -> None:
         draft.delete(SMALL, key)
     else:
         draft.send(DropBlob(name))
+
+
+def drop_rows(draft: Draft, object_id: str, owner: str) -> None:
+    """All that `owner` has of the object as rows, whatever says so; some of them may be damaged."""
+    damaged = list[bytes]()
+    rows = sound(draft.committed, SMALL, prefix=object_id.encode(), on_damaged=damaged.append)
+    for key in [*(key for key, _ in rows), *damaged]:
+        if key.endswith(f"/{owner}".encode()) and _has(draft, key):
+            draft.delete(SMALL, key)
 
 
 def _has(draft: Draft, key: bytes) -> bool:
