@@ -14,7 +14,7 @@ from bulk_world import Node, World
 from rotting import with_files
 from test_scrub import Turns
 
-from offgrid_node.protocol.errors import NotFound
+from offgrid_node.protocol.errors import NotFound, Unavailable
 from offgrid_node.services.bulk import Bulk
 from offgrid_node.services.objects.incoming import Admission
 from offgrid_node.services.objects.sweeping import LOOK_MS, Sweeping
@@ -96,6 +96,27 @@ def test_what_is_staged_for_other_ends_stays(half: Half) -> None:
     half.age(10 * STAGED_AGE_MAX_S)
     half.look()
     assert sorted(each.name for each in half.host.blobs.all_staged()) == sorted(names)
+
+
+def test_one_that_cannot_be_deleted_keeps_no_other(half: Half, monkeypatch: pytest.MonkeyPatch) -> None:
+    half.host.restart()
+    blobs, owner = half.host.blobs, half.world.owner.node_id
+    for number in range(3):
+        blobs.append(f"{owner}.{OBJECT}.{number}", 0, b"x")
+    half.age(10 * STAGED_AGE_MAX_S)
+    discard, held = FileBlobs.discard, blobs.all_staged()[0].name
+
+    def refuse(self: FileBlobs, staged: str) -> None:
+        if staged == held:
+            raise Unavailable("another process has it open", reason="DiskError")
+        discard(self, staged)
+
+    with monkeypatch.context() as busy:
+        busy.setattr(FileBlobs, "discard", refuse)
+        half.look()
+    assert [each.name for each in blobs.all_staged()] == [held]
+    half.look()
+    assert half.staged == 0
 
 
 def test_what_is_opened_while_it_waits_for_its_turn_stays(tmp_path: Path) -> None:

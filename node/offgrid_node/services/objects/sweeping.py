@@ -55,7 +55,10 @@ class Sweeping:
         for staged in old:
             owner, object_id = _claim_of(staged)
             if OBJECT_ID.match(object_id) and self._admission.find(owner, object_id) is None:
-                swept += yield self._bulk.run(lambda: self._discard(staged), key=object_id)  # noqa: B023 - at once
+                try:
+                    swept += yield self._bulk.run(lambda: self._discard(staged), key=object_id)  # noqa: B023 - at once
+                except Fault as fault:  # the others do not wait for it
+                    _log.warning("%s, which its owner has left half done, stays for now: %s", staged, fault.message)
         return swept
 
     def _old(self) -> list[str]:
