@@ -11,6 +11,7 @@ from rotting import DATA, flip, kept_file, put, with_files
 
 from offgrid.v1 import objects_pb2
 from offgrid_node.protocol.errors import FailedPrecondition, Fault, InvalidRequest, NotFound, Unavailable
+from offgrid_node.protocol.objects.tables import REPLICAS, replica_key
 from offgrid_node.services.objects import background, scrub_now
 from offgrid_node.services.stream import Stream
 from offgrid_node.storage import blobs
@@ -129,9 +130,20 @@ class TestOneObject:
         with pytest.raises(NotFound):
             host.begin(object_id)
 
+    def test_whose_row_is_damaged_is_named(self, host: Host) -> None:
+        object_id = put(host.world, "one")
+        put(host.world, "other")
+        host.node.store.damage(REPLICAS, replica_key(object_id, host.world.owner.node_id))
+        said = host.scrub(object_id[:12])
+        assert [(shard.object_id, shard.shard) for each in said for shard in each.damaged] == [(object_id, 0)]
+        assert (said[-1].done, said[-1].damaged_total) == (True, 1)
+
     def test_is_one_alone(self, host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(scrub_now, "PREFIX_CHARS_MIN", 2)
         put(host.world, "one"), put(host.world, "other")
+        with pytest.raises(InvalidRequest, match="several"):
+            host.begin("o-")
+        host.node.store.damage(REPLICAS, next(iter(host.node.store.scan(REPLICAS)))[0])
         with pytest.raises(InvalidRequest, match="several"):
             host.begin("o-")
 

@@ -12,6 +12,7 @@ from offgrid.v1 import objects_pb2
 from offgrid_node.protocol.errors import Exhausted, FailedPrecondition, Fault, InvalidRequest, NotFound
 from offgrid_node.protocol.objects.manifest import Manifest
 from offgrid_node.protocol.objects.tables import REPLICAS, replica_prefix
+from offgrid_node.protocol.sound import sound
 from offgrid_node.runtime import Runtime
 from offgrid_node.services.bulk import RETRY_MS, Bulk
 from offgrid_node.services.flow import Flow, Later, run
@@ -124,21 +125,25 @@ class ScrubNow:
         """Where its rows are, and how many bytes they stand for."""
         if not text:
             return b"", self._checking.kept_bytes()
-        manifests = self._find(text)
+        object_id, manifests = self._find(text)
         store = self._runtime.store
         total_bytes = sum(each.shard_bytes * len(kept_shards(store, each)) for each in manifests)
-        return replica_prefix(manifests[0].object_id), total_bytes
+        return replica_prefix(object_id), total_bytes
 
-    def _find(self, text: str) -> list[Manifest]:
-        """One for each of its owners. Hosts do not know what owners call their objects."""
+    def _find(self, text: str) -> tuple[str, list[Manifest]]:
+        """Which one it is, and its manifest for each of its owners, but for those whose row is damaged. Hosts do not
+        know what owners call their objects."""
         if not text.startswith("o-") or not PREFIX_CHARS_MIN <= len(text) <= OBJECT_ID_CHARS:
             allowed = f"an object's id, or its first characters, {PREFIX_CHARS_MIN} or more"
             raise InvalidRequest.field("object", f"{text[:OBJECT_ID_CHARS]!r}; allowed is {allowed}")
-        manifests = list[Manifest]()
-        for _, value in self._runtime.store.scan(REPLICAS, prefix=text.encode()):
+        damaged, manifests = list[bytes](), list[Manifest]()
+        for _, value in sound(self._runtime.store.scan, REPLICAS, prefix=text.encode(), on_damaged=damaged.append):
             manifests.append(manifest_in(value))
             if manifests[-1].object_id != manifests[0].object_id:
-                raise InvalidRequest.field("object", f"{text!r} fits several objects; give more of the id")
-        if not any(kept_shards(self._runtime.store, each) for each in manifests):
+                break
+        ids = {each.object_id for each in manifests} | {key.decode().partition("/")[0] for key in damaged}
+        if len(ids) > 1:
+            raise InvalidRequest.field("object", f"{text!r} fits several objects; give more of the id")
+        if not damaged and not any(kept_shards(self._runtime.store, each) for each in manifests):
             raise NotFound(f"nothing of an object {text!r} is kept here for others", reason="ReplicaNotFound")
-        return manifests
+        return ids.pop(), manifests
