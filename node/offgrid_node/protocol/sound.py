@@ -57,6 +57,16 @@ def sound(
             return
 
 
+def keys(scan: Scan, table: str, *, prefix: bytes = b"") -> Iterator[bytes]:
+    """In their order, those of damaged rows too. Raises as `sound`."""
+    damaged = list[bytes]()
+    for key, _ in sound(scan, table, prefix=prefix, on_damaged=damaged.append):
+        yield from damaged
+        damaged.clear()
+        yield key
+    yield from damaged
+
+
 def row_name(table: str, key: bytes) -> str:
     """What a message calls a row."""
     shown = repr(key)[1:] if key.isascii() and key.decode("ascii").isprintable() else key.hex()

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from offgrid_node.protocol.errors import Corrupt
-from offgrid_node.protocol.sound import sound
+from offgrid_node.protocol.sound import keys, sound
 from offgrid_node.storage.memory import MemoryStore
 from offgrid_node.storage.rows import damaged_order, damaged_row
 from offgrid_node.storage.store import Batch
@@ -103,6 +103,13 @@ def test_a_walk_that_resumes_gives_nothing_that_lies_before_its_start(keys: list
     asked = [key for key in keys if key >= start and key.startswith(prefix)]
     assert found == [key for key in asked if key not in damaged]
     assert heard == [key for key in asked if key in damaged]
+
+
+@given(KEYS, st.data())
+def test_keys_are_those_of_damaged_rows_too(rows: list[bytes], data: st.DataObject) -> None:
+    damaged, prefix = data.draw(st.sets(st.sampled_from(rows))), data.draw(st.sampled_from(rows))[:1]
+    found = [*keys(Edged(rows, damaged).scan, "t", prefix=prefix)]
+    assert found == [key for key in rows if key.startswith(prefix)]
 
 
 def test_damage_of_another_kind_is_raised() -> None:

@@ -13,7 +13,7 @@ from rotting import DATA, flip, kept_file, put, with_files
 
 from offgrid.v1 import objects_pb2
 from offgrid_node.protocol.errors import Unavailable
-from offgrid_node.protocol.objects.tables import REPLICAS
+from offgrid_node.protocol.objects.tables import KEPT, REPLICAS
 from offgrid_node.services.objects.checking import OBJECT_BYTES, TURN_BYTES
 from offgrid_node.services.objects.scrub import DAY_MS, PAUSE_MS, PAUSE_MS_MAX, Pace, Scrub
 from offgrid_node.storage import blobs
@@ -99,15 +99,18 @@ class TestAShard:
         checked.round()
         assert checked.checking.damaged == len(made), "and the one whose row it is"
 
-    def test_whose_row_is_damaged_is_found_and_vouched_for_anew_without_a_byte(self, checked: Checked) -> None:
+    @pytest.mark.parametrize("table", [REPLICAS, KEPT])
+    def test_whose_row_is_damaged_is_found_and_vouched_for_anew_without_a_byte(
+        self, checked: Checked, table: str
+    ) -> None:
         made = [put(checked.world, f"object {n}") for n in range(3)]
-        rows = sorted(key for key, _ in checked.host.store.scan(REPLICAS))
+        rows = sorted(key for key, _ in checked.host.store.scan(table))
         for row in (rows[0], rows[-1]):
-            checked.host.store.damage(REPLICAS, row)
+            checked.host.store.damage(table, row)
         checked.world.log.clear()
         checked.round()
         assert checked.checking.damaged == 2
-        assert sorted(key for key, _ in checked.host.store.scan(REPLICAS)) == rows
+        assert sorted(key for key, _ in checked.host.store.scan(table)) == rows
         assert "WriteReplica" not in checked.world.log
         checked.round()
         assert checked.checking.damaged == 2

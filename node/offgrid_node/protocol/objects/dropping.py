@@ -12,7 +12,7 @@ from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.draft import Draft
 from offgrid_node.protocol.errors import Corrupt, FailedPrecondition
 from offgrid_node.protocol.etypes import EventType
-from offgrid_node.protocol.objects.inventory import Inventory, inventory_key
+from offgrid_node.protocol.objects.inventory import Inventory
 from offgrid_node.protocol.objects.manifest import Manifest
 from offgrid_node.protocol.objects.segments import is_segment, key_in
 from offgrid_node.protocol.objects.shards import blob_name, shard_name
@@ -82,8 +82,8 @@ class Dropping:
         """Safe to repeat. Raises Exhausted (QuotaFull) where more than FENCES_MAX come in one step."""
         if self.is_dropped(object_id, owner):
             return
-        self._fence(owner, object_id, now)
         self._forget(replica_key(object_id, owner), owner)
+        self._fence(owner, object_id, now)
 
     def on_gone(self, owner: str, object_id: str) -> None:
         """Its owner was removed from the mesh. It leaves no fence: nobody brings anything in that name."""
@@ -108,6 +108,8 @@ class Dropping:
             return
         if row is not None:
             self._drop(row, shards_of(row))
+        else:
+            self._kept.mend(owner, key.decode().partition("/")[0], ())
 
     def _fence(self, owner: str, object_id: str, now: Now) -> None:
         if self._drops.full(owner):
@@ -161,6 +163,7 @@ class Dropping:
         the row alone said: they are counted on, until nothing is kept for the owner."""
         object_id, _, owner = key.decode().partition("/")
         self._forget_segment(object_id, owner)
+        self._kept.mend(owner, object_id, ())
         shards = self._kept.shards(owner, object_id)
         self._kept.put(owner, object_id, ())
         self._draft.delete(REPLICAS, key)
@@ -178,14 +181,15 @@ class Dropping:
                 self._draft.delete(SEGMENTS_KEPT, key)
 
     def _drop(self, row: objects_pb2.ReplicaRow, shards: tuple[int, ...]) -> None:
-        """Some of what the row says is here, or all."""
+        """Some of what the row says is here, or all. The inventory's row, where it is damaged, said the same."""
         body = Manifest.decode(row.manifest.signed.body)
         object_id, owner = body.object_id, body.owner
-        key, inventory = replica_key(object_id, owner), inventory_key(owner, object_id)
-        kept = self._draft.get(KEPT, inventory) or b""
+        key, before = replica_key(object_id, owner), shards_of(row)
+        self._kept.mend(owner, object_id, before)
+        kept = self._kept.shards(owner, object_id)
         count_kept(self._draft, owner, -len(shards) * body.shard_bytes)
         self._kept.put(owner, object_id, (shard for shard in kept if shard not in shards))
-        if shards == shards_of(row):
+        if shards == before:
             self._draft.delete(REPLICAS, key)
             if body.expires_us:
                 self._draft.delete(REPLICAS_EXPIRING, expiring_key(body.expires_us, key.decode()))

@@ -25,7 +25,7 @@ from offgrid_node.protocol.objects.tables import (
     number_key,
     number_of,
 )
-from offgrid_node.protocol.sound import sound
+from offgrid_node.protocol.sound import keys, sound
 
 DAY_US = 86_400_000_000
 GRACE_US = 30 * DAY_US
@@ -64,8 +64,9 @@ class Gone:
         if since is None:
             return jobs_pb2.DropKeptResponse()
         self._check(owner, since, now)
-        dropped = sum(self._try(owner, object_id) for object_id in self._page(owner))
-        if left := self._kept.count(owner):
+        page = self._page(owner)
+        dropped = sum(self._try(owner, object_id) for object_id in page)
+        if page and (left := self._kept.count(owner)):  # else whatever is still counted no row names
             return jobs_pb2.DropKeptResponse(dropped=dropped, left=left)
         dropped += sum(self._try(owner, object_id) for object_id in self._lost(owner))
         if owner in self._looked:
@@ -88,29 +89,29 @@ class Gone:
 
     def _page(self, owner: str) -> list[str]:
         prefix, ids = inventory_key(owner, ""), list[str]()
-        for key, _ in self._draft.committed(KEPT, b"", prefix=prefix):
-            if self._draft.get(KEPT, key) is not None:
-                ids.append(key[len(prefix) :].decode())
+        for key in keys(self._draft.committed, KEPT, prefix=prefix):
+            if self._is_there(KEPT, key):
+                ids.append(key[len(prefix) :].decode(errors="replace"))
             if len(ids) == PAGE_REPLICAS:
                 break
         return ids
 
     def _lost(self, owner: str) -> list[str]:
         """Of some rows further on those that are its own: the inventory names none of them any more."""
-        keys, begin = list[bytes](), self._looked.pop(owner, b"")
-        rows = sound(self._draft.committed, REPLICAS, begin, on_damaged=keys.append)
+        found, begin = list[bytes](), self._looked.pop(owner, b"")
+        rows = sound(self._draft.committed, REPLICAS, begin, on_damaged=found.append)
         for count, (key, _) in enumerate(rows):
             if count == LOOK_ROWS:
                 self._looked[owner] = key
                 break
-            keys.append(key)
-        return [key.decode().partition("/")[0] for key in keys if self._is_of(owner, key)]
+            found.append(key)
+        own = [key for key in found if key.endswith(f"/{owner}".encode()) and self._is_there(REPLICAS, key)]
+        return [key.decode().partition("/")[0] for key in own]
 
-    def _is_of(self, owner: str, key: bytes) -> bool:
-        if not key.endswith(f"/{owner}".encode()):
-            return False
+    def _is_there(self, table: str, key: bytes) -> bool:
+        """So is a row that is damaged."""
         try:
-            return self._draft.get(REPLICAS, key) is not None
+            return self._draft.get(table, key) is not None
         except Corrupt:
             return True
 

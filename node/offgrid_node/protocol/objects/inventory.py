@@ -14,7 +14,9 @@ from dataclasses import dataclass
 
 from offgrid_node.protocol.draft import Draft
 from offgrid_node.protocol.effects import Rows
+from offgrid_node.protocol.errors import Corrupt
 from offgrid_node.protocol.objects.tables import INVENTORY_SUMS
+from offgrid_node.protocol.sound import key_in, sound
 
 COUNT_BYTES, SUM_BYTES = 8, 32
 SUMMARY_BYTES = COUNT_BYTES + SUM_BYTES
@@ -52,6 +54,19 @@ class Inventory:
         else:
             self._draft.delete(self._table, key)
         self._count(node, object_id, before, value)
+
+    def mend(self, node: str, object_id: str, shards: Iterable[int]) -> None:
+        """Where nobody can read the row any more, it says these again, which are what it said. The sum knows it still;
+        where it is another row's damage, there was none."""
+        key = inventory_key(node, object_id)
+        try:
+            self._draft.get(self._table, key)
+        except Corrupt as fault:
+            value = bytes(shards) if key_in(fault, self._table) == key else b""
+            if value:
+                self._draft.put_bytes(self._table, key, value)
+            else:
+                self._draft.delete(self._table, key)
 
     def change(self, object_id: str, before: Mapping[str, Iterable[int]], after: Mapping[str, Iterable[int]]) -> None:
         """Who kept what of an object, and who does now."""
@@ -100,9 +115,9 @@ def summary_of(rows: Rows, table: str, node: str) -> bytes:
 
 
 def holdings_of(rows: Rows, table: str, node: str, prefix: str = "") -> Iterator[Holding]:
-    """Of committed rows; only objects whose ids begin so."""
+    """Of committed rows that are sound; only objects whose ids begin so."""
     skipped = len(inventory_key(node, ""))
-    for key, value in rows.scan(table, prefix=inventory_key(node, prefix)):
+    for key, value in sound(rows.scan, table, prefix=inventory_key(node, prefix)):
         yield Holding(key[skipped:].decode(), tuple(value))
 
 

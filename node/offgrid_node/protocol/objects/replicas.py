@@ -84,6 +84,7 @@ class Replicas:
             self._dropping.on_kept(body.object_id, body.owner)
             self._change(body, before, mine)
         self._keep_bytes(body, mine, command.shards)
+        self._kept.mend(body.owner, body.object_id, before)
         self._kept.put(body.owner, body.object_id, mine)
         if row is not None and is_segment(row.manifest):
             self._draft.delete(SEGMENTS_KEPT, key_in(row.manifest))  # its owner may have signed another head
@@ -125,6 +126,7 @@ class Replicas:
         """This node's disk has them no more. What was promised stays in the rows, as the fence; its owner is told once
         that is durable, or finds out when it compares, and brings them again."""
         for holding in event.lost:
+            self._kept.mend(event.owner, holding.object_id, holding.shards)
             self._kept.put(event.owner, holding.object_id, ())
         self._report(event.owner)
 

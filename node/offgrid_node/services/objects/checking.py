@@ -14,10 +14,11 @@ from dataclasses import dataclass, field
 from offgrid.v1 import objects_pb2
 from offgrid_node.protocol.errors import Corrupt, Fault, NotFound
 from offgrid_node.protocol.objects.commands import ReplicasLost
+from offgrid_node.protocol.objects.dropping import shards_of
 from offgrid_node.protocol.objects.inventory import Holding, count_of, inventory_key, sum_key
 from offgrid_node.protocol.objects.manifest import Manifest, shard_root, stripe_digest
 from offgrid_node.protocol.objects.shards import blob_name, row_span
-from offgrid_node.protocol.objects.tables import INVENTORY_SUMS, KEPT, KEPT_BYTES, REPLICAS, number_of
+from offgrid_node.protocol.objects.tables import INVENTORY_SUMS, KEPT, KEPT_BYTES, REPLICAS, number_of, replica_key
 from offgrid_node.protocol.sound import sound
 from offgrid_node.runtime import Runtime
 from offgrid_node.services.bulk import Bulk
@@ -91,10 +92,14 @@ class Walk:
         return self._read(self._waiting[0]) if self._waiting else Turn(row_done=True)
 
     def _lost_with(self, key: bytes) -> Lost | None:
-        """What is kept by a row that is damaged, as the inventory says; None once that is known to be lost."""
+        """What is kept by a row that is damaged, as the inventory says, or the row where that is what is damaged; None
+        once it is known to be lost."""
         object_id, _, owner = key.decode(errors="replace").partition("/")
-        shards = self._store.get(KEPT, inventory_key(owner, object_id))
-        return Lost(owner, Holding(object_id, tuple(shards)), by_row=True) if shards else None
+        try:
+            shards = tuple(self._store.get(KEPT, inventory_key(owner, object_id)) or b"")
+        except Corrupt:
+            shards = vouched_shards(self._store, owner, object_id)
+        return Lost(owner, Holding(object_id, shards), by_row=True) if shards else None
 
     def _read(self, shard: Shard) -> Turn:
         """A disk that refuses says nothing of the shard: it is left for another time, so that one that is always
@@ -126,7 +131,10 @@ class Walk:
         key, value = found
         self._next = key + b"\0"
         manifest = manifest_in(value)
-        self._waiting.extend(Shard(manifest, shard) for shard in kept_shards(self._store, manifest))
+        try:
+            self._waiting.extend(Shard(manifest, shard) for shard in kept_shards(self._store, manifest))
+        except Corrupt:
+            self._unreadable.append(key)
         return True
 
     def _pass_by(self, key: bytes) -> None:
@@ -184,5 +192,14 @@ def manifest_in(value: bytes) -> Manifest:
 
 def kept_shards(store: Store, manifest: Manifest) -> bytes:
     """Those that are here as far as this node knows: not what was deleted or moved meanwhile, and not what is known to
-    be lost."""
+    be lost. Raises Corrupt."""
     return store.get(KEPT, inventory_key(manifest.owner, manifest.object_id)) or b""
+
+
+def vouched_shards(store: Store, owner: str, object_id: str) -> tuple[int, ...]:
+    """Those that the row of a replica says are here; none where there is none, or nobody can read it."""
+    try:
+        value = store.get(REPLICAS, replica_key(object_id, owner))
+    except Corrupt:
+        return ()
+    return shards_of(objects_pb2.ReplicaRow.FromString(value)) if value is not None else ()

@@ -35,6 +35,7 @@ from offgrid_node.protocol.objects.tables import GIVEN, KEPT
 from offgrid_node.protocol.reconcile.sessions import WINDOW_SYMBOLS_MAX, Asking, answer
 from offgrid_node.protocol.reconcile.symbols import ITEMS_MAX, KEY_BYTES, SYMBOLS_MAX, SymbolCode
 from offgrid_node.protocol.rng import Rng
+from offgrid_node.protocol.sound import sound
 from offgrid_node.runtime import Runtime, Ticket
 from offgrid_node.services.bulk import Bulk
 from offgrid_node.services.caller import Caller
@@ -261,9 +262,10 @@ def _summary(items: Iterable[Holding]) -> bytes:
 
 def replicas_lost(store: Store, blobs: BlobStore) -> list[ReplicasLost]:
     """What rows say that this host keeps, and its disk does not have: some of it or all, after somebody emptied a
-    folder or the disk is a new one. Whether what is there is right, only who reads it knows."""
+    folder or the disk is a new one. Whether what is there is right, only who reads it knows; so does he of a row that
+    is damaged."""
     names, lost = set(blobs.names()), dict[str, list[Holding]]()
-    for key, value in store.scan(KEPT):
+    for key, value in sound(store.scan, KEPT):
         owner, _, object_id = key.decode().partition("/")
         holding = Holding(object_id, tuple(value))
         if not _is_there(holding, names) and not _in_rows(store, owner, holding):

@@ -21,11 +21,12 @@ from offgrid_node.protocol.objects.inventory import Holding, inventory_key
 from offgrid_node.protocol.objects.manifest import OBJECT_ID_BYTES, Manifest, object_id_bytes, object_id_from
 from offgrid_node.protocol.objects.shards import blob_name
 from offgrid_node.protocol.objects.tables import KEPT, KEPT_BYTES, REPLICAS, number_of, replica_key
+from offgrid_node.protocol.sound import keys
 from offgrid_node.runtime import Runtime, Ticket
 from offgrid_node.services.bulk import Bulk
 from offgrid_node.services.caller import Caller
 from offgrid_node.services.flow import Flow, settled, ticket_of
-from offgrid_node.services.objects.checking import BlobsOf
+from offgrid_node.services.objects.checking import BlobsOf, vouched_shards
 from offgrid_node.services.turns import Turns
 
 LANE = "audits"  # no object's name; one at a time, so that other work finds a thread
@@ -102,8 +103,8 @@ class Proving:
             return object_id_from(name)
         head = object_id_from(name)[: 2 + len(name) * 8 // 5]  # the last character is cut off in the midst
         found = set[str]()
-        for key, _ in self._runtime.store.scan(KEPT, prefix=inventory_key(owner, head)):
-            object_id = key[len(inventory_key(owner, "")) :].decode()
+        for key in keys(self._runtime.store.scan, KEPT, prefix=inventory_key(owner, head)):
+            object_id = key[len(inventory_key(owner, "")) :].decode(errors="replace")
             if object_id_bytes(object_id).startswith(name):
                 found.add(object_id)
             if len(found) > 1:
@@ -136,7 +137,11 @@ class Proving:
     def _sums(self, owner: str, nonce: bytes, object_id: str) -> tuple[dict[int, bytes], Holding | None, int]:
         """In a thread: by shard; what turns out to be gone or cut off; what it cost. Raises what a disk raises that
         says nothing of the shard."""
-        kept = self._runtime.store.get(KEPT, inventory_key(owner, object_id)) or b""
+        try:
+            kept = self._runtime.store.get(KEPT, inventory_key(owner, object_id)) or b""
+        except Corrupt:  # as little as below
+            vouched = vouched_shards(self._runtime.store, owner, object_id)
+            return {}, Holding(object_id, vouched) if vouched else None, OBJECT_BYTES
         try:
             value = self._runtime.store.get(REPLICAS, replica_key(object_id, owner))
         except Corrupt:  # whatever is kept by it, nobody can vouch for
