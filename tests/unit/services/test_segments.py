@@ -96,6 +96,17 @@ def test_its_owner_is_shown_it_with_its_key_and_nobody_else(world: World) -> Non
         assert [wrap.node_id for wrap in rest.segments[0].wraps] == [world.owner.node_id]
 
 
+@pytest.mark.parametrize("known", [None, KnownSegments(1, 0, b"").message()])
+def test_its_owner_is_shown_the_others_where_the_row_of_one_is_damaged(
+    world: World, known: objects_pb2.KnownSegments | None
+) -> None:
+    names = [end.body.object_id for end in (added(world, number) for number in (1, 2, 3)) if end.body]
+    host = world.hosts[0]
+    host.store.damage(REPLICAS, replica_key(names[1], world.owner.node_id))
+    heads = shown(world, host, world.owner, known=known)
+    assert {head.object_id for head in heads} == {names[0], names[2]}
+
+
 def test_what_its_owner_does_not_know_is_found_without_a_look_at_the_others(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

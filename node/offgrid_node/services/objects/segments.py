@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from offgrid.v1 import common_pb2, objects_pb2
 from offgrid_node.protocol.effects import KeepSegment, SegmentKept, Signer, Verifier
-from offgrid_node.protocol.errors import Fault, PeerFault
+from offgrid_node.protocol.errors import Corrupt, Fault, PeerFault
 from offgrid_node.protocol.objects.lives import BeginLife, Life, verify_life
 from offgrid_node.protocol.objects.manifest import Manifest
 from offgrid_node.protocol.objects.segments import KnownSegments, sign_head
@@ -31,6 +32,8 @@ from offgrid_node.services.flow import Flow, run
 from offgrid_node.services.objects.sealing import Sealer
 from offgrid_node.services.paging import decode_token, take_page
 from offgrid_node.storage.rows import KEY_BYTES_MAX
+
+_log = logging.getLogger(__name__)
 
 
 class Segments:
@@ -147,5 +150,10 @@ class Segments:
             yield key, None if is_known else self._manifest(owner, key)
 
     def _manifest(self, owner: str, key: bytes) -> objects_pb2.Manifest | None:
-        value = self._runtime.store.get(REPLICAS, replica_key(object_of_segment(key, owner), owner))
+        """None where nobody can read its row: another host may show that one."""
+        try:
+            value = self._runtime.store.get(REPLICAS, replica_key(object_of_segment(key, owner), owner))
+        except Corrupt as fault:
+            _log.error("a segment of %s's journal is not shown: %s", owner, fault.message)
+            return None
         return objects_pb2.ReplicaRow.FromString(value).manifest if value is not None else None
