@@ -82,7 +82,7 @@ def test_it_goes_page_by_page_once_the_month_is_over(world: World, host: Node, m
     monkeypatch.setattr(gone, "PAGE_REPLICAS", 2)
     remove(world, host)
     world.clock.mono_ms += GRACE_MS - 1_000
-    with pytest.raises(FailedPrecondition, match="may be dropped in 1 days") as caught:
+    with pytest.raises(FailedPrecondition, match=r"may be dropped in 1 day$") as caught:
         drop(world, host)
     assert caught.value.reason == "OwnerMayReturn"
     world.clock.mono_ms += 1_000

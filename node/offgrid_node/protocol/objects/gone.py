@@ -85,7 +85,8 @@ class Gone:
             self._draft.put_bytes(GONE, owner.encode(), number_key(since_us))
         if (left_us := since_us + GRACE_US - now.utc_us) > 0:
             text = f"{owner} is not gone for {GRACE_US // DAY_US} days yet: what is kept for it may be dropped in"
-            raise FailedPrecondition(f"{text} {-(-left_us // DAY_US)} days", reason="OwnerMayReturn")
+            days = -(-left_us // DAY_US)
+            raise FailedPrecondition(f"{text} {days} {'day' if days == 1 else 'days'}", reason="OwnerMayReturn")
 
     def _page(self, owner: str) -> list[str]:
         prefix, ids = inventory_key(owner, ""), list[str]()
