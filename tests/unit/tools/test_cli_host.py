@@ -66,6 +66,17 @@ def test_what_it_keeps_for_somebody_who_was_removed_is_dropped_page_by_page(og: 
     assert og.json("host", "drop", "gone", "--yes") == {"owner": "gone", "dropped": 1}
 
 
+def test_what_went_before_a_fault_is_said(og: Run, node: SmallNode) -> None:
+    def once(request: jobs_pb2.DropKeptRequest) -> jobs_pb2.DropKeptResponse:
+        node.stumble("DropKept", FailedPrecondition("not now", reason="ClockLeapt"))
+        return jobs_pb2.DropKeptResponse(dropped=256, left=2)
+
+    node.on_DropKept = once
+    code, out, err = og("host", "drop", "gone", "--yes")
+    assert (code, out) == (exits.REFUSED, "256 objects kept for gone dropped\n")
+    assert "not now" in err
+
+
 def test_it_goes_on_while_what_was_lost_is_looked_through(og: Run, node: SmallNode) -> None:
     said = [{"dropped": 2}, {"more": True}, {"dropped": 1, "more": True}, {"dropped": 256, "left": 2}]
     node.on_DropKept = lambda request: jobs_pb2.DropKeptResponse(**said.pop())

@@ -143,7 +143,17 @@ def drop(owner: str, yes: bool) -> None:
     """
     if not yes:
         _ask(owner)
-    dropped = sum(answer.dropped for answer in settings().connect().host.drop_kept(owner))
+    dropped, over = 0, False
+    try:
+        for answer in settings().connect().host.drop_kept(owner):
+            dropped += answer.dropped
+        over = True
+    finally:
+        if over or dropped:  # it may have ended midway
+            _say_dropped(owner, dropped)
+
+
+def _say_dropped(owner: str, dropped: int) -> None:
     if settings().json:
         from offgrid_tools.cli.json_form import emit
 
