@@ -173,7 +173,7 @@ def _hint(error: object) -> str:
         "LedgerNotOpen": "an admin's node opens it, once: `offgrid ledger open`",
         "EconomyOff": "economy.enabled in offgrid.toml turns it on",
         "InsufficientFunds": "`offgrid balance` shows what there is",
-        "RowsDamaged": "all others are there; of these a backup of the node's folder tells, or what hosts keep of its "
+        "RowsDamaged": "all else is sound; of these a backup of the node's folder tells, or what hosts keep of its "
         "journal (docs/operations.md)",
         "ObjectNotFound": "`offgrid ls` shows this node's own, `offgrid ls --shared` what it may read and no more",
     }
