@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from offgrid_node.protocol.errors import Corrupt
 from offgrid_node.protocol.objects.small import SMALL, SMALL_BYTES_MAX, small_key
 from offgrid_node.protocol.objects.tables import REPLICAS, replica_prefix
+from offgrid_node.protocol.sound import keys
 from offgrid_node.storage.blobs import ReadableBlobs, blob_short
 from offgrid_node.storage.store import Store
 
@@ -92,5 +93,5 @@ class RowBlobs(_Shown):
     def _owners(self, name: str) -> Iterator[str]:
         yield self._self_id
         prefix = replica_prefix(name.partition(".")[0])
-        for key, _ in self._store.scan(REPLICAS, prefix=prefix):
-            yield key[len(prefix) :].decode()
+        for key in keys(self._store.scan, REPLICAS, prefix=prefix):  # of a damaged row the bytes may be sound
+            yield key[len(prefix) :].decode(errors="replace")

@@ -13,12 +13,13 @@ from offgrid_node.protocol.errors import NotFound
 from offgrid_node.protocol.objects import expiry
 from offgrid_node.protocol.objects.commands import ReplicasLost
 from offgrid_node.protocol.objects.expiry import DAY_MS, HOUR_MS, LOOK_MS
-from offgrid_node.protocol.objects.inventory import Holding
+from offgrid_node.protocol.objects.inventory import Holding, inventory_key
 from offgrid_node.protocol.objects.measuring import REPORT_GAP_MS
 from offgrid_node.protocol.objects.notices import GATHER_MS
-from offgrid_node.protocol.objects.small import SMALL
+from offgrid_node.protocol.objects.small import SMALL, SMALL_BYTES_MAX
 from offgrid_node.protocol.objects.tables import (
     DROPPED,
+    KEPT,
     KEPT_BYTES,
     REPLICAS,
     REPLICAS_EXPIRING,
@@ -146,3 +147,19 @@ def test_small_shards_that_were_found_to_be_lost_go_with_it(*, rotten: bool) -> 
     world.pass_ms(2 * GATHER_MS)
     assert rows_of(host) == []
     assert number_of(host.store.get(KEPT_BYTES, owner.encode()) or b"") == 0
+
+
+@pytest.mark.parametrize("small", [False, True])
+@pytest.mark.parametrize("code", [None, objects_pb2.Code(needed=2, total=3)])
+def test_its_bytes_are_read_as_ever(*, small: bool, code: objects_pb2.Code | None) -> None:
+    world = SmallWorld(3, small_bytes=SMALL_BYTES_MAX if small else 0)
+    made = world.owner.ask("PutObject", objects_pb2.PutObjectRequest(data=DATA, name="n", code=code)).object
+    world.pass_ms(60_000)
+    for host in world.hosts:
+        (shard, *_) = host.store.get(KEPT, inventory_key(world.owner.node_id, made.object_id)) or b""
+        read = objects_pb2.ReadReplicaRequest(object_id=made.object_id, shard=shard if code else None, length=100)
+        before = bytes(host.ask_as(world.owner, "ReadReplica", read).data)
+        damage(world, host, made.object_id)
+        assert bytes(host.ask_as(world.owner, "ReadReplica", read).data) == before
+    world.owner.blobs.delete(made.object_id)
+    assert world.owner.read("n") == DATA

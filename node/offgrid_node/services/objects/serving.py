@@ -20,6 +20,7 @@ from offgrid_node.protocol.objects.manifest import COPY, OBJECT_ID, SHARDS_MAX, 
 from offgrid_node.protocol.objects.shards import blob_name, row_span, shard_name
 from offgrid_node.protocol.objects.tables import OBJECTS, REPLICAS, SHARED, replica_key, replica_prefix
 from offgrid_node.protocol.quorum.records import Epoch
+from offgrid_node.protocol.sound import sound
 from offgrid_node.runtime import Runtime, Ticket
 from offgrid_node.services.bulk import Bulk
 from offgrid_node.services.caller import Caller
@@ -135,8 +136,9 @@ class Serving:
         return path_of(digests, index)
 
     def _kept_for(self, request: objects_pb2.ReadReplicaRequest) -> Manifest:
-        """Owners who claim the same object id name the same roots; how its rows lie, the first one says."""
-        for _, value in self._runtime.store.scan(REPLICAS, prefix=replica_prefix(request.object_id)):
+        """Owners who claim the same object id name the same roots; how its rows lie, the first one says whose row is
+        sound. Raises NotFound."""
+        for _, value in sound(self._runtime.store.scan, REPLICAS, prefix=replica_prefix(request.object_id)):
             manifest = Manifest.decode(objects_pb2.ReplicaRow.FromString(value).manifest.signed.body)
             if request.shard < manifest.n:
                 return manifest
