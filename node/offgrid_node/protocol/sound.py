@@ -35,15 +35,18 @@ def sound(
     first = floor = start = max(start, prefix)
     damaged, tries, within = b"", 0, prefix
     while start.startswith(prefix) or start < prefix:
+        last = b""
         try:
             for key, value in scan(table, start, prefix=within):
-                if not key.startswith(prefix) and key > prefix:
+                if within != prefix and key > prefix and not key.startswith(prefix):
                     return
                 if key >= floor:
                     yield key, value
-                    floor, tries = key + b"\0", 0
+                    last = key
         except Corrupt as fault:
             key = key_in(fault, table)
+            if last:
+                floor, tries = last + b"\0", 0
             if key != damaged:
                 damaged, tries = key, 0
                 if key >= first and key.startswith(prefix):
