@@ -147,13 +147,15 @@ class Delivery:
                 self._ready.add(object_id)  # others are asked for their parts at once
             else:
                 self._fails(object_id, node_id, event.fault.message if event.fault else "", now)
+        elif event.rebuilt and (here := self._found(object_id)) is not None and here.local:
+            self._remember(here)  # the Ship that follows brings nothing that is there, and checks the ack
         else:
             self._claims.add((object_id, node_id))
             self._draft.tell("quorum", AckArrived(quorum_id_of(object_id), node_id, event.ack))
+            if event.rebuilt and self._outbox.find(object_id) is not None:
+                self._draft.tell("objects", AuditSoon(object_id))
         if parcel is not None:
             parcel.rebuilding.pop(node_id, None)
-        if event.rebuilt and event.ack is not None and self._outbox.find(object_id) is not None:
-            self._draft.tell("objects", AuditSoon(object_id))
         if event.lost:
             self.on_lost(node_id, Holding(object_id, event.lost), now)
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from random import Random
 
 import pytest
-from object_world import TIMEOUT_MS, Chaos, HostSpec, World
+from object_world import TIMEOUT_MS, Chaos, HostSpec, Site, World
 
 from offgrid.v1 import objects_pb2
-from offgrid_node.protocol.effects import Shipped
-from offgrid_node.protocol.errors import Corrupt, Unavailable
+from offgrid_node.protocol.effects import Rebuild, Shipped
+from offgrid_node.protocol.errors import Corrupt, FailedPrecondition, Unavailable
 from offgrid_node.protocol.objects import slots
 from offgrid_node.protocol.objects.parcels import MOVES_AT_ONCE
 from offgrid_node.protocol.objects.settings import REPAIR_AFTER_MS
@@ -227,6 +229,36 @@ class TestWhatMoves:
         assert home.object(object_id) is None
         assert not any(name.startswith(object_id) for name in home.owner.blobs)
         assert (home.machine._delivery._slots.at_host.total(), home.machine._delivery._parcels) == (0, {})
+
+
+def test_a_rebuild_that_ends_once_its_owner_has_the_bytes_counts_only_when_these_were_compared(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A host gives the others' sums back wrong, so the owner fetches the object while another host still rebuilds."""
+    home = world(7)
+    home.meet(*range(7))
+    object_id = home.put(1)
+    home.run(1_000)
+    rebuild, slow = home.rebuild, list[Callable[[], None]]()
+
+    def one_is_slow(owner: Site, life: int, work: Rebuild) -> None:
+        if not slow:
+            slow.append(partial(rebuild, owner, life, work))
+            return
+        fault = FailedPrecondition("another root", reason="WrongRoot")
+        owner.runtime.deliver("objects", Shipped(object_id, work.node, None, fault, spoilt=True, rebuilt=True))
+
+    monkeypatch.setattr(home, "rebuild", one_is_slow)
+    for place in [place for place, count in enumerate(counts(home, object_id)) if count][:2]:
+        home.lose(place)
+    while not home.object(object_id).object.local:
+        home.run(1_000)
+    _, node_id = home.rebuilds[0]
+    assert node_id not in [to for _, to in home.ships]
+    slow[0]()
+    home.run(60_000)
+    assert (object_id, node_id) in home.ships
+    settled(home, object_id)
 
 
 def test_what_is_nearest_to_loss_is_rebuilt_first(monkeypatch: pytest.MonkeyPatch) -> None:
