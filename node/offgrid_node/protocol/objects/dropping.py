@@ -108,8 +108,6 @@ class Dropping:
             return
         if row is not None:
             self._drop(row, shards_of(row))
-        else:
-            self._kept.mend(owner, key.decode().partition("/")[0], ())
 
     def _fence(self, owner: str, object_id: str, now: Now) -> None:
         if self._drops.full(owner):

@@ -15,10 +15,12 @@ from offgrid_node.protocol.objects.inventory import (
     count_of,
     counted,
     holdings_of,
+    inventory_key,
     summary_of,
 )
 from offgrid_node.protocol.objects.tables import GIVEN, KEPT
 from offgrid_node.storage.memory import MemoryStore
+from offgrid_node.storage.rows import damaged_row
 from offgrid_node.storage.store import Batch
 
 STEPS = st.lists(
@@ -35,12 +37,16 @@ def written(steps: list[tuple[str, str, set[int]]], table: str = KEPT) -> Memory
     for at, (node, object_id, shards) in enumerate(steps):
         draft.begin(Now(at, at))
         inventory.put(node, object_id, sorted(shards))
-        writes: dict[tuple[str, bytes], bytes | None] = {}
-        for effect in draft.take():
-            assert isinstance(effect, Put | Delete)
-            writes[effect.table, effect.key] = effect.value if isinstance(effect, Put) else None
-        store.commit(Batch(writes=writes))
+        store.commit(Batch(writes=writes_in(draft)))
     return store
+
+
+def writes_in(draft: Draft) -> dict[tuple[str, bytes], bytes | None]:
+    writes: dict[tuple[str, bytes], bytes | None] = {}
+    for effect in draft.take():
+        assert isinstance(effect, Put | Delete)
+        writes[effect.table, effect.key] = effect.value if isinstance(effect, Put) else None
+    return writes
 
 
 class TestTheSum:
@@ -69,3 +75,32 @@ class TestTheSum:
 
     def test_of_what_is_all_gone_is_that_of_nothing(self) -> None:
         assert summary_of(written([("x", "o-1", {0}), ("x", "o-1", set())]), KEPT, "x") == NOTHING_KEPT
+
+    def test_stays_that_of_what_is_there_where_a_damaged_row_is_written_anew(self) -> None:
+        store, draft = written([("x", "o-1", {0, 3}), ("x", "o-2", {1})]), Draft()
+        store.damage(KEPT, inventory_key("x", "o-1"))
+        draft.load(store)
+        inventory = Inventory(draft, KEPT)
+        for object_id in ("o-1", "o-2"):
+            inventory.mend("x", object_id, (0, 3))
+        assert (inventory.shards("x", "o-1"), inventory.shards("x", "o-2")) == ((0, 3), (1,))
+        inventory.put("x", "o-1", ())
+        store.commit(Batch(writes=writes_in(draft)))
+        assert summary_of(store, KEPT, "x") == counted(NOTHING_KEPT, Holding("o-2", (1,)), 1)
+
+    def test_counts_nothing_that_is_not_there_because_a_row_beside_it_is_damaged(self) -> None:
+        class Edged(MemoryStore):
+            """Says of a row that is not there which one beside it is damaged, as LMDB's rows do."""
+
+            def get(self, table: str, key: bytes) -> bytes | None:
+                if table == KEPT:
+                    raise damaged_row(table, inventory_key("x", "o-1"))
+                return super().get(table, key)
+
+        store, draft = Edged(), Draft()
+        draft.load(store)
+        inventory = Inventory(draft, KEPT)
+        inventory.mend("x", "o-2", (0,))
+        inventory.put("x", "o-2", (0,))
+        store.commit(Batch(writes=writes_in(draft)))
+        assert summary_of(store, KEPT, "x") == counted(NOTHING_KEPT, Holding("o-2", (0,)), 1)

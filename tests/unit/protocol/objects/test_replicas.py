@@ -14,11 +14,13 @@ from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.effects import Asked, DropBlob, Effect, Put, Record, Reply
 from offgrid_node.protocol.errors import Fault
 from offgrid_node.protocol.objects.commands import KeepReplica
+from offgrid_node.protocol.objects.inventory import NOTHING_KEPT, Holding, counted, inventory_key, summary_of
 from offgrid_node.protocol.objects.machine import ObjectsMachine
 from offgrid_node.protocol.objects.manifest import COPY, REED_SOLOMON, STRIPE_BYTES, Manifest
 from offgrid_node.protocol.objects.settings import ObjectsSettings
 from offgrid_node.protocol.objects.shards import blob_name
 from offgrid_node.protocol.objects.tables import (
+    KEPT,
     KEPT_BYTES,
     REPLICAS,
     number_of,
@@ -178,6 +180,15 @@ def test_shards_come_and_go_with_the_epochs(keeper: Keeper) -> None:
 def test_an_epoch_of_another_code_is_refused(keeper: Keeper, body: Manifest, epoch: dict[str, int]) -> None:
     assert reason(keeper.keep(body, laid(body, 1, 0, **epoch))) == "WrongEpoch"
     assert reason(keeper.keep(coded_of(), epoch_of(coded_of()))) == "WrongEpoch", "a copy of what is coded"
+
+
+def test_an_epoch_is_acked_though_the_inventorys_row_is_damaged(keeper: Keeper) -> None:
+    body = coded_of()
+    ack_in(keeper.keep(body, laid(body, 1, 0, 1)))
+    keeper.store.damage(KEPT, inventory_key(body.owner, body.object_id))
+    ack_in(keeper.keep(body, laid(body, 2, 1, 2)))
+    assert keeper.store.get(KEPT, inventory_key(body.owner, body.object_id)) == bytes((1, 2))
+    assert summary_of(keeper.store, KEPT, body.owner) == counted(NOTHING_KEPT, Holding(body.object_id, (1, 2)), 1)
 
 
 def test_who_is_to_hold_no_shard_vouches_for_none(keeper: Keeper) -> None:
