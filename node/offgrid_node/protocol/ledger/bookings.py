@@ -178,6 +178,7 @@ class Bookings:
             self._draft.put_bytes(OWED, number_key(number), owed.encode())
             self.owed_micro += row.amount_micro
             self._window[number] = owed
+        assert count == 0, "what a transaction pays is booked"
         self._window = OrderedDict(sorted(self._window.items()))
 
     # ---- inside

@@ -15,27 +15,29 @@ from offgrid_node.protocol.ledger.slots import NOTHING, Tally
 from offgrid_node.protocol.ledger.tables import DISPUTES, slot_key
 
 HELD_MAX = 1_024  # disputes in memory; all are in their rows
-DIGESTS_MAX = 8  # of one witness at one ballot, and as many certificates in its reports for one
+DIGESTS_MAX = 8  # of one witness at one ballot, of transactions that are not here; more are put aside (aside.py)
 NO_CERTIFICATE = (0, NOTHING)
 
 
 @dataclass(slots=True)
 class Dispute:
-    """`tallies`: ballot → transaction or no-op → who voted and confirmed. `reports`: ballot → certificate (its ballot
-    and what it is for) → who reported it as the highest that they know."""
+    """`tallies`: ballot → transaction or no-op → who voted and confirmed. `reports`: ballot → certificate that is seen
+    here (its ballot and what it is for), or none → who reported it as the highest that they know. `reporters`: ballot →
+    whoever reported there."""
 
     account: bytes
     seq: int
     unlocked: bool = False
     tallies: dict[int, dict[bytes, Tally]] = field(default_factory=dict)
     reports: dict[int, dict[tuple[int, bytes], int]] = field(default_factory=dict)
+    reporters: dict[int, int] = field(default_factory=dict)
 
     # ---- questions
 
     def promised(self, bit: int) -> int:
         """The highest ballot at which this witness has said anything: at lower ones it says nothing more."""
         return max(
-            (ballot for ballot in {*self.tallies, *self.reports} if self._speaks(ballot, bit)),
+            (ballot for ballot in {*self.tallies, *self.reporters} if self._speaks(ballot, bit)),
             default=0,
         )
 
@@ -47,13 +49,6 @@ class Dispute:
     def votes_of(self, ballot: int, bit: int) -> list[bytes]:
         """What this witness has voted for at that ballot: a liar for several."""
         return [digest for digest, tally in self.tallies.get(ballot, {}).items() if tally.voted & bit]
-
-    def reporters(self, ballot: int) -> int:
-        """Who has reported at that ballot."""
-        mask = 0
-        for witnesses in self.reports.get(ballot, {}).values():
-            mask |= witnesses
-        return mask
 
     def all_tallies(self) -> Iterator[tuple[int, bytes, Tally]]:
         """The highest ballot first."""
@@ -70,11 +65,14 @@ class Dispute:
         else:
             tally.voted |= bit
 
-    def report(self, ballot: int, certificate: tuple[int, bytes], bit: int) -> None:
-        """A witness that reports more certificates for one ballot than a liar would need is not listened to."""
+    def report(self, ballot: int, certificate: tuple[int, bytes], bits: int) -> None:
+        """Of a certificate that is seen here, or of none."""
         reports = self.reports.setdefault(ballot, {})
-        if sum(1 for witnesses in reports.values() if witnesses & bit) < DIGESTS_MAX:
-            reports[certificate] = reports.get(certificate, 0) | bit
+        reports[certificate] = reports.get(certificate, 0) | bits
+
+    def reach(self, ballot: int, bit: int) -> None:
+        """This witness has reported at that ballot, whatever that was."""
+        self.reporters[ballot] = self.reporters.get(ballot, 0) | bit
 
     # ---- rows
 
@@ -90,6 +88,10 @@ class Dispute:
                 for ballot, reports in sorted(self.reports.items())
                 for (at, digest), witnesses in reports.items()
             ],
+            reporters=[
+                ledger_pb2.ReportTally(ballot=ballot, witnesses=witnesses)
+                for ballot, witnesses in sorted(self.reporters.items())
+            ],
         )
 
     @classmethod
@@ -100,11 +102,12 @@ class Dispute:
         for report in row.reports:
             reports = dispute.reports.setdefault(report.ballot, {})
             reports[report.certified_ballot, report.certified] = report.witnesses
+        dispute.reporters.update((each.ballot, each.witnesses) for each in row.reporters)
         return dispute
 
     def _speaks(self, ballot: int, bit: int) -> bool:
         said = any((tally.voted | tally.confirmed) & bit for tally in self.tallies.get(ballot, {}).values())
-        return said or bool(self.reporters(ballot) & bit)
+        return said or bool(self.reporters.get(ballot, 0) & bit)
 
 
 class Disputes:

@@ -12,12 +12,12 @@ of that (a `Double`), or where the owner asks for it (an `Unlock`), and on nothi
     quorum of confirms at one ballot → final
 
 Why it is safe while liars weigh less than a third. At one ballot: two quorums share an honest witness, which votes once
-there. Of two ballots: say that X is final by confirms at b. Any quorum of reports at a higher ballot shares an honest
-witness with those who confirmed; it confirmed before it reported, for afterwards it says nothing at b; so it reported a
-certificate of b or higher. Of b that is one for X; of those between, by induction, X's too. So the highest is X's, and
-that is all that honest witnesses vote for from then on. A certificate that is reported and cannot be seen here (its
-votes are not held) allows nothing, whoever says that there is one; if it is real, its votes come. No rule of safety
-asks for the time.
+there. Of two ballots: say that X is final by confirms at b. Any quorum of votes at a higher ballot c shares an honest
+witness with those who confirmed. That one confirmed before it voted, for afterwards it says nothing at b; so it knew a
+certificate of b, and it votes for nothing but what a certificate of that ballot or a higher one, below c, is for. Of b
+that is X; of those between, by induction, X too. A certificate that is reported and cannot be seen here (its votes are
+not held) allows nothing, whoever says that there is one; if it is real, its votes come. No rule of safety asks for the
+time. What a witness has confirmed it takes for certified, though a restored one may not hold the votes again.
 
 Why it ends, once messages come through and honest witnesses weigh a quorum: a ballot's clock starts when a quorum has
 reported at it, its time doubles from ballot to ballot, and leaders take turns; so one day an honest leader sees every
@@ -36,12 +36,12 @@ from offgrid_node.protocol.ledger.committee import Committee
 from offgrid_node.protocol.ledger.disputes import NO_CERTIFICATE, Dispute
 from offgrid_node.protocol.ledger.items import Report, Statement
 from offgrid_node.protocol.ledger.records import noop_digest
-from offgrid_node.protocol.ledger.slots import NOTHING, Slot
+from offgrid_node.protocol.ledger.slots import NOTHING, Slot, Tally
 
 EPOCH = 0
 EVIDENCE_MS = 1_000  # from the evidence to the first report: one of the two may get its quorum yet
 BALLOT_MS = 1_000  # the first ballot's time, from a quorum of reports on
-DOUBLINGS_MAX = 10
+DOUBLINGS_MAX = 20  # a ballot lasts 12 days at most, so words may travel that slowly
 
 Holds = Callable[[bytes], bool]  # whether the slot could end with this digest, as far as this node knows
 
@@ -113,8 +113,7 @@ class Recovery:
             if dispute.said(ballot, self._own_bit, confirms=False):
                 continue
             leader = self._committee.leader_of(slot.account, slot.seq, ballot)
-            allowed = self._allowed(slot, dispute, ballot)
-            led = [digest for digest in allowed if holds(digest)]
+            led = [digest for digest in self._allowed(slot, dispute, ballot, holds) if holds(digest)]
             if leader != self._own_bit:
                 led = [digest for digest in dispute.votes_of(ballot, leader) if digest in led]
             if led:
@@ -131,7 +130,7 @@ class Recovery:
 
     def _joined(self, dispute: Dispute, promised: int) -> int:
         """The highest ballot above what was promised that an honest witness has gone to; 0: none."""
-        ahead = (ballot for ballot in sorted(dispute.reports, reverse=True) if ballot > promised)
+        ahead = (ballot for ballot in sorted(dispute.reporters, reverse=True) if ballot > promised)
         return next((each for each in ahead if self._committee.one_is_honest(self._beyond(dispute, each))), 0)
 
     def _timed_out(self, slot: Slot, dispute: Dispute, promised: int, now_ms: int) -> int:
@@ -149,38 +148,46 @@ class Recovery:
         return 0
 
     def _certificate(self, slot: Slot, dispute: Dispute, holds: Holds) -> tuple[int, bytes]:
-        """The one of the highest ballot that is seen here."""
-        for ballot, digest, tally in dispute.all_tallies():
-            if tally.voted and self._committee.enough(tally.voted) and holds(digest):
+        """The one of the highest ballot that is seen here and could end the slot, or that this node has confirmed."""
+        for ballot, digest, tally in [*dispute.all_tallies(), *((0, *each) for each in slot.tallies.items())]:
+            if self._certifies(tally) and (tally.confirmed & self._own_bit or holds(digest)):
                 return ballot, digest
-        for digest, tally in slot.tallies.items():
-            if tally.voted and self._committee.enough(tally.voted) and holds(digest):
-                return 0, digest
         return NO_CERTIFICATE
 
-    def _allowed(self, slot: Slot, dispute: Dispute, ballot: int) -> list[bytes]:
-        """What reports of a quorum at this ballot allow to vote for, the best first."""
+    def _allowed(self, slot: Slot, dispute: Dispute, ballot: int, holds: Holds) -> list[bytes]:
+        """What reports of a quorum at this ballot allow to vote for, and this node's own certificate with them, the
+        best first."""
         reports = dispute.reports[ballot]
-        seen = {cert: mask for cert, mask in reports.items() if self._is_seen(slot, dispute, *cert)}
+        own_at, own = self._certificate(slot, dispute, holds)
         allowed: dict[bytes, None] = {}
-        for cert in sorted(seen, reverse=True):
-            mask = seen[cert]
-            for other, witnesses in seen.items():
+        for cert in sorted(reports, reverse=True):
+            at, digest = cert if cert != NO_CERTIFICATE else (-1, self.noop(slot))
+            if own != NOTHING and at < own_at and digest != own:
+                continue
+            mask = reports[cert]
+            for other, witnesses in reports.items():
                 mask |= witnesses if other[0] < cert[0] or other == NO_CERTIFICATE else 0
             if self._committee.enough(mask):
-                digest = cert[1] if cert != NO_CERTIFICATE else self.noop(slot)
                 allowed[digest] = None
         return [*allowed]
 
-    def _is_seen(self, slot: Slot, dispute: Dispute, ballot: int, digest: bytes) -> bool:
-        if digest == NOTHING:
-            return True
+    def is_seen(self, slot: Slot, dispute: Dispute, certificate: tuple[int, bytes]) -> bool:
+        """Whether its votes are here, or this node has confirmed it; "none" needs no votes."""
+        ballot, digest = certificate
         tally = dispute.tallies.get(ballot, {}).get(digest) if ballot else slot.tallies.get(digest)
-        return tally is not None and self._committee.enough(tally.voted)
+        return certificate == NO_CERTIFICATE or (tally is not None and self._certifies(tally))
+
+    def certified(self, slot: Slot, dispute: Dispute) -> list[bytes]:
+        """What a quorum has voted for, at whatever ballot."""
+        tallies = [(digest, tally) for _, digest, tally in dispute.all_tallies()]
+        return [digest for digest, tally in (*tallies, *slot.tallies.items()) if self._certifies(tally)]
+
+    def _certifies(self, tally: Tally) -> bool:
+        return bool(tally.confirmed & self._own_bit) or self._committee.enough(tally.voted)
 
     def _beyond(self, dispute: Dispute, ballot: int) -> int:
         """Who has reported at that ballot or a higher one."""
         mask = 0
-        for other in dispute.reports:
-            mask |= dispute.reporters(other) if other >= ballot else 0
+        for other, witnesses in dispute.reporters.items():
+            mask |= witnesses if other >= ballot else 0
         return mask

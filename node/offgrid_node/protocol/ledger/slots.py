@@ -43,7 +43,7 @@ class Tally:
 class Slot:
     """`first` is the transaction seen first, the only one that this node may vote for; `voted` and `confirmed` are this
     node's own statements at ballot 0. `doubled`: a second transaction was seen. `disputed`: something was said of it at
-    a higher ballot, or its owner wants it to end (disputes.py)."""
+    a higher ballot, or its owner wants it to end (disputes.py). `aside`: something cannot be counted yet (aside.py)."""
 
     account: bytes
     seq: int
@@ -52,6 +52,7 @@ class Slot:
     confirmed: bytes = NOTHING
     doubled: bool = False
     disputed: bool = False
+    aside: bool = False
     tallies: dict[bytes, Tally] = field(default_factory=dict)
 
     @property
@@ -73,7 +74,7 @@ class Slot:
 
     def encode(self) -> bytes:
         inline = [*self.tallies.items()][:INLINE_TALLIES]
-        flags = (self.disputed << 2) | ((len(self.tallies) > INLINE_TALLIES) << 1) | self.doubled
+        flags = (self.aside << 3) | (self.disputed << 2) | ((len(self.tallies) > INLINE_TALLIES) << 1) | self.doubled
         parts = [_HEAD.pack(VERSION, self.first, self.voted, self.confirmed, flags, len(inline))]
         for digest, tally in inline:
             parts += digest, tally.encode()
@@ -83,7 +84,9 @@ class Slot:
     def decode(cls, key: bytes, row: bytes) -> tuple[Slot, bool]:
         """The slot, and whether it has tallies in rows of their own."""
         _, first, voted, confirmed, flags, count = _HEAD.unpack_from(row)
-        slot = cls(key[:-NUMBER_BYTES], number_of(key), first, voted, confirmed, bool(flags & 1), bool(flags & 4))
+        doubled, disputed, aside = (bool(flags & bit) for bit in (1, 4, 8))
+        account, seq = key[:-NUMBER_BYTES], number_of(key)
+        slot = cls(account, seq, first, voted, confirmed, doubled=doubled, disputed=disputed, aside=aside)
         for index in range(count):
             at = _HEAD.size + index * (32 + _TALLY.size)
             slot.tallies[row[at : at + 32]] = Tally.decode(row[at + 32 : at + 32 + _TALLY.size])

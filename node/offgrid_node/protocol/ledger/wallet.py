@@ -134,9 +134,7 @@ class Wallet:
         """A transaction of this node's own that it had forgotten: what was to be paid by it is paid, and not again.
         Transfers are signed in the order in which they were made."""
         tx, digest = known.item.tx, known.item.digest
-        if (payment := self._bookings.payment_in(tx)) is not None:
-            self._bookings.paid(payment, tx_id_of(digest), tx.fee_micro)
-            self._transactions.explain(known, bookings=len(payment.bookings))
+        if self._on_forgotten(known):
             return
         for row in self._queue.values():
             if (_outputs(row), row.fee_micro, row.meta, row.request) == (tx.outputs, tx.fee_micro, tx.meta, tx.request):
@@ -145,6 +143,15 @@ class Wallet:
                 return
         if tx.request != NO_REQUEST:
             self._remember(known)
+
+    def _on_forgotten(self, known: Known) -> bool:
+        """Whether it pays what is owed, as far as this node remembers: that is paid then. Of several payments of the
+        same bookings, of which all but one are void, that may come out only when the last one is final."""
+        payment = self._bookings.payment_in(known.item.tx)
+        if payment is not None:
+            self._bookings.paid(payment, tx_id_of(known.item.digest), known.item.tx.fee_micro)
+            self._transactions.explain(known, bookings=len(payment.bookings))
+        return payment is not None
 
     def on_learnt_all(self) -> None:
         """The one that was in flight, if any, is so again: nothing else may take its slot."""
@@ -159,6 +166,8 @@ class Wallet:
         tx, digest = known.item.tx, known.item.digest
         if tx.src != self._settings.account:
             return
+        if known.row.state == ledger_pb2.TX_STATE_FINAL and not known.row.bookings and not known.row.transfer_id:
+            self._on_forgotten(known)
         if known.row.state == ledger_pb2.TX_STATE_VOID:
             self._voice.notice(f"transaction {tx_id_of(digest)} of this node will never be: its slot ended without it")
             self._bookings.unpaid(tx_id_of(digest), known.row.bookings)

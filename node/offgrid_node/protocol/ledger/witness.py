@@ -18,16 +18,14 @@ node has said anything, it says nothing at ballot 0 any more. Epochs above 0 are
 What is kept of others is bounded. A block that speaks of an account without money, or of a slot SEQ_AHEAD_MAX or more
 beyond the next, is not taken in yet (`within_reach`): an honest author has the money and the slots before final, from
 blocks that it passes on as well, so its blocks are in reach once these are here; a liar's never are, anywhere. And of
-one witness DIGESTS_MAX digests count in a slot, besides those of its transactions that are here. Safe, for fewer
-statements count; and an honest owner's transaction becomes final everywhere all the same, for it has no rival: all
-honest witnesses vote for it and confirm it, one statement each, and they are a quorum. Only a slot whose owner signed
-several may hang on the word of a liar who said more than that. What is left to rates, not bounded here: an owner with
+one witness DIGESTS_MAX digests are kept in a slot, besides those of its transactions that are here; more are put aside
+until their transaction is here (aside.py). What is left to rates, not bounded here: an owner with
 money may sign many transactions for the slots in reach, and each is kept.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from offgrid.v1 import ledger_pb2
 from offgrid_node.protocol.clock import Now
@@ -35,6 +33,7 @@ from offgrid_node.protocol.draft import Draft
 from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.ids import base32
 from offgrid_node.protocol.ledger.accounts import Account, Accounts
+from offgrid_node.protocol.ledger.aside import Aside
 from offgrid_node.protocol.ledger.committee import Committee
 from offgrid_node.protocol.ledger.disputes import DIGESTS_MAX, Dispute, Disputes
 from offgrid_node.protocol.ledger.items import Double, Item, Report, Statement, TxItem, Unlock, double_of
@@ -63,7 +62,7 @@ class Witness:
     ) -> None:
         self._own, self._draft = settings.account, draft
         self._accounts, self._slots, self._transactions, self._voice = accounts, slots, transactions, voice
-        self._disputes, self._recovery = Disputes(draft), Recovery(settings.salt)
+        self._disputes, self._aside, self._recovery = Disputes(draft), Aside(draft), Recovery(settings.salt)
         self._committee = Committee(())
         self._own_bit = 0
         self._fee_micro = 0
@@ -142,6 +141,9 @@ class Witness:
             if tx.src == self._own and not self._voice.learning.at_work:
                 self._voice.mute("a transaction came that this node signed and does not have: was it restored?")
         self.follow(item, told=told)
+        slot = self._slots.get(tx.src, tx.seq)
+        if slot is not None and slot.aside:
+            self._take_up_statements(slot, digest)
 
     def follow(self, item: TxItem, *, told: bool = False) -> None:
         """Looks at a known transaction's slot. The first one seen is the only one that this node may vote for."""
@@ -169,6 +171,8 @@ class Witness:
         if bit == self._own_bit:
             slot.bind(statement.tx_digest, confirms=statement.confirms)
         if self._too_many(slot, slot.tallies, statement.tx_digest, bit):
+            self._aside.put_statement(slot.key, statement, bit)
+            slot.aside = True
             return
         if self._slots.state(slot, statement.tx_digest, bit, confirms=statement.confirms) and (
             statement.seq == account.next_seq
@@ -179,9 +183,14 @@ class Witness:
         """The witness with this bit says nothing more at lower ballots."""
         if not bit or report.epoch != EPOCH or report.seq < self._accounts.get(report.account).next_seq:
             return
-        self._dispute(report.account, report.seq).report(
-            report.ballot, (report.certified_ballot, report.certified), bit
-        )
+        dispute, certificate = self._dispute(report.account, report.seq), (report.certified_ballot, report.certified)
+        slot = self._slots.make(report.account, report.seq)
+        dispute.reach(report.ballot, bit)
+        if self._recovery.is_seen(slot, dispute, certificate):
+            dispute.report(report.ballot, certificate, bit)
+        else:
+            self._aside.put_report(slot.key, report, bit)
+            slot.aside = True
 
     def on_unlock(self, unlock: Unlock) -> None:
         """Signed by the account's owner."""
@@ -211,6 +220,7 @@ class Witness:
     def trim(self) -> None:
         """At a new instant: all that is held is in committed rows."""
         self._disputes.trim()
+        self._aside.trim()
 
     def take_learnt(self) -> list[Known]:
         """Own transactions that came from others since it was asked last: this node had forgotten them."""
@@ -240,6 +250,8 @@ class Witness:
             return False
         if slot.doubled or dispute is not None:
             dispute = dispute or Dispute(name, slot.seq)
+            if slot.aside:
+                self._take_up_reports(slot, dispute)
             word = self._recovery.next_word(slot, dispute, lambda it: self._holds(slot, account, it), now.mono_ms)
             if word is not None:
                 self._say_above(word)
@@ -289,6 +301,24 @@ class Witness:
         noop = statement.tx_digest == self._recovery.noop(slot)
         if noop or bit == self._own_bit or not self._too_many(slot, tallies, statement.tx_digest, bit):
             dispute.state(statement.ballot, statement.tx_digest, bit, confirms=statement.confirms)
+        else:
+            self._aside.put_statement(slot.key, statement, bit)
+            slot.aside = True
+
+    def _take_up_statements(self, slot: Slot, digest: bytes) -> None:
+        """Counts what was put aside about this transaction, which is here now."""
+        for tally in self._aside.take_tallies(slot.key, digest):
+            for confirms, bits in ((False, tally.voted), (True, tally.confirmed)):
+                for bit in _bits(bits):
+                    self.on_statement(Statement(confirms, EPOCH, slot.account, slot.seq, tally.ballot, digest), bit)
+
+    def _take_up_reports(self, slot: Slot, dispute: Dispute) -> None:
+        """Counts reports that were put aside of certificates that are seen by now."""
+        for digest in self._recovery.certified(slot, dispute):
+            seen = self._aside.take_reports(slot.key, digest, lambda it: self._recovery.is_seen(slot, dispute, it))
+            for told in seen:
+                self._disputes.make(slot.account, slot.seq)
+                dispute.report(told.ballot, (told.certified_ballot, digest), told.witnesses)
 
     def _say_above(self, word: Statement | Report) -> None:
         """Says it, at a ballot above 0, and is bound by it."""
@@ -360,6 +390,8 @@ class Witness:
                 self._transactions.end(other, ledger_pb2.TX_STATE_VOID, votes, now)
                 self._ended.append(other)
         self._slots.close(slot)
+        if slot.aside:
+            self._aside.close(slot.key)
         if slot.disputed:
             self._disputes.close(slot.account, slot.seq)
         self._recovery.forget(slot.account, slot.seq)
@@ -383,6 +415,13 @@ class Witness:
         self._voice.accuse(slot.account, f"{base32(slot.account)} signed two transactions for its slot {slot.seq}")
         if self._own_bit and self._voice.free and not told:
             self._voice.say(evidence)
+
+
+def _bits(mask: int) -> Iterator[int]:
+    while mask:
+        bit = mask & -mask
+        yield bit
+        mask ^= bit
 
 
 def ledger_event(tx: Tx, digest: bytes, outcome: str) -> ledger_pb2.LedgerEvent:

@@ -46,6 +46,8 @@ def play(seed: int, *, lying: bool = True, tearing: bool = False) -> World:
         spender.transfer(rng.choice(world.names), rng.randrange(1, START_MICRO // 3), request_id=f"r{asked}")
         asked += 1
         if rng.random() < 0.1:
+            world.nodes[rng.choice([*world.nodes])].unlock()
+        if rng.random() < 0.1:
             cut = rng.random() < 0.6
             world.sides = {name: rng.randrange(0, 2) for name in world.names} if cut else {}
         if rng.random() < 0.3:
@@ -93,7 +95,8 @@ def check_settled(world: World) -> None:
         for answer in node.answers:
             if isinstance(answer, ledger_pb2.CreateTransferResponse):
                 found = views.transaction(answer.transaction.transfer_id)
-                if found is None or found.state != ledger_pb2.TX_STATE_FINAL:
+                void = found is not None and found.state == ledger_pb2.TX_STATE_VOID and node.unlocked
+                if found is None or (found.state != ledger_pb2.TX_STATE_FINAL and not void):
                     raise Broken(f"{node.node_id} was promised {answer.transaction.transfer_id}: {found}")
         if node.machine.muted_why:
             raise Broken(f"an honest node went mute: {node.machine.muted_why}")
@@ -112,6 +115,8 @@ def check_bookings(node: Node) -> None:
         if ledger_pb2.TxRow.FromString(value).bookings:
             found = views.by_digest(digest)
             assert found is not None
+            if found.state == ledger_pb2.TX_STATE_VOID and node.unlocked:
+                continue
             paid[found.tx_id] = sum(output.amount_micro for output in found.outputs)
             if found.state != ledger_pb2.TX_STATE_FINAL:
                 raise Broken(f"a payment of {node.node_id} is not final")

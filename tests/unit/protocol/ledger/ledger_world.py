@@ -25,13 +25,13 @@ from offgrid_node.protocol.ids import base32, node_id_bytes, unbase32
 from offgrid_node.protocol.ledger.accounts import Account
 from offgrid_node.protocol.ledger.audit import accounts, sums
 from offgrid_node.protocol.ledger.blocks import CheckedBlock, check_block
-from offgrid_node.protocol.ledger.commands import CreateTransfer, OpenLedger, PushBlocks, SyncBlocks
+from offgrid_node.protocol.ledger.commands import CreateTransfer, OpenLedger, PushBlocks, SyncBlocks, UnlockSlot
 from offgrid_node.protocol.ledger.items import Claim, Report, Statement, TxItem
 from offgrid_node.protocol.ledger.machine import LedgerMachine
-from offgrid_node.protocol.ledger.records import GENESIS_KIND, LedgerGenesis
+from offgrid_node.protocol.ledger.records import GENESIS_KIND, LedgerGenesis, Tx, tx_id_of
 from offgrid_node.protocol.ledger.settings import LedgerSettings
 from offgrid_node.protocol.ledger.slots import Slot
-from offgrid_node.protocol.ledger.tables import ACCOUNTS, LOG, SLOTS
+from offgrid_node.protocol.ledger.tables import ACCOUNTS, DISPUTES, LOG, SLOTS, TXS
 from offgrid_node.protocol.mesh.wrapping import WrappingKey
 from offgrid_node.protocol.signing import digest_of
 from offgrid_node.storage.memory import MemoryStore
@@ -145,6 +145,11 @@ class Judge:
         if not any(self._enough(names) for names in confirms.values()):
             raise Broken("called final without a quorum of confirms")
 
+    def called_void(self, body: bytes) -> None:
+        tx = Tx.decode(body)
+        if self.final.get((base32(tx.src), tx.seq)) in (None, tx_id_of(tx.digest(SALT))):
+            raise Broken(f"called void, and nothing else is final in slot {tx.seq} of {base32(tx.src)}")
+
     def _enough(self, names: set[bytes]) -> bool:
         """Counted apart from the code that is judged: more than two thirds."""
         return 3 * sum(self._weights.get(name, 0) for name in names) > 2 * sum(self._weights.values())
@@ -158,6 +163,7 @@ class Node:
         self.store = MemoryStore()
         self.up, self.life = True, 0
         self.answers: list[Message | Fault] = []
+        self.unlocked = False
         self.events: list[state_pb2.Event] = []
         self._tickets: dict[int, Callable[[Message | Fault], None]] = {}
         self._numbers = itertools.count(1)
@@ -214,13 +220,15 @@ class Node:
         self.world.after(self.world.rng.randrange(10, 3_000), self.start)
 
     def _commit(self, effects: list[Effect]) -> None:
-        batch, events = Batch(), []
+        batch, events, rows = Batch(), [], list[ledger_pb2.TxRow]()
         for effect in effects:
             match effect:
                 case Put(table, key, value):
                     batch.writes[table, key] = value
                     if table == LOG:
                         self._took(value)
+                    elif table == TXS:
+                        rows.append(ledger_pb2.TxRow.FromString(value))
                 case Delete(table, key):
                     batch.writes[table, key] = None
                 case Record(event):
@@ -232,6 +240,9 @@ class Node:
             if event.etype == EventType.TX_FINAL:
                 said = event.ledger
                 self.world.judge.called_final(said.src, said.seq, said.tx_id)
+        for row in rows:
+            if row.state == ledger_pb2.TX_STATE_VOID:
+                self.world.judge.called_void(row.signed.body)
         if any(event.etype == EventType.TX_FINAL for event in events) and not sums(self.store).conserved:
             raise Broken(f"money is not conserved: {sums(self.store)}")
 
@@ -282,13 +293,19 @@ class Node:
     def transfer(self, to: str, amount: int, request_id: str = "", fee: int = 0) -> None:
         self.ask(CreateTransfer(((node_id_bytes(to), amount),), fee, b"", request_id))
 
+    def unlock(self) -> None:
+        """Its owner asks that whatever is under way ends."""
+        self.unlocked = True
+        self.ask(UnlockSlot())
+
     def torn(self) -> set[tuple[bytes, int]]:
-        """Slots of which two transactions were seen and whose turn it is: they must end."""
+        """Slots of two transactions, or that their owner wants to end, and whose turn it is: they must end."""
         torn = set()
         for key, value in self.store.scan(SLOTS):
             slot, _ = Slot.decode(key, value)
             row = self.store.get(ACCOUNTS, slot.account)
-            if slot.doubled and row is not None and Account.decode(row).next_seq == slot.seq:
+            dispute = ledger_pb2.DisputeRow.FromString(self.store.get(DISPUTES, key) or b"")
+            if (slot.doubled or dispute.unlocked) and row is not None and Account.decode(row).next_seq == slot.seq:
                 torn.add((slot.account, slot.seq))
         return torn
 

@@ -127,8 +127,8 @@ class Liar:
                 for confirms in (False, True):
                     if rng.random() < 0.6:
                         items.append(Statement(confirms, 0, account, seq, 0, digest))
-        if slots and rng.random() < 0.3:  # in one slot of what belongs to another
-            (account, seq), txs = rng.choice(slots[-6:])[0], rng.choice(slots[-6:])[1]
+        if slots and rng.random() < 0.6:  # in one slot of what belongs to another and is on its way
+            (account, seq), txs = rng.choice(slots[-6:])[0], slots[-1][1]
             items += [Statement(False, 0, account, seq, 0, digest) for digest in txs]
         if rng.random() < 0.1:
             items.append(Statement(True, 0, rng.randbytes(20), rng.randrange(0, 9), 0, rng.randbytes(32)))

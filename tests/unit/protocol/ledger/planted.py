@@ -146,7 +146,7 @@ def reports_without_their_certificate(patch: pytest.MonkeyPatch) -> None:
 
 @planted_above
 def a_vote_for_whatever_the_leader_says(patch: pytest.MonkeyPatch) -> None:
-    def anything(self: Recovery, slot: Slot, dispute: Dispute, ballot: int) -> list[bytes]:
+    def anything(self: Recovery, slot: Slot, dispute: Dispute, ballot: int, holds: Any) -> list[bytes]:
         return [*slot.tallies, self.noop(slot)]
 
     patch.setattr(Recovery, "_allowed", anything)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import deepcopy
+from dataclasses import replace
 
 import pytest
 from ledger_bench import OWNER, PAYEE, SELF, W1, W2, W3, Bench, confirm, vote
@@ -14,10 +15,11 @@ from offgrid_node.protocol.errors import AlreadyExists, Unavailable
 from offgrid_node.protocol.events import CostIncurred, PeerDown
 from offgrid_node.protocol.ids import node_id_bytes
 from offgrid_node.protocol.ledger.blocks import CheckedBlock, check_block
-from offgrid_node.protocol.ledger.items import Statement, TxItem
+from offgrid_node.protocol.ledger.items import Report, Seen, Statement, TxItem, double_of
 from offgrid_node.protocol.ledger.learning import MEET_MS, PATIENCE_MS
 from offgrid_node.protocol.ledger.orphans import GIVE_UP_MS
-from offgrid_node.protocol.ledger.records import tx_id_of
+from offgrid_node.protocol.ledger.records import noop_digest, tx_id_of
+from offgrid_node.protocol.ledger.recovery import EVIDENCE_MS
 from offgrid_node.protocol.ledger.tables import BOOKINGS, LEARN_KEY, LOG, META, MUTE_KEY, TRANSFERS
 from offgrid_node.protocol.ledger.wallet import Wallet
 from offgrid_node.storage.memory import MemoryStore
@@ -352,3 +354,56 @@ def test_nothing_is_learnt_where_nothing_was_lost(monkeypatch: pytest.MonkeyPatc
     bench.restart()
     bench.calm()
     assert not learnt
+
+
+def test_what_a_restored_witness_had_confirmed_it_reports_though_it_does_not_see_the_votes_again() -> None:
+    bench = Bench()
+    item = bench.tx(amount=1)
+    others = [name_of(number) for number in range(20, 25)]
+
+    def act() -> None:
+        """The votes, and then blocks of so many others that the confirm names none with a vote."""
+        bench.says(OWNER, item)
+        noise = [bench.block(other, Seen(node_id_bytes(other), bytes(32))) for other in others]
+        bench.push(bench.block(W1, vote(item)), bench.block(W2, vote(item)), *noise)
+
+    made = lost(bench, act)
+    assert confirm(item) in own(made).items
+    held = {block.digest: block for block in made}
+    needed, line = list[CheckedBlock](), [own(made).digest]
+    while line:
+        block = held.pop(line.pop(), None)
+        if block is not None:
+            needed.insert(0, block)
+            line += block.header.prev, *block.header.parents
+    assert not any(vote(item) in block.items for block in needed if block.header.author_id in (W1, W2))
+    learns(bench, needed)
+    bench.says(PAYEE, double_of(item, bench.tx(amount=2)))
+    bench.wait(EVIDENCE_MS)
+    assert Report(0, node_id_bytes(OWNER), 0, 1, 0, item.digest) in bench.take_said()
+
+
+def test_a_restored_owner_pays_once_what_a_void_payment_was_for_and_the_next_one_paid() -> None:
+    bench = Bench()
+    bench.transfer(5)
+    bench.step(CostIncurred("j-1", 1, PAYEE, 300, "compute"))
+    (first,) = [item for item in bench.take_said() if isinstance(item, TxItem)]
+
+    def act() -> None:
+        """The payment is signed in slot 1, ends as void, and is signed again in slot 2."""
+        bench.finish(first)
+        noop = Statement(False, 0, node_id_bytes(SELF), 1, 1, noop_digest(SALT, node_id_bytes(SELF), 1))
+        for witness in OTHERS:
+            bench.says(witness, noop, replace(noop, confirms=True))
+
+    made = lost(bench, act)
+    payments = [item for block in made for item in block.items if isinstance(item, TxItem)]
+    assert [item.tx.seq for item in payments] == [1, 2]
+    learns(bench, made)
+    bench.finish(payments[1])
+    bench.wait(10_000)
+    assert [item for item in bench.take_said() if isinstance(item, TxItem)] == []
+    assert (bench.balance(PAYEE), bench.machine.owed_micro) == (START_MICRO + 305, 0)
+    row = bench.store.get(BOOKINGS, b"j-1")
+    assert row is not None
+    assert ledger_pb2.Booking.FromString(row).tx_id == tx_id_of(payments[1].digest)

@@ -20,7 +20,7 @@ from offgrid_node.protocol.ledger.disputes import DIGESTS_MAX
 from offgrid_node.protocol.ledger.items import Item, Report, Statement, TxItem, Unlock
 from offgrid_node.protocol.ledger.records import noop_digest, tx_id_of, unlock_digest
 from offgrid_node.protocol.ledger.recovery import BALLOT_MS, EVIDENCE_MS
-from offgrid_node.protocol.ledger.tables import DISPUTES, SLOTS
+from offgrid_node.protocol.ledger.tables import ASIDE, DISPUTES, SLOTS
 
 ACCOUNT = node_id_bytes(OWNER)
 NOOP = noop_digest(SALT, ACCOUNT, 0)
@@ -249,6 +249,50 @@ def test_a_certificate_that_is_not_seen_here_allows_nothing_until_it_is() -> Non
     assert votes(torn.other.digest, ballot) in bench.take_said()
 
 
+def test_nothing_below_this_nodes_own_certificate_is_voted_for() -> None:
+    """Though the others may, who do not see it yet."""
+    torn = Torn.begin()
+    bench, ballot = torn.bench, torn.led_by_another()
+    bench.says(W3, vote(torn.one), report(1))
+    bench.says(W2, vote(torn.one))
+    assert bench.take_said() == [confirm(torn.one)]
+    for each in range(1, ballot + 1):
+        for witness in (W1, W2, W3):
+            bench.says(witness, report(each))
+    bench.take_said()
+    bench.says(torn.leader(ballot), votes(NOOP, ballot))
+    assert bench.take_said() == []
+
+
+@pytest.mark.parametrize("ballot", [0, 1])
+def test_a_vote_counts_once_its_transaction_is_here_whatever_else_its_witness_has_said(ballot: int) -> None:
+    bench = Bench()
+    item = bench.tx()
+    made_up = [votes(bytes([number]) * 32, ballot) for number in range(1, DIGESTS_MAX + 2)]
+    bench.says(W3, *made_up, votes(item.digest, ballot), confirms(item.digest, ballot))
+    bench.restart()
+    bench.calm()
+    bench.says(OWNER, item)
+    for witness in (W1, W2):
+        bench.says(witness, votes(item.digest, ballot), confirms(item.digest, ballot))
+    assert bench.balance(PAYEE) == START_MICRO + 100
+    assert [*bench.store.scan(ASIDE)] == []
+
+
+def test_a_report_counts_once_its_certificate_is_seen_though_a_restart_came_between() -> None:
+    torn = Torn.begin()
+    bench, ballot = torn.bench, torn.led_by_another()
+    torn.go_to(ballot, (0, torn.other.digest))
+    bench.restart()
+    for witness in (W1, W2, W3):
+        bench.sync(witness)
+    for witness in (W1, W2, W3):
+        bench.says(witness, vote(torn.other))
+    bench.take_said()
+    bench.says(torn.leader(ballot), votes(torn.other.digest, ballot))
+    assert votes(torn.other.digest, ballot) in bench.take_said()
+
+
 def test_a_leader_votes_once_a_quorum_has_reported() -> None:
     torn = Torn.begin()
     ballot = torn.led_by_self()
@@ -381,8 +425,10 @@ def test_what_one_witness_says_at_one_ballot_is_bounded() -> None:
     bench.says(W3, *(votes(digest) for digest in made_up), *(report(1, (0, digest)) for digest in made_up))
     row = bench.machine._witness._disputes.get(ACCOUNT, 0)
     assert row is not None
-    assert len(row.tallies[1]) == len(row.reports[1]) == DIGESTS_MAX
+    assert (len(row.tallies[1]), row.reports) == (DIGESTS_MAX, {})
+    assert len([*bench.store.scan(ASIDE)]) == len(made_up)
     torn.go_to(1)
     for witness in (W1, W2, W3):
         bench.says(witness, votes(NOOP), confirms(NOOP))
     assert bench.views.account(OWNER).next_seq == 1, "the others go on without it"
+    assert [*bench.store.scan(ASIDE)] == []

@@ -3,6 +3,7 @@
 - signed once: no honest witness says two things of one kind for one slot and ballot, and at lower ballots than one at
   which it has spoken it says nothing more;
 - certified: nobody confirms without a quorum of votes at that ballot;
+- told: a report names a certificate at least of the ballot at which its author has confirmed;
 - bound: above ballot 0 nobody votes but for what the reports of a quorum at that ballot allow;
 - locked: what a witness says is in its rows by the transaction that makes it say so.
 """
@@ -43,6 +44,7 @@ class Ballots:
         self._confirms: dict[tuple[Slot, bytes], dict[int, set[str]]] = {}  # by ballot
         self._reports: dict[tuple[Slot, int], dict[str, set[tuple[int, bytes]]]] = {}
         self._promised: dict[tuple[str, Slot], int] = {}
+        self._confirmed: dict[tuple[str, Slot], int] = {}  # the highest ballot
 
     def open(self, genesis: LedgerGenesis) -> None:
         self._weights = dict(genesis.witnesses)
@@ -58,11 +60,14 @@ class Ballots:
         return any(self._is_quorum(signers) for signers in self._confirms.get((slot, digest), {}).values())
 
     def torn(self, node: str) -> str:
-        """A slot of two transactions whose turn it is and that has not ended at this node; empty when there is none."""
+        """A slot whose turn it is, of two transactions or that its owner wants to end, and that has not ended at this
+        node; empty when there is none."""
         for key, value in self._evidence.stores[node].scan(SLOTS):
             lock, _ = slots.Slot.decode(key, value)
             row = self._evidence.row(node, ACCOUNTS, lock.account)
-            if lock.doubled and row is not None and Account.decode(row).next_seq == lock.seq:
+            dispute = self._dispute(node, Slot(lock.account, lock.seq))
+            unlocked = dispute is not None and dispute.unlocked
+            if (lock.doubled or unlocked) and row is not None and Account.decode(row).next_seq == lock.seq:
                 return str(Slot(lock.account, lock.seq))
         return ""
 
@@ -83,6 +88,8 @@ class Ballots:
             return
         if honest and not self._is_quorum(votes):
             raise Violation(f"{self._evidence.name_of(witness)} confirms in slot {slot} what has no certificate")
+        if honest:
+            self._confirmed[witness, slot] = statement.ballot
         confirms = self._confirms.setdefault((slot, statement.tx_digest), {})
         confirms.setdefault(statement.ballot, set()).add(witness)
 
@@ -91,8 +98,13 @@ class Ballots:
         if honest:
             self._evidence.sign("report", witness, str(slot), report.ballot, report.encode())
             self._promise(witness, slot, report.ballot)
+            confirmed = self._confirmed.get((witness, slot), -1)
+            if (certificate[0] if any(certificate[1]) else -1) < confirmed:
+                raise Violation(
+                    f"{self._evidence.name_of(witness)} hides in slot {slot} the certificate of ballot {confirmed}"
+                )
             dispute = self._dispute(witness, slot)
-            told = dispute is not None and dispute.reports.get(report.ballot, {}).get(certificate, 0)
+            told = dispute.reports.get(report.ballot, {}).get(certificate, 0) if dispute is not None else 0
             if not told & self._bits[witness] and not self._is_past(witness, slot):
                 raise Violation(f"{self._evidence.name_of(witness)} reports of slot {slot} what its disk does not have")
         self._reports.setdefault((slot, report.ballot), {}).setdefault(witness, set()).add(certificate)

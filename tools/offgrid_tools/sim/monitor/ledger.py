@@ -195,6 +195,9 @@ class LedgerRules(Rules):
             if self._next.get(key, 0) < account.next_seq:
                 slot = Slot(key, self._next.get(key, 0))
                 raise Violation(f"{self._evidence.name_of(node)} is past slot {slot}, and nothing is final there")
+            last = Slot(key, account.next_seq - 1)
+            if account.next_seq and self._final[last] != account.head:
+                raise Violation(f"two values are final in slot {last}: {self._evidence.name_of(node)} has another one")
         self._sums[node] = self._sums.get(node, 0) + balance - held.get(key, 0)
         held[key] = balance
         self._moved.add(node)
@@ -279,9 +282,15 @@ class LedgerRules(Rules):
         known = self._booked.setdefault((node, key), booking)
         if (known.amount_micro, known.payee) != (booking.amount_micro, booking.payee):
             raise Violation(f"job {key.decode()} is booked with {known.amount_micro} and with {booking.amount_micro}")
-        if known.tx_id and known.tx_id != booking.tx_id:
+        if known.tx_id and known.tx_id != booking.tx_id and not self._is_void(known.tx_id):
             raise Violation(f"job {key.decode()} is paid twice")
         self._booked[node, key] = booking
+
+    def _is_void(self, tx_id: str) -> bool:
+        """Whether its slot ended without it."""
+        digest = unbase32(tx_id)
+        tx = self._txs.get(digest)
+        return tx is not None and self._final.get(Slot(tx.src, tx.seq), digest) != digest
 
     # ---- the end
 
@@ -290,7 +299,7 @@ class LedgerRules(Rules):
         if self._genesis is None:
             return ""
         if torn := next(filter(None, (self._ballots.torn(node) for node in nodes)), ""):
-            return f"slot {torn} has two transactions and does not end"
+            return f"slot {torn} is torn and does not end"
         expected = {account: balance for account, balance in self._balances.items() if balance}
         for node in nodes:
             if {account: balance for account, balance in self._held.get(node, {}).items() if balance} != expected:

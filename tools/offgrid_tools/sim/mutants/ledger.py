@@ -37,7 +37,7 @@ def _the_newest_counts(sound: Sound) -> Sound:
 
 
 def _whatever_the_leader_says(sound: Sound) -> Sound:
-    def allowed(self: Any, slot: Any, dispute: Any, ballot: int) -> list[bytes]:
+    def allowed(self: Any, slot: Any, dispute: Any, ballot: int, holds: Any) -> list[bytes]:
         return [*slot.tallies, self.noop(slot)]
 
     return allowed
