@@ -2,9 +2,10 @@
 
 It asks a host that comes up, if that has ever acked anything or may have, once that has named its life
 (`measuring.py`), which it names anew when it has begun anew, or after a moment without; and each living one now and
-then. What a host has lost (a disk, or a backup restored that is older than the ack) does not count any more, so it is
-brought again. What it keeps and should not it is told to drop, but only on evidence (`strays.py`): that this node knows
-nothing of an object may as well be this node's own loss, and one that was restored takes it back.
+then, whatever it knows of it: a store that somebody put back may not know that it is an old one. What a host has lost
+(a disk, or a backup restored that is older than the ack) does not count any more, so it is brought again. What it keeps
+and should not it is told to drop, but only on evidence (`strays.py`): that this node knows nothing of an object may as
+well be this node's own loss, and one that was restored takes it back.
 """
 
 from __future__ import annotations
@@ -63,6 +64,7 @@ class Comparing:
         self._relapses: dict[str, _Relapses] = {}  # of those that lost something of late; of dead ones too
         self._unsettled: dict[str, int] = {}  # of those that keep strays: how soon they are asked again for these
         self._under_way: set[str] = set()
+        self._passed: set[str] = set()  # living hosts that were not asked when they were to be, as they acked nothing
         self._sure: set[str] = set()  # living hosts of whose losses this node knows, by a comparison since they came up
         self._found: deque[tuple[str, Holding | None, bool]] = deque()  # host, item, whether it is lost; None: no more
         self._ending: set[str] = set()  # hosts of which that end is among them
@@ -101,6 +103,7 @@ class Comparing:
     def _doubt(self, node_id: str) -> None:
         """Nor does a comparison of before make it sure, of which not all is worked on yet."""
         self._sure.discard(node_id)
+        self._passed.discard(node_id)
         if node_id in self._ending:
             self._ending.discard(node_id)
             self._found = deque(each for each in self._found if each != (node_id, None, True))
@@ -158,9 +161,11 @@ class Comparing:
                 return
             if due_ms > now.mono_ms or node_id in self._under_way:
                 continue
-            if self._given.knows(node_id) or self._is_drained(node_id) or self._forgets():
+            may_keep = self._given.knows(node_id) or self._is_drained(node_id) or self._forgets()
+            if may_keep or node_id in self._passed:
                 self._under_way.add(node_id)
                 self._draft.send(Compare(node_id))
-            else:  # there is nothing to find
+            else:  # there is nothing to find, unless this node has forgotten it
+                self._passed.add(node_id)
                 self._due[node_id] = now.mono_ms + AGAIN_MS
                 self._sure.add(node_id)  # whatever it acks from now on

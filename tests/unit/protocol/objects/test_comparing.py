@@ -152,6 +152,14 @@ def test_and_where_this_node_was_restored_and_may_have_forgotten_that() -> None:
     assert owner.waits_ms() == UNNAMED_MS
 
 
+def test_and_an_hour_later_in_any_case_for_an_old_store_may_not_know_that_it_is_one() -> None:
+    owner = Owner()
+    owner.given.empty = True
+    assert owner.waits_ms() == UNNAMED_MS + AGAIN_MS
+    owner.compared()
+    assert owner.waits_ms() == AGAIN_MS
+
+
 @pytest.mark.parametrize("what", ["reported", "down and up"])
 def test_a_host_that_has_lost_something_since_it_answered_is_not_sure_by_that_answer(what: str) -> None:
     owner = Owner()
