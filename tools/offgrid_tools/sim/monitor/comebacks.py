@@ -69,18 +69,31 @@ class ComebackRules(Rules):
 
     def __init__(self, evidence: Evidence) -> None:
         self._evidence = evidence
+        # By owner that has not been shown yet that its disk is an old one; late for that alone.
+        self._unaware: dict[str, set[tuple[str, str]]] = {}
+
+    def on_comeback(self, node: str) -> None:
+        if not self._is_restored(node):
+            self._unaware[node] = set()
+
+    def on_start(self, node: str) -> None:
+        """Once it knows, it asks at once for what came until then."""
+        if self._is_restored(node):
+            self._evidence.late -= self._unaware.pop(node, set())
 
     def rows(self) -> Mapping[str, Written]:
         return {REPLICAS: self._on_replica}
 
     def _on_replica(self, host: str, key: bytes, value: bytes | None) -> None:
         """What was under way when its owner forgot it, and comes later than that has asked for what is kept, is found
-        when it asks again, an hour later."""
+        when it asks again, an hour later. So is what it brought before its disk was an old one, if nobody shows it."""
         object_id, _, owner = key.decode().partition("/")
         if value is None:
             self._evidence.late.discard((host, object_id))
-        elif self._is_restored(owner) and host not in self._asked(owner, object_id):
+        elif (self._is_restored(owner) or owner in self._unaware) and host not in self._asked(owner, object_id):
             self._evidence.late.add((host, object_id))
+            if owner in self._unaware:
+                self._unaware[owner].add((host, object_id))
 
     def _asked(self, owner: str, object_id: str) -> Collection[str]:
         """Whom the owner knows to have asked to keep it."""

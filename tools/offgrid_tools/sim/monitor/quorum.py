@@ -4,7 +4,7 @@
   is durable before it leaves;
 - enough: what counts as acked was signed by members of the epoch, each counted once;
 - lies: no ack counts that a liar made up, of bytes that it does not have or of something else; but where its
-  owner has not the bytes, and so cannot check before it audits.
+  owner had not the bytes as it left, and so could not check before it audits.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ class QuorumRules(Rules):
         self._highest: dict[tuple[str, str, str], int] = {}  # (member, owner, quorum) → epoch
         self._acks: set[bytes] = set()  # every body that anybody signed
         self._lies: set[bytes] = set()  # every body that a liar made up
+        self._unchecked: set[bytes] = set()  # of those, what left while its owner had not the bytes
         self._weight: dict[tuple[str, str], int] = {}
 
     def replies(self) -> Mapping[type[Message], Passed]:
@@ -61,6 +62,9 @@ class QuorumRules(Rules):
 
     def _on_lie(self, signed: common_pb2.Signed) -> None:
         self._lies.add(signed.body)
+        ack = Ack.decode(signed.body)
+        if not self._may_check(ack.owner, ack.owner, ack.quorum_id):
+            self._unchecked.add(signed.body)
 
     def rows(self) -> Mapping[str, Written]:
         return {QUORUMS: self._on_row}
@@ -78,7 +82,8 @@ class QuorumRules(Rules):
             if ack.node == epoch.owner == node:  # its own, for a quorum of its own
                 self.on_ack(node, signed)
             made_up = signed.body in self._lies
-            if made_up and self._may_check(node, epoch):
+            lied = made_up and signed.body not in self._unchecked
+            if lied and self._may_check(node, epoch.owner, epoch.quorum_id):
                 raise Violation(f"{self._evidence.name_of(node)} counts a lie about {ack.quorum_id}")
             if not made_up and signed.body not in self._acks:
                 raise Violation(f"{self._evidence.name_of(node)} counts an ack of {ack.quorum_id} that nobody signed")
@@ -96,12 +101,12 @@ class QuorumRules(Rules):
             counted = {ack.node: _vouched(ack, epoch) for ack in acks}
             self._weight[node, epoch.quorum_id] = least_loss(counted, epoch.weights, epoch.needed)
 
-    def _may_check(self, node: str, epoch: Epoch) -> bool:
+    def _may_check(self, node: str, owner: str, quorum_id: str) -> bool:
         """An owner that has the bytes. Others take its word for whom it counts."""
-        object_id = object_of(epoch.quorum_id)
-        if object_id and node != epoch.owner:
+        object_id = object_of(quorum_id)
+        if object_id and node != owner:
             return False
-        value = self._evidence.row(epoch.owner, OBJECTS, object_id.encode())
+        value = self._evidence.row(owner, OBJECTS, object_id.encode())
         return value is None or objects_pb2.ObjectRow.FromString(value).object.local
 
     def acked_milli(self, owner: str, quorum_id: str) -> int:
