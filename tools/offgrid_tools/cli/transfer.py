@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -12,12 +12,27 @@ from offgrid_tools.cli.numbers import FiniteRange
 from offgrid_tools.cli.settings import common, settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from offgrid.v1.ledger_pb2 import Transaction
 
+F = TypeVar("F", bound="Callable[..., Any]")
+
 WAIT_S = 30.0
 WAIT_S_MAX = 86_400.0
+
+
+def _timeout(end: str) -> Callable[[F], F]:
+    """`--timeout`, of a command that waits until a transaction's `end`."""
+    return click.option(
+        "--timeout",
+        "wait_s",
+        type=FiniteRange(0.001, WAIT_S_MAX),
+        default=WAIT_S,
+        show_default=True,
+        metavar="SECONDS",
+        help=f"How long to wait until it {end}.",
+    )
 
 
 @click.command()
@@ -28,15 +43,7 @@ WAIT_S_MAX = 86_400.0
 @click.option("--meta", "meta", multiple=True, metavar="NAME=VALUE", help="Goes into the transaction; repeat it.")
 @click.option("--request-id", default="", metavar="ID", help="Random; repeated with it, the command pays once.")
 @click.option("--no-wait", is_flag=True, help="Do not wait until it is final.")
-@click.option(
-    "--timeout",
-    "wait_s",
-    type=FiniteRange(0.001, WAIT_S_MAX),
-    default=WAIT_S,
-    show_default=True,
-    metavar="SECONDS",
-    help="How long to wait until it is final.",
-)
+@_timeout("is final")
 @common
 def transfer(
     src: str,
@@ -80,15 +87,7 @@ def show(tx_id: str) -> None:
 
 
 @click.command()
-@click.option(
-    "--timeout",
-    "wait_s",
-    type=FiniteRange(0.001, WAIT_S_MAX),
-    default=WAIT_S,
-    show_default=True,
-    metavar="SECONDS",
-    help="How long to wait until it has ended.",
-)
+@_timeout("has ended")
 @common
 def unlock(wait_s: float) -> int:
     """End what this node's account has under way, if it does not end by itself.

@@ -162,11 +162,11 @@ class Slots:
         self._changed.clear()
         self._spilled.clear()
 
-    def _spill(self, slot: Slot, tx_digest: bytes) -> None:
-        if len(slot.tallies) > INLINE_TALLIES:
-            self._spilled.setdefault(slot.key, set()).add(tx_digest)
-
     def trim(self) -> None:
         """At a new instant: all that is held is in committed rows."""
         if len(self._held) > HELD_MAX:
             self._held.clear()
+
+    def _spill(self, slot: Slot, tx_digest: bytes) -> None:
+        if len(slot.tallies) > INLINE_TALLIES:
+            self._spilled.setdefault(slot.key, set()).add(tx_digest)

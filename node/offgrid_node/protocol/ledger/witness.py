@@ -19,8 +19,8 @@ What is kept of others is bounded. A block that speaks of an account without mon
 beyond the next, is not taken in yet (`within_reach`): an honest author has the money and the slots before final, from
 blocks that it passes on as well, so its blocks are in reach once these are here; a liar's never are, anywhere. And of
 one witness DIGESTS_MAX digests are kept in a slot, besides those of its transactions that are here; more are put aside
-until their transaction is here (aside.py). What is left to rates, not bounded here: an owner with
-money may sign many transactions for the slots in reach, and each is kept.
+until their transaction is here (aside.py). What is left to rates, not bounded here: an owner with money may sign many
+transactions for the slots in reach, and each is kept.
 """
 
 from __future__ import annotations
@@ -353,7 +353,7 @@ class Witness:
         return known if (known.item.tx.src, known.item.tx.seq) == (slot.account, slot.seq) else None
 
     def _too_many(self, slot: Slot, tallies: Mapping[bytes, Tally], digest: bytes, bit: int) -> bool:
-        """Whether this witness names so many transactions at one ballot that one more, not known here, is ignored."""
+        """Whether this witness names so many transactions at one ballot that one more, not known here, is put aside."""
         if len(tallies) < DIGESTS_MAX or self._of(slot, digest) is not None:
             return False
         named = [other for other, tally in tallies.items() if (tally.voted | tally.confirmed) & bit]
