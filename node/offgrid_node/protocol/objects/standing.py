@@ -58,18 +58,23 @@ class Standing:
         dropped. An object that is not known here this node may have lost itself. Whether there may be more to say
         soon."""
         object_id, row = holding.object_id, self._outbox.find_sound(holding.object_id)
-        moved = self._moved_by(row, node_id) if row is not None else None
-        if moved is not None:
-            self._outbox.ask(object_id, node_id)  # it has it, whoever brought it there
+        if row is None and self._is_deleted(object_id):
             self._tell(node_id, object_id, now)
-        elif row is None and self._is_deleted(object_id):
-            self._tell(node_id, object_id, now)
-        elif row is not None and self._hosts.is_drained(node_id):
-            self._outbox.ask(object_id, node_id)  # so it is told once it has no place any more
-            self._on_unasked(node_id, object_id)
         elif row is None:
             return not self._outbox.is_damaged(object_id) and self._regain(object_id, node_id)
-        return row is not None and moved is None
+        else:
+            return not self._is_placed(self._outbox.ask(object_id, node_id), node_id, now)
+        return False
+
+    def _is_placed(self, row: objects_pb2.ObjectRow, node_id: str, now: Now) -> bool:
+        """Whether a host that keeps it unasked may drop it, and is told. It has it, whoever brought it there, so from
+        now on it hears what becomes of it."""
+        if self._moved_by(row, node_id) is not None:
+            self._tell(node_id, row.object.object_id, now)
+            return True
+        if self._hosts.is_drained(node_id):
+            self._on_unasked(node_id, row.object.object_id)
+        return False
 
     def notice_of(
         self, node_id: str, objects: Sequence[tuple[str, bool]], now: Now

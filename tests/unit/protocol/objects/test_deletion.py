@@ -13,7 +13,8 @@ from offgrid_node.protocol.effects import Answered, Call
 from offgrid_node.protocol.errors import Fault, NotFound, Unavailable
 from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.objects import dropping, notices
-from offgrid_node.protocol.objects.commands import KeepReplica
+from offgrid_node.protocol.objects.commands import Compared, KeepReplica
+from offgrid_node.protocol.objects.inventory import Holding
 from offgrid_node.protocol.objects.manifest import Manifest
 from offgrid_node.protocol.objects.tables import (
     DELETED,
@@ -174,6 +175,19 @@ class TestOnItsWay:
         home.delete(object_id)
         home.run()
         assert home.hosts[0].store.get(DROPPED, replica_key(object_id, home.owner.node_id)) is not None
+
+    def test_a_host_that_said_once_that_it_keeps_it_unasked_is_told_at_once(self) -> None:
+        """An owner that lost its disk learns so of hosts that it had asked before, maybe before all of it has acks."""
+        home = world(2, copies=1)
+        object_id = home.put(1, 1_000)
+        home.run(QUIET_MS)
+        (holder,) = home.holders(object_id)
+        other = next(host.node_id for host in home.hosts if host.node_id != holder)
+        home.lose(next(place for place, host in enumerate(home.hosts) if host.node_id == holder))
+        home.owner.runtime.deliver("objects", Compared(other, strays=(Holding(object_id, (0,)),)))
+        home.turn_owner()
+        home.delete(object_id)
+        assert set(mark_of(home, object_id).untold) == {holder, other}
 
 
 class TestAway:
