@@ -74,7 +74,7 @@ EVERY_RPC = {
     "LedgerService": {
         f"{MEMBERS}, {OWNER}": "GetGenesis",
         OWNER: "OpenLedger GetBalance ListBalances CreateTransfer UnlockSlot GetTransaction WatchTransaction "
-        "ListTransactions ListBookings GetLedgerStatus",
+        "ListTransactions ListBookings GetLedgerStatus SetCreditLine ListCreditLines",
         MEMBERS: "PushBlocks SyncBlocks",
     },
     "StateService": {OWNER: "ListEvents WatchEvents"},

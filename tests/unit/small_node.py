@@ -56,6 +56,8 @@ class SmallNode:
         self.transactions: dict[str, ledger_pb2.Transaction] = {}
         self.quorums: dict[str, quorum_pb2.Quorum] = {}
         self.witnesses = [ledger_pb2.Witness(node_id=NODE_ID, name="attic", weight_milli=1_500)]
+        self.reach_milli, self.accepted_micro = 2_667, 0  # as the ledger's status has them
+        self.credit_lines: dict[str, ledger_pb2.CreditLine] = {}
         self.made: dict[str, str] = {}  # request id → what it made
         self.watchers = threading.Condition()
         self._stumbles: dict[str, list[Fault | grpc.StatusCode]] = defaultdict(list)
@@ -469,14 +471,25 @@ class SmallNode:
             enabled=True, open=True, quorum_milli=2_667, pending=1, owed_micro=50_000, fees_micro=1_000,
             fee_micro=2_500, supply_micro=2 * 10**12, notices=["this node is mute"],
             heads=[ledger_pb2.Head(author=OTHER_ID, height=7, digest=b"\x0b" * 32)],
-            witnesses=self.witnesses,
+            witnesses=self.witnesses, reach_milli=self.reach_milli, pending_out_micro=12_501_000,
+            pending_in_micro=7_000_000, accepted_in_micro=self.accepted_micro,
         )  # fmt: skip
+
+    def on_SetCreditLine(self, request):
+        line = ledger_pb2.CreditLine(payer=OTHER_ID, payer_name=request.payer, amount_micro=request.amount_micro)
+        self.credit_lines[request.payer] = line
+        return ledger_pb2.SetCreditLineResponse(line=line)
+
+    def on_ListCreditLines(self, request):
+        return ledger_pb2.ListCreditLinesResponse(lines=self.credit_lines.values())
 
     def on_GetBalance(self, request):
         name = request.account or "attic"
         if name not in ("attic", "barn"):
             raise NotFound(f"no member is called {name!r}", reason="NoSuchNode")
-        return ledger_pb2.GetBalanceResponse(balance=_balance(name))
+        balance = _balance(name)
+        balance.accepted_in_micro = self.accepted_micro
+        return ledger_pb2.GetBalanceResponse(balance=balance)
 
     def on_ListBalances(self, request):
         balances, token = _page([_balance(name) for name in ("attic", "barn", "shed")], request)
@@ -513,6 +526,7 @@ class SmallNode:
 
     def on_ListTransactions(self, request):
         found = [tx for tx in self.transactions.values() if request.account in ("", "attic", tx.outputs[0].name)]
+        found = [tx for tx in found if not request.open or tx.state < ledger_pb2.TX_STATE_FINAL]
         transactions, token = _page(found[::-1], request)
         return ledger_pb2.ListTransactionsResponse(transactions=transactions, next_page_token=token)
 

@@ -128,6 +128,8 @@ ACCESS: dict[str, Row] = {
     "offgrid.v1.LedgerService/WatchTransaction": Row(ADMINS),
     "offgrid.v1.LedgerService/ListTransactions": Row(ADMINS),
     "offgrid.v1.LedgerService/ListBookings": Row(ADMINS),
+    "offgrid.v1.LedgerService/SetCreditLine": Row(ADMINS),
+    "offgrid.v1.LedgerService/ListCreditLines": Row(ADMINS),
     "offgrid.v1.LedgerService/GetLedgerStatus": Row(ADMINS),
     "offgrid.v1.LedgerService/PushBlocks": Row(MEMBERS),
     "offgrid.v1.LedgerService/SyncBlocks": Row(MEMBERS),

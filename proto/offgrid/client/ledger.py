@@ -78,6 +78,17 @@ class Ledger:
         found.balances.extend(pages(fetch, None))
         return found
 
+    def set_credit_line(self, payer: str, amount_micro: int) -> ledger_pb2.CreditLine:
+        """How much of what `payer` has signed to this node counts as accepted before it is final; 0: nothing. It is
+        what this node's owner loses if the payer signs another transaction in its place."""
+        request = ledger_pb2.SetCreditLineRequest(payer=payer, amount_micro=amount_micro)
+        return self._calls.unary("LedgerService/SetCreditLine", request, ledger_pb2.SetCreditLineResponse).line
+
+    def credit_lines(self) -> list[ledger_pb2.CreditLine]:
+        """Those that are set, each with what counts as accepted by it now."""
+        request = ledger_pb2.ListCreditLinesRequest()
+        return [*self._calls.unary("LedgerService/ListCreditLines", request, ledger_pb2.ListCreditLinesResponse).lines]
+
     # ---- transactions
 
     def transfer(
@@ -134,11 +145,16 @@ class Ledger:
         seen = list(self.watch(tx_id, within_s=within_s))
         return seen[-1] if seen and seen[-1].state in ENDED else self.transaction(tx_id)
 
-    def history(self, *, account: str = "", limit: int | None = None) -> Iterator[ledger_pb2.Transaction]:
-        """Transactions that this node knows, newest first, of one account or of all."""
+    def history(
+        self, *, account: str = "", only_open: bool = False, limit: int | None = None
+    ) -> Iterator[ledger_pb2.Transaction]:
+        """Transactions that this node knows, newest first, of one account or of all; with `only_open` those that are
+        neither final nor void."""
 
         def fetch(size: int, token: str) -> tuple[list[ledger_pb2.Transaction], str]:
-            request = ledger_pb2.ListTransactionsRequest(page_size=size, page_token=token, account=account)
+            request = ledger_pb2.ListTransactionsRequest(
+                page_size=size, page_token=token, account=account, open=only_open
+            )
             page = self._calls.unary("LedgerService/ListTransactions", request, ledger_pb2.ListTransactionsResponse)
             return [*page.transactions], page.next_page_token
 

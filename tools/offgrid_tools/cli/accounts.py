@@ -6,12 +6,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from offgrid_tools.cli.amounts import credits_of
+from offgrid_tools.cli.amounts import credits_of, weight_of
+from offgrid_tools.cli.reach import cut_off
 from offgrid_tools.cli.settings import common, settings
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from offgrid.client import Client
-    from offgrid.v1.ledger_pb2 import Transaction
+    from offgrid.v1.ledger_pb2 import Balance, Transaction
 
 HISTORY_LIMIT = 50
 TX_CHARS = 16  # of a transaction's id in tables; `tx show` takes as much, --json has all of it
@@ -43,9 +46,15 @@ def balance(account: str, everyone: bool) -> None:
             ("balance", credits_of(answer.final_micro)),
             ("going out", credits_of(answer.pending_out_micro) if answer.pending_out_micro else ""),
             ("coming in", credits_of(answer.pending_in_micro) if answer.pending_in_micro else ""),
+            ("accepted", _accepted(answer) if answer.accepted_in_micro else ""),
             ("sent", f"{answer.next_seq} transactions"),
+            *cut_off(client.ledger.status()),
         ]
     )
+
+
+def _accepted(balance: Balance) -> str:
+    return f"{credits_of(balance.accepted_in_micro)} of what comes in, within your credit lines; not to be spent yet"
 
 
 def _all_balances(client: Client) -> None:
@@ -80,12 +89,59 @@ def _all_balances(client: Client) -> None:
 @common
 def history(account: str, limit: int) -> None:
     """Transactions that this node knows, newest first."""
-    found = settings().connect().ledger.history(account=account, limit=limit or None)
+    _list(account, limit, only_open=False)
+
+
+@click.command("list")
+@click.option("--account", default="", help="Those of one account, paid or received. [default: all]")
+@click.option("--open", "only_open", is_flag=True, help="Those not final yet: how far they are, and what is at risk.")
+@click.option("--limit", type=click.IntRange(0), default=HISTORY_LIMIT, show_default=True, help="At most; 0: all.")
+@common
+def list_(account: str, only_open: bool, limit: int) -> None:
+    """Transactions that this node knows: as `offgrid history` has them, or those that are not final yet."""
+    _list(account, limit, only_open=only_open)
+
+
+def _list(account: str, limit: int, *, only_open: bool) -> None:
+    client = settings().connect()
+    found = client.ledger.history(account=account, only_open=only_open, limit=limit or None)
     if settings().json:
         from offgrid_tools.cli.json_form import emit, json_of
 
         emit({"transactions": [json_of(tx) for tx in found]})
-        return
+    elif only_open:
+        _show_open(client, found)
+    else:
+        _show_history(found)
+
+
+def _show_open(client: Client, found: Iterable[Transaction]) -> None:
+    from offgrid.v1.ledger_pb2 import TxState
+    from offgrid_tools.cli.output import facts, table, when, word
+
+    table(
+        ("tx", "created", "state", "from", "to", "at risk", "votes", "confirms", "quorum", "accepted"),
+        (
+            (
+                tx.tx_id[:TX_CHARS],
+                when(tx.created_us),
+                word(TxState, tx.state),
+                tx.src_name or tx.src,
+                payees_of(tx),
+                credits_of(sum(output.amount_micro for output in tx.outputs) + tx.fee_micro),
+                weight_of(tx.voted_milli),
+                weight_of(tx.confirmed_milli),
+                weight_of(tx.quorum_milli),
+                credits_of(tx.accepted_micro) if tx.accepted_micro else "",
+            )
+            for tx in found
+        ),
+        empty="everything is final or void",
+    )
+    facts([*cut_off(client.ledger.status())])
+
+
+def _show_history(found: Iterable[Transaction]) -> None:
     from offgrid.v1.ledger_pb2 import TxState
     from offgrid_tools.cli.output import table, when, word
 

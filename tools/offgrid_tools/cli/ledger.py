@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from offgrid_tools.cli.amounts import MICRO_MAX, MICRO_PLACES, MILLI_PLACES, WEIGHT_MILLI_MAX, Amount, numbered, pairs
+from offgrid_tools.cli.reach import at_risk, cut_off
 from offgrid_tools.cli.settings import common, settings
 
 if TYPE_CHECKING:
@@ -96,6 +97,8 @@ def status() -> None:
             ("ledger", "open" if answer.enabled else "open, but the economy is off here (economy.enabled)"),
             *_committee(answer.witnesses, answer.quorum_milli, answer.faults_survived),
             *_missing(answer.witnesses, answer.quorum_milli),
+            *cut_off(answer),
+            *at_risk(answer),
             ("pending", f"{answer.pending} not final yet"),
             ("owed", f"{credits_of(answer.owed_micro)} booked and not yet in a transaction"),
             ("supply", f"{credits_of(answer.supply_micro)}, of which {credits_of(answer.fees_micro)} fees"),

@@ -54,7 +54,8 @@ ROOT = LazyGroup(
         "balance": Entry("accounts:balance", "What an account holds."),
         "history": Entry("accounts:history", "Transactions, newest first."),
         "bookings": Entry("accounts:bookings", "What this node's jobs cost."),
-        "tx": Entry("root:TX", "Show transactions, and end what hangs."),
+        "wallet": Entry("root:WALLET", "What this node accepts before it is final."),
+        "tx": Entry("root:TX", "List and show transactions, and end what hangs."),
         "ledger": Entry("root:LEDGER", "Open the ledger and see how it does."),
         "metrics": Entry("metrics:metrics", "What the node counts of itself, as Prometheus reads it."),
         "put": Entry("putting:put", "Store a file sealed in the mesh."),
@@ -191,10 +192,17 @@ QUORUM = LazyGroup(
 TX = LazyGroup(
     "tx",
     {
+        "list": Entry("accounts:list_", "Transactions, or those that are not final yet."),
         "show": Entry("transfer:show", "Show one transaction."),
         "unlock": Entry("transfer:unlock", "End what this node's account has under way."),
     },
-    "Show transactions, and end what hangs.",
+    "List and show transactions, and end what hangs.",
+    common_options(),
+)
+WALLET = LazyGroup(
+    "wallet",
+    {"credit": Entry("wallet:credit", "How much of a payer's word counts as accepted before it is final.")},
+    "What this node accepts before it is final.",
     common_options(),
 )
 LEDGER = LazyGroup(

@@ -9,11 +9,13 @@ import click
 from offgrid_tools.cli import exits
 from offgrid_tools.cli.amounts import Amount, credits_of, pairs, weight_of
 from offgrid_tools.cli.numbers import FiniteRange
+from offgrid_tools.cli.reach import cut_off
 from offgrid_tools.cli.settings import common, settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from offgrid.client import Client
     from offgrid.v1.ledger_pb2 import Transaction
 
 F = TypeVar("F", bound="Callable[..., Any]")
@@ -68,7 +70,7 @@ def transfer(
         click.echo(f"{tx.tx_id}: waiting until it is final", err=True)
     if not no_wait and not _ended(tx):
         tx = client.ledger.settled(tx.tx_id, wait_s)
-    _show(tx)
+    _show(tx, client)
     code = exits.OK if no_wait else exit_code_of(tx)
     if code == exits.PENDING and not settings().json:
         click.echo(
@@ -83,7 +85,8 @@ def transfer(
 @common
 def show(tx_id: str) -> None:
     """Show one transaction: by its id, or the first eight characters of it or more."""
-    _show(settings().connect().ledger.transaction(tx_id))
+    client = settings().connect()
+    _show(client.ledger.transaction(tx_id), client)
 
 
 @click.command()
@@ -100,7 +103,7 @@ def unlock(wait_s: float) -> int:
     if not settings().json:
         click.echo(f"{tx.tx_id}: waiting until its slot has ended", err=True)
     tx = client.ledger.settled(tx.tx_id, wait_s)
-    _show(tx)
+    _show(tx, client)
     return exits.OK if _ended(tx) else exits.PENDING
 
 
@@ -116,7 +119,7 @@ def _ended(tx: Transaction) -> bool:
     return exit_code_of(tx) != exits.PENDING
 
 
-def _show(tx: Transaction) -> None:
+def _show(tx: Transaction, client: Client) -> None:
     if settings().json:
         from offgrid_tools.cli.json_form import emit, json_of
 
@@ -124,7 +127,7 @@ def _show(tx: Transaction) -> None:
         return
     from offgrid_tools.cli.output import facts
 
-    facts(_about(tx))
+    facts([*_about(tx), *(() if _ended(tx) else cut_off(client.ledger.status()))])
 
 
 def _about(tx: Transaction) -> Iterator[tuple[str, object]]:
@@ -145,6 +148,8 @@ def _about(tx: Transaction) -> Iterator[tuple[str, object]]:
     yield "confirms", f"{weight_of(tx.confirmed_milli)} of the {quorum} that it takes"
     if not _ended(tx):
         yield "at risk", f"{credits_of(paid_micro + tx.fee_micro)}: {_risk(tx)}"
+        if tx.accepted_micro:
+            yield "accepted", f"{credits_of(tx.accepted_micro)}, within your credit line for {tx.src_name or tx.src}"
     yield "created", when(tx.created_us)
     yield "final", when(tx.final_us)
 

@@ -59,6 +59,18 @@ class UnlockSlot:
 
 
 @dataclass(frozen=True, slots=True)
+class SetCreditLine:
+    """How much of what `payer`, a member, has signed to this node counts as accepted before it is final; 0: nothing.
+
+    Answered with SetCreditLineResponse, its line empty for the handler to fill. FailedPrecondition (EconomyOff,
+    LedgerNotOpen).
+    """
+
+    payer: bytes
+    amount_micro: int
+
+
+@dataclass(frozen=True, slots=True)
 class PushBlocks:
     """Blocks that `sender` holds. Answered with PushBlocksResponse; FailedPrecondition (EconomyOff, LedgerNotOpen)."""
 

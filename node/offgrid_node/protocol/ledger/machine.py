@@ -24,14 +24,16 @@ from offgrid_node.protocol.ledger.accounts import Accounts
 from offgrid_node.protocol.ledger.blocks import BLOCK_BYTES_MAX, BLOCK_ITEMS_MAX, BLOCK_SIGNATURES_MAX, seal_block
 from offgrid_node.protocol.ledger.bookings import Bookings
 from offgrid_node.protocol.ledger.chains import Chains
+from offgrid_node.protocol.ledger.exposures import AMOUNT_BYTES
 from offgrid_node.protocol.ledger.gossip import Gossip, Tag
 from offgrid_node.protocol.ledger.intake import Intake
 from offgrid_node.protocol.ledger.items import Item, SignedHeader, signatures_in
 from offgrid_node.protocol.ledger.orphans import Orphans
+from offgrid_node.protocol.ledger.reach import Reach
 from offgrid_node.protocol.ledger.records import LedgerGenesis
 from offgrid_node.protocol.ledger.settings import LedgerSettings
 from offgrid_node.protocol.ledger.slots import Slots
-from offgrid_node.protocol.ledger.tables import GENESIS_KEY, META
+from offgrid_node.protocol.ledger.tables import CREDIT_LINES, GENESIS_KEY, META
 from offgrid_node.protocol.ledger.transactions import Transactions
 from offgrid_node.protocol.ledger.views import Views
 from offgrid_node.protocol.ledger.voice import Voice
@@ -64,6 +66,7 @@ class LedgerMachine:
             settings, draft, self._accounts, self._transactions, self._witness, self._voice, self._bookings
         )
         self._gossip = Gossip(settings.node_id, draft, self._chains, self._orphans, self._voice)
+        self.reach = Reach(settings.node_id)
         self._genesis_digest = b""
         self._now: Now | None = None
 
@@ -71,6 +74,7 @@ class LedgerMachine:
 
     def load(self, rows: Rows, now: Now) -> None:
         self._draft.load(rows)
+        self.reach.load(now)
         self._bookings.load()
         row = rows.get(META, GENESIS_KEY)
         if row is None:
@@ -103,8 +107,10 @@ class LedgerMachine:
                 case Answered(Tag() as tag):
                     self._gossip.on_answered(tag, event, now)
                 case PeerUp(node):
+                    self.reach.on_peer_up(node)
                     self._gossip.on_peer_up(node)
                 case PeerDown(node):
+                    self.reach.on_peer_down(node, now)
                     self._gossip.on_peer_down(node)
                 case CostIncurred():
                     if self._settings.enabled:
@@ -168,6 +174,7 @@ class LedgerMachine:
         ledger_pb2.OpenLedgerResponse
         | ledger_pb2.CreateTransferResponse
         | ledger_pb2.UnlockSlotResponse
+        | ledger_pb2.SetCreditLineResponse
         | ledger_pb2.PushBlocksResponse
         | ledger_pb2.SyncBlocksResponse
     ):
@@ -194,7 +201,16 @@ class LedgerMachine:
                 return ledger_pb2.CreateTransferResponse(transaction=self._views.transfer(row))
             case commands.UnlockSlot():
                 return ledger_pb2.UnlockSlotResponse(transaction=self._views.by_digest(self._wallet.on_unlock()))
+            case commands.SetCreditLine(payer, amount_micro):
+                self._set_credit_line(payer, amount_micro)
+                return ledger_pb2.SetCreditLineResponse()
         raise Internal(f"the ledger machine does not know {type(command).__name__}")
+
+    def _set_credit_line(self, payer: bytes, amount_micro: int) -> None:
+        if amount_micro:
+            self._draft.put_bytes(CREDIT_LINES, payer, amount_micro.to_bytes(AMOUNT_BYTES, "big"))
+        else:
+            self._draft.delete(CREDIT_LINES, payer)
 
     def _open(self, signed: common_pb2.Signed, genesis: LedgerGenesis, now: Now) -> None:
         digest = genesis.digest(self._settings.salt)

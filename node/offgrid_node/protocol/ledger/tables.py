@@ -30,6 +30,7 @@ EVIDENCE = "ledger_evidence"  # account → the newest `Double` of it
 NAMED = "ledger_named"  # digest → the author who said so, of blocks that a `Seen` names and that are not here yet
 UNTOLD = "ledger_untold"  # digest → its author, of blocks beside their chain that nothing held here leans on yet
 REQUESTS = "ledger_requests"  # records.request_mark → transfer id
+CREDIT_LINES = "ledger_credit_lines"  # payer's account → the most that is accepted of it before it is final, 8 bytes
 
 GENESIS_KEY, TOTALS_KEY, MUTE_KEY, IN_FLIGHT_KEY = b"genesis", b"totals", b"mute", b"in_flight"
 LEARN_KEY = b"learn"  # there from a restore until the node has learnt what it signed before: see learning.py

@@ -7,7 +7,6 @@ millionths.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import islice
 from typing import Protocol
 
 from offgrid.v1 import common_pb2, ledger_pb2
@@ -15,8 +14,9 @@ from offgrid_node.protocol.ids import NODE_ID_BYTES, base32, node_id_bytes, unba
 from offgrid_node.protocol.ledger.accounts import Account, Totals
 from offgrid_node.protocol.ledger.chains import decode_author
 from offgrid_node.protocol.ledger.committee import Committee
+from offgrid_node.protocol.ledger.exposures import accepted, pending
 from offgrid_node.protocol.ledger.records import DIGEST_BYTES, LedgerGenesis, Tx, decode_meta, tx_id_of
-from offgrid_node.protocol.ledger.slots import NOTHING, Slot, Tally
+from offgrid_node.protocol.ledger.slots import Slot, Tally
 from offgrid_node.protocol.ledger.tables import (
     ACCOUNTS,
     AUTHORS,
@@ -31,8 +31,6 @@ from offgrid_node.protocol.ledger.tables import (
     TXS,
     slot_key,
 )
-
-PENDING_MAX = 10_000  # slots looked through for what is under way to an account
 
 
 class Reader(Protocol):
@@ -172,19 +170,16 @@ class Surveys(Views):
 
     def pending(self) -> Iterator[Tx]:
         """Transactions whose account's next slot they are in and that are not final; the first PENDING_MAX slots."""
-        for key, row in islice(self._scanner.scan(SLOTS), PENDING_MAX):
-            slot, _ = Slot.decode(key, row)
-            held = self._rows.get(TXS, slot.first) if slot.first != NOTHING else None
-            if held is not None:
-                yield Tx.decode(ledger_pb2.TxRow.FromString(held).signed.body)
+        return (one.tx for one in pending(self._scanner))
 
     def balance(self, node_id: str, *, own: bool = False) -> ledger_pb2.Balance:
         """Final funds, and what is under way; of this node's `own` account the queue counts as well."""
-        name, account, going, coming = node_id_bytes(node_id), self.account(node_id), 0, 0
+        name, account, going, coming, taken = node_id_bytes(node_id), self.account(node_id), 0, 0, 0
         for tx in self.pending():
             going += tx.total_micro if tx.src == name else 0
             coming += sum(amount for payee, amount in tx.outputs if payee == name)
         if own:
+            taken = sum(amount for _, amount in accepted(self._scanner, name).values())
             going += sum(row.fee_micro + sum(output.amount_micro for output in row.outputs) for row in self.queued())
         return ledger_pb2.Balance(
             account=node_id,
@@ -192,6 +187,7 @@ class Surveys(Views):
             pending_out_micro=going,
             pending_in_micro=coming,
             next_seq=account.next_seq,
+            accepted_in_micro=taken,
         )
 
     def accounts(self, start: bytes = b"") -> Iterator[tuple[bytes, ledger_pb2.Balance]]:

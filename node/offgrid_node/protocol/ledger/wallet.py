@@ -165,6 +165,7 @@ class Wallet:
         """A transaction, of whichever account, became final or void."""
         tx, digest = known.item.tx, known.item.digest
         if tx.src != self._settings.account:
+            self._tell_payee(known)
             return
         if known.row.state == ledger_pb2.TX_STATE_FINAL and not known.row.bookings and not known.row.transfer_id:
             self._on_forgotten(known)
@@ -177,6 +178,15 @@ class Wallet:
         if digest == self._in_flight:
             self._in_flight = b""
             self._draft.delete(META, IN_FLIGHT_KEY)
+
+    def _tell_payee(self, known: Known) -> None:
+        """What somebody else signed to this node, and it may have relied on, came to nothing."""
+        tx = known.item.tx
+        if known.row.state == ledger_pb2.TX_STATE_VOID and any(to == self._settings.account for to, _ in tx.outputs):
+            self._voice.notice(
+                f"transaction {tx_id_of(known.item.digest)} of {base32(tx.src)} to this node will never be: its slot "
+                "ended without it"
+            )
 
     # ---- the end of a step
 

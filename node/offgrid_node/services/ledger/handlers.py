@@ -76,8 +76,11 @@ class LedgerHandlers:
         status.enabled, status.owed_micro = self._enabled, machine.owed_micro
         status.notices.extend(machine.notices)
         status.muted_why = machine.muted_why
+        now = self._runtime.clock.now()
         for witness in status.witnesses:
             witness.state = machine.witness_state(witness.node_id)
+            witness.away_ms = machine.reach.away_ms(witness.node_id, now)
+        status.reach_milli = sum(witness.weight_milli for witness in status.witnesses if not witness.away_ms)
         return status
 
     # ---- accounts
@@ -89,6 +92,20 @@ class LedgerHandlers:
     def list_balances(self, caller: Caller, request: ledger_pb2.ListBalancesRequest) -> Message:
         self._check_open()
         return self._reads.balances(request)
+
+    def set_credit_line(self, caller: Caller, request: ledger_pb2.SetCreditLineRequest) -> Ticket:
+        payer = self._account("payer", request.payer)
+        if payer == self._signer.node_id:
+            raise InvalidRequest.field("payer", "this node itself; another member is allowed")
+        if request.amount_micro > AMOUNT_MAX:
+            raise InvalidRequest.field("amount_micro", f"{request.amount_micro}; 0 (none) to {AMOUNT_MAX} are allowed")
+        command = commands.SetCreditLine(node_id_bytes(payer), request.amount_micro)
+        ticket = self._ask(caller, command, request)
+        return ticket.map(lambda _: ledger_pb2.SetCreditLineResponse(line=self._reads.credit_line(payer)))
+
+    def list_credit_lines(self, caller: Caller, request: ledger_pb2.ListCreditLinesRequest) -> Message:
+        self._check_open()
+        return self._reads.credit_lines()
 
     # ---- transactions
 
@@ -144,7 +161,7 @@ class LedgerHandlers:
 
     def list_transactions(self, caller: Caller, request: ledger_pb2.ListTransactionsRequest) -> Message:
         account = self._account("account", request.account) if request.account else ""
-        return self._reads.transactions(account, request.page_size, request.page_token)
+        return self._reads.transactions(account, request.page_size, request.page_token, only_open=request.open)
 
     def list_bookings(self, caller: Caller, request: ledger_pb2.ListBookingsRequest) -> Message:
         bookings, token = self._reads.bookings(request)

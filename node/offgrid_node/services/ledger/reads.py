@@ -6,11 +6,12 @@ A removed member keeps its account and its name here; who was never a member her
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from offgrid.v1 import ledger_pb2
 from offgrid_node.protocol.errors import InvalidRequest, NotFound
 from offgrid_node.protocol.ids import base32, node_id_bytes, unbase32
+from offgrid_node.protocol.ledger.exposures import accepted, credit_line, credit_lines, pending
 from offgrid_node.protocol.ledger.records import DIGEST_BYTES
 from offgrid_node.protocol.ledger.tables import (
     BOOKING_INDEX,
@@ -31,6 +32,7 @@ TX_ID_CHARS = 52  # base32 of 32 bytes
 PREFIX_CHARS_MIN = 8  # of a transaction's id
 _QUEUED, _SIGNED = b"q", b"s"  # the two parts of a list of transactions, as positions in it begin
 _ID_CHARS_MAX = 64
+_UNSURE = frozenset({ledger_pb2.TX_STATE_SIGNED, ledger_pb2.TX_STATE_CERTIFIED})
 
 
 def ledger_summary(rows: Store) -> str:
@@ -85,6 +87,7 @@ class LedgerReads:
         if genesis is None:
             return ledger_pb2.GetLedgerStatusResponse()
         committee, totals = self._surveys.committee, self._surveys.totals
+        own = self._surveys.balance(self._self_id, own=True)
         return ledger_pb2.GetLedgerStatusResponse(
             open=True,
             witnesses=self._witnesses(),
@@ -95,6 +98,9 @@ class LedgerReads:
             fees_micro=totals.fees_micro,
             supply_micro=totals.supply_micro,
             fee_micro=genesis.fee_micro,
+            pending_out_micro=own.pending_out_micro,
+            pending_in_micro=own.pending_in_micro,
+            accepted_in_micro=own.accepted_in_micro,
         )
 
     # ---- accounts
@@ -123,6 +129,17 @@ class LedgerReads:
             supply_micro=totals.supply_micro,
         )
 
+    def credit_line(self, payer: str) -> ledger_pb2.CreditLine:
+        """That of one payer, by its node id; of 0 where there is none."""
+        return self._line(node_id_bytes(payer), credit_line(self._store, node_id_bytes(payer)), self._accepted())
+
+    def credit_lines(self) -> ledger_pb2.ListCreditLinesResponse:
+        """All that the owner has set; at most one per member."""
+        taken = self._accepted()
+        return ledger_pb2.ListCreditLinesResponse(
+            lines=[self._line(payer, amount, taken) for payer, amount in credit_lines(self._store)]
+        )
+
     # ---- transactions
 
     def transaction(self, tx_id: str) -> ledger_pb2.Transaction:
@@ -143,8 +160,14 @@ class LedgerReads:
             )  # fmt: skip
         return self.named(found)
 
-    def transactions(self, account: str, size: int, token: str) -> ledger_pb2.ListTransactionsResponse:
-        """Newest first, of one account (a node id) or of all (""): first what waits here to be signed."""
+    def transactions(
+        self, account: str, size: int, token: str, *, only_open: bool = False
+    ) -> ledger_pb2.ListTransactionsResponse:
+        """Newest first, of one account (a node id) or of all (""): first what waits here to be signed. With `only_open`
+        nothing that is final or void, by account."""
+        if only_open:
+            found, following = take_page(self._open(account, decode_token(token) or _QUEUED), size)
+            return ledger_pb2.ListTransactionsResponse(transactions=found, next_page_token=following)
         start = decode_token(token) or _QUEUED
         owner = node_id_bytes(account) if account else EVERYBODY
         if start[:1] not in (_QUEUED, _SIGNED) or (start[:1] == _SIGNED and start[1 : 1 + len(owner)] != owner):
@@ -158,6 +181,8 @@ class LedgerReads:
         tx.src_name = self._name(tx.src)
         for output in tx.outputs:
             output.name = self._name(output.account)
+        if tx.state in _UNSURE and any(output.account == self._self_id for output in tx.outputs):
+            _, tx.accepted_micro = self._accepted().get(unbase32(tx.tx_id), (b"", 0))
         return tx
 
     # ---- bookings
@@ -205,12 +230,33 @@ class LedgerReads:
             going[self._self_id] += row.fee_micro + sum(output.amount_micro for output in row.outputs)
         return going, coming
 
+    def _accepted(self) -> dict[bytes, tuple[bytes, int]]:
+        return accepted(self._store, node_id_bytes(self._self_id))
+
+    def _line(self, payer: bytes, amount: int, taken: Mapping[bytes, tuple[bytes, int]]) -> ledger_pb2.CreditLine:
+        used = sum(micro for by, micro in taken.values() if by == payer)
+        node = base32(payer)
+        return ledger_pb2.CreditLine(payer=node, payer_name=self._name(node), amount_micro=amount, used_micro=used)
+
+    def _waiting(self, account: str, start: bytes) -> Iterator[tuple[bytes, ledger_pb2.Transaction]]:
+        """What waits here to be signed, the newest first."""
+        for row in reversed(list(self._surveys.queued()) if account in ("", self._self_id) else []):
+            position = _QUEUED + newest_first(row.number)
+            if position >= start:
+                yield position, self.named(self._surveys.transfer(row))
+
+    def _open(self, account: str, start: bytes) -> Iterator[tuple[bytes, ledger_pb2.Transaction | None]]:
+        if start[:1] == _QUEUED:
+            yield from self._waiting(account, start)
+            start = _SIGNED
+        for one in pending(self._store, start[1:]):
+            found = self._surveys.by_digest(one.slot.first)
+            mine = found is not None and (account in ("", found.src) or account in {to.account for to in found.outputs})
+            yield _SIGNED + one.slot.key, self.named(found) if found is not None and mine else None
+
     def _listed(self, account: str, owner: bytes, start: bytes) -> Iterator[tuple[bytes, ledger_pb2.Transaction]]:
         if start[:1] == _QUEUED:
-            for row in reversed(list(self._surveys.queued()) if account in ("", self._self_id) else []):
-                position = _QUEUED + newest_first(row.number)
-                if position >= start:
-                    yield position, self.named(self._surveys.transfer(row))
+            yield from self._waiting(account, start)
             start = _SIGNED
         for key, digest in self._store.scan(TX_INDEX, start[1:], prefix=owner):
             found = self._surveys.by_digest(digest)
