@@ -410,7 +410,7 @@ class Node:
             "offgrid.v1.ObjectService": self.objects.handlers,
             "offgrid.v1.QuorumService": QuorumHandlers(runtime, self_id, lambda: self.directory, parts.verify),
             "offgrid.v1.LedgerService": LedgerHandlers(
-                runtime, parts.signer, lambda: self.directory, parts.verify, bulk, enabled=parts.economy
+                runtime, parts.signer, lambda: self.directory, parts.verify, bulk, self._client, enabled=parts.economy
             ),
             "offgrid.v1.StateService": StateHandlers(runtime),
         }

@@ -74,8 +74,8 @@ EVERY_RPC = {
     "LedgerService": {
         f"{MEMBERS}, {OWNER}": "GetGenesis",
         OWNER: "OpenLedger GetBalance ListBalances CreateTransfer UnlockSlot GetTransaction WatchTransaction "
-        "ListTransactions ListBookings GetLedgerStatus SetCreditLine ListCreditLines",
-        MEMBERS: "PushBlocks SyncBlocks",
+        "ListTransactions ListBookings GetLedgerStatus SetCreditLine ListCreditLines GetReceipt",
+        MEMBERS: "PushBlocks SyncBlocks SignFinal",
     },
     "StateService": {OWNER: "ListEvents WatchEvents"},
 }

@@ -52,6 +52,9 @@ class SmallNode:
         self.schedules: dict[str, jobs_pb2.Schedule] = {}
         self.host = jobs_pb2.HostState(state="on", slots_busy=2, unsettled=1)
         self.stuck = False  # it drops nothing of what it keeps
+        self.ledger_genesis = ledger_pb2.GetGenesisResponse(mesh="home")
+        self.proofs: dict[str, mesh_pb2.GetMemberProofResponse] = {}  # of those whose proof is not `proof`
+        self.receipt = ledger_pb2.GetReceiptResponse()  # of any transaction
         self.proof = mesh_pb2.GetMemberProofResponse()  # of any member
         self.transactions: dict[str, ledger_pb2.Transaction] = {}
         self.quorums: dict[str, quorum_pb2.Quorum] = {}
@@ -150,7 +153,7 @@ class SmallNode:
         raise NotFound(f"no member is called {request.node}", reason="UnknownMember")
 
     def on_GetMemberProof(self, request):
-        return self.proof
+        return self.proofs.get(request.node, self.proof)
 
     # ---- missions and tasks
 
@@ -452,7 +455,7 @@ class SmallNode:
     # ---- ledger
 
     def on_GetGenesis(self, request):
-        return ledger_pb2.GetGenesisResponse(mesh="home")
+        return self.ledger_genesis
 
     def on_OpenLedger(self, request):
         genesis = ledger_pb2.GetGenesisResponse(
@@ -465,6 +468,9 @@ class SmallNode:
         genesis.witnesses.extend(request.witnesses)
         genesis.balances.extend(request.balances)
         return ledger_pb2.OpenLedgerResponse(genesis=genesis)
+
+    def on_GetReceipt(self, request):
+        return self.receipt
 
     def on_GetLedgerStatus(self, request):
         return ledger_pb2.GetLedgerStatusResponse(

@@ -131,6 +131,8 @@ ACCESS: dict[str, Row] = {
     "offgrid.v1.LedgerService/SetCreditLine": Row(ADMINS),
     "offgrid.v1.LedgerService/ListCreditLines": Row(ADMINS),
     "offgrid.v1.LedgerService/GetLedgerStatus": Row(ADMINS),
+    "offgrid.v1.LedgerService/GetReceipt": Row(ADMINS),
+    "offgrid.v1.LedgerService/SignFinal": Row(MEMBERS),
     "offgrid.v1.LedgerService/PushBlocks": Row(MEMBERS),
     "offgrid.v1.LedgerService/SyncBlocks": Row(MEMBERS),
     "offgrid.v1.StateService/ListEvents": Row(ADMINS),

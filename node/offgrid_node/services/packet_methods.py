@@ -111,6 +111,8 @@ METHOD_NUMBERS: Mapping[str, int] = {
     "offgrid.v1.LedgerService/UnlockSlot": 0x070D,
     "offgrid.v1.LedgerService/SetCreditLine": 0x0710,
     "offgrid.v1.LedgerService/ListCreditLines": 0x0711,
+    "offgrid.v1.LedgerService/GetReceipt": 0x0720,
+    "offgrid.v1.LedgerService/SignFinal": 0x0721,
     "offgrid.v1.StateService/ListEvents": 0x0801,
     "offgrid.v1.StateService/WatchEvents": 0x0802,
     "offgrid.v1.HostService/ToggleHost": 0x0901,

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from offgrid.v1 import common_pb2, jobs_pb2, mesh_pb2
+from offgrid.client.proofs import member_part, mesh_part
+from offgrid.v1 import jobs_pb2, mesh_pb2
 
 VERSION = 1
 
@@ -32,14 +33,8 @@ def document(job: jobs_pb2.Job, proof: mesh_pb2.GetMemberProofResponse) -> dict[
             "path": [step.hex() for step in receipt.path],
             "root_signature": receipt.root_signature.hex(),
         },
-        "host": {"name": proof.member.name, "records": [_record(record) for record in proof.records]},
-        "mesh": {
-            "id": proof.mesh_id,
-            "genesis": _signed(proof.genesis),
-            "root_changes": [
-                {**_change(change), "kept": [digest.hex() for digest in change.kept]} for change in proof.root.changes
-            ],
-        },
+        "host": member_part(proof),
+        "mesh": mesh_part(proof),
     }
 
 
@@ -62,16 +57,3 @@ def _facts(job: jobs_pb2.Job) -> dict[str, Any]:
         "output_bytes": facts.output_bytes,
         "price_micro": facts.price_micro,
     }
-
-
-def _record(proof: mesh_pb2.MemberProof) -> dict[str, Any]:
-    """The keys that followed the record's, without their certificates: those are for who meets the node."""
-    return {**_signed(proof.record), "key_changes": [_change(change) for change in proof.key_changes]}
-
-
-def _change(message: mesh_pb2.KeyChange | mesh_pb2.RootChange) -> dict[str, Any]:
-    return {**_signed(message.change), "next_signature": message.next_signature.hex()}
-
-
-def _signed(message: common_pb2.Signed) -> dict[str, str]:
-    return {"body": message.body.hex(), "signature": message.signature.hex()}

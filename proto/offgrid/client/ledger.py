@@ -172,3 +172,11 @@ class Ledger:
 
         found.bookings.extend(pages(fetch, limit))
         return found
+
+    # ---- for third parties
+
+    def receipt(self, tx_id: str) -> ledger_pb2.GetReceiptResponse:
+        """Signatures of witnesses that hold the transaction final: `receipt` proves it to whoever has the ledger's
+        papers (`offgrid.client.papers`). OffgridError TooFewWitnesses where not enough are reached, or hold it."""
+        request = ledger_pb2.GetReceiptRequest(tx_id=tx_id)
+        return self._calls.unary("LedgerService/GetReceipt", request, ledger_pb2.GetReceiptResponse)

@@ -4,6 +4,7 @@ has a member to pay, a clock to turn and no network.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from random import Random
 from typing import Any
 
@@ -13,7 +14,7 @@ from offgrid.v1 import ledger_pb2
 from offgrid_node.keys import NodeKey, check_identity_certificate, identity_certificate, verify
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.effects import Call, Execute, Machine
-from offgrid_node.protocol.errors import Fault
+from offgrid_node.protocol.errors import Fault, Unavailable
 from offgrid_node.protocol.ledger.machine import LedgerMachine
 from offgrid_node.protocol.ledger.records import LedgerGenesis
 from offgrid_node.protocol.ledger.settings import LedgerSettings
@@ -37,7 +38,7 @@ class House:
     """The node `hub`, an admin, with members `barn` and, removed, `gone`; a clock to turn and no network."""
 
     def __init__(self, *, enabled: bool = True, key: NodeKey = NODE) -> None:
-        self.now_ms = 0
+        self.now_ms, self.key = 0, key
         self.store = MemoryStore()
         self.store.commit(Batch(writes=all_rows(home())))
         settings = MeshSettings(ROLES_ALL, ("hub:7000",), ("hub:7001",), "0.1.0")
@@ -48,7 +49,11 @@ class House:
             return {"mesh": mesh, "ledger": LedgerMachine(LedgerSettings(key, salt, enabled))}
 
         self.runtime = Runtime(build, self.store, self, Random(5), self)
-        self.handlers = LedgerHandlers(self.runtime, key, lambda: self.directory, verify, Bulk(inline), enabled=enabled)
+        self.handlers = LedgerHandlers(
+            self.runtime, key, lambda: self.directory, verify, Bulk(inline), self, enabled=enabled
+        )
+        self.asked: list[tuple[str, str, Message]] = []
+        self.answers: dict[str, Message | Fault] = {}  # of others, by node
         self.turn()
 
     @property
@@ -57,6 +62,19 @@ class House:
 
     def now(self) -> Now:
         return Now(self.now_ms, 1_700_000_000_000_000 + self.now_ms * 1_000)
+
+    def request(
+        self, node: str, method: str, request: Message, timeout_ms: int, done: Callable[[Message | Fault], None]
+    ) -> None:
+        """A call of a handler's: answered by this node itself, or as `answers` say."""
+        self.asked.append((node, method, request))
+        if node != self.key.node_id:
+            done(self.answers.get(node) or Unavailable(f"no road to {node}", reason="NoRoad"))
+            return
+        try:
+            done(self.handlers.sign_final(Caller(Kind.MEMBER, node, ROLES_ALL), request))
+        except Fault as fault:
+            done(fault)
 
     def call(self, call: Call) -> None:
         pass

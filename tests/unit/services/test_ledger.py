@@ -438,6 +438,8 @@ OFF: dict[str, tuple[str, Callable[[], Message]]] = {
     "paying": ("create_transfer", lambda: ledger_pb2.CreateTransferRequest(dst="barn", amount_micro=5)),
     "a balance": ("get_balance", ledger_pb2.GetBalanceRequest),
     "pushed blocks": ("push_blocks", ledger_pb2.PushBlocksRequest),
+    "a receipt": ("get_receipt", ledger_pb2.GetReceiptRequest),
+    "a signature for one": ("sign_final", lambda: ledger_pb2.SignFinalRequest(tx_digest=bytes(32))),
     "a sync": ("sync_blocks", lambda: ledger_pb2.SyncBlocksRequest(genesis_digest=bytes(32))),
 }
 

@@ -195,6 +195,8 @@ TX = LazyGroup(
         "list": Entry("accounts:list_", "Transactions, or those that are not final yet."),
         "show": Entry("transfer:show", "Show one transaction."),
         "unlock": Entry("transfer:unlock", "End what this node's account has under way."),
+        "receipt": Entry("ledger_receipts:receipt", "Gather a light receipt: witnesses' signatures that it is final."),
+        "verify-receipt": Entry("ledger_receipts:verify", "Check such a receipt, without any node."),
     },
     "List and show transactions, and end what hangs.",
     common_options(),
@@ -210,6 +212,7 @@ LEDGER = LazyGroup(
     {
         "open": Entry("ledger:open_", "Open the mesh's ledger, once."),
         "status": Entry("ledger:status", "Whether it is open, who witnesses, what is under way."),
+        "genesis": Entry("ledger_receipts:genesis", "Write the papers by which light receipts are checked."),
     },
     "Open the ledger and see how it does.",
     common_options(),

@@ -42,6 +42,9 @@ class Committee:
     def weight(self, mask: int) -> int:
         return weight_of(self.nodes_of(mask), self._weights)
 
+    def weight_of(self, node: str) -> int:
+        return self._weights.get(node, 0)
+
     def enough(self, mask: int) -> bool:
         known = self._known.get(mask)
         if known is None:
@@ -52,7 +55,12 @@ class Committee:
 
     def one_is_honest(self, mask: int) -> bool:
         """More than a third: liars alone weigh less."""
-        return self.weight(mask) > self.weight(self.all) - self.quorum_milli
+        return self.weight(mask) >= self.honest_milli
+
+    @property
+    def honest_milli(self) -> int:
+        """The least weight among which somebody honest must be."""
+        return self.weight(self.all) - self.quorum_milli + 1
 
     @property
     def faults_survived(self) -> int:

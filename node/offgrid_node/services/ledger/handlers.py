@@ -29,6 +29,7 @@ from offgrid_node.services.flow import Flow, asked, ticket_of
 from offgrid_node.services.ledger.blocks import BlockChecks, check_digest
 from offgrid_node.services.ledger.opening import check_admin, genesis_of, resolve
 from offgrid_node.services.ledger.reads import LedgerReads
+from offgrid_node.services.ledger.receipts import Calls, Receipts
 from offgrid_node.services.stream import Stream
 
 ENDED = frozenset({ledger_pb2.TX_STATE_FINAL, ledger_pb2.TX_STATE_VOID})
@@ -44,13 +45,16 @@ class LedgerHandlers:
         directory: Callable[[], Directory],
         verify: Verifier,
         bulk: Bulk,
+        calls: Calls,
         *,
         enabled: bool = True,
     ) -> None:
-        """`bulk` checks the signatures; `enabled` is what the config says (economy.enabled)."""
+        """`bulk` checks the signatures, `calls` reach the witnesses; `enabled` is what the config says
+        (economy.enabled)."""
         self._runtime, self._signer, self._directory, self._enabled = runtime, signer, directory, enabled
         self._reads = LedgerReads(runtime.store, signer.node_id, directory)
         self._checks = BlockChecks(directory, verify, bulk)
+        self._receipts = Receipts(runtime.store, signer, directory, lambda: self._reads.committee, verify, calls)
 
     # ---- the ledger
 
@@ -168,6 +172,16 @@ class LedgerHandlers:
         return ledger_pb2.ListBookingsResponse(
             bookings=bookings, next_page_token=token, owed_micro=self._machine().owed_micro
         )
+
+    # ---- receipts
+
+    def get_receipt(self, caller: Caller, request: ledger_pb2.GetReceiptRequest) -> Ticket:
+        self._check_open()
+        return ticket_of(self._receipts.gather(self._reads.transaction(request.tx_id)))
+
+    def sign_final(self, caller: Caller, request: ledger_pb2.SignFinalRequest) -> Message:
+        self._check_open()
+        return self._receipts.sign(check_digest("tx_digest", request.tx_digest), self._machine().muted_why)
 
     # ---- from peers
 

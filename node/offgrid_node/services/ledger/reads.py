@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from offgrid.v1 import ledger_pb2
 from offgrid_node.protocol.errors import InvalidRequest, NotFound
 from offgrid_node.protocol.ids import base32, node_id_bytes, unbase32
+from offgrid_node.protocol.ledger.committee import Committee
 from offgrid_node.protocol.ledger.exposures import accepted, credit_line, credit_lines, pending
 from offgrid_node.protocol.ledger.records import DIGEST_BYTES
 from offgrid_node.protocol.ledger.tables import (
@@ -54,6 +55,10 @@ class LedgerReads:
     def is_open(self) -> bool:
         return self._surveys.signed_genesis is not None
 
+    @property
+    def committee(self) -> Committee:
+        return self._surveys.committee
+
     # ---- the ledger
 
     def genesis(self) -> ledger_pb2.GetGenesisResponse:
@@ -65,7 +70,7 @@ class LedgerReads:
         )
         if genesis is None or message is None:
             return found
-        found.open = True
+        found.open, found.issuer = True, genesis.issuer
         found.witnesses.extend(self._witnesses())
         for account, amount in genesis.balances:
             found.balances.add(account=account, name=self._name(account), final_micro=amount)
