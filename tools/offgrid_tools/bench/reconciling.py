@@ -13,7 +13,7 @@ from random import Random
 
 from offgrid.v1 import objects_pb2
 from offgrid_node.protocol.objects.inventory import NOTHING_KEPT
-from offgrid_node.protocol.reconcile.sessions import Asking, answer
+from offgrid_node.protocol.reconcile.sessions import Asking, Showing, answer
 from offgrid_node.protocol.reconcile.symbols import KEY_BYTES, SymbolCode
 from offgrid_node.services.objects.inventories import ID_BYTES
 from offgrid_tools.bench.figures import Figure
@@ -22,6 +22,8 @@ ITEMS, ITEMS_QUICK = 100_000, 10_000
 DIFFERENCES = 100  # scattered, half on either side
 SEEDS, SEEDS_QUICK = 5, 3
 ITEM_BYTES = 34
+CHUNK_SYMBOLS = 8  # of a stream: what is sent in vain, once the listener has enough, is one of these at most
+FRAME_BYTES = 4  # around each, and around how many items there are
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,7 @@ def reconcile(items: int, differences: int, seed: int) -> Session:
     while not asking.complete:
         first, count = asking.window
         began = time.process_time()
-        raw = answer(code, map(code.shorten, there), first, count, items)  # as a host does: it keeps nothing in between
+        raw = answer(code, map(code.shorten, there), first, count)  # as a host does: it keeps nothing in between
         between = time.process_time()
         asking.on_answer(raw, items)
         asking_s += time.process_time() - between
@@ -69,3 +71,30 @@ def reconcile(items: int, differences: int, seed: int) -> Session:
         size, calls = size + request.ByteSize() + response.ByteSize(), calls + 1
     assert len(asking.here) + len(asking.there) == differences
     return Session(size, calls, asking_s, answering_s)
+
+
+def measure_stream(items: int, seeds: int) -> list[Figure]:
+    """One stream of symbols until the listener has enough, no call in between: the middle of all seeds, the worst."""
+    sizes = [stream(items, DIFFERENCES, seed) for seed in range(seeds)]
+    return [
+        Figure("reconcile_stream_100_bytes", statistics.median(sizes)),
+        Figure("reconcile_stream_100_bytes_worst", max(sizes)),
+    ]
+
+
+def stream(items: int, differences: int, seed: int) -> int:
+    """Bytes, the key included with which the listener begins."""
+    rng = Random(seed)  # noqa: S311 - the same sets every time
+    code = SymbolCode(rng.randbytes(KEY_BYTES), ID_BYTES)
+    here, there, shared = (
+        [rng.getrandbits(8 * ID_BYTES) for _ in range(count)]
+        for count in (differences // 2, differences - differences // 2, items - differences // 2)
+    )
+    asking, showing = Asking(code, shared + here), Showing(code, shared + there)
+    size = KEY_BYTES + FRAME_BYTES + FRAME_BYTES
+    while not asking.complete:
+        chunk = showing.take(CHUNK_SYMBOLS)
+        asking.on_shown(chunk, showing.items)
+        size += len(chunk) + FRAME_BYTES
+    assert (asking.here, asking.there) == (set(here), set(there))
+    return size

@@ -5,8 +5,9 @@ symbol i with probability 1 / (1 + i/2); which they are follows from the id and 
 their symbols are subtracted; a symbol in which one id is left gives that away, and with it all its other symbols. Some
 1.35 symbols for each difference suffice, however large the sets are.
 
-A symbol is a plain sum here, not an exclusive or: of (id, check) modulo 2^(8·(id_bytes + 4)), and of ones, which count.
-So an id that is there twice does not vanish, and one addition of a long number serves all three.
+A symbol is a plain sum here, not an exclusive or: of (id, check) modulo 2^(8·(id_bytes + 4)), and of ones, which count,
+modulo 256: to tell one id from several, and which side has it, more is not needed. So an id that is there twice does
+not vanish, and one addition of a long number serves all three.
 
 What can go wrong, with the key drawn at random by whoever decodes, once the other's set stands: a symbol of several ids
 passes for one of a single id with probability 2^-32 a look (the check's width; a few looks a symbol), which ends in
@@ -23,7 +24,6 @@ from heapq import heappop, heappush
 from math import ceil, sqrt
 
 from offgrid_node.protocol.errors import PeerFault
-from offgrid_node.protocol.reconcile.varints import read_varint, varint
 
 KEY_BYTES = 16
 CHECK_BYTES = 4
@@ -31,18 +31,19 @@ ID_BYTES_MIN, ID_BYTES_MAX = 8, 32
 SYMBOLS_MAX = 1 << 18  # that one session asks for: some 190,000 differences, in 4 MB and tens of MB of memory
 FIRST_SYMBOLS = 32  # with the first answer: enough for some 20 differences
 SYMBOLS_PER_DIFFERENCE = 1.35
-STEP_LEAST, STEP_MOST = 0.15, 4.0  # what is asked for next, by what has come so far
-ITEMS_MAX = 1 << 31  # in one set: the count of a symbol stays below it
+STEP_LEAST, STEP_MOST = 0.1, 4.0  # what is asked for next, by what has come so far
+ITEMS_MAX = 1 << 31  # in one set
 TRACE_KIND, SHORT_KIND = b"og.symbol.v1", b"og.shortid.v1"
 
 _SEED_BYTES, _COUNT_BITS = 8, 32
+_COUNTS = 256  # a symbol's count is one byte
 _STEP, _MASK = 0xDA942042E4DD58B5, (1 << 64) - 1
 _COUNT_MASK, _COUNT_HALF = (1 << _COUNT_BITS) - 1, 1 << (_COUNT_BITS - 1)
 
 
 @dataclass(frozen=True, slots=True)
 class Symbol:
-    """`total` is the sum of ids with their checks, `count` that of ones."""
+    """`total` is the sum of ids with their checks, `count` that of ones, modulo 256."""
 
     total: int
     count: int
@@ -58,6 +59,11 @@ class SymbolCode:
     @property
     def word_bytes(self) -> int:
         return self.id_bytes + CHECK_BYTES
+
+    @property
+    def symbol_bytes(self) -> int:
+        """Of one as it travels."""
+        return self.word_bytes + 1
 
     def shorten(self, item: bytes) -> int:
         """An item of any length as an id of this code. What is made of the same items under another key collides
@@ -99,10 +105,10 @@ class Sketch:
                 index += ceil((index + 1.5) * (4294967296.0 / sqrt(state + 1.0) - 1.0))
 
     def symbols(self) -> list[Symbol]:
-        modulus = (1 << 8 * self._code.word_bytes) - 1
+        modulus = 1 << 8 * self._code.word_bytes
         counts = [((cell + _COUNT_HALF) & _COUNT_MASK) - _COUNT_HALF for cell in self._cells]
         return [
-            Symbol((cell - count >> _COUNT_BITS) & modulus, count)
+            Symbol((cell - count >> _COUNT_BITS) % modulus, count % _COUNTS)
             for cell, count in zip(self._cells, counts, strict=True)
         ]
 
@@ -119,7 +125,8 @@ class Decoder:
         self._code = code
         self._modulus = 1 << 8 * code.word_bytes
         self._totals: list[int] = []
-        self._counts: list[int] = []
+        self._counts: list[int] = []  # modulo 256
+        self.surplus = 0  # by how many items the other's set is larger, as it says; the estimate alone rests on it
         self._coming: list[tuple[int, int, int, int]] = []  # next symbol, state, word, sign of each id found
         self.there: set[int] = set()
         self.here: set[int] = set()
@@ -137,13 +144,13 @@ class Decoder:
         for other, own in zip(theirs, ours, strict=True):
             if self.complete:
                 return
-            self._feed((other.total - own.total) % self._modulus, other.count - own.count)
+            self._feed((other.total - own.total) % self._modulus, (other.count - own.count) % _COUNTS)
 
     def _feed(self, total: int, count: int) -> None:
         index = self.fed
         while self._coming and self._coming[0][0] == index:
             _, state, word, sign = heappop(self._coming)
-            total, count = (total - sign * word) % self._modulus, count - sign
+            total, count = (total - sign * word) % self._modulus, (count - sign) % _COUNTS
             following_index, state = following(index, state)
             heappush(self._coming, (following_index, state, word, sign))
         self._totals.append(total)
@@ -154,8 +161,8 @@ class Decoder:
         """Every symbol that one id is left in, until there is none."""
         while looks:
             index = looks.pop()
-            sign = self._counts[index]
-            if sign not in (1, -1):
+            sign = {1: 1, _COUNTS - 1: -1}.get(self._counts[index], 0)
+            if not sign:
                 continue
             word = self._totals[index] * sign % self._modulus
             id_ = word >> 8 * CHECK_BYTES
@@ -170,7 +177,7 @@ class Decoder:
         index, touched = 0, []
         while index < self.fed:
             self._totals[index] = (self._totals[index] - sign * word) % self._modulus
-            self._counts[index] -= sign
+            self._counts[index] = (self._counts[index] - sign) % _COUNTS
             touched.append(index)
             index, state = following(index, state)
         heappush(self._coming, (index, state, word, sign))
@@ -196,40 +203,32 @@ class Decoder:
 
     def _left(self) -> float:
         """About how many ids the symbols still hold: of d ids the count of symbol i strays by d·p·(1 - p) in the
-        square, p = 1 / (1 + i/2), from what symbol 0 lets one expect."""
-        whole = self._counts[0]
-        strays = ((count * (2 + i) - 2 * whole) ** 2 / (2 * i) for i, count in enumerate(self._counts) if i)
+        square, p = 1 / (1 + i/2), from what the surplus lets one expect. Of many thousand it strays by more than a byte
+        can tell; then the first symbols let one expect too few, and those to come more."""
+        whole = self.surplus - len(self.there) + len(self.here)
+        if self.complete:
+            return 0
+        strays = (
+            ((count - 2 * whole // (2 + i) + _COUNTS // 2) % _COUNTS - _COUNTS // 2) ** 2 * (2 + i) ** 2 / (2 * i)
+            for i, count in enumerate(self._counts)
+            if i
+        )
         return max(sum(strays) / max(1, self.fed - 1), abs(whole))
 
 
 # ---- as they travel
 
 
-def encode_symbols(code: SymbolCode, symbols: Sequence[Symbol], first: int, items: int) -> bytes:
-    """Each as its total, and as how far its count is from the one to expect of a set of `items` ids."""
-    out = bytearray()
-    for index, symbol in enumerate(symbols, first):
-        out += symbol.total.to_bytes(code.word_bytes, "big")
-        stray = symbol.count - _expected(items, index)
-        out += varint(stray << 1 if stray >= 0 else (-stray << 1) - 1)
-    return bytes(out)
+def encode_symbols(code: SymbolCode, symbols: Sequence[Symbol]) -> bytes:
+    """Each as its total and, in one byte, its count."""
+    return b"".join(symbol.total.to_bytes(code.word_bytes, "big") + bytes([symbol.count]) for symbol in symbols)
 
 
-def decode_symbols(code: SymbolCode, raw: bytes, first: int, count: int, items: int) -> list[Symbol]:
+def decode_symbols(code: SymbolCode, raw: bytes, count: int) -> list[Symbol]:
     """Exactly `count` of them. Raises PeerFault (reason BadSymbols)."""
-    symbols, at = list[Symbol](), 0
-    for index in range(first, first + count):
-        total = int.from_bytes(raw[at : at + code.word_bytes], "big")
-        try:
-            zigzag, at = read_varint(raw, at + code.word_bytes)
-        except ValueError as error:
-            raise PeerFault(f"symbols: {error}", reason="BadSymbols") from error
-        stray = zigzag >> 1 if not zigzag & 1 else -((zigzag + 1) >> 1)
-        symbols.append(Symbol(total, _expected(items, index) + stray))
-    if at != len(raw):
-        raise PeerFault(f"{len(raw)} bytes of symbols; {count} of them end at {at}", reason="BadSymbols")
-    return symbols
-
-
-def _expected(items: int, index: int) -> int:
-    return (2 * items) // (index + 2)
+    size = code.symbol_bytes
+    if len(raw) != count * size:
+        raise PeerFault(f"{len(raw)} bytes of symbols; {count} of them take {count * size}", reason="BadSymbols")
+    return [
+        Symbol(int.from_bytes(raw[at : at + size - 1], "big"), raw[at + size - 1]) for at in range(0, len(raw), size)
+    ]

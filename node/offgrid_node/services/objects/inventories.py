@@ -95,7 +95,7 @@ class Inventories:
     def _answer(self, owner: str, code: SymbolCode, prefix: str, first: int, count: int) -> Flow[Message]:
         def work() -> Message:
             kept = _read(self._runtime.store, KEPT, owner, prefix, code, self._bulk)
-            symbols = answer(code, kept, first, count, len(kept))
+            symbols = answer(code, kept, first, count)
             return objects_pb2.CompareInventoryResponse(summary=_summary(kept.values()), symbols=symbols)
 
         response: Message = yield self._turns.take(owner, self._bulk.run(work, key=LANE))

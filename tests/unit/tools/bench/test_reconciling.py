@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from offgrid_tools.bench.reconciling import measure_reconciling, reconcile
+from offgrid_tools.bench.reconciling import measure_reconciling, measure_stream, reconcile
 
 
 def test_bytes_follow_the_difference() -> None:
@@ -15,3 +15,8 @@ def test_bytes_follow_the_difference() -> None:
 def test_in_sync_is_a_summary() -> None:
     figures = {figure.name: figure.value for figure in measure_reconciling(200, 1)}
     assert figures["reconcile_in_sync_bytes"] < 50
+
+
+def test_one_stream_of_a_hundred_differences_is_within_what_is_promised() -> None:
+    figures = {figure.name: figure.value for figure in measure_stream(1_000, 15)}
+    assert figures["reconcile_stream_100_bytes"] <= 2_200
