@@ -17,6 +17,7 @@ from offgrid_node.protocol.ledger.audit import overdrawn, sums
 from offgrid_node.protocol.ledger.records import Tx, tx_id_of
 from offgrid_node.protocol.ledger.tables import TXS
 from offgrid_node.storage.store import Store
+from offgrid_tools.soak.patience import Patience
 from offgrid_tools.soak.paying import Paid
 
 POLL_S = 0.3
@@ -32,16 +33,21 @@ class Money:
     final: dict[str, ledger_pb2.Transaction] = field(default_factory=dict)  # by transfer
 
     @property
+    def owed(self) -> list[str]:
+        """The jobs that are not paid yet."""
+        return [booking.job_id for booking in self.bookings.bookings if booking.owed]
+
+    @property
     def equal(self) -> bool:
         views = list(self.balances.values())
         return all(view == views[0] for view in views)
 
 
-def settle_money(mesh: LocalMesh, core: str, paid: Iterable[Paid], deadline: float) -> tuple[Money, list[str]]:
+def settle_money(mesh: LocalMesh, core: str, paid: Iterable[Paid], patience: Patience) -> tuple[Money, list[str]]:
     """Waits until all transfers are final, nothing is owed, and all nodes agree; says what has not come to that."""
     waiting = {(payment.node, payment.transfer_id): payment for payment in paid}
     money = Money()
-    while time.monotonic() < deadline:
+    while patience.waits_for([*(transfer_id for _, transfer_id in waiting), *money.owed]):
         for node, transfer_id in list(waiting):
             with suppress(OffgridError), mesh[node].client(10) as client:
                 transaction = client.ledger.transaction(transfer_id)

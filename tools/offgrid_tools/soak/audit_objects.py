@@ -12,15 +12,18 @@ from offgrid.client import OffgridError
 from offgrid.v1 import objects_pb2
 from offgrid_node.local_mesh import LocalMesh, LocalNode
 from offgrid_tools.soak.keeping import Kept
+from offgrid_tools.soak.patience import Patience
 
 POLL_S = 0.2
 DURABLE = objects_pb2.OBJECT_STATE_DURABLE
 
 
-def settle_outboxes(mesh: LocalMesh, deadline: float) -> list[str]:
+def settle_outboxes(mesh: LocalMesh, patience: Patience) -> list[str]:
     """Waits until no entry of any outbox is open; says which are."""
-    stuck = {name: ["unknown"] for name in mesh.nodes}
-    while any(stuck.values()) and time.monotonic() < deadline:
+    stuck = {name: [f"{name}:unknown"] for name in mesh.nodes}
+    while any(stuck.values()) and patience.waits_for(
+        entry.split()[0] for entries in stuck.values() for entry in entries
+    ):
         for name in [name for name, entries in stuck.items() if entries]:
             with suppress(OffgridError), mesh[name].client(10) as client:
                 stuck[name] = [f"{entry.id} ({entry.trouble})" for entry in client.objects.outbox(open_only=True)]
@@ -42,20 +45,20 @@ def audit_deleted(owner: LocalNode, deleted: Iterable[str]) -> list[str]:
     return broken
 
 
-def audit_shared(mesh: LocalMesh, kept: Iterable[Kept], deadline: float) -> list[str]:
+def audit_shared(mesh: LocalMesh, kept: Iterable[Kept]) -> list[str]:
     """Whoever was let read an object can, once he has heard of it."""
     return [
         f"object {thing.object_id} is shared with {thing.reader}, and is not read there"
         for thing in kept
-        if thing.reader and not _reads(mesh[thing.reader], thing, deadline)
+        if thing.reader and not _reads(mesh[thing.reader], thing, Patience())
     ]
 
 
-def _reads(reader: LocalNode, thing: Kept, deadline: float) -> bool:
+def _reads(reader: LocalNode, thing: Kept, patience: Patience) -> bool:
     while True:
         with suppress(OffgridError), reader.client(60) as client:
             return client.objects.read(thing.object_id) == thing.data
-        if time.monotonic() > deadline:
+        if not patience.waits_for([thing.object_id]):
             return False
         time.sleep(POLL_S)
 

@@ -32,6 +32,7 @@ from offgrid_tools.soak.keeping import Keeping
 from offgrid_tools.soak.load import Acked, Load
 from offgrid_tools.soak.mortals import Mortal
 from offgrid_tools.soak.outside import Outside
+from offgrid_tools.soak.patience import STILL_S, Patience
 from offgrid_tools.soak.paying import Paid, Paying
 
 NODES = {
@@ -56,7 +57,7 @@ KEEPERS, PAYERS = ("core", "broker"), ("core", "broker", "host-a")
 LIFE_S, DEATH_S = (0.0, 2.5), (0.0, 1.0)
 UNBORN_CHANCE = 0.15  # killed while it starts
 START_S = (0.05, 1.0)
-SETTLE_S = 120.0  # after the last kill everything acknowledged must have ended by then
+SPREAD_S = 120.0  # so long a ledger that is opened may take to be known everywhere
 
 Say = Callable[[str], None]
 
@@ -200,18 +201,17 @@ def _soak(plan: Plan, home: Path, say: Say) -> Toll:
         with crowd.outside.at_work():
             _run_together(crowd.all, killers, plan)
             killing_s = time.monotonic() - began
-            deadline = time.monotonic() + SETTLE_S
             with mesh["core"].client(30) as core:
                 crowd.clockwork.collect(core)
-            toll.violations += _settle_jobs(mesh, crowd.acked, deadline)
+            toll.violations += _settle_jobs(mesh, crowd.acked, Patience())
         toll.violations += [violation for killer in killers for violation in killer.violations] + crowd.violations
-        toll.violations += settle_outboxes(mesh, deadline)
-        money, unsettled = settle_money(mesh, "core", crowd.paid, deadline)
+        toll.violations += settle_outboxes(mesh, Patience())
+        money, unsettled = settle_money(mesh, "core", crowd.paid, Patience())
         settled_s = time.monotonic() - began - killing_s
         toll.violations += unsettled + audit_jobs(mesh["core"], crowd.acked)
         for name, keeping in zip(KEEPERS, crowd.keepings, strict=True):
             toll.violations += audit_objects(mesh[name], keeping.kept) + audit_deleted(mesh[name], keeping.deleted)
-            toll.violations += audit_shared(mesh, keeping.kept, deadline)
+            toll.violations += audit_shared(mesh, keeping.kept)
         codes = mesh.stop()
         toll.violations += [
             f"{name} did not stop in order: exit code {code}" for name, code in codes.items() if code != 0
@@ -258,7 +258,7 @@ def _open_ledger(mesh: LocalMesh) -> None:
     """Until every node knows of it."""
     with mesh.founder.client() as founder:
         founder.ledger.open()
-    deadline = time.monotonic() + SETTLE_S
+    deadline = time.monotonic() + SPREAD_S
     for node in mesh.nodes.values():
         with node.client() as client:
             while not client.ledger.genesis().open:
@@ -284,12 +284,12 @@ def _run_together(writers: Sequence[Writer | Mortal], killers: list[Killer], pla
         thread.join()
 
 
-def _settle_jobs(mesh: LocalMesh, acked: list[Acked], deadline: float) -> list[str]:
+def _settle_jobs(mesh: LocalMesh, acked: list[Acked], patience: Patience) -> list[str]:
     """Waits until all that was dispatched has ended; says what has not."""
     waiting = {job.job_id for job in acked if job.dispatched}
     with mesh["core"].client() as core:
-        while waiting and time.monotonic() < deadline:
+        while waiting and patience.waits_for(waiting):
             with suppress(OffgridError):  # still coming up
                 waiting -= {job.job_id for job in core.jobs.list() if job.state in ENDED}
             time.sleep(0.2)
-    return [f"job {job_id} has not ended {SETTLE_S:.0f} s after the last kill" for job_id in sorted(waiting)[:20]]
+    return [f"job {job_id} has not ended, and for {STILL_S:.0f} s none has" for job_id in sorted(waiting)[:20]]
