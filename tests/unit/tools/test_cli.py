@@ -31,7 +31,7 @@ COMMANDS = (
     ["schedule"], ["schedule", "add"], ["schedule", "list"], ["schedule", "pause"], ["schedule", "resume"],
     ["schedule", "rm"], ["host"], ["host", "show"], ["host", "toggle"], ["host", "drain"],
     ["market"], ["transfer"], ["balance"], ["history"], ["bookings"], ["tx"], ["tx", "show"],
-    ["ledger"], ["ledger", "open"], ["ledger", "status"], ["events"], ["sim"],
+    ["ledger"], ["ledger", "open"], ["ledger", "status"], ["events"], ["sim"], ["sim", "ledger"],
     ["put"], ["get"], ["ls"], ["info"], ["outbox"],
     ["quorum"], ["quorum", "create"], ["quorum", "ack"], ["quorum", "status"], ["quorum", "list"],
 )  # fmt: skip
@@ -340,9 +340,19 @@ class TestTheSimulator:
         assert said[0] == said[1]
         assert json.loads(said[0])["seed"] == 3
 
-    def test_an_unknown_bug_is_a_usage_error(self, capsys: pytest.CaptureFixture[str]) -> None:
-        assert run(["sim", "--seed", "3", "--mutant", "nope"]) == exits.USAGE
+    @pytest.mark.parametrize("which", [["sim"], ["sim", "ledger"]], ids=" ".join)
+    def test_an_unknown_bug_is_a_usage_error(self, which: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+        assert run([*which, "--seed", "3", "--mutant", "nope"]) == exits.USAGE
         assert "there are " in capsys.readouterr().err
+
+    @pytest.mark.parametrize("which", [["sim"], ["sim", "ledger"]], ids=" ".join)
+    def test_it_needs_a_seed(self, which: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+        assert run(which) == exits.USAGE
+        assert "--seed" in capsys.readouterr().err
+
+    def test_replays_a_seed_of_the_ledger_alone(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert run(["--json", "sim", "ledger", "--seed", "3"]) == exits.OK
+        assert all(report["seed"] == 3 and report["final"] for report in json.loads(capsys.readouterr().out))
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")

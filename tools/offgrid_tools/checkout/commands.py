@@ -93,7 +93,8 @@ def clean(env: Environment, rest: Sequence[str]) -> int:
 
 
 SOAK_OPTIONS = """
-  PART                         kills, sim, market, vault, cuts, mutants, floods, configs, auctions; all unless given
+  PART                         kills, sim, market, vault, cuts, mutants, ledger, ledger-mutants, floods, configs,
+                               auctions; all unless given
   --rounds N                   how often
   --seed N                     the first seed; by the clock unless given
   --dir DIR                    where a mesh of `kills` or `floods` lives, and stays

@@ -6,6 +6,8 @@ market    seeds of the simulator, three brokers and ten hosts, some of whom lie
 vault     seeds of the simulator, owners of objects and eight hosts, two of which may be lost
 cuts      seeds of the simulator in which the power of owners and hosts fails at random writes, and nothing else
 mutants   bugs planted in the simulator, each of which must be found
+ledger    seeds of the ledger's own simulator, 4, 7 or 20 witnesses, as many of whom lie as may
+ledger-mutants  bugs planted in that, each of which must be found
 floods    a member that floods a real mesh, role by role, while honest jobs go on
 configs   damaged configuration files
 auctions  hosts that misreport what their work costs, none of whom may gain by it
@@ -27,6 +29,7 @@ from offgrid_tools.soak.configs import soak_configs
 from offgrid_tools.soak.cuts import soak_cuts
 from offgrid_tools.soak.floods import soak_floods
 from offgrid_tools.soak.kills import Plan, soak_kills
+from offgrid_tools.soak.ledger import soak_ledger, soak_ledger_mutants
 from offgrid_tools.soak.mutants import soak_mutants
 from offgrid_tools.soak.seeds import soak_seeds
 
@@ -37,6 +40,8 @@ ROUNDS = {
     "vault": 1_000,
     "cuts": 1_000,
     "mutants": 100,
+    "ledger": 2_000,
+    "ledger-mutants": 100,
     "floods": 1,
     "configs": 20_000,
     "auctions": 100_000,
@@ -60,6 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "vault": lambda rounds: soak_seeds(seed, rounds, say, VAULT_MESH),
         "cuts": lambda rounds: soak_cuts(seed, rounds, say),
         "mutants": lambda rounds: soak_mutants(0 if chosen.seed is None else seed, rounds, say),
+        "ledger": lambda rounds: soak_ledger(seed, rounds, say),
+        "ledger-mutants": lambda rounds: soak_ledger_mutants(0 if chosen.seed is None else seed, rounds, say),
         "floods": lambda rounds: soak_floods(rounds, say, chosen.dir),
         "configs": lambda rounds: soak_configs(seed, rounds, say),
         "auctions": lambda rounds: soak_auctions(seed, rounds, say),

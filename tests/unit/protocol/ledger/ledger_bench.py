@@ -5,7 +5,6 @@ from __future__ import annotations
 from random import Random
 
 from google.protobuf.message import Message
-from ledger_world import FEE, SALT, START_MICRO, Key, holds, name_of
 
 from offgrid.v1 import common_pb2, ledger_pb2, state_pb2
 from offgrid_node.protocol.clock import Now
@@ -25,6 +24,7 @@ from offgrid_node.protocol.ledger.voice import QUIET_MS
 from offgrid_node.protocol.signing import digest_of
 from offgrid_node.storage.memory import MemoryStore
 from offgrid_node.storage.store import Batch
+from offgrid_tools.ledgersim.keys import FEE, SALT, START_MICRO, Key, holds, name_of
 
 SELF, W1, W2, W3, OWNER, PAYEE = (name_of(number) for number in range(6))
 NAMES = (SELF, W1, W2, W3, OWNER, PAYEE)

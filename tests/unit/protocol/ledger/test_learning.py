@@ -8,7 +8,6 @@ from dataclasses import replace
 
 import pytest
 from ledger_bench import OWNER, PAYEE, SELF, W1, W2, W3, Bench, confirm, vote
-from ledger_world import SALT, START_MICRO, World, holds, name_of
 
 from offgrid.v1 import ledger_pb2
 from offgrid_node.protocol.errors import AlreadyExists, Unavailable
@@ -24,6 +23,8 @@ from offgrid_node.protocol.ledger.tables import BOOKINGS, LEARN_KEY, LOG, META, 
 from offgrid_node.protocol.ledger.wallet import Wallet
 from offgrid_node.storage.memory import MemoryStore
 from offgrid_node.storage.store import Batch
+from offgrid_tools.ledgersim.keys import SALT, START_MICRO, holds, name_of
+from offgrid_tools.ledgersim.whole.world import World
 
 OTHERS = (W1, W2, W3)
 
@@ -315,9 +316,8 @@ def test_whatever_it_has_lost_nobody_sees_it_sign_twice(seed: int) -> None:
     world = World(seed, witnesses=4, observers=1)
     names, rng = [*world.nodes], world.rng
     node = world.nodes[names[seed % 5]]
-    world.judge.liars.add(
-        node.node_id
-    )  # it counts what is durable at a node, and what nobody has seen may be forgotten
+    # The judge counts what is durable at a node, and what nobody has seen may be forgotten.
+    world.judge.liars.add(node_id_bytes(node.node_id))
     world.open()
     world.latency_ms = (1, 60)
     for number in range(80):

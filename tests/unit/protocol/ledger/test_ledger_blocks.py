@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from ledger_world import SALT, Key, holds, name_of
 
 from offgrid.v1 import ledger_pb2
 from offgrid_node.protocol.errors import PeerFault
@@ -20,6 +19,7 @@ from offgrid_node.protocol.ledger.blocks import (
 from offgrid_node.protocol.ledger.items import Claim, Item, Seen, Statement, TxItem
 from offgrid_node.protocol.ledger.records import TX_KIND, Tx
 from offgrid_node.protocol.signing import digest_of
+from offgrid_tools.ledgersim.keys import SALT, Key, holds, name_of
 
 AUTHOR, OTHER = name_of(1), name_of(2)
 VOTE = Statement(False, 0, node_id_bytes(OTHER), 0, 0, bytes(32))

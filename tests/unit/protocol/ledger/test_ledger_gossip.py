@@ -9,7 +9,6 @@ from dataclasses import replace
 
 import pytest
 from ledger_bench import OWNER, PAYEE, SELF, W1, W2, W3, Bench, confirm, vote
-from ledger_world import SALT, START_MICRO, name_of
 
 from offgrid.v1 import common_pb2, ledger_pb2
 from offgrid_node.protocol.effects import Asked, Call
@@ -25,6 +24,7 @@ from offgrid_node.protocol.ledger.orphans import ASK_MS
 from offgrid_node.protocol.ledger.records import LedgerGenesis
 from offgrid_node.protocol.ledger.tables import LOG
 from offgrid_node.protocol.ledger.voice import NOTICES_MAX, QUIET_MS
+from offgrid_tools.ledgersim.keys import SALT, START_MICRO, name_of
 
 
 def pushed(bench: Bench, to: str = "") -> list[tuple[str, int]]:

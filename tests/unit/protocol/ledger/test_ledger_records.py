@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ledger_world import SALT
 
 from offgrid_node.protocol.errors import PeerFault
 from offgrid_node.protocol.ids import base32
@@ -29,6 +28,7 @@ from offgrid_node.protocol.ledger.records import (
     tx_id_of,
 )
 from offgrid_node.protocol.signing import digest_of
+from offgrid_tools.ledgersim.keys import SALT
 
 A, B = bytes(range(20)), bytes(range(20, 40))
 NINES = bytes([9]) * 32

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import pytest
 from ledger_bench import OWNER, PAYEE, SELF, W1, W2, W3, Bench, confirm, vote
-from ledger_world import FEE, SALT, START_MICRO, Key, holds
 
 from offgrid.v1 import ledger_pb2
 from offgrid_node.protocol.errors import PeerFault
@@ -21,6 +20,7 @@ from offgrid_node.protocol.ledger.items import Item, Report, Statement, TxItem, 
 from offgrid_node.protocol.ledger.records import noop_digest, tx_id_of, unlock_digest
 from offgrid_node.protocol.ledger.recovery import BALLOT_MS, EVIDENCE_MS
 from offgrid_node.protocol.ledger.tables import ASIDE, DISPUTES, SLOTS
+from offgrid_tools.ledgersim.keys import FEE, SALT, START_MICRO, Key, holds
 
 ACCOUNT = node_id_bytes(OWNER)
 NOOP = noop_digest(SALT, ACCOUNT, 0)

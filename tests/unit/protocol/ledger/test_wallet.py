@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import pytest
 from ledger_bench import OWNER, PAYEE, SELF, W1, W2, W3, Bench, vote
-from ledger_world import FEE, SALT, START_MICRO
 
 from offgrid.v1 import ledger_pb2
 from offgrid_node.protocol.effects import Asked
@@ -20,6 +19,7 @@ from offgrid_node.protocol.ledger.items import Statement, TxItem, Unlock
 from offgrid_node.protocol.ledger.records import booking_digest, decode_meta, noop_digest, tx_id_of
 from offgrid_node.protocol.ledger.tables import BOOKING_INDEX, BOOKINGS, OWED
 from offgrid_node.protocol.merkle import root_of
+from offgrid_tools.ledgersim.keys import FEE, SALT, START_MICRO
 
 
 def created(outcome: object) -> ledger_pb2.Transaction:

@@ -9,7 +9,6 @@ from dataclasses import replace
 
 import pytest
 from ledger_bench import OWNER, PAYEE, SELF, W1, W2, W3, Bench, confirm, vote
-from ledger_world import FEE, START_MICRO, name_of
 
 from offgrid.v1 import ledger_pb2
 from offgrid_node.protocol.effects import Asked
@@ -22,6 +21,7 @@ from offgrid_node.protocol.ledger.orphans import ASK_MS
 from offgrid_node.protocol.ledger.records import tx_id_of
 from offgrid_node.protocol.ledger.tables import SLOTS, TALLIES, TXS
 from offgrid_node.protocol.ledger.witness import DIGESTS_MAX, SEQ_AHEAD_MAX
+from offgrid_tools.ledgersim.keys import FEE, START_MICRO, name_of
 
 # ---- votes
 

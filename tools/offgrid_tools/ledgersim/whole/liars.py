@@ -9,16 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from google.protobuf.message import Message
-from ledger_world import FEE, SALT, Key, World
 
 from offgrid.v1 import ledger_pb2
 from offgrid_node.protocol.effects import Call
 from offgrid_node.protocol.errors import Fault, Unavailable
-from offgrid_node.protocol.ids import base32, node_id_bytes, unbase32
+from offgrid_node.protocol.ids import node_id_bytes
 from offgrid_node.protocol.ledger.blocks import CheckedBlock, seal_block
 from offgrid_node.protocol.ledger.items import Double, Item, Report, Seen, Statement, TxItem
-from offgrid_node.protocol.ledger.records import TX_KIND, Tx, noop_digest
-from offgrid_node.protocol.signing import digest_of
+from offgrid_node.protocol.ledger.records import Tx, noop_digest
+from offgrid_tools.ledgersim.keys import FEE, SALT, Key, sign_tx
+from offgrid_tools.ledgersim.whole.world import World
 
 
 class Liar:
@@ -41,7 +41,7 @@ class Liar:
         self._txs = world.liars_txs  # they are in league
         self._kept: list[CheckedBlock] = []
         world.liars[name] = self
-        world.judge.liars.add(name)
+        world.judge.liars.add(self.own)
         world.after(world.rng.randrange(2_500, 3_500), self.tick)  # once there is a ledger
 
     # ---- what others send
@@ -54,8 +54,8 @@ class Liar:
                     self._learn(self.world.check(block))
                 done(ledger_pb2.PushBlocksResponse())
             case ledger_pb2.SyncBlocksRequest():
-                for block in rng.sample([*self._blocks.values()], min(3, len(self._blocks))):
-                    self._send(sender, block)
+                for old in rng.sample([*self._blocks.values()], min(3, len(self._blocks))):
+                    self._send(sender, old)
                 if rng.random() < 0.3:
                     return done(Unavailable("not now"))
                 height, digest = rng.choice(self._tips)
@@ -107,7 +107,7 @@ class Liar:
         """One transaction and all its approval on one branch to some, another for the same slot to the others."""
         rng, final = self.world.rng, self.world.judge.final
         pairs = [(slot, [*txs.values()]) for slot, txs in self._txs.items() if len(txs) > 1]
-        pairs = [(slot, txs) for slot, txs in pairs if (base32(slot[0]), slot[1]) not in final]
+        pairs = [(slot, txs) for slot, txs in pairs if slot not in final]
         if self.equivocates and not pairs:
             pairs = [((b"", 0), [self._tx(rng.randrange(1, 900_000)) for _ in range(2)])]
         if not pairs:
@@ -154,14 +154,11 @@ class Liar:
     def _tx(self, amount: int) -> TxItem:
         rng, final = self.world.rng, self.world.judge.final
         seq, prev = 0, self._genesis
-        while (self.name, seq) in final:
-            prev, seq = unbase32(final[self.name, seq]), seq + 1
+        while (self.own, seq) in final:
+            prev, seq = final[self.own, seq], seq + 1
         to = node_id_bytes(rng.choice(self.world.names))
-        tx = Tx(self.own, seq, prev, FEE, ((to, amount),))
-        body = tx.encode()
-        digest = digest_of(TX_KIND, SALT, body)
-        item = TxItem(tx, body, self.key.sign(digest), digest)
-        self._txs.setdefault((self.own, seq), {})[digest] = item
+        item = sign_tx(Tx(self.own, seq, prev, FEE, ((to, amount),)))
+        self._txs.setdefault((self.own, seq), {})[item.digest] = item
         return item
 
     def _tell(self, items: list[Item], to: list[str], tip: tuple[int, bytes] | None = None) -> None:
@@ -191,4 +188,4 @@ class Liar:
     def _send(self, to: str, block: CheckedBlock) -> None:
         request = ledger_pb2.PushBlocksRequest()
         request.blocks.add().ParseFromString(block.raw)
-        self.world.carry(self.name, Call("ledger", to, "PushBlocks", request, None, 0), 0, lambda life, end: None)
+        self.world.carry(self.name, Call("ledger", to, "PushBlocks", request, None, 0), lambda end: None)

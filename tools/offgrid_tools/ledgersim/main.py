@@ -1,0 +1,180 @@
+"""One seed of a level from the first misfortune to peace: what `offgrid sim ledger` runs, and what sweeps go over."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from json import dumps
+from pathlib import Path
+from typing import Protocol, TextIO
+
+from offgrid_node.protocol.ledger.records import noop_digest
+from offgrid_tools.ledgersim.judge import Broken, Judge
+from offgrid_tools.ledgersim.keys import SALT
+from offgrid_tools.ledgersim.mutants import MUTANTS
+from offgrid_tools.ledgersim.whole import plan as whole_plan
+from offgrid_tools.ledgersim.whole.play import Play
+from offgrid_tools.sim.engine import MS, Engine, Spinning, Trace
+
+
+class Level(Protocol):
+    """A seed of a level, drawn and not begun."""
+
+    @property
+    def judge(self) -> Judge: ...
+
+    @property
+    def engine(self) -> Engine: ...
+
+    @property
+    def handled(self) -> int:
+        """Messages and timers, each handled by one node."""
+
+    @property
+    def about(self) -> str:
+        """What was drawn, for people."""
+
+    def execute(self) -> None:
+        """Raises Broken, or whatever else the rules raise by mistake."""
+
+    def state(self) -> bytes:
+        """What the honest nodes hold, the same bytes for the same."""
+
+
+def _whole(seed: int, witnesses: int, owners: int, trace: Trace | None) -> Level:
+    return Play(seed, whole_plan.draw(seed, witnesses, owners), trace)
+
+
+LEVELS: dict[str, Callable[[int, int, int, Trace | None], Level]] = {"whole": _whole}
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What one seed came to; equal for equal seeds, byte by byte. `events` are messages and timers, each handled by one
+    node."""
+
+    seed: int
+    level: str
+    about: str
+    violation: str
+    virtual_ms: int
+    events: int
+    final: int
+    noops: int
+    disputed: int
+    trace: str
+
+
+def simulate(
+    seed: int,
+    level: str,
+    *,
+    witnesses: int = 0,
+    owners: int = 0,
+    mutant: str | None = None,
+    trace: Path | None = None,
+) -> Report:
+    """Runs one seed. `witnesses` and `owners` 0: the seed chooses. `mutant` plants one of `MUTANTS`; `trace` is a file
+    for what happened, line by line."""
+    planted = MUTANTS[mutant].planted() if mutant else nullcontext()
+    with trace.open("w", encoding="utf-8") if trace else nullcontext() as out, planted:
+        run = LEVELS[level](seed, witnesses, owners, Trace(out))
+        violation = ""
+        try:
+            run.execute()
+        except Broken as broken:
+            violation = str(broken)
+        except Spinning as broken:
+            violation = f"time stands still: {broken}"
+        except AssertionError as broken:
+            violation = f"a node's own check fails: {broken}"
+        final = run.judge.final
+        run.engine.note("state", run.state())
+        return Report(
+            seed=seed,
+            level=level,
+            about=run.about,
+            violation=violation,
+            virtual_ms=run.engine.now_us // MS,
+            events=run.handled,
+            final=len(final),
+            noops=sum(1 for (account, seq), digest in final.items() if digest == noop_digest(SALT, account, seq)),
+            disputed=len(run.judge.disputed),
+            trace=run.engine.trace.digest(),
+        )
+
+
+def run(
+    seed: int,
+    *,
+    level: str = "",
+    witnesses: int = 0,
+    owners: int = 0,
+    json: bool = False,
+    out: TextIO | None = None,
+    trace: Path | None = None,
+    mutant: str | None = None,
+) -> int:
+    """Prints what the seed came to, at each level unless one is named: the same bytes every time. Returns 1 on a
+    violation, otherwise 0."""
+    levels = [level] if level else [*LEVELS]
+    reports = [
+        simulate(seed, each, witnesses=witnesses, owners=owners, mutant=mutant, trace=_beside(trace, each, levels))
+        for each in levels
+    ]
+    text = dumps([asdict(each) for each in reports], indent=2) if json else "\n\n".join(map(_for_people, reports))
+    print(text, file=out or sys.stdout)
+    return 1 if any(report.violation for report in reports) else 0
+
+
+def _beside(trace: Path | None, level: str, levels: list[str]) -> Path | None:
+    return trace if trace is None or len(levels) == 1 else trace.with_name(f"{trace.name}.{level}")
+
+
+def _for_people(report: Report) -> str:
+    lines = [
+        f"seed       {report.seed} of the {report.level} level: {report.about}",
+        f"time       {report.virtual_ms / 1000:.1f} s virtual, {report.events} events",
+        f"slots      {report.final} final, {report.noops} of them no-ops, {report.disputed} above ballot 0",
+        f"trace      {report.trace}",
+    ]
+    verdict = f"VIOLATION  {report.violation}" if report.violation else "result     no violation"
+    return "\n".join([*lines, verdict])
+
+
+def replay(report: Report) -> str:
+    """The command that runs this very seed again."""
+    return f"offgrid sim ledger --seed {report.seed} --level {report.level}"
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One seed of a level, with as many witnesses; 0: the seed chooses."""
+
+    seed: int
+    level: str
+    witnesses: int = 0
+
+
+def sweep(cases: Iterable[Case], *, jobs: int = 1, twice: bool = False) -> list[tuple[Report, bool]]:
+    """Runs all, in `jobs` processes; with `twice` each is run again, and False says that it did not repeat itself."""
+    wanted = list(cases)
+    if jobs == 1:
+        return [_one(case, twice) for case in wanted]
+    with ProcessPoolExecutor(jobs) as pool:
+        return list(pool.map(_one, wanted, [twice] * len(wanted), chunksize=2))
+
+
+def _one(case: Case, twice: bool) -> tuple[Report, bool]:
+    report = simulate(case.seed, case.level, witnesses=case.witnesses)
+    return report, not twice or simulate(case.seed, case.level, witnesses=case.witnesses) == report
+
+
+def unmask(mutant: str, seeds: Iterable[int]) -> Report | None:
+    """The first of these seeds in which the planted bug shows, at its level; None when it shows in none."""
+    level = MUTANTS[mutant].level
+    reports = (simulate(seed, level, mutant=mutant) for seed in seeds)
+    return next((report for report in reports if report.violation), None)

@@ -1,0 +1,15 @@
+"""What a planted bug of the ledger is: a small patch of the rules from outside, and the level at which it shows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from offgrid_tools.sim.mutants.patches import Mutant
+
+
+@dataclass(frozen=True, slots=True)
+class Planted(Mutant):
+    """`unseen` says why it may go unseen; empty for all that must be found."""
+
+    level: str = "slots"
+    unseen: str = ""

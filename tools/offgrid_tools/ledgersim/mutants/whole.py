@@ -1,0 +1,152 @@
+"""Planted bugs of whole machines: wallets, bookings, blocks and their gossip, restores."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from offgrid_node.protocol.ledger.bookings import Bookings, Owed
+from offgrid_node.protocol.ledger.chains import TELL_SEEN, Chains
+from offgrid_node.protocol.ledger.gossip import Gossip
+from offgrid_node.protocol.ledger.intake import Intake
+from offgrid_node.protocol.ledger.learning import Learning
+from offgrid_node.protocol.ledger.orphans import Orphans
+from offgrid_node.protocol.ledger.tables import OWED, number_key
+from offgrid_node.protocol.ledger.voice import Voice
+from offgrid_node.protocol.ledger.wallet import Wallet
+from offgrid_tools.ledgersim.mutants.planted import Planted
+from offgrid_tools.ledgersim.whole.node import Node
+from offgrid_tools.sim.mutants.patches import Patch, Sound, after, never
+
+
+def _told_first(sound: Sound) -> Sound:
+    def commit(self: Any, effects: Any) -> None:
+        self._tell(effects)
+        sound(self, effects)
+
+    return commit
+
+
+def _pay_again(sound: Sound) -> Sound:
+    def paid(self: Any, payment: Any, tx_id: str, fee_micro: int) -> None:
+        sound(self, payment, tx_id, fee_micro)
+        for owed in payment.bookings[: 0 if hasattr(self, "paid_again") else None]:
+            self.paid_again = True
+            self._last += 1
+            again: Owed = replace(owed, number=self._last)
+            self._draft.put_bytes(OWED, number_key(again.number), again.encode())
+            self.owed_micro += again.amount_micro
+            self._hold(again)
+
+    return paid
+
+
+def _one_lower(chains: Any) -> None:
+    for author in chains._authors.values():
+        author.height = max(0, author.height - 1)
+
+
+def _whatever_it_leans_on(sound: Sound) -> Sound:
+    def add(self: Any, block: Any, sender: str, missing: Any, now_ms: int) -> None:
+        return None
+
+    return add
+
+
+def _as_the_newest(sound: Sound) -> Sound:
+    def freeze(self: Any, name: bytes, height: int) -> None:
+        sound(self, name, height)
+        self._authors[name].tell = TELL_SEEN
+
+    return freeze
+
+
+def _as_if_enough(sound: Sound) -> Sound:
+    return lambda self, now_ms: (sound(self, now_ms), self._greet(self._committee.all))[0]
+
+
+def _any_signature(sound: Sound) -> Sound:
+    def sign(self: Any, *args: Any, **kwargs: Any) -> Any:
+        digest = sound(self, *args, **kwargs)
+        self._in_flight = b""
+        return digest
+
+    return sign
+
+
+def _not_durable(sound: Sound) -> Sound:
+    def signed(self: Any, row: Any, digest: bytes) -> None:
+        del self._queue[row.number]
+        self._queued_micro -= sum(output.amount_micro for output in row.outputs) + row.fee_micro
+
+    return signed
+
+
+def _other_author(sound: Sound) -> Sound:
+    def on_item(self: Any, item: Any, author: bytes, bit: int, sender: str, now: Any) -> None:
+        sound(self, item, author, self._witness.committee.all if bit else 0, sender, now)
+
+    return on_item
+
+
+MUTANTS: dict[str, Planted] = {
+    "told-before-commit": Planted(
+        "blocks leave before what they say is durable", (Patch(Node, "_commit", _told_first),), level="whole"
+    ),
+    "no-anti-entropy": Planted(
+        "what a push did not bring is never asked for", (Patch(Gossip, "on_time", never(None)),), level="whole"
+    ),
+    "blocks-unreconciled": Planted(
+        "what another lacks is never offered to it", (Patch(Chains, "lacking", never([])),), level="whole"
+    ),
+    "in-flight-forgotten": Planted(
+        "a restarted owner signs its slot anew",
+        (Patch(Wallet, "load", after(lambda wallet: setattr(wallet, "_in_flight", b""))),),
+        level="whole",
+    ),
+    "in-flight-ignored": Planted(
+        "an owner signs its next transaction while one is under way",
+        (Patch(Wallet, "_sign", _any_signature),),
+        level="whole",
+    ),
+    "transfer-waits-again": Planted(
+        "that a transfer is signed is in no row: a restarted owner signs it again",
+        (Patch(Wallet, "_signed", _not_durable),),
+        level="whole",
+    ),
+    "paid-twice": Planted("what was paid is owed again", (Patch(Bookings, "paid", _pay_again),), level="whole"),
+    "chain-begins-anew": Planted(
+        "a restarted author forgets its newest block", (Patch(Chains, "load", after(_one_lower)),), level="whole"
+    ),
+    "orphans-dropped": Planted(
+        "a block that comes before what it leans on is dropped, and that is never asked for",
+        (Patch(Orphans, "add", _whatever_it_leans_on),),
+        level="whole",
+    ),
+    "fork-accepted": Planted(
+        "two blocks at one height freeze nobody", (Patch(Intake, "_on_fork", never(None)),), level="whole"
+    ),
+    "fork-evidence-kept-back": Planted(
+        "who freezes an author does not show why", (Patch(Chains, "freeze", _as_the_newest),), level="whole"
+    ),
+    "seen-unsaid": Planted(
+        "nobody says how far a frozen author had come", (Patch(Intake, "tell_of_forks", never(None)),), level="whole"
+    ),
+    "seen-ignored": Planted(
+        "blocks beside a chain are never told of", (Patch(Chains, "take_untold", never([])),), level="whole"
+    ),
+    "restored-speaks-at-once": Planted(
+        "a witness that came back from an old disk votes before anybody has shown what it said",
+        (Patch(Voice, "on_time", _as_if_enough), Patch(Learning, "on_time", lambda sound: _learnt_at_once)),
+        level="whole",
+    ),
+    "votes-count-for-all": Planted(
+        "one witness' statement counts for all of them", (Patch(Intake, "_on_item", _other_author),), level="whole"
+    ),
+    "never-mute": Planted("what is found out makes nobody mute", (Patch(Voice, "mute", never(None)),), level="whole"),
+}
+
+
+def _learnt_at_once(self: Any, now_ms: int) -> bool:
+    was, self.at_work = self.at_work, False
+    return bool(was)

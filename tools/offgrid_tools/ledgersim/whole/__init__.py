@@ -1,0 +1,1 @@
+"""The level of whole machines: blocks and their gossip, wallets, crashes, restores, owners and witnesses that lie."""

@@ -1,0 +1,258 @@
+"""One honest node of the whole level: its machine, its store, its clock, and the commit between deciding and telling.
+
+A crash forgets a step that was not committed, or comes between the commit and what was to leave.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from google.protobuf.message import Message
+
+from offgrid.v1 import ledger_pb2, state_pb2
+from offgrid_node.protocol.clock import Now
+from offgrid_node.protocol.effects import Answered, Asked, Call, Delete, Effect, Put, Record, Reply, Woke
+from offgrid_node.protocol.errors import Fault
+from offgrid_node.protocol.etypes import EventType
+from offgrid_node.protocol.events import PeerUp
+from offgrid_node.protocol.ids import node_id_bytes, unbase32
+from offgrid_node.protocol.ledger.accounts import Account
+from offgrid_node.protocol.ledger.audit import accounts, sums
+from offgrid_node.protocol.ledger.blocks import CheckedBlock
+from offgrid_node.protocol.ledger.commands import CreateTransfer, PushBlocks, SyncBlocks, UnlockSlot
+from offgrid_node.protocol.ledger.machine import LedgerMachine
+from offgrid_node.protocol.ledger.records import LedgerGenesis, Tx
+from offgrid_node.protocol.ledger.settings import LedgerSettings
+from offgrid_node.protocol.ledger.slots import Slot
+from offgrid_node.protocol.ledger.tables import ACCOUNTS, DISPUTES, LEARN_KEY, LOG, META, PLACES, SLOTS, TXS
+from offgrid_node.storage.memory import MemoryStore
+from offgrid_node.storage.store import Batch
+from offgrid_tools.ledgersim.judge import Broken
+from offgrid_tools.ledgersim.keys import SALT, Key
+from offgrid_tools.sim.engine import EPOCH_US, MS
+
+if TYPE_CHECKING:
+    from offgrid_tools.ledgersim.whole.world import World
+
+DOWN_MS = (10, 3_000)
+Ticket = Callable[[Message | Fault], None]
+
+
+class Node:
+    """`skew_us` is what its wall clock is wrong by; `rate` how fast its monotonic clock goes, in thousandths."""
+
+    def __init__(self, world: World, node_id: str) -> None:
+        self.world, self.node_id = world, node_id
+        self.store = MemoryStore()
+        self.up, self.life = True, 0
+        self.skew_us, self.rate = 0, 1_000
+        self.answers: list[Message | Fault] = []
+        self.unlocked = False
+        self.restored = False
+        self.events: list[state_pb2.Event] = []
+        self._tickets: dict[int, Ticket] = {}
+        self._numbers = itertools.count(1)
+        self._booted_us = 0
+        self._wake_us = -1
+        self.start()
+
+    @property
+    def machine(self) -> LedgerMachine:
+        return self._machine
+
+    def now(self) -> Now:
+        now_us = self.world.engine.now_us
+        return Now((now_us - self._booted_us) * self.rate // (1_000 * MS), EPOCH_US + now_us + self.skew_us)
+
+    # ---- its lives
+
+    def start(self) -> None:
+        self.up, self._booted_us, self._wake_us = True, self.world.engine.now_us, -1
+        self._machine = LedgerMachine(LedgerSettings(Key(self.node_id), SALT))
+        self._machine.load(self.store, self.now())
+        self._plan_wake()
+        others = [name for name in self.world.names if name != self.node_id]
+        self.world.after(1, self._mine(lambda: self.step([PeerUp(name, "", frozenset()) for name in others])))
+
+    def crash(self) -> None:
+        self.up, self.life = False, self.life + 1
+        self._tickets.clear()
+
+    def restore(self, store: MemoryStore, *, knowing: bool) -> None:
+        """Its disk is gone, and it goes on with an old copy; `knowing` that it does, it learns before it speaks."""
+        if self.up:
+            self.crash()
+        self.restored = True
+        self.store = store
+        if knowing:
+            self.store.commit(Batch(writes={(META, LEARN_KEY): b"\1"}))
+        self.world.restored(self, knowing=knowing)
+        self.start()
+
+    def step(self, inputs: Sequence[object]) -> None:
+        if not self.up:
+            return
+        world = self.world
+        world.handled += len(inputs)
+        effects = self._machine.step(inputs, self.now(), world.rng)
+        if world.rng.random() < world.crash_odds:  # the step is lost
+            self._die()
+            return
+        self._commit(effects)
+        if world.rng.random() < world.crash_odds:  # durable, and nobody was told
+            self._die()
+            return
+        self._tell(effects)
+        self._plan_wake()
+
+    def _die(self) -> None:
+        self.crash()
+        self.world.after(self.world.rng.randrange(*DOWN_MS), self._mine(self.start))
+
+    def _mine(self, action: Callable[[], object]) -> Callable[[], None]:
+        """The action, in this life only."""
+        life = self.life
+
+        def mine() -> None:
+            if life == self.life:
+                action()
+
+        return mine
+
+    def _plan_wake(self) -> None:
+        due_ms = self._machine.deadline_ms()
+        if due_ms is None:
+            return
+        due_us = self._booted_us + -(-due_ms * MS * 1_000 // self.rate)
+        if due_us != self._wake_us:
+            self._wake_us = due_us
+            self.world.engine.after(due_us - self.world.engine.now_us, self._mine(self._wake))
+
+    def _wake(self) -> None:
+        due_ms = self._machine.deadline_ms()
+        if self.up and due_ms is not None and due_ms <= self.now().mono_ms:
+            self.step([Woke()])
+
+    # ---- effects
+
+    def _commit(self, effects: Sequence[Effect]) -> None:
+        batch, events, said = Batch(), list[state_pb2.Event](), list[ledger_pb2.TxRow]()
+        for effect in effects:
+            match effect:
+                case Put(table, key, value):
+                    batch.writes[table, key] = value
+                    if table == LOG:
+                        self._took(value)
+                    elif table == TXS:
+                        said.append(ledger_pb2.TxRow.FromString(value))
+                case Delete(table, key):
+                    batch.writes[table, key] = None
+                case Record(event):
+                    events.append(event)
+        if batch:
+            self.store.commit(batch)
+        self.events += events
+        self._judge(events, said)
+
+    def _judge(self, events: Sequence[state_pb2.Event], rows: Sequence[ledger_pb2.TxRow]) -> None:
+        judge = self.world.judge
+        final = [event.ledger for event in events if event.etype == EventType.TX_FINAL]
+        for told in final:
+            self.world.engine.note(f"{self.node_id[:6]} final", told.tx_id.encode())
+            judge.called_final(self.node_id, node_id_bytes(told.src), told.seq, unbase32(told.tx_id))
+        for row in rows:
+            if row.state == ledger_pb2.TX_STATE_VOID:
+                tx = Tx.decode(row.signed.body)
+                judge.called_void(self.node_id, tx, tx.digest(SALT))
+        if final and not sums(self.store).conserved:
+            raise Broken(f"money is not conserved at {self.node_id}: {sums(self.store)}")
+
+    def _took(self, raw: bytes) -> None:
+        """A block in a batch that is durable now."""
+        block = ledger_pb2.Block.FromString(raw)
+        if self.world.check(block).header.author_id == self.node_id:
+            self.world.durable(block)
+
+    def _tell(self, effects: Sequence[Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case Call():
+                    self.world.carry(self.node_id, effect, self._on_end())
+                case Reply(number, outcome):
+                    self._tickets.pop(number, self.answers.append)(outcome)
+
+    def _on_end(self) -> Callable[[Answered], None]:
+        life = self.life
+
+        def on_end(answered: Answered) -> None:
+            if life == self.life:
+                self.step([answered])
+
+        return on_end
+
+    # ---- what its handlers do
+
+    def ask(self, command: object, done: Ticket | None = None, caller: str = "owner") -> None:
+        if not self.up:
+            return
+        number = next(self._numbers)
+        self._tickets[number] = done or self.answers.append
+        self.step([Asked(number, caller, command)])
+
+    def receive(self, sender: str, method: str, request: Message, done: Ticket) -> None:
+        match request:
+            case ledger_pb2.PushBlocksRequest():
+                blocks = []
+                for block in request.blocks:
+                    try:
+                        blocks.append(self.world.check(block))
+                    except Fault as fault:
+                        if node_id_bytes(sender) not in self.world.judge.liars:
+                            raise Broken(f"an honest node passed on a bad block: {fault}") from fault
+                self.ask(PushBlocks(sender, tuple(blocks)), done, sender)
+            case ledger_pb2.SyncBlocksRequest():
+                signed = request.ledger_genesis
+                genesis = (signed, LedgerGenesis.decode(signed.body)) if signed.body else None
+                heads = tuple((node_id_bytes(head.author), head.height, head.digest) for head in request.heads)
+                self.ask(
+                    SyncBlocks(sender, heads, tuple(request.wanted), request.genesis_digest, genesis), done, sender
+                )
+
+    # ---- what its owner asks
+
+    def transfer(self, to: str, amount: int, request_id: str = "", fee: int = 0) -> None:
+        self.ask(CreateTransfer(((node_id_bytes(to), amount),), fee, b"", request_id))
+
+    def unlock(self) -> None:
+        """That whatever is under way ends."""
+        self.unlocked = True
+        self.ask(UnlockSlot())
+
+    # ---- questions
+
+    def torn(self) -> list[tuple[bytes, int]]:
+        """Slots of two transactions, or that their owner wants to end, and whose turn it is: they must end."""
+        torn = []
+        for key, value in self.store.scan(SLOTS):
+            slot, _ = Slot.decode(key, value)
+            row = self.store.get(ACCOUNTS, slot.account)
+            dispute = ledger_pb2.DisputeRow.FromString(self.store.get(DISPUTES, key) or b"")
+            if (slot.doubled or dispute.unlocked) and row is not None and Account.decode(row).next_seq == slot.seq:
+                torn.append((slot.account, slot.seq))
+        return torn
+
+    def holds(self, digest: bytes) -> bool:
+        return self.store.get(PLACES, digest) is not None
+
+    def blocks_of(self, author: bytes) -> list[CheckedBlock]:
+        """What it holds of this author."""
+        blocks = (self.world.check(ledger_pb2.Block.FromString(raw)) for _, raw in self.store.scan(LOG))
+        return [block for block in blocks if block.header.author == author]
+
+    def own_blocks(self) -> list[CheckedBlock]:
+        return self.blocks_of(node_id_bytes(self.node_id))
+
+    def balances(self) -> dict[str, tuple[int, int]]:
+        return {node: (account.balance_micro, account.next_seq) for node, account in accounts(self.store)}

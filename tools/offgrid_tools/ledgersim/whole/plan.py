@@ -1,0 +1,77 @@
+"""What a seed of the whole level has in store; drawn before anything happens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from random import Random
+
+HOUR_MS = 3_600_000
+SIZES = (4, 7)  # unless asked for another; a committee of twenty takes a second or two for each of virtual time
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """`liars` of the witnesses lie, the first ones, together below a third of the weight; with `comeback` one more
+    comes back from an old disk, and counts among them. `tearing`: an owner and its accomplice do nothing but sign two
+    transactions for one slot. `lying_owner`: an owner that is no witness keeps no rule. `cut_ms`: how long a
+    partition lasts when it is a long one."""
+
+    witnesses: int
+    weights: tuple[int, ...]
+    liars: int
+    observers: int
+    tearing: bool
+    lying_owner: bool
+    comeback: bool
+    knowing: bool
+    latency_ms: tuple[int, int]
+    loss: float
+    repeats: float
+    crash_odds: float
+    skews: bool
+    cut_ms: int
+    hostile_ms: int
+
+
+def draw(seed: int, witnesses: int = 0, owners: int = 0) -> Plan:
+    """0: the seed chooses. `owners` are nodes that are no witnesses; every witness has money too."""
+    rng = Random(f"whole {seed}")  # noqa: S311 - a simulation must be repeatable
+    size = witnesses or rng.choice(SIZES)
+    faults = (size - 1) // 3
+    tearing = rng.random() < 0.25
+    comeback = not tearing and rng.random() < 0.2
+    liars = faults - comeback if rng.random() < 0.85 else 0
+    latencies = [(1, 60), (1, 1_500), (500, 2_500)] if tearing else [(1, 5), (1, 60), (1, 1_500)]
+    return Plan(
+        witnesses=size,
+        weights=_weights(rng, size, liars + comeback),
+        liars=liars,
+        observers=max(owners, 4 if tearing else 2),
+        tearing=tearing,
+        lying_owner=not tearing and rng.random() < 0.5,
+        comeback=comeback,
+        knowing=rng.random() < 0.6,
+        latency_ms=rng.choice(latencies),
+        loss=rng.choice([0.0, 0.05, 0.3]),
+        repeats=rng.choice([0.0, 0.1]),
+        crash_odds=rng.choice([0.0, 0.003, 0.02]),
+        skews=rng.random() < 0.5,
+        cut_ms=2 * HOUR_MS if rng.random() < 0.02 else 0,
+        hostile_ms=rng.randrange(2_000, 7_000),
+    )
+
+
+def _weights(rng: Random, size: int, faulty: int) -> tuple[int, ...]:
+    """Of the witnesses, those that do not keep the rules first, who weigh less than a third together; in half of the
+    seeds all the same."""
+    if rng.random() < 0.5:
+        return (1_000,) * size
+    weights = [rng.choice((250, 1_000, 1_500, 4_000)) for _ in range(size)]
+    while 3 * sum(weights[:faulty]) >= sum(weights):
+        weights[faulty:] = _doubled(weights[faulty:])
+    return tuple(weights)
+
+
+def _doubled(weights: Sequence[int]) -> list[int]:
+    return [2 * weight for weight in weights]

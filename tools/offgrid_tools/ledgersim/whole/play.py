@@ -1,0 +1,192 @@
+"""One seed of the whole level: a hostile while, then peace; and what must hold of peace."""
+
+from __future__ import annotations
+
+from offgrid.v1 import ledger_pb2
+from offgrid_node.protocol.ledger.tables import BOOKINGS, TXS
+from offgrid_node.protocol.ledger.views import Views
+from offgrid_node.storage.memory import MemoryStore
+from offgrid_tools.ledgersim.judge import Broken, Judge
+from offgrid_tools.ledgersim.keys import START_MICRO
+from offgrid_tools.ledgersim.whole.liars import Liar
+from offgrid_tools.ledgersim.whole.node import Node
+from offgrid_tools.ledgersim.whole.plan import Plan
+from offgrid_tools.ledgersim.whole.world import World
+from offgrid_tools.sim.engine import Engine, Trace
+
+OPEN_MS, PEACE_MS, LOOK_MS = 2_500, 120_000, 4_000
+TORN_MS = 60_000  # liars go on in peace: so long a slot with two transactions may stay open
+LEAP_US = 86_400_000_000  # of a wall clock, at most
+
+
+class Play:
+    """Raises Broken, naming what does not hold."""
+
+    def __init__(self, seed: int, plan: Plan, trace: Trace | None = None) -> None:
+        self.plan = plan
+        self.world = world = World(
+            seed, plan.witnesses, plan.observers, lying=plan.liars, weights=plan.weights, trace=trace
+        )
+        self._asked = 0
+        self._old: tuple[Node, MemoryStore] | None = None
+        world.latency_ms = plan.latency_ms
+        self._bring_liars()
+        if plan.skews:
+            for node in world.nodes.values():
+                node.rate = world.rng.randrange(900, 1_100)
+                node.skew_us = world.rng.randrange(-LEAP_US, LEAP_US)
+
+    @property
+    def judge(self) -> Judge:
+        return self.world.judge
+
+    @property
+    def engine(self) -> Engine:
+        return self.world.engine
+
+    @property
+    def handled(self) -> int:
+        return self.world.handled
+
+    @property
+    def about(self) -> str:
+        plan = self.plan
+        drawn = {
+            "an owner tears its slots": plan.tearing,
+            "an owner lies": plan.lying_owner,
+            "one comes back from an old disk": plan.comeback,
+            "clocks are wrong": plan.skews,
+            "a cut of hours": plan.cut_ms > 0,
+            "crashes": plan.crash_odds > 0,
+            "weights differ": len({*plan.weights}) > 1,
+        }
+        said = ", ".join(what for what, is_so in drawn.items() if is_so)
+        return f"{plan.witnesses} witnesses, {plan.liars} of them lie" + (f"; {said}" if said else "")
+
+    def state(self) -> bytes:
+        return b"".join(b"".join(node.store.dump()) for node in self.world.honest())
+
+    def execute(self) -> None:
+        world, plan = self.world, self.plan
+        world.run(50)
+        world.open()
+        world.run(OPEN_MS)
+        world.loss, world.repeats, world.crash_odds = plan.loss, plan.repeats, plan.crash_odds
+        until_ms = world.now_ms + plan.hostile_ms
+        while world.now_ms < until_ms:
+            world.run(world.rng.randrange(1, 400))
+            self._disturb()
+        if plan.cut_ms:
+            world.run(plan.cut_ms)
+        if self._old is not None:
+            node, store = self._old
+            node.restore(store, knowing=plan.knowing)
+            world.run(world.rng.randrange(10, 3_000))
+        world.heal()
+        self._settle()
+
+    # ---- a hostile while
+
+    def _bring_liars(self) -> None:
+        world, plan = self.world, self.plan
+        for name in world.names[: plan.liars]:
+            Liar(world, name, equivocates=world.rng.random() < 0.5)
+        if plan.tearing:
+            owner, accomplice = world.names[plan.witnesses : plan.witnesses + 2]
+            del world.nodes[owner], world.nodes[accomplice]
+            Liar(world, owner, equivocates=True, accomplice=Liar(world, accomplice, equivocates=False))
+        elif plan.lying_owner:
+            owner = world.names[plan.witnesses]
+            del world.nodes[owner]
+            Liar(world, owner, equivocates=True)
+
+    def _disturb(self) -> None:
+        world, rng = self.world, self.world.rng
+        spender = world.nodes[rng.choice([*world.nodes])]
+        spender.transfer(rng.choice(world.names), rng.randrange(1, START_MICRO // 3), request_id=f"r{self._asked}")
+        self._asked += 1
+        if rng.random() < 0.1:
+            world.nodes[rng.choice([*world.nodes])].unlock()
+        if rng.random() < 0.1:
+            cut = rng.random() < 0.6
+            world.sides = {name: rng.randrange(0, 2) for name in world.names} if cut else {}
+        if rng.random() < 0.3:
+            payee = rng.choice(world.names)
+            if spender.up:
+                world.cost(spender.node_id, f"j-{self._asked}", payee, rng.randrange(0, 5_000))
+        if self.plan.skews and rng.random() < 0.1:
+            world.nodes[rng.choice([*world.nodes])].skew_us += rng.randrange(-LEAP_US, LEAP_US)
+        if self.plan.comeback and self._old is None and rng.random() < 0.3:
+            node = world.nodes[world.names[self.plan.liars]]
+            self._old = node, node.store.copy()
+
+    # ---- peace
+
+    def _settle(self) -> None:
+        world = self.world
+        world.run(LOOK_MS)
+        torn: dict[tuple[bytes, int], int] = {}
+        for _ in range(LOOK_MS, PEACE_MS, LOOK_MS):
+            world.run(LOOK_MS)
+            torn = {slot: torn.get(slot, world.now_ms) for node in world.honest() for slot in node.torn()}
+            if any(world.now_ms - since_ms > TORN_MS for since_ms in torn.values()):
+                raise Broken(f"{len(torn)} slots with two transactions do not end")
+            if not torn and not self._unsettled():
+                return
+        if wrong := self._unsettled():
+            raise Broken(wrong)
+
+    def _unsettled(self) -> str:
+        """What has not come to rest yet."""
+        try:
+            self.check_settled()
+        except Broken as broken:
+            return str(broken)
+        return ""
+
+    def check_settled(self) -> None:
+        """All agree; what an honest owner was told is on its way has arrived; what its jobs cost is paid once."""
+        self.world.check_agreement()
+        for node in self.world.honest():
+            if node.restored:
+                if node.machine.muted_why and self.plan.knowing:
+                    raise Broken(f"{node.node_id} has not learnt what it said: {node.machine.muted_why}")
+                continue
+            check_bookings(node)
+            check_transfers(node)
+            if node.machine.muted_why:
+                raise Broken(f"an honest node went mute: {node.machine.muted_why}")
+
+
+def check_transfers(node: Node) -> None:
+    if node.machine.queued_micro:
+        raise Broken(f"{node.node_id} still has transfers in its queue")
+    views = Views(node.store)
+    for answer in node.answers:
+        if isinstance(answer, ledger_pb2.CreateTransferResponse):
+            found = views.transaction(answer.transaction.transfer_id)
+            void = found is not None and found.state == ledger_pb2.TX_STATE_VOID and node.unlocked
+            if found is None or (found.state != ledger_pb2.TX_STATE_FINAL and not void):
+                raise Broken(f"{node.node_id} was promised {answer.transaction.transfer_id}")
+
+
+def check_bookings(node: Node) -> None:
+    """Each cost is in one row, each row in at most one payment, and payments pay what the rows say."""
+    booked: dict[str, int] = {}
+    for _, value in node.store.scan(BOOKINGS):
+        row = ledger_pb2.Booking.FromString(value)
+        if row.tx_id:
+            booked[row.tx_id] = booked.get(row.tx_id, 0) + row.amount_micro
+    views = Views(node.store)
+    paid = {}
+    for digest, value in node.store.scan(TXS):
+        if ledger_pb2.TxRow.FromString(value).bookings:
+            found = views.by_digest(digest)
+            assert found is not None, "what is in a row is found"
+            if found.state == ledger_pb2.TX_STATE_VOID and node.unlocked:
+                continue
+            paid[found.tx_id] = sum(output.amount_micro for output in found.outputs)
+            if found.state != ledger_pb2.TX_STATE_FINAL:
+                raise Broken(f"a payment of {node.node_id} is not final")
+    if paid != booked:
+        raise Broken(f"{node.node_id} booked {booked} and paid {paid}")

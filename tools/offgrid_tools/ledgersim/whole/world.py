@@ -1,0 +1,209 @@
+"""Several ledger machines in virtual time: the network between them, the honest nodes, the liars.
+
+The network loses, repeats and reorders calls and is cut into parts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
+
+from google.protobuf.message import Message
+
+from offgrid.v1 import common_pb2, ledger_pb2
+from offgrid_node.protocol.clock import Now
+from offgrid_node.protocol.effects import Answered, Call
+from offgrid_node.protocol.errors import Fault, Unavailable
+from offgrid_node.protocol.events import CostIncurred
+from offgrid_node.protocol.ids import node_id_bytes
+from offgrid_node.protocol.ledger.audit import sums
+from offgrid_node.protocol.ledger.commands import OpenLedger
+from offgrid_node.protocol.ledger.committee import Committee
+from offgrid_node.protocol.ledger.items import TxItem
+from offgrid_node.protocol.ledger.records import GENESIS_KIND, LedgerGenesis
+from offgrid_node.protocol.signing import digest_of
+from offgrid_tools.ledgersim.judge import Broken, Judge
+from offgrid_tools.ledgersim.keys import FEE, SALT, START_MICRO, Checks, Key, name_of
+from offgrid_tools.ledgersim.whole.node import Node
+from offgrid_tools.sim.engine import EPOCH_US, MS, Engine, Trace
+
+CALL_MS = 1_000  # no call is waited for any longer
+
+Done = Callable[[Message | Fault], None]
+
+
+class Receiver(Protocol):
+    """Who is called: a node, or a liar."""
+
+    def receive(self, sender: str, method: str, request: Message, done: Done) -> None: ...
+
+
+class World:
+    """Time in milliseconds. The first `lying` witnesses are nobody's until `liars` have them."""
+
+    def __init__(
+        self,
+        seed: int,
+        witnesses: int = 4,
+        observers: int = 1,
+        *,
+        lying: int = 0,
+        weights: Sequence[int] = (),
+        trace: Trace | None = None,
+    ) -> None:
+        self.engine = Engine(seed, trace)
+        self.rng = self.engine.rng
+        self.handled = 0  # messages and timers that nodes have handled
+        self.loss = self.repeats = self.crash_odds = 0.0
+        self.latency_ms = (1, 5)
+        self.sides: dict[str, int] = {}
+        self.names = [name_of(number) for number in range(witnesses + observers)]
+        self.genesis = LedgerGenesis(
+            self.names[-1],
+            tuple(zip(self.names[:witnesses], weights or [1_000] * witnesses, strict=True)),
+            tuple((name, START_MICRO) for name in self.names),
+            FEE,
+            1,
+        )
+        self.check = Checks()
+        self.judge = Judge(self.genesis)
+        self._durable: set[bytes] = set()  # blocks that were seen by the judge
+        self._heights: dict[tuple[bytes, int], bytes] = {}
+        self.nodes: dict[str, Node] = {}
+        self.liars: dict[str, Receiver] = {}
+        self.liars_txs: dict[tuple[bytes, int], dict[bytes, TxItem]] = {}
+        for name in self.names[lying:]:
+            self.nodes[name] = Node(self, name)
+
+    # ---- time
+
+    @property
+    def now_ms(self) -> int:
+        return self.engine.now_us // MS
+
+    def now(self) -> Now:
+        return Now(self.now_ms, EPOCH_US + self.engine.now_us)
+
+    def after(self, delay_ms: int, action: Callable[[], None]) -> None:
+        self.engine.after(delay_ms * MS, action)
+
+    def run(self, for_ms: int) -> None:
+        self.engine.run_until(self.engine.now_us + for_ms * MS)
+
+    # ---- the network
+
+    def carry(self, sender: str, call: Call, on_end: Callable[[Answered], None]) -> None:
+        """Loss shows as a fault, later; a repeated call is answered twice and the second answer ignored."""
+        if isinstance(call.request, ledger_pb2.PushBlocksRequest):
+            for block in call.request.blocks:
+                self._left(block)
+        ended: list[bool] = []
+
+        def end(reply: Message | None, fault: Fault | None) -> None:
+            if not ended:
+                ended.append(True)
+                on_end(Answered(call.tag, call.node, reply, fault))
+
+        def done(outcome: Message | Fault) -> None:
+            if self._lost(call.node, sender):
+                return
+            if isinstance(outcome, Fault):
+                self.after(self._delay(), lambda: end(None, outcome))
+            else:
+                self.after(self._delay(), lambda: end(outcome, None))
+
+        self.after(CALL_MS, lambda: end(None, Unavailable("no answer")))
+        for _ in range(2 if self.rng.random() < self.repeats else 1):
+            if not self._lost(sender, call.node):
+                self.after(self._delay(), lambda: self._arrive(sender, call, done))
+
+    def _arrive(self, sender: str, call: Call, done: Done) -> None:
+        receiver = self.nodes.get(call.node) or self.liars.get(call.node)
+        assert receiver is not None, "members call members"
+        self.engine.note(f"{sender[:6]} {call.method[-10:]} {call.node[:6]}", call.request.SerializeToString())
+        receiver.receive(sender, call.method, call.request, done)
+
+    def _lost(self, one: str, other: str) -> bool:
+        return self.rng.random() < self.loss or self.sides.get(one, 0) != self.sides.get(other, 0)
+
+    def _delay(self) -> int:
+        return self.rng.randrange(*self.latency_ms)
+
+    # ---- what the judge is told
+
+    def durable(self, raw: ledger_pb2.Block) -> None:
+        """An honest node has committed this block of its own."""
+        block = self.check(raw)
+        header = block.header
+        self._durable.add(block.digest)
+        place = header.author, header.height
+        if header.author not in self.judge.liars and self._heights.setdefault(place, block.digest) != block.digest:
+            raise Broken(f"{header.author_id} signed two blocks at height {header.height}")
+        self.judge.said(header.author, block.items)
+
+    def restored(self, node: Node, *, knowing: bool) -> None:
+        """It goes on with an old disk. What it said since binds it if enough others hold it, for these tell it before
+        it votes; the rest may be unknown to everybody whom it hears."""
+        author = node_id_bytes(node.node_id)
+        committee = Committee(self.genesis.witnesses)
+        own = committee.bit_of(author)
+        others = committee.weight(committee.all & ~own)
+        needed = min(committee.quorum_milli, others) if knowing else committee.quorum_milli - committee.weight(own)
+        held = {block.digest: block for block in node.own_blocks()}
+        holders: dict[bytes, int] = {}
+        for other in self.nodes.values():
+            if other is not node:
+                for block in other.blocks_of(author):
+                    held[block.digest] = block
+                    bit = committee.bit_of(node_id_bytes(other.node_id))
+                    holders[block.digest] = holders.get(block.digest, 0) | bit
+        bound = [
+            block
+            for digest, block in held.items()
+            if others - committee.weight(holders.get(digest, 0)) < needed or node.holds(digest)
+        ]
+        self._heights = {place: digest for place, digest in self._heights.items() if place[0] != author}
+        if knowing:
+            self._heights.update({(author, block.header.height): block.digest for block in bound})
+        self.judge.forgive(author, [item for block in bound for item in block.items])
+
+    def _left(self, raw: ledger_pb2.Block) -> None:
+        """A block is on its way from anybody to anybody."""
+        block = self.check(raw)
+        if block.digest not in self._durable:
+            if block.header.author not in self.judge.liars:
+                raise Broken(f"a block of {block.header.author_id} is on its way before it is durable there")
+            self._durable.add(block.digest)
+            self.judge.said(block.header.author, block.items)
+
+    # ---- what happens
+
+    def open(self) -> None:
+        body = self.genesis.encode()
+        signed = common_pb2.Signed(
+            body=body, signature=Key(self.genesis.issuer).sign(digest_of(GENESIS_KIND, SALT, body))
+        )
+        self.nodes[self.genesis.issuer].ask(OpenLedger(signed, self.genesis))
+
+    def cost(self, core: str, job_id: str, payee: str, amount: int) -> None:
+        self.nodes[core].step([CostIncurred(job_id, 1, payee, amount, "compute")])
+
+    def heal(self) -> None:
+        self.loss = self.repeats = self.crash_odds = 0.0
+        self.latency_ms = (1, 20)
+        self.sides.clear()
+
+    def check_agreement(self) -> None:
+        """All honest nodes hold the same money and slots, nobody is below zero."""
+        books = [node.balances() for node in self.nodes.values()]
+        for name, book in zip(self.nodes, books, strict=True):
+            if book != books[0]:
+                raise Broken(f"{name} has other balances: {book} != {books[0]}")
+            if any(balance < 0 for balance, _ in book.values()):
+                raise Broken(f"overdraft: {book}")
+        for node in self.nodes.values():
+            if not sums(node.store).conserved or sums(node.store).supply_micro != self.genesis.supply_micro:
+                raise Broken("money is not conserved")
+
+    def honest(self) -> Iterator[Node]:
+        return iter(self.nodes.values())

@@ -1,0 +1,68 @@
+"""Seeds of the ledger's simulator, and the bugs planted in it; a violation names its seed, which replays it exactly."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+
+from offgrid_tools.ledgersim.main import LEVELS, Case, replay, simulate, sweep, unmask
+from offgrid_tools.ledgersim.mutants import MUTANTS
+
+CHUNK = 100
+SIZES = (4, 7, 20)
+LARGE_EVERY = 10  # of the seeds with twenty witnesses so many run whole machines: one takes as long as twenty others
+
+
+def cases_of(seed: int) -> list[Case]:
+    """What a seed is run as: sizes are dealt in turn."""
+    size = SIZES[seed % len(SIZES)]
+    levels = [
+        level for level in LEVELS if level != "whole" or size < SIZES[-1] or seed // len(SIZES) % LARGE_EVERY == 0
+    ]
+    return [Case(seed, level, size) for level in levels]
+
+
+def soak_ledger(seed: int, rounds: int, say: Callable[[str], None]) -> list[str]:
+    """Runs `rounds` seeds from `seed` on, each twice; returns what was violated."""
+    broken: list[str] = []
+    began, events, final, noops = time.monotonic(), 0, 0, 0
+    for first in range(seed, seed + rounds, CHUNK):
+        seeds = range(first, min(first + CHUNK, seed + rounds))
+        for report, equal in sweep([c for each in seeds for c in cases_of(each)], jobs=os.cpu_count() or 1, twice=True):
+            events, final, noops = events + report.events, final + report.final, noops + report.noops
+            if report.violation:
+                broken.append(f"{report.violation}; replay: {replay(report)}")
+            if not equal:
+                broken.append(f"seed {report.seed} of the {report.level} level does not repeat itself")
+        say(f"   seeds {seeds[0]} to {seeds[-1]}, {len(broken)} violations, {time.monotonic() - began:.0f} s")
+    say(f"   {rounds} seeds twice: {events} events, {final} final slots, {noops} of them no-ops")
+    return broken
+
+
+def soak_ledger_mutants(seed: int, rounds: int, say: Callable[[str], None]) -> list[str]:
+    """Tries each planted bug on up to `rounds` seeds from `seed` on; returns those that went unseen and should not."""
+    began, names = time.monotonic(), list(MUTANTS)
+    broken: list[str] = []
+    with ProcessPoolExecutor(os.cpu_count() or 1) as pool:
+        found = pool.map(_found, names, [seed] * len(names), [rounds] * len(names))
+        for name, (tried, wrong) in zip(names, found, strict=True):
+            why = MUTANTS[name].unseen
+            excused = bool(wrong and why)
+            say(f"   {name:32} {f'unseen, as is known: {why}' if excused else wrong or f'found by seed {tried}'}")
+            if wrong and not excused:
+                broken.append(f"{name}: {MUTANTS[name].says}: {wrong}")
+    unseen = sum(1 for name in names if MUTANTS[name].unseen)
+    say(f"   {len(names)} planted bugs, {unseen} of them known to hide, {time.monotonic() - began:.0f} s")
+    return broken
+
+
+def _found(mutant: str, seed: int, rounds: int) -> tuple[int, str]:
+    """The seed that found it, and what is wrong with that."""
+    report = unmask(mutant, range(seed, seed + rounds))
+    if report is None:
+        return seed + rounds, f"unseen through {rounds} seeds from {seed}"
+    if sound := simulate(report.seed, report.level).violation:
+        return report.seed, f"seed {report.seed} is not sound without it: {sound}"
+    return report.seed, ""
