@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 from ledger_bench import OWNER, PAYEE, SELF, W1, W2, W3, Bench, confirm, vote
-from ledger_world import FEE, START_MICRO, Key
 
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.errors import FailedPrecondition
@@ -14,6 +13,7 @@ from offgrid_node.protocol.ledger.commands import SetCreditLine
 from offgrid_node.protocol.ledger.items import Double, TxItem, Unlock, double_of
 from offgrid_node.protocol.ledger.reach import Reach
 from offgrid_node.protocol.ledger.records import unlock_digest
+from offgrid_tools.ledgersim.keys import FEE, START_MICRO, Key
 
 OWN = node_id_bytes(SELF)
 
