@@ -14,7 +14,7 @@ from offgrid_node.protocol.draft import Draft
 from offgrid_node.protocol.ledger.accounts import Accounts
 from offgrid_node.protocol.ledger.items import TxItem
 from offgrid_node.protocol.ledger.records import Tx
-from offgrid_node.protocol.ledger.slots import Tally
+from offgrid_node.protocol.ledger.slots import NOTHING, Tally
 from offgrid_node.protocol.ledger.tables import EVERYBODY, TX_INDEX, TXS, newest_first
 
 HELD_MAX = 16_384  # transactions in memory; all are in their rows
@@ -39,6 +39,11 @@ class Transactions:
             body, signature = row.signed.body, row.signed.signature
             known = self._held[digest] = Known(TxItem(Tx.decode(body), body, signature, digest), row)
         return known
+
+    def of_slot(self, account: bytes, seq: int, digest: bytes) -> Known | None:
+        """The transaction, if it is here and of this slot. A liar speaks in one slot of what belongs to another."""
+        known = self.get(digest) if digest != NOTHING else None
+        return known if known is not None and (known.item.tx.src, known.item.tx.seq) == (account, seq) else None
 
     def add(self, item: TxItem, now: Now, *, transfer_id: str = "", bookings: int = 0) -> Known:
         """One that is not known yet."""

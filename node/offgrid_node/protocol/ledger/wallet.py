@@ -19,6 +19,7 @@ from offgrid_node.protocol.ids import ID_BYTES, base32, fresh_id
 from offgrid_node.protocol.ledger.accounts import Accounts
 from offgrid_node.protocol.ledger.bookings import Bookings
 from offgrid_node.protocol.ledger.commands import CreateTransfer
+from offgrid_node.protocol.ledger.endings import ledger_event
 from offgrid_node.protocol.ledger.items import TxItem, Unlock
 from offgrid_node.protocol.ledger.records import NO_REQUEST, TX_KIND, Tx, request_mark, tx_id_of, unlock_digest
 from offgrid_node.protocol.ledger.refusals import wrong_amount
@@ -34,7 +35,7 @@ from offgrid_node.protocol.ledger.tables import (
 )
 from offgrid_node.protocol.ledger.transactions import Known, Transactions
 from offgrid_node.protocol.ledger.voice import Voice
-from offgrid_node.protocol.ledger.witness import Witness, ledger_event
+from offgrid_node.protocol.ledger.witness import Witness
 from offgrid_node.protocol.requests import reused
 from offgrid_node.protocol.rng import Rng
 from offgrid_node.protocol.signing import digest_of

@@ -423,7 +423,7 @@ def test_what_one_witness_says_at_one_ballot_is_bounded() -> None:
     bench = torn.bench
     made_up = [bytes([number]) * 32 for number in range(1, DIGESTS_MAX + 20)]
     bench.says(W3, *(votes(digest) for digest in made_up), *(report(1, (0, digest)) for digest in made_up))
-    row = bench.machine._witness._disputes.get(ACCOUNT, 0)
+    row = bench.machine._witness._ballots._disputes.get(ACCOUNT, 0)
     assert row is not None
     assert (len(row.tallies[1]), row.reports) == (DIGESTS_MAX, {})
     assert len([*bench.store.scan(ASIDE)]) == len(made_up)

@@ -16,11 +16,12 @@ from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.ids import node_id_bytes, unbase32
 from offgrid_node.protocol.ledger import witness as rules
 from offgrid_node.protocol.ledger.committee import Committee
+from offgrid_node.protocol.ledger.disputes import DIGESTS_MAX
 from offgrid_node.protocol.ledger.items import Double
 from offgrid_node.protocol.ledger.orphans import ASK_MS
 from offgrid_node.protocol.ledger.records import tx_id_of
 from offgrid_node.protocol.ledger.tables import SLOTS, TALLIES, TXS
-from offgrid_node.protocol.ledger.witness import DIGESTS_MAX, SEQ_AHEAD_MAX
+from offgrid_node.protocol.ledger.witness import SEQ_AHEAD_MAX
 from offgrid_tools.ledgersim.keys import FEE, START_MICRO, name_of
 
 # ---- votes
@@ -156,8 +157,8 @@ def test_confirms_of_others_are_no_certificate() -> None:
     assert confirm(item) not in bench.take_said()
 
 
-def test_what_is_final_by_the_confirms_of_others_is_confirmed_all_the_same() -> None:
-    """One of these may be a liar's, shown to nobody else: without this node's word the others would wait for ever."""
+def test_what_is_final_by_the_confirms_of_others_is_not_confirmed_any_more() -> None:
+    """One of these may be a liar's, shown to nobody else: its block is here, so the others get it from this node."""
     bench = Bench()
     item = bench.tx()
     bench.says(OWNER, item)
@@ -165,6 +166,15 @@ def test_what_is_final_by_the_confirms_of_others_is_confirmed_all_the_same() -> 
     for witness in (W1, W2, W3):
         bench.says(witness, confirm(item))
     assert bench.balance(PAYEE) > START_MICRO
+    assert bench.take_said() == []
+
+
+def test_what_others_have_certified_is_confirmed_without_a_vote() -> None:
+    bench = Bench()
+    item = bench.tx()
+    for witness in (W1, W2, W3):
+        bench.says(witness, vote(item))
+    bench.says(OWNER, item)
     assert bench.take_said() == [confirm(item)]
 
 

@@ -11,9 +11,11 @@ from offgrid_node.protocol.ledger.bookings import Bookings, Owed
 from offgrid_node.protocol.ledger.chains import Chains
 from offgrid_node.protocol.ledger.committee import Committee
 from offgrid_node.protocol.ledger.disputes import NO_CERTIFICATE, Disputes
+from offgrid_node.protocol.ledger.endings import Endings
 from offgrid_node.protocol.ledger.recovery import Recovery
 from offgrid_node.protocol.ledger.slots import NOTHING, Slot, Slots
 from offgrid_node.protocol.ledger.tables import OWED, number_key
+from offgrid_node.protocol.ledger.transactions import Transactions
 from offgrid_node.protocol.ledger.voice import Voice
 from offgrid_node.protocol.ledger.wallet import Wallet
 from offgrid_node.protocol.ledger.witness import Witness
@@ -61,13 +63,13 @@ def _by_heads(sound: Sound) -> Sound:
 
 def _any_vote_certifies(sound: Sound) -> Sound:
     def certified(self: Any, slot: Any, account: Any) -> Any:
-        return slot.first if self._known(slot, account, slot.first) is not None else None
+        return slot.first if self._endings.known(slot, account, slot.first) is not None else None
 
     return certified
 
 
 def _whoever_asks(sound: Sound) -> Sound:
-    return lambda self, slot, account: self._known(slot, account, slot.first) is not None
+    return lambda self, slot, account: self._endings.known(slot, account, slot.first) is not None
 
 
 def _whatever_comes_before(sound: Sound) -> Sound:
@@ -78,7 +80,7 @@ def _whatever_comes_before(sound: Sound) -> Sound:
 
 
 def _whosever_it_is(sound: Sound) -> Sound:
-    return lambda self, slot, digest: self._transactions.get(digest) if digest != NOTHING else None
+    return lambda self, account, seq, digest: self.get(digest) if digest != NOTHING else None
 
 
 def _votes_confirm(sound: Sound) -> Sound:
@@ -146,10 +148,11 @@ MUTANTS: dict[str, Mutant] = {
         "a witness votes whatever the account has", (Patch(Witness, "_may_vote", _whoever_asks),)
     ),
     "prev-unchecked": Mutant(
-        "a witness takes any transaction for the next one", (Patch(Witness, "_known", _whatever_comes_before),)
+        "a witness takes any transaction for the next one", (Patch(Endings, "known", _whatever_comes_before),)
     ),
     "void-whosever": Mutant(
-        "what was named in a slot is void with it, of whatever slot it is", (Patch(Witness, "_of", _whosever_it_is),)
+        "what was named in a slot is void with it, of whatever slot it is",
+        (Patch(Transactions, "of_slot", _whosever_it_is),),
     ),
     "torn-for-ever": Mutant(
         "a slot of two transactions hangs when neither gets a quorum", (Patch(Recovery, "next_word", never(None)),)

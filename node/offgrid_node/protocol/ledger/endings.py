@@ -1,0 +1,115 @@
+"""How a slot ends: a quorum has confirmed one transaction, or the no-op, at one ballot.
+
+The money moves then and the account's next slot is open; whatever else was signed for the slot is void, for ever.
+"""
+
+from __future__ import annotations
+
+from offgrid.v1 import ledger_pb2
+from offgrid_node.protocol.clock import Now
+from offgrid_node.protocol.draft import Draft
+from offgrid_node.protocol.etypes import EventType
+from offgrid_node.protocol.ids import base32
+from offgrid_node.protocol.ledger.accounts import Account, Accounts
+from offgrid_node.protocol.ledger.ballots import Ballots
+from offgrid_node.protocol.ledger.committee import Committee
+from offgrid_node.protocol.ledger.disputes import Dispute
+from offgrid_node.protocol.ledger.records import Tx, tx_id_of
+from offgrid_node.protocol.ledger.slots import Slot, Slots, Tally
+from offgrid_node.protocol.ledger.transactions import Known, Transactions
+
+
+class Endings:
+    """What could end a slot, and what has."""
+
+    def __init__(
+        self, draft: Draft, accounts: Accounts, slots: Slots, transactions: Transactions, ballots: Ballots
+    ) -> None:
+        self._draft, self._accounts, self._slots = draft, accounts, slots
+        self._transactions, self._ballots = transactions, ballots
+        self._committee = Committee(())
+        self._ended: list[Known] = []
+
+    def open(self, committee: Committee) -> None:
+        self._committee = committee
+
+    # ---- questions
+
+    def known(self, slot: Slot, account: Account, digest: bytes) -> Known | None:
+        """The transaction, if it is here and belongs at the end of this account's chain. One that does not can have a
+        quorum only where liars weigh a third or more."""
+        known = self._transactions.of_slot(slot.account, slot.seq, digest)
+        return known if known is not None and known.item.tx.prev == account.head else None
+
+    def holds(self, slot: Slot, account: Account, digest: bytes) -> bool:
+        """Whether the slot could end with this."""
+        return digest == self._ballots.noop(slot) or self.known(slot, account, digest) is not None
+
+    # ---- changes
+
+    def end(self, slot: Slot, account: Account, dispute: Dispute | None, now: Now) -> list[bytes] | None:
+        """Ends the account's next slot if it can: the accounts whose next slots are to be looked at then."""
+        enough = self._committee.enough
+        for digest, tally in slot.tallies.items():
+            if tally.confirmed and enough(tally.confirmed) and self.known(slot, account, digest):
+                return self._apply(slot, dispute, digest, tally, now)
+        for _, digest, tally in dispute.all_tallies() if dispute is not None else ():
+            if enough(tally.confirmed) and self.holds(slot, account, digest):
+                return self._apply(slot, dispute, digest, tally, now)
+        return None
+
+    def take(self) -> list[Known]:
+        """Transactions that became final or void since it was asked last."""
+        ended, self._ended = self._ended, []
+        return ended
+
+    # ---- inside
+
+    def _apply(self, slot: Slot, dispute: Dispute | None, digest: bytes, tally: Tally, now: Now) -> list[bytes]:
+        """The slot ends with this transaction, or with the no-op."""
+        touched = [slot.account]
+        known = self._transactions.of_slot(slot.account, slot.seq, digest)
+        if known is not None:
+            tx = known.item.tx
+            self._accounts.apply(tx, digest)
+            self._transactions.end(known, ledger_pb2.TX_STATE_FINAL, tally, now)
+            self._ended.append(known)
+            event = ledger_event(tx, digest, "final")
+            touched += [name for name, _ in tx.outputs]
+        else:
+            self._accounts.skip(slot.account, slot.seq, digest)
+            event = ledger_pb2.LedgerEvent(
+                tx_id=tx_id_of(digest), src=base32(slot.account), seq=slot.seq, outcome="no-op"
+            )
+        self._draft.record(EventType.TX_FINAL, event.tx_id, ledger=event)
+        if len(slot.tallies) > 1 or slot.first != digest or dispute is not None:
+            self._void_others(slot, dispute, digest, now)
+        self._slots.close(slot)
+        if slot.disputed or slot.aside or slot.doubled:
+            self._ballots.close(slot)
+        return touched
+
+    def _void_others(self, slot: Slot, dispute: Dispute | None, digest: bytes, now: Now) -> None:
+        """What else was named in the slot will never be; each keeps who voted for it at ballot 0."""
+        named = {slot.first: None, **dict.fromkeys(slot.tallies)}
+        for _, other, _ in dispute.all_tallies() if dispute is not None else ():
+            named[other] = None
+        named.pop(digest, None)
+        for other in named:
+            known = self._transactions.of_slot(slot.account, slot.seq, other)
+            if known is not None and known.row.state == ledger_pb2.TX_STATE_SIGNED:
+                votes = slot.tallies.get(other) or Tally()
+                self._transactions.end(known, ledger_pb2.TX_STATE_VOID, votes, now)
+                self._ended.append(known)
+
+
+def ledger_event(tx: Tx, digest: bytes, outcome: str) -> ledger_pb2.LedgerEvent:
+    """What the journal says of a transaction."""
+    return ledger_pb2.LedgerEvent(
+        tx_id=tx_id_of(digest),
+        src=base32(tx.src),
+        seq=tx.seq,
+        amount_micro=tx.total_micro - tx.fee_micro,
+        fee_micro=tx.fee_micro,
+        outcome=outcome,
+    )
