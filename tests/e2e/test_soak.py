@@ -13,6 +13,7 @@ from live import run
 from offgrid.v1 import common_pb2, jobs_pb2, ledger_pb2
 from offgrid_node.protocol.jobs.receipts import ReceiptBody
 from offgrid_node.protocol.ledger.records import Tx
+from offgrid_node.protocol.ledger.sources import NodeSource
 from offgrid_node.protocol.ledger.tables import TXS
 from offgrid_node.storage.memory import MemoryStore
 from offgrid_node.storage.store import Batch
@@ -132,7 +133,7 @@ class TestTheAudit:
     def test_of_two_final_values_in_one_slot(self) -> None:
         stores = {}
         for node, amount in (("a", 1), ("b", 2)):
-            tx = Tx(bytes(20), 0, bytes(32), 1_000, ((bytes(20), amount),))
+            tx = Tx(NodeSource(bytes(20)), 0, bytes(32), 1_000, ((bytes(20), amount),))
             row = ledger_pb2.TxRow(signed=common_pb2.Signed(body=tx.encode()), state=ledger_pb2.TX_STATE_FINAL)
             stores[node] = MemoryStore()
             stores[node].commit(Batch(writes={(TXS, tx.digest(b"")): row.SerializeToString()}))

@@ -35,6 +35,15 @@ class PeerDown:
 
 
 @dataclass(frozen=True, slots=True)
+class KeyReplaced:
+    """mesh → ledger: a member signs by its next key now, its `number`th since the first. Said when this node learns it,
+    and of all members whose key was ever replaced at start."""
+
+    node_id: str
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
 class OpenQuorum:
     """objects → quorum: this node needs acks of `subject`. Said again it is answered again; with other members, another
     layout or something `lost` it opens the next epoch, in which acks count on as far as they are for what it asks. A

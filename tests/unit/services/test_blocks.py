@@ -23,6 +23,7 @@ from offgrid_node.protocol.ledger.commands import (
 )
 from offgrid_node.protocol.ledger.items import Item, SignedHeader, Statement, TxItem
 from offgrid_node.protocol.ledger.records import GENESIS_KIND, LedgerGenesis, Tx
+from offgrid_node.protocol.ledger.sources import NodeSource
 from offgrid_node.protocol.mesh.records import signed
 from offgrid_node.services.bulk import Bulk, Carry, Ended, inline
 from offgrid_node.services.flow import run
@@ -43,8 +44,10 @@ class Members:
     def keys(self, node_id: str) -> list[bytes]:
         return [self.known[node_id]] if node_id in self.known else []
 
-    def key_at(self, node_id: str, *, height: int | None = None, seq: int | None = None) -> bytes | None:
-        assert (height is None) is not (seq is None), "each claim says which of its signer's keys it is by"
+    def key_at(
+        self, node_id: str, *, height: int | None = None, seq: int | None = None, number: int | None = None
+    ) -> bytes | None:
+        assert [height, seq, number].count(None) == 2, "each claim says which of its signer's keys it is by"
         return self.known.get(node_id)
 
     def is_admin(self, node_id: str) -> bool:
@@ -75,7 +78,7 @@ def message(checked: CheckedBlock) -> ledger_pb2.Block:
 
 
 def tx_item(owner: NodeKey, signer: NodeKey | None = None, seq: int = 0) -> TxItem:
-    tx = Tx(account(owner), seq, bytes(32), 1_000, ((account(BARN), 5),))
+    tx = Tx(NodeSource(account(owner)), seq, bytes(32), 1_000, ((account(BARN), 5),))
     digest = tx.digest(SALT)
     return TxItem(tx, tx.encode(), (signer or owner).sign(digest), digest)
 

@@ -50,7 +50,7 @@ def sign_tx(tx: Tx) -> TxItem:
     """As its owner does."""
     body = tx.encode()
     digest = digest_of(TX_KIND, SALT, body)
-    return TxItem(tx, body, Key(base32(tx.src)).sign(digest), digest)
+    return TxItem(tx, body, Key(base32(tx.source.signer)).sign(digest), digest)
 
 
 class Checks:

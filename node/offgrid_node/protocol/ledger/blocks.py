@@ -68,7 +68,7 @@ def check_block(block: ledger_pb2.Block, salt: bytes, holds: Holds) -> CheckedBl
     except PeerFault as fault:
         raise PeerFault(f"{name}: {fault.message}", reason=fault.reason) from fault
     for item in items:
-        for claim in claims(item):
+        for claim in claims(item, salt):
             if not holds(claim):
                 raise PeerFault(f"{name}: an item is not signed by {claim.signer}", reason="BadSignature")
     return CheckedBlock(signed, items, raw)

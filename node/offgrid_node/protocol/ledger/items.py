@@ -9,7 +9,7 @@ own, all else is covered by the block's. Ballots above 0 are recovery.py's; epoc
     fork        4 | two x (len2 header | sig64), the lesser header first
     double      5 | two x (len2 tx body | sig64), the lesser body first
     seen        6 | author20 | digest32
-    unlock      7 | sig64 | account20 | seq8
+    unlock      7 | sig64 | source (of a node or a lane) | seq8
     report      8 | epoch4 | account20 | seq8 | ballot4 | certificate's ballot4 | certificate's tx32
 """
 
@@ -22,26 +22,29 @@ from dataclasses import dataclass
 from offgrid_node.protocol.errors import PeerFault
 from offgrid_node.protocol.ids import base32
 from offgrid_node.protocol.ledger.records import HEADER_KIND, TX_KIND, Header, Tx, unlock_digest
+from offgrid_node.protocol.ledger.sources import HOLD, HoldSource, LaneSource, NodeSource, Post, Source, read_source
 from offgrid_node.protocol.signing import SIGNATURE_BYTES, BodyReader, BodyWriter, digest_of
 
 TX, VOTE, CONFIRM, FORK, DOUBLE, SEEN, UNLOCK, REPORT = 1, 2, 3, 4, 5, 6, 7, 8
-SIGNATURES = {TX: 1, FORK: 2, DOUBLE: 2, UNLOCK: 1}  # within an item of that kind
+SIGNATURES = {TX: 1, FORK: 2, DOUBLE: 4, UNLOCK: 1}  # within an item of that kind, at most; of a hold's one more
+_SOURCE_AT = 1 + SIGNATURE_BYTES + 1  # in a transaction's item: behind its signature and its version
+_HOLD = bytes((HOLD,))
 _STATEMENT = struct.Struct(">BI20sQI32s")
 _SEEN = struct.Struct(">B20s32s")
-_UNLOCK = struct.Struct(">B64s20sQ")
 _REPORT = struct.Struct(">BI20sQII32s")
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
     """A signature that whoever takes an item in has to check: `signer` (a node id) signed `digest`, its block of that
-    height or its transaction of that number: by them its key of then is found."""
+    height, its transaction of that number, or by its key of that number: by them its key of then is found."""
 
     signer: str
     digest: bytes
     signature: bytes
     height: int | None = None
     seq: int | None = None
+    key: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,13 +122,17 @@ class Seen:
 class Unlock:
     """An owner asks that this slot of its account ends: with what may be final there already, else with nothing."""
 
-    account: bytes
+    source: NodeSource | LaneSource
     seq: int
     signature: bytes
     digest: bytes
 
+    @property
+    def account(self) -> bytes:
+        return self.source.account
+
     def encode(self) -> bytes:
-        return _UNLOCK.pack(UNLOCK, self.signature, self.account, self.seq)
+        return bytes((UNLOCK,)) + self.signature + self.source.encode() + self.seq.to_bytes(8, "big")
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,24 +170,26 @@ def decode_item(data: bytes, salt: bytes) -> Item:
         return _evidence(kind, data[1:], salt)
     if kind == SEEN and len(data) == _SEEN.size:
         return Seen(data[1:21], data[21:])
-    if kind == UNLOCK and len(data) == _UNLOCK.size:
-        _, signature, account, seq = _UNLOCK.unpack(data)
-        return Unlock(account, seq, signature, unlock_digest(salt, account, seq))
+    if kind == UNLOCK:
+        return _unlock(data[1:], salt)
     if kind == REPORT and len(data) == _REPORT.size:
         return _report(data)
     raise _malformed("item", f"kind {kind} of {len(data)} bytes is not known")
 
 
-def claims(item: Item) -> Iterator[Claim]:
+def claims(item: Item, salt: bytes) -> Iterator[Claim]:
     """The signatures within an item."""
     match item:
         case TxItem(tx, _, signature, digest):
-            yield Claim(base32(tx.src), digest, signature, seq=tx.seq)
-        case Unlock(account, seq, signature, digest):
-            yield Claim(base32(account), digest, signature, seq=seq)
+            yield _owners_claim(tx.source, tx.seq, digest, signature)
+            if isinstance(tx.source, HoldSource) and isinstance(tx.source.act, Post):
+                terms, act = tx.source.terms, tx.source.act
+                yield Claim(base32(terms.payer), act.voucher(terms.account).digest(salt), act.signature, key=terms.key)
+        case Unlock(source, seq, signature, digest):
+            yield _owners_claim(source, seq, digest, signature)
         case Double(first, second):
-            yield from claims(first)
-            yield from claims(second)
+            yield from claims(first, salt)
+            yield from claims(second, salt)
         case Fork(first, second):
             for header in (first, second):
                 yield Claim(header.header.author_id, header.digest, header.signature, height=header.header.height)
@@ -199,8 +208,27 @@ def double_of(one: TxItem, other: TxItem) -> Double:
 
 
 def signatures_in(items: Iterable[bytes]) -> int:
-    """How many signatures encoded items carry, by their kinds alone: nothing is decoded for that."""
-    return sum(SIGNATURES.get(item[0], 0) for item in items if item)
+    """How many signatures encoded items carry at most, by their kinds alone: nothing is decoded for that."""
+    return sum(
+        SIGNATURES.get(item[0], 0) + (item[0] == TX and item[_SOURCE_AT:][:1] == _HOLD) for item in items if item
+    )
+
+
+def _owners_claim(source: Source, seq: int, digest: bytes, signature: bytes) -> Claim:
+    number = seq if source.key is None else None
+    return Claim(base32(source.signer), digest, signature, seq=number, key=source.key)
+
+
+def _unlock(data: bytes, salt: bytes) -> Unlock:
+    try:
+        reader = BodyReader(data)
+        signature, source, seq = reader.fixed(SIGNATURE_BYTES), read_source(reader), reader.uint(8)
+        reader.end()
+    except ValueError as error:
+        raise _malformed("unlock", str(error)) from error
+    if isinstance(source, HoldSource):
+        raise _malformed("unlock", "of a hold: its slot ends when its two parties contest it")
+    return Unlock(source, seq, signature, unlock_digest(salt, source.account, seq))
 
 
 def _report(data: bytes) -> Report:

@@ -17,7 +17,7 @@ from offgrid_node.protocol.draft import Draft
 from offgrid_node.protocol.effects import Answered, Asked, Effect, Rows, Woke
 from offgrid_node.protocol.errors import AlreadyExists, FailedPrecondition, Fault, Internal
 from offgrid_node.protocol.etypes import EventType
-from offgrid_node.protocol.events import CostIncurred, PeerDown, PeerUp
+from offgrid_node.protocol.events import CostIncurred, KeyReplaced, PeerDown, PeerUp
 from offgrid_node.protocol.ids import node_id_bytes
 from offgrid_node.protocol.ledger import commands
 from offgrid_node.protocol.ledger.accounts import Accounts
@@ -28,6 +28,7 @@ from offgrid_node.protocol.ledger.exposures import AMOUNT_BYTES
 from offgrid_node.protocol.ledger.gossip import Gossip, Tag
 from offgrid_node.protocol.ledger.intake import Intake
 from offgrid_node.protocol.ledger.items import Item, SignedHeader, signatures_in
+from offgrid_node.protocol.ledger.keys import Keys
 from offgrid_node.protocol.ledger.orphans import Orphans
 from offgrid_node.protocol.ledger.reach import Reach
 from offgrid_node.protocol.ledger.records import LedgerGenesis
@@ -56,11 +57,14 @@ class LedgerMachine:
         self._voice = Voice(draft)
         self._accounts = Accounts(draft)
         self._slots = Slots(draft)
+        self._keys = Keys(draft)
         self._transactions = Transactions(draft, self._accounts)
         self._chains = Chains(draft, salt)
         self._orphans = Orphans(draft)
         self._bookings = Bookings(own, salt, draft)
-        self._witness = Witness(settings, draft, self._accounts, self._slots, self._transactions, self._voice)
+        self._witness = Witness(
+            settings, draft, self._accounts, self._slots, self._transactions, self._voice, self._keys
+        )
         self._intake = Intake(own, salt, draft, self._chains, self._orphans, self._voice, self._witness)
         self._wallet = Wallet(
             settings, draft, self._accounts, self._transactions, self._witness, self._voice, self._bookings
@@ -112,6 +116,8 @@ class LedgerMachine:
                 case PeerDown(node):
                     self.reach.on_peer_down(node, now)
                     self._gossip.on_peer_down(node)
+                case KeyReplaced(node, number):
+                    self._keys.on_replaced(node, number)
                 case CostIncurred():
                     if self._settings.enabled:
                         self._bookings.on_cost(event, now, payable=self.is_open)

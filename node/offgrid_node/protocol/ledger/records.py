@@ -1,11 +1,12 @@
 """The signed bodies of the ledger: the genesis that opens it, the transaction, and the header of a block.
 
 Bodies are the fixed big-endian form of protocol/signing.py, their digests personalised by kind and salted with the
-mesh's id (RFC 7693, section 2.5). Inside the ledger an account is the 20 bytes behind a node id. What is valid here
-must be valid on every node for ever, so no rule leans on tables that change, such as Unicode's.
+mesh's id (RFC 7693, section 2.5). Inside the ledger an account is 20 bytes: those behind a node id, or those of a lane
+or a hold. What is valid here must be valid on every node for ever, so no rule leans on tables that change, such as
+Unicode's.
 
     genesis   ver1 | issuer20 | epoch4 | fee8 | created8 | n2 x (witness20 weight4) | n2 x (account20 amount8)
-    tx        ver1 | src20 | seq8 | prev32 | fee8 | n1 x (dst20 amount8) | metalen2 | meta | request16
+    tx        ver1 | source (sources.py) | seq8 | prev32 | fee8 | n1 x (dst20 amount8) | metalen2 | meta | request16
     meta      (keylen1 key vallen2 value)*, keys ascending
     header    ver1 | author20 | height8 | prev32 | n1 x parent32 | epoch4 | root32 | items4 | created8
     booking   ver1 | job (len2) | attempt4 | payee20 | amount8 | action (len2)
@@ -20,6 +21,7 @@ from functools import cached_property
 
 from offgrid_node.protocol.errors import PeerFault
 from offgrid_node.protocol.ids import NODE_ID_BYTES, base32, node_id_bytes
+from offgrid_node.protocol.ledger.sources import HoldSource, Source, read_source
 from offgrid_node.protocol.signing import BodyReader, BodyWriter, check_version, decode_body, digest_of
 
 GENESIS_KIND, TX_KIND, HEADER_KIND = b"og.ledger.v1", b"og.tx.v1", b"og.block.v1"
@@ -137,11 +139,11 @@ class LedgerGenesis:
 
 @dataclass(frozen=True)
 class Tx:
-    """Moves money of `src` in its slot `seq`; `prev` is the digest of the transaction in the slot before, or of the
-    genesis: the slots of an account are a chain. `request` is what `request_mark` makes of the id under which it was
-    asked for: by it an owner that was restored knows a repeated call."""
+    """Moves money of its source's account in the slot `seq` of that; `prev` is the digest of the transaction in the
+    slot before, or of the genesis: the slots of an account are a chain. `request` is what `request_mark` makes of the
+    id under which it was asked for: by it an owner that was restored knows a repeated call."""
 
-    src: bytes
+    source: Source
     seq: int
     prev: bytes
     fee_micro: int
@@ -150,13 +152,18 @@ class Tx:
     request: bytes = NO_REQUEST
 
     @cached_property
+    def src(self) -> bytes:
+        """The account that it takes from."""
+        return self.source.account
+
+    @cached_property
     def total_micro(self) -> int:
         """What the account loses: all outputs and the fee."""
         return sum(amount for _, amount in self.outputs) + self.fee_micro
 
     def encode(self) -> bytes:
         parts = [
-            b"\x01", self.src, self.seq.to_bytes(8, "big"), self.prev, self.fee_micro.to_bytes(8, "big"),
+            b"\x01", self.source.encode(), self.seq.to_bytes(8, "big"), self.prev, self.fee_micro.to_bytes(8, "big"),
             bytes((len(self.outputs),)),
         ]  # fmt: skip
         for account, amount in self.outputs:
@@ -172,10 +179,10 @@ class Tx:
     @classmethod
     def _read(cls, reader: BodyReader) -> Tx:
         check_version(reader.uint(1), VERSION)
-        src, seq, prev, fee = reader.fixed(NODE_ID_BYTES), reader.uint(8), reader.fixed(DIGEST_BYTES), reader.uint(8)
+        source, seq, prev, fee = read_source(reader), reader.uint(8), reader.fixed(DIGEST_BYTES), reader.uint(8)
         count = _count(reader.uint(1), 1, OUTPUTS_MAX, "outputs")
         outputs = tuple((reader.fixed(NODE_ID_BYTES), reader.uint(8)) for _ in range(count))
-        tx = cls(src, seq, prev, fee, outputs, reader.blob(), reader.fixed(REQUEST_BYTES))
+        tx = cls(source, seq, prev, fee, outputs, reader.blob(), reader.fixed(REQUEST_BYTES))
         tx.check()
         return tx
 
@@ -187,6 +194,15 @@ class Tx:
         if self.total_micro > AMOUNT_MAX or self.seq > SEQ_MAX:
             raise ValueError(f"outputs and fee are at most {AMOUNT_MAX} together, and so is the slot's number")
         decode_meta(self.meta)
+        if isinstance(self.source, HoldSource):
+            self._check_hold(self.source)
+
+    def _check_hold(self, source: HoldSource) -> None:
+        """By its terms there is one way to write how it ends."""
+        if (self.outputs, self.fee_micro) != (source.outputs, source.terms.fee_micro):
+            raise ValueError("a hold's outputs and fee are those that its terms and its end give")
+        if self.meta or self.request != NO_REQUEST:
+            raise ValueError("a hold's transaction has neither meta nor a request")
 
     def digest(self, salt: bytes) -> bytes:
         """The 32 bytes that are signed; the transaction's id is their text form (`tx_id_of`)."""

@@ -29,6 +29,7 @@ FORKS = "ledger_forks"  # author → the first `Fork` of it that was seen
 EVIDENCE = "ledger_evidence"  # account → the newest `Double` of it
 NAMED = "ledger_named"  # digest → the author who said so, of blocks that a `Seen` names and that are not here yet
 UNTOLD = "ledger_untold"  # digest → its author, of blocks beside their chain that nothing held here leans on yet
+KEY_NUMBERS = "ledger_key_numbers"  # node → how often its key was replaced
 REQUESTS = "ledger_requests"  # records.request_mark → transfer id
 CREDIT_LINES = "ledger_credit_lines"  # payer's account → the most that is accepted of it before it is final, 8 bytes
 

@@ -24,6 +24,7 @@ from offgrid_node.protocol.ledger.items import TxItem, Unlock
 from offgrid_node.protocol.ledger.records import NO_REQUEST, TX_KIND, Tx, request_mark, tx_id_of, unlock_digest
 from offgrid_node.protocol.ledger.refusals import wrong_amount
 from offgrid_node.protocol.ledger.settings import LedgerSettings
+from offgrid_node.protocol.ledger.sources import NodeSource
 from offgrid_node.protocol.ledger.tables import (
     IN_FLIGHT_KEY,
     META,
@@ -126,7 +127,7 @@ class Wallet:
         seq = self._accounts.get(account).next_seq
         digest = unlock_digest(self._settings.salt, account, seq)
         if not self._witness.is_unlocked(account, seq):
-            unlock = Unlock(account, seq, self._settings.signer.sign(digest), digest)
+            unlock = Unlock(NodeSource(account), seq, self._settings.signer.sign(digest), digest)
             self._voice.say(unlock)
             self._witness.on_unlock(unlock)
         return self._in_flight
@@ -311,7 +312,7 @@ class Wallet:
     ) -> bytes:
         """Signs the account's next transaction; it leaves in the block that this step ends with."""
         account = self._accounts.get(self._settings.account)
-        tx = Tx(self._settings.account, account.next_seq, account.head, fee_micro, outputs, meta, request)
+        tx = Tx(NodeSource(self._settings.account), account.next_seq, account.head, fee_micro, outputs, meta, request)
         body = tx.encode()
         digest = digest_of(TX_KIND, self._settings.salt, body)
         item = TxItem(tx, body, self._settings.signer.sign(digest), digest)

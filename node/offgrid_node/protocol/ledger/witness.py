@@ -1,7 +1,8 @@
 """The rules by which a transaction becomes final, at ballot 0 (FastPay's broadcast with a second phase).
 
     tx seen     its slot is the account's next, its `prev` the account's head, the funds are there by final
-                transactions, nothing was voted for in the slot → this node, a witness, votes for it: once, for ever
+                transactions, its owner signs with that key still, nothing was voted for in the slot → this node, a
+                witness, votes for it: once, for ever
     quorum of votes for one transaction → a certificate → this node confirms it: once, for ever
     quorum of confirms                  → final: the money moves here, the next slot of the account is examined
 
@@ -37,6 +38,7 @@ from offgrid_node.protocol.ledger.ballots import Ballots
 from offgrid_node.protocol.ledger.committee import Committee
 from offgrid_node.protocol.ledger.endings import Endings
 from offgrid_node.protocol.ledger.items import Double, Item, Report, Statement, TxItem, Unlock, double_of
+from offgrid_node.protocol.ledger.keys import Keys
 from offgrid_node.protocol.ledger.records import LedgerGenesis
 from offgrid_node.protocol.ledger.recovery import EPOCH
 from offgrid_node.protocol.ledger.settings import LedgerSettings
@@ -59,8 +61,9 @@ class Witness:
         slots: Slots,
         transactions: Transactions,
         voice: Voice,
+        keys: Keys,
     ) -> None:
-        self._own, self._draft = settings.account, draft
+        self._own, self._draft, self._keys = settings.account, draft, keys
         self._accounts, self._slots, self._transactions, self._voice = accounts, slots, transactions, voice
         self._ballots = Ballots(settings.salt, draft, slots, transactions)
         self._endings = Endings(draft, accounts, slots, transactions, self._ballots)
@@ -138,9 +141,10 @@ class Witness:
         named = slot is not None and (slot.first == digest or digest in slot.tallies)
         if not named or self._transactions.get(digest) is None:  # a slot names every transaction of it that is here
             known = self._transactions.add(item, now)
-            if tx.src == self._own:
+            own = tx.source.signer == self._own
+            if own:
                 self._learnt.append(known)
-            if tx.src == self._own and not self._voice.learning.at_work:
+            if own and not self._voice.learning.at_work:
                 self._voice.mute("a transaction came that this node signed and does not have: was it restored?")
         self.follow(item, told=told)
         if slot is not None and slot.aside:
@@ -280,7 +284,9 @@ class Witness:
 
     def _may_vote(self, slot: Slot, account: Account) -> bool:
         known = self._endings.known(slot, account, slot.first)
-        return known is not None and account.balance_micro >= known.item.tx.total_micro
+        if known is None or not self._keys.in_force(known.item.tx.source):
+            return False
+        return account.balance_micro >= known.item.tx.total_micro
 
     def _say(self, slot: Slot, digest: bytes, *, confirms: bool) -> None:
         self._slots.make(slot.account, slot.seq)

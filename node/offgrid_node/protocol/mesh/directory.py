@@ -113,12 +113,18 @@ class Directory(RootedRoll):
             return ()
         return (*(each.change.public_key for each in reversed(chain)), held.record.public_key)
 
-    def key_at(self, node_id: str, *, height: int | None = None, seq: int | None = None) -> bytes | None:
-        """The key of a node's block of that height, or of its transaction of that number."""
+    def key_at(
+        self, node_id: str, *, height: int | None = None, seq: int | None = None, number: int | None = None
+    ) -> bytes | None:
+        """The key of a node's block of that height, or of its transaction of that number; or the one that came after
+        `number` others. None of whom, or of what, is not known here."""
         held = self._members.get(node_id)
         if held is None:
             return None
-        return key_at(held.record.public_key, self._chains.get(node_id, ()), height=height, seq=seq)
+        chain = self._chains.get(node_id, ())
+        if number is not None and number > len(chain):
+            return None
+        return key_at(held.record.public_key, chain, height=height, seq=seq, number=number)
 
     def key_number(self, node_id: str) -> int:
         """How often its identity key was replaced."""

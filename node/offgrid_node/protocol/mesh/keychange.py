@@ -183,8 +183,18 @@ def mark(chain: Chain, *, rivalled: bool = False) -> bytes:
     return bytes((length,)) + (by_root.body_hash if by_root is not None else b"")
 
 
-def key_at(first_key: bytes, chain: Chain, *, height: int | None = None, seq: int | None = None) -> bytes:
-    """The key that signs the node's block of that height, or its transaction of that number."""
+def key_at(
+    first_key: bytes,
+    chain: Chain,
+    *,
+    height: int | None = None,
+    seq: int | None = None,
+    number: int | None = None,
+) -> bytes:
+    """The key that signs the node's block of that height, or its transaction of that number; or the one that came after
+    `number` others."""
+    if number is not None:
+        return chain[number - 1].change.public_key if number else first_key
     key = first_key
     for held in chain:
         begun = held.change.height <= height if height is not None else held.change.seq <= (seq or 0)

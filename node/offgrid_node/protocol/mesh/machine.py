@@ -18,6 +18,7 @@ from offgrid_node.protocol.effects import (
     Delete,
     Effect,
     Put,
+    Raise,
     Record,
     Reply,
     Rows,
@@ -26,7 +27,7 @@ from offgrid_node.protocol.effects import (
 )
 from offgrid_node.protocol.errors import FailedPrecondition, Fault, InvalidRequest, PermissionDenied, Unavailable
 from offgrid_node.protocol.etypes import EventType
-from offgrid_node.protocol.events import PeerUp
+from offgrid_node.protocol.events import KeyReplaced, PeerUp
 from offgrid_node.protocol.mesh.admission import Admission
 from offgrid_node.protocol.mesh.commands import (
     AddressesChanged,
@@ -177,7 +178,8 @@ class MeshMachine:
         self._started = True
         event = state_pb2.Event(etype=EventType.NODE_STARTED, subject=self._self_id)
         event.node_started.version, event.node_started.incarnation = self._settings.version, self._swim.incarnation
-        return [Put("meta", BOOT_KEY, self._boot.to_bytes(BOOT_BYTES, "big")), Record(event)]
+        keys = [news for node_id in self.directory.all_ids() for news in self._tell_of_key(node_id)]
+        return [Put("meta", BOOT_KEY, self._boot.to_bytes(BOOT_BYTES, "big")), Record(event), *keys]
 
     def _reach(self, change: AddressesChanged) -> Put:
         self._addresses = tuple(filter(is_address, change.addresses))[:ADDRESSES_MAX]
@@ -251,7 +253,7 @@ class MeshMachine:
         changes = self.directory.take_changes()
         effects: list[Effect] = _written(self.directory.take_root_row())
         for change in changes:
-            effects += self._write(change)
+            effects += [*self._write(change), *self._tell_of_key(change.node_id)]
             if self.directory.is_member(change.node_id):
                 self._swim.watch(change.node_id, now.mono_ms)
             else:
@@ -294,6 +296,10 @@ class MeshMachine:
             )
             effects.append(Record(event))
         return effects
+
+    def _tell_of_key(self, node_id: str) -> list[Effect]:
+        number = self.directory.key_number(node_id)
+        return [Raise("ledger", KeyReplaced(node_id, number))] if number else []
 
     def _tell_others(self, node_id: str) -> list[Effect]:
         record = self.directory.member(node_id)

@@ -49,7 +49,9 @@ class Members(Protocol):
 
     def keys(self, node_id: str) -> Sequence[bytes]: ...
 
-    def key_at(self, node_id: str, *, height: int | None = None, seq: int | None = None) -> bytes | None: ...
+    def key_at(
+        self, node_id: str, *, height: int | None = None, seq: int | None = None, number: int | None = None
+    ) -> bytes | None: ...
 
     def is_admin(self, node_id: str) -> bool: ...
 
@@ -151,7 +153,7 @@ class BlockChecks:
         """In another thread: of the members only keys are asked for, each a single look into a dictionary."""
 
         def holds(claim: Claim) -> bool:
-            key = members.key_at(claim.signer, height=claim.height, seq=claim.seq)
+            key = members.key_at(claim.signer, height=claim.height, seq=claim.seq, number=claim.key)
             if key is None:
                 raise Unavailable(f"{claim.signer} is not known here yet", reason="UnknownSigner")
             return self._verify(key, claim.digest, claim.signature)

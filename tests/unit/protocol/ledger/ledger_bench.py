@@ -11,7 +11,7 @@ from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.effects import Answered, Asked, Call, Delete, Put, Record, Reply, Woke
 from offgrid_node.protocol.errors import Fault
 from offgrid_node.protocol.events import PeerUp
-from offgrid_node.protocol.ids import node_id_bytes
+from offgrid_node.protocol.ids import base32, node_id_bytes
 from offgrid_node.protocol.ledger.audit import sums
 from offgrid_node.protocol.ledger.blocks import CheckedBlock, check_block, seal_block
 from offgrid_node.protocol.ledger.commands import CreateTransfer, OpenLedger, PushBlocks, SyncBlocks
@@ -19,6 +19,7 @@ from offgrid_node.protocol.ledger.items import Item, Statement, TxItem
 from offgrid_node.protocol.ledger.machine import LedgerMachine
 from offgrid_node.protocol.ledger.records import GENESIS_KIND, TX_KIND, LedgerGenesis, Tx, encode_meta
 from offgrid_node.protocol.ledger.settings import LedgerSettings
+from offgrid_node.protocol.ledger.sources import NodeSource, Source
 from offgrid_node.protocol.ledger.views import Surveys
 from offgrid_node.protocol.ledger.voice import QUIET_MS
 from offgrid_node.protocol.signing import digest_of
@@ -164,9 +165,21 @@ class Bench:
         to: str = PAYEE,
         fee: int = FEE,
     ) -> TxItem:
-        tx = Tx(node_id_bytes(src), seq, prev or self.root, fee, ((node_id_bytes(to), amount),))
+        return self.taking(NodeSource(node_id_bytes(src)), ((node_id_bytes(to), amount),), seq, prev, fee=fee)
+
+    def taking(
+        self,
+        source: Source,
+        outputs: tuple[tuple[bytes, int], ...],
+        seq: int = 0,
+        prev: bytes | None = None,
+        *,
+        fee: int = FEE,
+    ) -> TxItem:
+        """A transaction from whatever source, as its signer signs it."""
+        tx = Tx(source, seq, prev or self.root, fee, outputs)
         digest = digest_of(TX_KIND, SALT, tx.encode())
-        return TxItem(tx, tx.encode(), Key(src).sign(digest), digest)
+        return TxItem(tx, tx.encode(), Key(base32(source.signer)).sign(digest), digest)
 
     def finish(self, item: TxItem, *witnesses: str) -> None:
         """These witnesses vote for it and confirm it."""

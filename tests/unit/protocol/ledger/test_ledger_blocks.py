@@ -18,6 +18,7 @@ from offgrid_node.protocol.ledger.blocks import (
 )
 from offgrid_node.protocol.ledger.items import Claim, Item, Seen, Statement, TxItem
 from offgrid_node.protocol.ledger.records import TX_KIND, Tx
+from offgrid_node.protocol.ledger.sources import NodeSource
 from offgrid_node.protocol.signing import digest_of
 from offgrid_tools.ledgersim.keys import SALT, Key, holds, name_of
 
@@ -30,7 +31,7 @@ def seal(*items: Item, signer: str = AUTHOR) -> CheckedBlock:
 
 
 def signed_tx(signer: str) -> TxItem:
-    tx = Tx(node_id_bytes(OTHER), 0, bytes(32), 0, ((bytes(20), 1),))
+    tx = Tx(NodeSource(node_id_bytes(OTHER)), 0, bytes(32), 0, ((bytes(20), 1),))
     digest = digest_of(TX_KIND, SALT, tx.encode())
     return TxItem(tx, tx.encode(), Key(signer).sign(digest), digest)
 

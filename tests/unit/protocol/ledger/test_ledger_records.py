@@ -27,6 +27,7 @@ from offgrid_node.protocol.ledger.records import (
     request_mark,
     tx_id_of,
 )
+from offgrid_node.protocol.ledger.sources import LaneSource, NodeSource
 from offgrid_node.protocol.signing import digest_of
 from offgrid_tools.ledgersim.keys import SALT
 
@@ -36,7 +37,13 @@ GENESIS = LedgerGenesis(
     base32(A), ((base32(A), 1_000), (base32(B), 2_500)), ((base32(B), 10**12),), 1_000, 1_700_000_000_000_000
 )
 TX = Tx(
-    A, 7, NINES, 1_000, ((B, 250_000),), encode_meta({"job_id": "j-1", "action": "compute"}), request_mark("may", SALT)
+    NodeSource(A),
+    7,
+    NINES,
+    1_000,
+    ((B, 250_000),),
+    encode_meta({"job_id": "j-1", "action": "compute"}),
+    request_mark("may", SALT),
 )
 HEADER = Header(A, 3, bytes([1]) * 32, (bytes([2]) * 32,), 0, bytes([3]) * 32, 2, 1_700_000_000_000_000)
 
@@ -48,9 +55,13 @@ metas = st.dictionaries(
     st.text(st.characters(codec="utf-8", categories=["L", "N"]), max_size=20),
     max_size=10,  # what is larger than META_BYTES_MAX is refused, which is another test's business
 )
+sources = st.one_of(
+    st.builds(NodeSource, ids),
+    st.builds(LaneSource, ids, st.integers(1, 2**16 - 1), st.integers(0, 2**16 - 1)),
+)
 txs = st.builds(
     Tx,
-    ids,
+    sources,
     st.integers(0, 2**40),
     digests,
     st.integers(0, 10**9),
@@ -86,12 +97,12 @@ def test_the_genesis_has_this_body_and_digest() -> None:
 
 def test_a_transaction_has_this_body_digest_and_id() -> None:
     assert TX.encode().hex() == (
-        "01000102030405060708090a0b0c0d0e0f10111213" + "0000000000000007" + "09" * 32 + "00000000000003e8"
+        "0100000102030405060708090a0b0c0d0e0f10111213" + "0000000000000007" + "09" * 32 + "00000000000003e8"
         "011415161718191a1b1c1d1e1f2021222324252627000000000003d090"
         "001c06616374696f6e0007636f6d70757465066a6f625f696400036a2d31" + "68428ac6386e18ab50930446672eadac"
     )
-    assert TX.digest(SALT).hex() == "7efcc04e93c0ab392d0b33a7d5eae0c02f27a8b1a8dc3ae054764e7584bb5b7f"
-    assert tx_id_of(TX.digest(SALT)) == "p36matutycvtslilgot5l2xayaxspkfrvdodvycuozhhlbf3ln7q"
+    assert TX.digest(SALT).hex() == "6250dd8aef4a06a20239977fc0b2129c2005ebe1d97ca0471bd1b322be7873cc"
+    assert tx_id_of(TX.digest(SALT)) == "mjin3cxpjidkearzs574bmqstqqal27b3f6kary32gzsfptyopga"
 
 
 def test_a_block_header_has_this_body_and_digest() -> None:
@@ -167,15 +178,15 @@ def test_no_bytes_at_all_make_a_decoder_fail_otherwise_than_by_a_peer_fault(data
 @pytest.mark.parametrize(
     ("tx", "why"),
     [
-        (Tx(A, 0, NINES, 0, ()), "0 outputs"),
-        (Tx(A, 0, NINES, 0, tuple((B, 1) for _ in range(65))), "65 outputs"),
-        (Tx(A, 0, NINES, 0, ((B, 0),)), "output of nothing"),
-        (Tx(A, 0, NINES, 1, ((B, AMOUNT_MAX),)), "are at most"),
-        (Tx(A, 2**63, NINES, 0, ((B, 1),)), "slot's number"),
-        (Tx(A, 0, NINES, 0, ((B, 1),), b"\x01"), "meta ends too early"),
-        (Tx(A, 0, NINES, 0, ((B, 1),), b"\x01b\x00\x00\x01a\x00\x00"), "keys must ascend"),
-        (Tx(A, 0, NINES, 0, ((B, 1),), b"\x01a\x00\x01\x07"), "control characters"),
-        (Tx(A, 0, NINES, 0, ((B, 1),), b"\x01A\x00\x00"), "meta key"),
+        (Tx(NodeSource(A), 0, NINES, 0, ()), "0 outputs"),
+        (Tx(NodeSource(A), 0, NINES, 0, tuple((B, 1) for _ in range(65))), "65 outputs"),
+        (Tx(NodeSource(A), 0, NINES, 0, ((B, 0),)), "output of nothing"),
+        (Tx(NodeSource(A), 0, NINES, 1, ((B, AMOUNT_MAX),)), "are at most"),
+        (Tx(NodeSource(A), 2**63, NINES, 0, ((B, 1),)), "slot's number"),
+        (Tx(NodeSource(A), 0, NINES, 0, ((B, 1),), b"\x01"), "meta ends too early"),
+        (Tx(NodeSource(A), 0, NINES, 0, ((B, 1),), b"\x01b\x00\x00\x01a\x00\x00"), "keys must ascend"),
+        (Tx(NodeSource(A), 0, NINES, 0, ((B, 1),), b"\x01a\x00\x01\x07"), "control characters"),
+        (Tx(NodeSource(A), 0, NINES, 0, ((B, 1),), b"\x01A\x00\x00"), "meta key"),
     ],
 )
 def test_a_transaction_that_moves_what_cannot_be_moved_is_refused(tx: Tx, why: str) -> None:
@@ -206,7 +217,7 @@ def test_a_header_names_no_parent_twice_and_heights_begin_with_one() -> None:
 
 def test_evidence_holds_two_different_bodies_of_one_place_in_one_order() -> None:
     def signed_tx(amount: int, seq: int = 0) -> TxItem:
-        body = Tx(A, seq, NINES, 0, ((B, amount),)).encode()
+        body = Tx(NodeSource(A), seq, NINES, 0, ((B, amount),)).encode()
         return TxItem(Tx.decode(body), body, bytes(64), digest_of(TX_KIND, SALT, body))
 
     def signed_header(height: int, root: bytes) -> SignedHeader:

@@ -19,6 +19,7 @@ from offgrid_node.protocol.ledger.disputes import DIGESTS_MAX
 from offgrid_node.protocol.ledger.items import Item, Report, Statement, TxItem, Unlock
 from offgrid_node.protocol.ledger.records import noop_digest, tx_id_of, unlock_digest
 from offgrid_node.protocol.ledger.recovery import BALLOT_MS, EVIDENCE_MS
+from offgrid_node.protocol.ledger.sources import NodeSource
 from offgrid_node.protocol.ledger.tables import ASIDE, DISPUTES, SLOTS
 from offgrid_tools.ledgersim.keys import FEE, SALT, START_MICRO, Key, holds
 
@@ -104,7 +105,7 @@ def test_an_owner_may_ask_that_a_slot_ends() -> None:
     bench.says(OWNER, bench.tx())
     bench.take_said()
     digest = unlock_digest(SALT, ACCOUNT, 0)
-    bench.says(OWNER, Unlock(ACCOUNT, 0, Key(OWNER).sign(digest), digest))
+    bench.says(OWNER, Unlock(NodeSource(ACCOUNT), 0, Key(OWNER).sign(digest), digest))
     bench.wait(EVIDENCE_MS)
     assert bench.take_said() == [report()]
 
@@ -112,7 +113,7 @@ def test_an_owner_may_ask_that_a_slot_ends() -> None:
 def test_nobody_else_may_ask_for_it() -> None:
     bench = Bench()
     digest = unlock_digest(SALT, ACCOUNT, 0)
-    block = bench.block(W1, Unlock(ACCOUNT, 0, Key(W1).sign(digest), digest))
+    block = bench.block(W1, Unlock(NodeSource(ACCOUNT), 0, Key(W1).sign(digest), digest))
     with pytest.raises(PeerFault, match="not signed by"):
         check_block(ledger_pb2.Block.FromString(block.raw), SALT, holds)
 

@@ -17,6 +17,7 @@ from offgrid_node.protocol.ledger import bookings, wallet
 from offgrid_node.protocol.ledger.commands import CreateTransfer, UnlockSlot
 from offgrid_node.protocol.ledger.items import Statement, TxItem, Unlock
 from offgrid_node.protocol.ledger.records import booking_digest, decode_meta, noop_digest, tx_id_of
+from offgrid_node.protocol.ledger.sources import NodeSource
 from offgrid_node.protocol.ledger.tables import BOOKING_INDEX, BOOKINGS, OWED
 from offgrid_node.protocol.merkle import root_of
 from offgrid_tools.ledgersim.keys import FEE, SALT, START_MICRO
@@ -365,7 +366,7 @@ def test_an_owner_asks_once_that_its_open_slot_ends() -> None:
     bench.calm()
     bench.ask(UnlockSlot())
     said = [item for item in bench.take_said() if isinstance(item, Unlock)]
-    assert [(item.account, item.seq) for item in said] == [(node_id_bytes(SELF), 0)]
+    assert [(item.source, item.seq) for item in said] == [(NodeSource(node_id_bytes(SELF)), 0)]
 
 
 def test_what_ended_without_the_transaction_is_void_and_the_next_is_signed_behind_it() -> None:

@@ -17,6 +17,7 @@ from offgrid_node.protocol.ids import node_id_bytes
 from offgrid_node.protocol.ledger.blocks import CheckedBlock, seal_block
 from offgrid_node.protocol.ledger.items import Double, Item, Report, Seen, Statement, TxItem
 from offgrid_node.protocol.ledger.records import Tx, noop_digest
+from offgrid_node.protocol.ledger.sources import NodeSource
 from offgrid_tools.ledgersim.keys import FEE, SALT, Key, sign_tx
 from offgrid_tools.ledgersim.whole.world import World
 
@@ -157,7 +158,7 @@ class Liar:
         while (self.own, seq) in final:
             prev, seq = final[self.own, seq], seq + 1
         to = node_id_bytes(rng.choice(self.world.names))
-        item = sign_tx(Tx(self.own, seq, prev, FEE, ((to, amount),)))
+        item = sign_tx(Tx(NodeSource(self.own), seq, prev, FEE, ((to, amount),)))
         self._txs.setdefault((self.own, seq), {})[item.digest] = item
         return item
 

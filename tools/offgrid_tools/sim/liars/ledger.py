@@ -21,6 +21,7 @@ from offgrid_node.protocol.ledger.blocks import seal_block
 from offgrid_node.protocol.ledger.disputes import NO_CERTIFICATE
 from offgrid_node.protocol.ledger.items import Item, Report, Statement, TxItem, decode_item
 from offgrid_node.protocol.ledger.records import DIGEST_BYTES, HEADER_KIND, TX_KIND, Header, Tx, noop_digest
+from offgrid_node.protocol.ledger.sources import NodeSource
 from offgrid_node.protocol.ledger.tables import ACCOUNTS
 from offgrid_node.protocol.signing import digest_of
 from offgrid_tools.sim.cluster import Cluster
@@ -166,7 +167,7 @@ class LedgerLiar:
 
     def _sign(self, seq: int, prev: bytes, amount_micro: int) -> TxItem:
         payee = self._rng.choice(self._others())
-        tx = Tx(self._author, seq, prev, FEE_MICRO, ((node_id_bytes(payee), amount_micro),))
+        tx = Tx(NodeSource(self._author), seq, prev, FEE_MICRO, ((node_id_bytes(payee), amount_micro),))
         body = tx.encode()
         digest = digest_of(TX_KIND, self._salt, body)
         return TxItem(tx, body, self._process.signer.sign(digest), digest)
