@@ -262,7 +262,7 @@ class LedgerMachine:
             self._wallet.on_learnt(known)
         learnt_all = self._voice.on_time(now.mono_ms)
         self._gossip.on_time(now, rng)
-        self._witness.on_time(now.mono_ms)
+        self._witness.on_time(now)
         while True:
             self._witness.settle(now)
             for known in self._witness.take_ended():

@@ -34,6 +34,7 @@ POST, GIVE_BACK, CLOSE = 1, 2, 3
 LANE_MAX = 2**16 - 1
 KEY_NUMBER_BYTES = 2
 TIME_MAX = 2**63 - 1
+CLOCK_MARGIN_US = 600_000_000  # between the end of a hold's time and the payer's close: clocks off the grid differ
 ROOT_BYTES = 32
 NO_ROOT = bytes(ROOT_BYTES)
 
@@ -204,6 +205,11 @@ class HoldSource:
     @property
     def signer(self) -> bytes:
         return self.terms.payer if isinstance(self.act, Close) else self.terms.payee
+
+    @property
+    def due_us(self) -> int:
+        """When witnesses vote for this end, by their own clocks; 0: at any time."""
+        return self.terms.expires_us + CLOCK_MARGIN_US if isinstance(self.act, Close) else 0
 
     @property
     def outputs(self) -> tuple[tuple[bytes, int], ...]:

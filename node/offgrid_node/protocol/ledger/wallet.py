@@ -321,7 +321,7 @@ class Wallet:
         self._draft.put_bytes(META, IN_FLIGHT_KEY, digest)
         self._draft.record(EventType.TX_CREATED, tx_id_of(digest), ledger=ledger_event(tx, digest, "signed"))
         self._voice.say(item)
-        self._witness.follow(item)
+        self._witness.follow(item, now)
         return digest
 
 

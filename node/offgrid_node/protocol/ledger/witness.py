@@ -30,6 +30,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from offgrid.v1 import ledger_pb2
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.draft import Draft
 from offgrid_node.protocol.ids import base32
@@ -43,11 +44,13 @@ from offgrid_node.protocol.ledger.records import LedgerGenesis
 from offgrid_node.protocol.ledger.recovery import EPOCH
 from offgrid_node.protocol.ledger.settings import LedgerSettings
 from offgrid_node.protocol.ledger.slots import NOTHING, Slot, Slots
+from offgrid_node.protocol.ledger.sources import HoldSource
 from offgrid_node.protocol.ledger.tables import EVIDENCE, SLOTS
 from offgrid_node.protocol.ledger.transactions import Known, Transactions
 from offgrid_node.protocol.ledger.voice import Voice
 
 SEQ_AHEAD_MAX = 128  # slots of one account, beginning with its next
+EARLY_MAX = 4_096  # transactions that are looked at again when their time comes; others when their slot is
 
 
 class Witness:
@@ -73,6 +76,7 @@ class Witness:
         self._touched: dict[bytes, None] = {}  # accounts whose next slot is to be examined
         self._unheard: dict[bytes, None] = {}  # … once this node may speak
         self._learnt: list[Known] = []
+        self._early: dict[bytes, int] = {}  # transactions whose time has not come: when to look again
 
     def load(self) -> None:
         """Whatever could be done was done in the step that made it possible, unless this node had to be quiet."""
@@ -119,7 +123,8 @@ class Witness:
         return True
 
     def deadline_ms(self) -> int | None:
-        return self._ballots.deadline_ms()
+        due = self._ballots.deadline_ms(), min(self._early.values(), default=None)
+        return min((at for at in due if at is not None), default=None)
 
     def is_unlocked(self, name: bytes, seq: int) -> bool:
         """Whether the owner has asked that the slot ends."""
@@ -146,14 +151,18 @@ class Witness:
                 self._learnt.append(known)
             if own and not self._voice.learning.at_work:
                 self._voice.mute("a transaction came that this node signed and does not have: was it restored?")
-        self.follow(item, told=told)
+        self.follow(item, now, told=told)
         if slot is not None and slot.aside:
             for statement, bit in self._ballots.take_up(slot, digest):
                 self.on_statement(statement, bit)
 
-    def follow(self, item: TxItem, *, told: bool = False) -> None:
-        """Looks at a known transaction's slot. The first one seen is the only one that this node may vote for."""
+    def follow(self, item: TxItem, now: Now, *, told: bool = False) -> None:
+        """Looks at a known transaction's slot. The first one seen is the only one that this node may vote for; while
+        its time has not come it is in nobody's way."""
         tx, digest = item.tx, item.digest
+        if isinstance(tx.source, HoldSource) and tx.source.due_us > now.utc_us:
+            self._put_off(item, tx.source.due_us, now)
+            return
         slot = self._slots.get(tx.src, tx.seq)
         if slot is None or slot.first == NOTHING:
             slot = self._slots.make(tx.src, tx.seq)
@@ -199,8 +208,13 @@ class Witness:
             self._ballots.on_unlock(unlock)
             self._touch(account, unlock.account, unlock.seq)
 
-    def on_time(self, now_ms: int) -> None:
-        self._touched.update(dict.fromkeys(self._ballots.on_time(now_ms)))
+    def on_time(self, now: Now) -> None:
+        self._touched.update(dict.fromkeys(self._ballots.on_time(now.mono_ms)))
+        for digest in [digest for digest, at_ms in self._early.items() if at_ms <= now.mono_ms]:
+            del self._early[digest]
+            known = self._transactions.get(digest)
+            if known is not None and known.row.state == ledger_pb2.TX_STATE_SIGNED:
+                self.follow(known.item, now)
 
     # ---- the end of a step
 
@@ -239,12 +253,22 @@ class Witness:
         if seq == account.next_seq:
             self._touched[name] = None
 
+    def _put_off(self, item: TxItem, due_us: int, now: Now) -> None:
+        """It ends with the slot, and is looked at again when its time has come."""
+        slot = self._slots.make(item.tx.src, item.tx.seq)
+        if item.digest not in slot.tallies:
+            self._slots.name(slot, item.digest)
+        if len(self._early) < EARLY_MAX:
+            self._early[item.digest] = now.mono_ms + -(-(due_us - now.utc_us) // 1_000)
+
     def _advance(self, name: bytes, now: Now) -> bool:
         """What the account's next slot allows; False when that is all."""
         account = self._accounts.get(name)
         slot = self._slots.get(name, account.next_seq)
         if slot is None:
             return False
+        if slot.first == NOTHING:
+            self._look_again(slot, now)
         ended = self._endings.end(slot, account, self._ballots.dispute(slot), now)
         if ended is not None:
             self._touched.update(dict.fromkeys(ended))
@@ -262,6 +286,13 @@ class Witness:
             if self._ballots.has_promised(slot):
                 return False
         return self._speak(slot, account)
+
+    def _look_again(self, slot: Slot, now: Now) -> None:
+        """After a restart: at what was too early before."""
+        for digest in [*slot.tallies]:
+            known = self._transactions.of_slot(slot.account, slot.seq, digest)
+            if known is not None and digest not in self._early:
+                self.follow(known.item, now)
 
     def _speak(self, slot: Slot, account: Account) -> bool:
         """Votes and confirms at ballot 0; whether the slot may be final by that."""
@@ -295,13 +326,16 @@ class Witness:
         self._voice.say(Statement(confirms, EPOCH, slot.account, slot.seq, 0, digest))
 
     def _on_double(self, slot: Slot, item: TxItem, told: bool) -> None:
-        """Two transactions of one owner for one slot: the second changes nothing, but all should know."""
+        """Two transactions of one owner for one slot: the second changes nothing, but all should know. Where two
+        parties end one hold nobody has lied: that contest only has to end."""
         slot.doubled = True
         first = self._transactions.get(slot.first)
         if first is None:
             return
         evidence = double_of(first.item, item)
-        self._draft.put_bytes(EVIDENCE, slot.account, evidence.encode())
-        self._voice.accuse(slot.account, f"{base32(slot.account)} signed two transactions for its slot {slot.seq}")
+        signer = item.tx.source.signer
+        if first.item.tx.source.signer == signer:
+            self._draft.put_bytes(EVIDENCE, slot.account, evidence.encode())
+            self._voice.accuse(signer, f"{base32(signer)} signed two transactions for its slot {slot.seq}")
         if self._own_bit and self._voice.free and not told:
             self._voice.say(evidence)
