@@ -17,6 +17,7 @@ from offgrid_node.protocol.ids import node_id_bytes
 from offgrid_node.protocol.ledger.committee import Committee
 from offgrid_node.protocol.ledger.receipts import Final, LightReceipt, least
 from offgrid_node.protocol.ledger.records import GENESIS_KIND, LedgerGenesis, Tx, encode_meta
+from offgrid_node.protocol.ledger.sources import NodeSource
 from offgrid_node.protocol.mesh.records import GENESIS_KIND as MESH_KIND
 from offgrid_node.protocol.mesh.records import Genesis, signed
 
@@ -26,7 +27,7 @@ LEDGER = LedgerGenesis(
     ADMIN.node_id, tuple((key.node_id, 1_000) for key in WITNESSES), ((HOST.node_id, 10**9),), 1_000, 7
 )
 TX = Tx(
-    node_id_bytes(HOST.node_id), 3, bytes(range(32)), 1_000, ((node_id_bytes(OTHER.node_id), 2_500_000),),
+    NodeSource(node_id_bytes(HOST.node_id)), 3, bytes(range(32)), 1_000, ((node_id_bytes(OTHER.node_id), 2_500_000),),
     encode_meta({"note": "two nets"}),
 )  # fmt: skip
 

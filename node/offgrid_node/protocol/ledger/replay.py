@@ -1,0 +1,93 @@
+"""The ledger worked out anew, from its genesis and its blocks alone, by the very machine that every node runs.
+
+Whoever replays is nobody: it has no key, so it votes for nothing and sends nothing, and its clock stands still. What it
+comes to depends on which blocks it is given (README.md, 8), so its rows are what every node that holds them must have.
+"""
+
+from __future__ import annotations
+
+from offgrid.v1 import common_pb2
+from offgrid_node.protocol.clock import Now
+from offgrid_node.protocol.effects import Asked, Delete, Put, Rows
+from offgrid_node.protocol.errors import Internal
+from offgrid_node.protocol.ids import NODE_ID_BYTES, base32
+from offgrid_node.protocol.ledger.blocks import CheckedBlock
+from offgrid_node.protocol.ledger.commands import OpenLedger, PushBlocks
+from offgrid_node.protocol.ledger.machine import LedgerMachine
+from offgrid_node.protocol.ledger.records import LedgerGenesis
+from offgrid_node.protocol.ledger.settings import LedgerSettings
+from offgrid_node.protocol.ledger.tables import PLACES
+from offgrid_node.protocol.mesh.wrapping import WrappingKey
+from offgrid_node.protocol.rng import Rng
+
+LEFT_MAX = 1_024  # blocks that wait for one behind them: those of an author that forked
+
+Writes = dict[tuple[str, bytes], bytes | None]
+
+
+class _Nobody:
+    """A `Signer` without a key."""
+
+    node_id = base32(bytes(NODE_ID_BYTES))
+    public_key = bytes(32)
+
+    def sign(self, digest: bytes) -> bytes:
+        raise Internal("whoever replays signs nothing", reason="Replay")
+
+    def wrapping_key(self, number: int) -> WrappingKey:
+        raise Internal("whoever replays opens nothing", reason="Replay")
+
+
+class Replay:
+    """`rows` are empty at first; whoever calls commits `take_writes` to them, at any time between two blocks."""
+
+    def __init__(self, rows: Rows, genesis: common_pb2.Signed, salt: bytes, rng: Rng) -> None:
+        self._rng = rng
+        self._machine = LedgerMachine(LedgerSettings(_Nobody(), salt))
+        self._machine.load(rows, Now(0, 0))
+        self._instant = 1
+        self._writes: Writes = {}
+        self._left: dict[bytes, CheckedBlock] = {}
+        self._step(OpenLedger(genesis, LedgerGenesis.decode(genesis.body)))
+
+    def take(self, block: CheckedBlock) -> Writes:
+        """What changes with this block: nothing while it waits for others."""
+        if len(self._left) >= LEFT_MAX:
+            raise Internal(f"{LEFT_MAX} blocks wait for others", reason="Replay")
+        self._left[block.digest] = block
+        changed = self._push(block)
+        while changed and self._left:
+            more: Writes = {}
+            for other in [*self._left.values()]:
+                more |= self._push(other)
+            if not any(table == PLACES for table, _ in more):
+                break
+            changed |= more
+        return changed
+
+    def take_writes(self) -> Writes:
+        """All since this was asked last, to be committed before the next block."""
+        writes, self._writes = self._writes, {}
+        self._instant += 1
+        return writes
+
+    @property
+    def left(self) -> list[CheckedBlock]:
+        """Blocks that the ledger does not take in, as far as it is given."""
+        return [*self._left.values()]
+
+    def _push(self, block: CheckedBlock) -> Writes:
+        return self._step(PushBlocks(_Nobody.node_id, (block,)))
+
+    def _step(self, command: object) -> Writes:
+        changed: Writes = {}
+        for effect in self._machine.step([Asked(0, "", command)], Now(0, self._instant), self._rng):
+            if isinstance(effect, Put):
+                changed[effect.table, effect.key] = effect.value
+            elif isinstance(effect, Delete):
+                changed[effect.table, effect.key] = None
+        for table, key in changed:
+            if table == PLACES:
+                self._left.pop(key, None)
+        self._writes |= changed
+        return changed
