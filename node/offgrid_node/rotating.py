@@ -30,7 +30,7 @@ from offgrid_node.protocol.ledger.accounts import Account
 from offgrid_node.protocol.ledger.blocks import header_of
 from offgrid_node.protocol.ledger.chains import decode_author
 from offgrid_node.protocol.ledger.items import SignedHeader
-from offgrid_node.protocol.ledger.tables import ACCOUNTS, AUTHORS, CHAINS, IN_FLIGHT_KEY, LOG, META, chain_key
+from offgrid_node.protocol.ledger.tables import ACCOUNTS, AUTHORS, CHAINS, IN_FLIGHT, LOG, chain_key
 from offgrid_node.protocol.mesh.directory import Directory
 from offgrid_node.protocol.mesh.exchange import merge
 from offgrid_node.protocol.mesh.founding import MeshRows, held_directory, issue_member
@@ -286,4 +286,4 @@ def _signed_so_far(rows: Rows, node_id: str) -> tuple[int, int]:
     author, account = rows.get(AUTHORS, own), rows.get(ACCOUNTS, own)
     height = decode_author(author).height if author is not None else 0
     seq = Account.decode(account).next_seq if account is not None else 0
-    return height, seq + (1 if rows.get(META, IN_FLIGHT_KEY) else 0)
+    return height, seq + (1 if rows.get(IN_FLIGHT, own) else 0)

@@ -74,7 +74,8 @@ EVERY_RPC = {
     "LedgerService": {
         f"{MEMBERS}, {OWNER}": "GetGenesis",
         OWNER: "OpenLedger GetBalance ListBalances CreateTransfer UnlockSlot GetTransaction WatchTransaction "
-        "ListTransactions ListBookings GetLedgerStatus SetCreditLine ListCreditLines GetReceipt",
+        "ListTransactions ListBookings GetLedgerStatus SetCreditLine ListCreditLines "
+        "CreateTransaction SignTransaction SendTransaction GetWallet OpenLanes GetReceipt",
         MEMBERS: "PushBlocks SyncBlocks SignFinal",
     },
     "StateService": {OWNER: "ListEvents WatchEvents"},

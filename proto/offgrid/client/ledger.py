@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from offgrid.client.calls import Calls, fresh_request_id
 from offgrid.client.following import follow
 from offgrid.client.paging import pages
-from offgrid.v1 import ledger_pb2
+from offgrid.v1 import common_pb2, ledger_pb2
 from offgrid.v1.ledger_pb2 import TxState
 
 ENDED = frozenset({TxState.TX_STATE_FINAL, TxState.TX_STATE_VOID})
@@ -78,6 +78,16 @@ class Ledger:
         found.balances.extend(pages(fetch, None))
         return found
 
+    def wallet(self) -> ledger_pb2.GetWalletResponse:
+        """This node's accounts: its own, which is lane 0, and its lanes."""
+        request = ledger_pb2.GetWalletRequest()
+        return self._calls.unary("LedgerService/GetWallet", request, ledger_pb2.GetWalletResponse)
+
+    def open_lanes(self, count: int, *, fund_micro: int = 0) -> ledger_pb2.GetWalletResponse:
+        """So many lanes in all; `fund_micro` is paid into each new one. Asked again it changes nothing."""
+        request = ledger_pb2.OpenLanesRequest(count=count, fund_micro=fund_micro)
+        return self._calls.unary("LedgerService/OpenLanes", request, ledger_pb2.OpenLanesResponse).wallet
+
     def set_credit_line(self, payer: str, amount_micro: int) -> ledger_pb2.CreditLine:
         """How much of what `payer` has signed to this node counts as accepted before it is final; 0: nothing. It is
         what this node's owner loses if the payer signs another transaction in its place."""
@@ -103,8 +113,8 @@ class Ledger:
     ) -> ledger_pb2.Transaction:
         """Signs a transfer of this node's money, durably, and sends it on its way; see `settled` for its end.
 
-        `src` is this node, "" is the same; `fee_micro` 0 is the ledger's least. A call that is repeated with the same
-        `request_id` pays once.
+        `src` is an account of this node's ("/3": its lane 3), "" the first that is free and has the funds; `fee_micro`
+        0 is the ledger's least. A call that is repeated with the same `request_id` pays once.
         """
         request = ledger_pb2.CreateTransferRequest(
             src=src,
@@ -116,10 +126,32 @@ class Ledger:
         )
         return self._calls.unary("LedgerService/CreateTransfer", request, ledger_pb2.CreateTransferResponse).transaction
 
-    def unlock(self) -> ledger_pb2.Transaction:
-        """Asks the witnesses to end this node's open slot, and with it what is under way: it becomes final if it could
-        be final already, else void. OffgridError NothingUnderWay where nothing is."""
-        request = ledger_pb2.UnlockSlotRequest()
+    def create_transaction(
+        self, dst: str, amount_micro: int, *, src: str = "", fee_micro: int = 0, meta: Mapping[str, str] | None = None
+    ) -> ledger_pb2.CreateTransactionResponse:
+        """An unsigned transaction for the next slot of `src`, any member's account ("": this node's). Nothing is kept
+        of it; sign its `body` with `sign_transaction`, or wherever the key is."""
+        request = ledger_pb2.CreateTransactionRequest(
+            src=src, dst=dst, amount_micro=amount_micro, fee_micro=fee_micro, meta=meta or {}
+        )
+        return self._calls.unary("LedgerService/CreateTransaction", request, ledger_pb2.CreateTransactionResponse)
+
+    def sign_transaction(self, body: bytes) -> ledger_pb2.SignTransactionResponse:
+        """Signed by this node, for an account of its own: nothing else is signed there until it has ended. It leaves
+        with `send_transaction`."""
+        request = ledger_pb2.SignTransactionRequest(body=body)
+        return self._calls.unary("LedgerService/SignTransaction", request, ledger_pb2.SignTransactionResponse)
+
+    def send_transaction(self, body: bytes, signature: bytes) -> ledger_pb2.Transaction:
+        """Puts a signed transaction on its way; sent again it changes nothing."""
+        request = ledger_pb2.SendTransactionRequest(signed=common_pb2.Signed(body=body, signature=signature))
+        answer = ledger_pb2.SendTransactionResponse
+        return self._calls.unary("LedgerService/SendTransaction", request, answer).transaction
+
+    def unlock(self, account: str = "") -> ledger_pb2.Transaction:
+        """Asks the witnesses to end the open slot of an account of this node's ("": its own), and with it what is under
+        way: it becomes final if it could be final already, else void. OffgridError NothingUnderWay where nothing is."""
+        request = ledger_pb2.UnlockSlotRequest(account=account)
         return self._calls.unary("LedgerService/UnlockSlot", request, ledger_pb2.UnlockSlotResponse).transaction
 
     def transaction(self, tx_id: str) -> ledger_pb2.Transaction:

@@ -54,8 +54,8 @@ ROOT = LazyGroup(
         "balance": Entry("accounts:balance", "What an account holds."),
         "history": Entry("accounts:history", "Transactions, newest first."),
         "bookings": Entry("accounts:bookings", "What this node's jobs cost."),
-        "wallet": Entry("root:WALLET", "What this node accepts before it is final."),
-        "tx": Entry("root:TX", "List and show transactions, and end what hangs."),
+        "wallet": Entry("root:WALLET", "This node's accounts, and what it accepts before it is final."),
+        "tx": Entry("root:TX", "Make, sign, send and show transactions, and end what hangs."),
         "ledger": Entry("root:LEDGER", "Open the ledger and see how it does."),
         "metrics": Entry("metrics:metrics", "What the node counts of itself, as Prometheus reads it."),
         "put": Entry("putting:put", "Store a file sealed in the mesh."),
@@ -192,19 +192,29 @@ QUORUM = LazyGroup(
 TX = LazyGroup(
     "tx",
     {
+        "create": Entry("by_hand:create", "Make an unsigned transaction, as a file."),
+        "sign": Entry("by_hand:sign", "Sign such a file, by this node or with a key file."),
+        "send": Entry("by_hand:send", "Send a signed one on its way."),
+        "finalize": Entry("by_hand:finalize", "Wait until a transaction is final or void."),
         "list": Entry("accounts:list_", "Transactions, or those that are not final yet."),
         "show": Entry("transfer:show", "Show one transaction."),
         "unlock": Entry("transfer:unlock", "End what this node's account has under way."),
         "receipt": Entry("ledger_receipts:receipt", "Gather a light receipt: witnesses' signatures that it is final."),
         "verify-receipt": Entry("ledger_receipts:verify", "Check such a receipt, without any node."),
     },
-    "List and show transactions, and end what hangs.",
+    "Make, sign, send, list and show transactions, and end what hangs.",
     common_options(),
 )
 WALLET = LazyGroup(
     "wallet",
-    {"credit": Entry("wallet:credit", "How much of a payer's word counts as accepted before it is final.")},
-    "What this node accepts before it is final.",
+    {
+        "list": Entry("wallet:list_", "This node's accounts, what each holds, and what is in flight there."),
+        "create-lane": Entry(
+            "wallet:create_lane", "Open further accounts of this node's, and pay something into them."
+        ),
+        "credit": Entry("wallet:credit", "How much of a payer's word counts as accepted before it is final."),
+    },
+    "This node's accounts, and what it accepts before it is final.",
     common_options(),
 )
 LEDGER = LazyGroup(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -24,7 +25,7 @@ WAIT_S = 30.0
 WAIT_S_MAX = 86_400.0
 
 
-def _timeout(end: str) -> Callable[[F], F]:
+def timeout(end: str) -> Callable[[F], F]:
     """`--timeout`, of a command that waits until a transaction's `end`."""
     return click.option(
         "--timeout",
@@ -38,14 +39,19 @@ def _timeout(end: str) -> Callable[[F], F]:
 
 
 @click.command()
-@click.option("--src", default="", help="The account that pays: this node, which holds no other key. [default: it]")
-@click.option("--dst", required=True, help="Who is paid: a member's name or id.")
+@click.option(
+    "--src",
+    default="",
+    help="The account that pays, of this node's: its name, or /3 for its lane 3. "
+    "[default: the first that is free and has the funds]",
+)
+@click.option("--dst", required=True, help="Who is paid: a member's name or id, or NODE/LANE.")
 @click.option("--amount", "amount_micro", type=Amount(), required=True, help="Credits, at most six places.")
 @click.option("--fee", "fee_micro", type=Amount(), help="What it costs besides. [default: the ledger's least]")
 @click.option("--meta", "meta", multiple=True, metavar="NAME=VALUE", help="Goes into the transaction; repeat it.")
 @click.option("--request-id", default="", metavar="ID", help="Random; repeated with it, the command pays once.")
 @click.option("--no-wait", is_flag=True, help="Do not wait until it is final.")
-@_timeout("is final")
+@timeout("is final")
 @common
 def transfer(
     src: str,
@@ -70,7 +76,7 @@ def transfer(
         click.echo(f"{tx.tx_id}: waiting until it is final", err=True)
     if not no_wait and not _ended(tx):
         tx = client.ledger.settled(tx.tx_id, wait_s)
-    _show(tx, client)
+    show_transaction(tx, client)
     code = exits.OK if no_wait else exit_code_of(tx)
     if code == exits.PENDING and not settings().json:
         click.echo(
@@ -84,26 +90,32 @@ def transfer(
 @click.argument("tx_id")
 @common
 def show(tx_id: str) -> None:
-    """Show one transaction: by its id, or the first eight characters of it or more."""
+    """Show one transaction: by its id, or the first eight characters of it or more; or a file of `tx create`'s."""
+    if Path(tx_id).is_file():
+        from offgrid_tools.cli.by_hand import show_file
+
+        show_file(tx_id)
+        return
     client = settings().connect()
-    _show(client.ledger.transaction(tx_id), client)
+    show_transaction(client.ledger.transaction(tx_id), client)
 
 
 @click.command()
-@_timeout("has ended")
+@click.option("--account", default="", help="Of this node's: /3 is its lane 3. [default: its own]")
+@timeout("has ended")
 @common
-def unlock(wait_s: float) -> int:
-    """End what this node's account has under way, if it does not end by itself.
+def unlock(account: str, wait_s: float) -> int:
+    """End what an account of this node's has under way, if it does not end by itself.
 
     The witnesses decide: a transaction that may be final somewhere becomes final, any other one is void, and the
     account goes on. What it was to pay for jobs is owed again; a transfer is not repeated.
     """
     client = settings().connect()
-    tx = client.ledger.unlock()
+    tx = client.ledger.unlock(account)
     if not settings().json:
         click.echo(f"{tx.tx_id}: waiting until its slot has ended", err=True)
     tx = client.ledger.settled(tx.tx_id, wait_s)
-    _show(tx, client)
+    show_transaction(tx, client)
     return exits.OK if _ended(tx) else exits.PENDING
 
 
@@ -119,7 +131,8 @@ def _ended(tx: Transaction) -> bool:
     return exit_code_of(tx) != exits.PENDING
 
 
-def _show(tx: Transaction, client: Client) -> None:
+def show_transaction(tx: Transaction, client: Client) -> None:
+    """Everything about it; while it is not final, what keeps it and what is at risk."""
     if settings().json:
         from offgrid_tools.cli.json_form import emit, json_of
 
@@ -157,6 +170,9 @@ def _about(tx: Transaction) -> Iterator[tuple[str, object]]:
 def _risk(tx: Transaction) -> str:
     """What may still become of a transaction that is not final."""
     from offgrid.v1.ledger_pb2 import TxState
+
+    if tx.unsent:
+        return "it is signed and has not left this node: offgrid tx send, or offgrid tx unlock to be rid of it"
 
     if tx.state == TxState.TX_STATE_QUEUED:
         return "it waits behind an earlier one of the same account; nothing of it has left this node"

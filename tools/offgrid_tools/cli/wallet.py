@@ -1,4 +1,4 @@
-"""`offgrid wallet credit`: what this node's owner accepts of others before it is final."""
+"""`offgrid wallet`: this node's accounts, and what its owner accepts of others before it is final."""
 
 from __future__ import annotations
 
@@ -12,7 +12,66 @@ from offgrid_tools.cli.settings import common, settings
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from offgrid.v1.ledger_pb2 import CreditLine
+    from offgrid.v1.ledger_pb2 import CreditLine, GetWalletResponse
+
+LANES_MAX = 1_024
+TX_CHARS = 16
+
+
+@click.command("list")
+@common
+def list_() -> None:
+    """This node's accounts: its own, and its lanes. Each signs its next transaction when the one before has ended."""
+    _show_wallet(settings().connect().ledger.wallet())
+
+
+@click.command("create-lane")
+@click.option("--count", type=click.IntRange(1, LANES_MAX), default=1, show_default=True, help="How many more.")
+@click.option("--fund", "fund_micro", type=Amount(zero=True), default="0", metavar="AMOUNT",
+              help="Pay so much into each, out of the node's own account. [default: nothing]")  # fmt: skip
+@common
+def create_lane(count: int, fund_micro: int) -> None:
+    """Open lanes: further accounts of this node's, so that its transfers need not wait for each other.
+
+    A lane is named like its node with its number behind: attic/3, or /3 at the node itself.
+
+    \b
+    offgrid wallet create-lane --count 4 --fund 100
+    offgrid transfer --src /3 --dst barn --amount 5
+    offgrid transfer --src /3 --dst attic --amount 95 --fee 0.001     # back to the node's own account
+    """
+    ledger = settings().connect().ledger
+    lanes = len(ledger.wallet().accounts) - 1
+    _show_wallet(ledger.open_lanes(lanes + count, fund_micro=fund_micro))
+
+
+def _show_wallet(wallet: GetWalletResponse) -> None:
+    if settings().json:
+        from offgrid_tools.cli.json_form import emit
+
+        emit(wallet)
+        return
+    from offgrid_tools.cli.output import table
+
+    table(
+        ("lane", "account", "balance", "going out", "coming in", "sent", "in flight"),
+        (
+            (
+                found.lane,
+                found.balance.name or found.balance.account,
+                credits_of(found.balance.final_micro),
+                credits_of(found.balance.pending_out_micro),
+                credits_of(found.balance.pending_in_micro),
+                found.balance.next_seq,
+                found.in_flight[:TX_CHARS],
+            )
+            for found in wallet.accounts
+        ),
+        empty="there are no accounts",
+    )
+    if len(wallet.accounts) > 1:
+        total = sum(found.balance.final_micro for found in wallet.accounts)
+        click.echo(f"{credits_of(total)} in {len(wallet.accounts)} accounts")
 
 
 @click.command()

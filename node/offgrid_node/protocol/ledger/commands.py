@@ -14,7 +14,8 @@ from dataclasses import dataclass
 
 from offgrid.v1 import common_pb2
 from offgrid_node.protocol.ledger.blocks import CheckedBlock
-from offgrid_node.protocol.ledger.records import LedgerGenesis
+from offgrid_node.protocol.ledger.items import TxItem
+from offgrid_node.protocol.ledger.records import LedgerGenesis, Tx
 
 PUSH_BLOCKS_MAX = 256  # in one PushBlocks call,
 PUSH_BYTES_MAX = 1024 * 1024  # and of all its blocks together
@@ -47,15 +48,55 @@ class CreateTransfer:
     fee_micro: int
     meta: bytes
     request_id: str
+    src: bytes = b""  # an account of this node's; empty: whichever is free and has the funds
+
+
+@dataclass(frozen=True, slots=True)
+class OpenLanes:
+    """`count` lanes in all, at most lanes.LANES_MAX; `fund_micro` is paid into each new one out of the node's own
+    account. Asked again it changes nothing.
+
+    Answered with OpenLanesResponse, its wallet empty for the handler to fill. FailedPrecondition (EconomyOff,
+    LedgerNotOpen, Muted, InsufficientFunds), Exhausted (TooManyTransfers), Unavailable (StillLearning).
+    """
+
+    count: int
+    fund_micro: int
+
+
+@dataclass(frozen=True, slots=True)
+class SignTransaction:
+    """A transaction made by hand, to be signed for an account of this node's. Asked again it gives the same.
+
+    Answered with SignTransactionResponse. FailedPrecondition (EconomyOff, LedgerNotOpen, Muted, NotByHand, NotNext,
+    SlotTaken: another is under way or waits there, OldKey, InsufficientFunds), InvalidRequest (another's account, a fee
+    below the least), Unavailable (StillLearning).
+    """
+
+    tx: Tx
+
+
+@dataclass(frozen=True, slots=True)
+class SendTransaction:
+    """A transaction made by hand and signed by its account's owner, as the handler has checked. `owner_is_up`: whether
+    that is another node which this one is in touch with. Sent again it changes nothing.
+
+    Answered with SendTransactionResponse. Faults as of SignTransaction, and FailedPrecondition (OwnerIsUp).
+    """
+
+    item: TxItem
+    owner_is_up: bool
 
 
 @dataclass(frozen=True, slots=True)
 class UnlockSlot:
-    """The owner asks that its account's open slot ends. Asked again it changes nothing.
+    """The owner asks that the open slot of this account of its ends. Asked again it changes nothing.
 
     Answered with UnlockSlotResponse. FailedPrecondition (EconomyOff, LedgerNotOpen, Muted, NothingUnderWay: no
     transaction of this account is), Unavailable (StillLearning).
     """
+
+    account: bytes = b""  # empty: the node's own
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ whose owner asks for the slot's end, counts no more.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Protocol
@@ -40,8 +40,13 @@ class Pending:
     tx: Tx
     created_us: int
 
-    def to(self, account: bytes) -> int:
-        return sum(amount for payee, amount in self.tx.outputs if payee == account)
+    @property
+    def payer(self) -> bytes:
+        """Who signed it: of the node's own account, of a lane, or of a hold."""
+        return self.tx.source.signer
+
+    def to(self, accounts: Container[bytes]) -> int:
+        return sum(amount for payee, amount in self.tx.outputs if payee in accounts)
 
 
 def pending(rows: Scanner, start: bytes = b"") -> Iterator[Pending]:
@@ -64,18 +69,18 @@ def credit_lines(rows: Scanner) -> Iterator[tuple[bytes, int]]:
     return ((payer, int.from_bytes(row, "big")) for payer, row in rows.scan(CREDIT_LINES))
 
 
-def accepted(rows: Scanner, own: bytes) -> dict[bytes, tuple[bytes, int]]:
-    """What counts as accepted, by the transaction's digest: its payer, and what it pays to `own`."""
+def accepted(rows: Scanner, own: Container[bytes]) -> list[Pending]:
+    """What counts as accepted, of what pays these accounts of this node's."""
     left = dict(credit_lines(rows))
-    found: dict[bytes, tuple[bytes, int]] = {}
+    found: list[Pending] = []
     if not left:
         return found
-    coming = [one for one in pending(rows) if one.tx.src in left and one.to(own) and _holds(rows, one)]
+    coming = [one for one in pending(rows) if one.payer in left and one.to(own) and _holds(rows, one)]
     for one in sorted(coming, key=lambda one: (one.created_us, one.slot.key)):
         amount = one.to(own)
-        if amount <= left[one.tx.src]:
-            left[one.tx.src] -= amount
-            found[one.slot.first] = one.tx.src, amount
+        if amount <= left[one.payer]:
+            left[one.payer] -= amount
+            found.append(one)
     return found
 
 

@@ -23,6 +23,7 @@ from offgrid_node.protocol.ledger import commands
 from offgrid_node.protocol.ledger.accounts import Accounts
 from offgrid_node.protocol.ledger.blocks import BLOCK_BYTES_MAX, BLOCK_ITEMS_MAX, BLOCK_SIGNATURES_MAX, seal_block
 from offgrid_node.protocol.ledger.bookings import Bookings
+from offgrid_node.protocol.ledger.by_hand import ByHand
 from offgrid_node.protocol.ledger.chains import Chains
 from offgrid_node.protocol.ledger.exposures import AMOUNT_BYTES
 from offgrid_node.protocol.ledger.gossip import Gossip, Tag
@@ -67,8 +68,9 @@ class LedgerMachine:
         )
         self._intake = Intake(own, salt, draft, self._chains, self._orphans, self._voice, self._witness)
         self._wallet = Wallet(
-            settings, draft, self._accounts, self._transactions, self._witness, self._voice, self._bookings
+            settings, draft, self._accounts, self._transactions, self._witness, self._voice, self._bookings, self._keys
         )
+        self._by_hand = ByHand(settings, self._accounts, self._transactions, self._witness, self._wallet)
         self._gossip = Gossip(settings.node_id, draft, self._chains, self._orphans, self._voice)
         self.reach = Reach(settings.node_id)
         self._genesis_digest = b""
@@ -181,6 +183,9 @@ class LedgerMachine:
         | ledger_pb2.CreateTransferResponse
         | ledger_pb2.UnlockSlotResponse
         | ledger_pb2.SetCreditLineResponse
+        | ledger_pb2.SignTransactionResponse
+        | ledger_pb2.SendTransactionResponse
+        | ledger_pb2.OpenLanesResponse
         | ledger_pb2.PushBlocksResponse
         | ledger_pb2.SyncBlocksResponse
     ):
@@ -205,8 +210,21 @@ class LedgerMachine:
             case commands.CreateTransfer():
                 row = self._wallet.on_create(command, now, rng)
                 return ledger_pb2.CreateTransferResponse(transaction=self._views.transfer(row))
-            case commands.UnlockSlot():
-                return ledger_pb2.UnlockSlotResponse(transaction=self._views.by_digest(self._wallet.on_unlock()))
+            case commands.UnlockSlot(account):
+                digest = self._wallet.on_unlock(account)
+                return ledger_pb2.UnlockSlotResponse(transaction=self._views.by_digest(digest))
+            case commands.SignTransaction():
+                item = self._by_hand.on_sign(command, now)
+                return ledger_pb2.SignTransactionResponse(
+                    signed=common_pb2.Signed(body=item.body, signature=item.signature),
+                    transaction=self._views.by_digest(item.digest),
+                )
+            case commands.SendTransaction():
+                self._by_hand.on_send(command, now)
+                return ledger_pb2.SendTransactionResponse(transaction=self._views.by_digest(command.item.digest))
+            case commands.OpenLanes():
+                self._wallet.on_open_lanes(command, now, rng)
+                return ledger_pb2.OpenLanesResponse()
             case commands.SetCreditLine(payer, amount_micro):
                 self._set_credit_line(payer, amount_micro)
                 return ledger_pb2.SetCreditLineResponse()

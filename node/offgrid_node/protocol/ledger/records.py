@@ -44,6 +44,9 @@ PARENTS_MAX = 4
 SEQ_MAX = 2**63 - 1
 REQUEST_BYTES = 16
 NO_REQUEST = bytes(REQUEST_BYTES)
+BY_HAND = (
+    b"og.tx.by.hand.v1"  # in the place of a request: signed on purpose, maybe elsewhere, and its node need not know
+)
 
 _META_KEY = re.compile(r"[a-z][a-z0-9_.-]{0,31}\Z")
 META_KEY_RULE = "1 to 32 of a-z 0-9 _ . -, a letter first"

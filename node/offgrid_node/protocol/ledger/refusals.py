@@ -3,7 +3,7 @@ that whoever shows them to people can say them in credits."""
 
 from __future__ import annotations
 
-from offgrid_node.protocol.errors import FieldViolation, InvalidRequest
+from offgrid_node.protocol.errors import FailedPrecondition, FieldViolation, InvalidRequest
 
 
 def wrong_amount(field: str, description: str, reason: str, **amounts_micro: int) -> InvalidRequest:
@@ -13,4 +13,14 @@ def wrong_amount(field: str, description: str, reason: str, **amounts_micro: int
         reason=reason,
         violations=[FieldViolation(field, description)],
         metadata={name: str(amount) for name, amount in amounts_micro.items()},
+    )
+
+
+def too_little(needed_micro: int, free_micro: int) -> FailedPrecondition:
+    """What an account has, and is not spoken for, is not enough."""
+    return FailedPrecondition(
+        f"the transfer needs {needed_micro} millionths with its fee; the account has {max(0, free_micro)} that are "
+        "final and not spoken for",
+        reason="InsufficientFunds",
+        metadata={"needed_micro": str(needed_micro), "available_micro": str(max(0, free_micro))},
     )

@@ -17,6 +17,7 @@ ASIDE = "ledger_aside"  # account, seq, digest → DisputeRow; what cannot be co
 TXS = "ledger_txs"  # transaction's digest → TxRow
 TX_INDEX = "ledger_tx_index"  # account (20 zeros: all), number counted down → transaction's digest
 TRANSFERS = "ledger_transfers"  # transfer id → TransferRow, of this node's owner
+IN_FLIGHT = "ledger_in_flight"  # account of this node's → digest of what is signed there and has not ended
 TRANSFERS_OPEN = "ledger_transfers_open"  # number → transfer id, of those not signed yet
 BOOKINGS = "ledger_bookings"  # job id → Booking
 BOOKING_INDEX = "ledger_booking_index"  # number counted down → job id
@@ -33,7 +34,7 @@ KEY_NUMBERS = "ledger_key_numbers"  # node → how often its key was replaced
 REQUESTS = "ledger_requests"  # records.request_mark → transfer id
 CREDIT_LINES = "ledger_credit_lines"  # payer's account → the most that is accepted of it before it is final, 8 bytes
 
-GENESIS_KEY, TOTALS_KEY, MUTE_KEY, IN_FLIGHT_KEY = b"genesis", b"totals", b"mute", b"in_flight"
+GENESIS_KEY, TOTALS_KEY, MUTE_KEY, LANES_KEY = b"genesis", b"totals", b"mute", b"lanes"
 LEARN_KEY = b"learn"  # there from a restore until the node has learnt what it signed before: see learning.py
 
 EVERYBODY = bytes(NODE_ID_BYTES)  # in TX_INDEX

@@ -6,8 +6,9 @@ millionths.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from offgrid.v1 import common_pb2, ledger_pb2
 from offgrid_node.protocol.ids import NODE_ID_BYTES, base32, node_id_bytes, unbase32
@@ -21,6 +22,7 @@ from offgrid_node.protocol.ledger.tables import (
     ACCOUNTS,
     AUTHORS,
     GENESIS_KEY,
+    IN_FLIGHT,
     META,
     OWED,
     SLOTS,
@@ -43,6 +45,13 @@ class Scanner(Reader, Protocol):
     """… and in their order: committed rows."""
 
     def scan(self, table: str, start: bytes = b"", *, prefix: bytes = b"") -> Iterator[tuple[bytes, bytes]]: ...
+
+
+class UnderWay(NamedTuple):
+    """Not final yet, in millionths, by account."""
+
+    going: Counter[bytes]
+    coming: Counter[bytes]
 
 
 class Views:
@@ -124,7 +133,7 @@ class Views:
         tx, committee, state = Tx.decode(row.signed.body), self.committee, row.state
         tally = Tally(row.voted, row.confirmed)
         if state == ledger_pb2.TX_STATE_SIGNED:
-            tally = self._tally(tx, digest)
+            tally = self._tally(tx, digest) or Tally()
             if committee.enough(tally.voted):
                 state = ledger_pb2.TX_STATE_CERTIFIED
         return ledger_pb2.Transaction(
@@ -144,15 +153,16 @@ class Views:
             transfer_id=row.transfer_id,
         )
 
-    def _tally(self, tx: Tx, digest: bytes) -> Tally:
+    def _tally(self, tx: Tx, digest: bytes) -> Tally | None:
+        """None where its slot knows nothing of it."""
         key = slot_key(tx.src, tx.seq)
         row = self._rows.get(SLOTS, key)
         if row is None:
-            return Tally()
+            return None
         slot, spilled = Slot.decode(key, row)
         if spilled and digest not in slot.tallies and (own := self._rows.get(TALLIES, key + digest)) is not None:
             return Tally.decode(own)
-        return slot.tallies.get(digest) or Tally()
+        return slot.tallies.get(digest) or (Tally() if slot.first == digest else None)
 
 
 class Surveys(Views):
@@ -173,22 +183,42 @@ class Surveys(Views):
         return (one.tx for one in pending(self._scanner))
 
     def balance(self, node_id: str, *, own: bool = False) -> ledger_pb2.Balance:
-        """Final funds, and what is under way; of this node's `own` account the queue counts as well."""
-        name, account, going, coming, taken = node_id_bytes(node_id), self.account(node_id), 0, 0, 0
-        for tx in self.pending():
-            going += tx.total_micro if tx.src == name else 0
-            coming += sum(amount for payee, amount in tx.outputs if payee == name)
-        if own:
-            taken = sum(amount for _, amount in accepted(self._scanner, name).values())
-            going += sum(row.fee_micro + sum(output.amount_micro for output in row.outputs) for row in self.queued())
+        """Final funds, and what is under way; of an account of this node's `own` also what counts as accepted."""
+        name, account, under_way = node_id_bytes(node_id), self.account(node_id), self.under_way()
         return ledger_pb2.Balance(
             account=node_id,
             final_micro=max(0, account.balance_micro),
-            pending_out_micro=going,
-            pending_in_micro=coming,
+            pending_out_micro=under_way.going[name],
+            pending_in_micro=under_way.coming[name],
             next_seq=account.next_seq,
-            accepted_in_micro=taken,
+            accepted_in_micro=sum(one.to((name,)) for one in accepted(self._scanner, (name,))) if own else 0,
         )
+
+    def under_way(self) -> UnderWay:
+        """What is going out of and coming into each account; of this node's, what waits here counts as well."""
+        going: Counter[bytes] = Counter()
+        coming: Counter[bytes] = Counter()
+        for tx in self.pending():
+            going[tx.src] += tx.total_micro
+            for account, amount in tx.outputs:
+                coming[account] += amount
+        for row in self.queued():
+            going[row.src] += row.fee_micro + sum(output.amount_micro for output in row.outputs)
+        for digest in self.unsent():
+            tx = Tx.decode(self._tx_row(digest).signed.body)
+            going[tx.src] += tx.total_micro
+        return UnderWay(going, coming)
+
+    def unsent(self) -> Iterator[bytes]:
+        """Digests of what was signed here by hand and has not been sent."""
+        for _, digest in self._scanner.scan(IN_FLIGHT):
+            if self._tally(Tx.decode(self._tx_row(digest).signed.body), digest) is None:
+                yield digest
+
+    def _tx_row(self, digest: bytes) -> ledger_pb2.TxRow:
+        row = self._rows.get(TXS, digest)
+        assert row is not None, "what is in flight is here"
+        return ledger_pb2.TxRow.FromString(row)
 
     def accounts(self, start: bytes = b"") -> Iterator[tuple[bytes, ledger_pb2.Balance]]:
         """By key, in its order: final funds only."""

@@ -1,14 +1,15 @@
-"""The owner's part: what this node spends, one signed transaction in flight at a time.
+"""The owner's part: what this node spends, one signed transaction of each of its accounts in flight (lanes.py).
 
-A transfer is durable when it is answered; it is signed at once when no transaction of this account is in flight, else
-when its turn comes. A signed transaction is durable before it leaves: were it not, a crash could sign another for the
+A transfer is durable when it is answered; it is signed at once when no transaction of its account is in flight, else
+when its turn comes. Who names no account pays from the first that is free and has the funds, the node's own before its
+lanes. A signed transaction is durable before it leaves: were it not, a crash could sign another for the
 same slot. What jobs cost is paid in turns with transfers, so neither keeps the other waiting for ever; transfers in
 the queue have their funds set aside, and what is owed waits for the rest.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 
 from offgrid.v1 import ledger_pb2
 from offgrid_node.protocol.clock import Now
@@ -18,16 +19,23 @@ from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.ids import ID_BYTES, base32, fresh_id
 from offgrid_node.protocol.ledger.accounts import Accounts
 from offgrid_node.protocol.ledger.bookings import Bookings
-from offgrid_node.protocol.ledger.commands import CreateTransfer
+from offgrid_node.protocol.ledger.commands import CreateTransfer, OpenLanes
 from offgrid_node.protocol.ledger.endings import ledger_event
-from offgrid_node.protocol.ledger.items import TxItem, Unlock
-from offgrid_node.protocol.ledger.records import NO_REQUEST, TX_KIND, Tx, request_mark, tx_id_of, unlock_digest
-from offgrid_node.protocol.ledger.refusals import wrong_amount
+from offgrid_node.protocol.ledger.items import Unlock
+from offgrid_node.protocol.ledger.keys import Keys
+from offgrid_node.protocol.ledger.lanes import Lanes
+from offgrid_node.protocol.ledger.records import (
+    NO_REQUEST,
+    OUTPUTS_MAX,
+    encode_meta,
+    request_mark,
+    tx_id_of,
+    unlock_digest,
+)
+from offgrid_node.protocol.ledger.refusals import too_little, wrong_amount
 from offgrid_node.protocol.ledger.settings import LedgerSettings
-from offgrid_node.protocol.ledger.sources import NodeSource
+from offgrid_node.protocol.ledger.sources import lane_account
 from offgrid_node.protocol.ledger.tables import (
-    IN_FLIGHT_KEY,
-    META,
     REQUESTS,
     TRANSFERS,
     TRANSFERS_OPEN,
@@ -39,10 +47,10 @@ from offgrid_node.protocol.ledger.voice import Voice
 from offgrid_node.protocol.ledger.witness import Witness
 from offgrid_node.protocol.requests import reused
 from offgrid_node.protocol.rng import Rng
-from offgrid_node.protocol.signing import digest_of
 
 QUEUE_MAX = 1_000  # transfers that are not signed yet
 LEARN_RETRY_MS = 1_000
+OPENED = encode_meta({"action": "open-lanes"})
 
 
 class Wallet:
@@ -57,34 +65,39 @@ class Wallet:
         witness: Witness,
         voice: Voice,
         bookings: Bookings,
+        keys: Keys,
     ) -> None:
         self._settings, self._draft, self._accounts = settings, draft, accounts
         self._transactions, self._witness, self._voice, self._bookings = transactions, witness, voice, bookings
-        self._queue: OrderedDict[int, ledger_pb2.TransferRow] = OrderedDict()
-        self._queued_micro = 0
+        self.lanes = Lanes(settings, draft, accounts, transactions, witness, voice, keys)
+        self._queues: dict[bytes, OrderedDict[int, ledger_pb2.TransferRow]] = {}  # by account
+        self._queued: Counter[bytes] = Counter()  # what they add up to, by account
+        self._waiting = 0  # transfers in them
         self._last = 0
-        self._in_flight = b""
         self._bookings_next = False
-        self._fee_micro = 0
+        self.fee_micro = 0
 
     def load(self) -> None:
-        self._in_flight = self._draft.get(META, IN_FLIGHT_KEY) or b""
+        self.lanes.load()
         for key, transfer_id in self._draft.committed(TRANSFERS_OPEN, b""):
             row = self._draft.row(TRANSFERS, transfer_id, ledger_pb2.TransferRow)
             assert row is not None, "what waits was asked for"
-            self._queue[number_of(key)] = row
-            self._queued_micro += _total(row)
-        self._last = max(self._queue, default=0)
+            self._enqueue(row)
+            self._last = number_of(key)
 
     def open(self, fee_micro: int) -> None:
-        self._fee_micro = fee_micro
+        self.fee_micro = fee_micro
 
     # ---- questions
 
     @property
     def queued_micro(self) -> int:
         """Of transfers that are not signed yet, fees included."""
-        return self._queued_micro
+        return self._queued.total()
+
+    def waiting(self, account: bytes) -> int:
+        """How many transfers wait for the account's next slots."""
+        return len(self._queues.get(account, ()))
 
     # ---- inputs
 
@@ -100,37 +113,51 @@ class Wallet:
         row = ledger_pb2.TransferRow(
             transfer_id=fresh_id("t", rng),
             number=self._last,
-            src=self._settings.account,
+            src=self._payer(command),
             outputs=[ledger_pb2.RawOutput(account=name, amount_micro=amount) for name, amount in command.outputs],
             fee_micro=self._fee(command),
             meta=command.meta,
             created_us=now.utc_us,
             request=request,
         )
-        self._queue[row.number] = row
-        self._queued_micro += _total(row)
+        self._enqueue(row)
         self._keep(row)
         self._draft.put_bytes(TRANSFERS_OPEN, number_key(row.number), row.transfer_id.encode())
         self.pump(now)
         return row
 
-    def on_unlock(self) -> bytes:
-        """The transaction that is in the open slot, by its digest. Raises the faults that commands.UnlockSlot names."""
+    def on_open_lanes(self, command: OpenLanes, now: Now, rng: Rng) -> None:
+        """Raises the faults that commands.OpenLanes names."""
         self._check_voice()
-        if not self._voice.free:
-            raise Unavailable("this node has just started and listens", reason="StillLearning", retry_ms=LEARN_RETRY_MS)
-        account = self._settings.account
-        if not self._in_flight:
+        new = range(self.lanes.count + 1, command.count + 1)
+        fund = command.fund_micro
+        payments = [new[at : at + OUTPUTS_MAX] for at in range(0, len(new) if fund else 0, OUTPUTS_MAX)]
+        own = self._settings.account
+        needed = fund * len(new) + self.fee_micro * len(payments)
+        if needed > (free := self.spendable(own)):
+            raise too_little(needed, free)
+        if self._waiting + len(payments) > QUEUE_MAX:
+            raise _too_many()
+        self.lanes.open(command.count)
+        for lanes in payments:
+            outputs = tuple((lane_account(own, lane), fund) for lane in lanes)
+            self.on_create(CreateTransfer(outputs, 0, OPENED, "", own), now, rng)
+
+    def on_unlock(self, account: bytes) -> bytes:
+        """The transaction that is in the open slot, by its digest. Raises the faults that commands.UnlockSlot names."""
+        self.check_free()
+        account = account or self._settings.account
+        if not (flying := self.lanes.in_flight(account)):
             raise FailedPrecondition(
                 "no transaction of this account is under way: there is nothing to end", reason="NothingUnderWay"
             )
         seq = self._accounts.get(account).next_seq
         digest = unlock_digest(self._settings.salt, account, seq)
         if not self._witness.is_unlocked(account, seq):
-            unlock = Unlock(NodeSource(account), seq, self._settings.signer.sign(digest), digest)
+            unlock = Unlock(self.lanes.source(account), seq, self._settings.signer.sign(digest), digest)
             self._voice.say(unlock)
             self._witness.on_unlock(unlock)
-        return self._in_flight
+        return flying
 
     def on_learnt(self, known: Known) -> None:
         """A transaction of this node's own that it had forgotten: what was to be paid by it is paid, and not again.
@@ -138,7 +165,7 @@ class Wallet:
         tx, digest = known.item.tx, known.item.digest
         if self._on_forgotten(known):
             return
-        for row in self._queue.values():
+        for row in self._queues.get(tx.src, {}).values():
             if (_outputs(row), row.fee_micro, row.meta, row.request) == (tx.outputs, tx.fee_micro, tx.meta, tx.request):
                 self._transactions.explain(known, transfer_id=row.transfer_id)
                 self._signed(row, digest)
@@ -156,17 +183,14 @@ class Wallet:
         return payment is not None
 
     def on_learnt_all(self) -> None:
-        """The one that was in flight, if any, is so again: nothing else may take its slot."""
-        self._in_flight = self._witness.standing(self._settings.account) or b""
-        if self._in_flight:
-            self._draft.put_bytes(META, IN_FLIGHT_KEY, self._in_flight)
-        else:
-            self._draft.delete(META, IN_FLIGHT_KEY)
+        """What was in flight is so again: nothing else may take its slot."""
+        for account in self.lanes:
+            self.lanes.fly(account, self._witness.standing(account) or b"")
 
     def on_ended(self, known: Known) -> None:
         """A transaction, of whichever account, became final or void."""
         tx, digest = known.item.tx, known.item.digest
-        if tx.src != self._settings.account:
+        if tx.src not in self.lanes:
             self._tell_payee(known)
             return
         if known.row.state == ledger_pb2.TX_STATE_FINAL and not known.row.bookings and not known.row.transfer_id:
@@ -177,14 +201,13 @@ class Wallet:
         elif known.row.bookings:
             outcome = f"{known.row.bookings} bookings"
             self._draft.record(EventType.SETTLED, tx_id_of(digest), ledger=ledger_event(tx, digest, outcome))
-        if digest == self._in_flight:
-            self._in_flight = b""
-            self._draft.delete(META, IN_FLIGHT_KEY)
+        if digest == self.lanes.in_flight(tx.src):
+            self.lanes.fly(tx.src, b"")
 
     def _tell_payee(self, known: Known) -> None:
         """What somebody else signed to this node, and it may have relied on, came to nothing."""
         tx = known.item.tx
-        if known.row.state == ledger_pb2.TX_STATE_VOID and any(to == self._settings.account for to, _ in tx.outputs):
+        if known.row.state == ledger_pb2.TX_STATE_VOID and any(to in self.lanes for to, _ in tx.outputs):
             self._voice.notice(
                 f"transaction {tx_id_of(known.item.digest)} of {base32(tx.src)} to this node will never be: its slot "
                 "ended without it"
@@ -193,35 +216,70 @@ class Wallet:
     # ---- the end of a step
 
     def pump(self, now: Now) -> bool:
-        """Signs the next transaction if none is in flight; False when there is nothing to sign."""
-        if self._in_flight or not self._voice.free:
+        """Signs the next transaction of each account in which none is in flight; False if there is nothing to sign."""
+        if not self._voice.free:
             return False
-        turns = (self._pay_bookings, self._sign_transfer)
-        return any(turn(now) for turn in (turns if self._bookings_next else turns[::-1]))
+        own, signed = self._settings.account, False
+        for account in [each for each in self._queues if each != own]:
+            signed |= self._is_idle(account) and self._sign_transfer(account, now)
+        if self._is_idle(own):
+            signed |= self._sign_own(now)
+        return signed
+
+    def _sign_own(self, now: Now) -> bool:
+        """What the node's own account pays: what is owed and transfers in turns."""
+        if self._bookings_next:
+            return self._pay_bookings(now) or self._sign_transfer(self._settings.account, now)
+        return self._sign_transfer(self._settings.account, now) or self._pay_bookings(now)
 
     # ---- inside
 
     def _check(self, command: CreateTransfer) -> None:
         self._check_voice()
         fee = self._fee(command)
-        if fee < self._fee_micro:
-            allowed = f"{fee}; this ledger takes no less than {self._fee_micro}"
-            raise wrong_amount("fee_micro", allowed, "FeeTooLow", fee_micro=fee, least_micro=self._fee_micro)
-        if len(self._queue) >= QUEUE_MAX:
-            raise Exhausted(
-                f"{QUEUE_MAX} transfers wait to be signed; try again when some are final",
-                reason="TooManyTransfers",
-                retry_ms=1_000,
-            )
-        needed = sum(amount for _, amount in command.outputs) + fee
-        free = self._free_micro() - self._queued_micro
-        if needed > free:
-            raise FailedPrecondition(
-                f"the transfer needs {needed} millionths with its fee; the account has {max(0, free)} that are final "
-                "and not spoken for",
-                reason="InsufficientFunds",
-                metadata={"needed_micro": str(needed), "available_micro": str(max(0, free))},
-            )
+        if fee < self.fee_micro:
+            allowed = f"{fee}; this ledger takes no less than {self.fee_micro}"
+            raise wrong_amount("fee_micro", allowed, "FeeTooLow", fee_micro=fee, least_micro=self.fee_micro)
+        if self._waiting >= QUEUE_MAX:
+            raise _too_many()
+
+    def _payer(self, command: CreateTransfer) -> bytes:
+        """The account that is asked for, else the first that is free and has the funds, else the one that has the
+        funds and the fewest who wait. Raises FailedPrecondition where none has them."""
+        needed = sum(amount for _, amount in command.outputs) + self._fee(command)
+        payees = {account for account, _ in command.outputs}
+        others = [account for account in self.lanes if account not in payees]
+        choice = [command.src] if command.src else others or [self._settings.account]
+        able = [account for account in choice if self.spendable(account) >= needed]
+        if not able:
+            raise too_little(needed, max(self.spendable(account) for account in choice))
+        idle = next((account for account in able if not self._queues.get(account) and self._is_idle(account)), None)
+        return idle or min(able, key=lambda account: len(self._queues.get(account, ())))
+
+    def spendable(self, account: bytes) -> int:
+        """Final funds of it that are not spoken for."""
+        return self.lanes.free_micro(account) - self._queued[account]
+
+    def _is_idle(self, account: bytes) -> bool:
+        """Whether nothing is in flight there: neither what this node signed nor what came from elsewhere, signed by
+        hand with its key."""
+        if self.lanes.in_flight(account):
+            return False
+        standing = self._witness.standing(account)
+        if standing is not None:
+            self.lanes.fly(account, standing)
+        return standing is None
+
+    def check_free(self) -> None:
+        """Raises FailedPrecondition (Muted) and Unavailable (StillLearning) where this node signs nothing."""
+        self._check_voice()
+        if not self._voice.free:
+            raise Unavailable("this node has just started and listens", reason="StillLearning", retry_ms=LEARN_RETRY_MS)
+
+    def _enqueue(self, row: ledger_pb2.TransferRow) -> None:
+        self._queues.setdefault(row.src, OrderedDict())[row.number] = row
+        self._queued[row.src] += _total(row)
+        self._waiting += 1
 
     def _check_voice(self) -> None:
         if self._voice.muted_why:
@@ -230,7 +288,7 @@ class Wallet:
             raise Unavailable(f"this node signs nothing yet: {why}", reason="StillLearning", retry_ms=LEARN_RETRY_MS)
 
     def _fee(self, command: CreateTransfer) -> int:
-        return command.fee_micro or self._fee_micro
+        return command.fee_micro or self.fee_micro
 
     def _made(self, request: bytes) -> ledger_pb2.TransferRow | None:
         """What was asked for under this mark, if it is one."""
@@ -262,27 +320,24 @@ class Wallet:
         self._transactions.explain(known, transfer_id=row.transfer_id)
         self._keep(row)
 
-    def _free_micro(self) -> int:
-        """Final funds without what is in flight."""
-        flying = self._transactions.get(self._in_flight) if self._in_flight else None
-        balance = self._accounts.get(self._settings.account).balance_micro
-        return balance - (flying.item.tx.total_micro if flying else 0)
-
-    def _sign_transfer(self, now: Now) -> bool:
-        row = next(iter(self._queue.values()), None)
-        if row is None or _total(row) > self._free_micro():
+    def _sign_transfer(self, account: bytes, now: Now) -> bool:
+        row = next(iter(self._queues.get(account, {}).values()), None)
+        if row is None or _total(row) > self.lanes.free_micro(account):
             return False
-        digest = self._sign(
-            _outputs(row), row.fee_micro, row.meta, now, transfer_id=row.transfer_id, request=row.request
-        )
-        self._signed(row, digest)
-        self._bookings_next = True
+        tx = self.lanes.draft(account, _outputs(row), row.fee_micro, row.meta, row.request)
+        item = self.lanes.sign(tx, now, transfer_id=row.transfer_id)
+        self.lanes.send(item, now)
+        self._signed(row, item.digest)
+        self._bookings_next = self._bookings_next or account == self._settings.account
         return True
 
     def _signed(self, row: ledger_pb2.TransferRow, digest: bytes) -> None:
         """It waits no more."""
-        del self._queue[row.number]
-        self._queued_micro -= _total(row)
+        del self._queues[row.src][row.number]
+        if not self._queues[row.src]:
+            del self._queues[row.src]
+        self._queued[row.src] -= _total(row)
+        self._waiting -= 1
         row.tx_digest = digest
         self._draft.put(TRANSFERS, row.transfer_id.encode(), row)
         self._draft.delete(TRANSFERS_OPEN, number_key(row.number))
@@ -290,39 +345,17 @@ class Wallet:
     def _pay_bookings(self, now: Now) -> bool:
         if not self._bookings.owed_micro:
             return False
-        payment = self._bookings.next_payment(self._free_micro() - self._queued_micro - self._fee_micro)
+        own = self._settings.account
+        payment = self._bookings.next_payment(self.spendable(own) - self.fee_micro)
         if payment is None:
             self._voice.notice("jobs are owed for that this account's free funds do not pay")
             return False
-        digest = self._sign(payment.outputs, self._fee_micro, payment.meta, now, bookings=len(payment.bookings))
-        self._bookings.paid(payment, tx_id_of(digest), self._fee_micro)
+        tx = self.lanes.draft(own, payment.outputs, self.fee_micro, payment.meta, NO_REQUEST)
+        item = self.lanes.sign(tx, now, bookings=len(payment.bookings))
+        self.lanes.send(item, now)
+        self._bookings.paid(payment, tx_id_of(item.digest), self.fee_micro)
         self._bookings_next = False
         return True
-
-    def _sign(
-        self,
-        outputs: tuple[tuple[bytes, int], ...],
-        fee_micro: int,
-        meta: bytes,
-        now: Now,
-        *,
-        transfer_id: str = "",
-        request: bytes = NO_REQUEST,
-        bookings: int = 0,
-    ) -> bytes:
-        """Signs the account's next transaction; it leaves in the block that this step ends with."""
-        account = self._accounts.get(self._settings.account)
-        tx = Tx(NodeSource(self._settings.account), account.next_seq, account.head, fee_micro, outputs, meta, request)
-        body = tx.encode()
-        digest = digest_of(TX_KIND, self._settings.salt, body)
-        item = TxItem(tx, body, self._settings.signer.sign(digest), digest)
-        self._transactions.add(item, now, transfer_id=transfer_id, bookings=bookings)
-        self._in_flight = digest
-        self._draft.put_bytes(META, IN_FLIGHT_KEY, digest)
-        self._draft.record(EventType.TX_CREATED, tx_id_of(digest), ledger=ledger_event(tx, digest, "signed"))
-        self._voice.say(item)
-        self._witness.follow(item, now)
-        return digest
 
 
 def _outputs(row: ledger_pb2.TransferRow) -> tuple[tuple[bytes, int], ...]:
@@ -331,3 +364,11 @@ def _outputs(row: ledger_pb2.TransferRow) -> tuple[tuple[bytes, int], ...]:
 
 def _total(row: ledger_pb2.TransferRow) -> int:
     return sum(output.amount_micro for output in row.outputs) + row.fee_micro
+
+
+def _too_many() -> Exhausted:
+    return Exhausted(
+        f"{QUEUE_MAX} transfers wait to be signed; try again when some are final",
+        reason="TooManyTransfers",
+        retry_ms=1_000,
+    )

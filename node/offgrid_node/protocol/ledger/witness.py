@@ -40,7 +40,7 @@ from offgrid_node.protocol.ledger.committee import Committee
 from offgrid_node.protocol.ledger.endings import Endings
 from offgrid_node.protocol.ledger.items import Double, Item, Report, Statement, TxItem, Unlock, double_of
 from offgrid_node.protocol.ledger.keys import Keys
-from offgrid_node.protocol.ledger.records import LedgerGenesis
+from offgrid_node.protocol.ledger.records import BY_HAND, LedgerGenesis
 from offgrid_node.protocol.ledger.recovery import EPOCH
 from offgrid_node.protocol.ledger.settings import LedgerSettings
 from offgrid_node.protocol.ledger.slots import NOTHING, Slot, Slots
@@ -135,6 +135,11 @@ class Witness:
         slot = self._slots.get(name, self._accounts.get(name).next_seq)
         return slot.first if slot is not None and slot.first != NOTHING else None
 
+    def names(self, item: TxItem) -> bool:
+        """Whether the transaction's slot knows of it."""
+        slot = self._slots.get(item.tx.src, item.tx.seq)
+        return slot is not None and (slot.first == item.digest or item.digest in slot.tallies)
+
     # ---- inputs
 
     def on_tx(self, item: TxItem, now: Now, *, told: bool = False) -> None:
@@ -149,7 +154,7 @@ class Witness:
             own = tx.source.signer == self._own
             if own:
                 self._learnt.append(known)
-            if own and not self._voice.learning.at_work:
+            if own and tx.request != BY_HAND and not self._voice.learning.at_work:
                 self._voice.mute("a transaction came that this node signed and does not have: was it restored?")
         self.follow(item, now, told=told)
         if slot is not None and slot.aside:

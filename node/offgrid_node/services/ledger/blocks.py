@@ -87,6 +87,10 @@ class BlockChecks:
             raise PeerFault(f"from {sender}: {bad[0].message}", reason=bad[0].reason) from bad[0]
         return found
 
+    def holds(self, claim: Claim) -> bool:
+        """Whether its signer signed it, with the key of then. Raises Unavailable for a signer who is not known here."""
+        return self._holds(claim, self._members())
+
     def heads(self, heads: Sequence[ledger_pb2.Head]) -> tuple[tuple[bytes, int, bytes], ...]:
         """Raises InvalidRequest for one that names no author, height or block."""
         _check_count("heads", len(heads), HEADS_MAX)
@@ -152,22 +156,22 @@ class BlockChecks:
     def _check(self, blocks: Mapping[int, ledger_pb2.Block], members: Members) -> dict[int, CheckedBlock | PeerFault]:
         """In another thread: of the members only keys are asked for, each a single look into a dictionary."""
 
-        def holds(claim: Claim) -> bool:
-            key = members.key_at(claim.signer, height=claim.height, seq=claim.seq, number=claim.key)
-            if key is None:
-                raise Unavailable(f"{claim.signer} is not known here yet", reason="UnknownSigner")
-            return self._verify(key, claim.digest, claim.signature)
-
         ends: dict[int, CheckedBlock | PeerFault] = {}
         for place, block in blocks.items():
             self._bulk.check_going()
             try:
-                ends[place] = check_block(block, members.salt, holds)
+                ends[place] = check_block(block, members.salt, lambda claim: self._holds(claim, members))
             except PeerFault as fault:
                 ends[place] = fault
             except Unavailable:
                 continue
         return ends
+
+    def _holds(self, claim: Claim, members: Members) -> bool:
+        key = members.key_at(claim.signer, height=claim.height, seq=claim.seq, number=claim.key)
+        if key is None:
+            raise Unavailable(f"{claim.signer} is not known here yet", reason="UnknownSigner")
+        return self._verify(key, claim.digest, claim.signature)
 
     def _remembered(self, block: ledger_pb2.Block) -> CheckedBlock | None:
         return self._good.get(block.SerializeToString())

@@ -13,25 +13,33 @@ from google.protobuf.message import Message
 
 from offgrid.v1 import ledger_pb2
 from offgrid_node.protocol.effects import Record, Signer, Verifier
-from offgrid_node.protocol.errors import AlreadyExists, FailedPrecondition, InvalidRequest
-from offgrid_node.protocol.ids import node_id_bytes
+from offgrid_node.protocol.errors import AlreadyExists, FailedPrecondition, InvalidRequest, PeerFault, Unavailable
+from offgrid_node.protocol.ids import base32, node_id_bytes
 from offgrid_node.protocol.ledger import commands
+from offgrid_node.protocol.ledger.items import TxItem, claims
+from offgrid_node.protocol.ledger.lanes import LANES_MAX
 from offgrid_node.protocol.ledger.machine import LedgerMachine
-from offgrid_node.protocol.ledger.records import AMOUNT_MAX, GENESIS_KIND, encode_meta
+from offgrid_node.protocol.ledger.records import AMOUNT_MAX, BY_HAND, GENESIS_KIND, TX_KIND, Tx, encode_meta
 from offgrid_node.protocol.ledger.refusals import wrong_amount
+from offgrid_node.protocol.ledger.sources import lane_source
 from offgrid_node.protocol.mesh.directory import Directory
 from offgrid_node.protocol.mesh.records import signed
+from offgrid_node.protocol.signing import digest_of
 from offgrid_node.runtime import Runtime, Ticket
 from offgrid_node.services.bulk import Bulk
 from offgrid_node.services.caller import Caller
 from offgrid_node.services.checks import check_request_id
 from offgrid_node.services.flow import Flow, asked, ticket_of
 from offgrid_node.services.ledger.blocks import BlockChecks, check_digest
-from offgrid_node.services.ledger.opening import check_admin, genesis_of, resolve
+from offgrid_node.services.ledger.opening import check_admin, genesis_of
 from offgrid_node.services.ledger.reads import LedgerReads
 from offgrid_node.services.ledger.receipts import Calls, Receipts
 from offgrid_node.services.stream import Stream
 
+_WITH_TRANSACTION = (
+    ledger_pb2.CreateTransferResponse | ledger_pb2.UnlockSlotResponse | ledger_pb2.SignTransactionResponse
+    | ledger_pb2.SendTransactionResponse
+)  # fmt: skip
 ENDED = frozenset({ledger_pb2.TX_STATE_FINAL, ledger_pb2.TX_STATE_VOID})
 
 
@@ -114,26 +122,77 @@ class LedgerHandlers:
     # ---- transactions
 
     def create_transfer(self, caller: Caller, request: ledger_pb2.CreateTransferRequest) -> Ticket:
-        own = self._signer.node_id
-        if self._account("src", request.src) != own:
-            raise InvalidRequest.field(
-                "src", f"{request.src!r} is another node's account: this node holds only its own key; pay from there"
-            )
-        dst = resolve("dst", request.dst, self._directory())
-        if dst == own:
-            raise InvalidRequest.field("dst", f"{request.dst!r} is this node itself; another member is allowed")
-        _check_amounts(request.amount_micro, request.fee_micro)
-        try:
-            meta = encode_meta(request.meta)
-        except ValueError as error:
-            raise InvalidRequest.field("meta", str(error)) from error
-        outputs = ((node_id_bytes(dst), request.amount_micro),)
+        src = node_id_bytes(self._own_account("src", request.src)) if request.src else b""
+        outputs, meta = self._payment(request, src or node_id_bytes(self._signer.node_id))
         request_id = check_request_id(request.request_id)
-        command = commands.CreateTransfer(outputs, request.fee_micro, meta, request_id)
+        command = commands.CreateTransfer(outputs, request.fee_micro, meta, request_id, src)
         return self._ask(caller, command, request).map(self._with_names)
 
     def unlock_slot(self, caller: Caller, request: ledger_pb2.UnlockSlotRequest) -> Ticket:
-        return self._ask(caller, commands.UnlockSlot(), request).map(self._with_names)
+        account = node_id_bytes(self._own_account("account", request.account))
+        return self._ask(caller, commands.UnlockSlot(account), request).map(self._with_names)
+
+    # ---- by hand
+
+    def create_transaction(self, caller: Caller, request: ledger_pb2.CreateTransactionRequest) -> Message:
+        self._check_open()
+        names, directory, fee = self._reads.names, self._directory(), self._reads.fee_micro
+        owner, lane = names.place("src", request.src, removed=True)
+        account = names.account("src", request.src, removed=True)
+        if directory.member(owner) is None:
+            raise InvalidRequest.field("src", f"{request.src[:64]!r}: whose it is is not known here; name its owner")
+        outputs, meta = self._payment(request, node_id_bytes(account))
+        if request.fee_micro and request.fee_micro < fee:
+            allowed = f"{request.fee_micro}; this ledger takes no less than {fee}"
+            raise wrong_amount("fee_micro", allowed, "FeeTooLow", fee_micro=request.fee_micro, least_micro=fee)
+        seq, prev = self._reads.next_slot(account)
+        source = lane_source(node_id_bytes(owner), lane, directory.key_number(owner))
+        tx = Tx(source, seq, prev, request.fee_micro or fee, outputs, meta, BY_HAND)
+        shown = ledger_pb2.Transaction(
+            src=account, seq=seq, fee_micro=tx.fee_micro, meta=request.meta,
+            outputs=[ledger_pb2.Output(account=base32(to), amount_micro=amount) for to, amount in outputs],
+        )  # fmt: skip
+        return ledger_pb2.CreateTransactionResponse(
+            body=tx.encode(), mesh_id=directory.mesh_id, transaction=self._reads.named(shown)
+        )
+
+    def sign_transaction(self, caller: Caller, request: ledger_pb2.SignTransactionRequest) -> Ticket:
+        command = commands.SignTransaction(_decoded("body", request.body))
+        return self._ask(caller, command, request).map(self._with_names)
+
+    def send_transaction(self, caller: Caller, request: ledger_pb2.SendTransactionRequest) -> Ticket:
+        """Checked as a stranger's, whoever sends it."""
+        self._check_open()
+        body, signature = request.signed.body, request.signed.signature
+        tx, salt = _decoded("signed.body", body), self._directory().salt
+        item = TxItem(tx, body, signature, digest_of(TX_KIND, salt, body))
+        try:
+            good = all(self._checks.holds(claim) for claim in claims(item, salt))
+        except Unavailable as fault:
+            raise InvalidRequest.field("signed.body", fault.message) from fault
+        if not good:
+            raise InvalidRequest.field(
+                "signed.signature", f"it is not by the key of {base32(tx.source.signer)} that signs in this slot"
+            )
+        owner = base32(tx.source.signer)
+        is_up = owner != self._signer.node_id and not self._machine().reach.away_ms(owner, self._runtime.clock.now())
+        return self._ask(caller, commands.SendTransaction(item, is_up), request).map(self._with_names)
+
+    # ---- this node's accounts
+
+    def get_wallet(self, caller: Caller, request: ledger_pb2.GetWalletRequest) -> Message:
+        self._check_open()
+        return self._reads.wallet()
+
+    def open_lanes(self, caller: Caller, request: ledger_pb2.OpenLanesRequest) -> Ticket:
+        if not 0 < request.count <= LANES_MAX:
+            raise InvalidRequest.field("count", f"{request.count}; 1 to {LANES_MAX} in all are allowed")
+        if request.fund_micro > AMOUNT_MAX // LANES_MAX:
+            raise InvalidRequest.field(
+                "fund_micro", f"{request.fund_micro}; 0 to {AMOUNT_MAX // LANES_MAX} are allowed"
+            )
+        ticket = self._ask(caller, commands.OpenLanes(request.count, request.fund_micro), request)
+        return ticket.map(lambda _: ledger_pb2.OpenLanesResponse(wallet=self._reads.wallet()))
 
     def get_transaction(self, caller: Caller, request: ledger_pb2.GetTransactionRequest) -> Message:
         return ledger_pb2.GetTransactionResponse(transaction=self._reads.transaction(request.tx_id))
@@ -216,10 +275,35 @@ class LedgerHandlers:
 
     def _account(self, field: str, text: str) -> str:
         """The account that is meant, of a removed member too; "" is this node's."""
-        return resolve(field, text, self._directory(), removed=True) if text else self._signer.node_id
+        return self._reads.names.account(field, text, removed=True)
+
+    def _own_account(self, field: str, text: str) -> str:
+        account = self._account(field, text)
+        if account not in (own := self._reads.names.own()):
+            raise InvalidRequest.field(
+                field,
+                f"{text!r} is no account of this node's, which holds only its own key and has {len(own) - 1} lanes; "
+                "pay from there",
+            )
+        return account
+
+    def _payment(
+        self, request: ledger_pb2.CreateTransferRequest | ledger_pb2.CreateTransactionRequest, src: bytes
+    ) -> tuple[tuple[tuple[bytes, int], ...], bytes]:
+        """Outputs and meta."""
+        if not request.dst:
+            raise InvalidRequest.field("dst", "say whom to pay: a member's name or id, or NODE/LANE")
+        dst = node_id_bytes(self._reads.names.account("dst", request.dst))
+        if dst == src:
+            raise InvalidRequest.field("dst", f"{request.dst!r} is the account that pays; another one is allowed")
+        _check_amounts(request.amount_micro, request.fee_micro)
+        try:
+            return ((dst, request.amount_micro),), encode_meta(request.meta)
+        except ValueError as error:
+            raise InvalidRequest.field("meta", str(error)) from error
 
     def _with_names(self, response: Message) -> Message:
-        assert isinstance(response, ledger_pb2.CreateTransferResponse | ledger_pb2.UnlockSlotResponse)
+        assert isinstance(response, _WITH_TRANSACTION)
         self._reads.named(response.transaction)
         return response
 
@@ -233,6 +317,13 @@ class LedgerHandlers:
             raise FailedPrecondition(
                 "the mesh's ledger is not open here; an admin opens it: offgrid ledger open", reason="LedgerNotOpen"
             )
+
+
+def _decoded(field: str, body: bytes) -> Tx:
+    try:
+        return Tx.decode(body)
+    except PeerFault as fault:
+        raise InvalidRequest.field(field, fault.message) from fault
 
 
 def _check_amounts(amount_micro: int, fee_micro: int) -> None:

@@ -5,19 +5,19 @@ A removed member keeps its account and its name here; who was never a member her
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 
 from offgrid.v1 import ledger_pb2
 from offgrid_node.protocol.errors import InvalidRequest, NotFound
 from offgrid_node.protocol.ids import base32, node_id_bytes, unbase32
 from offgrid_node.protocol.ledger.committee import Committee
-from offgrid_node.protocol.ledger.exposures import accepted, credit_line, credit_lines, pending
-from offgrid_node.protocol.ledger.records import DIGEST_BYTES
+from offgrid_node.protocol.ledger.exposures import Pending, accepted, credit_line, credit_lines, pending
+from offgrid_node.protocol.ledger.records import DIGEST_BYTES, tx_id_of
 from offgrid_node.protocol.ledger.tables import (
     BOOKING_INDEX,
     BOOKINGS,
     EVERYBODY,
+    IN_FLIGHT,
     TX_INDEX,
     TXS,
     newest_first,
@@ -25,6 +25,7 @@ from offgrid_node.protocol.ledger.tables import (
 from offgrid_node.protocol.ledger.views import Surveys
 from offgrid_node.protocol.mesh.directory import Directory
 from offgrid_node.protocol.mesh.views import genesis_message
+from offgrid_node.services.ledger.naming import AccountNames
 from offgrid_node.services.paging import decode_token, take_page
 from offgrid_node.services.shelf import Shelf
 from offgrid_node.storage.store import Store
@@ -50,6 +51,7 @@ class LedgerReads:
     def __init__(self, store: Store, self_id: str, directory: Callable[[], Directory]) -> None:
         self._store, self._self_id, self._directory = store, self_id, directory
         self._surveys, self._shelf = Surveys(store), Shelf(store)
+        self.names = AccountNames(store, self_id, directory)
 
     @property
     def is_open(self) -> bool:
@@ -73,7 +75,7 @@ class LedgerReads:
         found.open, found.issuer = True, genesis.issuer
         found.witnesses.extend(self._witnesses())
         for account, amount in genesis.balances:
-            found.balances.add(account=account, name=self._name(account), final_micro=amount)
+            found.balances.add(account=account, name=self.names.of(account), final_micro=amount)
         found.ledger_genesis.CopyFrom(message)
         found.quorum_milli = self._surveys.committee.quorum_milli
         found.faults_survived = self._surveys.committee.faults_survived
@@ -84,7 +86,7 @@ class LedgerReads:
         """Who has opened the ledger, and when by its clock; only once it is open."""
         genesis = self._surveys.genesis
         assert genesis is not None, "asked of an open ledger"
-        return self._name(genesis.issuer) or genesis.issuer, genesis.created_us
+        return self.names.of(genesis.issuer) or genesis.issuer, genesis.created_us
 
     def status(self) -> ledger_pb2.GetLedgerStatusResponse:
         """Without what only the machine and the config know."""
@@ -111,18 +113,48 @@ class LedgerReads:
     # ---- accounts
 
     def balance(self, node_id: str) -> ledger_pb2.Balance:
-        found = self._surveys.balance(node_id, own=node_id == self._self_id)
-        found.name = self._name(node_id)
+        found = self._surveys.balance(node_id, own=node_id in self.names.own())
+        found.name = self.names.of(node_id)
         return found
+
+    def wallet(self) -> ledger_pb2.GetWalletResponse:
+        """This node's accounts."""
+        found, under_way, taken = ledger_pb2.GetWalletResponse(), self._surveys.under_way(), self._accepted()
+        for node_id, lane in self.names.own().items():
+            account, held = node_id_bytes(node_id), self._surveys.account(node_id)
+            flying = self._store.get(IN_FLIGHT, account)
+            balance = ledger_pb2.Balance(
+                account=node_id,
+                name=self.names.of(node_id),
+                final_micro=max(0, held.balance_micro),
+                pending_out_micro=under_way.going[account],
+                pending_in_micro=under_way.coming[account],
+                next_seq=held.next_seq,
+                accepted_in_micro=sum(one.to((account,)) for one in taken),
+            )
+            found.accounts.add(lane=lane, balance=balance, in_flight=tx_id_of(flying) if flying else "")
+        return found
+
+    def next_slot(self, account: str) -> tuple[int, bytes]:
+        """The number of the account's next transaction, and what that must name as the one before."""
+        held = self._surveys.account(account)
+        genesis = self._surveys.genesis
+        assert genesis is not None, "asked of an open ledger"
+        return held.next_seq, held.head or genesis.digest(self._directory().salt)
+
+    @property
+    def fee_micro(self) -> int:
+        """The least of this ledger's."""
+        return self._surveys.genesis.fee_micro if self._surveys.genesis else 0
 
     def balances(self, request: ledger_pb2.ListBalancesRequest) -> ledger_pb2.ListBalancesResponse:
         """In the order of the accounts' bytes. What is under way is looked for once for the whole page."""
-        going, coming = self._under_way()
+        under_way = self._surveys.under_way()
 
         def rows() -> Iterator[tuple[bytes, ledger_pb2.Balance]]:
             for key, found in self._surveys.accounts(decode_token(request.page_token)):
-                found.name = self._name(found.account)
-                found.pending_out_micro, found.pending_in_micro = going[found.account], coming[found.account]
+                found.name = self.names.of(found.account)
+                found.pending_out_micro, found.pending_in_micro = under_way.going[key], under_way.coming[key]
                 yield key, found
 
         balances, token = take_page(rows(), request.page_size)
@@ -183,11 +215,11 @@ class LedgerReads:
     def named(self, tx: ledger_pb2.Transaction) -> ledger_pb2.Transaction:
         """The same with names; a transfer that is not signed yet is this node's."""
         tx.src = tx.src or self._self_id
-        tx.src_name = self._name(tx.src)
+        tx.src_name = self.names.of(tx.src)
         for output in tx.outputs:
-            output.name = self._name(output.account)
-        if tx.state in _UNSURE and any(output.account == self._self_id for output in tx.outputs):
-            _, tx.accepted_micro = self._accepted().get(unbase32(tx.tx_id), (b"", 0))
+            output.name = self.names.of(output.account)
+        if tx.state in _UNSURE:
+            self._judge(tx)
         return tx
 
     # ---- bookings
@@ -208,44 +240,38 @@ class LedgerReads:
 
     # ---- inside
 
-    def _name(self, node_id: str) -> str:
-        record = self._directory().member(node_id)
-        return record.name if record else ""
-
     def _witnesses(self) -> list[ledger_pb2.Witness]:
         genesis = self._surveys.genesis
         return [
-            ledger_pb2.Witness(node_id=node, weight_milli=weight, name=self._name(node))
+            ledger_pb2.Witness(node_id=node, weight_milli=weight, name=self.names.of(node))
             for node, weight in (genesis.witnesses if genesis else ())
         ]
 
     def _paid(self, booking: ledger_pb2.Booking) -> ledger_pb2.Booking:
-        booking.payee_name = self._name(booking.payee)
+        booking.payee_name = self.names.of(booking.payee)
         return booking
 
-    def _under_way(self) -> tuple[Counter[str], Counter[str]]:
-        """What is going out of and coming into each account."""
-        going: Counter[str] = Counter()
-        coming: Counter[str] = Counter()
-        for tx in self._surveys.pending():
-            going[base32(tx.src)] += tx.total_micro
-            for account, amount in tx.outputs:
-                coming[base32(account)] += amount
-        for row in self._surveys.queued():
-            going[self._self_id] += row.fee_micro + sum(output.amount_micro for output in row.outputs)
-        return going, coming
+    def _judge(self, tx: ledger_pb2.Transaction) -> None:
+        """What only this node knows of a transaction that is not final."""
+        own, digest = self.names.own(), unbase32(tx.tx_id)
+        if tx.src in own:
+            tx.unsent = digest in self._surveys.unsent()
+        elif any(output.account in own for output in tx.outputs):
+            mine = {node_id_bytes(account) for account in own}
+            tx.accepted_micro = sum(one.to(mine) for one in self._accepted() if one.slot.first == digest)
 
-    def _accepted(self) -> dict[bytes, tuple[bytes, int]]:
-        return accepted(self._store, node_id_bytes(self._self_id))
+    def _accepted(self) -> list[Pending]:
+        return accepted(self._store, {node_id_bytes(account) for account in self.names.own()})
 
-    def _line(self, payer: bytes, amount: int, taken: Mapping[bytes, tuple[bytes, int]]) -> ledger_pb2.CreditLine:
-        used = sum(micro for by, micro in taken.values() if by == payer)
+    def _line(self, payer: bytes, amount: int, taken: Sequence[Pending]) -> ledger_pb2.CreditLine:
+        own = {node_id_bytes(account) for account in self.names.own()}
+        used = sum(one.to(own) for one in taken if one.payer == payer)
         node = base32(payer)
-        return ledger_pb2.CreditLine(payer=node, payer_name=self._name(node), amount_micro=amount, used_micro=used)
+        return ledger_pb2.CreditLine(payer=node, payer_name=self.names.of(node), amount_micro=amount, used_micro=used)
 
     def _waiting(self, account: str, start: bytes) -> Iterator[tuple[bytes, ledger_pb2.Transaction]]:
         """What waits here to be signed, the newest first."""
-        for row in reversed(list(self._surveys.queued()) if account in ("", self._self_id) else []):
+        for row in reversed([row for row in self._surveys.queued() if account in ("", base32(row.src))]):
             position = _QUEUED + newest_first(row.number)
             if position >= start:
                 yield position, self.named(self._surveys.transfer(row))
@@ -254,6 +280,10 @@ class LedgerReads:
         if start[:1] == _QUEUED:
             yield from self._waiting(account, start)
             start = _SIGNED
+            for digest in self._surveys.unsent():
+                found = self._surveys.by_digest(digest)
+                if found is not None and account in ("", found.src):
+                    yield _SIGNED, self.named(found)
         for one in pending(self._store, start[1:]):
             found = self._surveys.by_digest(one.slot.first)
             mine = found is not None and (account in ("", found.src) or account in {to.account for to in found.outputs})

@@ -110,7 +110,7 @@ def double(first: TxItem, second: TxItem) -> Double:
 
 def unlock(bench: Bench, item: TxItem) -> Unlock:
     digest = unlock_digest(bench.settings.salt, item.tx.src, item.tx.seq)
-    return Unlock(item.tx.src, item.tx.seq, Key(OWNER).sign(digest), digest)
+    return Unlock(item.tx.source, item.tx.seq, Key(OWNER).sign(digest), digest)
 
 
 class TestReach:

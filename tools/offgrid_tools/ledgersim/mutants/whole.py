@@ -9,11 +9,13 @@ from offgrid_node.protocol.ledger.bookings import Bookings, Owed
 from offgrid_node.protocol.ledger.chains import TELL_SEEN, Chains
 from offgrid_node.protocol.ledger.gossip import Gossip
 from offgrid_node.protocol.ledger.intake import Intake
+from offgrid_node.protocol.ledger.lanes import Lanes
 from offgrid_node.protocol.ledger.learning import Learning
 from offgrid_node.protocol.ledger.orphans import Orphans
 from offgrid_node.protocol.ledger.tables import OWED, number_key
 from offgrid_node.protocol.ledger.voice import Voice
 from offgrid_node.protocol.ledger.wallet import Wallet
+from offgrid_node.protocol.ledger.witness import Witness
 from offgrid_tools.ledgersim.mutants.planted import Planted
 from offgrid_tools.ledgersim.whole.node import Node
 from offgrid_tools.sim.mutants.patches import Patch, Sound, after, never
@@ -67,17 +69,18 @@ def _as_if_enough(sound: Sound) -> Sound:
 
 def _any_signature(sound: Sound) -> Sound:
     def sign(self: Any, *args: Any, **kwargs: Any) -> Any:
-        digest = sound(self, *args, **kwargs)
-        self._in_flight = b""
-        return digest
+        item = sound(self, *args, **kwargs)
+        self._in_flight.clear()
+        return item
 
     return sign
 
 
 def _not_durable(sound: Sound) -> Sound:
     def signed(self: Any, row: Any, digest: bytes) -> None:
-        del self._queue[row.number]
-        self._queued_micro -= sum(output.amount_micro for output in row.outputs) + row.fee_micro
+        del self._queues[row.src][row.number]
+        self._queued[row.src] -= sum(output.amount_micro for output in row.outputs) + row.fee_micro
+        self._waiting -= 1
 
     return signed
 
@@ -101,12 +104,12 @@ MUTANTS: dict[str, Planted] = {
     ),
     "in-flight-forgotten": Planted(
         "a restarted owner signs its slot anew",
-        (Patch(Wallet, "load", after(lambda wallet: setattr(wallet, "_in_flight", b""))),),
+        (Patch(Lanes, "load", after(lambda lanes: lanes._in_flight.clear())), Patch(Witness, "standing", never(None))),
         level="whole",
     ),
     "in-flight-ignored": Planted(
         "an owner signs its next transaction while one is under way",
-        (Patch(Wallet, "_sign", _any_signature),),
+        (Patch(Lanes, "sign", _any_signature), Patch(Witness, "standing", never(None))),
         level="whole",
     ),
     "transfer-waits-again": Planted(

@@ -12,12 +12,12 @@ from offgrid_node.protocol.ledger.chains import Chains
 from offgrid_node.protocol.ledger.committee import Committee
 from offgrid_node.protocol.ledger.disputes import NO_CERTIFICATE, Disputes
 from offgrid_node.protocol.ledger.endings import Endings
+from offgrid_node.protocol.ledger.lanes import Lanes
 from offgrid_node.protocol.ledger.recovery import Recovery
 from offgrid_node.protocol.ledger.slots import NOTHING, Slot, Slots
 from offgrid_node.protocol.ledger.tables import OWED, number_key
 from offgrid_node.protocol.ledger.transactions import Transactions
 from offgrid_node.protocol.ledger.voice import Voice
-from offgrid_node.protocol.ledger.wallet import Wallet
 from offgrid_node.protocol.ledger.witness import Witness
 from offgrid_node.runtime import Runtime
 from offgrid_tools.sim.mutants.patches import Mutant, Patch, Sound, after, early, never
@@ -176,7 +176,7 @@ MUTANTS: dict[str, Mutant] = {
     "credited-twice": Mutant("a final slot is applied twice", (Patch(Accounts, "apply", _credit_twice),)),
     "in-flight-forgotten": Mutant(
         "a restarted owner signs its slot anew",
-        (Patch(Wallet, "load", after(lambda wallet: setattr(wallet, "_in_flight", b""))),),
+        (Patch(Lanes, "load", after(lambda lanes: lanes._in_flight.clear())), Patch(Witness, "standing", never(None))),
     ),
     "booking-lost": Mutant("a job's cost is not booked", (Patch(Bookings, "on_cost", never(None)),)),
     "booked-twice": Mutant("a job's cost is owed twice", (Patch(Bookings, "on_cost", _book_twice),)),

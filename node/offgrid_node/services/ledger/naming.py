@@ -1,0 +1,58 @@
+"""Accounts as people name them: a member's name or id, with `/3` behind it for its lane 3; `/3` is this node's.
+
+An account of nobody's whom this node knows by name is known by its id alone: 32 characters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from offgrid_node.protocol.errors import InvalidRequest
+from offgrid_node.protocol.ids import NODE_ID, base32, node_id_bytes
+from offgrid_node.protocol.ledger.lanes import lane_count
+from offgrid_node.protocol.ledger.sources import LANE_MAX, lane_account
+from offgrid_node.protocol.ledger.tables import ACCOUNTS, LANES_KEY, META
+from offgrid_node.protocol.mesh.directory import Directory
+from offgrid_node.services.ledger.opening import resolve
+from offgrid_node.storage.store import Store
+
+
+class AccountNames:
+    """Ids of accounts are those of nodes, and for lanes 32 characters of the same form."""
+
+    def __init__(self, store: Store, self_id: str, directory: Callable[[], Directory]) -> None:
+        self._store, self._self_id, self._directory = store, self_id, directory
+        self._own = {self_id: 0}
+
+    def own(self) -> Mapping[str, int]:
+        """This node's accounts, each with the number of its lane, in their order."""
+        count, account = lane_count(self._store.get(META, LANES_KEY)), node_id_bytes(self._self_id)
+        for lane in range(len(self._own), count + 1):
+            self._own[base32(lane_account(account, lane))] = lane
+        return self._own
+
+    def of(self, account: str) -> str:
+        """Empty for one that has no name here."""
+        lane = self.own().get(account, 0)
+        record = self._directory().member(self._self_id if lane else account)
+        return "" if record is None else f"{record.name}/{lane}" if lane else record.name
+
+    def account(self, field: str, text: str, *, removed: bool = False) -> str:
+        """The account that is meant; "" is this node's. Raises InvalidRequest, which names the field, and NotFound."""
+        node, lane = self.place(field, text, removed=removed)
+        return base32(lane_account(node_id_bytes(node), lane)) if lane else node
+
+    def place(self, field: str, text: str, *, removed: bool = False) -> tuple[str, int]:
+        """The same as its owner and the number of its lane; an account that is known by its id alone counts as one of
+        its own."""
+        owner, slash, number = text.partition("/")
+        if slash and not (number.isascii() and number.isdecimal() and len(number) <= 5 and int(number) <= LANE_MAX):
+            raise InvalidRequest.field(field, f"{text[:64]!r}: behind the / a lane's number is needed, 0 to {LANE_MAX}")
+        if not slash and NODE_ID.match(owner) and self._is_account(owner):
+            lane = self.own().get(owner, 0)
+            return (self._self_id, lane) if lane else (owner, 0)
+        node = resolve(field, owner, self._directory(), removed=removed) if owner else self._self_id
+        return node, int(number) if slash else 0
+
+    def _is_account(self, text: str) -> bool:
+        return self._store.get(ACCOUNTS, node_id_bytes(text)) is not None
