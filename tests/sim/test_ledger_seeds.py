@@ -9,7 +9,7 @@ from offgrid_tools.ledgersim.main import LEVELS, Case, simulate, sweep, unmask
 from offgrid_tools.ledgersim.mutants import MUTANTS
 from offgrid_tools.soak.ledger import SIZES, cases_of
 
-WHOLE_SEEDS, BATCH = 40, 10
+WHOLE_SEEDS, SLOTS_SEEDS, BATCH = 24, 16, 8
 SEEDS = 16
 SAMPLE = ("told-before-commit", "in-flight-forgotten")
 
@@ -19,6 +19,14 @@ def test_whole_machines_keep_what_they_promise_in_every_seed(first: int) -> None
     reports = sweep([Case(seed, "whole") for seed in range(first, first + BATCH)], twice=first == 0)
     assert [report for report, equal in reports if report.violation or not equal] == []
     assert sum(report.final for report, _ in reports) > BATCH
+
+
+@pytest.mark.parametrize("first", range(0, SLOTS_SEEDS, BATCH))
+def test_the_witness_rules_keep_what_they_promise_in_every_seed(first: int) -> None:
+    reports = sweep([Case(seed, "slots") for seed in range(first, first + BATCH)], twice=first == 0)
+    assert [report for report, equal in reports if report.violation or not equal] == []
+    assert sum(report.final for report, _ in reports) > BATCH
+    assert sum(report.disputed for report, _ in reports) > 0
 
 
 @pytest.mark.parametrize("mutant", SAMPLE)

@@ -15,8 +15,10 @@ from offgrid_node.protocol.ledger.records import noop_digest
 from offgrid_tools.ledgersim.judge import Broken, Judge
 from offgrid_tools.ledgersim.keys import SALT
 from offgrid_tools.ledgersim.mutants import MUTANTS
+from offgrid_tools.ledgersim.slots import plan as slots_plan
+from offgrid_tools.ledgersim.slots.play import Play as SlotsPlay
 from offgrid_tools.ledgersim.whole import plan as whole_plan
-from offgrid_tools.ledgersim.whole.play import Play
+from offgrid_tools.ledgersim.whole.play import Play as WholePlay
 from offgrid_tools.sim.engine import MS, Engine, Spinning, Trace
 
 
@@ -45,10 +47,14 @@ class Level(Protocol):
 
 
 def _whole(seed: int, witnesses: int, owners: int, trace: Trace | None) -> Level:
-    return Play(seed, whole_plan.draw(seed, witnesses, owners), trace)
+    return WholePlay(seed, whole_plan.draw(seed, witnesses, owners), trace)
 
 
-LEVELS: dict[str, Callable[[int, int, int, Trace | None], Level]] = {"whole": _whole}
+def _slots(seed: int, witnesses: int, owners: int, trace: Trace | None) -> Level:
+    return SlotsPlay(seed, slots_plan.draw(seed, witnesses, owners), trace)
+
+
+LEVELS: dict[str, Callable[[int, int, int, Trace | None], Level]] = {"slots": _slots, "whole": _whole}
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
+
+from offgrid_tools.ledgersim.weights import draw_weights
 
 HOUR_MS = 3_600_000
 SIZES = (4, 7)  # unless asked for another; a committee of twenty takes a second or two for each of virtual time
@@ -45,7 +46,7 @@ def draw(seed: int, witnesses: int = 0, owners: int = 0) -> Plan:
     latencies = [(1, 60), (1, 1_500), (500, 2_500)] if tearing else [(1, 5), (1, 60), (1, 1_500)]
     return Plan(
         witnesses=size,
-        weights=_weights(rng, size, liars + comeback),
+        weights=draw_weights(rng, size, liars + comeback),
         liars=liars,
         observers=max(owners, 4 if tearing else 2),
         tearing=tearing,
@@ -60,18 +61,3 @@ def draw(seed: int, witnesses: int = 0, owners: int = 0) -> Plan:
         cut_ms=2 * HOUR_MS if rng.random() < 0.02 else 0,
         hostile_ms=rng.randrange(2_000, 7_000),
     )
-
-
-def _weights(rng: Random, size: int, faulty: int) -> tuple[int, ...]:
-    """Of the witnesses, those that do not keep the rules first, who weigh less than a third together; in half of the
-    seeds all the same."""
-    if rng.random() < 0.5:
-        return (1_000,) * size
-    weights = [rng.choice((250, 1_000, 1_500, 4_000)) for _ in range(size)]
-    while 3 * sum(weights[:faulty]) >= sum(weights):
-        weights[faulty:] = _doubled(weights[faulty:])
-    return tuple(weights)
-
-
-def _doubled(weights: Sequence[int]) -> list[int]:
-    return [2 * weight for weight in weights]

@@ -1,0 +1,86 @@
+"""Owners of accounts, as light clients: each signs its account's next transaction when an honest witness says that the
+one before is final. An honest owner signs one for each slot, and what it signed is durable before it leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from offgrid_node.protocol.ids import node_id_bytes
+from offgrid_node.protocol.ledger.items import Item, TxItem, Unlock
+from offgrid_node.protocol.ledger.records import Tx, unlock_digest
+from offgrid_node.protocol.ledger.sources import NodeSource
+from offgrid_tools.ledgersim.keys import FEE, SALT, Key, sign_tx
+from offgrid_tools.ledgersim.slots.node import Message, Node
+from offgrid_tools.ledgersim.slots.world import World
+
+TORN_ODDS, HASTY_ODDS, AGAIN_ODDS = 0.4, 0.3, 0.25
+BEYOND_ODDS = 0.1  # that one who tears its slots signs what it does not have
+
+
+class Owner:
+    """`tears`: it signs two transactions for one slot now and then, and has each told to some. `hasty`: it asks at bad
+    moments that its slot ends."""
+
+    def __init__(self, world: World, name: str, think_ms: int, *, tears: bool, hasty: bool) -> None:
+        self.world, self.name, self.own, self.key = world, name, node_id_bytes(name), Key(name)
+        self.source = NodeSource(self.own)
+        self.tears, self.hasty = tears, hasty
+        self.spending = True
+        self.signed: list[TxItem] = []
+        self.unlocked = False
+        self._seq = -1  # of the newest transaction that it signed
+        self._under_way: list[Message] = []
+        self._think_ms = think_ms
+        world.after(world.rng.randrange(1, 2 * think_ms), self._think)
+
+    def _think(self) -> None:
+        world, rng = self.world, self.world.rng
+        world.handled += 1
+        world.after(rng.randrange(1, 2 * self._think_ms) * world.slowness, self._think)
+        node = world.nodes[rng.choice(world.honest)]
+        if not node.up or (world.sides and world.cut(self.name, node.name)):
+            return
+        next_seq = node.account(self.own).next_seq
+        if next_seq > self._seq and self.spending:
+            self._sign(node)
+        elif next_seq == self._seq and (rng.random() < AGAIN_ODDS or not self.spending):
+            for message in self._under_way:  # nobody may have heard of it
+                world.carry(self.name, node, message)
+        if self.hasty and next_seq == self._seq and rng.random() < HASTY_ODDS:
+            self._unlock()
+
+    def _sign(self, node: Node) -> None:
+        world, rng = self.world, self.world.rng
+        account = node.account(self.own)
+        room = account.balance_micro - FEE
+        if room <= 0:
+            return
+        self._seq = account.next_seq
+        beyond = self.tears and rng.random() < BEYOND_ODDS
+        items = [self._tx(account.next_seq, account.head, 1 + int(rng.random() * (3 * room if beyond else room // 3)))]
+        if self.tears and rng.random() < TORN_ODDS:
+            items.append(self._tx(account.next_seq, account.head, 1 + int(rng.random() * room)))
+            if rng.random() < 0.3:
+                items.append(self._tx(account.next_seq, account.head, 1 + int(rng.random() * room)))
+        elif not self.tears:
+            self.signed.append(items[0])
+        world.txs[self.own, self._seq] = {item.digest: item for item in items}
+        self._under_way = self._send(items)
+
+    def _tx(self, seq: int, prev: bytes, amount: int) -> TxItem:
+        to = node_id_bytes(self.world.rng.choice(self.world.owners))
+        return sign_tx(Tx(self.source, seq, prev, FEE, ((to, amount),)))
+
+    def _unlock(self) -> None:
+        self.unlocked = True
+        digest = unlock_digest(SALT, self.own, self._seq)
+        self._under_way += self._send([Unlock(self.source, self._seq, self.key.sign(digest), digest)])
+
+    def _send(self, items: Sequence[Item]) -> list[Message]:
+        """One of several to some, another to others."""
+        world = self.world
+        messages = world.messages(self.own, items)
+        world.left(self.own, messages)
+        for receiver in world.receivers.values():
+            world.carry(self.name, receiver, messages[int(world.rng.random() * len(messages))])
+        return messages

@@ -1,0 +1,121 @@
+"""One seed of the slots' level: a hostile while, then peace; and what must hold of peace."""
+
+from __future__ import annotations
+
+from offgrid_tools.ledgersim.judge import Broken, Judge
+from offgrid_tools.ledgersim.slots.liars import Liar
+from offgrid_tools.ledgersim.slots.owners import Owner
+from offgrid_tools.ledgersim.slots.plan import Plan
+from offgrid_tools.ledgersim.slots.world import World
+from offgrid_tools.sim.engine import Engine, Trace
+
+LOOK_MS, PEACE_MS = 2_000, 240_000
+LYING_MS = 60_000  # liars go on in peace for so long
+SLOWNESS = 100  # of everybody in a cut of hours
+
+
+class Play:
+    """Raises Broken, naming what does not hold."""
+
+    def __init__(self, seed: int, plan: Plan, trace: Trace | None = None) -> None:
+        self.plan = plan
+        self.world = world = World(seed, plan.weights, plan.owners, lying=plan.liars, sync_us=plan.sync_us, trace=trace)
+        rng = world.rng
+        world.latency_ms, world.loss, world.repeats = plan.latency_ms, plan.loss, plan.repeats
+        world.crash_odds = plan.crash_odds
+        self.liars = [Liar(world, name, rng.choice((20, 100, 400))) for name in world.witnesses[: plan.liars]]
+        self.owners = [
+            Owner(world, name, plan.think_ms, tears=index < plan.torn, hasty=0 <= index - plan.torn < plan.hasty)
+            for index, name in enumerate(world.owners)
+        ]
+        if plan.skews:
+            for node in world.nodes.values():
+                node.rate = rng.randrange(900, 1_100)
+
+    # ---- what is asked of every level
+
+    @property
+    def judge(self) -> Judge:
+        return self.world.judge
+
+    @property
+    def engine(self) -> Engine:
+        return self.world.engine
+
+    @property
+    def handled(self) -> int:
+        return self.world.handled
+
+    @property
+    def about(self) -> str:
+        plan = self.plan
+        drawn = {
+            "crashes": plan.crash_odds > 0,
+            "cuts": plan.cut_odds > 0,
+            "a cut of hours": plan.cut_ms > 0,
+            "clocks are wrong": plan.skews,
+            "weights differ": len({*plan.weights}) > 1,
+        }
+        owners = f"{plan.owners} owners, {plan.torn} of them tear slots, {plan.hasty} are hasty"
+        said = "".join(f"; {what}" for what, is_so in drawn.items() if is_so)
+        return f"{plan.witnesses} witnesses, {plan.liars} of them lie; {owners}{said}"
+
+    def state(self) -> bytes:
+        return b"".join(b"".join(node.store.dump()) for node in self.world.nodes.values())
+
+    def execute(self) -> None:
+        world, plan = self.world, self.plan
+        until_ms = plan.hostile_ms
+        while world.now_ms < until_ms:
+            world.run(world.rng.randrange(1, 400))
+            self._disturb()
+        if plan.cut_ms:
+            world.slowness = SLOWNESS
+            world.run(plan.cut_ms)
+            world.slowness = 1
+        world.heal()
+        self._settle()
+
+    # ---- inside
+
+    def _disturb(self) -> None:
+        world, rng = self.world, self.world.rng
+        if rng.random() < self.plan.cut_odds:
+            names = [*world.witnesses, *world.owners]
+            world.sides = {name: rng.randrange(0, 2) for name in names} if rng.random() < 0.6 else {}
+
+    def _settle(self) -> None:
+        world = self.world
+        for owner in self.owners:
+            owner.spending = False
+        began_ms = world.now_ms
+        while world.now_ms < began_ms + PEACE_MS:
+            world.run(LOOK_MS)
+            if world.now_ms > began_ms + LYING_MS:
+                for liar in self.liars:
+                    liar.lying = False
+            if not self._unsettled():
+                return
+        raise Broken(self._unsettled())
+
+    def _unsettled(self) -> str:
+        """What has not come to rest yet."""
+        nodes = [*self.world.nodes.values()]
+        torn = [place for node in nodes for place in node.torn()]
+        if torn:
+            return f"{len(torn)} slots that are torn, or whose owner wants it, do not end"
+        books = nodes[0].accounts()
+        for node in nodes:
+            if not node.up:
+                return f"{node.name} is down"
+            if node.accounts() != books:
+                return f"{node.name} has other balances than {nodes[0].name}"
+        for account in self.judge.balances:
+            if nodes[0].account(account).balance_micro != self.judge.balances[account]:
+                return f"balances are not what the final slots come to at {nodes[0].name}"
+        for owner in self.owners:
+            for item in owner.signed:
+                final = self.judge.final.get((item.tx.src, item.tx.seq))
+                if final is None or (final != item.digest and not owner.unlocked):
+                    return f"what {owner.name} signed for its slot {item.tx.seq} is not final"
+        return ""

@@ -1,0 +1,16 @@
+"""How much witnesses weigh in a seed."""
+
+from __future__ import annotations
+
+from random import Random
+
+
+def draw_weights(rng: Random, size: int, faulty: int) -> tuple[int, ...]:
+    """Of the witnesses, those that do not keep the rules first, who weigh less than a third together; in half of the
+    seeds all the same."""
+    if rng.random() < 0.5:
+        return (1_000,) * size
+    weights = [rng.choice((250, 1_000, 1_500, 4_000)) for _ in range(size)]
+    while 3 * sum(weights[:faulty]) >= sum(weights):
+        weights[faulty:] = [2 * weight for weight in weights[faulty:]]
+    return tuple(weights)
