@@ -13,10 +13,11 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from live import BIN, GIVE_UP_S, eventually, log_of, run
-from netns import NEEDS_ROOT, Halves, Machine, namespaces
+from live import GIVE_UP_S, eventually
+from netns import NEEDS_ROOT
+from town import START_MICRO, Town, town_of
 
-from offgrid.client import OffgridError, payloads
+from offgrid.client import payloads
 from offgrid.v1.jobs_pb2 import JobState
 from offgrid.v1.ledger_pb2 import TxState
 from offgrid.v1.objects_pb2 import ObjectState
@@ -32,83 +33,21 @@ ROLES: Mapping[str, tuple[str, ...]] = {
     "emil": ("host",),
 }
 LEFT, RIGHT = ("anna", "bert", "carl"), ("dora", "emil")
-START_MICRO, CREDIT = 10**12, 1_000_000
+CREDIT = 1_000_000
 FINAL, DURABLE = TxState.TX_STATE_FINAL, ObjectState.OBJECT_STATE_DURABLE
-QUICK = ("mesh.probe_interval_ms=300", "mesh.mdns=false")
-
-
-class Town:
-    """The five, by name, and what joins them."""
-
-    def __init__(self, folder: Path, wires: Halves, places: Mapping[str, str]) -> None:
-        self.wires, self._places = wires, places
-        self.nodes = {name: Machine(name, roles, folder / name) for name, roles in ROLES.items()}
-
-    def __getitem__(self, name: str) -> Machine:
-        return self.nodes[name]
-
-    def start(self) -> None:
-        first = self["anna"]
-        flags = [*_flags("--role", first.roles), *_flags("--set", QUICK)]
-        made = run([BIN / "offgrid-node", "init", "--mesh", "town", "--name", "anna", *flags, "--dir", first.folder])
-        assert made.code == 0, made.said
-        first.start(self._places["anna"], "run")
-        first.wait_ready()
-        for name, node in self.nodes.items():
-            if node is not first:
-                with first.client() as client:
-                    token = client.mesh.invite().token
-                flags = [*_flags("--role", node.roles), *_flags("--set", QUICK)]
-                node.start(self._places[name], "join", token, "--name", name, *flags)
-        for node in self.nodes.values():
-            node.wait_ready()
-        self.see({name: set(ROLES) for name in ROLES})
-
-    def see(self, wanted: Mapping[str, set[str]]) -> None:
-        for name, others in wanted.items():
-            eventually(lambda n=name, o=others: self._alive(n) == o, f"{name} sees {', '.join(sorted(others))}")
-
-    def balances(self, name: str) -> dict[str, int]:
-        with self[name].client() as client:
-            answer = client.ledger.balances()
-        found = {balance.name: balance.final_micro for balance in answer.balances}
-        assert sum(found.values()) + answer.fees_micro == answer.supply_micro == len(ROLES) * START_MICRO
-        return found
-
-    def _alive(self, name: str) -> set[str]:
-        try:
-            with self[name].client(2.0) as client:
-                return {peer.member.name for peer in client.mesh.peers() if peer.liveness == 1}
-        except OffgridError:
-            return set()
-
-
-def _flags(flag: str, values: tuple[str, ...]) -> list[str]:
-    return [part for value in values for part in (flag, value)]
 
 
 @pytest.fixture
 def town(tmp_path: Path) -> Iterator[Town]:
-    with namespaces("hub", *ROLES) as (hub, *machines):
-        places = dict(zip(ROLES, machines, strict=True))
-        wires = Halves(hub, [places[name] for name in LEFT], [places[name] for name in RIGHT])
-        town = Town(tmp_path, wires, places)
-        try:
-            yield town
-        finally:
-            codes = {name: node.stop() for name, node in town.nodes.items()}
-        assert set(codes.values()) == {0}, codes
-        for node in town.nodes.values():
-            log_of(node)
+    with town_of(tmp_path, LEFT, RIGHT, ROLES) as town:
+        yield town
 
 
 def test_cut_apart_and_joined_again(town: Town, tmp_path: Path) -> None:
     town.start()
     before, during = os.urandom(300_000), os.urandom(200_000)
     with town["anna"].client() as anna, town["dora"].client() as dora:
-        anna.ledger.open()
-        for name in ROLES:
-            eventually(lambda n=name: _open(town, n), f"{name} knows the ledger")
+        town.open_ledger()
         paid = anna.ledger.transfer("dora", 5 * CREDIT)
         assert anna.ledger.settled(paid.tx_id, GIVE_UP_S).state == FINAL
         kept = anna.objects.put(before, name="before")
@@ -142,9 +81,7 @@ def test_cut_apart_and_joined_again(town: Town, tmp_path: Path) -> None:
         eventually(lambda: dora.objects.get(there.object_id).state == DURABLE, "the right half's object is durable")
         # What the job cost is one more payment, and its fee: the same on every node, to the unit.
         eventually(lambda: anna.ledger.bookings().owed_micro == 0, "nothing is owed")
-        eventually(
-            lambda: len({tuple(sorted(town.balances(name).items())) for name in ROLES}) == 1, "all balances agree"
-        )
+        town.agree()
         right = town.balances("emil")["dora"]
         assert right == START_MICRO + (5 + 7 - 11) * CREDIT - from_dora.fee_micro, right
         for client, made, content in ((anna, kept, before), (anna, here, during), (dora, there, during)):
@@ -154,8 +91,3 @@ def test_cut_apart_and_joined_again(town: Town, tmp_path: Path) -> None:
         for done, core in ((job, anna), (alone, dora)):
             assert core.jobs.get(done.job_id).state == JobState.JOB_STATE_COMPLETED
     sys.stdout.write("cut and healed")
-
-
-def _open(town: Town, name: str) -> bool:
-    with town[name].client() as client:
-        return client.ledger.status().open

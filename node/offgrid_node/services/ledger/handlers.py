@@ -106,7 +106,8 @@ class LedgerHandlers:
         return self._reads.balances(request)
 
     def set_credit_line(self, caller: Caller, request: ledger_pb2.SetCreditLineRequest) -> Ticket:
-        payer = self._account("payer", request.payer)
+        self._check_open()
+        payer, _ = self._reads.names.place("payer", request.payer, removed=True)
         if payer == self._signer.node_id:
             raise InvalidRequest.field("payer", "this node itself; another member is allowed")
         if request.amount_micro > AMOUNT_MAX:
@@ -122,6 +123,7 @@ class LedgerHandlers:
     # ---- transactions
 
     def create_transfer(self, caller: Caller, request: ledger_pb2.CreateTransferRequest) -> Ticket:
+        self._check_open()
         src = node_id_bytes(self._own_account("src", request.src)) if request.src else b""
         outputs, meta = self._payment(request, src or node_id_bytes(self._signer.node_id))
         request_id = check_request_id(request.request_id)
@@ -129,6 +131,7 @@ class LedgerHandlers:
         return self._ask(caller, command, request).map(self._with_names)
 
     def unlock_slot(self, caller: Caller, request: ledger_pb2.UnlockSlotRequest) -> Ticket:
+        self._check_open()
         account = node_id_bytes(self._own_account("account", request.account))
         return self._ask(caller, commands.UnlockSlot(account), request).map(self._with_names)
 
@@ -157,6 +160,7 @@ class LedgerHandlers:
         )
 
     def sign_transaction(self, caller: Caller, request: ledger_pb2.SignTransactionRequest) -> Ticket:
+        self._check_open()
         command = commands.SignTransaction(_decoded("body", request.body))
         return self._ask(caller, command, request).map(self._with_names)
 
@@ -185,6 +189,7 @@ class LedgerHandlers:
         return self._reads.wallet()
 
     def open_lanes(self, caller: Caller, request: ledger_pb2.OpenLanesRequest) -> Ticket:
+        self._check_open()
         if not 0 < request.count <= LANES_MAX:
             raise InvalidRequest.field("count", f"{request.count}; 1 to {LANES_MAX} in all are allowed")
         if request.fund_micro > AMOUNT_MAX // LANES_MAX:
