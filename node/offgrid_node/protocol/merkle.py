@@ -12,6 +12,7 @@ from collections.abc import Sequence
 NODE_KIND = b"og.merkle.v1"
 LEAVES_MAX = 1 << 20
 DIGEST_BYTES = 32
+_NODE = hashlib.blake2b(digest_size=DIGEST_BYTES, person=NODE_KIND)
 
 
 class PathError(ValueError):
@@ -20,7 +21,9 @@ class PathError(ValueError):
 
 def join(left: bytes, right: bytes) -> bytes:
     """The node above two others."""
-    return hashlib.blake2b(left + right, digest_size=DIGEST_BYTES, person=NODE_KIND).digest()
+    state = _NODE.copy()  # which takes half the time of a new one
+    state.update(left + right)
+    return state.digest()
 
 
 def root_of(leaves: Sequence[bytes]) -> bytes:

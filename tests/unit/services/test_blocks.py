@@ -27,7 +27,7 @@ from offgrid_node.protocol.ledger.sources import NodeSource
 from offgrid_node.protocol.mesh.records import signed
 from offgrid_node.services.bulk import Bulk, Carry, Ended, inline
 from offgrid_node.services.flow import run
-from offgrid_node.services.ledger.blocks import CALLS_MAX, BlockChecks
+from offgrid_node.services.ledger.blocks import AT_ONCE_MAX, CALLS_MAX, BlockChecks
 
 SALT = bytes(range(16))
 ATTIC, BARN, STRANGER = (NodeKey(letter * 32) for letter in (b"a", b"b", b"s"))
@@ -224,6 +224,11 @@ def test_a_call_with_more_signatures_than_are_allowed_costs_none() -> None:
     assert verifier.calls == 0
 
 
+def large(author: NodeKey, *, height: int = 1) -> CheckedBlock:
+    """With one signature more than are checked at once."""
+    return block(author, *(tx_item(BARN) for _ in range(AT_ONCE_MAX)), height=height)
+
+
 class Later:
     """Threads that work when they are told to."""
 
@@ -241,17 +246,25 @@ class Later:
 
 def test_signatures_are_checked_away_from_the_loop_and_a_peers_calls_one_after_the_other() -> None:
     verifier, later = Watched(), Later()
-    asked, first, second = Asked(verifier, carry=later), block(ATTIC), block(BARN)
-    ends = [asked.begin("x", [message(one)]) for one in (first, second)]
-    assert (verifier.calls, ends) == (0, [[], []])
+    asked, first, second, small = Asked(verifier, carry=later), large(ATTIC), large(BARN), block(BARN)
+    ends = [asked.begin("x", [message(one)]) for one in (first, second, small)]
+    assert (verifier.calls, ends) == (0, [[], [], []]), "a small one waits behind a large one"
     later.go()
-    assert ends == [[(first,)], [(second,)]]
+    assert ends == [[(first,)], [(second,)], [(small,)]]
+
+
+def test_a_few_signatures_are_checked_at_once() -> None:
+    later = Later()
+    asked = Asked(carry=later)
+    few = block(ATTIC, *(tx_item(BARN) for _ in range(AT_ONCE_MAX - 1)))
+    assert asked.begin("x", [message(few)]) == [(few,)]
+    assert asked.begin("x", [message(large(ATTIC))]) == []
 
 
 def test_a_peer_has_a_bounded_number_of_calls_under_way_and_keeps_no_other_waiting() -> None:
     later = Later()
     asked = Asked(carry=later)
-    sent = [message(block(ATTIC, height=1 + number)) for number in range(CALLS_MAX + 1)]
+    sent = [message(large(ATTIC, height=1 + number)) for number in range(CALLS_MAX + 1)]
     under_way = [asked.begin("x", [one]) for one in sent[:-1]]
     (refused,) = asked.begin("x", sent[-1:])
     assert isinstance(refused, Exhausted)
@@ -259,7 +272,7 @@ def test_a_peer_has_a_bounded_number_of_calls_under_way_and_keeps_no_other_waiti
     other = asked.begin("y", sent[-1:])
     later.go()
     assert all(isinstance(end, tuple) for (end,) in (*under_way, other))
-    assert asked.blocks("x", sent[-1:]) == (block(ATTIC, height=CALLS_MAX + 1),), "what has ended makes room"
+    assert asked.blocks("x", sent[-1:]) == (large(ATTIC, height=CALLS_MAX + 1),), "what has ended makes room"
 
 
 def test_what_is_of_no_use_costs_no_signature() -> None:

@@ -9,7 +9,7 @@ from offgrid.v1 import ledger_pb2
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.draft import Draft
 from offgrid_node.protocol.etypes import EventType
-from offgrid_node.protocol.ids import base32
+from offgrid_node.protocol.ids import node_id_from
 from offgrid_node.protocol.ledger.accounts import Account, Accounts
 from offgrid_node.protocol.ledger.ballots import Ballots
 from offgrid_node.protocol.ledger.committee import Committee
@@ -79,7 +79,7 @@ class Endings:
         else:
             self._accounts.skip(slot.account, slot.seq, digest)
             event = ledger_pb2.LedgerEvent(
-                tx_id=tx_id_of(digest), src=base32(slot.account), seq=slot.seq, outcome="no-op"
+                tx_id=tx_id_of(digest), src=node_id_from(slot.account), seq=slot.seq, outcome="no-op"
             )
         self._draft.record(EventType.TX_FINAL, event.tx_id, ledger=event)
         if len(slot.tallies) > 1 or slot.first != digest or dispute is not None:
@@ -107,7 +107,7 @@ def ledger_event(tx: Tx, digest: bytes, outcome: str) -> ledger_pb2.LedgerEvent:
     """What the journal says of a transaction."""
     return ledger_pb2.LedgerEvent(
         tx_id=tx_id_of(digest),
-        src=base32(tx.src),
+        src=node_id_from(tx.src),
         seq=tx.seq,
         amount_micro=tx.total_micro - tx.fee_micro,
         fee_micro=tx.fee_micro,

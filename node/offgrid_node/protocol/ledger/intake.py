@@ -92,11 +92,12 @@ class Intake:
 
     def _of_use(self, signed: SignedHeader, wanted: bool) -> bool:
         header = signed.header
-        if self._chains.holds(signed.digest) or header.epoch != 0:
+        author = self._chains.author(header.author)
+        fresh = self._chains.extends(header) and not author.frozen  # of such none is held, and no row is read for that
+        if header.epoch != 0 or (not fresh and self._chains.holds(signed.digest)):
             return False
         if wanted or header.author == self._own:
             return True
-        author = self._chains.author(header.author)
         return author.plain(header.height) and header.height <= author.height + HEIGHTS_AHEAD_MAX
 
     def _take(self, block: CheckedBlock, sender: str, now: Now) -> bool:
@@ -131,13 +132,14 @@ class Intake:
         if header.author == self._own:
             self._voice.learning.on_learnt(block.digest, now.mono_ms)
         for item in block.items:
-            self._on_item(item, header.author, bit, sender, now)
+            if isinstance(item, Statement):  # of these there are thousands a second
+                self._witness.on_statement(item, bit)
+            else:
+                self._on_item(item, header.author, bit, sender, now)
         return True
 
     def _on_item(self, item: Item, author: bytes, bit: int, sender: str, now: Now) -> None:
         match item:
-            case Statement():
-                self._witness.on_statement(item, bit)
             case TxItem():
                 self._witness.on_tx(item, now)
             case Double(first, second):

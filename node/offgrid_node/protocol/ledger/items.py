@@ -16,11 +16,11 @@ own, all else is covered by the block's. Ballots above 0 are recovery.py's; epoc
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from offgrid_node.protocol.errors import PeerFault
-from offgrid_node.protocol.ids import base32
+from offgrid_node.protocol.ids import node_id_from
 from offgrid_node.protocol.ledger.records import HEADER_KIND, TX_KIND, Header, Tx, unlock_digest
 from offgrid_node.protocol.ledger.sources import HOLD, HoldSource, LaneSource, NodeSource, Post, Source, read_source
 from offgrid_node.protocol.signing import SIGNATURE_BYTES, BodyReader, BodyWriter, digest_of
@@ -60,7 +60,7 @@ class TxItem:
         return bytes((TX,)) + self.signature + self.body
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)  # not frozen: to make one would take three times as long
 class Statement:
     """A vote (`confirms` False) or a confirm, by the author of the block: for this transaction in this slot, or, at
     ballots above 0, for the no-op (records.noop_digest)."""
@@ -184,7 +184,9 @@ def claims(item: Item, salt: bytes) -> Iterator[Claim]:
             yield _owners_claim(tx.source, tx.seq, digest, signature)
             if isinstance(tx.source, HoldSource) and isinstance(tx.source.act, Post):
                 terms, act = tx.source.terms, tx.source.act
-                yield Claim(base32(terms.payer), act.voucher(terms.account).digest(salt), act.signature, key=terms.key)
+                yield Claim(
+                    node_id_from(terms.payer), act.voucher(terms.account).digest(salt), act.signature, key=terms.key
+                )
         case Unlock(source, seq, signature, digest):
             yield _owners_claim(source, seq, digest, signature)
         case Double(first, second):
@@ -207,16 +209,18 @@ def double_of(one: TxItem, other: TxItem) -> Double:
     return Double(one, other) if one.body < other.body else Double(other, one)
 
 
-def signatures_in(items: Iterable[bytes]) -> int:
+def signatures_in(items: Sequence[bytes]) -> int:
     """How many signatures encoded items carry at most, by their kinds alone: nothing is decoded for that."""
-    return sum(
-        SIGNATURES.get(item[0], 0) + (item[0] == TX and item[_SOURCE_AT:][:1] == _HOLD) for item in items if item
-    )
+    kinds = bytes([item[0] for item in items if item])
+    count = sum(kinds.count(kind) * signatures for kind, signatures in SIGNATURES.items())
+    if TX in kinds:
+        count += sum(item[0] == TX and item[_SOURCE_AT : _SOURCE_AT + 1] == _HOLD for item in items if item)
+    return count
 
 
 def _owners_claim(source: Source, seq: int, digest: bytes, signature: bytes) -> Claim:
     number = seq if source.key is None else None
-    return Claim(base32(source.signer), digest, signature, seq=number, key=source.key)
+    return Claim(node_id_from(source.signer), digest, signature, seq=number, key=source.key)
 
 
 def _unlock(data: bytes, salt: bytes) -> Unlock:

@@ -13,17 +13,22 @@ from offgrid_node.protocol.ledger.tables import KEY_NUMBERS
 
 
 class Keys:
-    """Rows alone: few members ever change their key."""
+    """Rows read once: few members ever change their key."""
 
     def __init__(self, draft: Draft) -> None:
         self._draft = draft
+        self._numbers: dict[bytes, int] = {}  # by member, once asked about
 
     def on_replaced(self, node_id: str, number: int) -> None:
         if self.number(node := node_id_bytes(node_id)) != number:
             self._draft.put_bytes(KEY_NUMBERS, node, number.to_bytes(KEY_NUMBER_BYTES, "big"))
+            self._numbers[node] = number
 
     def number(self, node: bytes) -> int:
-        return int.from_bytes(self._draft.get(KEY_NUMBERS, node) or b"", "big")
+        number = self._numbers.get(node)
+        if number is None:
+            number = self._numbers[node] = int.from_bytes(self._draft.get(KEY_NUMBERS, node) or b"", "big")
+        return number
 
     def in_force(self, source: Source) -> bool:
         """Whether its owner signs with that key now."""

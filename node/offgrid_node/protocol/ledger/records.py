@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from offgrid_node.protocol.errors import PeerFault
-from offgrid_node.protocol.ids import NODE_ID_BYTES, base32, node_id_bytes
+from offgrid_node.protocol.ids import NODE_ID_BYTES, base32, node_id_bytes, node_id_from
 from offgrid_node.protocol.ledger.sources import HoldSource, Source, read_source
 from offgrid_node.protocol.signing import BodyReader, BodyWriter, check_version, decode_body, digest_of
 
@@ -301,7 +301,7 @@ class Header:
 
     @cached_property
     def author_id(self) -> str:
-        return base32(self.author)
+        return node_id_from(self.author)
 
     def encode(self) -> bytes:
         return b"".join((

@@ -53,6 +53,7 @@ class Slot:
     doubled: bool = False
     disputed: bool = False
     aside: bool = False
+    stored: bool = False  # whether it has a row
     tallies: dict[bytes, Tally] = field(default_factory=dict)
 
     @property
@@ -86,7 +87,7 @@ class Slot:
         _, first, voted, confirmed, flags, count = _HEAD.unpack_from(row)
         doubled, disputed, aside = (bool(flags & bit) for bit in (1, 4, 8))
         account, seq = key[:-NUMBER_BYTES], number_of(key)
-        slot = cls(account, seq, first, voted, confirmed, doubled=doubled, disputed=disputed, aside=aside)
+        slot = cls(account, seq, first, voted, confirmed, doubled=doubled, disputed=disputed, aside=aside, stored=True)
         for index in range(count):
             at = _HEAD.size + index * (32 + _TALLY.size)
             slot.tallies[row[at : at + 32]] = Tally.decode(row[at + 32 : at + 32 + _TALLY.size])
@@ -94,32 +95,45 @@ class Slot:
 
 
 class Slots:
-    """Rows read when they are asked for, written once a step, deleted when the slot is final."""
+    """Rows read when they are asked for, written once a step, deleted when the slot is final. How many there are is
+    known: as long as all of them are held, none is looked for in vain."""
 
     def __init__(self, draft: Draft) -> None:
         self._draft = draft
-        self._held: dict[bytes, Slot] = {}
-        self._changed: dict[bytes, Slot] = {}
+        self._held: dict[tuple[bytes, int], Slot] = {}
+        self._stored = self._stored_held = 0  # slots with a row, and those of them that are in memory
+        self._changed: dict[tuple[bytes, int], Slot] = {}
         self._spilled: dict[bytes, set[bytes]] = {}  # tallies changed, of those that have rows of their own
 
+    def load(self) -> list[bytes]:
+        """The accounts of open slots."""
+        accounts = [key[:-NUMBER_BYTES] for key, _ in self._draft.committed(SLOTS, b"")]
+        self._stored = len(accounts)
+        return accounts
+
     def get(self, account: bytes, seq: int) -> Slot | None:
-        key = slot_key(account, seq)
-        slot = self._held.get(key)
-        if slot is None and (row := self._draft.get(SLOTS, key)) is not None:
-            slot, spilled = Slot.decode(key, row)
-            if spilled:
-                for tally_key, value in self._draft.committed(TALLIES, b"", prefix=key):
-                    slot.tallies.setdefault(tally_key[len(key) :], Tally.decode(value))
-            self._held[key] = slot
-        return slot
+        slot = self._held.get((account, seq))
+        return slot if slot is not None or self._stored == self._stored_held else self._read(account, seq)
 
     def make(self, account: bytes, seq: int) -> Slot:
         """The slot to change, which is then written at the end of the step."""
         slot = self.get(account, seq)
-        key = slot_key(account, seq)
         if slot is None:
-            slot = self._held[key] = Slot(account, seq)
-        self._changed[key] = slot
+            slot = self._held[account, seq] = Slot(account, seq)
+        self._changed[account, seq] = slot
+        return slot
+
+    def _read(self, account: bytes, seq: int) -> Slot | None:
+        key = slot_key(account, seq)
+        row = self._draft.get(SLOTS, key)
+        if row is None:
+            return None
+        slot, spilled = Slot.decode(key, row)
+        if spilled:
+            for tally_key, value in self._draft.committed(TALLIES, b"", prefix=key):
+                slot.tallies.setdefault(tally_key[len(key) :], Tally.decode(value))
+        self._held[account, seq] = slot
+        self._stored_held += 1
         return slot
 
     def state(self, slot: Slot, tx_digest: bytes, bit: int, *, confirms: bool) -> bool:
@@ -142,20 +156,27 @@ class Slots:
 
     def close(self, slot: Slot) -> None:
         """It is final: its rows go."""
-        key = slot.key
-        self._held.pop(key, None)
-        self._changed.pop(key, None)
+        place, key = (slot.account, slot.seq), slot.key
+        self._held.pop(place, None)
+        self._changed.pop(place, None)
         self._spilled.pop(key, None)
-        self._draft.delete(SLOTS, key)
+        if slot.stored:
+            self._stored -= 1
+            self._stored_held -= 1
+            self._draft.delete(SLOTS, key)
         for digest in [*slot.tallies][INLINE_TALLIES:]:
             self._draft.delete(TALLIES, key + digest)
 
     def flush(self) -> None:
         """The end of a step: what has changed becomes rows."""
-        for key, slot in self._changed.items():
-            self._draft.put_bytes(SLOTS, key, slot.encode())
+        for slot in self._changed.values():
+            if not slot.stored:
+                slot.stored = True
+                self._stored += 1
+                self._stored_held += 1
+            self._draft.put_bytes(SLOTS, slot.key, slot.encode())
         for key, digests in self._spilled.items():
-            slot = self._changed[key]
+            slot = self._changed[key[:-NUMBER_BYTES], number_of(key)]
             own_rows = {*[*slot.tallies][INLINE_TALLIES:]}
             for digest in sorted(digests & own_rows):
                 self._draft.put_bytes(TALLIES, key + digest, slot.tallies[digest].encode())
@@ -166,6 +187,7 @@ class Slots:
         """At a new instant: all that is held is in committed rows."""
         if len(self._held) > HELD_MAX:
             self._held.clear()
+            self._stored_held = 0
 
     def _spill(self, slot: Slot, tx_digest: bytes) -> None:
         if len(slot.tallies) > INLINE_TALLIES:

@@ -45,7 +45,7 @@ from offgrid_node.protocol.ledger.recovery import EPOCH
 from offgrid_node.protocol.ledger.settings import LedgerSettings
 from offgrid_node.protocol.ledger.slots import NOTHING, Slot, Slots
 from offgrid_node.protocol.ledger.sources import HoldSource
-from offgrid_node.protocol.ledger.tables import EVIDENCE, SLOTS
+from offgrid_node.protocol.ledger.tables import EVIDENCE
 from offgrid_node.protocol.ledger.transactions import Known, Transactions
 from offgrid_node.protocol.ledger.voice import Voice
 
@@ -80,8 +80,7 @@ class Witness:
 
     def load(self) -> None:
         """Whatever could be done was done in the step that made it possible, unless this node had to be quiet."""
-        for key, _ in self._draft.committed(SLOTS, b""):
-            self._unheard[key[: len(self._own)]] = None
+        self._unheard.update(dict.fromkeys(self._slots.load()))
 
     def open(self, genesis: LedgerGenesis) -> None:
         self._committee = Committee(genesis.witnesses)
