@@ -75,7 +75,8 @@ EVERY_RPC = {
         f"{MEMBERS}, {OWNER}": "GetGenesis",
         OWNER: "OpenLedger GetBalance ListBalances CreateTransfer UnlockSlot GetTransaction WatchTransaction "
         "ListTransactions ListBookings GetLedgerStatus SetCreditLine ListCreditLines "
-        "CreateTransaction SignTransaction SendTransaction GetWallet OpenLanes GetReceipt",
+        "CreateTransaction SignTransaction SendTransaction GetWallet OpenLanes GetReceipt "
+        "ListBlocks",
         MEMBERS: "PushBlocks SyncBlocks SignFinal",
     },
     "StateService": {OWNER: "ListEvents WatchEvents"},

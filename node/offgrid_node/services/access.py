@@ -137,6 +137,7 @@ ACCESS: dict[str, Row] = {
     "offgrid.v1.LedgerService/OpenLanes": Row(ADMINS),
     "offgrid.v1.LedgerService/GetLedgerStatus": Row(ADMINS),
     "offgrid.v1.LedgerService/GetReceipt": Row(ADMINS),
+    "offgrid.v1.LedgerService/ListBlocks": Row(ADMINS),
     "offgrid.v1.LedgerService/SignFinal": Row(MEMBERS),
     "offgrid.v1.LedgerService/PushBlocks": Row(MEMBERS),
     "offgrid.v1.LedgerService/SyncBlocks": Row(MEMBERS),

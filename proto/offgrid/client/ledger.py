@@ -207,6 +207,20 @@ class Ledger:
 
     # ---- for third parties
 
+    def blocks(self, first: int = 1) -> Iterator[tuple[int, ledger_pb2.Block]]:
+        """The blocks that this node holds, each with its position, in the order in which it took them in."""
+        while True:
+            page = self.block_page(first)
+            yield from enumerate(page.blocks, page.first)
+            first = page.first + len(page.blocks)
+            if not page.blocks or first > page.newest:
+                return
+
+    def block_page(self, first: int = 0, count: int = 0) -> ledger_pb2.ListBlocksResponse:
+        """Up to `count` blocks from that position on, 0: the newest; at most 1,000 and 1 MiB."""
+        request = ledger_pb2.ListBlocksRequest(first=first, count=count)
+        return self._calls.unary("LedgerService/ListBlocks", request, ledger_pb2.ListBlocksResponse)
+
     def receipt(self, tx_id: str) -> ledger_pb2.GetReceiptResponse:
         """Signatures of witnesses that hold the transaction final: `receipt` proves it to whoever has the ledger's
         papers (`offgrid.client.papers`). OffgridError TooFewWitnesses where not enough are reached, or hold it."""

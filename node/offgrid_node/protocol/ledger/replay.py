@@ -6,10 +6,12 @@ comes to depends on which blocks it is given (README.md, 8), so its rows are wha
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from offgrid.v1 import common_pb2
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.effects import Asked, Delete, Put, Rows
-from offgrid_node.protocol.errors import Internal
+from offgrid_node.protocol.errors import Corrupt, Internal
 from offgrid_node.protocol.ids import NODE_ID_BYTES, base32
 from offgrid_node.protocol.ledger.blocks import CheckedBlock
 from offgrid_node.protocol.ledger.commands import OpenLedger, PushBlocks
@@ -20,7 +22,7 @@ from offgrid_node.protocol.ledger.tables import PLACES
 from offgrid_node.protocol.mesh.wrapping import WrappingKey
 from offgrid_node.protocol.rng import Rng
 
-LEFT_MAX = 1_024  # blocks that wait for one behind them: those of an author that forked
+LEFT_MAX = 256  # blocks that wait for one behind them: those of an author that forked
 
 Writes = dict[tuple[str, bytes], bytes | None]
 
@@ -51,18 +53,15 @@ class Replay:
         self._step(OpenLedger(genesis, LedgerGenesis.decode(genesis.body)))
 
     def take(self, block: CheckedBlock) -> Writes:
-        """What changes with this block: nothing while it waits for others."""
+        """What changes with this block: nothing while it waits for others. Raises Corrupt where too many do."""
         if len(self._left) >= LEFT_MAX:
-            raise Internal(f"{LEFT_MAX} blocks wait for others", reason="Replay")
+            raise Corrupt(f"{LEFT_MAX} blocks wait for others that do not come", reason="Replay")
         self._left[block.digest] = block
-        changed = self._push(block)
-        while changed and self._left:
-            more: Writes = {}
+        changed, held = self._push(block), -1
+        while self._left and held != len(self._left):  # what an author that forked brings counts once it is named
+            held = len(self._left)
             for other in [*self._left.values()]:
-                more |= self._push(other)
-            if not any(table == PLACES for table, _ in more):
-                break
-            changed |= more
+                changed |= self._push(other)
         return changed
 
     def take_writes(self) -> Writes:
@@ -72,9 +71,9 @@ class Replay:
         return writes
 
     @property
-    def left(self) -> list[CheckedBlock]:
-        """Blocks that the ledger does not take in, as far as it is given."""
-        return [*self._left.values()]
+    def left(self) -> Mapping[bytes, CheckedBlock]:
+        """Blocks, by their digests, that the ledger does not take in, as far as it is given."""
+        return self._left
 
     def _push(self, block: CheckedBlock) -> Writes:
         return self._step(PushBlocks(_Nobody.node_id, (block,)))

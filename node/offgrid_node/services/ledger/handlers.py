@@ -237,6 +237,10 @@ class LedgerHandlers:
             bookings=bookings, next_page_token=token, owed_micro=self._machine().owed_micro
         )
 
+    def list_blocks(self, caller: Caller, request: ledger_pb2.ListBlocksRequest) -> Message:
+        self._check_open()
+        return self._reads.blocks(request)
+
     # ---- receipts
 
     def get_receipt(self, caller: Caller, request: ledger_pb2.GetReceiptRequest) -> Ticket:

@@ -18,9 +18,13 @@ from offgrid_node.protocol.ledger.tables import (
     BOOKINGS,
     EVERYBODY,
     IN_FLIGHT,
+    LOG,
+    NUMBER_MAX,
     TX_INDEX,
     TXS,
     newest_first,
+    number_key,
+    number_of,
 )
 from offgrid_node.protocol.ledger.views import Surveys
 from offgrid_node.protocol.mesh.directory import Directory
@@ -30,6 +34,7 @@ from offgrid_node.services.paging import decode_token, take_page
 from offgrid_node.services.shelf import Shelf
 from offgrid_node.storage.store import Store
 
+BLOCKS_MAX, BLOCKS_BYTES_MAX = 1_000, 1024 * 1024  # in one answer
 TX_ID_CHARS = 52  # base32 of 32 bytes
 PREFIX_CHARS_MIN = 8  # of a transaction's id
 _QUEUED, _SIGNED = b"q", b"s"  # the two parts of a list of transactions, as positions in it begin
@@ -237,6 +242,23 @@ class LedgerReads:
                     yield key, self._paid(ledger_pb2.Booking.FromString(value))
 
         return take_page(rows(), request.page_size)
+
+    # ---- blocks
+
+    def blocks(self, request: ledger_pb2.ListBlocksRequest) -> ledger_pb2.ListBlocksResponse:
+        """As they were taken in; one at least where there is one, however large."""
+        if request.count > BLOCKS_MAX or request.first > NUMBER_MAX - BLOCKS_MAX:
+            raise InvalidRequest.field("count", f"{request.count}; 0 ({BLOCKS_MAX}) to {BLOCKS_MAX} are allowed")
+        count = request.count or BLOCKS_MAX
+        newest = next((number_of(key) for key, _ in self._store.scan(LOG, reverse=True)), 0)
+        first = request.first or max(1, newest - count + 1)
+        found, size = ledger_pb2.ListBlocksResponse(first=first, newest=newest), 0
+        for _, raw in self._store.scan(LOG, number_key(first), end=number_key(first + count)):
+            size += len(raw)
+            if found.blocks and size > BLOCKS_BYTES_MAX:
+                break
+            found.blocks.append(ledger_pb2.Block.FromString(raw))
+        return found
 
     # ---- inside
 

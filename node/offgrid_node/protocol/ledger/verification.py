@@ -1,0 +1,198 @@
+"""Whether a ledger is what its genesis and its blocks make of it: every signature, chain, certificate and balance.
+
+Blocks come in the order in which a node took them in. Each is checked like one from outside, must lean on blocks before
+it alone, and is replayed (replay.py); what witnesses say is counted here a second time, apart from the machine, for two
+things that must never be: two certificates of one slot and ballot, and two final values of a slot. At the end the rows
+that came of it are compared with those that are to be verified.
+
+Memory is bounded by accounts' open slots and CLOSED_MAX closed ones, not by the blocks; findings by FINDINGS_MAX.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from offgrid.v1 import common_pb2, ledger_pb2
+from offgrid_node.protocol.errors import PeerFault
+from offgrid_node.protocol.ids import base32
+from offgrid_node.protocol.ledger.accounts import Account, Totals
+from offgrid_node.protocol.ledger.audit import overdrawn, sums
+from offgrid_node.protocol.ledger.blocks import CheckedBlock, check_block
+from offgrid_node.protocol.ledger.committee import Committee
+from offgrid_node.protocol.ledger.items import Claim, Statement
+from offgrid_node.protocol.ledger.records import GENESIS_KIND, LedgerGenesis, tx_id_of
+from offgrid_node.protocol.ledger.replay import Replay, Writes
+from offgrid_node.protocol.ledger.tables import ACCOUNTS, META, PLACES, TOTALS_KEY, TXS
+from offgrid_node.protocol.ledger.views import Scanner
+from offgrid_node.protocol.rng import Rng
+from offgrid_node.protocol.signing import digest_of
+
+FINDINGS_MAX = 64  # kept as sentences; more are counted
+CLOSED_MAX = 65_536  # slots that ended, in which a liar's late word is still compared
+
+Tallies = dict[tuple[int, bytes], list[int]]  # (ballot, digest) → [who voted, who confirmed]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    where: str
+    what: str
+
+
+class Verification:
+    """`holds` answers whether a claim is signed; `rows`, empty at first, are scratch: whoever calls commits
+    `take_writes` to them now and then."""
+
+    def __init__(
+        self, rows: Scanner, genesis: common_pb2.Signed, salt: bytes, holds: Callable[[Claim], bool], rng: Rng
+    ) -> None:
+        self._rows, self._salt, self._holds = rows, salt, holds
+        body = LedgerGenesis.decode(genesis.body)
+        self._committee = Committee(body.witnesses)
+        self._genesis_digest = body.digest(salt)
+        self._open: dict[bytes, dict[int, Tallies]] = {}
+        self._closed: OrderedDict[tuple[bytes, int], Tallies] = OrderedDict()
+        self._pending: Writes = {}
+        self.findings: list[Finding] = []
+        self.found = self.blocks = self.signatures = self.final = self.below_zero = 0
+        if not self._signed(Claim(body.issuer, digest_of(GENESIS_KIND, salt, genesis.body), genesis.signature)):
+            self._find("genesis", f"the signature is not that of its issuer, {body.issuer}")
+        self._replay = Replay(rows, genesis, salt, rng)
+
+    def take(self, block: ledger_pb2.Block, position: int) -> None:
+        """The next block, which the node has at that position."""
+        where = f"position {position}"
+        self.blocks += 1
+        try:
+            checked = check_block(block, self._salt, self._signed)
+        except PeerFault as fault:
+            self._find(where, fault.message)
+            return
+        name = f"{where}, block {checked.header.height} of {checked.header.author_id}"
+        for digest in (checked.header.prev, *checked.header.parents):
+            if digest != self._genesis_digest and not self._is_held(digest):
+                self._find(name, f"it leans on {digest.hex()[:16]}, which does not stand before it")
+        self._count(checked, name)
+        changed = self._replay.take(checked)
+        self._pending |= changed
+        for (table, key), value in changed.items():
+            if table == ACCOUNTS and value is not None:
+                self._close(key, Account.decode(value), name)
+            elif table == TXS and value is not None:
+                self.final += ledger_pb2.TxRow.FromString(value).state == ledger_pb2.TX_STATE_FINAL
+
+    def take_writes(self) -> Writes:
+        """All since this was asked last, to be committed to the scratch rows before the next block."""
+        self._pending = {}
+        return self._replay.take_writes()
+
+    def end(self) -> None:
+        """All blocks have come, and are committed."""
+        for block in self._replay.left.values():
+            name = f"block {block.header.height} of {block.header.author_id}"
+            self._find(name, "it does not belong to the ledger: what it follows is not there, or it is out of reach")
+        if not sums(self._rows).conserved:
+            self._find("balances", f"money was made or lost: {sums(self._rows)}")
+        self.below_zero = len(overdrawn(self._rows))
+
+    # ---- against what is to be verified
+
+    def compare_totals(self, fees_micro: int, supply_micro: int) -> None:
+        row = self._rows.get(META, TOTALS_KEY)
+        worked_out = Totals.decode(row) if row is not None else Totals()
+        for what, told, ours in (
+            ("fees", fees_micro, worked_out.fees_micro), ("supply", supply_micro, worked_out.supply_micro)
+        ):  # fmt: skip
+            if told != ours:
+                self._find(what, f"the node says {told}, its blocks make {ours}")
+
+    def compare_accounts(self, told: Iterable[tuple[bytes, int, int]]) -> None:
+        """(account, balance, next slot) of all that have ever had money, in the order of their bytes. What is below
+        zero for a while may be told as zero."""
+        left = ((key, Account.decode(value)) for key, value in self._rows.scan(ACCOUNTS))
+        ours = next(left, None)
+        for key, balance, next_seq in told:
+            while ours is not None and ours[0] < key:
+                self._find(f"account {base32(ours[0])}", "the node does not have it, its blocks do")
+                ours = next(left, None)
+            if ours is None or ours[0] != key:
+                self._find(f"account {base32(key)}", "no block speaks of it, and the node has it")
+                continue
+            worked_out = ours[1].balance_micro, ours[1].next_seq
+            if (balance, next_seq) not in (worked_out, (max(0, worked_out[0]), worked_out[1])):
+                what = f"the node says {balance} and slot {next_seq}, its blocks make {worked_out[0]} and slot "
+                self._find(f"account {base32(key)}", f"{what}{worked_out[1]}")
+            ours = next(left, None)
+        if ours is not None:
+            self._find(f"account {base32(ours[0])}", "the node does not have it, its blocks do")
+
+    def compare_states(self, told: Iterable[tuple[bytes, int]]) -> None:
+        """(transaction's digest, state) of all that the node has."""
+        ends = (ledger_pb2.TX_STATE_FINAL, ledger_pb2.TX_STATE_VOID)
+        for digest, state in told:
+            value = self._rows.get(TXS, digest)
+            if value is None:
+                self._find(f"transaction {tx_id_of(digest)}", "the node has it, and it is in none of its blocks")
+                continue
+            ours = ledger_pb2.TxRow.FromString(value).state
+            if state != ours and (state in ends or ours in ends):
+                names = ledger_pb2.TxState.Name
+                what = f"the node says {names(state)}, its blocks make it {names(ours)}"  # type: ignore[arg-type]
+                self._find(f"transaction {tx_id_of(digest)}", what)
+
+    # ---- inside
+
+    def _find(self, where: str, what: str) -> None:
+        self.found += 1
+        if len(self.findings) < FINDINGS_MAX:
+            self.findings.append(Finding(where, what))
+
+    def _signed(self, claim: Claim) -> bool:
+        self.signatures += 1
+        return self._holds(claim)
+
+    def _is_held(self, digest: bytes) -> bool:
+        return (
+            digest in self._replay.left
+            or (PLACES, digest) in self._pending
+            or self._rows.get(PLACES, digest) is not None
+        )
+
+    def _count(self, block: CheckedBlock, name: str) -> None:
+        bit = self._committee.bit_of(block.header.author)
+        for item in block.items:
+            if bit and isinstance(item, Statement) and item.epoch == 0:
+                tallies = self._tallies(item.account, item.seq)
+                tallies.setdefault((item.ballot, item.tx_digest), [0, 0])[item.confirms] |= bit
+                self._judge(tallies, item, name)
+
+    def _tallies(self, account: bytes, seq: int) -> Tallies:
+        closed = self._closed.get((account, seq))
+        return closed if closed is not None else self._open.setdefault(account, {}).setdefault(seq, {})
+
+    def _judge(self, tallies: Tallies, said: Statement, name: str) -> None:
+        """Whether this word has made two of what there may be one."""
+        slot = f"slot {said.seq} of {base32(said.account)}"
+        mine = tallies[said.ballot, said.tx_digest]
+        for (ballot, digest), (voted, confirmed) in tallies.items():
+            if digest == said.tx_digest:
+                continue
+            if ballot == said.ballot and self._committee.enough(voted) and self._committee.enough(mine[0]):
+                self._find(name, f"{slot} has two certificates at ballot {ballot}")
+            if self._committee.enough(confirmed) and self._committee.enough(mine[1]):
+                self._find(name, f"{slot} has two final values")
+
+    def _close(self, key: bytes, account: Account, name: str) -> None:
+        """The account's slots below its next one have ended."""
+        slots = self._open.get(key, {})
+        for seq in [seq for seq in slots if seq < account.next_seq]:
+            tallies = self._closed[key, seq] = slots.pop(seq)
+            final = {digest for (_, digest), (_, confirmed) in tallies.items() if self._committee.enough(confirmed)}
+            if not final or (seq == account.next_seq - 1 and account.head not in final):
+                self._find(name, f"slot {seq} of {base32(key)} has ended without a quorum of confirms")
+            if len(self._closed) > CLOSED_MAX:
+                self._closed.popitem(last=False)
+        if not slots:
+            self._open.pop(key, None)

@@ -1,0 +1,106 @@
+"""A node's blocks as it lists them, and its ledger verified by whoever has nothing but its client."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from ledger_house import House
+
+from offgrid.v1 import ledger_pb2, mesh_pb2
+from offgrid_node.protocol.errors import InvalidRequest
+from offgrid_node.protocol.ledger.tables import NUMBER_MAX
+from offgrid_node.services.caller import ADMIN
+from offgrid_node.services.mesh import MeshHandlers, NodeFacts
+from offgrid_tools.replaying import online
+
+
+def listed(house: House, first: int = 0, count: int = 0) -> ledger_pb2.ListBlocksResponse:
+    found: ledger_pb2.ListBlocksResponse = house.ask(
+        "list_blocks", ledger_pb2.ListBlocksRequest(first=first, count=count)
+    )
+    return found
+
+
+@pytest.fixture
+def house() -> House:
+    house = House()
+    house.open()
+    for amount in range(1, 8):
+        house.pay(amount)
+    return house
+
+
+class TestBlocks:
+    def test_are_listed_in_the_order_in_which_they_came(self, house: House) -> None:
+        everything = listed(house, 1)
+        newest = everything.newest
+        assert (everything.first, len(everything.blocks)) == (1, newest)
+        assert newest >= 7
+        page = listed(house, 3, 2)
+        assert [*page.blocks] == [*everything.blocks[2:4]]
+        assert (page.first, page.newest) == (3, newest)
+        assert not listed(house, newest + 1).blocks
+
+    def test_the_newest_are_had_without_counting(self, house: House) -> None:
+        last = listed(house, count=2)
+        assert last.first == last.newest - 1
+        assert [*last.blocks] == [*listed(house, last.newest - 1).blocks]
+        assert listed(house, count=1_000).first == 1
+
+    def test_a_page_is_bounded(self, house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("offgrid_node.services.ledger.reads.BLOCKS_BYTES_MAX", 1)
+        assert len(listed(house, 1).blocks) == 1
+        for request in ((1, 1_001), (NUMBER_MAX, 0)):
+            with pytest.raises(InvalidRequest, match="allowed"):
+                listed(house, *request)
+
+
+class TestVerifying:
+    def test_a_real_nodes_ledger_holds(self, house: House) -> None:
+        report = online(client_of(house))
+        assert (report.found, report.moved, report.final) == (0, False, 7)
+        assert (report.mesh, report.mesh_id) == (house.directory.mesh_name, house.directory.mesh_id)
+        assert report.blocks == listed(house).newest
+
+    def test_a_node_that_says_something_else_is_found_out(self, house: House) -> None:
+        report = online(client_of(house, richer=1))
+        assert [finding.where for finding in report.findings] == ["supply"]
+
+    def test_nothing_is_verified_before_it_is_open(self) -> None:
+        with pytest.raises(ValueError, match="not open"):
+            online(client_of(House()))
+
+    def test_blocks_that_never_stop_coming_are_checked_and_not_compared(self, house: House) -> None:
+        report = online(client_of(house, richer=1, busy=True))
+        assert (report.found, report.moved) == (0, True)
+
+
+def client_of(house: House, *, richer: int = 0, busy: bool = False) -> Any:
+    """The parts of `offgrid.client` that verifying asks; a busy node pays whenever it is asked for balances."""
+    mesh = MeshHandlers(house.runtime, house.key.node_id, NodeFacts)
+
+    def balances() -> ledger_pb2.ListBalancesResponse:
+        found: ledger_pb2.ListBalancesResponse = house.ask("list_balances", ledger_pb2.ListBalancesRequest())
+        found.supply_micro += richer
+        if busy:
+            house.pay()
+        return found
+
+    def blocks(first: int) -> Iterator[tuple[int, ledger_pb2.Block]]:
+        page = listed(house, first)
+        return enumerate(page.blocks, page.first)
+
+    def proof(node: str) -> mesh_pb2.GetMemberProofResponse:
+        found = mesh.get_member_proof(ADMIN, mesh_pb2.GetMemberProofRequest(node=node))
+        assert isinstance(found, mesh_pb2.GetMemberProofResponse)
+        return found
+
+    return SimpleNamespace(
+        ledger=SimpleNamespace(
+            genesis=lambda: house.ask("get_genesis", ledger_pb2.GetGenesisRequest()), balances=balances, blocks=blocks
+        ),
+        mesh=SimpleNamespace(proof=proof, status=lambda: SimpleNamespace(node_id=house.key.node_id)),
+    )

@@ -1,0 +1,220 @@
+"""Verifies a node's ledger from its genesis, for `offgrid ledger verify`: in a process of its own, over the node's
+client, or over the folder of a node that does not run. What is worked out lies in a store of its own meanwhile, so
+memory does not grow with the ledger.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import NamedTuple, Protocol
+
+from offgrid.client import Client, OffgridError
+from offgrid.v1 import common_pb2, ledger_pb2, mesh_pb2
+from offgrid_node.folder import Folder, open_store
+from offgrid_node.keys import check_identity_certificate, verify
+from offgrid_node.protocol.errors import Fault, PeerFault
+from offgrid_node.protocol.ids import node_id_bytes
+from offgrid_node.protocol.ledger.accounts import Account
+from offgrid_node.protocol.ledger.items import Claim
+from offgrid_node.protocol.ledger.tables import ACCOUNTS, LOG, TXS, number_key, number_of
+from offgrid_node.protocol.ledger.verification import Finding, Verification
+from offgrid_node.protocol.ledger.views import Surveys
+from offgrid_node.protocol.mesh.directory import Directory
+from offgrid_node.protocol.mesh.keychange import Chain, check_chain, key_at
+from offgrid_node.protocol.mesh.records import open_genesis
+from offgrid_node.protocol.mesh.root import open_root
+from offgrid_node.protocol.mesh.vouching import vouched
+from offgrid_node.storage.lmdb import LmdbStore
+from offgrid_node.storage.store import Batch, Store
+
+COMMIT_BLOCKS = 256
+SCRATCH_BYTES_MAX = 1 << 40
+FAULTS: tuple[type[Exception], ...] = (Fault, ValueError)  # why a ledger cannot be read
+ROUNDS_MAX = 20  # in which new blocks are awaited to stop coming while the rows are read
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    mesh: str
+    mesh_id: str
+    blocks: int
+    signatures: int
+    final: int
+    found: int
+    findings: Sequence[Finding]
+    below_zero: int  # accounts whose credits are still on their way
+    took_s: float
+    moved: bool  # blocks kept coming: rows and blocks could not be had of one instant, and were not compared
+
+
+class Told(NamedTuple):
+    """What the node itself makes of its blocks: as `Verification` compares it."""
+
+    fees_micro: int
+    supply_micro: int
+    accounts: Iterable[tuple[bytes, int, int]]
+    states: Iterable[tuple[bytes, int]]
+
+
+class Source(Protocol):
+    """What is verified."""
+
+    mesh: str
+    mesh_id: str
+    salt: bytes
+
+    def genesis(self) -> common_pb2.Signed: ...
+
+    def holds(self, claim: Claim) -> bool: ...
+
+    def blocks(self, after: int) -> Iterator[tuple[int, ledger_pb2.Block]]:
+        """Behind that position, in their order."""
+        ...
+
+    def told(self) -> Told: ...
+
+
+def verify_ledger(source: Source) -> Report:
+    """Raises Fault and OffgridError for what cannot be read."""
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="offgrid-verify-") as folder:
+        scratch = LmdbStore.open(Path(folder) / "store", limit_bytes=SCRATCH_BYTES_MAX)
+        try:
+            checked = Verification(scratch, source.genesis(), source.salt, source.holds, Random(0))  # noqa: S311 - nothing is secret here
+            last = _take_all(checked, scratch, source, 0)
+            moved = True
+            for _ in range(ROUNDS_MAX):
+                told = source.told()
+                before, last = last, _take_all(checked, scratch, source, last)
+                if last == before:
+                    moved = False
+                    checked.compare_totals(told.fees_micro, told.supply_micro)
+                    checked.compare_accounts(told.accounts)
+                    checked.compare_states(told.states)
+                    break
+            checked.end()
+        finally:
+            scratch.close()
+    took_s = time.monotonic() - began
+    return Report(
+        source.mesh, source.mesh_id, checked.blocks, checked.signatures, checked.final, checked.found,
+        checked.findings, checked.below_zero, took_s, moved,
+    )  # fmt: skip
+
+
+def _take_all(checked: Verification, scratch: LmdbStore, source: Source, last: int) -> int:
+    """The position of the newest block."""
+    for position, block in source.blocks(last):
+        checked.take(block, position)
+        last = position
+        if checked.blocks % COMMIT_BLOCKS == 0:
+            scratch.commit(Batch(writes=checked.take_writes()))
+    scratch.commit(Batch(writes=checked.take_writes()))
+    return last
+
+
+def offline(folder: Path) -> Report:
+    """Of a node that does not run, or of a copy of its folder."""
+    store = open_store(Folder(folder).config(), create=False)
+    try:
+        return verify_ledger(_Rows(store))
+    finally:
+        store.close()
+
+
+def online(client: Client) -> Report:
+    """Of a node that runs: its blocks, and what it makes of them."""
+    return verify_ledger(_Node(client))
+
+
+class _Rows:
+    """A store."""
+
+    def __init__(self, store: Store) -> None:
+        self._store, self._surveys = store, Surveys(store)
+        self._directory = Directory.load(store, verify, check_identity_certificate)
+        self.mesh, self.mesh_id, self.salt = self._directory.mesh_name, self._directory.mesh_id, self._directory.salt
+
+    def genesis(self) -> common_pb2.Signed:
+        return _opened(self._surveys.signed_genesis)
+
+    def holds(self, claim: Claim) -> bool:
+        key = self._directory.key_at(claim.signer, height=claim.height, seq=claim.seq, number=claim.key)
+        return key is not None and verify(key, claim.digest, claim.signature)
+
+    def blocks(self, after: int) -> Iterator[tuple[int, ledger_pb2.Block]]:
+        for key, value in self._store.scan(LOG, number_key(after + 1)):
+            yield number_of(key), ledger_pb2.Block.FromString(value)
+
+    def told(self) -> Told:
+        """Read as it is compared: nobody writes meanwhile."""
+        totals = self._surveys.totals
+        return Told(totals.fees_micro, totals.supply_micro, self._accounts(), self._states())
+
+    def _accounts(self) -> Iterator[tuple[bytes, int, int]]:
+        for key, value in self._store.scan(ACCOUNTS):
+            account = Account.decode(value)
+            yield key, account.balance_micro, account.next_seq
+
+    def _states(self) -> Iterator[tuple[bytes, int]]:
+        for key, value in self._store.scan(TXS):
+            yield key, ledger_pb2.TxRow.FromString(value).state
+
+
+class _Node:
+    """A node over its client. Keys are those that the mesh's root vouches for."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._genesis = client.ledger.genesis()
+        self._proofs: dict[str, mesh_pb2.GetMemberProofResponse] = {}
+        self._keys: dict[str, tuple[bytes, Chain] | None] = {}
+        own = self._proof(self._genesis.issuer or client.mesh.status().node_id)
+        mesh = open_genesis(own.genesis, verify)
+        self._root = open_root(mesh, own.root.changes, verify)
+        self.mesh, self.mesh_id, self.salt = mesh.mesh_name, mesh.mesh_id, mesh.salt
+
+    def genesis(self) -> common_pb2.Signed:
+        return _opened(self._genesis.ledger_genesis if self._genesis.open else None)
+
+    def holds(self, claim: Claim) -> bool:
+        if claim.signer not in self._keys:
+            self._keys[claim.signer] = self._vouched(claim.signer)
+        keys = self._keys[claim.signer]
+        if keys is None or (claim.key is not None and claim.key > len(keys[1])):
+            return False
+        key = key_at(*keys, height=claim.height, seq=claim.seq, number=claim.key)
+        return verify(key, claim.digest, claim.signature)
+
+    def blocks(self, after: int) -> Iterator[tuple[int, ledger_pb2.Block]]:
+        return self._client.ledger.blocks(after + 1)
+
+    def told(self) -> Told:
+        """Accounts alone: what is final follows from their slots, and a list of all would be as long as the blocks."""
+        found = self._client.ledger.balances()
+        accounts = [(node_id_bytes(each.account), each.final_micro, each.next_seq) for each in found.balances]
+        return Told(found.fees_micro, found.supply_micro, accounts, ())
+
+    def _proof(self, node: str) -> mesh_pb2.GetMemberProofResponse:
+        return self._client.mesh.proof(node)
+
+    def _vouched(self, node: str) -> tuple[bytes, Chain] | None:
+        """The first key and what followed it; None for a stranger."""
+        try:
+            proof = self._proof(node)
+            record = vouched(self._root, proof.records, node, verify).record
+            chain = check_chain(self._root, node, record.public_key, proof.records[0].key_changes, verify, None)
+        except (OffgridError, PeerFault):
+            return None
+        return record.public_key, chain
+
+
+def _opened(genesis: common_pb2.Signed | None) -> common_pb2.Signed:
+    if genesis is None:
+        raise ValueError("the mesh's ledger is not open")
+    return genesis
