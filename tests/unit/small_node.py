@@ -20,12 +20,18 @@ import grpc
 from google.protobuf.message import Message
 
 from offgrid.v1 import common_pb2, jobs_pb2, ledger_pb2, mesh_pb2, objects_pb2, quorum_pb2, state_pb2
+from offgrid_node.keys import NodeKey, verify
 from offgrid_node.protocol.errors import FailedPrecondition, Fault, InvalidRequest, NotFound
+from offgrid_node.protocol.ids import base32, node_id_bytes, unbase32
+from offgrid_node.protocol.ledger.records import BY_HAND, TX_KIND, Tx, encode_meta
+from offgrid_node.protocol.ledger.sources import NodeSource
+from offgrid_node.protocol.signing import digest_of
 from offgrid_node.services.status import to_rpc_status
 
 PAGE = 2
 INLINE_MAX = 1_024
 NODE_ID, OTHER_ID = "a" * 32, "b" * 32
+MESH_ID = "m" * 32
 COMPLETED, FAILED = jobs_pb2.JOB_STATE_COMPLETED, jobs_pb2.JOB_STATE_FAILED
 
 
@@ -60,6 +66,7 @@ class SmallNode:
         self.quorums: dict[str, quorum_pb2.Quorum] = {}
         self.witnesses = [ledger_pb2.Witness(node_id=NODE_ID, name="attic", weight_milli=1_500)]
         self.reach_milli, self.accepted_micro = 2_667, 0  # as the ledger's status has them
+        self.lanes, self.key = 0, NodeKey(b"k" * 32)  # of the wallet; the key signs what is made by hand
         self.credit_lines: dict[str, ledger_pb2.CreditLine] = {}
         self.made: dict[str, str] = {}  # request id → what it made
         self.watchers = threading.Condition()
@@ -480,6 +487,40 @@ class SmallNode:
             witnesses=self.witnesses, reach_milli=self.reach_milli, pending_out_micro=12_501_000,
             pending_in_micro=7_000_000, accepted_in_micro=self.accepted_micro,
         )  # fmt: skip
+
+    def on_GetWallet(self, request):
+        names = ["attic", *(f"attic/{lane}" for lane in range(1, self.lanes + 1))]
+        wallet = ledger_pb2.GetWalletResponse()
+        for lane, name in enumerate(names):
+            balance = ledger_pb2.Balance(account=NODE_ID, name=name, final_micro=1_500_000)
+            wallet.accounts.add(lane=lane, balance=balance, in_flight="" if lane else "c0ffee00" * 8)
+        return wallet
+
+    def on_OpenLanes(self, request):
+        self.lanes = max(self.lanes, request.count)
+        return ledger_pb2.OpenLanesResponse(wallet=self.on_GetWallet(request))
+
+    def on_CreateTransaction(self, request):
+        outputs = ((node_id_bytes(OTHER_ID), request.amount_micro),)
+        source = NodeSource(node_id_bytes(self.key.node_id))
+        tx = Tx(source, 3, bytes(32), 1_000, outputs, encode_meta(request.meta), BY_HAND)
+        return ledger_pb2.CreateTransactionResponse(body=tx.encode(), mesh_id=MESH_ID)
+
+    def on_SignTransaction(self, request):
+        digest = digest_of(TX_KIND, unbase32(MESH_ID)[:16], request.body)
+        return ledger_pb2.SignTransactionResponse(
+            signed=common_pb2.Signed(body=request.body, signature=self.key.sign(digest))
+        )
+
+    def on_SendTransaction(self, request):
+        digest = digest_of(TX_KIND, unbase32(MESH_ID)[:16], request.signed.body)
+        if not verify(self.key.public_key, digest, request.signed.signature):
+            raise InvalidRequest.field("signed.signature", "not by the key of the account")
+        tx = ledger_pb2.Transaction(
+            tx_id=base32(digest), src=self.key.node_id, state=ledger_pb2.TX_STATE_SIGNED, quorum_milli=3_000,
+            outputs=[ledger_pb2.Output(account=OTHER_ID, name="barn", amount_micro=1)], signed=request.signed,
+        )  # fmt: skip
+        return ledger_pb2.SendTransactionResponse(transaction=self.transactions.setdefault(tx.tx_id, tx))
 
     def on_SetCreditLine(self, request):
         line = ledger_pb2.CreditLine(payer=OTHER_ID, payer_name=request.payer, amount_micro=request.amount_micro)

@@ -17,7 +17,7 @@ from offgrid_node.protocol.signing import SIGNATURE_BYTES, digest_of
 VERSION = 1
 FILE_BYTES_MAX = 64 * 1024
 SALT_BYTES = 16
-MESH_HASH_BYTES = 32
+MESH_HASH_BYTES = 20
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def read(data: bytes) -> ByHand:
     except ValueError:
         known = False
     if not known:
-        raise ValueError("mesh_id: the mesh's whole id is needed, 52 characters of a-z and 2-7")
+        raise ValueError("mesh_id: the mesh's whole id is needed, 32 characters of a-z and 2-7")
     body, signature = _bytes(held, "body"), _bytes(held, "signature")
     if len(signature) not in (0, SIGNATURE_BYTES):
         raise ValueError(f"signature: {len(signature)} bytes; {SIGNATURE_BYTES}, or none, are allowed")

@@ -88,6 +88,17 @@ class TestLanes:
         tx = house.pay(7, dst="barn/3")
         assert tx.outputs[0].account == base32(lane_account(node_id_bytes(BARN.node_id), 3))
 
+    def test_of_another_member_has_its_name_once_it_has_signed(self, house: House) -> None:
+        lane = base32(lane_account(node_id_bytes(BARN.node_id), 3))
+        house.pay(10_000, dst="barn/3")
+        house.turn()
+        assert house.balance(lane).name == ""
+        made = create(house, src="barn/3", dst="hub")
+        send(house, made.body, BARN.sign(digest_of(TX_KIND, house.directory.salt, made.body)))
+        house.turn()
+        assert house.balance(lane).name == "barn/3"
+        assert {tx.src_name for tx in house.history()} == {"hub", "barn/3"}
+
     @pytest.mark.parametrize("name", ["/x", "/65536", "/-1", "hub/", "/1/2", "/٣"])
     def test_a_wrong_name_says_what_is_allowed(self, house: House, name: str) -> None:
         with pytest.raises(InvalidRequest, match="a lane's number is needed, 0 to 65535"):

@@ -11,7 +11,7 @@ from offgrid_tools.cli.reach import cut_off
 from offgrid_tools.cli.settings import common, settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from offgrid.client import Client
     from offgrid.v1.ledger_pb2 import Balance, Transaction
@@ -25,7 +25,7 @@ TX_CHARS = 16  # of a transaction's id in tables; `tx show` takes as much, --jso
 @click.option("--all", "everyone", is_flag=True, help="Every account, with fees and supply.")
 @common
 def balance(account: str, everyone: bool) -> None:
-    """What ACCOUNT holds: a node's name or id. [default: this node]"""
+    """What ACCOUNT holds: a node's name or id, or NODE/LANE. [default: this node, and its lanes]"""
     if account and everyone:
         raise click.UsageError("either ACCOUNT or --all")
     client = settings().connect()
@@ -33,10 +33,11 @@ def balance(account: str, everyone: bool) -> None:
         _all_balances(client)
         return
     answer = client.ledger.balance(account)
+    lanes = () if account else client.ledger.wallet().accounts[1:]
     if settings().json:
         from offgrid_tools.cli.json_form import emit, json_of
 
-        emit({"balance": json_of(answer)})
+        emit({"balance": json_of(answer), **({} if account else {"lanes": [json_of(lane.balance) for lane in lanes]})})
         return
     from offgrid_tools.cli.output import facts
 
@@ -48,9 +49,16 @@ def balance(account: str, everyone: bool) -> None:
             ("coming in", credits_of(answer.pending_in_micro) if answer.pending_in_micro else ""),
             ("accepted", _accepted(answer) if answer.accepted_in_micro else ""),
             ("sent", f"{answer.next_seq} transactions"),
+            ("lanes", _in_lanes(answer, [lane.balance for lane in lanes]) if lanes else ""),
             *cut_off(client.ledger.status()),
         ]
     )
+
+
+def _in_lanes(own: Balance, lanes: Sequence[Balance]) -> str:
+    held = sum(lane.final_micro for lane in lanes)
+    in_all = credits_of(own.final_micro + held)
+    return f"{credits_of(held)} in {len(lanes)}, so {in_all} in all: offgrid wallet list"
 
 
 def _accepted(balance: Balance) -> str:
@@ -125,7 +133,7 @@ def _show_open(client: Client, found: Iterable[Transaction]) -> None:
             (
                 tx.tx_id[:TX_CHARS],
                 when(tx.created_us),
-                word(TxState, tx.state),
+                "not sent" if tx.unsent else word(TxState, tx.state),
                 tx.src_name or tx.src,
                 payees_of(tx),
                 credits_of(sum(output.amount_micro for output in tx.outputs) + tx.fee_micro),

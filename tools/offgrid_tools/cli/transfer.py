@@ -149,7 +149,7 @@ def _about(tx: Transaction) -> Iterator[tuple[str, object]]:
 
     paid_micro = sum(output.amount_micro for output in tx.outputs)
     yield "tx", tx.tx_id
-    yield "state", word(TxState, tx.state)
+    yield "state", f"{word(TxState, tx.state)}{', not sent' if tx.unsent else ''}"
     yield "from", f"{tx.src_name or tx.src}, its number {tx.seq}"
     for output in tx.outputs:
         yield "to", f"{output.name or output.account}: {credits_of(output.amount_micro)}"

@@ -32,6 +32,7 @@ NAMED = "ledger_named"  # digest → the author who said so, of blocks that a `S
 UNTOLD = "ledger_untold"  # digest → its author, of blocks beside their chain that nothing held here leans on yet
 KEY_NUMBERS = "ledger_key_numbers"  # node → how often its key was replaced
 REQUESTS = "ledger_requests"  # records.request_mark → transfer id
+LANES_SEEN = "ledger_lanes_seen"  # account of a lane that has signed → its owner, 2 bytes of its number
 CREDIT_LINES = "ledger_credit_lines"  # payer's account → the most that is accepted of it before it is final, 8 bytes
 
 GENESIS_KEY, TOTALS_KEY, MUTE_KEY, LANES_KEY = b"genesis", b"totals", b"mute", b"lanes"

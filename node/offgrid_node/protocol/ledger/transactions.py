@@ -15,7 +15,8 @@ from offgrid_node.protocol.ledger.accounts import Accounts
 from offgrid_node.protocol.ledger.items import TxItem
 from offgrid_node.protocol.ledger.records import Tx
 from offgrid_node.protocol.ledger.slots import NOTHING, Tally
-from offgrid_node.protocol.ledger.tables import EVERYBODY, TX_INDEX, TXS, newest_first
+from offgrid_node.protocol.ledger.sources import LANE_BYTES, LaneSource
+from offgrid_node.protocol.ledger.tables import EVERYBODY, LANES_SEEN, TX_INDEX, TXS, newest_first
 
 HELD_MAX = 16_384  # transactions in memory; all are in their rows
 
@@ -57,6 +58,9 @@ class Transactions:
         known = self._held[item.digest] = Known(item, row)
         self._draft.put(TXS, item.digest, row)
         self._list(item.digest, {EVERYBODY, item.tx.src})
+        source = item.tx.source
+        if isinstance(source, LaneSource) and item.tx.seq == 0:
+            self._draft.put_bytes(LANES_SEEN, source.account, source.owner + source.lane.to_bytes(LANE_BYTES, "big"))
         return known
 
     def explain(self, known: Known, *, transfer_id: str = "", bookings: int = 0) -> None:

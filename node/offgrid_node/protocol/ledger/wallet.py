@@ -50,7 +50,6 @@ from offgrid_node.protocol.rng import Rng
 
 QUEUE_MAX = 1_000  # transfers that are not signed yet
 LEARN_RETRY_MS = 1_000
-OPENED = encode_meta({"action": "open-lanes"})
 
 
 class Wallet:
@@ -141,7 +140,8 @@ class Wallet:
         self.lanes.open(command.count)
         for lanes in payments:
             outputs = tuple((lane_account(own, lane), fund) for lane in lanes)
-            self.on_create(CreateTransfer(outputs, 0, OPENED, "", own), now, rng)
+            about = encode_meta({"action": "open-lanes", "lanes": f"{lanes[0]}-{lanes[-1]}"})
+            self.on_create(CreateTransfer(outputs, 0, about, "", own), now, rng)
 
     def on_unlock(self, account: bytes) -> bytes:
         """The transaction that is in the open slot, by its digest. Raises the faults that commands.UnlockSlot names."""

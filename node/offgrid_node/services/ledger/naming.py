@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from offgrid_node.protocol.errors import InvalidRequest
-from offgrid_node.protocol.ids import NODE_ID, base32, node_id_bytes
+from offgrid_node.protocol.ids import NODE_ID, NODE_ID_BYTES, base32, node_id_bytes
 from offgrid_node.protocol.ledger.lanes import lane_count
 from offgrid_node.protocol.ledger.sources import LANE_MAX, lane_account
-from offgrid_node.protocol.ledger.tables import ACCOUNTS, LANES_KEY, META
+from offgrid_node.protocol.ledger.tables import ACCOUNTS, LANES_KEY, LANES_SEEN, META
 from offgrid_node.protocol.mesh.directory import Directory
 from offgrid_node.services.ledger.opening import resolve
 from offgrid_node.storage.store import Store
@@ -32,10 +32,18 @@ class AccountNames:
         return self._own
 
     def of(self, account: str) -> str:
-        """Empty for one that has no name here."""
-        lane = self.own().get(account, 0)
-        record = self._directory().member(self._self_id if lane else account)
+        """Empty for one that has no name here. Of another's lane it is known once that has signed something."""
+        owner, lane = self._owner(account)
+        record = self._directory().member(owner)
         return "" if record is None else f"{record.name}/{lane}" if lane else record.name
+
+    def _owner(self, account: str) -> tuple[str, int]:
+        if lane := self.own().get(account, 0):
+            return self._self_id, lane
+        seen = self._store.get(LANES_SEEN, node_id_bytes(account))
+        if seen is None:
+            return account, 0
+        return base32(seen[:NODE_ID_BYTES]), int.from_bytes(seen[NODE_ID_BYTES:], "big")
 
     def account(self, field: str, text: str, *, removed: bool = False) -> str:
         """The account that is meant; "" is this node's. Raises InvalidRequest, which names the field, and NotFound."""
@@ -49,8 +57,7 @@ class AccountNames:
         if slash and not (number.isascii() and number.isdecimal() and len(number) <= 5 and int(number) <= LANE_MAX):
             raise InvalidRequest.field(field, f"{text[:64]!r}: behind the / a lane's number is needed, 0 to {LANE_MAX}")
         if not slash and NODE_ID.match(owner) and self._is_account(owner):
-            lane = self.own().get(owner, 0)
-            return (self._self_id, lane) if lane else (owner, 0)
+            return self._owner(owner)
         node = resolve(field, owner, self._directory(), removed=removed) if owner else self._self_id
         return node, int(number) if slash else 0
 
