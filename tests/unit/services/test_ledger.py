@@ -35,6 +35,7 @@ from offgrid_node.protocol.ledger.records import (
     SUPPLY_MAX,
     LedgerGenesis,
 )
+from offgrid_node.protocol.ledger.tables import TX_INDEX
 from offgrid_node.protocol.ledger.voice import QUIET_MS
 from offgrid_node.protocol.mesh.records import ROLES_ALL, signed
 from offgrid_node.services.caller import ADMIN, Caller, Kind
@@ -237,6 +238,15 @@ class TestFinding:
         assert house.history(account="gone") == [], "a removed member keeps its account"
         with pytest.raises(NotFound):
             house.history(account="nobody")
+
+    def test_what_came_in_one_step_is_listed_newest_first_and_in_pages_too(self, house: House) -> None:
+        house.open()
+        for amount in (1, 2, 3):
+            house.handlers.create_transfer(ADMIN, ledger_pb2.CreateTransferRequest(dst="barn", amount_micro=amount))
+        house.turn()
+        for listed in (house.history(), house.history(account="hub"), house.history(account="barn")):
+            assert [tx.outputs[0].amount_micro for tx in listed] == [3, 2, 1]
+        assert len([*house.store.scan(TX_INDEX)]) == 3, "a row for each list"
 
     def test_a_page_token_belongs_to_its_list(self, house: House) -> None:
         house.open()

@@ -42,17 +42,17 @@ class Account:
 
 @dataclass(slots=True)
 class Totals:
-    """Fees that nobody has got yet, all the money that there is, and how many places in lists of transactions are
-    given."""
+    """Fees that nobody has got yet, all the money that there is, and how many steps have brought anything
+    into lists of transactions."""
 
     fees_micro: int = 0
     supply_micro: int = 0
-    transactions: int = 0
+    lists: int = 0
 
     FORM: ClassVar[struct.Struct] = struct.Struct(">QQQ")
 
     def encode(self) -> bytes:
-        return self.FORM.pack(self.fees_micro, self.supply_micro, self.transactions)
+        return self.FORM.pack(self.fees_micro, self.supply_micro, self.lists)
 
     @classmethod
     def decode(cls, row: bytes) -> Totals:

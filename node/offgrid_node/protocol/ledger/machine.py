@@ -295,6 +295,7 @@ class LedgerMachine:
             self._speak(items, now, rng)
         self._slots.flush()
         self._witness.flush()
+        self._transactions.flush()
         self._accounts.flush()
         self._gossip.flush(now)
 

@@ -159,10 +159,10 @@ class Tx:
         """The account that it takes from."""
         return self.source.account
 
-    @cached_property
+    @property
     def total_micro(self) -> int:
         """What the account loses: all outputs and the fee."""
-        return sum(amount for _, amount in self.outputs) + self.fee_micro
+        return sum([amount for _, amount in self.outputs]) + self.fee_micro
 
     def encode(self) -> bytes:
         parts = [

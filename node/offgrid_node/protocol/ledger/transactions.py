@@ -33,6 +33,7 @@ class Transactions:
     def __init__(self, draft: Draft, accounts: Accounts) -> None:
         self._draft, self._accounts = draft, accounts
         self._held: dict[bytes, Known] = {}
+        self._listed: dict[bytes, list[bytes]] = {}  # account → digests that this step brings into its list
 
     def get(self, digest: bytes) -> Known | None:
         known = self._held.get(digest)
@@ -57,7 +58,8 @@ class Transactions:
         )
         known = self._held[item.digest] = Known(item, row)
         self._draft.put(TXS, item.digest, row)
-        self._list(item.digest, {EVERYBODY, item.tx.src})
+        for account in (EVERYBODY, item.tx.src):
+            self._listed.setdefault(account, []).append(item.digest)
         source = item.tx.source
         if isinstance(source, LaneSource) and item.tx.seq == 0:
             self._draft.put_bytes(LANES_SEEN, source.account, source.owner + source.lane.to_bytes(LANE_BYTES, "big"))
@@ -75,17 +77,23 @@ class Transactions:
         if state == ledger_pb2.TX_STATE_FINAL:
             row.final_us = now.utc_us
             tx = known.item.tx
-            self._list(known.item.digest, {account for account, _ in tx.outputs} - {tx.src, EVERYBODY})
+            for account in dict.fromkeys(account for account, _ in tx.outputs):
+                if account not in (tx.src, EVERYBODY):
+                    self._listed.setdefault(account, []).append(known.item.digest)
         self._draft.put(TXS, known.item.digest, row)
         self._held.pop(known.item.digest, None)
 
-    def _list(self, digest: bytes, accounts: set[bytes]) -> None:
+    def flush(self) -> None:
+        """The end of a step: what has come into an account's list is one row, the newest first."""
+        if not self._listed:
+            return
         totals = self._accounts.totals
-        totals.transactions += 1
+        totals.lists += 1
         self._accounts.totals_changed = True
-        place = newest_first(totals.transactions)
-        for account in sorted(accounts):
-            self._draft.put_bytes(TX_INDEX, account + place, digest)
+        place = newest_first(totals.lists)
+        for account, digests in self._listed.items():
+            self._draft.put_bytes(TX_INDEX, account + place, b"".join(reversed(digests)))
+        self._listed.clear()
 
     def trim(self) -> None:
         """At a new instant: all that is held is in committed rows."""

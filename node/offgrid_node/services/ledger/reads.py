@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from offgrid.v1 import ledger_pb2
 from offgrid_node.protocol.errors import InvalidRequest, NotFound
-from offgrid_node.protocol.ids import base32, node_id_bytes, unbase32
+from offgrid_node.protocol.ids import NODE_ID_BYTES, base32, node_id_bytes, unbase32
 from offgrid_node.protocol.ledger.committee import Committee
 from offgrid_node.protocol.ledger.exposures import Pending, accepted, credit_line, credit_lines, pending
 from offgrid_node.protocol.ledger.records import DIGEST_BYTES, tx_id_of
@@ -19,6 +19,7 @@ from offgrid_node.protocol.ledger.tables import (
     EVERYBODY,
     IN_FLIGHT,
     LOG,
+    NUMBER_BYTES,
     NUMBER_MAX,
     TX_INDEX,
     TXS,
@@ -38,6 +39,7 @@ BLOCKS_MAX, BLOCKS_BYTES_MAX = 1_000, 1024 * 1024  # in one answer
 TX_ID_CHARS = 52  # base32 of 32 bytes
 PREFIX_CHARS_MIN = 8  # of a transaction's id
 _QUEUED, _SIGNED = b"q", b"s"  # the two parts of a list of transactions, as positions in it begin
+_PLACE_AT = 1 + NODE_ID_BYTES + NUMBER_BYTES  # in a position of what is signed: behind its row's key, its place there
 _ID_CHARS_MAX = 64
 _UNSURE = frozenset({ledger_pb2.TX_STATE_SIGNED, ledger_pb2.TX_STATE_CERTIFIED})
 
@@ -315,10 +317,12 @@ class LedgerReads:
         if start[:1] == _QUEUED:
             yield from self._waiting(account, start)
             start = _SIGNED
-        for key, digest in self._store.scan(TX_INDEX, start[1:], prefix=owner):
-            found = self._surveys.by_digest(digest)
-            if found is not None:
-                yield _SIGNED + key, self.named(found)
+        begin, skipped = start[1:_PLACE_AT], int.from_bytes(start[_PLACE_AT:], "big")
+        for key, digests in self._store.scan(TX_INDEX, begin, prefix=owner):
+            for at in range(skipped * DIGEST_BYTES if key == begin else 0, len(digests), DIGEST_BYTES):
+                found = self._surveys.by_digest(digests[at : at + DIGEST_BYTES])
+                if found is not None:
+                    yield _SIGNED + key + (at // DIGEST_BYTES).to_bytes(4, "big"), self.named(found)
 
     def _beginning_with(self, text: str) -> list[bytes]:
         """The digests of up to two transactions whose ids begin so."""
