@@ -108,7 +108,11 @@ class House:
         for witness in genesis.witnesses:
             if witness.name != "hub":  # it holds nothing that this node does not know
                 peer = Caller(Kind.MEMBER, witness.node_id, ROLES_ALL)
-                self.ask("sync_blocks", ledger_pb2.SyncBlocksRequest(genesis_digest=digest), peer)
+                self.ask(
+                    "sync_blocks",
+                    ledger_pb2.SyncBlocksRequest(summary=bytes(16), key=bytes(16), yours=b"", genesis_digest=digest),
+                    peer,
+                )
         self.turn(QUIET_MS + 1)
         return genesis
 

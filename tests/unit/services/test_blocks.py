@@ -15,7 +15,6 @@ from offgrid_node.protocol.errors import Exhausted, Fault, InvalidRequest, PeerF
 from offgrid_node.protocol.ids import node_id_bytes
 from offgrid_node.protocol.ledger.blocks import BLOCK_SIGNATURES_MAX, CheckedBlock, seal_block
 from offgrid_node.protocol.ledger.commands import (
-    HEADS_MAX,
     PUSH_BLOCKS_MAX,
     PUSH_BYTES_MAX,
     PUSH_SIGNATURES_MAX,
@@ -27,7 +26,7 @@ from offgrid_node.protocol.ledger.sources import NodeSource
 from offgrid_node.protocol.mesh.records import signed
 from offgrid_node.services.bulk import Bulk, Carry, Ended, inline
 from offgrid_node.services.flow import run
-from offgrid_node.services.ledger.blocks import AT_ONCE_MAX, CALLS_MAX, BlockChecks
+from offgrid_node.services.ledger.blocks import AT_ONCE_MAX, CALLS_MAX, BlockChecks, Sifted
 
 SALT = bytes(range(16))
 ATTIC, BARN, STRANGER = (NodeKey(letter * 32) for letter in (b"a", b"b", b"s"))
@@ -98,9 +97,14 @@ class Asked:
         self._of_use = of_use
 
     def begin(self, sender: str, blocks: Sequence[ledger_pb2.Block]) -> list[tuple[CheckedBlock, ...] | Fault]:
-        """What it comes to, once it has."""
+        """What it comes to, once it has; `useless` is what was of no use in the last call that has."""
         ends: list[tuple[CheckedBlock, ...] | Fault] = []
-        run(self.checks.blocks(sender, blocks, lambda headers: [self._of_use(one) for one in headers]), ends.append)
+
+        def end(outcome: Sifted | Fault) -> None:
+            self.useless = outcome.useless if isinstance(outcome, Sifted) else ()
+            ends.append(outcome.blocks if isinstance(outcome, Sifted) else outcome)
+
+        run(self.checks.blocks(sender, blocks, lambda headers: [self._of_use(one) for one in headers]), end)
         return ends
 
     def blocks(self, sender: str, blocks: Sequence[ledger_pb2.Block]) -> tuple[CheckedBlock, ...]:
@@ -280,26 +284,16 @@ def test_what_is_of_no_use_costs_no_signature() -> None:
     held, new = block(ATTIC), block(ATTIC, height=2)
     asked = Asked(verifier, of_use=lambda signed: signed.digest != held.digest)
     assert asked.blocks("x", [message(held), message(new)]) == (new,)
+    assert asked.useless == ((account(ATTIC), 1),)
     assert verifier.calls == 1
     assert asked.blocks("x", [message(block(STRANGER, tx_item(BARN)))]) == ()
     assert verifier.calls == 1, "nor does a block of nobody"
 
 
-def test_heads_and_wishes_are_bounded_and_well_formed() -> None:
-    head = ledger_pb2.Head(author=ATTIC.node_id, height=3, digest=b"d" * 32)
-    assert checks().heads([head]) == ((account(ATTIC), 3, b"d" * 32),)
+def test_wishes_are_bounded_and_well_formed() -> None:
     assert checks().wanted([b"w" * 32]) == (b"w" * 32,)
-    for field_name, bad in (
-        ("heads[0].height", ledger_pb2.Head(author=ATTIC.node_id, digest=b"d" * 32)),
-        ("heads[0].author", ledger_pb2.Head(author="attic", height=1, digest=b"d" * 32)),
-        ("heads[0].digest", ledger_pb2.Head(author=ATTIC.node_id, height=1)),
-    ):
-        with pytest.raises(InvalidRequest) as refused:
-            checks().heads([bad])
-        assert refused.value.violations[0].field == field_name
-    for over in (lambda: checks().heads([head] * (HEADS_MAX + 1)), lambda: checks().wanted([b""] * (WANTED_MAX + 1))):
-        with pytest.raises(InvalidRequest, match="at most"):
-            over()
+    with pytest.raises(InvalidRequest, match="at most"):
+        checks().wanted([b""] * (WANTED_MAX + 1))
     with pytest.raises(InvalidRequest, match=r"wanted\[0\]"):
         checks().wanted([b"short"])
 

@@ -26,6 +26,7 @@ from offgrid_node.protocol.errors import (
 from offgrid_node.protocol.events import CostIncurred
 from offgrid_node.protocol.ids import node_id_bytes, unbase32
 from offgrid_node.protocol.ledger.blocks import seal_block
+from offgrid_node.protocol.ledger.heads import decode_heads
 from offgrid_node.protocol.ledger.items import Statement
 from offgrid_node.protocol.ledger.machine import LedgerMachine
 from offgrid_node.protocol.ledger.records import (
@@ -363,7 +364,8 @@ class TestBookings:
 
 class TestPeers:
     def sync(self, house: House, **fields: Any) -> Any:
-        request = ledger_pb2.SyncBlocksRequest(**{"genesis_digest": bytes(32), **fields})
+        given = {"genesis_digest": bytes(32), "summary": bytes(16), "key": bytes(16), **fields}
+        request = ledger_pb2.SyncBlocksRequest(**given)
         return house.ask("sync_blocks", request, PEER)
 
     def genesis(self, issuer: NodeKey, house: House) -> dict[str, Any]:
@@ -395,8 +397,27 @@ class TestPeers:
     def test_are_told_what_is_here(self, house: House) -> None:
         genesis = LedgerGenesis.decode(house.open().ledger_genesis.body)
         house.pay()
-        answer = self.sync(house, genesis_digest=genesis.digest(house.directory.salt))
-        assert [head.author for head in answer.heads] == [NODE.node_id]
+        digest = genesis.digest(house.directory.salt)
+        answer = self.sync(house, genesis_digest=digest, all_heads=True)
+        assert decode_heads(answer.heads) == {node_id_bytes(NODE.node_id): 1}
+        assert self.sync(house, genesis_digest=digest).items == 1
+        summary = self.sync(house, genesis_digest=digest).summary
+        assert self.sync(house, genesis_digest=digest, summary=summary).in_sync
+
+    @pytest.mark.parametrize(
+        "wrong", [{"summary": b""}, {"yours": b"short"}, {"genesis_digest": b"short"}, {"heads": b"nobody"}]
+    )
+    def test_ask_nothing_that_nobody_asks(self, house: House, wrong: dict[str, Any]) -> None:
+        genesis = LedgerGenesis.decode(house.open().ledger_genesis.body)
+        with pytest.raises((PeerFault, InvalidRequest)):
+            self.sync(house, **{"genesis_digest": genesis.digest(house.directory.salt), **wrong})
+
+    def test_say_nothing_beside_blocks_that_nobody_says(self, house: House) -> None:
+        house.open()
+        for wrong in ({"announced": b"x"}, {"prune": b"y"}, {"graft": b"z" * 21}, {"lacking": b"a" * 20}):
+            with pytest.raises(PeerFault) as refused:
+                house.ask("push_blocks", ledger_pb2.PushBlocksRequest(**wrong), PEER)
+            assert refused.value.reason == "BadHeads"
 
     def test_push_blocks_that_count(self, house: House) -> None:
         house.open("hub", "barn")
@@ -452,7 +473,7 @@ OFF: dict[str, tuple[str, Callable[[], Message]]] = {
     "pushed blocks": ("push_blocks", ledger_pb2.PushBlocksRequest),
     "a receipt": ("get_receipt", ledger_pb2.GetReceiptRequest),
     "a signature for one": ("sign_final", lambda: ledger_pb2.SignFinalRequest(tx_digest=bytes(32))),
-    "a sync": ("sync_blocks", lambda: ledger_pb2.SyncBlocksRequest(genesis_digest=bytes(32))),
+    "a sync": ("sync_blocks", lambda: ledger_pb2.SyncBlocksRequest(summary=bytes(16), key=bytes(16))),
 }
 
 

@@ -42,6 +42,11 @@ class CheckedBlock:
     def header(self) -> Header:
         return self.signed.header
 
+    @property
+    def place(self) -> tuple[bytes, int]:
+        """Its author, and its height in the author's chain."""
+        return self.header.author, self.header.height
+
 
 def check_block(block: ledger_pb2.Block, salt: bytes, holds: Holds) -> CheckedBlock:
     """The block, if it is one. `holds` says whether a claim's signature is by the signer's key of then.

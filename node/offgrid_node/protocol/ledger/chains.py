@@ -16,12 +16,13 @@ from __future__ import annotations
 
 import heapq
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from offgrid.v1 import ledger_pb2
 from offgrid_node.protocol.draft import Draft
 from offgrid_node.protocol.ledger.blocks import CheckedBlock
+from offgrid_node.protocol.ledger.heads import Heads, Span
 from offgrid_node.protocol.ledger.items import SignedHeader
 from offgrid_node.protocol.ledger.records import HEADER_KIND, PARENTS_MAX, Header
 from offgrid_node.protocol.ledger.tables import AUTHORS, CHAINS, LOG, PLACES, UNTOLD, chain_key, number_key, number_of
@@ -65,11 +66,13 @@ class Chains:
         self._untold: dict[bytes, bytes] = {}  # block beside its chain that nothing held leans on → its author
         self._end = 0
         self._genesis_digest = b""
+        self.heads = Heads()
 
     def load(self, genesis_digest: bytes) -> None:
         self._genesis_digest = genesis_digest
         for author, row in self._draft.committed(AUTHORS, b""):
             self._authors[author] = decode_author(row)
+            self._show(author, self._authors[author])
         self._end = max((author.place for author in self._authors.values()), default=0)
         self._untold.update(self._draft.committed(UNTOLD, b""))
 
@@ -118,24 +121,16 @@ class Chains:
 
     # ---- what others lack
 
-    def lacking(self, heads: Mapping[bytes, tuple[int, bytes]], most: int) -> list[int]:
-        """Positions of the first `most` blocks that somebody with these heads lacks.
-
-        A chain of equal height with another end is offered too: that is how a fork comes out. It reads a row for each
-        author of whom something is lacking and one for each position, however long the chains are.
-        """
-        lines: list[tuple[int, bytes, int]] = []  # the next block of each author: position, author, height
-        for name, author in self._authors.items():
-            height, digest = heads.get(name, (0, self._genesis_digest))
-            if height > author.height or digest == author.digest or not author.plain(height + 1):
-                continue  # from a fork on, blocks are asked for by name
-            self._line_up(lines, name, min(height, author.height - 1) + 1)
-        places: list[int] = []
-        while lines and len(places) < most:
-            place, name, height = heapq.heappop(lines)
-            places.append(place)
-            self._line_up(lines, name, height + 1)
-        return places
+    def in_order(self, spans: Iterable[Span]) -> Iterator[tuple[int, bytes, int]]:
+        """Position, author and height of the blocks in these spans, as far as they are held, in the order in which they
+        came in. It reads a row for each author and one for each block, however long the chains are."""
+        lines: list[tuple[int, bytes, int, int]] = []  # the next block of each author: position, author, height, last
+        for span in spans:
+            self._line_up(lines, span.author, span.first, span.last)
+        while lines:
+            place, name, height, last = heapq.heappop(lines)
+            yield place, name, height
+            self._line_up(lines, name, height + 1, last)
 
     def with_ancestors(self, digest: bytes, most: int) -> list[int]:
         """A block's position behind those of up to `most` - 1 blocks before it in its author's chain."""
@@ -210,12 +205,20 @@ class Chains:
         if self._untold.pop(digest, None) is not None:
             self._draft.delete(UNTOLD, digest)
 
-    def _line_up(self, lines: list[tuple[int, bytes, int]], name: bytes, height: int) -> None:
-        row = self._draft.get(CHAINS, chain_key(name, height))
-        if row is not None:
-            heapq.heappush(lines, (number_of(row), name, height))
+    def _line_up(self, lines: list[tuple[int, bytes, int, int]], name: bytes, height: int, last: int) -> None:
+        if height <= last and (row := self._draft.get(CHAINS, chain_key(name, height))) is not None:
+            heapq.heappush(lines, (number_of(row), name, height, last))
+
+    def _show(self, name: bytes, author: Author) -> None:
+        """Its element among the heads: see heads.py."""
+        if author.plain(author.height):
+            self.heads.move(name, author.height, author.digest)
+        else:
+            below = self.header_at(name, author.forked_at - 1)
+            self.heads.move(name, author.forked_at - 1 if below else 0, below.digest if below else NOTHING)
 
     def _keep(self, name: bytes, author: Author) -> None:
+        self._show(name, author)
         row = _AUTHOR.pack(author.height, author.digest, author.place, author.forked_at, author.tell)
         self._draft.put_bytes(AUTHORS, name, row)
 

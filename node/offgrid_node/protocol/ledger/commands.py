@@ -15,12 +15,13 @@ from dataclasses import dataclass
 from offgrid.v1 import common_pb2
 from offgrid_node.protocol.ledger.blocks import CheckedBlock
 from offgrid_node.protocol.ledger.items import TxItem
+from offgrid_node.protocol.ledger.meeting import Question
 from offgrid_node.protocol.ledger.records import LedgerGenesis, Tx
+from offgrid_node.protocol.ledger.words import NO_WORDS, Words
 
 PUSH_BLOCKS_MAX = 256  # in one PushBlocks call,
 PUSH_BYTES_MAX = 1024 * 1024  # and of all its blocks together
 PUSH_SIGNATURES_MAX = 1_024  # in these, for each costs the receiver time; two of the largest blocks
-HEADS_MAX = 4_096  # in one SyncBlocks call: one per author, and authors are members
 WANTED_MAX = 256  # digests in one SyncBlocks call
 
 
@@ -113,23 +114,31 @@ class SetCreditLine:
 
 @dataclass(frozen=True, slots=True)
 class PushBlocks:
-    """Blocks that `sender` holds. Answered with PushBlocksResponse; FailedPrecondition (EconomyOff, LedgerNotOpen)."""
+    """What `sender` has for this node: blocks, `asked` for or not; (author, height) of others in the same call that are
+    of no use here (`useless`); and words between neighbours (links.py, backfill.py).
+
+    Answered with PushBlocksResponse; FailedPrecondition (EconomyOff, LedgerNotOpen).
+    """
 
     sender: str
-    blocks: tuple[CheckedBlock, ...]
+    blocks: tuple[CheckedBlock, ...] = ()
+    useless: tuple[tuple[bytes, int], ...] = ()
+    words: Words = NO_WORDS
 
 
 @dataclass(frozen=True, slots=True)
 class SyncBlocks:
-    """What `sender` holds: per author (20 bytes) the height and digest of its newest block; what it wants by digest;
-    its genesis' digest, and the genesis itself unless it knows that this node has it.
+    """A step of a meeting (meeting.py). `yours` is the newest block of this node's that `sender` has: b"" for none,
+    None where it does not say. What it wants by digest; its genesis' digest, empty once it knows that this node has the
+    same, and the genesis itself until then; whether it has chosen this node to link with.
 
-    Answered with SyncBlocksResponse; what the sender lacks is pushed to it. FailedPrecondition (EconomyOff,
-    LedgerNotOpen, OtherLedger).
+    Answered with SyncBlocksResponse. FailedPrecondition (EconomyOff, LedgerNotOpen, OtherLedger).
     """
 
     sender: str
-    heads: tuple[tuple[bytes, int, bytes], ...]
-    wanted: tuple[bytes, ...]
-    genesis_digest: bytes
-    genesis: tuple[common_pb2.Signed, LedgerGenesis] | None
+    question: Question
+    yours: bytes | None = None
+    wanted: tuple[bytes, ...] = ()
+    genesis_digest: bytes = b""
+    genesis: tuple[common_pb2.Signed, LedgerGenesis] | None = None
+    link: bool = False

@@ -1,48 +1,45 @@
-"""How blocks spread: pushed as they appear, and by anti-entropy (Demers et al. 1987) whatever the pushes missed.
+"""How blocks spread: pushed along trees as they appear, and by anti-entropy whatever the pushes missed.
 
-Blocks have one way in, PushBlocks, whose handler checks every signature. SyncBlocks only says what one holds: what the
-other lacks is then pushed to it, from both sides. At most one push and one sync to a peer are under way; what comes up
-meanwhile shares the next, so a slow peer costs nothing but its own delay.
+Blocks have one way in, PushBlocks, whose handler checks every signature. What a node has just made or learnt goes to
+its links at once, or is announced to them (links.py). SyncBlocks finds out where two nodes' heads differ (meeting.py);
+what one lacks it then asks for, of one peer at a time (backfill.py), and that it passes on to nobody: others that lack
+it find that out as well. So after a partition each block comes to each node about once, by whatever way.
 
-An author pushes to all while there are at most DIRECT_MAX peers, else to as many at random, and who learns a block
-passes it on to RELAY_PEERS. Who cannot be reached by its author asks for what others' blocks name (orphans.py).
+Meetings are SYNC_MS apart while there is anything to find, and rarer up to SYNC_MOST_MS where both sides say that
+nothing is. At most one push and one meeting with a peer are under way; what comes up meanwhile shares the next, so a
+slow peer costs nothing but its own delay.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from offgrid.v1 import common_pb2, ledger_pb2
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.draft import Draft
 from offgrid_node.protocol.effects import Answered, Call
-from offgrid_node.protocol.errors import Fault
-from offgrid_node.protocol.ids import NODE_ID, base32, node_id_bytes
-from offgrid_node.protocol.ledger.blocks import CheckedBlock, signatures_of
+from offgrid_node.protocol.errors import Fault, PeerFault
+from offgrid_node.protocol.ids import node_id_bytes
+from offgrid_node.protocol.ledger.backfill import Ask, Backfill
+from offgrid_node.protocol.ledger.blocks import CheckedBlock
 from offgrid_node.protocol.ledger.chains import Chains
-from offgrid_node.protocol.ledger.commands import (
-    HEADS_MAX,
-    PUSH_BLOCKS_MAX,
-    PUSH_BYTES_MAX,
-    PUSH_SIGNATURES_MAX,
-    WANTED_MAX,
-    SyncBlocks,
-)
+from offgrid_node.protocol.ledger.commands import PUSH_BLOCKS_MAX, WANTED_MAX, PushBlocks, SyncBlocks
+from offgrid_node.protocol.ledger.links import Links, Peer
+from offgrid_node.protocol.ledger.meeting import Learnt, Meeting, answer_to
 from offgrid_node.protocol.ledger.orphans import Orphans
+from offgrid_node.protocol.ledger.outgoing import Outgoing
 from offgrid_node.protocol.ledger.records import DIGEST_BYTES
 from offgrid_node.protocol.ledger.voice import Voice
+from offgrid_node.protocol.reconcile.symbols import KEY_BYTES
 from offgrid_node.protocol.rng import Rng
 
 SYNC_MS = 2_000
-DIRECT_MAX = 8
-RELAY_PEERS = 3
-OUTBOX_BLOCKS_MAX = 1_024
-OUTBOX_BYTES_MAX = 4 * 1024 * 1024
+SYNC_MOST_MS = 64_000
 ANCESTORS_MAX = 16  # that go along with a block asked for by name
+LATE_ASK_MS = 1_000  # asks by name wait so long for blocks that are on their way already
+WINDOWS_MAX = 64  # of symbols, made for one peer between two ticks
 CALL_TIMEOUT_MS = 5_000
-LINK_BYTES_PER_S = 50_000  # the slowest link that a push still gets over in its time
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,48 +50,42 @@ class Tag:
     node: str
 
 
-@dataclass(slots=True)
-class _Peer:
-    outbox: deque[bytes] = field(default_factory=deque)
-    outbox_bytes: int = 0
-    pushing: bool = False
-    syncing: bool = False
-    offered: list[int] = field(default_factory=list)  # what it lacked when it was last compared
-    again: bool = False  # sync once what is under way has ended: there is more than was said
-    has_genesis: bool = False
-    silent: bool = False  # its economy is off; it is asked again when it comes up, or its turn comes
-
-
 class Gossip:
     """Peers alive, and what is under way to each."""
 
     def __init__(self, self_id: str, draft: Draft, chains: Chains, orphans: Orphans, voice: Voice) -> None:
         self._self_id, self._own = self_id, node_id_bytes(self_id)
         self._draft, self._chains, self._orphans, self._voice = draft, chains, orphans, voice
-        self._peers: dict[str, _Peer] = {}
-        self._ready: dict[str, None] = {}  # peers whose outbox is to be sent
-        self._due: dict[str, None] = {}  # peers to sync with at the end of this step
+        self._links = Links()
+        self._backfill = Backfill(chains)
+        self._out = Outgoing(chains)
+        self._meetings: dict[str, Meeting | None] = {}  # under way, by peer; None: one of which nothing more comes
+        self._due: dict[str, None] = {}  # peers to meet at the end of this step
+        self._owed: dict[str, None] = {}  # peers to meet at the next tick
         self._genesis: common_pb2.Signed | None = None
         self._genesis_digest = b""
         self._tick_ms: int | None = None
+        self._period_ms = SYNC_MS
+        self._stirred = True  # since the last tick there was something to find
 
     def open(self, genesis: common_pb2.Signed, digest: bytes, now: Now) -> None:
         """There is something to tell: everybody alive is told."""
         self._genesis, self._genesis_digest = genesis, digest
         self._tick_ms = now.mono_ms + SYNC_MS
-        self._due.update(dict.fromkeys(self._peers))
+        self._due.update(dict.fromkeys([*(node for node, _ in self._links.linked()), *self._unheard()]))
 
     # ---- questions
 
     def deadline_ms(self) -> int | None:
         if self._tick_ms is None:
             return None
-        asks_ms = self._orphans.deadline_ms()
-        return self._tick_ms if asks_ms is None else min(self._tick_ms, asks_ms)
+        asks_ms = self._asks_ms()
+        due = (self._tick_ms, asks_ms, self._backfill.deadline_ms(), self._out.deadline_ms())
+        return min(at for at in due if at is not None)
 
     def is_silent(self, node: str) -> bool:
         """Whether it has answered that its economy is off."""
-        peer = self._peers.get(node)
+        peer = self._links.find(node)
         return peer is not None and peer.silent
 
     # ---- inputs
@@ -102,97 +93,260 @@ class Gossip:
     def on_peer_up(self, node: str) -> None:
         if node == self._self_id:
             return
-        peer = self._peers.setdefault(node, _Peer())
-        peer.silent = peer.pushing = peer.syncing = False  # whatever was under way may never end
-        self._due[node] = None
+        self._links.on_up(node)
+        peer = self._links.find(node)
+        if peer is not None:
+            peer.silent = peer.pushing = False  # whatever was under way may never end
+        self._meetings.pop(node, None)
+        if (peer is not None and peer.linked) or not self._voice.free or self._voice.unheard(node_id_bytes(node)):
+            self._due[node] = None
 
     def on_peer_down(self, node: str) -> None:
-        self._peers.pop(node, None)
+        self._links.on_down(node)
+        self._backfill.on_down(node)
+        self._meetings.pop(node, None)
 
     def on_time(self, now: Now, rng: Rng) -> None:
+        self._due.update(dict.fromkeys(self._links.fill(rng)))
         if self._tick_ms is None:
             return
         if self._tick_ms <= now.mono_ms:
-            self._tick_ms = now.mono_ms + SYNC_MS
-            if self._peers:
-                self._due[rng.choice([*self._peers])] = None
-            for node in self._peers:  # none after the first moments, when calls get through
-                if self._voice.unheard(node_id_bytes(node)):
+            self._tick(now, rng)
+        asks_ms = self._asks_ms()
+        if asks_ms is not None and asks_ms <= now.mono_ms:
+            for node in self._orphans.take_asks(now.mono_ms):
+                if self._links.is_up(node):
                     self._due[node] = None
-        for node in self._orphans.take_asks(now.mono_ms):
-            if node in self._peers:
-                self._due[node] = None
-            elif self._peers:
-                self._due[rng.choice([*self._peers])] = None
+                elif self._links.up:
+                    self._due[rng.choice(self._links.up)] = None
+        for ask in self._backfill.take_asks(now.mono_ms, self._links.up):
+            self._ask(ask)
 
     def on_sync(self, command: SyncBlocks, now: Now) -> ledger_pb2.SyncBlocksResponse:
-        """Pushes what the sender lacks and says what is here."""
-        heads = {author: (height, digest) for author, height, digest in command.heads}
-        self._compare_own(command.sender, heads, now)
-        peer = self._peers.get(command.sender)
+        """Says what is here, and learns what is there."""
+        question, peer = command.question, self._links.get(command.sender)
+        if command.yours is not None:
+            self._compare_own(command.sender, command.yours, now)
         if peer is not None:
             peer.has_genesis, peer.silent = True, False
-            self._meet(peer, command.sender, heads)
+            if command.link:
+                self._links.accept(command.sender)
             self._offer_wanted(command.sender, peer, command.wanted)
-        return ledger_pb2.SyncBlocksResponse(heads=self._heads())
+            peer.windows += 1
+            if peer.windows > WINDOWS_MAX and not question.shows:
+                return ledger_pb2.SyncBlocksResponse(yours=self._newest_of(command.sender))
+        for author, height in question.heads.items():
+            other = not question.all_heads and height == self._chains.heads.height(author)
+            self._hear_of(command.sender, author, height, now, again=other)
+        response = answer_to(self._chains.heads, question, self._genesis_digest)
+        if not response.in_sync:
+            self._stir(now)
+        if not response.in_sync or self._chains.author(node_id_bytes(command.sender)).frozen:
+            response.yours = self._newest_of(command.sender)
+        return response
+
+    def on_push(
+        self, command: PushBlocks, held: Sequence[tuple[bytes, int]], taken: Sequence[CheckedBlock], now: Now, rng: Rng
+    ) -> None:
+        """What a peer brought. `held` were here already; `taken` are new, orphans that had waited for them included."""
+        sender, words = command.sender, command.words
+        peer = self._links.get(sender)
+        brought = [block.place for block in command.blocks]
+        if peer is not None:
+            self._out.on_words(peer, words, now.mono_ms)
+            self._out.ready(sender)
+            if not words.asked and (brought or words.announced):
+                self._links.accept(sender)
+            for author, height in (*brought, *command.useless):
+                peer.has(author, height)
+            if not words.asked and peer.linked:
+                peer.prune.update(dict.fromkeys(author for author, _ in (*held, *command.useless)))
+        for author, height in words.announced.items():
+            if peer is not None:
+                peer.has(author, height)
+            self._hear_of(sender, author, height, now, news=True)
+        for author, height in brought:
+            if not words.asked and height > self._chains.author(author).height + 1:
+                self._hear_of(sender, author, height, now, news=True)
+        direct = {block.digest for block in command.blocks} if not words.asked else set[bytes]()
+        for block in taken:
+            if block.digest in direct:
+                self._spread(block, now, rng)
+            elif not words.asked:
+                self._spread(block, now, rng, eagerly=False)
+        if words.asked:
+            self._backfill.on_brought(sender, (*brought, *command.useless), news=len(taken), now_ms=now.mono_ms)
+        for author in dict.fromkeys([author for author, _ in brought] + [block.header.author for block in taken]):
+            self._backfill.on_block(author, now.mono_ms)
 
     def on_answered(self, tag: Tag, answer: Answered, now: Now) -> None:
-        peer = self._peers.get(tag.node)
+        peer = self._links.get(tag.node)
         if peer is None:
             return
         if tag.what == "PushBlocks":
             peer.pushing = False
-        else:
-            peer.syncing = False
+            if answer.fault is not None:
+                self._owed[tag.node] = None
+                self._backfill.on_fault(tag.node, now.mono_ms)
+                self._stir(now)
         if answer.fault is not None:
             self._on_fault(tag.node, peer, answer.fault)
-        elif isinstance(answer.reply, ledger_pb2.SyncBlocksResponse):
-            peer.has_genesis, peer.silent = True, False
-            heads = _heads_of(answer.reply)
-            self._compare_own(tag.node, heads, now)
-            self._meet(peer, tag.node, heads)
-        if peer.outbox:
-            self._ready[tag.node] = None
-        if peer.again and not peer.syncing and len(peer.outbox) < PUSH_BLOCKS_MAX:
-            peer.again = False
-            self._due[tag.node] = None
+        if tag.what == "SyncBlocks" and tag.node in self._meetings:
+            meeting = self._meetings.pop(tag.node)
+            if isinstance(answer.reply, ledger_pb2.SyncBlocksResponse):
+                peer.has_genesis, peer.silent = True, False
+                if meeting is not None:
+                    self._go_on(tag.node, meeting, answer.reply, now)
+            if tag.node not in self._meetings and tag.node in self._owed:
+                del self._owed[tag.node]
+                self._due[tag.node] = None
+        self._out.ready(tag.node)
 
     # ---- what is new
 
-    def add_own(self, block: CheckedBlock, rng: Rng) -> None:
+    def add_own(self, block: CheckedBlock, now: Now, rng: Rng) -> None:
         """A block of this node, which this very batch makes durable."""
-        for node in self._some([*self._peers], DIRECT_MAX, rng):
-            self._put(node, self._peers[node], block.raw)
+        self._backfill.on_block(self._own, now.mono_ms)
+        self._spread(block, now, rng)
 
-    def relay(self, block: CheckedBlock, sender: str, rng: Rng) -> None:
-        """A block just learnt; in a small mesh its author has told everybody."""
-        if len(self._peers) > DIRECT_MAX:
-            others = [node for node in self._peers if node not in (sender, block.header.author_id)]
-            for node in self._some(others, RELAY_PEERS, rng):
-                self._put(node, self._peers[node], block.raw)
-
-    def flush(self, now: Now) -> None:
+    def flush(self, now: Now, rng: Rng) -> None:
         """The end of a step: the calls that follow."""
         for node in self._due if self._genesis is not None else ():
-            peer = self._peers.get(node)
-            if peer is not None and peer.syncing:
-                peer.again = True
+            peer = self._links.get(node)
+            if peer is not None and node in self._meetings:
+                self._owed[node] = None  # once more when that has ended
             elif peer is not None:
-                self._sync(node, peer, now)
+                self._meet(node, peer, now, rng)
         self._due.clear()
-        for node in self._ready:
-            peer = self._peers.get(node)
-            if peer is not None and peer.outbox and not peer.pushing:
-                self._push(node, peer)
-        self._ready.clear()
+        for node in self._out.take_ready(now.mono_ms, self._links):
+            peer = self._links.get(node)
+            if peer is None or peer.pushing or peer.silent:
+                continue
+            request, size_ms = self._out.take_push(peer, now.mono_ms)
+            if request is not None:
+                peer.pushing = True
+                self._call(node, "PushBlocks", request, CALL_TIMEOUT_MS + size_ms)
 
-    # ---- inside
+    # ---- inside: spreading
 
-    def _on_fault(self, node: str, peer: _Peer, fault: Fault) -> None:
+    def _spread(self, block: CheckedBlock, now: Now, rng: Rng, *, eagerly: bool = True) -> None:
+        author, height = block.header.author, block.header.height
+        for node, peer in self._links.linked():
+            if peer.silent or peer.shown.get(author, 0) >= height:
+                continue
+            if not eagerly or author in peer.lazy:
+                self._out.announce(peer, author, height, now.mono_ms, rng)
+            elif peer.put(block.raw):
+                peer.has(author, height)
+                self._out.ready(node)
+            else:
+                self._owed[node] = None
+
+    def _hear_of(self, node: str, author: bytes, height: int, now: Now, *, news: bool = False,
+                 again: bool = False) -> None:  # fmt: skip
+        """That peer has the author's blocks up to there."""
+        if self._backfill.on_offer(node, author, height, now.mono_ms, news=news, again=again):
+            self._stir(now)
+
+    def _ask(self, ask: Ask) -> None:
+        peer = self._links.peer(ask.node)
+        peer.lacking.update((span.author, span) for span in ask.spans)
+        peer.graft.update(dict.fromkeys(ask.graft))
+        for author in ask.graft:
+            peer.prune.pop(author, None)
+        self._out.ready(ask.node)
+
+    def _offer_wanted(self, node: str, peer: Peer, wanted: Iterable[bytes]) -> None:
+        """As many as one push may carry, for each is read to find the one before it; the rest is asked for again."""
+        places: dict[int, None] = {}
+        for digest in wanted:
+            if len(places) + len(peer.answers) >= PUSH_BLOCKS_MAX:
+                break
+            places.update(dict.fromkeys(self._chains.with_ancestors(digest, ANCESTORS_MAX)))
+        for place in sorted(places):
+            raw = self._chains.raw(place)
+            if raw is not None:
+                peer.answers.append(raw)
+        self._out.ready(node)
+
+    # ---- inside: meeting
+
+    def _tick(self, now: Now, rng: Rng) -> None:
+        node = self._links.next_turn(rng)
+        unheard = self._unheard()
+        self._due.update(dict.fromkeys([*self._owed, *unheard] + ([node] if node is not None else [])))
+        self._owed.clear()
+        for _, peer in self._links.known():
+            peer.windows = 0
+        calm = not self._stirred and not unheard
+        self._period_ms = min(2 * self._period_ms, SYNC_MOST_MS) if calm else SYNC_MS
+        self._stirred = False
+        self._tick_ms = now.mono_ms + self._period_ms
+
+    def _unheard(self) -> list[str]:
+        """Whom this node waits for to show what it holds of it: see voice.py."""
+        if self._voice.may_witness:
+            return []
+        return [name for name in self._links.up if self._voice.unheard(node_id_bytes(name))]
+
+    def _stir(self, now: Now) -> None:
+        """There is something to find: the next tick comes soon."""
+        self._stirred, self._period_ms = True, SYNC_MS
+        if self._tick_ms is not None:
+            self._tick_ms = min(self._tick_ms, now.mono_ms + SYNC_MS)
+
+    def _asks_ms(self) -> int | None:
+        asks_ms = self._orphans.deadline_ms()
+        return asks_ms + LATE_ASK_MS if asks_ms is not None and self._backfill.busy else asks_ms
+
+    def _meet(self, node: str, peer: Peer, now: Now, rng: Rng) -> None:
+        meeting = self._meetings[node] = Meeting(self._chains.heads, self._genesis_digest, rng.randbytes(KEY_BYTES))
+        request = meeting.begin()
+        request.yours, request.link = self._newest_of(node), peer.chosen
+        request.wanted.extend(self._orphans.ask_for(node, WANTED_MAX, now.mono_ms))
+        if not peer.has_genesis and self._genesis is not None:
+            request.ledger_genesis.CopyFrom(self._genesis)
+            request.genesis_digest = self._genesis_digest
+        self._call(node, "SyncBlocks", request, CALL_TIMEOUT_MS)
+
+    def _go_on(self, node: str, meeting: Meeting, response: ledger_pb2.SyncBlocksResponse, now: Now) -> None:
+        if not meeting.greeted:
+            meeting.greeted = True
+            own = response.yours or (self._newest_of(self._self_id) if response.in_sync else b"")
+            self._compare_own(node, own, now)
+        try:
+            request, learnt = meeting.on_answer(response)
+        except PeerFault:  # it moved meanwhile, or makes it up; another time
+            self._stir(now)
+            return
+        if request is not None:
+            self._meetings[node] = meeting
+            self._call(node, "SyncBlocks", request, CALL_TIMEOUT_MS)
+        elif learnt is not None:
+            self._learn(node, learnt, now)
+
+    def _learn(self, node: str, learnt: Learnt, now: Now) -> None:
+        if not learnt.in_sync:
+            self._stir(now)
+        for author, height in learnt.theirs.items():
+            self._hear_of(node, author, height, now, again=(author, height) in learnt.here)
+
+    def _newest_of(self, node: str) -> bytes:
+        """The newest block of its chain that is here; b"" for none."""
+        author = self._chains.authors.get(node_id_bytes(node))
+        return author.digest if author is not None and author.height else b""
+
+    def _compare_own(self, node: str, shown: bytes, now: Now) -> None:
+        """What the other holds of this node is nothing new, or it is asked for: see voice.py."""
+        own = shown if len(shown) == DIGEST_BYTES else self._genesis_digest
+        held = self._chains.holds(own)
+        self._voice.on_shown(node_id_bytes(node), own, held=held, now_ms=now.mono_ms)
+        if not held:
+            self._orphans.want([own], node_id_bytes(node), node, now.mono_ms)
+
+    def _on_fault(self, node: str, peer: Peer, fault: Fault) -> None:
         """Whatever was under way is lost; anti-entropy finds out what is lacking."""
-        peer.outbox.clear()
-        peer.outbox_bytes = 0
-        peer.again, peer.has_genesis = False, False
+        peer.lost()
         if fault.reason == "EconomyOff":
             peer.silent = True
         elif fault.reason == "OtherLedger":
@@ -200,100 +354,7 @@ class Gossip:
         elif fault.reason == "LedgerNotOpen":
             self._due[node] = None
 
-    def _compare_own(self, node: str, heads: Mapping[bytes, tuple[int, bytes]], now: Now) -> None:
-        """What the other holds of this node is nothing new, or it is asked for: see voice.py."""
-        _, own = heads.get(self._own, (0, self._genesis_digest))
-        held = self._chains.holds(own)
-        self._voice.on_shown(node_id_bytes(node), own, held=held, now_ms=now.mono_ms)
-        if not held:
-            self._orphans.want([own], node_id_bytes(node), node, now.mono_ms)
-
-    def _meet(self, peer: _Peer, node: str, heads: Mapping[bytes, tuple[int, bytes]]) -> None:
-        """Compares what the other holds with what is here, and offers what it lacks."""
-        if len(peer.outbox) < PUSH_BLOCKS_MAX:  # what is under way now may be offered twice; that does no harm
-            places = self._chains.lacking(heads, PUSH_BLOCKS_MAX)
-            self._offer(node, peer, places)
-            if places != peer.offered:  # who takes nothing in, or says so, gets the same again no sooner than others
-                peer.again = peer.again or len(places) == PUSH_BLOCKS_MAX
-            peer.offered = places
-
-    def _offer_wanted(self, node: str, peer: _Peer, wanted: Sequence[bytes]) -> None:
-        """As many as one push may carry, for each is read to find the one before it; the rest is asked for again."""
-        places: dict[int, None] = {}
-        for digest in wanted:
-            if len(places) >= PUSH_BLOCKS_MAX:
-                break
-            places.update(dict.fromkeys(self._chains.with_ancestors(digest, ANCESTORS_MAX)))
-        self._offer(node, peer, sorted(places))
-
-    def _offer(self, node: str, peer: _Peer, places: Sequence[int]) -> None:
-        total = 0
-        for place in places:
-            raw = self._chains.raw(place)
-            if raw is not None:
-                total += len(raw)
-                if total > PUSH_BYTES_MAX:
-                    peer.again = True
-                    return
-                self._put(node, peer, raw)
-
-    def _put(self, node: str, peer: _Peer, raw: bytes) -> None:
-        if peer.silent:
-            return
-        if len(peer.outbox) >= OUTBOX_BLOCKS_MAX or peer.outbox_bytes + len(raw) > OUTBOX_BYTES_MAX:
-            peer.again = True
-            return
-        peer.outbox.append(raw)
-        peer.outbox_bytes += len(raw)
-        self._ready[node] = None
-
-    def _push(self, node: str, peer: _Peer) -> None:
-        request, room, signatures = ledger_pb2.PushBlocksRequest(), PUSH_BYTES_MAX, PUSH_SIGNATURES_MAX
-        while peer.outbox and len(request.blocks) < PUSH_BLOCKS_MAX and len(peer.outbox[0]) <= room:
-            raw = peer.outbox[0]
-            block = ledger_pb2.Block.FromString(raw)
-            signatures -= signatures_of(block)
-            if signatures < 0:
-                break  # the rest goes with the next call
-            request.blocks.append(block)
-            peer.outbox.popleft()
-            peer.outbox_bytes -= len(raw)
-            room -= len(raw)
-        peer.pushing = True
-        size_ms = (PUSH_BYTES_MAX - room) * 1_000 // LINK_BYTES_PER_S
-        self._call(node, "PushBlocks", request, CALL_TIMEOUT_MS + size_ms)
-
-    def _sync(self, node: str, peer: _Peer, now: Now) -> None:
-        request = ledger_pb2.SyncBlocksRequest(
-            heads=self._heads(),
-            wanted=self._orphans.ask_for(node, WANTED_MAX, now.mono_ms),
-            genesis_digest=self._genesis_digest,
-        )
-        if not peer.has_genesis and self._genesis is not None:
-            request.ledger_genesis.CopyFrom(self._genesis)
-        peer.syncing = True
-        self._call(node, "SyncBlocks", request, CALL_TIMEOUT_MS)
-
     def _call(self, node: str, method: str, request: ledger_pb2.PushBlocksRequest | ledger_pb2.SyncBlocksRequest,
               timeout_ms: int) -> None:  # fmt: skip
         name = f"offgrid.v1.LedgerService/{method}"
         self._draft.send(Call("ledger", node, name, request, Tag(method, node), timeout_ms))
-
-    def _heads(self) -> list[ledger_pb2.Head]:
-        return [
-            ledger_pb2.Head(author=base32(name), height=author.height, digest=author.digest)
-            for name, author in self._chains.authors.items()
-            if author.height
-        ][:HEADS_MAX]
-
-    def _some(self, nodes: Sequence[str], most: int, rng: Rng) -> Sequence[str]:
-        return nodes if len(nodes) <= most else rng.sample(nodes, most)
-
-
-def _heads_of(response: ledger_pb2.SyncBlocksResponse) -> dict[bytes, tuple[int, bytes]]:
-    """What a peer's answer says that it holds; what is no head at all is left out."""
-    return {
-        node_id_bytes(head.author): (head.height, head.digest)
-        for head in response.heads[:HEADS_MAX]
-        if NODE_ID.match(head.author) and len(head.digest) == DIGEST_BYTES
-    }

@@ -117,7 +117,9 @@ class Intake:
             return False
         missing = [digest for digest in (header.prev, *header.parents) if not chains.holds(digest)]
         if missing:
-            self._orphans.add(block, sender, missing, now.mono_ms)
+            gap = author.plain(header.height) and header.height > author.height + 1 and not wanted
+            by_name = [digest for digest in missing if not gap or digest != header.prev]
+            self._orphans.add(block, sender, missing, by_name, now.mono_ms)
             if header.author == self._own:  # this node is silent until it is here
                 wanted_too = [block.digest, *missing]
                 self._orphans.want(wanted_too, header.author, sender, now.mono_ms, named=True)

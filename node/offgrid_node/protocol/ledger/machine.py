@@ -204,8 +204,9 @@ class LedgerMachine:
             )
         match command:
             case commands.PushBlocks(sender, blocks):
-                for block in self._intake.take(blocks, sender, now):
-                    self._gossip.relay(block, sender, rng)
+                held = [block.place for block in blocks if self._chains.holds(block.digest)]
+                taken = self._intake.take(blocks, sender, now)
+                self._gossip.on_push(command, held, taken, now, rng)
                 return ledger_pb2.PushBlocksResponse()
             case commands.CreateTransfer():
                 row = self._wallet.on_create(command, now, rng)
@@ -253,7 +254,7 @@ class LedgerMachine:
             if command.genesis is None:
                 raise FailedPrecondition("the mesh's ledger is not open here", reason="LedgerNotOpen")
             self._open(*command.genesis, now)
-        elif command.genesis_digest != self._genesis_digest:
+        elif command.genesis_digest not in (b"", self._genesis_digest):
             mine, theirs = self._genesis_digest.hex()[:16], command.genesis_digest.hex()[:16]
             sentence = f"{command.sender} has another ledger: genesis {theirs}, here it is {mine}"
             self._voice.notice(sentence, about=command.sender)
@@ -297,7 +298,7 @@ class LedgerMachine:
         self._witness.flush()
         self._transactions.flush()
         self._accounts.flush()
-        self._gossip.flush(now)
+        self._gossip.flush(now, rng)
 
     def _speak(self, items: Sequence[Item], now: Now, rng: Rng) -> None:
         own, settings = self._settings.account, self._settings
@@ -307,7 +308,7 @@ class LedgerMachine:
             own, head.height + 1, head.digest, parents, items, _made_us(now), settings.signer, settings.salt
         )
         self._chains.append(block)
-        self._gossip.add_own(block, rng)
+        self._gossip.add_own(block, now, rng)
         event = ledger_pb2.LedgerEvent(
             src=settings.node_id, height=head.height, digest=block.digest, outcome=f"{len(items)} items"
         )

@@ -77,8 +77,11 @@ class Orphans:
 
     # ---- changes
 
-    def add(self, block: CheckedBlock, sender: str, missing: Sequence[bytes], now_ms: int) -> None:
-        """Keeps it until all that it lacks is here; said again it names that again."""
+    def add(
+        self, block: CheckedBlock, sender: str, missing: Sequence[bytes], by_name: Sequence[bytes], now_ms: int
+    ) -> None:
+        """Keeps it until all that it lacks is here, which is asked for `by_name`; said again it names that again. What
+        its chain lacks before it is asked for by height: see backfill.py."""
         if block.digest not in self._blocks:
             self._blocks[block.digest] = block, sender
             pool = self._pools.setdefault(sender, _Pool())
@@ -89,7 +92,7 @@ class Orphans:
         if block.digest in self._blocks:
             for digest in missing:
                 self._waiting.setdefault(digest, {})[block.digest] = None
-            self.want(missing, block.header.author, sender, now_ms)
+            self.want(by_name, block.header.author, sender, now_ms)
 
     def want(self, digests: Iterable[bytes], author: bytes, sender: str, now_ms: int, *, named: bool = False) -> None:
         """`author` names these; they are to be had, first of all from `sender`."""

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 
 from offgrid_node.protocol.errors import PeerFault
 from offgrid_node.protocol.reconcile.symbols import (
+    FIRST_SYMBOLS,
     SYMBOLS_MAX,
     Decoder,
     Sketch,
@@ -28,11 +29,18 @@ AHEAD_SYMBOLS = 64  # worked out at once, and as many again as there are
 class Asking:
     """The side that learns the difference; `ids` are its own."""
 
-    def __init__(self, code: SymbolCode, ids: Iterable[int]) -> None:
-        self._code, self._ids = code, frozenset(ids)
+    def __init__(
+        self,
+        code: SymbolCode,
+        ids: Iterable[int],
+        first_symbols: int = FIRST_SYMBOLS,
+        window_max: int = WINDOW_SYMBOLS_MAX,
+    ) -> None:
+        """`first_symbols` come with the first answer, at most `window_max` with one."""
+        self._code, self._ids, self._window_max = code, frozenset(ids), window_max
         self._decoder = Decoder(code)
         self._own = Showing(code, self._ids)
-        self._window = 0, min(self._decoder.next_count(), WINDOW_SYMBOLS_MAX)
+        self._window = 0, first_symbols
 
     @property
     def complete(self) -> bool:
@@ -63,7 +71,7 @@ class Asking:
         _, count = self._window
         self._feed(decode_symbols(self._code, raw, count), items)
         if not self.complete:
-            self._window = self._decoder.fed, min(self._decoder.next_count(), WINDOW_SYMBOLS_MAX)
+            self._window = self._decoder.fed, min(self._decoder.next_count(), self._window_max)
 
     def on_shown(self, raw: bytes, items: int) -> None:
         """The next symbols of a stream. Raises PeerFault (BadSymbols, NoEnd)."""

@@ -1,4 +1,4 @@
-"""What peers send of the ledger, bounded and checked before it may reach the machine: blocks, heads, a genesis.
+"""What peers send of the ledger, bounded and checked before it may reach the machine: blocks, a genesis.
 
 A signature is checked against the key that the signer had by then. One bad block does not stop the good ones
 beside it, or a liar's block, passed on, would cut off whoever relays it; a call of nothing but bad blocks is refused.
@@ -13,22 +13,21 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from offgrid.v1 import common_pb2, ledger_pb2
 from offgrid_node.protocol.effects import Verifier
 from offgrid_node.protocol.errors import Exhausted, InvalidRequest, PeerFault, Unavailable
-from offgrid_node.protocol.ids import node_id_bytes
 from offgrid_node.protocol.ledger.blocks import CheckedBlock, check_block, header_of, signatures_of
 from offgrid_node.protocol.ledger.commands import (
-    HEADS_MAX,
     PUSH_BLOCKS_MAX,
     PUSH_BYTES_MAX,
     PUSH_SIGNATURES_MAX,
     WANTED_MAX,
 )
 from offgrid_node.protocol.ledger.items import Claim, SignedHeader
-from offgrid_node.protocol.ledger.records import DIGEST_BYTES, GENESIS_KIND, SEQ_MAX, LedgerGenesis
+from offgrid_node.protocol.ledger.records import DIGEST_BYTES, GENESIS_KIND, LedgerGenesis
 from offgrid_node.protocol.signing import digest_of, signed_by
 from offgrid_node.services.bulk import Bulk
 from offgrid_node.services.flow import Flow
@@ -40,6 +39,14 @@ RETRY_MS = 500
 
 OfUse = Callable[[Sequence[SignedHeader]], Sequence[bool]]
 """Of the blocks with these headers, each in its place: whether it would be looked at once its signatures hold."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sifted:
+    """What a call has brought: blocks that are good, and author and height of those that are of no use here."""
+
+    blocks: tuple[CheckedBlock, ...]
+    useless: tuple[tuple[bytes, int], ...]
 
 
 class Members(Protocol):
@@ -66,8 +73,9 @@ class BlockChecks:
         self._good_bytes = 0
         self._calls: Counter[str] = Counter()  # that are being checked, by peer
 
-    def blocks(self, sender: str, blocks: Sequence[ledger_pb2.Block], of_use: OfUse) -> Flow[tuple[CheckedBlock, ...]]:
-        """The good ones, in their order; those of no use here, and of a signer who is not known (yet), are left out.
+    def blocks(self, sender: str, blocks: Sequence[ledger_pb2.Block], of_use: OfUse) -> Flow[Sifted]:
+        """The good ones, in their order, and which were of no use here; those of a signer who is not known (yet) are
+        left out.
 
         Raises InvalidRequest when there are too many, Exhausted when the sender has too many calls under way, and
         PeerFault, which names the block and what is wrong, when one is bad and nothing else came.
@@ -79,33 +87,18 @@ class BlockChecks:
             )
         self._calls[sender] += 1
         try:
-            found, bad = yield from self._sifted(sender, blocks, of_use)
+            sifted, bad = yield from self._sifted(sender, blocks, of_use)
         finally:
             self._calls[sender] -= 1
             if not self._calls[sender]:
                 del self._calls[sender]
         if len(bad) == len(blocks) > 0:
             raise PeerFault(f"from {sender}: {bad[0].message}", reason=bad[0].reason) from bad[0]
-        return found
+        return sifted
 
     def holds(self, claim: Claim) -> bool:
         """Whether its signer signed it, with the key of then. Raises Unavailable for a signer who is not known here."""
         return self._holds(claim, self._members())
-
-    def heads(self, heads: Sequence[ledger_pb2.Head]) -> tuple[tuple[bytes, int, bytes], ...]:
-        """Raises InvalidRequest for one that names no author, height or block."""
-        _check_count("heads", len(heads), HEADS_MAX)
-        found = []
-        for index, head in enumerate(heads):
-            field = f"heads[{index}]"
-            if not 0 < head.height <= SEQ_MAX:
-                raise InvalidRequest.field(f"{field}.height", f"{head.height}; 1 to {SEQ_MAX} are allowed")
-            try:
-                author = node_id_bytes(head.author)
-            except ValueError as error:
-                raise InvalidRequest.field(f"{field}.author", str(error)[:100]) from error
-            found.append((author, head.height, check_digest(f"{field}.digest", head.digest)))
-        return tuple(found)
 
     def wanted(self, wanted: Sequence[bytes]) -> tuple[bytes, ...]:
         """Raises InvalidRequest for what is no digest."""
@@ -126,7 +119,7 @@ class BlockChecks:
 
     def _sifted(
         self, sender: str, blocks: Sequence[ledger_pb2.Block], of_use: OfUse
-    ) -> Flow[tuple[tuple[CheckedBlock, ...], list[PeerFault]]]:
+    ) -> Flow[tuple[Sifted, list[PeerFault]]]:
         """The good ones in their order, and what is wrong with the bad ones."""
         members, headers, ends = self._members(), dict[int, SignedHeader](), dict[int, CheckedBlock | PeerFault]()
         for place, block in enumerate(blocks):
@@ -135,7 +128,9 @@ class BlockChecks:
                 headers[place] = header_of(block, members.salt)
             except PeerFault as fault:
                 ends[place] = fault
-        useful = [place for place, use in zip(headers, of_use([*headers.values()]), strict=True) if use]
+        uses = dict(zip(headers, of_use([*headers.values()]), strict=True))
+        useful = [place for place, use in uses.items() if use]
+        useless = (headers[place].header for place, use in uses.items() if not use)
         unchecked = {}
         for place in useful:
             known = self._remembered(blocks[place])
@@ -155,7 +150,8 @@ class BlockChecks:
         found = tuple(end for _, end in sorted(ends.items()) if isinstance(end, CheckedBlock))
         for good in found:
             self._remember(good)
-        return found, [end for _, end in sorted(ends.items()) if isinstance(end, PeerFault)]
+        sifted = Sifted(found, tuple((header.author, header.height) for header in useless))
+        return sifted, [end for _, end in sorted(ends.items()) if isinstance(end, PeerFault)]
 
     def _check(self, blocks: Mapping[int, ledger_pb2.Block], members: Members) -> dict[int, CheckedBlock | PeerFault]:
         """In whichever thread: of the members only keys are asked for, each a single look into a dictionary."""

@@ -19,9 +19,11 @@ from offgrid_node.protocol.ledger import commands
 from offgrid_node.protocol.ledger.items import TxItem, claims
 from offgrid_node.protocol.ledger.lanes import LANES_MAX
 from offgrid_node.protocol.ledger.machine import LedgerMachine
+from offgrid_node.protocol.ledger.meeting import question_of
 from offgrid_node.protocol.ledger.records import AMOUNT_MAX, BY_HAND, GENESIS_KIND, TX_KIND, Tx, encode_meta
 from offgrid_node.protocol.ledger.refusals import wrong_amount
 from offgrid_node.protocol.ledger.sources import lane_source
+from offgrid_node.protocol.ledger.words import words_of
 from offgrid_node.protocol.mesh.directory import Directory
 from offgrid_node.protocol.mesh.records import signed
 from offgrid_node.protocol.signing import digest_of
@@ -258,20 +260,24 @@ class LedgerHandlers:
         return ticket_of(self._take_in(caller, request))
 
     def _take_in(self, caller: Caller, request: ledger_pb2.PushBlocksRequest) -> Flow[Message]:
-        of_use = self._machine().of_use
-        blocks = yield from self._checks.blocks(caller.node_id, request.blocks, of_use)
-        answer: Message = yield asked(self._ask(caller, commands.PushBlocks(caller.node_id, blocks), request))
+        words, of_use = words_of(request), self._machine().of_use
+        sifted = yield from self._checks.blocks(caller.node_id, request.blocks, of_use)
+        command = commands.PushBlocks(caller.node_id, sifted.blocks, sifted.useless, words)
+        answer: Message = yield asked(self._ask(caller, command, request))
         return answer
 
     def sync_blocks(self, caller: Caller, request: ledger_pb2.SyncBlocksRequest) -> Ticket:
         """A genesis is looked at only while there is none here."""
         self._check_enabled()
-        heads, wanted = self._checks.heads(request.heads), self._checks.wanted(request.wanted)
-        digest = check_digest("genesis_digest", request.genesis_digest)
+        question, wanted = question_of(request), self._checks.wanted(request.wanted)
+        digest = check_digest("genesis_digest", request.genesis_digest) if request.genesis_digest else b""
+        yours = None
+        if request.HasField("yours"):
+            yours = check_digest("yours", request.yours) if request.yours else b""
         genesis = None
         if request.HasField("ledger_genesis") and not self._reads.is_open:
             genesis = request.ledger_genesis, self._checks.genesis(request.ledger_genesis)
-        command = commands.SyncBlocks(caller.node_id, heads, wanted, digest, genesis)
+        command = commands.SyncBlocks(caller.node_id, question, yours, wanted, digest, genesis, request.link)
         return self._ask(caller, command, request)
 
     # ---- inside

@@ -17,6 +17,7 @@ from offgrid_node.protocol.ledger.blocks import CheckedBlock, check_block, seal_
 from offgrid_node.protocol.ledger.commands import CreateTransfer, OpenLedger, PushBlocks, SyncBlocks
 from offgrid_node.protocol.ledger.items import Item, Statement, TxItem
 from offgrid_node.protocol.ledger.machine import LedgerMachine
+from offgrid_node.protocol.ledger.meeting import Question
 from offgrid_node.protocol.ledger.records import GENESIS_KIND, TX_KIND, LedgerGenesis, Tx, encode_meta
 from offgrid_node.protocol.ledger.settings import LedgerSettings
 from offgrid_node.protocol.ledger.sources import NodeSource, Source
@@ -153,7 +154,11 @@ class Bench:
     def sync(
         self, sender: str, heads: tuple[tuple[bytes, int, bytes], ...] = (), wanted: tuple[bytes, ...] = ()
     ) -> None:
-        self.ask(SyncBlocks(sender, heads, wanted, self.root, None), sender)
+        """It shows these heads, and which block of this node's is the newest that it has."""
+        yours = next((digest for author, _, digest in heads if author == self.settings.account), b"")
+        shown = {author: height for author, height, _ in heads}
+        question = Question(bytes(16), bytes(16), heads=shown, all_heads=bool(heads))
+        self.ask(SyncBlocks(sender, question, yours, wanted, self.root), sender)
 
     def tx(
         self,

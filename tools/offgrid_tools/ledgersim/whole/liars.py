@@ -15,6 +15,7 @@ from offgrid_node.protocol.effects import Call
 from offgrid_node.protocol.errors import Fault, Unavailable
 from offgrid_node.protocol.ids import node_id_bytes
 from offgrid_node.protocol.ledger.blocks import CheckedBlock, seal_block
+from offgrid_node.protocol.ledger.heads import Span, encode_authors, encode_heads, encode_spans
 from offgrid_node.protocol.ledger.items import Double, Item, Report, Seen, Statement, TxItem
 from offgrid_node.protocol.ledger.records import Tx, noop_digest
 from offgrid_node.protocol.ledger.sources import NodeSource
@@ -59,9 +60,7 @@ class Liar:
                     self._send(sender, old)
                 if rng.random() < 0.3:
                     return done(Unavailable("not now"))
-                height, digest = rng.choice(self._tips)
-                heads = [ledger_pb2.Head(author=self.name, height=height + rng.randrange(0, 3), digest=digest)]
-                done(ledger_pb2.SyncBlocksResponse(heads=heads if rng.random() < 0.8 else []))
+                done(self._made_up())
         return None
 
     def _learn(self, block: CheckedBlock) -> None:
@@ -72,11 +71,26 @@ class Liar:
             ):
                 self._txs.setdefault((tx.tx.src, tx.tx.seq), {})[tx.digest] = tx
 
+    def _made_up(self) -> ledger_pb2.SyncBlocksResponse:
+        """That all is the same, symbols of no set, heads that nobody has, or nothing."""
+        rng, (height, digest) = self.world.rng, self.world.rng.choice(self._tips)
+        heads = [(node_id_bytes(name), height + rng.randrange(1, 5)) for name in self.world.names]
+        return rng.choice(
+            [
+                ledger_pb2.SyncBlocksResponse(in_sync=True),
+                ledger_pb2.SyncBlocksResponse(symbols=rng.randbytes(16 * 13), items=9, summary=rng.randbytes(16)),
+                ledger_pb2.SyncBlocksResponse(heads=encode_heads(heads), yours=digest),
+                ledger_pb2.SyncBlocksResponse(),
+            ]
+        )
+
     # ---- what it does
 
     def tick(self) -> None:
         rng = self.world.rng
         self.world.after(rng.randrange(100, 1_000), self.tick)
+        if rng.random() < 0.2:
+            self._gossip()
         if self.accomplice is not None and rng.random() < 0.7:
             self._tear(self.accomplice)
             return
@@ -185,6 +199,19 @@ class Liar:
     def _send_all(self, block: CheckedBlock, to: list[str]) -> None:
         for name in to:
             self._send(name, block)
+
+    def _gossip(self) -> None:
+        """Offers what it never gives, asks for everything again and again, and bids others be silent."""
+        rng, authors = self.world.rng, [node_id_bytes(name) for name in self.world.names]
+        request = ledger_pb2.PushBlocksRequest(
+            announced=encode_heads((author, rng.randrange(1, 99)) for author in authors if rng.random() < 0.5),
+            prune=encode_authors(author for author in authors if rng.random() < 0.5),
+            graft=encode_authors(author for author in authors if rng.random() < 0.3),
+            lacking=encode_spans(Span(author, 1, 999) for author in authors if rng.random() < 0.3),
+            leave=rng.random() < 0.1,
+        )
+        for to in self._half():
+            self.world.carry(self.name, Call("ledger", to, "PushBlocks", request, None, 0), lambda end: None)
 
     def _send(self, to: str, block: CheckedBlock) -> None:
         request = ledger_pb2.PushBlocksRequest()

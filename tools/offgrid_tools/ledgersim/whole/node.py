@@ -23,10 +23,12 @@ from offgrid_node.protocol.ledger.audit import accounts, sums
 from offgrid_node.protocol.ledger.blocks import CheckedBlock
 from offgrid_node.protocol.ledger.commands import CreateTransfer, PushBlocks, SyncBlocks, UnlockSlot
 from offgrid_node.protocol.ledger.machine import LedgerMachine
+from offgrid_node.protocol.ledger.meeting import question_of
 from offgrid_node.protocol.ledger.records import LedgerGenesis, Tx
 from offgrid_node.protocol.ledger.settings import LedgerSettings
 from offgrid_node.protocol.ledger.slots import Slot
 from offgrid_node.protocol.ledger.tables import ACCOUNTS, DISPUTES, LEARN_KEY, LOG, META, PLACES, SLOTS, TXS
+from offgrid_node.protocol.ledger.words import words_of
 from offgrid_node.storage.memory import MemoryStore
 from offgrid_node.storage.store import Batch
 from offgrid_tools.ledgersim.judge import Broken
@@ -211,14 +213,14 @@ class Node:
                     except Fault as fault:
                         if node_id_bytes(sender) not in self.world.judge.liars:
                             raise Broken(f"an honest node passed on a bad block: {fault}") from fault
-                self.ask(PushBlocks(sender, tuple(blocks)), done, sender)
+                self.ask(PushBlocks(sender, tuple(blocks), words=words_of(request)), done, sender)
             case ledger_pb2.SyncBlocksRequest():
                 signed = request.ledger_genesis
                 genesis = (signed, LedgerGenesis.decode(signed.body)) if signed.body else None
-                heads = tuple((node_id_bytes(head.author), head.height, head.digest) for head in request.heads)
-                self.ask(
-                    SyncBlocks(sender, heads, tuple(request.wanted), request.genesis_digest, genesis), done, sender
-                )
+                yours = request.yours if request.HasField("yours") else None
+                wanted, digest = tuple(request.wanted), request.genesis_digest
+                command = SyncBlocks(sender, question_of(request), yours, wanted, digest, genesis, request.link)
+                self.ask(command, done, sender)
 
     # ---- what its owner asks
 

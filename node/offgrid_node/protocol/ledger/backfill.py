@@ -1,0 +1,219 @@
+"""What others hold of each author and this node lacks, and of whom it is asked: "author a, heights 17 to 4,903".
+
+A chain that is known to go on is asked for WAIT_MS after that became known, for the blocks may be on their way by
+themselves. It is asked of one peer at a time, all that one offers together, for it sends blocks in an order in which
+each finds what it leans on. A peer from whom nothing new has come for STALL_MS is not waited for any more, nor one that
+brings less than LEAST_BLOCKS in MOST_MS: then another is asked, those first that never kept anybody waiting. So a liar
+who offers what it does not give costs some seconds, and each block comes once.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from offgrid_node.protocol.ledger.chains import Chains
+from offgrid_node.protocol.ledger.heads import HEADS_MAX, Span
+
+WAIT_MS = 500
+STALL_MS = 5_000
+MOST_MS, LEAST_BLOCKS = 60_000, 64
+OFFERS_MAX = 8  # peers that offer one author's blocks
+
+
+@dataclass(slots=True)
+class _Gap:
+    """One author's blocks. `heights`: how far each peer has them; `again`: from here on, though that height is held
+    (two heads of one height: a fork comes out)."""
+
+    due_ms: int
+    heights: dict[str, int] = field(default_factory=dict)
+    again: int = 0
+    announced: dict[str, None] = field(default_factory=dict)  # who offered it as news: its link is grafted
+    asked: str = ""
+    asked_ms: int = 0
+
+
+@dataclass(slots=True)
+class _Asked:
+    """One peer's answer, which is awaited."""
+
+    since_ms: int
+    news_ms: int
+    blocks: int = 0  # that were new, since then
+    authors: dict[bytes, None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What one peer is asked for; `graft`: of these authors it is to push whatever comes next."""
+
+    node: str
+    spans: tuple[Span, ...]
+    graft: tuple[bytes, ...]
+
+
+class Backfill:
+    """Gaps by author; at most one peer is asked for each."""
+
+    def __init__(self, chains: Chains) -> None:
+        self._chains = chains
+        self._gaps: dict[bytes, _Gap] = {}
+        self._asked: dict[str, _Asked] = {}
+        self._failed: Counter[str] = Counter()
+        self._due_ms: int | None = None
+
+    # ---- questions
+
+    @property
+    def busy(self) -> bool:
+        """Whether blocks are on their way that were asked for."""
+        return bool(self._asked)
+
+    def deadline_ms(self) -> int | None:
+        stalls = (min(asked.since_ms + MOST_MS, self._stalls_ms(asked)) for asked in self._asked.values())
+        return min((due for due in (self._due_ms, *stalls) if due is not None), default=None)
+
+    # ---- inputs
+
+    def on_offer(self, node: str, author: bytes, height: int, now_ms: int, *, news: bool = False,
+                 again: bool = False) -> bool:  # fmt: skip
+        """This peer has the author's blocks up to there; whether any of them is lacking here. `again`: it has another
+        block of a height that is held."""
+        held = self._chains.author(author)
+        first = held.height if again else held.height + 1
+        if not 0 < first <= height or not held.plain(first):
+            return False
+        gap = self._gaps.get(author)
+        if gap is None:
+            if len(self._gaps) >= HEADS_MAX:
+                return False
+            gap = self._gaps[author] = _Gap(now_ms + WAIT_MS)
+            self._soon(gap.due_ms)
+        if node in gap.heights or len(gap.heights) < OFFERS_MAX:
+            gap.heights[node] = max(height, gap.heights.get(node, 0))
+            if news:
+                gap.announced[node] = None
+            if again:
+                gap.again = first
+        return True
+
+    def on_brought(self, node: str, blocks: Iterable[tuple[bytes, int]], *, news: int, now_ms: int) -> None:
+        """This peer has brought some of what it was asked for, as author and height; `news`: how many were new."""
+        asked = self._asked.get(node)
+        if asked is None:
+            return
+        if news:
+            asked.news_ms, asked.blocks = now_ms, asked.blocks + news
+        for author, height in blocks:
+            gap = self._gaps.get(author)
+            if gap is not None and gap.again == height and gap.asked == node:
+                self._close(author, gap)
+
+    def on_block(self, author: bytes, now_ms: int) -> None:
+        """The author's chain may have grown here, or it may be frozen."""
+        gap = self._gaps.get(author)
+        if gap is None:
+            return
+        held = self._chains.author(author)
+        if not held.plain(held.height + 1):
+            self._close(author, gap)
+        elif not gap.again:
+            for node in [node for node, height in gap.heights.items() if height <= held.height]:
+                if node == gap.asked:
+                    gap.due_ms = now_ms + WAIT_MS
+                self._withdraw(author, gap, node)
+
+    def on_down(self, node: str) -> None:
+        self._failed.pop(node, None)
+        for author, gap in [*self._gaps.items()]:
+            if node in gap.heights:
+                self._withdraw(author, gap, node)
+
+    def on_fault(self, node: str, now_ms: int) -> None:
+        """The question may not have arrived: it is asked again soon, of whomever."""
+        asked = self._asked.get(node)
+        for author in [*asked.authors] if asked is not None else ():
+            gap = self._gaps[author]
+            self._release(author, gap)
+            gap.due_ms = now_ms + WAIT_MS
+            self._soon(gap.due_ms)
+
+    def take_asks(self, now_ms: int, up: Iterable[str]) -> list[Ask]:
+        """Whom to ask now for what."""
+        for node, asked in [*self._asked.items()]:
+            slow = asked.since_ms + MOST_MS <= now_ms and asked.blocks < LEAST_BLOCKS
+            if slow or self._stalls_ms(asked) <= now_ms:
+                self._failed[node] += 1
+                for author in [*asked.authors]:
+                    gap = self._gaps[author]
+                    if slow or max(gap.asked_ms, asked.news_ms) + STALL_MS <= now_ms:
+                        self._withdraw(author, gap, node)
+            elif asked.since_ms + MOST_MS <= now_ms:
+                asked.since_ms, asked.blocks = now_ms, 0
+        if self._due_ms is None or self._due_ms > now_ms:
+            return []
+        self._due_ms = None
+        alive, asks = set(up), dict[str, list[bytes]]()
+        due = {author: gap for author, gap in self._gaps.items() if not gap.asked and gap.due_ms <= now_ms}
+        offers = Counter(node for gap in due.values() for node in gap.heights)
+        for author, gap in due.items():
+            first = self._first(author, gap)
+            nodes = [node for node, height in gap.heights.items() if height >= first and node in alive]
+            if not nodes:
+                self._close(author, gap)
+                continue
+            asks.setdefault(min(nodes, key=lambda node: (self._failed[node], -offers[node])), []).append(author)
+        for gap in self._gaps.values():
+            if not gap.asked and gap.due_ms > now_ms:
+                self._soon(gap.due_ms)
+        return [self._ask(node, authors, now_ms) for node, authors in asks.items()]
+
+    # ---- inside
+
+    def _ask(self, node: str, authors: list[bytes], now_ms: int) -> Ask:
+        asked = self._asked.setdefault(node, _Asked(now_ms, now_ms))
+        spans, graft = list[Span](), list[bytes]()
+        for author in authors:
+            gap = self._gaps[author]
+            gap.asked, gap.asked_ms = node, now_ms
+            asked.authors[author] = None
+            spans.append(Span(author, self._first(author, gap), gap.heights[node]))
+            if node in gap.announced:
+                graft.append(author)
+        return Ask(node, tuple(spans), tuple(graft))
+
+    def _stalls_ms(self, asked: _Asked) -> int:
+        """When nothing new will have come for too long, since the author was asked for that is waited for longest."""
+        first = min(self._gaps[author].asked_ms for author in asked.authors)
+        return max(first, asked.news_ms) + STALL_MS
+
+    def _first(self, author: bytes, gap: _Gap) -> int:
+        return gap.again or self._chains.author(author).height + 1
+
+    def _withdraw(self, author: bytes, gap: _Gap, node: str) -> None:
+        """There is nothing more to be had of it."""
+        gap.heights.pop(node, None)
+        gap.announced.pop(node, None)
+        if not gap.heights:
+            self._close(author, gap)
+        elif gap.asked == node:
+            self._release(author, gap)
+            self._soon(gap.due_ms)
+
+    def _soon(self, due_ms: int) -> None:
+        self._due_ms = due_ms if self._due_ms is None else min(self._due_ms, due_ms)
+
+    def _close(self, author: bytes, gap: _Gap) -> None:
+        self._gaps.pop(author, None)
+        self._release(author, gap)
+
+    def _release(self, author: bytes, gap: _Gap) -> None:
+        """Nobody is asked for it."""
+        asked, gap_asked = self._asked.get(gap.asked), gap.asked
+        gap.asked = ""
+        if asked is not None:
+            asked.authors.pop(author, None)
+            if not asked.authors:
+                del self._asked[gap_asked]

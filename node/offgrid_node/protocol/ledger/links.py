@@ -1,0 +1,187 @@
+"""Whom this node is linked with, and which way each author's blocks go: Plumtree (Leitão, Pereira, Rodrigues 2007).
+
+A node links with all peers while there are DIRECT_MAX of them at most, else with LINKS at random, and with those that
+chose it, up to LINKS_MAX together. The choice is uniform over whoever is up, peers that come later included (Vitter's
+reservoir), so halves that were apart are woven together again.
+
+Along a link blocks go eagerly: whole, at once. Whoever gets one that it has says so (PRUNE), and that author's blocks
+go lazily there from now on: announced, some together. What is announced and does not come is asked for, and the link is
+eager again (GRAFT). So each author has a tree of its own, of the ways by which its blocks come first: where all are
+linked with all it is a star, the shortest there is; a tree that lost a branch mends itself.
+
+What a peer may do with that harms itself alone: it decides what is pushed to it, and no more than a block for each that
+comes in.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from offgrid_node.protocol.ledger.heads import HEADS_MAX, Span
+from offgrid_node.protocol.rng import Rng
+
+DIRECT_MAX = 8
+LINKS = 3  # that a node chooses in a larger mesh; as many choose it
+LINKS_MAX = 16
+OUTBOX_BLOCKS_MAX = 1_024
+OUTBOX_BYTES_MAX = 4 * 1024 * 1024
+
+
+@dataclass(slots=True)
+class Peer:
+    """What is under way to one peer, and what it is to be told."""
+
+    chosen: bool = False
+    chose: bool = False  # … this node
+    outbox: deque[bytes] = field(default_factory=deque)  # blocks to push at once
+    outbox_bytes: int = 0
+    answers: deque[bytes] = field(default_factory=deque)  # blocks that it asked for by name
+    serving: dict[bytes, Span] = field(default_factory=dict)  # what it asked for by height and has not got yet
+    served: dict[bytes, tuple[int, int]] = field(default_factory=dict)  # author → how far it was served, and when
+    shown: dict[bytes, int] = field(default_factory=dict)  # author → a height that it has, for all this node knows
+    lazy: dict[bytes, None] = field(default_factory=dict)  # authors whose blocks are only announced to it
+    announce: dict[bytes, int] = field(default_factory=dict)
+    announce_ms: int | None = None
+    prune: dict[bytes, None] = field(default_factory=dict)
+    graft: dict[bytes, None] = field(default_factory=dict)
+    lacking: dict[bytes, Span] = field(default_factory=dict)
+    leave: bool = False
+    pushing: bool = False
+    asked_last: bool = False  # the last push carried what it had asked for
+    has_genesis: bool = False
+    silent: bool = False  # its economy is off; it is asked again when it comes up, or its turn comes
+    windows: int = 0  # of symbols, that were made for it since the last tick
+
+    @property
+    def linked(self) -> bool:
+        return self.chosen or self.chose
+
+    @property
+    def words(self) -> bool:
+        """Whether it is to be told something at once that is no block."""
+        return bool(self.prune or self.graft or self.lacking or self.leave)
+
+    def put(self, raw: bytes) -> bool:
+        """Whether there was room."""
+        if len(self.outbox) >= OUTBOX_BLOCKS_MAX or self.outbox_bytes + len(raw) > OUTBOX_BYTES_MAX:
+            return False
+        self.outbox.append(raw)
+        self.outbox_bytes += len(raw)
+        return True
+
+    def has(self, author: bytes, height: int) -> None:
+        if height > self.shown.get(author, 0) and (author in self.shown or len(self.shown) < HEADS_MAX):
+            self.shown[author] = height
+
+    def lost(self) -> None:
+        """Whatever was under way has come to nothing."""
+        self.outbox.clear()
+        self.outbox_bytes = 0
+        for words in (self.answers, self.serving, self.served, self.shown, self.lazy, self.announce):
+            words.clear()
+        self.announce_ms, self.has_genesis = None, False
+
+
+class Links:
+    """Peers that are up, and those of them with whom something is shared."""
+
+    def __init__(self) -> None:
+        self._up: dict[str, None] = {}
+        self._fresh: dict[str, None] = {}  # that came up and were not considered yet
+        self._peers: dict[str, Peer] = {}
+        self._chosen: list[str] = []
+        self._turn = 0
+
+    # ---- questions
+
+    def is_up(self, node: str) -> bool:
+        return node in self._up
+
+    @property
+    def up(self) -> list[str]:
+        return [*self._up]
+
+    def get(self, node: str) -> Peer | None:
+        """None of one that is not up."""
+        return self.peer(node) if node in self._up else None
+
+    def find(self, node: str) -> Peer | None:
+        """None of one of whom there is nothing to remember."""
+        return self._peers.get(node)
+
+    def peer(self, node: str) -> Peer:
+        return self._peers.setdefault(node, Peer())
+
+    def linked(self) -> Iterator[tuple[str, Peer]]:
+        return ((node, peer) for node, peer in self._peers.items() if peer.linked)
+
+    def known(self) -> Iterator[tuple[str, Peer]]:
+        """Every peer of whom there is anything to remember."""
+        return iter(self._peers.items())
+
+    def next_turn(self, rng: Rng) -> str | None:
+        """Whom to meet next: links in turn, and now and then anybody at all, so that no ring of liars closes."""
+        linked = [node for node, _ in self.linked()]
+        self._turn += 1
+        if not linked or not self._turn % (len(linked) + 1):
+            return rng.choice(self.up) if self._up else None
+        return linked[self._turn % (len(linked) + 1) - 1]
+
+    # ---- changes
+
+    def on_up(self, node: str) -> None:
+        self._up[node] = self._fresh[node] = None
+
+    def on_down(self, node: str) -> None:
+        self._up.pop(node, None)
+        self._fresh.pop(node, None)
+        self._peers.pop(node, None)
+        if node in self._chosen:
+            self._chosen.remove(node)
+
+    def accept(self, node: str) -> bool:
+        """It has chosen this node; whether there was room."""
+        peer = self.peer(node)
+        if not peer.linked and sum(1 for _ in self.linked()) >= LINKS_MAX:
+            return False
+        peer.chose = True
+        return True
+
+    def fill(self, rng: Rng) -> list[str]:
+        """Chooses among those that came up, and anew for those that went; the new ones."""
+        if not self._fresh and len(self._chosen) >= self._wanted:
+            return []
+        new = dict[str, None]()
+        for node in self._fresh:
+            if len(self._chosen) < self._wanted:
+                self._choose(node, new)
+            elif node not in self._chosen and rng.random() * len(self._up) < self._wanted:
+                self._unchoose(rng.choice(self._chosen), new)
+                self._choose(node, new)
+        self._fresh.clear()
+        if len(self._chosen) < self._wanted:
+            others = [node for node in self._up if node not in self._chosen]
+            for node in rng.sample(others, min(self._wanted - len(self._chosen), len(others))):
+                self._choose(node, new)
+        while len(self._chosen) > DIRECT_MAX:
+            self._unchoose(rng.choice(self._chosen), new)
+        return [*new]
+
+    @property
+    def _wanted(self) -> int:
+        return len(self._up) if len(self._up) <= DIRECT_MAX else LINKS
+
+    def _choose(self, node: str, new: dict[str, None]) -> None:
+        if node not in self._chosen:
+            self._chosen.append(node)
+            self.peer(node).chosen = True
+            self.peer(node).leave = False
+            new[node] = None
+
+    def _unchoose(self, node: str, new: dict[str, None]) -> None:
+        self._chosen.remove(node)
+        new.pop(node, None)
+        peer = self.peer(node)
+        peer.chosen, peer.leave = False, True
