@@ -160,7 +160,9 @@ class Gossip:
             for author, height in (*brought, *command.useless):
                 peer.has(author, height)
             if not words.asked and peer.linked:
-                peer.prune.update(dict.fromkeys(author for author, _ in (*held, *command.useless)))
+                twice = dict.fromkeys(author for author, _ in (*held, *command.useless))
+                twice.pop(node_id_bytes(sender), None)
+                peer.prune.update(twice)
         for author, height in words.announced.items():
             if peer is not None:
                 peer.has(author, height)
@@ -234,7 +236,7 @@ class Gossip:
         for node, peer in self._links.linked():
             if peer.silent or peer.shown.get(author, 0) >= height:
                 continue
-            if not eagerly or author in peer.lazy:
+            if not eagerly or (author in peer.lazy and author != self._own):
                 self._out.announce(peer, author, height, now.mono_ms, rng)
             elif peer.put(block.raw):
                 peer.has(author, height)

@@ -6,8 +6,9 @@ reservoir), so halves that were apart are woven together again.
 
 Along a link blocks go eagerly: whole, at once. Whoever gets one that it has says so (PRUNE), and that author's blocks
 go lazily there from now on: announced, some together. What is announced and does not come is asked for, and the link is
-eager again (GRAFT). So each author has a tree of its own, of the ways by which its blocks come first: where all are
-linked with all it is a star, the shortest there is; a tree that lost a branch mends itself.
+eager again (GRAFT). So each author has a tree of its own, of the ways by which its blocks come first; a tree that lost
+a branch mends itself. Its own blocks an author pushes along all its links, whatever was said: where all are linked with
+all the tree is a star, the shortest there is; and should the author lose its disk, no single neighbour has them alone.
 
 What a peer may do with that harms itself alone: it decides what is pushed to it, and no more than a block for each that
 comes in.

@@ -283,8 +283,17 @@ class TestALiar:
         settle(bench)
         says(bench, W1, prune=(OWNERS, OWN, b"n" * 20), leave=True)
         says(bench, W2, bench.block(OWNER, vote(bench.tx(amount=2))))
+        assert pushed(bench, W1) == []
         bench.transfer(5)
-        assert {node for node, request in accept(bench) if request.blocks} == {W2}
+        assert {node for node, request in accept(bench) if request.blocks} == {W1, W2}, "its own go to all"
+
+    def test_that_speaks_for_itself_is_not_bidden_be_silent(self) -> None:
+        bench = linked(W1, W2)
+        block = bench.block(W1, vote(bench.tx()))
+        says(bench, W2, block)
+        settle(bench)
+        says(bench, W1, block)
+        assert [words for words in said(bench, W1) if words.prune] == []
 
     def test_that_names_authors_whom_nobody_knows_is_not_remembered(self) -> None:
         bench = linked(W1)
