@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from conftest import MakeMesh
@@ -48,7 +49,7 @@ def held(node: LocalNode) -> dict[str, int]:
     """Final balances as this node knows them, with fees."""
     with node.client() as client:
         answer = client.ledger.balances()
-    found = {balance.name: balance.final_micro for balance in answer.balances}
+    found = {balance.name or balance.account: balance.final_micro for balance in answer.balances}
     assert sum(found.values()) + answer.fees_micro == answer.supply_micro == 4 * START_MICRO
     return found
 
@@ -155,6 +156,50 @@ class TestPaying:
         assert job.job_id in offgrid(core, "bookings", "--job", job.job_id).out
 
 
+class TestByHand:
+    def test_a_node_that_is_away_pays_by_its_key_file_and_goes_on_from_there(
+        self, mesh: LocalMesh, tmp_path: Path
+    ) -> None:
+        opened(mesh)
+        payer, other, before = mesh["shed"], mesh["attic"], held(mesh["attic"])
+        file, key = str(tmp_path / "rent.json"), str(payer.folder / "keys" / "node.key")
+        made = offgrid(other, "tx", "create", "--src", "shed", "--dst", "mill", "--amount", "3", "-o", file)
+        assert made.code == 0, made.said
+        refused = offgrid(other, "tx", "sign", file, "--key", key)
+        assert refused.code == 2, refused.said
+        assert "is running and signs for this account itself" in refused.err
+        payer.stop()
+        assert offgrid(other, "tx", "sign", file, "--key", key).code == 0
+        eventually(lambda: offgrid(other, "tx", "send", file).code == 0, "the payer is known to be away")
+        ended = offgrid(other, "tx", "finalize", file, "--timeout", str(GIVE_UP_S))
+        assert ended.code == 0, ended.said
+        payer.run("run")
+        payer.wait_ready()
+        mesh.wait_alive()
+        everywhere(mesh, "mill", before["mill"] + 3_000_000)
+        with payer.client() as client:
+            assert client.ledger.status().muted_why == ""
+        done = offgrid(payer, "transfer", "--dst", "mill", "--amount", "1", "--timeout", str(GIVE_UP_S))
+        assert done.code == 0, done.said
+
+    def test_what_is_signed_has_its_slot_and_lanes_do_not_wait_for_it(self, mesh: LocalMesh, tmp_path: Path) -> None:
+        opened(mesh)
+        payer, file = mesh["mill"], str(tmp_path / "rent.json")
+        lanes = offgrid(payer, "wallet", "create-lane", "--count", "2", "--fund", "10")
+        assert lanes.code == 0, lanes.said
+        with payer.client() as client:
+            eventually(lambda: client.ledger.wallet().accounts[2].balance.final_micro == 10_000_000, "lanes are funded")
+        assert offgrid(payer, "tx", "create", "--dst", "barn", "--amount", "3", "-o", file).code == 0
+        assert offgrid(payer, "tx", "sign", file).code == 0
+        assert "not sent" in offgrid(payer, "tx", "list", "--open").out
+        done, tx = pay(payer, "barn", "1", "--timeout", str(GIVE_UP_S))
+        assert done.code == 0, done.said
+        assert tx["src_name"] == "mill/1"
+        assert offgrid(payer, "tx", "send", file).code == 0
+        assert offgrid(payer, "tx", "finalize", file, "--timeout", str(GIVE_UP_S)).code == 0
+        everywhere(mesh, "mill/1", 10_000_000 - 1_000_000 - FEE_MICRO)
+
+
 class TestBeingApart:
     def test_pending_while_half_the_witnesses_are_away_and_final_once_they_are_back(self, mesh: LocalMesh) -> None:
         opened(mesh)
@@ -206,14 +251,36 @@ class TestBeingApart:
         everywhere(mesh, "barn", before["barn"] - 7_000_000 - FEE_MICRO)
 
 
-def test_with_the_economy_off_jobs_run_and_nothing_is_paid(make_mesh: MakeMesh) -> None:
-    mesh = make_mesh({"core": ["core", "broker"], "host-a": ["host"]}, economy__enabled=False)
-    mesh.wait_offers(1)
-    for argv in (["ledger", "open"], ["transfer", "--dst", "host-a", "--amount", "1"]):
-        done = offgrid(mesh["core"], *argv)
+def test_with_the_economy_off_all_but_money_works_and_each_money_command_says_so(
+    make_mesh: MakeMesh, tmp_path: Path
+) -> None:
+    mesh = make_mesh({"core": ["core", "broker"], "host-a": ["host"], "host-b": ["host"]}, economy__enabled=False)
+    mesh.wait_offers(2)
+    core, letter, back = mesh["core"], tmp_path / "letter", tmp_path / "back"
+    letter.write_text("kept all the same")
+    for argv in (
+        ["ledger", "open"],
+        ["transfer", "--dst", "host-a", "--amount", "1"],
+        ["balance"],
+        ["balance", "--all"],
+        ["wallet", "list"],
+        ["wallet", "create-lane"],
+        ["wallet", "credit"],
+        ["wallet", "credit", "host-a", "5"],
+        ["tx", "create", "--dst", "host-a", "--amount", "1"],
+        ["tx", "unlock"],
+    ):
+        done = offgrid(core, *argv)
         assert done.code == 4, done.said
         assert "economy.enabled" in done.err, done.said
-    with mesh["core"].client() as client:
+    assert "economy.enabled is false here" in offgrid(core, "ledger", "status").out
+    assert offgrid(core, "history").out == "there are no transactions\n"
+    assert offgrid(core, "tx", "list", "--open").out == "everything is final or void\n"
+    kept = offgrid(core, "put", str(letter), "--name", "letter")
+    assert kept.code == 0, kept.said
+    assert offgrid(core, "get", "letter", "-o", str(back)).code == 0
+    assert back.read_text() == letter.read_text()
+    with core.client() as client:
         job = client.jobs.run(payloads.wasm(SAY_HI))
         assert job.state == COMPLETED, job.error_detail
         assert not client.ledger.status().enabled
