@@ -60,6 +60,7 @@ class SmallNode:
         self.stuck = False  # it drops nothing of what it keeps
         self.ledger_genesis = ledger_pb2.GetGenesisResponse(mesh="home")
         self.proofs: dict[str, mesh_pb2.GetMemberProofResponse] = {}  # of those whose proof is not `proof`
+        self.blocks: list[ledger_pb2.Block] = []
         self.receipt = ledger_pb2.GetReceiptResponse()  # of any transaction
         self.proof = mesh_pb2.GetMemberProofResponse()  # of any member
         self.transactions: dict[str, ledger_pb2.Transaction] = {}
@@ -475,6 +476,13 @@ class SmallNode:
         genesis.witnesses.extend(request.witnesses)
         genesis.balances.extend(request.balances)
         return ledger_pb2.OpenLedgerResponse(genesis=genesis)
+
+    def on_ListBlocks(self, request):
+        newest, count = len(self.blocks), request.count or 1_000
+        first = request.first or max(1, newest - count + 1)
+        return ledger_pb2.ListBlocksResponse(
+            blocks=self.blocks[first - 1 : first - 1 + count], first=first, newest=newest
+        )
 
     def on_GetReceipt(self, request):
         return self.receipt

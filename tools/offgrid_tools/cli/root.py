@@ -222,6 +222,7 @@ LEDGER = LazyGroup(
     {
         "open": Entry("ledger:open_", "Open the mesh's ledger, once."),
         "status": Entry("ledger:status", "Whether it is open, who witnesses, what is under way."),
+        "dag": Entry("ledger_dag:dag", "Show its blocks and what each leans on; --svg draws them."),
         "verify": Entry("ledger_verify:verify", "Work the ledger out anew from its genesis, and compare."),
         "genesis": Entry("ledger_receipts:genesis", "Write the papers by which light receipts are checked."),
     },
