@@ -14,6 +14,7 @@ from offgrid_node.protocol.ledger.items import Double, Item, Report, Statement, 
 from offgrid_node.protocol.ledger.records import LedgerGenesis, Tx, noop_digest
 from offgrid_tools.ledgersim.keys import SALT
 
+EPOCH = 0  # the only one that there is yet; what is said of another counts for nothing
 Place = tuple[bytes, int]  # account and number: a slot
 
 
@@ -29,11 +30,10 @@ class Judge:
         self._bits = {account: 1 << index for index, account in enumerate(self._weights)}
         self._total = sum(self._weights.values())
         self.balances = {node_id_bytes(node): amount for node, amount in genesis.balances}
-        self.supply_micro, self.fees_micro = genesis.supply_micro, 0
+        self.fees_micro, self._fee_micro = 0, genesis.fee_micro
         self.liars: set[bytes] = set()
         self.final: dict[Place, bytes] = {}
         self.disputed: set[Place] = set()  # somebody reported there
-        self.statements = 0
         self._next: dict[bytes, int] = {}
         self._txs: dict[bytes, Tx] = {}
         self._said: dict[tuple[bytes, bool, bytes, int, int], bytes] = {}
@@ -93,7 +93,8 @@ class Judge:
     # ---- inside
 
     def _on_statement(self, author: bytes, said: Statement) -> None:
-        self.statements += 1
+        if said.epoch != EPOCH:
+            return
         account, seq, ballot, digest = said.account, said.seq, said.ballot, said.tx_digest
         if author not in self.liars:
             if self._said.setdefault((author, said.confirms, account, seq, ballot), digest) != digest:
@@ -160,6 +161,8 @@ class Judge:
             raise Broken(f"{node} called final in slot {seq} of {base32(src)} what is no transaction of it")
         if seq and tx.prev != self.final[src, seq - 1]:
             raise Broken(f"{node} called final in slot {seq} of {base32(src)} what does not follow the slot before")
+        if tx.fee_micro < self._fee_micro:
+            raise Broken(f"{node} called final in slot {seq} of {base32(src)} what pays too low a fee")
         self.balances[src] = self.balances.get(src, 0) - tx.total_micro
         self.fees_micro += tx.fee_micro
         for account, amount in tx.outputs:

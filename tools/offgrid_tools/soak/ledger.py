@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 
-from offgrid_tools.ledgersim.main import LEVELS, Case, replay, simulate, sweep, unmask
+from offgrid_tools.ledgersim.main import LEVELS, Case, again, replay, sweep, unmask
 from offgrid_tools.ledgersim.mutants import MUTANTS
 
 CHUNK = 100
@@ -63,6 +63,6 @@ def _found(mutant: str, seed: int, rounds: int) -> tuple[int, str]:
     report = unmask(mutant, range(seed, seed + rounds))
     if report is None:
         return seed + rounds, f"unseen through {rounds} seeds from {seed}"
-    if sound := simulate(report.seed, report.level).violation:
+    if sound := again(report).violation:
         return report.seed, f"seed {report.seed} is not sound without it: {sound}"
     return report.seed, ""

@@ -1,11 +1,11 @@
-"""Planted bugs, a file per level: a simulator that misses one of them is blind there.
+"""Planted bugs, a file per room of the rules: a simulator that misses one of them is blind there.
 
 `MUTANTS` names them all; `soak ledger-mutants` demands each within a hundred seeds.
 """
 
-from offgrid_tools.ledgersim.mutants import whole
+from offgrid_tools.ledgersim.mutants import above, rules, whole
 from offgrid_tools.ledgersim.mutants.planted import Planted
 
-MUTANTS: dict[str, Planted] = {**whole.MUTANTS}
+MUTANTS: dict[str, Planted] = {**rules.MUTANTS, **above.MUTANTS, **whole.MUTANTS}
 
 __all__ = ["MUTANTS", "Planted"]

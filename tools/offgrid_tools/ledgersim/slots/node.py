@@ -7,7 +7,7 @@ forgets a step that was not committed, or comes between the commit and what was 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from offgrid.v1 import ledger_pb2
@@ -19,10 +19,10 @@ from offgrid_node.protocol.ids import node_id_bytes
 from offgrid_node.protocol.ledger.accounts import Account, Accounts, Totals
 from offgrid_node.protocol.ledger.items import Double, Item, Report, Statement, TxItem, Unlock
 from offgrid_node.protocol.ledger.keys import Keys
-from offgrid_node.protocol.ledger.records import noop_digest
+from offgrid_node.protocol.ledger.records import Tx, noop_digest, tx_id_of
 from offgrid_node.protocol.ledger.settings import LedgerSettings
-from offgrid_node.protocol.ledger.slots import Slot, Slots
-from offgrid_node.protocol.ledger.tables import ACCOUNTS, DISPUTES, META, SLOTS, TOTALS_KEY
+from offgrid_node.protocol.ledger.slots import Slots
+from offgrid_node.protocol.ledger.tables import ACCOUNTS, META, TOTALS_KEY, TXS
 from offgrid_node.protocol.ledger.transactions import Known, Transactions
 from offgrid_node.protocol.ledger.voice import Voice
 from offgrid_node.protocol.ledger.witness import Witness
@@ -291,12 +291,18 @@ class Node:
     def accounts(self) -> dict[bytes, bytes]:
         return dict(self.store.scan(ACCOUNTS))
 
-    def torn(self) -> list[Place]:
-        """Slots of two transactions, or that their owner wants to end, and whose turn it is: they must end."""
-        torn = []
-        for key, value in self.store.scan(SLOTS):
-            slot, _ = Slot.decode(key, value)
-            dispute = ledger_pb2.DisputeRow.FromString(self.store.get(DISPUTES, key) or b"")
-            if (slot.doubled or dispute.unlocked) and self.account(slot.account).next_seq == slot.seq:
-                torn.append((slot.account, slot.seq))
-        return torn
+    def is_torn(self, place: Place, digests: Iterable[bytes]) -> bool:
+        """Whether it knows of several transactions in this slot, whose turn it is: then it must end."""
+        if self.account(place[0]).next_seq != place[1]:
+            return False
+        return sum(self.store.get(TXS, digest) is not None for digest in digests) > 1
+
+    def hanging(self) -> str:
+        """A transaction that is neither final nor void though its slot is final; empty: none."""
+        for digest, value in self.store.scan(TXS):
+            row = ledger_pb2.TxRow.FromString(value)
+            if row.state == ledger_pb2.TX_STATE_SIGNED:
+                tx = Tx.decode(row.signed.body)
+                if tx.seq < self.account(tx.src).next_seq:
+                    return f"{tx_id_of(digest)} is neither final nor void at {self.name}, and its slot is final"
+        return ""

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from offgrid_node.protocol.ids import node_id_bytes
+from offgrid_node.protocol.ledger.accounts import Account
 from offgrid_node.protocol.ledger.items import Item, TxItem, Unlock
 from offgrid_node.protocol.ledger.records import Tx, unlock_digest
 from offgrid_node.protocol.ledger.sources import NodeSource
@@ -14,7 +15,7 @@ from offgrid_tools.ledgersim.slots.node import Message, Node
 from offgrid_tools.ledgersim.slots.world import World
 
 TORN_ODDS, HASTY_ODDS, AGAIN_ODDS = 0.4, 0.3, 0.25
-BEYOND_ODDS = 0.1  # that one who tears its slots signs what it does not have
+BEYOND_ODDS, AHEAD_ODDS = 0.1, 0.3  # of one who tears its slots
 
 
 class Owner:
@@ -27,7 +28,7 @@ class Owner:
         self.tears, self.hasty = tears, hasty
         self.spending = True
         self.signed: list[TxItem] = []
-        self.unlocked = False
+        self.unlocked: dict[int, None] = {}  # slots that it asked to end
         self._seq = -1  # of the newest transaction that it signed
         self._under_way: list[Message] = []
         self._think_ms = think_ms
@@ -56,23 +57,33 @@ class Owner:
         if room <= 0:
             return
         self._seq = account.next_seq
-        beyond = self.tears and rng.random() < BEYOND_ODDS
-        items = [self._tx(account.next_seq, account.head, 1 + int(rng.random() * (3 * room if beyond else room // 3)))]
-        if self.tears and rng.random() < TORN_ODDS:
-            items.append(self._tx(account.next_seq, account.head, 1 + int(rng.random() * room)))
-            if rng.random() < 0.3:
-                items.append(self._tx(account.next_seq, account.head, 1 + int(rng.random() * room)))
-        elif not self.tears:
+        if not self.tears:
+            items = [self._tx(account.next_seq, account.head, 1 + int(rng.random() * (room // 3)))]
             self.signed.append(items[0])
-        world.txs[self.own, self._seq] = {item.digest: item for item in items}
+        else:
+            items = self._torn(account, room)
+        for item in items:
+            world.txs.setdefault((self.own, item.tx.seq), {})[item.digest] = item
         self._under_way = self._send(items)
 
-    def _tx(self, seq: int, prev: bytes, amount: int) -> TxItem:
+    def _torn(self, account: Account, room: int) -> list[TxItem]:
+        """What no honest owner signs: several for one slot, more than it has, without a fee, or on top of what may
+        never be."""
+        rng, seq, head = self.world.rng, account.next_seq, account.head
+        most = 3 * room if rng.random() < BEYOND_ODDS else room
+        items = [self._tx(seq, head, 1 + int(rng.random() * most), 0 if rng.random() < BEYOND_ODDS else FEE)]
+        if rng.random() < TORN_ODDS:
+            items += [self._tx(seq, head, 1 + int(rng.random() * room)) for _ in range(rng.choice((1, 1, 2)))]
+        if rng.random() < AHEAD_ODDS:
+            items.append(self._tx(seq + 1, items[0].digest, 1 + int(rng.random() * room)))
+        return items
+
+    def _tx(self, seq: int, prev: bytes, amount: int, fee: int = FEE) -> TxItem:
         to = node_id_bytes(self.world.rng.choice(self.world.owners))
-        return sign_tx(Tx(self.source, seq, prev, FEE, ((to, amount),)))
+        return sign_tx(Tx(self.source, seq, prev, fee, ((to, amount),)))
 
     def _unlock(self) -> None:
-        self.unlocked = True
+        self.unlocked[self._seq] = None
         digest = unlock_digest(SALT, self.own, self._seq)
         self._under_way += self._send([Unlock(self.source, self._seq, self.key.sign(digest), digest)])
 

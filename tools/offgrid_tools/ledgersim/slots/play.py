@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from offgrid_node.protocol.ids import base32
 from offgrid_tools.ledgersim.judge import Broken, Judge
 from offgrid_tools.ledgersim.slots.liars import Liar
 from offgrid_tools.ledgersim.slots.owners import Owner
@@ -61,7 +62,7 @@ class Play:
         return f"{plan.witnesses} witnesses, {plan.liars} of them lie; {owners}{said}"
 
     def state(self) -> bytes:
-        return b"".join(b"".join(node.store.dump()) for node in self.world.nodes.values())
+        return b"".join(b"".join(sorted(node.store.dump())) for node in self.world.nodes.values())
 
     def execute(self) -> None:
         world, plan = self.world, self.plan
@@ -100,22 +101,40 @@ class Play:
 
     def _unsettled(self) -> str:
         """What has not come to rest yet."""
+        return self._open_slots() or self._disagreement() or self._unkept()
+
+    def _open_slots(self) -> str:
+        """Torn slots, and those that their owner asked to end, must end: wherever two of one slot are known."""
+        nodes, final = [*self.world.nodes.values()], self.judge.final
+        for place, txs in self.world.txs.items():
+            if place not in final and len(txs) > 1 and any(node.is_torn(place, txs) for node in nodes):
+                return f"slot {place[1]} of {base32(place[0])} is torn and does not end"
+        for owner in self.owners:
+            for seq in owner.unlocked:
+                if (owner.own, seq) not in final:
+                    return f"{owner.name} asked that its slot {seq} ends, and it does not"
+        return ""
+
+    def _disagreement(self) -> str:
         nodes = [*self.world.nodes.values()]
-        torn = [place for node in nodes for place in node.torn()]
-        if torn:
-            return f"{len(torn)} slots that are torn, or whose owner wants it, do not end"
         books = nodes[0].accounts()
         for node in nodes:
             if not node.up:
                 return f"{node.name} is down"
             if node.accounts() != books:
                 return f"{node.name} has other balances than {nodes[0].name}"
-        for account in self.judge.balances:
-            if nodes[0].account(account).balance_micro != self.judge.balances[account]:
+        for account, balance_micro in self.judge.balances.items():
+            if nodes[0].account(account).balance_micro != balance_micro:
                 return f"balances are not what the final slots come to at {nodes[0].name}"
+        return ""
+
+    def _unkept(self) -> str:
+        """What an honest owner signed is final, or void where it asked that the slot ends; nothing hangs behind what
+        is final."""
         for owner in self.owners:
             for item in owner.signed:
                 final = self.judge.final.get((item.tx.src, item.tx.seq))
-                if final is None or (final != item.digest and not owner.unlocked):
+                if final is None or (final != item.digest and item.tx.seq not in owner.unlocked):
                     return f"what {owner.name} signed for its slot {item.tx.seq} is not final"
-        return ""
+        hanging = (hangs for node in self.world.nodes.values() if (hangs := node.hanging()))
+        return next(hanging, "")

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from offgrid_tools.ledgersim.whole.world import World
 
 DOWN_MS = (10, 3_000)
+RESTORE_MS = 5_000
 Ticket = Callable[[Message | Fault], None]
 
 
@@ -83,15 +84,19 @@ class Node:
         self._tickets.clear()
 
     def restore(self, store: MemoryStore, *, knowing: bool) -> None:
-        """Its disk is gone, and it goes on with an old copy; `knowing` that it does, it learns before it speaks."""
-        if self.up:
-            self.crash()
+        """Its disk is gone, and it goes on with an old copy, later than any call that was on its way; `knowing` that it
+        does, it learns before it speaks."""
+        self.crash()
         self.restored = True
-        self.store = store
-        if knowing:
-            self.store.commit(Batch(writes={(META, LEARN_KEY): b"\1"}))
-        self.world.restored(self, knowing=knowing)
-        self.start()
+
+        def come_back() -> None:
+            self.store = store
+            if knowing:
+                store.commit(Batch(writes={(META, LEARN_KEY): b"\1"}))
+            self.world.restored(self, knowing=knowing)
+            self.start()
+
+        self.world.after(RESTORE_MS, self._mine(come_back))
 
     def step(self, inputs: Sequence[object]) -> None:
         if not self.up:

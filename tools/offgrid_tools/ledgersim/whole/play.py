@@ -9,7 +9,7 @@ from offgrid_node.storage.memory import MemoryStore
 from offgrid_tools.ledgersim.judge import Broken, Judge
 from offgrid_tools.ledgersim.keys import START_MICRO
 from offgrid_tools.ledgersim.whole.liars import Liar
-from offgrid_tools.ledgersim.whole.node import Node
+from offgrid_tools.ledgersim.whole.node import RESTORE_MS, Node
 from offgrid_tools.ledgersim.whole.plan import Plan
 from offgrid_tools.ledgersim.whole.world import World
 from offgrid_tools.sim.engine import Engine, Trace
@@ -64,7 +64,7 @@ class Play:
         return f"{plan.witnesses} witnesses, {plan.liars} of them lie" + (f"; {said}" if said else "")
 
     def state(self) -> bytes:
-        return b"".join(b"".join(node.store.dump()) for node in self.world.honest())
+        return b"".join(b"".join(sorted(node.store.dump())) for node in self.world.honest())
 
     def execute(self) -> None:
         world, plan = self.world, self.plan
@@ -81,7 +81,7 @@ class Play:
         if self._old is not None:
             node, store = self._old
             node.restore(store, knowing=plan.knowing)
-            world.run(world.rng.randrange(10, 3_000))
+            world.run(RESTORE_MS + world.rng.randrange(10, 3_000))
         world.heal()
         self._settle()
 
