@@ -56,11 +56,14 @@ class Judge:
                 case Double(first, second):
                     self._txs[first.digest], self._txs[second.digest] = first.tx, second.tx
 
-    def forgive(self, author: bytes, kept: Iterable[Item]) -> None:
-        """This witness came back from an old disk: what binds it is what it will learn, `kept`."""
+    def forgive(self, author: bytes) -> None:
+        """This witness came back from an old disk: nothing binds it but what `bind` says."""
         self._said = {key: digest for key, digest in self._said.items() if key[0] != author}
         self._promised = {key: ballot for key, ballot in self._promised.items() if key[0] != author}
-        for item in kept:
+
+    def bind(self, author: bytes, items: Iterable[Item]) -> None:
+        """A witness that came back is told of what it had said, or will be before it speaks."""
+        for item in items:
             match item:
                 case Statement():
                     self._said[author, item.confirms, item.account, item.seq, item.ballot] = item.tx_digest

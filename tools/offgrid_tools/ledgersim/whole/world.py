@@ -132,9 +132,12 @@ class World:
     # ---- what the judge is told
 
     def durable(self, raw: ledger_pb2.Block) -> None:
-        """An honest node has committed this block of its own."""
+        """An honest node has committed this block of its own; or again, having learnt of it."""
         block = self.check(raw)
         header = block.header
+        if block.digest in self._durable:
+            self.judge.bind(header.author, block.items)
+            return
         self._durable.add(block.digest)
         place = header.author, header.height
         if header.author not in self.judge.liars and self._heights.setdefault(place, block.digest) != block.digest:
@@ -165,7 +168,9 @@ class World:
         self._heights = {place: digest for place, digest in self._heights.items() if place[0] != author}
         if knowing:
             self._heights.update({(author, block.header.height): block.digest for block in bound})
-        self.judge.forgive(author, [item for block in bound for item in block.items])
+        self.judge.forgive(author)
+        for block in bound:
+            self.judge.bind(author, block.items)
 
     def _left(self, raw: ledger_pb2.Block) -> None:
         """A block is on its way from anybody to anybody."""
