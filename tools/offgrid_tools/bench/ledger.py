@@ -4,8 +4,9 @@ allow on this machine, and beside a plain loop that signs and sends each thing b
 from __future__ import annotations
 
 import multiprocessing
-import os
+import statistics
 import time
+from dataclasses import dataclass
 
 from nacl.signing import SigningKey
 
@@ -13,15 +14,17 @@ from offgrid_node.keys import verify
 from offgrid_tools.bench.figures import Figure
 from offgrid_tools.bench.groups import Plan
 from offgrid_tools.bench.harness import conditions_noted, quantile, side_by_side
+from offgrid_tools.bench.ledger_bytes import finality_round_bytes, receipt_bytes
 from offgrid_tools.bench.ledger_mesh import LANES, WITNESSES, Flood, OurLedger
 from offgrid_tools.bench.ledger_plain import PlainLoop
 from offgrid_tools.bench.processes import Meter
+from offgrid_tools.bench.reconciling import ITEMS, ITEMS_QUICK, SEEDS, SEEDS_QUICK, measure_stream
 
 SINGLES, SINGLES_QUICK = 300, 60
 FLOOD, FLOOD_QUICK = 16 * LANES, 4 * LANES
 PAIRS, PAIRS_QUICK = 5, 2
 PLAIN, PLAIN_QUICK = 1_500, 300
-CHECKS, CHECKS_QUICK = 20_000, 5_000  # of each processor
+CHECKS, CHECKS_QUICK = 20_000, 4_000  # of each process
 
 
 def measure(plan: Plan) -> list[Figure]:
@@ -35,7 +38,7 @@ def measure(plan: Plan) -> list[Figure]:
         figures += beside_checks(plan, ours)
         with PlainLoop(plan.folder / "plain") as plain:
             figures += beside_plain(plan, ours, plain)
-    return figures
+    return figures + sizes(plan)
 
 
 def single(plan: Plan, ours: OurLedger) -> list[Figure]:
@@ -56,10 +59,10 @@ def beside_checks(plan: Plan, ours: OurLedger) -> list[Figure]:
     """The bound: each witness checks each transaction's signature, and each block's of all others, and nothing else."""
     count, checks = plan.rounds(FLOOD, FLOOD_QUICK), plan.rounds(CHECKS, CHECKS_QUICK)
     plan.say(f"ledger: {count} transactions a sample, and signature checks alone, turn about")
-    floods: list[Flood] = []
+    floods, alone = list[Flood](), list[Checks]()
     meter = Meter(ours.pids)
 
-    def flood() -> float:
+    def flooded() -> float:
         floods.append(ours.flood(count))
         return floods[-1].count / floods[-1].took_s
 
@@ -67,19 +70,22 @@ def beside_checks(plan: Plan, ours: OurLedger) -> list[Figure]:
         """Transactions a second that this machine's checks would do for, with as many blocks as the last flood had."""
         last = floods[-1]
         needed = len(WITNESSES) * (1 + last.blocks / last.count)
-        return checks_per_s(checks) / needed
+        alone.append(checks_alone(checks))
+        return alone[-1].per_s / needed
 
-    flood()
+    flooded()
     with conditions_noted(plan.folder) as conditions:
-        pairs = side_by_side(flood, bound, plan.rounds(PAIRS, PAIRS_QUICK))
-    spent = sum(meter.read().values()) / sum(flooded.count for flooded in floods) / len(WITNESSES)
-    blocks = sum(flooded.blocks for flooded in floods) / sum(flooded.count for flooded in floods)
-    note = (
-        f"{pairs.spread}; {1e6 * spent:.0f} µs of a processor for each and witness, {blocks:.3f} blocks; {conditions}"
-    )
+        pairs = side_by_side(flooded, bound, plan.rounds(PAIRS, PAIRS_QUICK))
+    count = sum(flood.count for flood in floods)
+    spent_us = 1e6 * sum(meter.read().values()) / count / len(WITNESSES)
+    blocks = sum(flood.blocks for flood in floods) / count
+    check_us = 1e6 * statistics.median(checks.cpu_s for checks in alone) * (1 + blocks)
+    note = f"{pairs.spread}; {blocks:.3f} blocks for each; {conditions}"
     return [
         Figure("final_per_s_n4", pairs.our_median, "signature checks alone", pairs.their_median, note),
         Figure("final_vs_verify_bound_n4", pairs.ratio, "signature checks alone", pairs.their_median, note),
+        Figure("cpu_us_per_transaction_and_witness", spent_us, "its signature checks alone", check_us),
+        Figure("cpu_checks_of_all", check_us / spent_us, note="what the ratio is by processor time"),
     ]
 
 
@@ -94,20 +100,40 @@ def beside_plain(plan: Plan, ours: OurLedger, plain: PlainLoop) -> list[Figure]:
     return [Figure("blocks_vs_one_by_one", pairs.ratio, "a plain loop, transactions/s", pairs.their_median, note)]
 
 
-def checks_per_s(count: int) -> float:
-    """How many signatures all processors together check in a second, each `count` of them."""
-    processors = os.cpu_count() or 1
-    with multiprocessing.get_context("spawn").Pool(processors) as pool:
-        pool.map(_check, [100] * processors, chunksize=1)
+def sizes(plan: Plan) -> list[Figure]:
+    """What a payment, its receipt and what two nodes differ by take on a link."""
+    plan.say("ledger: bytes of a payment, of a receipt, of what two nodes differ by")
+    return [
+        Figure("finality_round_bytes_n4", finality_round_bytes(), note="all blocks of a payment, each said once"),
+        Figure("offline_receipt_bytes", receipt_bytes()),
+        *measure_stream(plan.rounds(ITEMS, ITEMS_QUICK), plan.rounds(SEEDS, SEEDS_QUICK)),
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Checks:
+    per_s: float
+    cpu_s: float  # of a processor, for one
+
+
+def checks_alone(count: int) -> Checks:
+    """So many signatures by each of as many processes as there are witnesses: on a machine on which others work too,
+    fewer would get less of it than the witnesses do."""
+    with multiprocessing.get_context("spawn").Pool(len(WITNESSES)) as pool:
+        pool.map(_check, [100] * len(WITNESSES), chunksize=1)
         began = time.perf_counter()
-        pool.map(_check, [count] * processors, chunksize=1)
-        return processors * count / (time.perf_counter() - began)
+        spent = pool.map(_check, [count] * len(WITNESSES), chunksize=1)
+        took_s = time.perf_counter() - began
+    return Checks(len(WITNESSES) * count / took_s, sum(spent) / len(WITNESSES) / count)
 
 
-def _check(count: int) -> None:
+def _check(count: int) -> float:
+    """Seconds of a processor."""
     key = SigningKey(bytes(32))
     public, digest = bytes(key.verify_key), bytes(range(32))
     signature = key.sign(digest).signature
+    began = time.process_time()
     for _ in range(count):
         if not verify(public, digest, signature):
             raise RuntimeError("a good signature was refused")
+    return time.process_time() - began

@@ -15,6 +15,7 @@ import struct
 import subprocess
 import sys
 import time
+from collections.abc import AsyncIterator
 from hashlib import blake2b
 from pathlib import Path
 
@@ -47,12 +48,12 @@ PUBLIC = [bytes(key_of(number).verify_key) for number in range(WITNESSES + 1)]
 OWNER = WITNESSES
 
 
-async def _messages(reader: asyncio.StreamReader):  # type: ignore[no-untyped-def]
+async def _messages(reader: asyncio.StreamReader) -> AsyncIterator[tuple[int, bytes]]:
     while True:
         try:
             head = await reader.readexactly(1)
             yield head[0], head + await reader.readexactly(_SIZES[head[0]] - 1)
-        except asyncio.IncompleteReadError:
+        except (asyncio.IncompleteReadError, ConnectionError):  # the client has its quorum and is gone
             return
 
 
