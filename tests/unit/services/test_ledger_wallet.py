@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from random import Random
 from typing import Any
 
 import pytest
@@ -227,6 +228,6 @@ def test_status_says_how_much_weight_is_in_reach(house: House) -> None:
     status = house.ask("get_ledger_status", ledger_pb2.GetLedgerStatusRequest())
     assert (status.reach_milli, status.quorum_milli) == (1_000, 1_334)
     assert {one.name: one.away_ms > 0 for one in status.witnesses} == {"hub": False, "barn": True}
-    house.handlers._machine().step([PeerUp(BARN.node_id, "barn", frozenset())], house.now(), None)  # type: ignore[arg-type]
+    house.handlers._machine().step([PeerUp(BARN.node_id, "barn", frozenset())], house.now(), Random(5))
     status = house.ask("get_ledger_status", ledger_pb2.GetLedgerStatusRequest())
     assert status.reach_milli == 2_000
