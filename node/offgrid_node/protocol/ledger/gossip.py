@@ -35,7 +35,7 @@ from offgrid_node.protocol.reconcile.symbols import KEY_BYTES
 from offgrid_node.protocol.rng import Rng
 
 SYNC_MS = 2_000
-SYNC_MOST_MS = 64_000
+SYNC_MOST_MS = 256_000
 ANCESTORS_MAX = 16  # that go along with a block asked for by name
 LATE_ASK_MS = 1_000  # asks by name wait so long for blocks that are on their way already
 WINDOWS_MAX = 64  # of symbols, made for one peer between two ticks
@@ -247,7 +247,7 @@ class Gossip:
     def _hear_of(self, node: str, author: bytes, height: int, now: Now, *, news: bool = False,
                  again: bool = False) -> None:  # fmt: skip
         """That peer has the author's blocks up to there."""
-        if self._backfill.on_offer(node, author, height, now.mono_ms, news=news, again=again):
+        if self._backfill.on_offer(node, author, height, now.mono_ms, news=news, again=again) and not news:
             self._stir(now)
 
     def _ask(self, ask: Ask) -> None:
