@@ -56,8 +56,8 @@ def finality_round(witnesses: int = 4, *, in_turn: bool = True, rounds: int = 1,
 
 
 def finality_round_bytes(witnesses: int = 4) -> int:
-    """Of all packets' payloads together."""
-    return finality_round(witnesses, rounds=3).bytes
+    """Of all packets' payloads together, each node answering at once: in turn they are fewer."""
+    return finality_round(witnesses, in_turn=False, rounds=3).bytes
 
 
 def receipt_bytes(witnesses: int = 4) -> int:

@@ -157,6 +157,7 @@ FORMS: dict[str, CheckedBlock] = {
         A, Statement(False, 0, A, 0, 3, OWN.digest), Statement(True, 7, A, 0, 0, OWN.digest),
         Statement(True, 0, B, 4, 0, bytes(32)),
     ),
+    "of an epoch to come, about its own": sealed(A, OWN, Statement(True, 7, A, 0, 0, OWN.digest)),
     "a confirm before its vote, twice": sealed(
         A, OWN, *(Statement(it, 0, A, 0, 0, OWN.digest) for it in (True, False, False, True, True))
     ),
@@ -216,6 +217,18 @@ def test_what_a_listener_lacks_is_named() -> None:
     assert (fault.reason, fault.metadata) == ("TransactionUnknown", {"digest": OWN.digest[:2].hex()})
 
 
+def test_a_slot_that_is_over_here_is_named() -> None:
+    world, blocks = lived(1)
+    ahead, fresh = Listener(world), Listener(world)
+    for block in blocks:
+        ahead.take(block)
+    paid = next(block for block in blocks if isinstance(block.items[0], TxItem) and block.items[0].tx.seq == 0)
+    said = compress(fresh.context, seal_block(paid.header.author, 1, world.genesis.digest(SALT), (), paid.items[:1], 5,
+                                              Key(paid.header.author_id), SALT))  # fmt: skip
+    fault = refused(said, ahead)
+    assert (fault.reason, fault.metadata) == ("SlotUnknown", {"account": paid.header.author_id, "seq": "0"})
+
+
 def test_of_transactions_that_begin_alike_the_one_that_was_meant_is_found() -> None:
     listener = Listener(World(1, observers=2))
     context, others = listener.context, list[TxItem]()
@@ -248,6 +261,8 @@ def test_of_transactions_that_begin_alike_the_one_that_was_meant_is_found() -> N
         (b"\x20\x01\x01\x7f" + bytes(64), "made at -126"),
         (bytes(256 * 1024 + 1), "at most 262144 are allowed"),
         (b"\x00\x01\x01\x00" + bytes(64), "0 items"),
+        (b"\x00\x01\x01\x00" + b"\x04\x00" * 4_097 + bytes(64), "more than 4096 items"),
+        (b"\x00\x01\x01\x00\x00" + bytes(64) + b"\x3f\x01\x80\x80\x04\x00" + bytes(64), "lane 65536"),
     ],
 )
 def test_what_is_no_block_is_refused_by_what_is_wrong(said: bytes, why: str) -> None:
@@ -260,7 +275,7 @@ def test_what_is_no_block_is_refused_by_what_is_wrong(said: bytes, why: str) -> 
 
 def test_a_payment_and_its_finality_take_700_bytes_with_four_witnesses() -> None:
     in_turn, at_once = finality_round(rounds=3), finality_round(rounds=3, in_turn=False)
-    assert finality_round_bytes() == in_turn.bytes <= 560
-    assert at_once.bytes <= 700
+    assert in_turn.bytes <= 560
+    assert finality_round_bytes() == at_once.bytes <= 700
     assert (len(in_turn.sizes), len(at_once.sizes)) == (6, 8)
     assert receipt_bytes() == 135

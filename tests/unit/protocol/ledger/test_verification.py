@@ -10,12 +10,13 @@ import pytest
 
 from offgrid.v1 import common_pb2, ledger_pb2
 from offgrid_node.protocol.ids import node_id_bytes
-from offgrid_node.protocol.ledger.accounts import Account
+from offgrid_node.protocol.ledger.accounts import Account, Totals
 from offgrid_node.protocol.ledger.blocks import CheckedBlock, check_block, seal_block
+from offgrid_node.protocol.ledger.committee import Committee
 from offgrid_node.protocol.ledger.items import Item, Statement
 from offgrid_node.protocol.ledger.records import GENESIS_KIND, Tx
 from offgrid_node.protocol.ledger.sources import NodeSource
-from offgrid_node.protocol.ledger.tables import ACCOUNTS, LOG, TXS, number_of
+from offgrid_node.protocol.ledger.tables import ACCOUNTS, LOG, META, TOTALS_KEY, TXS, number_of
 from offgrid_node.protocol.ledger.verification import FINDINGS_MAX, Verification
 from offgrid_node.protocol.ledger.views import Surveys
 from offgrid_node.protocol.signing import digest_of
@@ -231,6 +232,39 @@ def test_two_final_values_and_two_certificates_are_found_though_too_many_lie() -
     told = [finding.what for finding in case.verified().findings]
     assert any("has two certificates at ballot 0" in what for what in told)
     assert any("has two final values" in what for what in told)
+
+
+def test_a_slot_that_ended_without_a_quorum_is_found_though_the_machine_ended_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    case = Case(lived())
+    monkeypatch.setattr("offgrid_node.protocol.ledger.verification.Committee", Stricter)
+    found = case.verified()
+    assert found.found == found.final == 8
+    assert all("has ended without a quorum of confirms" in finding.what for finding in found.findings)
+
+
+class Stricter(Committee):
+    """Counts apart from the machine, and never enough."""
+
+    def enough(self, mask: int) -> bool:
+        return False
+
+
+def test_money_that_is_made_is_found() -> None:
+    case = Case(lived())
+    scratch = MemoryStore()
+    found = Verification(scratch, case.genesis, SALT, holds, Random(0))
+    scratch.commit(Batch(writes={**found.take_writes(), (META, TOTALS_KEY): Totals(1, 1).encode()}))
+    found.end()
+    assert [finding.where for finding in found.findings] == ["balances"]
+    assert "money was made or lost" in found.findings[0].what
+
+
+def test_blocks_that_belong_nowhere_are_named_at_the_end() -> None:
+    case = Case(lived())
+    _drop_a_block(case)
+    assert any("it does not belong to the ledger" in finding.what for finding in case.verified().findings)
 
 
 def test_findings_are_bounded_and_counted() -> None:
