@@ -160,6 +160,14 @@ class TestByHand:
             send(house, made.body, signature)
         assert refused.value.reason == "OwnerIsUp"
 
+    def test_of_a_lane_of_this_node_that_is_not_open_here_it_is_taken_in(self, house: House) -> None:
+        house.pay(10_000, dst="hub/7")
+        house.turn()
+        made = create(house, src="hub/7")
+        sent = send(house, made.body, NODE.sign(digest_of(TX_KIND, house.directory.salt, made.body)))
+        house.turn()
+        assert house.tx(sent.tx_id).state == FINAL
+
     def test_with_anothers_signature_is_refused(self, house: House) -> None:
         made = create(house, src="barn", dst="hub")
         digest = digest_of(TX_KIND, house.directory.salt, made.body)

@@ -147,7 +147,7 @@ class Wallet:
         """The transaction that is in the open slot, by its digest. Raises the faults that commands.UnlockSlot names."""
         self.check_free()
         account = account or self._settings.account
-        if not (flying := self.lanes.in_flight(account)):
+        if self._is_idle(account):
             raise FailedPrecondition(
                 "no transaction of this account is under way: there is nothing to end", reason="NothingUnderWay"
             )
@@ -157,7 +157,7 @@ class Wallet:
             unlock = Unlock(self.lanes.source(account), seq, self._settings.signer.sign(digest), digest)
             self._voice.say(unlock)
             self._witness.on_unlock(unlock)
-        return flying
+        return self.lanes.in_flight(account)
 
     def on_learnt(self, known: Known) -> None:
         """A transaction of this node's own that it had forgotten: what was to be paid by it is paid, and not again.

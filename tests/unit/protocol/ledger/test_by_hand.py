@@ -20,6 +20,7 @@ from offgrid_node.protocol.ledger.commands import (
 from offgrid_node.protocol.ledger.items import Double, Item, TxItem
 from offgrid_node.protocol.ledger.records import BY_HAND, TX_KIND, Tx
 from offgrid_node.protocol.ledger.sources import LaneSource, NodeSource
+from offgrid_node.protocol.ledger.tables import EVERYBODY, IN_FLIGHT, TX_INDEX
 from offgrid_node.protocol.signing import digest_of
 from offgrid_tools.ledgersim.keys import FEE, SALT, START_MICRO, Key
 
@@ -127,6 +128,7 @@ class TestSending:
             assert isinstance(send(bench, item), ledger_pb2.SendTransactionResponse)
         assert transactions(bench.take_said()) == [item.digest]
         assert [*bench.views.unsent()] == []
+        assert len([*bench.store.scan(TX_INDEX, prefix=EVERYBODY)]) == 1
         bench.transfer(7)
         assert transactions(bench.take_said()) == []
         bench.finish(item)
@@ -153,6 +155,17 @@ class TestSending:
         assert transactions(bench.take_said()) == [item.digest]
         bench.transfer(7)
         assert transactions(bench.take_said()) == []
+
+    def test_what_is_signed_here_and_not_sent_has_the_slot_against_what_is_signed_elsewhere(self, bench: Bench) -> None:
+        bench.ask(SignTransaction(by_hand(bench)))
+        assert refusal(send(bench, signed(by_hand(bench, amount=51), SELF))) == "SlotTaken"
+        assert bench.take_said() == []
+
+    def test_what_was_signed_elsewhere_is_in_flight_and_can_be_ended(self, bench: Bench) -> None:
+        item = signed(by_hand(bench), SELF)
+        send(bench, item)
+        assert bench.store.get(IN_FLIGHT, OWN) == item.digest
+        assert isinstance(bench.ask(UnlockSlot()), ledger_pb2.UnlockSlotResponse)
 
     def test_it_tears_no_slot(self, bench: Bench) -> None:
         bench.transfer(7)
@@ -200,6 +213,14 @@ class TestMeetingIt:
         bench.finish(item)
         (following,) = [said for said in bench.take_said() if isinstance(said, TxItem)]
         assert (following.tx.seq, following.tx.prev) == (1, item.digest)
+
+    def test_of_a_lane_too_it_can_be_ended(self, bench: Bench) -> None:
+        bench.ask(OpenLanes(1, 1_000 * FEE))
+        (funding,) = [item for item in bench.take_said() if isinstance(item, TxItem)]
+        bench.finish(funding)
+        tx = replace(by_hand(bench), source=LaneSource(OWN, 1))
+        bench.says(W1, signed(tx, SELF))
+        assert isinstance(bench.ask(UnlockSlot(tx.src)), ledger_pb2.UnlockSlotResponse)
 
     def test_one_after_the_next_is_waited_for_too(self, bench: Bench) -> None:
         first = signed(by_hand(bench), SELF)

@@ -8,11 +8,12 @@ from ledger_bench import OWNER, PAYEE, SELF, W1, W2, W3, Bench, confirm, vote
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.errors import FailedPrecondition
 from offgrid_node.protocol.events import PeerDown
-from offgrid_node.protocol.ids import node_id_bytes
+from offgrid_node.protocol.ids import base32, node_id_bytes
 from offgrid_node.protocol.ledger.commands import SetCreditLine
 from offgrid_node.protocol.ledger.items import Double, TxItem, Unlock, double_of
 from offgrid_node.protocol.ledger.reach import Reach
 from offgrid_node.protocol.ledger.records import unlock_digest
+from offgrid_node.protocol.ledger.sources import LaneSource
 from offgrid_tools.ledgersim.keys import FEE, START_MICRO, Key
 
 OWN = node_id_bytes(SELF)
@@ -61,6 +62,17 @@ class TestCreditLine:
         bench.says(W1, bench.tx(W1, to=SELF, amount=50))
         bench.says(OWNER, bench.tx(to=PAYEE, amount=50))
         assert accepted(bench) == 0
+
+    def test_all_accounts_of_a_payer_share_it(self, bench: Bench) -> None:
+        set_line(bench, OWNER, 80)
+        lane = LaneSource(node_id_bytes(OWNER), 1)
+        funding = bench.tx(OWNER, to=base32(lane.account), amount=10 * FEE)
+        bench.says(OWNER, funding)
+        bench.finish(funding)
+        bench.says(OWNER, bench.taking(lane, ((OWN, 50),)))
+        assert accepted(bench) == 50
+        bench.says(OWNER, bench.tx(OWNER, seq=1, prev=funding.digest, to=SELF, amount=40))
+        assert accepted(bench) == 50, "with the second it would be more than 80"
 
     def test_it_survives_a_crash_and_can_be_taken_back(self, bench: Bench) -> None:
         set_line(bench, OWNER, 50)
