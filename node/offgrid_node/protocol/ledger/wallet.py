@@ -250,11 +250,13 @@ class Wallet:
         payees = {account for account, _ in command.outputs}
         others = [account for account in self.lanes if account not in payees]
         choice = [command.src] if command.src else others or [self._settings.account]
+        for account in choice:
+            if account not in self._queues and self._is_idle(account) and self.spendable(account) >= needed:
+                return account
         able = [account for account in choice if self.spendable(account) >= needed]
         if not able:
             raise too_little(needed, max(self.spendable(account) for account in choice))
-        idle = next((account for account in able if not self._queues.get(account) and self._is_idle(account)), None)
-        return idle or min(able, key=lambda account: len(self._queues.get(account, ())))
+        return min(able, key=self.waiting)
 
     def spendable(self, account: bytes) -> int:
         """Final funds of it that are not spoken for."""

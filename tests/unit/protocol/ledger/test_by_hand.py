@@ -214,6 +214,14 @@ class TestMeetingIt:
         (following,) = [said for said in bench.take_said() if isinstance(said, TxItem)]
         assert (following.tx.seq, following.tx.prev) == (1, item.digest)
 
+    def test_sent_here_for_a_lane_it_is_in_flight_there(self, bench: Bench) -> None:
+        bench.ask(OpenLanes(1, 1_000 * FEE))
+        (funding,) = [item for item in bench.take_said() if isinstance(item, TxItem)]
+        bench.finish(funding)
+        item = signed(replace(by_hand(bench), source=LaneSource(OWN, 1)), SELF)
+        send(bench, item)
+        assert bench.store.get(IN_FLIGHT, item.tx.src) == item.digest
+
     def test_of_a_lane_too_it_can_be_ended(self, bench: Bench) -> None:
         bench.ask(OpenLanes(1, 1_000 * FEE))
         (funding,) = [item for item in bench.take_said() if isinstance(item, TxItem)]
