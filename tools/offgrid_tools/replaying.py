@@ -17,7 +17,7 @@ from offgrid.client import Client, OffgridError
 from offgrid.v1 import common_pb2, ledger_pb2, mesh_pb2
 from offgrid_node.folder import Folder, open_store
 from offgrid_node.keys import check_identity_certificate, verify
-from offgrid_node.protocol.errors import Fault, PeerFault
+from offgrid_node.protocol.errors import FailedPrecondition, Fault, PeerFault
 from offgrid_node.protocol.ids import node_id_bytes
 from offgrid_node.protocol.ledger.accounts import Account
 from offgrid_node.protocol.ledger.items import Claim
@@ -34,7 +34,7 @@ from offgrid_node.storage.store import Batch, Store
 
 COMMIT_BLOCKS = 256
 SCRATCH_BYTES_MAX = 1 << 40
-FAULTS: tuple[type[Exception], ...] = (Fault, ValueError)  # why a ledger cannot be read
+FAULTS = (Fault,)  # why a ledger cannot be read
 ROUNDS_MAX = 20  # in which new blocks are awaited to stop coming while the rows are read
 
 
@@ -216,5 +216,5 @@ class _Node:
 
 def _opened(genesis: common_pb2.Signed | None) -> common_pb2.Signed:
     if genesis is None:
-        raise ValueError("the mesh's ledger is not open")
+        raise FailedPrecondition("the mesh's ledger is not open", reason="LedgerNotOpen")
     return genesis

@@ -10,7 +10,7 @@ import pytest
 from ledger_house import House
 
 from offgrid.v1 import ledger_pb2, mesh_pb2
-from offgrid_node.protocol.errors import InvalidRequest
+from offgrid_node.protocol.errors import FailedPrecondition, InvalidRequest
 from offgrid_node.protocol.ledger.tables import NUMBER_MAX
 from offgrid_node.services.caller import ADMIN
 from offgrid_node.services.mesh import MeshHandlers, NodeFacts
@@ -70,7 +70,7 @@ class TestVerifying:
         assert [finding.where for finding in report.findings] == ["supply"]
 
     def test_nothing_is_verified_before_it_is_open(self) -> None:
-        with pytest.raises(ValueError, match="not open"):
+        with pytest.raises(FailedPrecondition, match="not open"):
             online(client_of(House()))
 
     def test_blocks_that_never_stop_coming_are_checked_and_not_compared(self, house: House) -> None:

@@ -101,4 +101,4 @@ def test_what_is_wrong_is_said_and_the_exit_code_is_1(
 def test_before_the_ledger_is_open_there_are_no_papers(og: Run, node: SmallNode) -> None:
     node.ledger_genesis = ledger_pb2.GetGenesisResponse(mesh="home")
     code, _, err = og("ledger", "genesis")
-    assert (code, "not open; an admin opens it: offgrid ledger open" in err) == (2, True)
+    assert (code, "offgrid ledger open" in err) == (4, True)

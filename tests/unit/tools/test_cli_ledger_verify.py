@@ -9,6 +9,7 @@ import pytest
 from cli_run import Run
 from small_node import SmallNode
 
+from offgrid_node.protocol.errors import FailedPrecondition
 from offgrid_node.protocol.ledger.verification import Finding
 from offgrid_tools import replaying
 from offgrid_tools.replaying import Report
@@ -55,8 +56,8 @@ def test_a_folder_without_a_node_is_said(og: Run, tmp_path: object) -> None:
 
 def test_a_ledger_that_is_not_open_is_said(og: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(client: object) -> Report:
-        raise ValueError("the mesh's ledger is not open")
+        raise FailedPrecondition("the mesh's ledger is not open", reason="LedgerNotOpen")
 
     monkeypatch.setattr(replaying, "online", refuse)
     code, _, err = og("ledger", "verify")
-    assert (code, "not open" in err) == (2, True)
+    assert (code, "offgrid ledger open" in err) == (4, True)

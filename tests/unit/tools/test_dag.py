@@ -169,4 +169,4 @@ class TestCommand:
         assert og("ledger", "dag", "--blocks", "1001")[0] == 2
         node.ledger_genesis = ledger_pb2.GetGenesisResponse(mesh="home")
         code, _, err = og("ledger", "dag")
-        assert (code, "not open" in err) == (2, True)
+        assert (code, "offgrid ledger open" in err) == (4, True)

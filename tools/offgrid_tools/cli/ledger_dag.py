@@ -29,12 +29,13 @@ def dag(first: int | None, count: int, picture: str | None) -> None:
     """
     # What reads blocks is the node's own code, which this command otherwise knows nothing of: hence no import.
     drawing = importlib.import_module("offgrid_tools.dag")
+    from offgrid.client.errors import OffgridError
     from offgrid_tools.cli.jobs import node_names
 
     client = settings().connect()
     genesis, page = client.ledger.genesis(), client.ledger.block_page(first or 0, count)
     if not genesis.open:
-        raise click.UsageError("the mesh's ledger is not open; an admin opens it: offgrid ledger open")
+        raise OffgridError("FAILED_PRECONDITION", "LedgerNotOpen", "the mesh's ledger is not open")
     blocks = islice(client.ledger.blocks(page.first), count)
     graph = drawing.vertices(blocks, drawing.salt_of(genesis.genesis.body), node_names(client))
     if picture is not None:

@@ -101,13 +101,14 @@ def genesis(output: str) -> None:
     """
     import json
 
+    from offgrid.client.errors import OffgridError
     from offgrid.client.papers import document
 
     client = settings().connect()
     try:
         papers = document(client.ledger.genesis(), client.mesh.proof)
     except ValueError as error:
-        raise click.UsageError(f"{error}; an admin opens it: offgrid ledger open") from error
+        raise OffgridError("FAILED_PRECONDITION", "LedgerNotOpen", str(error)) from error
     text = json.dumps(papers, indent=None if settings().json else 2, ensure_ascii=True)
     _write(output, f"{text}\n".encode())
 

@@ -30,7 +30,9 @@ def verify(offline: bool) -> int:
         else:
             report = replaying.online(settings().connect())
     except replaying.FAULTS as fault:
-        raise click.ClickException(str(getattr(fault, "message", fault))) from fault
+        from offgrid.client.errors import OffgridError
+
+        raise OffgridError("FAILED_PRECONDITION", fault.reason, fault.message) from fault
     if settings().json:
         _document(report)
     else:

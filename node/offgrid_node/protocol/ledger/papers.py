@@ -25,6 +25,7 @@ from offgrid_node.protocol.mesh.documents import (
     Problem,
     Wrong,
     blaming,
+    hex_of,
     parsed,
     part_of,
     read_member,
@@ -39,7 +40,7 @@ from offgrid_node.protocol.quorum.enough import decimal
 from offgrid_node.protocol.signing import digest_of, signed_by
 
 VERSION = 1
-FORM = "offgrid_ledger"
+FORM, TX_FORM = "offgrid_ledger", "offgrid_transaction"
 PARTS = ("mesh", "genesis", "issuer", "witnesses")
 PAPERS_BYTES_MAX = 4 * 1024 * 1024  # 64 witnesses, each with the longest records and many keys, have some 2 MB
 TX_BYTES_MAX = 64 * 1024
@@ -106,8 +107,9 @@ def read_receipt(data: bytes) -> LightReceipt:
 
 
 def read_tx(data: bytes) -> bytes:
-    """The body of a transaction as `offgrid tx show --json` gives it: an object with `signed.body` in base64, by
-    itself or as `transaction`. Whether its owner signed it is not asked: witnesses have. Raises Wrong."""
+    """The body of a transaction as `offgrid tx show --json` gives it (an object with `signed.body` in base64, by itself
+    or as `transaction`), or as `offgrid tx sign` writes it (`body` in hexadecimal digits). Whether its owner signed it
+    is not asked: witnesses have. Raises Wrong."""
     if len(data) > TX_BYTES_MAX:
         raise Wrong("transaction", f"more than {TX_BYTES_MAX} bytes, which no transaction has")
     try:
@@ -115,6 +117,8 @@ def read_tx(data: bytes) -> bytes:
     except (ValueError, RecursionError) as error:
         raise Wrong("transaction", f"it is no JSON of ours: {error}") from error
     whole = whole.get("transaction", whole) if isinstance(whole, dict) else None
+    if isinstance(whole, dict) and TX_FORM in whole:
+        return hex_of(whole.get("body"), "transaction.body")
     signed = whole.get("signed") if isinstance(whole, dict) else None
     if not isinstance(signed, dict) or not isinstance(signed.get("body"), str) or not signed["body"]:
         raise Wrong("transaction", "it has no signed.body: `offgrid tx show --json` gives one, once it is signed")

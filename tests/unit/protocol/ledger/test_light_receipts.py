@@ -141,6 +141,12 @@ def test_by_a_key_of_before_and_by_the_one_that_followed() -> None:
     assert not checked(late).valid
 
 
+def test_for_a_transaction_as_it_was_signed_by_hand() -> None:
+    file = {"offgrid_transaction": 1, "mesh_id": GENESIS.mesh_id, "body": TX.encode().hex(), "signature": "00" * 64}
+    assert checked(tx=json.dumps(file).encode()).valid
+    assert "no hexadecimal digits" in problem(checked(tx=json.dumps({**file, "body": "zz"}).encode()))
+
+
 # ---- what does not
 
 
