@@ -233,6 +233,7 @@ class Daemon:
             placement=Policy(config.storage.placement),
             only_chosen_hosts=bool(config.storage.hosts),
             economy=config.economy.enabled,
+            settlement_interval_ms=config.economy.settlement_interval * 1_000,
             monitor=self._on_fault,
             meters=self._meters,
         )

@@ -76,8 +76,8 @@ EVERY_RPC = {
         OWNER: "OpenLedger GetBalance ListBalances CreateTransfer UnlockSlot GetTransaction WatchTransaction "
         "ListTransactions ListBookings GetLedgerStatus SetCreditLine ListCreditLines "
         "CreateTransaction SignTransaction SendTransaction GetWallet OpenLanes GetReceipt "
-        "ListBlocks",
-        MEMBERS: "PushBlocks SyncBlocks SignFinal",
+        "ListBlocks Settle",
+        MEMBERS: "PushBlocks SyncBlocks SignFinal DeliverVouchers",
     },
     "StateService": {OWNER: "ListEvents WatchEvents"},
 }

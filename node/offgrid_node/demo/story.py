@@ -131,6 +131,11 @@ class Story:
         show = self._show
         show.title("what it cost")
         well = True
+        with show.step("promising each host what it earned by vouchers, and posting these"):
+            promised = [self._until_promised(core, job.job_id) for job in jobs]
+            for payee in sorted({self._mesh.by_id(booking.payee).name for booking in promised}):
+                with self._mesh[payee].client(timeout_s=30) as host:
+                    host.ledger.settle()
         for number, job in enumerate(jobs, 1):
             show.line(f"    job {number}:")
             well = self._payment(core, job) and well
@@ -190,19 +195,23 @@ class Story:
             f"{decimal(made.acked_milli)} of {decimal(made.required_milli)}; no copy stays at the core"
         )
 
+    def _until_promised(self, core: Client, job_id: str) -> ledger_pb2.Booking:
+        return until(lambda: _promised(core, job_id), f"{job_id} is promised")
+
     def _payment(self, core: Client, job: jobs_pb2.Job) -> bool:
-        booking = until(lambda: _booked(core, job.job_id), f"{job.job_id} is booked")
+        booking = until(lambda: _booked(core, job.job_id), f"{job.job_id} is paid")
         tx = core.ledger.settled(booking.tx_id, PATIENCE_S)
         self._show.line(
             f"    paid     {in_credits(booking.amount_micro)} to {self._mesh.by_id(booking.payee).name} for "
-            f"{booking.action!r}, fee {in_credits(tx.fee_micro)}: transaction {tx.tx_id[:16]}… is "
+            f"{booking.action!r}, fee {in_credits(booking.fee_micro)}: transaction {tx.tx_id[:16]}… is "
             f"{ledger_pb2.TxState.Name(tx.state).removeprefix('TX_STATE_').lower()}, confirmed by "
             f"{decimal(tx.confirmed_milli)} of 5.0"
         )
         return tx.state == FINAL
 
     def _balances(self, core: Client) -> dict[str, int]:
-        found = {balance.name: balance.final_micro for balance in core.ledger.balances().balances}
+        found = {balance.name or balance.account: balance.final_micro for balance in core.ledger.balances().balances}
+        found = {name: micro for name, micro in found.items() if micro}
         self._show.line(
             f"    balances {', '.join(f'{name} {in_credits(micro)}' for name, micro in sorted(found.items()))}"
         )
@@ -221,6 +230,10 @@ def _spread(core: Client, wanted: str) -> objects_pb2.Object | None:
     """An object that all its hosts have, so that the core has let its own copy go."""
     made = core.objects.get(wanted)
     return made if made.state == objects_pb2.OBJECT_STATE_DURABLE and not made.local else None
+
+
+def _promised(core: Client, job_id: str) -> ledger_pb2.Booking | None:
+    return next((booking for booking in core.ledger.bookings(job_id=job_id).bookings if booking.delivered), None)
 
 
 def _booked(core: Client, job_id: str) -> ledger_pb2.Booking | None:

@@ -38,9 +38,15 @@ class Peaks:
     """The root over leaves that come one by one: of so many only the roots of whole trees are kept, one of each size
     (the peaks of a Merkle mountain range)."""
 
-    def __init__(self) -> None:
-        self._peaks: list[bytes] = []
-        self._count = 0
+    def __init__(self, peaks: Sequence[bytes] = (), count: int = 0) -> None:
+        """Empty, or what `peaks` of a tree of so many leaves were."""
+        self._peaks: list[bytes] = [*peaks]
+        self._count = count
+
+    @property
+    def peaks(self) -> Sequence[bytes]:
+        """The greatest tree first."""
+        return self._peaks
 
     def add(self, leaf: bytes) -> None:
         node, count = leaf, self._count

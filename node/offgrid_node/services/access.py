@@ -141,6 +141,8 @@ ACCESS: dict[str, Row] = {
     "offgrid.v1.LedgerService/SignFinal": Row(MEMBERS),
     "offgrid.v1.LedgerService/PushBlocks": Row(MEMBERS),
     "offgrid.v1.LedgerService/SyncBlocks": Row(MEMBERS),
+    "offgrid.v1.LedgerService/Settle": Row(ADMINS),
+    "offgrid.v1.LedgerService/DeliverVouchers": Row(MEMBERS),
     "offgrid.v1.StateService/ListEvents": Row(ADMINS),
     "offgrid.v1.StateService/WatchEvents": Row(ADMINS),
 }

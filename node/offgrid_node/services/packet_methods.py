@@ -119,6 +119,8 @@ METHOD_NUMBERS: Mapping[str, int] = {
     "offgrid.v1.LedgerService/GetReceipt": 0x0720,
     "offgrid.v1.LedgerService/SignFinal": 0x0721,
     "offgrid.v1.LedgerService/ListBlocks": 0x0722,
+    "offgrid.v1.LedgerService/Settle": 0x0730,
+    "offgrid.v1.LedgerService/DeliverVouchers": 0x0731,
     "offgrid.v1.StateService/ListEvents": 0x0801,
     "offgrid.v1.StateService/WatchEvents": 0x0802,
     "offgrid.v1.HostService/ToggleHost": 0x0901,

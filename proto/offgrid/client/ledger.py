@@ -58,6 +58,11 @@ class Ledger:
             "LedgerService/GetLedgerStatus", ledger_pb2.GetLedgerStatusRequest(), ledger_pb2.GetLedgerStatusResponse
         )
 
+    def settle(self, payer: str = "") -> ledger_pb2.SettleResponse:
+        """Posts what this payer has promised this node by vouchers, "" for all, before the interval is over."""
+        request = ledger_pb2.SettleRequest(payer=payer)
+        return self._calls.unary("LedgerService/Settle", request, ledger_pb2.SettleResponse)
+
     # ---- accounts
 
     def balance(self, account: str = "") -> ledger_pb2.Balance:

@@ -323,7 +323,7 @@ class TestBookings:
     def cost(self, job: str, amount_micro: int) -> CostIncurred:
         return CostIncurred(job, 1, BARN.node_id, amount_micro, "compute")
 
-    def test_are_paid_by_a_transaction_that_names_the_job(self, house: House) -> None:
+    def test_are_promised_out_of_a_final_hold(self, house: House) -> None:
         house.open()
         house.runtime.deliver("ledger", self.cost("j-1", 50))
         for _ in range(3):
@@ -331,10 +331,10 @@ class TestBookings:
         answer = house.ask("list_bookings", ledger_pb2.ListBookingsRequest())
         (booking,) = answer.bookings
         assert (booking.job_id, booking.payee_name, booking.amount_micro) == ("j-1", "barn", 50)
-        assert answer.owed_micro == 0
-        tx = house.tx(booking.tx_id)
-        assert (tx.state, dict(tx.meta)) == (FINAL, {"job_id": "j-1", "action": "compute"})
-        assert house.balance("barn").final_micro == START_MICRO + 50
+        assert (booking.promised, booking.delivered, booking.tx_id, answer.owed_micro) == (True, False, "", 0)
+        status = house.ask("get_ledger_status", ledger_pb2.GetLedgerStatusRequest())
+        assert (status.promised_out_micro, status.owed_micro) == (50, 0)
+        assert status.held_micro > 50
 
     def test_are_listed_newest_first_and_found_by_job(self, house: House) -> None:
         house.open("hub", "barn")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from offgrid.client import Client
-    from offgrid.v1.ledger_pb2 import Balance, Transaction
+    from offgrid.v1.ledger_pb2 import Balance, Booking, Transaction
 
 HISTORY_LIMIT = 50
 TX_CHARS = 16  # of a transaction's id in tables; `tx show` takes as much, --json has all of it
@@ -178,12 +178,23 @@ def payees_of(tx: Transaction) -> str:
     return first if len(tx.outputs) < 2 else f"{first} and {len(tx.outputs) - 1} more"
 
 
+def _standing(booking: Booking) -> str:
+    if booking.promised:
+        return "promised, told" if booking.delivered else "promised"
+    return "owed" if booking.owed else ""
+
+
 @click.command()
 @click.option("--job", "job_id", default="", help="What one job cost.")
 @click.option("--limit", type=click.IntRange(0), default=HISTORY_LIMIT, show_default=True, help="At most; 0: all.")
 @common
 def bookings(job_id: str, limit: int) -> None:
-    """What this node's jobs cost, newest first, and the transaction that paid each."""
+    """What this node's jobs cost, newest first, and how far each is paid.
+
+    A job is owed until money is set aside for its host in a hold; then it is promised: nobody else can get that money,
+    also while the witnesses are out of reach. It is told once its host has the voucher, and paid once the host has
+    posted that, each settlement interval or by offgrid settle.
+    """
     answer = settings().connect().ledger.bookings(job_id=job_id, limit=limit or None)
     if settings().json:
         from offgrid_tools.cli.json_form import emit
@@ -203,11 +214,11 @@ def bookings(job_id: str, limit: int) -> None:
                 credits_of(booking.fee_micro),
                 booking.action,
                 when(booking.booked_us),
-                booking.tx_id[:TX_CHARS] or ("owed" if booking.owed else ""),
+                booking.tx_id[:TX_CHARS] or _standing(booking),
             )
             for booking in answer.bookings
         ),
         empty="nothing is booked",
     )
     if answer.owed_micro:
-        click.echo(f"{credits_of(answer.owed_micro)} owed, not in a transaction yet")
+        click.echo(f"{credits_of(answer.owed_micro)} owed, and no hold covers it yet")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from offgrid.client import Client
-    from offgrid.v1.ledger_pb2 import Witness
+    from offgrid.v1.ledger_pb2 import GetLedgerStatusResponse, Witness
 
 MEET_S, MEET_AGAIN_S = 3.0, 0.2  # a new ledger's genesis and the answer to it take a moment
 
@@ -100,7 +100,8 @@ def status() -> None:
             *cut_off(answer),
             *at_risk(answer),
             ("pending", f"{answer.pending} not final yet"),
-            ("owed", f"{credits_of(answer.owed_micro)} booked and not yet in a transaction"),
+            ("owed", f"{credits_of(answer.owed_micro)} booked, and no hold covers it yet"),
+            ("promised", _promised(answer)),
             ("supply", f"{credits_of(answer.supply_micro)}, of which {credits_of(answer.fees_micro)} fees"),
             ("fee", f"{credits_of(answer.fee_micro)} at least"),
             *([("mute", f"this node signs nothing: {answer.muted_why}")] if answer.muted_why else []),
@@ -151,6 +152,14 @@ def _missing(witnesses: Iterable[Witness], quorum_milli: int) -> Iterator[tuple[
             left_milli += witness.weight_milli
     if missing and left_milli < quorum_milli:
         yield "no quorum", f"the others weigh {weight_of(left_milli)}: nothing becomes final until enough are there"
+
+
+def _promised(answer: GetLedgerStatusResponse) -> str:
+    """What holds cover, on both sides."""
+    from offgrid_tools.cli.amounts import credits_of
+
+    out, coming = credits_of(answer.promised_out_micro), credits_of(answer.promised_in_micro)
+    return f"{out} out of {credits_of(answer.held_micro)} in this node's holds; {coming} to it, to post"
 
 
 def _committee(witnesses: Iterable[Witness], quorum_milli: int, faults: int) -> Iterator[tuple[str, object]]:

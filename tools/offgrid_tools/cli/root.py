@@ -51,6 +51,7 @@ ROOT = LazyGroup(
         "schedule": Entry("root:SCHEDULE", "Add, list, pause, resume and remove schedules of jobs."),
         "market": Entry("market:market", "The standing offers in this node's book."),
         "transfer": Entry("transfer:transfer", "Pay somebody."),
+        "settle": Entry("settle:settle", "Post what others promise this node for its work."),
         "balance": Entry("accounts:balance", "What an account holds."),
         "history": Entry("accounts:history", "Transactions, newest first."),
         "bookings": Entry("accounts:bookings", "What this node's jobs cost."),

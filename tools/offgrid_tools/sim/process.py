@@ -50,6 +50,7 @@ from offgrid_tools.sim.spec import Spec
 STRIPE_BYTES, PIECE_BYTES = 1_024, 600  # small, so that small objects have several; neither divides the other
 SCRUB_PACE = Pace(bytes_per_s=4_000, days=0)  # a round is over while a seed lasts
 SMALL_BYTES, ONE_CALL_BYTES = 300, 1_200  # rows, files that come in one call, files that come in pieces
+SETTLEMENT_INTERVAL_MS = 20_000  # so a seed sees several
 DOOR = "offgrid.v1.JoinService/Join"
 NODE_PROBE_MS = 2_000
 
@@ -202,6 +203,7 @@ class Process:
             data_dir=Path(),
             required_milli=spec.journal_milli or REQUIRED_MILLI,
             economy=spec.economy,
+            settlement_interval_ms=SETTLEMENT_INTERVAL_MS,
             monitor=self._monitor.on_runtime_fault,
             later=lambda delay_ms, step: agenda.later(delay_ms * MS, step),
         )

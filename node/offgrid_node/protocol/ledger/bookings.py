@@ -1,35 +1,38 @@
-"""What this node's jobs cost: a row per accepted job, and the owed ones put together into few payments.
+"""What this node's jobs cost: a row per accepted job, and how each comes to be paid.
 
 A booking is made in the batch in which the job ends. It is owed when there is somebody else to pay and the ledger is
-open; then it is in exactly one transaction, named in the batch in which that one is signed. A payment names the job
-when it pays one booking; of many it names their number and the Merkle root over their digests (records.py), so that
-the payer can prove later what it was for.
+open; then it is promised, in that very batch where a final hold for its payee has room (given.py), else once one has.
+It is in one hold at a time, at a place of its own there: a leaf of the tree whose root the hold's vouchers name, so
+that the payer can prove later what it was for. The hold's end pays the first of its places; the others are owed again.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from offgrid.v1 import ledger_pb2
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.draft import Draft
 from offgrid_node.protocol.events import CostIncurred
-from offgrid_node.protocol.ids import NODE_ID_BYTES, node_id_bytes
-from offgrid_node.protocol.ledger.records import OUTPUTS_MAX, Tx, booking_digest, decode_meta, encode_meta, meta_text
+from offgrid_node.protocol.ids import NODE_ID_BYTES, base32, node_id_bytes
+from offgrid_node.protocol.ledger.delivery import Delivery
+from offgrid_node.protocol.ledger.given import Ended, GivenHolds
+from offgrid_node.protocol.ledger.records import booking_digest
+from offgrid_node.protocol.ledger.sources import Post
 from offgrid_node.protocol.ledger.tables import (
     BOOKING_INDEX,
     BOOKINGS,
+    HOLD_BOOKINGS,
+    NUMBER_BYTES,
     NUMBER_MAX,
     OWED,
     newest_first,
     number_key,
     number_of,
+    place_key,
 )
-from offgrid_node.protocol.merkle import root_of
 
-PAYMENT_BOOKINGS_MAX = 512  # paid by one transaction
 BOOKED_REMEMBERED = 4_096  # jobs, the newest: a core tells of a job once, so this is but a second lock
 WINDOW_MAX = 4_096  # owed bookings in memory, the oldest first; all are in their rows
 _DIGEST_BYTES, _AMOUNT_BYTES = 32, 8
@@ -37,7 +40,7 @@ _DIGEST_BYTES, _AMOUNT_BYTES = 32, 8
 
 @dataclass(frozen=True, slots=True)
 class Owed:
-    """One booking that waits for a transaction."""
+    """One booking that no hold covers yet; in its hold's rows it stands in the same form."""
 
     number: int
     job_id: str
@@ -56,20 +59,12 @@ class Owed:
         return cls(number, row[job_at:].decode(), row[payee_at:job_at], amount, row[:amount_at])
 
 
-@dataclass(frozen=True, slots=True)
-class Payment:
-    """What one transaction is to pay."""
-
-    outputs: tuple[tuple[bytes, int], ...]
-    meta: bytes
-    bookings: tuple[Owed, ...]
-
-
 class Bookings:
     """Numbers are given in the order of booking and only rise."""
 
-    def __init__(self, own: bytes, salt: bytes, draft: Draft) -> None:
+    def __init__(self, own: bytes, salt: bytes, draft: Draft, given: GivenHolds, delivery: Delivery) -> None:
         self._own, self._salt, self._draft = own, salt, draft
+        self._given, self._delivery = given, delivery
         self._window: OrderedDict[int, Owed] = OrderedDict()
         self._booked: OrderedDict[str, None] = OrderedDict()
         self._last = 0
@@ -86,7 +81,7 @@ class Bookings:
 
     # ---- changes
 
-    def on_cost(self, cost: CostIncurred, now: Now, *, payable: bool) -> None:
+    def on_cost(self, cost: CostIncurred, now: Now, *, payable: bool, may_promise: bool) -> None:
         """Books it; said again it changes nothing. Of a new job no row can be older than this memory, and a look at the
         disk would cost more than all the rest."""
         key = cost.job_id.encode()
@@ -98,104 +93,107 @@ class Bookings:
         payee = node_id_bytes(cost.payee)
         owed = payable and cost.amount_micro > 0 and payee != self._own
         self._last += 1
-        self._draft.put(
-            BOOKINGS,
-            key,
-            ledger_pb2.Booking(
-                job_id=cost.job_id,
-                attempt=cost.attempt,
-                payee=cost.payee,
-                amount_micro=cost.amount_micro,
-                action=cost.action,
-                booked_us=now.utc_us,
-                owed=owed,
-            ),
+        row = ledger_pb2.Booking(
+            job_id=cost.job_id,
+            attempt=cost.attempt,
+            payee=cost.payee,
+            amount_micro=cost.amount_micro,
+            action=cost.action,
+            booked_us=now.utc_us,
+            owed=owed,
         )
         self._draft.put_bytes(BOOKING_INDEX, newest_first(self._last), key)
-        if owed:
-            digest = booking_digest(self._salt, cost.job_id, cost.attempt, payee, cost.amount_micro, cost.action)
-            entry = Owed(self._last, cost.job_id, payee, cost.amount_micro, digest)
-            self._draft.put_bytes(OWED, number_key(self._last), entry.encode())
-            self.owed_micro += cost.amount_micro
-            self._hold(entry)
+        if not owed:
+            self._draft.put(BOOKINGS, key, row)
+            return
+        digest = booking_digest(self._salt, cost.job_id, cost.attempt, payee, cost.amount_micro, cost.action)
+        entry = Owed(self._last, cost.job_id, payee, cost.amount_micro, digest)
+        if may_promise and self._promise(entry, row, now):
+            return
+        self._draft.put(BOOKINGS, key, row)
+        self._owe(entry)
 
-    def next_payment(self, room_micro: int) -> Payment | None:
-        """The oldest that fit into one transaction and into `room_micro`, which the fee is out of already; None when
-        nothing is owed or nothing fits."""
-        if not self._window and self._last_held < self._last_owed:
+    def cover(self, now: Now) -> None:
+        """Promises of what is owed as much as there is room for, the oldest first."""
+        waiting = [*self._window.values()]
+        while waiting:
+            for owed in waiting:
+                row = self._draft.row(BOOKINGS, owed.job_id.encode(), ledger_pb2.Booking)
+                assert row is not None, "what is owed is booked"
+                if self._promise(owed, row, now):
+                    self._clear(owed)
+            if self._window or self._last_held == self._last_owed:
+                break
             self._refill()
-        payees: set[bytes] = set()
-        chosen: list[Owed] = []
-        for owed in self._window.values():
-            if owed.amount_micro > room_micro or (owed.payee not in payees and len(payees) == OUTPUTS_MAX):
-                continue
-            payees.add(owed.payee)
-            room_micro -= owed.amount_micro
-            chosen.append(owed)
-            if len(chosen) == PAYMENT_BOOKINGS_MAX:
-                break
-        return self._payment(chosen) if chosen else None
+            waiting = [*self._window.values()]
 
-    def payment_in(self, tx: Tx) -> Payment | None:
-        """What this node's transaction pays, of what is still owed as far as its rows say: it was signed by a life of
-        this node of which they are not. None where it pays something else, or bookings that are not in the rows."""
-        said, payees = decode_meta(tx.meta), {account for account, _ in tx.outputs}
-        owed = [owed for owed in self._window.values() if owed.payee in payees]
-        if "job_id" in said:
-            chosen = [one for one in owed if one.job_id == said["job_id"]]
-        else:
-            count = said.get("bookings", "")
-            chosen = owed[: int(count)] if count.isdecimal() else []
-        payment = self._payment(chosen) if chosen else None
-        return payment if payment is not None and (payment.outputs, payment.meta) == (tx.outputs, tx.meta) else None
+    def owed_by_payee(self) -> dict[bytes, tuple[int, int]]:
+        """Of the oldest that are owed: payee → all of it, and the least booking."""
+        owed: dict[bytes, tuple[int, int]] = {}
+        for each in self._window.values():
+            total, least = owed.get(each.payee, (0, each.amount_micro))
+            owed[each.payee] = total + each.amount_micro, min(least, each.amount_micro)
+        return owed
 
-    def paid(self, payment: Payment, tx_id: str, fee_micro: int) -> None:
-        """The transaction is signed in this very batch; its fee is shared among the bookings."""
-        share, rest = divmod(fee_micro, len(payment.bookings))
-        for index, owed in enumerate(payment.bookings):
+    def on_hold_ended(self, ended: Ended) -> None:
+        """What the hold's end did not pay is owed again, in its old place."""
+        if ended.beyond is not None:
+            self._settle_forgotten(ended, ended.beyond)
+        for place in range(ended.paid, ended.count):
+            entry = self._draft.get(HOLD_BOOKINGS, place_key(ended.hold, place))
+            assert entry is not None, "what is promised is kept"
+            owed = Owed.decode(number_of(entry), entry[:-NUMBER_BYTES])
             row = self._draft.row(BOOKINGS, owed.job_id.encode(), ledger_pb2.Booking)
-            assert row is not None, "what is owed is booked"
-            row.tx_id, row.owed, row.fee_micro = tx_id, False, share + (index < rest)
+            assert row is not None, "what is promised is booked"
+            row.owed, row.hold, row.place = True, b"", 0
             self._draft.put(BOOKINGS, owed.job_id.encode(), row)
-            self._draft.delete(OWED, number_key(owed.number))
-            self.owed_micro -= owed.amount_micro
-            del self._window[owed.number]
-
-    def unpaid(self, tx_id: str, count: int) -> None:
-        """This transaction will never be: what it was to pay is owed again, in its old place."""
-        for key, job_id in self._draft.committed(BOOKING_INDEX, b""):
-            if count == 0:
-                break
-            row = self._draft.row(BOOKINGS, job_id, ledger_pb2.Booking)
-            if row is None or row.tx_id != tx_id:
-                continue
-            count -= 1
-            row.tx_id, row.owed, row.fee_micro = "", True, 0
-            self._draft.put(BOOKINGS, job_id, row)
-            payee, number = node_id_bytes(row.payee), NUMBER_MAX - number_of(key)
-            digest = booking_digest(self._salt, row.job_id, row.attempt, payee, row.amount_micro, row.action)
-            owed = Owed(number, row.job_id, payee, row.amount_micro, digest)
-            self._draft.put_bytes(OWED, number_key(number), owed.encode())
-            self.owed_micro += row.amount_micro
-            self._window[number] = owed
-        assert count == 0, "what a transaction pays is booked"
+            self._draft.delete(HOLD_BOOKINGS, place_key(ended.hold, place))
+            self._draft.put_bytes(OWED, number_key(owed.number), owed.encode())
+            self.owed_micro += owed.amount_micro
+            self._window[owed.number] = owed
         self._window = OrderedDict(sorted(self._window.items()))
 
     # ---- inside
 
-    def _payment(self, chosen: Sequence[Owed]) -> Payment:
-        sums: dict[bytes, int] = {}
-        for owed in chosen:
-            sums[owed.payee] = sums.get(owed.payee, 0) + owed.amount_micro
-        return Payment(tuple(sums.items()), self._meta(chosen), tuple(chosen))
-
-    def _meta(self, bookings: Sequence[Owed]) -> bytes:
-        if len(bookings) == 1:
-            row = self._draft.row(BOOKINGS, bookings[0].job_id.encode(), ledger_pb2.Booking)
+    def _settle_forgotten(self, ended: Ended, posted: Post) -> None:
+        """What this node had promised out of the hold, and has forgotten, is paid: bookings are promised in their
+        order, so the next ones of this payee were. Where all of these are remembered their root shows it."""
+        owed = [each for each in self._window.values() if each.payee == ended.payee]
+        chosen, peaks = owed[: posted.count - ended.count], ended.peaks
+        for each in chosen:
+            peaks.add(each.digest)
+        if ended.count + len(chosen) == posted.count and peaks.root() != posted.root:
+            return
+        for place, each in enumerate(chosen, ended.count):
+            row = self._draft.row(BOOKINGS, each.job_id.encode(), ledger_pb2.Booking)
             assert row is not None, "what is owed is booked"
-            return encode_meta({"action": meta_text(row.action), "job_id": meta_text(row.job_id)})
-        root = root_of([owed.digest for owed in bookings])
-        return encode_meta({"action": "settle", "bookings": str(len(bookings)), "root": root.hex()})
+            self._place(each, row, ended.hold, place)
+            self._clear(each)
+        self._given.pays_too(ended.hold, ended.count + len(chosen))
+
+    def _place(self, owed: Owed, row: ledger_pb2.Booking, hold: bytes, place: int) -> None:
+        row.owed, row.hold, row.place = False, hold, place
+        self._draft.put(BOOKINGS, owed.job_id.encode(), row)
+        self._draft.put_bytes(HOLD_BOOKINGS, place_key(hold, place), owed.encode() + number_key(owed.number))
+
+    def _clear(self, owed: Owed) -> None:
+        self._draft.delete(OWED, number_key(owed.number))
+        self.owed_micro -= owed.amount_micro
+        del self._window[owed.number]
+
+    def _promise(self, owed: Owed, row: ledger_pb2.Booking, now: Now) -> bool:
+        """Out of a hold with room for it, if there is one."""
+        found = self._given.promise(owed.payee, owed.amount_micro, owed.digest, now)
+        if found is None:
+            return False
+        self._place(owed, row, *found)
+        self._delivery.on_promised(base32(owed.payee), now)
+        return True
+
+    def _owe(self, owed: Owed) -> None:
+        self._draft.put_bytes(OWED, number_key(owed.number), owed.encode())
+        self.owed_micro += owed.amount_micro
+        self._hold(owed)
 
     def _hold(self, owed: Owed) -> None:
         """The window is the oldest without a gap: behind a full one, all else is read when its turn comes."""
@@ -209,4 +207,5 @@ class Bookings:
             if len(self._window) == WINDOW_MAX:
                 break
             self._last_held = number_of(key)
-            self._window[self._last_held] = Owed.decode(self._last_held, row)
+            if self._draft.get(OWED, key) is not None:  # promised in this batch else
+                self._window[self._last_held] = Owed.decode(self._last_held, row)

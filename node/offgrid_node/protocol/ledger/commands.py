@@ -12,17 +12,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from offgrid.v1 import common_pb2
+from offgrid.v1 import common_pb2, ledger_pb2
 from offgrid_node.protocol.ledger.blocks import CheckedBlock
 from offgrid_node.protocol.ledger.items import TxItem
 from offgrid_node.protocol.ledger.meeting import Question
 from offgrid_node.protocol.ledger.records import LedgerGenesis, Tx
+from offgrid_node.protocol.ledger.sources import HoldTerms
 from offgrid_node.protocol.ledger.words import NO_WORDS, Words
 
 PUSH_BLOCKS_MAX = 256  # in one PushBlocks call,
 PUSH_BYTES_MAX = 1024 * 1024  # and of all its blocks together
 PUSH_SIGNATURES_MAX = 1_024  # in these, for each costs the receiver time; two of the largest blocks
 WANTED_MAX = 256  # digests in one SyncBlocks call
+VOUCHERS_MAX = 64  # in one DeliverVouchers call
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +112,27 @@ class SetCreditLine:
 
     payer: bytes
     amount_micro: int
+
+
+@dataclass(frozen=True, slots=True)
+class Settle:
+    """Posts what this payer (20 bytes) has promised this node, or what all have (b"").
+
+    Answered with SettleResponse. FailedPrecondition (EconomyOff, LedgerNotOpen, Muted, NothingToSettle), Unavailable
+    (StillLearning).
+    """
+
+    payer: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class DeliverVouchers:
+    """Vouchers of a payer's, each with the terms of its hold, whose payee this node is; signed as the terms say.
+
+    Answered with DeliverVouchersResponse; FailedPrecondition (EconomyOff, LedgerNotOpen).
+    """
+
+    vouchers: tuple[tuple[HoldTerms, ledger_pb2.HoldVoucher], ...]
 
 
 @dataclass(frozen=True, slots=True)

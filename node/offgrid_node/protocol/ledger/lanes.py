@@ -94,13 +94,13 @@ class Lanes:
         held = self._accounts.get(account)
         return Tx(self.source(account), held.next_seq, held.head, fee_micro, outputs, meta, request)
 
-    def sign(self, tx: Tx, now: Now, *, transfer_id: str = "", bookings: int = 0) -> TxItem:
+    def sign(self, tx: Tx, now: Now, *, transfer_id: str = "") -> TxItem:
         """Signs what is the next of its account, in which nothing is in flight: from now on this is."""
         assert tx.src not in self._in_flight, "one transaction of an account at a time"
         body = tx.encode()
         digest = digest_of(TX_KIND, self._settings.salt, body)
         item = TxItem(tx, body, self._settings.signer.sign(digest), digest)
-        self._transactions.add(item, now, transfer_id=transfer_id, bookings=bookings)
+        self._transactions.add(item, now, transfer_id=transfer_id)
         self.fly(tx.src, digest)
         self._draft.record(EventType.TX_CREATED, tx_id_of(digest), ledger=ledger_event(tx, digest, "signed"))
         return item

@@ -22,11 +22,12 @@ from offgrid_node.protocol.ids import node_id_bytes
 from offgrid_node.protocol.ledger import commands
 from offgrid_node.protocol.ledger.accounts import Accounts
 from offgrid_node.protocol.ledger.blocks import BLOCK_BYTES_MAX, BLOCK_ITEMS_MAX, BLOCK_SIGNATURES_MAX, seal_block
-from offgrid_node.protocol.ledger.bookings import Bookings
 from offgrid_node.protocol.ledger.by_hand import ByHand
 from offgrid_node.protocol.ledger.chains import Chains
+from offgrid_node.protocol.ledger.delivery import VoucherTag
 from offgrid_node.protocol.ledger.exposures import AMOUNT_BYTES
 from offgrid_node.protocol.ledger.gossip import Gossip, Tag
+from offgrid_node.protocol.ledger.holding import Holding
 from offgrid_node.protocol.ledger.intake import Intake
 from offgrid_node.protocol.ledger.items import Item, SignedHeader, signatures_in
 from offgrid_node.protocol.ledger.keys import Keys
@@ -36,6 +37,7 @@ from offgrid_node.protocol.ledger.records import LedgerGenesis
 from offgrid_node.protocol.ledger.settings import LedgerSettings
 from offgrid_node.protocol.ledger.slots import Slots
 from offgrid_node.protocol.ledger.tables import CREDIT_LINES, GENESIS_KEY, META
+from offgrid_node.protocol.ledger.taken import amounts
 from offgrid_node.protocol.ledger.transactions import Transactions
 from offgrid_node.protocol.ledger.views import Views
 from offgrid_node.protocol.ledger.voice import Voice
@@ -62,13 +64,15 @@ class LedgerMachine:
         self._transactions = Transactions(draft, self._accounts)
         self._chains = Chains(draft, salt)
         self._orphans = Orphans(draft)
-        self._bookings = Bookings(own, salt, draft)
         self._witness = Witness(
             settings, draft, self._accounts, self._slots, self._transactions, self._voice, self._keys
         )
+        self._holding = Holding(
+            settings, draft, self._accounts, self._transactions, self._witness, self._voice, self._keys
+        )
         self._intake = Intake(own, salt, draft, self._chains, self._orphans, self._voice, self._witness)
         self._wallet = Wallet(
-            settings, draft, self._accounts, self._transactions, self._witness, self._voice, self._bookings, self._keys
+            settings, draft, self._accounts, self._transactions, self._witness, self._voice, self._holding, self._keys
         )
         self._by_hand = ByHand(settings, self._accounts, self._transactions, self._witness, self._wallet)
         self._gossip = Gossip(settings.node_id, draft, self._chains, self._orphans, self._voice)
@@ -81,7 +85,7 @@ class LedgerMachine:
     def load(self, rows: Rows, now: Now) -> None:
         self._draft.load(rows)
         self.reach.load(now)
-        self._bookings.load()
+        self._holding.load()
         row = rows.get(META, GENESIS_KEY)
         if row is None:
             return
@@ -98,7 +102,8 @@ class LedgerMachine:
     def deadline_ms(self) -> int | None:
         if not self._settings.enabled or not self._genesis_digest:
             return None
-        due = (self._gossip.deadline_ms(), self._voice.deadline_ms(), self._witness.deadline_ms())
+        parts = self._gossip, self._voice, self._witness, self._holding
+        due = [part.deadline_ms() for part in parts]
         return min((at for at in due if at is not None), default=None)
 
     def step(self, inputs: Sequence[object], now: Now, rng: Rng) -> list[Effect]:
@@ -112,17 +117,21 @@ class LedgerMachine:
                         self._draft.reply(ticket, fault)
                 case Answered(Tag() as tag):
                     self._gossip.on_answered(tag, event, now)
+                case Answered(VoucherTag() as told):
+                    self._holding.on_answered(told, event, now)
                 case PeerUp(node):
                     self.reach.on_peer_up(node)
                     self._gossip.on_peer_up(node)
+                    self._holding.on_peer_up(node, now)
                 case PeerDown(node):
                     self.reach.on_peer_down(node, now)
                     self._gossip.on_peer_down(node)
+                    self._holding.on_peer_down(node)
                 case KeyReplaced(node, number):
                     self._keys.on_replaced(node, number)
                 case CostIncurred():
                     if self._settings.enabled:
-                        self._bookings.on_cost(event, now, payable=self.is_open)
+                        self._holding.on_cost(event, now, payable=self.is_open)
                 case Woke():
                     pass  # whatever the time has brought is seen to below
                 case _:
@@ -162,8 +171,23 @@ class LedgerMachine:
 
     @property
     def owed_micro(self) -> int:
-        """Booked and not in a transaction yet."""
-        return self._bookings.owed_micro
+        """Booked, and no hold covers it yet."""
+        return self._holding.bookings.owed_micro
+
+    @property
+    def promised_out_micro(self) -> int:
+        """Promised out of holds of this node's that have not ended."""
+        return self._holding.given.promised_micro
+
+    @property
+    def promised_in_micro(self) -> int:
+        """Promised to this node by vouchers that it holds and nobody has posted yet."""
+        return self._holding.taken.promised_micro
+
+    @property
+    def held_micro(self) -> int:
+        """In this node's holds that have not ended, promised or not."""
+        return self._holding.given.held_micro
 
     @property
     def queued_micro(self) -> int:
@@ -186,6 +210,8 @@ class LedgerMachine:
         | ledger_pb2.SignTransactionResponse
         | ledger_pb2.SendTransactionResponse
         | ledger_pb2.OpenLanesResponse
+        | ledger_pb2.SettleResponse
+        | ledger_pb2.DeliverVouchersResponse
         | ledger_pb2.PushBlocksResponse
         | ledger_pb2.SyncBlocksResponse
     ):
@@ -226,6 +252,15 @@ class LedgerMachine:
             case commands.OpenLanes():
                 self._wallet.on_open_lanes(command, now, rng)
                 return ledger_pb2.OpenLanesResponse()
+            case commands.Settle():
+                self._wallet.check_free()
+                txs = [self._views.by_digest(digest) for digest in self._holding.on_settle(command, now)]
+                transactions = [tx for tx in txs if tx is not None]
+                return ledger_pb2.SettleResponse(
+                    transactions=transactions, amount_micro=amounts(transactions, self._settings.node_id)
+                )
+            case commands.DeliverVouchers():
+                return self._holding.on_vouchers(command, now)
             case commands.SetCreditLine(payer, amount_micro):
                 self._set_credit_line(payer, amount_micro)
                 return ledger_pb2.SetCreditLineResponse()
@@ -279,6 +314,7 @@ class LedgerMachine:
     def _close_step(self, now: Now, rng: Rng) -> None:
         for known in self._witness.take_learnt():
             self._wallet.on_learnt(known)
+            self._holding.on_learnt(known)
         learnt_all = self._voice.on_time(now.mono_ms)
         self._gossip.on_time(now, rng)
         self._witness.on_time(now)
@@ -286,14 +322,18 @@ class LedgerMachine:
             self._witness.settle(now)
             for known in self._witness.take_ended():
                 self._wallet.on_ended(known)
+                self._holding.on_ended(known)
             if learnt_all:
                 self._wallet.on_learnt_all()
+                self._holding.on_learnt_all()
                 learnt_all = False
-            if not self._wallet.pump(now):
+            signed = self._holding.pump(now)
+            if not self._wallet.pump(now) and not signed:
                 break
         self._intake.tell_of_forks()
         for items in _parcels(self._voice.take()):
             self._speak(items, now, rng)
+        self._holding.flush(now)
         self._slots.flush()
         self._witness.flush()
         self._transactions.flush()

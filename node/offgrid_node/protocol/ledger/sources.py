@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from offgrid_node.protocol.ids import NODE_ID_BYTES, base32
-from offgrid_node.protocol.signing import SIGNATURE_BYTES, BodyReader, BodyWriter, check_version, digest_of
+from offgrid_node.protocol.signing import SIGNATURE_BYTES, BodyReader, BodyWriter, check_version, decode_body, digest_of
 
 LANE_KIND, HOLD_KIND, VOUCHER_KIND = b"og.lane.v1", b"og.hold.v1", b"og.voucher.v1"
 VERSION = 1
@@ -115,6 +115,11 @@ class HoldTerms:
         writer = BodyWriter().uint(VERSION, 1).fixed(self.payer, NODE_ID_BYTES).fixed(self.payee, NODE_ID_BYTES)
         writer.uint(self.number, 8).uint(self.funds_micro, 8).uint(self.fee_micro, 8).uint(self.expires_us, 8)
         return writer.uint(self.key, KEY_NUMBER_BYTES).done()
+
+    @classmethod
+    def decode(cls, body: bytes) -> HoldTerms:
+        """Raises PeerFault for anything that `encode` would not have written."""
+        return decode_body("hold", body, cls.read, cls.encode)
 
     @classmethod
     def read(cls, reader: BodyReader) -> HoldTerms:

@@ -21,7 +21,12 @@ IN_FLIGHT = "ledger_in_flight"  # account of this node's → digest of what is s
 TRANSFERS_OPEN = "ledger_transfers_open"  # number → transfer id, of those not signed yet
 BOOKINGS = "ledger_bookings"  # job id → Booking
 BOOKING_INDEX = "ledger_booking_index"  # number counted down → job id
-OWED = "ledger_owed"  # number → bookings.Owed, which no transaction pays yet
+OWED = "ledger_owed"  # number → bookings.Owed, which no hold covers yet
+HOLD_BOOKINGS = "ledger_hold_bookings"  # hold, place → bookings.Promised
+GIVEN = "ledger_given"  # hold → GivenHold, of this node as the payer
+GIVEN_OPEN = "ledger_given_open"  # hold → nothing, of those that have not ended
+TAKEN = "ledger_taken"  # hold → TakenHold, of this node as the payee
+TAKEN_OPEN = "ledger_taken_open"  # hold → nothing, of those that have not ended
 LOG = "ledger_log"  # position → ledger_pb2.Block, in the order in which this node took blocks in
 PLACES = "ledger_places"  # block's digest → position
 CHAINS = "ledger_chains"  # author, height → position; of an author who forked, the branch that came first
@@ -36,6 +41,7 @@ LANES_SEEN = "ledger_lanes_seen"  # account of a lane that has signed → its ow
 CREDIT_LINES = "ledger_credit_lines"  # payer's account → the most that is accepted of it before it is final, 8 bytes
 
 GENESIS_KEY, TOTALS_KEY, MUTE_KEY, LANES_KEY = b"genesis", b"totals", b"mute", b"lanes"
+HOLD_NUMBER_KEY = b"hold_number"  # the number of the newest hold
 LEARN_KEY = b"learn"  # there from a restore until the node has learnt what it signed before: see learning.py
 
 EVERYBODY = bytes(NODE_ID_BYTES)  # in TX_INDEX
@@ -52,6 +58,10 @@ def number_of(key: bytes) -> int:
 
 def newest_first(number: int) -> bytes:
     return (NUMBER_MAX - number).to_bytes(NUMBER_BYTES, "big")
+
+
+def place_key(hold: bytes, place: int) -> bytes:
+    return hold + place.to_bytes(4, "big")
 
 
 def slot_key(account: bytes, seq: int) -> bytes:

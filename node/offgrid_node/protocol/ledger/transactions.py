@@ -47,14 +47,13 @@ class Transactions:
         known = self.get(digest) if digest != NOTHING else None
         return known if known is not None and (known.item.tx.src, known.item.tx.seq) == (account, seq) else None
 
-    def add(self, item: TxItem, now: Now, *, transfer_id: str = "", bookings: int = 0) -> Known:
+    def add(self, item: TxItem, now: Now, *, transfer_id: str = "") -> Known:
         """One that is not known yet."""
         row = ledger_pb2.TxRow(
             signed=common_pb2.Signed(body=item.body, signature=item.signature),
             state=ledger_pb2.TX_STATE_SIGNED,
             created_us=now.utc_us,
             transfer_id=transfer_id,
-            bookings=bookings,
         )
         known = self._held[item.digest] = Known(item, row)
         self._draft.put(TXS, item.digest, row)
@@ -65,9 +64,9 @@ class Transactions:
             self._draft.put_bytes(LANES_SEEN, source.account, source.owner + source.lane.to_bytes(LANE_BYTES, "big"))
         return known
 
-    def explain(self, known: Known, *, transfer_id: str = "", bookings: int = 0) -> None:
+    def explain(self, known: Known, *, transfer_id: str) -> None:
         """What an own one was for."""
-        known.row.transfer_id, known.row.bookings = transfer_id, bookings
+        known.row.transfer_id = transfer_id
         self._draft.put(TXS, known.item.digest, known.row)
 
     def end(self, known: Known, state: ledger_pb2.TxState.ValueType, tally: Tally, now: Now) -> None:

@@ -3,7 +3,7 @@
 A transfer is durable when it is answered; it is signed at once when no transaction of its account is in flight, else
 when its turn comes. Who names no account pays from the first that is free and has the funds, the node's own before its
 lanes. A signed transaction is durable before it leaves: were it not, a crash could sign another for the
-same slot. What jobs cost is paid in turns with transfers, so neither keeps the other waiting for ever; transfers in
+same slot. Holds are funded in turns with transfers, so neither keeps the other waiting for ever; transfers in
 the queue have their funds set aside, and what is owed waits for the rest.
 """
 
@@ -15,12 +15,10 @@ from offgrid.v1 import ledger_pb2
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.draft import Draft
 from offgrid_node.protocol.errors import Exhausted, FailedPrecondition, Unavailable
-from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.ids import ID_BYTES, base32, fresh_id
 from offgrid_node.protocol.ledger.accounts import Accounts
-from offgrid_node.protocol.ledger.bookings import Bookings
 from offgrid_node.protocol.ledger.commands import CreateTransfer, OpenLanes
-from offgrid_node.protocol.ledger.endings import ledger_event
+from offgrid_node.protocol.ledger.holding import Holding
 from offgrid_node.protocol.ledger.items import Unlock
 from offgrid_node.protocol.ledger.keys import Keys
 from offgrid_node.protocol.ledger.lanes import Lanes
@@ -53,7 +51,7 @@ LEARN_RETRY_MS = 1_000
 
 
 class Wallet:
-    """Transfers, and the payments of what is owed."""
+    """Transfers, and the funds of holds for whom this node owes."""
 
     def __init__(
         self,
@@ -63,17 +61,18 @@ class Wallet:
         transactions: Transactions,
         witness: Witness,
         voice: Voice,
-        bookings: Bookings,
+        holding: Holding,
         keys: Keys,
     ) -> None:
         self._settings, self._draft, self._accounts = settings, draft, accounts
-        self._transactions, self._witness, self._voice, self._bookings = transactions, witness, voice, bookings
+        self._transactions, self._witness, self._voice = transactions, witness, voice
+        self._bookings, self._given = holding.bookings, holding.given
         self.lanes = Lanes(settings, draft, accounts, transactions, witness, voice, keys)
         self._queues: dict[bytes, OrderedDict[int, ledger_pb2.TransferRow]] = {}  # by account
         self._queued: Counter[bytes] = Counter()  # what they add up to, by account
         self._waiting = 0  # transfers in them
         self._last = 0
-        self._bookings_next = False
+        self._holds_next = False
         self.fee_micro = 0
 
     def load(self) -> None:
@@ -163,8 +162,6 @@ class Wallet:
         """A transaction of this node's own that it had forgotten: what was to be paid by it is paid, and not again.
         Transfers are signed in the order in which they were made."""
         tx, digest = known.item.tx, known.item.digest
-        if self._on_forgotten(known):
-            return
         for row in self._queues.get(tx.src, {}).values():
             if (_outputs(row), row.fee_micro, row.meta, row.request) == (tx.outputs, tx.fee_micro, tx.meta, tx.request):
                 self._transactions.explain(known, transfer_id=row.transfer_id)
@@ -172,15 +169,6 @@ class Wallet:
                 return
         if tx.request != NO_REQUEST:
             self._remember(known)
-
-    def _on_forgotten(self, known: Known) -> bool:
-        """Whether it pays what is owed, as far as this node remembers: that is paid then. Of several payments of the
-        same bookings, of which all but one are void, that may come out only when the last one is final."""
-        payment = self._bookings.payment_in(known.item.tx)
-        if payment is not None:
-            self._bookings.paid(payment, tx_id_of(known.item.digest), known.item.tx.fee_micro)
-            self._transactions.explain(known, bookings=len(payment.bookings))
-        return payment is not None
 
     def on_learnt_all(self) -> None:
         """What was in flight is so again: nothing else may take its slot."""
@@ -193,14 +181,8 @@ class Wallet:
         if tx.src not in self.lanes:
             self._tell_payee(known)
             return
-        if known.row.state == ledger_pb2.TX_STATE_FINAL and not known.row.bookings and not known.row.transfer_id:
-            self._on_forgotten(known)
         if known.row.state == ledger_pb2.TX_STATE_VOID:
             self._voice.notice(f"transaction {tx_id_of(digest)} of this node will never be: its slot ended without it")
-            self._bookings.unpaid(tx_id_of(digest), known.row.bookings)
-        elif known.row.bookings:
-            outcome = f"{known.row.bookings} bookings"
-            self._draft.record(EventType.SETTLED, tx_id_of(digest), ledger=ledger_event(tx, digest, outcome))
         if digest == self.lanes.in_flight(tx.src):
             self.lanes.fly(tx.src, b"")
 
@@ -228,9 +210,9 @@ class Wallet:
 
     def _sign_own(self, now: Now) -> bool:
         """What the node's own account pays: what is owed and transfers in turns."""
-        if self._bookings_next:
-            return self._pay_bookings(now) or self._sign_transfer(self._settings.account, now)
-        return self._sign_transfer(self._settings.account, now) or self._pay_bookings(now)
+        if self._holds_next:
+            return self._fund_holds(now) or self._sign_transfer(self._settings.account, now)
+        return self._sign_transfer(self._settings.account, now) or self._fund_holds(now)
 
     # ---- inside
 
@@ -330,7 +312,7 @@ class Wallet:
         item = self.lanes.sign(tx, now, transfer_id=row.transfer_id)
         self.lanes.send(item, now)
         self._signed(row, item.digest)
-        self._bookings_next = self._bookings_next or account == self._settings.account
+        self._holds_next = self._holds_next or account == self._settings.account
         return True
 
     def _signed(self, row: ledger_pb2.TransferRow, digest: bytes) -> None:
@@ -344,19 +326,21 @@ class Wallet:
         self._draft.put(TRANSFERS, row.transfer_id.encode(), row)
         self._draft.delete(TRANSFERS_OPEN, number_key(row.number))
 
-    def _pay_bookings(self, now: Now) -> bool:
+    def _fund_holds(self, now: Now) -> bool:
         if not self._bookings.owed_micro:
             return False
-        own = self._settings.account
-        payment = self._bookings.next_payment(self.spendable(own) - self.fee_micro)
-        if payment is None:
-            self._voice.notice("jobs are owed for that this account's free funds do not pay")
+        own, owed = self._settings.account, self._bookings.owed_by_payee()
+        planned = self._given.plan(owed, self.spendable(own) - self.fee_micro, self.fee_micro, now)
+        if not planned:
+            if any(not self._given.of(payee) for payee in owed):
+                self._voice.notice("jobs are owed for that this account's free funds do not pay")
             return False
-        tx = self.lanes.draft(own, payment.outputs, self.fee_micro, payment.meta, NO_REQUEST)
-        item = self.lanes.sign(tx, now, bookings=len(payment.bookings))
+        outputs = tuple((terms.account, terms.funds_micro) for terms in planned)
+        meta = encode_meta({"action": "hold", "expires": str(planned[0].expires_us), "number": str(planned[0].number)})
+        item = self.lanes.sign(self.lanes.draft(own, outputs, self.fee_micro, meta, NO_REQUEST), now)
         self.lanes.send(item, now)
-        self._bookings.paid(payment, tx_id_of(item.digest), self.fee_micro)
-        self._bookings_next = False
+        self._given.on_funding(planned, item.digest, self.fee_micro)
+        self._holds_next = False
         return True
 
 

@@ -28,7 +28,7 @@ transactions for the slots in reach, and each is kept.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from offgrid.v1 import ledger_pb2
 from offgrid_node.protocol.clock import Now
@@ -138,6 +138,14 @@ class Witness:
         """Whether the transaction's slot knows of it."""
         slot = self._slots.get(item.tx.src, item.tx.seq)
         return slot is not None and (slot.first == item.digest or item.digest in slot.tallies)
+
+    def in_slot(self, name: bytes, seq: int) -> Iterator[Known]:
+        """The transactions of a slot that are here."""
+        slot = self._slots.get(name, seq)
+        for digest in {slot.first: None, **dict.fromkeys(slot.tallies)} if slot is not None else ():
+            known = self._transactions.of_slot(name, seq, digest)
+            if known is not None:
+                yield known
 
     # ---- inputs
 

@@ -36,6 +36,7 @@ from offgrid_node.services.ledger.blocks import BlockChecks, check_digest
 from offgrid_node.services.ledger.opening import check_admin, genesis_of
 from offgrid_node.services.ledger.reads import LedgerReads
 from offgrid_node.services.ledger.receipts import Calls, Receipts
+from offgrid_node.services.ledger.vouchers import checked_vouchers
 from offgrid_node.services.stream import Stream
 
 _WITH_TRANSACTION = (
@@ -62,6 +63,7 @@ class LedgerHandlers:
         """`bulk` checks the signatures, `calls` reach the witnesses; `enabled` is what the config says
         (economy.enabled)."""
         self._runtime, self._signer, self._directory, self._enabled = runtime, signer, directory, enabled
+        self._verify = verify
         self._reads = LedgerReads(runtime.store, signer.node_id, directory)
         self._checks = BlockChecks(directory, verify, bulk)
         self._receipts = Receipts(runtime.store, signer, directory, lambda: self._reads.committee, verify, calls)
@@ -90,6 +92,8 @@ class LedgerHandlers:
         status.enabled, status.owed_micro = self._enabled, machine.owed_micro
         status.notices.extend(machine.notices)
         status.muted_why = machine.muted_why
+        status.promised_out_micro, status.promised_in_micro = machine.promised_out_micro, machine.promised_in_micro
+        status.held_micro = machine.held_micro
         now = self._runtime.clock.now()
         for witness in status.witnesses:
             witness.state = machine.witness_state(witness.node_id)
@@ -253,7 +257,16 @@ class LedgerHandlers:
         self._check_open()
         return self._receipts.sign(check_digest("tx_digest", request.tx_digest), self._machine().muted_why)
 
+    def settle(self, caller: Caller, request: ledger_pb2.SettleRequest) -> Ticket:
+        payer = node_id_bytes(self._account("payer", request.payer)) if request.payer else b""
+        return self._ask(caller, commands.Settle(payer), request).map(self._with_all_names)
+
     # ---- from peers
+
+    def deliver_vouchers(self, caller: Caller, request: ledger_pb2.DeliverVouchersRequest) -> Ticket:
+        self._check_open()
+        checked = checked_vouchers(request, caller.node_id, self._signer.node_id, self._directory(), self._verify)
+        return self._ask(caller, commands.DeliverVouchers(checked), request)
 
     def push_blocks(self, caller: Caller, request: ledger_pb2.PushBlocksRequest) -> Ticket:
         self._check_open()  # before the signatures, which cost time
@@ -281,6 +294,12 @@ class LedgerHandlers:
         return self._ask(caller, command, request)
 
     # ---- inside
+
+    def _with_all_names(self, response: Message) -> Message:
+        assert isinstance(response, ledger_pb2.SettleResponse)
+        for transaction in response.transactions:
+            self._reads.named(transaction)
+        return response
 
     def _machine(self) -> LedgerMachine:
         return self._runtime.machine("ledger", LedgerMachine)

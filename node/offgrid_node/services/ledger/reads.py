@@ -12,6 +12,7 @@ from offgrid_node.protocol.errors import InvalidRequest, NotFound
 from offgrid_node.protocol.ids import NODE_ID_BYTES, base32, node_id_bytes, unbase32
 from offgrid_node.protocol.ledger.committee import Committee
 from offgrid_node.protocol.ledger.exposures import Pending, accepted, credit_line, credit_lines, pending
+from offgrid_node.protocol.ledger.paid import as_read
 from offgrid_node.protocol.ledger.records import DIGEST_BYTES, tx_id_of
 from offgrid_node.protocol.ledger.tables import (
     BOOKING_INDEX,
@@ -273,7 +274,7 @@ class LedgerReads:
 
     def _paid(self, booking: ledger_pb2.Booking) -> ledger_pb2.Booking:
         booking.payee_name = self.names.of(booking.payee)
-        return booking
+        return as_read(self._store, booking)
 
     def _judge(self, tx: ledger_pb2.Transaction) -> None:
         """What only this node knows of a transaction that is not final."""

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import replace
 
 import pytest
 from ledger_bench import OWNER, PAYEE, SELF, W1, W2, W3, Bench, confirm, vote
 
 from offgrid.v1 import ledger_pb2
 from offgrid_node.protocol.errors import AlreadyExists, Unavailable
-from offgrid_node.protocol.events import CostIncurred, PeerDown
+from offgrid_node.protocol.events import PeerDown
 from offgrid_node.protocol.ids import node_id_bytes
 from offgrid_node.protocol.ledger.blocks import CheckedBlock, check_block
 from offgrid_node.protocol.ledger.items import Report, Seen, Statement, TxItem, double_of
 from offgrid_node.protocol.ledger.learning import MEET_MS, PATIENCE_MS
 from offgrid_node.protocol.ledger.orphans import GIVE_UP_MS
-from offgrid_node.protocol.ledger.records import noop_digest, tx_id_of
+from offgrid_node.protocol.ledger.records import tx_id_of
 from offgrid_node.protocol.ledger.recovery import EVIDENCE_MS
-from offgrid_node.protocol.ledger.tables import BOOKINGS, LEARN_KEY, LOG, META, MUTE_KEY, TRANSFERS
+from offgrid_node.protocol.ledger.tables import LEARN_KEY, LOG, META, MUTE_KEY, TRANSFERS
 from offgrid_node.protocol.ledger.wallet import Wallet
 from offgrid_node.storage.memory import MemoryStore
 from offgrid_node.storage.store import Batch
@@ -280,24 +279,6 @@ class TestWhatItSigned:
         states = [each.transaction.state for each in asked if isinstance(each, ledger_pb2.CreateTransferResponse)]
         assert states == [ledger_pb2.TX_STATE_SIGNED, ledger_pb2.TX_STATE_QUEUED]
 
-    @pytest.mark.parametrize("jobs", [1, 3])
-    def test_for_jobs_is_paid_once(self, jobs: int) -> None:
-        bench = Bench()
-        bench.transfer(1)
-        for number in range(jobs):
-            bench.step(CostIncurred(f"j-{number}", 1, PAYEE, 7, "compute"))
-        (first,) = [item for item in bench.take_said() if isinstance(item, TxItem)]
-        made = lost(bench, lambda: bench.finish(first))
-        (payment,) = [item for block in made for item in block.items if isinstance(item, TxItem)]
-        bench.step(CostIncurred("j-new", 1, PAYEE, 9, "compute"))
-        learns(bench, made)
-        assert bench.machine.owed_micro == 9
-        bench.finish(payment)
-        (more,) = [item for item in bench.take_said() if isinstance(item, TxItem)]
-        assert more.tx.total_micro - more.tx.fee_micro == 9
-        rows = [ledger_pb2.Booking.FromString(row) for _, row in bench.store.scan(BOOKINGS)]
-        assert len({row.tx_id for row in rows if row.job_id != "j-new"}) == 1
-
     def test_twice_at_one_height_keeps_it_mute(self) -> None:
         bench = Bench()
         made = lost(bench, lambda: bench.says(OWNER, bench.tx(amount=1)))
@@ -381,29 +362,3 @@ def test_what_a_restored_witness_had_confirmed_it_reports_though_it_does_not_see
     bench.says(PAYEE, double_of(item, bench.tx(amount=2)))
     bench.wait(EVIDENCE_MS)
     assert Report(0, node_id_bytes(OWNER), 0, 1, 0, item.digest) in bench.take_said()
-
-
-def test_a_restored_owner_pays_once_what_a_void_payment_was_for_and_the_next_one_paid() -> None:
-    bench = Bench()
-    bench.transfer(5)
-    bench.step(CostIncurred("j-1", 1, PAYEE, 300, "compute"))
-    (first,) = [item for item in bench.take_said() if isinstance(item, TxItem)]
-
-    def act() -> None:
-        """The payment is signed in slot 1, ends as void, and is signed again in slot 2."""
-        bench.finish(first)
-        noop = Statement(False, 0, node_id_bytes(SELF), 1, 1, noop_digest(SALT, node_id_bytes(SELF), 1))
-        for witness in OTHERS:
-            bench.says(witness, noop, replace(noop, confirms=True))
-
-    made = lost(bench, act)
-    payments = [item for block in made for item in block.items if isinstance(item, TxItem)]
-    assert [item.tx.seq for item in payments] == [1, 2]
-    learns(bench, made)
-    bench.finish(payments[1])
-    bench.wait(10_000)
-    assert [item for item in bench.take_said() if isinstance(item, TxItem)] == []
-    assert (bench.balance(PAYEE), bench.machine.owed_micro) == (START_MICRO + 305, 0)
-    row = bench.store.get(BOOKINGS, b"j-1")
-    assert row is not None
-    assert ledger_pb2.Booking.FromString(row).tx_id == tx_id_of(payments[1].digest)

@@ -13,13 +13,12 @@ from offgrid_node.protocol.errors import AlreadyExists, Exhausted, FailedPrecond
 from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.events import CostIncurred
 from offgrid_node.protocol.ids import node_id_bytes
-from offgrid_node.protocol.ledger import bookings, wallet
+from offgrid_node.protocol.ledger import wallet
 from offgrid_node.protocol.ledger.commands import CreateTransfer, UnlockSlot
 from offgrid_node.protocol.ledger.items import Statement, TxItem, Unlock
-from offgrid_node.protocol.ledger.records import booking_digest, decode_meta, noop_digest, tx_id_of
+from offgrid_node.protocol.ledger.records import decode_meta, noop_digest
 from offgrid_node.protocol.ledger.sources import NodeSource
-from offgrid_node.protocol.ledger.tables import BOOKING_INDEX, BOOKINGS, OWED
-from offgrid_node.protocol.merkle import root_of
+from offgrid_node.protocol.ledger.tables import BOOKINGS
 from offgrid_tools.ledgersim.keys import FEE, SALT, START_MICRO
 
 
@@ -184,109 +183,11 @@ def test_nothing_is_signed_while_a_node_that_has_just_started_listens() -> None:
 # ---- what jobs cost
 
 
-def test_a_cost_is_booked_and_paid_with_its_jobs_name() -> None:
-    bench = Bench()
-    bench.step(cost("j-1", 300))
-    (item,) = finish_own(bench)
-    assert item.tx.outputs == ((node_id_bytes(PAYEE), 300),)
-    assert decode_meta(item.tx.meta) == {"job_id": "j-1", "action": "compute"}
-    row = booking(bench, "j-1")
-    assert (row.amount_micro, row.fee_micro, row.action, row.attempt, row.owed) == (300, FEE, "compute", 1, False)
-    found = bench.views.transaction(row.tx_id)
-    assert found is not None
-    assert found.state == ledger_pb2.TX_STATE_FINAL
-    assert bench.machine.owed_micro == 0
-    assert [event.ledger.outcome for event in bench.events if event.etype == EventType.SETTLED] == ["1 bookings"]
-
-
-def test_a_cost_that_is_said_twice_is_booked_once() -> None:
-    bench = Bench()
-    bench.step(cost("j-1", 300), cost("j-1", 300))
-    bench.restart()
-    bench.calm()
-    bench.step(cost("j-1", 300))
-    assert len(finish_own(bench)) == 1
-    assert own_txs(bench) == []
-
-
-def test_of_a_new_job_too_a_cost_is_booked_once_and_the_disk_is_not_asked() -> None:
-    bench = Bench(opened=False)
-    new = CostIncurred("j-1", 1, PAYEE, 300, "compute", is_new=True)
-    store, asked = bench.store.get, list[str]()
-    bench.store.get = lambda table, key: asked.append(table) or store(table, key)  # type: ignore[func-returns-value,method-assign]
-    bench.step(new, new)
-    bench.step(new)
-    assert len([*bench.store.scan(BOOKINGS)]) == len([*bench.store.scan(BOOKING_INDEX)]) == 1
-    assert BOOKINGS not in asked
-
-
-def test_what_gathers_while_a_payment_is_in_flight_is_paid_by_one_transaction() -> None:
-    bench = Bench()
-    bench.step(cost("j-0", 1))
-    jobs = [("j-1", 10, W1), ("j-2", 20, W2), ("j-3", 30, W1)]
-    for job, amount, payee in jobs:
-        bench.step(cost(job, amount, payee))
-    finish_own(bench)
-    (item,) = finish_own(bench)
-    assert dict(item.tx.outputs) == {node_id_bytes(W1): 40, node_id_bytes(W2): 20}
-    leaves = [booking_digest(SALT, job, 1, node_id_bytes(payee), amount, "compute") for job, amount, payee in jobs]
-    assert decode_meta(item.tx.meta) == {"action": "settle", "bookings": "3", "root": root_of(leaves).hex()}
-    rows = [booking(bench, job) for job, _, _ in jobs]
-    assert len({row.tx_id for row in rows}) == 1
-    assert sum(row.fee_micro for row in rows) == FEE
-    assert [*bench.store.scan(OWED)] == []
-
-
-def test_one_payment_has_a_bounded_number_of_payees_and_bookings(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bookings, "OUTPUTS_MAX", 2)
-    monkeypatch.setattr(bookings, "PAYMENT_BOOKINGS_MAX", 3)
-    bench = Bench()
-    bench.step(cost("j-0", 1))
-    for index, payee in enumerate((W1, W2, W3, W1, W2, W3)):
-        bench.step(cost(f"j-{index + 1}", 10, payee))
-    finish_own(bench)
-    sizes = []
-    while items := finish_own(bench):
-        sizes.append([(len(item.tx.outputs), decode_meta(item.tx.meta).get("bookings", "1")) for item in items])
-    assert sizes == [[(2, "3")], [(2, "3")]]
-
-
-def test_more_is_owed_than_is_held_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bookings, "WINDOW_MAX", 3)
-    bench = Bench()
-    bench.step(cost("j-0", 1))
-    for index in range(8):
-        bench.step(cost(f"j-{index + 1}", 10))
-    assert bench.machine.owed_micro == 80
-    counts = []
-    while items := finish_own(bench):
-        counts += [int(decode_meta(item.tx.meta).get("bookings", "1")) for item in items]
-        if len(counts) == 2:
-            bench.restart()
-            bench.calm()
-    assert counts == [1, 3, 3, 2]
-    assert bench.machine.owed_micro == 0
-
-
 def test_nothing_to_pay_or_nobody_else_is_booked_and_not_paid() -> None:
     bench = Bench()
     bench.step(cost("j-free", 0), cost("j-own", 50, SELF))
     assert own_txs(bench) == []
     assert [(booking(bench, job).owed, booking(bench, job).tx_id) for job in ("j-free", "j-own")] == [(False, "")] * 2
-
-
-def test_what_funds_do_not_pay_stays_owed_and_is_said_until_they_do() -> None:
-    bench = Bench(balances={OWNER: START_MICRO})
-    bench.step(cost("j-1", 300))
-    assert own_txs(bench) == []
-    assert booking(bench, "j-1").owed
-    assert "owed" in bench.machine.notices[0]
-    gift = bench.tx(OWNER, to=SELF, amount=310)
-    bench.says(OWNER, gift)
-    bench.take_said()
-    bench.finish(gift)
-    assert len(finish_own(bench)) == 1
-    assert bench.machine.owed_micro == 0
 
 
 def test_a_booking_too_big_for_the_funds_does_not_hold_up_smaller_ones() -> None:
@@ -324,13 +225,6 @@ def test_before_the_ledger_is_open_jobs_cost_nothing_that_is_owed() -> None:
     bench.step(cost("j-1", 300))
     assert not booking(bench, "j-1").owed
     assert isinstance(bench.transfer(1), FailedPrecondition)
-
-
-def test_a_job_whose_kind_no_meta_can_carry_is_paid_all_the_same() -> None:
-    bench = Bench()
-    bench.step(CostIncurred("j-1", 1, PAYEE, 5, "com\x00pute" + "é" * 300))
-    (item,) = own_txs(bench)
-    assert decode_meta(item.tx.meta)["action"].startswith("compute")
 
 
 def test_with_the_economy_off_the_machine_is_silent() -> None:
@@ -385,21 +279,3 @@ def test_what_ended_without_the_transaction_is_void_and_the_next_is_signed_behin
     found = bench.views.transaction(waiting.transfer_id)
     assert found is not None
     assert found.state == ledger_pb2.TX_STATE_FINAL
-
-
-def test_what_a_void_payment_was_for_is_owed_again_and_paid_once() -> None:
-    bench = Bench()
-    bench.step(cost("j-1", 300), cost("j-2", 40, W1))
-    (payment,) = own_txs(bench)
-    bench.step(cost("j-3", 5))
-    end_with_nothing(bench)
-    bench.restart()
-    bench.calm()
-    (again,) = own_txs(bench)
-    assert again.tx.seq == 1
-    assert {booking(bench, job).tx_id for job in ("j-1", "j-2", "j-3")} == {tx_id_of(again.digest)}
-    bench.finish(again)
-    assert dict(again.tx.outputs) == {node_id_bytes(PAYEE): 305, node_id_bytes(W1): 40}
-    assert bench.machine.owed_micro == 0
-    assert [*bench.store.scan(OWED)] == []
-    assert payment.digest != again.digest

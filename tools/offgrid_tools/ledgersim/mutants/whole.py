@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
-from offgrid_node.protocol.ledger.bookings import Bookings, Owed
 from offgrid_node.protocol.ledger.chains import TELL_SEEN, Chains
 from offgrid_node.protocol.ledger.gossip import Gossip
 from offgrid_node.protocol.ledger.intake import Intake
 from offgrid_node.protocol.ledger.lanes import Lanes
 from offgrid_node.protocol.ledger.learning import Learning
 from offgrid_node.protocol.ledger.orphans import Orphans
-from offgrid_node.protocol.ledger.tables import OWED, number_key
 from offgrid_node.protocol.ledger.voice import Voice
 from offgrid_node.protocol.ledger.wallet import Wallet
 from offgrid_node.protocol.ledger.witness import Witness
 from offgrid_tools.ledgersim.mutants.planted import Planted
 from offgrid_tools.ledgersim.whole.node import Node
+from offgrid_tools.sim.mutants.holds import HOLD_MUTANTS
 from offgrid_tools.sim.mutants.patches import Patch, Sound, after, never
 
 
@@ -27,20 +25,6 @@ def _told_first(sound: Sound) -> Sound:
         sound(self, effects)
 
     return commit
-
-
-def _pay_again(sound: Sound) -> Sound:
-    def paid(self: Any, payment: Any, tx_id: str, fee_micro: int) -> None:
-        sound(self, payment, tx_id, fee_micro)
-        for owed in payment.bookings[: 0 if hasattr(self, "paid_again") else None]:
-            self.paid_again = True
-            self._last += 1
-            again: Owed = replace(owed, number=self._last)
-            self._draft.put_bytes(OWED, number_key(again.number), again.encode())
-            self.owed_micro += again.amount_micro
-            self._hold(again)
-
-    return paid
 
 
 def _one_lower(chains: Any) -> None:
@@ -117,7 +101,7 @@ MUTANTS: dict[str, Planted] = {
         (Patch(Wallet, "_signed", _not_durable),),
         level="whole",
     ),
-    "paid-twice": Planted("what was paid is owed again", (Patch(Bookings, "paid", _pay_again),), level="whole"),
+    **{name: Planted(bug.says, bug.patches, level="whole") for name, bug in HOLD_MUTANTS.items()},
     "chain-begins-anew": Planted(
         "a restarted author forgets its newest block", (Patch(Chains, "load", after(_one_lower)),), level="whole"
     ),

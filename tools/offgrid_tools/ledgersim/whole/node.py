@@ -21,12 +21,13 @@ from offgrid_node.protocol.ids import node_id_bytes, unbase32
 from offgrid_node.protocol.ledger.accounts import Account
 from offgrid_node.protocol.ledger.audit import accounts, sums
 from offgrid_node.protocol.ledger.blocks import CheckedBlock
-from offgrid_node.protocol.ledger.commands import CreateTransfer, PushBlocks, SyncBlocks, UnlockSlot
+from offgrid_node.protocol.ledger.commands import CreateTransfer, DeliverVouchers, PushBlocks, SyncBlocks, UnlockSlot
 from offgrid_node.protocol.ledger.machine import LedgerMachine
 from offgrid_node.protocol.ledger.meeting import question_of
 from offgrid_node.protocol.ledger.records import LedgerGenesis, Tx
 from offgrid_node.protocol.ledger.settings import LedgerSettings
 from offgrid_node.protocol.ledger.slots import Slot
+from offgrid_node.protocol.ledger.sources import HoldTerms, Voucher
 from offgrid_node.protocol.ledger.tables import ACCOUNTS, DISPUTES, LEARN_KEY, LOG, META, PLACES, SLOTS, TXS
 from offgrid_node.protocol.ledger.words import words_of
 from offgrid_node.storage.memory import MemoryStore
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
 DOWN_MS = (10, 3_000)
 RESTORE_MS = 5_000
 Ticket = Callable[[Message | Fault], None]
+
+SETTLE_MS = 10_000  # vouchers are posted often here
 
 
 class Node:
@@ -73,7 +76,7 @@ class Node:
 
     def start(self) -> None:
         self.up, self._booted_us, self._wake_us = True, self.world.engine.now_us, -1
-        self._machine = LedgerMachine(LedgerSettings(Key(self.node_id), SALT))
+        self._machine = LedgerMachine(LedgerSettings(Key(self.node_id), SALT, settlement_interval_ms=SETTLE_MS))
         self._machine.load(self.store, self.now())
         self._plan_wake()
         others = [name for name in self.world.names if name != self.node_id]
@@ -226,6 +229,17 @@ class Node:
                 wanted, digest = tuple(request.wanted), request.genesis_digest
                 command = SyncBlocks(sender, question_of(request), yours, wanted, digest, genesis, request.link)
                 self.ask(command, done, sender)
+
+            case ledger_pb2.DeliverVouchersRequest():
+                for said in request.vouchers:
+                    voucher = Voucher(HoldTerms.decode(said.terms).account, said.amount_micro, said.count, said.root)
+                    if Key(sender).sign(voucher.digest(SALT)) != said.signature:
+                        raise Broken(f"{sender} delivered a voucher that it did not sign")
+                self.ask(
+                    DeliverVouchers(tuple((HoldTerms.decode(said.terms), said) for said in request.vouchers)),
+                    done,
+                    sender,
+                )
 
     # ---- what its owner asks
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from offgrid.v1 import ledger_pb2
-from offgrid_node.protocol.ledger.tables import BOOKINGS, TXS
+from offgrid_node.protocol.ledger.records import Tx
+from offgrid_node.protocol.ledger.sources import HoldSource
+from offgrid_node.protocol.ledger.tables import BOOKINGS, GIVEN, TXS
 from offgrid_node.protocol.ledger.views import Views
 from offgrid_node.storage.memory import MemoryStore
 from offgrid_tools.ledgersim.judge import Broken, Judge
@@ -154,6 +156,8 @@ class Play:
                 continue
             check_bookings(node)
             check_transfers(node)
+            if node.machine.promised_in_micro:
+                raise Broken(f"{node.node_id} has not posted what it was promised")
             if node.machine.muted_why:
                 raise Broken(f"an honest node went mute: {node.machine.muted_why}")
 
@@ -171,22 +175,33 @@ def check_transfers(node: Node) -> None:
 
 
 def check_bookings(node: Node) -> None:
-    """Each cost is in one row, each row in at most one payment, and payments pay what the rows say."""
-    booked: dict[str, int] = {}
-    for _, value in node.store.scan(BOOKINGS):
+    """Each cost is in one row and owed or in one hold, and a hold pays and promises just what stands in it."""
+    booked: dict[bytes, dict[int, int]] = {}
+    for key, value in node.store.scan(BOOKINGS):
         row = ledger_pb2.Booking.FromString(value)
-        if row.tx_id:
-            booked[row.tx_id] = booked.get(row.tx_id, 0) + row.amount_micro
-    views = Views(node.store)
-    paid = {}
-    for digest, value in node.store.scan(TXS):
-        if ledger_pb2.TxRow.FromString(value).bookings:
-            found = views.by_digest(digest)
-            assert found is not None, "what is in a row is found"
-            if found.state == ledger_pb2.TX_STATE_VOID and node.unlocked:
-                continue
-            paid[found.tx_id] = sum(output.amount_micro for output in found.outputs)
-            if found.state != ledger_pb2.TX_STATE_FINAL:
-                raise Broken(f"a payment of {node.node_id} is not final")
-    if paid != booked:
-        raise Broken(f"{node.node_id} booked {booked} and paid {paid}")
+        if row.hold:
+            places = booked.setdefault(row.hold, {})
+            if row.owed or row.place in places:
+                raise Broken(f"{node.node_id} owes for {key.decode()} twice")
+            places[row.place] = row.amount_micro
+    for hold, value in node.store.scan(GIVEN):
+        given = ledger_pb2.GivenHold.FromString(value)
+        amounts = booked.pop(hold, {})
+        count, amount = given.count, given.amount_micro
+        if given.state == ledger_pb2.HOLD_STATE_ENDED:
+            count, amount = given.paid, _got(node, given)
+        if sorted(amounts) != list(range(count)) or sum(amounts.values()) != amount:
+            raise Broken(f"{node.node_id} booked {amounts} out of a hold that pays {amount} for {count}")
+    if booked:
+        raise Broken(f"{node.node_id} booked {booked} out of holds that it does not have")
+
+
+def _got(node: Node, given: ledger_pb2.GivenHold) -> int:
+    """What a hold's payee has got by its end, which must be final."""
+    row = node.store.get(TXS, given.ended)
+    assert row is not None, "what has ended a hold is here"
+    known = ledger_pb2.TxRow.FromString(row)
+    source = Tx.decode(known.signed.body).source
+    if known.state != ledger_pb2.TX_STATE_FINAL or not isinstance(source, HoldSource):
+        raise Broken(f"a hold of {node.node_id} was ended by what is not final, or by no end")
+    return source.act.amount_micro

@@ -6,26 +6,29 @@
   everywhere, slots follow each other, and nobody spends what final slots had not given him by then;
 - void: a transaction is void only where another one, or nothing, is final in its slot;
 - conserved: at every commit of every node all balances and the fees make up the supply;
-- booked once: what a job cost is booked when its result is accepted, at its award's price, and paid at most once;
+- booked once: what a job cost is booked when its result is accepted, at its award's price, and promised in
+  one place at a time, never beyond its hold, and paid at most once;
 - acked: a transfer that was acknowledged moves its money once.
 """
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from google.protobuf.message import Message
 
 from offgrid.v1 import common_pb2, jobs_pb2, ledger_pb2
-from offgrid_node.protocol.ids import node_id_bytes, unbase32
+from offgrid_node.protocol.ids import node_id_bytes
 from offgrid_node.protocol.ledger.accounts import Account, Totals
 from offgrid_node.protocol.ledger.items import Report, Statement, TxItem, decode_item
 from offgrid_node.protocol.ledger.records import HEADER_KIND, Header, LedgerGenesis, Tx, tx_id_of
+from offgrid_node.protocol.ledger.sources import HoldSource, HoldTerms
 from offgrid_node.protocol.ledger.tables import (
     ACCOUNTS,
     BOOKINGS,
     GENESIS_KEY,
+    GIVEN,
     LOG,
     META,
     MUTE_KEY,
@@ -40,6 +43,7 @@ from offgrid_tools.sim.monitor.evidence import Evidence, Violation
 from offgrid_tools.sim.monitor.rules import Passed, Rules, Written
 
 FINAL, VOID = ledger_pb2.TX_STATE_FINAL, ledger_pb2.TX_STATE_VOID
+HOLD_ENDED = ledger_pb2.HOLD_STATE_ENDED
 
 
 class LedgerRules(Rules):
@@ -60,6 +64,8 @@ class LedgerRules(Rules):
         self._fees: dict[str, int] = {}
         self._signed_for: dict[tuple[str, str], bytes] = {}  # (node, transfer) → transaction
         self._booked: dict[tuple[str, bytes], ledger_pb2.Booking] = {}  # by node and job
+        self._given: dict[tuple[str, bytes], ledger_pb2.GivenHold] = {}  # by node and hold
+        self._left: list[tuple[str, ledger_pb2.Booking]] = []  # as they were, which left their holds in this batch
         self._moved: set[str] = set()  # nodes whose accounts this transaction has changed
         self._voided: dict[bytes, Slot] = {}  # transactions that it has made void
         self._accepted: dict[tuple[str, str], ledger_pb2.Transaction] = {}  # (node, request) → as acked
@@ -83,6 +89,7 @@ class LedgerRules(Rules):
             ACCOUNTS: self._on_account,
             TRANSFERS: self._on_transfer,
             BOOKINGS: self._on_booking,
+            GIVEN: self._on_given,
         }
 
     # ---- what leaves a node
@@ -137,8 +144,8 @@ class LedgerRules(Rules):
             match decode_item(data, self._evidence.salt):
                 case TxItem(tx, _, _, digest):
                     self._txs[digest] = tx
-                    if honest and tx.src == header.author:
-                        self._evidence.sign("transaction", author, "", tx.seq, digest)
+                    if honest and tx.source.signer == header.author:
+                        self._evidence.sign("transaction", author, tx.src.hex(), tx.seq, digest)
                 case Statement() as statement:
                     self._ballots.stated(author, statement, honest=honest)
                 case Report() as report:
@@ -204,6 +211,11 @@ class LedgerRules(Rules):
 
     def on_batch(self, node: str) -> None:
         """Whatever is void, another one has its slot; money is conserved at the end of every transaction."""
+        left, self._left = self._left, []
+        for payer, booking in left:
+            given = self._given.get((payer, booking.hold))
+            if given is None or given.state != HOLD_ENDED or booking.place < given.paid:
+                raise Violation(f"job {booking.job_id} is promised twice")
         voided, self._voided = self._voided, {}
         for digest, slot in voided.items():
             if self._final.get(slot, digest) == digest:
@@ -282,15 +294,21 @@ class LedgerRules(Rules):
         known = self._booked.setdefault((node, key), booking)
         if (known.amount_micro, known.payee) != (booking.amount_micro, booking.payee):
             raise Violation(f"job {key.decode()} is booked with {known.amount_micro} and with {booking.amount_micro}")
-        if known.tx_id and known.tx_id != booking.tx_id and not self._is_void(known.tx_id):
-            raise Violation(f"job {key.decode()} is paid twice")
+        if known.hold and (known.hold, known.place) != (booking.hold, booking.place):
+            self._left.append((node, known))
+        if booking.owed and booking.hold:
+            raise Violation(f"job {key.decode()} is owed and promised")
         self._booked[node, key] = booking
 
-    def _is_void(self, tx_id: str) -> bool:
-        """Whether its slot ended without it."""
-        digest = unbase32(tx_id)
-        tx = self._txs.get(digest)
-        return tx is not None and self._final.get(Slot(tx.src, tx.seq), digest) != digest
+    def _on_given(self, node: str, key: bytes, value: bytes | None) -> None:
+        """A hold of this node's as the payer: only more is promised out of it, never more than there is."""
+        given, known = ledger_pb2.GivenHold.FromString(value or b""), self._given.get((node, key))
+        terms = HoldTerms.decode(given.terms)
+        if terms.account != key or given.amount_micro > terms.room_micro:
+            raise Violation(f"{given.amount_micro} is promised out of a hold of {terms.room_micro}")
+        if known is not None and (given.amount_micro < known.amount_micro or given.count < known.count):
+            raise Violation(f"{self._evidence.name_of(node)} takes back what it has promised")
+        self._given[node, key] = given
 
     # ---- the end
 
@@ -312,20 +330,36 @@ class LedgerRules(Rules):
     def _unpaid(self, nodes: Sequence[str]) -> str:
         """A booking that its node could pay; what was paid must be just what was owed."""
         assert self._genesis is not None
-        sums: dict[tuple[str, str], Counter[bytes]] = defaultdict(Counter)
+        sums: dict[tuple[str, bytes], dict[int, int]] = defaultdict(dict)
         for (node, key), booking in self._booked.items():
-            room = self._balances.get(node_id_bytes(node), 0) - self._genesis.fee_micro
+            payer, payee = node_id_bytes(node), node_id_bytes(booking.payee)
+            room = self._balances.get(payer, 0) - 2 * self._genesis.fee_micro
             if booking.owed and node in nodes and booking.amount_micro <= room:
-                return f"{self._evidence.name_of(node)} owes for job {key.decode()}"
-            if booking.tx_id:
-                sums[node, booking.tx_id][node_id_bytes(booking.payee)] += booking.amount_micro
-        for (node, tx_id), owed in sums.items():
-            tx = self._txs.get(unbase32(tx_id))
-            if tx is None or self._final.get(Slot(tx.src, tx.seq)) != unbase32(tx_id):
-                return f"a payment of {self._evidence.name_of(node)} is not final yet"
-            if dict(tx.outputs) != owed:
-                raise Violation(f"{tx_id} pays {dict(tx.outputs)} for bookings of {dict(owed)}")
+                return f"{self._evidence.name_of(node)} owes {payee.hex()[:8]} for job {key.decode()}"
+            if booking.hold:
+                places = sums[node, booking.hold]
+                if booking.place in places:
+                    raise Violation(f"two bookings are promised in one place: {key.decode()} is one")
+                places[booking.place] = booking.amount_micro
+        for (node, hold), places in sums.items():
+            given = self._given.get((node, hold))
+            if given is None:
+                raise Violation(f"{self._evidence.name_of(node)} promises out of a hold that it does not have")
+            count, amount = given.count, given.amount_micro
+            if given.state == HOLD_ENDED:
+                count, amount = given.paid, self._got(hold, given)
+            if given.frozen:
+                continue  # what its payer has forgotten nobody can add up
+            if sorted(places) != list(range(count)) or sum(places.values()) != amount:
+                raise Violation(f"hold {hold.hex()} pays {amount} for {count} bookings, and booked are {places}")
         return ""
+
+    def _got(self, hold: bytes, given: ledger_pb2.GivenHold) -> int:
+        """What the end of a hold has paid to its payee."""
+        tx = self._txs.get(given.ended)
+        if tx is None or self._final.get(Slot(tx.src, tx.seq)) != given.ended or not isinstance(tx.source, HoldSource):
+            raise Violation(f"hold {hold.hex()} has ended by what is not final, or is no end of a hold")
+        return tx.source.act.amount_micro
 
     def forgetful(self, node: str) -> str:
         """Restored from a backup: it must say nothing any more if others hold blocks of it that its disk does not know,

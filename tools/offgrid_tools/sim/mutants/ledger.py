@@ -20,6 +20,7 @@ from offgrid_node.protocol.ledger.transactions import Transactions
 from offgrid_node.protocol.ledger.voice import Voice
 from offgrid_node.protocol.ledger.witness import Witness
 from offgrid_node.runtime import Runtime
+from offgrid_tools.sim.mutants.holds import HOLD_MUTANTS
 from offgrid_tools.sim.mutants.patches import Mutant, Patch, Sound, after, early, never
 
 
@@ -109,24 +110,14 @@ def _owe_again(bookings: Any, owed: Owed) -> None:
 
 
 def _book_twice(sound: Sound) -> Sound:
-    def on_cost(self: Any, cost: Any, now: Any, *, payable: bool) -> None:
+    def on_cost(self: Any, cost: Any, now: Any, *, payable: bool, may_promise: bool) -> None:
         known = set(self._window)
-        sound(self, cost, now, payable=payable)
+        sound(self, cost, now, payable=payable, may_promise=may_promise)
         for number in [number for number in self._window if number not in known]:
             self._last += 1
             _owe_again(self, replace(self._window[number], number=self._last))
 
     return on_cost
-
-
-def _pay_again(sound: Sound) -> Sound:
-    def paid(self: Any, payment: Any, tx_id: str, fee_micro: int) -> None:
-        sound(self, payment, tx_id, fee_micro)
-        for owed in payment.bookings:
-            self._last += 1
-            _owe_again(self, replace(owed, number=self._last))
-
-    return paid
 
 
 MUTANTS: dict[str, Mutant] = {
@@ -180,7 +171,7 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "booking-lost": Mutant("a job's cost is not booked", (Patch(Bookings, "on_cost", never(None)),)),
     "booked-twice": Mutant("a job's cost is owed twice", (Patch(Bookings, "on_cost", _book_twice),)),
-    "paid-twice": Mutant("what was paid is owed again", (Patch(Bookings, "paid", _pay_again),)),
+    **HOLD_MUTANTS,
     "blocks-unreconciled": Mutant(
         "blocks that a push did not bring are never offered", (Patch(Chains, "lacking", never([])),)
     ),

@@ -1,0 +1,129 @@
+"""Who is paid for what, all parts of it: bookings, the holds that this node gives and takes, and vouchers on their way.
+
+What follows of each input is done in the batch of that input: a job's cost is promised where a hold is open, a voucher
+that is acked is durable, what a hold's end did not pay is owed again. Nothing is said while this node must be silent.
+"""
+
+from __future__ import annotations
+
+from offgrid.v1 import ledger_pb2
+from offgrid_node.protocol.clock import Now
+from offgrid_node.protocol.draft import Draft
+from offgrid_node.protocol.effects import Answered
+from offgrid_node.protocol.errors import FailedPrecondition
+from offgrid_node.protocol.events import CostIncurred
+from offgrid_node.protocol.ids import base32, node_id_bytes
+from offgrid_node.protocol.ledger.accounts import Accounts
+from offgrid_node.protocol.ledger.bookings import Bookings
+from offgrid_node.protocol.ledger.commands import DeliverVouchers, Settle
+from offgrid_node.protocol.ledger.delivery import Delivery, VoucherTag
+from offgrid_node.protocol.ledger.ends import Ends
+from offgrid_node.protocol.ledger.given import GivenHolds
+from offgrid_node.protocol.ledger.keys import Keys
+from offgrid_node.protocol.ledger.settings import LedgerSettings
+from offgrid_node.protocol.ledger.sources import HoldSource
+from offgrid_node.protocol.ledger.tables import ACCOUNTS
+from offgrid_node.protocol.ledger.taken import RETRY_MS, TakenHolds
+from offgrid_node.protocol.ledger.transactions import Known, Transactions
+from offgrid_node.protocol.ledger.voice import Voice
+from offgrid_node.protocol.ledger.witness import Witness
+
+
+class Holding:
+    """`bookings`, `given` and `taken` are to be asked; all that changes them comes in here."""
+
+    def __init__(
+        self,
+        settings: LedgerSettings,
+        draft: Draft,
+        accounts: Accounts,
+        transactions: Transactions,
+        witness: Witness,
+        voice: Voice,
+        keys: Keys,
+    ) -> None:
+        self._draft, self._voice = draft, voice
+        ends = Ends(settings, draft, accounts, transactions, witness, voice, keys)
+        self.given = GivenHolds(settings, draft, voice, keys, ends)
+        self.taken = TakenHolds(settings, draft, ends)
+        self._delivery = Delivery(draft, self.given)
+        self.bookings = Bookings(settings.account, settings.salt, draft, self.given, self._delivery)
+        self._look_ms: int | None = 0  # when a hold's time may have come
+
+    def load(self) -> None:
+        self.bookings.load()
+        self.given.load()
+        self.taken.load()
+
+    def deadline_ms(self) -> int | None:
+        due = self._delivery.deadline_ms(), self._look_ms
+        return min((at for at in due if at is not None), default=None)
+
+    # ---- inputs
+
+    def on_cost(self, cost: CostIncurred, now: Now, *, payable: bool) -> None:
+        self.bookings.on_cost(cost, now, payable=payable, may_promise=self._voice.free)
+
+    def on_peer_up(self, node: str, now: Now) -> None:
+        self._delivery.on_peer_up(node, now)
+
+    def on_peer_down(self, node: str) -> None:
+        self._delivery.on_peer_down(node)
+
+    def on_answered(self, tag: VoucherTag, answered: Answered, now: Now) -> None:
+        self._delivery.on_answered(tag, answered, now)
+
+    def on_vouchers(self, command: DeliverVouchers, now: Now) -> ledger_pb2.DeliverVouchersResponse:
+        self._look_ms = 0
+        held = [self.taken.on_voucher(terms, voucher, now) for terms, voucher in command.vouchers]
+        return ledger_pb2.DeliverVouchersResponse(held_micro=held)
+
+    def on_settle(self, command: Settle, now: Now) -> list[bytes]:
+        """Transactions, by digest. Raises FailedPrecondition (NothingToSettle)."""
+        posted = self.taken.on_settle(command.payer, now)
+        if not posted:
+            whose = base32(command.payer) if command.payer else "anybody"
+            raise FailedPrecondition(
+                f"there is nothing to settle: no voucher of {whose} is held here", reason="NothingToSettle"
+            )
+        return posted
+
+    def on_learnt(self, known: Known) -> None:
+        """A transaction of this node's that it had forgotten."""
+        node_ids = [key for key, _ in self._draft.committed(ACCOUNTS, b"")]
+        self.given.recover(known, [*node_ids, *map(node_id_bytes, self._delivery.up)])
+
+    def on_learnt_all(self) -> None:
+        self.given.on_restored()
+
+    def on_ended(self, known: Known) -> None:
+        """A transaction, of whichever account, became final or void."""
+        ended = self.given.on_ended(known)
+        if self.given.news or isinstance(known.item.tx.source, HoldSource):
+            self._look_ms = 0
+        if ended is not None:
+            self.bookings.on_hold_ended(ended)
+        self.taken.on_ended(known)
+
+    # ---- the end of a step
+
+    def pump(self, now: Now) -> bool:
+        """Promises what there is room for, and ends the holds whose time has come; whether it has signed any."""
+        if not self._voice.free:
+            if self._look_ms is not None and self._look_ms <= now.mono_ms:
+                self._look_ms = None if self._voice.muted_why else now.mono_ms + RETRY_MS
+            return False
+        if self.given.news:
+            self.given.news = False
+            self.bookings.cover(now)
+        if self._look_ms is None or now.mono_ms < self._look_ms:
+            return False
+        signed = self.taken.post_due(now) + self.given.close_expired(now)
+        due = [at for at in (self.taken.due_us(), self.given.due_us()) if at is not None]
+        self._look_ms = now.mono_ms + max(RETRY_MS, -(-(min(due) - now.utc_us) // 1_000)) if due else None
+        return signed > 0
+
+    def flush(self, now: Now) -> None:
+        """What is to be told is told, and what has changed becomes rows, in one batch."""
+        self._delivery.on_time(now)
+        self.given.flush()
