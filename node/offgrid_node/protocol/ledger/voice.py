@@ -4,10 +4,10 @@ know.
 A node restored from a backup does not know what it has signed since. Two guards. After a start it votes and confirms
 only once witnesses that together with it weigh a quorum have shown what they hold of it, and that was nothing new: one
 peer that holds nothing, or says so, proves nothing, while a quorum has an honest witness in common with every other.
-And once it sees anything with its own signature that it does not have, it goes mute, durably, as witness, as author and
-as owner, until its key is changed (research/ledger.md; etcd and TigerBeetle have members that lost data leave and join
-anew for the same reason). A node that knows that it came back from its journal has a third: it says nothing at all
-before it has learnt what it said (learning.py).
+And once it sees anything with its own signature that it does not have, and that was not made by hand (by_hand.py), it
+goes mute, durably, as witness, as author and as owner, until its key is changed (research/ledger.md; etcd and
+TigerBeetle have members that lost data leave and join anew for the same reason). A node that knows that it came back
+from its journal has a third: it says nothing at all before it has learnt what it said (learning.py).
 
 Whatever is no vote waits QUIET_MS at most, so an owner signs offline too. One that was restored and is alone for so
 long may sign a second transaction for a slot, or a second block for a height: that costs its own account and chain
