@@ -19,11 +19,14 @@ from offgrid_tools.bench.ledger_mesh import LANES, WITNESSES, Flood, OurLedger
 from offgrid_tools.bench.ledger_plain import PlainLoop
 from offgrid_tools.bench.processes import Meter
 from offgrid_tools.bench.reconciling import ITEMS, ITEMS_QUICK, SEEDS, SEEDS_QUICK, measure_stream
+from offgrid_tools.bench.spreading import FULL, QUICK, measure_spreading
+from offgrid_tools.ledgersim.main import simulate
 
 SINGLES, SINGLES_QUICK = 300, 60
 FLOOD, FLOOD_QUICK = 16 * LANES, 4 * LANES
 PAIRS, PAIRS_QUICK = 5, 2
 PLAIN, PLAIN_QUICK = 1_500, 300
+SEEDS_SIMULATED, SEEDS_SIMULATED_QUICK, OWNERS_SIMULATED = 32, 8, 40
 CHECKS, CHECKS_QUICK = 20_000, 4_000  # of each process
 
 
@@ -38,7 +41,7 @@ def measure(plan: Plan) -> list[Figure]:
         figures += beside_checks(plan, ours)
         with PlainLoop(plan.folder / "plain") as plain:
             figures += beside_plain(plan, ours, plain)
-    return figures + sizes(plan)
+    return [*figures, *sizes(plan), simulated(plan)]
 
 
 def single(plan: Plan, ours: OurLedger) -> list[Figure]:
@@ -80,12 +83,15 @@ def beside_checks(plan: Plan, ours: OurLedger) -> list[Figure]:
     spent_us = 1e6 * sum(meter.read().values()) / count / len(WITNESSES)
     blocks = sum(flood.blocks for flood in floods) / count
     check_us = 1e6 * statistics.median(checks.cpu_s for checks in alone) * (1 + blocks)
+    by_cpu = check_us / spent_us  # on a machine on which others work too, the rates say who gets more of it
+    both = f"the lesser of {pairs.ratio:.2f} by rate and {by_cpu:.2f} by processor time"
     note = f"{pairs.spread}; {blocks:.3f} blocks for each; {conditions}"
     return [
         Figure("final_per_s_n4", pairs.our_median, "signature checks alone", pairs.their_median, note),
-        Figure("final_vs_verify_bound_n4", pairs.ratio, "signature checks alone", pairs.their_median, note),
+        Figure(
+            "final_vs_verify_bound_n4", min(pairs.ratio, by_cpu), "signature checks alone", pairs.their_median, both
+        ),
         Figure("cpu_us_per_transaction_and_witness", spent_us, "its signature checks alone", check_us),
-        Figure("cpu_checks_of_all", check_us / spent_us, note="what the ratio is by processor time"),
     ]
 
 
@@ -101,13 +107,26 @@ def beside_plain(plan: Plan, ours: OurLedger, plain: PlainLoop) -> list[Figure]:
 
 
 def sizes(plan: Plan) -> list[Figure]:
-    """What a payment, its receipt and what two nodes differ by take on a link."""
-    plan.say("ledger: bytes of a payment, of a receipt, of what two nodes differ by")
+    """What a payment, its receipt, what two nodes differ by and what a mesh of many tells itself take on links."""
+    plan.say("ledger: bytes of a payment, of a receipt, of nodes that were apart")
     return [
         Figure("finality_round_bytes_n4", finality_round_bytes(), note="all blocks of a payment, each said once"),
         Figure("offline_receipt_bytes", receipt_bytes()),
         *measure_stream(plan.rounds(ITEMS, ITEMS_QUICK), plan.rounds(SEEDS, SEEDS_QUICK)),
+        *measure_spreading(QUICK if plan.quick else FULL),
     ]
+
+
+def simulated(plan: Plan) -> Figure:
+    """How fast the judge of all this is: seeds of the witness' rules alone, by the processor time that they take."""
+    seeds = plan.rounds(SEEDS_SIMULATED, SEEDS_SIMULATED_QUICK)
+    plan.say(f"ledger: {seeds} simulated seeds")
+    began = time.process_time()
+    reports = [simulate(seed, "slots", witnesses=len(WITNESSES), owners=OWNERS_SIMULATED) for seed in range(seeds)]
+    spent_s = time.process_time() - began
+    drawn = f"{seeds} seeds of {OWNERS_SIMULATED} owners, loss as each draws it"
+    note = f"a message or a timer, handled by one node; {drawn}"
+    return Figure("sim_events_per_s_n4", sum(report.events for report in reports) / spent_s, note=note)
 
 
 @dataclass(frozen=True, slots=True)

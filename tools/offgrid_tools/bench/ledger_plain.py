@@ -74,7 +74,7 @@ class Witness:
     async def _on_client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         async for kind, message in _messages(reader):
             answer = self._on_order(message) if kind == ORDER else self._on_certificate(message)
-            if answer is not None:
+            if answer is not None and not writer.is_closing():
                 writer.write(answer)
 
     def _on_order(self, message: bytes) -> bytes | None:
