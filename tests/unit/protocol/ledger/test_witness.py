@@ -14,6 +14,7 @@ from offgrid.v1 import ledger_pb2
 from offgrid_node.protocol.effects import Asked
 from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.ids import node_id_bytes, unbase32
+from offgrid_node.protocol.ledger import slots
 from offgrid_node.protocol.ledger import witness as rules
 from offgrid_node.protocol.ledger.committee import Committee
 from offgrid_node.protocol.ledger.disputes import DIGESTS_MAX
@@ -167,6 +168,27 @@ def test_what_is_final_by_the_confirms_of_others_is_not_confirmed_any_more() -> 
         bench.says(witness, confirm(item))
     assert bench.balance(PAYEE) > START_MICRO
     assert bench.take_said() == []
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+def test_a_slot_that_is_not_in_memory_is_read(monkeypatch: pytest.MonkeyPatch, restarts: bool) -> None:
+    monkeypatch.setattr(slots, "HELD_MAX", 0)
+    bench = Bench()
+    item, other = bench.tx(), bench.tx(W1)
+    bench.says(OWNER, item)
+    bench.says(W1, other)
+    for witness in (W1, W2):
+        bench.says(witness, vote(item))
+        if restarts:
+            bench.restart()
+            bench.calm()
+    for witness in (W1, W2):
+        bench.says(witness, confirm(item))
+    assert bench.balance(PAYEE) > START_MICRO
+    slot = bench.machine._witness._slots
+    assert slot.get(node_id_bytes(OWNER), 0) is None
+    assert slot.get(node_id_bytes(W1), 0) is not None
+    assert (slot._stored, len([*bench.store.scan(SLOTS)])) == (1, 1)
 
 
 def test_what_others_have_certified_is_confirmed_without_a_vote() -> None:
