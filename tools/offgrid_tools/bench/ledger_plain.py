@@ -99,7 +99,7 @@ class Witness:
 
     def _keep(self, message: bytes) -> None:
         os.write(self._log, message)
-        os.fdatasync(self._log)
+        os.fsync(self._log)
 
 
 class PlainLoop:
