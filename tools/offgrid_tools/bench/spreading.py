@@ -333,7 +333,7 @@ def spread(shape: Shape, seed: int = 1) -> Spread:
     return Spread(mesh.bytes, tree, mesh.bytes - before, lacking, healed_s, len(written))
 
 
-FULL = Shape(nodes=1_000, writers=20, blocks=40, hours=24)
+FULL = Shape(nodes=1_000, writers=10, blocks=40, hours=24)
 QUICK = Shape(nodes=60, writers=4, blocks=20, hours=1)
 
 

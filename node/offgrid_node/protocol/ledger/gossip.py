@@ -222,7 +222,7 @@ class Gossip:
         self._due.clear()
         for node in self._out.take_ready(now.mono_ms, self._links):
             peer = self._links.get(node)
-            if peer is None or peer.pushing or peer.silent:
+            if peer is None or peer.pushing or peer.silent or not peer.expects(now.mono_ms):
                 continue
             request, size_ms = self._out.take_push(peer, now.mono_ms)
             if request is not None:

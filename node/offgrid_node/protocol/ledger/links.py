@@ -59,10 +59,11 @@ class Peer:
     def linked(self) -> bool:
         return self.chosen or self.chose
 
-    @property
-    def words(self) -> bool:
-        """Whether it is to be told something at once that is no block."""
-        return bool(self.prune or self.graft or self.lacking or self.leave)
+    def expects(self, now_ms: int) -> bool:
+        """Whether there is anything to send to it now."""
+        blocks = self.outbox or self.answers or self.serving
+        words = self.prune or self.graft or self.lacking or self.leave
+        return bool(blocks or words) or (self.announce_ms is not None and self.announce_ms <= now_ms)
 
     def put(self, raw: bytes) -> bool:
         """Whether there was room."""
@@ -113,7 +114,10 @@ class Links:
         return self._peers.get(node)
 
     def peer(self, node: str) -> Peer:
-        return self._peers.setdefault(node, Peer())
+        peer = self._peers.get(node)
+        if peer is None:
+            peer = self._peers[node] = Peer()
+        return peer
 
     def linked(self) -> Iterator[tuple[str, Peer]]:
         return ((node, peer) for node, peer in self._peers.items() if peer.linked)
