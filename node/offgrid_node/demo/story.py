@@ -131,11 +131,6 @@ class Story:
         show = self._show
         show.title("what it cost")
         well = True
-        with show.step("promising each host what it earned by vouchers, and posting these"):
-            promised = [self._until_promised(core, job.job_id) for job in jobs]
-            for payee in sorted({self._mesh.by_id(booking.payee).name for booking in promised}):
-                with self._mesh[payee].client(timeout_s=30) as host:
-                    host.ledger.settle()
         for number, job in enumerate(jobs, 1):
             show.line(f"    job {number}:")
             well = self._payment(core, job) and well
@@ -195,10 +190,11 @@ class Story:
             f"{decimal(made.acked_milli)} of {decimal(made.required_milli)}; no copy stays at the core"
         )
 
-    def _until_promised(self, core: Client, job_id: str) -> ledger_pb2.Booking:
-        return until(lambda: _promised(core, job_id), f"{job_id} is promised")
-
     def _payment(self, core: Client, job: jobs_pb2.Job) -> bool:
+        booking = until(lambda: _promised(core, job.job_id), f"{job.job_id} is promised to its host")
+        if not booking.tx_id:
+            with self._mesh.by_id(booking.payee).client(timeout_s=30) as host:
+                host.ledger.settle()
         booking = until(lambda: _booked(core, job.job_id), f"{job.job_id} is paid")
         tx = core.ledger.settled(booking.tx_id, PATIENCE_S)
         self._show.line(
@@ -233,7 +229,10 @@ def _spread(core: Client, wanted: str) -> objects_pb2.Object | None:
 
 
 def _promised(core: Client, job_id: str) -> ledger_pb2.Booking | None:
-    return next((booking for booking in core.ledger.bookings(job_id=job_id).bookings if booking.delivered), None)
+    return next(
+        (booking for booking in core.ledger.bookings(job_id=job_id).bookings if booking.delivered or booking.tx_id),
+        None,
+    )
 
 
 def _booked(core: Client, job_id: str) -> ledger_pb2.Booking | None:

@@ -27,12 +27,11 @@ def test_nothing_is_said_of_defaults_wherever_the_data_lies(tmp_path: Path) -> N
 
 def test_each_reserved_key_that_is_set_is_named_and_no_other(tmp_path: Path) -> None:
     storage = 'enabled = false\nchunk_dir = "c"\nmemory_db = "m"\nretention_base_mb = 1'
-    economy = "enabled = false\nsettlement_interval = 5"
-    text = f'mesh.name = "home"\njobs.queue_max = 7\n[storage]\n{storage}\n[economy]\n{economy}\n'
+    text = f'mesh.name = "home"\njobs.queue_max = 7\njobs.broker_url = "https://a.b"\n[storage]\n{storage}\n'
     found = told(tmp_path, text)
     assert found == [
+        "jobs.broker_url",
         "storage.retention_base_mb",
-        "economy.settlement_interval",
     ]
 
 
@@ -48,11 +47,11 @@ def test_it_does_not_matter_where_it_was_set_and_secrets_stay_secret(tmp_path: P
 
 def test_config_check_says_so_and_is_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "offgrid.toml"
-    file.write_text('mesh.name = "home"\n[economy]\nsettlement_interval = 5\n', encoding="utf-8")
+    file.write_text('mesh.name = "home"\n[storage]\nretention_base_mb = 1\n', encoding="utf-8")
     monkeypatch.delenv("OFFGRID_BROKER_URL", raising=False)
     done = CliRunner().invoke(cli, ["config", "check", str(file)])
     assert done.exit_code == 0
     assert done.output.splitlines() == [
         f"{file}: no problems",
-        f"{file}: economy.settlement_interval is set, but this version does not use it yet",
+        f"{file}: storage.retention_base_mb is set, but this version does not use it yet",
     ]
