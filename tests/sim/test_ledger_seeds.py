@@ -3,13 +3,17 @@ one likes, and `soak ledger-mutants` demands every planted bug within a hundred 
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 
-from offgrid_tools.ledgersim.main import LEVELS, Case, again, sweep, unmask
+from offgrid_tools.ledgersim.main import LEVELS, Case, again, simulate, sweep, unmask
 from offgrid_tools.ledgersim.mutants import MUTANTS
 from offgrid_tools.soak.ledger import SIZES, cases_of
 
-WHOLE_SEEDS, SLOTS_SEEDS, BATCH = 24, 16, 8
+WHOLE_SEEDS, SLOTS_SEEDS, BATCH = 12, 16, 4
 SEEDS = 16
 SAMPLE = (
     "told-before-sync",
@@ -41,6 +45,33 @@ def test_a_planted_bug_is_found(mutant: str) -> None:
     found = unmask(mutant, range(SEEDS))
     assert found is not None, f"{mutant} ({MUTANTS[mutant].says}) went unseen through {SEEDS} seeds"
     assert again(found).violation == "", "the seed must be sound without the planted bug"
+
+
+def test_an_equal_seed_gives_an_equal_trace_whatever_the_hashes_of_objects() -> None:
+    """Another process, other hashes of strings, other places in memory."""
+    code = (
+        "from offgrid_tools.ledgersim.main import LEVELS, simulate\n"
+        "print(*(simulate(2, each).trace for each in LEVELS))"
+    )
+    said = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONHASHSEED": hashes},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for hashes in ("0", "1")
+    }
+    assert said == {f"{simulate(2, 'slots').trace} {simulate(2, 'whole').trace}\n"}
+
+
+def test_what_was_planted_is_gone_afterwards() -> None:
+    sound = simulate(1, "slots")
+    for planted in MUTANTS.values():
+        with planted.planted():
+            pass
+    assert simulate(1, "slots") == sound
 
 
 def test_the_soak_deals_its_seeds_over_all_sizes_and_levels() -> None:

@@ -40,6 +40,7 @@ class Judge:
         self._promised: dict[tuple[bytes, bytes, int], int] = {}
         self._weighed: dict[tuple[bool, bytes, int, bytes, int], tuple[int, int]] = {}  # who said so, and their weight
         self._certified: dict[Place, list[tuple[int, bytes]]] = {}
+        self._decided: dict[Place, tuple[int, bytes]] = {}  # confirmed by a quorum, though no node may know it yet
 
     # ---- inputs
 
@@ -109,6 +110,9 @@ class Judge:
                 raise Broken(f"{base32(author)} spoke at ballot {ballot} of slot {seq}, below its promise")
             if said.confirms and not self.enough(self._weight(False, account, seq, digest, ballot)):
                 raise Broken(f"{base32(author)} confirmed in slot {seq} of {base32(account)} what has no certificate")
+            decided_at, decided = self._decided.get((account, seq), (ballot, digest))
+            if not said.confirms and ballot > decided_at and digest != decided:
+                raise Broken(f"{base32(author)} voted against what is final in slot {seq} of {base32(account)}")
         if author in self._weights:
             self._weigh(author, said)
 
@@ -137,7 +141,12 @@ class Judge:
             return
         weight += self._weights[author]
         self._weighed[key] = mask | bit, weight
-        if said.confirms or not self.enough(weight):
+        if not self.enough(weight):
+            return
+        if said.confirms:
+            decided = self._decided.setdefault((said.account, said.seq), (said.ballot, said.tx_digest))
+            if decided[1] != said.tx_digest:
+                raise Broken(f"two values are confirmed by quorums in slot {said.seq} of {base32(said.account)}")
             return
         certified = self._certified.setdefault((said.account, said.seq), [])
         if any(at == said.ballot and digest != said.tx_digest for at, digest in certified):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from json import dumps
 from pathlib import Path
@@ -87,7 +88,7 @@ def simulate(
     """Runs one seed. `witnesses` and `owners` 0: the seed chooses. `mutant` plants one of `MUTANTS`; `trace` is a file
     for what happened, line by line."""
     planted = MUTANTS[mutant].planted() if mutant else nullcontext()
-    with trace.open("w", encoding="utf-8") if trace else nullcontext() as out, planted:
+    with trace.open("w", encoding="utf-8") if trace else nullcontext() as out, planted, _uncollected():
         run = LEVELS[level](seed, witnesses, owners, Trace(out))
         violation = ""
         try:
@@ -113,6 +114,18 @@ def simulate(
             disputed=len(run.judge.disputed),
             trace=run.engine.trace.digest(),
         )
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """The collector of cycles looks at all that the judge remembers again and again, and finds next to nothing."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def run(

@@ -28,7 +28,7 @@ class Liar:
         self.world, self.name, self.own = world, name, node_id_bytes(name)
         self.eager = world.rng.random() < 0.7
         self.every_ms = every_ms
-        self.lying = True
+        self.lying = world.rng.random() < 0.85  # or it says nothing at all
         self._slots: dict[Place, int] = {}  # heard of lately → the highest ballot
         self._kept: list[Message] = []
         world.receivers[name] = self

@@ -71,7 +71,8 @@ class Owner:
         never be."""
         rng, seq, head = self.world.rng, account.next_seq, account.head
         most = 3 * room if rng.random() < BEYOND_ODDS else room
-        items = [self._tx(seq, head, 1 + int(rng.random() * most), 0 if rng.random() < BEYOND_ODDS else FEE)]
+        amount = room + FEE if rng.random() < BEYOND_ODDS else 1 + int(rng.random() * most)
+        items = [self._tx(seq, head, amount, 0 if rng.random() < BEYOND_ODDS else FEE)]
         if rng.random() < TORN_ODDS:
             items += [self._tx(seq, head, 1 + int(rng.random() * room)) for _ in range(rng.choice((1, 1, 2)))]
         if rng.random() < AHEAD_ODDS:

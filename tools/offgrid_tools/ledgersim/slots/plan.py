@@ -17,7 +17,8 @@ MANY_OWNERS = ((0.01, 1_000), (0.04, 40))  # how often, and how many
 class Plan:
     """The first `liars` witnesses lie, together below a third of the weight. Of the owners the first `torn` sign two
     transactions for one slot now and then, and the next `hasty` ask at bad moments that a slot ends. `cut_ms`: how long
-    a partition lasts when it is a long one. `think_ms`: how long an owner waits before it looks again."""
+    a partition lasts when it is a long one; in a `blackout` all witnesses go down at once. `think_ms`: how long an
+    owner waits before it looks again."""
 
     weights: tuple[int, ...]
     liars: int
@@ -31,6 +32,7 @@ class Plan:
     crash_odds: float
     cut_odds: float
     cut_ms: int
+    blackout: bool
     skews: bool
     think_ms: int
     hostile_ms: int
@@ -63,6 +65,7 @@ def draw(seed: int, witnesses: int = 0, owners: int = 0) -> Plan:
         crash_odds=rng.choice([0.0, 0.002, 0.02]),
         cut_odds=rng.choice([0.0, 0.05, 0.3]),
         cut_ms=rng.randrange(1, 9) * HOUR_MS if rng.random() < 0.06 else 0,
+        blackout=rng.random() < 0.3,
         skews=rng.random() < 0.5,
         think_ms=rng.choice([20, 100]) if count <= 40 else 2_000,
         hostile_ms=rng.randrange(1_000, 8_000),

@@ -54,6 +54,7 @@ class Play:
             "crashes": plan.crash_odds > 0,
             "cuts": plan.cut_odds > 0,
             "a cut of hours": plan.cut_ms > 0,
+            "a blackout": plan.blackout,
             "clocks are wrong": plan.skews,
             "weights differ": len({*plan.weights}) > 1,
         }
@@ -75,6 +76,10 @@ class Play:
             world.run(plan.cut_ms)
             world.slowness = 1
         world.heal()
+        if plan.blackout:
+            for node in world.nodes.values():
+                if node.up:
+                    node.crash()
         self._settle()
 
     # ---- inside

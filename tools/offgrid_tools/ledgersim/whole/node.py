@@ -57,6 +57,7 @@ class Node:
         self.answers: list[Message | Fault] = []
         self.unlocked = False
         self.restored = False
+        self.may_mute = False  # what it had said is held by too few to be sure that it learns of it in time
         self.events: list[state_pb2.Event] = []
         self._tickets: dict[int, Ticket] = {}
         self._numbers = itertools.count(1)

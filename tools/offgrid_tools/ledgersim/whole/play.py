@@ -151,7 +151,7 @@ class Play:
         self.world.check_agreement()
         for node in self.world.honest():
             if node.restored:
-                if node.machine.muted_why and self.plan.knowing:
+                if node.machine.muted_why and not node.may_mute:
                     raise Broken(f"{node.node_id} has not learnt what it said: {node.machine.muted_why}")
                 continue
             check_bookings(node)

@@ -171,6 +171,7 @@ class World:
         self.judge.forgive(author)
         for block in bound:
             self.judge.bind(author, block.items)
+        node.may_mute = not knowing or len(bound) < len(held)
 
     def _left(self, raw: ledger_pb2.Block) -> None:
         """A block is on its way from anybody to anybody."""
