@@ -13,15 +13,16 @@ from offgrid_tools.ledgersim.main import LEVELS, Case, again, simulate, sweep, u
 from offgrid_tools.ledgersim.mutants import MUTANTS
 from offgrid_tools.soak.ledger import SIZES, cases_of
 
-WHOLE_SEEDS, SLOTS_SEEDS, BATCH = 12, 16, 4
+WHOLE_SEEDS, SLOTS_SEEDS, BATCH = 8, 16, 4
 SEEDS = 16
 SAMPLE = (
     "told-before-sync",
     "lock-overwritten",
-    "tallies-forgotten",
-    "words-of-others-unwritten",
+    "confirm-without-certificate",
+    "ballot-0-goes-on",
+    "fee-lost",
     "told-before-commit",
-    "orphans-dropped",
+    "votes-count-for-all",
 )
 
 
@@ -51,7 +52,7 @@ def test_an_equal_seed_gives_an_equal_trace_whatever_the_hashes_of_objects() -> 
     """Another process, other hashes of strings, other places in memory."""
     code = (
         "from offgrid_tools.ledgersim.main import LEVELS, simulate\n"
-        "print(*(simulate(2, each).trace for each in LEVELS))"
+        "print(*(simulate(0, each).trace for each in LEVELS))"
     )
     said = {
         subprocess.run(
@@ -63,7 +64,7 @@ def test_an_equal_seed_gives_an_equal_trace_whatever_the_hashes_of_objects() -> 
         ).stdout
         for hashes in ("0", "1")
     }
-    assert said == {f"{simulate(2, 'slots').trace} {simulate(2, 'whole').trace}\n"}
+    assert said == {f"{simulate(0, 'slots').trace} {simulate(0, 'whole').trace}\n"}
 
 
 def test_what_was_planted_is_gone_afterwards() -> None:

@@ -84,7 +84,7 @@ MUTANTS: dict[str, Planted] = {
         "what a push did not bring is never asked for", (Patch(Gossip, "on_time", never(None)),), level="whole"
     ),
     "blocks-unreconciled": Planted(
-        "what another lacks is never offered to it", (Patch(Chains, "lacking", never([])),), level="whole"
+        "nodes never find out what the other lacks", (Patch(Gossip, "_meet", never(None)),), level="whole"
     ),
     "in-flight-forgotten": Planted(
         "a restarted owner signs its slot anew",
