@@ -95,6 +95,7 @@ def test_what_has_come_is_asked_for_no_more() -> None:
 def test_what_was_pushed_ahead_of_its_chain_tells_of_the_gap() -> None:
     bench, chain = meshed()
     says(bench, W1, chain[4])
+    assert not bench.machine._orphans.is_wanted(chain[3].digest), "by height, and not by name besides"
     bench.wait(WAIT_MS)
     assert asked(bench) == [(W1, (Span(OWNERS, 1, 5),))]
     quiet(bench)

@@ -108,6 +108,7 @@ def test_who_missed_a_frame_waits_for_the_next_turn(monkeypatch: pytest.MonkeyPa
         if number != 2:
             heard = heard or listener.on_frame(frame)
     assert heard is not None
+    assert (len(heard.here), len(heard.there)) == (1, 200)
 
 
 @given(st.binary(max_size=250))
