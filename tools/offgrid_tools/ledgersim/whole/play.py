@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from offgrid.v1 import ledger_pb2
 from offgrid_node.protocol.ledger.records import Tx
-from offgrid_node.protocol.ledger.sources import HoldSource
+from offgrid_node.protocol.ledger.sources import HoldSource, HoldTerms
 from offgrid_node.protocol.ledger.tables import BOOKINGS, GIVEN, TXS
 from offgrid_node.protocol.ledger.views import Views
 from offgrid_node.storage.memory import MemoryStore
@@ -186,6 +186,8 @@ def check_bookings(node: Node) -> None:
             places[row.place] = row.amount_micro
     for hold, value in node.store.scan(GIVEN):
         given = ledger_pb2.GivenHold.FromString(value)
+        if given.amount_micro > HoldTerms.decode(given.terms).room_micro:
+            raise Broken(f"{node.node_id} promises {given.amount_micro} out of a hold that has less")
         amounts = booked.pop(hold, {})
         count, amount = given.count, given.amount_micro
         if given.state == ledger_pb2.HOLD_STATE_ENDED:

@@ -171,7 +171,7 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "booking-lost": Mutant("a job's cost is not booked", (Patch(Bookings, "on_cost", never(None)),)),
     "booked-twice": Mutant("a job's cost is owed twice", (Patch(Bookings, "on_cost", _book_twice),)),
-    **HOLD_MUTANTS,
+    "paid-twice": HOLD_MUTANTS["paid-twice"],
     "blocks-unreconciled": Mutant(
         "blocks that a push did not bring are never offered", (Patch(Chains, "lacking", never([])),)
     ),
