@@ -17,6 +17,7 @@ from offgrid_tools.bench.harness import conditions_noted, quantile, side_by_side
 from offgrid_tools.bench.ledger_bytes import finality_round_bytes, receipt_bytes
 from offgrid_tools.bench.ledger_mesh import LANES, WITNESSES, Flood, OurLedger
 from offgrid_tools.bench.ledger_plain import PlainLoop
+from offgrid_tools.bench.ledger_settling import settle_receipts
 from offgrid_tools.bench.processes import Meter
 from offgrid_tools.bench.reconciling import ITEMS, ITEMS_QUICK, SEEDS, SEEDS_QUICK, measure_stream
 from offgrid_tools.bench.spreading import FULL, QUICK, measure_spreading
@@ -108,8 +109,13 @@ def beside_plain(plan: Plan, ours: OurLedger, plain: PlainLoop) -> list[Figure]:
 
 def sizes(plan: Plan) -> list[Figure]:
     """What a payment, its receipt, what two nodes differ by and what a mesh of many tells itself take on links."""
-    plan.say("ledger: bytes of a payment, of a receipt, of nodes that were apart")
+    plan.say("ledger: bytes of what is settled, of a payment, of a receipt, of nodes that were apart")
+    settled = settle_receipts()
+    if not settled.paid_once:
+        raise RuntimeError(f"not every host has what its receipts add up to: {settled}")
+    hosts = f"{settled.receipts} receipts of {settled.hosts} hosts, {settled.vouchers} vouchers"
     return [
+        Figure("settle_10k_receipts_bytes_per_host", settled.bytes_per_host, note=hosts),
         Figure("finality_round_bytes_n4", finality_round_bytes(), note="all blocks of a payment, each said once"),
         Figure("offline_receipt_bytes", receipt_bytes()),
         *measure_stream(plan.rounds(ITEMS, ITEMS_QUICK), plan.rounds(SEEDS, SEEDS_QUICK)),
