@@ -111,10 +111,6 @@ def _of_the_lowest_ballot(sound: Sound) -> Sound:
     return certificate
 
 
-def _at_one_ballot(sound: Sound) -> Sound:
-    return lambda self, ballot, digest, bit, *, confirms: sound(self, 1, digest, bit, confirms=confirms)
-
-
 def _confirms_of_all_ballots(sound: Sound) -> Sound:
     def all_tallies(self: Any) -> Any:
         together: dict[bytes, Tally] = {}
@@ -203,7 +199,6 @@ MUTANTS: dict[str, Planted] = {
     "certificate-of-a-third": Planted(
         "votes of more than a third are a certificate", (Patch(Recovery, "_certifies", _a_third_certifies),)
     ),
-    "ballots-mixed": Planted("all ballots above 0 are one", (Patch(Dispute, "state", _at_one_ballot),)),
     "confirms-of-all-ballots": Planted(
         "confirms at different ballots add up", (Patch(Dispute, "all_tallies", _confirms_of_all_ballots),)
     ),
