@@ -50,8 +50,10 @@ def test_who_does_not_give_it_is_left_and_another_asked() -> None:
         says(bench, peer, announced={OWNERS: 5})
     bench.wait(WAIT_MS)
     bench.take_calls()
+    since_ms = bench.now_ms
     bench.wait(STALL_MS)
     assert asked(bench) == [(W2, (Span(OWNERS, 1, 5),))]
+    assert bench.now_ms - since_ms < 2 * STALL_MS
     says(bench, W2, *chain, asked=True)
     quiet(bench)
     for peer in (W1, W3):
