@@ -6,7 +6,8 @@ freezes an author says by a `Seen` how far it had come. What named a block besid
 in, for its other parents may be withheld: whoever has taken in such a block, and nothing that leans on it, says a
 `Seen` of it as well. So what one honest node has counted, all others come to hold, and a liar can cause no endless bush
 of branches. Below the fork the chain is plain: whoever joins later, and has been shown the fork first, is served it
-like any other, and says anew by a `Seen` how far it has come.
+like any other, and says anew by a `Seen` how far it has come. The fork is the lowest of which anything here tells, not
+the one that was seen first: that is the same for all who hold the same blocks, so their heads are (heads.py).
 
 Blocks are handed on in the order in which this node took them in, so whoever takes them in turn finds everything that
 they lean on there already.
@@ -37,7 +38,7 @@ TELL_SEEN, TELL_FORK = 1, 2
 @dataclass(slots=True)
 class Author:
     """The newest block of its chain, as this node has it. `place` is the highest position of any block of this author.
-    `forked_at` is the height of the first fork that was seen, 0 of an honest author. `tell`: this node has to tell the
+    `forked_at` is the lowest height at which it forked, as far as is known, 0 of an honest author. `tell`: this node has to tell the
     others of it (TELL_SEEN how far it has come, TELL_FORK the evidence as well)."""
 
     height: int = 0
@@ -164,6 +165,7 @@ class Chains:
         else:
             self._untold[block.digest] = name
             self._draft.put_bytes(UNTOLD, block.digest, name)
+            author.forked_at = min(author.forked_at, header.height)
         for digest in (header.prev, *header.parents):  # whoever takes this block in has to hold them
             self._tell(digest)
         self._unnamed.pop(name, None)
@@ -175,6 +177,13 @@ class Chains:
         author = self._authors.setdefault(name, Author(digest=self._genesis_digest))
         author.forked_at, author.tell = height, TELL_FORK
         self._keep(name, author)
+
+    def forked_before(self, name: bytes, height: int) -> None:
+        """A frozen author forked there too. It is nothing to tell: what shows it stands in a block, or is one."""
+        author = self._authors[name]
+        if height < author.forked_at:
+            author.forked_at = height
+            self._keep(name, author)
 
     def told(self, name: bytes) -> None:
         """The others know by the block that this very batch makes durable."""

@@ -1,7 +1,7 @@
 """What this node holds, as a set with one element for each author: how far its chain has come.
 
 Chains have no gaps, so who knows both sides' heads knows every block that one of them lacks. Of an author who forked,
-the element is the newest block below the fork, which is the same for all; what lies beyond is asked for by name.
+the element is the newest block below the lowest fork, which is the same for all; what lies beyond is asked for by name.
 
 `summary` tells "the same" in 16 bytes. It is kept as heads move: the digest of a sum of hashes (AdHash: Bellare and
 Micciancio 1997), 2,048 bits wide, so that Wagner's generalised birthday (2002) finds no other heads with that sum, even

@@ -148,7 +148,9 @@ class Intake:
                 self._witness.on_tx(first, now, told=True)
                 self._witness.on_tx(second, now, told=True)
             case Fork(first):
-                if not self._chains.author(first.header.author).frozen:
+                if self._chains.author(first.header.author).frozen:
+                    self._chains.forked_before(first.header.author, first.header.height)
+                else:
                     self._freeze(item)
             case Report():
                 self._witness.on_report(item, bit)

@@ -232,3 +232,45 @@ def test_of_an_author_who_forked_only_what_is_named_is_worth_it_with_what_comes_
     assert of_use(bench, *branch) == [False] * 3
     bench.says(W1, Seen(node_id_bytes(W3), branch[1].digest))
     assert of_use(bench, *branch) == [True, True, False]
+
+
+class TestHeadsOfAnAuthorThatForked:
+    """Its element among the heads is that of everybody who holds the same blocks, whatever was seen first."""
+
+    def test_are_the_same_though_the_newest_blocks_told_of_the_fork(self) -> None:
+        here, there = Bench(), Bench()
+        chain = [here.block(OWNER, vote(here.tx(amount=1 + number))) for number in range(8)]
+        there.rewind_to(OWNER, 3, chain[2].digest)
+        branch = [there.block(OWNER, vote(there.tx(amount=50 + number))) for number in range(5)]
+        here.push(*chain, sender=OWNER)
+        there.push(*chain[:3], *branch, sender=OWNER)
+        here.push(branch[-1])
+        there.push(chain[-1])
+        told = here.take_said(), there.take_said()
+        assert [type(thing) for thing in told[0]] == [type(thing) for thing in told[1]] == [Fork, Seen]
+        here.says(W2, *told[1])
+        there.says(W2, *told[0])
+        here.push(*branch)
+        there.push(*chain)
+        assert shown(here) == shown(there) == (3, chain[2].digest)
+        for bench in (here, there):
+            bench.restart()
+        assert shown(here) == shown(there) == (3, chain[2].digest)
+
+    def test_are_the_same_whichever_of_its_forks_was_told_first(self) -> None:
+        bench, other = Bench(), Bench()
+        chain = [bench.block(OWNER, vote(bench.tx(amount=1 + number))) for number in range(4)]
+        forks = []
+        for height in (2, 4):
+            other.rewind_to(OWNER, height - 1, chain[height - 2].digest)
+            forks.append(fork_of(chain[height - 1].signed, other.block(OWNER, vote(other.tx(amount=70))).signed))
+        other.push(*chain, sender=OWNER)
+        bench.push(*chain, sender=OWNER)
+        bench.says(W1, *forks)
+        other.says(W1, *forks[::-1])
+        assert shown(bench) == shown(other) == (1, chain[0].digest)
+
+
+def shown(bench: Bench) -> tuple[int, bytes]:
+    """The element of OWNER's chain among the heads."""
+    return bench.machine._chains.heads._heads[node_id_bytes(OWNER)]
