@@ -3,8 +3,10 @@
 A chain that is known to go on is asked for WAIT_MS after that became known, for the blocks may be on their way by
 themselves. It is asked of one peer at a time, all that one offers together, for it sends blocks in an order in which
 each finds what it leans on. A peer from whom nothing new has come for STALL_MS is not waited for any more, nor one that
-brings less than LEAST_BLOCKS in MOST_MS: then another is asked, those first that never kept anybody waiting. So a liar
-who offers what it does not give costs some seconds, and each block comes once.
+brings less than LEAST_BLOCKS in MOST_MS: then another is asked, those first that never kept anybody waiting. And what
+others offer too is asked of another after MOST_MS in any case, for a peer may bring this and keep back that. So a liar
+who offers what it does not give costs some seconds, or its turns, and each block comes once. What one peer offers takes
+no room from what others do.
 """
 
 from __future__ import annotations
@@ -15,11 +17,13 @@ from dataclasses import dataclass, field
 
 from offgrid_node.protocol.ledger.chains import Chains
 from offgrid_node.protocol.ledger.heads import HEADS_MAX, Span
+from offgrid_node.protocol.ledger.records import SEQ_MAX
 
 WAIT_MS = 500
 STALL_MS = 5_000
 MOST_MS, LEAST_BLOCKS = 60_000, 64
 OFFERS_MAX = 8  # peers that offer one author's blocks
+OFFERED_MAX = HEADS_MAX  # authors that one peer offers
 
 
 @dataclass(slots=True)
@@ -47,11 +51,12 @@ class _Asked:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """What one peer is asked for; `graft`: of these authors it is to push whatever comes next."""
+    """What one peer is asked for; `graft`: of these authors it is to push whatever comes next. A span that nobody can
+    have is the last word of an author: no more of what was asked for."""
 
     node: str
     spans: tuple[Span, ...]
-    graft: tuple[bytes, ...]
+    graft: tuple[bytes, ...] = ()
 
 
 class Backfill:
@@ -61,7 +66,10 @@ class Backfill:
         self._chains = chains
         self._gaps: dict[bytes, _Gap] = {}
         self._asked: dict[str, _Asked] = {}
+        self._offers: Counter[str] = Counter()  # authors, by peer
         self._failed: Counter[str] = Counter()
+        self._turns: Counter[str] = Counter()
+        self._stopped: dict[tuple[str, bytes], None] = {}  # peers that are to send no more of an author
         self._due_ms: int | None = None
 
     # ---- questions
@@ -86,12 +94,13 @@ class Backfill:
         if not 0 < first <= height or not held.plain(first):
             return False
         gap = self._gaps.get(author)
+        if self._offers[node] >= OFFERED_MAX and (gap is None or node not in gap.heights):
+            return False
         if gap is None:
-            if len(self._gaps) >= HEADS_MAX:
-                return False
             gap = self._gaps[author] = _Gap(now_ms + WAIT_MS)
             self._soon(gap.due_ms)
-        if node in gap.heights or len(gap.heights) < OFFERS_MAX:
+        if node in gap.heights or self._make_room(author, gap, node):
+            self._offers[node] += node not in gap.heights
             gap.heights[node] = max(height, gap.heights.get(node, 0))
             if news:
                 gap.announced[node] = None
@@ -126,10 +135,12 @@ class Backfill:
                 self._withdraw(author, gap, node)
 
     def on_down(self, node: str) -> None:
-        self._failed.pop(node, None)
         for author, gap in [*self._gaps.items()]:
             if node in gap.heights:
                 self._withdraw(author, gap, node)
+        for counted in (self._failed, self._turns, self._offers):
+            counted.pop(node, None)
+        self._stopped = {(to, author): None for to, author in self._stopped if to != node}
 
     def on_fault(self, node: str, now_ms: int) -> None:
         """The question may not have arrived: it is asked again soon, of whomever."""
@@ -149,11 +160,12 @@ class Backfill:
                 for author in [*asked.authors]:
                     gap = self._gaps[author]
                     if slow or max(gap.asked_ms, asked.news_ms) + STALL_MS <= now_ms:
+                        self._stopped[node, author] = None
                         self._withdraw(author, gap, node)
             elif asked.since_ms + MOST_MS <= now_ms:
-                asked.since_ms, asked.blocks = now_ms, 0
+                self._end_turn(node, asked, now_ms)
         if self._due_ms is None or self._due_ms > now_ms:
-            return []
+            return self._stops()
         self._due_ms = None
         alive, asks = set(up), dict[str, list[bytes]]()
         due = {author: gap for author, gap in self._gaps.items() if not gap.asked and gap.due_ms <= now_ms}
@@ -164,13 +176,44 @@ class Backfill:
             if not nodes:
                 self._close(author, gap)
                 continue
-            asks.setdefault(min(nodes, key=lambda node: (self._failed[node], -offers[node])), []).append(author)
+            best = min(nodes, key=lambda node: (self._failed[node], self._turns[node], -offers[node]))
+            asks.setdefault(best, []).append(author)
         for gap in self._gaps.values():
             if not gap.asked and gap.due_ms > now_ms:
                 self._soon(gap.due_ms)
-        return [self._ask(node, authors, now_ms) for node, authors in asks.items()]
+        return [*self._stops(), *(self._ask(node, authors, now_ms) for node, authors in asks.items())]
 
     # ---- inside
+
+    def _make_room(self, author: bytes, gap: _Gap, node: str) -> bool:
+        """For one more peer that offers it: whoever kept this node waiting more often goes."""
+        if len(gap.heights) < OFFERS_MAX:
+            return True
+        worst = max((other for other in gap.heights if other != gap.asked), key=lambda other: self._failed[other])
+        if self._failed[worst] <= self._failed[node]:
+            return False
+        self._withdraw(author, gap, worst)
+        return True
+
+    def _end_turn(self, node: str, asked: _Asked, now_ms: int) -> None:
+        """It brings something; what others offer too is asked of them now."""
+        asked.since_ms, asked.blocks = now_ms, 0
+        self._turns[node] += 1
+        for author in [*asked.authors]:
+            gap = self._gaps[author]
+            if len(gap.heights) > 1:
+                self._stopped[node, author] = None
+                self._release(author, gap)
+                gap.due_ms = now_ms
+                self._soon(now_ms)
+
+    def _stops(self) -> list[Ask]:
+        """Whom to ask for no more of what; before the same is asked of anybody again."""
+        stopped = dict[str, list[Span]]()
+        for node, author in self._stopped:
+            stopped.setdefault(node, []).append(Span(author, SEQ_MAX, SEQ_MAX))
+        self._stopped.clear()
+        return [Ask(node, tuple(spans)) for node, spans in stopped.items()]
 
     def _ask(self, node: str, authors: list[bytes], now_ms: int) -> Ask:
         asked = self._asked.setdefault(node, _Asked(now_ms, now_ms))
@@ -194,7 +237,8 @@ class Backfill:
 
     def _withdraw(self, author: bytes, gap: _Gap, node: str) -> None:
         """There is nothing more to be had of it."""
-        gap.heights.pop(node, None)
+        if gap.heights.pop(node, None) is not None:
+            self._offers[node] -= 1
         gap.announced.pop(node, None)
         if not gap.heights:
             self._close(author, gap)
@@ -206,7 +250,8 @@ class Backfill:
         self._due_ms = due_ms if self._due_ms is None else min(self._due_ms, due_ms)
 
     def _close(self, author: bytes, gap: _Gap) -> None:
-        self._gaps.pop(author, None)
+        if self._gaps.pop(author, None) is not None:
+            self._offers.subtract([*gap.heights])
         self._release(author, gap)
 
     def _release(self, author: bytes, gap: _Gap) -> None:

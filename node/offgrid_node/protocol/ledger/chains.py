@@ -38,8 +38,8 @@ TELL_SEEN, TELL_FORK = 1, 2
 @dataclass(slots=True)
 class Author:
     """The newest block of its chain, as this node has it. `place` is the highest position of any block of this author.
-    `forked_at` is the lowest height at which it forked, as far as is known, 0 of an honest author. `tell`: this node has to tell the
-    others of it (TELL_SEEN how far it has come, TELL_FORK the evidence as well)."""
+    `forked_at` is the lowest height at which it is known to have forked, 0 of an honest author. `tell`: this node has
+    to tell the others of it (TELL_SEEN how far it has come, TELL_FORK the evidence as well)."""
 
     height: int = 0
     digest: bytes = NOTHING

@@ -87,12 +87,15 @@ class Outgoing:
     # ---- inside
 
     def _serve(self, peer: Peer, span: Span, now_ms: int) -> None:
-        """What was sent a moment ago is not sent again: it may be on its way."""
+        """What was sent a moment ago is not sent again: it may be on its way. Where nothing is left to send, or there
+        is nothing such, nothing more of the author's is wanted."""
         upto, at_ms = peer.served.get(span.author, (0, 0))
         first = max(span.first, upto + 1) if now_ms < at_ms + STALL_MS else span.first
         last = min(span.last, self._chains.author(span.author).height)
         if first <= last:
             peer.serving[span.author] = Span(span.author, first, last)
+        else:
+            peer.serving.pop(span.author, None)
 
     def _fill_asked(self, request: ledger_pb2.PushBlocksRequest, peer: Peer, room: _Room, now_ms: int) -> None:
         while peer.answers and room.take(peer.answers[0], request):

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from gossip_bench import pushes, said, says, synced
+import pytest
+from gossip_bench import accept, asks, pushes, said, says, synced
 from ledger_bench import OWNER, SELF, W1, W2, W3, Bench, vote
 
 from offgrid_node.protocol.events import PeerDown
 from offgrid_node.protocol.ids import node_id_bytes
+from offgrid_node.protocol.ledger import backfill, outgoing
 from offgrid_node.protocol.ledger.backfill import MOST_MS, STALL_MS, WAIT_MS
 from offgrid_node.protocol.ledger.blocks import CheckedBlock
 from offgrid_node.protocol.ledger.heads import Span
+from offgrid_node.protocol.ledger.records import SEQ_MAX
 from offgrid_node.protocol.ledger.words import words_of
 
 OWNERS = node_id_bytes(OWNER)
@@ -24,9 +27,10 @@ def meshed() -> tuple[Bench, list[CheckedBlock]]:
 
 
 def asked(bench: Bench) -> list[tuple[str, tuple[Span, ...]]]:
-    """Whom it has asked for what."""
-    found = ((node, words_of(request).lacking) for node, request in pushes(bench))
-    return [(node, spans) for node, spans in found if spans]
+    """Whom it has asked for what; whom for no more of it is left out."""
+    found = [(node, words_of(request).lacking) for node, request in pushes(bench)]
+    real = [(node, tuple(span for span in spans if span.first < SEQ_MAX)) for node, spans in found]
+    return [(node, spans) for node, spans in real if spans]
 
 
 def quiet(bench: Bench) -> None:
@@ -146,3 +150,60 @@ def test_words_of_what_is_held_are_no_gap() -> None:
     says(bench, W1, announced={OWNERS: 5})
     bench.wait(WAIT_MS)
     assert [words for words in said(bench, W1) if words.lacking] == []
+
+
+def test_what_one_offers_takes_no_room_from_what_others_do() -> None:
+    bench, _ = meshed()
+    says(bench, W1, announced={number.to_bytes(20, "big"): 9 for number in range(backfill.OFFERED_MAX)})
+    says(bench, W1, announced={OWNERS: 5})
+    says(bench, W2, announced={OWNERS: 5})
+    bench.wait(WAIT_MS)
+    assert (W2, (Span(OWNERS, 1, 5),)) in asked(bench)
+    bench.step(PeerDown(W1))
+    bench.wait(10 * STALL_MS)
+    assert bench.machine._gossip._backfill._gaps == {}
+    assert not +bench.machine._gossip._backfill._offers
+
+
+def test_who_kept_it_waiting_makes_room_for_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backfill, "OFFERS_MAX", 2)
+    bench, _ = meshed()
+    for _ in range(2):
+        for peer in (W1, W3):
+            says(bench, peer, announced={OWNERS: 5})
+        bench.wait(WAIT_MS + 2 * STALL_MS + 1)
+    for peer in (W1, W3, W2):
+        says(bench, peer, announced={OWNERS: 5})
+    bench.take_calls()
+    quiet(bench)
+    bench.wait(WAIT_MS)
+    assert [node for node, _ in asked(bench)] == [W2]
+
+
+def test_who_brings_something_else_has_its_turn_and_no_more() -> None:
+    """One that keeps back what others have too, and brings blocks of its own all the while."""
+    bench, _ = meshed()
+    for peer in (W1, W2):
+        says(bench, peer, announced={OWNERS: 5})
+    bench.wait(WAIT_MS)
+    assert asked(bench) == [(W1, (Span(OWNERS, 1, 5),))]
+    for turn in range(MOST_MS // STALL_MS + 2):
+        quiet(bench)
+        says(bench, W1, *(bench.block(W1, vote(bench.tx(amount=1 + 8 * turn + n))) for n in range(8)), asked=True)
+        quiet(bench)
+        bench.wait(STALL_MS - 100)
+        told = {node: words_of(request).lacking for node, request in pushes(bench)}
+        if told.get(W2):
+            break
+    assert told == {W1: (Span(OWNERS, SEQ_MAX, SEQ_MAX),), W2: (Span(OWNERS, 1, 5),)}
+
+
+def test_who_is_told_to_send_no_more_of_it_sends_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench, chain = meshed()
+    bench.push(*chain)
+    accept(bench)
+    monkeypatch.setattr(outgoing, "PUSH_BLOCKS_MAX", 2)
+    asks(bench, W2, OWNER, 1, 5)
+    asks(bench, W2, OWNER, SEQ_MAX, SEQ_MAX)
+    sent = [len(request.blocks) for node, request in accept(bench) if node == W2]
+    assert sum(sent) == 2, "what was under way"
