@@ -18,6 +18,7 @@ from offgrid_node.protocol.ids import base32
 from offgrid_node.protocol.ledger.accounts import Accounts
 from offgrid_node.protocol.ledger.commands import SendTransaction, SignTransaction
 from offgrid_node.protocol.ledger.items import TxItem
+from offgrid_node.protocol.ledger.keys import Keys
 from offgrid_node.protocol.ledger.records import BY_HAND, Tx, tx_id_of
 from offgrid_node.protocol.ledger.refusals import too_little, wrong_amount
 from offgrid_node.protocol.ledger.settings import LedgerSettings
@@ -36,9 +37,10 @@ class ByHand:
         transactions: Transactions,
         witness: Witness,
         wallet: Wallet,
+        keys: Keys,
     ) -> None:
         self._settings, self._accounts, self._transactions = settings, accounts, transactions
-        self._witness, self._wallet, self._lanes = witness, wallet, wallet.lanes
+        self._witness, self._wallet, self._lanes, self._keys = witness, wallet, wallet.lanes, keys
 
     def on_sign(self, command: SignTransaction, now: Now) -> TxItem:
         """Raises the faults that commands.SignTransaction names."""
@@ -52,11 +54,6 @@ class ByHand:
             return known.item
         self._check_by_hand(tx)
         self._check_slot_free(tx.src, flying)
-        if tx != self._lanes.draft(tx.src, tx.outputs, tx.fee_micro, tx.meta, tx.request):
-            raise FailedPrecondition(
-                "it is signed with another key than this node's of now; make it anew: offgrid tx create",
-                reason="OldKey",
-            )
         if tx.total_micro > (free := self._wallet.spendable(tx.src)):
             raise too_little(tx.total_micro, free)
         return self._lanes.sign(tx, now)
@@ -107,6 +104,12 @@ class ByHand:
         if (tx.seq, tx.prev) != (account.next_seq, account.head):
             over = f"its number is {tx.seq}, the next of {base32(tx.src)} is {account.next_seq}"
             raise FailedPrecondition(f"{over} as this node knows it: make it anew, offgrid tx create", reason="NotNext")
+        if not self._keys.in_force(tx.source):
+            raise FailedPrecondition(
+                f"it is for another key of {base32(tx.source.signer)} than the one of now; make it anew: offgrid tx "
+                "create",
+                reason="OldKey",
+            )
         if tx.fee_micro < self._wallet.fee_micro:
             allowed = f"{tx.fee_micro}; this ledger takes no less than {self._wallet.fee_micro}"
             raise wrong_amount(

@@ -19,10 +19,13 @@ class Keys:
         self._draft = draft
         self._numbers: dict[bytes, int] = {}  # by member, once asked about
 
-    def on_replaced(self, node_id: str, number: int) -> None:
+    def on_replaced(self, node_id: str, number: int) -> bool:
+        """Whether that is news."""
         if self.number(node := node_id_bytes(node_id)) != number:
             self._draft.put_bytes(KEY_NUMBERS, node, number.to_bytes(KEY_NUMBER_BYTES, "big"))
             self._numbers[node] = number
+            return True
+        return False
 
     def number(self, node: bytes) -> int:
         number = self._numbers.get(node)

@@ -74,7 +74,7 @@ class LedgerMachine:
         self._wallet = Wallet(
             settings, draft, self._accounts, self._transactions, self._witness, self._voice, self._holding, self._keys
         )
-        self._by_hand = ByHand(settings, self._accounts, self._transactions, self._witness, self._wallet)
+        self._by_hand = ByHand(settings, self._accounts, self._transactions, self._witness, self._wallet, self._keys)
         self._gossip = Gossip(settings.node_id, draft, self._chains, self._orphans, self._voice)
         self.reach = Reach(settings.node_id)
         self._genesis_digest = b""
@@ -128,7 +128,7 @@ class LedgerMachine:
                     self._gossip.on_peer_down(node)
                     self._holding.on_peer_down(node)
                 case KeyReplaced(node, number):
-                    self._keys.on_replaced(node, number)
+                    self._witness.on_key(node, number)
                 case CostIncurred():
                     if self._settings.enabled:
                         self._holding.on_cost(event, now, payable=self.is_open)

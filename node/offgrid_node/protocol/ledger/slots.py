@@ -111,6 +111,11 @@ class Slots:
         self._stored = len(accounts)
         return accounts
 
+    def accounts(self) -> list[bytes]:
+        """Those of open slots, of which this step may know more."""
+        committed = (key[:-NUMBER_BYTES] for key, _ in self._draft.committed(SLOTS, b""))
+        return [*(account for account, _ in self._held), *committed]
+
     def get(self, account: bytes, seq: int) -> Slot | None:
         slot = self._held.get((account, seq))
         return slot if slot is not None or self._stored == self._stored_held else self._read(account, seq)

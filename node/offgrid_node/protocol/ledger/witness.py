@@ -158,11 +158,11 @@ class Witness:
         named = slot is not None and (slot.first == digest or digest in slot.tallies)
         if not named or self._transactions.get(digest) is None:  # a slot names every transaction of it that is here
             known = self._transactions.add(item, now)
-            own = tx.source.signer == self._own
-            if own:
+            own, learns = tx.source.signer == self._own, self._voice.learning.at_work
+            if own and (learns or self._keys.in_force(tx.source)):  # what others sign by an old key is none of its own
                 self._learnt.append(known)
-            if own and tx.request != BY_HAND and not self._voice.learning.at_work:
-                self._voice.mute("a transaction came that this node signed and does not have: was it restored?")
+                if tx.request != BY_HAND and not learns:
+                    self._voice.mute("a transaction came that this node signed and does not have: was it restored?")
         self.follow(item, now, told=told)
         if slot is not None and slot.aside:
             for statement, bit in self._ballots.take_up(slot, digest):
@@ -170,8 +170,12 @@ class Witness:
 
     def follow(self, item: TxItem, now: Now, *, told: bool = False) -> None:
         """Looks at a known transaction's slot. The first one seen is the only one that this node may vote for; while
-        its time has not come it is in nobody's way."""
+        its time has not come it is in nobody's way, nor is what an old key signs: whoever has found one."""
         tx, digest = item.tx, item.digest
+        if not self._keys.in_force(tx.source):
+            self._name(item)
+            self._touched[tx.src] = None  # a quorum that had not heard of it may have voted
+            return
         if isinstance(tx.source, HoldSource) and tx.source.due_us > now.utc_us:
             self._put_off(item, tx.source.due_us, now)
             return
@@ -216,9 +220,14 @@ class Witness:
     def on_unlock(self, unlock: Unlock) -> None:
         """Signed by the account's owner."""
         account = self._accounts.get(unlock.account)
-        if unlock.seq >= account.next_seq:
+        if unlock.seq >= account.next_seq and self._keys.in_force(unlock.source):
             self._ballots.on_unlock(unlock)
             self._touch(account, unlock.account, unlock.seq)
+
+    def on_key(self, node: str, number: int) -> None:
+        """This is how often the member's key was replaced."""
+        if self._keys.on_replaced(node, number):
+            self._unheard.update(dict.fromkeys(self._slots.accounts()))
 
     def on_time(self, now: Now) -> None:
         self._touched.update(dict.fromkeys(self._ballots.on_time(now.mono_ms)))
@@ -270,11 +279,15 @@ class Witness:
         if self._slots.get(name, self._accounts.get(name).next_seq) is not None:
             self._touched[name] = None
 
+    def _name(self, item: TxItem) -> None:
+        """The slot knows of it, and does not turn to it."""
+        slot = self._slots.make(item.tx.src, item.tx.seq)
+        if item.digest not in (slot.first, *slot.tallies):
+            self._slots.name(slot, item.digest)
+
     def _put_off(self, item: TxItem, due_us: int, now: Now) -> None:
         """It ends with the slot, and is looked at again when its time has come."""
-        slot = self._slots.make(item.tx.src, item.tx.seq)
-        if item.digest not in slot.tallies:
-            self._slots.name(slot, item.digest)
+        self._name(item)
         if len(self._early) < EARLY_MAX:
             self._early[item.digest] = now.mono_ms + -(-(due_us - now.utc_us) // 1_000)
 
@@ -306,10 +319,10 @@ class Witness:
         return self._speak(slot, account)
 
     def _look_again(self, slot: Slot, now: Now) -> None:
-        """After a restart: at what was too early before."""
+        """After a restart at what was too early before, and at what a key signed that is in force again."""
         for digest in [*slot.tallies]:
             known = self._transactions.of_slot(slot.account, slot.seq, digest)
-            if known is not None and digest not in self._early:
+            if known is not None and digest not in self._early and self._keys.in_force(known.item.tx.source):
                 self.follow(known.item, now)
 
     def _speak(self, slot: Slot, account: Account) -> bool:

@@ -9,6 +9,7 @@ from ledger_bench import OWNER, PAYEE, SELF, W1, Bench
 
 from offgrid.v1 import ledger_pb2
 from offgrid_node.protocol.errors import FailedPrecondition, Fault, InvalidRequest
+from offgrid_node.protocol.events import KeyReplaced
 from offgrid_node.protocol.ids import node_id_bytes
 from offgrid_node.protocol.ledger.commands import (
     CreateTransfer,
@@ -191,6 +192,17 @@ class TestSending:
         tx = replace(by_hand(bench, OWNER), **change)  # type: ignore[arg-type]
         assert refusal(send(bench, signed(tx, OWNER))) == reason
         assert bench.take_said() == []
+
+    def test_what_an_old_key_has_signed_for_a_lane_is_refused(self, bench: Bench) -> None:
+        lane = LaneSource(OTHER, 1, key=0)
+        funding = bench.taking(NodeSource(OTHER), ((lane.account, 5_000),))
+        bench.says(OWNER, funding)
+        bench.finish(funding)
+        bench.step(KeyReplaced(OWNER, 1))
+        tx = replace(by_hand(bench), source=lane)
+        assert refusal(send(bench, signed(tx, OWNER))) == "OldKey"
+        bench.step(KeyReplaced(OWNER, 0))
+        assert isinstance(send(bench, signed(tx, OWNER)), ledger_pb2.SendTransactionResponse)
 
     def test_what_is_over_is_refused_by_name(self, bench: Bench) -> None:
         item = signed(by_hand(bench, OWNER), OWNER)
