@@ -265,7 +265,8 @@ class LedgerHandlers:
 
     def deliver_vouchers(self, caller: Caller, request: ledger_pb2.DeliverVouchersRequest) -> Ticket:
         self._check_open()
-        checked = checked_vouchers(request, caller.node_id, self._signer.node_id, self._directory(), self._verify)
+        own, fee = self._signer.node_id, self._reads.fee_micro
+        checked = checked_vouchers(request, caller.node_id, own, fee, self._directory(), self._verify)
         return self._ask(caller, commands.DeliverVouchers(checked), request)
 
     def push_blocks(self, caller: Caller, request: ledger_pb2.PushBlocksRequest) -> Ticket:

@@ -17,19 +17,30 @@ Checked = tuple[tuple[HoldTerms, ledger_pb2.HoldVoucher], ...]
 
 
 def checked_vouchers(
-    request: ledger_pb2.DeliverVouchersRequest, sender: str, own: str, directory: Directory, verify: Verifier
+    request: ledger_pb2.DeliverVouchersRequest,
+    sender: str,
+    own: str,
+    fee_micro: int,
+    directory: Directory,
+    verify: Verifier,
 ) -> Checked:
-    """Raises InvalidRequest, PermissionDenied, PeerFault; Unavailable where the payer's key is not known here yet."""
+    """`fee_micro` is the ledger's least: the end of a hold of less would find no witness. Raises InvalidRequest, PermissionDenied, PeerFault; Unavailable where the payer's key is not known here yet."""
     if len(request.vouchers) > VOUCHERS_MAX:
         raise InvalidRequest.field("vouchers", f"{len(request.vouchers)}; at most {VOUCHERS_MAX} in one call")
     return tuple(
-        (_checked(number, voucher, sender, own, directory, verify), voucher)
+        (_checked(number, voucher, sender, own, fee_micro, directory, verify), voucher)
         for number, voucher in enumerate(request.vouchers)
     )
 
 
 def _checked(
-    number: int, said: ledger_pb2.HoldVoucher, sender: str, own: str, directory: Directory, verify: Verifier
+    number: int,
+    said: ledger_pb2.HoldVoucher,
+    sender: str,
+    own: str,
+    fee_micro: int,
+    directory: Directory,
+    verify: Verifier,
 ) -> HoldTerms:
     said.DiscardUnknownFields()  # nobody has signed them, and what is good is kept
     field, terms = f"vouchers[{number}]", HoldTerms.decode(said.terms)
@@ -37,6 +48,10 @@ def _checked(
         raise PermissionDenied(f"{field}: the payer of a hold delivers its vouchers, and {sender} is not")
     if terms.payee != node_id_bytes(own):
         raise InvalidRequest.field(f"{field}.terms", "another node is the payee of that hold")
+    if terms.fee_micro < fee_micro:
+        raise InvalidRequest.field(
+            f"{field}.terms", f"a fee of {terms.fee_micro} for its end; this ledger takes no less than {fee_micro}"
+        )
     if not 0 < said.amount_micro <= terms.room_micro:
         raise InvalidRequest.field(f"{field}.amount_micro", f"{said.amount_micro}; 1 to {terms.room_micro} are allowed")
     if not 0 < said.count <= BOOKINGS_MAX:
