@@ -39,6 +39,11 @@ def test_a_good_one_is_handed_on_with_its_terms() -> None:
     assert check(good) == ((TERMS, good),)
 
 
+def test_one_over_nothing_asks_what_is_held() -> None:
+    question = voucher(amount=0, count=0)
+    assert check(question) == ((TERMS, question),)
+
+
 def cut(field: str) -> Callable[[ledger_pb2.HoldVoucher], None]:
     return lambda said: setattr(said, field, getattr(said, field)[:-1])
 
@@ -49,8 +54,8 @@ def cut(field: str) -> Callable[[ledger_pb2.HoldVoucher], None]:
         (voucher(replace(TERMS, payer=node_id_bytes(GONE.node_id))), PermissionDenied, "the payer of a hold delivers"),
         (voucher(replace(TERMS, payee=node_id_bytes(GONE.node_id))), InvalidRequest, "another node is the payee"),
         (voucher(replace(TERMS, fee_micro=FEE - 1)), InvalidRequest, "no less than 10"),
-        (voucher(amount=0), InvalidRequest, "1 to 990 are allowed"),
-        (voucher(amount=991), InvalidRequest, "1 to 990 are allowed"),
+        (voucher(amount=0), InvalidRequest, "0 for 0"),
+        (voucher(amount=991), InvalidRequest, "0 to 990 are allowed"),
         (voucher(count=0), InvalidRequest, f"1 to {BOOKINGS_MAX}"),
         (voucher(count=BOOKINGS_MAX + 1), InvalidRequest, f"1 to {BOOKINGS_MAX}"),
         (voucher(replace(TERMS, key=1)), Unavailable, "key 1 of"),
@@ -63,7 +68,9 @@ def test_a_bad_one_is_refused_by_name(said: ledger_pb2.HoldVoucher, fault: type[
     assert "vouchers[1]" in str(caught.value) or fault is Unavailable
 
 
-@pytest.mark.parametrize(("field", "fault"), [("root", InvalidRequest), ("signature", InvalidRequest), ("terms", PeerFault)])
+@pytest.mark.parametrize(
+    ("field", "fault"), [("root", InvalidRequest), ("signature", InvalidRequest), ("terms", PeerFault)]
+)
 def test_one_that_is_cut_short_is_refused(field: str, fault: type[Fault]) -> None:
     said = voucher()
     cut(field)(said)

@@ -48,6 +48,7 @@ class Delivery:
         self._calling.discard(node)  # whatever was under way may never end
         self._given.tell_again(node_id_bytes(node))
         self.on_promised(node, now)
+        self.ask_unsure(now)
 
     def on_peer_down(self, node: str) -> None:
         self.up.discard(node)
@@ -56,6 +57,12 @@ class Delivery:
         """There may be more to tell than was told."""
         if node not in self._calling:
             self._due_ms.setdefault(node, now.mono_ms + GATHER_MS)
+
+    def ask_unsure(self, now: Now) -> None:
+        """At once, those who have to say first what they hold."""
+        for node in sorted(self.up - self._calling):
+            if self._given.unsure(node_id_bytes(node)):
+                self._due_ms[node] = now.mono_ms
 
     def on_answered(self, tag: VoucherTag, answered: Answered, now: Now) -> None:
         self._calling.discard(tag.node)

@@ -6,9 +6,10 @@ durable before the voucher over them leaves (delivery.py). Whoever ends the hold
 bookings are paid; all others are owed again. A booking stands in one hold at a time and a hold ends once: so none is
 paid twice.
 
-Nothing more is promised to the payee of a hold out of which this node may have promised more than it remembers: after a
-restore, and when the payee holds a higher voucher ("frozen"), until that hold has ended and shows what it was. Nor is
-anything out of one whose key was replaced or whose time is nearly over.
+Nothing more is promised to the payee of a hold out of which this node may have promised more than it remembers: after
+each start until the payee has said what it holds (vouchers are in no block, so a node that came back from a copy of its
+disk finds out nowhere else); after a restore, and when the payee holds a higher voucher ("frozen"), until that hold has
+ended and shows what it was. Nor is anything out of one whose key was replaced or whose time is nearly over.
 """
 
 from __future__ import annotations
@@ -65,6 +66,7 @@ class Given:
     terms: HoldTerms
     row: ledger_pb2.GivenHold
     peaks: Peaks = field(default_factory=Peaks)
+    is_sure: bool = True  # whether its payee has said since this node's start what it holds, or could hold nothing
 
     @property
     def root(self) -> bytes:
@@ -106,7 +108,7 @@ class GivenHolds:
         for hold, _ in self._draft.committed(GIVEN_OPEN, b""):
             row = self._draft.row(GIVEN, hold, ledger_pb2.GivenHold)
             assert row is not None, "what is open is kept"
-            self._hold(Given(HoldTerms.decode(row.terms), row, Peaks(row.peaks, row.count)))
+            self._hold(Given(HoldTerms.decode(row.terms), row, Peaks(row.peaks, row.count), is_sure=False))
 
     # ---- questions
 
@@ -120,10 +122,16 @@ class GivenHolds:
         return self._by_payee.get(payee, ())
 
     def untold(self, payee: bytes) -> Iterator[Given]:
-        """Those whose payee has not acked all that is promised, and whose key this node signs with still."""
+        """Those whose payee has not acked all that is promised, or not said yet what it holds, and whose key this node
+        signs with still."""
         for given in self.of(payee):
-            if given.row.told_micro < given.row.amount_micro and self._may_sign(given) and given.row.state == OPEN:
+            told = given.is_sure and given.row.told_micro >= given.row.amount_micro
+            if not told and self._may_sign(given) and given.row.state == OPEN:
                 yield given
+
+    def unsure(self, payee: bytes) -> bool:
+        """Whether nothing is promised to this payee before it has said what it holds."""
+        return any(not given.is_sure and self._may_sign(given) and given.row.state == OPEN for given in self.of(payee))
 
     def voucher(self, given: Given) -> ledger_pb2.HoldVoucher:
         """Over all that is promised out of it: durable by the end of this step."""
@@ -164,6 +172,8 @@ class GivenHolds:
         if held_micro >= sent_micro > given.row.told_micro:
             given.row.told_micro, given.row.told_count = sent_micro, sent_count
             self._changed[hold] = given
+        if not given.is_sure:
+            given.is_sure = self.news = True
         if held_micro > given.row.amount_micro and not given.row.frozen:
             self._freeze(given)
             self._voice.notice(
@@ -367,7 +377,7 @@ class GivenHolds:
         return max(HEADROOM * total_micro, GROWTH * before, FEES_LEAST * fee_micro)
 
     def _is_in_doubt(self, payee: bytes) -> bool:
-        return any(given.row.frozen for given in self.of(payee))
+        return self.unsure(payee) or any(given.row.frozen for given in self.of(payee))
 
     def _may_sign(self, given: Given) -> bool:
         return given.terms.key == self._keys.number(self._settings.account)

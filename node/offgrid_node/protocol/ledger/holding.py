@@ -115,6 +115,7 @@ class Holding:
             return False
         if self.given.news:
             self.given.news = False
+            self._delivery.ask_unsure(now)
             self.bookings.cover(now)
         if self._look_ms is None or now.mono_ms < self._look_ms:
             return False

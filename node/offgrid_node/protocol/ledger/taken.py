@@ -45,7 +45,7 @@ class TakenHolds:
         """What is held of this hold by now, in millionths. The handler has checked whose it is and who signed."""
         hold = terms.account
         if hold not in self._held:
-            if not self._ends.is_funded(terms):
+            if not voucher.amount_micro or not self._ends.is_funded(terms):
                 return self._ended_with(hold)
             self._held[hold] = terms, ledger_pb2.TakenHold(since_us=now.utc_us)
             self._draft.put_bytes(TAKEN_OPEN, hold, b"")

@@ -24,7 +24,8 @@ def checked_vouchers(
     directory: Directory,
     verify: Verifier,
 ) -> Checked:
-    """`fee_micro` is the ledger's least: the end of a hold of less would find no witness. Raises InvalidRequest, PermissionDenied, PeerFault; Unavailable where the payer's key is not known here yet."""
+    """`fee_micro` is the ledger's least: the end of a hold of less would find no witness. Raises InvalidRequest,
+    PermissionDenied, PeerFault; Unavailable where the payer's key is not known here yet."""
     if len(request.vouchers) > VOUCHERS_MAX:
         raise InvalidRequest.field("vouchers", f"{len(request.vouchers)}; at most {VOUCHERS_MAX} in one call")
     return tuple(
@@ -52,10 +53,12 @@ def _checked(
         raise InvalidRequest.field(
             f"{field}.terms", f"a fee of {terms.fee_micro} for its end; this ledger takes no less than {fee_micro}"
         )
-    if not 0 < said.amount_micro <= terms.room_micro:
-        raise InvalidRequest.field(f"{field}.amount_micro", f"{said.amount_micro}; 1 to {terms.room_micro} are allowed")
-    if not 0 < said.count <= BOOKINGS_MAX:
-        raise InvalidRequest.field(f"{field}.count", f"{said.count}; 1 to {BOOKINGS_MAX} are allowed")
+    if said.amount_micro > terms.room_micro:
+        raise InvalidRequest.field(f"{field}.amount_micro", f"{said.amount_micro}; 0 to {terms.room_micro} are allowed")
+    if said.count > BOOKINGS_MAX or bool(said.count) != bool(said.amount_micro):
+        raise InvalidRequest.field(
+            f"{field}.count", f"{said.count} for {said.amount_micro}; 1 to {BOOKINGS_MAX}, and 0 for 0, are allowed"
+        )
     if (len(said.root), len(said.signature)) != (DIGEST_BYTES, SIGNATURE_BYTES):
         raise InvalidRequest.field(
             field, f"a root of {DIGEST_BYTES} bytes and a signature of {SIGNATURE_BYTES} are allowed"

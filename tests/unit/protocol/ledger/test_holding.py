@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import replace
 
 import pytest
@@ -76,6 +77,13 @@ def told(bench: Bench) -> Iterator[tuple[Call, ledger_pb2.HoldVoucher]]:
         yield call, voucher
 
 
+def says_what_it_holds(bench: Bench, amount: int) -> None:
+    """The payee comes up, and is asked at once."""
+    bench.up(PAYEE)
+    ((call, _),) = told(bench)
+    bench.answer(call, ledger_pb2.DeliverVouchersResponse(held_micro=[amount]))
+
+
 def posts(bench: Bench, voucher: ledger_pb2.HoldVoucher, seq: int = 0, prev: bytes | None = None) -> TxItem:
     """The payee does, and it is final."""
     act = Post(voucher.amount_micro, voucher.count, voucher.root, voucher.signature)
@@ -142,6 +150,7 @@ def test_a_cost_that_is_said_twice_is_booked_once() -> None:
     bench.calm()
     bench.step(cost("j-1", 300))
     finish(bench)
+    says_what_it_holds(bench, 0)
     assert bench.machine.promised_out_micro == 300
     assert bench.machine.owed_micro == 0
 
@@ -188,6 +197,7 @@ def test_more_is_owed_than_is_held_in_memory(monkeypatch: pytest.MonkeyPatch) ->
     bench.restart()
     bench.calm()
     finish(bench)
+    says_what_it_holds(bench, 0)
     while finish(bench):
         pass
     assert (bench.machine.owed_micro, bench.machine.promised_out_micro) == (0, 80)
@@ -256,11 +266,44 @@ def test_a_restarted_payer_goes_on_where_it_was() -> None:
     bench.step(cost("j-2", 10))
     bench.restart()
     bench.calm()
-    bench.up(PAYEE)
     bench.step(cost("j-3", 5))
-    bench.wait(delivery.GATHER_MS)
+    assert booking(bench, "j-3").owed
+    says_what_it_holds(bench, 300)
+    assert booking(bench, "j-3").promised
+    bench.wait(delivery.RETRY_MS)
     ((_, voucher),) = told(bench)
     assert (voucher.amount_micro, voucher.count) == (315, 3)
+
+
+def test_a_payer_with_an_older_copy_of_its_disk_promises_nothing_before_its_payee_has_said_what_it_holds() -> None:
+    bench = at_work(cost("j-1", 5))
+    copy = deepcopy(bench.store)
+    bench.step(cost("j-2", 100))
+    bench.store = copy
+    bench.restart()
+    bench.calm()
+    bench.step(cost("j-3", 110))
+    assert booking(bench, "j-3").owed
+    says_what_it_holds(bench, 105)
+    bench.step()
+    assert booking(bench, "j-3").owed
+    ((_, row),) = given(bench)
+    assert (row.amount_micro, row.frozen) == (5, True)
+    assert "was this node restored" in bench.machine.notices[0]
+
+
+def test_a_hold_that_becomes_final_after_a_restart_is_asked_about_too() -> None:
+    bench = Bench()
+    bench.step(cost("j-1", 300))
+    bench.restart()
+    bench.calm()
+    bench.up(PAYEE)
+    finish(bench)
+    assert booking(bench, "j-1").owed
+    ((call, voucher),) = told(bench)
+    assert (voucher.amount_micro, voucher.count) == (0, 0)
+    bench.answer(call, ledger_pb2.DeliverVouchersResponse(held_micro=[0]))
+    assert booking(bench, "j-1").promised
 
 
 def test_a_payee_that_holds_more_than_was_promised_gets_nothing_more_out_of_that_hold() -> None:
@@ -363,6 +406,16 @@ def test_the_highest_voucher_is_kept_and_posted_once_when_the_interval_is_over()
     assert txs(bench) == []
     assert deliver(bench, high) == [400]
     assert bench.machine.promised_in_micro == 0
+
+
+def test_who_asks_by_a_voucher_over_nothing_is_told_what_is_held() -> None:
+    bench = Bench()
+    funded = promised(bench, 300)
+    question = ledger_pb2.HoldVoucher(terms=funded.terms)
+    assert deliver(bench, question) == [0]
+    bench.restart()
+    bench.calm()
+    assert deliver(bench, funded) == deliver(bench, question) == [300]
 
 
 def test_a_voucher_of_a_hold_that_is_not_final_is_not_taken_yet() -> None:
