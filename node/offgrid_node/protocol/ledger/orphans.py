@@ -8,6 +8,7 @@ liar who names what nobody has crowds out nobody else, and what falls out comes 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -95,9 +96,13 @@ class Orphans:
             self.want(by_name, block.header.author, sender, now_ms)
 
     def want(self, digests: Iterable[bytes], author: bytes, sender: str, now_ms: int, *, named: bool = False) -> None:
-        """`author` names these; they are to be had, first of all from `sender`."""
-        wants = self._wants.setdefault(author, _Wants())
-        for digest in digests:
+        """`author` names these; they are to be had, first of all from `sender`. One that waits here already may lean on
+        what nobody has asked for by name, as long as its chain was plain: that is wanted now."""
+        wants, line = self._wants.setdefault(author, _Wants()), deque((digest, named) for digest in digests)
+        while line:
+            digest, named = line.popleft()
+            if digest not in self._wanted:
+                line.extend((lacked, False) for lacked in self._lacked_by(digest))
             want = self._wanted.get(digest)
             if want is None:
                 want = self._wanted[digest] = _Want(now_ms, author)
@@ -148,6 +153,13 @@ class Orphans:
         return open_[:most]
 
     # ---- inside
+
+    def _lacked_by(self, digest: bytes) -> list[bytes]:
+        """What this orphan waits for."""
+        if digest not in self._blocks:
+            return []
+        header = self._blocks[digest][0].header
+        return [lacked for lacked in (header.prev, *header.parents) if digest in self._waiting.get(lacked, ())]
 
     def _pop(self, digest: bytes) -> tuple[CheckedBlock, str]:
         block, sender = self._blocks.pop(digest)

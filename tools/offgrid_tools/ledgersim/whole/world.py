@@ -165,13 +165,15 @@ class World:
             for digest, block in held.items()
             if others - committee.weight(holders.get(digest, 0)) < needed or node.holds(digest)
         ]
+        signed = {digest for place, digest in self._heights.items() if place[0] == author}
         self._heights = {place: digest for place, digest in self._heights.items() if place[0] != author}
         if knowing:
             self._heights.update({(author, block.header.height): block.digest for block in bound})
         self.judge.forgive(author)
         for block in bound:
             self.judge.bind(author, block.items)
-        node.may_mute = not knowing or len(bound) < len(held)
+        forgotten = signed - {block.digest for block in bound}  # whoever holds it now, if only a liar
+        node.may_mute = not knowing or bool(forgotten)
 
     def _left(self, raw: ledger_pb2.Block) -> None:
         """A block is on its way from anybody to anybody."""
