@@ -172,7 +172,7 @@ class LedgerMachine:
     @property
     def owed_micro(self) -> int:
         """Booked, and no hold covers it yet."""
-        return self._holding.bookings.owed_micro
+        return self._holding.bookings.owed.micro
 
     @property
     def promised_out_micro(self) -> int:

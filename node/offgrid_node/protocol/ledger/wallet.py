@@ -327,9 +327,9 @@ class Wallet:
         self._draft.delete(TRANSFERS_OPEN, number_key(row.number))
 
     def _fund_holds(self, now: Now) -> bool:
-        if not self._bookings.owed_micro:
+        if not self._bookings.owed.micro:
             return False
-        own, owed = self._settings.account, self._bookings.owed_by_payee()
+        own, owed = self._settings.account, self._bookings.owed.by_payee()
         planned = self._given.plan(owed, self.spendable(own) - self.fee_micro, self.fee_micro, now)
         if not planned:
             if any(not self._given.of(payee) for payee in owed):

@@ -18,7 +18,7 @@ from offgrid_node.protocol.errors import FailedPrecondition, Unavailable
 from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.events import CostIncurred, KeyReplaced
 from offgrid_node.protocol.ids import node_id_bytes
-from offgrid_node.protocol.ledger import bookings, delivery
+from offgrid_node.protocol.ledger import delivery, owed
 from offgrid_node.protocol.ledger import given as holds
 from offgrid_node.protocol.ledger.commands import DeliverVouchers, Settle
 from offgrid_node.protocol.ledger.items import TxItem
@@ -191,7 +191,7 @@ def test_what_is_too_much_for_one_hold_gets_the_next() -> None:
 
 
 def test_more_is_owed_than_is_held_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bookings, "WINDOW_MAX", 3)
+    monkeypatch.setattr(owed, "WINDOW_MAX", 3)
     bench = Bench()
     bench.step(*(cost(f"j-{number}", 10) for number in range(8)))
     bench.restart()
@@ -202,6 +202,37 @@ def test_more_is_owed_than_is_held_in_memory(monkeypatch: pytest.MonkeyPatch) ->
         pass
     assert (bench.machine.owed_micro, bench.machine.promised_out_micro) == (0, 80)
     assert [*bench.store.scan(OWED)] == []
+
+
+def test_who_cannot_be_paid_now_keeps_nobody_else_from_being_paid(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(owed, "WINDOW_MAX", 3)
+    bench = at_work(cost("j-1", 300))
+    bench.wait(delivery.GATHER_MS)
+    ((call, _),) = told(bench)
+    bench.answer(call, ledger_pb2.DeliverVouchersResponse(held_micro=[500]))
+    bench.step(*(cost(f"j-{number}", 10) for number in range(2, 10)))
+    bench.step(cost("j-10", 7, W1))
+    (funding,) = finish(bench)
+    assert len(funding.tx.outputs) == 1
+    assert booking(bench, "j-10").promised
+    assert bench.machine.owed_micro == 80
+
+
+def test_what_is_owed_again_beyond_what_is_held_in_memory_is_promised_in_its_old_order(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(owed, "WINDOW_MAX", 3)
+    bench = at_work(cost("j-0", 10))
+    bench.wait(delivery.GATHER_MS)
+    ((_, voucher),) = told(bench)
+    bench.step(*(cost(f"j-{number}", 10) for number in range(1, 9)))
+    posts(bench, voucher)
+    assert bench.machine.owed_micro == 80
+    bench.step(cost("j-9", 10))
+    while finish(bench):
+        pass
+    assert [booking(bench, f"j-{number}").place for number in range(1, 10)] == [*range(9)]
+    assert (bench.machine.owed_micro, [*bench.store.scan(OWED)]) == (0, [])
 
 
 def test_nothing_is_promised_out_of_a_hold_whose_time_is_nearly_over() -> None:

@@ -6,8 +6,9 @@ from dataclasses import replace
 from typing import Any
 
 from offgrid_node.protocol.effects import Call
+from offgrid_node.protocol.ids import node_id_bytes
 from offgrid_node.protocol.ledger.accounts import Accounts
-from offgrid_node.protocol.ledger.bookings import Bookings, Owed
+from offgrid_node.protocol.ledger.bookings import Bookings
 from offgrid_node.protocol.ledger.chains import Chains
 from offgrid_node.protocol.ledger.committee import Committee
 from offgrid_node.protocol.ledger.disputes import NO_CERTIFICATE, Disputes
@@ -15,7 +16,6 @@ from offgrid_node.protocol.ledger.endings import Endings
 from offgrid_node.protocol.ledger.lanes import Lanes
 from offgrid_node.protocol.ledger.recovery import Recovery
 from offgrid_node.protocol.ledger.slots import NOTHING, Slot, Slots
-from offgrid_node.protocol.ledger.tables import OWED, number_key
 from offgrid_node.protocol.ledger.transactions import Transactions
 from offgrid_node.protocol.ledger.voice import Voice
 from offgrid_node.protocol.ledger.witness import Witness
@@ -103,19 +103,13 @@ def _credit_twice(sound: Sound) -> Sound:
     return apply
 
 
-def _owe_again(bookings: Any, owed: Owed) -> None:
-    bookings._draft.put_bytes(OWED, number_key(owed.number), owed.encode())
-    bookings.owed_micro += owed.amount_micro
-    bookings._hold(owed)
-
-
 def _book_twice(sound: Sound) -> Sound:
     def on_cost(self: Any, cost: Any, now: Any, *, payable: bool, may_promise: bool) -> None:
-        known = set(self._window)
+        before = self._last
         sound(self, cost, now, payable=payable, may_promise=may_promise)
-        for number in [number for number in self._window if number not in known]:
+        for owed in [each for each in self.owed.window(node_id_bytes(cost.payee)) if each.number > before]:
             self._last += 1
-            _owe_again(self, replace(self._window[number], number=self._last))
+            self.owed.add(replace(owed, number=self._last))
 
     return on_cost
 
