@@ -167,7 +167,7 @@ MUTANTS: dict[str, Mutant] = {
     "booked-twice": Mutant("a job's cost is owed twice", (Patch(Bookings, "on_cost", _book_twice),)),
     "paid-twice": HOLD_MUTANTS["paid-twice"],
     "blocks-unreconciled": Mutant(
-        "blocks that a push did not bring are never offered", (Patch(Chains, "lacking", never([])),)
+        "blocks that a push did not bring are never offered", (Patch(Chains, "in_order", never(())),)
     ),
     "never-mute": Mutant("a witness restored from a backup goes on", (Patch(Voice, "mute", never(None)),)),
 }
