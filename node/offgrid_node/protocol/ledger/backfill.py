@@ -79,6 +79,11 @@ class Backfill:
         """Whether blocks are on their way that were asked for."""
         return bool(self._asked)
 
+    def is_asked(self, node: str, author: bytes) -> bool:
+        """Whether that peer is asked for the author's blocks."""
+        asked = self._asked.get(node)
+        return asked is not None and author in asked.authors
+
     def deadline_ms(self) -> int | None:
         stalls = (min(asked.since_ms + MOST_MS, self._stalls_ms(asked)) for asked in self._asked.values())
         return min((due for due in (self._due_ms, *stalls) if due is not None), default=None)

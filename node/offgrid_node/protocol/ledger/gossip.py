@@ -3,7 +3,8 @@
 Blocks have one way in, PushBlocks, whose handler checks every signature. What a node has just made or learnt goes to
 its links at once, or is announced to them (links.py). SyncBlocks finds out where two nodes' heads differ (meeting.py);
 what one lacks it then asks for, of one peer at a time (backfill.py), and that it passes on to nobody: others that lack
-it find that out as well. So after a partition each block comes to each node about once, by whatever way.
+it find that out as well. So after a partition each block comes to each node about once, by whatever way. What a peer
+brings as asked for and was not asked of it is announced, or who is quick could keep it from those behind this node.
 
 Meetings are SYNC_MS apart while there is anything to find, and rarer up to SYNC_MOST_MS where both sides say that
 nothing is. At most one push and one meeting with a peer are under way; what comes up meanwhile shares the next, so a
@@ -132,8 +133,9 @@ class Gossip:
             if command.link:
                 self._links.accept(command.sender)
             self._offer_wanted(command.sender, peer, command.wanted)
-            peer.windows += 1
-            if peer.windows > WINDOWS_MAX and not question.shows:
+            if question.shows or question.summary != self._chains.heads.summary(self._genesis_digest):
+                peer.windows += 1
+            if peer.windows > (2 if question.shows else 1) * WINDOWS_MAX:  # after symbols there is room to name heads
                 return ledger_pb2.SyncBlocksResponse(yours=self._newest_of(command.sender))
         for author, height in question.heads.items():
             other = not question.all_heads and height == self._chains.heads.height(author)
@@ -174,8 +176,8 @@ class Gossip:
         for block in taken:
             if block.digest in direct:
                 self._spread(block, now, rng)
-            elif not words.asked:
-                self._spread(block, now, rng, eagerly=False)
+            elif not (words.asked and self._backfill.is_asked(sender, block.header.author)):
+                self._spread(block, now, rng, eagerly=False)  # it may say that it was asked and was not
         if words.asked:
             self._backfill.on_brought(sender, (*brought, *command.useless), news=len(taken), now_ms=now.mono_ms)
         for author in dict.fromkeys([author for author, _ in brought] + [block.header.author for block in taken]):
@@ -192,7 +194,7 @@ class Gossip:
                 self._backfill.on_fault(tag.node, now.mono_ms)
                 self._stir(now)
         if answer.fault is not None:
-            self._on_fault(tag.node, peer, answer.fault)
+            self._on_fault(tag.node, peer, answer.fault, now)
         if tag.what == "SyncBlocks" and tag.node in self._meetings:
             meeting = self._meetings.pop(tag.node)
             if isinstance(answer.reply, ledger_pb2.SyncBlocksResponse):
@@ -265,10 +267,7 @@ class Gossip:
             if len(places) + len(peer.answers) >= PUSH_BLOCKS_MAX:
                 break
             places.update(dict.fromkeys(self._chains.with_ancestors(digest, ANCESTORS_MAX)))
-        for place in sorted(places):
-            raw = self._chains.raw(place)
-            if raw is not None:
-                peer.answers.append(raw)
+        peer.answers.extend(sorted(places))
         self._out.ready(node)
 
     # ---- inside: meeting
@@ -346,12 +345,16 @@ class Gossip:
         if not held:
             self._orphans.want([own], node_id_bytes(node), node, now.mono_ms)
 
-    def _on_fault(self, node: str, peer: Peer, fault: Fault) -> None:
+    def _on_fault(self, node: str, peer: Peer, fault: Fault, now: Now) -> None:
         """Whatever was under way is lost; anti-entropy finds out what is lacking."""
-        peer.lost()
+        lost = peer.lost()
         if fault.reason == "EconomyOff":
             peer.silent = True
-        elif fault.reason == "OtherLedger":
+            return
+        if lost:
+            self._owed[node] = None
+            self._stir(now)
+        if fault.reason == "OtherLedger":
             self._voice.notice(f"{node} has another ledger", about=node)
         elif fault.reason == "LedgerNotOpen":
             self._due[node] = None

@@ -38,7 +38,7 @@ class Peer:
     chose: bool = False  # … this node
     outbox: deque[bytes] = field(default_factory=deque)  # blocks to push at once
     outbox_bytes: int = 0
-    answers: deque[bytes] = field(default_factory=deque)  # blocks that it asked for by name
+    answers: deque[int] = field(default_factory=deque)  # positions of blocks that it asked for by name
     serving: dict[bytes, Span] = field(default_factory=dict)  # what it asked for by height and has not got yet
     served: dict[bytes, tuple[int, int]] = field(default_factory=dict)  # author → how far it was served, and when
     shown: dict[bytes, int] = field(default_factory=dict)  # author → a height that it has, for all this node knows
@@ -77,13 +77,15 @@ class Peer:
         if height > self.shown.get(author, 0) and (author in self.shown or len(self.shown) < HEADS_MAX):
             self.shown[author] = height
 
-    def lost(self) -> None:
-        """Whatever was under way has come to nothing."""
+    def lost(self) -> bool:
+        """Whatever was under way has come to nothing; whether anything was."""
+        something = bool(self.outbox or self.answers or self.serving or self.announce)
         self.outbox.clear()
         self.outbox_bytes = 0
         for words in (self.answers, self.serving, self.served, self.shown, self.lazy, self.announce):
             words.clear()
         self.announce_ms, self.has_genesis = None, False
+        return something
 
 
 class Links:

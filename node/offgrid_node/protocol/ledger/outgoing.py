@@ -98,10 +98,11 @@ class Outgoing:
             peer.serving.pop(span.author, None)
 
     def _fill_asked(self, request: ledger_pb2.PushBlocksRequest, peer: Peer, room: _Room, now_ms: int) -> None:
-        while peer.answers and room.take(peer.answers[0], request):
+        while peer.answers:
+            raw = self._chains.raw(peer.answers[0])
+            if raw is not None and not room.take(raw, request):
+                return
             peer.answers.popleft()
-        if peer.answers:
-            return
         ended = True
         for place, author, height in self._chains.in_order(peer.serving.values()):
             raw = self._chains.raw(place)

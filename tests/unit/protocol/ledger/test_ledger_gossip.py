@@ -7,13 +7,14 @@ from gossip_bench import accept, asks, pushed, pushes, said, says, synced, take
 from ledger_bench import OWNER, PAYEE, SELF, W1, W2, W3, Bench, vote
 
 from offgrid.v1 import ledger_pb2
+from offgrid_node.protocol.effects import Woke
 from offgrid_node.protocol.errors import Unavailable
 from offgrid_node.protocol.events import PeerDown
 from offgrid_node.protocol.ids import node_id_bytes
 from offgrid_node.protocol.ledger import gossip, links, outgoing
 from offgrid_node.protocol.ledger.backfill import STALL_MS, WAIT_MS
 from offgrid_node.protocol.ledger.blocks import signatures_of
-from offgrid_node.protocol.ledger.gossip import SYNC_MS
+from offgrid_node.protocol.ledger.gossip import SYNC_MOST_MS, SYNC_MS
 from offgrid_node.protocol.ledger.heads import Span
 from offgrid_node.protocol.ledger.items import TxItem
 from offgrid_node.protocol.ledger.outgoing import ANNOUNCE_MS
@@ -105,9 +106,42 @@ class TestPushing:
 
     def test_what_was_asked_for_is_passed_on_to_nobody(self) -> None:
         bench = linked(W1, W2)
+        says(bench, W1, announced={OWNERS: 1})
+        bench.wait(WAIT_MS)
+        settle(bench)
         says(bench, W1, bench.block(OWNER, vote(bench.tx())), asked=True)
         bench.wait(ANNOUNCE_MS)
-        assert pushed(bench, W2) == []
+        assert list(pushes(bench, W2)) == []
+
+    def test_what_only_its_sender_calls_asked_for_is_announced(self) -> None:
+        """Or one that is quick could keep it from whoever has no other way to it."""
+        bench = linked(W1, W2)
+        says(bench, W1, bench.block(OWNER, vote(bench.tx())), asked=True)
+        bench.wait(ANNOUNCE_MS)
+        assert [words.announced for words in said(bench, W2)] == [{OWNERS: 1}]
+
+    def test_what_waited_to_be_pushed_when_a_meeting_failed_is_seen_to_soon(self) -> None:
+        bench = linked(W1)
+        for _ in range(12):
+            bench.wait(SYNC_MOST_MS)
+            synced(bench)
+        bench.says(OWNER, bench.tx())
+        bench.says(W2, bench.tx(W2))  # behind the first, which is under way
+        bench.machine._gossip._due[W1] = None
+        bench.step(Woke())
+        (meeting,) = take(bench, "SyncBlocks")
+        bench.answer(meeting, Unavailable("no answer"))
+        bench.wait(SYNC_MS)
+        assert [call.node for call in take(bench, "SyncBlocks")] == [W1]
+
+    def test_of_blocks_asked_for_by_name_positions_are_kept_until_there_is_room(self) -> None:
+        bench = linked(W1)
+        first, *more = (bench.block(OWNER, vote(bench.tx(amount=1 + number))) for number in range(5))
+        bench.push(first, *more, sender=W2)
+        bench.sync(W1, wanted=(more[-1].digest,))
+        assert [*bench.machine._gossip._links.peer(W1).answers] == [1, 2, 3, 4, 5]
+        sent = [block for _, request in accept(bench) if request.asked for block in request.blocks]
+        assert [block.SerializeToString() for block in sent] == [block.raw for block in (first, *more)]
 
     def test_one_push_to_a_peer_is_under_way_and_what_comes_up_shares_the_next(self) -> None:
         bench = linked(W1)

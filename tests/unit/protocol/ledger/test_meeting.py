@@ -213,6 +213,27 @@ class TestWhen:
         assert bench.machine.muted_why == ""
         assert heads(bench) == {}
 
+    def test_that_is_in_sync_however_often_is_told_so(self) -> None:
+        bench = Bench()
+        bench.up(W1)
+        synced(bench)
+        question = Question(bench.machine._chains.heads.summary(bench.root), bytes(16))
+        for _ in range(gossip.WINDOWS_MAX + 1):
+            answer = bench.ask(SyncBlocks(W1, question, b"", (), bench.root), W1)
+        assert isinstance(answer, ledger_pb2.SyncBlocksResponse)
+        assert answer.in_sync
+
+    def test_that_shows_its_heads_more_often_than_anybody_learns_nothing(self) -> None:
+        bench = Bench()
+        bench.says(OWNER, vote(bench.tx()))
+        bench.up(W1)
+        synced(bench)
+        for _ in range(2 * gossip.WINDOWS_MAX + 1):
+            bench.sync(W1, ((OWNERS, 1, bytes(32)),))
+        answer = bench.replies[-1]
+        assert isinstance(answer, ledger_pb2.SyncBlocksResponse)
+        assert answer.heads == b""
+
 
 class TestTheGenesis:
     def test_travels_with_a_meeting_until_the_peer_has_it(self) -> None:
