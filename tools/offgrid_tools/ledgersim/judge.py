@@ -36,6 +36,7 @@ class Judge:
         self.disputed: set[Place] = set()  # somebody reported there
         self._next: dict[bytes, int] = {}
         self._txs: dict[bytes, Tx] = {}
+        self._signed: dict[Place, bytes] = {}  # by honest owners
         self._said: dict[tuple[bytes, bool, bytes, int, int], bytes] = {}
         self._promised: dict[tuple[bytes, bytes, int], int] = {}
         self._weighed: dict[tuple[bool, bytes, int, bytes, int], tuple[int, int]] = {}  # who said so, and their weight
@@ -53,14 +54,18 @@ class Judge:
                 case Report():
                     self._on_report(author, item)
                 case TxItem():
-                    self._txs[item.digest] = item.tx
+                    self._on_tx(item)
                 case Double(first, second):
-                    self._txs[first.digest], self._txs[second.digest] = first.tx, second.tx
+                    self._on_tx(first)
+                    self._on_tx(second)
 
     def forgive(self, author: bytes) -> None:
         """This witness came back from an old disk: nothing binds it but what `bind` says."""
         self._said = {key: digest for key, digest in self._said.items() if key[0] != author}
         self._promised = {key: ballot for key, ballot in self._promised.items() if key[0] != author}
+        self._signed = {
+            place: digest for place, digest in self._signed.items() if self._txs[digest].source.signer != author
+        }
 
     def bind(self, author: bytes, items: Iterable[Item]) -> None:
         """A witness that came back is told of what it had said, or will be before it speaks."""
@@ -95,6 +100,12 @@ class Judge:
         return 3 * weight > 2 * self._total
 
     # ---- inside
+
+    def _on_tx(self, item: TxItem) -> None:
+        tx = item.tx
+        self._txs[item.digest] = tx
+        if tx.source.signer not in self.liars and self._signed.setdefault((tx.src, tx.seq), item.digest) != item.digest:
+            raise Broken(f"{base32(tx.source.signer)} signed two transactions for slot {tx.seq} of {base32(tx.src)}")
 
     def _on_statement(self, author: bytes, said: Statement) -> None:
         if said.epoch != EPOCH:

@@ -41,7 +41,7 @@ class Level(Protocol):
         """What was drawn, for people."""
 
     def execute(self) -> None:
-        """Raises Broken, or whatever else the rules raise by mistake."""
+        """Raises Broken, or whatever the rules raise by mistake."""
 
     def state(self) -> bytes:
         """What the honest nodes hold, the same bytes for the same."""
@@ -88,7 +88,7 @@ def simulate(
     """Runs one seed. `witnesses` and `owners` 0: the seed chooses. `mutant` plants one of `MUTANTS`; `trace` is a file
     for what happened, line by line."""
     planted = MUTANTS[mutant].planted() if mutant else nullcontext()
-    with trace.open("w", encoding="utf-8") if trace else nullcontext() as out, planted, _uncollected():
+    with trace.open("w", encoding="utf-8") if trace else nullcontext() as out, planted, uncollected():
         run = LEVELS[level](seed, witnesses, owners, Trace(out))
         violation = ""
         try:
@@ -99,6 +99,8 @@ def simulate(
             violation = f"time stands still: {broken}"
         except AssertionError as broken:
             violation = f"a node's own check fails: {broken}"
+        except Exception as broken:  # noqa: BLE001 - whatever the rules raise by mistake has a seed that shows it
+            violation = f"a node fails: {type(broken).__name__}: {broken}"
         final = run.judge.final
         run.engine.note("state", run.state())
         return Report(
@@ -117,7 +119,7 @@ def simulate(
 
 
 @contextmanager
-def _uncollected() -> Iterator[None]:
+def uncollected() -> Iterator[None]:
     """The collector of cycles looks at all that the judge remembers again and again, and finds next to nothing."""
     was_on = gc.isenabled()
     gc.disable()

@@ -26,6 +26,8 @@ class Owner:
         self.world, self.name, self.own, self.key = world, name, node_id_bytes(name), Key(name)
         self.source = NodeSource(self.own)
         self.tears, self.hasty = tears, hasty
+        if tears:
+            world.judge.liars.add(self.own)
         self.spending = True
         self.signed: list[TxItem] = []
         self.unlocked: dict[int, None] = {}  # slots that it asked to end

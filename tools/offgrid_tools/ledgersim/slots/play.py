@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from offgrid_node.protocol.ids import base32
+from offgrid_tools.ledgersim.cuts import draw_sides
 from offgrid_tools.ledgersim.judge import Broken, Judge
 from offgrid_tools.ledgersim.slots.liars import Liar
 from offgrid_tools.ledgersim.slots.owners import Owner
@@ -72,6 +73,7 @@ class Play:
             world.run(world.rng.randrange(1, 400))
             self._disturb()
         if plan.cut_ms:
+            self._cut()
             world.slowness = SLOWNESS
             world.run(plan.cut_ms)
             world.slowness = 1
@@ -85,10 +87,16 @@ class Play:
     # ---- inside
 
     def _disturb(self) -> None:
-        world, rng = self.world, self.world.rng
+        rng = self.world.rng
         if rng.random() < self.plan.cut_odds:
-            names = [*world.witnesses, *world.owners]
-            world.sides = {name: rng.randrange(0, 2) for name in names} if rng.random() < 0.6 else {}
+            if rng.random() < 0.6:
+                self._cut()
+            else:
+                self.world.sides = {}
+
+    def _cut(self) -> None:
+        world = self.world
+        world.sides = draw_sides(world.rng, (*world.witnesses, *world.owners), world.honest)
 
     def _settle(self) -> None:
         world = self.world

@@ -22,6 +22,8 @@ from offgrid_node.protocol.ledger.sources import NodeSource
 from offgrid_tools.ledgersim.keys import FEE, SALT, Key, sign_tx
 from offgrid_tools.ledgersim.whole.world import World
 
+TXS_MAX = 32  # of one slot: what one says of all of them fits into a block
+
 
 class Liar:
     """A witness, an owner, or both, as the genesis has it."""
@@ -88,7 +90,7 @@ class Liar:
 
     def tick(self) -> None:
         rng = self.world.rng
-        self.world.after(rng.randrange(100, 1_000), self.tick)
+        self.world.after(rng.randrange(100, 1_000) * self.world.slowness, self.tick)
         if rng.random() < 0.2:
             self._gossip()
         if self.accomplice is not None and rng.random() < 0.7:
@@ -171,6 +173,9 @@ class Liar:
         seq, prev = 0, self._genesis
         while (self.own, seq) in final:
             prev, seq = final[self.own, seq], seq + 1
+        known = [*self._txs.get((self.own, seq), {}).values()]
+        if len(known) == TXS_MAX:
+            return rng.choice(known)
         to = node_id_bytes(rng.choice(self.world.names))
         item = sign_tx(Tx(NodeSource(self.own), seq, prev, FEE, ((to, amount),)))
         self._txs.setdefault((self.own, seq), {})[item.digest] = item

@@ -8,6 +8,7 @@ from offgrid_node.protocol.ledger.sources import HoldSource, HoldTerms
 from offgrid_node.protocol.ledger.tables import BOOKINGS, GIVEN, TXS
 from offgrid_node.protocol.ledger.views import Views
 from offgrid_node.storage.memory import MemoryStore
+from offgrid_tools.ledgersim.cuts import draw_sides
 from offgrid_tools.ledgersim.judge import Broken, Judge
 from offgrid_tools.ledgersim.keys import START_MICRO
 from offgrid_tools.ledgersim.whole.liars import Liar
@@ -18,6 +19,7 @@ from offgrid_tools.sim.engine import Engine, Trace
 
 OPEN_MS, PEACE_MS, LOOK_MS = 2_500, 120_000, 4_000
 TORN_MS = 60_000  # liars go on in peace: so long a slot with two transactions may stay open
+CUT_PAYMENTS, SLOWNESS = 6, 50  # while the mesh is cut for hours; liars take their time then
 LEAP_US = 86_400_000_000  # of a wall clock, at most
 
 
@@ -79,7 +81,12 @@ class Play:
             world.run(world.rng.randrange(1, 400))
             self._disturb()
         if plan.cut_ms:
-            world.run(plan.cut_ms)
+            self._cut()
+            world.slowness = SLOWNESS
+            for _ in range(CUT_PAYMENTS):
+                world.run(plan.cut_ms // CUT_PAYMENTS)
+                self._spend()
+            world.slowness = 1
         if self._old is not None:
             node, store = self._old
             node.restore(store, knowing=plan.knowing)
@@ -102,16 +109,28 @@ class Play:
             del world.nodes[owner]
             Liar(world, owner, equivocates=True)
 
-    def _disturb(self) -> None:
+    def _spend(self) -> Node:
         world, rng = self.world, self.world.rng
         spender = world.nodes[rng.choice([*world.nodes])]
         spender.transfer(rng.choice(world.names), rng.randrange(1, START_MICRO // 3), request_id=f"r{self._asked}")
         self._asked += 1
+        return spender
+
+    def _cut(self) -> None:
+        world = self.world
+        honest = [name for name in world.names[: self.plan.witnesses] if name in world.nodes]
+        world.sides = draw_sides(world.rng, world.names, honest)
+
+    def _disturb(self) -> None:
+        world, rng = self.world, self.world.rng
+        spender = self._spend()
         if rng.random() < 0.1:
             world.nodes[rng.choice([*world.nodes])].unlock()
         if rng.random() < 0.1:
-            cut = rng.random() < 0.6
-            world.sides = {name: rng.randrange(0, 2) for name in world.names} if cut else {}
+            if rng.random() < 0.6:
+                self._cut()
+            else:
+                world.sides = {}
         if rng.random() < 0.3:
             payee = rng.choice(world.names)
             if spender.up:

@@ -57,6 +57,7 @@ class World:
         self.loss = self.repeats = self.crash_odds = 0.0
         self.latency_ms = (1, 5)
         self.sides: dict[str, int] = {}
+        self.slowness = 1  # of liars: hours go by fast when little happens
         self.names = [name_of(number) for number in range(witnesses + observers)]
         self.genesis = LedgerGenesis(
             self.names[-1],
