@@ -32,10 +32,12 @@ AMOUNT_MICRO = 12_500
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """All blocks of one payment until it is final at every node. `sizes` are in the order in which they were said."""
+    """All blocks of one payment until it is final at every node. `sizes` are in the order in which they were said.
+    `late_bytes` are of what is left to say then: the confirm of a witness that was sealed before, and ends nothing."""
 
     sizes: tuple[int, ...]
     whole_bytes: int  # the same blocks as they are
+    late_bytes: int
 
     @property
     def bytes(self) -> int:
@@ -55,9 +57,9 @@ def finality_round(witnesses: int = 4, *, in_turn: bool = True, rounds: int = 1,
     return said
 
 
-def finality_round_bytes(witnesses: int = 4) -> int:
-    """Of all packets' payloads together, each node answering at once: in turn they are fewer."""
-    return finality_round(witnesses, in_turn=False, rounds=3).bytes
+def finality_at_once(witnesses: int = 4) -> Round:
+    """Each node answering at once: in turn the bytes are fewer."""
+    return finality_round(witnesses, in_turn=False, rounds=3)
 
 
 def receipt_bytes(witnesses: int = 4) -> int:
@@ -87,8 +89,7 @@ class _Radio:
         self._look(self._owner)
         for turn in range(TURNS_MAX):
             if all(node.balances()[self._owner.node_id][1] > before for node in self._nodes):
-                self._rest()
-                return Round(tuple(sizes), whole)
+                return Round(tuple(sizes), whole, self._rest())
             if self._in_turn and not self._waiting:
                 self._take_in(self._nodes[turn % len(self._nodes)])
             if self._waiting:
@@ -127,12 +128,14 @@ class _Radio:
                 self._waiting.append((node, block))
         self._said[node.node_id] = place
 
-    def _rest(self) -> None:
-        """What is left to say comes before the next payment, and counts for none."""
+    def _rest(self) -> int:
+        """What is left to say comes before the next payment."""
+        late = 0
         for node in self._nodes * 2:
             self._take_in(node)
             while self._waiting:
-                self._say(*self._waiting.pop(0))
+                late += self._say(*self._waiting.pop(0))
+        return late
 
     def _rows(self, node: Node) -> Heard:
         return Heard(node.store, self._world.genesis, SALT)

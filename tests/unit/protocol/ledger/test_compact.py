@@ -24,7 +24,7 @@ from offgrid_node.protocol.ledger.sources import LaneSource, NodeSource
 from offgrid_node.protocol.signing import digest_of
 from offgrid_node.storage.memory import MemoryStore
 from offgrid_node.storage.store import Batch
-from offgrid_tools.bench.ledger_bytes import finality_round, finality_round_bytes, receipt_bytes
+from offgrid_tools.bench.ledger_bytes import finality_at_once, finality_round, receipt_bytes
 from offgrid_tools.ledgersim.keys import FEE, SALT, Key, holds, name_of, sign_tx
 from offgrid_tools.ledgersim.whole.world import World
 
@@ -274,8 +274,10 @@ def test_what_is_no_block_is_refused_by_what_is_wrong(said: bytes, why: str) -> 
 
 
 def test_a_payment_and_its_finality_take_700_bytes_with_four_witnesses() -> None:
-    in_turn, at_once = finality_round(rounds=3), finality_round(rounds=3, in_turn=False)
+    in_turn, at_once = finality_round(rounds=3), finality_at_once()
     assert in_turn.bytes <= 560
-    assert finality_round_bytes() == at_once.bytes <= 700
+    assert at_once.bytes <= 700
     assert (len(in_turn.sizes), len(at_once.sizes)) == (6, 8)
+    assert in_turn.late_bytes == 0, "in turn nobody says what nobody needs"
+    assert 70 <= at_once.late_bytes <= 80, "one witness' confirm comes too late to end anything"
     assert receipt_bytes() == 135
