@@ -22,7 +22,7 @@ from offgrid_node.protocol.ledger.records import TX_KIND, Tx, tx_id_of
 from offgrid_node.protocol.ledger.settings import LedgerSettings
 from offgrid_node.protocol.ledger.sources import LaneSource, NodeSource, lane_account, lane_source
 from offgrid_node.protocol.ledger.tables import IN_FLIGHT, LANES_KEY, META
-from offgrid_node.protocol.ledger.transactions import Transactions
+from offgrid_node.protocol.ledger.transactions import Known, Transactions
 from offgrid_node.protocol.ledger.voice import Voice
 from offgrid_node.protocol.ledger.witness import Witness
 from offgrid_node.protocol.signing import digest_of
@@ -48,10 +48,15 @@ class Lanes:
         self._transactions, self._witness, self._voice, self._keys = transactions, witness, voice, keys
         self._numbers = {settings.account: 0}  # in the order of the numbers
         self._in_flight: dict[bytes, bytes] = {}
+        self._unsent: dict[bytes, None] = {}  # accounts of those that were signed and have not left
 
     def load(self) -> None:
         self._know(lane_count(self._draft.get(META, LANES_KEY)))
         self._in_flight = dict(self._draft.committed(IN_FLIGHT, b""))
+        for account, digest in self._in_flight.items():
+            known = self._transactions.get(digest)
+            if known is not None and not self._witness.names(known.item):
+                self._unsent[account] = None
 
     # ---- questions
 
@@ -73,6 +78,10 @@ class Lanes:
     def in_flight(self, account: bytes) -> bytes:
         """The digest of what is signed there and has not ended; empty: nothing is."""
         return self._in_flight.get(account, b"")
+
+    def is_unsent(self, account: bytes) -> bool:
+        """Whether that has not left."""
+        return account in self._unsent
 
     def free_micro(self, account: bytes) -> int:
         """Final funds without what is in flight."""
@@ -102,21 +111,35 @@ class Lanes:
         item = TxItem(tx, body, self._settings.signer.sign(digest), digest)
         self._transactions.add(item, now, transfer_id=transfer_id)
         self.fly(tx.src, digest)
+        self._unsent[tx.src] = None
         self._draft.record(EventType.TX_CREATED, tx_id_of(digest), ledger=ledger_event(tx, digest, "signed"))
         return item
 
     def send(self, item: TxItem, now: Now) -> None:
         """It leaves in the block that this step ends with."""
+        self._unsent.pop(item.tx.src, None)
         self._voice.say(item)
         self._witness.follow(item, now)
 
+    def take_overtaken(self) -> list[Known]:
+        """What was signed and has not left, and whose slot has ended without it: it is in flight no more."""
+        flying = [self._transactions.get(self._in_flight[account]) for account in self._unsent]
+        over = [known for known in flying if known is not None and known.item.tx.seq < self._next(known)]
+        for known in over:
+            self.fly(known.item.tx.src, b"")
+        return over
+
     def fly(self, account: bytes, digest: bytes) -> None:
         """This is in flight there, whoever signed it; empty: nothing is."""
+        self._unsent.pop(account, None)
         if digest:
             self._in_flight[account] = digest
             self._draft.put_bytes(IN_FLIGHT, account, digest)
         elif self._in_flight.pop(account, None) is not None:
             self._draft.delete(IN_FLIGHT, account)
+
+    def _next(self, known: Known) -> int:
+        return self._accounts.get(known.item.tx.src).next_seq
 
     def _know(self, count: int) -> None:
         own = self._settings.account

@@ -32,6 +32,7 @@ from offgrid_node.protocol.ledger.records import (
 )
 from offgrid_node.protocol.ledger.refusals import too_little, wrong_amount
 from offgrid_node.protocol.ledger.settings import LedgerSettings
+from offgrid_node.protocol.ledger.slots import Tally
 from offgrid_node.protocol.ledger.sources import lane_account
 from offgrid_node.protocol.ledger.tables import (
     REQUESTS,
@@ -171,9 +172,11 @@ class Wallet:
             self._remember(known)
 
     def on_learnt_all(self) -> None:
-        """What was in flight is so again: nothing else may take its slot."""
+        """What was in flight is so again: nothing else may take its slot. What was signed and has not left has it."""
         for account in self.lanes:
-            self.lanes.fly(account, self._witness.standing(account) or b"")
+            standing = self._witness.standing(account)
+            if standing is not None or not self.lanes.is_unsent(account):
+                self.lanes.fly(account, standing or b"")
 
     def on_ended(self, known: Known) -> None:
         """A transaction, of whichever account, became final or void."""
@@ -182,9 +185,13 @@ class Wallet:
             self._tell_payee(known)
             return
         if known.row.state == ledger_pb2.TX_STATE_VOID:
-            self._voice.notice(f"transaction {tx_id_of(digest)} of this node will never be: its slot ended without it")
+            self._tell_void(known)
         if digest == self.lanes.in_flight(tx.src):
             self.lanes.fly(tx.src, b"")
+
+    def _tell_void(self, known: Known) -> None:
+        tx_id = tx_id_of(known.item.digest)
+        self._voice.notice(f"transaction {tx_id} of this node will never be: its slot ended without it")
 
     def _tell_payee(self, known: Known) -> None:
         """What somebody else signed to this node, and it may have relied on, came to nothing."""
@@ -199,6 +206,9 @@ class Wallet:
 
     def pump(self, now: Now) -> bool:
         """Signs the next transaction of each account in which none is in flight; False if there is nothing to sign."""
+        for known in self.lanes.take_overtaken():
+            self._transactions.end(known, ledger_pb2.TX_STATE_VOID, Tally(), now)
+            self._tell_void(known)
         if not self._voice.free:
             return False
         own, signed = self._settings.account, False

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from ledger_bench import OWNER, PAYEE, SELF, W1, Bench
+from ledger_bench import OWNER, PAYEE, SELF, W1, W2, W3, Bench
 
 from offgrid.v1 import ledger_pb2
 from offgrid_node.protocol.errors import FailedPrecondition, Fault, InvalidRequest
@@ -18,11 +18,12 @@ from offgrid_node.protocol.ledger.commands import (
     SignTransaction,
     UnlockSlot,
 )
-from offgrid_node.protocol.ledger.items import Double, Item, TxItem
-from offgrid_node.protocol.ledger.records import BY_HAND, TX_KIND, Tx
+from offgrid_node.protocol.ledger.items import Double, Item, Report, Statement, TxItem
+from offgrid_node.protocol.ledger.records import BY_HAND, TX_KIND, Tx, noop_digest, tx_id_of
 from offgrid_node.protocol.ledger.sources import LaneSource, NodeSource
-from offgrid_node.protocol.ledger.tables import EVERYBODY, IN_FLIGHT, TX_INDEX
+from offgrid_node.protocol.ledger.tables import EVERYBODY, IN_FLIGHT, LEARN_KEY, META, TX_INDEX
 from offgrid_node.protocol.signing import digest_of
+from offgrid_node.storage.store import Batch
 from offgrid_tools.ledgersim.keys import FEE, SALT, START_MICRO, Key
 
 OWN, OTHER = node_id_bytes(SELF), node_id_bytes(OWNER)
@@ -119,6 +120,41 @@ class TestSigning:
     def test_what_was_signed_and_not_sent_can_be_ended(self, bench: Bench) -> None:
         bench.ask(SignTransaction(by_hand(bench)))
         assert isinstance(bench.ask(UnlockSlot()), ledger_pb2.UnlockSlotResponse)
+
+    @pytest.mark.parametrize("restart", [False, True])
+    def test_the_account_goes_on_once_its_slot_has_ended_without_it(self, bench: Bench, restart: bool) -> None:
+        item = signed(by_hand(bench), SELF)
+        bench.ask(SignTransaction(item.tx))
+        if restart:
+            bench.restart()
+            bench.calm()
+        bench.ask(UnlockSlot())
+        noop = noop_digest(SALT, OWN, 0)
+        for witness in (W1, W2, W3):
+            bench.says(witness, Report(0, OWN, 0, 1, 0, bytes(32)))
+        for witness in (W1, W2, W3):
+            bench.says(witness, *(Statement(confirms, 0, OWN, 0, 1, noop) for confirms in (False, True)))
+        bench.take_said()
+        assert tx_id_of(item.digest) in bench.machine.notices[0]
+        assert bench.views.by_digest(item.digest).state == ledger_pb2.TX_STATE_VOID
+        assert [*bench.store.scan(IN_FLIGHT)] == []
+        bench.transfer(7)
+        (following,) = [said for said in bench.take_said() if isinstance(said, TxItem)]
+        assert (following.tx.seq, following.tx.prev) == (1, noop)
+
+    def test_another_of_the_key_elsewhere_may_end_it(self, bench: Bench) -> None:
+        bench.ask(SignTransaction(by_hand(bench)))
+        other = signed(by_hand(bench, amount=77), SELF)
+        bench.says(W1, other)
+        bench.finish(other)
+        assert [*bench.store.scan(IN_FLIGHT)] == []
+
+    def test_a_restored_node_still_knows_that_the_slot_is_taken(self, bench: Bench) -> None:
+        bench.ask(SignTransaction(by_hand(bench)))
+        bench.store.commit(Batch(writes={(META, LEARN_KEY): b"\1"}))
+        bench.restart()
+        bench.calm()
+        assert refusal(bench.ask(SignTransaction(by_hand(bench, amount=51)))) == "SlotTaken"
 
 
 class TestSending:
