@@ -242,8 +242,8 @@ class GivenHolds:
         tx, own = known.item.tx, self._settings.account
         said = decode_meta(tx.meta)
         numbers = said.get("expires", ""), said.get("number", "")
-        if tx.source.signer != own or said.get("action") != "hold" or not all(map(str.isdecimal, numbers)):
-            return
+        if tx.source.signer != own or said.get("action") != "hold" or not all(map(_is_number, numbers)):
+            return  # a transfer that people made may say anything
         wanted = {account: (place, funds) for place, (account, funds) in enumerate(tx.outputs)}
         expires, first = map(int, numbers)
         found: list[HoldTerms] = []
@@ -385,3 +385,8 @@ class GivenHolds:
     def _freeze(self, given: Given) -> None:
         given.row.frozen = True
         self._changed[given.terms.account] = given
+
+
+def _is_number(text: str) -> bool:
+    """Of those that a hold's terms have room for, with as many added as one transaction funds."""
+    return text.isascii() and text.isdecimal() and len(text) < len(str(TIME_MAX))

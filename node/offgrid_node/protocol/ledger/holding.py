@@ -26,7 +26,7 @@ from offgrid_node.protocol.ledger.tables import ACCOUNTS
 from offgrid_node.protocol.ledger.taken import RETRY_MS, TakenHolds
 from offgrid_node.protocol.ledger.transactions import Known, Transactions
 from offgrid_node.protocol.ledger.voice import Voice
-from offgrid_node.protocol.ledger.witness import Witness
+from offgrid_node.protocol.ledger.witness import LOOK_MS, Witness
 
 
 class Holding:
@@ -121,8 +121,13 @@ class Holding:
             return False
         signed = self.taken.post_due(now) + self.given.close_expired(now)
         due = [at for at in (self.taken.due_us(), self.given.due_us()) if at is not None]
-        self._look_ms = now.mono_ms + max(RETRY_MS, -(-(min(due) - now.utc_us) // 1_000)) if due else None
+        self._look_ms = now.mono_ms + self._until(min(due), now) if due else None
         return signed > 0
+
+    @staticmethod
+    def _until(due_us: int, now: Now) -> int:
+        """How long to wait until that is looked at: not for as long as a clock says that is set right meanwhile."""
+        return min(max(RETRY_MS, -(-(due_us - now.utc_us) // 1_000)), LOOK_MS)
 
     def flush(self, now: Now) -> None:
         """What is to be told is told, and what has changed becomes rows, in one batch."""

@@ -50,6 +50,7 @@ from offgrid_node.protocol.ledger.transactions import Known, Transactions
 from offgrid_node.protocol.ledger.voice import Voice
 
 SEQ_AHEAD_MAX = 128  # slots of one account, beginning with its next
+LOOK_MS = 600_000  # at most until a time that has not come is asked for again: clocks are set
 EARLY_MAX = 4_096  # transactions that are looked at again when their time comes; others when their slot is
 
 
@@ -289,7 +290,7 @@ class Witness:
         """It ends with the slot, and is looked at again when its time has come."""
         self._name(item)
         if len(self._early) < EARLY_MAX:
-            self._early[item.digest] = now.mono_ms + -(-(due_us - now.utc_us) // 1_000)
+            self._early[item.digest] = now.mono_ms + min(-(-(due_us - now.utc_us) // 1_000), LOOK_MS)
 
     def _advance(self, name: bytes, now: Now) -> bool:
         """What the account's next slot allows; False when that is all."""

@@ -13,6 +13,7 @@ import pytest
 from ledger_bench import OWNER, PAYEE, SELF, W1, W2, Bench, vote
 
 from offgrid.v1 import ledger_pb2
+from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.effects import Call
 from offgrid_node.protocol.errors import FailedPrecondition, Unavailable
 from offgrid_node.protocol.etypes import EventType
@@ -23,7 +24,7 @@ from offgrid_node.protocol.ledger import given as holds
 from offgrid_node.protocol.ledger.commands import DeliverVouchers, Settle
 from offgrid_node.protocol.ledger.items import TxItem
 from offgrid_node.protocol.ledger.paid import as_read
-from offgrid_node.protocol.ledger.records import booking_digest, decode_meta, tx_id_of
+from offgrid_node.protocol.ledger.records import BY_HAND, Tx, booking_digest, decode_meta, encode_meta, tx_id_of
 from offgrid_node.protocol.ledger.settings import SETTLEMENT_INTERVAL_MS
 from offgrid_node.protocol.ledger.sources import (
     CLOCK_MARGIN_US,
@@ -35,6 +36,7 @@ from offgrid_node.protocol.ledger.sources import (
     Voucher,
 )
 from offgrid_node.protocol.ledger.tables import BOOKING_INDEX, BOOKINGS, GIVEN, OWED
+from offgrid_node.protocol.ledger.witness import LOOK_MS
 from offgrid_node.protocol.merkle import root_of
 from offgrid_tools.ledgersim.keys import FEE, SALT, START_MICRO, Key
 
@@ -347,6 +349,16 @@ def test_a_payee_that_holds_more_than_was_promised_gets_nothing_more_out_of_that
     assert "was this node restored" in bench.machine.notices[0]
 
 
+@pytest.mark.parametrize("number", ["9" * 21, "²", "1" * 18])
+def test_a_transfer_that_says_of_itself_that_it_funds_holds_is_a_transfer(number: str) -> None:
+    bench = Bench()
+    meta = encode_meta({"action": "hold", "expires": number, "number": number})
+    tx = Tx(NodeSource(OWN), 0, bench.root, FEE, ((PAYEE_ACCOUNT, 5),), meta, BY_HAND)
+    digest = tx.digest(SALT)
+    bench.says(W1, TxItem(tx, tx.encode(), Key(SELF).sign(digest), digest))
+    assert given(bench) == []
+
+
 # ---- paid
 
 
@@ -447,6 +459,17 @@ def test_who_asks_by_a_voucher_over_nothing_is_told_what_is_held() -> None:
     bench.restart()
     bench.calm()
     assert deliver(bench, funded) == deliver(bench, question) == [300]
+
+
+def test_a_payee_whose_clock_was_wrong_posts_once_it_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench()
+    deliver(bench, promised(bench, 300))
+    monkeypatch.setattr(bench, "now", lambda: Now(bench.now_ms, bench.now_ms * 1_000))  # as if it were 1970
+    bench.restart()
+    bench.calm()
+    monkeypatch.undo()
+    bench.wait(SETTLEMENT_INTERVAL_MS + LOOK_MS)
+    assert len(txs(bench)) == 1
 
 
 def test_a_voucher_of_a_hold_that_is_not_final_is_not_taken_yet() -> None:

@@ -8,6 +8,7 @@ import pytest
 from ledger_bench import OWNER, PAYEE, W1, W2, W3, Bench, confirm, vote
 
 from offgrid.v1 import ledger_pb2
+from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.errors import PeerFault
 from offgrid_node.protocol.ids import node_id_bytes
 from offgrid_node.protocol.ledger.blocks import check_block
@@ -25,6 +26,7 @@ from offgrid_node.protocol.ledger.sources import (
     Post,
     Voucher,
 )
+from offgrid_node.protocol.ledger.witness import LOOK_MS
 from offgrid_tools.ledgersim.keys import FEE, SALT, Key, holds
 
 PAYER_ACCOUNT, PAYEE_ACCOUNT = node_id_bytes(OWNER), node_id_bytes(PAYEE)
@@ -110,6 +112,17 @@ def test_the_payer_closes_only_after_the_time_and_the_margin_by_each_witness_own
         before = bench.balance(PAYEE)
         bench.finish(item)
         assert bench.balance(PAYEE) - before == 1_000
+
+
+def test_a_witness_whose_clock_was_wrong_votes_for_a_close_once_it_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench, agreed = funded(for_ms=-CLOCK_MARGIN_US // 1_000)
+    item = ending(bench, agreed, Close(1_000))
+    monkeypatch.setattr(bench, "now", lambda: Now(bench.now_ms, bench.now_ms * 1_000))  # as if it were 1970
+    bench.says(OWNER, item)
+    monkeypatch.undo()
+    assert bench.take_said() == []
+    bench.wait(LOOK_MS + 1)
+    assert bench.take_said() == [vote(item)]
 
 
 def test_a_close_before_its_time_is_in_nobodys_way() -> None:
