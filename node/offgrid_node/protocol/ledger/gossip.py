@@ -161,7 +161,7 @@ class Gossip:
                 self._links.accept(sender)
             for author, height in (*brought, *command.useless):
                 peer.has(author, height)
-            if not words.asked and peer.linked:
+            if not words.asked:
                 twice = dict.fromkeys(author for author, _ in (*held, *command.useless))
                 twice.pop(node_id_bytes(sender), None)
                 peer.prune.update(twice)

@@ -161,10 +161,10 @@ class Links:
         if not self._fresh and len(self._chosen) >= self._wanted:
             return []
         new = dict[str, None]()
-        for node in self._fresh:
+        for seen, node in enumerate(self._fresh, len(self._up) - len(self._fresh) + 1):
             if len(self._chosen) < self._wanted:
                 self._choose(node, new)
-            elif node not in self._chosen and rng.random() * len(self._up) < self._wanted:
+            elif node not in self._chosen and rng.random() * seen < self._wanted:
                 self._unchoose(rng.choice(self._chosen), new)
                 self._choose(node, new)
         self._fresh.clear()

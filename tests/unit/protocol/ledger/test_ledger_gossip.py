@@ -215,6 +215,27 @@ class TestLinks:
             fresh += sum(node in self.PEERS[15:] for node in bench.machine._gossip._links._chosen)
         assert 0.35 < fresh / (60 * links.LINKS) < 0.65
 
+    def test_whoever_came_first_is_chosen_no_likelier_than_others(self) -> None:
+        """All hear of each other in one order: the first would be everybody's."""
+        first = 0
+        for number in range(60):
+            bench = Bench()
+            bench.rng.seed(number)
+            bench.up(*self.PEERS)
+            first += sum(node in self.PEERS[: links.LINKS] for node in bench.machine._gossip._links._chosen)
+        assert first < 2 * 60 * links.LINKS * links.LINKS / len(self.PEERS)
+
+    def test_who_is_no_link_is_told_too_that_its_block_was_here(self) -> None:
+        bench = linked(*self.PEERS)
+        for peer in self.PEERS[: links.LINKS_MAX]:
+            says(bench, peer, announced={OWNERS: 1})
+        block = bench.block(OWNER, vote(bench.tx()))
+        says(bench, self.PEERS[0], block)
+        settle(bench)
+        stranger = next(peer for peer in self.PEERS if not bench.machine._gossip._links.peer(peer).linked)
+        says(bench, stranger, block)
+        assert [words.prune for words in said(bench, stranger)] == [(OWNERS,)]
+
     def test_all_are_linked_while_they_are_few(self) -> None:
         bench = linked(*self.PEERS[: links.DIRECT_MAX])
         bench.transfer(5)
