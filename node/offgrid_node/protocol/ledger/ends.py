@@ -43,10 +43,12 @@ class Ends:
         return self._accounts.get(terms.account).next_seq
 
     def own(self, terms: HoldTerms) -> bytes | None:
-        """What this node has signed for the hold's open slot, as far as it knows: nothing else may follow there."""
+        """What this node has signed for the hold's open slot, as far as it knows: nothing else may follow there. For
+        what it signed by a key that was replaced since nobody votes any more, so that has to be signed anew."""
         account = self._accounts.get(terms.account)
         for known in self._witness.in_slot(terms.account, account.next_seq):
-            if known.item.tx.source.signer == self._settings.account:
+            source = known.item.tx.source
+            if source.signer == self._settings.account and self._keys.in_force(source):
                 return known.item.digest
         return None
 

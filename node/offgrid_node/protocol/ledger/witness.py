@@ -360,14 +360,14 @@ class Witness:
 
     def _on_double(self, slot: Slot, item: TxItem, told: bool) -> None:
         """Two transactions of one owner for one slot: the second changes nothing, but all should know. Where two
-        parties end one hold nobody has lied: that contest only has to end."""
+        parties end one hold, or one whose key was replaced signs anew, nobody has lied: that only has to end."""
         slot.doubled = True
         first = self._transactions.get(slot.first)
         if first is None:
             return
         evidence = double_of(first.item, item)
-        signer = item.tx.source.signer
-        if first.item.tx.source.signer == signer:
+        signer, said = item.tx.source.signer, first.item.tx.source
+        if (said.signer, said.key) == (signer, item.tx.source.key):
             self._draft.put_bytes(EVIDENCE, slot.account, evidence.encode())
             self._voice.accuse(signer, f"{base32(signer)} signed two transactions for its slot {slot.seq}")
         if self._own_bit and self._voice.free and not told:

@@ -403,6 +403,23 @@ def test_the_payer_closes_what_its_payee_let_pass_and_leaves_what_it_promised() 
     assert booking(bench, "j-1").tx_id == tx_id_of(close.digest)
 
 
+def test_a_payer_whose_key_is_replaced_closes_anew_what_the_old_one_has_closed() -> None:
+    bench = at_work(cost("j-1", 300))
+    bench.wait((LIFE_US + 2 * CLOCK_MARGIN_US) // 1_000 + 10_000)
+    (close,) = txs(bench)
+    bench.restart()
+    bench.calm()
+    bench.wait(LOOK_MS)
+    assert txs(bench) == []
+    bench.step(KeyReplaced(SELF, 1))
+    bench.restart()
+    bench.calm()
+    bench.wait(LOOK_MS)
+    (anew,) = txs(bench)
+    assert isinstance(anew.tx.source, HoldSource)
+    assert (anew.tx.source.key, anew.tx.source.act, anew.tx.seq) == (1, Close(300), close.tx.seq)
+
+
 # ---- taken
 
 
@@ -508,6 +525,20 @@ def test_a_restarted_payee_posts_nothing_twice() -> None:
     assert isinstance(answer, ledger_pb2.SettleResponse)
     assert [tx.tx_id for tx in answer.transactions] == [tx_id_of(post.digest)]
     assert txs(bench) == []
+
+
+def test_a_payee_whose_key_is_replaced_posts_anew_what_the_old_one_has_posted() -> None:
+    bench = Bench()
+    deliver(bench, promised(bench, 300))
+    bench.ask(Settle(b""))
+    (old,) = txs(bench)
+    bench.step(KeyReplaced(SELF, 1))
+    bench.ask(Settle(b""))
+    (new,) = txs(bench)
+    assert isinstance(new.tx.source, HoldSource)
+    assert (new.tx.source.key, new.tx.seq, new.tx.outputs) == (1, 0, old.tx.outputs)
+    bench.finish(new)
+    assert bench.machine.promised_in_micro == 0
 
 
 def test_a_post_that_came_to_nothing_is_posted_again_in_the_next_slot() -> None:

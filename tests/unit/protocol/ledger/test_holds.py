@@ -10,6 +10,7 @@ from ledger_bench import OWNER, PAYEE, W1, W2, W3, Bench, confirm, vote
 from offgrid.v1 import ledger_pb2
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.errors import PeerFault
+from offgrid_node.protocol.events import KeyReplaced
 from offgrid_node.protocol.ids import node_id_bytes
 from offgrid_node.protocol.ledger.blocks import check_block
 from offgrid_node.protocol.ledger.items import Double, Report, TxItem
@@ -153,6 +154,18 @@ def test_a_contest_accuses_nobody_and_ends_by_ballots_and_then_the_payee_posts_a
     before = bench.balance(PAYEE)
     bench.finish(again)
     assert bench.balance(PAYEE) - before == 3_000
+
+
+def test_whose_key_was_replaced_ends_a_hold_anew_and_is_not_accused() -> None:
+    bench, agreed = funded(for_ms=-CLOCK_MARGIN_US // 1_000)
+    old, new = (ending(bench, agreed, Close(1_000), key=key) for key in (0, 1))
+    bench.says(OWNER, old)
+    bench.step(KeyReplaced(OWNER, 1))
+    bench.says(OWNER, new)
+    bench.wait(5_000)
+    said = bench.take_said()
+    assert [type(item) for item in said[1:]] == [Double, Report], "it is a contest"
+    assert bench.machine.notices == []
 
 
 def test_a_party_that_ends_a_hold_twice_is_accused() -> None:
