@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -19,11 +19,21 @@ from offgrid_node.folder import Folder, open_store
 from offgrid_node.keys import check_identity_certificate, verify
 from offgrid_node.protocol.errors import FailedPrecondition, Fault, PeerFault
 from offgrid_node.protocol.ids import node_id_bytes
-from offgrid_node.protocol.ledger.accounts import Account
+from offgrid_node.protocol.ledger.accounts import Account, Totals
+from offgrid_node.protocol.ledger.indexes import read_row, wrong_rows
 from offgrid_node.protocol.ledger.items import Claim
-from offgrid_node.protocol.ledger.tables import ACCOUNTS, LOG, TXS, number_key, number_of
+from offgrid_node.protocol.ledger.tables import (
+    ACCOUNTS,
+    GENESIS_KEY,
+    IN_FLIGHT,
+    LOG,
+    META,
+    TOTALS_KEY,
+    TXS,
+    number_key,
+    number_of,
+)
 from offgrid_node.protocol.ledger.verification import Finding, Verification
-from offgrid_node.protocol.ledger.views import Surveys
 from offgrid_node.protocol.mesh.directory import Directory
 from offgrid_node.protocol.mesh.keychange import Chain, check_chain, key_at
 from offgrid_node.protocol.mesh.records import open_genesis
@@ -57,8 +67,9 @@ class Told(NamedTuple):
 
     fees_micro: int
     supply_micro: int
-    accounts: Iterable[tuple[bytes, int, int]]
-    states: Iterable[tuple[bytes, int]]
+    accounts: Iterable[tuple[bytes, int, int, bytes]]
+    states: Iterable[tuple[bytes, int, bytes]] | None = None  # None: not told
+    in_flight: Collection[bytes] = ()
 
 
 class Source(Protocol):
@@ -78,6 +89,10 @@ class Source(Protocol):
 
     def told(self) -> Told: ...
 
+    def wrong_rows(self) -> Iterable[tuple[str, str]]:
+        """Where rows do not lead to blocks, and what is wrong there."""
+        ...
+
 
 def verify_ledger(source: Source) -> Report:
     """Raises Fault and OffgridError for what cannot be read."""
@@ -95,9 +110,12 @@ def verify_ledger(source: Source) -> Report:
                     moved = False
                     checked.compare_totals(told.fees_micro, told.supply_micro)
                     checked.compare_accounts(told.accounts)
-                    checked.compare_states(told.states)
+                    if told.states is not None:
+                        checked.compare_states(told.states, told.in_flight)
                     break
             checked.end()
+            for where, what in source.wrong_rows():
+                checked.find(where, what)
         finally:
             scratch.close()
     took_s = time.monotonic() - began
@@ -136,12 +154,13 @@ class _Rows:
     """A store."""
 
     def __init__(self, store: Store) -> None:
-        self._store, self._surveys = store, Surveys(store)
+        self._store = store
         self._directory = Directory.load(store, verify, check_identity_certificate)
         self.mesh, self.mesh_id, self.salt = self._directory.mesh_name, self._directory.mesh_id, self._directory.salt
 
     def genesis(self) -> common_pb2.Signed:
-        return _opened(self._surveys.signed_genesis)
+        value = self._store.get(META, GENESIS_KEY)
+        return _opened(read_row(META, GENESIS_KEY, value, common_pb2.Signed.FromString) if value is not None else None)
 
     def holds(self, claim: Claim) -> bool:
         key = self._directory.key_at(claim.signer, height=claim.height, seq=claim.seq, number=claim.key)
@@ -149,21 +168,26 @@ class _Rows:
 
     def blocks(self, after: int) -> Iterator[tuple[int, ledger_pb2.Block]]:
         for key, value in self._store.scan(LOG, number_key(after + 1)):
-            yield number_of(key), ledger_pb2.Block.FromString(value)
+            yield number_of(key), read_row(LOG, key, value, ledger_pb2.Block.FromString)
 
     def told(self) -> Told:
         """Read as it is compared: nobody writes meanwhile."""
-        totals = self._surveys.totals
-        return Told(totals.fees_micro, totals.supply_micro, self._accounts(), self._states())
+        totals = read_row(META, TOTALS_KEY, self._store.get(META, TOTALS_KEY) or b"", Totals.decode)
+        in_flight = {digest for _, digest in self._store.scan(IN_FLIGHT)}
+        return Told(totals.fees_micro, totals.supply_micro, self._accounts(), self._states(), in_flight)
 
-    def _accounts(self) -> Iterator[tuple[bytes, int, int]]:
+    def wrong_rows(self) -> Iterable[tuple[str, str]]:
+        return wrong_rows(self._store, self.salt)
+
+    def _accounts(self) -> Iterator[tuple[bytes, int, int, bytes]]:
         for key, value in self._store.scan(ACCOUNTS):
-            account = Account.decode(value)
-            yield key, account.balance_micro, account.next_seq
+            account = read_row(ACCOUNTS, key, value, Account.decode)
+            yield key, account.balance_micro, account.next_seq, account.head
 
-    def _states(self) -> Iterator[tuple[bytes, int]]:
+    def _states(self) -> Iterator[tuple[bytes, int, bytes]]:
         for key, value in self._store.scan(TXS):
-            yield key, ledger_pb2.TxRow.FromString(value).state
+            row = read_row(TXS, key, value, ledger_pb2.TxRow.FromString)
+            yield key, row.state, row.signed.body
 
 
 class _Node:
@@ -197,8 +221,11 @@ class _Node:
     def told(self) -> Told:
         """Accounts alone: what is final follows from their slots, and a list of all would be as long as the blocks."""
         found = self._client.ledger.balances()
-        accounts = [(node_id_bytes(each.account), each.final_micro, each.next_seq) for each in found.balances]
-        return Told(found.fees_micro, found.supply_micro, accounts, ())
+        accounts = [(node_id_bytes(each.account), each.final_micro, each.next_seq, b"") for each in found.balances]
+        return Told(found.fees_micro, found.supply_micro, accounts)
+
+    def wrong_rows(self) -> Iterable[tuple[str, str]]:
+        return ()
 
     def _proof(self, node: str) -> mesh_pb2.GetMemberProofResponse:
         return self._client.mesh.proof(node)

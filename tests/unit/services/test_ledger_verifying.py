@@ -10,11 +10,12 @@ import pytest
 from ledger_house import House
 
 from offgrid.v1 import ledger_pb2, mesh_pb2
-from offgrid_node.protocol.errors import FailedPrecondition, InvalidRequest
-from offgrid_node.protocol.ledger.tables import NUMBER_MAX
+from offgrid_node.protocol.errors import Corrupt, FailedPrecondition, InvalidRequest
+from offgrid_node.protocol.ledger.tables import ACCOUNTS, AUTHORS, CHAINS, LOG, META, NUMBER_MAX, PLACES, TXS
 from offgrid_node.services.caller import ADMIN
 from offgrid_node.services.mesh import MeshHandlers, NodeFacts
-from offgrid_tools.replaying import online
+from offgrid_node.storage.store import Batch
+from offgrid_tools.replaying import _Rows, online, verify_ledger
 
 
 def listed(house: House, first: int = 0, count: int = 0) -> ledger_pb2.ListBlocksResponse:
@@ -68,6 +69,26 @@ class TestVerifying:
     def test_a_node_that_says_something_else_is_found_out(self, house: House) -> None:
         report = online(client_of(house, richer=1))
         assert [finding.where for finding in report.findings] == ["supply"]
+
+    def test_of_a_folder_every_row_is_compared(self, house: House) -> None:
+        assert verify_ledger(_Rows(house.store)).found == 0
+        for table in (TXS, PLACES, CHAINS, AUTHORS, ACCOUNTS):
+            key, value = next(house.store.scan(table))
+            house.store.commit(Batch(writes={(table, key): None}))
+            assert verify_ledger(_Rows(house.store)).found > 0, table
+            house.store.commit(Batch(writes={(table, key): value}))
+
+    @pytest.mark.parametrize("table", [LOG, TXS, ACCOUNTS, META])
+    def test_a_row_that_cannot_be_read_is_named(self, house: House, table: str) -> None:
+        key, _ = next(house.store.scan(table))
+        house.store.commit(Batch(writes={(table, key): b"\xff"}))
+        with pytest.raises(Corrupt, match=f"{table}, row {key.hex()}"):
+            verify_ledger(_Rows(house.store))
+
+    def test_what_was_signed_by_hand_and_not_sent_is_nothing_wrong(self, house: House) -> None:
+        made = house.ask("create_transaction", ledger_pb2.CreateTransactionRequest(dst="barn", amount_micro=5))
+        house.ask("sign_transaction", ledger_pb2.SignTransactionRequest(body=made.body))
+        assert verify_ledger(_Rows(house.store)).findings == []
 
     def test_nothing_is_verified_before_it_is_open(self) -> None:
         with pytest.raises(FailedPrecondition, match="not open"):

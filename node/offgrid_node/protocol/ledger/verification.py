@@ -5,13 +5,14 @@ it alone, and is replayed (replay.py); what witnesses say is counted here a seco
 things that must never be: two certificates of one slot and ballot, and two final values of a slot. At the end the rows
 that came of it are compared with those that are to be verified.
 
-Memory is bounded by accounts' open slots and CLOSED_MAX closed ones, not by the blocks; findings by FINDINGS_MAX.
+Memory follows accounts, open slots of which witnesses speak and CLOSED_MAX closed ones, not the blocks; findings are
+bounded by FINDINGS_MAX.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
 from offgrid.v1 import common_pb2, ledger_pb2
@@ -22,7 +23,7 @@ from offgrid_node.protocol.ledger.audit import overdrawn, sums
 from offgrid_node.protocol.ledger.blocks import CheckedBlock, check_block
 from offgrid_node.protocol.ledger.committee import Committee
 from offgrid_node.protocol.ledger.items import Claim, Statement
-from offgrid_node.protocol.ledger.records import GENESIS_KIND, LedgerGenesis, tx_id_of
+from offgrid_node.protocol.ledger.records import GENESIS_KIND, TX_KIND, LedgerGenesis, tx_id_of
 from offgrid_node.protocol.ledger.replay import Replay, Writes
 from offgrid_node.protocol.ledger.tables import ACCOUNTS, META, PLACES, TOTALS_KEY, TXS
 from offgrid_node.protocol.ledger.views import Scanner
@@ -58,7 +59,7 @@ class Verification:
         self.findings: list[Finding] = []
         self.found = self.blocks = self.signatures = self.final = self.below_zero = 0
         if not self._signed(Claim(body.issuer, digest_of(GENESIS_KIND, salt, genesis.body), genesis.signature)):
-            self._find("genesis", f"the signature is not that of its issuer, {body.issuer}")
+            self.find("genesis", f"the signature is not that of its issuer, {body.issuer}")
         self._replay = Replay(rows, genesis, salt, rng)
 
     def take(self, block: ledger_pb2.Block, position: int) -> None:
@@ -68,12 +69,12 @@ class Verification:
         try:
             checked = check_block(block, self._salt, self._signed)
         except PeerFault as fault:
-            self._find(where, fault.message)
+            self.find(where, fault.message)
             return
         name = f"{where}, block {checked.header.height} of {checked.header.author_id}"
         for digest in (checked.header.prev, *checked.header.parents):
             if digest != self._genesis_digest and not self._is_held(digest):
-                self._find(name, f"it leans on {digest.hex()[:16]}, which does not stand before it")
+                self.find(name, f"it leans on {digest.hex()[:16]}, which does not stand before it")
         self._count(checked, name)
         changed = self._replay.take(checked)
         self._pending |= changed
@@ -92,9 +93,9 @@ class Verification:
         """All blocks have come, and are committed."""
         for block in self._replay.left.values():
             name = f"block {block.header.height} of {block.header.author_id}"
-            self._find(name, "it does not belong to the ledger: what it follows is not there, or it is out of reach")
+            self.find(name, "it does not belong to the ledger: what it follows is not there, or it is out of reach")
         if not sums(self._rows).conserved:
-            self._find("balances", f"money was made or lost: {sums(self._rows)}")
+            self.find("balances", f"money was made or lost: {sums(self._rows)}")
         self.below_zero = len(overdrawn(self._rows))
 
     # ---- against what is to be verified
@@ -106,48 +107,59 @@ class Verification:
             ("fees", fees_micro, worked_out.fees_micro), ("supply", supply_micro, worked_out.supply_micro)
         ):  # fmt: skip
             if told != ours:
-                self._find(what, f"the node says {told}, its blocks make {ours}")
+                self.find(what, f"the node says {told}, its blocks make {ours}")
 
-    def compare_accounts(self, told: Iterable[tuple[bytes, int, int]]) -> None:
-        """(account, balance, next slot) of all that have ever had money, in the order of their bytes. What is below
-        zero for a while may be told as zero."""
+    def compare_accounts(self, told: Iterable[tuple[bytes, int, int, bytes]]) -> None:
+        """(account, balance, next slot, what stands in the last one; b"": not told) of all that have ever had money, in
+        the order of their bytes. What is below zero for a while may be told as zero."""
         left = ((key, Account.decode(value)) for key, value in self._rows.scan(ACCOUNTS))
         ours = next(left, None)
-        for key, balance, next_seq in told:
+        for key, balance, next_seq, head in told:
             while ours is not None and ours[0] < key:
-                self._find(f"account {base32(ours[0])}", "the node does not have it, its blocks do")
+                self.find(f"account {base32(ours[0])}", "the node does not have it, its blocks do")
                 ours = next(left, None)
             if ours is None or ours[0] != key:
-                self._find(f"account {base32(key)}", "no block speaks of it, and the node has it")
+                self.find(f"account {base32(key)}", "no block speaks of it, and the node has it")
                 continue
             worked_out = ours[1].balance_micro, ours[1].next_seq
             if (balance, next_seq) not in (worked_out, (max(0, worked_out[0]), worked_out[1])):
                 what = f"the node says {balance} and slot {next_seq}, its blocks make {worked_out[0]} and slot "
-                self._find(f"account {base32(key)}", f"{what}{worked_out[1]}")
+                self.find(f"account {base32(key)}", f"{what}{worked_out[1]}")
+            if head and head != ours[1].head:
+                what = f"the node says that {head.hex()[:16]} stands in its last slot, its blocks make that "
+                self.find(f"account {base32(key)}", f"{what}{ours[1].head.hex()[:16]}")
             ours = next(left, None)
         if ours is not None:
-            self._find(f"account {base32(ours[0])}", "the node does not have it, its blocks do")
+            self.find(f"account {base32(ours[0])}", "the node does not have it, its blocks do")
 
-    def compare_states(self, told: Iterable[tuple[bytes, int]]) -> None:
-        """(transaction's digest, state) of all that the node has."""
-        ends = (ledger_pb2.TX_STATE_FINAL, ledger_pb2.TX_STATE_VOID)
-        for digest, state in told:
+    def compare_states(self, told: Iterable[tuple[bytes, int, bytes]], in_flight: Collection[bytes] = ()) -> None:
+        """(transaction's digest, state, body) of all that the node has; `in_flight` of its own, which need not have
+        been sent."""
+        ends, known = (ledger_pb2.TX_STATE_FINAL, ledger_pb2.TX_STATE_VOID), 0
+        for digest, state, body in told:
+            if digest_of(TX_KIND, self._salt, body) != digest:
+                self.find(f"transaction {tx_id_of(digest)}", "what the node has by that name is another")
             value = self._rows.get(TXS, digest)
+            if value is None and state == ledger_pb2.TX_STATE_SIGNED and digest in in_flight:
+                continue
             if value is None:
-                self._find(f"transaction {tx_id_of(digest)}", "the node has it, and it is in none of its blocks")
+                self.find(f"transaction {tx_id_of(digest)}", "the node has it, and it is in none of its blocks")
                 continue
             ours = ledger_pb2.TxRow.FromString(value).state
+            known += ours == ledger_pb2.TX_STATE_FINAL
             if state != ours and (state in ends or ours in ends):
                 names = ledger_pb2.TxState.Name
                 what = f"the node says {names(state)}, its blocks make it {names(ours)}"  # type: ignore[arg-type]
-                self._find(f"transaction {tx_id_of(digest)}", what)
+                self.find(f"transaction {tx_id_of(digest)}", what)
+        if lacking := self.final - known:
+            self.find("transactions", f"{lacking} that its blocks make final the node does not have")
 
-    # ---- inside
-
-    def _find(self, where: str, what: str) -> None:
+    def find(self, where: str, what: str) -> None:
         self.found += 1
         if len(self.findings) < FINDINGS_MAX:
             self.findings.append(Finding(where, what))
+
+    # ---- inside
 
     def _signed(self, claim: Claim) -> bool:
         self.signatures += 1
@@ -180,9 +192,9 @@ class Verification:
             if digest == said.tx_digest:
                 continue
             if ballot == said.ballot and self._committee.enough(voted) and self._committee.enough(mine[0]):
-                self._find(name, f"{slot} has two certificates at ballot {ballot}")
+                self.find(name, f"{slot} has two certificates at ballot {ballot}")
             if self._committee.enough(confirmed) and self._committee.enough(mine[1]):
-                self._find(name, f"{slot} has two final values")
+                self.find(name, f"{slot} has two final values")
 
     def _close(self, key: bytes, account: Account, name: str) -> None:
         """The account's slots below its next one have ended."""
@@ -191,7 +203,7 @@ class Verification:
             tallies = self._closed[key, seq] = slots.pop(seq)
             final = {digest for (_, digest), (_, confirmed) in tallies.items() if self._committee.enough(confirmed)}
             if not final or (seq == account.next_seq - 1 and account.head not in final):
-                self._find(name, f"slot {seq} of {base32(key)} has ended without a quorum of confirms")
+                self.find(name, f"slot {seq} of {base32(key)} has ended without a quorum of confirms")
             if len(self._closed) > CLOSED_MAX:
                 self._closed.popitem(last=False)
         if not slots:

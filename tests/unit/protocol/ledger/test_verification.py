@@ -51,12 +51,14 @@ class Case:
         self.world, self.store = world, next(iter(world.nodes.values())).store
         self.blocks: Blocks = {number_of(key): ledger_pb2.Block.FromString(raw) for key, raw in self.store.scan(LOG)}
         self.accounts = [
-            (key, account.balance_micro, account.next_seq)
+            (key, account.balance_micro, account.next_seq, account.head)
             for key, account in ((key, Account.decode(value)) for key, value in self.store.scan(ACCOUNTS))
         ]
         totals = Surveys(self.store).totals
         self.totals = [totals.fees_micro, totals.supply_micro]
-        self.states = {key: ledger_pb2.TxRow.FromString(value).state for key, value in self.store.scan(TXS)}
+        rows = {key: ledger_pb2.TxRow.FromString(value) for key, value in self.store.scan(TXS)}
+        self.states = {key: (row.state, row.signed.body) for key, row in rows.items()}
+        self.in_flight: set[bytes] = set()
         body = world.genesis.encode()
         signature = Key(world.genesis.issuer).sign(digest_of(GENESIS_KIND, SALT, body))
         self.genesis = common_pb2.Signed(body=body, signature=signature)
@@ -73,7 +75,7 @@ class Case:
         scratch.commit(Batch(writes=found.take_writes()))
         found.compare_totals(*self.totals)
         found.compare_accounts(self.accounts)
-        found.compare_states(self.states.items())
+        found.compare_states(((key, *told) for key, told in self.states.items()), self.in_flight)
         found.end()
         return found
 
@@ -151,17 +153,22 @@ def _forge_the_genesis(case: Case) -> None:
 
 
 def _richer(case: Case) -> None:
-    name, balance, seq = case.accounts[1]
-    case.accounts[1] = name, balance + 1, seq
+    name, balance, seq, head = case.accounts[1]
+    case.accounts[1] = name, balance + 1, seq, head
 
 
 def _another_slot(case: Case) -> None:
-    name, balance, seq = case.accounts[1]
-    case.accounts[1] = name, balance, seq + 1
+    name, balance, seq, head = case.accounts[1]
+    case.accounts[1] = name, balance, seq + 1, head
+
+
+def _another_head(case: Case) -> None:
+    name, balance, seq, _ = case.accounts[1]
+    case.accounts[1] = name, balance, seq, bytes(32)
 
 
 def _one_account_more(case: Case) -> None:
-    case.accounts.append((b"\xff" * 20, 0, 0))
+    case.accounts.append((b"\xff" * 20, 0, 0, b""))
 
 
 def _one_account_less(case: Case) -> None:
@@ -181,11 +188,30 @@ def _more_supply(case: Case) -> None:
 
 
 def _void_not_final(case: Case) -> None:
-    case.states[next(iter(case.states))] = ledger_pb2.TX_STATE_VOID
+    digest, (_, body) = next(iter(case.states.items()))
+    case.states[digest] = ledger_pb2.TX_STATE_VOID, body
+
+
+def _another_body(case: Case) -> None:
+    digest, (state, body) = next(iter(case.states.items()))
+    case.states[digest] = state, body[:-1] + bytes((body[-1] ^ 1,))
+
+
+def _a_transaction_less(case: Case) -> None:
+    case.states.popitem()
 
 
 def _a_transaction_from_nowhere(case: Case) -> None:
-    case.states[bytes(32)] = ledger_pb2.TX_STATE_FINAL
+    digest, body = _by_hand(case)
+    case.states[digest] = ledger_pb2.TX_STATE_FINAL, body
+    case.in_flight.add(digest)
+
+
+def _by_hand(case: Case) -> tuple[bytes, bytes]:
+    """Of the node's own, and in no block."""
+    owner = case.world.names[0]
+    tx = Tx(NodeSource(node_id_bytes(owner)), 99, bytes(32), FEE, ((node_id_bytes(owner), 7),))
+    return tx.digest(SALT), tx.encode()
 
 
 @pytest.mark.parametrize(
@@ -203,6 +229,9 @@ def _a_transaction_from_nowhere(case: Case) -> None:
         (_the_last_account_less, "account", "the node does not have it"),
         (_less_fees, "fees", "the node says"),
         (_more_supply, "supply", "the node says"),
+        (_another_head, "account", "stands in its last slot"),
+        (_another_body, "transaction", "is another"),
+        (_a_transaction_less, "transactions", "1 that its blocks make final"),
         (_void_not_final, "transaction", "says TX_STATE_VOID, its blocks make it TX_STATE_FINAL"),
         (_a_transaction_from_nowhere, "transaction", "it is in none of its blocks"),
     ],
@@ -213,6 +242,15 @@ def test_what_is_wrong_is_found_where_it_is(change: Callable[[Case], None], wher
     found = case.verified()
     assert found.findings[0].where.startswith(where)
     assert what in found.findings[0].what
+
+
+def test_what_was_signed_and_not_sent_is_nothing_wrong() -> None:
+    case = Case(lived())
+    digest, body = _by_hand(case)
+    case.states[digest] = ledger_pb2.TX_STATE_SIGNED, body
+    assert case.verified().found == 1
+    case.in_flight.add(digest)
+    assert case.verified().findings == []
 
 
 def test_two_final_values_and_two_certificates_are_found_though_too_many_lie() -> None:
@@ -269,7 +307,7 @@ def test_blocks_that_belong_nowhere_are_named_at_the_end() -> None:
 
 def test_findings_are_bounded_and_counted() -> None:
     case = Case(lived())
-    case.accounts += [((1 << 159 | number).to_bytes(20, "big"), 0, 0) for number in range(FINDINGS_MAX * 2)]
+    case.accounts += [((1 << 159 | number).to_bytes(20, "big"), 0, 0, b"") for number in range(FINDINGS_MAX * 2)]
     case.accounts.sort()
     found = case.verified()
     assert len(found.findings) == FINDINGS_MAX
