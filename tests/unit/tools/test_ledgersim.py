@@ -18,6 +18,7 @@ from offgrid_tools.ledgersim.slots import plan as slots_plan
 from offgrid_tools.ledgersim.slots.play import Play as SlotsPlay
 from offgrid_tools.ledgersim.whole import plan as whole_plan
 from offgrid_tools.ledgersim.whole.play import Play as WholePlay
+from offgrid_tools.soak import ledger as soak
 
 HOUR_MS = 3_600_000
 OWNER, PAYEE = name_of(0), name_of(1)
@@ -71,11 +72,18 @@ def test_an_honest_owner_that_signs_two_transactions_for_one_slot_is_seen_at_onc
     judge.said(author, [signed(4)])
 
 
-def test_whatever_the_rules_raise_is_a_violation_of_its_seed(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(play: SlotsPlay) -> None:
-        raise KeyError("a row that is not there")
+def fail(play: SlotsPlay) -> None:
+    raise KeyError("a row that is not there")
 
+
+def test_whatever_the_rules_raise_is_a_violation_of_its_seed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(SlotsPlay, "execute", fail)
     report = main.simulate(7, "slots", witnesses=4)
     assert report.seed == 7
     assert report.violation == "a node fails: KeyError: 'a row that is not there'"
+
+
+def test_a_planted_bug_that_does_not_fit_any_more_is_not_found_by_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SlotsPlay, "execute", fail)
+    _, wrong = soak._found("fee-lost", 0, 3)
+    assert wrong == "it does not fit the rules any more: KeyError: 'a row that is not there'"

@@ -60,7 +60,10 @@ def soak_ledger_mutants(seed: int, rounds: int, say: Callable[[str], None]) -> l
 
 def _found(mutant: str, seed: int, rounds: int) -> tuple[int, str]:
     """The seed that found it, and what is wrong with that."""
-    report = unmask(mutant, range(seed, seed + rounds))
+    try:
+        report = unmask(mutant, range(seed, seed + rounds))
+    except Exception as failed:  # noqa: BLE001 - of the many this one is named, and the others are still tried
+        return seed, f"it does not fit the rules any more: {type(failed).__name__}: {failed}"
     if report is None:
         return seed + rounds, f"unseen through {rounds} seeds from {seed}"
     if sound := again(report).violation:
