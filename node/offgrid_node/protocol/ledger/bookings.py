@@ -9,6 +9,7 @@ that the payer can prove later what it was for. The hold's end pays the first of
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterable, Iterator
 from itertools import islice
 
 from offgrid.v1 import ledger_pb2
@@ -116,12 +117,14 @@ class Bookings:
 
     def _settle_forgotten(self, ended: Ended, posted: Post) -> None:
         """What this node had promised out of the hold, and has forgotten, is paid: bookings are promised in their
-        order, so the next ones of this payee were. Where all of these are remembered their root shows it."""
-        chosen = [*islice(self.owed.oldest(ended.payee), posted.count - ended.count)]
+        order as far as there is room, so the next ones of this payee were. Where all of these are remembered their root
+        shows it."""
+        chosen = [*islice(_fitting(self.owed.oldest(ended.payee), ended.room_micro), posted.count - ended.count)]
         peaks = ended.peaks
         for each in chosen:
             peaks.add(each.digest)
         if ended.count + len(chosen) == posted.count and peaks.root() != posted.root:
+            self._given.tell_unknown(ended.hold, posted.count)
             return
         for place, each in enumerate(chosen, ended.count):
             self._place(each, self._row(each), ended.hold, place)
@@ -146,3 +149,11 @@ class Bookings:
         self._place(owed, row or self._row(owed), *found)
         self._delivery.on_promised(base32(owed.payee), now)
         return True
+
+
+def _fitting(line: Iterable[Owed], room_micro: int) -> Iterator[Owed]:
+    """Those that a hold with so much room has taken."""
+    for owed in line:
+        if owed.amount_micro <= room_micro:
+            room_micro -= owed.amount_micro
+            yield owed

@@ -80,13 +80,15 @@ class Given:
 @dataclass(frozen=True, slots=True)
 class Ended:
     """A hold has ended: its bookings from `paid` on, of `count`, are owed again. `beyond`: its payee has posted a
-    voucher over more than this node remembers, of which `peaks` are the tree of what it does."""
+    voucher over more than this node remembers, of which `peaks` are the tree of what it does, and `room_micro` is what
+    that left."""
 
     hold: bytes
     payee: bytes
     paid: int
     count: int
     peaks: Peaks
+    room_micro: int
     beyond: Post | None = None
 
 
@@ -277,12 +279,19 @@ class GivenHolds:
         event = ledger_event(known.item.tx, digest, f"{row.paid} bookings")
         self._draft.record(EventType.SETTLED, tx_id_of(digest), ledger=event)
         beyond = source.act if isinstance(source.act, Post) and source.act.count > row.count else None
-        return Ended(source.account, given.terms.payee, row.paid, row.count, given.peaks, beyond)
+        room = given.terms.room_micro - row.amount_micro
+        return Ended(source.account, given.terms.payee, row.paid, row.count, given.peaks, room, beyond)
 
     def pays_too(self, hold: bytes, count: int) -> None:
         """Of a hold that has ended in this step: how many it has paid after all."""
         row = self._changed[hold].row
         row.count = row.paid = count
+
+    def tell_unknown(self, hold: bytes, count: int) -> None:
+        self._voice.notice(
+            f"hold {base32(hold)} ended by a voucher over {count} bookings that this node does not know: was it "
+            "restored? What it still owes may be paid"
+        )
 
     def close_expired(self, now: Now) -> int:
         """Whose payee has let its time pass; how many there are."""
@@ -346,10 +355,7 @@ class GivenHolds:
             return count
         if count > row.count and row.frozen:
             return row.count
-        self._voice.notice(
-            f"hold {base32(source.account)} ended by a voucher over {count} bookings that this node does not know: was "
-            "it restored?"
-        )
+        self.tell_unknown(source.account, count)
         return min(row.count, count)
 
     def _root(self, given: Given, count: int) -> bytes:

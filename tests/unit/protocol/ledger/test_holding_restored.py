@@ -1,0 +1,88 @@
+"""A payer that lost its disk: which of its jobs are paid by vouchers that it has forgotten."""
+
+from __future__ import annotations
+
+from ledger_bench import PAYEE, Bench
+from test_holding import booking, cost, finish, given, posts, txs
+from test_learning import learns, lost
+
+from offgrid.v1 import ledger_pb2
+from offgrid_node.protocol.ledger import delivery
+
+
+def payer() -> Bench:
+    bench = Bench()
+    bench.up(PAYEE)
+    return bench
+
+
+def vouchers(bench: Bench) -> list[ledger_pb2.HoldVoucher]:
+    """The newest of each hold; the first call may carry several."""
+    bench.wait(delivery.GATHER_MS)
+    newest: dict[bytes, ledger_pb2.HoldVoucher] = {}
+    for call in bench.take_calls("DeliverVouchers"):
+        assert isinstance(call.request, ledger_pb2.DeliverVouchersRequest)
+        newest.update((voucher.terms, voucher) for voucher in call.request.vouchers)
+    return [*newest.values()]
+
+
+def owes_again(bench: Bench, *costs: object) -> None:
+    """It is told again what its jobs cost."""
+    bench.step(*costs)
+    assert txs(bench) == [], "what it may have promised it does not promise again"
+
+
+def test_what_it_forgot_is_paid_by_the_voucher_that_its_payee_posts() -> None:
+    bench, costs = payer(), [cost("j-1", 300), cost("j-2", 10)]
+    said: list[ledger_pb2.HoldVoucher] = []
+
+    def works() -> None:
+        bench.step(*costs)
+        finish(bench)
+        said.extend(vouchers(bench))
+
+    learns(bench, lost(bench, works))
+    owes_again(bench, *costs)
+    ((_, row),) = given(bench)
+    assert (row.frozen, row.count) == (True, 0)
+    (voucher,) = said
+    posts(bench, voucher)
+    assert [bool(booking(bench, job).tx_id) for job in ("j-1", "j-2")] == [True, True]
+    assert bench.machine.owed_micro == 0
+
+
+def test_what_it_forgot_of_two_holds_is_told_apart_by_their_room() -> None:
+    bench, costs = payer(), [cost("j-1", 300), cost("j-2", 2_400), cost("j-3", 5)]
+    said: list[ledger_pb2.HoldVoucher] = []
+
+    def works() -> None:
+        for each in costs:
+            bench.step(each)
+            finish(bench)
+        said.extend(vouchers(bench))
+
+    learns(bench, lost(bench, works))
+    owes_again(bench, *costs)
+    first, second = said
+    assert (first.count, second.count) == (2, 1)
+    posts(bench, first)
+    posts(bench, second)
+    assert [booking(bench, f"j-{number}").owed for number in (1, 2, 3)] == [False, False, False]
+    assert bench.machine.owed_micro == 0
+    assert bench.machine.notices == []
+
+
+def test_a_voucher_over_what_it_cannot_know_is_said() -> None:
+    bench, costs = payer(), [cost("j-1", 300), cost("j-2", 10)]
+    said: list[ledger_pb2.HoldVoucher] = []
+
+    def works() -> None:
+        bench.step(*costs)
+        finish(bench)
+        said.extend(vouchers(bench))
+
+    learns(bench, lost(bench, works))
+    owes_again(bench, cost("j-1", 299), cost("j-2", 10))
+    posts(bench, said[0])
+    assert bench.machine.owed_micro == 309
+    assert any("2 bookings" in notice for notice in bench.machine.notices)
