@@ -14,6 +14,7 @@ from offgrid_node.protocol.ledger.sources import NodeSource
 from offgrid_tools.ledgersim import main
 from offgrid_tools.ledgersim.judge import Broken, Judge
 from offgrid_tools.ledgersim.keys import FEE, START_MICRO, name_of, sign_tx
+from offgrid_tools.ledgersim.met import Met
 from offgrid_tools.ledgersim.slots import plan as slots_plan
 from offgrid_tools.ledgersim.slots.play import Play as SlotsPlay
 from offgrid_tools.ledgersim.whole import plan as whole_plan
@@ -87,3 +88,31 @@ def test_a_planted_bug_that_does_not_fit_any_more_is_not_found_by_that(monkeypat
     monkeypatch.setattr(SlotsPlay, "execute", fail)
     _, wrong = soak._found("fee-lost", 0, 3)
     assert wrong == "it does not fit the rules any more: KeyError: 'a row that is not there'"
+
+
+def test_what_was_met_is_counted() -> None:
+    drawn = replace(
+        slots_plan.draw(1, 4), weights=(1_000,) * 4, liars=1, owners=6, torn=4, hasty=2, latency_ms=(1, 60), loss=0.3,
+        repeats=0.1, crash_odds=0.02, cut_odds=0.3, cut_ms=0, hostile_ms=4_000,
+    )  # fmt: skip
+    play = SlotsPlay(1, drawn)
+    play.execute()
+    counts = play.judge.met.counts()
+    assert [kind for kind, count in counts.items() if not count] == ["restored"], counts
+
+
+def test_a_witness_that_comes_back_is_counted() -> None:
+    drawn = replace(whole_plan.draw(1, 4), tearing=False, lying_owner=False, comeback=True, liars=0, hostile_ms=3_000)
+    play = WholePlay(1, drawn)
+    play.execute()
+    assert play.judge.met.restored == 1
+
+
+def test_a_soak_names_the_misfortunes_that_never_happened(monkeypatch: pytest.MonkeyPatch) -> None:
+    report = main.Report(0, "slots", 4, "", "", 0, 0, 0, 0, 0, Met(crashes=1, lies=2), "")
+    monkeypatch.setattr(soak, "sweep", lambda cases, **_: [(report, True) for _ in cases])
+    said: list[str] = []
+    broken = soak.soak_ledger(0, soak.CHUNK, said.append)
+    assert "no seed met what is called restored" in broken
+    assert not any("crashes" in each or "lies" in each for each in broken)
+    assert soak.soak_ledger(0, soak.CHUNK - 1, said.append) == [], "a few seeds may not meet everything"

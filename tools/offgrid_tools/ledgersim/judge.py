@@ -13,6 +13,7 @@ from offgrid_node.protocol.ids import base32, node_id_bytes
 from offgrid_node.protocol.ledger.items import Double, Item, Report, Statement, TxItem
 from offgrid_node.protocol.ledger.records import LedgerGenesis, Tx, noop_digest
 from offgrid_tools.ledgersim.keys import SALT
+from offgrid_tools.ledgersim.met import Met
 
 EPOCH = 0  # the only one that there is yet; what is said of another counts for nothing
 Place = tuple[bytes, int]  # account and number: a slot
@@ -31,12 +32,14 @@ class Judge:
         self._total = sum(self._weights.values())
         self.balances = {node_id_bytes(node): amount for node, amount in genesis.balances}
         self.fees_micro, self._fee_micro = 0, genesis.fee_micro
+        self.met = Met()
         self.liars: set[bytes] = set()
         self.final: dict[Place, bytes] = {}
         self.disputed: set[Place] = set()  # somebody reported there
         self._next: dict[bytes, int] = {}
         self._txs: dict[bytes, Tx] = {}
-        self._signed: dict[Place, bytes] = {}  # by honest owners
+        self._signed: dict[Place, bytes] = {}  # first in that slot, by honest owners nothing else
+        self._torn: set[Place] = set()
         self._said: dict[tuple[bytes, bool, bytes, int, int], bytes] = {}
         self._promised: dict[tuple[bytes, bytes, int], int] = {}
         self._weighed: dict[tuple[bool, bytes, int, bytes, int], tuple[int, int]] = {}  # who said so, and their weight
@@ -102,17 +105,25 @@ class Judge:
     # ---- inside
 
     def _on_tx(self, item: TxItem) -> None:
-        tx = item.tx
+        tx, signer = item.tx, item.tx.source.signer
+        place = tx.src, tx.seq
         self._txs[item.digest] = tx
-        if tx.source.signer not in self.liars and self._signed.setdefault((tx.src, tx.seq), item.digest) != item.digest:
-            raise Broken(f"{base32(tx.source.signer)} signed two transactions for slot {tx.seq} of {base32(tx.src)}")
+        if self._signed.setdefault(place, item.digest) != item.digest:
+            if signer not in self.liars:
+                raise Broken(f"{base32(signer)} signed two transactions for slot {tx.seq} of {base32(tx.src)}")
+            if place not in self._torn:
+                self._torn.add(place)
+                self.met.torn += 1
 
     def _on_statement(self, author: bytes, said: Statement) -> None:
         if said.epoch != EPOCH:
             return
         account, seq, ballot, digest = said.account, said.seq, said.ballot, said.tx_digest
-        if author not in self.liars:
-            if self._said.setdefault((author, said.confirms, account, seq, ballot), digest) != digest:
+        again = self._said.setdefault((author, said.confirms, account, seq, ballot), digest) != digest
+        if author in self.liars:
+            self.met.lies += again
+        else:
+            if again:
                 what = "confirms" if said.confirms else "votes"
                 raise Broken(
                     f"{base32(author)} said two things, {what} at ballot {ballot} of slot {seq} of {base32(account)}"

@@ -15,6 +15,7 @@ from typing import Protocol, TextIO
 from offgrid_node.protocol.ledger.records import noop_digest
 from offgrid_tools.ledgersim.judge import Broken, Judge
 from offgrid_tools.ledgersim.keys import SALT
+from offgrid_tools.ledgersim.met import Met
 from offgrid_tools.ledgersim.mutants import MUTANTS
 from offgrid_tools.ledgersim.slots import plan as slots_plan
 from offgrid_tools.ledgersim.slots.play import Play as SlotsPlay
@@ -73,6 +74,7 @@ class Report:
     final: int
     noops: int
     disputed: int
+    met: Met
     trace: str
 
 
@@ -116,6 +118,7 @@ def simulate(
             final=len(final),
             noops=sum(1 for (account, seq), digest in final.items() if digest == noop_digest(SALT, account, seq)),
             disputed=len(run.judge.disputed),
+            met=run.judge.met,
             trace=run.engine.trace.digest(),
         )
 
@@ -164,6 +167,7 @@ def _for_people(report: Report) -> str:
         f"seed       {report.seed} of the {report.level} level: {report.about}",
         f"time       {report.virtual_ms / 1000:.1f} s virtual, {report.events} events",
         f"slots      {report.final} final, {report.noops} of them no-ops, {report.disputed} above ballot 0",
+        f"met        {report.met}",
         f"trace      {report.trace}",
     ]
     verdict = f"VIOLATION  {report.violation}" if report.violation else "result     no violation"

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 
 from offgrid_tools.ledgersim.main import LEVELS, Case, again, replay, sweep, unmask
+from offgrid_tools.ledgersim.met import Met
 from offgrid_tools.ledgersim.mutants import MUTANTS
 
 CHUNK = 100
@@ -27,17 +28,21 @@ def cases_of(seed: int) -> list[Case]:
 def soak_ledger(seed: int, rounds: int, say: Callable[[str], None]) -> list[str]:
     """Runs `rounds` seeds from `seed` on, each twice; returns what was violated."""
     broken: list[str] = []
-    began, events, final, noops = time.monotonic(), 0, 0, 0
+    began, events, final, noops, met = time.monotonic(), 0, 0, 0, Met()
     for first in range(seed, seed + rounds, CHUNK):
         seeds = range(first, min(first + CHUNK, seed + rounds))
         for report, equal in sweep([c for each in seeds for c in cases_of(each)], jobs=os.cpu_count() or 1, twice=True):
             events, final, noops = events + report.events, final + report.final, noops + report.noops
+            met.add(report.met)
             if report.violation:
                 broken.append(f"{report.violation}; replay: {replay(report)}")
             if not equal:
                 broken.append(f"seed {report.seed} of the {report.level} level does not repeat itself")
         say(f"   seeds {seeds[0]} to {seeds[-1]}, {len(broken)} violations, {time.monotonic() - began:.0f} s")
     say(f"   {rounds} seeds twice: {events} events, {final} final slots, {noops} of them no-ops")
+    say(f"   met: {met}")
+    if rounds >= CHUNK:
+        broken += [f"no seed met what is called {kind}" for kind, count in met.counts().items() if not count]
     return broken
 
 

@@ -101,6 +101,7 @@ class Node:
         self._poke()
 
     def crash(self) -> None:
+        self.world.judge.met.crashes += 1
         self.up, self.life, self._inbox = False, self.life + 1, []
         self.world.after(self.world.rng.randrange(*DOWN_MS), self._mine(self.start))
 

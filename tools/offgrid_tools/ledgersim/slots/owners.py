@@ -87,6 +87,7 @@ class Owner:
 
     def _unlock(self) -> None:
         self.unlocked[self._seq] = None
+        self.world.judge.met.unlocks += 1
         digest = unlock_digest(SALT, self.own, self._seq)
         self._under_way += self._send([Unlock(self.source, self._seq, self.key.sign(digest), digest)])
 

@@ -98,11 +98,16 @@ class World:
 
     def carry(self, sender: str, receiver: Receiver, message: Message) -> None:
         random = self.rng.random
-        if (self.loss and random() < self.loss) or (self.sides and self.cut(sender, receiver.name)):
+        if self.loss and random() < self.loss:
+            self.judge.met.lost += 1
+            return
+        if self.sides and self.cut(sender, receiver.name):
+            self.judge.met.cut_off += 1
             return
         least, most = self.latency_ms
         self.engine.after(least * MS + int(random() * (most - least) * MS), partial(receiver.receive, message))
         if self.repeats and random() < self.repeats:
+            self.judge.met.repeated += 1
             self.engine.after(int((1 + random()) * most * MS), partial(receiver.receive, message))
 
     def cut(self, one: str, other: str) -> bool:

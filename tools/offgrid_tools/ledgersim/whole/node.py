@@ -95,6 +95,7 @@ class Node:
 
         def come_back() -> None:
             self.store = store
+            self.world.judge.met.restored += 1
             if knowing:
                 store.commit(Batch(writes={(META, LEARN_KEY): b"\1"}))
             self.world.restored(self, knowing=knowing)
@@ -119,6 +120,7 @@ class Node:
         self._plan_wake()
 
     def _die(self) -> None:
+        self.world.judge.met.crashes += 1
         self.crash()
         self.world.after(self.world.rng.randrange(*DOWN_MS), self._mine(self.start))
 
@@ -250,6 +252,7 @@ class Node:
     def unlock(self) -> None:
         """That whatever is under way ends."""
         self.unlocked = True
+        self.world.judge.met.unlocks += 1
         self.ask(UnlockSlot())
 
     # ---- questions

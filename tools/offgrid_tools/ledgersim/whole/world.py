@@ -114,7 +114,9 @@ class World:
                 self.after(self._delay(), lambda: end(outcome, None))
 
         self.after(CALL_MS, lambda: end(None, Unavailable("no answer")))
-        for _ in range(2 if self.rng.random() < self.repeats else 1):
+        twice = self.rng.random() < self.repeats
+        self.judge.met.repeated += twice
+        for _ in range(1 + twice):
             if not self._lost(sender, call.node):
                 self.after(self._delay(), lambda: self._arrive(sender, call, done))
 
@@ -125,7 +127,10 @@ class World:
         receiver.receive(sender, call.method, call.request, done)
 
     def _lost(self, one: str, other: str) -> bool:
-        return self.rng.random() < self.loss or self.sides.get(one, 0) != self.sides.get(other, 0)
+        lost, cut = self.rng.random() < self.loss, self.sides.get(one, 0) != self.sides.get(other, 0)
+        self.judge.met.lost += lost
+        self.judge.met.cut_off += cut and not lost
+        return lost or cut
 
     def _delay(self) -> int:
         return self.rng.randrange(*self.latency_ms)

@@ -1,0 +1,30 @@
+"""What a seed's nodes really met: a misfortune that was drawn and never happened proves nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class Met:
+    """How often. `cut_off` and `lost` are messages, `lies` what a liar signs against what it has signed before, `torn`
+    slots of two transactions or more."""
+
+    crashes: int = 0
+    lost: int = 0
+    cut_off: int = 0
+    repeated: int = 0
+    lies: int = 0
+    torn: int = 0
+    unlocks: int = 0
+    restored: int = 0
+
+    def add(self, other: Met) -> None:
+        for kind, count in other.counts().items():
+            setattr(self, kind, getattr(self, kind) + count)
+
+    def counts(self) -> dict[str, int]:
+        return {kind: getattr(self, kind) for kind in self.__dataclass_fields__}
+
+    def __str__(self) -> str:
+        return ", ".join(f"{kind.replace('_', ' ')} {count}" for kind, count in self.counts().items())
