@@ -18,11 +18,12 @@ from offgrid_node.protocol.ledger.commands import OpenLedger, PushBlocks
 from offgrid_node.protocol.ledger.machine import LedgerMachine
 from offgrid_node.protocol.ledger.records import LedgerGenesis
 from offgrid_node.protocol.ledger.settings import LedgerSettings
-from offgrid_node.protocol.ledger.tables import PLACES
+from offgrid_node.protocol.ledger.tables import NAMED, PLACES
 from offgrid_node.protocol.mesh.wrapping import WrappingKey
 from offgrid_node.protocol.rng import Rng
 
-LEFT_MAX = 256  # blocks that wait for one behind them: those of an author that forked
+LEFT_MAX = 4_096  # blocks that wait for one behind them: those of an author that forked, as orphans of several peers
+LEFT_BYTES_MAX = 64 * 1024 * 1024  # together
 
 Writes = dict[tuple[str, bytes], bytes | None]
 
@@ -54,14 +55,14 @@ class Replay:
 
     def take(self, block: CheckedBlock) -> Writes:
         """What changes with this block: nothing while it waits for others. Raises Corrupt where too many do."""
-        if len(self._left) >= LEFT_MAX:
-            raise Corrupt(f"{LEFT_MAX} blocks wait for others that do not come", reason="Replay")
+        if len(self._left) >= LEFT_MAX or sum(len(each.raw) for each in self._left.values()) > LEFT_BYTES_MAX:
+            raise Corrupt(f"{len(self._left)} blocks wait for others that do not come", reason="Replay")
         self._left[block.digest] = block
         changed, held = self._push(block), -1
-        while self._left and held != len(self._left):  # what an author that forked brings counts once it is named
+        names = any(table == NAMED for table, _ in changed) or block.digest in self._left
+        while names and self._left and held != len(self._left):  # what an author that forked brings counts once named,
             held = len(self._left)
-            for other in [*self._left.values()]:
-                changed |= self._push(other)
+            changed |= self._push(*self._left.values())  # with all that comes along: see intake.py
         return changed
 
     def take_writes(self) -> Writes:
@@ -75,8 +76,8 @@ class Replay:
         """Blocks, by their digests, that the ledger does not take in, as far as it is given."""
         return self._left
 
-    def _push(self, block: CheckedBlock) -> Writes:
-        return self._step(PushBlocks(_Nobody.node_id, (block,)))
+    def _push(self, *blocks: CheckedBlock) -> Writes:
+        return self._step(PushBlocks(_Nobody.node_id, blocks))
 
     def _step(self, command: object) -> Writes:
         changed: Writes = {}

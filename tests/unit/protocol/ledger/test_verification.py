@@ -7,6 +7,7 @@ from functools import cache
 from random import Random
 
 import pytest
+from ledger_bench import OWNER, W1, Bench, vote
 
 from offgrid.v1 import common_pb2, ledger_pb2
 from offgrid_node.protocol.ids import node_id_bytes
@@ -123,6 +124,26 @@ def test_so_does_one_in_which_an_author_forked_or_an_owner_signed_twice(seed: in
     case.blocks[max(case.blocks) + 1] = ledger_pb2.Block.FromString(named.raw)
     found = case.verified()
     assert [f for f in found.findings if "transaction" not in f.where] == []
+
+
+def test_so_does_one_with_a_long_branch_that_only_its_last_block_was_named_of() -> None:
+    bench = Bench()
+    chain = [bench.block(OWNER, vote(bench.tx(amount=1 + number))) for number in range(3)]
+    bench.push(*chain)
+    bench.rewind_to(OWNER, 1, chain[0].digest)
+    branch = [bench.block(OWNER, vote(bench.tx(amount=100 + number))) for number in range(300)]
+    bench.push(branch[0])
+    bench.push(bench.block(W1, vote(bench.tx()), parents=(branch[-1].digest,)))
+    bench.push(*branch)
+    blocks = [(number_of(key), ledger_pb2.Block.FromString(raw)) for key, raw in bench.store.scan(LOG)]
+    assert len(blocks) > 300
+    scratch = MemoryStore()
+    found = Verification(scratch, bench.signed, SALT, holds, Random(0))
+    for position, block in blocks:
+        found.take(block, position)
+        scratch.commit(Batch(writes=found.take_writes()))
+    found.end()
+    assert found.findings == []
 
 
 # ---- what is wrong
