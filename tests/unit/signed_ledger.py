@@ -71,7 +71,8 @@ def receipt_of(
     *keys: NodeKey, tx: Tx = TX, ledger: LedgerGenesis = LEDGER, mesh: Genesis = GENESIS, epoch: int = 0
 ) -> LightReceipt:
     """By the first of these that are enough."""
-    digest = Final(tx.src, tx.seq, tx.digest(mesh.salt), epoch).digest(mesh.salt)
+    final = Final(ledger.digest(mesh.salt), tx.src, tx.seq, tx.digest(mesh.salt), epoch)
+    digest = final.digest(mesh.salt)
     committee = Committee(ledger.witnesses)
     made = {committee.bit_of(node_id_bytes(key.node_id)): key.sign(digest) for key in keys}
     found = least(committee, made, epoch)

@@ -27,7 +27,7 @@ def sign(house: House, digest: bytes) -> Message | Fault:
 
 
 def final_of(house: House, tx: ledger_pb2.Transaction, **other: int) -> bytes:
-    said = Final(node_id_bytes(tx.src), other.get("seq", tx.seq), unbase32(tx.tx_id))
+    said = Final(house.handlers._reads.ledger, node_id_bytes(tx.src), other.get("seq", tx.seq), unbase32(tx.tx_id))
     return said.digest(house.directory.salt)
 
 

@@ -87,7 +87,8 @@ def check_receipt(receipt: bytes, tx: bytes, papers: bytes, verify: Verifier, *,
         verdict.tx = tried(verdict.problems, lambda: blaming("transaction", lambda: Tx.decode(body)))
     if light is not None and body is not None and verdict.tx is not None and verdict.papers is not None:
         verdict.tx_digest = digest_of(TX_KIND, verdict.papers.salt, body)
-        final = Final(verdict.tx.src, verdict.tx.seq, verdict.tx_digest, light.epoch)
+        ledger = verdict.papers.genesis.digest(verdict.papers.salt)
+        final = Final(ledger, verdict.tx.src, verdict.tx.seq, verdict.tx_digest, light.epoch)
         verdict.problems += _unsaid(light, final, verdict.papers, verdict.said, verify)
     return verdict
 

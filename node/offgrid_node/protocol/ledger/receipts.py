@@ -2,11 +2,11 @@
 
 Each signs for itself, and only what is final at it. Liars alone weigh less than a third, so where more than a third say
 it an honest one does, and what one honest node holds final is final (README.md, 2). For four equal witnesses that is
-two signatures, 135 bytes: a frame of LoRa at any speed. What is signed covers the mesh (by the salt), the epoch whose
-witnesses speak, the slot and the transaction; a receipt carries the rest alone, so who checks one needs the transaction
-and the ledger's papers (papers.py).
+two signatures, 135 bytes: a frame of LoRa at any speed. What is signed covers the mesh (by the salt), the ledger, for a
+mesh may have had another to try it, the epoch whose witnesses speak, the slot and the transaction; a receipt carries
+the rest alone, so who checks one needs the transaction and the ledger's papers (papers.py).
 
-    statement   ver1 | epoch4 | account20 | seq8 | tx32
+    statement   ver1 | ledger genesis' digest32 | epoch4 | account20 | seq8 | tx32
     receipt     ver1 | epoch4 | n1 | witnesses (n bytes: bit i is witness i) | sig64, one of each, in their order
 
 As text a receipt is PREFIX and its bytes in base32, for paper and for whoever reads it out.
@@ -31,16 +31,19 @@ MASK_BYTES_MAX = WITNESSES_MAX // 8
 
 @dataclass(frozen=True, slots=True)
 class Final:
-    """What each signature of a receipt is for: that this transaction is final in this slot."""
+    """What each signature of a receipt is for: that this transaction is final in this slot. `ledger` is its genesis'
+    digest."""
 
+    ledger: bytes
     account: bytes
     seq: int
     tx_digest: bytes
     epoch: int = 0
 
     def digest(self, salt: bytes) -> bytes:
-        writer = BodyWriter().uint(VERSION, 1).uint(self.epoch, 4).fixed(self.account, NODE_ID_BYTES)
-        return digest_of(FINAL_KIND, salt, writer.uint(self.seq, 8).fixed(self.tx_digest, DIGEST_BYTES).done())
+        writer = BodyWriter().uint(VERSION, 1).fixed(self.ledger, DIGEST_BYTES).uint(self.epoch, 4)
+        writer = writer.fixed(self.account, NODE_ID_BYTES).uint(self.seq, 8)
+        return digest_of(FINAL_KIND, salt, writer.fixed(self.tx_digest, DIGEST_BYTES).done())
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,7 +66,9 @@ class LedgerHandlers:
         self._verify = verify
         self._reads = LedgerReads(runtime.store, signer.node_id, directory)
         self._checks = BlockChecks(directory, verify, bulk)
-        self._receipts = Receipts(runtime.store, signer, directory, lambda: self._reads.committee, verify, calls)
+        self._receipts = Receipts(
+            runtime.store, signer, directory, lambda: self._reads.committee, lambda: self._reads.ledger, verify, calls
+        )
 
     # ---- the ledger
 

@@ -69,6 +69,13 @@ class LedgerReads:
     def committee(self) -> Committee:
         return self._surveys.committee
 
+    @property
+    def ledger(self) -> bytes:
+        """Its genesis' digest."""
+        genesis = self._surveys.genesis
+        assert genesis is not None, "asked of an open ledger"
+        return genesis.digest(self._directory().salt)
+
     # ---- the ledger
 
     def genesis(self) -> ledger_pb2.GetGenesisResponse:
@@ -146,9 +153,7 @@ class LedgerReads:
     def next_slot(self, account: str) -> tuple[int, bytes]:
         """The number of the account's next transaction, and what that must name as the one before."""
         held = self._surveys.account(account)
-        genesis = self._surveys.genesis
-        assert genesis is not None, "asked of an open ledger"
-        return held.next_seq, held.head or genesis.digest(self._directory().salt)
+        return held.next_seq, held.head or self.ledger
 
     @property
     def fee_micro(self) -> int:

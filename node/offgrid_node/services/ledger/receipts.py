@@ -46,11 +46,12 @@ class Receipts:
         signer: Signer,
         directory: Callable[[], Directory],
         committee: Callable[[], Committee],
+        ledger: Callable[[], bytes],
         verify: Verifier,
         calls: Calls,
     ) -> None:
         self._store, self._signer, self._directory = store, signer, directory
-        self._committee, self._verify, self._calls = committee, verify, calls
+        self._committee, self._ledger, self._verify, self._calls = committee, ledger, verify, calls
 
     def sign(self, digest: bytes, muted_why: str) -> ledger_pb2.SignFinalResponse:
         """Raises FailedPrecondition (NoWitness, Muted, NotFinal) and NotFound (TransactionNotFound)."""
@@ -64,7 +65,7 @@ class Receipts:
         row = ledger_pb2.TxRow.FromString(value)
         if row.state != ledger_pb2.TX_STATE_FINAL:
             raise FailedPrecondition(f"transaction {tx_id_of(digest)} is not final here", reason="NotFinal")
-        final = _final(row.signed.body, digest)
+        final = self._final(row.signed.body, digest)
         return ledger_pb2.SignFinalResponse(
             epoch=final.epoch, signature=self._signer.sign(final.digest(self._directory().salt))
         )
@@ -77,7 +78,7 @@ class Receipts:
                 f"transaction {tx.tx_id} is not signed, or void: it is not final", reason="NotFinal"
             )
         digest = unbase32(tx.tx_id)
-        final, committee = _final(tx.signed.body, digest), self._committee()
+        final, committee = self._final(tx.signed.body, digest), self._committee()
         left = sorted(committee.nodes_of(committee.all), key=lambda node: -committee.weight_of(node))
         signed, refused = dict[int, bytes](), list[str]()
         while (receipt := least(committee, signed, final.epoch)) is None:
@@ -105,6 +106,10 @@ class Receipts:
 
     # ---- inside
 
+    def _final(self, body: bytes, digest: bytes) -> Final:
+        tx = Tx.decode(body)
+        return Final(self._ledger(), tx.src, tx.seq, digest)
+
     def _ask(self, node: str, digest: bytes) -> Step[Message]:
         request = ledger_pb2.SignFinalRequest(tx_digest=digest)
         return lambda done: self._calls.request(node, SIGN_FINAL, request, ASK_TIMEOUT_MS, done)
@@ -131,11 +136,6 @@ class Receipts:
     def _name(self, node: str) -> str:
         record = self._directory().member(node)
         return record.name if record else node
-
-
-def _final(body: bytes, digest: bytes) -> Final:
-    tx = Tx.decode(body)
-    return Final(tx.src, tx.seq, digest)
 
 
 def _needed(left: Sequence[str], committee: Committee, mask: int) -> list[str]:

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pytest
 from nacl.bindings import crypto_core_ed25519_scalar_reduce, crypto_scalarmult_ed25519_base_noclamp
-from signed_ledger import TX, papers_of, receipt_of, shown, written
+from signed_ledger import LEDGER, TX, papers_of, receipt_of, shown, written
 from signed_receipts import GENESIS, HOST, OTHER
 
 from offgrid.v1 import ledger_pb2
@@ -123,7 +123,7 @@ def test_so_is_a_light_receipt() -> None:
 def test_nothing_of_the_ledger_is_signed_by_a_key_of_small_order(key: bytes) -> None:
     scalar = crypto_core_ed25519_scalar_reduce(digest_of(TX_KIND, SALT, key) * 2)
     commitments = [*SMALL_ORDER, crypto_scalarmult_ed25519_base_noclamp(scalar)]
-    final = Final(TX.src, TX.seq, TX.digest(GENESIS.salt))
+    final = Final(LEDGER.digest(GENESIS.salt), TX.src, TX.seq, TX.digest(GENESIS.salt))
     digests = [tx_item().digest, unlock().digest, header(1).digest, final.digest(GENESIS.salt)]
     signatures = [commitment + s for commitment in commitments for s in (scalar, bytes(32))]
     assert not any(verify(key, digest, signature) for digest in digests for signature in signatures)

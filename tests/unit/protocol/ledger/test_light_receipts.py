@@ -65,11 +65,12 @@ def test_the_heaviest_sign_first() -> None:
 
 
 def test_its_bytes_and_what_is_signed_are_fixed() -> None:
-    final = Final(bytes(range(20)), 0x0102030405060708, bytes(range(32)), 0x0A0B0C0D)
-    body = "010a0b0c0d" + bytes(range(20)).hex() + "0102030405060708" + bytes(range(32)).hex()
+    final = Final(bytes(range(32, 64)), bytes(range(20)), 0x0102030405060708, bytes(range(32)), 0x0A0B0C0D)
+    ledger, tx = bytes(range(32, 64)).hex(), bytes(range(32)).hex()
+    body = "01" + ledger + "0a0b0c0d" + bytes(range(20)).hex() + "0102030405060708" + tx
     signed = blake2b(bytes.fromhex(body), digest_size=32, person=b"og.final.v1", salt=bytes(range(16))).hexdigest()
     assert final.digest(bytes(range(16))).hex() == signed
-    assert signed == "416cb33b16b571822b9e15a72fb371faf062d2f3ae6733538c9557743af7e2f2"
+    assert signed == "91b82ea75c433d0a06d372564ccab5e48f25fe39845b7cbf113ed1fd898b95ee"
     receipt = LightReceipt(5, 0b100000010, (b"\x11" * 64, b"\x22" * 64))
     assert receipt.encode().hex() == "0100000005020102" + "11" * 64 + "22" * 64
 
@@ -135,7 +136,8 @@ def test_by_a_key_of_before_and_by_the_one_that_followed() -> None:
     following = NodeKey(b"2" * 32)
     papers = written(papers_of(changes={HOST.node_id: [follow(HOST, following)]}))
     assert checked(RECEIPT, papers=papers).valid
-    digest = Final(TX.src, TX.seq, TX.digest(GENESIS.salt)).digest(GENESIS.salt)
+    final = Final(LEDGER.digest(GENESIS.salt), TX.src, TX.seq, TX.digest(GENESIS.salt))
+    digest = final.digest(GENESIS.salt)
     late = LightReceipt(0, 0b11, (following.sign(digest), OTHER.sign(digest)))
     assert checked(late, papers=papers).valid
     assert not checked(late).valid
@@ -166,6 +168,13 @@ def test_of_another_mesh_proves_nothing_in_this_one() -> None:
     assert not checked(receipt).valid
     assert checked(receipt, papers=papers).valid
     assert "is another mesh than" in problem(checked(receipt, papers=papers, mesh=GENESIS.mesh_id))
+
+
+def test_of_another_ledger_of_the_mesh_proves_nothing_though_the_same_witness() -> None:
+    trial = replace(LEDGER, created_us=LEDGER.created_us + 1)
+    receipt = receipt_of(HOST, OTHER, ledger=trial)
+    assert checked(receipt, papers=written(papers_of(trial))).valid
+    assert not checked(receipt).valid
 
 
 def test_of_another_ledgers_witnesses_proves_nothing() -> None:
