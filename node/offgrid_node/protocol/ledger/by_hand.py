@@ -48,7 +48,8 @@ class ByHand:
         tx = command.tx
         if tx.src not in self._lanes or tx.source.signer != self._settings.account:
             raise InvalidRequest.field("body", f"it takes from {base32(tx.src)}, which is no account of this node's")
-        if (flying := self._lanes.in_flight(tx.src)) == tx.digest(self._settings.salt):
+        flying = self._lanes.in_flight(tx.src) or self._witness.standing(tx.src) or b""
+        if flying == tx.digest(self._settings.salt):
             known = self._transactions.get(flying)
             assert known is not None, "what is in flight is here"
             return known.item

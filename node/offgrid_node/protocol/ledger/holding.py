@@ -1,7 +1,8 @@
 """Who is paid for what, all parts of it: bookings, the holds that this node gives and takes, and vouchers on their way.
 
 What follows of each input is done in the batch of that input: a job's cost is promised where a hold is open, a voucher
-that is acked is durable, what a hold's end did not pay is owed again. Nothing is said while this node must be silent.
+that is acked is durable, what a hold's end did not pay is owed again. While this node must be silent it promises
+nothing and ends no hold; what it promised before it tells on, for that binds it anyway.
 """
 
 from __future__ import annotations

@@ -97,6 +97,14 @@ class Lanes:
             self._know(count)
             self._draft.put_bytes(META, LANES_KEY, count.to_bytes(COUNT_BYTES, "big"))
 
+    def learn(self, tx: Tx) -> None:
+        """Lanes that this node had forgotten: a transaction of its own takes from one, or pays those that come next."""
+        own, named = self._settings.account, {account for account, _ in tx.outputs}
+        if isinstance(tx.source, LaneSource) and tx.source.lane <= LANES_MAX:
+            self.open(tx.source.lane)
+        while self.count < LANES_MAX and lane_account(own, self.count + 1) in named:
+            self.open(self.count + 1)
+
     def draft(self, account: bytes, outputs: tuple[tuple[bytes, int], ...], fee_micro: int, meta: bytes,
               request: bytes) -> Tx:  # fmt: skip
         """What would be this account's next transaction."""

@@ -163,6 +163,7 @@ class Wallet:
         """A transaction of this node's own that it had forgotten: what was to be paid by it is paid, and not again.
         Transfers are signed in the order in which they were made."""
         tx, digest = known.item.tx, known.item.digest
+        self.lanes.learn(tx)
         for row in self._queues.get(tx.src, {}).values():
             if (_outputs(row), row.fee_micro, row.meta, row.request) == (tx.outputs, tx.fee_micro, tx.meta, tx.request):
                 self._transactions.explain(known, transfer_id=row.transfer_id)

@@ -278,6 +278,18 @@ class TestMeetingIt:
         bench.says(W1, signed(tx, SELF))
         assert isinstance(bench.ask(UnlockSlot(tx.src)), ledger_pb2.UnlockSlotResponse)
 
+    def test_where_a_lane_has_one_no_other_is_signed(self, bench: Bench) -> None:
+        bench.ask(OpenLanes(1, 1_000 * FEE))
+        (funding,) = [item for item in bench.take_said() if isinstance(item, TxItem)]
+        bench.finish(funding)
+        tx = replace(by_hand(bench), source=LaneSource(OWN, 1))
+        bench.says(W1, signed(tx, SELF))
+        other = replace(tx, outputs=((node_id_bytes(PAYEE), 51),))
+        assert refusal(bench.ask(SignTransaction(other))) == "SlotTaken"
+        again = bench.ask(SignTransaction(tx))
+        assert isinstance(again, ledger_pb2.SignTransactionResponse)
+        assert again.signed.signature == signed(tx, SELF).signature
+
     def test_one_after_the_next_is_waited_for_too(self, bench: Bench) -> None:
         first = signed(by_hand(bench), SELF)
         second = signed(by_hand(bench, seq=1, prev=first.digest), SELF)

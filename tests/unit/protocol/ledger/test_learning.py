@@ -13,11 +13,13 @@ from offgrid_node.protocol.errors import AlreadyExists, Unavailable
 from offgrid_node.protocol.events import PeerDown
 from offgrid_node.protocol.ids import node_id_bytes
 from offgrid_node.protocol.ledger.blocks import CheckedBlock, check_block
+from offgrid_node.protocol.ledger.commands import CreateTransfer, OpenLanes
 from offgrid_node.protocol.ledger.items import Report, Seen, Statement, TxItem, double_of
 from offgrid_node.protocol.ledger.learning import MEET_MS, PATIENCE_MS
 from offgrid_node.protocol.ledger.orphans import GIVE_UP_MS
 from offgrid_node.protocol.ledger.records import tx_id_of
 from offgrid_node.protocol.ledger.recovery import EVIDENCE_MS
+from offgrid_node.protocol.ledger.sources import NodeSource, lane_account
 from offgrid_node.protocol.ledger.tables import LEARN_KEY, LOG, META, MUTE_KEY, TRANSFERS
 from offgrid_node.protocol.ledger.wallet import Wallet
 from offgrid_node.storage.memory import MemoryStore
@@ -278,6 +280,28 @@ class TestWhatItSigned:
         asked = [bench.transfer(5, request_id=request_id) for request_id in ("second", "third")]
         states = [each.transaction.state for each in asked if isinstance(each, ledger_pb2.CreateTransferResponse)]
         assert states == [ledger_pb2.TX_STATE_SIGNED, ledger_pb2.TX_STATE_QUEUED]
+
+    def test_opened_lanes_are_open_again(self) -> None:
+        own_account = node_id_bytes(SELF)
+        for spends in (False, True):
+            bench = Bench()
+
+            def opens(bench: Bench = bench, spends: bool = spends) -> None:
+                bench.ask(OpenLanes(3, 1_000))
+                (funding,) = [item for item in bench.take_said() if isinstance(item, TxItem)]
+                bench.finish(funding)
+                if spends:
+                    bench.ask(OpenLanes(5, 0))
+                    gift = bench.taking(NodeSource(node_id_bytes(OWNER)), ((lane_account(own_account, 5), 1_000),))
+                    bench.says(OWNER, gift)
+                    bench.finish(gift)
+                    bench.ask(CreateTransfer(((node_id_bytes(PAYEE), 7),), 0, b"", "", lane_account(own_account, 5)))
+
+            made = lost(bench, opens)
+            for block in made:  # what a lane pays is taken in once what it got is final
+                bench.push(block)
+            learns(bench, made)
+            assert bench.machine._wallet.lanes.count == (5 if spends else 3)
 
     def test_twice_at_one_height_keeps_it_mute(self) -> None:
         bench = Bench()
