@@ -76,7 +76,7 @@ def beside_checks(plan: Plan, ours: OurLedger) -> list[Figure]:
     def bound() -> float:
         """Transactions a second that this machine's checks would do for, with as many blocks as the last flood had."""
         last = floods[-1]
-        needed = len(WITNESSES) * (1 + last.blocks / last.count)
+        needed = len(WITNESSES) + last.blocks_checked / last.count
         alone.append(checks_alone(checks))
         return alone[-1].per_s / needed
 
@@ -86,7 +86,8 @@ def beside_checks(plan: Plan, ours: OurLedger) -> list[Figure]:
     count = sum(flood.count for flood in floods)
     spent_us = 1e6 * sum(meter.read().values()) / count / len(WITNESSES)
     blocks = sum(flood.blocks for flood in floods) / count
-    check_us = 1e6 * statistics.median(checks.cpu_s for checks in alone) * (1 + blocks)
+    checked = sum(flood.blocks_checked for flood in floods) / count / len(WITNESSES)
+    check_us = 1e6 * statistics.median(checks.cpu_s for checks in alone) * (1 + checked)
     by_cpu = check_us / spent_us  # on a machine on which others work too, the rates say who gets more of it
     both = f"the lesser of {pairs.ratio:.2f} by rate and {by_cpu:.2f} by processor time"
     note = f"{pairs.spread}; {blocks:.3f} blocks for each; {conditions}"

@@ -50,11 +50,13 @@ AMOUNT_MICRO = 5
 
 @dataclass(frozen=True, slots=True)
 class Flood:
-    """What one sample took, and how many blocks of all authors."""
+    """What one sample took; how many blocks of all authors, and how many of them were another's for a witness, all
+    witnesses together."""
 
     count: int
     took_s: float
     blocks: int
+    blocks_checked: int
 
 
 class OurLedger:
@@ -115,10 +117,13 @@ class OurLedger:
     def flood(self, count: int) -> Flood:
         """`count` transactions, of all lanes in turn."""
         items = self._owner.payments(count)
-        before = self._blocks()
+        before = self._heights()
         began = time.perf_counter()
         self._bring(items)
-        return Flood(len(items), time.perf_counter() - began, self._blocks() - before)
+        took_s = time.perf_counter() - began
+        new = {author: height - before.get(author, 0) for author, height in self._heights().items()}
+        blocks, own = sum(new.values()), sum(new[self._mesh[name].node_id] for name in WITNESSES)
+        return Flood(len(items), took_s, blocks, len(WITNESSES) * blocks - own)
 
     def _bring(self, items: Sequence[TxItem]) -> None:
         asyncio.run(self._brought(items))
@@ -169,8 +174,8 @@ class OurLedger:
         """What was paid by transactions that are final at that witness."""
         return self._stubs[witness].ListBalances(ledger_pb2.ListBalancesRequest(page_size=1)).fees_micro
 
-    def _blocks(self) -> int:
-        return sum(head.height for head in self._clients[0].ledger.status().heads)
+    def _heights(self) -> dict[str, int]:
+        return {head.author: head.height for head in self._clients[0].ledger.status().heads}
 
 
 class Owner:
