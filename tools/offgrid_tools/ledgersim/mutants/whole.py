@@ -33,7 +33,7 @@ def _one_lower(chains: Any) -> None:
 
 
 def _whatever_it_leans_on(sound: Sound) -> Sound:
-    def add(self: Any, block: Any, sender: str, missing: Any, now_ms: int) -> None:
+    def add(self: Any, block: Any, sender: str, missing: Any, by_name: Any, now_ms: int) -> None:
         return None
 
     return add

@@ -29,12 +29,12 @@ def _without_locks(sound: Sound) -> Sound:
 
 
 def _the_newest_counts(sound: Sound) -> Sound:
-    def follow(self: Any, item: Any, *, told: bool = False) -> None:
+    def follow(self: Any, item: Any, now: Any, *, told: bool = False) -> None:
         slot = self._slots.get(item.tx.src, item.tx.seq)
         if slot is not None and slot.first not in (NOTHING, item.digest):
             slot = self._slots.make(item.tx.src, item.tx.seq)
             slot.first, slot.voted = item.digest, NOTHING
-        sound(self, item, told=told)
+        sound(self, item, now, told=told)
 
     return follow
 
