@@ -39,6 +39,9 @@ SYNC_MS = 2_000
 SYNC_MOST_MS = 256_000
 ANCESTORS_MAX = 16  # that go along with a block asked for by name
 LATE_ASK_MS = 1_000  # asks by name wait so long for blocks that are on their way already
+STRANGERS_MET = (
+    8  # of all who are up, as many meet one that comes up and has never said anything: it may have no ledger
+)
 WINDOWS_MAX = 64  # of symbols, made for one peer between two ticks
 CALL_TIMEOUT_MS = 5_000
 
@@ -63,6 +66,7 @@ class Gossip:
         self._meetings: dict[str, Meeting | None] = {}  # under way, by peer; None: one of which nothing more comes
         self._due: dict[str, None] = {}  # peers to meet at the end of this step
         self._owed: dict[str, None] = {}  # peers to meet at the next tick
+        self._strangers: dict[str, None] = {}  # that came up, and of whom no block is here
         self._genesis: common_pb2.Signed | None = None
         self._genesis_digest = b""
         self._tick_ms: int | None = None
@@ -70,7 +74,7 @@ class Gossip:
         self._stirred = True  # since the last tick there was something to find
 
     def open(self, genesis: common_pb2.Signed, digest: bytes, now: Now) -> None:
-        """There is something to tell: everybody alive is told."""
+        """There is something to tell: links are told, who tell theirs, and whoever this node waits for."""
         self._genesis, self._genesis_digest = genesis, digest
         self._tick_ms = now.mono_ms + SYNC_MS
         self._due.update(dict.fromkeys([*(node for node, _ in self._links.linked()), *self._unheard()]))
@@ -101,14 +105,19 @@ class Gossip:
         self._meetings.pop(node, None)
         if (peer is not None and peer.linked) or not self._voice.free or self._voice.unheard(node_id_bytes(node)):
             self._due[node] = None
+        elif not self._chains.author(node_id_bytes(node)).place:
+            self._strangers[node] = None
 
     def on_peer_down(self, node: str) -> None:
+        self._strangers.pop(node, None)
         self._links.on_down(node)
         self._backfill.on_down(node)
         self._meetings.pop(node, None)
 
     def on_time(self, now: Now, rng: Rng) -> None:
         self._due.update(dict.fromkeys(self._links.fill(rng)))
+        self._due.update({node: None for node in self._strangers if rng.random() * len(self._links.up) < STRANGERS_MET})
+        self._strangers.clear()
         if self._tick_ms is None:
             return
         if self._tick_ms <= now.mono_ms:

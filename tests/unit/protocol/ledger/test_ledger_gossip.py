@@ -27,6 +27,7 @@ def linked(*peers: str) -> Bench:
     bench = Bench()
     bench.up(*peers)
     synced(bench)
+    accept(bench)
     return bench
 
 
@@ -179,6 +180,17 @@ class TestLinks:
         bench = linked(*self.PEERS)
         bench.transfer(5)
         assert len({node for node, _ in accept(bench)}) == links.LINKS
+
+    def test_some_meet_a_stranger_though_they_do_not_link_with_it(self) -> None:
+        """It may have no ledger, and then it chooses nobody: of those who link with it there may be none."""
+        bench = Bench()
+        bench.up(*self.PEERS)
+        assert links.LINKS < len({call.node for call in take(bench, "SyncBlocks")}) < 3 * gossip.STRANGERS_MET
+        bench = Bench()
+        for peer in self.PEERS:
+            bench.says(peer, vote(bench.tx()))
+        bench.up(*self.PEERS)
+        assert len({call.node for call in take(bench, "SyncBlocks")}) == links.LINKS
 
     def test_who_links_with_this_node_is_pushed_to_as_far_as_there_is_room(self) -> None:
         bench = linked(*self.PEERS)
