@@ -7,19 +7,16 @@ from typing import Any
 from offgrid_node.protocol.ledger.aside import Aside
 from offgrid_node.protocol.ledger.ballots import Ballots
 from offgrid_node.protocol.ledger.committee import Committee
-from offgrid_node.protocol.ledger.disputes import NO_CERTIFICATE, Dispute, Disputes
+from offgrid_node.protocol.ledger.disputes import NO_CERTIFICATE, Dispute
 from offgrid_node.protocol.ledger.recovery import Recovery
 from offgrid_node.protocol.ledger.slots import Slot, Tally
 from offgrid_tools.ledgersim.mutants.planted import Planted
+from offgrid_tools.sim.mutants.ledger import MUTANTS as OF_NODES
 from offgrid_tools.sim.mutants.patches import Patch, Sound, never
 
 
 def _whatever_promised(sound: Sound) -> Sound:
     return lambda self, slot, dispute, promised, holds: sound(self, slot, dispute, 0, holds)
-
-
-def _unwritten(sound: Sound) -> Sound:
-    return lambda disputes: disputes._changed.clear()
 
 
 def _without(field: str) -> Any:
@@ -32,10 +29,6 @@ def _without(field: str) -> Any:
         return encode
 
     return breaks
-
-
-def _whatever_the_leader_says(sound: Sound) -> Sound:
-    return lambda self, slot, dispute, ballot, holds: [*slot.tallies, self.noop(slot)]
 
 
 def _noop_as_well(sound: Sound) -> Sound:
@@ -142,7 +135,7 @@ def _of_the_first_slot(sound: Sound) -> Sound:
 
 MUTANTS: dict[str, Planted] = {
     "promise-ignored": Planted(
-        "a witness confirms at a ballot below its promise", (Patch(Recovery, "_confirm", _whatever_promised),)
+        "a witness confirms at a ballot below its promise", OF_NODES["promise-not-kept"].patches
     ),
     "promise-does-not-bind-votes": Planted(
         "a witness votes at a ballot below its promise", (Patch(Recovery, "_vote", _whatever_promised),)
@@ -151,7 +144,7 @@ MUTANTS: dict[str, Planted] = {
         "a witness that has promised goes on at ballot 0", (Patch(Ballots, "has_promised", never(False)),)
     ),
     "promise-unwritten": Planted(
-        "what a witness has said above ballot 0 is in no row", (Patch(Disputes, "flush", _unwritten),)
+        "what a witness has said above ballot 0 is in no row", OF_NODES["promise-not-durable"].patches
     ),
     "promise-forgotten": Planted(
         "a restarted witness forgets who has reported", (Patch(Dispute, "encode", _without("reporters")),)
@@ -168,7 +161,7 @@ MUTANTS: dict[str, Planted] = {
     ),
     "vote-unbound": Planted(
         "a witness follows its leader whatever the reports allow",
-        (Patch(Recovery, "_allowed", _whatever_the_leader_says),),
+        OF_NODES["vote-unbound"].patches,
     ),
     "noop-despite-certificate": Planted(
         "a slot may end with nothing though a certificate was reported", (Patch(Recovery, "_allowed", _noop_as_well),)

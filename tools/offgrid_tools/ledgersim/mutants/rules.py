@@ -11,10 +11,10 @@ from offgrid_node.protocol.ledger.ballots import Ballots
 from offgrid_node.protocol.ledger.committee import Committee
 from offgrid_node.protocol.ledger.endings import Endings
 from offgrid_node.protocol.ledger.slots import NOTHING, Slot, Slots
-from offgrid_node.protocol.ledger.transactions import Transactions
 from offgrid_node.protocol.ledger.witness import Witness
 from offgrid_tools.ledgersim.mutants.planted import Planted
 from offgrid_tools.ledgersim.slots.node import Node
+from offgrid_tools.sim.mutants.ledger import MUTANTS as OF_NODES
 from offgrid_tools.sim.mutants.patches import Patch, Sound, after, never
 
 
@@ -30,17 +30,6 @@ def _told_first(sound: Sound) -> Sound:
     return commit
 
 
-def _by_heads(sound: Sound) -> Sound:
-    return lambda self, mask: 3 * mask.bit_count() > 2 * len(self._nodes)
-
-
-def _any_vote_certifies(sound: Sound) -> Sound:
-    def certified(self: Any, slot: Any, account: Any) -> Any:
-        return slot.first if self._endings.known(slot, account, slot.first) is not None else None
-
-    return certified
-
-
 def _the_newest_counts(sound: Sound) -> Sound:
     def follow(self: Any, item: Any, now: Any, *, told: bool = False) -> None:
         slot = self._slots.get(item.tx.src, item.tx.seq)
@@ -50,10 +39,6 @@ def _the_newest_counts(sound: Sound) -> Sound:
         sound(self, item, now, told=told)
 
     return follow
-
-
-def _whoever_asks(sound: Sound) -> Sound:
-    return lambda self, slot, account: self._endings.known(slot, account, slot.first) is not None
 
 
 def _without_its_fee(sound: Sound) -> Sound:
@@ -78,19 +63,6 @@ def _whatever_comes_before(sound: Sound) -> Sound:
     return lambda self, slot, account, digest: self._transactions.of_slot(slot.account, slot.seq, digest)
 
 
-def _whosever_it_is(sound: Sound) -> Sound:
-    return lambda self, account, seq, digest: self.get(digest) if digest != NOTHING else None
-
-
-def _votes_confirm(sound: Sound) -> Sound:
-    def state(self: Any, slot: Any, tx_digest: bytes, bit: int, *, confirms: bool) -> bool:
-        if not confirms:
-            sound(self, slot, tx_digest, bit, confirms=True)
-        return bool(sound(self, slot, tx_digest, bit, confirms=confirms))
-
-    return state
-
-
 def _confirms_vote(sound: Sound) -> Sound:
     def state(self: Any, slot: Any, tx_digest: bytes, bit: int, *, confirms: bool) -> bool:
         return bool(sound(self, slot, tx_digest, bit, confirms=False))
@@ -110,15 +82,6 @@ def _any_transaction(sound: Sound) -> Sound:
         sound(self, statement, bit)
 
     return on_statement
-
-
-def _credit_twice(sound: Sound) -> Sound:
-    def apply(self: Any, tx: Any, digest: bytes) -> None:
-        sound(self, tx, digest)
-        for account, amount in tx.outputs:
-            self.get(account).balance_micro += amount
-
-    return apply
 
 
 def _fee_for_nobody(sound: Sound) -> Sound:
@@ -224,23 +187,21 @@ MUTANTS: dict[str, Planted] = {
         "only all together are a quorum",
         (Patch(Committee, "enough", lambda sound: lambda self, mask: mask == self.all),),
     ),
-    "weights-ignored": Planted("witnesses are counted, whatever they weigh", (Patch(Committee, "enough", _by_heads),)),
+    "weights-ignored": Planted("witnesses are counted, whatever they weigh", OF_NODES["weights-ignored"].patches),
     "final-by-a-third": Planted(
         "confirms of more than a third make a slot final", (Patch(Endings, "open", after(_a_third)),)
     ),
     "confirm-without-certificate": Planted(
-        "a witness confirms what it has seen first", (Patch(Witness, "_certified", _any_vote_certifies),)
+        "a witness confirms what it has seen first", OF_NODES["confirm-without-certificate"].patches
     ),
-    "votes-confirm": Planted("a vote counts as a confirm too", (Patch(Slots, "state", _votes_confirm),)),
+    "votes-confirm": Planted("a vote counts as a confirm too", OF_NODES["one-phase"].patches),
     "confirms-are-votes": Planted("a confirm counts as a vote", (Patch(Slots, "state", _confirms_vote),)),
     "votes-for-any": Planted(
         "what is said for one transaction of a slot counts for the first that came",
         (Patch(Witness, "on_statement", _any_transaction),),
     ),
     "epochs-mixed": Planted("what is said of another epoch counts", (Patch(Witness, "on_statement", _any_epoch),)),
-    "funds-unchecked": Planted(
-        "a witness votes whatever the account has", (Patch(Witness, "_may_vote", _whoever_asks),)
-    ),
+    "funds-unchecked": Planted("a witness votes whatever the account has", OF_NODES["balance-unchecked"].patches),
     "fee-not-covered": Planted(
         "a witness votes where the funds cover the outputs alone", (Patch(Witness, "_may_vote", _without_its_fee),)
     ),
@@ -254,10 +215,8 @@ MUTANTS: dict[str, Planted] = {
         "a transaction may stand on what the slot before did not end with",
         (Patch(Endings, "known", _whatever_comes_before),),
     ),
-    "any-slot": Planted(
-        "a transaction may end a slot that is not its own", (Patch(Transactions, "of_slot", _whosever_it_is),)
-    ),
-    "credited-twice": Planted("what a final slot moves is credited twice", (Patch(Accounts, "apply", _credit_twice),)),
+    "any-slot": Planted("a transaction may end a slot that is not its own", OF_NODES["void-whosever"].patches),
+    "credited-twice": Planted("what a final slot moves is credited twice", OF_NODES["credited-twice"].patches),
     "fee-lost": Planted("fees go nowhere", (Patch(Accounts, "apply", _fee_for_nobody),)),
     "a-millionth-more": Planted(
         "a payee gets a millionth more than was signed", (Patch(Accounts, "apply", _only_the_first_output),)
