@@ -248,18 +248,19 @@ class GivenHolds:
             return  # a transfer that people made may say anything
         wanted = {account: (place, funds) for place, (account, funds) in enumerate(tx.outputs)}
         expires, first = map(int, numbers)
-        found: list[HoldTerms] = []
-        for payee in dict.fromkeys(nodes):
-            for key in range(self._keys.number(own) + 1):
-                for account, (place, funds) in wanted.items():
-                    terms = HoldTerms(own, payee, first + place, funds, tx.fee_micro, expires, key)
-                    if payee != own and terms.account == account and account not in self._held:
-                        found.append(terms)
+        found: dict[bytes, HoldTerms] = {}
+        for payee, key in ((payee, key) for payee in nodes for key in range(self._keys.number(own) + 1)):
+            for account, (place, funds) in wanted.items() if payee != own else ():
+                terms = HoldTerms(own, payee, first + place, funds, tx.fee_micro, expires, key)
+                if terms.account == account and account not in self._held:
+                    found[account] = terms
+            if len(found) == len(wanted):
+                break
         if found:
-            self._number = max(self._number, *(terms.number for terms in found))
-            self.on_funding(found, known.item.digest, tx.fee_micro)
-            for terms in found:
-                self._freeze(self._held[terms.account])
+            self._number = max(self._number, *(terms.number for terms in found.values()))
+            self.on_funding([*found.values()], known.item.digest, tx.fee_micro)
+            for account in found:
+                self._freeze(self._held[account])
 
     # ---- what ends
 

@@ -7,6 +7,8 @@ nothing and ends no hold; what it promised before it tells on, for that binds it
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 from offgrid.v1 import ledger_pb2
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.draft import Draft
@@ -14,7 +16,7 @@ from offgrid_node.protocol.effects import Answered
 from offgrid_node.protocol.errors import FailedPrecondition
 from offgrid_node.protocol.events import CostIncurred
 from offgrid_node.protocol.ids import base32, node_id_bytes
-from offgrid_node.protocol.ledger.accounts import Accounts
+from offgrid_node.protocol.ledger.accounts import Account, Accounts
 from offgrid_node.protocol.ledger.bookings import Bookings
 from offgrid_node.protocol.ledger.commands import DeliverVouchers, Settle
 from offgrid_node.protocol.ledger.delivery import Delivery, VoucherTag
@@ -89,10 +91,9 @@ class Holding:
             )
         return posted
 
-    def on_learnt(self, known: Known) -> None:
-        """A transaction of this node's that it had forgotten."""
-        node_ids = [key for key, _ in self._draft.committed(ACCOUNTS, b"")]
-        self.given.recover(known, [*node_ids, *map(node_id_bytes, self._delivery.up)])
+    def on_learnt(self, known: Known, authors: Iterable[bytes]) -> None:
+        """A transaction of this node's that it had forgotten; these have said anything in the ledger."""
+        self.given.recover(known, self._nodes(authors))
 
     def on_learnt_all(self) -> None:
         self.given.on_restored()
@@ -124,6 +125,15 @@ class Holding:
         due = [at for at in (self.taken.due_us(), self.given.due_us()) if at is not None]
         self._look_ms = now.mono_ms + self._until(min(due), now) if due else None
         return signed > 0
+
+    def _nodes(self, authors: Iterable[bytes]) -> Iterator[bytes]:
+        """Whom this node may have had a hold for: who has said anything, who is up, and whose money has not moved yet.
+        As far as it is asked for, for of accounts there are as many as there ever were holds."""
+        yield from authors
+        yield from map(node_id_bytes, sorted(self._delivery.up))
+        for account, row in self._draft.committed(ACCOUNTS, b""):
+            if Account.decode(row).next_seq == 0:
+                yield account
 
     @staticmethod
     def _until(due_us: int, now: Now) -> int:

@@ -314,7 +314,7 @@ class LedgerMachine:
     def _close_step(self, now: Now, rng: Rng) -> None:
         for known in self._witness.take_learnt():
             self._wallet.on_learnt(known)
-            self._holding.on_learnt(known)
+            self._holding.on_learnt(known, self._chains.authors)
         learnt_all = self._voice.on_time(now.mono_ms)
         self._gossip.on_time(now, rng)
         self._witness.on_time(now)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from ledger_bench import PAYEE, Bench
+import pytest
+from ledger_bench import OWNER, PAYEE, Bench
 from test_holding import booking, cost, finish, given, posts, txs
 from test_learning import learns, lost
 
 from offgrid.v1 import ledger_pb2
-from offgrid_node.protocol.ledger import delivery
+from offgrid_node.protocol.events import PeerDown
+from offgrid_node.protocol.ids import node_id_bytes
+from offgrid_node.protocol.ledger import delivery, holding
+from offgrid_node.protocol.ledger.accounts import Account
 
 
 def payer() -> Bench:
@@ -86,3 +90,32 @@ def test_a_voucher_over_what_it_cannot_know_is_said() -> None:
     posts(bench, said[0])
     assert bench.machine.owed_micro == 309
     assert any("2 bookings" in notice for notice in bench.machine.notices)
+
+
+@pytest.mark.parametrize("is_known", [False, True])
+def test_whose_a_forgotten_hold_is_it_finds_without_a_look_at_all_accounts_where_that_is_known(
+    monkeypatch: pytest.MonkeyPatch, is_known: bool
+) -> None:
+    bench, read = payer(), list[bytes]()
+
+    def works() -> None:
+        bench.transfer(7)
+        finish(bench)
+        if is_known:
+            bench.says(PAYEE, bench.tx(PAYEE, to=OWNER))
+        bench.step(cost("j-1", 300))
+        finish(bench)
+
+    class Read(Account):
+        @classmethod
+        def decode(cls, row: bytes) -> Account:
+            read.append(row)
+            return Account.decode(row)
+
+    made = lost(bench, works)
+    bench.step(PeerDown(PAYEE))
+    monkeypatch.setattr(holding, "Account", Read)
+    learns(bench, made)
+    ((terms, row),) = given(bench)
+    assert (terms.payee, row.frozen) == (node_id_bytes(PAYEE), True)
+    assert bool(read) != is_known
