@@ -39,9 +39,7 @@ SYNC_MS = 2_000
 SYNC_MOST_MS = 256_000
 ANCESTORS_MAX = 16  # that go along with a block asked for by name
 LATE_ASK_MS = 1_000  # asks by name wait so long for blocks that are on their way already
-STRANGERS_MET = (
-    8  # of all who are up, as many meet one that comes up and has never said anything: it may have no ledger
-)
+STRANGERS_MET = 8  # so many of those who are up meet one that is new, which may have no ledger
 WINDOWS_MAX = 64  # of symbols, made for one peer between two ticks
 CALL_TIMEOUT_MS = 5_000
 
@@ -66,7 +64,8 @@ class Gossip:
         self._meetings: dict[str, Meeting | None] = {}  # under way, by peer; None: one of which nothing more comes
         self._due: dict[str, None] = {}  # peers to meet at the end of this step
         self._owed: dict[str, None] = {}  # peers to meet at the next tick
-        self._strangers: dict[str, None] = {}  # that came up, and of whom no block is here
+        self._strangers: dict[str, None] = {}  # that came up for the first time, and of whom no block is here
+        self._been_up: set[str] = set()  # members
         self._genesis: common_pb2.Signed | None = None
         self._genesis_digest = b""
         self._tick_ms: int | None = None
@@ -105,8 +104,9 @@ class Gossip:
         self._meetings.pop(node, None)
         if (peer is not None and peer.linked) or not self._voice.free or self._voice.unheard(node_id_bytes(node)):
             self._due[node] = None
-        elif not self._chains.author(node_id_bytes(node)).place:
+        elif node not in self._been_up and not self._chains.author(node_id_bytes(node)).place:
             self._strangers[node] = None
+        self._been_up.add(node)
 
     def on_peer_down(self, node: str) -> None:
         self._strangers.pop(node, None)
