@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from offgrid_node.protocol.errors import PeerFault
 from offgrid_node.protocol.ledger.heads import HEADS_MAX, ID_BYTES, SUMMARY_BYTES, Heads
 from offgrid_node.protocol.reconcile.sessions import Asking, Showing
-from offgrid_node.protocol.reconcile.symbols import SymbolCode
+from offgrid_node.protocol.reconcile.symbols import CHECK_BYTES, SymbolCode
 from offgrid_node.protocol.reconcile.varints import read_varint, varint
 from offgrid_node.protocol.rng import Rng
 
@@ -105,4 +105,6 @@ def _decode(raw: bytes) -> tuple[bytes, bytes, int, int, bytes]:
             f"beacon: symbols from {first} on, of {items} heads; up to {FIRST_MAX}, of {HEADS_MAX}, are allowed",
             reason="BadBeacon",
         )
+    if len(raw) - at > SYMBOLS * (ID_BYTES + CHECK_BYTES + 1):
+        raise PeerFault(f"beacon: {len(raw) - at} bytes of symbols; {SYMBOLS} are allowed", reason="BadBeacon")
     return raw[:SUMMARY_BYTES], raw[SUMMARY_BYTES : SUMMARY_BYTES + KEY_BYTES], first, items, raw[at:]

@@ -126,3 +126,5 @@ def test_what_no_sender_says_is_refused() -> None:
         with pytest.raises(PeerFault) as refused:
             Listener(heads_of({}), ROOT).on_frame(bytes(24) + varint(first) + varint(items))
         assert refused.value.reason == "BadBeacon"
+    with pytest.raises(PeerFault, match=f"{SYMBOLS} are allowed"):
+        Listener(heads_of({1: 1}), ROOT).on_frame(bytes(24) + varint(0) + varint(1) + bytes(13 * (SYMBOLS + 1)))
