@@ -30,6 +30,7 @@ from offgrid_node.protocol.mesh.vouching import vouched
 from offgrid_node.runtime import Runtime, Ticket
 from offgrid_node.services.bulk import Bulk, inline
 from offgrid_node.services.caller import ADMIN, ANONYMOUS, Caller, Kind
+from offgrid_node.services.jobs.explaining import Ended
 from offgrid_node.services.join import FAILURES_MAX, JoinHandlers
 from offgrid_node.services.ledger.handlers import LedgerHandlers
 from offgrid_node.services.mesh import MeshHandlers, NodeFacts, mesh_of
@@ -76,6 +77,9 @@ class House:
 
     def call(self, call: Call) -> None:
         pass
+
+    def request(self, node: str, method: str, request: Message, timeout_ms: int, done: Ended) -> None:
+        raise AssertionError(f"{node} is asked for {method}")
 
     def execute(self, work: Execute) -> None:
         pass
@@ -211,7 +215,7 @@ def test_weights_and_genesis(house: House) -> None:
     quorums = QuorumHandlers(house.runtime, NODE.node_id, lambda: mesh_of(house.runtime).directory, verify)
     weights = quorums.list_weights(ADMIN, quorum_pb2.ListWeightsRequest())
     assert (weights.total_milli, weights.alive_milli, len(weights.weights)) == (3_000, 1_000, 3)
-    ledger = LedgerHandlers(house.runtime, NODE, lambda: mesh_of(house.runtime).directory, verify, Bulk(inline))
+    ledger = LedgerHandlers(house.runtime, NODE, lambda: mesh_of(house.runtime).directory, verify, Bulk(inline), house)
     answer = ledger.get_genesis(ADMIN, ledger_pb2.GetGenesisRequest())
     genesis = open_genesis(answer.genesis, verify)
     assert (answer.mesh, answer.mesh_id, answer.root_key) == ("home", genesis.mesh_id, ROOT.public_key)

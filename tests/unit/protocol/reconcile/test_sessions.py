@@ -17,11 +17,11 @@ CODE = SymbolCode(bytes(16), 8)
 IDS = st.sets(st.integers(0, 2**64 - 1), max_size=40)
 
 
-def reconcile(here: set[int], there: set[int]) -> Asking:
-    asking = Asking(CODE, here)
+def reconcile(here: set[int], there: set[int], window_max: int = sessions.WINDOW_SYMBOLS_MAX) -> Asking:
+    asking = Asking(CODE, here, window_max=window_max)
     while not asking.complete:
         first, count = asking.window
-        assert 0 < count <= sessions.WINDOW_SYMBOLS_MAX
+        assert 0 < count <= window_max
         asking.on_answer(answer(CODE, there, first, count), len(there))
     return asking
 
@@ -33,10 +33,9 @@ def test_any_two_sets_are_told_apart(shared: set[int], here: set[int], there: se
     assert (asking.here, asking.there) == (here - there, there - here)
 
 
-def test_windows_have_a_largest_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sessions, "WINDOW_SYMBOLS_MAX", 50)
+def test_windows_have_a_largest_size() -> None:
     many = {Random(n).getrandbits(64) for n in range(500)}
-    assert reconcile(set(), many).there == many
+    assert reconcile(set(), many, window_max=50).there == many
 
 
 def test_who_takes_ids_away_that_were_never_here_is_refused() -> None:
