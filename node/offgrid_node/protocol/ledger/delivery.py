@@ -6,6 +6,7 @@ call costs nothing but time: whoever comes up is told everything again, for it m
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -66,10 +67,8 @@ class Delivery:
 
     def on_answered(self, tag: VoucherTag, answered: Answered, now: Now) -> None:
         self._calling.discard(tag.node)
-        reply = answered.reply
-        if isinstance(reply, ledger_pb2.DeliverVouchersResponse):
-            for (hold, amount, count), held in zip(tag.said, reply.held_micro, strict=False):
-                self._given.on_told(hold, amount, count, held)
+        for (hold, amount, count), held in zip(tag.said, _held(answered), strict=False):
+            self._given.on_told(hold, amount, count, held)
         if any(self._given.untold(node_id_bytes(tag.node))):
             self._due_ms[tag.node] = now.mono_ms + RETRY_MS
 
@@ -86,3 +85,11 @@ class Delivery:
                 request = ledger_pb2.DeliverVouchersRequest(vouchers=[voucher for _, voucher in vouchers])
                 self._calling.add(node)
                 self._draft.send(Call("ledger", node, METHOD, request, VoucherTag(node, said), CALL_TIMEOUT_MS))
+
+
+def _held(answered: Answered) -> Sequence[int]:
+    """What the payee says that it holds, of each voucher in its turn. One whose economy is off takes none, and is
+    promised to all the same: it is paid when the hold's time is over."""
+    if isinstance(answered.reply, ledger_pb2.DeliverVouchersResponse):
+        return answered.reply.held_micro
+    return [0] * VOUCHERS_MAX if answered.fault is not None and answered.fault.reason == "EconomyOff" else ()

@@ -325,6 +325,17 @@ def test_a_payer_with_an_older_copy_of_its_disk_promises_nothing_before_its_paye
     assert "was this node restored" in bench.machine.notices[0]
 
 
+def test_a_payee_whose_economy_is_off_is_promised_to_after_a_restart_too() -> None:
+    bench = at_work(cost("j-1", 300))
+    bench.restart()
+    bench.calm()
+    bench.up(PAYEE)
+    ((call, _),) = told(bench)
+    bench.answer(call, FailedPrecondition("economy.enabled is false at this node", reason="EconomyOff"))
+    bench.step(cost("j-2", 10))
+    assert booking(bench, "j-2").promised
+
+
 def test_a_hold_that_becomes_final_after_a_restart_is_asked_about_too() -> None:
     bench = Bench()
     bench.step(cost("j-1", 300))
