@@ -302,9 +302,10 @@ class GivenHolds:
             self._ends.sign(given.terms, Close(given.row.amount_micro), now)
         return len(over)
 
-    def due_us(self) -> int | None:
-        """When the next is to be closed, by the clock."""
-        return min((self._close_us(given) for given in self._held.values() if given.row.state == OPEN), default=None)
+    def wait_ms(self, now: Now) -> int | None:
+        """How long until the next is to be closed, as far as the clock tells now."""
+        due_us = min((self._close_us(given) for given in self._held.values() if given.row.state == OPEN), default=None)
+        return None if due_us is None else -(-(due_us - now.utc_us) // 1_000)
 
     def flush(self) -> None:
         """The end of a step: what has changed becomes rows."""

@@ -122,8 +122,9 @@ class Holding:
         if self._look_ms is None or now.mono_ms < self._look_ms:
             return False
         signed = self.taken.post_due(now) + self.given.close_expired(now)
-        due = [at for at in (self.taken.due_us(), self.given.due_us()) if at is not None]
-        self._look_ms = now.mono_ms + self._until(min(due), now) if due else None
+        waits = [wait for wait in (self.taken.wait_ms(now), self.given.wait_ms(now)) if wait is not None]
+        # Not for as long as a clock says that is set right meanwhile.
+        self._look_ms = now.mono_ms + min(max(RETRY_MS, min(waits)), LOOK_MS) if waits else None
         return signed > 0
 
     def _nodes(self, authors: Iterable[bytes]) -> Iterator[bytes]:
@@ -134,11 +135,6 @@ class Holding:
         for account, row in self._draft.committed(ACCOUNTS, b""):
             if Account.decode(row).next_seq == 0:
                 yield account
-
-    @staticmethod
-    def _until(due_us: int, now: Now) -> int:
-        """How long to wait until that is looked at: not for as long as a clock says that is set right meanwhile."""
-        return min(max(RETRY_MS, -(-(due_us - now.utc_us) // 1_000)), LOOK_MS)
 
     def flush(self, now: Now) -> None:
         """What is to be told is told, and what has changed becomes rows, in one batch."""

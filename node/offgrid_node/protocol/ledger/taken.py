@@ -2,7 +2,8 @@
 
 A voucher is taken when its hold is final here: then the money is there, and nobody but this node can have it before
 its time is over. One transaction posts a hold, however many bookings its voucher covers: when the settlement interval
-is over since the first voucher came, before the hold's time is, or when the owner asks for it.
+is over since the first voucher came, before the hold's time is, or when the owner asks for it. The interval is over
+when either clock says so: that of the day knows how long this node was down, and may be set back while it is up.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ class TakenHolds:
     def __init__(self, settings: LedgerSettings, draft: Draft, ends: Ends) -> None:
         self._settings, self._draft, self._ends = settings, draft, ends
         self._held: dict[bytes, tuple[HoldTerms, ledger_pb2.TakenHold]] = {}
+        self._since_ms: dict[bytes, int] = {}  # when each was looked at first in this life
         self.promised_micro = 0  # and not this node's yet
 
     def load(self) -> None:
@@ -73,6 +75,7 @@ class TakenHolds:
             self._draft.put(TAKEN, source.account, row)
             return
         del self._held[source.account]
+        self._since_ms.pop(source.account, None)
         self.promised_micro -= row.voucher.amount_micro
         row.ended, row.got_micro = digest, source.act.amount_micro
         self._draft.put(TAKEN, source.account, row)
@@ -83,14 +86,14 @@ class TakenHolds:
 
     # ---- time
 
-    def due_us(self) -> int | None:
-        """When the next is to be posted, by the clock."""
-        waiting = (self._due_us(*held) for held in self._held.values() if self._ends.own(held[0]) is None)
+    def wait_ms(self, now: Now) -> int | None:
+        """How long until the next is to be posted, as far as the clocks tell now."""
+        waiting = (self._left_ms(*held, now) for held in self._held.values() if self._ends.own(held[0]) is None)
         return min(waiting, default=None)
 
     def post_due(self, now: Now) -> int:
         """How many are posted by that."""
-        due = [terms for terms, row in self._held.values() if self._due_us(terms, row) <= now.utc_us]
+        due = [terms for terms, row in self._held.values() if self._left_ms(terms, row, now) <= 0]
         due = [terms for terms in due if self._ends.own(terms) is None]
         for terms in due:
             self._post(terms, now)
@@ -98,9 +101,11 @@ class TakenHolds:
 
     # ---- inside
 
-    def _due_us(self, terms: HoldTerms, row: ledger_pb2.TakenHold) -> int:
-        interval_us = self._settings.settlement_interval_ms * 1_000
-        return min(row.since_us + interval_us, terms.expires_us - CLOCK_MARGIN_US)
+    def _left_ms(self, terms: HoldTerms, row: ledger_pb2.TakenHold, now: Now) -> int:
+        interval_ms = self._settings.settlement_interval_ms
+        due_us = min(row.since_us + 1_000 * interval_ms, terms.expires_us - CLOCK_MARGIN_US)
+        due_ms = self._since_ms.setdefault(terms.account, now.mono_ms) + interval_ms
+        return min(-(-(due_us - now.utc_us) // 1_000), due_ms - now.mono_ms)
 
     def _post(self, terms: HoldTerms, now: Now) -> bytes:
         """Once for a slot: what this node has signed there stays, though a higher voucher came."""

@@ -500,6 +500,19 @@ def test_a_payee_whose_clock_was_wrong_posts_once_it_is_set(monkeypatch: pytest.
     assert len(txs(bench)) == 1
 
 
+def test_a_payee_whose_clock_is_set_back_posts_when_the_interval_is_over_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bench = Bench()
+    deliver(bench, promised(bench, 300))
+    right = bench.now
+    monkeypatch.setattr(bench, "now", lambda: Now(right().mono_ms, right().utc_us - 86_400_000_000))
+    bench.wait(SETTLEMENT_INTERVAL_MS - LOOK_MS)
+    assert txs(bench) == []
+    bench.wait(2 * LOOK_MS)
+    assert len(txs(bench)) == 1
+
+
 def test_a_voucher_of_a_hold_that_is_not_final_is_not_taken_yet() -> None:
     bench = Bench()
     voucher = promised(bench, 300, fund=False)

@@ -30,17 +30,6 @@ def _told_first(sound: Sound) -> Sound:
     return commit
 
 
-def _the_newest_counts(sound: Sound) -> Sound:
-    def follow(self: Any, item: Any, now: Any, *, told: bool = False) -> None:
-        slot = self._slots.get(item.tx.src, item.tx.seq)
-        if slot is not None and slot.first not in (NOTHING, item.digest):
-            slot = self._slots.make(item.tx.src, item.tx.seq)
-            slot.first, slot.voted = item.digest, NOTHING
-        sound(self, item, now, told=told)
-
-    return follow
-
-
 def _without_its_fee(sound: Sound) -> Sound:
     def may_vote(self: Any, slot: Any, account: Any) -> bool:
         known = self._endings.known(slot, account, slot.first)
@@ -173,7 +162,7 @@ MUTANTS: dict[str, Planted] = {
         "a restarted witness does not look at what was open", (Patch(Witness, "load", never(None)),)
     ),
     "lock-overwritten": Planted(
-        "of two transactions for one slot a witness votes for each", (Patch(Witness, "follow", _the_newest_counts),)
+        "of two transactions for one slot a witness votes for each", OF_NODES["lock-overwritten"].patches
     ),
     "quorum-of-a-half": Planted(
         "half of the weight is a quorum",
