@@ -7,6 +7,11 @@ brings less than LEAST_BLOCKS in MOST_MS: then another is asked, those first tha
 others offer too is asked of another after MOST_MS in any case, for a peer may bring this and keep back that. So a liar
 who offers what it does not give costs some seconds, or its turns, and each block comes once. What one peer offers takes
 no room from what others do.
+
+How often a peer kept this node waiting outlives its turns and its connections; it is halved whenever it brings news.
+Whoever is asked and has brought nothing yet is left at once where one offers the same that kept this node waiting less
+often, and each time that one was waited for in vain that was so before, others are to be met (gossip.py): so liars who
+go on offering cannot keep what honest peers have from being heard of, or asked for.
 """
 
 from __future__ import annotations
@@ -70,6 +75,7 @@ class Backfill:
         self._failed: Counter[str] = Counter()
         self._turns: Counter[str] = Counter()
         self._stopped: dict[tuple[str, bytes], None] = {}  # peers that are to send no more of an author
+        self._stalled: dict[bytes, None] = {}  # authors whose blocks others may have: see take_stalled
         self._due_ms: int | None = None
 
     # ---- questions
@@ -111,6 +117,8 @@ class Backfill:
                 gap.announced[node] = None
             if again:
                 gap.again = first
+            if gap.asked and self._failed[node] < self._failed[gap.asked] and not self._asked[gap.asked].blocks:
+                self._leave(author, gap, now_ms)
         return True
 
     def on_brought(self, node: str, blocks: Iterable[tuple[bytes, int]], *, news: int, now_ms: int) -> None:
@@ -120,6 +128,7 @@ class Backfill:
             return
         if news:
             asked.news_ms, asked.blocks = now_ms, asked.blocks + news
+            self._failed[node] //= 2
         for author, height in blocks:
             gap = self._gaps.get(author)
             if gap is not None and gap.again == height and gap.asked == node:
@@ -143,7 +152,7 @@ class Backfill:
         for author, gap in [*self._gaps.items()]:
             if node in gap.heights:
                 self._withdraw(author, gap, node)
-        for counted in (self._failed, self._turns, self._offers):
+        for counted in (self._turns, self._offers):
             counted.pop(node, None)
         self._stopped = {(to, author): None for to, author in self._stopped if to != node}
 
@@ -166,6 +175,8 @@ class Backfill:
                     gap = self._gaps[author]
                     if slow or max(gap.asked_ms, asked.news_ms) + STALL_MS <= now_ms:
                         self._stopped[node, author] = None
+                        if self._failed[node] > 1:
+                            self._stalled[author] = None
                         self._withdraw(author, gap, node)
             elif asked.since_ms + MOST_MS <= now_ms:
                 self._end_turn(node, asked, now_ms)
@@ -188,6 +199,11 @@ class Backfill:
                 self._soon(gap.due_ms)
         return [*self._stops(), *(self._ask(node, authors, now_ms) for node, authors in asks.items())]
 
+    def take_stalled(self) -> list[bytes]:
+        """Authors whose blocks one was waited for in vain that was so before; each is told once."""
+        stalled, self._stalled = [*self._stalled], {}
+        return stalled
+
     # ---- inside
 
     def _make_room(self, author: bytes, gap: _Gap, node: str) -> bool:
@@ -207,10 +223,14 @@ class Backfill:
         for author in [*asked.authors]:
             gap = self._gaps[author]
             if len(gap.heights) > 1:
-                self._stopped[node, author] = None
-                self._release(author, gap)
-                gap.due_ms = now_ms
-                self._soon(now_ms)
+                self._leave(author, gap, now_ms)
+
+    def _leave(self, author: bytes, gap: _Gap, now_ms: int) -> None:
+        """Whoever is asked for it is to send no more of it, and another is asked now."""
+        self._stopped[gap.asked, author] = None
+        self._release(author, gap)
+        gap.due_ms = now_ms
+        self._soon(now_ms)
 
     def _stops(self) -> list[Ask]:
         """Whom to ask for no more of what; before the same is asked of anybody again."""

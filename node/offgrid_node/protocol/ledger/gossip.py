@@ -21,7 +21,7 @@ from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.draft import Draft
 from offgrid_node.protocol.effects import Answered, Call
 from offgrid_node.protocol.errors import Fault, PeerFault
-from offgrid_node.protocol.ids import node_id_bytes
+from offgrid_node.protocol.ids import base32, node_id_bytes
 from offgrid_node.protocol.ledger.backfill import Ask, Backfill
 from offgrid_node.protocol.ledger.blocks import CheckedBlock
 from offgrid_node.protocol.ledger.chains import Chains
@@ -131,6 +131,8 @@ class Gossip:
                     self._due[rng.choice(self._links.up)] = None
         for ask in self._backfill.take_asks(now.mono_ms, self._links.up):
             self._ask(ask)
+        for author in self._backfill.take_stalled():
+            self._seek(author, rng)
 
     def on_sync(self, command: SyncBlocks, now: Now) -> ledger_pb2.SyncBlocksResponse:
         """Says what is here, and learns what is there."""
@@ -260,6 +262,14 @@ class Gossip:
         """That peer has the author's blocks up to there."""
         if self._backfill.on_offer(node, author, height, now.mono_ms, news=news, again=again) and not news:
             self._stir(now)
+
+    def _seek(self, author: bytes, rng: Rng) -> None:
+        """Somebody else may have what was not brought: its author first of all."""
+        name = base32(author)
+        if self._links.is_up(name):
+            self._due[name] = None
+        if self._links.up:
+            self._due[rng.choice(self._links.up)] = None
 
     def _ask(self, ask: Ask) -> None:
         peer = self._links.peer(ask.node)

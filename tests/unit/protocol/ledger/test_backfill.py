@@ -207,3 +207,73 @@ def test_who_is_told_to_send_no_more_of_it_sends_no_more(monkeypatch: pytest.Mon
     asks(bench, W2, OWNER, SEQ_MAX, SEQ_MAX)
     sent = [len(request.blocks) for node, request in accept(bench) if node == W2]
     assert sum(sent) == 2, "what was under way"
+
+
+def stalled_once() -> tuple[Bench, list[CheckedBlock]]:
+    """W1 offered what it did not bring, and offers it again; it alone is asked."""
+    bench, chain = meshed()
+    says(bench, W1, announced={OWNERS: 5})
+    bench.wait(WAIT_MS)
+    bench.wait(STALL_MS)
+    synced(bench)
+    quiet(bench)
+    says(bench, W1, announced={OWNERS: 5})
+    quiet(bench)
+    bench.wait(WAIT_MS)
+    assert asked(bench) == [(W1, (Span(OWNERS, 1, 5),))]
+    quiet(bench)
+    return bench, chain
+
+
+def test_who_kept_it_waiting_is_left_at_once_for_one_that_did_not() -> None:
+    bench, _ = stalled_once()
+    since_ms = bench.now_ms
+    says(bench, W2, announced={OWNERS: 3})
+    bench.step()
+    assert asked(bench) == [(W2, (Span(OWNERS, 1, 3),))]
+    assert bench.now_ms - since_ms < WAIT_MS
+    quiet(bench)
+    says(bench, W3, announced={OWNERS: 5})
+    bench.step()
+    assert asked(bench) == [], "this one has done nothing wrong"
+
+
+def test_a_new_connection_makes_good_for_nothing() -> None:
+    bench, _ = stalled_once()
+    bench.step(PeerDown(W1))
+    bench.up(W1)
+    synced(bench)
+    quiet(bench)
+    for peer in (W1, W2):
+        says(bench, peer, announced={OWNERS: 5})
+    bench.wait(WAIT_MS)
+    assert [node for node, _ in asked(bench)] == [W2]
+
+
+def test_who_brings_news_is_forgiven_by_and_by() -> None:
+    bench, chain = stalled_once()
+    says(bench, W1, *chain, asked=True)
+    quiet(bench)
+    for peer in (W1, W2):
+        says(bench, peer, announced={OWNERS: 9})
+    bench.wait(WAIT_MS)
+    assert [node for node, _ in asked(bench)] == [W1], "it is as good as the other, and was the first to say so"
+
+
+def test_who_waited_in_vain_twice_asks_the_author_and_another_what_they_have() -> None:
+    bench, _ = meshed()
+    name = node_id_bytes(W3)
+    met = list[list[str]]()
+    for _ in range(2):
+        says(bench, W1, announced={name: 5})
+        quiet(bench)
+        bench.wait(WAIT_MS)
+        bench.machine._gossip._tick_ms = bench.now_ms + 10 * STALL_MS  # no other turn comes
+        synced(bench)
+        quiet(bench)
+        bench.wait(STALL_MS)
+        met.append([call.node for call in bench.calls if call.method.endswith("SyncBlocks")])
+        synced(bench)
+        quiet(bench)
+    assert met[0] == []
+    assert W3 in met[1]
