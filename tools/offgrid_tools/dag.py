@@ -128,7 +128,7 @@ def _item(item: Item, names: Mapping[str, str]) -> tuple[str, str]:
             paid = ", ".join(f"{amount / 1e6:g} to {called(account)}" for account, amount in tx.outputs[:3])
             more = f" and {len(tx.outputs) - 3} more" if len(tx.outputs) > 3 else ""
             return "tx", f"tx {tx_id_of(digest)[:DIGEST_CHARS]}: {called(tx.src)} pays {paid}{more}"
-        case Statement(confirms, _, account, seq, ballot, digest):
+        case Statement(confirms, account, seq, ballot, digest):
             word = "confirm" if confirms else "vote"
             at = f" at ballot {ballot}" if ballot else ""
             return word, f"{word}{at} in slot {seq} of {called(account)}: {tx_id_of(digest)[:DIGEST_CHARS]}"
@@ -140,7 +140,7 @@ def _item(item: Item, names: Mapping[str, str]) -> tuple[str, str]:
             return "other", f"holds {digest.hex()[:DIGEST_CHARS]} of {called(author)}"
         case Unlock(source, seq):
             return "other", f"{called(source.account)} asks that its slot {seq} ends"
-        case Report(_, account, seq, ballot):
+        case Report(account, seq, ballot):
             return "other", f"report at ballot {ballot} in slot {seq} of {called(account)}"
 
 

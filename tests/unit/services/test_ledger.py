@@ -437,7 +437,7 @@ class TestPeers:
     def test_push_nothing_that_nobody_signed(self, house: House) -> None:
         house.open("hub", "barn")
         forged = seal_block(
-            node_id_bytes(BARN.node_id), 1, bytes(32), (), [Statement(False, 0, bytes(20), 0, 0, bytes(32))], 1, NODE,
+            node_id_bytes(BARN.node_id), 1, bytes(32), (), [Statement(False, bytes(20), 0, 0, bytes(32))], 1, NODE,
             house.directory.salt,
         )  # fmt: skip
         pushed = ledger_pb2.PushBlocksRequest(blocks=[ledger_pb2.Block.FromString(forged.raw)])
@@ -455,7 +455,7 @@ class Witness:
         self._prev = LedgerGenesis.decode(genesis.ledger_genesis.body).digest(salt)
 
     def say(self, tx: ledger_pb2.Transaction, *, confirms: bool) -> ledger_pb2.PushBlocksRequest:
-        statement = Statement(confirms, 0, node_id_bytes(tx.src), tx.seq, 0, unbase32(tx.tx_id))
+        statement = Statement(confirms, node_id_bytes(tx.src), tx.seq, 0, unbase32(tx.tx_id))
         self._height += 1
         block = seal_block(
             node_id_bytes(BARN.node_id), self._height, self._prev, (), [statement], 1, BARN, self._house.directory.salt

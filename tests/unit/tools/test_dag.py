@@ -125,7 +125,7 @@ def test_a_tooltip_is_bounded() -> None:
 def test_what_cannot_be_read_is_left_out_or_said() -> None:
     world, _ = lived()
     author = world.names[0]
-    said = Statement(False, 0, bytes(20), 0, 0, bytes(32))
+    said = Statement(False, bytes(20), 0, 0, bytes(32))
     block = seal_block(node_id_bytes(author), 1, world.genesis.digest(SALT), (), (said,), 9, Key(author), SALT)
     strange = ledger_pb2.Block.FromString(block.raw)
     strange.items[0] = b"\xffnothing"
@@ -141,7 +141,7 @@ class TestCommand:
         node.ledger_genesis.genesis.body = GENESIS.body
         salt = decode_genesis(GENESIS.body).salt
         for height in range(1, 5):
-            items = (Statement(False, 0, bytes(20), height, 0, bytes(32)),)
+            items = (Statement(False, bytes(20), height, 0, bytes(32)),)
             author = lived()[0].names[0]
             prev = bytes((height,)) * 32
             block = seal_block(node_id_bytes(author), height, prev, (), items, 9, Key(author), salt)

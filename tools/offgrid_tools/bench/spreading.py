@@ -25,6 +25,7 @@ from offgrid_node.protocol.ledger.blocks import CheckedBlock, seal_block
 from offgrid_node.protocol.ledger.chains import Chains
 from offgrid_node.protocol.ledger.commands import PushBlocks, SyncBlocks
 from offgrid_node.protocol.ledger.committee import Committee
+from offgrid_node.protocol.ledger.epochs import Epochs
 from offgrid_node.protocol.ledger.gossip import Gossip, Tag
 from offgrid_node.protocol.ledger.intake import Intake
 from offgrid_node.protocol.ledger.items import Item, Statement
@@ -128,9 +129,12 @@ class _Node:
         self.chains = Chains(self._draft, SALT)
         self.chains.load(GENESIS)
         self._orphans, self._voice = Orphans(self._draft), Voice(self._draft)
-        self._voice.load(Committee(((name, 1_000),)), self.own, -TIMEOUT_MS)
+        epochs = Epochs(self.own)
+        epochs.enter(0, Committee(((name, 1_000),)))
+        self._voice.load(epochs, self.own, -TIMEOUT_MS)
         self._intake = Intake(
-            self.own, SALT, self._draft, self.chains, self._orphans, self._voice, _Slots()  # type: ignore[arg-type]
+            self.own, SALT, self._draft, epochs, self.chains, self._orphans, self._voice,
+            _Slots(),  # type: ignore[arg-type]
         )  # fmt: skip
         self.gossip = Gossip(name, self._draft, self.chains, self._orphans, self._voice)
         self._wake_ms = -1
@@ -242,7 +246,7 @@ class Mesh:
     def statements(self) -> list[Item]:
         rng = self.engine.rng
         return [
-            Statement(bool(n % 2), 0, rng.randbytes(20), rng.randrange(0, 99), 0, rng.randbytes(32))
+            Statement(bool(n % 2), rng.randbytes(20), rng.randrange(0, 99), 0, rng.randbytes(32))
             for n in range(STATEMENTS)
         ]
 

@@ -15,7 +15,6 @@ from offgrid_node.protocol.ledger.records import LedgerGenesis, Tx, noop_digest
 from offgrid_tools.ledgersim.keys import SALT
 from offgrid_tools.ledgersim.met import Met
 
-EPOCH = 0  # the only one that there is yet; what is said of another counts for nothing
 Place = tuple[bytes, int]  # account and number: a slot
 
 
@@ -116,8 +115,6 @@ class Judge:
                 self.met.torn += 1
 
     def _on_statement(self, author: bytes, said: Statement) -> None:
-        if said.epoch != EPOCH:
-            return
         account, seq, ballot, digest = said.account, said.seq, said.ballot, said.tx_digest
         again = self._said.setdefault((author, said.confirms, account, seq, ballot), digest) != digest
         if author in self.liars:

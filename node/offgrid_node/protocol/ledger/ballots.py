@@ -12,7 +12,7 @@ from offgrid_node.protocol.ledger.aside import Aside
 from offgrid_node.protocol.ledger.committee import Committee
 from offgrid_node.protocol.ledger.disputes import DIGESTS_MAX, Dispute, Disputes
 from offgrid_node.protocol.ledger.items import Report, Statement, Unlock
-from offgrid_node.protocol.ledger.recovery import EPOCH, Holds, Recovery
+from offgrid_node.protocol.ledger.recovery import Holds, Recovery
 from offgrid_node.protocol.ledger.slots import Slot, Slots, Tally
 from offgrid_node.protocol.ledger.transactions import Transactions
 
@@ -98,7 +98,7 @@ class Ballots:
         for tally in self._aside.take_tallies(slot.key, digest):
             for confirms, bits in ((False, tally.voted), (True, tally.confirmed)):
                 for bit in _bits(bits):
-                    yield Statement(confirms, EPOCH, slot.account, slot.seq, tally.ballot, digest), bit
+                    yield Statement(confirms, slot.account, slot.seq, tally.ballot, digest), bit
 
     # ---- what to say
 

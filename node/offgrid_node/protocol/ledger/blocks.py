@@ -99,10 +99,12 @@ def seal_block(
     created_us: int,
     signer: Signer,
     salt: bytes,
+    *,
+    epoch: int = 0,
 ) -> CheckedBlock:
     """This node's next block over at least one item."""
     encoded = [item.encode() for item in items]
-    header = Header(author, height, prev, parents, 0, root_of(leaves(encoded, salt)), len(encoded), created_us)
+    header = Header(author, height, prev, parents, epoch, root_of(leaves(encoded, salt)), len(encoded), created_us)
     body = header.encode()
     digest = digest_of(HEADER_KIND, salt, body)
     signature = signer.sign(digest)

@@ -200,7 +200,7 @@ class _Writer:
             yield self._statement(VOTE, said, own)
 
     def _is_short(self, said: Statement, own: Named | None) -> bool:
-        if said.ballot or said.epoch != self._header.epoch:
+        if said.ballot:
             return False
         meant = Named(said.tx_digest, said.account, said.seq)
         return meant == own or meant in self._context.named(said.tx_digest)

@@ -116,7 +116,7 @@ class _Reader:
             raise ValueError(f"made at {created_us}; 0 to {AMOUNT_MAX} are allowed")
         if epoch >= 2**32:
             raise ValueError(f"epoch {epoch}; at most {2**32 - 1} is allowed")
-        for items in product(*self._items(epoch)):
+        for items in product(*self._items()):
             encoded = [item for group in items for item in group]
             root = root_of(leaves(encoded, self._context.salt))
             header = Header(author, height, prev, tuple(parents), epoch, root, len(encoded), created_us)
@@ -156,14 +156,14 @@ class _Reader:
 
     # ---- items
 
-    def _items(self, epoch: int) -> list[list[list[bytes]]]:
+    def _items(self) -> list[list[list[bytes]]]:
         """Of each tag the items that it can mean."""
         found, own, count = list[list[list[bytes]]](), None, 0
         while self._at < len(self._data):
             tag = self._byte()
             kind, size = tag & KIND_MASK, tag >> KIND_BITS
             if kind in (VOTE, CONFIRM, BOTH):
-                found.append([_said(kind, epoch, meant) for meant in self._meant(size, own)])
+                found.append([_said(kind, meant) for meant in self._meant(size, own)])
             elif kind == TX and not size:
                 item, own = self._tx()
                 found.append([[item]])
@@ -249,6 +249,6 @@ class _Reader:
         return self._names.of(number) if number else self._take(NODE_ID_BYTES)
 
 
-def _said(kind: int, epoch: int, meant: Named) -> list[bytes]:
+def _said(kind: int, meant: Named) -> list[bytes]:
     confirms = {VOTE: (False,), CONFIRM: (True,), BOTH: (False, True)}[kind]
-    return [Statement(it, epoch, meant.account, meant.seq, 0, meant.digest).encode() for it in confirms]
+    return [Statement(it, meant.account, meant.seq, 0, meant.digest).encode() for it in confirms]

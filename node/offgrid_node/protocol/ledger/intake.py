@@ -20,6 +20,7 @@ from offgrid_node.protocol.draft import Draft
 from offgrid_node.protocol.ids import base32
 from offgrid_node.protocol.ledger.blocks import CheckedBlock
 from offgrid_node.protocol.ledger.chains import TELL_FORK, Chains
+from offgrid_node.protocol.ledger.epochs import Epochs
 from offgrid_node.protocol.ledger.items import (
     Double,
     Fork,
@@ -45,9 +46,17 @@ class Intake:
     """Takes blocks in and hands their items to those whom they concern."""
 
     def __init__(
-        self, own: bytes, salt: bytes, draft: Draft, chains: Chains, orphans: Orphans, voice: Voice, witness: Witness
+        self,
+        own: bytes,
+        salt: bytes,
+        draft: Draft,
+        epochs: Epochs,
+        chains: Chains,
+        orphans: Orphans,
+        voice: Voice,
+        witness: Witness,
     ) -> None:
-        self._own, self._salt, self._draft = own, salt, draft
+        self._own, self._salt, self._draft, self._epochs = own, salt, draft, epochs
         self._chains, self._orphans, self._voice, self._witness = chains, orphans, voice, witness
 
     def of_use(self, headers: Sequence[SignedHeader]) -> list[bool]:
@@ -94,7 +103,7 @@ class Intake:
         header = signed.header
         author = self._chains.author(header.author)
         fresh = self._chains.extends(header) and not author.frozen  # of such none is held, and no row is read for that
-        if header.epoch != 0 or (not fresh and self._chains.holds(signed.digest)):
+        if not fresh and self._chains.holds(signed.digest):
             return False
         if wanted or header.author == self._own:
             return True
@@ -126,8 +135,8 @@ class Intake:
             return False
         if not chains.extends(header) and not (author.frozen and chains.follows(header)):
             return False
-        bit = self._witness.bit_of(header.author)
-        if not self._witness.within_reach(block.items, bit):
+        bit = self._epochs.bit_of(header)
+        if not self._epochs.has_come(header) or not self._witness.within_reach(block.items, bit):
             self._orphans.ask_soon(sender, now.mono_ms)
             return False
         chains.append(block)

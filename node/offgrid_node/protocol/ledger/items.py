@@ -1,16 +1,17 @@
 """What a block carries: signed transactions, votes, confirms, evidence, and what its author has seen of a liar.
 
 An item is a kind byte and a fixed big-endian body; only transactions, evidence and unlocks carry signatures of their
-own, all else is covered by the block's. Ballots above 0 are recovery.py's; epochs above 0 are to come.
+own, all else is covered by the block's; the epoch that statements and reports belong to is the block's too. Ballots
+above 0 are recovery.py's.
 
     tx          1 | sig64 | tx body
-    vote        2 | epoch4 | account20 | seq8 | ballot4 | tx32
+    vote        2 | account20 | seq8 | ballot4 | tx32
     confirm     3 | the same
     fork        4 | two x (len2 header | sig64), the lesser header first
     double      5 | two x (len2 tx body | sig64), the lesser body first
     seen        6 | author20 | digest32
     unlock      7 | sig64 | source (of a node or a lane) | seq8
-    report      8 | epoch4 | account20 | seq8 | ballot4 | certificate's ballot4 | certificate's tx32
+    report      8 | account20 | seq8 | ballot4 | certificate's ballot4 | certificate's tx32
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ TX, VOTE, CONFIRM, FORK, DOUBLE, SEEN, UNLOCK, REPORT = 1, 2, 3, 4, 5, 6, 7, 8
 SIGNATURES = {TX: 1, FORK: 2, DOUBLE: 4, UNLOCK: 1}  # within an item of that kind, at most; of a hold's one more
 _SOURCE_AT = 1 + SIGNATURE_BYTES + 1  # in a transaction's item: behind its signature and its version
 _HOLD = bytes((HOLD,))
-_STATEMENT = struct.Struct(">BI20sQI32s")
+_STATEMENT = struct.Struct(">B20sQI32s")
 _SEEN = struct.Struct(">B20s32s")
-_REPORT = struct.Struct(">BI20sQII32s")
+_REPORT = struct.Struct(">B20sQII32s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,6 @@ class Statement:
     ballots above 0, for the no-op (records.noop_digest)."""
 
     confirms: bool
-    epoch: int
     account: bytes
     seq: int
     ballot: int
@@ -74,7 +74,7 @@ class Statement:
 
     def encode(self) -> bytes:
         kind = CONFIRM if self.confirms else VOTE
-        return _STATEMENT.pack(kind, self.epoch, self.account, self.seq, self.ballot, self.tx_digest)
+        return _STATEMENT.pack(kind, self.account, self.seq, self.ballot, self.tx_digest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +140,6 @@ class Report:
     """The author of the block says no more at lower ballots of this slot. `certified` has, of all that it knows to have
     a quorum of votes, the highest ballot; 32 zeros: it knows of none."""
 
-    epoch: int
     account: bytes
     seq: int
     ballot: int
@@ -148,9 +147,7 @@ class Report:
     certified: bytes
 
     def encode(self) -> bytes:
-        return _REPORT.pack(
-            REPORT, self.epoch, self.account, self.seq, self.ballot, self.certified_ballot, self.certified
-        )
+        return _REPORT.pack(REPORT, self.account, self.seq, self.ballot, self.certified_ballot, self.certified)
 
 
 Item = TxItem | Statement | Fork | Double | Seen | Unlock | Report
@@ -162,8 +159,8 @@ def decode_item(data: bytes, salt: bytes) -> Item:
     if kind in (VOTE, CONFIRM):
         if len(data) != _STATEMENT.size:
             raise _malformed("statement", f"{len(data)} bytes, {_STATEMENT.size} needed")
-        _, epoch, account, seq, ballot, tx_digest = _STATEMENT.unpack(data)
-        return Statement(kind == CONFIRM, epoch, account, seq, ballot, tx_digest)
+        _, account, seq, ballot, tx_digest = _STATEMENT.unpack(data)
+        return Statement(kind == CONFIRM, account, seq, ballot, tx_digest)
     if kind == TX:
         return _tx_item(data[1 + SIGNATURE_BYTES :], data[1 : 1 + SIGNATURE_BYTES], salt)
     if kind in (FORK, DOUBLE):
@@ -236,12 +233,12 @@ def _unlock(data: bytes, salt: bytes) -> Unlock:
 
 
 def _report(data: bytes) -> Report:
-    _, epoch, account, seq, ballot, certified_ballot, certified = _REPORT.unpack(data)
+    _, account, seq, ballot, certified_ballot, certified = _REPORT.unpack(data)
     if ballot <= certified_ballot:
         raise _malformed("report", f"ballot {ballot} with a certificate of ballot {certified_ballot}")
     if certified_ballot and not any(certified):
         raise _malformed("report", f"no certificate, of ballot {certified_ballot}")
-    return Report(epoch, account, seq, ballot, certified_ballot, certified)
+    return Report(account, seq, ballot, certified_ballot, certified)
 
 
 def _tx_item(body: bytes, signature: bytes, salt: bytes) -> TxItem:

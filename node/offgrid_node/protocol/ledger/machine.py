@@ -2,7 +2,8 @@
 
 Nothing happens before the ledger is open: before an admin has opened it here, or a peer has brought the genesis. At
 the end of a step everything that this node has to say goes into one block, in the batch with the rows of what it says.
-A block is BLOCK_ITEMS_MAX, BLOCK_SIGNATURES_MAX and BLOCK_BYTES_MAX at most; a step that has more to say makes more.
+A block is BLOCK_ITEMS_MAX, BLOCK_SIGNATURES_MAX and BLOCK_BYTES_MAX at most; a step that has more to say makes more,
+and so does one that speaks in two epochs.
 
 With the economy off the machine is silent: it refuses commands, ignores costs and spreads nothing.
 """
@@ -25,6 +26,7 @@ from offgrid_node.protocol.ledger.blocks import BLOCK_BYTES_MAX, BLOCK_ITEMS_MAX
 from offgrid_node.protocol.ledger.by_hand import ByHand
 from offgrid_node.protocol.ledger.chains import Chains
 from offgrid_node.protocol.ledger.delivery import VoucherTag
+from offgrid_node.protocol.ledger.epochs import Epochs
 from offgrid_node.protocol.ledger.exposures import AMOUNT_BYTES
 from offgrid_node.protocol.ledger.gossip import Gossip, Tag
 from offgrid_node.protocol.ledger.holding import Holding
@@ -57,6 +59,7 @@ class LedgerMachine:
         own, salt = settings.account, settings.salt
         self._draft = draft = Draft()
         self._views = Views(draft)
+        self._epochs = Epochs(own)
         self._voice = Voice(draft)
         self._accounts = Accounts(draft)
         self._slots = Slots(draft)
@@ -65,12 +68,12 @@ class LedgerMachine:
         self._chains = Chains(draft, salt)
         self._orphans = Orphans(draft)
         self._witness = Witness(
-            settings, draft, self._accounts, self._slots, self._transactions, self._voice, self._keys
+            settings, draft, self._epochs, self._accounts, self._slots, self._transactions, self._voice, self._keys
         )
         self._holding = Holding(
             settings, draft, self._accounts, self._transactions, self._witness, self._voice, self._keys
         )
-        self._intake = Intake(own, salt, draft, self._chains, self._orphans, self._voice, self._witness)
+        self._intake = Intake(own, salt, draft, self._epochs, self._chains, self._orphans, self._voice, self._witness)
         self._wallet = Wallet(
             settings, draft, self._accounts, self._transactions, self._witness, self._voice, self._holding, self._keys
         )
@@ -297,8 +300,9 @@ class LedgerMachine:
 
     def _begin_ledger(self, signed: common_pb2.Signed, genesis: LedgerGenesis, digest: bytes, now: Now) -> None:
         self._genesis_digest = digest
-        self._witness.open(genesis)
-        self._voice.load(self._witness.committee, self._settings.account, now.mono_ms)
+        self._epochs.open(genesis)
+        self._witness.open(genesis.fee_micro)
+        self._voice.load(self._epochs, self._settings.account, now.mono_ms)
         self._wallet.open(genesis.fee_micro)
         self._gossip.open(signed, digest, now)
 
@@ -331,8 +335,9 @@ class LedgerMachine:
             if not self._wallet.pump(now) and not signed:
                 break
         self._intake.tell_of_forks()
-        for items in _parcels(self._voice.take()):
-            self._speak(items, now, rng)
+        for epoch, items in self._voice.take():
+            for parcel in _parcels(items):
+                self._speak(epoch, parcel, now, rng)
         self._holding.flush(now)
         self._slots.flush()
         self._witness.flush()
@@ -340,12 +345,20 @@ class LedgerMachine:
         self._accounts.flush()
         self._gossip.flush(now, rng)
 
-    def _speak(self, items: Sequence[Item], now: Now, rng: Rng) -> None:
+    def _speak(self, epoch: int, items: Sequence[Item], now: Now, rng: Rng) -> None:
         own, settings = self._settings.account, self._settings
         head = self._chains.author(own)
         parents = self._chains.take_parents(own)
         block = seal_block(
-            own, head.height + 1, head.digest, parents, items, _made_us(now), settings.signer, settings.salt
+            own,
+            head.height + 1,
+            head.digest,
+            parents,
+            items,
+            _made_us(now),
+            settings.signer,
+            settings.salt,
+            epoch=epoch,
         )
         self._chains.append(block)
         self._gossip.add_own(block, now, rng)

@@ -20,7 +20,6 @@ from offgrid_node.protocol.effects import Verifier
 from offgrid_node.protocol.ledger.committee import Committee
 from offgrid_node.protocol.ledger.receipts import PREFIX, Final, LightReceipt, receipt_of_text
 from offgrid_node.protocol.ledger.records import GENESIS_KIND, TX_KIND, LedgerGenesis, Tx
-from offgrid_node.protocol.ledger.recovery import EPOCH
 from offgrid_node.protocol.mesh.documents import (
     Problem,
     Wrong,
@@ -168,8 +167,10 @@ def _unsaid(
 ) -> list[Problem]:
     """What is missing for the receipt to prove that; `said` gets who has signed."""
     committee, weights = Committee(papers.genesis.witnesses), dict(papers.genesis.witnesses)
-    if light.epoch != EPOCH:
-        return [Problem("receipt", f"it is of epoch {light.epoch}, these papers are those of epoch {EPOCH}")]
+    if light.epoch != papers.genesis.epoch:
+        return [
+            Problem("receipt", f"it is of epoch {light.epoch}, these papers are those of epoch {papers.genesis.epoch}")
+        ]
     if light.witnesses & ~committee.all:
         named, there = light.witnesses.bit_length(), len(weights)
         return [Problem("receipt", f"it names witness {named}, the ledger has {there}: is it of another ledger?")]

@@ -38,7 +38,6 @@ from offgrid_node.protocol.ledger.items import Report, Statement
 from offgrid_node.protocol.ledger.records import noop_digest
 from offgrid_node.protocol.ledger.slots import NOTHING, Slot, Tally
 
-EPOCH = 0
 EVIDENCE_MS = 1_000  # from the evidence to the first report: one of the two may get its quorum yet
 BALLOT_MS = 1_000  # the first ballot's time, from a quorum of reports on
 DOUBLINGS_MAX = 20  # a ballot lasts 12 days at most, so words may travel that slowly
@@ -104,7 +103,7 @@ class Recovery:
         ballot, digest = self._certificate(slot, dispute, holds)
         if ballot == 0 or ballot < promised or dispute.said(ballot, self._own_bit, confirms=True):
             return None
-        return Statement(True, EPOCH, slot.account, slot.seq, ballot, digest)
+        return Statement(True, slot.account, slot.seq, ballot, digest)
 
     def _vote(self, slot: Slot, dispute: Dispute, promised: int, holds: Holds) -> Statement | None:
         for ballot in sorted(dispute.reports, reverse=True):
@@ -117,7 +116,7 @@ class Recovery:
             if leader != self._own_bit:
                 led = [digest for digest in dispute.votes_of(ballot, leader) if digest in led]
             if led:
-                return Statement(False, EPOCH, slot.account, slot.seq, ballot, led[0])
+                return Statement(False, slot.account, slot.seq, ballot, led[0])
         return None
 
     def _report(self, slot: Slot, dispute: Dispute, promised: int, holds: Holds, now_ms: int) -> Report | None:
@@ -126,7 +125,7 @@ class Recovery:
             return None
         self.forget(slot.account, slot.seq)
         at, digest = self._certificate(slot, dispute, holds)
-        return Report(EPOCH, slot.account, slot.seq, ballot, at, digest)
+        return Report(slot.account, slot.seq, ballot, at, digest)
 
     def _joined(self, dispute: Dispute, promised: int) -> int:
         """The highest ballot above what was promised that an honest witness has gone to; 0: none."""

@@ -175,7 +175,7 @@ class Verification:
     def _count(self, block: CheckedBlock, name: str) -> None:
         bit = self._committee.bit_of(block.header.author)
         for item in block.items:
-            if bit and isinstance(item, Statement) and item.epoch == 0:
+            if bit and isinstance(item, Statement):
                 tallies = self._tallies(item.account, item.seq)
                 tallies.setdefault((item.ballot, item.tx_digest), [0, 0])[item.confirms] |= bit
                 self._judge(tallies, item, name)

@@ -17,10 +17,11 @@ nobody to wait for, and listens no longer than that either.
 
 from __future__ import annotations
 
+from itertools import groupby
 from typing import TypeVar
 
 from offgrid_node.protocol.draft import Draft
-from offgrid_node.protocol.ledger.committee import Committee
+from offgrid_node.protocol.ledger.epochs import Epochs
 from offgrid_node.protocol.ledger.items import Item, Report, Statement
 from offgrid_node.protocol.ledger.learning import Learning
 from offgrid_node.protocol.ledger.tables import META, MUTE_KEY
@@ -32,25 +33,25 @@ K = TypeVar("K")
 
 
 class Voice:
-    """`items` of one step go into one block."""
+    """`items` of one step and epoch go into one block."""
 
     def __init__(self, draft: Draft) -> None:
         self._draft = draft
-        self._items: list[Item] = []
+        self._items: list[tuple[int, Item]] = []  # each with its epoch
         self._quiet_until_ms: int | None = 0
-        self._committee = Committee(())
+        self._epochs = Epochs(b"")
         self._greeted = 0  # who has shown what it holds of this node since the start, and this node
         self.learning = Learning(draft)
         self.muted_why = ""
         self._notices: dict[str, str] = {}  # by what they are about
         self._accused: dict[bytes, str] = {}  # one notice of each liar
 
-    def load(self, committee: Committee, own: bytes, now_ms: int) -> None:
-        self._committee, self._greeted = committee, committee.bit_of(own)
+    def load(self, epochs: Epochs, own: bytes, now_ms: int) -> None:
+        self._epochs, self._greeted = epochs, epochs.own_bit
         row = self._draft.get(META, MUTE_KEY)
         self.muted_why = row.decode() if row is not None else ""
         self._quiet_until_ms = now_ms + QUIET_MS
-        self.learning.load(committee, own, now_ms)
+        self.learning.load(epochs.committee, own, now_ms)
 
     # ---- questions
 
@@ -62,16 +63,16 @@ class Voice:
     @property
     def may_witness(self) -> bool:
         """Whether it may vote and confirm, if it is a witness."""
-        return self.free and self._committee.enough(self._greeted)
+        return self.free and self._epochs.committee.enough(self._greeted)
 
     def heard(self, account: bytes) -> bool:
         """Whether this witness has shown since the start what it holds of this node."""
-        return bool(self._committee.bit_of(account) & self._greeted)
+        return bool(self._epochs.committee.bit_of(account) & self._greeted)
 
     def unheard(self, account: bytes) -> bool:
         """Whether this node waits for that one to show what it holds."""
-        bit = self._committee.bit_of(account)
-        unheard = bool(bit & ~self._greeted) and not self._committee.enough(self._greeted)
+        bit = self._epochs.committee.bit_of(account)
+        unheard = bool(bit & ~self._greeted) and not self._epochs.committee.enough(self._greeted)
         return unheard or self.learning.lacks(account)
 
     def deadline_ms(self) -> int | None:
@@ -84,7 +85,7 @@ class Voice:
         """This peer has shown its newest block of this node's; `held`: it is nothing new."""
         self.learning.on_shown(account, digest, held=held, now_ms=now_ms)
         if held:
-            self._greet(self._committee.bit_of(account))
+            self._greet(self._epochs.committee.bit_of(account))
 
     def on_time(self, now_ms: int) -> bool:
         """Whether this node has just learnt all that it had forgotten."""
@@ -104,7 +105,7 @@ class Voice:
 
     def say(self, item: Item) -> None:
         assert self.may_witness if isinstance(item, Statement | Report) else self.free, "a quiet node signs nothing"
-        self._items.append(item)
+        self._items.append((self._epochs.number, item))
 
     def notice(self, sentence: str, *, about: str = "") -> None:
         """Each sentence once, or the first about somebody: what he says more is no news. The oldest are forgotten."""
@@ -119,15 +120,19 @@ class Voice:
         """Liars have a list of their own, so they wipe out nothing but each other."""
         return [*self._notices.values(), *self._accused.values()]
 
-    def take(self) -> list[Item]:
-        """What is to go out now: nothing, if this step has found out that this node must be mute."""
+    def take(self) -> list[tuple[int, list[Item]]]:
+        """What is to go out now, by epoch: nothing, if this step has found out that this node must be mute."""
         items, self._items = self._items, []
-        return [] if self.muted_why else items
+        return [] if self.muted_why else [(epoch, [item for _, item in said]) for epoch, said in groupby(items, _epoch)]
 
     def _greet(self, mask: int) -> None:
         self._greeted |= mask
-        if self._committee.enough(self._greeted):
+        if self._epochs.committee.enough(self._greeted):
             self._quiet_until_ms = None
+
+
+def _epoch(said: tuple[int, Item]) -> int:
+    return said[0]
 
 
 def _remember(held: dict[K, str], key: K, value: str) -> None:

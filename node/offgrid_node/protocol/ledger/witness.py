@@ -16,7 +16,7 @@ follows from gets the very blocks from here, for every statement counts wherever
 
 Everything happens in the account's next slot: what comes in for later ones is counted, and looked at when its turn
 comes. A slot in which no transaction gets a quorum any more is ended at higher ballots (ballots.py): there, once this
-node has said anything, it says nothing at ballot 0 any more. Epochs above 0 are not known yet and count for nothing.
+node has said anything, it says nothing at ballot 0 any more.
 
 What is kept of others is bounded. A block that speaks of an account without money, or of a slot SEQ_AHEAD_MAX or more
 beyond the next, is not taken in yet (`within_reach`): an honest author has the money and the slots before final, from
@@ -38,10 +38,10 @@ from offgrid_node.protocol.ledger.accounts import Account, Accounts
 from offgrid_node.protocol.ledger.ballots import Ballots
 from offgrid_node.protocol.ledger.committee import Committee
 from offgrid_node.protocol.ledger.endings import Endings
+from offgrid_node.protocol.ledger.epochs import Epochs
 from offgrid_node.protocol.ledger.items import Double, Item, Report, Statement, TxItem, Unlock, double_of
 from offgrid_node.protocol.ledger.keys import Keys
-from offgrid_node.protocol.ledger.records import BY_HAND, LedgerGenesis
-from offgrid_node.protocol.ledger.recovery import EPOCH
+from offgrid_node.protocol.ledger.records import BY_HAND
 from offgrid_node.protocol.ledger.settings import LedgerSettings
 from offgrid_node.protocol.ledger.slots import NOTHING, Slot, Slots
 from offgrid_node.protocol.ledger.sources import HoldSource
@@ -61,13 +61,14 @@ class Witness:
         self,
         settings: LedgerSettings,
         draft: Draft,
+        epochs: Epochs,
         accounts: Accounts,
         slots: Slots,
         transactions: Transactions,
         voice: Voice,
         keys: Keys,
     ) -> None:
-        self._own, self._draft, self._keys = settings.account, draft, keys
+        self._own, self._draft, self._epochs, self._keys = settings.account, draft, epochs, keys
         self._accounts, self._slots, self._transactions, self._voice = accounts, slots, transactions, voice
         self._ballots = Ballots(settings.salt, draft, slots, transactions)
         self._endings = Endings(draft, accounts, slots, transactions, self._ballots)
@@ -83,21 +84,13 @@ class Witness:
         """Whatever could be done was done in the step that made it possible, unless this node had to be quiet."""
         self._unheard.update(dict.fromkeys(self._slots.load()))
 
-    def open(self, genesis: LedgerGenesis) -> None:
-        self._committee = Committee(genesis.witnesses)
-        self._own_bit = self._committee.bit_of(self._own)
+    def open(self, fee_micro: int) -> None:
+        self._committee, self._own_bit = self._epochs.committee, self._epochs.own_bit
         self._ballots.open(self._committee, self._own_bit)
         self._endings.open(self._committee)
-        self._fee_micro = genesis.fee_micro
+        self._fee_micro = fee_micro
 
     # ---- questions
-
-    @property
-    def committee(self) -> Committee:
-        return self._committee
-
-    def bit_of(self, account: bytes) -> int:
-        return self._committee.bit_of(account)
 
     def within_reach(self, items: Iterable[Item], bit: int) -> bool:
         """Whether a block with these, by the witness with this bit, is one to take in now."""
@@ -191,8 +184,8 @@ class Witness:
         self._touched[tx.src] = None
 
     def on_statement(self, statement: Statement, bit: int) -> None:
-        """What the witness with this bit says in a block of its own; bit 0 is nobody's."""
-        if not bit or statement.epoch != EPOCH:
+        """What the witness with this bit says in a block of its own; bit 0 is nobody's, in this epoch."""
+        if not bit:
             return
         name, digest, confirms = statement.account, statement.tx_digest, statement.confirms
         if statement.seq < (account := self._accounts.get(name)).next_seq:
@@ -214,7 +207,7 @@ class Witness:
     def on_report(self, report: Report, bit: int) -> None:
         """The witness with this bit says nothing more at lower ballots."""
         account = self._accounts.get(report.account)
-        if bit and report.epoch == EPOCH and report.seq >= account.next_seq:
+        if bit and report.seq >= account.next_seq:
             self._ballots.on_report(report, bit)
             self._touch(account, report.account, report.seq)
 
@@ -356,7 +349,7 @@ class Witness:
         self._slots.make(slot.account, slot.seq)
         slot.bind(digest, confirms=confirms)
         self._slots.state(slot, digest, self._own_bit, confirms=confirms)
-        self._voice.say(Statement(confirms, EPOCH, slot.account, slot.seq, 0, digest))
+        self._voice.say(Statement(confirms, slot.account, slot.seq, 0, digest))
 
     def _on_double(self, slot: Slot, item: TxItem, told: bool) -> None:
         """Two transactions of one owner for one slot: the second changes nothing, but all should know. Where two

@@ -125,10 +125,10 @@ class Bench:
 
     # ---- what others say
 
-    def block(self, author: str, *items: Item, parents: tuple[bytes, ...] = ()) -> CheckedBlock:
+    def block(self, author: str, *items: Item, parents: tuple[bytes, ...] = (), epoch: int = 0) -> CheckedBlock:
         """The author's next block."""
         height, prev = self._heads.get(author, (0, self.root))
-        block = seal_block(node_id_bytes(author), height + 1, prev, parents, items, 7, Key(author), SALT)
+        block = seal_block(node_id_bytes(author), height + 1, prev, parents, items, 7, Key(author), SALT, epoch=epoch)
         self._heads[author] = height + 1, block.digest
         return block
 
@@ -214,8 +214,8 @@ class Bench:
 
 
 def vote(item: TxItem) -> Statement:
-    return Statement(False, 0, item.tx.src, item.tx.seq, 0, item.digest)
+    return Statement(False, item.tx.src, item.tx.seq, 0, item.digest)
 
 
 def confirm(item: TxItem) -> Statement:
-    return Statement(True, 0, item.tx.src, item.tx.seq, 0, item.digest)
+    return Statement(True, item.tx.src, item.tx.seq, 0, item.digest)

@@ -131,9 +131,9 @@ class TestSigning:
         bench.ask(UnlockSlot())
         noop = noop_digest(SALT, OWN, 0)
         for witness in (W1, W2, W3):
-            bench.says(witness, Report(0, OWN, 0, 1, 0, bytes(32)))
+            bench.says(witness, Report(OWN, 0, 1, 0, bytes(32)))
         for witness in (W1, W2, W3):
-            bench.says(witness, *(Statement(confirms, 0, OWN, 0, 1, noop) for confirms in (False, True)))
+            bench.says(witness, *(Statement(confirms, OWN, 0, 1, noop) for confirms in (False, True)))
         bench.take_said()
         assert tx_id_of(item.digest) in bench.machine.notices[0]
         assert bench.views.by_digest(item.digest).state == ledger_pb2.TX_STATE_VOID

@@ -124,10 +124,10 @@ def test_no_bytes_make_it_fail_otherwise_than_by_a_fault(said: bytes) -> None:
 # ---- each form
 
 
-def sealed(author: bytes, *items: Item, created_us: int = 5, prev: bytes | None = None) -> CheckedBlock:
+def sealed(author: bytes, *items: Item, created_us: int = 5, prev: bytes | None = None, epoch: int = 0) -> CheckedBlock:
     genesis = World(1, observers=2).genesis.digest(SALT)
     name = next(name for name in (*map(name_of, range(6)), name_of(99)) if node_id_bytes(name) == author)
-    return seal_block(author, 1, prev or genesis, (), items, created_us, Key(name), SALT)
+    return seal_block(author, 1, prev or genesis, (), items, created_us, Key(name), SALT, epoch=epoch)
 
 
 def genesis_digest() -> bytes:
@@ -142,7 +142,7 @@ def payment(source: NodeSource | LaneSource, seq: int = 0, prev: bytes | None = 
 OWN = payment(NodeSource(A))
 FORMS: dict[str, CheckedBlock] = {
     "a payment": sealed(A, OWN),
-    "and what its owner says of it": sealed(A, OWN, *(Statement(it, 0, A, 0, 0, OWN.digest) for it in (False, True))),
+    "and what its owner says of it": sealed(A, OWN, *(Statement(it, A, 0, 0, OWN.digest) for it in (False, True))),
     "a stranger's": sealed(STRANGER, payment(NodeSource(STRANGER), outputs=((STRANGER, 2**40),))),
     "a lane's": sealed(A, payment(LaneSource(A, 300, 2))),
     "far ahead, behind another, dear, with meta and a request": sealed(
@@ -153,13 +153,12 @@ FORMS: dict[str, CheckedBlock] = {
         ),
     ),
     "farther than its low byte can say": sealed(A, payment(NodeSource(A), 1_000_000, bytes(32))),
-    "at a ballot, of an epoch to come, of what is not known": sealed(
-        A, Statement(False, 0, A, 0, 3, OWN.digest), Statement(True, 7, A, 0, 0, OWN.digest),
-        Statement(True, 0, B, 4, 0, bytes(32)),
+    "at a ballot, of what is not known": sealed(
+        A, Statement(False, A, 0, 3, OWN.digest), Statement(True, B, 4, 0, bytes(32)),
     ),
-    "of an epoch to come, about its own": sealed(A, OWN, Statement(True, 7, A, 0, 0, OWN.digest)),
+    "of an epoch to come": sealed(A, OWN, Statement(True, A, 0, 0, OWN.digest), epoch=7),
     "a confirm before its vote, twice": sealed(
-        A, OWN, *(Statement(it, 0, A, 0, 0, OWN.digest) for it in (True, False, False, True, True))
+        A, OWN, *(Statement(it, A, 0, 0, OWN.digest) for it in (True, False, False, True, True))
     ),
     "before the genesis": sealed(A, OWN, created_us=0),
     "by the microsecond": sealed(A, OWN, created_us=1_234_567),
@@ -179,7 +178,7 @@ def test_its_bytes_are_fixed() -> None:
     body = "0001010400" + OWN.signature.hex() + "1f0100020503"
     assert compress(listener.context, block).hex() == body + block.signed.signature.hex()
     listener.take(FORMS["a payment"])
-    vote = sealed(B, Statement(False, 0, A, 0, 0, OWN.digest))
+    vote = sealed(B, Statement(False, A, 0, 0, OWN.digest))
     body = "0002010411" + OWN.digest[:2].hex()
     assert compress(listener.context, vote).hex() == body + vote.signed.signature.hex()
 
@@ -210,7 +209,7 @@ def test_what_a_listener_lacks_is_named() -> None:
     assert (fault.reason, fault.metadata) == ("BlockUnknown", {"author": second.header.author_id, "height": "1"})
     parented = next(block for block in blocks if block.header.height == 1 and block.header.parents)
     assert refused(compress(whole.context, parented), none).reason == "BlockUnknown"
-    vote = sealed(B, Statement(False, 0, A, 0, 0, OWN.digest))
+    vote = sealed(B, Statement(False, A, 0, 0, OWN.digest))
     knows, knows_not = Listener(World(1, observers=2)), Listener(World(1, observers=2))
     knows.take(FORMS["a payment"])
     fault = refused(compress(knows.context, vote), knows_not)
@@ -239,7 +238,7 @@ def test_of_transactions_that_begin_alike_the_one_that_was_meant_is_found() -> N
     alike = [sealed(A, item) for item in others]
     for block in alike:
         context.hear(block)
-    votes = [sealed(B, Statement(False, 0, A, 0, 0, item.digest)) for item in others]
+    votes = [sealed(B, Statement(False, A, 0, 0, item.digest)) for item in others]
     assert len(others) > 5
     for vote in votes:
         assert expand(context, compress(context, vote), holds) == vote

@@ -385,4 +385,4 @@ def test_what_a_restored_witness_had_confirmed_it_reports_though_it_does_not_see
     learns(bench, needed)
     bench.says(PAYEE, double_of(item, bench.tx(amount=2)))
     bench.wait(EVIDENCE_MS)
-    assert Report(0, node_id_bytes(OWNER), 0, 1, 0, item.digest) in bench.take_said()
+    assert Report(node_id_bytes(OWNER), 0, 1, 0, item.digest) in bench.take_said()

@@ -23,7 +23,7 @@ from offgrid_node.protocol.signing import digest_of
 from offgrid_tools.ledgersim.keys import SALT, Key, holds, name_of
 
 AUTHOR, OTHER = name_of(1), name_of(2)
-VOTE = Statement(False, 0, node_id_bytes(OTHER), 0, 0, bytes(32))
+VOTE = Statement(False, node_id_bytes(OTHER), 0, 0, bytes(32))
 
 
 def seal(*items: Item, signer: str = AUTHOR) -> CheckedBlock:

@@ -156,8 +156,8 @@ def test_evidence_unlocks_and_reports_have_these_bytes() -> None:
         "04" + size + first + header(1).signature.hex() + size + second + header(2).signature.hex()
     )
     assert unlock().encode().hex() == "07" + unlock().signature.hex() + "00" + OWN.hex() + "0000000000000003"
-    report = Report(0, OWN, 3, 2, 1, b"\x09" * 32)
-    assert report.encode().hex() == "0800000000" + OWN.hex() + "00000000000000030000000200000001" + "09" * 32
+    report = Report(OWN, 3, 2, 1, b"\x09" * 32)
+    assert report.encode().hex() == "08" + OWN.hex() + "00000000000000030000000200000001" + "09" * 32
 
 
 def test_digests_are_of_these_bodies_and_no_others() -> None:

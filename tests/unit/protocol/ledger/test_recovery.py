@@ -30,15 +30,15 @@ NONE = (0, bytes(32))
 
 
 def report(ballot: int = 1, certificate: tuple[int, bytes] = NONE) -> Report:
-    return Report(0, ACCOUNT, 0, ballot, *certificate)
+    return Report(ACCOUNT, 0, ballot, *certificate)
 
 
 def votes(digest: bytes, ballot: int = 1) -> Statement:
-    return Statement(False, 0, ACCOUNT, 0, ballot, digest)
+    return Statement(False, ACCOUNT, 0, ballot, digest)
 
 
 def confirms(digest: bytes, ballot: int = 1) -> Statement:
-    return Statement(True, 0, ACCOUNT, 0, ballot, digest)
+    return Statement(True, ACCOUNT, 0, ballot, digest)
 
 
 @dataclass
@@ -65,7 +65,7 @@ class Torn:
         return self.bench.take_said()
 
     def leader(self, ballot: int) -> str:
-        bit = self.bench.machine._witness.committee.leader_of(ACCOUNT, 0, ballot)
+        bit = self.bench.machine._epochs.committee.leader_of(ACCOUNT, 0, ballot)
         return WITNESSES[bit.bit_length() - 1]
 
     def led_by_another(self) -> int:

@@ -287,7 +287,7 @@ def test_two_final_values_and_two_certificates_are_found_though_too_many_lie() -
     case.says(case.world.names[-1], one, other)
     for item in (one, other):
         for witness in case.world.names[:3]:
-            case.says(witness, *(Statement(it, 0, owner, account.next_seq, 0, item.digest) for it in (False, True)))
+            case.says(witness, *(Statement(it, owner, account.next_seq, 0, item.digest) for it in (False, True)))
     told = [finding.what for finding in case.verified().findings]
     assert any("has two certificates at ballot 0" in what for what in told)
     assert any("has two final values" in what for what in told)

@@ -52,7 +52,7 @@ def booking(bench: Bench, job: str) -> ledger_pb2.Booking:
 def end_with_nothing(bench: Bench, seq: int = 0) -> bytes:
     """The other witnesses end this node's open slot with the no-op."""
     noop = noop_digest(SALT, node_id_bytes(SELF), seq)
-    statement = Statement(False, 0, node_id_bytes(SELF), seq, 1, noop)
+    statement = Statement(False, node_id_bytes(SELF), seq, 1, noop)
     for witness in (W1, W2, W3):
         bench.says(witness, statement, replace(statement, confirms=True))
     return noop

@@ -233,15 +233,22 @@ def test_one_witness_counts_once_however_often_it_speaks() -> None:
     assert bench.balance(PAYEE) == START_MICRO
 
 
-def test_statements_of_other_ballots_and_epochs_count_for_nothing() -> None:
+def test_statements_of_other_ballots_count_for_nothing() -> None:
     bench = Bench()
     item = bench.tx()
     bench.says(OWNER, item)
     for witness in (W1, W2, W3):
-        bench.says(
-            witness, replace(confirm(item), ballot=1), replace(confirm(item), epoch=1), replace(vote(item), ballot=1)
-        )
+        bench.says(witness, replace(confirm(item), ballot=1), replace(vote(item), ballot=1))
     assert bench.take_said() == [vote(item)]
+
+
+def test_a_block_of_an_epoch_to_come_waits() -> None:
+    bench = Bench()
+    item = bench.tx()
+    bench.says(OWNER, item)
+    early = bench.block(W1, vote(item), epoch=1)
+    bench.push(early)
+    assert not bench.machine._chains.holds(early.digest)
 
 
 def test_a_certificate_of_another_transaction_than_the_one_voted_for_is_confirmed() -> None:

@@ -59,10 +59,6 @@ def _confirms_vote(sound: Sound) -> Sound:
     return state
 
 
-def _any_epoch(sound: Sound) -> Sound:
-    return lambda self, statement, bit: sound(self, replace(statement, epoch=0), bit)
-
-
 def _any_transaction(sound: Sound) -> Sound:
     def on_statement(self: Any, statement: Any, bit: int) -> None:
         slot = self._slots.get(statement.account, statement.seq)
@@ -189,7 +185,6 @@ MUTANTS: dict[str, Planted] = {
         "what is said for one transaction of a slot counts for the first that came",
         (Patch(Witness, "on_statement", _any_transaction),),
     ),
-    "epochs-mixed": Planted("what is said of another epoch counts", (Patch(Witness, "on_statement", _any_epoch),)),
     "funds-unchecked": Planted("a witness votes whatever the account has", OF_NODES["balance-unchecked"].patches),
     "fee-not-covered": Planted(
         "a witness votes where the funds cover the outputs alone", (Patch(Witness, "_may_vote", _without_its_fee),)

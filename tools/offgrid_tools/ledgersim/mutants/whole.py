@@ -48,7 +48,7 @@ def _as_the_newest(sound: Sound) -> Sound:
 
 
 def _as_if_enough(sound: Sound) -> Sound:
-    return lambda self, now_ms: (sound(self, now_ms), self._greet(self._committee.all))[0]
+    return lambda self, now_ms: (sound(self, now_ms), self._greet(self._epochs.committee.all))[0]
 
 
 def _any_signature(sound: Sound) -> Sound:
@@ -71,7 +71,7 @@ def _not_durable(sound: Sound) -> Sound:
 
 def _other_author(sound: Sound) -> Sound:
     def on_item(self: Any, item: Any, author: bytes, bit: int, sender: str, now: Any) -> None:
-        sound(self, item, author, self._witness.committee.all if bit else 0, sender, now)
+        sound(self, item, author, self._epochs.committee.all if bit else 0, sender, now)
 
     return on_item
 

@@ -43,7 +43,7 @@ class Liar:
             case TxItem(tx, _, _, digest):
                 self._hear((tx.src, tx.seq), 0)
                 if self.eager:
-                    said = [Statement(confirms, 0, tx.src, tx.seq, 0, digest) for confirms in (False, True)]
+                    said = [Statement(confirms, tx.src, tx.seq, 0, digest) for confirms in (False, True)]
                     self._tell(said, self._some(0.5))
             case Statement() | Report():
                 self._hear((item.account, item.seq), item.ballot)
@@ -90,11 +90,11 @@ class Liar:
         others = [name for name in world.honest if name not in ones]
         chosen = rng.sample(digests, min(2, len(digests)))
         for digest, to in zip(chosen, (ones, others), strict=False):
-            said: list[Item] = [Statement(confirms, 0, account, seq, ballot, digest) for confirms in (False, True)]
+            said: list[Item] = [Statement(confirms, account, seq, ballot, digest) for confirms in (False, True)]
             if ballot:
                 at = rng.randrange(0, ballot)
                 said.insert(
-                    0, Report(0, account, seq, ballot, at, digest if at or digest in world.txs[place] else NOTHING)
+                    0, Report(account, seq, ballot, at, digest if at or digest in world.txs[place] else NOTHING)
                 )
             self._tell(said, to)
 
@@ -108,15 +108,13 @@ class Liar:
             if ballot and rng.random() < 0.6:
                 at = rng.choice((-1, 0, ballot - 1))
                 certificate = (at, rng.choice(digests[:-1])) if at >= 0 else (0, NOTHING)
-                words.append(Report(0, account, seq, ballot, *certificate))
+                words.append(Report(account, seq, ballot, *certificate))
             for confirms in (False, True):
                 if rng.random() < 0.5:
-                    words.append(Statement(confirms, 0, account, seq, ballot, rng.choice(digests)))
+                    words.append(Statement(confirms, account, seq, ballot, rng.choice(digests)))
         if rng.random() < 0.2 and len(self._slots) > 1:  # in one slot of what belongs to another
             other = rng.choice([*self._slots])
-            words += [Statement(False, 0, account, seq, 0, digest) for digest in self.world.txs.get(other, ())]
-        if rng.random() < 0.1:  # of another epoch
-            words += [Statement(True, 1, account, seq, 0, digest) for digest in digests]
+            words += [Statement(False, account, seq, 0, digest) for digest in self.world.txs.get(other, ())]
         rng.shuffle(words)
         return words[: rng.randrange(1, 9)]
 

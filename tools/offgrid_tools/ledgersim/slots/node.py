@@ -17,6 +17,7 @@ from offgrid_node.protocol.effects import Delete, Effect, Put, Record
 from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.ids import node_id_bytes
 from offgrid_node.protocol.ledger.accounts import Account, Accounts, Totals
+from offgrid_node.protocol.ledger.epochs import Epochs
 from offgrid_node.protocol.ledger.items import Double, Item, Report, Statement, TxItem, Unlock
 from offgrid_node.protocol.ledger.keys import Keys
 from offgrid_node.protocol.ledger.records import Tx, noop_digest, tx_id_of
@@ -84,14 +85,19 @@ class Node:
         self._slots = Slots(draft)
         self._transactions = Transactions(draft, self._accounts)
         keys = Keys(draft)
-        self._witness = Witness(settings, draft, self._accounts, self._slots, self._transactions, self._voice, keys)
+        epochs = Epochs(self.own)
+        self._witness = Witness(
+            settings, draft, epochs, self._accounts, self._slots, self._transactions, self._voice, keys
+        )
         if first:
             self._accounts.open(genesis, world.root)
         else:
             self._accounts.load(world.root)
         self._witness.load()
-        self._witness.open(genesis)
-        self._voice.load(self._witness.committee, self.own, now.mono_ms)
+        epochs.open(genesis)
+        self._bit_of = epochs.committee.bit_of
+        self._witness.open(genesis.fee_micro)
+        self._voice.load(epochs, self.own, now.mono_ms)
         for node, _ in genesis.witnesses:  # blocks and what others hold of them are the other level's business
             self._voice.on_shown(node_id_bytes(node), b"", held=True, now_ms=now.mono_ms)
         if first:
@@ -169,7 +175,7 @@ class Node:
         witness.on_time(now)
         witness.settle(now)
         ended = witness.take_ended()
-        said = self._voice.take()
+        said = [item for _, items in self._voice.take() for item in items]
         self._slots.flush()
         witness.flush()
         self._accounts.flush()
@@ -196,7 +202,7 @@ class Node:
         """False: it is not to be taken in yet."""
         witness, author = self._witness, message.author
         item = message.item
-        bit = witness.bit_of(author)
+        bit = self._bit_of(author)
         if not witness.within_reach((item,), bit):
             return False
         match item:

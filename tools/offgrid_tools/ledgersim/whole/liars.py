@@ -133,7 +133,7 @@ class Liar:
         others = [name for name in self.world.nodes if name not in ones]
         tip = rng.choice(self._tips) if self.forks else self._tips[-1]
         for tx, to in zip(rng.choice(pairs)[1], (ones, others), strict=False):
-            said = [Statement(confirms, 0, tx.tx.src, tx.tx.seq, 0, tx.digest) for confirms in (False, True)]
+            said = [Statement(confirms, tx.tx.src, tx.tx.seq, 0, tx.digest) for confirms in (False, True)]
             self._tell([tx, *said], to, tip=tip if self.forks else None)
 
     def _statements(self) -> list[Item]:
@@ -143,12 +143,12 @@ class Liar:
             for digest in txs if rng.random() < 0.7 else [bytes(32)]:
                 for confirms in (False, True):
                     if rng.random() < 0.6:
-                        items.append(Statement(confirms, 0, account, seq, 0, digest))
+                        items.append(Statement(confirms, account, seq, 0, digest))
         if slots and rng.random() < 0.6:  # in one slot of what belongs to another and is on its way
             (account, seq), txs = rng.choice(slots[-6:])[0], slots[-1][1]
-            items += [Statement(False, 0, account, seq, 0, digest) for digest in txs]
+            items += [Statement(False, account, seq, 0, digest) for digest in txs]
         if rng.random() < 0.1:
-            items.append(Statement(True, 0, rng.randbytes(20), rng.randrange(0, 9), 0, rng.randbytes(32)))
+            items.append(Statement(True, rng.randbytes(20), rng.randrange(0, 9), 0, rng.randbytes(32)))
         if rng.random() < 0.1:
             items.append(Seen(node_id_bytes(rng.choice(self.world.names)), rng.randbytes(32)))
         return items
@@ -162,10 +162,10 @@ class Liar:
                 if rng.random() < 0.6:
                     at = rng.choice((-1, 0, ballot - 1, ballot - 1))
                     certificate = (at, rng.choice(digests)) if at >= 0 else (0, bytes(32))
-                    items.append(Report(0, account, seq, ballot, *certificate))
+                    items.append(Report(account, seq, ballot, *certificate))
                 for confirms in (False, True):
                     if rng.random() < 0.5:
-                        items.append(Statement(confirms, 0, account, seq, ballot, rng.choice(digests)))
+                        items.append(Statement(confirms, account, seq, ballot, rng.choice(digests)))
         return items
 
     def _tx(self, amount: int) -> TxItem:

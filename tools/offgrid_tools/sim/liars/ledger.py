@@ -90,7 +90,7 @@ class LedgerLiar:
         self.lies += 1
         tx = self._rng.choice(self._txs[-NEWEST:])
         other = self._rng.choice(self._txs)
-        vote = Statement(False, 0, tx.tx.src, tx.tx.seq, 0, tx.digest)
+        vote = Statement(False, tx.tx.src, tx.tx.seq, 0, tx.digest)
         careful = (
             lambda: self._tell_all([replace(vote, confirms=True)]),
             lambda: self._tell_all([vote, replace(vote, confirms=True), replace(vote, seq=vote.seq + 1)]),
@@ -119,7 +119,7 @@ class LedgerLiar:
         mine = self._mine
         if mine is None or mine.tx.seq < self._next_slot()[0]:
             mine = self._mine = self._spend(1)
-        vote = Statement(False, 0, mine.tx.src, mine.tx.seq, 0, mine.digest)
+        vote = Statement(False, mine.tx.src, mine.tx.seq, 0, mine.digest)
         self._tell_all([mine, vote, *(replace(vote, tx_digest=other.digest) for other in self._txs[-NEWEST:])])
 
     def _judge(self) -> None:
@@ -131,8 +131,8 @@ class LedgerLiar:
         items: list[Item] = []
         for ballot in range(1, ballots + 1):
             certificate = self._rng.choice([NO_CERTIFICATE, *((ballot - 1, end) for end in ends)])
-            vote = Statement(False, 0, tx.src, tx.seq, ballot, self._rng.choice(ends))
-            items += [Report(0, tx.src, tx.seq, ballot, *certificate), vote, replace(vote, confirms=True)]
+            vote = Statement(False, tx.src, tx.seq, ballot, self._rng.choice(ends))
+            items += [Report(tx.src, tx.seq, ballot, *certificate), vote, replace(vote, confirms=True)]
         self._tell_all(items)
 
     def _uproot(self) -> None:
@@ -150,12 +150,12 @@ class LedgerLiar:
 
     def _spend_twice(self) -> None:
         first, second = self._spend(self._rng.randint(1, AMOUNT_MAX_MICRO)), self._spend(1)
-        mine = Statement(False, 0, first.tx.src, first.tx.seq, 0, first.digest)
+        mine = Statement(False, first.tx.src, first.tx.seq, 0, first.digest)
         self._tell_halves([first, mine], [second, replace(mine, tx_digest=second.digest)])
 
     def _overspend(self) -> None:
         tx = self._spend(2**62)
-        vote = Statement(False, 0, tx.tx.src, tx.tx.seq, 0, tx.digest)
+        vote = Statement(False, tx.tx.src, tx.tx.seq, 0, tx.digest)
         self._tell_all([tx, vote, replace(vote, confirms=True)])
 
     def _spend(self, amount_micro: int) -> TxItem:
@@ -176,7 +176,7 @@ class LedgerLiar:
 
     def _some_vote(self) -> Statement:
         tx = self._rng.choice(self._txs)
-        return Statement(False, 0, tx.tx.src, tx.tx.seq, 0, tx.digest)
+        return Statement(False, tx.tx.src, tx.tx.seq, 0, tx.digest)
 
     def _root(self) -> bytes:
         """What the first block and the first transaction follow."""
