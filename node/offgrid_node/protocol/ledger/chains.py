@@ -83,6 +83,11 @@ class Chains:
     def authors(self) -> Mapping[bytes, Author]:
         return self._authors
 
+    @property
+    def end(self) -> int:
+        """The position of the block that came in last."""
+        return self._end
+
     def author(self, author: bytes) -> Author:
         return self._authors.get(author) or Author(digest=self._genesis_digest)
 

@@ -22,6 +22,7 @@ from offgrid_node.protocol.events import CostIncurred, KeyReplaced, PeerDown, Pe
 from offgrid_node.protocol.ids import node_id_bytes
 from offgrid_node.protocol.ledger import commands
 from offgrid_node.protocol.ledger.accounts import Accounts
+from offgrid_node.protocol.ledger.ahead import Ahead
 from offgrid_node.protocol.ledger.blocks import BLOCK_BYTES_MAX, BLOCK_ITEMS_MAX, BLOCK_SIGNATURES_MAX, seal_block
 from offgrid_node.protocol.ledger.by_hand import ByHand
 from offgrid_node.protocol.ledger.chains import Chains
@@ -66,6 +67,7 @@ class LedgerMachine:
         self._keys = Keys(draft)
         self._transactions = Transactions(draft, self._accounts)
         self._chains = Chains(draft, salt)
+        self._ahead = Ahead(draft, self._slots, self._chains, self._epochs, salt)
         self._orphans = Orphans(draft)
         self._witness = Witness(
             settings, draft, self._epochs, self._accounts, self._slots, self._transactions, self._voice, self._keys
@@ -99,13 +101,16 @@ class LedgerMachine:
         self._chains.load(digest)
         self._orphans.load(now.mono_ms)
         self._witness.load()
+        self._epochs.open(genesis)
+        self._witness.open(genesis.fee_micro)
+        self._ahead.load(self._witness, now)
         self._wallet.load()
         self._begin_ledger(signed, genesis, digest, now)
 
     def deadline_ms(self) -> int | None:
         if not self._settings.enabled or not self._genesis_digest:
             return None
-        parts = self._gossip, self._voice, self._witness, self._holding
+        parts = self._gossip, self._voice, self._witness, self._holding, self._ahead
         due = [part.deadline_ms() for part in parts]
         return min((at for at in due if at is not None), default=None)
 
@@ -284,6 +289,8 @@ class LedgerMachine:
         self._draft.put(META, GENESIS_KEY, signed)
         self._accounts.open(genesis, digest)
         self._chains.load(digest)
+        self._epochs.open(genesis)
+        self._witness.open(genesis.fee_micro)
         self._begin_ledger(signed, genesis, digest, now)
 
     def _meet(self, command: commands.SyncBlocks, now: Now) -> None:
@@ -300,8 +307,6 @@ class LedgerMachine:
 
     def _begin_ledger(self, signed: common_pb2.Signed, genesis: LedgerGenesis, digest: bytes, now: Now) -> None:
         self._genesis_digest = digest
-        self._epochs.open(genesis)
-        self._witness.open(genesis.fee_micro)
         self._voice.load(self._epochs, self._settings.account, now.mono_ms)
         self._wallet.open(genesis.fee_micro)
         self._gossip.open(signed, digest, now)
@@ -339,7 +344,7 @@ class LedgerMachine:
             for parcel in _parcels(items):
                 self._speak(epoch, parcel, now, rng)
         self._holding.flush(now)
-        self._slots.flush()
+        self._ahead.flush(now)
         self._witness.flush()
         self._transactions.flush()
         self._accounts.flush()

@@ -1,7 +1,7 @@
 """Slots that are not final yet: what was seen, what this node has said, and who has said what.
 
-A slot is (account, sequence number). This node's own vote and confirm stand in the slot's row, written in the batch of
-the block that carries them: the lock is durable before anybody sees it, and no restart forgets it.
+A slot is (account, sequence number). This node's own vote and confirm are durable before anybody sees them: in the log,
+by the block that carries them, and in the slot's row, written by then or made anew from the log (ahead.py).
 
 Of others EVERY statement counts, also of a witness that says two things. Two quorums still share an honest witness,
 which says one; and what counts then depends on nothing but which blocks are known, not on their order, so nodes that
@@ -95,15 +95,25 @@ class Slot:
 
 
 class Slots:
-    """Rows read when they are asked for, written once a step, deleted when the slot is final. How many there are is
-    known: as long as all of them are held, none is looked for in vain."""
+    """Rows read when they are asked for, written at the end of a step or of a later one, deleted when the slot is
+    final. How many there are is known: as long as all of them are held, none is looked for in vain."""
 
     def __init__(self, draft: Draft) -> None:
         self._draft = draft
         self._held: dict[tuple[bytes, int], Slot] = {}
         self._stored = self._stored_held = 0  # slots with a row, and those of them that are in memory
-        self._changed: dict[tuple[bytes, int], Slot] = {}
+        self._changed: dict[tuple[bytes, int], Slot] = {}  # since they were written
         self._spilled: dict[bytes, set[bytes]] = {}  # tallies changed, of those that have rows of their own
+
+    @property
+    def changed(self) -> int:
+        """How many are not in their rows as they are now."""
+        return len(self._changed)
+
+    @property
+    def full(self) -> bool:
+        """Whether memory is to be trimmed, once all are in their rows."""
+        return len(self._held) > HELD_MAX
 
     def load(self) -> list[bytes]:
         """The accounts of open slots."""
@@ -121,7 +131,7 @@ class Slots:
         return slot if slot is not None or self._stored == self._stored_held else self._read(account, seq)
 
     def make(self, account: bytes, seq: int) -> Slot:
-        """The slot to change, which is then written at the end of the step."""
+        """The slot to change, which is then to be written."""
         slot = self.get(account, seq)
         if slot is None:
             slot = self._held[account, seq] = Slot(account, seq)
@@ -173,26 +183,36 @@ class Slots:
             self._draft.delete(TALLIES, key + digest)
 
     def flush(self) -> None:
-        """The end of a step: what has changed becomes rows."""
+        """What has changed becomes rows."""
         for slot in self._changed.values():
-            if not slot.stored:
-                slot.stored = True
-                self._stored += 1
-                self._stored_held += 1
-            self._draft.put_bytes(SLOTS, slot.key, slot.encode())
-        for key, digests in self._spilled.items():
-            slot = self._changed[key[:-NUMBER_BYTES], number_of(key)]
-            own_rows = {*[*slot.tallies][INLINE_TALLIES:]}
-            for digest in sorted(digests & own_rows):
-                self._draft.put_bytes(TALLIES, key + digest, slot.tallies[digest].encode())
+            self._write(slot)
         self._changed.clear()
-        self._spilled.clear()
+
+    def flush_torn(self) -> None:
+        """Those alone become rows of which more is known than the log's blocks say at ballot 0."""
+        torn = [slot for slot in self._changed.values() if slot.doubled or slot.disputed]
+        for slot in torn:
+            self._write(slot)
+            del self._changed[slot.account, slot.seq]
 
     def trim(self) -> None:
-        """At a new instant: all that is held is in committed rows."""
-        if len(self._held) > HELD_MAX:
+        """At a new instant: all that was written is committed."""
+        if self.full and not self._changed:
             self._held.clear()
             self._stored_held = 0
+
+    def _write(self, slot: Slot) -> None:
+        key = slot.key
+        if not slot.stored:
+            slot.stored = True
+            self._stored += 1
+            self._stored_held += 1
+        self._draft.put_bytes(SLOTS, key, slot.encode())
+        spilled = self._spilled.pop(key, None)
+        if spilled:
+            own_rows = {*[*slot.tallies][INLINE_TALLIES:]}
+            for digest in sorted(spilled & own_rows):
+                self._draft.put_bytes(TALLIES, key + digest, slot.tallies[digest].encode())
 
     def _spill(self, slot: Slot, tx_digest: bytes) -> None:
         if len(slot.tallies) > INLINE_TALLIES:

@@ -41,6 +41,7 @@ LANES_SEEN = "ledger_lanes_seen"  # account of a lane that has signed → its ow
 CREDIT_LINES = "ledger_credit_lines"  # payer's account → the most that is accepted of it before it is final, 8 bytes
 
 GENESIS_KEY, TOTALS_KEY, MUTE_KEY, LANES_KEY = b"genesis", b"totals", b"mute", b"lanes"
+AHEAD_KEY = b"ahead"  # position of the log up to which slots are in their rows: see ahead.py
 HOLD_NUMBER_KEY = b"hold_number"  # the number of the newest hold
 LEARN_KEY = b"learn"  # there from a restore until the node has learnt what it signed before: see learning.py
 

@@ -41,7 +41,7 @@ from offgrid_node.protocol.ledger.endings import Endings
 from offgrid_node.protocol.ledger.epochs import Epochs
 from offgrid_node.protocol.ledger.items import Double, Item, Report, Statement, TxItem, Unlock, double_of
 from offgrid_node.protocol.ledger.keys import Keys
-from offgrid_node.protocol.ledger.records import BY_HAND
+from offgrid_node.protocol.ledger.records import BY_HAND, Tx
 from offgrid_node.protocol.ledger.settings import LedgerSettings
 from offgrid_node.protocol.ledger.slots import NOTHING, Slot, Slots
 from offgrid_node.protocol.ledger.sources import HoldSource
@@ -146,7 +146,7 @@ class Witness:
     def on_tx(self, item: TxItem, now: Now, *, told: bool = False) -> None:
         """A transaction from a block, signed by its owner; `told`: as part of evidence, which is no news then."""
         tx, digest = item.tx, item.digest
-        if tx.fee_micro < self._fee_micro or tx.seq < self._accounts.get(tx.src).next_seq:
+        if not self._counts(tx):
             return
         slot = self._slots.get(tx.src, tx.seq)
         named = slot is not None and (slot.first == digest or digest in slot.tallies)
@@ -182,6 +182,20 @@ class Witness:
         if slot.first != digest and not slot.doubled:
             self._on_double(self._slots.make(tx.src, tx.seq), item, told)
         self._touched[tx.src] = None
+
+    def recount(self, items: Iterable[Item], bit: int, now: Now) -> None:
+        """After a restart, of a block that was taken in: what its slots' rows may not know yet."""
+        for item in items:
+            match item:
+                case Statement(ballot=0):
+                    self.on_statement(item, bit)
+                case TxItem():
+                    self._refollow(item, now)
+                case Double(first, second):
+                    self._refollow(first, now)
+                    self._refollow(second, now)
+                case _:
+                    pass  # is in rows
 
     def on_statement(self, statement: Statement, bit: int) -> None:
         """What the witness with this bit says in a block of its own; bit 0 is nobody's, in this epoch."""
@@ -262,6 +276,13 @@ class Witness:
         return self._endings.take()
 
     # ---- inside
+
+    def _counts(self, tx: Tx) -> bool:
+        return tx.fee_micro >= self._fee_micro and tx.seq >= self._accounts.get(tx.src).next_seq
+
+    def _refollow(self, item: TxItem, now: Now) -> None:
+        if self._counts(item.tx):
+            self.follow(item, now, told=True)
 
     def _touch(self, account: Account, name: bytes, seq: int) -> None:
         """The slot is looked at if it is the account's next."""

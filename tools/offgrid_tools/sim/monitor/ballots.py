@@ -5,7 +5,8 @@
 - certified: nobody confirms without a quorum of votes at that ballot;
 - told: a report names a certificate at least of the ballot at which its author has confirmed;
 - bound: above ballot 0 nobody votes but for what the reports of a quorum at that ballot allow;
-- locked: what a witness says is in its rows by the transaction that makes it say so.
+- locked: what a witness says is in its rows by the transaction that makes it say so; of ballot 0 it may be in the log
+  alone, until the slot's row is written, or the one that says that all are (ahead.py).
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ class Ballots:
         self._reports: dict[tuple[Slot, int], dict[str, set[tuple[int, bytes]]]] = {}
         self._promised: dict[tuple[str, Slot], int] = {}
         self._confirmed: dict[tuple[str, Slot], int] = {}  # the highest ballot
+        self._locks: dict[str, dict[Slot, dict[bool, bytes]]] = {}  # witness → what it votes for and confirms at 0
 
     def open(self, genesis: LedgerGenesis) -> None:
         self._weights = dict(genesis.witnesses)
@@ -142,25 +144,40 @@ class Ballots:
     def _is_certificate(self, slot: Slot, ballot: int, digest: bytes) -> bool:
         return any(digest) and self._is_quorum(self._votes.get((slot, ballot, digest), set()))
 
-    def _check_lock(self, witness: str, slot: Slot, statement: Statement) -> None:
-        """What a witness says is in the slot's rows by the same transaction, unless the slot is final by it."""
-        if self._is_past(witness, slot):
+    def wrote(self, witness: str, slot: Slot) -> None:
+        """The slot's row is written: it has to know what the witness has said there at ballot 0."""
+        said = self._locks.get(witness, {}).get(slot)
+        row = self._evidence.row(witness, SLOTS, slot_key(*slot))
+        if said is None or witness in self._evidence.dishonest or self._is_past(witness, slot):
             return
-        if statement.ballot:
-            dispute = self._dispute(witness, slot)
-            held = (
-                dispute is not None
-                and dispute.said(statement.ballot, self._bits[witness], confirms=statement.confirms)
-                and statement.tx_digest in dispute.tallies[statement.ballot]
-            )
-        else:
-            row = self._evidence.row(witness, SLOTS, slot_key(*slot))
-            lock = slots.Slot.decode(slot_key(*slot), row)[0] if row is not None else None
-            held = lock is not None and statement.tx_digest == (lock.confirmed if statement.confirms else lock.voted)
-        if not held:
-            raise Violation(
-                f"{self._evidence.name_of(witness)} speaks for slot {slot}, and its disk has no lock of that"
-            )
+        lock = slots.Slot.decode(slot_key(*slot), row)[0] if row is not None else None
+        for confirms, digest in said.items():
+            if lock is None or digest != (lock.confirmed if confirms else lock.voted):
+                raise self._unlocked(witness, slot)
+
+    def wrote_all(self, witness: str) -> None:
+        """The witness will not count again what it has in its log up to now."""
+        for slot in [*self._locks.get(witness, {})]:
+            self.wrote(witness, slot)
+            if self._is_past(witness, slot):
+                del self._locks[witness][slot]
+
+    def _check_lock(self, witness: str, slot: Slot, statement: Statement) -> None:
+        """What a witness says is durable by the same transaction, unless the slot is final by it."""
+        if not statement.ballot:
+            self._locks.setdefault(witness, {}).setdefault(slot, {})[statement.confirms] = statement.tx_digest
+            return
+        dispute = self._dispute(witness, slot)
+        held = (
+            dispute is not None
+            and dispute.said(statement.ballot, self._bits[witness], confirms=statement.confirms)
+            and statement.tx_digest in dispute.tallies[statement.ballot]
+        )
+        if not held and not self._is_past(witness, slot):
+            raise self._unlocked(witness, slot)
+
+    def _unlocked(self, witness: str, slot: Slot) -> Violation:
+        return Violation(f"{self._evidence.name_of(witness)} speaks for slot {slot}, and its disk has no lock of that")
 
     def _is_past(self, witness: str, slot: Slot) -> bool:
         """Whether the slot is final there."""

@@ -26,16 +26,20 @@ from offgrid_node.protocol.ledger.records import HEADER_KIND, Header, LedgerGene
 from offgrid_node.protocol.ledger.sources import HoldSource, HoldTerms
 from offgrid_node.protocol.ledger.tables import (
     ACCOUNTS,
+    AHEAD_KEY,
     BOOKINGS,
     GENESIS_KEY,
     GIVEN,
     LOG,
     META,
     MUTE_KEY,
+    NUMBER_BYTES,
     PLACES,
+    SLOTS,
     TOTALS_KEY,
     TRANSFERS,
     TXS,
+    number_of,
 )
 from offgrid_node.protocol.signing import digest_of
 from offgrid_tools.sim.monitor.ballots import Ballots, Slot
@@ -85,6 +89,7 @@ class LedgerRules(Rules):
         return {
             META: self._on_meta,
             LOG: self._on_block,
+            SLOTS: self._on_slot,
             TXS: self._on_tx,
             ACCOUNTS: self._on_account,
             TRANSFERS: self._on_transfer,
@@ -121,6 +126,8 @@ class LedgerRules(Rules):
                 self._balances = {node_id_bytes(account): amount for account, amount in genesis.balances}
         elif key == TOTALS_KEY and value is not None:
             self._fees[node] = Totals.decode(value).fees_micro
+        elif key == AHEAD_KEY and value is not None:
+            self._ballots.wrote_all(node)
 
     def _on_block(self, node: str, key: bytes, value: bytes | None) -> None:
         if value is None:
@@ -131,6 +138,10 @@ class LedgerRules(Rules):
             if header.author_id != node:
                 raise Violation(f"{self._evidence.name_of(node)} has a block of another that nobody ever sent")
             self._take_in(node, block, honest=node not in self._evidence.dishonest)
+
+    def _on_slot(self, node: str, key: bytes, value: bytes | None) -> None:
+        if value is not None:
+            self._ballots.wrote(node, Slot(key[:-NUMBER_BYTES], number_of(key)))
 
     def _take_in(self, author: str, block: ledger_pb2.Block, *, honest: bool) -> None:
         header = Header.decode(block.header.body)
