@@ -154,20 +154,24 @@ class LocalMesh:
     def founder(self) -> LocalNode:
         return next(iter(self.nodes.values()))
 
-    def start(self) -> None:
-        """Founds the mesh, runs the founder, lets all others join at once, and waits until each answers."""
+    def start(self, at_once: int | None = None) -> None:
+        """Founds the mesh, runs the founder, lets the others join, so many `at_once` (None: all), and waits until each
+        answers."""
         from offgrid_node.founding import found
 
         first = self.founder
         found(first.folder, self.name, first.name, first.roles, first.settings)
         first.run("run")
         first.wait_ready()
+        others = list(self.nodes.values())[1:]
+        step = at_once or max(1, len(others))
         with first.client() as client:
-            for node in list(self.nodes.values())[1:]:
-                token = client.mesh.invite().token
-                node.run("join", token, "--name", node.name, *_flags(node))
-        for node in list(self.nodes.values())[1:]:
-            node.wait_ready()
+            for some in (others[at : at + step] for at in range(0, len(others), step)):
+                for node in some:
+                    token = client.mesh.invite().token
+                    node.run("join", token, "--name", node.name, *_flags(node))
+                for node in some:
+                    node.wait_ready()
 
     def wait_alive(self, timeout_s: float = READY_TIMEOUT_S) -> None:
         """Until the founder sees every running node alive."""

@@ -23,6 +23,8 @@ from offgrid_tools.soak.clockwork import wrong_times
 from offgrid_tools.soak.load import Acked
 from offgrid_tools.soak.mortals import Mortal
 from offgrid_tools.soak.paying import Paid
+from offgrid_tools.soak.settling import START_MICRO, audit_paid
+from offgrid_tools.soak.settling import Plan as SettlingPlan
 
 
 def soak(*arguments: str | Path) -> str:
@@ -129,6 +131,28 @@ class TestTheAudit:
             "job j-2 is booked 2 times",
             "job j-4 is booked and not accepted",
         ]
+
+    def test_of_a_host_that_got_more_than_its_jobs_come_to_and_of_a_job_that_nobody_paid(self) -> None:
+        plan = SettlingPlan(seed=1, kills=1, receipts=3, hosts=2)
+        bookings = [
+            ledger_pb2.Booking(job_id="j-1", payee_name="h00", amount_micro=5, tx_id="x"),
+            ledger_pb2.Booking(job_id="j-2", payee_name="h01", amount_micro=7, tx_id="y"),
+        ]
+        balances = [
+            ledger_pb2.Balance(name="h00", final_micro=START_MICRO + 5),
+            ledger_pb2.Balance(name="h01", final_micro=START_MICRO + 14),
+        ]
+        view = {"core": ledger_pb2.ListBalancesResponse(balances=balances)}
+        money = Money(view, ledger_pb2.ListBookingsResponse(bookings=bookings), {})
+        assert audit_paid(money, plan) == [
+            "h01 has got 14 millionths, its jobs come to 7",
+            "2 jobs are booked, 3 were asked for",
+        ]
+        bookings[1].tx_id, bookings[1].promised = "", True
+        money.bookings = ledger_pb2.ListBookingsResponse(bookings=bookings)
+        assert audit_paid(money, plan)[0] == "job j-2 is not paid"
+        assert money.unpaid(promised=True) == ["j-2"]
+        assert money.unpaid(promised=False) == []
 
     def test_of_two_final_values_in_one_slot(self) -> None:
         stores = {}

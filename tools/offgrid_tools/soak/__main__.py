@@ -1,6 +1,7 @@
 """`python -m offgrid_tools.soak PART`: runs one part, or all, and exits with 1 when a promise was broken.
 
 kills     a real mesh under load; core, broker and hosts die by kill -9 at random moments
+settling  many receipts of many hosts, settled in a real mesh whose core, hosts and witnesses die by kill -9
 sim       seeds of the simulator, five machines that do everything
 market    seeds of the simulator, three brokers and ten hosts, some of whom lie
 vault     seeds of the simulator, owners of objects and eight hosts, two of which may be lost
@@ -28,13 +29,16 @@ from offgrid_tools.soak.auctions import soak_auctions
 from offgrid_tools.soak.configs import soak_configs
 from offgrid_tools.soak.cuts import soak_cuts
 from offgrid_tools.soak.floods import soak_floods
-from offgrid_tools.soak.kills import Plan, soak_kills
+from offgrid_tools.soak.kills import Plan, Toll, soak_kills
 from offgrid_tools.soak.ledger import soak_ledger, soak_ledger_mutants
 from offgrid_tools.soak.mutants import soak_mutants
 from offgrid_tools.soak.seeds import soak_seeds
+from offgrid_tools.soak.settling import Plan as SettlingPlan
+from offgrid_tools.soak.settling import soak_settling
 
 ROUNDS = {
     "kills": 70,
+    "settling": 100,
     "sim": 1_000,
     "market": 500,
     "vault": 1_000,
@@ -54,12 +58,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("part", nargs="?", choices=[*ROUNDS, "all"], default="all")
     parser.add_argument("--rounds", type=int, help=f"how often; by part: {ROUNDS}")
     parser.add_argument("--seed", type=int, default=None, help="the first seed; by the clock unless given")
-    parser.add_argument("--dir", type=Path, default=None, help="where a mesh of `kills` or `floods` lives, and stays")
-    parser.add_argument("--json", type=Path, default=None, help="a file for the figures of `kills`")
+    parser.add_argument("--dir", type=Path, default=None, help="where a mesh of real processes lives, and stays")
+    parser.add_argument("--json", type=Path, default=None, help="a file for the figures of `kills` or `settling`")
+    parser.add_argument("--receipts", type=int, default=10_000, help="of `settling`")
+    parser.add_argument("--hosts", type=int, default=64, help="of `settling`")
+    parser.add_argument("--interval", type=int, default=3_600, help="of settlement, in seconds, of `settling`")
     chosen = parser.parse_args(argv)
     seed = chosen.seed if chosen.seed is not None else time.time_ns() // 1_000_000_000
     parts: dict[str, Callable[[int], list[str]]] = {
-        "kills": lambda rounds: kills(Plan(seed, rounds), chosen.dir, chosen.json),
+        "kills": lambda rounds: told(seed, soak_kills(Plan(seed, rounds), chosen.dir, say), chosen.json),
+        "settling": lambda rounds: told(
+            seed,
+            soak_settling(SettlingPlan(seed, rounds, chosen.receipts, chosen.hosts, chosen.interval), chosen.dir, say),
+            chosen.json,
+        ),
         "sim": lambda rounds: soak_seeds(seed, rounds, say),
         "market": lambda rounds: soak_seeds(seed, rounds, say, MARKET_MESH),
         "vault": lambda rounds: soak_seeds(seed, rounds, say, VAULT_MESH),
@@ -83,11 +95,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 1 if broken else 0
 
 
-def kills(plan: Plan, folder: Path | None, json: Path | None) -> list[str]:
+def told(seed: int, toll: Toll, json: Path | None) -> list[str]:
     """What was violated; the figures go to the file."""
-    toll = soak_kills(plan, folder, say)
     if json is not None:
-        json.write_text(dumps({"seed": plan.seed, **asdict(toll)}, indent=2) + "\n", encoding="utf-8")
+        json.write_text(dumps({"seed": seed, **asdict(toll)}, indent=2) + "\n", encoding="utf-8")
     return toll.violations
 
 

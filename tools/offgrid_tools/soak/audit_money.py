@@ -32,10 +32,9 @@ class Money:
     bookings: ledger_pb2.ListBookingsResponse = field(default_factory=ledger_pb2.ListBookingsResponse)
     final: dict[str, ledger_pb2.Transaction] = field(default_factory=dict)  # by transfer
 
-    @property
-    def owed(self) -> list[str]:
-        """The jobs that are not paid yet."""
-        return [booking.job_id for booking in self.bookings.bookings if booking.owed]
+    def unpaid(self, *, promised: bool) -> list[str]:
+        """The jobs that are not paid yet; what is only promised counts when it is asked for."""
+        return [each.job_id for each in self.bookings.bookings if each.owed or (promised and each.promised)]
 
     @property
     def equal(self) -> bool:
@@ -43,11 +42,14 @@ class Money:
         return all(view == views[0] for view in views)
 
 
-def settle_money(mesh: LocalMesh, core: str, paid: Iterable[Paid], patience: Patience) -> tuple[Money, list[str]]:
-    """Waits until all transfers are final, nothing is owed, and all nodes agree; says what has not come to that."""
+def settle_money(
+    mesh: LocalMesh, core: str, paid: Iterable[Paid], patience: Patience, *, all_paid: bool = False
+) -> tuple[Money, list[str]]:
+    """Waits until all transfers are final, nothing is owed, with `all_paid` nothing promised either, and all nodes
+    agree; says what has not come to that."""
     waiting = {(payment.node, payment.transfer_id): payment for payment in paid}
     money = Money()
-    while patience.waits_for([*(transfer_id for _, transfer_id in waiting), *money.owed]):
+    while patience.waits_for([*(transfer_id for _, transfer_id in waiting), *money.unpaid(promised=all_paid)]):
         for node, transfer_id in list(waiting):
             with suppress(OffgridError), mesh[node].client(10) as client:
                 transaction = client.ledger.transaction(transfer_id)
@@ -60,12 +62,13 @@ def settle_money(mesh: LocalMesh, core: str, paid: Iterable[Paid], patience: Pat
                     money.balances[node] = client.ledger.balances()
             with mesh[core].client(10) as client:
                 money.bookings = client.ledger.bookings()
-            if not waiting and not money.bookings.owed_micro and len(money.balances) == len(mesh.nodes) and money.equal:
+            unpaid = money.bookings.owed_micro or money.unpaid(promised=all_paid)
+            if not waiting and not unpaid and len(money.balances) == len(mesh.nodes) and money.equal:
                 return money, []
         time.sleep(POLL_S)
     broken = [f"transfer {transfer_id} of {node} is not final" for node, transfer_id in waiting]
-    if money.bookings.owed_micro:
-        broken.append(f"{core} still owes {money.bookings.owed_micro} millionths")
+    if left := money.unpaid(promised=all_paid):
+        broken.append(f"{core} has not paid {len(left)} jobs, {left[0]} among them")
     if not money.equal:
         broken.append(f"the nodes hold different balances: {_told(money)}")
     return money, broken

@@ -11,7 +11,7 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -192,7 +192,7 @@ def _soak(plan: Plan, home: Path, say: Say) -> Toll:
         mesh.start()
         mesh.wait_alive()
         mesh.wait_offers(3)
-        _open_ledger(mesh)
+        open_ledger(mesh)
         crowd = Crowd(mesh, plan.seed)
         killers = [
             Killer(role, [mesh[name] for name in names], plan.rounds, chance(f"{plan.seed}/kill/{role}"), say)
@@ -254,10 +254,10 @@ def _figures(crowd: Crowd, stores: Stores, money: Money) -> dict[str, float]:
     }
 
 
-def _open_ledger(mesh: LocalMesh) -> None:
-    """Until every node knows of it."""
+def open_ledger(mesh: LocalMesh, witnesses: Mapping[str, int] | None = None) -> None:
+    """Until every node knows of it; without `witnesses` all nodes are."""
     with mesh.founder.client() as founder:
-        founder.ledger.open()
+        founder.ledger.open(witnesses=witnesses)
     deadline = time.monotonic() + SPREAD_S
     for node in mesh.nodes.values():
         with node.client() as client:

@@ -1,0 +1,341 @@
+"""Many receipts of many hosts, settled while core, hosts and witnesses die by kill -9 at random moments.
+
+Real processes: four witnesses, a broker, a core that pays, and hosts. Each job names its host, so every host works.
+Most kills fall while jobs are done, booked and promised; the others while every host posts what it was promised, by
+hand or because its interval is over. In the end each job is paid once, every host has what its jobs come to, and every
+store and ledger verifies. What it cost on the wire is told as `bench ledger` counts it: blocks as each author says them
+once, and vouchers, of which a core that was killed has to ask every payee anew.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from http.client import HTTPConnection
+from pathlib import Path
+from random import Random
+from typing import TypeVar
+
+from offgrid.client import Client, OffgridError, payloads
+from offgrid.v1 import jobs_pb2, ledger_pb2
+from offgrid_node.folder import Folder, open_store
+from offgrid_node.local_mesh import LocalMesh, LocalNode
+from offgrid_node.protocol.jobs.table import ENDED
+from offgrid_node.protocol.ledger.delivery import METHOD
+from offgrid_node.protocol.ledger.tables import GIVEN
+from offgrid_tools import replaying
+from offgrid_tools.soak.audit import audit_stores
+from offgrid_tools.soak.audit_money import Money, audit_money, settle_money
+from offgrid_tools.soak.chance import chance
+from offgrid_tools.soak.clients import Writer
+from offgrid_tools.soak.kills import Killer, Say, Toll, open_ledger
+from offgrid_tools.soak.load import Acked
+from offgrid_tools.soak.patience import STILL_S, Patience
+
+T = TypeVar("T")
+
+WITNESSES = ("w1", "w2", "w3", "w4")
+CORE, BROKER = "core", "broker"
+START_AT_ONCE = 4
+START_MICRO = 1_000_000_000_000
+TOKENS_MAX = 10_000_000
+BATCH_MAX = 100
+JOBS_SHARE = 0.7  # of the kills fall while jobs are done
+POLL_S = 0.5
+ANSWER_BYTES = 16  # of a call with a voucher, as `bench ledger` counts it
+OPEN_STATES = [
+    jobs_pb2.JobState.Name(state).removeprefix("JOB_STATE_").lower()
+    for state in jobs_pb2.JobState.values()
+    if state and state not in ENDED
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """`interval_s` is the settlement interval: of a short one hosts post by themselves while jobs are done."""
+
+    seed: int
+    kills: int
+    receipts: int = 10_000
+    hosts: int = 64
+    interval_s: int = 3_600
+
+    @property
+    def host_names(self) -> list[str]:
+        return [f"h{number:02}" for number in range(self.hosts)]
+
+
+@dataclass(slots=True)
+class Work(Writer):
+    """One client of the core: batches of small jobs, each job for a host that it names."""
+
+    plan: Plan | None = None
+    killer: Killer | None = None
+    acked: list[Acked] = field(default_factory=list)
+    _task_id: str = ""
+
+    def begin(self, client: Client) -> None:
+        def task() -> str:
+            mission = client.missions.create("settling", request_id="settling-m")
+            return client.tasks.create(mission.mission_id, "settling", "compute", request_id="settling-t").task_id
+
+        self._task_id = self.insist(task) or ""
+
+    def step(self, client: Client, number: int) -> None:
+        """As many as the kills are due: jobs are under way as long as processes die."""
+        assert self.plan is not None
+        assert self.killer is not None
+        due = self.plan.receipts * (self.killer.done + 1) / max(1.0, JOBS_SHARE * self.plan.kills)
+        count = min(self.plan.receipts, int(due)) - len(self.acked)
+        if count <= 0:
+            if len(self.acked) == self.plan.receipts:
+                self.stop()
+            self._stop.wait(POLL_S)
+            return
+        batch = [self._job(len(self.acked) + place) for place in range(min(count, BATCH_MAX))]
+        specs = [spec for spec, _ in batch]
+        made = self.insist(lambda: client.jobs.start(self._task_id, specs, request_id=f"settling-{number}"))
+        if made is not None:
+            pairs = zip(made.job_ids, batch, strict=True)
+            self.acked += [Acked(job_id, content, dispatched=True) for job_id, (_, content) in pairs]
+
+    def _job(self, number: int) -> tuple[jobs_pb2.JobSpec, bytes]:
+        assert self.plan is not None
+        host, content = self.plan.host_names[number % self.plan.hosts], f"{number}".encode()
+        spec = jobs_pb2.JobSpec(
+            payload=payloads.builtin(input=content),
+            requirements=f'host == "{host}"',
+            size_tokens=self.rng.randint(1, TOKENS_MAX),
+        )
+        return spec, content
+
+
+class Vouchers:
+    """How many calls with vouchers the core has made, over its deaths: what it made after the last look and before it
+    died is not counted."""
+
+    def __init__(self, core: LocalNode) -> None:
+        self._core = core
+        self._stop = threading.Event()
+        self._before = self._now = 0.0
+
+    @property
+    def calls(self) -> int:
+        return int(self._before + self._now)
+
+    def run(self) -> None:
+        while not self._stop.wait(POLL_S):
+            self.look()
+
+    def look(self) -> None:
+        with suppress(OSError):
+            connection = HTTPConnection((self._core.folder / "data" / "metrics.address").read_text(), timeout=5)
+            try:
+                connection.request("GET", "/metrics")
+                page = connection.getresponse().read().decode()
+            finally:
+                connection.close()
+            calls = sum(float(line.rpartition(" ")[2]) for line in page.splitlines() if _is_of_vouchers(line))
+            if calls < self._now:
+                self._before += self._now
+            self._now = calls
+
+    def stop(self) -> None:
+        self._stop.set()
+
+
+def _is_of_vouchers(line: str) -> bool:
+    return line.startswith("offgrid_calls_total{") and METHOD.rpartition("/")[2] in line
+
+
+def soak_settling(plan: Plan, folder: Path | None, say: Say) -> Toll:
+    """The mesh's folder is kept if anything was violated, or if it was given."""
+    home = folder or Path(tempfile.mkdtemp(prefix="offgrid-settling-"))
+    toll = _soak(plan, home, say)
+    if toll.violations or folder is not None:
+        say(f"   the mesh's folder: {home}")
+    else:
+        shutil.rmtree(home, ignore_errors=True)
+    return toll
+
+
+def _soak(plan: Plan, home: Path, say: Say) -> Toll:
+    began, toll = time.monotonic(), Toll()
+    roles = {
+        **{name: ["core"] for name in WITNESSES},
+        CORE: ["core"],
+        BROKER: ["broker"],
+        **{name: ["host"] for name in plan.host_names},
+    }
+    settings = {
+        "economy__settlement_interval": plan.interval_s,
+        "mesh__probe_interval_ms": 1_000 + 50 * plan.hosts,
+        "node__log_level": "warning",
+    }
+    with LocalMesh(home, "settling", roles, **settings) as mesh:
+        core = mesh[CORE]
+        core.settings = {**core.settings, "metrics.listen": "127.0.0.1:0"}
+        mesh.start(START_AT_ONCE)
+        mesh.wait_alive()
+        mesh.wait_offers(plan.hosts)
+        open_ledger(mesh, witnesses=dict.fromkeys(WITNESSES, 0))
+        say(f"   {len(roles)} nodes after {time.monotonic() - began:.0f} s")
+        with mesh[WITNESSES[0]].client() as client:
+            first = client.ledger.block_page().newest + 1
+        hosts, victims = plan.host_names, [mesh[name] for name in (*WITNESSES, *plan.host_names)]
+        victims += [core] * len(hosts) + [mesh[name] for name in WITNESSES] * (len(hosts) // len(WITNESSES))
+        killer = Killer("any", victims, plan.kills, chance(f"{plan.seed}/kill"), say)
+        work = Work("work", chance(f"{plan.seed}/work"), lambda: core.client(5.0), plan=plan, killer=killer)
+        counted = Vouchers(core)
+        threads = [
+            threading.Thread(target=run, daemon=True) for run in (work.run, lambda: killer.run(plan.kills), counted.run)
+        ]
+        for thread in threads:
+            thread.start()
+        threads[0].join()
+        toll.violations += _all_ended(core, len(work.acked), Patience())
+        say(f"   {len(work.acked)} jobs have ended after {time.monotonic() - began:.0f} s, {killer.done} kills")
+        toll.violations += _settle(mesh, plan, killer, chance(f"{plan.seed}/settle"))
+        threads[1].join()
+        counted.stop()
+        threads[2].join()
+        counted.look()
+        money, unsettled = settle_money(mesh, CORE, [], Patience(), all_paid=True)
+        toll.violations += killer.violations + work.violations + unsettled
+        block_bytes = _block_bytes(mesh[WITNESSES[0]], first)
+        codes = mesh.stop()
+        toll.violations += [
+            f"{name} did not stop in order: exit code {code}" for name, code in codes.items() if code != 0
+        ]
+    stores = audit_stores(mesh, work.acked)
+    toll.violations += stores.broken + audit_money(money, [], stores.accepted) + audit_paid(money, plan)
+    toll.violations += _verified([mesh[name] for name in (CORE, WITNESSES[0], hosts[0])])
+    ended, voucher_bytes = _given(core)
+    toll.figures = {
+        "kills": killer.done,
+        "jobs paid once": sum(bool(booking.tx_id) for booking in money.bookings.bookings),
+        "holds ended": ended,
+        "block bytes per host": block_bytes // plan.hosts,
+        "voucher calls": counted.calls,
+        "voucher bytes per host": round(counted.calls * (voucher_bytes + ANSWER_BYTES) / plan.hosts),
+        "seconds": round(time.monotonic() - began),
+        "violations": len(toll.violations),
+    }
+    for what, count in toll.figures.items():
+        say(f"   {what:26} {count:>10,}")
+    say(f"   {stores.figures}")
+    return toll
+
+
+def _all_ended(core: LocalNode, count: int, patience: Patience) -> list[str]:
+    """Waits until all jobs have."""
+    with core.client(10) as client:
+        left = [f"{count} jobs"]
+        while left and patience.waits_for(left):
+            with suppress(OffgridError):
+                left = [job.job_id for job in client.jobs.list(states=OPEN_STATES)]
+            time.sleep(POLL_S)
+    return [f"job {job_id} has not ended, and for {STILL_S:.0f} s none has" for job_id in left[:20]]
+
+
+def _settle(mesh: LocalMesh, plan: Plan, killer: Killer, rng: Random) -> list[str]:
+    """Every host posts what it was promised, once it has been told all; spread over the kills that are left."""
+    with mesh[CORE].client(10) as client:
+        earned = _until(lambda: _earned(client))
+    if earned is None:
+        return [f"{CORE} still owes what no hold covers after {STILL_S:.0f} s"]
+    order, begin, broken = plan.host_names, killer.done, list[str]()
+    rng.shuffle(order)
+    for place, name in enumerate(order):
+        while killer.done < min(plan.kills, begin + (plan.kills - begin) * place // len(order)):
+            if killer.violations:
+                return broken
+            time.sleep(POLL_S)
+        if _until(partial(_posted, mesh[name], earned[mesh[name].node_id])) is None:
+            broken.append(f"{name} has not posted what it was promised after {STILL_S:.0f} s")
+    return broken
+
+
+def _until(question: Callable[[], T | None]) -> T | None:
+    """The first answer that is not None, of a node that may be dead just now; None when there is none in STILL_S."""
+    deadline = time.monotonic() + STILL_S
+    while time.monotonic() < deadline:
+        with suppress(OffgridError):
+            if (answer := question()) is not None:
+                return answer
+        time.sleep(POLL_S)
+    return None
+
+
+def _earned(core: Client) -> Counter[str] | None:
+    """By payee, what all jobs come to; None while anything is owed."""
+    found, earned = core.ledger.bookings(), Counter[str]()
+    for booking in found.bookings:
+        earned[booking.payee] += booking.amount_micro
+    return None if found.owed_micro else earned
+
+
+def _posted(host: LocalNode, earned_micro: int) -> bool | None:
+    """Whether it has signed for all of that; None while it has not been told of it."""
+    with host.client(10) as client:
+        got_micro = client.ledger.balance().final_micro - START_MICRO
+        if got_micro + client.ledger.status().promised_in_micro < earned_micro:
+            return None
+        try:
+            client.ledger.settle()
+        except OffgridError as error:
+            if error.reason != "NothingToSettle":
+                raise
+        return True
+
+
+def _block_bytes(witness: LocalNode, first: int) -> int:
+    with witness.client(30) as client:
+        return sum(block.ByteSize() for _, block in client.ledger.blocks(first))
+
+
+def audit_paid(money: Money, plan: Plan) -> list[str]:
+    """Each host has what its jobs come to and nothing more, and each job was paid."""
+    earned: Counter[str] = Counter()
+    for booking in money.bookings.bookings:
+        earned[booking.payee_name] += booking.amount_micro
+    broken = [f"job {b.job_id} is not paid" for b in money.bookings.bookings if not b.tx_id and b.amount_micro]
+    balances = {balance.name: balance.final_micro for balance in money.balances[CORE].balances}
+    for name in plan.host_names:
+        got = balances.get(name, 0) - START_MICRO
+        if got != earned[name]:
+            broken.append(f"{name} has got {got} millionths, its jobs come to {earned[name]}")
+    if len(money.bookings.bookings) != plan.receipts:
+        broken.append(f"{len(money.bookings.bookings)} jobs are booked, {plan.receipts} were asked for")
+    return broken
+
+
+def _verified(nodes: Sequence[LocalNode]) -> Iterator[str]:
+    """What is wrong with the ledgers of these, each worked out anew from its blocks."""
+    for node in nodes:
+        for finding in replaying.offline(node.folder).findings:
+            yield f"{node.name}: {finding.where}: {finding.what}"
+
+
+def _given(core: LocalNode) -> tuple[int, int]:
+    """How many holds have ended, and the bytes of a call with one voucher, as they stand at the core."""
+    store = open_store(Folder(core.folder).config({}), create=False)
+    try:
+        rows = [ledger_pb2.GivenHold.FromString(value) for _, value in store.scan(GIVEN)]
+    finally:
+        store.close()
+    sizes = [ledger_pb2.DeliverVouchersRequest(vouchers=[_voucher(row)]).ByteSize() for row in rows if row.amount_micro]
+    return sum(bool(row.ended) for row in rows), sum(sizes) // max(1, len(sizes))
+
+
+def _voucher(row: ledger_pb2.GivenHold) -> ledger_pb2.HoldVoucher:
+    return ledger_pb2.HoldVoucher(
+        terms=row.terms, amount_micro=row.amount_micro, count=row.count, root=row.root, signature=bytes(64)
+    )
