@@ -60,10 +60,13 @@ class Delivery:
             self._due_ms.setdefault(node, now.mono_ms + GATHER_MS)
 
     def ask_unsure(self, now: Now) -> None:
-        """At once, those who have to say first what they hold."""
+        """At once, those who have to say first what they hold; soon, those who are to end a hold."""
         for node in sorted(self.up - self._calling):
-            if self._given.unsure(node_id_bytes(node)):
+            payee = node_id_bytes(node)
+            if self._given.unsure(payee):
                 self._due_ms[node] = now.mono_ms
+            elif any(self._given.untold(payee)):
+                self.on_promised(node, now)
 
     def on_answered(self, tag: VoucherTag, answered: Answered, now: Now) -> None:
         self._calling.discard(tag.node)

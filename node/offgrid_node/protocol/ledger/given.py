@@ -9,7 +9,8 @@ paid twice.
 Nothing more is promised to the payee of a hold out of which this node may have promised more than it remembers: after
 each start until the payee has said what it holds (vouchers are in no block, so a node that came back from a copy of its
 disk finds out nowhere else); after a restore, and when the payee holds a higher voucher ("frozen"), until that hold has
-ended and shows what it was. Nor is anything out of one whose key was replaced or whose time is nearly over.
+ended and shows what it was: its payee is asked to end it at once. Nor is anything out of one whose key was replaced or
+whose time is nearly over.
 """
 
 from __future__ import annotations
@@ -124,10 +125,10 @@ class GivenHolds:
         return self._by_payee.get(payee, ())
 
     def untold(self, payee: bytes) -> Iterator[Given]:
-        """Those whose payee has not acked all that is promised, or not said yet what it holds, and whose key this node
-        signs with still."""
+        """Those whose payee has not acked all that is promised, or not said yet what it holds, or is to end them, and
+        whose key this node signs with still."""
         for given in self.of(payee):
-            told = given.is_sure and given.row.told_micro >= given.row.amount_micro
+            told = given.is_sure and given.row.told_micro >= given.row.amount_micro and not given.row.frozen
             if not told and self._may_sign(given) and given.row.state == OPEN:
                 yield given
 
@@ -145,6 +146,7 @@ class GivenHolds:
             count=row.count,
             root=voucher.root,
             signature=self._settings.signer.sign(voucher.digest(self._settings.salt)),
+            end=row.frozen,
         )
 
     # ---- promises

@@ -79,6 +79,8 @@ class Holding:
     def on_vouchers(self, command: DeliverVouchers, now: Now) -> ledger_pb2.DeliverVouchersResponse:
         self._look_ms = 0
         held = [self.taken.on_voucher(terms, voucher, now) for terms, voucher in command.vouchers]
+        for terms in (terms for terms, voucher in command.vouchers if voucher.end and self._voice.free):
+            self.taken.on_end_wanted(terms, now)
         return ledger_pb2.DeliverVouchersResponse(held_micro=held)
 
     def on_settle(self, command: Settle, now: Now) -> list[bytes]:

@@ -2,8 +2,9 @@
 
 A voucher is taken when its hold is final here: then the money is there, and nobody but this node can have it before
 its time is over. One transaction posts a hold, however many bookings its voucher covers: when the settlement interval
-is over since the first voucher came, before the hold's time is, or when the owner asks for it. The interval is over
-when either clock says so: that of the day knows how long this node was down, and may be set back while it is up.
+is over since the first voucher came, before the hold's time is, or when the owner or the payer asks for it. The
+interval is over when either clock says so: that of the day knows how long this node was down, and may be set back while
+it is up.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from offgrid_node.protocol.ledger.endings import ledger_event
 from offgrid_node.protocol.ledger.ends import Ends
 from offgrid_node.protocol.ledger.records import tx_id_of
 from offgrid_node.protocol.ledger.settings import LedgerSettings
-from offgrid_node.protocol.ledger.sources import CLOCK_MARGIN_US, HoldSource, HoldTerms, Post
+from offgrid_node.protocol.ledger.sources import CLOCK_MARGIN_US, GiveBack, HoldSource, HoldTerms, Post
 from offgrid_node.protocol.ledger.tables import TAKEN, TAKEN_OPEN
 from offgrid_node.protocol.ledger.transactions import Known
 
@@ -55,8 +56,16 @@ class TakenHolds:
         if voucher.amount_micro > row.voucher.amount_micro:
             self.promised_micro += voucher.amount_micro - row.voucher.amount_micro
             row.voucher.CopyFrom(voucher)
+            row.voucher.ClearField("end")
             self._draft.put(TAKEN, hold, row)
         return row.voucher.amount_micro
+
+    def on_end_wanted(self, terms: HoldTerms, now: Now) -> None:
+        """Its payer promises nothing more out of this hold: it is posted, or given back where nothing is held of it."""
+        if terms.account in self._held:
+            self._post(terms, now)
+        elif self._ends.is_funded(terms) and self._ends.own(terms) is None:
+            self._ends.sign(terms, GiveBack(), now)
 
     def on_settle(self, payer: bytes, now: Now) -> list[bytes]:
         """Posts what this payer has promised, or what all have (b""): the transactions, by digest, also of what was

@@ -29,6 +29,7 @@ from offgrid_node.protocol.ledger.settings import SETTLEMENT_INTERVAL_MS
 from offgrid_node.protocol.ledger.sources import (
     CLOCK_MARGIN_US,
     Close,
+    GiveBack,
     HoldSource,
     HoldTerms,
     NodeSource,
@@ -358,6 +359,12 @@ def test_a_payee_that_holds_more_than_was_promised_gets_nothing_more_out_of_that
     bench.step(cost("j-2", 10))
     assert booking(bench, "j-2").owed
     assert "was this node restored" in bench.machine.notices[0]
+    bench.wait(delivery.RETRY_MS)
+    ((call, voucher),) = told(bench)
+    assert voucher.end, "it is asked to post what it holds"
+    bench.answer(call, ledger_pb2.DeliverVouchersResponse(held_micro=[500]))
+    bench.wait(delivery.RETRY_MS)
+    assert [said.end for _, said in told(bench)] == [True], "until it has"
 
 
 @pytest.mark.parametrize("number", ["9" * 21, "²", "1" * 18])
@@ -487,6 +494,42 @@ def test_who_asks_by_a_voucher_over_nothing_is_told_what_is_held() -> None:
     bench.restart()
     bench.calm()
     assert deliver(bench, funded) == deliver(bench, question) == [300]
+
+
+def test_a_hold_whose_payer_promises_no_more_is_posted_at_once() -> None:
+    bench = Bench()
+    low, high = promised(bench, 300), promised(bench, 400, 2, fund=False)
+    deliver(bench, high)
+    low.end = True
+    assert deliver(bench, low) == [400]
+    (post,) = txs(bench)
+    assert isinstance(post.tx.source, HoldSource)
+    assert post.tx.source.act == Post(400, 2, high.root, high.signature)
+    assert deliver(bench, low) == [400]
+    assert txs(bench) == [], "once"
+
+
+def test_a_hold_out_of_which_nothing_is_held_is_given_back_once_its_payer_promises_no_more() -> None:
+    bench = Bench()
+    before = bench.balance(OWNER)
+    terms = promised(bench, 300).terms
+    question = ledger_pb2.HoldVoucher(terms=terms, end=True)
+    assert deliver(bench, question) == [0]
+    (back,) = txs(bench)
+    assert isinstance(back.tx.source, HoldSource)
+    assert back.tx.source.act == GiveBack()
+    assert deliver(bench, question) == [0]
+    assert txs(bench) == [], "once"
+    bench.finish(back)
+    assert before - bench.balance(OWNER) == 2 * FEE
+    assert deliver(bench, question) == [0]
+    assert txs(bench) == [], "there is nothing left to give back"
+
+
+def test_a_hold_that_is_not_final_is_not_given_back_yet() -> None:
+    bench = Bench()
+    deliver(bench, ledger_pb2.HoldVoucher(terms=promised(bench, 300, fund=False).terms, end=True))
+    assert txs(bench) == []
 
 
 def test_a_payee_whose_clock_was_wrong_posts_once_it_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
