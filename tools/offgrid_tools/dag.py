@@ -17,7 +17,21 @@ from offgrid.v1 import ledger_pb2
 from offgrid_node.protocol.errors import PeerFault
 from offgrid_node.protocol.ids import base32
 from offgrid_node.protocol.ledger.blocks import header_of
-from offgrid_node.protocol.ledger.items import Double, Fork, Item, Report, Seen, Statement, TxItem, Unlock, decode_item
+from offgrid_node.protocol.ledger.items import (
+    Cut,
+    Double,
+    Fork,
+    Item,
+    OrderItem,
+    Report,
+    Seal,
+    Seen,
+    Statement,
+    TxItem,
+    Unlock,
+    Wish,
+    decode_item,
+)
 from offgrid_node.protocol.ledger.records import tx_id_of
 from offgrid_node.protocol.mesh.records import decode_genesis
 
@@ -104,7 +118,7 @@ def _vertex(position: int, block: ledger_pb2.Block, salt: bytes, names: Mapping[
     header, kinds, details = signed.header, Counter[str](), list[str]()
     for encoded in block.items:
         try:
-            kind, detail = _item(decode_item(encoded, salt), names)
+            kind, detail = _item(decode_item(encoded, salt), names, salt)
         except PeerFault:
             kind, detail = "other", "an item that cannot be read"
         kinds[kind] += 1
@@ -117,7 +131,7 @@ def _vertex(position: int, block: ledger_pb2.Block, salt: bytes, names: Mapping[
     )  # fmt: skip
 
 
-def _item(item: Item, names: Mapping[str, str]) -> tuple[str, str]:
+def _item(item: Item, names: Mapping[str, str], salt: bytes) -> tuple[str, str]:
     """Its kind, as KINDS has it, and a few words."""
 
     def called(account: bytes) -> str:
@@ -142,6 +156,14 @@ def _item(item: Item, names: Mapping[str, str]) -> tuple[str, str]:
             return "other", f"{called(source.account)} asks that its slot {seq} ends"
         case Report(account, seq, ballot):
             return "other", f"report at ballot {ballot} in slot {seq} of {called(account)}"
+        case Wish():
+            return "other", "wishes that the epoch ends"
+        case OrderItem(order):
+            return "other", f"{called(order.issuer)} orders {len(order.witnesses)} witnesses for epoch {order.epoch}"
+        case Cut(checkpoint):
+            return "other", f"epoch {checkpoint.epoch} could end with {checkpoint.digest(salt).hex()[:DIGEST_CHARS]}"
+        case Seal(epoch, digest):
+            return "other", f"epoch {epoch} has ended with {digest.hex()[:DIGEST_CHARS]}"
 
 
 def _called(vertex: Vertex | None, digest: str) -> str:

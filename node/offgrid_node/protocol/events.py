@@ -44,6 +44,15 @@ class KeyReplaced:
 
 
 @dataclass(frozen=True, slots=True)
+class AdminChanged:
+    """mesh → ledger: a member is an admin now, or is none any more. Said when this node learns it, and of all admins
+    at start."""
+
+    node_id: str
+    admin: bool
+
+
+@dataclass(frozen=True, slots=True)
 class OpenQuorum:
     """objects → quorum: this node needs acks of `subject`. Said again it is answered again; with other members, another
     layout or something `lost` it opens the next epoch, in which acks count on as far as they are for what it asks. A

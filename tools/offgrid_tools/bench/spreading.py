@@ -24,13 +24,13 @@ from offgrid_node.protocol.ids import base32, node_id_bytes
 from offgrid_node.protocol.ledger.blocks import CheckedBlock, seal_block
 from offgrid_node.protocol.ledger.chains import Chains
 from offgrid_node.protocol.ledger.commands import PushBlocks, SyncBlocks
-from offgrid_node.protocol.ledger.committee import Committee
 from offgrid_node.protocol.ledger.epochs import Epochs
 from offgrid_node.protocol.ledger.gossip import Gossip, Tag
 from offgrid_node.protocol.ledger.intake import Intake
 from offgrid_node.protocol.ledger.items import Item, Statement
 from offgrid_node.protocol.ledger.meeting import question_of
 from offgrid_node.protocol.ledger.orphans import Orphans
+from offgrid_node.protocol.ledger.records import LedgerGenesis
 from offgrid_node.protocol.ledger.voice import Voice
 from offgrid_node.protocol.ledger.words import words_of
 from offgrid_node.protocol.mesh.wrapping import WrappingKey
@@ -129,12 +129,12 @@ class _Node:
         self.chains = Chains(self._draft, SALT)
         self.chains.load(GENESIS)
         self._orphans, self._voice = Orphans(self._draft), Voice(self._draft)
-        epochs = Epochs(self.own)
-        epochs.enter(0, Committee(((name, 1_000),)))
+        epochs = Epochs(self.own, SALT, self._draft)
+        epochs.load(LedgerGenesis(name, ((name, 1_000),), (), 0, 0), Now(0, 0))
         self._voice.load(epochs, self.own, -TIMEOUT_MS)
         self._intake = Intake(
             self.own, SALT, self._draft, epochs, self.chains, self._orphans, self._voice,
-            _Slots(),  # type: ignore[arg-type]
+            _Slots(), None,  # type: ignore[arg-type]
         )  # fmt: skip
         self.gossip = Gossip(name, self._draft, self.chains, self._orphans, self._voice)
         self._wake_ms = -1

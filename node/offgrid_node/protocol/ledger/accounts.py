@@ -69,6 +69,7 @@ class Accounts:
         self._genesis_digest = b""
         self.totals = Totals()
         self.totals_changed = False
+        self.changes = 0  # how often anything has changed since the start
 
     def load(self, genesis_digest: bytes) -> None:
         self._genesis_digest = genesis_digest
@@ -105,6 +106,22 @@ class Accounts:
             self._changed[account] = dst
         self.totals.fees_micro += tx.fee_micro
         self.totals_changed = True
+        self.changes += 1
+
+    def credit(self, account: bytes, amount_micro: int) -> None:
+        """Out of the fees."""
+        held = self.get(account)
+        held.balance_micro += amount_micro
+        self._changed[account] = held
+        self.totals.fees_micro -= amount_micro
+        self.totals_changed = True
+        self.changes += 1
+
+    def all(self) -> dict[bytes, Account]:
+        """Every account that has had money, as it stands: this reads all rows."""
+        found = {account: Account.decode(row) for account, row in self._draft.committed(ACCOUNTS, b"")}
+        found.update(self._held)
+        return {account: held for account, held in found.items() if not held.untouched}
 
     def skip(self, account: bytes, seq: int, digest: bytes) -> None:
         """The account's next slot ends with the no-op of this digest: nothing moves."""
@@ -112,6 +129,7 @@ class Accounts:
         assert seq == held.next_seq, "slots are applied in their order"
         held.next_seq, held.head = seq + 1, digest
         self._changed[account] = held
+        self.changes += 1
 
     def flush(self) -> None:
         """The end of a step: what has changed becomes rows."""

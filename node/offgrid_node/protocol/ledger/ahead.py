@@ -55,6 +55,10 @@ class Ahead:
         if self._slots.changed:
             self._due_ms = now.mono_ms
 
+    def enter(self, now: Now) -> None:
+        """An epoch has begun: what blocks said before is in rows, or counts for nothing."""
+        self._due_ms = now.mono_ms
+
     def deadline_ms(self) -> int | None:
         return self._due_ms
 

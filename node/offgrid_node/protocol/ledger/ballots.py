@@ -5,28 +5,36 @@ The rules are recovery.py's, the rows those of disputes.py and aside.py.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from typing import Protocol
 
 from offgrid_node.protocol.draft import Draft
 from offgrid_node.protocol.ledger.aside import Aside
 from offgrid_node.protocol.ledger.committee import Committee
 from offgrid_node.protocol.ledger.disputes import DIGESTS_MAX, Dispute, Disputes
-from offgrid_node.protocol.ledger.items import Report, Statement, Unlock
-from offgrid_node.protocol.ledger.recovery import Holds, Recovery
-from offgrid_node.protocol.ledger.slots import Slot, Slots, Tally
-from offgrid_node.protocol.ledger.transactions import Transactions
+from offgrid_node.protocol.ledger.items import Report, Statement
+from offgrid_node.protocol.ledger.recovery import Free, Holds, Recovery
+from offgrid_node.protocol.ledger.slots import Slot, Tally
+
+IsHere = Callable[[Slot, bytes], bool]  # whether what that digest names in that slot is here
+
+
+class Makes(Protocol):
+    def make(self, account: bytes, seq: int) -> Slot:
+        """The slot to change."""
+        ...
 
 
 class Ballots:
     """Every statement counts, as at ballot 0; what cannot be counted yet waits."""
 
-    def __init__(self, salt: bytes, draft: Draft, slots: Slots, transactions: Transactions) -> None:
-        self._slots, self._transactions = slots, transactions
+    def __init__(self, salt: bytes, draft: Draft, slots: Makes, is_here: IsHere) -> None:
+        self._slots, self._is_here = slots, is_here
         self._disputes, self._aside, self._recovery = Disputes(draft), Aside(draft), Recovery(salt)
-        self._own_bit = 0
+        self._committee, self._own_bit = Committee(()), 0
 
     def open(self, committee: Committee, own_bit: int) -> None:
-        self._own_bit = own_bit
+        self._committee, self._own_bit = committee, own_bit
         self._recovery.open(committee, own_bit)
 
     # ---- questions
@@ -37,6 +45,14 @@ class Ballots:
     def noop(self, slot: Slot) -> bytes:
         """The digest by which the slot ends with nothing."""
         return self._recovery.noop(slot)
+
+    def certificates(self, slot: Slot) -> list[tuple[int, bytes]]:
+        """What a quorum has voted for in a slot, each with its ballot, the highest first."""
+        return [(at, digest) for at, digest, tally in self._tallies(slot) if self._committee.enough(tally.voted)]
+
+    def confirmed(self, slot: Slot) -> list[tuple[int, bytes]]:
+        """What this witness has confirmed there, at which ballots, the highest first."""
+        return [(at, digest) for at, digest, tally in self._tallies(slot) if tally.confirmed & self._own_bit]
 
     def within_reach(self, name: bytes, seq: int, ballot: int) -> bool:
         """Whether an honest witness may be at that ballot of an open slot."""
@@ -71,9 +87,17 @@ class Ballots:
             self._aside.put_report(slot.key, report, bit)
             slot.aside = True
 
-    def on_unlock(self, unlock: Unlock) -> None:
-        _, dispute = self._make(unlock.account, unlock.seq)
+    def on_unlock(self, name: bytes, seq: int) -> None:
+        _, dispute = self._make(name, seq)
         dispute.unlocked = True
+
+    def reopen(self, slot: Slot) -> None:
+        """An epoch has ended, and with it all that was said of the slot; that its owner wants it to end stays."""
+        unlocked = self.is_unlocked(slot.account, slot.seq)
+        self.close(slot)
+        slot.aside, slot.disputed = False, unlocked
+        if unlocked:
+            self._disputes.make(slot.account, slot.seq).unlocked = True
 
     def on_time(self, now_ms: int) -> list[bytes]:
         """Accounts in whose slots a ballot has just had its time."""
@@ -84,7 +108,7 @@ class Ballots:
     def put_aside(self, slot: Slot, tallies: Mapping[bytes, Tally], statement: Statement, bit: int) -> bool:
         """Whether this witness names so many transactions at one ballot that this one, not known here, has to wait."""
         digest = statement.tx_digest
-        if len(tallies) < DIGESTS_MAX or self._transactions.of_slot(slot.account, slot.seq, digest) is not None:
+        if len(tallies) < DIGESTS_MAX or self._is_here(slot, digest):
             return False
         named = [other for other, tally in tallies.items() if (tally.voted | tally.confirmed) & bit]
         if len(named) < DIGESTS_MAX or digest in named:
@@ -102,12 +126,13 @@ class Ballots:
 
     # ---- what to say
 
-    def next_word(self, slot: Slot, holds: Holds, now_ms: int) -> Statement | Report | None:
-        """The next thing that this witness has to say at ballots above 0; by saying it, it is bound by it."""
+    def next_word(self, slot: Slot, holds: Holds, now_ms: int, free: Free | None = None) -> Statement | Report | None:
+        """The next thing that this witness has to say at ballots above 0; by saying it, it is bound by
+        it. What is `free` to be voted for where there is no certificate is the no-op, unless something else is said."""
         dispute = self.dispute(slot) or Dispute(slot.account, slot.seq)
         if slot.aside:
             self._take_up_reports(slot, dispute)
-        word = self._recovery.next_word(slot, dispute, holds, now_ms)
+        word = self._recovery.next_word(slot, dispute, holds, free or (lambda _: [self.noop(slot)]), now_ms)
         if isinstance(word, Report):
             self.on_report(word, self._own_bit)
         elif word is not None:
@@ -139,6 +164,13 @@ class Ballots:
         self._aside.trim()
 
     # ---- inside
+
+    def _tallies(self, slot: Slot) -> Iterator[tuple[int, bytes, Tally]]:
+        dispute = self.dispute(slot)
+        if dispute is not None:
+            yield from dispute.all_tallies()
+        for digest, tally in slot.tallies.items():
+            yield 0, digest, tally
 
     def _make(self, name: bytes, seq: int) -> tuple[Slot, Dispute]:
         """The slot and its dispute, to change."""

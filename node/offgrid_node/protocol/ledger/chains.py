@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from offgrid.v1 import ledger_pb2
 from offgrid_node.protocol.draft import Draft
 from offgrid_node.protocol.ledger.blocks import CheckedBlock
+from offgrid_node.protocol.ledger.checkpoints import Base
 from offgrid_node.protocol.ledger.heads import Heads, Span
 from offgrid_node.protocol.ledger.items import SignedHeader
 from offgrid_node.protocol.ledger.records import HEADER_KIND, PARENTS_MAX, Header
@@ -125,6 +126,25 @@ class Chains:
         """A whole block as it is passed on."""
         return self._draft.get(LOG, number_key(place))
 
+    def base_of(self, name: bytes) -> Base:
+        """Its newest block that stands in its chain below every fork that is known."""
+        author = self.author(name)
+        if author.plain(author.height):
+            return Base(name, author.height, author.digest, author.forked_at)
+        below = self.header_at(name, author.forked_at - 1)
+        height, digest = (author.forked_at - 1, below.digest) if below is not None else (0, NOTHING)
+        return Base(name, height, digest, author.forked_at)
+
+    def has_base(self, base: Base) -> bool:
+        """Whether the block is held in its author's chain, and a fork of which it tells is known."""
+        author = self.author(base.author)
+        if base.forked_at and not (author.frozen and base.height < base.forked_at >= author.forked_at):
+            return False
+        if not base.height:
+            return base.digest == NOTHING and base.forked_at > 0
+        held = self.header_at(base.author, base.height)
+        return held is not None and held.digest == base.digest
+
     # ---- what others lack
 
     def in_order(self, spans: Iterable[Span]) -> Iterator[tuple[int, bytes, int]]:
@@ -202,6 +222,10 @@ class Chains:
         for _, digest in untold:
             self._tell(digest)
         return untold
+
+    def enter(self) -> None:
+        """An epoch has begun: whoever begins with it need not find what is older, so our blocks do not name it."""
+        self._unnamed.clear()
 
     def take_parents(self, own: bytes) -> tuple[bytes, ...]:
         """For this node's next block: the newest blocks of others that none of ours has named yet."""

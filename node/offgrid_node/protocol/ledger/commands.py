@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from offgrid.v1 import common_pb2, ledger_pb2
 from offgrid_node.protocol.ledger.blocks import CheckedBlock
-from offgrid_node.protocol.ledger.items import TxItem
+from offgrid_node.protocol.ledger.items import OrderItem, TxItem
 from offgrid_node.protocol.ledger.meeting import Question
 from offgrid_node.protocol.ledger.records import LedgerGenesis, Tx
 from offgrid_node.protocol.ledger.sources import HoldTerms
@@ -133,6 +133,27 @@ class DeliverVouchers:
     """
 
     vouchers: tuple[tuple[HoldTerms, ledger_pb2.HoldVoucher], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class OrderCommittee:
+    """Who is to witness from the next epoch on, as an admin of the mesh has signed it; the handler has checked that.
+    Asked again it changes nothing.
+
+    Answered with OrderCommitteeResponse. FailedPrecondition (EconomyOff, LedgerNotOpen, Muted, NotAnAdmin, OldKey,
+    WrongEpoch, OtherLedger), Unavailable (StillLearning).
+    """
+
+    item: OrderItem
+
+
+@dataclass(frozen=True, slots=True)
+class EndEpoch:
+    """This node, a witness, wishes that the epoch ends. Asked again it changes nothing.
+
+    Answered with EndEpochResponse. FailedPrecondition (EconomyOff, LedgerNotOpen, Muted, NotAWitness), Unavailable
+    (StillLearning).
+    """
 
 
 @dataclass(frozen=True, slots=True)

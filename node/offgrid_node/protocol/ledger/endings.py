@@ -12,8 +12,8 @@ from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.ids import node_id_from
 from offgrid_node.protocol.ledger.accounts import Account, Accounts
 from offgrid_node.protocol.ledger.ballots import Ballots
-from offgrid_node.protocol.ledger.committee import Committee
 from offgrid_node.protocol.ledger.disputes import Dispute
+from offgrid_node.protocol.ledger.epochs import Epochs
 from offgrid_node.protocol.ledger.records import Tx, tx_id_of
 from offgrid_node.protocol.ledger.slots import Slot, Slots, Tally
 from offgrid_node.protocol.ledger.transactions import Known, Transactions
@@ -23,15 +23,22 @@ class Endings:
     """What could end a slot, and what has."""
 
     def __init__(
-        self, draft: Draft, accounts: Accounts, slots: Slots, transactions: Transactions, ballots: Ballots
+        self,
+        draft: Draft,
+        epochs: Epochs,
+        accounts: Accounts,
+        slots: Slots,
+        transactions: Transactions,
+        ballots: Ballots,
     ) -> None:
-        self._draft, self._accounts, self._slots = draft, accounts, slots
+        self._draft, self._epochs, self._accounts, self._slots = draft, epochs, accounts, slots
         self._transactions, self._ballots = transactions, ballots
-        self._committee = Committee(())
+        self._committee = epochs.committee
         self._ended: list[Known] = []
 
-    def open(self, committee: Committee) -> None:
-        self._committee = committee
+    def open(self) -> None:
+        """At the start, and when an epoch is entered."""
+        self._committee = self._epochs.committee
 
     # ---- questions
 
@@ -58,6 +65,11 @@ class Endings:
                 return self._apply(slot, dispute, digest, tally, now)
         return None
 
+    def end_by_cut(self, slot: Slot, digest: bytes, now: Now) -> list[bytes]:
+        """The account's next slot ends with this, as the epoch's cut says."""
+        tally = slot.tallies.get(digest) or Tally()
+        return self._apply(slot, self._ballots.dispute(slot), digest, tally, now)
+
     def take(self) -> list[Known]:
         """Transactions that became final or void since it was asked last."""
         ended, self._ended = self._ended, []
@@ -68,11 +80,12 @@ class Endings:
     def _apply(self, slot: Slot, dispute: Dispute | None, digest: bytes, tally: Tally, now: Now) -> list[bytes]:
         """The slot ends with this transaction, or with the no-op."""
         touched = [slot.account]
+        self._epochs.move()
         known = self._transactions.of_slot(slot.account, slot.seq, digest)
         if known is not None:
             tx = known.item.tx
             self._accounts.apply(tx, digest)
-            self._transactions.end(known, ledger_pb2.TX_STATE_FINAL, tally, now)
+            self._transactions.end(known, ledger_pb2.TX_STATE_FINAL, tally, now, epoch=self._epochs.number)
             self._ended.append(known)
             event = ledger_event(tx, digest, "final")
             touched += [name for name, _ in tx.outputs]

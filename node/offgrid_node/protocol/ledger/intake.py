@@ -22,20 +22,26 @@ from offgrid_node.protocol.ledger.blocks import CheckedBlock
 from offgrid_node.protocol.ledger.chains import TELL_FORK, Chains
 from offgrid_node.protocol.ledger.epochs import Epochs
 from offgrid_node.protocol.ledger.items import (
+    Cut,
     Double,
     Fork,
     Item,
+    OrderItem,
     Report,
+    Seal,
     Seen,
     SignedHeader,
     Statement,
     TxItem,
     Unlock,
+    Wish,
     decode_item,
     fork_of,
 )
 from offgrid_node.protocol.ledger.orphans import Orphans
+from offgrid_node.protocol.ledger.records import Header
 from offgrid_node.protocol.ledger.tables import FORKS
+from offgrid_node.protocol.ledger.turning import Turning
 from offgrid_node.protocol.ledger.voice import Voice
 from offgrid_node.protocol.ledger.witness import Witness
 
@@ -55,9 +61,11 @@ class Intake:
         orphans: Orphans,
         voice: Voice,
         witness: Witness,
+        turning: Turning,
     ) -> None:
         self._own, self._salt, self._draft, self._epochs = own, salt, draft, epochs
         self._chains, self._orphans, self._voice, self._witness = chains, orphans, voice, witness
+        self._turning = turning
 
     def of_use(self, headers: Sequence[SignedHeader]) -> list[bool]:
         """Of the blocks of one call, each in its place: whether it would be looked at once its signatures hold. What
@@ -146,13 +154,15 @@ class Intake:
             if isinstance(item, Statement):  # of these there are thousands a second
                 self._witness.on_statement(item, bit)
             else:
-                self._on_item(item, header.author, bit, sender, now)
+                self._on_item(item, header, bit, sender, now)
         return True
 
-    def _on_item(self, item: Item, author: bytes, bit: int, sender: str, now: Now) -> None:
+    def _on_item(self, item: Item, header: Header, bit: int, sender: str, now: Now) -> None:
         match item:
             case TxItem():
                 self._witness.on_tx(item, now)
+                if header.epoch < self._epochs.number:
+                    self._witness.carry(item)
             case Double(first, second):
                 self._witness.on_tx(first, now, told=True)
                 self._witness.on_tx(second, now, told=True)
@@ -167,7 +177,15 @@ class Intake:
                 self._witness.on_unlock(item)
             case Seen(name, digest):
                 if self._chains.author(name).frozen and not self._chains.holds(digest):
-                    self._orphans.want([digest], author, sender, now.mono_ms, named=True)
+                    self._orphans.want([digest], header.author, sender, now.mono_ms, named=True)
+            case Wish():
+                self._turning.on_wish(bit)
+            case OrderItem():
+                self._turning.on_order(item)
+            case Cut():
+                self._turning.on_cut(item, bit)
+            case Seal():
+                self._turning.on_seal(item, header.author)
 
     def _on_fork(self, block: CheckedBlock) -> None:
         held = self._chains.header_at(block.header.author, block.header.height)
@@ -178,6 +196,7 @@ class Intake:
         name, height = fork.first.header.author, fork.first.header.height
         self._draft.put_bytes(FORKS, name, fork.encode())
         self._chains.freeze(name, height)
+        self._turning.on_fork(fork)
         self._voice.accuse(name, f"{base32(name)} signed two blocks at height {height}: no more of it is taken in")
         if name == self._own:
             self._voice.mute(f"this node signed two blocks at height {height}: was it restored from a backup?")

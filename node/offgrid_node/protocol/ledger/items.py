@@ -12,6 +12,10 @@ above 0 are recovery.py's.
     seen        6 | author20 | digest32
     unlock      7 | sig64 | source (of a node or a lane) | seq8
     report      8 | account20 | seq8 | ballot4 | certificate's ballot4 | certificate's tx32
+    wish        9
+    order       10 | sig64 | order body
+    cut         11 | len2 checkpoint body | n2 x target | n2 x head   (checkpoints.py)
+    seal        12 | epoch4 | checkpoint's digest32 | sig64
 """
 
 from __future__ import annotations
@@ -19,19 +23,28 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from offgrid_node.protocol.errors import PeerFault
 from offgrid_node.protocol.ids import node_id_from
+from offgrid_node.protocol.ledger.checkpoints import ORDER_KIND, Base, Checkpoint, Order, Target, targets_digest
 from offgrid_node.protocol.ledger.records import HEADER_KIND, TX_KIND, Header, Tx, unlock_digest
 from offgrid_node.protocol.ledger.sources import HOLD, HoldSource, LaneSource, NodeSource, Post, Source, read_source
 from offgrid_node.protocol.signing import SIGNATURE_BYTES, BodyReader, BodyWriter, digest_of
 
-TX, VOTE, CONFIRM, FORK, DOUBLE, SEEN, UNLOCK, REPORT = 1, 2, 3, 4, 5, 6, 7, 8
-SIGNATURES = {TX: 1, FORK: 2, DOUBLE: 4, UNLOCK: 1}  # within an item of that kind, at most; of a hold's one more
+TX, VOTE, CONFIRM, FORK, DOUBLE, SEEN, UNLOCK, REPORT, WISH, ORDER, CUT, SEAL = range(1, 13)
+SIGNATURES = {
+    TX: 1,
+    FORK: 2,
+    DOUBLE: 4,
+    UNLOCK: 1,
+    ORDER: 1,
+}  # within an item of that kind, at most; of a hold's one more
 _SOURCE_AT = 1 + SIGNATURE_BYTES + 1  # in a transaction's item: behind its signature and its version
 _HOLD = bytes((HOLD,))
 _STATEMENT = struct.Struct(">B20sQI32s")
 _SEEN = struct.Struct(">B20s32s")
+_SEAL = struct.Struct(">BI32s64s")
 _REPORT = struct.Struct(">B20sQII32s")
 
 
@@ -150,7 +163,57 @@ class Report:
         return _REPORT.pack(REPORT, self.account, self.seq, self.ballot, self.certified_ballot, self.certified)
 
 
-Item = TxItem | Statement | Fork | Double | Seen | Unlock | Report
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """The author of the block wants its epoch to end."""
+
+    def encode(self) -> bytes:
+        return bytes((WISH,))
+
+
+@dataclass(frozen=True, slots=True)
+class OrderItem:
+    """An order as an admin of the mesh signed it."""
+
+    order: Order
+    body: bytes
+    signature: bytes
+    digest: bytes
+
+    def encode(self) -> bytes:
+        return bytes((ORDER,)) + self.signature + self.body
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """What the block's epoch could end with. Of authors that `heads` does not name it is what it was before."""
+
+    checkpoint: Checkpoint
+    targets: tuple[Target, ...]
+    heads: tuple[Base, ...]
+
+    def encode(self) -> bytes:
+        writer = BodyWriter().uint(CUT, 1).blob(self.checkpoint.encode())
+        for parts in (self.targets, self.heads):
+            encoded = b"".join(part.encode() for part in parts)
+            writer.uint(len(parts), 2).fixed(encoded, len(encoded))
+        return writer.done()
+
+
+@dataclass(frozen=True, slots=True)
+class Seal:
+    """The author of the block holds that checkpoint of that epoch final: its signature of receipts.Final over the cut's
+    slot. Whoever leans on it checks it; no block is refused for a wrong one."""
+
+    epoch: int
+    digest: bytes
+    signature: bytes
+
+    def encode(self) -> bytes:
+        return _SEAL.pack(SEAL, self.epoch, self.digest, self.signature)
+
+
+Item = TxItem | Statement | Fork | Double | Seen | Unlock | Report | Wish | OrderItem | Cut | Seal
 
 
 def decode_item(data: bytes, salt: bytes) -> Item:
@@ -171,6 +234,15 @@ def decode_item(data: bytes, salt: bytes) -> Item:
         return _unlock(data[1:], salt)
     if kind == REPORT and len(data) == _REPORT.size:
         return _report(data)
+    if kind == WISH and len(data) == 1:
+        return Wish()
+    if kind == ORDER:
+        body, signature = data[1 + SIGNATURE_BYTES :], data[1 : 1 + SIGNATURE_BYTES]
+        return OrderItem(Order.decode(body), body, signature, digest_of(ORDER_KIND, salt, body))
+    if kind == CUT:
+        return decode_cut(data, salt)
+    if kind == SEAL and len(data) == _SEAL.size:
+        return Seal(*_SEAL.unpack(data)[1:])
     raise _malformed("item", f"kind {kind} of {len(data)} bytes is not known")
 
 
@@ -186,6 +258,8 @@ def claims(item: Item, salt: bytes) -> Iterator[Claim]:
                 )
         case Unlock(source, seq, signature, digest):
             yield _owners_claim(source, seq, digest, signature)
+        case OrderItem(order, _, signature, digest):
+            yield Claim(node_id_from(order.issuer), digest, signature, key=order.key)
         case Double(first, second):
             yield from claims(first, salt)
             yield from claims(second, salt)
@@ -239,6 +313,24 @@ def _report(data: bytes) -> Report:
     if certified_ballot and not any(certified):
         raise _malformed("report", f"no certificate, of ballot {certified_ballot}")
     return Report(account, seq, ballot, certified_ballot, certified)
+
+
+def decode_cut(data: bytes, salt: bytes) -> Cut:
+    """Raises PeerFault for anything that `encode` would not have written."""
+    try:
+        reader = BodyReader(data[1:])
+        checkpoint = Checkpoint.decode(reader.blob())
+        targets = tuple(Target.read(reader) for _ in range(reader.uint(2)))
+        heads = tuple(Base.read(reader) for _ in range(reader.uint(2)))
+        reader.end()
+    except ValueError as error:
+        raise _malformed("cut", str(error)) from error
+    for what, names in (("accounts", [each.account for each in targets]), ("authors", [each.author for each in heads])):
+        if any(one >= other for one, other in pairwise(names)):
+            raise _malformed("cut", f"{what} must ascend")
+    if targets_digest(targets, salt) != checkpoint.targets:
+        raise _malformed("cut", "its targets are not those of its checkpoint")
+    return Cut(checkpoint, targets, heads)
 
 
 def _tx_item(body: bytes, signature: bytes, salt: bytes) -> TxItem:

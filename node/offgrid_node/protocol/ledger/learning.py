@@ -40,16 +40,19 @@ class Learning:
         self.at_work = False
         self._met = False  # somebody has shown what it holds: a lone witness needs no weight, and yet its blocks
         self.answered = 0  # witnesses whose newest block of this node's is here
+        self._own = b""
+        self._told: set[bytes] = set()  # all whose newest block of this node's is here
         self._missing: dict[bytes, bytes] = {}  # peer → the block that it has shown, which is not here
         self._came: dict[bytes, int] = {}  # own blocks that are here and not in the chain yet, each with its height
         self._patient_until_ms: int | None = None
         self._meeting_until_ms: int | None = None
 
     def load(self, committee: Committee, own: bytes, now_ms: int) -> None:
-        self._committee, self._own_bit = committee, committee.bit_of(own)
-        self.needed_milli = min(committee.quorum_milli, committee.weight(committee.all & ~self._own_bit))
+        self._own = own
+        self._told.clear()
+        self._follow(committee)
         self.at_work = self._draft.get(META, LEARN_KEY) is not None
-        self._met, self.answered, self._patient_until_ms = False, 0, None
+        self._met, self._patient_until_ms = False, None
         self._missing.clear()
         self._came.clear()
         self._meeting_until_ms = now_ms + MEET_MS if self.at_work else None
@@ -91,11 +94,17 @@ class Learning:
         self._met = True
         if held:
             self._missing.pop(account, None)
+            if len(self._told) < SHOWN_MAX:
+                self._told.add(account)
             self.answered |= self._committee.bit_of(account)
         elif account in self._missing or len(self._missing) < SHOWN_MAX:
             self._missing[account] = digest
             if self._patient_until_ms is None:
                 self._be_patient(now_ms)
+
+    def enter(self, committee: Committee) -> None:
+        """Another epoch has begun: the witnesses of now are asked."""
+        self._follow(committee)
 
     def on_came(self, digest: bytes, height: int) -> None:
         """A block of this node's own has come, under its signature, and is not in its chain yet. Nobody else makes
@@ -123,6 +132,13 @@ class Learning:
         return True
 
     # ---- inside
+
+    def _follow(self, committee: Committee) -> None:
+        self._committee, self._own_bit = committee, committee.bit_of(self._own)
+        self.needed_milli = min(committee.quorum_milli, committee.weight(committee.all & ~self._own_bit))
+        self.answered = 0
+        for account in self._told:
+            self.answered |= committee.bit_of(account)
 
     @property
     def _enough(self) -> bool:

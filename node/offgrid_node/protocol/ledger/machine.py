@@ -10,7 +10,7 @@ With the economy off the machine is silent: it refuses commands, ignores costs a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from offgrid.v1 import common_pb2, ledger_pb2
 from offgrid_node.protocol.clock import Now
@@ -18,23 +18,25 @@ from offgrid_node.protocol.draft import Draft
 from offgrid_node.protocol.effects import Answered, Asked, Effect, Rows, Woke
 from offgrid_node.protocol.errors import AlreadyExists, FailedPrecondition, Fault, Internal
 from offgrid_node.protocol.etypes import EventType
-from offgrid_node.protocol.events import CostIncurred, KeyReplaced, PeerDown, PeerUp
+from offgrid_node.protocol.events import AdminChanged, CostIncurred, KeyReplaced, PeerDown, PeerUp
 from offgrid_node.protocol.ids import node_id_bytes
 from offgrid_node.protocol.ledger import commands
 from offgrid_node.protocol.ledger.accounts import Accounts
 from offgrid_node.protocol.ledger.ahead import Ahead
-from offgrid_node.protocol.ledger.blocks import BLOCK_BYTES_MAX, BLOCK_ITEMS_MAX, BLOCK_SIGNATURES_MAX, seal_block
+from offgrid_node.protocol.ledger.blocks import seal_block
 from offgrid_node.protocol.ledger.by_hand import ByHand
 from offgrid_node.protocol.ledger.chains import Chains
+from offgrid_node.protocol.ledger.cut_slot import CutSlot
 from offgrid_node.protocol.ledger.delivery import VoucherTag
 from offgrid_node.protocol.ledger.epochs import Epochs
 from offgrid_node.protocol.ledger.exposures import AMOUNT_BYTES
 from offgrid_node.protocol.ledger.gossip import Gossip, Tag
 from offgrid_node.protocol.ledger.holding import Holding
 from offgrid_node.protocol.ledger.intake import Intake
-from offgrid_node.protocol.ledger.items import Item, SignedHeader, signatures_in
+from offgrid_node.protocol.ledger.items import Item, SignedHeader
 from offgrid_node.protocol.ledger.keys import Keys
 from offgrid_node.protocol.ledger.orphans import Orphans
+from offgrid_node.protocol.ledger.parcels import made_us, parcels
 from offgrid_node.protocol.ledger.reach import Reach
 from offgrid_node.protocol.ledger.records import LedgerGenesis
 from offgrid_node.protocol.ledger.settings import LedgerSettings
@@ -42,14 +44,12 @@ from offgrid_node.protocol.ledger.slots import Slots
 from offgrid_node.protocol.ledger.tables import CREDIT_LINES, GENESIS_KEY, META
 from offgrid_node.protocol.ledger.taken import amounts
 from offgrid_node.protocol.ledger.transactions import Transactions
+from offgrid_node.protocol.ledger.turning import Turning
 from offgrid_node.protocol.ledger.views import Views
 from offgrid_node.protocol.ledger.voice import Voice
 from offgrid_node.protocol.ledger.wallet import Wallet
 from offgrid_node.protocol.ledger.witness import Witness
 from offgrid_node.protocol.rng import Rng
-
-HEADER_ROOM = 1_024  # of BLOCK_BYTES_MAX, for the header and the framing of items
-ITEM_FRAMING = 8
 
 
 class LedgerMachine:
@@ -60,7 +60,8 @@ class LedgerMachine:
         own, salt = settings.account, settings.salt
         self._draft = draft = Draft()
         self._views = Views(draft)
-        self._epochs = Epochs(own)
+        self._epochs = Epochs(own, salt, draft)
+        self._cut = CutSlot(salt, draft, self._epochs)
         self._voice = Voice(draft)
         self._accounts = Accounts(draft)
         self._slots = Slots(draft)
@@ -70,12 +71,19 @@ class LedgerMachine:
         self._ahead = Ahead(draft, self._slots, self._chains, self._epochs, salt)
         self._orphans = Orphans(draft)
         self._witness = Witness(
-            settings, draft, self._epochs, self._accounts, self._slots, self._transactions, self._voice, self._keys
-        )
+            settings, draft, self._epochs, self._cut, self._accounts, self._slots, self._transactions, self._voice,
+            self._keys,
+        )  # fmt: skip
+        self._turning = Turning(
+            settings, draft, self._epochs, self._cut, self._accounts, self._slots, self._transactions, self._witness,
+            self._voice, self._chains, self._keys,
+        )  # fmt: skip
         self._holding = Holding(
             settings, draft, self._accounts, self._transactions, self._witness, self._voice, self._keys
         )
-        self._intake = Intake(own, salt, draft, self._epochs, self._chains, self._orphans, self._voice, self._witness)
+        self._intake = Intake(
+            own, salt, draft, self._epochs, self._chains, self._orphans, self._voice, self._witness, self._turning
+        )
         self._wallet = Wallet(
             settings, draft, self._accounts, self._transactions, self._witness, self._voice, self._holding, self._keys
         )
@@ -101,8 +109,7 @@ class LedgerMachine:
         self._chains.load(digest)
         self._orphans.load(now.mono_ms)
         self._witness.load()
-        self._epochs.open(genesis)
-        self._witness.open(genesis.fee_micro)
+        self._begin_epoch(genesis, now)
         self._ahead.load(self._witness, now)
         self._wallet.load()
         self._begin_ledger(signed, genesis, digest, now)
@@ -110,7 +117,7 @@ class LedgerMachine:
     def deadline_ms(self) -> int | None:
         if not self._settings.enabled or not self._genesis_digest:
             return None
-        parts = self._gossip, self._voice, self._witness, self._holding, self._ahead
+        parts = self._gossip, self._voice, self._witness, self._turning, self._holding, self._ahead
         due = [part.deadline_ms() for part in parts]
         return min((at for at in due if at is not None), default=None)
 
@@ -135,6 +142,8 @@ class LedgerMachine:
                     self.reach.on_peer_down(node, now)
                     self._gossip.on_peer_down(node)
                     self._holding.on_peer_down(node)
+                case AdminChanged(node, admin):
+                    self._turning.orders.on_admin(node, admin)
                 case KeyReplaced(node, number):
                     self._witness.on_key(node, number)
                 case CostIncurred():
@@ -218,6 +227,8 @@ class LedgerMachine:
         | ledger_pb2.SignTransactionResponse
         | ledger_pb2.SendTransactionResponse
         | ledger_pb2.OpenLanesResponse
+        | ledger_pb2.OrderCommitteeResponse
+        | ledger_pb2.EndEpochResponse
         | ledger_pb2.SettleResponse
         | ledger_pb2.DeliverVouchersResponse
         | ledger_pb2.PushBlocksResponse
@@ -257,6 +268,14 @@ class LedgerMachine:
             case commands.SendTransaction():
                 self._by_hand.on_send(command, now)
                 return ledger_pb2.SendTransactionResponse(transaction=self._views.by_digest(command.item.digest))
+            case commands.OrderCommittee(order):
+                self._wallet.check_free()
+                self._turning.order(order)
+                return ledger_pb2.OrderCommitteeResponse()
+            case commands.EndEpoch():
+                self._wallet.check_free()
+                self._turning.end()
+                return ledger_pb2.EndEpochResponse()
             case commands.OpenLanes():
                 self._wallet.on_open_lanes(command, now, rng)
                 return ledger_pb2.OpenLanesResponse()
@@ -289,8 +308,7 @@ class LedgerMachine:
         self._draft.put(META, GENESIS_KEY, signed)
         self._accounts.open(genesis, digest)
         self._chains.load(digest)
-        self._epochs.open(genesis)
-        self._witness.open(genesis.fee_micro)
+        self._begin_epoch(genesis, now)
         self._begin_ledger(signed, genesis, digest, now)
 
     def _meet(self, command: commands.SyncBlocks, now: Now) -> None:
@@ -305,6 +323,11 @@ class LedgerMachine:
             self._voice.notice(sentence, about=command.sender)
             raise FailedPrecondition(f"genesis {theirs} is not this node's, {mine}", reason="OtherLedger")
 
+    def _begin_epoch(self, genesis: LedgerGenesis, now: Now) -> None:
+        self._epochs.load(genesis, now)
+        self._witness.open(genesis.fee_micro)
+        self._turning.load()
+
     def _begin_ledger(self, signed: common_pb2.Signed, genesis: LedgerGenesis, digest: bytes, now: Now) -> None:
         self._genesis_digest = digest
         self._voice.load(self._epochs, self._settings.account, now.mono_ms)
@@ -317,7 +340,7 @@ class LedgerMachine:
         self._draft.begin(now)
         if now != self._now:  # all steps of a batch see one instant: what came before it is committed
             self._now = now
-            for part in (self._accounts, self._slots, self._witness, self._transactions, self._chains):
+            for part in (self._accounts, self._slots, self._witness, self._turning, self._transactions, self._chains):
                 part.trim()
 
     def _close_step(self, now: Now, rng: Rng) -> None:
@@ -327,6 +350,7 @@ class LedgerMachine:
         learnt_all = self._voice.on_time(now.mono_ms)
         self._gossip.on_time(now, rng)
         self._witness.on_time(now)
+        self._turning.on_time(now)
         while True:
             self._witness.settle(now)
             for known in self._witness.take_ended():
@@ -337,15 +361,19 @@ class LedgerMachine:
                 self._holding.on_learnt_all()
                 learnt_all = False
             signed = self._holding.pump(now)
-            if not self._wallet.pump(now) and not signed:
+            turned = self._turning.settle(now)
+            if turned:
+                self._ahead.enter(now)
+            if not self._wallet.pump(now) and not signed and not turned:
                 break
         self._intake.tell_of_forks()
         for epoch, items in self._voice.take():
-            for parcel in _parcels(items):
+            for parcel in parcels(items):
                 self._speak(epoch, parcel, now, rng)
         self._holding.flush(now)
         self._ahead.flush(now)
         self._witness.flush()
+        self._turning.flush()
         self._transactions.flush()
         self._accounts.flush()
         self._gossip.flush(now, rng)
@@ -355,15 +383,7 @@ class LedgerMachine:
         head = self._chains.author(own)
         parents = self._chains.take_parents(own)
         block = seal_block(
-            own,
-            head.height + 1,
-            head.digest,
-            parents,
-            items,
-            _made_us(now),
-            settings.signer,
-            settings.salt,
-            epoch=epoch,
+            own, head.height + 1, head.digest, parents, items, made_us(now), settings.signer, settings.salt, epoch=epoch
         )
         self._chains.append(block)
         self._gossip.add_own(block, now, rng)
@@ -371,25 +391,3 @@ class LedgerMachine:
             src=settings.node_id, height=head.height, digest=block.digest, outcome=f"{len(items)} items"
         )
         self._draft.record(EventType.BLOCK_ADDED, f"{settings.node_id}/{head.height}", ledger=event)
-
-
-def _made_us(now: Now) -> int:
-    """When a block is made: nobody needs to know it to the microsecond, and on slow links each byte counts."""
-    return max(0, now.utc_us) // 1_000 * 1_000
-
-
-def _parcels(items: Sequence[Item]) -> Iterator[list[Item]]:
-    """What goes into one block each."""
-    parcel: list[Item] = []
-    room, signatures = BLOCK_BYTES_MAX - HEADER_ROOM, BLOCK_SIGNATURES_MAX - 1
-    for item in items:
-        encoded = item.encode()
-        size, signed = len(encoded) + ITEM_FRAMING, signatures_in([encoded])
-        if parcel and (len(parcel) == BLOCK_ITEMS_MAX or size > room or signed > signatures):
-            yield parcel
-            parcel, room, signatures = [], BLOCK_BYTES_MAX - HEADER_ROOM, BLOCK_SIGNATURES_MAX - 1
-        parcel.append(item)
-        room -= size
-        signatures -= signed
-    if parcel:
-        yield parcel

@@ -30,7 +30,7 @@ Bounded: a block that speaks of a ballot more than one above where an honest wit
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from offgrid_node.protocol.ledger.committee import Committee
 from offgrid_node.protocol.ledger.disputes import NO_CERTIFICATE, Dispute
@@ -43,6 +43,7 @@ BALLOT_MS = 1_000  # the first ballot's time, from a quorum of reports on
 DOUBLINGS_MAX = 20  # a ballot lasts 12 days at most, so words may travel that slowly
 
 Holds = Callable[[bytes], bool]  # whether the slot could end with this digest, as far as this node knows
+Free = Callable[[int], Sequence[bytes]]  # what to vote for at a ballot whose reports name no certificate
 
 
 class Recovery:
@@ -88,12 +89,14 @@ class Recovery:
 
     # ---- what to say
 
-    def next_word(self, slot: Slot, dispute: Dispute, holds: Holds, now_ms: int) -> Statement | Report | None:
+    def next_word(
+        self, slot: Slot, dispute: Dispute, holds: Holds, free: Free, now_ms: int
+    ) -> Statement | Report | None:
         """The next thing that this witness has to say of a slot at ballots above 0. It does so in this very step."""
         promised = dispute.promised(self._own_bit)
         return (
             self._confirm(slot, dispute, promised, holds)
-            or self._vote(slot, dispute, promised, holds)
+            or self._vote(slot, dispute, promised, holds, free)
             or self._report(slot, dispute, promised, holds, now_ms)
         )
 
@@ -105,14 +108,14 @@ class Recovery:
             return None
         return Statement(True, slot.account, slot.seq, ballot, digest)
 
-    def _vote(self, slot: Slot, dispute: Dispute, promised: int, holds: Holds) -> Statement | None:
+    def _vote(self, slot: Slot, dispute: Dispute, promised: int, holds: Holds, free: Free) -> Statement | None:
         for ballot in sorted(dispute.reports, reverse=True):
             if ballot < promised:
                 break
             if dispute.said(ballot, self._own_bit, confirms=False):
                 continue
             leader = self._committee.leader_of(slot.account, slot.seq, ballot)
-            led = [digest for digest in self._allowed(slot, dispute, ballot, holds) if holds(digest)]
+            led = [digest for digest in self._allowed(slot, dispute, ballot, holds, free) if holds(digest)]
             if leader != self._own_bit:
                 led = [digest for digest in dispute.votes_of(ballot, leader) if digest in led]
             if led:
@@ -153,21 +156,22 @@ class Recovery:
                 return ballot, digest
         return NO_CERTIFICATE
 
-    def _allowed(self, slot: Slot, dispute: Dispute, ballot: int, holds: Holds) -> list[bytes]:
+    def _allowed(self, slot: Slot, dispute: Dispute, ballot: int, holds: Holds, free: Free) -> list[bytes]:
         """What reports of a quorum at this ballot allow to vote for, and this node's own certificate with them, the
         best first."""
         reports = dispute.reports[ballot]
         own_at, own = self._certificate(slot, dispute, holds)
         allowed: dict[bytes, None] = {}
         for cert in sorted(reports, reverse=True):
-            at, digest = cert if cert != NO_CERTIFICATE else (-1, self.noop(slot))
-            if own != NOTHING and at < own_at and digest != own:
-                continue
             mask = reports[cert]
             for other, witnesses in reports.items():
                 mask |= witnesses if other[0] < cert[0] or other == NO_CERTIFICATE else 0
-            if self._committee.enough(mask):
-                allowed[digest] = None
+            if not self._committee.enough(mask):
+                continue
+            at, digests = (-1, free(ballot)) if cert == NO_CERTIFICATE else (cert[0], (cert[1],))
+            for digest in digests:
+                if own == NOTHING or at >= own_at or digest == own:
+                    allowed[digest] = None
         return [*allowed]
 
     def is_seen(self, slot: Slot, dispute: Dispute, certificate: tuple[int, bytes]) -> bool:

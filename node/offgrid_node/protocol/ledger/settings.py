@@ -9,18 +9,21 @@ from offgrid_node.protocol.effects import Signer
 from offgrid_node.protocol.ids import node_id_bytes
 
 SETTLEMENT_INTERVAL_MS = 3_600_000
+EPOCH_MS = 24 * 3_600_000
 
 
 @dataclass(frozen=True)
 class LedgerSettings:
     """`salt` is the mesh's. With `enabled` False (economy.enabled) the machine stays silent: it refuses every command,
     books nothing and tells nobody anything; what it had before stays. `settlement_interval_ms`
-    (economy.settlement_interval) is how long a voucher of another's is held before it is posted."""
+    (economy.settlement_interval) is how long a voucher of another's is held before it is posted;
+    `epoch_ms` (ledger.epoch) how long an epoch lasts where nothing else ends it before."""
 
     signer: Signer
     salt: bytes
     enabled: bool = True
     settlement_interval_ms: int = SETTLEMENT_INTERVAL_MS
+    epoch_ms: int = EPOCH_MS
 
     @property
     def node_id(self) -> str:

@@ -11,6 +11,7 @@ know the same blocks find the same slots final.
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from offgrid_node.protocol.draft import Draft
@@ -43,7 +44,8 @@ class Tally:
 class Slot:
     """`first` is the transaction seen first, the only one that this node may vote for; `voted` and `confirmed` are this
     node's own statements at ballot 0. `doubled`: a second transaction was seen. `disputed`: something was said of it at
-    a higher ballot, or its owner wants it to end (disputes.py). `aside`: something cannot be counted yet (aside.py)."""
+    a higher ballot, or its owner wants it to end (disputes.py). `aside`: something cannot be counted yet (aside.py).
+    `carried`: its transactions are from an epoch that is over; whoever begins there now has not got their blocks."""
 
     account: bytes
     seq: int
@@ -53,6 +55,7 @@ class Slot:
     doubled: bool = False
     disputed: bool = False
     aside: bool = False
+    carried: bool = False
     stored: bool = False  # whether it has a row
     tallies: dict[bytes, Tally] = field(default_factory=dict)
 
@@ -75,7 +78,13 @@ class Slot:
 
     def encode(self) -> bytes:
         inline = [*self.tallies.items()][:INLINE_TALLIES]
-        flags = (self.aside << 3) | (self.disputed << 2) | ((len(self.tallies) > INLINE_TALLIES) << 1) | self.doubled
+        flags = (
+            (self.carried << 4)
+            | (self.aside << 3)
+            | (self.disputed << 2)
+            | ((len(self.tallies) > INLINE_TALLIES) << 1)
+            | self.doubled
+        )
         parts = [_HEAD.pack(VERSION, self.first, self.voted, self.confirmed, flags, len(inline))]
         for digest, tally in inline:
             parts += digest, tally.encode()
@@ -85,9 +94,9 @@ class Slot:
     def decode(cls, key: bytes, row: bytes) -> tuple[Slot, bool]:
         """The slot, and whether it has tallies in rows of their own."""
         _, first, voted, confirmed, flags, count = _HEAD.unpack_from(row)
-        doubled, disputed, aside = (bool(flags & bit) for bit in (1, 4, 8))
+        doubled, disputed, aside, carried = (bool(flags & bit) for bit in (1, 4, 8, 16))
         account, seq = key[:-NUMBER_BYTES], number_of(key)
-        slot = cls(account, seq, first, voted, confirmed, doubled=doubled, disputed=disputed, aside=aside, stored=True)
+        slot = cls(account, seq, first, voted, confirmed, doubled, disputed, aside, carried, stored=True)
         for index in range(count):
             at = _HEAD.size + index * (32 + _TALLY.size)
             slot.tallies[row[at : at + 32]] = Tally.decode(row[at + 32 : at + 32 + _TALLY.size])
@@ -169,6 +178,25 @@ class Slots:
         slot.tally(tx_digest)
         self._spill(slot, tx_digest)
 
+    def open_ones(self) -> list[Slot]:
+        """All that are not final."""
+        keys = dict.fromkeys(key for key, _ in self._draft.committed(SLOTS, b""))
+        keys.update(dict.fromkeys(slot.key for slot in self._held.values()))
+        found = (self.get(key[:-NUMBER_BYTES], number_of(key)) for key in keys)
+        return [slot for slot in found if slot is not None]
+
+    def renew(self, slot: Slot, named: Iterable[bytes]) -> None:
+        """Forgets what was said there: of these transactions, which are here, the slot still knows."""
+        for digest in [*slot.tallies][INLINE_TALLIES:]:
+            self._draft.delete(TALLIES, slot.key + digest)
+        self._spilled.pop(slot.key, None)
+        slot.voted = slot.confirmed = NOTHING
+        slot.tallies.clear()
+        slot.carried = True
+        self._changed[slot.account, slot.seq] = slot
+        for digest in named:
+            self.name(slot, digest)
+
     def close(self, slot: Slot) -> None:
         """It is final: its rows go."""
         place, key = (slot.account, slot.seq), slot.key
@@ -190,7 +218,7 @@ class Slots:
 
     def flush_torn(self) -> None:
         """Those alone become rows of which more is known than the log's blocks say at ballot 0."""
-        torn = [slot for slot in self._changed.values() if slot.doubled or slot.disputed]
+        torn = [slot for slot in self._changed.values() if slot.doubled or slot.disputed or slot.carried]
         for slot in torn:
             self._write(slot)
             del self._changed[slot.account, slot.seq]

@@ -38,11 +38,17 @@ UNTOLD = "ledger_untold"  # digest → its author, of blocks beside their chain 
 KEY_NUMBERS = "ledger_key_numbers"  # node → how often its key was replaced
 REQUESTS = "ledger_requests"  # records.request_mark → transfer id
 LANES_SEEN = "ledger_lanes_seen"  # account of a lane that has signed → its owner, 2 bytes of its number
+CHECKPOINTS = "ledger_checkpoints"  # epoch that ended → CheckpointRow
+SEALS = "ledger_seals"  # epoch that ended, witness → checkpoint's digest, signature
+ORDERS = "ledger_orders"  # digest → order's item, of those for the next epoch
+CUTS = "ledger_cuts"  # checkpoint's digest → cut's item, of those that this epoch could end with
+ADMINS = "ledger_admins"  # node → nothing, of the mesh's admins
 CREDIT_LINES = "ledger_credit_lines"  # payer's account → the most that is accepted of it before it is final, 8 bytes
 
 GENESIS_KEY, TOTALS_KEY, MUTE_KEY, LANES_KEY = b"genesis", b"totals", b"mute", b"lanes"
 AHEAD_KEY = b"ahead"  # position of the log up to which slots are in their rows: see ahead.py
 HOLD_NUMBER_KEY = b"hold_number"  # the number of the newest hold
+EPOCH_KEY = b"epoch"  # EpochRow, of the epoch that it is
 LEARN_KEY = b"learn"  # there from a restore until the node has learnt what it signed before: see learning.py
 
 EVERYBODY = bytes(NODE_ID_BYTES)  # in TX_INDEX

@@ -69,10 +69,10 @@ class Transactions:
         known.row.transfer_id = transfer_id
         self._draft.put(TXS, known.item.digest, known.row)
 
-    def end(self, known: Known, state: ledger_pb2.TxState.ValueType, tally: Tally, now: Now) -> None:
+    def end(self, known: Known, state: ledger_pb2.TxState.ValueType, tally: Tally, now: Now, *, epoch: int = 0) -> None:
         """Final or void, for ever."""
         row = known.row
-        row.state, row.voted, row.confirmed = state, tally.voted, tally.confirmed
+        row.state, row.voted, row.confirmed, row.epoch = state, tally.voted, tally.confirmed, epoch
         if state == ledger_pb2.TX_STATE_FINAL:
             row.final_us = now.utc_us
             tx = known.item.tx

@@ -23,7 +23,7 @@ from typing import TypeVar
 from offgrid_node.protocol.draft import Draft
 from offgrid_node.protocol.ledger.epochs import Epochs
 from offgrid_node.protocol.ledger.items import Item, Report, Statement
-from offgrid_node.protocol.ledger.learning import Learning
+from offgrid_node.protocol.ledger.learning import SHOWN_MAX, Learning
 from offgrid_node.protocol.ledger.tables import META, MUTE_KEY
 
 QUIET_MS = 2_000  # after a start, while no quorum of witnesses has shown what it holds
@@ -39,15 +39,20 @@ class Voice:
         self._draft = draft
         self._items: list[tuple[int, Item]] = []  # each with its epoch
         self._quiet_until_ms: int | None = 0
-        self._epochs = Epochs(b"")
-        self._greeted = 0  # who has shown what it holds of this node since the start, and this node
+        self._epochs = Epochs(b"", b"", draft)
+        self._own = b""
+        self._shown: set[bytes] = (
+            set()
+        )  # who has shown what it holds of this node since the start, and it was nothing new
+        self._greeted = 0  # the witnesses among these, and this node
         self.learning = Learning(draft)
         self.muted_why = ""
         self._notices: dict[str, str] = {}  # by what they are about
         self._accused: dict[bytes, str] = {}  # one notice of each liar
 
     def load(self, epochs: Epochs, own: bytes, now_ms: int) -> None:
-        self._epochs, self._greeted = epochs, epochs.own_bit
+        self._epochs, self._own, self._greeted = epochs, own, epochs.own_bit
+        self._shown = set()
         row = self._draft.get(META, MUTE_KEY)
         self.muted_why = row.decode() if row is not None else ""
         self._quiet_until_ms = now_ms + QUIET_MS
@@ -85,6 +90,8 @@ class Voice:
         """This peer has shown its newest block of this node's; `held`: it is nothing new."""
         self.learning.on_shown(account, digest, held=held, now_ms=now_ms)
         if held:
+            if len(self._shown) < SHOWN_MAX:
+                self._shown.add(account)
             self._greet(self._epochs.committee.bit_of(account))
 
     def on_time(self, now_ms: int) -> bool:
@@ -95,6 +102,14 @@ class Voice:
         if learnt_all:
             self._greet(self.learning.answered)
         return learnt_all
+
+    def enter(self) -> None:
+        """Another epoch has begun: who has shown what it holds has done so for that, too."""
+        self._greeted = self._epochs.own_bit
+        self.learning.enter(self._epochs.committee)
+        for account in self._shown:
+            self._greeted |= self._epochs.committee.bit_of(account)
+        self._greet(0)
 
     def mute(self, why: str) -> None:
         """For ever, as far as this key goes. What was to be said in this step stays unsaid."""

@@ -37,6 +37,7 @@ from offgrid_node.protocol.ids import base32
 from offgrid_node.protocol.ledger.accounts import Account, Accounts
 from offgrid_node.protocol.ledger.ballots import Ballots
 from offgrid_node.protocol.ledger.committee import Committee
+from offgrid_node.protocol.ledger.cut_slot import CutSlot
 from offgrid_node.protocol.ledger.endings import Endings
 from offgrid_node.protocol.ledger.epochs import Epochs
 from offgrid_node.protocol.ledger.items import Double, Item, Report, Statement, TxItem, Unlock, double_of
@@ -62,6 +63,7 @@ class Witness:
         settings: LedgerSettings,
         draft: Draft,
         epochs: Epochs,
+        cut: CutSlot,
         accounts: Accounts,
         slots: Slots,
         transactions: Transactions,
@@ -69,9 +71,10 @@ class Witness:
         keys: Keys,
     ) -> None:
         self._own, self._draft, self._epochs, self._keys = settings.account, draft, epochs, keys
+        self._cut = cut
         self._accounts, self._slots, self._transactions, self._voice = accounts, slots, transactions, voice
-        self._ballots = Ballots(settings.salt, draft, slots, transactions)
-        self._endings = Endings(draft, accounts, slots, transactions, self._ballots)
+        self._ballots = Ballots(settings.salt, draft, slots, self._is_here)
+        self._endings = Endings(draft, epochs, accounts, slots, transactions, self._ballots)
         self._committee = Committee(())
         self._own_bit = 0
         self._fee_micro = 0
@@ -85,10 +88,33 @@ class Witness:
         self._unheard.update(dict.fromkeys(self._slots.load()))
 
     def open(self, fee_micro: int) -> None:
+        self._fee_micro = fee_micro
+        self._follow_epoch()
+
+    def _follow_epoch(self) -> None:
         self._committee, self._own_bit = self._epochs.committee, self._epochs.own_bit
         self._ballots.open(self._committee, self._own_bit)
-        self._endings.open(self._committee)
-        self._fee_micro = fee_micro
+        self._endings.open()
+
+    # ---- the end of an epoch
+
+    def end_by_cut(self, account: bytes, digest: bytes, now: Now) -> None:
+        """The account's next slot ends with that, which is here."""
+        slot = self._slots.make(account, self._accounts.get(account).next_seq)
+        for each in self._endings.end_by_cut(slot, digest, now):
+            self._touched[each] = None
+
+    def enter(self) -> None:
+        """Another epoch has begun: nothing that was said of open slots counts, and all are looked at anew."""
+        self._follow_epoch()
+        for slot in self._slots.open_ones():
+            here = [digest for digest in slot.tallies if self._is_here(slot, digest) and digest != slot.first]
+            self._slots.renew(slot, here)
+            self._ballots.reopen(slot)
+            if slot.first == NOTHING and not here and not slot.disputed:
+                self._slots.close(slot)
+            else:
+                self._touched[slot.account] = None
 
     # ---- questions
 
@@ -100,6 +126,10 @@ class Witness:
                 if not bit:
                     continue
                 name, seq, ballot = item.account, item.seq, item.ballot
+                if ballot and name == self._epochs.cut:
+                    if not self._cut.within_reach(seq, ballot):
+                        return False
+                    continue
             elif isinstance(item, TxItem):
                 name, seq = item.tx.src, item.tx.seq
             elif isinstance(item, Double):
@@ -141,6 +171,10 @@ class Witness:
             if known is not None:
                 yield known
 
+    @property
+    def ballots(self) -> Ballots:
+        return self._ballots
+
     # ---- inputs
 
     def on_tx(self, item: TxItem, now: Now, *, told: bool = False) -> None:
@@ -161,6 +195,11 @@ class Witness:
         if slot is not None and slot.aside:
             for statement, bit in self._ballots.take_up(slot, digest):
                 self.on_statement(statement, bit)
+
+    def carry(self, item: TxItem) -> None:
+        """It came in a block of an epoch that is over."""
+        if self.names(item):
+            self._slots.make(item.tx.src, item.tx.seq).carried = True
 
     def follow(self, item: TxItem, now: Now, *, told: bool = False) -> None:
         """Looks at a known transaction's slot. The first one seen is the only one that this node may vote for; while
@@ -202,6 +241,9 @@ class Witness:
         if not bit:
             return
         name, digest, confirms = statement.account, statement.tx_digest, statement.confirms
+        if statement.ballot and name == self._epochs.cut:
+            self._cut.on_statement(statement, bit)
+            return
         if statement.seq < (account := self._accounts.get(name)).next_seq:
             return
         if statement.ballot:
@@ -220,6 +262,9 @@ class Witness:
 
     def on_report(self, report: Report, bit: int) -> None:
         """The witness with this bit says nothing more at lower ballots."""
+        if bit and report.account == self._epochs.cut:
+            self._cut.on_report(report, bit)
+            return
         account = self._accounts.get(report.account)
         if bit and report.seq >= account.next_seq:
             self._ballots.on_report(report, bit)
@@ -229,7 +274,7 @@ class Witness:
         """Signed by the account's owner."""
         account = self._accounts.get(unlock.account)
         if unlock.seq >= account.next_seq and self._keys.in_force(unlock.source):
-            self._ballots.on_unlock(unlock)
+            self._ballots.on_unlock(unlock.account, unlock.seq)
             self._touch(account, unlock.account, unlock.seq)
 
     def on_key(self, node: str, number: int) -> None:
@@ -277,6 +322,9 @@ class Witness:
 
     # ---- inside
 
+    def _is_here(self, slot: Slot, digest: bytes) -> bool:
+        return self._transactions.of_slot(slot.account, slot.seq, digest) is not None
+
     def _counts(self, tx: Tx) -> bool:
         return tx.fee_micro >= self._fee_micro and tx.seq >= self._accounts.get(tx.src).next_seq
 
@@ -319,7 +367,7 @@ class Witness:
             for each in ended:
                 self._touch_open(each)
             return False
-        if not self._own_bit:
+        if not self._own_bit or self._cut.silent:
             return False
         if not self._voice.may_witness:
             self._unheard[name] = None
@@ -368,6 +416,8 @@ class Witness:
 
     def _say(self, slot: Slot, digest: bytes, *, confirms: bool) -> None:
         self._slots.make(slot.account, slot.seq)
+        if slot.carried and not confirms and (known := self._transactions.get(digest)) is not None:
+            self._voice.say(known.item)  # whoever began with this epoch has not got the block that it came with
         slot.bind(digest, confirms=confirms)
         self._slots.state(slot, digest, self._own_bit, confirms=confirms)
         self._voice.say(Statement(confirms, slot.account, slot.seq, 0, digest))

@@ -27,7 +27,7 @@ from offgrid_node.protocol.effects import (
 )
 from offgrid_node.protocol.errors import FailedPrecondition, Fault, InvalidRequest, PermissionDenied, Unavailable
 from offgrid_node.protocol.etypes import EventType
-from offgrid_node.protocol.events import KeyReplaced, PeerUp
+from offgrid_node.protocol.events import AdminChanged, KeyReplaced, PeerUp
 from offgrid_node.protocol.mesh.admission import Admission
 from offgrid_node.protocol.mesh.commands import (
     AddressesChanged,
@@ -93,6 +93,7 @@ class MeshMachine:
         self._started = False
         self._standing = Standing(signer.node_id)
         self._sources: set[str] = set()
+        self._admins: set[str] = set()  # as other domains were told
 
     # ---- Machine
 
@@ -178,7 +179,7 @@ class MeshMachine:
         self._started = True
         event = state_pb2.Event(etype=EventType.NODE_STARTED, subject=self._self_id)
         event.node_started.version, event.node_started.incarnation = self._settings.version, self._swim.incarnation
-        keys = [news for node_id in self.directory.all_ids() for news in self._tell_of_key(node_id)]
+        keys = [news for node_id in self.directory.all_ids() for news in self._tell_ledger(node_id)]
         return [Put("meta", BOOT_KEY, self._boot.to_bytes(BOOT_BYTES, "big")), Record(event), *keys]
 
     def _reach(self, change: AddressesChanged) -> Put:
@@ -253,7 +254,7 @@ class MeshMachine:
         changes = self.directory.take_changes()
         effects: list[Effect] = _written(self.directory.take_root_row())
         for change in changes:
-            effects += [*self._write(change), *self._tell_of_key(change.node_id)]
+            effects += [*self._write(change), *self._tell_ledger(change.node_id)]
             if self.directory.is_member(change.node_id):
                 self._swim.watch(change.node_id, now.mono_ms)
             else:
@@ -297,9 +298,14 @@ class MeshMachine:
             effects.append(Record(event))
         return effects
 
-    def _tell_of_key(self, node_id: str) -> list[Effect]:
+    def _tell_ledger(self, node_id: str) -> list[Effect]:
         number = self.directory.key_number(node_id)
-        return [Raise("ledger", KeyReplaced(node_id, number))] if number else []
+        told: list[Effect] = [Raise("ledger", KeyReplaced(node_id, number))] if number else []
+        admin = self.directory.is_admin(node_id)
+        if admin != (node_id in self._admins):
+            self._admins ^= {node_id}
+            told.append(Raise("ledger", AdminChanged(node_id, admin)))
+        return told
 
     def _tell_others(self, node_id: str) -> list[Effect]:
         record = self.directory.member(node_id)

@@ -17,6 +17,7 @@ from offgrid_node.protocol.effects import Delete, Effect, Put, Record
 from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.ids import node_id_bytes
 from offgrid_node.protocol.ledger.accounts import Account, Accounts, Totals
+from offgrid_node.protocol.ledger.cut_slot import CutSlot
 from offgrid_node.protocol.ledger.epochs import Epochs
 from offgrid_node.protocol.ledger.items import Double, Item, Report, Statement, TxItem, Unlock
 from offgrid_node.protocol.ledger.keys import Keys
@@ -85,16 +86,17 @@ class Node:
         self._slots = Slots(draft)
         self._transactions = Transactions(draft, self._accounts)
         keys = Keys(draft)
-        epochs = Epochs(self.own)
+        epochs = Epochs(self.own, SALT, draft)
+        cut = CutSlot(SALT, draft, epochs)
         self._witness = Witness(
-            settings, draft, epochs, self._accounts, self._slots, self._transactions, self._voice, keys
+            settings, draft, epochs, cut, self._accounts, self._slots, self._transactions, self._voice, keys
         )
         if first:
             self._accounts.open(genesis, world.root)
         else:
             self._accounts.load(world.root)
         self._witness.load()
-        epochs.open(genesis)
+        epochs.load(genesis, now)
         self._bit_of = epochs.committee.bit_of
         self._witness.open(genesis.fee_micro)
         self._voice.load(epochs, self.own, now.mono_ms)
