@@ -16,6 +16,8 @@ from offgrid_tools.ledgersim.keys import SALT
 from offgrid_tools.ledgersim.met import Met
 
 Place = tuple[bytes, int]  # account and number: a slot
+Certificate = tuple[int, bytes]  # its ballot and what it is for
+NO_CERTIFICATE: Certificate = (-1, bytes(32))  # below all others
 
 
 class Broken(AssertionError):
@@ -42,7 +44,10 @@ class Judge:
         self._said: dict[tuple[bytes, bool, bytes, int, int], bytes] = {}
         self._promised: dict[tuple[bytes, bytes, int], int] = {}
         self._weighed: dict[tuple[bool, bytes, int, bytes, int], tuple[int, int]] = {}  # who said so, and their weight
-        self._certified: dict[Place, list[tuple[int, bytes]]] = {}
+        self._certified: dict[Place, list[Certificate]] = {}
+        self._reports: dict[tuple[bytes, int, int], dict[Certificate, int]] = {}  # slot and ballot → who reported it
+        self._known: dict[tuple[bytes, bytes, int], Certificate] = {}  # what this witness has reported last
+        self.shown: set[Place] = set()  # that these were torn somebody has shown to all
         self._decided: dict[Place, tuple[int, bytes]] = {}  # confirmed by a quorum, though no node may know it yet
 
     # ---- inputs
@@ -58,6 +63,7 @@ class Judge:
                 case TxItem():
                     self._on_tx(item)
                 case Double(first, second):
+                    self.shown.add((first.tx.src, first.tx.seq))
                     self._on_tx(first)
                     self._on_tx(second)
 
@@ -65,6 +71,7 @@ class Judge:
         """This witness came back from an old disk: nothing binds it but what `bind` says."""
         self._said = {key: digest for key, digest in self._said.items() if key[0] != author}
         self._promised = {key: ballot for key, ballot in self._promised.items() if key[0] != author}
+        self._known = {key: certificate for key, certificate in self._known.items() if key[0] != author}
         self._signed = {
             place: digest for place, digest in self._signed.items() if self._txs[digest].source.signer != author
         }
@@ -96,6 +103,10 @@ class Judge:
             raise Broken(f"{node} called void, and nothing else is final in slot {tx.seq} of {base32(tx.src)}")
 
     # ---- questions
+
+    def certified(self, place: Place) -> list[Certificate]:
+        """What a quorum has voted for there, though no node may know it yet."""
+        return self._certified.get(place, [])
 
     def enough(self, weight: int) -> bool:
         """More than two thirds."""
@@ -132,6 +143,11 @@ class Judge:
             decided_at, decided = self._decided.get((account, seq), (ballot, digest))
             if not said.confirms and ballot > decided_at and digest != decided:
                 raise Broken(f"{base32(author)} voted against what is final in slot {seq} of {base32(account)}")
+            if not said.confirms and ballot and not self._is_allowed(account, seq, ballot, digest):
+                raise Broken(
+                    f"{base32(author)} voted at ballot {ballot} of slot {seq} of {base32(account)} for what no reports"
+                    " allow"
+                )
         if author in self._weights:
             self._weigh(author, said)
 
@@ -139,6 +155,9 @@ class Judge:
         account, seq = report.account, report.seq
         self.disputed.add((account, seq))
         place = author, account, seq
+        certificate = (report.certified_ballot, report.certified) if any(report.certified) else NO_CERTIFICATE
+        reports = self._reports.setdefault((account, seq, report.ballot), {})
+        reports[certificate] = reports.get(certificate, 0) | self._bits.get(author, 0)
         if author in self.liars:
             return
         if report.ballot <= self._promised.get(place, 0):
@@ -150,7 +169,26 @@ class Judge:
         ]
         if any(at > report.certified_ballot or (at == 0 and not any(report.certified)) for at, _ in confirmed):
             raise Broken(f"{base32(author)} reported less than it had confirmed in slot {seq} of {base32(account)}")
+        if certificate != NO_CERTIFICATE and certificate not in self._certified.get((account, seq), ()):
+            raise Broken(f"{base32(author)} reported a certificate that is none in slot {seq} of {base32(account)}")
+        if certificate < self._known.get(place, NO_CERTIFICATE):
+            raise Broken(f"{base32(author)} reported less than before in slot {seq} of {base32(account)}")
+        self._known[place] = certificate
         self._promised[place] = report.ballot
+
+    def _is_allowed(self, account: bytes, seq: int, ballot: int, digest: bytes) -> bool:
+        """Whether reports of a quorum at this ballot name no higher certificate than one for this digest."""
+        reports = self._reports.get((account, seq, ballot), {})
+        certified = [each for each in self._certified.get((account, seq), ()) if each[1] == digest]
+        for at, what in (*certified, *([NO_CERTIFICATE] if digest == noop_digest(SALT, account, seq) else ())):
+            if (at, what) not in reports:
+                continue
+            mask = 0
+            for certificate, who in reports.items():
+                mask |= who if certificate[0] < at or certificate == (at, what) else 0
+            if self.enough(sum(weight for each, weight in self._weights.items() if self._bits[each] & mask)):
+                return True
+        return False
 
     def _weigh(self, author: bytes, said: Statement) -> None:
         key = said.confirms, said.account, said.seq, said.tx_digest, said.ballot

@@ -140,10 +140,9 @@ MUTANTS: dict[str, Planted] = {
         "a restarted witness forgets its votes alone",
         (Patch(Slot, "encode", _row_without(first=NOTHING, voted=NOTHING)),),
     ),
-    "confirm-forgotten": Planted(
-        "a restarted witness forgets its confirms alone",
-        (Patch(Slot, "encode", _row_without(confirmed=NOTHING)),),
-        unseen="its confirm stands among all others in the same row, and there is but one certificate to confirm again",
+    "dispute-forgotten": Planted(
+        "a restarted witness forgets that anything was said above ballot 0",
+        (Patch(Slot, "encode", _row_without(disputed=False)),),
     ),
     "tallies-forgotten": Planted(
         "a restarted witness forgets what others have said", (Patch(Slot, "encode", _row_without(tallies={})),)
@@ -213,7 +212,6 @@ MUTANTS: dict[str, Planted] = {
     "evidence-kept-back": Planted(
         "who sees two transactions of one slot tells nobody",
         (Patch(Witness, "_on_double", _first_evidence_only),),
-        unseen="both transactions spread by themselves, so each sees the tear without being told",
     ),
     "unlock-ignored": Planted(
         "an owner that asks that its slot ends is not heard", (Patch(Ballots, "on_unlock", never(None)),)

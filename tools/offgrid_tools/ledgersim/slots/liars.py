@@ -24,11 +24,11 @@ NOTHING = bytes(32)
 class Liar:
     """`eager`: it says at once to each what helps that one on, so honest votes that are split get their quorums."""
 
-    def __init__(self, world: World, name: str, every_ms: int) -> None:
+    def __init__(self, world: World, name: str, every_ms: int, *, quiet: bool = False) -> None:
         self.world, self.name, self.own = world, name, node_id_bytes(name)
         self.eager = world.rng.random() < 0.7
         self.every_ms = every_ms
-        self.lying = world.rng.random() < 0.85  # or it says nothing at all
+        self.lying = not quiet and world.rng.random() < 0.85  # or it says nothing at all
         self._slots: dict[Place, int] = {}  # heard of lately → the highest ballot
         self._kept: list[Message] = []
         world.receivers[name] = self

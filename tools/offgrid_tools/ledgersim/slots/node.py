@@ -7,7 +7,7 @@ forgets a step that was not committed, or comes between the commit and what was 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from offgrid.v1 import ledger_pb2
@@ -19,12 +19,12 @@ from offgrid_node.protocol.ids import node_id_bytes
 from offgrid_node.protocol.ledger.accounts import Account, Accounts, Totals
 from offgrid_node.protocol.ledger.cut_slot import CutSlot
 from offgrid_node.protocol.ledger.epochs import Epochs
-from offgrid_node.protocol.ledger.items import Double, Item, Report, Statement, TxItem, Unlock
+from offgrid_node.protocol.ledger.items import Double, Item, Report, Statement, TxItem, Unlock, decode_item
 from offgrid_node.protocol.ledger.keys import Keys
 from offgrid_node.protocol.ledger.records import Tx, noop_digest, tx_id_of
 from offgrid_node.protocol.ledger.settings import LedgerSettings
 from offgrid_node.protocol.ledger.slots import Slots
-from offgrid_node.protocol.ledger.tables import ACCOUNTS, META, TOTALS_KEY, TXS
+from offgrid_node.protocol.ledger.tables import ACCOUNTS, EVIDENCE, META, TOTALS_KEY, TXS
 from offgrid_node.protocol.ledger.transactions import Known, Transactions
 from offgrid_node.protocol.ledger.voice import Voice
 from offgrid_node.protocol.ledger.witness import Witness
@@ -173,7 +173,7 @@ class Node:
             self._now = now
             for part in (self._accounts, self._slots, witness, self._transactions):
                 part.trim()
-        taken = [message for message in inbox if self._take(message, now)]
+        taken = [message for message in inbox if message.number not in self.taken and self._take(message, now)]
         witness.on_time(now)
         witness.settle(now)
         ended = witness.take_ended()
@@ -305,6 +305,13 @@ class Node:
         if self.account(place[0]).next_seq != place[1]:
             return False
         return sum(self.store.get(TXS, digest) is not None for digest in digests) > 1
+
+    def evidence(self) -> Iterator[Place]:
+        """Slots of which it keeps two transactions of one owner, the newest of each account."""
+        for _, value in self.store.scan(EVIDENCE):
+            shown = decode_item(value, SALT)
+            assert isinstance(shown, Double), "nothing else is evidence"
+            yield shown.first.tx.src, shown.first.tx.seq
 
     def hanging(self) -> str:
         """A transaction that is neither final nor void though its slot is final; empty: none."""

@@ -14,19 +14,20 @@ from offgrid_tools.ledgersim.keys import FEE, SALT, Key, sign_tx
 from offgrid_tools.ledgersim.slots.node import Message, Node
 from offgrid_tools.ledgersim.slots.world import World
 
-TORN_ODDS, HASTY_ODDS, AGAIN_ODDS = 0.4, 0.3, 0.25
-BEYOND_ODDS, AHEAD_ODDS = 0.1, 0.3  # of one who tears its slots
+HASTY_ODDS, AGAIN_ODDS = 0.3, 0.25
+AHEAD_ODDS = 0.3  # of one who tears its slots
+BEYOND_ODDS = 0.1  # of one who tears them, or is hasty: of more than it has, which then never ends by itself
 
 
 class Owner:
-    """`tears`: it signs two transactions for one slot now and then, and has each told to some. `hasty`: it asks at bad
-    moments that its slot ends."""
+    """`torn_odds`: how often it signs two transactions for one slot, each of which some are told; 0.0: never. `hasty`:
+    it asks at bad moments that its slot ends."""
 
-    def __init__(self, world: World, name: str, think_ms: int, *, tears: bool, hasty: bool) -> None:
+    def __init__(self, world: World, name: str, think_ms: int, *, torn_odds: float, hasty: bool) -> None:
         self.world, self.name, self.own, self.key = world, name, node_id_bytes(name), Key(name)
         self.source = NodeSource(self.own)
-        self.tears, self.hasty = tears, hasty
-        if tears:
+        self.torn_odds, self.hasty = torn_odds, hasty
+        if torn_odds:
             world.judge.liars.add(self.own)
         self.spending = True
         self.signed: list[TxItem] = []
@@ -41,7 +42,7 @@ class Owner:
         world.handled += 1
         world.after(rng.randrange(1, 2 * self._think_ms) * world.slowness, self._think)
         node = world.nodes[rng.choice(world.honest)]
-        if not node.up or (world.sides and world.cut(self.name, node.name)):
+        if not node.up or world.cut(self.name, node.name):
             return
         next_seq = node.account(self.own).next_seq
         if next_seq > self._seq and self.spending:
@@ -49,7 +50,7 @@ class Owner:
         elif next_seq == self._seq and (rng.random() < AGAIN_ODDS or not self.spending):
             for message in self._under_way:  # nobody may have heard of it
                 world.carry(self.name, node, message)
-        if self.hasty and next_seq == self._seq and rng.random() < HASTY_ODDS:
+        if self.hasty and next_seq == self._seq not in self.unlocked and rng.random() < HASTY_ODDS:
             self._unlock()
 
     def _sign(self, node: Node) -> None:
@@ -59,8 +60,9 @@ class Owner:
         if room <= 0:
             return
         self._seq = account.next_seq
-        if not self.tears:
-            items = [self._tx(account.next_seq, account.head, 1 + int(rng.random() * (room // 3)))]
+        if not self.torn_odds:
+            most = 3 * room if self.hasty and rng.random() < BEYOND_ODDS else room // 3
+            items = [self._tx(account.next_seq, account.head, 1 + int(rng.random() * most))]
             self.signed.append(items[0])
         else:
             items = self._torn(account, room)
@@ -75,7 +77,7 @@ class Owner:
         most = 3 * room if rng.random() < BEYOND_ODDS else room
         amount = room + FEE if rng.random() < BEYOND_ODDS else 1 + int(rng.random() * most)
         items = [self._tx(seq, head, amount, 0 if rng.random() < BEYOND_ODDS else FEE)]
-        if rng.random() < TORN_ODDS:
+        if rng.random() < self.torn_odds:
             items += [self._tx(seq, head, 1 + int(rng.random() * room)) for _ in range(rng.choice((1, 1, 2)))]
         if rng.random() < AHEAD_ODDS:
             items.append(self._tx(seq + 1, items[0].digest, 1 + int(rng.random() * room)))

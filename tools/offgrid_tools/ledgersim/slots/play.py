@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from offgrid_node.protocol.ids import base32
 from offgrid_tools.ledgersim.cuts import draw_sides
-from offgrid_tools.ledgersim.judge import Broken, Judge
+from offgrid_tools.ledgersim.judge import Broken, Judge, Place
+from offgrid_tools.ledgersim.slots.cabal import Cabal
 from offgrid_tools.ledgersim.slots.liars import Liar
 from offgrid_tools.ledgersim.slots.owners import Owner
 from offgrid_tools.ledgersim.slots.plan import Plan
@@ -12,8 +13,10 @@ from offgrid_tools.ledgersim.slots.world import World
 from offgrid_tools.sim.engine import Engine, Trace
 
 LOOK_MS, PEACE_MS = 2_000, 240_000
+TORN_ODDS = 0.4  # of an owner that tears its slots; in a siege it tears each
+FRESH_MS, FRESH_LOOKS = 50, 40
 LYING_MS = 60_000  # liars go on in peace for so long
-SLOWNESS = 100  # of everybody in a cut of hours
+SLOWNESS = 500  # of everybody in a cut of hours
 
 
 class Play:
@@ -25,9 +28,19 @@ class Play:
         rng = world.rng
         world.latency_ms, world.loss, world.repeats = plan.latency_ms, plan.loss, plan.repeats
         world.crash_odds = plan.crash_odds
-        self.liars = [Liar(world, name, rng.choice((20, 100, 400))) for name in world.witnesses[: plan.liars]]
+        self.liars: list[Liar | Cabal] = [
+            Liar(world, name, rng.choice((20, 100, 400)), quiet=plan.siege) for name in world.witnesses[: plan.liars]
+        ]
+        if plan.siege:
+            self.liars.append(Cabal(world, world.witnesses[: plan.liars]))
         self.owners = [
-            Owner(world, name, plan.think_ms, tears=index < plan.torn, hasty=0 <= index - plan.torn < plan.hasty)
+            Owner(
+                world,
+                name,
+                plan.think_ms,
+                torn_odds=(1.0 if plan.siege else TORN_ODDS) if index < plan.torn else 0.0,
+                hasty=0 <= index - plan.torn < plan.hasty,
+            )
             for index, name in enumerate(world.owners)
         ]
         if plan.skews:
@@ -55,6 +68,7 @@ class Play:
             "crashes": plan.crash_odds > 0,
             "cuts": plan.cut_odds > 0,
             "a cut of hours": plan.cut_ms > 0,
+            "a siege": plan.siege,
             "a blackout": plan.blackout,
             "clocks are wrong": plan.skews,
             "weights differ": len({*plan.weights}) > 1,
@@ -79,9 +93,7 @@ class Play:
             world.slowness = 1
         world.heal()
         if plan.blackout:
-            for node in world.nodes.values():
-                if node.up:
-                    node.crash()
+            self._black_out()
         self._settle()
 
     # ---- inside
@@ -89,7 +101,9 @@ class Play:
     def _disturb(self) -> None:
         rng = self.world.rng
         if rng.random() < self.plan.cut_odds:
-            if rng.random() < 0.6:
+            if self.plan.siege:
+                self._besiege()
+            elif rng.random() < 0.6:
                 self._cut()
             else:
                 self.world.sides = {}
@@ -97,6 +111,23 @@ class Play:
     def _cut(self) -> None:
         world = self.world
         world.sides = draw_sides(world.rng, (*world.witnesses, *world.owners), world.honest)
+
+    def _besiege(self) -> None:
+        """Each witness hears some of the others; now and then everybody all."""
+        world, rng = self.world, self.world.rng
+        odds = rng.choice((0.0, 0.5, 0.8, 0.9, 1.0))
+        world.deaf = {(one, other) for one in world.honest for other in world.honest if rng.random() < odds}
+
+    def _black_out(self) -> None:
+        """All at once, just after an owner has torn a slot if one does."""
+        world = self.world
+        for _ in range(FRESH_LOOKS):
+            if any(place not in self.judge.disputed and self._is_torn(place) for place in world.txs):
+                break
+            world.run(FRESH_MS)
+        for node in world.nodes.values():
+            if node.up:
+                node.crash()
 
     def _settle(self) -> None:
         world = self.world
@@ -114,19 +145,25 @@ class Play:
 
     def _unsettled(self) -> str:
         """What has not come to rest yet."""
-        return self._open_slots() or self._disagreement() or self._unkept()
+        return self._open_slots() or self._disagreement() or self._unkept() or self._unshown()
 
     def _open_slots(self) -> str:
         """Torn slots, and those that their owner asked to end, must end: wherever two of one slot are known."""
-        nodes, final = [*self.world.nodes.values()], self.judge.final
-        for place, txs in self.world.txs.items():
-            if place not in final and len(txs) > 1 and any(node.is_torn(place, txs) for node in nodes):
+        for place in self.world.txs:
+            if self._is_torn(place):
                 return f"slot {place[1]} of {base32(place[0])} is torn and does not end"
         for owner in self.owners:
             for seq in owner.unlocked:
-                if (owner.own, seq) not in final:
+                if (owner.own, seq) not in self.judge.final:
                     return f"{owner.name} asked that its slot {seq} ends, and it does not"
         return ""
+
+    def _is_torn(self, place: Place) -> bool:
+        """Whether its turn has come at a node that knows two transactions of it."""
+        txs = self.world.txs[place]
+        if place in self.judge.final or len(txs) == 1:
+            return False
+        return any(node.is_torn(place, txs) for node in self.world.nodes.values())
 
     def _disagreement(self) -> str:
         nodes = [*self.world.nodes.values()]
@@ -139,6 +176,13 @@ class Play:
         for account, balance_micro in self.judge.balances.items():
             if nodes[0].account(account).balance_micro != balance_micro:
                 return f"balances are not what the final slots come to at {nodes[0].name}"
+        return ""
+
+    def _unshown(self) -> str:
+        for node in self.world.nodes.values():
+            for account, seq in node.evidence():
+                if (account, seq) not in self.judge.shown:
+                    return f"{node.name} keeps to itself that slot {seq} of {base32(account)} is torn"
         return ""
 
     def _unkept(self) -> str:

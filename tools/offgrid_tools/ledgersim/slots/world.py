@@ -38,6 +38,7 @@ class World:
         self.latency_ms = (1, 5)
         self.loss = self.repeats = self.crash_odds = 0.0
         self.sides: dict[str, int] = {}
+        self.deaf: set[tuple[str, str]] = set()  # what the first says the second does not hear
         self.slowness = 1  # of all who do something again and again: hours go by fast when little happens
         names = [name_of(number) for number in range(len(weights) + owners)]
         self.witnesses, self.owners = names[: len(weights)], names[len(weights) :]
@@ -101,7 +102,7 @@ class World:
         if self.loss and random() < self.loss:
             self.judge.met.lost += 1
             return
-        if self.sides and self.cut(sender, receiver.name):
+        if (self.sides or self.deaf) and self.cut(sender, receiver.name):
             self.judge.met.cut_off += 1
             return
         least, most = self.latency_ms
@@ -111,7 +112,7 @@ class World:
             self.engine.after(int((1 + random()) * most * MS), partial(receiver.receive, message))
 
     def cut(self, one: str, other: str) -> bool:
-        return self.sides.get(one, 0) != self.sides.get(other, 0)
+        return self.sides.get(one, 0) != self.sides.get(other, 0) or (one, other) in self.deaf
 
     # ---- what happens
 
@@ -119,3 +120,4 @@ class World:
         self.loss = self.repeats = self.crash_odds = 0.0
         self.latency_ms = (1, 20)
         self.sides.clear()
+        self.deaf.clear()
