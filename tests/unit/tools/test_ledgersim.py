@@ -93,7 +93,7 @@ def test_a_planted_bug_that_does_not_fit_any_more_is_not_found_by_that(monkeypat
 def test_what_was_met_is_counted() -> None:
     drawn = replace(
         slots_plan.draw(1, 4), weights=(1_000,) * 4, liars=1, owners=6, torn=4, hasty=2, latency_ms=(1, 60), loss=0.3,
-        repeats=0.1, crash_odds=0.02, cut_odds=0.3, cut_ms=0, hostile_ms=4_000,
+        repeats=0.1, crash_odds=0.02, cut_odds=0.3, cut_ms=0, siege=False, hostile_ms=4_000,
     )  # fmt: skip
     play = SlotsPlay(1, drawn)
     play.execute()

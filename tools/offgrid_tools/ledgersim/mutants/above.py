@@ -31,16 +31,6 @@ def _without(field: str) -> Any:
     return breaks
 
 
-def _reports_of_none(sound: Sound) -> Sound:
-    def encode(self: Any) -> Any:
-        row = sound(self)
-        for report in row.reports:
-            report.certified_ballot, report.certified = NO_CERTIFICATE
-        return row
-
-    return encode
-
-
 def _noop_as_well(sound: Sound) -> Sound:
     def allowed(self: Any, slot: Any, dispute: Any, ballot: int, holds: Any) -> list[bytes]:
         found: list[bytes] = sound(self, slot, dispute, ballot, holds)
@@ -161,10 +151,6 @@ MUTANTS: dict[str, Planted] = {
     ),
     "votes-above-forgotten": Planted(
         "a restarted witness forgets what was voted above ballot 0", (Patch(Dispute, "encode", _without("tallies")),)
-    ),
-    "reports-emptied": Planted(
-        "a restarted witness takes all reports for such that name no certificate",
-        (Patch(Dispute, "encode", _reports_of_none),),
     ),
     "unlock-forgotten": Planted(
         "a restarted witness forgets that an owner asked for the end",

@@ -77,9 +77,9 @@ class Cabal:
         return self._chosen.setdefault(what, node) is node
 
     def _reports(self, place: Place, ballot: int) -> Iterator[Report]:
-        """Of each certificate that there is, though few may have seen it; and of none."""
-        certified = self.world.judge.certified(place)
-        for at, digest in (NO_CERTIFICATE, *certified):
+        """Of the lowest certificate that there is, though few may have seen it; and of none."""
+        certified = sorted(self.world.judge.certified(place))
+        for at, digest in (NO_CERTIFICATE, *certified[:1]):
             if at < ballot:
                 yield Report(*place, ballot, max(at, 0), digest)
 

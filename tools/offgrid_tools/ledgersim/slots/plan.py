@@ -10,7 +10,7 @@ from offgrid_tools.ledgersim.weights import draw_weights
 HOUR_MS = 3_600_000
 SIZES = (4, 4, 4, 5, 7, 7, 10, 20)  # unless asked for another
 OWNERS = (2, 3, 5, 8, 12)
-FEW_OWNERS = (2, 3, 5)
+FEW_OWNERS = (3, 5, 8)
 SIEGE_ODDS = 0.4
 MANY_OWNERS = ((0.01, 1_000), (0.04, 40))  # how often, and how many
 
@@ -68,11 +68,11 @@ def draw(seed: int, witnesses: int = 0, owners: int = 0) -> Plan:
         loss=0.0 if siege else rng.choice([0.0, 0.05, 0.05, 0.3]),
         repeats=rng.choice([0.0, 0.1]),
         crash_odds=rng.choice([0.0, 0.002, 0.02]),
-        cut_odds=rng.choice([0.1, 0.2, 0.4]) if siege else rng.choice([0.0, 0.05, 0.3]),
+        cut_odds=rng.choice([0.05, 0.15, 0.15, 0.3]) if siege else rng.choice([0.0, 0.05, 0.3]),
         siege=siege,
         cut_ms=rng.randrange(1, 9) * HOUR_MS if rng.random() < 0.06 else 0,
         blackout=rng.random() < 0.3,
         skews=rng.random() < 0.5,
         think_ms=rng.choice([20, 100]) if count <= 40 else 2_000,
-        hostile_ms=rng.randrange(10_000, 60_000) if siege else rng.randrange(1_000, 8_000),
+        hostile_ms=rng.randrange(20_000, 120_000) if siege else rng.randrange(1_000, 8_000),
     )
