@@ -142,8 +142,8 @@ class Chains:
             return False
         if not base.height:
             return base.digest == NOTHING and base.forked_at > 0
-        held = self.header_at(base.author, base.height)
-        return held is not None and held.digest == base.digest
+        place, row = self.place(base.digest), self._draft.get(CHAINS, chain_key(base.author, base.height))
+        return place is not None and row == number_key(place)
 
     # ---- what others lack
 

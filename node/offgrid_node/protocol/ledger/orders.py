@@ -45,12 +45,15 @@ class Orders:
 
     def best(self) -> OrderItem | None:
         """The newest that has force."""
-        found = [item for item in self._orders.values() if self._has_force(item.order)]
+        found = [item for item in self._orders.values() if self.has_force(item.order)]
         return max(found, key=lambda item: (item.order.created_us, item.digest), default=None)
 
     def in_force(self, digest: bytes) -> Order | None:
         item = self._orders.get(digest)
-        return item.order if item is not None and self._has_force(item.order) else None
+        return item.order if item is not None and self.has_force(item.order) else None
+
+    def has_force(self, order: Order) -> bool:
+        return order.issuer in self._admins and self._keys.number(order.issuer) == order.key
 
     # ---- inputs
 
@@ -72,7 +75,7 @@ class Orders:
         if len(of_issuer) >= PER_ISSUER_MAX:
             self._drop(of_issuer)
         elif len(self._orders) >= ORDERS_MAX:
-            idle = [each for each in self._orders.values() if not self._has_force(each.order)]
+            idle = [each for each in self._orders.values() if not self.has_force(each.order)]
             self._drop(idle or [*self._orders.values()])
         self._orders[item.digest] = item
         self._draft.put_bytes(ORDERS, item.digest, item.encode())
@@ -83,9 +86,6 @@ class Orders:
         for digest in self._orders:
             self._draft.delete(ORDERS, digest)
         self._orders = {}
-
-    def _has_force(self, order: Order) -> bool:
-        return order.issuer in self._admins and self._keys.number(order.issuer) == order.key
 
     def _drop(self, some: list[OrderItem]) -> None:
         """The oldest of these."""

@@ -41,6 +41,7 @@ from offgrid_node.protocol.ledger.voice import Voice
 from offgrid_node.protocol.ledger.witness import Witness
 
 LOOK_MS = 200  # at least, between two times that a cut which does not hold yet is looked at: that reads all accounts
+LED_MAX = 2  # cuts of one leader at one ballot that are looked at: an honest one proposes one
 LONGEST_MS = 600_000  # at most until the clock is asked again how long the epoch has lasted: clocks are set
 
 
@@ -140,12 +141,10 @@ class Turning:
             raise FailedPrecondition(
                 f"the order is for epoch {order.epoch}; the next one is {epochs.number + 1}", reason="WrongEpoch"
             )
-        if self.orders.has(item.digest):
-            return
-        self.orders.on_order(item)
-        if self.orders.in_force(item.digest) is None:
+        if not self.orders.has_force(order):
             raise FailedPrecondition("its issuer's key was replaced since it was signed", reason="OldKey")
-        self._voice.say(item)
+        if self.orders.on_order(item):
+            self._voice.say(item)
 
     def end(self) -> None:
         """This node's owner wishes it. Raises FailedPrecondition."""
@@ -221,7 +220,7 @@ class Turning:
         leader = epochs.committee.leader_of(epochs.cut, 0, ballot)
         if leader == epochs.own_bit:
             return self._proposed(now)
-        return [digest for digest in self._slot.votes_of(leader, ballot) if self._is_good(digest, now)]
+        return [digest for digest in self._slot.votes_of(leader, ballot)[:LED_MAX] if self._is_good(digest, now)]
 
     def _proposed(self, now: Now) -> Sequence[bytes]:
         if self._is_put_off(b""):

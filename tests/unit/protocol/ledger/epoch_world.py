@@ -186,9 +186,9 @@ class EpochWorld:
         outputs = ((node_id_bytes(self.names[to]), amount),)
         return self.nodes[src].ask(CreateTransfer(outputs, 0, b"", ""))
 
-    def order(self, epoch: int, *weights: tuple[int, int], by: int = 0, key: int = 0) -> OrderItem:
+    def order(self, epoch: int, *weights: tuple[int, int], by: int = 0, key: int = 0, ledger: bytes = b"") -> OrderItem:
         witnesses = tuple((self.names[place], weight) for place, weight in weights)
-        order = Order(self.root, node_id_bytes(self.names[by]), key, epoch, witnesses, self.now_ms)
+        order = Order(ledger or self.root, node_id_bytes(self.names[by]), key, epoch, witnesses, self.now_ms)
         body = order.encode()
         digest = digest_of(ORDER_KIND, SALT, body)
         return OrderItem(order, body, Key(self.names[by]).sign(digest), digest)
