@@ -1,0 +1,320 @@
+"""What a witness asks of a cut before it votes for it: one that leads proposes rubbish of each kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from ledger_bench import OWNER, PAYEE, SELF, W1, W2, W3, Bench, confirm, vote
+
+from offgrid_node.protocol.events import AdminChanged
+from offgrid_node.protocol.ids import node_id_bytes
+from offgrid_node.protocol.ledger.checkpoints import (
+    ORDER_KIND,
+    Base,
+    Order,
+    Target,
+    heads_digest,
+    targets_digest,
+)
+from offgrid_node.protocol.ledger.cuts import NotYet
+from offgrid_node.protocol.ledger.items import Cut, Double, Fork, OrderItem, Report, Seal, Statement, TxItem, Wish
+from offgrid_node.protocol.ledger.records import noop_digest
+from offgrid_node.protocol.ledger.recovery import EVIDENCE_MS
+from offgrid_node.protocol.ledger.slots import NOTHING
+from offgrid_node.protocol.ledger.tables import CHECKPOINTS, number_key
+from offgrid_node.protocol.ledger.turning import LOOK_MS
+from offgrid_node.protocol.signing import digest_of
+from offgrid_tools.ledgersim.keys import SALT, START_MICRO, Key
+
+WITNESSES = (W1, W2, W3)
+
+
+class Ending(Bench):
+    """SELF is a witness of an epoch that others end."""
+
+    @property
+    def cut(self) -> bytes:
+        return self.machine._epochs.cut
+
+    def certified(self, item: TxItem) -> None:
+        """SELF confirms it, and nobody else."""
+        self.says(OWNER, item)
+        self.says(W1, vote(item))
+        self.says(W2, vote(item))
+
+    def ends(self, leader: str) -> int:
+        """All report at the first ballot that this one leads, and know of no certificate."""
+        for witness in WITNESSES:
+            self.says(witness, Wish())
+        self.wait(EVIDENCE_MS + 1)
+        epochs = self.machine._epochs
+        bit = epochs.committee.bit_of(node_id_bytes(leader))
+        ballot = next(at for at in range(1, 9) if epochs.committee.leader_of(self.cut, 0, at) == bit)
+        for at in range(1, ballot + 1):
+            for witness in WITNESSES:
+                self.says(witness, Report(self.cut, 0, at, 0, NOTHING))
+        return ballot
+
+    def proposal(self) -> Cut:
+        """What an honest leader would propose."""
+        return self.machine._turning._cuts.propose(self.now())
+
+    def said_of(self, digest: bytes, ballot: int, *, confirms: bool = False) -> Statement:
+        return Statement(confirms, self.cut, 0, ballot, digest)
+
+    def finish_cut(self, digest: bytes, ballot: int) -> None:
+        for witness in WITNESSES:
+            self.says(witness, *(self.said_of(digest, ballot, confirms=it) for it in (False, True)))
+
+
+def digest_of_cut(cut: Cut) -> bytes:
+    return cut.checkpoint.digest(SALT)
+
+
+def honest_ballot(bench: Ending, leader: str = W1) -> int:
+    ballot = bench.ends(leader)
+    bench.take_said()
+    return ballot
+
+
+# ---- what it proposes itself
+
+
+def test_a_leader_proposes_what_is_certified_and_it_becomes_final_with_the_epoch() -> None:
+    bench = Ending()
+    item = bench.tx()
+    bench.certified(item)
+    ballot = bench.ends(SELF)
+    said = bench.take_said()
+    [cut] = [each for each in said if isinstance(each, Cut)]
+    digest = digest_of_cut(cut)
+    assert cut.targets == (Target(node_id_bytes(OWNER), 0, (item.digest,)),)
+    assert bench.said_of(digest, ballot) in said
+    assert bench.balance(PAYEE) == START_MICRO
+    bench.finish_cut(digest, ballot)
+    assert bench.machine._epochs.number == 1
+    assert bench.balance(PAYEE) == START_MICRO + 100
+    row = bench.views.by_digest(item.digest)
+    assert row is not None
+    assert bench.store.get(CHECKPOINTS, number_key(0)) is not None
+    assert [each.digest for each in bench.take_said() if isinstance(each, Seal)] == [digest]
+
+
+def test_from_its_first_word_in_the_cut_on_a_witness_says_nothing_else_in_the_epoch() -> None:
+    bench = Ending()
+    honest_ballot(bench)
+    item = bench.tx()
+    bench.says(OWNER, item)
+    bench.says(W1, vote(item))
+    bench.says(W2, vote(item))
+    assert not [each for each in bench.take_said() if isinstance(each, Statement) and each.account != bench.cut]
+    bench.restart()
+    bench.calm()
+    bench.says(W3, vote(item))
+    assert not [each for each in bench.take_said() if isinstance(each, Statement) and each.account != bench.cut]
+
+
+def test_a_slot_of_which_the_cut_says_nothing_begins_clean_and_its_transaction_is_said_again() -> None:
+    bench = Ending()
+    item = bench.tx()
+    bench.says(OWNER, item)
+    assert vote(item) in bench.take_said()
+    ballot = honest_ballot(bench)
+    cut = bench.proposal()
+    assert cut.targets == ()
+    bench.says(W1, cut)
+    bench.finish_cut(digest_of_cut(cut), ballot)
+    assert bench.machine._epochs.number == 1
+    said = bench.take_said()
+    assert [each for each in said if isinstance(each, TxItem) or each == vote(item)] == [item, vote(item)]
+    for witness in WITNESSES:
+        bench.push(bench.block(witness, vote(item), confirm(item)), sender=witness)
+    assert bench.balance(PAYEE) == START_MICRO, "that was said in the epoch that is over"
+    for witness in WITNESSES:
+        bench.push(bench.block(witness, vote(item), confirm(item), epoch=1), sender=witness)
+    assert bench.balance(PAYEE) == START_MICRO + 100
+
+
+def test_a_torn_slot_is_torn_in_the_next_epoch_too() -> None:
+    bench = Ending()
+    one, other = bench.tx(amount=1), bench.tx(amount=2)
+    bench.says(OWNER, one)
+    bench.says(OWNER, other)
+    assert [each for each in bench.take_said() if isinstance(each, Double)]
+    ballot = honest_ballot(bench)
+    cut = bench.proposal()
+    bench.says(W1, cut)
+    bench.finish_cut(digest_of_cut(cut), ballot)
+    bench.take_said()
+    bench.wait(EVIDENCE_MS + 1)
+    assert Report(node_id_bytes(OWNER), 0, 1, 0, NOTHING) in bench.take_said()
+    known = [each.item.digest for each in bench.machine._witness.in_slot(node_id_bytes(OWNER), 0)]
+    assert sorted(known) == sorted((one.digest, other.digest))
+
+
+# ---- what it votes for
+
+
+def test_it_votes_for_what_an_honest_leader_proposes() -> None:
+    bench = Ending()
+    bench.certified(bench.tx())
+    ballot = honest_ballot(bench)
+    cut = bench.proposal()
+    bench.says(W1, cut, bench.said_of(digest_of_cut(cut), ballot))
+    assert bench.said_of(digest_of_cut(cut), ballot) in bench.take_said()
+
+
+def order(witnesses: tuple[tuple[str, int], ...], root: bytes) -> OrderItem:
+    body = Order(root, node_id_bytes(PAYEE), 0, 1, witnesses, 9)
+    digest = digest_of(ORDER_KIND, SALT, body.encode())
+    return OrderItem(body, body.encode(), Key(PAYEE).sign(digest), digest)
+
+
+def with_body(cut: Cut, **fields: object) -> Cut:
+    return replace(cut, checkpoint=replace(cut.checkpoint, **fields))  # type: ignore[arg-type]
+
+
+def with_targets(cut: Cut, *targets: Target) -> Cut:
+    return replace(with_body(cut, targets=targets_digest(targets, SALT)), targets=targets)
+
+
+def with_heads(cut: Cut, *heads: Base) -> Cut:
+    return replace(with_body(cut, heads=heads_digest(heads, SALT)), heads=heads)
+
+
+OTHERS = ((SELF, 1_000), (W1, 1_000), (W2, 1_000))
+ACCOUNT = node_id_bytes(OWNER)
+RUBBISH: dict[str, tuple[Callable[[Cut], Cut], str]] = {
+    "of another ledger": (lambda cut: with_body(cut, ledger=bytes(32)), ""),
+    "of another epoch": (lambda cut: with_body(cut, epoch=1), ""),
+    "behind another checkpoint": (lambda cut: with_body(cut, previous=bytes(32)), ""),
+    "a witness more": (lambda cut: with_body(cut, witnesses=(*cut.checkpoint.witnesses, (PAYEE, 1))), "adds witnesses"),
+    "other weights": (lambda cut: with_body(cut, witnesses=((SELF, 1), *OTHERS[1:], (W3, 1_000))), "adds witnesses"),
+    "an honest one left out": (lambda cut: with_body(cut, witnesses=OTHERS), "nothing is known"),
+    "by an order that is not here": (lambda cut: with_body(cut, order=bytes([1]) * 32, witnesses=OTHERS), "in force"),
+    "without what is confirmed": (with_targets, "is confirmed here and not in it"),
+    "with the no-op instead": (
+        lambda cut: with_targets(cut, Target(ACCOUNT, 0, (noop_digest(SALT, ACCOUNT, 0),))), "no quorum is seen",
+    ),
+    "with a slot that has no certificate": (
+        lambda cut: with_targets(
+            cut, Target(ACCOUNT, 0, (cut.targets[0].digests[0], noop_digest(SALT, ACCOUNT, 1)))
+        ),
+        "no quorum is seen",
+    ),
+    "from a slot that has not come": (
+        lambda cut: with_targets(cut, Target(ACCOUNT, 1, cut.targets[0].digests)), "is not final here yet",
+    ),
+    "other accounts": (lambda cut: with_body(cut, accounts=bytes(32)), "something else"),
+    "a wrong count": (lambda cut: with_body(cut, count=1), "something else"),
+    "more fees": (lambda cut: with_body(cut, fees_micro=cut.checkpoint.fees_micro + 1), "something else"),
+    "more supply": (lambda cut: with_body(cut, supply_micro=cut.checkpoint.supply_micro + 1), "something else"),
+    "a block that nobody has": (
+        lambda cut: with_heads(cut, Base(node_id_bytes(W1), 1, bytes(32))), "is not here",
+    ),
+    "a block of somebody else": (
+        lambda cut: with_heads(cut, replace(cut.heads[0], author=node_id_bytes(PAYEE))), "is not here",
+    ),
+    "a fork that nobody knows": (lambda cut: with_heads(cut, replace(cut.heads[0], forked_at=99)), "is not here"),
+    "heads that were not signed": (lambda cut: with_body(cut, heads=bytes(32)), "its heads are not"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", RUBBISH)
+def test_it_votes_for_no_rubbish(case: str) -> None:
+    spoil, why = RUBBISH[case]
+    bench = Ending()
+    bench.certified(bench.tx())
+    ballot = honest_ballot(bench)
+    cut = spoil(bench.proposal())
+    bench.says(W1, cut, bench.said_of(digest_of_cut(cut), ballot))
+    bench.wait(2 * LOOK_MS)
+    assert bench.said_of(digest_of_cut(cut), ballot) not in bench.take_said()
+    assert any(why in each for each in bench.machine._turning.why_not) or not why
+
+
+def test_it_votes_for_nothing_but_what_the_leader_votes_for() -> None:
+    bench = Ending()
+    ballot = honest_ballot(bench)
+    cut = bench.proposal()
+    for witness in (W2, W3):
+        bench.says(witness, cut, bench.said_of(digest_of_cut(cut), ballot))
+    assert bench.said_of(digest_of_cut(cut), ballot) not in bench.take_said()
+
+
+def test_what_is_final_here_must_be_in_it() -> None:
+    bench = Ending()
+    item = bench.tx()
+    bench.certified(item)
+    before = bench.proposal()
+    bench.says(W1, confirm(item))
+    bench.says(W2, confirm(item))
+    follows = bench.tx(seq=1, prev=item.digest)
+    bench.certified(follows)
+    bench.says(W1, confirm(follows))
+    bench.says(W2, confirm(follows))
+    assert bench.balance(PAYEE) == START_MICRO + 200
+    ballot = honest_ballot(bench)
+    bench.says(W1, before, bench.said_of(digest_of_cut(before), ballot))
+    assert bench.said_of(digest_of_cut(before), ballot) not in bench.take_said()
+    assert any("is final here and not in it" in each for each in bench.machine._turning.why_not)
+
+
+def test_nobody_is_below_zero() -> None:
+    """A quorum has voted for a spending whose money is on its way to this node."""
+    bench = Ending()
+    late = bench.tx(amount=START_MICRO * 2)
+    bench.says(OWNER, late)
+    for witness in WITNESSES:
+        bench.says(witness, vote(late))
+    ballot = honest_ballot(bench)
+    with pytest.raises(NotYet, match="below zero"):
+        bench.proposal()
+    cuts = bench.machine._turning._cuts
+    target = Target(ACCOUNT, 0, (late.digest,))
+    outcome = cuts.outcome([target], bench.machine._epochs.witnesses)
+    assert outcome.overdrawn == ACCOUNT
+    cut = with_body(
+        with_targets(Ending().proposal(), target),
+        accounts=outcome.root, count=outcome.count, fees_micro=outcome.fees_micro,
+    )  # fmt: skip
+    cut = with_heads(cut)
+    bench.says(W1, cut, bench.said_of(digest_of_cut(cut), ballot))
+    assert bench.said_of(digest_of_cut(cut), ballot) not in bench.take_said()
+    assert any("below zero" in each for each in bench.machine._turning.why_not)
+
+
+def test_who_is_ordered_out_and_who_forked_may_be_left_out() -> None:
+    ordered = Ending()
+    ordered.step(AdminChanged(PAYEE, True))
+    item = order(OTHERS, ordered.root)
+    ordered.says(PAYEE, item)
+    ballot = honest_ballot(ordered)
+    cut = ordered.proposal()
+    assert (cut.checkpoint.order, cut.checkpoint.witnesses) == (item.digest, OTHERS)
+    ordered.says(W1, cut, ordered.said_of(digest_of_cut(cut), ballot))
+    assert ordered.said_of(digest_of_cut(cut), ballot) in ordered.take_said()
+    ordered.step(AdminChanged(PAYEE, False))
+    assert ordered.proposal().checkpoint.witnesses != OTHERS
+
+    other = with_body(cut, witnesses=OTHERS[:2])
+    ordered.step(AdminChanged(PAYEE, True))
+    with pytest.raises(NotYet, match="names other witnesses"):
+        ordered.machine._turning._cuts.check(other)
+
+
+def test_the_rest_must_weigh_a_quorum() -> None:
+    bench = Ending()
+    for liar in (W2, W3):
+        bench.says(liar, Wish())
+        bench.rewind(liar)
+        bench.push(bench.block(liar, Report(bench.cut, 0, 1, 0, NOTHING)), sender=W1)
+    assert [each for each in bench.take_said() if isinstance(each, Fork)]
+    cuts = bench.machine._turning._cuts
+    assert bench.proposal().checkpoint.witnesses == bench.genesis.witnesses
+    with pytest.raises(NotYet, match="do not weigh a quorum"):
+        cuts.check(with_body(bench.proposal(), witnesses=OTHERS[:2]))
+    one = with_body(bench.proposal(), witnesses=OTHERS)
+    cuts.check(one)
