@@ -14,7 +14,7 @@ from typing import ClassVar
 from offgrid_node.protocol.draft import Draft
 from offgrid_node.protocol.ids import node_id_bytes
 from offgrid_node.protocol.ledger.records import LedgerGenesis, Tx
-from offgrid_node.protocol.ledger.tables import ACCOUNTS, META, TOTALS_KEY
+from offgrid_node.protocol.ledger.tables import ACCOUNTS, BEFORE, META, TOTALS_KEY, number_key
 
 HELD_MAX = 65_536  # accounts in memory; all are in their rows
 
@@ -42,17 +42,18 @@ class Account:
 
 @dataclass(slots=True)
 class Totals:
-    """Fees that nobody has got yet, all the money that there is, and how many steps have brought anything
-    into lists of transactions."""
+    """Fees that nobody has got yet, all the money that there is, how many steps have brought anything into lists of
+    transactions, and how many transactions there were in all."""
 
     fees_micro: int = 0
     supply_micro: int = 0
     lists: int = 0
+    txs: int = 0
 
-    FORM: ClassVar[struct.Struct] = struct.Struct(">QQQ")
+    FORM: ClassVar[struct.Struct] = struct.Struct(">QQQQ")
 
     def encode(self) -> bytes:
-        return self.FORM.pack(self.fees_micro, self.supply_micro, self.lists)
+        return self.FORM.pack(self.fees_micro, self.supply_micro, self.lists, self.txs)
 
     @classmethod
     def decode(cls, row: bytes) -> Totals:
@@ -67,6 +68,8 @@ class Accounts:
         self._held: dict[bytes, Account] = {}
         self._changed: dict[bytes, Account] = {}
         self._genesis_digest = b""
+        self._epoch = 0
+        self._saved: set[bytes] = set()  # accounts of which it is kept what they had when the epoch began
         self.totals = Totals()
         self.totals_changed = False
         self.changes = 0  # how often anything has changed since the start
@@ -131,9 +134,17 @@ class Accounts:
         self._changed[account] = held
         self.changes += 1
 
+    def begin_epoch(self, number: int) -> None:
+        """What accounts have by now is what the epoch begins with."""
+        self.flush()
+        self._epoch = number
+        self._saved.clear()
+
     def flush(self) -> None:
         """The end of a step: what has changed becomes rows."""
         for account, held in self._changed.items():
+            if self._epoch and account not in self._saved:
+                self._save(account)
             self._draft.put_bytes(ACCOUNTS, account, held.encode())
         self._changed.clear()
         if self.totals_changed:
@@ -144,3 +155,12 @@ class Accounts:
         """At a new instant: all that is held is in committed rows."""
         if len(self._held) > HELD_MAX:
             self._held.clear()
+        if len(self._saved) > HELD_MAX:
+            self._saved.clear()
+
+    def _save(self, account: bytes) -> None:
+        """See snapshots.py."""
+        key = number_key(self._epoch) + account
+        if self._draft.get(BEFORE, key) is None:
+            self._draft.put_bytes(BEFORE, key, self._draft.get(ACCOUNTS, account) or b"")
+        self._saved.add(account)

@@ -11,6 +11,9 @@ the one that was seen first: that is the same for all who hold the same blocks, 
 
 Blocks are handed on in the order in which this node took them in, so whoever takes them in turn finds everything that
 they lean on there already.
+
+Behind a checkpoint the blocks themselves go (pruning.py). What stays of an author is its base, the newest block of its
+that went: it counts as held, the next one follows it, and what lies below is of no use any more.
 """
 
 from __future__ import annotations
@@ -66,6 +69,14 @@ class Chains:
         self._places: dict[bytes, int] = {}
         self._unnamed: dict[bytes, bytes] = {}  # author → its newest block that no block of ours has named yet
         self._untold: dict[bytes, bytes] = {}  # block beside its chain that nothing held leans on → its author
+        self._bases: dict[bytes, int] = {}  # author → the height up to which its blocks have gone
+        self._based: dict[bytes, tuple[bytes, int]] = {}  # the digest there → author and height
+        self._cut: dict[bytes, tuple[int, bytes]] = {}  # author → height and digest, of the last checkpoint
+        self._cut_digests: set[bytes] = set()  # and the genesis
+        self._any_frozen = False
+        self._cut_place = 0  # the newest position when this epoch began
+        self._rooted: set[bytes] = set()  # of authors that forked: what was found to lead back to the checkpoint
+        self._epoch = 0
         self._end = 0
         self._genesis_digest = b""
         self.heads = Heads()
@@ -80,6 +91,14 @@ class Chains:
 
     # ---- questions
 
+    def base(self, author: bytes) -> int:
+        """The height up to which the author's blocks have gone."""
+        return self._bases.get(author, 0)
+
+    def cut_height(self, author: bytes) -> int:
+        """The height of its head in the last checkpoint."""
+        return self._cut.get(author, (0, b""))[0]
+
     @property
     def authors(self) -> Mapping[bytes, Author]:
         return self._authors
@@ -93,7 +112,8 @@ class Chains:
         return self._authors.get(author) or Author(digest=self._genesis_digest)
 
     def holds(self, digest: bytes) -> bool:
-        return digest == self._genesis_digest or self.place(digest) is not None
+        known = digest == self._genesis_digest or digest in self._based
+        return known or self.place(digest) is not None or digest in self._cut_digests
 
     def place(self, digest: bytes) -> int | None:
         place = self._places.get(digest)
@@ -110,8 +130,39 @@ class Chains:
         """Whether its `prev`, which is held here, may stand before it at all: same author, the height below."""
         if header.prev == self._genesis_digest:
             return header.height == 1
+        if header.prev in self._based:
+            return self._based[header.prev] == (header.author, header.height - 1)
+        if header.prev in self._cut_digests:
+            return self._cut.get(header.author) == (header.height - 1, header.prev)
         before = self.header_of(header.prev)
         return before is not None and (before.header.author, before.header.height + 1) == (header.author, header.height)
+
+    def is_rooted(self, digest: bytes) -> bool:
+        """Whether a block that is held is its author's head in the last checkpoint, or leads back to it. All who know
+        the checkpoint can take in what leads back to it, and nobody need hold anything else."""
+        walked = list[bytes]()
+        while self._epoch and digest not in self._rooted and digest not in self._cut_digests:
+            place = self.place(digest)
+            if place is not None and place > self._cut_place and not self._any_frozen:
+                break
+            held = self._header_at(place) if place is not None else None
+            if held is None or held.header.height <= self.cut_height(held.header.author):
+                return False
+            walked.append(digest)
+            if not self.author(held.header.author).frozen:
+                break
+            digest = held.header.prev
+        self._rooted.update(walked)
+        return True
+
+    def is_in_order(self, header: Header, leans_on: Sequence[bytes]) -> bool:
+        """Whether all who know the last checkpoint can take in a block that leans on these, which are held: the next of
+        its chain, or one that leads back to the checkpoint as all that it names does."""
+        if self.extends(header):
+            leans_on = [digest for digest in leans_on if digest != header.prev]
+        elif header.height <= self.cut_height(header.author):
+            return False
+        return all(self.is_rooted(digest) for digest in leans_on)
 
     def header_of(self, digest: bytes) -> SignedHeader | None:
         place = self.place(digest)
@@ -194,7 +245,8 @@ class Chains:
         for digest in (header.prev, *header.parents):  # whoever takes this block in has to hold them
             self._tell(digest)
         self._unnamed.pop(name, None)
-        self._unnamed[name] = block.digest
+        if self.is_rooted(block.digest):
+            self._unnamed[name] = block.digest
         self._keep(name, author)
 
     def freeze(self, name: bytes, height: int) -> None:
@@ -209,6 +261,45 @@ class Chains:
         if height < author.forked_at:
             author.forked_at = height
             self._keep(name, author)
+
+    def begin_epoch(self, number: int, bases: Iterable[ledger_pb2.BaseRow], place: int) -> None:
+        """An epoch begins behind the checkpoint of these heads; the newest block was at that position then."""
+        self._epoch = number
+        self._rooted.clear()
+        self._cut = {base.author: (base.height, base.digest) for base in bases if base.height}
+        self._cut_digests = {self._genesis_digest, *(digest for _, digest in self._cut.values())}
+        self._cut_place = place
+        for name, (height, digest) in self._cut.items():
+            author = self._authors.get(name)
+            if author is not None and author.plain(height) and height <= author.height:
+                row = self._draft.get(CHAINS, chain_key(name, height))
+                if row is not None and number_of(row) != self.place(digest):
+                    author.forked_at = height  # others have another branch of it
+                    self._keep(name, author)
+        for name, author in self._authors.items():
+            if author.frozen:
+                self._show(name, author)
+
+    def raise_floor(self, bases: Iterable[ledger_pb2.BaseRow]) -> None:
+        """Blocks up to these go from now on, by and by."""
+        above = [base for base in bases if base.height]
+        self._bases = {base.author: base.height for base in above}
+        self._based = {base.digest: (base.author, base.height) for base in above}
+
+    def prune(self, place: int, raw: bytes, epoch: int) -> None:
+        """Forgets the block at that position if it lies behind the bases, or beside its author's chain and is of that
+        epoch or one before it."""
+        signed = self._decode(raw)
+        name, height = signed.header.author, signed.header.height
+        chained = self._draft.get(CHAINS, chain_key(name, height)) == number_key(place)
+        if height > self.base(name) if chained else signed.header.epoch > epoch:
+            return
+        self._draft.delete(LOG, number_key(place))
+        self._draft.delete(PLACES, signed.digest)
+        self._places.pop(signed.digest, None)
+        if chained:
+            self._draft.delete(CHAINS, chain_key(name, height))
+        self._tell(signed.digest)
 
     def told(self, name: bytes) -> None:
         """The others know by the block that this very batch makes durable."""
@@ -237,6 +328,8 @@ class Chains:
         """At a new instant: all that is held is in committed rows."""
         if len(self._places) > HELD_MAX:
             self._places.clear()
+        if len(self._rooted) > HELD_MAX:
+            self._rooted.clear()
 
     def _tell(self, digest: bytes) -> None:
         """What is durable with this batch tells of that block."""
@@ -249,11 +342,15 @@ class Chains:
 
     def _show(self, name: bytes, author: Author) -> None:
         """Its element among the heads: see heads.py."""
+        self._any_frozen |= author.frozen
         if author.plain(author.height):
             self.heads.move(name, author.height, author.digest)
         else:
             below = self.header_at(name, author.forked_at - 1)
-            self.heads.move(name, author.forked_at - 1 if below else 0, below.digest if below else NOTHING)
+            height, digest = self._cut.get(name, (0, NOTHING))  # the same for all in this epoch, whatever has gone
+            if below is not None and below.header.height > height:
+                height, digest = below.header.height, below.digest
+            self.heads.move(name, height, digest)
 
     def _keep(self, name: bytes, author: Author) -> None:
         self._show(name, author)
@@ -262,8 +359,9 @@ class Chains:
 
     def _header_at(self, place: int) -> SignedHeader | None:
         raw = self.raw(place)
-        if raw is None:
-            return None
+        return self._decode(raw) if raw is not None else None
+
+    def _decode(self, raw: bytes) -> SignedHeader:
         signed = ledger_pb2.Block.FromString(raw).header
         digest = digest_of(HEADER_KIND, self._salt, signed.body)
         return SignedHeader(Header.decode(signed.body), signed.body, signed.signature, digest)

@@ -18,6 +18,7 @@ from offgrid_node.protocol.errors import Corrupt, PeerFault
 from offgrid_node.protocol.ids import base32
 from offgrid_node.protocol.ledger.blocks import header_of
 from offgrid_node.protocol.ledger.chains import Author, decode_author
+from offgrid_node.protocol.ledger.pruning import pruned_behind
 from offgrid_node.protocol.ledger.tables import AUTHORS, CHAINS, LOG, PLACES, chain_key, number_key, number_of
 
 T = TypeVar("T")
@@ -34,6 +35,7 @@ def read_row(table: str, key: bytes, value: bytes, decode: Callable[[bytes], T])
 def wrong_rows(rows: Rows, salt: bytes) -> Iterator[tuple[str, str]]:
     """Where, and what is wrong there. Memory grows with authors. Raises Corrupt for what is no row."""
     authors = {key: read_row(AUTHORS, key, row, decode_author) for key, row in rows.scan(AUTHORS)}
+    gone = {(head.author, head.height, head.digest) for head in pruned_behind(rows)}
     newest, tips = dict[bytes, int](), dict[bytes, bytes]()
     for key, value in rows.scan(LOG):
         try:
@@ -53,5 +55,7 @@ def wrong_rows(rows: Rows, salt: bytes) -> Iterator[tuple[str, str]]:
     for name in newest.keys() - authors.keys():
         yield f"author {base32(name)}", "it has blocks and no row"
     for name, author in authors.items():
+        if (name, author.height, author.digest) in gone and author.place >= newest.get(name, 0):
+            continue
         if author.place != newest.get(name, 0) or (author.height and tips.get(name) != author.digest):
             yield f"author {base32(name)}", f"its row, of height {author.height}, is not that of its newest block"

@@ -113,6 +113,8 @@ class Intake:
         fresh = self._chains.extends(header) and not author.frozen  # of such none is held, and no row is read for that
         if not fresh and self._chains.holds(signed.digest):
             return False
+        if header.height <= self._chains.base(header.author):  # a checkpoint has fixed what it says
+            return False
         if wanted or header.author == self._own:
             return True
         return author.plain(header.height) and header.height <= author.height + HEIGHTS_AHEAD_MAX
@@ -132,7 +134,9 @@ class Intake:
             author = chains.author(header.author)
         if not author.plain(header.height) and not wanted:
             return False
-        missing = [digest for digest in (header.prev, *header.parents) if not chains.holds(digest)]
+        now_on = header.epoch == self._epochs.number
+        leans_on = (header.prev, *header.parents) if now_on else (header.prev,)  # others are behind the checkpoint
+        missing = [digest for digest in leans_on if not chains.holds(digest)]
         if missing:
             gap = author.plain(header.height) and header.height > author.height + 1 and not wanted
             by_name = [digest for digest in missing if not gap or digest != header.prev]
@@ -142,6 +146,8 @@ class Intake:
                 self._orphans.want(wanted_too, header.author, sender, now.mono_ms, named=True)
             return False
         if not chains.extends(header) and not (author.frozen and chains.follows(header)):
+            return False
+        if not chains.is_in_order(header, leans_on):
             return False
         bit = self._epochs.bit_of(header)
         if not self._epochs.has_come(header) or not self._witness.within_reach(block.items, bit):

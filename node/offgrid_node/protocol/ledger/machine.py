@@ -37,6 +37,7 @@ from offgrid_node.protocol.ledger.items import Item, SignedHeader
 from offgrid_node.protocol.ledger.keys import Keys
 from offgrid_node.protocol.ledger.orphans import Orphans
 from offgrid_node.protocol.ledger.parcels import made_us, parcels
+from offgrid_node.protocol.ledger.pruning import Pruning
 from offgrid_node.protocol.ledger.reach import Reach
 from offgrid_node.protocol.ledger.records import LedgerGenesis
 from offgrid_node.protocol.ledger.settings import LedgerSettings
@@ -69,6 +70,7 @@ class LedgerMachine:
         self._transactions = Transactions(draft, self._accounts)
         self._chains = Chains(draft, salt)
         self._ahead = Ahead(draft, self._slots, self._chains, self._epochs, salt)
+        self._pruning = Pruning(settings, draft, self._accounts, self._transactions, self._chains)
         self._orphans = Orphans(draft)
         self._witness = Witness(
             settings, draft, self._epochs, self._cut, self._accounts, self._slots, self._transactions, self._voice,
@@ -107,6 +109,7 @@ class LedgerMachine:
         digest = genesis.digest(self._settings.salt)
         self._accounts.load(digest)
         self._chains.load(digest)
+        self._pruning.load()
         self._orphans.load(now.mono_ms)
         self._witness.load()
         self._begin_epoch(genesis, now)
@@ -117,7 +120,7 @@ class LedgerMachine:
     def deadline_ms(self) -> int | None:
         if not self._settings.enabled or not self._genesis_digest:
             return None
-        parts = self._gossip, self._voice, self._witness, self._turning, self._holding, self._ahead
+        parts = self._gossip, self._voice, self._witness, self._turning, self._holding, self._ahead, self._pruning
         due = [part.deadline_ms() for part in parts]
         return min((at for at in due if at is not None), default=None)
 
@@ -364,6 +367,7 @@ class LedgerMachine:
             turned = self._turning.settle(now)
             if turned:
                 self._ahead.enter(now)
+                self._pruning.on_entered(self._epochs.number - 1, now)
             if not self._wallet.pump(now) and not signed and not turned:
                 break
         self._intake.tell_of_forks()
@@ -372,6 +376,7 @@ class LedgerMachine:
                 self._speak(epoch, parcel, now, rng)
         self._holding.flush(now)
         self._ahead.flush(now)
+        self._pruning.on_time(now)
         self._witness.flush()
         self._turning.flush()
         self._transactions.flush()

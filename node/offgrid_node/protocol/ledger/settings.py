@@ -10,6 +10,8 @@ from offgrid_node.protocol.ids import node_id_bytes
 
 SETTLEMENT_INTERVAL_MS = 3_600_000
 EPOCH_MS = 24 * 3_600_000
+KEEP_MS = 30 * 86_400_000
+KEEP_TXS = 300_000  # 10,000 a day for 30 days
 
 
 @dataclass(frozen=True)
@@ -17,13 +19,17 @@ class LedgerSettings:
     """`salt` is the mesh's. With `enabled` False (economy.enabled) the machine stays silent: it refuses every command,
     books nothing and tells nobody anything; what it had before stays. `settlement_interval_ms`
     (economy.settlement_interval) is how long a voucher of another's is held before it is posted;
-    `epoch_ms` (ledger.epoch) how long an epoch lasts where nothing else ends it before."""
+    `epoch_ms` (economy.epoch) how long an epoch lasts where nothing else ends it before. `keep_ms`
+    (economy.keep) is how long transactions can be looked up after they are final; of more than `keep_txs` the older
+    ones go before (pruning.py)."""
 
     signer: Signer
     salt: bytes
     enabled: bool = True
     settlement_interval_ms: int = SETTLEMENT_INTERVAL_MS
     epoch_ms: int = EPOCH_MS
+    keep_ms: int = KEEP_MS
+    keep_txs: int = KEEP_TXS
 
     @property
     def node_id(self) -> str:

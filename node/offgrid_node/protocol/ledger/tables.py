@@ -10,6 +10,7 @@ from offgrid_node.protocol.ids import NODE_ID_BYTES
 
 META = "ledger_meta"  # one row each, see below
 ACCOUNTS = "ledger_accounts"  # account → accounts.Account
+BEFORE = "ledger_before"  # epoch, account → accounts.Account when it began, or nothing; of those that changed since
 SLOTS = "ledger_slots"  # account, seq → slots.Slot; of slots that are not final yet
 TALLIES = "ledger_tallies"  # account, seq, transaction's digest → slots.Tally; beyond those in the slot's own row
 DISPUTES = "ledger_disputes"  # account, seq → DisputeRow; of slots that are not final yet
@@ -33,6 +34,7 @@ CHAINS = "ledger_chains"  # author, height → position; of an author who forked
 AUTHORS = "ledger_authors"  # author → chains.Author
 FORKS = "ledger_forks"  # author → the first `Fork` of it that was seen
 EVIDENCE = "ledger_evidence"  # account → the newest `Double` of it
+ENDED = "ledger_ended"  # epoch counted down → pruning.Ended, how far this node had come when it was over
 NAMED = "ledger_named"  # digest → the author who said so, of blocks that a `Seen` names and that are not here yet
 UNTOLD = "ledger_untold"  # digest → its author, of blocks beside their chain that nothing held here leans on yet
 KEY_NUMBERS = "ledger_key_numbers"  # node → how often its key was replaced
@@ -47,6 +49,7 @@ CREDIT_LINES = "ledger_credit_lines"  # payer's account → the most that is acc
 
 GENESIS_KEY, TOTALS_KEY, MUTE_KEY, LANES_KEY = b"genesis", b"totals", b"mute", b"lanes"
 AHEAD_KEY = b"ahead"  # position of the log up to which slots are in their rows: see ahead.py
+PRUNED_KEY, LISTS_KEY = b"pruned", b"lists"  # how far pruning has come: pruning.py, packing.py
 HOLD_NUMBER_KEY = b"hold_number"  # the number of the newest hold
 EPOCH_KEY = b"epoch"  # EpochRow, of the epoch that it is
 LEARN_KEY = b"learn"  # there from a restore until the node has learnt what it signed before: see learning.py
@@ -65,6 +68,10 @@ def number_of(key: bytes) -> int:
 
 def newest_first(number: int) -> bytes:
     return (NUMBER_MAX - number).to_bytes(NUMBER_BYTES, "big")
+
+
+def number_from_newest(key: bytes) -> int:
+    return NUMBER_MAX - number_of(key)
 
 
 def place_key(hold: bytes, place: int) -> bytes:

@@ -13,10 +13,18 @@ from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.draft import Draft
 from offgrid_node.protocol.ledger.accounts import Accounts
 from offgrid_node.protocol.ledger.items import TxItem
-from offgrid_node.protocol.ledger.records import Tx
+from offgrid_node.protocol.ledger.records import NO_REQUEST, Tx
 from offgrid_node.protocol.ledger.slots import NOTHING, Tally
 from offgrid_node.protocol.ledger.sources import LANE_BYTES, LaneSource
-from offgrid_node.protocol.ledger.tables import EVERYBODY, LANES_SEEN, TX_INDEX, TXS, newest_first
+from offgrid_node.protocol.ledger.tables import (
+    EVERYBODY,
+    LANES_SEEN,
+    REQUESTS,
+    TRANSFERS,
+    TX_INDEX,
+    TXS,
+    newest_first,
+)
 
 HELD_MAX = 16_384  # transactions in memory; all are in their rows
 
@@ -49,6 +57,7 @@ class Transactions:
 
     def add(self, item: TxItem, now: Now, *, transfer_id: str = "") -> Known:
         """One that is not known yet."""
+        self._accounts.totals.txs += 1
         row = ledger_pb2.TxRow(
             signed=common_pb2.Signed(body=item.body, signature=item.signature),
             state=ledger_pb2.TX_STATE_SIGNED,
@@ -81,6 +90,17 @@ class Transactions:
                     self._listed.setdefault(account, []).append(known.item.digest)
         self._draft.put(TXS, known.item.digest, row)
         self._held.pop(known.item.digest, None)
+
+    def forget(self, digest: bytes, row: ledger_pb2.TxRow) -> None:
+        """An old one that is final or void: see packing.py."""
+        self._held.pop(digest, None)
+        self._draft.delete(TXS, digest)
+        if row.transfer_id:
+            key = row.transfer_id.encode()
+            made = self._draft.row(TRANSFERS, key, ledger_pb2.TransferRow)
+            self._draft.delete(TRANSFERS, key)
+            if made is not None and made.request != NO_REQUEST:
+                self._draft.delete(REQUESTS, made.request)
 
     def flush(self) -> None:
         """The end of a step: what has come into an account's list is one row, the newest first."""

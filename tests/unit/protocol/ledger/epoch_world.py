@@ -28,7 +28,7 @@ from offgrid_node.protocol.ledger.machine import LedgerMachine
 from offgrid_node.protocol.ledger.meeting import Question
 from offgrid_node.protocol.ledger.records import GENESIS_KIND, LedgerGenesis
 from offgrid_node.protocol.ledger.settings import LedgerSettings
-from offgrid_node.protocol.ledger.tables import CHECKPOINTS, LOG, number_key
+from offgrid_node.protocol.ledger.tables import CHECKPOINTS, LOG, number_key, number_of
 from offgrid_node.protocol.ledger.views import Surveys
 from offgrid_node.protocol.signing import digest_of
 from offgrid_node.storage.memory import MemoryStore
@@ -47,7 +47,7 @@ class Node:
         self.store = MemoryStore()
         self.cut_off = False
         self.crash_in = 0  # so many steps later its step is lost, and it is started anew
-        self.sent = 0  # of its log, what others were handed
+        self.sent = 0  # the position in its log up to which others were handed it
         self.restart()
 
     def restart(self) -> None:
@@ -151,10 +151,10 @@ class EpochWorld:
         while going:
             going = False
             for node in self.nodes:
-                blocks = node.blocks
-                if node.cut_off or len(blocks) == node.sent:
+                rows = [*node.store.scan(LOG, number_key(node.sent + 1))]
+                if node.cut_off or not rows:
                     continue
-                fresh, node.sent = [self.checked(raw) for raw in blocks[node.sent :]], len(blocks)
+                fresh, node.sent = [self.checked(raw) for _, raw in rows], number_of(rows[-1][0])
                 for other in self.nodes:
                     if other is not node and not other.cut_off:
                         self.hand(other, node, fresh)

@@ -1,0 +1,323 @@
+"""What goes behind a checkpoint, what stays, and that what is left is a ledger still."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from ledger_bench import OWNER, PAYEE, W1, W2, W3, Bench, confirm, vote
+
+from offgrid.v1 import ledger_pb2
+from offgrid_node.protocol.ids import node_id_bytes
+from offgrid_node.protocol.ledger import packing, pruning
+from offgrid_node.protocol.ledger.blocks import CheckedBlock
+from offgrid_node.protocol.ledger.checkpoints import Checkpoint
+from offgrid_node.protocol.ledger.items import Item, Seen, Statement
+from offgrid_node.protocol.ledger.pruning import PAUSE_MS
+from offgrid_node.protocol.ledger.tables import (
+    CHAINS,
+    CHECKPOINTS,
+    EVERYBODY,
+    LOG,
+    PLACES,
+    REQUESTS,
+    TRANSFERS,
+    TX_INDEX,
+    TXS,
+    number_key,
+)
+
+DAY_MS = 86_400_000
+NOTE = Statement(False, node_id_bytes(OWNER), 99, 0, bytes(32))  # something to say that changes nothing
+
+
+def says(bench: Bench, author: str, *items: Item) -> CheckedBlock:
+    """A block of the epoch that it is."""
+    block = bench.block(author, *items, epoch=bench.machine._epochs.number)
+    bench.push(block, sender=author)
+    return block
+
+
+def pay(bench: Bench, count: int = 1) -> list[bytes]:
+    """Transactions of OWNER's that become final, each by itself; their digests."""
+    digests = []
+    for _ in range(count):
+        account = bench.views.account(OWNER)
+        item = bench.tx(seq=account.next_seq, prev=account.head, amount=1)
+        says(bench, OWNER, item)
+        for witness in (W1, W2, W3):
+            says(bench, witness, vote(item), confirm(item))
+        assert bench.views.account(OWNER).next_seq == account.next_seq + 1
+        digests.append(item.digest)
+    return digests
+
+
+def heads_of(bench: Bench) -> list[ledger_pb2.BaseRow]:
+    authors = bench.machine._chains.authors
+    return [
+        ledger_pb2.BaseRow(author=name, height=author.height, digest=author.digest, forked_at=author.forked_at)
+        for name, author in sorted(authors.items())
+        if author.height
+    ]
+
+
+def end_epoch(bench: Bench) -> None:
+    """With a checkpoint of all that is here, and the same committee."""
+    machine, epochs, zeros = bench.machine, bench.machine._epochs, bytes(32)
+    body = Checkpoint(
+        bench.root, epochs.number, epochs.previous, zeros, 0, 0, 0, zeros, zeros, zeros, epochs.witnesses, 0
+    )
+    machine._draft.begin(bench.now())
+    machine._draft.put(
+        CHECKPOINTS, number_key(body.epoch), ledger_pb2.CheckpointRow(body=body.encode(), heads=heads_of(bench))
+    )
+    epochs.enter(body, bench.now())
+    machine._pruning.on_entered(body.epoch, bench.now())
+    bench.step()
+
+
+def prune(bench: Bench) -> int:
+    """Until nothing is left to do; the most rows that went in one step."""
+    most, table = 0, len([*bench.store.dump()])
+    while bench.machine._pruning.busy:
+        bench.now_ms += PAUSE_MS
+        bench.step()
+        left = len([*bench.store.dump()])
+        most, table = max(most, table - left), left
+    return most
+
+
+def log_of(bench: Bench) -> list[int]:
+    return [int.from_bytes(key, "big") for key, _ in bench.store.scan(LOG)]
+
+
+def test_blocks_go_when_another_epoch_has_ended_behind_their_checkpoint() -> None:
+    bench = Bench()
+    pay(bench, 5)
+    first = log_of(bench)
+    end_epoch(bench)
+    prune(bench)
+    assert log_of(bench) == first, "for those who are a little behind"
+    pay(bench, 5)
+    second = [place for place in log_of(bench) if place not in first]
+    end_epoch(bench)
+    prune(bench)
+    assert log_of(bench) == second
+    assert len([*bench.store.scan(PLACES)]) == len([*bench.store.scan(CHAINS)]) == len(second)
+    assert bench.store.get(TXS, pay(bench)[0]) is not None, "it goes on"
+
+
+def listed(bench: Bench, account: bytes = EVERYBODY) -> list[list[bytes]]:
+    """The rows of its list, the newest first."""
+    rows = (row for _, row in bench.store.scan(TX_INDEX, prefix=account))
+    return [[row[at : at + 32] for at in range(0, len(row), 32)] for row in rows]
+
+
+def test_no_step_is_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pruning, "BLOCKS_MAX", 4)
+    monkeypatch.setattr(packing, "ROWS_MAX", 3)
+    bench = Bench()
+    digests = pay(bench, 12)
+    end_epoch(bench)
+    prune(bench)
+    end_epoch(bench)
+    assert prune(bench) <= 3 * 4
+    assert log_of(bench) == []
+    assert [digest for row in listed(bench) for digest in row] == digests[::-1]
+
+
+@pytest.mark.parametrize("rows", [packing.ROWS_MAX, packing.PACK_MAX + 8])
+def test_a_list_takes_a_row_for_many_and_nobody_is_left_out(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packing, "ROWS_MAX", rows)
+    bench = Bench()
+    digests = pay(bench, packing.PACK_MAX + 5)
+    assert len(listed(bench)) == len(digests)
+    end_epoch(bench)
+    prune(bench)
+    for account in (EVERYBODY, node_id_bytes(OWNER), node_id_bytes(PAYEE)):
+        rows = listed(bench, account)
+        assert [digest for row in rows for digest in row] == digests[::-1]
+        assert [len(row) for row in rows] == [packing.PACK_MAX, 5]
+    digests += pay(bench, 3)
+    end_epoch(bench)
+    prune(bench)
+    assert [digest for row in listed(bench) for digest in row] == digests[::-1]
+
+
+def test_transactions_go_when_they_are_old() -> None:
+    bench = Bench()
+    bench.settings = replace(bench.settings, keep_ms=30 * DAY_MS)
+    bench.restart()
+    old = pay(bench, 3)
+    end_epoch(bench)
+    prune(bench)
+    bench.now_ms += 20 * DAY_MS
+    young = pay(bench, 3)
+    end_epoch(bench)
+    prune(bench)
+    assert all(bench.store.get(TXS, digest) for digest in old + young)
+    bench.now_ms += 11 * DAY_MS
+    end_epoch(bench)
+    prune(bench)
+    assert not any(bench.store.get(TXS, digest) for digest in old)
+    assert all(bench.store.get(TXS, digest) for digest in young)
+    for account in (EVERYBODY, node_id_bytes(OWNER), node_id_bytes(PAYEE)):
+        assert [digest for row in listed(bench, account) for digest in row] == young[::-1]
+    assert bench.views.account(OWNER).next_seq == 6
+
+
+def test_transactions_go_when_there_are_too_many() -> None:
+    bench = Bench()
+    bench.settings = replace(bench.settings, keep_txs=4)
+    bench.restart()
+    old = pay(bench, 3)
+    end_epoch(bench)
+    young = pay(bench, 3)
+    end_epoch(bench)
+    prune(bench)
+    assert all(bench.store.get(TXS, digest) for digest in old)
+    young += pay(bench, 1)
+    end_epoch(bench)
+    prune(bench)
+    assert not any(bench.store.get(TXS, digest) for digest in old)
+    assert all(bench.store.get(TXS, digest) for digest in young)
+
+
+def test_what_is_open_stays_however_old_it_is() -> None:
+    bench = Bench()
+    item = bench.tx()
+    says(bench, OWNER, item)
+    end_epoch(bench)
+    bench.now_ms += 40 * DAY_MS
+    end_epoch(bench)
+    prune(bench)
+    assert bench.store.get(TXS, item.digest)
+    assert listed(bench) == [[item.digest]]
+
+
+def test_what_its_owner_called_a_transfer_goes_with_it() -> None:
+    bench = Bench()
+    bench.transfer(5, request_id="r-1")
+    assert len([*bench.store.scan(TRANSFERS)]) == len([*bench.store.scan(REQUESTS)]) == 1
+    (digest,) = [key for key, _ in bench.store.scan(TXS)]
+    item = bench.machine._transactions.get(digest)
+    assert item is not None
+    for witness in (W1, W2, W3):
+        says(bench, witness, vote(item.item), confirm(item.item))
+    end_epoch(bench)
+    bench.now_ms += 40 * DAY_MS
+    end_epoch(bench)
+    prune(bench)
+    assert not [*bench.store.scan(TRANSFERS), *bench.store.scan(REQUESTS), *bench.store.scan(TXS)]
+
+
+def test_it_goes_on_after_a_crash_at_each_bite(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pruning, "BLOCKS_MAX", 3)
+    monkeypatch.setattr(packing, "ROWS_MAX", 12)
+    bench = Bench()
+    digests = pay(bench, 8)
+    end_epoch(bench)
+    end_epoch(bench)
+    for commits in [False, True, False, True] * 100:
+        if not bench.machine._pruning.busy:
+            break
+        bench.now_ms += PAUSE_MS
+        bench.step(commit=commits)
+        bench.restart()
+    assert not bench.machine._pruning.busy
+    assert log_of(bench) == []
+    assert [digest for row in listed(bench) for digest in row] == digests[::-1]
+    assert len(listed(bench)) == 1
+
+
+def pruned(bench: Bench) -> dict[str, CheckedBlock]:
+    """The newest block of each author, all of which have gone."""
+    pay(bench, 2)
+    newest = {}
+    for author in (OWNER, W1, W2, W3):
+        held = bench.machine._chains.author(node_id_bytes(author))
+        header = bench.machine._chains.header_of(held.digest)
+        assert header is not None
+        newest[author] = CheckedBlock(header, (), b"")
+    end_epoch(bench)
+    end_epoch(bench)
+    prune(bench)
+    assert log_of(bench) == []
+    return newest
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+def test_the_next_block_of_a_chain_follows_the_base(restarts: bool) -> None:
+    bench = Bench()
+    newest = pruned(bench)
+    if restarts:
+        bench.restart()
+    block = says(bench, OWNER, NOTE)
+    assert block.header.prev == newest[OWNER].digest
+    assert bench.machine._chains.author(node_id_bytes(OWNER)).digest == block.digest
+
+
+def test_what_lies_behind_the_base_is_of_no_use() -> None:
+    bench = Bench()
+    newest = pruned(bench)
+    machine = bench.machine
+    assert machine.of_use([newest[OWNER].signed]) == [False]
+    bench.rewind_to(OWNER, 0, bench.root)
+    other = bench.block(OWNER, vote(bench.tx(amount=9)))
+    assert machine.of_use([other.signed]) == [False]
+    bench.push(other, sender=OWNER)
+    assert not machine._chains.author(node_id_bytes(OWNER)).frozen
+
+
+def test_what_an_old_block_names_need_not_be_here() -> None:
+    bench = Bench()
+    pay(bench)
+    end_epoch(bench)
+    late = bench.block(W1, NOTE, parents=(b"x" * 32,), epoch=0)
+    bench.push(late)
+    assert bench.machine._chains.author(node_id_bytes(W1)).digest == late.digest
+    lacking = bench.block(W1, NOTE, parents=(b"y" * 32,), epoch=1)
+    bench.push(lacking)
+    assert not bench.machine._chains.holds(lacking.digest)
+
+
+def test_a_block_that_names_what_lies_behind_the_checkpoint_is_left_out() -> None:
+    bench = Bench()
+    pay(bench)
+    behind = bench.machine._chains.header_at(node_id_bytes(W1), 1)
+    assert behind is not None
+    says(bench, W1, NOTE)
+    end_epoch(bench)
+    names_it = bench.block(OWNER, NOTE, parents=(behind.digest,), epoch=1)
+    bench.push(names_it)
+    assert not bench.machine._chains.holds(names_it.digest)
+    newest = bench.machine._chains.author(node_id_bytes(W1)).digest
+    held = bench.machine._chains.author(node_id_bytes(OWNER))
+    bench.rewind_to(OWNER, held.height, held.digest)
+    names_head = bench.block(OWNER, NOTE, parents=(newest,), epoch=1)
+    bench.push(names_head)
+    assert bench.machine._chains.holds(names_head.digest)
+
+
+@pytest.mark.parametrize("below", [0, 1, 2])
+def test_of_an_author_that_forked_only_what_leads_back_to_the_checkpoint_is_taken_in(below: int) -> None:
+    bench = Bench()
+    pay(bench)
+    says(bench, W1, NOTE)
+    end_epoch(bench)
+    chain, name = bench.machine._chains, node_id_bytes(W1)
+    base = chain.author(name)
+    height = base.height
+    assert height == 2
+    held = chain.header_at(name, height - below)
+    root = held.digest if held is not None else bench.root
+    says(bench, W1, NOTE)
+    bench.rewind_to(W1, height - below, root)
+    other = bench.block(W1, vote(bench.tx(seq=1)), epoch=1)
+    child = bench.block(W1, confirm(bench.tx(seq=1)), epoch=1)
+    bench.push(other)
+    assert chain.author(name).frozen
+    assert not chain.holds(other.digest)
+    says(bench, OWNER, Seen(name, child.digest))
+    bench.push(other, child)
+    assert chain.holds(other.digest) == chain.holds(child.digest) == (below == 0)
