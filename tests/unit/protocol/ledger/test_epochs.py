@@ -10,6 +10,7 @@ from epoch_world import HOUR_MS, EpochWorld, Node
 from offgrid_node.protocol.errors import Fault
 from offgrid_node.protocol.events import AdminChanged, KeyReplaced
 from offgrid_node.protocol.ids import node_id_bytes
+from offgrid_node.protocol.ledger import pruning
 from offgrid_node.protocol.ledger.blocks import seal_block
 from offgrid_node.protocol.ledger.commands import EndEpoch, OrderCommittee
 from offgrid_node.protocol.ledger.items import Seen
@@ -280,7 +281,8 @@ def test_a_node_started_anew_after_each_step_comes_to_the_same() -> None:
     ended(world)
 
 
-def test_one_that_joins_after_three_epochs_takes_in_all_of_them() -> None:
+def test_one_that_joins_after_three_epochs_takes_in_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pruning, "EPOCHS_KEPT", 3)
     world = EpochWorld()
     late = world.nodes[5]
     late.cut_off = True
