@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -30,7 +30,17 @@ from offgrid_node.protocol.ledger.accounts import Account
 from offgrid_node.protocol.ledger.blocks import header_of
 from offgrid_node.protocol.ledger.chains import decode_author
 from offgrid_node.protocol.ledger.items import SignedHeader
-from offgrid_node.protocol.ledger.tables import ACCOUNTS, AUTHORS, CHAINS, IN_FLIGHT, LOG, chain_key
+from offgrid_node.protocol.ledger.tables import (
+    ACCOUNTS,
+    AUTHORS,
+    CHAINS,
+    IN_FLIGHT,
+    LEARN_KEY,
+    LOG,
+    META,
+    MUTE_KEY,
+    chain_key,
+)
 from offgrid_node.protocol.mesh.directory import Directory
 from offgrid_node.protocol.mesh.exchange import merge
 from offgrid_node.protocol.mesh.founding import MeshRows, held_directory, issue_member
@@ -78,13 +88,22 @@ def rotate_identity(path: Path, root: NodeKey | None = None) -> Rotated:
         following = NodeKey.load_or_create(folder.keys_path, NEXT, before.node_id)
         now_us, certificate = time.time_ns() // 1_000, identity_certificate(following)
         rows = changed_rows(store, directory, before, following, certificate, root, now_us)
-        store.commit(Batch(writes=rows))
+        store.commit(Batch(writes={**rows, **_speaking_again(store, before.node_id)}))
         number = directory.key_number(before.node_id)
         change_path = _write_change(folder, directory, before.node_id) if root is not None else None
         KeyRing.load(folder.keys_path, following.public_key, number)
     finally:
         store.close()
     return Rotated(following, number, folder.keys_path / "node.key", change_path)
+
+
+def _speaking_again(rows: Rows, node_id: str) -> Mapping[tuple[str, bytes], bytes | None]:
+    """What ends the silence of a node that saw blocks of its own that it had forgotten: it learns what it had signed,
+    and speaks by its next key. One that signed twice at a height stays mute: nobody takes in what it says."""
+    own = rows.get(AUTHORS, node_id_bytes(node_id))
+    if rows.get(META, MUTE_KEY) is None or (own is not None and decode_author(own).frozen):
+        return {}
+    return {(META, MUTE_KEY): None, (META, LEARN_KEY): b"\1"}
 
 
 def _write_change(folder: Folder, directory: Directory, node_id: str) -> Path:

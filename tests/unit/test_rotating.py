@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from offgrid_node.keys.ring import KeyRing
 from offgrid_node.keys.words import seed_of, words_of
 from offgrid_node.keys.wraps import ENTROPY_BYTES, KeyWraps
 from offgrid_node.protocol.errors import Corrupt, FailedPrecondition, InvalidRequest, NotFound, PeerFault
+from offgrid_node.protocol.ids import node_id_bytes
+from offgrid_node.protocol.ledger.tables import AUTHORS, LEARN_KEY, META, MUTE_KEY
 from offgrid_node.protocol.mesh.founding import held_directory
 from offgrid_node.protocol.objects.lives import TOKEN_BYTES, last_life
 from offgrid_node.protocol.state.tables import JOURNAL, NEWER_KEY, STATE_KEY, Newer
@@ -92,6 +95,20 @@ def test_a_thief_who_says_that_its_last_life_has_begun_keeps_it_out_until_its_ke
     rotate_identity(folder.path)
     assert accept_stale(folder.path) == Newer(last_life(0), 9), "what it was told of may be true, and is not forgotten"
     assert last_life(0) < state_of(folder).life <= last_life(1)
+
+
+@pytest.mark.parametrize("forked_at", [0, 3])
+def test_a_node_that_went_mute_learns_what_it_had_signed_unless_it_signed_twice(folder: Folder, forked_at: int) -> None:
+    own = node_id_bytes(keys_of(folder).key.node_id)
+    store = open_store(folder.config({}), create=False)
+    author = struct.pack(">Q32sQQB", 4, bytes(32), 7, forked_at, 0)
+    store.commit(Batch(writes={(META, MUTE_KEY): b"was it restored?", (AUTHORS, own): author}))
+    store.close()
+    rotate_identity(folder.path)
+    store = open_store(folder.config({}), create=False)
+    mute, learns = store.get(META, MUTE_KEY), store.get(META, LEARN_KEY)
+    store.close()
+    assert (mute is None, learns is None) == ((True, False) if not forked_at else (False, True))
 
 
 def test_a_key_of_before_that_was_put_away_is_not_asked_for(folder: Folder) -> None:

@@ -68,6 +68,7 @@ class Turning:
         self._cuts = Cuts(
             settings.salt, draft, epochs, self.orders, accounts, slots, transactions, witness.ballots, chains
         )
+        self._held: set[bytes] = set()  # cuts that are here and fit, by their checkpoints' digests
         self._fresh: Cut | None = None  # proposed by this node in this step
         self._refused: dict[bytes, tuple[int, str]] = {}  # cut → until when it is not looked at again, and why
         self._waits = ""  # why this node has not entered the next epoch yet, though it is agreed on how this one ends
@@ -77,6 +78,7 @@ class Turning:
 
     def load(self) -> None:
         self.orders.load()
+        self._held = {digest for digest, _ in self._draft.committed(CUTS, b"")}
         self._open()
 
     def _open(self) -> None:
@@ -110,7 +112,7 @@ class Turning:
         if not bit or not self._cuts.fits(cut):
             return
         digest = cut.checkpoint.digest(self._settings.salt)
-        self._draft.put_bytes(CUTS, digest, cut.encode())
+        self._keep(digest, cut)
         self._slot.on_cut(digest)
 
     def on_seal(self, seal: Seal, author: bytes) -> None:
@@ -202,8 +204,8 @@ class Turning:
         cut = self._fresh
         if isinstance(word, Statement) and cut is not None:
             digest = cut.checkpoint.digest(self._settings.salt)
-            if digest == word.tx_digest and self._draft.get(CUTS, digest) is None:
-                self._draft.put_bytes(CUTS, digest, cut.encode())
+            if digest == word.tx_digest and digest not in self._held:
+                self._keep(digest, cut)
                 self._voice.say(cut)
         return word
 
@@ -211,7 +213,11 @@ class Turning:
         """Whether the epoch could end with it: it is here, and fits."""
         if self._fresh is not None and self._fresh.checkpoint.digest(self._settings.salt) == digest:
             return True
-        return self._draft.get(CUTS, digest) is not None
+        return digest in self._held
+
+    def _keep(self, digest: bytes, cut: Cut) -> None:
+        self._held.add(digest)
+        self._draft.put_bytes(CUTS, digest, cut.encode())
 
     def _free(self, ballot: int, now: Now) -> Sequence[bytes]:
         """What may be voted for at a ballot whose reports name no certificate: whatever its leader has proposed, if it
@@ -279,9 +285,9 @@ class Turning:
         row = ledger_pb2.CheckpointRow(body=body.encode(), final_us=now.utc_us)
         for head in self._cuts.merged(cut):
             row.heads.add(author=head.author, height=head.height, digest=head.digest, forked_at=head.forked_at)
-        for digest, _ in self._draft.committed(CUTS, b""):
+        for digest in sorted(self._held):
             self._draft.delete(CUTS, digest)
-        self._draft.delete(CUTS, body.digest(self._settings.salt))
+        self._held.clear()
         self._slot.close()
         self._draft.put(CHECKPOINTS, number_key(body.epoch), row)
         if self._voice.may_witness and epochs.own_bit:
