@@ -16,12 +16,13 @@ from xml.sax.saxutils import escape
 from offgrid.v1 import ledger_pb2
 from offgrid_node.protocol.errors import PeerFault
 from offgrid_node.protocol.ids import base32
-from offgrid_node.protocol.ledger.blocks import header_of
+from offgrid_node.protocol.ledger.blocks import header_of, said_by
 from offgrid_node.protocol.ledger.items import (
     Cut,
     Double,
     Fork,
     Item,
+    Marks,
     OrderItem,
     Report,
     Seal,
@@ -118,10 +119,11 @@ def _vertex(position: int, block: ledger_pb2.Block, salt: bytes, names: Mapping[
     header, kinds, details = signed.header, Counter[str](), list[str]()
     for encoded in block.items:
         try:
-            kind, detail = _item(decode_item(encoded, salt), names, salt)
+            item = decode_item(encoded, salt)
+            (kind, detail), many = _item(item, names, salt), said_by(item)
         except PeerFault:
-            kind, detail = "other", "an item that cannot be read"
-        kinds[kind] += 1
+            (kind, detail), many = ("other", "an item that cannot be read"), 1
+        kinds[kind] += many
         if len(details) < DETAILS_MAX:
             details.append(detail)
     author = header.author_id
@@ -146,6 +148,9 @@ def _item(item: Item, names: Mapping[str, str], salt: bytes) -> tuple[str, str]:
             word = "confirm" if confirms else "vote"
             at = f" at ballot {ballot}" if ballot else ""
             return word, f"{word}{at} in slot {seq} of {called(account)}: {tx_id_of(digest)[:DIGEST_CHARS]}"
+        case Marks(confirms, block):
+            word = "confirm" if confirms else "vote"
+            return word, f"{item.count} {word}s of transactions in {block.hex()[:DIGEST_CHARS]}"
         case Fork(first):
             return "evidence", f"{called(first.header.author)} signed two blocks at height {first.header.height}"
         case Double(first):

@@ -28,6 +28,7 @@ from offgrid_node.protocol.ledger.epochs import Epochs
 from offgrid_node.protocol.ledger.gossip import Gossip, Tag
 from offgrid_node.protocol.ledger.intake import Intake
 from offgrid_node.protocol.ledger.items import Item, Statement
+from offgrid_node.protocol.ledger.marking import Marking
 from offgrid_node.protocol.ledger.meeting import question_of
 from offgrid_node.protocol.ledger.orphans import Orphans
 from offgrid_node.protocol.ledger.records import LedgerGenesis
@@ -133,7 +134,7 @@ class _Node:
         epochs.load(LedgerGenesis(name, ((name, 1_000),), (), 0, 0), Now(0, 0))
         self._voice.load(epochs, self.own, -TIMEOUT_MS)
         self._intake = Intake(
-            self.own, SALT, self._draft, epochs, self.chains, self._orphans, self._voice,
+            self.own, SALT, self._draft, epochs, self.chains, Marking(self.chains, SALT), self._orphans, self._voice,
             _Slots(), None,  # type: ignore[arg-type]
         )  # fmt: skip
         self.gossip = Gossip(name, self._draft, self.chains, self._orphans, self._voice)

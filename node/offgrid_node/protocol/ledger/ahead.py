@@ -20,6 +20,7 @@ from offgrid_node.protocol.draft import Draft
 from offgrid_node.protocol.ledger.chains import Chains
 from offgrid_node.protocol.ledger.epochs import Epochs
 from offgrid_node.protocol.ledger.items import Item, decode_item
+from offgrid_node.protocol.ledger.marking import Marking, spelled
 from offgrid_node.protocol.ledger.records import Header
 from offgrid_node.protocol.ledger.slots import Slots
 from offgrid_node.protocol.ledger.tables import AHEAD_KEY, LOG, META, number_key, number_of
@@ -38,9 +39,11 @@ class Counts(Protocol):
 class Ahead:
     """Decides when slots become rows."""
 
-    def __init__(self, draft: Draft, slots: Slots, chains: Chains, epochs: Epochs, salt: bytes) -> None:
+    def __init__(
+        self, draft: Draft, slots: Slots, chains: Chains, marking: Marking, epochs: Epochs, salt: bytes
+    ) -> None:
         self._draft, self._slots, self._chains = draft, slots, chains
-        self._epochs, self._salt = epochs, salt
+        self._marking, self._epochs, self._salt = marking, epochs, salt
         self._written = 0  # position of the log up to which everything is in rows
         self._due_ms: int | None = None  # when what waits is written at the latest
 
@@ -51,7 +54,8 @@ class Ahead:
         for _, raw in self._draft.committed(LOG, number_key(self._written + 1)):
             block = ledger_pb2.Block.FromString(raw)
             bit = self._epochs.bit_of(Header.decode(block.header.body))
-            witness.recount((decode_item(item, self._salt) for item in block.items), bit, now)
+            items = (decode_item(item, self._salt) for item in block.items)
+            witness.recount(spelled(items, self._marking.places_in), bit, now)
         if self._slots.changed:
             self._due_ms = now.mono_ms
 

@@ -13,12 +13,21 @@ from dataclasses import dataclass
 from offgrid.v1 import common_pb2, ledger_pb2
 from offgrid_node.protocol.effects import Signer
 from offgrid_node.protocol.errors import PeerFault
-from offgrid_node.protocol.ledger.items import Claim, Item, SignedHeader, Statement, claims, decode_item, signatures_in
+from offgrid_node.protocol.ledger.items import (
+    Claim,
+    Item,
+    Marks,
+    SignedHeader,
+    Statement,
+    claims,
+    decode_item,
+    signatures_in,
+)
 from offgrid_node.protocol.ledger.records import HEADER_KIND, ITEM_KIND, Header
 from offgrid_node.protocol.merkle import root_of
 from offgrid_node.protocol.signing import digest_of
 
-BLOCK_ITEMS_MAX = 4_096
+BLOCK_ITEMS_MAX = 4_096  # and no more statements, however many of them one item makes
 BLOCK_BYTES_MAX = 256 * 1024
 BLOCK_SIGNATURES_MAX = 512  # its author's included: checking one takes 0.05 to 0.5 ms, and each node checks all
 
@@ -47,6 +56,12 @@ class CheckedBlock:
         """Its author, and its height in the author's chain."""
         return self.header.author, self.header.height
 
+    @property
+    def leans_on(self) -> tuple[bytes, ...]:
+        """Whoever takes it in holds these."""
+        marked = (item.block for item in self.items if isinstance(item, Marks))
+        return self.header.prev, *self.header.parents, *marked
+
 
 def check_block(block: ledger_pb2.Block, salt: bytes, holds: Holds) -> CheckedBlock:
     """The block, if it is one. `holds` says whether a claim's signature is by the signer's key of then.
@@ -72,6 +87,8 @@ def check_block(block: ledger_pb2.Block, salt: bytes, holds: Holds) -> CheckedBl
         items = tuple(decode_item(item, salt) for item in block.items)
     except PeerFault as fault:
         raise PeerFault(f"{name}: {fault.message}", reason=fault.reason) from fault
+    if (said := sum(map(said_by, items))) > BLOCK_ITEMS_MAX:
+        raise PeerFault(f"{name}: it says {said} things, at most {BLOCK_ITEMS_MAX} are allowed", reason="BlockTooLarge")
     for item in items:
         for claim in claims(item, salt) if not isinstance(item, Statement) else ():
             if not holds(claim):
@@ -88,6 +105,11 @@ def header_of(block: ledger_pb2.Block, salt: bytes) -> SignedHeader:
 def signatures_of(block: ledger_pb2.Block) -> int:
     """How many signatures whoever takes it in has to check."""
     return 1 + signatures_in(block.items)
+
+
+def said_by(item: Item) -> int:
+    """As how many items it counts."""
+    return item.count if isinstance(item, Marks) else 1
 
 
 def seal_block(

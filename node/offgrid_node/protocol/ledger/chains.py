@@ -242,7 +242,7 @@ class Chains:
             self._untold[block.digest] = name
             self._draft.put_bytes(UNTOLD, block.digest, name)
             author.forked_at = min(author.forked_at, header.height)
-        for digest in (header.prev, *header.parents):  # whoever takes this block in has to hold them
+        for digest in block.leans_on:  # whoever takes this block in has to hold them
             self._tell(digest)
         self._unnamed.pop(name, None)
         if self.is_rooted(block.digest):

@@ -1,9 +1,9 @@
 """Which blocks come into the ledger, and in which order.
 
-A block is taken in once its `prev` and all its parents are held; till then it is an orphan. Its signatures were checked
-before (blocks.check_block), if it was of use: held here already, or far beyond its author's chain, a block is not even
-checked. Two blocks of one author at one height freeze the author (chains.py): never unsafe, for every statement counts
-whatever branch it stands in (slots.py), and bounded.
+A block is taken in once its `prev`, its parents and what its marks name are held; till then it is an orphan. Its
+signatures were checked before (blocks.check_block), if it was of use: held here already, or far beyond its author's
+chain, a block is not even checked. Two blocks of one author at one height freeze the author (chains.py): never unsafe,
+for every statement counts whatever branch it stands in (slots.py), and bounded.
 
 A `Seen` counts only of an author who is frozen here; whoever says one has said the evidence first, in that block or one
 before it in its chain. So nobody fills the rows of what is named without a liar who forked, and what one author has
@@ -26,6 +26,7 @@ from offgrid_node.protocol.ledger.items import (
     Double,
     Fork,
     Item,
+    Marks,
     OrderItem,
     Report,
     Seal,
@@ -38,6 +39,7 @@ from offgrid_node.protocol.ledger.items import (
     decode_item,
     fork_of,
 )
+from offgrid_node.protocol.ledger.marking import Marking
 from offgrid_node.protocol.ledger.orphans import Orphans
 from offgrid_node.protocol.ledger.records import Header
 from offgrid_node.protocol.ledger.tables import FORKS
@@ -58,13 +60,15 @@ class Intake:
         draft: Draft,
         epochs: Epochs,
         chains: Chains,
+        marking: Marking,
         orphans: Orphans,
         voice: Voice,
         witness: Witness,
         turning: Turning,
     ) -> None:
         self._own, self._salt, self._draft, self._epochs = own, salt, draft, epochs
-        self._chains, self._orphans, self._voice, self._witness = chains, orphans, voice, witness
+        self._chains, self._marking, self._orphans = chains, marking, orphans
+        self._voice, self._witness = voice, witness
         self._turning = turning
 
     def of_use(self, headers: Sequence[SignedHeader]) -> list[bool]:
@@ -135,7 +139,7 @@ class Intake:
         if not author.plain(header.height) and not wanted:
             return False
         now_on = header.epoch == self._epochs.number
-        leans_on = (header.prev, *header.parents) if now_on else (header.prev,)  # others are behind the checkpoint
+        leans_on = block.leans_on if now_on else (header.prev,)  # others are behind the checkpoint
         missing = [digest for digest in leans_on if not chains.holds(digest)]
         if missing:
             gap = author.plain(header.height) and header.height > author.height + 1 and not wanted
@@ -154,11 +158,15 @@ class Intake:
             self._orphans.ask_soon(sender, now.mono_ms)
             return False
         chains.append(block)
+        if header.epoch == self._epochs.number:
+            self._marking.on_block(block)
         if header.author == self._own:
             self._voice.learning.on_learnt(block.digest, now.mono_ms)
         for item in block.items:
             if isinstance(item, Statement):  # of these there are thousands a second
                 self._witness.on_statement(item, bit)
+            elif isinstance(item, Marks):
+                self._witness.on_marked(self._marking.meant_by(item), bit, confirms=item.confirms)
             else:
                 self._on_item(item, header, bit, sender, now)
         return True

@@ -16,6 +16,8 @@ above 0 are recovery.py's.
     order       10 | sig64 | order body
     cut         11 | len2 checkpoint body | n2 x target | n2 x head   (checkpoints.py)
     seal        12 | epoch4 | checkpoint's digest32 | sig64
+    votes      13 | block's digest32 | places: a bit for each of its items, the first byte's lowest first
+    confirms   14 | the same
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ from offgrid_node.protocol.ledger.records import HEADER_KIND, TX_KIND, Header, T
 from offgrid_node.protocol.ledger.sources import HOLD, HoldSource, LaneSource, NodeSource, Post, Source, read_source
 from offgrid_node.protocol.signing import SIGNATURE_BYTES, BodyReader, BodyWriter, digest_of
 
-TX, VOTE, CONFIRM, FORK, DOUBLE, SEEN, UNLOCK, REPORT, WISH, ORDER, CUT, SEAL = range(1, 13)
+TX, VOTE, CONFIRM, FORK, DOUBLE, SEEN, UNLOCK, REPORT, WISH, ORDER, CUT, SEAL, VOTES, CONFIRMS = range(1, 15)
 SIGNATURES = {
     TX: 1,
     FORK: 2,
@@ -43,6 +45,7 @@ SIGNATURES = {
 _SOURCE_AT = 1 + SIGNATURE_BYTES + 1  # in a transaction's item: behind its signature and its version
 _HOLD = bytes((HOLD,))
 _STATEMENT = struct.Struct(">B20sQI32s")
+PLACES_BYTES_MAX = 512  # no block has more than 4,096 items
 _SEEN = struct.Struct(">B20s32s")
 _SEAL = struct.Struct(">BI32s64s")
 _REPORT = struct.Struct(">B20sQII32s")
@@ -88,6 +91,23 @@ class Statement:
     def encode(self) -> bytes:
         kind = CONFIRM if self.confirms else VOTE
         return _STATEMENT.pack(kind, self.account, self.seq, self.ballot, self.tx_digest)
+
+
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """Votes (`confirms` False) or confirms at ballot 0, by the author of the block that carries this, for the
+    transactions at these places of a block that is held (marking.py). The last byte of `places` is not zero."""
+
+    confirms: bool
+    block: bytes
+    places: bytes
+
+    @property
+    def count(self) -> int:
+        return int.from_bytes(self.places, "little").bit_count()
+
+    def encode(self) -> bytes:
+        return bytes((CONFIRMS if self.confirms else VOTES,)) + self.block + self.places
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +233,7 @@ class Seal:
         return _SEAL.pack(SEAL, self.epoch, self.digest, self.signature)
 
 
-Item = TxItem | Statement | Fork | Double | Seen | Unlock | Report | Wish | OrderItem | Cut | Seal
+Item = TxItem | Statement | Marks | Fork | Double | Seen | Unlock | Report | Wish | OrderItem | Cut | Seal
 
 
 def decode_item(data: bytes, salt: bytes) -> Item:
@@ -224,6 +244,12 @@ def decode_item(data: bytes, salt: bytes) -> Item:
             raise _malformed("statement", f"{len(data)} bytes, {_STATEMENT.size} needed")
         _, account, seq, ballot, tx_digest = _STATEMENT.unpack(data)
         return Statement(kind == CONFIRM, account, seq, ballot, tx_digest)
+    if kind in (VOTES, CONFIRMS):
+        block, places = data[1:33], data[33:]
+        if not 0 < len(places) <= PLACES_BYTES_MAX or not places[-1]:
+            end = "a last one that is zero" if places and not places[-1] else "1 to 512 needed"
+            raise _malformed("marks", f"places of {len(places)} bytes, {end}")
+        return Marks(kind == CONFIRMS, block, places)
     if kind == TX:
         return _tx_item(data[1 + SIGNATURE_BYTES :], data[1 : 1 + SIGNATURE_BYTES], salt)
     if kind in (FORK, DOUBLE):

@@ -35,6 +35,7 @@ from offgrid_node.protocol.ledger.holding import Holding
 from offgrid_node.protocol.ledger.intake import Intake
 from offgrid_node.protocol.ledger.items import Item, SignedHeader
 from offgrid_node.protocol.ledger.keys import Keys
+from offgrid_node.protocol.ledger.marking import Marking
 from offgrid_node.protocol.ledger.orphans import Orphans
 from offgrid_node.protocol.ledger.parcels import made_us, parcels
 from offgrid_node.protocol.ledger.pruning import Pruning
@@ -69,7 +70,8 @@ class LedgerMachine:
         self._keys = Keys(draft)
         self._transactions = Transactions(draft, self._accounts)
         self._chains = Chains(draft, salt)
-        self._ahead = Ahead(draft, self._slots, self._chains, self._epochs, salt)
+        self._marking = Marking(self._chains, salt)
+        self._ahead = Ahead(draft, self._slots, self._chains, self._marking, self._epochs, salt)
         self._pruning = Pruning(settings, draft, self._accounts, self._transactions, self._chains)
         self._orphans = Orphans(draft)
         self._witness = Witness(
@@ -84,7 +86,16 @@ class LedgerMachine:
             settings, draft, self._accounts, self._transactions, self._witness, self._voice, self._keys
         )
         self._intake = Intake(
-            own, salt, draft, self._epochs, self._chains, self._orphans, self._voice, self._witness, self._turning
+            own,
+            salt,
+            draft,
+            self._epochs,
+            self._chains,
+            self._marking,
+            self._orphans,
+            self._voice,
+            self._witness,
+            self._turning,
         )
         self._wallet = Wallet(
             settings, draft, self._accounts, self._transactions, self._witness, self._voice, self._holding, self._keys
@@ -367,12 +378,13 @@ class LedgerMachine:
             turned = self._turning.settle(now)
             if turned:
                 self._ahead.enter(now)
+                self._marking.enter()
                 self._pruning.on_entered(self._epochs.number - 1, now)
             if not self._wallet.pump(now) and not signed and not turned:
                 break
         self._intake.tell_of_forks()
         for epoch, items in self._voice.take():
-            for parcel in parcels(items):
+            for parcel in parcels(self._marking.gathered(items)):
                 self._speak(epoch, parcel, now, rng)
         self._holding.flush(now)
         self._ahead.flush(now)
@@ -391,6 +403,7 @@ class LedgerMachine:
             own, head.height + 1, head.digest, parents, items, made_us(now), settings.signer, settings.salt, epoch=epoch
         )
         self._chains.append(block)
+        self._marking.on_block(block)
         self._gossip.add_own(block, now, rng)
         event = ledger_pb2.LedgerEvent(
             src=settings.node_id, height=head.height, digest=block.digest, outcome=f"{len(items)} items"

@@ -1,9 +1,10 @@
 """Blocks that came before those they lean on, and the blocks that are wanted.
 
-An orphan waits for its `prev` and parents. Most of these are on their way by themselves; what has not come after
-ASK_MS is asked for by name, first of all at those who named it. Orphans are bounded for each peer apart, for honest
-peers bring only what they hold; wants for each author whose block was the first to name them, whoever brought it. So a
-liar who names what nobody has crowds out nobody else, and what falls out comes again by anti-entropy.
+An orphan waits for what it leans on, its `prev` and parents above all. Most of these are on their way by themselves;
+what has not come after ASK_MS is asked for by name, first of all at those who named it. Orphans are bounded for each
+peer apart, for honest peers bring only what they hold; wants for each author whose block was the first to name them,
+whoever brought it. So a liar who names what nobody has crowds out nobody else, and what falls out comes again by
+anti-entropy.
 """
 
 from __future__ import annotations
@@ -158,8 +159,8 @@ class Orphans:
         """What this orphan waits for."""
         if digest not in self._blocks:
             return []
-        header = self._blocks[digest][0].header
-        return [lacked for lacked in (header.prev, *header.parents) if digest in self._waiting.get(lacked, ())]
+        block = self._blocks[digest][0]
+        return [lacked for lacked in block.leans_on if digest in self._waiting.get(lacked, ())]
 
     def _pop(self, digest: bytes) -> tuple[CheckedBlock, str]:
         block, sender = self._blocks.pop(digest)
@@ -168,7 +169,7 @@ class Orphans:
 
     def _drop(self, digest: bytes) -> None:
         block, _ = self._pop(digest)
-        for missing in (block.header.prev, *block.header.parents):
+        for missing in block.leans_on:
             waiting = self._waiting.get(missing)
             if waiting is not None:
                 waiting.pop(digest, None)

@@ -22,16 +22,18 @@ from offgrid_node.protocol.ledger.accounts import Account, Totals
 from offgrid_node.protocol.ledger.audit import overdrawn, sums
 from offgrid_node.protocol.ledger.blocks import CheckedBlock, check_block
 from offgrid_node.protocol.ledger.committee import Committee
-from offgrid_node.protocol.ledger.items import Claim, Statement
+from offgrid_node.protocol.ledger.items import Claim, Item, Statement, decode_item
+from offgrid_node.protocol.ledger.marking import Places, places_of, spelled
 from offgrid_node.protocol.ledger.records import GENESIS_KIND, TX_KIND, LedgerGenesis, tx_id_of
 from offgrid_node.protocol.ledger.replay import Replay, Writes
-from offgrid_node.protocol.ledger.tables import ACCOUNTS, META, PLACES, TOTALS_KEY, TXS
+from offgrid_node.protocol.ledger.tables import ACCOUNTS, LOG, META, PLACES, TOTALS_KEY, TXS
 from offgrid_node.protocol.ledger.views import Scanner
 from offgrid_node.protocol.rng import Rng
 from offgrid_node.protocol.signing import digest_of
 
 FINDINGS_MAX = 64  # kept as sentences; more are counted
 CLOSED_MAX = 65_536  # slots that ended, in which a liar's late word is still compared
+MARKED_MAX = 64  # blocks whose transactions are held in memory, for what is marked of them
 
 Tallies = dict[tuple[int, bytes], list[int]]  # (ballot, digest) → [who voted, who confirmed]
 
@@ -55,6 +57,7 @@ class Verification:
         self._genesis_digest = body.digest(salt)
         self._open: dict[bytes, dict[int, Tallies]] = {}
         self._closed: OrderedDict[tuple[bytes, int], Tallies] = OrderedDict()
+        self._places: OrderedDict[bytes, Places] = OrderedDict()
         self._pending: Writes = {}
         self.findings: list[Finding] = []
         self.found = self.blocks = self.signatures = self.final = self.below_zero = 0
@@ -72,7 +75,7 @@ class Verification:
             self.find(where, fault.message)
             return
         name = f"{where}, block {checked.header.height} of {checked.header.author_id}"
-        for digest in (checked.header.prev, *checked.header.parents):
+        for digest in checked.leans_on:
             if digest != self._genesis_digest and not self._is_held(digest):
                 self.find(name, f"it leans on {digest.hex()[:16]}, which does not stand before it")
         self._count(checked, name)
@@ -174,11 +177,28 @@ class Verification:
 
     def _count(self, block: CheckedBlock, name: str) -> None:
         bit = self._committee.bit_of(block.header.author)
-        for item in block.items:
+        for item in spelled(block.items, self._places_in):
             if bit and isinstance(item, Statement):
                 tallies = self._tallies(item.account, item.seq)
                 tallies.setdefault((item.ballot, item.tx_digest), [0, 0])[item.confirms] |= bit
                 self._judge(tallies, item, name)
+
+    def _places_in(self, digest: bytes) -> Places:
+        """Of a block that stood before; counted here apart from the machine, by blocks as they came."""
+        places = self._places.get(digest)
+        if places is None:
+            places = self._places[digest] = places_of(self._items_of(digest))
+            if len(self._places) > MARKED_MAX:
+                self._places.popitem(last=False)
+        return places
+
+    def _items_of(self, digest: bytes) -> Iterable[Item]:
+        if (waits := self._replay.left.get(digest)) is not None:
+            return waits.items
+        place = self._pending.get((PLACES, digest)) or self._rows.get(PLACES, digest)
+        raw = (self._pending.get((LOG, place)) or self._rows.get(LOG, place)) if place is not None else None
+        block = ledger_pb2.Block.FromString(raw or b"")
+        return [decode_item(item, self._salt) for item in block.items]
 
     def _tallies(self, account: bytes, seq: int) -> Tallies:
         closed = self._closed.get((account, seq))

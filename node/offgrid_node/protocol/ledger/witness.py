@@ -42,6 +42,7 @@ from offgrid_node.protocol.ledger.endings import Endings
 from offgrid_node.protocol.ledger.epochs import Epochs
 from offgrid_node.protocol.ledger.items import Double, Item, Report, Statement, TxItem, Unlock, double_of
 from offgrid_node.protocol.ledger.keys import Keys
+from offgrid_node.protocol.ledger.marking import Meant
 from offgrid_node.protocol.ledger.records import BY_HAND, Tx
 from offgrid_node.protocol.ledger.settings import LedgerSettings
 from offgrid_node.protocol.ledger.slots import NOTHING, Slot, Slots
@@ -251,14 +252,21 @@ class Witness:
             self._touch(account, name, statement.seq)
             return
         slot = self._slots.make(name, statement.seq)
-        if bit == self._own_bit:
-            slot.bind(digest, confirms=confirms)
         if digest not in slot.tallies and self._ballots.put_aside(slot, slot.tallies, statement, bit):
+            if bit == self._own_bit:
+                slot.bind(digest, confirms=confirms)
             return
-        if self._slots.state(slot, digest, bit, confirms=confirms):
-            tally = slot.tallies[digest]
-            if slot.disputed or self._committee.enough(tally.confirmed if confirms else tally.voted):
-                self._touch(account, name, statement.seq)
+        self._count(account, slot, digest, bit, confirms=confirms)
+
+    def on_marked(self, meant: Iterable[Meant], bit: int, *, confirms: bool) -> None:
+        """The same of many, at ballot 0."""
+        accounts, slots = self._accounts, self._slots
+        for name, seq, digest in meant if bit else ():
+            account, slot = accounts.get(name), slots.get(name, seq)
+            if slot is None or digest not in slot.tallies:
+                self.on_statement(Statement(confirms, name, seq, 0, digest), bit)
+            elif seq >= account.next_seq:
+                self._count(account, slots.make(name, seq), digest, bit, confirms=confirms)
 
     def on_report(self, report: Report, bit: int) -> None:
         """The witness with this bit says nothing more at lower ballots."""
@@ -324,6 +332,14 @@ class Witness:
 
     def _is_here(self, slot: Slot, digest: bytes) -> bool:
         return self._transactions.of_slot(slot.account, slot.seq, digest) is not None
+
+    def _count(self, account: Account, slot: Slot, digest: bytes, bit: int, *, confirms: bool) -> None:
+        if bit == self._own_bit:
+            slot.bind(digest, confirms=confirms)
+        if self._slots.state(slot, digest, bit, confirms=confirms):
+            tally = slot.tallies[digest]
+            if slot.disputed or self._committee.enough(tally.confirmed if confirms else tally.voted):
+                self._touch(account, slot.account, slot.seq)
 
     def _counts(self, tx: Tx) -> bool:
         return tx.fee_micro >= self._fee_micro and tx.seq >= self._accounts.get(tx.src).next_seq

@@ -17,6 +17,7 @@ from offgrid_node.protocol.ledger.blocks import CheckedBlock, check_block, seal_
 from offgrid_node.protocol.ledger.commands import CreateTransfer, OpenLedger, PushBlocks, SyncBlocks
 from offgrid_node.protocol.ledger.items import Item, Statement, TxItem
 from offgrid_node.protocol.ledger.machine import LedgerMachine
+from offgrid_node.protocol.ledger.marking import spelled
 from offgrid_node.protocol.ledger.meeting import Question
 from offgrid_node.protocol.ledger.records import GENESIS_KIND, TX_KIND, LedgerGenesis, Tx, encode_meta
 from offgrid_node.protocol.ledger.settings import LedgerSettings
@@ -95,7 +96,7 @@ class Bench:
             if table == "ledger_log" and value is not None:
                 block = check_block(ledger_pb2.Block.FromString(value), SALT, holds)
                 if block.header.author_id == SELF:
-                    self.said += block.items
+                    self.said += spelled(block.items, self.machine._marking.places_in)
         assert sums(self.store).conserved
 
     def ask(self, command: object, caller: str = "owner") -> Message | Fault:

@@ -10,7 +10,7 @@ from offgrid_node.protocol.effects import Woke
 from offgrid_node.protocol.events import KeyReplaced
 from offgrid_node.protocol.ids import base32, node_id_bytes
 from offgrid_node.protocol.ledger import ahead
-from offgrid_node.protocol.ledger.items import Double, Item, Report, Statement, TxItem, double_of
+from offgrid_node.protocol.ledger.items import Double, Item, Marks, Report, Statement, TxItem, double_of
 from offgrid_node.protocol.ledger.machine import LedgerMachine
 from offgrid_node.protocol.ledger.slots import NOTHING, Slot
 from offgrid_node.protocol.ledger.sources import LaneSource
@@ -50,15 +50,16 @@ def busy(monkeypatch: pytest.MonkeyPatch, *, blocks: int = ahead.BLOCKS_MAX) -> 
     monkeypatch.setattr(ahead, "BLOCKS_MAX", blocks)
 
 
-def drawn(rng: Random, bench: Bench, txs: list[TxItem]) -> tuple[str, list[Item]]:
+def drawn(rng: Random, bench: Bench, txs: list[TxItem], blocks: list[bytes]) -> tuple[str, list[Item]]:
     """Somebody says something."""
     author = rng.choice((OWNER, W1, W2, W3, W1, W2, W3))
     if author == OWNER or not txs:
         name = rng.choice(ACCOUNTS)
         account = bench.machine._accounts.get(node_id_bytes(name))
         item = bench.tx(name, account.next_seq, account.head, amount=rng.randrange(1, 4), to=rng.choice(ACCOUNTS))
-        txs.append(item)
-        return author, [item]
+        other = bench.tx(OWNER, to=rng.choice(ACCOUNTS))
+        txs += item, other
+        return author, [item, other]
     said: list[Item] = []
     for item in rng.choices(txs[-6:], k=rng.randrange(1, 5)):
         word = rng.choice((vote, vote, confirm))(item)
@@ -67,6 +68,8 @@ def drawn(rng: Random, bench: Bench, txs: list[TxItem]) -> tuple[str, list[Item]
             said += [Statement(False, word.account, word.seq, 0, rng.randbytes(32)) for _ in range(rng.randrange(12))]
         if rng.random() < 0.05:
             said.append(Report(word.account, word.seq, 1, 0, NOTHING))
+    if blocks and rng.random() < 0.3:
+        said.append(Marks(rng.random() < 0.5, rng.choice(blocks), bytes((rng.randrange(1, 256),))))
     if rng.random() < 0.05:
         one, other = (bench.tx(PAYEE, 0, amount=amount) for amount in (5, 6))
         evidence = double_of(one, other)
@@ -81,10 +84,13 @@ def test_a_node_that_crashes_at_any_moment_knows_the_same_of_every_slot(
 ) -> None:
     rng = Random(seed)
     busy(monkeypatch, blocks=rng.choice((2, 7, 64)))
-    bench, txs, deferred = Bench(), list[TxItem](), 0
+    bench, txs, blocks, deferred = Bench(), list[TxItem](), list[bytes](), 0
     for _ in range(120):
-        author, items = drawn(rng, bench, txs)
-        bench.says(author, *items)
+        author, items = drawn(rng, bench, txs, blocks)
+        block = bench.block(author, *items)
+        bench.push(block, sender=author)
+        if author == OWNER:
+            blocks.append(block.digest)
         deferred += bench.machine._slots.changed > 0
         assert slots_of(reloaded(bench)) == slots_of(bench.machine)
         if rng.random() < 0.1:

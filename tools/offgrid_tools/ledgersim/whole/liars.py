@@ -16,7 +16,7 @@ from offgrid_node.protocol.errors import Fault, Unavailable
 from offgrid_node.protocol.ids import node_id_bytes
 from offgrid_node.protocol.ledger.blocks import CheckedBlock, seal_block
 from offgrid_node.protocol.ledger.heads import Span, encode_authors, encode_heads, encode_spans
-from offgrid_node.protocol.ledger.items import Double, Item, Report, Seen, Statement, TxItem
+from offgrid_node.protocol.ledger.items import Double, Item, Marks, Report, Seen, Statement, TxItem
 from offgrid_node.protocol.ledger.records import Tx, noop_digest
 from offgrid_node.protocol.ledger.sources import NodeSource
 from offgrid_tools.ledgersim.keys import FEE, SALT, Key, sign_tx
@@ -149,6 +149,8 @@ class Liar:
             items += [Statement(False, account, seq, 0, digest) for digest in txs]
         if rng.random() < 0.1:
             items.append(Statement(True, rng.randbytes(20), rng.randrange(0, 9), 0, rng.randbytes(32)))
+        if (seen := self.world.seen) and rng.random() < 0.3:  # whatever stands there
+            items.append(Marks(rng.random() < 0.5, rng.choice(seen), bytes((rng.randrange(1, 256),))))
         if rng.random() < 0.1:
             items.append(Seen(node_id_bytes(rng.choice(self.world.names)), rng.randbytes(32)))
         return items

@@ -17,9 +17,11 @@ from offgrid_node.protocol.errors import Fault, Unavailable
 from offgrid_node.protocol.events import CostIncurred
 from offgrid_node.protocol.ids import node_id_bytes
 from offgrid_node.protocol.ledger.audit import sums
+from offgrid_node.protocol.ledger.blocks import CheckedBlock
 from offgrid_node.protocol.ledger.commands import OpenLedger
 from offgrid_node.protocol.ledger.committee import Committee
-from offgrid_node.protocol.ledger.items import TxItem
+from offgrid_node.protocol.ledger.items import Item, TxItem
+from offgrid_node.protocol.ledger.marking import Places, places_of, spelled
 from offgrid_node.protocol.ledger.records import GENESIS_KIND, LedgerGenesis
 from offgrid_node.protocol.signing import digest_of
 from offgrid_tools.ledgersim.judge import Broken, Judge
@@ -27,6 +29,7 @@ from offgrid_tools.ledgersim.keys import FEE, SALT, START_MICRO, Checks, Key, na
 from offgrid_tools.ledgersim.whole.node import Node
 from offgrid_tools.sim.engine import EPOCH_US, MS, Engine, Trace
 
+SEEN_MAX = 32  # blocks that a liar remembers
 CALL_MS = 1_000  # no call is waited for any longer
 
 Done = Callable[[Message | Fault], None]
@@ -72,6 +75,7 @@ class World:
         self._heights: dict[tuple[bytes, int], bytes] = {}
         self.nodes: dict[str, Node] = {}
         self.liars: dict[str, Receiver] = {}
+        self._places: dict[bytes, Places] = {}  # of each block that was ever seen
         self.liars_txs: dict[tuple[bytes, int], dict[bytes, TxItem]] = {}
         for name in self.names[lying:]:
             self.nodes[name] = Node(self, name)
@@ -142,13 +146,13 @@ class World:
         block = self.check(raw)
         header = block.header
         if block.digest in self._durable:
-            self.judge.bind(header.author, block.items)
+            self.judge.bind(header.author, self._spelled(block))
             return
         self._durable.add(block.digest)
         place = header.author, header.height
         if header.author not in self.judge.liars and self._heights.setdefault(place, block.digest) != block.digest:
             raise Broken(f"{header.author_id} signed two blocks at height {header.height}")
-        self.judge.said(header.author, block.items)
+        self.judge.said(header.author, self._spelled(block))
 
     def restored(self, node: Node, *, knowing: bool) -> None:
         """It goes on with an old disk. What it said since binds it if enough others hold it, for these tell it before
@@ -177,7 +181,7 @@ class World:
             self._heights.update({(author, block.header.height): block.digest for block in bound})
         self.judge.forgive(author)
         for block in bound:
-            self.judge.bind(author, block.items)
+            self.judge.bind(author, self._spelled(block))
         forgotten = signed - {block.digest for block in bound}  # whoever holds it now, if only a liar
         node.may_mute = not knowing or bool(forgotten)
 
@@ -188,7 +192,18 @@ class World:
             if block.header.author not in self.judge.liars:
                 raise Broken(f"a block of {block.header.author_id} is on its way before it is durable there")
             self._durable.add(block.digest)
-            self.judge.said(block.header.author, block.items)
+            self.judge.said(block.header.author, self._spelled(block))
+
+    @property
+    def seen(self) -> Sequence[bytes]:
+        """The blocks of the last while, by their digests."""
+        return [*self._places][-SEEN_MAX:]
+
+    def _spelled(self, block: CheckedBlock) -> list[Item]:
+        """What it says, one by one; of blocks that nobody has seen nothing is said."""
+        if block.digest not in self._places:
+            self._places[block.digest] = places_of(block.items)
+        return [*spelled(block.items, lambda digest: self._places.get(digest, ()))]
 
     # ---- what happens
 

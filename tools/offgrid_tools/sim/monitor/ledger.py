@@ -22,6 +22,7 @@ from offgrid.v1 import common_pb2, jobs_pb2, ledger_pb2
 from offgrid_node.protocol.ids import node_id_bytes
 from offgrid_node.protocol.ledger.accounts import Account, Totals
 from offgrid_node.protocol.ledger.items import Report, Statement, TxItem, decode_item
+from offgrid_node.protocol.ledger.marking import Places, places_of, spelled
 from offgrid_node.protocol.ledger.records import HEADER_KIND, Header, LedgerGenesis, Tx, tx_id_of
 from offgrid_node.protocol.ledger.sources import HoldSource, HoldTerms
 from offgrid_node.protocol.ledger.tables import (
@@ -59,6 +60,7 @@ class LedgerRules(Rules):
         self._ballots = Ballots(evidence)
         self._blocks: dict[bytes, Header] = {}  # by header body: all that were ever signed and seen
         self._digests: dict[bytes, bytes] = {}
+        self._places: dict[bytes, Places] = {}  # of those blocks, by digest
         self._txs: dict[bytes, Tx] = {}
         self._final: dict[Slot, bytes] = {}
         self._next: dict[bytes, int] = {}
@@ -151,8 +153,10 @@ class LedgerRules(Rules):
         self._digests[block.header.body] = digest_of(HEADER_KIND, self._evidence.salt, block.header.body)
         if honest:
             self._evidence.sign("block", author, "", header.height, block.header.body)
-        for data in block.items:
-            match decode_item(data, self._evidence.salt):
+        items = [decode_item(data, self._evidence.salt) for data in block.items]
+        self._places[self._digests[block.header.body]] = places_of(items)
+        for item in spelled(items, lambda digest: self._places.get(digest, ())):
+            match item:
                 case TxItem(tx, _, _, digest):
                     self._txs[digest] = tx
                     if honest and tx.source.signer == header.author:
