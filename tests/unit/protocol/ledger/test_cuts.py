@@ -20,13 +20,14 @@ from offgrid_node.protocol.ledger.checkpoints import (
 )
 from offgrid_node.protocol.ledger.cuts import NotYet
 from offgrid_node.protocol.ledger.items import Cut, Double, Fork, OrderItem, Report, Seal, Statement, TxItem, Wish
+from offgrid_node.protocol.ledger.orders import ORDERS_MAX, PER_ISSUER_MAX
 from offgrid_node.protocol.ledger.records import noop_digest
 from offgrid_node.protocol.ledger.recovery import EVIDENCE_MS
 from offgrid_node.protocol.ledger.slots import NOTHING
-from offgrid_node.protocol.ledger.tables import CHECKPOINTS, number_key
+from offgrid_node.protocol.ledger.tables import ASIDE, CHECKPOINTS, CUTS, DISPUTES, ORDERS, SEALS, number_key
 from offgrid_node.protocol.ledger.turning import LOOK_MS
 from offgrid_node.protocol.signing import digest_of
-from offgrid_tools.ledgersim.keys import SALT, START_MICRO, Key
+from offgrid_tools.ledgersim.keys import SALT, START_MICRO, Key, name_of
 
 WITNESSES = (W1, W2, W3)
 
@@ -166,10 +167,12 @@ def test_it_votes_for_what_an_honest_leader_proposes() -> None:
     assert bench.said_of(digest_of_cut(cut), ballot) in bench.take_said()
 
 
-def order(witnesses: tuple[tuple[str, int], ...], root: bytes) -> OrderItem:
-    body = Order(root, node_id_bytes(PAYEE), 0, 1, witnesses, 9)
+def order(
+    witnesses: tuple[tuple[str, int], ...], root: bytes, issuer: str = PAYEE, *, created: int = 9, epoch: int = 1
+) -> OrderItem:
+    body = Order(root, node_id_bytes(issuer), 0, epoch, witnesses, created)
     digest = digest_of(ORDER_KIND, SALT, body.encode())
-    return OrderItem(body, body.encode(), Key(PAYEE).sign(digest), digest)
+    return OrderItem(body, body.encode(), Key(issuer).sign(digest), digest)
 
 
 def with_body(cut: Cut, **fields: object) -> Cut:
@@ -318,3 +321,164 @@ def test_the_rest_must_weigh_a_quorum() -> None:
         cuts.check(with_body(bench.proposal(), witnesses=OTHERS[:2]))
     one = with_body(bench.proposal(), witnesses=OTHERS)
     cuts.check(one)
+
+
+# ---- what it takes in, and when it enters
+
+
+def noop_voted(bench: Ending) -> bytes:
+    """W1, W2 and W3 have voted for the no-op of OWNER's first slot, at ballot 1."""
+    noop = noop_digest(SALT, ACCOUNT, 0)
+    for witness in WITNESSES:
+        bench.says(witness, Statement(False, ACCOUNT, 0, 1, noop))
+    return noop
+
+
+def test_a_no_op_that_a_quorum_has_voted_for_is_in_it_and_what_is_not_here_is_not() -> None:
+    bench = Ending()
+    noop = noop_voted(bench)
+    unknown = bench.tx(PAYEE, to=OWNER)
+    for witness in WITNESSES:
+        bench.says(witness, vote(unknown))
+    assert bench.proposal().targets == (Target(ACCOUNT, 0, (noop,)),)
+    bench.says(PAYEE, unknown)
+    targets = bench.proposal().targets
+    assert {target.account: target.digests for target in targets} == {
+        ACCOUNT: (noop,), node_id_bytes(PAYEE): (unknown.digest,),
+    }  # fmt: skip
+    ballot = honest_ballot(bench)
+    cut = bench.proposal()
+    bench.says(W1, cut)
+    bench.finish_cut(digest_of_cut(cut), ballot)
+    assert bench.machine._epochs.number == 1
+    assert bench.balance(OWNER) == START_MICRO + 100
+    assert bench.views.account(OWNER).next_seq == 1
+
+
+def test_a_lower_certificate_than_one_that_it_has_confirmed_is_no_target() -> None:
+    bench = Ending()
+    noop_voted(bench)
+    assert Statement(True, ACCOUNT, 0, 1, noop_digest(SALT, ACCOUNT, 0)) in bench.take_said()
+    item = bench.tx()
+    bench.says(OWNER, item)
+    for witness in WITNESSES:
+        bench.says(witness, vote(item))
+    cut, cuts = bench.proposal(), bench.machine._turning._cuts
+    cuts.check(cut)
+    with pytest.raises(NotYet, match="no quorum is seen"):
+        cuts.check(with_targets(cut, Target(ACCOUNT, 0, (item.digest,))))
+
+
+def test_a_target_that_does_not_follow_its_account_comes_to_nothing() -> None:
+    bench = Ending()
+    item = bench.tx(prev=bytes(32))
+    bench.says(OWNER, item)
+    with pytest.raises(NotYet, match="is not here"):
+        bench.machine._turning._cuts.outcome([Target(ACCOUNT, 0, (item.digest,))], bench.genesis.witnesses)
+
+
+def test_a_cut_of_somebody_who_is_no_witness_is_not_kept() -> None:
+    bench = Ending()
+    honest_ballot(bench)
+    cut = with_body(bench.proposal(), created_us=1)
+    bench.says(PAYEE, cut)
+    assert bench.store.get(CUTS, digest_of_cut(cut)) is None
+    bench.says(W1, cut)
+    assert bench.store.get(CUTS, digest_of_cut(cut)) == cut.encode()
+
+
+def test_it_waits_for_the_blocks_by_which_its_accounts_come_to_what_was_agreed_on() -> None:
+    item = Bench().tx()
+    ahead, behind = Ending(), Ending()
+    for bench in (ahead, behind):
+        bench.says(OWNER, item)
+    for witness in (W1, W2):
+        bench_block = ahead.block(witness, vote(item), confirm(item))
+        ahead.push(bench_block, sender=witness)
+    ahead.says(W3, confirm(item))
+    assert ahead.balance(PAYEE) == START_MICRO + 100
+    cut = with_heads(ahead.proposal())
+    ballot = honest_ballot(behind)
+    behind.says(W1, cut)
+    behind.finish_cut(digest_of_cut(cut), ballot)
+    assert (behind.machine._epochs.number, behind.balance(PAYEE)) == (0, START_MICRO)
+    assert any("something else" in each for each in behind.machine._turning.why_not)
+    for witness in (W1, W2, W3):
+        behind.says(witness, confirm(item))
+    assert (behind.machine._epochs.number, behind.balance(PAYEE)) == (1, START_MICRO + 100)
+
+
+def test_behind_a_checkpoint_no_head_goes_back_and_no_block_names_what_is_older() -> None:
+    bench = Ending()
+    bench.says(PAYEE, bench.tx(PAYEE))
+    bench.says(W3, Wish())
+    ballot = honest_ballot(bench)
+    cut = bench.proposal()
+    bench.says(W1, cut)
+    bench.says(OWNER, bench.tx())
+    bench.finish_cut(digest_of_cut(cut), ballot)
+    bench.transfer(5)
+    chains, heights = bench.machine._chains, {head.author: head.height for head in cut.heads}
+    newest = chains.header_of(chains.author(bench.settings.account).digest)
+    assert newest is not None
+    assert newest.header.epoch == 1
+    for digest in newest.header.parents:
+        parent = chains.header_of(digest)
+        assert parent is not None
+        assert parent.header.height > heights.get(parent.header.author, 0)
+    cuts = bench.machine._turning._cuts
+    below = next(head for head in cut.heads if head.height > 1)
+    held = chains.header_at(below.author, below.height - 1)
+    assert held is not None
+    with pytest.raises(NotYet, match="was at height"):
+        cuts.check(with_heads(bench.proposal(), Base(below.author, below.height - 1, held.digest)))
+
+
+def test_votes_alone_end_no_epoch_and_what_was_said_of_a_cut_goes_with_its_epoch() -> None:
+    bench = Ending()
+    ballot = honest_ballot(bench)
+    cut = bench.proposal()
+    digest = digest_of_cut(cut)
+    bench.says(W1, cut)
+    for witness in WITNESSES:
+        bench.says(witness, bench.said_of(digest, ballot))
+    assert bench.said_of(digest, ballot, confirms=True) in bench.take_said()
+    assert bench.machine._epochs.number == 0
+    assert [*bench.store.scan(DISPUTES)]
+    bench.finish_cut(digest, ballot)
+    assert bench.machine._epochs.number == 1
+    assert not [*bench.store.scan(DISPUTES), *bench.store.scan(CUTS), *bench.store.scan(ASIDE)]
+
+
+@pytest.mark.parametrize(("seq", "ballot"), [(0, 2), (1, 1), (0, 0)])
+def test_what_no_honest_witness_says_in_the_cuts_slot_is_not_taken_in(seq: int, ballot: int) -> None:
+    bench = Ending()
+    block = bench.block(W1, Statement(False, bench.cut, seq, ballot, bytes(32)))
+    bench.push(block)
+    assert not bench.machine._chains.holds(block.digest)
+
+
+def test_of_each_witness_and_epoch_the_first_seal_is_kept_and_of_others_none() -> None:
+    bench = Ending()
+    for epoch in (0, 1):
+        for author in (W1, PAYEE):
+            bench.says(author, Seal(epoch, bytes([1]) * 32, bytes(64)), Seal(epoch, bytes([2]) * 32, bytes(64)))
+    assert [*bench.store.scan(SEALS)] == [(number_key(0) + node_id_bytes(W1), bytes([1]) * 32 + bytes(64))]
+
+
+def test_orders_are_bounded_and_those_without_force_go_first() -> None:
+    bench = Ending()
+    names = [name_of(number) for number in range(100, 100 + ORDERS_MAX)]
+    bench.step(AdminChanged(names[0], True))
+    for name in names:
+        bench.says(name, order(OTHERS, bench.root, name))
+    kept = order(OTHERS, bench.root, names[0]).digest
+    for created in range(11, PER_ISSUER_MAX + 12):
+        bench.says(PAYEE, order(OTHERS, bench.root, created=created))
+    orders = {digest for digest, _ in bench.store.scan(ORDERS)}
+    assert len(orders) == ORDERS_MAX
+    assert kept in orders
+    mine = [order(OTHERS, bench.root, created=created).digest for created in range(11, PER_ISSUER_MAX + 12)]
+    assert [digest in orders for digest in mine] == [False, *(True for _ in mine[1:])]
+    bench.says(PAYEE, order(OTHERS, bench.root, epoch=2))
+    assert {digest for digest, _ in bench.store.scan(ORDERS)} == orders, "for the next epoch alone"
