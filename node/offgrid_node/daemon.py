@@ -234,6 +234,8 @@ class Daemon:
             only_chosen_hosts=bool(config.storage.hosts),
             economy=config.economy.enabled,
             settlement_interval_ms=config.economy.settlement_interval * 1_000,
+            epoch_ms=config.economy.epoch * 1_000,
+            keep_ms=config.economy.keep * 86_400_000,
             monitor=self._on_fault,
             meters=self._meters,
         )

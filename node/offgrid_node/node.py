@@ -43,7 +43,7 @@ from offgrid_node.protocol.jobs.machine import JobsMachine
 from offgrid_node.protocol.jobs.orders import ClaimKey
 from offgrid_node.protocol.jobs.settings import TIMEOUT_MS, JobsSettings
 from offgrid_node.protocol.ledger.machine import LedgerMachine
-from offgrid_node.protocol.ledger.settings import SETTLEMENT_INTERVAL_MS, LedgerSettings
+from offgrid_node.protocol.ledger.settings import EPOCH_MS, KEEP_MS, SETTLEMENT_INTERVAL_MS, LedgerSettings
 from offgrid_node.protocol.mesh.directory import Directory
 from offgrid_node.protocol.mesh.held import CheckCertificate
 from offgrid_node.protocol.mesh.machine import MeshMachine, MeshSettings
@@ -130,6 +130,8 @@ class Parts:
     only_chosen_hosts: bool = False
     economy: bool = True  # False: the ledger's machine is silent
     settlement_interval_ms: int = SETTLEMENT_INTERVAL_MS
+    epoch_ms: int = EPOCH_MS
+    keep_ms: int = KEEP_MS
     at_death: Callable[[], Collection[bytes]] = frozenset  # payloads under which the process before this one died
     monitor: Monitor = log_nothing
     meters: Meters | None = None  # None: nothing is counted
@@ -337,7 +339,11 @@ class Node:
                 )
             ),
             "quorum": QuorumMachine(QuorumSettings(parts.signer, salt)),
-            "ledger": LedgerMachine(LedgerSettings(parts.signer, salt, parts.economy, parts.settlement_interval_ms)),
+            "ledger": LedgerMachine(
+                LedgerSettings(
+                    parts.signer, salt, parts.economy, parts.settlement_interval_ms, parts.epoch_ms, parts.keep_ms
+                )
+            ),
             **({"state": StateMachine(state, self._noting)} if self._noting is not None else {}),
         }
 

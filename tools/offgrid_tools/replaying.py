@@ -24,10 +24,12 @@ from offgrid_node.protocol.ledger.indexes import read_row, wrong_rows
 from offgrid_node.protocol.ledger.items import Claim
 from offgrid_node.protocol.ledger.tables import (
     ACCOUNTS,
+    AHEAD_KEY,
     GENESIS_KEY,
     IN_FLIGHT,
     LOG,
     META,
+    NUMBER_BYTES,
     TOTALS_KEY,
     TXS,
     number_key,
@@ -173,6 +175,9 @@ class _Rows:
     def told(self) -> Told:
         """Read as it is compared: nobody writes meanwhile."""
         totals = read_row(META, TOTALS_KEY, self._store.get(META, TOTALS_KEY) or b"", Totals.decode)
+        ahead = self._store.get(META, AHEAD_KEY)
+        if ahead is not None:
+            read_row(META, AHEAD_KEY, ahead, _position)
         in_flight = {digest for _, digest in self._store.scan(IN_FLIGHT)}
         return Told(totals.fees_micro, totals.supply_micro, self._accounts(), self._states(), in_flight)
 
@@ -239,6 +244,12 @@ class _Node:
         except (OffgridError, PeerFault):
             return None
         return record.public_key, chain
+
+
+def _position(row: bytes) -> int:
+    if len(row) != NUMBER_BYTES:
+        raise ValueError(f"{len(row)} bytes, {NUMBER_BYTES} needed")
+    return number_of(row)
 
 
 def _opened(genesis: common_pb2.Signed | None) -> common_pb2.Signed:

@@ -269,6 +269,15 @@ class Economy(Section):
     settlement_interval: int = Field(
         default=3600, ge=1, le=YEAR_S, description="seconds until what others promise by vouchers is posted"
     )
+    epoch: int = Field(
+        default=86_400,
+        ge=60,
+        le=YEAR_S,
+        description="seconds until a witness wishes an epoch of the ledger to end with a checkpoint",
+    )
+    keep: int = Field(
+        default=30, ge=1, le=36_500, description="days for which transactions are kept after they are final"
+    )
 
 
 _IN_DATA_DIR = {"memory_db": "memory.db", "chunk_dir": "chunks", "summary_dir": "summaries"}

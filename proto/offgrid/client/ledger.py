@@ -5,7 +5,7 @@ An account is a node's id; wherever one is named, the node's name or the first c
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from offgrid.client.calls import Calls, fresh_request_id
 from offgrid.client.following import follow
@@ -51,6 +51,38 @@ class Ledger:
         )
         answer = ledger_pb2.OpenLedgerResponse
         return self._calls.unary("LedgerService/OpenLedger", request, answer, repeatable=False).genesis
+
+    def order_committee(
+        self,
+        *,
+        add: Mapping[str, int] | None = None,
+        remove: Iterable[str] = (),
+        weigh: Mapping[str, int] | None = None,
+    ) -> ledger_pb2.CommitteeOrder:
+        """Who witnesses from the next epoch on, which begins for it: only an admin's node may order it. Weights are in
+        thousandths by node; of one that is added 0 is that of its membership."""
+        request = ledger_pb2.OrderCommitteeRequest(
+            add=[ledger_pb2.Witness(name=node, weight_milli=weight) for node, weight in (add or {}).items()],
+            remove=remove,
+            weigh=[ledger_pb2.Witness(name=node, weight_milli=weight) for node, weight in (weigh or {}).items()],
+        )
+        answer = ledger_pb2.OrderCommitteeResponse
+        return self._calls.unary("LedgerService/OrderCommittee", request, answer, repeatable=False).order
+
+    def end_epoch(self) -> ledger_pb2.EndEpochResponse:
+        """Has the epoch end with a checkpoint: an admin's node orders it, another witness' wishes it."""
+        request = ledger_pb2.EndEpochRequest()
+        return self._calls.unary("LedgerService/EndEpoch", request, ledger_pb2.EndEpochResponse, repeatable=False)
+
+    def epochs(self, *, limit: int | None = None) -> Iterator[ledger_pb2.Epoch]:
+        """Those that have ended, newest first, each with its checkpoint and what its witnesses got for it."""
+
+        def fetch(size: int, token: str) -> tuple[list[ledger_pb2.Epoch], str]:
+            request = ledger_pb2.ListEpochsRequest(page_size=size, page_token=token)
+            page = self._calls.unary("LedgerService/ListEpochs", request, ledger_pb2.ListEpochsResponse)
+            return [*page.epochs], page.next_page_token
+
+        return pages(fetch, limit)
 
     def status(self) -> ledger_pb2.GetLedgerStatusResponse:
         """Who witnesses, how far each author's blocks are known here, what is pending and owed."""

@@ -53,6 +53,7 @@ def test_the_defaults(tmp_path: Path) -> None:
     assert (config.storage.retention_base_mb, config.storage.retention_token_level) == (128, 0)
     assert (config.storage.compaction_interval, config.economy.settlement_interval) == (1800, 3600)
     assert config.economy.enabled is True
+    assert (config.economy.epoch, config.economy.keep) == (86_400, 30)
 
 
 def test_paths_start_at_the_files_folder_wherever_the_process_is(

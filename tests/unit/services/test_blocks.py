@@ -30,7 +30,7 @@ from offgrid_node.services.ledger.blocks import AT_ONCE_MAX, CALLS_MAX, BlockChe
 
 SALT = bytes(range(16))
 ATTIC, BARN, STRANGER = (NodeKey(letter * 32) for letter in (b"a", b"b", b"s"))
-VOTE = Statement(False, 0, bytes(20), 0, 0, bytes(32))
+VOTE = Statement(False, bytes(20), 0, 0, bytes(32))
 
 
 @dataclass

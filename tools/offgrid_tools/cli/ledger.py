@@ -65,7 +65,7 @@ def open_(witnesses: tuple[str, ...], balances: tuple[str, ...], fee_micro: int 
     facts(
         [
             ("ledger", f"open, of mesh {genesis.mesh}"),
-            *_committee(genesis.witnesses, genesis.quorum_milli, genesis.faults_survived),
+            *committee(genesis.witnesses, genesis.quorum_milli, genesis.faults_survived),
             ("supply", f"{credits_of(supply)} in {len(genesis.balances)} accounts"),
             ("fee", f"{credits_of(genesis.fee_micro)} at least"),
         ]
@@ -86,6 +86,7 @@ def status() -> None:
         return
     from offgrid_tools.cli.amounts import credits_of
     from offgrid_tools.cli.jobs import named, node_names
+    from offgrid_tools.cli.ledger_epochs import standing
     from offgrid_tools.cli.output import facts, table
 
     if not answer.open:
@@ -95,7 +96,8 @@ def status() -> None:
     facts(
         [
             ("ledger", "open" if answer.enabled else "open, but the economy is off here (economy.enabled)"),
-            *_committee(answer.witnesses, answer.quorum_milli, answer.faults_survived),
+            *standing(answer),
+            *committee(answer.witnesses, answer.quorum_milli, answer.faults_survived),
             *_missing(answer.witnesses, answer.quorum_milli),
             *cut_off(answer),
             *at_risk(answer),
@@ -162,7 +164,7 @@ def _promised(answer: GetLedgerStatusResponse) -> str:
     return f"{out} out of {credits_of(answer.held_micro)} in this node's holds; {coming} to it, to post"
 
 
-def _committee(witnesses: Iterable[Witness], quorum_milli: int, faults: int) -> Iterator[tuple[str, object]]:
+def committee(witnesses: Iterable[Witness], quorum_milli: int, faults: int) -> Iterator[tuple[str, object]]:
     from offgrid_tools.cli.amounts import weight_of
 
     chosen = list(witnesses)

@@ -9,6 +9,7 @@ what a cut says beside the checkpoint.
 
 `ledger` is the genesis' digest. An order names the epoch that it opens, a checkpoint the one that it ends. `accounts`
 is the root over all accounts, in their order, ACCOUNTS_PER_LEAF in a leaf: account20 | balance8 | next8 | head32.
+`fees` are those of which the epoch's witnesses are paid (rewards.py), as these accounts have it already.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ class NotYet(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What all accounts come to by a cut, rewards included."""
+    """What all accounts come to by a cut, rewards included; `fees_micro` are those of which they are paid."""
 
     changed: Mapping[bytes, Account]
     fees_micro: int
@@ -130,14 +130,14 @@ class Cuts:
                 for name, amount in tx.outputs:
                     account(name).balance_micro += amount
                 fees += tx.fee_micro
-        shares, left = rewards(fees, witnesses)
+        shares, _ = rewards(fees, witnesses)
         for node, amount in shares.items():
             if amount:
                 account(node_id_bytes(node)).balance_micro += amount
         everybody = self._accounts.all() | {name: each for name, each in changed.items() if not each.untouched}
         overdrawn = next((name for name, each in everybody.items() if each.balance_micro < 0), None)
         rows = [name + everybody[name].encode() for name in sorted(everybody)]
-        return Outcome(changed, left, accounts_root(rows, self._salt), len(rows), overdrawn)
+        return Outcome(changed, fees, accounts_root(rows, self._salt), len(rows), overdrawn)
 
     def rest(self, target: Target) -> list[tuple[int, bytes]]:
         """The slots of a target that are not final here. Raises NotYet where it does not begin or end there."""

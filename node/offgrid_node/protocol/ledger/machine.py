@@ -188,6 +188,11 @@ class LedgerMachine:
         return self._voice.muted_why or self._voice.learning.why
 
     @property
+    def waits(self) -> list[str]:
+        """What the end of the epoch waits for, where it is under way, one sentence each."""
+        return self._turning.why_not
+
+    @property
     def mute_notices(self) -> tuple[str, ...]:
         return (f"this node signs nothing in the ledger: {self.muted_why}",) if self.muted_why else ()
 

@@ -278,7 +278,7 @@ class Turning:
         for target in cut.targets:
             for _, digest in self._cuts.rest(target):
                 self._witness.end_by_cut(target.account, digest, now)
-        shares, _ = rewards(self._accounts.totals.fees_micro, epochs.witnesses)
+        shares, _ = rewards(body.fees_micro, epochs.witnesses)
         for node, amount in shares.items():
             if amount:
                 self._accounts.credit(node_id_bytes(node), amount)

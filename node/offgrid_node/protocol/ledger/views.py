@@ -14,6 +14,7 @@ from offgrid.v1 import common_pb2, ledger_pb2
 from offgrid_node.protocol.ids import NODE_ID_BYTES, base32, node_id_bytes, unbase32
 from offgrid_node.protocol.ledger.accounts import Account, Totals
 from offgrid_node.protocol.ledger.chains import decode_author
+from offgrid_node.protocol.ledger.checkpoints import Checkpoint, Witnesses
 from offgrid_node.protocol.ledger.committee import Committee
 from offgrid_node.protocol.ledger.exposures import accepted, pending
 from offgrid_node.protocol.ledger.records import DIGEST_BYTES, LedgerGenesis, Tx, decode_meta, tx_id_of
@@ -21,6 +22,8 @@ from offgrid_node.protocol.ledger.slots import Slot, Tally
 from offgrid_node.protocol.ledger.tables import (
     ACCOUNTS,
     AUTHORS,
+    CHECKPOINTS,
+    EPOCH_KEY,
     GENESIS_KEY,
     IN_FLIGHT,
     META,
@@ -31,8 +34,11 @@ from offgrid_node.protocol.ledger.tables import (
     TRANSFERS,
     TRANSFERS_OPEN,
     TXS,
+    number_key,
     slot_key,
 )
+
+COMMITTEES_MAX = 64  # remembered, of epochs that are asked about
 
 
 class Reader(Protocol):
@@ -61,7 +67,7 @@ class Views:
         self._rows = rows
         self._signed: common_pb2.Signed | None = None
         self._genesis: LedgerGenesis | None = None
-        self._committee: Committee | None = None
+        self._committees: dict[int, Committee] = {}  # by epoch
 
     # ---- the ledger
 
@@ -79,11 +85,33 @@ class Views:
         return self._genesis
 
     @property
+    def epoch(self) -> ledger_pb2.EpochRow:
+        """The one that it is."""
+        row = self._rows.get(META, EPOCH_KEY)
+        return ledger_pb2.EpochRow.FromString(row) if row is not None else ledger_pb2.EpochRow()
+
+    def witnesses_of(self, epoch: int) -> Witnesses | None:
+        """None while the ledger is not open, of an epoch that has not come, and behind what this node began with."""
+        if epoch == 0:
+            return self.genesis.witnesses if self.genesis is not None else None
+        row = self._rows.get(CHECKPOINTS, number_key(epoch - 1))
+        return Checkpoint.decode(ledger_pb2.CheckpointRow.FromString(row).body).witnesses if row is not None else None
+
+    def committee_of(self, epoch: int) -> Committee:
+        """Without members where it is not known."""
+        found = self._committees.get(epoch)
+        if found is None:
+            found = Committee(self.witnesses_of(epoch) or ())
+            if len(self._committees) >= COMMITTEES_MAX:
+                self._committees.clear()
+            if found.all:
+                self._committees[epoch] = found
+        return found
+
+    @property
     def committee(self) -> Committee:
-        """Without members while the ledger is not open."""
-        if self._committee is None and (genesis := self.genesis) is not None:
-            self._committee = Committee(genesis.witnesses)
-        return self._committee or Committee(())
+        """That of the epoch that it is; without members while the ledger is not open."""
+        return self.committee_of(self.epoch.number)
 
     @property
     def totals(self) -> Totals:
@@ -130,9 +158,10 @@ class Views:
         )
 
     def _told(self, row: ledger_pb2.TxRow, digest: bytes) -> ledger_pb2.Transaction:
-        tx, committee, state = Tx.decode(row.signed.body), self.committee, row.state
-        tally = Tally(row.voted, row.confirmed)
+        tx, state = Tx.decode(row.signed.body), row.state
+        tally, committee = Tally(row.voted, row.confirmed), self.committee_of(row.epoch)
         if state == ledger_pb2.TX_STATE_SIGNED:
+            committee = self.committee
             tally = self._tally(tx, digest) or Tally()
             if committee.enough(tally.voted):
                 state = ledger_pb2.TX_STATE_CERTIFIED

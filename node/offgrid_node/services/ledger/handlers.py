@@ -33,6 +33,7 @@ from offgrid_node.services.caller import Caller
 from offgrid_node.services.checks import check_request_id
 from offgrid_node.services.flow import Flow, asked, ticket_of
 from offgrid_node.services.ledger.blocks import BlockChecks, check_digest
+from offgrid_node.services.ledger.epochs import EpochReads
 from offgrid_node.services.ledger.opening import check_admin, genesis_of
 from offgrid_node.services.ledger.reads import LedgerReads
 from offgrid_node.services.ledger.receipts import Calls, Receipts
@@ -65,6 +66,7 @@ class LedgerHandlers:
         self._runtime, self._signer, self._directory, self._enabled = runtime, signer, directory, enabled
         self._verify = verify
         self._reads = LedgerReads(runtime.store, signer.node_id, directory)
+        self._epochs = EpochReads(runtime.store, self._reads.names, signer, directory, verify)
         self._checks = BlockChecks(directory, verify, bulk)
         self._receipts = Receipts(
             runtime.store, signer, directory, lambda: self._reads.committee, lambda: self._reads.ledger, verify, calls
@@ -96,12 +98,41 @@ class LedgerHandlers:
         status.muted_why = machine.muted_why
         status.promised_out_micro, status.promised_in_micro = machine.promised_out_micro, machine.promised_in_micro
         status.held_micro = machine.held_micro
+        if status.open:
+            self._epochs.describe(status, machine.waits)
         now = self._runtime.clock.now()
         for witness in status.witnesses:
             witness.state = machine.witness_state(witness.node_id)
             witness.away_ms = machine.reach.away_ms(witness.node_id, now)
         status.reach_milli = sum(witness.weight_milli for witness in status.witnesses if not witness.away_ms)
         return status
+
+    # ---- epochs
+
+    def order_committee(self, caller: Caller, request: ledger_pb2.OrderCommitteeRequest) -> Ticket:
+        self._check_open()
+        check_admin(self._directory(), self._signer.node_id, "order who witnesses")
+        if not (request.add or request.remove or request.weigh):
+            raise InvalidRequest.field("add", "nothing to order; name whom to add, to remove or to weigh anew")
+        item = self._epochs.order(request, self._reads.ledger, max(0, self._runtime.clock.now().utc_us))
+        ticket = self._ask(caller, commands.OrderCommittee(item), request)
+        return ticket.map(lambda _: ledger_pb2.OrderCommitteeResponse(order=self._epochs.told(item)))
+
+    def end_epoch(self, caller: Caller, request: ledger_pb2.EndEpochRequest) -> Ticket:
+        """An admin orders the witnesses that there are anyway: so all of them wish it."""
+        self._check_open()
+        command: commands.OrderCommittee | commands.EndEpoch = commands.EndEpoch()
+        epoch = self._reads.epoch
+        ordered = self._directory().is_admin(self._signer.node_id)
+        if ordered:
+            now_us, same = max(0, self._runtime.clock.now().utc_us), ledger_pb2.OrderCommitteeRequest()
+            command = commands.OrderCommittee(self._epochs.order(same, self._reads.ledger, now_us))
+        ticket = self._ask(caller, command, request)
+        return ticket.map(lambda _: ledger_pb2.EndEpochResponse(epoch=epoch, ordered=ordered))
+
+    def list_epochs(self, caller: Caller, request: ledger_pb2.ListEpochsRequest) -> Message:
+        self._check_open()
+        return self._epochs.epochs(request)
 
     # ---- accounts
 

@@ -23,13 +23,13 @@ from offgrid_node.protocol.mesh.records import WEIGHT_MILLI_MAX
 BALANCE_MICRO_DEFAULT = 10**12  # a million credits
 
 
-def check_admin(directory: Directory, node_id: str) -> None:
-    """Raises FailedPrecondition (NotAnAdmin), naming who could, unless the root named this node an admin."""
+def check_admin(directory: Directory, node_id: str, what: str = "open its ledger") -> None:
+    """Raises FailedPrecondition (NotAnAdmin), naming who could do `what`, unless the root named this node an admin."""
     if directory.is_admin(node_id):
         return
     admins = [record.name for other in directory.live() if (record := directory.member(other)) and record.admin]
     raise FailedPrecondition(
-        f"this node is no admin of the mesh and may not open its ledger; ask one of: "
+        f"this node is no admin of the mesh and may not {what}; ask one of: "
         f"{', '.join(admins[:5]) or 'no admin is left'}",
         reason="NotAnAdmin",
     )
@@ -42,12 +42,10 @@ def genesis_of(
     live = directory.live()
     if request.witnesses:
         nodes = _named("witnesses", [w.node_id or w.name for w in request.witnesses], directory)
-        weights = [_weight(i, w.weight_milli) for i, w in enumerate(request.witnesses)]
-        witnesses = [
-            (node, weight or _own_weight(directory, node)) for node, weight in zip(nodes, weights, strict=True)
-        ]
+        weights = [weight_asked(f"witnesses[{i}]", w.weight_milli) for i, w in enumerate(request.witnesses)]
+        witnesses = [(node, weight or own_weight(directory, node)) for node, weight in zip(nodes, weights, strict=True)]
     else:
-        witnesses = [(node, weight) for node in live if (weight := _own_weight(directory, node))]
+        witnesses = [(node, weight) for node in live if (weight := own_weight(directory, node))]
     if request.balances:
         nodes = _named("balances", [b.account or b.name for b in request.balances], directory)
         balances = [(node, b.final_micro) for node, b in zip(nodes, request.balances, strict=True)]
@@ -93,16 +91,18 @@ def resolve(field: str, text: str, directory: Directory, *, removed: bool = Fals
         raise InvalidRequest.field(field, fault.violations[0].description) from fault
 
 
-def _weight(index: int, weight_milli: int) -> int:
+def weight_asked(field: str, weight_milli: int) -> int:
+    """Raises InvalidRequest, which names the field."""
     if weight_milli > WEIGHT_MILLI_MAX:
         raise InvalidRequest.field(
-            f"witnesses[{index}].weight_milli",
+            f"{field}.weight_milli",
             f"{weight_milli}; 0 (the weight of its membership) to {WEIGHT_MILLI_MAX} are allowed",
         )
     return weight_milli
 
 
-def _own_weight(directory: Directory, node: str) -> int:
+def own_weight(directory: Directory, node: str) -> int:
+    """That of its membership; 0 for a stranger."""
     record = directory.member(node)
     return record.weight_milli if record else 0
 

@@ -50,7 +50,8 @@ def ledger_summary(rows: Store) -> str:
     surveys = Surveys(rows)
     if surveys.genesis is None:
         return ""
-    return f"{len(surveys.genesis.witnesses)} witnesses, {sum(1 for _ in surveys.pending())} pending"
+    witnesses = surveys.witnesses_of(surveys.epoch.number) or ()
+    return f"{len(witnesses)} witnesses, {sum(1 for _ in surveys.pending())} pending"
 
 
 class LedgerReads:
@@ -68,6 +69,11 @@ class LedgerReads:
     @property
     def committee(self) -> Committee:
         return self._surveys.committee
+
+    @property
+    def epoch(self) -> int:
+        """The number of the one that it is."""
+        return self._surveys.epoch.number
 
     @property
     def ledger(self) -> bytes:
@@ -88,12 +94,12 @@ class LedgerReads:
         if genesis is None or message is None:
             return found
         found.open, found.issuer = True, genesis.issuer
-        found.witnesses.extend(self._witnesses())
+        found.witnesses.extend(self._witnesses(0))
         for account, amount in genesis.balances:
             found.balances.add(account=account, name=self.names.of(account), final_micro=amount)
         found.ledger_genesis.CopyFrom(message)
-        found.quorum_milli = self._surveys.committee.quorum_milli
-        found.faults_survived = self._surveys.committee.faults_survived
+        found.quorum_milli = self._surveys.committee_of(0).quorum_milli
+        found.faults_survived = self._surveys.committee_of(0).faults_survived
         found.fee_micro = genesis.fee_micro
         return found
 
@@ -112,7 +118,7 @@ class LedgerReads:
         own = self._surveys.balance(self._self_id, own=True)
         return ledger_pb2.GetLedgerStatusResponse(
             open=True,
-            witnesses=self._witnesses(),
+            witnesses=self._witnesses(self._surveys.epoch.number),
             quorum_milli=committee.quorum_milli,
             faults_survived=committee.faults_survived,
             heads=self._surveys.heads(),
@@ -270,11 +276,10 @@ class LedgerReads:
 
     # ---- inside
 
-    def _witnesses(self) -> list[ledger_pb2.Witness]:
-        genesis = self._surveys.genesis
+    def _witnesses(self, epoch: int) -> list[ledger_pb2.Witness]:
         return [
             ledger_pb2.Witness(node_id=node, weight_milli=weight, name=self.names.of(node))
-            for node, weight in (genesis.witnesses if genesis else ())
+            for node, weight in self._surveys.witnesses_of(epoch) or ()
         ]
 
     def _paid(self, booking: ledger_pb2.Booking) -> ledger_pb2.Booking:
