@@ -2,117 +2,206 @@
 
 The judge sees everything that leaves a node, as an adversary would who collects it all, and all that nodes call final.
 It keeps books of its own: each slot's value is booked once, when the first honest node calls it final, so an overdraft
-shows at that very step whatever the order in which others learn of it.
+shows at that very step whatever the order in which others learn of it; and an epoch's end when the first one enters the
+next, against which all that is ever said or called final of the epoch is held.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from offgrid_node.protocol.ids import base32, node_id_bytes
-from offgrid_node.protocol.ledger.items import Double, Item, Report, Statement, TxItem
+from offgrid_node.protocol.ledger.accounts import Account
+from offgrid_node.protocol.ledger.checkpoints import NO_ORDER, Checkpoint, accounts_root, cut_account
+from offgrid_node.protocol.ledger.items import Double, Item, OrderItem, Report, Seal, Statement, TxItem
 from offgrid_node.protocol.ledger.records import LedgerGenesis, Tx, noop_digest
 from offgrid_tools.ledgersim.keys import SALT
 from offgrid_tools.ledgersim.met import Met
+from offgrid_tools.ledgersim.voting import NO_CERTIFICATE, Broken, Certificate, Place, Voting
 
-Place = tuple[bytes, int]  # account and number: a slot
-Certificate = tuple[int, bytes]  # its ballot and what it is for
-NO_CERTIFICATE: Certificate = (-1, bytes(32))  # below all others
-
-
-class Broken(AssertionError):
-    """An invariant does not hold."""
+__all__ = ["NO_CERTIFICATE", "Broken", "Judge", "Place"]
 
 
 class Judge:
     """Authors, accounts and liars are 20 bytes each."""
 
     def __init__(self, genesis: LedgerGenesis) -> None:
-        self._weights = {node_id_bytes(node): weight for node, weight in genesis.witnesses}
-        self._bits = {account: 1 << index for index, account in enumerate(self._weights)}
-        self._total = sum(self._weights.values())
         self.balances = {node_id_bytes(node): amount for node, amount in genesis.balances}
         self.fees_micro, self._fee_micro = 0, genesis.fee_micro
         self.met = Met()
         self.liars: set[bytes] = set()
+        self.admins: set[bytes] = set()
+        self.forked: set[bytes] = set()  # authors of two blocks at one height
         self.final: dict[Place, bytes] = {}
         self.disputed: set[Place] = set()  # somebody reported there
+        self.shown: set[Place] = set()  # that these were torn somebody has shown to all
+        self.checkpoints: list[Checkpoint] = []  # of the epochs that are over
+        self._ledger, self._supply_micro = genesis.digest(SALT), genesis.supply_micro
+        self._votings = [self._voting(genesis.witnesses, 0)]
+        self._early: list[tuple[bytes, int, Statement | Report]] = []  # said in epochs that have not come
+        self._orders: dict[bytes, OrderItem] = {}
+        self._ends: list[dict[bytes, int]] = []  # of each epoch that is over: account → the next slot after it
+        self._standing: dict[bytes, int] = {}  # author → the epoch that it has entered
         self._next: dict[bytes, int] = {}
         self._txs: dict[bytes, Tx] = {}
         self._signed: dict[Place, bytes] = {}  # first in that slot, by honest owners nothing else
         self._torn: set[Place] = set()
-        self._said: dict[tuple[bytes, bool, bytes, int, int], bytes] = {}
-        self._promised: dict[tuple[bytes, bytes, int], int] = {}
-        self._weighed: dict[tuple[bool, bytes, int, bytes, int], tuple[int, int]] = {}  # who said so, and their weight
-        self._certified: dict[Place, list[Certificate]] = {}
-        self._reports: dict[tuple[bytes, int, int], dict[Certificate, int]] = {}  # slot and ballot → who reported it
-        self._known: dict[tuple[bytes, bytes, int], Certificate] = {}  # what this witness has reported last
-        self.shown: set[Place] = set()  # that these were torn somebody has shown to all
-        self._decided: dict[Place, tuple[int, bytes]] = {}  # confirmed by a quorum, though no node may know it yet
 
     # ---- inputs
 
-    def said(self, author: bytes, items: Iterable[Item]) -> None:
-        """These are durable at their author, or have left a liar. Each once."""
+    def said(self, author: bytes, items: Iterable[Item], epoch: int = 0) -> None:
+        """These are durable at their author, or have left a liar, in a block of that epoch. Each once."""
         for item in items:
             match item:
-                case Statement():
-                    self._on_statement(author, item)
-                case Report():
-                    self._on_report(author, item)
+                case Statement() | Report():
+                    self._on_word(author, epoch, item)
                 case TxItem():
                     self._on_tx(item)
                 case Double(first, second):
                     self.shown.add((first.tx.src, first.tx.seq))
                     self._on_tx(first)
                     self._on_tx(second)
+                case OrderItem():
+                    self._orders[item.digest] = item
+                case Seal():
+                    self._on_seal(author, item)
 
     def forgive(self, author: bytes) -> None:
         """This witness came back from an old disk: nothing binds it but what `bind` says."""
-        self._said = {key: digest for key, digest in self._said.items() if key[0] != author}
-        self._promised = {key: ballot for key, ballot in self._promised.items() if key[0] != author}
-        self._known = {key: certificate for key, certificate in self._known.items() if key[0] != author}
+        for voting in self._votings:
+            voting.forgive(author)
+        self._standing.pop(author, None)
         self._signed = {
             place: digest for place, digest in self._signed.items() if self._txs[digest].source.signer != author
         }
 
-    def bind(self, author: bytes, items: Iterable[Item]) -> None:
+    def bind(self, author: bytes, items: Iterable[Item], epoch: int = 0) -> None:
         """A witness that came back is told of what it had said, or will be before it speaks."""
         for item in items:
-            match item:
-                case Statement():
-                    self._said[author, item.confirms, item.account, item.seq, item.ballot] = item.tx_digest
-                case Report():
-                    place = author, item.account, item.seq
-                    self._promised[place] = max(item.ballot, self._promised.get(place, 0))
+            if isinstance(item, Statement | Report) and epoch < len(self._votings):
+                self._votings[epoch].bind(author, item)
 
-    def called_final(self, node: str, src: bytes, seq: int, digest: bytes) -> None:
-        """By an honest node; durable there."""
+    def called_final(
+        self, node: str, src: bytes, seq: int, digest: bytes, epoch: int = 0, *, by_cut: bool = False
+    ) -> None:
+        """By an honest node that stands in this epoch; durable there. `by_cut`: in the step that ends the epoch."""
         place = src, seq
         known = self.final.get(place)
+        if epoch < len(self._ends) and seq >= self._ends[epoch].get(src, 0):
+            raise Broken(f"{node} called final in slot {seq} of {base32(src)} what epoch {epoch} did not end with")
         if known is not None:
             if known != digest:
                 raise Broken(f"two final values in slot {seq} of {base32(src)}, the second one at {node}")
             return
         self.final[place] = digest
-        self._check_confirmed(node, place, digest)
+        self._check_confirmed(node, place, digest, self._votings[epoch], by_cut=by_cut)
         self._book(node, place, digest)
 
     def called_void(self, node: str, tx: Tx, digest: bytes) -> None:
         if self.final.get((tx.src, tx.seq)) in (None, digest):
             raise Broken(f"{node} called void, and nothing else is final in slot {tx.seq} of {base32(tx.src)}")
 
+    def entered(self, author: bytes, body: Checkpoint, accounts: Mapping[bytes, Account]) -> None:
+        """An honest node has ended an epoch with this, durably; its accounts then."""
+        self._standing[author] = body.epoch + 1
+        if body.epoch < len(self.checkpoints):
+            if self.checkpoints[body.epoch] != body:
+                raise Broken(f"epoch {body.epoch} has two ends, the second one at {base32(author)}")
+            return
+        if body.epoch != len(self.checkpoints):
+            raise Broken(f"{base32(author)} ended epoch {body.epoch}, and the one before has no end")
+        self._check_end(author, body, self._votings[-1])
+        self._pay_out(self._votings[-1].witnesses)
+        self._check_accounts(author, body, accounts)
+        self.checkpoints.append(body)
+        self._ends.append({name: each.next_seq for name, each in accounts.items()})
+        self._votings.append(self._voting(body.witnesses, body.epoch + 1))
+        self.met.epochs += 1
+        self.met.evicted += body.order == NO_ORDER and bool(self._left_out(body))
+        self.met.ordered += body.order != NO_ORDER
+        early, self._early = self._early, []
+        for who, epoch, item in early:
+            self._on_word(who, epoch, item)
+
     # ---- questions
 
     def certified(self, place: Place) -> list[Certificate]:
-        """What a quorum has voted for there, though no node may know it yet."""
-        return self._certified.get(place, [])
-
-    def enough(self, weight: int) -> bool:
-        """More than two thirds."""
-        return 3 * weight > 2 * self._total
+        """What a quorum has voted for there in the newest epoch, though no node may know it yet."""
+        return self._votings[-1].certified(place)
 
     # ---- inside
+
+    def _voting(self, witnesses: tuple[tuple[str, int], ...], epoch: int) -> Voting:
+        return Voting(witnesses, cut_account(self._ledger, epoch, SALT), self.liars, self.met)
+
+    def _on_word(self, author: bytes, epoch: int, item: Statement | Report) -> None:
+        if author not in self.liars and epoch < self._standing.get(author, 0):
+            raise Broken(f"{base32(author)} speaks in epoch {epoch}, which is over for it")
+        if epoch >= len(self._votings):
+            if author not in self.liars:
+                raise Broken(f"{base32(author)} speaks in epoch {epoch}, which nobody has entered")
+            self._early.append((author, epoch, item))
+            return
+        voting = self._votings[epoch]
+        voting.said(author, item)
+        if isinstance(item, Report) and item.account != voting.cut:
+            self.disputed.add((item.account, item.seq))
+
+    def _on_seal(self, author: bytes, seal: Seal) -> None:
+        if author in self.liars:
+            return
+        voting = self._votings[seal.epoch] if seal.epoch < len(self._votings) else None
+        if voting is None or voting.decided.get((voting.cut, 0), (0, b""))[1] != seal.digest:
+            raise Broken(f"{base32(author)} seals an end of epoch {seal.epoch} that no quorum has confirmed")
+
+    # ---- the end of an epoch
+
+    def _check_end(self, author: bytes, body: Checkpoint, voting: Voting) -> None:
+        what = f"{base32(author)} ended epoch {body.epoch}"
+        previous = self.checkpoints[-1].digest(SALT) if self.checkpoints else self._ledger
+        if (body.ledger, body.previous) != (self._ledger, previous):
+            raise Broken(f"{what} of another ledger, or behind another end")
+        if not voting.confirmed((voting.cut, 0), body.digest(SALT)):
+            raise Broken(f"{what} with what no quorum has confirmed")
+        for (account, seq), (_, digest) in voting.decided.items():
+            if account != voting.cut and self.final.get((account, seq)) != digest:
+                raise Broken(f"{what} without slot {seq} of {base32(account)}, which is final")
+        if body.order != NO_ORDER:
+            item = self._orders.get(body.order)
+            if item is None or item.order.issuer not in self.admins or item.order.witnesses != body.witnesses:
+                raise Broken(f"{what} by an order that no admin has given")
+        elif [each for each in voting.witnesses if each in body.witnesses] != [*body.witnesses]:
+            raise Broken(f"{what} with witnesses whom nobody has ordered")
+        elif not self._left_out(body) <= self.forked:
+            raise Broken(f"{what} without a witness that has never forked")
+
+    def _left_out(self, body: Checkpoint) -> set[bytes]:
+        """Who witnessed that epoch and does not witness the next one."""
+        before = {node_id_bytes(node) for node, _ in self._votings[body.epoch].witnesses}
+        return before - {node_id_bytes(node) for node, _ in body.witnesses}
+
+    def _pay_out(self, witnesses: tuple[tuple[str, int], ...]) -> None:
+        """The fees, by weight; what cannot be shared out stays."""
+        fees, total = self.fees_micro, sum(weight for _, weight in witnesses)
+        for node, weight in witnesses:
+            share = fees * weight // total
+            self.balances[node_id_bytes(node)] = self.balances.get(node_id_bytes(node), 0) + share
+            self.fees_micro -= share
+
+    def _check_accounts(self, author: bytes, body: Checkpoint, accounts: Mapping[bytes, Account]) -> None:
+        what = f"epoch {body.epoch} ended at {base32(author)}"
+        rows = [name + accounts[name].encode() for name in sorted(accounts)]
+        if (body.accounts, body.count) != (accounts_root(rows, SALT), len(rows)):
+            raise Broken(f"{what} with other accounts than its checkpoint says")
+        if (body.supply_micro, body.fees_micro) != (self._supply_micro, self.fees_micro):
+            raise Broken(f"{what} with other fees than there are")
+        for name, each in accounts.items():
+            if each.balance_micro != self.balances.get(name, 0) or each.next_seq != self._next.get(name, 0):
+                raise Broken(f"{what} with an account of {base32(name)} that what is final does not come to")
+        if any(self._next[name] and name not in accounts for name in self._next):
+            raise Broken(f"{what} without an account that has spent")
+
+    # ---- money
 
     def _on_tx(self, item: TxItem) -> None:
         tx, signer = item.tx, item.tx.source.signer
@@ -125,97 +214,9 @@ class Judge:
                 self._torn.add(place)
                 self.met.torn += 1
 
-    def _on_statement(self, author: bytes, said: Statement) -> None:
-        account, seq, ballot, digest = said.account, said.seq, said.ballot, said.tx_digest
-        again = self._said.setdefault((author, said.confirms, account, seq, ballot), digest) != digest
-        if author in self.liars:
-            self.met.lies += again
-        else:
-            if again:
-                what = "confirms" if said.confirms else "votes"
-                raise Broken(
-                    f"{base32(author)} said two things, {what} at ballot {ballot} of slot {seq} of {base32(account)}"
-                )
-            if ballot < self._promised.get((author, account, seq), 0):
-                raise Broken(f"{base32(author)} spoke at ballot {ballot} of slot {seq}, below its promise")
-            if said.confirms and not self.enough(self._weight(False, account, seq, digest, ballot)):
-                raise Broken(f"{base32(author)} confirmed in slot {seq} of {base32(account)} what has no certificate")
-            decided_at, decided = self._decided.get((account, seq), (ballot, digest))
-            if not said.confirms and ballot > decided_at and digest != decided:
-                raise Broken(f"{base32(author)} voted against what is final in slot {seq} of {base32(account)}")
-            if not said.confirms and ballot and not self._is_allowed(account, seq, ballot, digest):
-                raise Broken(
-                    f"{base32(author)} voted at ballot {ballot} of slot {seq} of {base32(account)} for what no reports"
-                    " allow"
-                )
-        if author in self._weights:
-            self._weigh(author, said)
-
-    def _on_report(self, author: bytes, report: Report) -> None:
-        account, seq = report.account, report.seq
-        self.disputed.add((account, seq))
-        place = author, account, seq
-        certificate = (report.certified_ballot, report.certified) if any(report.certified) else NO_CERTIFICATE
-        reports = self._reports.setdefault((account, seq, report.ballot), {})
-        reports[certificate] = reports.get(certificate, 0) | self._bits.get(author, 0)
-        if author in self.liars:
-            return
-        if report.ballot <= self._promised.get(place, 0):
-            raise Broken(f"{base32(author)} reported twice at ballot {report.ballot}, or went back to it")
-        confirmed = [
-            (at, digest)
-            for at in range(report.ballot)
-            if (digest := self._said.get((author, True, account, seq, at))) is not None
-        ]
-        if any(at > report.certified_ballot or (at == 0 and not any(report.certified)) for at, _ in confirmed):
-            raise Broken(f"{base32(author)} reported less than it had confirmed in slot {seq} of {base32(account)}")
-        if certificate != NO_CERTIFICATE and certificate not in self._certified.get((account, seq), ()):
-            raise Broken(f"{base32(author)} reported a certificate that is none in slot {seq} of {base32(account)}")
-        if certificate < self._known.get(place, NO_CERTIFICATE):
-            raise Broken(f"{base32(author)} reported less than before in slot {seq} of {base32(account)}")
-        self._known[place] = certificate
-        self._promised[place] = report.ballot
-
-    def _is_allowed(self, account: bytes, seq: int, ballot: int, digest: bytes) -> bool:
-        """Whether reports of a quorum at this ballot name no higher certificate than one for this digest."""
-        reports = self._reports.get((account, seq, ballot), {})
-        certified = [each for each in self._certified.get((account, seq), ()) if each[1] == digest]
-        for at, what in (*certified, *([NO_CERTIFICATE] if digest == noop_digest(SALT, account, seq) else ())):
-            if (at, what) not in reports:
-                continue
-            mask = 0
-            for certificate, who in reports.items():
-                mask |= who if certificate[0] < at or certificate == (at, what) else 0
-            if self.enough(sum(weight for each, weight in self._weights.items() if self._bits[each] & mask)):
-                return True
-        return False
-
-    def _weigh(self, author: bytes, said: Statement) -> None:
-        key = said.confirms, said.account, said.seq, said.tx_digest, said.ballot
-        mask, weight = self._weighed.get(key, (0, 0))
-        bit = self._bits[author]
-        if mask & bit:
-            return
-        weight += self._weights[author]
-        self._weighed[key] = mask | bit, weight
-        if not self.enough(weight):
-            return
-        if said.confirms:
-            decided = self._decided.setdefault((said.account, said.seq), (said.ballot, said.tx_digest))
-            if decided[1] != said.tx_digest:
-                raise Broken(f"two values are confirmed by quorums in slot {said.seq} of {base32(said.account)}")
-            return
-        certified = self._certified.setdefault((said.account, said.seq), [])
-        if any(at == said.ballot and digest != said.tx_digest for at, digest in certified):
-            raise Broken(f"two certificates at ballot {said.ballot} of slot {said.seq} of {base32(said.account)}")
-        certified.append((said.ballot, said.tx_digest))
-
-    def _weight(self, confirms: bool, account: bytes, seq: int, digest: bytes, ballot: int) -> int:
-        return self._weighed.get((confirms, account, seq, digest, ballot), (0, 0))[1]
-
-    def _check_confirmed(self, node: str, place: Place, digest: bytes) -> None:
-        ballots = {0: None, **{at: None for at, what in self._certified.get(place, ()) if what == digest}}
-        if not any(self.enough(self._weight(True, *place, digest, ballot)) for ballot in ballots):
+    def _check_confirmed(self, node: str, place: Place, digest: bytes, voting: Voting, *, by_cut: bool) -> None:
+        cut = by_cut and any(what == digest for _, what in voting.certified(place))
+        if not cut and not voting.confirmed(place, digest):
             raise Broken(f"{node} called final what no quorum has confirmed, in slot {place[1]} of {base32(place[0])}")
 
     def _book(self, node: str, place: Place, digest: bytes) -> None:

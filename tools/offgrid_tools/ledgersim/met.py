@@ -8,7 +8,8 @@ from dataclasses import dataclass
 @dataclass(slots=True)
 class Met:
     """How often. `cut_off` and `lost` are messages, `lies` what a liar signs against what it has signed before, `torn`
-    slots of two transactions or more."""
+    slots of two transactions or more; of `epochs` that ended, `ordered` by an admin's order, and `evicted` without
+    somebody who forked."""
 
     crashes: int = 0
     lost: int = 0
@@ -18,6 +19,9 @@ class Met:
     torn: int = 0
     unlocks: int = 0
     restored: int = 0
+    epochs: int = 0
+    ordered: int = 0
+    evicted: int = 0
 
     def add(self, other: Met) -> None:
         for kind, count in other.counts().items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from random import Random
 
 
@@ -17,3 +18,10 @@ def draw_weights(rng: Random, size: int, faulty: int) -> tuple[int, ...]:
     while 3 * sum(weights[:faulty]) >= sum(weights):
         weights[faulty:] = [2 * weight for weight in weights[faulty:]]
     return tuple(weights)
+
+
+def one_decides(weights: Iterable[int], faulty: int) -> bool:
+    """Whether one witness is a quorum by itself, or is one once those are gone that weigh `faulty` together. In a step
+    in which it enters an epoch it may end slots of that one too, and the judge cannot tell them apart."""
+    known = [*weights]
+    return 3 * max(known) > 2 * (sum(known) - faulty)

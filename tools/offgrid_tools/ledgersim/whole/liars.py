@@ -20,6 +20,7 @@ from offgrid_node.protocol.ledger.items import Double, Item, Marks, Report, Seen
 from offgrid_node.protocol.ledger.records import Tx, noop_digest
 from offgrid_node.protocol.ledger.sources import NodeSource
 from offgrid_tools.ledgersim.keys import FEE, SALT, Key, sign_tx
+from offgrid_tools.ledgersim.whole.enders import words_of_the_end
 from offgrid_tools.ledgersim.whole.world import World
 
 TXS_MAX = 32  # of one slot: what one says of all of them fits into a block
@@ -100,6 +101,8 @@ class Liar:
             self._show_two_faces()
             return
         items = [*self._statements(), *self._words_above()]
+        if self.world.ending and rng.random() < 0.5:
+            items = [*words_of_the_end(self.world, self.name), *items]
         if self.equivocates and rng.random() < 0.3:
             pair = [self._tx(rng.randrange(1, rng.choice((900_000, 3_000_000)))) for _ in range(2)]
             if rng.random() < 0.5:  # on two branches, to two halves
@@ -189,7 +192,7 @@ class Liar:
         parents = tuple({block.digest: 0 for block in rng.sample([*self._blocks.values()], min(2, len(self._blocks)))})
         parents = tuple(parent for parent in parents if parent != prev)
         now_us = self.world.now().utc_us
-        block = seal_block(self.own, height + 1, prev, parents, items, now_us, self.key, SALT)
+        block = seal_block(self.own, height + 1, prev, parents, items, now_us, self.key, SALT, epoch=self._epoch())
         if not self.forks:
             self._tips = [(height + 1, block.digest)]
         else:
@@ -199,6 +202,13 @@ class Liar:
             self._kept.append(block)
         else:
             self._send_all(block, to)
+
+    def _epoch(self) -> int:
+        """The newest; now and then one that is over, or one that has not come."""
+        rng, epoch = self.world.rng, self.world.epoch
+        if not self.world.ending or rng.random() < 0.85:
+            return epoch
+        return epoch + 1 if rng.random() < 0.3 else rng.randrange(0, epoch + 1)
 
     def _half(self) -> list[str]:
         return [name for name in self.world.nodes if self.world.rng.random() < 0.5]

@@ -16,19 +16,40 @@ from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.effects import Answered, Asked, Call, Delete, Effect, Put, Record, Reply, Woke
 from offgrid_node.protocol.errors import Fault
 from offgrid_node.protocol.etypes import EventType
-from offgrid_node.protocol.events import PeerUp
+from offgrid_node.protocol.events import AdminChanged, PeerUp
 from offgrid_node.protocol.ids import node_id_bytes, unbase32
 from offgrid_node.protocol.ledger.accounts import Account
 from offgrid_node.protocol.ledger.audit import accounts, sums
 from offgrid_node.protocol.ledger.blocks import CheckedBlock
-from offgrid_node.protocol.ledger.commands import CreateTransfer, DeliverVouchers, PushBlocks, SyncBlocks, UnlockSlot
+from offgrid_node.protocol.ledger.checkpoints import Checkpoint, Target
+from offgrid_node.protocol.ledger.commands import (
+    CreateTransfer,
+    DeliverVouchers,
+    EndEpoch,
+    OrderCommittee,
+    PushBlocks,
+    SyncBlocks,
+    UnlockSlot,
+)
+from offgrid_node.protocol.ledger.items import Cut, OrderItem
 from offgrid_node.protocol.ledger.machine import LedgerMachine
 from offgrid_node.protocol.ledger.meeting import question_of
 from offgrid_node.protocol.ledger.records import LedgerGenesis, Tx
 from offgrid_node.protocol.ledger.settings import LedgerSettings
 from offgrid_node.protocol.ledger.slots import Slot
 from offgrid_node.protocol.ledger.sources import HoldTerms, Voucher
-from offgrid_node.protocol.ledger.tables import ACCOUNTS, DISPUTES, LEARN_KEY, LOG, META, PLACES, SLOTS, TXS
+from offgrid_node.protocol.ledger.tables import (
+    ACCOUNTS,
+    CHECKPOINTS,
+    DISPUTES,
+    EPOCH_KEY,
+    LEARN_KEY,
+    LOG,
+    META,
+    PLACES,
+    SLOTS,
+    TXS,
+)
 from offgrid_node.protocol.ledger.words import words_of
 from offgrid_node.storage.memory import MemoryStore
 from offgrid_node.storage.store import Batch
@@ -77,11 +98,14 @@ class Node:
 
     def start(self) -> None:
         self.up, self._booted_us, self._wake_us = True, self.world.engine.now_us, -1
-        self._machine = LedgerMachine(LedgerSettings(Key(self.node_id), SALT, settlement_interval_ms=SETTLE_MS))
+        self._machine = LedgerMachine(
+            LedgerSettings(Key(self.node_id), SALT, settlement_interval_ms=SETTLE_MS, epoch_ms=self.world.epoch_ms)
+        )
         self._machine.load(self.store, self.now())
         self._plan_wake()
         others = [name for name in self.world.names if name != self.node_id]
-        self.world.after(1, self._mine(lambda: self.step([PeerUp(name, "", frozenset()) for name in others])))
+        admin = AdminChanged(self.world.genesis.issuer, True)
+        self.world.after(1, self._mine(lambda: self.step([admin, *(PeerUp(name, "", frozenset()) for name in others)])))
 
     def crash(self) -> None:
         self.up, self.life = False, self.life + 1
@@ -152,29 +176,45 @@ class Node:
 
     def _commit(self, effects: Sequence[Effect]) -> None:
         batch, events, said = Batch(), list[state_pb2.Event](), list[ledger_pb2.TxRow]()
+        own, ended = list[ledger_pb2.Block](), list[Checkpoint]()
         for effect in effects:
             match effect:
                 case Put(table, key, value):
                     batch.writes[table, key] = value
                     if table == LOG:
-                        self._took(value)
+                        own += self._own(value)
+                    elif table == CHECKPOINTS:
+                        ended.append(Checkpoint.decode(ledger_pb2.CheckpointRow.FromString(value).body))
                     elif table == TXS:
                         said.append(ledger_pb2.TxRow.FromString(value))
                 case Delete(table, key):
                     batch.writes[table, key] = None
                 case Record(event):
                     events.append(event)
+        epoch = self.epoch
         if batch:
             self.store.commit(batch)
         self.events += events
-        self._judge(events, said)
+        late = [block for block in own if ended and self.world.check(block).header.epoch > ended[-1].epoch]
+        for block in own:
+            if block not in late:
+                self.world.durable(block)
+        self._judge(events, said, epoch, by_cut=bool(ended))
+        for checkpoint in ended:
+            self.world.engine.note(f"{self.node_id[:6]} ended", checkpoint.digest(SALT))
+            self.world.judge.entered(node_id_bytes(self.node_id), checkpoint, self.accounts())
+        for block in late:
+            self.world.durable(block)
 
-    def _judge(self, events: Sequence[state_pb2.Event], rows: Sequence[ledger_pb2.TxRow]) -> None:
+    def _judge(
+        self, events: Sequence[state_pb2.Event], rows: Sequence[ledger_pb2.TxRow], epoch: int, *, by_cut: bool
+    ) -> None:
         judge = self.world.judge
         final = [event.ledger for event in events if event.etype == EventType.TX_FINAL]
         for told in final:
             self.world.engine.note(f"{self.node_id[:6]} final", told.tx_id.encode())
-            judge.called_final(self.node_id, node_id_bytes(told.src), told.seq, unbase32(told.tx_id))
+            src, digest = node_id_bytes(told.src), unbase32(told.tx_id)
+            judge.called_final(self.node_id, src, told.seq, digest, epoch, by_cut=by_cut)
         for row in rows:
             if row.state == ledger_pb2.TX_STATE_VOID:
                 tx = Tx.decode(row.signed.body)
@@ -182,11 +222,10 @@ class Node:
         if final and not sums(self.store).conserved:
             raise Broken(f"money is not conserved at {self.node_id}: {sums(self.store)}")
 
-    def _took(self, raw: bytes) -> None:
-        """A block in a batch that is durable now."""
+    def _own(self, raw: bytes) -> list[ledger_pb2.Block]:
+        """The block, if it is of this node's."""
         block = ledger_pb2.Block.FromString(raw)
-        if self.world.check(block).header.author_id == self.node_id:
-            self.world.durable(block)
+        return [block] if self.world.check(block).header.author_id == self.node_id else []
 
     def _tell(self, effects: Sequence[Effect]) -> None:
         for effect in effects:
@@ -255,7 +294,42 @@ class Node:
         self.world.judge.met.unlocks += 1
         self.ask(UnlockSlot())
 
+    def end_epoch(self) -> None:
+        self.ask(EndEpoch())
+
+    def order(self, item: OrderItem) -> None:
+        self.ask(OrderCommittee(item))
+
     # ---- questions
+
+    @property
+    def epoch(self) -> int:
+        row = self.store.get(META, EPOCH_KEY)
+        return ledger_pb2.EpochRow.FromString(row).number if row is not None else 0
+
+    def checkpoints(self) -> list[Checkpoint]:
+        rows = (ledger_pb2.CheckpointRow.FromString(row) for _, row in self.store.scan(CHECKPOINTS))
+        return [Checkpoint.decode(row.body) for row in rows]
+
+    def accounts(self) -> dict[bytes, Account]:
+        """Those that have or had anything."""
+        rows = {name: Account.decode(row) for name, row in self.store.scan(ACCOUNTS)}
+        return {name: account for name, account in rows.items() if not account.untouched}
+
+    def proposal(self, *, without: bool = False, extra: Target | None = None) -> Cut:
+        """What it would end its epoch with, for liars to look at; `without` slots that are not final here, or with one
+        `extra`. Raises NotYet."""
+        cuts = self._machine._turning._cuts
+        if not without and extra is None:
+            return cuts.propose(self.now())
+        sound = cuts._targets
+        others = [target for target in sound() if extra is None or target.account != extra.account]
+        changed = [] if extra is None else sorted([*others, extra], key=lambda each: each.account)
+        cuts._targets = lambda: changed  # type: ignore[method-assign]
+        try:
+            return cuts.propose(self.now())
+        finally:
+            cuts._targets = sound  # type: ignore[method-assign]
 
     def torn(self) -> list[tuple[bytes, int]]:
         """Slots of two transactions, or that their owner wants to end, and whose turn it is: they must end."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from random import Random
 
-from offgrid_tools.ledgersim.weights import draw_weights
+from offgrid_tools.ledgersim.weights import draw_weights, one_decides
 
 HOUR_MS = 3_600_000
 SIZES = (4, 7)  # unless asked for another; a committee of twenty takes a second or two for each of virtual time
+EPOCHS_MS = (0, 0, 4_000, 8_000, 3_600_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +17,7 @@ class Plan:
     """`liars` of the witnesses lie, the first ones, together below a third of the weight; with `comeback` one more
     comes back from an old disk, and counts among them. `tearing`: an owner and its accomplice do nothing but sign two
     transactions for one slot. `lying_owner`: an owner that is no witness keeps no rule. `cut_ms`: how long a
-    partition lasts when it is a long one."""
+    partition lasts when it is a long one. `epoch_ms`: how long an epoch lasts; 0: nobody ever wishes one to end."""
 
     witnesses: int
     weights: tuple[int, ...]
@@ -33,6 +34,7 @@ class Plan:
     skews: bool
     cut_ms: int
     hostile_ms: int
+    epoch_ms: int
 
 
 def draw(seed: int, witnesses: int = 0, owners: int = 0) -> Plan:
@@ -44,9 +46,13 @@ def draw(seed: int, witnesses: int = 0, owners: int = 0) -> Plan:
     comeback = not tearing and rng.random() < 0.2
     liars = faults - comeback if rng.random() < 0.85 else 0
     latencies = [(1, 60), (1, 1_500), (500, 2_500)] if tearing else [(1, 5), (1, 60), (1, 1_500)]
+    epoch_ms = rng.choice(EPOCHS_MS)
+    weights = draw_weights(rng, size, liars + comeback)
+    if epoch_ms and one_decides(weights, sum(weights[: liars + comeback])):
+        weights = (1_000,) * size
     return Plan(
         witnesses=size,
-        weights=draw_weights(rng, size, liars + comeback),
+        weights=weights,
         liars=liars,
         observers=max(owners, 4 if tearing else 2),
         tearing=tearing,
@@ -59,5 +65,6 @@ def draw(seed: int, witnesses: int = 0, owners: int = 0) -> Plan:
         crash_odds=rng.choice([0.0, 0.003, 0.02]),
         skews=rng.random() < 0.5,
         cut_ms=2 * HOUR_MS if rng.random() < 0.02 else 0,
-        hostile_ms=rng.randrange(2_000, 7_000),
+        hostile_ms=rng.randrange(2_000, 7_000) + (4_000 if epoch_ms else 0),
+        epoch_ms=epoch_ms,
     )

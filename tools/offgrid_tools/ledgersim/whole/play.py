@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from offgrid.v1 import ledger_pb2
+from offgrid_node.protocol.ledger.checkpoints import Witnesses
 from offgrid_node.protocol.ledger.records import Tx
 from offgrid_node.protocol.ledger.sources import HoldSource, HoldTerms
 from offgrid_node.protocol.ledger.tables import BOOKINGS, GIVEN, TXS
@@ -10,7 +11,9 @@ from offgrid_node.protocol.ledger.views import Views
 from offgrid_node.storage.memory import MemoryStore
 from offgrid_tools.ledgersim.cuts import draw_sides
 from offgrid_tools.ledgersim.judge import Broken, Judge
-from offgrid_tools.ledgersim.keys import START_MICRO
+from offgrid_tools.ledgersim.keys import SALT, START_MICRO
+from offgrid_tools.ledgersim.weights import one_decides
+from offgrid_tools.ledgersim.whole.enders import sign_order
 from offgrid_tools.ledgersim.whole.liars import Liar
 from offgrid_tools.ledgersim.whole.node import RESTORE_MS, Node
 from offgrid_tools.ledgersim.whole.plan import Plan
@@ -29,7 +32,13 @@ class Play:
     def __init__(self, seed: int, plan: Plan, trace: Trace | None = None) -> None:
         self.plan = plan
         self.world = world = World(
-            seed, plan.witnesses, plan.observers, lying=plan.liars, weights=plan.weights, trace=trace
+            seed,
+            plan.witnesses,
+            plan.observers,
+            lying=plan.liars,
+            weights=plan.weights,
+            epoch_ms=plan.epoch_ms,
+            trace=trace,
         )
         self._asked = 0
         self._old: tuple[Node, MemoryStore] | None = None
@@ -61,6 +70,7 @@ class Play:
             "one comes back from an old disk": plan.comeback,
             "clocks are wrong": plan.skews,
             "a cut of hours": plan.cut_ms > 0,
+            "epochs end": plan.epoch_ms > 0,
             "crashes": plan.crash_odds > 0,
             "weights differ": len({*plan.weights}) > 1,
         }
@@ -135,11 +145,40 @@ class Play:
             payee = rng.choice(world.names)
             if spender.up:
                 world.cost(spender.node_id, f"j-{self._asked}", payee, rng.randrange(0, 5_000))
+        if self.plan.epoch_ms:
+            self._move_on()
         if self.plan.skews and rng.random() < 0.1:
             world.nodes[rng.choice([*world.nodes])].skew_us += rng.randrange(-LEAP_US, LEAP_US)
         if self.plan.comeback and self._old is None and rng.random() < 0.3:
             node = world.nodes[world.names[self.plan.liars]]
             self._old = node, node.store.copy()
+
+    def _move_on(self) -> None:
+        """Owners of witnesses wish the epoch to end; the admin orders another committee."""
+        world, rng = self.world, self.world.rng
+        if rng.random() < 0.1:
+            for node in world.nodes.values():
+                node.end_epoch()
+        if rng.random() < 0.1:
+            admin = world.nodes[world.genesis.issuer]
+            root, now_us = world.genesis.digest(SALT), admin.now().utc_us
+            admin.order(sign_order(root, admin.node_id, admin.epoch + 1, self._other_committee(), max(0, now_us)))
+
+    def _other_committee(self) -> Witnesses:
+        """Some of the witnesses and some others; those that keep no rule weigh less than a third together."""
+        world, rng, plan = self.world, self.world.rng, self.plan
+        faulty = world.names[: plan.liars + plan.comeback]
+        sound = [name for name in world.nodes if name not in faulty]
+        chosen = rng.sample(sound, rng.randrange(3, len(sound) + 1))
+        kept = [name for name in faulty if rng.random() < 0.7]
+        weights = {name: rng.choice((250, 1_000, 1_000, 4_000)) for name in (*kept, *chosen)}
+        while 3 * sum(weights[name] for name in kept) >= sum(weights.values()):
+            weights.update({name: 2 * weights[name] for name in chosen})
+        if one_decides(weights.values(), sum(weights[name] for name in kept)):
+            weights.update(dict.fromkeys(chosen, max(weights.values())))
+        names = [*weights]
+        rng.shuffle(names)
+        return tuple((name, weights[name]) for name in names)
 
     # ---- peace
 

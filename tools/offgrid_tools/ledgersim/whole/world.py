@@ -20,7 +20,7 @@ from offgrid_node.protocol.ledger.audit import sums
 from offgrid_node.protocol.ledger.blocks import CheckedBlock
 from offgrid_node.protocol.ledger.commands import OpenLedger
 from offgrid_node.protocol.ledger.committee import Committee
-from offgrid_node.protocol.ledger.items import Item, TxItem
+from offgrid_node.protocol.ledger.items import Cut, Item, TxItem
 from offgrid_node.protocol.ledger.marking import Places, places_of, spelled
 from offgrid_node.protocol.ledger.records import GENESIS_KIND, LedgerGenesis
 from offgrid_node.protocol.signing import digest_of
@@ -30,6 +30,7 @@ from offgrid_tools.ledgersim.whole.node import Node
 from offgrid_tools.sim.engine import EPOCH_US, MS, Engine, Trace
 
 SEEN_MAX = 32  # blocks that a liar remembers
+YEAR_MS = 365 * 86_400_000
 CALL_MS = 1_000  # no call is waited for any longer
 
 Done = Callable[[Message | Fault], None]
@@ -52,6 +53,7 @@ class World:
         *,
         lying: int = 0,
         weights: Sequence[int] = (),
+        epoch_ms: int = 0,
         trace: Trace | None = None,
     ) -> None:
         self.engine = Engine(seed, trace)
@@ -60,6 +62,8 @@ class World:
         self.loss = self.repeats = self.crash_odds = 0.0
         self.latency_ms = (1, 5)
         self.sides: dict[str, int] = {}
+        self.ending = epoch_ms > 0  # whether epochs end
+        self.epoch_ms = epoch_ms or YEAR_MS
         self.slowness = 1  # of liars: hours go by fast when little happens
         self.names = [name_of(number) for number in range(witnesses + observers)]
         self.genesis = LedgerGenesis(
@@ -71,14 +75,22 @@ class World:
         )
         self.check = Checks()
         self.judge = Judge(self.genesis)
+        self.judge.admins.add(node_id_bytes(self.names[-1]))
         self._durable: set[bytes] = set()  # blocks that were seen by the judge
         self._heights: dict[tuple[bytes, int], bytes] = {}
+        self._first: dict[tuple[bytes, int], bytes] = {}  # author and height → the block that was there first
+        self.cuts: dict[int, dict[bytes, Cut]] = {}  # epoch → what was proposed as its end, by its checkpoint's digest
         self.nodes: dict[str, Node] = {}
         self.liars: dict[str, Receiver] = {}
         self._places: dict[bytes, Places] = {}  # of each block that was ever seen
         self.liars_txs: dict[tuple[bytes, int], dict[bytes, TxItem]] = {}
         for name in self.names[lying:]:
             self.nodes[name] = Node(self, name)
+
+    @property
+    def epoch(self) -> int:
+        """The newest that any honest node has entered."""
+        return len(self.judge.checkpoints)
 
     # ---- time
 
@@ -146,17 +158,27 @@ class World:
         block = self.check(raw)
         header = block.header
         if block.digest in self._durable:
-            self.judge.bind(header.author, self._spelled(block))
+            self.judge.bind(header.author, self._spelled(block), header.epoch)
             return
         self._durable.add(block.digest)
+        self._look_for_forks(block)
         place = header.author, header.height
         if header.author not in self.judge.liars and self._heights.setdefault(place, block.digest) != block.digest:
             raise Broken(f"{header.author_id} signed two blocks at height {header.height}")
-        self.judge.said(header.author, self._spelled(block))
+        self.judge.said(header.author, self._spelled(block), header.epoch)
+
+    def _look_for_forks(self, block: CheckedBlock) -> None:
+        header = block.header
+        if self._first.setdefault((header.author, header.height), block.digest) != block.digest:
+            self.judge.forked.add(header.author)
+        for item in block.items:
+            if isinstance(item, Cut):
+                self.cuts.setdefault(header.epoch, {})[item.checkpoint.digest(SALT)] = item
 
     def restored(self, node: Node, *, knowing: bool) -> None:
         """It goes on with an old disk. What it said since binds it if enough others hold it, for these tell it before
-        it votes; the rest may be unknown to everybody whom it hears."""
+        it votes; the rest may be unknown to everybody whom it hears. Where epochs have ended it may be told by another
+        committee than it knows: then it is bound by what its own disk tells."""
         author = node_id_bytes(node.node_id)
         committee = Committee(self.genesis.witnesses)
         own = committee.bit_of(author)
@@ -173,7 +195,7 @@ class World:
         bound = [
             block
             for digest, block in held.items()
-            if others - committee.weight(holders.get(digest, 0)) < needed or node.holds(digest)
+            if (not self.epoch and others - committee.weight(holders.get(digest, 0)) < needed) or node.holds(digest)
         ]
         signed = {digest for place, digest in self._heights.items() if place[0] == author}
         self._heights = {place: digest for place, digest in self._heights.items() if place[0] != author}
@@ -181,7 +203,7 @@ class World:
             self._heights.update({(author, block.header.height): block.digest for block in bound})
         self.judge.forgive(author)
         for block in bound:
-            self.judge.bind(author, self._spelled(block))
+            self.judge.bind(author, self._spelled(block), block.header.epoch)
         forgotten = signed - {block.digest for block in bound}  # whoever holds it now, if only a liar
         node.may_mute = not knowing or bool(forgotten)
 
@@ -192,7 +214,8 @@ class World:
             if block.header.author not in self.judge.liars:
                 raise Broken(f"a block of {block.header.author_id} is on its way before it is durable there")
             self._durable.add(block.digest)
-            self.judge.said(block.header.author, self._spelled(block))
+            self._look_for_forks(block)
+            self.judge.said(block.header.author, self._spelled(block), block.header.epoch)
 
     @property
     def seen(self) -> Sequence[bytes]:
@@ -230,9 +253,17 @@ class World:
                 raise Broken(f"{name} has other balances: {book} != {books[0]}")
             if any(balance < 0 for balance, _ in book.values()):
                 raise Broken(f"overdraft: {book}")
+            if self.nodes[name].epoch != self.epoch:
+                raise Broken(f"{name} is in epoch {self.nodes[name].epoch}, others in {self.epoch}")
+        self._check_checkpoints()
         for node in self.nodes.values():
             if not sums(node.store).conserved or sums(node.store).supply_micro != self.genesis.supply_micro:
                 raise Broken("money is not conserved")
+
+    def _check_checkpoints(self) -> None:
+        for name, node in self.nodes.items():
+            if node.checkpoints() != self.judge.checkpoints:
+                raise Broken(f"{name} has other checkpoints than those that epochs ended with")
 
     def honest(self) -> Iterator[Node]:
         return iter(self.nodes.values())
