@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from offgrid_node.protocol.ids import base32, node_id_bytes
 from offgrid_node.protocol.ledger.accounts import Account
 from offgrid_node.protocol.ledger.checkpoints import NO_ORDER, Checkpoint, accounts_root, cut_account
+from offgrid_node.protocol.ledger.committee import Committee
 from offgrid_node.protocol.ledger.items import Double, Item, OrderItem, Report, Seal, Statement, TxItem
 from offgrid_node.protocol.ledger.records import LedgerGenesis, Tx, noop_digest
 from offgrid_tools.ledgersim.keys import SALT
@@ -111,6 +112,8 @@ class Judge:
         if body.epoch != len(self.checkpoints):
             raise Broken(f"{base32(author)} ended epoch {body.epoch}, and the one before has no end")
         self._check_end(author, body, self._votings[-1])
+        if (body.supply_micro, body.fees_micro) != (self._supply_micro, self.fees_micro):
+            raise Broken(f"{base32(author)} ended epoch {body.epoch} with other fees than there are to pay out")
         self._pay_out(self._votings[-1].witnesses)
         self._check_accounts(author, body, accounts)
         self.checkpoints.append(body)
@@ -128,6 +131,9 @@ class Judge:
     def certified(self, place: Place) -> list[Certificate]:
         """What a quorum has voted for there in the newest epoch, though no node may know it yet."""
         return self._votings[-1].certified(place)
+
+    def committee(self, epoch: int) -> Committee:
+        return Committee(self._votings[epoch].witnesses)
 
     # ---- inside
 
@@ -193,8 +199,6 @@ class Judge:
         rows = [name + accounts[name].encode() for name in sorted(accounts)]
         if (body.accounts, body.count) != (accounts_root(rows, SALT), len(rows)):
             raise Broken(f"{what} with other accounts than its checkpoint says")
-        if (body.supply_micro, body.fees_micro) != (self._supply_micro, self.fees_micro):
-            raise Broken(f"{what} with other fees than there are")
         for name, each in accounts.items():
             if each.balance_micro != self.balances.get(name, 0) or each.next_seq != self._next.get(name, 0):
                 raise Broken(f"{what} with an account of {base32(name)} that what is final does not come to")

@@ -56,7 +56,7 @@ def _wrong(world: World) -> Cut | None:
     """What some honest node would propose, and has not said; in most cases with one thing wrong in it."""
     rng = world.rng
     node = world.nodes[rng.choice([*world.nodes])]
-    wrong = rng.randrange(0, 7)
+    wrong = rng.randrange(0, 8)
     try:
         cut = node.proposal(without=wrong == 0, extra=_uncertified(world) if wrong == 1 else None)
     except NotYet:
@@ -72,6 +72,8 @@ def _wrong(world: World) -> Cut | None:
         return replace(cut, checkpoint=replace(body, witnesses=_other_witnesses(rng, body.witnesses)))
     if wrong == 5:
         return replace(cut, checkpoint=replace(body, order=NO_ORDER if any(body.order) else rng.randbytes(32)))
+    if wrong == 6:
+        return replace(cut, checkpoint=replace(body, heads=rng.randbytes(32)))
     return cut
 
 

@@ -21,7 +21,7 @@ from offgrid_node.protocol.ids import node_id_bytes, unbase32
 from offgrid_node.protocol.ledger.accounts import Account
 from offgrid_node.protocol.ledger.audit import accounts, sums
 from offgrid_node.protocol.ledger.blocks import CheckedBlock
-from offgrid_node.protocol.ledger.checkpoints import Checkpoint, Target
+from offgrid_node.protocol.ledger.checkpoints import Base, Checkpoint, Target, heads_digest
 from offgrid_node.protocol.ledger.commands import (
     CreateTransfer,
     DeliverVouchers,
@@ -47,8 +47,10 @@ from offgrid_node.protocol.ledger.tables import (
     LOG,
     META,
     PLACES,
+    SEALS,
     SLOTS,
     TXS,
+    number_key,
 )
 from offgrid_node.protocol.ledger.words import words_of
 from offgrid_node.storage.memory import MemoryStore
@@ -310,6 +312,20 @@ class Node:
     def checkpoints(self) -> list[Checkpoint]:
         rows = (ledger_pb2.CheckpointRow.FromString(row) for _, row in self.store.scan(CHECKPOINTS))
         return [Checkpoint.decode(row.body) for row in rows]
+
+    def check_end(self, epoch: int) -> None:
+        """What it keeps of an epoch's end: heads that come to the digest in it, and seals enough to show it."""
+        row = ledger_pb2.CheckpointRow.FromString(self.store.get(CHECKPOINTS, number_key(epoch)) or b"")
+        body = Checkpoint.decode(row.body)
+        heads = (Base(head.author, head.height, head.digest, head.forked_at) for head in row.heads)
+        if heads_digest(heads, SALT) != body.heads:
+            raise Broken(f"{self.node_id} keeps other heads of the end of epoch {epoch} than it names")
+        committee, sealed = self.world.judge.committee(epoch), 0
+        for key, seal in self.store.scan(SEALS):
+            if key.startswith(number_key(epoch)) and seal.startswith(body.digest(SALT)):
+                sealed |= committee.bit_of(key[len(number_key(epoch)) :])
+        if not committee.one_is_honest(sealed):
+            raise Broken(f"{self.node_id} has too few seals of the end of epoch {epoch}")
 
     def accounts(self) -> dict[bytes, Account]:
         """Those that have or had anything."""

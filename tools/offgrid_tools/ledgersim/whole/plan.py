@@ -48,7 +48,7 @@ def draw(seed: int, witnesses: int = 0, owners: int = 0) -> Plan:
     latencies = [(1, 60), (1, 1_500), (500, 2_500)] if tearing else [(1, 5), (1, 60), (1, 1_500)]
     epoch_ms = rng.choice(EPOCHS_MS)
     weights = draw_weights(rng, size, liars + comeback)
-    if epoch_ms and one_decides(weights, sum(weights[: liars + comeback])):
+    if one_decides(weights, sum(weights[: liars + comeback])):
         weights = (1_000,) * size
     return Plan(
         witnesses=size,

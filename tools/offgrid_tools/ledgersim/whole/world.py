@@ -264,6 +264,8 @@ class World:
         for name, node in self.nodes.items():
             if node.checkpoints() != self.judge.checkpoints:
                 raise Broken(f"{name} has other checkpoints than those that epochs ended with")
+            if self.epoch:
+                node.check_end(self.epoch - 1)
 
     def honest(self) -> Iterator[Node]:
         return iter(self.nodes.values())
