@@ -25,6 +25,8 @@ from offgrid_node.protocol.ledger.items import Claim
 from offgrid_node.protocol.ledger.tables import (
     ACCOUNTS,
     AHEAD_KEY,
+    CHECKPOINTS,
+    EPOCH_KEY,
     GENESIS_KEY,
     IN_FLIGHT,
     LOG,
@@ -57,6 +59,7 @@ class Report:
     blocks: int
     signatures: int
     final: int
+    epochs: int  # that have ended
     found: int
     findings: Sequence[Finding]
     below_zero: int  # accounts whose credits are still on their way
@@ -72,6 +75,7 @@ class Told(NamedTuple):
     accounts: Iterable[tuple[bytes, int, int, bytes]]
     states: Iterable[tuple[bytes, int, bytes]] | None = None  # None: not told
     in_flight: Collection[bytes] = ()
+    epochs: Iterable[tuple[int, bytes]] = ()
 
 
 class Source(Protocol):
@@ -112,6 +116,7 @@ def verify_ledger(source: Source) -> Report:
                     moved = False
                     checked.compare_totals(told.fees_micro, told.supply_micro)
                     checked.compare_accounts(told.accounts)
+                    checked.compare_epochs(told.epochs)
                     if told.states is not None:
                         checked.compare_states(told.states, told.in_flight)
                     break
@@ -122,7 +127,7 @@ def verify_ledger(source: Source) -> Report:
             scratch.close()
     took_s = time.monotonic() - began
     return Report(
-        source.mesh, source.mesh_id, checked.blocks, checked.signatures, checked.final, checked.found,
+        source.mesh, source.mesh_id, checked.blocks, checked.signatures, checked.final, checked.epochs, checked.found,
         checked.findings, checked.below_zero, took_s, moved,
     )  # fmt: skip
 
@@ -178,11 +183,16 @@ class _Rows:
         ahead = self._store.get(META, AHEAD_KEY)
         if ahead is not None:
             read_row(META, AHEAD_KEY, ahead, _position)
+        read_row(META, EPOCH_KEY, self._store.get(META, EPOCH_KEY) or b"", ledger_pb2.EpochRow.FromString)
         in_flight = {digest for _, digest in self._store.scan(IN_FLIGHT)}
-        return Told(totals.fees_micro, totals.supply_micro, self._accounts(), self._states(), in_flight)
+        return Told(totals.fees_micro, totals.supply_micro, self._accounts(), self._states(), in_flight, self._epochs())
 
     def wrong_rows(self) -> Iterable[tuple[str, str]]:
         return wrong_rows(self._store, self.salt)
+
+    def _epochs(self) -> Iterator[tuple[int, bytes]]:
+        for key, value in self._store.scan(CHECKPOINTS):
+            yield number_of(key), read_row(CHECKPOINTS, key, value, ledger_pb2.CheckpointRow.FromString).body
 
     def _accounts(self) -> Iterator[tuple[bytes, int, int, bytes]]:
         for key, value in self._store.scan(ACCOUNTS):
@@ -227,7 +237,8 @@ class _Node:
         """Accounts alone: what is final follows from their slots, and a list of all would be as long as the blocks."""
         found = self._client.ledger.balances()
         accounts = [(node_id_bytes(each.account), each.final_micro, each.next_seq, b"") for each in found.balances]
-        return Told(found.fees_micro, found.supply_micro, accounts)
+        epochs = ((each.epoch, each.body) for each in self._client.ledger.epochs())
+        return Told(found.fees_micro, found.supply_micro, accounts, epochs=epochs)
 
     def wrong_rows(self) -> Iterable[tuple[str, str]]:
         return ()

@@ -78,6 +78,15 @@ class TestVerifying:
             assert verify_ledger(_Rows(house.store)).found > 0, table
             house.store.commit(Batch(writes={(table, key): value}))
 
+    def test_one_whose_epoch_has_ended_holds_as_well(self, house: House) -> None:
+        house.ask("end_epoch", ledger_pb2.EndEpochRequest())
+        for _ in range(10):
+            house.turn(500)
+        house.pay(9)
+        for report in (online(client_of(house)), verify_ledger(_Rows(house.store))):
+            assert report.findings == []
+            assert report.epochs == 1
+
     @pytest.mark.parametrize("table", [LOG, TXS, ACCOUNTS, META])
     def test_a_row_that_cannot_be_read_is_named(self, house: House, table: str) -> None:
         key, _ = next(house.store.scan(table))
@@ -121,7 +130,10 @@ def client_of(house: House, *, richer: int = 0, busy: bool = False) -> Any:
 
     return SimpleNamespace(
         ledger=SimpleNamespace(
-            genesis=lambda: house.ask("get_genesis", ledger_pb2.GetGenesisRequest()), balances=balances, blocks=blocks
+            genesis=lambda: house.ask("get_genesis", ledger_pb2.GetGenesisRequest()),
+            balances=balances,
+            blocks=blocks,
+            epochs=lambda: house.ask("list_epochs", ledger_pb2.ListEpochsRequest()).epochs,
         ),
         mesh=SimpleNamespace(proof=proof, status=lambda: SimpleNamespace(node_id=house.key.node_id)),
     )

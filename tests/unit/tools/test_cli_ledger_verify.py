@@ -14,7 +14,7 @@ from offgrid_node.protocol.ledger.verification import Finding
 from offgrid_tools import replaying
 from offgrid_tools.replaying import Report
 
-GOOD = Report("home", "abcd", 12, 30, 5, 0, (), 0, 1.5, moved=False)
+GOOD = Report("home", "abcd", 12, 30, 5, 2, 0, (), 0, 1.5, moved=False)
 BAD = replace(GOOD, found=3, findings=(Finding("position 7", "the signature is not its author's"),), below_zero=2)
 
 

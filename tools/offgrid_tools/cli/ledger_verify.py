@@ -50,6 +50,7 @@ def _document(report: Any) -> None:
             "blocks": report.blocks,
             "signatures": report.signatures,
             "final": report.final,
+            "epochs": report.epochs,
             "below_zero": report.below_zero,
             "compared": not report.moved,
             "took_s": round(report.took_s, 3),
@@ -71,6 +72,7 @@ def _show(report: Any) -> None:
     facts(
         [
             ("checked", f"{report.blocks} blocks, {report.signatures} signatures, {report.final} final transactions"),
+            ("epochs", f"{report.epochs} have ended"),
             ("balances", compared),
             *(
                 [("below zero", f"{report.below_zero} accounts: their credits are on their way")]

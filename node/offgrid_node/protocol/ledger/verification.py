@@ -1,12 +1,11 @@
 """Whether a ledger is what its genesis and its blocks make of it: every signature, chain, certificate and balance.
 
 Blocks come in the order in which a node took them in. Each is checked like one from outside, must lean on blocks before
-it alone, and is replayed (replay.py); what witnesses say is counted here a second time, apart from the machine, for two
-things that must never be: two certificates of one slot and ballot, and two final values of a slot. At the end the rows
-that came of it are compared with those that are to be verified.
+it alone, and is replayed (replay.py), with the ends of epochs, their roots and rewards; what witnesses say is counted
+a second time, apart from the machine (recount.py). At the end the rows that came of it are compared with those that are
+to be verified.
 
-Memory follows accounts, open slots of which witnesses speak and CLOSED_MAX closed ones, not the blocks; findings are
-bounded by FINDINGS_MAX.
+Memory follows accounts, epochs and what the recount remembers, not the blocks; findings are bounded by FINDINGS_MAX.
 """
 
 from __future__ import annotations
@@ -21,21 +20,20 @@ from offgrid_node.protocol.ids import base32
 from offgrid_node.protocol.ledger.accounts import Account, Totals
 from offgrid_node.protocol.ledger.audit import overdrawn, sums
 from offgrid_node.protocol.ledger.blocks import CheckedBlock, check_block
+from offgrid_node.protocol.ledger.checkpoints import Checkpoint, cut_account
 from offgrid_node.protocol.ledger.committee import Committee
-from offgrid_node.protocol.ledger.items import Claim, Item, Statement, decode_item
+from offgrid_node.protocol.ledger.items import Claim, Cut, Item, Statement, decode_item
 from offgrid_node.protocol.ledger.marking import Places, places_of, spelled
 from offgrid_node.protocol.ledger.records import GENESIS_KIND, TX_KIND, LedgerGenesis, tx_id_of
+from offgrid_node.protocol.ledger.recount import Recount
 from offgrid_node.protocol.ledger.replay import Replay, Writes
-from offgrid_node.protocol.ledger.tables import ACCOUNTS, LOG, META, PLACES, TOTALS_KEY, TXS
+from offgrid_node.protocol.ledger.tables import ACCOUNTS, CHECKPOINTS, LOG, META, PLACES, TOTALS_KEY, TXS, number_key
 from offgrid_node.protocol.ledger.views import Scanner
 from offgrid_node.protocol.rng import Rng
 from offgrid_node.protocol.signing import digest_of
 
 FINDINGS_MAX = 64  # kept as sentences; more are counted
-CLOSED_MAX = 65_536  # slots that ended, in which a liar's late word is still compared
 MARKED_MAX = 64  # blocks whose transactions are held in memory, for what is marked of them
-
-Tallies = dict[tuple[int, bytes], list[int]]  # (ballot, digest) → [who voted, who confirmed]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +51,14 @@ class Verification:
     ) -> None:
         self._rows, self._salt, self._holds = rows, salt, holds
         body = LedgerGenesis.decode(genesis.body)
-        self._committee = Committee(body.witnesses)
-        self._genesis_digest = body.digest(salt)
-        self._open: dict[bytes, dict[int, Tallies]] = {}
-        self._closed: OrderedDict[tuple[bytes, int], Tallies] = OrderedDict()
+        ledger = body.digest(salt)
+        self._committees = {0: Committee(body.witnesses)}
+        self._bases = {ledger}  # digests of what a chain may begin behind
+        self._recount = Recount(self._committee_of, lambda epoch: cut_account(ledger, epoch, salt), self.find)
         self._places: OrderedDict[bytes, Places] = OrderedDict()
         self._pending: Writes = {}
         self.findings: list[Finding] = []
-        self.found = self.blocks = self.signatures = self.final = self.below_zero = 0
+        self.found = self.blocks = self.signatures = self.final = self.below_zero = self.epochs = 0
         if not self._signed(Claim(body.issuer, digest_of(GENESIS_KIND, salt, genesis.body), genesis.signature)):
             self.find("genesis", f"the signature is not that of its issuer, {body.issuer}")
         self._replay = Replay(rows, genesis, salt, rng)
@@ -75,17 +73,25 @@ class Verification:
             self.find(where, fault.message)
             return
         name = f"{where}, block {checked.header.height} of {checked.header.author_id}"
-        for digest in checked.leans_on:
-            if digest != self._genesis_digest and not self._is_held(digest):
+        for digest in checked.leans_on if checked.header.epoch >= self._recount.epoch else ():
+            if digest not in self._bases and not self._is_held(digest):
                 self.find(name, f"it leans on {digest.hex()[:16]}, which does not stand before it")
         self._count(checked, name)
         changed = self._replay.take(checked)
         self._pending |= changed
+        ended = [value for (table, _), value in changed.items() if table == CHECKPOINTS and value is not None]
+        for row in map(ledger_pb2.CheckpointRow.FromString, ended):
+            body = Checkpoint.decode(row.body)
+            self._recount.on_checkpoint(body, body.digest(self._salt), name)
+            self._bases |= {head.digest for head in row.heads}
         for (table, key), value in changed.items():
             if table == ACCOUNTS and value is not None:
-                self._close(key, Account.decode(value), name)
+                self._recount.on_ended(key, Account.decode(value), name)
             elif table == TXS and value is not None:
                 self.final += ledger_pb2.TxRow.FromString(value).state == ledger_pb2.TX_STATE_FINAL
+        if ended:
+            self.epochs += len(ended)
+            self._recount.enter(self._recount.epoch + len(ended))
 
     def take_writes(self) -> Writes:
         """All since this was asked last, to be committed to the scratch rows before the next block."""
@@ -162,7 +168,28 @@ class Verification:
         if len(self.findings) < FINDINGS_MAX:
             self.findings.append(Finding(where, what))
 
+    def compare_epochs(self, told: Iterable[tuple[int, bytes]]) -> None:
+        """(number, checkpoint's body) of all that have ended."""
+        found = dict(told)
+        ours = {number: self._body_of(number) for number in range(self._recount.epoch)}
+        for number in sorted(found.keys() | ours.keys()):
+            if found.get(number) != ours.get(number):
+                here = "another checkpoint" if number in found and number in ours else "no end of it"
+                whose = "its blocks make" if number in found else "the node says"
+                self.find(f"epoch {number}", f"{whose} {here}")
+
     # ---- inside
+
+    def _body_of(self, epoch: int) -> bytes | None:
+        key = number_key(epoch)
+        row = self._pending.get((CHECKPOINTS, key)) or self._rows.get(CHECKPOINTS, key)
+        return ledger_pb2.CheckpointRow.FromString(row).body if row is not None else None
+
+    def _committee_of(self, epoch: int) -> Committee | None:
+        found = self._committees.get(epoch)
+        if found is None and epoch and (body := self._body_of(epoch - 1)) is not None:
+            found = self._committees[epoch] = Committee(Checkpoint.decode(body).witnesses)
+        return found
 
     def _signed(self, claim: Claim) -> bool:
         self.signatures += 1
@@ -176,12 +203,12 @@ class Verification:
         )
 
     def _count(self, block: CheckedBlock, name: str) -> None:
-        bit = self._committee.bit_of(block.header.author)
+        author, epoch = block.header.author, block.header.epoch
         for item in spelled(block.items, self._places_in):
-            if bit and isinstance(item, Statement):
-                tallies = self._tallies(item.account, item.seq)
-                tallies.setdefault((item.ballot, item.tx_digest), [0, 0])[item.confirms] |= bit
-                self._judge(tallies, item, name)
+            if isinstance(item, Statement):
+                self._recount.on_said(author, epoch, item, name)
+            elif isinstance(item, Cut):
+                self._recount.on_cut(epoch, item.checkpoint.digest(self._salt), item)
 
     def _places_in(self, digest: bytes) -> Places:
         """Of a block that stood before; counted here apart from the machine, by blocks as they came."""
@@ -199,32 +226,3 @@ class Verification:
         raw = (self._pending.get((LOG, place)) or self._rows.get(LOG, place)) if place is not None else None
         block = ledger_pb2.Block.FromString(raw or b"")
         return [decode_item(item, self._salt) for item in block.items]
-
-    def _tallies(self, account: bytes, seq: int) -> Tallies:
-        closed = self._closed.get((account, seq))
-        return closed if closed is not None else self._open.setdefault(account, {}).setdefault(seq, {})
-
-    def _judge(self, tallies: Tallies, said: Statement, name: str) -> None:
-        """Whether this word has made two of what there may be one."""
-        slot = f"slot {said.seq} of {base32(said.account)}"
-        mine = tallies[said.ballot, said.tx_digest]
-        for (ballot, digest), (voted, confirmed) in tallies.items():
-            if digest == said.tx_digest:
-                continue
-            if ballot == said.ballot and self._committee.enough(voted) and self._committee.enough(mine[0]):
-                self.find(name, f"{slot} has two certificates at ballot {ballot}")
-            if self._committee.enough(confirmed) and self._committee.enough(mine[1]):
-                self.find(name, f"{slot} has two final values")
-
-    def _close(self, key: bytes, account: Account, name: str) -> None:
-        """The account's slots below its next one have ended."""
-        slots = self._open.get(key, {})
-        for seq in [seq for seq in slots if seq < account.next_seq]:
-            tallies = self._closed[key, seq] = slots.pop(seq)
-            final = {digest for (_, digest), (_, confirmed) in tallies.items() if self._committee.enough(confirmed)}
-            if not final or (seq == account.next_seq - 1 and account.head not in final):
-                self.find(name, f"slot {seq} of {base32(key)} has ended without a quorum of confirms")
-            if len(self._closed) > CLOSED_MAX:
-                self._closed.popitem(last=False)
-        if not slots:
-            self._open.pop(key, None)
