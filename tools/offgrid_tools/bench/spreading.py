@@ -113,6 +113,10 @@ class _Slots:
     def bit_of(self, account: bytes) -> int:
         return 0
 
+    @property
+    def bounds(self) -> _Slots:
+        return self
+
     def within_reach(self, items: Sequence[Item], bit: int) -> bool:
         return True
 

@@ -6,7 +6,8 @@ before they are written, and then they never are. The row AHEAD_KEY says up to w
 what stands behind it is counted again after a restart. To count a thing twice changes nothing, and what has ended since
 is passed over, for accounts are written in every step.
 
-Not all of a slot follows from votes, confirms and transactions: what is torn or disputed is written at once.
+Not all of a slot follows from votes, confirms and transactions: what is torn, disputed or from an epoch that is over is
+written at once.
 """
 
 from __future__ import annotations
@@ -58,10 +59,6 @@ class Ahead:
             witness.recount(spelled(items, self._marking.places_in), bit, now)
         if self._slots.changed:
             self._due_ms = now.mono_ms
-
-    def enter(self, now: Now) -> None:
-        """An epoch has begun: what blocks said before is in rows, or counts for nothing."""
-        self._due_ms = now.mono_ms
 
     def deadline_ms(self) -> int | None:
         return self._due_ms

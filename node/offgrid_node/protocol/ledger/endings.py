@@ -15,7 +15,7 @@ from offgrid_node.protocol.ledger.ballots import Ballots
 from offgrid_node.protocol.ledger.disputes import Dispute
 from offgrid_node.protocol.ledger.epochs import Epochs
 from offgrid_node.protocol.ledger.records import Tx, tx_id_of
-from offgrid_node.protocol.ledger.slots import Slot, Slots, Tally
+from offgrid_node.protocol.ledger.slots import NOTHING, Slot, Slots, Tally
 from offgrid_node.protocol.ledger.transactions import Known, Transactions
 
 
@@ -69,6 +69,21 @@ class Endings:
         """The account's next slot ends with this, as the epoch's cut says."""
         tally = slot.tallies.get(digest) or Tally()
         return self._apply(slot, self._ballots.dispute(slot), digest, tally, now)
+
+    def reopen(self) -> list[bytes]:
+        """Another epoch has begun: open slots keep what is here of their transactions, and whose owner wants them to
+        end. The accounts of these."""
+        accounts = []
+        for slot in self._slots.open_ones():
+            named = [digest for digest in slot.tallies if digest != slot.first]
+            here = [each for each in named if self._transactions.of_slot(slot.account, slot.seq, each) is not None]
+            self._slots.renew(slot, here)
+            self._ballots.reopen(slot)
+            if slot.first == NOTHING and not here and not slot.disputed:
+                self._slots.close(slot)
+            else:
+                accounts.append(slot.account)
+        return accounts
 
     def take(self) -> list[Known]:
         """Transactions that became final or void since it was asked last."""

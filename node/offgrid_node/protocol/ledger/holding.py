@@ -20,6 +20,7 @@ from offgrid_node.protocol.ledger.accounts import Account, Accounts
 from offgrid_node.protocol.ledger.bookings import Bookings
 from offgrid_node.protocol.ledger.commands import DeliverVouchers, Settle
 from offgrid_node.protocol.ledger.delivery import Delivery, VoucherTag
+from offgrid_node.protocol.ledger.early import LOOK_MS
 from offgrid_node.protocol.ledger.ends import Ends
 from offgrid_node.protocol.ledger.given import GivenHolds
 from offgrid_node.protocol.ledger.keys import Keys
@@ -29,7 +30,7 @@ from offgrid_node.protocol.ledger.tables import ACCOUNTS
 from offgrid_node.protocol.ledger.taken import RETRY_MS, TakenHolds
 from offgrid_node.protocol.ledger.transactions import Known, Transactions
 from offgrid_node.protocol.ledger.voice import Voice
-from offgrid_node.protocol.ledger.witness import LOOK_MS, Witness
+from offgrid_node.protocol.ledger.witness import Witness
 
 
 class Holding:

@@ -154,7 +154,7 @@ class Intake:
         if not chains.is_in_order(header, leans_on):
             return False
         bit = self._epochs.bit_of(header)
-        if not self._epochs.has_come(header) or not self._witness.within_reach(block.items, bit):
+        if not self._epochs.has_come(header) or not self._witness.bounds.within_reach(block.items, bit):
             self._orphans.ask_soon(sender, now.mono_ms)
             return False
         chains.append(block)

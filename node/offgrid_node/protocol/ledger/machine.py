@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from google.protobuf.message import Message
+
 from offgrid.v1 import common_pb2, ledger_pb2
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.draft import Draft
@@ -236,23 +238,7 @@ class LedgerMachine:
 
     # ---- inputs
 
-    def _ask(
-        self, command: object, now: Now, rng: Rng
-    ) -> (
-        ledger_pb2.OpenLedgerResponse
-        | ledger_pb2.CreateTransferResponse
-        | ledger_pb2.UnlockSlotResponse
-        | ledger_pb2.SetCreditLineResponse
-        | ledger_pb2.SignTransactionResponse
-        | ledger_pb2.SendTransactionResponse
-        | ledger_pb2.OpenLanesResponse
-        | ledger_pb2.OrderCommitteeResponse
-        | ledger_pb2.EndEpochResponse
-        | ledger_pb2.SettleResponse
-        | ledger_pb2.DeliverVouchersResponse
-        | ledger_pb2.PushBlocksResponse
-        | ledger_pb2.SyncBlocksResponse
-    ):
+    def _ask(self, command: object, now: Now, rng: Rng) -> Message:
         if not self._settings.enabled:
             raise FailedPrecondition("economy.enabled is false at this node", reason="EconomyOff")
         match command:
@@ -382,7 +368,6 @@ class LedgerMachine:
             signed = self._holding.pump(now)
             turned = self._turning.settle(now)
             if turned:
-                self._ahead.enter(now)
                 self._marking.enter()
                 self._pruning.on_entered(self._epochs.number - 1, now)
             if not self._wallet.pump(now) and not signed and not turned:

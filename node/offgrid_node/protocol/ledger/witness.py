@@ -6,24 +6,13 @@
     quorum of votes for one transaction → a certificate → this node confirms it: once, for ever
     quorum of confirms                  → final: the money moves here, the next slot of the account is examined
 
-Why it is safe while liars weigh less than a third (research/ledger.md, section 1): two quorums share more than a third,
-so an honest witness; it votes once per slot, hence one slot has one certificate; it confirms only a certificate, hence
-one slot has one final transaction, whatever arrives in whatever order, for no rule asks for the time. Overdraft: an
-honest witness behind the certificate had applied all earlier slots of the account, only these take from it, and credits
-only grow. Locks are rows in the batch of the block that carries the statement, so a crash forgets none. What is
+Why it is safe while liars weigh less than a third: README.md. Locks are durable before anybody sees them. What is
 superfluous is not said: no vote where there is a certificate, nothing where the slot is final. Whoever lacks what that
 follows from gets the very blocks from here, for every statement counts wherever it is held.
 
 Everything happens in the account's next slot: what comes in for later ones is counted, and looked at when its turn
 comes. A slot in which no transaction gets a quorum any more is ended at higher ballots (ballots.py): there, once this
-node has said anything, it says nothing at ballot 0 any more.
-
-What is kept of others is bounded. A block that speaks of an account without money, or of a slot SEQ_AHEAD_MAX or more
-beyond the next, is not taken in yet (`within_reach`): an honest author has the money and the slots before final, from
-blocks that it passes on as well, so its blocks are in reach once these are here; a liar's never are, anywhere. And of
-one witness DIGESTS_MAX digests are kept in a slot, besides those of its transactions that are here; more are put aside
-until their transaction is here (aside.py). What is left to rates, not bounded here: an owner with money may sign many
-transactions for the slots in reach, and each is kept.
+node has said anything, it says nothing at ballot 0 any more. What is kept of others is bounded (bounds.py).
 """
 
 from __future__ import annotations
@@ -36,8 +25,10 @@ from offgrid_node.protocol.draft import Draft
 from offgrid_node.protocol.ids import base32
 from offgrid_node.protocol.ledger.accounts import Account, Accounts
 from offgrid_node.protocol.ledger.ballots import Ballots
+from offgrid_node.protocol.ledger.bounds import Bounds
 from offgrid_node.protocol.ledger.committee import Committee
 from offgrid_node.protocol.ledger.cut_slot import CutSlot
+from offgrid_node.protocol.ledger.early import Early
 from offgrid_node.protocol.ledger.endings import Endings
 from offgrid_node.protocol.ledger.epochs import Epochs
 from offgrid_node.protocol.ledger.items import Double, Item, Report, Statement, TxItem, Unlock, double_of
@@ -50,10 +41,6 @@ from offgrid_node.protocol.ledger.sources import HoldSource
 from offgrid_node.protocol.ledger.tables import EVIDENCE
 from offgrid_node.protocol.ledger.transactions import Known, Transactions
 from offgrid_node.protocol.ledger.voice import Voice
-
-SEQ_AHEAD_MAX = 128  # slots of one account, beginning with its next
-LOOK_MS = 600_000  # at most until a time that has not come is asked for again: clocks are set
-EARLY_MAX = 4_096  # transactions that are looked at again when their time comes; others when their slot is
 
 
 class Witness:
@@ -71,18 +58,16 @@ class Witness:
         voice: Voice,
         keys: Keys,
     ) -> None:
-        self._own, self._draft, self._epochs, self._keys = settings.account, draft, epochs, keys
-        self._cut = cut
+        self._own, self._draft, self._epochs, self._cut, self._keys = settings.account, draft, epochs, cut, keys
         self._accounts, self._slots, self._transactions, self._voice = accounts, slots, transactions, voice
-        self._ballots = Ballots(settings.salt, draft, slots, self._is_here)
+        self._ballots = self.ballots = Ballots(settings.salt, draft, slots, self._is_here)
+        self.bounds = Bounds(accounts, epochs, cut, self._ballots)
         self._endings = Endings(draft, epochs, accounts, slots, transactions, self._ballots)
-        self._committee = Committee(())
-        self._own_bit = 0
-        self._fee_micro = 0
+        self._committee, self._own_bit, self._fee_micro = Committee(()), 0, 0
         self._touched: dict[bytes, None] = {}  # accounts whose next slot is to be examined
         self._unheard: dict[bytes, None] = {}  # … once this node may speak
         self._learnt: list[Known] = []
-        self._early: dict[bytes, int] = {}  # transactions whose time has not come: when to look again
+        self._early = Early()
 
     def load(self) -> None:
         """Whatever could be done was done in the step that made it possible, unless this node had to be quiet."""
@@ -108,46 +93,12 @@ class Witness:
     def enter(self) -> None:
         """Another epoch has begun: nothing that was said of open slots counts, and all are looked at anew."""
         self._follow_epoch()
-        for slot in self._slots.open_ones():
-            here = [digest for digest in slot.tallies if self._is_here(slot, digest) and digest != slot.first]
-            self._slots.renew(slot, here)
-            self._ballots.reopen(slot)
-            if slot.first == NOTHING and not here and not slot.disputed:
-                self._slots.close(slot)
-            else:
-                self._touched[slot.account] = None
+        self._touched.update(dict.fromkeys(self._endings.reopen()))
 
     # ---- questions
 
-    def within_reach(self, items: Iterable[Item], bit: int) -> bool:
-        """Whether a block with these, by the witness with this bit, is one to take in now."""
-        for item in items:
-            ballot = 0
-            if isinstance(item, Statement) or isinstance(item, Report):  # noqa: SIM101 - a union takes twice as long
-                if not bit:
-                    continue
-                name, seq, ballot = item.account, item.seq, item.ballot
-                if ballot and name == self._epochs.cut:
-                    if not self._cut.within_reach(seq, ballot):
-                        return False
-                    continue
-            elif isinstance(item, TxItem):
-                name, seq = item.tx.src, item.tx.seq
-            elif isinstance(item, Double):
-                name, seq = item.first.tx.src, item.first.tx.seq
-            elif isinstance(item, Unlock):
-                name, seq = item.account, item.seq
-            else:
-                continue
-            account = self._accounts.get(name)
-            if seq >= account.next_seq + SEQ_AHEAD_MAX or account.untouched:
-                return False
-            if ballot and seq >= account.next_seq and not self._ballots.within_reach(name, seq, ballot):
-                return False
-        return True
-
     def deadline_ms(self) -> int | None:
-        due = self._ballots.deadline_ms(), min(self._early.values(), default=None)
+        due = self._ballots.deadline_ms(), self._early.deadline_ms()
         return min((at for at in due if at is not None), default=None)
 
     def is_unlocked(self, name: bytes, seq: int) -> bool:
@@ -171,10 +122,6 @@ class Witness:
             known = self._transactions.of_slot(name, seq, digest)
             if known is not None:
                 yield known
-
-    @property
-    def ballots(self) -> Ballots:
-        return self._ballots
 
     # ---- inputs
 
@@ -292,8 +239,7 @@ class Witness:
 
     def on_time(self, now: Now) -> None:
         self._touched.update(dict.fromkeys(self._ballots.on_time(now.mono_ms)))
-        for digest in [digest for digest, at_ms in self._early.items() if at_ms <= now.mono_ms]:
-            del self._early[digest]
+        for digest in self._early.take_due(now.mono_ms):
             known = self._transactions.get(digest)
             if known is not None and known.row.state == ledger_pb2.TX_STATE_SIGNED:
                 self.follow(known.item, now)
@@ -367,8 +313,7 @@ class Witness:
     def _put_off(self, item: TxItem, due_us: int, now: Now) -> None:
         """It ends with the slot, and is looked at again when its time has come."""
         self._name(item)
-        if len(self._early) < EARLY_MAX:
-            self._early[item.digest] = now.mono_ms + min(-(-(due_us - now.utc_us) // 1_000), LOOK_MS)
+        self._early.put(item.digest, due_us, now)
 
     def _advance(self, name: bytes, now: Now) -> bool:
         """What the account's next slot allows; False when that is all."""

@@ -121,6 +121,7 @@ def test_a_slot_of_which_the_cut_says_nothing_begins_clean_and_its_transaction_i
     bench = Ending()
     item = bench.tx()
     bench.says(OWNER, item)
+    bench.says(W1, vote(item))
     assert vote(item) in bench.take_said()
     ballot = honest_ballot(bench)
     cut = bench.proposal()
@@ -133,9 +134,42 @@ def test_a_slot_of_which_the_cut_says_nothing_begins_clean_and_its_transaction_i
     for witness in WITNESSES:
         bench.push(bench.block(witness, vote(item), confirm(item)), sender=witness)
     assert bench.balance(PAYEE) == START_MICRO, "that was said in the epoch that is over"
+    bench.push(bench.block(W2, vote(item), epoch=1), sender=W2)
+    assert confirm(item) not in bench.take_said(), "two of four have voted for it in this one"
     for witness in WITNESSES:
         bench.push(bench.block(witness, vote(item), confirm(item), epoch=1), sender=witness)
     assert bench.balance(PAYEE) == START_MICRO + 100
+
+
+def test_what_is_said_late_in_a_block_of_an_epoch_that_is_over_is_said_again_too() -> None:
+    bench = Ending()
+    ballot = honest_ballot(bench)
+    cut = bench.proposal()
+    bench.says(W1, cut)
+    bench.finish_cut(digest_of_cut(cut), ballot)
+    item = bench.tx()
+    bench.says(OWNER, item)
+    said = bench.take_said()
+    assert said[-2:] == [item, vote(item)]
+
+
+def test_after_a_restart_nothing_of_an_epoch_that_is_over_counts() -> None:
+    names = [name_of(number) for number in range(100, 112)]
+    bench = Ending(balances=dict.fromkeys((*names, SELF, W1, W2, W3, PAYEE), START_MICRO))
+    items = [bench.tx(name) for name in names]
+    for name, item in zip(names, items, strict=True):
+        bench.says(name, item)
+    bench.says(W1, *(vote(item) for item in items))
+    ballot = honest_ballot(bench)
+    cut = bench.proposal()
+    bench.says(W1, cut)
+    bench.finish_cut(digest_of_cut(cut), ballot)
+    assert bench.machine._epochs.number == 1
+    bench.restart()
+    bench.calm()
+    bench.take_said()
+    bench.push(bench.block(W2, *(vote(item) for item in items), epoch=1), sender=W2)
+    assert bench.take_said() == [], "two of four have voted"
 
 
 def test_a_torn_slot_is_torn_in_the_next_epoch_too() -> None:
@@ -245,6 +279,27 @@ def test_it_votes_for_nothing_but_what_the_leader_votes_for() -> None:
     for witness in (W2, W3):
         bench.says(witness, cut, bench.said_of(digest_of_cut(cut), ballot))
     assert bench.said_of(digest_of_cut(cut), ballot) not in bench.take_said()
+
+
+def test_where_a_certificate_is_named_nothing_else_may_follow() -> None:
+    bench = Ending()
+    ballot = honest_ballot(bench)
+    cut, other = bench.proposal(), with_body(bench.proposal(), created_us=1)
+    digest = digest_of_cut(cut)
+    bench.says(W1, cut, other)
+    for witness in WITNESSES:
+        bench.says(witness, bench.said_of(digest, ballot))
+    epochs = bench.machine._epochs
+    bits = {epochs.committee.bit_of(node_id_bytes(name)): name for name in WITNESSES}
+    later = next(at for at in range(ballot + 1, 9) if epochs.committee.leader_of(bench.cut, 0, at) in bits)
+    leader = bits[epochs.committee.leader_of(bench.cut, 0, later)]
+    for at in range(ballot + 1, later + 1):
+        for witness in WITNESSES:
+            bench.says(witness, Report(bench.cut, 0, at, ballot, digest))
+    bench.says(leader, bench.said_of(digest_of_cut(other), later))
+    assert bench.said_of(digest_of_cut(other), later) not in bench.take_said()
+    bench.says(leader, bench.said_of(digest, later))
+    assert bench.said_of(digest, later) in bench.take_said()
 
 
 def test_what_is_final_here_must_be_in_it() -> None:

@@ -144,6 +144,16 @@ def test_a_witness_that_forks_is_left_out() -> None:
     assert world.nodes[0].balance(world.names[5]) == START_MICRO + 7 + 9
 
 
+def test_whom_an_admin_names_though_it_forked_stays() -> None:
+    world = EpochWorld()
+    works(world)
+    world.orders(1, *EQUAL)
+    fork(world, 3)
+    world.run(8_000)
+    assert {node.epoch for node in world.nodes[:3]} == {1}
+    assert committee(world) == [*EQUAL]
+
+
 def test_who_forked_stays_where_the_rest_does_not_weigh_a_quorum() -> None:
     world = EpochWorld(witnesses=2, others=4)
     works(world)

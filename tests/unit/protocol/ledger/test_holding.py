@@ -22,6 +22,7 @@ from offgrid_node.protocol.ids import node_id_bytes
 from offgrid_node.protocol.ledger import delivery, owed
 from offgrid_node.protocol.ledger import given as holds
 from offgrid_node.protocol.ledger.commands import DeliverVouchers, Settle
+from offgrid_node.protocol.ledger.early import LOOK_MS
 from offgrid_node.protocol.ledger.items import TxItem
 from offgrid_node.protocol.ledger.paid import as_read
 from offgrid_node.protocol.ledger.records import BY_HAND, Tx, booking_digest, decode_meta, encode_meta, tx_id_of
@@ -37,7 +38,6 @@ from offgrid_node.protocol.ledger.sources import (
     Voucher,
 )
 from offgrid_node.protocol.ledger.tables import BOOKING_INDEX, BOOKINGS, GIVEN, OWED
-from offgrid_node.protocol.ledger.witness import LOOK_MS
 from offgrid_node.protocol.merkle import root_of
 from offgrid_tools.ledgersim.keys import FEE, SALT, START_MICRO, Key
 

@@ -13,6 +13,7 @@ from offgrid_node.protocol.errors import PeerFault
 from offgrid_node.protocol.events import KeyReplaced
 from offgrid_node.protocol.ids import node_id_bytes
 from offgrid_node.protocol.ledger.blocks import check_block
+from offgrid_node.protocol.ledger.early import LOOK_MS
 from offgrid_node.protocol.ledger.items import Double, Report, TxItem
 from offgrid_node.protocol.ledger.records import noop_digest
 from offgrid_node.protocol.ledger.sources import (
@@ -27,7 +28,6 @@ from offgrid_node.protocol.ledger.sources import (
     Post,
     Voucher,
 )
-from offgrid_node.protocol.ledger.witness import LOOK_MS
 from offgrid_tools.ledgersim.keys import FEE, SALT, Key, holds
 
 PAYER_ACCOUNT, PAYEE_ACCOUNT = node_id_bytes(OWNER), node_id_bytes(PAYEE)

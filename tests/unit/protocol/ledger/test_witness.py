@@ -14,15 +14,14 @@ from offgrid.v1 import ledger_pb2
 from offgrid_node.protocol.effects import Asked
 from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.ids import node_id_bytes, unbase32
-from offgrid_node.protocol.ledger import slots
-from offgrid_node.protocol.ledger import witness as rules
+from offgrid_node.protocol.ledger import bounds, slots
+from offgrid_node.protocol.ledger.bounds import SEQ_AHEAD_MAX
 from offgrid_node.protocol.ledger.committee import Committee
 from offgrid_node.protocol.ledger.disputes import DIGESTS_MAX
 from offgrid_node.protocol.ledger.items import Double
 from offgrid_node.protocol.ledger.orphans import ASK_MS
 from offgrid_node.protocol.ledger.records import tx_id_of
 from offgrid_node.protocol.ledger.tables import SLOTS, TALLIES, TXS
-from offgrid_node.protocol.ledger.witness import SEQ_AHEAD_MAX
 from offgrid_tools.ledgersim.keys import FEE, START_MICRO, name_of
 
 # ---- votes
@@ -420,7 +419,7 @@ def test_a_block_that_nobody_honest_could_have_signed_yet_is_not_taken_in(name: 
 def test_a_block_that_came_too_early_is_asked_for_again_and_taken_in_once_its_slot_is_in_reach(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(rules, "SEQ_AHEAD_MAX", 1)
+    monkeypatch.setattr(bounds, "SEQ_AHEAD_MAX", 1)
     bench = Bench()
     first = bench.tx()
     later = bench.block(W1, vote(bench.tx(seq=1, prev=first.digest)))

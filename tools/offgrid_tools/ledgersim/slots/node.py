@@ -205,7 +205,7 @@ class Node:
         witness, author = self._witness, message.author
         item = message.item
         bit = self._bit_of(author)
-        if not witness.within_reach((item,), bit):
+        if not witness.bounds.within_reach((item,), bit):
             return False
         match item:
             case Statement():
