@@ -19,6 +19,8 @@ NODE_ID_BYTES = 20
 NODE_ID = re.compile(r"[a-z2-7]{32}\Z")
 NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,62})\Z")
 NODE_IDS_REMEMBERED = 4_096  # in both forms; those of the mesh come again and again
+_LETTERS = "abcdefghijklmnopqrstuvwxyz234567"
+_PAIRS = [first + second for first in _LETTERS for second in _LETTERS]
 _TIME_BYTES, _CHANCE_BYTES = 6, 9  # milliseconds since 1970 modulo 2^48, which lasts for 8,900 years, and 72 bits
 _ORDERED = bytes.maketrans(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", b"234567abcdefghijklmnopqrstuvwxyz")
 ID_BYTES = 10  # of chance in an id of `fresh_id`
@@ -26,8 +28,11 @@ NAME_RULE = "1 to 63 characters of a-z, 0-9 and '-', the first not '-'"
 
 
 def base32(data: bytes) -> str:
-    """Lower-case base32 without padding."""
-    return base64.b32encode(data).decode("ascii").rstrip("=").lower()
+    """Lower-case base32 without padding; two characters at a time, which takes half of base64.b32encode's time."""
+    pairs = -(-4 * len(data) // 5)  # of five bits for each character
+    number = int.from_bytes(data, "big") << (10 * pairs - 8 * len(data))
+    spelled = "".join([_PAIRS[number >> shift & 1023] for shift in range(10 * pairs - 10, -1, -10)])
+    return spelled[: -(-8 * len(data) // 5)]
 
 
 def unbase32(text: str) -> bytes:

@@ -68,8 +68,11 @@ def check_block(block: ledger_pb2.Block, salt: bytes, holds: Holds) -> CheckedBl
 
     Raises PeerFault that names the block and what is wrong with it.
     """
-    raw = block.SerializeToString()
-    signed = header_of(block, salt)
+    return check_read(block, header_of(block, salt), block.SerializeToString(), salt, holds)
+
+
+def check_read(block: ledger_pb2.Block, signed: SignedHeader, raw: bytes, salt: bytes, holds: Holds) -> CheckedBlock:
+    """The same of one whose header was read, `header_of`, and that was serialised."""
     header, digest, signatures = signed.header, signed.digest, signatures_of(block)
     name = f"block {header.height} of {header.author_id}"
     small = len(raw) <= BLOCK_BYTES_MAX and signatures <= BLOCK_SIGNATURES_MAX

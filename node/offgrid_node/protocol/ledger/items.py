@@ -26,6 +26,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from operator import itemgetter
 
 from offgrid_node.protocol.errors import PeerFault
 from offgrid_node.protocol.ids import node_id_from
@@ -43,7 +44,7 @@ SIGNATURES = {
     ORDER: 1,
 }  # within an item of that kind, at most; of a hold's one more
 _SOURCE_AT = 1 + SIGNATURE_BYTES + 1  # in a transaction's item: behind its signature and its version
-_HOLD = bytes((HOLD,))
+_FIRST = itemgetter(0)
 _STATEMENT = struct.Struct(">B20sQI32s")
 PLACES_BYTES_MAX = 512  # no block has more than 4,096 items
 _SEEN = struct.Struct(">B20s32s")
@@ -308,10 +309,10 @@ def double_of(one: TxItem, other: TxItem) -> Double:
 
 def signatures_in(items: Sequence[bytes]) -> int:
     """How many signatures encoded items carry at most, by their kinds alone: nothing is decoded for that."""
-    kinds = bytes([item[0] for item in items if item])
+    kinds = bytes(map(_FIRST, filter(None, items)))
     count = sum(kinds.count(kind) * signatures for kind, signatures in SIGNATURES.items())
     if TX in kinds:
-        count += sum(item[0] == TX and item[_SOURCE_AT : _SOURCE_AT + 1] == _HOLD for item in items if item)
+        count += [item[_SOURCE_AT] for item in items if len(item) > _SOURCE_AT and item[0] == TX].count(HOLD)
     return count
 
 

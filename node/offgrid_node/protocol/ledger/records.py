@@ -159,7 +159,7 @@ class Tx:
         """The account that it takes from."""
         return self.source.account
 
-    @property
+    @cached_property
     def total_micro(self) -> int:
         """What the account loses: all outputs and the fee."""
         return sum([amount for _, amount in self.outputs]) + self.fee_micro

@@ -147,6 +147,10 @@ class Slots:
         self._changed[account, seq] = slot
         return slot
 
+    def change(self, slot: Slot) -> None:
+        """It is to be written."""
+        self._changed[slot.account, slot.seq] = slot
+
     def _read(self, account: bytes, seq: int) -> Slot | None:
         key = slot_key(account, seq)
         row = self._draft.get(SLOTS, key)

@@ -213,7 +213,8 @@ class Witness:
             if slot is None or digest not in slot.tallies:
                 self.on_statement(Statement(confirms, name, seq, 0, digest), bit)
             elif seq >= account.next_seq:
-                self._count(account, slots.make(name, seq), digest, bit, confirms=confirms)
+                slots.change(slot)
+                self._count(account, slot, digest, bit, confirms=confirms)
 
     def on_report(self, report: Report, bit: int) -> None:
         """The witness with this bit says nothing more at lower ballots."""
@@ -376,7 +377,7 @@ class Witness:
         return account.balance_micro >= known.item.tx.total_micro
 
     def _say(self, slot: Slot, digest: bytes, *, confirms: bool) -> None:
-        self._slots.make(slot.account, slot.seq)
+        self._slots.change(slot)
         if slot.carried and not confirms and (known := self._transactions.get(digest)) is not None:
             self._voice.say(known.item)  # whoever began with this epoch has not got the block that it came with
         slot.bind(digest, confirms=confirms)

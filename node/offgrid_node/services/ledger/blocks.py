@@ -14,12 +14,12 @@ from __future__ import annotations
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from offgrid.v1 import common_pb2, ledger_pb2
 from offgrid_node.protocol.effects import Verifier
 from offgrid_node.protocol.errors import Exhausted, InvalidRequest, PeerFault, Unavailable
-from offgrid_node.protocol.ledger.blocks import CheckedBlock, check_block, header_of, signatures_of
+from offgrid_node.protocol.ledger.blocks import CheckedBlock, check_read, header_of, signatures_of
 from offgrid_node.protocol.ledger.commands import (
     PUSH_BLOCKS_MAX,
     PUSH_BYTES_MAX,
@@ -47,6 +47,12 @@ class Sifted:
 
     blocks: tuple[CheckedBlock, ...]
     useless: tuple[tuple[bytes, int], ...]
+
+
+class _Read(NamedTuple):
+    block: ledger_pb2.Block
+    signed: SignedHeader
+    raw: bytes
 
 
 class Members(Protocol):
@@ -131,18 +137,19 @@ class BlockChecks:
         uses = dict(zip(headers, of_use([*headers.values()]), strict=True))
         useful = [place for place, use in uses.items() if use]
         useless = (headers[place].header for place, use in uses.items() if not use)
-        unchecked = {}
+        unchecked: dict[int, _Read] = {}
         for place in useful:
-            known = self._remembered(blocks[place])
+            raw = blocks[place].SerializeToString()
+            known = self._good.get(raw)
             if known is not None:
                 ends[place] = known
             elif members.keys(headers[place].header.author_id):
-                unchecked[place] = blocks[place]
-        few = sum(signatures_of(block) for block in unchecked.values()) <= AT_ONCE_MAX
+                unchecked[place] = _Read(blocks[place], headers[place], raw)
+        few = sum(signatures_of(each.block) for each in unchecked.values()) <= AT_ONCE_MAX
         if few and self._calls[sender] == 1:
             ends |= self._check(unchecked, members)
         elif unchecked:
-            size = sum(block.ByteSize() for block in unchecked.values())
+            size = sum(len(each.raw) for each in unchecked.values())
             checked = yield self._bulk.run(
                 lambda: self._check(unchecked, members), key=f"blocks of {sender}", size_bytes=size
             )
@@ -153,14 +160,14 @@ class BlockChecks:
         sifted = Sifted(found, tuple((header.author, header.height) for header in useless))
         return sifted, [end for _, end in sorted(ends.items()) if isinstance(end, PeerFault)]
 
-    def _check(self, blocks: Mapping[int, ledger_pb2.Block], members: Members) -> dict[int, CheckedBlock | PeerFault]:
+    def _check(self, blocks: Mapping[int, _Read], members: Members) -> dict[int, CheckedBlock | PeerFault]:
         """In whichever thread: of the members only keys are asked for, each a single look into a dictionary."""
 
         ends: dict[int, CheckedBlock | PeerFault] = {}
-        for place, block in blocks.items():
+        for place, read in blocks.items():
             self._bulk.check_going()
             try:
-                ends[place] = check_block(block, members.salt, lambda claim: self._holds(claim, members))
+                ends[place] = check_read(*read, members.salt, lambda claim: self._holds(claim, members))
             except PeerFault as fault:
                 ends[place] = fault
             except Unavailable:
@@ -172,9 +179,6 @@ class BlockChecks:
         if key is None:
             raise Unavailable(f"{claim.signer} is not known here yet", reason="UnknownSigner")
         return self._verify(key, claim.digest, claim.signature)
-
-    def _remembered(self, block: ledger_pb2.Block) -> CheckedBlock | None:
-        return self._good.get(block.SerializeToString())
 
     def _remember(self, block: CheckedBlock) -> None:
         if self._good.pop(block.raw, None) is None:
