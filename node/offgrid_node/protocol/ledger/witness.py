@@ -44,7 +44,7 @@ from offgrid_node.protocol.ledger.voice import Voice
 
 
 class Witness:
-    """Every node follows the slots; only one whom the genesis names votes and confirms."""
+    """Every node follows the slots; only one of the epoch's committee votes and confirms."""
 
     def __init__(
         self,
