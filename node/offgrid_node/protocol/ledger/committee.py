@@ -1,8 +1,8 @@
 """The witnesses of an epoch: who may vote, with what weight, and what is enough.
 
-A set of witnesses is a mask: bit n is witness n of the genesis, or of the checkpoint before the
-epoch. What is enough is decided by protocol/quorum/enough.py;
-here its answers are remembered, for the same few sets are asked about again and again.
+A set of witnesses is a mask: bit n is witness n of the genesis, or of the checkpoint before the epoch. What is enough
+is decided by protocol/quorum/enough.py; here its answers are remembered, for the same few sets are asked about again
+and again.
 """
 
 from __future__ import annotations
