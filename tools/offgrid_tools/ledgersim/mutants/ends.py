@@ -87,6 +87,10 @@ def _not_silent(slot: Any) -> None:
     slot._silent = False
 
 
+def _never_silent(sound: Sound) -> Any:
+    return property(lambda self: False)
+
+
 def _no_targets(sound: Sound) -> Sound:
     return lambda self: []
 
@@ -99,7 +103,7 @@ MUTANTS: dict[str, Planted] = {
     ),
     "end-ignored": Planted(
         "a witness that has spoken of the epoch's end goes on in it",
-        (Patch(CutSlot, "silent", lambda sound: property(lambda self: False)),),
+        (Patch(CutSlot, "silent", _never_silent),),
         level="whole",
     ),
     "end-unwritten": Planted(
