@@ -480,9 +480,9 @@ class SmallNode:
     def on_ListBlocks(self, request):
         newest, count = len(self.blocks), request.count or 1_000
         first = request.first or max(1, newest - count + 1)
-        return ledger_pb2.ListBlocksResponse(
-            blocks=self.blocks[first - 1 : first - 1 + count], first=first, newest=newest
-        )
+        blocks = self.blocks[first - 1 : first - 1 + count]
+        positions = range(first, first + len(blocks))
+        return ledger_pb2.ListBlocksResponse(blocks=blocks, first=first, newest=newest, positions=positions)
 
     def on_GetReceipt(self, request):
         return self.receipt

@@ -248,10 +248,10 @@ class Ledger:
         """The blocks that this node holds, each with its position, in the order in which it took them in."""
         while True:
             page = self.block_page(first)
-            yield from enumerate(page.blocks, page.first)
-            first = page.first + len(page.blocks)
-            if not page.blocks or first > page.newest:
+            yield from zip(page.positions, page.blocks, strict=True)
+            if not page.blocks or page.positions[-1] >= page.newest:
                 return
+            first = page.positions[-1] + 1
 
     def block_page(self, first: int = 0, count: int = 0) -> ledger_pb2.ListBlocksResponse:
         """Up to `count` blocks from that position on, 0: the newest; at most 1,000 and 1 MiB."""

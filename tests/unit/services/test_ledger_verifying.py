@@ -45,6 +45,14 @@ class TestBlocks:
         assert (page.first, page.newest) == (3, newest)
         assert not listed(house, newest + 1).blocks
 
+    def test_each_has_its_position_though_others_are_forgotten(self, house: House) -> None:
+        newest = listed(house, 1).newest
+        forgotten = [key for key, _ in house.store.scan(LOG)][:3]
+        house.store.commit(Batch(writes={(LOG, key): None for key in forgotten}))
+        page = listed(house, 1, 2)
+        assert ([*page.positions], page.newest) == ([4, 5], newest)
+        assert [*listed(house, count=newest).positions] == [*range(4, newest + 1)]
+
     def test_the_newest_are_had_without_counting(self, house: House) -> None:
         last = listed(house, count=2)
         assert last.first == last.newest - 1
@@ -121,7 +129,7 @@ def client_of(house: House, *, richer: int = 0, busy: bool = False) -> Any:
 
     def blocks(first: int) -> Iterator[tuple[int, ledger_pb2.Block]]:
         page = listed(house, first)
-        return enumerate(page.blocks, page.first)
+        return zip(page.positions, page.blocks, strict=True)
 
     def proof(node: str) -> mesh_pb2.GetMemberProofResponse:
         found = mesh.get_member_proof(ADMIN, mesh_pb2.GetMemberProofRequest(node=node))

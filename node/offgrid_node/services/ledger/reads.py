@@ -6,6 +6,7 @@ A removed member keeps its account and its name here; who was never a member her
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 
 from offgrid.v1 import ledger_pb2
 from offgrid_node.protocol.errors import InvalidRequest, NotFound
@@ -264,14 +265,17 @@ class LedgerReads:
         if request.count > BLOCKS_MAX or request.first > NUMBER_MAX - BLOCKS_MAX:
             raise InvalidRequest.field("count", f"{request.count}; 0 ({BLOCKS_MAX}) to {BLOCKS_MAX} are allowed")
         count = request.count or BLOCKS_MAX
-        newest = next((number_of(key) for key, _ in self._store.scan(LOG, reverse=True)), 0)
-        first = request.first or max(1, newest - count + 1)
-        found, size = ledger_pb2.ListBlocksResponse(first=first, newest=newest), 0
-        for _, raw in self._store.scan(LOG, number_key(first), end=number_key(first + count)):
+        newest = [
+            number_of(key) for key, _ in islice(self._store.scan(LOG, reverse=True), 1 if request.first else count)
+        ]
+        first = request.first or min(newest, default=1)
+        found, size = ledger_pb2.ListBlocksResponse(first=first, newest=max(newest, default=0)), 0
+        for key, raw in islice(self._store.scan(LOG, number_key(first)), count):
             size += len(raw)
             if found.blocks and size > BLOCKS_BYTES_MAX:
                 break
             found.blocks.append(ledger_pb2.Block.FromString(raw))
+            found.positions.append(number_of(key))
         return found
 
     # ---- inside
