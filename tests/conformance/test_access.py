@@ -76,8 +76,9 @@ EVERY_RPC = {
         OWNER: "OpenLedger GetBalance ListBalances CreateTransfer UnlockSlot GetTransaction WatchTransaction "
         "ListTransactions ListBookings GetLedgerStatus SetCreditLine ListCreditLines "
         "CreateTransaction SignTransaction SendTransaction GetWallet OpenLanes GetReceipt "
-        "ListBlocks Settle",
-        MEMBERS: "PushBlocks SyncBlocks SignFinal DeliverVouchers",
+        "ListBlocks Settle OrderCommittee EndEpoch ListEpochs",
+        MEMBERS: "PushBlocks SyncBlocks SignFinal DeliverVouchers "
+        "AskCheckpoints PushCheckpoints ListEpochAccounts",
     },
     "StateService": {OWNER: "ListEvents WatchEvents"},
 }

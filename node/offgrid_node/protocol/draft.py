@@ -29,6 +29,11 @@ class Draft:
         self._rows: Rows | None = None
         self._now: Now | None = None
 
+    @property
+    def rows(self) -> Rows | None:
+        """What is committed."""
+        return self._rows
+
     def load(self, rows: Rows) -> None:
         self._rows = rows
 

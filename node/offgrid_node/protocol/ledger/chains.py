@@ -280,6 +280,19 @@ class Chains:
             if author.frozen:
                 self._show(name, author)
 
+    def begin_at(self, bases: Iterable[ledger_pb2.BaseRow]) -> None:
+        """Each author stands where a checkpoint says, unless its chain goes on from there here."""
+        for base in bases:
+            author = self._authors.setdefault(base.author, Author(digest=self._genesis_digest))
+            row = self._draft.get(CHAINS, chain_key(base.author, base.height))
+            if row is None or number_of(row) != self.place(base.digest):
+                for height in range(base.height + 1, author.height + 1):
+                    self._draft.delete(CHAINS, chain_key(base.author, height))
+                author.height, author.digest = base.height, base.digest if base.height else self._genesis_digest
+            forks = [height for height in (author.forked_at, base.forked_at) if height]
+            author.forked_at = min(forks, default=0)
+            self._keep(base.author, author)
+
     def raise_floor(self, bases: Iterable[ledger_pb2.BaseRow]) -> None:
         """Blocks up to these go from now on, by and by."""
         above = [base for base in bases if base.height]

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from offgrid.v1 import common_pb2, ledger_pb2
 from offgrid_node.protocol.ledger.blocks import CheckedBlock
+from offgrid_node.protocol.ledger.checkpoints import Base, Checkpoint
 from offgrid_node.protocol.ledger.items import OrderItem, TxItem
 from offgrid_node.protocol.ledger.meeting import Question
 from offgrid_node.protocol.ledger.records import LedgerGenesis, Tx
@@ -24,6 +25,7 @@ PUSH_BLOCKS_MAX = 256  # in one PushBlocks call,
 PUSH_BYTES_MAX = 1024 * 1024  # and of all its blocks together
 PUSH_SIGNATURES_MAX = 1_024  # in these, for each costs the receiver time; two of the largest blocks
 WANTED_MAX = 256  # digests in one SyncBlocks call
+CHECKPOINTS_MAX = 64  # in one PushCheckpoints call
 VOUCHERS_MAX = 64  # in one DeliverVouchers call
 
 
@@ -186,3 +188,34 @@ class SyncBlocks:
     genesis_digest: bytes = b""
     genesis: tuple[common_pb2.Signed, LedgerGenesis] | None = None
     link: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AskCheckpoints:
+    """`sender` is behind all blocks that are kept: it is to be brought what epochs ended with, from this one on.
+
+    Answered with AskCheckpointsResponse. FailedPrecondition (EconomyOff, LedgerNotOpen).
+    """
+
+    sender: str
+    first: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """A checkpoint, and which nodes have sealed it: each signature was checked."""
+
+    checkpoint: Checkpoint
+    by: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PushCheckpoints:
+    """Checkpoints one after the other; `heads` those of the last, if it is the newest of `sender`'s.
+
+    Answered with PushCheckpointsResponse; FailedPrecondition (EconomyOff, LedgerNotOpen).
+    """
+
+    sender: str
+    checkpoints: tuple[Sealed, ...]
+    heads: tuple[Base, ...]

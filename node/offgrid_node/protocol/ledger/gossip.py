@@ -16,6 +16,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from google.protobuf.message import Message
+
 from offgrid.v1 import common_pb2, ledger_pb2
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.draft import Draft
@@ -86,6 +88,10 @@ class Gossip:
         asks_ms = self._asks_ms()
         due = (self._tick_ms, asks_ms, self._backfill.deadline_ms(), self._out.deadline_ms())
         return min(at for at in due if at is not None)
+
+    @property
+    def up(self) -> list[str]:
+        return self._links.up
 
     def is_silent(self, node: str) -> bool:
         """Whether it has answered that its economy is off."""
@@ -240,7 +246,7 @@ class Gossip:
             request, size_ms = self._out.take_push(peer, now.mono_ms)
             if request is not None:
                 peer.pushing = True
-                self._call(node, "PushBlocks", request, CALL_TIMEOUT_MS + size_ms)
+                self.call(node, "PushBlocks", request, CALL_TIMEOUT_MS + size_ms)
 
     # ---- inside: spreading
 
@@ -327,7 +333,7 @@ class Gossip:
         if not peer.has_genesis and self._genesis is not None:
             request.ledger_genesis.CopyFrom(self._genesis)
             request.genesis_digest = self._genesis_digest
-        self._call(node, "SyncBlocks", request, CALL_TIMEOUT_MS)
+        self.call(node, "SyncBlocks", request, CALL_TIMEOUT_MS)
 
     def _go_on(self, node: str, meeting: Meeting, response: ledger_pb2.SyncBlocksResponse, now: Now) -> None:
         if not meeting.greeted:
@@ -341,7 +347,7 @@ class Gossip:
             return
         if request is not None:
             self._meetings[node] = meeting
-            self._call(node, "SyncBlocks", request, CALL_TIMEOUT_MS)
+            self.call(node, "SyncBlocks", request, CALL_TIMEOUT_MS)
         elif learnt is not None:
             self._learn(node, learnt, now)
 
@@ -378,7 +384,6 @@ class Gossip:
         elif fault.reason == "LedgerNotOpen":
             self._due[node] = None
 
-    def _call(self, node: str, method: str, request: ledger_pb2.PushBlocksRequest | ledger_pb2.SyncBlocksRequest,
-              timeout_ms: int) -> None:  # fmt: skip
+    def call(self, node: str, method: str, request: Message, timeout_ms: int = CALL_TIMEOUT_MS) -> None:
         name = f"offgrid.v1.LedgerService/{method}"
         self._draft.send(Call("ledger", node, name, request, Tag(method, node), timeout_ms))

@@ -16,97 +16,31 @@ from google.protobuf.message import Message
 
 from offgrid.v1 import common_pb2, ledger_pb2
 from offgrid_node.protocol.clock import Now
-from offgrid_node.protocol.draft import Draft
 from offgrid_node.protocol.effects import Answered, Asked, Effect, Rows, Woke
-from offgrid_node.protocol.errors import AlreadyExists, FailedPrecondition, Fault, Internal
+from offgrid_node.protocol.errors import AlreadyExists, FailedPrecondition, Fault, Internal, Unavailable
 from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.events import AdminChanged, CostIncurred, KeyReplaced, PeerDown, PeerUp
 from offgrid_node.protocol.ids import node_id_bytes
 from offgrid_node.protocol.ledger import commands
-from offgrid_node.protocol.ledger.accounts import Accounts
-from offgrid_node.protocol.ledger.ahead import Ahead
+from offgrid_node.protocol.ledger.beginning import begin_at
 from offgrid_node.protocol.ledger.blocks import seal_block
-from offgrid_node.protocol.ledger.by_hand import ByHand
-from offgrid_node.protocol.ledger.chains import Chains
-from offgrid_node.protocol.ledger.cut_slot import CutSlot
+from offgrid_node.protocol.ledger.bootstrap import BootTag, served
 from offgrid_node.protocol.ledger.delivery import VoucherTag
-from offgrid_node.protocol.ledger.epochs import Epochs
 from offgrid_node.protocol.ledger.exposures import AMOUNT_BYTES
-from offgrid_node.protocol.ledger.gossip import Gossip, Tag
-from offgrid_node.protocol.ledger.holding import Holding
-from offgrid_node.protocol.ledger.intake import Intake
+from offgrid_node.protocol.ledger.gossip import Tag
 from offgrid_node.protocol.ledger.items import Item, SignedHeader
-from offgrid_node.protocol.ledger.keys import Keys
-from offgrid_node.protocol.ledger.marking import Marking
-from offgrid_node.protocol.ledger.orphans import Orphans
 from offgrid_node.protocol.ledger.parcels import made_us, parcels
-from offgrid_node.protocol.ledger.pruning import Pruning
-from offgrid_node.protocol.ledger.reach import Reach
+from offgrid_node.protocol.ledger.parts import Parts
 from offgrid_node.protocol.ledger.records import LedgerGenesis
-from offgrid_node.protocol.ledger.settings import LedgerSettings
-from offgrid_node.protocol.ledger.slots import Slots
 from offgrid_node.protocol.ledger.tables import CREDIT_LINES, GENESIS_KEY, META
 from offgrid_node.protocol.ledger.taken import amounts
-from offgrid_node.protocol.ledger.transactions import Transactions
-from offgrid_node.protocol.ledger.turning import Turning
-from offgrid_node.protocol.ledger.views import Views
-from offgrid_node.protocol.ledger.voice import Voice
-from offgrid_node.protocol.ledger.wallet import Wallet
-from offgrid_node.protocol.ledger.witness import Witness
 from offgrid_node.protocol.rng import Rng
 
+ENTERS, ENTERS_RETRY_MS = "this node begins at a checkpoint", 1_000
 
-class LedgerMachine:
+
+class LedgerMachine(Parts):
     """Owner, witness and observer of one node; `Machine`."""
-
-    def __init__(self, settings: LedgerSettings) -> None:
-        self._settings = settings
-        own, salt = settings.account, settings.salt
-        self._draft = draft = Draft()
-        self._views = Views(draft)
-        self._epochs = Epochs(own, salt, draft)
-        self._cut = CutSlot(salt, draft, self._epochs)
-        self._voice = Voice(draft)
-        self._accounts = Accounts(draft)
-        self._slots = Slots(draft)
-        self._keys = Keys(draft)
-        self._transactions = Transactions(draft, self._accounts)
-        self._chains = Chains(draft, salt)
-        self._marking = Marking(self._chains, salt)
-        self._ahead = Ahead(draft, self._slots, self._chains, self._marking, self._epochs, salt)
-        self._pruning = Pruning(settings, draft, self._accounts, self._transactions, self._chains)
-        self._orphans = Orphans(draft)
-        self._witness = Witness(
-            settings, draft, self._epochs, self._cut, self._accounts, self._slots, self._transactions, self._voice,
-            self._keys,
-        )  # fmt: skip
-        self._turning = Turning(
-            settings, draft, self._epochs, self._cut, self._accounts, self._slots, self._transactions, self._witness,
-            self._voice, self._chains, self._keys,
-        )  # fmt: skip
-        self._holding = Holding(
-            settings, draft, self._accounts, self._transactions, self._witness, self._voice, self._keys
-        )
-        self._intake = Intake(
-            own,
-            salt,
-            draft,
-            self._epochs,
-            self._chains,
-            self._marking,
-            self._orphans,
-            self._voice,
-            self._witness,
-            self._turning,
-        )
-        self._wallet = Wallet(
-            settings, draft, self._accounts, self._transactions, self._witness, self._voice, self._holding, self._keys
-        )
-        self._by_hand = ByHand(settings, self._accounts, self._transactions, self._witness, self._wallet, self._keys)
-        self._gossip = Gossip(settings.node_id, draft, self._chains, self._orphans, self._voice)
-        self.reach = Reach(settings.node_id)
-        self._genesis_digest = b""
-        self._now: Now | None = None
 
     # ---- Machine
 
@@ -126,6 +60,7 @@ class LedgerMachine:
         self._orphans.load(now.mono_ms)
         self._witness.load()
         self._begin_epoch(genesis, now)
+        self._bootstrap.load(now)
         self._ahead.load(self._witness, now)
         self._wallet.load()
         self._begin_ledger(signed, genesis, digest, now)
@@ -134,13 +69,18 @@ class LedgerMachine:
         if not self._settings.enabled or not self._genesis_digest:
             return None
         parts = self._gossip, self._voice, self._witness, self._turning, self._holding, self._ahead, self._pruning
-        due = [part.deadline_ms() for part in parts]
+        due = [part.deadline_ms() for part in (*parts, self._bootstrap)]
         return min((at for at in due if at is not None), default=None)
 
     def step(self, inputs: Sequence[object], now: Now, rng: Rng) -> list[Effect]:
+        if self._bootstrap.entered and now != self._now:
+            self._load_anew(now)
         self._begin_step(now)
+        enters = self._bootstrap.enters(now)
         for event in inputs:
             match event:
+                case Asked(ticket) if enters:
+                    self._draft.reply(ticket, Unavailable(ENTERS, reason="Bootstrapping", retry_ms=ENTERS_RETRY_MS))
                 case Asked(ticket, _, command):
                     try:
                         self._draft.reply(ticket, self._ask(command, now, rng))
@@ -148,6 +88,10 @@ class LedgerMachine:
                         self._draft.reply(ticket, fault)
                 case Answered(Tag() as tag):
                     self._gossip.on_answered(tag, event, now)
+                    if isinstance(event.reply, ledger_pb2.SyncBlocksResponse):
+                        self._bootstrap.on_met(tag.node, event.reply.oldest, now)
+                case Answered(BootTag() as asked):
+                    self._bootstrap.on_answered(asked, event, now)
                 case Answered(VoucherTag() as told):
                     self._holding.on_answered(told, event, now)
                 case PeerUp(node):
@@ -157,6 +101,7 @@ class LedgerMachine:
                 case PeerDown(node):
                     self.reach.on_peer_down(node, now)
                     self._gossip.on_peer_down(node)
+                    self._bootstrap.on_down(node)
                     self._holding.on_peer_down(node)
                 case AdminChanged(node, admin):
                     self._turning.orders.on_admin(node, admin)
@@ -169,7 +114,9 @@ class LedgerMachine:
                     pass  # whatever the time has brought is seen to below
                 case _:
                     raise Internal(f"the ledger machine does not know {type(event).__name__}")
-        if self._settings.enabled and self.is_open:
+        if enters:
+            self._begin_at_checkpoint(now)
+        elif self._settings.enabled and self.is_open:
             self._close_step(now, rng)
         return self._draft.take()
 
@@ -247,7 +194,9 @@ class LedgerMachine:
                 return ledger_pb2.OpenLedgerResponse()
             case commands.SyncBlocks():
                 self._meet(command, now)
-                return self._gossip.on_sync(command, now)
+                response = self._gossip.on_sync(command, now)
+                response.oldest = self._pruning.oldest
+                return response
         if not self.is_open:
             raise FailedPrecondition(
                 "the mesh's ledger is not open here; an admin opens it: offgrid ledger open", reason="LedgerNotOpen"
@@ -291,6 +240,13 @@ class LedgerMachine:
                 return ledger_pb2.SettleResponse(
                     transactions=transactions, amount_micro=amounts(transactions, self._settings.node_id)
                 )
+            case commands.AskCheckpoints(sender, first):
+                request = served(self._draft, self._epochs, self._settings.salt, self._pruning.oldest, first)
+                self._gossip.call(sender, "PushCheckpoints", request)
+                return ledger_pb2.AskCheckpointsResponse()
+            case commands.PushCheckpoints():
+                self._bootstrap.on_checkpoints(command, now)
+                return ledger_pb2.PushCheckpointsResponse()
             case commands.DeliverVouchers():
                 return self._holding.on_vouchers(command, now)
             case commands.SetCreditLine(payer, amount_micro):
@@ -339,6 +295,21 @@ class LedgerMachine:
         self._wallet.open(genesis.fee_micro)
         self._gossip.open(signed, digest, now)
 
+    def _begin_at_checkpoint(self, now: Now) -> None:
+        """All that this node has from now on is in rows with this batch."""
+        if not self._bootstrap.entered and self._bootstrap.ready is not None:
+            begin_at(self._bootstrap.ready, self._draft, self._chains, self._accounts.totals, now)
+            self._bootstrap.entered = True
+
+    def _load_anew(self, now: Now) -> None:
+        rows, up = self._draft.rows, self._gossip.up
+        assert rows is not None, "there is nothing to begin at before it is loaded"
+        self.build()
+        self.load(rows, now)
+        for node in up:
+            self._gossip.on_peer_up(node)
+            self._holding.on_peer_up(node, now)
+
     # ---- a step's beginning and end
 
     def _begin_step(self, now: Now) -> None:
@@ -356,6 +327,7 @@ class LedgerMachine:
         self._gossip.on_time(now, rng)
         self._witness.on_time(now)
         self._turning.on_time(now)
+        self._bootstrap.on_time(now)
         while True:
             self._witness.settle(now)
             for known in self._witness.take_ended():

@@ -20,7 +20,7 @@ from offgrid.v1 import ledger_pb2
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.draft import Draft
 from offgrid_node.protocol.effects import Rows
-from offgrid_node.protocol.ledger.accounts import Accounts
+from offgrid_node.protocol.ledger.accounts import Accounts, Totals
 from offgrid_node.protocol.ledger.chains import Chains
 from offgrid_node.protocol.ledger.packing import ROWS_MAX, Packing
 from offgrid_node.protocol.ledger.settings import LedgerSettings
@@ -77,6 +77,13 @@ def pruned_behind(rows: Rows) -> Sequence[ledger_pb2.BaseRow]:
     epoch = pruned_epoch(rows)
     row = rows.get(CHECKPOINTS, number_key(epoch)) if epoch is not None else None
     return ledger_pb2.CheckpointRow.FromString(row).heads if row is not None else ()
+
+
+def begun_at(draft: Draft, epoch: int, place: int, totals: Totals, now: Now) -> None:
+    """This node begins at the checkpoint of that epoch: whatever it has behind it may go."""
+    ended = Ended(place, totals.lists, totals.txs, now.utc_us)
+    draft.put_bytes(ENDED, newest_first(epoch), ended.encode())
+    draft.put_bytes(META, PRUNED_KEY, _DONE.pack(epoch, 0, place))
 
 
 class Pruning:

@@ -10,11 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import islice
 
+from offgrid.v1 import ledger_pb2
 from offgrid_node.protocol.effects import Rows
-from offgrid_node.protocol.errors import NotFound
+from offgrid_node.protocol.errors import InvalidRequest, NotFound
+from offgrid_node.protocol.ids import NODE_ID_BYTES
 from offgrid_node.protocol.ledger.accounts import Account
 from offgrid_node.protocol.ledger.checkpoints import ACCOUNTS_PER_LEAF
-from offgrid_node.protocol.ledger.tables import ACCOUNTS, BEFORE, number_key
+from offgrid_node.protocol.ledger.pruning import pruned_epoch
+from offgrid_node.protocol.ledger.tables import ACCOUNTS, BEFORE, EPOCH_KEY, META, number_key
 
 PAGE_ACCOUNTS = 4 * ACCOUNTS_PER_LEAF
 ENTRY_BYTES = 20 + Account.FORM.size
@@ -42,3 +45,14 @@ def page_of(rows: Rows, epoch: int, now: int, oldest: int, after: bytes) -> tupl
         )
     found = [*islice(accounts_at(rows, epoch, now, after + b"\0" if after else b""), PAGE_ACCOUNTS + 1)]
     return b"".join(found[:PAGE_ACCOUNTS]), len(found) <= PAGE_ACCOUNTS
+
+
+def page_asked(rows: Rows, request: ledger_pb2.ListEpochAccountsRequest) -> ledger_pb2.ListEpochAccountsResponse:
+    """What a peer asks for. Raises NotFound, InvalidRequest."""
+    if len(request.after) not in (0, NODE_ID_BYTES):
+        raise InvalidRequest.field("after", f"{len(request.after)} bytes; none or {NODE_ID_BYTES} are allowed")
+    now = rows.get(META, EPOCH_KEY)
+    epoch = ledger_pb2.EpochRow.FromString(now).number if now is not None else 0
+    pruned = pruned_epoch(rows)
+    found, last = page_of(rows, request.epoch, epoch, 0 if pruned is None else pruned + 1, request.after)
+    return ledger_pb2.ListEpochAccountsResponse(accounts=found, last=last)

@@ -11,6 +11,7 @@ from offgrid_node.protocol.ids import NODE_ID_BYTES
 META = "ledger_meta"  # one row each, see below
 ACCOUNTS = "ledger_accounts"  # account → accounts.Account
 BEFORE = "ledger_before"  # epoch, account → accounts.Account when it began, or nothing; of those that changed since
+BOOT = "ledger_boot"  # account → accounts.Account, as a checkpoint has it at which this node is about to begin
 SLOTS = "ledger_slots"  # account, seq → slots.Slot; of slots that are not final yet
 TALLIES = "ledger_tallies"  # account, seq, transaction's digest → slots.Tally; beyond those in the slot's own row
 DISPUTES = "ledger_disputes"  # account, seq → DisputeRow; of slots that are not final yet
@@ -50,6 +51,7 @@ CREDIT_LINES = "ledger_credit_lines"  # payer's account → the most that is acc
 GENESIS_KEY, TOTALS_KEY, MUTE_KEY, LANES_KEY = b"genesis", b"totals", b"mute", b"lanes"
 AHEAD_KEY = b"ahead"  # position of the log up to which slots are in their rows: see ahead.py
 PRUNED_KEY, LISTS_KEY = b"pruned", b"lists"  # how far pruning has come: pruning.py, packing.py
+BOOT_KEY = b"boot"  # BootRow: see bootstrap.py
 HOLD_NUMBER_KEY = b"hold_number"  # the number of the newest hold
 EPOCH_KEY = b"epoch"  # EpochRow, of the epoch that it is
 LEARN_KEY = b"learn"  # there from a restore until the node has learnt what it signed before: see learning.py

@@ -20,11 +20,13 @@ from offgrid.v1 import common_pb2, ledger_pb2
 from offgrid_node.protocol.effects import Verifier
 from offgrid_node.protocol.errors import Exhausted, InvalidRequest, PeerFault, Unavailable
 from offgrid_node.protocol.ledger.blocks import CheckedBlock, check_read, header_of, signatures_of
+from offgrid_node.protocol.ledger.bootstrap import checked
 from offgrid_node.protocol.ledger.commands import (
     PUSH_BLOCKS_MAX,
     PUSH_BYTES_MAX,
     PUSH_SIGNATURES_MAX,
     WANTED_MAX,
+    PushCheckpoints,
 )
 from offgrid_node.protocol.ledger.items import Claim, SignedHeader
 from offgrid_node.protocol.ledger.records import DIGEST_BYTES, GENESIS_KIND, LedgerGenesis
@@ -120,6 +122,14 @@ class BlockChecks:
         if not signed_by(members.keys(genesis.issuer), digest, message.signature, self._verify):
             raise PeerFault(f"ledger genesis: the signature is not {genesis.issuer}'s", reason="BadSignature")
         return genesis
+
+    def checkpoints(self, sender: str, request: ledger_pb2.PushCheckpointsRequest, ledger: bytes) -> PushCheckpoints:
+        """Those of a peer, with the seals that are good. Raises PeerFault."""
+        members = self._members()
+        return checked(
+            request, ledger, sender, members.salt,
+            lambda node, digest, signature: signed_by(members.keys(node), digest, signature, self._verify),
+        )  # fmt: skip
 
     # ---- inside
 

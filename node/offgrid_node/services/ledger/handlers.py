@@ -327,6 +327,18 @@ class LedgerHandlers:
         command = commands.SyncBlocks(caller.node_id, question, yours, wanted, digest, genesis, request.link)
         return self._ask(caller, command, request)
 
+    def ask_checkpoints(self, caller: Caller, request: ledger_pb2.AskCheckpointsRequest) -> Ticket:
+        self._check_open()
+        return self._ask(caller, commands.AskCheckpoints(caller.node_id, request.first), request)
+
+    def push_checkpoints(self, caller: Caller, request: ledger_pb2.PushCheckpointsRequest) -> Ticket:
+        self._check_open()
+        return self._ask(caller, self._checks.checkpoints(caller.node_id, request, self._reads.ledger), request)
+
+    def list_epoch_accounts(self, caller: Caller, request: ledger_pb2.ListEpochAccountsRequest) -> Message:
+        self._check_open()
+        return self._reads.epoch_accounts(request)
+
     # ---- inside
 
     def _with_all_names(self, response: Message) -> Message:

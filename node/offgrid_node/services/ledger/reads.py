@@ -15,6 +15,7 @@ from offgrid_node.protocol.ledger.committee import Committee
 from offgrid_node.protocol.ledger.exposures import Pending, accepted, credit_line, credit_lines, pending
 from offgrid_node.protocol.ledger.paid import as_read
 from offgrid_node.protocol.ledger.records import DIGEST_BYTES, tx_id_of
+from offgrid_node.protocol.ledger.snapshots import page_asked
 from offgrid_node.protocol.ledger.tables import (
     BOOKING_INDEX,
     BOOKINGS,
@@ -75,6 +76,10 @@ class LedgerReads:
     def epoch(self) -> int:
         """The number of the one that it is."""
         return self._surveys.epoch.number
+
+    def epoch_accounts(self, request: ledger_pb2.ListEpochAccountsRequest) -> ledger_pb2.ListEpochAccountsResponse:
+        """What accounts had when an epoch began. Raises NotFound, InvalidRequest."""
+        return page_asked(self._store, request)
 
     @property
     def ledger(self) -> bytes:

@@ -21,8 +21,10 @@ from offgrid_node.protocol.ids import node_id_bytes, unbase32
 from offgrid_node.protocol.ledger.accounts import Account
 from offgrid_node.protocol.ledger.audit import accounts, sums
 from offgrid_node.protocol.ledger.blocks import CheckedBlock
+from offgrid_node.protocol.ledger.bootstrap import checked
 from offgrid_node.protocol.ledger.checkpoints import Base, Checkpoint, Target, heads_digest
 from offgrid_node.protocol.ledger.commands import (
+    AskCheckpoints,
     CreateTransfer,
     DeliverVouchers,
     EndEpoch,
@@ -37,6 +39,7 @@ from offgrid_node.protocol.ledger.meeting import question_of
 from offgrid_node.protocol.ledger.records import LedgerGenesis, Tx
 from offgrid_node.protocol.ledger.settings import LedgerSettings
 from offgrid_node.protocol.ledger.slots import Slot
+from offgrid_node.protocol.ledger.snapshots import page_asked
 from offgrid_node.protocol.ledger.sources import HoldTerms, Voucher
 from offgrid_node.protocol.ledger.tables import (
     ACCOUNTS,
@@ -274,6 +277,17 @@ class Node:
                 command = SyncBlocks(sender, question_of(request), yours, wanted, digest, genesis, request.link)
                 self.ask(command, done, sender)
 
+            case ledger_pb2.AskCheckpointsRequest():
+                self.ask(AskCheckpoints(sender, request.first), done, sender)
+            case ledger_pb2.PushCheckpointsRequest():
+                root = self.world.genesis.digest(SALT)
+                self.ask(checked(request, root, sender, SALT, lambda *claim: Key(claim[0]).sign(claim[1]) == claim[2]))
+                done(ledger_pb2.PushCheckpointsResponse())
+            case ledger_pb2.ListEpochAccountsRequest():
+                try:
+                    done(page_asked(self.store, request))
+                except Fault as fault:
+                    done(fault)
             case ledger_pb2.DeliverVouchersRequest():
                 for said in request.vouchers:
                     voucher = Voucher(HoldTerms.decode(said.terms).account, said.amount_micro, said.count, said.root)

@@ -1,0 +1,78 @@
+"""What a node's rows are once it begins at a checkpoint: see bootstrap.py. All of it is one batch, whose size grows
+with accounts; whatever was open is forgotten, and the machine is loaded from these rows."""
+
+from __future__ import annotations
+
+from offgrid.v1 import ledger_pb2
+from offgrid_node.protocol.clock import Now
+from offgrid_node.protocol.draft import Draft
+from offgrid_node.protocol.ledger.accounts import Account, Totals
+from offgrid_node.protocol.ledger.chains import Chains
+from offgrid_node.protocol.ledger.checkpoints import Checkpoint
+from offgrid_node.protocol.ledger.pruning import begun_at
+from offgrid_node.protocol.ledger.records import Tx
+from offgrid_node.protocol.ledger.tables import (
+    ACCOUNTS,
+    AHEAD_KEY,
+    ASIDE,
+    BEFORE,
+    BOOT,
+    BOOT_KEY,
+    CHECKPOINTS,
+    CUTS,
+    DISPUTES,
+    EPOCH_KEY,
+    IN_FLIGHT,
+    META,
+    NAMED,
+    ORDERS,
+    SLOTS,
+    TALLIES,
+    TOTALS_KEY,
+    TXS,
+    UNTOLD,
+    number_key,
+)
+
+OPEN = (SLOTS, TALLIES, DISPUTES, ASIDE, CUTS, ORDERS, NAMED, UNTOLD, BEFORE)
+
+
+def begin_at(row: ledger_pb2.CheckpointRow, draft: Draft, chains: Chains, totals: Totals, now: Now) -> None:
+    """The accounts are in BOOT, and have the checkpoint's root."""
+    body = Checkpoint.decode(row.body)
+    accounts = dict(draft.committed(BOOT, b""))
+    for key, _ in draft.committed(ACCOUNTS, b""):
+        if key not in accounts:
+            draft.delete(ACCOUNTS, key)
+    for key, value in accounts.items():
+        draft.put_bytes(ACCOUNTS, key, value)
+        draft.delete(BOOT, key)
+    for table in OPEN:
+        for key, _ in draft.committed(table, b""):
+            draft.delete(table, key)
+    draft.put(CHECKPOINTS, number_key(body.epoch), row)
+    draft.put(META, EPOCH_KEY, ledger_pb2.EpochRow(number=body.epoch + 1, entered_us=now.utc_us))
+    paid_out = sum(Account.decode(value).balance_micro for value in accounts.values())
+    totals.fees_micro, totals.supply_micro = body.supply_micro - paid_out, body.supply_micro
+    draft.put_bytes(META, TOTALS_KEY, totals.encode())
+    draft.put_bytes(META, AHEAD_KEY, number_key(chains.end))
+    draft.delete(META, BOOT_KEY)
+    chains.begin_at(row.heads)
+    begun_at(draft, body.epoch, chains.end, totals, now)
+    for account, digest in draft.committed(IN_FLIGHT, b""):
+        held = Account.decode(accounts[account]) if account in accounts else None
+        if held is not None:
+            _end(draft, account, digest, held, body.epoch, now)
+
+
+def _end(draft: Draft, account: bytes, digest: bytes, held: Account, epoch: int, now: Now) -> None:
+    """What was in flight here has ended if its slot has, by what stands there."""
+    row = draft.row(TXS, digest, ledger_pb2.TxRow)
+    if row is None or Tx.decode(row.signed.body).seq >= held.next_seq:
+        return
+    row.state = ledger_pb2.TX_STATE_FINAL if held.head == digest else ledger_pb2.TX_STATE_VOID
+    row.epoch = epoch
+    if row.state == ledger_pb2.TX_STATE_FINAL:
+        row.final_us = now.utc_us
+    draft.put(TXS, digest, row)
+    draft.delete(IN_FLIGHT, account)

@@ -1,0 +1,205 @@
+"""A node that nobody has all blocks for begins at a checkpoint: new, long away, lied to, killed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from google.protobuf.message import Message
+
+from offgrid.v1 import ledger_pb2
+from offgrid_node.protocol.effects import Answered, Call
+from offgrid_node.protocol.ledger import bootstrap, checkpoints, snapshots
+from offgrid_node.protocol.ledger.audit import sums
+from offgrid_node.protocol.ledger.bootstrap import Bootstrap
+from offgrid_node.protocol.ledger.commands import EndEpoch
+from offgrid_node.protocol.ledger.tables import IN_FLIGHT, TXS
+from offgrid_node.storage.memory import MemoryStore
+from offgrid_tools.ledgersim.whole.node import Node
+from offgrid_tools.ledgersim.whole.world import World
+
+LIES = 3
+JUDGED = ("said", "called_final", "called_void", "entered", "certified")
+
+
+def ended(world: World, *, without: tuple[str, ...] = ()) -> None:
+    """Payments, and the end of the epoch."""
+    nodes = [node for name, node in world.nodes.items() if name not in without]
+    epoch = max(epoch_of(node) for node in nodes)
+    nodes[0].transfer(nodes[1].node_id, 100 + epoch)
+    nodes[1].transfer(nodes[0].node_id, 50 + epoch)
+    world.run(2_000)
+    for node in nodes[:3]:
+        node.ask(EndEpoch())
+    for _ in range(30):
+        world.run(2_000)
+        if all(epoch_of(node) == epoch + 1 for node in nodes):
+            break
+    assert all(epoch_of(node) == epoch + 1 for node in nodes)
+
+
+def epoch_of(node: Node) -> int:
+    return node.machine._epochs.number
+
+
+def mute(world: World) -> None:
+    """What a judge says of whole worlds with epochs the simulator tries."""
+    for asked in JUDGED:
+        setattr(world.judge, asked, lambda *_, **__: None)
+
+
+def world_without(late: int, epochs: int, seed: int = 1) -> tuple[World, Node]:
+    """Four witnesses and two others; one of all was away while epochs ended."""
+    world = World(seed, 4, observers=2)
+    mute(world)
+    world.open()
+    world.run(5_000)
+    node = world.nodes[world.names[late]]
+    world.sides = {node.node_id: 1}
+    for _ in range(epochs):
+        ended(world, without=(node.node_id,))
+    return world, node
+
+
+def agree(world: World) -> None:
+    books = [node.balances() for node in world.nodes.values()]
+    assert all(book == books[0] for book in books)
+    assert all(sums(node.store).conserved for node in world.nodes.values())
+
+
+def settle(world: World, until_ms: int = 120_000) -> None:
+    world.sides = {}
+    for _ in range(until_ms // 5_000):
+        world.run(5_000)
+        if len({epoch_of(node) for node in world.nodes.values()}) == 1:
+            break
+    world.run(10_000)
+    agree(world)
+    assert len({epoch_of(node) for node in world.nodes.values()}) == 1
+
+
+def test_one_that_was_away_for_too_long_begins_at_a_checkpoint() -> None:
+    world, late = world_without(5, 4)
+    settle(world)
+    assert late.machine._pruning.oldest > 0
+    before = late.balances()[late.node_id][0]
+    late.transfer(world.names[0], 7)
+    world.run(5_000)
+    assert late.balances()[late.node_id][0] < before
+    agree(world)
+    ended(world)
+    agree(world)
+
+
+def test_a_witness_that_was_away_for_too_long_witnesses_again() -> None:
+    world, late = world_without(3, 4)
+    settle(world)
+    world.sides = {world.names[0]: 1}
+    payer = world.nodes[world.names[4]]
+    before = late.balances()[payer.node_id][1]
+    payer.transfer(world.names[5], 9)
+    world.run(10_000)
+    assert late.balances()[payer.node_id][1] == before + 1, "three of four are a quorum, and it is one of them"
+
+
+def test_a_new_disk_begins_at_a_checkpoint() -> None:
+    world, late = world_without(5, 3)
+    late.restore(MemoryStore(), knowing=True)
+    world.run(6_000)
+    settle(world)
+
+
+def test_what_was_in_flight_is_final_or_void_by_what_stands_in_its_slot() -> None:
+    world = World(1, 4, observers=2)
+    mute(world)
+    world.open()
+    world.run(5_000)
+    late = world.nodes[world.names[5]]
+    late.transfer(world.names[0], 7)
+    while not [*world.nodes[world.names[0]].store.scan(TXS)]:
+        world.run(1)  # it leaves, and what comes of it is not heard
+    world.sides = {late.node_id: 1}
+    for _ in range(4):
+        ended(world, without=(late.node_id,))
+    assert [*late.store.scan(IN_FLIGHT)]
+    settle(world)
+    (final,) = [ledger_pb2.TxRow.FromString(row) for _, row in late.store.scan(TXS) if row.find(b"t-") >= 0]
+    assert final.state == ledger_pb2.TX_STATE_FINAL
+    assert not [*late.store.scan(IN_FLIGHT)]
+    late.transfer(world.names[0], 8)
+    world.run(5_000)
+    assert late.balances()[late.node_id][1] == 2
+
+
+def lied_to(world: World, node: Node, method: str, change: Callable[[Message], None]) -> list[str]:
+    """The first peers that answer it, or bring it something, by that method change what they say; who they were."""
+    carried, liars = world.carry, list[str]()
+
+    def lie(liar: str, message: Message | None) -> None:
+        if message is not None and len(liars) < LIES:
+            change(message)
+            liars.append(liar)
+
+    def carry(sender: str, call: Call, on_end: Callable[[Answered], None]) -> None:
+        def on_answer(answered: Answered) -> None:
+            lie(call.node, answered.reply)
+            on_end(answered)
+
+        ours = call.method.endswith(method)
+        if ours and call.node == node.node_id:
+            lie(sender, call.request)
+        carried(sender, call, on_answer if ours and sender == node.node_id else on_end)
+
+    world.carry = carry  # type: ignore[method-assign]
+    return liars
+
+
+def more_money(reply: Message) -> None:
+    assert isinstance(reply, ledger_pb2.ListEpochAccountsResponse)
+    raw = bytearray(reply.accounts)
+    raw[27] ^= 1
+    reply.accounts = bytes(raw)
+
+
+def no_seals(request: Message) -> None:
+    assert isinstance(request, ledger_pb2.PushCheckpointsRequest)
+    for one in request.checkpoints:
+        del one.seals[:]
+
+
+def other_heads(request: Message) -> None:
+    assert isinstance(request, ledger_pb2.PushCheckpointsRequest)
+    request.heads[0].height += 1
+
+
+@pytest.mark.parametrize(
+    ("method", "change"),
+    [("ListEpochAccounts", more_money), ("PushCheckpoints", no_seals), ("PushCheckpoints", other_heads)],
+)
+def test_liars_delay_it_and_change_nothing(method: str, change: Callable[[Message], None]) -> None:
+    world, late = world_without(5, 4)
+    liars = lied_to(world, late, method, change)
+    settle(world, 600_000)
+    assert len({*liars}) == LIES, "it asked somebody else each time"
+    late.transfer(world.names[0], 7)
+    world.run(5_000)
+    agree(world)
+
+
+def test_it_goes_on_where_it_was_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(snapshots, "PAGE_ACCOUNTS", 1)
+    monkeypatch.setattr(bootstrap, "PAGE_ACCOUNTS", 1)
+    monkeypatch.setattr(checkpoints, "ACCOUNTS_PER_LEAF", 1)
+    world, late = world_without(5, 4)
+    pages, took = list[bytes](), Bootstrap._take
+
+    def take(self: Bootstrap, reply: ledger_pb2.ListEpochAccountsResponse) -> bool:
+        pages.append(reply.accounts)
+        if len(pages) % 2 == 0:
+            world.after(0, lambda: (late.crash(), late.start()))
+        return took(self, reply)
+
+    monkeypatch.setattr(Bootstrap, "_take", take)
+    settle(world, 600_000)
+    assert len({*pages}) == 6
+    assert len(pages) <= 6 + 3, "what had come was not asked for again"
