@@ -77,8 +77,7 @@ EVERY_RPC = {
         "ListTransactions ListBookings GetLedgerStatus SetCreditLine ListCreditLines "
         "CreateTransaction SignTransaction SendTransaction GetWallet OpenLanes GetReceipt "
         "ListBlocks Settle OrderCommittee EndEpoch ListEpochs",
-        MEMBERS: "PushBlocks SyncBlocks SignFinal DeliverVouchers "
-        "AskCheckpoints PushCheckpoints ListEpochAccounts",
+        MEMBERS: "PushBlocks SyncBlocks SignFinal DeliverVouchers AskCheckpoints PushCheckpoints ListEpochAccounts",
     },
     "StateService": {OWNER: "ListEvents WatchEvents"},
 }
