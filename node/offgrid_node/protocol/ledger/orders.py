@@ -28,7 +28,7 @@ class Orders:
         self._admins: set[bytes] = set()
 
     def load(self) -> None:
-        self._admins = {key for key, _ in self._draft.committed(ADMINS, b"")}
+        self._admins.update(key for key, _ in self._draft.committed(ADMINS, b""))
         self._orders = {}
         for digest, row in self._draft.committed(ORDERS, b""):
             item = decode_item(row, self._salt)

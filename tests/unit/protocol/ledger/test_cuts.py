@@ -463,7 +463,26 @@ def test_it_waits_for_the_blocks_by_which_its_accounts_come_to_what_was_agreed_o
     assert (behind.machine._epochs.number, behind.balance(PAYEE)) == (1, START_MICRO + 100)
 
 
-def test_behind_a_checkpoint_no_head_goes_back_and_no_block_names_what_is_older() -> None:
+def test_no_block_names_what_lies_behind_the_checkpoint() -> None:
+    bench = Ending()
+    bench.push(*(bench.block(name_of(number), Wish()) for number in range(100, 160)))
+    ballot = honest_ballot(bench)
+    cut = bench.proposal()
+    bench.says(W1, cut)
+    bench.finish_cut(digest_of_cut(cut), ballot)
+    chains, heights = bench.machine._chains, {head.author: head.height for head in cut.heads}
+    assert len(heights) > 60
+    for amount in (5, 6, 7):
+        bench.transfer(amount)
+        bench.wait(10)
+    own, newest = bench.settings.account, chains.author(bench.settings.account).height
+    headers = [each.header for height in range(1, newest + 1) if (each := chains.header_at(own, height)) is not None]
+    parents = [chains.header_of(digest) for each in headers if each.epoch == 1 for digest in each.parents]
+    assert [each for each in headers if each.epoch == 1]
+    assert all(each.header.height > heights.get(each.header.author, 0) for each in parents if each is not None)
+
+
+def test_no_head_goes_back_behind_a_checkpoint() -> None:
     bench = Ending()
     bench.says(PAYEE, bench.tx(PAYEE))
     bench.says(W3, Wish())
@@ -473,17 +492,9 @@ def test_behind_a_checkpoint_no_head_goes_back_and_no_block_names_what_is_older(
     bench.says(OWNER, bench.tx())
     bench.finish_cut(digest_of_cut(cut), ballot)
     bench.transfer(5)
-    chains, heights = bench.machine._chains, {head.author: head.height for head in cut.heads}
-    newest = chains.header_of(chains.author(bench.settings.account).digest)
-    assert newest is not None
-    assert newest.header.epoch == 1
-    for digest in newest.header.parents:
-        parent = chains.header_of(digest)
-        assert parent is not None
-        assert parent.header.height > heights.get(parent.header.author, 0)
     cuts = bench.machine._turning._cuts
     below = next(head for head in cut.heads if head.height > 1)
-    held = chains.header_at(below.author, below.height - 1)
+    held = bench.machine._chains.header_at(below.author, below.height - 1)
     assert held is not None
     with pytest.raises(NotYet, match="was at height"):
         cuts.check(with_heads(bench.proposal(), Base(below.author, below.height - 1, held.digest)))

@@ -15,7 +15,9 @@ from offgrid_node.protocol.ledger.blocks import seal_block
 from offgrid_node.protocol.ledger.commands import EndEpoch, OrderCommittee
 from offgrid_node.protocol.ledger.items import Seen
 from offgrid_node.protocol.ledger.receipts import Final, least
-from offgrid_node.protocol.ledger.tables import SEALS, number_key
+from offgrid_node.protocol.ledger.tables import LEARN_KEY, META, SEALS, number_key
+from offgrid_node.storage.memory import MemoryStore
+from offgrid_node.storage.store import Batch
 from offgrid_tools.ledgersim.keys import FEE, SALT, START_MICRO, Key
 
 EQUAL = tuple((place, 1_000) for place in range(4))
@@ -289,6 +291,32 @@ def test_a_node_started_anew_after_each_step_comes_to_the_same() -> None:
             world.greet(world.nodes[place])
         world.run(200)
     ended(world)
+
+
+def test_a_witness_restored_from_an_epoch_that_is_over_learns_what_it_said_since_and_speaks() -> None:
+    world = EpochWorld()
+    works(world)
+    restored = world.nodes[3]
+    rows = MemoryStore()
+    writes = {(table, key): value for table in restored.store.tables for key, value in restored.store.scan(table)}
+    rows.commit(Batch(writes={**writes, (META, LEARN_KEY): b"\1"}))
+    world.end(0, 1, 2, 3)
+    world.run(2_500)
+    works(world)
+    restored.store, restored.sent = rows, 0
+    restored.restart()
+    restored.cut_off = True
+    world.run(100)
+    world.join(restored)
+    ended(world)
+    assert restored.machine.muted_why, "nobody has shown it what it holds"
+    world.greet(restored)
+    world.run(3_000)
+    assert not restored.machine.muted_why
+    world.nodes[2].cut_off = True
+    world.pay(4, 5, 7)
+    world.run(1_000)
+    assert world.nodes[0].balance(world.names[5]) == START_MICRO + 21
 
 
 def test_one_that_joins_after_three_epochs_takes_in_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
