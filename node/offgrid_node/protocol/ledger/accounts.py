@@ -8,6 +8,7 @@ checked the funds before a transaction became final, so a credit that is final a
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -17,6 +18,8 @@ from offgrid_node.protocol.ledger.records import LedgerGenesis, Tx
 from offgrid_node.protocol.ledger.tables import ACCOUNTS, BEFORE, META, TOTALS_KEY, number_key
 
 HELD_MAX = 65_536  # accounts in memory; all are in their rows
+BALANCE_AND_SEQ = 16  # bytes of a row
+_UNTOUCHED = bytes(BALANCE_AND_SEQ)
 
 
 @dataclass(slots=True)
@@ -120,11 +123,11 @@ class Accounts:
         self.totals_changed = True
         self.changes += 1
 
-    def all(self) -> dict[bytes, Account]:
-        """Every account that has had money, as it stands: this reads all rows."""
-        found = {account: Account.decode(row) for account, row in self._draft.committed(ACCOUNTS, b"")}
-        found.update(self._held)
-        return {account: held for account, held in found.items() if not held.untouched}
+    def rows(self, changed: Mapping[bytes, Account]) -> dict[bytes, bytes]:
+        """The rows of all accounts that have had money, as they stand but for these: this reads all that there are."""
+        found = dict(self._draft.committed(ACCOUNTS, b""))
+        found.update((account, held.encode()) for account, held in (self._held | dict(changed)).items())
+        return {account: row for account, row in found.items() if row[:BALANCE_AND_SEQ] != _UNTOUCHED}
 
     def skip(self, account: bytes, seq: int, digest: bytes) -> None:
         """The account's next slot ends with the no-op of this digest: nothing moves."""

@@ -11,7 +11,7 @@ What does not hold yet may hold later, for blocks are on their way: a reason is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from offgrid.v1 import ledger_pb2
@@ -44,6 +44,7 @@ from offgrid_node.protocol.ledger.transactions import Transactions
 CUT_BYTES_MAX = BLOCK_BYTES_MAX - 16 * 1024  # what is said in the same step has room beside it
 TARGET_BYTES_MAX = CUT_BYTES_MAX * 3 // 4
 COUNT_MAX = 2**16 - 1
+SIGN = 0x80  # in the first byte of an account's row
 
 
 class NotYet(Exception):
@@ -54,7 +55,6 @@ class NotYet(Exception):
 class Outcome:
     """What all accounts come to by a cut, rewards included; `fees_micro` are those of which they are paid."""
 
-    changed: Mapping[bytes, Account]
     fees_micro: int
     root: bytes
     count: int
@@ -134,10 +134,10 @@ class Cuts:
         for node, amount in shares.items():
             if amount:
                 account(node_id_bytes(node)).balance_micro += amount
-        everybody = self._accounts.all() | {name: each for name, each in changed.items() if not each.untouched}
-        overdrawn = next((name for name, each in everybody.items() if each.balance_micro < 0), None)
-        rows = [name + everybody[name].encode() for name in sorted(everybody)]
-        return Outcome(changed, fees, accounts_root(rows, self._salt), len(rows), overdrawn)
+        rows = self._accounts.rows(changed)
+        overdrawn = next((name for name, row in rows.items() if row[0] & SIGN), None)
+        leaves = [name + rows[name] for name in sorted(rows)]
+        return Outcome(fees, accounts_root(leaves, self._salt), len(rows), overdrawn)
 
     def rest(self, target: Target) -> list[tuple[int, bytes]]:
         """The slots of a target that are not final here. Raises NotYet where it does not begin or end there."""
