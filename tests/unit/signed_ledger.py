@@ -14,6 +14,7 @@ from offgrid.client.papers import document
 from offgrid.v1 import ledger_pb2, mesh_pb2
 from offgrid_node.keys import NodeKey
 from offgrid_node.protocol.ids import node_id_bytes
+from offgrid_node.protocol.ledger.checkpoints import Checkpoint, cut_account
 from offgrid_node.protocol.ledger.committee import Committee
 from offgrid_node.protocol.ledger.receipts import Final, LightReceipt, least
 from offgrid_node.protocol.ledger.records import GENESIS_KIND, LedgerGenesis, Tx, encode_meta
@@ -32,10 +33,35 @@ TX = Tx(
 )  # fmt: skip
 
 
-def papers_of(ledger: LedgerGenesis = LEDGER, **made: Any) -> dict[str, Any]:
+def papers_of(ledger: LedgerGenesis = LEDGER, epochs: Sequence[ledger_pb2.Epoch] = (), **made: Any) -> dict[str, Any]:
     """As `offgrid ledger genesis` writes them; the root vouches for everybody."""
     genesis, proofs = opened(ledger, **made)
-    return document(genesis, proofs.__getitem__)
+    return document(genesis, epochs, proofs.__getitem__)
+
+
+def epoch_of(
+    *sealed: NodeKey,
+    then: Sequence[NodeKey],
+    number: int = 0,
+    previous: bytes = b"",
+    ledger: LedgerGenesis = LEDGER,
+    salt: bytes = GENESIS.salt,
+) -> ledger_pb2.Epoch:
+    """One that has ended, sealed by these; `then` witness the next."""
+    root, zeros = ledger.digest(salt), bytes(32)
+    witnesses = tuple((key.node_id, 1_000) for key in then)
+    body = Checkpoint(root, number, previous or root, zeros, 1, 10**9, 0, zeros, zeros, zeros, witnesses, 7)
+    digest = body.digest(salt)
+    final = Final(root, cut_account(root, number, salt), 0, digest, number).digest(salt)
+    return ledger_pb2.Epoch(
+        epoch=number,
+        checkpoint=digest,
+        body=body.encode(),
+        next_witnesses=[ledger_pb2.Witness(node_id=node) for node, _ in witnesses],
+        sealed=[ledger_pb2.Witness(node_id=key.node_id) for key in sealed],
+        seals=[key.sign(final) for key in sealed],
+        is_sealed=True,
+    )
 
 
 def opened(
@@ -68,12 +94,17 @@ def opened(
 
 
 def receipt_of(
-    *keys: NodeKey, tx: Tx = TX, ledger: LedgerGenesis = LEDGER, mesh: Genesis = GENESIS, epoch: int = 0
+    *keys: NodeKey,
+    tx: Tx = TX,
+    ledger: LedgerGenesis = LEDGER,
+    mesh: Genesis = GENESIS,
+    epoch: int = 0,
+    committee: Committee | None = None,
 ) -> LightReceipt:
     """By the first of these that are enough."""
     final = Final(ledger.digest(mesh.salt), tx.src, tx.seq, tx.digest(mesh.salt), epoch)
     digest = final.digest(mesh.salt)
-    committee = Committee(ledger.witnesses)
+    committee = committee or Committee(ledger.witnesses)
     made = {committee.bit_of(node_id_bytes(key.node_id)): key.sign(digest) for key in keys}
     found = least(committee, made, epoch)
     return found or LightReceipt(epoch, sum(made), tuple(made[bit] for bit in sorted(made)))

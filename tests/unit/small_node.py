@@ -465,6 +465,9 @@ class SmallNode:
     def on_GetGenesis(self, request):
         return self.ledger_genesis
 
+    def on_ListEpochs(self, request):
+        return ledger_pb2.ListEpochsResponse()
+
     def on_OpenLedger(self, request):
         genesis = ledger_pb2.GetGenesisResponse(
             mesh="home",

@@ -94,10 +94,10 @@ def verify(file: str, tx: str, papers: str, mesh: str) -> int:
 )
 @common
 def genesis(output: str) -> None:
-    """Write the ledger's papers: its genesis, and what shows whose keys the witnesses' are.
+    """Write the ledger's papers: its genesis, its checkpoints, and what shows whose keys the witnesses' are.
 
-    With them, and the mesh's id, anybody checks light receipts without a node: `offgrid tx verify-receipt`. They stay
-    good until a witness' key is replaced.
+    With them, and the mesh's id, anybody checks light receipts without a node: `offgrid tx verify-receipt`. They are
+    good for receipts of the epochs that they have, until a witness' key is replaced.
     """
     import json
 
@@ -106,7 +106,7 @@ def genesis(output: str) -> None:
 
     client = settings().connect()
     try:
-        papers = document(client.ledger.genesis(), client.mesh.proof)
+        papers = document(client.ledger.genesis(), client.ledger.epochs(), client.mesh.proof)
     except ValueError as error:
         raise OffgridError("FAILED_PRECONDITION", "LedgerNotOpen", str(error)) from error
     text = json.dumps(papers, indent=None if settings().json else 2, ensure_ascii=True)

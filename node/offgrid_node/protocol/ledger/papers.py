@@ -1,10 +1,10 @@
 """A ledger's papers: the file by which whoever trusts a mesh's root, and nothing else, checks light receipts.
 
 The file is the JSON that `offgrid.client.papers` writes. Nothing in it is believed (mesh/documents.py): the root, or an
-admin that it named, vouches for each witness' keys; the ledger's genesis, which names the witnesses, is signed by an
-admin of the mesh. What it cannot show is which mesh is meant: who checks it compares the mesh id with one that he
-knows. Nor can it show when a witness signed, so each of its keys so far counts, as in a job's receipt
-(jobs/evidence.py).
+admin that it named, vouches for each witness' keys; the ledger's genesis, which names the first witnesses, is signed by
+an admin of the mesh, and each checkpoint, which names the next ones, is sealed by those of its epoch. What it cannot
+show is which mesh is meant: who checks it compares the mesh id with one that he knows. Nor can it show when a witness
+signed, so each of its keys so far counts, as in a job's receipt (jobs/evidence.py).
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from offgrid_node.protocol.effects import Verifier
+from offgrid_node.protocol.ids import node_id_bytes
+from offgrid_node.protocol.ledger.checkpoints import Checkpoint, Witnesses, cut_account
 from offgrid_node.protocol.ledger.committee import Committee
 from offgrid_node.protocol.ledger.receipts import PREFIX, Final, LightReceipt, receipt_of_text
 from offgrid_node.protocol.ledger.records import GENESIS_KIND, TX_KIND, LedgerGenesis, Tx
@@ -24,6 +26,8 @@ from offgrid_node.protocol.mesh.documents import (
     Problem,
     Wrong,
     blaming,
+    check_names,
+    each,
     hex_of,
     parsed,
     part_of,
@@ -40,8 +44,9 @@ from offgrid_node.protocol.signing import digest_of, signed_by
 
 VERSION = 1
 FORM, TX_FORM = "offgrid_ledger", "offgrid_transaction"
-PARTS = ("mesh", "genesis", "issuer", "witnesses")
-PAPERS_BYTES_MAX = 4 * 1024 * 1024  # 64 witnesses, each with the longest records and many keys, have some 2 MB
+PARTS = ("mesh", "genesis", "issuer", "epochs", "witnesses")
+PAPERS_BYTES_MAX = 16 * 1024 * 1024  # 64 witnesses with the longest records have some 2 MB; an epoch 1 to 8 kB
+EPOCHS_MAX, WITNESSES_EVER_MAX = 16_384, 1_024
 TX_BYTES_MAX = 64 * 1024
 
 
@@ -51,6 +56,7 @@ class Papers:
 
     salt: bytes
     genesis: LedgerGenesis
+    committees: Sequence[Witnesses]  # by epoch, as far as these go
     witnesses: Mapping[str, Vouched]
     mesh_id: str
     mesh_name: str
@@ -133,14 +139,22 @@ def read_papers(data: bytes, verify: Verifier, *, mesh: str = "") -> Papers:
     whole = parsed(data, FORM, VERSION, PARTS, PAPERS_BYTES_MAX)
     root = read_root(part_of(whole, "mesh", dict), verify, mesh)
     genesis = _genesis(whole, root, verify)
+    epochs = each(whole["epochs"], "epochs", EPOCHS_MAX, _ended)
+    committees = [genesis.witnesses, *(ended.checkpoint.witnesses for ended in epochs)]
+    named = dict.fromkeys(node for witnesses in committees for node, _ in witnesses)
     parts = typed(whole["witnesses"], "witnesses", list)
-    if len(parts) != len(genesis.witnesses):
-        raise Wrong("witnesses", f"{len(parts)}, but the genesis names {len(genesis.witnesses)}")
+    if len(parts) != len(named) or len(named) > WITNESSES_EVER_MAX:
+        what = f"{len(parts)}, but the genesis and the checkpoints name {len(named)}"
+        raise Wrong("witnesses", f"{what}; at most {WITNESSES_EVER_MAX} are possible")
     witnesses = {
         node: _member(part, f"witnesses[{place}]", root, node, verify)
-        for place, ((node, _), part) in enumerate(zip(genesis.witnesses, parts, strict=True))
+        for place, (node, part) in enumerate(zip(named, parts, strict=True))
     }
-    return Papers(root.genesis.salt, genesis, witnesses, root.genesis.mesh_id, root.genesis.mesh_name)
+    papers = Papers(
+        root.genesis.salt, genesis, committees, witnesses, root.genesis.mesh_id, root.genesis.mesh_name
+    )  # fmt: skip
+    _check_epochs(papers, epochs, verify)
+    return papers
 
 
 def _genesis(whole: Mapping[str, Any], root: Root, verify: Verifier) -> LedgerGenesis:
@@ -155,6 +169,46 @@ def _genesis(whole: Mapping[str, Any], root: Root, verify: Verifier) -> LedgerGe
     return genesis
 
 
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    """An epoch's end: its checkpoint, and signatures of witnesses of that epoch by node."""
+
+    checkpoint: Checkpoint
+    seals: Mapping[str, bytes]
+
+
+def _ended(value: object, name: str) -> _Ended:
+    part = typed(value, name, dict)
+    check_names(part, name, ("checkpoint", "seals"))
+    body = hex_of(part["checkpoint"], f"{name}.checkpoint")
+    checkpoint = blaming(f"{name}.checkpoint", lambda: Checkpoint.decode(body))
+    seals = typed(part["seals"], f"{name}.seals", dict)
+    return _Ended(checkpoint, {node: hex_of(seal, f"{name}.seals.{node}") for node, seal in seals.items()})
+
+
+def _check_epochs(papers: Papers, epochs: Sequence[_Ended], verify: Verifier) -> None:
+    """Each checkpoint follows the one before it, the first one the genesis, and witnesses of the epoch that it ends,
+    one of whom is honest, have sealed it: so the next epoch's are whom it names."""
+    ledger = previous = papers.genesis.digest(papers.salt)
+    for number, ended in enumerate(epochs):
+        name, body = f"epochs[{number}]", ended.checkpoint
+        if (body.ledger, body.epoch, body.previous) != (ledger, number, previous):
+            raise Wrong(f"{name}.checkpoint", "it does not follow the one before it, or is another ledger's")
+        digest, committee = body.digest(papers.salt), Committee(papers.committees[number])
+        final = Final(ledger, cut_account(ledger, number, papers.salt), 0, digest, number).digest(papers.salt)
+        mask = 0
+        for node, seal in ended.seals.items():
+            if not committee.weight_of(node):
+                raise Wrong(f"{name}.seals", f"{node[:64]} did not witness epoch {number}")
+            if not signed_by(papers.witnesses[node].keys, final, seal, verify):
+                raise Wrong(f"{name}.seals", f"the signature of {node} is not for this checkpoint, or not by its key")
+            mask |= committee.bit_of(node_id_bytes(node))
+        if not committee.one_is_honest(mask):
+            weight, needed = decimal(committee.weight(mask)), decimal(committee.honest_milli)
+            raise Wrong(f"{name}.seals", f"they weigh {weight}; {needed} or more are needed, so that one is honest")
+        previous = digest
+
+
 def _member(value: object, name: str, root: Root, node: str, verify: Verifier) -> Vouched:
     return read_member(typed(value, name, dict), name, root, node, verify)
 
@@ -166,11 +220,11 @@ def _unsaid(
     light: LightReceipt, final: Final, papers: Papers, said: list[tuple[str, int]], verify: Verifier
 ) -> list[Problem]:
     """What is missing for the receipt to prove that; `said` gets who has signed."""
-    committee, weights = Committee(papers.genesis.witnesses), dict(papers.genesis.witnesses)
-    if light.epoch != papers.genesis.epoch:
-        return [
-            Problem("receipt", f"it is of epoch {light.epoch}, these papers are those of epoch {papers.genesis.epoch}")
-        ]
+    if light.epoch >= len(papers.committees):
+        what = f"it is of epoch {light.epoch}, these papers end with epoch {len(papers.committees) - 1}"
+        return [Problem("receipt", f"{what}: offgrid ledger genesis writes newer ones")]
+    witnesses = papers.committees[light.epoch]
+    committee, weights = Committee(witnesses), dict(witnesses)
     if light.witnesses & ~committee.all:
         named, there = light.witnesses.bit_length(), len(weights)
         return [Problem("receipt", f"it names witness {named}, the ledger has {there}: is it of another ledger?")]

@@ -157,7 +157,7 @@ class EpochReads:
         body, salt = Checkpoint.decode(row.body), self._directory().salt
         witnesses, digest = self._surveys.witnesses_of(number) or (), body.digest(salt)
         shares, left = rewards(body.fees_micro, witnesses) if witnesses else ({}, body.fees_micro)
-        committee, sealed = Committee(witnesses), {*self._sealed(body, digest)}
+        committee, sealed = Committee(witnesses), dict(self._sealed(body, digest))
         mask = sum(committee.bit_of(node_id_bytes(node)) for node in sealed)
         return ledger_pb2.Epoch(
             epoch=number,
@@ -177,9 +177,11 @@ class EpochReads:
             sealed=self._named(witnesses, sealed),
             is_sealed=bool(mask) and committee.one_is_honest(mask),
             order=body.order if any(body.order) else b"",
+            next_witnesses=self._named(body.witnesses),
+            seals=[sealed[node] for node, _ in witnesses if node in sealed],
         )
 
-    def _sealed(self, body: Checkpoint, digest: bytes) -> Iterator[str]:
+    def _sealed(self, body: Checkpoint, digest: bytes) -> Iterator[tuple[str, bytes]]:
         """Whose signature holds: rows have what came in blocks, where it was not checked."""
         directory = self._directory()
         final = Final(body.ledger, cut_account(body.ledger, body.epoch, directory.salt), 0, digest, body.epoch)
@@ -189,7 +191,7 @@ class EpochReads:
             if seal[:DIGEST_BYTES] == digest and signed_by(
                 directory.keys(node), signed, seal[DIGEST_BYTES:], self._verify
             ):
-                yield node
+                yield node, seal[DIGEST_BYTES:]
 
     def _named(
         self, witnesses: Iterable[tuple[str, int]], only: Iterable[str] | None = None

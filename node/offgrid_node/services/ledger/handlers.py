@@ -69,7 +69,14 @@ class LedgerHandlers:
         self._epochs = EpochReads(runtime.store, self._reads.names, signer, directory, verify)
         self._checks = BlockChecks(directory, verify, bulk)
         self._receipts = Receipts(
-            runtime.store, signer, directory, lambda: self._reads.committee, lambda: self._reads.ledger, verify, calls
+            runtime.store,
+            signer,
+            directory,
+            lambda: self._reads.committee,
+            lambda: self._reads.epoch,
+            lambda: self._reads.ledger,
+            verify,
+            calls,
         )
 
     # ---- the ledger

@@ -1,4 +1,5 @@
-"""Light receipts: this node's signature for what is final here, where it witnesses, and those of others gathered.
+"""Light receipts: this node's signature for what is final here, where it witnesses, and those of others gathered. The
+witnesses of now sign, whenever it became final.
 
 Witnesses are asked, the heaviest first, as many at once as are still needed; whoever does not answer, or not rightly,
 is followed by the next.
@@ -46,17 +47,19 @@ class Receipts:
         signer: Signer,
         directory: Callable[[], Directory],
         committee: Callable[[], Committee],
+        epoch: Callable[[], int],
         ledger: Callable[[], bytes],
         verify: Verifier,
         calls: Calls,
     ) -> None:
         self._store, self._signer, self._directory = store, signer, directory
-        self._committee, self._ledger, self._verify, self._calls = committee, ledger, verify, calls
+        self._committee, self._epoch, self._ledger = committee, epoch, ledger
+        self._verify, self._calls = verify, calls
 
     def sign(self, digest: bytes, muted_why: str) -> ledger_pb2.SignFinalResponse:
         """Raises FailedPrecondition (NoWitness, Muted, NotFinal) and NotFound (TransactionNotFound)."""
         if not self._committee().bit_of(node_id_bytes(self._signer.node_id)):
-            raise FailedPrecondition("this node is no witness of the ledger", reason="NoWitness")
+            raise FailedPrecondition(f"this node is no witness of epoch {self._epoch()}", reason="NoWitness")
         if muted_why:
             raise FailedPrecondition(f"this node signs nothing in the ledger: {muted_why}", reason="Muted")
         value = self._store.get(TXS, digest)
@@ -108,7 +111,7 @@ class Receipts:
 
     def _final(self, body: bytes, digest: bytes) -> Final:
         tx = Tx.decode(body)
-        return Final(self._ledger(), tx.src, tx.seq, digest)
+        return Final(self._ledger(), tx.src, tx.seq, digest, self._epoch())
 
     def _ask(self, node: str, digest: bytes) -> Step[Message]:
         request = ledger_pb2.SignFinalRequest(tx_digest=digest)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -13,9 +14,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from signed_ledger import BOTH, LEDGER, TX, WITNESSES, papers_of, receipt_of, shown, written
+from signed_ledger import BOTH, LEDGER, TX, WITNESSES, epoch_of, papers_of, receipt_of, shown, written
 from signed_receipts import ADMIN, GENESIS, HOST, OTHER, ROOT, follow
 
+from offgrid.v1 import ledger_pb2
 from offgrid_node.keys import NodeKey, verify
 from offgrid_node.protocol.errors import PeerFault
 from offgrid_node.protocol.ids import base32
@@ -186,6 +188,64 @@ def test_of_another_ledgers_witnesses_proves_nothing() -> None:
 
 def test_of_an_epoch_that_the_papers_are_not_for_proves_nothing() -> None:
     assert "it is of epoch 1" in problem(checked(receipt_of(HOST, OTHER, epoch=1)))
+
+
+NEXT = (OTHER, BOTH)  # who witness after the first epoch
+ENDED = epoch_of(HOST, OTHER, then=NEXT)
+
+
+def of_next(*keys: NodeKey) -> LightReceipt:
+    return receipt_of(*keys, epoch=1, committee=Committee(tuple((key.node_id, 1_000) for key in NEXT)))
+
+
+def test_of_an_epoch_by_whom_the_checkpoint_before_it_names() -> None:
+    papers = written(papers_of(epochs=[ENDED]))
+    assert checked(papers=papers).valid
+    verdict = checked(of_next(*NEXT), papers=papers)
+    assert verdict.valid, verdict.problems
+    assert verdict.papers is not None
+    assert [len(witnesses) for witnesses in verdict.papers.committees] == [4, 2]
+
+
+def test_of_an_epoch_by_whom_only_another_one_names_proves_nothing() -> None:
+    papers = written(papers_of(epochs=[ENDED]))
+    of_first = receipt_of(HOST, OTHER, epoch=1)  # by their places in the first committee
+    verdict = checked(of_first, papers=papers)
+    assert {found.what.partition(" is not for ")[2] for found in verdict.problems} == {
+        "this transaction, or not by its key"
+    }
+
+
+@pytest.mark.parametrize(
+    ("ended", "why"),
+    [
+        (epoch_of(HOST, then=NEXT), r"epochs\[0\].seals: they weigh 1.*; 1.334 or more"),
+        (epoch_of(HOST, OTHER, then=NEXT, number=1), r"epochs\[0\].checkpoint: it does not follow"),
+        (epoch_of(HOST, OTHER, then=NEXT, previous=b"p" * 32), r"epochs\[0\].checkpoint: it does not follow"),
+        (epoch_of(HOST, NodeKey(b"z" * 32), then=NEXT), r"epochs\[0\].seals: .* did not witness epoch 0"),
+        (epoch_of(HOST, OTHER, then=NEXT, salt=b"another mesh 16b"), r"epochs\[0\].checkpoint: it does not follow"),
+    ],
+)
+def test_checkpoints_that_do_not_follow_or_that_too_few_have_sealed_prove_nothing(
+    ended: ledger_pb2.Epoch, why: str
+) -> None:
+    found = problem(checked(papers=written(papers_of(epochs=[ended]))))
+    assert re.match(why, found), found
+
+
+def test_a_seal_for_something_else_proves_nothing() -> None:
+    forged = ledger_pb2.Epoch()
+    forged.CopyFrom(ENDED)
+    forged.seals[0] = HOST.sign(bytes(32))
+    found = problem(checked(papers=written(papers_of(epochs=[forged]))))
+    assert "is not for this checkpoint, or not by its key" in found
+
+
+def test_papers_end_before_an_epoch_whose_end_too_few_have_sealed_yet() -> None:
+    young = ledger_pb2.Epoch()
+    young.CopyFrom(ENDED)
+    young.is_sealed = False
+    assert papers_of(epochs=[young])["epochs"] == []
 
 
 def test_swapped_signatures_prove_nothing() -> None:
