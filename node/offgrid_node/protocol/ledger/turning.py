@@ -127,6 +127,8 @@ class Turning:
 
     def on_time(self, now: Now) -> None:
         self._slot.on_time(now.mono_ms)
+        if self._over_ms is not None and self._over_ms <= now.mono_ms:
+            self._over_ms = None  # asked again below, where it matters still
         for what in [what for what, (until_ms, _) in self._refused.items() if until_ms <= now.mono_ms]:
             del self._refused[what]
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 from ledger_bench import OWNER, PAYEE, SELF, W1, W2, W3, Bench, confirm, vote
 
+from offgrid_node.protocol.effects import Woke
 from offgrid_node.protocol.events import AdminChanged
 from offgrid_node.protocol.ids import node_id_bytes
 from offgrid_node.protocol.ledger.checkpoints import (
@@ -18,6 +19,7 @@ from offgrid_node.protocol.ledger.checkpoints import (
     heads_digest,
     targets_digest,
 )
+from offgrid_node.protocol.ledger.commands import EndEpoch
 from offgrid_node.protocol.ledger.cuts import NotYet
 from offgrid_node.protocol.ledger.items import Cut, Double, Fork, OrderItem, Report, Seal, Statement, TxItem, Wish
 from offgrid_node.protocol.ledger.orders import ORDERS_MAX, PER_ISSUER_MAX
@@ -25,7 +27,7 @@ from offgrid_node.protocol.ledger.records import noop_digest
 from offgrid_node.protocol.ledger.recovery import EVIDENCE_MS
 from offgrid_node.protocol.ledger.slots import NOTHING
 from offgrid_node.protocol.ledger.tables import ASIDE, CHECKPOINTS, CUTS, DISPUTES, ORDERS, SEALS, number_key
-from offgrid_node.protocol.ledger.turning import LOOK_MS
+from offgrid_node.protocol.ledger.turning import LONGEST_MS, LOOK_MS
 from offgrid_node.protocol.signing import digest_of
 from offgrid_tools.ledgersim.keys import SALT, START_MICRO, Key, name_of
 
@@ -498,6 +500,20 @@ def test_no_head_goes_back_behind_a_checkpoint() -> None:
     assert held is not None
     with pytest.raises(NotYet, match="was at height"):
         cuts.check(with_heads(bench.proposal(), Base(below.author, below.height - 1, held.digest)))
+
+
+def test_a_witness_that_has_wished_or_must_be_silent_is_not_woken_for_it_again_and_again() -> None:
+    for silence in (lambda bench: bench.ask(EndEpoch()), lambda bench: bench.machine._voice.mute("why")):
+        bench = Ending()
+        item = bench.tx()
+        bench.says(OWNER, item)
+        bench.finish(item)
+        assert bench.machine._turning.deadline_ms() is not None
+        silence(bench)
+        bench.now_ms += LONGEST_MS
+        bench.step(Woke())
+        due = bench.machine._turning.deadline_ms()
+        assert due is None or due > bench.now_ms
 
 
 def test_votes_alone_end_no_epoch_and_what_was_said_of_a_cut_goes_with_its_epoch() -> None:
