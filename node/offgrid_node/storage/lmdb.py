@@ -377,6 +377,14 @@ class LmdbStore:
                 opened = self._usable()
             return verify_environment(opened, self._path)
 
+    def table_bytes(self, table: str) -> int:
+        """Of all pages that hold its rows."""
+        with self._gate, self._usable().env.begin() as txn:
+            db = self._usable().dbs.get(TABLE + table)
+            stat = txn.stat(db) if db is not None else None
+        pages = stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"] if stat is not None else 0
+        return pages * self._usable().page_bytes
+
     def size_bytes(self) -> int:
         with self._gate:
             opened = self._usable()

@@ -18,6 +18,9 @@ from offgrid_tools.bench.ledger_bytes import finality_at_once, receipt_bytes
 from offgrid_tools.bench.ledger_mesh import LANES, WITNESSES, Flood, OurLedger
 from offgrid_tools.bench.ledger_plain import PlainLoop
 from offgrid_tools.bench.ledger_settling import settle_receipts
+from offgrid_tools.bench.ledger_store import FULL as MONTH
+from offgrid_tools.bench.ledger_store import QUICK as MONTH_QUICK
+from offgrid_tools.bench.ledger_store import measure_store
 from offgrid_tools.bench.processes import Meter
 from offgrid_tools.bench.reconciling import ITEMS, ITEMS_QUICK, SEEDS, SEEDS_QUICK, measure_stream
 from offgrid_tools.bench.spreading import FULL, QUICK, measure_spreading
@@ -126,6 +129,7 @@ def sizes(plan: Plan) -> list[Figure]:
         Figure("offline_receipt_bytes", receipt_bytes()),
         *measure_stream(plan.rounds(ITEMS, ITEMS_QUICK), plan.rounds(SEEDS, SEEDS_QUICK)),
         *measure_spreading(QUICK if plan.quick else FULL),
+        measure_store(plan.folder / "month", MONTH_QUICK if plan.quick else MONTH),
     ]
 
 

@@ -127,6 +127,11 @@ class LedgerMachine(Parts):
         return bool(self._genesis_digest)
 
     @property
+    def prunes(self) -> bool:
+        """Whether it is still at work on what lies behind the last checkpoint."""
+        return self._pruning.busy
+
+    @property
     def notices(self) -> list[str]:
         """What an operator should know about the ledger, one sentence each."""
         return list(self._voice.notices)

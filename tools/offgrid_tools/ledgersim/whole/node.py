@@ -37,7 +37,7 @@ from offgrid_node.protocol.ledger.items import Cut, OrderItem
 from offgrid_node.protocol.ledger.machine import LedgerMachine
 from offgrid_node.protocol.ledger.meeting import question_of
 from offgrid_node.protocol.ledger.records import LedgerGenesis, Tx
-from offgrid_node.protocol.ledger.settings import LedgerSettings
+from offgrid_node.protocol.ledger.settings import KEEP_TXS, LedgerSettings
 from offgrid_node.protocol.ledger.slots import Slot
 from offgrid_node.protocol.ledger.snapshots import page_asked
 from offgrid_node.protocol.ledger.sources import HoldTerms, Voucher
@@ -80,6 +80,7 @@ class Node:
         self.store = MemoryStore()
         self.up, self.life = True, 0
         self.skew_us, self.rate = 0, 1_000
+        self.keep_txs = KEEP_TXS
         self.answers: list[Message | Fault] = []
         self.unlocked = False
         self.restored = False
@@ -104,7 +105,13 @@ class Node:
     def start(self) -> None:
         self.up, self._booted_us, self._wake_us = True, self.world.engine.now_us, -1
         self._machine = LedgerMachine(
-            LedgerSettings(Key(self.node_id), SALT, settlement_interval_ms=SETTLE_MS, epoch_ms=self.world.epoch_ms)
+            LedgerSettings(
+                Key(self.node_id),
+                SALT,
+                settlement_interval_ms=SETTLE_MS,
+                epoch_ms=self.world.epoch_ms,
+                keep_txs=self.keep_txs,
+            )
         )
         self._machine.load(self.store, self.now())
         self._plan_wake()
