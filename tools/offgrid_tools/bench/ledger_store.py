@@ -1,11 +1,11 @@
 """What the ledger of a month takes on a witness' disk: real machines of four witnesses and two owners, a real store at
 one of them, epochs that end and are pruned behind.
 
-Days are short here: some transactions, and the end of an epoch. Once more days have gone by than are kept, what there is
-does not grow any more: rows of transactions of the days that are kept, in lists that are joined but for the last day's,
-and blocks of the epoch that it is and the one before. Each is told for one transaction, by the pages that its tables
-take in LMDB, and taken as often as a month has it: 10,000 transactions a day, 30 days, blocks of two. What a node keeps
-of its own jobs and transfers, and its journal, have budgets of their own.
+Days are short here: some transactions, and the end of an epoch. Once more days have gone by than are kept, what there
+is does not grow any more: rows of transactions of the days that are kept, in lists that are joined but for the last
+day's, and blocks of the epoch that it is and the one before. Each is told for one transaction, by the pages that its
+tables take in LMDB, and taken as often as a month has it: 10,000 transactions a day, 30 days, blocks of two. What a
+node keeps of its own jobs and transfers, and its journal, have budgets of their own.
 """
 
 from __future__ import annotations
@@ -70,7 +70,8 @@ def store_of(folder: Path, shape: Shape) -> Kept:
     world = World(1, 4, observers=2)
     node, store = world.nodes[world.names[0]], LmdbStore.open(folder, limit_bytes=LIMIT_BYTES)
     try:
-        node.store, node.keep_txs = store, shape.kept * shape.txs
+        node.store = store  # type: ignore[assignment] # what is asked of it here both can do
+        node.keep_txs = shape.kept * shape.txs
         node.crash()
         node.start()
         world.open()
