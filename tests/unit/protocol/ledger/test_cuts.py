@@ -11,6 +11,7 @@ from ledger_bench import OWNER, PAYEE, SELF, W1, W2, W3, Bench, confirm, vote
 from offgrid_node.protocol.effects import Woke
 from offgrid_node.protocol.events import AdminChanged
 from offgrid_node.protocol.ids import node_id_bytes
+from offgrid_node.protocol.ledger import cuts as rules
 from offgrid_node.protocol.ledger.checkpoints import (
     ORDER_KIND,
     Base,
@@ -463,6 +464,23 @@ def test_it_waits_for_the_blocks_by_which_its_accounts_come_to_what_was_agreed_o
     for witness in (W1, W2, W3):
         behind.says(witness, confirm(item))
     assert (behind.machine._epochs.number, behind.balance(PAYEE)) == (1, START_MICRO + 100)
+
+
+def test_a_cut_is_never_larger_than_a_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of authors that it has no room for the heads stay what they were, and others agree."""
+    bench = Ending()
+    bench.push(*(bench.block(name_of(number), Wish()) for number in range(100, 110)))
+    honest_ballot(bench)
+    monkeypatch.setattr(rules, "CUT_BYTES_MAX", 5 * 68)
+    cut = bench.proposal()
+    assert len(cut.heads) == 5
+    bench.machine._turning._cuts.check(cut)
+    bench.certified(bench.tx())
+    for witness in WITNESSES:
+        bench.says(witness, vote(bench.tx()))
+    monkeypatch.setattr(rules, "TARGET_BYTES_MAX", 60)
+    with pytest.raises(NotYet, match="1 accounts have slots"):
+        bench.proposal()
 
 
 def test_no_block_names_what_lies_behind_the_checkpoint() -> None:
