@@ -28,6 +28,7 @@ from offgrid_node.protocol.merkle import root_of
 from offgrid_node.protocol.signing import digest_of
 
 BLOCK_ITEMS_MAX = 4_096  # and no more statements, however many of them one item makes
+BLOCK_MARKS_MAX = 16  # items that mark a block each: it may be an old one, which has to be read and decoded
 BLOCK_BYTES_MAX = 256 * 1024
 BLOCK_SIGNATURES_MAX = 512  # its author's included: checking one takes 0.05 to 0.5 ms, and each node checks all
 
@@ -90,6 +91,8 @@ def check_read(block: ledger_pb2.Block, signed: SignedHeader, raw: bytes, salt: 
         items = tuple(decode_item(item, salt) for item in block.items)
     except PeerFault as fault:
         raise PeerFault(f"{name}: {fault.message}", reason=fault.reason) from fault
+    if (marks := sum(isinstance(item, Marks) for item in items)) > BLOCK_MARKS_MAX:
+        raise PeerFault(f"{name}: {marks} marks, at most {BLOCK_MARKS_MAX} are allowed", reason="BlockTooLarge")
     if (said := sum(map(said_by, items))) > BLOCK_ITEMS_MAX:
         raise PeerFault(f"{name}: it says {said} things, at most {BLOCK_ITEMS_MAX} are allowed", reason="BlockTooLarge")
     for item in items:

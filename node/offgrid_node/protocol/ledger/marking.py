@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from offgrid.v1 import ledger_pb2
-from offgrid_node.protocol.ledger.blocks import CheckedBlock
+from offgrid_node.protocol.ledger.blocks import BLOCK_MARKS_MAX, CheckedBlock
 from offgrid_node.protocol.ledger.chains import Chains
 from offgrid_node.protocol.ledger.items import Item, Marks, Statement, TxItem, decode_item
 
@@ -100,7 +100,8 @@ class Marking:
             if (where := self._place(item)) is not None:
                 block, place, confirms = where
                 groups.setdefault((block, confirms), []).append(place)
-        many = {group: places for group, places in groups.items() if len(places) > 1}
+        ranked = sorted(groups.items(), key=lambda group: len(group[1]), reverse=True)
+        many = {group: places for group, places in ranked[:BLOCK_MARKS_MAX] if len(places) > 1}
         if not many:
             return [*items]
         rest = [item for item in items if (where := self._place(item)) is None or (where[0], where[2]) not in many]

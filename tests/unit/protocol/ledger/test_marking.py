@@ -10,7 +10,7 @@ from offgrid.v1 import ledger_pb2
 from offgrid_node.protocol.errors import PeerFault
 from offgrid_node.protocol.ids import node_id_bytes
 from offgrid_node.protocol.ledger import marking
-from offgrid_node.protocol.ledger.blocks import BLOCK_ITEMS_MAX, CheckedBlock, check_block
+from offgrid_node.protocol.ledger.blocks import BLOCK_ITEMS_MAX, BLOCK_MARKS_MAX, CheckedBlock, check_block
 from offgrid_node.protocol.ledger.items import PLACES_BYTES_MAX, Item, Marks, Statement, decode_item
 from offgrid_node.protocol.ledger.machine import LedgerMachine
 from offgrid_node.protocol.ledger.tables import LOG
@@ -59,6 +59,14 @@ def test_a_block_says_no_more_than_its_items_could_however_few_they_are() -> Non
         check_block(ledger_pb2.Block.FromString(more.raw), SALT, holds)
 
 
+def test_a_block_marks_no_more_than_so_many_blocks() -> None:
+    bench = Bench()
+    marks = [Marks(False, bytes([number]) * 32, b"\x01") for number in range(BLOCK_MARKS_MAX + 1)]
+    check_block(ledger_pb2.Block.FromString(bench.block(W1, *marks[1:]).raw), SALT, holds)
+    with pytest.raises(PeerFault, match="17 marks, at most 16"):
+        check_block(ledger_pb2.Block.FromString(bench.block(W1, *marks).raw), SALT, holds)
+
+
 # ---- what a node says
 
 
@@ -89,6 +97,18 @@ def test_what_came_long_ago_is_named_one_by_one(monkeypatch: pytest.MonkeyPatch)
     for witness in (W1, W2):
         bench.says(witness, marks, Marks(True, block.digest, b"\x03"))
     assert bench.balance(PAYEE) == START_MICRO - FEE, "what others mark is read from the log"
+
+
+def test_of_more_blocks_than_one_may_mark_it_marks_those_of_which_there_is_most_to_say(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(marking, "BLOCK_MARKS_MAX", 1)
+    bench = Bench()
+    two = bench.block(W1, bench.tx(W1), bench.tx(W2))
+    three = bench.block(OWNER, bench.tx(OWNER), bench.tx(PAYEE), bench.tx(W3))
+    bench.push(two, three)
+    said = [item for each in own_blocks(bench) for item in each.items]
+    assert said == [vote(bench.tx(W1)), vote(bench.tx(W2)), Marks(False, three.digest, b"\x07")]
 
 
 def test_a_step_that_marks_more_than_a_block_may_say_makes_more_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
