@@ -105,6 +105,9 @@ class Judge:
     def entered(self, author: bytes, body: Checkpoint, accounts: Mapping[bytes, Account]) -> None:
         """An honest node has ended an epoch with this, durably; its accounts then."""
         self._standing[author] = body.epoch + 1
+        rows = [name + accounts[name].encode() for name in sorted(accounts)]
+        if (body.accounts, body.count) != (accounts_root(rows, SALT), len(rows)):
+            raise Broken(f"{base32(author)} ended epoch {body.epoch} with other accounts than its checkpoint says")
         if body.epoch < len(self.checkpoints):
             if self.checkpoints[body.epoch] != body:
                 raise Broken(f"epoch {body.epoch} has two ends, the second one at {base32(author)}")
@@ -131,6 +134,9 @@ class Judge:
     def certified(self, place: Place) -> list[Certificate]:
         """What a quorum has voted for there in the newest epoch, though no node may know it yet."""
         return self._votings[-1].certified(place)
+
+    def ballot_of_the_end(self, epoch: int) -> int:
+        return self._votings[epoch].ballot_of_the_end
 
     def committee(self, epoch: int) -> Committee:
         return Committee(self._votings[epoch].witnesses)
@@ -196,9 +202,6 @@ class Judge:
 
     def _check_accounts(self, author: bytes, body: Checkpoint, accounts: Mapping[bytes, Account]) -> None:
         what = f"epoch {body.epoch} ended at {base32(author)}"
-        rows = [name + accounts[name].encode() for name in sorted(accounts)]
-        if (body.accounts, body.count) != (accounts_root(rows, SALT), len(rows)):
-            raise Broken(f"{what} with other accounts than its checkpoint says")
         for name, each in accounts.items():
             if each.balance_micro != self.balances.get(name, 0) or each.next_seq != self._next.get(name, 0):
                 raise Broken(f"{what} with an account of {base32(name)} that what is final does not come to")

@@ -66,6 +66,11 @@ class Voting:
 
     # ---- questions
 
+    @property
+    def ballot_of_the_end(self) -> int:
+        """The highest at which an honest witness has spoken of the epoch's end."""
+        return max((ballot for (_, account, _), ballot in self._promised.items() if account == self.cut), default=0)
+
     def certified(self, place: Place) -> list[Certificate]:
         """What a quorum has voted for there, though no node may know it yet."""
         return self._certified.get(place, [])

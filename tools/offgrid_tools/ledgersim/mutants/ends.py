@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from offgrid_node.protocol.ledger import turning
+from offgrid_node.protocol.ledger.accounts import Accounts
 from offgrid_node.protocol.ledger.cut_slot import CutSlot
 from offgrid_node.protocol.ledger.cuts import Cuts, NotYet
 from offgrid_node.protocol.ledger.epochs import Epochs
@@ -46,12 +47,12 @@ def _of_before(sound: Sound) -> Sound:
     return lambda self, witnesses, previous: sound(self, self.witnesses or witnesses, previous)
 
 
-def _twice(sound: Sound) -> Sound:
-    def rewards(fees_micro: int, witnesses: Any) -> Any:
-        shares, left = sound(fees_micro, witnesses)
-        return {node: 2 * share for node, share in shares.items()}, left
+def _out_of_nothing(sound: Sound) -> Sound:
+    def credit(self: Any, name: bytes, amount_micro: int) -> None:
+        sound(self, name, amount_micro)
+        self.totals.fees_micro += amount_micro
 
-    return rewards
+    return credit
 
 
 def _all_to_the_first(sound: Sound) -> Sound:
@@ -164,7 +165,9 @@ MUTANTS: dict[str, Planted] = {
         level="whole",
     ),
     "rewards-twice": Planted(
-        "witnesses get the fees of an epoch twice", (Patch(turning, "rewards", _twice),), level="whole"
+        "what witnesses get for an epoch stays among the fees",
+        (Patch(Accounts, "credit", _out_of_nothing),),
+        level="whole",
     ),
     "rewards-unweighed": Planted(
         "the first witness gets all the fees of an epoch",

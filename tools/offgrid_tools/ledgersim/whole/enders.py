@@ -15,8 +15,6 @@ from offgrid_node.protocol.signing import digest_of
 from offgrid_tools.ledgersim.keys import SALT, Key
 from offgrid_tools.ledgersim.whole.world import World
 
-BALLOTS = (1, 1, 1, 2, 3)
-
 
 def sign_order(ledger: bytes, issuer: str, epoch: int, witnesses: Witnesses, created_us: int) -> OrderItem:
     order = Order(ledger, node_id_bytes(issuer), 0, epoch, witnesses, created_us)
@@ -30,18 +28,21 @@ def words_of_the_end(world: World, liar: str) -> list[Item]:
     rng, epoch = world.rng, world.epoch
     ledger = world.genesis.digest(SALT)
     account = cut_account(ledger, epoch, SALT)
+    committee = world.judge.committee(epoch)
     words: list[Item] = [Wish()] if rng.random() < 0.5 else []
-    if rng.random() < 0.3 and (cut := _wrong(world)) is not None:
+    if rng.random() < 0.5 and (cut := _wrong(world)) is not None:
         world.cuts.setdefault(epoch, {})[cut.checkpoint.digest(SALT)] = cut
         words.append(cut)
     known = [*world.cuts.get(epoch, {})]
-    for _ in range(rng.randrange(0, 4)):
-        ballot = rng.choice(BALLOTS)
-        if known and rng.random() < 0.6:
-            words.append(Statement(rng.random() < 0.3, account, 0, ballot, rng.choice(known)))
-        else:
+    top = world.judge.ballot_of_the_end(epoch)
+    for ballot in {max(1, top): None, top + 1: None, 1: None}:
+        leads = committee.leader_of(account, 0, ballot) == committee.bit_of(node_id_bytes(liar))
+        if rng.random() < 0.5:
             at = rng.randrange(1, ballot) if ballot > 1 and known and rng.random() < 0.5 else 0
             words.append(Report(account, 0, ballot, at, rng.choice(known) if at else bytes(32)))
+        if known and (leads or rng.random() < 0.3):
+            digest = known[-1] if leads else rng.choice(known)
+            words += [Statement(confirms, account, 0, ballot, digest) for confirms in (False, True)]
     if rng.random() < 0.1:
         digest = rng.choice([*known, rng.randbytes(32)])
         final = Final(ledger, account, 0, digest, epoch)

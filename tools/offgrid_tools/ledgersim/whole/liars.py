@@ -23,6 +23,7 @@ from offgrid_tools.ledgersim.keys import FEE, SALT, Key, sign_tx
 from offgrid_tools.ledgersim.whole.enders import words_of_the_end
 from offgrid_tools.ledgersim.whole.world import World
 
+END_ODDS = 0.2  # how often it speaks of the epoch's end
 TXS_MAX = 32  # of one slot: what one says of all of them fits into a block
 
 
@@ -94,6 +95,8 @@ class Liar:
         self.world.after(rng.randrange(100, 1_000) * self.world.slowness, self.tick)
         if rng.random() < 0.2:
             self._gossip()
+        if rng.random() < END_ODDS:
+            self._tell(words_of_the_end(self.world, self.name), [*self.world.nodes], epoch=self.world.epoch)
         if self.accomplice is not None and rng.random() < 0.7:
             self._tear(self.accomplice)
             return
@@ -101,8 +104,6 @@ class Liar:
             self._show_two_faces()
             return
         items = [*self._statements(), *self._words_above()]
-        if self.world.ending and rng.random() < 0.5:
-            items = [*words_of_the_end(self.world, self.name), *items]
         if self.equivocates and rng.random() < 0.3:
             pair = [self._tx(rng.randrange(1, rng.choice((900_000, 3_000_000)))) for _ in range(2)]
             if rng.random() < 0.5:  # on two branches, to two halves
@@ -186,13 +187,27 @@ class Liar:
         self._txs.setdefault((self.own, seq), {})[item.digest] = item
         return item
 
-    def _tell(self, items: list[Item], to: list[str], tip: tuple[int, bytes] | None = None) -> None:
+    def _tell(
+        self, items: list[Item], to: list[str], tip: tuple[int, bytes] | None = None, epoch: int | None = None
+    ) -> None:
+        if not items:
+            return
         rng = self.world.rng
         height, prev = tip or (rng.choice(self._tips) if self.forks else self._tips[-1])
         parents = tuple({block.digest: 0 for block in rng.sample([*self._blocks.values()], min(2, len(self._blocks)))})
         parents = tuple(parent for parent in parents if parent != prev)
         now_us = self.world.now().utc_us
-        block = seal_block(self.own, height + 1, prev, parents, items, now_us, self.key, SALT, epoch=self._epoch())
+        block = seal_block(
+            self.own,
+            height + 1,
+            prev,
+            parents,
+            items,
+            now_us,
+            self.key,
+            SALT,
+            epoch=self._epoch() if epoch is None else epoch,
+        )
         if not self.forks:
             self._tips = [(height + 1, block.digest)]
         else:
