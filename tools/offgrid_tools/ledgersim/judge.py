@@ -102,17 +102,17 @@ class Judge:
         if self.final.get((tx.src, tx.seq)) in (None, digest):
             raise Broken(f"{node} called void, and nothing else is final in slot {tx.seq} of {base32(tx.src)}")
 
-    def entered(self, author: bytes, body: Checkpoint, accounts: Mapping[bytes, Account]) -> None:
-        """An honest node has ended an epoch with this, durably; its accounts then."""
+    def entered(self, author: bytes, body: Checkpoint, accounts: Mapping[bytes, Account] | None) -> None:
+        """An honest node has ended an epoch with this, durably; its accounts then, unless it has ended a later one with it."""
         self._standing[author] = body.epoch + 1
-        rows = [name + accounts[name].encode() for name in sorted(accounts)]
-        if (body.accounts, body.count) != (accounts_root(rows, SALT), len(rows)):
+        rows = [name + accounts[name].encode() for name in sorted(accounts)] if accounts is not None else []
+        if accounts is not None and (body.accounts, body.count) != (accounts_root(rows, SALT), len(rows)):
             raise Broken(f"{base32(author)} ended epoch {body.epoch} with other accounts than its checkpoint says")
         if body.epoch < len(self.checkpoints):
             if self.checkpoints[body.epoch] != body:
                 raise Broken(f"epoch {body.epoch} has two ends, the second one at {base32(author)}")
             return
-        if body.epoch != len(self.checkpoints):
+        if body.epoch != len(self.checkpoints) or accounts is None:
             raise Broken(f"{base32(author)} ended epoch {body.epoch}, and the one before has no end")
         self._check_end(author, body, self._votings[-1])
         if (body.supply_micro, body.fees_micro) != (self._supply_micro, self.fees_micro):

@@ -137,15 +137,12 @@ MUTANTS: dict[str, Planted] = {
         level="whole",
     ),
     "order-of-anybody": Planted(
-        "whoever orders a committee is obeyed", (Patch(Orders, "_has_force", never(True)),), level="whole"
+        "whoever orders a committee is obeyed", (Patch(Orders, "has_force", never(True)),), level="whole"
     ),
     "root-unchecked": Planted(
         "an epoch is entered with whatever the accounts come to",
         (Patch(Turning, "_enter", _whatever_it_comes_to),),
         level="whole",
-    ),
-    "targets-left-open": Planted(
-        "what a cut takes in does not end", (Patch(Witness, "end_by_cut", never(None)),), level="whole"
     ),
     "old-epoch-counts": Planted(
         "what is said in an epoch that is over counts", (Patch(Epochs, "bit_of", _any_epoch),), level="whole"

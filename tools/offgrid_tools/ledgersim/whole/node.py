@@ -214,7 +214,8 @@ class Node:
         self._judge(events, said, epoch, by_cut=bool(ended))
         for checkpoint in ended:
             self.world.engine.note(f"{self.node_id[:6]} ended", checkpoint.digest(SALT))
-            self.world.judge.entered(node_id_bytes(self.node_id), checkpoint, self.accounts())
+            accounts = self.accounts() if checkpoint is ended[-1] else None  # who begins anew takes in several at once
+            self.world.judge.entered(node_id_bytes(self.node_id), checkpoint, accounts)
         for block in late:
             self.world.durable(block)
 
