@@ -103,7 +103,7 @@ class Judge:
             raise Broken(f"{node} called void, and nothing else is final in slot {tx.seq} of {base32(tx.src)}")
 
     def entered(self, author: bytes, body: Checkpoint, accounts: Mapping[bytes, Account] | None) -> None:
-        """An honest node has ended an epoch with this, durably; its accounts then, unless it has ended a later one with it."""
+        """An honest node has ended an epoch with this, durably; its accounts then, if it was the last of several."""
         self._standing[author] = body.epoch + 1
         rows = [name + accounts[name].encode() for name in sorted(accounts)] if accounts is not None else []
         if accounts is not None and (body.accounts, body.count) != (accounts_root(rows, SALT), len(rows)):

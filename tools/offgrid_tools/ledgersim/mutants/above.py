@@ -16,7 +16,7 @@ from offgrid_tools.sim.mutants.patches import Patch, Sound, never
 
 
 def _whatever_promised(sound: Sound) -> Sound:
-    return lambda self, slot, dispute, promised, holds: sound(self, slot, dispute, 0, holds)
+    return lambda self, slot, dispute, promised, holds, free: sound(self, slot, dispute, 0, holds, free)
 
 
 def _without(field: str) -> Any:
@@ -32,26 +32,26 @@ def _without(field: str) -> Any:
 
 
 def _noop_as_well(sound: Sound) -> Sound:
-    def allowed(self: Any, slot: Any, dispute: Any, ballot: int, holds: Any) -> list[bytes]:
-        found: list[bytes] = sound(self, slot, dispute, ballot, holds)
-        return [self.noop(slot), *found] if found else found
+    def allowed(self: Any, slot: Any, dispute: Any, ballot: int, holds: Any, free: Any) -> list[bytes]:
+        found: list[bytes] = sound(self, slot, dispute, ballot, holds, free)
+        return [*free(ballot), *found] if found else found
 
     return allowed
 
 
 def _any_certificate(sound: Sound) -> Sound:
-    def allowed(self: Any, slot: Any, dispute: Any, ballot: int, holds: Any) -> list[bytes]:
+    def allowed(self: Any, slot: Any, dispute: Any, ballot: int, holds: Any, free: Any) -> list[bytes]:
         if not self._committee.enough(self._beyond(dispute, ballot)):
             return []
         digests = [digest for at, digest in dispute.reports[ballot] if (at, digest) != NO_CERTIFICATE]
-        return digests or [self.noop(slot)]
+        return digests or [*free(ballot)]
 
     return allowed
 
 
 def _lowest_of_reports(sound: Sound) -> Sound:
-    def allowed(self: Any, slot: Any, dispute: Any, ballot: int, holds: Any) -> list[bytes]:
-        found: list[bytes] = sound(self, slot, dispute, ballot, holds)
+    def allowed(self: Any, slot: Any, dispute: Any, ballot: int, holds: Any, free: Any) -> list[bytes]:
+        found: list[bytes] = sound(self, slot, dispute, ballot, holds, free)
         named = sorted(cert for cert in dispute.reports[ballot] if cert != NO_CERTIFICATE)
         return [named[0][1]] if found and named else found
 
@@ -59,10 +59,10 @@ def _lowest_of_reports(sound: Sound) -> Sound:
 
 
 def _of_a_third(sound: Sound) -> Sound:
-    def allowed(self: Any, slot: Any, dispute: Any, ballot: int, holds: Any) -> Any:
+    def allowed(self: Any, slot: Any, dispute: Any, ballot: int, holds: Any, free: Any) -> Any:
         committee, self._committee = self._committee, _Third(self._committee)
         try:
-            return sound(self, slot, dispute, ballot, holds)
+            return sound(self, slot, dispute, ballot, holds, free)
         finally:
             self._committee = committee
 
@@ -77,7 +77,7 @@ class _Third:
 
 
 def _of_all_ballots(sound: Sound) -> Sound:
-    def allowed(self: Any, slot: Any, dispute: Any, ballot: int, holds: Any) -> Any:
+    def allowed(self: Any, slot: Any, dispute: Any, ballot: int, holds: Any, free: Any) -> Any:
         kept = dict(dispute.reports)
         merged: dict[Any, int] = {}
         for reports in kept.values():
@@ -85,7 +85,7 @@ def _of_all_ballots(sound: Sound) -> Sound:
                 merged[certificate] = merged.get(certificate, 0) | mask
         dispute.reports[ballot] = merged
         try:
-            return sound(self, slot, dispute, ballot, holds)
+            return sound(self, slot, dispute, ballot, holds, free)
         finally:
             dispute.reports.clear()
             dispute.reports.update(kept)
