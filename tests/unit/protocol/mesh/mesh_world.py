@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from random import Random
+from typing import Any
 
 from google.protobuf.message import Message
 from virtual_time import VirtualTime
@@ -13,7 +14,7 @@ from offgrid_node.keys import NodeKey, check_identity_certificate, fingerprint_o
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.effects import Answered, Call, Effect, Execute, Machine, Rows
 from offgrid_node.protocol.errors import NO_ROAD, Fault, OutcomeUnknown, PermissionDenied, Unavailable
-from offgrid_node.protocol.events import PeerDown, PeerUp
+from offgrid_node.protocol.events import AdminChanged, PeerDown, PeerUp
 from offgrid_node.protocol.mesh.commands import AdmitMember, CreateInvite
 from offgrid_node.protocol.mesh.directory import Directory
 from offgrid_node.protocol.mesh.founding import MeshRows, adopt_grant, found_mesh
@@ -33,17 +34,17 @@ def node_key(number: int) -> NodeKey:
     return NodeKey(number.to_bytes(32, "big"))
 
 
-class JobsEar:
-    """Stands where the jobs machine stands and writes down what it is told."""
+class Ear:
+    """Stands where another machine stands and writes down what it is told of these kinds."""
 
-    def __init__(self, heard: list[PeerUp | PeerDown]) -> None:
-        self._heard = heard
+    def __init__(self, heard: list[Any], *kinds: type) -> None:
+        self._heard, self._kinds = heard, kinds
 
     def load(self, rows: Rows, now: Now) -> None:
         pass
 
     def step(self, inputs: Sequence[object], now: Now, rng: Random) -> list[Effect]:
-        self._heard += [item for item in inputs if isinstance(item, PeerUp | PeerDown)]
+        self._heard += [item for item in inputs if isinstance(item, self._kinds)]
         return []
 
     def deadline_ms(self) -> int | None:
@@ -57,6 +58,7 @@ class Node:
         self.store.commit(Batch(writes=rows))
         self.up, self.life, self.port = False, 0, 7000
         self.heard: list[PeerUp | PeerDown] = []
+        self.told: list[AdminChanged] = []  # its ledger
         self.older: list[NodeKey] = []  # identities that it may still show
         self.start()
 
@@ -67,7 +69,7 @@ class Node:
 
         def build() -> dict[str, Machine]:
             mesh = MeshMachine(settings, self.key, verify, check_identity_certificate)
-            return {"mesh": mesh, "jobs": JobsEar(self.heard)}
+            return {"mesh": mesh, "jobs": Ear(self.heard, PeerUp, PeerDown), "ledger": Ear(self.told, AdminChanged)}
 
         self.runtime = Runtime(build, self.store, self.world, self.world.rng, self, monitor=_raise)
         self.world.after(0, self.pump)

@@ -9,7 +9,7 @@ from offgrid.v1 import mesh_pb2, state_pb2
 from offgrid_node.keys import check_identity_certificate, identity_certificate, verify
 from offgrid_node.protocol.errors import Fault, PeerFault
 from offgrid_node.protocol.etypes import EventType
-from offgrid_node.protocol.events import PeerDown, PeerUp
+from offgrid_node.protocol.events import AdminChanged, PeerDown, PeerUp
 from offgrid_node.protocol.mesh import invites
 from offgrid_node.protocol.mesh.commands import AddressesChanged, AddressSeen, AdmitMember, CreateInvite, RemoveMember
 from offgrid_node.protocol.mesh.founding import adopt_grant, issue_member
@@ -350,3 +350,15 @@ def test_a_failed_commit_loses_nothing_and_is_heard_as_a_restart() -> None:
     assert [event for event in other.heard if event.node_id == world.first.node_id]
     assert world.agreed()
     assert not world.sees(other.node_id, DEAD)
+
+
+def test_the_ledger_is_told_who_is_an_admin_at_each_start() -> None:
+    world = World(6, 3)
+    world.run(3_000)
+    for _ in range(2):
+        for node in world.running():
+            assert node.told == [AdminChanged(world.first.node_id, True)]
+            node.crash()
+            node.told.clear()
+            node.start()
+        world.run(3_000)
