@@ -39,10 +39,8 @@ def accounts_at(rows: Rows, epoch: int, now: int, start: bytes = b"") -> Iterato
 def page_of(rows: Rows, epoch: int, now: int, oldest: int, after: bytes) -> tuple[bytes, bool]:
     """Up to PAGE_ACCOUNTS of them behind that account, and whether these are the last. Raises NotFound."""
     if not max(oldest, 1) <= epoch <= now:
-        raise NotFound(
-            f"what accounts had when epoch {epoch} began is not kept here; it is of {max(oldest, 1)} to {now}",
-            reason="EpochGone",
-        )
+        kept = f"it is of epochs {max(oldest, 1)} to {now}" if now else "none has ended"
+        raise NotFound(f"what accounts had when epoch {epoch} began is not kept here: {kept}", reason="EpochGone")
     found = [*islice(accounts_at(rows, epoch, now, after + b"\0" if after else b""), PAGE_ACCOUNTS + 1)]
     return b"".join(found[:PAGE_ACCOUNTS]), len(found) <= PAGE_ACCOUNTS
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from google.protobuf.message import Message
@@ -13,8 +14,12 @@ from offgrid_node.protocol.ledger import bootstrap, checkpoints, snapshots
 from offgrid_node.protocol.ledger.audit import sums
 from offgrid_node.protocol.ledger.bootstrap import Bootstrap
 from offgrid_node.protocol.ledger.commands import EndEpoch
+from offgrid_node.protocol.ledger.indexes import wrong_rows
 from offgrid_node.protocol.ledger.tables import IN_FLIGHT, TXS
+from offgrid_node.storage.lmdb import LmdbStore
 from offgrid_node.storage.memory import MemoryStore
+from offgrid_node.storage.store import Batch
+from offgrid_tools.ledgersim.keys import SALT
 from offgrid_tools.ledgersim.whole.node import Node
 from offgrid_tools.ledgersim.whole.world import World
 
@@ -203,3 +208,25 @@ def test_it_goes_on_where_it_was_killed(monkeypatch: pytest.MonkeyPatch) -> None
     settle(world, 600_000)
     assert len({*pages}) == 6
     assert len(pages) <= 6 + 3, "what had come was not asked for again"
+
+
+def test_a_real_store_prunes_is_begun_anew_and_prunes_again(tmp_path: Path) -> None:
+    world, late = world_without(5, 3)
+    late.crash()
+    store = LmdbStore.open(tmp_path / "store", limit_bytes=1 << 26)
+    for table in late.store.tables:
+        store.commit(Batch(writes={(table, key): value for key, value in late.store.scan(table)}))
+    late.store = store  # type: ignore[assignment] # what is asked of it here both can do
+    try:
+        late.start()
+        settle(world)
+        for _ in range(3):
+            ended(world)
+        world.run(5_000)
+        agree(world)
+        assert late.machine._pruning.oldest == epoch_of(late) - 1
+        assert not late.machine.prunes
+        assert not [*wrong_rows(store, SALT)]
+        assert not [*store.verify()]
+    finally:
+        store.close()
