@@ -23,6 +23,8 @@ SAMPLE = (
     "fee-lost",
     "told-before-commit",
     "votes-count-for-all",
+    "end-ignored",
+    "sealed-too-soon",
 )
 
 

@@ -47,7 +47,7 @@ def words_of_the_end(world: World, liar: str) -> list[Item]:
         digest = rng.choice([*known, rng.randbytes(32)])
         final = Final(ledger, account, 0, digest, epoch)
         words.append(Seal(epoch, digest, Key(liar).sign(final.digest(SALT))))
-    if rng.random() < 0.1:
+    if rng.random() < 0.3:
         witnesses = ((liar, 1_000), *(each for each in world.genesis.witnesses[:2] if each[0] != liar))
         words.append(sign_order(ledger, liar, epoch + 1, witnesses, world.now().utc_us))
     return words

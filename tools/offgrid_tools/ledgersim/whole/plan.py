@@ -9,7 +9,7 @@ from offgrid_tools.ledgersim.weights import draw_weights, one_decides
 
 HOUR_MS = 3_600_000
 SIZES = (4, 7)  # unless asked for another; a committee of twenty takes a second or two for each of virtual time
-EPOCHS_MS = (0, 0, 4_000, 8_000, 3_600_000)
+EPOCHS_MS = (0, 0, 4_000, 8_000, HOUR_MS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,8 @@ def draw(seed: int, witnesses: int = 0, owners: int = 0) -> Plan:
     comeback = not tearing and rng.random() < 0.2
     liars = faults - comeback if rng.random() < 0.85 else 0
     latencies = [(1, 60), (1, 1_500), (500, 2_500)] if tearing else [(1, 5), (1, 60), (1, 1_500)]
-    epoch_ms = rng.choice(EPOCHS_MS)
+    cut_ms = 2 * HOUR_MS if rng.random() < 0.02 else 0
+    epoch_ms = HOUR_MS if cut_ms else rng.choice(EPOCHS_MS)
     weights = draw_weights(rng, size, liars + comeback)
     if one_decides(weights, sum(weights[: liars + comeback])):
         weights = (1_000,) * size
@@ -64,7 +65,7 @@ def draw(seed: int, witnesses: int = 0, owners: int = 0) -> Plan:
         repeats=rng.choice([0.0, 0.1]),
         crash_odds=rng.choice([0.0, 0.003, 0.02]),
         skews=rng.random() < 0.5,
-        cut_ms=2 * HOUR_MS if rng.random() < 0.02 else 0,
+        cut_ms=cut_ms,
         hostile_ms=rng.randrange(2_000, 7_000) + (4_000 if epoch_ms else 0),
         epoch_ms=epoch_ms,
     )
