@@ -21,14 +21,17 @@ from google.protobuf.message import Message
 from offgrid.v1 import common_pb2, jobs_pb2, ledger_pb2
 from offgrid_node.protocol.ids import node_id_bytes
 from offgrid_node.protocol.ledger.accounts import Account, Totals
+from offgrid_node.protocol.ledger.checkpoints import Checkpoint, Witnesses
 from offgrid_node.protocol.ledger.items import Report, Statement, TxItem, decode_item
 from offgrid_node.protocol.ledger.marking import Places, places_of, spelled
 from offgrid_node.protocol.ledger.records import HEADER_KIND, Header, LedgerGenesis, Tx, tx_id_of
+from offgrid_node.protocol.ledger.rewards import rewards
 from offgrid_node.protocol.ledger.sources import HoldSource, HoldTerms
 from offgrid_node.protocol.ledger.tables import (
     ACCOUNTS,
     AHEAD_KEY,
     BOOKINGS,
+    CHECKPOINTS,
     GENESIS_KEY,
     GIVEN,
     LOG,
@@ -72,6 +75,8 @@ class LedgerRules(Rules):
         self._booked: dict[tuple[str, bytes], ledger_pb2.Booking] = {}  # by node and job
         self._given: dict[tuple[str, bytes], ledger_pb2.GivenHold] = {}  # by node and hold
         self._left: list[tuple[str, ledger_pb2.Booking]] = []  # as they were, which left their holds in this batch
+        self._pool_micro = 0  # fees of what is final that nobody has got
+        self._unrewarded: list[Witnesses] = []  # of epochs that ended in this batch
         self._moved: set[str] = set()  # nodes whose accounts this transaction has changed
         self._voided: dict[bytes, Slot] = {}  # transactions that it has made void
         self._accepted: dict[tuple[str, str], ledger_pb2.Transaction] = {}  # (node, request) → as acked
@@ -90,6 +95,7 @@ class LedgerRules(Rules):
     def rows(self) -> Mapping[str, Written]:
         return {
             META: self._on_meta,
+            CHECKPOINTS: self._on_checkpoint,
             LOG: self._on_block,
             SLOTS: self._on_slot,
             TXS: self._on_tx,
@@ -131,6 +137,14 @@ class LedgerRules(Rules):
         elif key == AHEAD_KEY and value is not None:
             self._ballots.wrote_all(node)
 
+    def _on_checkpoint(self, node: str, key: bytes, value: bytes | None) -> None:
+        if value is None or node in self._evidence.dishonest:
+            return
+        body = Checkpoint.decode(ledger_pb2.CheckpointRow.FromString(value).body)
+        witnesses = self._ballots.ended(body)
+        if witnesses is not None:
+            self._unrewarded.append(witnesses)
+
     def _on_block(self, node: str, key: bytes, value: bytes | None) -> None:
         if value is None:
             return
@@ -162,9 +176,9 @@ class LedgerRules(Rules):
                     if honest and tx.source.signer == header.author:
                         self._evidence.sign("transaction", author, tx.src.hex(), tx.seq, digest)
                 case Statement() as statement:
-                    self._ballots.stated(author, statement, honest=honest)
+                    self._ballots.stated(author, header.epoch, statement, honest=honest)
                 case Report() as report:
-                    self._ballots.reported(author, report, honest=honest)
+                    self._ballots.reported(author, header.epoch, report, honest=honest)
 
     def _on_tx(self, node: str, key: bytes, value: bytes | None) -> None:
         if value is None:
@@ -196,6 +210,7 @@ class LedgerRules(Rules):
         self._final[slot] = digest
         self._next[tx.src] = tx.seq + 1
         self._balances[tx.src] -= tx.total_micro
+        self._pool_micro += tx.fee_micro
         for account, amount in tx.outputs:
             self._balances[account] = self._balances.get(account, 0) + amount
 
@@ -226,6 +241,12 @@ class LedgerRules(Rules):
 
     def on_batch(self, node: str) -> None:
         """Whatever is void, another one has its slot; money is conserved at the end of every transaction."""
+        ended, self._unrewarded = self._unrewarded, []
+        for witnesses in ended:  # after what the end itself has made final
+            shares, self._pool_micro = rewards(self._pool_micro, witnesses)
+            for name, amount in shares.items():
+                account = node_id_bytes(name)
+                self._balances[account] = self._balances.get(account, 0) + amount
         left, self._left = self._left, []
         for payer, booking in left:
             given = self._given.get((payer, booking.hold))
