@@ -73,9 +73,7 @@ class Chains:
         self._based: dict[bytes, tuple[bytes, int]] = {}  # the digest there → author and height
         self._cut: dict[bytes, tuple[int, bytes]] = {}  # author → height and digest, of the last checkpoint
         self._cut_digests: set[bytes] = set()  # and the genesis
-        self._any_frozen = False
-        self._cut_place = 0  # the newest position when this epoch began
-        self._rooted: set[bytes] = set()  # of authors that forked: what was found to lead back to the checkpoint
+        self._rooted: set[bytes] = set()  # what was found to lead back to the checkpoint
         self._epoch = 0
         self._end = 0
         self._genesis_digest = b""
@@ -142,27 +140,22 @@ class Chains:
         the checkpoint can take in what leads back to it, and nobody need hold anything else."""
         walked = list[bytes]()
         while self._epoch and digest not in self._rooted and digest not in self._cut_digests:
-            place = self.place(digest)
-            if place is not None and place > self._cut_place and not self._any_frozen:
-                break
-            held = self._header_at(place) if place is not None else None
+            held = self.header_of(digest)
             if held is None or held.header.height <= self.cut_height(held.header.author):
                 return False
             walked.append(digest)
-            if not self.author(held.header.author).frozen:
-                break
             digest = held.header.prev
         self._rooted.update(walked)
         return True
 
     def is_in_order(self, header: Header, leans_on: Sequence[bytes]) -> bool:
-        """Whether all who know the last checkpoint can take in a block that leans on these, which are held: the next of
-        its chain, or one that leads back to the checkpoint as all that it names does."""
-        if self.extends(header):
-            leans_on = [digest for digest in leans_on if digest != header.prev]
-        elif header.height <= self.cut_height(header.author):
-            return False
-        return all(self.is_rooted(digest) for digest in leans_on)
+        """Whether all who know the last checkpoint can take in a block that leans on these, which are held. Of this
+        epoch it must lead back to the checkpoint, as all that it names does; what is older, and says nothing that
+        counts, may be the next of its chain as well."""
+        above = header.height > self.cut_height(header.author)
+        if header.epoch < self._epoch and self.extends(header):
+            return True
+        return above and all(self.is_rooted(digest) for digest in leans_on)
 
     def header_of(self, digest: bytes) -> SignedHeader | None:
         place = self.place(digest)
@@ -245,7 +238,9 @@ class Chains:
         for digest in block.leans_on:  # whoever takes this block in has to hold them
             self._tell(digest)
         self._unnamed.pop(name, None)
-        if self.is_rooted(block.digest):
+        if header.height > self.cut_height(name) and self.is_rooted(header.prev):
+            if self._epoch:
+                self._rooted.add(block.digest)
             self._unnamed[name] = block.digest
         self._keep(name, author)
 
@@ -262,13 +257,12 @@ class Chains:
             author.forked_at = height
             self._keep(name, author)
 
-    def begin_epoch(self, number: int, bases: Iterable[ledger_pb2.BaseRow], place: int) -> None:
-        """An epoch begins behind the checkpoint of these heads; the newest block was at that position then."""
+    def begin_epoch(self, number: int, bases: Iterable[ledger_pb2.BaseRow]) -> None:
+        """An epoch begins behind the checkpoint of these heads."""
         self._epoch = number
         self._rooted.clear()
         self._cut = {base.author: (base.height, base.digest) for base in bases if base.height}
         self._cut_digests = {self._genesis_digest, *(digest for _, digest in self._cut.values())}
-        self._cut_place = place
         for name, (height, digest) in self._cut.items():
             author = self._authors.get(name)
             if author is not None and author.plain(height) and height <= author.height:
@@ -355,7 +349,6 @@ class Chains:
 
     def _show(self, name: bytes, author: Author) -> None:
         """Its element among the heads: see heads.py."""
-        self._any_frozen |= author.frozen
         if author.plain(author.height):
             self.heads.move(name, author.height, author.digest)
         else:

@@ -115,7 +115,7 @@ class Intake:
         header = signed.header
         author = self._chains.author(header.author)
         fresh = self._chains.extends(header) and not author.frozen  # of such none is held, and no row is read for that
-        if not fresh and self._chains.holds(signed.digest):
+        if not fresh and self._chains.place(signed.digest) is not None:
             return False
         if header.height <= self._chains.base(header.author):  # a checkpoint has fixed what it says
             return False
@@ -141,6 +141,8 @@ class Intake:
         now_on = header.epoch == self._epochs.number
         leans_on = block.leans_on if now_on else (header.prev,)  # others are behind the checkpoint
         missing = [digest for digest in leans_on if not chains.holds(digest)]
+        if author.plain(header.height) and header.height > author.height + 1 and header.prev not in missing:
+            missing.append(header.prev)  # its author's head in the checkpoint, known and not here
         if missing:
             gap = author.plain(header.height) and header.height > author.height + 1 and not wanted
             by_name = [digest for digest in missing if not gap or digest != header.prev]
@@ -151,11 +153,11 @@ class Intake:
             return False
         if not chains.extends(header) and not (author.frozen and chains.follows(header)):
             return False
-        if not chains.is_in_order(header, leans_on):
-            return False
         bit = self._epochs.bit_of(header)
         if not self._epochs.has_come(header) or not self._witness.bounds.within_reach(block.items, bit):
             self._orphans.ask_soon(sender, now.mono_ms)
+            return False
+        if not chains.is_in_order(header, leans_on):
             return False
         chains.append(block)
         if header.epoch == self._epochs.number:

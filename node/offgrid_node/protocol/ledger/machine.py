@@ -208,7 +208,7 @@ class LedgerMachine(Parts):
             )
         match command:
             case commands.PushBlocks(sender, blocks):
-                held = [block.place for block in blocks if self._chains.holds(block.digest)]
+                held = [block.place for block in blocks if self._chains.place(block.digest) is not None]
                 taken = self._intake.take(blocks, sender, now)
                 self._gossip.on_push(command, held, taken, now, rng)
                 return ledger_pb2.PushBlocksResponse()

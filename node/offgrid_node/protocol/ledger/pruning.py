@@ -105,7 +105,7 @@ class Pruning:
         last = next(self._known(), None)
         if last is not None:
             self._accounts.begin_epoch(last[0] + 1)
-            self._chains.begin_epoch(last[0] + 1, self._heads(last[0]), last[1].place)
+            self._chains.begin_epoch(last[0] + 1, self._heads(last[0]))
         row = self._draft.get(META, PRUNED_KEY)
         if row is not None:
             self._epoch, self._place, self._last = _DONE.unpack(row)
@@ -135,7 +135,7 @@ class Pruning:
         ended = Ended(self._chains.end, totals.lists, totals.txs, now.utc_us)
         self._draft.put_bytes(ENDED, newest_first(epoch), ended.encode())
         self._accounts.begin_epoch(epoch + 1)
-        self._chains.begin_epoch(epoch + 1, self._heads(epoch), ended.place)
+        self._chains.begin_epoch(epoch + 1, self._heads(epoch))
         known = [(epoch, ended), *self._known()]
         old = next((told for _, told in known if self._is_old(told, ended)), None)
         self._packing.begin(ended.lists, old.at_us if old is not None else 0)

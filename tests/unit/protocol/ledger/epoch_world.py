@@ -161,7 +161,7 @@ class EpochWorld:
                 going = True
 
     def hand(self, to: Node, source: Node, blocks: list[CheckedBlock]) -> None:
-        lacking = [block for block in blocks if not to.machine._chains.holds(block.digest)]
+        lacking = [block for block in blocks if to.machine._chains.place(block.digest) is None]
         if lacking:
             self.now_ms += 1
             to.step(Asked(2, source.name, PushBlocks(source.name, tuple(lacking))))

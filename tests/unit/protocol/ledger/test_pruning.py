@@ -61,16 +61,19 @@ def heads_of(bench: Bench) -> list[ledger_pb2.BaseRow]:
     ]
 
 
-def end_epoch(bench: Bench) -> None:
-    """With a checkpoint of all that is here, and the same committee."""
+def end_epoch(bench: Bench, *others: CheckedBlock) -> None:
+    """With a checkpoint of all that is here, but where it names `others`, and the same committee."""
     machine, epochs, zeros = bench.machine, bench.machine._epochs, bytes(32)
     body = Checkpoint(
         bench.root, epochs.number, epochs.previous, zeros, 0, 0, 0, zeros, zeros, zeros, epochs.witnesses, 0
     )
+    names = {block.header.author for block in others}
+    heads = [head for head in heads_of(bench) if head.author not in names] + [
+        ledger_pb2.BaseRow(author=block.header.author, height=block.header.height, digest=block.digest)
+        for block in others
+    ]
     machine._draft.begin(bench.now())
-    machine._draft.put(
-        CHECKPOINTS, number_key(body.epoch), ledger_pb2.CheckpointRow(body=body.encode(), heads=heads_of(bench))
-    )
+    machine._draft.put(CHECKPOINTS, number_key(body.epoch), ledger_pb2.CheckpointRow(body=body.encode(), heads=heads))
     epochs.enter(body, bench.now())
     machine._pruning.on_entered(body.epoch, bench.now())
     bench.step()
@@ -321,3 +324,38 @@ def test_of_an_author_that_forked_only_what_leads_back_to_the_checkpoint_is_take
     says(bench, OWNER, Seen(name, child.digest))
     bench.push(other, child)
     assert chain.holds(other.digest) == chain.holds(child.digest) == (below == 0)
+
+
+def test_what_comes_late_and_lies_behind_the_checkpoint_is_taken_in_and_not_named() -> None:
+    bench = Bench()
+    says(bench, W1, NOTE)
+    late, head = bench.block(W1, NOTE), bench.block(W1, NOTE)
+    end_epoch(bench, head)
+    chains = bench.machine._chains
+    bench.push(late)
+    assert chains.author(node_id_bytes(W1)).height == 2
+    assert not chains.is_rooted(late.digest)
+    assert late.digest not in chains.take_parents(node_id_bytes(OWNER))
+    after = bench.block(W1, NOTE, epoch=1)
+    bench.push(after)
+    assert chains.place(after.digest) is None, "the head that the checkpoint names is not here"
+    bench.push(head)
+    assert chains.author(node_id_bytes(W1)).digest == after.digest
+    assert chains.is_rooted(after.digest)
+
+
+@pytest.mark.parametrize("height", [2, 3])
+def test_a_branch_that_the_checkpoint_does_not_name_goes_on_nowhere(height: int) -> None:
+    bench = Bench()
+    first = says(bench, W1, NOTE)
+    mine = says(bench, W1, NOTE)
+    bench.rewind_to(W1, 1, first.digest)
+    for number in range(2, height + 1):
+        named = bench.block(W1, vote(bench.tx(amount=number)))
+    end_epoch(bench, named)
+    bench.rewind_to(W1, 2, mine.digest)
+    child, grandchild = bench.block(W1, NOTE, epoch=1), bench.block(W1, NOTE, epoch=1)
+    says(bench, OWNER, Seen(node_id_bytes(W1), child.digest), Seen(node_id_bytes(W1), grandchild.digest))
+    bench.push(child, grandchild)
+    assert bench.machine._chains.place(child.digest) is None
+    assert bench.machine._chains.place(grandchild.digest) is None
