@@ -23,6 +23,14 @@ def sign_order(ledger: bytes, issuer: str, epoch: int, witnesses: Witnesses, cre
     return OrderItem(order, body, Key(issuer).sign(digest), digest)
 
 
+def leads_the_end(world: World, liar: bytes) -> bool:
+    """Whether honest witnesses wait for what this one would end the epoch with."""
+    epoch = world.epoch
+    top = world.judge.ballot_of_the_end(epoch)
+    committee, account = world.judge.committee(epoch), cut_account(world.genesis.digest(SALT), epoch, SALT)
+    return top > 0 and committee.leader_of(account, 0, top) == committee.bit_of(liar)
+
+
 def words_of_the_end(world: World, liar: str) -> list[Item]:
     """A handful of lies, for a block of the newest epoch."""
     rng, epoch = world.rng, world.epoch
@@ -30,12 +38,14 @@ def words_of_the_end(world: World, liar: str) -> list[Item]:
     account = cut_account(ledger, epoch, SALT)
     committee = world.judge.committee(epoch)
     words: list[Item] = [Wish()] if rng.random() < 0.5 else []
-    if rng.random() < 0.5 and (cut := _wrong(world)) is not None:
+    leads_now = leads_the_end(world, node_id_bytes(liar))
+    if (leads_now or rng.random() < 0.3) and (cut := _wrong(world)) is not None:
         world.cuts.setdefault(epoch, {})[cut.checkpoint.digest(SALT)] = cut
         words.append(cut)
     known = [*world.cuts.get(epoch, {})]
     top = world.judge.ballot_of_the_end(epoch)
-    for ballot in {max(1, top): None, top + 1: None, 1: None}:
+    ballots = {max(1, top): None} if leads_now or rng.random() < 0.9 else {top + 1: None}
+    for ballot in ballots:
         leads = committee.leader_of(account, 0, ballot) == committee.bit_of(node_id_bytes(liar))
         if rng.random() < 0.5:
             at = rng.randrange(1, ballot) if ballot > 1 and known and rng.random() < 0.5 else 0

@@ -20,10 +20,10 @@ from offgrid_node.protocol.ledger.items import Double, Item, Marks, Report, Seen
 from offgrid_node.protocol.ledger.records import Tx, noop_digest
 from offgrid_node.protocol.ledger.sources import NodeSource
 from offgrid_tools.ledgersim.keys import FEE, SALT, Key, sign_tx
-from offgrid_tools.ledgersim.whole.enders import words_of_the_end
+from offgrid_tools.ledgersim.whole.enders import leads_the_end, words_of_the_end
 from offgrid_tools.ledgersim.whole.world import World
 
-END_ODDS = 0.2  # how often it speaks of the epoch's end
+END_ODDS, LEADING_ODDS = 0.15, 0.9  # how often it speaks of the epoch's end, and while others wait for its word
 TXS_MAX = 32  # of one slot: what one says of all of them fits into a block
 
 
@@ -95,7 +95,7 @@ class Liar:
         self.world.after(rng.randrange(100, 1_000) * self.world.slowness, self.tick)
         if rng.random() < 0.2:
             self._gossip()
-        if rng.random() < END_ODDS:
+        if rng.random() < (LEADING_ODDS if leads_the_end(self.world, self.own) else END_ODDS):
             self._tell(words_of_the_end(self.world, self.name), [*self.world.nodes], epoch=self.world.epoch)
         if self.accomplice is not None and rng.random() < 0.7:
             self._tear(self.accomplice)
