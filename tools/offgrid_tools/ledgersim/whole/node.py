@@ -188,15 +188,13 @@ class Node:
 
     def _commit(self, effects: Sequence[Effect]) -> None:
         batch, events, said = Batch(), list[state_pb2.Event](), list[ledger_pb2.TxRow]()
-        own, ended = list[ledger_pb2.Block](), list[Checkpoint]()
+        own = list[ledger_pb2.Block]()
         for effect in effects:
             match effect:
                 case Put(table, key, value):
                     batch.writes[table, key] = value
                     if table == LOG:
                         own += self._own(value)
-                    elif table == CHECKPOINTS:
-                        ended.append(Checkpoint.decode(ledger_pb2.CheckpointRow.FromString(value).body))
                     elif table == TXS:
                         said.append(ledger_pb2.TxRow.FromString(value))
                 case Delete(table, key):
@@ -207,6 +205,7 @@ class Node:
         if batch:
             self.store.commit(batch)
         self.events += events
+        ended = [each for each in self.checkpoints() if each.epoch >= epoch] if self.epoch > epoch else []
         late = [block for block in own if ended and self.world.check(block).header.epoch > ended[-1].epoch]
         for block in own:
             if block not in late:
