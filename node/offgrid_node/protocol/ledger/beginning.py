@@ -11,6 +11,7 @@ from offgrid_node.protocol.ledger.chains import Chains
 from offgrid_node.protocol.ledger.checkpoints import Checkpoint
 from offgrid_node.protocol.ledger.pruning import begun_at
 from offgrid_node.protocol.ledger.records import Tx
+from offgrid_node.protocol.ledger.slots import Slot
 from offgrid_node.protocol.ledger.tables import (
     ACCOUNTS,
     AHEAD_KEY,
@@ -66,9 +67,14 @@ def begin_at(row: ledger_pb2.CheckpointRow, draft: Draft, chains: Chains, totals
 
 
 def _end(draft: Draft, account: bytes, digest: bytes, held: Account, epoch: int, now: Now) -> None:
-    """What was in flight here has ended if its slot has, by what stands there."""
+    """What was in flight here has ended if its slot has, by what stands there; else it has its slot still."""
     row = draft.row(TXS, digest, ledger_pb2.TxRow)
-    if row is None or Tx.decode(row.signed.body).seq >= held.next_seq:
+    if row is None:
+        return
+    seq = Tx.decode(row.signed.body).seq
+    if seq >= held.next_seq:
+        slot = Slot(account, seq, first=digest)
+        draft.put_bytes(SLOTS, slot.key, slot.encode())
         return
     row.state = ledger_pb2.TX_STATE_FINAL if held.head == digest else ledger_pb2.TX_STATE_VOID
     row.epoch = epoch

@@ -235,7 +235,8 @@ class Chains:
             self._untold[block.digest] = name
             self._draft.put_bytes(UNTOLD, block.digest, name)
             author.forked_at = min(author.forked_at, header.height)
-        for digest in block.leans_on:  # whoever takes this block in has to hold them
+        now_on = header.epoch >= self._epoch
+        for digest in block.leans_on if now_on else (header.prev,):  # whoever takes this block in has to hold them
             self._tell(digest)
         self._unnamed.pop(name, None)
         if header.height > self.cut_height(name) and self.is_rooted(header.prev):
@@ -279,7 +280,8 @@ class Chains:
         for base in bases:
             author = self._authors.setdefault(base.author, Author(digest=self._genesis_digest))
             row = self._draft.get(CHAINS, chain_key(base.author, base.height))
-            if row is None or number_of(row) != self.place(base.digest):
+            gone = self._based.get(base.digest) == (base.author, base.height)  # pruned here, so it was held
+            if not gone and (row is None or number_of(row) != self.place(base.digest)):
                 for height in range(base.height + 1, author.height + 1):
                     self._draft.delete(CHAINS, chain_key(base.author, height))
                 author.height, author.digest = base.height, base.digest if base.height else self._genesis_digest

@@ -10,6 +10,7 @@ from google.protobuf.message import Message
 
 from offgrid.v1 import ledger_pb2
 from offgrid_node.protocol.effects import Answered, Call
+from offgrid_node.protocol.ids import node_id_bytes
 from offgrid_node.protocol.ledger import bootstrap, checkpoints, snapshots
 from offgrid_node.protocol.ledger.audit import sums
 from offgrid_node.protocol.ledger.bootstrap import Bootstrap
@@ -230,3 +231,28 @@ def test_a_real_store_prunes_is_begun_anew_and_prunes_again(tmp_path: Path) -> N
         assert not [*store.verify()]
     finally:
         store.close()
+
+
+def test_what_it_signed_alone_behind_a_base_that_it_has_pruned_is_its_own_still() -> None:
+    world = World(1, 4, observers=2)
+    mute(world)
+    world.open()
+    world.run(5_000)
+    late = world.nodes[world.names[5]]
+    late.transfer(world.names[0], 3)
+    world.run(3_000)
+    for _ in range(3):
+        ended(world)
+    assert not late.own_blocks(), "its blocks have gone"
+    world.sides = {late.node_id: 1}
+    late.transfer(world.names[0], 7)
+    world.run(1_000)
+    signed = late.machine._chains.author(node_id_bytes(late.node_id))
+    for _ in range(4):
+        ended(world, without=(late.node_id,))
+    settle(world)
+    assert not late.machine.muted_why
+    assert not late.machine._chains.author(node_id_bytes(late.node_id)).frozen
+    assert late.machine._chains.author(node_id_bytes(late.node_id)).height >= signed.height
+    world.run(20_000)
+    assert late.balances()[late.node_id][1] == 2, "what it signed while it was away is final"
