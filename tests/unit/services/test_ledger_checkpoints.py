@@ -39,8 +39,10 @@ def sealed(house: House) -> ledger_pb2.PushCheckpointsRequest:
 
 
 def test_only_seals_that_hold_count(house: House) -> None:
-    command = house.handlers._checks.checkpoints(BARN.node_id, sealed(house), house.handlers._reads.ledger)
-    assert [one.by for one in command.checkpoints] == [(node_id_bytes(BARN.node_id),)]
+    request = sealed(house)
+    command = house.handlers._checks.checkpoints(BARN.node_id, request, house.handlers._reads.ledger)
+    good = node_id_bytes(BARN.node_id), request.checkpoints[0].seals[0].signature
+    assert [one.seals for one in command.checkpoints] == [(good,)]
     house.ask("push_checkpoints", sealed(house), PEER)
 
 

@@ -19,7 +19,7 @@ slot. What else happened to its accounts while it was away shows in their balanc
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -65,7 +65,7 @@ class Bootstrap:
         self._asked = ""
         self._since_ms = 0  # when it was found to be behind
         self._due_ms: int | None = None
-        self._chain: list[tuple[Checkpoint, bytes]] = []  # with digests, one after the other, from this epoch on
+        self._chain: list[tuple[Sealed, bytes]] = []  # with digests, one after the other, from this epoch on
         self._row: ledger_pb2.BootRow | None = None
         self._leaves: list[bytes] = []  # of the accounts that are here
         self._count = 0
@@ -123,11 +123,11 @@ class Bootstrap:
         if command.sender != self._asked or self._row is not None:
             return
         for sealed in command.checkpoints:
-            if not self._follows(sealed.checkpoint, sealed.by):
+            if not self._follows(sealed):
                 self._turn_to_another(now)
                 return
-            self._chain.append((sealed.checkpoint, sealed.checkpoint.digest(self._salt)))
-        last = self._chain[-1][0] if self._chain else None
+            self._chain.append((sealed, sealed.checkpoint.digest(self._salt)))
+        last = self._chain[-1][0].checkpoint if self._chain else None
         if not command.checkpoints or last is None:
             self._turn_to_another(now)
         elif not command.heads:
@@ -187,22 +187,31 @@ class Bootstrap:
         if self._row is None:
             self._chain.clear()
 
-    def _follows(self, body: Checkpoint, by: Iterable[bytes]) -> bool:
+    def _follows(self, sealed: Sealed) -> bool:
         """Whether it ends the epoch behind the last one that is known, and an honest witness of that has sealed it."""
-        last, digest = self._chain[-1] if self._chain else (None, self._epochs.previous)
-        number = last.epoch + 1 if last is not None else self._epochs.number
-        committee = Committee(last.witnesses) if last is not None else self._epochs.committee
-        sealed = 0
-        for node in by:
-            sealed |= committee.bit_of(node)
+        digest, number, committee = self._epochs.previous, self._epochs.number, self._epochs.committee
+        if self._chain:
+            last, digest = self._chain[-1]
+            number, committee = last.checkpoint.epoch + 1, Committee(last.checkpoint.witnesses)
+        body, mask = sealed.checkpoint, 0
+        for node, _ in sealed.seals:
+            mask |= committee.bit_of(node)
         fits = (body.ledger, body.epoch, body.previous) == (self._epochs.ledger, number, digest)
-        return fits and committee.one_is_honest(sealed)
+        return fits and committee.one_is_honest(mask)
 
     def _begin(self, heads: Sequence[Base]) -> None:
         """All checkpoints are here: now the accounts."""
-        for body, _ in self._chain[:-1]:
-            self._draft.put(CHECKPOINTS, number_key(body.epoch), ledger_pb2.CheckpointRow(body=body.encode()))
-        row = ledger_pb2.CheckpointRow(body=self._chain[-1][0].encode())
+        for sealed, _ in self._chain[:-1]:
+            row = ledger_pb2.CheckpointRow(body=sealed.checkpoint.encode())
+            self._draft.put(CHECKPOINTS, number_key(sealed.checkpoint.epoch), row)
+        committee = self._epochs.committee
+        for sealed, digest in self._chain:
+            body = sealed.checkpoint
+            for node, signature in sealed.seals:  # for others that begin after it
+                if committee.bit_of(node):
+                    self._draft.put_bytes(SEALS, number_key(body.epoch) + node, digest + signature)
+            committee = Committee(body.witnesses)
+        row = ledger_pb2.CheckpointRow(body=self._chain[-1][0].checkpoint.encode())
         for head in heads:
             row.heads.add(author=head.author, height=head.height, digest=head.digest, forked_at=head.forked_at)
         self._chain.clear()
@@ -250,21 +259,22 @@ class Bootstrap:
 
 
 def served(draft: Draft, epochs: Epochs, salt: bytes, oldest: int, first: int) -> ledger_pb2.PushCheckpointsRequest:
-    """What somebody who asks for checkpoints from an epoch's on is brought: as many as one call may carry, with as many
-    seals as are enough; with the last one that can be begun at, its heads."""
-    request = ledger_pb2.PushCheckpointsRequest()
+    """What somebody who asks for checkpoints from an epoch's on is brought: as many as one call may carry, with all
+    their seals, for which of them are good is not known here; with the last one that can be begun at, its heads."""
+    request, carried = ledger_pb2.PushCheckpointsRequest(), 0
     for epoch in range(first, min(epochs.number, first + CHECKPOINTS_MAX)):
         row = draft.row(CHECKPOINTS, number_key(epoch), ledger_pb2.CheckpointRow)
         committee = epochs.committee_of(epoch)
         if row is None or committee is None:
             break
-        digest, seals, weight = Checkpoint.decode(row.body).digest(salt), list[ledger_pb2.SealOf](), 0
+        digest, seals, mask = Checkpoint.decode(row.body).digest(salt), list[ledger_pb2.SealOf](), 0
         for key, said in draft.committed(SEALS, number_key(epoch), prefix=number_key(epoch)):
             node = key[-NODE_ID_BYTES:]
-            if said[: len(digest)] == digest and not committee.one_is_honest(weight):
-                weight |= committee.bit_of(node)
+            if said[: len(digest)] == digest:
+                mask |= committee.bit_of(node)
                 seals.append(ledger_pb2.SealOf(witness=node, signature=said[len(digest) :]))
-        if not committee.one_is_honest(weight):
+        carried += len(seals)
+        if not committee.one_is_honest(mask) or carried > PUSH_SIGNATURES_MAX:
             break
         request.checkpoints.add(body=row.body, seals=seals)
         if epoch + 1 >= oldest and len(row.heads):
@@ -290,7 +300,11 @@ def checked(request: ledger_pb2.PushCheckpointsRequest, ledger: bytes, sender: s
     for one in request.checkpoints:
         body = Checkpoint.decode(one.body)
         final = Final(ledger, cut_account(ledger, body.epoch, salt), 0, body.digest(salt), body.epoch).digest(salt)
-        good = [seal.witness for seal in one.seals if signed(node_id_from(seal.witness), final, seal.signature)]
+        good = (
+            (seal.witness, seal.signature)
+            for seal in one.seals
+            if signed(node_id_from(seal.witness), final, seal.signature)
+        )
         found.append(Sealed(body, tuple(good)))
     heads = tuple(Base(head.author, head.height, head.digest, head.forked_at) for head in request.heads)
     return PushCheckpoints(sender, tuple(found), heads)

@@ -203,10 +203,10 @@ class AskCheckpoints:
 
 @dataclass(frozen=True, slots=True)
 class Sealed:
-    """A checkpoint, and which nodes have sealed it: each signature was checked."""
+    """A checkpoint, and who has sealed it, with their signatures: each was checked."""
 
     checkpoint: Checkpoint
-    by: tuple[bytes, ...]
+    seals: tuple[tuple[bytes, bytes], ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from offgrid_node.protocol.ledger.audit import sums
 from offgrid_node.protocol.ledger.bootstrap import Bootstrap
 from offgrid_node.protocol.ledger.commands import EndEpoch
 from offgrid_node.protocol.ledger.indexes import wrong_rows
-from offgrid_node.protocol.ledger.tables import IN_FLIGHT, TXS
+from offgrid_node.protocol.ledger.tables import IN_FLIGHT, SEALS, TXS
 from offgrid_node.storage.lmdb import LmdbStore
 from offgrid_node.storage.memory import MemoryStore
 from offgrid_node.storage.store import Batch
@@ -256,3 +256,28 @@ def test_what_it_signed_alone_behind_a_base_that_it_has_pruned_is_its_own_still(
     assert late.machine._chains.author(node_id_bytes(late.node_id)).height >= signed.height
     world.run(20_000)
     assert late.balances()[late.node_id][1] == 2, "what it signed while it was away is final"
+
+
+def test_a_liars_seal_takes_no_others_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bootstrap, "PUSH_SIGNATURES_MAX", 8)  # two checkpoints in each call, with four seals each
+    world, late = world_without(5, 4)
+    liar = min(node_id_bytes(name) for name in world.names[:4])
+    for node in world.nodes.values():
+        bad = {(SEALS, key): row[:32] + bytes(64) for key, row in node.store.scan(SEALS) if key.endswith(liar)}
+        assert node is late or len(bad) == 4
+        node.store.commit(Batch(writes={**bad}))
+    settle(world)
+    assert late.machine._pruning.oldest > 0
+    assert not late.machine._bootstrap._failed
+
+
+def test_who_began_at_a_checkpoint_brings_it_to_others() -> None:
+    world, late = world_without(5, 4)
+    settle(world)
+    new = world.nodes[world.names[4]]
+    new.restore(MemoryStore(), knowing=True)
+    world.sides = dict.fromkeys(world.names[:4], 1)
+    for _ in range(24):
+        world.run(5_000)
+    assert epoch_of(new) == epoch_of(late) > 0
+    assert new.balances() == late.balances()
