@@ -73,7 +73,8 @@ class Chains:
         self._based: dict[bytes, tuple[bytes, int]] = {}  # the digest there → author and height
         self._cut: dict[bytes, tuple[int, bytes]] = {}  # author → height and digest, of the last checkpoint
         self._cut_digests: set[bytes] = set()  # and the genesis
-        self._rooted: set[bytes] = set()  # what was found to lead back to the checkpoint
+        self._cut_forked: set[bytes] = set()  # who forked, as it says
+        self._rooted: dict[bytes, int] = {}  # what was found to lead back to the checkpoint → its epoch
         self._epoch = 0
         self._end = 0
         self._genesis_digest = b""
@@ -136,26 +137,30 @@ class Chains:
         return before is not None and (before.header.author, before.header.height + 1) == (header.author, header.height)
 
     def is_rooted(self, digest: bytes) -> bool:
-        """Whether a block that is held is its author's head in the last checkpoint, or leads back to it. All who know
-        the checkpoint can take in what leads back to it, and nobody need hold anything else."""
-        walked = list[bytes]()
+        """Whether a block that is held is its author's head in the last checkpoint, or leads back to it: of who forked
+        before it, by blocks of this epoch alone, for what is older beside a chain goes, sooner here and later there.
+        All who know the checkpoint can take in what leads back to it, and nobody need hold anything else."""
+        walked = dict[bytes, int]()
         while self._epoch and digest not in self._rooted and digest not in self._cut_digests:
             held = self.header_of(digest)
             if held is None or held.header.height <= self.cut_height(held.header.author):
                 return False
-            walked.append(digest)
+            if held.header.epoch < self._epoch and held.header.author in self._cut_forked:
+                return False
+            walked[digest] = held.header.epoch
             digest = held.header.prev
-        self._rooted.update(walked)
+        self._rooted |= walked
         return True
 
-    def is_in_order(self, header: Header, leans_on: Sequence[bytes]) -> bool:
-        """Whether all who know the last checkpoint can take in a block that leans on these, which are held. Of this
-        epoch it must lead back to the checkpoint, as all that it names does; what is older, and says nothing that
-        counts, may be the next of its chain as well."""
-        above = header.height > self.cut_height(header.author)
+    def is_in_order(self, header: Header, named: Sequence[bytes]) -> bool:
+        """Whether all who know the last checkpoint can take in a block whose `prev` and what else it names are held. Of
+        this epoch it must lead back to the checkpoint, and all that it names be of this epoch and do so too: that is
+        here whole, whenever a node prunes. What is older, and says nothing that counts, may be the next of its chain as
+        well."""
         if header.epoch < self._epoch and self.extends(header):
             return True
-        return above and all(self.is_rooted(digest) for digest in leans_on)
+        above = header.height > self.cut_height(header.author)
+        return above and self.is_rooted(header.prev) and all(self._is_of_now(digest) for digest in named)
 
     def header_of(self, digest: bytes) -> SignedHeader | None:
         place = self.place(digest)
@@ -239,9 +244,9 @@ class Chains:
         for digest in block.leans_on if now_on else (header.prev,):  # whoever takes this block in has to hold them
             self._tell(digest)
         self._unnamed.pop(name, None)
-        if header.height > self.cut_height(name) and self.is_rooted(header.prev):
+        if now_on and header.height > self.cut_height(name) and self.is_rooted(header.prev):
             if self._epoch:
-                self._rooted.add(block.digest)
+                self._rooted[block.digest] = header.epoch
             self._unnamed[name] = block.digest
         self._keep(name, author)
 
@@ -262,8 +267,10 @@ class Chains:
         """An epoch begins behind the checkpoint of these heads."""
         self._epoch = number
         self._rooted.clear()
-        self._cut = {base.author: (base.height, base.digest) for base in bases if base.height}
+        listed = [*bases]
+        self._cut = {base.author: (base.height, base.digest) for base in listed if base.height}
         self._cut_digests = {self._genesis_digest, *(digest for _, digest in self._cut.values())}
+        self._cut_forked = {base.author for base in listed if base.forked_at}
         for name, (height, digest) in self._cut.items():
             author = self._authors.get(name)
             if author is not None and author.plain(height) and height <= author.height:
@@ -339,6 +346,9 @@ class Chains:
             self._places.clear()
         if len(self._rooted) > HELD_MAX:
             self._rooted.clear()
+
+    def _is_of_now(self, digest: bytes) -> bool:
+        return not self._epoch or (self.is_rooted(digest) and self._rooted.get(digest) == self._epoch)
 
     def _tell(self, digest: bytes) -> None:
         """What is durable with this batch tells of that block."""

@@ -157,7 +157,7 @@ class Intake:
         if not self._epochs.has_come(header) or not self._witness.bounds.within_reach(block.items, bit):
             self._orphans.ask_soon(sender, now.mono_ms)
             return False
-        if not chains.is_in_order(header, leans_on):
+        if not chains.is_in_order(header, leans_on[1:]):
             return False
         chains.append(block)
         if header.epoch == self._epochs.number:

@@ -370,7 +370,8 @@ class LedgerMachine(Parts):
             own, head.height + 1, head.digest, parents, items, made_us(now), settings.signer, settings.salt, epoch=epoch
         )
         self._chains.append(block)
-        self._marking.on_block(block)
+        if epoch == self._epochs.number:
+            self._marking.on_block(block)
         self._gossip.add_own(block, now, rng)
         event = ledger_pb2.LedgerEvent(
             src=settings.node_id, height=head.height, digest=block.digest, outcome=f"{len(items)} items"

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from ledger_bench import OWNER, PAYEE, W1, W2, W3, Bench, confirm, vote
+from ledger_bench import OWNER, PAYEE, SELF, W1, W2, W3, Bench, confirm, vote
 
 from offgrid.v1 import ledger_pb2
 from offgrid_node.protocol.ids import node_id_bytes
 from offgrid_node.protocol.ledger import packing, pruning
 from offgrid_node.protocol.ledger.blocks import CheckedBlock
 from offgrid_node.protocol.ledger.checkpoints import Checkpoint
-from offgrid_node.protocol.ledger.items import Item, Seen, Statement
+from offgrid_node.protocol.ledger.items import Item, Marks, Seen, Statement
 from offgrid_node.protocol.ledger.pruning import PAUSE_MS
 from offgrid_node.protocol.ledger.tables import (
     CHAINS,
@@ -53,11 +53,11 @@ def pay(bench: Bench, count: int = 1) -> list[bytes]:
 
 
 def heads_of(bench: Bench) -> list[ledger_pb2.BaseRow]:
-    authors = bench.machine._chains.authors
+    chains = bench.machine._chains
+    bases = [chains.base_of(name) for name, author in sorted(chains.authors.items()) if author.height]
     return [
-        ledger_pb2.BaseRow(author=name, height=author.height, digest=author.digest, forked_at=author.forked_at)
-        for name, author in sorted(authors.items())
-        if author.height
+        ledger_pb2.BaseRow(author=base.author, height=base.height, digest=base.digest, forked_at=base.forked_at)
+        for base in bases
     ]
 
 
@@ -299,7 +299,64 @@ def test_a_block_that_names_what_lies_behind_the_checkpoint_is_left_out() -> Non
     bench.rewind_to(OWNER, held.height, held.digest)
     names_head = bench.block(OWNER, NOTE, parents=(newest,), epoch=1)
     bench.push(names_head)
-    assert bench.machine._chains.holds(names_head.digest)
+    assert not bench.machine._chains.holds(names_head.digest), "others may have begun there, and not have it"
+    bench.rewind_to(OWNER, held.height, held.digest)
+    of_now = says(bench, W1, NOTE)
+    names_it = bench.block(OWNER, NOTE, parents=(of_now.digest,), epoch=1)
+    bench.push(names_it)
+    assert bench.machine._chains.holds(names_it.digest)
+
+
+def test_a_block_that_marks_one_of_an_epoch_that_is_over_is_left_out() -> None:
+    bench = Bench()
+    block = says(bench, OWNER, bench.tx(OWNER), bench.tx(PAYEE, to=OWNER))
+    end_epoch(bench)
+    assert bench.machine._chains.place(block.digest) is not None, "here, and not where one began at the checkpoint"
+    said = says(bench, W1, Marks(False, block.digest, b"\x03"))
+    assert bench.machine._chains.place(said.digest) is None
+    machine = bench.machine
+    machine._draft.begin(bench.now())
+    machine._speak(0, [bench.tx(SELF)], bench.now(), bench.rng)
+    assert bench.tx(SELF).digest not in machine._marking._where, (
+        "nor does this node mark what it said for an epoch that is over"
+    )
+
+
+@pytest.mark.parametrize("leans_by", ["parent", "prev"])
+def test_on_what_is_older_beside_a_chain_nothing_leans_whether_it_has_gone_or_not(leans_by: str) -> None:
+    bench = Bench()
+    chains, name = bench.machine._chains, node_id_bytes(W1)
+    first = says(bench, W1, NOTE)
+    says(bench, W1, NOTE)
+    bench.rewind_to(W1, 1, first.digest)
+    beside = bench.block(W1, vote(bench.tx(seq=1)))
+    bench.push(beside)
+    says(bench, OWNER, Seen(name, beside.digest))
+    bench.push(beside)
+    assert chains.place(beside.digest) is not None
+    end_epoch(bench)
+    child = bench.block(W1, NOTE, epoch=1)
+    if leans_by == "prev":
+        says(bench, OWNER, Seen(name, child.digest))
+        bench.push(child)
+        assert chains.place(child.digest) is None
+    else:
+        names_it = bench.block(OWNER, NOTE, parents=(beside.digest,), epoch=1)
+        bench.push(names_it)
+        assert chains.place(names_it.digest) is None
+
+
+def test_what_is_of_an_epoch_that_is_over_is_taken_in_and_not_named() -> None:
+    bench = Bench()
+    pay(bench)
+    end_epoch(bench)
+    late = bench.block(W1, NOTE, epoch=0)
+    bench.push(late)
+    assert bench.machine._chains.is_rooted(late.digest)
+    assert late.digest not in bench.machine._chains.take_parents(node_id_bytes(OWNER))
+    after = says(bench, W1, NOTE)
+    assert bench.machine._chains.author(node_id_bytes(W1)).digest == after.digest, "its author goes on from there"
+    assert after.digest in bench.machine._chains.take_parents(node_id_bytes(OWNER))
 
 
 @pytest.mark.parametrize("below", [0, 1, 2])
