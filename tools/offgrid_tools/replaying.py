@@ -1,4 +1,5 @@
-"""Verifies a node's ledger from its genesis, for `offgrid ledger verify`: in a process of its own, over the node's
+"""Verifies a node's ledger from its genesis, or from the checkpoint behind which its blocks are forgotten, for `offgrid
+ledger verify`: in a process of its own, over the node's
 client, or over the folder of a node that does not run. What is worked out lies in a store of its own meanwhile, so
 memory does not grow with the ledger.
 """
@@ -22,6 +23,8 @@ from offgrid_node.protocol.ids import node_id_bytes
 from offgrid_node.protocol.ledger.accounts import Account, Totals
 from offgrid_node.protocol.ledger.indexes import read_row, wrong_rows
 from offgrid_node.protocol.ledger.items import Claim
+from offgrid_node.protocol.ledger.pruned_start import Start, start_of
+from offgrid_node.protocol.ledger.pruning import oldest_epoch
 from offgrid_node.protocol.ledger.tables import (
     ACCOUNTS,
     AHEAD_KEY,
@@ -65,6 +68,9 @@ class Report:
     below_zero: int  # accounts whose credits are still on their way
     took_s: float
     moved: bool  # blocks kept coming: rows and blocks could not be had of one instant, and were not compared
+    first: int = 0  # the epoch from which on it was worked out anew: blocks behind it are forgotten
+    unsealed: Sequence[int] = ()  # epochs before that, of whose checkpoints too few seals are kept
+    whole: bool = True  # False: blocks are forgotten, and what they came to cannot be had: each by itself alone
 
 
 class Told(NamedTuple):
@@ -73,7 +79,7 @@ class Told(NamedTuple):
     fees_micro: int
     supply_micro: int
     accounts: Iterable[tuple[bytes, int, int, bytes]]
-    states: Iterable[tuple[bytes, int, bytes]] | None = None  # None: not told
+    states: Iterable[tuple[bytes, int, bytes, int]] | None = None  # None: not told
     in_flight: Collection[bytes] = ()
     epochs: Iterable[tuple[int, bytes]] = ()
 
@@ -88,6 +94,14 @@ class Source(Protocol):
     def genesis(self) -> common_pb2.Signed: ...
 
     def holds(self, claim: Claim) -> bool: ...
+
+    def oldest(self) -> int:
+        """The first epoch whose blocks are all there."""
+        ...
+
+    def start(self) -> Start | None:
+        """What it is verified from where that is not the genesis; None where it cannot be had."""
+        ...
 
     def blocks(self, after: int) -> Iterator[tuple[int, ledger_pb2.Block]]:
         """Behind that position, in their order."""
@@ -107,29 +121,47 @@ def verify_ledger(source: Source) -> Report:
         scratch = LmdbStore.open(Path(folder) / "store", limit_bytes=SCRATCH_BYTES_MAX)
         try:
             checked = Verification(scratch, source.genesis(), source.salt, source.holds, Random(0))  # noqa: S311 - nothing is secret here
-            last = _take_all(checked, scratch, source, 0)
-            moved = True
-            for _ in range(ROUNDS_MAX):
-                told = source.told()
-                before, last = last, _take_all(checked, scratch, source, last)
-                if last == before:
-                    moved = False
-                    checked.compare_totals(told.fees_micro, told.supply_micro)
-                    checked.compare_accounts(told.accounts)
-                    checked.compare_epochs(told.epochs)
-                    if told.states is not None:
-                        checked.compare_states(told.states, told.in_flight)
-                    break
-            checked.end()
+            oldest, moved = source.oldest(), False
+            start = source.start() if oldest else None
+            whole = not oldest or start is not None
+            if start is not None:
+                scratch.commit(Batch(writes=checked.take_writes()))
+                for writes in checked.begin_at(start):
+                    scratch.commit(Batch(writes=writes))
+            if not whole:
+                for position, block in source.blocks(0):
+                    checked.check(block, position)
+            elif not oldest or checked.first:
+                moved = _replay(checked, scratch, source)
             for where, what in source.wrong_rows():
                 checked.find(where, what)
+            if source.oldest() != oldest:
+                raise FailedPrecondition("blocks were forgotten while they were read: verify it again", reason="Pruned")
         finally:
             scratch.close()
     took_s = time.monotonic() - began
     return Report(
         source.mesh, source.mesh_id, checked.blocks, checked.signatures, checked.final, checked.epochs, checked.found,
-        checked.findings, checked.below_zero, took_s, moved,
+        checked.findings, checked.below_zero, took_s, moved, oldest, checked.unsealed, whole,
     )  # fmt: skip
+
+
+def _replay(checked: Verification, scratch: LmdbStore, source: Source) -> bool:
+    """All blocks, and what the node makes of them. Whether they never stopped coming."""
+    last, moved = _take_all(checked, scratch, source, 0), True
+    for _ in range(ROUNDS_MAX):
+        told = source.told()
+        before, last = last, _take_all(checked, scratch, source, last)
+        if last == before:
+            moved = False
+            checked.compare_totals(told.fees_micro, told.supply_micro)
+            checked.compare_accounts(told.accounts)
+            checked.compare_epochs(told.epochs)
+            if told.states is not None:
+                checked.compare_states(told.states, told.in_flight)
+            break
+    checked.end()
+    return moved
 
 
 def _take_all(checked: Verification, scratch: LmdbStore, source: Source, last: int) -> int:
@@ -173,6 +205,12 @@ class _Rows:
         key = self._directory.key_at(claim.signer, height=claim.height, seq=claim.seq, number=claim.key)
         return key is not None and verify(key, claim.digest, claim.signature)
 
+    def oldest(self) -> int:
+        return oldest_epoch(self._store)
+
+    def start(self) -> Start | None:
+        return start_of(self._store)
+
     def blocks(self, after: int) -> Iterator[tuple[int, ledger_pb2.Block]]:
         for key, value in self._store.scan(LOG, number_key(after + 1)):
             yield number_of(key), read_row(LOG, key, value, ledger_pb2.Block.FromString)
@@ -199,10 +237,10 @@ class _Rows:
             account = read_row(ACCOUNTS, key, value, Account.decode)
             yield key, account.balance_micro, account.next_seq, account.head
 
-    def _states(self) -> Iterator[tuple[bytes, int, bytes]]:
+    def _states(self) -> Iterator[tuple[bytes, int, bytes, int]]:
         for key, value in self._store.scan(TXS):
             row = read_row(TXS, key, value, ledger_pb2.TxRow.FromString)
-            yield key, row.state, row.signed.body
+            yield key, row.state, row.signed.body, row.epoch
 
 
 class _Node:
@@ -229,6 +267,13 @@ class _Node:
             return False
         key = key_at(*keys, height=claim.height, seq=claim.seq, number=claim.key)
         return verify(key, claim.digest, claim.signature)
+
+    def oldest(self) -> int:
+        return self._client.ledger.status().oldest_epoch
+
+    def start(self) -> Start | None:
+        """What accounts had then a node tells to members alone."""
+        return None
 
     def blocks(self, after: int) -> Iterator[tuple[int, ledger_pb2.Block]]:
         return self._client.ledger.blocks(after + 1)

@@ -11,6 +11,7 @@ from ledger_house import House
 
 from offgrid.v1 import ledger_pb2, mesh_pb2
 from offgrid_node.protocol.errors import Corrupt, FailedPrecondition, InvalidRequest
+from offgrid_node.protocol.ledger.accounts import Account
 from offgrid_node.protocol.ledger.tables import ACCOUNTS, AUTHORS, CHAINS, LOG, META, NUMBER_MAX, PLACES, TXS
 from offgrid_node.services.caller import ADMIN
 from offgrid_node.services.mesh import MeshHandlers, NodeFacts
@@ -95,6 +96,24 @@ class TestVerifying:
             assert report.findings == []
             assert report.epochs == 1
 
+    def test_one_that_has_forgotten_blocks_is_verified_from_its_checkpoint(self, house: House) -> None:
+        for _ in range(3):
+            house.ask("end_epoch", ledger_pb2.EndEpochRequest())
+            for _ in range(10):
+                house.turn(500)
+            house.pay(9)
+        report = verify_ledger(_Rows(house.store))
+        assert (report.findings, report.first, report.whole) == ([], 2, True)
+        assert report.epochs == 1
+        report = online(client_of(house))
+        assert (report.findings, report.first, report.whole) == ([], 2, False)
+        assert 0 < report.blocks == len([*house.store.scan(LOG)])
+        key, value = next(house.store.scan(ACCOUNTS))
+        account = Account.decode(value)
+        richer = Account(account.balance_micro + 1, account.next_seq, account.head)
+        house.store.commit(Batch(writes={(ACCOUNTS, key): richer.encode()}))
+        assert verify_ledger(_Rows(house.store)).found
+
     @pytest.mark.parametrize("table", [LOG, TXS, ACCOUNTS, META])
     def test_a_row_that_cannot_be_read_is_named(self, house: House, table: str) -> None:
         key, _ = next(house.store.scan(table))
@@ -141,6 +160,7 @@ def client_of(house: House, *, richer: int = 0, busy: bool = False) -> Any:
             genesis=lambda: house.ask("get_genesis", ledger_pb2.GetGenesisRequest()),
             balances=balances,
             blocks=blocks,
+            status=lambda: house.ask("get_ledger_status", ledger_pb2.GetLedgerStatusRequest()),
             epochs=lambda: house.ask("list_epochs", ledger_pb2.ListEpochsRequest()).epochs,
         ),
         mesh=SimpleNamespace(proof=proof, status=lambda: SimpleNamespace(node_id=house.key.node_id)),

@@ -72,6 +72,12 @@ def pruned_epoch(rows: Rows) -> int | None:
     return int(_DONE.unpack(row)[0]) if row is not None else None
 
 
+def oldest_epoch(rows: Rows) -> int:
+    """The first whose blocks are all here."""
+    epoch = pruned_epoch(rows)
+    return 0 if epoch is None else epoch + 1
+
+
 def pruned_behind(rows: Rows) -> Sequence[ledger_pb2.BaseRow]:
     """The heads of that checkpoint."""
     epoch = pruned_epoch(rows)

@@ -1,4 +1,5 @@
-"""The ledger worked out anew, from its genesis and its blocks alone, by the very machine that every node runs.
+"""The ledger worked out anew, from its genesis and its blocks alone, or from a checkpoint and the blocks behind it, by
+the very machine that every node runs.
 
 Whoever replays is nobody: it has no key, so it votes for nothing and sends nothing, and its clock stands still. What it
 comes to depends on which blocks it is given (README.md, 8), so its rows are what every node that holds them must have.
@@ -10,7 +11,7 @@ from collections.abc import Mapping
 
 from offgrid.v1 import common_pb2
 from offgrid_node.protocol.clock import Now
-from offgrid_node.protocol.effects import Asked, Delete, Put, Rows
+from offgrid_node.protocol.effects import Asked, Delete, Put, Rows, Woke
 from offgrid_node.protocol.errors import Corrupt, Internal
 from offgrid_node.protocol.ids import NODE_ID_BYTES, base32
 from offgrid_node.protocol.ledger.blocks import CheckedBlock
@@ -45,13 +46,17 @@ class Replay:
     """`rows` are empty at first; whoever calls commits `take_writes` to them, at any time between two blocks."""
 
     def __init__(self, rows: Rows, genesis: common_pb2.Signed, salt: bytes, rng: Rng) -> None:
-        self._rng = rng
-        self._machine = LedgerMachine(LedgerSettings(_Nobody(), salt))
-        self._machine.load(rows, Now(0, 0))
+        self._rows, self._rng, self._salt = rows, rng, salt
+        self._load(0)
         self._instant = 1
         self._writes: Writes = {}
         self._left: dict[bytes, CheckedBlock] = {}
-        self._step(OpenLedger(genesis, LedgerGenesis.decode(genesis.body)))
+        self._step(Asked(0, "", OpenLedger(genesis, LedgerGenesis.decode(genesis.body))))
+
+    def begin(self) -> None:
+        """At the checkpoint whose rows (bootstrap.py) are committed, and before any block."""
+        self._load(self._instant)
+        self._step(Woke())
 
     def take(self, block: CheckedBlock) -> Writes:
         """What changes with this block: nothing while it waits for others. Raises Corrupt where too many do."""
@@ -77,11 +82,15 @@ class Replay:
         return self._left
 
     def _push(self, *blocks: CheckedBlock) -> Writes:
-        return self._step(PushBlocks(_Nobody.node_id, blocks))
+        return self._step(Asked(0, "", PushBlocks(_Nobody.node_id, blocks)))
 
-    def _step(self, command: object) -> Writes:
+    def _load(self, instant: int) -> None:
+        self._machine = LedgerMachine(LedgerSettings(_Nobody(), self._salt))
+        self._machine.load(self._rows, Now(0, instant))
+
+    def _step(self, event: object) -> Writes:
         changed: Writes = {}
-        for effect in self._machine.step([Asked(0, "", command)], Now(0, self._instant), self._rng):
+        for effect in self._machine.step([event], Now(0, self._instant), self._rng):
             if isinstance(effect, Put):
                 changed[effect.table, effect.key] = effect.value
             elif isinstance(effect, Delete):

@@ -3,7 +3,7 @@
 Blocks come in the order in which a node took them in. Each is checked like one from outside, must lean on blocks before
 it alone, and is replayed (replay.py), with the ends of epochs, their roots and rewards; what witnesses say is counted
 a second time, apart from the machine (recount.py). At the end the rows that came of it are compared with those that are
-to be verified.
+to be verified. A store that has pruned is verified from the checkpoint behind which blocks are gone (pruned_start.py).
 
 Memory follows accounts, epochs and what the recount remembers, not the blocks; findings are bounded by FINDINGS_MAX.
 """
@@ -11,12 +11,12 @@ Memory follows accounts, epochs and what the recount remembers, not the blocks; 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from offgrid.v1 import common_pb2, ledger_pb2
 from offgrid_node.protocol.errors import PeerFault
-from offgrid_node.protocol.ids import base32
+from offgrid_node.protocol.ids import NODE_ID_BYTES, base32
 from offgrid_node.protocol.ledger.accounts import Account, Totals
 from offgrid_node.protocol.ledger.audit import overdrawn, sums
 from offgrid_node.protocol.ledger.blocks import CheckedBlock, check_block
@@ -24,15 +24,28 @@ from offgrid_node.protocol.ledger.checkpoints import Checkpoint, cut_account
 from offgrid_node.protocol.ledger.committee import Committee
 from offgrid_node.protocol.ledger.items import Claim, Cut, Item, Statement, decode_item
 from offgrid_node.protocol.ledger.marking import Places, places_of, spelled
+from offgrid_node.protocol.ledger.pruned_start import Counted, Start, has_heads, unsealed
 from offgrid_node.protocol.ledger.records import GENESIS_KIND, TX_KIND, LedgerGenesis, tx_id_of
 from offgrid_node.protocol.ledger.recount import Recount
 from offgrid_node.protocol.ledger.replay import Replay, Writes
-from offgrid_node.protocol.ledger.tables import ACCOUNTS, CHECKPOINTS, LOG, META, PLACES, TOTALS_KEY, TXS, number_key
+from offgrid_node.protocol.ledger.tables import (
+    ACCOUNTS,
+    BOOT,
+    BOOT_KEY,
+    CHECKPOINTS,
+    LOG,
+    META,
+    PLACES,
+    TOTALS_KEY,
+    TXS,
+    number_key,
+)
 from offgrid_node.protocol.ledger.views import Scanner
 from offgrid_node.protocol.rng import Rng
 from offgrid_node.protocol.signing import digest_of
 
 FINDINGS_MAX = 64  # kept as sentences; more are counted
+BOOT_ROWS = 4_096  # in one write
 MARKED_MAX = 64  # blocks whose transactions are held in memory, for what is marked of them
 
 
@@ -50,7 +63,7 @@ class Verification:
         self, rows: Scanner, genesis: common_pb2.Signed, salt: bytes, holds: Callable[[Claim], bool], rng: Rng
     ) -> None:
         self._rows, self._salt, self._holds = rows, salt, holds
-        body = LedgerGenesis.decode(genesis.body)
+        self._genesis = body = LedgerGenesis.decode(genesis.body)
         ledger = body.digest(salt)
         self._committees = {0: Committee(body.witnesses)}
         self._bases = {ledger}  # digests of what a chain may begin behind
@@ -58,21 +71,61 @@ class Verification:
         self._places: OrderedDict[bytes, Places] = OrderedDict()
         self._pending: Writes = {}
         self.findings: list[Finding] = []
+        self._behind: dict[bytes, int] = {}  # author → the height up to which its blocks are of no use
+        self.first = 0  # the epoch from which on it is replayed
+        self.unsealed: Sequence[int] = ()  # epochs before it of whose checkpoint too few seals are kept
         self.found = self.blocks = self.signatures = self.final = self.below_zero = self.epochs = 0
         if not self._signed(Claim(body.issuer, digest_of(GENESIS_KIND, salt, genesis.body), genesis.signature)):
             self.find("genesis", f"the signature is not that of its issuer, {body.issuer}")
         self._replay = Replay(rows, genesis, salt, rng)
 
-    def take(self, block: ledger_pb2.Block, position: int) -> None:
-        """The next block, which the node has at that position."""
-        where = f"position {position}"
+    def begin_at(self, start: Start) -> Iterator[Writes]:
+        """Before any block, and with nothing to commit: writes, each to be committed before the next is asked for.
+        Whatever is found makes the rest not worth checking."""
+        row = start.checkpoints.get(start.epoch)
+        self.unsealed = unsealed(start, self._genesis, self._salt, self._signed, self.find)
+        if row is None or self.found:
+            return
+        where, body, counted = f"epoch {start.epoch}", Checkpoint.decode(row.body), Counted(self._salt)
+        if not has_heads(row, self._salt):
+            self.find(where, "the heads of chains at its end are not those that its checkpoint names")
+            return
+        writes: Writes = {
+            (CHECKPOINTS, number_key(epoch)): told.SerializeToString() for epoch, told in start.checkpoints.items()
+        }
+        for entry in start.accounts():
+            counted.add(entry)
+            writes[BOOT, entry[:NODE_ID_BYTES]] = entry[NODE_ID_BYTES:]
+            if len(writes) > BOOT_ROWS:
+                yield writes
+                writes = {}
+        if not counted.are_of(body):
+            self.find(where, "accounts as they were at its end do not have the root of its checkpoint")
+            return
+        writes[META, BOOT_KEY] = ledger_pb2.BootRow(checkpoint=row, after=counted.last).SerializeToString()
+        yield writes
+        self._replay.begin()
+        yield self._replay.take_writes()
+        self._behind = {head.author: head.height for head in row.heads}
+        self._bases |= {head.digest for head in row.heads}
+        self.first = start.epoch + 1
+        self._recount.enter(self.first)
+
+    def check(self, block: ledger_pb2.Block, position: int) -> CheckedBlock | None:
+        """The next block by itself: its form and its signatures."""
         self.blocks += 1
         try:
-            checked = check_block(block, self._salt, self._signed)
+            return check_block(block, self._salt, self._signed)
         except PeerFault as fault:
-            self.find(where, fault.message)
+            self.find(f"position {position}", fault.message)
+            return None
+
+    def take(self, block: ledger_pb2.Block, position: int) -> None:
+        """The next block, which the node has at that position."""
+        checked = self.check(block, position)
+        if checked is None or checked.header.height <= self._behind.get(checked.header.author, 0):
             return
-        name = f"{where}, block {checked.header.height} of {checked.header.author_id}"
+        name = f"position {position}, block {checked.header.height} of {checked.header.author_id}"
         for digest in checked.leans_on if checked.header.epoch >= self._recount.epoch else ():
             if digest not in self._bases and not self._is_held(digest):
                 self.find(name, f"it leans on {digest.hex()[:16]}, which does not stand before it")
@@ -101,6 +154,8 @@ class Verification:
     def end(self) -> None:
         """All blocks have come, and are committed."""
         for block in self._replay.left.values():
+            if block.header.epoch < self.first:
+                continue  # beside its author's chain: it goes with the others
             name = f"block {block.header.height} of {block.header.author_id}"
             self.find(name, "it does not belong to the ledger: what it follows is not there, or it is out of reach")
         if not sums(self._rows).conserved:
@@ -120,8 +175,12 @@ class Verification:
 
     def compare_accounts(self, told: Iterable[tuple[bytes, int, int, bytes]]) -> None:
         """(account, balance, next slot, what stands in the last one; b"": not told) of all that have ever had money, in
-        the order of their bytes. What is below zero for a while may be told as zero."""
+        the order of their bytes. What is below zero for a while may be told as zero. A checkpoint has no accounts that
+        were never touched."""
         left = ((key, Account.decode(value)) for key, value in self._rows.scan(ACCOUNTS))
+        if self.first:
+            left = ((key, account) for key, account in left if not account.untouched)
+            told = (each for each in told if any(each[1:3]))
         ours = next(left, None)
         for key, balance, next_seq, head in told:
             while ours is not None and ours[0] < key:
@@ -141,15 +200,17 @@ class Verification:
         if ours is not None:
             self.find(f"account {base32(ours[0])}", "the node does not have it, its blocks do")
 
-    def compare_states(self, told: Iterable[tuple[bytes, int, bytes]], in_flight: Collection[bytes] = ()) -> None:
-        """(transaction's digest, state, body) of all that the node has; `in_flight` of its own, which need not have
-        been sent."""
+    def compare_states(self, told: Iterable[tuple[bytes, int, bytes, int]], in_flight: Collection[bytes] = ()) -> None:
+        """(transaction's digest, state, body, epoch in which it ended) of all that the node has; `in_flight` of its
+        own, which need not have been sent. What ended, or never did, behind the checkpoint is in no block any more."""
         ends, known = (ledger_pb2.TX_STATE_FINAL, ledger_pb2.TX_STATE_VOID), 0
-        for digest, state, body in told:
+        for digest, state, body, epoch in told:
             if digest_of(TX_KIND, self._salt, body) != digest:
                 self.find(f"transaction {tx_id_of(digest)}", "what the node has by that name is another")
             value = self._rows.get(TXS, digest)
             if value is None and state == ledger_pb2.TX_STATE_SIGNED and digest in in_flight:
+                continue
+            if value is None and self.first and (epoch < self.first or state not in ends):
                 continue
             if value is None:
                 self.find(f"transaction {tx_id_of(digest)}", "the node has it, and it is in none of its blocks")
@@ -204,6 +265,8 @@ class Verification:
 
     def _count(self, block: CheckedBlock, name: str) -> None:
         author, epoch = block.header.author, block.header.epoch
+        if epoch < self.first:
+            return
         for item in spelled(block.items, self._places_in):
             if isinstance(item, Statement):
                 self._recount.on_said(author, epoch, item, name)

@@ -13,6 +13,7 @@ from offgrid_node.protocol.ids import NODE_ID_BYTES, base32, node_id_bytes
 from offgrid_node.protocol.ledger.checkpoints import ORDER_KIND, Checkpoint, Order, check_witnesses, cut_account
 from offgrid_node.protocol.ledger.committee import Committee
 from offgrid_node.protocol.ledger.items import OrderItem, decode_item
+from offgrid_node.protocol.ledger.pruning import oldest_epoch
 from offgrid_node.protocol.ledger.receipts import Final
 from offgrid_node.protocol.ledger.records import DIGEST_BYTES
 from offgrid_node.protocol.ledger.rewards import rewards
@@ -63,6 +64,7 @@ class EpochReads:
         row, witnesses = self._surveys.epoch, self._surveys.witnesses_of(self._surveys.epoch.number) or ()
         committee = Committee(witnesses)
         status.epoch, status.entered_us = row.number, row.entered_us
+        status.oldest_epoch = oldest_epoch(self._store)
         status.wishing.extend(self._named(witnesses, committee.nodes_of(row.wished)))
         status.accused.extend(self._named(witnesses, committee.nodes_of(row.accused)))
         status.waits.extend(why_not)

@@ -204,3 +204,18 @@ class EpochWorld:
         """All stand in one epoch, with the same accounts."""
         states = {(node.epoch, *sorted(node.store.scan("ledger_accounts"))) for node in self.nodes}
         assert len(states) == 1, [(node.epoch, node.machine._turning.why_not) for node in self.nodes]
+
+
+def turn(world: EpochWorld) -> None:
+    """Payments, and the end of the epoch."""
+    epoch = max(node.epoch for node in world.nodes)
+    for src, to in ((4, 5), (5, 4), (0, 1)):
+        world.pay(src, to, 100 + epoch)
+    world.run(400)
+    world.end(0, 1, 2)
+    for _ in range(20):
+        world.run(1_000)
+        if max(node.epoch for node in world.nodes) > epoch:
+            break
+    world.run(1_000)
+    assert max(node.epoch for node in world.nodes) == epoch + 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from epoch_world import EpochWorld, Node
+from epoch_world import EpochWorld, Node, turn
 
 from offgrid_node.protocol.errors import NotFound
 from offgrid_node.protocol.ledger.checkpoints import accounts_root
@@ -11,21 +11,6 @@ from offgrid_node.protocol.ledger.indexes import wrong_rows
 from offgrid_node.protocol.ledger.snapshots import ENTRY_BYTES, accounts_at, page_of
 from offgrid_node.protocol.ledger.tables import BEFORE, LOG
 from offgrid_tools.ledgersim.keys import SALT
-
-
-def turn(world: EpochWorld) -> None:
-    """Payments, and the end of the epoch."""
-    epoch = max(node.epoch for node in world.nodes)
-    for src, to in ((4, 5), (5, 4), (0, 1)):
-        world.pay(src, to, 100 + epoch)
-    world.run(400)
-    world.end(0, 1, 2)
-    for _ in range(20):
-        world.run(1_000)
-        if max(node.epoch for node in world.nodes) > epoch:
-            break
-    world.run(1_000)
-    assert max(node.epoch for node in world.nodes) == epoch + 1
 
 
 def roots(node: Node) -> dict[int, bool]:

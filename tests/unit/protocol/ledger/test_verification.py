@@ -58,7 +58,7 @@ class Case:
         totals = Surveys(self.store).totals
         self.totals = [totals.fees_micro, totals.supply_micro]
         rows = {key: ledger_pb2.TxRow.FromString(value) for key, value in self.store.scan(TXS)}
-        self.states = {key: (row.state, row.signed.body) for key, row in rows.items()}
+        self.states = {key: (row.state, row.signed.body, row.epoch) for key, row in rows.items()}
         self.in_flight: set[bytes] = set()
         body = world.genesis.encode()
         signature = Key(world.genesis.issuer).sign(digest_of(GENESIS_KIND, SALT, body))
@@ -209,13 +209,13 @@ def _more_supply(case: Case) -> None:
 
 
 def _void_not_final(case: Case) -> None:
-    digest, (_, body) = next(iter(case.states.items()))
-    case.states[digest] = ledger_pb2.TX_STATE_VOID, body
+    digest, (_, body, _) = next(iter(case.states.items()))
+    case.states[digest] = ledger_pb2.TX_STATE_VOID, body, 0
 
 
 def _another_body(case: Case) -> None:
-    digest, (state, body) = next(iter(case.states.items()))
-    case.states[digest] = state, body[:-1] + bytes((body[-1] ^ 1,))
+    digest, (state, body, _) = next(iter(case.states.items()))
+    case.states[digest] = state, body[:-1] + bytes((body[-1] ^ 1,)), 0
 
 
 def _a_transaction_less(case: Case) -> None:
@@ -224,7 +224,7 @@ def _a_transaction_less(case: Case) -> None:
 
 def _a_transaction_from_nowhere(case: Case) -> None:
     digest, body = _by_hand(case)
-    case.states[digest] = ledger_pb2.TX_STATE_FINAL, body
+    case.states[digest] = ledger_pb2.TX_STATE_FINAL, body, 0
     case.in_flight.add(digest)
 
 
@@ -268,7 +268,7 @@ def test_what_is_wrong_is_found_where_it_is(change: Callable[[Case], None], wher
 def test_what_was_signed_and_not_sent_is_nothing_wrong() -> None:
     case = Case(lived())
     digest, body = _by_hand(case)
-    case.states[digest] = ledger_pb2.TX_STATE_SIGNED, body
+    case.states[digest] = ledger_pb2.TX_STATE_SIGNED, body, 0
     assert case.verified().found == 1
     case.in_flight.add(digest)
     assert case.verified().findings == []
