@@ -55,8 +55,10 @@ class Ahead:
         for _, raw in self._draft.committed(LOG, number_key(self._written + 1)):
             block = ledger_pb2.Block.FromString(raw)
             bit = self._epochs.bit_of(Header.decode(block.header.body))
-            items = (decode_item(item, self._salt) for item in block.items)
-            witness.recount(spelled(items, self._marking.places_in), bit, now)
+            items: Iterable[Item] = (decode_item(item, self._salt) for item in block.items)
+            if bit:  # else what it marks says nothing
+                items = spelled(items, self._marking.places_in)
+            witness.recount(items, bit, now)
         if self._slots.changed:
             self._due_ms = now.mono_ms
 

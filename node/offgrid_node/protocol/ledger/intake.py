@@ -168,7 +168,8 @@ class Intake:
             if isinstance(item, Statement):  # of these there are thousands a second
                 self._witness.on_statement(item, bit)
             elif isinstance(item, Marks):
-                self._witness.on_marked(self._marking.meant_by(item), bit, confirms=item.confirms)
+                if bit:  # else a block might be read and decoded for nothing
+                    self._witness.on_marked(self._marking.meant_by(item), bit, confirms=item.confirms)
             else:
                 self._on_item(item, header, bit, sender, now)
         return True

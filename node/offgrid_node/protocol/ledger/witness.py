@@ -206,9 +206,9 @@ class Witness:
         self._count(account, slot, digest, bit, confirms=confirms)
 
     def on_marked(self, meant: Iterable[Meant], bit: int, *, confirms: bool) -> None:
-        """The same of many, at ballot 0."""
+        """The same of many, at ballot 0, by a witness of this epoch."""
         accounts, slots = self._accounts, self._slots
-        for name, seq, digest in meant if bit else ():
+        for name, seq, digest in meant:
             account, slot = accounts.get(name), slots.get(name, seq)
             if slot is None or digest not in slot.tallies:
                 self.on_statement(Statement(confirms, name, seq, 0, digest), bit)

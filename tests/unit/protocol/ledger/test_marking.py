@@ -13,6 +13,7 @@ from offgrid_node.protocol.ledger import marking
 from offgrid_node.protocol.ledger.blocks import BLOCK_ITEMS_MAX, BLOCK_MARKS_MAX, CheckedBlock, check_block
 from offgrid_node.protocol.ledger.items import PLACES_BYTES_MAX, Item, Marks, Statement, decode_item
 from offgrid_node.protocol.ledger.machine import LedgerMachine
+from offgrid_node.protocol.ledger.marking import Marking, Places
 from offgrid_node.protocol.ledger.tables import LOG
 from offgrid_node.protocol.ledger.verification import Verification
 from offgrid_node.storage.memory import MemoryStore
@@ -165,6 +166,26 @@ def test_who_is_no_witness_marks_nothing() -> None:
     for name in (OWNER, PAYEE):
         bench.says(name, marks)
     assert not bench.take_said()
+
+
+def test_for_marks_of_who_is_no_witness_no_block_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(marking, "RECENT_MAX", 0)
+    bench = Bench()
+    block, marks = paid(bench)
+    bench.push(block)
+    read: list[bytes] = []
+    places_in = Marking.places_in
+
+    def reads(self: Marking, digest: bytes) -> Places:
+        read.append(digest)
+        return places_in(self, digest)
+
+    monkeypatch.setattr(Marking, "places_in", reads)
+    bench.says(OWNER, marks)
+    LedgerMachine(bench.settings).load(bench.store, bench.now())
+    assert read == []
+    bench.says(W1, marks)
+    assert read == [block.digest]
 
 
 def test_marks_of_one_that_marks_every_transaction_of_a_slot_are_bounded_like_its_votes() -> None:
