@@ -1,6 +1,7 @@
 """How a node begins at a checkpoint: one that is new, or was away for so long that nobody has the blocks that it lacks.
 
-    behind       peers that it meets keep blocks of later epochs alone (`oldest`)
+    behind       peers that it meets keep blocks of later epochs alone (`oldest`), or of its own epoch alone while it
+                 lacks blocks behind the checkpoint where that began
     asking       after WAIT_MS, or PATIENCE_MS where somebody says that it has them: it asks one of those peers
     checkpoints  from this node's epoch on; each names the one before it and who witnesses the next epoch, and is sealed
                  by more than a third of its own epoch's committee, so by an honest witness: it is final
@@ -31,6 +32,7 @@ from offgrid_node.protocol.draft import Draft
 from offgrid_node.protocol.effects import Answered, Call
 from offgrid_node.protocol.errors import PeerFault
 from offgrid_node.protocol.ids import NODE_ID_BYTES, node_id_from
+from offgrid_node.protocol.ledger.chains import Chains
 from offgrid_node.protocol.ledger.checkpoints import Base, Checkpoint, account_leaves, cut_account, heads_digest
 from offgrid_node.protocol.ledger.commands import CHECKPOINTS_MAX, PUSH_SIGNATURES_MAX, PushCheckpoints, Sealed
 from offgrid_node.protocol.ledger.committee import Committee
@@ -58,8 +60,8 @@ class BootTag:
 class Bootstrap:
     """`ready` is what the machine is to begin at, once everything is here; `entered`: it has."""
 
-    def __init__(self, salt: bytes, draft: Draft, epochs: Epochs) -> None:
-        self._salt, self._draft, self._epochs = salt, draft, epochs
+    def __init__(self, salt: bytes, draft: Draft, epochs: Epochs, chains: Chains) -> None:
+        self._salt, self._draft, self._epochs, self._chains = salt, draft, epochs, chains
         self._met: dict[str, int] = {}  # peers → the first epoch whose blocks they all keep
         self._failed: Counter[str] = Counter()
         self._asked = ""
@@ -95,7 +97,7 @@ class Bootstrap:
     def on_met(self, node: str, oldest: int, now: Now) -> None:
         """A peer has answered, and keeps all blocks from that epoch on."""
         self._met[node] = oldest
-        if self._due_ms is None and oldest > self._epochs.number:
+        if self._due_ms is None and self._is_behind(oldest):
             self._since_ms, self._due_ms = now.mono_ms, now.mono_ms + WAIT_MS
 
     def on_down(self, node: str) -> None:
@@ -109,7 +111,7 @@ class Bootstrap:
             self._drop()  # blocks came after all
         if self._asked:
             self._leave()
-        helpful = [node for node, oldest in self._met.items() if oldest > number or self._row is not None]
+        helpful = [node for node, oldest in self._met.items() if self._row is not None or self._is_behind(oldest)]
         if not helpful:
             self._due_ms = None if self._row is None else now.mono_ms + STALL_MS
         elif self._row is None and len(helpful) < len(self._met) and now.mono_ms < self._since_ms + PATIENCE_MS:
@@ -157,6 +159,12 @@ class Bootstrap:
         self._turn_to_another(now)
 
     # ---- inside
+
+    def _is_behind(self, oldest: int) -> bool:
+        """Whether somebody who keeps blocks from that epoch on lacks some that this node needs. It may have entered its
+        epoch by the accounts' root, without all blocks behind the checkpoint."""
+        number = self._epochs.number
+        return oldest > number or (oldest == number and not self._chains.has_cut())
 
     @property
     def _target(self) -> Checkpoint:

@@ -98,6 +98,14 @@ class Chains:
         """The height of its head in the last checkpoint."""
         return self._cut.get(author, (0, b""))[0]
 
+    def has_cut(self) -> bool:
+        """Whether all chains have come to their heads in the last checkpoint, but those that fork below them here."""
+        for name, (height, _) in self._cut.items():
+            author = self.author(name)
+            if author.height < height and author.plain(height):
+                return False
+        return True
+
     @property
     def authors(self) -> Mapping[bytes, Author]:
         return self._authors

@@ -16,7 +16,17 @@ from offgrid_node.protocol.ledger.audit import sums
 from offgrid_node.protocol.ledger.bootstrap import Bootstrap
 from offgrid_node.protocol.ledger.commands import EndEpoch
 from offgrid_node.protocol.ledger.indexes import wrong_rows
-from offgrid_node.protocol.ledger.tables import IN_FLIGHT, SEALS, TXS
+from offgrid_node.protocol.ledger.tables import (
+    AUTHORS,
+    CHAINS,
+    IN_FLIGHT,
+    LOG,
+    PLACES,
+    SEALS,
+    TXS,
+    chain_key,
+    number_key,
+)
 from offgrid_node.storage.lmdb import LmdbStore
 from offgrid_node.storage.memory import MemoryStore
 from offgrid_node.storage.store import Batch
@@ -281,3 +291,47 @@ def test_who_began_at_a_checkpoint_brings_it_to_others() -> None:
         world.run(5_000)
     assert epoch_of(new) == epoch_of(late) > 0
     assert new.balances() == late.balances()
+
+
+def forget_newest(node: Node, author: bytes) -> None:
+    """As if it had entered its epoch before the author's newest block of the one before came."""
+    chains = node.machine._chains
+    newest = chains.author(author)
+    header, place = chains.header_of(newest.digest), chains.place(newest.digest)
+    row = node.store.get(AUTHORS, author)
+    assert header is not None
+    assert place is not None
+    assert row is not None
+    assert newest.height == chains.cut_height(author) > 0
+    before = (newest.height - 1).to_bytes(8, "big") + header.header.prev
+    gone = (CHAINS, chain_key(author, newest.height)), (PLACES, newest.digest), (LOG, number_key(place))
+    node.crash()
+    node.store.commit(Batch(writes={(AUTHORS, author): before + row[len(before) :], **dict.fromkeys(gone)}))
+    node.start()
+
+
+def test_who_entered_an_epoch_without_the_blocks_behind_it_begins_at_the_next_checkpoint() -> None:
+    world, late = world_without(5, 0)
+    owner = world.nodes[world.names[4]]
+    owner.transfer(world.names[0], 4)
+    world.sides = {}
+    world.run(3_000)
+    ended(world)
+    world.sides = {late.node_id: 1}
+    forget_newest(late, node_id_bytes(owner.node_id))
+    owner.transfer(world.names[0], 5)
+    ended(world, without=(late.node_id,))
+    assert epoch_of(late) == owner.machine._pruning.oldest == 1, "the others have pruned what it lacks"
+    settle(world)
+    assert late.machine._pruning.oldest == 2, "it has begun there"
+
+
+def test_who_is_late_in_an_epoch_and_has_all_behind_it_waits_for_blocks() -> None:
+    world, late = world_without(5, 0)
+    world.sides = {}
+    ended(world)
+    started = late.machine._bootstrap
+    started.on_met(world.names[0], 1, late.now())
+    assert started.deadline_ms() is None
+    started.on_met(world.names[0], 2, late.now())
+    assert started.deadline_ms() is not None
