@@ -54,6 +54,13 @@ class Ballots:
         """What this witness has confirmed there, at which ballots, the highest first."""
         return [(at, digest) for at, digest, tally in self._tallies(slot) if tally.confirmed & self._own_bit]
 
+    def confirmers(self, slot: Slot) -> int:
+        """Who has confirmed anything there."""
+        mask = 0
+        for _, _, tally in self._tallies(slot):
+            mask |= tally.confirmed
+        return mask
+
     def within_reach(self, name: bytes, seq: int, ballot: int) -> bool:
         """Whether an honest witness may be at that ballot of an open slot."""
         return self._recovery.within_reach(self._disputes.get(name, seq), ballot)
@@ -121,7 +128,7 @@ class Ballots:
         """What was put aside about this transaction, which is here now, each with who said it."""
         for tally in self._aside.take_tallies(slot.key, digest):
             for confirms, bits in ((False, tally.voted), (True, tally.confirmed)):
-                for bit in _bits(bits):
+                for bit in bits_of(bits):
                     yield Statement(confirms, slot.account, slot.seq, tally.ballot, digest), bit
 
     # ---- what to say
@@ -187,7 +194,7 @@ class Ballots:
                 dispute.report(told.ballot, (told.certified_ballot, digest), told.witnesses)
 
 
-def _bits(mask: int) -> Iterator[int]:
+def bits_of(mask: int) -> Iterator[int]:
     while mask:
         bit = mask & -mask
         yield bit

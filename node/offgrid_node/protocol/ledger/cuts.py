@@ -11,6 +11,7 @@ What does not hold yet may hold later, for blocks are on their way: a reason is 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -19,7 +20,7 @@ from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.draft import Draft
 from offgrid_node.protocol.ids import base32, node_id_bytes
 from offgrid_node.protocol.ledger.accounts import Account, Accounts
-from offgrid_node.protocol.ledger.ballots import Ballots
+from offgrid_node.protocol.ledger.ballots import Ballots, bits_of
 from offgrid_node.protocol.ledger.blocks import BLOCK_BYTES_MAX
 from offgrid_node.protocol.ledger.chains import Chains
 from offgrid_node.protocol.ledger.checkpoints import (
@@ -33,9 +34,11 @@ from offgrid_node.protocol.ledger.checkpoints import (
     heads_digest,
     targets_digest,
 )
+from offgrid_node.protocol.ledger.committee import Committee
 from offgrid_node.protocol.ledger.epochs import Epochs
 from offgrid_node.protocol.ledger.items import Cut, decode_cut
 from offgrid_node.protocol.ledger.orders import Orders
+from offgrid_node.protocol.ledger.records import DIGEST_BYTES
 from offgrid_node.protocol.ledger.rewards import rewards
 from offgrid_node.protocol.ledger.slots import Slot, Slots
 from offgrid_node.protocol.ledger.tables import CHECKPOINTS, CUTS, FORKS, number_key
@@ -44,7 +47,13 @@ from offgrid_node.protocol.ledger.transactions import Transactions
 CUT_BYTES_MAX = BLOCK_BYTES_MAX - 16 * 1024  # what is said in the same step has room beside it
 TARGET_BYTES_MAX = CUT_BYTES_MAX * 3 // 4
 COUNT_MAX = 2**16 - 1
+_HEAD_BYTES = len(Target(bytes(20), 0, ()).encode())
 SIGN = 0x80  # in the first byte of an account's row
+
+
+def share_of(committee: Committee) -> int:
+    """In how many slots that are not final one witness may have confirmed: a cut has room for those of all."""
+    return TARGET_BYTES_MAX // (_HEAD_BYTES + DIGEST_BYTES) // max(1, committee.all.bit_count())
 
 
 class NotYet(Exception):
@@ -193,24 +202,44 @@ class Cuts:
     # ---- inside
 
     def _targets(self) -> list[Target]:
-        """Of each account the slots from its next one on that have a certificate. Raises NotYet where they are more
-        than one block can say, which no honest witnesses bring about."""
-        targets = list[Target]()
-        for name in sorted({slot.account for slot in self._slots.open_ones()}):
-            account, digests = self._accounts.get(name), list[bytes]()
-            head = account.head
-            while len(digests) < TARGET_SLOTS_MAX:
-                slot = self._slots.get(name, account.next_seq + len(digests))
-                digest = self._next(slot, head) if slot is not None else None
-                if digest is None:
-                    break
-                digests.append(digest)
-                head = digest
-            if digests:
-                targets.append(Target(name, account.next_seq, tuple(digests)))
-        if len(targets) > COUNT_MAX or sum(len(target.encode()) for target in targets) > TARGET_BYTES_MAX:
-            raise NotYet(f"{len(targets)} accounts have slots that are about to end")
-        return targets
+        """Of each account the slots from its next one on that have a certificate, as many as there is room for: what
+        witnesses have confirmed before what none has, which may get its votes anew in the next epoch. Of each witness
+        no more than an honest one has confirmed, so there is room for those of all."""
+        bound, share = dict[bytes, int](), share_of(self._epochs.committee)
+        taken = Counter[int]()
+        slots = sorted(self._slots.open_ones(), key=lambda slot: (slot.account, slot.seq))
+        for slot in slots:
+            within = [bit for bit in bits_of(self._ballots.confirmers(slot)) if taken[bit] < share]
+            if within:
+                taken.update(within)
+                bound[slot.account] = slot.seq + 1 - self._accounts.get(slot.account).next_seq
+        found = {name: self._certified(name) for name in dict.fromkeys(slot.account for slot in slots)}
+        chosen, room = dict[bytes, int](), TARGET_BYTES_MAX
+        for most in (bound, {name: len(digests) for name, digests in found.items()}):
+            for name, digests in found.items():
+                before = chosen.get(name, 0)
+                fitting = room // DIGEST_BYTES if before else (room - _HEAD_BYTES) // DIGEST_BYTES
+                more = min(len(digests), most.get(name, 0)) - before
+                if (more := min(more, fitting)) > 0:
+                    chosen[name] = before + more
+                    room -= more * DIGEST_BYTES + (0 if before else _HEAD_BYTES)
+        return [
+            Target(name, self._accounts.get(name).next_seq, tuple(found[name][: chosen[name]]))
+            for name in sorted(chosen)
+        ]
+
+    def _certified(self, name: bytes) -> list[bytes]:
+        """What an account's slots from its next one on could end with, as far as they have a certificate."""
+        account, digests = self._accounts.get(name), list[bytes]()
+        head = account.head
+        while len(digests) < TARGET_SLOTS_MAX:
+            slot = self._slots.get(name, account.next_seq + len(digests))
+            digest = self._next(slot, head) if slot is not None else None
+            if digest is None:
+                break
+            digests.append(digest)
+            head = digest
+        return digests
 
     def _next(self, slot: Slot, head: bytes) -> bytes | None:
         """What a quorum has voted for in this slot, at the highest ballot, if it follows that and is here."""

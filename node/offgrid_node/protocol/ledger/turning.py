@@ -2,7 +2,8 @@
 
     wish      a witness says once that it wants the epoch to end: an order has force; a witness of the epoch forked and
               the others weigh a quorum; the epoch has lasted as long as it should, and something has become final in
-              it; or its owner asks for it. A wish binds nobody
+              it; nothing becomes final any more for want of room (room.py); or its owner asks for it. A wish binds
+              nobody
     end       wishes of a quorum, or reports in the cut's slot of more than a third: this witness reports there, and
               from then on says nothing else in the epoch
     cut       the leader of a ballot proposes one (cuts.py); votes and confirms as in every slot (recovery.py)
@@ -42,6 +43,7 @@ from offgrid_node.protocol.ledger.witness import Witness
 
 LOOK_MS = 200  # at least, between two times that a cut which does not hold yet is looked at: that reads all accounts
 LED_MAX = 2  # cuts of one leader at one ballot that are looked at: an honest one proposes one
+FULL_MS = 60_000  # so long a confirm waits for room while no slot becomes final, then the epoch is to end
 LONGEST_MS = 600_000  # at most until the clock is asked again how long the epoch has lasted: clocks are set
 
 
@@ -189,10 +191,13 @@ class Turning:
             return True
         if epochs.accused and epochs.committee.enough(epochs.committee.all & ~epochs.accused):
             return True
-        if not epochs.moved:
-            return False
-        left_ms = (epochs.entered_us - now.utc_us) // 1_000 + self._settings.epoch_ms
-        self._over_ms = now.mono_ms + min(left_ms, LONGEST_MS) if left_ms > 0 else None
+        left = list[int]()
+        if epochs.moved:
+            left.append((epochs.entered_us - now.utc_us) // 1_000 + self._settings.epoch_ms)
+        if (since_ms := self._witness.room.since_ms) is not None:
+            left.append(since_ms + FULL_MS - now.mono_ms)
+        left_ms = min(left, default=LONGEST_MS)
+        self._over_ms = now.mono_ms + min(left_ms, LONGEST_MS) if left and left_ms > 0 else None
         return left_ms <= 0
 
     def _wish(self) -> None:

@@ -22,23 +22,23 @@ from collections.abc import Iterable, Iterator
 from offgrid.v1 import ledger_pb2
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.draft import Draft
-from offgrid_node.protocol.ids import base32
 from offgrid_node.protocol.ledger.accounts import Account, Accounts
 from offgrid_node.protocol.ledger.ballots import Ballots
 from offgrid_node.protocol.ledger.bounds import Bounds
 from offgrid_node.protocol.ledger.committee import Committee
 from offgrid_node.protocol.ledger.cut_slot import CutSlot
+from offgrid_node.protocol.ledger.doubles import Doubles
 from offgrid_node.protocol.ledger.early import Early
 from offgrid_node.protocol.ledger.endings import Endings
 from offgrid_node.protocol.ledger.epochs import Epochs
-from offgrid_node.protocol.ledger.items import Double, Item, Report, Statement, TxItem, Unlock, double_of
+from offgrid_node.protocol.ledger.items import Double, Item, Report, Statement, TxItem, Unlock
 from offgrid_node.protocol.ledger.keys import Keys
 from offgrid_node.protocol.ledger.marking import Meant
 from offgrid_node.protocol.ledger.records import BY_HAND, Tx
+from offgrid_node.protocol.ledger.room import Room
 from offgrid_node.protocol.ledger.settings import LedgerSettings
 from offgrid_node.protocol.ledger.slots import NOTHING, Slot, Slots
 from offgrid_node.protocol.ledger.sources import HoldSource
-from offgrid_node.protocol.ledger.tables import EVIDENCE
 from offgrid_node.protocol.ledger.transactions import Known, Transactions
 from offgrid_node.protocol.ledger.voice import Voice
 
@@ -64,10 +64,11 @@ class Witness:
         self.bounds = Bounds(accounts, epochs, cut, self._ballots)
         self._endings = Endings(draft, epochs, accounts, slots, transactions, self._ballots)
         self._committee, self._own_bit, self._fee_micro = Committee(()), 0, 0
+        self.room = Room(slots, self._ballots)
         self._touched: dict[bytes, None] = {}  # accounts whose next slot is to be examined
         self._unheard: dict[bytes, None] = {}  # … once this node may speak
         self._learnt: list[Known] = []
-        self._early = Early()
+        self._early, self._doubles = Early(), Doubles(draft, epochs, transactions, voice)
 
     def load(self) -> None:
         """Whatever could be done was done in the step that made it possible, unless this node had to be quiet."""
@@ -81,6 +82,7 @@ class Witness:
         self._committee, self._own_bit = self._epochs.committee, self._epochs.own_bit
         self._ballots.open(self._committee, self._own_bit)
         self._endings.open()
+        self.room.open(self._committee)
 
     # ---- the end of an epoch
 
@@ -167,7 +169,7 @@ class Witness:
         elif slot.first != digest and digest not in slot.tallies:
             self._slots.name(self._slots.make(tx.src, tx.seq), digest)
         if slot.first != digest and not slot.doubled:
-            self._on_double(self._slots.make(tx.src, tx.seq), item, told)
+            self._doubles.on_double(self._slots.make(tx.src, tx.seq), item, told=told)
         self._touched[tx.src] = None
 
     def recount(self, items: Iterable[Item], bit: int, now: Now) -> None:
@@ -195,13 +197,15 @@ class Witness:
         if statement.seq < (account := self._accounts.get(name)).next_seq:
             return
         if statement.ballot:
+            if confirms and bit == self._own_bit:
+                self.room.take(name, statement.seq)
             self._ballots.on_statement(statement, bit)
             self._touch(account, name, statement.seq)
             return
         slot = self._slots.make(name, statement.seq)
         if digest not in slot.tallies and self._ballots.put_aside(slot, slot.tallies, statement, bit):
             if bit == self._own_bit:
-                slot.bind(digest, confirms=confirms)
+                self._bind(slot, digest, confirms=confirms)
             return
         self._count(account, slot, digest, bit, confirms=confirms)
 
@@ -252,9 +256,8 @@ class Witness:
         if self._unheard and self._voice.may_witness:
             self._touched.update(self._unheard)
             self._unheard.clear()
-        while self._touched:
-            account = next(iter(self._touched))
-            del self._touched[account]
+        while (account := next(iter(self._touched), None) or self.room.next_waiting()) is not None:
+            self._touched.pop(account, None)
             while self._advance(account, now):
                 pass
 
@@ -282,11 +285,16 @@ class Witness:
 
     def _count(self, account: Account, slot: Slot, digest: bytes, bit: int, *, confirms: bool) -> None:
         if bit == self._own_bit:
-            slot.bind(digest, confirms=confirms)
+            self._bind(slot, digest, confirms=confirms)
         if self._slots.state(slot, digest, bit, confirms=confirms):
             tally = slot.tallies[digest]
             if slot.disputed or self._committee.enough(tally.confirmed if confirms else tally.voted):
                 self._touch(account, slot.account, slot.seq)
+
+    def _bind(self, slot: Slot, digest: bytes, *, confirms: bool) -> None:
+        slot.bind(digest, confirms=confirms)
+        if confirms:
+            self.room.take(slot.account, slot.seq)
 
     def _counts(self, tx: Tx) -> bool:
         return tx.fee_micro >= self._fee_micro and tx.seq >= self._accounts.get(tx.src).next_seq
@@ -326,6 +334,7 @@ class Witness:
             self._look_again(slot, now)
         ended = self._endings.end(slot, account, self._ballots.dispute(slot), now)
         if ended is not None:  # its next slot's turn comes with those of others
+            self.room.leave(name, slot.seq, now)
             for each in ended:
                 self._touch_open(each)
             return False
@@ -335,13 +344,17 @@ class Witness:
             self._unheard[name] = None
             return False
         if slot.doubled or slot.disputed:
+            if not self.room.admits(slot, now):
+                return False
             word = self._ballots.next_word(slot, lambda it: self._endings.holds(slot, account, it), now.mono_ms)
             if word is not None:
+                if isinstance(word, Statement) and word.confirms:
+                    self.room.take(name, slot.seq)
                 self._voice.say(word)
                 return True
             if self._ballots.has_promised(slot):
                 return False
-        return self._speak(slot, account)
+        return self._speak(slot, account, now)
 
     def _look_again(self, slot: Slot, now: Now) -> None:
         """After a restart at what was too early before, and at what a key signed that is in force again."""
@@ -350,7 +363,7 @@ class Witness:
             if known is not None and digest not in self._early and self._keys.in_force(known.item.tx.source):
                 self.follow(known.item, now)
 
-    def _speak(self, slot: Slot, account: Account) -> bool:
+    def _speak(self, slot: Slot, account: Account, now: Now) -> bool:
         """Votes and confirms at ballot 0; whether anything may follow from that in this step."""
         if slot.confirmed != NOTHING:
             return False
@@ -358,7 +371,7 @@ class Witness:
         if certified is None and slot.voted == NOTHING and self._may_vote(slot, account):
             self._say(slot, slot.first, confirms=False)
             certified = self._certified(slot, account)
-        if certified is None:
+        if certified is None or not self.room.admits(slot, now):
             return False
         self._say(slot, certified, confirms=True)
         return slot.doubled or slot.disputed or self._committee.enough(slot.tallies[certified].confirmed)
@@ -380,21 +393,6 @@ class Witness:
         self._slots.change(slot)
         if slot.carried and not confirms and (known := self._transactions.get(digest)) is not None:
             self._voice.say(known.item)  # whoever began with this epoch has not got the block that it came with
-        slot.bind(digest, confirms=confirms)
+        self._bind(slot, digest, confirms=confirms)
         self._slots.state(slot, digest, self._own_bit, confirms=confirms)
         self._voice.say(Statement(confirms, slot.account, slot.seq, 0, digest))
-
-    def _on_double(self, slot: Slot, item: TxItem, told: bool) -> None:
-        """Two transactions of one owner for one slot: the second changes nothing, but all should know. Where two
-        parties end one hold, or one whose key was replaced signs anew, nobody has lied: that only has to end."""
-        slot.doubled = True
-        first = self._transactions.get(slot.first)
-        if first is None:
-            return
-        evidence = double_of(first.item, item)
-        signer, said = item.tx.source.signer, first.item.tx.source
-        if (said.signer, said.key) == (signer, item.tx.source.key):
-            self._draft.put_bytes(EVIDENCE, slot.account, evidence.encode())
-            self._voice.accuse(signer, f"{base32(signer)} signed two transactions for its slot {slot.seq}")
-        if self._own_bit and self._voice.free and not told:
-            self._voice.say(evidence)

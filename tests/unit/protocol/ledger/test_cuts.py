@@ -475,12 +475,22 @@ def test_a_cut_is_never_larger_than_a_block(monkeypatch: pytest.MonkeyPatch) -> 
     cut = bench.proposal()
     assert len(cut.heads) == 5
     bench.machine._turning._cuts.check(cut)
-    bench.certified(bench.tx())
+
+
+def test_what_witnesses_have_confirmed_comes_before_what_is_only_certified(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of each witness its share, so that one which confirms whatever it likes takes no room from others."""
+    bench = Ending()
+    honest_ballot(bench)
+    items = sorted((bench.tx(name) for name in (OWNER, PAYEE, W1, W2, W3)), key=lambda item: item.tx.src)
+    bench.says(OWNER, *items)
     for witness in WITNESSES:
-        bench.says(witness, vote(bench.tx()))
-    monkeypatch.setattr(rules, "TARGET_BYTES_MAX", 60)
-    with pytest.raises(NotYet, match="1 accounts have slots"):
-        bench.proposal()
+        bench.says(witness, *map(vote, items))
+    bench.says(W1, *map(confirm, items[:3]))
+    bench.says(W2, confirm(items[4]))
+    assert len(bench.proposal().targets) == 5
+    monkeypatch.setattr(rules, "TARGET_BYTES_MAX", 4 * 61)
+    assert [each.account for each in bench.proposal().targets] == [items[at].tx.src for at in (0, 1, 2, 4)]
+    bench.machine._turning._cuts.check(bench.proposal())
 
 
 def test_no_block_names_what_lies_behind_the_checkpoint() -> None:

@@ -7,15 +7,16 @@ from random import Random
 import pytest
 from epoch_world import HOUR_MS, EpochWorld, Node
 
+from offgrid_node.protocol.effects import Woke
 from offgrid_node.protocol.errors import Fault
 from offgrid_node.protocol.events import AdminChanged, KeyReplaced
 from offgrid_node.protocol.ids import node_id_bytes
-from offgrid_node.protocol.ledger import pruning
+from offgrid_node.protocol.ledger import cuts, pruning
 from offgrid_node.protocol.ledger.blocks import seal_block
 from offgrid_node.protocol.ledger.commands import EndEpoch, OrderCommittee
 from offgrid_node.protocol.ledger.items import Seen
 from offgrid_node.protocol.ledger.receipts import Final, least
-from offgrid_node.protocol.ledger.tables import LEARN_KEY, META, SEALS, number_key
+from offgrid_node.protocol.ledger.tables import LEARN_KEY, LOG, META, SEALS, number_key
 from offgrid_node.storage.memory import MemoryStore
 from offgrid_node.storage.store import Batch
 from offgrid_tools.ledgersim.keys import FEE, SALT, START_MICRO, Key
@@ -336,3 +337,25 @@ def test_one_that_joins_after_three_epochs_takes_in_all_of_them(monkeypatch: pyt
     world.join(late)
     ended(world, 3)
     works(world)
+
+
+def test_an_epoch_ends_though_more_accounts_are_about_to_pay_than_a_cut_has_room_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cuts, "TARGET_BYTES_MAX", 4 * 61)
+    world = EpochWorld(4, 6)
+    world.end(0, 1, 2, 3)
+    world.exchange()
+    world.now_ms += 950
+    for place in range(4, 9):
+        world.pay(place, 9, 100)
+    for node in world.nodes[4:]:
+        rows = [*node.store.scan(LOG, number_key(node.sent + 1))]
+        for witness in world.nodes[:4] if rows else ():
+            world.hand(witness, node, [world.checked(raw) for _, raw in rows])
+    world.now_ms += 200
+    for node in world.nodes:
+        node.step(Woke())
+    world.run(5_000)
+    ended(world)
+    assert world.nodes[0].balance(world.names[9]) == START_MICRO + 500, "what had no room went on in the next epoch"

@@ -9,6 +9,7 @@ from typing import Any
 from offgrid_node.protocol.ledger.accounts import Accounts
 from offgrid_node.protocol.ledger.ballots import Ballots
 from offgrid_node.protocol.ledger.committee import Committee
+from offgrid_node.protocol.ledger.doubles import Doubles
 from offgrid_node.protocol.ledger.endings import Endings
 from offgrid_node.protocol.ledger.slots import NOTHING, Slot, Slots
 from offgrid_node.protocol.ledger.witness import Witness
@@ -122,8 +123,8 @@ def _no_fee_asked(witness: Any) -> None:
 
 
 def _first_evidence_only(sound: Sound) -> Sound:
-    def on_double(self: Any, slot: Any, item: Any, told: bool) -> None:
-        sound(self, slot, item, True)
+    def on_double(self: Any, slot: Any, item: Any, *, told: bool) -> None:
+        sound(self, slot, item, told=True)
 
     return on_double
 
@@ -207,11 +208,11 @@ MUTANTS: dict[str, Planted] = {
     "head-kept": Planted("what follows a transaction need not name it", (Patch(Accounts, "apply", _head_as_it_was),)),
     "noop-unchained": Planted("what follows a no-op need not name it", (Patch(Accounts, "skip", _noop_unchained),)),
     "tear-unseen": Planted(
-        "two transactions of one slot are nothing special", (Patch(Witness, "_on_double", never(None)),)
+        "two transactions of one slot are nothing special", (Patch(Doubles, "on_double", never(None)),)
     ),
     "evidence-kept-back": Planted(
         "who sees two transactions of one slot tells nobody",
-        (Patch(Witness, "_on_double", _first_evidence_only),),
+        (Patch(Doubles, "on_double", _first_evidence_only),),
     ),
     "unlock-ignored": Planted(
         "an owner that asks that its slot ends is not heard", (Patch(Ballots, "on_unlock", never(None)),)
