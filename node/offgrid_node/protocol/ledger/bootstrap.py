@@ -10,8 +10,9 @@
                  loaded anew; blocks come from there on as they always do
 
 Nothing that a peer says is believed but what is signed or has the root, so a liar costs STALL_MS, or the pages that it
-made up: whoever kept this node waiting or brought what does not fit is asked last. A crash costs the page that was
-under way. Until it enters, the node goes on as it was, and if blocks come meanwhile after all, it needs none of this.
+made up: whoever kept this node waiting or brought what does not fit is asked last, and after ever longer pauses. A
+crash costs the page that was under way. Until it enters, the node goes on as it was, and if blocks come meanwhile after
+all, it needs none of this.
 
 What is then known of its own: a transaction that was in flight is final or void by what stands in its account's last
 slot. What else happened to its accounts while it was away shows in their balances alone.
@@ -45,6 +46,7 @@ from offgrid_node.protocol.merkle import root_of
 
 WAIT_MS, PATIENCE_MS = 10_000, 60_000
 STALL_MS, AGAIN_MS = 10_000, 500
+DOUBLINGS_MAX = 7  # of AGAIN_MS, and no longer than PATIENCE_MS
 CALL_TIMEOUT_MS = 8_000
 
 
@@ -110,8 +112,9 @@ class Bootstrap:
         if self._row is not None and self._target.epoch < number:
             self._drop()  # blocks came after all
         if self._asked:
-            self._leave()
-        helpful = [node for node, oldest in self._met.items() if self._row is not None or self._is_behind(oldest)]
+            self._turn_to_another(now)
+            return
+        helpful = self._helpful()
         if not helpful:
             self._due_ms = None if self._row is None else now.mono_ms + STALL_MS
         elif self._row is None and len(helpful) < len(self._met) and now.mono_ms < self._since_ms + PATIENCE_MS:
@@ -160,6 +163,10 @@ class Bootstrap:
 
     # ---- inside
 
+    def _helpful(self) -> list[str]:
+        """Whom it may ask."""
+        return [node for node, oldest in self._met.items() if self._row is not None or self._is_behind(oldest)]
+
     def _is_behind(self, oldest: int) -> bool:
         """Whether somebody who keeps blocks from that epoch on lacks some that this node needs. It may have entered its
         epoch by the accounts' root, without all blocks behind the checkpoint."""
@@ -186,14 +193,13 @@ class Bootstrap:
         self._due_ms = now.mono_ms + STALL_MS
 
     def _turn_to_another(self, now: Now) -> None:
-        self._leave()
-        self._due_ms = now.mono_ms + AGAIN_MS
-
-    def _leave(self) -> None:
+        """After a pause that grows with how often all have failed: it may be that liars alone say that it is behind."""
         self._failed[self._asked] += 1
         self._asked = ""
         if self._row is None:
             self._chain.clear()
+        fewest = min((self._failed[node] for node in self._helpful()), default=0)
+        self._due_ms = now.mono_ms + min(AGAIN_MS << min(fewest, DOUBLINGS_MAX), PATIENCE_MS)
 
     def _follows(self, sealed: Sealed) -> bool:
         """Whether it ends the epoch behind the last one that is known, and an honest witness of that has sealed it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -147,12 +148,15 @@ def test_what_was_in_flight_is_final_or_void_by_what_stands_in_its_slot() -> Non
     assert late.balances()[late.node_id][1] == 2
 
 
-def lied_to(world: World, node: Node, method: str, change: Callable[[Message], None]) -> list[str]:
-    """The first peers that answer it, or bring it something, by that method change what they say; who they were."""
+def lied_to(
+    world: World, node: Node, method: str, change: Callable[[Message], None], *, by: str = "", most: int = LIES
+) -> list[str]:
+    """The first peers that answer it, or bring it something, by that method change what they say; who they were. `by`:
+    that one alone does."""
     carried, liars = world.carry, list[str]()
 
     def lie(liar: str, message: Message | None) -> None:
-        if message is not None and len(liars) < LIES:
+        if message is not None and len(liars) < most and by in ("", liar):
             change(message)
             liars.append(liar)
 
@@ -335,3 +339,26 @@ def test_who_is_late_in_an_epoch_and_has_all_behind_it_waits_for_blocks() -> Non
     assert started.deadline_ms() is None
     started.on_met(world.names[0], 2, late.now())
     assert started.deadline_ms() is not None
+
+
+def test_who_is_in_step_asks_a_liar_less_and_less() -> None:
+    world, late = world_without(5, 0)
+    world.sides = {}
+    asked, carried = list[int](), world.carry
+
+    def carry(sender: str, call: Call, on_end: Callable[[Answered], None]) -> None:
+        if sender == late.node_id and call.method.endswith("AskCheckpoints"):
+            asked.append(late.now().mono_ms)
+        carried(sender, call, on_end)
+
+    def lie(reply: Message) -> None:
+        if isinstance(reply, ledger_pb2.SyncBlocksResponse):
+            reply.oldest = 2**32 - 1
+
+    lied_to(world, late, "SyncBlocks", lie, by=world.names[4], most=10**6)
+    carried, world.carry = world.carry, carry  # type: ignore[method-assign]
+    for _ in range(180):
+        world.run(5_000)
+    gaps = [after - before for before, after in pairwise(asked)]
+    assert 5 < len(asked) < 30
+    assert min(gaps[-3:]) >= bootstrap.PATIENCE_MS
