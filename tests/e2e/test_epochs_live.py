@@ -94,3 +94,28 @@ def test_a_witness_comes_and_another_goes_while_payments_run(make_mesh: MakeMesh
         balances = client.ledger.balances()
     total = sum(balance.final_micro for balance in balances.balances) + balances.fees_micro
     assert total == balances.supply_micro
+
+
+def test_a_store_that_has_forgotten_blocks_is_verified_from_its_checkpoint(make_mesh: MakeMesh) -> None:
+    mesh = make_mesh({name: ["core"] for name in ("attic", "barn", "cellar")})
+    attic, barn = mesh["attic"], mesh["barn"]
+    chosen = [part for name in mesh.nodes for part in ("--witness", name)]
+    done = offgrid(attic, "ledger", "open", *chosen)
+    assert done.code == 0, done.said
+    for node in mesh.nodes.values():
+        with node.client() as client:
+            eventually(lambda c=client: c.ledger.status().open, f"{node.name} knows the ledger")
+    for epoch in range(1, 4):
+        with barn.client() as client:
+            paid = client.ledger.transfer("cellar", AMOUNT_MICRO).transfer_id
+            eventually(lambda t=paid: client.ledger.transaction(t).state == TX_STATE_FINAL, f"{paid} is final")
+        done = offgrid(attic, "settle-rewards", "--now")
+        assert done.code == 0, done.said
+        everywhere(mesh, epoch)
+    verified = offgrid(barn, "ledger", "verify")
+    assert (verified.code, "what is kept holds" in verified.out) == (0, True), verified.said
+    assert "epoch 2: older blocks are forgotten" in verified.out
+    barn.stop()
+    verified = offgrid(barn, "ledger", "verify", "--offline")
+    assert (verified.code, "all holds" in verified.out) == (0, True), verified.said
+    assert "epoch 2: older blocks are forgotten" in verified.out
