@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 from google.protobuf.message import Message
+from verified_rows import verified
 
-from offgrid.v1 import ledger_pb2
+from offgrid.v1 import common_pb2, ledger_pb2
 from offgrid_node.protocol.effects import Answered, Call
 from offgrid_node.protocol.ids import node_id_bytes
 from offgrid_node.protocol.ledger import bootstrap, checkpoints, snapshots
@@ -17,6 +18,7 @@ from offgrid_node.protocol.ledger.audit import sums
 from offgrid_node.protocol.ledger.bootstrap import Bootstrap
 from offgrid_node.protocol.ledger.commands import EndEpoch
 from offgrid_node.protocol.ledger.indexes import wrong_rows
+from offgrid_node.protocol.ledger.records import GENESIS_KIND
 from offgrid_node.protocol.ledger.tables import (
     AUTHORS,
     CHAINS,
@@ -28,10 +30,11 @@ from offgrid_node.protocol.ledger.tables import (
     chain_key,
     number_key,
 )
+from offgrid_node.protocol.signing import digest_of
 from offgrid_node.storage.lmdb import LmdbStore
 from offgrid_node.storage.memory import MemoryStore
 from offgrid_node.storage.store import Batch
-from offgrid_tools.ledgersim.keys import SALT
+from offgrid_tools.ledgersim.keys import SALT, Key
 from offgrid_tools.ledgersim.whole.node import Node
 from offgrid_tools.ledgersim.whole.world import World
 
@@ -106,6 +109,22 @@ def test_one_that_was_away_for_too_long_begins_at_a_checkpoint() -> None:
     agree(world)
     ended(world)
     agree(world)
+
+
+@pytest.mark.parametrize("late", [3, 5])
+def test_the_store_of_one_that_began_at_a_checkpoint_is_verified_from_there(late: int) -> None:
+    world, node = world_without(late, 4)
+    settle(world)
+    body = world.genesis.encode()
+    signature = Key(world.genesis.issuer).sign(digest_of(GENESIS_KIND, SALT, body))
+    signed = common_pb2.Signed(body=body, signature=signature)
+    for _ in range(3):
+        node.transfer(world.names[0], 7)
+        world.run(5_000)
+        found = verified(node.store, signed)
+        assert found.findings == []
+        assert found.first == node.machine._pruning.oldest
+        ended(world)
 
 
 def test_a_witness_that_was_away_for_too_long_witnesses_again() -> None:

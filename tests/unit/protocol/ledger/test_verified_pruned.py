@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from functools import cache
-from random import Random
 
 import pytest
 from epoch_world import EpochWorld, turn
+from verified_rows import verified
 
 from offgrid.v1 import ledger_pb2
 from offgrid_node.protocol.ledger.accounts import Account
-from offgrid_node.protocol.ledger.pruned_start import start_of
 from offgrid_node.protocol.ledger.tables import ACCOUNTS, BEFORE, CHECKPOINTS, LOG, SEALS, TXS, number_key, number_of
-from offgrid_node.protocol.ledger.verification import Verification
-from offgrid_node.protocol.ledger.views import Surveys
 from offgrid_node.storage.memory import MemoryStore
 from offgrid_node.storage.store import Batch
-from offgrid_tools.ledgersim.keys import SALT, holds
 
 Rows = dict[tuple[str, bytes], bytes | None]
 TABLES = (ACCOUNTS, BEFORE, CHECKPOINTS, LOG, SEALS, TXS, "ledger_meta")
@@ -40,38 +36,13 @@ def store_of(place: int = 0) -> MemoryStore:
     return store
 
 
-def verified(store: MemoryStore) -> Verification:
-    scratch = MemoryStore()
-    found = Verification(scratch, lived().signed, SALT, holds, Random(0))
-    scratch.commit(Batch(writes=found.take_writes()))
-    start = start_of(store)
-    assert start is not None
-    for writes in found.begin_at(start):
-        scratch.commit(Batch(writes=writes))
-    if not found.first:
-        return found
-    for key, raw in store.scan(LOG):
-        found.take(ledger_pb2.Block.FromString(raw), number_of(key))
-        scratch.commit(Batch(writes=found.take_writes()))
-    totals = Surveys(store).totals
-    found.compare_totals(totals.fees_micro, totals.supply_micro)
-    rows = ((key, Account.decode(row)) for key, row in store.scan(ACCOUNTS))
-    found.compare_accounts((key, row.balance_micro, row.next_seq, row.head) for key, row in rows)
-    told = ((number_of(key), ledger_pb2.CheckpointRow.FromString(row).body) for key, row in store.scan(CHECKPOINTS))
-    found.compare_epochs(told)
-    txs = ((key, ledger_pb2.TxRow.FromString(row)) for key, row in store.scan(TXS))
-    found.compare_states((key, row.state, row.signed.body, row.epoch) for key, row in txs)
-    found.end()
-    return found
-
-
 def said(store: MemoryStore) -> list[tuple[str, str]]:
-    return [(finding.where, finding.what) for finding in verified(store).findings]
+    return [(finding.where, finding.what) for finding in verified(store, lived().signed).findings]
 
 
 @pytest.mark.parametrize("place", range(6))
 def test_a_store_that_has_pruned_holds(place: int) -> None:
-    found = verified(store_of(place))
+    found = verified(store_of(place), lived().signed)
     assert found.findings == []
     assert (found.first, found.epochs, found.unsealed) == (3, 1, [])
     assert found.final >= 4
@@ -79,7 +50,18 @@ def test_a_store_that_has_pruned_holds(place: int) -> None:
 
 def test_accounts_in_bites_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("offgrid_node.protocol.ledger.verification.BOOT_ROWS", 2)
-    assert verified(store_of()).findings == []
+    assert verified(store_of(), lived().signed).findings == []
+
+
+def test_blocks_that_are_still_to_be_forgotten_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("offgrid_node.protocol.ledger.replay.LEFT_MAX", 2)
+    earlier, store = EpochWorld(), store_of()
+    for _ in range(3):
+        turn(earlier)
+    left: Rows = {(LOG, key): raw for key, raw in earlier.nodes[0].store.scan(LOG) if store.get(LOG, key) is None}
+    assert len(left) > 10
+    store.commit(Batch(writes=left))
+    assert said(store) == []
 
 
 def test_an_account_that_is_another_now_is_found() -> None:
@@ -135,7 +117,7 @@ def test_seals_that_are_forged_are_found(epoch: int) -> None:
 def test_where_seals_are_not_kept_that_is_told() -> None:
     store = store_of()
     store.commit(Batch(writes={(SEALS, key): None for key, _ in store.scan(SEALS, prefix=number_key(1))}))
-    found = verified(store)
+    found = verified(store, lived().signed)
     assert (found.findings, found.unsealed) == ([], [1])
 
 
