@@ -165,7 +165,9 @@ class Cuts:
         self._check_heads(cut)
         covered = {target.account: target for target in cut.targets}
         for target in cut.targets:
-            for seq, digest in self.rest(target):
+            rest = self.rest(target)
+            self._check_ended(target, len(target.digests) - len(rest))
+            for seq, digest in rest:
                 self._check_certified(target.account, seq, digest)
         for slot in self._slots.open_ones():
             if self._ballots.confirmed(slot):
@@ -294,6 +296,11 @@ class Cuts:
                 raise NotYet(f"block {head.height} of {name} is not here")
         if heads_digest(self.merged(cut), self._salt) != cut.checkpoint.heads:
             raise NotYet("its heads are not those that it was signed with")
+
+    def _check_ended(self, target: Target, done: int) -> None:
+        """So many of its slots are final here: the last of them ended with what it says."""
+        if done and target.digests[done - 1] != self._accounts.get(target.account).head:
+            raise NotYet(f"slot {target.seq + done - 1} of {base32(target.account)} has ended otherwise here")
 
     def _check_certified(self, account: bytes, seq: int, digest: bytes) -> None:
         """A quorum of votes for it is here, or this witness has confirmed it, at a ballot as high as any at which this

@@ -72,11 +72,13 @@ class Orders:
         if (order.ledger, order.epoch) != (self._epochs.ledger, self._epochs.number + 1) or self.has(item.digest):
             return False
         of_issuer = [each for each in self._orders.values() if each.order.issuer == order.issuer]
-        if len(of_issuer) >= PER_ISSUER_MAX:
-            self._drop(of_issuer)
-        elif len(self._orders) >= ORDERS_MAX:
-            idle = [each for each in self._orders.values() if not self.has_force(each.order)]
-            self._drop(idle or [*self._orders.values()])
+        full = len(of_issuer) >= PER_ISSUER_MAX
+        if full or len(self._orders) >= ORDERS_MAX:
+            some = of_issuer if full else [*self._orders.values()]
+            idle = [each for each in some if not self.has_force(each.order)]
+            if not idle and order.key < self._keys.number(order.issuer):
+                return False  # signed by a key that was replaced, where all others have force
+            self._drop(idle or some)
         self._orders[item.digest] = item
         self._draft.put_bytes(ORDERS, item.digest, item.encode())
         return True

@@ -9,7 +9,7 @@ import pytest
 from ledger_bench import OWNER, PAYEE, SELF, W1, W2, W3, Bench, confirm, vote
 
 from offgrid_node.protocol.effects import Woke
-from offgrid_node.protocol.events import AdminChanged
+from offgrid_node.protocol.events import AdminChanged, KeyReplaced
 from offgrid_node.protocol.ids import node_id_bytes
 from offgrid_node.protocol.ledger import cuts as rules
 from offgrid_node.protocol.ledger.checkpoints import (
@@ -323,6 +323,17 @@ def test_what_is_final_here_must_be_in_it() -> None:
     assert any("is final here and not in it" in each for each in bench.machine._turning.why_not)
 
 
+def test_a_target_says_of_what_is_final_here_what_it_ended_with() -> None:
+    bench = Ending()
+    item = bench.tx()
+    bench.certified(item)
+    bench.finish(item)
+    cut, cuts = bench.proposal(), bench.machine._turning._cuts
+    cuts.check(with_targets(cut, Target(ACCOUNT, 0, (item.digest,))))
+    with pytest.raises(NotYet, match=r"slot 0 of .* has ended otherwise here"):
+        cuts.check(with_targets(cut, Target(ACCOUNT, 0, (noop_digest(SALT, ACCOUNT, 0),))))
+
+
 def test_nobody_is_below_zero() -> None:
     """A quorum has voted for a spending whose money is on its way to this node."""
     bench = Ending()
@@ -574,6 +585,21 @@ def test_of_each_witness_and_epoch_the_first_seal_is_kept_and_of_others_none() -
         for author in (W1, PAYEE):
             bench.says(author, Seal(epoch, bytes([1]) * 32, bytes(64)), Seal(epoch, bytes([2]) * 32, bytes(64)))
     assert [*bench.store.scan(SEALS)] == [(number_key(0) + node_id_bytes(W1), bytes([1]) * 32 + bytes(64))]
+
+
+def test_what_an_admins_old_key_has_signed_takes_no_room_from_its_key_of_now() -> None:
+    bench = Ending()
+    bench.step(AdminChanged(PAYEE, True))
+    for created in range(PER_ISSUER_MAX):
+        bench.says(PAYEE, order(OTHERS, bench.root, created=2**63 - 1 - created))
+    bench.step(KeyReplaced(PAYEE, 1))
+    body = Order(bench.root, node_id_bytes(PAYEE), 1, 1, OTHERS, 9)
+    digest = digest_of(ORDER_KIND, SALT, body.encode())
+    orders = bench.machine._turning.orders
+    assert orders.on_order(OrderItem(body, body.encode(), Key(PAYEE).sign(digest), digest))
+    for created in range(PER_ISSUER_MAX):
+        orders.on_order(order(OTHERS, bench.root, created=2**63 - 20 - created))
+        assert orders.in_force(digest) == body
 
 
 def test_orders_are_bounded_and_those_without_force_go_first() -> None:
