@@ -259,9 +259,9 @@ class Chains:
         self._keep(name, author)
 
     def freeze(self, name: bytes, height: int) -> None:
-        """The author forked there; that, and its newest block as it stands, is to be told."""
+        """The author forked there, as evidence shows; that, and its newest block as it stands, is to be told."""
         author = self._authors.setdefault(name, Author(digest=self._genesis_digest))
-        author.forked_at, author.tell = height, TELL_FORK
+        author.forked_at, author.tell = min(author.forked_at or height, height), TELL_FORK
         self._keep(name, author)
 
     def forked_before(self, name: bytes, height: int) -> None:

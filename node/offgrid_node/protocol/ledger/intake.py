@@ -184,8 +184,9 @@ class Intake:
                 self._witness.on_tx(first, now, told=True)
                 self._witness.on_tx(second, now, told=True)
             case Fork(first):
-                if self._chains.author(first.header.author).frozen:
-                    self._chains.forked_before(first.header.author, first.header.height)
+                name, frozen = first.header.author, self._chains.author(first.header.author).frozen
+                if frozen and self._draft.get(FORKS, name) is not None:  # else by a checkpoint alone: nothing shows it
+                    self._chains.forked_before(name, first.header.height)
                 else:
                     self._freeze(item)
             case Report():

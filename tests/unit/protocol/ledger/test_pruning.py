@@ -12,12 +12,13 @@ from offgrid_node.protocol.ids import node_id_bytes
 from offgrid_node.protocol.ledger import packing, pruning
 from offgrid_node.protocol.ledger.blocks import CheckedBlock
 from offgrid_node.protocol.ledger.checkpoints import Checkpoint
-from offgrid_node.protocol.ledger.items import Item, Marks, Seen, Statement
+from offgrid_node.protocol.ledger.items import Item, Marks, Seen, Statement, fork_of
 from offgrid_node.protocol.ledger.pruning import PAUSE_MS
 from offgrid_node.protocol.ledger.tables import (
     CHAINS,
     CHECKPOINTS,
     EVERYBODY,
+    FORKS,
     LOG,
     PLACES,
     REQUESTS,
@@ -416,3 +417,20 @@ def test_a_branch_that_the_checkpoint_does_not_name_goes_on_nowhere(height: int)
     bench.push(child, grandchild)
     assert bench.machine._chains.place(child.digest) is None
     assert bench.machine._chains.place(grandchild.digest) is None
+
+
+@pytest.mark.parametrize("height", [2, 3])
+def test_evidence_against_one_whom_a_checkpoint_alone_froze_is_kept_and_accuses_it(height: int) -> None:
+    bench = Bench()
+    name, epochs = node_id_bytes(W1), bench.machine._epochs
+    blocks = [says(bench, W1, NOTE) for _ in range(3)]
+    bench.rewind_to(W1, 1, blocks[0].digest)
+    others = [bench.block(W1, vote(bench.tx(amount=number))) for number in (2, 3)]
+    end_epoch(bench, others[0])
+    assert bench.machine._chains.author(name).forked_at == 2
+    assert bench.store.get(FORKS, name) is None
+    fork = fork_of(blocks[height - 1].signed, others[height - 2].signed)
+    says(bench, OWNER, fork)
+    assert bench.store.get(FORKS, name) == fork.encode()
+    assert epochs.accused == epochs.committee.bit_of(name)
+    assert bench.machine._chains.author(name).forked_at == 2, "the lowest that is known"
