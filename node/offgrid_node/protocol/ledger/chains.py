@@ -352,8 +352,9 @@ class Chains:
         """At a new instant: all that is held is in committed rows."""
         if len(self._places) > HELD_MAX:
             self._places.clear()
-        if len(self._rooted) > HELD_MAX:
-            self._rooted.clear()
+        if len(self._rooted) > HELD_MAX:  # the newer half stays, so what comes next is not walked back all the way
+            for digest in [*self._rooted][: -HELD_MAX // 2]:
+                del self._rooted[digest]
 
     def _is_of_now(self, digest: bytes) -> bool:
         return not self._epoch or (self.is_rooted(digest) and self._rooted.get(digest) == self._epoch)

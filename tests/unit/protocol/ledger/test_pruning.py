@@ -9,7 +9,7 @@ from ledger_bench import OWNER, PAYEE, SELF, W1, W2, W3, Bench, confirm, vote
 
 from offgrid.v1 import ledger_pb2
 from offgrid_node.protocol.ids import node_id_bytes
-from offgrid_node.protocol.ledger import packing, pruning
+from offgrid_node.protocol.ledger import chains, packing, pruning
 from offgrid_node.protocol.ledger.blocks import CheckedBlock
 from offgrid_node.protocol.ledger.checkpoints import Checkpoint
 from offgrid_node.protocol.ledger.items import Item, Marks, Seen, Statement, fork_of
@@ -434,3 +434,30 @@ def test_evidence_against_one_whom_a_checkpoint_alone_froze_is_kept_and_accuses_
     assert bench.store.get(FORKS, name) == fork.encode()
     assert epochs.accused == epochs.committee.bit_of(name)
     assert bench.machine._chains.author(name).forked_at == 2, "the lowest that is known"
+
+
+@pytest.mark.parametrize("forgets", [False, True])
+def test_what_comes_next_is_not_walked_back_to_the_checkpoint_when_memory_is_trimmed(
+    forgets: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chains, "HELD_MAX", 8)
+    bench = Bench()
+    pay(bench)
+    end_epoch(bench)
+    read: list[int] = []
+    header_at = chains.Chains._header_at
+    for _ in range(30):
+        says(bench, W1, NOTE)
+        assert len(bench.machine._chains._rooted) <= 9
+    if forgets:  # as at a start: once it is walked
+        bench.machine._chains._rooted.clear()
+        says(bench, W1, NOTE)
+
+    def reads(self: chains.Chains, place: int) -> object:
+        read.append(place)
+        return header_at(self, place)
+
+    monkeypatch.setattr(chains.Chains, "_header_at", reads)
+    for _ in range(30):
+        says(bench, W1, NOTE)
+    assert read == []
