@@ -11,6 +11,7 @@ What does not hold yet may hold later, for blocks are on their way: a reason is 
 
 from __future__ import annotations
 
+from bisect import bisect
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -252,14 +253,16 @@ class Cuts:
         return None
 
     def _heads(self, room: int) -> list[Base]:
-        """Of authors who have come farther than the checkpoint before says, as many as there is room for."""
-        bases, heads = self.bases(), list[Base]()
-        for name in sorted(self._chains.authors):
+        """Of authors who have come farther than the checkpoint before says, as many as there is room for: in each epoch
+        others come first."""
+        bases, heads, names = self.bases(), list[Base](), sorted(self._chains.authors)
+        first = bisect(names, self._epochs.cut)
+        for name in (*names[first:], *names[:first]):
             base, head = bases.get(name), self._chains.base_of(name)
             if head != base and (base is None or head.height >= base.height):
                 heads.append(head)
         most = min(room // len(Base(bytes(20), 0, bytes(32)).encode()), COUNT_MAX)
-        return heads[:most]
+        return sorted(heads[:most], key=lambda head: head.author)
 
     def _without_liars(self) -> Witnesses:
         """This epoch's witnesses but those who forked, where the rest weighs a quorum."""

@@ -42,6 +42,7 @@ from offgrid_node.protocol.ledger.voice import Voice
 from offgrid_node.protocol.ledger.witness import Witness
 
 LOOK_MS = 200  # at least, between two times that a cut which does not hold yet is looked at: that reads all accounts
+LOOK_MAX_MS = 3_200  # each look at one cut doubles the time to the next, up to this
 LED_MAX = 2  # cuts of one leader at one ballot that are looked at: an honest one proposes one
 FULL_MS = 60_000  # so long a confirm waits for room while no slot becomes final, then the epoch is to end
 LONGEST_MS = 600_000  # at most until the clock is asked again how long the epoch has lasted: clocks are set
@@ -73,6 +74,7 @@ class Turning:
         self._held: set[bytes] = set()  # cuts that are here and fit, by their checkpoints' digests
         self._fresh: Cut | None = None  # proposed by this node in this step
         self._refused: dict[bytes, tuple[int, str]] = {}  # cut → until when it is not looked at again, and why
+        self._looked: dict[bytes, int] = {}  # cut of another's → how long it was put off last
         self._waits = ""  # why this node has not entered the next epoch yet, though it is agreed on how this one ends
         self._sealed = False
         self._over_ms: int | None = None  # when to ask again whether the epoch has lasted long enough
@@ -86,6 +88,7 @@ class Turning:
     def _open(self) -> None:
         """At the start, and when an epoch is entered."""
         self._slot.open()
+        self._looked = {}
         self._fresh, self._refused, self._waits, self._tried, self._over_ms = None, {}, "", -1, None
         self._sealed = not self._must_seal()
 
@@ -251,15 +254,16 @@ class Turning:
         try:
             self._cuts.check(cut)
         except NotYet as why:
-            self._put_off(digest, str(why), now)
+            self._looked[digest] = for_ms = min(2 * self._looked.get(digest, LOOK_MS // 2), LOOK_MAX_MS)
+            self._put_off(digest, str(why), now, for_ms)
             return False
         return True
 
     def _is_put_off(self, what: bytes) -> bool:
         return what in self._refused
 
-    def _put_off(self, what: bytes, why: str, now: Now) -> None:
-        self._refused[what] = now.mono_ms + LOOK_MS, why
+    def _put_off(self, what: bytes, why: str, now: Now, for_ms: int = LOOK_MS) -> None:
+        self._refused[what] = now.mono_ms + for_ms, why
 
     # ---- the next epoch
 

@@ -488,6 +488,39 @@ def test_a_cut_is_never_larger_than_a_block(monkeypatch: pytest.MonkeyPatch) -> 
     bench.machine._turning._cuts.check(cut)
 
 
+def test_authors_for_whom_a_cut_has_no_room_come_first_in_another_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Ending()
+    names = {name_of(number) for number in range(100, 110)}
+    bench.push(*(bench.block(name, Wish()) for name in names))
+    monkeypatch.setattr(rules, "CUT_BYTES_MAX", 3 * 68)
+    listed = set[bytes]()
+    for number in range(12):
+        heads = bench.proposal().heads
+        assert [*heads] == sorted(heads, key=lambda head: head.author)
+        listed |= {head.author for head in heads}
+        monkeypatch.setattr(bench.machine._epochs, "cut", bench.machine._epochs.cut_of(number))
+    assert {node_id_bytes(name) for name in names} <= listed
+
+
+def test_what_does_not_hold_is_looked_at_ever_more_rarely(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Ending()
+    ballot = honest_ballot(bench)
+    cut = with_body(bench.proposal(), accounts=bytes(32))
+    looks = list[int]()
+    sound = rules.Cuts.check
+
+    def check(self: rules.Cuts, cut: Cut) -> rules.Outcome:
+        looks.append(bench.now_ms)
+        return sound(self, cut)
+
+    monkeypatch.setattr(rules.Cuts, "check", check)
+    bench.says(W1, cut, bench.said_of(digest_of_cut(cut), ballot))
+    for _ in range(100):
+        bench.now_ms += 50
+        bench.step(Woke())
+    assert 4 <= len(looks) <= 6, "five seconds: at once, and after 0.2, 0.6, 1.4 and 3 s"
+
+
 def test_what_witnesses_have_confirmed_comes_before_what_is_only_certified(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of each witness its share, so that one which confirms whatever it likes takes no room from others."""
     bench = Ending()
