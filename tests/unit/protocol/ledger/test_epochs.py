@@ -11,7 +11,7 @@ from offgrid_node.protocol.effects import Woke
 from offgrid_node.protocol.errors import Fault
 from offgrid_node.protocol.events import AdminChanged, KeyReplaced
 from offgrid_node.protocol.ids import node_id_bytes
-from offgrid_node.protocol.ledger import cuts, pruning
+from offgrid_node.protocol.ledger import cuts, pruning, turning
 from offgrid_node.protocol.ledger.blocks import seal_block
 from offgrid_node.protocol.ledger.commands import EndEpoch, OrderCommittee
 from offgrid_node.protocol.ledger.items import Seen
@@ -359,3 +359,23 @@ def test_an_epoch_ends_though_more_accounts_are_about_to_pay_than_a_cut_has_room
     world.run(5_000)
     ended(world)
     assert world.nodes[0].balance(world.names[9]) == START_MICRO + 500, "what had no room went on in the next epoch"
+
+
+def test_where_witnesses_have_confirmed_each_something_else_and_have_no_room_the_epoch_ends_and_all_is_paid(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cuts, "TARGET_BYTES_MAX", 4 * 61)  # one confirm for each witness
+    monkeypatch.setattr(turning, "FULL_MS", 3_000)
+    world = EpochWorld(4, 8)
+    owners = world.nodes[4:]
+    for place in range(4, 12):
+        world.pay(place, (place - 3) % 8 + 4, 100)
+    for turn in range(8):
+        for place, witness in enumerate(world.nodes[:4]):
+            owner = owners[(turn + 2 * place) % 8]
+            world.hand(witness, owner, [world.checked(raw) for raw in owner.blocks])
+    world.run(2_500)
+    assert [owner.views.account(owner.name).next_seq for owner in owners] == [0] * 8, "nothing moves"
+    world.run(4_000)
+    ended(world)
+    assert [owner.views.account(owner.name).next_seq for owner in owners] == [1] * 8
