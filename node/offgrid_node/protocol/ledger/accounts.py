@@ -82,6 +82,11 @@ class Accounts:
         row = self._draft.get(META, TOTALS_KEY)
         self.totals = Totals.decode(row) if row is not None else Totals()
 
+    @property
+    def genesis_digest(self) -> bytes:
+        """What the first transaction of each account names."""
+        return self._genesis_digest
+
     def open(self, genesis: LedgerGenesis, genesis_digest: bytes) -> None:
         """The first balances."""
         self._genesis_digest = genesis_digest

@@ -3,6 +3,8 @@ with accounts; whatever was open is forgotten, and the machine is loaded from th
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from offgrid.v1 import ledger_pb2
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.draft import Draft
@@ -10,7 +12,7 @@ from offgrid_node.protocol.ledger.accounts import Account, Totals
 from offgrid_node.protocol.ledger.chains import Chains
 from offgrid_node.protocol.ledger.checkpoints import Checkpoint
 from offgrid_node.protocol.ledger.pruning import begun_at
-from offgrid_node.protocol.ledger.records import Tx
+from offgrid_node.protocol.ledger.records import DIGEST_BYTES, Tx
 from offgrid_node.protocol.ledger.slots import Slot
 from offgrid_node.protocol.ledger.tables import (
     ACCOUNTS,
@@ -23,13 +25,16 @@ from offgrid_node.protocol.ledger.tables import (
     CUTS,
     DISPUTES,
     EPOCH_KEY,
+    GIVEN_OPEN,
     IN_FLIGHT,
     META,
     NAMED,
     ORDERS,
     SLOTS,
+    TAKEN_OPEN,
     TALLIES,
     TOTALS_KEY,
+    TX_INDEX,
     TXS,
     UNTOLD,
     number_key,
@@ -38,7 +43,7 @@ from offgrid_node.protocol.ledger.tables import (
 OPEN = (SLOTS, TALLIES, DISPUTES, ASIDE, CUTS, ORDERS, NAMED, UNTOLD, BEFORE)
 
 
-def begin_at(row: ledger_pb2.CheckpointRow, draft: Draft, chains: Chains, totals: Totals, now: Now) -> None:
+def begin_at(row: ledger_pb2.CheckpointRow, draft: Draft, chains: Chains, totals: Totals, own: bytes, now: Now) -> None:
     """The accounts are in BOOT, and have the checkpoint's root."""
     body = Checkpoint.decode(row.body)
     accounts = dict(draft.committed(BOOT, b""))
@@ -60,10 +65,23 @@ def begin_at(row: ledger_pb2.CheckpointRow, draft: Draft, chains: Chains, totals
     draft.delete(META, BOOT_KEY)
     chains.begin_at(row.heads)
     begun_at(draft, body.epoch, chains.end, totals, now)
-    for account, digest in draft.committed(IN_FLIGHT, b""):
+    open_here = list(draft.committed(IN_FLIGHT, b""))
+    for hold, _ in (*draft.committed(GIVEN_OPEN, b""), *draft.committed(TAKEN_OPEN, b"")):
+        open_here += [(hold, digest) for digest in _own_ends(draft, hold, own)]
+    for account, digest in open_here:
         held = Account.decode(accounts[account]) if account in accounts else None
         if held is not None:
             _end(draft, account, digest, held, body.epoch, now)
+
+
+def _own_ends(draft: Draft, hold: bytes, own: bytes) -> Iterator[bytes]:
+    """What this node has signed to end that hold, as far as it is kept, by digest."""
+    for _, listed in draft.committed(TX_INDEX, hold):
+        for at in range(0, len(listed), DIGEST_BYTES):
+            digest = listed[at : at + DIGEST_BYTES]
+            row = draft.row(TXS, digest, ledger_pb2.TxRow)
+            if row is not None and (tx := Tx.decode(row.signed.body)).src == hold and tx.source.signer == own:
+                yield digest
 
 
 def _end(draft: Draft, account: bytes, digest: bytes, held: Account, epoch: int, now: Now) -> None:

@@ -119,7 +119,7 @@ class Bookings:
         """What this node had promised out of the hold, and has forgotten, is paid: bookings are promised in their
         order as far as there is room, so the next ones of this payee were. Where all of these are remembered their root
         shows it."""
-        chosen = [*islice(_fitting(self.owed.oldest(ended.payee), ended.room_micro), posted.count - ended.count)]
+        chosen = [*islice(fitting(self.owed.oldest(ended.payee), ended.room_micro), posted.count - ended.count)]
         peaks = ended.peaks
         for each in chosen:
             peaks.add(each.digest)
@@ -151,7 +151,7 @@ class Bookings:
         return True
 
 
-def _fitting(line: Iterable[Owed], room_micro: int) -> Iterator[Owed]:
+def fitting(line: Iterable[Owed], room_micro: int) -> Iterator[Owed]:
     """Those that a hold with so much room has taken."""
     for owed in line:
         if owed.amount_micro <= room_micro:

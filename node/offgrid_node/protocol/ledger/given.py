@@ -26,7 +26,8 @@ from offgrid_node.protocol.ids import base32
 from offgrid_node.protocol.ledger.endings import ledger_event
 from offgrid_node.protocol.ledger.ends import Ends
 from offgrid_node.protocol.ledger.keys import Keys
-from offgrid_node.protocol.ledger.records import OUTPUTS_MAX, decode_meta, tx_id_of
+from offgrid_node.protocol.ledger.records import OUTPUTS_MAX, tx_id_of
+from offgrid_node.protocol.ledger.regained import regained
 from offgrid_node.protocol.ledger.settings import LedgerSettings
 from offgrid_node.protocol.ledger.sources import (
     CLOCK_MARGIN_US,
@@ -120,6 +121,16 @@ class GivenHolds:
         """In holds whose funds are final or on their way, promised or not."""
         return sum(given.terms.funds_micro for given in self._held.values())
 
+    def all(self) -> list[Given]:
+        return [*self._held.values()]
+
+    def fundings(self) -> list[bytes]:
+        """What is to fund some of them, by digest, and is not final here."""
+        return [*self._by_funding]
+
+    def of_funding(self, digest: bytes) -> Sequence[Given]:
+        return self._by_funding[digest]
+
     def of(self, payee: bytes) -> Sequence[Given]:
         """Those of a payee that have not ended, the oldest first."""
         return self._by_payee.get(payee, ())
@@ -179,7 +190,7 @@ class GivenHolds:
         if not given.is_sure:
             given.is_sure = self.news = True
         if held_micro > given.row.amount_micro and not given.row.frozen:
-            self._freeze(given)
+            self.freeze(given)
             self._voice.notice(
                 f"{base32(given.terms.payee)} holds a voucher over {held_micro} out of hold {base32(hold)}, "
                 f"{given.row.amount_micro} are known here: was this node restored? Nothing more is promised out of it"
@@ -195,7 +206,7 @@ class GivenHolds:
     def on_restored(self) -> None:
         """What was promised after the rows that this node came back with, only its payees know."""
         for given in self._held.values():
-            self._freeze(given)
+            self.freeze(given)
 
     # ---- funds
 
@@ -244,34 +255,36 @@ class GivenHolds:
         """The transaction funded holds of this node's that it has forgotten: among these nodes are their payees. What
         was promised out of them only those know, so nothing more is."""
         tx, own = known.item.tx, self._settings.account
-        said = decode_meta(tx.meta)
-        numbers = said.get("expires", ""), said.get("number", "")
-        if tx.source.signer != own or said.get("action") != "hold" or not all(map(_is_number, numbers)):
-            return  # a transfer that people made may say anything
-        wanted = {account: (place, funds) for place, (account, funds) in enumerate(tx.outputs)}
-        expires, first = map(int, numbers)
-        found: dict[bytes, HoldTerms] = {}
-        for payee, key in ((payee, key) for payee in nodes for key in range(self._keys.number(own) + 1)):
-            for account, (place, funds) in wanted.items() if payee != own else ():
-                terms = HoldTerms(own, payee, first + place, funds, tx.fee_micro, expires, key)
-                if terms.account == account and account not in self._held:
-                    found[account] = terms
-            if len(found) == len(wanted):
-                break
+        found = regained(tx, own, self._keys.number(own), nodes, self._held)
         if found:
-            self._number = max(self._number, *(terms.number for terms in found.values()))
-            self.on_funding([*found.values()], known.item.digest, tx.fee_micro)
-            for account in found:
-                self._freeze(self._held[account])
+            self._number = max(self._number, *(terms.number for terms in found))
+            self.on_funding(found, known.item.digest, tx.fee_micro)
+            for terms in found:
+                self.freeze(self._held[terms.account])
 
     # ---- what ends
+
+    def freeze(self, given: Given) -> None:
+        """Nothing more is promised out of it."""
+        given.row.frozen = True
+        self._changed[given.terms.account] = given
+
+    def on_funded(self, funding: bytes, is_final: bool) -> None:
+        """What was to fund some of these became final, or void."""
+        for given in self._by_funding.pop(funding):
+            if is_final:
+                given.row.state, self.news = OPEN, True
+                self._changed[given.terms.account] = given
+            else:
+                given.row.state = ledger_pb2.HOLD_STATE_VOID
+                self._drop(given)
 
     def on_ended(self, known: Known) -> Ended | None:
         """A transaction became final or void; what that means for what was promised."""
         is_final = known.row.state == ledger_pb2.TX_STATE_FINAL
         source, digest = known.item.tx.source, known.item.digest
         if digest in self._by_funding:
-            self._on_funded(digest, is_final)
+            self.on_funded(digest, is_final)
         if not is_final or not isinstance(source, HoldSource) or source.account not in self._held:
             return None
         given = self._held[source.account]
@@ -300,7 +313,7 @@ class GivenHolds:
         """Whose payee has let its time pass; how many there are."""
         over = [each for each in self._held.values() if each.row.state == OPEN and self._close_us(each) <= now.utc_us]
         for given in over:
-            self._freeze(given)
+            self.freeze(given)
             self._ends.sign(given.terms, Close(given.row.amount_micro), now)
         return len(over)
 
@@ -338,15 +351,6 @@ class GivenHolds:
         self._changed[hold] = given
         self._draft.delete(GIVEN_OPEN, hold)
 
-    def _on_funded(self, funding: bytes, is_final: bool) -> None:
-        for given in self._by_funding.pop(funding):
-            if is_final:
-                given.row.state, self.news = OPEN, True
-                self._changed[given.terms.account] = given
-            else:
-                given.row.state = ledger_pb2.HOLD_STATE_VOID
-                self._drop(given)
-
     def _paid(self, given: Given, source: HoldSource) -> int:
         """How many of the bookings that are known here that end pays, from the first on."""
         row = given.row
@@ -377,8 +381,8 @@ class GivenHolds:
 
     def _close_us(self, given: Given) -> int:
         """After the margin twice, for the witnesses' clocks and for this one; each contest that came to nothing leaves
-        the payee twice as long as the one before."""
-        if self._ends.own(given.terms) is not None:
+        the payee twice as long as the one before. There is nothing to close where nothing is left."""
+        if self._ends.own(given.terms) is not None or not self._ends.is_funded(given.terms):
             return TIME_MAX
         return given.terms.expires_us + (2 * CLOCK_MARGIN_US << min(self._ends.seq(given.terms), CONTESTS_MAX))
 
@@ -391,12 +395,3 @@ class GivenHolds:
 
     def _may_sign(self, given: Given) -> bool:
         return given.terms.key == self._keys.number(self._settings.account)
-
-    def _freeze(self, given: Given) -> None:
-        given.row.frozen = True
-        self._changed[given.terms.account] = given
-
-
-def _is_number(text: str) -> bool:
-    """Of those that a hold's terms have room for, with as many added as one transaction funds."""
-    return text.isascii() and text.isdecimal() and len(text) < len(str(TIME_MAX))

@@ -24,6 +24,7 @@ from offgrid_node.protocol.ledger.early import LOOK_MS
 from offgrid_node.protocol.ledger.ends import Ends
 from offgrid_node.protocol.ledger.given import GivenHolds
 from offgrid_node.protocol.ledger.keys import Keys
+from offgrid_node.protocol.ledger.missed import Missed
 from offgrid_node.protocol.ledger.settings import LedgerSettings
 from offgrid_node.protocol.ledger.sources import HoldSource
 from offgrid_node.protocol.ledger.tables import ACCOUNTS
@@ -52,6 +53,10 @@ class Holding:
         self.taken = TakenHolds(settings, draft, ends)
         self._delivery = Delivery(draft, self.given)
         self.bookings = Bookings(settings.account, settings.salt, draft, self.given, self._delivery)
+        self._missed = Missed(
+            settings, draft, accounts, transactions, voice, keys, self.given, self.taken, self.bookings
+        )
+        self._looked_back = False
         self._look_ms: int | None = 0  # when a hold's time may have come
 
     def load(self) -> None:
@@ -64,6 +69,14 @@ class Holding:
         return min((at for at in due if at is not None), default=None)
 
     # ---- inputs
+
+    def look_back(self) -> None:
+        """Before anything else once this node's rows are loaded: what ended while it was away has ended here too."""
+        if not self._looked_back:
+            self._looked_back = True
+            self._missed.on_fundings()
+            for known in self._missed.ends():
+                self.on_ended(known)
 
     def on_cost(self, cost: CostIncurred, now: Now, *, payable: bool) -> None:
         self.bookings.on_cost(cost, now, payable=payable, may_promise=self._voice.free)

@@ -77,6 +77,8 @@ class LedgerMachine(Parts):
             self._load_anew(now)
         self._begin_step(now)
         enters = self._bootstrap.enters(now)
+        if not enters and self._settings.enabled and self.is_open:
+            self._holding.look_back()
         for event in inputs:
             match event:
                 case Asked(ticket) if enters:
@@ -303,7 +305,9 @@ class LedgerMachine(Parts):
     def _begin_at_checkpoint(self, now: Now) -> None:
         """All that this node has from now on is in rows with this batch."""
         if not self._bootstrap.entered and self._bootstrap.ready is not None:
-            begin_at(self._bootstrap.ready, self._draft, self._chains, self._accounts.totals, now)
+            begin_at(
+                self._bootstrap.ready, self._draft, self._chains, self._accounts.totals, self._settings.account, now
+            )
             self._bootstrap.entered = True
 
     def _load_anew(self, now: Now) -> None:

@@ -42,6 +42,9 @@ class TakenHolds:
             self._held[hold] = HoldTerms.decode(row.voucher.terms), row
             self.promised_micro += row.voucher.amount_micro
 
+    def all(self) -> list[tuple[HoldTerms, ledger_pb2.HoldVoucher]]:
+        return [(terms, row.voucher) for terms, row in self._held.values()]
+
     # ---- inputs
 
     def on_voucher(self, terms: HoldTerms, voucher: ledger_pb2.HoldVoucher, now: Now) -> int:
@@ -83,15 +86,19 @@ class TakenHolds:
             row.since_us = 0  # its slot came to nothing: it is posted again at once
             self._draft.put(TAKEN, source.account, row)
             return
-        del self._held[source.account]
-        self._since_ms.pop(source.account, None)
-        self.promised_micro -= row.voucher.amount_micro
-        row.ended, row.got_micro = digest, source.act.amount_micro
-        self._draft.put(TAKEN, source.account, row)
-        self._draft.delete(TAKEN_OPEN, source.account)
+        self.drop(source.account, digest, source.act.amount_micro)
         count = source.act.count if isinstance(source.act, Post) else row.voucher.count
         event = ledger_event(known.item.tx, digest, f"{count} bookings")
         self._draft.record(EventType.SETTLED, tx_id_of(digest), ledger=event)
+
+    def drop(self, hold: bytes, digest: bytes, got_micro: int) -> None:
+        """It has ended with that."""
+        _, row = self._held.pop(hold)
+        self._since_ms.pop(hold, None)
+        self.promised_micro -= row.voucher.amount_micro
+        row.ended, row.got_micro = digest, got_micro
+        self._draft.put(TAKEN, hold, row)
+        self._draft.delete(TAKEN_OPEN, hold)
 
     # ---- time
 
