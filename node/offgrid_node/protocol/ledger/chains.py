@@ -184,18 +184,18 @@ class Chains:
         return self._draft.get(LOG, number_key(place))
 
     def base_of(self, name: bytes) -> Base:
-        """Its newest block that stands in its chain below every fork that is known."""
+        """Its newest block that stands in its chain below every fork that is known; the fork of which it tells is right
+        behind that, wherever the author forked."""
         author = self.author(name)
-        if author.plain(author.height):
-            return Base(name, author.height, author.digest, author.forked_at)
-        below = self.header_at(name, author.forked_at - 1)
-        height, digest = (author.forked_at - 1, below.digest) if below is not None else (0, NOTHING)
-        return Base(name, height, digest, author.forked_at)
+        height, digest = author.height, author.digest
+        if not author.plain(height):
+            below = self.header_at(name, author.forked_at - 1)
+            height, digest = (author.forked_at - 1, below.digest) if below is not None else (0, NOTHING)
+        return Base(name, height, digest if height else NOTHING, height + 1 if author.frozen else 0)
 
     def has_base(self, base: Base) -> bool:
-        """Whether the block is held in its author's chain, and a fork of which it tells is known."""
-        author = self.author(base.author)
-        if base.forked_at and not (author.frozen and base.height < base.forked_at >= author.forked_at):
+        """Whether the block is held in its author's chain, and if it tells of a fork, one is known."""
+        if base.forked_at and not self.author(base.author).frozen:
             return False
         if not base.height:
             return base.digest == NOTHING and base.forked_at > 0
@@ -279,13 +279,13 @@ class Chains:
         self._cut = {base.author: (base.height, base.digest) for base in listed if base.height}
         self._cut_digests = {self._genesis_digest, *(digest for _, digest in self._cut.values())}
         self._cut_forked = {base.author for base in listed if base.forked_at}
-        for name, (height, digest) in self._cut.items():
-            author = self._authors.get(name)
-            if author is not None and author.plain(height) and height <= author.height:
-                row = self._draft.get(CHAINS, chain_key(name, height))
-                if row is not None and number_of(row) != self.place(digest):
-                    author.forked_at = height  # others have another branch of it
-                    self._keep(name, author)
+        for base in listed:  # who forked by its word, or is another branch here, comes by name from there on
+            row = self._draft.get(CHAINS, chain_key(base.author, base.height))
+            other = row is not None and number_of(row) != self.place(base.digest)
+            if forked_at := base.forked_at or other * base.height:
+                author = self._authors.setdefault(base.author, Author(digest=self._genesis_digest))
+                author.forked_at = min(author.forked_at or forked_at, forked_at)
+                self._keep(base.author, author)
         for name, author in self._authors.items():
             if author.frozen:
                 self._show(name, author)

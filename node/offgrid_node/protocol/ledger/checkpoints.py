@@ -140,7 +140,8 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """The newest block of an author's chain that lies behind the checkpoint; `forked_at` as in chains.Author."""
+    """The newest block of an author's chain that lies behind the checkpoint. `forked_at` is 0, or of who forked the
+    height behind this one: from there on blocks come by name alone, as in chains.Author."""
 
     author: bytes
     height: int
@@ -155,8 +156,10 @@ class Base:
         """Raises ValueError."""
         author, height = reader.fixed(NODE_ID_BYTES), reader.uint(8)
         base = cls(author, height, reader.fixed(DIGEST_BYTES), reader.uint(8))
-        if height > SEQ_MAX or base.forked_at > SEQ_MAX:
+        if height > SEQ_MAX:
             raise ValueError(f"height {height} of {base32(author)}; at most {SEQ_MAX} is allowed")
+        if base.forked_at not in (0, height + 1):
+            raise ValueError(f"{base32(author)} forked at {base.forked_at}; 0 and {height + 1} are allowed")
         return base
 
 

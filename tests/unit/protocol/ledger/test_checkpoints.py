@@ -132,6 +132,7 @@ def test_no_checkpoint_is_read_that_cannot_be(body: Checkpoint) -> None:
         ((Target(A, 5, ()),), HEADS, "0 slots"),
         ((Target(A, 2**63 - 1, (b"\x05" * 32,)),), HEADS, "slots of"),
         (TARGETS, (Base(A, 2**63, b"\x09" * 32),), "height"),
+        (TARGETS, (Base(A, 9, b"\x09" * 32, 2**60),), "0 and 10 are allowed"),
     ],
 )
 def test_no_cut_is_read_that_is_written_in_another_way(

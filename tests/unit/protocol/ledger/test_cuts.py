@@ -22,7 +22,18 @@ from offgrid_node.protocol.ledger.checkpoints import (
 )
 from offgrid_node.protocol.ledger.commands import EndEpoch
 from offgrid_node.protocol.ledger.cuts import NotYet
-from offgrid_node.protocol.ledger.items import Cut, Double, Fork, OrderItem, Report, Seal, Statement, TxItem, Wish
+from offgrid_node.protocol.ledger.items import (
+    Cut,
+    Double,
+    Fork,
+    OrderItem,
+    Report,
+    Seal,
+    Statement,
+    TxItem,
+    Wish,
+    fork_of,
+)
 from offgrid_node.protocol.ledger.orders import ORDERS_MAX, PER_ISSUER_MAX
 from offgrid_node.protocol.ledger.records import noop_digest
 from offgrid_node.protocol.ledger.recovery import EVIDENCE_MS
@@ -257,7 +268,9 @@ RUBBISH: dict[str, tuple[Callable[[Cut], Cut], str]] = {
     "a block of somebody else": (
         lambda cut: with_heads(cut, replace(cut.heads[0], author=node_id_bytes(PAYEE))), "is not here",
     ),
-    "a fork that nobody knows": (lambda cut: with_heads(cut, replace(cut.heads[0], forked_at=99)), "is not here"),
+    "a fork that nobody knows": (
+        lambda cut: with_heads(cut, replace(cut.heads[0], forked_at=cut.heads[0].height + 1)), "is not here",
+    ),
     "heads that were not signed": (lambda cut: with_body(cut, heads=bytes(32)), "its heads are not"),
 }  # fmt: skip
 
@@ -610,6 +623,33 @@ def test_what_no_honest_witness_says_in_the_cuts_slot_is_not_taken_in(seq: int, 
     block = bench.block(W1, Statement(False, bench.cut, seq, ballot, bytes(32)))
     bench.push(block)
     assert not bench.machine._chains.holds(block.digest)
+
+
+@pytest.mark.parametrize("known", [0, 1])
+def test_who_forks_where_nobody_has_its_chain_keeps_no_epoch_from_ending(known: int) -> None:
+    """Whatever heights it forks at, and whoever hears of which of them: a cut says alone that it forked."""
+    bench = Ending()
+    name = node_id_bytes(PAYEE)
+    if known:
+        bench.says(PAYEE, Wish())
+    forks = list[Fork]()
+    for height in (2**60, 9):
+        bench.rewind_to(PAYEE, height - 1, bytes(32))
+        first = bench.block(PAYEE, Wish())
+        bench.rewind_to(PAYEE, height - 1, bytes(32))
+        forks.append(fork_of(first.signed, bench.block(PAYEE, vote(bench.tx())).signed))
+    bench.says(W1, forks[0])
+    ballot = honest_ballot(bench)
+    cut = bench.proposal()
+    [head] = [each for each in cut.heads if each.author == name]
+    assert (head.height, head.forked_at) == (known, known + 1)
+    bench.says(W2, forks[1])
+    assert bench.machine._chains.author(name).forked_at == 9
+    bench.says(W1, cut, bench.said_of(digest_of_cut(cut), ballot))
+    assert bench.said_of(digest_of_cut(cut), ballot) in bench.take_said()
+    bench.finish_cut(digest_of_cut(cut), ballot)
+    assert bench.machine._epochs.number == 1
+    assert bench.machine._chains.author(name).forked_at == known + 1, "so it is for who begins at the checkpoint"
 
 
 def test_of_each_witness_and_epoch_the_first_seal_is_kept_and_of_others_none() -> None:
