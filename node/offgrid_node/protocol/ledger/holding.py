@@ -78,8 +78,9 @@ class Holding:
             for known in self._missed.ends():
                 self.on_ended(known)
 
-    def on_cost(self, cost: CostIncurred, now: Now, *, payable: bool) -> None:
-        self.bookings.on_cost(cost, now, payable=payable, may_promise=self._voice.free)
+    def on_cost(self, cost: CostIncurred, now: Now, *, payable: bool, may_promise: bool) -> None:
+        """Not `may_promise`: what a hold promises in this step is forgotten with it, and the hold may be over."""
+        self.bookings.on_cost(cost, now, payable=payable, may_promise=may_promise and self._voice.free)
 
     def on_peer_up(self, node: str, now: Now) -> None:
         self._delivery.on_peer_up(node, now)

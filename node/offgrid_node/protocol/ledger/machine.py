@@ -111,7 +111,7 @@ class LedgerMachine(Parts):
                     self._witness.on_key(node, number)
                 case CostIncurred():
                     if self._settings.enabled:
-                        self._holding.on_cost(event, now, payable=self.is_open)
+                        self._holding.on_cost(event, now, payable=self.is_open, may_promise=not enters)
                 case Woke():
                     pass  # whatever the time has brought is seen to below
                 case _:

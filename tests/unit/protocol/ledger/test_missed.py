@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 from test_bootstrap import ended, epoch_of, mute, settle
 
 from offgrid.v1 import ledger_pb2
+from offgrid_node.protocol.events import CostIncurred
 from offgrid_node.protocol.ids import node_id_bytes
 from offgrid_node.protocol.ledger import missed
 from offgrid_node.protocol.ledger.commands import Settle
@@ -124,6 +127,29 @@ def test_what_the_payee_posted_and_nobody_heard_has_its_slot_still() -> None:
     payee.ask(Settle(b""))
     world.run(20_000)
     assert sorted(posted(payee)) == [200, 1_000]
+
+
+def test_a_job_that_ends_as_its_node_begins_at_a_checkpoint_is_paid() -> None:
+    world, payer, payee = opened()
+    work(world, payer, payee, "j-1")
+    away(world, payer)
+    step, cost = payer.step, CostIncurred("j-2", 1, payee.node_id, ALL_PAID["j-2"], "work")
+    entered = list[bool]()
+
+    def step_with_a_job(inputs: Sequence[object]) -> None:
+        enters = payer.machine._bootstrap.enters(payer.now()) and not entered
+        if enters:
+            entered.append(True)
+        step([*inputs, cost] if enters else inputs)
+
+    payer.step = step_with_a_job  # type: ignore[method-assign]
+    settle(world)
+    assert entered
+    world.run(30_000)
+    payee.ask(Settle(b""))
+    world.run(20_000)
+    assert sum(posted(payee)) == 1_200
+    assert payer.machine.promised_out_micro == payer.machine.owed_micro == 0
 
 
 def test_what_no_end_shows_is_neither_promised_nor_paid_again(monkeypatch: pytest.MonkeyPatch) -> None:
