@@ -175,8 +175,9 @@ class PushBlocks:
 @dataclass(frozen=True, slots=True)
 class SyncBlocks:
     """A step of a meeting (meeting.py). `yours` is the newest block of this node's that `sender` has: b"" for none,
-    None where it does not say. What it wants by digest; its genesis' digest, empty once it knows that this node has the
-    same, and the genesis itself until then; whether it has chosen this node to link with.
+    None where it does not say, and `epoch` the one in which it stands then. What it wants by digest; its genesis'
+    digest, empty once it knows that this node has the same, and the genesis itself until then; whether it has chosen
+    this node to link with.
 
     Answered with SyncBlocksResponse. FailedPrecondition (EconomyOff, LedgerNotOpen, OtherLedger).
     """
@@ -188,6 +189,7 @@ class SyncBlocks:
     genesis_digest: bytes = b""
     genesis: tuple[common_pb2.Signed, LedgerGenesis] | None = None
     link: bool = False
+    epoch: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -144,7 +144,7 @@ class Gossip:
         """Says what is here, and learns what is there."""
         question, peer = command.question, self._links.get(command.sender)
         if command.yours is not None:
-            self._compare_own(command.sender, command.yours, now)
+            self._compare_own(command.sender, command.yours, command.epoch, now)
         if peer is not None:
             peer.has_genesis, peer.silent = True, False
             if command.link:
@@ -328,7 +328,7 @@ class Gossip:
     def _meet(self, node: str, peer: Peer, now: Now, rng: Rng) -> None:
         meeting = self._meetings[node] = Meeting(self._chains.heads, self._genesis_digest, rng.randbytes(KEY_BYTES))
         request = meeting.begin()
-        request.yours, request.link = self._newest_of(node), peer.chosen
+        request.yours, request.epoch, request.link = self._newest_of(node), self._voice.epoch, peer.chosen
         request.wanted.extend(self._orphans.ask_for(node, WANTED_MAX, now.mono_ms))
         if not peer.has_genesis and self._genesis is not None:
             request.ledger_genesis.CopyFrom(self._genesis)
@@ -339,7 +339,7 @@ class Gossip:
         if not meeting.greeted:
             meeting.greeted = True
             own = response.yours or (self._newest_of(self._self_id) if response.in_sync else b"")
-            self._compare_own(node, own, now)
+            self._compare_own(node, own, response.epoch, now)
         try:
             request, learnt = meeting.on_answer(response)
         except PeerFault:  # it moved meanwhile, or makes it up; another time
@@ -362,11 +362,11 @@ class Gossip:
         author = self._chains.authors.get(node_id_bytes(node))
         return author.digest if author is not None and author.height else b""
 
-    def _compare_own(self, node: str, shown: bytes, now: Now) -> None:
+    def _compare_own(self, node: str, shown: bytes, epoch: int, now: Now) -> None:
         """What the other holds of this node is nothing new, or it is asked for: see voice.py."""
         own = shown if len(shown) == DIGEST_BYTES else self._genesis_digest
         held = self._chains.holds(own)
-        self._voice.on_shown(node_id_bytes(node), own, held=held, now_ms=now.mono_ms)
+        self._voice.on_shown(node_id_bytes(node), own, epoch, held=held, now_ms=now.mono_ms)
         if not held:
             self._orphans.want([own], node_id_bytes(node), node, now.mono_ms)
 

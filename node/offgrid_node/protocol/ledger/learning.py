@@ -12,7 +12,10 @@ that together, all of them are needed.) What only those who are silent hold may 
 final yet, an own transaction that nobody has voted for. Should such a block come to light, that is a fork, and the node
 is as one more liar: it goes mute, and nothing is unsafe while liars and it weigh less than a third.
 
-A peer counts once the newest block that it shows is held here. One that shows a block that never comes is waited for
+A peer counts once the newest block that it shows is held here, and only while it stands in the epoch in which this node
+stands: who has entered a later one may have been replaced as a witness, and knows that there are others to ask; who is
+behind takes in nothing of this epoch. So the witnesses of the newest epoch are asked, whatever rows a node came back
+with, and in each one anew that it enters meanwhile. One that shows a block that never comes is waited for
 PATIENCE_MS and no longer, if the others weigh enough. One that has come, and leans on what has not, is waited for
 however long that takes, and every peer is asked for both: to speak before would be to sign twice knowingly. No bound is
 safe there: whoever keeps back what it leans on could bring it later, and this node would have signed two blocks.
@@ -22,6 +25,7 @@ from __future__ import annotations
 
 from offgrid_node.protocol.draft import Draft
 from offgrid_node.protocol.ledger.committee import Committee
+from offgrid_node.protocol.ledger.epochs import Epochs
 from offgrid_node.protocol.ledger.tables import LEARN_KEY, META
 from offgrid_node.protocol.quorum.enough import decimal
 
@@ -35,22 +39,18 @@ class Learning:
 
     def __init__(self, draft: Draft) -> None:
         self._draft = draft
-        self._committee, self._own_bit = Committee(()), 0
+        self._committee, self._own_bit, self._epoch = Committee(()), 0, 0
         self.needed_milli = 0
         self.at_work = False
         self._met = False  # somebody has shown what it holds: a lone witness needs no weight, and yet its blocks
         self.answered = 0  # witnesses whose newest block of this node's is here
-        self._own = b""
-        self._told: set[bytes] = set()  # all whose newest block of this node's is here
-        self._missing: dict[bytes, bytes] = {}  # peer → the block that it has shown, which is not here
+        self._missing: dict[bytes, tuple[bytes, int]] = {}  # peer → the block that it shows, not here, and its epoch
         self._came: dict[bytes, int] = {}  # own blocks that are here and not in the chain yet, each with its height
         self._patient_until_ms: int | None = None
         self._meeting_until_ms: int | None = None
 
-    def load(self, committee: Committee, own: bytes, now_ms: int) -> None:
-        self._own = own
-        self._told.clear()
-        self._follow(committee)
+    def load(self, epochs: Epochs, now_ms: int) -> None:
+        self.enter(epochs)
         self.at_work = self._draft.get(META, LEARN_KEY) is not None
         self._met, self._patient_until_ms = False, None
         self._missing.clear()
@@ -87,24 +87,25 @@ class Learning:
 
     # ---- inputs
 
-    def on_shown(self, account: bytes, digest: bytes, *, held: bool, now_ms: int) -> None:
-        """The newest block of this node's that this peer has."""
+    def on_shown(self, account: bytes, digest: bytes, epoch: int, *, held: bool, now_ms: int) -> None:
+        """The newest block of this node's that this peer has, and the epoch in which it stands."""
         if not self.at_work:
             return
-        self._met = True
         if held:
             self._missing.pop(account, None)
-            if len(self._told) < SHOWN_MAX:
-                self._told.add(account)
-            self.answered |= self._committee.bit_of(account)
+            if epoch == self._epoch:
+                self._met = True
+                self.answered |= self._committee.bit_of(account)
         elif account in self._missing or len(self._missing) < SHOWN_MAX:
-            self._missing[account] = digest
+            self._missing[account] = digest, epoch
             if self._patient_until_ms is None:
                 self._be_patient(now_ms)
 
-    def enter(self, committee: Committee) -> None:
-        """Another epoch has begun: the witnesses of now are asked."""
-        self._follow(committee)
+    def enter(self, epochs: Epochs) -> None:
+        """Another epoch has begun: its witnesses are asked."""
+        self._committee, self._own_bit, self._epoch = epochs.committee, epochs.own_bit, epochs.number
+        others_milli = self._committee.weight(self._committee.all & ~self._own_bit)
+        self.needed_milli, self.answered = min(self._committee.quorum_milli, others_milli), 0
 
     def on_came(self, digest: bytes, height: int) -> None:
         """A block of this node's own has come, under its signature, and is not in its chain yet. Nobody else makes
@@ -115,8 +116,8 @@ class Learning:
     def on_learnt(self, digest: bytes, now_ms: int) -> None:
         """A block of this node's own is in its chain."""
         self._came.pop(digest, None)
-        for account in [account for account, shown in self._missing.items() if shown == digest]:
-            self.on_shown(account, digest, held=True, now_ms=now_ms)
+        for account, epoch in [(account, at) for account, (shown, at) in self._missing.items() if shown == digest]:
+            self.on_shown(account, digest, epoch, held=True, now_ms=now_ms)
         self._be_patient(now_ms)
 
     def on_time(self, now_ms: int) -> bool:
@@ -132,13 +133,6 @@ class Learning:
         return True
 
     # ---- inside
-
-    def _follow(self, committee: Committee) -> None:
-        self._committee, self._own_bit = committee, committee.bit_of(self._own)
-        self.needed_milli = min(committee.quorum_milli, committee.weight(committee.all & ~self._own_bit))
-        self.answered = 0
-        for account in self._told:
-            self.answered |= committee.bit_of(account)
 
     @property
     def _enough(self) -> bool:

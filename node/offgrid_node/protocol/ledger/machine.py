@@ -202,7 +202,7 @@ class LedgerMachine(Parts):
             case commands.SyncBlocks():
                 self._meet(command, now)
                 response = self._gossip.on_sync(command, now)
-                response.oldest = self._pruning.oldest
+                response.oldest, response.epoch = self._pruning.oldest, self._epochs.number
                 return response
         if not self.is_open:
             raise FailedPrecondition(

@@ -56,7 +56,7 @@ class Voice:
         row = self._draft.get(META, MUTE_KEY)
         self.muted_why = row.decode() if row is not None else ""
         self._quiet_until_ms = now_ms + QUIET_MS
-        self.learning.load(epochs.committee, own, now_ms)
+        self.learning.load(epochs, now_ms)
 
     # ---- questions
 
@@ -69,6 +69,11 @@ class Voice:
     def may_witness(self) -> bool:
         """Whether it may vote and confirm, if it is a witness."""
         return self.free and self._epochs.committee.enough(self._greeted)
+
+    @property
+    def epoch(self) -> int:
+        """In which this node stands, and says what it says."""
+        return self._epochs.number
 
     def heard(self, account: bytes) -> bool:
         """Whether this witness has shown since the start what it holds of this node."""
@@ -86,10 +91,11 @@ class Voice:
 
     # ---- inputs
 
-    def on_shown(self, account: bytes, digest: bytes, *, held: bool, now_ms: int) -> None:
-        """This peer has shown its newest block of this node's; `held`: it is nothing new."""
-        self.learning.on_shown(account, digest, held=held, now_ms=now_ms)
-        if held:
+    def on_shown(self, account: bytes, digest: bytes, epoch: int, *, held: bool, now_ms: int) -> None:
+        """This peer stands in that epoch, and has shown its newest block of this node's; `held`: it is nothing new. Who
+        stands in another epoch may not have what this node said in this one."""
+        self.learning.on_shown(account, digest, epoch, held=held, now_ms=now_ms)
+        if held and epoch == self.epoch:
             if len(self._shown) < SHOWN_MAX:
                 self._shown.add(account)
             self._greet(self._epochs.committee.bit_of(account))
@@ -106,7 +112,7 @@ class Voice:
     def enter(self) -> None:
         """Another epoch has begun: who has shown what it holds has done so for that, too."""
         self._greeted = self._epochs.own_bit
-        self.learning.enter(self._epochs.committee)
+        self.learning.enter(self._epochs)
         for account in self._shown:
             self._greeted |= self._epochs.committee.bit_of(account)
         self._greet(0)

@@ -331,7 +331,9 @@ class LedgerHandlers:
         genesis = None
         if request.HasField("ledger_genesis") and not self._reads.is_open:
             genesis = request.ledger_genesis, self._checks.genesis(request.ledger_genesis)
-        command = commands.SyncBlocks(caller.node_id, question, yours, wanted, digest, genesis, request.link)
+        command = commands.SyncBlocks(
+            caller.node_id, question, yours, wanted, digest, genesis, request.link, request.epoch
+        )
         return self._ask(caller, command, request)
 
     def ask_checkpoints(self, caller: Caller, request: ledger_pb2.AskCheckpointsRequest) -> Ticket:

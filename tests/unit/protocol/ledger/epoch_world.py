@@ -127,13 +127,15 @@ class EpochWorld:
         node.step(AdminChanged(self.admin, True))
         self.greet(node)
 
-    def greet(self, node: Node) -> None:
-        """All others show that they hold nothing of its that it does not."""
-        for other in self.nodes if hasattr(self, "nodes") else []:
+    def greet(self, node: Node, *others: Node) -> None:
+        """These, or all others, show what they hold of it."""
+        for other in others or (self.nodes if hasattr(self, "nodes") else ()):
             if other is not node:
                 newest = other.machine._chains.author(node_id_bytes(node.name))
                 yours = newest.digest if newest.height else b""
-                node.ask(SyncBlocks(other.name, Question(bytes(16), bytes(16)), yours, (), self.root))
+                node.ask(
+                    SyncBlocks(other.name, Question(bytes(16), bytes(16)), yours, (), self.root, epoch=other.epoch)
+                )
 
     # ---- what happens
 

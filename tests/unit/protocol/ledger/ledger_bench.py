@@ -159,7 +159,8 @@ class Bench:
         yours = next((digest for author, _, digest in heads if author == self.settings.account), b"")
         shown = {author: height for author, height, _ in heads}
         question = Question(bytes(16), bytes(16), heads=shown, all_heads=bool(heads))
-        self.ask(SyncBlocks(sender, question, yours, wanted, self.root), sender)
+        epoch = self.machine._epochs.number
+        self.ask(SyncBlocks(sender, question, yours, wanted, self.root, epoch=epoch), sender)
 
     def tx(
         self,

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 from ledger_bench import OWNER, PAYEE, SELF, W1, W2, W3, Bench, confirm, vote
 
+from offgrid.v1 import ledger_pb2
 from offgrid_node.protocol.effects import Woke
 from offgrid_node.protocol.events import AdminChanged, KeyReplaced
 from offgrid_node.protocol.ids import node_id_bytes
@@ -20,7 +21,7 @@ from offgrid_node.protocol.ledger.checkpoints import (
     heads_digest,
     targets_digest,
 )
-from offgrid_node.protocol.ledger.commands import EndEpoch
+from offgrid_node.protocol.ledger.commands import EndEpoch, SyncBlocks
 from offgrid_node.protocol.ledger.cuts import NotYet
 from offgrid_node.protocol.ledger.items import (
     Cut,
@@ -34,6 +35,7 @@ from offgrid_node.protocol.ledger.items import (
     Wish,
     fork_of,
 )
+from offgrid_node.protocol.ledger.meeting import Question
 from offgrid_node.protocol.ledger.orders import ORDERS_MAX, PER_ISSUER_MAX
 from offgrid_node.protocol.ledger.records import noop_digest
 from offgrid_node.protocol.ledger.recovery import EVIDENCE_MS
@@ -129,6 +131,22 @@ def test_from_its_first_word_in_the_cut_on_a_witness_says_nothing_else_in_the_ep
     bench.calm()
     bench.says(W3, vote(item))
     assert not [each for each in bench.take_said() if isinstance(each, Statement) and each.account != bench.cut]
+
+
+def test_peers_are_told_in_which_epoch_a_node_stands_beside_what_it_holds_of_theirs() -> None:
+    bench = Ending()
+    ballot = honest_ballot(bench)
+    cut = bench.proposal()
+    bench.says(W1, cut)
+    bench.finish_cut(digest_of_cut(cut), ballot)
+    bench.up(W1)
+    bench.wait(1_000)
+    [call, *_] = bench.take_calls("SyncBlocks")
+    assert isinstance(call.request, ledger_pb2.SyncBlocksRequest)
+    assert (call.request.HasField("yours"), call.request.epoch) == (True, 1)
+    answer = bench.ask(SyncBlocks(W1, Question(bytes(16), bytes(16)), genesis_digest=bench.root), W1)
+    assert isinstance(answer, ledger_pb2.SyncBlocksResponse)
+    assert answer.epoch == 1
 
 
 def test_a_slot_of_which_the_cut_says_nothing_begins_clean_and_its_transaction_is_said_again() -> None:

@@ -320,6 +320,66 @@ def test_a_witness_restored_from_an_epoch_that_is_over_learns_what_it_said_since
     assert world.nodes[0].balance(world.names[5]) == START_MICRO + 21
 
 
+@pytest.mark.parametrize("speaks", [True, False])
+def test_a_restored_witness_learns_of_the_witnesses_of_now_and_not_of_those_who_were_replaced(speaks: bool) -> None:
+    """It has rows of an epoch that is over, and of those whom it knows as witnesses it has heard all that they have of
+    its own, before it has heard of the next epoch."""
+    world = EpochWorld(witnesses=4, others=4)
+    restored, retired, fresh = world.nodes[3], world.nodes[:3], world.nodes[4:7]
+    works(world)
+    restored.cut_off = True
+    rows = MemoryStore()
+    writes = {(table, key): value for table in restored.store.tables for key, value in restored.store.scan(table)}
+    rows.commit(Batch(writes={**writes, (META, LEARN_KEY): b"\1"}))
+    world.orders(1, *((place, 1_000) for place in (3, 4, 5, 6)))
+    world.run(2_500)
+    world.join(restored)
+    for node in retired:
+        node.cut_off = True
+    if speaks:
+        world.pay(3, 7, 9)
+        world.run(500)
+    own = restored.machine._chains.author(node_id_bytes(restored.name))
+    restored.store, restored.sent = rows, 0
+    restored.restart()
+    for node in fresh:
+        node.cut_off = True
+    for node in retired:
+        node.cut_off = False
+    world.greet(restored, *retired)
+    world.run(40_000)
+    assert "it was restored" in restored.machine.muted_why, "they have entered an epoch of which it knows nothing"
+    for node in (*retired, *fresh):
+        world.join(node)
+    world.greet(restored, *retired)
+    world.run(3_000)
+    assert (restored.epoch, restored.machine.muted_why != "") == (1, True), "they are no witnesses of this one"
+    world.greet(restored, *fresh)
+    world.run(3_000)
+    assert not restored.machine.muted_why
+    assert restored.machine._chains.author(node_id_bytes(restored.name)).height >= own.height
+    assert not any(author.frozen for node in world.nodes for author in node.machine._chains.authors.values())
+    fresh[0].cut_off = True
+    world.pay(7, 4, 5)
+    world.run(1_000)
+    assert world.nodes[7].views.account(world.names[7]).next_seq == 1
+
+
+def test_what_somebody_holds_who_stands_in_another_epoch_gives_a_started_witness_no_voice() -> None:
+    world = EpochWorld()
+    late = world.nodes[3]
+    late.cut_off = True
+    world.end(0, 1, 2)
+    world.run(2_500)
+    late.restart()
+    world.greet(late)
+    world.run(3_000)
+    assert not late.machine._voice.may_witness
+    world.join(late)
+    world.greet(late)
+    assert late.machine._voice.may_witness
+
+
 def test_one_that_joins_after_three_epochs_takes_in_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pruning, "EPOCHS_KEPT", 3)
     world = EpochWorld()

@@ -150,6 +150,29 @@ class TestUntilItKnowsEnough:
         bench.wait(MEET_MS)
         assert W3 in {call.node for call in bench.take_calls("SyncBlocks")}
 
+    def test_who_stands_in_another_epoch_is_not_counted(self) -> None:
+        bench = Bench()
+        come_back(bench, bench.store)
+        bench.up(*OTHERS)
+        for epoch, silent in ((1, True), (0, False)):
+            calls = [call for call in bench.take_calls("SyncBlocks") if call.node in OTHERS]
+            assert {call.node for call in calls} == {*OTHERS}
+            for call in calls:
+                bench.answer(call, ledger_pb2.SyncBlocksResponse(epoch=epoch))
+            bench.wait(MEET_MS)
+            assert (bench.machine.muted_why != "") == silent
+
+    def test_in_each_epoch_that_is_entered_meanwhile_all_are_asked_anew(self) -> None:
+        bench = Bench()
+        come_back(bench, bench.store)
+        show(bench, None, W1, W2)
+        bench.machine._voice.enter()
+        show(bench, None, W3)
+        bench.wait(PATIENCE_MS)
+        assert bench.machine.muted_why
+        show(bench, None, W1, W2)
+        assert bench.machine.muted_why == ""
+
     def test_a_block_that_was_shown_is_waited_for_and_one_that_never_comes_no_longer_than_that(self) -> None:
         six = tuple(name_of(number) for number in range(1, 7))
         bench = Bench(witnesses=(SELF, *six))

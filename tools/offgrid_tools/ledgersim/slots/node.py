@@ -101,7 +101,7 @@ class Node:
         self._witness.open(genesis.fee_micro)
         self._voice.load(epochs, self.own, now.mono_ms)
         for node, _ in genesis.witnesses:  # blocks and what others hold of them are the other level's business
-            self._voice.on_shown(node_id_bytes(node), b"", held=True, now_ms=now.mono_ms)
+            self._voice.on_shown(node_id_bytes(node), b"", epochs.number, held=True, now_ms=now.mono_ms)
         if first:
             self._accounts.flush()
             self._commit(draft.take(), (), (), ())

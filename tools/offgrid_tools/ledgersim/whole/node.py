@@ -281,7 +281,8 @@ class Node:
                 genesis = (signed, LedgerGenesis.decode(signed.body)) if signed.body else None
                 yours = request.yours if request.HasField("yours") else None
                 wanted, digest = tuple(request.wanted), request.genesis_digest
-                command = SyncBlocks(sender, question_of(request), yours, wanted, digest, genesis, request.link)
+                question, link, epoch = question_of(request), request.link, request.epoch
+                command = SyncBlocks(sender, question, yours, wanted, digest, genesis, link, epoch)
                 self.ask(command, done, sender)
 
             case ledger_pb2.AskCheckpointsRequest():
