@@ -141,7 +141,7 @@ class _Node:
             self.own, SALT, self._draft, epochs, self.chains, Marking(self.chains, SALT), self._orphans, self._voice,
             _Slots(), None,  # type: ignore[arg-type]
         )  # fmt: skip
-        self.gossip = Gossip(name, self._draft, self.chains, self._orphans, self._voice)
+        self.gossip = Gossip(name, self._draft, epochs, self.chains, self._orphans, self._voice)
         self._wake_ms = -1
         self._run(lambda now: self.gossip.open(common_pb2.Signed(), GENESIS, now))
 
@@ -169,7 +169,7 @@ class _Node:
             )  # fmt: skip
             self.mesh.known[block.raw] = block
             self.chains.append(block)
-            self.gossip.add_own(block, now, self.mesh.engine.rng)
+            self.gossip.add_own(block, now)
             written.append(block)
 
         self._run(speak)

@@ -28,11 +28,13 @@ from offgrid_node.protocol.ledger.backfill import Ask, Backfill
 from offgrid_node.protocol.ledger.blocks import CheckedBlock
 from offgrid_node.protocol.ledger.chains import Chains
 from offgrid_node.protocol.ledger.commands import PUSH_BLOCKS_MAX, WANTED_MAX, PushBlocks, SyncBlocks
+from offgrid_node.protocol.ledger.epochs import Epochs
 from offgrid_node.protocol.ledger.links import Links, Peer
 from offgrid_node.protocol.ledger.meeting import Learnt, Meeting, answer_to
 from offgrid_node.protocol.ledger.orphans import Orphans
 from offgrid_node.protocol.ledger.outgoing import Outgoing
 from offgrid_node.protocol.ledger.records import DIGEST_BYTES
+from offgrid_node.protocol.ledger.spreading import Spreading
 from offgrid_node.protocol.ledger.voice import Voice
 from offgrid_node.protocol.reconcile.symbols import KEY_BYTES
 from offgrid_node.protocol.rng import Rng
@@ -57,7 +59,9 @@ class Tag:
 class Gossip:
     """Peers alive, and what is under way to each."""
 
-    def __init__(self, self_id: str, draft: Draft, chains: Chains, orphans: Orphans, voice: Voice) -> None:
+    def __init__(
+        self, self_id: str, draft: Draft, epochs: Epochs, chains: Chains, orphans: Orphans, voice: Voice
+    ) -> None:
         self._self_id, self._own = self_id, node_id_bytes(self_id)
         self._draft, self._chains, self._orphans, self._voice = draft, chains, orphans, voice
         self._links = Links()
@@ -66,6 +70,9 @@ class Gossip:
         self._meetings: dict[str, Meeting | None] = {}  # under way, by peer; None: one of which nothing more comes
         self._due: dict[str, None] = {}  # peers to meet at the end of this step
         self._owed: dict[str, None] = {}  # peers to meet at the next tick
+        self._spreading = Spreading(
+            self._own, epochs, self._links, self._out, lambda node: self._owed.update({node: None})
+        )
         self._strangers: dict[str, None] = {}  # that came up for the first time, and of whom no block is here
         self._been_up: set[str] = set()  # members
         self._genesis: common_pb2.Signed | None = None
@@ -191,14 +198,25 @@ class Gossip:
                 self._hear_of(sender, author, height, now, news=True)
         direct = {block.digest for block in command.blocks} if not words.asked else set[bytes]()
         for block in taken:
+            self._spreading.on_named(block)
             if block.digest in direct:
-                self._spread(block, now, rng)
+                self._spreading.pass_on(block, now.mono_ms, rng)
             elif not (words.asked and self._backfill.is_asked(sender, block.header.author)):
-                self._spread(block, now, rng, eagerly=False)  # it may say that it was asked and was not
+                self._spreading.announce(block, now.mono_ms, rng)  # it may say that it was asked and was not
         if words.asked:
             self._backfill.on_brought(sender, (*brought, *command.useless), news=len(taken), now_ms=now.mono_ms)
         for author in dict.fromkeys([author for author, _ in brought] + [block.header.author for block in taken]):
             self._backfill.on_block(author, now.mono_ms)
+
+    def merely_ended(self, event: object, now: Now) -> bool:
+        """Whether it is the end of a push after which there is nothing to do."""
+        if not isinstance(event, Answered) or event.fault is not None or not isinstance(event.tag, Tag):
+            return False
+        peer = self._links.get(event.tag.node)
+        if event.tag.what != "PushBlocks" or peer is None or peer.expects(now.mono_ms):
+            return False
+        peer.pushing = False
+        return True
 
     def on_answered(self, tag: Tag, answer: Answered, now: Now) -> None:
         peer = self._links.get(tag.node)
@@ -225,10 +243,14 @@ class Gossip:
 
     # ---- what is new
 
-    def add_own(self, block: CheckedBlock, now: Now, rng: Rng) -> None:
+    def add_own(self, block: CheckedBlock, now: Now) -> None:
         """A block of this node, which this very batch makes durable."""
         self._backfill.on_block(self._own, now.mono_ms)
-        self._spread(block, now, rng)
+        self._spreading.tell(block, now.mono_ms)
+
+    def on_own_ended(self, now: Now) -> None:
+        """A payment out of this node's own account has ended here."""
+        self._spreading.on_ended(now.mono_ms)
 
     def flush(self, now: Now, rng: Rng) -> None:
         """The end of a step: the calls that follow."""
@@ -249,19 +271,6 @@ class Gossip:
                 self.call(node, "PushBlocks", request, CALL_TIMEOUT_MS + size_ms)
 
     # ---- inside: spreading
-
-    def _spread(self, block: CheckedBlock, now: Now, rng: Rng, *, eagerly: bool = True) -> None:
-        author, height = block.header.author, block.header.height
-        for node, peer in self._links.linked():
-            if peer.silent or peer.shown.get(author, 0) >= height:
-                continue
-            if not eagerly or (author in peer.lazy and author != self._own):
-                self._out.announce(peer, author, height, now.mono_ms, rng)
-            elif peer.put(block.raw):
-                peer.has(author, height)
-                self._out.ready(node)
-            else:
-                self._owed[node] = None
 
     def _hear_of(self, node: str, author: bytes, height: int, now: Now, *, news: bool = False,
                  again: bool = False) -> None:  # fmt: skip

@@ -36,8 +36,9 @@ class Peer:
 
     chosen: bool = False
     chose: bool = False  # … this node
-    outbox: deque[bytes] = field(default_factory=deque)  # blocks to push at once
+    outbox: deque[tuple[bytes, int]] = field(default_factory=deque)  # blocks to push, with the height of an own one
     outbox_bytes: int = 0
+    held_ms: int | None = None  # they wait so long for something to go with (spreading.py)
     answers: deque[int] = field(default_factory=deque)  # positions of blocks that it asked for by name
     serving: dict[bytes, Span] = field(default_factory=dict)  # what it asked for by height and has not got yet
     served: dict[bytes, tuple[int, int]] = field(default_factory=dict)  # author → how far it was served, and when
@@ -61,17 +62,30 @@ class Peer:
 
     def expects(self, now_ms: int) -> bool:
         """Whether there is anything to send to it now."""
-        blocks = self.outbox or self.answers or self.serving
+        blocks = (self.outbox and not self.holds(now_ms)) or self.answers or self.serving
         words = self.prune or self.graft or self.lacking or self.leave
         return bool(blocks or words) or (self.announce_ms is not None and self.announce_ms <= now_ms)
 
-    def put(self, raw: bytes) -> bool:
+    def holds(self, now_ms: int) -> bool:
+        """Whether all that is to be pushed waits."""
+        return self.held_ms is not None and self.held_ms > now_ms
+
+    def put(self, raw: bytes, own_height: int) -> bool:
         """Whether there was room."""
         if len(self.outbox) >= OUTBOX_BLOCKS_MAX or self.outbox_bytes + len(raw) > OUTBOX_BYTES_MAX:
             return False
-        self.outbox.append(raw)
+        self.outbox.append((raw, own_height))
         self.outbox_bytes += len(raw)
         return True
+
+    def knows(self, height: int) -> None:
+        """It has this node's blocks up to there from somebody else."""
+        for raw, own_height in list(self.outbox):
+            if 0 < own_height <= height:
+                self.outbox.remove((raw, own_height))
+                self.outbox_bytes -= len(raw)
+        if not self.outbox:
+            self.held_ms = None
 
     def has(self, author: bytes, height: int) -> None:
         if height > self.shown.get(author, 0) and (author in self.shown or len(self.shown) < HEADS_MAX):
@@ -84,7 +98,7 @@ class Peer:
         self.outbox_bytes = 0
         for words in (self.answers, self.serving, self.served, self.shown, self.lazy, self.announce):
             words.clear()
-        self.announce_ms, self.has_genesis = None, False
+        self.announce_ms, self.held_ms, self.has_genesis = None, None, False
         return something
 
 
@@ -99,6 +113,11 @@ class Links:
         self._turn = 0
 
     # ---- questions
+
+    @property
+    def all_with_all(self) -> bool:
+        """Whether this node is linked with all peers, as each of them is where all know of each other."""
+        return len(self._up) <= DIRECT_MAX
 
     def is_up(self, node: str) -> bool:
         return node in self._up

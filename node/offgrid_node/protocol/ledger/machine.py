@@ -77,6 +77,8 @@ class LedgerMachine(Parts):
             self._load_anew(now)
         self._begin_step(now)
         enters = self._bootstrap.enters(now)
+        if inputs and not enters and all(self._gossip.merely_ended(event, now) for event in inputs):
+            return []
         if not enters and self._settings.enabled and self.is_open:
             self._holding.look_back()
         for event in inputs:
@@ -342,6 +344,8 @@ class LedgerMachine(Parts):
             for known in self._witness.take_ended():
                 self._wallet.on_ended(known)
                 self._holding.on_ended(known)
+                if known.item.tx.src == self._settings.account:
+                    self._gossip.on_own_ended(now)
             if learnt_all:
                 self._wallet.on_learnt_all()
                 self._holding.on_learnt_all()
@@ -356,7 +360,7 @@ class LedgerMachine(Parts):
         self._intake.tell_of_forks()
         for epoch, items in self._voice.take():
             for parcel in parcels(self._marking.gathered(items)):
-                self._speak(epoch, parcel, now, rng)
+                self._speak(epoch, parcel, now)
         self._holding.flush(now)
         self._ahead.flush(now)
         self._pruning.on_time(now)
@@ -366,7 +370,7 @@ class LedgerMachine(Parts):
         self._accounts.flush()
         self._gossip.flush(now, rng)
 
-    def _speak(self, epoch: int, items: Sequence[Item], now: Now, rng: Rng) -> None:
+    def _speak(self, epoch: int, items: Sequence[Item], now: Now) -> None:
         own, settings = self._settings.account, self._settings
         head = self._chains.author(own)
         parents = self._chains.take_parents(own)
@@ -376,7 +380,7 @@ class LedgerMachine(Parts):
         self._chains.append(block)
         if epoch == self._epochs.number:
             self._marking.on_block(block)
-        self._gossip.add_own(block, now, rng)
+        self._gossip.add_own(block, now)
         event = ledger_pb2.LedgerEvent(
             src=settings.node_id, height=head.height, digest=block.digest, outcome=f"{len(items)} items"
         )

@@ -29,14 +29,25 @@ class Outgoing:
         self._chains = chains
         self._ready: dict[str, None] = {}
         self._announce_ms: int | None = None  # the first announcement that is due
+        self._held_ms: int | None = None  # … and what is held back
 
     def deadline_ms(self) -> int | None:
-        return self._announce_ms
+        return min((at for at in (self._announce_ms, self._held_ms) if at is not None), default=None)
 
     # ---- changes
 
     def ready(self, node: str) -> None:
         self._ready[node] = None
+
+    def release(self, node: str, peer: Peer) -> None:
+        """What was put for it goes now."""
+        peer.held_ms = None
+        self.ready(node)
+
+    def hold(self, peer: Peer, until_ms: int) -> None:
+        """… or waits until then at most, if nothing takes it along."""
+        peer.held_ms = until_ms if peer.held_ms is None else min(peer.held_ms, until_ms)
+        self._held_ms = peer.held_ms if self._held_ms is None else min(self._held_ms, peer.held_ms)
 
     def announce(self, peer: Peer, author: bytes, height: int, now_ms: int, rng: Rng) -> None:
         if len(peer.announce) < HEADS_MAX:
@@ -64,6 +75,10 @@ class Outgoing:
             waiting = {node: peer.announce_ms for node, peer in links.known() if peer.announce_ms is not None}
             self._ready.update(dict.fromkeys(node for node, at in waiting.items() if at <= now_ms))
             self._announce_ms = min((at for at in waiting.values() if at > now_ms), default=None)
+        if self._held_ms is not None and self._held_ms <= now_ms:
+            held = {node: peer.held_ms for node, peer in links.known() if peer.held_ms is not None}
+            self._ready.update(dict.fromkeys(node for node, at in held.items() if at <= now_ms))
+            self._held_ms = min((at for at in held.values() if at > now_ms), default=None)
         ready, self._ready = [*self._ready], {}
         return ready
 
@@ -76,8 +91,9 @@ class Outgoing:
         if request.asked:
             self._fill_asked(request, peer, room, now_ms)
         else:
-            while peer.outbox and room.take(peer.outbox[0], request):
-                peer.outbox_bytes -= len(peer.outbox.popleft())
+            peer.held_ms = None
+            while peer.outbox and room.take(peer.outbox[0][0], request):
+                peer.outbox_bytes -= len(peer.outbox.popleft()[0])
         peer.asked_last = request.asked
         self._say(request, peer, now_ms)
         if not request.blocks:
