@@ -159,6 +159,14 @@ class Cuts:
             raise NotYet(f"slot {account.next_seq - 1} of {name} is final here and not in it")
         return [(target.seq + place, target.digests[place]) for place in range(done, len(target.digests))]
 
+    def check_order(self, body: Checkpoint, ballot: int) -> None:
+        """A lying leader may not leave an order out. But whether an order has force each node knows for itself, so that
+        is asked while an honest leader's turn may be yet to come, and no longer. Raises NotYet."""
+        best = self._orders.best()
+        patient = ballot <= self._epochs.committee.faults_survived + 1
+        if best is not None and patient and body.order != best.digest:
+            raise NotYet(f"the newest order that has force here is not what it names, and the ballot is {ballot}")
+
     def check(self, cut: Cut) -> Outcome:
         """Of a cut that fits: what this witness may vote for comes to this. Raises NotYet."""
         body = cut.checkpoint

@@ -236,7 +236,9 @@ class Turning:
         leader = epochs.committee.leader_of(epochs.cut, 0, ballot)
         if leader == epochs.own_bit:
             return self._proposed(now)
-        return [digest for digest in self._slot.votes_of(leader, ballot)[:LED_MAX] if self._is_good(digest, now)]
+        return [
+            digest for digest in self._slot.votes_of(leader, ballot)[:LED_MAX] if self._is_good(digest, ballot, now)
+        ]
 
     def _proposed(self, now: Now) -> Sequence[bytes]:
         if self._is_put_off(b""):
@@ -248,10 +250,11 @@ class Turning:
             return ()
         return (cut.checkpoint.digest(self._settings.salt),)
 
-    def _is_good(self, digest: bytes, now: Now) -> bool:
+    def _is_good(self, digest: bytes, ballot: int, now: Now) -> bool:
         if self._is_put_off(digest) or (cut := self._cuts.held(digest)) is None:
             return False
         try:
+            self._cuts.check_order(cut.checkpoint, ballot)
             self._cuts.check(cut)
         except NotYet as why:
             self._looked[digest] = for_ms = min(2 * self._looked.get(digest, LOOK_MS // 2), LOOK_MAX_MS)

@@ -408,6 +408,40 @@ def test_who_is_ordered_out_and_who_forked_may_be_left_out() -> None:
         ordered.machine._turning._cuts.check(other)
 
 
+def leads_at(bench: Ending, ballots: range) -> str:
+    """Another than SELF that leads one of these."""
+    epochs = bench.machine._epochs
+    names = {epochs.committee.bit_of(node_id_bytes(name)): name for name in WITNESSES}
+    return next(names[bit] for at in ballots if (bit := epochs.committee.leader_of(bench.cut, 0, at)) in names)
+
+
+@pytest.mark.parametrize(("ballots", "older"), [(range(1, 3), False), (range(1, 3), True), (range(3, 5), False)])
+def test_a_leader_that_leaves_an_order_out_is_followed_only_after_an_honest_one_had_its_turn(
+    ballots: range, older: bool
+) -> None:
+    """One of four may lie. Longer than that nobody insists: who is an admin each node knows for itself."""
+    bench = Ending()
+    bench.step(AdminChanged(PAYEE, True))
+    if older:
+        bench.says(PAYEE, order(OTHERS, bench.root, created=8))
+    leader = leads_at(bench, ballots)
+    ballot = honest_ballot(bench, leader)
+    assert ballot in ballots
+    cut = bench.proposal()
+    assert (cut.checkpoint.order != rules.NO_ORDER) == older
+    newest = order((*OTHERS, (W3, 7)), bench.root)
+    bench.says(PAYEE, newest)
+    digest = digest_of_cut(cut)
+    bench.says(leader, cut, bench.said_of(digest, ballot))
+    patient = ballot <= 2
+    assert (bench.said_of(digest, ballot) not in bench.take_said()) == patient
+    if patient:
+        assert any("the newest order that has force here" in each for each in bench.machine._turning.why_not)
+        bench.step(AdminChanged(PAYEE, False))
+        bench.wait(2 * LOOK_MS)
+        assert (bench.said_of(digest, ballot) in bench.take_said()) != older, "none has force any more"
+
+
 def test_the_rest_must_weigh_a_quorum() -> None:
     bench = Ending()
     for liar in (W2, W3):

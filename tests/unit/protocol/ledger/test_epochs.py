@@ -15,6 +15,8 @@ from offgrid_node.protocol.ledger import cuts, pruning, turning
 from offgrid_node.protocol.ledger.blocks import seal_block
 from offgrid_node.protocol.ledger.commands import EndEpoch, OrderCommittee
 from offgrid_node.protocol.ledger.items import Seen
+from offgrid_node.protocol.ledger.keys import Keys
+from offgrid_node.protocol.ledger.orders import Orders
 from offgrid_node.protocol.ledger.receipts import Final, least
 from offgrid_node.protocol.ledger.tables import LEARN_KEY, LOG, META, SEALS, number_key
 from offgrid_node.storage.memory import MemoryStore
@@ -103,6 +105,17 @@ def test_of_two_orders_that_have_force_one_is_followed_by_all() -> None:
     ended(world)
     assert committee(world) in ([*EQUAL, (4, 1_000)], [*EQUAL, (5, 1_000)])
     works(world)
+
+
+def test_a_first_leader_that_leaves_an_order_out_does_not_void_it() -> None:
+    world = EpochWorld()
+    epochs = world.nodes[0].machine._epochs
+    liar = world.nodes[epochs.committee.leader_of(epochs.cut, 0, 1).bit_length() - 1].machine
+    liar._turning._cuts._orders = Orders(SALT, liar._draft, liar._epochs, Keys(liar._draft))
+    world.orders(1, *EQUAL, (4, 1_000))
+    world.run(6_000)
+    ended(world)
+    assert committee(world) == [*EQUAL, (4, 1_000)]
 
 
 @pytest.mark.parametrize(

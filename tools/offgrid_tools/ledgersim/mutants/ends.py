@@ -19,7 +19,7 @@ from offgrid_tools.sim.mutants.patches import Patch, Sound, after, never
 
 
 def _whatever_is_here(sound: Sound) -> Sound:
-    return lambda self, digest, now: self._cuts.held(digest) is not None
+    return lambda self, digest, ballot, now: self._cuts.held(digest) is not None
 
 
 def _whatever_it_comes_to(sound: Sound) -> Sound:
