@@ -13,7 +13,7 @@ from offgrid.client.paging import pages
 from offgrid.v1 import common_pb2, ledger_pb2
 from offgrid.v1.ledger_pb2 import TxState
 
-ENDED = frozenset({TxState.TX_STATE_FINAL, TxState.TX_STATE_VOID})
+ENDED = frozenset({TxState.TX_STATE_FINAL, TxState.TX_STATE_VOID, TxState.TX_STATE_UNKNOWN})
 
 
 class Ledger:
@@ -210,7 +210,7 @@ class Ledger:
         return follow(states, lambda tx: tx.state in ENDED, self._calls.silence(f"transaction {tx_id}"), within_s)
 
     def settled(self, tx_id: str, within_s: float) -> ledger_pb2.Transaction:
-        """The transaction as soon as it is final or void, or as it stands after `within_s` seconds: look at `state`."""
+        """The transaction as soon as its slot has ended, or as it stands after `within_s` seconds: look at `state`."""
         seen = list(self.watch(tx_id, within_s=within_s))
         return seen[-1] if seen and seen[-1].state in ENDED else self.transaction(tx_id)
 

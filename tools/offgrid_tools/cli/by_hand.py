@@ -94,7 +94,8 @@ def send(file: str) -> None:
 @timeout("is final or void")
 @common
 def finalize(tx: str, wait_s: float) -> int:
-    """Wait until TX is final or void, and say which: 0 final, 1 void, 7 neither in time. TX is an id, or a file.
+    """Wait until TX is final or void, and say which: 0 final, 1 void, 7 neither in time, or this
+    node cannot tell. TX is an id, or a file.
 
     Witnesses finalize it by themselves: this waits, and does nothing else.
     """

@@ -120,7 +120,7 @@ def unlock(account: str, wait_s: float) -> int:
 
 
 def exit_code_of(tx: Transaction) -> int:
-    """0 once the money has moved, FAILED when it never will, PENDING in between."""
+    """0 once the money has moved, FAILED when it never will, PENDING where this node cannot tell."""
     from offgrid.v1.ledger_pb2 import TxState
 
     ends = {TxState.TX_STATE_FINAL: exits.OK, TxState.TX_STATE_VOID: exits.FAILED}
@@ -178,4 +178,6 @@ def _risk(tx: Transaction) -> str:
         return "it waits behind an earlier one of the same account; nothing of it has left this node"
     if tx.state == TxState.TX_STATE_CERTIFIED:
         return "no other transaction can take its place; the payee has it once the confirms are enough"
+    if tx.state == TxState.TX_STATE_UNKNOWN:
+        return "its slot ended while this node was away, with it or with something else: another node may know"
     return "the payee has not got it, and an owner who signs another in its place could still take it back"

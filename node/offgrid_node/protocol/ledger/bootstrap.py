@@ -6,16 +6,16 @@
     checkpoints  from this node's epoch on; each names the one before it and who witnesses the next epoch, and is sealed
                  by more than a third of its own epoch's committee, so by an honest witness: it is final
     accounts     of the last one, page by page, into rows of their own; together they must have its very root
-    entering     accounts, heads and epoch change in one batch, whatever was open here is forgotten, and the machine is
-                 loaded anew; blocks come from there on as they always do
+    entering     accounts, heads and epoch change in one batch, what was said of open slots is forgotten, and the
+                 machine is loaded anew; blocks come from there on as they always do
 
 Nothing that a peer says is believed but what is signed or has the root, so a liar costs STALL_MS, or the pages that it
 made up: whoever kept this node waiting or brought what does not fit is asked last, and after ever longer pauses. A
 crash costs the page that was under way. Until it enters, the node goes on as it was, and if blocks come meanwhile after
 all, it needs none of this.
 
-What is then known of its own: a transaction that was in flight is final or void by what stands in its account's last
-slot. What else happened to its accounts while it was away shows in their balances alone.
+What was open here is final, void or open still by its account's last slot (endings.py), where that tells. What else
+happened to accounts while this node was away shows in their balances alone.
 """
 
 from __future__ import annotations

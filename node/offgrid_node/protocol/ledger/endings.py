@@ -5,6 +5,8 @@ The money moves then and the account's next slot is open; whatever else was sign
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from offgrid.v1 import ledger_pb2
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.draft import Draft
@@ -70,6 +72,25 @@ class Endings:
         tally = slot.tallies.get(digest) or Tally()
         return self._apply(slot, self._ballots.dispute(slot), digest, tally, now)
 
+    def begin_at(self, accounts: Callable[[bytes], Account], epoch: int, now: Now) -> None:
+        """This node begins at the checkpoint of that epoch, at which accounts are so: open slots that lie behind it
+        have ended, and the others are reopened. What stood in a slot the head of its account tells, or the next
+        transaction that is here; of what it does not tell it is not known whether that was final."""
+        over: dict[bytes, list[Slot]] = {}
+        for slot in self._slots.open_ones():
+            if slot.seq < accounts(slot.account).next_seq:
+                over.setdefault(slot.account, []).append(slot)
+        for name, slots in over.items():
+            stands, seq = accounts(name).head, accounts(name).next_seq - 1
+            for slot in sorted(slots, key=lambda each: each.seq, reverse=True):
+                known = self._transactions.of_slot(name, slot.seq, stands)
+                if slot.seq == seq:
+                    self._tell(slot, stands, known)
+                self._end_behind(slot, stands if slot.seq == seq else NOTHING, epoch, now)
+                if known is not None:
+                    stands, seq = known.item.tx.prev, seq - 1
+        self.reopen()
+
     def reopen(self) -> list[bytes]:
         """Another epoch has begun: open slots keep what is here of their transactions, and whose owner wants them to
         end. The accounts of these."""
@@ -102,20 +123,37 @@ class Endings:
             self._accounts.apply(tx, digest)
             self._transactions.end(known, ledger_pb2.TX_STATE_FINAL, tally, now, epoch=self._epochs.number)
             self._ended.append(known)
-            event = ledger_event(tx, digest, "final")
             touched += [name for name, _ in tx.outputs]
         else:
             self._accounts.skip(slot.account, slot.seq, digest)
-            event = ledger_pb2.LedgerEvent(
-                tx_id=tx_id_of(digest), src=node_id_from(slot.account), seq=slot.seq, outcome="no-op"
-            )
-        self._draft.record(EventType.TX_FINAL, event.tx_id, ledger=event)
+        self._tell(slot, digest, known)
         if len(slot.tallies) > 1 or slot.first != digest or dispute is not None:
             self._void_others(slot, dispute, digest, now)
         self._slots.close(slot)
         if slot.disputed or slot.aside or slot.doubled:
             self._ballots.close(slot)
         return touched
+
+    def _end_behind(self, slot: Slot, stands: bytes, epoch: int, now: Now) -> None:
+        """The slot ended while this node was away; with what `stands` there, as far as that is known."""
+        for digest in {slot.first: None, **dict.fromkeys(slot.tallies)}:
+            known = self._transactions.of_slot(slot.account, slot.seq, digest)
+            if known is not None and known.row.state == ledger_pb2.TX_STATE_SIGNED:
+                state = ledger_pb2.TX_STATE_FINAL if digest == stands else ledger_pb2.TX_STATE_VOID
+                told = state if stands != NOTHING else ledger_pb2.TX_STATE_UNKNOWN
+                self._transactions.end(known, told, Tally(), now, epoch=epoch)
+        self._slots.close(slot)
+
+    def _tell(self, slot: Slot, digest: bytes, known: Known | None) -> None:
+        """To the journal: the slot has ended with that, which may be here."""
+        if known is not None:
+            event = ledger_event(known.item.tx, digest, "final")
+        else:
+            outcome = "no-op" if digest == self._ballots.noop(slot) else "final"
+            event = ledger_pb2.LedgerEvent(
+                tx_id=tx_id_of(digest), src=node_id_from(slot.account), seq=slot.seq, outcome=outcome
+            )
+        self._draft.record(EventType.TX_FINAL, event.tx_id, ledger=event)
 
     def _void_others(self, slot: Slot, dispute: Dispute | None, digest: bytes, now: Now) -> None:
         """What else was named in the slot will never be; each keeps who voted for it at ballot 0."""

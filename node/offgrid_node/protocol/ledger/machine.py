@@ -308,8 +308,9 @@ class LedgerMachine(Parts):
         """All that this node has from now on is in rows with this batch."""
         if not self._bootstrap.entered and self._bootstrap.ready is not None:
             begin_at(
-                self._bootstrap.ready, self._draft, self._chains, self._accounts.totals, self._settings.account, now
-            )
+                self._bootstrap.ready, self._draft, self._chains, self._accounts, self._slots, self._transactions,
+                self._witness, now,
+            )  # fmt: skip
             self._bootstrap.entered = True
 
     def _load_anew(self, now: Now) -> None:

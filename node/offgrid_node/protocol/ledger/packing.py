@@ -22,7 +22,7 @@ from offgrid_node.protocol.ledger.transactions import Transactions
 ROWS_MAX = 256  # read in one step
 PACK_MAX = 40  # names in a row: three such rows fill a page of 4 kB
 KEY_BYTES = NODE_ID_BYTES + NUMBER_BYTES
-_ENDS = (ledger_pb2.TX_STATE_FINAL, ledger_pb2.TX_STATE_VOID)
+_ENDS = (ledger_pb2.TX_STATE_FINAL, ledger_pb2.TX_STATE_VOID, ledger_pb2.TX_STATE_UNKNOWN)
 
 
 @dataclass(slots=True)

@@ -62,7 +62,7 @@ class Witness:
         self._accounts, self._slots, self._transactions, self._voice = accounts, slots, transactions, voice
         self._ballots = self.ballots = Ballots(settings.salt, draft, slots, self._is_here)
         self.bounds = Bounds(accounts, epochs, cut, self._ballots)
-        self._endings = Endings(draft, epochs, accounts, slots, transactions, self._ballots)
+        self._endings = self.endings = Endings(draft, epochs, accounts, slots, transactions, self._ballots)
         self._committee, self._own_bit, self._fee_micro = Committee(()), 0, 0
         self.room = Room(slots, self._ballots)
         self._touched: dict[bytes, None] = {}  # accounts whose next slot is to be examined

@@ -44,7 +44,7 @@ _WITH_TRANSACTION = (
     ledger_pb2.CreateTransferResponse | ledger_pb2.UnlockSlotResponse | ledger_pb2.SignTransactionResponse
     | ledger_pb2.SendTransactionResponse
 )  # fmt: skip
-ENDED = frozenset({ledger_pb2.TX_STATE_FINAL, ledger_pb2.TX_STATE_VOID})
+ENDED = frozenset({ledger_pb2.TX_STATE_FINAL, ledger_pb2.TX_STATE_VOID, ledger_pb2.TX_STATE_UNKNOWN})
 
 
 class LedgerHandlers:

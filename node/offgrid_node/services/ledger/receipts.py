@@ -76,7 +76,7 @@ class Receipts:
     def gather(self, tx: ledger_pb2.Transaction) -> Flow[Message]:
         """Raises FailedPrecondition (NotFinal) for one that cannot be final, Unavailable (TooFewWitnesses) where those
         who answer weigh too little."""
-        if tx.state not in (ledger_pb2.TX_STATE_FINAL, ledger_pb2.TX_STATE_CERTIFIED, ledger_pb2.TX_STATE_SIGNED):
+        if tx.state in (ledger_pb2.TX_STATE_QUEUED, ledger_pb2.TX_STATE_VOID):
             raise FailedPrecondition(
                 f"transaction {tx.tx_id} is not signed, or void: it is not final", reason="NotFinal"
             )

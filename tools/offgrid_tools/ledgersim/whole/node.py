@@ -210,7 +210,7 @@ class Node:
         for block in own:
             if block not in late:
                 self.world.durable(block)
-        self._judge(events, said, epoch, by_cut=bool(ended))
+        self._judge(events, said, ended[-1].epoch if ended else epoch, by_cut=bool(ended))
         for checkpoint in ended:
             self.world.engine.note(f"{self.node_id[:6]} ended", checkpoint.digest(SALT))
             accounts = self.accounts() if checkpoint is ended[-1] else None  # who begins anew takes in several at once
