@@ -184,21 +184,24 @@ class Chains:
         return self._draft.get(LOG, number_key(place))
 
     def base_of(self, name: bytes) -> Base:
-        """Its newest block that stands in its chain below every fork that is known; the fork of which it tells is right
-        behind that, wherever the author forked."""
+        """Its newest block in its chain below every fork that is known, but none before its head in the last
+        checkpoint; the fork of which it tells is right behind that, wherever the author forked."""
         author = self.author(name)
         height, digest = author.height, author.digest
         if not author.plain(height):
             below = self.header_at(name, author.forked_at - 1)
             height, digest = (author.forked_at - 1, below.digest) if below is not None else (0, NOTHING)
+            height, digest = max((height, digest), self._cut.get(name, (0, NOTHING)))
         return Base(name, height, digest if height else NOTHING, height + 1 if author.frozen else 0)
 
     def has_base(self, base: Base) -> bool:
-        """Whether the block is held in its author's chain, and if it tells of a fork, one is known."""
+        """Whether the block is held in its author's chain, gone or not, and if it tells of a fork, one is known."""
         if base.forked_at and not self.author(base.author).frozen:
             return False
         if not base.height:
             return base.digest == NOTHING and base.forked_at > 0
+        if self._cut.get(base.author) == (base.height, base.digest):
+            return True
         place, row = self.place(base.digest), self._draft.get(CHAINS, chain_key(base.author, base.height))
         return place is not None and row == number_key(place)
 
@@ -300,8 +303,7 @@ class Chains:
                 for height in range(base.height + 1, author.height + 1):
                     self._draft.delete(CHAINS, chain_key(base.author, height))
                 author.height, author.digest = base.height, base.digest if base.height else self._genesis_digest
-            forks = [height for height in (author.forked_at, base.forked_at) if height]
-            author.forked_at = min(forks, default=0)
+            author.forked_at = min((at for at in (author.forked_at, base.forked_at) if at), default=0)
             self._keep(base.author, author)
 
     def raise_floor(self, bases: Iterable[ledger_pb2.BaseRow]) -> None:
@@ -311,12 +313,12 @@ class Chains:
         self._based = {base.digest: (base.author, base.height) for base in above}
 
     def prune(self, place: int, raw: bytes, epoch: int) -> None:
-        """Forgets the block at that position if it lies behind the bases, or beside its author's chain and is of that
-        epoch or one before it."""
+        """Forgets the block at that position if it lies behind the bases; or beside the chain of one who forked as the
+        checkpoint says, so that nobody leans on it any more, and is of that epoch or one before it."""
         signed = self._decode(raw)
         name, height = signed.header.author, signed.header.height
         chained = self._draft.get(CHAINS, chain_key(name, height)) == number_key(place)
-        if height > self.base(name) if chained else signed.header.epoch > epoch:
+        if not (height <= self.base(name) if chained else name in self._cut_forked and signed.header.epoch <= epoch):
             return
         self._draft.delete(LOG, number_key(place))
         self._draft.delete(PLACES, signed.digest)
@@ -345,8 +347,7 @@ class Chains:
     def take_parents(self, own: bytes) -> tuple[bytes, ...]:
         """For this node's next block: the newest blocks of others that none of ours has named yet."""
         self._unnamed.pop(own, None)
-        names: Sequence[bytes] = [*self._unnamed][-PARENTS_MAX:]
-        return tuple(self._unnamed.pop(name) for name in names)
+        return tuple(self._unnamed.pop(name) for name in [*self._unnamed][-PARENTS_MAX:])
 
     def trim(self) -> None:
         """At a new instant: all that is held is in committed rows."""

@@ -5,12 +5,17 @@ from __future__ import annotations
 import pytest
 from epoch_world import EpochWorld, Node, turn
 
+from offgrid_node.protocol.effects import Asked
 from offgrid_node.protocol.errors import NotFound
+from offgrid_node.protocol.ids import node_id_bytes
+from offgrid_node.protocol.ledger.blocks import CheckedBlock, seal_block
 from offgrid_node.protocol.ledger.checkpoints import accounts_root
+from offgrid_node.protocol.ledger.commands import PushBlocks
 from offgrid_node.protocol.ledger.indexes import wrong_rows
+from offgrid_node.protocol.ledger.items import Seen
 from offgrid_node.protocol.ledger.snapshots import ENTRY_BYTES, accounts_at, page_of
 from offgrid_node.protocol.ledger.tables import BEFORE, LOG
-from offgrid_tools.ledgersim.keys import SALT
+from offgrid_tools.ledgersim.keys import SALT, Key
 
 
 def roots(node: Node) -> dict[int, bool]:
@@ -75,3 +80,45 @@ def test_a_snapshot_is_told_page_by_page_while_it_is_kept(monkeypatch: pytest.Mo
     for epoch in (0, oldest - 1, now + 1):
         with pytest.raises(NotFound, match=f"{oldest} to {now}"):
             page_of(store, epoch, now, oldest, b"")
+
+
+def test_nobody_leans_on_what_goes_here_sooner_of_one_who_forked_below_its_head() -> None:
+    world = EpochWorld(4, 4)
+    liar, other = (world.nodes.pop(4).name for _ in range(2))
+    name, slow = node_id_bytes(liar), world.nodes[0]
+
+    def made(by: str, height: int, prev: bytes, seen: bytes, epoch: int = 0) -> CheckedBlock:
+        says = [Seen(name, seen)]
+        return seal_block(node_id_bytes(by), height, prev, (), says, world.now_ms, Key(by), SALT, epoch=epoch)
+
+    def brought(*blocks: CheckedBlock) -> None:
+        for node in world.nodes:
+            node.step(Asked(2, other, PushBlocks(other, blocks)))
+
+    def held(block: CheckedBlock) -> list[bool]:
+        return [node.machine._chains.place(block.digest) is not None for node in world.nodes]
+
+    def ended() -> None:
+        world.pay(4, 5, 10)
+        world.end(0, 1, 2)
+        for _ in range(100):
+            slow.machine._pruning._due_ms = None
+            world.run(50)
+
+    first, before = made(liar, 1, world.root, bytes(32)), made(other, 1, world.root, bytes(32))
+    second = made(liar, 2, first.digest, bytes(32))
+    brought(first, second, before)
+    ended()
+    brought(made(liar, 1, world.root, b"\1" * 32))  # below its head in the checkpoint
+    beside = made(liar, 3, second.digest, bytes(32))
+    before = made(other, 2, before.digest, beside.digest, 1)
+    brought(before)
+    brought(beside)
+    assert all(held(beside)), "it leads back to the checkpoint"
+    ended()
+    ended()
+    assert held(beside) == [True, False, False, False, False, False]
+    above = made(liar, 4, beside.digest, bytes(32), 3)
+    brought(made(other, 3, before.digest, above.digest, 3))
+    brought(above)
+    assert not any(held(above)), "the checkpoint says that its author forked"

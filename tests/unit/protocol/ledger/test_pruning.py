@@ -347,6 +347,27 @@ def test_on_what_is_older_beside_a_chain_nothing_leans_whether_it_has_gone_or_no
         assert chains.place(names_it.digest) is None
 
 
+def test_what_stands_beside_a_chain_goes_only_where_a_checkpoint_says_that_its_author_forked() -> None:
+    """Where leaders keep that back all may lean on it, so all have to hold it."""
+    bench = Bench()
+    chains, name = bench.machine._chains, node_id_bytes(W1)
+    first = says(bench, W1, NOTE)
+    second = says(bench, W1, NOTE)
+    bench.rewind_to(W1, 1, first.digest)
+    beside = bench.block(W1, vote(bench.tx(seq=1)))
+    bench.push(beside)
+    says(bench, OWNER, Seen(name, beside.digest))
+    bench.push(beside)
+    for _ in range(3):
+        end_epoch(bench, second)
+        prune(bench)
+    assert chains.place(beside.digest) is not None
+    for _ in range(2):
+        end_epoch(bench)
+        prune(bench)
+    assert chains.place(beside.digest) is None
+
+
 def test_what_is_of_an_epoch_that_is_over_is_taken_in_and_not_named() -> None:
     bench = Bench()
     pay(bench)
