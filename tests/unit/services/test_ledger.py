@@ -101,7 +101,7 @@ BAD_TRANSFERS: dict[str, tuple[dict[str, Any], type[Fault], str]] = {
     "no payee": ({"dst": ""}, InvalidRequest, "dst"),
     "to itself": ({"dst": "hub"}, InvalidRequest, "is the account that pays"),
     "from a lane that is not there": ({"src": "/1"}, InvalidRequest, "has 0 lanes"),
-    "to no lane's number": ({"dst": "barn/x"}, InvalidRequest, "a lane's number is needed, 0 to 65535"),
+    "to no lane's number": ({"dst": "barn/x"}, InvalidRequest, "a lane's number is needed, 0 to 1024"),
     "to one who was removed": ({"dst": "gone"}, NotFound, "gone"),
     "nothing": ({"amount_micro": 0}, InvalidRequest, "amount_micro: 0; 1 to"),
     "too much for any ledger": ({"amount_micro": AMOUNT_MAX + 1}, InvalidRequest, "amount_micro"),

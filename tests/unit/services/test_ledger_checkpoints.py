@@ -6,7 +6,7 @@ import pytest
 from ledger_house import BARN, NODE, House
 
 from offgrid.v1 import ledger_pb2
-from offgrid_node.protocol.errors import InvalidRequest, NotFound, PeerFault
+from offgrid_node.protocol.errors import FailedPrecondition, InvalidRequest, NotFound, PeerFault
 from offgrid_node.protocol.ids import node_id_bytes
 from offgrid_node.protocol.ledger.checkpoints import Checkpoint, cut_account
 from offgrid_node.protocol.ledger.commands import CHECKPOINTS_MAX
@@ -38,15 +38,27 @@ def sealed(house: House) -> ledger_pb2.PushCheckpointsRequest:
     return request
 
 
+def ask_barn(house: House) -> None:
+    house.handlers._machine()._bootstrap._asked = BARN.node_id
+
+
 def test_only_seals_that_hold_count(house: House) -> None:
     request = sealed(house)
     command = house.handlers._checks.checkpoints(BARN.node_id, request, house.handlers._reads.ledger)
     good = node_id_bytes(BARN.node_id), request.checkpoints[0].seals[0].signature
     assert [one.seals for one in command.checkpoints] == [(good,)]
+    ask_barn(house)
     house.ask("push_checkpoints", sealed(house), PEER)
 
 
+def test_what_nobody_asked_for_is_not_checked(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(house.handlers._checks, "checkpoints", None)
+    with pytest.raises(FailedPrecondition, match="asked for no checkpoints"):
+        house.ask("push_checkpoints", sealed(house), PEER)
+
+
 def test_too_many_or_what_is_none_is_refused(house: House) -> None:
+    ask_barn(house)
     many = ledger_pb2.PushCheckpointsRequest(checkpoints=[ledger_pb2.SealedCheckpoint()] * (CHECKPOINTS_MAX + 1))
     with pytest.raises(PeerFault, match=f"{CHECKPOINTS_MAX}, "):
         house.ask("push_checkpoints", many, PEER)

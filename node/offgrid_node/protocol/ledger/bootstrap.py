@@ -87,6 +87,10 @@ class Bootstrap:
 
     # ---- questions
 
+    def awaits(self, node: str) -> bool:
+        """Whether this peer was asked for checkpoints."""
+        return node == self._asked and self._row is None
+
     def enters(self, now: Now) -> bool:
         """Whether everything is in committed rows: all steps of a batch see one instant."""
         return self.ready is not None and self._ready_since != now
@@ -125,7 +129,7 @@ class Bootstrap:
 
     def on_checkpoints(self, command: PushCheckpoints, now: Now) -> None:
         """From whoever was asked."""
-        if command.sender != self._asked or self._row is not None:
+        if not self.awaits(command.sender):
             return
         for sealed in command.checkpoints:
             if not self._follows(sealed):

@@ -192,6 +192,10 @@ class LedgerMachine(Parts):
         """Of the blocks of one call, each in its place: whether its signatures are worth checking."""
         return self._intake.of_use(headers)
 
+    def awaits_checkpoints(self, node: str) -> bool:
+        """Whether this peer was asked for some."""
+        return self.is_open and self._bootstrap.awaits(node)
+
     # ---- inputs
 
     def _ask(self, command: object, now: Now, rng: Rng) -> Message:

@@ -342,6 +342,8 @@ class LedgerHandlers:
 
     def push_checkpoints(self, caller: Caller, request: ledger_pb2.PushCheckpointsRequest) -> Ticket:
         self._check_open()
+        if not self._machine().awaits_checkpoints(caller.node_id):  # before the seals, which cost time
+            raise FailedPrecondition(f"{caller.node_id} was asked for no checkpoints", reason="NotAsked")
         return self._ask(caller, self._checks.checkpoints(caller.node_id, request, self._reads.ledger), request)
 
     def list_epoch_accounts(self, caller: Caller, request: ledger_pb2.ListEpochAccountsRequest) -> Message:

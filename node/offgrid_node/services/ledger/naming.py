@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 
 from offgrid_node.protocol.errors import InvalidRequest
 from offgrid_node.protocol.ids import NODE_ID, NODE_ID_BYTES, base32, node_id_bytes
-from offgrid_node.protocol.ledger.lanes import lane_count
-from offgrid_node.protocol.ledger.sources import LANE_MAX, lane_account
+from offgrid_node.protocol.ledger.lanes import LANES_MAX, lane_count
+from offgrid_node.protocol.ledger.sources import lane_account
 from offgrid_node.protocol.ledger.tables import ACCOUNTS, LANES_KEY, LANES_SEEN, META
 from offgrid_node.protocol.mesh.directory import Directory
 from offgrid_node.services.ledger.opening import resolve
@@ -51,11 +51,11 @@ class AccountNames:
         return base32(lane_account(node_id_bytes(node), lane)) if lane else node
 
     def place(self, field: str, text: str, *, removed: bool = False) -> tuple[str, int]:
-        """The same as its owner and the number of its lane; an account that is known by its id alone counts as one of
-        its own."""
+        """The same as its owner and the number of its lane, one that a node may have: what is paid to any other its
+        owner's node cannot spend. An account that is known by its id alone counts as one of its own."""
         owner, slash, number = text.partition("/")
-        if slash and not (number.isascii() and number.isdecimal() and len(number) <= 5 and int(number) <= LANE_MAX):
-            raise InvalidRequest.field(field, f"{text[:64]!r}: behind the / a lane's number is needed, 0 to {LANE_MAX}")
+        if slash and not (number.isascii() and number.isdecimal() and len(number) <= 4 and int(number) <= LANES_MAX):
+            raise InvalidRequest.field(field, f"{text[:64]!r}: behind the / a lane's number is needed, 0 to {LANES_MAX}")
         if not slash and NODE_ID.match(owner) and self._is_account(owner):
             return self._owner(owner)
         node = resolve(field, owner, self._directory(), removed=removed) if owner else self._self_id
