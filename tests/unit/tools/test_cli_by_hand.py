@@ -9,6 +9,7 @@ import pytest
 from cli_run import Run
 from small_node import OTHER_ID, SmallNode
 
+from offgrid.v1 import ledger_pb2
 from offgrid_node.keys import NodeKey
 from offgrid_tools.cli import exits
 
@@ -102,6 +103,17 @@ class TestByHand:
         file.write_text(json.dumps(held))
         code, _, err = og("tx", "send", file)
         assert (code, "signature" in err) == (exits.USAGE, True), err
+
+    @pytest.mark.parametrize("command", ["show", "finalize"])
+    def test_what_is_too_long_for_a_file_is_looked_for_at_the_node(
+        self, og: Run, node: SmallNode, command: str
+    ) -> None:
+        assert og("tx", command, "a" * 5_000)[0] == exits.NOT_FOUND
+
+    def test_what_is_not_signed_yet_has_no_number(self, og: Run, node: SmallNode) -> None:
+        tx = ledger_pb2.Transaction(tx_id="t-1", src_name="attic", state=ledger_pb2.TX_STATE_QUEUED)
+        node.transactions[tx.tx_id] = tx
+        assert "from      attic\n" in og("tx", "show", tx.tx_id)[1]
 
     def test_finalize_says_when_it_takes_longer(self, og: Run, node: SmallNode) -> None:
         og("transfer", "--dst", "nobody", "--amount", "1", "--no-wait")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -100,7 +101,7 @@ def finalize(tx: str, wait_s: float) -> int:
     Witnesses finalize it by themselves: this waits, and does nothing else.
     """
     client = settings().connect()
-    tx_id = _read(tx).facts()["tx_id"] if Path(tx).is_file() else tx
+    tx_id = _read(tx).facts()["tx_id"] if os.path.isfile(tx) else tx
     found = client.ledger.settled(tx_id, wait_s)
     show_transaction(found, client)
     return exit_code_of(found)

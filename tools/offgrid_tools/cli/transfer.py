@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -91,7 +91,7 @@ def transfer(
 @common
 def show(tx_id: str) -> None:
     """Show one transaction: by its id, or the first eight characters of it or more; or a file of `tx create`'s."""
-    if Path(tx_id).is_file():
+    if os.path.isfile(tx_id):  # what is too long for a path is none
         from offgrid_tools.cli.by_hand import show_file
 
         show_file(tx_id)
@@ -144,13 +144,14 @@ def show_transaction(tx: Transaction, client: Client) -> None:
 
 
 def _about(tx: Transaction) -> Iterator[tuple[str, object]]:
-    from offgrid.v1.ledger_pb2 import TxState
+    from offgrid.v1.ledger_pb2 import TX_STATE_QUEUED, TxState
     from offgrid_tools.cli.output import when, word
 
     paid_micro = sum(output.amount_micro for output in tx.outputs)
     yield "tx", tx.tx_id
     yield "state", f"{word(TxState, tx.state)}{', not sent' if tx.unsent else ''}"
-    yield "from", f"{tx.src_name or tx.src}, its number {tx.seq}"
+    number = f", its number {tx.seq}" if tx.state != TX_STATE_QUEUED else ""  # it gets one when it is signed
+    yield "from", f"{tx.src_name or tx.src}{number}"
     for output in tx.outputs:
         yield "to", f"{output.name or output.account}: {credits_of(output.amount_micro)}"
     yield "fee", credits_of(tx.fee_micro)

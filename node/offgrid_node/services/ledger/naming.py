@@ -55,7 +55,9 @@ class AccountNames:
         owner's node cannot spend. An account that is known by its id alone counts as one of its own."""
         owner, slash, number = text.partition("/")
         if slash and not (number.isascii() and number.isdecimal() and len(number) <= 4 and int(number) <= LANES_MAX):
-            raise InvalidRequest.field(field, f"{text[:64]!r}: behind the / a lane's number is needed, 0 to {LANES_MAX}")
+            raise InvalidRequest.field(
+                field, f"{text[:64]!r}: behind the / a lane's number is needed, 0 to {LANES_MAX}"
+            )
         if not slash and NODE_ID.match(owner) and self._is_account(owner):
             return self._owner(owner)
         node = resolve(field, owner, self._directory(), removed=removed) if owner else self._self_id
