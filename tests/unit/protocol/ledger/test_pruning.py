@@ -317,7 +317,7 @@ def test_a_block_that_marks_one_of_an_epoch_that_is_over_is_left_out() -> None:
     assert bench.machine._chains.place(said.digest) is None
     machine = bench.machine
     machine._draft.begin(bench.now())
-    machine._speak(0, [bench.tx(SELF)], bench.now(), bench.rng)
+    machine._speak(0, [bench.tx(SELF)], bench.now())
     assert bench.tx(SELF).digest not in machine._marking._where, (
         "nor does this node mark what it said for an epoch that is over"
     )
