@@ -10,6 +10,7 @@ from cli_run import Run
 from small_node import OTHER_ID, SmallNode
 
 from offgrid.v1 import ledger_pb2
+from offgrid.v1.ledger_pb2 import TxState
 from offgrid_node.keys import NodeKey
 from offgrid_tools.cli import exits
 
@@ -119,6 +120,13 @@ class TestByHand:
         og("transfer", "--dst", "nobody", "--amount", "1", "--no-wait")
         (tx_id,) = node.transactions
         assert og("tx", "finalize", tx_id, "--timeout", "0.05")[0] == exits.PENDING
+
+    def test_what_ended_while_the_node_was_away_is_neither_kept_nor_lost(self, og: Run, node: SmallNode) -> None:
+        og("transfer", "--dst", "nobody", "--amount", "1", "--no-wait")
+        ((tx_id, tx),) = node.transactions.items()
+        tx.state = TxState.TX_STATE_UNKNOWN
+        code, out, _ = og("tx", "finalize", tx_id)
+        assert (code, "state     unknown" in out, "another node may know" in out) == (exits.PENDING, True, True), out
 
     def test_for_scripts(self, og: Run, file: Path) -> None:
         shown = og.json("tx", "show", str(file))
