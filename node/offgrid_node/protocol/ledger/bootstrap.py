@@ -278,7 +278,8 @@ class Bootstrap:
 
 def served(draft: Draft, epochs: Epochs, salt: bytes, oldest: int, first: int) -> ledger_pb2.PushCheckpointsRequest:
     """What somebody who asks for checkpoints from an epoch's on is brought: as many as one call may carry, with all
-    their seals, for which of them are good is not known here; with the last one that can be begun at, its heads."""
+    their seals, for which of them are good is not known here; with the last one that can be begun at, its heads. Behind
+    one that can be, another is brought only with seals of a quorum: liars' left out, enough of those are good."""
     request, carried = ledger_pb2.PushCheckpointsRequest(), 0
     for epoch in range(first, min(epochs.number, first + CHECKPOINTS_MAX)):
         row = draft.row(CHECKPOINTS, number_key(epoch), ledger_pb2.CheckpointRow)
@@ -292,7 +293,8 @@ def served(draft: Draft, epochs: Epochs, salt: bytes, oldest: int, first: int) -
                 mask |= committee.bit_of(node)
                 seals.append(ledger_pb2.SealOf(witness=node, signature=said[len(digest) :]))
         carried += len(seals)
-        if not committee.one_is_honest(mask) or carried > PUSH_SIGNATURES_MAX:
+        enough = committee.enough(mask) if request.heads else committee.one_is_honest(mask)
+        if not enough or carried > PUSH_SIGNATURES_MAX:
             break
         request.checkpoints.add(body=row.body, seals=seals)
         if epoch + 1 >= oldest and len(row.heads):

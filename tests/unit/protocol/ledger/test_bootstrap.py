@@ -304,6 +304,21 @@ def test_a_liars_seal_takes_no_others_place(monkeypatch: pytest.MonkeyPatch) -> 
     assert not late.machine._bootstrap._failed
 
 
+def test_a_checkpoint_that_may_lack_good_seals_stands_in_nobodys_way() -> None:
+    """Of the newest one two seals are here, and one of them is a liar's."""
+    world, late = world_without(5, 4)
+    liar, honest, *others = sorted(node_id_bytes(name) for name in world.names[:4])
+    for node in world.nodes.values():
+        newest = {key: row for key, row in node.store.scan(SEALS) if key.startswith(number_key(3))}
+        kept = {number_key(3) + honest: newest[number_key(3) + honest]} if newest else {}
+        kept |= {number_key(3) + liar: row[:32] + bytes(64) for row in kept.values()}
+        gone = dict.fromkeys((SEALS, number_key(3) + name) for name in others)
+        node.store.commit(Batch(writes={**gone, **{(SEALS, key): row for key, row in kept.items()}}))
+    settle(world)
+    assert late.machine._pruning.oldest > 0
+    assert not late.machine._bootstrap._failed
+
+
 def test_who_began_at_a_checkpoint_brings_it_to_others() -> None:
     world, late = world_without(5, 4)
     settle(world)
