@@ -138,7 +138,7 @@ class LedgerMachine(Parts):
     @property
     def notices(self) -> list[str]:
         """What an operator should know about the ledger, one sentence each."""
-        return list(self._voice.notices)
+        return [*self._voice.notices, *self._witness.room.why_not]
 
     @property
     def muted_why(self) -> str:

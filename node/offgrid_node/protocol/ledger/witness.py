@@ -288,7 +288,8 @@ class Witness:
             self._bind(slot, digest, confirms=confirms)
         if self._slots.state(slot, digest, bit, confirms=confirms):
             tally = slot.tallies[digest]
-            if slot.disputed or self._committee.enough(tally.confirmed if confirms else tally.voted):
+            waits = confirms and self.room.waits(slot.account)  # the more have confirmed, the sooner it has room
+            if slot.disputed or waits or self._committee.enough(tally.confirmed if confirms else tally.voted):
                 self._touch(account, slot.account, slot.seq)
 
     def _bind(self, slot: Slot, digest: bytes, *, confirms: bool) -> None:

@@ -434,6 +434,25 @@ def test_an_epoch_ends_though_more_accounts_are_about_to_pay_than_a_cut_has_room
     assert world.nodes[0].balance(world.names[9]) == START_MICRO + 500, "what had no room went on in the next epoch"
 
 
+def test_witnesses_that_have_confirmed_each_something_else_go_on_with_what_most_have_confirmed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As after a partition: 16 payments are on their way, and each witness hears of four of them first."""
+    monkeypatch.setattr(cuts, "TARGET_BYTES_MAX", 4 * 4 * 61)  # four confirms for each witness
+    world = EpochWorld(4, 16)
+    owners = world.nodes[4:]
+    for place in range(4, 20):
+        world.pay(place, (place - 3) % 16 + 4, 100)
+    for turn in range(16):
+        for place, witness in enumerate(world.nodes[:4]):
+            owner = owners[(turn + 4 * place) % 16]
+            world.hand(witness, owner, [world.checked(raw) for raw in owner.blocks])
+    world.run(2_500)
+    ended(world, 0)
+    assert [owner.views.account(owner.name).next_seq for owner in owners] == [1] * 16
+    assert not any(node.machine._epochs.wished for node in world.nodes)
+
+
 def test_where_witnesses_have_confirmed_each_something_else_and_have_no_room_the_epoch_ends_and_all_is_paid(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from ledger_bench import OWNER, PAYEE, W1, W2, W3, Bench, vote
+from ledger_bench import OWNER, PAYEE, W1, W2, W3, Bench, confirm, vote
 
 from offgrid_node.protocol.ledger import cuts
 from offgrid_node.protocol.ledger.items import Statement, TxItem, Wish
@@ -81,6 +81,42 @@ def test_a_torn_slot_waits_too() -> None:
     assert confirmed(bench) == [second.digest]
 
 
+def test_what_waits_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench()
+    first, second, third = three(bench)
+    certified(bench, first)
+    assert not bench.machine.notices
+    certified(bench, second, third)
+    said = "this witness has confirmed in 1 slots that are not final, of 1 that it may; 2 more wait for that"
+    assert bench.machine.notices == [said]
+    bench.finish(first)
+    bench.finish(second)
+    assert not bench.machine.notices
+
+
+def test_the_more_have_confirmed_in_a_slot_the_fuller_a_witness_may_be_that_gives_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of four places it keeps one for each of the three others."""
+    monkeypatch.setattr(cuts, "TARGET_BYTES_MAX", 4 * 4 * 61)
+    bench = Bench()
+    first, items = bench.tx(OWNER, to=W1), [bench.tx(name, to=OWNER) for name in (PAYEE, W1, W2, W3)]
+    certified(bench, first)
+    assert confirmed(bench) == [first.digest]
+    certified(bench, *items)
+    assert confirmed(bench) == []
+    bench.says(W1, confirm(items[1]))
+    assert confirmed(bench) == [items[1].digest], "of the second place two are kept still"
+    bench.says(W1, confirm(items[2]))
+    assert confirmed(bench) == []
+    bench.says(W2, confirm(items[2]))
+    assert confirmed(bench) == [items[2].digest], "it is final by that"
+    bench.says(W1, confirm(items[3]), confirm(first), confirm(items[1]))
+    assert confirmed(bench) == []
+    bench.says(W2, confirm(first), confirm(items[1]))
+    assert confirmed(bench) == [items[3].digest], "both are final by that, and the one that more have confirmed is next"
+
+
 def test_an_epoch_in_which_nothing_has_room_any_more_is_to_end() -> None:
     bench = Bench()
     first, second, third = three(bench)
@@ -88,7 +124,9 @@ def test_an_epoch_in_which_nothing_has_room_any_more_is_to_end() -> None:
     bench.wait(FULL_MS - 1_000)
     bench.finish(first)
     certified(bench, third)
-    bench.wait(FULL_MS - 1_000)
+    bench.wait(FULL_MS - 2_000)
+    bench.says(W3, vote(third))
+    bench.wait(1_000)
     assert Wish() not in bench.take_said(), "a slot became final meanwhile"
     bench.wait(1_100)
     assert Wish() in bench.take_said()
