@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import IO
 
 from offgrid.client import Client, OffgridError, connect
-from offgrid_node.config.init_file import toml_value
 from offgrid_node.protocol.errors import Unavailable
 
 READY_TIMEOUT_S = 120.0  # far more than it takes: several nodes may start at once on a machine that is slow
@@ -156,8 +155,9 @@ class LocalMesh:
 
     def start(self, at_once: int | None = None) -> None:
         """Founds the mesh, runs the founder, lets the others join, so many `at_once` (None: all), and waits until each
-        answers."""
+        answers. They found and join in this very process; what a node needs for that, it would import for each."""
         from offgrid_node.founding import found
+        from offgrid_node.joining import join
 
         first = self.founder
         found(first.folder, self.name, first.name, first.roles, first.settings)
@@ -169,7 +169,8 @@ class LocalMesh:
             for some in (others[at : at + step] for at in range(0, len(others), step)):
                 for node in some:
                     token = client.mesh.invite().token
-                    node.run("join", token, "--name", node.name, *_flags(node))
+                    join(node.folder, token, node.name, node.roles, node.settings, READY_TIMEOUT_S)
+                    node.run("run")
                 for node in some:
                     node.wait_ready()
 
@@ -207,13 +208,3 @@ class LocalMesh:
         for node in running:
             node.terminate()
         return {node.name: node.wait_stopped() for node in running}
-
-
-def _flags(node: LocalNode) -> list[str]:
-    roles = [part for role in node.roles for part in ("--role", role)]
-    return roles + [part for key, value in node.settings.items() for part in ("--set", f"{key}={_toml(value)}")]
-
-
-def _toml(value: object) -> str:
-    """A setting as `--set` takes it; text stands there bare."""
-    return value if isinstance(value, str) else toml_value(value)

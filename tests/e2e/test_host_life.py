@@ -18,11 +18,11 @@ pytestmark = [pytest.mark.e2e, pytest.mark.skipif(not Path("/bin/sleep").exists(
 RULES = [{"name": "not-core2", "owners": ["core2"], "deny": True}, {"name": "all"}]
 
 
-@pytest.fixture
-def mesh(tmp_path: Path) -> Iterator[LocalMesh]:
-    nodes = {"core": ["core", "broker"], "core2": ["core"], "host": ["host"]}
+@pytest.fixture(scope="module")
+def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalMesh]:
+    nodes, folder = {"core": ["core", "broker"], "core2": ["core"], "host": ["host"]}, tmp_path_factory.mktemp("life")
     commands = {"sleep": "/bin/sleep"}
-    with LocalMesh(tmp_path, "life", nodes, host__process__commands=commands, host__rules=RULES) as made:
+    with LocalMesh(folder, "life", nodes, host__process__commands=commands, host__rules=RULES) as made:
         made.start()
         made.wait_alive()
         made.wait_offers(1)

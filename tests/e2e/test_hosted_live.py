@@ -120,6 +120,7 @@ def test_losing_the_scheduler_loses_no_job(world: World, tmp_path: Path) -> None
 
 
 def test_a_broken_endpoint_is_tried_again_and_then_given_up(world: World) -> None:
-    job = world.client.jobs.run(payloads.llm("broken", [("user", "hi")]), kind="llm_call")
-    assert job.state == FAILED
-    assert any("EndpointFailed" in attempt.outcome for attempt in job.attempts), job.attempts
+    job = world.client.jobs.run(payloads.llm("broken", [("user", "hi")]), kind="llm_call", losses_max=2)
+    assert (job.state, job.error) == (FAILED, "AttemptsExhausted"), job.error_detail
+    outcomes = [attempt.outcome.partition(":")[0] for attempt in job.attempts]
+    assert outcomes == ["EndpointFailed", "EndpointFailed", "AttemptsExhausted"], job.attempts

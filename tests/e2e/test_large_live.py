@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from live import COMPLETED, GIVE_UP_S, eventually, offgrid
+from live import COMPLETED, GIVE_UP_S, eventually, mesh_of, offgrid
 
 from offgrid.client import Client, payloads
 from offgrid.v1 import jobs_pb2, objects_pb2
@@ -16,7 +16,6 @@ from offgrid_node.local_mesh import LocalMesh, LocalNode
 MARKER = b"og-marker-5b1f0c9e7d"
 SMALL, LARGE_BYTES = MARKER + b" in a small input\n", 5_000_000
 NODES = {"core": ["core"], "broker": ["broker"], "host-a": ["host"], "host-b": ["host"], "host-c": ["host"]}
-MakeMesh = Callable[..., LocalMesh]
 COMMANDS = {"cat": "/bin/cat", "sh": "/bin/sh"}
 
 
@@ -45,11 +44,23 @@ def durable(client: Client, object_id: str) -> objects_pb2.Object:
     return client.objects.wait_durable(object_id, timeout_s=GIVE_UP_S)
 
 
+@pytest.fixture(scope="module")
+def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalMesh]:
+    with mesh_of(tmp_path_factory.mktemp("large"), NODES, host__process__commands=COMMANDS) as mesh:
+        yield mesh
+
+
 @pytest.fixture
-def mesh(make_mesh: MakeMesh) -> LocalMesh:
-    mesh = make_mesh(NODES, host__process__commands=COMMANDS)
-    mesh.wait_offers(3)
-    return mesh
+def mesh(started: LocalMesh) -> LocalMesh:
+    """All three hosts are up, also after a test that killed one."""
+    dead = [node for node in started.nodes.values() if not node.alive]
+    for node in dead:
+        node.run("run")
+    for node in dead:
+        node.wait_ready()
+    started.wait_alive()
+    started.wait_offers(3)
+    return started
 
 
 def winner_of(mesh: LocalMesh, client: Client, job_id: str) -> LocalNode:
@@ -98,7 +109,7 @@ def test_a_result_outlives_the_host_that_made_it_and_the_cores_own_copy(mesh: Lo
     assert done.code == 0, done.said
     assert target.read_bytes() == data
     with core.client() as client:
-        [job] = list(client.jobs.list())
+        job = next(client.jobs.list(newest_first=True))
         durable(client, job.result.output_object)
 
         def only_at_hosts() -> bool:
@@ -110,8 +121,12 @@ def test_a_result_outlives_the_host_that_made_it_and_the_cores_own_copy(mesh: Lo
         assert client.jobs.output(client.jobs.get(job.job_id)) == data
 
 
+def kept(host: LocalNode) -> set[str]:
+    return {path.name for path in files_of(host.folder) if path.parent.name == "kept"}
+
+
 def test_a_host_keeps_no_blob_once_its_core_has_answered(mesh: LocalMesh) -> None:
-    core = mesh["core"]
+    core, before = mesh["core"], {name: kept(node) for name, node in mesh.nodes.items()}
     with core.client() as client:
         # Nobody asks for copies of these: a quorum of nothing is reached at once.
         job = client.jobs.run(payloads.command("sh", ["-c", f"head -c {LARGE_BYTES} /dev/urandom"]))
@@ -119,9 +134,5 @@ def test_a_host_keeps_no_blob_once_its_core_has_answered(mesh: LocalMesh) -> Non
         made = durable(client, job.result.output_object)
         holders = {ack.node_id for ack in made.acks}
         host = mesh.by_id(job.host)
-
-        def kept() -> set[str]:
-            return {path.name for path in files_of(host.folder) if path.parent.name == "kept"}
-
-        wanted = {made.object_id} if host.node_id in holders else set()
-        eventually(lambda: kept() <= wanted or len(client.objects.get(made.object_id).acks) == 3, "it is dropped")
+        wanted = before[host.name] | ({made.object_id} if host.node_id in holders else set())
+        eventually(lambda: kept(host) <= wanted or len(client.objects.get(made.object_id).acks) == 3, "it is dropped")

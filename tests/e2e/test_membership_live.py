@@ -7,12 +7,12 @@ import os
 import re
 import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
 import pytest
-from conftest import MakeMesh
-from live import REMOVED_WITHIN_S, SAY_HI, eventually, log_of, offgrid, offgrid_node, promised
+from live import REMOVED_WITHIN_S, SAY_HI, eventually, log_of, mesh_of, offgrid, offgrid_node, promised
 
 from offgrid.client import payloads
 from offgrid.v1 import common_pb2, mesh_pb2
@@ -47,10 +47,18 @@ def alive(node: LocalNode) -> set[str]:
         return {peer.member.node_id for peer in client.mesh.peers() if peer.liveness == common_pb2.LIVENESS_ALIVE}
 
 
-def test_nodes_that_all_died_at_once_find_each_other_though_they_listen_on_any_port(make_mesh: MakeMesh) -> None:
+@pytest.fixture(scope="module")
+def few(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalMesh]:
+    """Of this file alone: its hosts are removed one after the other."""
+    nodes = {"core": ["core", "broker"], "host-a": ["host"], "host-b": ["host"]}
+    with mesh_of(tmp_path_factory.mktemp("few"), nodes) as mesh:
+        mesh.wait_offers(2)
+        yield mesh
+
+
+def test_nodes_that_all_died_at_once_find_each_other_though_they_listen_on_any_port(few: LocalMesh) -> None:
     """Nobody is left who could tell the ports of now: each takes its last one again."""
-    mesh = make_mesh({"a": ["core", "broker"], "b": ["host"], "c": ["host"]})
-    nodes = list(mesh.nodes.values())
+    nodes = list(few.nodes.values())
     everybody = {node.node_id for node in nodes}
 
     def together() -> bool:
@@ -64,14 +72,13 @@ def test_nodes_that_all_died_at_once_find_each_other_though_they_listen_on_any_p
     for node in nodes:
         node.wait_ready()
     eventually(together, "each sees each again")
+    few.wait_offers(2)
     assert all(log_of(node) for node in nodes)
 
 
 class TestRemoval:
-    def test_a_removed_member_is_out_within_five_seconds(self, make_mesh: MakeMesh) -> None:
-        mesh = make_mesh({"core": ["core", "broker"], "host-a": ["host"], "host-b": ["host"]})
-        mesh.wait_offers(2)
-        core, gone, stays = mesh["core"], mesh["host-a"], mesh["host-b"]
+    def test_a_removed_member_is_out_within_five_seconds(self, few: LocalMesh) -> None:
+        core, gone, stays = few["core"], few["host-a"], few["host-b"]
         within_s = promised(REMOVED_WITHIN_S)
         began = time.monotonic()
         done = offgrid(core, "mesh", "remove", "host-a")
@@ -88,7 +95,7 @@ class TestRemoval:
 
         assert ping(stays, core) is None  # and only it
         assert "host-a" in names(core, removed=True)
-        self.gets_no_jobs(mesh, gone)
+        self.gets_no_jobs(few, gone)
         again = offgrid(core, "mesh", "remove", "host-a")
         assert again.code in (0, 3), again.said  # repeating it is harmless
         assert not is_removed(stays)
@@ -98,12 +105,10 @@ class TestRemoval:
         assert is_removed(gone)  # it remembers
         log_of(gone)
 
-    def test_who_was_removed_while_it_was_away_is_told_what_that_looks_like(self, make_mesh: MakeMesh) -> None:
-        mesh = make_mesh({"core": ["core", "broker"], "host-a": ["host"]})
-        mesh.wait_offers(1)
-        core, gone = mesh["core"], mesh["host-a"]
+    def test_who_was_removed_while_it_was_away_is_told_what_that_looks_like(self, few: LocalMesh) -> None:
+        core, gone = few["core"], few["host-b"]
         assert gone.stop() == 0
-        assert offgrid(core, "mesh", "remove", "host-a").code == 0
+        assert offgrid(core, "mesh", "remove", "host-b").code == 0
         gone.run("run")
         gone.wait_ready()
         with gone.client() as client:
@@ -167,6 +172,16 @@ class TestJoining:
         assert "used" in replayed.err, replayed.said
         assert not (tmp_path / "b" / "offgrid.toml").exists()
         assert "thief" not in names(mesh["core"])
+        offgrid(mesh["core"], "mesh", "remove", "guest")
+
+    def test_the_command_goes_on_as_the_node_that_has_joined(self, mesh: LocalMesh, tmp_path: Path) -> None:
+        """In the same process, so that a signal to the command is one to the node."""
+        guest = LocalNode("guest", ("core",), tmp_path / "guest")
+        guest.run("join", invite(mesh), "--name", "guest", "--role", "core", *LOOPBACK)
+        guest.wait_ready()
+        assert "guest" in names(mesh["core"])
+        assert guest.stop() == 0
+        assert "joined mesh t as guest" in log_of(guest)
         offgrid(mesh["core"], "mesh", "remove", "guest")
 
     def test_a_folder_holds_one_node(self, mesh: LocalMesh) -> None:

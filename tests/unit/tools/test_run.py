@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from offgrid_tools.checkout import commands, environment
-from offgrid_tools.checkout.checks import Check, pytest_command, run_checks
+from offgrid_tools.checkout.checks import TEST_WORKERS, Check, pytest_command, run_checks
 from offgrid_tools.checkout.environment import ROOT, Environment
 from offgrid_tools.checkout.installer import DROPPED, InstallFailed, install_env
 from offgrid_tools.checkout.locks import FOREIGN
@@ -339,8 +339,8 @@ class TestCheck:
         assert "missing cannot be started" in out
         assert re.search(r"^good +ok", out, re.MULTILINE)
 
-    def test_two_cores_unless_told_otherwise(self, env: Environment) -> None:
-        assert pytest_command(env, ["-k", "x"])[3:] == ["-n", "2", "--dist", "loadgroup", "-k", "x"]
+    def test_so_many_workers_unless_told_otherwise(self, env: Environment) -> None:
+        assert pytest_command(env, ["-k", "x"])[3:] == ["-n", str(TEST_WORKERS), "--dist", "loadgroup", "-k", "x"]
         assert pytest_command(env, ["-n0"])[3:] == ["-n0"]
         assert pytest_command(env, ["--pdb"])[3:] == ["--pdb"]
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from offgrid_tools.checkout.environment import Environment
 
 WORKERS = 2
+TEST_WORKERS = 4  # on two cores: one that has started nodes waits for them more than it works
 SOURCES = ("proto", "node", "transports", "tools")
 
 
@@ -60,8 +61,8 @@ def run_check(env: Environment, check: Check) -> Outcome:
 
 
 def pytest_command(env: Environment, arguments: Sequence[str]) -> list[str]:
-    """pytest on two cores unless the arguments say otherwise; tests that share a mesh stay together."""
-    spread = ["-n", "2", "--dist", "loadgroup"]
+    """pytest by TEST_WORKERS unless the arguments say otherwise; tests that share a mesh stay together."""
+    spread = ["-n", str(TEST_WORKERS), "--dist", "loadgroup"]
     if any(a.startswith(("-n", "--numprocesses", "--pdb")) for a in arguments):
         spread = []
     return [str(env.python), "-m", "pytest", *spread, *arguments]
