@@ -35,7 +35,9 @@ def read_row(table: str, key: bytes, value: bytes, decode: Callable[[bytes], T])
 def wrong_rows(rows: Rows, salt: bytes) -> Iterator[tuple[str, str]]:
     """Where, and what is wrong there. Memory grows with authors. Raises Corrupt for what is no row."""
     authors = {key: read_row(AUTHORS, key, row, decode_author) for key, row in rows.scan(AUTHORS)}
-    gone = {(head.author, head.height, head.digest) for head in pruned_behind(rows)}
+    bases = [*pruned_behind(rows)]
+    gone = {(head.author, head.height, head.digest) for head in bases}
+    behind = {head.author: head.height for head in bases}
     newest, tips = dict[bytes, int](), dict[bytes, bytes]()
     for key, value in rows.scan(LOG):
         try:
@@ -57,5 +59,8 @@ def wrong_rows(rows: Rows, salt: bytes) -> Iterator[tuple[str, str]]:
     for name, author in authors.items():
         if (name, author.height, author.digest) in gone and author.place >= newest.get(name, 0):
             continue
-        if author.place != newest.get(name, 0) or (author.height and tips.get(name) != author.digest):
+        here, forgot = newest.get(name, 0), author.frozen and bool(bases)  # blocks beside its chain, or its branch
+        is_newest = author.place >= here if forgot else author.place == here
+        is_tip = not author.height or tips.get(name) == author.digest
+        if not is_newest or not (is_tip or (forgot and author.height <= behind.get(name, 0))):
             yield f"author {base32(name)}", f"its row, of height {author.height}, is not that of its newest block"

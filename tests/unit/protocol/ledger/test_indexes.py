@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 from ledger_bench import OWNER, W1, Bench, vote
 
+from offgrid.v1 import ledger_pb2
 from offgrid_node.protocol.errors import Corrupt
 from offgrid_node.protocol.ids import node_id_bytes
+from offgrid_node.protocol.ledger import indexes
 from offgrid_node.protocol.ledger.indexes import wrong_rows
-from offgrid_node.protocol.ledger.tables import AUTHORS, CHAINS, LOG, PLACES, chain_key, number_key
+from offgrid_node.protocol.ledger.tables import AUTHORS, CHAINS, LOG, PLACES, chain_key, number_key, number_of
 from offgrid_node.storage.store import Batch
 from offgrid_tools.ledgersim.keys import SALT
 
@@ -57,6 +59,20 @@ def test_where_the_newest_block_is_gone(bench: Bench) -> None:
     assert wrong(bench, LOG, number_key(3), None) == [
         f"author {OWNER}: its row, of height 3, is not that of its newest block"
     ]
+
+
+def test_of_who_forked_what_is_pruned_is_not_missed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = f"author {W1}: its row, of height 1, is not that of its newest block"
+    place = bench.store.get(CHAINS, chain_key(node_id_bytes(W1), 1)) or b""
+    row = bench.store.get(AUTHORS, node_id_bytes(W1)) or b""
+    later = row[:40] + number_key(number_of(place) + 100) + row[48:]
+    assert wrong(bench, AUTHORS, node_id_bytes(W1), later) == [said], "as if one beside its chain had gone"
+    base = ledger_pb2.BaseRow(author=node_id_bytes(W1), height=2, digest=bytes(32))
+    monkeypatch.setattr(indexes, "pruned_behind", lambda _: [base])
+    assert [*wrong_rows(bench.store, SALT)] == []
+    assert wrong(bench, LOG, place, None) == [], "its whole branch, where others have another"
+    base.height = 0
+    assert [f"{where}: {what}" for where, what in wrong_rows(bench.store, SALT)] == [said]
 
 
 @pytest.mark.parametrize(("table", "key"), [(AUTHORS, OWNERS), (LOG, number_key(2))])
