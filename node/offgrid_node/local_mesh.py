@@ -137,7 +137,7 @@ class LocalMesh:
     def __init__(self, folder: Path, name: str, nodes: Mapping[str, Sequence[str]], **settings: object) -> None:
         """`nodes` maps names to roles, the founder first; `settings` with dots as double underscores go to all."""
         common = {**LOCAL, **{key.replace("__", "."): value for key, value in settings.items()}}
-        self.name = name
+        self.name, self._folder, self._settings = name, folder, common
         self.nodes = {node: LocalNode(node, tuple(roles), folder / node, common) for node, roles in nodes.items()}
 
     def __getitem__(self, name: str) -> LocalNode:
@@ -165,14 +165,23 @@ class LocalMesh:
         first.wait_ready()
         others = list(self.nodes.values())[1:]
         step = at_once or max(1, len(others))
-        with first.client() as client:
-            for some in (others[at : at + step] for at in range(0, len(others), step)):
-                for node in some:
-                    token = client.mesh.invite().token
-                    join(node.folder, token, node.name, node.roles, node.settings, READY_TIMEOUT_S)
-                    node.run("run")
-                for node in some:
-                    node.wait_ready()
+        for some in (others[at : at + step] for at in range(0, len(others), step)):
+            self._join(some)
+
+    def join(self, name: str, roles: Sequence[str]) -> LocalNode:
+        """One more node, of a mesh that runs."""
+        node = self.nodes[name] = LocalNode(name, tuple(roles), self._folder / name, self._settings)
+        self._join([node])
+        return node
+
+    def _join(self, some: Sequence[LocalNode]) -> None:
+        with self.founder.client() as client:
+            for node in some:
+                token = client.mesh.invite().token
+                join(node.folder, token, node.name, node.roles, node.settings, READY_TIMEOUT_S)
+                node.run("run")
+        for node in some:
+            node.wait_ready()
 
     def wait_alive(self, timeout_s: float = READY_TIMEOUT_S) -> None:
         """Until the founder sees every running node alive."""

@@ -2,6 +2,7 @@
 
 kills     a real mesh under load; core, broker and hosts die by kill -9 at random moments
 settling  many receipts of many hosts, settled in a real mesh whose core, hosts and witnesses die by kill -9
+epochs    a real mesh whose witnesses come, go, fork, are restored and die by kill -9, from epoch to epoch
 sim       seeds of the simulator, five machines that do everything
 market    seeds of the simulator, three brokers and ten hosts, some of whom lie
 vault     seeds of the simulator, owners of objects and eight hosts, two of which may be lost
@@ -28,6 +29,8 @@ from offgrid_tools.sim.plan import MARKET_MESH, VAULT_MESH
 from offgrid_tools.soak.auctions import soak_auctions
 from offgrid_tools.soak.configs import soak_configs
 from offgrid_tools.soak.cuts import soak_cuts
+from offgrid_tools.soak.epochs import Plan as EpochsPlan
+from offgrid_tools.soak.epochs import soak_epochs
 from offgrid_tools.soak.floods import soak_floods
 from offgrid_tools.soak.kills import Plan, Toll, soak_kills
 from offgrid_tools.soak.ledger import soak_ledger, soak_ledger_mutants
@@ -39,6 +42,7 @@ from offgrid_tools.soak.settling import soak_settling
 ROUNDS = {
     "kills": 70,
     "settling": 100,
+    "epochs": 30,
     "sim": 1_000,
     "market": 500,
     "vault": 1_000,
@@ -59,7 +63,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, help=f"how often; by part: {ROUNDS}")
     parser.add_argument("--seed", type=int, default=None, help="the first seed; by the clock unless given")
     parser.add_argument("--dir", type=Path, default=None, help="where a mesh of real processes lives, and stays")
-    parser.add_argument("--json", type=Path, default=None, help="a file for the figures of `kills` or `settling`")
+    parser.add_argument(
+        "--json", type=Path, default=None, help="a file for the figures of `kills`, `settling` or `epochs`"
+    )
     parser.add_argument("--receipts", type=int, default=10_000, help="of `settling`")
     parser.add_argument("--hosts", type=int, default=64, help="of `settling`")
     parser.add_argument("--interval", type=int, default=3_600, help="of settlement, in seconds, of `settling`")
@@ -72,6 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             soak_settling(SettlingPlan(seed, rounds, chosen.receipts, chosen.hosts, chosen.interval), chosen.dir, say),
             chosen.json,
         ),
+        "epochs": lambda rounds: told(seed, soak_epochs(EpochsPlan(seed, rounds), chosen.dir, say), chosen.json),
         "sim": lambda rounds: soak_seeds(seed, rounds, say),
         "market": lambda rounds: soak_seeds(seed, rounds, say, MARKET_MESH),
         "vault": lambda rounds: soak_seeds(seed, rounds, say, VAULT_MESH),
