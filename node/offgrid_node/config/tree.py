@@ -267,7 +267,10 @@ class Economy(Section):
         default=True, description="take part in the mesh's ledger, once an admin has opened it, and pay for jobs"
     )
     settlement_interval: int = Field(
-        default=3600, ge=1, le=YEAR_S, description="seconds until what others promise by vouchers is posted"
+        default=3600,
+        ge=1,
+        le=YEAR_S,
+        description="seconds between settlements, at each full one by the clock: what others promise is posted",
     )
     epoch: int = Field(
         default=86_400,

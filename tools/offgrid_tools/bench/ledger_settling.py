@@ -75,7 +75,7 @@ def settle_receipts(hosts: int = 64, receipts: int = 10_000, batches: int = 2, s
             costs.append(CostIncurred(f"j-{number}", 1, payee, AMOUNT_MICRO, "compute"))
             earned[payee] += AMOUNT_MICRO
         core.step(costs)
-        world.run(2 * GATHER_MS)
+        world.run(GATHER_MS << batch + 1)  # the second voucher is gathered for longer than the first
     for payee in payees:
         world.nodes[payee].ask(Settle(b""))
     world.run(SETTLE_MS)

@@ -18,7 +18,8 @@ from offgrid_node.protocol.draft import Draft
 from offgrid_node.protocol.events import CostIncurred
 from offgrid_node.protocol.ids import base32, node_id_bytes
 from offgrid_node.protocol.ledger.delivery import Delivery
-from offgrid_node.protocol.ledger.given import Ended, GivenHolds
+from offgrid_node.protocol.ledger.given import GivenHolds
+from offgrid_node.protocol.ledger.given_hold import Ended
 from offgrid_node.protocol.ledger.owed import Owed, OwedLines
 from offgrid_node.protocol.ledger.records import booking_digest
 from offgrid_node.protocol.ledger.sources import Post

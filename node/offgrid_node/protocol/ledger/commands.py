@@ -129,12 +129,15 @@ class Settle:
 
 @dataclass(frozen=True, slots=True)
 class DeliverVouchers:
-    """Vouchers of a payer's, each with the terms of its hold, whose payee this node is; signed as the terms say.
+    """Vouchers of a payer's, each with the terms of its hold, whose payee this node is; signed as the terms say. Of its
+    holds that are `asked` for it wants to know what is held.
 
     Answered with DeliverVouchersResponse; FailedPrecondition (EconomyOff, LedgerNotOpen).
     """
 
     vouchers: tuple[tuple[HoldTerms, ledger_pb2.HoldVoucher], ...]
+    payer: bytes = b""
+    asked: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,6 @@ whose time is nearly over.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 
 from offgrid.v1 import ledger_pb2
 from offgrid_node.protocol.clock import Now
@@ -25,8 +24,10 @@ from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.ids import base32
 from offgrid_node.protocol.ledger.endings import ledger_event
 from offgrid_node.protocol.ledger.ends import Ends
+from offgrid_node.protocol.ledger.funding import Need, set_aside
+from offgrid_node.protocol.ledger.given_hold import ENDED, FUNDING, OPEN, Ended, Given
 from offgrid_node.protocol.ledger.keys import Keys
-from offgrid_node.protocol.ledger.records import OUTPUTS_MAX, tx_id_of
+from offgrid_node.protocol.ledger.records import tx_id_of
 from offgrid_node.protocol.ledger.regained import regained
 from offgrid_node.protocol.ledger.settings import LedgerSettings
 from offgrid_node.protocol.ledger.sources import (
@@ -54,44 +55,8 @@ from offgrid_node.protocol.merkle import DIGEST_BYTES, Peaks
 
 LIFE_US = 7 * 24 * 3_600 * 1_000_000  # of a hold: its payee has so long to post
 BOOKINGS_MAX = 65_536  # promised out of one hold
-HEADROOM = 8  # times what is owed now is set aside, for what comes next,
-GROWTH = 2  # or so many times what the hold before had,
-FEES_LEAST = 100  # or so many fees, as far as half of what else is free allows
+FUND_MS = 5_000  # payees who are owed meanwhile have theirs funded together
 CONTESTS_MAX = 10
-FUNDING, OPEN, ENDED = ledger_pb2.HOLD_STATE_FUNDING, ledger_pb2.HOLD_STATE_OPEN, ledger_pb2.HOLD_STATE_ENDED
-
-
-@dataclass(slots=True)
-class Given:
-    """One that has not ended."""
-
-    terms: HoldTerms
-    row: ledger_pb2.GivenHold
-    peaks: Peaks = field(default_factory=Peaks)
-    is_sure: bool = True  # whether its payee has said since this node's start what it holds, or could hold nothing
-
-    @property
-    def root(self) -> bytes:
-        """Over all that is promised out of it."""
-        return self.peaks.root() if self.row.count else NO_ROOT
-
-    def has_room(self, amount_micro: int) -> bool:
-        return self.row.amount_micro + amount_micro <= self.terms.room_micro
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """A hold has ended: its bookings from `paid` on, of `count`, are owed again. `beyond`: its payee has posted a
-    voucher over more than this node remembers, of which `peaks` are the tree of what it does, and `room_micro` is what
-    that left."""
-
-    hold: bytes
-    payee: bytes
-    paid: int
-    count: int
-    peaks: Peaks
-    room_micro: int
-    beyond: Post | None = None
 
 
 class GivenHolds:
@@ -104,6 +69,8 @@ class GivenHolds:
         self._by_funding: dict[bytes, list[Given]] = {}  # of those whose funds are not final
         self._changed: dict[bytes, Given] = {}
         self._number = 0
+        self._funded_ms: int | None = None  # when the last ones were
+        self.funds_at_ms: int | None = None  # when those may be who have to wait for that
         self.promised_micro = 0  # and not paid yet
         self.news = True  # whether there is new room, or some may have been promised again
 
@@ -112,7 +79,8 @@ class GivenHolds:
         for hold, _ in self._draft.committed(GIVEN_OPEN, b""):
             row = self._draft.row(GIVEN, hold, ledger_pb2.GivenHold)
             assert row is not None, "what is open is kept"
-            self._hold(Given(HoldTerms.decode(row.terms), row, Peaks(row.peaks, row.count), is_sure=False))
+            given = Given(HoldTerms.decode(row.terms), row, Peaks(row.peaks, row.count), is_sure=False, asks=True)
+            self._hold(given)
 
     # ---- questions
 
@@ -139,9 +107,14 @@ class GivenHolds:
         """Those whose payee has not acked all that is promised, or not said yet what it holds, or is to end them, and
         whose key this node signs with still."""
         for given in self.of(payee):
-            told = given.is_sure and given.row.told_micro >= given.row.amount_micro and not given.row.frozen
-            if not told and self._may_sign(given) and given.row.state == OPEN:
+            told = not given.asks and given.row.told_micro >= given.row.amount_micro and not given.row.frozen
+            if given.asks if given.is_lost else not told and self._may_sign(given) and given.row.state == OPEN:
                 yield given
+
+    def age_ms(self, payee: bytes, now: Now) -> int:
+        """Of this payee's newest hold."""
+        made_us = max((given.terms.expires_us for given in self.of(payee)), default=TIME_MAX) - LIFE_US
+        return max(0, (now.utc_us - made_us) // 1_000)
 
     def unsure(self, payee: bytes) -> bool:
         """Whether nothing is promised to this payee before it has said what it holds."""
@@ -180,11 +153,16 @@ class GivenHolds:
         return None
 
     def on_told(self, hold: bytes, sent_micro: int, sent_count: int, held_micro: int) -> None:
-        """The payee has answered a voucher of so much with what it holds."""
+        """The payee has answered a voucher of so much, or a question, with what it holds: less than it has acked, where
+        it has lost that."""
         given = self._held.get(hold)
         if given is None:
             return
-        if held_micro >= sent_micro > given.row.told_micro:
+        given.asks = False
+        if held_micro < given.row.told_micro:
+            given.row.told_micro = given.row.told_count = 0
+            self._changed[hold] = given
+        elif held_micro >= sent_micro > given.row.told_micro:
             given.row.told_micro, given.row.told_count = sent_micro, sent_count
             self._changed[hold] = given
         if not given.is_sure:
@@ -196,12 +174,10 @@ class GivenHolds:
                 f"{given.row.amount_micro} are known here: was this node restored? Nothing more is promised out of it"
             )
 
-    def tell_again(self, payee: bytes) -> None:
+    def ask_again(self, payee: bytes) -> None:
         """It may have lost what it has acked."""
         for given in self.of(payee):
-            if given.row.told_micro:
-                given.row.told_micro = given.row.told_count = 0
-                self._changed[given.terms.account] = given
+            given.asks = True
 
     def on_restored(self) -> None:
         """What was promised after the rows that this node came back with, only its payees know."""
@@ -212,28 +188,23 @@ class GivenHolds:
 
     def plan(self, owed: Mapping[bytes, tuple[int, int]], free_micro: int, fee_micro: int, now: Now) -> list[HoldTerms]:
         """Holds for those who are owed, payee → all of it and the least booking, within `free_micro`; none for a payee
-        whose last one is on its way. `fee_micro` is what the end of each costs."""
-        rooms: dict[bytes, int] = {}
-        left = free_micro
-        for payee, (total, least) in owed.items():
-            waits = self._is_in_doubt(payee) or any(given.row.state == FUNDING for given in self.of(payee))
-            if waits or len(rooms) == OUTPUTS_MAX:
-                continue
-            room = min(total, left - fee_micro)
-            if room >= least:
-                rooms[payee], left = room, left - room - fee_micro
-        spare = left // 2 // max(1, len(rooms))
+        whose last one is on its way, and none sooner than FUND_MS after the last ones. `fee_micro` is what the end of
+        each costs."""
+        if self._funded_ms is not None and now.mono_ms < self._funded_ms + FUND_MS:
+            self.funds_at_ms = self._funded_ms + FUND_MS
+            return []
+        asked = {
+            payee: Need(*owed[payee], before_micro=max((each.terms.room_micro for each in self.of(payee)), default=0))
+            for payee in owed
+            if not self._is_in_doubt(payee) and all(given.row.state != FUNDING for given in self.of(payee))
+        }
+        funds = set_aside(asked, free_micro, self.held_micro, fee_micro)
+        if funds:
+            self._funded_ms = now.mono_ms
+        own, key = self._settings.account, self._keys.number(self._settings.account)
         return [
-            HoldTerms(
-                self._settings.account,
-                payee,
-                self._number + number,
-                room + fee_micro + min(spare, self._wished(payee, owed[payee][0], fee_micro) - room),
-                fee_micro,
-                now.utc_us + LIFE_US,
-                self._keys.number(self._settings.account),
-            )
-            for number, (payee, room) in enumerate(rooms.items(), start=1)
+            HoldTerms(own, payee, self._number + number, micro, fee_micro, now.utc_us + LIFE_US, key)
+            for number, (payee, micro) in enumerate(funds.items(), start=1)
         ]
 
     def on_funding(self, planned: Sequence[HoldTerms], funding: bytes, fee_micro: int) -> None:
@@ -268,6 +239,21 @@ class GivenHolds:
         """Nothing more is promised out of it."""
         given.row.frozen = True
         self._changed[given.terms.account] = given
+
+    def lose(self, given: Given) -> None:
+        """It has ended: its payee is asked by what."""
+        given.is_lost = given.asks = True
+        self.freeze(given)
+
+    def give_up(self, now: Now) -> Iterator[Ended]:
+        """Nobody has said by what these have ended, and their time is over: what is promised is taken for paid."""
+        over = [given for given in self._held.values() if given.is_lost and given.give_up_us <= now.utc_us]
+        for given in over:
+            row = given.row
+            row.state, row.paid = ENDED, row.count
+            self._drop(given)
+            self.news = True
+            yield Ended(given.terms.account, given.terms.payee, row.count, row.count, given.peaks, 0)
 
     def on_funded(self, funding: bytes, is_final: bool) -> None:
         """What was to fund some of these became final, or void."""
@@ -319,11 +305,14 @@ class GivenHolds:
 
     def wait_ms(self, now: Now) -> int | None:
         """How long until the next is to be closed, as far as the clock tells now."""
-        due_us = min((self._close_us(given) for given in self._held.values() if given.row.state == OPEN), default=None)
-        return None if due_us is None else -(-(due_us - now.utc_us) // 1_000)
+        due_us = [self._close_us(given) for given in self._held.values() if given.row.state == OPEN]
+        due_us += [given.give_up_us for given in self._held.values() if given.is_lost]
+        return -(-(min(due_us) - now.utc_us) // 1_000) if due_us else None
 
-    def flush(self) -> None:
+    def flush(self, now: Now) -> None:
         """The end of a step: what has changed becomes rows."""
+        if self.funds_at_ms is not None and self.funds_at_ms <= now.mono_ms:
+            self.funds_at_ms = None
         for hold, given in self._changed.items():
             row = given.row
             row.root = given.root
@@ -385,10 +374,6 @@ class GivenHolds:
         if self._ends.own(given.terms) is not None or not self._ends.is_funded(given.terms):
             return TIME_MAX
         return given.terms.expires_us + (2 * CLOCK_MARGIN_US << min(self._ends.seq(given.terms), CONTESTS_MAX))
-
-    def _wished(self, payee: bytes, total_micro: int, fee_micro: int) -> int:
-        before = max((given.terms.room_micro for given in self.of(payee)), default=0)
-        return max(HEADROOM * total_micro, GROWTH * before, FEES_LEAST * fee_micro)
 
     def _is_in_doubt(self, payee: bytes) -> bool:
         return self.unsure(payee) or any(given.row.frozen for given in self.of(payee))

@@ -51,7 +51,7 @@ class Holding:
         ends = Ends(settings, draft, accounts, transactions, witness, voice, keys)
         self.given = GivenHolds(settings, draft, voice, keys, ends)
         self.taken = TakenHolds(settings, draft, ends)
-        self._delivery = Delivery(draft, self.given)
+        self._delivery = Delivery(settings, draft, self.given)
         self.bookings = Bookings(settings.account, settings.salt, draft, self.given, self._delivery)
         self._missed = Missed(
             settings, draft, accounts, transactions, voice, keys, self.given, self.taken, self.bookings
@@ -65,7 +65,7 @@ class Holding:
         self.taken.load()
 
     def deadline_ms(self) -> int | None:
-        due = self._delivery.deadline_ms(), self._look_ms
+        due = self._delivery.deadline_ms(), self._look_ms, self.given.funds_at_ms
         return min((at for at in due if at is not None), default=None)
 
     # ---- inputs
@@ -90,13 +90,19 @@ class Holding:
 
     def on_answered(self, tag: VoucherTag, answered: Answered, now: Now) -> None:
         self._delivery.on_answered(tag, answered, now)
+        if isinstance(answered.reply, ledger_pb2.DeliverVouchersResponse):
+            for known in self._missed.told(answered.reply.ended):
+                self.on_ended(known)
 
     def on_vouchers(self, command: DeliverVouchers, now: Now) -> ledger_pb2.DeliverVouchersResponse:
         self._look_ms = 0
         held = [self.taken.on_voucher(terms, voucher, now) for terms, voucher in command.vouchers]
+        asked = [self.taken.on_asked(hold, command.payer) for hold in command.asked]
+        held += [row.voucher.amount_micro for row in asked]
         for terms in (terms for terms, voucher in command.vouchers if voucher.end and self._voice.free):
             self.taken.on_end_wanted(terms, now)
-        return ledger_pb2.DeliverVouchersResponse(held_micro=held)
+        ended = [row.voucher for row in asked if row.ended]
+        return ledger_pb2.DeliverVouchersResponse(held_micro=held, ended=ended)
 
     def on_settle(self, command: Settle, now: Now) -> list[bytes]:
         """Transactions, by digest. Raises FailedPrecondition (NothingToSettle)."""
@@ -138,6 +144,8 @@ class Holding:
             self.bookings.cover(now)
         if self._look_ms is None or now.mono_ms < self._look_ms:
             return False
+        for ended in self.given.give_up(now):
+            self.bookings.on_hold_ended(ended)
         signed = self.taken.post_due(now) + self.given.close_expired(now)
         waits = [wait for wait in (self.taken.wait_ms(now), self.given.wait_ms(now)) if wait is not None]
         # Not for as long as a clock says that is set right meanwhile.
@@ -156,4 +164,4 @@ class Holding:
     def flush(self, now: Now) -> None:
         """What is to be told is told, and what has changed becomes rows, in one batch."""
         self._delivery.on_time(now)
-        self.given.flush()
+        self.given.flush(now)

@@ -5,8 +5,10 @@ more has ended; by what its account's head says, which is the digest of that end
 its terms, whoever signs and what is promised; so this node makes each that it can name until one has that digest: the
 payer of each of its bookings up to, the payee of what it holds.
 
-What no end shows that can be named here is not guessed: the payer promises nothing more out of such a hold and sets
-nothing more aside for its payee, for what it owes may be paid; the payee has got what it has got.
+What no end shows that can be named here the payer asks its payee, whose word is good where it leads to that digest.
+Until then, and until the hold's time is over, it promises nothing more out of such a hold and sets nothing more aside
+for its payee, for what it owes may be paid; then it takes what it promised for paid, which an honest payee has posted
+by then. The payee has got what it has got.
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ from offgrid_node.protocol.draft import Draft
 from offgrid_node.protocol.ids import base32
 from offgrid_node.protocol.ledger.accounts import Accounts
 from offgrid_node.protocol.ledger.bookings import Bookings, fitting
-from offgrid_node.protocol.ledger.given import FUNDING, Given, GivenHolds
+from offgrid_node.protocol.ledger.given import GivenHolds
+from offgrid_node.protocol.ledger.given_hold import FUNDING, Given
 from offgrid_node.protocol.ledger.items import TxItem
 from offgrid_node.protocol.ledger.keys import Keys
 from offgrid_node.protocol.ledger.owed import Owed
@@ -69,11 +72,12 @@ class Missed:
                 if known is not None:
                     yield known
                     continue
-                self._given.freeze(given)
+                self._given.lose(given)
                 self._voice.notice(
                     f"hold {base32(given.terms.account)} for {base32(given.terms.payee)} ended while this node was "
                     f"away, by what it cannot tell: of {given.row.amount_micro} that it promised out of it some may "
-                    "be unpaid; it promises that payee nothing more"
+                    "be unpaid; it promises that payee nothing more until it has said what it was paid by, or the "
+                    "hold's time is over"
                 )
         for terms, voucher in self._taken.all():
             if not self._is_funded(terms):
@@ -86,6 +90,16 @@ class Missed:
                     f"hold {base32(terms.account)} of {base32(terms.payer)} ended while this node was away, by what "
                     f"it cannot tell: it held a voucher over {voucher.amount_micro} out of it"
                 )
+
+    def told(self, vouchers: Iterable[ledger_pb2.HoldVoucher]) -> Iterator[Known]:
+        """A payee has said what it held when its holds ended; what does not lead to those ends says nothing."""
+        lost = {given.row.terms: given for given in self._given.all() if given.is_lost}
+        for said in vouchers:
+            if said.terms not in lost:
+                continue
+            known = self._named(lost[said.terms].terms, self._of_taken(lost[said.terms].terms, said))
+            if known is not None:
+                yield known
 
     # ---- by accounts
 

@@ -18,8 +18,9 @@ KEEP_TXS = 300_000  # 10,000 a day for 30 days
 class LedgerSettings:
     """`salt` is the mesh's. With `enabled` False (economy.enabled) the machine stays silent: it refuses every command,
     books nothing and tells nobody anything; what it had before stays. `settlement_interval_ms`
-    (economy.settlement_interval) is how long a voucher of another's is held before it is posted;
-    `epoch_ms` (economy.epoch) how long an epoch lasts where nothing else ends it before. `keep_ms`
+    (economy.settlement_interval) is how often vouchers of others are posted, by all at once, at each full one by the
+    clock: that costs the witnesses less. `epoch_ms` (economy.epoch) is how long an epoch lasts where nothing else ends
+    it before. `keep_ms`
     (economy.keep) is how long transactions can be looked up after they are final; of more than `keep_txs` the older
     ones go before (pruning.py)."""
 
@@ -39,3 +40,8 @@ class LedgerSettings:
     def account(self) -> bytes:
         """This node's own account, which is also its name as an author of blocks."""
         return node_id_bytes(self.signer.node_id)
+
+    def settles_us(self, after_us: int) -> int:
+        """The first full settlement interval after that time."""
+        interval_us = 1_000 * self.settlement_interval_ms
+        return (after_us // interval_us + 1) * interval_us

@@ -1,8 +1,8 @@
 """The payee's holds: the highest voucher that this node was given out of each, and the transaction that posts it.
 
 A voucher is taken when its hold is final here: then the money is there, and nobody but this node can have it before
-its time is over. One transaction posts a hold, however many bookings its voucher covers: when the settlement interval
-is over since the first voucher came, before the hold's time is, or when the owner or the payer asks for it. The
+its time is over. One transaction posts a hold, however many bookings its voucher covers: at the first full settlement
+interval after the first voucher came, before the hold's time is over, or when the owner or the payer asks for it. The
 interval is over when either clock says so: that of the day knows how long this node was down, and may be set back while
 it is up.
 """
@@ -63,6 +63,14 @@ class TakenHolds:
             self._draft.put(TAKEN, hold, row)
         return row.voucher.amount_micro
 
+    def on_asked(self, hold: bytes, payer: bytes) -> ledger_pb2.TakenHold:
+        """What is known of that payer's hold; nothing, where there is none."""
+        held = self._held.get(hold)
+        row = held[1] if held is not None else self._draft.row(TAKEN, hold, ledger_pb2.TakenHold)
+        if row is None or HoldTerms.decode(row.voucher.terms).payer != payer:
+            return ledger_pb2.TakenHold()
+        return row
+
     def on_end_wanted(self, terms: HoldTerms, now: Now) -> None:
         """Its payer promises nothing more out of this hold: it is posted, or given back where nothing is held of it."""
         if terms.account in self._held:
@@ -119,7 +127,7 @@ class TakenHolds:
 
     def _left_ms(self, terms: HoldTerms, row: ledger_pb2.TakenHold, now: Now) -> int:
         interval_ms = self._settings.settlement_interval_ms
-        due_us = min(row.since_us + 1_000 * interval_ms, terms.expires_us - CLOCK_MARGIN_US)
+        due_us = min(self._settings.settles_us(row.since_us), terms.expires_us - CLOCK_MARGIN_US)
         due_ms = self._since_ms.setdefault(terms.account, now.mono_ms) + interval_ms
         return min(-(-(due_us - now.utc_us) // 1_000), due_ms - now.mono_ms)
 

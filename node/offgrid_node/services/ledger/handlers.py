@@ -37,7 +37,7 @@ from offgrid_node.services.ledger.epochs import EpochReads
 from offgrid_node.services.ledger.opening import check_admin, genesis_of
 from offgrid_node.services.ledger.reads import LedgerReads
 from offgrid_node.services.ledger.receipts import Calls, Receipts
-from offgrid_node.services.ledger.vouchers import checked_vouchers
+from offgrid_node.services.ledger.vouchers import checked_asked, checked_vouchers
 from offgrid_node.services.stream import Stream
 
 _WITH_TRANSACTION = (
@@ -307,7 +307,8 @@ class LedgerHandlers:
         self._check_open()
         own, fee = self._signer.node_id, self._reads.fee_micro
         checked = checked_vouchers(request, caller.node_id, own, fee, self._directory(), self._verify)
-        return self._ask(caller, commands.DeliverVouchers(checked), request)
+        asked = checked_asked(request)
+        return self._ask(caller, commands.DeliverVouchers(checked, node_id_bytes(caller.node_id), asked), request)
 
     def push_blocks(self, caller: Caller, request: ledger_pb2.PushBlocksRequest) -> Ticket:
         self._check_open()  # before the signatures, which cost time

@@ -5,7 +5,7 @@ from __future__ import annotations
 from offgrid.v1 import ledger_pb2
 from offgrid_node.protocol.effects import Verifier
 from offgrid_node.protocol.errors import InvalidRequest, PermissionDenied, Unavailable
-from offgrid_node.protocol.ids import node_id_bytes
+from offgrid_node.protocol.ids import NODE_ID_BYTES, node_id_bytes
 from offgrid_node.protocol.ledger.commands import VOUCHERS_MAX
 from offgrid_node.protocol.ledger.given import BOOKINGS_MAX
 from offgrid_node.protocol.ledger.records import DIGEST_BYTES
@@ -32,6 +32,16 @@ def checked_vouchers(
         (_checked(number, voucher, sender, own, fee_micro, directory, verify), voucher)
         for number, voucher in enumerate(request.vouchers)
     )
+
+
+def checked_asked(request: ledger_pb2.DeliverVouchersRequest) -> tuple[bytes, ...]:
+    """Raises InvalidRequest."""
+    if len(request.asked) > VOUCHERS_MAX:
+        raise InvalidRequest.field("asked", f"{len(request.asked)}; at most {VOUCHERS_MAX} in one call")
+    for number, hold in enumerate(request.asked):
+        if len(hold) != NODE_ID_BYTES:
+            raise InvalidRequest.field(f"asked[{number}]", f"{len(hold)} bytes; an account has {NODE_ID_BYTES}")
+    return tuple(request.asked)
 
 
 def _checked(

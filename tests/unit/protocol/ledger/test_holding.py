@@ -83,8 +83,15 @@ def told(bench: Bench) -> Iterator[tuple[Call, ledger_pb2.HoldVoucher]]:
 def says_what_it_holds(bench: Bench, amount: int) -> None:
     """The payee comes up, and is asked at once."""
     bench.up(PAYEE)
-    ((call, _),) = told(bench)
-    bench.answer(call, ledger_pb2.DeliverVouchersResponse(held_micro=[amount]))
+    bench.answer(asked(bench), ledger_pb2.DeliverVouchersResponse(held_micro=[amount]))
+
+
+def asked(bench: Bench) -> Call:
+    """It asks its payee what is held of its hold, and tells it nothing."""
+    (call,) = bench.take_calls("DeliverVouchers")
+    assert isinstance(call.request, ledger_pb2.DeliverVouchersRequest)
+    assert (len(call.request.asked), len(call.request.vouchers)) == (1, 0)
+    return call
 
 
 def posts(bench: Bench, voucher: ledger_pb2.HoldVoucher, seq: int = 0, prev: bytes | None = None) -> TxItem:
@@ -188,6 +195,8 @@ def test_what_is_too_much_for_one_hold_gets_the_next() -> None:
     ((terms, _),) = given(bench)
     bench.step(cost("j-2", terms.room_micro))
     assert booking(bench, "j-2").owed
+    assert finish(bench) == [], "others may be owed by then, and have theirs with it"
+    bench.wait(holds.FUND_MS)
     finish(bench)
     assert [row.amount_micro for _, row in given(bench)] == [300, terms.room_micro]
     assert booking(bench, "j-2").promised
@@ -201,6 +210,7 @@ def test_more_is_owed_than_is_held_in_memory(monkeypatch: pytest.MonkeyPatch) ->
     bench.calm()
     finish(bench)
     says_what_it_holds(bench, 0)
+    bench.wait(holds.FUND_MS)
     while finish(bench):
         pass
     assert (bench.machine.owed_micro, bench.machine.promised_out_micro) == (0, 80)
@@ -250,6 +260,7 @@ def test_nothing_is_promised_out_of_a_hold_of_a_key_that_is_replaced() -> None:
     bench.step(KeyReplaced(SELF, 1))
     bench.step(cost("j-2", 10))
     assert booking(bench, "j-2").owed
+    bench.wait(holds.FUND_MS)
     finish(bench)
     assert [(terms.key, row.amount_micro) for terms, row in given(bench)] == [(0, 300), (1, 10)]
 
@@ -291,8 +302,38 @@ def test_a_voucher_that_is_not_acked_is_told_again_and_at_once_to_whoever_comes_
     bench.answer(call, ledger_pb2.DeliverVouchersResponse(held_micro=[300]))
     bench.up(PAYEE)
     bench.wait(delivery.GATHER_MS)
-    ((_, voucher),) = told(bench)
+    bench.answer(asked(bench), ledger_pb2.DeliverVouchersResponse(held_micro=[0]))
+    assert not booking(bench, "j-1").delivered, "it has lost that"
+    bench.wait(delivery.RETRY_MS)
+    ((call, voucher),) = told(bench)
     assert voucher.amount_micro == 300
+    bench.answer(call, ledger_pb2.DeliverVouchersResponse(held_micro=[300]))
+    bench.up(PAYEE)
+    bench.wait(delivery.GATHER_MS)
+    bench.answer(asked(bench), ledger_pb2.DeliverVouchersResponse(held_micro=[300]))
+    bench.wait(10 * delivery.RETRY_MS)
+    assert [*told(bench)] == [], "it holds all"
+
+
+def test_vouchers_are_gathered_for_longer_the_longer_a_hold_lasts_and_told_before_they_are_posted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(holds, "LIFE_US", 7 * 86_400_000_000)
+    bench = Bench()
+    bench.wait(SETTLEMENT_INTERVAL_MS - bench.now().utc_us // 1_000 % SETTLEMENT_INTERVAL_MS)
+    bench.up(PAYEE)
+    bench.step(cost("j-0", 1_000))
+    finish(bench)
+    told_s = list[int]()
+    for second in range(1, SETTLEMENT_INTERVAL_MS // 1_000 + 1):
+        bench.step(cost(f"j-{second}", 1))
+        bench.wait(1_000)
+        for call, voucher in told(bench):
+            told_s.append(second)
+            bench.answer(call, ledger_pb2.DeliverVouchersResponse(held_micro=[voucher.amount_micro]))
+    assert len(told_s) < 9, told_s
+    assert told_s[0] <= delivery.GATHER_MS // 1_000
+    assert told_s[-1] >= (SETTLEMENT_INTERVAL_MS - 2 * delivery.LEAD_MS) // 1_000, told_s
 
 
 def test_a_restarted_payer_goes_on_where_it_was() -> None:
@@ -331,7 +372,7 @@ def test_a_payee_whose_economy_is_off_is_promised_to_after_a_restart_too() -> No
     bench.restart()
     bench.calm()
     bench.up(PAYEE)
-    ((call, _),) = told(bench)
+    call = asked(bench)
     bench.answer(call, FailedPrecondition("economy.enabled is false at this node", reason="EconomyOff"))
     bench.step(cost("j-2", 10))
     assert booking(bench, "j-2").promised
@@ -345,9 +386,7 @@ def test_a_hold_that_becomes_final_after_a_restart_is_asked_about_too() -> None:
     bench.up(PAYEE)
     finish(bench)
     assert booking(bench, "j-1").owed
-    ((call, voucher),) = told(bench)
-    assert (voucher.amount_micro, voucher.count) == (0, 0)
-    bench.answer(call, ledger_pb2.DeliverVouchersResponse(held_micro=[0]))
+    bench.answer(asked(bench), ledger_pb2.DeliverVouchersResponse(held_micro=[0]))
     assert booking(bench, "j-1").promised
 
 
@@ -467,13 +506,14 @@ def deliver(bench: Bench, *vouchers: ledger_pb2.HoldVoucher) -> list[int]:
 
 def test_the_highest_voucher_is_kept_and_posted_once_when_the_interval_is_over() -> None:
     bench = Bench()
+    bench.wait(SETTLEMENT_INTERVAL_MS - bench.now().utc_us // 1_000 % SETTLEMENT_INTERVAL_MS)
     low, high = promised(bench, 300), promised(bench, 400, 2, fund=False)
     assert [deliver(bench, each) for each in (low, high, low)] == [[300], [400], [400]]
-    bench.wait(SETTLEMENT_INTERVAL_MS - 1_000)
+    bench.wait(SETTLEMENT_INTERVAL_MS - 60_000)
     assert txs(bench) == []
     bench.restart()
     bench.calm()
-    bench.wait(2_000)
+    bench.wait(61_000)
     (post,) = txs(bench)
     before = bench.balance(SELF)
     assert isinstance(post.tx.source, HoldSource)
@@ -486,14 +526,28 @@ def test_the_highest_voucher_is_kept_and_posted_once_when_the_interval_is_over()
     assert bench.machine.promised_in_micro == 0
 
 
-def test_who_asks_by_a_voucher_over_nothing_is_told_what_is_held() -> None:
+def ask_of(bench: Bench, hold: bytes, payer: str = OWNER) -> ledger_pb2.DeliverVouchersResponse:
+    answer = bench.ask(DeliverVouchers((), node_id_bytes(payer), (hold,)), payer)
+    assert isinstance(answer, ledger_pb2.DeliverVouchersResponse)
+    return answer
+
+
+def test_a_payer_that_asks_is_told_what_is_held_and_nobody_else_is() -> None:
     bench = Bench()
     funded = promised(bench, 300)
-    question = ledger_pb2.HoldVoucher(terms=funded.terms)
-    assert deliver(bench, question) == [0]
+    hold = HoldTerms.decode(funded.terms).account
+    assert ask_of(bench, hold).held_micro == [0]
     bench.restart()
     bench.calm()
-    assert deliver(bench, funded) == deliver(bench, question) == [300]
+    assert deliver(bench, funded) == ask_of(bench, hold).held_micro == [300]
+    assert ask_of(bench, hold, W1).held_micro == [0]
+    assert not ask_of(bench, hold).ended
+    bench.ask(Settle(b""))
+    (post,) = txs(bench)
+    bench.finish(post)
+    told = ask_of(bench, hold)
+    assert ([each.amount_micro for each in told.ended], told.ended[0].terms) == ([300], funded.terms)
+    assert not ask_of(bench, hold, W1).ended
 
 
 def test_a_hold_whose_payer_promises_no_more_is_posted_at_once() -> None:

@@ -11,6 +11,7 @@ from offgrid.v1 import ledger_pb2
 from offgrid_node.protocol.events import PeerDown
 from offgrid_node.protocol.ids import node_id_bytes
 from offgrid_node.protocol.ledger import delivery, holding
+from offgrid_node.protocol.ledger import given as given_holds
 from offgrid_node.protocol.ledger.accounts import Account
 
 
@@ -62,7 +63,9 @@ def test_what_it_forgot_of_two_holds_is_told_apart_by_their_room() -> None:
     def works() -> None:
         for each in costs:
             bench.step(each)
+            bench.wait(given_holds.FUND_MS)
             finish(bench)
+        bench.wait(10 * delivery.GATHER_MS)
         said.extend(vouchers(bench))
 
     learns(bench, lost(bench, works))

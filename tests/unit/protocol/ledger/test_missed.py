@@ -10,10 +10,12 @@ from test_bootstrap import ended, epoch_of, mute, settle
 from offgrid.v1 import ledger_pb2
 from offgrid_node.protocol.events import CostIncurred
 from offgrid_node.protocol.ids import node_id_bytes
+from offgrid_node.protocol.ledger import given as holds
 from offgrid_node.protocol.ledger import missed
 from offgrid_node.protocol.ledger.commands import Settle
 from offgrid_node.protocol.ledger.records import Tx
 from offgrid_node.protocol.ledger.tables import GIVEN, GIVEN_OPEN, SLOTS, TAKEN_OPEN, TXS
+from offgrid_node.protocol.ledger.taken import TakenHolds
 from offgrid_node.storage.store import Batch
 from offgrid_tools.ledgersim.whole.node import Node
 from offgrid_tools.ledgersim.whole.world import World
@@ -152,7 +154,8 @@ def test_a_job_that_ends_as_its_node_begins_at_a_checkpoint_is_paid() -> None:
     assert payer.machine.promised_out_micro == payer.machine.owed_micro == 0
 
 
-def test_what_no_end_shows_is_neither_promised_nor_paid_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def ended_unseen(monkeypatch: pytest.MonkeyPatch) -> tuple[World, Node, Node]:
+    """The payer is back, and cannot tell by what its hold ended; the payee has posted."""
     monkeypatch.setattr(missed, "TRIED_MAX", 0)
     world, payer, payee = opened()
     work(world, payer, payee, "j-1")
@@ -160,15 +163,35 @@ def test_what_no_end_shows_is_neither_promised_nor_paid_again(monkeypatch: pytes
     payee.ask(Settle(b""))
     world.run(5_000)
     away(world, payer)
-    before = payee.balances()[payee.node_id][0]
     settle(world)
-    work(world, payer, payee, "j-3", 30_000)
-    world.run(8 * 86_400_000)
     assert any("ended while this node was away" in notice for notice in payer.machine.notices)
+    return world, payer, payee
+
+
+def test_what_no_end_shows_the_payee_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    world, payer, payee = ended_unseen(monkeypatch)
+    work(world, payer, payee, "j-3", 30_000)
+    assert not [given for given in payer.machine._holding.given.all() if given.is_lost]
+    assert payer.machine.owed_micro == 0
+    payee.ask(Settle(b""))
+    world.run(20_000)
+    assert (posted(payee).count(1_000), posted(payee).count(300)) == (1, 1)
+
+
+def test_what_nobody_can_tell_of_is_taken_for_paid_when_its_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TakenHolds, "on_asked", lambda *_: ledger_pb2.TakenHold())
+    monkeypatch.setattr(holds, "LIFE_US", 3_600_000_000)
+    world, payer, payee = ended_unseen(monkeypatch)
+    work(world, payer, payee, "j-3", 30_000)
     assert (payer.machine.promised_out_micro, payer.machine.owed_micro) == (1_000, 300)
-    assert payee.balances()[payee.node_id][0] >= before, "only fees have come"
     ((hold, _),) = payer.store.scan(GIVEN_OPEN)
     assert not [key for key, _ in payer.store.scan(SLOTS) if key.startswith(hold)], "nothing is closed"
+    world.run(2 * 3_600_000)
+    assert payer.machine.owed_micro == 0
+    payee.ask(Settle(b""))
+    world.run(20_000)
+    assert (posted(payee).count(1_000), posted(payee).count(300)) == (1, 1)
+    assert not [*payer.store.scan(GIVEN_OPEN)]
 
 
 def test_a_funding_that_became_final_meanwhile_is_there() -> None:
@@ -194,7 +217,7 @@ def test_a_funding_whose_slot_passed_without_it_is_void() -> None:
     work(world, payer, payee, "j-1")
     payee.ask(Settle(b""))
     world.run(5_000)
-    work(world, payer, payee, "j-2")
+    work(world, payer, payee, "j-2", 2_000)  # its voucher has not left
     (given,) = payer.machine._holding.given.all()
     row, terms = given.row, given.terms
     payer.crash()
@@ -204,7 +227,7 @@ def test_a_funding_whose_slot_passed_without_it_is_void() -> None:
     account = missed.HoldTerms.decode(lost.terms).account
     payer.store.commit(Batch(writes={(GIVEN, account): lost.SerializeToString(), (GIVEN_OPEN, account): b""}))
     payer.start()
-    world.run(5_000)
+    world.run(2_000)
     found = ledger_pb2.GivenHold.FromString(payer.store.get(GIVEN, account) or b"")
     assert found.state == ledger_pb2.HOLD_STATE_VOID
     assert epoch_of(payer) == 0

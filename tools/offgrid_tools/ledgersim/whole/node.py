@@ -301,11 +301,8 @@ class Node:
                     voucher = Voucher(HoldTerms.decode(said.terms).account, said.amount_micro, said.count, said.root)
                     if Key(sender).sign(voucher.digest(SALT)) != said.signature:
                         raise Broken(f"{sender} delivered a voucher that it did not sign")
-                self.ask(
-                    DeliverVouchers(tuple((HoldTerms.decode(said.terms), said) for said in request.vouchers)),
-                    done,
-                    sender,
-                )
+                vouchers = tuple((HoldTerms.decode(said.terms), said) for said in request.vouchers)
+                self.ask(DeliverVouchers(vouchers, node_id_bytes(sender), tuple(request.asked)), done, sender)
 
     # ---- what its owner asks
 

@@ -25,10 +25,10 @@ def _all_again(sound: Sound) -> Sound:
 
 
 def _no_promise_kept(sound: Sound) -> Sound:
-    def flush(self: Any) -> None:
+    def flush(self: Any, now: Any) -> None:
         for hold in [hold for hold, given in self._changed.items() if given.row.count and hold in self._held]:
             del self._changed[hold]
-        sound(self)
+        sound(self, now)
 
     return flush
 

@@ -1,0 +1,51 @@
+"""One hold of this node's as it is in memory, and what its end means for those whom it was for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from offgrid.v1 import ledger_pb2
+from offgrid_node.protocol.ledger.sources import CLOCK_MARGIN_US, NO_ROOT, HoldTerms, Post
+from offgrid_node.protocol.merkle import Peaks
+
+FUNDING, OPEN, ENDED = ledger_pb2.HOLD_STATE_FUNDING, ledger_pb2.HOLD_STATE_OPEN, ledger_pb2.HOLD_STATE_ENDED
+
+
+@dataclass(slots=True)
+class Given:
+    """One that has not ended."""
+
+    terms: HoldTerms
+    row: ledger_pb2.GivenHold
+    peaks: Peaks = field(default_factory=Peaks)
+    is_sure: bool = True  # whether its payee has said since this node's start what it holds, or could hold nothing
+    asks: bool = False  # whether its payee is to say what it holds: after a start of either
+    is_lost: bool = False  # whether it has ended by what is not known here (missed.py)
+
+    @property
+    def root(self) -> bytes:
+        """Over all that is promised out of it."""
+        return self.peaks.root() if self.row.count else NO_ROOT
+
+    @property
+    def give_up_us(self) -> int:
+        """By when an honest payee has posted, and been heard."""
+        return self.terms.expires_us + 2 * CLOCK_MARGIN_US
+
+    def has_room(self, amount_micro: int) -> bool:
+        return self.row.amount_micro + amount_micro <= self.terms.room_micro
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A hold has ended: its bookings from `paid` on, of `count`, are owed again. `beyond`: its payee has posted a
+    voucher over more than this node remembers, of which `peaks` are the tree of what it does, and `room_micro` is what
+    that left."""
+
+    hold: bytes
+    payee: bytes
+    paid: int
+    count: int
+    peaks: Peaks
+    room_micro: int
+    beyond: Post | None = None
