@@ -157,7 +157,6 @@ class LocalMesh:
         """Founds the mesh, runs the founder, lets the others join, so many `at_once` (None: all), and waits until each
         answers. They found and join in this very process; what a node needs for that, it would import for each."""
         from offgrid_node.founding import found
-        from offgrid_node.joining import join
 
         first = self.founder
         found(first.folder, self.name, first.name, first.roles, first.settings)
@@ -175,6 +174,8 @@ class LocalMesh:
         return node
 
     def _join(self, some: Sequence[LocalNode]) -> None:
+        from offgrid_node.joining import join
+
         with self.founder.client() as client:
             for node in some:
                 token = client.mesh.invite().token
