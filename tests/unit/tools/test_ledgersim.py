@@ -98,7 +98,8 @@ def test_what_was_met_is_counted() -> None:
     play = SlotsPlay(1, drawn)
     play.execute()
     counts = play.judge.met.counts()
-    assert [kind for kind, count in counts.items() if not count] == ["restored", "epochs", "ordered", "evicted"], counts
+    of_machines = ["restored", "epochs", "ordered", "evicted", "usurped"]
+    assert [kind for kind, count in counts.items() if not count] == of_machines, counts
 
 
 def test_epochs_end_by_orders_and_without_them() -> None:
@@ -109,6 +110,16 @@ def test_epochs_end_by_orders_and_without_them() -> None:
     play = WholePlay(1, drawn)
     play.execute()
     assert play.judge.met.epochs > play.judge.met.ordered > 0
+
+
+def test_a_liar_leads_an_epochs_end() -> None:
+    drawn = replace(
+        whole_plan.draw(1, 4), weights=(1_000,) * 4, liars=1, tearing=False, lying_owner=False, comeback=False,
+        loss=0.0, crash_odds=0.0, latency_ms=(1, 5), skews=False, epoch_ms=4_000, hostile_ms=9_000,
+    )  # fmt: skip
+    play = WholePlay(0, drawn)
+    play.execute()
+    assert play.judge.met.usurped > 0
 
 
 def test_a_witness_that_comes_back_is_counted() -> None:

@@ -138,6 +138,18 @@ class Judge:
     def ballot_of_the_end(self, epoch: int) -> int:
         return self._votings[epoch].ballot_of_the_end
 
+    def awaited_at_the_end(self, epoch: int, leader: bytes) -> int:
+        """The ballot at which honest witnesses wait for what this one would end the epoch with, and with the liars'
+        word have the reports that allow it; 0: none."""
+        voting, committee = self._votings[epoch], self.committee(epoch)
+        ballot = voting.ballot_of_the_end
+        if not ballot or committee.leader_of(voting.cut, 0, ballot) != committee.bit_of(leader):
+            return 0
+        reported = voting.reported_the_end
+        for liar in self.liars:
+            reported |= committee.bit_of(liar)
+        return ballot if committee.enough(reported) else 0
+
     def committee(self, epoch: int) -> Committee:
         return Committee(self._votings[epoch].witnesses)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 class Met:
     """How often. `cut_off` and `lost` are messages, `lies` what a liar signs against what it has signed before, `torn`
     slots of two transactions or more; of `epochs` that ended, `ordered` by an admin's order, and `evicted` without
-    somebody who forked."""
+    somebody who forked; `usurped` is how often a liar led the end of one and proposed what it liked."""
 
     crashes: int = 0
     lost: int = 0
@@ -22,6 +22,7 @@ class Met:
     epochs: int = 0
     ordered: int = 0
     evicted: int = 0
+    usurped: int = 0
 
     def add(self, other: Met) -> None:
         for kind, count in other.counts().items():

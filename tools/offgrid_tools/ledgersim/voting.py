@@ -35,6 +35,7 @@ class Voting:
         self._reports: dict[tuple[bytes, int, int], dict[Certificate, int]] = {}  # slot and ballot → who reported it
         self._known: dict[tuple[bytes, bytes, int], Certificate] = {}  # what this witness has reported last
         self._ended: set[bytes] = set()  # honest ones who have spoken in the cut's slot
+        self.ballot_of_the_end = 0  # the highest at which an honest one has
 
     # ---- inputs
 
@@ -67,9 +68,12 @@ class Voting:
     # ---- questions
 
     @property
-    def ballot_of_the_end(self) -> int:
-        """The highest at which an honest witness has spoken of the epoch's end."""
-        return max((ballot for (_, account, _), ballot in self._promised.items() if account == self.cut), default=0)
+    def reported_the_end(self) -> int:
+        """The bits of those who have reported in the cut's slot at `ballot_of_the_end`, liars too."""
+        mask = 0
+        for who in self._reports.get((self.cut, 0, self.ballot_of_the_end), {}).values():
+            mask |= who
+        return mask
 
     def certified(self, place: Place) -> list[Certificate]:
         """What a quorum has voted for there, though no node may know it yet."""
@@ -141,6 +145,8 @@ class Voting:
             raise Broken(f"{base32(author)} reported a certificate that is none in slot {seq} of {base32(account)}")
         if certificate < self._known.get(place, NO_CERTIFICATE):
             raise Broken(f"{base32(author)} reported less than before in slot {seq} of {base32(account)}")
+        if account == self.cut:
+            self.ballot_of_the_end = max(self.ballot_of_the_end, report.ballot)
         self._known[place] = certificate
         self._promised[place] = report.ballot
 

@@ -193,7 +193,9 @@ MUTANTS: dict[str, Planted] = {
         "confirms at different ballots add up", (Patch(Dispute, "all_tallies", _confirms_of_all_ballots),)
     ),
     "reports-not-put-aside": Planted(
-        "a report whose certificate is not here yet is dropped", (Patch(Aside, "put_report", never(None)),)
+        "a report whose certificate is not here yet is dropped",
+        (Patch(Aside, "put_report", never(None)),),
+        unseen="at the next ballot all report anew, and by then the certificate is here: it costs a ballot",
     ),
     "ballots-not-joined": Planted("a witness that lags joins no ballot", (Patch(Recovery, "_joined", never(0)),)),
     "one-moves-all": Planted(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from offgrid_node.protocol.ledger import turning
@@ -37,6 +38,15 @@ def _whatever_it_comes_to(sound: Sound) -> Sound:
         return True
 
     return enter
+
+
+def _as_it_says(sound: Sound) -> Sound:
+    def check(self: Any, cut: Any) -> Any:
+        outcome, supply = self.outcome(cut.targets, self._epochs.witnesses), self._accounts.totals.supply_micro
+        body = replace(cut.checkpoint, accounts=outcome.root, count=outcome.count, fees_micro=outcome.fees_micro)
+        return sound(self, replace(cut, checkpoint=replace(body, supply_micro=supply)))
+
+    return check
 
 
 def _any_epoch(sound: Sound) -> Sound:
@@ -140,8 +150,8 @@ MUTANTS: dict[str, Planted] = {
         "whoever orders a committee is obeyed", (Patch(Orders, "has_force", never(True)),), level="whole"
     ),
     "root-unchecked": Planted(
-        "an epoch is entered with whatever the accounts come to",
-        (Patch(Turning, "_enter", _whatever_it_comes_to),),
+        "an epoch ends, and the next is entered, with whatever the accounts come to",
+        (Patch(Cuts, "check", _as_it_says), Patch(Turning, "_enter", _whatever_it_comes_to)),
         level="whole",
     ),
     "old-epoch-counts": Planted(

@@ -3,6 +3,7 @@ before anybody wishes it; they seal what nobody has agreed on; they order commit
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from random import Random
 
@@ -13,6 +14,7 @@ from offgrid_node.protocol.ledger.items import Cut, Item, OrderItem, Report, Sea
 from offgrid_node.protocol.ledger.receipts import Final
 from offgrid_node.protocol.signing import digest_of
 from offgrid_tools.ledgersim.keys import SALT, Key
+from offgrid_tools.ledgersim.whole.node import Node
 from offgrid_tools.ledgersim.whole.world import World
 
 
@@ -23,12 +25,16 @@ def sign_order(ledger: bytes, issuer: str, epoch: int, witnesses: Witnesses, cre
     return OrderItem(order, body, Key(issuer).sign(digest), digest)
 
 
-def leads_the_end(world: World, liar: bytes) -> bool:
-    """Whether honest witnesses wait for what this one would end the epoch with."""
-    epoch = world.epoch
-    top = world.judge.ballot_of_the_end(epoch)
-    committee, account = world.judge.committee(epoch), cut_account(world.genesis.digest(SALT), epoch, SALT)
-    return top > 0 and committee.leader_of(account, 0, top) == committee.bit_of(liar)
+def lead_the_end(world: World, ballot: int) -> list[Item]:
+    """What ends the epoch at the ballot that it leads if honest witnesses vote for it."""
+    cut = _wrong(world)
+    if cut is None:
+        return []
+    account = cut_account(cut.checkpoint.ledger, cut.checkpoint.epoch, SALT)
+    digest = cut.checkpoint.digest(SALT)
+    world.cuts.setdefault(cut.checkpoint.epoch, {})[digest] = cut
+    said = [Statement(confirms, account, 0, ballot, digest) for confirms in (False, True)]
+    return [Report(account, 0, ballot, 0, bytes(32)), cut, *said]
 
 
 def words_of_the_end(world: World, liar: str) -> list[Item]:
@@ -36,23 +42,19 @@ def words_of_the_end(world: World, liar: str) -> list[Item]:
     rng, epoch = world.rng, world.epoch
     ledger = world.genesis.digest(SALT)
     account = cut_account(ledger, epoch, SALT)
-    committee = world.judge.committee(epoch)
     words: list[Item] = [Wish()] if rng.random() < 0.5 else []
-    leads_now = leads_the_end(world, node_id_bytes(liar))
-    if (leads_now or rng.random() < 0.3) and (cut := _wrong(world)) is not None:
+    if rng.random() < 0.3 and (cut := _wrong(world)) is not None:
         world.cuts.setdefault(epoch, {})[cut.checkpoint.digest(SALT)] = cut
         words.append(cut)
     known = [*world.cuts.get(epoch, {})]
     top = world.judge.ballot_of_the_end(epoch)
-    ballots = {max(1, top): None} if leads_now or rng.random() < 0.9 else {top + 1: None}
-    for ballot in ballots:
-        leads = committee.leader_of(account, 0, ballot) == committee.bit_of(node_id_bytes(liar))
-        if rng.random() < 0.5:
-            at = rng.randrange(1, ballot) if ballot > 1 and known and rng.random() < 0.5 else 0
-            words.append(Report(account, 0, ballot, at, rng.choice(known) if at else bytes(32)))
-        if known and (leads or rng.random() < 0.3):
-            digest = known[-1] if leads else rng.choice(known)
-            words += [Statement(confirms, account, 0, ballot, digest) for confirms in (False, True)]
+    ballot = max(1, top) if rng.random() < 0.9 else top + 1
+    if rng.random() < 0.5:
+        at = rng.randrange(1, ballot) if ballot > 1 and known and rng.random() < 0.5 else 0
+        words.append(Report(account, 0, ballot, at, rng.choice(known) if at else bytes(32)))
+    if known and rng.random() < 0.3:
+        digest = rng.choice(known)
+        words += [Statement(confirms, account, 0, ballot, digest) for confirms in (False, True)]
     if rng.random() < 0.1:
         digest = rng.choice([*known, rng.randbytes(32)])
         final = Final(ledger, account, 0, digest, epoch)
@@ -67,9 +69,9 @@ def _wrong(world: World) -> Cut | None:
     """What some honest node would propose, and has not said; in most cases with one thing wrong in it."""
     rng = world.rng
     node = world.nodes[rng.choice([*world.nodes])]
-    wrong = rng.randrange(0, 8)
+    wrong = rng.choice((0, 1, 1, 1, 2, 3, 4, 5, 6, 7, 7, 8))
     try:
-        cut = node.proposal(without=wrong == 0, extra=_uncertified(world) if wrong == 1 else None)
+        cut = _uncertified(world, node) if wrong == 1 else node.proposal(without=wrong == 0, beyond=wrong == 7)
     except NotYet:
         return None
     body = cut.checkpoint
@@ -88,20 +90,21 @@ def _wrong(world: World) -> Cut | None:
     return cut
 
 
+def _uncertified(world: World, node: Node) -> Cut:
+    """With a transaction that is signed and that no quorum has voted for, if this node knows one. Raises NotYet."""
+    final = world.judge.final
+    for (account, seq), txs in [*world.liars_txs.items()][::-1]:
+        if (account, seq) not in final and (not seq or (account, seq - 1) in final):
+            for digest in txs:
+                if all(what != digest for _, what in world.judge.certified((account, seq))):
+                    with suppress(NotYet):
+                        return node.proposal(extra=Target(account, seq, (digest,)))
+    return node.proposal()
+
+
 def _other_witnesses(rng: Random, witnesses: Witnesses) -> Witnesses:
     """One is gone, or weighs more."""
     place = rng.randrange(0, len(witnesses))
     node, weight = witnesses[place]
     changed = () if len(witnesses) > 1 and rng.random() < 0.7 else ((node, 2 * weight),)
     return (*witnesses[:place], *changed, *witnesses[place + 1 :])
-
-
-def _uncertified(world: World) -> Target | None:
-    """A transaction that is signed, and that no quorum has voted for."""
-    final = world.judge.final
-    for (account, seq), txs in world.liars_txs.items():
-        if (account, seq) not in final and (not seq or (account, seq - 1) in final):
-            for digest in txs:
-                if all(what != digest for _, what in world.judge.certified((account, seq))):
-                    return Target(account, seq, (digest,))
-    return None

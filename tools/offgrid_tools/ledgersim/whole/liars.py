@@ -20,10 +20,11 @@ from offgrid_node.protocol.ledger.items import Double, Item, Marks, Report, Seen
 from offgrid_node.protocol.ledger.records import Tx, noop_digest
 from offgrid_node.protocol.ledger.sources import NodeSource
 from offgrid_tools.ledgersim.keys import FEE, SALT, Key, sign_tx
-from offgrid_tools.ledgersim.whole.enders import leads_the_end, words_of_the_end
+from offgrid_tools.ledgersim.whole.enders import lead_the_end, words_of_the_end
 from offgrid_tools.ledgersim.whole.world import World
 
-END_ODDS, LEADING_ODDS = 0.15, 0.9  # how often it speaks of the epoch's end, and while others wait for its word
+END_ODDS = 0.15  # how often it speaks of the epoch's end, while nobody waits for its word
+CHAIN_MAX = 32  # blocks, behind what it would end an epoch with, so that nobody waits for one that was lost
 TXS_MAX = 32  # of one slot: what one says of all of them fits into a block
 
 
@@ -35,15 +36,19 @@ class Liar:
         half of the mesh, by an author who never forks and so is listened to for ever."""
         self.world, self.name, self.own, self.key = world, name, node_id_bytes(name), Key(name)
         self.equivocates = equivocates
-        self.two_faced = equivocates and world.rng.random() < 0.4
-        self.forks = self.two_faced or world.rng.random() < 0.5
+        self.orderly = world.rng.random() < 0.7  # its chain is: what it says comes to all at once, and counts
+        self.two_faced = equivocates and not self.orderly and world.rng.random() < 0.4
+        self.forks = self.two_faced or (not self.orderly and world.rng.random() < 0.5)
         self.accomplice = accomplice
         if accomplice is not None:
             self.forks = self.two_faced = accomplice.forks = accomplice.two_faced = False
+            self.orderly = accomplice.orderly = False
+        self._led = (0, 0)  # epoch and ballot at which others have its word of the epoch's end
         genesis = world.genesis.digest(SALT)
         self._tips = [(0, genesis)]
         self._genesis = genesis
         self._blocks: dict[bytes, CheckedBlock] = {}
+        self._chain: list[CheckedBlock] = []  # its own newest ones
         self._txs = world.liars_txs  # they are in league
         self._kept: list[CheckedBlock] = []
         world.liars[name] = self
@@ -58,6 +63,7 @@ class Liar:
             case ledger_pb2.PushBlocksRequest():
                 for block in request.blocks:
                     self._learn(self.world.check(block))
+                self._lead()
                 done(ledger_pb2.PushBlocksResponse())
             case ledger_pb2.SyncBlocksRequest():
                 for old in rng.sample([*self._blocks.values()], min(3, len(self._blocks))):
@@ -90,12 +96,25 @@ class Liar:
 
     # ---- what it does
 
+    def _lead(self) -> None:
+        """At once, for what it proposes must be what others have then."""
+        epoch = self.world.epoch
+        ballot = self.world.judge.awaited_at_the_end(epoch, self.own)
+        if not ballot or self._led == (epoch, ballot):
+            return
+        self._led = epoch, ballot
+        if words := lead_the_end(self.world, ballot):
+            self.world.judge.met.usurped += 1
+            for own in self._chain if self.orderly else ():
+                self._send_all(own, [*self.world.nodes])
+            self._tell(words, [*self.world.nodes], epoch=epoch)
+
     def tick(self) -> None:
         rng = self.world.rng
         self.world.after(rng.randrange(100, 1_000) * self.world.slowness, self.tick)
         if rng.random() < 0.2:
             self._gossip()
-        if rng.random() < (LEADING_ODDS if leads_the_end(self.world, self.own) else END_ODDS):
+        if not self.orderly and rng.random() < END_ODDS:
             self._tell(words_of_the_end(self.world, self.name), [*self.world.nodes], epoch=self.world.epoch)
         if self.accomplice is not None and rng.random() < 0.7:
             self._tear(self.accomplice)
@@ -151,6 +170,8 @@ class Liar:
         if slots and rng.random() < 0.6:  # in one slot of what belongs to another and is on its way
             (account, seq), txs = rng.choice(slots[-6:])[0], slots[-1][1]
             items += [Statement(False, account, seq, 0, digest) for digest in txs]
+        if self.orderly:  # what nobody can take in would be in the way of what it says later
+            return items
         if rng.random() < 0.1:
             items.append(Statement(True, rng.randbytes(20), rng.randrange(0, 9), 0, rng.randbytes(32)))
         if (seen := self.world.seen) and rng.random() < 0.3:  # whatever stands there
@@ -162,6 +183,8 @@ class Liar:
     def _words_above(self) -> list[Item]:
         """Of disputed slots: reports that hide or make up a certificate, and votes and confirms for anything."""
         rng, items = self.world.rng, list[Item]()
+        if self.orderly:  # a block that speaks of ballots which have not come waits for them
+            return items
         for (account, seq), txs in [slot for slot in self._txs.items() if len(slot[1]) > 1][-3:]:
             digests = [*txs, noop_digest(SALT, account, seq)]
             for ballot in range(1, rng.randrange(2, 5)):
@@ -195,7 +218,7 @@ class Liar:
         rng = self.world.rng
         height, prev = tip or (rng.choice(self._tips) if self.forks else self._tips[-1])
         parents = tuple({block.digest: 0 for block in rng.sample([*self._blocks.values()], min(2, len(self._blocks)))})
-        parents = tuple(parent for parent in parents if parent != prev)
+        parents = tuple(parent for parent in parents if parent != prev and not self.orderly)
         now_us = self.world.now().utc_us
         block = seal_block(
             self.own,
@@ -213,7 +236,10 @@ class Liar:
         else:
             self._tips = [*self._tips[-5:], (height + 1, block.digest)]
         self._blocks[block.digest] = block
-        if rng.random() < 0.2:
+        self._chain = [*self._chain[1 - CHAIN_MAX :], block]
+        if self.orderly:
+            self._send_all(block, [*self.world.nodes])
+        elif rng.random() < 0.2:
             self._kept.append(block)
         else:
             self._send_all(block, to)
@@ -221,7 +247,7 @@ class Liar:
     def _epoch(self) -> int:
         """The newest; now and then one that is over, or one that has not come."""
         rng, epoch = self.world.rng, self.world.epoch
-        if not self.world.ending or rng.random() < 0.85:
+        if not self.world.ending or self.orderly or rng.random() < 0.85:
             return epoch
         return epoch + 1 if rng.random() < 0.3 else rng.randrange(0, epoch + 1)
 

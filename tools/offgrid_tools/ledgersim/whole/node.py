@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from google.protobuf.message import Message
@@ -351,20 +352,23 @@ class Node:
         rows = {name: Account.decode(row) for name, row in self.store.scan(ACCOUNTS)}
         return {name: account for name, account in rows.items() if not account.untouched}
 
-    def proposal(self, *, without: bool = False, extra: Target | None = None) -> Cut:
+    def proposal(self, *, without: bool = False, extra: Target | None = None, beyond: bool = False) -> Cut:
         """What it would end its epoch with, for liars to look at; `without` slots that are not final here, or with one
-        `extra`. Raises NotYet."""
+        `extra`, or with the last head `beyond` what its author has said. Raises NotYet."""
         cuts = self._machine._turning._cuts
-        if not without and extra is None:
-            return cuts.propose(self.now())
         sound = cuts._targets
-        others = [target for target in sound() if extra is None or target.account != extra.account]
-        changed = [] if extra is None else sorted([*others, extra], key=lambda each: each.account)
-        cuts._targets = lambda: changed  # type: ignore[method-assign]
+        if without or extra is not None:
+            kept = {each.account: each for each in sound()} | {extra.account: extra} if extra is not None else {}
+            cuts._targets = lambda: [kept[account] for account in sorted(kept)]  # type: ignore[method-assign]
         try:
-            return cuts.propose(self.now())
+            cut = cuts.propose(self.now())
         finally:
             cuts._targets = sound  # type: ignore[method-assign]
+        if beyond and cut.heads:
+            last = replace(cut.heads[-1], height=cut.heads[-1].height + 1, digest=bytes(32))
+            cut = replace(cut, heads=(*cut.heads[:-1], last))
+            cut = replace(cut, checkpoint=replace(cut.checkpoint, heads=heads_digest(cuts.merged(cut), SALT)))
+        return cut
 
     def torn(self) -> list[tuple[bytes, int]]:
         """Slots of two transactions, or that their owner wants to end, and whose turn it is: they must end."""

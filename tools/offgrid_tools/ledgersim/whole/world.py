@@ -20,7 +20,7 @@ from offgrid_node.protocol.ledger.audit import sums
 from offgrid_node.protocol.ledger.blocks import CheckedBlock
 from offgrid_node.protocol.ledger.commands import OpenLedger
 from offgrid_node.protocol.ledger.committee import Committee
-from offgrid_node.protocol.ledger.items import Cut, Item, TxItem
+from offgrid_node.protocol.ledger.items import Cut, Item, Statement, TxItem
 from offgrid_node.protocol.ledger.marking import Places, places_of, spelled
 from offgrid_node.protocol.ledger.records import GENESIS_KIND, LedgerGenesis
 from offgrid_node.protocol.signing import digest_of
@@ -223,10 +223,12 @@ class World:
         return [*self._places][-SEEN_MAX:]
 
     def _spelled(self, block: CheckedBlock) -> list[Item]:
-        """What it says, one by one; of blocks that nobody has seen nothing is said."""
+        """What it says, one by one; of blocks that nobody has seen nothing is said. All is said at once, and a confirm
+        may lean on a vote that comes behind it: so first votes come first."""
         if block.digest not in self._places:
             self._places[block.digest] = places_of(block.items)
-        return [*spelled(block.items, lambda digest: self._places.get(digest, ()))]
+        said = spelled(block.items, lambda digest: self._places.get(digest, ()))
+        return sorted(said, key=lambda item: not isinstance(item, Statement) or item.confirms or item.ballot > 0)
 
     # ---- what happens
 
