@@ -11,10 +11,11 @@ from collections.abc import Iterator, Sequence
 
 from offgrid.v1 import jobs_pb2, state_pb2
 from offgrid_node.meters.instruments import Counter, Histogram
-from offgrid_node.protocol.effects import Record
+from offgrid_node.protocol.effects import Call, Record
 from offgrid_node.protocol.errors import Fault
 from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.jobs.receipts import ReceiptBody
+from offgrid_node.protocol.ledger.delivery import METHOD as VOUCHERS_METHOD
 
 FAST_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
 WORK_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 3600)
@@ -64,6 +65,10 @@ class Meters:
         self.call_errors = Counter(
             "offgrid_call_errors_total", "Calls of this node to others that failed.", ("method", "reason")
         )
+        self.voucher_bytes = Counter(
+            "offgrid_voucher_bytes_total",
+            "Vouchers that this node has told, and questions of what is held.",
+        )
         self.refusals = Counter(
             "offgrid_refused_total",
             "Calls refused before they were read, for who asked or for want of room.",
@@ -100,12 +105,14 @@ class Meters:
         """A call was refused at the gate."""
         self.refusals.add(fault.reason)
 
-    def on_called(self, method: str, fault: Fault | None) -> None:
+    def on_called(self, call: Call, fault: Fault | None) -> None:
         """A call that this node made has ended."""
-        self.calls.add(method)
+        self.calls.add(call.method)
+        if call.method == VOUCHERS_METHOD:
+            self.voucher_bytes.add(count=call.request.ByteSize())
         if fault is not None:
-            self.call_errors.add(method, fault.reason)
-            if method in BROKER_METHODS:
+            self.call_errors.add(call.method, fault.reason)
+            if call.method in BROKER_METHODS:
                 self.broker_errors.add(fault.reason)
 
     # ---- told by the journal

@@ -50,12 +50,11 @@ class Client:
         roads: Sequence[Road],
         members: Callable[[], Membership],
         check: Callable[[str, Message], object] = lambda node, answer: answer,
-        on_called: Callable[[str, Fault | None], None] | None = None,
+        on_called: Callable[[Call, Fault | None], None] | None = None,
     ) -> None:
         """`members` is asked at each call: a node that calls itself has its own roles in force, as its router
         checks them. `check` makes of a node's answer what the machine is to see, and raises a Fault for one that none
-        should see. `on_called` is told of the end of
-        each Call effect."""
+        should see. `on_called` is told of the end of each Call effect."""
         self._self_id = self_id
         self._roads = tuple(roads)
         self._members = members
@@ -76,7 +75,7 @@ class Client:
             checked = self._checked(call, outcome)
             reply, fault = (None, checked) if isinstance(checked, Fault) else (checked, None)
             if self._on_called is not None:
-                self._on_called(call.method, fault)
+                self._on_called(call, fault)
             self._runtime.deliver(call.domain, Answered(call.tag, call.node, reply, fault))
 
         self.request(call.node, call.method, call.request, call.timeout_ms, done)

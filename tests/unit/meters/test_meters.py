@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from google.protobuf.message import Message
+
 from offgrid.v1 import jobs_pb2, ledger_pb2, state_pb2
 from offgrid_node.meters import Counter, Histogram, Meters
 from offgrid_node.meters.meters import PENDING_MAX
-from offgrid_node.protocol.effects import Record
+from offgrid_node.protocol.effects import Call, Record
 from offgrid_node.protocol.errors import Unavailable
 from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.jobs.receipts import ReceiptBody
+from offgrid_node.protocol.ledger.delivery import METHOD
 
 CREATED_US = 1_000_000
 
@@ -52,12 +55,24 @@ def test_a_clock_that_was_set_back_makes_no_negative_time() -> None:
     assert observed(meters.job_duration) == {("completed",): (1, 0.0)}
 
 
+def calling(method: str, request: Message | None = None) -> Call:
+    return Call("ledger", "b", method, request or ledger_pb2.SettleRequest(), None, 1_000)
+
+
+def test_of_vouchers_bytes_are_counted_too() -> None:
+    meters, request = Meters(), ledger_pb2.DeliverVouchersRequest(asked=[bytes(20)])
+    meters.on_called(calling(METHOD, request), Unavailable("gone", reason="NotConnected"))
+    meters.on_called(calling(METHOD, request), None)
+    meters.on_called(calling("offgrid.v1.MarketService/StartJobs", request), None)
+    assert counts(meters.voucher_bytes) == {(): 2 * request.ByteSize()}
+
+
 def test_broker_errors_are_failed_calls_to_brokers_and_brokers_that_are_not_there() -> None:
     meters, lost = Meters(), Unavailable("gone", reason="NotConnected")
-    meters.on_called("offgrid.v1.MarketService/SubmitJobs", lost)
-    meters.on_called("offgrid.v1.MarketService/PostOffers", lost)
-    meters.on_called("offgrid.v1.MarketService/SubmitJobs", None)
-    meters.on_called("offgrid.v1.MarketService/StartJobs", lost)  # to a host
+    meters.on_called(calling("offgrid.v1.MarketService/SubmitJobs"), lost)
+    meters.on_called(calling("offgrid.v1.MarketService/PostOffers"), lost)
+    meters.on_called(calling("offgrid.v1.MarketService/SubmitJobs"), None)
+    meters.on_called(calling("offgrid.v1.MarketService/StartJobs"), lost)  # to a host
     none = Unavailable("no broker", reason="BrokerUnavailable")
     meters.on_rpc("offgrid.v1.JobService/DispatchJob", "admin", 0.001, none)
     meters.on_events([ended(EventType.JOB_FAILED, jobs_pb2.ROUTE_OFFGRID, 1, "BrokerUnavailable")])

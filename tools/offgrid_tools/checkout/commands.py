@@ -101,7 +101,7 @@ SOAK_OPTIONS = """
   --json FILE                  a file for the figures of `kills`, `settling` or `epochs`
   --receipts N                 of `settling`: how many jobs are paid; 10,000 unless given
   --hosts N                    of `settling`: by how many hosts they are done; 64 unless given
-  --interval N                 of `settling`: seconds between settlements; 3,600 unless given
+  --interval N                 of `settling`: seconds between settlements; 120 unless given
 """
 BENCH_OPTIONS = """
   GROUP        what to measure; everything unless given

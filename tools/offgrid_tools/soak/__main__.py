@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--receipts", type=int, default=10_000, help="of `settling`")
     parser.add_argument("--hosts", type=int, default=64, help="of `settling`")
-    parser.add_argument("--interval", type=int, default=3_600, help="of settlement, in seconds, of `settling`")
+    parser.add_argument("--interval", type=int, default=120, help="of settlement, in seconds, of `settling`")
     chosen = parser.parse_args(argv)
     seed = chosen.seed if chosen.seed is not None else time.time_ns() // 1_000_000_000
     parts: dict[str, Callable[[int], list[str]]] = {

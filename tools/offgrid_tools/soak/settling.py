@@ -1,10 +1,11 @@
 """Many receipts of many hosts, settled while core, hosts and witnesses die by kill -9 at random moments.
 
 Real processes: four witnesses, a broker, a core that pays, and hosts. Each job names its host, so every host works.
-Most kills fall while jobs are done, booked and promised; the others while every host posts what it was promised, by
-hand or because its interval is over. In the end each job is paid once, every host has what its jobs come to, and every
-store and ledger verifies. What it cost on the wire is told as `bench ledger` counts it: blocks as each author says them
-once, and vouchers, of which a core that was killed has to ask every payee anew.
+Most kills fall while jobs are done, booked and promised; the others while what was promised last is settled. Hosts
+settle by themselves, whenever the settlement interval is over. In the end each job is paid once, every host has what
+its jobs come to, and every store and ledger verifies. What it cost on the wire is told as `bench ledger` counts it, for
+each settlement of each host: blocks as each author says them once, and vouchers with their answers and with the
+questions that a core which was killed asks every payee.
 """
 
 from __future__ import annotations
@@ -14,13 +15,11 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
 from http.client import HTTPConnection
 from pathlib import Path
-from random import Random
 from typing import TypeVar
 
 from offgrid.client import Client, OffgridError, payloads
@@ -59,13 +58,13 @@ OPEN_STATES = [
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`interval_s` is the settlement interval: of a short one hosts post by themselves while jobs are done."""
+    """`interval_s` is the settlement interval."""
 
     seed: int
     kills: int
     receipts: int = 10_000
     hosts: int = 64
-    interval_s: int = 3_600
+    interval_s: int = 120
 
     @property
     def host_names(self) -> list[str]:
@@ -118,17 +117,22 @@ class Work(Writer):
 
 
 class Vouchers:
-    """How many calls with vouchers the core has made, over its deaths: what it made after the last look and before it
-    died is not counted."""
+    """How many calls with vouchers the core has made, and their bytes, over its deaths: what it made between the last
+    look and its death is not counted."""
 
     def __init__(self, core: LocalNode) -> None:
         self._core = core
         self._stop = threading.Event()
-        self._before = self._now = 0.0
+        self._before = self._now = (0.0, 0.0)
 
     @property
     def calls(self) -> int:
-        return int(self._before + self._now)
+        return int(self._before[0] + self._now[0])
+
+    @property
+    def bytes(self) -> int:
+        """With the answers."""
+        return int(self._before[1] + self._now[1]) + self.calls * ANSWER_BYTES
 
     def run(self) -> None:
         while not self._stop.wait(POLL_S):
@@ -139,13 +143,14 @@ class Vouchers:
             connection = HTTPConnection((self._core.folder / "data" / "metrics.address").read_text(), timeout=5)
             try:
                 connection.request("GET", "/metrics")
-                page = connection.getresponse().read().decode()
+                page = connection.getresponse().read().decode().splitlines()
             finally:
                 connection.close()
-            calls = sum(float(line.rpartition(" ")[2]) for line in page.splitlines() if _is_of_vouchers(line))
-            if calls < self._now:
-                self._before += self._now
-            self._now = calls
+            calls = sum(_value(line) for line in page if _is_of_vouchers(line))
+            sent = sum(_value(line) for line in page if line.startswith("offgrid_voucher_bytes_total"))
+            if calls < self._now[0]:
+                self._before = self._before[0] + self._now[0], self._before[1] + self._now[1]
+            self._now = calls, sent
 
     def stop(self) -> None:
         self._stop.set()
@@ -153,6 +158,10 @@ class Vouchers:
 
 def _is_of_vouchers(line: str) -> bool:
     return line.startswith("offgrid_calls_total{") and METHOD.rpartition("/")[2] in line
+
+
+def _value(line: str) -> float:
+    return float(line.rpartition(" ")[2])
 
 
 def soak_settling(plan: Plan, folder: Path | None, say: Say) -> Toll:
@@ -202,12 +211,12 @@ def _soak(plan: Plan, home: Path, say: Say) -> Toll:
         threads[0].join()
         toll.violations += _all_ended(core, len(work.acked), Patience())
         say(f"   {len(work.acked)} jobs have ended after {time.monotonic() - began:.0f} s, {killer.done} kills")
-        toll.violations += _settle(mesh, plan, killer, chance(f"{plan.seed}/settle"))
         threads[1].join()
+        patience = Patience(max(STILL_S, 2.0 * plan.interval_s))
+        money, unsettled = settle_money(mesh, CORE, [], patience, all_paid=True)
         counted.stop()
         threads[2].join()
         counted.look()
-        money, unsettled = settle_money(mesh, CORE, [], Patience(), all_paid=True)
         toll.violations += killer.violations + work.violations + unsettled
         block_bytes = _block_bytes(mesh[WITNESSES[0]], first)
         codes = mesh.stop()
@@ -217,14 +226,15 @@ def _soak(plan: Plan, home: Path, say: Say) -> Toll:
     stores = audit_stores(mesh, work.acked)
     toll.violations += stores.broken + audit_money(money, [], stores.accepted) + audit_paid(money, plan)
     toll.violations += _verified([mesh[name] for name in (CORE, WITNESSES[0], hosts[0])])
-    ended, voucher_bytes = _given(core)
+    ended = _ended(core)
     toll.figures = {
         "kills": killer.done,
         "jobs paid once": sum(bool(booking.tx_id) for booking in money.bookings.bookings),
-        "holds ended": ended,
-        "block bytes per host": block_bytes // plan.hosts,
+        "settlements": ended,
         "voucher calls": counted.calls,
-        "voucher bytes per host": round(counted.calls * (voucher_bytes + ANSWER_BYTES) / plan.hosts),
+        "block bytes of one": block_bytes // max(1, ended),
+        "voucher bytes of one": counted.bytes // max(1, ended),
+        "bytes of one": (block_bytes + counted.bytes) // max(1, ended),
         "seconds": round(time.monotonic() - began),
         "violations": len(toll.violations),
     }
@@ -243,57 +253,6 @@ def _all_ended(core: LocalNode, count: int, patience: Patience) -> list[str]:
                 left = [job.job_id for job in client.jobs.list(states=OPEN_STATES)]
             time.sleep(POLL_S)
     return [f"job {job_id} has not ended, and for {STILL_S:.0f} s none has" for job_id in left[:20]]
-
-
-def _settle(mesh: LocalMesh, plan: Plan, killer: Killer, rng: Random) -> list[str]:
-    """Every host posts what it was promised, once it has been told all; spread over the kills that are left."""
-    with mesh[CORE].client(10) as client:
-        earned = _until(lambda: _earned(client))
-    if earned is None:
-        return [f"{CORE} still owes what no hold covers after {STILL_S:.0f} s"]
-    order, begin, broken = plan.host_names, killer.done, list[str]()
-    rng.shuffle(order)
-    for place, name in enumerate(order):
-        while killer.done < min(plan.kills, begin + (plan.kills - begin) * place // len(order)):
-            if killer.violations:
-                return broken
-            time.sleep(POLL_S)
-        if _until(partial(_posted, mesh[name], earned[mesh[name].node_id])) is None:
-            broken.append(f"{name} has not posted what it was promised after {STILL_S:.0f} s")
-    return broken
-
-
-def _until(question: Callable[[], T | None]) -> T | None:
-    """The first answer that is not None, of a node that may be dead just now; None when there is none in STILL_S."""
-    deadline = time.monotonic() + STILL_S
-    while time.monotonic() < deadline:
-        with suppress(OffgridError):
-            if (answer := question()) is not None:
-                return answer
-        time.sleep(POLL_S)
-    return None
-
-
-def _earned(core: Client) -> Counter[str] | None:
-    """By payee, what all jobs come to; None while anything is owed."""
-    found, earned = core.ledger.bookings(), Counter[str]()
-    for booking in found.bookings:
-        earned[booking.payee] += booking.amount_micro
-    return None if found.owed_micro else earned
-
-
-def _posted(host: LocalNode, earned_micro: int) -> bool | None:
-    """Whether it has signed for all of that; None while it has not been told of it."""
-    with host.client(10) as client:
-        got_micro = client.ledger.balance().final_micro - START_MICRO
-        if got_micro + client.ledger.status().promised_in_micro < earned_micro:
-            return None
-        try:
-            client.ledger.settle()
-        except OffgridError as error:
-            if error.reason != "NothingToSettle":
-                raise
-        return True
 
 
 def _block_bytes(witness: LocalNode, first: int) -> int:
@@ -324,18 +283,10 @@ def _verified(nodes: Sequence[LocalNode]) -> Iterator[str]:
             yield f"{node.name}: {finding.where}: {finding.what}"
 
 
-def _given(core: LocalNode) -> tuple[int, int]:
-    """How many holds have ended, and the bytes of a call with one voucher, as they stand at the core."""
+def _ended(core: LocalNode) -> int:
+    """How many of its holds have, as its rows say."""
     store = open_store(Folder(core.folder).config({}), create=False)
     try:
-        rows = [ledger_pb2.GivenHold.FromString(value) for _, value in store.scan(GIVEN)]
+        return sum(bool(ledger_pb2.GivenHold.FromString(value).ended) for _, value in store.scan(GIVEN))
     finally:
         store.close()
-    sizes = [ledger_pb2.DeliverVouchersRequest(vouchers=[_voucher(row)]).ByteSize() for row in rows if row.amount_micro]
-    return sum(bool(row.ended) for row in rows), sum(sizes) // max(1, len(sizes))
-
-
-def _voucher(row: ledger_pb2.GivenHold) -> ledger_pb2.HoldVoucher:
-    return ledger_pb2.HoldVoucher(
-        terms=row.terms, amount_micro=row.amount_micro, count=row.count, root=row.root, signature=bytes(64)
-    )
