@@ -8,39 +8,19 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, TypeVar
+from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
 from offgrid_node import __version__
+from offgrid_node.options import FOLDER, NAME, ROLE, SETTINGS, parse_settings
 
 if TYPE_CHECKING:
     from offgrid_node.keys import NodeKey
 
 EXIT_CONFIG, EXIT_REFUSED, EXIT_UNAVAILABLE, EXIT_INTERRUPTED = 2, 4, 5, 130
-ROLES = click.Choice(["core", "broker", "host"])
-T = TypeVar("T")
-
-FOLDER = click.option(
-    "--dir",
-    "folder",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("."),
-    show_default="this folder",
-    help="The node's folder.",
-)
-SETTINGS = click.option(
-    "--set",
-    "settings",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Any key of the config, e.g. mesh.listen=0.0.0.0:7500.",
-)
-NAME = click.option("--name", help="What people call this node; the machine's name unless given.")
-ROLE = click.option("--role", "roles", multiple=True, type=ROLES, help="May be repeated; all three unless given.")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -347,22 +327,6 @@ def _run_anew(folder: Path) -> None:
         with suppress(OSError):
             os.execve(sys.executable, [sys.executable, *command], environment)  # noqa: S606 - ourselves
     _run(folder)
-
-
-def parse_settings(settings: tuple[str, ...]) -> Mapping[str, object]:
-    """KEY=VALUE pairs; a value that reads as TOML is taken so, anything else is text."""
-    import tomllib
-
-    parsed: dict[str, object] = {}
-    for setting in settings:
-        key, separator, text = setting.partition("=")
-        if not separator or not key:
-            raise click.UsageError(f"--set {setting}: KEY=VALUE is expected, e.g. mesh.listen=0.0.0.0:7500")
-        try:
-            parsed[key.strip()] = tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
-            parsed[key.strip()] = text
-    return parsed
 
 
 def main() -> None:

@@ -34,9 +34,10 @@ from offgrid_node.keys.letters import Letters
 from offgrid_node.keys.wraps import KeyWraps
 from offgrid_node.listeners import Listeners
 from offgrid_node.machine_facts import unheld_notices
-from offgrid_node.node import Node, Parts
+from offgrid_node.node import Node
 from offgrid_node.node_executors import make_executors, open_at_work
 from offgrid_node.node_settings import jobs_settings, mesh_settings, object_parts
+from offgrid_node.parts import Parts
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.errors import FailedPrecondition, Fault
 from offgrid_node.protocol.jobs.commands import StopHost

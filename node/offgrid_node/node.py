@@ -6,17 +6,15 @@ assembled here is the same in both.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from random import Random
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from google.protobuf.message import Message
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.executors.executor import Progress
-from offgrid_node.protocol.clock import Clock
+from offgrid_node.parts import Parts
 from offgrid_node.protocol.effects import (
     Audit,
     Call,
@@ -33,31 +31,26 @@ from offgrid_node.protocol.effects import (
     Reseal,
     Rewrap,
     Ship,
-    Signer,
     Stop,
     Verifier,
 )
-from offgrid_node.protocol.errors import Fault
 from offgrid_node.protocol.jobs.large import INLINE_BYTES_MAX
 from offgrid_node.protocol.jobs.machine import JobsMachine
 from offgrid_node.protocol.jobs.orders import ClaimKey
-from offgrid_node.protocol.jobs.settings import TIMEOUT_MS, JobsSettings
+from offgrid_node.protocol.jobs.settings import JobsSettings
 from offgrid_node.protocol.ledger.machine import LedgerMachine
-from offgrid_node.protocol.ledger.settings import EPOCH_MS, KEEP_MS, SETTLEMENT_INTERVAL_MS, LedgerSettings
+from offgrid_node.protocol.ledger.settings import LedgerSettings
 from offgrid_node.protocol.mesh.directory import Directory
-from offgrid_node.protocol.mesh.held import CheckCertificate
-from offgrid_node.protocol.mesh.machine import MeshMachine, MeshSettings
+from offgrid_node.protocol.mesh.machine import MeshMachine
 from offgrid_node.protocol.objects.machine import ObjectsMachine
-from offgrid_node.protocol.objects.preference import Policy
-from offgrid_node.protocol.objects.settings import AUDIT_DAYS, COPIES, REPAIR_AFTER_MS, REQUIRED_MILLI, ObjectsSettings
+from offgrid_node.protocol.objects.settings import ObjectsSettings
 from offgrid_node.protocol.quorum.machine import QuorumMachine
 from offgrid_node.protocol.quorum.settings import QuorumSettings
-from offgrid_node.protocol.state.machine import INTERVAL_MS, StateMachine, StateSettings
+from offgrid_node.protocol.state.machine import StateMachine, StateSettings
 from offgrid_node.protocol.state.tables import Newer
-from offgrid_node.runtime import Monitor, Runtime
+from offgrid_node.runtime import Runtime
 from offgrid_node.services.caller import Caller, Kind
-from offgrid_node.services.client import Client, Road
-from offgrid_node.services.flow import Later
+from offgrid_node.services.client import Client
 from offgrid_node.services.jobs.adoption import Adoption
 from offgrid_node.services.jobs.cron import CronTimes
 from offgrid_node.services.jobs.envelopes import Envelopes
@@ -68,14 +61,13 @@ from offgrid_node.services.jobs.host_service import HostHandlers
 from offgrid_node.services.jobs.inputs import InputFetching, InputPlacing
 from offgrid_node.services.jobs.market import MarketHandlers, check_answer
 from offgrid_node.services.jobs.progress import ProgressHub
-from offgrid_node.services.jobs.results import Letters, Results
+from offgrid_node.services.jobs.results import Results
 from offgrid_node.services.jobs.speech import Speech
 from offgrid_node.services.jobs.work import Work
-from offgrid_node.services.join import JoinHandlers, Seal
+from offgrid_node.services.join import JoinHandlers
 from offgrid_node.services.ledger.handlers import LedgerHandlers
-from offgrid_node.services.mesh import MeshHandlers, NodeFacts
+from offgrid_node.services.mesh import MeshHandlers
 from offgrid_node.services.objects.room import ObjectRoom
-from offgrid_node.services.objects.sides import ObjectParts
 from offgrid_node.services.objects.status import object_notices
 from offgrid_node.services.quorum import QuorumHandlers
 from offgrid_node.services.quorum import check_answer as check_quorum_answer
@@ -83,59 +75,9 @@ from offgrid_node.services.router import Router
 from offgrid_node.services.shelf import Shelf
 from offgrid_node.services.state import StateHandlers
 from offgrid_node.storage.noting import NotingStore, end_noting
-from offgrid_node.storage.store import Store
 
 if TYPE_CHECKING:
-    from offgrid_node.meters import Meters
-
-
-def log_nothing(fault: Fault, cause: BaseException | None) -> None:
-    """A Monitor for those who watch otherwise."""
-
-
-def never(delay_ms: int, callback: Callable[[], None]) -> None:
-    """A Later for nodes without a clock that ticks by itself."""
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """What a node is made of. `jobs.salt` is filled in from the store's genesis. `copies` of an object are wanted, acks
-    of `required_milli` make it durable."""
-
-    store: Store
-    clock: Clock
-    rng: Random
-    signer: Signer
-    verify: Verifier
-    check_certificate: CheckCertificate
-    seal: Seal
-    open_sealed: Seal
-    letters: Letters
-    roads: Sequence[Road]
-    execute: Callable[[Execute], None]
-    stop: Callable[[Stop], None]
-    on_input: Callable[[], None]
-    facts: Callable[[], NodeFacts]
-    mesh: MeshSettings
-    jobs: JobsSettings
-    objects: ObjectParts
-    data_dir: Path
-    job_timeout_ms: int = TIMEOUT_MS
-    copies: int = COPIES
-    required_milli: int = REQUIRED_MILLI
-    repair_after_ms: int = REPAIR_AFTER_MS
-    audit_days: int = AUDIT_DAYS
-    journal_interval_ms: int = INTERVAL_MS
-    placement: Policy = Policy.BALANCED
-    only_chosen_hosts: bool = False
-    economy: bool = True  # False: the ledger's machine is silent
-    settlement_interval_ms: int = SETTLEMENT_INTERVAL_MS
-    epoch_ms: int = EPOCH_MS
-    keep_ms: int = KEEP_MS
-    at_death: Callable[[], Collection[bytes]] = frozenset  # payloads under which the process before this one died
-    monitor: Monitor = log_nothing
-    meters: Meters | None = None  # None: nothing is counted
-    later: Later = never  # a twin whose work says nothing needs no timer
+    pass
 
 
 class Node:

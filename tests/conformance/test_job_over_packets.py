@@ -15,7 +15,8 @@ import pytest
 from google.protobuf.message import Message
 
 from offgrid.v1 import jobs_pb2
-from offgrid_node.node import Node, Parts
+from offgrid_node.node import Node
+from offgrid_node.parts import Parts
 from offgrid_node.protocol.effects import Execute, Executed
 from offgrid_node.protocol.errors import Fault
 from offgrid_node.protocol.events import BROKER, CORE, HOST

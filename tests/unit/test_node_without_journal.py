@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from offgrid_node.node import Node, Parts
+from offgrid_node.node import Node
+from offgrid_node.parts import Parts
 from offgrid_node.protocol.events import CORE
 from offgrid_node.protocol.jobs.settings import JobsSettings
 from offgrid_node.protocol.mesh.machine import MeshSettings

@@ -12,7 +12,8 @@ from google.protobuf.message import Message
 
 from offgrid.v1 import mesh_pb2
 from offgrid_node.executors.executor import Outcome
-from offgrid_node.node import Node, Parts
+from offgrid_node.node import Node
+from offgrid_node.parts import Parts
 from offgrid_node.protocol.effects import Signer
 from offgrid_node.protocol.errors import Fault, Internal, Unavailable
 from offgrid_node.protocol.events import HOST

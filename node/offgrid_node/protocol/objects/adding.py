@@ -18,7 +18,8 @@ from offgrid_node.protocol.objects.commands import AddObject
 from offgrid_node.protocol.objects.deletion import Deletion, was_deleted
 from offgrid_node.protocol.objects.delivery import Delivery
 from offgrid_node.protocol.objects.outbox import Outbox, put_number
-from offgrid_node.protocol.objects.resealing import Resealing, sealed_us
+from offgrid_node.protocol.objects.reseal_rows import sealed_us
+from offgrid_node.protocol.objects.resealing import Resealing
 from offgrid_node.protocol.objects.rewrapping import Rewrapping
 from offgrid_node.protocol.objects.segments import is_segment
 from offgrid_node.protocol.objects.tables import META, OBJECT_REQUESTS, OBJECTS, number_of

@@ -19,7 +19,8 @@ from offgrid_node.protocol.objects.adding import Adding
 from offgrid_node.protocol.objects.commands import AddObject, Enqueue, NotRegained, TakeBack
 from offgrid_node.protocol.objects.deletion import Deletion
 from offgrid_node.protocol.objects.outbox import ACCEPTED, DURABLE, Outbox, put_number
-from offgrid_node.protocol.objects.resealing import FORMERLY_MAX, Resealing
+from offgrid_node.protocol.objects.reseal_rows import FORMERLY_MAX
+from offgrid_node.protocol.objects.resealing import Resealing
 from offgrid_node.protocol.objects.sharing import READERS_MAX, readers_of
 from offgrid_node.protocol.objects.tables import (
     BACK,

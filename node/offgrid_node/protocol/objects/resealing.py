@@ -22,8 +22,8 @@ from offgrid_node.protocol.effects import Reseal, Rows
 from offgrid_node.protocol.errors import FailedPrecondition, NotFound
 from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.objects.commands import Reencrypt, Resealed
-from offgrid_node.protocol.objects.outbox import ACCEPTED, DAMAGED, DURABLE, LOCAL, Outbox, put_number
-from offgrid_node.protocol.objects.segments import is_segment
+from offgrid_node.protocol.objects.outbox import ACCEPTED, DAMAGED, DURABLE, LOCAL, Outbox
+from offgrid_node.protocol.objects.reseal_rows import is_due, note, take_over, unnote
 from offgrid_node.protocol.objects.sharing import readers_of
 from offgrid_node.protocol.objects.tables import META, OBJECT_NAMES, OBJECTS, RESEALED, RESEALING, name_key
 from offgrid_node.protocol.sound import sound
@@ -31,9 +31,6 @@ from offgrid_node.protocol.sound import sound
 PAGE_OBJECTS = 128  # looked at in one step
 PENDING_MIN, PENDING_MAX = 4, 64  # sealed anew and not in their places yet: all the way to hosts, and the journal's
 PENDING_BYTES_MAX = 64 << 20  # of them, where they are more than the fewest: this node's disk has each of them twice
-WAITING_TOLD = 16
-WHY_CHARS_MAX = 256
-FORMERLY_MAX = 8  # ids of before that an object's readers are told; its owner's marks have all of them
 RETRY_MS, RETRY_MAX_MS = 1_000, 60_000  # after a fault, before the next object
 PASS_MS, PASS_MAX_MS = 60_000, 3_600_000  # before what could not be is looked at again
 ACKS_MS = 3_600_000  # for which one waits, before it makes room for others
@@ -47,17 +44,6 @@ Tell = Callable[[str, str, Now], None]
 """A reader has to hear of an object."""
 Wrapped = Callable[[str, bytes, Now], None]
 """A wrap was made for a node."""
-
-
-def sealed_us(row: objects_pb2.ObjectRow) -> int:
-    """When it was, by the clock of then."""
-    return row.resealed_us or row.object.created_us
-
-
-def is_due(row: objects_pb2.ObjectRow, before_us: int) -> bool:
-    """Whether it was sealed before then, and is no half of one that is being sealed anew. Segments of the journal have
-    keys of their own, and go by themselves."""
-    return sealed_us(row) < before_us and not row.replaces and not is_segment(row.object.manifest)
 
 
 @dataclass(slots=True)
@@ -278,7 +264,7 @@ class Resealing:
         old, new = self._outbox.find_sound(object_id), self._outbox.find_sound(pending.new_id)
         if old is None and self._outbox.is_damaged(object_id):
             pending.due_ms = now.mono_ms + PASS_MAX_MS
-            self._note(row, object_id, "sealed anew, it waits for the row of what it replaces, which is damaged")
+            note(row, object_id, "sealed anew, it waits for the row of what it replaces, which is damaged")
             self._put(row)
         elif old is None:
             self._drop(object_id, now)
@@ -317,7 +303,7 @@ class Resealing:
     ) -> None:
         if pending.late_ms <= now.mono_ms:
             pending.late_ms = now.mono_ms + LOOK_MS
-            self._note(row, object_id, f"sealed anew, it waits {for_what}")
+            note(row, object_id, f"sealed anew, it waits {for_what}")
             self._put(row)
 
     def _on_wrapped(self, event: Resealed, now: Now) -> None:
@@ -331,7 +317,7 @@ class Resealing:
             return  # that is looked at when the step closes
         if event.fault is not None:
             pending.due_ms += PASS_MS
-            self._note(self._row, event.object_id, event.fault.message)
+            note(self._row, event.object_id, event.fault.message)
             self._put(self._row)
         elif event.readers.issuperset(readers_of(old.object)):
             self._switch(self._row, old, new, dict(event.wraps), now)
@@ -346,18 +332,7 @@ class Resealing:
     ) -> None:
         made, old_id = new.object, old.object.object_id
         self._replace(old_id, made.object_id, now)
-        new.request_id, new.checksum, new.replaces = old.request_id, old.checksum, ""
-        new.name_number, made.name = put_number(old), old.object.name
-        made.created_us, made.regained_us = old.object.created_us, old.object.regained_us
-        made.formerly[:] = [*old.object.formerly, old_id][-FORMERLY_MAX:]
-        own = [wrap for wrap in made.manifest.wraps if wrap.node_id == self._self_id]
-        readers = [
-            objects_pb2.KeyWrap(node_id=reader, sealed_key=wraps[reader])
-            for reader in readers_of(old.object)
-            if reader in wraps
-        ]
-        manifest = objects_pb2.Manifest(signed=made.manifest.signed, wraps=[*own, *readers], note=made.manifest.note)
-        made.manifest.CopyFrom(manifest)
+        readers = take_over(old, new, wraps, self._self_id)
         self._draft.put(OBJECTS, made.object_id.encode(), new)
         if made.name:
             self._draft.put_bytes(OBJECT_NAMES, name_key(made.name, new.name_number), made.object_id.encode())
@@ -365,7 +340,7 @@ class Resealing:
             self._wrapped(wrap.node_id, wrap.sealed_key, now)
             self._tell(wrap.node_id, made.object_id, now)
         self._forget(old_id)
-        self._unnote(row, old_id)
+        unnote(row, old_id)
         self._count(row, new, now)
         self._record("sealed anew", made, old_id)
 
@@ -401,17 +376,7 @@ class Resealing:
         row.waiting += row.told.before_us != NOTHING_IS_DUE
         if row.passed:
             self._rest(now)
-        self._note(row, object_id, why)
-
-    def _note(self, row: objects_pb2.ResealRow, object_id: str, why: str) -> None:
-        self._unnote(row, object_id)
-        row.told.waiting.add(object_id=object_id, why=why[:WHY_CHARS_MAX])
-        del row.told.waiting[:-WAITING_TOLD]
-
-    def _unnote(self, row: objects_pb2.ResealRow, object_id: str) -> None:
-        kept = [each for each in row.told.waiting if each.object_id != object_id]
-        row.told.ClearField("waiting")
-        row.told.waiting.extend(kept)
+        note(row, object_id, why)
 
     def _end(self, outcome: str) -> objects_pb2.Reencryption:
         row = self._row

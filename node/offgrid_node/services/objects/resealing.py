@@ -18,7 +18,8 @@ from offgrid_node.protocol.mesh.wrapping import BEGUN_KEY, WrappingKey
 from offgrid_node.protocol.objects.commands import Reencrypt, Resealed, StopReencryption
 from offgrid_node.protocol.objects.deletion import was_deleted
 from offgrid_node.protocol.objects.manifest import Code, Manifest
-from offgrid_node.protocol.objects.resealing import IN_USE, is_due
+from offgrid_node.protocol.objects.reseal_rows import is_due
+from offgrid_node.protocol.objects.resealing import IN_USE
 from offgrid_node.protocol.objects.sharing import readers_of
 from offgrid_node.protocol.objects.tables import META, OBJECTS, OUTBOX, RESEALING, outbox_key
 from offgrid_node.protocol.rng import Rng

@@ -23,7 +23,7 @@ from offgrid_node.protocol.objects.dropping import READ_MARK
 from offgrid_node.protocol.objects.manifest import OBJECT_ID, Manifest, verify_manifest
 from offgrid_node.protocol.objects.notices import PAGE_NOTICES
 from offgrid_node.protocol.objects.outbox import described
-from offgrid_node.protocol.objects.resealing import FORMERLY_MAX
+from offgrid_node.protocol.objects.reseal_rows import FORMERLY_MAX
 from offgrid_node.protocol.objects.sharing import SHARED_BYTES_MAX, WRAP_ITEM_BYTES, wraps_in
 from offgrid_node.protocol.objects.tables import (
     DROPPED,

@@ -16,7 +16,7 @@ from typing import Protocol
 from offgrid.v1 import objects_pb2
 from offgrid_node.protocol.errors import PermissionDenied
 from offgrid_node.protocol.objects.deletion import place_of
-from offgrid_node.protocol.objects.resealing import FORMERLY_MAX, is_due
+from offgrid_node.protocol.objects.reseal_rows import FORMERLY_MAX, is_due
 from offgrid_node.protocol.objects.sharing import readers_of
 from offgrid_node.protocol.objects.tables import DELETED, OBJECTS, REGAINED, back_key
 from offgrid_tools.sim.monitor.evidence import Evidence, Violation
