@@ -1,7 +1,7 @@
 """Handlers of LedgerService: opening, transfers and questions for people, blocks for peers.
 
-Questions are answered from committed rows (`reads.py`); what peers send is checked in `blocks.py` and what an
-admin opens the ledger with in `opening.py` before the machine sees either.
+Questions are answered from committed rows (`reads.py`). Before the machine sees it, what peers send is checked in
+`blocks.py`, what people write of a payment in `payments.py`, and what an admin opens the ledger with in `opening.py`.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from google.protobuf.message import Message
 
 from offgrid.v1 import ledger_pb2
 from offgrid_node.protocol.effects import Record, Signer, Verifier
-from offgrid_node.protocol.errors import AlreadyExists, FailedPrecondition, InvalidRequest, PeerFault, Unavailable
+from offgrid_node.protocol.errors import AlreadyExists, FailedPrecondition, InvalidRequest, Unavailable
 from offgrid_node.protocol.ids import base32, node_id_bytes
 from offgrid_node.protocol.ledger import commands
 from offgrid_node.protocol.ledger.items import TxItem, claims
 from offgrid_node.protocol.ledger.lanes import LANES_MAX
 from offgrid_node.protocol.ledger.machine import LedgerMachine
 from offgrid_node.protocol.ledger.meeting import question_of
-from offgrid_node.protocol.ledger.records import AMOUNT_MAX, BY_HAND, GENESIS_KIND, TX_KIND, Tx, encode_meta
+from offgrid_node.protocol.ledger.records import AMOUNT_MAX, BY_HAND, GENESIS_KIND, TX_KIND, Tx
 from offgrid_node.protocol.ledger.refusals import wrong_amount
 from offgrid_node.protocol.ledger.sources import lane_source
 from offgrid_node.protocol.ledger.words import words_of
@@ -35,6 +35,7 @@ from offgrid_node.services.flow import Flow, asked, ticket_of
 from offgrid_node.services.ledger.blocks import BlockChecks, check_digest
 from offgrid_node.services.ledger.epochs import EpochReads
 from offgrid_node.services.ledger.opening import check_admin, genesis_of
+from offgrid_node.services.ledger.payments import decoded, own_account, payment
 from offgrid_node.services.ledger.reads import LedgerReads
 from offgrid_node.services.ledger.receipts import Calls, Receipts
 from offgrid_node.services.ledger.vouchers import checked_asked, checked_vouchers
@@ -170,15 +171,15 @@ class LedgerHandlers:
 
     def create_transfer(self, caller: Caller, request: ledger_pb2.CreateTransferRequest) -> Ticket:
         self._check_open()
-        src = node_id_bytes(self._own_account("src", request.src)) if request.src else b""
-        outputs, meta = self._payment(request, src or node_id_bytes(self._signer.node_id))
+        src = node_id_bytes(own_account(self._reads.names, "src", request.src)) if request.src else b""
+        outputs, meta = payment(self._reads.names, request, src or node_id_bytes(self._signer.node_id))
         request_id = check_request_id(request.request_id)
         command = commands.CreateTransfer(outputs, request.fee_micro, meta, request_id, src)
         return self._ask(caller, command, request).map(self._with_names)
 
     def unlock_slot(self, caller: Caller, request: ledger_pb2.UnlockSlotRequest) -> Ticket:
         self._check_open()
-        account = node_id_bytes(self._own_account("account", request.account))
+        account = node_id_bytes(own_account(self._reads.names, "account", request.account))
         return self._ask(caller, commands.UnlockSlot(account), request).map(self._with_names)
 
     # ---- by hand
@@ -190,7 +191,7 @@ class LedgerHandlers:
         account = names.account("src", request.src, removed=True)
         if directory.member(owner) is None:
             raise InvalidRequest.field("src", f"{request.src[:64]!r}: whose it is is not known here; name its owner")
-        outputs, meta = self._payment(request, node_id_bytes(account))
+        outputs, meta = payment(names, request, node_id_bytes(account))
         if request.fee_micro and request.fee_micro < fee:
             allowed = f"{request.fee_micro}; this ledger takes no less than {fee}"
             raise wrong_amount("fee_micro", allowed, "FeeTooLow", fee_micro=request.fee_micro, least_micro=fee)
@@ -207,14 +208,14 @@ class LedgerHandlers:
 
     def sign_transaction(self, caller: Caller, request: ledger_pb2.SignTransactionRequest) -> Ticket:
         self._check_open()
-        command = commands.SignTransaction(_decoded("body", request.body))
+        command = commands.SignTransaction(decoded("body", request.body))
         return self._ask(caller, command, request).map(self._with_names)
 
     def send_transaction(self, caller: Caller, request: ledger_pb2.SendTransactionRequest) -> Ticket:
         """Checked as a stranger's, whoever sends it."""
         self._check_open()
         body, signature = request.signed.body, request.signed.signature
-        tx, salt = _decoded("signed.body", body), self._directory().salt
+        tx, salt = decoded("signed.body", body), self._directory().salt
         item = TxItem(tx, body, signature, digest_of(TX_KIND, salt, body))
         try:
             good = all(self._checks.holds(claim) for claim in claims(item, salt))
@@ -369,31 +370,6 @@ class LedgerHandlers:
         """The account that is meant, of a removed member too; "" is this node's."""
         return self._reads.names.account(field, text, removed=True)
 
-    def _own_account(self, field: str, text: str) -> str:
-        account = self._account(field, text)
-        if account not in (own := self._reads.names.own()):
-            raise InvalidRequest.field(
-                field,
-                f"{text!r} is no account of this node's, which holds only its own key and has {len(own) - 1} lanes; "
-                "pay from there",
-            )
-        return account
-
-    def _payment(
-        self, request: ledger_pb2.CreateTransferRequest | ledger_pb2.CreateTransactionRequest, src: bytes
-    ) -> tuple[tuple[tuple[bytes, int], ...], bytes]:
-        """Outputs and meta."""
-        if not request.dst:
-            raise InvalidRequest.field("dst", "say whom to pay: a member's name or id, or NODE/LANE")
-        dst = node_id_bytes(self._reads.names.account("dst", request.dst))
-        if dst == src:
-            raise InvalidRequest.field("dst", f"{request.dst!r} is the account that pays; another one is allowed")
-        _check_amounts(request.amount_micro, request.fee_micro)
-        try:
-            return ((dst, request.amount_micro),), encode_meta(request.meta)
-        except ValueError as error:
-            raise InvalidRequest.field("meta", str(error)) from error
-
     def _with_names(self, response: Message) -> Message:
         assert isinstance(response, _WITH_TRANSACTION)
         self._reads.named(response.transaction)
@@ -409,21 +385,6 @@ class LedgerHandlers:
             raise FailedPrecondition(
                 "the mesh's ledger is not open here; an admin opens it: offgrid ledger open", reason="LedgerNotOpen"
             )
-
-
-def _decoded(field: str, body: bytes) -> Tx:
-    try:
-        return Tx.decode(body)
-    except PeerFault as fault:
-        raise InvalidRequest.field(field, fault.message) from fault
-
-
-def _check_amounts(amount_micro: int, fee_micro: int) -> None:
-    if not 0 < amount_micro <= AMOUNT_MAX:
-        raise InvalidRequest.field("amount_micro", f"{amount_micro}; 1 to {AMOUNT_MAX} are allowed")
-    if amount_micro + fee_micro > AMOUNT_MAX:
-        allowed, total = f"{fee_micro}; with the amount at most {AMOUNT_MAX} are allowed", amount_micro + fee_micro
-        raise wrong_amount("fee_micro", allowed, "AmountTooLarge", total_micro=total, most_micro=AMOUNT_MAX)
 
 
 def _utc(us: int) -> str:
