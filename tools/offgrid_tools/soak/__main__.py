@@ -32,12 +32,13 @@ from offgrid_tools.soak.cuts import soak_cuts
 from offgrid_tools.soak.epochs import Plan as EpochsPlan
 from offgrid_tools.soak.epochs import soak_epochs
 from offgrid_tools.soak.floods import soak_floods
-from offgrid_tools.soak.kills import Plan, Toll, soak_kills
+from offgrid_tools.soak.kills import Plan, soak_kills
 from offgrid_tools.soak.ledger import soak_ledger, soak_ledger_mutants
 from offgrid_tools.soak.mutants import soak_mutants
 from offgrid_tools.soak.seeds import soak_seeds
 from offgrid_tools.soak.settling import Plan as SettlingPlan
 from offgrid_tools.soak.settling import soak_settling
+from offgrid_tools.soak.toll import Toll
 
 ROUNDS = {
     "kills": 70,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,9 +25,10 @@ from offgrid_tools.cli.json_form import json_of
 from offgrid_tools.soak.audit import audit_stores
 from offgrid_tools.soak.audit_money import audit_money, settle_money
 from offgrid_tools.soak.chance import chance
-from offgrid_tools.soak.kills import Killer, Say, Toll, open_ledger
+from offgrid_tools.soak.kills import Killer, open_ledger
 from offgrid_tools.soak.patience import STILL_S, Patience
 from offgrid_tools.soak.paying import Paying
+from offgrid_tools.soak.toll import Say, Toll, at_home
 
 FIRST = ("w1", "w2", "w3", "w4")  # w1 founds the mesh and is its admin
 ADDED, PAYER, AWAY, NEW = "w5", "payer", "away", "new"
@@ -215,14 +215,8 @@ class Story:
 
 
 def soak_epochs(plan: Plan, folder: Path | None, say: Say) -> Toll:
-    """The mesh's folder is kept if anything was violated, or if it was given."""
-    home = folder or Path(tempfile.mkdtemp(prefix="offgrid-epochs-"))
-    toll = _soak(plan, home, say)
-    if toll.violations or folder is not None:
-        say(f"   the mesh's folder: {home}")
-    else:
-        shutil.rmtree(home, ignore_errors=True)
-    return toll
+    """See `at_home` for what becomes of the mesh's folder."""
+    return at_home("epochs", folder, lambda home: _soak(plan, home, say), say)
 
 
 def _soak(plan: Plan, home: Path, say: Say) -> Toll:

@@ -12,9 +12,7 @@ import shutil
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -22,6 +20,7 @@ from offgrid.client import Client, payloads
 from offgrid.v1 import jobs_pb2
 from offgrid_node.local_mesh import LocalMesh
 from offgrid_tools.soak.flooder import FRAMED, GRPC, Outcome, Siege
+from offgrid_tools.soak.toll import Say, Toll, at_home
 
 NODES = {"core": ["core"], "broker": ["broker"], "host": ["host"], "flooder": ["core", "broker", "host"]}
 SECONDS = 4.0
@@ -30,8 +29,6 @@ CALM_JOBS = 40
 JOB_S_MAX = 20.0
 GROWTH_MIB_MAX = 96.0  # of one flood; a broker's line of 100,000 orders is the most of it
 OUR_WAY = {"TooManyCalls", "RateLimited", "TooManyBytes", "TooManyPeers", "ClassFlood", "TooManyLanes", "InboxFull"}
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +61,13 @@ FLOODS = (
 
 
 def soak_floods(rounds: int, say: Say, folder: Path | None = None) -> list[str]:
-    """All of them, so often; returns what was violated. The folder stays where something was, or where it was given."""
-    place = folder or Path(tempfile.mkdtemp(prefix="offgrid-floods-"))
+    """All of them, so often; returns what was violated. See `at_home` for what becomes of the mesh's folder."""
+    return at_home("floods", folder, lambda home: Toll(violations=_soak(rounds, home, say)), say).violations
+
+
+def _soak(rounds: int, home: Path, say: Say) -> list[str]:
     violations: list[str] = []
-    with LocalMesh(place, "floods", NODES, node__log_level="warning") as mesh:
+    with LocalMesh(home, "floods", NODES, node__log_level="warning") as mesh:
         mesh.start()
         mesh.wait_alive()
         mesh.wait_offers(1)
@@ -77,8 +77,6 @@ def soak_floods(rounds: int, say: Say, folder: Path | None = None) -> list[str]:
                 for flood in FLOODS:
                     for carrier in flood.carriers:
                         violations += _one(mesh, client, flood, carrier, say)
-    if not violations and folder is None:
-        shutil.rmtree(place, ignore_errors=True)
     return violations
 
 

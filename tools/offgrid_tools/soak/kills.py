@@ -7,8 +7,6 @@ conserved; `audit*.py` say what is checked.
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -34,6 +32,7 @@ from offgrid_tools.soak.mortals import Mortal
 from offgrid_tools.soak.outside import Outside
 from offgrid_tools.soak.patience import STILL_S, Patience
 from offgrid_tools.soak.paying import Paid, Paying
+from offgrid_tools.soak.toll import Say, Toll, at_home
 
 NODES = {
     "core": ["core"],
@@ -58,8 +57,6 @@ LIFE_S, DEATH_S = (0.0, 2.5), (0.0, 1.0)
 UNBORN_CHANCE = 0.15  # killed while it starts
 START_S = (0.05, 1.0)
 SPREAD_S = 120.0  # so long a ledger that is opened may take to be known everywhere
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,14 +120,6 @@ def _lose_one(node: LocalNode, rng: Random) -> bool:
     return True
 
 
-@dataclass(slots=True)
-class Toll:
-    """What a run came to: figures by name, and what was violated, one sentence each."""
-
-    figures: dict[str, float] = field(default_factory=dict)
-    violations: list[str] = field(default_factory=list)
-
-
 class Crowd:
     """All clients of a run: jobs and objects at the core, objects at the broker too, payments between three nodes."""
 
@@ -176,14 +165,8 @@ class Crowd:
 
 
 def soak_kills(plan: Plan, folder: Path | None, say: Say) -> Toll:
-    """The mesh's folder is kept if anything was violated, or if it was given."""
-    home = folder or Path(tempfile.mkdtemp(prefix="offgrid-soak-"))
-    toll = _soak(plan, home, say)
-    if toll.violations or folder is not None:
-        say(f"   the mesh's folder: {home}")
-    else:
-        shutil.rmtree(home, ignore_errors=True)
-    return toll
+    """See `at_home` for what becomes of the mesh's folder."""
+    return at_home("kills", folder, lambda home: _soak(plan, home, say), say)
 
 
 def _soak(plan: Plan, home: Path, say: Say) -> Toll:

@@ -10,8 +10,6 @@ questions that a core which was killed asks every payee.
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 import threading
 import time
 from collections import Counter
@@ -34,9 +32,10 @@ from offgrid_tools.soak.audit import audit_stores
 from offgrid_tools.soak.audit_money import Money, audit_money, settle_money
 from offgrid_tools.soak.chance import chance
 from offgrid_tools.soak.clients import Writer
-from offgrid_tools.soak.kills import Killer, Say, Toll, open_ledger
+from offgrid_tools.soak.kills import Killer, open_ledger
 from offgrid_tools.soak.load import Acked
 from offgrid_tools.soak.patience import STILL_S, Patience
+from offgrid_tools.soak.toll import Say, Toll, at_home
 
 T = TypeVar("T")
 
@@ -165,14 +164,8 @@ def _value(line: str) -> float:
 
 
 def soak_settling(plan: Plan, folder: Path | None, say: Say) -> Toll:
-    """The mesh's folder is kept if anything was violated, or if it was given."""
-    home = folder or Path(tempfile.mkdtemp(prefix="offgrid-settling-"))
-    toll = _soak(plan, home, say)
-    if toll.violations or folder is not None:
-        say(f"   the mesh's folder: {home}")
-    else:
-        shutil.rmtree(home, ignore_errors=True)
-    return toll
+    """See `at_home` for what becomes of the mesh's folder."""
+    return at_home("settling", folder, lambda home: _soak(plan, home, say), say)
 
 
 def _soak(plan: Plan, home: Path, say: Say) -> Toll:
