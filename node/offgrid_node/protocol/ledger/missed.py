@@ -34,7 +34,8 @@ from offgrid_node.protocol.ledger.tables import HOLD_BOOKINGS, NUMBER_BYTES, num
 from offgrid_node.protocol.ledger.taken import TakenHolds
 from offgrid_node.protocol.ledger.transactions import Known, Transactions
 from offgrid_node.protocol.ledger.voice import Voice
-from offgrid_node.protocol.merkle import Peaks
+from offgrid_node.protocol.merkle import DIGEST_BYTES, Peaks
+from offgrid_node.protocol.signing import SIGNATURE_BYTES
 
 TRIED_MAX = 4_096  # vouchers of one hold, the highest that this node knows; and as many above those
 
@@ -95,11 +96,11 @@ class Missed:
         """A payee has said what it held when its holds ended; what does not lead to those ends says nothing."""
         lost = {given.row.terms: given for given in self._given.all() if given.is_lost}
         for said in vouchers:
-            if said.terms not in lost:
-                continue
-            known = self._named(lost[said.terms].terms, self._of_taken(lost[said.terms].terms, said))
-            if known is not None:
-                yield known
+            given = lost.pop(said.terms, None)  # of each hold one is looked at
+            if given is not None and _may_be_of(given.terms, said):
+                known = self._named(given.terms, self._of_taken(given.terms, said))
+                if known is not None:
+                    yield known
 
     # ---- by accounts
 
@@ -171,6 +172,12 @@ class Missed:
         yield Post(said.amount_micro, said.count, said.root, said.signature)
         yield GiveBack()
         yield Close(said.amount_micro)
+
+
+def _may_be_of(terms: HoldTerms, said: ledger_pb2.HoldVoucher) -> bool:
+    """Whether a voucher out of that hold could be like this, which nobody has checked."""
+    lengths = len(said.root), len(said.signature)
+    return lengths == (DIGEST_BYTES, SIGNATURE_BYTES) and said.amount_micro <= terms.room_micro
 
 
 def _final(item: TxItem) -> ledger_pb2.TxRow:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from test_bootstrap import ended, epoch_of, mute, settle
@@ -14,7 +15,7 @@ from offgrid_node.protocol.ledger import given as holds
 from offgrid_node.protocol.ledger import missed
 from offgrid_node.protocol.ledger.commands import Settle
 from offgrid_node.protocol.ledger.records import Tx
-from offgrid_node.protocol.ledger.tables import GIVEN, GIVEN_OPEN, SLOTS, TAKEN_OPEN, TXS
+from offgrid_node.protocol.ledger.tables import GIVEN, GIVEN_OPEN, SLOTS, TAKEN, TAKEN_OPEN, TXS
 from offgrid_node.protocol.ledger.taken import TakenHolds
 from offgrid_node.storage.store import Batch
 from offgrid_tools.ledgersim.whole.node import Node
@@ -176,6 +177,30 @@ def test_what_no_end_shows_the_payee_is_asked(monkeypatch: pytest.MonkeyPatch) -
     payee.ask(Settle(b""))
     world.run(20_000)
     assert (posted(payee).count(1_000), posted(payee).count(300)) == (1, 1)
+
+
+WRONG = {
+    "no signature": {"signature": b""},
+    "a short root": {"root": b"x"},
+    "more than there is room for": {"amount_micro": 2**64 - 1},
+    "another count": {"count": 2**32 - 1},
+    "another root": {"root": b"x" * 32},
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG.values(), ids=WRONG)
+def test_what_a_payee_makes_up_says_nothing(monkeypatch: pytest.MonkeyPatch, wrong: dict[str, Any]) -> None:
+    def made_up(payee: TakenHolds, hold: bytes, _: bytes) -> ledger_pb2.TakenHold:
+        row = ledger_pb2.TakenHold.FromString(payee._draft.get(TAKEN, hold) or b"")
+        for field, value in wrong.items():
+            setattr(row.voucher, field, value)
+        return row
+
+    monkeypatch.setattr(TakenHolds, "on_asked", made_up)
+    world, payer, payee = ended_unseen(monkeypatch)
+    work(world, payer, payee, "j-3", 30_000)
+    assert [given.is_lost for given in payer.machine._holding.given.all()] == [True]
+    assert (payer.machine.promised_out_micro, payer.machine.owed_micro) == (1_000, 300)
 
 
 def test_what_nobody_can_tell_of_is_taken_for_paid_when_its_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
