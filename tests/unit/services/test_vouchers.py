@@ -15,7 +15,7 @@ from offgrid_node.protocol.ids import node_id_bytes
 from offgrid_node.protocol.ledger.commands import VOUCHERS_MAX
 from offgrid_node.protocol.ledger.given import BOOKINGS_MAX
 from offgrid_node.protocol.ledger.sources import HoldTerms, Voucher
-from offgrid_node.services.ledger.vouchers import Checked, checked_vouchers
+from offgrid_node.services.ledger.vouchers import Checked, checked_asked, checked_vouchers
 
 FEE, ROOT = 10, bytes(range(32))
 TERMS = HoldTerms(node_id_bytes(BARN.node_id), node_id_bytes(NODE.node_id), 1, 1_000, FEE, 2**50)
@@ -39,7 +39,7 @@ def test_a_good_one_is_handed_on_with_its_terms() -> None:
     assert check(good) == ((TERMS, good),)
 
 
-def test_one_over_nothing_asks_what_is_held() -> None:
+def test_one_over_nothing_may_ask_for_the_end() -> None:
     question = voucher(amount=0, count=0)
     assert check(question) == ((TERMS, question),)
 
@@ -81,3 +81,12 @@ def test_one_that_is_cut_short_is_refused(field: str, fault: type[Fault]) -> Non
 def test_more_than_a_call_may_carry_are_refused() -> None:
     with pytest.raises(InvalidRequest, match=f"at most {VOUCHERS_MAX}"):
         check(*[voucher()] * (VOUCHERS_MAX + 1))
+
+
+def test_a_question_names_accounts_and_not_too_many() -> None:
+    holds = [bytes([number] * 20) for number in range(VOUCHERS_MAX)]
+    assert checked_asked(ledger_pb2.DeliverVouchersRequest(asked=holds)) == tuple(holds)
+    with pytest.raises(InvalidRequest, match=f"asked: 65; at most {VOUCHERS_MAX}"):
+        checked_asked(ledger_pb2.DeliverVouchersRequest(asked=[*holds, holds[0]]))
+    with pytest.raises(InvalidRequest, match=r"asked\[1\]: 19 bytes; an account has 20"):
+        checked_asked(ledger_pb2.DeliverVouchersRequest(asked=[holds[0], bytes(19)]))
