@@ -248,9 +248,9 @@ class Gossip:
         self._backfill.on_block(self._own, now.mono_ms)
         self._spreading.tell(block, now.mono_ms)
 
-    def on_own_ended(self, now: Now) -> None:
-        """A payment out of this node's own account has ended here."""
-        self._spreading.on_ended(now.mono_ms)
+    def on_ended(self, payer: bytes, now: Now, rng: Rng) -> None:
+        """A payment out of that account has."""
+        self._spreading.on_ended(payer, now.mono_ms, rng)
 
     def flush(self, now: Now, rng: Rng) -> None:
         """The end of a step: the calls that follow."""

@@ -71,6 +71,11 @@ class Intake:
         self._voice, self._witness = voice, witness
         self._turning = turning
 
+    def has(self, signed: SignedHeader) -> bool:
+        """Whether that block is held. Of who has not forked none is above its newest: no row is read for that."""
+        author, height = self._chains.author(signed.header.author), signed.header.height
+        return (author.frozen or height <= author.height) and self._chains.place(signed.digest) is not None
+
     def of_use(self, headers: Sequence[SignedHeader]) -> list[bool]:
         """Of the blocks of one call, each in its place: whether it would be looked at once its signatures hold. What
         is not need not be checked."""
@@ -114,8 +119,7 @@ class Intake:
     def _of_use(self, signed: SignedHeader, wanted: bool) -> bool:
         header = signed.header
         author = self._chains.author(header.author)
-        fresh = self._chains.extends(header) and not author.frozen  # of such none is held, and no row is read for that
-        if not fresh and self._chains.place(signed.digest) is not None:
+        if self.has(signed):
             return False
         if header.height <= self._chains.base(header.author):  # a checkpoint has fixed what it says
             return False

@@ -39,6 +39,7 @@ class Peer:
     outbox: deque[tuple[bytes, int]] = field(default_factory=deque)  # blocks to push, with the height of an own one
     outbox_bytes: int = 0
     held_ms: int | None = None  # they wait so long for something to go with (spreading.py)
+    ended_ms: int | None = None  # … if it is not for something that is under way
     answers: deque[int] = field(default_factory=deque)  # positions of blocks that it asked for by name
     serving: dict[bytes, Span] = field(default_factory=dict)  # what it asked for by height and has not got yet
     served: dict[bytes, tuple[int, int]] = field(default_factory=dict)  # author → how far it was served, and when
@@ -78,6 +79,13 @@ class Peer:
         self.outbox_bytes += len(raw)
         return True
 
+    def take_back(self) -> list[int]:
+        """This node's blocks that wait are not to be pushed: their heights."""
+        heights = [own_height for _, own_height in self.outbox if own_height] if self.held_ms is not None else []
+        if heights:
+            self.knows(heights[-1])
+        return heights
+
     def knows(self, height: int) -> None:
         """It has this node's blocks up to there from somebody else."""
         for raw, own_height in list(self.outbox):
@@ -85,7 +93,7 @@ class Peer:
                 self.outbox.remove((raw, own_height))
                 self.outbox_bytes -= len(raw)
         if not self.outbox:
-            self.held_ms = None
+            self.held_ms = self.ended_ms = None
 
     def has(self, author: bytes, height: int) -> None:
         if height > self.shown.get(author, 0) and (author in self.shown or len(self.shown) < HEADS_MAX):
@@ -98,7 +106,8 @@ class Peer:
         self.outbox_bytes = 0
         for words in (self.answers, self.serving, self.served, self.shown, self.lazy, self.announce):
             words.clear()
-        self.announce_ms, self.held_ms, self.has_genesis = None, None, False
+        self.announce_ms, self.has_genesis = None, False
+        self.held_ms = self.ended_ms = None
         return something
 
 

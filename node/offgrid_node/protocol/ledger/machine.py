@@ -216,7 +216,7 @@ class LedgerMachine(Parts):
             )
         match command:
             case commands.PushBlocks(sender, blocks):
-                held = [block.place for block in blocks if self._chains.place(block.digest) is not None]
+                held = [block.place for block in blocks if self._intake.has(block.signed)]
                 taken = self._intake.take(blocks, sender, now)
                 self._gossip.on_push(command, held, taken, now, rng)
                 return ledger_pb2.PushBlocksResponse()
@@ -349,8 +349,7 @@ class LedgerMachine(Parts):
             for known in self._witness.take_ended():
                 self._wallet.on_ended(known)
                 self._holding.on_ended(known)
-                if known.item.tx.src == self._settings.account:
-                    self._gossip.on_own_ended(now)
+                self._gossip.on_ended(known.item.tx.src, now, rng)
             if learnt_all:
                 self._wallet.on_learnt_all()
                 self._holding.on_learnt_all()

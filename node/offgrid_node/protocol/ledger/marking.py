@@ -15,7 +15,7 @@ from typing import NamedTuple
 from offgrid.v1 import ledger_pb2
 from offgrid_node.protocol.ledger.blocks import BLOCK_MARKS_MAX, CheckedBlock
 from offgrid_node.protocol.ledger.chains import Chains
-from offgrid_node.protocol.ledger.items import Item, Marks, Statement, TxItem, decode_item
+from offgrid_node.protocol.ledger.items import Cut, Item, Marks, Report, Statement, TxItem, decode_item
 
 RECENT_MAX = 32_768  # items of blocks with transactions that are held in memory
 
@@ -94,7 +94,8 @@ class Marking:
         return places
 
     def gathered(self, items: Sequence[Item]) -> list[Item]:
-        """The same, said by fewer items: where several transactions of one recent block are spoken of."""
+        """The same, by fewer items where several transactions of one recent block are spoken of, and in an order in
+        which it may be said."""
         groups: dict[tuple[bytes, bool], list[int]] = {}
         for item in items:
             if (where := self._place(item)) is not None:
@@ -105,7 +106,8 @@ class Marking:
         if not many:
             return [*items]
         rest = [item for item in items if (where := self._place(item)) is None or (where[0], where[2]) not in many]
-        return [*rest, *(_marks(block, confirms, places) for (block, confirms), places in many.items())]
+        marks = (_marks(block, confirms, places) for (block, confirms), places in many.items())
+        return sorted([*rest, *marks], key=_turn)
 
     def _place(self, item: Item) -> tuple[bytes, int, bool] | None:
         """The block and place of the transaction that is spoken of, and whether it is confirmed."""
@@ -123,6 +125,13 @@ class Marking:
             for meant in gone:
                 if meant is not None and self._where.get(meant.digest, (b"",))[0] == oldest:
                     del self._where[meant.digest]
+
+
+def _turn(item: Item) -> int:
+    """What is said at ballot 0 is said before what binds this node at higher ones, and each vote before confirms."""
+    if isinstance(item, Marks) or (isinstance(item, Statement) and not item.ballot):
+        return 2 if item.confirms else 1
+    return 3 if isinstance(item, Statement | Report | Cut) else 0
 
 
 def _marks(block: bytes, confirms: bool, places: Iterable[int]) -> Marks:

@@ -41,13 +41,18 @@ class Outgoing:
 
     def release(self, node: str, peer: Peer) -> None:
         """What was put for it goes now."""
-        peer.held_ms = None
+        peer.held_ms = peer.ended_ms = None
         self.ready(node)
 
     def hold(self, peer: Peer, until_ms: int) -> None:
         """… or waits until then at most, if nothing takes it along."""
         peer.held_ms = until_ms if peer.held_ms is None else min(peer.held_ms, until_ms)
-        self._held_ms = peer.held_ms if self._held_ms is None else min(self._held_ms, peer.held_ms)
+        self._hold(peer.held_ms)
+
+    def ended(self, peer: Peer, until_ms: int) -> None:
+        """What it waits for has ended, so it waits until then, or as what ended before does."""
+        peer.ended_ms = peer.held_ms = until_ms if peer.ended_ms is None else peer.ended_ms
+        self._hold(peer.held_ms)
 
     def announce(self, peer: Peer, author: bytes, height: int, now_ms: int, rng: Rng) -> None:
         if len(peer.announce) < HEADS_MAX:
@@ -90,8 +95,8 @@ class Outgoing:
         room = _Room(ASKED_BYTES_MAX if request.asked else PUSH_BYTES_MAX)
         if request.asked:
             self._fill_asked(request, peer, room, now_ms)
-        else:
-            peer.held_ms = None
+        elif not peer.holds(now_ms):
+            peer.held_ms = peer.ended_ms = None
             while peer.outbox and room.take(peer.outbox[0][0], request):
                 peer.outbox_bytes -= len(peer.outbox.popleft()[0])
         peer.asked_last = request.asked
@@ -101,6 +106,9 @@ class Outgoing:
         return (request if request.ByteSize() else None), room.used * 1_000 // LINK_BYTES_PER_S
 
     # ---- inside
+
+    def _hold(self, until_ms: int) -> None:
+        self._held_ms = until_ms if self._held_ms is None else min(self._held_ms, until_ms)
 
     def _serve(self, peer: Peer, span: Span, now_ms: int) -> None:
         """What was sent a moment ago is not sent again: it may be on its way. Where nothing is left to send, or there

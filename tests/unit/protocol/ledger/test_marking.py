@@ -11,7 +11,7 @@ from offgrid_node.protocol.errors import PeerFault
 from offgrid_node.protocol.ids import node_id_bytes
 from offgrid_node.protocol.ledger import marking
 from offgrid_node.protocol.ledger.blocks import BLOCK_ITEMS_MAX, BLOCK_MARKS_MAX, CheckedBlock, check_block
-from offgrid_node.protocol.ledger.items import PLACES_BYTES_MAX, Item, Marks, Statement, decode_item
+from offgrid_node.protocol.ledger.items import PLACES_BYTES_MAX, Item, Marks, Report, Statement, decode_item
 from offgrid_node.protocol.ledger.machine import LedgerMachine
 from offgrid_node.protocol.ledger.marking import Marking, Places
 from offgrid_node.protocol.ledger.tables import LOG
@@ -254,3 +254,15 @@ def test_gathering_changes_nothing_of_what_is_said() -> None:
     said = bench.machine._marking.gathered(items)
     assert said == [vote(bench.tx(W1)), marks]
     assert {*marking.spelled(said, bench.machine._marking.places_in)} == {*items}
+
+
+def test_gathering_puts_nothing_behind_what_forbids_it() -> None:
+    """A vote behind the same witness' confirm, or either behind its report, looks as if it had lied."""
+    bench = Bench()
+    block, votes = paid(bench)
+    bench.push(block)
+    confirms = Marks(True, block.digest, votes.places)
+    first, second = bench.tx(OWNER), bench.tx(PAYEE, to=OWNER)
+    alone, report = vote(bench.tx(W1)), Report(node_id_bytes(W2), 0, 1, 0, bytes(32))
+    items: list[Item] = [vote(first), confirm(first), alone, vote(second), confirm(second), report]
+    assert bench.machine._marking.gathered(items) == [alone, votes, confirms, report]
