@@ -8,7 +8,8 @@ market    seeds of the simulator, three brokers and ten hosts, some of whom lie
 vault     seeds of the simulator, owners of objects and eight hosts, two of which may be lost
 cuts      seeds of the simulator in which the power of owners and hosts fails at random writes, and nothing else
 mutants   bugs planted in the simulator, each of which must be found
-ledger    seeds of the ledger's own simulator, 4, 7 or 20 witnesses, as many of whom lie as may
+ledger    seeds of the ledger's own simulator, 4, 7 or 20 witnesses, as many of whom lie as may; the first of them
+          by other Pythons too, which must come to the same traces
 ledger-mutants  bugs planted in that, each of which must be found
 floods    a member that floods a real mesh, role by role, while honest jobs go on
 configs   damaged configuration files
@@ -70,6 +71,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--receipts", type=int, default=10_000, help="of `settling`")
     parser.add_argument("--hosts", type=int, default=64, help="of `settling`")
     parser.add_argument("--interval", type=int, default=120, help="of settlement, in seconds, of `settling`")
+    parser.add_argument(
+        "--python", type=Path, action="append", default=[], metavar="PATH",
+        help="another Python for `ledger`, with what this one has installed; python3.N on the path unless given",
+    )  # fmt: skip
     chosen = parser.parse_args(argv)
     seed = chosen.seed if chosen.seed is not None else time.time_ns() // 1_000_000_000
     parts: dict[str, Callable[[int], list[str]]] = {
@@ -85,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "vault": lambda rounds: soak_seeds(seed, rounds, say, VAULT_MESH),
         "cuts": lambda rounds: soak_cuts(seed, rounds, say),
         "mutants": lambda rounds: soak_mutants(0 if chosen.seed is None else seed, rounds, say),
-        "ledger": lambda rounds: soak_ledger(seed, rounds, say),
+        "ledger": lambda rounds: soak_ledger(seed, rounds, say, chosen.python),
         "ledger-mutants": lambda rounds: soak_ledger_mutants(0 if chosen.seed is None else seed, rounds, say),
         "floods": lambda rounds: soak_floods(rounds, say, chosen.dir),
         "configs": lambda rounds: soak_configs(seed, rounds, say),

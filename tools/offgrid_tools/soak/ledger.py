@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 
 from offgrid_tools.ledgersim.main import LEVELS, Case, again, replay, sweep, unmask
 from offgrid_tools.ledgersim.met import Met
 from offgrid_tools.ledgersim.mutants import MUTANTS
+from offgrid_tools.soak.interpreters import SEEDS_MAX, compare
 
 CHUNK = 100
 UNSEEN = "unseen"
@@ -26,8 +28,9 @@ def cases_of(seed: int) -> list[Case]:
     return [Case(seed, level, size) for level in levels]
 
 
-def soak_ledger(seed: int, rounds: int, say: Callable[[str], None]) -> list[str]:
-    """Runs `rounds` seeds from `seed` on, some of them twice; returns what was violated."""
+def soak_ledger(seed: int, rounds: int, say: Callable[[str], None], pythons: Sequence[Path] | None = None) -> list[str]:
+    """Runs `rounds` seeds from `seed` on, some of them twice, the first by other Pythons too unless `pythons` is None
+    (see interpreters.py); returns what was violated."""
     broken: list[str] = []
     began, events, final, noops, met = time.monotonic(), 0, 0, 0, Met()
     ran: Counter[tuple[str, int]] = Counter()
@@ -53,6 +56,9 @@ def soak_ledger(seed: int, rounds: int, say: Callable[[str], None]) -> list[str]
     say(f"   met: {met}")
     if rounds >= CHUNK:
         broken += [f"no seed met what is called {kind}" for kind, count in met.counts().items() if not count]
+    if pythons is not None:
+        seeds = range(seed, seed + min(rounds, SEEDS_MAX))
+        broken += compare(pythons, [case for each in seeds for case in cases_of(each)], say)
     return broken
 
 

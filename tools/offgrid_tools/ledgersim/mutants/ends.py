@@ -111,80 +111,102 @@ MUTANTS: dict[str, Planted] = {
         "a restarted witness forgets that it has spoken of the epoch's end",
         (Patch(CutSlot, "open", after(_not_silent)),),
         level="whole",
+        ends=True,
     ),
     "end-ignored": Planted(
         "a witness that has spoken of the epoch's end goes on in it",
         (Patch(CutSlot, "silent", _never_silent),),
         level="whole",
+        ends=True,
     ),
     "end-unwritten": Planted(
-        "what is said of the epoch's end is in no row", (Patch(CutSlot, "flush", never(None)),), level="whole"
+        "what is said of the epoch's end is in no row",
+        (Patch(CutSlot, "flush", never(None)),),
+        level="whole",
+        ends=True,
     ),
     "cut-unchecked": Planted(
         "a witness votes for whatever its leader would end the epoch with",
         (Patch(Turning, "_is_good", _whatever_is_here),),
         level="whole",
+        ends=True,
     ),
     "cut-without-confirmed": Planted(
         "a cut may leave out what this witness has confirmed, and takes in nothing that is not final",
         (Patch(Cuts, "_check_covered", never(None)), Patch(Cuts, "_targets", _no_targets)),
         level="whole",
+        ends=True,
     ),
     "cut-uncertified": Planted(
         "a cut may end slots with what no quorum has voted for",
         (Patch(Cuts, "_check_certified", never(None)),),
         level="whole",
+        ends=True,
     ),
     "cut-heads-unchecked": Planted(
-        "a cut may name any heads", (Patch(Cuts, "_check_heads", never(None)),), level="whole"
+        "a cut may name any heads", (Patch(Cuts, "_check_heads", never(None)),), level="whole", ends=True
     ),
     "cut-witnesses-unchecked": Planted(
-        "a cut may name any witnesses", (Patch(Cuts, "_check_witnesses", never(None)),), level="whole"
+        "a cut may name any witnesses", (Patch(Cuts, "_check_witnesses", never(None)),), level="whole", ends=True
     ),
     "evicted-without-evidence": Planted(
         "a leader leaves out the last witness, and nobody asks why",
         (Patch(Cuts, "_without_liars", _but_the_last), Patch(Cuts, "_check_witnesses", never(None))),
         level="whole",
+        ends=True,
     ),
     "order-of-anybody": Planted(
-        "whoever orders a committee is obeyed", (Patch(Orders, "has_force", never(True)),), level="whole"
+        "whoever orders a committee is obeyed", (Patch(Orders, "has_force", never(True)),), level="whole", ends=True
     ),
     "root-unchecked": Planted(
         "an epoch ends, and the next is entered, with whatever the accounts come to",
         (Patch(Cuts, "check", _as_it_says), Patch(Turning, "_enter", _whatever_it_comes_to)),
         level="whole",
+        ends=True,
     ),
     "old-epoch-counts": Planted(
-        "what is said in an epoch that is over counts", (Patch(Epochs, "bit_of", _any_epoch),), level="whole"
+        "what is said in an epoch that is over counts", (Patch(Epochs, "bit_of", _any_epoch),), level="whole", ends=True
     ),
     "new-epoch-early": Planted(
-        "blocks of an epoch that has not come are taken in", (Patch(Epochs, "has_come", never(True)),), level="whole"
+        "blocks of an epoch that has not come are taken in",
+        (Patch(Epochs, "has_come", never(True)),),
+        level="whole",
+        ends=True,
     ),
     "committee-kept": Planted(
-        "the next epoch has the witnesses of the one before", (Patch(Epochs, "_begin", _of_before),), level="whole"
+        "the next epoch has the witnesses of the one before",
+        (Patch(Epochs, "_begin", _of_before),),
+        level="whole",
+        ends=True,
     ),
     "epoch-forgotten": Planted(
-        "that another epoch has begun is in no row", (Patch(Epochs, "flush", never(None)),), level="whole"
+        "that another epoch has begun is in no row", (Patch(Epochs, "flush", never(None)),), level="whole", ends=True
     ),
     "votes-kept-over-epochs": Planted(
         "what was said of open slots counts in the next epoch too",
         (Patch(Witness, "enter", _committee_alone),),
         level="whole",
+        ends=True,
     ),
     "rewards-twice": Planted(
         "what witnesses get for an epoch stays among the fees",
         (Patch(Accounts, "credit", _out_of_nothing),),
         level="whole",
+        ends=True,
     ),
     "rewards-unweighed": Planted(
         "the first witness gets all the fees of an epoch",
         (Patch(turning, "rewards", _all_to_the_first),),
         level="whole",
+        ends=True,
     ),
     "sealed-too-soon": Planted(
-        "a witness seals what it votes for", (Patch(Turning, "_next_word", _sealed_at_the_vote),), level="whole"
+        "a witness seals what it votes for",
+        (Patch(Turning, "_next_word", _sealed_at_the_vote),),
+        level="whole",
+        ends=True,
     ),
     "never-sealed": Planted(
-        "nobody seals what an epoch has ended with", (Patch(Turning, "_seal", never(None)),), level="whole"
+        "nobody seals what an epoch has ended with", (Patch(Turning, "_seal", never(None)),), level="whole", ends=True
     ),
 }

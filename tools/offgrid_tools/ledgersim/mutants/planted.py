@@ -9,7 +9,8 @@ from offgrid_tools.sim.mutants.patches import Mutant
 
 @dataclass(frozen=True, slots=True)
 class Planted(Mutant):
-    """`unseen` says why it may go unseen; empty for all that must be found."""
+    """`unseen` says why it may go unseen; empty for all that must be found. `ends`: it shows only where epochs end."""
 
     level: str = "slots"
     unseen: str = ""
+    ends: bool = False
