@@ -74,10 +74,15 @@ class Delivery:
 
     def on_answered(self, tag: VoucherTag, answered: Answered, now: Now) -> None:
         self._calling.discard(tag.node)
-        for (hold, amount, count), held in zip(tag.said, _held(answered), strict=False):
-            self._given.on_told(hold, amount, count, held)
-        if any(self._given.untold(node_id_bytes(tag.node))):
-            self._due_ms[tag.node] = now.mono_ms + RETRY_MS
+        held = _held(answered)
+        is_acked = len(held) >= len(tag.said)
+        for (hold, amount, count), holds in zip(tag.said, held, strict=False):
+            self._given.on_told(hold, amount, count, holds)
+            is_acked &= holds >= amount
+        untold = [*self._given.untold(node_id_bytes(tag.node))]
+        if untold:
+            is_acked &= not any(given.row.frozen for given in untold)  # these are to be ended now
+            self._due_ms[tag.node] = now.mono_ms + (self._gather_ms(tag.node, now) if is_acked else RETRY_MS)
 
     def on_time(self, now: Now) -> None:
         """Before the rows of this step are written: what is told stands in them."""

@@ -336,6 +336,19 @@ def test_vouchers_are_gathered_for_longer_the_longer_a_hold_lasts_and_told_befor
     assert told_s[-1] >= (SETTLEMENT_INTERVAL_MS - 2 * delivery.LEAD_MS) // 1_000, told_s
 
 
+def test_what_is_promised_while_a_voucher_is_under_way_is_gathered_too() -> None:
+    bench = at_work(cost("j-1", 300))
+    bench.wait(10 * delivery.GATHER_MS)
+    ((call, _),) = told(bench)
+    bench.step(cost("j-2", 10))
+    bench.answer(call, ledger_pb2.DeliverVouchersResponse(held_micro=[300]))
+    bench.wait(2 * delivery.RETRY_MS)
+    assert [*told(bench)] == []
+    bench.wait(20 * delivery.GATHER_MS)
+    ((_, voucher),) = told(bench)
+    assert voucher.amount_micro == 310
+
+
 def test_a_restarted_payer_goes_on_where_it_was() -> None:
     bench = at_work(cost("j-1", 300))
     bench.step(cost("j-2", 10))
@@ -345,7 +358,7 @@ def test_a_restarted_payer_goes_on_where_it_was() -> None:
     assert booking(bench, "j-3").owed
     says_what_it_holds(bench, 300)
     assert booking(bench, "j-3").promised
-    bench.wait(delivery.RETRY_MS)
+    bench.wait(10 * delivery.GATHER_MS)
     ((_, voucher),) = told(bench)
     assert (voucher.amount_micro, voucher.count) == (315, 3)
 
