@@ -12,6 +12,7 @@ from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.errors import PeerFault
 from offgrid_node.protocol.events import KeyReplaced
 from offgrid_node.protocol.ids import node_id_bytes
+from offgrid_node.protocol.ledger import early
 from offgrid_node.protocol.ledger.blocks import check_block
 from offgrid_node.protocol.ledger.early import LOOK_MS
 from offgrid_node.protocol.ledger.items import Double, Report, TxItem
@@ -126,10 +127,29 @@ def test_a_witness_whose_clock_was_wrong_votes_for_a_close_once_it_is_set(monkey
     assert bench.take_said() == [vote(item)]
 
 
+def test_closes_that_are_far_from_their_time_take_no_room_from_one_that_is_near(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(early, "EARLY_MAX", 2)
+    bench = Bench()
+    agreed = [terms(bench, for_ms) for for_ms in (8_000_000, 9_000_000, 60_000)]
+    outputs = sorted((each.account, FUNDS) for each in agreed)
+    funding = bench.taking(NodeSource(PAYER_ACCOUNT), tuple(outputs))
+    bench.says(OWNER, funding)
+    bench.finish(funding)
+    closes = [ending(bench, each, Close(0)) for each in agreed]
+    bench.says(OWNER, *closes)
+    bench.take_said()
+    bench.wait(60_000 + CLOCK_MARGIN_US // 1_000)
+    assert bench.take_said() == [vote(closes[2])]
+    bench.wait(8_000_000)
+    assert bench.take_said() == [vote(closes[0])], "the one whose time comes last had to give way"
+
+
 def test_a_close_before_its_time_is_in_nobodys_way() -> None:
     bench, agreed = funded()
-    early, item = ending(bench, agreed, Close(0)), ending(bench, agreed, posted(agreed, 3_000))
-    bench.says(OWNER, early)
+    close, item = ending(bench, agreed, Close(0)), ending(bench, agreed, posted(agreed, 3_000))
+    bench.says(OWNER, close)
     bench.says(PAYEE, item)
     assert bench.take_said() == [vote(item)]
     assert bench.machine.notices == []
