@@ -101,7 +101,7 @@ class Holding:
         held += [row.voucher.amount_micro for row in asked]
         for terms in (terms for terms, voucher in command.vouchers if voucher.end and self._voice.free):
             self.taken.on_end_wanted(terms, now)
-        ended = [row.voucher for row in asked if row.ended]
+        ended = [self.taken.ended_by(row) for row in asked if row.ended]
         return ledger_pb2.DeliverVouchersResponse(held_micro=held, ended=ended)
 
     def on_settle(self, command: Settle, now: Now) -> list[bytes]:

@@ -17,10 +17,10 @@ from offgrid_node.protocol.draft import Draft
 from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.ledger.endings import ledger_event
 from offgrid_node.protocol.ledger.ends import Ends
-from offgrid_node.protocol.ledger.records import tx_id_of
+from offgrid_node.protocol.ledger.records import Tx, tx_id_of
 from offgrid_node.protocol.ledger.settings import LedgerSettings
 from offgrid_node.protocol.ledger.sources import CLOCK_MARGIN_US, GiveBack, HoldSource, HoldTerms, Post
-from offgrid_node.protocol.ledger.tables import TAKEN, TAKEN_OPEN
+from offgrid_node.protocol.ledger.tables import TAKEN, TAKEN_OPEN, TXS
 from offgrid_node.protocol.ledger.transactions import Known
 
 RETRY_MS = 1_000  # while this node may not sign
@@ -70,6 +70,18 @@ class TakenHolds:
         if row is None or HoldTerms.decode(row.voucher.terms).payer != payer:
             return ledger_pb2.TakenHold()
         return row
+
+    def ended_by(self, row: ledger_pb2.TakenHold) -> ledger_pb2.HoldVoucher:
+        """The voucher by which it has ended, as far as that transaction is kept: higher ones may have come since."""
+        voucher, kept = ledger_pb2.HoldVoucher(), self._draft.row(TXS, row.ended, ledger_pb2.TxRow)
+        voucher.CopyFrom(row.voucher)
+        source = Tx.decode(kept.signed.body).source if kept is not None else None
+        if isinstance(source, HoldSource):
+            voucher.amount_micro = source.act.amount_micro
+            if isinstance(source.act, Post):
+                act = source.act
+                voucher.count, voucher.root, voucher.signature = act.count, act.root, act.signature
+        return voucher
 
     def on_end_wanted(self, terms: HoldTerms, now: Now) -> None:
         """Its payer promises nothing more out of this hold: it is posted, or given back where nothing is held of it."""

@@ -15,7 +15,7 @@ from offgrid_node.protocol.ledger import given as holds
 from offgrid_node.protocol.ledger import missed
 from offgrid_node.protocol.ledger.commands import Settle
 from offgrid_node.protocol.ledger.records import Tx
-from offgrid_node.protocol.ledger.tables import GIVEN, GIVEN_OPEN, SLOTS, TAKEN, TAKEN_OPEN, TXS
+from offgrid_node.protocol.ledger.tables import GIVEN, GIVEN_OPEN, SLOTS, TAKEN_OPEN, TXS
 from offgrid_node.protocol.ledger.taken import TakenHolds
 from offgrid_node.storage.store import Batch
 from offgrid_tools.ledgersim.whole.node import Node
@@ -190,17 +190,39 @@ WRONG = {
 
 @pytest.mark.parametrize("wrong", WRONG.values(), ids=WRONG)
 def test_what_a_payee_makes_up_says_nothing(monkeypatch: pytest.MonkeyPatch, wrong: dict[str, Any]) -> None:
-    def made_up(payee: TakenHolds, hold: bytes, _: bytes) -> ledger_pb2.TakenHold:
-        row = ledger_pb2.TakenHold.FromString(payee._draft.get(TAKEN, hold) or b"")
+    def made_up(_: TakenHolds, row: ledger_pb2.TakenHold) -> ledger_pb2.HoldVoucher:
         for field, value in wrong.items():
             setattr(row.voucher, field, value)
-        return row
+        return row.voucher
 
-    monkeypatch.setattr(TakenHolds, "on_asked", made_up)
+    monkeypatch.setattr(TakenHolds, "ended_by", made_up)
     world, payer, payee = ended_unseen(monkeypatch)
     work(world, payer, payee, "j-3", 30_000)
     assert [given.is_lost for given in payer.machine._holding.given.all()] == [True]
     assert (payer.machine.promised_out_micro, payer.machine.owed_micro) == (1_000, 300)
+
+
+def test_the_payee_says_what_it_posted_though_it_holds_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    world, payer, payee = opened()
+    monkeypatch.setattr(missed, "TRIED_MAX", 0)
+    work(world, payer, payee, "j-1")
+    world.sides = {payee.node_id: 1, payer.node_id: 1}  # a quorum is out of reach
+    work(world, payer, payee, "j-2", 10)
+    old = payer.store.copy()
+    payee.ask(Settle(b""))
+    world.run(30_000)
+    assert payee.machine.promised_in_micro == 1_200
+    world.sides = {payer.node_id: 1}
+    world.run(5_000)
+    assert posted(payee).count(1_000) == 1
+    payer.restore(old, knowing=True)  # it has not heard of the post
+    away(world, payer)
+    settle(world)
+    world.run(60_000)
+    assert not [given for given in payer.machine._holding.given.all() if given.is_lost]
+    payee.ask(Settle(b""))
+    world.run(20_000)
+    assert (posted(payee).count(1_000), posted(payee).count(200)) == (1, 1)
 
 
 def test_what_nobody_can_tell_of_is_taken_for_paid_when_its_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
