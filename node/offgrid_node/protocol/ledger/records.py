@@ -18,6 +18,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from struct import Struct
 
 from offgrid_node.protocol.errors import PeerFault
 from offgrid_node.protocol.ids import NODE_ID_BYTES, base32, node_id_bytes, node_id_from
@@ -51,6 +52,7 @@ BY_HAND = (
 _META_KEY = re.compile(r"[a-z][a-z0-9_.-]{0,31}\Z")
 META_KEY_RULE = "1 to 32 of a-z 0-9 _ . -, a letter first"
 # Controls, line and paragraph separators, what turns the direction of text, tags: what no reader should meet.
+_HEADER_BEGIN, _HEADER_END = Struct(">B20sQ32sB"), Struct(">I32sIQ")  # the parents are between
 _UNSEEN = re.compile(
     "[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff\U000e0000-\U000e007f]"
 )
@@ -313,17 +315,15 @@ class Header:
     @classmethod
     def decode(cls, body: bytes) -> Header:
         """Raises PeerFault for anything that `encode` would not have written."""
-        return decode_body("block header", body, cls._read, cls.encode)
+        return decode_body("block header", body, cls._read)  # each field has one form
 
     @classmethod
     def _read(cls, reader: BodyReader) -> Header:
-        check_version(reader.uint(1), VERSION)
-        author, height, prev = reader.fixed(NODE_ID_BYTES), reader.uint(8), reader.fixed(DIGEST_BYTES)
-        count = _count(reader.uint(1), 0, PARENTS_MAX, "parents")
+        version, author, height, prev, count = reader.unpack(_HEADER_BEGIN)
+        check_version(version, VERSION)
+        _count(count, 0, PARENTS_MAX, "parents")
         parents = tuple(reader.fixed(DIGEST_BYTES) for _ in range(count))
-        header = cls(
-            author, height, prev, parents, reader.uint(4), reader.fixed(DIGEST_BYTES), reader.uint(4), reader.uint(8)
-        )
+        header = cls(author, height, prev, parents, *reader.unpack(_HEADER_END))
         if not 0 < height <= SEQ_MAX or header.created_us > AMOUNT_MAX:
             raise ValueError(f"height {height}: 1 to {SEQ_MAX} are allowed")
         if len({prev, *parents}) <= count:

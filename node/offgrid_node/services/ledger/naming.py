@@ -40,7 +40,8 @@ class AccountNames:
     def _owner(self, account: str) -> tuple[str, int]:
         if lane := self.own().get(account, 0):
             return self._self_id, lane
-        seen = self._store.get(LANES_SEEN, node_id_bytes(account))
+        is_node = self._directory().member(account) is not None
+        seen = self._store.get(LANES_SEEN, node_id_bytes(account)) if not is_node else None
         if seen is None:
             return account, 0
         return base32(seen[:NODE_ID_BYTES]), int.from_bytes(seen[NODE_ID_BYTES:], "big")

@@ -299,7 +299,7 @@ class LedgerReads:
         """What only this node knows of a transaction that is not final."""
         own, digest = self.names.own(), unbase32(tx.tx_id)
         if tx.src in own:
-            tx.unsent = digest in self._surveys.unsent()
+            tx.unsent = not tx.voted_milli and digest in self._surveys.unsent()
         elif any(output.account in own for output in tx.outputs):
             mine = {node_id_bytes(account) for account in own}
             tx.accepted_micro = sum(one.to(mine) for one in self._accepted() if one.slot.first == digest)
